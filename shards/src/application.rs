@@ -1,0 +1,211 @@
+//! The two traits between the runtime and what runs on it.
+//!
+//! Owns: `Application` (what a program supplies per shard) and `Turn` (what a shard offers it).
+//! May depend on: std only, so that a simulator can implement `Turn` without a ring.
+//! Invariants: every accepted slot gets exactly one `closed`, and no call names it afterwards;
+//! messages of one pair of shards arrive in the order in which they were posted.
+
+use std::{fmt, net::SocketAddr, sync::Arc};
+
+/// Number of a shard on this node, `0..shards`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ShardId(pub u16);
+
+/// Milliseconds of the node's monotonic clock since the process started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Millis(pub u64);
+
+/// A connection on one shard. `generation` tells a reused index from its former owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Slot {
+    /// Dense row number; an application may index its own tables with it.
+    pub index: u32,
+    /// Moves on each reuse of the index.
+    pub generation: u32,
+}
+
+/// An immutable run of bytes known to one shard, alive at least until the end of the turn, and as
+/// long as an outbox refers to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FrameId(pub u32);
+
+/// Why a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// The peer ended its side (end of file).
+    ByPeer,
+    /// `Turn::close_now` or `Turn::close_after_flush` asked for it.
+    ByUs,
+    /// A receive or send failed (reset, broken pipe, timed out).
+    ByError,
+}
+
+/// What became of bytes handed to an outbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Queued {
+    /// They will be sent, in order.
+    Accepted,
+    /// The outbox is at its byte bound: nothing was queued, nothing was dropped.
+    Full,
+    /// The slot is gone or closing: nothing was queued.
+    Gone,
+}
+
+/// The queue to the bridge is full: the message comes back to its sender.
+#[derive(Debug)]
+pub struct BridgeFull<M>(pub M);
+
+/// What runs on a shard. One value per shard; it is called by that shard's thread only.
+pub trait Application: Sized + 'static {
+    /// Travels between shards.
+    type Message: Send + 'static;
+    /// Travels from a shard to the bridge.
+    type ToBridge: Send + 'static;
+    /// Travels from the bridge to a shard.
+    type FromBridge: Send + 'static;
+
+    /// Called once, before the first connection.
+    fn started<T: TurnOf<Self>>(&mut self, turn: &mut T);
+    /// A connection was accepted. Reading has begun.
+    fn accepted<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot, peer: Option<SocketAddr>);
+    /// Bytes arrived. They may be changed in place and are gone after the call.
+    fn received<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot, bytes: &mut [u8]);
+    /// The connection ended; the slot may be reused after this call.
+    fn closed<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot, how: Closed);
+    /// A message of another shard arrived.
+    fn message<T: TurnOf<Self>>(&mut self, turn: &mut T, from: ShardId, message: Self::Message);
+    /// A message of the bridge arrived.
+    fn from_bridge<T: TurnOf<Self>>(&mut self, turn: &mut T, message: Self::FromBridge);
+    /// The slot's one timer fell due (see `Turn::arm_timer`); it is disarmed before the call.
+    fn timer<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot);
+    /// Called about every 100 ms, also on an idle shard that asked for it with `Turn::keep_ticking`.
+    fn tick<T: TurnOf<Self>>(&mut self, turn: &mut T);
+    /// Last call of each turn before the outboxes are flushed. Returns true when work was left
+    /// over, which keeps the shard from parking.
+    fn turn_ends<T: TurnOf<Self>>(&mut self, turn: &mut T) -> bool;
+}
+
+/// A `Turn` whose messages are those of application `A`.
+pub trait TurnOf<A: Application>:
+    Turn<Message = A::Message, ToBridge = A::ToBridge>
+{
+}
+
+impl<A: Application, T: Turn<Message = A::Message, ToBridge = A::ToBridge>> TurnOf<A> for T {}
+
+/// What a shard offers the application during a turn. Nothing here blocks.
+pub trait Turn {
+    /// See `Application::Message`.
+    type Message;
+    /// See `Application::ToBridge`.
+    type ToBridge;
+
+    /// This shard.
+    fn shard(&self) -> ShardId;
+    /// Number of shards on this node.
+    fn shards(&self) -> u16;
+    /// The turn's time; read once per turn.
+    fn now(&self) -> Millis;
+    /// The turn's wall clock, milliseconds since the Unix epoch.
+    fn unix_ms(&self) -> u64;
+
+    /// Makes bytes known to this shard, once per turn and frame, for `send_frame`.
+    fn add_frame(&mut self, bytes: Arc<[u8]>) -> FrameId;
+    /// Queues a shared frame. Refused with `Full` when the outbox would pass its bound.
+    fn send_frame(&mut self, slot: Slot, frame: FrameId) -> Queued;
+    /// Queues bytes of this connection alone, up to twice the bound (replies must fit behind
+    /// events: a client that pings must get its pong).
+    fn send(&mut self, slot: Slot, bytes: &[u8]) -> Queued;
+    /// Drops queued, not yet started frames, oldest first, until `bytes` fit; returns frames and
+    /// bytes dropped. Frames queued with `send` are never dropped.
+    fn drop_oldest(&mut self, slot: Slot, bytes: usize) -> (u32, usize);
+    /// Bytes waiting in the outbox.
+    fn outbox_bytes(&self, slot: Slot) -> usize;
+
+    /// Sends what is queued, then ends the connection. Bytes received from now on are discarded.
+    fn close_after_flush(&mut self, slot: Slot);
+    /// Ends the connection at once; what is queued is lost.
+    fn close_now(&mut self, slot: Slot);
+    /// Stops reading this connection, so that TCP holds its peer back. Bytes that the ring has
+    /// received already still arrive (bounded by its buffers).
+    fn pause_reading(&mut self, slot: Slot);
+    /// Takes reading up again.
+    fn resume_reading(&mut self, slot: Slot);
+
+    /// Arms the slot's one timer, replacing its former time. Resolution: 100 ms, never early.
+    fn arm_timer(&mut self, slot: Slot, at: Millis);
+    /// Disarms the slot's timer.
+    fn cancel_timer(&mut self, slot: Slot);
+    /// While true, `Application::tick` comes every 100 ms even when nothing else happens.
+    fn keep_ticking(&mut self, on: bool);
+
+    /// Posts a message to another shard (not to this one: that is a plain call). Never fails:
+    /// a full queue spills to a bounded list and stops this shard's reading until it is empty.
+    fn post(&mut self, to: ShardId, message: Self::Message);
+    /// Hands a message to the bridge.
+    ///
+    /// # Errors
+    /// Gives the message back when the queue is full.
+    fn to_bridge(&mut self, message: Self::ToBridge) -> Result<(), BridgeFull<Self::ToBridge>>;
+
+    /// The runtime's own counters of this shard.
+    fn runtime_counters(&self) -> RuntimeCounters;
+}
+
+/// What the runtime counts on one shard. Plain numbers, read on the shard itself.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RuntimeCounters {
+    /// Connections accepted by this shard's listener.
+    pub accepted: u64,
+    /// Accepted connections given to another shard.
+    pub handed_over: u64,
+    /// Open connections.
+    pub connections: u64,
+    /// Bytes in all outboxes.
+    pub outbox_bytes: u64,
+    /// The fullest outbox now, bytes.
+    pub outbox_bytes_highest: u64,
+    /// Turns taken.
+    pub turns: u64,
+    /// Turns longer than 100 ms.
+    pub turn_stalls: u64,
+    /// Time spent in turns, nanoseconds; with `since_start_ns` it gives the busy ratio.
+    pub busy_ns: u64,
+    /// Time since the shard started, nanoseconds.
+    pub since_start_ns: u64,
+    /// Length of turns: counts per bucket of `TURN_BUCKETS_US`, the last one is above all.
+    pub turn_us_buckets: [u64; 17],
+    /// Sum of all turns' length, microseconds.
+    pub turn_us_sum: u64,
+    /// The completion queue overflowed.
+    pub ring_overflows: u64,
+    /// Provided receive buffers not in use.
+    pub recv_buffers_free: u64,
+    /// A receive found no buffer.
+    pub recv_buffers_exhausted: u64,
+    /// Messages waiting to each peer shard.
+    pub mesh_depths: Vec<u32>,
+    /// Messages on the overflow list to each peer shard.
+    pub mesh_overflow_depths: Vec<u32>,
+    /// Time during which reading was stopped for the mesh, milliseconds.
+    pub mesh_backpressure_ms: u64,
+    /// Messages waiting to the bridge.
+    pub to_bridge_depth: u32,
+    /// Messages waiting from the bridge.
+    pub from_bridge_depth: u32,
+    /// Messages that met a full queue to the bridge.
+    pub to_bridge_full: u64,
+}
+
+/// Upper bounds of `RuntimeCounters::turn_us_buckets`, microseconds.
+pub const TURN_BUCKETS_US: [u64; 16] = [
+    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
+    1_000_000, 2_500_000, 5_000_000, 10_000_000,
+];
+
+impl fmt::Display for ShardId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
