@@ -206,8 +206,7 @@ fn rate_limiter(s: &Settings) -> RateLimiter {
         window_s: s.u64(&format!("rate_limiter.{section}.window_seconds")),
         trust_hops: s.u32(&format!("rate_limiter.{section}.trust_hops")),
     };
-    let is_set = |member| s.is_explicit(&format!("rate_limiter.websocket_rate_limit.{member}"));
-    let has_websocket = is_set("max_requests") || is_set("window_seconds");
+    let has_websocket = !s.is_null("rate_limiter.websocket_rate_limit.max_requests");
     let driver = chosen(
         s,
         "rate_limiter.driver",

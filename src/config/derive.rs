@@ -39,6 +39,7 @@ pub(super) fn derive(settings: &mut Settings, demo: bool, report: &mut Report) {
     if settings.flag("debug") && !settings.is_explicit("logging.level") {
         settings.derive("logging.level", Setting::Text(DEBUG_FILTER.to_owned()));
     }
+    websocket_rate_limit(settings);
     node_id(settings, report);
     cluster_timing(settings, report);
     redis(settings);
@@ -51,6 +52,17 @@ fn follow(settings: &mut Settings, path: &'static str, from: &str, value: fn(u64
         let number = value(settings.u64(from));
         let origin = settings.origin(from).clone();
         settings.put(path, Setting::Whole(number), origin);
+    }
+}
+
+/// One of the two turns the limit on, the other then has its usual value.
+fn websocket_rate_limit(settings: &mut Settings) {
+    let number = "rate_limiter.websocket_rate_limit.max_requests";
+    let window = "rate_limiter.websocket_rate_limit.window_seconds";
+    match (settings.is_null(number), settings.is_null(window)) {
+        (true, false) => settings.derive(number, Setting::Whole(20)),
+        (false, true) => settings.derive(window, Setting::Whole(60)),
+        (true, true) | (false, false) => {}
     }
 }
 

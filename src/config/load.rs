@@ -123,6 +123,15 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigErrors> {
     })
 }
 
+/// The settings that hold where nobody says anything: the defaults, without the demo app.
+pub fn defaults() -> Settings {
+    let mut report = Report::default();
+    let mut settings = settled(&mut Vec::new(), &Variables::default(), &mut report);
+    derive::derive(&mut settings, false, &mut report);
+    assert_eq!(report.errors, [], "the defaults hold");
+    settings
+}
+
 fn find_file(sources: &Sources, variables: &Variables) -> Option<PathBuf> {
     let named = ["SOCKUDO_CONFIG", "CONFIG_FILE"]
         .into_iter()

@@ -174,7 +174,7 @@ pub(super) const KEYS: &[Key] = &[
         count(1),
         "New connections per address and window; off unless this or the window is set.",
     )
-    .default("20")
+    .derived("20 where the window is set")
     .env(&["RATE_LIMITER_WS_MAX_REQUESTS"])
     .reloads(),
     key(
@@ -182,7 +182,7 @@ pub(super) const KEYS: &[Key] = &[
         seconds(1),
         "The window, sliding.",
     )
-    .default("60")
+    .derived("60 where the number is set")
     .env(&["RATE_LIMITER_WS_WINDOW_SECONDS"])
     .reloads(),
     key(
