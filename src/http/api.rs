@@ -212,10 +212,17 @@ impl<'a> EventFields<'a> {
     }
 }
 
-/// Keeps the first of equal names, in order. Sorted look-up: a hostile list of any allowed length
-/// stays cheap.
+/// Keeps the first of equal names, in order. A short list is compared pairwise; a long one by sorted
+/// look-up, so that a hostile list of any allowed length stays cheap.
 fn drop_repetitions(names: &mut SmallVec<[Cow<'_, str>; 2]>) {
-    if names.len() < 2 {
+    if names.len() <= PAIRWISE_NAMES_MAX {
+        let mut kept = SmallVec::new();
+        for name in names.drain(..) {
+            if !kept.contains(&name) {
+                kept.push(name);
+            }
+        }
+        *names = kept;
         return;
     }
     let mut order: Vec<usize> = (0..names.len()).collect();
@@ -371,6 +378,7 @@ fn auth_text(error: HttpAuthError) -> String {
     error.to_string()
 }
 
+const PAIRWISE_NAMES_MAX: usize = 8;
 const RATE_LIMITED: &[u8] =
     br#"{"error":"Too Many Requests","message":"Rate limit exceeded. Please try again later."}"#;
 

@@ -11,6 +11,7 @@ pub mod answer;
 pub mod api;
 pub mod body;
 pub mod cors;
+pub mod health;
 pub mod info;
 pub mod query;
 pub mod request;

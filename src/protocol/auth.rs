@@ -59,6 +59,15 @@ impl fmt::Debug for Signer {
 /// Verifies the `auth` of a subscription. `channel_data` takes part exactly as received; pass
 /// `None` when it is absent or empty. Several signers are the secrets of a rotation: any may have
 /// signed.
+///
+/// ```
+/// use sockudo::protocol::auth::{Signer, verify_channel};
+///
+/// let signers = [Signer::new("app-secret")];
+/// let auth = "app-key:18679908115f43a0872c55d35b9731250f5480e854f0b2d5f753d2e10c327c22";
+/// assert!(verify_channel("app-key", &signers, auth, "1234.5678", "private-foobar", None).is_ok());
+/// assert!(verify_channel("app-key", &signers, auth, "9.9", "private-foobar", None).is_err());
+/// ```
 pub fn verify_channel(
     app_key: &str,
     signers: &[Signer],
@@ -197,7 +206,7 @@ pub enum HttpAuthError {
 /// One parameter of a signed request: key decoded and in lower case, value decoded and as it stood
 /// on the wire.
 struct SignedParameter<'a> {
-    key: Vec<u8>,
+    key: Cow<'a, [u8]>,
     value: Cow<'a, [u8]>,
     raw_value: &'a str,
 }
@@ -206,13 +215,21 @@ struct SignedParameter<'a> {
 fn signed_parameters(query: &str) -> Vec<SignedParameter<'_>> {
     let mut parameters: Vec<_> = query::pairs(query)
         .map(|(key, value)| SignedParameter {
-            key: query::decode(key).to_ascii_lowercase(),
+            key: lower_case(query::decode(key)),
             value: query::decode(value),
             raw_value: value,
         })
         .collect();
     parameters.sort_by(|one, other| one.key.cmp(&other.key));
     parameters
+}
+
+fn lower_case(key: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
+    if key.iter().any(u8::is_ascii_uppercase) {
+        key.to_ascii_lowercase().into()
+    } else {
+        key
+    }
 }
 
 /// The value of a parameter that must be there exactly once and not be empty.
@@ -222,7 +239,7 @@ fn only_value<'p>(
 ) -> Result<&'p [u8], HttpAuthError> {
     let mut values = parameters
         .iter()
-        .filter(|p| p.key == name.as_bytes())
+        .filter(|p| *p.key == *name.as_bytes())
         .map(|p| &*p.value);
     match (values.next(), values.next()) {
         (None, _) => Err(HttpAuthError::Missing(name)),
@@ -312,7 +329,7 @@ fn canonical_query<'p>(
     value: impl Fn(&'p SignedParameter<'_>) -> &'p [u8],
 ) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
-    for parameter in parameters.iter().filter(|p| p.key != b"auth_signature") {
+    for parameter in parameters.iter().filter(|p| *p.key != *b"auth_signature") {
         if !out.is_empty() {
             out.push(b'&');
         }

@@ -279,11 +279,13 @@ fn sign_in(data: Option<JsonValue<'_>>) -> Result<Incoming<'_>, IncomingError> {
     })
 }
 
-/// Reads data that is an object, or a string that holds one. `Err` carries a string that holds
-/// none.
+/// `Err` carries a string that holds no object, and `None` where there is not even a string.
+type FieldsOrText<'a> = Result<Fields<'a>, Option<&'a str>>;
+
+/// Reads data that is an object, or a string that holds one.
 fn with_fields<'a>(
     data: Option<JsonValue<'a>>,
-    read: impl for<'b> Fn(Result<Fields<'b>, Option<&'b str>>) -> Result<Incoming<'b>, IncomingError>,
+    read: impl for<'b> Fn(FieldsOrText<'b>) -> Result<Incoming<'b>, IncomingError>,
 ) -> Result<Incoming<'a>, IncomingError> {
     match data {
         Some(JsonValue::Object(raw)) => read(Fields::parse(raw).ok_or(None)),

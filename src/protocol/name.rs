@@ -145,6 +145,15 @@ impl ChannelKind {
 /// A checked channel name. Holding one proves: 1..=`bytes_max` bytes of `A-Z a-z 0-9 _ - = @ , .
 /// ;`, or `#server-to-user-` followed by 1..=128 characters without control characters. It does not
 /// prove that the channel exists, nor that anybody may join it.
+///
+/// ```
+/// use sockudo::protocol::name::{ChannelKind, ChannelName};
+///
+/// let name = ChannelName::parse("presence-room", 200)?;
+/// assert_eq!(name.kind(), ChannelKind::Presence);
+/// assert!(ChannelName::parse("room:1", 200).is_err());
+/// # Ok::<(), sockudo::protocol::name::ChannelNameError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ChannelName<'a> {
     name: &'a str,

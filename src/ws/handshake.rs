@@ -51,15 +51,18 @@ pub enum UpgradeError {
 }
 
 /// The value of `Sec-WebSocket-Accept`: base64 of a SHA-1 digest.
-pub type AcceptKey = [u8; 28];
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AcceptKey(pub [u8; 28]);
 
 /// Derives the accept value of a key.
 pub fn accept_key(key: &str) -> AcceptKey {
     let derived = derive_accept_key(key.as_bytes());
-    *derived
-        .as_bytes()
-        .first_chunk()
-        .expect("20 bytes are 28 in base64")
+    AcceptKey(
+        *derived
+            .as_bytes()
+            .first_chunk()
+            .expect("20 bytes are 28 in base64"),
+    )
 }
 
 /// Appends the answer to a valid upgrade. `extra_headers` are whole lines, each with its CRLF.
@@ -67,7 +70,7 @@ pub fn write_switching_protocols(out: &mut Vec<u8>, accept: &AcceptKey, extra_he
     out.extend_from_slice(
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ",
     );
-    out.extend_from_slice(accept);
+    out.extend_from_slice(&accept.0);
     out.extend_from_slice(b"\r\n");
     out.extend_from_slice(extra_headers);
     out.extend_from_slice(b"\r\n");
@@ -97,7 +100,7 @@ mod tests {
     #[test]
     fn the_sample_key_of_the_rfc_gives_its_sample_answer() {
         let accept = check_upgrade(&VALID).expect("valid");
-        assert_eq!(&accept, b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!(&accept.0, b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         let mut out = Vec::new();
         write_switching_protocols(&mut out, &accept, b"X-A: b\r\n");
         assert_eq!(
