@@ -1,3 +1,9 @@
-pub mod cli;
-pub mod config;
-pub mod logging;
+//! Sockudo as a library: the rooms that the server binary is made of, so that tests and benches can enter each.
+//!
+//! Owns: the list of rooms.
+//! May depend on: nothing.
+//! Invariants: a room named pure in `docs/architecture.md` holds no socket, clock, thread or random source.
+
+pub mod http;
+pub mod protocol;
+pub mod ws;
