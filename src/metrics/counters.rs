@@ -150,6 +150,43 @@ impl ShardCounters {
 }
 
 impl AppCounters {
+    /// Adds what another shard, or another app, counted.
+    pub fn absorb(&mut self, other: &Self) {
+        self.connected += other.connected;
+        self.new_connections += other.new_connections;
+        self.new_disconnections += other.new_disconnections;
+        absorb_all(&mut self.connection_errors, &other.connection_errors);
+        self.received_bytes += other.received_bytes;
+        self.transmitted_bytes += other.transmitted_bytes;
+        self.messages_received += other.messages_received;
+        self.messages_sent += other.messages_sent;
+        self.http_received_bytes += other.http_received_bytes;
+        self.http_transmitted_bytes += other.http_transmitted_bytes;
+        self.http_calls += other.http_calls;
+        self.client_event_checks += other.client_event_checks;
+        self.client_event_limited += other.client_event_limited;
+        absorb_all(&mut self.channel_subscriptions, &other.channel_subscriptions);
+        absorb_all(&mut self.channel_unsubscriptions, &other.channel_unsubscriptions);
+        absorb_all(&mut self.active_channels, &other.active_channels);
+        self.slow_consumer_disconnects += other.slow_consumer_disconnects;
+        absorb_all(&mut self.dropped_frames, &other.dropped_frames);
+        absorb_all(&mut self.dropped_bytes, &other.dropped_bytes);
+        absorb_all(&mut self.limit_denied, &other.limit_denied);
+        for (status, count) in &other.http_errors {
+            match self.http_errors.iter_mut().find(|row| row.0 == *status) {
+                Some(row) => row.1 += count,
+                None => self.http_errors.push((*status, *count)),
+            }
+        }
+        if let Some(theirs) = &other.broadcast_latency {
+            let ours = self.broadcast_latency.get_or_insert_with(Box::default);
+            for (ours, theirs) in ours.iter_mut().flatten().zip(theirs.iter().flatten()) {
+                absorb_all(&mut ours.buckets, &theirs.buckets);
+                ours.sum_ms += theirs.sum_ms;
+            }
+        }
+    }
+
     /// Counts one API answer of `status` >= 400.
     pub fn http_error(&mut self, status: u16) {
         match self.http_errors.iter_mut().find(|row| row.0 == status) {
@@ -165,5 +202,11 @@ impl Latency {
         let bucket = LATENCY_BUCKETS_MS.iter().position(|bound| ms <= *bound).unwrap_or(13);
         self.buckets[bucket] += 1;
         self.sum_ms += ms;
+    }
+}
+
+fn absorb_all(ours: &mut [u64], theirs: &[u64]) {
+    for (ours, theirs) in ours.iter_mut().zip(theirs) {
+        *ours += theirs;
     }
 }
