@@ -80,6 +80,38 @@ pub enum WebhookKind {
     SubscriptionCount { count: u64 },
 }
 
+impl WebhookKind {
+    /// Number of the kind; the bit `1 << column` stands for it in `WebhookInterest`.
+    pub fn column(&self) -> usize {
+        match self {
+            Self::ChannelOccupied => 0,
+            Self::ChannelVacated => 1,
+            Self::MemberAdded { .. } => 2,
+            Self::MemberRemoved { .. } => 3,
+            Self::ClientEvent(_) => 4,
+            Self::CacheMiss => 5,
+            Self::SubscriptionCount { .. } => 6,
+        }
+    }
+}
+
+impl WebhookEvent {
+    /// About the bytes that the event holds while it waits.
+    pub fn approximate_bytes(&self) -> usize {
+        let fixed = 128 + self.channel.len();
+        match &self.kind {
+            WebhookKind::ClientEvent(event) => fixed + event.event.len() + event.data.len(),
+            WebhookKind::MemberAdded { user_id } | WebhookKind::MemberRemoved { user_id } => {
+                fixed + user_id.len()
+            }
+            WebhookKind::ChannelOccupied
+            | WebhookKind::ChannelVacated
+            | WebhookKind::CacheMiss
+            | WebhookKind::SubscriptionCount { .. } => fixed,
+        }
+    }
+}
+
 /// The fields of a `client_event`; `event` and `data` are JSON string tokens with their quotes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClientEventOfWebhook {
