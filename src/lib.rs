@@ -4,4 +4,7 @@
 //! May depend on: nothing.
 //! Invariants: a room named here as pure holds no socket, clock, thread or random source.
 
+pub mod bridge;
+pub mod config;
+pub mod metrics;
 pub mod protocol;

@@ -56,6 +56,8 @@ pub struct Health {
     pub backend_failing: bool,
     /// Memory in use is above `http_api.accept_traffic.memory_threshold`.
     pub memory_above_threshold: bool,
+    /// The node is about to stop: readiness is off, connections may stay for `drain.lb_wait_s`.
+    pub draining: bool,
 }
 
 /// One event for the webhooks of an app.

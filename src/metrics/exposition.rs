@@ -175,6 +175,23 @@ fn number(value: f64) -> Value {
     Value::from(value)
 }
 
+/// A moment as RFC 3339 in UTC, e.g. `2026-01-17T10:00:00Z`.
+pub fn rfc3339(unix_s: u64) -> String {
+    let (days, second) = (unix_s / 86_400, unix_s % 86_400);
+    // Howard Hinnant's civil_from_days, for days since 0000-03-01 in eras of 400 years.
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let leaps = day_of_era / 1_460;
+    let year_of_era = (day_of_era - leaps + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (second / 3_600, second % 3_600 / 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
 /// The totals that upstream's JSON variant names, summed over all apps.
 fn formatted(prefix: &str, families: &[MetricFamily]) -> Value {
     let total = |name: &str| {

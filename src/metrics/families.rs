@@ -15,19 +15,19 @@ use super::catalogue::{Family, Kind};
 
 /// The metric families of one scrape, under construction.
 #[derive(Debug)]
-pub struct Families<'a> {
+pub(super) struct Families<'a> {
     prefix: &'a str,
     by_name: BTreeMap<&'static str, MetricFamily>,
 }
 
 impl<'a> Families<'a> {
     /// An empty set. `prefix` goes before each name.
-    pub fn new(prefix: &'a str) -> Self {
+    pub(super) fn new(prefix: &'a str) -> Self {
         Self { prefix, by_name: BTreeMap::new() }
     }
 
     /// Adds one row of a counter or gauge. `values` are in the order of the family's labels.
-    pub fn add(&mut self, family: &'static Family, values: &[&str], value: f64) {
+    pub(super) fn add(&mut self, family: &'static Family, values: &[&str], value: f64) {
         let mut row = Metric::from_label(labels(family, values));
         match family.kind {
             Kind::Counter => {
@@ -46,7 +46,7 @@ impl<'a> Families<'a> {
     }
 
     /// Adds one row of a histogram. `counts` has one more element than `bounds`: those above all.
-    pub fn add_histogram(
+    pub(super) fn add_histogram(
         &mut self,
         family: &'static Family,
         values: &[&str],
@@ -74,7 +74,7 @@ impl<'a> Families<'a> {
     }
 
     /// All families with at least one row, sorted, together with `others`.
-    pub fn finish(self, others: Vec<MetricFamily>) -> Vec<MetricFamily> {
+    pub(super) fn finish(self, others: Vec<MetricFamily>) -> Vec<MetricFamily> {
         let mut families: Vec<_> = self.by_name.into_values().chain(others).collect();
         families.sort_by(|a, b| a.name().cmp(b.name()));
         families

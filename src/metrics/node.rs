@@ -14,7 +14,7 @@ use super::{
 };
 
 /// Adds the rows of the node, its shards and its apps.
-pub fn add(families: &mut Families<'_>, sample: &Sample<'_>, rows: &[AppRow<'_>]) {
+pub(super) fn add(families: &mut Families<'_>, sample: &Sample<'_>, rows: &[AppRow<'_>]) {
     add_bridge(families, sample);
     add_webhook_queue(families, sample);
     for (index, shard) in sample.shards.iter().enumerate() {

@@ -11,7 +11,7 @@ use prometheus::proto::{MetricFamily, MetricType};
 use super::{
     bridge::{DeliveryResult, WebhookCounters},
     counters::{ShardCounters, ShardSnapshot},
-    exposition::{Exposition, open_metrics, text},
+    exposition::{Exposition, open_metrics, rfc3339, text},
     sample::{BridgeState, Build, Sample, ShardSample, WebhookState},
 };
 use crate::bridge::apps::AppIndex;
@@ -211,6 +211,19 @@ fn the_json_variant_lists_rows_with_labels_and_totals() {
     assert_eq!(histogram["sample_count"], 0);
     assert_eq!(histogram["buckets"][0]["upper_bound"], 0.005);
     assert_eq!(histogram["buckets"][0]["cumulative_count"], 0);
+}
+
+#[test]
+fn a_moment_is_written_as_rfc_3339() {
+    for (unix_s, text) in [
+        (0, "1970-01-01T00:00:00Z"),
+        (951_782_399, "2000-02-28T23:59:59Z"),
+        (951_782_400, "2000-02-29T00:00:00Z"),
+        (1_700_000_000, "2023-11-14T22:13:20Z"),
+        (4_102_444_800, "2100-01-01T00:00:00Z"),
+    ] {
+        assert_eq!(rfc3339(unix_s), text);
+    }
 }
 
 #[test]

@@ -17,7 +17,7 @@ use super::{
 };
 
 /// Adds the rows of all apps and of what belongs to none.
-pub fn add(families: &mut Families<'_>, sample: &Sample<'_>, rows: &[AppRow<'_>]) {
+pub(super) fn add(families: &mut Families<'_>, sample: &Sample<'_>, rows: &[AppRow<'_>]) {
     for row in rows {
         add_plain(families, sample.port, row);
         add_adapter(families, sample.port, row.id);

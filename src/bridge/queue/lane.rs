@@ -17,7 +17,7 @@ use crate::bridge::{apps::AppIndex, message::WebhookEvent};
 
 /// The queue of one target.
 #[derive(Debug)]
-pub struct Lane {
+pub(crate) struct Lane {
     app: AppIndex,
     /// Events that wait for their batch to close; empty when no batch is open.
     open: Vec<Arc<WebhookEvent>>,
@@ -41,7 +41,7 @@ const LOOK_AHEAD: usize = 32;
 const FAILING_FROM: u32 = 3;
 
 impl Lane {
-    pub fn new(app: AppIndex) -> Self {
+    pub(crate) fn new(app: AppIndex) -> Self {
         Self {
             app,
             open: Vec::new(),
@@ -56,7 +56,7 @@ impl Lane {
     }
 
     /// Adds an event to the open batch and closes it when it is full.
-    pub fn push(&mut self, event: Arc<WebhookEvent>, now: Millis, settings: &QueueSettings) {
+    pub(crate) fn push(&mut self, event: Arc<WebhookEvent>, now: Millis, settings: &QueueSettings) {
         if self.open.is_empty() {
             self.opened = now;
         }
@@ -68,7 +68,7 @@ impl Lane {
     }
 
     /// Closes the batch if its time is over.
-    pub fn close_due(&mut self, now: Millis, settings: &QueueSettings) {
+    pub(crate) fn close_due(&mut self, now: Millis, settings: &QueueSettings) {
         let window = settings.batch_ms.unwrap_or(0);
         if !self.open.is_empty() && now >= self.opened.plus(window) {
             self.close();
@@ -76,7 +76,7 @@ impl Lane {
     }
 
     /// Makes a job of the open batch, however young it is.
-    pub fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         if self.open.is_empty() {
             return;
         }
@@ -96,7 +96,7 @@ impl Lane {
     }
 
     /// Takes the job that may start now. `spare` = the node has many free places.
-    pub fn start(&mut self, now: Millis, spare: bool, settings: &QueueSettings) -> Option<Job> {
+    pub(crate) fn start(&mut self, now: Millis, spare: bool, settings: &QueueSettings) -> Option<Job> {
         if self.in_flight >= self.places(spare, settings) {
             return None;
         }
@@ -139,7 +139,7 @@ impl Lane {
     }
 
     /// An attempt of `job` has ended. Its attempts are those before this one.
-    pub fn ended(&mut self, job: &Job, succeeded: bool) {
+    pub(crate) fn ended(&mut self, job: &Job, succeeded: bool) {
         assert!(self.in_flight > 0, "an attempt ended that nobody began");
         self.in_flight -= 1;
         if job.attempts == 0 {
@@ -150,20 +150,20 @@ impl Lane {
     }
 
     /// Keeps a failed job for another attempt at `due`.
-    pub fn retry(&mut self, job: Job, due: Millis) {
+    pub(crate) fn retry(&mut self, job: Job, due: Millis) {
         assert!(job.attempts > 0, "a retry has had an attempt");
         self.retries.insert((due, self.next_retry), job);
         self.next_retry += 1;
     }
 
     /// Makes all retries due, so that a stop tries each once more.
-    pub fn hurry(&mut self, now: Millis) {
+    pub(crate) fn hurry(&mut self, now: Millis) {
         let retries = std::mem::take(&mut self.retries);
         self.retries = retries.into_iter().map(|((_, number), job)| ((now, number), job)).collect();
     }
 
     /// Takes the oldest job that is not in flight; the open batch counts as one.
-    pub fn take_oldest(&mut self) -> Option<Job> {
+    pub(crate) fn take_oldest(&mut self) -> Option<Job> {
         if self.ready.is_empty() && self.retries.is_empty() {
             self.close();
         }
@@ -179,7 +179,7 @@ impl Lane {
     }
 
     /// Takes a job made before `created_before`, unless it is in flight.
-    pub fn take_older(&mut self, created_before: Millis) -> Option<Job> {
+    pub(crate) fn take_older(&mut self, created_before: Millis) -> Option<Job> {
         if self.oldest().is_some_and(|created| created < created_before) {
             return self.take_oldest();
         }
@@ -187,7 +187,7 @@ impl Lane {
     }
 
     /// When the oldest waiting event came.
-    pub fn oldest(&self) -> Option<Millis> {
+    pub(crate) fn oldest(&self) -> Option<Millis> {
         let open = (!self.open.is_empty()).then_some(self.opened);
         let ready = self.ready.front().map(|job| job.created);
         let retries = self.retries.values().map(|job| job.created).min();
@@ -195,7 +195,7 @@ impl Lane {
     }
 
     /// When something of this lane falls due by itself. A job that only waits for a place does not.
-    pub fn next_due(&self, spare: bool, settings: &QueueSettings) -> Option<Millis> {
+    pub(crate) fn next_due(&self, spare: bool, settings: &QueueSettings) -> Option<Millis> {
         let open = settings.batch_ms.filter(|_| !self.open.is_empty());
         let open = open.map(|window| self.opened.plus(window));
         let retry = self.retries.first_key_value().map(|(key, _)| key.0);
@@ -204,23 +204,23 @@ impl Lane {
     }
 
     /// Nothing waits, nothing is in flight, and no failure is to be remembered.
-    pub fn is_removable(&self) -> bool {
+    pub(crate) fn is_removable(&self) -> bool {
         let nothing_waits =
             self.open.is_empty() && self.ready.is_empty() && self.retries.is_empty();
         nothing_waits && self.in_flight == 0 && self.failures == 0
     }
 
     /// The target is no more: its failures do not matter.
-    pub fn forgive(&mut self) {
+    pub(crate) fn forgive(&mut self) {
         self.failures = 0;
     }
 
     /// True at the failure from which the target counts as failing.
-    pub fn began_to_fail(&self) -> bool {
+    pub(crate) fn began_to_fail(&self) -> bool {
         self.failures == FAILING_FROM
     }
 
-    pub fn is_failing(&self) -> bool {
+    pub(crate) fn is_failing(&self) -> bool {
         self.failures >= FAILING_FROM
     }
 }

@@ -26,6 +26,7 @@ pub struct MemoryQueue {
     waiting_events: usize,
     waiting_bytes: usize,
     in_flight: usize,
+    in_flight_events: usize,
     overflowed_at: Option<Millis>,
     pub counters: WebhookCounters,
 }
@@ -51,6 +52,7 @@ impl MemoryQueue {
             waiting_events: 0,
             waiting_bytes: 0,
             in_flight: 0,
+            in_flight_events: 0,
             overflowed_at: None,
             counters: WebhookCounters::default(),
         }
@@ -96,6 +98,7 @@ impl MemoryQueue {
             if let Some(job) = lane.start(now, spare, &self.settings) {
                 self.cursor = id;
                 self.in_flight += 1;
+                self.in_flight_events += job.events.len();
                 self.forget_waiting(&job);
                 return Some((id, job));
             }
@@ -106,10 +109,10 @@ impl MemoryQueue {
 
     /// The target took the job.
     pub fn delivered(&mut self, target: TargetId, job: &Job) -> TargetChange {
-        let lane = self.lanes.get_mut(&target).expect("a lane stays while a job is in flight");
+        let lane = self.lane_in_flight(target);
         let was_failing = lane.is_failing();
         lane.ended(job, true);
-        self.in_flight -= 1;
+        self.leave(job.events.len());
         self.counters.app(job.app).count(&job.counts(), DeliveryResult::Ok);
         self.remove_if_idle(target);
         if was_failing { TargetChange::Recovered } else { TargetChange::None }
@@ -123,13 +126,10 @@ impl MemoryQueue {
         now: Millis,
         jitter: f64,
     ) -> TargetChange {
-        let lane = self.lanes.get_mut(&target).expect("a lane stays while a job is in flight");
+        let lane = self.lane_in_flight(target);
         lane.ended(&job, false);
-        let change = match lane.began_to_fail() {
-            true => TargetChange::Fails,
-            false => TargetChange::None,
-        };
-        self.in_flight -= 1;
+        let began_to_fail = lane.began_to_fail();
+        self.leave(job.events.len());
         job.attempts += 1;
         let retry = &self.settings.retry;
         let due = now.plus(backoff_ms(&self.settings, job.attempts, jitter));
@@ -144,10 +144,10 @@ impl MemoryQueue {
             counters.retries += 1;
             self.waiting_events += job.events.len();
             self.waiting_bytes += job.bytes;
-            lane.retry(job, due);
+            self.lane_in_flight(target).retry(job, due);
         }
         self.remove_if_idle(target);
-        change
+        if began_to_fail { TargetChange::Fails } else { TargetChange::None }
     }
 
     /// Drops what waits for targets that are no more. Jobs in flight end as they may.
@@ -167,10 +167,10 @@ impl MemoryQueue {
 
     /// Counts a job whose target was removed while it was in flight.
     pub fn gone(&mut self, target: TargetId, job: &Job) {
-        let lane = self.lanes.get_mut(&target).expect("a lane stays while a job is in flight");
+        let lane = self.lane_in_flight(target);
         lane.ended(job, false);
         lane.forgive();
-        self.in_flight -= 1;
+        self.leave(job.events.len());
         self.bury(job, DeadReason::Gone);
         self.remove_if_idle(target);
     }
@@ -183,9 +183,10 @@ impl MemoryQueue {
         }
     }
 
-    /// Counts everything that still waits as dead; returns how many events that were.
+    /// Counts everything that still waits as dead; returns how many events are lost with it,
+    /// those in flight included.
     pub fn abandon(&mut self) -> usize {
-        let events = self.waiting_events;
+        let events = self.waiting_events + self.in_flight_events;
         while self.drop_oldest(DeadReason::Shutdown) {}
         events
     }
@@ -246,6 +247,18 @@ impl MemoryQueue {
         self.bury(&job, reason);
         self.remove_if_idle(id);
         true
+    }
+
+    /// An attempt with so many events has ended.
+    fn leave(&mut self, events: usize) {
+        assert!(self.in_flight > 0, "an attempt ended that nobody began");
+        assert!(self.in_flight_events >= events, "more events ended than began");
+        self.in_flight -= 1;
+        self.in_flight_events -= events;
+    }
+
+    fn lane_in_flight(&mut self, target: TargetId) -> &mut Lane {
+        self.lanes.get_mut(&target).expect("a lane stays while a job is in flight")
     }
 
     fn forget_waiting(&mut self, job: &Job) {

@@ -7,6 +7,8 @@
 
 pub(super) mod lane;
 pub mod memory;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

@@ -14,15 +14,20 @@ use reqwest::{
 };
 
 use super::{
-    body,
     policy::{GuardedResolver, TargetPolicy},
     target::Target,
 };
-use crate::bridge::{message::WebhookEvent, queue::Job};
+use crate::{
+    bridge::{
+        message::{WebhookEvent, WebhookKind},
+        queue::Job,
+    },
+    protocol::webhook as wire,
+};
 
 /// Why an attempt did not succeed.
 #[derive(Debug, thiserror::Error)]
-pub enum AttemptError {
+pub(super) enum AttemptError {
     #[error("answered {0}")]
     Status(StatusCode),
     #[error("{0} is an address that webhooks.targets denies")]
@@ -37,7 +42,7 @@ pub enum AttemptError {
 ///
 /// # Errors
 /// When the TLS library finds no usable setup on this host.
-pub fn client(policy: &Arc<TargetPolicy>) -> Result<Client, reqwest::Error> {
+pub(super) fn client(policy: &Arc<TargetPolicy>) -> Result<Client, reqwest::Error> {
     Client::builder()
         .redirect(Policy::none())
         .no_proxy()
@@ -59,7 +64,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
 /// Sends `job` to `target` once. Success is any 2xx.
-pub async fn attempt(
+pub(super) async fn attempt(
     client: Client,
     policy: Arc<TargetPolicy>,
     target: Arc<Target>,
@@ -68,16 +73,16 @@ pub async fn attempt(
     if let Some(address) = literal_address(&target.url).filter(|ip| !policy.permits(*ip)) {
         return Err(AttemptError::Denied(address));
     }
-    let events: Vec<&WebhookEvent> = job.events.iter().map(|event| &**event).collect();
-    let body = body::body(job.time_ms(), &events);
-    let signature = target.entry.signers[0].sign_hex(&body);
+    let mut body = Vec::new();
+    wire::body(&mut body, job.time_ms(), job.events.iter().map(|event| on_the_wire(event)));
+    let signature = target.entry.signers[0].sign_hex(&[&body]);
     let mut request = client.post(target.url.clone()).headers(target.headers.clone());
     for (name, value) in [
-        (CONTENT_TYPE, "application/json"),
-        (X_PUSHER_KEY, target.entry.app.key.as_str()),
-        (X_PUSHER_SIGNATURE, signature.as_str()),
+        (CONTENT_TYPE, &b"application/json"[..]), // Pusher's Node library refuses parameters.
+        (X_PUSHER_KEY, target.entry.app.key.as_bytes()),
+        (X_PUSHER_SIGNATURE, &signature),
     ] {
-        let value = HeaderValue::from_str(value)
+        let value = HeaderValue::from_bytes(value)
             .map_err(|_| AttemptError::Exchange(format!("{name} cannot be sent as a header")))?;
         request = request.header(name, value);
     }
@@ -95,6 +100,31 @@ pub async fn attempt(
 
 const X_PUSHER_KEY: HeaderName = HeaderName::from_static("x-pusher-key");
 const X_PUSHER_SIGNATURE: HeaderName = HeaderName::from_static("x-pusher-signature");
+
+fn on_the_wire(event: &WebhookEvent) -> wire::WebhookEvent<'_> {
+    let channel = &*event.channel;
+    match &event.kind {
+        WebhookKind::ChannelOccupied => wire::WebhookEvent::ChannelOccupied { channel },
+        WebhookKind::ChannelVacated => wire::WebhookEvent::ChannelVacated { channel },
+        WebhookKind::MemberAdded { user_id } => {
+            wire::WebhookEvent::MemberAdded { channel, user_id }
+        }
+        WebhookKind::MemberRemoved { user_id } => {
+            wire::WebhookEvent::MemberRemoved { channel, user_id }
+        }
+        WebhookKind::ClientEvent(event) => wire::WebhookEvent::ClientEvent {
+            channel,
+            event_token: &event.event,
+            data_token: &event.data,
+            socket_id: &event.socket_id,
+            user_id: event.user_id.as_deref(),
+        },
+        WebhookKind::CacheMiss => wire::WebhookEvent::CacheMiss { channel },
+        WebhookKind::SubscriptionCount { count } => {
+            wire::WebhookEvent::SubscriptionCount { channel, count: *count }
+        }
+    }
+}
 
 /// An address in a URL is connected to without the resolver.
 fn literal_address(url: &Url) -> Option<IpAddr> {

@@ -6,7 +6,6 @@
 //! other; nothing here waits while the bridge has other work.
 
 mod attempt;
-mod body;
 pub mod policy;
 mod target;
 #[cfg(test)]
@@ -215,18 +214,21 @@ impl Webhooks {
         }
     }
 
-    /// Delivers what waits, each job once, until `deadline`; the rest is counted as dead. Returns
-    /// the number of events that were lost.
-    pub async fn flush(&mut self, deadline: Instant) -> usize {
+    /// Sends everything that waits as soon as it has a place: the process is about to stop.
+    pub fn hurry(&mut self) {
         self.queue.hurry(self.now());
         self.start();
-        while !self.queue.is_idle() {
-            let step = tokio::time::timeout_at(deadline.into(), self.progress());
-            if step.await.is_err() {
-                break;
-            }
-        }
+    }
+
+    /// Gives up all that is left; returns the number of events that were lost.
+    pub fn abandon(&mut self) -> usize {
+        self.attempts.abort_all();
         self.queue.abandon()
+    }
+
+    /// Nothing waits and nothing is under way.
+    pub fn is_idle(&self) -> bool {
+        self.queue.is_idle()
     }
 
     /// The queue overflowed a short while ago.

@@ -24,7 +24,7 @@ use crate::{
 
 /// One webhook of one app.
 #[derive(Debug)]
-pub struct Target {
+pub(super) struct Target {
     pub entry: Arc<AppEntry>,
     pub url: Url,
     /// The configured headers, without the reserved ones.
@@ -36,7 +36,7 @@ pub struct Target {
 
 /// What a target says to an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wanted {
+pub(super) enum Wanted {
     Yes,
     /// The kind is wanted, the channel is not.
     Filtered,
@@ -44,7 +44,7 @@ pub enum Wanted {
 }
 
 impl Target {
-    pub fn wants(&self, event: &WebhookEvent) -> Wanted {
+    pub(super) fn wants(&self, event: &WebhookEvent) -> Wanted {
         if self.kinds & (1 << event.kind.column()) == 0 {
             return Wanted::No;
         }
@@ -55,7 +55,7 @@ impl Target {
     }
 
     /// The target for a log line: no path and no query, since either may hold a credential.
-    pub fn shown(&self) -> String {
+    pub(super) fn shown(&self) -> String {
         self.url.origin().ascii_serialization()
     }
 
@@ -78,7 +78,7 @@ impl Target {
 }
 
 /// The bit of an event type in `WebhookInterest`.
-pub fn bit(kind: EventType) -> u8 {
+pub(super) fn bit(kind: EventType) -> u8 {
     let column = EventType::ALL.iter().position(|other| *other == kind);
     1 << column.expect("ALL lists every event type")
 }
@@ -110,7 +110,7 @@ fn is_reserved(name: &HeaderName) -> bool {
 
 /// All targets of this node.
 #[derive(Debug, Default)]
-pub struct TargetTable {
+pub(super) struct TargetTable {
     targets: BTreeMap<TargetId, Arc<Target>>,
     by_app: AHashMap<AppIndex, Vec<TargetId>>,
     next: u32,
@@ -118,7 +118,7 @@ pub struct TargetTable {
 
 impl TargetTable {
     /// The targets of `apps`; those that `self` has already keep their ids.
-    pub fn rebuilt(&self, apps: &AppTable) -> Self {
+    pub(super) fn rebuilt(&self, apps: &AppTable) -> Self {
         let mut made = Self { next: self.next, ..Self::default() };
         for entry in apps.iter().filter(|entry| entry.app.enabled) {
             let mut former = self.by_app.get(&entry.index).cloned().unwrap_or_default();
@@ -138,12 +138,12 @@ impl TargetTable {
         made
     }
 
-    pub fn target(&self, id: TargetId) -> Option<&Arc<Target>> {
+    pub(super) fn target(&self, id: TargetId) -> Option<&Arc<Target>> {
         self.targets.get(&id)
     }
 
     /// The targets of an app, in the order of its configuration.
-    pub fn of_app(&self, app: AppIndex) -> &[TargetId] {
+    pub(super) fn of_app(&self, app: AppIndex) -> &[TargetId] {
         self.by_app.get(&app).map_or(&[], Vec::as_slice)
     }
 }

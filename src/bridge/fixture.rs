@@ -1,0 +1,148 @@
+//! What the bridge's tests share: apps, webhooks, and shards that exist in memory only.
+//!
+//! Owns: `FakeLink` and its other end.
+//! May depend on: `bridge::{link, message}`, `config`.
+//! Invariants: a fake queue holds as many messages as it was made for, as the real one does.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    },
+    time::Instant,
+};
+
+use shards::application::{BridgeFull, ShardId};
+use tokio::sync::mpsc;
+
+use super::{
+    link::ShardLink,
+    message::{FromBridge, ToBridge},
+};
+use crate::config::{
+    Secret,
+    app::{App, EventType, Webhook, WebhookFilter, WebhookTarget},
+};
+
+/// An app without limits; its key is `key-{id}`, its secret `secret-{id}`.
+pub fn app(id: &str) -> App {
+    App {
+        id: id.to_owned(),
+        key: format!("key-{id}"),
+        secrets: vec![Secret::new(format!("secret-{id}"))],
+        enabled: true,
+        max_connections: 0,
+        enable_client_messages: true,
+        max_client_events_per_second: 0,
+        max_backend_events_per_second: 0,
+        max_read_requests_per_second: 0,
+        max_presence_members_per_channel: u32::MAX,
+        presence_member_bytes_max: u32::MAX,
+        channel_name_bytes_max: u32::MAX,
+        event_channels_max: u32::MAX,
+        event_name_bytes_max: u32::MAX,
+        event_payload_bytes_max: u32::MAX,
+        event_batch_max: u32::MAX,
+        subscriptions_per_connection_max: 0,
+        enable_user_authentication: false,
+        enable_watchlist_events: false,
+        enable_subscription_count: true,
+        require_tls: false,
+        webhooks: Vec::new(),
+        allowed_origins: Vec::new(),
+    }
+}
+
+/// A webhook for every channel.
+pub fn webhook(url: &str, event_types: &[&str]) -> Webhook {
+    let parse = |name: &&str| EventType::parse(name).expect("a known event type");
+    Webhook {
+        target: WebhookTarget::Url(Secret::new(url)),
+        event_types: event_types.iter().map(parse).collect(),
+        filter: WebhookFilter::default(),
+        headers: Vec::new(),
+    }
+}
+
+/// Shards that exist in memory only: the bridge's end.
+#[derive(Debug)]
+pub struct FakeLink {
+    to_shards: Vec<SyncSender<FromBridge>>,
+    messages: mpsc::UnboundedReceiver<(ShardId, ToBridge)>,
+    is_stopped: Arc<AtomicBool>,
+    started: Instant,
+}
+
+/// The shards' end.
+#[derive(Debug)]
+pub struct FakeShards {
+    from_bridge: Vec<Receiver<FromBridge>>,
+    messages: mpsc::UnboundedSender<(ShardId, ToBridge)>,
+    is_stopped: Arc<AtomicBool>,
+}
+
+impl FakeLink {
+    /// `messages_max` per shard from the bridge; the other way is unbounded.
+    pub fn new(shards: u16, messages_max: usize) -> (Self, FakeShards) {
+        let queues = (0..shards).map(|_| sync_channel(messages_max));
+        let (to_shards, from_bridge) = queues.unzip();
+        let (sender, messages) = mpsc::unbounded_channel();
+        let is_stopped = Arc::new(AtomicBool::new(false));
+        let link = Self {
+            to_shards,
+            messages,
+            is_stopped: Arc::clone(&is_stopped),
+            started: Instant::now(),
+        };
+        (link, FakeShards { from_bridge, messages: sender, is_stopped })
+    }
+}
+
+impl FakeShards {
+    /// Takes what the bridge sent to a shard.
+    pub fn received(&self, shard: usize) -> Vec<FromBridge> {
+        self.from_bridge[shard].try_iter().collect()
+    }
+
+    pub fn send(&self, shard: u16, message: ToBridge) {
+        self.messages.send((ShardId(shard), message)).expect("the bridge runs");
+    }
+
+    pub fn is_accepting(&self) -> bool {
+        !self.is_stopped.load(Ordering::SeqCst)
+    }
+}
+
+impl ShardLink for FakeLink {
+    fn shards(&self) -> u16 {
+        u16::try_from(self.to_shards.len()).expect("made from a u16")
+    }
+
+    fn started(&self) -> Instant {
+        self.started
+    }
+
+    fn send(&self, to: ShardId, message: FromBridge) -> Result<(), BridgeFull<FromBridge>> {
+        self.to_shards[usize::from(to.0)].try_send(message).map_err(|refused| match refused {
+            TrySendError::Full(message) | TrySendError::Disconnected(message) => {
+                BridgeFull(message)
+            }
+        })
+    }
+
+    async fn receive(&mut self, into: &mut Vec<(ShardId, ToBridge)>) {
+        match self.messages.recv().await {
+            Some(message) => into.push(message),
+            None => std::future::pending().await,
+        }
+    }
+
+    fn stop_accepting(&self) {
+        self.is_stopped.store(true, Ordering::SeqCst);
+    }
+
+    fn last_turn_ms(&self, _: ShardId) -> u64 {
+        u64::MAX
+    }
+}
