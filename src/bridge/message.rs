@@ -1,7 +1,7 @@
 //! What shards and the bridge say to each other.
 //!
 //! Owns: `ToBridge`, `FromBridge` and their parts.
-//! May depend on: `bridge::apps`, `metrics::counters`. Not on sockets or drivers.
+//! May depend on: `bridge::apps`, `config`, `metrics::counters`. Not on sockets or drivers.
 //! Invariants: every message is owned data; a request carries the slot it is for, and the answer
 //! carries it back.
 
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use shards::application::{Millis, Slot};
 
 use super::apps::{AppIndex, AppTable};
-use crate::metrics::counters::ShardSnapshot;
+use crate::{config::Config, metrics::counters::ShardSnapshot};
 
 /// From a shard to the bridge.
 #[derive(Debug)]
@@ -32,6 +32,8 @@ pub enum FromBridge {
     Scrape { token: u64 },
     /// The body of `/usage`.
     Usage { waiter: Waiter, body: Box<str> },
+    /// The configuration was read again: the keys that reload hold from now on. `Apps` follows.
+    Config(Arc<Config>),
     /// The apps changed: use these from now on.
     Apps(Arc<AppTable>),
     /// The bridge's view of the node's health changed.

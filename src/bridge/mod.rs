@@ -16,7 +16,6 @@ pub mod link;
 pub mod message;
 mod outbox;
 pub mod queue;
-mod reload;
 pub mod run;
 pub mod signals;
 pub mod usage;

@@ -2,14 +2,19 @@
 //!
 //! Owns: what waits per shard, and what is left out.
 //! May depend on: `bridge::{link, message}`.
-//! Invariants: the bridge never waits for a shard; apps, health and drain always arrive, the
+//! Invariants: the bridge never waits for a shard; config, apps, health and drain always arrive, the
 //! latest of each; answers beyond the bound are dropped oldest first and counted.
 
 use std::{collections::VecDeque, sync::Arc};
 
 use shards::application::{BridgeFull, ShardId};
 
-use super::{apps::AppTable, link::ShardLink, message::FromBridge, message::Health};
+use super::{
+    apps::AppTable,
+    link::ShardLink,
+    message::{FromBridge, Health},
+};
+use crate::config::Config;
 
 /// What could not be sent yet, for all shards.
 #[derive(Debug)]
@@ -19,6 +24,7 @@ pub(super) struct Outbox {
 
 #[derive(Debug, Default)]
 struct Waiting {
+    config: Option<Arc<Config>>,
     apps: Option<Arc<AppTable>>,
     health: Option<Health>,
     drain: Option<FromBridge>,
@@ -71,6 +77,7 @@ impl Outbox {
 impl Waiting {
     fn keep(&mut self, message: FromBridge) {
         match message {
+            FromBridge::Config(config) => self.config = Some(config),
             FromBridge::Apps(apps) => self.apps = Some(apps),
             FromBridge::Health(health) => self.health = Some(health),
             FromBridge::Drain { .. } => self.drain = Some(message),
@@ -84,7 +91,8 @@ impl Waiting {
     }
 
     fn take(&mut self) -> Option<FromBridge> {
-        let state = self.apps.take().map(FromBridge::Apps);
+        let state = self.config.take().map(FromBridge::Config);
+        let state = state.or_else(|| self.apps.take().map(FromBridge::Apps));
         let state = state.or_else(|| self.health.take().map(FromBridge::Health));
         state.or_else(|| self.drain.take()).or_else(|| self.answers.pop_front())
     }
@@ -94,14 +102,14 @@ impl Waiting {
             FromBridge::Usage { .. } | FromBridge::Scrape { .. } => {
                 self.answers.push_front(message);
             }
-            FromBridge::Apps(_) | FromBridge::Health(_) | FromBridge::Drain { .. } => {
+            FromBridge::Config(_) | FromBridge::Apps(_) | FromBridge::Health(_) | FromBridge::Drain { .. } => {
                 self.keep(message);
             }
         }
     }
 
     fn is_empty(&self) -> bool {
-        let no_state = self.apps.is_none() && self.health.is_none() && self.drain.is_none();
+        let no_state = self.config.is_none() && self.apps.is_none() && self.health.is_none() && self.drain.is_none();
         no_state && self.answers.is_empty()
     }
 }

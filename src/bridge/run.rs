@@ -24,22 +24,21 @@ use super::{
     link::ShardLink,
     message::{FromBridge, Health, ToBridge},
     outbox::Outbox,
-    reload::keys_that_need_a_restart,
     signals::Signal,
     usage::MemoryGauge,
     webhook::{WebhookError, Webhooks},
 };
 use crate::{
-    config::{Config, ConfigErrors},
+    config::{Config, ConfigErrors, Loaded},
     metrics::{exposition::Exposition, sample::Build},
 };
 
 /// Reads the configuration again, from the same sources. Logs its notices itself.
-pub type Reload = Box<dyn FnMut() -> Result<Arc<Config>, ConfigErrors>>;
+pub type Reload = Box<dyn FnMut() -> Result<Loaded, ConfigErrors>>;
 
 /// What the bridge needs to start.
 pub struct Setup {
-    pub config: Arc<Config>,
+    pub loaded: Loaded,
     /// The table that the shards were started with.
     pub apps: Arc<AppTable>,
     pub node_id: String,
@@ -85,6 +84,8 @@ pub async fn run<L: ShardLink>(link: L, setup: Setup) -> Result<Exit, BridgeErro
 /// The state of the loop. Its views (scrapes, status) are in `view.rs`.
 pub struct Bridge<L> {
     pub(super) link: L,
+    /// What `config` was made from, to tell what a reload changes.
+    loaded: Loaded,
     pub(super) config: Arc<Config>,
     pub(super) apps: Arc<AppTable>,
     pub(super) node_id: String,
@@ -133,7 +134,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(5);
 
 impl<L: ShardLink> Bridge<L> {
     fn new(link: L, setup: Setup) -> Result<Self, BridgeError> {
-        let config = setup.config;
+        let config = Arc::new(setup.loaded.config.clone());
         let exposition = Arc::new(Exposition::new(&config.metrics.prefix)?);
         let mut webhooks = Webhooks::new(config.queue.driver, &config.webhooks, link.started())?;
         webhooks.set_apps(&setup.apps);
@@ -152,6 +153,7 @@ impl<L: ShardLink> Bridge<L> {
             outbox: Outbox::new(link.shards()),
             gathering: Gathering::new(link.shards()),
             link,
+            loaded: setup.loaded,
             config,
             apps: setup.apps,
             node_id: setup.node_id,
@@ -344,28 +346,29 @@ impl<L: ShardLink> Bridge<L> {
     }
 
     fn reload(&mut self) {
-        let loaded = (self.reload)();
         self.reloaded.succeeded = false;
-        let config = match loaded {
-            Ok(config) => config,
+        let loaded = match (self.reload)() {
+            Ok(loaded) => loaded,
             Err(error) => {
                 tracing::error!(%error, "the new configuration is refused; the old one stays");
                 return;
             }
         };
-        if let Err(error) = self.webhooks.reconfigure(&config.webhooks) {
+        if let Err(error) = self.webhooks.reconfigure(&loaded.config.webhooks) {
             tracing::error!(%error, "the new configuration is refused; the old one stays");
             return;
         }
-        let keys = keys_that_need_a_restart(&self.config, &config);
+        let keys = self.loaded.keys_that_need_a_restart(&loaded);
         if !keys.is_empty() {
             tracing::warn!(keys = keys.join(" "), "changed keys take effect with a restart only");
         }
-        self.apps = Arc::new(AppTable::build(&config.app_manager.apps, Some(&self.apps)));
+        self.config = Arc::new(loaded.config.clone());
+        self.loaded = loaded;
+        self.apps = Arc::new(AppTable::build(&self.config.app_manager.apps, Some(&self.apps)));
         self.webhooks.set_apps(&self.apps);
-        self.config = config;
         self.reloaded = Reloaded { succeeded: true, unix_s: unix_s() };
-        let apps = Arc::clone(&self.apps);
+        let (config, apps) = (Arc::clone(&self.config), Arc::clone(&self.apps));
+        self.broadcast(|| FromBridge::Config(Arc::clone(&config)));
         self.broadcast(|| FromBridge::Apps(Arc::clone(&apps)));
         tracing::info!(node = self.node_id, apps = apps.iter().count(), "configuration reloaded");
     }
