@@ -21,12 +21,18 @@ const SPACING_NS: u64 = 1_000_000_000;
 impl BusyWindow {
     /// Adds a sample and returns the busy share since the sample of about 10 s ago.
     pub(super) fn push(&mut self, since_start_ns: u64, busy_ns: u64) -> f64 {
-        while self.samples.get(1).is_some_and(|next| next.0 + WINDOW_NS <= since_start_ns) {
+        while self
+            .samples
+            .get(1)
+            .is_some_and(|next| next.0 + WINDOW_NS <= since_start_ns)
+        {
             self.samples.pop_front();
         }
         let (since, busy) = self.samples.front().copied().unwrap_or((0, 0));
-        let is_spaced =
-            self.samples.back().is_none_or(|last| last.0 + SPACING_NS <= since_start_ns);
+        let is_spaced = self
+            .samples
+            .back()
+            .is_none_or(|last| last.0 + SPACING_NS <= since_start_ns);
         if is_spaced {
             self.samples.push_back((since_start_ns, busy_ns));
         }
@@ -55,7 +61,10 @@ mod tests {
         for at in 40..45 {
             ratio = window.push(at * second, (at - 38) * second);
         }
-        assert!((ratio - 0.5).abs() < 0.01, "busy for the last five: {ratio}");
+        assert!(
+            (ratio - 0.5).abs() < 0.01,
+            "busy for the last five: {ratio}"
+        );
         assert!(window.samples.len() <= 12);
     }
 

@@ -38,7 +38,10 @@ enum Phase {
 pub(super) enum Step {
     Wait,
     /// Stop accepting; tell all shards to close everything by then.
-    Close { by: Instant, rate_per_s: u32 },
+    Close {
+        by: Instant,
+        rate_per_s: u32,
+    },
     /// Send what webhooks wait.
     Flush,
     /// Leave.
@@ -78,7 +81,10 @@ impl Drain {
         match self.phase {
             Phase::Waiting if now >= self.closing_at => {
                 self.phase = Phase::Closing;
-                Step::Close { by: self.closed_by, rate_per_s: self.rate_per_s }
+                Step::Close {
+                    by: self.closed_by,
+                    rate_per_s: self.rate_per_s,
+                }
             }
             Phase::Closing if self.is_closed() || now >= self.closed_by => {
                 self.phase = Phase::Flushing;
@@ -116,7 +122,11 @@ mod tests {
 
     fn begun(deadline_s: u32, lb_wait_s: u32) -> (Drain, Instant) {
         let now = Instant::now();
-        let settings = Settings { deadline_s, rate_per_s: 7, lb_wait_s };
+        let settings = Settings {
+            deadline_s,
+            rate_per_s: 7,
+            lb_wait_s,
+        };
         (Drain::begin(&settings, 2, now), now)
     }
 
@@ -130,10 +140,17 @@ mod tests {
         assert_eq!(drain.step(start, true), Step::Wait);
         assert_eq!(drain.due(), at(start, 2_000));
         let by = at(start, 8_400); // 20 % of the 8 s after the wait are for webhooks.
-        assert_eq!(drain.step(at(start, 2_000), true), Step::Close { by, rate_per_s: 7 });
+        assert_eq!(
+            drain.step(at(start, 2_000), true),
+            Step::Close { by, rate_per_s: 7 }
+        );
         assert_eq!(drain.step(at(start, 2_000), true), Step::Wait);
         drain.drained(ShardId(1));
-        assert_eq!(drain.step(at(start, 3_000), true), Step::Wait, "shard 0 is not done");
+        assert_eq!(
+            drain.step(at(start, 3_000), true),
+            Step::Wait,
+            "shard 0 is not done"
+        );
         drain.drained(ShardId(0));
         assert_eq!(drain.step(at(start, 3_000), false), Step::Flush);
         assert_eq!(drain.step(at(start, 3_000), false), Step::Wait);
@@ -155,7 +172,10 @@ mod tests {
     fn a_wait_beyond_the_deadline_still_leaves_a_second_for_closing() {
         let (mut drain, start) = begun(0, 3);
         let by = at(start, 3_800);
-        assert_eq!(drain.step(at(start, 3_000), true), Step::Close { by, rate_per_s: 7 });
+        assert_eq!(
+            drain.step(at(start, 3_000), true),
+            Step::Close { by, rate_per_s: 7 }
+        );
         assert_eq!(drain.ends, at(start, 4_000));
     }
 }

@@ -8,13 +8,15 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
-        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use shards::application::{BridgeFull, ShardId};
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{
+    self, Receiver, Sender, UnboundedReceiver, UnboundedSender, error::TrySendError,
+};
+use tokio::{sync::Notify, time::timeout};
 
 use super::{
     link::ShardLink,
@@ -26,7 +28,7 @@ use crate::config::{
 };
 
 /// An app without limits; its key is `key-{id}`, its secret `secret-{id}`.
-pub fn app(id: &str) -> App {
+pub(super) fn app(id: &str) -> App {
     App {
         id: id.to_owned(),
         key: format!("key-{id}"),
@@ -55,7 +57,7 @@ pub fn app(id: &str) -> App {
 }
 
 /// A webhook for every channel.
-pub fn webhook(url: &str, event_types: &[&str]) -> Webhook {
+pub(super) fn webhook(url: &str, event_types: &[&str]) -> Webhook {
     let parse = |name: &&str| EventType::parse(name).expect("a known event type");
     Webhook {
         target: WebhookTarget::Url(Secret::new(url)),
@@ -67,52 +69,86 @@ pub fn webhook(url: &str, event_types: &[&str]) -> Webhook {
 
 /// Shards that exist in memory only: the bridge's end.
 #[derive(Debug)]
-pub struct FakeLink {
-    to_shards: Vec<SyncSender<FromBridge>>,
-    messages: mpsc::UnboundedReceiver<(ShardId, ToBridge)>,
+pub(super) struct FakeLink {
+    to_shards: Vec<Sender<FromBridge>>,
+    messages: UnboundedReceiver<(ShardId, ToBridge)>,
     is_stopped: Arc<AtomicBool>,
+    news: Arc<Notify>,
     started: Instant,
 }
 
 /// The shards' end.
 #[derive(Debug)]
-pub struct FakeShards {
+pub(super) struct FakeShards {
     from_bridge: Vec<Receiver<FromBridge>>,
-    messages: mpsc::UnboundedSender<(ShardId, ToBridge)>,
+    messages: UnboundedSender<(ShardId, ToBridge)>,
     is_stopped: Arc<AtomicBool>,
+    news: Arc<Notify>,
 }
 
 impl FakeLink {
     /// `messages_max` per shard from the bridge; the other way is unbounded.
-    pub fn new(shards: u16, messages_max: usize) -> (Self, FakeShards) {
-        let queues = (0..shards).map(|_| sync_channel(messages_max));
+    pub(super) fn new(shards: u16, messages_max: usize) -> (Self, FakeShards) {
+        let queues = (0..shards).map(|_| mpsc::channel(messages_max));
         let (to_shards, from_bridge) = queues.unzip();
         let (sender, messages) = mpsc::unbounded_channel();
         let is_stopped = Arc::new(AtomicBool::new(false));
+        let news = Arc::new(Notify::new());
         let link = Self {
             to_shards,
             messages,
             is_stopped: Arc::clone(&is_stopped),
+            news: Arc::clone(&news),
             started: Instant::now(),
         };
-        (link, FakeShards { from_bridge, messages: sender, is_stopped })
+        (
+            link,
+            FakeShards {
+                from_bridge,
+                messages: sender,
+                is_stopped,
+                news,
+            },
+        )
     }
 }
 
 impl FakeShards {
-    /// Takes what the bridge sent to a shard.
-    pub fn received(&self, shard: usize) -> Vec<FromBridge> {
-        self.from_bridge[shard].try_iter().collect()
+    /// Takes what the bridge has sent to a shard.
+    pub(super) fn received(&mut self, shard: usize) -> Vec<FromBridge> {
+        std::iter::from_fn(|| self.from_bridge[shard].try_recv().ok()).collect()
     }
 
-    pub fn send(&self, shard: u16, message: ToBridge) {
-        self.messages.send((ShardId(shard), message)).expect("the bridge runs");
+    /// Waits for the next message to a shard.
+    pub(super) async fn next(&mut self, shard: usize) -> FromBridge {
+        let next = timeout(PATIENCE, self.from_bridge[shard].recv());
+        next.await
+            .expect("a message in time")
+            .expect("the bridge runs")
     }
 
-    pub fn is_accepting(&self) -> bool {
+    pub(super) fn count(&self) -> usize {
+        self.from_bridge.len()
+    }
+
+    /// Waits until some shard may have a message.
+    pub(super) async fn wait(&self) {
+        self.news.notified().await;
+    }
+
+    pub(super) fn send(&self, shard: u16, message: ToBridge) {
+        self.messages
+            .send((ShardId(shard), message))
+            .expect("the bridge runs");
+    }
+
+    pub(super) fn is_accepting(&self) -> bool {
         !self.is_stopped.load(Ordering::SeqCst)
     }
 }
+
+/// No test waits longer for anything.
+pub(super) const PATIENCE: Duration = Duration::from_secs(15);
 
 impl ShardLink for FakeLink {
     fn shards(&self) -> u16 {
@@ -124,11 +160,12 @@ impl ShardLink for FakeLink {
     }
 
     fn send(&self, to: ShardId, message: FromBridge) -> Result<(), BridgeFull<FromBridge>> {
-        self.to_shards[usize::from(to.0)].try_send(message).map_err(|refused| match refused {
-            TrySendError::Full(message) | TrySendError::Disconnected(message) => {
-                BridgeFull(message)
-            }
-        })
+        self.news.notify_one();
+        self.to_shards[usize::from(to.0)]
+            .try_send(message)
+            .map_err(|refused| match refused {
+                TrySendError::Full(message) | TrySendError::Closed(message) => BridgeFull(message),
+            })
     }
 
     async fn receive(&mut self, into: &mut Vec<(ShardId, ToBridge)>) {

@@ -46,7 +46,12 @@ const WAITING_MAX: usize = 64;
 impl Gathering {
     pub(super) fn new(shards: u16) -> Self {
         let latest = (0..shards).map(|_| Latest::default()).collect();
-        Self { latest, token: 0, open: None, waiting: Vec::new() }
+        Self {
+            latest,
+            token: 0,
+            open: None,
+            waiting: Vec::new(),
+        }
     }
 
     /// Adds someone who waits for the scrape. Who is one too many sees the sender dropped.
@@ -62,7 +67,9 @@ impl Gathering {
             return None;
         }
         self.token += 1;
-        self.open = Some(Open { deadline: now + ANSWER_TIMEOUT });
+        self.open = Some(Open {
+            deadline: now + ANSWER_TIMEOUT,
+        });
         Some(self.token)
     }
 
@@ -77,7 +84,9 @@ impl Gathering {
 
     /// True once the scrape is complete or late; then `finish` is due.
     pub(super) fn is_due(&self, now: Instant) -> bool {
-        self.open.as_ref().is_some_and(|open| self.missing().is_empty() || now >= open.deadline)
+        self.open
+            .as_ref()
+            .is_some_and(|open| self.missing().is_empty() || now >= open.deadline)
     }
 
     /// Ends the scrape: who waited for it, and the shards that did not answer.
@@ -102,7 +111,68 @@ impl Gathering {
     }
 
     fn missing(&self) -> Vec<ShardId> {
-        let late = self.latest.iter().enumerate().filter(|(_, l)| l.answered < self.token);
-        late.map(|(index, _)| ShardId(u16::try_from(index).expect("a shard's number"))).collect()
+        let late = self
+            .latest
+            .iter()
+            .enumerate()
+            .filter(|(_, l)| l.answered < self.token);
+        late.map(|(index, _)| ShardId(u16::try_from(index).expect("a shard's number")))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::counters::ShardCounters;
+
+    fn snapshot(accepted: u64) -> Box<ShardSnapshot> {
+        let runtime = shards::application::RuntimeCounters {
+            accepted,
+            ..Default::default()
+        };
+        Box::new(ShardSnapshot {
+            counters: ShardCounters::default(),
+            runtime,
+            draining: None,
+        })
+    }
+
+    #[test]
+    fn concurrent_scrapes_share_one_question_and_its_answers() {
+        let mut gathering = Gathering::new(2);
+        let now = Instant::now();
+        let (one, _one) = oneshot::channel();
+        let (two, _two) = oneshot::channel();
+        gathering.wait(one);
+        assert_eq!(gathering.begin(now), Some(1));
+        gathering.wait(two);
+        assert_eq!(gathering.begin(now), None, "one is under way");
+        gathering.answer(ShardId(0), 1, snapshot(1));
+        assert!(!gathering.is_due(now), "shard 1 has not answered");
+        gathering.answer(ShardId(1), 1, snapshot(1));
+        assert!(gathering.is_due(now));
+        let (waiters, late) = gathering.finish();
+        assert_eq!((waiters.len(), late.len()), (2, 0));
+        assert_eq!(gathering.begin(now), Some(2));
+    }
+
+    #[test]
+    fn a_late_shard_is_named_and_its_late_answer_kept() {
+        let mut gathering = Gathering::new(1);
+        let now = Instant::now();
+        gathering.begin(now);
+        let later = gathering.deadline().expect("under way");
+        assert!(!gathering.is_due(now));
+        assert!(gathering.is_due(later));
+        assert_eq!(gathering.finish().1, [ShardId(0)]);
+        assert!(!gathering.is_complete());
+        gathering.answer(ShardId(0), 1, snapshot(5));
+        assert!(gathering.is_complete());
+        gathering.begin(now);
+        assert!(
+            !gathering.is_due(now),
+            "an answer to the former question does not count"
+        );
     }
 }

@@ -33,4 +33,3 @@ pub trait ShardLink {
     /// When the shard last turned, milliseconds of the node's clock.
     fn last_turn_ms(&self, shard: ShardId) -> u64;
 }
-

@@ -16,7 +16,10 @@ use crate::{config::Config, metrics::counters::ShardSnapshot};
 #[derive(Debug)]
 pub enum ToBridge {
     /// Answer to `FromBridge::Scrape`.
-    Snapshot { token: u64, snapshot: Box<ShardSnapshot> },
+    Snapshot {
+        token: u64,
+        snapshot: Box<ShardSnapshot>,
+    },
     /// An event for the webhooks of an app, in the order of its channel.
     Webhook(WebhookEvent),
     /// `/usage` was asked for; the answer is `FromBridge::Usage`.

@@ -18,6 +18,8 @@ mod outbox;
 pub mod queue;
 pub mod run;
 pub mod signals;
+#[cfg(test)]
+mod tests;
 pub mod usage;
 mod view;
 pub mod webhook;

@@ -2,8 +2,8 @@
 //!
 //! Owns: what waits per shard, and what is left out.
 //! May depend on: `bridge::{link, message}`.
-//! Invariants: the bridge never waits for a shard; config, apps, health and drain always arrive, the
-//! latest of each; answers beyond the bound are dropped oldest first and counted.
+//! Invariants: the bridge never waits for a shard; config, apps, health and drain always arrive,
+//! the latest of each; answers beyond the bound are dropped oldest first and counted.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -38,7 +38,9 @@ const ANSWERS_MAX: usize = 1_024;
 
 impl Outbox {
     pub(super) fn new(shards: u16) -> Self {
-        Self { shards: (0..shards).map(|_| Waiting::default()).collect() }
+        Self {
+            shards: (0..shards).map(|_| Waiting::default()).collect(),
+        }
     }
 
     /// Sends to one shard, or keeps the message for `retry`.
@@ -94,7 +96,9 @@ impl Waiting {
         let state = self.config.take().map(FromBridge::Config);
         let state = state.or_else(|| self.apps.take().map(FromBridge::Apps));
         let state = state.or_else(|| self.health.take().map(FromBridge::Health));
-        state.or_else(|| self.drain.take()).or_else(|| self.answers.pop_front())
+        state
+            .or_else(|| self.drain.take())
+            .or_else(|| self.answers.pop_front())
     }
 
     fn put_back(&mut self, message: FromBridge) {
@@ -102,14 +106,20 @@ impl Waiting {
             FromBridge::Usage { .. } | FromBridge::Scrape { .. } => {
                 self.answers.push_front(message);
             }
-            FromBridge::Config(_) | FromBridge::Apps(_) | FromBridge::Health(_) | FromBridge::Drain { .. } => {
+            FromBridge::Config(_)
+            | FromBridge::Apps(_)
+            | FromBridge::Health(_)
+            | FromBridge::Drain { .. } => {
                 self.keep(message);
             }
         }
     }
 
     fn is_empty(&self) -> bool {
-        let no_state = self.config.is_none() && self.apps.is_none() && self.health.is_none() && self.drain.is_none();
+        let no_state = self.config.is_none()
+            && self.apps.is_none()
+            && self.health.is_none()
+            && self.drain.is_none();
         no_state && self.answers.is_empty()
     }
 }
@@ -121,10 +131,13 @@ mod tests {
 
     #[test]
     fn a_full_queue_keeps_the_latest_state_and_every_answer_in_order() {
-        let (link, shards) = FakeLink::new(1, 1);
+        let (link, mut shards) = FakeLink::new(1, 1);
         let mut outbox = Outbox::new(1);
         let to = ShardId(0);
-        let failing = Health { queue_failing: true, ..Health::default() };
+        let failing = Health {
+            queue_failing: true,
+            ..Health::default()
+        };
         for message in [
             FromBridge::Scrape { token: 1 },
             FromBridge::Health(Health::default()),
@@ -141,17 +154,25 @@ mod tests {
             outbox.retry(&link);
         }
         received.extend(shards.received(0));
-        let shown: Vec<String> = received.iter().map(|message| format!("{message:?}")).collect();
+        let shown: Vec<String> = received
+            .iter()
+            .map(|message| format!("{message:?}"))
+            .collect();
         let health = format!("{:?}", FromBridge::Health(failing));
         assert_eq!(
             shown,
-            ["Scrape { token: 1 }", &health, "Scrape { token: 2 }", "Scrape { token: 3 }"]
+            [
+                "Scrape { token: 1 }",
+                &health,
+                "Scrape { token: 2 }",
+                "Scrape { token: 3 }"
+            ]
         );
     }
 
     #[test]
     fn answers_beyond_the_bound_drop_the_oldest() {
-        let (link, shards) = FakeLink::new(1, 1);
+        let (link, mut shards) = FakeLink::new(1, 1);
         let mut outbox = Outbox::new(1);
         let bound = ANSWERS_MAX as u64;
         for token in 0..=bound + 1 {
@@ -160,6 +181,9 @@ mod tests {
         assert_eq!(shards.received(0).len(), 1, "token 0 went at once");
         outbox.retry(&link);
         let first = format!("{:?}", shards.received(0)[0]);
-        assert_eq!(first, "Scrape { token: 2 }", "token 1 was the oldest one waiting");
+        assert_eq!(
+            first, "Scrape { token: 2 }",
+            "token 1 was the oldest one waiting"
+        );
     }
 }

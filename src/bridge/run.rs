@@ -163,7 +163,10 @@ impl<L: ShardLink> Bridge<L> {
             webhooks,
             health: Health::default(),
             drain: None,
-            reloaded: Reloaded { succeeded: true, unix_s: unix_s() },
+            reloaded: Reloaded {
+                succeeded: true,
+                unix_s: unix_s(),
+            },
             busy: BusyWindow::default(),
             memory: MemoryGauge::new(setup.memory_root),
             admin,
@@ -227,7 +230,11 @@ impl<L: ShardLink> Bridge<L> {
             self.drain.as_ref().map(Drain::due),
             (!self.outbox.is_empty()).then(|| Instant::now() + RETRY_AFTER),
         ];
-        timers.into_iter().flatten().min().unwrap_or(self.health_due)
+        timers
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(self.health_due)
     }
 
     fn handle_messages(&mut self, inbox: &mut Vec<(ShardId, ToBridge)>) {
@@ -239,7 +246,8 @@ impl<L: ShardLink> Bridge<L> {
                 ToBridge::Webhook(event) => self.webhooks.accept(event),
                 ToBridge::Usage { waiter } => {
                     let body = self.memory.read(Instant::now()).json().into_boxed_str();
-                    self.outbox.send(&self.link, shard, FromBridge::Usage { waiter, body });
+                    self.outbox
+                        .send(&self.link, shard, FromBridge::Usage { waiter, body });
                 }
                 ToBridge::Drained => {
                     if let Some(drain) = &mut self.drain {
@@ -279,7 +287,10 @@ impl<L: ShardLink> Bridge<L> {
         let (waiters, late) = self.gathering.finish();
         for shard in late {
             let shard = shard.0;
-            tracing::warn!(shard, "a shard did not tell its numbers in time; the last ones count");
+            tracing::warn!(
+                shard,
+                "a shard did not tell its numbers in time; the last ones count"
+            );
         }
         if !waiters.is_empty() {
             let scrape = self.scrape();
@@ -317,7 +328,12 @@ impl<L: ShardLink> Bridge<L> {
         let now = Instant::now();
         let settings = &self.config.drain;
         let (node, lb_wait_s) = (&self.node_id, settings.lb_wait_s);
-        tracing::info!(node, lb_wait_s, deadline_s = settings.deadline_s, "draining");
+        tracing::info!(
+            node,
+            lb_wait_s,
+            deadline_s = settings.deadline_s,
+            "draining"
+        );
         self.drain = Some(Drain::begin(settings, self.link.shards(), now));
         self.check_health(now); // Readiness goes off before anything else happens.
     }
@@ -326,14 +342,21 @@ impl<L: ShardLink> Bridge<L> {
     fn step_drain(&mut self) -> bool {
         loop {
             let webhooks_idle = self.webhooks.is_idle();
-            let Some(drain) = &mut self.drain else { return false };
+            let Some(drain) = &mut self.drain else {
+                return false;
+            };
             match drain.step(Instant::now(), webhooks_idle) {
                 Step::Wait => return false,
                 Step::Close { by, rate_per_s } => {
                     self.link.stop_accepting();
-                    let since = by.saturating_duration_since(self.link.started()).as_millis();
+                    let since = by
+                        .saturating_duration_since(self.link.started())
+                        .as_millis();
                     let deadline = Millis(u64::try_from(since).unwrap_or(u64::MAX));
-                    self.broadcast(|| FromBridge::Drain { deadline, rate_per_s });
+                    self.broadcast(|| FromBridge::Drain {
+                        deadline,
+                        rate_per_s,
+                    });
                 }
                 Step::Flush => self.webhooks.hurry(),
                 Step::Done => {
@@ -360,17 +383,30 @@ impl<L: ShardLink> Bridge<L> {
         }
         let keys = self.loaded.keys_that_need_a_restart(&loaded);
         if !keys.is_empty() {
-            tracing::warn!(keys = keys.join(" "), "changed keys take effect with a restart only");
+            tracing::warn!(
+                keys = keys.join(" "),
+                "changed keys take effect with a restart only"
+            );
         }
         self.config = Arc::new(loaded.config.clone());
         self.loaded = loaded;
-        self.apps = Arc::new(AppTable::build(&self.config.app_manager.apps, Some(&self.apps)));
+        self.apps = Arc::new(AppTable::build(
+            &self.config.app_manager.apps,
+            Some(&self.apps),
+        ));
         self.webhooks.set_apps(&self.apps);
-        self.reloaded = Reloaded { succeeded: true, unix_s: unix_s() };
+        self.reloaded = Reloaded {
+            succeeded: true,
+            unix_s: unix_s(),
+        };
         let (config, apps) = (Arc::clone(&self.config), Arc::clone(&self.apps));
         self.broadcast(|| FromBridge::Config(Arc::clone(&config)));
         self.broadcast(|| FromBridge::Apps(Arc::clone(&apps)));
-        tracing::info!(node = self.node_id, apps = apps.iter().count(), "configuration reloaded");
+        tracing::info!(
+            node = self.node_id,
+            apps = apps.iter().count(),
+            "configuration reloaded"
+        );
     }
 
     pub(super) fn unready(&self) -> Vec<&'static str> {
@@ -384,7 +420,11 @@ impl<L: ShardLink> Bridge<L> {
             (self.health.memory_above_threshold, "memory"),
             (stalled, "shard_stalled"),
         ];
-        reasons.into_iter().filter(|(holds, _)| *holds).map(|(_, reason)| reason).collect()
+        reasons
+            .into_iter()
+            .filter(|(holds, _)| *holds)
+            .map(|(_, reason)| reason)
+            .collect()
     }
 
     fn status(&self) -> Status {
@@ -402,5 +442,7 @@ impl<L: ShardLink> Bridge<L> {
 const STALL_MS: u64 = 5_000;
 
 pub(super) fn unix_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }

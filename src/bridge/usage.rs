@@ -28,7 +28,11 @@ impl Memory {
 
     /// 0 to 1.
     pub fn fraction(self) -> f64 {
-        if self.total == 0 { 0.0 } else { self.used as f64 / self.total as f64 }
+        if self.total == 0 {
+            0.0
+        } else {
+            self.used as f64 / self.total as f64
+        }
     }
 
     /// The body of `/usage`.
@@ -43,7 +47,10 @@ impl Memory {
     }
 
     fn of(total: u64, used: u64) -> Self {
-        Self { total, used: used.min(total) }
+        Self {
+            total,
+            used: used.min(total),
+        }
     }
 }
 
@@ -60,12 +67,18 @@ const FRESH: Duration = Duration::from_secs(1);
 
 impl MemoryGauge {
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), read_at: None, memory: Memory::default() }
+        Self {
+            root: root.into(),
+            read_at: None,
+            memory: Memory::default(),
+        }
     }
 
     /// The memory, at most one second old.
     pub fn read(&mut self, now: Instant) -> Memory {
-        let is_fresh = self.read_at.is_some_and(|at| now.saturating_duration_since(at) < FRESH);
+        let is_fresh = self
+            .read_at
+            .is_some_and(|at| now.saturating_duration_since(at) < FRESH);
         if !is_fresh {
             self.read_at = Some(now);
             self.memory = Memory::read(&self.root).unwrap_or(self.memory);
@@ -89,12 +102,18 @@ fn cgroup(root: &Path) -> Option<Memory> {
     let legacy = text.lines().find_map(|line| {
         let (_, rest) = line.split_once(':')?;
         let (controllers, path) = rest.split_once(':')?;
-        controllers.split(',').any(|name| name == "memory").then_some(path)
+        controllers
+            .split(',')
+            .any(|name| name == "memory")
+            .then_some(path)
     });
     let mount = root.join("sys/fs/cgroup");
     let v1 = legacy.and_then(|path| tightest(&mount.join("memory"), path, &V1));
     let v2 = unified.and_then(|path| tightest(&mount, path, &V2));
-    [v1, v2].into_iter().flatten().min_by_key(|group| group.total)
+    [v1, v2]
+        .into_iter()
+        .flatten()
+        .min_by_key(|group| group.total)
 }
 
 /// File names of one cgroup version.
@@ -104,8 +123,11 @@ struct Files {
     inactive_file: &'static str,
 }
 
-const V2: Files =
-    Files { limit: "memory.max", usage: "memory.current", inactive_file: "inactive_file" };
+const V2: Files = Files {
+    limit: "memory.max",
+    usage: "memory.current",
+    inactive_file: "inactive_file",
+};
 const V1: Files = Files {
     limit: "memory.limit_in_bytes",
     usage: "memory.usage_in_bytes",
@@ -115,13 +137,27 @@ const V1: Files = Files {
 fn tightest(mount: &Path, path: &str, files: &Files) -> Option<Memory> {
     let start = mount.join(path.trim_start_matches('/'));
     // A container sees its own group as the root, whatever path its cgroup file tells.
-    let start = if start.is_dir() { start } else { mount.to_owned() };
-    let groups = start.ancestors().take_while(|folder| folder.starts_with(mount));
-    groups.filter_map(|folder| group(folder, files)).min_by_key(|group| group.total)
+    let start = if start.is_dir() {
+        start
+    } else {
+        mount.to_owned()
+    };
+    let groups = start
+        .ancestors()
+        .take_while(|folder| folder.starts_with(mount));
+    groups
+        .filter_map(|folder| group(folder, files))
+        .min_by_key(|group| group.total)
 }
 
 fn group(folder: &Path, files: &Files) -> Option<Memory> {
-    let number = |name: &str| fs::read_to_string(folder.join(name)).ok()?.trim().parse().ok();
+    let number = |name: &str| {
+        fs::read_to_string(folder.join(name))
+            .ok()?
+            .trim()
+            .parse()
+            .ok()
+    };
     let limit: u64 = number(files.limit)?; // "max" is no number: no bound here.
     let usage: u64 = number(files.usage)?;
     let stat = fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
@@ -133,7 +169,9 @@ fn group(folder: &Path, files: &Files) -> Option<Memory> {
 fn field(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| {
         let mut words = line.split_whitespace();
-        (words.next() == Some(key)).then(|| words.next()?.parse().ok()).flatten()
+        (words.next() == Some(key))
+            .then(|| words.next()?.parse().ok())
+            .flatten()
     })
 }
 
@@ -141,15 +179,26 @@ fn field(text: &str, key: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    const MEMINFO: (&str, &str) =
-        ("proc/meminfo", "MemTotal: 1000 kB\nMemFree: 100 kB\nMemAvailable: 600 kB\n");
+    /// Paths and texts.
+    type Texts<'a> = &'a [(&'a str, &'a str)];
+
+    const MEMINFO: (&str, &str) = (
+        "proc/meminfo",
+        "MemTotal: 1000 kB\nMemFree: 100 kB\nMemAvailable: 600 kB\n",
+    );
 
     #[test]
     fn memory_is_that_of_the_tightest_group_and_else_of_the_host() {
-        let host = Memory { total: 1_024_000, used: 409_600 };
-        let group = Memory { total: 500_000, used: 200_000 };
-        let stat = "anon 1\ninactive_file 50000\n";
-        let cases: [(&str, &[(&str, &str)], Memory); 6] = [
+        let host = Memory {
+            total: 1_024_000,
+            used: 409_600,
+        };
+        let group = Memory {
+            total: 500_000,
+            used: 200_000,
+        };
+        const STAT: &str = "anon 1\ninactive_file 50000\n";
+        let cases: [(&str, Texts<'_>, Memory); 6] = [
             ("no cgroup", &[], host),
             (
                 "v2 bound by an ancestor",
@@ -158,7 +207,7 @@ mod tests {
                     ("sys/fs/cgroup/a/b/memory.max", "max\n"),
                     ("sys/fs/cgroup/a/memory.max", "500000\n"),
                     ("sys/fs/cgroup/a/memory.current", "250000\n"),
-                    ("sys/fs/cgroup/a/memory.stat", stat),
+                    ("sys/fs/cgroup/a/memory.stat", STAT),
                 ],
                 group,
             ),
@@ -168,7 +217,7 @@ mod tests {
                     ("proc/self/cgroup", "0::/docker/1234\n"),
                     ("sys/fs/cgroup/memory.max", "500000\n"),
                     ("sys/fs/cgroup/memory.current", "250000\n"),
-                    ("sys/fs/cgroup/memory.stat", stat),
+                    ("sys/fs/cgroup/memory.stat", STAT),
                 ],
                 group,
             ),
@@ -178,7 +227,10 @@ mod tests {
                     ("proc/self/cgroup", "5:cpu:/x\n4:memory:/m\n"),
                     ("sys/fs/cgroup/memory/m/memory.limit_in_bytes", "500000\n"),
                     ("sys/fs/cgroup/memory/m/memory.usage_in_bytes", "250000\n"),
-                    ("sys/fs/cgroup/memory/m/memory.stat", "total_inactive_file 50000\n"),
+                    (
+                        "sys/fs/cgroup/memory/m/memory.stat",
+                        "total_inactive_file 50000\n",
+                    ),
                 ],
                 group,
             ),
@@ -198,7 +250,10 @@ mod tests {
                     ("sys/fs/cgroup/memory.max", "500000\n"),
                     ("sys/fs/cgroup/memory.current", "600000\n"),
                 ],
-                Memory { total: 500_000, used: 500_000 },
+                Memory {
+                    total: 500_000,
+                    used: 500_000,
+                },
             ),
         ];
         for (name, files, expected) in cases {
@@ -214,7 +269,11 @@ mod tests {
 
     #[test]
     fn the_body_of_usage_is_in_bytes_and_percent() {
-        let body = Memory { total: 1_000, used: 250 }.json();
+        let body = Memory {
+            total: 1_000,
+            used: 250,
+        }
+        .json();
         let expected = r#"{"memory":{"free":750,"used":250,"total":1000,"percent":25.00}}"#;
         assert_eq!(body, expected);
         assert!(Memory::default().json().contains(r#""percent":0.00"#));

@@ -58,7 +58,9 @@ impl<L: ShardLink> Bridge<L> {
     pub(super) fn log_stats(&mut self) {
         let busy_ratio = self.busy_ratio();
         for (shard, latest) in self.gathering.shards().iter().enumerate() {
-            let Some(snapshot) = &latest.snapshot else { continue };
+            let Some(snapshot) = &latest.snapshot else {
+                continue;
+            };
             tracing::info!(
                 shard,
                 connections = snapshot.counters.websockets,
@@ -82,7 +84,9 @@ impl<L: ShardLink> Bridge<L> {
     }
 
     fn busy_ratio(&mut self) -> f64 {
-        let Ok(runtime) = Handle::try_current() else { return 0.0 };
+        let Ok(runtime) = Handle::try_current() else {
+            return 0.0;
+        };
         let busy = runtime.metrics().worker_total_busy_duration(0).as_nanos();
         let since = self.link.started().elapsed().as_nanos();
         let clamp = |ns: u128| u64::try_from(ns).unwrap_or(u64::MAX);
@@ -91,7 +95,9 @@ impl<L: ShardLink> Bridge<L> {
 }
 
 fn shard_json((shard, latest): (usize, &Latest)) -> Value {
-    let Some(snapshot) = &latest.snapshot else { return json!({ "shard": shard }) };
+    let Some(snapshot) = &latest.snapshot else {
+        return json!({ "shard": shard });
+    };
     let (counters, runtime) = (&snapshot.counters, &snapshot.runtime);
     json!({
         "shard": shard,

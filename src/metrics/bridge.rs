@@ -121,7 +121,10 @@ impl AppWebhooks {
 impl Seconds {
     /// Records one observation.
     pub fn observe(&mut self, seconds: f64) {
-        let bucket = BUCKETS_S.iter().position(|bound| seconds <= *bound).unwrap_or(16);
+        let bucket = BUCKETS_S
+            .iter()
+            .position(|bound| seconds <= *bound)
+            .unwrap_or(16);
         self.buckets[bucket] += 1;
         self.sum_s += seconds;
     }

@@ -31,7 +31,10 @@ impl Exposition {
     pub fn new(prefix: &str) -> Result<Self, prometheus::Error> {
         let process = Registry::new();
         process.register(Box::new(ProcessCollector::for_self()))?;
-        Ok(Self { prefix: prefix.to_owned(), process })
+        Ok(Self {
+            prefix: prefix.to_owned(),
+            process,
+        })
     }
 
     /// All families of one scrape, sorted by name.
@@ -101,7 +104,11 @@ fn open_metrics_row(out: &mut String, name: &str, kind: MetricType, row: &Metric
         .map(|pair| format!("{}=\"{}\"", pair.name(), escape(pair.value())))
         .collect();
     let labels = labels.join(",");
-    let braced = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
+    let braced = if labels.is_empty() {
+        String::new()
+    } else {
+        format!("{{{labels}}}")
+    };
     if kind != MetricType::HISTOGRAM {
         let _ = writeln!(out, "{name}{braced} {}", value_of(kind, row));
         return;
@@ -110,15 +117,23 @@ fn open_metrics_row(out: &mut String, name: &str, kind: MetricType, row: &Metric
     let comma = if labels.is_empty() { "" } else { "," };
     for bucket in histogram.get_bucket() {
         let (bound, count) = (bucket.upper_bound(), bucket.cumulative_count());
-        let _ = writeln!(out, "{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {count}");
+        let _ = writeln!(
+            out,
+            "{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {count}"
+        );
     }
     let (count, sum) = (histogram.get_sample_count(), histogram.get_sample_sum());
     let _ = writeln!(out, "{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {count}");
-    let _ = writeln!(out, "{name}_sum{braced} {sum}\n{name}_count{braced} {count}");
+    let _ = writeln!(
+        out,
+        "{name}_sum{braced} {sum}\n{name}_count{braced} {count}"
+    );
 }
 
 fn escape(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('\n', "\\n").replace('"', "\\\"")
+    text.replace('\\', "\\\\")
+        .replace('\n', "\\n")
+        .replace('"', "\\\"")
 }
 
 fn value_of(kind: MetricType, row: &Metric) -> f64 {
@@ -136,8 +151,9 @@ fn raw(families: &[MetricFamily]) -> Value {
         let kind = family.get_field_type();
         let rows = family.get_metric().iter().map(|row| {
             let labels = row.get_label().iter();
-            let mut shown: Map<String, Value> =
-                labels.map(|pair| (pair.name().to_owned(), pair.value().into())).collect();
+            let mut shown: Map<String, Value> = labels
+                .map(|pair| (pair.name().to_owned(), pair.value().into()))
+                .collect();
             let value = match kind {
                 MetricType::HISTOGRAM => histogram_json(row.get_histogram()),
                 MetricType::COUNTER
@@ -186,7 +202,11 @@ pub fn rfc3339(unix_s: u64) -> String {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let month = if shifted_month < 10 {
+        shifted_month + 3
+    } else {
+        shifted_month - 9
+    };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
     let (hour, minute, second) = (second / 3_600, second % 3_600 / 60, second % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")

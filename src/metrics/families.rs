@@ -23,7 +23,10 @@ pub(super) struct Families<'a> {
 impl<'a> Families<'a> {
     /// An empty set. `prefix` goes before each name.
     pub(super) fn new(prefix: &'a str) -> Self {
-        Self { prefix, by_name: BTreeMap::new() }
+        Self {
+            prefix,
+            by_name: BTreeMap::new(),
+        }
     }
 
     /// Adds one row of a counter or gauge. `values` are in the order of the family's labels.
@@ -54,8 +57,16 @@ impl<'a> Families<'a> {
         counts: &[u64],
         sum: f64,
     ) {
-        assert!(family.kind == Kind::Histogram, "{} is no histogram", family.name);
-        assert!(counts.len() == bounds.len() + 1, "{}: one count per bucket", family.name);
+        assert!(
+            family.kind == Kind::Histogram,
+            "{} is no histogram",
+            family.name
+        );
+        assert!(
+            counts.len() == bounds.len() + 1,
+            "{}: one count per bucket",
+            family.name
+        );
         let mut below = 0;
         let buckets = bounds.iter().zip(counts).map(|(bound, count)| {
             below += count;
@@ -97,7 +108,11 @@ impl<'a> Families<'a> {
 }
 
 fn labels(family: &Family, values: &[&str]) -> Vec<LabelPair> {
-    assert!(family.labels.len() == values.len(), "{}: one value per label", family.name);
+    assert!(
+        family.labels.len() == values.len(),
+        "{}: one value per label",
+        family.name
+    );
     let pair = |(name, value): (&&str, &&str)| {
         let mut pair = LabelPair::default();
         pair.set_name((*name).to_owned());

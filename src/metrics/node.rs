@@ -20,7 +20,11 @@ pub(super) fn add(families: &mut Families<'_>, sample: &Sample<'_>, rows: &[AppR
     for (index, shard) in sample.shards.iter().enumerate() {
         let label = index.to_string();
         let full = shard.from_bridge_full as f64;
-        families.add(&name::BRIDGE_QUEUE_FULL, &[sample.node, "from_bridge", &label], full);
+        families.add(
+            &name::BRIDGE_QUEUE_FULL,
+            &[sample.node, "from_bridge", &label],
+            full,
+        );
         if let Some(snapshot) = shard.snapshot {
             add_shard(families, sample.node, &label, shard, snapshot);
             add_mesh(families, sample.node, &label, snapshot);
@@ -45,10 +49,18 @@ fn add_bridge(families: &mut Families<'_>, sample: &Sample<'_>) {
     let node = sample.node;
     let bridge = &sample.bridge;
     let build = &bridge.build;
-    families.add(&name::BUILD_INFO, &[build.commit, build.features, node, build.version], 1.0);
+    families.add(
+        &name::BUILD_INFO,
+        &[build.commit, build.features, node, build.version],
+        1.0,
+    );
     let succeeded = f64::from(u8::from(bridge.reload_succeeded));
     families.add(&name::CONFIG_RELOAD_SUCCESS, &[node], succeeded);
-    families.add(&name::CONFIG_RELOAD_TIMESTAMP, &[node], bridge.reload_unix_s);
+    families.add(
+        &name::CONFIG_RELOAD_TIMESTAMP,
+        &[node],
+        bridge.reload_unix_s,
+    );
     if bridge.unready.is_empty() {
         families.add(&name::READY, &[node, "none"], 1.0);
     }
@@ -62,7 +74,11 @@ fn add_bridge(families: &mut Families<'_>, sample: &Sample<'_>) {
         .filter_map(|shard| shard.snapshot)
         .map(|snapshot| snapshot.draining.unwrap_or(snapshot.counters.websockets))
         .sum();
-    let remaining = if bridge.draining { remaining as f64 } else { -1.0 };
+    let remaining = if bridge.draining {
+        remaining as f64
+    } else {
+        -1.0
+    };
     families.add(&name::DRAIN_CONNECTIONS_REMAINING, &[node], remaining);
 }
 
@@ -98,7 +114,10 @@ fn add_shard(
         (&name::SHARD_TURN_STALLS, runtime.turn_stalls),
         (&name::SHARD_RING_OVERFLOWS, runtime.ring_overflows),
         (&name::SHARD_RECV_BUFFERS_FREE, runtime.recv_buffers_free),
-        (&name::SHARD_RECV_BUFFERS_EXHAUSTED, runtime.recv_buffers_exhausted),
+        (
+            &name::SHARD_RECV_BUFFERS_EXHAUSTED,
+            runtime.recv_buffers_exhausted,
+        ),
         (&name::SEND_QUEUE_BYTES, runtime.outbox_bytes),
         (&name::SEND_QUEUE_MAX_BYTES, runtime.outbox_bytes_highest),
     ];
@@ -113,13 +132,25 @@ fn add_shard(
         &runtime.turn_us_buckets,
         runtime.turn_us_sum as f64 / 1e6,
     );
-    for (direction, depth) in
-        [("to_bridge", runtime.to_bridge_depth), ("from_bridge", runtime.from_bridge_depth)]
-    {
-        families.add(&name::BRIDGE_QUEUE_DEPTH, &[direction, node, shard], f64::from(depth));
+    for (direction, depth) in [
+        ("to_bridge", runtime.to_bridge_depth),
+        ("from_bridge", runtime.from_bridge_depth),
+    ] {
+        families.add(
+            &name::BRIDGE_QUEUE_DEPTH,
+            &[direction, node, shard],
+            f64::from(depth),
+        );
     }
-    for (request, count) in BRIDGE_REQUESTS.into_iter().zip(snapshot.counters.bridge_full) {
-        families.add(&name::BRIDGE_QUEUE_FULL, &[node, request, shard], count as f64);
+    for (request, count) in BRIDGE_REQUESTS
+        .into_iter()
+        .zip(snapshot.counters.bridge_full)
+    {
+        families.add(
+            &name::BRIDGE_QUEUE_FULL,
+            &[node, request, shard],
+            count as f64,
+        );
     }
 }
 
@@ -141,16 +172,29 @@ fn add_mesh(families: &mut Families<'_>, node: &str, shard: &str, snapshot: &Sha
 }
 
 fn add_admission(families: &mut Families<'_>, node: &str, shard: &str, snapshot: &ShardSnapshot) {
-    for (reason, count) in ACCEPT_REASONS.into_iter().zip(snapshot.counters.accept_limited) {
-        families.add(&name::ACCEPT_RATE_LIMITED, &[node, reason, shard], count as f64);
+    for (reason, count) in ACCEPT_REASONS
+        .into_iter()
+        .zip(snapshot.counters.accept_limited)
+    {
+        families.add(
+            &name::ACCEPT_RATE_LIMITED,
+            &[node, reason, shard],
+            count as f64,
+        );
     }
 }
 
 fn add_handshakes(families: &mut Families<'_>, sample: &Sample<'_>) {
     for (index, reason) in HANDSHAKE_REASONS.into_iter().enumerate() {
         let snapshots = sample.shards.iter().filter_map(|shard| shard.snapshot);
-        let count: u64 = snapshots.map(|s| s.counters.handshake_failures[index]).sum();
-        families.add(&name::HANDSHAKE_FAILURES, &[sample.node, reason], count as f64);
+        let count: u64 = snapshots
+            .map(|s| s.counters.handshake_failures[index])
+            .sum();
+        families.add(
+            &name::HANDSHAKE_FAILURES,
+            &[sample.node, reason],
+            count as f64,
+        );
     }
 }
 
@@ -158,7 +202,10 @@ fn add_app(families: &mut Families<'_>, node: &str, id: &str, counters: &AppCoun
     let slow = counters.slow_consumer_disconnects as f64;
     families.add(&name::SLOW_CONSUMER_DISCONNECTS, &[id, node], slow);
     for (index, reason) in DROP_REASONS.into_iter().enumerate() {
-        let (frames, bytes) = (counters.dropped_frames[index], counters.dropped_bytes[index]);
+        let (frames, bytes) = (
+            counters.dropped_frames[index],
+            counters.dropped_bytes[index],
+        );
         if frames > 0 {
             families.add(&name::DROPPED_FRAMES, &[id, node, reason], frames as f64);
             families.add(&name::DROPPED_BYTES, &[id, node, reason], bytes as f64);
@@ -170,7 +217,11 @@ fn add_app(families: &mut Families<'_>, node: &str, id: &str, counters: &AppCoun
         }
     }
     for (status, count) in &counters.http_errors {
-        families.add(&name::HTTP_ERRORS, &[id, node, &status.to_string()], *count as f64);
+        families.add(
+            &name::HTTP_ERRORS,
+            &[id, node, &status.to_string()],
+            *count as f64,
+        );
     }
 }
 
@@ -188,7 +239,11 @@ fn add_app_webhooks(families: &mut Families<'_>, node: &str, id: &str, webhooks:
     }
     for (reason, count) in DeadReason::LABELS.into_iter().zip(webhooks.dead) {
         if count > 0 {
-            families.add(&name::WEBHOOK_DEAD_LETTERS, &[id, node, reason], count as f64);
+            families.add(
+                &name::WEBHOOK_DEAD_LETTERS,
+                &[id, node, reason],
+                count as f64,
+            );
         }
     }
 }

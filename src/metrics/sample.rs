@@ -86,7 +86,11 @@ impl Sample<'_> {
         }
         let mut rows: Vec<AppRow<'_>> = ids
             .into_iter()
-            .map(|id| AppRow { id, counters: AppCounters::default(), webhooks: AppWebhooks::default() })
+            .map(|id| AppRow {
+                id,
+                counters: AppCounters::default(),
+                webhooks: AppWebhooks::default(),
+            })
             .collect();
         for snapshot in self.shards.iter().filter_map(|shard| shard.snapshot) {
             for (index, counters) in snapshot.counters.apps().iter().enumerate() {

@@ -16,35 +16,108 @@ use super::{
 };
 use crate::bridge::apps::AppIndex;
 
-const I: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
-const E: &[f64] =
-    &[0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0];
+const I: &[f64] = &[
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+const E: &[f64] = &[
+    0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0,
+];
 const L: &[f64] = &[
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
     5.0, 10.0,
 ];
 
-type Row = (&'static str, &'static str, &'static [&'static str], &'static [f64]);
+type Row = (
+    &'static str,
+    &'static str,
+    &'static [&'static str],
+    &'static [f64],
+);
 
 /// Sockudo 2.9: all of these are there as soon as one app is known.
 const UPSTREAM: &[Row] = &[
     ("connected", "gauge", &["app_id", "port"], &[]),
     ("new_connections_total", "counter", &["app_id", "port"], &[]),
-    ("new_disconnections_total", "counter", &["app_id", "port"], &[]),
-    ("connection_errors_total", "counter", &["app_id", "error_type", "port"], &[]),
+    (
+        "new_disconnections_total",
+        "counter",
+        &["app_id", "port"],
+        &[],
+    ),
+    (
+        "connection_errors_total",
+        "counter",
+        &["app_id", "error_type", "port"],
+        &[],
+    ),
     ("socket_received_bytes", "counter", &["app_id", "port"], &[]),
-    ("socket_transmitted_bytes", "counter", &["app_id", "port"], &[]),
-    ("ws_messages_received_total", "counter", &["app_id", "port"], &[]),
-    ("ws_messages_sent_total", "counter", &["app_id", "port"], &[]),
+    (
+        "socket_transmitted_bytes",
+        "counter",
+        &["app_id", "port"],
+        &[],
+    ),
+    (
+        "ws_messages_received_total",
+        "counter",
+        &["app_id", "port"],
+        &[],
+    ),
+    (
+        "ws_messages_sent_total",
+        "counter",
+        &["app_id", "port"],
+        &[],
+    ),
     ("http_received_bytes", "counter", &["app_id", "port"], &[]),
-    ("http_transmitted_bytes", "counter", &["app_id", "port"], &[]),
-    ("http_calls_received_total", "counter", &["app_id", "port"], &[]),
-    ("horizontal_adapter_resolve_time", "histogram", &["app_id", "port"], I),
-    ("horizontal_adapter_resolved_promises", "counter", &["app_id", "port"], &[]),
-    ("horizontal_adapter_uncomplete_promises", "counter", &["app_id", "port"], &[]),
-    ("horizontal_adapter_sent_requests", "counter", &["app_id", "port"], &[]),
-    ("horizontal_adapter_received_requests", "counter", &["app_id", "port"], &[]),
-    ("horizontal_adapter_received_responses", "counter", &["app_id", "port"], &[]),
+    (
+        "http_transmitted_bytes",
+        "counter",
+        &["app_id", "port"],
+        &[],
+    ),
+    (
+        "http_calls_received_total",
+        "counter",
+        &["app_id", "port"],
+        &[],
+    ),
+    (
+        "horizontal_adapter_resolve_time",
+        "histogram",
+        &["app_id", "port"],
+        I,
+    ),
+    (
+        "horizontal_adapter_resolved_promises",
+        "counter",
+        &["app_id", "port"],
+        &[],
+    ),
+    (
+        "horizontal_adapter_uncomplete_promises",
+        "counter",
+        &["app_id", "port"],
+        &[],
+    ),
+    (
+        "horizontal_adapter_sent_requests",
+        "counter",
+        &["app_id", "port"],
+        &[],
+    ),
+    (
+        "horizontal_adapter_received_requests",
+        "counter",
+        &["app_id", "port"],
+        &[],
+    ),
+    (
+        "horizontal_adapter_received_responses",
+        "counter",
+        &["app_id", "port"],
+        &[],
+    ),
     (
         "rate_limit_checks_total",
         "counter",
@@ -57,9 +130,24 @@ const UPSTREAM: &[Row] = &[
         &["app_id", "limiter_type", "port", "request_context"],
         &[],
     ),
-    ("channel_subscriptions_total", "counter", &["app_id", "channel_type", "port"], &[]),
-    ("channel_unsubscriptions_total", "counter", &["app_id", "channel_type", "port"], &[]),
-    ("active_channels", "gauge", &["app_id", "channel_type", "port"], &[]),
+    (
+        "channel_subscriptions_total",
+        "counter",
+        &["app_id", "channel_type", "port"],
+        &[],
+    ),
+    (
+        "channel_unsubscriptions_total",
+        "counter",
+        &["app_id", "channel_type", "port"],
+        &[],
+    ),
+    (
+        "active_channels",
+        "gauge",
+        &["app_id", "channel_type", "port"],
+        &[],
+    ),
     (
         "broadcast_latency_ms",
         "histogram",
@@ -70,44 +158,139 @@ const UPSTREAM: &[Row] = &[
 
 /// Ours.
 const ADDED: &[Row] = &[
-    ("build_info", "gauge", &["commit", "features", "node", "version"], &[]),
+    (
+        "build_info",
+        "gauge",
+        &["commit", "features", "node", "version"],
+        &[],
+    ),
     ("config_last_reload_success", "gauge", &["node"], &[]),
-    ("config_last_reload_timestamp_seconds", "gauge", &["node"], &[]),
+    (
+        "config_last_reload_timestamp_seconds",
+        "gauge",
+        &["node"],
+        &[],
+    ),
     ("ready", "gauge", &["node", "reason"], &[]),
     ("shard_connections", "gauge", &["node", "shard"], &[]),
     ("shard_channels", "gauge", &["node", "shard"], &[]),
     ("shard_accepted_total", "counter", &["node", "shard"], &[]),
-    ("shard_handed_over_total", "counter", &["node", "shard"], &[]),
+    (
+        "shard_handed_over_total",
+        "counter",
+        &["node", "shard"],
+        &[],
+    ),
     ("shard_loop_busy_ratio", "gauge", &["node", "shard"], &[]),
     ("shard_turn_seconds", "histogram", &["node", "shard"], L),
-    ("shard_turn_stalls_total", "counter", &["node", "shard"], &[]),
-    ("shard_ring_overflows_total", "counter", &["node", "shard"], &[]),
+    (
+        "shard_turn_stalls_total",
+        "counter",
+        &["node", "shard"],
+        &[],
+    ),
+    (
+        "shard_ring_overflows_total",
+        "counter",
+        &["node", "shard"],
+        &[],
+    ),
     ("shard_recv_buffers_free", "gauge", &["node", "shard"], &[]),
-    ("shard_recv_buffers_exhausted_total", "counter", &["node", "shard"], &[]),
+    (
+        "shard_recv_buffers_exhausted_total",
+        "counter",
+        &["node", "shard"],
+        &[],
+    ),
     ("mesh_queue_depth", "gauge", &["node", "peer", "shard"], &[]),
-    ("mesh_overflow_depth", "gauge", &["node", "peer", "shard"], &[]),
-    ("mesh_backpressure_seconds_total", "counter", &["node", "shard"], &[]),
+    (
+        "mesh_overflow_depth",
+        "gauge",
+        &["node", "peer", "shard"],
+        &[],
+    ),
+    (
+        "mesh_backpressure_seconds_total",
+        "counter",
+        &["node", "shard"],
+        &[],
+    ),
     ("send_queue_bytes", "gauge", &["node", "shard"], &[]),
     ("send_queue_max_bytes", "gauge", &["node", "shard"], &[]),
-    ("slow_consumer_disconnects_total", "counter", &["app_id", "node"], &[]),
-    ("dropped_frames_total", "counter", &["app_id", "node", "reason"], &[]),
-    ("dropped_bytes_total", "counter", &["app_id", "node", "reason"], &[]),
-    ("accept_rate_limited_total", "counter", &["node", "reason", "shard"], &[]),
-    ("handshake_failures_total", "counter", &["node", "reason"], &[]),
-    ("http_errors_total", "counter", &["app_id", "node", "status"], &[]),
-    ("bridge_queue_depth", "gauge", &["direction", "node", "shard"], &[]),
-    ("bridge_queue_full_total", "counter", &["node", "request", "shard"], &[]),
+    (
+        "slow_consumer_disconnects_total",
+        "counter",
+        &["app_id", "node"],
+        &[],
+    ),
+    (
+        "dropped_frames_total",
+        "counter",
+        &["app_id", "node", "reason"],
+        &[],
+    ),
+    (
+        "dropped_bytes_total",
+        "counter",
+        &["app_id", "node", "reason"],
+        &[],
+    ),
+    (
+        "accept_rate_limited_total",
+        "counter",
+        &["node", "reason", "shard"],
+        &[],
+    ),
+    (
+        "handshake_failures_total",
+        "counter",
+        &["node", "reason"],
+        &[],
+    ),
+    (
+        "http_errors_total",
+        "counter",
+        &["app_id", "node", "status"],
+        &[],
+    ),
+    (
+        "bridge_queue_depth",
+        "gauge",
+        &["direction", "node", "shard"],
+        &[],
+    ),
+    (
+        "bridge_queue_full_total",
+        "counter",
+        &["node", "request", "shard"],
+        &[],
+    ),
     ("bridge_busy_ratio", "gauge", &["node"], &[]),
     ("webhook_queue_depth", "gauge", &["driver", "node"], &[]),
     ("webhook_in_flight", "gauge", &["node"], &[]),
-    ("webhook_deliveries_total", "counter", &["app_id", "event", "node", "result"], &[]),
+    (
+        "webhook_deliveries_total",
+        "counter",
+        &["app_id", "event", "node", "result"],
+        &[],
+    ),
     ("webhook_delivery_seconds", "histogram", &["node"], L),
     ("webhook_retries_total", "counter", &["app_id", "node"], &[]),
-    ("webhook_dead_letters_total", "counter", &["app_id", "node", "reason"], &[]),
+    (
+        "webhook_dead_letters_total",
+        "counter",
+        &["app_id", "node", "reason"],
+        &[],
+    ),
     ("webhook_dead_letters", "gauge", &["node"], &[]),
     ("webhook_oldest_job_seconds", "gauge", &["node"], &[]),
     ("drain_connections_remaining", "gauge", &["node"], &[]),
-    ("limit_lease_denied_total", "counter", &["app_id", "limit", "node"], &[]),
+    (
+        "limit_lease_denied_total",
+        "counter",
+        &["app_id", "limit", "node"],
+        &[],
+    ),
 ];
 
 /// Standard names, without the prefix.
@@ -123,7 +306,12 @@ const PROCESS: &[&str] = &[
 
 #[test]
 fn a_fresh_node_with_one_app_exports_every_name_of_upstream() {
-    let families = scrape(&[idle_shard()], &["app-1"], 1_000, &WebhookCounters::default());
+    let families = scrape(
+        &[idle_shard()],
+        &["app-1"],
+        1_000,
+        &WebhookCounters::default(),
+    );
     for row in UPSTREAM {
         assert_row(&families, row);
     }
@@ -141,16 +329,24 @@ fn a_busy_node_exports_exactly_the_names_of_the_reference() {
         assert_row(&families, row);
     }
     let exported: BTreeSet<&str> = families.iter().map(MetricFamily::name).collect();
-    let prefixed = UPSTREAM.iter().chain(ADDED).map(|row| format!("sockudo_{}", row.0));
-    let expected: BTreeSet<String> =
-        prefixed.chain(PROCESS.iter().map(|name| (*name).to_owned())).collect();
+    let prefixed = UPSTREAM
+        .iter()
+        .chain(ADDED)
+        .map(|row| format!("sockudo_{}", row.0));
+    let expected: BTreeSet<String> = prefixed
+        .chain(PROCESS.iter().map(|name| (*name).to_owned()))
+        .collect();
     assert_eq!(exported, expected.iter().map(String::as_str).collect());
 }
 
 #[test]
 fn the_numbers_of_all_shards_are_added_up() {
-    let families =
-        scrape(&[busy_shard(), busy_shard()], &["app-1"], 1_000, &WebhookCounters::default());
+    let families = scrape(
+        &[busy_shard(), busy_shard()],
+        &["app-1"],
+        1_000,
+        &WebhookCounters::default(),
+    );
     let body = text(&families).expect("valid families");
     for line in [
         "sockudo_connected{app_id=\"app-1\",port=\"9601\"} 6",
@@ -174,10 +370,16 @@ fn apps_beyond_the_bound_share_a_row_named_other() {
     for index in 0..4 {
         shard.counters.app(AppIndex(index)).new_connections = u64::from(index) + 1;
     }
-    let families = scrape(&[shard], &["a", "b", "c", "d"], 2, &WebhookCounters::default());
+    let families = scrape(
+        &[shard],
+        &["a", "b", "c", "d"],
+        2,
+        &WebhookCounters::default(),
+    );
     let body = text(&families).expect("valid families");
     for (id, count) in [("a", 1), ("b", 2), ("other", 7)] {
-        let line = format!("sockudo_new_connections_total{{app_id=\"{id}\",port=\"9601\"}} {count}");
+        let line =
+            format!("sockudo_new_connections_total{{app_id=\"{id}\",port=\"9601\"}} {count}");
         assert!(body.contains(&line), "{line}");
     }
     assert!(!body.contains("app_id=\"c\""));
@@ -185,7 +387,12 @@ fn apps_beyond_the_bound_share_a_row_named_other() {
 
 #[test]
 fn open_metrics_ends_with_eof_and_keeps_the_names_of_samples() {
-    let families = scrape(&[busy_shard()], &["a\"b\\c"], 10, &WebhookCounters::default());
+    let families = scrape(
+        &[busy_shard()],
+        &["a\"b\\c"],
+        10,
+        &WebhookCounters::default(),
+    );
     let body = open_metrics(&families);
     for line in [
         "# TYPE sockudo_new_connections counter",
@@ -252,8 +459,12 @@ fn assert_row(families: &[MetricFamily], (name, kind, labels, buckets): &Row) {
     for row in family.get_metric() {
         let keys: Vec<&str> = row.get_label().iter().map(|pair| pair.name()).collect();
         assert_eq!(keys, *labels, "labels of {name}");
-        let bounds: Vec<f64> =
-            row.get_histogram().get_bucket().iter().map(|bucket| bucket.upper_bound()).collect();
+        let bounds: Vec<f64> = row
+            .get_histogram()
+            .get_bucket()
+            .iter()
+            .map(|bucket| bucket.upper_bound())
+            .collect();
         assert_eq!(bounds, *buckets, "buckets of {name}");
     }
 }
@@ -289,14 +500,21 @@ fn sample<'a>(
             })
             .collect(),
         webhooks,
-        webhook_state: WebhookState { driver: "memory", ..WebhookState::default() },
+        webhook_state: WebhookState {
+            driver: "memory",
+            ..WebhookState::default()
+        },
         bridge: BridgeState {
             busy_ratio: 0.1,
             unready: &[],
             draining: false,
             reload_succeeded: true,
             reload_unix_s: 1.0,
-            build: Build { version: "0", commit: "c", features: "" },
+            build: Build {
+                version: "0",
+                commit: "c",
+                features: "",
+            },
         },
     }
 }

@@ -9,8 +9,7 @@ use super::{
     catalogue as name,
     catalogue::Family,
     counters::{
-        AppCounters, CHANNEL_TYPES, ConnectionError, LATENCY_BUCKETS_MS, Latency,
-        RECIPIENT_BUCKETS,
+        AppCounters, CHANNEL_TYPES, ConnectionError, LATENCY_BUCKETS_MS, Latency, RECIPIENT_BUCKETS,
     },
     families::Families,
     sample::{AppRow, Sample},
@@ -23,7 +22,13 @@ pub(super) fn add(families: &mut Families<'_>, sample: &Sample<'_>, rows: &[AppR
         add_adapter(families, sample.port, row.id);
         add_by_type(families, sample.port, row);
         add_client_event_limits(families, sample.port, row);
-        add_errors(families, sample.port, row.id, &row.counters.connection_errors, false);
+        add_errors(
+            families,
+            sample.port,
+            row.id,
+            &row.counters.connection_errors,
+            false,
+        );
         add_broadcast_latency(families, sample.port, row);
     }
     add_without_app(families, sample);
@@ -82,30 +87,54 @@ fn add_adapter(families: &mut Families<'_>, port: &str, id: &str) {
 }
 
 fn add_by_type(families: &mut Families<'_>, port: &str, row: &AppRow<'_>) {
-    let AppCounters { channel_subscriptions, channel_unsubscriptions, active_channels, .. } =
-        &row.counters;
+    let AppCounters {
+        channel_subscriptions,
+        channel_unsubscriptions,
+        active_channels,
+        ..
+    } = &row.counters;
     for (index, channel_type) in CHANNEL_TYPES.into_iter().enumerate() {
         if index > 0 && channel_subscriptions[index] == 0 && active_channels[index] == 0 {
             continue;
         }
         let labels = [row.id, channel_type, port];
-        families.add(&name::CHANNEL_SUBSCRIPTIONS, &labels, channel_subscriptions[index] as f64);
+        families.add(
+            &name::CHANNEL_SUBSCRIPTIONS,
+            &labels,
+            channel_subscriptions[index] as f64,
+        );
         let ended = channel_unsubscriptions[index] as f64;
         families.add(&name::CHANNEL_UNSUBSCRIPTIONS, &labels, ended);
-        families.add(&name::ACTIVE_CHANNELS, &labels, active_channels[index] as f64);
+        families.add(
+            &name::ACTIVE_CHANNELS,
+            &labels,
+            active_channels[index] as f64,
+        );
     }
 }
 
 fn add_client_event_limits(families: &mut Families<'_>, port: &str, row: &AppRow<'_>) {
     let labels = [row.id, "client_events", port, "unknown"];
-    families.add(&name::RATE_LIMIT_CHECKS, &labels, row.counters.client_event_checks as f64);
-    families.add(&name::RATE_LIMIT_TRIGGERED, &labels, row.counters.client_event_limited as f64);
+    families.add(
+        &name::RATE_LIMIT_CHECKS,
+        &labels,
+        row.counters.client_event_checks as f64,
+    );
+    families.add(
+        &name::RATE_LIMIT_TRIGGERED,
+        &labels,
+        row.counters.client_event_limited as f64,
+    );
 }
 
 fn add_errors(families: &mut Families<'_>, port: &str, id: &str, errors: &[u64; 16], all: bool) {
     for (error_type, count) in ConnectionError::LABELS.into_iter().zip(errors) {
         if all || *count > 0 {
-            families.add(&name::CONNECTION_ERRORS, &[id, error_type, port], *count as f64);
+            families.add(
+                &name::CONNECTION_ERRORS,
+                &[id, error_type, port],
+                *count as f64,
+            );
         }
     }
 }
@@ -152,6 +181,10 @@ fn add_without_app(families: &mut Families<'_>, sample: &Sample<'_>) {
     for (index, request) in ["websocket_upgrade", "http_api"].into_iter().enumerate() {
         let labels = [GLOBAL, "api_rate_limit", sample.port, request];
         families.add(&name::RATE_LIMIT_CHECKS, &labels, checks[index] as f64);
-        families.add(&name::RATE_LIMIT_TRIGGERED, &labels, triggered[index] as f64);
+        families.add(
+            &name::RATE_LIMIT_TRIGGERED,
+            &labels,
+            triggered[index] as f64,
+        );
     }
 }

@@ -60,7 +60,11 @@ pub enum AdminError {
         "metrics.port = {port} on {host}: cannot be bound: {source}; \
          metrics.required = false starts without metrics"
     )]
-    Bind { host: String, port: u16, source: io::Error },
+    Bind {
+        host: String,
+        port: u16,
+        source: io::Error,
+    },
 }
 
 /// Binds the listener. `None` = metrics are off, or may be missing and the port is taken.
@@ -87,10 +91,15 @@ fn bind_first(metrics: &Metrics) -> Result<TcpListener, AdminError> {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     let addresses = (bare, port)
         .to_socket_addrs()
-        .map_err(|source| AdminError::Resolve { host: host.clone(), source })?;
+        .map_err(|source| AdminError::Resolve {
+            host: host.clone(),
+            source,
+        })?;
     let mut addresses: Vec<_> = addresses.collect();
     addresses.sort_by_key(|address| address.is_ipv6());
-    let address = *addresses.first().ok_or(AdminError::NoAddress { host: host.clone() })?;
+    let address = *addresses
+        .first()
+        .ok_or(AdminError::NoAddress { host: host.clone() })?;
     let bound = TcpListener::bind(address).and_then(|listener| {
         listener.set_nonblocking(true)?;
         Ok(listener)
@@ -111,7 +120,10 @@ pub fn serve(
 ) -> io::Result<mpsc::Receiver<AdminRequest>> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let (requests, receiver) = mpsc::channel(REQUESTS_MAX);
-    let router = routes::router(routes::Admin { requests, exposition });
+    let router = routes::router(routes::Admin {
+        requests,
+        exposition,
+    });
     tokio::spawn(async move {
         // axum's loop ends only with the runtime; it retries failed accepts by itself.
         if let Err(error) = axum::serve(listener, router).await {
@@ -138,12 +150,22 @@ mod tests {
 
     #[test]
     fn a_taken_port_refuses_the_start_unless_metrics_may_be_missing() {
-        let first = bind(&metrics(0, true)).expect("a free port").expect("enabled");
+        let first = bind(&metrics(0, true))
+            .expect("a free port")
+            .expect("enabled");
         let port = first.local_addr().expect("bound").port();
-        let refused = bind(&metrics(port, true)).expect_err("the port is taken").to_string();
-        assert!(refused.starts_with(&format!("metrics.port = {port} on 127.0.0.1: ")), "{refused}");
+        let refused = bind(&metrics(port, true))
+            .expect_err("the port is taken")
+            .to_string();
+        assert!(
+            refused.starts_with(&format!("metrics.port = {port} on 127.0.0.1: ")),
+            "{refused}"
+        );
         assert!(bind(&metrics(port, false)).expect("not required").is_none());
-        let off = Metrics { enabled: false, ..metrics(port, true) };
+        let off = Metrics {
+            enabled: false,
+            ..metrics(port, true)
+        };
         assert!(bind(&off).expect("off").is_none());
     }
 }

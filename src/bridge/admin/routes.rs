@@ -33,7 +33,10 @@ pub(super) fn router(admin: Admin) -> Router {
         .route("/debug/shards", get(debug_shards))
         .route("/up", get(up))
         .route("/ready", get(ready))
-        .route("/live", get(async || health(StatusCode::OK, "OK", &HeaderMap::new(), None)))
+        .route(
+            "/live",
+            get(async || health(StatusCode::OK, "OK", &HeaderMap::new(), None)),
+        )
         .with_state(admin)
 }
 
@@ -52,11 +55,15 @@ async fn metrics(
     headers: HeaderMap,
 ) -> Response {
     let wants_json = format.format.as_deref() == Some("json")
-        || format.json.is_some_and(|value| value == "1" || value == "true");
+        || format
+            .json
+            .is_some_and(|value| value == "1" || value == "true");
     if wants_json {
         return metrics_json(State(admin)).await;
     }
-    let Some(scrape) = scrape(&admin).await else { return busy() };
+    let Some(scrape) = scrape(&admin).await else {
+        return busy();
+    };
     if accepts(&headers, "application/openmetrics-text") {
         let body = exposition::open_metrics(&scrape.families);
         return typed(exposition::OPEN_METRICS_CONTENT_TYPE, body);
@@ -71,9 +78,17 @@ async fn metrics(
 }
 
 async fn metrics_json(State(admin): State<Admin>) -> Response {
-    let Some(scrape) = scrape(&admin).await else { return busy() };
+    let Some(scrape) = scrape(&admin).await else {
+        return busy();
+    };
     let timestamp = exposition::rfc3339(scrape.unix_s);
-    typed(JSON, admin.exposition.json(&scrape.families, &timestamp).to_string())
+    typed(
+        JSON,
+        admin
+            .exposition
+            .json(&scrape.families, &timestamp)
+            .to_string(),
+    )
 }
 
 async fn debug_shards(State(admin): State<Admin>) -> Response {
@@ -135,7 +150,12 @@ fn health(
 
 /// The loop is stopping, or too many ask at the same time.
 fn busy() -> Response {
-    health(StatusCode::SERVICE_UNAVAILABLE, "ERROR", &HeaderMap::new(), None)
+    health(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "ERROR",
+        &HeaderMap::new(),
+        None,
+    )
 }
 
 fn typed(content_type: &'static str, body: String) -> Response {
@@ -143,18 +163,28 @@ fn typed(content_type: &'static str, body: String) -> Response {
 }
 
 fn accepts(headers: &HeaderMap, content_type: &str) -> bool {
-    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let accept = headers
+        .get(header::ACCEPT)
+        .and_then(|value| value.to_str().ok());
     accept.is_some_and(|accept| accept.contains(content_type))
 }
 
 async fn scrape(admin: &Admin) -> Option<Scrape> {
     let (sender, receiver) = oneshot::channel();
-    admin.requests.send(AdminRequest::Scrape(sender)).await.ok()?;
+    admin
+        .requests
+        .send(AdminRequest::Scrape(sender))
+        .await
+        .ok()?;
     receiver.await.ok()
 }
 
 async fn status(admin: &Admin) -> Option<Status> {
     let (sender, receiver) = oneshot::channel();
-    admin.requests.send(AdminRequest::Status(sender)).await.ok()?;
+    admin
+        .requests
+        .send(AdminRequest::Status(sender))
+        .await
+        .ok()?;
     receiver.await.ok()
 }

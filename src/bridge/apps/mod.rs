@@ -57,7 +57,10 @@ impl AppTable {
             table.by_id.insert(app.id.clone(), index);
             table.entries[index.0 as usize] = Some(Arc::new(AppEntry::prepare(index, app)));
         }
-        assert!(table.entries.len() == table.ids.len(), "every index has an id");
+        assert!(
+            table.entries.len() == table.ids.len(),
+            "every index has an id"
+        );
         table
     }
 
@@ -108,8 +111,16 @@ impl AppTable {
 
 impl AppEntry {
     fn prepare(index: AppIndex, app: &App) -> Self {
-        let signers = app.secrets.iter().map(|secret| Signer::new(secret.expose())).collect();
-        let kinds = app.webhooks.iter().flat_map(|hook| &hook.event_types).copied();
+        let signers = app
+            .secrets
+            .iter()
+            .map(|secret| Signer::new(secret.expose()))
+            .collect();
+        let kinds = app
+            .webhooks
+            .iter()
+            .flat_map(|hook| &hook.event_types)
+            .copied();
         Self {
             index,
             signers,
@@ -141,8 +152,7 @@ mod tests {
     fn an_index_survives_a_reload_and_is_never_given_to_another_app() {
         let first = AppTable::build(&[fixture::app("a"), fixture::app("b")], None);
         let second = AppTable::build(&[fixture::app("c"), fixture::app("b")], Some(&first));
-        let third =
-            AppTable::build(&[fixture::app("a"), fixture::app("b")], Some(&second));
+        let third = AppTable::build(&[fixture::app("a"), fixture::app("b")], Some(&second));
         for (table, id, index) in [
             (&first, "a", Some(0)),
             (&first, "b", Some(1)),
@@ -154,7 +164,9 @@ mod tests {
         ] {
             let found = table.by_id(id).map(|entry| entry.index.0);
             assert_eq!(found, index, "{id}");
-            let by_key = table.by_key(&format!("key-{id}")).map(|entry| entry.index.0);
+            let by_key = table
+                .by_key(&format!("key-{id}"))
+                .map(|entry| entry.index.0);
             assert_eq!(by_key, index, "key of {id}");
         }
         assert!(second.get(AppIndex(0)).is_none());
@@ -169,7 +181,10 @@ mod tests {
         let mut app = fixture::app("a");
         app.webhooks = vec![
             fixture::webhook("http://127.0.0.1/1", &["channel_occupied"]),
-            fixture::webhook("http://127.0.0.1/2", &["client_event", "subscription_count"]),
+            fixture::webhook(
+                "http://127.0.0.1/2",
+                &["client_event", "subscription_count"],
+            ),
         ];
         let table = AppTable::build(&[app], None);
         let interest = table.by_id("a").expect("built above").webhook_interest;

@@ -96,11 +96,20 @@ impl Lane {
     }
 
     /// Takes the job that may start now. `spare` = the node has many free places.
-    pub(crate) fn start(&mut self, now: Millis, spare: bool, settings: &QueueSettings) -> Option<Job> {
+    pub(crate) fn start(
+        &mut self,
+        now: Millis,
+        spare: bool,
+        settings: &QueueSettings,
+    ) -> Option<Job> {
         if self.in_flight >= self.places(spare, settings) {
             return None;
         }
-        let due = self.retries.first_key_value().map(|(key, _)| *key).filter(|key| key.0 <= now);
+        let due = self
+            .retries
+            .first_key_value()
+            .map(|(key, _)| *key)
+            .filter(|key| key.0 <= now);
         let first = self.startable();
         let retry_goes_first = match (due, first) {
             (Some(key), Some(index)) => key.0 <= self.ready[index].created,
@@ -123,14 +132,21 @@ impl Lane {
     /// places left, gives it one: a slow target must not take the places of the others.
     fn places(&self, spare: bool, settings: &QueueSettings) -> usize {
         let alone = self.is_failing() || !spare;
-        if alone { 1 } else { settings.in_flight_per_target_max }
+        if alone {
+            1
+        } else {
+            settings.in_flight_per_target_max
+        }
     }
 
     /// The first job not yet tried that no earlier one holds back.
     fn startable(&self) -> Option<usize> {
         let mut blocked: Vec<&[u64]> = self.busy.iter().map(Vec::as_slice).collect();
         for (index, job) in self.ready.iter().take(LOOK_AHEAD).enumerate() {
-            if blocked.iter().all(|channels| are_disjoint(channels, &job.channels)) {
+            if blocked
+                .iter()
+                .all(|channels| are_disjoint(channels, &job.channels))
+            {
                 return Some(index);
             }
             blocked.push(&job.channels);
@@ -143,10 +159,18 @@ impl Lane {
         assert!(self.in_flight > 0, "an attempt ended that nobody began");
         self.in_flight -= 1;
         if job.attempts == 0 {
-            let index = self.busy.iter().position(|channels| *channels == job.channels);
-            self.busy.swap_remove(index.expect("a first attempt is listed while it runs"));
+            let index = self
+                .busy
+                .iter()
+                .position(|channels| *channels == job.channels);
+            self.busy
+                .swap_remove(index.expect("a first attempt is listed while it runs"));
         }
-        self.failures = if succeeded { 0 } else { self.failures.saturating_add(1) };
+        self.failures = if succeeded {
+            0
+        } else {
+            self.failures.saturating_add(1)
+        };
     }
 
     /// Keeps a failed job for another attempt at `due`.
@@ -159,7 +183,10 @@ impl Lane {
     /// Makes all retries due, so that a stop tries each once more.
     pub(crate) fn hurry(&mut self, now: Millis) {
         let retries = std::mem::take(&mut self.retries);
-        self.retries = retries.into_iter().map(|((_, number), job)| ((now, number), job)).collect();
+        self.retries = retries
+            .into_iter()
+            .map(|((_, number), job)| ((now, number), job))
+            .collect();
     }
 
     /// Takes the oldest job that is not in flight; the open batch counts as one.
@@ -180,7 +207,10 @@ impl Lane {
 
     /// Takes a job made before `created_before`, unless it is in flight.
     pub(crate) fn take_older(&mut self, created_before: Millis) -> Option<Job> {
-        if self.oldest().is_some_and(|created| created < created_before) {
+        if self
+            .oldest()
+            .is_some_and(|created| created < created_before)
+        {
             return self.take_oldest();
         }
         None

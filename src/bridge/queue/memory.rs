@@ -44,7 +44,10 @@ const OVERFLOW_REMEMBERED_MS: u64 = 10_000;
 
 impl MemoryQueue {
     pub fn new(settings: QueueSettings) -> Self {
-        assert!(settings.in_flight_max > 0, "a queue without places never empties");
+        assert!(
+            settings.in_flight_max > 0,
+            "a queue without places never empties"
+        );
         Self {
             settings,
             lanes: BTreeMap::new(),
@@ -88,12 +91,17 @@ impl MemoryQueue {
             return None;
         }
         let spare = self.has_spare_places();
-        let after = (std::ops::Bound::Excluded(self.cursor), std::ops::Bound::Unbounded);
+        let after = (
+            std::ops::Bound::Excluded(self.cursor),
+            std::ops::Bound::Unbounded,
+        );
         let mut ids: Vec<TargetId> = self.lanes.range(after).map(|(id, _)| *id).collect();
         ids.extend(self.lanes.range(..=self.cursor).map(|(id, _)| *id));
         for id in ids {
             self.give_up_old(id, now);
-            let Some(lane) = self.lanes.get_mut(&id) else { continue };
+            let Some(lane) = self.lanes.get_mut(&id) else {
+                continue;
+            };
             lane.close_due(now, &self.settings);
             if let Some(job) = lane.start(now, spare, &self.settings) {
                 self.cursor = id;
@@ -113,9 +121,15 @@ impl MemoryQueue {
         let was_failing = lane.is_failing();
         lane.ended(job, true);
         self.leave(job.events.len());
-        self.counters.app(job.app).count(&job.counts(), DeliveryResult::Ok);
+        self.counters
+            .app(job.app)
+            .count(&job.counts(), DeliveryResult::Ok);
         self.remove_if_idle(target);
-        if was_failing { TargetChange::Recovered } else { TargetChange::None }
+        if was_failing {
+            TargetChange::Recovered
+        } else {
+            TargetChange::None
+        }
     }
 
     /// The attempt failed: the job waits for the next one, or is given up. `jitter` is in 0..1.
@@ -147,12 +161,21 @@ impl MemoryQueue {
             self.lane_in_flight(target).retry(job, due);
         }
         self.remove_if_idle(target);
-        if began_to_fail { TargetChange::Fails } else { TargetChange::None }
+        if began_to_fail {
+            TargetChange::Fails
+        } else {
+            TargetChange::None
+        }
     }
 
     /// Drops what waits for targets that are no more. Jobs in flight end as they may.
     pub fn retain(&mut self, is_there: impl Fn(TargetId) -> bool) {
-        let gone: Vec<TargetId> = self.lanes.keys().copied().filter(|id| !is_there(*id)).collect();
+        let gone: Vec<TargetId> = self
+            .lanes
+            .keys()
+            .copied()
+            .filter(|id| !is_there(*id))
+            .collect();
         for id in gone {
             while let Some(job) = self.lanes.get_mut(&id).and_then(Lane::take_oldest) {
                 self.forget_waiting(&job);
@@ -197,7 +220,10 @@ impl MemoryQueue {
             return None; // The end of an attempt comes first.
         }
         let spare = self.has_spare_places();
-        self.lanes.values().filter_map(|lane| lane.next_due(spare, &self.settings)).min()
+        self.lanes
+            .values()
+            .filter_map(|lane| lane.next_due(spare, &self.settings))
+            .min()
     }
 
     pub fn waiting_events(&self) -> usize {
@@ -221,7 +247,8 @@ impl MemoryQueue {
 
     /// The queue overflowed a short while ago.
     pub fn is_failing(&self, now: Millis) -> bool {
-        self.overflowed_at.is_some_and(|at| now.since(at) < OVERFLOW_REMEMBERED_MS)
+        self.overflowed_at
+            .is_some_and(|at| now.since(at) < OVERFLOW_REMEMBERED_MS)
     }
 
     /// Half of the places are free: a target may have more than one.
@@ -232,14 +259,22 @@ impl MemoryQueue {
     fn give_up_old(&mut self, id: TargetId, now: Millis) {
         let max_age_ms = self.settings.retry.max_age_s.saturating_mul(1_000);
         let oldest = Millis(now.0.saturating_sub(max_age_ms));
-        while let Some(job) = self.lanes.get_mut(&id).and_then(|lane| lane.take_older(oldest)) {
+        while let Some(job) = self
+            .lanes
+            .get_mut(&id)
+            .and_then(|lane| lane.take_older(oldest))
+        {
             self.forget_waiting(&job);
             self.bury(&job, DeadReason::Age);
         }
     }
 
     fn drop_oldest(&mut self, reason: DeadReason) -> bool {
-        let oldest = self.lanes.iter().filter_map(|(id, lane)| Some((lane.oldest()?, *id))).min();
+        let oldest = self
+            .lanes
+            .iter()
+            .filter_map(|(id, lane)| Some((lane.oldest()?, *id)))
+            .min();
         let Some((_, id)) = oldest else { return false };
         let job = self.lanes.get_mut(&id).and_then(Lane::take_oldest);
         let job = job.expect("a lane with an oldest event gives it");
@@ -252,17 +287,25 @@ impl MemoryQueue {
     /// An attempt with so many events has ended.
     fn leave(&mut self, events: usize) {
         assert!(self.in_flight > 0, "an attempt ended that nobody began");
-        assert!(self.in_flight_events >= events, "more events ended than began");
+        assert!(
+            self.in_flight_events >= events,
+            "more events ended than began"
+        );
         self.in_flight -= 1;
         self.in_flight_events -= events;
     }
 
     fn lane_in_flight(&mut self, target: TargetId) -> &mut Lane {
-        self.lanes.get_mut(&target).expect("a lane stays while a job is in flight")
+        self.lanes
+            .get_mut(&target)
+            .expect("a lane stays while a job is in flight")
     }
 
     fn forget_waiting(&mut self, job: &Job) {
-        assert!(self.waiting_events >= job.events.len(), "more events left than came");
+        assert!(
+            self.waiting_events >= job.events.len(),
+            "more events left than came"
+        );
         assert!(self.waiting_bytes >= job.bytes, "more bytes left than came");
         self.waiting_events -= job.events.len();
         self.waiting_bytes -= job.bytes;

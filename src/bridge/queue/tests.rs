@@ -32,13 +32,23 @@ fn settings() -> QueueSettings {
         in_flight_per_target_max: 3,
         batch_ms: None,
         batch_events_max: 50,
-        retry: Retry { attempts: 0, backoff_ms: 1_000, backoff_max_ms: 8_000, max_age_s: 300 },
+        retry: Retry {
+            attempts: 0,
+            backoff_ms: 1_000,
+            backoff_max_ms: 8_000,
+            max_age_s: 300,
+        },
     }
 }
 
 fn event(channel: &str) -> Arc<WebhookEvent> {
     let kind = WebhookKind::ChannelOccupied;
-    Arc::new(WebhookEvent { app: APP, time_ms: 7, channel: channel.into(), kind })
+    Arc::new(WebhookEvent {
+        app: APP,
+        time_ms: 7,
+        channel: channel.into(),
+        kind,
+    })
 }
 
 fn channels(job: &Job) -> Vec<&str> {
@@ -47,7 +57,10 @@ fn channels(job: &Job) -> Vec<&str> {
 
 #[test]
 fn a_batch_collects_for_its_window_and_keeps_the_order() {
-    let mut queue = MemoryQueue::new(QueueSettings { batch_ms: Some(50), ..settings() });
+    let mut queue = MemoryQueue::new(QueueSettings {
+        batch_ms: Some(50),
+        ..settings()
+    });
     for (at, channel) in [(0, "a"), (10, "b"), (49, "a")] {
         queue.push(ONE, APP, event(channel), Millis(at));
     }
@@ -62,8 +75,11 @@ fn a_batch_collects_for_its_window_and_keeps_the_order() {
 
 #[test]
 fn a_full_batch_does_not_wait_for_its_window() {
-    let mut queue =
-        MemoryQueue::new(QueueSettings { batch_ms: Some(50), batch_events_max: 2, ..settings() });
+    let mut queue = MemoryQueue::new(QueueSettings {
+        batch_ms: Some(50),
+        batch_events_max: 2,
+        ..settings()
+    });
     for channel in ["a", "b", "c"] {
         queue.push(ONE, APP, event(channel), Millis(0));
     }
@@ -79,7 +95,10 @@ fn without_batching_each_event_is_a_job() {
     queue.push(ONE, APP, event("b"), Millis(0));
     let first = queue.start(Millis(0)).expect("first").1;
     let second = queue.start(Millis(0)).expect("second").1;
-    assert_eq!((channels(&first), channels(&second)), (vec!["a"], vec!["b"]));
+    assert_eq!(
+        (channels(&first), channels(&second)),
+        (vec!["a"], vec!["b"])
+    );
 }
 
 #[test]
@@ -91,9 +110,15 @@ fn a_job_does_not_overtake_an_earlier_one_of_its_channel() {
     let first = queue.start(Millis(0)).expect("first a").1;
     let other = queue.start(Millis(0)).expect("b overtakes the blocked a").1;
     assert_eq!((channels(&first), channels(&other)), (vec!["a"], vec!["b"]));
-    assert!(queue.start(Millis(0)).is_none(), "the second a waits for the first");
+    assert!(
+        queue.start(Millis(0)).is_none(),
+        "the second a waits for the first"
+    );
     queue.failed(ONE, first, Millis(1), 0.0);
-    let second = queue.start(Millis(1)).expect("only first attempts are in order").1;
+    let second = queue
+        .start(Millis(1))
+        .expect("only first attempts are in order")
+        .1;
     assert_eq!((channels(&second), second.attempts), (vec!["a"], 0));
 }
 
@@ -103,17 +128,27 @@ fn a_target_has_several_places_only_while_half_of_the_node_is_free() {
     for channel in ["a", "b", "c", "d"] {
         queue.push(ONE, APP, event(channel), Millis(0));
     }
-    let started: Vec<TargetId> =
-        std::iter::from_fn(|| queue.start(Millis(0))).map(|(id, _)| id).collect();
-    assert_eq!(started, [ONE, ONE], "two of four places are taken: one target has enough");
+    let started: Vec<TargetId> = std::iter::from_fn(|| queue.start(Millis(0)))
+        .map(|(id, _)| id)
+        .collect();
+    assert_eq!(
+        started,
+        [ONE, ONE],
+        "two of four places are taken: one target has enough"
+    );
     queue.push(TWO, APP, event("x"), Millis(0));
-    let (target, _) = queue.start(Millis(0)).expect("a place for the other target");
+    let (target, _) = queue
+        .start(Millis(0))
+        .expect("a place for the other target");
     assert_eq!(target, TWO);
 }
 
 #[test]
 fn targets_take_turns() {
-    let mut queue = MemoryQueue::new(QueueSettings { in_flight_max: 1, ..settings() });
+    let mut queue = MemoryQueue::new(QueueSettings {
+        in_flight_max: 1,
+        ..settings()
+    });
     for channel in ["a", "b"] {
         queue.push(ONE, APP, event(channel), Millis(0));
         queue.push(TWO, APP, event(channel), Millis(0));
@@ -158,8 +193,14 @@ fn jitter_takes_up_to_half_of_the_pause() {
 
 #[test]
 fn a_bounded_number_of_attempts_ends_before_the_age() {
-    let retry = Retry { attempts: 2, ..settings().retry };
-    let mut queue = MemoryQueue::new(QueueSettings { retry, ..settings() });
+    let retry = Retry {
+        attempts: 2,
+        ..settings().retry
+    };
+    let mut queue = MemoryQueue::new(QueueSettings {
+        retry,
+        ..settings()
+    });
     queue.push(ONE, APP, event("a"), Millis(0));
     let job = queue.start(Millis(0)).expect("first attempt").1;
     queue.failed(ONE, job, Millis(0), 0.5);
@@ -172,15 +213,25 @@ fn a_bounded_number_of_attempts_ends_before_the_age() {
 
 #[test]
 fn a_failing_target_gets_one_place_until_it_answers() {
-    let mut queue = MemoryQueue::new(QueueSettings { in_flight_max: 20, ..settings() });
+    let mut queue = MemoryQueue::new(QueueSettings {
+        in_flight_max: 20,
+        ..settings()
+    });
     for channel in ["a", "b", "c", "d", "e"] {
         queue.push(ONE, APP, event(channel), Millis(0));
     }
-    let jobs: Vec<Job> = std::iter::from_fn(|| queue.start(Millis(0))).map(|(_, j)| j).collect();
+    let jobs: Vec<Job> = std::iter::from_fn(|| queue.start(Millis(0)))
+        .map(|(_, j)| j)
+        .collect();
     assert_eq!(jobs.len(), 3);
-    let changes: Vec<TargetChange> =
-        jobs.into_iter().map(|job| queue.failed(ONE, job, Millis(0), 1.0)).collect();
-    assert_eq!(changes, [TargetChange::None, TargetChange::None, TargetChange::Fails]);
+    let changes: Vec<TargetChange> = jobs
+        .into_iter()
+        .map(|job| queue.failed(ONE, job, Millis(0), 1.0))
+        .collect();
+    assert_eq!(
+        changes,
+        [TargetChange::None, TargetChange::None, TargetChange::Fails]
+    );
     let (_, job) = queue.start(Millis(0)).expect("one place");
     assert!(queue.start(Millis(0)).is_none(), "no second one");
     assert_eq!(queue.delivered(ONE, &job), TargetChange::Recovered);
@@ -189,7 +240,10 @@ fn a_failing_target_gets_one_place_until_it_answers() {
 
 #[test]
 fn an_overflow_drops_the_oldest_job_of_all_targets_and_is_counted() {
-    let mut queue = MemoryQueue::new(QueueSettings { events_max: 2, ..settings() });
+    let mut queue = MemoryQueue::new(QueueSettings {
+        events_max: 2,
+        ..settings()
+    });
     queue.push(TWO, APP, event("oldest"), Millis(0));
     queue.push(ONE, APP, event("b"), Millis(1));
     assert!(!queue.is_failing(Millis(1)));
@@ -198,15 +252,19 @@ fn an_overflow_drops_the_oldest_job_of_all_targets_and_is_counted() {
     assert_eq!(queue.counters.apps()[0].dead, [0, 0, 0, 1, 0]);
     assert!(queue.is_failing(Millis(2)));
     assert!(!queue.is_failing(Millis(20_000)));
-    let started: Vec<TargetId> =
-        std::iter::from_fn(|| queue.start(Millis(2))).map(|(id, _)| id).collect();
+    let started: Vec<TargetId> = std::iter::from_fn(|| queue.start(Millis(2)))
+        .map(|(id, _)| id)
+        .collect();
     assert_eq!(started, [ONE, ONE]);
 }
 
 #[test]
 fn the_bytes_of_waiting_events_are_bounded_too() {
     let one_event = event("channel").approximate_bytes();
-    let mut queue = MemoryQueue::new(QueueSettings { bytes_max: one_event * 2, ..settings() });
+    let mut queue = MemoryQueue::new(QueueSettings {
+        bytes_max: one_event * 2,
+        ..settings()
+    });
     for at in 0..3 {
         queue.push(ONE, APP, event("channel"), Millis(at));
     }
@@ -215,7 +273,10 @@ fn the_bytes_of_waiting_events_are_bounded_too() {
 
 #[test]
 fn jobs_of_a_removed_target_are_given_up() {
-    let mut queue = MemoryQueue::new(QueueSettings { batch_ms: Some(50), ..settings() });
+    let mut queue = MemoryQueue::new(QueueSettings {
+        batch_ms: Some(50),
+        ..settings()
+    });
     queue.push(ONE, APP, event("a"), Millis(0));
     let running = queue.start(Millis(50)).expect("due").1;
     queue.push(ONE, APP, event("b"), Millis(60));
@@ -229,7 +290,10 @@ fn jobs_of_a_removed_target_are_given_up() {
 
 #[test]
 fn a_stop_makes_everything_due_and_counts_what_is_left() {
-    let mut queue = MemoryQueue::new(QueueSettings { batch_ms: Some(50), ..settings() });
+    let mut queue = MemoryQueue::new(QueueSettings {
+        batch_ms: Some(50),
+        ..settings()
+    });
     queue.push(ONE, APP, event("a"), Millis(0));
     let job = queue.start(Millis(50)).expect("due").1;
     queue.failed(ONE, job, Millis(50), 1.0);
@@ -244,7 +308,10 @@ fn a_stop_makes_everything_due_and_counts_what_is_left() {
 
 #[test]
 fn the_age_of_the_oldest_event_is_known() {
-    let mut queue = MemoryQueue::new(QueueSettings { batch_ms: Some(50), ..settings() });
+    let mut queue = MemoryQueue::new(QueueSettings {
+        batch_ms: Some(50),
+        ..settings()
+    });
     assert_eq!(queue.oldest_ms(Millis(9)), 0);
     queue.push(ONE, APP, event("a"), Millis(10));
     queue.push(TWO, APP, event("a"), Millis(20));

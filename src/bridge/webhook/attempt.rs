@@ -46,7 +46,9 @@ pub(super) fn client(policy: &Arc<TargetPolicy>) -> Result<Client, reqwest::Erro
     Client::builder()
         .redirect(Policy::none())
         .no_proxy()
-        .dns_resolver(Arc::new(GuardedResolver { policy: Arc::clone(policy) }))
+        .dns_resolver(Arc::new(GuardedResolver {
+            policy: Arc::clone(policy),
+        }))
         .timeout(ATTEMPT_TIMEOUT)
         .connect_timeout(CONNECT_TIMEOUT)
         .pool_idle_timeout(Duration::from_secs(60))
@@ -74,9 +76,15 @@ pub(super) async fn attempt(
         return Err(AttemptError::Denied(address));
     }
     let mut body = Vec::new();
-    wire::body(&mut body, job.time_ms(), job.events.iter().map(|event| on_the_wire(event)));
+    wire::body(
+        &mut body,
+        job.time_ms(),
+        job.events.iter().map(|event| on_the_wire(event)),
+    );
     let signature = target.entry.signers[0].sign_hex(&[&body]);
-    let mut request = client.post(target.url.clone()).headers(target.headers.clone());
+    let mut request = client
+        .post(target.url.clone())
+        .headers(target.headers.clone());
     for (name, value) in [
         (CONTENT_TYPE, &b"application/json"[..]), // Pusher's Node library refuses parameters.
         (X_PUSHER_KEY, target.entry.app.key.as_bytes()),
@@ -95,7 +103,11 @@ pub(super) async fn attempt(
             break;
         }
     }
-    if status.is_success() { Ok(()) } else { Err(AttemptError::Status(status)) }
+    if status.is_success() {
+        Ok(())
+    } else {
+        Err(AttemptError::Status(status))
+    }
 }
 
 const X_PUSHER_KEY: HeaderName = HeaderName::from_static("x-pusher-key");
@@ -120,16 +132,20 @@ fn on_the_wire(event: &WebhookEvent) -> wire::WebhookEvent<'_> {
             user_id: event.user_id.as_deref(),
         },
         WebhookKind::CacheMiss => wire::WebhookEvent::CacheMiss { channel },
-        WebhookKind::SubscriptionCount { count } => {
-            wire::WebhookEvent::SubscriptionCount { channel, count: *count }
-        }
+        WebhookKind::SubscriptionCount { count } => wire::WebhookEvent::SubscriptionCount {
+            channel,
+            count: *count,
+        },
     }
 }
 
 /// An address in a URL is connected to without the resolver.
 fn literal_address(url: &Url) -> Option<IpAddr> {
     let host = url.host_str()?;
-    host.trim_start_matches('[').trim_end_matches(']').parse().ok()
+    host.trim_start_matches('[')
+        .trim_end_matches(']')
+        .parse()
+        .ok()
 }
 
 /// The innermost cause, without the URL: its path or query may hold a credential.

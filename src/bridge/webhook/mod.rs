@@ -135,7 +135,10 @@ impl Webhooks {
         let now = self.now();
         let event = Arc::new(event);
         for id in self.targets.of_app(event.app) {
-            let target = self.targets.target(*id).expect("a listed target is in the table");
+            let target = self
+                .targets
+                .target(*id)
+                .expect("a listed target is in the table");
             match target.wants(&event) {
                 Wanted::Yes => self.queue.push(*id, event.app, Arc::clone(&event), now),
                 Wanted::Filtered => {
@@ -160,7 +163,12 @@ impl Webhooks {
             self.attempts.spawn(async move {
                 let began = Instant::now();
                 let result = attempt::attempt(client, policy, target, &job).await;
-                Attempted { target: id, job, result, took: began.elapsed() }
+                Attempted {
+                    target: id,
+                    job,
+                    result,
+                    took: began.elapsed(),
+                }
             });
         }
     }
@@ -168,7 +176,10 @@ impl Webhooks {
     /// Waits until an attempt has ended or something is due, and deals with it. Nothing is lost
     /// when the future is dropped before it is ready.
     pub async fn progress(&mut self) {
-        let due = self.queue.next_due().map(|due| self.started + Duration::from_millis(due.0));
+        let due = self
+            .queue
+            .next_due()
+            .map(|due| self.started + Duration::from_millis(due.0));
         let due = async {
             match due {
                 Some(due) => tokio::time::sleep_until(due.into()).await,
@@ -187,7 +198,12 @@ impl Webhooks {
     }
 
     fn settle(&mut self, ended: Attempted) {
-        let Attempted { target, job, result, took } = ended;
+        let Attempted {
+            target,
+            job,
+            result,
+            took,
+        } = ended;
         self.queue.counters.attempts.observe(took.as_secs_f64());
         let Some(entry) = self.targets.target(target).cloned() else {
             match result {
@@ -201,7 +217,11 @@ impl Webhooks {
         match result {
             Ok(()) => {
                 if self.queue.delivered(target, &job) == TargetChange::Recovered {
-                    tracing::info!(app_id, target = entry.shown(), "webhook target answers again");
+                    tracing::info!(
+                        app_id,
+                        target = entry.shown(),
+                        "webhook target answers again"
+                    );
                 }
             }
             Err(error) => {

@@ -24,7 +24,10 @@ pub struct TargetPolicy {
 
 impl TargetPolicy {
     pub fn of(targets: &Targets) -> Self {
-        Self { deny: targets.deny.clone(), allow: targets.allow.clone() }
+        Self {
+            deny: targets.deny.clone(),
+            allow: targets.allow.clone(),
+        }
     }
 
     /// Whether a webhook may go to `address`.
@@ -38,7 +41,9 @@ impl TargetPolicy {
 /// The IPv4 address inside an IPv6 one, if there is one: a denied network must not be reachable
 /// under another spelling (`::ffff:169.254.169.254`, NAT64's `64:ff9b::a9fe:a9fe`).
 fn unwrapped(address: IpAddr) -> IpAddr {
-    let IpAddr::V6(v6) = address.to_canonical() else { return address.to_canonical() };
+    let IpAddr::V6(v6) = address.to_canonical() else {
+        return address.to_canonical();
+    };
     let nat64 = Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0).segments();
     let segments = v6.segments();
     if segments[..6] == nat64[..6] {
@@ -72,8 +77,10 @@ impl Resolve for GuardedResolver {
             if found.is_empty() {
                 return Err(ResolveError::Nothing(host.to_owned()).into());
             }
-            let permitted: Vec<SocketAddr> =
-                found.into_iter().filter(|address| policy.permits(address.ip())).collect();
+            let permitted: Vec<SocketAddr> = found
+                .into_iter()
+                .filter(|address| policy.permits(address.ip()))
+                .collect();
             if permitted.is_empty() {
                 return Err(ResolveError::Denied(host.to_owned()).into());
             }

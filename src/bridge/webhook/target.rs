@@ -71,9 +71,18 @@ impl Target {
                 return None;
             }
         };
-        let kinds = hook.event_types.iter().fold(0, |bits, kind| bits | bit(*kind));
+        let kinds = hook
+            .event_types
+            .iter()
+            .fold(0, |bits, kind| bits | bit(*kind));
         let headers = headers(app_id, hook);
-        Some(Self { entry: Arc::clone(entry), url, headers, hook: hook.clone(), kinds })
+        Some(Self {
+            entry: Arc::clone(entry),
+            url,
+            headers,
+            hook: hook.clone(),
+            kinds,
+        })
     }
 }
 
@@ -86,9 +95,16 @@ pub(super) fn bit(kind: EventType) -> u8 {
 fn headers(app_id: &str, hook: &Webhook) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for (name, value) in &hook.headers {
-        let parsed = (HeaderName::try_from(name), HeaderValue::try_from(value.expose()));
+        let parsed = (
+            HeaderName::try_from(name),
+            HeaderValue::try_from(value.expose()),
+        );
         let (Ok(header), Ok(mut value)) = parsed else {
-            tracing::warn!(app_id, name, "a webhook header that HTTP does not allow is left out");
+            tracing::warn!(
+                app_id,
+                name,
+                "a webhook header that HTTP does not allow is left out"
+            );
             continue;
         };
         if is_reserved(&header) {
@@ -104,8 +120,14 @@ fn headers(app_id: &str, hook: &Webhook) -> HeaderMap {
 fn is_reserved(name: &HeaderName) -> bool {
     let name = name.as_str(); // Lower case by construction.
     name.starts_with("x-pusher-")
-        || ["content-type", "content-length", "transfer-encoding", "host", "connection"]
-            .contains(&name)
+        || [
+            "content-type",
+            "content-length",
+            "transfer-encoding",
+            "host",
+            "connection",
+        ]
+        .contains(&name)
 }
 
 /// All targets of this node.
@@ -119,11 +141,21 @@ pub(super) struct TargetTable {
 impl TargetTable {
     /// The targets of `apps`; those that `self` has already keep their ids.
     pub(super) fn rebuilt(&self, apps: &AppTable) -> Self {
-        let mut made = Self { next: self.next, ..Self::default() };
+        let mut made = Self {
+            next: self.next,
+            ..Self::default()
+        };
         for entry in apps.iter().filter(|entry| entry.app.enabled) {
             let mut former = self.by_app.get(&entry.index).cloned().unwrap_or_default();
-            for target in entry.app.webhooks.iter().filter_map(|hook| Target::of(entry, hook)) {
-                let same = former.iter().position(|id| self.targets[id].url == target.url);
+            for target in entry
+                .app
+                .webhooks
+                .iter()
+                .filter_map(|hook| Target::of(entry, hook))
+            {
+                let same = former
+                    .iter()
+                    .position(|id| self.targets[id].url == target.url);
                 let id = match same {
                     Some(index) => former.remove(index),
                     None => {

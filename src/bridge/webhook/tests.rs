@@ -20,7 +20,7 @@ use super::Webhooks;
 use crate::{
     bridge::{
         apps::{AppIndex, AppTable},
-        fixture,
+        fixture::{self, PATIENCE},
         message::{ClientEventOfWebhook, WebhookEvent, WebhookKind},
     },
     config::{
@@ -83,13 +83,20 @@ async fn events_of_one_window_travel_in_one_request_in_order() {
     webhooks.start();
     let request = endpoint.next(&mut webhooks).await;
     assert_eq!(request.channels(), ["a", "b", "a"]);
-    assert!(request.body.starts_with("{\"time_ms\":1000,"), "{}", request.body);
+    assert!(
+        request.body.starts_with("{\"time_ms\":1000,"),
+        "{}",
+        request.body
+    );
 }
 
 #[tokio::test]
 async fn without_batching_each_event_is_a_request_and_a_channel_stays_in_order() {
     let mut endpoint = Endpoint::start(vec![Answer::Status(200)]).await;
-    let off = Settings { batching_enabled: false, ..settings() };
+    let off = Settings {
+        batching_enabled: false,
+        ..settings()
+    };
     let mut webhooks = webhooks(&[app_for(&endpoint)], &off);
     for time_ms in 1..=5 {
         webhooks.accept(event("a", time_ms));
@@ -98,13 +105,22 @@ async fn without_batching_each_event_is_a_request_and_a_channel_stays_in_order()
     for time_ms in 1..=5 {
         let request = endpoint.next(&mut webhooks).await;
         assert_eq!(request.channels(), ["a"]);
-        assert!(request.body.starts_with(&format!("{{\"time_ms\":{time_ms},")));
+        assert!(
+            request
+                .body
+                .starts_with(&format!("{{\"time_ms\":{time_ms},"))
+        );
     }
 }
 
 #[tokio::test]
 async fn a_failed_request_is_sent_again_with_the_same_bytes() {
-    for first in [Answer::Status(500), Answer::Status(302), Answer::Hangup, Answer::Status(404)] {
+    for first in [
+        Answer::Status(500),
+        Answer::Status(302),
+        Answer::Hangup,
+        Answer::Status(404),
+    ] {
         let mut endpoint = Endpoint::start(vec![first, Answer::Status(201)]).await;
         let mut webhooks = webhooks(&[app_for(&endpoint)], &settings());
         webhooks.accept(event("a", 42));
@@ -112,10 +128,17 @@ async fn a_failed_request_is_sent_again_with_the_same_bytes() {
         let two = endpoint.next(&mut webhooks).await;
         assert_eq!(one.body, two.body, "{first:?}");
         assert!(one.body.starts_with("{\"time_ms\":42,"));
-        assert_eq!(one.header("X-Pusher-Signature"), two.header("X-Pusher-Signature"));
+        assert_eq!(
+            one.header("X-Pusher-Signature"),
+            two.header("X-Pusher-Signature")
+        );
         until(&mut webhooks, Webhooks::is_idle).await;
         let counters = &webhooks.counters().apps()[0];
-        assert_eq!((counters.retries, counters.deliveries[0]), (1, [1, 1, 0, 0]), "{first:?}");
+        assert_eq!(
+            (counters.retries, counters.deliveries[0]),
+            (1, [1, 1, 0, 0]),
+            "{first:?}"
+        );
     }
 }
 
@@ -123,7 +146,10 @@ async fn a_failed_request_is_sent_again_with_the_same_bytes() {
 async fn a_slow_target_does_not_delay_another() {
     let slow = Endpoint::start(vec![Answer::Never]).await;
     let mut quick = Endpoint::start(vec![Answer::Status(200)]).await;
-    let off = Settings { batching_enabled: false, ..settings() };
+    let off = Settings {
+        batching_enabled: false,
+        ..settings()
+    };
     let mut slow_app = app_for(&slow);
     slow_app.id = "slow".to_owned();
     let mut webhooks = webhooks(&[slow_app, app_for(&quick)], &off);
@@ -133,18 +159,27 @@ async fn a_slow_target_does_not_delay_another() {
     }
     webhooks.start();
     for index in 0..20 {
-        webhooks.accept(WebhookEvent { app: AppIndex(1), ..event("a", index) });
+        webhooks.accept(WebhookEvent {
+            app: AppIndex(1),
+            ..event("a", index)
+        });
         webhooks.start();
         quick.next(&mut webhooks).await;
     }
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        began.elapsed()
+    );
 }
 
 #[tokio::test]
 async fn each_webhook_gets_the_events_that_its_types_and_its_filter_want() {
     let mut endpoint = Endpoint::start(vec![Answer::Status(200)]).await;
     let mut app = app_for(&endpoint);
-    app.webhooks[0].event_types.retain(|kind| kind.as_str() == "channel_occupied");
+    app.webhooks[0]
+        .event_types
+        .retain(|kind| kind.as_str() == "channel_occupied");
     app.webhooks[0].filter = WebhookFilter {
         prefix: Some("room-".to_owned()),
         suffix: Some("-x".to_owned()),
@@ -154,8 +189,14 @@ async fn each_webhook_gets_the_events_that_its_types_and_its_filter_want() {
     for channel in ["room-1-x", "room-1-y", "room-a-x", "other-1-x", "room-2-x"] {
         webhooks.accept(event(channel, 1));
     }
-    webhooks.accept(WebhookEvent { kind: WebhookKind::ChannelVacated, ..event("room-1-x", 1) });
-    webhooks.accept(WebhookEvent { app: AppIndex(9), ..event("room-1-x", 1) });
+    webhooks.accept(WebhookEvent {
+        kind: WebhookKind::ChannelVacated,
+        ..event("room-1-x", 1)
+    });
+    webhooks.accept(WebhookEvent {
+        app: AppIndex(9),
+        ..event("room-1-x", 1)
+    });
     let request = endpoint.next(&mut webhooks).await;
     assert_eq!(request.channels(), ["room-1-x", "room-2-x"]);
     until(&mut webhooks, Webhooks::is_idle).await;
@@ -185,12 +226,21 @@ async fn a_redirect_is_a_failure_and_is_not_followed() {
     let mut elsewhere = Endpoint::start(vec![Answer::Status(200)]).await;
     let redirect = Answer::Redirect(elsewhere.url.clone().leak());
     let mut endpoint = Endpoint::start(vec![redirect]).await;
-    let once = Settings { retry: Retry { attempts: 1, ..settings().retry }, ..settings() };
+    let once = Settings {
+        retry: Retry {
+            attempts: 1,
+            ..settings().retry
+        },
+        ..settings()
+    };
     let mut webhooks = webhooks(&[app_for(&endpoint)], &once);
     webhooks.accept(event("a", 1));
     endpoint.next(&mut webhooks).await;
     until(&mut webhooks, Webhooks::is_idle).await;
-    assert!(elsewhere.requests.try_recv().is_err(), "the redirect was followed");
+    assert!(
+        elsewhere.requests.try_recv().is_err(),
+        "the redirect was followed"
+    );
     assert_eq!(webhooks.counters().apps()[0].dead[0], 1);
 }
 
@@ -198,10 +248,18 @@ async fn a_redirect_is_a_failure_and_is_not_followed() {
 async fn a_denied_target_is_never_connected_to_by_address_or_by_name() {
     let mut endpoint = Endpoint::start(vec![Answer::Status(200)]).await;
     let by_name = endpoint.url.replace("127.0.0.1", "localhost");
-    let deny = ["127.0.0.0/8", "::1/128"].map(|net| net.parse().expect("a network")).to_vec();
+    let deny = ["127.0.0.0/8", "::1/128"]
+        .map(|net| net.parse().expect("a network"))
+        .to_vec();
     let denied = Settings {
-        targets: Targets { deny, allow: Vec::new() },
-        retry: Retry { attempts: 1, ..settings().retry },
+        targets: Targets {
+            deny,
+            allow: Vec::new(),
+        },
+        retry: Retry {
+            attempts: 1,
+            ..settings().retry
+        },
         ..settings()
     };
     let mut app = app_for(&endpoint);
@@ -210,7 +268,10 @@ async fn a_denied_target_is_never_connected_to_by_address_or_by_name() {
     webhooks.accept(event("a", 1));
     until(&mut webhooks, Webhooks::is_idle).await;
     assert_eq!(webhooks.counters().apps()[0].dead[0], 2);
-    assert!(endpoint.requests.try_recv().is_err(), "a denied target was asked");
+    assert!(
+        endpoint.requests.try_recv().is_err(),
+        "a denied target was asked"
+    );
     webhooks.reconfigure(&settings()).expect("a client");
     webhooks.accept(event("a", 2));
     endpoint.next(&mut webhooks).await;
@@ -220,14 +281,20 @@ async fn a_denied_target_is_never_connected_to_by_address_or_by_name() {
 #[tokio::test]
 async fn a_reload_keeps_what_waits_for_a_webhook_that_stays_and_signs_with_the_new_secret() {
     let mut endpoint = Endpoint::start(vec![Answer::Status(200)]).await;
-    let long = Settings { batching_ms: 60_000, ..settings() };
+    let long = Settings {
+        batching_ms: 60_000,
+        ..settings()
+    };
     let mut gone = fixture::app("gone");
     gone.webhooks = vec![fixture::webhook("http://127.0.0.1:9/", ALL)];
     let apps = [app_for(&endpoint), gone];
     let table = AppTable::build(&apps, None);
     let mut webhooks = webhooks(&apps, &long);
     webhooks.accept(event("a", 1));
-    webhooks.accept(WebhookEvent { app: AppIndex(1), ..event("b", 1) });
+    webhooks.accept(WebhookEvent {
+        app: AppIndex(1),
+        ..event("b", 1)
+    });
     let mut app = app_for(&endpoint);
     app.secrets = vec![Secret::new("rotated")];
     webhooks.set_apps(&AppTable::build(&[app], Some(&table)));
@@ -235,7 +302,11 @@ async fn a_reload_keeps_what_waits_for_a_webhook_that_stays_and_signs_with_the_n
     let request = endpoint.next(&mut webhooks).await;
     let signature = request.header("X-Pusher-Signature").concat();
     assert!(Signer::new("rotated").verify_hex(&[request.body.as_bytes()], &signature));
-    assert_eq!(webhooks.counters().apps()[1].dead[2], 1, "the removed app's job is gone");
+    assert_eq!(
+        webhooks.counters().apps()[1].dead[2],
+        1,
+        "the removed app's job is gone"
+    );
     until(&mut webhooks, Webhooks::is_idle).await;
 }
 
@@ -262,8 +333,16 @@ fn settings() -> Settings {
         batching_ms: 20,
         batching_size: 50,
         grace_ms: 3_000,
-        retry: Retry { attempts: 0, backoff_ms: 20, backoff_max_ms: 1_000, max_age_s: 300 },
-        targets: Targets { deny: Vec::new(), allow: Vec::new() },
+        retry: Retry {
+            attempts: 0,
+            backoff_ms: 20,
+            backoff_max_ms: 1_000,
+            max_age_s: 300,
+        },
+        targets: Targets {
+            deny: Vec::new(),
+            allow: Vec::new(),
+        },
     }
 }
 
@@ -282,7 +361,12 @@ fn app_for(endpoint: &Endpoint) -> App {
 
 fn event(channel: &str, time_ms: u64) -> WebhookEvent {
     let kind = WebhookKind::ChannelOccupied;
-    WebhookEvent { app: AppIndex(0), time_ms, channel: Arc::from(channel), kind }
+    WebhookEvent {
+        app: AppIndex(0),
+        time_ms,
+        channel: Arc::from(channel),
+        kind,
+    }
 }
 
 /// Lets webhooks go on until `condition` holds.
@@ -292,10 +376,10 @@ async fn until(webhooks: &mut Webhooks, condition: impl Fn(&Webhooks) -> bool) {
             webhooks.progress().await;
         }
     };
-    timeout(PATIENCE, wait).await.expect("the condition holds in time");
+    timeout(PATIENCE, wait)
+        .await
+        .expect("the condition holds in time");
 }
-
-const PATIENCE: Duration = Duration::from_secs(15);
 
 /// How an endpoint answers one request.
 #[derive(Clone, Copy, Debug)]
@@ -316,14 +400,20 @@ struct Request {
 
 impl Request {
     fn header(&self, name: &str) -> Vec<String> {
-        let named = self.headers.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name));
+        let named = self
+            .headers
+            .iter()
+            .filter(|(n, _)| n.eq_ignore_ascii_case(name));
         named.map(|(_, value)| value.clone()).collect()
     }
 
     fn channels(&self) -> Vec<String> {
         let body: serde_json::Value = serde_json::from_str(&self.body).expect("JSON");
         let events = body["events"].as_array().expect("a list");
-        events.iter().map(|e| e["channel"].as_str().expect("a channel").to_owned()).collect()
+        events
+            .iter()
+            .map(|e| e["channel"].as_str().expect("a channel").to_owned())
+            .collect()
     }
 }
 
@@ -346,7 +436,11 @@ impl Endpoint {
                 tokio::spawn(serve(stream, sender.clone(), Arc::clone(&answers)));
             }
         });
-        Self { url: format!("http://{authority}/hook?x=1"), authority, requests }
+        Self {
+            url: format!("http://{authority}/hook?x=1"),
+            authority,
+            requests,
+        }
     }
 
     /// The next request, while webhooks go on.
@@ -411,10 +505,16 @@ async fn read_request(stream: &mut BufReader<TcpStream>) -> Option<Request> {
         .filter_map(|line| line.split_once(": "))
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
-    let length = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+    let length = headers
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
     let length = length.map_or(0, |(_, value)| value.parse().expect("a length"));
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await.ok()?;
     let body = String::from_utf8(body).expect("UTF-8");
-    Some(Request { line: lines[0].clone(), headers, body })
+    Some(Request {
+        line: lines[0].clone(),
+        headers,
+        body,
+    })
 }
