@@ -88,6 +88,10 @@ pub trait Application: Sized + 'static {
     /// A message of another shard arrived.
     fn message<T: TurnOf<Self>>(&mut self, turn: &mut T, from: ShardId, message: Self::Message);
     /// A message of the bridge arrived.
+    #[expect(
+        clippy::wrong_self_convention,
+        reason = "an event, named for its source"
+    )]
     fn from_bridge<T: TurnOf<Self>>(&mut self, turn: &mut T, message: Self::FromBridge);
     /// The slot's one timer fell due (see `Turn::arm_timer`); it is disarmed before the call.
     fn timer<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot);
@@ -169,6 +173,8 @@ pub struct RuntimeCounters {
     pub accepted: u64,
     /// Accepted connections given to another shard.
     pub handed_over: u64,
+    /// Accepts that failed for want of file descriptors or memory; the next try is 100 ms later.
+    pub accept_failures: u64,
     /// Open connections.
     pub connections: u64,
     /// Bytes in all outboxes.
