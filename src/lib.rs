@@ -2,8 +2,9 @@
 //!
 //! Owns: the list of rooms.
 //! May depend on: nothing.
-//! Invariants: a room named pure in `docs/architecture.md` holds no socket, clock, thread or random source.
+//! Invariants: a room named here as pure holds no socket, clock, thread or random source.
 
-pub mod http;
+pub mod bridge;
+pub mod config;
+pub mod metrics;
 pub mod protocol;
-pub mod ws;
