@@ -87,10 +87,7 @@ pub trait Application: Sized + 'static {
 }
 
 /// A `Turn` whose messages are those of application `A`.
-pub trait TurnOf<A: Application>:
-    Turn<Message = A::Message, ToBridge = A::ToBridge>
-{
-}
+pub trait TurnOf<A: Application>: Turn<Message = A::Message, ToBridge = A::ToBridge> {}
 
 impl<A: Application, T: Turn<Message = A::Message, ToBridge = A::ToBridge>> TurnOf<A> for T {}
 
