@@ -165,7 +165,7 @@ impl Findings {
     }
 
     #[track_caller]
-    fn is_empty(self) {
+    fn none(self) {
         let mut text = String::new();
         for finding in &self.0 {
             writeln!(text, "{finding}").expect("a string takes all");
@@ -358,7 +358,7 @@ fn pure_rooms_name_no_runtime_socket_clock_or_chance() {
             }
         }
     }
-    findings.is_empty();
+    findings.none();
 }
 
 #[test]
@@ -400,7 +400,7 @@ fn dependencies_between_rooms_point_one_way() {
             }
         }
     }
-    findings.is_empty();
+    findings.none();
 }
 
 #[test]
@@ -429,7 +429,7 @@ fn every_module_begins_with_its_contract() {
             }
         }
     }
-    findings.is_empty();
+    findings.none();
 }
 
 #[test]
@@ -469,7 +469,7 @@ fn every_unsafe_says_why_it_is_safe() {
             }
         }
     }
-    findings.is_empty();
+    findings.none();
 }
 
 #[test]
@@ -523,7 +523,7 @@ fn names_say_the_noun_and_not_a_layer() {
             }
         }
     }
-    findings.is_empty();
+    findings.none();
 }
 
 /// `ChannelData` -> `Channel`, `Data`.
@@ -567,7 +567,7 @@ fn functions_fit_a_screen_and_files_a_sitting() {
             }
         }
     }
-    findings.is_empty();
+    findings.none();
 }
 
 /// Each function outside tests: its first line and its number of lines.
@@ -654,7 +654,7 @@ fn nothing_unfinished_and_nothing_of_one_machine_is_left() {
             }
         }
     }
-    findings.is_empty();
+    findings.none();
 }
 
 #[test]
@@ -699,7 +699,7 @@ fn every_source_file_is_included_by_another() {
             }
         }
     }
-    findings.is_empty();
+    findings.none();
 }
 
 #[test]

@@ -33,7 +33,7 @@ pub(crate) fn own_address() -> Ipv4Addr {
 
 static NEXT_PORT: AtomicU16 = AtomicU16::new(6_001);
 
-fn next_port() -> u16 {
+pub(crate) fn next_port() -> u16 {
     NEXT_PORT.fetch_add(1, Ordering::Relaxed)
 }
 
@@ -44,9 +44,23 @@ impl Server {
         server
     }
 
+    /// Starts another server on the same address while this one drains, as a rolling restart does.
+    pub(crate) fn is_succeeded(&self, config: &Config, shards: usize) -> Self {
+        let successor = Self::spawn_at(self.address, config, shards);
+        successor.is_ready_within(Duration::from_secs(30));
+        successor
+    }
+
     /// Starts the process and does not wait for it.
     pub(crate) fn spawn(config: &Config, shards: usize) -> Self {
-        let address = SocketAddr::from((own_address(), next_port()));
+        Self::spawn_at(
+            SocketAddr::from((own_address(), next_port())),
+            config,
+            shards,
+        )
+    }
+
+    fn spawn_at(address: SocketAddr, config: &Config, shards: usize) -> Self {
         let metrics = SocketAddr::from((own_address(), next_port()));
         let mut json = config.json.clone();
         merge(
