@@ -204,7 +204,10 @@ impl HomeTable {
             later: None,
             due_at: None,
         }));
-        self.by_name.entry(app).or_default().insert(Arc::clone(name), at);
+        self.by_name
+            .entry(app)
+            .or_default()
+            .insert(Arc::clone(name), at);
         at
     }
 
@@ -220,13 +223,23 @@ impl HomeTable {
 
     /// A channel's roster as JSON, for who subscribes again.
     pub fn snapshot(&mut self, at: HomeRef) -> Option<Arc<str>> {
-        self.rows.get_mut(at.0)?.roster.as_mut().map(|roster| roster.snapshot())
+        self.rows
+            .get_mut(at.0)?
+            .roster
+            .as_mut()
+            .map(|roster| roster.snapshot())
     }
 
     /// Channels of an app with subscribers, in no order.
     pub fn occupied_of(&self, app: AppIndex) -> impl Iterator<Item = &Home> {
-        let names = self.by_name.get(&app).into_iter().flat_map(|names| names.values());
-        names.filter_map(|at| self.get(*at)).filter(|home| home.subscriptions > 0)
+        let names = self
+            .by_name
+            .get(&app)
+            .into_iter()
+            .flat_map(|names| names.values());
+        names
+            .filter_map(|at| self.get(*at))
+            .filter(|home| home.subscriptions > 0)
     }
 
     /// Number of channels with subscribers.
@@ -246,9 +259,15 @@ impl HomeTable {
         join: &Join,
         effects: &mut Vec<HomeEffect>,
     ) -> Result<(), JoinRefused> {
-        let home = self.rows.get_mut(at.0).expect("a join enters its home first");
+        let home = self
+            .rows
+            .get_mut(at.0)
+            .expect("a join enters its home first");
         if let Some(member) = &join.member {
-            assert!(home.kind.is_presence(), "only presence channels have members");
+            assert!(
+                home.kind.is_presence(),
+                "only presence channels have members"
+            );
             let roster = home.roster.get_or_insert_default();
             if roster.len() >= rules.members_max as usize && !roster.contains(&member.user_id) {
                 return Err(JoinRefused::ChannelFull);
@@ -259,7 +278,10 @@ impl HomeTable {
         if home.subscriptions == 1 {
             self.occupied += 1;
             effects.push(HomeEffect::Occupied);
-            let returned = home.later.as_mut().is_some_and(|later| later.vacate_at.take().is_some());
+            let returned = home
+                .later
+                .as_mut()
+                .is_some_and(|later| later.vacate_at.take().is_some());
             if rules.hook_occupancy && !returned {
                 effects.push(HomeEffect::Hook(Hook::ChannelOccupied));
             }
@@ -269,7 +291,11 @@ impl HomeTable {
         }
         let last = home.last_event(now, rules, effects);
         let snapshot = home.roster.as_mut().map(|roster| roster.snapshot());
-        effects.push(HomeEffect::Joined(Joined { home: at, snapshot, last }));
+        effects.push(HomeEffect::Joined(Joined {
+            home: at,
+            snapshot,
+            last,
+        }));
         home.count_changed(now, rules, effects);
         self.arm(at);
         Ok(())
@@ -287,7 +313,10 @@ impl HomeTable {
     ) {
         let home = self.rows.get_mut(at.0).expect("who leaves has joined");
         home.remove_interest(from);
-        home.subscriptions = home.subscriptions.checked_sub(1).expect("who leaves has joined");
+        home.subscriptions = home
+            .subscriptions
+            .checked_sub(1)
+            .expect("who leaves has joined");
         if let Some(user_id) = user_id {
             home.leave_member(now, rules, user_id, effects);
         }
@@ -305,9 +334,15 @@ impl HomeTable {
 
     /// Keeps an event as the channel's last one.
     pub fn keep(&mut self, at: HomeRef, now: Millis, rules: &Rules, event: Event) {
-        let home = self.rows.get_mut(at.0).expect("an event is kept in an entered home");
+        let home = self
+            .rows
+            .get_mut(at.0)
+            .expect("an event is kept in an entered home");
         assert!(home.kind.is_cache(), "only cache channels keep an event");
-        let kept = Kept { event, expires_at: now.plus(rules.kept_ms) };
+        let kept = Kept {
+            event,
+            expires_at: now.plus(rules.kept_ms),
+        };
         if home.kept.replace(Box::new(kept)).is_none() {
             self.kept += 1;
             self.kept_order.push_back(at);
@@ -323,7 +358,9 @@ impl HomeTable {
                 return None;
             }
             self.due.pop();
-            let Some(home) = self.rows.get_mut(at.0) else { continue };
+            let Some(home) = self.rows.get_mut(at.0) else {
+                continue;
+            };
             if home.due_at == Some(at_ms) {
                 home.due_at = None;
                 return Some(at);
@@ -345,8 +382,15 @@ impl HomeTable {
         rules: &Rules,
         effects: &mut Vec<HomeEffect>,
     ) {
-        let home = self.rows.get_mut(at.0).expect("pop_due gives entries that are there");
-        if home.kept.as_ref().is_some_and(|kept| kept.expires_at <= now) {
+        let home = self
+            .rows
+            .get_mut(at.0)
+            .expect("pop_due gives entries that are there");
+        if home
+            .kept
+            .as_ref()
+            .is_some_and(|kept| kept.expires_at <= now)
+        {
             home.kept = None;
             self.kept -= 1;
         }
@@ -356,14 +400,23 @@ impl HomeTable {
 
     /// Forgets an entry that nothing holds any more.
     pub fn release_if_idle(&mut self, at: HomeRef, now: Millis) {
-        let Some(home) = self.rows.get(at.0) else { return };
+        let Some(home) = self.rows.get(at.0) else {
+            return;
+        };
         if !home.is_idle(now) {
             return;
         }
         let home = self.rows.remove(at.0).expect("it was there a line ago");
         assert!(home.interests.is_empty(), "an idle home has no interest");
-        let names = self.by_name.get_mut(&home.app).expect("a home is listed by name");
-        assert_eq!(names.remove(&home.name), Some(at), "a home is listed by name");
+        let names = self
+            .by_name
+            .get_mut(&home.app)
+            .expect("a home is listed by name");
+        assert_eq!(
+            names.remove(&home.name),
+            Some(at),
+            "a home is listed by name"
+        );
         if names.is_empty() {
             self.by_name.remove(&home.app);
         }
@@ -371,8 +424,12 @@ impl HomeTable {
 
     /// Puts the entry's next deadline on the heap, unless an earlier one is there.
     fn arm(&mut self, at: HomeRef) {
-        let Some(home) = self.rows.get_mut(at.0) else { return };
-        let Some(next) = home.next_deadline() else { return };
+        let Some(home) = self.rows.get_mut(at.0) else {
+            return;
+        };
+        let Some(next) = home.next_deadline() else {
+            return;
+        };
         if home.due_at.is_none_or(|due_at| next < due_at) {
             home.due_at = Some(next);
             self.due.push(Reverse((next, at)));
@@ -382,8 +439,13 @@ impl HomeTable {
     /// Drops the oldest kept events above the bound, and what the order lists in vain.
     fn evict(&mut self) {
         while self.kept > self.kept_max {
-            let oldest = self.kept_order.pop_front().expect("each kept event is in the order");
-            let Some(home) = self.rows.get_mut(oldest.0) else { continue };
+            let oldest = self
+                .kept_order
+                .pop_front()
+                .expect("each kept event is in the order");
+            let Some(home) = self.rows.get_mut(oldest.0) else {
+                continue;
+            };
             if home.kept.take().is_some() {
                 self.kept -= 1;
                 // Due at once, so that the entry is released when nothing else holds it.
@@ -431,10 +493,17 @@ impl Home {
 
     fn add_interest(&mut self, shard: ShardId, local: LocalRef) {
         if let Some(interest) = self.interests.iter_mut().find(|it| it.shard == shard) {
-            assert_eq!(interest.local, local, "a shard has one table row for a channel");
+            assert_eq!(
+                interest.local, local,
+                "a shard has one table row for a channel"
+            );
             interest.count += 1;
         } else {
-            self.interests.push(Interest { shard, local, count: 1 });
+            self.interests.push(Interest {
+                shard,
+                local,
+                count: 1,
+            });
         }
     }
 
@@ -452,8 +521,13 @@ impl Home {
         if roster.join(member) == Change::ConnectionOnly {
             return;
         }
-        effects.push(HomeEffect::Announce(Announcement::MemberAdded(member.clone())));
-        let returned = self.later.as_mut().is_some_and(|later| later.departs_not(&member.user_id));
+        effects.push(HomeEffect::Announce(Announcement::MemberAdded(
+            member.clone(),
+        )));
+        let returned = self
+            .later
+            .as_mut()
+            .is_some_and(|later| later.departs_not(&member.user_id));
         if rules.hook_members && !returned {
             let user_id = Arc::clone(&member.user_id);
             effects.push(HomeEffect::Hook(Hook::MemberAdded { user_id }));
@@ -467,12 +541,17 @@ impl Home {
         user_id: &Arc<str>,
         effects: &mut Vec<HomeEffect>,
     ) {
-        let roster = self.roster.as_mut().expect("a member's channel has a roster");
+        let roster = self
+            .roster
+            .as_mut()
+            .expect("a member's channel has a roster");
         if roster.leave(user_id) == Change::ConnectionOnly {
             return;
         }
         let user_id = Arc::clone(user_id);
-        let announcement = Announcement::MemberRemoved { user_id: Arc::clone(&user_id) };
+        let announcement = Announcement::MemberRemoved {
+            user_id: Arc::clone(&user_id),
+        };
         effects.push(HomeEffect::Announce(announcement));
         if rules.hook_members {
             let later = self.later.get_or_insert_default();
@@ -530,14 +609,19 @@ impl Home {
             effects.push(HomeEffect::Announce(count));
         }
         if rules.hook_counts {
-            effects.push(HomeEffect::Hook(Hook::SubscriptionCount(self.subscriptions)));
+            effects.push(HomeEffect::Hook(Hook::SubscriptionCount(
+                self.subscriptions,
+            )));
         }
     }
 
     fn settle_later(&mut self, now: Millis, rules: &Rules, effects: &mut Vec<HomeEffect>) {
         let Some(later) = &mut self.later else { return };
         // Members before the channel: who hears of both hears of the guests first.
-        for (user_id, _) in later.departures.extract_if(.., |departure| departure.1 <= now) {
+        for (user_id, _) in later
+            .departures
+            .extract_if(.., |departure| departure.1 <= now)
+        {
             if rules.hook_members {
                 effects.push(HomeEffect::Hook(Hook::MemberRemoved { user_id }));
             }
@@ -577,8 +661,13 @@ impl Home {
 impl Later {
     /// Cancels a departure; true if there was one.
     fn departs_not(&mut self, user_id: &str) -> bool {
-        let position = self.departures.iter().position(|(departed, _)| **departed == *user_id);
-        position.map(|position| self.departures.remove(position)).is_some()
+        let position = self
+            .departures
+            .iter()
+            .position(|(departed, _)| **departed == *user_id);
+        position
+            .map(|position| self.departures.remove(position))
+            .is_some()
     }
 
     fn next_deadline(&self) -> Option<Millis> {
@@ -586,7 +675,12 @@ impl Later {
         let quiet = [self.miss_quiet_until, self.count_quiet_until];
         let quiet = quiet.into_iter().filter(|until| until.0 > 0);
         let departures = self.departures.iter().map(|(_, at)| *at);
-        fixed.into_iter().flatten().chain(quiet).chain(departures).min()
+        fixed
+            .into_iter()
+            .flatten()
+            .chain(quiet)
+            .chain(departures)
+            .min()
     }
 
     /// Forgets quiet times that have passed, so that they are no deadlines any more.

@@ -89,15 +89,25 @@ pub struct Slice {
 }
 
 /// Stands where a subscriber left during a job.
-const LEFT: Subscriber =
-    Subscriber { slot: Slot { index: u32::MAX, generation: 0 }, subscription: u32::MAX };
+const LEFT: Subscriber = Subscriber {
+    slot: Slot {
+        index: u32::MAX,
+        generation: 0,
+    },
+    subscription: u32::MAX,
+};
 
 /// Frames that may wait in one job; with more, the job is finished at once.
 const JOB_FRAMES_MAX: usize = 256;
 
 impl LocalTable {
     /// The channel's row, made if it is not there. `home_of` is asked only then.
-    pub fn enter(&mut self, app: AppIndex, name: &str, home_of: impl FnOnce() -> ShardId) -> LocalRef {
+    pub fn enter(
+        &mut self,
+        app: AppIndex,
+        name: &str,
+        home_of: impl FnOnce() -> ShardId,
+    ) -> LocalRef {
         if let Some(at) = self.find(app, name) {
             return at;
         }
@@ -133,23 +143,39 @@ impl LocalTable {
 
     /// The row that a subscription holds. Panics if there is none: the subscription keeps it.
     pub fn held(&mut self, index: u32) -> &mut LocalChannel {
-        self.rows.at_mut(index).expect("a subscription keeps its channel's row")
+        self.rows
+            .at_mut(index)
+            .expect("a subscription keeps its channel's row")
     }
 
     /// The full reference of a row that a subscription holds.
     pub fn reference(&self, index: u32) -> LocalRef {
-        LocalRef(self.rows.at(index).expect("a subscription keeps its channel's row").0)
+        LocalRef(
+            self.rows
+                .at(index)
+                .expect("a subscription keeps its channel's row")
+                .0,
+        )
     }
 
     /// Forgets a row that nothing holds any more.
     pub fn release_if_idle(&mut self, at: LocalRef) {
-        let Some(channel) = self.rows.get(at.0) else { return };
+        let Some(channel) = self.rows.get(at.0) else {
+            return;
+        };
         if !channel.is_idle() {
             return;
         }
         let channel = self.rows.remove(at.0).expect("it was there a line ago");
-        let names = self.by_name.get_mut(&channel.app).expect("a row is listed by name");
-        assert_eq!(names.remove(&channel.name), Some(at), "a row is listed by name");
+        let names = self
+            .by_name
+            .get_mut(&channel.app)
+            .expect("a row is listed by name");
+        assert_eq!(
+            names.remove(&channel.name),
+            Some(at),
+            "a row is listed by name"
+        );
         if names.is_empty() {
             self.by_name.remove(&channel.app);
         }
@@ -179,7 +205,10 @@ impl LocalChannel {
 
     /// The answer to a join arrived.
     pub fn join_ends(&mut self) {
-        self.joins_pending = self.joins_pending.checked_sub(1).expect("an answer follows a join");
+        self.joins_pending = self
+            .joins_pending
+            .checked_sub(1)
+            .expect("an answer follows a join");
     }
 
     /// Adds a subscriber and returns its position.
@@ -199,7 +228,10 @@ impl LocalChannel {
         }
         self.subscribers.swap_remove(at);
         let subscriber = *self.subscribers.get(at)?;
-        Some(Moved { subscriber, position })
+        Some(Moved {
+            subscriber,
+            position,
+        })
     }
 
     /// The connection of the subscriber at a position numbered its subscriptions anew.
@@ -220,8 +252,11 @@ impl LocalChannel {
     pub fn add_to_job(&mut self, frame: &JobFrame) -> bool {
         let audience = u32::try_from(self.subscribers.len()).expect("slot indices are u32");
         let job = self.job.get_or_insert_default();
-        let mut covered: SmallVec<[(u32, u32); 8]> =
-            job.segments.iter().map(|segment| (segment.next, segment.end)).collect();
+        let mut covered: SmallVec<[(u32, u32); 8]> = job
+            .segments
+            .iter()
+            .map(|segment| (segment.next, segment.end))
+            .collect();
         covered.sort_unstable();
         for segment in &mut job.segments {
             segment.frames.push(frame.clone());
@@ -231,11 +266,17 @@ impl LocalChannel {
             assert!(from <= start, "segments do not overlap");
             if from < start {
                 let frames = vec![frame.clone()];
-                job.segments.push_back(Segment { next: from, end: start, frames });
+                job.segments.push_back(Segment {
+                    next: from,
+                    end: start,
+                    frames,
+                });
             }
             from = end;
         }
-        job.segments.iter().any(|segment| segment.frames.len() > JOB_FRAMES_MAX)
+        job.segments
+            .iter()
+            .any(|segment| segment.frames.len() > JOB_FRAMES_MAX)
     }
 
     /// The next part of the job, of at most `positions_max` positions; `None` when it is done.
@@ -270,7 +311,10 @@ impl LocalChannel {
             }
             if let Some(subscriber) = self.subscribers.get(position) {
                 let at = u32::try_from(position).expect("slot indices are u32");
-                moved.push(Moved { subscriber: *subscriber, position: at });
+                moved.push(Moved {
+                    subscriber: *subscriber,
+                    position: at,
+                });
             }
         }
         // Gaps at the end bring others forward twice: only the last position counts.
@@ -307,11 +351,20 @@ mod tests {
     }
 
     fn subscriber(index: u32) -> Subscriber {
-        Subscriber { slot: Slot { index, generation: 0 }, subscription: 0 }
+        Subscriber {
+            slot: Slot {
+                index,
+                generation: 0,
+            },
+            subscription: 0,
+        }
     }
 
     fn frame(number: u8) -> JobFrame {
-        JobFrame { bytes: Arc::from([number].as_slice()), except: None }
+        JobFrame {
+            bytes: Arc::from([number].as_slice()),
+            except: None,
+        }
     }
 
     #[derive(Clone, Debug)]
@@ -356,7 +409,8 @@ mod tests {
                     self.deliver(&slice);
                 }
                 for moved in self.channel.end_job() {
-                    self.positions.insert(moved.subscriber.slot.index, moved.position);
+                    self.positions
+                        .insert(moved.subscriber.slot.index, moved.position);
                 }
             }
         }

@@ -50,15 +50,24 @@ impl Roster {
             row.info = Arc::clone(&member.info);
             return Change::ConnectionOnly;
         }
-        let row = Row { info: Arc::clone(&member.info), connections: 1 };
+        let row = Row {
+            info: Arc::clone(&member.info),
+            connections: 1,
+        };
         self.members.insert(Arc::clone(&member.user_id), row);
         Change::User
     }
 
     /// Takes a connection of a user away. Panics if the user is not listed: who leaves has joined.
     pub fn leave(&mut self, user_id: &str) -> Change {
-        let row = self.members.get_mut(user_id).expect("who leaves has joined");
-        row.connections = row.connections.checked_sub(1).expect("a listed user has a connection");
+        let row = self
+            .members
+            .get_mut(user_id)
+            .expect("who leaves has joined");
+        row.connections = row
+            .connections
+            .checked_sub(1)
+            .expect("a listed user has a connection");
         if row.connections > 0 {
             return Change::ConnectionOnly;
         }
@@ -125,13 +134,19 @@ mod tests {
     use super::*;
 
     fn member(user_id: &str, info: &str) -> Member {
-        Member { user_id: user_id.into(), info: info.into() }
+        Member {
+            user_id: user_id.into(),
+            info: info.into(),
+        }
     }
 
     #[test]
     fn a_second_connection_of_a_user_is_not_a_second_member() {
         let mut roster = Roster::default();
-        assert_eq!(roster.join(&member("10", "{\"name\":\"Ann\"}")), Change::User);
+        assert_eq!(
+            roster.join(&member("10", "{\"name\":\"Ann\"}")),
+            Change::User
+        );
         assert_eq!(roster.join(&member("10", "null")), Change::ConnectionOnly);
         assert_eq!(roster.len(), 1);
         assert_eq!(roster.leave("10"), Change::ConnectionOnly);

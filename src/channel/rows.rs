@@ -27,7 +27,10 @@ struct Row<T> {
 
 impl<T> Default for Rows<T> {
     fn default() -> Self {
-        Self { rows: Vec::new(), free: Vec::new() }
+        Self {
+            rows: Vec::new(),
+            free: Vec::new(),
+        }
     }
 }
 
@@ -38,11 +41,20 @@ impl<T> Rows<T> {
             let row = &mut self.rows[index as usize];
             assert!(row.value.is_none(), "a free row is empty");
             row.value = Some(value);
-            return RowRef { index, generation: row.generation };
+            return RowRef {
+                index,
+                generation: row.generation,
+            };
         }
         let index = u32::try_from(self.rows.len()).expect("fewer than 2^32 rows fit in memory");
-        self.rows.push(Row { generation: 0, value: Some(value) });
-        RowRef { index, generation: 0 }
+        self.rows.push(Row {
+            generation: 0,
+            value: Some(value),
+        });
+        RowRef {
+            index,
+            generation: 0,
+        }
     }
 
     /// Takes a value out; references to it are void from now on.
@@ -60,20 +72,34 @@ impl<T> Rows<T> {
     /// The value, unless its row was given away.
     pub fn get(&self, at: RowRef) -> Option<&T> {
         let row = self.rows.get(at.index as usize)?;
-        if row.generation == at.generation { row.value.as_ref() } else { None }
+        if row.generation == at.generation {
+            row.value.as_ref()
+        } else {
+            None
+        }
     }
 
     /// See `get`.
     pub fn get_mut(&mut self, at: RowRef) -> Option<&mut T> {
         let row = self.rows.get_mut(at.index as usize)?;
-        if row.generation == at.generation { row.value.as_mut() } else { None }
+        if row.generation == at.generation {
+            row.value.as_mut()
+        } else {
+            None
+        }
     }
 
     /// The value at an index that its holder keeps occupied (a subscription its channel).
     pub fn at(&self, index: u32) -> Option<(RowRef, &T)> {
         let row = self.rows.get(index as usize)?;
         let value = row.value.as_ref()?;
-        Some((RowRef { index, generation: row.generation }, value))
+        Some((
+            RowRef {
+                index,
+                generation: row.generation,
+            },
+            value,
+        ))
     }
 
     /// See `at`.

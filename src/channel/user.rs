@@ -46,16 +46,28 @@ impl UserTable {
         let user = self.enter(app, user_id);
         assert!(!user.sockets.contains(&socket), "a socket signs in once");
         user.sockets.push(socket);
-        if user.sockets.len() == 1 { Presence::Changed } else { Presence::Same }
+        if user.sockets.len() == 1 {
+            Presence::Changed
+        } else {
+            Presence::Same
+        }
     }
 
     /// A signed-in socket ended.
     pub fn sign_out(&mut self, app: AppIndex, user_id: &str, socket: Socket) -> Presence {
-        let users = self.users.get_mut(&app).expect("who signs out has signed in");
+        let users = self
+            .users
+            .get_mut(&app)
+            .expect("who signs out has signed in");
         let user = users.get_mut(user_id).expect("who signs out has signed in");
         let position = user.sockets.iter().position(|it| *it == socket);
-        user.sockets.swap_remove(position.expect("who signs out has signed in"));
-        if user.sockets.is_empty() { Presence::Changed } else { Presence::Same }
+        user.sockets
+            .swap_remove(position.expect("who signs out has signed in"));
+        if user.sockets.is_empty() {
+            Presence::Changed
+        } else {
+            Presence::Same
+        }
     }
 
     /// A socket wants to hear of the user. Returns whether the user is online.
@@ -69,7 +81,11 @@ impl UserTable {
 
     /// A socket does not want to hear of the user any more.
     pub fn unwatch(&mut self, app: AppIndex, user_id: &str, socket: Socket) {
-        if let Some(user) = self.users.get_mut(&app).and_then(|users| users.get_mut(user_id)) {
+        if let Some(user) = self
+            .users
+            .get_mut(&app)
+            .and_then(|users| users.get_mut(user_id))
+        {
             user.watchers.retain(|it| *it != socket);
         }
     }
@@ -86,7 +102,9 @@ impl UserTable {
 
     /// Forgets a user without sockets and watchers.
     pub fn release_if_idle(&mut self, app: AppIndex, user_id: &str) {
-        let Some(users) = self.users.get_mut(&app) else { return };
+        let Some(users) = self.users.get_mut(&app) else {
+            return;
+        };
         let idle = |user: &User| user.sockets.is_empty() && user.watchers.is_empty();
         if users.get(user_id).is_some_and(idle) {
             users.remove(user_id);
@@ -114,7 +132,13 @@ mod tests {
     use super::*;
 
     fn socket(index: u32) -> Socket {
-        Socket { shard: ShardId(0), slot: Slot { index, generation: 0 } }
+        Socket {
+            shard: ShardId(0),
+            slot: Slot {
+                index,
+                generation: 0,
+            },
+        }
     }
 
     #[test]

@@ -29,7 +29,10 @@ pub const PONG_TIMEOUT_MS: u64 = 30_000;
 impl KeepAlive {
     /// A connection that spoke at `now`.
     pub fn new(now: Millis) -> Self {
-        Self { heard_at: now, answer_by: None }
+        Self {
+            heard_at: now,
+            answer_by: None,
+        }
     }
 
     /// A frame of any kind arrived.
@@ -53,7 +56,8 @@ impl KeepAlive {
 
     /// When `check` is next worth calling.
     pub fn next_deadline(&self, activity_timeout_ms: u64) -> Millis {
-        self.answer_by.unwrap_or_else(|| self.heard_at.plus(activity_timeout_ms))
+        self.answer_by
+            .unwrap_or_else(|| self.heard_at.plus(activity_timeout_ms))
     }
 }
 
@@ -70,7 +74,11 @@ mod tests {
             (149_999, Due::Nothing),
             (150_000, Due::GiveUp),
         ] {
-            assert_eq!(keep_alive.check(Millis(now), 120_000), expected, "at {now} ms");
+            assert_eq!(
+                keep_alive.check(Millis(now), 120_000),
+                expected,
+                "at {now} ms"
+            );
         }
     }
 

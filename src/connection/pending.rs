@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use crate::{
     channel::{home::Event, local::LocalRef},
-    http::{api::Info, query::ProtocolParam},
+    http::{info::Info, query::ProtocolParam},
     protocol::{app::AppIndex, socket_id::SocketId},
+    ws::handshake::AcceptKey,
 };
 
 /// What is awaited, with what is needed to go on.
@@ -37,7 +38,7 @@ pub struct Upgrade {
     pub protocol: ProtocolParam,
     pub origin: Option<Box<str>>,
     /// The response to the handshake, sent when the address is not over its limit.
-    pub accept: [u8; 28],
+    pub accept: AcceptKey,
     pub step: UpgradeStep,
 }
 
@@ -140,9 +141,18 @@ pub struct Gathered {
 /// What is gathered.
 #[derive(Debug)]
 pub enum GatheredParts {
-    Published { reports: Vec<Info>, is_batch: bool, counts: Vec<ReportedCounts> },
-    Channels { info: Info, channels: Vec<(Arc<str>, Counts)> },
-    Channel { info: Info },
+    Published {
+        reports: Vec<Info>,
+        is_batch: bool,
+        counts: Vec<ReportedCounts>,
+    },
+    Channels {
+        info: Info,
+        channels: Vec<(Arc<str>, Counts)>,
+    },
+    Channel {
+        info: Info,
+    },
     Users,
     Terminated,
 }

@@ -13,7 +13,7 @@ use super::{
     keep_alive::KeepAlive, pending::Pending, subscriptions::Subscriptions,
     token_bucket::TokenBucket,
 };
-use crate::{http::request::ChunkedBody, protocol::app::AppIndex, ws::codec::Decoder};
+use crate::{http::body::ChunkedBody, protocol::app::AppIndex, ws::codec::Decoder};
 
 /// One connection of this shard.
 #[derive(Debug)]
@@ -79,9 +79,16 @@ pub struct Rare {
     /// Of an HTTP connection.
     pub peer: Option<IpAddr>,
     /// A chunked request body under way.
-    pub chunked: Option<Box<ChunkedBody>>,
+    pub chunked: Option<Box<Chunked>>,
     /// When a connection that needs authorisation is closed without.
     pub authorize_by: Option<Millis>,
+}
+
+/// A chunked body, and how much of the held input it has read already.
+#[derive(Debug)]
+pub struct Chunked {
+    pub body: ChunkedBody,
+    pub fed_bytes: usize,
 }
 
 /// Who a connection is signed in as.
@@ -126,7 +133,12 @@ impl Connection {
 
     /// A connection that was just accepted and must send its request until `until`.
     pub fn accepted(slot: Slot, peer: Option<IpAddr>, until: Millis) -> Self {
-        let rare = peer.map(|peer| Box::new(Rare { peer: Some(peer), ..Rare::default() }));
+        let rare = peer.map(|peer| {
+            Box::new(Rare {
+                peer: Some(peer),
+                ..Rare::default()
+            })
+        });
         Self {
             generation: slot.generation,
             state: State::Http,
@@ -151,7 +163,10 @@ impl Connection {
     /// The user id that this connection has in a presence channel.
     pub fn membership(&self, channel: u32) -> Option<&Arc<str>> {
         let memberships = &self.rare.as_ref()?.memberships;
-        memberships.iter().find(|(row, _)| *row == channel).map(|(_, user_id)| user_id)
+        memberships
+            .iter()
+            .find(|(row, _)| *row == channel)
+            .map(|(_, user_id)| user_id)
     }
 
     /// Takes the membership of a channel out.

@@ -49,7 +49,10 @@ impl Subscriptions {
 
     /// Adds a subscription at `next_number`.
     pub fn add(&mut self, subscription: Subscription) {
-        assert!(self.find(subscription.channel).is_none(), "a channel is subscribed to once");
+        assert!(
+            self.find(subscription.channel).is_none(),
+            "a channel is subscribed to once"
+        );
         self.list.push(subscription);
     }
 

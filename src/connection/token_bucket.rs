@@ -51,7 +51,10 @@ mod tests {
         }
         assert!(!bucket.take(start, 10, 1), "the 11th in one instant");
         assert!(!bucket.take(start.plus(99), 10, 1), "no token yet");
-        assert!(bucket.take(start.plus(100), 10, 1), "one token after 100 ms");
+        assert!(
+            bucket.take(start.plus(100), 10, 1),
+            "one token after 100 ms"
+        );
         assert!(!bucket.take(start.plus(100), 10, 1));
         assert_eq!(bucket.left(start.plus(100_000), 10), 10);
     }
@@ -60,7 +63,11 @@ mod tests {
     fn a_steady_rate_always_passes() {
         let mut bucket = TokenBucket::default();
         for tick in 0..1_000_u64 {
-            assert!(bucket.take(Millis(tick * 100), 10, 1), "at {} ms", tick * 100);
+            assert!(
+                bucket.take(Millis(tick * 100), 10, 1),
+                "at {} ms",
+                tick * 100
+            );
         }
     }
 }

@@ -55,8 +55,10 @@ pub enum Route<'a> {
     Live,
     Ready,
     AcceptTraffic,
-    /// `/`: Soketi's answer for load balancers.
+    /// `/`: the welcome page in demo mode.
     Root,
+    /// `/welcome/sign`: in demo mode.
+    WelcomeSign,
     Unknown,
 }
 
@@ -118,6 +120,7 @@ impl<'a> Route<'a> {
             ["live"] => Self::Live,
             ["ready"] => Self::Ready,
             ["accept-traffic"] => Self::AcceptTraffic,
+            ["welcome", "sign"] => Self::WelcomeSign,
             [""] => Self::Root,
             _ => Self::Unknown,
         })
@@ -141,6 +144,7 @@ impl<'a> Route<'a> {
             | Self::Users { .. }
             | Self::Terminate { .. }
             | Self::Usage
+            | Self::WelcomeSign
             | Self::Unknown => false,
         }
     }
@@ -148,7 +152,10 @@ impl<'a> Route<'a> {
     /// The one method that the route takes; `None` for an unknown path.
     pub fn method(&self) -> Option<&'static str> {
         match self {
-            Self::Events { .. } | Self::BatchEvents { .. } | Self::Terminate { .. } => Some("POST"),
+            Self::Events { .. }
+            | Self::BatchEvents { .. }
+            | Self::Terminate { .. }
+            | Self::WelcomeSign => Some("POST"),
             Self::App { .. }
             | Self::AppBadPath
             | Self::Channels { .. }
@@ -183,6 +190,7 @@ impl<'a> Route<'a> {
             | Self::Ready
             | Self::AcceptTraffic
             | Self::Root
+            | Self::WelcomeSign
             | Self::Unknown => None,
         }
     }

@@ -129,6 +129,19 @@ impl ChannelKind {
     }
 
     /// The `channel_type` label of the metrics; dashboards made for 2.9.2 know these five.
+    pub fn metric_column(self) -> usize {
+        match self {
+            Self::Public | Self::User => 0,
+            Self::Private => 1,
+            Self::Presence => 2,
+            Self::Encrypted => 3,
+            Self::PublicCache | Self::PrivateCache | Self::EncryptedCache | Self::PresenceCache => {
+                4
+            }
+        }
+    }
+
+    /// The label of this kind in metrics.
     pub fn metric_label(self) -> &'static str {
         match self {
             Self::Public | Self::User => "public",

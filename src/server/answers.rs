@@ -13,10 +13,7 @@ use super::{
 };
 use crate::{
     bridge::message::{FromBridge, Waiter},
-    connection::{
-        pending::{ChannelFacts, Counts, Pending},
-        row::State,
-    },
+    connection::pending::{ChannelFacts, Counts, Pending},
     protocol::app::AppIndex,
 };
 
@@ -40,7 +37,10 @@ impl ShardServer {
         let row = self.held(slot);
         row.waiting = true;
         row.operation = row.operation.wrapping_add(1);
-        Waiter { slot, operation: row.operation }
+        Waiter {
+            slot,
+            operation: row.operation,
+        }
     }
 
     /// Ends a connection's waiting and gives back what it waited for.
@@ -102,10 +102,18 @@ impl ShardServer {
             Message::SignOut { app, user_id, slot } => {
                 self.user_signs_out(turn, from, app, &user_id, slot);
             }
-            Message::Unwatch { app, user_ids, slot } => {
+            Message::Unwatch {
+                app,
+                user_ids,
+                slot,
+            } => {
                 self.users_unwatched(from, app, &user_ids, slot);
             }
-            Message::Watched { slot, user_id, online } => {
+            Message::Watched {
+                slot,
+                user_id,
+                online,
+            } => {
                 self.watched_changed(turn, slot, user_id, online);
             }
             Message::Terminate { slot } => self.terminate(turn, slot),
@@ -123,15 +131,20 @@ impl ShardServer {
                 }
             }
             FromBridge::Apps(table) => self.apps_changed(turn, &table),
+            FromBridge::Config(config) => self.settings_changed(turn, &config),
             FromBridge::Health(health) => self.health = health,
-            FromBridge::Drain { deadline, rate_per_s } => {
+            FromBridge::Drain {
+                deadline,
+                rate_per_s,
+            } => {
                 self.begin_drain(turn, deadline, rate_per_s);
             }
         }
     }
 
     fn awaits(&mut self, waiter: Waiter) -> bool {
-        self.row(waiter.slot).is_some_and(|row| row.waiting && row.operation == waiter.operation)
+        self.row(waiter.slot)
+            .is_some_and(|row| row.waiting && row.operation == waiter.operation)
     }
 
     /// Home: a question arrived.
@@ -160,7 +173,10 @@ impl ShardServer {
                 Answer::Channel(Box::new(self.channel_facts(turn, app, &name)))
             }
             Question::Users { app, name } => {
-                let home = self.homes.find(app, &name).and_then(|at| self.homes.get(at));
+                let home = self
+                    .homes
+                    .find(app, &name)
+                    .and_then(|at| self.homes.get(at));
                 Answer::Users(home.map_or(Vec::new(), |home| home.user_ids().cloned().collect()))
             }
             Question::Terminate { app, user_id } => {
@@ -168,8 +184,14 @@ impl ShardServer {
                 Answer::Terminated
             }
             Question::AdmitToApp { app } => {
-                let max = self.apps.get(app).map_or(0, |app| app.entry.app.max_connections);
-                Answer::AdmittedToApp { app, granted: self.quotas.admit_to_app(app, max) }
+                let max = self
+                    .apps
+                    .get(app)
+                    .map_or(0, |app| app.entry.app.max_connections);
+                Answer::AdmittedToApp {
+                    app,
+                    granted: self.quotas.admit_to_app(app, max),
+                }
             }
             Question::AdmitToNode => {
                 let granted = self.quotas.admit_to_node(self.settings.connections_max);
@@ -196,7 +218,11 @@ impl ShardServer {
             return;
         }
         match answer {
-            Answer::Joined { local, user_id, result } => {
+            Answer::Joined {
+                local,
+                user_id,
+                result,
+            } => {
                 self.answer_arrived(slot);
                 self.joined(turn, slot, local, user_id, result);
             }
@@ -224,7 +250,11 @@ impl ShardServer {
     /// The asker is gone: what its question did at the home is taken back.
     fn undo(&mut self, turn: &mut impl ServerTurn, slot: Slot, answer: Answer) {
         match answer {
-            Answer::Joined { local, user_id, result } => {
+            Answer::Joined {
+                local,
+                user_id,
+                result,
+            } => {
                 self.undo_join(turn, local, user_id, result);
             }
             Answer::SignedIn { app, user_id } => {
@@ -252,40 +282,34 @@ impl ShardServer {
         }
     }
 
-    fn occupied_channels(
-        &self,
-        app: AppIndex,
-        prefix: &str,
-    ) -> Vec<(std::sync::Arc<str>, Counts)> {
+    fn occupied_channels(&self, app: AppIndex, prefix: &str) -> Vec<(std::sync::Arc<str>, Counts)> {
         let homes = self.homes.occupied_of(app);
         homes
             .filter(|home| home.name.starts_with(prefix) && !home.kind.is_user())
             .map(|home| {
                 let users = u32::try_from(home.users()).unwrap_or(u32::MAX);
-                let counts = Counts { subscriptions: home.subscriptions(), users };
+                let counts = Counts {
+                    subscriptions: home.subscriptions(),
+                    users,
+                };
                 (std::sync::Arc::clone(&home.name), counts)
             })
             .collect()
     }
 
-    fn channel_facts(
-        &self,
-        turn: &impl ServerTurn,
-        app: AppIndex,
-        name: &str,
-    ) -> ChannelFacts {
-        let Some(at) = self.homes.find(app, name) else { return ChannelFacts::default() };
+    fn channel_facts(&self, turn: &impl ServerTurn, app: AppIndex, name: &str) -> ChannelFacts {
+        let Some(at) = self.homes.find(app, name) else {
+            return ChannelFacts::default();
+        };
         let home = self.homes.get(at).expect("found a line ago");
         let cached = home.kept(turn.now()).map(|(event, ttl_s)| {
             let start = event.data_start as usize;
             let token = &event.frame[start..start + event.data_bytes as usize];
             (String::from_utf8_lossy(token).into(), ttl_s)
         });
-        ChannelFacts { counts: self.counts_of(at), cached }
-    }
-
-    /// True while the connection may be spoken to as an HTTP peer.
-    pub(super) fn speaks_http(&mut self, slot: Slot) -> bool {
-        self.row(slot).is_some_and(|row| row.state == State::Http)
+        ChannelFacts {
+            counts: self.counts_of(at),
+            cached,
+        }
     }
 }

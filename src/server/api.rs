@@ -13,7 +13,7 @@ use super::{
     ServerTurn, ShardServer,
     apps::ShardApp,
     message::{AddressLimit, Answer, Budget, PublishQuestion, Question},
-    request::Request,
+    request::{Reply, Request, write_rate},
 };
 use crate::{
     bridge::message::Waiter,
@@ -23,15 +23,18 @@ use crate::{
         Publication, RateState, ReportedCounts,
     },
     http::{
-        api::{self, ApiError, BatchRequest, EventLimits, Info, PublishRequest},
+        answer::{self, CacheAnswer},
+        api::{ApiError, BatchRequest, EventLimits, PublishRequest},
+        info::Info,
+        query::{self, ChannelsQuery},
         request::{Head, parse_head},
-        response::{self, Response, Status},
+        response::Status,
         route::Route,
     },
     protocol::{
         app::AppIndex,
         auth::{self, RequestToVerify},
-        name::ChannelName,
+        name::{ChannelKind, ChannelName, is_user_id},
         outgoing,
     },
     ws::encode,
@@ -54,16 +57,26 @@ impl ShardServer {
             origin: head.origin.map(Into::into),
             rate: None,
         };
-        let hops = self.settings.api_limit.as_ref().map(|limit| limit.trust_hops);
+        let hops = self
+            .settings
+            .api_limit
+            .as_ref()
+            .map(|limit| limit.trust_hops);
         let address = hops.and_then(|hops| self.client_address(slot, head, hops));
         let Some(address) = address else {
             return self.run_api(turn, slot, &mut exchange, head, &request.body, route);
         };
         self.counters.ip_limit_checks[1] += 1;
-        let head_bytes = bytes.get(..head.head_bytes).unwrap_or_default().into();
-        let step = ApiStep::AddressLimit { head: head_bytes, body: (&*request.body).into() };
+        let head_bytes = bytes.get(..head.bytes).unwrap_or_default().into();
+        let step = ApiStep::AddressLimit {
+            head: head_bytes,
+            body: (&*request.body).into(),
+        };
         let pending = Pending::Api(Box::new(ApiCall { exchange, step }));
-        let question = Question::AddressLimit { address, limit: AddressLimit::Api };
+        let question = Question::AddressLimit {
+            address,
+            limit: AddressLimit::Api,
+        };
         let home = self.home_of(&address);
         self.ask(turn, slot, home, pending, question);
     }
@@ -82,13 +95,17 @@ impl ShardServer {
             }
             Some(Pending::Api(call)) => {
                 let ApiCall { mut exchange, step } = *call;
-                let ApiStep::AddressLimit { head, body } = step else { return };
+                let ApiStep::AddressLimit { head, body } = step else {
+                    return;
+                };
                 exchange.rate = Some(rate);
                 if !granted {
                     self.counters.ip_limit_triggered[1] += 1;
                     return self.respond_limited(turn, slot, rate, exchange.keep_alive);
                 }
-                let Ok(Some(parsed)) = parse_head(&head) else { return };
+                let Ok(Some(parsed)) = parse_head(&head) else {
+                    return;
+                };
                 let prefix = self.settings.path_prefix.clone();
                 let route = Route::of(parsed.raw_path, &prefix);
                 self.run_api(turn, slot, &mut exchange, &parsed, &body, &route);
@@ -126,7 +143,10 @@ impl ShardServer {
             return self.act(turn, slot, exchange, action);
         }
         let count = u32::try_from(count).unwrap_or(u32::MAX);
-        let call = ApiCall { exchange, step: ApiStep::AppLimit(action) };
+        let call = ApiCall {
+            exchange,
+            step: ApiStep::AppLimit(action),
+        };
         let home = self.home_of_app(app);
         let question = Question::Spend { app, budget, count };
         self.ask(turn, slot, home, Pending::Api(Box::new(call)), question);
@@ -134,7 +154,9 @@ impl ShardServer {
 
     /// A rate that belongs to a whole app, per second; 0 = unlimited.
     pub(super) fn app_rate(&self, app: AppIndex, budget: Budget) -> u32 {
-        let Some(app) = self.apps.get(app) else { return 0 };
+        let Some(app) = self.apps.get(app) else {
+            return 0;
+        };
         match budget {
             Budget::BackendEvents => app.entry.app.max_backend_events_per_second,
             Budget::Reads => app.entry.app.max_read_requests_per_second,
@@ -150,15 +172,19 @@ impl ShardServer {
         body: &[u8],
         route: &Route<'_>,
     ) -> Result<(AppIndex, Action), ApiError> {
-        let id = route.app_id().ok_or(ApiError::UnknownApp)?;
-        let app = self.apps.by_id(id).map(Rc::clone).ok_or(ApiError::UnknownApp)?;
+        let id = route.api_app().ok_or(ApiError::NotFound)?;
+        let app = self
+            .apps
+            .by_id(id)
+            .map(Rc::clone)
+            .ok_or(ApiError::AppUnknown)?;
         let index = app.entry.index;
         exchange.app = index;
         let counters = self.counters.app(index);
         counters.http_calls += 1;
         counters.http_received_bytes += body.len() as u64;
-        auth::verify_request(&RequestToVerify {
-            method: head.method.as_str(),
+        auth::verify_request(RequestToVerify {
+            method: head.method,
             raw_path: head.raw_path,
             query: head.query,
             body,
@@ -166,8 +192,7 @@ impl ShardServer {
             signers: &app.entry.signers,
             now_s: turn.unix_ms() / 1_000,
             path_prefix: &self.settings.path_prefix,
-        })
-        .map_err(ApiError::Unauthorized)?;
+        })?;
         if !app.entry.app.enabled {
             return Err(ApiError::AppDisabled);
         }
@@ -187,7 +212,7 @@ impl ShardServer {
             Route::Events { .. } => {
                 let request = PublishRequest::parse(body, &event_limits(app))?;
                 let mut publication = Publication {
-                    events: Vec::with_capacity(request.channels.len()),
+                    events: Vec::with_capacity(request.channels().len()),
                     reports: vec![request.info],
                     is_batch: false,
                 };
@@ -197,9 +222,12 @@ impl ShardServer {
             Route::BatchEvents { .. } => {
                 let batch_max = limits.event_batch_max as usize;
                 let batch = BatchRequest::parse(body, &event_limits(app), batch_max)?;
-                let mut publication =
-                    Publication { events: Vec::new(), reports: Vec::new(), is_batch: true };
-                for (item, request) in batch.items.iter().enumerate() {
+                let mut publication = Publication {
+                    events: Vec::new(),
+                    reports: Vec::new(),
+                    is_batch: true,
+                };
+                for (item, request) in batch.events.iter().enumerate() {
                     publication.reports.push(request.info);
                     let item = u32::try_from(item).expect("batches are bounded");
                     self.encode_events(request, item, &mut publication.events);
@@ -207,28 +235,39 @@ impl ShardServer {
                 Ok(Action::Publish(publication))
             }
             Route::Channels { .. } => {
-                let query = api::ChannelsQuery::parse(head.query)?;
-                Ok(Action::Channels { prefix: (*query.prefix).into(), info: query.info })
+                let query = ChannelsQuery::parse(head.query)?;
+                let prefix = (*query.filter_by_prefix).into();
+                Ok(Action::Channels {
+                    prefix,
+                    info: query.info,
+                })
             }
             Route::Channel { channel, .. } => {
-                let name = ChannelName::parse(channel, name_max)
-                    .map_err(|_| ApiError::InvalidChannel)?;
-                let info = api::channel_info(head.query, name.kind())?;
-                Ok(Action::Channel { name: name.as_str().into(), info })
+                let name = ChannelName::parse(channel, name_max)?;
+                let info = query::channel_info(head.query, name.kind())?;
+                Ok(Action::Channel {
+                    name: name.as_str().into(),
+                    info,
+                })
             }
             Route::Users { channel, .. } => {
-                let name = ChannelName::parse(channel, name_max)
-                    .map_err(|_| ApiError::InvalidChannel)?;
+                let name = ChannelName::parse(channel, name_max)?;
                 if !name.kind().is_presence() {
                     return Err(ApiError::NotPresence);
                 }
-                Ok(Action::Users { name: name.as_str().into() })
+                Ok(Action::Users {
+                    name: name.as_str().into(),
+                })
             }
             Route::Terminate { user, .. } => {
-                api::check_user_id(user)?;
-                Ok(Action::Terminate { user_id: (**user).into() })
+                if !is_user_id(user) {
+                    return Err(ApiError::UserId);
+                }
+                Ok(Action::Terminate {
+                    user_id: (**user).into(),
+                })
             }
-            _ => Err(ApiError::UnknownApp),
+            _ => Err(ApiError::NotFound),
         }
     }
 
@@ -239,7 +278,7 @@ impl ShardServer {
         item: u32,
         events: &mut Vec<PublicEvent>,
     ) {
-        for (position, channel) in request.channels.iter().enumerate() {
+        for (position, channel) in request.channels().enumerate() {
             self.scratch.clear();
             let start = encode::begin_text(&mut self.scratch);
             let (event, data) = (request.event.token(), &*request.data);
@@ -271,35 +310,43 @@ impl ShardServer {
         granted: bool,
         rate: RateState,
     ) {
-        let Some(Pending::Api(call)) = self.answer_arrived(slot) else { return };
+        let Some(Pending::Api(call)) = self.answer_arrived(slot) else {
+            return;
+        };
         let ApiCall { exchange, step } = *call;
-        let ApiStep::AppLimit(action) = step else { return };
+        let ApiStep::AppLimit(action) = step else {
+            return;
+        };
         if granted {
             return self.act(turn, slot, exchange, action);
         }
-        let column = if matches!(action, Action::Publish(_)) { 1 } else { 2 };
+        let column = if matches!(action, Action::Publish(_)) {
+            1
+        } else {
+            2
+        };
         let counters = self.counters.app(exchange.app);
         counters.limit_denied[column] += 1;
-        counters.http_error(Status::TOO_MANY_REQUESTS.0);
+        counters.http_error(Status::TooManyRequests.code());
         self.respond_limited(turn, slot, rate, exchange.keep_alive);
     }
 
     /// Performs a request that passed everything.
-    fn act(
-        &mut self,
-        turn: &mut impl ServerTurn,
-        slot: Slot,
-        exchange: Exchange,
-        action: Action,
-    ) {
+    fn act(&mut self, turn: &mut impl ServerTurn, slot: Slot, exchange: Exchange, action: Action) {
         let app = exchange.app;
         match action {
             Action::Publish(publication) => self.publish(turn, slot, exchange, publication),
             Action::Channels { prefix, info } => {
-                let parts = GatheredParts::Channels { info, channels: Vec::new() };
+                let parts = GatheredParts::Channels {
+                    info,
+                    channels: Vec::new(),
+                };
                 let waiter = self.gather(slot, exchange, self.shards, parts);
                 for shard in 0..self.shards {
-                    let question = Question::Channels { app, prefix: prefix.clone() };
+                    let question = Question::Channels {
+                        app,
+                        prefix: prefix.clone(),
+                    };
                     self.question(turn, ShardId(shard), waiter, question);
                 }
             }
@@ -328,10 +375,14 @@ impl ShardServer {
         exchange: Exchange,
         publication: Publication,
     ) {
-        let Publication { events, reports, is_batch } = publication;
+        let Publication {
+            events,
+            reports,
+            is_batch,
+        } = publication;
         let app = exchange.app;
         let asked_at = turn.now();
-        let wants_counts = reports.iter().any(|info| info.is_wanted());
+        let wants_counts = reports.iter().any(|info| !info.is_empty());
         let mut by_home: Vec<Vec<PublicEvent>> = Vec::new();
         by_home.resize_with(usize::from(self.shards), Vec::new);
         for event in events {
@@ -341,19 +392,33 @@ impl ShardServer {
         let others = by_home.iter().filter(|events| !events.is_empty()).count();
         let mut counts = Vec::new();
         if !mine.is_empty() {
-            let question = PublishQuestion { app, events: mine, wants_counts, asked_at };
+            let question = PublishQuestion {
+                app,
+                events: mine,
+                wants_counts,
+                asked_at,
+            };
             counts = self.home_publish(turn, question);
         }
         if others == 0 {
             return self.respond_published(turn, slot, &exchange, &reports, is_batch, &counts);
         }
         let others = u16::try_from(others).expect("at most one per shard");
-        let parts = GatheredParts::Published { reports, is_batch, counts };
+        let parts = GatheredParts::Published {
+            reports,
+            is_batch,
+            counts,
+        };
         let waiter = self.gather(slot, exchange, others, parts);
         for (home, events) in by_home.into_iter().enumerate() {
             if !events.is_empty() {
                 let home = ShardId(u16::try_from(home).expect("a shard's number"));
-                let question = PublishQuestion { app, events, wants_counts, asked_at };
+                let question = PublishQuestion {
+                    app,
+                    events,
+                    wants_counts,
+                    asked_at,
+                };
                 self.question(turn, home, waiter, Question::Publish(Box::new(question)));
             }
         }
@@ -367,15 +432,22 @@ impl ShardServer {
         answers: u16,
         parts: GatheredParts,
     ) -> Waiter {
-        let step = ApiStep::Gather(Gathered { answers_pending: answers, parts });
+        let step = ApiStep::Gather(Gathered {
+            answers_pending: answers,
+            parts,
+        });
         *self.held(slot).pending() = Some(Pending::Api(Box::new(ApiCall { exchange, step })));
         self.await_answer(slot)
     }
 
     /// One more answer of a home; with the last one the request is answered.
     pub(super) fn gathered(&mut self, turn: &mut impl ServerTurn, slot: Slot, answer: Answer) {
-        let Some(Pending::Api(call)) = self.held(slot).pending() else { return };
-        let ApiStep::Gather(gathered) = &mut call.step else { return };
+        let Some(Pending::Api(call)) = self.held(slot).pending() else {
+            return;
+        };
+        let ApiStep::Gather(gathered) = &mut call.step else {
+            return;
+        };
         gathered.answers_pending -= 1;
         let is_last = gathered.answers_pending == 0;
         match (&mut gathered.parts, &answer) {
@@ -390,28 +462,48 @@ impl ShardServer {
         if !is_last {
             return;
         }
-        let Some(Pending::Api(call)) = self.answer_arrived(slot) else { return };
+        let Some(Pending::Api(call)) = self.answer_arrived(slot) else {
+            return;
+        };
         let ApiCall { exchange, step } = *call;
-        let ApiStep::Gather(Gathered { parts, .. }) = step else { return };
+        let ApiStep::Gather(Gathered { parts, .. }) = step else {
+            return;
+        };
         let mut body = Vec::new();
         match (parts, answer) {
-            (GatheredParts::Published { reports, is_batch, counts }, _) => {
+            (
+                GatheredParts::Published {
+                    reports,
+                    is_batch,
+                    counts,
+                },
+                _,
+            ) => {
                 return self.respond_published(turn, slot, &exchange, &reports, is_batch, &counts);
             }
             (GatheredParts::Channels { info, mut channels }, _) => {
                 channels.sort_unstable_by(|one, other| one.0.cmp(&other.0));
-                write_channels(&mut body, info, &channels);
+                let entries = channels.iter().map(|(name, it)| (&**name, told(info, *it)));
+                answer::channels(&mut body, entries);
             }
             (GatheredParts::Channel { info }, Answer::Channel(facts)) => {
-                let cached = facts.cached.as_ref().map(|(data, ttl_s)| (&**data, *ttl_s));
-                api::write_channel(&mut body, info, counts_of(facts.counts), cached);
+                let cache = match &facts.cached {
+                    _ if !info.cache => CacheAnswer::NotAsked,
+                    None => CacheAnswer::Empty,
+                    Some((data_token, ttl_s)) => CacheAnswer::Event {
+                        data_token,
+                        ttl_s: *ttl_s,
+                    },
+                };
+                let occupied = facts.counts.subscriptions > 0;
+                answer::channel(&mut body, occupied, told(info, facts.counts), cache);
             }
             (GatheredParts::Users, Answer::Users(users)) => {
-                api::write_users(&mut body, users.iter().map(|user| &**user));
+                answer::users(&mut body, users.iter().map(|user| &**user));
             }
-            (_, _) => body.extend_from_slice(b"{}"),
+            (_, _) => body.extend_from_slice(answer::EMPTY),
         }
-        self.respond_api(turn, slot, &exchange, Status::OK, &body);
+        self.respond_api(turn, slot, &exchange, Status::Ok, &body);
     }
 
     fn respond_published(
@@ -423,26 +515,30 @@ impl ShardServer {
         is_batch: bool,
         counts: &[ReportedCounts],
     ) {
-        let wanted = reports.iter().any(|info| info.is_wanted());
+        let wanted = reports.iter().any(|info| !info.is_empty());
         if !wanted {
-            return self.respond_api(turn, slot, exchange, Status::OK, b"{}");
+            return self.respond_api(turn, slot, exchange, Status::Ok, b"{}");
         }
         let mut body = Vec::new();
         if is_batch {
             let items = reports.iter().enumerate().map(|(item, info)| {
-                let reported =
-                    counts.iter().find(|it| it.item as usize == item && it.is_first);
-                reported.map_or((*info, "", api::Counts::default()), |it| {
-                    (*info, &*it.channel, counts_of(it.counts))
+                let reported = counts
+                    .iter()
+                    .find(|it| it.item as usize == item && it.is_first);
+                reported.map_or(answer::Counts::default(), |it| {
+                    told(info.applicable_to(ChannelKind::of(&it.channel)), it.counts)
                 })
             });
-            api::write_batch(&mut body, items);
+            answer::batch(&mut body, items);
         } else {
             let info = reports.first().copied().unwrap_or_default();
-            let channels = counts.iter().map(|it| (&*it.channel, counts_of(it.counts)));
-            api::write_events(&mut body, info, channels);
+            let entries = counts.iter().map(|it| {
+                let info = info.applicable_to(ChannelKind::of(&it.channel));
+                (&*it.channel, told(info, it.counts))
+            });
+            answer::channels(&mut body, entries);
         }
-        self.respond_api(turn, slot, exchange, Status::OK, &body);
+        self.respond_api(turn, slot, exchange, Status::Ok, &body);
     }
 
     fn respond_error(
@@ -453,8 +549,8 @@ impl ShardServer {
         error: ApiError,
     ) {
         let mut body = Vec::new();
-        api::write_error(&mut body, &error);
-        self.respond_api(turn, slot, exchange, Status(error.status()), &body);
+        error.write_body(&mut body);
+        self.respond_api(turn, slot, exchange, error.status(), &body);
     }
 
     fn respond_api(
@@ -465,19 +561,28 @@ impl ShardServer {
         status: Status,
         body: &[u8],
     ) {
-        let mut headers = self.cors_headers(exchange.origin.as_deref());
+        let settings = Rc::clone(&self.settings);
+        let mut rate_headers = Vec::new();
         if let Some(rate) = exchange.rate {
-            response::rate_headers(&mut headers, rate.limit, rate.remaining, rate.reset_s);
+            write_rate(&mut rate_headers, rate, None);
         }
         if exchange.app.0 != u32::MAX {
             let counters = self.counters.app(exchange.app);
             counters.http_transmitted_bytes += body.len() as u64;
-            if status.0 >= 400 {
-                counters.http_error(status.0);
+            if status.code() >= 400 {
+                counters.http_error(status.code());
             }
         }
-        let answer = Response::new(status).headers(&headers).json(body);
-        self.respond(turn, slot, answer, exchange.keep_alive);
+        let headers = [
+            settings.cors.headers(exchange.origin.as_deref()),
+            &rate_headers[..],
+        ];
+        self.respond(
+            turn,
+            slot,
+            Reply::json(status, &headers, body),
+            exchange.keep_alive,
+        );
     }
 }
 
@@ -491,14 +596,12 @@ fn event_limits(app: &ShardApp) -> EventLimits {
     }
 }
 
-fn counts_of(counts: Counts) -> api::Counts {
-    api::Counts {
-        subscriptions: u64::from(counts.subscriptions),
-        users: u64::from(counts.users),
+/// What of a channel's counts was asked for.
+fn told(info: Info, counts: Counts) -> answer::Counts {
+    answer::Counts {
+        user_count: info.user_count.then_some(counts.users.into()),
+        subscription_count: info
+            .subscription_count
+            .then_some(counts.subscriptions.into()),
     }
-}
-
-fn write_channels(body: &mut Vec<u8>, info: Info, channels: &[(Arc<str>, Counts)]) {
-    let channels = channels.iter().map(|(name, counts)| (&**name, counts_of(*counts)));
-    api::write_channels(body, info, channels);
 }

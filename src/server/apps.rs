@@ -46,10 +46,17 @@ impl ShardApps {
         let apps = (0..table.index_bound())
             .map(|index| {
                 let entry = table.get(AppIndex(index))?;
-                Some(Rc::new(ShardApp { entry: Arc::clone(entry), rules: rules(entry, quiet) }))
+                Some(Rc::new(ShardApp {
+                    entry: Arc::clone(entry),
+                    rules: rules(entry, quiet),
+                }))
             })
             .collect();
-        Self { table: Arc::clone(table), apps, quiet }
+        Self {
+            table: Arc::clone(table),
+            apps,
+            quiet,
+        }
     }
 
     pub(super) fn get(&self, app: AppIndex) -> Option<&Rc<ShardApp>> {
@@ -79,9 +86,7 @@ fn rules(entry: &AppEntry, quiet: Rules) -> Rules {
     Rules {
         members_max: entry.app.max_presence_members_per_channel,
         count_frames: entry.app.enable_subscription_count,
-        hook_occupancy: wants(
-            WebhookInterest::CHANNEL_OCCUPIED | WebhookInterest::CHANNEL_VACATED,
-        ),
+        hook_occupancy: wants(WebhookInterest::CHANNEL_OCCUPIED | WebhookInterest::CHANNEL_VACATED),
         hook_members: wants(WebhookInterest::MEMBER_ADDED | WebhookInterest::MEMBER_REMOVED),
         hook_counts: wants(WebhookInterest::SUBSCRIPTION_COUNT),
         hook_misses: wants(WebhookInterest::CACHE_MISS),

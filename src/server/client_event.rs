@@ -38,14 +38,11 @@ impl ShardServer {
     /// A client sent an event.
     // Per event: one compare per subscription of the sender, one encode into scratch, one
     // allocation (the shared frame); no hash look-up below nine subscriptions.
-    pub(super) fn client_event(
-        &mut self,
-        turn: &mut impl ServerTurn,
-        slot: Slot,
-        sent: &Sent<'_>,
-    ) {
+    pub(super) fn client_event(&mut self, turn: &mut impl ServerTurn, slot: Slot, sent: &Sent<'_>) {
         let app = self.held(slot).app;
-        let Some(app) = self.apps.get(app).map(Rc::clone) else { return };
+        let Some(app) = self.apps.get(app).map(Rc::clone) else {
+            return;
+        };
         match self.client_event_checked(turn, slot, &app, sent) {
             Ok(event) => {
                 let home = event.0;
@@ -91,37 +88,62 @@ impl ShardServer {
         if !name.kind().allows_client_events() {
             return Err("Client events are allowed on private and presence channels only");
         }
-        let row = self.subscribed_row(slot, channel).ok_or("Not subscribed to the channel")?;
+        let row = self
+            .subscribed_row(slot, channel)
+            .ok_or("Not subscribed to the channel")?;
         let connection = &self.connections[slot.index as usize];
         let user_id = connection.membership(row).map(|id| &**id);
+        self.token.clear();
+        let (data, bytes) = match sent.data {
+            ClientData::Text(string) => (string.token(), string.decoded_bytes()),
+            ClientData::Json(_) | ClientData::Absent => {
+                let bytes = sent.data.write_token(&mut self.token);
+                (
+                    std::str::from_utf8(&self.token).expect("a token of text is text"),
+                    bytes,
+                )
+            }
+        };
         self.scratch.clear();
         let start = encode::begin_text(&mut self.scratch);
-        let data = outgoing::client_event(
+        outgoing::event(
             &mut self.scratch,
-            sent.event_token,
+            sent.event_token.token(),
             channel,
-            sent.data,
+            data,
             user_id,
         );
-        if data.bytes > limits.event_payload_bytes_max as usize {
+        if bytes > limits.event_payload_bytes_max as usize {
             return Err("The event data is too large");
         }
         let except = self.socket_ids.of(slot.index, connection.socket_low);
-        let wants_hook = app.entry.webhook_interest.any(WebhookInterest::CLIENT_EVENT);
+        let wants_hook = app
+            .entry
+            .webhook_interest
+            .any(WebhookInterest::CLIENT_EVENT);
         let hook = wants_hook.then(|| {
-            let mut token = Vec::new();
-            sent.data.write_token(&mut token);
             Box::new(ClientEventOfWebhook {
                 event: sent.event_token.token().into(),
-                data: String::from_utf8(token).expect("a token of text is text").into(),
+                data: data.into(),
                 socket_id: except.to_string().into(),
                 user_id: connection.membership(row).map(Arc::clone),
             })
         });
-        let frame = Arc::from(encode::finish_text(&mut self.scratch, start));
+        encode::finish_text(&mut self.scratch, start);
+        let frame = Arc::from(self.scratch.as_slice());
         let channel = self.locals.held(row);
-        let home = channel.home_ref.expect("a subscription follows its home's answer");
-        Ok((channel.home, ClientEvent { home, frame, except, hook }))
+        let home = channel
+            .home_ref
+            .expect("a subscription follows its home's answer");
+        Ok((
+            channel.home,
+            ClientEvent {
+                home,
+                frame,
+                except,
+                hook,
+            },
+        ))
     }
 
     /// The row of a channel that the connection is subscribed to.

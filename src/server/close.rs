@@ -7,11 +7,7 @@
 
 use shards::application::{Closed, FrameId, Slot};
 
-use super::{
-    ServerTurn, ShardServer,
-    home::Departure,
-    message::Message,
-};
+use super::{ServerTurn, ShardServer, home::Departure, message::Message};
 use crate::{
     connection::row::{Connection, State},
     metrics::counters::ConnectionError,
@@ -28,7 +24,11 @@ pub(super) struct Doomed {
 
 impl Doomed {
     pub(super) fn slow(slot: Slot, frame: FrameId, bytes: usize) -> Self {
-        Self { slot, refused_frame: Some((frame, bytes)), code: CloseCode::OVER_CAPACITY }
+        Self {
+            slot,
+            refused_frame: Some((frame, bytes)),
+            code: CloseCode::OVER_CAPACITY,
+        }
     }
 }
 
@@ -49,13 +49,17 @@ impl ShardServer {
         code: CloseCode,
         reason: &str,
     ) {
-        let Some(row) = self.row(slot).filter(|row| row.state == State::Open) else { return };
+        let Some(row) = self.row(slot).filter(|row| row.state == State::Open) else {
+            return;
+        };
         let until = turn.now().plus(CLOSE_ECHO_MS);
         row.state = State::Closing;
         row.until = until;
         self.clean_up(turn, slot);
         if code.is_announced() {
-            self.reply(turn, slot, |out| outgoing::error(out, Some(code.value()), reason, None));
+            self.reply(turn, slot, |out| {
+                outgoing::error(out, Some(code.value()), reason, None)
+            });
         }
         self.reply_close(turn, slot, code.value(), reason);
         turn.arm_timer(slot, until);
@@ -98,7 +102,11 @@ impl ShardServer {
 
     /// Dooms a connection: it is closed with `code` at the end of the turn.
     pub(super) fn doom(&mut self, slot: Slot, code: CloseCode) {
-        self.doomed.push(Doomed { slot, refused_frame: None, code });
+        self.doomed.push(Doomed {
+            slot,
+            refused_frame: None,
+            code,
+        });
     }
 
     /// Undoes what an established connection has done to the rest of the node; once.
@@ -133,7 +141,14 @@ impl ShardServer {
     fn leave_all(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
         while let Some(subscription) = self.held(slot).subscriptions.pop() {
             let user_id = self.held(slot).end_membership(subscription.channel);
-            self.leave_channel(turn, Departure { slot, subscription, user_id });
+            self.leave_channel(
+                turn,
+                Departure {
+                    slot,
+                    subscription,
+                    user_id,
+                },
+            );
         }
     }
 
@@ -142,7 +157,14 @@ impl ShardServer {
         if home == self.shard {
             self.quotas.release_app(app, 1);
         } else {
-            self.post(turn, home, Message::Release { app, connections: 1 });
+            self.post(
+                turn,
+                home,
+                Message::Release {
+                    app,
+                    connections: 1,
+                },
+            );
         }
     }
 

@@ -8,9 +8,10 @@ use std::{rc::Rc, sync::Arc};
 
 use shards::application::{Millis, Slot};
 
-use super::{ServerTurn, ShardServer, apps::ShardApps};
+use super::{ServerTurn, Settings, ShardServer, apps::ShardApps};
 use crate::{
     bridge::{apps::AppTable, message::ToBridge},
+    config::Config,
     connection::row::State,
     protocol::code::CloseCode,
 };
@@ -37,7 +38,12 @@ impl ShardServer {
         rate_per_s: u32,
     ) {
         let rate_per_s = rate_per_s.div_ceil(u32::from(self.shards));
-        self.drain = Some(Drain { deadline, rate_per_s, next_index: 0, told: false });
+        self.drain = Some(Drain {
+            deadline,
+            rate_per_s,
+            next_index: 0,
+            told: false,
+        });
         turn.keep_ticking(true);
         self.drain_some(turn);
     }
@@ -51,9 +57,15 @@ impl ShardServer {
         let ticks_left = (drain.deadline.since(now) / TICK_MS / 2).max(1);
         let by_time = open.div_ceil(ticks_left);
         let by_rate = (u64::from(drain.rate_per_s) * TICK_MS).div_ceil(1_000);
-        let share = if drain.rate_per_s == 0 { by_time } else { by_rate };
+        let share = if drain.rate_per_s == 0 {
+            by_time
+        } else {
+            by_rate
+        };
         for _ in 0..share {
-            let Some(slot) = self.next_to_drain() else { break };
+            let Some(slot) = self.next_to_drain() else {
+                break;
+            };
             self.close(turn, slot, CloseCode::RECONNECT);
         }
         let is_empty = self.counters.websockets == 0;
@@ -73,7 +85,21 @@ impl ShardServer {
             return None;
         };
         drain.next_index = index + 1;
-        Some(Slot { index: u32::try_from(index).ok()?, generation: row.generation })
+        Some(Slot {
+            index: u32::try_from(index).ok()?,
+            generation: row.generation,
+        })
+    }
+
+    /// The configuration was read again: what can change while running does.
+    pub(super) fn settings_changed(&mut self, turn: &impl ServerTurn, config: &Config) {
+        let node = self.settings.node.clone();
+        // Header texts were checked when the configuration was read; without them the old ones stay.
+        let Ok(settings) = Settings::from_config(config, node) else {
+            return;
+        };
+        self.quotas.rates_changed(&settings, turn.shards());
+        self.settings = Rc::new(settings);
     }
 
     /// The apps changed: connections of those that are gone or disabled are closed.
@@ -90,7 +116,13 @@ impl ShardServer {
                 Some(_) => continue,
             };
             let index = u32::try_from(index).expect("slot indices are u32");
-            ends.push((Slot { index, generation: row.generation }, code));
+            ends.push((
+                Slot {
+                    index,
+                    generation: row.generation,
+                },
+                code,
+            ));
         }
         for (slot, code) in ends {
             self.close(turn, slot, code);

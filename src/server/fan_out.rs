@@ -23,7 +23,12 @@ const SLICE_POSITIONS: u32 = 1_024;
 impl ShardServer {
     /// A home's frame for this shard's subscribers.
     pub(super) fn deliver(&mut self, turn: &mut impl ServerTurn, delivery: Delivery) {
-        let Delivery { local, frame, except, asked_at } = delivery;
+        let Delivery {
+            local,
+            frame,
+            except,
+            asked_at,
+        } = delivery;
         let except = except.and_then(|id| self.slot_of(id));
         self.fan_out(turn, local, frame, except, asked_at);
     }
@@ -39,12 +44,17 @@ impl ShardServer {
         except: Option<Slot>,
         asked_at: Option<Millis>,
     ) {
-        let Some(channel) = self.locals.get_mut(local) else { return };
+        let Some(channel) = self.locals.get_mut(local) else {
+            return;
+        };
         let subscribers = channel.subscribers();
         let audience = u32::try_from(subscribers.len()).expect("slot indices are u32");
         if channel.has_job() || audience > self.sends_left {
             let begins = !channel.has_job();
-            let overdue = channel.add_to_job(&JobFrame { bytes: frame, except });
+            let overdue = channel.add_to_job(&JobFrame {
+                bytes: frame,
+                except,
+            });
             if begins {
                 self.jobs.push_back(local);
             }
@@ -80,7 +90,9 @@ impl ShardServer {
     /// Goes on with fan-outs under way until this turn's sends are used up.
     pub(super) fn continue_jobs(&mut self, turn: &mut impl ServerTurn) {
         while self.sends_left > 0 {
-            let Some(local) = self.jobs.pop_front() else { return };
+            let Some(local) = self.jobs.pop_front() else {
+                return;
+            };
             if self.continue_job(turn, local) {
                 self.jobs.push_back(local);
             }
@@ -96,7 +108,8 @@ impl ShardServer {
             let moved = channel.end_job();
             for it in moved {
                 let row = &mut self.connections[it.subscriber.slot.index as usize];
-                row.subscriptions.reposition(it.subscriber.subscription, it.position);
+                row.subscriptions
+                    .reposition(it.subscriber.subscription, it.position);
             }
             self.locals.release_if_idle(local);
             return false;
@@ -111,7 +124,13 @@ impl ShardServer {
         let frames: smallvec::SmallVec<[(FrameId, Option<Slot>, usize); 4]> = slice
             .frames
             .iter()
-            .map(|it| (turn.add_frame(Arc::clone(&it.bytes)), it.except, it.bytes.len()))
+            .map(|it| {
+                (
+                    turn.add_frame(Arc::clone(&it.bytes)),
+                    it.except,
+                    it.bytes.len(),
+                )
+            })
             .collect();
         let app = channel.app;
         let (mut sent, mut sent_bytes) = (0_u64, 0_u64);
@@ -152,7 +171,9 @@ impl ShardServer {
                 self.doomed.push(doomed);
                 continue;
             };
-            let Some(row) = self.row(doomed.slot) else { continue };
+            let Some(row) = self.row(doomed.slot) else {
+                continue;
+            };
             let app = row.app;
             let (mut frames, mut dropped, mut reason) = (1, bytes, SLOW_NEWEST);
             if self.settings.slow_consumer == SlowConsumer::DropOldest {
@@ -170,14 +191,22 @@ impl ShardServer {
     /// The slot on this shard that a socket id stands for, if that socket is open.
     pub(super) fn slot_of(&self, id: SocketId) -> Option<Slot> {
         let (shard, index) = self.socket_ids.place(id)?;
-        let row = self.connections.get(index as usize).filter(|_| shard == self.shard)?;
-        let is_it = row.established && row.socket_low == id.low;
-        is_it.then_some(Slot { index, generation: row.generation })
+        let row = self
+            .connections
+            .get(index as usize)
+            .filter(|_| shard == self.shard)?;
+        let is_it = row.established && row.socket_low == id.low();
+        is_it.then_some(Slot {
+            index,
+            generation: row.generation,
+        })
     }
 
     /// Closes those that stayed full: 4100, so that the client backs off.
     pub(super) fn close_slow(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
-        let Some(row) = self.row(slot).filter(|row| row.established) else { return };
+        let Some(row) = self.row(slot).filter(|row| row.established) else {
+            return;
+        };
         let app = row.app;
         let counters = self.counters.app(app);
         counters.slow_consumer_disconnects += 1;
@@ -204,6 +233,9 @@ fn observe(
         _ => 4,
     };
     let table: &mut [[Latency; 5]; 5] = counters.broadcast_latency.get_or_insert_default();
-    #[expect(clippy::cast_precision_loss, reason = "milliseconds are far below 2^52")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "milliseconds are far below 2^52"
+    )]
     table[column][bucket].observe(ms as f64);
 }

@@ -88,19 +88,36 @@ impl ShardServer {
 
     /// Takes a subscription out of this shard's list and tells the channel's home.
     pub(super) fn leave_channel(&mut self, turn: &mut impl ServerTurn, departure: Departure) {
-        let Departure { slot, subscription, user_id } = departure;
+        let Departure {
+            slot,
+            subscription,
+            user_id,
+        } = departure;
         let local = self.locals.reference(subscription.channel);
         let channel = self.locals.held(subscription.channel);
         let (app, kind, home) = (channel.app, channel.kind, channel.home);
-        let home_ref = channel.home_ref.expect("a subscription follows its home's answer");
-        assert_eq!(channel.subscribers()[subscription.position as usize].slot, slot);
+        let home_ref = channel
+            .home_ref
+            .expect("a subscription follows its home's answer");
+        assert_eq!(
+            channel.subscribers()[subscription.position as usize].slot,
+            slot
+        );
         if let Some(moved) = channel.remove(subscription.position) {
             let row = &mut self.connections[moved.subscriber.slot.index as usize];
-            row.subscriptions.reposition(moved.subscriber.subscription, moved.position);
+            row.subscriptions
+                .reposition(moved.subscriber.subscription, moved.position);
         }
         self.locals.release_if_idle(local);
         self.counters.app(app).channel_unsubscriptions[kind.metric_column()] += 1;
-        self.tell_leaving(turn, home, Leaving { home: home_ref, user_id });
+        self.tell_leaving(
+            turn,
+            home,
+            Leaving {
+                home: home_ref,
+                user_id,
+            },
+        );
     }
 
     /// Tells a home that a subscription ended.
@@ -129,24 +146,43 @@ impl ShardServer {
         waiter: Waiter,
         question: JoinQuestion,
     ) {
-        let JoinQuestion { app, channel, local, member } = question;
+        let JoinQuestion {
+            app,
+            channel,
+            local,
+            member,
+        } = question;
         let rules = self.apps.rules(app);
         let now = turn.now();
         let at = self.homes.enter(app, &channel);
         let user_id = member.as_ref().map(|member| Arc::clone(&member.user_id));
-        let join = Join { from, local, member };
+        let join = Join {
+            from,
+            local,
+            member,
+        };
         let mut effects = std::mem::take(&mut self.effects);
         let joined = self.homes.join(at, now, &rules, &join, &mut effects);
         if let Err(refused) = joined {
+            self.effects = effects;
             self.homes.release_if_idle(at, now);
-            let answer = Answer::Joined { local, user_id, result: Err(refused) };
-            self.answer(turn, from, waiter, answer);
+            let answer = Answer::Joined {
+                local,
+                user_id,
+                result: Err(refused),
+            };
+            return self.answer(turn, from, waiter, answer);
         }
         let mut joiner = Some((from, waiter, local, user_id));
         for effect in effects.drain(..) {
             if let HomeEffect::Joined(joined) = effect {
-                let (from, waiter, local, user_id) = joiner.take().expect("a join is answered once");
-                let answer = Answer::Joined { local, user_id, result: Ok(Box::new(joined)) };
+                let (from, waiter, local, user_id) =
+                    joiner.take().expect("a join is answered once");
+                let answer = Answer::Joined {
+                    local,
+                    user_id,
+                    result: Ok(Box::new(joined)),
+                };
                 self.answer(turn, from, waiter, answer);
             } else {
                 self.perform(turn, at, effect);
@@ -167,7 +203,8 @@ impl ShardServer {
         let rules = self.apps.rules(app);
         let mut effects = std::mem::take(&mut self.effects);
         let user_id = leaving.user_id.as_ref();
-        self.homes.leave(at, turn.now(), &rules, from, user_id, &mut effects);
+        self.homes
+            .leave(at, turn.now(), &rules, from, user_id, &mut effects);
         for effect in effects.drain(..) {
             self.perform(turn, at, effect);
         }
@@ -179,7 +216,11 @@ impl ShardServer {
     pub(super) fn settle_homes(&mut self, turn: &mut impl ServerTurn) {
         let now = turn.now();
         while let Some(at) = self.homes.pop_due(now) {
-            let app = self.homes.get(at).expect("pop_due gives entries that are there").app;
+            let app = self
+                .homes
+                .get(at)
+                .expect("pop_due gives entries that are there")
+                .app;
             let rules = self.apps.rules(app);
             let mut effects = std::mem::take(&mut self.effects);
             self.homes.settle(at, now, &rules, &mut effects);
@@ -193,7 +234,12 @@ impl ShardServer {
 
     /// Home: passes a client event on.
     pub(super) fn home_client_event(&mut self, turn: &mut impl ServerTurn, event: ClientEvent) {
-        let ClientEvent { home, frame, except, hook } = event;
+        let ClientEvent {
+            home,
+            frame,
+            except,
+            hook,
+        } = event;
         if let Some(hook) = hook {
             self.hook(turn, home, WebhookKind::ClientEvent(hook));
         }
@@ -206,7 +252,12 @@ impl ShardServer {
         turn: &mut impl ServerTurn,
         question: PublishQuestion,
     ) -> Vec<ReportedCounts> {
-        let PublishQuestion { app, events, wants_counts, asked_at } = question;
+        let PublishQuestion {
+            app,
+            events,
+            wants_counts,
+            asked_at,
+        } = question;
         let now = turn.now();
         let rules = self.apps.rules(app);
         let mut reported = Vec::new();
@@ -225,7 +276,12 @@ impl ShardServer {
             }
             if wants_counts {
                 let (item, is_first, channel) = (it.item, it.is_first, it.channel);
-                reported.push(ReportedCounts { item, is_first, channel, counts });
+                reported.push(ReportedCounts {
+                    item,
+                    is_first,
+                    channel,
+                    counts,
+                });
             }
         }
         reported
@@ -250,10 +306,17 @@ impl ShardServer {
         let mut next = 0;
         // By index: a fan-out on this shard may not hold on to the entry.
         while let Some(home) = self.homes.get(at) {
-            let Some(interest) = home.interests().get(next).copied() else { return };
+            let Some(interest) = home.interests().get(next).copied() else {
+                return;
+            };
             next += 1;
             let local = interest.local;
-            let delivery = Delivery { local, frame: Arc::clone(frame), except, asked_at };
+            let delivery = Delivery {
+                local,
+                frame: Arc::clone(frame),
+                except,
+                asked_at,
+            };
             if interest.shard == self.shard {
                 self.deliver(turn, delivery);
             } else {
@@ -266,19 +329,25 @@ impl ShardServer {
         match effect {
             HomeEffect::Joined(_) => unreachable!("only a join answers, and it does so itself"),
             HomeEffect::Announce(announcement) => {
-                let Some(home) = self.homes.get(at) else { return };
+                let Some(home) = self.homes.get(at) else {
+                    return;
+                };
                 let frame = announcement_frame(&mut self.scratch, &home.name, &announcement);
                 self.deliver_all(turn, at, &frame, None, None);
             }
             HomeEffect::Hook(hook) => self.hook(turn, at, webhook_kind(hook)),
             HomeEffect::Occupied => {
-                let Some(home) = self.homes.get(at) else { return };
+                let Some(home) = self.homes.get(at) else {
+                    return;
+                };
                 let (app, column) = (home.app, home.kind.metric_column());
                 self.counters.app(app).active_channels[column] += 1;
                 self.counters.home_channels += 1;
             }
             HomeEffect::Vacant => {
-                let Some(home) = self.homes.get(at) else { return };
+                let Some(home) = self.homes.get(at) else {
+                    return;
+                };
                 let (app, column) = (home.app, home.kind.metric_column());
                 self.counters.app(app).active_channels[column] -= 1;
                 self.counters.home_channels -= 1;
@@ -288,15 +357,24 @@ impl ShardServer {
 
     /// Hands an event to the app's webhooks, if one wants it. A full bridge costs the event.
     fn hook(&mut self, turn: &mut impl ServerTurn, at: HomeRef, kind: WebhookKind) {
-        let Some(home) = self.homes.get(at) else { return };
-        let Some(app) = self.apps.get(home.app) else { return };
+        let Some(home) = self.homes.get(at) else {
+            return;
+        };
+        let Some(app) = self.apps.get(home.app) else {
+            return;
+        };
         // `#server-to-user-` channels have no webhooks (protocol.md 10.3).
         if home.kind.is_user() || !app.entry.webhook_interest.any(interest_of(&kind)) {
             return;
         }
         let app = home.app;
         let channel = Arc::clone(&home.name);
-        let event = WebhookEvent { app, time_ms: turn.unix_ms(), channel, kind };
+        let event = WebhookEvent {
+            app,
+            time_ms: turn.unix_ms(),
+            channel,
+            kind,
+        };
         if turn.to_bridge(ToBridge::Webhook(event)).is_err() {
             self.counters.bridge_full[0] += 1;
         }
@@ -323,7 +401,8 @@ fn announcement_frame(scratch: &mut Vec<u8>, channel: &str, it: &Announcement) -
             outgoing::subscription_count(scratch, channel, u64::from(*count));
         }
     }
-    Arc::from(encode::finish_text(scratch, start))
+    encode::finish_text(scratch, start);
+    Arc::from(scratch.as_slice())
 }
 
 fn webhook_kind(hook: Hook) -> WebhookKind {
@@ -333,7 +412,9 @@ fn webhook_kind(hook: Hook) -> WebhookKind {
         Hook::MemberAdded { user_id } => WebhookKind::MemberAdded { user_id },
         Hook::MemberRemoved { user_id } => WebhookKind::MemberRemoved { user_id },
         Hook::CacheMiss => WebhookKind::CacheMiss,
-        Hook::SubscriptionCount(count) => WebhookKind::SubscriptionCount { count: count.into() },
+        Hook::SubscriptionCount(count) => WebhookKind::SubscriptionCount {
+            count: count.into(),
+        },
     }
 }
 

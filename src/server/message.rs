@@ -38,11 +38,23 @@ pub enum Message {
     /// To the home of the node's quota: connections ended.
     ReleaseNode { connections: u32 },
     /// To a user's home: a socket signed out.
-    SignOut { app: AppIndex, user_id: Arc<str>, slot: Slot },
+    SignOut {
+        app: AppIndex,
+        user_id: Arc<str>,
+        slot: Slot,
+    },
     /// To the homes of users: a socket does not watch them any more.
-    Unwatch { app: AppIndex, user_ids: Vec<Arc<str>>, slot: Slot },
+    Unwatch {
+        app: AppIndex,
+        user_ids: Vec<Arc<str>>,
+        slot: Slot,
+    },
     /// From a user's home to a watcher: the user came or went.
-    Watched { slot: Slot, user_id: Arc<str>, online: bool },
+    Watched {
+        slot: Slot,
+        user_id: Arc<str>,
+        online: bool,
+    },
     /// From a user's home: close this socket of the user.
     Terminate { slot: Slot },
 }
@@ -51,22 +63,51 @@ pub enum Message {
 #[derive(Debug)]
 pub enum Question {
     Join(Box<JoinQuestion>),
-    Snapshot { home: HomeRef },
+    Snapshot {
+        home: HomeRef,
+    },
     Publish(Box<PublishQuestion>),
-    Channels { app: AppIndex, prefix: Box<str> },
-    Channel { app: AppIndex, name: Arc<str> },
-    Users { app: AppIndex, name: Arc<str> },
-    SignIn { app: AppIndex, user_id: Arc<str> },
-    Watch { app: AppIndex, user_ids: Vec<Arc<str>> },
-    Terminate { app: AppIndex, user_id: Arc<str> },
+    Channels {
+        app: AppIndex,
+        prefix: Box<str>,
+    },
+    Channel {
+        app: AppIndex,
+        name: Arc<str>,
+    },
+    Users {
+        app: AppIndex,
+        name: Arc<str>,
+    },
+    SignIn {
+        app: AppIndex,
+        user_id: Arc<str>,
+    },
+    Watch {
+        app: AppIndex,
+        user_ids: Vec<Arc<str>>,
+    },
+    Terminate {
+        app: AppIndex,
+        user_id: Arc<str>,
+    },
     /// May one more connection of the app be opened?
-    AdmitToApp { app: AppIndex },
+    AdmitToApp {
+        app: AppIndex,
+    },
     /// May one more connection of the node be opened?
     AdmitToNode,
     /// May the app spend this much of its rate now?
-    Spend { app: AppIndex, budget: Budget, count: u32 },
+    Spend {
+        app: AppIndex,
+        budget: Budget,
+        count: u32,
+    },
     /// May the address make one more request?
-    AddressLimit { address: IpAddr, limit: AddressLimit },
+    AddressLimit {
+        address: IpAddr,
+        limit: AddressLimit,
+    },
 }
 
 /// A subscription for the home to add.
@@ -101,13 +142,27 @@ pub enum Answer {
     Channels(Vec<(Arc<str>, Counts)>),
     Channel(Box<ChannelFacts>),
     Users(Vec<Arc<str>>),
-    SignedIn { app: AppIndex, user_id: Arc<str> },
+    SignedIn {
+        app: AppIndex,
+        user_id: Arc<str>,
+    },
     Watched(Vec<(Arc<str>, bool)>),
     Terminated,
-    AdmittedToApp { app: AppIndex, granted: bool },
-    AdmittedToNode { granted: bool },
-    Spent { granted: bool, rate: RateState },
-    AddressLimited { granted: bool, rate: RateState },
+    AdmittedToApp {
+        app: AppIndex,
+        granted: bool,
+    },
+    AdmittedToNode {
+        granted: bool,
+    },
+    Spent {
+        granted: bool,
+        rate: RateState,
+    },
+    AddressLimited {
+        granted: bool,
+        rate: RateState,
+    },
 }
 
 /// A rate that belongs to a whole app.

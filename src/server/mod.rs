@@ -33,18 +33,17 @@ mod upgrade;
 mod users;
 mod welcome;
 
-use std::{
-    collections::VecDeque,
-    net::SocketAddr,
-    rc::Rc,
-    sync::Arc,
-};
+use std::{collections::VecDeque, net::SocketAddr, rc::Rc, sync::Arc};
 
 use ahash::RandomState;
 use shards::application::{Application, Closed, Millis, ShardId, Slot, Turn};
 
 use self::{
-    apps::ShardApps, close::Doomed, drain::Drain, message::{Leaving, Message}, quota::Quotas,
+    apps::ShardApps,
+    close::Doomed,
+    drain::Drain,
+    message::{Leaving, Message},
+    quota::Quotas,
     socket_ids::SocketIds,
 };
 pub use self::{settings::Settings, socket_ids::SocketIdKey};
@@ -102,6 +101,8 @@ pub struct ShardServer {
     doomed: Vec<Doomed>,
     effects: Vec<HomeEffect>,
     scratch: Vec<u8>,
+    /// The data token of a client event, when its data is no string.
+    token: Vec<u8>,
     health: Health,
     drain: Option<Drain>,
     tick_at: Millis,
@@ -112,29 +113,29 @@ pub struct ShardServer {
 const SENDS_PER_TURN: u32 = 4_096;
 
 impl ShardServer {
-    /// The application of shard `shard` of `shards`.
-    pub fn new(seed: &NodeSeed, shard: ShardId, shards: u16) -> Self {
+    /// The application of a shard; `started` tells it how many there are.
+    pub fn new(seed: &NodeSeed, shard: ShardId) -> Self {
         let settings = Rc::new(seed.settings.clone());
-        let kept_max = seed.settings.kept_events_max.div_ceil(usize::from(shards));
         Self {
             shard,
-            shards,
+            shards: 1,
             apps: ShardApps::new(&seed.apps, &settings),
-            quotas: Quotas::new(&settings, shards),
+            quotas: Quotas::new(&settings, 1),
             settings,
             connections: Vec::new(),
             locals: LocalTable::default(),
-            homes: HomeTable::new(kept_max),
+            homes: HomeTable::new(1),
             users: UserTable::default(),
             counters: ShardCounters::default(),
             socket_ids: SocketIds::new(seed.socket_ids, shard),
             home_hasher: seed.homes.clone(),
-            leaving: (0..shards).map(|_| Vec::new()).collect(),
+            leaving: Vec::new(),
             jobs: VecDeque::new(),
             sends_left: SENDS_PER_TURN,
             doomed: Vec::new(),
             effects: Vec::new(),
             scratch: Vec::new(),
+            token: Vec::new(),
             health: Health::default(),
             drain: None,
             tick_at: Millis(0),
@@ -150,7 +151,8 @@ impl ShardServer {
 
     /// The row of a slot that the caller knows to be there.
     fn held(&mut self, slot: Slot) -> &mut Connection {
-        self.row(slot).expect("the caller's slot holds a connection")
+        self.row(slot)
+            .expect("the caller's slot holds a connection")
     }
 }
 
@@ -161,7 +163,11 @@ impl Application for ShardServer {
 
     fn started<T: ServerTurn>(&mut self, turn: &mut T) {
         assert_eq!(turn.shard(), self.shard);
-        assert_eq!(turn.shards(), self.shards);
+        let shards = turn.shards();
+        self.shards = shards;
+        self.leaving.resize_with(usize::from(shards), Vec::new);
+        self.homes = HomeTable::new(self.settings.kept_events_max.div_ceil(usize::from(shards)));
+        self.quotas = Quotas::new(&self.settings, shards);
     }
 
     fn accepted<T: ServerTurn>(&mut self, turn: &mut T, slot: Slot, peer: Option<SocketAddr>) {
@@ -170,7 +176,9 @@ impl Application for ShardServer {
             self.connections.resize_with(index + 1, Connection::vacant);
         }
         let until = turn.now().plus(self.settings.handshake_timeout_ms);
-        let peer = peer.map(|peer| peer.ip()).filter(|_| self.settings.wants_peers);
+        let peer = peer
+            .map(|peer| peer.ip())
+            .filter(|_| self.settings.wants_peers);
         self.connections[index] = Connection::accepted(slot, peer, until);
         turn.arm_timer(slot, until);
     }

@@ -59,6 +59,11 @@ impl Quotas {
         }
     }
 
+    /// The node's accept rate may have changed.
+    pub(super) fn rates_changed(&mut self, settings: &Settings, shards: u16) {
+        self.accept_rate_per_s = settings.accept_rate_per_s.div_ceil(u32::from(shards));
+    }
+
     /// Takes one accept of this shard's rate; always granted without a limit.
     pub(super) fn take_accept(&mut self, now: Millis) -> bool {
         self.accept_rate_per_s == 0 || self.accept.take(now, self.accept_rate_per_s, 1)
@@ -105,7 +110,14 @@ impl Quotas {
         // A request of more events than the rate passes when the bucket is full, or it never would.
         let granted = bucket.take(now, rate_per_s, count.min(rate_per_s));
         let remaining = bucket.left(now, rate_per_s);
-        (granted, RateState { limit: rate_per_s, remaining, reset_s: 1 })
+        (
+            granted,
+            RateState {
+                limit: rate_per_s,
+                remaining,
+                reset_s: 1,
+            },
+        )
     }
 
     /// Counts one request of an address.
@@ -119,21 +131,35 @@ impl Quotas {
         let window_ms = limit.window_s.saturating_mul(1_000);
         let full = self.addresses.len() >= ADDRESSES_MAX;
         if full && !self.addresses.contains_key(&(which, address)) {
-            let rate = RateState { limit: limit.max_requests, remaining: 0, reset_s: 0 };
+            let rate = RateState {
+                limit: limit.max_requests,
+                remaining: 0,
+                reset_s: 0,
+            };
             return (true, rate);
         }
-        let window = self
-            .addresses
-            .entry((which, address))
-            .or_insert(Window { ends_at: now.plus(window_ms), count: 0 });
+        let window = self.addresses.entry((which, address)).or_insert(Window {
+            ends_at: now.plus(window_ms),
+            count: 0,
+        });
         if now >= window.ends_at {
-            *window = Window { ends_at: now.plus(window_ms), count: 0 };
+            *window = Window {
+                ends_at: now.plus(window_ms),
+                count: 0,
+            };
         }
         let granted = window.count < limit.max_requests;
         window.count += u32::from(granted);
         let reset_s = u32::try_from(window.ends_at.since(now).div_ceil(1_000)).unwrap_or(u32::MAX);
         let remaining = limit.max_requests.saturating_sub(window.count);
-        (granted, RateState { limit: limit.max_requests, remaining, reset_s })
+        (
+            granted,
+            RateState {
+                limit: limit.max_requests,
+                remaining,
+                reset_s,
+            },
+        )
     }
 
     /// Forgets addresses whose window has passed; looks at most once per second.

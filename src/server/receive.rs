@@ -38,7 +38,9 @@ impl ShardServer {
 
     /// Goes on with held input, if the connection waits for nothing.
     pub(super) fn resume(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
-        let Some(row) = self.row(slot).filter(|row| !row.waiting) else { return };
+        let Some(row) = self.row(slot).filter(|row| !row.waiting) else {
+            return;
+        };
         if row.paused {
             row.paused = false;
             turn.resume_reading(slot);
@@ -81,7 +83,9 @@ impl ShardServer {
     fn hold(&mut self, turn: &mut impl ServerTurn, slot: Slot, rest: &[u8]) {
         let now = turn.now();
         let handshake_ms = self.settings.handshake_timeout_ms;
-        let Some(row) = self.row(slot).filter(|row| row.state != State::Ending) else { return };
+        let Some(row) = self.row(slot).filter(|row| row.state != State::Ending) else {
+            return;
+        };
         if rest.is_empty() {
             return;
         }

@@ -20,9 +20,9 @@ impl ShardServer {
         self.scratch.clear();
         let start = encode::begin_text(&mut self.scratch);
         write(&mut self.scratch);
-        let frame = encode::finish_text(&mut self.scratch, start);
-        let bytes = frame.len() as u64;
-        let queued = turn.send(slot, frame);
+        encode::finish_text(&mut self.scratch, start);
+        let bytes = self.scratch.len() as u64;
+        let queued = turn.send(slot, &self.scratch);
         self.count_reply(slot, bytes, queued);
     }
 
@@ -41,7 +41,7 @@ impl ShardServer {
         reason: &str,
     ) {
         self.scratch.clear();
-        encode::close(&mut self.scratch, code.into(), reason);
+        encode::close_frame(&mut self.scratch, code.into(), reason);
         // A close that finds no room is followed by the end of TCP all the same.
         let _ = turn.send(slot, &self.scratch);
     }
@@ -49,7 +49,7 @@ impl ShardServer {
     /// Answers a WebSocket ping.
     pub(super) fn reply_pong(&mut self, turn: &mut impl ServerTurn, slot: Slot, payload: &[u8]) {
         self.scratch.clear();
-        encode::pong(&mut self.scratch, payload);
+        encode::pong_frame(&mut self.scratch, payload);
         let queued = turn.send(slot, &self.scratch);
         self.doom_if_full(slot, queued);
     }

@@ -5,7 +5,7 @@
 //! Invariants: a request is answered before the next one is looked at; a body is bounded before it
 //! is read; what follows a request that broke the protocol is not read.
 
-use std::{borrow::Cow, net::IpAddr};
+use std::{borrow::Cow, net::IpAddr, rc::Rc};
 
 use shards::application::Slot;
 
@@ -13,20 +13,52 @@ use super::{ServerTurn, ShardServer};
 use crate::{
     connection::{
         pending::{RateState, Upgrade, UpgradeStep},
-        row::State,
+        row::Chunked,
     },
     http::{
-        cors,
-        query::ProtocolParam,
-        request::{self, BodyProgress, ChunkedBody, Head, HttpError, Method},
-        response::{self, Response, Status},
+        api::ApiError,
+        body::ChunkedBody,
+        query::ClientQuery,
+        request::{self, BodyFraming, Head, HttpError, Version},
+        response::{self, ContentType, Persistence, Response, Status},
         route::Route,
     },
-    ws::handshake,
+    protocol::json::write_json_string,
+    ws::handshake::{self, UpgradeError, UpgradeRequest},
 };
 
 /// How long a kept connection may wait for its next request.
 const KEEP_ALIVE_MS: u64 = 75_000;
+
+/// An answer, before it is known what follows on the connection.
+#[derive(Clone, Copy)]
+pub(super) struct Reply<'a> {
+    pub(super) status: Status,
+    pub(super) content_type: ContentType,
+    /// Whole header lines.
+    pub(super) headers: &'a [&'a [u8]],
+    pub(super) body: &'a [u8],
+}
+
+impl<'a> Reply<'a> {
+    pub(super) fn json(status: Status, headers: &'a [&'a [u8]], body: &'a [u8]) -> Self {
+        Self {
+            status,
+            content_type: ContentType::Json,
+            headers,
+            body,
+        }
+    }
+
+    pub(super) fn text(status: Status, headers: &'a [&'a [u8]], body: &'a str) -> Self {
+        Self {
+            status,
+            content_type: ContentType::Text,
+            headers,
+            body: body.as_bytes(),
+        }
+    }
+}
 
 /// A whole request.
 pub(super) struct Request<'a> {
@@ -64,19 +96,24 @@ impl ShardServer {
         bytes: &'a [u8],
     ) -> Result<Option<Request<'a>>, HttpError> {
         let body_max = usize::try_from(self.settings.request_bytes_max).unwrap_or(usize::MAX);
-        let Some(head) = request::parse_head(bytes)? else { return Ok(None) };
-        let rest = bytes.get(head.head_bytes..).unwrap_or_default();
-        let head_bytes = head.head_bytes;
-        if head.chunked {
-            return self.read_chunked(slot, head, rest, body_max);
-        }
-        let length = usize::try_from(head.content_length.unwrap_or(0)).unwrap_or(usize::MAX);
-        if length > body_max {
-            return Err(HttpError::BodyTooLarge);
-        }
+        let Some(head) = request::parse_head(bytes)? else {
+            return Ok(None);
+        };
+        head.check_body_bytes(body_max)?;
+        let head_bytes = head.bytes;
+        let rest = bytes.get(head_bytes..).unwrap_or_default();
+        let length = match head.body {
+            BodyFraming::Empty => 0,
+            BodyFraming::Length(length) => usize::try_from(length).unwrap_or(usize::MAX),
+            BodyFraming::Chunked => return self.read_chunked(turn, slot, head, rest, body_max),
+        };
         if let Some(body) = rest.get(..length) {
             let bytes = head_bytes + length;
-            return Ok(Some(Request { head, body: Cow::Borrowed(body), bytes }));
+            return Ok(Some(Request {
+                head,
+                body: Cow::Borrowed(body),
+                bytes,
+            }));
         }
         let until = turn.now().plus(self.settings.handshake_timeout_ms);
         let row = self.held(slot);
@@ -92,28 +129,38 @@ impl ShardServer {
 
     fn read_chunked<'a>(
         &mut self,
+        turn: &mut impl ServerTurn,
         slot: Slot,
         head: Head<'a>,
         rest: &'a [u8],
         body_max: usize,
     ) -> Result<Option<Request<'a>>, HttpError> {
+        let until = turn.now().plus(self.settings.handshake_timeout_ms);
         let row = self.held(slot);
-        let mut chunked = match row.rare().chunked.take() {
-            Some(chunked) => chunked,
-            None => Box::new(ChunkedBody::new(body_max)),
-        };
-        match chunked.advance(rest)? {
-            BodyProgress::Incomplete => {
-                row.rare().chunked = Some(chunked);
-                Ok(None)
-            }
-            BodyProgress::Complete { wire_bytes } => {
-                row.shed_rare();
-                let bytes = head.head_bytes + wire_bytes;
-                let body = Cow::Owned(chunked.into_body());
-                Ok(Some(Request { head, body, bytes }))
-            }
+        let begun = row.rare().chunked.take();
+        if begun.is_none() && head.expect_continue {
+            let _ = turn.send(slot, response::CONTINUE);
         }
+        let mut chunked = begun.unwrap_or_else(|| {
+            Box::new(Chunked {
+                body: ChunkedBody::new(body_max),
+                fed_bytes: 0,
+            })
+        });
+        let fresh = rest.get(chunked.fed_bytes..).unwrap_or_default();
+        chunked.fed_bytes += chunked.body.feed(fresh)?;
+        if !chunked.body.is_complete() {
+            row.until = until;
+            row.rare().chunked = Some(chunked);
+            return Ok(None);
+        }
+        row.shed_rare();
+        let bytes = head.bytes + chunked.fed_bytes;
+        Ok(Some(Request {
+            head,
+            body: Cow::Owned(chunked.body.into_body()),
+            bytes,
+        }))
     }
 
     fn dispatch(
@@ -127,15 +174,20 @@ impl ShardServer {
         let head = &request.head;
         let prefix = self.settings.path_prefix.clone();
         let route = Route::of(head.raw_path, &prefix);
-        if head.method == Method::Options && !matches!(route, Route::Unknown) {
-            let headers = self.cors_preflight(head);
-            let answer = Response::new(Status::OK).headers(&headers);
-            return self.respond(turn, slot, answer, head.keep_alive);
+        let Some(method) = route.method() else {
+            return self.respond_fault(turn, slot, ApiError::NotFound, &[], head.keep_alive);
+        };
+        if head.method == "OPTIONS" {
+            return self.answer_preflight(turn, slot, head);
         }
-        if !route.allows(head.method) {
-            let headers = route.allow_header();
-            let answer = Response::error(Status::METHOD_NOT_ALLOWED).headers(headers);
-            return self.respond(turn, slot, answer, head.keep_alive);
+        if head.method != method {
+            let allow = if method == "GET" {
+                response::ALLOW_GET
+            } else {
+                response::ALLOW_POST
+            };
+            let fault = ApiError::MethodNotAllowed;
+            return self.respond_fault(turn, slot, fault, &[allow], head.keep_alive);
         }
         match route {
             Route::App { .. } | Route::AppBadPath => self.take_upgrade(turn, slot, head, &route),
@@ -149,16 +201,15 @@ impl ShardServer {
             Route::UpApp { app } => self.answer_up(turn, slot, head, Some(&app)),
             Route::Ready | Route::AcceptTraffic => self.answer_ready(turn, slot, head),
             Route::Live => {
-                let answer = Response::new(Status::OK).text("OK");
-                self.respond(turn, slot, answer, head.keep_alive);
+                let reply = Reply::text(Status::Ok, &[], "OK");
+                self.respond(turn, slot, reply, head.keep_alive);
             }
             Route::Usage => self.ask_usage(turn, slot, head),
             Route::Root | Route::WelcomeSign if self.settings.demo.is_some() => {
                 self.welcome(turn, slot, request, &route);
             }
             Route::Root | Route::WelcomeSign | Route::Unknown => {
-                let answer = Response::error(Status::NOT_FOUND);
-                self.respond(turn, slot, answer, head.keep_alive);
+                self.respond_fault(turn, slot, ApiError::NotFound, &[], head.keep_alive);
             }
         }
     }
@@ -170,30 +221,34 @@ impl ShardServer {
         head: &Head<'_>,
         route: &Route<'_>,
     ) {
-        let accept = match handshake::check_upgrade(&head.upgrade_request()) {
+        let accept = match handshake::check_upgrade(&UpgradeRequest {
+            is_get_1_1: head.method == "GET" && head.version == Version::Http11,
+            upgrade_websocket: head.upgrade_websocket,
+            connection_upgrade: head.connection_upgrade,
+            key: head.ws_key,
+            version: head.ws_version,
+        }) {
             Ok(accept) => accept,
-            Err(error) => {
-                self.counters.handshake_failures[2] += 1;
-                let status = Status(error.status());
-                let headers: &[u8] = if status == Status::UPGRADE_REQUIRED {
-                    b"Sec-WebSocket-Version: 13\r\n"
-                } else {
-                    b""
-                };
-                let answer = Response::error(status).headers(headers);
-                return self.respond(turn, slot, answer, head.keep_alive);
-            }
+            Err(error) => return self.refuse_upgrade_request(turn, slot, head, error),
         };
-        let key = if let Route::App { key } = route { &**key } else { "" };
+        let key = if let Route::App { key } = route {
+            &**key
+        } else {
+            ""
+        };
         let upgrade = Upgrade {
             key: key.into(),
             path_is_bad: matches!(route, Route::AppBadPath),
-            protocol: ProtocolParam::of(head.query),
+            protocol: ClientQuery::parse(head.query).protocol,
             origin: head.origin.map(Into::into),
             accept,
             step: UpgradeStep::AddressLimit,
         };
-        let hops = self.settings.upgrade_limit.as_ref().map_or(0, |limit| limit.trust_hops);
+        let hops = self
+            .settings
+            .upgrade_limit
+            .as_ref()
+            .map_or(0, |limit| limit.trust_hops);
         let address = self.client_address(slot, head, hops);
         self.upgrade(turn, slot, address, upgrade);
     }
@@ -211,13 +266,37 @@ impl ShardServer {
         if trust_hops == 0 || !trusted {
             return Some(peer);
         }
-        let forwarded = head.x_forwarded_for.and_then(|list| {
-            let hops: Vec<&str> = list.split(',').map(str::trim).collect();
-            let at = hops.len().checked_sub(trust_hops as usize)?;
-            hops.get(at)?.parse().ok()
-        });
-        let real = || head.x_real_ip.and_then(|address| address.trim().parse().ok());
+        let forwarded = head
+            .forwarded_entry(trust_hops as usize)
+            .and_then(|address| address.parse().ok());
+        let real = || {
+            head.x_real_ip
+                .and_then(|address| address.trim().parse().ok())
+        };
         Some(forwarded.or_else(real).unwrap_or(peer))
+    }
+
+    fn refuse_upgrade_request(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        slot: Slot,
+        head: &Head<'_>,
+        error: UpgradeError,
+    ) {
+        self.counters.handshake_failures[2] += 1;
+        let (status, headers): (_, &[&[u8]]) = match error {
+            UpgradeError::Version => (Status::UpgradeRequired, &[response::WS_VERSION_13]),
+            UpgradeError::NotAnUpgrade | UpgradeError::Key => (Status::BadRequest, &[]),
+        };
+        let mut body = b"{\"error\":".to_vec();
+        write_json_string(&mut body, &error.to_string());
+        body.push(b'}');
+        self.respond(
+            turn,
+            slot,
+            Reply::json(status, headers, &body),
+            head.keep_alive,
+        );
     }
 
     /// Sends an answer; the connection stays open for the next request if both sides want that.
@@ -225,11 +304,29 @@ impl ShardServer {
         &mut self,
         turn: &mut impl ServerTurn,
         slot: Slot,
-        answer: Response<'_>,
+        reply: Reply<'_>,
         keep_alive: bool,
     ) {
         self.scratch.clear();
-        answer.write(&mut self.scratch, keep_alive);
+        let Reply {
+            status,
+            content_type,
+            headers,
+            body,
+        } = reply;
+        let persistence = if keep_alive {
+            Persistence::KeepAlive
+        } else {
+            Persistence::Close
+        };
+        Response {
+            status,
+            content_type,
+            persistence,
+            headers,
+            body,
+        }
+        .write(&mut self.scratch);
         let _ = turn.send(slot, &self.scratch);
         if !keep_alive {
             return self.end(turn, slot);
@@ -248,39 +345,56 @@ impl ShardServer {
         keep_alive: bool,
     ) {
         let mut headers = Vec::new();
-        response::rate_headers(&mut headers, rate.limit, rate.remaining, rate.reset_s);
-        response::retry_after(&mut headers, rate.reset_s);
-        let answer = Response::rate_limited().headers(&headers);
-        self.respond(turn, slot, answer, keep_alive);
+        write_rate(&mut headers, rate, Some(rate.reset_s));
+        self.respond_fault(turn, slot, ApiError::RateLimited, &[&headers], keep_alive);
     }
 
-    fn cors_preflight(&self, head: &Head<'_>) -> Vec<u8> {
-        let mut headers = self.cors_headers(head.origin);
-        let settings = &self.settings;
-        cors::preflight_headers(&mut headers, &settings.cors_methods, &settings.cors_headers);
-        headers
+    /// Answers with a fault's status and JSON.
+    pub(super) fn respond_fault(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        slot: Slot,
+        fault: ApiError,
+        headers: &[&[u8]],
+        keep_alive: bool,
+    ) {
+        let mut body = Vec::new();
+        fault.write_body(&mut body);
+        self.respond(
+            turn,
+            slot,
+            Reply::json(fault.status(), headers, &body),
+            keep_alive,
+        );
     }
 
-    /// The CORS headers for an answer to a page of `origin`.
-    pub(super) fn cors_headers(&self, origin: Option<&str>) -> Vec<u8> {
-        let mut headers = Vec::new();
-        let settings = &self.settings;
-        let listed = match &settings.cors_origins {
-            crate::config::sections::CorsOrigin::Any => None,
-            crate::config::sections::CorsOrigin::Listed(list) => Some(list.as_slice()),
+    fn answer_preflight(&mut self, turn: &mut impl ServerTurn, slot: Slot, head: &Head<'_>) {
+        let settings = Rc::clone(&self.settings);
+        let headers = [
+            settings.cors.headers(head.origin),
+            settings.cors.preflight_headers(),
+        ];
+        let content_type = ContentType::None;
+        let reply = Reply {
+            status: Status::Ok,
+            content_type,
+            headers: &headers,
+            body: b"",
         };
-        cors::simple_headers(&mut headers, listed, settings.cors_credentials, origin);
-        headers
+        self.respond(turn, slot, reply, head.keep_alive);
     }
 
     fn refuse_request(&mut self, turn: &mut impl ServerTurn, slot: Slot, error: HttpError) {
-        let column = match error {
-            HttpError::HeadTooLarge => 1,
-            _ => 2,
+        let column = if matches!(error, HttpError::HeadTooLarge) {
+            1
+        } else {
+            2
         };
         self.counters.handshake_failures[column] += 1;
-        let answer = Response::error(Status(error.status()));
-        self.respond(turn, slot, answer, false);
+        let mut body = b"{\"error\":".to_vec();
+        write_json_string(&mut body, &error.to_string());
+        body.push(b'}');
+        self.respond(turn, slot, Reply::json(error.status(), &[], &body), false);
     }
 
     /// The connection's timer fell due while it speaks HTTP.
@@ -303,11 +417,23 @@ impl ShardServer {
             return;
         }
         self.counters.handshake_failures[0] += 1;
-        self.respond(turn, slot, Response::error(Status::REQUEST_TIMEOUT), false);
+        let body = br#"{"error":"the request did not arrive in time"}"#;
+        self.respond(
+            turn,
+            slot,
+            Reply::json(Status::RequestTimeout, &[], body),
+            false,
+        );
     }
+}
 
-    /// True while the slot still speaks HTTP.
-    pub(super) fn is_http(&mut self, slot: Slot) -> bool {
-        self.row(slot).is_some_and(|row| row.state == State::Http)
-    }
+/// Appends the header lines of a rate limit; `retry_after_s` on a refusal only.
+pub(super) fn write_rate(headers: &mut Vec<u8>, rate: RateState, retry_after_s: Option<u32>) {
+    response::write_rate_limit_headers(
+        headers,
+        rate.limit.into(),
+        rate.remaining.into(),
+        rate.reset_s.into(),
+        retry_after_s.map(u64::from),
+    );
 }

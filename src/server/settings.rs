@@ -7,8 +7,9 @@
 use crate::{
     config::{
         Config,
-        sections::{CorsOrigin, RateLimit, SlowConsumer},
+        sections::{Cors, CorsOrigin, RateLimit, SlowConsumer},
     },
+    http::cors::{CorsError, CorsPolicy},
     protocol::app::AppIndex,
 };
 
@@ -34,10 +35,7 @@ pub struct Settings {
     /// False with `cache.driver = none`: cache channels always miss.
     pub keeps_events: bool,
     pub grace_ms: u64,
-    pub cors_origins: CorsOrigin,
-    pub cors_credentials: bool,
-    pub cors_methods: String,
-    pub cors_headers: String,
+    pub cors: CorsPolicy,
     pub api_limit: Option<RateLimit>,
     pub upgrade_limit: Option<RateLimit>,
     pub trusted_proxies: Vec<ipnet::IpNet>,
@@ -50,14 +48,17 @@ pub struct Settings {
 
 impl Settings {
     /// The settings that a configuration means.
-    pub fn from_config(config: &Config, node: String) -> Self {
+    ///
+    /// # Errors
+    /// A CORS value cannot stand in a header.
+    pub fn from_config(config: &Config, node: String) -> Result<Self, CorsError> {
         use crate::config::backends::CacheDriver;
         use crate::config::sections::RateLimiterDriver;
         let limiter = &config.rate_limiter;
         let limited = limiter.enabled && limiter.driver != RateLimiterDriver::None;
         let api_limit = limited.then(|| limiter.api.clone());
         let upgrade_limit = limiter.websocket.clone().filter(|_| limited);
-        Self {
+        Ok(Self {
             activity_timeout_s: config.activity_timeout_s,
             user_authentication_timeout_ms: config.user_authentication_timeout_s * 1_000,
             require_protocol: config.websocket.require_protocol,
@@ -71,19 +72,30 @@ impl Settings {
             request_bytes_max: config.http_api.request_bytes_max,
             usage_enabled: config.http_api.usage_enabled,
             kept_ms: config.channel_limits.cache_ttl_s.saturating_mul(1_000),
-            kept_events_max: usize::try_from(config.cache.memory.max_capacity).unwrap_or(usize::MAX),
+            kept_events_max: usize::try_from(config.cache.memory.max_capacity)
+                .unwrap_or(usize::MAX),
             keeps_events: config.cache.driver != CacheDriver::None,
             grace_ms: config.webhooks.grace_ms,
-            cors_origins: config.cors.origin.clone(),
-            cors_credentials: config.cors.credentials,
-            cors_methods: config.cors.methods.join(", "),
-            cors_headers: config.cors.allowed_headers.join(", "),
+            cors: cors_of(&config.cors)?,
             wants_peers: api_limit.is_some() || upgrade_limit.is_some() || config.demo,
             api_limit,
             upgrade_limit,
             trusted_proxies: limiter.trusted_proxies.clone(),
             demo: config.demo.then_some(AppIndex(0)),
             node,
-        }
+        })
     }
+}
+
+fn cors_of(cors: &Cors) -> Result<CorsPolicy, CorsError> {
+    let origins = match &cors.origin {
+        CorsOrigin::Any => vec!["*".to_owned()],
+        CorsOrigin::Listed(list) => list.clone(),
+    };
+    CorsPolicy::new(
+        &origins,
+        &cors.methods,
+        &cors.allowed_headers,
+        cors.credentials,
+    )
 }

@@ -45,23 +45,34 @@ impl ShardServer {
         user_data: &str,
     ) -> Result<(), &'static str> {
         let app_index = self.held(slot).app;
-        let app = self.apps.get(app_index).map(Rc::clone).ok_or("The app is gone")?;
+        let app = self
+            .apps
+            .get(app_index)
+            .map(Rc::clone)
+            .ok_or("The app is gone")?;
         if !app.entry.app.enable_user_authentication {
             return Err("User authentication is not enabled for this app");
         }
-        let socket_id = self.socket_ids.of(slot.index, self.held(slot).socket_low).to_string();
+        let socket_low = self.held(slot).socket_low;
+        let socket_id = self.socket_ids.of(slot.index, socket_low).to_string();
         let (key, signers) = (&app.entry.app.key, &app.entry.signers);
         auth::verify_sign_in(key, signers, auth, &socket_id, user_data)
             .map_err(|_| "The sign-in's signature is invalid")?;
         let user = User::parse(user_data).map_err(|_| "The user_data is invalid")?;
         let user_id: Arc<str> = user.id.into();
         let previous = self.held(slot).user().cloned();
-        if previous.as_ref().is_some_and(|previous| previous.user_id != user_id) {
+        if previous
+            .as_ref()
+            .is_some_and(|previous| previous.user_id != user_id)
+        {
             return Err("Already signed in as another user");
         }
         let watches = app.entry.app.enable_watchlist_events;
-        let watchlist: Vec<Arc<str>> =
-            if watches { user.watchlist.into_iter().map(Into::into).collect() } else { Vec::new() };
+        let watchlist: Vec<Arc<str>> = if watches {
+            user.watchlist.into_iter().map(Into::into).collect()
+        } else {
+            Vec::new()
+        };
         let signed_in = SignedIn {
             user_id: Arc::clone(&user_id),
             info: user.user_info.into(),
@@ -82,7 +93,10 @@ impl ShardServer {
             return Ok(());
         }
         let home = self.home_of_user(app_index, &user_id);
-        let question = Question::SignIn { app: app_index, user_id };
+        let question = Question::SignIn {
+            app: app_index,
+            user_id,
+        };
         self.ask(turn, slot, home, Pending::SignIn(sign_in), question);
         Ok(())
     }
@@ -100,7 +114,11 @@ impl ShardServer {
     fn watch(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
         let row = self.held(slot);
         let app = row.app;
-        let watchlist = row.user().expect("a watchlist follows a sign-in").watchlist.clone();
+        let watchlist = row
+            .user()
+            .expect("a watchlist follows a sign-in")
+            .watchlist
+            .clone();
         let mut by_home: Vec<Vec<Arc<str>>> = vec![Vec::new(); usize::from(self.shards)];
         for user_id in watchlist {
             by_home[usize::from(self.home_of_user(app, &user_id).0)].push(user_id);
@@ -134,7 +152,11 @@ impl ShardServer {
             unreachable!("a watchlist is answered during its sign-in");
         };
         for (user_id, online) in users {
-            let list = if online { &mut sign_in.online } else { &mut sign_in.offline };
+            let list = if online {
+                &mut sign_in.online
+            } else {
+                &mut sign_in.offline
+            };
             list.push(user_id);
         }
         sign_in.answers_pending -= 1;
@@ -147,14 +169,18 @@ impl ShardServer {
         let Some(Pending::SignIn(sign_in)) = self.answer_arrived(slot) else {
             unreachable!("a sign-in is done once");
         };
-        self.reply(turn, slot, |out| outgoing::signin_success(out, &sign_in.user_data));
+        self.reply(turn, slot, |out| {
+            outgoing::signin_success(out, &sign_in.user_data)
+        });
         if sign_in.watchlist_cut {
             let (code, text) = (Some(code::WATCHLIST_LIMIT), code::WATCHLIST_CUT);
             self.reply(turn, slot, |out| outgoing::error(out, code, text, None));
         }
         if !sign_in.online.is_empty() || !sign_in.offline.is_empty() {
+            let online: Vec<&str> = sign_in.online.iter().map(|it| &**it).collect();
+            let offline: Vec<&str> = sign_in.offline.iter().map(|it| &**it).collect();
             self.reply(turn, slot, |out| {
-                outgoing::watchlist_events(out, &sign_in.online, &sign_in.offline);
+                outgoing::watchlist_events(out, &online, &offline)
             });
         }
     }
@@ -167,20 +193,29 @@ impl ShardServer {
         user_id: Arc<str>,
         online: bool,
     ) {
-        let Some(row) = self.row(slot).filter(|row| row.established) else { return };
+        let Some(row) = self.row(slot).filter(|row| row.established) else {
+            return;
+        };
         if let Some(Pending::SignIn(sign_in)) = row.rare.as_mut().and_then(|it| it.pending.as_mut())
         {
             // Not told yet: the first frame shall say how it is now.
             sign_in.online.retain(|it| *it != user_id);
             sign_in.offline.retain(|it| *it != user_id);
-            let list = if online { &mut sign_in.online } else { &mut sign_in.offline };
+            let list = if online {
+                &mut sign_in.online
+            } else {
+                &mut sign_in.offline
+            };
             list.push(user_id);
             return;
         }
-        let list = [user_id];
+        let (one, none): ([&str; 1], [&str; 0]) = ([&user_id], []);
         self.reply(turn, slot, |out| {
-            let (on, off): (&[Arc<str>], &[Arc<str>]) =
-                if online { (&list, &[]) } else { (&[], &list) };
+            let (on, off) = if online {
+                (&one[..], &none[..])
+            } else {
+                (&none[..], &one[..])
+            };
             outgoing::watchlist_events(out, on, off);
         });
     }
@@ -189,7 +224,9 @@ impl ShardServer {
     pub(super) fn sign_out(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
         let row = self.held(slot);
         let app = row.app;
-        let Some(user) = row.rare.as_mut().and_then(|rare| rare.user.take()) else { return };
+        let Some(user) = row.rare.as_mut().and_then(|rare| rare.user.take()) else {
+            return;
+        };
         // While the sign-in itself is unanswered, its late answer undoes it.
         if row.signed_in {
             row.signed_in = false;
@@ -223,7 +260,15 @@ impl ShardServer {
             if home == self.shard {
                 self.users_unwatched(home, app, &user_ids, slot);
             } else {
-                self.post(turn, home, Message::Unwatch { app, user_ids, slot });
+                self.post(
+                    turn,
+                    home,
+                    Message::Unwatch {
+                        app,
+                        user_ids,
+                        slot,
+                    },
+                );
             }
         }
     }

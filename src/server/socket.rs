@@ -27,8 +27,12 @@ impl ShardServer {
         slot: Slot,
         bytes: &mut [u8],
     ) -> usize {
-        let limits = Limits { message_bytes_max: self.settings.message_bytes_max as usize };
-        let row = self.row(slot).expect("take_frame follows a look at the row");
+        let limits = Limits {
+            message_bytes_max: self.settings.message_bytes_max as usize,
+        };
+        let row = self
+            .row(slot)
+            .expect("take_frame follows a look at the row");
         let mut decoder = std::mem::take(&mut row.decoder);
         let result = decoder.decode(bytes, &limits);
         let consumed = match result {
@@ -104,13 +108,27 @@ impl ShardServer {
         counters.messages_received += 1;
         counters.received_bytes += text.len() as u64;
         match incoming {
-            Incoming::ClientEvent { event, event_token, channel, data } => {
+            Incoming::ClientEvent {
+                event,
+                event_token,
+                channel,
+                data,
+            } => {
                 let channel = channel.as_deref();
-                let sent = Sent { event: &event, event_token, channel, data };
+                let sent = Sent {
+                    event: &event,
+                    event_token,
+                    channel,
+                    data,
+                };
                 self.client_event(turn, slot, &sent);
             }
             Incoming::Ping => self.reply(turn, slot, outgoing::pong),
-            Incoming::Subscribe { channel, auth, channel_data } => {
+            Incoming::Subscribe {
+                channel,
+                auth,
+                channel_data,
+            } => {
                 self.subscribe(turn, slot, &channel, auth.as_deref(), &channel_data);
             }
             Incoming::Unsubscribe { channel } => self.unsubscribe(turn, slot, &channel),

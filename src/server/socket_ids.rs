@@ -49,8 +49,16 @@ const LOW_BOUND: u64 = 10_000_000_000;
 
 impl SocketIds {
     pub(super) fn new(key: SocketIdKey, shard: ShardId) -> Self {
-        assert!(u32::from(shard.0) < 1 << (32 - INDEX_BITS), "at most 512 shards");
-        Self { key, shard, random: [0; 256], used: 256 }
+        assert!(
+            u32::from(shard.0) < 1 << (32 - INDEX_BITS),
+            "at most 512 shards"
+        );
+        Self {
+            key,
+            shard,
+            random: [0; 256],
+            used: 256,
+        }
     }
 
     /// A fresh second part. Panics if the system's random source fails, which it does only before
@@ -81,13 +89,9 @@ impl SocketIds {
 
     /// The shard and slot index that an id may stand for. The slot's second part decides.
     pub(super) fn place(&self, id: SocketId) -> Option<(ShardId, u32)> {
-        let place = unpermute(self.key, u32::try_from(id.high).ok()?);
+        let place = unpermute(self.key, u32::try_from(id.high()).ok()?);
         let shard = u16::try_from(place >> INDEX_BITS).ok()?;
         Some((ShardId(shard), place & (SLOTS_MAX - 1)))
-    }
-
-    pub(super) fn shard(&self) -> ShardId {
-        self.shard
     }
 }
 
@@ -113,7 +117,10 @@ fn halves(value: u32) -> (u16, u16) {
     ((value >> 16) as u16, value as u16)
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "sixteen mixed bits are meant")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "sixteen mixed bits are meant"
+)]
 fn scramble(round: u64, half: u16) -> u16 {
     mix(round ^ u64::from(half)) as u16
 }
@@ -141,7 +148,7 @@ mod tests {
                 assert!(low <= 10_000_000_000);
                 let id = ids.of(index, low);
                 assert_eq!(ids.place(id), Some((ShardId(shard), index)));
-                assert!(seen.insert(id.high), "shard {shard} slot {index}");
+                assert!(seen.insert(id.high()), "shard {shard} slot {index}");
             }
         }
     }

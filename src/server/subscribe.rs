@@ -27,7 +27,8 @@ use crate::{
         code::SubscriptionRefusal,
         incoming::ChannelData,
         name::{ChannelKind, ChannelName},
-        outgoing, presence,
+        outgoing,
+        presence::{self, MemberError},
     },
 };
 
@@ -55,7 +56,10 @@ impl ShardServer {
         channel_data: &ChannelData<'_>,
     ) -> Result<(), SubscriptionRefusal> {
         let app_index = self.held(slot).app;
-        let app = self.apps.get(app_index).ok_or(SubscriptionRefusal::Internal)?;
+        let app = self
+            .apps
+            .get(app_index)
+            .ok_or(SubscriptionRefusal::Internal)?;
         let app = Rc::clone(app);
         let bytes_max = app.entry.app.channel_name_bytes_max as usize;
         let name = ChannelName::parse(channel, bytes_max)
@@ -77,7 +81,12 @@ impl ShardServer {
         let row = self.locals.get_mut(local).expect("just entered");
         row.join_begins();
         let (home, channel) = (row.home, Arc::clone(&row.name));
-        let question = JoinQuestion { app: app_index, channel, local, member };
+        let question = JoinQuestion {
+            app: app_index,
+            channel,
+            local,
+            member,
+        };
         let question = Question::Join(Box::new(question));
         self.ask(turn, slot, home, Pending::Join { local }, question);
         Ok(())
@@ -95,7 +104,11 @@ impl ShardServer {
         let user = self.held(slot).user().map(|user| Arc::clone(&user.user_id));
         if let Some(owner) = name.user_id() {
             let user = user.ok_or(SubscriptionRefusal::Unauthorized)?;
-            return if *user == *owner { Ok(()) } else { Err(SubscriptionRefusal::OtherUser) };
+            return if *user == *owner {
+                Ok(())
+            } else {
+                Err(SubscriptionRefusal::OtherUser)
+            };
         }
         if !name.kind().needs_auth() {
             return Ok(());
@@ -110,7 +123,11 @@ impl ShardServer {
         let lacks_user = name.kind().is_presence()
             && matches!(channel_data, ChannelData::Absent)
             && user.is_none();
-        if lacks_user { Err(SubscriptionRefusal::Unauthorized) } else { Ok(()) }
+        if lacks_user {
+            Err(SubscriptionRefusal::Unauthorized)
+        } else {
+            Ok(())
+        }
     }
 
     /// Who subscribes, on a presence channel: from its data, or the signed-in user without any.
@@ -128,11 +145,17 @@ impl ShardServer {
         let member = match channel_data {
             ChannelData::Text(text) => {
                 let member = presence::Member::parse(text, bytes_max).map_err(refusal_of)?;
-                Member { user_id: member.user_id.into(), info: member.user_info.into() }
+                Member {
+                    user_id: member.user_id.into(),
+                    info: member.user_info.into(),
+                }
             }
             ChannelData::NotText => return Err(SubscriptionRefusal::InvalidChannelData),
             ChannelData::Absent => {
-                let user = self.held(slot).user().ok_or(SubscriptionRefusal::Unauthorized)?;
+                let user = self
+                    .held(slot)
+                    .user()
+                    .ok_or(SubscriptionRefusal::Unauthorized)?;
                 let (user_id, info) = (Arc::clone(&user.user_id), Arc::clone(&user.info));
                 if info.len() > bytes_max {
                     return Err(SubscriptionRefusal::MemberTooLarge);
@@ -153,15 +176,22 @@ impl ShardServer {
     ) -> Result<(), SubscriptionRefusal> {
         let Some(member) = member else {
             let name = Arc::clone(&self.locals.held(local.0.index).name);
-            self.reply(turn, slot, |out| outgoing::subscription_succeeded(out, &name, None));
+            self.reply(turn, slot, |out| {
+                outgoing::subscription_succeeded(out, &name, None)
+            });
             return Ok(());
         };
-        let present = self.held(slot).membership(local.0.index).expect("a member has its id");
+        let present = self
+            .held(slot)
+            .membership(local.0.index)
+            .expect("a member has its id");
         if *present != member.user_id {
             return Err(SubscriptionRefusal::InvalidChannelData);
         }
         let channel = self.locals.held(local.0.index);
-        let home_ref = channel.home_ref.expect("a subscription follows its home's answer");
+        let home_ref = channel
+            .home_ref
+            .expect("a subscription follows its home's answer");
         let home = channel.home;
         let question = Question::Snapshot { home: home_ref };
         self.ask(turn, slot, home, Pending::Snapshot { local }, question);
@@ -177,7 +207,10 @@ impl ShardServer {
         user_id: Option<Arc<str>>,
         result: Result<Box<Joined>, JoinRefused>,
     ) {
-        let channel = self.locals.get_mut(local).expect("a pending join keeps its row");
+        let channel = self
+            .locals
+            .get_mut(local)
+            .expect("a pending join keeps its row");
         channel.join_ends();
         let name = Arc::clone(&channel.name);
         let joined = match result {
@@ -192,8 +225,14 @@ impl ShardServer {
         let (app, kind) = (channel.app, channel.kind);
         let row = &mut self.connections[slot.index as usize];
         let number = row.subscriptions.next_number();
-        let position = channel.add(Subscriber { slot, subscription: number });
-        row.subscriptions.add(Subscription { channel: local.0.index, position });
+        let position = channel.add(Subscriber {
+            slot,
+            subscription: number,
+        });
+        row.subscriptions.add(Subscription {
+            channel: local.0.index,
+            position,
+        });
         if let Some(user_id) = user_id {
             row.rare().memberships.push((local.0.index, user_id));
         }
@@ -203,7 +242,9 @@ impl ShardServer {
         }
         self.counters.app(app).channel_subscriptions[kind.metric_column()] += 1;
         let snapshot = joined.snapshot.as_deref();
-        self.reply(turn, slot, |out| outgoing::subscription_succeeded(out, &name, snapshot));
+        self.reply(turn, slot, |out| {
+            outgoing::subscription_succeeded(out, &name, snapshot)
+        });
         match joined.last {
             LastEvent::NotCached => {}
             LastEvent::Miss => self.reply(turn, slot, |out| outgoing::cache_miss(out, &name)),
@@ -220,7 +261,9 @@ impl ShardServer {
         snapshot: Option<&str>,
     ) {
         let name = Arc::clone(&self.locals.held(local.0.index).name);
-        self.reply(turn, slot, |out| outgoing::subscription_succeeded(out, &name, snapshot));
+        self.reply(turn, slot, |out| {
+            outgoing::subscription_succeeded(out, &name, snapshot)
+        });
     }
 
     /// A join was answered after its connection had gone: what it did is undone.
@@ -231,28 +274,51 @@ impl ShardServer {
         user_id: Option<Arc<str>>,
         result: Result<Box<Joined>, JoinRefused>,
     ) {
-        let channel = self.locals.get_mut(local).expect("a pending join keeps its row");
+        let channel = self
+            .locals
+            .get_mut(local)
+            .expect("a pending join keeps its row");
         channel.join_ends();
         let home = channel.home;
         self.locals.release_if_idle(local);
         if let Ok(joined) = result {
-            self.tell_leaving(turn, home, Leaving { home: joined.home, user_id });
+            self.tell_leaving(
+                turn,
+                home,
+                Leaving {
+                    home: joined.home,
+                    user_id,
+                },
+            );
         }
     }
 
     /// A client wants to leave a channel; no frame answers, whatever it names.
     pub(super) fn unsubscribe(&mut self, turn: &mut impl ServerTurn, slot: Slot, channel: &str) {
         let app = self.held(slot).app;
-        let Some(local) = self.locals.find(app, channel) else { return };
+        let Some(local) = self.locals.find(app, channel) else {
+            return;
+        };
         let row = self.held(slot);
-        let Some(number) = row.subscriptions.find(local.0.index) else { return };
+        let Some(number) = row.subscriptions.find(local.0.index) else {
+            return;
+        };
         let (subscription, renumbered) = row.subscriptions.remove(number);
         let user_id = row.end_membership(local.0.index);
         row.shed_rare();
         if let Some(other) = renumbered {
-            self.locals.held(other.channel).renumber(other.position, number);
+            self.locals
+                .held(other.channel)
+                .renumber(other.position, number);
         }
-        self.leave_channel(turn, Departure { slot, subscription, user_id });
+        self.leave_channel(
+            turn,
+            Departure {
+                slot,
+                subscription,
+                user_id,
+            },
+        );
     }
 
     fn refuse(
@@ -267,13 +333,15 @@ impl ShardServer {
             let errors = &mut self.counters.app(app).connection_errors;
             errors[crate::metrics::counters::ConnectionError::AuthenticationFailed as usize] += 1;
         }
-        self.reply(turn, slot, |out| outgoing::subscription_error(out, channel, refusal));
+        self.reply(turn, slot, |out| {
+            outgoing::subscription_error(out, channel, refusal)
+        });
     }
 }
 
-fn refusal_of(error: presence::MemberError) -> SubscriptionRefusal {
+fn refusal_of(error: MemberError) -> SubscriptionRefusal {
     match error {
-        presence::MemberError::Invalid => SubscriptionRefusal::InvalidChannelData,
-        presence::MemberError::TooLarge { .. } => SubscriptionRefusal::MemberTooLarge,
+        MemberError::NotAnObject | MemberError::UserId => SubscriptionRefusal::InvalidChannelData,
+        MemberError::InfoTooLarge { .. } => SubscriptionRefusal::MemberTooLarge,
     }
 }

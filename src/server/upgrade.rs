@@ -39,7 +39,13 @@ impl ShardServer {
             self.counters.ip_limit_checks[0] += 1;
             let home = self.home_of(&address);
             let question = Question::AddressLimit { address, limit };
-            self.ask(turn, slot, home, Pending::Upgrade(Box::new(upgrade)), question);
+            self.ask(
+                turn,
+                slot,
+                home,
+                Pending::Upgrade(Box::new(upgrade)),
+                question,
+            );
             return;
         }
         self.switch_protocols(turn, slot, upgrade);
@@ -66,7 +72,7 @@ impl ShardServer {
     /// Sends the 101; from here on refusals are frames, which browsers can see.
     fn switch_protocols(&mut self, turn: &mut impl ServerTurn, slot: Slot, mut upgrade: Upgrade) {
         self.scratch.clear();
-        handshake::write_response(&mut self.scratch, &upgrade.accept);
+        handshake::write_switching_protocols(&mut self.scratch, &upgrade.accept, b"");
         let _ = turn.send(slot, &self.scratch);
         let row = self.held(slot);
         row.state = State::Open;
@@ -86,7 +92,13 @@ impl ShardServer {
         if self.settings.connections_max > 0 {
             upgrade.step = UpgradeStep::NodeQuota;
             let pending = Pending::Upgrade(Box::new(upgrade));
-            return self.ask(turn, slot, Self::home_of_node(), pending, Question::AdmitToNode);
+            return self.ask(
+                turn,
+                slot,
+                Self::home_of_node(),
+                pending,
+                Question::AdmitToNode,
+            );
         }
         self.check_upgrade(turn, slot, upgrade);
     }
@@ -98,7 +110,9 @@ impl ShardServer {
         slot: Slot,
         granted: bool,
     ) {
-        let Some(Pending::Upgrade(upgrade)) = self.answer_arrived(slot) else { return };
+        let Some(Pending::Upgrade(upgrade)) = self.answer_arrived(slot) else {
+            return;
+        };
         if granted {
             self.held(slot).in_node_quota = true;
             self.check_upgrade(turn, slot, *upgrade);
@@ -113,10 +127,11 @@ impl ShardServer {
             return self.refuse_upgrade(turn, slot, CloseCode::PATH_NOT_FOUND, None);
         }
         let protocol_code = match upgrade.protocol {
-            ProtocolParam::Supported(_) => None,
-            ProtocolParam::Absent => {
-                self.settings.require_protocol.then_some(CloseCode::VERSION_MISSING)
-            }
+            ProtocolParam::Accepted(_) => None,
+            ProtocolParam::Absent => self
+                .settings
+                .require_protocol
+                .then_some(CloseCode::VERSION_MISSING),
             ProtocolParam::Invalid => Some(CloseCode::VERSION_INVALID),
             ProtocolParam::Unsupported => Some(CloseCode::VERSION_UNSUPPORTED),
         };
@@ -145,7 +160,13 @@ impl ShardServer {
             upgrade.step = UpgradeStep::AppQuota;
             let pending = Pending::Upgrade(Box::new(upgrade));
             let home = self.home_of_app(index);
-            return self.ask(turn, slot, home, pending, Question::AdmitToApp { app: index });
+            return self.ask(
+                turn,
+                slot,
+                home,
+                pending,
+                Question::AdmitToApp { app: index },
+            );
         }
         self.establish(turn, slot);
     }
@@ -228,8 +249,14 @@ impl ShardServer {
             AddressLimit::Api => &self.settings.api_limit,
             AddressLimit::Upgrade => &self.settings.upgrade_limit,
         };
-        let unlimited = RateState { limit: 0, remaining: 0, reset_s: 0 };
-        let Some(limit) = limit else { return (true, unlimited) };
+        let unlimited = RateState {
+            limit: 0,
+            remaining: 0,
+            reset_s: 0,
+        };
+        let Some(limit) = limit else {
+            return (true, unlimited);
+        };
         self.quotas.limit_address(which, address, now, limit)
     }
 }

@@ -29,7 +29,10 @@ impl ShardServer {
         app: AppIndex,
         user_id: Arc<str>,
     ) {
-        let socket = Socket { shard: from, slot: waiter.slot };
+        let socket = Socket {
+            shard: from,
+            slot: waiter.slot,
+        };
         if self.users.sign_in(app, &user_id, socket) == Presence::Changed {
             self.tell_watchers(turn, app, &user_id, true);
         }
@@ -45,7 +48,11 @@ impl ShardServer {
         user_id: &str,
         slot: Slot,
     ) {
-        if self.users.sign_out(app, user_id, Socket { shard: from, slot }) == Presence::Changed {
+        if self
+            .users
+            .sign_out(app, user_id, Socket { shard: from, slot })
+            == Presence::Changed
+        {
             self.tell_watchers(turn, app, user_id, false);
         }
         self.users.release_if_idle(app, user_id);
@@ -60,7 +67,10 @@ impl ShardServer {
         app: AppIndex,
         user_ids: Vec<Arc<str>>,
     ) {
-        let socket = Socket { shard: from, slot: waiter.slot };
+        let socket = Socket {
+            shard: from,
+            slot: waiter.slot,
+        };
         let told = user_ids
             .into_iter()
             .map(|user_id| {
@@ -80,7 +90,8 @@ impl ShardServer {
         slot: Slot,
     ) {
         for user_id in user_ids {
-            self.users.unwatch(app, user_id, Socket { shard: from, slot });
+            self.users
+                .unwatch(app, user_id, Socket { shard: from, slot });
             self.users.release_if_idle(app, user_id);
         }
     }
@@ -120,7 +131,15 @@ impl ShardServer {
             if shard == self.shard {
                 self.watched_changed(turn, slot, user_id, online);
             } else {
-                self.post(turn, shard, Message::Watched { slot, user_id, online });
+                self.post(
+                    turn,
+                    shard,
+                    Message::Watched {
+                        slot,
+                        user_id,
+                        online,
+                    },
+                );
             }
         }
     }

@@ -8,11 +8,15 @@
 use md5::{Digest, Md5};
 use shards::application::Slot;
 
-use super::{ServerTurn, ShardServer, request::Request};
+use super::{
+    ServerTurn, ShardServer,
+    request::{Reply, Request},
+};
 use crate::{
     http::{
-        request::{Head, Method},
-        response::{Response, Status},
+        api::ApiError,
+        request::Head,
+        response::{ContentType, Status},
         route::Route,
     },
     protocol::json::{self, JsonValue, write_json_string},
@@ -32,12 +36,19 @@ impl ShardServer {
         let peer = self.held(slot).rare.as_ref().and_then(|rare| rare.peer);
         if !peer.is_some_and(|peer| peer.to_canonical().is_loopback()) || !names_this_machine(head)
         {
-            let answer = Response::error(Status::NOT_FOUND);
-            return self.respond(turn, slot, answer, head.keep_alive);
+            let fault = ApiError::NotFound;
+            return self.respond_fault(turn, slot, fault, &[], head.keep_alive);
         }
-        if head.method == Method::Get && matches!(route, Route::Root) {
-            let answer = Response::new(Status::OK).html(PAGE.as_bytes());
-            return self.respond(turn, slot, answer, head.keep_alive);
+        if matches!(route, Route::Root) {
+            let headers: &[&[u8]] = &[b"Content-Type: text/html; charset=utf-8\r\n"];
+            let (status, content_type) = (Status::Ok, ContentType::None);
+            let reply = Reply {
+                status,
+                content_type,
+                headers,
+                body: PAGE.as_bytes(),
+            };
+            return self.respond(turn, slot, reply, head.keep_alive);
         }
         let now_s = turn.unix_ms() / 1_000;
         match self.sign_for_page(&request.body, now_s) {
@@ -45,12 +56,16 @@ impl ShardServer {
                 let mut body = b"{\"query\":".to_vec();
                 write_json_string(&mut body, &query);
                 body.push(b'}');
-                let answer = Response::new(Status::OK).json(&body);
-                self.respond(turn, slot, answer, head.keep_alive);
+                self.respond(
+                    turn,
+                    slot,
+                    Reply::json(Status::Ok, &[], &body),
+                    head.keep_alive,
+                );
             }
             None => {
-                let answer = Response::error(Status::BAD_REQUEST);
-                self.respond(turn, slot, answer, head.keep_alive);
+                let fault = ApiError::WrongType("path");
+                self.respond_fault(turn, slot, fault, &[], head.keep_alive);
             }
         }
     }
@@ -70,7 +85,10 @@ impl ShardServer {
             }
         })
         .ok()?;
-        let allowed = format!("{}/apps/{}/events", self.settings.path_prefix, app.entry.app.id);
+        let allowed = format!(
+            "{}/apps/{}/events",
+            self.settings.path_prefix, app.entry.app.id
+        );
         if path? != allowed {
             return None;
         }
@@ -91,12 +109,14 @@ impl ShardServer {
 fn names_this_machine(head: &Head<'_>) -> bool {
     let is_local = |host: &str| {
         let name = host.rsplit_once(':').map_or(host, |(name, port)| {
-            if port.bytes().all(|byte| byte.is_ascii_digit()) { name } else { host }
+            if port.bytes().all(|byte| byte.is_ascii_digit()) {
+                name
+            } else {
+                host
+            }
         });
         matches!(name, "localhost" | "127.0.0.1" | "[::1]")
     };
-    let origin_is_local = |origin: &str| {
-        origin.strip_prefix("http://").is_some_and(is_local)
-    };
+    let origin_is_local = |origin: &str| origin.strip_prefix("http://").is_some_and(is_local);
     head.host.is_some_and(is_local) && head.origin.is_none_or(origin_is_local)
 }
