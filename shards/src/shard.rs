@@ -30,6 +30,9 @@ const COMPLETIONS_PER_TURN: usize = 2_048;
 const MESSAGES_PER_TURN: usize = 1_024;
 /// Timers fired in one turn.
 const TIMERS_PER_TURN: usize = 4_096;
+/// A count that moved by this much is told to the peers at once, not with the next tick, so that
+/// a burst of accepts is not taken for an imbalance.
+const GOSSIP_STEP: u32 = 16;
 /// For how long a stopping shard waits for its last completions.
 const STOP_NS: u64 = 5_000_000_000;
 
@@ -69,6 +72,8 @@ impl<A: Application> Shard<A> {
 
     /// Tells the application and begins to accept.
     pub(crate) fn start(&mut self) {
+        self.heartbeat
+            .store(self.turn.clock.now.0.max(1), Ordering::Relaxed);
         self.application.started(&mut self.turn);
         self.turn.arm_accepts();
     }
@@ -137,6 +142,7 @@ impl<A: Application> Shard<A> {
         let turn = &mut self.turn;
         let mut has_moved = turn.mesh.deliver_spilled();
         turn.mesh.balance_holds();
+        turn.mesh.gossip(turn.connections.open, GOSSIP_STEP);
         turn.mesh.ring_peers();
         turn.link.notify();
         turn.count_holding();
@@ -212,6 +218,10 @@ impl<A: Application> Shard<A> {
         }
         let peer = socket2::SockRef::from(&connection).peer_addr().ok();
         let slot = self.turn.adopt(connection);
+        // Within a turn too: it may accept thousands.
+        self.turn
+            .mesh
+            .gossip(self.turn.connections.open, GOSSIP_STEP);
         let peer = peer.and_then(|address| address.as_socket());
         self.application.accepted(&mut self.turn, slot, peer);
     }
