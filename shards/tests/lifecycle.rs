@@ -268,7 +268,7 @@ fn timers_fire_in_time_and_never_early() {
 #[test]
 fn accepting_rests_when_descriptors_run_out_and_goes_on_afterwards() {
     let facts = Arc::new(Facts::default());
-    let (made, counted) = (facts.clone(), facts.clone());
+    let counted = facts.clone();
     let limit = libc::rlimit {
         rlim_cur: 120,
         rlim_max: 120,
@@ -276,7 +276,7 @@ fn accepting_rests_when_descriptors_run_out_and_goes_on_afterwards() {
     // SAFETY: a valid limit; each test has a process of its own under nextest.
     let set = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
     assert_eq!(set, 0);
-    let make = move |shard| Probe::new(shard, Mode::Echo, made.clone());
+    let make = move |shard| Probe::new(shard, Mode::Echo, facts.clone());
     run(config(1), make, |link: BridgeLink<Probe>| async move {
         let address = link.addresses()[0];
         let client = tokio::task::spawn_blocking(move || {
