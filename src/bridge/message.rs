@@ -1,7 +1,7 @@
 //! What shards and the bridge say to each other.
 //!
 //! Owns: `ToBridge`, `FromBridge` and their parts.
-//! May depend on: `bridge::apps`, `metrics::counters`. Not on sockets or drivers.
+//! May depend on: `bridge::apps`, `config`, `metrics::counters`. Not on sockets or drivers.
 //! Invariants: every message is owned data; a request carries the slot it is for, and the answer
 //! carries it back.
 
@@ -9,14 +9,18 @@ use std::sync::Arc;
 
 use shards::application::{Millis, Slot};
 
-use super::apps::{AppIndex, AppTable};
-use crate::metrics::counters::ShardSnapshot;
+use super::apps::AppTable;
+use crate::protocol::app::AppIndex;
+use crate::{config::Config, metrics::counters::ShardSnapshot};
 
 /// From a shard to the bridge.
 #[derive(Debug)]
 pub enum ToBridge {
     /// Answer to `FromBridge::Scrape`.
-    Snapshot { token: u64, snapshot: Box<ShardSnapshot> },
+    Snapshot {
+        token: u64,
+        snapshot: Box<ShardSnapshot>,
+    },
     /// An event for the webhooks of an app, in the order of its channel.
     Webhook(WebhookEvent),
     /// `/usage` was asked for; the answer is `FromBridge::Usage`.
@@ -32,6 +36,8 @@ pub enum FromBridge {
     Scrape { token: u64 },
     /// The body of `/usage`.
     Usage { waiter: Waiter, body: Box<str> },
+    /// The configuration was read again: the keys that reload hold from now on. `Apps` follows.
+    Config(Arc<Config>),
     /// The apps changed: use these from now on.
     Apps(Arc<AppTable>),
     /// The bridge's view of the node's health changed.
@@ -56,6 +62,8 @@ pub struct Health {
     pub backend_failing: bool,
     /// Memory in use is above `http_api.accept_traffic.memory_threshold`.
     pub memory_above_threshold: bool,
+    /// The node is about to stop: readiness is off, connections may stay for `drain.lb_wait_s`.
+    pub draining: bool,
 }
 
 /// One event for the webhooks of an app.
@@ -78,6 +86,38 @@ pub enum WebhookKind {
     ClientEvent(Box<ClientEventOfWebhook>),
     CacheMiss,
     SubscriptionCount { count: u64 },
+}
+
+impl WebhookKind {
+    /// Number of the kind; the bit `1 << column` stands for it in `WebhookInterest`.
+    pub fn column(&self) -> usize {
+        match self {
+            Self::ChannelOccupied => 0,
+            Self::ChannelVacated => 1,
+            Self::MemberAdded { .. } => 2,
+            Self::MemberRemoved { .. } => 3,
+            Self::ClientEvent(_) => 4,
+            Self::CacheMiss => 5,
+            Self::SubscriptionCount { .. } => 6,
+        }
+    }
+}
+
+impl WebhookEvent {
+    /// About the bytes that the event holds while it waits.
+    pub fn approximate_bytes(&self) -> usize {
+        let fixed = 128 + self.channel.len();
+        match &self.kind {
+            WebhookKind::ClientEvent(event) => fixed + event.event.len() + event.data.len(),
+            WebhookKind::MemberAdded { user_id } | WebhookKind::MemberRemoved { user_id } => {
+                fixed + user_id.len()
+            }
+            WebhookKind::ChannelOccupied
+            | WebhookKind::ChannelVacated
+            | WebhookKind::CacheMiss
+            | WebhookKind::SubscriptionCount { .. } => fixed,
+        }
+    }
 }
 
 /// The fields of a `client_event`; `event` and `data` are JSON string tokens with their quotes.

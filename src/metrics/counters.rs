@@ -6,10 +6,16 @@
 
 use shards::application::RuntimeCounters;
 
-use crate::bridge::apps::AppIndex;
+use crate::protocol::app::AppIndex;
 
 /// Columns of `channel_type` labels, in the order of `ChannelKind::metric_column`.
-pub const CHANNEL_TYPES: [&str; 5] = ["public", "private", "presence", "private_encrypted", "cache"];
+pub const CHANNEL_TYPES: [&str; 5] = [
+    "public",
+    "private",
+    "presence",
+    "private_encrypted",
+    "cache",
+];
 
 /// `error_type` labels of `connection_errors_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,8 +62,9 @@ impl ConnectionError {
 }
 
 /// Upper bounds in ms of `broadcast_latency_ms` (buckets E of upstream).
-pub const LATENCY_BUCKETS_MS: [f64; 13] =
-    [0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0];
+pub const LATENCY_BUCKETS_MS: [f64; 13] = [
+    0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0,
+];
 
 /// `recipient_count_bucket` labels: 1–10, 11–100, 101–1000, 1001–10000, more.
 pub const RECIPIENT_BUCKETS: [&str; 5] = ["xs", "sm", "md", "lg", "xl"];
@@ -150,6 +157,49 @@ impl ShardCounters {
 }
 
 impl AppCounters {
+    /// Adds what another shard, or another app, counted.
+    pub fn absorb(&mut self, other: &Self) {
+        self.connected += other.connected;
+        self.new_connections += other.new_connections;
+        self.new_disconnections += other.new_disconnections;
+        absorb_all(&mut self.connection_errors, &other.connection_errors);
+        self.received_bytes += other.received_bytes;
+        self.transmitted_bytes += other.transmitted_bytes;
+        self.messages_received += other.messages_received;
+        self.messages_sent += other.messages_sent;
+        self.http_received_bytes += other.http_received_bytes;
+        self.http_transmitted_bytes += other.http_transmitted_bytes;
+        self.http_calls += other.http_calls;
+        self.client_event_checks += other.client_event_checks;
+        self.client_event_limited += other.client_event_limited;
+        absorb_all(
+            &mut self.channel_subscriptions,
+            &other.channel_subscriptions,
+        );
+        absorb_all(
+            &mut self.channel_unsubscriptions,
+            &other.channel_unsubscriptions,
+        );
+        absorb_all(&mut self.active_channels, &other.active_channels);
+        self.slow_consumer_disconnects += other.slow_consumer_disconnects;
+        absorb_all(&mut self.dropped_frames, &other.dropped_frames);
+        absorb_all(&mut self.dropped_bytes, &other.dropped_bytes);
+        absorb_all(&mut self.limit_denied, &other.limit_denied);
+        for (status, count) in &other.http_errors {
+            match self.http_errors.iter_mut().find(|row| row.0 == *status) {
+                Some(row) => row.1 += count,
+                None => self.http_errors.push((*status, *count)),
+            }
+        }
+        if let Some(theirs) = &other.broadcast_latency {
+            let ours = self.broadcast_latency.get_or_insert_with(Box::default);
+            for (ours, theirs) in ours.iter_mut().flatten().zip(theirs.iter().flatten()) {
+                absorb_all(&mut ours.buckets, &theirs.buckets);
+                ours.sum_ms += theirs.sum_ms;
+            }
+        }
+    }
+
     /// Counts one API answer of `status` >= 400.
     pub fn http_error(&mut self, status: u16) {
         match self.http_errors.iter_mut().find(|row| row.0 == status) {
@@ -162,8 +212,17 @@ impl AppCounters {
 impl Latency {
     /// Records one observation.
     pub fn observe(&mut self, ms: f64) {
-        let bucket = LATENCY_BUCKETS_MS.iter().position(|bound| ms <= *bound).unwrap_or(13);
+        let bucket = LATENCY_BUCKETS_MS
+            .iter()
+            .position(|bound| ms <= *bound)
+            .unwrap_or(13);
         self.buckets[bucket] += 1;
         self.sum_ms += ms;
+    }
+}
+
+fn absorb_all(ours: &mut [u64], theirs: &[u64]) {
+    for (ours, theirs) in ours.iter_mut().zip(theirs) {
+        *ours += theirs;
     }
 }

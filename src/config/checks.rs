@@ -1,0 +1,271 @@
+//! Checks that look at more than one value.
+//!
+//! Owns: conflicts between keys, apps that clash, webhooks that cannot work, demo credentials.
+//! May depend on: `settings`, `error`, `release`.
+//! Invariants: every conflict names both keys, and what would resolve it.
+
+use std::collections::BTreeMap;
+
+use super::app::EventType;
+use super::derive::largest_message_bytes;
+use super::error::{Fault, Report};
+use super::kind::shapes;
+use super::origin::Origin;
+use super::release;
+use super::secret::masked_url;
+use super::settings::{Setting, Settings};
+
+/// What a load was told about the demo app.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Demo {
+    /// Nothing was configured: the demo app runs.
+    pub(super) is_on: bool,
+    /// `--allow-demo-app`.
+    pub(super) is_allowed: bool,
+}
+
+pub(super) fn check(settings: &Settings, demo: Demo, report: &mut Report) {
+    release::check(settings, report);
+    numbers(settings, report);
+    apps(settings, report);
+    demo_credentials(settings, demo, report);
+    for app in settings.records(APPS) {
+        unset_limits(app, settings, report);
+        for webhook in app.records("webhooks") {
+            check_webhook(webhook, report);
+        }
+    }
+}
+
+fn numbers(settings: &Settings, report: &mut Report) {
+    let mut conflict = |path: &str, text: String| {
+        report.error(settings.origin(path), path, Fault::Conflict(text));
+    };
+    let (lease, heartbeat) = (
+        settings.u64("cluster.lease_ms"),
+        settings.u64("cluster.heartbeat_ms"),
+    );
+    if lease < heartbeat.saturating_mul(3) {
+        let text = format!("{lease} is less than three times cluster.heartbeat_ms = {heartbeat}");
+        conflict("cluster.lease_ms", text);
+    }
+    let (least, most) = (
+        settings.u64("database_pooling.min"),
+        settings.u64("database_pooling.max"),
+    );
+    if least > most {
+        let text = format!("{least} is more than database_pooling.max = {most}");
+        conflict("database_pooling.min", text);
+    }
+    for (min, max) in [
+        ("database.mysql.pool_min", "database.mysql.pool_max"),
+        ("database.postgres.pool_min", "database.postgres.pool_max"),
+    ] {
+        let least = settings.optional_u32(min).map_or(0, u64::from);
+        let most = settings.optional_u32(max).map_or(u64::MAX, u64::from);
+        if least > most {
+            conflict(min, format!("{least} is more than {max} = {most}"));
+        }
+    }
+    if let Setting::Whole(buffers) = settings.setting("net.recv_buffers")
+        && !buffers.is_power_of_two()
+    {
+        conflict(
+            "net.recv_buffers",
+            format!("{buffers} is not a power of two"),
+        );
+    }
+    let (queue, largest) = (
+        settings.u64("net.send_queue_bytes"),
+        largest_message_bytes(settings),
+    );
+    if queue < largest.saturating_mul(2) {
+        let text = format!("{queue} is less than twice the largest message, {largest} bytes");
+        conflict("net.send_queue_bytes", text);
+    }
+    let (first, most) = (
+        settings.u64("webhooks.retry.backoff_ms"),
+        settings.u64("webhooks.retry.backoff_max_ms"),
+    );
+    if first > most {
+        let text = format!("{first} is more than webhooks.retry.backoff_max_ms = {most}");
+        conflict("webhooks.retry.backoff_ms", text);
+    }
+    let (port, metrics) = (settings.u64("port"), settings.u64("metrics.port"));
+    if settings.flag("metrics.enabled") && port == metrics && port != 0 {
+        conflict(
+            "metrics.port",
+            format!("{metrics} is the server's own port"),
+        );
+    }
+}
+
+fn apps(settings: &Settings, report: &mut Report) {
+    let apps = settings.records(APPS);
+    if apps.is_empty() && settings.text("app_manager.driver") == "memory" {
+        let text = "lists no app: every connection will get 4001, and /up says 503".to_owned();
+        report.warn(settings.origin(APPS), APPS, text);
+    }
+    for member in ["id", "key"] {
+        let mut owners: BTreeMap<&str, &Settings> = BTreeMap::new();
+        for app in apps {
+            // A wrong value was reported already.
+            let Setting::Text(name) = app.setting(member) else {
+                continue;
+            };
+            if let Some(first) = owners.insert(name, app) {
+                let place = first.origin(member).place();
+                let place = place.map_or_else(String::new, |place| format!(" ({place})"));
+                let text = format!("{name:?} is already that of another app{place}");
+                report.error(app.origin(member), app.name(member), Fault::Conflict(text));
+            }
+        }
+    }
+    for app in apps {
+        let has_secrets = matches!(app.setting("secrets"), Setting::Secrets(s) if !s.is_empty());
+        if app.is_null("secret") && !has_secrets {
+            report.error(&app.origin, app.name("secret"), Fault::Missing);
+        }
+    }
+}
+
+/// The demo credentials are public: anybody could publish to whoever connects.
+fn demo_credentials(settings: &Settings, demo: Demo, report: &mut Report) {
+    let is_demo = |app: &&Settings| {
+        let secret =
+            matches!(app.setting("secret"), Setting::Secret(s) if s.expose() == DEMO_SECRET);
+        secret && *app.setting("key") == Setting::Text(DEMO_KEY.to_owned())
+    };
+    let Some(app) = settings.records(APPS).iter().find(is_demo) else {
+        return;
+    };
+    if settings.text("mode") != "production" {
+        return;
+    }
+    let origin = app.origin("secret");
+    let hosts = settings.text("host");
+    if hosts.split(',').map(str::trim).all(is_loopback) {
+        let text = "the demo app's credentials are public; \
+                    here they are reachable from this host only";
+        if !demo.is_on {
+            report.warn(origin, app.name("secret"), text.to_owned());
+        }
+    } else if !demo.is_allowed {
+        let text = format!(
+            "the demo app's credentials are public, and {hosts} can be reached from outside; \
+             choose a key and a secret of your own, or pass --allow-demo-app"
+        );
+        report.error(origin, app.name("secret"), Fault::Conflict(text));
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host
+        .trim_start_matches('[')
+        .trim_end_matches(']')
+        .parse::<std::net::IpAddr>();
+    address.map_or(host.eq_ignore_ascii_case("localhost"), |address| {
+        address.is_loopback()
+    })
+}
+
+/// Upstream had no such limits: say which ones now hold although nobody asked for them.
+fn unset_limits(app: &Settings, settings: &Settings, report: &mut Report) {
+    if settings.text("limits_mode") != "pusher" {
+        return;
+    }
+    let is_new = |path: &&str| *app.origin(path) == Origin::Default;
+    let limits = NEW_LIMITS.iter().copied().filter(is_new);
+    let limits: Vec<String> = limits
+        .map(|path| match app.setting(path) {
+            Setting::Bytes(bytes) => format!("{path} = {}", super::kind::kilobytes(*bytes)),
+            Setting::Whole(number) => format!("{path} = {number}"),
+            other => panic!("{path} is a number, not {other:?}"),
+        })
+        .collect();
+    if limits.is_empty() || app.origin == Origin::Default {
+        return;
+    }
+    let text = format!(
+        "not set, so the protocol's limits hold: {}; Sockudo 2.9 had none \
+         (limits_mode = \"upstream\" lifts them)",
+        limits.join(", ")
+    );
+    let name = app.prefix.trim_end_matches('.');
+    report.note(&app.origin, name, text);
+}
+
+fn check_webhook(webhook: &Settings, report: &mut Report) {
+    let lambda = ["lambda.function_name", "lambda_function"];
+    let lambda = lambda.into_iter().find(|path| !webhook.is_null(path));
+    match (webhook.setting("url"), lambda) {
+        (Setting::Url(url), lambda) => {
+            if !(shapes::HTTP_URL.fits)(url.expose()) {
+                let shown = format!("{:?}", masked_url(url.expose()));
+                let wanted = shapes::HTTP_URL.wanted.to_owned();
+                let fault = Fault::Value { shown, wanted };
+                report.error(webhook.origin("url"), webhook.name("url"), fault);
+            }
+            if let Some(path) = lambda {
+                let text = "has no effect beside `url`".to_owned();
+                report.warn(webhook.origin(path), webhook.name(path), text);
+            }
+        }
+        (_, Some(path)) => {
+            let shown = "a Lambda function".to_owned();
+            let fault = Fault::NotInThisRelease {
+                shown,
+                available: release::LAMBDA_AVAILABLE,
+            };
+            report.error(webhook.origin(path), webhook.name(path), fault);
+        }
+        (_, None) => report.error(&webhook.origin, webhook.name("url"), Fault::Missing),
+    }
+    if let Setting::Texts(names) = webhook.setting("event_types") {
+        let unknown = names.iter().filter(|name| EventType::parse(name).is_none());
+        for name in unknown {
+            let nearest =
+                super::suggest::nearest(name, EventType::ALL.into_iter().map(EventType::as_str));
+            let hint = nearest.map_or_else(String::new, |name| format!("; did you mean {name}?"));
+            let text = format!("there is no event {name:?}{hint}");
+            report.warn(
+                webhook.origin("event_types"),
+                webhook.name("event_types"),
+                text,
+            );
+        }
+    }
+    for (name, value) in webhook.headers("headers") {
+        let lower = name.to_ascii_lowercase();
+        let is_ours = OUR_HEADERS.contains(&lower.as_str()) || lower.starts_with("x-pusher-");
+        let is_printable = value.expose().chars().all(|c| !c.is_control() || c == '\t');
+        let wrong = if is_ours {
+            "is set by the server itself"
+        } else if !(shapes::TOKEN.fits)(&name) {
+            "is no header name"
+        } else if !is_printable {
+            "has a value that no header can have"
+        } else {
+            continue;
+        };
+        let fault = Fault::Conflict(format!("{name:?} {wrong}"));
+        report.error(webhook.origin("headers"), webhook.name("headers"), fault);
+    }
+}
+
+pub(super) const APPS: &str = "app_manager.array.apps";
+pub(super) const DEMO_ID: &str = "app-id";
+pub(super) const DEMO_KEY: &str = "app-key";
+pub(super) const DEMO_SECRET: &str = "app-secret";
+
+/// Limits that upstream left off where the app did not set them.
+const NEW_LIMITS: &[&str] = &[
+    "max_client_events_per_second",
+    "max_presence_members_per_channel",
+    "max_presence_member_size_in_kb",
+    "max_event_channels_at_once",
+    "max_event_payload_in_kb",
+    "max_event_batch_size",
+];
+
+const OUR_HEADERS: &[&str] = &["content-type", "content-length", "host"];

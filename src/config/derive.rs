@@ -1,0 +1,193 @@
+//! Values that follow from other values where nobody set them.
+//!
+//! Owns: those rules; they run after settling and before the checks.
+//! May depend on: `settings`.
+//! Invariants: a value that somebody set stays; what follows from another key has its origin.
+
+use super::error::Report;
+use super::kind::{UNLIMITED, shapes};
+use super::origin::Origin;
+use super::settings::{Setting, Settings};
+
+/// Fills in what follows. `demo`: nothing was configured at all.
+pub(super) fn derive(settings: &mut Settings, demo: bool, report: &mut Report) {
+    if demo {
+        for path in ["host", "metrics.host"] {
+            if !settings.is_explicit(path) {
+                settings.derive(path, Setting::Text("127.0.0.1".to_owned()));
+            }
+        }
+    }
+    follow(
+        settings,
+        "drain.deadline_s",
+        "shutdown_grace_period",
+        |seconds| seconds.min(86_400),
+    );
+    follow(
+        settings,
+        "admission.accept_burst",
+        "admission.accept_rate_per_s",
+        |rate| rate,
+    );
+    follow(
+        settings,
+        "app_manager.negative_ttl",
+        "app_manager.cache.ttl",
+        |ttl| ttl.min(NEGATIVE_TTL_MAX_S),
+    );
+    if settings.flag("debug") && !settings.is_explicit("logging.level") {
+        settings.derive("logging.level", Setting::Text(DEBUG_FILTER.to_owned()));
+    }
+    websocket_rate_limit(settings);
+    node_id(settings, report);
+    cluster_timing(settings, report);
+    redis(settings);
+    send_queue(settings, report);
+}
+
+/// Where `path` is unset, it takes the value of `from`, and its origin.
+fn follow(settings: &mut Settings, path: &'static str, from: &str, value: fn(u64) -> u64) {
+    if settings.is_null(path) {
+        let number = value(settings.u64(from));
+        let origin = settings.origin(from).clone();
+        settings.put(path, Setting::Whole(number), origin);
+    }
+}
+
+/// One of the two turns the limit on, the other then has its usual value.
+fn websocket_rate_limit(settings: &mut Settings) {
+    let number = "rate_limiter.websocket_rate_limit.max_requests";
+    let window = "rate_limiter.websocket_rate_limit.window_seconds";
+    match (settings.is_null(number), settings.is_null(window)) {
+        (true, false) => settings.derive(number, Setting::Whole(20)),
+        (false, true) => settings.derive(window, Setting::Whole(60)),
+        (true, true) | (false, false) => {}
+    }
+}
+
+fn node_id(settings: &mut Settings, report: &mut Report) {
+    let Some(process_id) = settings.optional_text("instance.process_id") else {
+        return;
+    };
+    let origin = settings.origin("instance.process_id").clone();
+    if process_id == SHIPPED_PROCESS_ID {
+        let text = format!("{process_id:?} is what every container ships with: not used as a name");
+        report.note(&origin, "instance.process_id", text);
+    } else if settings.is_null("cluster.node_id") {
+        if (shapes::NODE_ID.fits)(&process_id) {
+            settings.put("cluster.node_id", Setting::Text(process_id), origin);
+        } else {
+            let text = format!(
+                "not used as cluster.node_id: not {}",
+                shapes::NODE_ID.wanted
+            );
+            report.warn(&origin, "instance.process_id", text);
+        }
+    }
+}
+
+/// Upstream's keys feed ours, and a lone value draws the other one with it, so that an
+/// installation that set one of two stays valid.
+fn cluster_timing(settings: &mut Settings, report: &mut Report) {
+    for (path, from) in [
+        (
+            "cluster.heartbeat_ms",
+            "adapter.cluster_health.heartbeat_interval_ms",
+        ),
+        ("cluster.lease_ms", "adapter.cluster_health.node_timeout_ms"),
+    ] {
+        if settings.is_null(from) {
+            let default = if path == "cluster.lease_ms" {
+                30_000
+            } else {
+                10_000
+            };
+            settings.derive(from, Setting::Whole(default));
+        } else if !settings.is_explicit(path) {
+            let (setting, origin) = (
+                settings.setting(from).clone(),
+                settings.origin(from).clone(),
+            );
+            settings.put(path, setting, origin);
+        }
+    }
+    let (lease, heartbeat) = (
+        settings.u64("cluster.lease_ms"),
+        settings.u64("cluster.heartbeat_ms"),
+    );
+    match (
+        settings.is_explicit("cluster.lease_ms"),
+        settings.is_explicit("cluster.heartbeat_ms"),
+    ) {
+        (false, true) => {
+            settings.derive("cluster.lease_ms", Setting::Whole(lease.max(heartbeat * 3)));
+        }
+        (true, false) => {
+            settings.derive(
+                "cluster.heartbeat_ms",
+                Setting::Whole(heartbeat.min(lease / 3).max(1)),
+            );
+        }
+        (false, false) | (true, true) => {}
+    }
+    let enabled = "adapter.cluster_health.enabled";
+    if !settings.flag(enabled) {
+        let text = "has no effect: a cluster cannot do without leases".to_owned();
+        report.warn(&settings.origin(enabled).clone(), enabled, text);
+    }
+}
+
+/// `cluster_mode`, and prefixes that are null.
+fn redis(settings: &mut Settings) {
+    for (driver, cluster_mode) in [
+        ("adapter.driver", "adapter.redis.cluster_mode"),
+        ("cache.driver", "cache.redis.cluster_mode"),
+        ("queue.driver", "queue.redis.cluster_mode"),
+        ("rate_limiter.driver", "rate_limiter.redis.cluster_mode"),
+    ] {
+        if settings.text(driver) == "redis" && settings.flag(cluster_mode) {
+            settings.derive(driver, Setting::Text("redis-cluster".to_owned()));
+        }
+    }
+    let key_prefix = settings.text("database.redis.key_prefix").to_owned();
+    for (path, component) in [
+        ("cache.redis.prefix", "cache:"),
+        ("queue.redis.prefix", "queue:"),
+        ("queue.redis_cluster.prefix", "queue:"),
+        ("rate_limiter.redis.prefix", "rl_http:"),
+    ] {
+        if settings.is_null(path) {
+            settings.derive(path, Setting::Text(format!("{key_prefix}{component}")));
+        }
+    }
+}
+
+fn send_queue(settings: &mut Settings, report: &mut Report) {
+    let path = "net.send_queue_bytes";
+    let wanted = largest_message_bytes(settings)
+        .saturating_mul(2)
+        .min(SEND_QUEUE_BYTES_MAX);
+    if !settings.is_explicit(path) && settings.u64(path) < wanted {
+        settings.derive(path, Setting::Whole(wanted));
+        let text = format!("raised to {wanted}, twice the largest message");
+        report.note(&Origin::Default, path, text);
+    }
+}
+
+/// The largest message that a connection may be sent, as far as limits say.
+pub(super) fn largest_message_bytes(settings: &Settings) -> u64 {
+    let apps = settings.records("app_manager.array.apps").iter();
+    let payloads = apps.map(|app| app.u64("max_event_payload_in_kb"));
+    let payloads = payloads.filter(|bytes| *bytes != UNLIMITED);
+    payloads
+        .chain([settings.u64("websocket.max_payload_kb")])
+        .max()
+        .unwrap_or(0)
+}
+
+const DEBUG_FILTER: &str = "info,sockudo=debug";
+const NEGATIVE_TTL_MAX_S: u64 = 10;
+const SEND_QUEUE_BYTES_MAX: u64 = 1 << 30;
+/// `instance.process_id` of the file in upstream's container image.
+const SHIPPED_PROCESS_ID: &str = "sockudo-docker-1";

@@ -1,0 +1,433 @@
+//! The environment: which variables set which keys, and which ones set nothing.
+//!
+//! Owns: the variables given to a load, the two general forms `SOCKUDO__A__B` and `SOCKUDO_A_B`,
+//! and the list of variables that are documented somewhere but unused.
+//! May depend on: `keys`, `read`.
+//! Invariants: the process's environment is never read here; it comes as an argument.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::dotenv;
+use super::error::{Fault, Report};
+use super::keys::{APP, Converted, Key, SERVER, Status, TRANSLATIONS, Table, TranslationRank};
+use super::origin::Origin;
+use super::read::{Assignment, Rank};
+use super::suggest;
+use super::tree::Node;
+
+/// The variables of one load: the environment over the `--env-file`.
+#[derive(Debug, Default)]
+pub(super) struct Variables(BTreeMap<String, Variable>);
+
+#[derive(Debug)]
+struct Variable {
+    value: String,
+    origin: Origin,
+}
+
+impl Variables {
+    pub(super) fn new(environment: &BTreeMap<String, String>) -> Self {
+        let variable = |(name, value): (&String, &String)| {
+            let origin = Origin::Env {
+                name: Arc::from(name.as_str()),
+            };
+            (
+                name.clone(),
+                Variable {
+                    value: value.clone(),
+                    origin,
+                },
+            )
+        };
+        Self(environment.iter().map(variable).collect())
+    }
+
+    /// Adds the lines of an `--env-file` below what is there.
+    pub(super) fn add_file(&mut self, path: &Arc<str>, lines: Vec<dotenv::Line>) {
+        let mut from_file = BTreeMap::new();
+        for dotenv::Line { name, value, line } in lines {
+            let origin = Origin::EnvFile {
+                name: Arc::from(name.as_str()),
+                path: Arc::clone(path),
+                line,
+            };
+            // In the file itself the last line of a name holds.
+            from_file.insert(name, Variable { value, origin });
+        }
+        for (name, variable) in from_file {
+            self.0.entry(name).or_insert(variable);
+        }
+    }
+
+    pub(super) fn value(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(|variable| variable.value.as_str())
+    }
+
+    pub(super) fn origin(&self, name: &str) -> Option<&Origin> {
+        self.0.get(name).map(|variable| &variable.origin)
+    }
+
+    /// A name with a value that is not empty.
+    pub(super) fn is_set(&self, name: &str) -> bool {
+        self.value(name)
+            .is_some_and(|value| !value.trim().is_empty())
+    }
+
+    #[cfg(test)]
+    pub(super) fn of(variables: &[(&str, &str)]) -> Self {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        Self::new(&variables.iter().map(owned).collect())
+    }
+}
+
+/// What the variables say about the server's keys.
+pub(super) fn server_assignments(variables: &Variables, report: &mut Report) -> Vec<Assignment> {
+    let mut assignments = Vec::new();
+    for key in SERVER.iter() {
+        for name in key.fallback_env {
+            push(
+                &mut assignments,
+                key,
+                name,
+                Rank::Fallback,
+                variables,
+                report,
+            );
+        }
+        for (index, name) in names(key).iter().enumerate() {
+            push(
+                &mut assignments,
+                key,
+                name,
+                Rank::Env(index),
+                variables,
+                report,
+            );
+        }
+    }
+    for alias in SERVER.aliases {
+        for name in [short_form(alias.path), general_form(alias.path)] {
+            let key = SERVER.find(alias.to);
+            let key = key.unwrap_or_else(|| panic!("{} is a key", alias.to));
+            if names(key).contains(&name) {
+                continue;
+            }
+            translate(
+                &mut assignments,
+                key,
+                &name,
+                Rank::EnvTranslated,
+                alias.convert,
+                variables,
+                report,
+            );
+        }
+    }
+    for translation in TRANSLATIONS {
+        let key = SERVER.find(translation.to);
+        let key = key.unwrap_or_else(|| panic!("{} is a key", translation.to));
+        let rank = match translation.rank {
+            TranslationRank::Low => Rank::EnvTranslated,
+            TranslationRank::Top => Rank::EnvTop,
+        };
+        translate(
+            &mut assignments,
+            key,
+            translation.variable,
+            rank,
+            translation.convert,
+            variables,
+            report,
+        );
+    }
+    assignments
+}
+
+/// What the variables say about the app that they make.
+pub(super) fn app_assignments(variables: &Variables, report: &mut Report) -> Vec<Assignment> {
+    let mut assignments = Vec::new();
+    for key in APP.iter() {
+        for (index, name) in app_names(key).iter().enumerate() {
+            push(
+                &mut assignments,
+                key,
+                name,
+                Rank::Env(index),
+                variables,
+                report,
+            );
+        }
+    }
+    assignments
+}
+
+fn push(
+    assignments: &mut Vec<Assignment>,
+    key: &'static Key,
+    name: &str,
+    rank: Rank,
+    variables: &Variables,
+    report: &mut Report,
+) {
+    translate(
+        assignments,
+        key,
+        name,
+        rank,
+        |_| Converted::Same,
+        variables,
+        report,
+    );
+}
+
+fn translate(
+    assignments: &mut Vec<Assignment>,
+    key: &'static Key,
+    name: &str,
+    rank: Rank,
+    convert: fn(&Node) -> Converted,
+    variables: &Variables,
+    report: &mut Report,
+) {
+    let Some(Variable { value, origin }) = variables.0.get(name) else {
+        return;
+    };
+    let given = Node::text(value.clone());
+    let node = match convert(&given) {
+        Converted::Same => given,
+        Converted::Text(text) => Node::text(text),
+        Converted::Nothing => return,
+        Converted::Refused { wanted } => {
+            let fault = Fault::Value {
+                shown: given.shown(),
+                wanted: wanted.to_owned(),
+            };
+            return report.error(origin, key.path, fault);
+        }
+    };
+    if let Status::NoEffect(why) = key.status {
+        report.note(origin, key.path, format!("has no effect: {why}"));
+    }
+    let written = key.path.to_owned();
+    assignments.push(Assignment {
+        key,
+        rank,
+        origin: origin.clone(),
+        written,
+        node,
+    });
+}
+
+/// A key's variables, lowest first: its own, then the short form, then the general form.
+pub(super) fn names(key: &Key) -> Vec<String> {
+    let own = key.env.iter().map(|name| (*name).to_owned());
+    let mut names: Vec<String> = own.collect();
+    for name in [short_form(key.path), general_form(key.path)] {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+/// The variables of an app's key, lowest first.
+pub(super) fn app_names(key: &Key) -> Vec<String> {
+    let mut names = vec![format!("{APP_PREFIX}{}", capitals(key.path, "_"))];
+    names.extend(key.env.iter().map(|name| (*name).to_owned()));
+    names
+}
+
+/// `SOCKUDO_NET_SEND_QUEUE_BYTES`.
+fn short_form(path: &str) -> String {
+    format!("SOCKUDO_{}", capitals(path, "_"))
+}
+
+/// `SOCKUDO__NET__SEND_QUEUE_BYTES`.
+fn general_form(path: &str) -> String {
+    format!("SOCKUDO__{}", capitals(path, "__"))
+}
+
+fn capitals(path: &str, between: &str) -> String {
+    path.to_ascii_uppercase().replace('.', between)
+}
+
+/// Warns of variables that somebody set in vain.
+pub(super) fn warn_of_unused(variables: &Variables, report: &mut Report) {
+    let known: Vec<String> = known_names();
+    for (name, variable) in &variables.0 {
+        if known.iter().any(|known| known == name) || SILENT.iter().any(|p| matches(p, name)) {
+            continue;
+        }
+        if let Some((_, why)) = UNUSED.iter().find(|(pattern, _)| matches(pattern, name)) {
+            if !is_harmless(name, &variable.value) {
+                report.warn(&variable.origin, "", format!("has no effect: {why}"));
+            }
+        } else if name.starts_with("SOCKUDO_") {
+            let nearest = suggest::nearest(name, known.iter().map(String::as_str));
+            let hint = nearest.map_or_else(String::new, |name| format!("; did you mean {name}?"));
+            report.warn(&variable.origin, "", format!("no such variable{hint}"));
+        }
+    }
+}
+
+/// Its value asks for what happens anyway.
+fn is_harmless(name: &str, value: &str) -> bool {
+    match name {
+        "TAG_FILTERING_ENABLED" => !value.trim().eq_ignore_ascii_case("true"),
+        "WEBSOCKET_COMPRESSION" => value.trim().eq_ignore_ascii_case("disabled"),
+        _ => value.trim().is_empty(),
+    }
+}
+
+/// Every variable that has a meaning.
+fn known_names() -> Vec<String> {
+    let all_names = |table: &'static Table, names: fn(&Key) -> Vec<String>| {
+        let own = move |key: &'static Key| {
+            let fallback = key.fallback_env.iter().map(|name| (*name).to_owned());
+            names(key).into_iter().chain(fallback)
+        };
+        table.iter().flat_map(own)
+    };
+    let aliases = SERVER.aliases.iter();
+    let aliases = aliases.flat_map(|alias| [short_form(alias.path), general_form(alias.path)]);
+    let others = TRANSLATIONS.iter().map(|translation| translation.variable);
+    let others = others.chain(SPECIAL).map(str::to_owned);
+    all_names(&SERVER, names)
+        .chain(all_names(&APP, app_names))
+        .chain(aliases)
+        .chain(others)
+        .collect()
+}
+
+/// `LOG_MAX_*` stands for every name that begins so, `*_PORT` for every one that ends so.
+fn matches(pattern: &str, name: &str) -> bool {
+    match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
+        (Some(end), _) => name.ends_with(end),
+        (None, Some(start)) => name.starts_with(start),
+        (None, None) => name == pattern,
+    }
+}
+
+/// Before the name of each variable of the app that variables make.
+pub(super) const APP_PREFIX: &str = "SOCKUDO_DEFAULT_APP_";
+
+/// Variables that are read elsewhere in `config`.
+pub(super) const SPECIAL: [&str; 4] = [
+    "SOCKUDO_CONFIG",
+    "CONFIG_FILE",
+    "SOCKUDO_LOG_DEBUG",
+    "SOCKUDO_LOG_PROD",
+];
+
+const NO_MECHANISM: &str = "there is no such mechanism; nodes find each other over the bus";
+const NOT_READ: &str = "nothing reads it";
+
+/// Documented for upstream, or in its `.env.example`, without a meaning here.
+pub(super) const UNUSED: &[(&str, &str)] = &[
+    ("ADAPTER_ENABLE_SOCKET_COUNTING", "counting is free"),
+    ("TAG_FILTERING_ENABLED", "there is no tag filtering"),
+    (
+        "WEBSOCKET_MAX_MESSAGES",
+        "outboxes are bounded in bytes: SOCKUDO_NET_SEND_QUEUE_BYTES",
+    ),
+    ("WEBSOCKET_WRITE_BUFFER_SIZE", "there is no such buffer"),
+    (
+        "WEBSOCKET_AUTO_PING",
+        "the protocol's own pings are used: ACTIVITY_TIMEOUT",
+    ),
+    (
+        "WEBSOCKET_PING_INTERVAL",
+        "the protocol's own pings are used: ACTIVITY_TIMEOUT",
+    ),
+    (
+        "WEBSOCKET_IDLE_TIMEOUT",
+        "the protocol's own pings are used: ACTIVITY_TIMEOUT",
+    ),
+    ("WEBSOCKET_COMPRESSION", "messages are not compressed"),
+    (
+        "REDIS_CONNECTION_POOL_SIZE",
+        "one connection carries all requests",
+    ),
+    ("CLUSTER_HOSTNAME", NO_MECHANISM),
+    ("CLUSTER_PORT", NO_MECHANISM),
+    ("CLUSTER_CHECK_INTERVAL", NO_MECHANISM),
+    ("CLUSTER_MASTER_TIMEOUT", NO_MECHANISM),
+    ("LOG_FILE_PATH", "logs go to stdout"),
+    ("LOG_MAX_SIZE", "logs go to stdout"),
+    ("LOG_MAX_FILES", "logs go to stdout"),
+    ("JWT_SECRET", NOT_READ),
+    ("TEST_*", NOT_READ),
+    ("HEALTH_CHECK_*", NOT_READ),
+    (
+        "EXTERNAL_MYSQL_URL",
+        "write DATABASE_MYSQL_HOST and its neighbours",
+    ),
+    (
+        "SOCKUDO_SKIP_INLINE_APPS",
+        "write SOCKUDO__APP_MANAGER__SEED",
+    ),
+    (
+        "APP_MANAGER_REGISTER_INLINE_APPS",
+        "write SOCKUDO__APP_MANAGER__SEED",
+    ),
+];
+
+/// Set for Compose, not for the server.
+const SILENT: &[&str] = &["SOCKUDO_MEMORY_*", "SOCKUDO_CPU_*", "SOCKUDO_REPLICAS"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_keys_share_a_general_or_short_form() {
+        let mut owners: BTreeMap<String, &str> = BTreeMap::new();
+        for key in SERVER.iter() {
+            for name in [short_form(key.path), general_form(key.path)] {
+                let other = owners.insert(name.clone(), key.path);
+                assert_eq!(other, None, "{name} sets {} as well", key.path);
+            }
+        }
+        for key in APP.iter() {
+            for name in app_names(key) {
+                assert_eq!(owners.insert(name.clone(), key.path), None, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_variable_set_in_vain_is_named_with_the_nearest_one() {
+        for (name, value, expected) in [
+            (
+                "SOCKUDO_NET_SEND_QUEUE_BITES",
+                "1",
+                Some("did you mean SOCKUDO_NET_SEND_QUEUE_BYTES?"),
+            ),
+            (
+                "SOCKUDO_DEFAULT_APP_KEYS",
+                "1",
+                Some("did you mean SOCKUDO_DEFAULT_APP_KEY?"),
+            ),
+            ("LOG_FILE_PATH", "/x", Some("logs go to stdout")),
+            ("TAG_FILTERING_ENABLED", "true", Some("no tag filtering")),
+            ("TAG_FILTERING_ENABLED", "false", None),
+            ("WEBSOCKET_COMPRESSION", "disabled", None),
+            ("SOCKUDO_MEMORY_LIMIT", "1g", None),
+            ("SOCKUDO_CONFIG", "x", None),
+            ("GRAFANA_PASSWORD", "x", None),
+            ("PATH", "/bin", None),
+        ] {
+            let mut report = Report::default();
+            warn_of_unused(&Variables::of(&[(name, value)]), &mut report);
+            let texts: Vec<String> = report.notices.iter().map(ToString::to_string).collect();
+            match expected {
+                None => assert!(texts.is_empty(), "{name}: {texts:?}"),
+                Some(part) => {
+                    assert_eq!(texts.len(), 1, "{name}");
+                    assert!(texts[0].contains(part), "{name}: {texts:?}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! A text that must not be seen: keys' secrets, passwords, URLs that may carry credentials.
+//!
+//! Owns: the wrapper that prints `***`.
+//! May depend on: nothing.
+//! Invariants: neither `Debug` nor `Display` shows the text; only `expose` gives it out.
+
+use std::fmt;
+
+/// A secret text. Printing it gives `***`; `expose` is the only way to the text itself.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself. A caller hands it to a signature or a login, never to a log or an error.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(MASK)
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(MASK)
+    }
+}
+
+impl From<&str> for Secret {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+/// A URL as it may be shown: user and password, which stand before the last `@` of the authority,
+/// are masked.
+pub fn masked_url(url: &str) -> String {
+    let start = url.find("://").map_or(0, |at| at + "://".len());
+    let (scheme, rest) = url.split_at(start);
+    // A password may itself hold an unescaped slash or `@`: everything before the last `@` goes.
+    match rest.rfind('@') {
+        Some(at) => format!("{scheme}{MASK}{}", &rest[at..]),
+        None => url.to_owned(),
+    }
+}
+
+/// What is shown in place of a secret.
+pub const MASK: &str = "***";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_prints_as_three_stars() {
+        let secret = Secret::new("hunter2");
+        assert_eq!(format!("{secret} {secret:?}"), "*** ***");
+        assert_eq!(secret.expose(), "hunter2");
+    }
+
+    #[test]
+    fn a_url_loses_its_user_and_password_only() {
+        for (url, shown) in [
+            ("redis://h:6379", "redis://h:6379"),
+            ("redis://u:p@h:6379/1", "redis://***@h:6379/1"),
+            ("nats://u:p/q@r@h", "nats://***@h"),
+            ("u:p@h", "***@h"),
+        ] {
+            assert_eq!(masked_url(url), shown, "{url}");
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! The tree that a configuration file, or a text in a variable, is read into.
+//!
+//! Owns: values with the line they stand in, before anyone knows what they mean.
+//! May depend on: nothing.
+//! Invariants: a number keeps its digits as written, so that no precision is lost before its key
+//! says what it is; an object's names are unique as written.
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Node {
+    pub(super) value: Value,
+    pub(super) line: u32,
+    /// The text as it stood before `${VAR}` was replaced. Errors show this: a variable's value may
+    /// be a secret that landed in the wrong key.
+    pub(super) written: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Value {
+    Null,
+    Flag(bool),
+    Number(String),
+    Text(String),
+    List(Vec<Node>),
+    Object(Vec<Member>),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Member {
+    pub(super) name: String,
+    pub(super) line: u32,
+    pub(super) node: Node,
+}
+
+impl Node {
+    pub(super) fn new(value: Value, line: u32) -> Self {
+        Self {
+            value,
+            line,
+            written: None,
+        }
+    }
+
+    pub(super) fn text(text: impl Into<String>) -> Self {
+        Self::new(Value::Text(text.into()), 1)
+    }
+
+    /// The value as an error shows it: short, quoted when it is a text.
+    pub(super) fn shown(&self) -> String {
+        if let Some(written) = &self.written {
+            return quoted(written);
+        }
+        match &self.value {
+            Value::Null => "null".to_owned(),
+            Value::Flag(flag) => flag.to_string(),
+            Value::Number(digits) => shortened(digits),
+            Value::Text(text) => quoted(text),
+            Value::List(_) => "a list".to_owned(),
+            Value::Object(_) => "an object".to_owned(),
+        }
+    }
+}
+
+/// The number of the line that holds byte `at`, from 1.
+pub(super) fn line_of(text: &str, at: usize) -> u32 {
+    let breaks = text
+        .as_bytes()
+        .iter()
+        .take(at)
+        .filter(|&&byte| byte == b'\n')
+        .count();
+    u32::try_from(breaks).map_or(u32::MAX, |breaks| breaks.saturating_add(1))
+}
+
+fn quoted(text: &str) -> String {
+    format!("{:?}", shortened(text))
+}
+
+fn shortened(text: &str) -> String {
+    if text.chars().count() <= SHOWN_CHARS_MAX {
+        return text.to_owned();
+    }
+    text.chars()
+        .take(SHOWN_CHARS_MAX)
+        .chain(['\u{2026}'])
+        .collect()
+}
+
+/// Longest piece of a wrong value that an error repeats.
+const SHOWN_CHARS_MAX: usize = 60;
