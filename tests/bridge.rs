@@ -275,6 +275,8 @@ fn raise(signal: libc::c_int) {
 #[derive(Default)]
 struct Echo {
     slots: Vec<Slot>,
+    /// By slot index: bytes after the last line's end.
+    unfinished: BTreeMap<u32, Vec<u8>>,
     counters: ShardCounters,
     is_draining: bool,
 }
@@ -315,12 +317,21 @@ impl Application for Echo {
     }
 
     fn received<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot, bytes: &mut [u8]) {
-        let text = String::from_utf8_lossy(bytes).into_owned();
-        text.lines().for_each(|line| self.command(turn, slot, line));
+        let unfinished = self.unfinished.entry(slot.index).or_default();
+        unfinished.extend_from_slice(bytes);
+        let end = unfinished
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+            .map_or(0, |at| at + 1);
+        let lines: Vec<u8> = unfinished.drain(..end).collect();
+        for line in String::from_utf8_lossy(&lines).lines() {
+            self.command(turn, slot, line);
+        }
     }
 
     fn closed<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot, _: Closed) {
         self.slots.retain(|other| *other != slot);
+        self.unfinished.remove(&slot.index);
         if self.is_draining && self.slots.is_empty() {
             turn.to_bridge(ToBridge::Drained).expect("an empty queue");
         }
