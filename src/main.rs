@@ -9,9 +9,14 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use sockudo::cli::config::{self as command, Answer, EXIT_BAD_CONFIG};
+use sockudo::cli::config::{self as command, Answer};
 use sockudo::cli::{Cli, Command, ConfigCommand, Serve};
-use sockudo::config::{self, reference};
+use sockudo::config::reference;
+use sockudo::serve;
+
+/// The shards' small, short-lived allocations are what it is good at.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -37,16 +42,13 @@ fn main() -> ExitCode {
 }
 
 fn serve(arguments: &Serve, environment: BTreeMap<String, String>) -> ExitCode {
-    match config::load(&arguments.sources(environment)) {
-        Ok(_) => ExitCode::SUCCESS,
-        Err(errors) => {
-            let diagnostics = format!("{errors}\n");
-            print(&Answer {
-                out: String::new(),
-                diagnostics,
-                exit: EXIT_BAD_CONFIG,
-            })
-        }
+    match serve::serve(arguments.sources(environment)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => print(&Answer {
+            out: String::new(),
+            diagnostics: format!("{error}\n"),
+            exit: error.exit_code(),
+        }),
     }
 }
 

@@ -15,6 +15,18 @@ pub struct ShardId(pub u16);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Millis(pub u64);
 
+impl Millis {
+    /// This many milliseconds later.
+    pub const fn plus(self, ms: u64) -> Self {
+        Self(self.0.saturating_add(ms))
+    }
+
+    /// Milliseconds from `earlier` to this; 0 if it is not earlier.
+    pub const fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
 /// A connection on one shard. `generation` tells a reused index from its former owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Slot {
@@ -76,6 +88,10 @@ pub trait Application: Sized + 'static {
     /// A message of another shard arrived.
     fn message<T: TurnOf<Self>>(&mut self, turn: &mut T, from: ShardId, message: Self::Message);
     /// A message of the bridge arrived.
+    #[expect(
+        clippy::wrong_self_convention,
+        reason = "an event, named for its source"
+    )]
     fn from_bridge<T: TurnOf<Self>>(&mut self, turn: &mut T, message: Self::FromBridge);
     /// The slot's one timer fell due (see `Turn::arm_timer`); it is disarmed before the call.
     fn timer<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot);
@@ -157,6 +173,8 @@ pub struct RuntimeCounters {
     pub accepted: u64,
     /// Accepted connections given to another shard.
     pub handed_over: u64,
+    /// Accepts that failed for want of file descriptors or memory; the next try is 100 ms later.
+    pub accept_failures: u64,
     /// Open connections.
     pub connections: u64,
     /// Bytes in all outboxes.

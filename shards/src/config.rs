@@ -1,11 +1,12 @@
 //! What the runtime needs to know before it starts.
 //!
 //! Owns: `Config`, its ranges and defaults.
-//! May depend on: std only.
+//! May depend on: thiserror.
 //! Invariants: a `Config` that `check` accepted can be started on any host whose kernel allows
 //! io_uring.
 
 use std::net::SocketAddr;
+use thiserror::Error;
 
 /// The runtime's settings. `Config::default()` listens on nothing.
 #[derive(Clone, Debug)]
@@ -52,5 +53,100 @@ impl Default for Config {
             bridge_messages_max: 8_192,
             connections_max: 4_000_000,
         }
+    }
+}
+
+/// A setting is out of its range.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("{key} = {value}: must be {allowed}")]
+pub struct ConfigError {
+    /// The field of `Config`.
+    pub key: &'static str,
+    /// Its value.
+    pub value: u64,
+    /// What is allowed.
+    pub allowed: &'static str,
+}
+
+impl Config {
+    /// Checks all ranges.
+    ///
+    /// # Errors
+    /// Names the first setting that is out of its range.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let shards = u64::from(self.shards.unwrap_or(1));
+        let buffers = u64::from(self.recv_buffers);
+        let buffers_ok = self.recv_buffers.is_power_of_two() && (8..=32_768).contains(&buffers);
+        let buffer_bytes = u64::from(self.recv_buffer_bytes);
+        let outbox = u64::from(self.outbox_bytes_max);
+        let mesh = u64::from(self.mesh_messages_max);
+        let bridge = u64::from(self.bridge_messages_max);
+        let rules = [
+            ("shards", shards, (1..=1_024).contains(&shards), "1..=1024"),
+            (
+                "recv_buffers",
+                buffers,
+                buffers_ok,
+                "a power of two in 8..=32768",
+            ),
+            (
+                "recv_buffer_bytes",
+                buffer_bytes,
+                (256..=1_048_576).contains(&buffer_bytes),
+                "256..=1048576",
+            ),
+            (
+                "outbox_bytes_max",
+                outbox,
+                (1_024..=1_073_741_824).contains(&outbox),
+                "1024..=1073741824",
+            ),
+            (
+                "mesh_messages_max",
+                mesh,
+                (1..=16_777_216).contains(&mesh),
+                "1..=16777216",
+            ),
+            (
+                "bridge_messages_max",
+                bridge,
+                (1..=16_777_216).contains(&bridge),
+                "1..=16777216",
+            ),
+        ];
+        match rules.into_iter().find(|(_, _, is_allowed, _)| !is_allowed) {
+            Some((key, value, _, allowed)) => Err(ConfigError {
+                key,
+                value,
+                allowed,
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_out_of_range_are_named_with_what_is_allowed() {
+        assert_eq!(Config::default().check(), Ok(()));
+        let error = Config {
+            recv_buffers: 1_000,
+            ..Config::default()
+        }
+        .check();
+        let error = error.expect_err("not a power of two");
+        assert_eq!(
+            error.to_string(),
+            "recv_buffers = 1000: must be a power of two in 8..=32768"
+        );
+        let error = Config {
+            shards: Some(0),
+            ..Config::default()
+        }
+        .check();
+        assert_eq!(error.expect_err("no shard").key, "shards");
     }
 }

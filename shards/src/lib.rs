@@ -7,6 +7,31 @@
 //! bridge share no mutable memory; nothing here knows what the bytes mean.
 
 pub mod application;
+pub mod bridge;
 pub mod config;
+pub mod error;
+pub mod start;
 
-pub use application::{Application, Closed, Queued, Turn};
+mod buffers;
+mod closing;
+mod connections;
+mod doorbell;
+mod frames;
+mod inbound;
+mod listener;
+mod mesh;
+mod outbound;
+mod ring;
+mod shard;
+mod timers;
+mod topology;
+mod turn;
+
+pub use application::{
+    Application, BridgeFull, Closed, FrameId, Millis, Queued, RuntimeCounters, ShardId, Slot, Turn,
+    TurnOf,
+};
+pub use bridge::{BridgeLink, BridgeSender};
+pub use config::Config;
+pub use error::StartError;
+pub use start::{abort_on_panic, run};

@@ -1,0 +1,268 @@
+//! The link between the shards and the one bridge thread.
+//!
+//! Owns: a pair of bounded queues per shard, and how either side is woken.
+//! May depend on: crossbeam-channel, tokio's `Notify`, `doorbell`, `application`.
+//! Invariants: neither side ever waits for room; messages of one shard keep their order each way;
+//! a side that has news to fetch is awake or about to look.
+
+use crate::{
+    application::{Application, BridgeFull, ShardId},
+    doorbell::Doorbell,
+};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+use tokio::sync::Notify;
+
+/// Messages taken from one shard in one `receive`.
+const RECEIVE_PER_SHARD_MAX: usize = 4_096;
+
+/// What the starting thread tells the shards. Written rarely, read once per turn.
+pub(crate) struct Orders {
+    pub(crate) stop_accepting: AtomicBool,
+    pub(crate) stop: AtomicBool,
+}
+
+/// A shard's end of the link.
+pub(crate) struct ShardLink<A: Application> {
+    to_bridge: Sender<A::ToBridge>,
+    from_bridge: Receiver<A::FromBridge>,
+    news: Arc<Notify>,
+    posted: bool,
+    pub(crate) full: u64,
+}
+
+impl<A: Application> ShardLink<A> {
+    pub(crate) fn post(&mut self, message: A::ToBridge) -> Result<(), BridgeFull<A::ToBridge>> {
+        match self.to_bridge.try_send(message) {
+            Ok(()) => {
+                self.posted = true;
+                Ok(())
+            }
+            Err(refused) => {
+                self.full += 1;
+                Err(BridgeFull(refused.into_inner()))
+            }
+        }
+    }
+
+    pub(crate) fn receive(&self) -> Option<A::FromBridge> {
+        self.from_bridge.try_recv().ok()
+    }
+
+    pub(crate) fn has_incoming(&self) -> bool {
+        !self.from_bridge.is_empty()
+    }
+
+    /// Wakes the bridge if something was posted; once per turn.
+    pub(crate) fn notify(&mut self) {
+        if std::mem::take(&mut self.posted) {
+            self.news.notify_one();
+        }
+    }
+
+    /// Messages waiting: to the bridge, from the bridge.
+    pub(crate) fn depths(&self) -> (u32, u32) {
+        (self.to_bridge.len() as u32, self.from_bridge.len() as u32)
+    }
+}
+
+/// One shard, as the bridge sees it.
+struct Peer<A: Application> {
+    to_shard: Sender<A::FromBridge>,
+    from_shard: Receiver<A::ToBridge>,
+    bell: Arc<Doorbell>,
+    /// Last turn, milliseconds of the node's clock; written at most once per 100 ms.
+    turned_at: Arc<AtomicU64>,
+}
+
+/// What the bridge knows of the node when it starts.
+pub(crate) struct Node {
+    pub(crate) addresses: Vec<SocketAddr>,
+    pub(crate) cores: Vec<Option<usize>>,
+    pub(crate) bridge_core: Option<usize>,
+    pub(crate) orders: Arc<Orders>,
+    pub(crate) started: Instant,
+}
+
+/// Sends to the shards; cheap to clone, for the bridge's own tasks.
+pub struct BridgeSender<A: Application> {
+    peers: Arc<[Peer<A>]>,
+}
+
+impl<A: Application> Clone for BridgeSender<A> {
+    fn clone(&self) -> Self {
+        Self {
+            peers: self.peers.clone(),
+        }
+    }
+}
+
+impl<A: Application> BridgeSender<A> {
+    /// Queues a message and wakes the shard if it is parked.
+    ///
+    /// # Errors
+    /// Gives the message back when the queue is full.
+    ///
+    /// # Panics
+    /// When there is no such shard.
+    pub fn send(
+        &self,
+        to: ShardId,
+        message: A::FromBridge,
+    ) -> Result<(), BridgeFull<A::FromBridge>> {
+        let peer = &self.peers[usize::from(to.0)];
+        match peer.to_shard.try_send(message) {
+            Ok(()) => {
+                peer.bell.ring();
+                Ok(())
+            }
+            Err(refused) => Err(BridgeFull(refused.into_inner())),
+        }
+    }
+}
+
+/// The bridge's end of the link.
+pub struct BridgeLink<A: Application> {
+    sender: BridgeSender<A>,
+    news: Arc<Notify>,
+    node: Node,
+}
+
+impl<A: Application> BridgeLink<A> {
+    /// Number of shards.
+    pub fn shards(&self) -> u16 {
+        self.sender.peers.len() as u16
+    }
+
+    /// Addresses listened on, with the ports really taken, in the order of `Config::listen`.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.node.addresses
+    }
+
+    /// The core of each shard; `None` = not pinned.
+    pub fn cores(&self) -> &[Option<usize>] {
+        &self.node.cores
+    }
+
+    /// The bridge's core; `None` = not pinned.
+    pub fn bridge_core(&self) -> Option<usize> {
+        self.node.bridge_core
+    }
+
+    /// Start of the clock of which `Millis` tells the milliseconds.
+    pub fn started(&self) -> Instant {
+        self.node.started
+    }
+
+    /// Queues a message to a shard and wakes it if it is parked.
+    ///
+    /// # Errors
+    /// Gives the message back when the queue is full.
+    ///
+    /// # Panics
+    /// When there is no such shard.
+    pub fn send(
+        &self,
+        to: ShardId,
+        message: A::FromBridge,
+    ) -> Result<(), BridgeFull<A::FromBridge>> {
+        self.sender.send(to, message)
+    }
+
+    /// A sender of its own, for other tasks of the bridge.
+    pub fn sender(&self) -> BridgeSender<A> {
+        self.sender.clone()
+    }
+
+    /// Waits until a shard has sent something, then takes what all have sent (at most 4 096
+    /// messages of each). Nothing is lost when the future is dropped before it is ready.
+    pub async fn receive(&mut self, into: &mut Vec<(ShardId, A::ToBridge)>) {
+        loop {
+            let before = into.len();
+            let mut is_more = false;
+            for (shard, peer) in self.sender.peers.iter().enumerate() {
+                let shard = ShardId(shard as u16);
+                let messages = peer.from_shard.try_iter().take(RECEIVE_PER_SHARD_MAX);
+                into.extend(messages.map(|message| (shard, message)));
+                is_more |= !peer.from_shard.is_empty();
+            }
+            if is_more {
+                self.news.notify_one();
+            }
+            if into.len() > before {
+                return;
+            }
+            self.news.notified().await;
+        }
+    }
+
+    /// Closes all listeners; connections stay. Takes effect with each shard's next turn.
+    pub fn stop_accepting(&self) {
+        self.node
+            .orders
+            .stop_accepting
+            .store(true, Ordering::SeqCst);
+        self.sender.peers.iter().for_each(|peer| peer.bell.ring());
+    }
+
+    /// When the shard last turned, milliseconds of the node's clock, 100 ms coarse. A shard that
+    /// is parked with nothing to do is well: it counts as turning now.
+    ///
+    /// # Panics
+    /// When there is no such shard.
+    pub fn last_turn_ms(&self, shard: ShardId) -> u64 {
+        let peer = &self.sender.peers[usize::from(shard.0)];
+        if peer.bell.is_parked() {
+            return self.node.started.elapsed().as_millis() as u64;
+        }
+        peer.turned_at.load(Ordering::Relaxed)
+    }
+}
+
+/// Makes both ends, one shard's end per bell.
+pub(crate) fn link<A: Application>(
+    bells: &[Arc<Doorbell>],
+    heartbeats: &[Arc<AtomicU64>],
+    messages_max: usize,
+    node: Node,
+) -> (BridgeLink<A>, Vec<ShardLink<A>>) {
+    let news = Arc::new(Notify::new());
+    let mut shards = Vec::new();
+    let mut peers = Vec::new();
+    for (bell, turned_at) in bells.iter().zip(heartbeats) {
+        let (to_bridge, from_shard) = bounded(messages_max);
+        let (to_shard, from_bridge) = bounded(messages_max);
+        let news = news.clone();
+        shards.push(ShardLink {
+            to_bridge,
+            from_bridge,
+            news,
+            posted: false,
+            full: 0,
+        });
+        let (bell, turned_at) = (bell.clone(), turned_at.clone());
+        peers.push(Peer {
+            to_shard,
+            from_shard,
+            bell,
+            turned_at,
+        });
+    }
+    (
+        BridgeLink {
+            sender: BridgeSender {
+                peers: peers.into(),
+            },
+            news,
+            node,
+        },
+        shards,
+    )
+}

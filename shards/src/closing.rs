@@ -1,0 +1,130 @@
+//! How connections end.
+//!
+//! Owns: the way from `Open` to a free row: flush, linger, last completions, close.
+//! May depend on: `turn` and what it holds. Not on the application.
+//! Invariants: each connection's end is queued for `closed` exactly once; its fd is closed after
+//! its last completion; no peer can hold a row for longer than the two deadlines below.
+
+use crate::{
+    application::{Application, Closed},
+    connections::{Ended, Flag, State},
+    ring::{Kind, Token},
+    turn::RingTurn,
+};
+
+/// For how long a closing connection may take to accept what is queued.
+const FLUSH_MS: u64 = 10_000;
+/// For how long input is discarded after our side was shut down. Closing earlier, with input
+/// unread, would make the kernel send a reset, and that would destroy what the peer has not read.
+const LINGER_MS: u64 = 2_000;
+
+impl<A: Application> RingTurn<A> {
+    /// Ends an open connection when its outbox is empty.
+    pub(crate) fn end_after_flush(&mut self, index: u32) {
+        let until = self.clock.now.plus(FLUSH_MS);
+        self.wheel.arm(index, until);
+        let row = self.connections.row_mut(index);
+        assert!(row.state == State::Open);
+        row.state = State::Flushing;
+        if row.outbox_is_empty() {
+            self.outbox_flushed(index);
+        } else {
+            // A paused connection must be read again: its end and its reset are news.
+            self.arm_recv_if_wanted(index);
+        }
+    }
+
+    /// The last queued byte is with the kernel: shut our side down.
+    pub(crate) fn outbox_flushed(&mut self, index: u32) {
+        let row = self.connections.row_mut(index);
+        assert!(row.state == State::Flushing);
+        assert!(row.outbox_is_empty());
+        // SAFETY: a plain call on a descriptor that the row owns; that it may fail (the peer has
+        // reset the connection) changes nothing for us.
+        unsafe { libc::shutdown(row.fd, libc::SHUT_WR) };
+        if row.is(Flag::PEER_ENDED) {
+            self.end_now(index, Closed::ByUs);
+            return;
+        }
+        row.state = State::Lingering;
+        let until = self.clock.now.plus(LINGER_MS);
+        self.wheel.arm(index, until);
+        self.tell(index, Closed::ByUs);
+        self.arm_recv_if_wanted(index);
+    }
+
+    /// The peer ended its side.
+    pub(crate) fn peer_ended(&mut self, index: u32) {
+        let until = self.clock.now.plus(FLUSH_MS);
+        let row = self.connections.row_mut(index);
+        row.mark(Flag::PEER_ENDED, true);
+        match row.state {
+            // It may still read: what was answered already is delivered.
+            State::Open if !row.outbox_is_empty() => {
+                row.state = State::Flushing;
+                self.wheel.arm(index, until);
+                self.tell(index, Closed::ByPeer);
+            }
+            State::Open | State::Lingering => self.end_now(index, Closed::ByPeer),
+            State::Flushing | State::Ending => {}
+            State::Free => unreachable!("a free row has no receive in flight"),
+        }
+    }
+
+    /// Ends a connection at once, whatever it was doing; harmless when it ends already.
+    pub(crate) fn end_now(&mut self, index: u32, how: Closed) {
+        self.tell(index, how);
+        if self.connections.row(index).state == State::Ending {
+            return;
+        }
+        self.wheel.cancel(index);
+        self.drop_outbox(index);
+        let row = self.connections.row_mut(index);
+        row.state = State::Ending;
+        let generation = row.generation;
+        let in_flight = [(Flag::RECV, Kind::Recv), (Flag::WRITABLE, Kind::Writable)];
+        for (flag, kind) in in_flight {
+            if self.connections.row(index).is(flag) {
+                self.ring.push_cancel(Token::new(kind, index, generation));
+            }
+        }
+        self.free_if_quiet(index);
+    }
+
+    fn drop_outbox(&mut self, index: u32) {
+        let (row, spares) = self.connections.outbox_mut(index);
+        assert!(!row.is(Flag::SEND));
+        while let Some(frame) = row.pop(spares) {
+            self.frames.release(frame);
+        }
+        self.counts.outbox_bytes -= u64::from(row.outbox_bytes);
+        row.outbox_bytes = 0;
+        row.first_sent = 0;
+    }
+
+    /// Queues `closed` for the application, the first time.
+    fn tell(&mut self, index: u32, how: Closed) {
+        if self.connections.end(index) {
+            let slot = self.slot(index);
+            self.ended.push_back(Ended { slot, how });
+        }
+    }
+
+    /// The application has heard that the connection ended.
+    pub(crate) fn told(&mut self, index: u32) {
+        let row = self.connections.row_mut(index);
+        assert!(row.is(Flag::ENDED));
+        assert!(!row.mark(Flag::TOLD, true));
+        self.free_if_quiet(index);
+    }
+
+    /// Frees a row for which nothing more can arrive.
+    pub(crate) fn free_if_quiet(&mut self, index: u32) {
+        let row = self.connections.row(index);
+        if row.state == State::Ending && !row.has_in_flight() && row.is(Flag::TOLD) {
+            let fd = self.connections.remove(index);
+            // SAFETY: the row owned this descriptor; its last operation has completed.
+            unsafe { libc::close(fd) };
+        }
+    }
+}

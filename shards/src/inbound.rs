@@ -1,0 +1,193 @@
+//! Data path. Accepting, receiving, pausing.
+//!
+//! Owns: which accepts and receives are armed, and when they are armed again.
+//! May depend on: `turn` and what it holds. Not on the application.
+//! Invariants: a connection has at most one receive in flight; it has one unless it is paused,
+//! starved of buffers, ended by its peer, or ending.
+
+use crate::{
+    application::{Application, Closed, ShardId, Slot},
+    buffers::GROUP,
+    connections::{Flag, State},
+    ring::{Completion, Kind, Token},
+    timers::TICK_MS,
+    turn::RingTurn,
+};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+
+impl<A: Application> RingTurn<A> {
+    /// Arms the accept of every listener that has none.
+    pub(crate) fn arm_accepts(&mut self) {
+        self.accept_again_at = None;
+        for (index, listener) in self.listeners.iter_mut().enumerate() {
+            if !std::mem::replace(&mut listener.is_armed, true) {
+                let token = Token::new(Kind::Accept, index as u32, 0);
+                self.ring.push_accept(listener.socket.as_raw_fd(), token);
+            }
+        }
+    }
+
+    /// Deals with an accept's completion; returns the connection if it stays here.
+    pub(crate) fn accepted(&mut self, completion: Completion) -> Option<OwnedFd> {
+        let listener = completion.token.index() as usize;
+        if !completion.goes_on() {
+            self.listeners[listener].is_armed = false;
+        }
+        let connection = match completion.result {
+            // SAFETY: the kernel made this descriptor for us; nothing else owns it.
+            fd @ 0.. => Some(unsafe { OwnedFd::from_raw_fd(fd) }),
+            code => {
+                self.accept_failed(-code);
+                None
+            }
+        };
+        if self.is_accepting && self.accept_again_at.is_none() {
+            self.arm_accepts();
+        }
+        let connection = connection?;
+        self.counts.accepted += 1;
+        match self.mesh.lighter_peer(self.connections.open + 1) {
+            Some(peer) => {
+                self.counts.handed_over += 1;
+                self.mesh.hand_over(peer, connection);
+                None
+            }
+            None => Some(connection),
+        }
+    }
+
+    fn accept_failed(&mut self, code: i32) {
+        match code {
+            // A peer that gave up while it waited, or nothing at all: simply go on.
+            libc::ECONNABORTED | libc::EPROTO | libc::EINTR | libc::EAGAIN | libc::ECANCELED => {}
+            // EMFILE, ENFILE, ENOMEM and their like would fail again at once: rest a little.
+            _ => {
+                self.counts.accept_failures += 1;
+                self.accept_again_at = Some(self.clock.now.plus(TICK_MS));
+            }
+        }
+    }
+
+    /// Gives a connection its row and begins to read it.
+    pub(crate) fn adopt(&mut self, connection: OwnedFd) -> Slot {
+        let slot = self.connections.insert(connection.into_raw_fd());
+        self.arm_recv(slot.index);
+        let count = self.connections.open;
+        self.mesh.gossip(count, GOSSIP_STEP);
+        slot
+    }
+
+    fn arm_recv(&mut self, index: u32) {
+        let row = self.connections.row_mut(index);
+        assert!(!row.mark(Flag::RECV, true));
+        let token = Token::new(Kind::Recv, index, row.generation);
+        self.ring.push_recv(row.fd, GROUP, token);
+    }
+
+    /// Arms the receive if this row wants one and has none.
+    pub(crate) fn arm_recv_if_wanted(&mut self, index: u32) {
+        let row = self.connections.row(index);
+        let is_wanted = match row.state {
+            State::Open => !row.is(Flag::PAUSED),
+            State::Flushing | State::Lingering => true,
+            State::Free | State::Ending => false,
+        };
+        let is_held = row.is(Flag::RECV) || row.is(Flag::STARVED) || row.is(Flag::PEER_ENDED);
+        if is_wanted && !is_held {
+            self.arm_recv(index);
+        }
+    }
+
+    pub(crate) fn pause_recv(&mut self, index: u32) {
+        let row = self.connections.row_mut(index);
+        if !row.mark(Flag::PAUSED, true) && row.is(Flag::RECV) {
+            let token = Token::new(Kind::Recv, index, row.generation);
+            self.ring.push_cancel(token);
+        }
+    }
+
+    pub(crate) fn resume_recv(&mut self, index: u32) {
+        // A receive whose cancellation is under way is armed again when that has completed.
+        self.connections.row_mut(index).mark(Flag::PAUSED, false);
+        self.arm_recv_if_wanted(index);
+    }
+
+    /// Deals with what a receive's completion says beside bytes.
+    pub(crate) fn recv_went_on(&mut self, completion: Completion) {
+        let index = completion.token.index();
+        let row = self.connections.row_mut(index);
+        if !completion.goes_on() {
+            row.mark(Flag::RECV, false);
+        }
+        match completion.result {
+            0 => self.peer_ended(index),
+            1.. => {}
+            code => match -code {
+                libc::ENOBUFS => self.starve(index),
+                // We cancelled it ourselves.
+                libc::ECANCELED | libc::EINTR | libc::EAGAIN => {}
+                _ => self.end_now(index, Closed::ByError),
+            },
+        }
+        if self.connections.row(index).state == State::Ending {
+            self.free_if_quiet(index);
+        } else {
+            self.arm_recv_if_wanted(index);
+        }
+    }
+
+    fn starve(&mut self, index: u32) {
+        self.counts.recv_buffers_exhausted += 1;
+        let slot = self.slot(index);
+        if !self.connections.row_mut(index).mark(Flag::STARVED, true) {
+            self.starved.push_back(slot);
+        }
+    }
+
+    /// Arms receives that found no buffer, as far as there are buffers again.
+    pub(crate) fn feed_starved(&mut self) {
+        let mut buffers = u32::from(self.buffers.count()).saturating_sub(self.ring.buffers_reaped);
+        while buffers > 0
+            && let Some(slot) = self.starved.pop_front()
+        {
+            let row = self.connections.row_mut(slot.index);
+            if row.generation == slot.generation {
+                row.mark(Flag::STARVED, false);
+                self.arm_recv_if_wanted(slot.index);
+                buffers -= 1;
+            }
+        }
+    }
+
+    /// Closes the listeners; one whose accept is in flight when that has been cancelled.
+    pub(crate) fn stop_accepting(&mut self) {
+        self.is_accepting = false;
+        self.accept_again_at = None;
+        for index in 0..self.listeners.len() {
+            if self.listeners[index].is_armed {
+                self.ring
+                    .push_cancel(Token::new(Kind::Accept, index as u32, 0));
+            }
+        }
+        self.close_idle_listeners();
+    }
+
+    pub(crate) fn close_idle_listeners(&mut self) {
+        // Accepts name listeners by position: they go all at once or not at all.
+        if !self.is_accepting && self.listeners.iter().all(|listener| !listener.is_armed) {
+            self.listeners.clear();
+        }
+    }
+
+    /// All shards but this one.
+    pub(crate) fn peers(&self) -> impl Iterator<Item = ShardId> + use<A> {
+        let own = self.shard;
+        (0..self.mesh.shards())
+            .map(ShardId)
+            .filter(move |&peer| peer != own)
+    }
+}
+
+/// A count that moved by this much is told to the peers at once, not with the next tick, so that
+/// a burst of accepts is not taken for an imbalance.
+const GOSSIP_STEP: u32 = 16;

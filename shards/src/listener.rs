@@ -1,0 +1,104 @@
+//! Listening sockets: one per shard and address, all on the same port.
+//!
+//! Owns: how a listener is made.
+//! May depend on: socket2, `error`.
+//! Invariants: all shards of a node listen on the same addresses; accepted sockets inherit
+//! `TCP_NODELAY` and keep-alive, so that accepting costs no further system call.
+
+use crate::error::StartError;
+use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
+use std::{io, net::SocketAddr, time::Duration};
+
+/// A listening socket of one shard.
+pub(crate) struct ShardListener {
+    pub(crate) socket: Socket,
+    /// A multishot accept is in flight.
+    pub(crate) is_armed: bool,
+}
+
+/// The listeners of a node.
+pub(crate) struct Listeners {
+    /// Per shard, one per address.
+    pub(crate) per_shard: Vec<Vec<ShardListener>>,
+    /// The addresses with the ports really taken.
+    pub(crate) addresses: Vec<SocketAddr>,
+}
+
+/// Idle time after which the kernel probes a peer.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(120);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Binds every address once per shard.
+pub(crate) fn bind_all(
+    wanted: &[SocketAddr],
+    shards: u16,
+    backlog: u32,
+) -> Result<Listeners, StartError> {
+    let mut per_shard: Vec<Vec<ShardListener>> = (0..shards).map(|_| Vec::new()).collect();
+    let mut addresses = Vec::new();
+    for &address in wanted {
+        let mut taken = address;
+        for listeners in &mut per_shard {
+            let refused = |source| StartError::Bind {
+                address: taken,
+                source,
+            };
+            let socket = bind(taken, backlog).map_err(refused)?;
+            // The first socket may have taken a free port: all others share that one.
+            let bound = socket.local_addr().map_err(refused)?;
+            taken = bound.as_socket().unwrap_or(taken);
+            listeners.push(ShardListener {
+                socket,
+                is_armed: false,
+            });
+        }
+        addresses.push(taken);
+    }
+    Ok(Listeners {
+        per_shard,
+        addresses,
+    })
+}
+
+fn bind(address: SocketAddr, backlog: u32) -> io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    // Blocking on purpose: an io_uring receive on a non-blocking socket would not wait.
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(address.ip() != std::net::Ipv6Addr::UNSPECIFIED)?;
+    }
+    socket.set_tcp_nodelay(true)?;
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE);
+    socket.set_tcp_keepalive(&keepalive.with_interval(KEEPALIVE_INTERVAL))?;
+    socket.bind(&SockAddr::from(address))?;
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn port_zero_becomes_one_port_for_all_shards() {
+        let wanted = ["127.0.0.1:0".parse().expect("an address")];
+        let listeners = bind_all(&wanted, 3, 16).expect("a free port");
+        assert_ne!(listeners.addresses[0].port(), 0);
+        for shard in &listeners.per_shard {
+            let bound = shard[0].socket.local_addr().expect("bound").as_socket();
+            assert_eq!(bound, Some(listeners.addresses[0]));
+        }
+    }
+
+    #[test]
+    fn an_address_that_is_not_ours_is_named_in_the_error() {
+        let wanted = ["192.0.2.1:9".parse().expect("an address")];
+        let error = bind_all(&wanted, 1, 16).err().expect("not our address");
+        assert!(error.to_string().contains("192.0.2.1:9"), "{error}");
+    }
+}

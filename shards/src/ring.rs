@@ -1,0 +1,317 @@
+//! Data path. The net ring: one io_uring per shard that does all socket work.
+//!
+//! Owns: submission and completion queues, the ring's one deadline, the sorting of completions.
+//! May depend on: io-uring, libc.
+//! Invariants: a send's completion is in `sends` before `submit` of its batch returns to a caller
+//! that waits for it (`settle_sends`); all other completions keep their order in `arrived`.
+
+use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue, types};
+use std::{collections::VecDeque, io, os::fd::RawFd, time::Duration};
+
+/// What an operation was, carried in its `user_data`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Accept = 1,
+    Recv = 2,
+    Send = 3,
+    Writable = 4,
+    Cancel = 5,
+    Deadline = 6,
+}
+
+/// `user_data`: kind, low 24 bits of the generation, row (or listener) index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Token(u64);
+
+impl Token {
+    pub(crate) fn new(kind: Kind, index: u32, generation: u32) -> Self {
+        Self((kind as u64) << 56 | u64::from(generation & 0xFF_FFFF) << 32 | u64::from(index))
+    }
+
+    pub(crate) fn kind(self) -> Kind {
+        match self.0 >> 56 {
+            1 => Kind::Accept,
+            2 => Kind::Recv,
+            3 => Kind::Send,
+            4 => Kind::Writable,
+            5 => Kind::Cancel,
+            6 => Kind::Deadline,
+            other => unreachable!("a completion of unknown kind {other}"),
+        }
+    }
+
+    pub(crate) fn index(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// Whether this operation was begun for that generation of its row.
+    pub(crate) fn is_of(self, generation: u32) -> bool {
+        (self.0 >> 32) as u32 & 0xFF_FFFF == generation & 0xFF_FFFF
+    }
+}
+
+/// One completion, copied out of the queue.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Completion {
+    pub(crate) token: Token,
+    pub(crate) result: i32,
+    pub(crate) flags: u32,
+}
+
+impl Completion {
+    /// Whether its multishot operation goes on.
+    pub(crate) fn goes_on(&self) -> bool {
+        cqueue::more(self.flags)
+    }
+
+    /// The receive buffer that it filled.
+    pub(crate) fn buffer(&self) -> Option<u16> {
+        cqueue::buffer_select(self.flags)
+    }
+}
+
+/// One shard's io_uring.
+pub(crate) struct NetRing {
+    ring: IoUring,
+    /// Completions of sends, not looked at yet.
+    pub(crate) sends: Vec<Completion>,
+    /// All other completions, in order.
+    pub(crate) arrived: VecDeque<Completion>,
+    sends_in_flight: u32,
+    /// When the ring's deadline falls, nanoseconds since the shard's start; `None` = not armed.
+    deadline_ns: Option<u64>,
+    /// The kernel reads it when the operation is submitted, which may be after `arm_deadline`.
+    deadline_span: Box<types::Timespec>,
+    /// Receive buffers named by completions that were reaped and not dealt with yet.
+    pub(crate) buffers_reaped: u32,
+    /// Times that the completion queue overflowed.
+    pub(crate) overflows: u64,
+}
+
+/// Submission queue entries: a fan-out to this many connections goes in with one system call.
+const SUBMISSIONS: u32 = 2_048;
+/// Completion queue entries.
+const COMPLETIONS: u32 = 8_192;
+/// Times that a submission is tried again when the kernel is out of memory for requests.
+const SUBMIT_TRIES_MAX: u32 = 10_000;
+
+impl NetRing {
+    /// Makes the ring. The calling thread becomes its only user.
+    pub(crate) fn open() -> io::Result<Self> {
+        let ring = build(SUBMISSIONS, COMPLETIONS)?;
+        Ok(Self {
+            ring,
+            sends: Vec::with_capacity(SUBMISSIONS as usize),
+            arrived: VecDeque::with_capacity(COMPLETIONS as usize),
+            sends_in_flight: 0,
+            deadline_ns: None,
+            deadline_span: Box::new(types::Timespec::new()),
+            buffers_reaped: 0,
+            overflows: 0,
+        })
+    }
+
+    pub(crate) fn raw(&self) -> &IoUring {
+        &self.ring
+    }
+
+    /// Lets the ring write `eventfd` when a completion is due, while notices are on.
+    pub(crate) fn register_eventfd(&self, eventfd: RawFd) -> io::Result<()> {
+        self.ring.submitter().register_eventfd(eventfd)
+    }
+
+    /// Turns the eventfd's notices on (before parking) or off (while turning).
+    pub(crate) fn notice(&mut self, on: bool) {
+        let completions = self.ring.completion();
+        match on {
+            true => completions.enable_eventfd(),
+            false => completions.disable_eventfd(),
+        }
+    }
+
+    /// Queues an operation; it goes to the kernel with the next `submit`, or now if the queue is
+    /// full.
+    pub(crate) fn push(&mut self, entry: &squeue::Entry) {
+        if self.ring.submission().is_full() {
+            self.submit(0);
+        }
+        // SAFETY: what the entry points to stays valid until it is submitted (the deadline's span
+        // is boxed in `self`) or completed (sends: their bytes stay until `settle_sends`); file
+        // descriptors are closed only after the last completion of their operations.
+        let pushed = unsafe { self.ring.submission().push(entry) };
+        assert!(
+            pushed.is_ok(),
+            "the submission queue has room after a submit"
+        );
+    }
+
+    pub(crate) fn push_send(&mut self, fd: RawFd, bytes: *const u8, len: u32, token: Token) {
+        let send = opcode::Send::new(types::Fd(fd), bytes, len)
+            .flags(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+            .build()
+            .user_data(token.0);
+        self.push(&send);
+        self.sends_in_flight += 1;
+    }
+
+    pub(crate) fn push_recv(&mut self, fd: RawFd, group: u16, token: Token) {
+        let recv = opcode::RecvMulti::new(types::Fd(fd), group)
+            .build()
+            .user_data(token.0);
+        self.push(&recv);
+    }
+
+    pub(crate) fn push_accept(&mut self, fd: RawFd, token: Token) {
+        let accept = opcode::AcceptMulti::new(types::Fd(fd))
+            .flags(libc::SOCK_CLOEXEC)
+            .build()
+            .user_data(token.0);
+        self.push(&accept);
+    }
+
+    pub(crate) fn push_writable(&mut self, fd: RawFd, token: Token) {
+        let poll = opcode::PollAdd::new(types::Fd(fd), libc::POLLOUT as u32);
+        self.push(&poll.build().user_data(token.0));
+    }
+
+    pub(crate) fn push_cancel(&mut self, target: Token) {
+        let token = Token::new(Kind::Cancel, target.index(), 0);
+        self.push(
+            &opcode::AsyncCancel::new(target.0)
+                .build()
+                .user_data(token.0),
+        );
+    }
+
+    /// Sees to it that the ring completes something at `at_ns` at the latest.
+    pub(crate) fn arm_deadline(&mut self, now_ns: u64, at_ns: u64) {
+        if self.deadline_ns.is_some_and(|armed| armed <= at_ns) {
+            return;
+        }
+        let span = Duration::from_nanos(at_ns.saturating_sub(now_ns).max(1));
+        *self.deadline_span = types::Timespec::from(span);
+        let token = Token::new(Kind::Deadline, 0, 0);
+        let span: *const types::Timespec = &*self.deadline_span;
+        let entry = if self.deadline_ns.is_some() {
+            let moved = Token::new(Kind::Cancel, 0, 0);
+            opcode::TimeoutUpdate::new(token.0, span)
+                .build()
+                .user_data(moved.0)
+        } else {
+            opcode::Timeout::new(span).build().user_data(token.0)
+        };
+        self.push(&entry);
+        self.deadline_ns = Some(at_ns);
+    }
+
+    /// The deadline's completion was reaped.
+    pub(crate) fn deadline_passed(&mut self) {
+        self.deadline_ns = None;
+    }
+
+    /// True when operations wait to be submitted.
+    pub(crate) fn has_unsubmitted(&mut self) -> bool {
+        !self.ring.submission().is_empty()
+    }
+
+    /// One `enter`: submits what is queued, runs deferred work, reaps what has completed.
+    pub(crate) fn submit(&mut self, wait_for: u32) {
+        for _ in 0..SUBMIT_TRIES_MAX {
+            let queued = self.ring.submission().len();
+            let flags = EnterFlags::GETEVENTS.bits();
+            // SAFETY: no argument is passed; entries are valid by the contract of `push`.
+            let entered = unsafe {
+                self.ring
+                    .submitter()
+                    .enter::<libc::sigset_t>(queued as u32, wait_for, flags, None)
+            };
+            self.reap();
+            match entered {
+                Ok(_) if self.ring.submission().is_empty() => return,
+                Ok(_) => {}
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EINTR | libc::EAGAIN | libc::EBUSY) => {}
+                    _ => panic!("io_uring_enter: {error}"),
+                },
+            }
+        }
+        panic!("io_uring_enter took no submission in {SUBMIT_TRIES_MAX} tries");
+    }
+
+    /// Submits what is queued and returns when every send has completed. Sends do not wait for
+    /// room, so this is one `enter` in all but odd cases.
+    pub(crate) fn settle_sends(&mut self) {
+        self.submit(0);
+        while self.sends_in_flight > 0 {
+            self.submit(1);
+        }
+    }
+
+    fn reap(&mut self) {
+        if self.ring.submission().cq_overflow() {
+            self.overflows += 1;
+        }
+        for entry in self.ring.completion() {
+            let completion = Completion {
+                token: Token(entry.user_data()),
+                result: entry.result(),
+                flags: entry.flags(),
+            };
+            if completion.token.kind() == Kind::Send {
+                self.sends_in_flight -= 1;
+                self.sends.push(completion);
+            } else {
+                self.buffers_reaped += u32::from(cqueue::buffer_select(completion.flags).is_some());
+                self.arrived.push_back(completion);
+            }
+        }
+    }
+}
+
+/// Builds a ring with all the flags we like, without those that this kernel refuses.
+pub(crate) fn build(submissions: u32, completions: u32) -> io::Result<IoUring> {
+    let mut result = Err(io::Error::from_raw_os_error(libc::EINVAL));
+    for (deferred, cooperative) in [(true, true), (true, false), (false, true), (false, false)] {
+        let mut builder = IoUring::builder();
+        builder
+            .setup_clamp()
+            .setup_submit_all()
+            .setup_cqsize(completions);
+        if deferred {
+            builder.setup_single_issuer().setup_defer_taskrun();
+        }
+        if cooperative {
+            builder.setup_coop_taskrun();
+        }
+        result = builder.build(submissions);
+        match &result {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+            _ => break,
+        }
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_gives_back_what_it_was_made_of() {
+        for kind in [
+            Kind::Accept,
+            Kind::Recv,
+            Kind::Send,
+            Kind::Writable,
+            Kind::Deadline,
+        ] {
+            for (index, generation) in [(0, 0), (u32::MAX, 7), (5, 0x1FF_FFFF)] {
+                let token = Token::new(kind, index, generation);
+                assert_eq!(token.kind(), kind);
+                assert_eq!(token.index(), index);
+                assert!(token.is_of(generation));
+                assert!(!token.is_of(generation + 1));
+            }
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! Data path. A shard's loop: turn, and park when there is nothing to do.
+//!
+//! Owns: the order of a turn's steps; the calls of the application; parking; stopping.
+//! May depend on: `turn` and what it holds, glommio.
+//! Invariants: the application is called from here only, one call at a time; a shard parks only
+//! after it has looked at every queue since it said that it would.
+
+use crate::{
+    application::{Application, Millis},
+    bridge::Orders,
+    connections::State,
+    doorbell::Doorbell,
+    mesh::Envelope,
+    ring::{Completion, Kind},
+    timers::TICK_MS,
+    turn::RingTurn,
+};
+use glommio::io::BufferedFile;
+use std::{
+    os::fd::OwnedFd,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+/// Completions dealt with in one turn; the others wait for the next.
+const COMPLETIONS_PER_TURN: usize = 2_048;
+/// Messages taken from one peer, or from the bridge, in one turn.
+const MESSAGES_PER_TURN: usize = 1_024;
+/// Timers fired in one turn.
+const TIMERS_PER_TURN: usize = 4_096;
+/// For how long a stopping shard waits for its last completions.
+const STOP_NS: u64 = 5_000_000_000;
+
+/// One shard: the application and what it runs on.
+pub(crate) struct Shard<A: Application> {
+    application: A,
+    turn: RingTurn<A>,
+    bell: Arc<Doorbell>,
+    orders: Arc<Orders>,
+    heartbeat: Arc<AtomicU64>,
+    /// When this shard began to stop.
+    stopping_since_ns: Option<u64>,
+    busy_poll_ns: u64,
+    last_moved_ns: u64,
+}
+
+impl<A: Application> Shard<A> {
+    pub(crate) fn new(
+        application: A,
+        turn: RingTurn<A>,
+        bell: Arc<Doorbell>,
+        orders: Arc<Orders>,
+        heartbeat: Arc<AtomicU64>,
+        busy_poll_us: u32,
+    ) -> Self {
+        Self {
+            application,
+            turn,
+            bell,
+            orders,
+            heartbeat,
+            stopping_since_ns: None,
+            busy_poll_ns: u64::from(busy_poll_us) * 1_000,
+            last_moved_ns: 0,
+        }
+    }
+
+    /// Tells the application and begins to accept.
+    pub(crate) fn start(&mut self) {
+        self.application.started(&mut self.turn);
+        self.turn.arm_accepts();
+    }
+
+    /// Turns until the shard is told to stop and has stopped.
+    pub(crate) async fn run(mut self, wakes: BufferedFile) {
+        loop {
+            let has_moved = self.take_turn();
+            if self.has_stopped() {
+                break;
+            }
+            if has_moved || self.polls_on() {
+                glommio::yield_if_needed().await;
+            } else if self.may_park() {
+                // Consumes the eventfd's count; what it says is found in the queues.
+                let woken = wakes.read_at(0, 8).await;
+                assert!(woken.is_ok(), "an eventfd can be read: {:?}", woken.err());
+            }
+            self.unpark();
+        }
+        let _ = wakes.close().await;
+    }
+
+    /// One turn. Returns true when there is or may be more to do at once.
+    fn take_turn(&mut self) -> bool {
+        if self.turn.ring.arrived.is_empty() {
+            self.turn.ring.submit(0);
+        }
+        self.begin_turn();
+        let mut has_moved = self.take_completions();
+        has_moved |= self.take_messages();
+        has_moved |= self.take_from_bridge();
+        has_moved |= self.fire_timers();
+        self.tick();
+        has_moved |= self.application.turn_ends(&mut self.turn);
+        has_moved |= self.tell_ended();
+        has_moved |= self.end_turn();
+        self.turn.count_turn();
+        if has_moved {
+            self.last_moved_ns = self.turn.clock.now_ns;
+        }
+        has_moved || !self.turn.ring.arrived.is_empty()
+    }
+
+    fn begin_turn(&mut self) {
+        self.turn.clock.read();
+        let now = self.turn.clock.now;
+        if now.0 >= self.heartbeat.load(Ordering::Relaxed) + TICK_MS {
+            self.heartbeat.store(now.0, Ordering::Relaxed);
+        }
+        if self.turn.is_accepting && self.orders.stop_accepting.load(Ordering::Relaxed) {
+            self.turn.stop_accepting();
+        }
+        if self.stopping_since_ns.is_none() && self.orders.stop.load(Ordering::Relaxed) {
+            self.stopping_since_ns = Some(self.turn.clock.now_ns);
+            self.turn.stop_accepting();
+            self.end_all();
+        }
+        if self.turn.accept_again_at.is_some_and(|at| at <= now) {
+            self.turn.arm_accepts();
+        }
+    }
+
+    /// Publishes, sends, wakes. Returns true if anything was moved.
+    fn end_turn(&mut self) -> bool {
+        let turn = &mut self.turn;
+        let mut has_moved = turn.mesh.deliver_spilled();
+        turn.mesh.balance_holds();
+        turn.mesh.ring_peers();
+        turn.link.notify();
+        turn.count_holding();
+        turn.buffers.publish();
+        if !turn.mesh.holds_reading() {
+            turn.feed_starved();
+            has_moved |= !turn.held.is_empty();
+        }
+        has_moved |= turn.flush();
+        turn.frames.end_turn();
+        has_moved | !turn.dirty.is_empty() | !turn.ended.is_empty()
+    }
+
+    fn take_completions(&mut self) -> bool {
+        let mut left = COMPLETIONS_PER_TURN;
+        while left > 0
+            && !self.turn.mesh.holds_reading()
+            && let Some(completion) = self.turn.held.pop_front()
+        {
+            self.received(completion);
+            left -= 1;
+        }
+        let count = self.turn.ring.arrived.len().min(left);
+        for _ in 0..count {
+            let Some(completion) = self.turn.ring.arrived.pop_front() else {
+                break;
+            };
+            // Behind others that are kept back, a receive is kept back too: order per connection.
+            let is_held = self.turn.mesh.holds_reading() || !self.turn.held.is_empty();
+            match completion.token.kind() {
+                Kind::Recv if is_held => self.turn.held.push_back(completion),
+                Kind::Recv => self.received(completion),
+                Kind::Accept => self.accepted(completion),
+                Kind::Writable => self.turn.has_room(completion),
+                Kind::Deadline => self.turn.ring.deadline_passed(),
+                Kind::Cancel => {}
+                Kind::Send => unreachable!("sends are reaped by the flush that began them"),
+            }
+        }
+        self.tell_ended();
+        left < COMPLETIONS_PER_TURN || count > 0
+    }
+
+    fn received(&mut self, completion: Completion) {
+        let index = completion.token.index();
+        let slot = self.turn.slot(index);
+        assert!(completion.token.is_of(slot.generation));
+        if let Some(buffer) = completion.buffer() {
+            self.turn.ring.buffers_reaped -= 1;
+            let mut filled = self
+                .turn
+                .buffers
+                .take(buffer, completion.result.max(0) as usize);
+            if completion.result > 0 && self.turn.connections.row(index).state == State::Open {
+                self.application
+                    .received(&mut self.turn, slot, filled.bytes());
+            }
+            self.turn.buffers.give_back(filled);
+        }
+        self.turn.recv_went_on(completion);
+    }
+
+    fn accepted(&mut self, completion: Completion) {
+        if let Some(connection) = self.turn.accepted(completion) {
+            self.adopt(connection);
+        }
+        self.turn.close_idle_listeners();
+    }
+
+    fn adopt(&mut self, connection: OwnedFd) {
+        if self.stopping_since_ns.is_some() {
+            return;
+        }
+        let peer = socket2::SockRef::from(&connection).peer_addr().ok();
+        let slot = self.turn.adopt(connection);
+        let peer = peer.and_then(|address| address.as_socket());
+        self.application.accepted(&mut self.turn, slot, peer);
+    }
+
+    fn take_messages(&mut self) -> bool {
+        let mut has_moved = false;
+        for from in self.turn.peers() {
+            let mut taken = 0;
+            while taken < MESSAGES_PER_TURN
+                && let Some(envelope) = self.turn.mesh.receive(from)
+            {
+                taken += 1;
+                match envelope {
+                    Envelope::Message(message) => {
+                        self.application.message(&mut self.turn, from, message);
+                    }
+                    Envelope::Connection(connection) => self.adopt(connection),
+                    Envelope::Count(_) | Envelope::Hold | Envelope::Release => {}
+                }
+            }
+            if taken > 0 {
+                self.turn.mesh.received_from(from);
+                has_moved = true;
+            }
+        }
+        has_moved
+    }
+
+    fn take_from_bridge(&mut self) -> bool {
+        let mut taken = 0;
+        while taken < MESSAGES_PER_TURN
+            && !self.turn.mesh.holds_reading()
+            && let Some(message) = self.turn.link.receive()
+        {
+            taken += 1;
+            self.application.from_bridge(&mut self.turn, message);
+        }
+        taken > 0
+    }
+
+    fn fire_timers(&mut self) -> bool {
+        self.turn.wheel.advance(self.turn.clock.now);
+        let mut fired = 0;
+        while fired < TIMERS_PER_TURN
+            && let Some(index) = self.turn.wheel.take_fired()
+        {
+            fired += 1;
+            match self.turn.connections.row(index).state {
+                State::Open => {
+                    let slot = self.turn.slot(index);
+                    self.application.timer(&mut self.turn, slot);
+                }
+                // The closing connection's own deadline.
+                State::Flushing | State::Lingering => {
+                    self.turn.end_now(index, crate::application::Closed::ByUs);
+                }
+                State::Ending | State::Free => {}
+            }
+        }
+        fired > 0
+    }
+
+    fn tick(&mut self) {
+        let now = self.turn.clock.now;
+        if now < self.turn.tick_at {
+            return;
+        }
+        self.turn.tick_at = now.plus(TICK_MS);
+        let count = self.turn.connections.open;
+        self.turn.mesh.gossip(count, 1);
+        self.turn.sweep_lagging();
+        self.application.tick(&mut self.turn);
+    }
+
+    /// Tells the application which connections ended.
+    fn tell_ended(&mut self) -> bool {
+        let mut has_moved = false;
+        while let Some(ended) = self.turn.ended.pop_front() {
+            has_moved = true;
+            self.application
+                .closed(&mut self.turn, ended.slot, ended.how);
+            self.turn.told(ended.slot.index);
+        }
+        has_moved
+    }
+
+    fn end_all(&mut self) {
+        for index in self.turn.connections.used_rows() {
+            self.turn.end_now(index, crate::application::Closed::ByUs);
+        }
+    }
+
+    fn has_stopped(&self) -> bool {
+        let Some(since) = self.stopping_since_ns else {
+            return false;
+        };
+        let is_empty = self.turn.connections.used == 0 && self.turn.listeners.is_empty();
+        let is_late = self.turn.clock.now_ns > since + STOP_NS;
+        if is_late && !is_empty {
+            let connections = self.turn.connections.used;
+            tracing::warn!(
+                shard = self.turn.shard.0,
+                connections,
+                "stopped with work in flight"
+            );
+        }
+        is_empty || is_late
+    }
+
+    /// True while the configured spin after the last movement lasts.
+    fn polls_on(&self) -> bool {
+        self.busy_poll_ns > 0 && self.turn.clock.now_ns < self.last_moved_ns + self.busy_poll_ns
+    }
+
+    /// Says that this shard will wait, and looks at everything once more.
+    fn may_park(&mut self) -> bool {
+        let turn = &mut self.turn;
+        if let Some(at) = next_wake(turn, self.stopping_since_ns) {
+            let now_ns = turn.clock.ns();
+            if at.0 * 1_000_000 <= now_ns {
+                return false;
+            }
+            turn.ring.arm_deadline(now_ns, at.0 * 1_000_000);
+        }
+        self.bell.park();
+        turn.ring.notice(true);
+        turn.ring.submit(0);
+        let holds = turn.mesh.holds_reading();
+        let has_news = !turn.ring.arrived.is_empty()
+            || turn.mesh.has_incoming()
+            || (!holds && turn.link.has_incoming())
+            || turn.mesh.deliver_spilled()
+            || (turn.is_accepting && self.orders.stop_accepting.load(Ordering::Relaxed))
+            || (self.stopping_since_ns.is_none() && self.orders.stop.load(Ordering::Relaxed));
+        !has_news
+    }
+
+    fn unpark(&mut self) {
+        if self.bell.is_parked() {
+            self.bell.unpark();
+        }
+        self.turn.ring.notice(false);
+    }
+}
+
+/// When the shard must turn next, though nothing happens.
+fn next_wake<A: Application>(turn: &RingTurn<A>, stopping_since_ns: Option<u64>) -> Option<Millis> {
+    let ticks = turn.keeps_ticking
+        || turn.mesh.owes_gossip(turn.connections.open)
+        || !turn.lagging.is_empty();
+    let tick_at = ticks.then_some(turn.tick_at);
+    let stop_at = stopping_since_ns.map(|since| Millis((since + STOP_NS) / 1_000_000 + 1));
+    let all = [turn.wheel.next_at(), tick_at, turn.accept_again_at, stop_at];
+    all.into_iter().flatten().min()
+}

@@ -1,0 +1,429 @@
+//! Starting and stopping the whole runtime.
+//!
+//! Owns: `run`: checks, limits, listeners, threads, their order of start and stop.
+//! May depend on: every module of this crate.
+//! Invariants: the bridge runs only while all shards listen; a panic on any of our threads takes
+//! the process down; stopping never waits for longer than a bound.
+
+use crate::{
+    application::{Application, Millis, RuntimeCounters, ShardId},
+    bridge::{BridgeLink, Node, Orders, ShardLink, link},
+    buffers::RecvBuffers,
+    config::Config,
+    connections::Connections,
+    doorbell::Doorbell,
+    error::{StartError, memlock_bytes},
+    frames::FrameTable,
+    listener::{ShardListener, bind_all},
+    mesh::{MeshEnd, mesh},
+    outbound::SCRATCH_BYTES,
+    ring::{self, NetRing},
+    shard::Shard,
+    timers::Wheel,
+    topology::{self, Topology},
+    turn::{Clock, RingTurn},
+};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use glommio::{LocalExecutorBuilder, Placement, io::BufferedFile};
+use std::{
+    collections::VecDeque,
+    ffi::CStr,
+    os::fd::{FromRawFd, IntoRawFd},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+/// Locked memory that a shard's executor asks for.
+const MEMLOCK_BYTES_MIN: u64 = 524_288;
+/// Submission depth of the executor's own rings; the net ring does the work.
+const EXECUTOR_RING_DEPTH: usize = 32;
+/// Buffers that the executor registers (locked memory); we use none of them.
+const EXECUTOR_IO_BYTES: usize = 65_536;
+/// For how long stopping waits for the shards, beyond what each grants itself.
+const STOP_MAX: Duration = Duration::from_millis(5_500);
+
+/// Runs shards and bridge until the bridge's future returns, then stops the shards and returns
+/// the future's value.
+///
+/// `make` is called on each shard's thread. `bridge` runs on a thread of its own with a tokio
+/// runtime, when all shards listen. A panic on any of these threads aborts the process.
+///
+/// # Errors
+/// When the host or the configuration does not allow the start; nothing is left running then.
+pub fn run<A, B, F, R>(
+    config: Config,
+    make: impl Fn(ShardId) -> A + Send + Clone + 'static,
+    bridge: B,
+) -> Result<R, StartError>
+where
+    A: Application,
+    B: FnOnce(BridgeLink<A>) -> F + Send + 'static,
+    F: Future<Output = R>,
+    R: Send + 'static,
+{
+    let node_started = Instant::now();
+    config.check()?;
+    check_host()?;
+    let topology = Topology::read().map_err(|source| refused("the affinity mask", source))?;
+    let placement = topology::place(&config, &topology)?;
+    let shards = placement.shards.len() as u16;
+    let listeners = bind_all(&config.listen, shards, config.backlog)?;
+    let bells = (0..shards)
+        .map(|_| Doorbell::new().map(Arc::new))
+        .collect::<Result<Vec<_>, _>>();
+    let bells = bells.map_err(|source| refused("an eventfd", source))?;
+    let heartbeats: Vec<_> = (0..shards).map(|_| Arc::new(AtomicU64::new(0))).collect();
+    let orders = Arc::new(Orders {
+        stop_accepting: AtomicBool::new(false),
+        stop: AtomicBool::new(false),
+    });
+    let node = Node {
+        addresses: listeners.addresses,
+        cores: placement.shards.clone(),
+        bridge_core: placement.bridge,
+        orders: orders.clone(),
+        started: node_started,
+    };
+    let (bridge_link, shard_links) = link::<A>(
+        &bells,
+        &heartbeats,
+        config.bridge_messages_max as usize,
+        node,
+    );
+    let ends = mesh::<A::Message>(&bells, config.mesh_messages_max as usize);
+
+    let (reports, started) = bounded(usize::from(shards) * 2);
+    let mut running = Running {
+        orders,
+        bells,
+        threads: Vec::new(),
+        reports: started,
+    };
+    let parts = ends.into_iter().zip(shard_links).zip(listeners.per_shard);
+    for (index, ((mesh, link), listeners)) in parts.enumerate() {
+        let seat = Seat {
+            shard: ShardId(index as u16),
+            core: placement.shards[index],
+            config: config.clone(),
+            node_started,
+            mesh,
+            link,
+            listeners,
+            bell: running.bells[index].clone(),
+            orders: running.orders.clone(),
+            heartbeat: heartbeats[index].clone(),
+            reports: reports.clone(),
+        };
+        running.spawn(seat, make.clone())?;
+    }
+    drop(reports);
+    running.wait_for_start()?;
+    let value = run_bridge(bridge_link, placement.bridge, bridge)?;
+    running.stop();
+    Ok(value)
+}
+
+fn refused(what: &'static str, source: std::io::Error) -> StartError {
+    StartError::System { what, source }
+}
+
+/// Checks the kernel and io_uring, and raises the limits that we may raise.
+fn check_host() -> Result<(), StartError> {
+    let found = kernel_release();
+    if !is_new_enough(&found) {
+        return Err(StartError::KernelTooOld { found });
+    }
+    raise_limit(libc::RLIMIT_NOFILE);
+    raise_limit(libc::RLIMIT_MEMLOCK);
+    ring::build(8, 16).map_err(StartError::of_ring)?;
+    let limit_bytes = memlock_bytes();
+    if limit_bytes < MEMLOCK_BYTES_MIN {
+        return Err(StartError::LockedMemory { limit_bytes });
+    }
+    Ok(())
+}
+
+fn kernel_release() -> String {
+    // SAFETY: an all-zero utsname is valid; `uname` fills it with terminated strings.
+    let mut names: libc::utsname = unsafe { std::mem::zeroed() };
+    // SAFETY: a valid place for the answer.
+    unsafe { libc::uname(&raw mut names) };
+    // SAFETY: terminated by `uname`, or all zero if that failed.
+    unsafe { CStr::from_ptr(names.release.as_ptr()) }
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// Whether a release like `6.18.4-arch1` is 6.1 or newer. An unreadable one is given the chance.
+fn is_new_enough(release: &str) -> bool {
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= (6, 1),
+        _ => true,
+    }
+}
+
+/// Raises a soft limit to its hard limit; where that fails the limit stays.
+fn raise_limit(resource: libc::__rlimit_resource_t) {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: a valid place for the answer, and then a valid limit.
+    unsafe {
+        if libc::getrlimit(resource, &raw mut limit) == 0 && limit.rlim_cur < limit.rlim_max {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(resource, &raw const limit);
+        }
+    }
+}
+
+/// What a shard's thread is given.
+struct Seat<A: Application> {
+    shard: ShardId,
+    core: Option<usize>,
+    config: Config,
+    node_started: Instant,
+    mesh: MeshEnd<A::Message>,
+    link: ShardLink<A>,
+    listeners: Vec<ShardListener>,
+    bell: Arc<Doorbell>,
+    orders: Arc<Orders>,
+    heartbeat: Arc<AtomicU64>,
+    reports: Sender<Report>,
+}
+
+/// What a shard's thread says of itself.
+enum Report {
+    Listening,
+    Refused(StartError),
+    Stopped,
+}
+
+/// The shards' threads.
+struct Running {
+    orders: Arc<Orders>,
+    bells: Vec<Arc<Doorbell>>,
+    threads: Vec<JoinHandle<()>>,
+    reports: Receiver<Report>,
+}
+
+impl Running {
+    fn spawn<A: Application>(
+        &mut self,
+        seat: Seat<A>,
+        make: impl Fn(ShardId) -> A + Send + 'static,
+    ) -> Result<(), StartError> {
+        let name = format!("shard-{}", seat.shard);
+        let work = move || {
+            let _guard = AbortOnUnwind;
+            let reports = seat.reports.clone();
+            let outcome = run_shard(seat, make);
+            // Nobody listens any more when stopping has taken too long.
+            let _ = reports.send(outcome.map_or_else(Report::Refused, |()| Report::Stopped));
+        };
+        match thread::Builder::new().name(name).spawn(work) {
+            Ok(thread) => self.threads.push(thread),
+            Err(source) => {
+                self.stop();
+                return Err(refused("a shard's thread", source));
+            }
+        }
+        Ok(())
+    }
+
+    fn wait_for_start(&mut self) -> Result<(), StartError> {
+        for _ in 0..self.threads.len() {
+            match self.reports.recv() {
+                Ok(Report::Listening | Report::Stopped) => {}
+                Ok(Report::Refused(error)) => {
+                    self.stop();
+                    return Err(error);
+                }
+                Err(_) => unreachable!("every shard reports before it ends"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops the shards and joins their threads; one that does not stop in time is left behind.
+    fn stop(&mut self) {
+        self.orders.stop_accepting.store(true, Ordering::SeqCst);
+        self.orders.stop.store(true, Ordering::SeqCst);
+        self.bells.iter().for_each(|bell| bell.ring());
+        let deadline = Instant::now() + STOP_MAX;
+        let is_done = |thread: &JoinHandle<()>| thread.is_finished();
+        while !self.threads.iter().all(is_done) {
+            if self.reports.recv_deadline(deadline).is_err() && Instant::now() >= deadline {
+                tracing::warn!("shards did not stop in time: left behind");
+                return;
+            }
+            thread::yield_now();
+        }
+        for thread in self.threads.drain(..) {
+            // A panic would have aborted the process.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run_shard<A: Application>(seat: Seat<A>, make: impl Fn(ShardId) -> A) -> Result<(), StartError> {
+    let shard = seat.shard;
+    let failed = |reason: String| StartError::Executor {
+        shard: shard.0,
+        reason,
+    };
+    let placement = seat.core.map_or(Placement::Unbound, Placement::Fixed);
+    let executor = LocalExecutorBuilder::new(placement)
+        .name("shard")
+        .io_memory(EXECUTOR_IO_BYTES)
+        .ring_depth(EXECUTOR_RING_DEPTH)
+        .make()
+        .map_err(|error| failed(error.to_string()))?;
+    executor.run(async move {
+        let wakes = seat
+            .bell
+            .duplicate()
+            .map_err(|source| refused("an eventfd", source))?;
+        // SAFETY: a duplicate of the eventfd that nothing else owns; the file closes it.
+        let wakes = unsafe { BufferedFile::from_raw_fd(wakes.into_raw_fd()) };
+        let reports = seat.reports.clone();
+        let mut shard = sit(seat, make)?;
+        shard.start();
+        let _ = reports.send(Report::Listening);
+        shard.run(wakes).await;
+        Ok(())
+    })
+}
+
+/// Makes a shard on its own thread.
+fn sit<A: Application>(seat: Seat<A>, make: impl Fn(ShardId) -> A) -> Result<Shard<A>, StartError> {
+    let config = &seat.config;
+    let ring = NetRing::open().map_err(StartError::of_ring)?;
+    let buffers = RecvBuffers::register(ring.raw(), config.recv_buffers, config.recv_buffer_bytes);
+    let buffers = buffers.map_err(StartError::of_ring)?;
+    ring.register_eventfd(seat.bell.fd())
+        .map_err(StartError::of_ring)?;
+    let clock = Clock::starting(seat.node_started);
+    let turn = RingTurn {
+        ring,
+        buffers,
+        connections: Connections::new(),
+        frames: FrameTable::new(),
+        wheel: Wheel::starting_at(clock.now),
+        mesh: seat.mesh,
+        link: seat.link,
+        listeners: seat.listeners,
+        shard: seat.shard,
+        outbox_bytes_max: config.outbox_bytes_max,
+        dirty: Vec::new(),
+        flushing: Vec::new(),
+        scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+        scratch_used: 0,
+        ended: VecDeque::new(),
+        starved: VecDeque::new(),
+        lagging: Vec::new(),
+        held: VecDeque::new(),
+        is_accepting: true,
+        accept_again_at: None,
+        keeps_ticking: false,
+        tick_at: Millis(clock.now.0 + crate::timers::TICK_MS),
+        clock,
+        counts: RuntimeCounters::default(),
+        holding_since_ns: None,
+    };
+    let application = make(seat.shard);
+    let busy_poll_us = config.busy_poll_us;
+    Ok(Shard::new(
+        application,
+        turn,
+        seat.bell,
+        seat.orders,
+        seat.heartbeat,
+        busy_poll_us,
+    ))
+}
+
+/// Runs the bridge's future on a thread of its own and returns its value.
+fn run_bridge<A, B, F, R>(
+    link: BridgeLink<A>,
+    core: Option<usize>,
+    bridge: B,
+) -> Result<R, StartError>
+where
+    A: Application,
+    B: FnOnce(BridgeLink<A>) -> F + Send + 'static,
+    F: Future<Output = R>,
+    R: Send + 'static,
+{
+    let work = move || {
+        let _guard = AbortOnUnwind;
+        if let Some(core) = core
+            && let Err(error) = topology::pin_to(core)
+        {
+            tracing::warn!(core, %error, "the bridge is not pinned");
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        Ok(runtime?.block_on(bridge(link)))
+    };
+    let thread = thread::Builder::new().name("bridge".to_owned()).spawn(work);
+    let joined = thread
+        .map_err(|source| refused("the bridge's thread", source))?
+        .join();
+    let Ok(value) = joined else {
+        unreachable!("a panic of the bridge aborts the process")
+    };
+    value.map_err(|source| refused("the bridge's runtime", source))
+}
+
+/// Takes the process down when its thread unwinds: a half-dead shard would hold what others
+/// wait for.
+struct AbortOnUnwind;
+
+impl Drop for AbortOnUnwind {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("a shard or the bridge panicked: aborting");
+            std::process::abort();
+        }
+    }
+}
+
+/// Makes any panic of the process print its thread, place and message, and abort at once.
+pub fn abort_on_panic() {
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = thread::current();
+        eprintln!(
+            "thread '{}' {panic}: aborting",
+            thread.name().unwrap_or("unnamed")
+        );
+        std::process::abort();
+    }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_new_enough;
+
+    #[test]
+    fn kernels_from_6_1_on_are_accepted() {
+        for (release, expected) in [
+            ("6.1.0", true),
+            ("6.18.44-fc", true),
+            ("7.0", true),
+            ("6.0.19", false),
+            ("5.15.0-91-generic", false),
+            ("", true),
+        ] {
+            assert_eq!(is_new_enough(release), expected, "{release:?}");
+        }
+    }
+}

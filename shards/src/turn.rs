@@ -1,0 +1,315 @@
+//! Data path. What a shard offers its application during a turn.
+//!
+//! Owns: all of a shard's state but the application; the answers to `Turn`'s calls.
+//! May depend on: every module of this crate but `start` and `shard`.
+//! Invariants: nothing here calls the application, so that it is never entered twice; nothing
+//! blocks; sends leave with `flush`, ends are told with the shard's next step.
+
+use crate::{
+    application::{
+        Application, BridgeFull, FrameId, Millis, Queued, RuntimeCounters, ShardId, Slot,
+        TURN_BUCKETS_US, Turn,
+    },
+    bridge::ShardLink,
+    buffers::RecvBuffers,
+    connections::{Connections, Ended, Flag},
+    frames::FrameTable,
+    listener::ShardListener,
+    mesh::{Envelope, MeshEnd},
+    ring::{Completion, NetRing},
+    timers::Wheel,
+};
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+/// The part of a shard that its application sees. Field order matters at the end of life: the
+/// ring goes first, then what the kernel might still have touched through it.
+pub(crate) struct RingTurn<A: Application> {
+    pub(crate) ring: NetRing,
+    pub(crate) buffers: RecvBuffers,
+    pub(crate) connections: Connections,
+    pub(crate) frames: FrameTable,
+    pub(crate) wheel: Wheel,
+    pub(crate) mesh: MeshEnd<A::Message>,
+    pub(crate) link: ShardLink<A>,
+    pub(crate) listeners: Vec<ShardListener>,
+    pub(crate) shard: ShardId,
+    pub(crate) outbox_bytes_max: u32,
+    pub(crate) clock: Clock,
+    /// Rows to flush at the end of the turn; each is on it at most once.
+    pub(crate) dirty: Vec<u32>,
+    /// The other list of `dirty`: one is filled while the other is worked off.
+    pub(crate) flushing: Vec<u32>,
+    /// Small frames joined for one send each; reused when the sends have settled.
+    pub(crate) scratch: Box<[u8]>,
+    pub(crate) scratch_used: usize,
+    /// Ends to tell, one per connection.
+    pub(crate) ended: VecDeque<Ended>,
+    /// Connections whose receive found no buffer, one entry per connection.
+    pub(crate) starved: VecDeque<Slot>,
+    /// Connections whose outbox waited for its peer lately, one entry per connection.
+    pub(crate) lagging: Vec<Slot>,
+    /// Receives kept back while reading is held; bounded by the buffers and the connections.
+    pub(crate) held: VecDeque<Completion>,
+    pub(crate) is_accepting: bool,
+    /// Accepting rests until then.
+    pub(crate) accept_again_at: Option<Millis>,
+    pub(crate) keeps_ticking: bool,
+    pub(crate) tick_at: Millis,
+    pub(crate) counts: RuntimeCounters,
+    pub(crate) holding_since_ns: Option<u64>,
+}
+
+/// The turn's idea of time: read once, the same for all of the turn.
+pub(crate) struct Clock {
+    pub(crate) node_started: Instant,
+    pub(crate) shard_started_ns: u64,
+    pub(crate) now: Millis,
+    pub(crate) now_ns: u64,
+    pub(crate) unix_ms: u64,
+}
+
+impl Clock {
+    pub(crate) fn starting(node_started: Instant) -> Self {
+        let mut clock = Self {
+            node_started,
+            shard_started_ns: 0,
+            now: Millis(0),
+            now_ns: 0,
+            unix_ms: 0,
+        };
+        clock.read();
+        clock.shard_started_ns = clock.now_ns;
+        clock
+    }
+
+    /// Nanoseconds of the node's clock, read now.
+    pub(crate) fn ns(&self) -> u64 {
+        self.node_started.elapsed().as_nanos() as u64
+    }
+
+    pub(crate) fn read(&mut self) {
+        self.now_ns = self.ns();
+        self.now = Millis(self.now_ns / 1_000_000);
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH);
+        self.unix_ms = unix.map_or(0, |since| since.as_millis() as u64);
+    }
+}
+
+impl<A: Application> RingTurn<A> {
+    /// The row's slot as the application knows it.
+    pub(crate) fn slot(&self, index: u32) -> Slot {
+        Slot {
+            index,
+            generation: self.connections.row(index).generation,
+        }
+    }
+
+    pub(crate) fn mark_dirty(&mut self, index: u32) {
+        if !self.connections.row_mut(index).mark(Flag::DIRTY, true) {
+            self.dirty.push(index);
+        }
+    }
+
+    fn queue(&mut self, slot: Slot, frame: FrameId, bytes: usize, is_own: bool) {
+        self.frames.retain(frame);
+        let (row, spares) = self.connections.outbox_mut(slot.index);
+        row.push(frame, is_own, spares);
+        row.outbox_bytes += bytes as u32;
+        self.counts.outbox_bytes += bytes as u64;
+        self.mark_dirty(slot.index);
+    }
+
+    /// Counts a turn that began at the clock's time and ends now.
+    pub(crate) fn count_turn(&mut self) {
+        let length_ns = self.clock.ns() - self.clock.now_ns;
+        let length_us = length_ns / 1_000;
+        let bucket = TURN_BUCKETS_US.partition_point(|&bound| bound < length_us);
+        self.counts.turns += 1;
+        self.counts.turn_stalls += u64::from(length_us > STALL_US);
+        self.counts.busy_ns += length_ns;
+        self.counts.turn_us_buckets[bucket] += 1;
+        self.counts.turn_us_sum += length_us;
+    }
+
+    /// Notes since when reading is held, and adds the time up when it is taken up again.
+    pub(crate) fn count_holding(&mut self) {
+        match (self.mesh.holds_reading(), self.holding_since_ns) {
+            (true, None) => self.holding_since_ns = Some(self.clock.now_ns),
+            (false, Some(since)) => {
+                let span_ms = (self.clock.ns() - since).div_ceil(1_000_000);
+                self.counts.mesh_backpressure_ms += span_ms;
+                self.holding_since_ns = None;
+            }
+            (true, Some(_)) | (false, None) => {}
+        }
+    }
+}
+
+impl<A: Application> Turn for RingTurn<A> {
+    type Message = A::Message;
+    type ToBridge = A::ToBridge;
+
+    fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    fn shards(&self) -> u16 {
+        self.mesh.shards()
+    }
+
+    fn now(&self) -> Millis {
+        self.clock.now
+    }
+
+    fn unix_ms(&self) -> u64 {
+        self.clock.unix_ms
+    }
+
+    fn add_frame(&mut self, bytes: Arc<[u8]>) -> FrameId {
+        self.frames.add_shared(bytes)
+    }
+
+    // Per subscriber: one row (a cache line), one frame's length and count, four bytes on the
+    // dirty list; no allocation up to two entries, no system call.
+    fn send_frame(&mut self, slot: Slot, frame: FrameId) -> Queued {
+        let Some(row) = self.connections.open_row(slot) else {
+            return Queued::Gone;
+        };
+        let bytes = self.frames.bytes(frame).len();
+        if bytes == 0 {
+            return Queued::Accepted;
+        }
+        if row.outbox_bytes as usize + bytes > self.outbox_bytes_max as usize {
+            return Queued::Full;
+        }
+        self.queue(slot, frame, bytes, false);
+        Queued::Accepted
+    }
+
+    // One copy into the turn's arena; bytes that follow bytes of the same connection extend them.
+    fn send(&mut self, slot: Slot, bytes: &[u8]) -> Queued {
+        let Some(row) = self.connections.open_row(slot) else {
+            return Queued::Gone;
+        };
+        if bytes.is_empty() {
+            return Queued::Accepted;
+        }
+        if row.outbox_bytes as usize + bytes.len() > 2 * self.outbox_bytes_max as usize {
+            return Queued::Full;
+        }
+        if row
+            .last_own()
+            .is_some_and(|last| self.frames.extend_own(last, bytes))
+        {
+            self.connections.row_mut(slot.index).outbox_bytes += bytes.len() as u32;
+            self.counts.outbox_bytes += bytes.len() as u64;
+            return Queued::Accepted;
+        }
+        let frame = self.frames.add_own(bytes);
+        self.queue(slot, frame, bytes.len(), true);
+        Queued::Accepted
+    }
+
+    fn drop_oldest(&mut self, slot: Slot, bytes: usize) -> (u32, usize) {
+        if self.connections.open_row(slot).is_none() {
+            return (0, 0);
+        }
+        let (row, spares) = self.connections.outbox_mut(slot.index);
+        let wanted = row.outbox_bytes as usize + bytes;
+        let too_many = wanted.saturating_sub(self.outbox_bytes_max as usize);
+        let (mut dropped, mut dropped_bytes) = (0, 0);
+        if too_many > 0 {
+            let frames = &mut self.frames;
+            row.remove_shared(spares, |frame| {
+                dropped += 1;
+                dropped_bytes += frames.bytes(frame).len();
+                frames.release(frame);
+                dropped_bytes < too_many
+            });
+        }
+        row.outbox_bytes -= dropped_bytes as u32;
+        self.counts.outbox_bytes -= dropped_bytes as u64;
+        (dropped, dropped_bytes)
+    }
+
+    fn outbox_bytes(&self, slot: Slot) -> usize {
+        self.connections
+            .open_row(slot)
+            .map_or(0, |row| row.outbox_bytes as usize)
+    }
+
+    fn close_after_flush(&mut self, slot: Slot) {
+        if self.connections.open_row(slot).is_some() {
+            self.end_after_flush(slot.index);
+        }
+    }
+
+    fn close_now(&mut self, slot: Slot) {
+        if self.connections.open_row(slot).is_some() {
+            self.end_now(slot.index, crate::application::Closed::ByUs);
+        }
+    }
+
+    fn pause_reading(&mut self, slot: Slot) {
+        if self.connections.open_row(slot).is_some() {
+            self.pause_recv(slot.index);
+        }
+    }
+
+    fn resume_reading(&mut self, slot: Slot) {
+        if self.connections.open_row(slot).is_some() {
+            self.resume_recv(slot.index);
+        }
+    }
+
+    fn arm_timer(&mut self, slot: Slot, at: Millis) {
+        if self.connections.open_row(slot).is_some() {
+            self.wheel.arm(slot.index, at);
+        }
+    }
+
+    fn cancel_timer(&mut self, slot: Slot) {
+        if self.connections.open_row(slot).is_some() {
+            self.wheel.cancel(slot.index);
+        }
+    }
+
+    fn keep_ticking(&mut self, on: bool) {
+        self.keeps_ticking = on;
+    }
+
+    fn post(&mut self, to: ShardId, message: Self::Message) {
+        self.mesh.post(to, Envelope::Message(message));
+    }
+
+    fn to_bridge(&mut self, message: Self::ToBridge) -> Result<(), BridgeFull<Self::ToBridge>> {
+        self.link.post(message)
+    }
+
+    fn runtime_counters(&self) -> RuntimeCounters {
+        let mut counts = self.counts.clone();
+        let lagging = self.lagging.iter().map(|slot| self.outbox_bytes(*slot));
+        let dirty = self
+            .dirty
+            .iter()
+            .map(|&i| self.connections.row(i).outbox_bytes as usize);
+        counts.outbox_bytes_highest = lagging.chain(dirty).max().unwrap_or(0) as u64;
+        counts.connections = u64::from(self.connections.open);
+        counts.since_start_ns = self.clock.ns() - self.clock.shard_started_ns;
+        counts.ring_overflows = self.ring.overflows;
+        let buffers_taken = u64::from(self.ring.buffers_reaped);
+        counts.recv_buffers_free = u64::from(self.buffers.count()).saturating_sub(buffers_taken);
+        counts.mesh_depths = self.mesh.depths();
+        counts.mesh_overflow_depths = self.mesh.spilled_depths();
+        (counts.to_bridge_depth, counts.from_bridge_depth) = self.link.depths();
+        counts.to_bridge_full = self.link.full;
+        counts
+    }
+}
+
+/// A turn longer than this is a stall, microseconds.
+const STALL_US: u64 = 100_000;

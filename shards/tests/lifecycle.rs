@@ -1,0 +1,267 @@
+//! Many connections, abrupt ends, idling, stopping, the bridge.
+//!
+//! Owns: the tests of a whole runtime's life.
+//! May depend on: shards, tests/support.
+//! Invariants: no test sleeps but the one that measures an idle second.
+
+mod support;
+
+use shards::{BridgeLink, ShardId, StartError, run};
+use socket2::SockRef;
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    sync::{Arc, atomic::Ordering::SeqCst},
+    thread,
+    time::{Duration, Instant},
+};
+use support::{Facts, Mode, Probe, config, connect, serve, wait_until};
+
+#[test]
+fn two_thousand_abrupt_resets_leave_no_connection_and_tell_each_end_once() {
+    let facts = Arc::new(Facts::default());
+    let counted = facts.clone();
+    serve(config(2), Mode::Echo, &facts, move |address| {
+        let clients: Vec<_> = (0..4)
+            .map(|client| {
+                thread::spawn(move || {
+                    for round in 0..500 {
+                        let mut stream = connect(address);
+                        SockRef::from(&stream)
+                            .set_linger(Some(Duration::ZERO))
+                            .expect("linger");
+                        if (client + round) % 2 == 0 {
+                            stream.write_all(&[b'x'; 3_000]).expect("written");
+                            if round % 3 == 0 {
+                                let _ = stream.read(&mut [0; 100]);
+                            }
+                        }
+                    }
+                })
+            })
+            .collect();
+        clients
+            .into_iter()
+            .for_each(|client| client.join().expect("a client"));
+        // A connection that was reset before its accept may never be seen: count what was seen.
+        wait_until("all told", || {
+            let accepted = counted.accepted.load(SeqCst);
+            accepted > 1_900 && counted.closed.load(SeqCst) == accepted
+        });
+    });
+    assert_eq!(facts.accepted.load(SeqCst), facts.closed.load(SeqCst));
+}
+
+#[test]
+fn stopping_ends_every_connection_before_run_returns() {
+    let facts = Arc::new(Facts::default());
+    let counted = facts.clone();
+    let started = Instant::now();
+    let streams = serve(config(2), Mode::Echo, &facts, move |address| {
+        let streams: Vec<TcpStream> = (0..100).map(|_| connect(address)).collect();
+        wait_until("accepted", || counted.accepted.load(SeqCst) == 100);
+        streams
+    });
+    assert_eq!(facts.closed.load(SeqCst), 100);
+    for mut stream in streams {
+        assert!(matches!(stream.read(&mut [0; 1]), Ok(0) | Err(_)));
+    }
+    assert!(started.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn a_port_that_was_given_up_refuses_connections() {
+    let facts = Arc::new(Facts::default());
+    let (made, counted) = (facts.clone(), facts.clone());
+    let make = move |shard| Probe::new(shard, Mode::Echo, made.clone());
+    run(config(2), make, move |link: BridgeLink<Probe>| async move {
+        let address = link.addresses()[0];
+        let kept = connect(address);
+        let counted = counted.clone();
+        wait_until("accepted", || counted.accepted.load(SeqCst) == 1);
+        link.stop_accepting();
+        let refused = tokio::task::spawn_blocking(move || {
+            wait_until("refused", || TcpStream::connect(address).is_err());
+            let mut kept = kept;
+            kept.write_all(b"still here").expect("written");
+            let mut got = [0; 10];
+            kept.read_exact(&mut got).expect("connections stay");
+            got
+        });
+        assert_eq!(&refused.await.expect("the client is well"), b"still here");
+    })
+    .expect("the runtime starts");
+}
+
+#[test]
+fn what_the_bridge_sends_to_each_shard_comes_back_in_order() {
+    let facts = Arc::new(Facts::default());
+    let make = move |shard| Probe::new(shard, Mode::Echo, facts.clone());
+    run(config(3), make, |mut link: BridgeLink<Probe>| async move {
+        assert_eq!(link.shards(), 3);
+        assert_eq!(link.cores(), [None; 3]);
+        for number in 0_u32..3_000 {
+            let to = ShardId((number % 3) as u16);
+            link.send(to, number.to_le_bytes().to_vec())
+                .expect("room for 1000");
+        }
+        let mut next = [0_u32, 1, 2];
+        let mut seen = 0;
+        let mut messages = Vec::new();
+        while seen < 3_000 {
+            link.receive(&mut messages).await;
+            assert!(!messages.is_empty());
+            seen += messages.len();
+            for (shard, bytes) in messages.drain(..) {
+                let expected = &mut next[usize::from(shard.0)];
+                assert_eq!(bytes, expected.to_le_bytes());
+                *expected += 3;
+            }
+        }
+        assert!((0..3).all(|shard| link.last_turn_ms(ShardId(shard)) > 0));
+    })
+    .expect("the runtime starts");
+}
+
+#[test]
+fn a_full_queue_to_a_shard_gives_the_message_back() {
+    let facts = Arc::new(Facts::default());
+    let make = move |shard| Probe::new(shard, Mode::Echo, facts.clone());
+    let settings = shards::Config {
+        bridge_messages_max: 1,
+        ..config(1)
+    };
+    run(settings, make, |mut link: BridgeLink<Probe>| async move {
+        let mut refused = 0_u32;
+        let mut messages = Vec::new();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while refused == 0 {
+            assert!(Instant::now() < deadline, "a queue of one is never full");
+            if let Err(full) = link.send(ShardId(0), b"tick".to_vec()) {
+                assert_eq!(full.0, b"tick");
+                refused += 1;
+            }
+        }
+        let answered = loop {
+            if link.send(ShardId(0), b"end".to_vec()).is_ok() {
+                link.receive(&mut messages).await;
+                break messages;
+            }
+        };
+        assert_eq!(answered, [(ShardId(0), b"end".to_vec())]);
+    })
+    .expect("the runtime starts");
+}
+
+#[test]
+fn an_address_that_cannot_be_had_stops_the_start_and_is_named() {
+    let facts = Arc::new(Facts::default());
+    let settings = shards::Config {
+        listen: vec!["192.0.2.7:4".parse().expect("an address")],
+        ..config(2)
+    };
+    let make = move |shard| Probe::new(shard, Mode::Echo, facts.clone());
+    let error = run(settings, make, |_link: BridgeLink<Probe>| async {}).expect_err("not ours");
+    assert!(matches!(error, StartError::Bind { .. }));
+    assert!(error.to_string().contains("192.0.2.7:4"), "{error}");
+}
+
+/// CPU time of this process so far.
+fn cpu_time() -> Duration {
+    // SAFETY: an all-zero rusage is valid, and it is a valid place for the answer.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: as above.
+    unsafe { libc::getrusage(libc::RUSAGE_SELF, &raw mut usage) };
+    let span = |time: libc::timeval| {
+        Duration::from_secs(time.tv_sec as u64) + Duration::from_micros(time.tv_usec as u64)
+    };
+    span(usage.ru_utime) + span(usage.ru_stime)
+}
+
+#[test]
+fn a_hundred_idle_connections_cost_no_processor_time() {
+    let facts = Arc::new(Facts::default());
+    let counted = facts.clone();
+    let spent = serve(config(2), Mode::Timer, &facts, move |address| {
+        let mut streams: Vec<_> = (0..100).map(|_| connect(address)).collect();
+        // Each has a timer that is far away.
+        streams
+            .iter_mut()
+            .for_each(|stream| stream.write_all(b"100000").expect("written"));
+        wait_until("accepted", || counted.accepted.load(SeqCst) == 100);
+        thread::park_timeout(Duration::from_millis(300));
+        let before = cpu_time();
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(1) {
+            thread::park_timeout(Duration::from_millis(500));
+        }
+        cpu_time() - before
+    });
+    assert!(
+        spent < Duration::from_millis(20),
+        "spent {spent:?} of an idle second"
+    );
+    eprintln!("idle second: {spent:?}");
+}
+
+#[test]
+fn an_idle_shard_ticks_when_asked_to() {
+    let facts = Arc::new(Facts::default());
+    let (made, counted) = (facts.clone(), facts.clone());
+    let make = move |shard| Probe::new(shard, Mode::Echo, made.clone());
+    run(config(1), make, |link: BridgeLink<Probe>| async move {
+        link.send(ShardId(0), b"tick".to_vec()).expect("room");
+        let began = Instant::now();
+        let ticked = tokio::task::spawn_blocking(move || {
+            wait_until("ten ticks", || counted.ticks.load(SeqCst) >= 10);
+        });
+        ticked.await.expect("ticked");
+        assert!(
+            began.elapsed() >= Duration::from_millis(850),
+            "{:?}",
+            began.elapsed()
+        );
+        assert!(
+            began.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            began.elapsed()
+        );
+    })
+    .expect("the runtime starts");
+}
+
+#[test]
+fn timers_fire_in_time_and_never_early() {
+    let facts = Arc::new(Facts::default());
+    let counted = facts.clone();
+    serve(config(2), Mode::Timer, &facts, move |address| {
+        let delays = [1_u64, 99, 100, 101, 150, 333, 900, 1_200];
+        let waits: Vec<_> = delays
+            .into_iter()
+            .map(|delay| {
+                thread::spawn(move || {
+                    let mut stream = connect(address);
+                    let began = Instant::now();
+                    stream
+                        .write_all(delay.to_string().as_bytes())
+                        .expect("written");
+                    stream.read_exact(&mut [0; 1]).expect("fired");
+                    let waited = began.elapsed();
+                    assert!(
+                        waited >= Duration::from_millis(delay),
+                        "{delay}: {waited:?}"
+                    );
+                    assert!(
+                        waited < Duration::from_millis(delay + 2_000),
+                        "{delay}: {waited:?}"
+                    );
+                })
+            })
+            .collect();
+        waits
+            .into_iter()
+            .for_each(|wait| wait.join().expect("in time"));
+        assert_eq!(counted.timers.load(SeqCst), 8);
+    });
+    assert_eq!(facts.early_timers.load(SeqCst), 0);
+}

@@ -1,0 +1,185 @@
+//! What the bridge's tests share: apps, webhooks, and shards that exist in memory only.
+//!
+//! Owns: `FakeLink` and its other end.
+//! May depend on: `bridge::{link, message}`, `config`.
+//! Invariants: a fake queue holds as many messages as it was made for, as the real one does.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use shards::application::{BridgeFull, ShardId};
+use tokio::sync::mpsc::{
+    self, Receiver, Sender, UnboundedReceiver, UnboundedSender, error::TrySendError,
+};
+use tokio::{sync::Notify, time::timeout};
+
+use super::{
+    link::ShardLink,
+    message::{FromBridge, ToBridge},
+};
+use crate::config::{
+    Secret,
+    app::{App, EventType, Webhook, WebhookFilter, WebhookTarget},
+};
+
+/// An app without limits; its key is `key-{id}`, its secret `secret-{id}`.
+pub(super) fn app(id: &str) -> App {
+    App {
+        id: id.to_owned(),
+        key: format!("key-{id}"),
+        secrets: vec![Secret::new(format!("secret-{id}"))],
+        enabled: true,
+        max_connections: 0,
+        enable_client_messages: true,
+        max_client_events_per_second: 0,
+        max_backend_events_per_second: 0,
+        max_read_requests_per_second: 0,
+        max_presence_members_per_channel: u32::MAX,
+        presence_member_bytes_max: u32::MAX,
+        channel_name_bytes_max: u32::MAX,
+        event_channels_max: u32::MAX,
+        event_name_bytes_max: u32::MAX,
+        event_payload_bytes_max: u32::MAX,
+        event_batch_max: u32::MAX,
+        subscriptions_per_connection_max: 0,
+        enable_user_authentication: false,
+        enable_watchlist_events: false,
+        enable_subscription_count: true,
+        require_tls: false,
+        webhooks: Vec::new(),
+        allowed_origins: Vec::new(),
+    }
+}
+
+/// A webhook for every channel.
+pub(super) fn webhook(url: &str, event_types: &[&str]) -> Webhook {
+    let parse = |name: &&str| EventType::parse(name).expect("a known event type");
+    Webhook {
+        target: WebhookTarget::Url(Secret::new(url)),
+        event_types: event_types.iter().map(parse).collect(),
+        filter: WebhookFilter::default(),
+        headers: Vec::new(),
+    }
+}
+
+/// Shards that exist in memory only: the bridge's end.
+#[derive(Debug)]
+pub(super) struct FakeLink {
+    to_shards: Vec<Sender<FromBridge>>,
+    messages: UnboundedReceiver<(ShardId, ToBridge)>,
+    is_stopped: Arc<AtomicBool>,
+    news: Arc<Notify>,
+    started: Instant,
+}
+
+/// The shards' end.
+#[derive(Debug)]
+pub(super) struct FakeShards {
+    from_bridge: Vec<Receiver<FromBridge>>,
+    messages: UnboundedSender<(ShardId, ToBridge)>,
+    is_stopped: Arc<AtomicBool>,
+    news: Arc<Notify>,
+}
+
+impl FakeLink {
+    /// `messages_max` per shard from the bridge; the other way is unbounded.
+    pub(super) fn new(shards: u16, messages_max: usize) -> (Self, FakeShards) {
+        let queues = (0..shards).map(|_| mpsc::channel(messages_max));
+        let (to_shards, from_bridge) = queues.unzip();
+        let (sender, messages) = mpsc::unbounded_channel();
+        let is_stopped = Arc::new(AtomicBool::new(false));
+        let news = Arc::new(Notify::new());
+        let link = Self {
+            to_shards,
+            messages,
+            is_stopped: Arc::clone(&is_stopped),
+            news: Arc::clone(&news),
+            started: Instant::now(),
+        };
+        (
+            link,
+            FakeShards {
+                from_bridge,
+                messages: sender,
+                is_stopped,
+                news,
+            },
+        )
+    }
+}
+
+impl FakeShards {
+    /// Takes what the bridge has sent to a shard.
+    pub(super) fn received(&mut self, shard: usize) -> Vec<FromBridge> {
+        std::iter::from_fn(|| self.from_bridge[shard].try_recv().ok()).collect()
+    }
+
+    /// Waits for the next message to a shard.
+    pub(super) async fn next(&mut self, shard: usize) -> FromBridge {
+        let next = timeout(PATIENCE, self.from_bridge[shard].recv());
+        next.await
+            .expect("a message in time")
+            .expect("the bridge runs")
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.from_bridge.len()
+    }
+
+    /// Waits until some shard may have a message.
+    pub(super) async fn wait(&self) {
+        self.news.notified().await;
+    }
+
+    pub(super) fn send(&self, shard: u16, message: ToBridge) {
+        self.messages
+            .send((ShardId(shard), message))
+            .expect("the bridge runs");
+    }
+
+    pub(super) fn is_accepting(&self) -> bool {
+        !self.is_stopped.load(Ordering::SeqCst)
+    }
+}
+
+/// No test waits longer for anything.
+pub(super) const PATIENCE: Duration = Duration::from_secs(15);
+
+impl ShardLink for FakeLink {
+    fn shards(&self) -> u16 {
+        u16::try_from(self.to_shards.len()).expect("made from a u16")
+    }
+
+    fn started(&self) -> Instant {
+        self.started
+    }
+
+    fn send(&self, to: ShardId, message: FromBridge) -> Result<(), BridgeFull<FromBridge>> {
+        self.news.notify_one();
+        self.to_shards[usize::from(to.0)]
+            .try_send(message)
+            .map_err(|refused| match refused {
+                TrySendError::Full(message) | TrySendError::Closed(message) => BridgeFull(message),
+            })
+    }
+
+    async fn receive(&mut self, into: &mut Vec<(ShardId, ToBridge)>) {
+        match self.messages.recv().await {
+            Some(message) => into.push(message),
+            None => std::future::pending().await,
+        }
+    }
+
+    fn stop_accepting(&self) {
+        self.is_stopped.store(true, Ordering::SeqCst);
+    }
+
+    fn last_turn_ms(&self, _: ShardId) -> u64 {
+        u64::MAX
+    }
+}

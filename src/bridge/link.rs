@@ -1,0 +1,35 @@
+//! The bridge's end of the link to the shards, as the bridge uses it.
+//!
+//! Owns: `ShardLink`, and its implementation by the runtime's own link.
+//! May depend on: `shards`, `bridge::message`.
+//! Invariants: nothing here blocks; a full queue gives the message back.
+
+use std::{future::Future, time::Instant};
+
+use shards::application::{BridgeFull, ShardId};
+
+use super::message::{FromBridge, ToBridge};
+
+/// What the bridge asks of the runtime. The second implementation is the one of the tests.
+pub trait ShardLink {
+    /// Number of shards.
+    fn shards(&self) -> u16;
+
+    /// Start of the node's clock.
+    fn started(&self) -> Instant;
+
+    /// Queues a message to a shard.
+    ///
+    /// # Errors
+    /// Gives the message back when the queue is full.
+    fn send(&self, to: ShardId, message: FromBridge) -> Result<(), BridgeFull<FromBridge>>;
+
+    /// Waits for messages of shards. Nothing is lost when the future is dropped.
+    fn receive(&mut self, into: &mut Vec<(ShardId, ToBridge)>) -> impl Future<Output = ()>;
+
+    /// Closes all listeners; connections stay.
+    fn stop_accepting(&self);
+
+    /// When the shard last turned, milliseconds of the node's clock.
+    fn last_turn_ms(&self, shard: ShardId) -> u64;
+}

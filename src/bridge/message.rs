@@ -1,0 +1,149 @@
+//! What shards and the bridge say to each other.
+//!
+//! Owns: `ToBridge`, `FromBridge` and their parts.
+//! May depend on: `bridge::apps`, `config`, `metrics::counters`. Not on sockets or drivers.
+//! Invariants: every message is owned data; a request carries the slot it is for, and the answer
+//! carries it back.
+
+use std::sync::Arc;
+
+use shards::application::{Millis, Slot};
+
+use super::apps::AppTable;
+use crate::protocol::app::AppIndex;
+use crate::{config::Config, metrics::counters::ShardSnapshot};
+
+/// From a shard to the bridge.
+#[derive(Debug)]
+pub enum ToBridge {
+    /// Answer to `FromBridge::Scrape`.
+    Snapshot {
+        token: u64,
+        snapshot: Box<ShardSnapshot>,
+    },
+    /// An event for the webhooks of an app, in the order of its channel.
+    Webhook(WebhookEvent),
+    /// `/usage` was asked for; the answer is `FromBridge::Usage`.
+    Usage { waiter: Waiter },
+    /// This shard has closed all its connections after `FromBridge::Drain`.
+    Drained,
+}
+
+/// From the bridge to a shard.
+#[derive(Debug)]
+pub enum FromBridge {
+    /// Send a `ToBridge::Snapshot` with this token.
+    Scrape { token: u64 },
+    /// The body of `/usage`.
+    Usage { waiter: Waiter, body: Box<str> },
+    /// The configuration was read again: the keys that reload hold from now on. `Apps` follows.
+    Config(Arc<Config>),
+    /// The apps changed: use these from now on.
+    Apps(Arc<AppTable>),
+    /// The bridge's view of the node's health changed.
+    Health(Health),
+    /// Close all connections with 4200 until `deadline`, `rate_per_s` at most (0 = evenly spread).
+    Drain { deadline: Millis, rate_per_s: u32 },
+}
+
+/// A connection that waits for an answer. `operation` tells a late answer from the awaited one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiter {
+    pub slot: Slot,
+    pub operation: u32,
+}
+
+/// What the bridge knows about the node's health, for `/up`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// The webhook queue cannot take or deliver jobs.
+    pub queue_failing: bool,
+    /// The adapter, the cache or the app store is failing.
+    pub backend_failing: bool,
+    /// Memory in use is above `http_api.accept_traffic.memory_threshold`.
+    pub memory_above_threshold: bool,
+    /// The node is about to stop: readiness is off, connections may stay for `drain.lb_wait_s`.
+    pub draining: bool,
+}
+
+/// One event for the webhooks of an app.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WebhookEvent {
+    pub app: AppIndex,
+    /// Wall clock of its making, milliseconds since the Unix epoch.
+    pub time_ms: u64,
+    pub channel: Arc<str>,
+    pub kind: WebhookKind,
+}
+
+/// The kinds of `protocol.md` 10.1.
+#[derive(Clone, Debug, PartialEq)]
+pub enum WebhookKind {
+    ChannelOccupied,
+    ChannelVacated,
+    MemberAdded { user_id: Arc<str> },
+    MemberRemoved { user_id: Arc<str> },
+    ClientEvent(Box<ClientEventOfWebhook>),
+    CacheMiss,
+    SubscriptionCount { count: u64 },
+}
+
+impl WebhookKind {
+    /// Number of the kind; the bit `1 << column` stands for it in `WebhookInterest`.
+    pub fn column(&self) -> usize {
+        match self {
+            Self::ChannelOccupied => 0,
+            Self::ChannelVacated => 1,
+            Self::MemberAdded { .. } => 2,
+            Self::MemberRemoved { .. } => 3,
+            Self::ClientEvent(_) => 4,
+            Self::CacheMiss => 5,
+            Self::SubscriptionCount { .. } => 6,
+        }
+    }
+}
+
+impl WebhookEvent {
+    /// About the bytes that the event holds while it waits.
+    pub fn approximate_bytes(&self) -> usize {
+        let fixed = 128 + self.channel.len();
+        match &self.kind {
+            WebhookKind::ClientEvent(event) => fixed + event.event.len() + event.data.len(),
+            WebhookKind::MemberAdded { user_id } | WebhookKind::MemberRemoved { user_id } => {
+                fixed + user_id.len()
+            }
+            WebhookKind::ChannelOccupied
+            | WebhookKind::ChannelVacated
+            | WebhookKind::CacheMiss
+            | WebhookKind::SubscriptionCount { .. } => fixed,
+        }
+    }
+}
+
+/// The fields of a `client_event`; `event` and `data` are JSON string tokens with their quotes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClientEventOfWebhook {
+    pub event: Box<str>,
+    pub data: Box<str>,
+    pub socket_id: Box<str>,
+    pub user_id: Option<Arc<str>>,
+}
+
+/// Bits of the webhook kinds that an app wants, so that a shard makes no event for nobody.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WebhookInterest(pub u8);
+
+impl WebhookInterest {
+    pub const CHANNEL_OCCUPIED: u8 = 1;
+    pub const CHANNEL_VACATED: u8 = 2;
+    pub const MEMBER_ADDED: u8 = 4;
+    pub const MEMBER_REMOVED: u8 = 8;
+    pub const CLIENT_EVENT: u8 = 16;
+    pub const CACHE_MISS: u8 = 32;
+    pub const SUBSCRIPTION_COUNT: u8 = 64;
+
+    /// True if any of `bits` is wanted.
+    pub fn any(self, bits: u8) -> bool {
+        self.0 & bits != 0
+    }
+}

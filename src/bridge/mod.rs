@@ -1,0 +1,25 @@
+//! The bridge: one thread that does everything that leaves the host.
+//!
+//! Owns: drivers (app look-ups, webhooks, metrics and admin listener, signals) and their queues.
+//! May depend on: tokio, the link of `shards`, `config`, `metrics`, `protocol`. Not on channel or
+//! connection state: it sees messages only.
+//! Invariants: nothing here is called from a shard; a shard talks to it through `message`.
+
+pub mod admin;
+pub mod apps;
+mod busy;
+mod drain;
+#[cfg(test)]
+mod fixture;
+mod gather;
+pub mod link;
+pub mod message;
+mod outbox;
+pub mod queue;
+pub mod run;
+pub mod signals;
+#[cfg(test)]
+mod tests;
+pub mod usage;
+mod view;
+pub mod webhook;

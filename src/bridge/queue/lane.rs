@@ -1,0 +1,270 @@
+//! What waits for one target.
+//!
+//! Owns: the open batch, the jobs not yet tried, the jobs to try again, and which of them may go.
+//! May depend on: `bridge::queue`.
+//! Invariants: of two jobs with a channel in common, the later one's first attempt begins after the
+//! earlier one's has ended; a job is in exactly one place.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use shards::application::Millis;
+
+use super::{Job, QueueSettings};
+use crate::bridge::message::WebhookEvent;
+use crate::protocol::app::AppIndex;
+
+/// The queue of one target.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    app: AppIndex,
+    /// Events that wait for their batch to close; empty when no batch is open.
+    open: Vec<Arc<WebhookEvent>>,
+    opened: Millis,
+    /// Not yet tried, oldest first.
+    ready: VecDeque<Job>,
+    /// To try again, by when; the number keeps two of the same time apart.
+    retries: BTreeMap<(Millis, u64), Job>,
+    next_retry: u64,
+    /// Channels of first attempts under way, one entry per job.
+    busy: Vec<Vec<u64>>,
+    in_flight: usize,
+    /// Failures since the last success.
+    failures: u32,
+}
+
+/// Jobs looked at for one that may overtake those blocked by a channel.
+const LOOK_AHEAD: usize = 32;
+
+/// From so many failures on a target gets one request at a time.
+const FAILING_FROM: u32 = 3;
+
+impl Lane {
+    pub(crate) fn new(app: AppIndex) -> Self {
+        Self {
+            app,
+            open: Vec::new(),
+            opened: Millis(0),
+            ready: VecDeque::new(),
+            retries: BTreeMap::new(),
+            next_retry: 0,
+            busy: Vec::new(),
+            in_flight: 0,
+            failures: 0,
+        }
+    }
+
+    /// Adds an event to the open batch and closes it when it is full.
+    pub(crate) fn push(&mut self, event: Arc<WebhookEvent>, now: Millis, settings: &QueueSettings) {
+        if self.open.is_empty() {
+            self.opened = now;
+        }
+        self.open.push(event);
+        let full = self.open.len() >= settings.batch_events_max;
+        if full || settings.batch_ms.is_none() {
+            self.close();
+        }
+    }
+
+    /// Closes the batch if its time is over.
+    pub(crate) fn close_due(&mut self, now: Millis, settings: &QueueSettings) {
+        let window = settings.batch_ms.unwrap_or(0);
+        if !self.open.is_empty() && now >= self.opened.plus(window) {
+            self.close();
+        }
+    }
+
+    /// Makes a job of the open batch, however young it is.
+    pub(crate) fn close(&mut self) {
+        if self.open.is_empty() {
+            return;
+        }
+        let events = std::mem::take(&mut self.open);
+        let mut channels: Vec<u64> = events.iter().map(|event| hash(&event.channel)).collect();
+        channels.sort_unstable();
+        channels.dedup();
+        let bytes = events.iter().map(|event| event.approximate_bytes()).sum();
+        self.ready.push_back(Job {
+            app: self.app,
+            events,
+            created: self.opened,
+            attempts: 0,
+            channels,
+            bytes,
+        });
+    }
+
+    /// Takes the job that may start now. `spare` = the node has many free places.
+    pub(crate) fn start(
+        &mut self,
+        now: Millis,
+        spare: bool,
+        settings: &QueueSettings,
+    ) -> Option<Job> {
+        if self.in_flight >= self.places(spare, settings) {
+            return None;
+        }
+        let due = self
+            .retries
+            .first_key_value()
+            .map(|(key, _)| *key)
+            .filter(|key| key.0 <= now);
+        let first = self.startable();
+        let retry_goes_first = match (due, first) {
+            (Some(key), Some(index)) => key.0 <= self.ready[index].created,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        let job = if retry_goes_first {
+            self.retries.pop_first().map(|(_, job)| job)
+        } else {
+            first.and_then(|index| self.ready.remove(index))
+        }?;
+        if job.attempts == 0 {
+            self.busy.push(job.channels.clone());
+        }
+        self.in_flight += 1;
+        Some(job)
+    }
+
+    /// Requests that this target may have at the same time. One that fails, or a node with few free
+    /// places left, gives it one: a slow target must not take the places of the others.
+    fn places(&self, spare: bool, settings: &QueueSettings) -> usize {
+        let alone = self.is_failing() || !spare;
+        if alone {
+            1
+        } else {
+            settings.in_flight_per_target_max
+        }
+    }
+
+    /// The first job not yet tried that no earlier one holds back.
+    fn startable(&self) -> Option<usize> {
+        let mut blocked: Vec<&[u64]> = self.busy.iter().map(Vec::as_slice).collect();
+        for (index, job) in self.ready.iter().take(LOOK_AHEAD).enumerate() {
+            if blocked
+                .iter()
+                .all(|channels| are_disjoint(channels, &job.channels))
+            {
+                return Some(index);
+            }
+            blocked.push(&job.channels);
+        }
+        None
+    }
+
+    /// An attempt of `job` has ended. Its attempts are those before this one.
+    pub(crate) fn ended(&mut self, job: &Job, succeeded: bool) {
+        assert!(self.in_flight > 0, "an attempt ended that nobody began");
+        self.in_flight -= 1;
+        if job.attempts == 0 {
+            let index = self
+                .busy
+                .iter()
+                .position(|channels| *channels == job.channels);
+            self.busy
+                .swap_remove(index.expect("a first attempt is listed while it runs"));
+        }
+        self.failures = if succeeded {
+            0
+        } else {
+            self.failures.saturating_add(1)
+        };
+    }
+
+    /// Keeps a failed job for another attempt at `due`.
+    pub(crate) fn retry(&mut self, job: Job, due: Millis) {
+        assert!(job.attempts > 0, "a retry has had an attempt");
+        self.retries.insert((due, self.next_retry), job);
+        self.next_retry += 1;
+    }
+
+    /// Makes all retries due, so that a stop tries each once more.
+    pub(crate) fn hurry(&mut self, now: Millis) {
+        let retries = std::mem::take(&mut self.retries);
+        self.retries = retries
+            .into_iter()
+            .map(|((_, number), job)| ((now, number), job))
+            .collect();
+    }
+
+    /// Takes the oldest job that is not in flight; the open batch counts as one.
+    pub(crate) fn take_oldest(&mut self) -> Option<Job> {
+        if self.ready.is_empty() && self.retries.is_empty() {
+            self.close();
+        }
+        let ready = self.ready.front().map(|job| job.created);
+        let retry = self.retries.iter().min_by_key(|(_, job)| job.created);
+        let retry = retry.map(|(key, job)| (*key, job.created));
+        match (ready, retry) {
+            (Some(ready), Some((key, created))) if created < ready => self.retries.remove(&key),
+            (None, Some((key, _))) => self.retries.remove(&key),
+            (Some(_), _) => self.ready.pop_front(),
+            (None, None) => None,
+        }
+    }
+
+    /// Takes a job made before `created_before`, unless it is in flight.
+    pub(crate) fn take_older(&mut self, created_before: Millis) -> Option<Job> {
+        if self
+            .oldest()
+            .is_some_and(|created| created < created_before)
+        {
+            return self.take_oldest();
+        }
+        None
+    }
+
+    /// When the oldest waiting event came.
+    pub(crate) fn oldest(&self) -> Option<Millis> {
+        let open = (!self.open.is_empty()).then_some(self.opened);
+        let ready = self.ready.front().map(|job| job.created);
+        let retries = self.retries.values().map(|job| job.created).min();
+        [open, ready, retries].into_iter().flatten().min()
+    }
+
+    /// When something of this lane falls due by itself. A job that only waits for a place does not.
+    pub(crate) fn next_due(&self, spare: bool, settings: &QueueSettings) -> Option<Millis> {
+        let open = settings.batch_ms.filter(|_| !self.open.is_empty());
+        let open = open.map(|window| self.opened.plus(window));
+        let retry = self.retries.first_key_value().map(|(key, _)| key.0);
+        let retry = retry.filter(|_| self.in_flight < self.places(spare, settings));
+        [open, retry].into_iter().flatten().min()
+    }
+
+    /// Nothing waits, nothing is in flight, and no failure is to be remembered.
+    pub(crate) fn is_removable(&self) -> bool {
+        let nothing_waits =
+            self.open.is_empty() && self.ready.is_empty() && self.retries.is_empty();
+        nothing_waits && self.in_flight == 0 && self.failures == 0
+    }
+
+    /// The target is no more: its failures do not matter.
+    pub(crate) fn forgive(&mut self) {
+        self.failures = 0;
+    }
+
+    /// True at the failure from which the target counts as failing.
+    pub(crate) fn began_to_fail(&self) -> bool {
+        self.failures == FAILING_FROM
+    }
+
+    pub(crate) fn is_failing(&self) -> bool {
+        self.failures >= FAILING_FROM
+    }
+}
+
+fn are_disjoint(a: &[u64], b: &[u64]) -> bool {
+    a.iter().all(|channel| b.binary_search(channel).is_err())
+}
+
+/// Equal channels hash equally within one process; a collision only delays a job.
+fn hash(channel: &str) -> u64 {
+    HASHER.with(|hasher| hasher.hash_one(channel))
+}
+
+thread_local! {
+    static HASHER: ahash::RandomState = ahash::RandomState::new();
+}

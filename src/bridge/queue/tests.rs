@@ -1,0 +1,317 @@
+//! The memory queue on a clock of the tests' own.
+//!
+//! Owns: the rules of batches, order, places, retries and bounds.
+//! May depend on: `bridge::queue`.
+//! Invariants: no test waits.
+
+use std::sync::Arc;
+
+use shards::application::Millis;
+
+use super::{
+    Job, QueueSettings, TargetId,
+    memory::{MemoryQueue, TargetChange},
+};
+use crate::protocol::app::AppIndex;
+use crate::{
+    bridge::message::{WebhookEvent, WebhookKind},
+    config::sections::Retry,
+};
+
+const APP: AppIndex = AppIndex(0);
+const ONE: TargetId = TargetId(1);
+const TWO: TargetId = TargetId(2);
+
+fn settings() -> QueueSettings {
+    QueueSettings {
+        events_max: 100,
+        bytes_max: 1_000_000,
+        in_flight_max: 4,
+        in_flight_per_target_max: 3,
+        batch_ms: None,
+        batch_events_max: 50,
+        retry: Retry {
+            attempts: 0,
+            backoff_ms: 1_000,
+            backoff_max_ms: 8_000,
+            max_age_s: 300,
+        },
+    }
+}
+
+fn event(channel: &str) -> Arc<WebhookEvent> {
+    let kind = WebhookKind::ChannelOccupied;
+    Arc::new(WebhookEvent {
+        app: APP,
+        time_ms: 7,
+        channel: channel.into(),
+        kind,
+    })
+}
+
+fn channels(job: &Job) -> Vec<&str> {
+    job.events.iter().map(|event| &*event.channel).collect()
+}
+
+#[test]
+fn a_batch_collects_for_its_window_and_keeps_the_order() {
+    let mut queue = MemoryQueue::new(QueueSettings {
+        batch_ms: Some(50),
+        ..settings()
+    });
+    for (at, channel) in [(0, "a"), (10, "b"), (49, "a")] {
+        queue.push(ONE, APP, event(channel), Millis(at));
+    }
+    assert!(queue.start(Millis(49)).is_none());
+    assert_eq!(queue.next_due(), Some(Millis(50)));
+    let (target, job) = queue.start(Millis(50)).expect("the window is over");
+    assert_eq!((target, channels(&job)), (ONE, vec!["a", "b", "a"]));
+    assert_eq!(queue.next_due(), None);
+    assert_eq!(queue.delivered(ONE, &job), TargetChange::None);
+    assert!(queue.is_idle());
+}
+
+#[test]
+fn a_full_batch_does_not_wait_for_its_window() {
+    let mut queue = MemoryQueue::new(QueueSettings {
+        batch_ms: Some(50),
+        batch_events_max: 2,
+        ..settings()
+    });
+    for channel in ["a", "b", "c"] {
+        queue.push(ONE, APP, event(channel), Millis(0));
+    }
+    let (_, job) = queue.start(Millis(0)).expect("a full batch");
+    assert_eq!(channels(&job), ["a", "b"]);
+    assert!(queue.start(Millis(0)).is_none(), "the second batch is open");
+}
+
+#[test]
+fn without_batching_each_event_is_a_job() {
+    let mut queue = MemoryQueue::new(settings());
+    queue.push(ONE, APP, event("a"), Millis(0));
+    queue.push(ONE, APP, event("b"), Millis(0));
+    let first = queue.start(Millis(0)).expect("first").1;
+    let second = queue.start(Millis(0)).expect("second").1;
+    assert_eq!(
+        (channels(&first), channels(&second)),
+        (vec!["a"], vec!["b"])
+    );
+}
+
+#[test]
+fn a_job_does_not_overtake_an_earlier_one_of_its_channel() {
+    let mut queue = MemoryQueue::new(settings());
+    for channel in ["a", "a", "b"] {
+        queue.push(ONE, APP, event(channel), Millis(0));
+    }
+    let first = queue.start(Millis(0)).expect("first a").1;
+    let other = queue.start(Millis(0)).expect("b overtakes the blocked a").1;
+    assert_eq!((channels(&first), channels(&other)), (vec!["a"], vec!["b"]));
+    assert!(
+        queue.start(Millis(0)).is_none(),
+        "the second a waits for the first"
+    );
+    queue.failed(ONE, first, Millis(1), 0.0);
+    let second = queue
+        .start(Millis(1))
+        .expect("only first attempts are in order")
+        .1;
+    assert_eq!((channels(&second), second.attempts), (vec!["a"], 0));
+}
+
+#[test]
+fn a_target_has_several_places_only_while_half_of_the_node_is_free() {
+    let mut queue = MemoryQueue::new(settings());
+    for channel in ["a", "b", "c", "d"] {
+        queue.push(ONE, APP, event(channel), Millis(0));
+    }
+    let started: Vec<TargetId> = std::iter::from_fn(|| queue.start(Millis(0)))
+        .map(|(id, _)| id)
+        .collect();
+    assert_eq!(
+        started,
+        [ONE, ONE],
+        "two of four places are taken: one target has enough"
+    );
+    queue.push(TWO, APP, event("x"), Millis(0));
+    let (target, _) = queue
+        .start(Millis(0))
+        .expect("a place for the other target");
+    assert_eq!(target, TWO);
+}
+
+#[test]
+fn targets_take_turns() {
+    let mut queue = MemoryQueue::new(QueueSettings {
+        in_flight_max: 1,
+        ..settings()
+    });
+    for channel in ["a", "b"] {
+        queue.push(ONE, APP, event(channel), Millis(0));
+        queue.push(TWO, APP, event(channel), Millis(0));
+    }
+    let mut order = Vec::new();
+    while let Some((target, job)) = queue.start(Millis(0)) {
+        order.push(target);
+        queue.delivered(target, &job);
+    }
+    assert_eq!(order, [ONE, TWO, ONE, TWO]);
+}
+
+#[test]
+fn a_failed_job_comes_back_with_doubling_pauses_and_dies_of_age() {
+    let mut queue = MemoryQueue::new(settings());
+    queue.push(ONE, APP, event("a"), Millis(0));
+    let mut now = Millis(0);
+    let mut pauses = Vec::new();
+    while let Some((_, job)) = queue.start(now) {
+        assert_eq!(job.time_ms(), 7, "the time stays the first one's");
+        queue.failed(ONE, job, now, 1.0);
+        let Some(due) = queue.next_due() else { break };
+        assert!(queue.start(Millis(due.0 - 1)).is_none());
+        pauses.push(due.since(now));
+        now = due;
+    }
+    assert_eq!(pauses[..5], [1_000, 2_000, 4_000, 8_000, 8_000]);
+    assert!(now.0 <= 300_000, "no attempt later than five minutes");
+    assert!(now.0 > 290_000, "attempts up to about five minutes");
+    assert_eq!(queue.counters.apps()[0].dead, [0, 1, 0, 0, 0]);
+    assert!(queue.is_idle());
+}
+
+#[test]
+fn jitter_takes_up_to_half_of_the_pause() {
+    let mut queue = MemoryQueue::new(settings());
+    queue.push(ONE, APP, event("a"), Millis(0));
+    let job = queue.start(Millis(0)).expect("due").1;
+    queue.failed(ONE, job, Millis(0), 0.0);
+    assert_eq!(queue.next_due(), Some(Millis(500)));
+}
+
+#[test]
+fn a_bounded_number_of_attempts_ends_before_the_age() {
+    let retry = Retry {
+        attempts: 2,
+        ..settings().retry
+    };
+    let mut queue = MemoryQueue::new(QueueSettings {
+        retry,
+        ..settings()
+    });
+    queue.push(ONE, APP, event("a"), Millis(0));
+    let job = queue.start(Millis(0)).expect("first attempt").1;
+    queue.failed(ONE, job, Millis(0), 0.5);
+    let job = queue.start(Millis(1_000)).expect("second attempt").1;
+    queue.failed(ONE, job, Millis(1_000), 0.5);
+    let counters = &queue.counters.apps()[0];
+    assert_eq!((counters.retries, counters.dead), (1, [1, 0, 0, 0, 0]));
+    assert_eq!(counters.deliveries[0], [0, 1, 1, 0]);
+}
+
+#[test]
+fn a_failing_target_gets_one_place_until_it_answers() {
+    let mut queue = MemoryQueue::new(QueueSettings {
+        in_flight_max: 20,
+        ..settings()
+    });
+    for channel in ["a", "b", "c", "d", "e"] {
+        queue.push(ONE, APP, event(channel), Millis(0));
+    }
+    let jobs: Vec<Job> = std::iter::from_fn(|| queue.start(Millis(0)))
+        .map(|(_, j)| j)
+        .collect();
+    assert_eq!(jobs.len(), 3);
+    let changes: Vec<TargetChange> = jobs
+        .into_iter()
+        .map(|job| queue.failed(ONE, job, Millis(0), 1.0))
+        .collect();
+    assert_eq!(
+        changes,
+        [TargetChange::None, TargetChange::None, TargetChange::Fails]
+    );
+    let (_, job) = queue.start(Millis(0)).expect("one place");
+    assert!(queue.start(Millis(0)).is_none(), "no second one");
+    assert_eq!(queue.delivered(ONE, &job), TargetChange::Recovered);
+    assert!(queue.start(Millis(0)).is_some());
+}
+
+#[test]
+fn an_overflow_drops_the_oldest_job_of_all_targets_and_is_counted() {
+    let mut queue = MemoryQueue::new(QueueSettings {
+        events_max: 2,
+        ..settings()
+    });
+    queue.push(TWO, APP, event("oldest"), Millis(0));
+    queue.push(ONE, APP, event("b"), Millis(1));
+    assert!(!queue.is_failing(Millis(1)));
+    queue.push(ONE, APP, event("c"), Millis(2));
+    assert_eq!(queue.waiting_events(), 2);
+    assert_eq!(queue.counters.apps()[0].dead, [0, 0, 0, 1, 0]);
+    assert!(queue.is_failing(Millis(2)));
+    assert!(!queue.is_failing(Millis(20_000)));
+    let started: Vec<TargetId> = std::iter::from_fn(|| queue.start(Millis(2)))
+        .map(|(id, _)| id)
+        .collect();
+    assert_eq!(started, [ONE, ONE]);
+}
+
+#[test]
+fn the_bytes_of_waiting_events_are_bounded_too() {
+    let one_event = event("channel").approximate_bytes();
+    let mut queue = MemoryQueue::new(QueueSettings {
+        bytes_max: one_event * 2,
+        ..settings()
+    });
+    for at in 0..3 {
+        queue.push(ONE, APP, event("channel"), Millis(at));
+    }
+    assert_eq!(queue.waiting_events(), 2);
+}
+
+#[test]
+fn jobs_of_a_removed_target_are_given_up() {
+    let mut queue = MemoryQueue::new(QueueSettings {
+        batch_ms: Some(50),
+        ..settings()
+    });
+    queue.push(ONE, APP, event("a"), Millis(0));
+    let running = queue.start(Millis(50)).expect("due").1;
+    queue.push(ONE, APP, event("b"), Millis(60));
+    queue.push(TWO, APP, event("c"), Millis(60));
+    queue.retain(|id| id == TWO);
+    assert_eq!(queue.waiting_events(), 1);
+    queue.gone(ONE, &running);
+    assert_eq!(queue.counters.apps()[0].dead, [0, 0, 2, 0, 0]);
+    assert_eq!(queue.start(Millis(200)).expect("the other target's").0, TWO);
+}
+
+#[test]
+fn a_stop_makes_everything_due_and_counts_what_is_left() {
+    let mut queue = MemoryQueue::new(QueueSettings {
+        batch_ms: Some(50),
+        ..settings()
+    });
+    queue.push(ONE, APP, event("a"), Millis(0));
+    let job = queue.start(Millis(50)).expect("due").1;
+    queue.failed(ONE, job, Millis(50), 1.0);
+    queue.push(ONE, APP, event("b"), Millis(60));
+    assert!(queue.start(Millis(60)).is_none());
+    queue.hurry(Millis(60));
+    assert!(queue.start(Millis(60)).is_some());
+    assert_eq!(queue.abandon(), 2, "one in flight, one waiting");
+    assert_eq!(queue.waiting_events(), 0);
+    assert_eq!(queue.counters.apps()[0].dead[4], 1);
+}
+
+#[test]
+fn the_age_of_the_oldest_event_is_known() {
+    let mut queue = MemoryQueue::new(QueueSettings {
+        batch_ms: Some(50),
+        ..settings()
+    });
+    assert_eq!(queue.oldest_ms(Millis(9)), 0);
+    queue.push(ONE, APP, event("a"), Millis(10));
+    queue.push(TWO, APP, event("a"), Millis(20));
+    assert_eq!(queue.oldest_ms(Millis(30)), 20);
+}

@@ -1,0 +1,448 @@
+//! The bridge's loop: messages of shards, requests of operators, signals, time.
+//!
+//! Owns: `Setup`, `Bridge`, `Exit`, the order of a reload.
+//! May depend on: all of `bridge`, `config`, `metrics`, tokio. Generic over the link.
+//! Invariants: the loop waits in one place only; whatever takes long runs beside it.
+
+use std::{
+    io,
+    net::TcpListener,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use shards::application::{Millis, ShardId};
+use tokio::sync::mpsc;
+
+use super::{
+    admin::{self, AdminRequest, Status},
+    apps::AppTable,
+    busy::BusyWindow,
+    drain::{Drain, Step},
+    gather::Gathering,
+    link::ShardLink,
+    message::{FromBridge, Health, ToBridge},
+    outbox::Outbox,
+    signals::Signal,
+    usage::MemoryGauge,
+    webhook::{WebhookError, Webhooks},
+};
+use crate::{
+    config::{Config, ConfigErrors, Loaded},
+    metrics::{exposition::Exposition, sample::Build},
+};
+
+/// Reads the configuration again, from the same sources. Logs its notices itself.
+pub type Reload = Box<dyn FnMut() -> Result<Loaded, ConfigErrors>>;
+
+/// What the bridge needs to start.
+pub struct Setup {
+    pub loaded: Loaded,
+    /// The table that the shards were started with.
+    pub apps: Arc<AppTable>,
+    pub node_id: String,
+    pub build: Build,
+    /// From `admin::bind`.
+    pub admin: Option<TcpListener>,
+    /// From `signals::listen`.
+    pub signals: mpsc::Receiver<Signal>,
+    pub reload: Reload,
+    /// `/`; tests have a root of their own.
+    pub memory_root: PathBuf,
+}
+
+/// How the bridge ended. Both are a success of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Connections were closed and webhooks sent, or the deadline came.
+    Drained,
+    /// A second signal asked to stop at once.
+    Interrupted,
+}
+
+/// Why the bridge cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum BridgeError {
+    #[error(transparent)]
+    Webhook(#[from] WebhookError),
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    #[error("the metrics listener cannot be served: {0}")]
+    Admin(#[from] io::Error),
+}
+
+/// Runs until a signal ends it. Needs a tokio runtime with time and I/O.
+///
+/// # Errors
+/// When something that the configuration asks for cannot be set up; nothing runs then.
+pub async fn run<L: ShardLink>(link: L, setup: Setup) -> Result<Exit, BridgeError> {
+    let mut bridge = Bridge::new(link, setup)?;
+    Ok(bridge.run().await)
+}
+
+/// The state of the loop. Its views (scrapes, status) are in `view.rs`.
+pub struct Bridge<L> {
+    pub(super) link: L,
+    /// What `config` was made from, to tell what a reload changes.
+    loaded: Loaded,
+    pub(super) config: Arc<Config>,
+    pub(super) apps: Arc<AppTable>,
+    pub(super) node_id: String,
+    pub(super) build: Build,
+    pub(super) exposition: Arc<Exposition>,
+    /// Port of the admin listener, as the label `port` has it.
+    pub(super) port: String,
+    pub(super) outbox: Outbox,
+    pub(super) gathering: Gathering,
+    pub(super) webhooks: Webhooks,
+    pub(super) health: Health,
+    pub(super) drain: Option<Drain>,
+    pub(super) reloaded: Reloaded,
+    pub(super) busy: BusyWindow,
+    memory: MemoryGauge,
+    admin: Option<mpsc::Receiver<AdminRequest>>,
+    signals: mpsc::Receiver<Signal>,
+    reload: Reload,
+    health_due: Instant,
+    sample_due: Instant,
+    is_announced: bool,
+}
+
+/// The last reload.
+#[derive(Clone, Copy, Debug)]
+pub struct Reloaded {
+    pub succeeded: bool,
+    /// Of the configuration in force.
+    pub unix_s: u64,
+}
+
+/// What woke the loop.
+enum Wake {
+    Shards,
+    Admin(AdminRequest),
+    Signal(Signal),
+    Webhooks,
+    Time,
+}
+
+const HEALTH_EVERY: Duration = Duration::from_secs(1);
+/// Shards are asked for numbers so often without a scrape, for busy ratios and the drain's gauge.
+const SAMPLE_EVERY: Duration = Duration::from_secs(2);
+/// A full queue to a shard is tried again after so long.
+const RETRY_AFTER: Duration = Duration::from_millis(5);
+
+impl<L: ShardLink> Bridge<L> {
+    fn new(link: L, setup: Setup) -> Result<Self, BridgeError> {
+        let config = Arc::new(setup.loaded.config.clone());
+        let exposition = Arc::new(Exposition::new(&config.metrics.prefix)?);
+        let mut webhooks = Webhooks::new(config.queue.driver, &config.webhooks, link.started())?;
+        webhooks.set_apps(&setup.apps);
+        let mut port = config.metrics.port;
+        let admin = match setup.admin {
+            Some(listener) => {
+                let address = listener.local_addr()?;
+                port = address.port();
+                tracing::info!(node = setup.node_id, %address, "listening for metrics");
+                Some(admin::serve(listener, Arc::clone(&exposition))?)
+            }
+            None => None,
+        };
+        let now = Instant::now();
+        Ok(Self {
+            outbox: Outbox::new(link.shards()),
+            gathering: Gathering::new(link.shards()),
+            link,
+            loaded: setup.loaded,
+            config,
+            apps: setup.apps,
+            node_id: setup.node_id,
+            build: setup.build,
+            exposition,
+            port: port.to_string(),
+            webhooks,
+            health: Health::default(),
+            drain: None,
+            reloaded: Reloaded {
+                succeeded: true,
+                unix_s: unix_s(),
+            },
+            busy: BusyWindow::default(),
+            memory: MemoryGauge::new(setup.memory_root),
+            admin,
+            signals: setup.signals,
+            reload: setup.reload,
+            health_due: now,
+            sample_due: now,
+            is_announced: false,
+        })
+    }
+
+    async fn run(&mut self) -> Exit {
+        let mut inbox = Vec::new();
+        loop {
+            match self.wait(&mut inbox).await {
+                Wake::Shards => self.handle_messages(&mut inbox),
+                Wake::Admin(AdminRequest::Scrape(waiter)) => {
+                    self.gathering.wait(waiter);
+                    self.sample();
+                }
+                Wake::Admin(AdminRequest::Status(waiter)) => _ = waiter.send(self.status()),
+                Wake::Signal(Signal::Stop) if self.drain.is_some() => {
+                    tracing::info!(node = self.node_id, "stopped at once by a second signal");
+                    return Exit::Interrupted;
+                }
+                Wake::Signal(Signal::Stop) => self.begin_drain(),
+                Wake::Signal(Signal::Reload) => self.reload(),
+                Wake::Signal(Signal::DumpStats) => self.log_stats(),
+                Wake::Webhooks | Wake::Time => {}
+            }
+            self.do_what_is_due();
+            if self.step_drain() {
+                return Exit::Drained;
+            }
+        }
+    }
+
+    /// The one place where the bridge waits.
+    async fn wait(&mut self, inbox: &mut Vec<(ShardId, ToBridge)>) -> Wake {
+        let wake_at = self.wake_at();
+        let admin = async {
+            match self.admin.as_mut() {
+                Some(requests) => requests.recv().await,
+                None => None,
+            }
+        };
+        tokio::select! {
+            () = self.link.receive(inbox) => Wake::Shards,
+            Some(request) = admin => Wake::Admin(request),
+            Some(signal) = self.signals.recv() => Wake::Signal(signal),
+            () = self.webhooks.progress() => Wake::Webhooks,
+            () = tokio::time::sleep_until(wake_at.into()) => Wake::Time,
+        }
+    }
+
+    fn wake_at(&self) -> Instant {
+        let timers = [
+            Some(self.health_due),
+            Some(self.sample_due),
+            self.gathering.deadline(),
+            self.drain.as_ref().map(Drain::due),
+            (!self.outbox.is_empty()).then(|| Instant::now() + RETRY_AFTER),
+        ];
+        timers
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(self.health_due)
+    }
+
+    fn handle_messages(&mut self, inbox: &mut Vec<(ShardId, ToBridge)>) {
+        for (shard, message) in inbox.drain(..) {
+            match message {
+                ToBridge::Snapshot { token, snapshot } => {
+                    self.gathering.answer(shard, token, snapshot);
+                }
+                ToBridge::Webhook(event) => self.webhooks.accept(event),
+                ToBridge::Usage { waiter } => {
+                    let body = self.memory.read(Instant::now()).json().into_boxed_str();
+                    self.outbox
+                        .send(&self.link, shard, FromBridge::Usage { waiter, body });
+                }
+                ToBridge::Drained => {
+                    if let Some(drain) = &mut self.drain {
+                        drain.drained(shard);
+                    }
+                }
+            }
+        }
+        self.webhooks.start();
+    }
+
+    fn do_what_is_due(&mut self) {
+        let now = Instant::now();
+        self.outbox.retry(&self.link);
+        if now >= self.health_due {
+            self.health_due = now + HEALTH_EVERY;
+            self.check_health(now);
+        }
+        if now >= self.sample_due {
+            self.sample();
+        }
+        if self.gathering.is_due(now) {
+            self.finish_sample();
+        }
+    }
+
+    /// Asks all shards for their numbers, unless that is under way.
+    fn sample(&mut self) {
+        let now = Instant::now();
+        self.sample_due = now + SAMPLE_EVERY;
+        if let Some(token) = self.gathering.begin(now) {
+            self.broadcast(|| FromBridge::Scrape { token });
+        }
+    }
+
+    fn finish_sample(&mut self) {
+        let (waiters, late) = self.gathering.finish();
+        for shard in late {
+            let shard = shard.0;
+            tracing::warn!(
+                shard,
+                "a shard did not tell its numbers in time; the last ones count"
+            );
+        }
+        if !waiters.is_empty() {
+            let scrape = self.scrape();
+            for waiter in waiters {
+                _ = waiter.send(scrape.clone()); // Who has gone meanwhile needs no answer.
+            }
+        }
+        if !self.is_announced && self.gathering.is_complete() {
+            self.is_announced = true;
+            tracing::info!(node = self.node_id, shards = self.link.shards(), "ready");
+        }
+    }
+
+    fn check_health(&mut self, now: Instant) {
+        let used = self.memory.read(now).fraction();
+        let health = Health {
+            queue_failing: self.webhooks.is_failing(),
+            backend_failing: false, // This release has no backends that could.
+            memory_above_threshold: used > self.config.http_api.memory_threshold,
+            draining: self.drain.is_some(),
+        };
+        if health != self.health {
+            self.health = health;
+            self.broadcast(|| FromBridge::Health(health));
+        }
+    }
+
+    fn broadcast(&mut self, message: impl Fn() -> FromBridge) {
+        for shard in 0..self.link.shards() {
+            self.outbox.send(&self.link, ShardId(shard), message());
+        }
+    }
+
+    fn begin_drain(&mut self) {
+        let now = Instant::now();
+        let settings = &self.config.drain;
+        let (node, lb_wait_s) = (&self.node_id, settings.lb_wait_s);
+        tracing::info!(
+            node,
+            lb_wait_s,
+            deadline_s = settings.deadline_s,
+            "draining"
+        );
+        self.drain = Some(Drain::begin(settings, self.link.shards(), now));
+        self.check_health(now); // Readiness goes off before anything else happens.
+    }
+
+    /// Goes on with a stop; true when it is done.
+    fn step_drain(&mut self) -> bool {
+        loop {
+            let webhooks_idle = self.webhooks.is_idle();
+            let Some(drain) = &mut self.drain else {
+                return false;
+            };
+            match drain.step(Instant::now(), webhooks_idle) {
+                Step::Wait => return false,
+                Step::Close { by, rate_per_s } => {
+                    self.link.stop_accepting();
+                    let since = by
+                        .saturating_duration_since(self.link.started())
+                        .as_millis();
+                    let deadline = Millis(u64::try_from(since).unwrap_or(u64::MAX));
+                    self.broadcast(|| FromBridge::Drain {
+                        deadline,
+                        rate_per_s,
+                    });
+                }
+                Step::Flush => self.webhooks.hurry(),
+                Step::Done => {
+                    let lost = self.webhooks.abandon();
+                    tracing::info!(node = self.node_id, webhook_events_lost = lost, "stopped");
+                    return true;
+                }
+            }
+        }
+    }
+
+    fn reload(&mut self) {
+        self.reloaded.succeeded = false;
+        let loaded = match (self.reload)() {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                tracing::error!(%error, "the new configuration is refused; the old one stays");
+                return;
+            }
+        };
+        if let Err(error) = self.webhooks.reconfigure(&loaded.config.webhooks) {
+            tracing::error!(%error, "the new configuration is refused; the old one stays");
+            return;
+        }
+        let keys = self.loaded.keys_that_need_a_restart(&loaded);
+        if !keys.is_empty() {
+            tracing::warn!(
+                keys = keys.join(" "),
+                "changed keys take effect with a restart only"
+            );
+        }
+        self.config = Arc::new(loaded.config.clone());
+        self.loaded = loaded;
+        self.apps = Arc::new(AppTable::build(
+            &self.config.app_manager.apps,
+            Some(&self.apps),
+        ));
+        self.webhooks.set_apps(&self.apps);
+        self.reloaded = Reloaded {
+            succeeded: true,
+            unix_s: unix_s(),
+        };
+        let (config, apps) = (Arc::clone(&self.config), Arc::clone(&self.apps));
+        self.broadcast(|| FromBridge::Config(Arc::clone(&config)));
+        self.broadcast(|| FromBridge::Apps(Arc::clone(&apps)));
+        tracing::info!(
+            node = self.node_id,
+            apps = apps.iter().count(),
+            "configuration reloaded"
+        );
+    }
+
+    pub(super) fn unready(&self) -> Vec<&'static str> {
+        let now_ms = u64::try_from(self.link.started().elapsed().as_millis()).unwrap_or(u64::MAX);
+        let stalled = (0..self.link.shards())
+            .any(|shard| now_ms.saturating_sub(self.link.last_turn_ms(ShardId(shard))) > STALL_MS);
+        let reasons = [
+            (!self.gathering.is_complete(), "starting"),
+            (self.drain.is_some(), "draining"),
+            (self.health.backend_failing, "backend"),
+            (self.health.memory_above_threshold, "memory"),
+            (stalled, "shard_stalled"),
+        ];
+        reasons
+            .into_iter()
+            .filter(|(holds, _)| *holds)
+            .map(|(_, reason)| reason)
+            .collect()
+    }
+
+    fn status(&self) -> Status {
+        Status {
+            node: self.node_id.clone(),
+            unready: self.unready(),
+            is_degraded: self.health.queue_failing,
+            has_apps: !self.apps.is_empty(),
+            is_draining: self.drain.is_some(),
+        }
+    }
+}
+
+/// A shard that has not turned for so long makes the node unready.
+const STALL_MS: u64 = 5_000;
+
+pub(super) fn unix_s() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,125 @@
+//! What the bridge shows of the node: scrapes, `/debug/shards`, the dump of USR1.
+//!
+//! Owns: how the loop's state becomes a `Sample`.
+//! May depend on: `bridge::run`'s state, `metrics`.
+//! Invariants: reads only, except for the window of the bridge's own busy ratio.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tokio::runtime::Handle;
+
+use super::{
+    admin::Scrape,
+    gather::Latest,
+    link::ShardLink,
+    run::{Bridge, unix_s},
+};
+use crate::metrics::sample::{BridgeState, Sample, ShardSample};
+
+impl<L: ShardLink> Bridge<L> {
+    pub(super) fn scrape(&mut self) -> Scrape {
+        let busy_ratio = self.busy_ratio();
+        let unready = self.unready();
+        let shards = self.gathering.shards();
+        let sample = Sample {
+            node: &self.node_id,
+            port: &self.port,
+            app_ids: self.apps.ids(),
+            apps_max: self.config.metrics.max_apps as usize,
+            shards: shards
+                .iter()
+                .enumerate()
+                .map(|(index, latest)| ShardSample {
+                    snapshot: latest.snapshot.as_deref(),
+                    busy_ratio: latest.busy_ratio,
+                    from_bridge_full: self.outbox.full(index),
+                })
+                .collect(),
+            webhooks: self.webhooks.counters(),
+            webhook_state: self.webhooks.state(),
+            bridge: BridgeState {
+                busy_ratio,
+                unready: &unready,
+                draining: self.drain.is_some(),
+                reload_succeeded: self.reloaded.succeeded,
+                reload_unix_s: self.reloaded.unix_s as f64,
+                build: self.build,
+            },
+        };
+        Scrape {
+            families: Arc::new(self.exposition.families(&sample)),
+            shards: Arc::new(shards.iter().enumerate().map(shard_json).collect()),
+            unix_s: unix_s(),
+        }
+    }
+
+    /// One line per shard and one for the bridge.
+    pub(super) fn log_stats(&mut self) {
+        let busy_ratio = self.busy_ratio();
+        for (shard, latest) in self.gathering.shards().iter().enumerate() {
+            let Some(snapshot) = &latest.snapshot else {
+                continue;
+            };
+            tracing::info!(
+                shard,
+                connections = snapshot.counters.websockets,
+                channels = snapshot.counters.home_channels,
+                outbox_bytes = snapshot.runtime.outbox_bytes,
+                turn_stalls = snapshot.runtime.turn_stalls,
+                busy_ratio = latest.busy_ratio,
+                "stats"
+            );
+        }
+        let state = self.webhooks.state();
+        tracing::info!(
+            node = self.node_id,
+            apps = self.apps.iter().count(),
+            webhook_events = state.waiting_events,
+            webhook_in_flight = state.in_flight,
+            webhook_oldest_s = state.oldest_s,
+            busy_ratio,
+            "stats"
+        );
+    }
+
+    fn busy_ratio(&mut self) -> f64 {
+        let Ok(runtime) = Handle::try_current() else {
+            return 0.0;
+        };
+        let busy = runtime.metrics().worker_total_busy_duration(0).as_nanos();
+        let since = self.link.started().elapsed().as_nanos();
+        let clamp = |ns: u128| u64::try_from(ns).unwrap_or(u64::MAX);
+        self.busy.push(clamp(since), clamp(busy))
+    }
+}
+
+fn shard_json((shard, latest): (usize, &Latest)) -> Value {
+    let Some(snapshot) = &latest.snapshot else {
+        return json!({ "shard": shard });
+    };
+    let (counters, runtime) = (&snapshot.counters, &snapshot.runtime);
+    json!({
+        "shard": shard,
+        "connections": runtime.connections,
+        "websockets": counters.websockets,
+        "channels": counters.home_channels,
+        "accepted": runtime.accepted,
+        "handed_over": runtime.handed_over,
+        "busy_ratio": latest.busy_ratio,
+        "turns": runtime.turns,
+        "turn_stalls": runtime.turn_stalls,
+        "outbox_bytes": runtime.outbox_bytes,
+        "outbox_bytes_highest": runtime.outbox_bytes_highest,
+        "ring_overflows": runtime.ring_overflows,
+        "recv_buffers_free": runtime.recv_buffers_free,
+        "recv_buffers_exhausted": runtime.recv_buffers_exhausted,
+        "mesh_depths": runtime.mesh_depths,
+        "mesh_overflow_depths": runtime.mesh_overflow_depths,
+        "mesh_backpressure_ms": runtime.mesh_backpressure_ms,
+        "to_bridge_depth": runtime.to_bridge_depth,
+        "from_bridge_depth": runtime.from_bridge_depth,
+        "to_bridge_full": runtime.to_bridge_full,
+        "draining": snapshot.draining,
+    })
+}

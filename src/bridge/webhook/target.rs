@@ -1,0 +1,182 @@
+//! Who gets which webhook.
+//!
+//! Owns: `Target`, the prepared form of one entry of an app's `webhooks`, and the table of them.
+//! May depend on: `bridge::{apps, queue, message}`, `config::app`. Not on HTTP exchanges.
+//! Invariants: a target keeps its id over reloads while its app has an entry with its URL; an extra
+//! header never replaces one of ours.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use ahash::AHashMap;
+use reqwest::{
+    Url,
+    header::{HeaderMap, HeaderName, HeaderValue},
+};
+
+use crate::protocol::app::AppIndex;
+use crate::{
+    bridge::{
+        apps::{AppEntry, AppTable},
+        message::WebhookEvent,
+        queue::TargetId,
+    },
+    config::app::{EventType, Webhook, WebhookTarget},
+};
+
+/// One webhook of one app.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub entry: Arc<AppEntry>,
+    pub url: Url,
+    /// The configured headers, without the reserved ones.
+    pub headers: HeaderMap,
+    hook: Webhook,
+    /// Bit `1 << WebhookKind::column` for each wanted kind.
+    kinds: u8,
+}
+
+/// What a target says to an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    Yes,
+    /// The kind is wanted, the channel is not.
+    Filtered,
+    No,
+}
+
+impl Target {
+    pub(super) fn wants(&self, event: &WebhookEvent) -> Wanted {
+        if self.kinds & (1 << event.kind.column()) == 0 {
+            return Wanted::No;
+        }
+        if !self.hook.filter.matches(&event.channel) {
+            return Wanted::Filtered;
+        }
+        Wanted::Yes
+    }
+
+    /// The target for a log line: no path and no query, since either may hold a credential.
+    pub(super) fn shown(&self) -> String {
+        self.url.origin().ascii_serialization()
+    }
+
+    fn of(entry: &Arc<AppEntry>, hook: &Webhook) -> Option<Self> {
+        let WebhookTarget::Url(url) = &hook.target else {
+            return None; // The configuration refuses functions: no driver for them.
+        };
+        let app_id = &entry.app.id;
+        let url = match Url::parse(url.expose()) {
+            Ok(url) => url,
+            Err(error) => {
+                tracing::warn!(app_id, %error, "a webhook with an invalid url gets nothing");
+                return None;
+            }
+        };
+        let kinds = hook
+            .event_types
+            .iter()
+            .fold(0, |bits, kind| bits | bit(*kind));
+        let headers = headers(app_id, hook);
+        Some(Self {
+            entry: Arc::clone(entry),
+            url,
+            headers,
+            hook: hook.clone(),
+            kinds,
+        })
+    }
+}
+
+/// The bit of an event type in `WebhookInterest`.
+pub(super) fn bit(kind: EventType) -> u8 {
+    let column = EventType::ALL.iter().position(|other| *other == kind);
+    1 << column.expect("ALL lists every event type")
+}
+
+fn headers(app_id: &str, hook: &Webhook) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in &hook.headers {
+        let parsed = (
+            HeaderName::try_from(name),
+            HeaderValue::try_from(value.expose()),
+        );
+        let (Ok(header), Ok(mut value)) = parsed else {
+            tracing::warn!(
+                app_id,
+                name,
+                "a webhook header that HTTP does not allow is left out"
+            );
+            continue;
+        };
+        if is_reserved(&header) {
+            tracing::warn!(app_id, name, "a webhook header that is ours is left out");
+            continue;
+        }
+        value.set_sensitive(true);
+        headers.append(header, value);
+    }
+    headers
+}
+
+fn is_reserved(name: &HeaderName) -> bool {
+    let name = name.as_str(); // Lower case by construction.
+    name.starts_with("x-pusher-")
+        || [
+            "content-type",
+            "content-length",
+            "transfer-encoding",
+            "host",
+            "connection",
+        ]
+        .contains(&name)
+}
+
+/// All targets of this node.
+#[derive(Debug, Default)]
+pub(super) struct TargetTable {
+    targets: BTreeMap<TargetId, Arc<Target>>,
+    by_app: AHashMap<AppIndex, Vec<TargetId>>,
+    next: u32,
+}
+
+impl TargetTable {
+    /// The targets of `apps`; those that `self` has already keep their ids.
+    pub(super) fn rebuilt(&self, apps: &AppTable) -> Self {
+        let mut made = Self {
+            next: self.next,
+            ..Self::default()
+        };
+        for entry in apps.iter().filter(|entry| entry.app.enabled) {
+            let mut former = self.by_app.get(&entry.index).cloned().unwrap_or_default();
+            for target in entry
+                .app
+                .webhooks
+                .iter()
+                .filter_map(|hook| Target::of(entry, hook))
+            {
+                let same = former
+                    .iter()
+                    .position(|id| self.targets[id].url == target.url);
+                let id = match same {
+                    Some(index) => former.remove(index),
+                    None => {
+                        made.next += 1;
+                        TargetId(made.next)
+                    }
+                };
+                made.by_app.entry(entry.index).or_default().push(id);
+                made.targets.insert(id, Arc::new(target));
+            }
+        }
+        made
+    }
+
+    pub(super) fn target(&self, id: TargetId) -> Option<&Arc<Target>> {
+        self.targets.get(&id)
+    }
+
+    /// The targets of an app, in the order of its configuration.
+    pub(super) fn of_app(&self, app: AppIndex) -> &[TargetId] {
+        self.by_app.get(&app).map_or(&[], Vec::as_slice)
+    }
+}

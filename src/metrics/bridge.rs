@@ -1,0 +1,131 @@
+//! The plain counters of the bridge.
+//!
+//! Owns: `WebhookCounters` and the names of their columns.
+//! May depend on: `bridge::apps::AppIndex`, `metrics::catalogue`. Not on `prometheus`.
+//! Invariants: counters only grow, also when an app or a webhook is removed.
+
+use crate::{metrics::catalogue::BUCKETS_S, protocol::app::AppIndex};
+
+/// `event` labels, in the order of the bits of `WebhookInterest`.
+pub const WEBHOOK_EVENTS: [&str; 7] = [
+    "channel_occupied",
+    "channel_vacated",
+    "member_added",
+    "member_removed",
+    "client_event",
+    "cache_miss",
+    "subscription_count",
+];
+
+/// What became of a webhook event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum DeliveryResult {
+    /// The target answered 2xx.
+    Ok,
+    /// The attempt failed; another one follows.
+    Retry,
+    /// Given up.
+    Dead,
+    /// The webhook's filter does not want this channel.
+    Filtered,
+}
+
+impl DeliveryResult {
+    /// The label of each variant, by its number.
+    pub const LABELS: [&str; 4] = ["ok", "retry", "dead", "filtered"];
+}
+
+/// Why a webhook request was given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum DeadReason {
+    /// `webhooks.retry.attempts` were made.
+    Attempts,
+    /// It grew older than `webhooks.retry.max_age_s`.
+    Age,
+    /// Its webhook was removed by a reload.
+    Gone,
+    /// The queue was full, and this was the oldest request.
+    Overflow,
+    /// The process stopped before it could be delivered.
+    Shutdown,
+}
+
+impl DeadReason {
+    /// The label of each variant, by its number.
+    pub const LABELS: [&str; 5] = ["attempts", "age", "gone", "overflow", "shutdown"];
+}
+
+/// What is counted about one app's webhooks.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AppWebhooks {
+    /// Events: [event][result].
+    pub deliveries: [[u64; 4]; 7],
+    /// Requests tried again.
+    pub retries: u64,
+    /// Requests given up, by reason.
+    pub dead: [u64; 5],
+}
+
+/// A histogram of seconds with the bounds `BUCKETS_S`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Seconds {
+    pub buckets: [u64; 17],
+    pub sum_s: f64,
+}
+
+/// What is counted about all webhooks of this node.
+#[derive(Clone, Debug, Default)]
+pub struct WebhookCounters {
+    apps: Vec<AppWebhooks>,
+    /// Length of one HTTP attempt.
+    pub attempts: Seconds,
+}
+
+impl WebhookCounters {
+    /// The counters of an app; made when first asked for (bounded by the number of apps).
+    pub fn app(&mut self, app: AppIndex) -> &mut AppWebhooks {
+        let index = app.0 as usize;
+        if index >= self.apps.len() {
+            self.apps.resize_with(index + 1, AppWebhooks::default);
+        }
+        &mut self.apps[index]
+    }
+
+    /// All apps' counters, by their index.
+    pub fn apps(&self) -> &[AppWebhooks] {
+        &self.apps
+    }
+}
+
+impl AppWebhooks {
+    /// Counts `events` (a count per kind) with one result.
+    pub fn count(&mut self, events: &[u32; 7], result: DeliveryResult) {
+        for (row, count) in self.deliveries.iter_mut().zip(events) {
+            row[result as usize] += u64::from(*count);
+        }
+    }
+
+    /// Adds what another app counted.
+    pub fn absorb(&mut self, other: &Self) {
+        let theirs = other.deliveries.iter().flatten().chain(&other.dead);
+        let ours = self.deliveries.iter_mut().flatten().chain(&mut self.dead);
+        for (ours, theirs) in ours.zip(theirs) {
+            *ours += theirs;
+        }
+        self.retries += other.retries;
+    }
+}
+
+impl Seconds {
+    /// Records one observation.
+    pub fn observe(&mut self, seconds: f64) {
+        let bucket = BUCKETS_S
+            .iter()
+            .position(|bound| seconds <= *bound)
+            .unwrap_or(16);
+        self.buckets[bucket] += 1;
+        self.sum_s += seconds;
+    }
+}

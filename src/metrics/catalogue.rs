@@ -1,0 +1,329 @@
+//! The name, type and labels of every metric, in one place.
+//!
+//! Owns: `Family` and one constant per metric of this node.
+//! May depend on: nothing.
+//! Invariants: labels are in alphabetical order; the first part of this file is Sockudo 2.9's and
+//! no name, type or label there may change, because dashboards are built on them.
+
+/// What Prometheus calls the type of a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+/// One metric: all that is fixed about it. The configured prefix goes before `name`.
+#[derive(Debug)]
+pub(super) struct Family {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub labels: &'static [&'static str],
+    pub help: &'static str,
+}
+
+const APP: &[&str] = &["app_id", "port"];
+const APP_CHANNEL_TYPE: &[&str] = &["app_id", "channel_type", "port"];
+const RATE_LIMIT: &[&str] = &["app_id", "limiter_type", "port", "request_context"];
+const NODE: &[&str] = &["node"];
+const SHARD: &[&str] = &["node", "shard"];
+const PEER: &[&str] = &["node", "peer", "shard"];
+const APP_ON_NODE: &[&str] = &["app_id", "node"];
+const APP_REASON: &[&str] = &["app_id", "node", "reason"];
+
+const fn counter(name: &'static str, labels: &'static [&str], help: &'static str) -> Family {
+    Family {
+        name,
+        kind: Kind::Counter,
+        labels,
+        help,
+    }
+}
+
+const fn gauge(name: &'static str, labels: &'static [&str], help: &'static str) -> Family {
+    Family {
+        name,
+        kind: Kind::Gauge,
+        labels,
+        help,
+    }
+}
+
+const fn histogram(name: &'static str, labels: &'static [&str], help: &'static str) -> Family {
+    Family {
+        name,
+        kind: Kind::Histogram,
+        labels,
+        help,
+    }
+}
+
+// Sockudo 2.9's metrics. Times are in milliseconds.
+
+pub(super) const CONNECTED: Family = gauge("connected", APP, "Open connections of the app");
+pub(super) const NEW_CONNECTIONS: Family = counter(
+    "new_connections_total",
+    APP,
+    "Connections that were established",
+);
+pub(super) const NEW_DISCONNECTIONS: Family = counter(
+    "new_disconnections_total",
+    APP,
+    "Established connections that ended",
+);
+pub(super) const CONNECTION_ERRORS: Family = counter(
+    "connection_errors_total",
+    &["app_id", "error_type", "port"],
+    "Connections refused or ended by an error",
+);
+pub(super) const SOCKET_RECEIVED_BYTES: Family = counter(
+    "socket_received_bytes",
+    APP,
+    "Payload bytes of messages from clients",
+);
+pub(super) const SOCKET_TRANSMITTED_BYTES: Family = counter(
+    "socket_transmitted_bytes",
+    APP,
+    "Payload bytes of messages to clients",
+);
+pub(super) const WS_MESSAGES_RECEIVED: Family =
+    counter("ws_messages_received_total", APP, "Messages from clients");
+pub(super) const WS_MESSAGES_SENT: Family =
+    counter("ws_messages_sent_total", APP, "Messages to clients");
+pub(super) const HTTP_RECEIVED_BYTES: Family =
+    counter("http_received_bytes", APP, "Body bytes of API requests");
+pub(super) const HTTP_TRANSMITTED_BYTES: Family =
+    counter("http_transmitted_bytes", APP, "Body bytes of API answers");
+pub(super) const HTTP_CALLS_RECEIVED: Family = counter(
+    "http_calls_received_total",
+    APP,
+    "API calls that were carried out",
+);
+pub(super) const ADAPTER_RESOLVE_TIME: Family = histogram(
+    "horizontal_adapter_resolve_time",
+    APP,
+    "Time until a question to the other nodes was answered or given up, ms",
+);
+pub(super) const ADAPTER_RESOLVED: Family = counter(
+    "horizontal_adapter_resolved_promises",
+    APP,
+    "Questions answered in time",
+);
+pub(super) const ADAPTER_UNCOMPLETE: Family = counter(
+    "horizontal_adapter_uncomplete_promises",
+    APP,
+    "Questions not answered in time",
+);
+pub(super) const ADAPTER_SENT_REQUESTS: Family = counter(
+    "horizontal_adapter_sent_requests",
+    APP,
+    "Questions sent to other nodes",
+);
+pub(super) const ADAPTER_RECEIVED_REQUESTS: Family = counter(
+    "horizontal_adapter_received_requests",
+    APP,
+    "Questions from other nodes",
+);
+pub(super) const ADAPTER_RECEIVED_RESPONSES: Family = counter(
+    "horizontal_adapter_received_responses",
+    APP,
+    "Answers from other nodes",
+);
+pub(super) const RATE_LIMIT_CHECKS: Family =
+    counter("rate_limit_checks_total", RATE_LIMIT, "Rate limit checks");
+pub(super) const RATE_LIMIT_TRIGGERED: Family = counter(
+    "rate_limit_triggered_total",
+    RATE_LIMIT,
+    "Rate limit checks that refused",
+);
+pub(super) const CHANNEL_SUBSCRIPTIONS: Family = counter(
+    "channel_subscriptions_total",
+    APP_CHANNEL_TYPE,
+    "Subscriptions made",
+);
+pub(super) const CHANNEL_UNSUBSCRIPTIONS: Family = counter(
+    "channel_unsubscriptions_total",
+    APP_CHANNEL_TYPE,
+    "Subscriptions ended",
+);
+pub(super) const ACTIVE_CHANNELS: Family = gauge(
+    "active_channels",
+    APP_CHANNEL_TYPE,
+    "Channels with at least one subscriber",
+);
+pub(super) const BROADCAST_LATENCY: Family = histogram(
+    "broadcast_latency_ms",
+    &["app_id", "channel_type", "port", "recipient_count_bucket"],
+    "Time from an API event's arrival to its last send on this node, ms",
+);
+
+// Ours. Times are in seconds.
+
+pub(super) const BUILD_INFO: Family = gauge(
+    "build_info",
+    &["commit", "features", "node", "version"],
+    "Always 1; what is running is in the labels",
+);
+pub(super) const CONFIG_RELOAD_SUCCESS: Family = gauge(
+    "config_last_reload_success",
+    NODE,
+    "1 if the last (re)load of the configuration worked",
+);
+pub(super) const CONFIG_RELOAD_TIMESTAMP: Family = gauge(
+    "config_last_reload_timestamp_seconds",
+    NODE,
+    "Unix time of the last configuration that was taken over",
+);
+pub(super) const READY: Family = gauge(
+    "ready",
+    &["node", "reason"],
+    "1 with the reason none when ready; else 0, one row for each reason",
+);
+pub(super) const SHARD_CONNECTIONS: Family =
+    gauge("shard_connections", SHARD, "Open WebSocket connections");
+pub(super) const SHARD_CHANNELS: Family =
+    gauge("shard_channels", SHARD, "Channels whose home is here");
+pub(super) const SHARD_ACCEPTED: Family =
+    counter("shard_accepted_total", SHARD, "Accepted connections");
+pub(super) const SHARD_HANDED_OVER: Family = counter(
+    "shard_handed_over_total",
+    SHARD,
+    "Accepted connections given to another shard",
+);
+pub(super) const SHARD_LOOP_BUSY_RATIO: Family = gauge(
+    "shard_loop_busy_ratio",
+    SHARD,
+    "Share of the last 10 s not parked, 0 to 1",
+);
+pub(super) const SHARD_TURN_SECONDS: Family =
+    histogram("shard_turn_seconds", SHARD, "Length of a turn");
+pub(super) const SHARD_TURN_STALLS: Family =
+    counter("shard_turn_stalls_total", SHARD, "Turns longer than 100 ms");
+pub(super) const SHARD_RING_OVERFLOWS: Family = counter(
+    "shard_ring_overflows_total",
+    SHARD,
+    "Overflows of the completion queue",
+);
+pub(super) const SHARD_RECV_BUFFERS_FREE: Family = gauge(
+    "shard_recv_buffers_free",
+    SHARD,
+    "Receive buffers not in use",
+);
+pub(super) const SHARD_RECV_BUFFERS_EXHAUSTED: Family = counter(
+    "shard_recv_buffers_exhausted_total",
+    SHARD,
+    "Receives that found no buffer",
+);
+pub(super) const MESH_QUEUE_DEPTH: Family =
+    gauge("mesh_queue_depth", PEER, "Messages waiting to peer");
+pub(super) const MESH_OVERFLOW_DEPTH: Family = gauge(
+    "mesh_overflow_depth",
+    PEER,
+    "Messages to peer on the overflow list",
+);
+pub(super) const MESH_BACKPRESSURE: Family = counter(
+    "mesh_backpressure_seconds_total",
+    SHARD,
+    "Time during which reading was stopped for a full mesh queue",
+);
+pub(super) const SEND_QUEUE_BYTES: Family =
+    gauge("send_queue_bytes", SHARD, "Bytes in all outboxes");
+pub(super) const SEND_QUEUE_MAX_BYTES: Family =
+    gauge("send_queue_max_bytes", SHARD, "Bytes in the fullest outbox");
+pub(super) const SLOW_CONSUMER_DISCONNECTS: Family = counter(
+    "slow_consumer_disconnects_total",
+    APP_ON_NODE,
+    "Connections closed because they read too slowly",
+);
+pub(super) const DROPPED_FRAMES: Family =
+    counter("dropped_frames_total", APP_REASON, "Frames dropped");
+pub(super) const DROPPED_BYTES: Family =
+    counter("dropped_bytes_total", APP_REASON, "Bytes of dropped frames");
+pub(super) const ACCEPT_RATE_LIMITED: Family = counter(
+    "accept_rate_limited_total",
+    &["node", "reason", "shard"],
+    "Connections refused before any work was spent on them",
+);
+pub(super) const HANDSHAKE_FAILURES: Family = counter(
+    "handshake_failures_total",
+    &["node", "reason"],
+    "Handshakes that failed",
+);
+pub(super) const HTTP_ERRORS: Family = counter(
+    "http_errors_total",
+    &["app_id", "node", "status"],
+    "API answers of 400 and above",
+);
+pub(super) const BRIDGE_QUEUE_DEPTH: Family = gauge(
+    "bridge_queue_depth",
+    &["direction", "node", "shard"],
+    "Messages waiting between a shard and the bridge",
+);
+pub(super) const BRIDGE_QUEUE_FULL: Family = counter(
+    "bridge_queue_full_total",
+    &["node", "request", "shard"],
+    "Messages that met a full queue between a shard and the bridge",
+);
+pub(super) const BRIDGE_BUSY_RATIO: Family = gauge(
+    "bridge_busy_ratio",
+    NODE,
+    "Share of the last 10 s in which the bridge worked, 0 to 1",
+);
+pub(super) const WEBHOOK_QUEUE_DEPTH: Family = gauge(
+    "webhook_queue_depth",
+    &["driver", "node"],
+    "Webhook events that wait for delivery",
+);
+pub(super) const WEBHOOK_IN_FLIGHT: Family =
+    gauge("webhook_in_flight", NODE, "Webhook requests under way");
+pub(super) const WEBHOOK_DELIVERIES: Family = counter(
+    "webhook_deliveries_total",
+    &["app_id", "event", "node", "result"],
+    "Webhook events by what became of them: ok, retry, dead, filtered",
+);
+pub(super) const WEBHOOK_DELIVERY_SECONDS: Family = histogram(
+    "webhook_delivery_seconds",
+    NODE,
+    "Length of one webhook request",
+);
+pub(super) const WEBHOOK_RETRIES: Family = counter(
+    "webhook_retries_total",
+    APP_ON_NODE,
+    "Webhook requests that were tried again",
+);
+pub(super) const WEBHOOK_DEAD_LETTERS: Family = counter(
+    "webhook_dead_letters_total",
+    APP_REASON,
+    "Webhook requests given up: attempts, age, gone, overflow, shutdown",
+);
+pub(super) const WEBHOOK_DEAD_LETTERS_KEPT: Family = gauge(
+    "webhook_dead_letters",
+    NODE,
+    "Webhook requests kept after they were given up",
+);
+pub(super) const WEBHOOK_OLDEST_JOB: Family = gauge(
+    "webhook_oldest_job_seconds",
+    NODE,
+    "Age of the oldest webhook not yet delivered",
+);
+pub(super) const DRAIN_CONNECTIONS_REMAINING: Family = gauge(
+    "drain_connections_remaining",
+    NODE,
+    "Connections still to close; -1 when not draining",
+);
+pub(super) const LIMIT_LEASE_DENIED: Family = counter(
+    "limit_lease_denied_total",
+    &["app_id", "limit", "node"],
+    "App-wide limits that refused",
+);
+
+/// Bounds I of Sockudo 2.9 (its client library's defaults), ms.
+pub(super) const RESOLVE_BUCKETS_MS: [f64; 11] = [
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+
+/// Bounds of all our own histograms, seconds.
+pub(super) const BUCKETS_S: [f64; 16] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0,
+];

@@ -1,0 +1,228 @@
+//! Data path. The plain counters of one shard.
+//!
+//! Owns: `ShardCounters`, `AppCounters`, and the snapshot that goes to the bridge.
+//! May depend on: std, the runtime's counters. Not on `prometheus`.
+//! Invariants: counters only grow; gauges are never negative.
+
+use shards::application::RuntimeCounters;
+
+use crate::protocol::app::AppIndex;
+
+/// Columns of `channel_type` labels, in the order of `ChannelKind::metric_column`.
+pub const CHANNEL_TYPES: [&str; 5] = [
+    "public",
+    "private",
+    "presence",
+    "private_encrypted",
+    "cache",
+];
+
+/// `error_type` labels of `connection_errors_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum ConnectionError {
+    AppNotFound,
+    AppDisabled,
+    OriginNotAllowed,
+    InvalidMessageFormat,
+    AuthenticationFailed,
+    OverQuota,
+    OverCapacity,
+    AcceptLimited,
+    HandshakeTimeout,
+    SlowConsumer,
+    PongTimeout,
+    UnauthorizedTimeout,
+    ProtocolError,
+    TooLarge,
+    WebsocketUpgradeFailed,
+    SocketFailed,
+}
+
+impl ConnectionError {
+    /// The label of each variant, by its number.
+    pub const LABELS: [&str; 16] = [
+        "app_not_found",
+        "app_disabled",
+        "origin_not_allowed",
+        "invalid_message_format",
+        "authentication_failed",
+        "over_quota",
+        "over_capacity",
+        "accept_limited",
+        "handshake_timeout",
+        "slow_consumer",
+        "pong_timeout",
+        "unauthorized_timeout",
+        "protocol_error",
+        "too_large",
+        "websocket_upgrade_failed",
+        "socket_handling_failed",
+    ];
+}
+
+/// Upper bounds in ms of `broadcast_latency_ms` (buckets E of upstream).
+pub const LATENCY_BUCKETS_MS: [f64; 13] = [
+    0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0,
+];
+
+/// `recipient_count_bucket` labels: 1–10, 11–100, 101–1000, 1001–10000, more.
+pub const RECIPIENT_BUCKETS: [&str; 5] = ["xs", "sm", "md", "lg", "xl"];
+
+/// A histogram with fixed buckets: counts per bucket (the last is above all) and their sum.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Latency {
+    pub buckets: [u64; 14],
+    pub sum_ms: f64,
+}
+
+/// What is counted per app.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AppCounters {
+    pub connected: u64,
+    pub new_connections: u64,
+    pub new_disconnections: u64,
+    pub connection_errors: [u64; 16],
+    pub received_bytes: u64,
+    pub transmitted_bytes: u64,
+    pub messages_received: u64,
+    pub messages_sent: u64,
+    pub http_received_bytes: u64,
+    pub http_transmitted_bytes: u64,
+    pub http_calls: u64,
+    pub client_event_checks: u64,
+    pub client_event_limited: u64,
+    pub channel_subscriptions: [u64; 5],
+    pub channel_unsubscriptions: [u64; 5],
+    /// Channels with at least one subscriber whose home is this shard.
+    pub active_channels: [u64; 5],
+    pub slow_consumer_disconnects: u64,
+    /// `slow_oldest`, `slow_newest`, `bridge_full`, `drain`.
+    pub dropped_frames: [u64; 4],
+    pub dropped_bytes: [u64; 4],
+    /// App-wide limits that refused: connections, backend events, reads.
+    pub limit_denied: [u64; 3],
+    /// API answers >= 400: status and count; at most a dozen rows.
+    pub http_errors: Vec<(u16, u64)>,
+    /// [channel type][recipient bucket]; `None` until first used.
+    pub broadcast_latency: Option<Box<[[Latency; 5]; 5]>>,
+}
+
+/// What one shard counts.
+#[derive(Clone, Debug, Default)]
+pub struct ShardCounters {
+    apps: Vec<AppCounters>,
+    /// Connections refused before an app was known.
+    pub unknown_app_errors: [u64; 16],
+    /// `/up` calls without an app.
+    pub system_http_calls: u64,
+    /// Checks and refusals of the IP limiter: websocket_upgrade, http_api.
+    pub ip_limit_checks: [u64; 2],
+    pub ip_limit_triggered: [u64; 2],
+    /// `timeout`, `too_large`, `bad_request`, `tls`.
+    pub handshake_failures: [u64; 4],
+    /// `rate`, `max_connections`, `memory`, `ip`.
+    pub accept_limited: [u64; 4],
+    /// Messages to the bridge that met a full queue: webhook, other.
+    pub bridge_full: [u64; 2],
+    /// Open WebSocket connections.
+    pub websockets: u64,
+    /// Channels whose home is here.
+    pub home_channels: u64,
+}
+
+/// One shard's numbers at one moment.
+#[derive(Clone, Debug)]
+pub struct ShardSnapshot {
+    pub counters: ShardCounters,
+    pub runtime: RuntimeCounters,
+    /// Connections left to close while draining; `None` when not draining.
+    pub draining: Option<u64>,
+}
+
+impl ShardCounters {
+    /// The counters of an app; made when first asked for (bounded by the number of apps).
+    pub fn app(&mut self, app: AppIndex) -> &mut AppCounters {
+        let index = app.0 as usize;
+        if index >= self.apps.len() {
+            self.apps.resize_with(index + 1, AppCounters::default);
+        }
+        &mut self.apps[index]
+    }
+
+    /// All apps' counters, by their index.
+    pub fn apps(&self) -> &[AppCounters] {
+        &self.apps
+    }
+}
+
+impl AppCounters {
+    /// Adds what another shard, or another app, counted.
+    pub fn absorb(&mut self, other: &Self) {
+        self.connected += other.connected;
+        self.new_connections += other.new_connections;
+        self.new_disconnections += other.new_disconnections;
+        absorb_all(&mut self.connection_errors, &other.connection_errors);
+        self.received_bytes += other.received_bytes;
+        self.transmitted_bytes += other.transmitted_bytes;
+        self.messages_received += other.messages_received;
+        self.messages_sent += other.messages_sent;
+        self.http_received_bytes += other.http_received_bytes;
+        self.http_transmitted_bytes += other.http_transmitted_bytes;
+        self.http_calls += other.http_calls;
+        self.client_event_checks += other.client_event_checks;
+        self.client_event_limited += other.client_event_limited;
+        absorb_all(
+            &mut self.channel_subscriptions,
+            &other.channel_subscriptions,
+        );
+        absorb_all(
+            &mut self.channel_unsubscriptions,
+            &other.channel_unsubscriptions,
+        );
+        absorb_all(&mut self.active_channels, &other.active_channels);
+        self.slow_consumer_disconnects += other.slow_consumer_disconnects;
+        absorb_all(&mut self.dropped_frames, &other.dropped_frames);
+        absorb_all(&mut self.dropped_bytes, &other.dropped_bytes);
+        absorb_all(&mut self.limit_denied, &other.limit_denied);
+        for (status, count) in &other.http_errors {
+            match self.http_errors.iter_mut().find(|row| row.0 == *status) {
+                Some(row) => row.1 += count,
+                None => self.http_errors.push((*status, *count)),
+            }
+        }
+        if let Some(theirs) = &other.broadcast_latency {
+            let ours = self.broadcast_latency.get_or_insert_with(Box::default);
+            for (ours, theirs) in ours.iter_mut().flatten().zip(theirs.iter().flatten()) {
+                absorb_all(&mut ours.buckets, &theirs.buckets);
+                ours.sum_ms += theirs.sum_ms;
+            }
+        }
+    }
+
+    /// Counts one API answer of `status` >= 400.
+    pub fn http_error(&mut self, status: u16) {
+        match self.http_errors.iter_mut().find(|row| row.0 == status) {
+            Some(row) => row.1 += 1,
+            None => self.http_errors.push((status, 1)),
+        }
+    }
+}
+
+impl Latency {
+    /// Records one observation.
+    pub fn observe(&mut self, ms: f64) {
+        let bucket = LATENCY_BUCKETS_MS
+            .iter()
+            .position(|bound| ms <= *bound)
+            .unwrap_or(13);
+        self.buckets[bucket] += 1;
+        self.sum_ms += ms;
+    }
+}
+
+fn absorb_all(ours: &mut [u64], theirs: &[u64]) {
+    for (ours, theirs) in ours.iter_mut().zip(theirs) {
+        *ours += theirs;
+    }
+}

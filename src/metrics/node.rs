@@ -1,0 +1,249 @@
+//! The metrics of our own, from a sample.
+//!
+//! Owns: which rows each of them gets.
+//! May depend on: `metrics::{catalogue, families, sample}`, the runtime's bucket bounds.
+//! Invariants: every row has the label `node`; rows of a shard appear with its first snapshot.
+
+use super::{
+    bridge::{AppWebhooks, DeadReason, DeliveryResult, WEBHOOK_EVENTS},
+    catalogue as name,
+    catalogue::Family,
+    counters::{AppCounters, ShardSnapshot},
+    families::Families,
+    sample::{AppRow, Sample, ShardSample},
+};
+
+/// Adds the rows of the node, its shards and its apps.
+pub(super) fn add(families: &mut Families<'_>, sample: &Sample<'_>, rows: &[AppRow<'_>]) {
+    add_bridge(families, sample);
+    add_webhook_queue(families, sample);
+    for (index, shard) in sample.shards.iter().enumerate() {
+        let label = index.to_string();
+        let full = shard.from_bridge_full as f64;
+        families.add(
+            &name::BRIDGE_QUEUE_FULL,
+            &[sample.node, "from_bridge", &label],
+            full,
+        );
+        if let Some(snapshot) = shard.snapshot {
+            add_shard(families, sample.node, &label, shard, snapshot);
+            add_mesh(families, sample.node, &label, snapshot);
+            add_admission(families, sample.node, &label, snapshot);
+        }
+    }
+    add_handshakes(families, sample);
+    for row in rows {
+        add_app(families, sample.node, row.id, &row.counters);
+        add_app_webhooks(families, sample.node, row.id, &row.webhooks);
+    }
+}
+
+/// Columns of the counters' arrays.
+const DROP_REASONS: [&str; 4] = ["slow_oldest", "slow_newest", "bridge_full", "drain"];
+const LIMITS: [&str; 3] = ["connections", "backend_events", "read_requests"];
+const HANDSHAKE_REASONS: [&str; 4] = ["timeout", "too_large", "bad_request", "tls"];
+const ACCEPT_REASONS: [&str; 4] = ["rate", "max_connections", "memory", "ip"];
+const BRIDGE_REQUESTS: [&str; 2] = ["webhook", "other"];
+
+fn add_bridge(families: &mut Families<'_>, sample: &Sample<'_>) {
+    let node = sample.node;
+    let bridge = &sample.bridge;
+    let build = &bridge.build;
+    families.add(
+        &name::BUILD_INFO,
+        &[build.commit, build.features, node, build.version],
+        1.0,
+    );
+    let succeeded = f64::from(u8::from(bridge.reload_succeeded));
+    families.add(&name::CONFIG_RELOAD_SUCCESS, &[node], succeeded);
+    families.add(
+        &name::CONFIG_RELOAD_TIMESTAMP,
+        &[node],
+        bridge.reload_unix_s,
+    );
+    if bridge.unready.is_empty() {
+        families.add(&name::READY, &[node, "none"], 1.0);
+    }
+    for reason in bridge.unready {
+        families.add(&name::READY, &[node, reason], 0.0);
+    }
+    families.add(&name::BRIDGE_BUSY_RATIO, &[node], bridge.busy_ratio);
+    let remaining: u64 = sample
+        .shards
+        .iter()
+        .filter_map(|shard| shard.snapshot)
+        .map(|snapshot| snapshot.draining.unwrap_or(snapshot.counters.websockets))
+        .sum();
+    let remaining = if bridge.draining {
+        remaining as f64
+    } else {
+        -1.0
+    };
+    families.add(&name::DRAIN_CONNECTIONS_REMAINING, &[node], remaining);
+}
+
+fn add_webhook_queue(families: &mut Families<'_>, sample: &Sample<'_>) {
+    let node = sample.node;
+    let state = &sample.webhook_state;
+    let depth = state.waiting_events as f64;
+    families.add(&name::WEBHOOK_QUEUE_DEPTH, &[state.driver, node], depth);
+    families.add(&name::WEBHOOK_IN_FLIGHT, &[node], state.in_flight as f64);
+    families.add(&name::WEBHOOK_OLDEST_JOB, &[node], state.oldest_s);
+    // The memory driver counts what it gives up and keeps nothing of it.
+    families.add(&name::WEBHOOK_DEAD_LETTERS_KEPT, &[node], 0.0);
+    let attempts = &sample.webhooks.attempts;
+    let bounds = &name::BUCKETS_S;
+    let family = &name::WEBHOOK_DELIVERY_SECONDS;
+    families.add_histogram(family, &[node], bounds, &attempts.buckets, attempts.sum_s);
+}
+
+fn add_shard(
+    families: &mut Families<'_>,
+    node: &str,
+    shard: &str,
+    sampled: &ShardSample<'_>,
+    snapshot: &ShardSnapshot,
+) {
+    let labels = [node, shard];
+    let runtime = &snapshot.runtime;
+    let numbers: [(&'static Family, u64); 10] = [
+        (&name::SHARD_CONNECTIONS, snapshot.counters.websockets),
+        (&name::SHARD_CHANNELS, snapshot.counters.home_channels),
+        (&name::SHARD_ACCEPTED, runtime.accepted),
+        (&name::SHARD_HANDED_OVER, runtime.handed_over),
+        (&name::SHARD_TURN_STALLS, runtime.turn_stalls),
+        (&name::SHARD_RING_OVERFLOWS, runtime.ring_overflows),
+        (&name::SHARD_RECV_BUFFERS_FREE, runtime.recv_buffers_free),
+        (
+            &name::SHARD_RECV_BUFFERS_EXHAUSTED,
+            runtime.recv_buffers_exhausted,
+        ),
+        (&name::SEND_QUEUE_BYTES, runtime.outbox_bytes),
+        (&name::SEND_QUEUE_MAX_BYTES, runtime.outbox_bytes_highest),
+    ];
+    for (family, value) in numbers {
+        families.add(family, &labels, value as f64);
+    }
+    families.add(&name::SHARD_LOOP_BUSY_RATIO, &labels, sampled.busy_ratio);
+    families.add_histogram(
+        &name::SHARD_TURN_SECONDS,
+        &labels,
+        &name::BUCKETS_S,
+        &runtime.turn_us_buckets,
+        runtime.turn_us_sum as f64 / 1e6,
+    );
+    for (direction, depth) in [
+        ("to_bridge", runtime.to_bridge_depth),
+        ("from_bridge", runtime.from_bridge_depth),
+    ] {
+        families.add(
+            &name::BRIDGE_QUEUE_DEPTH,
+            &[direction, node, shard],
+            f64::from(depth),
+        );
+    }
+    for (request, count) in BRIDGE_REQUESTS
+        .into_iter()
+        .zip(snapshot.counters.bridge_full)
+    {
+        families.add(
+            &name::BRIDGE_QUEUE_FULL,
+            &[node, request, shard],
+            count as f64,
+        );
+    }
+}
+
+fn add_mesh(families: &mut Families<'_>, node: &str, shard: &str, snapshot: &ShardSnapshot) {
+    let runtime = &snapshot.runtime;
+    for (family, depths) in [
+        (&name::MESH_QUEUE_DEPTH, &runtime.mesh_depths),
+        (&name::MESH_OVERFLOW_DEPTH, &runtime.mesh_overflow_depths),
+    ] {
+        for (peer, depth) in depths.iter().enumerate() {
+            let peer = peer.to_string();
+            if peer != shard {
+                families.add(family, &[node, &peer, shard], f64::from(*depth));
+            }
+        }
+    }
+    let stopped_s = runtime.mesh_backpressure_ms as f64 / 1e3;
+    families.add(&name::MESH_BACKPRESSURE, &[node, shard], stopped_s);
+}
+
+fn add_admission(families: &mut Families<'_>, node: &str, shard: &str, snapshot: &ShardSnapshot) {
+    for (reason, count) in ACCEPT_REASONS
+        .into_iter()
+        .zip(snapshot.counters.accept_limited)
+    {
+        families.add(
+            &name::ACCEPT_RATE_LIMITED,
+            &[node, reason, shard],
+            count as f64,
+        );
+    }
+}
+
+fn add_handshakes(families: &mut Families<'_>, sample: &Sample<'_>) {
+    for (index, reason) in HANDSHAKE_REASONS.into_iter().enumerate() {
+        let snapshots = sample.shards.iter().filter_map(|shard| shard.snapshot);
+        let count: u64 = snapshots
+            .map(|s| s.counters.handshake_failures[index])
+            .sum();
+        families.add(
+            &name::HANDSHAKE_FAILURES,
+            &[sample.node, reason],
+            count as f64,
+        );
+    }
+}
+
+fn add_app(families: &mut Families<'_>, node: &str, id: &str, counters: &AppCounters) {
+    let slow = counters.slow_consumer_disconnects as f64;
+    families.add(&name::SLOW_CONSUMER_DISCONNECTS, &[id, node], slow);
+    for (index, reason) in DROP_REASONS.into_iter().enumerate() {
+        let (frames, bytes) = (
+            counters.dropped_frames[index],
+            counters.dropped_bytes[index],
+        );
+        if frames > 0 {
+            families.add(&name::DROPPED_FRAMES, &[id, node, reason], frames as f64);
+            families.add(&name::DROPPED_BYTES, &[id, node, reason], bytes as f64);
+        }
+    }
+    for (limit, count) in LIMITS.into_iter().zip(counters.limit_denied) {
+        if count > 0 {
+            families.add(&name::LIMIT_LEASE_DENIED, &[id, limit, node], count as f64);
+        }
+    }
+    for (status, count) in &counters.http_errors {
+        families.add(
+            &name::HTTP_ERRORS,
+            &[id, node, &status.to_string()],
+            *count as f64,
+        );
+    }
+}
+
+fn add_app_webhooks(families: &mut Families<'_>, node: &str, id: &str, webhooks: &AppWebhooks) {
+    for (event, counts) in WEBHOOK_EVENTS.into_iter().zip(webhooks.deliveries) {
+        for (result, count) in DeliveryResult::LABELS.into_iter().zip(counts) {
+            if count > 0 {
+                let labels = [id, event, node, result];
+                families.add(&name::WEBHOOK_DELIVERIES, &labels, count as f64);
+            }
+        }
+    }
+    if webhooks.retries > 0 {
+        families.add(&name::WEBHOOK_RETRIES, &[id, node], webhooks.retries as f64);
+    }
+    for (reason, count) in DeadReason::LABELS.into_iter().zip(webhooks.dead) {
+        if count > 0 {
+            families.add(
+                &name::WEBHOOK_DEAD_LETTERS,
+                &[id, node, reason],
+                count as f64,
+            );
+        }
+    }
+}

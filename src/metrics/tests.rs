@@ -1,0 +1,546 @@
+//! The scrape of a node against `metrics.md`'s names, types, labels and buckets.
+//!
+//! Owns: an independent copy of that table.
+//! May depend on: `metrics`.
+//! Invariants: a row of the first table is changed only together with every user's dashboards.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use prometheus::proto::{MetricFamily, MetricType};
+
+use super::{
+    bridge::{DeliveryResult, WebhookCounters},
+    counters::{ShardCounters, ShardSnapshot},
+    exposition::{Exposition, open_metrics, rfc3339, text},
+    sample::{BridgeState, Build, Sample, ShardSample, WebhookState},
+};
+use crate::protocol::app::AppIndex;
+
+const I: &[f64] = &[
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+const E: &[f64] = &[
+    0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0,
+];
+const L: &[f64] = &[
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0,
+];
+
+type Row = (
+    &'static str,
+    &'static str,
+    &'static [&'static str],
+    &'static [f64],
+);
+
+/// Sockudo 2.9: all of these are there as soon as one app is known.
+const UPSTREAM: &[Row] = &[
+    ("connected", "gauge", &["app_id", "port"], &[]),
+    ("new_connections_total", "counter", &["app_id", "port"], &[]),
+    (
+        "new_disconnections_total",
+        "counter",
+        &["app_id", "port"],
+        &[],
+    ),
+    (
+        "connection_errors_total",
+        "counter",
+        &["app_id", "error_type", "port"],
+        &[],
+    ),
+    ("socket_received_bytes", "counter", &["app_id", "port"], &[]),
+    (
+        "socket_transmitted_bytes",
+        "counter",
+        &["app_id", "port"],
+        &[],
+    ),
+    (
+        "ws_messages_received_total",
+        "counter",
+        &["app_id", "port"],
+        &[],
+    ),
+    (
+        "ws_messages_sent_total",
+        "counter",
+        &["app_id", "port"],
+        &[],
+    ),
+    ("http_received_bytes", "counter", &["app_id", "port"], &[]),
+    (
+        "http_transmitted_bytes",
+        "counter",
+        &["app_id", "port"],
+        &[],
+    ),
+    (
+        "http_calls_received_total",
+        "counter",
+        &["app_id", "port"],
+        &[],
+    ),
+    (
+        "horizontal_adapter_resolve_time",
+        "histogram",
+        &["app_id", "port"],
+        I,
+    ),
+    (
+        "horizontal_adapter_resolved_promises",
+        "counter",
+        &["app_id", "port"],
+        &[],
+    ),
+    (
+        "horizontal_adapter_uncomplete_promises",
+        "counter",
+        &["app_id", "port"],
+        &[],
+    ),
+    (
+        "horizontal_adapter_sent_requests",
+        "counter",
+        &["app_id", "port"],
+        &[],
+    ),
+    (
+        "horizontal_adapter_received_requests",
+        "counter",
+        &["app_id", "port"],
+        &[],
+    ),
+    (
+        "horizontal_adapter_received_responses",
+        "counter",
+        &["app_id", "port"],
+        &[],
+    ),
+    (
+        "rate_limit_checks_total",
+        "counter",
+        &["app_id", "limiter_type", "port", "request_context"],
+        &[],
+    ),
+    (
+        "rate_limit_triggered_total",
+        "counter",
+        &["app_id", "limiter_type", "port", "request_context"],
+        &[],
+    ),
+    (
+        "channel_subscriptions_total",
+        "counter",
+        &["app_id", "channel_type", "port"],
+        &[],
+    ),
+    (
+        "channel_unsubscriptions_total",
+        "counter",
+        &["app_id", "channel_type", "port"],
+        &[],
+    ),
+    (
+        "active_channels",
+        "gauge",
+        &["app_id", "channel_type", "port"],
+        &[],
+    ),
+    (
+        "broadcast_latency_ms",
+        "histogram",
+        &["app_id", "channel_type", "port", "recipient_count_bucket"],
+        E,
+    ),
+];
+
+/// Ours.
+const ADDED: &[Row] = &[
+    (
+        "build_info",
+        "gauge",
+        &["commit", "features", "node", "version"],
+        &[],
+    ),
+    ("config_last_reload_success", "gauge", &["node"], &[]),
+    (
+        "config_last_reload_timestamp_seconds",
+        "gauge",
+        &["node"],
+        &[],
+    ),
+    ("ready", "gauge", &["node", "reason"], &[]),
+    ("shard_connections", "gauge", &["node", "shard"], &[]),
+    ("shard_channels", "gauge", &["node", "shard"], &[]),
+    ("shard_accepted_total", "counter", &["node", "shard"], &[]),
+    (
+        "shard_handed_over_total",
+        "counter",
+        &["node", "shard"],
+        &[],
+    ),
+    ("shard_loop_busy_ratio", "gauge", &["node", "shard"], &[]),
+    ("shard_turn_seconds", "histogram", &["node", "shard"], L),
+    (
+        "shard_turn_stalls_total",
+        "counter",
+        &["node", "shard"],
+        &[],
+    ),
+    (
+        "shard_ring_overflows_total",
+        "counter",
+        &["node", "shard"],
+        &[],
+    ),
+    ("shard_recv_buffers_free", "gauge", &["node", "shard"], &[]),
+    (
+        "shard_recv_buffers_exhausted_total",
+        "counter",
+        &["node", "shard"],
+        &[],
+    ),
+    ("mesh_queue_depth", "gauge", &["node", "peer", "shard"], &[]),
+    (
+        "mesh_overflow_depth",
+        "gauge",
+        &["node", "peer", "shard"],
+        &[],
+    ),
+    (
+        "mesh_backpressure_seconds_total",
+        "counter",
+        &["node", "shard"],
+        &[],
+    ),
+    ("send_queue_bytes", "gauge", &["node", "shard"], &[]),
+    ("send_queue_max_bytes", "gauge", &["node", "shard"], &[]),
+    (
+        "slow_consumer_disconnects_total",
+        "counter",
+        &["app_id", "node"],
+        &[],
+    ),
+    (
+        "dropped_frames_total",
+        "counter",
+        &["app_id", "node", "reason"],
+        &[],
+    ),
+    (
+        "dropped_bytes_total",
+        "counter",
+        &["app_id", "node", "reason"],
+        &[],
+    ),
+    (
+        "accept_rate_limited_total",
+        "counter",
+        &["node", "reason", "shard"],
+        &[],
+    ),
+    (
+        "handshake_failures_total",
+        "counter",
+        &["node", "reason"],
+        &[],
+    ),
+    (
+        "http_errors_total",
+        "counter",
+        &["app_id", "node", "status"],
+        &[],
+    ),
+    (
+        "bridge_queue_depth",
+        "gauge",
+        &["direction", "node", "shard"],
+        &[],
+    ),
+    (
+        "bridge_queue_full_total",
+        "counter",
+        &["node", "request", "shard"],
+        &[],
+    ),
+    ("bridge_busy_ratio", "gauge", &["node"], &[]),
+    ("webhook_queue_depth", "gauge", &["driver", "node"], &[]),
+    ("webhook_in_flight", "gauge", &["node"], &[]),
+    (
+        "webhook_deliveries_total",
+        "counter",
+        &["app_id", "event", "node", "result"],
+        &[],
+    ),
+    ("webhook_delivery_seconds", "histogram", &["node"], L),
+    ("webhook_retries_total", "counter", &["app_id", "node"], &[]),
+    (
+        "webhook_dead_letters_total",
+        "counter",
+        &["app_id", "node", "reason"],
+        &[],
+    ),
+    ("webhook_dead_letters", "gauge", &["node"], &[]),
+    ("webhook_oldest_job_seconds", "gauge", &["node"], &[]),
+    ("drain_connections_remaining", "gauge", &["node"], &[]),
+    (
+        "limit_lease_denied_total",
+        "counter",
+        &["app_id", "limit", "node"],
+        &[],
+    ),
+];
+
+/// Standard names, without the prefix.
+const PROCESS: &[&str] = &[
+    "process_cpu_seconds_total",
+    "process_max_fds",
+    "process_open_fds",
+    "process_resident_memory_bytes",
+    "process_start_time_seconds",
+    "process_threads",
+    "process_virtual_memory_bytes",
+];
+
+#[test]
+fn a_fresh_node_with_one_app_exports_every_name_of_upstream() {
+    let families = scrape(
+        &[idle_shard()],
+        &["app-1"],
+        1_000,
+        &WebhookCounters::default(),
+    );
+    for row in UPSTREAM {
+        assert_row(&families, row);
+    }
+}
+
+#[test]
+fn a_busy_node_exports_exactly_the_names_of_the_reference() {
+    let mut webhooks = WebhookCounters::default();
+    let app = webhooks.app(AppIndex(0));
+    app.count(&[1, 0, 0, 0, 0, 0, 0], DeliveryResult::Ok);
+    app.retries = 1;
+    app.dead[0] = 1;
+    let families = scrape(&[busy_shard(), busy_shard()], &["app-1"], 1_000, &webhooks);
+    for row in UPSTREAM.iter().chain(ADDED) {
+        assert_row(&families, row);
+    }
+    let exported: BTreeSet<&str> = families.iter().map(MetricFamily::name).collect();
+    let prefixed = UPSTREAM
+        .iter()
+        .chain(ADDED)
+        .map(|row| format!("sockudo_{}", row.0));
+    let expected: BTreeSet<String> = prefixed
+        .chain(PROCESS.iter().map(|name| (*name).to_owned()))
+        .collect();
+    assert_eq!(exported, expected.iter().map(String::as_str).collect());
+}
+
+#[test]
+fn the_numbers_of_all_shards_are_added_up() {
+    let families = scrape(
+        &[busy_shard(), busy_shard()],
+        &["app-1"],
+        1_000,
+        &WebhookCounters::default(),
+    );
+    let body = text(&families).expect("valid families");
+    for line in [
+        "sockudo_connected{app_id=\"app-1\",port=\"9601\"} 6",
+        "sockudo_connection_errors_total{app_id=\"app-1\",error_type=\"pong_timeout\",\
+         port=\"9601\"} 2",
+        "sockudo_connection_errors_total{app_id=\"unknown\",error_type=\"app_not_found\",\
+         port=\"9601\"} 14",
+        "sockudo_http_calls_received_total{app_id=\"system\",port=\"9601\"} 4",
+        "sockudo_broadcast_latency_ms_bucket{app_id=\"app-1\",channel_type=\"presence\",\
+         port=\"9601\",recipient_count_bucket=\"md\",le=\"2.5\"} 2",
+        "sockudo_http_errors_total{app_id=\"app-1\",node=\"n1\",status=\"401\"} 2",
+        "sockudo_mesh_queue_depth{node=\"n1\",peer=\"1\",shard=\"0\"} 5",
+    ] {
+        assert!(body.lines().any(|l| l == line), "no line {line}\n{body}");
+    }
+}
+
+#[test]
+fn apps_beyond_the_bound_share_a_row_named_other() {
+    let mut shard = idle_shard();
+    for index in 0..4 {
+        shard.counters.app(AppIndex(index)).new_connections = u64::from(index) + 1;
+    }
+    let families = scrape(
+        &[shard],
+        &["a", "b", "c", "d"],
+        2,
+        &WebhookCounters::default(),
+    );
+    let body = text(&families).expect("valid families");
+    for (id, count) in [("a", 1), ("b", 2), ("other", 7)] {
+        let line =
+            format!("sockudo_new_connections_total{{app_id=\"{id}\",port=\"9601\"}} {count}");
+        assert!(body.contains(&line), "{line}");
+    }
+    assert!(!body.contains("app_id=\"c\""));
+}
+
+#[test]
+fn open_metrics_ends_with_eof_and_keeps_the_names_of_samples() {
+    let families = scrape(
+        &[busy_shard()],
+        &["a\"b\\c"],
+        10,
+        &WebhookCounters::default(),
+    );
+    let body = open_metrics(&families);
+    for line in [
+        "# TYPE sockudo_new_connections counter",
+        "# TYPE sockudo_socket_received_bytes unknown",
+        "sockudo_new_connections_total{app_id=\"a\\\"b\\\\c\",port=\"9601\"} 3",
+        "sockudo_webhook_delivery_seconds_bucket{node=\"n1\",le=\"+Inf\"} 0",
+    ] {
+        assert!(body.lines().any(|l| l == line), "no line {line}\n{body}");
+    }
+    assert!(body.ends_with("# EOF\n"));
+}
+
+#[test]
+fn the_json_variant_lists_rows_with_labels_and_totals() {
+    let exposition = Exposition::new("sockudo_").expect("collector");
+    let families = scrape(&[busy_shard()], &["a"], 10, &WebhookCounters::default());
+    let json = exposition.json(&families, "2026-01-01T00:00:00Z");
+    assert_eq!(json["timestamp"], "2026-01-01T00:00:00Z");
+    assert_eq!(json["formatted"]["connections"]["current"], 3);
+    let row = &json["raw"]["sockudo_connected"][0];
+    assert_eq!((&row["app_id"], &row["value"]), (&"a".into(), &3.into()));
+    let histogram = &json["raw"]["sockudo_horizontal_adapter_resolve_time"][0]["value"];
+    assert_eq!(histogram["sample_count"], 0);
+    assert_eq!(histogram["buckets"][0]["upper_bound"], 0.005);
+    assert_eq!(histogram["buckets"][0]["cumulative_count"], 0);
+}
+
+#[test]
+fn a_moment_is_written_as_rfc_3339() {
+    for (unix_s, text) in [
+        (0, "1970-01-01T00:00:00Z"),
+        (951_782_399, "2000-02-28T23:59:59Z"),
+        (951_782_400, "2000-02-29T00:00:00Z"),
+        (1_700_000_000, "2023-11-14T22:13:20Z"),
+        (4_102_444_800, "2100-01-01T00:00:00Z"),
+    ] {
+        assert_eq!(rfc3339(unix_s), text);
+    }
+}
+
+#[test]
+fn a_node_that_is_not_ready_shows_one_row_per_reason() {
+    let webhooks = WebhookCounters::default();
+    let mut sample = sample(&[], &[], 10, &webhooks);
+    sample.bridge.unready = &["draining", "memory"];
+    let families = Exposition::new("p_").expect("collector").families(&sample);
+    let body = text(&families).expect("valid families");
+    assert!(body.contains("p_ready{node=\"n1\",reason=\"draining\"} 0\n"));
+    assert!(body.contains("p_ready{node=\"n1\",reason=\"memory\"} 0\n"));
+    assert!(!body.contains("reason=\"none\""));
+}
+
+fn assert_row(families: &[MetricFamily], (name, kind, labels, buckets): &Row) {
+    let full = format!("sockudo_{name}");
+    let family = families.iter().find(|family| family.name() == full);
+    let family = family.unwrap_or_else(|| panic!("{name} is missing"));
+    let shown = match family.get_field_type() {
+        MetricType::COUNTER => "counter",
+        MetricType::GAUGE => "gauge",
+        MetricType::HISTOGRAM => "histogram",
+        MetricType::SUMMARY | MetricType::UNTYPED => "other",
+    };
+    assert_eq!(shown, *kind, "type of {name}");
+    for row in family.get_metric() {
+        let keys: Vec<&str> = row.get_label().iter().map(|pair| pair.name()).collect();
+        assert_eq!(keys, *labels, "labels of {name}");
+        let bounds: Vec<f64> = row
+            .get_histogram()
+            .get_bucket()
+            .iter()
+            .map(|bucket| bucket.upper_bound())
+            .collect();
+        assert_eq!(bounds, *buckets, "buckets of {name}");
+    }
+}
+
+fn scrape(
+    shards: &[ShardSnapshot],
+    apps: &[&str],
+    apps_max: usize,
+    webhooks: &WebhookCounters,
+) -> Vec<MetricFamily> {
+    let ids: Vec<Arc<str>> = apps.iter().map(|id| Arc::from(*id)).collect();
+    let exposition = Exposition::new("sockudo_").expect("collector");
+    exposition.families(&sample(shards, &ids, apps_max, webhooks))
+}
+
+fn sample<'a>(
+    shards: &'a [ShardSnapshot],
+    app_ids: &'a [Arc<str>],
+    apps_max: usize,
+    webhooks: &'a WebhookCounters,
+) -> Sample<'a> {
+    Sample {
+        node: "n1",
+        port: "9601",
+        app_ids,
+        apps_max,
+        shards: shards
+            .iter()
+            .map(|snapshot| ShardSample {
+                snapshot: Some(snapshot),
+                busy_ratio: 0.25,
+                from_bridge_full: 0,
+            })
+            .collect(),
+        webhooks,
+        webhook_state: WebhookState {
+            driver: "memory",
+            ..WebhookState::default()
+        },
+        bridge: BridgeState {
+            busy_ratio: 0.1,
+            unready: &[],
+            draining: false,
+            reload_succeeded: true,
+            reload_unix_s: 1.0,
+            build: Build {
+                version: "0",
+                commit: "c",
+                features: "",
+            },
+        },
+    }
+}
+
+fn idle_shard() -> ShardSnapshot {
+    ShardSnapshot {
+        counters: ShardCounters::default(),
+        runtime: shards::application::RuntimeCounters::default(),
+        draining: None,
+    }
+}
+
+fn busy_shard() -> ShardSnapshot {
+    let mut shard = idle_shard();
+    shard.counters.unknown_app_errors[0] = 7;
+    shard.counters.system_http_calls = 2;
+    shard.runtime.mesh_depths = vec![0, 5];
+    shard.runtime.mesh_overflow_depths = vec![0, 0];
+    let app = shard.counters.app(AppIndex(0));
+    app.connected = 3;
+    app.new_connections = 3;
+    app.connection_errors[super::counters::ConnectionError::PongTimeout as usize] = 1;
+    app.dropped_frames[0] = 1;
+    app.dropped_bytes[0] = 100;
+    app.limit_denied[0] = 1;
+    app.http_error(401);
+    app.broadcast_latency.get_or_insert_with(Box::default)[2][2].observe(2.0);
+    shard
+}

@@ -1,0 +1,914 @@
+//! Signatures: of subscriptions, sign-ins, API requests and webhooks.
+//!
+//! Owns: what is signed in each case, which fallbacks count, and the comparison.
+//! May depend on: `query` (the parameters of a request line); `hmac`, `sha2`, `md-5`, `subtle`.
+//! Invariants: a signature is compared in constant time after a length check; no error and no
+//! `Debug` output holds a secret or an expected signature; the clock is an argument.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use hmac::{Hmac, KeyInit, Mac};
+use md5::{Digest, Md5};
+use sha2::Sha256;
+use subtle::ConstantTimeEq;
+use thiserror::Error;
+
+use crate::protocol::query;
+
+/// HMAC-SHA256 keyed with one app secret. The key schedule is done once; each signature clones the
+/// keyed state.
+#[derive(Clone)]
+pub struct Signer {
+    keyed: Hmac<Sha256>,
+}
+
+impl Signer {
+    pub fn new(secret: &str) -> Self {
+        let keyed =
+            Hmac::new_from_slice(secret.as_bytes()).expect("HMAC takes a key of any length");
+        Self { keyed }
+    }
+
+    /// Lower-case hex signature of the parts, one after another.
+    pub fn sign_hex(&self, parts: &[&[u8]]) -> [u8; 64] {
+        let mut mac = self.keyed.clone();
+        for part in parts {
+            mac.update(part);
+        }
+        let digest: [u8; 32] = mac.finalize().into_bytes().into();
+        let mut hex = [0; 64];
+        write_hex(&digest, &mut hex);
+        hex
+    }
+
+    /// Whether `hex` is the signature of the parts. Upper case is refused, as Pusher's libraries
+    /// never send it.
+    pub fn verify_hex(&self, parts: &[&[u8]], hex: &str) -> bool {
+        // ct_eq on slices compares lengths first.
+        self.sign_hex(parts).as_slice().ct_eq(hex.as_bytes()).into()
+    }
+}
+
+impl fmt::Debug for Signer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Signer(***)")
+    }
+}
+
+/// Verifies the `auth` of a subscription. `channel_data` takes part exactly as received; pass
+/// `None` when it is absent or empty. Several signers are the secrets of a rotation: any may have
+/// signed.
+///
+/// ```
+/// use sockudo::protocol::auth::{Signer, verify_channel};
+///
+/// let signers = [Signer::new("app-secret")];
+/// let auth = "app-key:18679908115f43a0872c55d35b9731250f5480e854f0b2d5f753d2e10c327c22";
+/// assert!(verify_channel("app-key", &signers, auth, "1234.5678", "private-foobar", None).is_ok());
+/// assert!(verify_channel("app-key", &signers, auth, "9.9", "private-foobar", None).is_err());
+/// ```
+pub fn verify_channel(
+    app_key: &str,
+    signers: &[Signer],
+    auth: &str,
+    socket_id: &str,
+    channel: &str,
+    channel_data: Option<&str>,
+) -> Result<(), AuthError> {
+    let signed = [
+        socket_id,
+        ":",
+        channel,
+        ":",
+        channel_data.unwrap_or_default(),
+    ]
+    .map(str::as_bytes);
+    let (without_data, _) = signed.split_at(3);
+    verify_keyed(
+        app_key,
+        signers,
+        auth,
+        if channel_data.is_some() {
+            &signed
+        } else {
+            without_data
+        },
+    )
+}
+
+/// Verifies the `auth` of a sign-in.
+pub fn verify_sign_in(
+    app_key: &str,
+    signers: &[Signer],
+    auth: &str,
+    socket_id: &str,
+    user_data: &str,
+) -> Result<(), AuthError> {
+    let signed = [socket_id, "::user::", user_data].map(str::as_bytes);
+    verify_keyed(app_key, signers, auth, &signed)
+}
+
+fn verify_keyed(
+    app_key: &str,
+    signers: &[Signer],
+    auth: &str,
+    signed: &[&[u8]],
+) -> Result<(), AuthError> {
+    let (key, signature) = auth.split_once(':').ok_or(AuthError::NoColon)?;
+    if key != app_key {
+        return Err(AuthError::WrongKey);
+    }
+    match signers
+        .iter()
+        .any(|signer| signer.verify_hex(signed, signature))
+    {
+        true => Ok(()),
+        false => Err(AuthError::WrongSignature),
+    }
+}
+
+/// Why the `auth` of a subscription or sign-in was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum AuthError {
+    #[error("auth has no colon between key and signature")]
+    NoColon,
+    #[error("auth names another app key")]
+    WrongKey,
+    #[error("auth has a wrong signature")]
+    WrongSignature,
+}
+
+/// An API request as it stood on the wire.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestToVerify<'a> {
+    pub method: &'a str,
+    /// The path of the request line, neither decoded nor stripped of a prefix.
+    pub raw_path: &'a str,
+    /// What follows `?`, not decoded.
+    pub query: &'a str,
+    pub body: &'a [u8],
+    /// Key of the app that the path names.
+    pub app_key: &'a str,
+    pub signers: &'a [Signer],
+    /// Seconds since the epoch.
+    pub now_s: u64,
+    /// `/` or empty means none.
+    pub path_prefix: &'a str,
+}
+
+/// Verifies an API request. Cheap checks come first; a valid request costs one HMAC over its query,
+/// a forged one at most eight per secret, and one MD5 over its body.
+pub fn verify_request(request: RequestToVerify<'_>) -> Result<(), HttpAuthError> {
+    let parameters = signed_parameters(request.query);
+    let only = |name| only_value(&parameters, name);
+    let key = only("auth_key")?;
+    let timestamp = only("auth_timestamp")?;
+    let version = only("auth_version")?;
+    let signature = only("auth_signature")?;
+    let body_md5 = match only("body_md5") {
+        Err(HttpAuthError::Missing(_)) => None,
+        present => Some(present?),
+    };
+    if version != b"1.0" {
+        return Err(HttpAuthError::Version);
+    }
+    if key != request.app_key.as_bytes() {
+        return Err(HttpAuthError::WrongKey);
+    }
+    verify_timestamp(timestamp, request.now_s)?;
+    verify_body(request.body, body_md5)?;
+    let signature = std::str::from_utf8(signature).map_err(|_| HttpAuthError::WrongSignature)?;
+    verify_request_signature(&request, &parameters, signature)
+}
+
+/// Why an API request is not believed. All are answered 401.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum HttpAuthError {
+    #[error("{0} is missing or empty")]
+    Missing(&'static str),
+    #[error("{0} is given more than once")]
+    Repeated(&'static str),
+    #[error("auth_version must be 1.0")]
+    Version,
+    #[error("auth_key is not the key of this app")]
+    WrongKey,
+    #[error("auth_timestamp must be whole seconds since the epoch")]
+    Timestamp,
+    #[error("auth_timestamp is more than {SKEW_MAX_S} seconds off")]
+    Skew,
+    #[error("body_md5 does not match the body")]
+    BodyMd5,
+    #[error("Invalid API signature")]
+    WrongSignature,
+}
+
+/// One parameter of a signed request: key decoded and in lower case, value decoded and as it stood
+/// on the wire.
+struct SignedParameter<'a> {
+    key: Cow<'a, [u8]>,
+    value: Cow<'a, [u8]>,
+    raw_value: &'a str,
+}
+
+/// All parameters, sorted by key, ties in wire order.
+fn signed_parameters(query: &str) -> Vec<SignedParameter<'_>> {
+    let mut parameters: Vec<_> = query::pairs(query)
+        .map(|(key, value)| SignedParameter {
+            key: lower_case(query::decode(key)),
+            value: query::decode(value),
+            raw_value: value,
+        })
+        .collect();
+    parameters.sort_by(|one, other| one.key.cmp(&other.key));
+    parameters
+}
+
+fn lower_case(key: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
+    if key.iter().any(u8::is_ascii_uppercase) {
+        key.to_ascii_lowercase().into()
+    } else {
+        key
+    }
+}
+
+/// The value of a parameter that must be there exactly once and not be empty.
+fn only_value<'p>(
+    parameters: &'p [SignedParameter<'_>],
+    name: &'static str,
+) -> Result<&'p [u8], HttpAuthError> {
+    let mut values = parameters
+        .iter()
+        .filter(|p| *p.key == *name.as_bytes())
+        .map(|p| &*p.value);
+    match (values.next(), values.next()) {
+        (None, _) => Err(HttpAuthError::Missing(name)),
+        (Some(_), Some(_)) => Err(HttpAuthError::Repeated(name)),
+        // An empty body_md5 is a wrong one, not an absent one.
+        (Some(b""), None) if name != "body_md5" => Err(HttpAuthError::Missing(name)),
+        (Some(value), None) => Ok(value),
+    }
+}
+
+fn verify_timestamp(timestamp: &[u8], now_s: u64) -> Result<(), HttpAuthError> {
+    if !timestamp.iter().all(u8::is_ascii_digit) {
+        return Err(HttpAuthError::Timestamp);
+    }
+    let timestamp_s: u64 = std::str::from_utf8(timestamp)
+        .ok()
+        .and_then(|digits| digits.parse().ok())
+        .ok_or(HttpAuthError::Timestamp)?;
+    if timestamp_s.abs_diff(now_s) <= SKEW_MAX_S {
+        Ok(())
+    } else {
+        Err(HttpAuthError::Skew)
+    }
+}
+
+fn verify_body(body: &[u8], body_md5: Option<&[u8]>) -> Result<(), HttpAuthError> {
+    let expected = match body_md5 {
+        None if body.is_empty() => return Ok(()),
+        None => return Err(HttpAuthError::Missing("body_md5")),
+        Some(expected) => expected,
+    };
+    let digest: [u8; 16] = Md5::digest(body).into();
+    let mut hex = [0; 32];
+    write_hex(&digest, &mut hex);
+    if expected == hex {
+        Ok(())
+    } else {
+        Err(HttpAuthError::BodyMd5)
+    }
+}
+
+/// Tries the path and the query as they stood, then the forms that libraries and proxies are known
+/// to sign.
+fn verify_request_signature(
+    request: &RequestToVerify<'_>,
+    parameters: &[SignedParameter<'_>],
+    signature: &str,
+) -> Result<(), HttpAuthError> {
+    let method = request.method.to_ascii_uppercase();
+    let prefix = request.path_prefix.trim_end_matches('/').as_bytes();
+    let path = request.raw_path.as_bytes();
+    // Libraries sign the unescaped path while their HTTP stack escapes it.
+    let decoded_path = request
+        .raw_path
+        .contains('%')
+        .then(|| query::decode_percent(request.raw_path));
+    // Node and PHP put unescaped values on the wire and sign those: a literal `+` must not become a
+    // space.
+    let has_escapes = parameters
+        .iter()
+        .any(|p| *p.value != *p.raw_value.as_bytes());
+    let raw_query = has_escapes.then(|| canonical_query(parameters, |p| p.raw_value.as_bytes()));
+    let canonical = canonical_query(parameters, |p| &p.value);
+
+    for query in [Some(&canonical), raw_query.as_ref()].into_iter().flatten() {
+        for prefix in [b"".as_slice(), prefix]
+            .into_iter()
+            .take(if prefix.is_empty() { 1 } else { 2 })
+        {
+            for path in [Some(path), decoded_path.as_deref()].into_iter().flatten() {
+                let signed: [&[u8]; 6] = [method.as_bytes(), b"\n", prefix, path, b"\n", query];
+                if request
+                    .signers
+                    .iter()
+                    .any(|signer| signer.verify_hex(&signed, signature))
+                {
+                    return Ok(());
+                }
+            }
+        }
+    }
+    Err(HttpAuthError::WrongSignature)
+}
+
+fn canonical_query<'p>(
+    parameters: &'p [SignedParameter<'_>],
+    value: impl Fn(&'p SignedParameter<'_>) -> &'p [u8],
+) -> Vec<u8> {
+    let mut out = Vec::with_capacity(256);
+    for parameter in parameters.iter().filter(|p| *p.key != *b"auth_signature") {
+        if !out.is_empty() {
+            out.push(b'&');
+        }
+        out.extend_from_slice(&parameter.key);
+        out.push(b'=');
+        out.extend_from_slice(value(parameter));
+    }
+    out
+}
+
+/// Writes lower-case hex; `hex` has two places for each byte.
+fn write_hex(bytes: &[u8], hex: &mut [u8]) {
+    let digit = |nibble: u8| {
+        if nibble < 10 {
+            b'0' + nibble
+        } else {
+            b'a' + nibble - 10
+        }
+    };
+    for (byte, places) in bytes.iter().zip(hex.as_chunks_mut::<2>().0) {
+        *places = [digit(byte >> 4), digit(byte & 15)];
+    }
+}
+
+/// How far a request's clock may be off; exactly this much is accepted.
+const SKEW_MAX_S: u64 = 600;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "app-key";
+    const SOCKET: &str = "1234.5678";
+    const NOW_S: u64 = 1_700_000_000;
+    const B1: &str =
+        r#"{"name":"my-event","channels":["my-channel"],"data":"{\"hello\":\"world\"}"}"#;
+    const B2: &str = r#"{"batch":[{"name":"e1","channel":"a","data":"1"},{"name":"e2","channel":"b","data":"2","socket_id":"1234.5678"}]}"#;
+    const AUTH: &str = "auth_key=app-key&auth_timestamp=1700000000&auth_version=1.0";
+
+    fn signers() -> Vec<Signer> {
+        vec![Signer::new("app-secret")]
+    }
+
+    fn hex(signer: &Signer, text: &str) -> String {
+        String::from_utf8(signer.sign_hex(&[text.as_bytes()]).to_vec()).expect("hex")
+    }
+
+    #[test]
+    fn subscriptions_of_the_published_vectors_are_believed() {
+        // V1 to V4, V6 to V9: channel, channel_data, signature.
+        for (channel, channel_data, signature) in [
+            (
+                "private-foobar",
+                None,
+                "18679908115f43a0872c55d35b9731250f5480e854f0b2d5f753d2e10c327c22",
+            ),
+            (
+                "presence-foobar",
+                Some(r#"{"user_id":"10","user_info":{"name":"Ann"}}"#),
+                "d951abf59ca0e1708bbdb944df3ac9527e3f02eb501e56d4386a0dc2f9303883",
+            ),
+            (
+                "presence-foobar",
+                Some(r#"{"user_id":10,"user_info":{"name":"Ann"}}"#),
+                "6b848d2d7afa33d41d6ec86a80c49ea08ef440cf7ca64dcde0786de62d7df6ac",
+            ),
+            (
+                "private-encrypted-foobar",
+                None,
+                "164490eeca3c4f0d31cf6f5cb569d825c6bff9e6472f1e9587aa2f9bbd9ada6f",
+            ),
+            (
+                "private-cache-foobar",
+                None,
+                "2b4cfbef8899ba634b7791a8b117e64e10b102f0368761695847e5701e01d6ac",
+            ),
+            (
+                "private-encrypted-cache-foobar",
+                None,
+                "1ed1943d311d276806b11bab49a8219085e40f3867b601b63840a00732efc346",
+            ),
+            (
+                "presence-foobar",
+                Some(r#"{"user_id":"é","user_info":{"n":"日本"}}"#),
+                "2b791966953627818295d7e146718b25e369d6d49d67489e0b3e4a1a09c57bc0",
+            ),
+            (
+                "presence-foobar",
+                None,
+                "4d0e8219b7642cbef7e335eddcbd513694fce06298c347c4869a23c52027a2cc",
+            ),
+        ] {
+            let auth = format!("{KEY}:{signature}");
+            let verify = |auth: &str, socket, channel, data| {
+                verify_channel(KEY, &signers(), auth, socket, channel, data)
+            };
+            assert_eq!(
+                verify(&auth, SOCKET, channel, channel_data),
+                Ok(()),
+                "{channel} {channel_data:?}"
+            );
+
+            let wrong = Err(AuthError::WrongSignature);
+            let flipped = match auth.strip_suffix('2') {
+                Some(start) => format!("{start}3"),
+                None => format!("{}2", &auth[..auth.len() - 1]),
+            };
+            assert_eq!(verify(&flipped, SOCKET, channel, channel_data), wrong);
+            let upper = format!("{KEY}:{}", signature.to_uppercase());
+            assert_eq!(verify(&upper, SOCKET, channel, channel_data), wrong);
+            assert_eq!(
+                verify(&format!("{auth}0"), SOCKET, channel, channel_data),
+                wrong
+            );
+            assert_eq!(
+                verify(&auth[..auth.len() - 1], SOCKET, channel, channel_data),
+                wrong
+            );
+            assert_eq!(verify(&auth, "1234.5679", channel, channel_data), wrong);
+            assert_eq!(verify(&auth, SOCKET, "private-other", channel_data), wrong);
+            assert_eq!(verify(&auth, SOCKET, channel, Some("{}")), wrong);
+            assert_eq!(
+                verify(signature, SOCKET, channel, channel_data),
+                Err(AuthError::NoColon)
+            );
+            let other_key = format!("App-key:{signature}");
+            assert_eq!(
+                verify(&other_key, SOCKET, channel, channel_data),
+                Err(AuthError::WrongKey)
+            );
+            assert_eq!(verify("app-key:", SOCKET, channel, channel_data), wrong);
+            assert_eq!(
+                verify("", SOCKET, channel, channel_data),
+                Err(AuthError::NoColon)
+            );
+        }
+    }
+
+    #[test]
+    fn the_sign_in_of_the_published_vector_is_believed() {
+        // V5.
+        let user_data = r#"{"id":"42","watchlist":["7","8"]}"#;
+        let auth = "app-key:1313db5311758696b61a598b5dd494655a81637f08c2e831b6a311b96460ff82";
+        assert_eq!(
+            verify_sign_in(KEY, &signers(), auth, SOCKET, user_data),
+            Ok(())
+        );
+        let spaced = r#"{"id": "42","watchlist":["7","8"]}"#;
+        for (auth, socket, data, error) in [
+            (auth, SOCKET, spaced, AuthError::WrongSignature),
+            (auth, "1.1", user_data, AuthError::WrongSignature),
+            ("app-key:13", SOCKET, user_data, AuthError::WrongSignature),
+            ("other:13", SOCKET, user_data, AuthError::WrongKey),
+            ("app-key", SOCKET, user_data, AuthError::NoColon),
+        ] {
+            assert_eq!(
+                verify_sign_in(KEY, &signers(), auth, socket, data),
+                Err(error)
+            );
+        }
+    }
+
+    #[test]
+    fn the_documentation_of_pusher_cross_checks() {
+        let signer = Signer::new("7ad3773142a6692b25b8");
+        for (signed, signature) in [
+            (
+                "1234.1234:private-foobar",
+                "58df8b0c36d6982b82c3ecf6b4662e34fe8c25bba48f5369f135bf843651c3a4",
+            ),
+            (
+                r#"1234.1234::user::{"id":"12345"}"#,
+                "4708d583dada6a56435fb8bc611c77c359a31eebde13337c16ab43aa6de336ba",
+            ),
+            (
+                r#"1234.1234:presence-foobar:{"user_id":10,"user_info":{"name":"Mr. Channels"}}"#,
+                "31935e7d86dba64c2a90aed31fdc61869f9b22ba9d8863bba239c03ca481bc80",
+            ),
+        ] {
+            assert_eq!(hex(&signer, signed), signature, "{signed}");
+        }
+    }
+
+    #[test]
+    fn during_a_rotation_either_secret_may_have_signed() {
+        let both = [Signer::new("new"), Signer::new("app-secret")];
+        let auth = "app-key:18679908115f43a0872c55d35b9731250f5480e854f0b2d5f753d2e10c327c22";
+        assert_eq!(
+            verify_channel(KEY, &both, auth, SOCKET, "private-foobar", None),
+            Ok(())
+        );
+        let new_alone = &both[..1];
+        let refused = verify_channel(KEY, new_alone, auth, SOCKET, "private-foobar", None);
+        assert_eq!(refused, Err(AuthError::WrongSignature));
+        let none = verify_channel(KEY, &[], auth, SOCKET, "private-foobar", None);
+        assert_eq!(none, Err(AuthError::WrongSignature));
+    }
+
+    #[test]
+    fn a_signer_never_prints_its_secret() {
+        assert_eq!(format!("{:?}", Signer::new("app-secret")), "Signer(***)");
+    }
+
+    fn verify(method: &str, raw_path: &str, query: &str, body: &str) -> Result<(), HttpAuthError> {
+        verify_at(NOW_S, "/realtime", method, raw_path, query, body)
+    }
+
+    fn verify_at(
+        now_s: u64,
+        path_prefix: &str,
+        method: &str,
+        raw_path: &str,
+        query: &str,
+        body: &str,
+    ) -> Result<(), HttpAuthError> {
+        let signers = signers();
+        let body = body.as_bytes();
+        let app_key = KEY;
+        verify_request(RequestToVerify {
+            method,
+            raw_path,
+            query,
+            body,
+            app_key,
+            signers: &signers,
+            now_s,
+            path_prefix,
+        })
+    }
+
+    /// V10 to V22 as wire forms: method, path, parameters but the signature, body, signature.
+    fn vectors() -> Vec<(
+        &'static str,
+        &'static str,
+        String,
+        &'static str,
+        &'static str,
+    )> {
+        let events = "/apps/app-id/events";
+        let channels = "/apps/app-id/channels";
+        let terminate = "/apps/app-id/users/42/terminate_connections";
+        let v19 = "6bdea0fa29d900fa1e42fdbf7af587f00a6218c4a35223b28b9a48a2533f96f1";
+        let v20 = "2de66ebc2dfbd821d20d7649da3a6ec258f3e266b5b122d6c6fb44a737302396";
+        let v21 = "0cf124e0769fefda66da43cec2add37d172f02b02391510d1ae79ee4bb434cbf";
+        let v22 = "99418450dbad1684bd36a2a8e49fcfe82a5778973a3a91a3405091cde39212aa";
+        vec![
+            (
+                "POST",
+                events,
+                format!("{AUTH}&body_md5=4a2297b34d32420d05955925447cdaf7"),
+                B1,
+                "9b1548d1fed48d2437f0a82a6ea33b43d1fbcdfb998be18906e5e17e3de7c9e1",
+            ),
+            (
+                "POST",
+                "/apps/app-id/batch_events",
+                format!("{AUTH}&body_md5=8803cfbb02a898cc6e3f3af6466554cf"),
+                B2,
+                "9d438203eb69a93046d6111cc1617c75209443d3adb4104fe49fae3342476d6b",
+            ),
+            (
+                "GET",
+                channels,
+                AUTH.to_owned(),
+                "",
+                "f5cc9dde83ebbd9328d72e076c2b869cdffad888c45f61285077cfc4ca1eca65",
+            ),
+            (
+                "GET",
+                channels,
+                format!("info=user_count&filter_by_prefix=presence-&{AUTH}"),
+                "",
+                "fd5a1b38d92aee2b7913a8cf43136cffab888ee5a097536910d6239f08eb68a2",
+            ),
+            (
+                "GET",
+                "/apps/app-id/channels/presence-foobar",
+                format!("{AUTH}&info=user_count,subscription_count"),
+                "",
+                "20386ecd1ac1534b32780a0235a1bbf38cc6fa21a4076a0be1074d982e2336e7",
+            ),
+            (
+                "GET",
+                "/apps/app-id/channels/presence-foobar",
+                format!("{AUTH}&info=user_count%2Csubscription_count"),
+                "",
+                "20386ecd1ac1534b32780a0235a1bbf38cc6fa21a4076a0be1074d982e2336e7",
+            ),
+            (
+                "GET",
+                "/apps/app-id/channels/presence-foobar/users",
+                AUTH.to_owned(),
+                "",
+                "4114ca317e61bd6ddd19673842f1697bc16975fc04521bf62d36c41b1d65aefa",
+            ),
+            (
+                "POST",
+                terminate,
+                format!("{AUTH}&body_md5=99914b932bd37a50b983c5e7c90ae93b"),
+                "{}",
+                "5c90601b7ede27346da725838a3837f982e9712e07d793968f91dbc6d56670ac",
+            ),
+            (
+                "POST",
+                terminate,
+                AUTH.to_owned(),
+                "",
+                "5cc3ead47d8429d1ac4e02ab1f0bbf2c699b482cb8f9acfc18cfb79ab8833aea",
+            ),
+            // V18, seen with the prefix and behind a proxy that strips it.
+            (
+                "POST",
+                "/realtime/apps/app-id/users/42/terminate_connections",
+                format!("{AUTH}&body_md5=99914b932bd37a50b983c5e7c90ae93b"),
+                "{}",
+                "69023b021a775289caed0598bd3dffe2ad9b2f59872d23a3cc7edb5148a65b6f",
+            ),
+            (
+                "POST",
+                terminate,
+                format!("{AUTH}&body_md5=99914b932bd37a50b983c5e7c90ae93b"),
+                "{}",
+                "69023b021a775289caed0598bd3dffe2ad9b2f59872d23a3cc7edb5148a65b6f",
+            ),
+            (
+                "GET",
+                channels,
+                format!("filter_by_prefix=a%20b%40c&{AUTH}"),
+                "",
+                v19,
+            ),
+            (
+                "GET",
+                channels,
+                format!("filter_by_prefix=a+b%40c&{AUTH}"),
+                "",
+                v19,
+            ),
+            (
+                "GET",
+                channels,
+                format!("&&FILTER_by_Prefix=a%20b@c&{AUTH}&"),
+                "",
+                v19,
+            ),
+            ("GET", channels, format!("x[]=1&x[]=2&{AUTH}"), "", v20),
+            (
+                "GET",
+                channels,
+                format!("x%5B%5D=1&{AUTH}&X%5b%5d=2"),
+                "",
+                v20,
+            ),
+            (
+                "GET",
+                "/apps/app-id/channels/presence-a@b",
+                AUTH.to_owned(),
+                "",
+                v21,
+            ),
+            (
+                "GET",
+                "/apps/app-id/channels/presence-a%40b",
+                AUTH.to_owned(),
+                "",
+                v21,
+            ),
+            (
+                "GET",
+                "/apps/app-id/channels/presence-a%40b",
+                AUTH.to_owned(),
+                "",
+                v22,
+            ),
+            (
+                "get",
+                "/apps/app-id/channels/presence-a%40b",
+                AUTH.to_owned(),
+                "",
+                v22,
+            ),
+        ]
+    }
+
+    #[test]
+    fn requests_of_the_published_vectors_are_believed() {
+        for (method, path, query, body, signature) in vectors() {
+            let signed = format!("{query}&auth_signature={signature}");
+            assert_eq!(
+                verify(method, path, &signed, body),
+                Ok(()),
+                "{method} {path}?{signed}"
+            );
+            let first = format!("auth_signature={signature}&{query}");
+            assert_eq!(
+                verify(method, path, &first, body),
+                Ok(()),
+                "{method} {path}?{first}"
+            );
+        }
+    }
+
+    #[test]
+    fn any_altered_part_of_a_request_is_refused() {
+        for (method, path, query, body, signature) in vectors() {
+            let signed = format!("{query}&auth_signature={signature}");
+            let other_method = if method == "POST" { "GET" } else { "POST" };
+            let wrong = Err(HttpAuthError::WrongSignature);
+            assert_eq!(verify(other_method, path, &signed, body), wrong, "{path}");
+            assert_eq!(
+                verify(method, &format!("{path}x"), &signed, body),
+                wrong,
+                "{path}"
+            );
+            assert_eq!(
+                verify(method, path, &format!("{signed}&a=b"), body),
+                wrong,
+                "{path}"
+            );
+            assert_eq!(
+                verify(method, path, &format!("{query}&auth_signature=00"), body),
+                wrong
+            );
+            let upper = format!("{query}&auth_signature={}", signature.to_uppercase());
+            assert_eq!(verify(method, path, &upper, body), wrong);
+            assert!(
+                verify(method, path, &signed, &format!("{body} ")).is_err(),
+                "{path}"
+            );
+        }
+    }
+
+    /// Signs what a library would, so that the wire form can be looked at alone.
+    fn signed(string: &str) -> String {
+        hex(&signers()[0], string)
+    }
+
+    #[test]
+    fn a_prefix_counts_only_when_it_is_configured() {
+        let signature = "69023b021a775289caed0598bd3dffe2ad9b2f59872d23a3cc7edb5148a65b6f";
+        let query =
+            format!("{AUTH}&body_md5=99914b932bd37a50b983c5e7c90ae93b&auth_signature={signature}");
+        let path = "/apps/app-id/users/42/terminate_connections";
+        for (prefix, believed) in [
+            ("/realtime", true),
+            ("/realtime/", true),
+            ("/", false),
+            ("", false),
+            ("/real", false),
+        ] {
+            let verified = verify_at(NOW_S, prefix, "POST", path, &query, "{}");
+            assert_eq!(verified.is_ok(), believed, "{prefix}");
+        }
+    }
+
+    #[test]
+    fn values_that_a_library_left_unescaped_are_believed_as_they_stand() {
+        let path = "/apps/app-id/channels";
+        for value in ["a+b", "100%", "a%zz", "%41", "é"] {
+            let signature = signed(&format!("GET\n{path}\n{AUTH}&filter_by_prefix={value}"));
+            let query = format!("filter_by_prefix={value}&{AUTH}&auth_signature={signature}");
+            assert_eq!(verify("GET", path, &query, ""), Ok(()), "{value}");
+        }
+        let signature = signed(&format!("GET\n{path}\na=&{AUTH}&b="));
+        for query in [format!("b&a=&{AUTH}"), format!("a&{AUTH}&b=")] {
+            let query = format!("{query}&auth_signature={signature}");
+            assert_eq!(verify("GET", path, &query, ""), Ok(()), "{query}");
+        }
+        let signature = signed(&format!("GET\n{path}\na=b=c&{AUTH}"));
+        let query = format!("a=b=c&{AUTH}&auth_signature={signature}");
+        assert_eq!(verify("GET", path, &query, ""), Ok(()));
+    }
+
+    #[test]
+    fn a_clock_may_be_off_by_exactly_600_seconds() {
+        let query = format!(
+            "{AUTH}&auth_signature=f5cc9dde83ebbd9328d72e076c2b869cdffad888c45f61285077cfc4ca1eca65"
+        );
+        for (now_s, expected) in [
+            (NOW_S - 601, Err(HttpAuthError::Skew)),
+            (NOW_S - 600, Ok(())),
+            (NOW_S - 599, Ok(())),
+            (NOW_S + 599, Ok(())),
+            (NOW_S + 600, Ok(())),
+            (NOW_S + 601, Err(HttpAuthError::Skew)),
+            (0, Err(HttpAuthError::Skew)),
+            (u64::MAX, Err(HttpAuthError::Skew)),
+        ] {
+            assert_eq!(
+                verify_at(now_s, "/", "GET", "/apps/app-id/channels", &query, ""),
+                expected,
+                "{now_s}"
+            );
+        }
+    }
+
+    #[test]
+    fn each_auth_parameter_is_needed_once_and_in_form() {
+        use HttpAuthError::*;
+        let time = "auth_timestamp=1700000000";
+        for (query, error) in [
+            (String::new(), Missing("auth_key")),
+            (format!("{time}&auth_version=1.0&auth_signature=x"), Missing("auth_key")),
+            ("auth_key=app-key&auth_version=1.0&auth_signature=x".to_owned(), Missing("auth_timestamp")),
+            (format!("auth_key=app-key&{time}&auth_signature=x"), Missing("auth_version")),
+            (AUTH.to_owned(), Missing("auth_signature")),
+            (format!("{AUTH}&auth_signature="), Missing("auth_signature")),
+            (format!("{AUTH}&auth_signature"), Missing("auth_signature")),
+            (format!("auth_key=&{time}&auth_version=1.0&auth_signature=x"), Missing("auth_key")),
+            (format!("{AUTH}&auth_signature=x&auth_key=app-key"), Repeated("auth_key")),
+            (format!("{AUTH}&auth_signature=x&AUTH_KEY=other"), Repeated("auth_key")),
+            (format!("{AUTH}&auth_signature=x&auth_signature=x"), Repeated("auth_signature")),
+            (format!("{AUTH}&auth_signature=x&body_md5=a&body_md5=a"), Repeated("body_md5")),
+            (format!("auth_key=app-key&{time}&auth_version=2.0&auth_signature=x"), Version),
+            (format!("auth_key=app-key&{time}&auth_version=1&auth_signature=x"), Version),
+            (format!("auth_key=other&{time}&auth_version=1.0&auth_signature=x"), WrongKey),
+            ("auth_key=app-key&auth_timestamp=1e9&auth_version=1.0&auth_signature=x".to_owned(), Timestamp),
+            ("auth_key=app-key&auth_timestamp=-1&auth_version=1.0&auth_signature=x".to_owned(), Timestamp),
+            (
+                "auth_key=app-key&auth_timestamp=99999999999999999999&auth_version=1.0&auth_signature=x"
+                    .to_owned(),
+                Timestamp,
+            ),
+            ("auth_key=app-key&auth_timestamp=17&auth_version=1.0&auth_signature=x".to_owned(), Skew),
+            (format!("{AUTH}&auth_signature=%ff"), WrongSignature),
+        ] {
+            assert_eq!(verify("GET", "/apps/app-id/channels", &query, ""), Err(error), "{query}");
+        }
+    }
+
+    #[test]
+    fn the_digest_of_the_body_is_needed_when_there_is_a_body() {
+        let of_empty = "d41d8cd98f00b204e9800998ecf8427e";
+        let of_object = "99914b932bd37a50b983c5e7c90ae93b";
+        for (method, body, md5, expected) in [
+            ("POST", "", None, Ok(())),
+            ("POST", "", Some(of_empty), Ok(())),
+            ("GET", "", Some(of_empty), Ok(())),
+            ("GET", "{}", Some(of_object), Ok(())),
+            ("POST", "{}", Some(of_object), Ok(())),
+            ("POST", "{}", None, Err(HttpAuthError::Missing("body_md5"))),
+            ("GET", "{}", None, Err(HttpAuthError::Missing("body_md5"))),
+            ("POST", "{}", Some(of_empty), Err(HttpAuthError::BodyMd5)),
+            (
+                "POST",
+                "{}",
+                Some(&of_object.to_uppercase()),
+                Err(HttpAuthError::BodyMd5),
+            ),
+            ("POST", "", Some(of_object), Err(HttpAuthError::BodyMd5)),
+            ("POST", "", Some(""), Err(HttpAuthError::BodyMd5)),
+            ("POST", "{}", Some(""), Err(HttpAuthError::BodyMd5)),
+        ] {
+            let path = "/apps/app-id/x";
+            let query = md5.map_or(AUTH.to_owned(), |md5| format!("{AUTH}&body_md5={md5}"));
+            let signature = signed(&format!("{method}\n{path}\n{query}"));
+            let query = format!("{query}&auth_signature={signature}");
+            assert_eq!(
+                verify(method, path, &query, body),
+                expected,
+                "{method} {body} {md5:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn webhook_bodies_of_the_published_vectors_are_signed_alike() {
+        // V23, V24.
+        for (body, signature) in [
+            (
+                r#"{"time_ms":1700000000000,"events":[{"name":"channel_occupied","channel":"my-channel"}]}"#,
+                "fec9fff324b82111ea03affc886e951bec5ee7a9e365bfd05cf254414c990a1a",
+            ),
+            (
+                r#"{"time_ms":1700000000000,"events":[{"name":"member_added","channel":"presence-foobar","user_id":"10"},{"name":"cache_miss","channel":"cache-foo"}]}"#,
+                "7d99a9e22fdf464a28e6407a74fc1249cb19fa2cec9abebb594dd22c130d4af2",
+            ),
+        ] {
+            assert_eq!(signed(body), signature);
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Query strings: splitting and decoding, for signatures and for whoever reads parameters.
+//!
+//! Owns: how `?a=b&c` becomes pairs, percent-decoding.
+//! May depend on: nothing.
+//! Invariants: decoding happens once; an escape that is none stays as it stands; of repeated
+//! parameters the first counts.
+
+use std::borrow::Cow;
+
+/// The pairs of a raw query, not decoded. `a` without `=` is `a` with an empty value; empty
+/// segments are skipped.
+pub fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
+    query
+        .split('&')
+        .filter(|segment| !segment.is_empty())
+        .map(|segment| segment.split_once('=').unwrap_or((segment, "")))
+}
+
+/// Decodes a key or value: percent escapes, and `+` as a space.
+pub fn decode(text: &str) -> Cow<'_, [u8]> {
+    if text.bytes().any(|b| b == b'%' || b == b'+') {
+        Cow::Owned(decoded(text.as_bytes(), b' '))
+    } else {
+        Cow::Borrowed(text.as_bytes())
+    }
+}
+
+/// Decodes percent escapes only, as in paths.
+pub fn decode_percent(text: &str) -> Vec<u8> {
+    decoded(text.as_bytes(), b'+')
+}
+
+fn decoded(bytes: &[u8], plus: u8) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        match (byte, escaped_byte(after)) {
+            (b'%', Some(decoded)) => {
+                out.push(decoded);
+                rest = after.get(2..).unwrap_or_default();
+            }
+            (b'+', _) => out.push(plus),
+            (plain, _) => out.push(plain),
+        }
+    }
+    out
+}
+
+fn escaped_byte(digits: &[u8]) -> Option<u8> {
+    let [high, low] = *digits.first_chunk::<2>()?;
+    let value = char::from(high).to_digit(16)? << 4 | char::from(low).to_digit(16)?;
+    u8::try_from(value).ok()
+}
+
+/// The first value of a parameter, decoded. Bytes that are no UTF-8 become U+FFFD, which no name
+/// contains.
+pub fn first<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>> {
+    let (_, value) = pairs(query).find(|(key, _)| *decode(key) == *name.as_bytes())?;
+    Some(match decode(value) {
+        Cow::Borrowed(_) => Cow::Borrowed(value),
+        Cow::Owned(bytes) => Cow::Owned(match String::from_utf8(bytes) {
+            Ok(text) => text,
+            Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
+        }),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_is_split_and_decoded() {
+        let split: Vec<_> = pairs("a=1&&b&c=&=d&e=f=g&").collect();
+        assert_eq!(
+            split,
+            [("a", "1"), ("b", ""), ("c", ""), ("", "d"), ("e", "f=g")]
+        );
+        assert_eq!(pairs("").count(), 0);
+        for (text, decoded) in [
+            ("abc", "abc"),
+            ("a%20b+c", "a b c"),
+            ("%C3%a9", "é"),
+            ("%", "%"),
+            ("%4", "%4"),
+            ("%4g", "%4g"),
+            ("%%41", "%A"),
+            ("%2541", "%41"),
+            ("100%+", "100% "),
+        ] {
+            assert_eq!(&*decode(text), decoded.as_bytes(), "{text}");
+        }
+        assert_eq!(decode_percent("a+b%40c"), b"a+b@c");
+    }
+
+    #[test]
+    fn the_first_of_repeated_parameters_counts() {
+        assert_eq!(first("a=1&b=2&a=3", "a").as_deref(), Some("1"));
+        assert_eq!(first("a=1", "b"), None);
+        assert_eq!(first("A=1", "a"), None);
+        assert_eq!(first("%61=x%20y", "a").as_deref(), Some("x y"));
+        assert_eq!(first("a=%ff", "a").as_deref(), Some("\u{fffd}"));
+    }
+}
