@@ -1,10 +1,19 @@
-//! Sockudo as a library: the rooms that the server binary is made of, so that tests and benches can enter each.
+//! Sockudo as a library: the rooms that the server binary is made of, so that tests and benches can
+//! enter each.
 //!
 //! Owns: the list of rooms.
 //! May depend on: nothing.
 //! Invariants: a room named here as pure holds no socket, clock, thread or random source.
 
 pub mod bridge;
+pub mod channel;
+pub mod cli;
 pub mod config;
+pub mod connection;
+pub mod http;
+pub mod logging;
 pub mod metrics;
 pub mod protocol;
+pub mod serve;
+pub mod server;
+pub mod ws;

@@ -1,1 +1,70 @@
-fn main() {}
+//! The program: reads the command line and runs the command.
+//!
+//! Owns: exit codes, and printing what commands answer.
+//! May depend on: `cli`, `config`.
+//! Invariants: answers go to stdout, diagnostics to stderr.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use sockudo::cli::config::{self as command, Answer};
+use sockudo::cli::{Cli, Command, ConfigCommand, Serve};
+use sockudo::config::reference;
+use sockudo::serve;
+
+/// The shards' small, short-lived allocations are what it is good at.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let environment = environment();
+    match cli.command {
+        None => serve(&cli.serve, environment),
+        Some(Command::Serve(arguments)) => serve(&arguments, environment),
+        Some(Command::Config(ConfigCommand::Check(arguments))) => {
+            print(&command::check(&arguments, environment))
+        }
+        Some(Command::Config(ConfigCommand::Show(arguments))) => {
+            print(&command::show(&arguments, environment))
+        }
+        Some(Command::Config(ConfigCommand::Reference)) => {
+            let out = reference::markdown();
+            print(&Answer {
+                out,
+                diagnostics: String::new(),
+                exit: 0,
+            })
+        }
+    }
+}
+
+fn serve(arguments: &Serve, environment: BTreeMap<String, String>) -> ExitCode {
+    match serve::serve(arguments.sources(environment)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => print(&Answer {
+            out: String::new(),
+            diagnostics: format!("{error}\n"),
+            exit: error.exit_code(),
+        }),
+    }
+}
+
+/// The variables of this process; one that is not UTF-8 cannot be a value of ours.
+fn environment() -> BTreeMap<String, String> {
+    let utf8 = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    std::env::vars_os().filter_map(utf8).collect()
+}
+
+fn print(answer: &Answer) -> ExitCode {
+    // A reader that closed the pipe, such as `head`, has what it wanted.
+    let _ = std::io::stdout().lock().write_all(answer.out.as_bytes());
+    let _ = std::io::stderr()
+        .lock()
+        .write_all(answer.diagnostics.as_bytes());
+    ExitCode::from(answer.exit)
+}

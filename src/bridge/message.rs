@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use shards::application::{Millis, Slot};
 
-use super::apps::{AppIndex, AppTable};
+use super::apps::AppTable;
+use crate::protocol::app::AppIndex;
 use crate::{config::Config, metrics::counters::ShardSnapshot};
 
 /// From a shard to the bridge.

@@ -16,12 +16,13 @@ use tokio::{sync::mpsc, time::timeout};
 
 use super::{
     admin,
-    apps::{AppIndex, AppTable},
+    apps::AppTable,
     fixture::{FakeLink, FakeShards, PATIENCE},
     message::{FromBridge, ToBridge, Waiter},
     run::{Exit, Setup, run},
     signals::Signal,
 };
+use crate::protocol::app::AppIndex;
 use crate::{
     config::{Loaded, Sources, load},
     metrics::{

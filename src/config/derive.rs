@@ -5,9 +5,10 @@
 //! Invariants: a value that somebody set stays; what follows from another key has its origin.
 
 use super::error::Report;
-use super::kind::{UNLIMITED, shapes};
+use super::kind::UNLIMITED;
 use super::origin::Origin;
 use super::settings::{Setting, Settings};
+use super::shape;
 
 /// Fills in what follows. `demo`: nothing was configured at all.
 pub(super) fn derive(settings: &mut Settings, demo: bool, report: &mut Report) {
@@ -39,6 +40,7 @@ pub(super) fn derive(settings: &mut Settings, demo: bool, report: &mut Report) {
     if settings.flag("debug") && !settings.is_explicit("logging.level") {
         settings.derive("logging.level", Setting::Text(DEBUG_FILTER.to_owned()));
     }
+    websocket_rate_limit(settings);
     node_id(settings, report);
     cluster_timing(settings, report);
     redis(settings);
@@ -54,6 +56,17 @@ fn follow(settings: &mut Settings, path: &'static str, from: &str, value: fn(u64
     }
 }
 
+/// One of the two turns the limit on, the other then has its usual value.
+fn websocket_rate_limit(settings: &mut Settings) {
+    let number = "rate_limiter.websocket_rate_limit.max_requests";
+    let window = "rate_limiter.websocket_rate_limit.window_seconds";
+    match (settings.is_null(number), settings.is_null(window)) {
+        (true, false) => settings.derive(number, Setting::Whole(20)),
+        (false, true) => settings.derive(window, Setting::Whole(60)),
+        (true, true) | (false, false) => {}
+    }
+}
+
 fn node_id(settings: &mut Settings, report: &mut Report) {
     let Some(process_id) = settings.optional_text("instance.process_id") else {
         return;
@@ -63,13 +76,10 @@ fn node_id(settings: &mut Settings, report: &mut Report) {
         let text = format!("{process_id:?} is what every container ships with: not used as a name");
         report.note(&origin, "instance.process_id", text);
     } else if settings.is_null("cluster.node_id") {
-        if (shapes::NODE_ID.fits)(&process_id) {
+        if (shape::NODE_ID.fits)(&process_id) {
             settings.put("cluster.node_id", Setting::Text(process_id), origin);
         } else {
-            let text = format!(
-                "not used as cluster.node_id: not {}",
-                shapes::NODE_ID.wanted
-            );
+            let text = format!("not used as cluster.node_id: not {}", shape::NODE_ID.wanted);
             report.warn(&origin, "instance.process_id", text);
         }
     }

@@ -23,12 +23,13 @@ pub mod load;
 mod origin;
 pub mod origin_pattern;
 mod read;
-
+pub mod reference;
 mod release;
 pub mod secret;
 pub mod sections;
 pub mod settings;
-
+pub mod shape;
+pub mod show;
 mod substitute;
 mod suggest;
 mod toml;

@@ -4,7 +4,7 @@
 //! May depend on: `bridge::apps::AppIndex`, `metrics::catalogue`. Not on `prometheus`.
 //! Invariants: counters only grow, also when an app or a webhook is removed.
 
-use crate::{bridge::apps::AppIndex, metrics::catalogue::BUCKETS_S};
+use crate::{metrics::catalogue::BUCKETS_S, protocol::app::AppIndex};
 
 /// `event` labels, in the order of the bits of `WebhookInterest`.
 pub const WEBHOOK_EVENTS: [&str; 7] = [

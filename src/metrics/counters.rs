@@ -6,7 +6,7 @@
 
 use shards::application::RuntimeCounters;
 
-use crate::bridge::apps::AppIndex;
+use crate::protocol::app::AppIndex;
 
 /// Columns of `channel_type` labels, in the order of `ChannelKind::metric_column`.
 pub const CHANNEL_TYPES: [&str; 5] = [

@@ -14,7 +14,7 @@ use super::{
     exposition::{Exposition, open_metrics, rfc3339, text},
     sample::{BridgeState, Build, Sample, ShardSample, WebhookState},
 };
-use crate::bridge::apps::AppIndex;
+use crate::protocol::app::AppIndex;
 
 const I: &[f64] = &[
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,

@@ -2,8 +2,8 @@
 //!
 //! Owns: what is signed in each case, which fallbacks count, and the comparison.
 //! May depend on: `query` (the parameters of a request line); `hmac`, `sha2`, `md-5`, `subtle`.
-//! Invariants: a signature is compared in constant time after a length check; no error and no `Debug` output
-//! holds a secret or an expected signature; the clock is an argument.
+//! Invariants: a signature is compared in constant time after a length check; no error and no
+//! `Debug` output holds a secret or an expected signature; the clock is an argument.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,7 +16,8 @@ use thiserror::Error;
 
 use crate::protocol::query;
 
-/// HMAC-SHA256 keyed with one app secret. The key schedule is done once; each signature clones the keyed state.
+/// HMAC-SHA256 keyed with one app secret. The key schedule is done once; each signature clones the
+/// keyed state.
 #[derive(Clone)]
 pub struct Signer {
     keyed: Hmac<Sha256>,
@@ -41,7 +42,8 @@ impl Signer {
         hex
     }
 
-    /// Whether `hex` is the signature of the parts. Upper case is refused, as Pusher's libraries never send it.
+    /// Whether `hex` is the signature of the parts. Upper case is refused, as Pusher's libraries
+    /// never send it.
     pub fn verify_hex(&self, parts: &[&[u8]], hex: &str) -> bool {
         // ct_eq on slices compares lengths first.
         self.sign_hex(parts).as_slice().ct_eq(hex.as_bytes()).into()
@@ -54,8 +56,18 @@ impl fmt::Debug for Signer {
     }
 }
 
-/// Verifies the `auth` of a subscription. `channel_data` takes part exactly as received; pass `None` when it is
-/// absent or empty. Several signers are the secrets of a rotation: any may have signed.
+/// Verifies the `auth` of a subscription. `channel_data` takes part exactly as received; pass
+/// `None` when it is absent or empty. Several signers are the secrets of a rotation: any may have
+/// signed.
+///
+/// ```
+/// use sockudo::protocol::auth::{Signer, verify_channel};
+///
+/// let signers = [Signer::new("app-secret")];
+/// let auth = "app-key:18679908115f43a0872c55d35b9731250f5480e854f0b2d5f753d2e10c327c22";
+/// assert!(verify_channel("app-key", &signers, auth, "1234.5678", "private-foobar", None).is_ok());
+/// assert!(verify_channel("app-key", &signers, auth, "9.9", "private-foobar", None).is_err());
+/// ```
 pub fn verify_channel(
     app_key: &str,
     signers: &[Signer],
@@ -145,8 +157,8 @@ pub struct RequestToVerify<'a> {
     pub path_prefix: &'a str,
 }
 
-/// Verifies an API request. Cheap checks come first; a valid request costs one HMAC over its query, a forged one at
-/// most eight per secret, and one MD5 over its body.
+/// Verifies an API request. Cheap checks come first; a valid request costs one HMAC over its query,
+/// a forged one at most eight per secret, and one MD5 over its body.
 pub fn verify_request(request: RequestToVerify<'_>) -> Result<(), HttpAuthError> {
     let parameters = signed_parameters(request.query);
     let only = |name| only_value(&parameters, name);
@@ -191,9 +203,10 @@ pub enum HttpAuthError {
     WrongSignature,
 }
 
-/// One parameter of a signed request: key decoded and in lower case, value decoded and as it stood on the wire.
+/// One parameter of a signed request: key decoded and in lower case, value decoded and as it stood
+/// on the wire.
 struct SignedParameter<'a> {
-    key: Vec<u8>,
+    key: Cow<'a, [u8]>,
     value: Cow<'a, [u8]>,
     raw_value: &'a str,
 }
@@ -202,13 +215,21 @@ struct SignedParameter<'a> {
 fn signed_parameters(query: &str) -> Vec<SignedParameter<'_>> {
     let mut parameters: Vec<_> = query::pairs(query)
         .map(|(key, value)| SignedParameter {
-            key: query::decode(key).to_ascii_lowercase(),
+            key: lower_case(query::decode(key)),
             value: query::decode(value),
             raw_value: value,
         })
         .collect();
     parameters.sort_by(|one, other| one.key.cmp(&other.key));
     parameters
+}
+
+fn lower_case(key: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
+    if key.iter().any(u8::is_ascii_uppercase) {
+        key.to_ascii_lowercase().into()
+    } else {
+        key
+    }
 }
 
 /// The value of a parameter that must be there exactly once and not be empty.
@@ -218,7 +239,7 @@ fn only_value<'p>(
 ) -> Result<&'p [u8], HttpAuthError> {
     let mut values = parameters
         .iter()
-        .filter(|p| p.key == name.as_bytes())
+        .filter(|p| *p.key == *name.as_bytes())
         .map(|p| &*p.value);
     match (values.next(), values.next()) {
         (None, _) => Err(HttpAuthError::Missing(name)),
@@ -260,7 +281,8 @@ fn verify_body(body: &[u8], body_md5: Option<&[u8]>) -> Result<(), HttpAuthError
     }
 }
 
-/// Tries the path and the query as they stood, then the forms that libraries and proxies are known to sign.
+/// Tries the path and the query as they stood, then the forms that libraries and proxies are known
+/// to sign.
 fn verify_request_signature(
     request: &RequestToVerify<'_>,
     parameters: &[SignedParameter<'_>],
@@ -274,7 +296,8 @@ fn verify_request_signature(
         .raw_path
         .contains('%')
         .then(|| query::decode_percent(request.raw_path));
-    // Node and PHP put unescaped values on the wire and sign those: a literal `+` must not become a space.
+    // Node and PHP put unescaped values on the wire and sign those: a literal `+` must not become a
+    // space.
     let has_escapes = parameters
         .iter()
         .any(|p| *p.value != *p.raw_value.as_bytes());
@@ -306,7 +329,7 @@ fn canonical_query<'p>(
     value: impl Fn(&'p SignedParameter<'_>) -> &'p [u8],
 ) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
-    for parameter in parameters.iter().filter(|p| p.key != b"auth_signature") {
+    for parameter in parameters.iter().filter(|p| *p.key != *b"auth_signature") {
         if !out.is_empty() {
             out.push(b'&');
         }

@@ -2,12 +2,14 @@
 //!
 //! Owns: every close code, error code and refusal of the wire contract, with its text.
 //! May depend on: nothing.
-//! Invariants: a `CloseCode` of Pusher's own is below 4300, since clients take 4300 and above as "never return".
+//! Invariants: a `CloseCode` of Pusher's own is below 4300, since clients take 4300 and above as
+//! "never return".
 
 use std::fmt;
 
-/// A WebSocket close code. pusher-js reacts by class: 4000..=4099 never returns, 4100..=4199 returns after a
-/// second, 4200..=4299 returns at once (`src/core/connection/protocol/protocol.ts`).
+/// A WebSocket close code. pusher-js reacts by class: 4000..=4099 never returns, 4100..=4199
+/// returns after a second, 4200..=4299 returns at once
+/// (`src/core/connection/protocol/protocol.ts`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CloseCode(pub u16);
 
@@ -103,7 +105,8 @@ pub enum SubscriptionRefusal {
     /// The `#server-to-user-` channel of somebody else.
     OtherUser,
     InvalidChannel,
-    /// `channel_data` is no JSON object or has no usable `user_id`; or another user of this connection is in.
+    /// `channel_data` is no JSON object or has no usable `user_id`; or another user of this
+    /// connection is in.
     InvalidChannelData,
     /// `user_info` is larger than allowed.
     MemberTooLarge,

@@ -2,8 +2,8 @@
 //!
 //! Owns: the envelope, the known `pusher:` events and the shapes of their data.
 //! May depend on: `json`, `code`, `name` (for the prefix of client events).
-//! Invariants: a frame is validated whole before anything of it is used; of duplicate keys the last wins; a
-//! client's own `user_id` is never looked at.
+//! Invariants: a frame is validated whole before anything of it is used; of duplicate keys the last
+//! wins; a client's own `user_id` is never looked at.
 
 use std::borrow::Cow;
 
@@ -18,7 +18,8 @@ use crate::protocol::name::CLIENT_EVENT_PREFIX;
 pub enum Incoming<'a> {
     Subscribe {
         channel: Cow<'a, str>,
-        /// `None` when missing or not a string: both are an authentication failure where auth is needed.
+        /// `None` when missing or not a string: both are an authentication failure where auth is
+        /// needed.
         auth: Option<Cow<'a, str>>,
         channel_data: ChannelData<'a>,
     },
@@ -97,8 +98,8 @@ impl ClientData<'_> {
 }
 
 impl<'a> Incoming<'a> {
-    /// Reads one text message. One pass, no allocation unless a name or signature has escapes; data in a string
-    /// (subscribe, unsubscribe, sign-in only) is read in a second pass.
+    /// Reads one text message. One pass, no allocation unless a name or signature has escapes; data
+    /// in a string (subscribe, unsubscribe, sign-in only) is read in a second pass.
     pub fn parse(text: &'a str) -> Result<Self, IncomingError> {
         let envelope = Envelope::parse(text)?;
         let event = envelope.event.decoded();
@@ -278,10 +279,13 @@ fn sign_in(data: Option<JsonValue<'_>>) -> Result<Incoming<'_>, IncomingError> {
     })
 }
 
-/// Reads data that is an object, or a string that holds one. `Err` carries a string that holds none.
+/// `Err` carries a string that holds no object, and `None` where there is not even a string.
+type FieldsOrText<'a> = Result<Fields<'a>, Option<&'a str>>;
+
+/// Reads data that is an object, or a string that holds one.
 fn with_fields<'a>(
     data: Option<JsonValue<'a>>,
-    read: impl for<'b> Fn(Result<Fields<'b>, Option<&'b str>>) -> Result<Incoming<'b>, IncomingError>,
+    read: impl for<'b> Fn(FieldsOrText<'b>) -> Result<Incoming<'b>, IncomingError>,
 ) -> Result<Incoming<'a>, IncomingError> {
     match data {
         Some(JsonValue::Object(raw)) => read(Fields::parse(raw).ok_or(None)),

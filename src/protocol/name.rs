@@ -1,9 +1,10 @@
-//! Names: which channel names exist and what each kind of channel allows; which event names a publisher may use.
+//! Names: which channel names exist and what each kind of channel allows; which event names a
+//! publisher may use.
 //!
 //! Owns: the grammar of channel names, the kinds and their attributes, the reserved event prefixes.
 //! May depend on: nothing.
-//! Invariants: auth, presence and cache are independent attributes of a kind, and only the start of a name
-//! decides its kind: `my-cache-x` is public.
+//! Invariants: auth, presence and cache are independent attributes of a kind, and only the start of
+//! a name decides its kind: `my-cache-x` is public.
 
 use thiserror::Error;
 
@@ -45,7 +46,8 @@ impl ChannelKind {
             .map_or(Self::Public, |(_, kind)| *kind)
     }
 
-    /// A subscription carries a signature. A user channel does not: it asks for a signed-in user instead.
+    /// A subscription carries a signature. A user channel does not: it asks for a signed-in user
+    /// instead.
     pub fn needs_auth(self) -> bool {
         match self {
             Self::Private
@@ -127,6 +129,19 @@ impl ChannelKind {
     }
 
     /// The `channel_type` label of the metrics; dashboards made for 2.9.2 know these five.
+    pub fn metric_column(self) -> usize {
+        match self {
+            Self::Public | Self::User => 0,
+            Self::Private => 1,
+            Self::Presence => 2,
+            Self::Encrypted => 3,
+            Self::PublicCache | Self::PrivateCache | Self::EncryptedCache | Self::PresenceCache => {
+                4
+            }
+        }
+    }
+
+    /// The label of this kind in metrics.
     pub fn metric_label(self) -> &'static str {
         match self {
             Self::Public | Self::User => "public",
@@ -140,9 +155,18 @@ impl ChannelKind {
     }
 }
 
-/// A checked channel name. Holding one proves: 1..=`bytes_max` bytes of `A-Z a-z 0-9 _ - = @ , . ;`, or
-/// `#server-to-user-` followed by 1..=128 characters without control characters. It does not prove that the
-/// channel exists, nor that anybody may join it.
+/// A checked channel name. Holding one proves: 1..=`bytes_max` bytes of `A-Z a-z 0-9 _ - = @ , .
+/// ;`, or `#server-to-user-` followed by 1..=128 characters without control characters. It does not
+/// prove that the channel exists, nor that anybody may join it.
+///
+/// ```
+/// use sockudo::protocol::name::{ChannelKind, ChannelName};
+///
+/// let name = ChannelName::parse("presence-room", 200)?;
+/// assert_eq!(name.kind(), ChannelKind::Presence);
+/// assert!(ChannelName::parse("room:1", 200).is_err());
+/// # Ok::<(), sockudo::protocol::name::ChannelNameError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ChannelName<'a> {
     name: &'a str,
@@ -150,7 +174,8 @@ pub struct ChannelName<'a> {
 }
 
 impl<'a> ChannelName<'a> {
-    /// Checks a name. `bytes_max` counts the prefix too; a user channel is bounded by its own rule instead.
+    /// Checks a name. `bytes_max` counts the prefix too; a user channel is bounded by its own rule
+    /// instead.
     pub fn parse(name: &'a str, bytes_max: usize) -> Result<Self, ChannelNameError> {
         if name.is_empty() {
             return Err(ChannelNameError::Empty);

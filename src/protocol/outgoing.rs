@@ -1,15 +1,18 @@
 //! Data path. What the server says: the JSON text of each frame, appended to a buffer.
 //!
-//! Owns: the exact bytes of every server frame; golden rows below are compared as bytes, since clients parse bytes.
+//! Owns: the exact bytes of every server frame; golden rows below are compared as bytes, since
+//! clients parse bytes.
 //! May depend on: `json`, `code`, `socket_id`.
-//! Invariants: no whitespace is emitted; an absent `channel` or `user_id` is left out, never `null`; internal
-//! events and application events carry `data` as a string, the four error and sign-in frames as an object.
+//! Invariants: no whitespace is emitted; an absent `channel` or `user_id` is left out, never
+//! `null`; internal events and application events carry `data` as a string, the four error and
+//! sign-in frames as an object.
 
 use crate::protocol::code::SubscriptionRefusal;
 use crate::protocol::json::{self, write_escaped, write_json_string, write_u64};
 use crate::protocol::socket_id::SocketId;
 
-/// The first frame of every accepted connection. pusher-js throws when `activity_timeout` is missing or 0.
+/// The first frame of every accepted connection. pusher-js throws when `activity_timeout` is
+/// missing or 0.
 pub fn connection_established(out: &mut Vec<u8>, socket_id: SocketId, activity_timeout_s: u64) {
     out.extend_from_slice(br#"{"event":"pusher:connection_established","data":"{\"socket_id\":\""#);
     write_u64(out, socket_id.high());
@@ -55,8 +58,8 @@ pub fn subscription_succeeded(out: &mut Vec<u8>, channel: &str, presence: Option
     out.push(b'}');
 }
 
-/// The inner JSON of a presence channel's `subscription_succeeded`: `(user id, user_info JSON)` of each member
-/// once, the subscriber included.
+/// The inner JSON of a presence channel's `subscription_succeeded`: `(user id, user_info JSON)` of
+/// each member once, the subscriber included.
 pub fn presence_snapshot<'a>(
     out: &mut Vec<u8>,
     members: impl ExactSizeIterator<Item = (&'a str, &'a str)> + Clone,
@@ -152,8 +155,8 @@ pub fn subscription_error(out: &mut Vec<u8>, channel: &str, refusal: Subscriptio
     out.extend_from_slice(b"}}");
 }
 
-/// An application's event. `event_token` and `data_token` are validated JSON string tokens, copied verbatim;
-/// `user_id` only for client events on presence channels.
+/// An application's event. `event_token` and `data_token` are validated JSON string tokens, copied
+/// verbatim; `user_id` only for client events on presence channels.
 ///
 /// Per event, not per subscriber: four copies, no allocation when `out` has room.
 pub fn event(
@@ -357,22 +360,35 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_user_id_and_info_survive_two_levels_of_quoting(user_id in any::<String>(), text in any::<String>()) {
+        fn any_user_id_and_info_survive_two_levels_of_quoting(
+            user_id in any::<String>(),
+            text in any::<String>(),
+        ) {
             let info = json!({ "n": text });
-            let added = written(|out| member_added(out, "presence-a", &user_id, &info.to_string()));
-            prop_assert_eq!(inner(&added), json!({ "user_id": user_id.clone(), "user_info": info.clone() }));
-            let removed = written(|out| member_removed(out, "presence-a", &user_id));
-            prop_assert_eq!(inner(&removed), json!({ "user_id": user_id.clone() }));
-            let watched = written(|out| watchlist_events(out, &[&user_id], &[]));
-            prop_assert_eq!(inner(&watched), json!({ "events": [{ "name": "online", "user_ids": [user_id.clone()] }] }));
             let info_text = info.to_string();
             let members = [(user_id.as_str(), info_text.as_str())];
             let presence = written(|out| presence_snapshot(out, members.iter().copied()));
-            let succeeded = written(|out| subscription_succeeded(out, "presence-a", Some(&presence)));
-            prop_assert_eq!(
-                inner(&succeeded),
-                json!({ "presence": { "count": 1, "ids": [user_id.clone()], "hash": { user_id: info } } })
-            );
+            let hash = json!({ user_id.as_str(): &info });
+            for (frame, expected) in [
+                (
+                    written(|out| member_added(out, "presence-a", &user_id, &info_text)),
+                    json!({ "user_id": &user_id, "user_info": &info }),
+                ),
+                (
+                    written(|out| member_removed(out, "presence-a", &user_id)),
+                    json!({ "user_id": &user_id }),
+                ),
+                (
+                    written(|out| watchlist_events(out, &[&user_id], &[])),
+                    json!({ "events": [{ "name": "online", "user_ids": [&user_id] }] }),
+                ),
+                (
+                    written(|out| subscription_succeeded(out, "presence-a", Some(&presence))),
+                    json!({ "presence": { "count": 1, "ids": [&user_id], "hash": hash } }),
+                ),
+            ] {
+                prop_assert_eq!(inner(&frame), expected);
+            }
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Owns: the rules of `channel_data` and `user_data`.
 //! May depend on: `json`, `name` (the rule of user ids).
-//! Invariants: a user id has 1..=128 characters; `user_info` is valid compact JSON, `null` when none was given.
+//! Invariants: a user id has 1..=128 characters; `user_info` is valid compact JSON, `null` when
+//! none was given.
 
 use thiserror::Error;
 
@@ -18,7 +19,8 @@ pub struct Member {
 }
 
 impl Member {
-    /// Reads `channel_data`. The text must have been verified before: it is what the signature covers.
+    /// Reads `channel_data`. The text must have been verified before: it is what the signature
+    /// covers.
     pub fn parse(channel_data: &str, info_bytes_max: usize) -> Result<Self, MemberError> {
         let (mut user_id, mut user_info) = (None, None);
         json::for_each_member(channel_data, |key, value| {
@@ -74,7 +76,8 @@ pub struct User {
 }
 
 impl User {
-    /// Reads `user_data`. A number is no id here: pusher-js rejects a success whose id is not a string.
+    /// Reads `user_data`. A number is no id here: pusher-js rejects a success whose id is not a
+    /// string.
     pub fn parse(user_data: &str) -> Result<Self, UserError> {
         let (mut id, mut user_info, mut watchlist) = (None, None, None);
         json::for_each_member(user_data, |key, value| {

@@ -2,12 +2,13 @@
 //!
 //! Owns: how `?a=b&c` becomes pairs, percent-decoding.
 //! May depend on: nothing.
-//! Invariants: decoding happens once; an escape that is none stays as it stands; of repeated parameters the first
-//! counts.
+//! Invariants: decoding happens once; an escape that is none stays as it stands; of repeated
+//! parameters the first counts.
 
 use std::borrow::Cow;
 
-/// The pairs of a raw query, not decoded. `a` without `=` is `a` with an empty value; empty segments are skipped.
+/// The pairs of a raw query, not decoded. `a` without `=` is `a` with an empty value; empty
+/// segments are skipped.
 pub fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
     query
         .split('&')
@@ -52,7 +53,8 @@ fn escaped_byte(digits: &[u8]) -> Option<u8> {
     u8::try_from(value).ok()
 }
 
-/// The first value of a parameter, decoded. Bytes that are no UTF-8 become U+FFFD, which no name contains.
+/// The first value of a parameter, decoded. Bytes that are no UTF-8 become U+FFFD, which no name
+/// contains.
 pub fn first<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>> {
     let (_, value) = pairs(query).find(|(key, _)| *decode(key) == *name.as_bytes())?;
     Some(match decode(value) {

@@ -1,14 +1,17 @@
-//! Socket ids: `high.low`, the name that a connection has towards its client and the application's servers.
+//! Socket ids: `high.low`, the name that a connection has towards its client and the application's
+//! servers.
 //!
 //! Owns: the grammar and the bounds of both parts.
 //! May depend on: nothing.
-//! Invariants: each part is at most `PART_MAX`, so a printed id has 3..=23 bytes and no leading zeros.
+//! Invariants: each part is at most `PART_MAX`, so a printed id has 3..=23 bytes and no leading
+//! zeros.
 
 use std::fmt;
 
 use thiserror::Error;
 
-/// The id of one connection. Holding one proves that both parts are in range, not that the connection lives.
+/// The id of one connection. Holding one proves that both parts are in range, not that the
+/// connection lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SocketId {
     high: u64,
@@ -31,8 +34,9 @@ impl SocketId {
 
     /// Reads an id that an application's server sent.
     ///
-    /// `Ok(None)` is an id of the right form (`^\d+\.\d+$`) that no connection of ours can have: a part is too
-    /// large or has a leading zero. Excluding it from an event excludes nobody, which is not an error.
+    /// `Ok(None)` is an id of the right form (`^\d+\.\d+$`) that no connection of ours can have: a
+    /// part is too large or has a leading zero. Excluding it from an event excludes nobody, which
+    /// is not an error.
     pub fn parse(text: &str) -> Result<Option<Self>, SocketIdError> {
         let (high, low) = text.split_once('.').ok_or(SocketIdError)?;
         let part = |digits: &str| {
@@ -58,7 +62,8 @@ impl fmt::Display for SocketId {
 #[error("socket_id must have the form 1234.5678")]
 pub struct SocketIdError;
 
-/// The largest value of each part (Pusher's server libraries check only the form; this is the contract's range).
+/// The largest value of each part (Pusher's server libraries check only the form; this is the
+/// contract's range).
 pub const PART_MAX: u64 = 10_000_000_000;
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 //!
 //! Owns: the events of webhooks and their JSON.
 //! May depend on: `json`, `outgoing` (lists).
-//! Invariants: a body's bytes are a function of its time and events alone, so a retry signs the same bytes.
+//! Invariants: a body's bytes are a function of its time and events alone, so a retry signs the
+//! same bytes.
 
 use crate::protocol::json::{write_json_string, write_u64};
 use crate::protocol::outgoing::write_list;

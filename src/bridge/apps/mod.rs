@@ -12,12 +12,9 @@ use ahash::AHashMap;
 use super::{message::WebhookInterest, webhook};
 use crate::{
     config::app::App,
+    protocol::app::AppIndex,
     protocol::{auth::Signer, origin::OriginPattern},
 };
-
-/// Number of an app on this node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct AppIndex(pub u32);
 
 /// An app with all that is prepared once and used per message.
 #[derive(Debug)]

@@ -13,7 +13,8 @@ use std::{
 use shards::application::Millis;
 
 use super::{Job, QueueSettings};
-use crate::bridge::{apps::AppIndex, message::WebhookEvent};
+use crate::bridge::message::WebhookEvent;
+use crate::protocol::app::AppIndex;
 
 /// The queue of one target.
 #[derive(Debug)]

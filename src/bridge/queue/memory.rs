@@ -10,8 +10,9 @@ use std::{collections::BTreeMap, sync::Arc};
 use shards::application::Millis;
 
 use super::{Job, QueueSettings, TargetId, lane::Lane};
+use crate::protocol::app::AppIndex;
 use crate::{
-    bridge::{apps::AppIndex, message::WebhookEvent},
+    bridge::message::WebhookEvent,
     metrics::bridge::{DeadReason, DeliveryResult, WebhookCounters},
 };
 

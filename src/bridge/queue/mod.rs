@@ -12,8 +12,9 @@ mod tests;
 
 use std::sync::Arc;
 
-use super::{apps::AppIndex, message::WebhookEvent};
+use super::message::WebhookEvent;
 use crate::config::sections::{Retry, Webhooks};
+use crate::protocol::app::AppIndex;
 use shards::application::Millis;
 
 /// Number of a webhook target on this node; never given twice.

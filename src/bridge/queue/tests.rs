@@ -12,11 +12,9 @@ use super::{
     Job, QueueSettings, TargetId,
     memory::{MemoryQueue, TargetChange},
 };
+use crate::protocol::app::AppIndex;
 use crate::{
-    bridge::{
-        apps::AppIndex,
-        message::{WebhookEvent, WebhookKind},
-    },
+    bridge::message::{WebhookEvent, WebhookKind},
     config::sections::Retry,
 };
 

@@ -13,9 +13,10 @@ use reqwest::{
     header::{HeaderMap, HeaderName, HeaderValue},
 };
 
+use crate::protocol::app::AppIndex;
 use crate::{
     bridge::{
-        apps::{AppEntry, AppIndex, AppTable},
+        apps::{AppEntry, AppTable},
         message::WebhookEvent,
         queue::TargetId,
     },

@@ -17,9 +17,10 @@ use tokio::{
 };
 
 use super::Webhooks;
+use crate::protocol::app::AppIndex;
 use crate::{
     bridge::{
-        apps::{AppIndex, AppTable},
+        apps::AppTable,
         fixture::{self, PATIENCE},
         message::{ClientEventOfWebhook, WebhookEvent, WebhookKind},
     },

@@ -1,0 +1,478 @@
+//! Data path. A shard's own subscribers of each channel, and fan-outs that take several turns.
+//!
+//! Owns: per channel the dense list of subscribed slots, joins under way, the fan-out job.
+//! May depend on: `channel::rows`, `protocol`, plain ids. Not on connections: it knows their slot
+//! numbers and which of their subscriptions is meant.
+//! Invariants: a subscriber stands once in its channel's list, at the position that its connection
+//! remembers; an entry exists iff it has subscribers, joins under way, or a job; during a job no
+//! position moves, so that each frame reaches each subscriber of its time once.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use ahash::AHashMap;
+use shards::application::{ShardId, Slot};
+use smallvec::SmallVec;
+
+use super::{
+    home::HomeRef,
+    rows::{RowRef, Rows},
+};
+use crate::protocol::{app::AppIndex, name::ChannelKind};
+
+/// Points at a local channel from its home and from connections of this shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LocalRef(pub RowRef);
+
+/// The channels that connections of this shard subscribe to.
+#[derive(Debug, Default)]
+pub struct LocalTable {
+    rows: Rows<LocalChannel>,
+    by_name: AHashMap<AppIndex, AHashMap<Arc<str>, LocalRef>>,
+}
+
+/// One channel on this shard.
+#[derive(Debug)]
+pub struct LocalChannel {
+    pub app: AppIndex,
+    pub name: Arc<str>,
+    pub kind: ChannelKind,
+    /// The shard that is this channel's home.
+    pub home: ShardId,
+    /// Where it stands there; known from the first `Joined` on.
+    pub home_ref: Option<HomeRef>,
+    subscribers: Vec<Subscriber>,
+    joins_pending: u32,
+    job: Option<Box<Job>>,
+}
+
+/// A subscribed connection: its slot and the number of the subscription in its own list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subscriber {
+    pub slot: Slot,
+    pub subscription: u32,
+}
+
+/// A subscriber whose position changed; its connection must be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moved {
+    pub subscriber: Subscriber,
+    pub position: u32,
+}
+
+/// A fan-out that goes on in the next turn.
+#[derive(Debug, Default)]
+struct Job {
+    segments: VecDeque<Segment>,
+}
+
+/// A run of positions and the frames that are still to be queued to each.
+#[derive(Debug)]
+struct Segment {
+    next: u32,
+    end: u32,
+    frames: Vec<JobFrame>,
+}
+
+/// One frame of a job; `except` is the slot that must not get it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JobFrame {
+    pub bytes: Arc<[u8]>,
+    pub except: Option<Slot>,
+}
+
+/// A part of a job to be done now.
+#[derive(Debug, PartialEq)]
+pub struct Slice {
+    pub start: u32,
+    pub end: u32,
+    pub frames: SmallVec<[JobFrame; 2]>,
+}
+
+/// Stands where a subscriber left during a job.
+const LEFT: Subscriber = Subscriber {
+    slot: Slot {
+        index: u32::MAX,
+        generation: 0,
+    },
+    subscription: u32::MAX,
+};
+
+/// Frames that may wait in one job; with more, the job is finished at once.
+const JOB_FRAMES_MAX: usize = 256;
+
+impl LocalTable {
+    /// The channel's row, made if it is not there. `home_of` is asked only then.
+    pub fn enter(
+        &mut self,
+        app: AppIndex,
+        name: &str,
+        home_of: impl FnOnce() -> ShardId,
+    ) -> LocalRef {
+        if let Some(at) = self.find(app, name) {
+            return at;
+        }
+        let name: Arc<str> = name.into();
+        let at = LocalRef(self.rows.insert(LocalChannel {
+            app,
+            name: Arc::clone(&name),
+            kind: ChannelKind::of(&name),
+            home: home_of(),
+            home_ref: None,
+            subscribers: Vec::new(),
+            joins_pending: 0,
+            job: None,
+        }));
+        self.by_name.entry(app).or_default().insert(name, at);
+        at
+    }
+
+    /// The channel's row, if it has one.
+    pub fn find(&self, app: AppIndex, name: &str) -> Option<LocalRef> {
+        self.by_name.get(&app)?.get(name).copied()
+    }
+
+    /// The row behind a reference, if it is still that channel's.
+    pub fn get(&self, at: LocalRef) -> Option<&LocalChannel> {
+        self.rows.get(at.0)
+    }
+
+    /// See `get`.
+    pub fn get_mut(&mut self, at: LocalRef) -> Option<&mut LocalChannel> {
+        self.rows.get_mut(at.0)
+    }
+
+    /// The row that a subscription holds. Panics if there is none: the subscription keeps it.
+    pub fn held(&mut self, index: u32) -> &mut LocalChannel {
+        self.rows
+            .at_mut(index)
+            .expect("a subscription keeps its channel's row")
+    }
+
+    /// The full reference of a row that a subscription holds.
+    pub fn reference(&self, index: u32) -> LocalRef {
+        LocalRef(
+            self.rows
+                .at(index)
+                .expect("a subscription keeps its channel's row")
+                .0,
+        )
+    }
+
+    /// Forgets a row that nothing holds any more.
+    pub fn release_if_idle(&mut self, at: LocalRef) {
+        let Some(channel) = self.rows.get(at.0) else {
+            return;
+        };
+        if !channel.is_idle() {
+            return;
+        }
+        let channel = self.rows.remove(at.0).expect("it was there a line ago");
+        let names = self
+            .by_name
+            .get_mut(&channel.app)
+            .expect("a row is listed by name");
+        assert_eq!(
+            names.remove(&channel.name),
+            Some(at),
+            "a row is listed by name"
+        );
+        if names.is_empty() {
+            self.by_name.remove(&channel.app);
+        }
+    }
+
+    /// Channels with a row.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// True without any channel.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+}
+
+impl LocalChannel {
+    /// Those who get the channel's frames; some may be `has_left`.
+    pub fn subscribers(&self) -> &[Subscriber] {
+        &self.subscribers
+    }
+
+    /// A join went to the home; the row stays until its answer.
+    pub fn join_begins(&mut self) {
+        self.joins_pending += 1;
+    }
+
+    /// The answer to a join arrived.
+    pub fn join_ends(&mut self) {
+        self.joins_pending = self
+            .joins_pending
+            .checked_sub(1)
+            .expect("an answer follows a join");
+    }
+
+    /// Adds a subscriber and returns its position.
+    pub fn add(&mut self, subscriber: Subscriber) -> u32 {
+        assert_ne!(subscriber, LEFT);
+        self.subscribers.push(subscriber);
+        u32::try_from(self.subscribers.len() - 1).expect("slot indices are u32")
+    }
+
+    /// Takes the subscriber at a position out. Another may take its place: it is returned.
+    pub fn remove(&mut self, position: u32) -> Option<Moved> {
+        let at = position as usize;
+        assert_ne!(self.subscribers[at], LEFT, "a subscriber leaves once");
+        if self.job.is_some() {
+            self.subscribers[at] = LEFT;
+            return None;
+        }
+        self.subscribers.swap_remove(at);
+        let subscriber = *self.subscribers.get(at)?;
+        Some(Moved {
+            subscriber,
+            position,
+        })
+    }
+
+    /// The connection of the subscriber at a position numbered its subscriptions anew.
+    pub fn renumber(&mut self, position: u32, subscription: u32) {
+        self.subscribers[position as usize].subscription = subscription;
+    }
+
+    /// True while a fan-out of this channel goes on.
+    pub fn has_job(&self) -> bool {
+        self.job.is_some()
+    }
+
+    /// Begins or joins a job with a frame for all who subscribe now. Returns true when so many
+    /// frames wait that the job should be finished at once.
+    ///
+    /// Frames that arrive during a job are added to what each position still has to get, so the
+    /// later part of the audience gets them in one send, and order is kept for everyone.
+    pub fn add_to_job(&mut self, frame: &JobFrame) -> bool {
+        let audience = u32::try_from(self.subscribers.len()).expect("slot indices are u32");
+        let job = self.job.get_or_insert_default();
+        let mut covered: SmallVec<[(u32, u32); 8]> = job
+            .segments
+            .iter()
+            .map(|segment| (segment.next, segment.end))
+            .collect();
+        covered.sort_unstable();
+        for segment in &mut job.segments {
+            segment.frames.push(frame.clone());
+        }
+        let mut from = 0;
+        for (start, end) in covered.into_iter().chain([(audience, audience)]) {
+            assert!(from <= start, "segments do not overlap");
+            if from < start {
+                let frames = vec![frame.clone()];
+                job.segments.push_back(Segment {
+                    next: from,
+                    end: start,
+                    frames,
+                });
+            }
+            from = end;
+        }
+        job.segments
+            .iter()
+            .any(|segment| segment.frames.len() > JOB_FRAMES_MAX)
+    }
+
+    /// The next part of the job, of at most `positions_max` positions; `None` when it is done.
+    pub fn take_slice(&mut self, positions_max: u32) -> Option<Slice> {
+        assert!(positions_max > 0);
+        let job = self.job.as_mut()?;
+        let segment = job.segments.front_mut()?;
+        let start = segment.next;
+        let end = segment.end.min(start.saturating_add(positions_max));
+        let frames = segment.frames.iter().cloned().collect();
+        segment.next = end;
+        if segment.next == segment.end {
+            job.segments.pop_front();
+        }
+        Some(Slice { start, end, frames })
+    }
+
+    /// Ends a job that is done: closes the gaps of those who left meanwhile.
+    pub fn end_job(&mut self) -> Vec<Moved> {
+        let job = self.job.take().expect("a job is ended once");
+        assert!(job.segments.is_empty(), "a job is ended when it is done");
+        let mut moved = Vec::new();
+        let mut position = 0;
+        while position < self.subscribers.len() {
+            if self.subscribers[position] != LEFT {
+                position += 1;
+                continue;
+            }
+            self.subscribers.swap_remove(position);
+            while self.subscribers.len() > position && self.subscribers.last() == Some(&LEFT) {
+                self.subscribers.pop();
+            }
+            if let Some(subscriber) = self.subscribers.get(position) {
+                let at = u32::try_from(position).expect("slot indices are u32");
+                moved.push(Moved {
+                    subscriber: *subscriber,
+                    position: at,
+                });
+            }
+        }
+        // Gaps at the end bring others forward twice: only the last position counts.
+        moved.retain(|it| self.subscribers.get(it.position as usize) == Some(&it.subscriber));
+        moved
+    }
+
+    fn is_idle(&self) -> bool {
+        self.subscribers.is_empty() && self.joins_pending == 0 && self.job.is_none()
+    }
+}
+
+impl Subscriber {
+    /// True for the gap that someone left behind during a job.
+    pub fn has_left(self) -> bool {
+        self == LEFT
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn channel(count: u32) -> LocalChannel {
+        let mut table = LocalTable::default();
+        let at = table.enter(AppIndex(0), "stadium", || ShardId(0));
+        let mut channel = table.rows.remove(at.0).expect("just entered");
+        for slot_index in 0..count {
+            channel.add(subscriber(slot_index));
+        }
+        channel
+    }
+
+    fn subscriber(index: u32) -> Subscriber {
+        Subscriber {
+            slot: Slot {
+                index,
+                generation: 0,
+            },
+            subscription: 0,
+        }
+    }
+
+    fn frame(number: u8) -> JobFrame {
+        JobFrame {
+            bytes: Arc::from([number].as_slice()),
+            except: None,
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Publish,
+        Slice(u32),
+        Leave(usize),
+        Join,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            2 => Just(Step::Publish),
+            4 => (1_u32..7).prop_map(Step::Slice),
+            2 => any::<prop::sample::Index>().prop_map(|it| Step::Leave(it.index(64))),
+            2 => Just(Step::Join),
+        ]
+    }
+
+    /// Runs a job by slices beside a model: what each slot should get, in order.
+    struct Model {
+        channel: LocalChannel,
+        positions: AHashMap<u32, u32>,
+        expected: AHashMap<u32, Vec<u8>>,
+        got: AHashMap<u32, Vec<u8>>,
+    }
+
+    impl Model {
+        fn deliver(&mut self, slice: &Slice) {
+            for position in slice.start..slice.end {
+                let subscriber = self.channel.subscribers()[position as usize];
+                if !subscriber.has_left() {
+                    let got = self.got.entry(subscriber.slot.index).or_default();
+                    got.extend(slice.frames.iter().map(|frame| frame.bytes[0]));
+                }
+            }
+        }
+
+        fn finish(&mut self) {
+            if self.channel.has_job() {
+                while let Some(slice) = self.channel.take_slice(3) {
+                    self.deliver(&slice);
+                }
+                for moved in self.channel.end_job() {
+                    self.positions
+                        .insert(moved.subscriber.slot.index, moved.position);
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn each_subscriber_of_its_time_gets_each_frame_once_and_in_order(
+            steps in prop::collection::vec(step(), 1..60)
+        ) {
+            let count = 10;
+            let mut model = Model {
+                channel: channel(count),
+                positions: (0..count).map(|it| (it, it)).collect(),
+                expected: AHashMap::new(),
+                got: AHashMap::new(),
+            };
+            let (mut published, mut newest) = (0_u8, count);
+            for step in steps {
+                match step {
+                    Step::Publish => {
+                        published += 1;
+                        model.channel.add_to_job(&frame(published));
+                        for slot in model.positions.keys() {
+                            model.expected.entry(*slot).or_default().push(published);
+                        }
+                    }
+                    Step::Slice(size) => {
+                        if let Some(slice) = model.channel.take_slice(size) {
+                            model.deliver(&slice);
+                        } else {
+                            model.finish();
+                        }
+                    }
+                    Step::Leave(choice) => {
+                        let mut slots: Vec<u32> = model.positions.keys().copied().collect();
+                        slots.sort_unstable();
+                        if slots.is_empty() { continue; }
+                        let slot = slots[choice % slots.len()];
+                        let position = model.positions.remove(&slot).expect("listed");
+                        if let Some(moved) = model.channel.remove(position) {
+                            model.positions.insert(moved.subscriber.slot.index, moved.position);
+                        }
+                        // What it had not got yet is lost with it: only the order must hold.
+                        let got = model.got.remove(&slot).unwrap_or_default();
+                        let expected = model.expected.remove(&slot).unwrap_or_default();
+                        prop_assert!(expected.starts_with(&got));
+                    }
+                    Step::Join => {
+                        let subscriber = subscriber(newest);
+                        let position = model.channel.add(subscriber);
+                        model.positions.insert(newest, position);
+                        newest += 1;
+                    }
+                }
+            }
+            model.finish();
+            prop_assert_eq!(&model.expected, &model.got);
+            prop_assert_eq!(model.channel.subscribers().len(), model.positions.len());
+            for (slot, position) in &model.positions {
+                prop_assert_eq!(model.channel.subscribers()[*position as usize].slot.index, *slot);
+            }
+        }
+    }
+}

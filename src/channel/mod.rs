@@ -1,0 +1,13 @@
+//! Channels: the home's truth about each one, and each shard's own subscribers.
+//!
+//! Owns: `home` (occupancy, roster, last event, order), `local` (a shard's subscribers).
+//! May depend on: `protocol`, the plain ids of `shards::application`. Not on connections (it knows
+//! slots), queues, sockets, clocks.
+//! Invariants: stated at the head of each file.
+#![forbid(unsafe_code)]
+
+pub mod home;
+pub mod local;
+pub mod roster;
+pub mod rows;
+pub mod user;

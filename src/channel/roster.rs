@@ -1,0 +1,174 @@
+//! Presence roster of one channel: who is here, on how many connections, and what a join or leave
+//! announces.
+//!
+//! Owns: the map user -> (info, connections) of one channel's home entry.
+//! May depend on: `protocol::json`. Not on slots, queues, clocks.
+//! Invariants: a user is listed iff its connection count is > 0; additions and removals alternate
+//! per user; ids are sorted, so that the same members always give the same bytes.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::protocol::json::write_json_string;
+
+/// A member as it joins: its id, and its `user_info` as JSON text (`null` when it gave none).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    pub user_id: Arc<str>,
+    pub info: Arc<str>,
+}
+
+/// The members of one presence channel.
+#[derive(Debug, Default)]
+pub struct Roster {
+    members: BTreeMap<Arc<str>, Row>,
+    /// The JSON of `snapshot`, until the next change.
+    snapshot: Option<Arc<str>>,
+}
+
+#[derive(Debug)]
+struct Row {
+    info: Arc<str>,
+    connections: u32,
+}
+
+/// What a connection's joining or leaving meant for its user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The user's first connection came, or its last one went.
+    User,
+    /// The user has other connections here.
+    ConnectionOnly,
+}
+
+impl Roster {
+    /// Adds a connection of a user. A later connection's info replaces the stored one.
+    pub fn join(&mut self, member: &Member) -> Change {
+        self.snapshot = None;
+        if let Some(row) = self.members.get_mut(&member.user_id) {
+            assert!(row.connections > 0, "a listed user has a connection");
+            row.connections += 1;
+            row.info = Arc::clone(&member.info);
+            return Change::ConnectionOnly;
+        }
+        let row = Row {
+            info: Arc::clone(&member.info),
+            connections: 1,
+        };
+        self.members.insert(Arc::clone(&member.user_id), row);
+        Change::User
+    }
+
+    /// Takes a connection of a user away. Panics if the user is not listed: who leaves has joined.
+    pub fn leave(&mut self, user_id: &str) -> Change {
+        let row = self
+            .members
+            .get_mut(user_id)
+            .expect("who leaves has joined");
+        row.connections = row
+            .connections
+            .checked_sub(1)
+            .expect("a listed user has a connection");
+        if row.connections > 0 {
+            return Change::ConnectionOnly;
+        }
+        self.members.remove(user_id);
+        self.snapshot = None;
+        Change::User
+    }
+
+    /// True if the user is listed.
+    pub fn contains(&self, user_id: &str) -> bool {
+        self.members.contains_key(user_id)
+    }
+
+    /// Number of users.
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// True without users.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// Ids of the users, sorted.
+    pub fn user_ids(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.members.keys()
+    }
+
+    /// The JSON that a newcomer gets: `{"presence":{"count":..,"ids":[..],"hash":{..}}}`
+    /// (Pusher Channels protocol, "Presence channel events").
+    pub fn snapshot(&mut self) -> Arc<str> {
+        if let Some(snapshot) = &self.snapshot {
+            return Arc::clone(snapshot);
+        }
+        let mut json = Vec::with_capacity(64 + self.members.len() * 64);
+        json.extend_from_slice(b"{\"presence\":{\"count\":");
+        json.extend_from_slice(self.members.len().to_string().as_bytes());
+        json.extend_from_slice(b",\"ids\":[");
+        for (position, user_id) in self.members.keys().enumerate() {
+            if position > 0 {
+                json.push(b',');
+            }
+            write_json_string(&mut json, user_id);
+        }
+        json.extend_from_slice(b"],\"hash\":{");
+        for (position, (user_id, row)) in self.members.iter().enumerate() {
+            if position > 0 {
+                json.push(b',');
+            }
+            write_json_string(&mut json, user_id);
+            json.push(b':');
+            json.extend_from_slice(row.info.as_bytes());
+        }
+        json.extend_from_slice(b"}}}");
+        let text = String::from_utf8(json).expect("ids and infos are text");
+        let snapshot: Arc<str> = text.into();
+        self.snapshot = Some(Arc::clone(&snapshot));
+        snapshot
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(user_id: &str, info: &str) -> Member {
+        Member {
+            user_id: user_id.into(),
+            info: info.into(),
+        }
+    }
+
+    #[test]
+    fn a_second_connection_of_a_user_is_not_a_second_member() {
+        let mut roster = Roster::default();
+        assert_eq!(
+            roster.join(&member("10", "{\"name\":\"Ann\"}")),
+            Change::User
+        );
+        assert_eq!(roster.join(&member("10", "null")), Change::ConnectionOnly);
+        assert_eq!(roster.len(), 1);
+        assert_eq!(roster.leave("10"), Change::ConnectionOnly);
+        assert_eq!(roster.leave("10"), Change::User);
+        assert!(roster.is_empty());
+    }
+
+    #[test]
+    fn a_snapshot_lists_each_user_once_with_the_latest_info() {
+        let mut roster = Roster::default();
+        let _ = roster.join(&member("7", "{\"name\":\"Bob\"}"));
+        let _ = roster.join(&member("10", "null"));
+        let _ = roster.join(&member("10", "{\"name\":\"Ann\"}"));
+        let expected = concat!(
+            r#"{"presence":{"count":2,"ids":["10","7"],"#,
+            r#""hash":{"10":{"name":"Ann"},"7":{"name":"Bob"}}}}"#
+        );
+        assert_eq!(&*roster.snapshot(), expected);
+        let _ = roster.leave("7");
+        assert_eq!(
+            &*roster.snapshot(),
+            r#"{"presence":{"count":1,"ids":["10"],"hash":{"10":{"name":"Ann"}}}}"#
+        );
+    }
+}

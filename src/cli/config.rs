@@ -1,0 +1,162 @@
+//! What `config check` and `config show` answer, as texts and exit codes.
+//!
+//! Owns: the form of a check's findings.
+//! May depend on: `config`, and the arguments in `cli`.
+//! Invariants: pure but for the load: the caller prints.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::{Check, Format, Show};
+use crate::config::load::{self, Loaded};
+use crate::config::show::{self, Origins, Secrets};
+use crate::config::{ConfigError, ConfigErrors, Level, Notice};
+
+/// What a command prints and how it ends.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// For stdout.
+    pub out: String,
+    /// For stderr.
+    pub diagnostics: String,
+    pub exit: u8,
+}
+
+/// `EX_CONFIG` of sysexits.
+pub const EXIT_BAD_CONFIG: u8 = 78;
+const EXIT_FINDINGS: u8 = 1;
+
+pub fn check(arguments: &Check, environment: BTreeMap<String, String>) -> Answer {
+    let loaded = load::load(&arguments.from.sources(environment));
+    let exit = match &loaded {
+        Err(_) => EXIT_BAD_CONFIG,
+        Ok(loaded) if arguments.strict && count(&loaded.notices, Level::Warning) > 0 => {
+            EXIT_FINDINGS
+        }
+        Ok(_) => 0,
+    };
+    let out = if arguments.json {
+        check_json(&loaded)
+    } else {
+        check_text(&loaded)
+    };
+    Answer {
+        out,
+        diagnostics: String::new(),
+        exit,
+    }
+}
+
+pub fn show(arguments: &Show, environment: BTreeMap<String, String>) -> Answer {
+    let settings = if arguments.defaults {
+        load::defaults()
+    } else {
+        match load::load(&arguments.from.sources(environment)) {
+            Ok(loaded) => loaded.settings,
+            Err(errors) => {
+                let diagnostics = format!("{errors}\n");
+                return Answer {
+                    out: String::new(),
+                    diagnostics,
+                    exit: EXIT_BAD_CONFIG,
+                };
+            }
+        }
+    };
+    let secrets = if arguments.secrets {
+        Secrets::Shown
+    } else {
+        Secrets::Hidden
+    };
+    let origins = if arguments.origin {
+        Origins::Shown
+    } else {
+        Origins::Left
+    };
+    let out = match arguments.format {
+        Format::Json => show::json(&settings, secrets, origins),
+        Format::Toml => show::toml(&settings, secrets, origins),
+    };
+    Answer {
+        out,
+        diagnostics: String::new(),
+        exit: 0,
+    }
+}
+
+fn check_text(loaded: &Result<Loaded, ConfigErrors>) -> String {
+    match loaded {
+        Err(errors) => {
+            let count = errors.0.len();
+            format!(
+                "{errors}\n\n{} found: the server would not start\n",
+                plural(count, "error")
+            )
+        }
+        Ok(loaded) => {
+            let mut out = String::new();
+            for level in [Level::Warning, Level::Note] {
+                for notice in loaded.notices.iter().filter(|notice| notice.level == level) {
+                    out.push_str(&format!("{}: {notice}\n", name(level)));
+                }
+            }
+            let file = loaded.file.as_ref().map(|file| file.display().to_string());
+            let file = file.unwrap_or_else(|| "no file".to_owned());
+            let warnings = plural(count(&loaded.notices, Level::Warning), "warning");
+            let notes = plural(count(&loaded.notices, Level::Note), "note");
+            let apps = plural(loaded.config.app_manager.apps.len(), "app");
+            out.push_str(&format!("ok ({file}, {apps}): {warnings}, {notes}\n"));
+            out
+        }
+    }
+}
+
+fn check_json(loaded: &Result<Loaded, ConfigErrors>) -> String {
+    let answer = match loaded {
+        Err(ConfigErrors(errors)) => {
+            let error = |error: &ConfigError| {
+                json!({
+                    "key": error.key,
+                    "place": error.origin.place(),
+                    "text": error.fault.to_string(),
+                })
+            };
+            let errors: Vec<Value> = errors.iter().map(error).collect();
+            json!({ "ok": false, "errors": errors })
+        }
+        Ok(loaded) => {
+            let notice = |notice: &Notice| {
+                json!({
+                    "level": name(notice.level),
+                    "key": notice.key,
+                    "place": notice.origin.place(),
+                    "text": notice.text,
+                })
+            };
+            let notices: Vec<Value> = loaded.notices.iter().map(notice).collect();
+            let file = loaded.file.as_ref().map(|file| file.display().to_string());
+            json!({ "ok": true, "file": file, "notices": notices })
+        }
+    };
+    format!("{answer:#}\n")
+}
+
+fn name(level: Level) -> &'static str {
+    match level {
+        Level::Warning => "warning",
+        Level::Note => "note",
+    }
+}
+
+fn count(notices: &[Notice], level: Level) -> usize {
+    notices
+        .iter()
+        .filter(|notice| notice.level == level)
+        .count()
+}
+
+fn plural(count: usize, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{plural}")
+}

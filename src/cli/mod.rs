@@ -1,0 +1,245 @@
+//! The command line: what a person may type, and the help that explains it.
+//!
+//! Owns: subcommands, flags and their words; turning flags into `config::Sources`.
+//! May depend on: `clap`, `config`.
+//! Invariants: a flag's value is checked by the table of keys, so that the same mistake gets the
+//! same words in a file, a variable and a flag.
+
+pub mod config;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::{Flag, Sources};
+
+/// A self-hosted realtime server that speaks the Pusher Channels protocol.
+///
+/// Clients of Pusher Channels (pusher-js, Laravel Echo, the HTTP libraries) connect to it
+/// unchanged. It runs one thread per core and needs nothing but this binary.
+#[derive(Debug, Parser)]
+#[command(
+    name = "sockudo",
+    version,
+    about,
+    long_about,
+    args_conflicts_with_subcommands = true,
+    before_help = "New here? `sockudo` starts a demo server on 127.0.0.1:6001, and\n\
+                   `sockudo config check` says what is wrong with a configuration.",
+    after_help = EXAMPLES
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub serve: Serve,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the server (also what happens without a command)
+    Serve(Serve),
+    /// Check or show the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Say everything that is wrong with the configuration, and what to know about it
+    ///
+    /// Reads file, environment and flags as `serve` would, opens no port and no connection. Exit
+    /// status: 0 if the server would start, 78 if not, 1 for warnings under --strict.
+    Check(Check),
+    /// Print the values that are in effect, secrets masked
+    Show(Show),
+    /// Print the reference page of all keys, as Markdown
+    #[command(hide = true)]
+    Reference,
+}
+
+/// Where a configuration comes from.
+#[derive(Clone, Debug, Default, Args)]
+pub struct From {
+    /// Configuration file, JSON or TOML [default: $SOCKUDO_CONFIG, else the first of
+    /// config/config.toml, config/config.json, /etc/sockudo/sockudo.toml, /etc/sockudo/config.json]
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// File of NAME=value lines that rank below the environment [default: none]
+    #[arg(long, value_name = "FILE")]
+    pub env_file: Option<PathBuf>,
+    /// Unknown keys are warnings instead of errors
+    #[arg(long)]
+    pub lenient_config: bool,
+    /// Let the demo app, whose secret is public, be reached from outside
+    #[arg(long)]
+    pub allow_demo_app: bool,
+}
+
+#[derive(Clone, Debug, Default, Args)]
+pub struct Serve {
+    #[command(flatten)]
+    pub from: From,
+    /// Addresses or names to listen on, between commas [default: 0.0.0.0; demo: 127.0.0.1]
+    #[arg(long, value_name = "HOST")]
+    pub host: Option<String>,
+    /// Port for WebSocket and HTTP API, 0..=65535, 0 = any free one [default: 6001]
+    #[arg(long, value_name = "PORT")]
+    pub port: Option<String>,
+    /// Port for /metrics, 0..=65535, 0 = any free one [default: 9601]
+    #[arg(long, value_name = "PORT")]
+    pub metrics_port: Option<String>,
+    /// Threads that serve connections, 1..=1024 or auto [default: auto, one per physical core]
+    #[arg(long, value_name = "COUNT")]
+    pub shards: Option<String>,
+    /// Name of this node in a cluster, 1..=64 of letters, digits, _ . - [default: host name and a
+    /// random part]
+    #[arg(long, value_name = "NAME")]
+    pub node_id: Option<String>,
+    /// Do not pin threads to cores
+    #[arg(long)]
+    pub no_pin: bool,
+}
+
+#[derive(Clone, Debug, Default, Args)]
+pub struct Check {
+    #[command(flatten)]
+    pub from: From,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Exit 1 if there is a warning
+    #[arg(long)]
+    pub strict: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Show {
+    #[command(flatten)]
+    pub from: From,
+    /// Say where each value came from
+    #[arg(long)]
+    pub origin: bool,
+    /// Print secrets instead of ***
+    #[arg(long)]
+    pub secrets: bool,
+    /// Form of the output
+    #[arg(long, value_enum, default_value_t = Format::Toml)]
+    pub format: Format,
+    /// Print the defaults instead: no file, no environment
+    #[arg(long)]
+    pub defaults: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Json,
+    Toml,
+}
+
+impl Serve {
+    /// The sources of a server's configuration.
+    pub fn sources(&self, environment: BTreeMap<String, String>) -> Sources {
+        let given = [
+            ("--host", "host", &self.host),
+            ("--port", "port", &self.port),
+            ("--metrics-port", "metrics.port", &self.metrics_port),
+            ("--shards", "shards", &self.shards),
+            ("--node-id", "cluster.node_id", &self.node_id),
+        ];
+        let flag = |(flag, key, value): (&'static str, &'static str, &Option<String>)| {
+            value.clone().map(|value| Flag { flag, key, value })
+        };
+        let mut flags: Vec<Flag> = given.into_iter().filter_map(flag).collect();
+        if self.no_pin {
+            flags.push(Flag {
+                flag: "--no-pin",
+                key: "pin",
+                value: "false".to_owned(),
+            });
+        }
+        Sources {
+            flags,
+            ..self.from.sources(environment)
+        }
+    }
+}
+
+impl From {
+    /// The sources, without any flag that sets a key.
+    pub fn sources(&self, environment: BTreeMap<String, String>) -> Sources {
+        Sources {
+            config: self.config.clone(),
+            env_file: self.env_file.clone(),
+            search: Sources::usual_places(),
+            environment,
+            flags: Vec::new(),
+            lenient: self.lenient_config,
+            allow_demo_app: self.allow_demo_app,
+        }
+    }
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  sockudo                                   demo server: app-id / app-key / app-secret
+  sockudo -c sockudo.toml                   serve what the file says
+  sockudo serve -c sockudo.toml --port 80   the same, on another port
+  SOCKUDO_DEFAULT_APP_ID=shop SOCKUDO_DEFAULT_APP_KEY=k_3f9c \\
+    SOCKUDO_DEFAULT_APP_SECRET=s3cret sockudo
+                                            serve one app without a file
+  sockudo config check -c sockudo.toml      what is wrong, before a restart
+  sockudo config show --origin              every value, and where it came from
+
+Every key and variable: docs/configuration.md";
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn without_a_command_the_flags_are_those_of_serve() {
+        let cli = Cli::try_parse_from(["sockudo", "-c", "x.json", "--port", "7001", "--no-pin"]);
+        let cli = cli.expect("flags of serve");
+        assert!(cli.command.is_none());
+        let sources = cli.serve.sources(BTreeMap::new());
+        assert_eq!(sources.config, Some(PathBuf::from("x.json")));
+        let flags: Vec<_> = sources
+            .flags
+            .iter()
+            .map(|f| (f.flag, f.key, &*f.value))
+            .collect();
+        assert_eq!(
+            flags,
+            [("--port", "port", "7001"), ("--no-pin", "pin", "false")]
+        );
+    }
+
+    #[test]
+    fn every_flag_names_a_key() {
+        let serve = Serve {
+            host: Some(String::new()),
+            port: Some(String::new()),
+            metrics_port: Some(String::new()),
+            shards: Some(String::new()),
+            node_id: Some(String::new()),
+            no_pin: true,
+            ..Serve::default()
+        };
+        for flag in serve.sources(BTreeMap::new()).flags {
+            assert!(
+                crate::config::keys::SERVER.find(flag.key).is_some(),
+                "{}",
+                flag.key
+            );
+        }
+    }
+}

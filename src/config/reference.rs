@@ -1,0 +1,231 @@
+//! The reference page `docs/configuration.md`, written from the table of keys.
+//!
+//! Owns: the page's words around the table.
+//! May depend on: `keys`, `kind`, `release`, `environment`.
+//! Invariants: the page in the repository is what this writes (tested).
+
+use std::fmt::Write as _;
+
+use super::environment::UNUSED;
+use super::keys::{APP, Key, SERVER, Source, Status, TRANSLATIONS, Table, WEBHOOK};
+use super::release::NOT_IN_THIS_RELEASE;
+
+/// The page as Markdown.
+pub fn markdown() -> String {
+    let mut out = String::from(HEAD);
+    let mut section = None;
+    for key in ordered(&SERVER) {
+        let name = section_of(key.path);
+        if section != Some(name) {
+            let title = if name.is_empty() { "Top level" } else { name };
+            write(&mut out, format_args!("\n## {title}\n\n{COLUMNS}"));
+            section = Some(name);
+        }
+        row(key, &key.variables(), &mut out);
+    }
+    out.push_str(APP_HEAD);
+    for key in APP.iter() {
+        row(key, &key.app_variables(), &mut out);
+    }
+    out.push_str(WEBHOOK_HEAD);
+    for key in WEBHOOK.iter() {
+        row(key, &[], &mut out);
+    }
+    other_names(&mut out);
+    out
+}
+
+/// Keys by their first word, in order of its first appearance; top-level keys come first.
+fn ordered(table: &'static Table) -> Vec<&'static Key> {
+    let mut keys: Vec<&Key> = table.iter().collect();
+    let sections: Vec<&str> = keys.iter().map(|key| section_of(key.path)).collect();
+    keys.sort_by_key(|key| match section_of(key.path) {
+        "" => 0,
+        name => {
+            1 + sections
+                .iter()
+                .position(|other| *other == name)
+                .unwrap_or(sections.len())
+        }
+    });
+    keys
+}
+
+fn section_of(path: &str) -> &str {
+    path.split_once('.').map_or("", |(section, _)| section)
+}
+
+fn row(key: &Key, variables: &[String], out: &mut String) {
+    // The general forms follow from the path; the page says so once.
+    let own = variables
+        .iter()
+        .filter(|name| !name.starts_with("SOCKUDO_") || !is_general(name, key));
+    let own = own
+        .map(String::as_str)
+        .chain(key.fallback_env.iter().copied());
+    let variables: Vec<String> = own.map(|name| format!("`{name}`")).collect();
+    write(
+        out,
+        format_args!(
+            "| `{}`{} | {} | {} | {} | {} | {} |\n",
+            key.path,
+            if key.source == Source::Ours {
+                " \u{2020}"
+            } else {
+                ""
+            },
+            escaped(&key.kind.wanted()),
+            escaped(&default(key)),
+            if variables.is_empty() {
+                "–".to_owned()
+            } else {
+                variables.join(" ")
+            },
+            if key.reloads { "yes" } else { "restart" },
+            escaped(&meaning(key)),
+        ),
+    );
+}
+
+fn is_general(name: &str, key: &Key) -> bool {
+    !key.env.contains(&name)
+}
+
+fn default(key: &Key) -> String {
+    let mut words = Vec::new();
+    match key.default {
+        Some("") => words.push("empty".to_owned()),
+        Some(text) => words.push(format!("`{text}`")),
+        None if key.required => words.push("required".to_owned()),
+        None => {}
+    }
+    words.extend(key.inherits.map(|path| format!("`{path}`")));
+    words.extend(key.derived.map(str::to_owned));
+    words.extend(
+        key.upstream
+            .map(|text| format!("`{text}` with `limits_mode = \"upstream\"`")),
+    );
+    words.extend(
+        key.env_app
+            .map(|text| format!("`{text}` for the app of variables")),
+    );
+    if words.is_empty() {
+        "unset".to_owned()
+    } else {
+        words.join("; ")
+    }
+}
+
+fn meaning(key: &Key) -> String {
+    let mut text = key.doc.to_owned();
+    if let Status::NoEffect(why) = key.status {
+        text.push_str(&format!(" *No effect: {why}.*"));
+    }
+    if let Some(refusal) = NOT_IN_THIS_RELEASE
+        .iter()
+        .find(|refusal| refusal.key == key.path)
+    {
+        let values: Vec<String> = refusal.values.iter().map(|v| format!("`{v}`")).collect();
+        text.push_str(&format!(" *Not in this release: {}.*", values.join(", ")));
+    }
+    text
+}
+
+fn other_names(out: &mut String) {
+    out.push_str("\n## Other names in a file\n\n| name | stands for |\n|---|---|\n");
+    for alias in SERVER.aliases {
+        write(out, format_args!("| `{}` | `{}` |\n", alias.path, alias.to));
+    }
+    out.push_str("\n## Variables that are translated\n\n| variable | sets |\n|---|---|\n");
+    for translation in TRANSLATIONS {
+        write(
+            out,
+            format_args!("| `{}` | `{}` |\n", translation.variable, translation.to),
+        );
+    }
+    out.push_str("\n## Variables without effect\n\nA warning names them when they are set.\n\n");
+    out.push_str("| variable | why |\n|---|---|\n");
+    for (name, why) in UNUSED {
+        write(out, format_args!("| `{name}` | {why} |\n"));
+    }
+    out.push_str("\n## Names of later Sockudo versions\n\nKnown, warned about, without effect:\n");
+    let later: Vec<String> = SERVER
+        .later
+        .iter()
+        .map(|later| format!("`{}`", later.0))
+        .collect();
+    write(out, format_args!("{}.\n", later.join(", ")));
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('|', "\\|")
+}
+
+fn write(out: &mut String, text: std::fmt::Arguments<'_>) {
+    out.write_fmt(text)
+        .expect("writing to a String cannot fail");
+}
+
+const COLUMNS: &str = "| key | value | default | variables | on reload | meaning |\n\
+                       |---|---|---|---|---|---|\n";
+
+const HEAD: &str = "\
+# Configuration reference
+
+Every key, what it may be, its default, and what sets it. This page is written from the table in \
+`src/config/keys/` by `sockudo config reference`; a test compares the two.
+
+Sources, lowest to highest: defaults; one file (`--config`, else `SOCKUDO_CONFIG` or `CONFIG_FILE`, \
+else the first of `config/config.toml`, `config/config.json`, `/etc/sockudo/sockudo.toml`, \
+`/etc/sockudo/config.json`); the `--env-file`; the environment; flags of `serve`. \
+`sockudo config show --origin` says where each value came from.
+
+- A file is JSON (no comments) or TOML. Names are `snake_case`; `camelCase` is accepted.
+- Numbers and booleans may be texts. Booleans: `true 1 yes on`, `false 0 no off`.
+- `${VAR}` and `${VAR:-default}` are replaced in a file's texts.
+- Every key has two more variables: `SOCKUDO_` and the path in capitals, with `_` \
+(`SOCKUDO_NET_SEND_QUEUE_BYTES`) or `__` (`SOCKUDO__NET__SEND_QUEUE_BYTES`) between levels. \
+In a variable a list's elements stand between commas.
+- An empty variable counts as unset where the key is optional, and is an error elsewhere.
+- An unknown key is an error; `--lenient-config` makes it a warning.
+- \u{2020} marks keys that Sockudo 2.9 does not have. A variable in *variables* wins over those \
+before it in the cell; `REDIS_PASSWORD`, `AWS_REGION`, `AWS_PROFILE`, `CLUSTER_NODE_TIMEOUT`, \
+`CLUSTER_HELLO_INTERVAL` rank below the file.
+";
+
+const APP_HEAD: &str = "
+## An app
+
+Members of `app_manager.array.apps[]`. Each also has the variable `SOCKUDO_DEFAULT_APP_` and its name \
+in capitals; where `_ID`, `_KEY` and `_SECRET` are set, they make one more app, or change the file's \
+app of that id. Members may be nested under `policy.limits`, `policy.features`, `policy.channels`.
+
+| key | value | default | variables | on reload | meaning |
+|---|---|---|---|---|---|
+";
+
+const WEBHOOK_HEAD: &str = "
+## A webhook
+
+Members of an app's `webhooks[]`. Soketi's `filter.channel_name_starts_with` and \
+`filter.channel_name_ends_with` are accepted.
+
+| key | value | default | variables | on reload | meaning |
+|---|---|---|---|---|---|
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_in_the_repository_is_what_the_table_says() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
+        let page = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            page == markdown(),
+            "{path} is out of date; write it with \
+             `cargo run --release -- config reference > docs/configuration.md`"
+        );
+    }
+}

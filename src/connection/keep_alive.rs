@@ -1,0 +1,96 @@
+//! When a silent connection is pinged, and when it is given up.
+//!
+//! Owns: `KeepAlive`.
+//! May depend on: plain ids.
+//! Invariants: at most one ping is outstanding; any complete inbound frame proves life.
+
+use shards::application::Millis;
+
+/// Silence of one open connection.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct KeepAlive {
+    heard_at: Millis,
+    /// When the peer is given up; set while a ping is outstanding.
+    answer_by: Option<Millis>,
+}
+
+/// What silence asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    Nothing,
+    Ping,
+    /// No frame came in time after the ping: close with 4201.
+    GiveUp,
+}
+
+/// How long a pong is waited for (protocol.md 2.2).
+pub const PONG_TIMEOUT_MS: u64 = 30_000;
+
+impl KeepAlive {
+    /// A connection that spoke at `now`.
+    pub fn new(now: Millis) -> Self {
+        Self {
+            heard_at: now,
+            answer_by: None,
+        }
+    }
+
+    /// A frame of any kind arrived.
+    pub fn heard(&mut self, now: Millis) {
+        self.heard_at = now;
+        self.answer_by = None;
+    }
+
+    /// What is due at `now`; a due ping counts as sent.
+    pub fn check(&mut self, now: Millis, activity_timeout_ms: u64) -> Due {
+        match self.answer_by {
+            Some(answer_by) if now >= answer_by => Due::GiveUp,
+            Some(_) => Due::Nothing,
+            None if now >= self.heard_at.plus(activity_timeout_ms) => {
+                self.answer_by = Some(now.plus(PONG_TIMEOUT_MS));
+                Due::Ping
+            }
+            None => Due::Nothing,
+        }
+    }
+
+    /// When `check` is next worth calling.
+    pub fn next_deadline(&self, activity_timeout_ms: u64) -> Millis {
+        self.answer_by
+            .unwrap_or_else(|| self.heard_at.plus(activity_timeout_ms))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_silent_client_is_pinged_once_then_given_up() {
+        let mut keep_alive = KeepAlive::new(Millis(0));
+        for (now, expected) in [
+            (119_999, Due::Nothing),
+            (120_000, Due::Ping),
+            (149_999, Due::Nothing),
+            (150_000, Due::GiveUp),
+        ] {
+            assert_eq!(
+                keep_alive.check(Millis(now), 120_000),
+                expected,
+                "at {now} ms"
+            );
+        }
+    }
+
+    #[test]
+    fn an_answer_begins_the_next_silence() {
+        let mut keep_alive = KeepAlive::new(Millis(0));
+        for cycle in 0..3 {
+            let silent_until = cycle * 121_000 + 120_000;
+            assert_eq!(keep_alive.check(Millis(silent_until), 120_000), Due::Ping);
+            keep_alive.heard(Millis(silent_until + 1_000));
+            let deadline = keep_alive.next_deadline(120_000);
+            assert_eq!(deadline, Millis(silent_until + 121_000));
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! What a connection waits for while its input is held.
+//!
+//! Owns: `Pending`, one variant per question that another shard or the bridge answers.
+//! May depend on: `protocol`, `http`, `channel` for references, plain ids.
+//! Invariants: a connection waits for one thing at a time; everything needed to go on is in here.
+
+use std::sync::Arc;
+
+use crate::{
+    channel::{home::Event, local::LocalRef},
+    http::{info::Info, query::ProtocolParam},
+    protocol::{app::AppIndex, socket_id::SocketId},
+    ws::handshake::AcceptKey,
+};
+
+/// What is awaited, with what is needed to go on.
+#[derive(Debug)]
+pub enum Pending {
+    /// A WebSocket upgrade that passes its checks one by one.
+    Upgrade(Box<Upgrade>),
+    /// The home's answer to a subscription.
+    Join { local: LocalRef },
+    /// A fresh roster for a repeated presence subscription.
+    Snapshot { local: LocalRef },
+    /// The user home's answer to a sign-in.
+    SignIn(Box<SignIn>),
+    /// An API request that passes its limits or gathers answers.
+    Api(Box<ApiCall>),
+    /// The body of `/usage`.
+    Usage { keep_alive: bool },
+}
+
+/// An upgrade under way.
+#[derive(Debug)]
+pub struct Upgrade {
+    pub key: Box<str>,
+    pub path_is_bad: bool,
+    pub protocol: ProtocolParam,
+    pub origin: Option<Box<str>>,
+    /// The response to the handshake, sent when the address is not over its limit.
+    pub accept: AcceptKey,
+    pub step: UpgradeStep,
+}
+
+/// The question whose answer an upgrade awaits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpgradeStep {
+    AddressLimit,
+    NodeQuota,
+    AppQuota,
+}
+
+/// A sign-in under way.
+#[derive(Debug)]
+pub struct SignIn {
+    /// As it came, to be echoed byte for byte.
+    pub user_data: Box<str>,
+    pub watchlist_cut: bool,
+    /// Watched users: known to be online, known to be offline.
+    pub online: Vec<Arc<str>>,
+    pub offline: Vec<Arc<str>>,
+    /// Answers that are still to come.
+    pub answers_pending: u16,
+}
+
+/// An API request under way.
+#[derive(Debug)]
+pub struct ApiCall {
+    pub exchange: Exchange,
+    pub step: ApiStep,
+}
+
+/// What an API request's answer needs to know of the request.
+#[derive(Debug)]
+pub struct Exchange {
+    pub app: AppIndex,
+    pub keep_alive: bool,
+    /// For the CORS headers.
+    pub origin: Option<Box<str>>,
+    /// What the limiter said, for the answer's headers.
+    pub rate: Option<RateState>,
+}
+
+/// What the address or app limiter said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateState {
+    pub limit: u32,
+    pub remaining: u32,
+    pub reset_s: u32,
+}
+
+/// Where an API request stands.
+#[derive(Debug)]
+pub enum ApiStep {
+    /// The whole request is kept until the address limiter has answered.
+    AddressLimit { head: Box<[u8]>, body: Box<[u8]> },
+    /// Checked; waits for the app's budget.
+    AppLimit(Action),
+    /// Homes answer; parts are gathered.
+    Gather(Gathered),
+}
+
+/// A request that passed every check.
+#[derive(Debug)]
+pub enum Action {
+    Publish(Publication),
+    Channels { prefix: Box<str>, info: Info },
+    Channel { name: Arc<str>, info: Info },
+    Users { name: Arc<str> },
+    Terminate { user_id: Arc<str> },
+}
+
+/// Events to publish, in order, with what is to be told of each.
+#[derive(Debug)]
+pub struct Publication {
+    pub events: Vec<PublicEvent>,
+    /// Per item of a batch, or one for a single event.
+    pub reports: Vec<Info>,
+    pub is_batch: bool,
+}
+
+/// One event for one channel.
+#[derive(Debug)]
+pub struct PublicEvent {
+    pub channel: Arc<str>,
+    pub event: Event,
+    pub except: Option<SocketId>,
+    /// The item that it belongs to.
+    pub item: u32,
+    /// The first channel of its item: the one that a batch reports.
+    pub is_first: bool,
+}
+
+/// Answers gathered so far.
+#[derive(Debug)]
+pub struct Gathered {
+    pub answers_pending: u16,
+    pub parts: GatheredParts,
+}
+
+/// What is gathered.
+#[derive(Debug)]
+pub enum GatheredParts {
+    Published {
+        reports: Vec<Info>,
+        is_batch: bool,
+        counts: Vec<ReportedCounts>,
+    },
+    Channels {
+        info: Info,
+        channels: Vec<(Arc<str>, Counts)>,
+    },
+    Channel {
+        info: Info,
+    },
+    Users,
+    Terminated,
+}
+
+/// Counts of one channel for one item of a publication.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReportedCounts {
+    pub item: u32,
+    pub is_first: bool,
+    pub channel: Arc<str>,
+    pub counts: Counts,
+}
+
+/// A channel's occupancy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub subscriptions: u32,
+    pub users: u32,
+}
+
+/// What a home has told of one channel.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ChannelFacts {
+    pub counts: Counts,
+    /// The JSON string token of the last event's data, and its remaining life in seconds.
+    pub cached: Option<(Box<str>, u64)>,
+}

@@ -1,0 +1,73 @@
+//! Data path. A token bucket: `rate` tokens at most, refilled with `rate` per second.
+//!
+//! Owns: `TokenBucket`.
+//! May depend on: plain ids.
+//! Invariants: never more than `rate` tokens; a refused take costs none; time never runs backwards.
+
+use shards::application::Millis;
+
+/// The tokens of one connection or app, in thousandths.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct TokenBucket {
+    missing_milli: u64,
+    at: Millis,
+}
+
+impl TokenBucket {
+    /// Takes `count` tokens if they are there. A burst of `rate_per_s` passes, the next one in the
+    /// same instant does not, and a steady `rate_per_s` always does.
+    pub fn take(&mut self, now: Millis, rate_per_s: u32, count: u32) -> bool {
+        let rate = u64::from(rate_per_s);
+        let refilled = now.since(self.at).saturating_mul(rate);
+        self.missing_milli = self.missing_milli.saturating_sub(refilled);
+        self.at = self.at.max(now);
+        let missing = self.missing_milli.saturating_add(u64::from(count) * 1_000);
+        if missing > rate * 1_000 {
+            return false;
+        }
+        self.missing_milli = missing;
+        true
+    }
+
+    /// Whole tokens left at `now`.
+    pub fn left(&self, now: Millis, rate_per_s: u32) -> u32 {
+        let rate = u64::from(rate_per_s);
+        let refilled = now.since(self.at).saturating_mul(rate);
+        let missing = self.missing_milli.saturating_sub(refilled);
+        u32::try_from((rate * 1_000).saturating_sub(missing) / 1_000).unwrap_or(u32::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_of_the_rate_passes_and_the_next_one_waits_for_its_token() {
+        let mut bucket = TokenBucket::default();
+        let start = Millis(5_000);
+        for event in 0..10 {
+            assert!(bucket.take(start, 10, 1), "event {event} of the burst");
+        }
+        assert!(!bucket.take(start, 10, 1), "the 11th in one instant");
+        assert!(!bucket.take(start.plus(99), 10, 1), "no token yet");
+        assert!(
+            bucket.take(start.plus(100), 10, 1),
+            "one token after 100 ms"
+        );
+        assert!(!bucket.take(start.plus(100), 10, 1));
+        assert_eq!(bucket.left(start.plus(100_000), 10), 10);
+    }
+
+    #[test]
+    fn a_steady_rate_always_passes() {
+        let mut bucket = TokenBucket::default();
+        for tick in 0..1_000_u64 {
+            assert!(
+                bucket.take(Millis(tick * 100), 10, 1),
+                "at {} ms",
+                tick * 100
+            );
+        }
+    }
+}

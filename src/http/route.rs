@@ -1,0 +1,375 @@
+//! Routes: which resource a path names.
+//!
+//! Owns: every path of the main listener, the path prefix, which method each route takes.
+//! May depend on: `protocol::query` (percent-decoding).
+//! Invariants: a parameter is decoded exactly once, is valid UTF-8 and not empty; a trailing slash
+//! is another path.
+
+use std::borrow::Cow;
+
+use smallvec::SmallVec;
+
+use crate::protocol::query::decode_percent;
+
+/// What a path names. Parameters are decoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Route<'a> {
+    /// `/app/{key}`
+    App {
+        key: Cow<'a, str>,
+    },
+    /// `/app`, `/app/`, `/app/{key}/more`: an upgrade there is refused with 4005, after the 101.
+    AppBadPath,
+    /// `/apps/{app}/events`
+    Events {
+        app: Cow<'a, str>,
+    },
+    /// `/apps/{app}/batch_events`
+    BatchEvents {
+        app: Cow<'a, str>,
+    },
+    /// `/apps/{app}/channels`
+    Channels {
+        app: Cow<'a, str>,
+    },
+    /// `/apps/{app}/channels/{channel}`
+    Channel {
+        app: Cow<'a, str>,
+        channel: Cow<'a, str>,
+    },
+    /// `/apps/{app}/channels/{channel}/users`
+    Users {
+        app: Cow<'a, str>,
+        channel: Cow<'a, str>,
+    },
+    /// `/apps/{app}/users/{user}/terminate_connections`
+    Terminate {
+        app: Cow<'a, str>,
+        user: Cow<'a, str>,
+    },
+    Up,
+    UpApp {
+        app: Cow<'a, str>,
+    },
+    Usage,
+    Live,
+    Ready,
+    AcceptTraffic,
+    /// `/`: the welcome page in demo mode.
+    Root,
+    /// `/welcome/sign`: in demo mode.
+    WelcomeSign,
+    Unknown,
+}
+
+impl<'a> Route<'a> {
+    /// Finds the route of an undecoded path. With a prefix, health routes also answer without it,
+    /// since a load balancer asks the node and not the public name.
+    pub fn of(raw_path: &'a str, path_prefix: &str) -> Self {
+        let prefix = path_prefix.trim_end_matches('/');
+        match raw_path.strip_prefix(prefix) {
+            Some("") if !prefix.is_empty() => Self::Root,
+            Some(local) if local.starts_with('/') => Self::of_local(local),
+            _ => match Self::of_local(raw_path) {
+                health if health.is_health() => health,
+                _ => Self::Unknown,
+            },
+        }
+    }
+
+    fn of_local(local: &'a str) -> Self {
+        let Some(local) = local.strip_prefix('/') else {
+            return Self::Unknown;
+        };
+        let segments: SmallVec<[&str; SEGMENTS_MAX]> =
+            local.split('/').take(SEGMENTS_MAX).collect();
+        Self::of_segments(&segments).unwrap_or(Self::Unknown)
+    }
+
+    /// `None` when a parameter is not usable.
+    fn of_segments(segments: &[&'a str]) -> Option<Self> {
+        Some(match *segments {
+            ["app", key] => parameter(key).map_or(Self::AppBadPath, |key| Self::App { key }),
+            ["app", ..] => Self::AppBadPath,
+            ["apps", app, "events"] => Self::Events {
+                app: parameter(app)?,
+            },
+            ["apps", app, "batch_events"] => Self::BatchEvents {
+                app: parameter(app)?,
+            },
+            ["apps", app, "channels"] => Self::Channels {
+                app: parameter(app)?,
+            },
+            ["apps", app, "channels", channel] => Self::Channel {
+                app: parameter(app)?,
+                channel: parameter(channel)?,
+            },
+            ["apps", app, "channels", channel, "users"] => Self::Users {
+                app: parameter(app)?,
+                channel: parameter(channel)?,
+            },
+            ["apps", app, "users", user, "terminate_connections"] => Self::Terminate {
+                app: parameter(app)?,
+                user: parameter(user)?,
+            },
+            ["up"] => Self::Up,
+            ["up", app] => Self::UpApp {
+                app: parameter(app)?,
+            },
+            ["usage"] => Self::Usage,
+            ["live"] => Self::Live,
+            ["ready"] => Self::Ready,
+            ["accept-traffic"] => Self::AcceptTraffic,
+            ["welcome", "sign"] => Self::WelcomeSign,
+            [""] => Self::Root,
+            _ => Self::Unknown,
+        })
+    }
+
+    /// Answers without authentication and rate limit, and with or without the prefix.
+    pub fn is_health(&self) -> bool {
+        match self {
+            Self::Up
+            | Self::UpApp { .. }
+            | Self::Live
+            | Self::Ready
+            | Self::AcceptTraffic
+            | Self::Root => true,
+            Self::App { .. }
+            | Self::AppBadPath
+            | Self::Events { .. }
+            | Self::BatchEvents { .. }
+            | Self::Channels { .. }
+            | Self::Channel { .. }
+            | Self::Users { .. }
+            | Self::Terminate { .. }
+            | Self::Usage
+            | Self::WelcomeSign
+            | Self::Unknown => false,
+        }
+    }
+
+    /// The one method that the route takes; `None` for an unknown path.
+    pub fn method(&self) -> Option<&'static str> {
+        match self {
+            Self::Events { .. }
+            | Self::BatchEvents { .. }
+            | Self::Terminate { .. }
+            | Self::WelcomeSign => Some("POST"),
+            Self::App { .. }
+            | Self::AppBadPath
+            | Self::Channels { .. }
+            | Self::Channel { .. }
+            | Self::Users { .. }
+            | Self::Up
+            | Self::UpApp { .. }
+            | Self::Usage
+            | Self::Live
+            | Self::Ready
+            | Self::AcceptTraffic
+            | Self::Root => Some("GET"),
+            Self::Unknown => None,
+        }
+    }
+
+    /// The API app that the route belongs to.
+    pub fn api_app(&self) -> Option<&str> {
+        match self {
+            Self::Events { app }
+            | Self::BatchEvents { app }
+            | Self::Channels { app }
+            | Self::Channel { app, .. }
+            | Self::Users { app, .. }
+            | Self::Terminate { app, .. } => Some(app),
+            Self::App { .. }
+            | Self::AppBadPath
+            | Self::Up
+            | Self::UpApp { .. }
+            | Self::Usage
+            | Self::Live
+            | Self::Ready
+            | Self::AcceptTraffic
+            | Self::Root
+            | Self::WelcomeSign
+            | Self::Unknown => None,
+        }
+    }
+}
+
+fn parameter(segment: &str) -> Option<Cow<'_, str>> {
+    if segment.is_empty() {
+        return None;
+    }
+    if !segment.contains('%') {
+        return Some(Cow::Borrowed(segment));
+    }
+    String::from_utf8(decode_percent(segment))
+        .ok()
+        .map(Cow::Owned)
+}
+
+/// One more than the longest route has.
+const SEGMENTS_MAX: usize = 6;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn app() -> Cow<'static, str> {
+        "app-id".into()
+    }
+
+    #[test]
+    fn each_path_names_its_route() {
+        let channel = || Cow::from("presence-a@b");
+        for (path, expected) in [
+            (
+                "/app/app-key",
+                Route::App {
+                    key: "app-key".into(),
+                },
+            ),
+            (
+                "/app/a%2Fb%20c",
+                Route::App {
+                    key: "a/b c".into(),
+                },
+            ),
+            ("/app/a+b", Route::App { key: "a+b".into() }),
+            ("/app/%2541", Route::App { key: "%41".into() }),
+            ("/app", Route::AppBadPath),
+            ("/app/", Route::AppBadPath),
+            ("/app/key/", Route::AppBadPath),
+            ("/app/key/more", Route::AppBadPath),
+            ("/app/a/b/c/d/e/f/g/h", Route::AppBadPath),
+            ("/app/%ff", Route::AppBadPath),
+            ("/apps/app-id/events", Route::Events { app: app() }),
+            ("/apps/app%2Did/events", Route::Events { app: app() }),
+            (
+                "/apps/app-id/batch_events",
+                Route::BatchEvents { app: app() },
+            ),
+            ("/apps/app-id/channels", Route::Channels { app: app() }),
+            (
+                "/apps/app-id/channels/presence-a@b",
+                Route::Channel {
+                    app: app(),
+                    channel: channel(),
+                },
+            ),
+            (
+                "/apps/app-id/channels/presence-a%40b",
+                Route::Channel {
+                    app: app(),
+                    channel: channel(),
+                },
+            ),
+            (
+                "/apps/app-id/channels/presence-a@b/users",
+                Route::Users {
+                    app: app(),
+                    channel: channel(),
+                },
+            ),
+            (
+                "/apps/app-id/users/a%2Fb/terminate_connections",
+                Route::Terminate {
+                    app: app(),
+                    user: "a/b".into(),
+                },
+            ),
+            ("/up", Route::Up),
+            ("/up/app-id", Route::UpApp { app: app() }),
+            ("/usage", Route::Usage),
+            ("/live", Route::Live),
+            ("/ready", Route::Ready),
+            ("/accept-traffic", Route::AcceptTraffic),
+            ("/", Route::Root),
+        ] {
+            assert_eq!(Route::of(path, "/"), expected, "{path}");
+            assert_eq!(Route::of(path, ""), expected, "{path}");
+            let prefixed = format!("/realtime{path}");
+            for prefix in ["/realtime", "/realtime/"] {
+                assert_eq!(Route::of(&prefixed, prefix), expected, "{prefixed}");
+            }
+            let unprefixed = Route::of(path, "/realtime");
+            assert_eq!(
+                unprefixed,
+                if expected.is_health() {
+                    expected
+                } else {
+                    Route::Unknown
+                },
+                "{path}"
+            );
+        }
+        assert_eq!(Route::of("/realtime", "/realtime"), Route::Root);
+    }
+
+    #[test]
+    fn any_other_path_is_unknown() {
+        for path in [
+            "",
+            "*",
+            "up",
+            "//up",
+            "/up/",
+            "/up/a/b",
+            "/usage/",
+            "/UP",
+            "/metrics",
+            "/apps",
+            "/apps/",
+            "/apps/app-id",
+            "/apps//events",
+            "/apps/app-id/events/",
+            "/apps/app-id/%65vents",
+            "/apps/app-id/channels/",
+            "/apps/app-id/channels//users",
+            "/apps/app-id/channels/a/events",
+            "/apps/app-id/channels/a/users/",
+            "/apps/app-id/channels/a/users/b",
+            "/apps/app-id/channels/%ff",
+            "/apps/app-id/users/1",
+            "/apps/app-id/users//terminate_connections",
+            "/apps/app-id/stats",
+            "/pusher/app/key/1/2/xhr",
+            "/application",
+        ] {
+            assert_eq!(Route::of(path, "/"), Route::Unknown, "{path}");
+        }
+        for path in [
+            "/realtimes/up",
+            "/realtimeup",
+            "/real/app/key",
+            "/realtime/up/",
+        ] {
+            assert_eq!(Route::of(path, "/realtime"), Route::Unknown, "{path}");
+        }
+    }
+
+    #[test]
+    fn each_route_takes_one_method() {
+        for (path, method) in [
+            ("/app/k", Some("GET")),
+            ("/app/", Some("GET")),
+            ("/apps/a/events", Some("POST")),
+            ("/apps/a/batch_events", Some("POST")),
+            ("/apps/a/channels", Some("GET")),
+            ("/apps/a/channels/c", Some("GET")),
+            ("/apps/a/channels/c/users", Some("GET")),
+            ("/apps/a/users/u/terminate_connections", Some("POST")),
+            ("/up", Some("GET")),
+            ("/", Some("GET")),
+            ("/x", None),
+        ] {
+            let route = Route::of(path, "/");
+            assert_eq!(route.method(), method, "{path}");
+            assert_eq!(
+                route.api_app().is_some(),
+                path.starts_with("/apps/"),
+                "{path}"
+            );
+        }
+    }
+}

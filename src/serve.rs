@@ -1,0 +1,267 @@
+//! The `serve` command: the order in which a node starts and stops.
+//!
+//! Owns: that order, the start-up banner, exit codes of a start that fails.
+//! May depend on: every room's front door.
+//! Invariants: nothing listens before the configuration was found right; `ready` is said once all
+//! shards listen.
+
+use std::{
+    net::{SocketAddr, ToSocketAddrs as _},
+    sync::Arc,
+};
+
+use ahash::RandomState;
+use shards::{
+    BridgeLink,
+    application::{BridgeFull, ShardId},
+};
+use thiserror::Error;
+use tracing::{info, warn};
+
+use crate::{
+    bridge::{
+        admin::{self, AdminError},
+        apps::AppTable,
+        link::ShardLink,
+        message::{FromBridge, ToBridge},
+        run::{self as bridge, BridgeError, Reload, Setup},
+        signals,
+    },
+    config::{self, Config, ConfigErrors, Loaded, Notice, Sources},
+    http::cors::CorsError,
+    logging::{self, LoggingError},
+    metrics::sample::Build,
+    server::{NodeSeed, Settings, ShardServer, SocketIdKey},
+};
+
+/// Why a node did not start, or did not stop well.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    #[error("{0}")]
+    Config(ConfigErrors),
+    #[error("logging: {0}")]
+    Logging(#[from] LoggingError),
+    #[error(transparent)]
+    Cors(#[from] CorsError),
+    #[error("host = {host:?}: {reason}")]
+    Host { host: String, reason: String },
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    #[error("the system's random source failed: {0}")]
+    Random(getrandom::Error),
+    #[error(transparent)]
+    Start(#[from] shards::StartError),
+    #[error("signal handlers: {0}")]
+    Signals(std::io::Error),
+    #[error(transparent)]
+    Bridge(#[from] BridgeError),
+}
+
+impl ServeError {
+    /// The process' exit code: 78 for a wrong configuration (sysexits.h), else 1.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) | Self::Host { .. } | Self::Cors(_) => 78,
+            Self::Logging(_)
+            | Self::Admin(_)
+            | Self::Random(_)
+            | Self::Start(_)
+            | Self::Signals(_)
+            | Self::Bridge(_) => 1,
+        }
+    }
+}
+
+/// Runs a node until a signal ends it.
+///
+/// # Errors
+/// When it cannot start as configured.
+pub fn serve(sources: Sources) -> Result<(), ServeError> {
+    let loaded = config::load(&sources).map_err(ServeError::Config)?;
+    let logs = logging::init(&loaded.config.logging, loaded.config.debug)?;
+    shards::abort_on_panic();
+    tell_notices(&loaded.notices);
+    let config = &loaded.config;
+    let node_id = node_id(config);
+    info!(version = VERSION, node = %node_id, "starting");
+    let settings = Settings::from_config(config, node_id.clone())?;
+    let admin = admin::bind(&config.metrics)?;
+    let apps = Arc::new(AppTable::build(&config.app_manager.apps, None));
+    let seed = NodeSeed {
+        settings,
+        apps: Arc::clone(&apps),
+        homes: RandomState::new(),
+        socket_ids: SocketIdKey::random().map_err(ServeError::Random)?,
+    };
+    let runtime = runtime_config(config)?;
+    let reload: Box<dyn FnMut() -> Result<Loaded, ConfigErrors> + Send> = Box::new(move || {
+        let loaded = config::load(&sources)?;
+        tell_notices(&loaded.notices);
+        if let Err(error) = logs.set_level(&loaded.config.logging.level) {
+            warn!(%error, "the log level was not changed");
+        }
+        Ok(loaded)
+    });
+    let run = move |link: BridgeLink<ShardServer>| async move {
+        announce(&loaded.config, &node_id, &link);
+        let setup = Setup {
+            apps,
+            node_id,
+            build: Build {
+                version: VERSION,
+                commit: "",
+                features: "",
+            },
+            admin,
+            signals: signals::listen().map_err(ServeError::Signals)?,
+            reload: reload as Reload,
+            memory_root: "/".into(),
+            loaded,
+        };
+        bridge::run(Link(link), setup)
+            .await
+            .map_err(ServeError::Bridge)
+    };
+    shards::run(runtime, move |shard| ShardServer::new(&seed, shard), run)??;
+    info!("stopped");
+    Ok(())
+}
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+fn tell_notices(notices: &[Notice]) {
+    for notice in notices {
+        match notice.level {
+            config::Level::Warning => warn!("{notice}"),
+            config::Level::Note => info!("{notice}"),
+        }
+    }
+}
+
+/// The node's name: the configured one, or the host's with a random part.
+fn node_id(config: &Config) -> String {
+    config.cluster.node_id.clone().unwrap_or_else(|| {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let host = host.trim();
+        let host = if host.is_empty() { "node" } else { host };
+        // A name, no secret: without a random source the host's name alone will do.
+        getrandom::u32().map_or_else(|_| host.to_owned(), |random| format!("{host}-{random:08x}"))
+    })
+}
+
+fn runtime_config(config: &Config) -> Result<shards::Config, ServeError> {
+    let defaults = shards::Config::default();
+    let recv_buffers = config
+        .net
+        .recv_buffers
+        .and_then(|count| u16::try_from(count).ok());
+    Ok(shards::Config {
+        shards: config.shards,
+        pin: config.pin,
+        bridge_core: config.bridge_core.map(usize::from),
+        listen: listen_addresses(config)?,
+        backlog: config.net.backlog,
+        recv_buffers: recv_buffers.unwrap_or(defaults.recv_buffers),
+        recv_buffer_bytes: config.net.recv_buffer_bytes,
+        outbox_bytes_max: config.net.send_queue_bytes,
+        busy_poll_us: config.net.busy_poll_us,
+        ..defaults
+    })
+}
+
+/// One address per host: IPv4 first when a name has both.
+fn listen_addresses(config: &Config) -> Result<Vec<SocketAddr>, ServeError> {
+    let resolve = |host: &String| {
+        let refused = |reason: String| ServeError::Host {
+            host: host.clone(),
+            reason,
+        };
+        let found = (host.as_str(), config.port).to_socket_addrs();
+        let mut found: Vec<_> = found.map_err(|error| refused(error.to_string()))?.collect();
+        found.sort_by_key(SocketAddr::is_ipv6);
+        found
+            .first()
+            .copied()
+            .ok_or_else(|| refused("resolves to no address".to_owned()))
+    };
+    config.host.iter().map(resolve).collect()
+}
+
+/// What an operator wants to see first.
+fn announce(config: &Config, node_id: &str, link: &BridgeLink<ShardServer>) {
+    let cores: Vec<String> = link
+        .cores()
+        .iter()
+        .map(|core| core.map_or_else(|| "any".to_owned(), |core| core.to_string()))
+        .collect();
+    for address in link.addresses() {
+        info!(%address, "listening");
+    }
+    info!(
+        node = node_id,
+        shards = link.shards(),
+        cores = cores.join(","),
+        bridge_core = link.bridge_core(),
+        apps = config.app_manager.apps.len(),
+        adapter = "local",
+        app_manager = "memory",
+        queue = "memory",
+        message_bytes_max = config.websocket.max_payload_bytes,
+        outbox_bytes_max = config.net.send_queue_bytes,
+        files_max = files_max(),
+        "running"
+    );
+    let is_public = link
+        .addresses()
+        .iter()
+        .any(|address| !address.ip().is_loopback());
+    let demo = config.app_manager.apps.iter().any(|app| {
+        app.key == "app-key" && app.secrets.iter().any(|it| it.expose() == "app-secret")
+    });
+    if is_public && demo {
+        warn!("the demo app's secret is public, and this server listens beyond loopback");
+    }
+    if let Some(address) = link.addresses().first().filter(|_| config.demo) {
+        let prefix = &config.path_prefix;
+        info!("demo mode: open http://{address}{prefix}/ and see a first event within a minute");
+    }
+}
+
+/// Open files that this process may have.
+fn files_max() -> u64 {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
+    line.and_then(|line| line.split_whitespace().nth(3)?.parse().ok())
+        .unwrap_or(0)
+}
+
+/// The runtime's link as the bridge wants it.
+struct Link(BridgeLink<ShardServer>);
+
+impl ShardLink for Link {
+    fn shards(&self) -> u16 {
+        self.0.shards()
+    }
+
+    fn started(&self) -> std::time::Instant {
+        self.0.started()
+    }
+
+    fn send(&self, to: ShardId, message: FromBridge) -> Result<(), BridgeFull<FromBridge>> {
+        self.0.send(to, message)
+    }
+
+    async fn receive(&mut self, into: &mut Vec<(ShardId, ToBridge)>) {
+        self.0.receive(into).await;
+    }
+
+    fn stop_accepting(&self) {
+        self.0.stop_accepting();
+    }
+
+    fn last_turn_ms(&self, shard: ShardId) -> u64 {
+        self.0.last_turn_ms(shard)
+    }
+}

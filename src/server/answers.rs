@@ -1,0 +1,315 @@
+//! Questions to homes and their answers: who asks, who is asked, who goes on.
+//!
+//! Owns: the exchange of `Question` and `Answer`, and the dispatch of every message.
+//! May depend on: `server::message`, `connection::pending`, the other files of this room.
+//! Invariants: an answer reaches the connection that awaits it, or is undone; a question to this
+//! shard's own home is a plain call.
+
+use shards::application::{ShardId, Slot};
+
+use super::{
+    ServerTurn, ShardServer,
+    message::{Answer, Message, Question},
+};
+use crate::{
+    bridge::message::{FromBridge, Waiter},
+    connection::pending::{ChannelFacts, Counts, Pending},
+    protocol::app::AppIndex,
+};
+
+impl ShardServer {
+    /// Asks a home; the connection's input is held until the answer.
+    pub(super) fn ask(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        slot: Slot,
+        home: ShardId,
+        pending: Pending,
+        question: Question,
+    ) {
+        *self.held(slot).pending() = Some(pending);
+        let waiter = self.await_answer(slot);
+        self.question(turn, home, waiter, question);
+    }
+
+    /// Makes a connection wait under a new operation number.
+    pub(super) fn await_answer(&mut self, slot: Slot) -> Waiter {
+        let row = self.held(slot);
+        row.waiting = true;
+        row.operation = row.operation.wrapping_add(1);
+        Waiter {
+            slot,
+            operation: row.operation,
+        }
+    }
+
+    /// Ends a connection's waiting and gives back what it waited for.
+    pub(super) fn answer_arrived(&mut self, slot: Slot) -> Option<Pending> {
+        let row = self.held(slot);
+        row.waiting = false;
+        let pending = row.pending().take();
+        row.shed_rare();
+        pending
+    }
+
+    /// Puts a question to a home without touching the connection.
+    pub(super) fn question(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        home: ShardId,
+        waiter: Waiter,
+        question: Question,
+    ) {
+        if home == self.shard {
+            self.asked(turn, home, waiter, question);
+        } else {
+            self.post(turn, home, Message::Ask { waiter, question });
+        }
+    }
+
+    /// Home: answers an asker.
+    pub(super) fn answer(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        to: ShardId,
+        waiter: Waiter,
+        answer: Answer,
+    ) {
+        if to == self.shard {
+            self.answered(turn, waiter, answer);
+        } else {
+            self.post(turn, to, Message::Answer { waiter, answer });
+        }
+    }
+
+    /// A message of another shard.
+    pub(super) fn hear(&mut self, turn: &mut impl ServerTurn, from: ShardId, message: Message) {
+        match message {
+            Message::Ask { waiter, question } => self.asked(turn, from, waiter, question),
+            Message::Answer { waiter, answer } => {
+                self.answered(turn, waiter, answer);
+                self.resume(turn, waiter.slot);
+            }
+            Message::Leave(leavings) => {
+                for leaving in leavings {
+                    self.home_leave(turn, from, leaving);
+                }
+            }
+            Message::ClientEvent(event) => self.home_client_event(turn, event),
+            Message::Deliver(delivery) => self.deliver(turn, delivery),
+            Message::Release { app, connections } => self.quotas.release_app(app, connections),
+            Message::ReleaseNode { connections } => self.quotas.release_node(connections),
+            Message::SignOut { app, user_id, slot } => {
+                self.user_signs_out(turn, from, app, &user_id, slot);
+            }
+            Message::Unwatch {
+                app,
+                user_ids,
+                slot,
+            } => {
+                self.users_unwatched(from, app, &user_ids, slot);
+            }
+            Message::Watched {
+                slot,
+                user_id,
+                online,
+            } => {
+                self.watched_changed(turn, slot, user_id, online);
+            }
+            Message::Terminate { slot } => self.terminate(turn, slot),
+        }
+    }
+
+    /// A message of the bridge.
+    pub(super) fn hear_bridge(&mut self, turn: &mut impl ServerTurn, message: FromBridge) {
+        match message {
+            FromBridge::Scrape { token } => self.report(turn, token),
+            FromBridge::Usage { waiter, body } => {
+                if self.awaits(waiter) {
+                    self.usage_arrived(turn, waiter.slot, &body);
+                    self.resume(turn, waiter.slot);
+                }
+            }
+            FromBridge::Apps(table) => self.apps_changed(turn, &table),
+            FromBridge::Config(config) => self.settings_changed(turn, &config),
+            FromBridge::Health(health) => self.health = health,
+            FromBridge::Drain {
+                deadline,
+                rate_per_s,
+            } => {
+                self.begin_drain(turn, deadline, rate_per_s);
+            }
+        }
+    }
+
+    fn awaits(&mut self, waiter: Waiter) -> bool {
+        self.row(waiter.slot)
+            .is_some_and(|row| row.waiting && row.operation == waiter.operation)
+    }
+
+    /// Home: a question arrived.
+    fn asked(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        from: ShardId,
+        waiter: Waiter,
+        question: Question,
+    ) {
+        let now = turn.now();
+        let answer = match question {
+            Question::Join(join) => return self.home_join(turn, from, waiter, *join),
+            Question::SignIn { app, user_id } => {
+                return self.user_signs_in(turn, from, waiter, app, user_id);
+            }
+            Question::Watch { app, user_ids } => {
+                return self.users_watched(turn, from, waiter, app, user_ids);
+            }
+            Question::Snapshot { home } => Answer::Snapshot(self.homes.snapshot(home)),
+            Question::Publish(publish) => Answer::Published(self.home_publish(turn, *publish)),
+            Question::Channels { app, prefix } => {
+                Answer::Channels(self.occupied_channels(app, &prefix))
+            }
+            Question::Channel { app, name } => {
+                Answer::Channel(Box::new(self.channel_facts(turn, app, &name)))
+            }
+            Question::Users { app, name } => {
+                let home = self
+                    .homes
+                    .find(app, &name)
+                    .and_then(|at| self.homes.get(at));
+                Answer::Users(home.map_or(Vec::new(), |home| home.user_ids().cloned().collect()))
+            }
+            Question::Terminate { app, user_id } => {
+                self.user_terminates(turn, app, &user_id);
+                Answer::Terminated
+            }
+            Question::AdmitToApp { app } => {
+                let max = self
+                    .apps
+                    .get(app)
+                    .map_or(0, |app| app.entry.app.max_connections);
+                Answer::AdmittedToApp {
+                    app,
+                    granted: self.quotas.admit_to_app(app, max),
+                }
+            }
+            Question::AdmitToNode => {
+                let granted = self.quotas.admit_to_node(self.settings.connections_max);
+                Answer::AdmittedToNode { granted }
+            }
+            Question::Spend { app, budget, count } => {
+                let rate = self.app_rate(app, budget);
+                let (granted, rate) = self.quotas.spend(app, budget, now, rate, count);
+                Answer::Spent { granted, rate }
+            }
+            Question::AddressLimit { address, limit } => {
+                let (granted, rate) = self.limit_address(now, address, limit);
+                Answer::AddressLimited { granted, rate }
+            }
+        };
+        self.answer(turn, from, waiter, answer);
+    }
+
+    /// An answer arrived: its connection goes on, or what was done for it is undone.
+    fn answered(&mut self, turn: &mut impl ServerTurn, waiter: Waiter, answer: Answer) {
+        let slot = waiter.slot;
+        if !self.awaits(waiter) {
+            self.undo(turn, slot, answer);
+            return;
+        }
+        match answer {
+            Answer::Joined {
+                local,
+                user_id,
+                result,
+            } => {
+                self.answer_arrived(slot);
+                self.joined(turn, slot, local, user_id, result);
+            }
+            Answer::Snapshot(snapshot) => {
+                if let Some(Pending::Snapshot { local }) = self.answer_arrived(slot) {
+                    self.snapshot_arrived(turn, slot, local, snapshot.as_deref());
+                }
+            }
+            Answer::SignedIn { .. } => self.signed_in(turn, slot),
+            Answer::Watched(users) => self.watched(turn, slot, users),
+            Answer::AdmittedToApp { granted, .. } => self.admitted_to_app(turn, slot, granted),
+            Answer::AdmittedToNode { granted } => self.admitted_to_node(turn, slot, granted),
+            Answer::AddressLimited { granted, rate } => {
+                self.address_limited(turn, slot, granted, rate);
+            }
+            Answer::Spent { granted, rate } => self.spent(turn, slot, granted, rate),
+            Answer::Published(_)
+            | Answer::Channels(_)
+            | Answer::Channel(_)
+            | Answer::Users(_)
+            | Answer::Terminated => self.gathered(turn, slot, answer),
+        }
+    }
+
+    /// The asker is gone: what its question did at the home is taken back.
+    fn undo(&mut self, turn: &mut impl ServerTurn, slot: Slot, answer: Answer) {
+        match answer {
+            Answer::Joined {
+                local,
+                user_id,
+                result,
+            } => {
+                self.undo_join(turn, local, user_id, result);
+            }
+            Answer::SignedIn { app, user_id } => {
+                let home = self.home_of_user(app, &user_id);
+                if home == self.shard {
+                    self.user_signs_out(turn, home, app, &user_id, slot);
+                } else {
+                    self.post(turn, home, Message::SignOut { app, user_id, slot });
+                }
+            }
+            Answer::AdmittedToApp { app, granted: true } => self.release_app(turn, app),
+            Answer::AdmittedToNode { granted: true } => self.release_node(turn),
+            // A watch was taken back by the clean-up, which followed it on the same road.
+            Answer::AdmittedToApp { granted: false, .. }
+            | Answer::AdmittedToNode { granted: false }
+            | Answer::Snapshot(_)
+            | Answer::Published(_)
+            | Answer::Channels(_)
+            | Answer::Channel(_)
+            | Answer::Users(_)
+            | Answer::Watched(_)
+            | Answer::Terminated
+            | Answer::Spent { .. }
+            | Answer::AddressLimited { .. } => {}
+        }
+    }
+
+    fn occupied_channels(&self, app: AppIndex, prefix: &str) -> Vec<(std::sync::Arc<str>, Counts)> {
+        let homes = self.homes.occupied_of(app);
+        homes
+            .filter(|home| home.name.starts_with(prefix) && !home.kind.is_user())
+            .map(|home| {
+                let users = u32::try_from(home.users()).unwrap_or(u32::MAX);
+                let counts = Counts {
+                    subscriptions: home.subscriptions(),
+                    users,
+                };
+                (std::sync::Arc::clone(&home.name), counts)
+            })
+            .collect()
+    }
+
+    fn channel_facts(&self, turn: &impl ServerTurn, app: AppIndex, name: &str) -> ChannelFacts {
+        let Some(at) = self.homes.find(app, name) else {
+            return ChannelFacts::default();
+        };
+        let home = self.homes.get(at).expect("found a line ago");
+        let cached = home.kept(turn.now()).map(|(event, ttl_s)| {
+            let start = event.data_start as usize;
+            let token = &event.frame[start..start + event.data_bytes as usize];
+            (String::from_utf8_lossy(token).into(), ttl_s)
+        });
+        ChannelFacts {
+            counts: self.counts_of(at),
+            cached,
+        }
+    }
+}

@@ -1,0 +1,607 @@
+//! The HTTP API: from a checked request to its answer.
+//!
+//! Owns: the order of checks of protocol.md 9.1, asking homes, gathering their answers.
+//! May depend on: `http`, `protocol::auth`, `connection::pending`, `server::{answers, request}`.
+//! Invariants: nothing is published, kept or counted before every check of the whole request has
+//! passed; the answer is sent once all homes concerned took the events over.
+
+use std::{rc::Rc, sync::Arc};
+
+use shards::application::{ShardId, Slot};
+
+use super::{
+    ServerTurn, ShardServer,
+    apps::ShardApp,
+    message::{AddressLimit, Answer, Budget, PublishQuestion, Question},
+    request::{Reply, Request, write_rate},
+};
+use crate::{
+    bridge::message::Waiter,
+    channel::home::Event,
+    connection::pending::{
+        Action, ApiCall, ApiStep, Counts, Exchange, Gathered, GatheredParts, Pending, PublicEvent,
+        Publication, RateState, ReportedCounts,
+    },
+    http::{
+        answer::{self, CacheAnswer},
+        api::{ApiError, BatchRequest, EventLimits, PublishRequest},
+        info::Info,
+        query::{self, ChannelsQuery},
+        request::{Head, parse_head},
+        response::Status,
+        route::Route,
+    },
+    protocol::{
+        app::AppIndex,
+        auth::{self, RequestToVerify},
+        name::{ChannelKind, ChannelName, is_user_id},
+        outgoing,
+    },
+    ws::encode,
+};
+
+impl ShardServer {
+    /// A whole API request arrived.
+    pub(super) fn take_api_request(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        slot: Slot,
+        request: &Request<'_>,
+        route: &Route<'_>,
+        bytes: &[u8],
+    ) {
+        let head = &request.head;
+        let mut exchange = Exchange {
+            app: AppIndex(u32::MAX),
+            keep_alive: head.keep_alive,
+            origin: head.origin.map(Into::into),
+            rate: None,
+        };
+        let hops = self
+            .settings
+            .api_limit
+            .as_ref()
+            .map(|limit| limit.trust_hops);
+        let address = hops.and_then(|hops| self.client_address(slot, head, hops));
+        let Some(address) = address else {
+            return self.run_api(turn, slot, &mut exchange, head, &request.body, route);
+        };
+        self.counters.ip_limit_checks[1] += 1;
+        let head_bytes = bytes.get(..head.bytes).unwrap_or_default().into();
+        let step = ApiStep::AddressLimit {
+            head: head_bytes,
+            body: (&*request.body).into(),
+        };
+        let pending = Pending::Api(Box::new(ApiCall { exchange, step }));
+        let question = Question::AddressLimit {
+            address,
+            limit: AddressLimit::Api,
+        };
+        let home = self.home_of(&address);
+        self.ask(turn, slot, home, pending, question);
+    }
+
+    /// The address limiter has answered, for an upgrade or an API request.
+    pub(super) fn address_limited(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        slot: Slot,
+        granted: bool,
+        rate: RateState,
+    ) {
+        match self.answer_arrived(slot) {
+            Some(Pending::Upgrade(upgrade)) => {
+                self.upgrade_limited(turn, slot, *upgrade, granted, rate);
+            }
+            Some(Pending::Api(call)) => {
+                let ApiCall { mut exchange, step } = *call;
+                let ApiStep::AddressLimit { head, body } = step else {
+                    return;
+                };
+                exchange.rate = Some(rate);
+                if !granted {
+                    self.counters.ip_limit_triggered[1] += 1;
+                    return self.respond_limited(turn, slot, rate, exchange.keep_alive);
+                }
+                let Ok(Some(parsed)) = parse_head(&head) else {
+                    return;
+                };
+                let prefix = self.settings.path_prefix.clone();
+                let route = Route::of(parsed.raw_path, &prefix);
+                self.run_api(turn, slot, &mut exchange, &parsed, &body, &route);
+            }
+            _ => {}
+        }
+    }
+
+    fn run_api(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        slot: Slot,
+        exchange: &mut Exchange,
+        head: &Head<'_>,
+        body: &[u8],
+        route: &Route<'_>,
+    ) {
+        let checked = self.check_api(turn, exchange, head, body, route);
+        let (app, action) = match checked {
+            Ok(checked) => checked,
+            Err(error) => return self.respond_error(turn, slot, exchange, error),
+        };
+        let exchange = Exchange {
+            origin: exchange.origin.take(),
+            ..*exchange
+        };
+        let (budget, count) = match &action {
+            Action::Publish(publication) => (Budget::BackendEvents, publication.events.len()),
+            Action::Channels { .. } | Action::Channel { .. } | Action::Users { .. } => {
+                (Budget::Reads, 1)
+            }
+            Action::Terminate { .. } => return self.act(turn, slot, exchange, action),
+        };
+        if self.app_rate(app, budget) == 0 {
+            return self.act(turn, slot, exchange, action);
+        }
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        let call = ApiCall {
+            exchange,
+            step: ApiStep::AppLimit(action),
+        };
+        let home = self.home_of_app(app);
+        let question = Question::Spend { app, budget, count };
+        self.ask(turn, slot, home, Pending::Api(Box::new(call)), question);
+    }
+
+    /// A rate that belongs to a whole app, per second; 0 = unlimited.
+    pub(super) fn app_rate(&self, app: AppIndex, budget: Budget) -> u32 {
+        let Some(app) = self.apps.get(app) else {
+            return 0;
+        };
+        match budget {
+            Budget::BackendEvents => app.entry.app.max_backend_events_per_second,
+            Budget::Reads => app.entry.app.max_read_requests_per_second,
+        }
+    }
+
+    /// Every check of a request, in the order of protocol.md 9.1.
+    fn check_api(
+        &mut self,
+        turn: &impl ServerTurn,
+        exchange: &mut Exchange,
+        head: &Head<'_>,
+        body: &[u8],
+        route: &Route<'_>,
+    ) -> Result<(AppIndex, Action), ApiError> {
+        let id = route.api_app().ok_or(ApiError::NotFound)?;
+        let app = self
+            .apps
+            .by_id(id)
+            .map(Rc::clone)
+            .ok_or(ApiError::AppUnknown)?;
+        let index = app.entry.index;
+        exchange.app = index;
+        let counters = self.counters.app(index);
+        counters.http_calls += 1;
+        counters.http_received_bytes += body.len() as u64;
+        auth::verify_request(RequestToVerify {
+            method: head.method,
+            raw_path: head.raw_path,
+            query: head.query,
+            body,
+            app_key: &app.entry.app.key,
+            signers: &app.entry.signers,
+            now_s: turn.unix_ms() / 1_000,
+            path_prefix: &self.settings.path_prefix,
+        })?;
+        if !app.entry.app.enabled {
+            return Err(ApiError::AppDisabled);
+        }
+        Ok((index, self.action_of(&app, head, body, route)?))
+    }
+
+    fn action_of(
+        &mut self,
+        app: &ShardApp,
+        head: &Head<'_>,
+        body: &[u8],
+        route: &Route<'_>,
+    ) -> Result<Action, ApiError> {
+        let limits = &app.entry.app;
+        let name_max = limits.channel_name_bytes_max as usize;
+        match route {
+            Route::Events { .. } => {
+                let request = PublishRequest::parse(body, &event_limits(app))?;
+                let mut publication = Publication {
+                    events: Vec::with_capacity(request.channels().len()),
+                    reports: vec![request.info],
+                    is_batch: false,
+                };
+                self.encode_events(&request, 0, &mut publication.events);
+                Ok(Action::Publish(publication))
+            }
+            Route::BatchEvents { .. } => {
+                let batch_max = limits.event_batch_max as usize;
+                let batch = BatchRequest::parse(body, &event_limits(app), batch_max)?;
+                let mut publication = Publication {
+                    events: Vec::new(),
+                    reports: Vec::new(),
+                    is_batch: true,
+                };
+                for (item, request) in batch.events.iter().enumerate() {
+                    publication.reports.push(request.info);
+                    let item = u32::try_from(item).expect("batches are bounded");
+                    self.encode_events(request, item, &mut publication.events);
+                }
+                Ok(Action::Publish(publication))
+            }
+            Route::Channels { .. } => {
+                let query = ChannelsQuery::parse(head.query)?;
+                let prefix = (*query.filter_by_prefix).into();
+                Ok(Action::Channels {
+                    prefix,
+                    info: query.info,
+                })
+            }
+            Route::Channel { channel, .. } => {
+                let name = ChannelName::parse(channel, name_max)?;
+                let info = query::channel_info(head.query, name.kind())?;
+                Ok(Action::Channel {
+                    name: name.as_str().into(),
+                    info,
+                })
+            }
+            Route::Users { channel, .. } => {
+                let name = ChannelName::parse(channel, name_max)?;
+                if !name.kind().is_presence() {
+                    return Err(ApiError::NotPresence);
+                }
+                Ok(Action::Users {
+                    name: name.as_str().into(),
+                })
+            }
+            Route::Terminate { user, .. } => {
+                if !is_user_id(user) {
+                    return Err(ApiError::UserId);
+                }
+                Ok(Action::Terminate {
+                    user_id: (**user).into(),
+                })
+            }
+            _ => Err(ApiError::NotFound),
+        }
+    }
+
+    /// Encodes one event for each of its channels.
+    fn encode_events(
+        &mut self,
+        request: &PublishRequest<'_>,
+        item: u32,
+        events: &mut Vec<PublicEvent>,
+    ) {
+        for (position, channel) in request.channels().enumerate() {
+            self.scratch.clear();
+            let start = encode::begin_text(&mut self.scratch);
+            let (event, data) = (request.event.token(), &*request.data);
+            outgoing::event(&mut self.scratch, event, channel.as_str(), data, None);
+            encode::finish_text(&mut self.scratch, start);
+            let frame: Arc<[u8]> = Arc::from(self.scratch.as_slice());
+            // `data` stands last: `...,"data":<token>}`.
+            let data_start = frame.len() - 1 - data.len();
+            let event = Event {
+                data_start: u32::try_from(data_start).expect("payloads are bounded"),
+                data_bytes: u32::try_from(data.len()).expect("payloads are bounded"),
+                frame,
+            };
+            events.push(PublicEvent {
+                channel: channel.as_str().into(),
+                event,
+                except: request.except,
+                item,
+                is_first: position == 0,
+            });
+        }
+    }
+
+    /// The app's budget has answered.
+    pub(super) fn spent(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        slot: Slot,
+        granted: bool,
+        rate: RateState,
+    ) {
+        let Some(Pending::Api(call)) = self.answer_arrived(slot) else {
+            return;
+        };
+        let ApiCall { exchange, step } = *call;
+        let ApiStep::AppLimit(action) = step else {
+            return;
+        };
+        if granted {
+            return self.act(turn, slot, exchange, action);
+        }
+        let column = if matches!(action, Action::Publish(_)) {
+            1
+        } else {
+            2
+        };
+        let counters = self.counters.app(exchange.app);
+        counters.limit_denied[column] += 1;
+        counters.http_error(Status::TooManyRequests.code());
+        self.respond_limited(turn, slot, rate, exchange.keep_alive);
+    }
+
+    /// Performs a request that passed everything.
+    fn act(&mut self, turn: &mut impl ServerTurn, slot: Slot, exchange: Exchange, action: Action) {
+        let app = exchange.app;
+        match action {
+            Action::Publish(publication) => self.publish(turn, slot, exchange, publication),
+            Action::Channels { prefix, info } => {
+                let parts = GatheredParts::Channels {
+                    info,
+                    channels: Vec::new(),
+                };
+                let waiter = self.gather(slot, exchange, self.shards, parts);
+                for shard in 0..self.shards {
+                    let question = Question::Channels {
+                        app,
+                        prefix: prefix.clone(),
+                    };
+                    self.question(turn, ShardId(shard), waiter, question);
+                }
+            }
+            Action::Channel { name, info } => {
+                let home = self.home_of_channel(app, &name);
+                let waiter = self.gather(slot, exchange, 1, GatheredParts::Channel { info });
+                self.question(turn, home, waiter, Question::Channel { app, name });
+            }
+            Action::Users { name } => {
+                let home = self.home_of_channel(app, &name);
+                let waiter = self.gather(slot, exchange, 1, GatheredParts::Users);
+                self.question(turn, home, waiter, Question::Users { app, name });
+            }
+            Action::Terminate { user_id } => {
+                let home = self.home_of_user(app, &user_id);
+                let waiter = self.gather(slot, exchange, 1, GatheredParts::Terminated);
+                self.question(turn, home, waiter, Question::Terminate { app, user_id });
+            }
+        }
+    }
+
+    fn publish(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        slot: Slot,
+        exchange: Exchange,
+        publication: Publication,
+    ) {
+        let Publication {
+            events,
+            reports,
+            is_batch,
+        } = publication;
+        let app = exchange.app;
+        let asked_at = turn.now();
+        let wants_counts = reports.iter().any(|info| !info.is_empty());
+        let mut by_home: Vec<Vec<PublicEvent>> = Vec::new();
+        by_home.resize_with(usize::from(self.shards), Vec::new);
+        for event in events {
+            by_home[usize::from(self.home_of_channel(app, &event.channel).0)].push(event);
+        }
+        let mine = std::mem::take(&mut by_home[usize::from(self.shard.0)]);
+        let others = by_home.iter().filter(|events| !events.is_empty()).count();
+        let mut counts = Vec::new();
+        if !mine.is_empty() {
+            let question = PublishQuestion {
+                app,
+                events: mine,
+                wants_counts,
+                asked_at,
+            };
+            counts = self.home_publish(turn, question);
+        }
+        if others == 0 {
+            return self.respond_published(turn, slot, &exchange, &reports, is_batch, &counts);
+        }
+        let others = u16::try_from(others).expect("at most one per shard");
+        let parts = GatheredParts::Published {
+            reports,
+            is_batch,
+            counts,
+        };
+        let waiter = self.gather(slot, exchange, others, parts);
+        for (home, events) in by_home.into_iter().enumerate() {
+            if !events.is_empty() {
+                let home = ShardId(u16::try_from(home).expect("a shard's number"));
+                let question = PublishQuestion {
+                    app,
+                    events,
+                    wants_counts,
+                    asked_at,
+                };
+                self.question(turn, home, waiter, Question::Publish(Box::new(question)));
+            }
+        }
+    }
+
+    /// Makes the connection wait for `answers` answers.
+    fn gather(
+        &mut self,
+        slot: Slot,
+        exchange: Exchange,
+        answers: u16,
+        parts: GatheredParts,
+    ) -> Waiter {
+        let step = ApiStep::Gather(Gathered {
+            answers_pending: answers,
+            parts,
+        });
+        *self.held(slot).pending() = Some(Pending::Api(Box::new(ApiCall { exchange, step })));
+        self.await_answer(slot)
+    }
+
+    /// One more answer of a home; with the last one the request is answered.
+    pub(super) fn gathered(&mut self, turn: &mut impl ServerTurn, slot: Slot, answer: Answer) {
+        let Some(Pending::Api(call)) = self.held(slot).pending() else {
+            return;
+        };
+        let ApiStep::Gather(gathered) = &mut call.step else {
+            return;
+        };
+        gathered.answers_pending -= 1;
+        let is_last = gathered.answers_pending == 0;
+        match (&mut gathered.parts, &answer) {
+            (GatheredParts::Published { counts, .. }, Answer::Published(more)) => {
+                counts.extend_from_slice(more);
+            }
+            (GatheredParts::Channels { channels, .. }, Answer::Channels(more)) => {
+                channels.extend_from_slice(more);
+            }
+            _ => {}
+        }
+        if !is_last {
+            return;
+        }
+        let Some(Pending::Api(call)) = self.answer_arrived(slot) else {
+            return;
+        };
+        let ApiCall { exchange, step } = *call;
+        let ApiStep::Gather(Gathered { parts, .. }) = step else {
+            return;
+        };
+        let mut body = Vec::new();
+        match (parts, answer) {
+            (
+                GatheredParts::Published {
+                    reports,
+                    is_batch,
+                    counts,
+                },
+                _,
+            ) => {
+                return self.respond_published(turn, slot, &exchange, &reports, is_batch, &counts);
+            }
+            (GatheredParts::Channels { info, mut channels }, _) => {
+                channels.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+                let entries = channels.iter().map(|(name, it)| (&**name, told(info, *it)));
+                answer::channels(&mut body, entries);
+            }
+            (GatheredParts::Channel { info }, Answer::Channel(facts)) => {
+                let cache = match &facts.cached {
+                    _ if !info.cache => CacheAnswer::NotAsked,
+                    None => CacheAnswer::Empty,
+                    Some((data_token, ttl_s)) => CacheAnswer::Event {
+                        data_token,
+                        ttl_s: *ttl_s,
+                    },
+                };
+                let occupied = facts.counts.subscriptions > 0;
+                answer::channel(&mut body, occupied, told(info, facts.counts), cache);
+            }
+            (GatheredParts::Users, Answer::Users(users)) => {
+                answer::users(&mut body, users.iter().map(|user| &**user));
+            }
+            (_, _) => body.extend_from_slice(answer::EMPTY),
+        }
+        self.respond_api(turn, slot, &exchange, Status::Ok, &body);
+    }
+
+    fn respond_published(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        slot: Slot,
+        exchange: &Exchange,
+        reports: &[Info],
+        is_batch: bool,
+        counts: &[ReportedCounts],
+    ) {
+        let wanted = reports.iter().any(|info| !info.is_empty());
+        if !wanted {
+            return self.respond_api(turn, slot, exchange, Status::Ok, b"{}");
+        }
+        let mut body = Vec::new();
+        if is_batch {
+            let items = reports.iter().enumerate().map(|(item, info)| {
+                let reported = counts
+                    .iter()
+                    .find(|it| it.item as usize == item && it.is_first);
+                reported.map_or(answer::Counts::default(), |it| {
+                    told(info.applicable_to(ChannelKind::of(&it.channel)), it.counts)
+                })
+            });
+            answer::batch(&mut body, items);
+        } else {
+            let info = reports.first().copied().unwrap_or_default();
+            let entries = counts.iter().map(|it| {
+                let info = info.applicable_to(ChannelKind::of(&it.channel));
+                (&*it.channel, told(info, it.counts))
+            });
+            answer::channels(&mut body, entries);
+        }
+        self.respond_api(turn, slot, exchange, Status::Ok, &body);
+    }
+
+    fn respond_error(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        slot: Slot,
+        exchange: &Exchange,
+        error: ApiError,
+    ) {
+        let mut body = Vec::new();
+        error.write_body(&mut body);
+        self.respond_api(turn, slot, exchange, error.status(), &body);
+    }
+
+    fn respond_api(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        slot: Slot,
+        exchange: &Exchange,
+        status: Status,
+        body: &[u8],
+    ) {
+        let settings = Rc::clone(&self.settings);
+        let mut rate_headers = Vec::new();
+        if let Some(rate) = exchange.rate {
+            write_rate(&mut rate_headers, rate, None);
+        }
+        if exchange.app.0 != u32::MAX {
+            let counters = self.counters.app(exchange.app);
+            counters.http_transmitted_bytes += body.len() as u64;
+            if status.code() >= 400 {
+                counters.http_error(status.code());
+            }
+        }
+        let headers = [
+            settings.cors.headers(exchange.origin.as_deref()),
+            &rate_headers[..],
+        ];
+        self.respond(
+            turn,
+            slot,
+            Reply::json(status, &headers, body),
+            exchange.keep_alive,
+        );
+    }
+}
+
+fn event_limits(app: &ShardApp) -> EventLimits {
+    let limits = &app.entry.app;
+    EventLimits {
+        event_name_bytes_max: limits.event_name_bytes_max as usize,
+        channels_max: limits.event_channels_max as usize,
+        payload_bytes_max: limits.event_payload_bytes_max as usize,
+        channel_name_bytes_max: limits.channel_name_bytes_max as usize,
+    }
+}
+
+/// What of a channel's counts was asked for.
+fn told(info: Info, counts: Counts) -> answer::Counts {
+    answer::Counts {
+        user_count: info.user_count.then_some(counts.users.into()),
+        subscription_count: info
+            .subscription_count
+            .then_some(counts.subscriptions.into()),
+    }
+}

@@ -1,0 +1,95 @@
+//! A shard's own view of the apps.
+//!
+//! Owns: `ShardApps`, `ShardApp`.
+//! May depend on: `bridge::apps`, `channel::home::Rules`, `server::settings`.
+//! Invariants: a shard clones only its own `Rc`s, so that no counter is shared between cores.
+
+use std::{rc::Rc, sync::Arc};
+
+use super::settings::Settings;
+use crate::{
+    bridge::{
+        apps::{AppEntry, AppTable},
+        message::WebhookInterest,
+    },
+    channel::home::Rules,
+    protocol::app::AppIndex,
+};
+
+/// An app and what follows from it for channels.
+#[derive(Debug)]
+pub(super) struct ShardApp {
+    pub(super) entry: Arc<AppEntry>,
+    pub(super) rules: Rules,
+}
+
+/// The apps by number, key and id.
+pub(super) struct ShardApps {
+    table: Arc<AppTable>,
+    apps: Vec<Option<Rc<ShardApp>>>,
+    /// For channels of an app that is gone: nothing is announced to webhooks.
+    quiet: Rules,
+}
+
+impl ShardApps {
+    pub(super) fn new(table: &Arc<AppTable>, settings: &Settings) -> Self {
+        let quiet = Rules {
+            members_max: 0,
+            count_frames: false,
+            hook_occupancy: false,
+            hook_members: false,
+            hook_counts: false,
+            hook_misses: false,
+            kept_ms: settings.kept_ms,
+            grace_ms: settings.grace_ms,
+        };
+        let apps = (0..table.index_bound())
+            .map(|index| {
+                let entry = table.get(AppIndex(index))?;
+                Some(Rc::new(ShardApp {
+                    entry: Arc::clone(entry),
+                    rules: rules(entry, quiet),
+                }))
+            })
+            .collect();
+        Self {
+            table: Arc::clone(table),
+            apps,
+            quiet,
+        }
+    }
+
+    pub(super) fn get(&self, app: AppIndex) -> Option<&Rc<ShardApp>> {
+        self.apps.get(app.0 as usize)?.as_ref()
+    }
+
+    pub(super) fn by_key(&self, key: &str) -> Option<&Rc<ShardApp>> {
+        self.get(self.table.by_key(key)?.index)
+    }
+
+    pub(super) fn by_id(&self, id: &str) -> Option<&Rc<ShardApp>> {
+        self.get(self.table.by_id(id)?.index)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.apps.iter().all(Option::is_none)
+    }
+
+    /// The rules of an app's channels.
+    pub(super) fn rules(&self, app: AppIndex) -> Rules {
+        self.get(app).map_or(self.quiet, |app| app.rules)
+    }
+}
+
+fn rules(entry: &AppEntry, quiet: Rules) -> Rules {
+    let wants = |bits| entry.webhook_interest.any(bits);
+    Rules {
+        members_max: entry.app.max_presence_members_per_channel,
+        count_frames: entry.app.enable_subscription_count,
+        hook_occupancy: wants(WebhookInterest::CHANNEL_OCCUPIED | WebhookInterest::CHANNEL_VACATED),
+        hook_members: wants(WebhookInterest::MEMBER_ADDED | WebhookInterest::MEMBER_REMOVED),
+        hook_counts: wants(WebhookInterest::SUBSCRIPTION_COUNT),
+        hook_misses: wants(WebhookInterest::CACHE_MISS),
+        ..quiet
+    }
+}

@@ -1,0 +1,160 @@
+//! Data path. A client's event for the other subscribers of a channel.
+//!
+//! Owns: the checks of protocol.md 5 in their order, the frame that subscribers get.
+//! May depend on: `protocol`, `channel::local`, `connection`, `server::{home, replies}`.
+//! Invariants: a refused event is answered with 4301, reaches nobody and closes nothing; a
+//! rate-refused one takes no token.
+
+use std::{rc::Rc, sync::Arc};
+
+use shards::application::Slot;
+
+use super::{
+    ServerTurn, ShardServer,
+    apps::ShardApp,
+    message::{ClientEvent, Message},
+};
+use crate::{
+    bridge::message::{ClientEventOfWebhook, WebhookInterest},
+    protocol::{
+        code,
+        incoming::ClientData,
+        json::JsonString,
+        name::{ChannelName, check_client_event_name},
+        outgoing,
+    },
+    ws::encode,
+};
+
+/// A client event as it was parsed.
+pub(super) struct Sent<'a> {
+    pub(super) event: &'a str,
+    pub(super) event_token: JsonString<'a>,
+    pub(super) channel: Option<&'a str>,
+    pub(super) data: ClientData<'a>,
+}
+
+impl ShardServer {
+    /// A client sent an event.
+    // Per event: one compare per subscription of the sender, one encode into scratch, one
+    // allocation (the shared frame); no hash look-up below nine subscriptions.
+    pub(super) fn client_event(&mut self, turn: &mut impl ServerTurn, slot: Slot, sent: &Sent<'_>) {
+        let app = self.held(slot).app;
+        let Some(app) = self.apps.get(app).map(Rc::clone) else {
+            return;
+        };
+        match self.client_event_checked(turn, slot, &app, sent) {
+            Ok(event) => {
+                let home = event.0;
+                if home == self.shard {
+                    self.home_client_event(turn, event.1);
+                } else {
+                    self.post(turn, home, Message::ClientEvent(event.1));
+                }
+            }
+            Err(reason) => self.reply(turn, slot, |out| {
+                let code = Some(code::CLIENT_EVENT_REJECTED);
+                outgoing::error(out, code, reason, sent.channel);
+            }),
+        }
+    }
+
+    fn client_event_checked(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        slot: Slot,
+        app: &ShardApp,
+        sent: &Sent<'_>,
+    ) -> Result<(shards::application::ShardId, ClientEvent), &'static str> {
+        let limits = &app.entry.app;
+        let counters = self.counters.app(app.entry.index);
+        if limits.max_client_events_per_second > 0 {
+            counters.client_event_checks += 1;
+            let row = &mut self.connections[slot.index as usize];
+            let rate = limits.max_client_events_per_second;
+            if !row.client_events.take(turn.now(), rate, 1) {
+                counters.client_event_limited += 1;
+                return Err(code::CLIENT_EVENT_RATE_LIMITED);
+            }
+        }
+        if !limits.enable_client_messages {
+            return Err("Client events are not enabled for this app");
+        }
+        check_client_event_name(sent.event, limits.event_name_bytes_max as usize)
+            .map_err(|_| "The event name is empty or too long")?;
+        let channel = sent.channel.ok_or("The event has no channel")?;
+        let name = ChannelName::parse(channel, limits.channel_name_bytes_max as usize)
+            .map_err(|_| "The channel name is invalid")?;
+        if !name.kind().allows_client_events() {
+            return Err("Client events are allowed on private and presence channels only");
+        }
+        let row = self
+            .subscribed_row(slot, channel)
+            .ok_or("Not subscribed to the channel")?;
+        let connection = &self.connections[slot.index as usize];
+        let user_id = connection.membership(row).map(|id| &**id);
+        self.token.clear();
+        let (data, bytes) = match sent.data {
+            ClientData::Text(string) => (string.token(), string.decoded_bytes()),
+            ClientData::Json(_) | ClientData::Absent => {
+                let bytes = sent.data.write_token(&mut self.token);
+                (
+                    std::str::from_utf8(&self.token).expect("a token of text is text"),
+                    bytes,
+                )
+            }
+        };
+        self.scratch.clear();
+        let start = encode::begin_text(&mut self.scratch);
+        outgoing::event(
+            &mut self.scratch,
+            sent.event_token.token(),
+            channel,
+            data,
+            user_id,
+        );
+        if bytes > limits.event_payload_bytes_max as usize {
+            return Err("The event data is too large");
+        }
+        let except = self.socket_ids.of(slot.index, connection.socket_low);
+        let wants_hook = app
+            .entry
+            .webhook_interest
+            .any(WebhookInterest::CLIENT_EVENT);
+        let hook = wants_hook.then(|| {
+            Box::new(ClientEventOfWebhook {
+                event: sent.event_token.token().into(),
+                data: data.into(),
+                socket_id: except.to_string().into(),
+                user_id: connection.membership(row).map(Arc::clone),
+            })
+        });
+        encode::finish_text(&mut self.scratch, start);
+        let frame = Arc::from(self.scratch.as_slice());
+        let channel = self.locals.held(row);
+        let home = channel
+            .home_ref
+            .expect("a subscription follows its home's answer");
+        Ok((
+            channel.home,
+            ClientEvent {
+                home,
+                frame,
+                except,
+                hook,
+            },
+        ))
+    }
+
+    /// The row of a channel that the connection is subscribed to.
+    fn subscribed_row(&mut self, slot: Slot, channel: &str) -> Option<u32> {
+        let row = &self.connections[slot.index as usize];
+        if row.subscriptions.len() > 8 {
+            let local = self.locals.find(row.app, channel)?;
+            return row.subscriptions.find(local.0.index).map(|_| local.0.index);
+        }
+        let mut rows = row.subscriptions.iter().map(|it| it.channel);
+        let locals = &mut self.locals;
+        rows.find(|row| *locals.held(*row).name == *channel)
+    }
+}

@@ -1,0 +1,179 @@
+//! How connections end, and what must be undone when they do.
+//!
+//! Owns: closing with a code, the clean-up that every established connection gets exactly once.
+//! May depend on: `connection`, `channel`, `protocol::{code, outgoing}`, `server::{home, users}`.
+//! Invariants: clean-up runs once per established connection, whoever ends it; a 4xxx close is
+//! announced by a `pusher:error` of the same code (protocol.md 2.4).
+
+use shards::application::{Closed, FrameId, Slot};
+
+use super::{ServerTurn, ShardServer, home::Departure, message::Message};
+use crate::{
+    connection::row::{Connection, State},
+    metrics::counters::ConnectionError,
+    protocol::{app::AppIndex, code::CloseCode, outgoing},
+};
+
+/// A connection to close once no table is being walked.
+pub(super) struct Doomed {
+    pub(super) slot: Slot,
+    /// The frame that its outbox had no room for, and its size.
+    pub(super) refused_frame: Option<(FrameId, usize)>,
+    code: CloseCode,
+}
+
+impl Doomed {
+    pub(super) fn slow(slot: Slot, frame: FrameId, bytes: usize) -> Self {
+        Self {
+            slot,
+            refused_frame: Some((frame, bytes)),
+            code: CloseCode::OVER_CAPACITY,
+        }
+    }
+}
+
+/// How long the peer's close frame is waited for (protocol.md 3.4).
+const CLOSE_ECHO_MS: u64 = 5_000;
+
+impl ShardServer {
+    /// Closes a WebSocket connection with a code and that code's usual reason.
+    pub(super) fn close(&mut self, turn: &mut impl ServerTurn, slot: Slot, code: CloseCode) {
+        self.close_saying(turn, slot, code, code.reason());
+    }
+
+    /// Closes a WebSocket connection: error frame (4xxx only), close frame, up to 5 s for the echo.
+    pub(super) fn close_saying(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        slot: Slot,
+        code: CloseCode,
+        reason: &str,
+    ) {
+        let Some(row) = self.row(slot).filter(|row| row.state == State::Open) else {
+            return;
+        };
+        let until = turn.now().plus(CLOSE_ECHO_MS);
+        row.state = State::Closing;
+        row.until = until;
+        self.clean_up(turn, slot);
+        if code.is_announced() {
+            self.reply(turn, slot, |out| {
+                outgoing::error(out, Some(code.value()), reason, None)
+            });
+        }
+        self.reply_close(turn, slot, code.value(), reason);
+        turn.arm_timer(slot, until);
+    }
+
+    /// Ends a connection that has nothing more to say, after what is queued was sent.
+    pub(super) fn end(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
+        let Some(row) = self.row(slot) else { return };
+        row.state = State::Ending;
+        row.input = Vec::new();
+        self.clean_up(turn, slot);
+        turn.cancel_timer(slot);
+        turn.close_after_flush(slot);
+    }
+
+    /// The runtime says that the connection is gone.
+    pub(super) fn ended(&mut self, turn: &mut impl ServerTurn, slot: Slot, how: Closed) {
+        let Some(row) = self.row(slot) else { return };
+        let (established, app) = (row.established, row.app);
+        if established && how == Closed::ByError {
+            self.counters.app(app).connection_errors[ConnectionError::SocketFailed as usize] += 1;
+        }
+        self.clean_up(turn, slot);
+        *self.held(slot) = Connection::vacant();
+    }
+
+    /// Closes those that were found too slow while a table was walked.
+    pub(super) fn close_doomed(&mut self, turn: &mut impl ServerTurn) {
+        // Closing announces departures, which may find others too slow: until none is left.
+        while !self.doomed.is_empty() {
+            for doomed in std::mem::take(&mut self.doomed) {
+                if doomed.refused_frame.is_some() {
+                    self.close_slow(turn, doomed.slot);
+                } else {
+                    self.close(turn, doomed.slot, doomed.code);
+                }
+            }
+        }
+    }
+
+    /// Dooms a connection: it is closed with `code` at the end of the turn.
+    pub(super) fn doom(&mut self, slot: Slot, code: CloseCode) {
+        self.doomed.push(Doomed {
+            slot,
+            refused_frame: None,
+            code,
+        });
+    }
+
+    /// Undoes what an established connection has done to the rest of the node; once.
+    fn clean_up(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
+        let row = self.held(slot);
+        // A late answer finds another number and is undone by whoever it reaches.
+        row.operation = row.operation.wrapping_add(1);
+        row.waiting = false;
+        let (in_app_quota, in_node_quota, app) = (row.in_app_quota, row.in_node_quota, row.app);
+        (row.in_app_quota, row.in_node_quota) = (false, false);
+        if let Some(rare) = &mut row.rare {
+            rare.pending = None;
+        }
+        let established = std::mem::take(&mut row.established);
+        if in_app_quota {
+            self.release_app(turn, app);
+        }
+        if in_node_quota {
+            self.release_node(turn);
+        }
+        if !established {
+            return;
+        }
+        self.leave_all(turn, slot);
+        self.sign_out(turn, slot);
+        let counters = self.counters.app(app);
+        counters.connected = counters.connected.checked_sub(1).expect("established once");
+        counters.new_disconnections += 1;
+        self.counters.websockets -= 1;
+    }
+
+    fn leave_all(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
+        while let Some(subscription) = self.held(slot).subscriptions.pop() {
+            let user_id = self.held(slot).end_membership(subscription.channel);
+            self.leave_channel(
+                turn,
+                Departure {
+                    slot,
+                    subscription,
+                    user_id,
+                },
+            );
+        }
+    }
+
+    pub(super) fn release_app(&mut self, turn: &mut impl ServerTurn, app: AppIndex) {
+        let home = self.home_of_app(app);
+        if home == self.shard {
+            self.quotas.release_app(app, 1);
+        } else {
+            self.post(
+                turn,
+                home,
+                Message::Release {
+                    app,
+                    connections: 1,
+                },
+            );
+        }
+    }
+
+    pub(super) fn release_node(&mut self, turn: &mut impl ServerTurn) {
+        let home = Self::home_of_node();
+        if home == self.shard {
+            self.quotas.release_node(1);
+        } else {
+            self.post(turn, home, Message::ReleaseNode { connections: 1 });
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Shutting a shard down gently, and apps that change while connections are open.
+//!
+//! Owns: the paced closing of connections with 4200, closing those of apps that are gone.
+//! May depend on: `server::close`, `bridge::{apps, message}`.
+//! Invariants: the bridge hears `Drained` once, when no WebSocket connection is left.
+
+use std::{rc::Rc, sync::Arc};
+
+use shards::application::{Millis, Slot};
+
+use super::{ServerTurn, Settings, ShardServer, apps::ShardApps};
+use crate::{
+    bridge::{apps::AppTable, message::ToBridge},
+    config::Config,
+    connection::row::State,
+    protocol::code::CloseCode,
+};
+
+/// A drain under way.
+#[derive(Debug)]
+pub(super) struct Drain {
+    deadline: Millis,
+    /// Closes per second on this shard; 0 = spread over what is left of the time.
+    rate_per_s: u32,
+    /// Where the walk over the connections goes on.
+    next_index: usize,
+    told: bool,
+}
+
+/// The runtime ticks this often.
+const TICK_MS: u64 = 100;
+
+impl ShardServer {
+    pub(super) fn begin_drain(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        deadline: Millis,
+        rate_per_s: u32,
+    ) {
+        let rate_per_s = rate_per_s.div_ceil(u32::from(self.shards));
+        self.drain = Some(Drain {
+            deadline,
+            rate_per_s,
+            next_index: 0,
+            told: false,
+        });
+        turn.keep_ticking(true);
+        self.drain_some(turn);
+    }
+
+    /// Closes this tick's share of the connections.
+    pub(super) fn drain_some(&mut self, turn: &mut impl ServerTurn) {
+        let Some(drain) = &self.drain else { return };
+        let now = turn.now();
+        let open = self.counters.websockets;
+        // Half of the time for closing: the other half is for echoes and what is queued.
+        let ticks_left = (drain.deadline.since(now) / TICK_MS / 2).max(1);
+        let by_time = open.div_ceil(ticks_left);
+        let by_rate = (u64::from(drain.rate_per_s) * TICK_MS).div_ceil(1_000);
+        let share = if drain.rate_per_s == 0 {
+            by_time
+        } else {
+            by_rate
+        };
+        for _ in 0..share {
+            let Some(slot) = self.next_to_drain() else {
+                break;
+            };
+            self.close(turn, slot, CloseCode::RECONNECT);
+        }
+        let is_empty = self.counters.websockets == 0;
+        let Some(drain) = &mut self.drain else { return };
+        if is_empty && !drain.told {
+            drain.told = turn.to_bridge(ToBridge::Drained).is_ok();
+        }
+    }
+
+    fn next_to_drain(&mut self) -> Option<Slot> {
+        let drain = self.drain.as_mut()?;
+        let rest = self.connections.iter().enumerate().skip(drain.next_index);
+        let mut open = rest.filter(|(_, row)| row.state == State::Open && row.established);
+        let Some((index, row)) = open.next() else {
+            // New ones may have come below: the next tick looks again.
+            drain.next_index = 0;
+            return None;
+        };
+        drain.next_index = index + 1;
+        Some(Slot {
+            index: u32::try_from(index).ok()?,
+            generation: row.generation,
+        })
+    }
+
+    /// The configuration was read again: what can change while running does.
+    pub(super) fn settings_changed(&mut self, turn: &impl ServerTurn, config: &Config) {
+        let node = self.settings.node.clone();
+        // Header texts were checked when the configuration was read; without them the old ones stay.
+        let Ok(settings) = Settings::from_config(config, node) else {
+            return;
+        };
+        self.quotas.rates_changed(&settings, turn.shards());
+        self.settings = Rc::new(settings);
+    }
+
+    /// The apps changed: connections of those that are gone or disabled are closed.
+    pub(super) fn apps_changed(&mut self, turn: &mut impl ServerTurn, table: &Arc<AppTable>) {
+        self.apps = ShardApps::new(table, &self.settings);
+        let mut ends = Vec::new();
+        for (index, row) in self.connections.iter().enumerate() {
+            if row.state != State::Open || !row.established {
+                continue;
+            }
+            let code = match self.apps.get(row.app).map(Rc::as_ref) {
+                None => CloseCode::APP_UNKNOWN,
+                Some(app) if !app.entry.app.enabled => CloseCode::APP_DISABLED,
+                Some(_) => continue,
+            };
+            let index = u32::try_from(index).expect("slot indices are u32");
+            ends.push((
+                Slot {
+                    index,
+                    generation: row.generation,
+                },
+                code,
+            ));
+        }
+        for (slot, code) in ends {
+            self.close(turn, slot, code);
+        }
+    }
+}

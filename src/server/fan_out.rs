@@ -1,0 +1,241 @@
+//! Data path. A frame on its way to this shard's subscribers of a channel.
+//!
+//! Owns: `fan_out`, the slices of large fan-outs, what happens to slow consumers.
+//! May depend on: `channel::local`, `server::close`, the turn.
+//! Invariants: no table changes while subscribers are walked (who overflows is doomed, not closed);
+//! per channel and connection the order of frames is the order of calls.
+
+use std::sync::Arc;
+
+use shards::application::{FrameId, Millis, Queued, Slot};
+
+use super::{ServerTurn, ShardServer, close::Doomed, message::Delivery};
+use crate::{
+    channel::local::{JobFrame, LocalRef, Slice},
+    config::sections::SlowConsumer,
+    metrics::counters::{ConnectionError, Latency},
+    protocol::{code::CloseCode, socket_id::SocketId},
+};
+
+/// Positions of one slice of a job, so that several jobs share a turn.
+const SLICE_POSITIONS: u32 = 1_024;
+
+impl ShardServer {
+    /// A home's frame for this shard's subscribers.
+    pub(super) fn deliver(&mut self, turn: &mut impl ServerTurn, delivery: Delivery) {
+        let Delivery {
+            local,
+            frame,
+            except,
+            asked_at,
+        } = delivery;
+        let except = except.and_then(|id| self.slot_of(id));
+        self.fan_out(turn, local, frame, except, asked_at);
+    }
+
+    /// Queues a frame for all subscribers of a channel here, at once or as a job.
+    // Per subscriber: 12 B of list read, one outbox push of 4 B, one local count; no syscall, no
+    // allocation, no atomic. 10 000 subscribers = 120 KB of list read in order.
+    pub(super) fn fan_out(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        local: LocalRef,
+        frame: Arc<[u8]>,
+        except: Option<Slot>,
+        asked_at: Option<Millis>,
+    ) {
+        let Some(channel) = self.locals.get_mut(local) else {
+            return;
+        };
+        let subscribers = channel.subscribers();
+        let audience = u32::try_from(subscribers.len()).expect("slot indices are u32");
+        if channel.has_job() || audience > self.sends_left {
+            let begins = !channel.has_job();
+            let overdue = channel.add_to_job(&JobFrame {
+                bytes: frame,
+                except,
+            });
+            if begins {
+                self.jobs.push_back(local);
+            }
+            if overdue {
+                while self.continue_job(turn, local) {}
+            }
+            return;
+        }
+        self.sends_left -= audience;
+        let (app, kind, bytes) = (channel.app, channel.kind, frame.len());
+        let id = turn.add_frame(frame);
+        let mut sent = 0_u64;
+        for subscriber in subscribers {
+            if Some(subscriber.slot) == except {
+                continue;
+            }
+            match turn.send_frame(subscriber.slot, id) {
+                Queued::Accepted => sent += 1,
+                Queued::Gone => {}
+                Queued::Full => self.doomed.push(Doomed::slow(subscriber.slot, id, bytes)),
+            }
+        }
+        let counters = self.counters.app(app);
+        counters.messages_sent += sent;
+        counters.transmitted_bytes += sent * bytes as u64;
+        if let Some(asked_at) = asked_at.filter(|_| sent > 0) {
+            let ms = turn.now().since(asked_at);
+            observe(counters, kind.metric_column(), sent, ms);
+        }
+        self.relieve_slow(turn);
+    }
+
+    /// Goes on with fan-outs under way until this turn's sends are used up.
+    pub(super) fn continue_jobs(&mut self, turn: &mut impl ServerTurn) {
+        while self.sends_left > 0 {
+            let Some(local) = self.jobs.pop_front() else {
+                return;
+            };
+            if self.continue_job(turn, local) {
+                self.jobs.push_back(local);
+            }
+        }
+    }
+
+    /// Does one slice of a channel's job; false when the job is over.
+    fn continue_job(&mut self, turn: &mut impl ServerTurn, local: LocalRef) -> bool {
+        let Some(channel) = self.locals.get_mut(local).filter(|it| it.has_job()) else {
+            return false; // Finished early, because too many frames waited.
+        };
+        let Some(slice) = channel.take_slice(SLICE_POSITIONS) else {
+            let moved = channel.end_job();
+            for it in moved {
+                let row = &mut self.connections[it.subscriber.slot.index as usize];
+                row.subscriptions
+                    .reposition(it.subscriber.subscription, it.position);
+            }
+            self.locals.release_if_idle(local);
+            return false;
+        };
+        self.send_slice(turn, local, &slice);
+        self.relieve_slow(turn);
+        true
+    }
+
+    fn send_slice(&mut self, turn: &mut impl ServerTurn, local: LocalRef, slice: &Slice) {
+        let channel = self.locals.get(local).expect("the job's channel");
+        let frames: smallvec::SmallVec<[(FrameId, Option<Slot>, usize); 4]> = slice
+            .frames
+            .iter()
+            .map(|it| {
+                (
+                    turn.add_frame(Arc::clone(&it.bytes)),
+                    it.except,
+                    it.bytes.len(),
+                )
+            })
+            .collect();
+        let app = channel.app;
+        let (mut sent, mut sent_bytes) = (0_u64, 0_u64);
+        let range = slice.start as usize..slice.end as usize;
+        for subscriber in &channel.subscribers()[range] {
+            if subscriber.has_left() {
+                continue;
+            }
+            for (id, except, bytes) in &frames {
+                if Some(subscriber.slot) == *except {
+                    continue;
+                }
+                match turn.send_frame(subscriber.slot, *id) {
+                    Queued::Accepted => {
+                        sent += 1;
+                        sent_bytes += *bytes as u64;
+                    }
+                    Queued::Gone => {}
+                    Queued::Full => {
+                        self.doomed.push(Doomed::slow(subscriber.slot, *id, *bytes));
+                    }
+                }
+            }
+        }
+        self.sends_left = self.sends_left.saturating_sub(slice.end - slice.start);
+        let counters = self.counters.app(app);
+        counters.messages_sent += sent;
+        counters.transmitted_bytes += sent_bytes;
+    }
+
+    /// Applies `net.slow_consumer` to those whose outbox was full just now.
+    fn relieve_slow(&mut self, turn: &mut impl ServerTurn) {
+        if self.doomed.is_empty() || self.settings.slow_consumer == SlowConsumer::Disconnect {
+            return;
+        }
+        for doomed in std::mem::take(&mut self.doomed) {
+            let Some((frame, bytes)) = doomed.refused_frame else {
+                self.doomed.push(doomed);
+                continue;
+            };
+            let Some(row) = self.row(doomed.slot) else {
+                continue;
+            };
+            let app = row.app;
+            let (mut frames, mut dropped, mut reason) = (1, bytes, SLOW_NEWEST);
+            if self.settings.slow_consumer == SlowConsumer::DropOldest {
+                let (older, older_bytes) = turn.drop_oldest(doomed.slot, bytes);
+                if turn.send_frame(doomed.slot, frame) == Queued::Accepted {
+                    (frames, dropped, reason) = (older, older_bytes, SLOW_OLDEST);
+                }
+            }
+            let counters = self.counters.app(app);
+            counters.dropped_frames[reason] += u64::from(frames);
+            counters.dropped_bytes[reason] += dropped as u64;
+        }
+    }
+
+    /// The slot on this shard that a socket id stands for, if that socket is open.
+    pub(super) fn slot_of(&self, id: SocketId) -> Option<Slot> {
+        let (shard, index) = self.socket_ids.place(id)?;
+        let row = self
+            .connections
+            .get(index as usize)
+            .filter(|_| shard == self.shard)?;
+        let is_it = row.established && row.socket_low == id.low();
+        is_it.then_some(Slot {
+            index,
+            generation: row.generation,
+        })
+    }
+
+    /// Closes those that stayed full: 4100, so that the client backs off.
+    pub(super) fn close_slow(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
+        let Some(row) = self.row(slot).filter(|row| row.established) else {
+            return;
+        };
+        let app = row.app;
+        let counters = self.counters.app(app);
+        counters.slow_consumer_disconnects += 1;
+        counters.connection_errors[ConnectionError::SlowConsumer as usize] += 1;
+        self.close(turn, slot, CloseCode::OVER_CAPACITY);
+    }
+}
+
+/// Columns of `AppCounters::dropped_frames`.
+const SLOW_OLDEST: usize = 0;
+const SLOW_NEWEST: usize = 1;
+
+fn observe(
+    counters: &mut crate::metrics::counters::AppCounters,
+    column: usize,
+    recipients: u64,
+    ms: u64,
+) {
+    let bucket = match recipients {
+        0..=10 => 0,
+        11..=100 => 1,
+        101..=1_000 => 2,
+        1_001..=10_000 => 3,
+        _ => 4,
+    };
+    let table: &mut [[Latency; 5]; 5] = counters.broadcast_latency.get_or_insert_default();
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "milliseconds are far below 2^52"
+    )]
+    table[column][bucket].observe(ms as f64);
+}

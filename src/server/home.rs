@@ -1,0 +1,431 @@
+//! Data path. What a home does: gives events their order, keeps the roster, tells who is interested.
+//!
+//! Owns: routing to homes, the effects of a home's steps, leaving.
+//! May depend on: `channel`, `protocol::outgoing`, `ws::encode`, `bridge::message`.
+//! Invariants: what a home posts to a shard keeps its order; leavings collected for a shard go out
+//! before anything else that is posted to it.
+
+use std::sync::Arc;
+
+use shards::application::{Millis, ShardId, Slot};
+
+use super::{
+    ServerTurn, ShardServer,
+    message::{Answer, ClientEvent, Delivery, JoinQuestion, Leaving, Message, PublishQuestion},
+};
+use crate::{
+    bridge::message::{ToBridge, Waiter, WebhookEvent, WebhookInterest, WebhookKind},
+    channel::{
+        home::{Announcement, HomeEffect, HomeRef, Hook, Join},
+        local::LocalRef,
+    },
+    connection::{
+        pending::{Counts, ReportedCounts},
+        subscriptions::Subscription,
+    },
+    protocol::{app::AppIndex, outgoing, socket_id::SocketId},
+    ws::encode,
+};
+
+/// A subscription that ends: taken from its connection, still in its channel's list.
+pub(super) struct Departure {
+    pub(super) slot: Slot,
+    pub(super) subscription: Subscription,
+    pub(super) user_id: Option<Arc<str>>,
+}
+
+/// Leavings of one message; more go in the next one.
+const LEAVING_BATCH_MAX: usize = 1_024;
+
+impl ShardServer {
+    /// The shard that is a channel's home.
+    pub(super) fn home_of_channel(&self, app: AppIndex, channel: &str) -> ShardId {
+        self.home_of(&(app.0, channel))
+    }
+
+    /// The shard that is a user's home.
+    pub(super) fn home_of_user(&self, app: AppIndex, user_id: &str) -> ShardId {
+        self.home_of(&(app.0, user_id))
+    }
+
+    /// The shard that counts an app's quota.
+    pub(super) fn home_of_app(&self, app: AppIndex) -> ShardId {
+        self.home_of(&app.0)
+    }
+
+    /// The shard that counts the node's quota.
+    pub(super) fn home_of_node() -> ShardId {
+        ShardId(0)
+    }
+
+    pub(super) fn home_of(&self, key: &impl std::hash::Hash) -> ShardId {
+        if self.shards == 1 {
+            return ShardId(0);
+        }
+        let number = self.home_hasher.hash_one(key) % u64::from(self.shards);
+        ShardId(u16::try_from(number).expect("below the number of shards"))
+    }
+
+    /// Posts to another shard, after the leavings that were collected for it.
+    pub(super) fn post(&mut self, turn: &mut impl ServerTurn, to: ShardId, message: Message) {
+        self.post_leaving_to(turn, to);
+        turn.post(to, message);
+    }
+
+    /// Posts all collected leavings.
+    pub(super) fn post_leaving(&mut self, turn: &mut impl ServerTurn) {
+        for shard in 0..self.shards {
+            self.post_leaving_to(turn, ShardId(shard));
+        }
+    }
+
+    fn post_leaving_to(&mut self, turn: &mut impl ServerTurn, to: ShardId) {
+        let leaving = &mut self.leaving[usize::from(to.0)];
+        if !leaving.is_empty() {
+            turn.post(to, Message::Leave(std::mem::take(leaving)));
+        }
+    }
+
+    /// Takes a subscription out of this shard's list and tells the channel's home.
+    pub(super) fn leave_channel(&mut self, turn: &mut impl ServerTurn, departure: Departure) {
+        let Departure {
+            slot,
+            subscription,
+            user_id,
+        } = departure;
+        let local = self.locals.reference(subscription.channel);
+        let channel = self.locals.held(subscription.channel);
+        let (app, kind, home) = (channel.app, channel.kind, channel.home);
+        let home_ref = channel
+            .home_ref
+            .expect("a subscription follows its home's answer");
+        assert_eq!(
+            channel.subscribers()[subscription.position as usize].slot,
+            slot
+        );
+        if let Some(moved) = channel.remove(subscription.position) {
+            let row = &mut self.connections[moved.subscriber.slot.index as usize];
+            row.subscriptions
+                .reposition(moved.subscriber.subscription, moved.position);
+        }
+        self.locals.release_if_idle(local);
+        self.counters.app(app).channel_unsubscriptions[kind.metric_column()] += 1;
+        self.tell_leaving(
+            turn,
+            home,
+            Leaving {
+                home: home_ref,
+                user_id,
+            },
+        );
+    }
+
+    /// Tells a home that a subscription ended.
+    pub(super) fn tell_leaving(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        home: ShardId,
+        leaving: Leaving,
+    ) {
+        if home == self.shard {
+            self.home_leave(turn, home, leaving);
+            return;
+        }
+        let batch = &mut self.leaving[usize::from(home.0)];
+        batch.push(leaving);
+        if batch.len() >= LEAVING_BATCH_MAX {
+            self.post_leaving_to(turn, home);
+        }
+    }
+
+    /// Home: adds a subscription and answers.
+    pub(super) fn home_join(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        from: ShardId,
+        waiter: Waiter,
+        question: JoinQuestion,
+    ) {
+        let JoinQuestion {
+            app,
+            channel,
+            local,
+            member,
+        } = question;
+        let rules = self.apps.rules(app);
+        let now = turn.now();
+        let at = self.homes.enter(app, &channel);
+        let user_id = member.as_ref().map(|member| Arc::clone(&member.user_id));
+        let join = Join {
+            from,
+            local,
+            member,
+        };
+        let mut effects = std::mem::take(&mut self.effects);
+        let joined = self.homes.join(at, now, &rules, &join, &mut effects);
+        if let Err(refused) = joined {
+            self.effects = effects;
+            self.homes.release_if_idle(at, now);
+            let answer = Answer::Joined {
+                local,
+                user_id,
+                result: Err(refused),
+            };
+            return self.answer(turn, from, waiter, answer);
+        }
+        let mut joiner = Some((from, waiter, local, user_id));
+        for effect in effects.drain(..) {
+            if let HomeEffect::Joined(joined) = effect {
+                let (from, waiter, local, user_id) =
+                    joiner.take().expect("a join is answered once");
+                let answer = Answer::Joined {
+                    local,
+                    user_id,
+                    result: Ok(Box::new(joined)),
+                };
+                self.answer(turn, from, waiter, answer);
+            } else {
+                self.perform(turn, at, effect);
+            }
+        }
+        self.effects = effects;
+    }
+
+    /// Home: takes a subscription away.
+    pub(super) fn home_leave(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        from: ShardId,
+        leaving: Leaving,
+    ) {
+        let at = leaving.home;
+        let app = self.homes.get(at).expect("who leaves has joined").app;
+        let rules = self.apps.rules(app);
+        let mut effects = std::mem::take(&mut self.effects);
+        let user_id = leaving.user_id.as_ref();
+        self.homes
+            .leave(at, turn.now(), &rules, from, user_id, &mut effects);
+        for effect in effects.drain(..) {
+            self.perform(turn, at, effect);
+        }
+        self.effects = effects;
+        self.homes.release_if_idle(at, turn.now());
+    }
+
+    /// Home: does what is due in entries with deadlines.
+    pub(super) fn settle_homes(&mut self, turn: &mut impl ServerTurn) {
+        let now = turn.now();
+        while let Some(at) = self.homes.pop_due(now) {
+            let app = self
+                .homes
+                .get(at)
+                .expect("pop_due gives entries that are there")
+                .app;
+            let rules = self.apps.rules(app);
+            let mut effects = std::mem::take(&mut self.effects);
+            self.homes.settle(at, now, &rules, &mut effects);
+            for effect in effects.drain(..) {
+                self.perform(turn, at, effect);
+            }
+            self.effects = effects;
+            self.homes.release_if_idle(at, now);
+        }
+    }
+
+    /// Home: passes a client event on.
+    pub(super) fn home_client_event(&mut self, turn: &mut impl ServerTurn, event: ClientEvent) {
+        let ClientEvent {
+            home,
+            frame,
+            except,
+            hook,
+        } = event;
+        if let Some(hook) = hook {
+            self.hook(turn, home, WebhookKind::ClientEvent(hook));
+        }
+        self.deliver_all(turn, home, &frame, Some(except), None);
+    }
+
+    /// Home: takes the events of an API request over.
+    pub(super) fn home_publish(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        question: PublishQuestion,
+    ) -> Vec<ReportedCounts> {
+        let PublishQuestion {
+            app,
+            events,
+            wants_counts,
+            asked_at,
+        } = question;
+        let now = turn.now();
+        let rules = self.apps.rules(app);
+        let mut reported = Vec::new();
+        for it in events {
+            let mut at = self.homes.find(app, &it.channel);
+            let kind = crate::protocol::name::ChannelKind::of(&it.channel);
+            if kind.is_cache() && self.settings.keeps_events {
+                let entered = self.homes.enter(app, &it.channel);
+                self.homes.keep(entered, now, &rules, it.event.clone());
+                at = Some(entered);
+            }
+            let mut counts = Counts::default();
+            if let Some(at) = at {
+                counts = self.counts_of(at);
+                self.deliver_all(turn, at, &it.event.frame, it.except, Some(asked_at));
+            }
+            if wants_counts {
+                let (item, is_first, channel) = (it.item, it.is_first, it.channel);
+                reported.push(ReportedCounts {
+                    item,
+                    is_first,
+                    channel,
+                    counts,
+                });
+            }
+        }
+        reported
+    }
+
+    pub(super) fn counts_of(&self, at: HomeRef) -> Counts {
+        self.homes.get(at).map_or(Counts::default(), |home| Counts {
+            subscriptions: home.subscriptions(),
+            users: u32::try_from(home.users()).unwrap_or(u32::MAX),
+        })
+    }
+
+    /// Sends a frame to every interested shard.
+    fn deliver_all(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        at: HomeRef,
+        frame: &Arc<[u8]>,
+        except: Option<SocketId>,
+        asked_at: Option<Millis>,
+    ) {
+        let mut next = 0;
+        // By index: a fan-out on this shard may not hold on to the entry.
+        while let Some(home) = self.homes.get(at) {
+            let Some(interest) = home.interests().get(next).copied() else {
+                return;
+            };
+            next += 1;
+            let local = interest.local;
+            let delivery = Delivery {
+                local,
+                frame: Arc::clone(frame),
+                except,
+                asked_at,
+            };
+            if interest.shard == self.shard {
+                self.deliver(turn, delivery);
+            } else {
+                self.post(turn, interest.shard, Message::Deliver(delivery));
+            }
+        }
+    }
+
+    fn perform(&mut self, turn: &mut impl ServerTurn, at: HomeRef, effect: HomeEffect) {
+        match effect {
+            HomeEffect::Joined(_) => unreachable!("only a join answers, and it does so itself"),
+            HomeEffect::Announce(announcement) => {
+                let Some(home) = self.homes.get(at) else {
+                    return;
+                };
+                let frame = announcement_frame(&mut self.scratch, &home.name, &announcement);
+                self.deliver_all(turn, at, &frame, None, None);
+            }
+            HomeEffect::Hook(hook) => self.hook(turn, at, webhook_kind(hook)),
+            HomeEffect::Occupied => {
+                let Some(home) = self.homes.get(at) else {
+                    return;
+                };
+                let (app, column) = (home.app, home.kind.metric_column());
+                self.counters.app(app).active_channels[column] += 1;
+                self.counters.home_channels += 1;
+            }
+            HomeEffect::Vacant => {
+                let Some(home) = self.homes.get(at) else {
+                    return;
+                };
+                let (app, column) = (home.app, home.kind.metric_column());
+                self.counters.app(app).active_channels[column] -= 1;
+                self.counters.home_channels -= 1;
+            }
+        }
+    }
+
+    /// Hands an event to the app's webhooks, if one wants it. A full bridge costs the event.
+    fn hook(&mut self, turn: &mut impl ServerTurn, at: HomeRef, kind: WebhookKind) {
+        let Some(home) = self.homes.get(at) else {
+            return;
+        };
+        let Some(app) = self.apps.get(home.app) else {
+            return;
+        };
+        // `#server-to-user-` channels have no webhooks (protocol.md 10.3).
+        if home.kind.is_user() || !app.entry.webhook_interest.any(interest_of(&kind)) {
+            return;
+        }
+        let app = home.app;
+        let channel = Arc::clone(&home.name);
+        let event = WebhookEvent {
+            app,
+            time_ms: turn.unix_ms(),
+            channel,
+            kind,
+        };
+        if turn.to_bridge(ToBridge::Webhook(event)).is_err() {
+            self.counters.bridge_full[0] += 1;
+        }
+    }
+
+    /// The shard's row for a channel, made with its home's number if it is not there.
+    pub(super) fn enter_local(&mut self, app: AppIndex, channel: &str) -> LocalRef {
+        let home = self.home_of_channel(app, channel);
+        self.locals.enter(app, channel, || home)
+    }
+}
+
+fn announcement_frame(scratch: &mut Vec<u8>, channel: &str, it: &Announcement) -> Arc<[u8]> {
+    scratch.clear();
+    let start = encode::begin_text(scratch);
+    match it {
+        Announcement::MemberAdded(member) => {
+            outgoing::member_added(scratch, channel, &member.user_id, &member.info);
+        }
+        Announcement::MemberRemoved { user_id } => {
+            outgoing::member_removed(scratch, channel, user_id);
+        }
+        Announcement::SubscriptionCount(count) => {
+            outgoing::subscription_count(scratch, channel, u64::from(*count));
+        }
+    }
+    encode::finish_text(scratch, start);
+    Arc::from(scratch.as_slice())
+}
+
+fn webhook_kind(hook: Hook) -> WebhookKind {
+    match hook {
+        Hook::ChannelOccupied => WebhookKind::ChannelOccupied,
+        Hook::ChannelVacated => WebhookKind::ChannelVacated,
+        Hook::MemberAdded { user_id } => WebhookKind::MemberAdded { user_id },
+        Hook::MemberRemoved { user_id } => WebhookKind::MemberRemoved { user_id },
+        Hook::CacheMiss => WebhookKind::CacheMiss,
+        Hook::SubscriptionCount(count) => WebhookKind::SubscriptionCount {
+            count: count.into(),
+        },
+    }
+}
+
+fn interest_of(kind: &WebhookKind) -> u8 {
+    match kind {
+        WebhookKind::ChannelOccupied => WebhookInterest::CHANNEL_OCCUPIED,
+        WebhookKind::ChannelVacated => WebhookInterest::CHANNEL_VACATED,
+        WebhookKind::MemberAdded { .. } => WebhookInterest::MEMBER_ADDED,
+        WebhookKind::MemberRemoved { .. } => WebhookInterest::MEMBER_REMOVED,
+        WebhookKind::ClientEvent(_) => WebhookInterest::CLIENT_EVENT,
+        WebhookKind::CacheMiss => WebhookInterest::CACHE_MISS,
+        WebhookKind::SubscriptionCount { .. } => WebhookInterest::SUBSCRIPTION_COUNT,
+    }
+}

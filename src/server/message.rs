@@ -1,0 +1,209 @@
+//! What shards say to each other.
+//!
+//! Owns: `Message` and its parts: questions with answers, and news without.
+//! May depend on: `channel`, `connection::pending`, `protocol`, plain ids.
+//! Invariants: all is owned data; an encoded frame crosses as shared bytes; what a home sends to a
+//! shard after `Answer::Joined` arrives after it.
+
+use std::{net::IpAddr, sync::Arc};
+
+use shards::application::{Millis, Slot};
+
+use crate::{
+    bridge::message::{ClientEventOfWebhook, Waiter},
+    channel::{
+        home::{HomeRef, JoinRefused, Joined},
+        local::LocalRef,
+        roster::Member,
+    },
+    connection::pending::{ChannelFacts, Counts, PublicEvent, RateState, ReportedCounts},
+    protocol::{app::AppIndex, socket_id::SocketId},
+};
+
+/// From one shard to another.
+#[derive(Debug)]
+pub enum Message {
+    /// A question for a home; the answer goes to the waiter's shard.
+    Ask { waiter: Waiter, question: Question },
+    /// The answer to a question of this shard.
+    Answer { waiter: Waiter, answer: Answer },
+    /// To a home: these subscriptions ended.
+    Leave(Vec<Leaving>),
+    /// To a home: a client event for a channel.
+    ClientEvent(ClientEvent),
+    /// From a home: a frame for this shard's subscribers of a channel.
+    Deliver(Delivery),
+    /// To the home of an app's quota: connections ended.
+    Release { app: AppIndex, connections: u32 },
+    /// To the home of the node's quota: connections ended.
+    ReleaseNode { connections: u32 },
+    /// To a user's home: a socket signed out.
+    SignOut {
+        app: AppIndex,
+        user_id: Arc<str>,
+        slot: Slot,
+    },
+    /// To the homes of users: a socket does not watch them any more.
+    Unwatch {
+        app: AppIndex,
+        user_ids: Vec<Arc<str>>,
+        slot: Slot,
+    },
+    /// From a user's home to a watcher: the user came or went.
+    Watched {
+        slot: Slot,
+        user_id: Arc<str>,
+        online: bool,
+    },
+    /// From a user's home: close this socket of the user.
+    Terminate { slot: Slot },
+}
+
+/// A question for a home shard.
+#[derive(Debug)]
+pub enum Question {
+    Join(Box<JoinQuestion>),
+    Snapshot {
+        home: HomeRef,
+    },
+    Publish(Box<PublishQuestion>),
+    Channels {
+        app: AppIndex,
+        prefix: Box<str>,
+    },
+    Channel {
+        app: AppIndex,
+        name: Arc<str>,
+    },
+    Users {
+        app: AppIndex,
+        name: Arc<str>,
+    },
+    SignIn {
+        app: AppIndex,
+        user_id: Arc<str>,
+    },
+    Watch {
+        app: AppIndex,
+        user_ids: Vec<Arc<str>>,
+    },
+    Terminate {
+        app: AppIndex,
+        user_id: Arc<str>,
+    },
+    /// May one more connection of the app be opened?
+    AdmitToApp {
+        app: AppIndex,
+    },
+    /// May one more connection of the node be opened?
+    AdmitToNode,
+    /// May the app spend this much of its rate now?
+    Spend {
+        app: AppIndex,
+        budget: Budget,
+        count: u32,
+    },
+    /// May the address make one more request?
+    AddressLimit {
+        address: IpAddr,
+        limit: AddressLimit,
+    },
+}
+
+/// A subscription for the home to add.
+#[derive(Debug)]
+pub struct JoinQuestion {
+    pub app: AppIndex,
+    pub channel: Arc<str>,
+    pub local: LocalRef,
+    pub member: Option<Member>,
+}
+
+/// Events of one API request whose channels have their home on one shard.
+#[derive(Debug)]
+pub struct PublishQuestion {
+    pub app: AppIndex,
+    pub events: Vec<PublicEvent>,
+    /// Counts are wanted for each event.
+    pub wants_counts: bool,
+    pub asked_at: Millis,
+}
+
+/// The answer to a `Question`, with what must be undone if the asker is gone.
+#[derive(Debug)]
+pub enum Answer {
+    Joined {
+        local: LocalRef,
+        user_id: Option<Arc<str>>,
+        result: Result<Box<Joined>, JoinRefused>,
+    },
+    Snapshot(Option<Arc<str>>),
+    Published(Vec<ReportedCounts>),
+    Channels(Vec<(Arc<str>, Counts)>),
+    Channel(Box<ChannelFacts>),
+    Users(Vec<Arc<str>>),
+    SignedIn {
+        app: AppIndex,
+        user_id: Arc<str>,
+    },
+    Watched(Vec<(Arc<str>, bool)>),
+    Terminated,
+    AdmittedToApp {
+        app: AppIndex,
+        granted: bool,
+    },
+    AdmittedToNode {
+        granted: bool,
+    },
+    Spent {
+        granted: bool,
+        rate: RateState,
+    },
+    AddressLimited {
+        granted: bool,
+        rate: RateState,
+    },
+}
+
+/// A rate that belongs to a whole app.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Budget {
+    BackendEvents,
+    Reads,
+}
+
+/// A limiter by client address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AddressLimit {
+    Api,
+    Upgrade,
+}
+
+/// A subscription that ended.
+#[derive(Debug)]
+pub struct Leaving {
+    pub home: HomeRef,
+    pub user_id: Option<Arc<str>>,
+}
+
+/// A client event on its way to its channel's home.
+#[derive(Debug)]
+pub struct ClientEvent {
+    pub home: HomeRef,
+    pub frame: Arc<[u8]>,
+    pub except: SocketId,
+    /// For the app's webhooks, if one wants client events.
+    pub hook: Option<Box<ClientEventOfWebhook>>,
+}
+
+/// A frame on its way to a shard's subscribers.
+#[derive(Debug)]
+pub struct Delivery {
+    pub local: LocalRef,
+    pub frame: Arc<[u8]>,
+    pub except: Option<SocketId>,
+    /// When the API took the event; `None` for what is not timed.
+    pub asked_at: Option<Millis>,
+}
+
+const _: () = assert!(size_of::<Message>() <= 72);

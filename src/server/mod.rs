@@ -1,0 +1,222 @@
+//! The server on one shard: joins connections, channels and users to the runtime.
+//!
+//! Owns: `ShardServer`, the application that `shards` runs, one value per shard.
+//! May depend on: every pure room, `metrics::counters`, `bridge::{apps, message}`, and the runtime
+//! through its `Turn` only, so that a simulator can take the runtime's place.
+//! Invariants: a question about a channel, user, app or address goes to its home shard, a plain call
+//! when that is this shard; a connection's input is held while it waits for an answer.
+//!
+//! A message's way: `receive` (bytes) -> `socket` (frames) -> `client_event` or `subscribe` ->
+//! `home` (order, roster, last event) -> `fan_out` (subscribers). An API request: `receive` ->
+//! `request` -> `api` -> `home` -> `fan_out`.
+
+mod answers;
+mod api;
+mod apps;
+mod client_event;
+mod close;
+mod drain;
+mod fan_out;
+mod health;
+mod home;
+pub mod message;
+mod quota;
+mod receive;
+mod replies;
+mod request;
+mod settings;
+mod sign_in;
+mod socket;
+mod socket_ids;
+mod subscribe;
+mod upgrade;
+mod users;
+mod welcome;
+
+use std::{collections::VecDeque, net::SocketAddr, rc::Rc, sync::Arc};
+
+use ahash::RandomState;
+use shards::application::{Application, Closed, Millis, ShardId, Slot, Turn};
+
+use self::{
+    apps::ShardApps,
+    close::Doomed,
+    drain::Drain,
+    message::{Leaving, Message},
+    quota::Quotas,
+    socket_ids::SocketIds,
+};
+pub use self::{settings::Settings, socket_ids::SocketIdKey};
+use crate::{
+    bridge::{
+        apps::AppTable,
+        message::{FromBridge, Health, ToBridge},
+    },
+    channel::{
+        home::{HomeEffect, HomeTable},
+        local::{LocalRef, LocalTable},
+        user::UserTable,
+    },
+    connection::row::Connection,
+    metrics::counters::ShardCounters,
+};
+
+/// What the runtime offers this application.
+pub trait ServerTurn: Turn<Message = Message, ToBridge = ToBridge> {}
+
+impl<T: Turn<Message = Message, ToBridge = ToBridge>> ServerTurn for T {}
+
+/// What all shards of a node have in common.
+#[derive(Clone)]
+pub struct NodeSeed {
+    pub settings: Settings,
+    pub apps: Arc<AppTable>,
+    /// Chooses homes; the same on all shards, unknown to clients.
+    pub homes: RandomState,
+    pub socket_ids: SocketIdKey,
+}
+
+/// The application of one shard.
+pub struct ShardServer {
+    shard: ShardId,
+    shards: u16,
+    settings: Rc<Settings>,
+    apps: ShardApps,
+    /// By slot index.
+    connections: Vec<Connection>,
+    locals: LocalTable,
+    homes: HomeTable,
+    users: UserTable,
+    quotas: Quotas,
+    counters: ShardCounters,
+    socket_ids: SocketIds,
+    home_hasher: RandomState,
+    /// Ended subscriptions by home shard, sent once per turn or before anything else goes there.
+    leaving: Vec<Vec<Leaving>>,
+    /// Channels with a fan-out under way, in the order of their next slice.
+    jobs: VecDeque<LocalRef>,
+    /// Sends that this turn may still queue before a fan-out is cut.
+    sends_left: u32,
+    /// Connections to close once no table is being walked.
+    doomed: Vec<Doomed>,
+    effects: Vec<HomeEffect>,
+    scratch: Vec<u8>,
+    /// The data token of a client event, when its data is no string.
+    token: Vec<u8>,
+    health: Health,
+    drain: Option<Drain>,
+    tick_at: Millis,
+}
+
+/// Sends that one turn queues for fan-outs before it cuts them into slices: a stadium channel must
+/// not stall the shard's other connections (design.md 4.4).
+const SENDS_PER_TURN: u32 = 4_096;
+
+impl ShardServer {
+    /// The application of a shard; `started` tells it how many there are.
+    pub fn new(seed: &NodeSeed, shard: ShardId) -> Self {
+        let settings = Rc::new(seed.settings.clone());
+        Self {
+            shard,
+            shards: 1,
+            apps: ShardApps::new(&seed.apps, &settings),
+            quotas: Quotas::new(&settings, 1),
+            settings,
+            connections: Vec::new(),
+            locals: LocalTable::default(),
+            homes: HomeTable::new(1),
+            users: UserTable::default(),
+            counters: ShardCounters::default(),
+            socket_ids: SocketIds::new(seed.socket_ids, shard),
+            home_hasher: seed.homes.clone(),
+            leaving: Vec::new(),
+            jobs: VecDeque::new(),
+            sends_left: SENDS_PER_TURN,
+            doomed: Vec::new(),
+            effects: Vec::new(),
+            scratch: Vec::new(),
+            token: Vec::new(),
+            health: Health::default(),
+            drain: None,
+            tick_at: Millis(0),
+        }
+    }
+
+    /// The row of a slot, if the slot still holds the connection that is meant.
+    fn row(&mut self, slot: Slot) -> Option<&mut Connection> {
+        let row = self.connections.get_mut(slot.index as usize)?;
+        (row.generation == slot.generation && row.state != crate::connection::row::State::Vacant)
+            .then_some(row)
+    }
+
+    /// The row of a slot that the caller knows to be there.
+    fn held(&mut self, slot: Slot) -> &mut Connection {
+        self.row(slot)
+            .expect("the caller's slot holds a connection")
+    }
+}
+
+impl Application for ShardServer {
+    type Message = Message;
+    type ToBridge = ToBridge;
+    type FromBridge = FromBridge;
+
+    fn started<T: ServerTurn>(&mut self, turn: &mut T) {
+        assert_eq!(turn.shard(), self.shard);
+        let shards = turn.shards();
+        self.shards = shards;
+        self.leaving.resize_with(usize::from(shards), Vec::new);
+        self.homes = HomeTable::new(self.settings.kept_events_max.div_ceil(usize::from(shards)));
+        self.quotas = Quotas::new(&self.settings, shards);
+    }
+
+    fn accepted<T: ServerTurn>(&mut self, turn: &mut T, slot: Slot, peer: Option<SocketAddr>) {
+        let index = slot.index as usize;
+        if index >= self.connections.len() {
+            self.connections.resize_with(index + 1, Connection::vacant);
+        }
+        let until = turn.now().plus(self.settings.handshake_timeout_ms);
+        let peer = peer
+            .map(|peer| peer.ip())
+            .filter(|_| self.settings.wants_peers);
+        self.connections[index] = Connection::accepted(slot, peer, until);
+        turn.arm_timer(slot, until);
+    }
+
+    fn received<T: ServerTurn>(&mut self, turn: &mut T, slot: Slot, bytes: &mut [u8]) {
+        self.receive(turn, slot, bytes);
+    }
+
+    fn closed<T: ServerTurn>(&mut self, turn: &mut T, slot: Slot, how: Closed) {
+        self.ended(turn, slot, how);
+    }
+
+    fn message<T: ServerTurn>(&mut self, turn: &mut T, from: ShardId, message: Message) {
+        self.hear(turn, from, message);
+    }
+
+    fn from_bridge<T: ServerTurn>(&mut self, turn: &mut T, message: FromBridge) {
+        self.hear_bridge(turn, message);
+    }
+
+    fn timer<T: ServerTurn>(&mut self, turn: &mut T, slot: Slot) {
+        self.check_deadlines(turn, slot);
+    }
+
+    fn tick<T: ServerTurn>(&mut self, turn: &mut T) {
+        self.tick_at = turn.now();
+        self.settle_homes(turn);
+        self.drain_some(turn);
+        self.quotas.forget_old(turn.now());
+        turn.keep_ticking(self.homes.next_due().is_some() || self.drain.is_some());
+    }
+
+    fn turn_ends<T: ServerTurn>(&mut self, turn: &mut T) -> bool {
+        self.sends_left = SENDS_PER_TURN;
+        self.continue_jobs(turn);
+        self.close_doomed(turn);
+        self.post_leaving(turn);
+        turn.keep_ticking(self.homes.next_due().is_some() || self.drain.is_some());
+        !self.jobs.is_empty()
+    }
+}

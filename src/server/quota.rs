@@ -1,0 +1,172 @@
+//! Budgets that belong to an app, an address or the node, counted at their home shard.
+//!
+//! Owns: `Quotas`.
+//! May depend on: `connection::{pending, token_bucket}`, `server::{message, settings}`.
+//! Invariants: a count is exact at its home; what was granted is returned once; addresses whose
+//! window has passed are forgotten.
+
+use std::net::IpAddr;
+
+use ahash::AHashMap;
+use shards::application::Millis;
+
+use super::{
+    message::{AddressLimit, Budget},
+    settings::Settings,
+};
+use crate::{
+    config::sections::RateLimit,
+    connection::{pending::RateState, token_bucket::TokenBucket},
+    protocol::app::AppIndex,
+};
+
+/// What this shard counts for the whole node.
+pub(super) struct Quotas {
+    node_connections: u64,
+    apps: AHashMap<AppIndex, AppQuota>,
+    addresses: AHashMap<(AddressLimit, IpAddr), Window>,
+    forget_at: Millis,
+    /// This shard's part of the node's accept rate.
+    accept: TokenBucket,
+    accept_rate_per_s: u32,
+}
+
+#[derive(Default)]
+struct AppQuota {
+    connections: u64,
+    backend_events: TokenBucket,
+    reads: TokenBucket,
+}
+
+/// Requests of one address in a fixed window.
+struct Window {
+    ends_at: Millis,
+    count: u32,
+}
+
+/// Addresses remembered per shard; beyond it new ones are let through uncounted.
+const ADDRESSES_MAX: usize = 200_000;
+
+impl Quotas {
+    pub(super) fn new(settings: &Settings, shards: u16) -> Self {
+        Self {
+            node_connections: 0,
+            apps: AHashMap::new(),
+            addresses: AHashMap::new(),
+            forget_at: Millis(0),
+            accept: TokenBucket::default(),
+            accept_rate_per_s: settings.accept_rate_per_s.div_ceil(u32::from(shards)),
+        }
+    }
+
+    /// The node's accept rate may have changed.
+    pub(super) fn rates_changed(&mut self, settings: &Settings, shards: u16) {
+        self.accept_rate_per_s = settings.accept_rate_per_s.div_ceil(u32::from(shards));
+    }
+
+    /// Takes one accept of this shard's rate; always granted without a limit.
+    pub(super) fn take_accept(&mut self, now: Millis) -> bool {
+        self.accept_rate_per_s == 0 || self.accept.take(now, self.accept_rate_per_s, 1)
+    }
+
+    pub(super) fn admit_to_node(&mut self, connections_max: u64) -> bool {
+        let granted = connections_max == 0 || self.node_connections < connections_max;
+        self.node_connections += u64::from(granted);
+        granted
+    }
+
+    pub(super) fn release_node(&mut self, connections: u32) {
+        let left = self.node_connections.checked_sub(u64::from(connections));
+        self.node_connections = left.expect("what ends was admitted");
+    }
+
+    pub(super) fn admit_to_app(&mut self, app: AppIndex, connections_max: u64) -> bool {
+        let quota = self.apps.entry(app).or_default();
+        let granted = connections_max == 0 || quota.connections < connections_max;
+        quota.connections += u64::from(granted);
+        granted
+    }
+
+    pub(super) fn release_app(&mut self, app: AppIndex, connections: u32) {
+        let quota = self.apps.get_mut(&app).expect("what ends was admitted");
+        let left = quota.connections.checked_sub(u64::from(connections));
+        quota.connections = left.expect("what ends was admitted");
+    }
+
+    /// Spends `count` of an app's rate; `rate_per_s` is not 0.
+    pub(super) fn spend(
+        &mut self,
+        app: AppIndex,
+        budget: Budget,
+        now: Millis,
+        rate_per_s: u32,
+        count: u32,
+    ) -> (bool, RateState) {
+        let quota = self.apps.entry(app).or_default();
+        let bucket = match budget {
+            Budget::BackendEvents => &mut quota.backend_events,
+            Budget::Reads => &mut quota.reads,
+        };
+        // A request of more events than the rate passes when the bucket is full, or it never would.
+        let granted = bucket.take(now, rate_per_s, count.min(rate_per_s));
+        let remaining = bucket.left(now, rate_per_s);
+        (
+            granted,
+            RateState {
+                limit: rate_per_s,
+                remaining,
+                reset_s: 1,
+            },
+        )
+    }
+
+    /// Counts one request of an address.
+    pub(super) fn limit_address(
+        &mut self,
+        which: AddressLimit,
+        address: IpAddr,
+        now: Millis,
+        limit: &RateLimit,
+    ) -> (bool, RateState) {
+        let window_ms = limit.window_s.saturating_mul(1_000);
+        let full = self.addresses.len() >= ADDRESSES_MAX;
+        if full && !self.addresses.contains_key(&(which, address)) {
+            let rate = RateState {
+                limit: limit.max_requests,
+                remaining: 0,
+                reset_s: 0,
+            };
+            return (true, rate);
+        }
+        let window = self.addresses.entry((which, address)).or_insert(Window {
+            ends_at: now.plus(window_ms),
+            count: 0,
+        });
+        if now >= window.ends_at {
+            *window = Window {
+                ends_at: now.plus(window_ms),
+                count: 0,
+            };
+        }
+        let granted = window.count < limit.max_requests;
+        window.count += u32::from(granted);
+        let reset_s = u32::try_from(window.ends_at.since(now).div_ceil(1_000)).unwrap_or(u32::MAX);
+        let remaining = limit.max_requests.saturating_sub(window.count);
+        (
+            granted,
+            RateState {
+                limit: limit.max_requests,
+                remaining,
+                reset_s,
+            },
+        )
+    }
+
+    /// Forgets addresses whose window has passed; looks at most once per second.
+    pub(super) fn forget_old(&mut self, now: Millis) {
+        if now >= self.forget_at {
+            self.forget_at = now.plus(1_000);
+            self.addresses.retain(|_, window| window.ends_at > now);
+        }
+    }
+}

@@ -1,0 +1,439 @@
+//! HTTP requests of one connection, one after another.
+//!
+//! Owns: reading a request whole, its route, answers that need no app, deadlines of requests.
+//! May depend on: `http`, `ws::handshake`, `connection`, the other files of this room.
+//! Invariants: a request is answered before the next one is looked at; a body is bounded before it
+//! is read; what follows a request that broke the protocol is not read.
+
+use std::{borrow::Cow, net::IpAddr, rc::Rc};
+
+use shards::application::Slot;
+
+use super::{ServerTurn, ShardServer};
+use crate::{
+    connection::{
+        pending::{RateState, Upgrade, UpgradeStep},
+        row::Chunked,
+    },
+    http::{
+        api::ApiError,
+        body::ChunkedBody,
+        query::ClientQuery,
+        request::{self, BodyFraming, Head, HttpError, Version},
+        response::{self, ContentType, Persistence, Response, Status},
+        route::Route,
+    },
+    protocol::json::write_json_string,
+    ws::handshake::{self, UpgradeError, UpgradeRequest},
+};
+
+/// How long a kept connection may wait for its next request.
+const KEEP_ALIVE_MS: u64 = 75_000;
+
+/// An answer, before it is known what follows on the connection.
+#[derive(Clone, Copy)]
+pub(super) struct Reply<'a> {
+    pub(super) status: Status,
+    pub(super) content_type: ContentType,
+    /// Whole header lines.
+    pub(super) headers: &'a [&'a [u8]],
+    pub(super) body: &'a [u8],
+}
+
+impl<'a> Reply<'a> {
+    pub(super) fn json(status: Status, headers: &'a [&'a [u8]], body: &'a [u8]) -> Self {
+        Self {
+            status,
+            content_type: ContentType::Json,
+            headers,
+            body,
+        }
+    }
+
+    pub(super) fn text(status: Status, headers: &'a [&'a [u8]], body: &'a str) -> Self {
+        Self {
+            status,
+            content_type: ContentType::Text,
+            headers,
+            body: body.as_bytes(),
+        }
+    }
+}
+
+/// A whole request.
+pub(super) struct Request<'a> {
+    pub(super) head: Head<'a>,
+    pub(super) body: Cow<'a, [u8]>,
+    /// Bytes that it took from the input.
+    bytes: usize,
+}
+
+impl ShardServer {
+    /// Handles the request at the start of `bytes`; returns its length, 0 while it is not whole.
+    pub(super) fn take_request(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        slot: Slot,
+        bytes: &[u8],
+    ) -> usize {
+        match self.read_request(turn, slot, bytes) {
+            Ok(None) => 0,
+            Ok(Some(request)) => {
+                self.dispatch(turn, slot, &request, bytes);
+                request.bytes
+            }
+            Err(error) => {
+                self.refuse_request(turn, slot, error);
+                bytes.len()
+            }
+        }
+    }
+
+    fn read_request<'a>(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        slot: Slot,
+        bytes: &'a [u8],
+    ) -> Result<Option<Request<'a>>, HttpError> {
+        let body_max = usize::try_from(self.settings.request_bytes_max).unwrap_or(usize::MAX);
+        let Some(head) = request::parse_head(bytes)? else {
+            return Ok(None);
+        };
+        head.check_body_bytes(body_max)?;
+        let head_bytes = head.bytes;
+        let rest = bytes.get(head_bytes..).unwrap_or_default();
+        let length = match head.body {
+            BodyFraming::Empty => 0,
+            BodyFraming::Length(length) => usize::try_from(length).unwrap_or(usize::MAX),
+            BodyFraming::Chunked => return self.read_chunked(turn, slot, head, rest, body_max),
+        };
+        if let Some(body) = rest.get(..length) {
+            let bytes = head_bytes + length;
+            return Ok(Some(Request {
+                head,
+                body: Cow::Borrowed(body),
+                bytes,
+            }));
+        }
+        let until = turn.now().plus(self.settings.handshake_timeout_ms);
+        let row = self.held(slot);
+        let begins = row.input_wanted == 0;
+        row.input_wanted = u32::try_from(head_bytes + length).unwrap_or(u32::MAX);
+        // A body that comes in pieces has the same time again for each.
+        row.until = until;
+        if begins && head.expect_continue {
+            let _ = turn.send(slot, response::CONTINUE);
+        }
+        Ok(None)
+    }
+
+    fn read_chunked<'a>(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        slot: Slot,
+        head: Head<'a>,
+        rest: &'a [u8],
+        body_max: usize,
+    ) -> Result<Option<Request<'a>>, HttpError> {
+        let until = turn.now().plus(self.settings.handshake_timeout_ms);
+        let row = self.held(slot);
+        let begun = row.rare().chunked.take();
+        if begun.is_none() && head.expect_continue {
+            let _ = turn.send(slot, response::CONTINUE);
+        }
+        let mut chunked = begun.unwrap_or_else(|| {
+            Box::new(Chunked {
+                body: ChunkedBody::new(body_max),
+                fed_bytes: 0,
+            })
+        });
+        let fresh = rest.get(chunked.fed_bytes..).unwrap_or_default();
+        chunked.fed_bytes += chunked.body.feed(fresh)?;
+        if !chunked.body.is_complete() {
+            row.until = until;
+            row.rare().chunked = Some(chunked);
+            return Ok(None);
+        }
+        row.shed_rare();
+        let bytes = head.bytes + chunked.fed_bytes;
+        Ok(Some(Request {
+            head,
+            body: Cow::Owned(chunked.body.into_body()),
+            bytes,
+        }))
+    }
+
+    fn dispatch(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        slot: Slot,
+        request: &Request<'_>,
+        bytes: &[u8],
+    ) {
+        self.held(slot).input_wanted = 0;
+        let head = &request.head;
+        let prefix = self.settings.path_prefix.clone();
+        let route = Route::of(head.raw_path, &prefix);
+        let Some(method) = route.method() else {
+            return self.respond_fault(turn, slot, ApiError::NotFound, &[], head.keep_alive);
+        };
+        if head.method == "OPTIONS" {
+            return self.answer_preflight(turn, slot, head);
+        }
+        if head.method != method {
+            let allow = if method == "GET" {
+                response::ALLOW_GET
+            } else {
+                response::ALLOW_POST
+            };
+            let fault = ApiError::MethodNotAllowed;
+            return self.respond_fault(turn, slot, fault, &[allow], head.keep_alive);
+        }
+        match route {
+            Route::App { .. } | Route::AppBadPath => self.take_upgrade(turn, slot, head, &route),
+            Route::Events { .. }
+            | Route::BatchEvents { .. }
+            | Route::Channels { .. }
+            | Route::Channel { .. }
+            | Route::Users { .. }
+            | Route::Terminate { .. } => self.take_api_request(turn, slot, request, &route, bytes),
+            Route::Up => self.answer_up(turn, slot, head, None),
+            Route::UpApp { app } => self.answer_up(turn, slot, head, Some(&app)),
+            Route::Ready | Route::AcceptTraffic => self.answer_ready(turn, slot, head),
+            Route::Live => {
+                let reply = Reply::text(Status::Ok, &[], "OK");
+                self.respond(turn, slot, reply, head.keep_alive);
+            }
+            Route::Usage => self.ask_usage(turn, slot, head),
+            Route::Root | Route::WelcomeSign if self.settings.demo.is_some() => {
+                self.welcome(turn, slot, request, &route);
+            }
+            Route::Root | Route::WelcomeSign | Route::Unknown => {
+                self.respond_fault(turn, slot, ApiError::NotFound, &[], head.keep_alive);
+            }
+        }
+    }
+
+    fn take_upgrade(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        slot: Slot,
+        head: &Head<'_>,
+        route: &Route<'_>,
+    ) {
+        let accept = match handshake::check_upgrade(&UpgradeRequest {
+            is_get_1_1: head.method == "GET" && head.version == Version::Http11,
+            upgrade_websocket: head.upgrade_websocket,
+            connection_upgrade: head.connection_upgrade,
+            key: head.ws_key,
+            version: head.ws_version,
+        }) {
+            Ok(accept) => accept,
+            Err(error) => return self.refuse_upgrade_request(turn, slot, head, error),
+        };
+        let key = if let Route::App { key } = route {
+            &**key
+        } else {
+            ""
+        };
+        let upgrade = Upgrade {
+            key: key.into(),
+            path_is_bad: matches!(route, Route::AppBadPath),
+            protocol: ClientQuery::parse(head.query).protocol,
+            origin: head.origin.map(Into::into),
+            accept,
+            step: UpgradeStep::AddressLimit,
+        };
+        let hops = self
+            .settings
+            .upgrade_limit
+            .as_ref()
+            .map_or(0, |limit| limit.trust_hops);
+        let address = self.client_address(slot, head, hops);
+        self.upgrade(turn, slot, address, upgrade);
+    }
+
+    /// The address that a limiter counts: the peer's, or what trusted proxies say of it.
+    pub(super) fn client_address(
+        &mut self,
+        slot: Slot,
+        head: &Head<'_>,
+        trust_hops: u32,
+    ) -> Option<IpAddr> {
+        let peer = self.held(slot).rare.as_ref().and_then(|rare| rare.peer)?;
+        let proxies = &self.settings.trusted_proxies;
+        let trusted = proxies.is_empty() || proxies.iter().any(|net| net.contains(&peer));
+        if trust_hops == 0 || !trusted {
+            return Some(peer);
+        }
+        let forwarded = head
+            .forwarded_entry(trust_hops as usize)
+            .and_then(|address| address.parse().ok());
+        let real = || {
+            head.x_real_ip
+                .and_then(|address| address.trim().parse().ok())
+        };
+        Some(forwarded.or_else(real).unwrap_or(peer))
+    }
+
+    fn refuse_upgrade_request(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        slot: Slot,
+        head: &Head<'_>,
+        error: UpgradeError,
+    ) {
+        self.counters.handshake_failures[2] += 1;
+        let (status, headers): (_, &[&[u8]]) = match error {
+            UpgradeError::Version => (Status::UpgradeRequired, &[response::WS_VERSION_13]),
+            UpgradeError::NotAnUpgrade | UpgradeError::Key => (Status::BadRequest, &[]),
+        };
+        let mut body = b"{\"error\":".to_vec();
+        write_json_string(&mut body, &error.to_string());
+        body.push(b'}');
+        self.respond(
+            turn,
+            slot,
+            Reply::json(status, headers, &body),
+            head.keep_alive,
+        );
+    }
+
+    /// Sends an answer; the connection stays open for the next request if both sides want that.
+    pub(super) fn respond(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        slot: Slot,
+        reply: Reply<'_>,
+        keep_alive: bool,
+    ) {
+        self.scratch.clear();
+        let Reply {
+            status,
+            content_type,
+            headers,
+            body,
+        } = reply;
+        let persistence = if keep_alive {
+            Persistence::KeepAlive
+        } else {
+            Persistence::Close
+        };
+        Response {
+            status,
+            content_type,
+            persistence,
+            headers,
+            body,
+        }
+        .write(&mut self.scratch);
+        let _ = turn.send(slot, &self.scratch);
+        if !keep_alive {
+            return self.end(turn, slot);
+        }
+        let until = turn.now().plus(KEEP_ALIVE_MS);
+        self.held(slot).until = until;
+        turn.arm_timer(slot, until);
+    }
+
+    /// 429, with when to come back.
+    pub(super) fn respond_limited(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        slot: Slot,
+        rate: RateState,
+        keep_alive: bool,
+    ) {
+        let mut headers = Vec::new();
+        write_rate(&mut headers, rate, Some(rate.reset_s));
+        self.respond_fault(turn, slot, ApiError::RateLimited, &[&headers], keep_alive);
+    }
+
+    /// Answers with a fault's status and JSON.
+    pub(super) fn respond_fault(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        slot: Slot,
+        fault: ApiError,
+        headers: &[&[u8]],
+        keep_alive: bool,
+    ) {
+        let mut body = Vec::new();
+        fault.write_body(&mut body);
+        self.respond(
+            turn,
+            slot,
+            Reply::json(fault.status(), headers, &body),
+            keep_alive,
+        );
+    }
+
+    fn answer_preflight(&mut self, turn: &mut impl ServerTurn, slot: Slot, head: &Head<'_>) {
+        let settings = Rc::clone(&self.settings);
+        let headers = [
+            settings.cors.headers(head.origin),
+            settings.cors.preflight_headers(),
+        ];
+        let content_type = ContentType::None;
+        let reply = Reply {
+            status: Status::Ok,
+            content_type,
+            headers: &headers,
+            body: b"",
+        };
+        self.respond(turn, slot, reply, head.keep_alive);
+    }
+
+    fn refuse_request(&mut self, turn: &mut impl ServerTurn, slot: Slot, error: HttpError) {
+        let column = if matches!(error, HttpError::HeadTooLarge) {
+            1
+        } else {
+            2
+        };
+        self.counters.handshake_failures[column] += 1;
+        let mut body = b"{\"error\":".to_vec();
+        write_json_string(&mut body, &error.to_string());
+        body.push(b'}');
+        self.respond(turn, slot, Reply::json(error.status(), &[], &body), false);
+    }
+
+    /// The connection's timer fell due while it speaks HTTP.
+    pub(super) fn check_request_deadline(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
+        let now = turn.now();
+        let row = self.held(slot);
+        if now < row.until {
+            let until = row.until;
+            turn.arm_timer(slot, until);
+            return;
+        }
+        if row.waiting {
+            // Homes answer in microseconds; a bridge that is gone must not keep connections.
+            turn.close_now(slot);
+            return;
+        }
+        if row.input.is_empty() {
+            self.counters.handshake_failures[0] += u64::from(row.operation == 0);
+            self.end(turn, slot);
+            return;
+        }
+        self.counters.handshake_failures[0] += 1;
+        let body = br#"{"error":"the request did not arrive in time"}"#;
+        self.respond(
+            turn,
+            slot,
+            Reply::json(Status::RequestTimeout, &[], body),
+            false,
+        );
+    }
+}
+
+/// Appends the header lines of a rate limit; `retry_after_s` on a refusal only.
+pub(super) fn write_rate(headers: &mut Vec<u8>, rate: RateState, retry_after_s: Option<u32>) {
+    response::write_rate_limit_headers(
+        headers,
+        rate.limit.into(),
+        rate.remaining.into(),
+        rate.reset_s.into(),
+        retry_after_s.map(u64::from),
+    );
+}

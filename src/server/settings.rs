@@ -1,0 +1,101 @@
+//! The server's own settings, as plain values made from the configuration.
+//!
+//! Owns: `Settings`.
+//! May depend on: `config`.
+//! Invariants: made once per start or reload; a shard has a copy of its own.
+
+use crate::{
+    config::{
+        Config,
+        sections::{Cors, CorsOrigin, RateLimit, SlowConsumer},
+    },
+    http::cors::{CorsError, CorsPolicy},
+    protocol::app::AppIndex,
+};
+
+/// What a shard needs to know of the configuration, beside the apps.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub activity_timeout_s: u64,
+    pub user_authentication_timeout_ms: u64,
+    pub require_protocol: bool,
+    pub message_bytes_max: u32,
+    pub path_prefix: String,
+    pub handshake_timeout_ms: u64,
+    pub slow_consumer: SlowConsumer,
+    pub accept_rate_per_s: u32,
+    pub accept_burst: u32,
+    /// Of the node; 0 = unlimited.
+    pub connections_max: u64,
+    pub request_bytes_max: u64,
+    pub usage_enabled: bool,
+    pub kept_ms: u64,
+    /// Last events that the node keeps at most.
+    pub kept_events_max: usize,
+    /// False with `cache.driver = none`: cache channels always miss.
+    pub keeps_events: bool,
+    pub grace_ms: u64,
+    pub cors: CorsPolicy,
+    pub api_limit: Option<RateLimit>,
+    pub upgrade_limit: Option<RateLimit>,
+    pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// The welcome page is served, for this app.
+    pub demo: Option<AppIndex>,
+    /// Peer addresses matter: a limiter or the welcome page looks at them.
+    pub wants_peers: bool,
+    pub node: String,
+}
+
+impl Settings {
+    /// The settings that a configuration means.
+    ///
+    /// # Errors
+    /// A CORS value cannot stand in a header.
+    pub fn from_config(config: &Config, node: String) -> Result<Self, CorsError> {
+        use crate::config::backends::CacheDriver;
+        use crate::config::sections::RateLimiterDriver;
+        let limiter = &config.rate_limiter;
+        let limited = limiter.enabled && limiter.driver != RateLimiterDriver::None;
+        let api_limit = limited.then(|| limiter.api.clone());
+        let upgrade_limit = limiter.websocket.clone().filter(|_| limited);
+        Ok(Self {
+            activity_timeout_s: config.activity_timeout_s,
+            user_authentication_timeout_ms: config.user_authentication_timeout_s * 1_000,
+            require_protocol: config.websocket.require_protocol,
+            message_bytes_max: config.websocket.max_payload_bytes,
+            path_prefix: config.path_prefix.clone(),
+            handshake_timeout_ms: u64::from(config.net.handshake_timeout_ms),
+            slow_consumer: config.net.slow_consumer,
+            accept_rate_per_s: config.admission.accept_rate_per_s,
+            accept_burst: config.admission.accept_burst,
+            connections_max: config.admission.max_connections,
+            request_bytes_max: config.http_api.request_bytes_max,
+            usage_enabled: config.http_api.usage_enabled,
+            kept_ms: config.channel_limits.cache_ttl_s.saturating_mul(1_000),
+            kept_events_max: usize::try_from(config.cache.memory.max_capacity)
+                .unwrap_or(usize::MAX),
+            keeps_events: config.cache.driver != CacheDriver::None,
+            grace_ms: config.webhooks.grace_ms,
+            cors: cors_of(&config.cors)?,
+            wants_peers: api_limit.is_some() || upgrade_limit.is_some() || config.demo,
+            api_limit,
+            upgrade_limit,
+            trusted_proxies: limiter.trusted_proxies.clone(),
+            demo: config.demo.then_some(AppIndex(0)),
+            node,
+        })
+    }
+}
+
+fn cors_of(cors: &Cors) -> Result<CorsPolicy, CorsError> {
+    let origins = match &cors.origin {
+        CorsOrigin::Any => vec!["*".to_owned()],
+        CorsOrigin::Listed(list) => list.clone(),
+    };
+    CorsPolicy::new(
+        &origins,
+        &cors.methods,
+        &cors.allowed_headers,
+        cors.credentials,
+    )
+}

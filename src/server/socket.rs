@@ -1,0 +1,192 @@
+//! Data path. Frames of one WebSocket connection, and its silence.
+//!
+//! Owns: decoding, dispatch of what a client says, keep-alive and its deadlines.
+//! May depend on: `ws::codec`, `protocol::incoming`, `connection`, the other files of this room.
+//! Invariants: any complete frame proves life; nothing is handled while an answer is awaited; after
+//! a close was sent or received, data is discarded.
+
+use shards::application::Slot;
+
+use super::{ServerTurn, ShardServer, client_event::Sent};
+use crate::{
+    connection::{keep_alive::Due, row::State},
+    metrics::counters::ConnectionError,
+    protocol::{
+        code::CloseCode,
+        incoming::{Incoming, IncomingError},
+        outgoing,
+    },
+    ws::codec::{Decoded, Item, Limits, WsError},
+};
+
+impl ShardServer {
+    /// Handles the next frame in `bytes`; returns how many bytes it took, 0 when there is none yet.
+    pub(super) fn take_frame(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        slot: Slot,
+        bytes: &mut [u8],
+    ) -> usize {
+        let limits = Limits {
+            message_bytes_max: self.settings.message_bytes_max as usize,
+        };
+        let row = self
+            .row(slot)
+            .expect("take_frame follows a look at the row");
+        let mut decoder = std::mem::take(&mut row.decoder);
+        let result = decoder.decode(bytes, &limits);
+        let consumed = match result {
+            Ok(Decoded { consumed, item }) => {
+                if consumed > 0 {
+                    let now = turn.now();
+                    self.connections[slot.index as usize].keep_alive.heard(now);
+                }
+                if let Some(item) = item {
+                    self.take_item(turn, slot, item);
+                }
+                consumed
+            }
+            Err(error) => {
+                self.break_off(turn, slot, error);
+                0
+            }
+        };
+        if let Some(row) = self.row(slot) {
+            row.decoder = decoder;
+        }
+        consumed
+    }
+
+    fn take_item(&mut self, turn: &mut impl ServerTurn, slot: Slot, item: Item<'_>) {
+        let closing = self.held(slot).state == State::Closing;
+        match item {
+            // The echo of our close, or the peer's own close while ours is on its way.
+            Item::Close(..) if closing => self.end(turn, slot),
+            _ if closing => {}
+            Item::Text(text) => self.take_text(turn, slot, text),
+            Item::Binary(_) => self.close(turn, slot, CloseCode::UNSUPPORTED_DATA),
+            Item::Ping(payload) => self.reply_pong(turn, slot, payload),
+            Item::Pong(_) => {}
+            Item::Close(code, _) => {
+                self.reply_close(turn, slot, code, "");
+                self.end(turn, slot);
+            }
+        }
+    }
+
+    fn break_off(&mut self, turn: &mut impl ServerTurn, slot: Slot, error: WsError) {
+        let row = self.held(slot);
+        let (app, state) = (row.app, row.state);
+        if state == State::Closing {
+            self.end(turn, slot); // What follows a close is of no interest, right or wrong.
+            return;
+        }
+        let code = CloseCode(error.close_code());
+        let kind = match code {
+            CloseCode::TOO_BIG => ConnectionError::TooLarge,
+            _ => ConnectionError::ProtocolError,
+        };
+        self.counters.app(app).connection_errors[kind as usize] += 1;
+        self.close(turn, slot, code);
+    }
+
+    fn take_text(&mut self, turn: &mut impl ServerTurn, slot: Slot, text: &str) {
+        let app = self.held(slot).app;
+        let counters = self.counters.app(app);
+        let incoming = match Incoming::parse(text) {
+            Ok(incoming) => incoming,
+            Err(error) => {
+                if error == IncomingError::Malformed {
+                    counters.connection_errors[ConnectionError::InvalidMessageFormat as usize] += 1;
+                }
+                self.reply(turn, slot, |out| {
+                    outgoing::error(out, error.code(), error.message(), None);
+                });
+                return;
+            }
+        };
+        counters.messages_received += 1;
+        counters.received_bytes += text.len() as u64;
+        match incoming {
+            Incoming::ClientEvent {
+                event,
+                event_token,
+                channel,
+                data,
+            } => {
+                let channel = channel.as_deref();
+                let sent = Sent {
+                    event: &event,
+                    event_token,
+                    channel,
+                    data,
+                };
+                self.client_event(turn, slot, &sent);
+            }
+            Incoming::Ping => self.reply(turn, slot, outgoing::pong),
+            Incoming::Subscribe {
+                channel,
+                auth,
+                channel_data,
+            } => {
+                self.subscribe(turn, slot, &channel, auth.as_deref(), &channel_data);
+            }
+            Incoming::Unsubscribe { channel } => self.unsubscribe(turn, slot, &channel),
+            Incoming::SignIn { auth, user_data } => self.sign_in(turn, slot, &auth, &user_data),
+            Incoming::Pong | Incoming::Ignored => {}
+        }
+    }
+
+    /// The connection's timer fell due.
+    pub(super) fn check_deadlines(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
+        let now = turn.now();
+        let Some(row) = self.row(slot) else { return };
+        match row.state {
+            State::Vacant | State::Ending => {}
+            State::Http => self.check_request_deadline(turn, slot),
+            State::Closing if now >= row.until => {
+                row.state = State::Ending;
+                turn.close_now(slot);
+            }
+            State::Closing => turn.arm_timer(slot, row.until),
+            State::Open => self.check_silence(turn, slot),
+        }
+    }
+
+    fn check_silence(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
+        let now = turn.now();
+        let activity_ms = self.settings.activity_timeout_s * 1_000;
+        let row = self.held(slot);
+        let app = row.app;
+        let authorize_by = row.rare.as_ref().and_then(|rare| rare.authorize_by);
+        if authorize_by.is_some_and(|by| now >= by) && !row.authorized {
+            let errors = &mut self.counters.app(app).connection_errors;
+            errors[ConnectionError::UnauthorizedTimeout as usize] += 1;
+            let reason = crate::protocol::code::NOT_AUTHORIZED_IN_TIME;
+            self.close_saying(turn, slot, CloseCode::UNAUTHORIZED, reason);
+            return;
+        }
+        match row.keep_alive.check(now, activity_ms) {
+            Due::Nothing => {}
+            Due::Ping => self.reply(turn, slot, outgoing::ping),
+            Due::GiveUp => {
+                let errors = &mut self.counters.app(app).connection_errors;
+                errors[ConnectionError::PongTimeout as usize] += 1;
+                self.close(turn, slot, CloseCode::PONG_NOT_RECEIVED);
+                return;
+            }
+        }
+        self.arm_silence(turn, slot);
+    }
+
+    /// Arms the timer of an open connection for whatever is due first.
+    pub(super) fn arm_silence(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
+        let activity_ms = self.settings.activity_timeout_s * 1_000;
+        let row = self.held(slot);
+        let mut at = row.keep_alive.next_deadline(activity_ms);
+        if let Some(by) = row.rare.as_ref().and_then(|rare| rare.authorize_by) {
+            at = at.min(by);
+        }
+        turn.arm_timer(slot, at);
+    }
+}

@@ -1,0 +1,122 @@
+//! The welcome page of the demo mode, and the signature that it asks for.
+//!
+//! Owns: `/` and `/welcome/sign`, both answered to loopback peers only.
+//! May depend on: `http`, `protocol::{auth, json}`, `server::request`.
+//! Invariants: nothing but publishing to the demo app is signed, and only for a page that this
+//! server itself served: the peer is loopback, and Host and Origin name this machine.
+
+use md5::{Digest, Md5};
+use shards::application::Slot;
+
+use super::{
+    ServerTurn, ShardServer,
+    request::{Reply, Request},
+};
+use crate::{
+    http::{
+        api::ApiError,
+        request::Head,
+        response::{ContentType, Status},
+        route::Route,
+    },
+    protocol::json::{self, JsonValue, write_json_string},
+};
+
+const PAGE: &str = include_str!("welcome.html");
+
+impl ShardServer {
+    pub(super) fn welcome(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        slot: Slot,
+        request: &Request<'_>,
+        route: &Route<'_>,
+    ) {
+        let head = &request.head;
+        let peer = self.held(slot).rare.as_ref().and_then(|rare| rare.peer);
+        if !peer.is_some_and(|peer| peer.to_canonical().is_loopback()) || !names_this_machine(head)
+        {
+            let fault = ApiError::NotFound;
+            return self.respond_fault(turn, slot, fault, &[], head.keep_alive);
+        }
+        if matches!(route, Route::Root) {
+            let headers: &[&[u8]] = &[b"Content-Type: text/html; charset=utf-8\r\n"];
+            let (status, content_type) = (Status::Ok, ContentType::None);
+            let reply = Reply {
+                status,
+                content_type,
+                headers,
+                body: PAGE.as_bytes(),
+            };
+            return self.respond(turn, slot, reply, head.keep_alive);
+        }
+        let now_s = turn.unix_ms() / 1_000;
+        match self.sign_for_page(&request.body, now_s) {
+            Some(query) => {
+                let mut body = b"{\"query\":".to_vec();
+                write_json_string(&mut body, &query);
+                body.push(b'}');
+                self.respond(
+                    turn,
+                    slot,
+                    Reply::json(Status::Ok, &[], &body),
+                    head.keep_alive,
+                );
+            }
+            None => {
+                let fault = ApiError::WrongType("path");
+                self.respond_fault(turn, slot, fault, &[], head.keep_alive);
+            }
+        }
+    }
+
+    /// The query that signs a publication of the demo app.
+    fn sign_for_page(&self, body: &[u8], now_s: u64) -> Option<String> {
+        let app = self.apps.get(self.settings.demo?)?;
+        let text = std::str::from_utf8(body).ok()?;
+        let (mut path, mut event) = (None, None);
+        json::for_each_member(text, |key, value| {
+            if let JsonValue::Text(value) = value {
+                match &*key.decoded() {
+                    "path" => path = Some(value.decoded()),
+                    "body" => event = Some(value.decoded()),
+                    _ => {}
+                }
+            }
+        })
+        .ok()?;
+        let allowed = format!(
+            "{}/apps/{}/events",
+            self.settings.path_prefix, app.entry.app.id
+        );
+        if path? != allowed {
+            return None;
+        }
+        let md5 = Md5::digest(event?.as_bytes());
+        let md5: String = md5.iter().map(|byte| format!("{byte:02x}")).collect();
+        let query = format!(
+            "auth_key={}&auth_timestamp={now_s}&auth_version=1.0&body_md5={md5}",
+            app.entry.app.key
+        );
+        let to_sign = format!("POST\n{allowed}\n{query}");
+        let signature = app.entry.signers.first()?.sign_hex(&[to_sign.as_bytes()]);
+        let signature = std::str::from_utf8(&signature).ok()?.to_owned();
+        Some(format!("{query}&auth_signature={signature}"))
+    }
+}
+
+/// A page of another site that was pointed at this address must not get signatures.
+fn names_this_machine(head: &Head<'_>) -> bool {
+    let is_local = |host: &str| {
+        let name = host.rsplit_once(':').map_or(host, |(name, port)| {
+            if port.bytes().all(|byte| byte.is_ascii_digit()) {
+                name
+            } else {
+                host
+            }
+        });
+        matches!(name, "localhost" | "127.0.0.1" | "[::1]")
+    };
+    let origin_is_local = |origin: &str| origin.strip_prefix("http://").is_some_and(is_local);
+    head.host.is_some_and(is_local) && head.origin.is_none_or(origin_is_local)
+}

@@ -1,0 +1,21 @@
+//! End to end: the release binary as a child process, seen only through its ports.
+//!
+//! One crate for all, so that it is linked once. Each scenario runs with one shard and with three. The number
+//! after a test's name is its line in the conformance checklist of the wire contract.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod cache;
+mod client_events;
+mod clients;
+mod frames;
+mod handshake;
+mod http_api;
+mod limits;
+mod operations;
+mod presence;
+mod raw_http;
+mod subscriptions;
+mod users;
+mod webhooks;

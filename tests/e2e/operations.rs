@@ -1,0 +1,204 @@
+//! What an operator does: reload, disable, break the configuration, watch the numbers.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::on_one_and_three_shards;
+use crate::support::config::Config;
+use crate::support::eventually;
+use crate::support::server::Server;
+
+// P-114
+fn an_app_that_is_disabled_or_deleted_loses_its_sockets(shards: usize) {
+    let config = Config::new()
+        .and_app("off", json!({}))
+        .and_app("gone", json!({}));
+    let server = Server::start(&config, shards);
+    let mut kept = server.client("kept");
+    let mut disabled = server.client_of("off", "disabled");
+    let mut deleted = server.client_of("gone", "deleted");
+    kept.subscribes("news");
+    server.reloads(|json| {
+        let apps = json["app_manager"]["array"]["apps"]
+            .as_array_mut()
+            .expect("a list");
+        apps.retain(|app| app["id"] != "gone-id");
+        apps[1]["enabled"] = json!(false);
+    });
+    disabled.is_closed_with(4003);
+    deleted.is_closed_with(4001);
+    kept.expects_pong();
+    server.api().publishes("e", "news", "x");
+    kept.expects("e", "news");
+}
+
+// P-114
+fn a_reload_lets_new_apps_in_and_a_broken_file_changes_nothing(shards: usize) {
+    let mut server = Server::start(&Config::new(), shards);
+    let mut alice = server.client("alice");
+    server.reloads(|json| {
+        let mut more = json["app_manager"]["array"]["apps"][0].clone();
+        more["id"] = json!("new-id");
+        more["key"] = json!("new-key");
+        more["secret"] = json!("new-secret");
+        let apps = json["app_manager"]["array"]["apps"]
+            .as_array_mut()
+            .expect("a list");
+        apps.push(more);
+    });
+    eventually("the new app", || {
+        let mut wire = server.wire();
+        wire.upgrades("/app/new-key?protocol=7", "");
+        let text = String::from_utf8(wire.frame().payload).expect("UTF-8");
+        text.contains("connection_established").then_some(())
+    });
+    server.reloads(|json| json["app_manager"] = json!("nonsense"));
+    alice.expects_pong();
+    server.client_of("new", "still there").expects_pong();
+    assert!(server.is_running());
+}
+
+// P-115
+fn connections_that_come_and_go_leave_no_memory_behind(shards: usize) {
+    let server = Server::start(&Config::new(), shards);
+    let churn = |rounds: usize| {
+        for _ in 0..rounds {
+            let mut clients: Vec<_> = (0..50).map(|n| server.client(&n.to_string())).collect();
+            for (number, client) in clients.iter_mut().enumerate() {
+                client.asks_to_join("presence-room", &json!({"user_id": number % 7}).to_string());
+            }
+            for client in &clients {
+                client.wire.resets_on_drop();
+            }
+        }
+    };
+    let settled = || {
+        eventually("the room to be empty", || {
+            (server.api().reads("/channels", &[]) == json!({"channels": {}})).then_some(())
+        });
+        server.resident_bytes()
+    };
+    churn(20); // What is reserved once and reused.
+    let before = settled();
+    churn(80);
+    let after = settled();
+    let grown = after.saturating_sub(before);
+    println!("4 000 connections grew the server by {grown} bytes");
+    assert!(grown < 4 << 20, "from {before} to {after}");
+}
+
+// Section 1.4: the numbers that an operator watches are those of reality.
+fn the_metrics_count_connections_and_messages(shards: usize) {
+    let server = Server::start(&Config::new(), shards);
+    let clients: Vec<_> = (0..3).map(|n| server.client(&n.to_string())).collect();
+    let connected = || server.metric("sockudo_connected");
+    eventually("three connections in the metrics", || {
+        (connected() == Some(3.0)).then_some(())
+    });
+    drop(clients);
+    eventually("none in the metrics", || {
+        (connected() == Some(0.0)).then_some(())
+    });
+}
+
+/// Runs the binary with a configuration file of this text, to its end.
+fn refuses(text: &str, environment: &[(&str, &str)]) -> (Option<i32>, String) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("config.json");
+    std::fs::write(&file, text).expect("the file can be written");
+    let output = Command::new(env!("CARGO_BIN_EXE_sockudo"))
+        .arg("serve")
+        .arg("--config")
+        .arg(&file)
+        .envs(environment.iter().copied())
+        .current_dir(folder.path())
+        .output()
+        .expect("the binary runs");
+    (
+        output.status.code(),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    )
+}
+
+#[test]
+fn a_broken_configuration_is_refused_with_78_and_a_reason() {
+    for (name, text, environment, told) in [
+        ("no JSON", "{", &[][..], "config.json"),
+        ("a wrong type", r#"{"port": "lots"}"#, &[], "port"),
+        ("an unknown key", r#"{"prot": 1}"#, &[], "prot"),
+        (
+            "an unknown driver",
+            r#"{"adapter": {"driver": "reddis"}}"#,
+            &[],
+            "adapter.driver",
+        ),
+        ("a bad variable", "{}", &[("PORT", "abc")], "PORT"),
+    ] {
+        let (code, errors) = refuses(text, environment);
+        assert_eq!(code, Some(78), "{name}: {errors}");
+        assert!(errors.contains(told), "{name}: {errors}");
+    }
+    let missing = Command::new(env!("CARGO_BIN_EXE_sockudo"))
+        .args(["serve", "--config", "/does/not/exist.json"])
+        .output()
+        .expect("the binary runs");
+    assert_eq!(missing.status.code(), Some(78));
+}
+
+#[test]
+fn the_secrets_are_in_no_log_line() {
+    let config = Config::new()
+        .with(json!({"debug": true}))
+        .with_app(json!({"secret": "very-secret-value"}));
+    let server = Server::start(&config, 1);
+    let mut api = crate::support::api::Api::new(&server, "app-id", "app-key", "very-secret-value");
+    api.publishes("e", "c", "x");
+    let _unsigned = server.gets("/apps/app-id/channels");
+    assert!(
+        !server.log().contains("very-secret-value"),
+        "{}",
+        server.log()
+    );
+}
+
+#[test]
+fn without_configuration_there_is_a_demo_on_loopback_with_a_welcome_page() {
+    let server = Server::start_demo();
+    let mut alice = server.client("alice");
+    alice.subscribes("my-channel");
+    let page = server.gets("/");
+    assert_eq!(page.status, 200);
+    assert!(
+        page.header("content-type")
+            .is_some_and(|value| value.starts_with("text/html"))
+    );
+    let body = r#"{"name":"my-event","channels":["my-channel"],"data":"hello"}"#;
+    let question = json!({"path": "/apps/app-id/events", "body": body}).to_string();
+    let mut wire = server.wire();
+    wire.sends(format!(
+        "POST /welcome/sign HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{question}",
+        question.len()
+    ));
+    let signed: Value = wire.reply().json();
+    let query = signed["query"].as_str().expect("a query");
+    wire.sends(format!(
+        "POST /apps/app-id/events?{query} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    ));
+    assert_eq!(wire.reply().status, 200);
+    alice.expects_frame(json!({"event": "my-event", "channel": "my-channel", "data": "hello"}));
+    // A configured server has neither.
+    let configured = Server::start(&Config::new(), 1);
+    assert_eq!(configured.gets("/").status, 404);
+    let mut wire = configured.wire();
+    wire.sends("POST /welcome/sign HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}");
+    assert_eq!(wire.reply().status, 404);
+}
+
+on_one_and_three_shards! {
+    an_app_that_is_disabled_or_deleted_loses_its_sockets,
+    a_reload_lets_new_apps_in_and_a_broken_file_changes_nothing,
+    connections_that_come_and_go_leave_no_memory_behind,
+    the_metrics_count_connections_and_messages,
+}

@@ -1,0 +1,341 @@
+//! What the application's server is told, and when.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::on_one_and_three_shards;
+use crate::support::config::{Config, KEY, SECRET};
+use crate::support::server::Server;
+use crate::support::webhook::{Delivery, WebhookSink};
+
+/// Longer than the three seconds that a vacated channel has for coming back.
+const PAST_GRACE: Duration = Duration::from_millis(4_500);
+
+fn with_hooks(hooks: Value) -> Config {
+    Config::new().with_app(json!({"webhooks": hooks}))
+}
+
+// P-105, P-106
+fn a_webhook_is_signed_over_its_exact_body(shards: usize) {
+    let mut sink = WebhookSink::start();
+    let mut entry = sink.entry(&["channel_occupied"]);
+    entry["headers"] = json!({"X-Env": "test", "X-Pusher-Key": "forged", "Content-Type": "x/y"});
+    let server = Server::start(&with_hooks(json!([entry])), shards);
+    let before = crate::support::sign::unix_now() * 1000;
+    server.client("alice").subscribes("my-channel");
+    let delivery = sink.next_delivery();
+    delivery.is_signed_with(KEY, SECRET);
+    assert_eq!(delivery.path, "/");
+    assert_eq!(delivery.header("x-env"), Some("test"));
+    let mut body = delivery.json();
+    let time = body["time_ms"].take().as_u64().expect("milliseconds");
+    assert!(
+        (before..before + 60_000).contains(&time),
+        "{time} against {before}"
+    );
+    assert_eq!(
+        body,
+        json!({"time_ms": null, "events": [{"name": "channel_occupied", "channel": "my-channel"}]})
+    );
+}
+
+// P-106
+fn a_channel_is_occupied_once_and_vacated_after_the_grace(shards: usize) {
+    let mut sink = WebhookSink::start();
+    let entry = sink.entry(&["channel_occupied", "channel_vacated"]);
+    let server = Server::start(&with_hooks(json!([entry])), shards);
+    let occupied = json!({"name": "channel_occupied", "channel": "news"});
+    let vacated = json!({"name": "channel_vacated", "channel": "news"});
+    let mut clients: Vec<_> = (0..4).map(|n| server.client(&n.to_string())).collect();
+    for client in &mut clients {
+        client.subscribes("news");
+    }
+    sink.expects(occupied.clone());
+    sink.expects_nothing_for(Duration::from_millis(300));
+    // All leave and one returns within the grace: nobody is told.
+    drop(clients);
+    let mut back = server.client("back");
+    back.subscribes("news");
+    sink.expects_nothing_for(PAST_GRACE);
+    let left = Instant::now();
+    back.unsubscribes("news");
+    sink.expects(vacated);
+    let waited = left.elapsed();
+    assert!(waited > Duration::from_millis(2_500), "{waited:?}");
+    assert!(waited < Duration::from_secs(6), "{waited:?}");
+    back.subscribes("news");
+    sink.expects(occupied);
+}
+
+// P-107
+fn members_are_announced_per_user_and_leave_after_the_grace(shards: usize) {
+    let mut sink = WebhookSink::start();
+    let entry = sink.entry(&["member_added", "member_removed"]);
+    let server = Server::start(&with_hooks(json!([entry])), shards);
+    let event = |name: &str| json!({"name": name, "channel": "presence-room", "user_id": "alice"});
+    let mut one = server.client("one tab");
+    one.joins("presence-room", "alice");
+    sink.expects(event("member_added"));
+    let mut two = server.client("another tab");
+    two.joins("presence-room", "alice");
+    one.leaves();
+    sink.expects_nothing_for(Duration::from_millis(500));
+    two.unsubscribes("presence-room");
+    two.joins("presence-room", "alice");
+    sink.expects_nothing_for(PAST_GRACE);
+    two.leaves();
+    sink.expects(event("member_removed"));
+}
+
+// P-108
+fn accepted_client_events_are_told_with_their_sender(shards: usize) {
+    let mut sink = WebhookSink::start();
+    let entry = sink.entry(&["client_event"]);
+    let server = Server::start(&with_hooks(json!([entry])), shards);
+    let mut alice = server.client("alice");
+    alice.subscribes("private-x");
+    alice.joins("presence-x", "10");
+    alice.triggers("client-a", "private-x", json!({"on": true}));
+    sink.expects(json!({
+        "name": "client_event", "channel": "private-x", "event": "client-a",
+        "data": r#"{"on":true}"#, "socket_id": alice.socket_id,
+    }));
+    alice.triggers("client-b", "presence-x", json!("text"));
+    sink.expects(json!({
+        "name": "client_event", "channel": "presence-x", "event": "client-b", "data": "text",
+        "socket_id": alice.socket_id, "user_id": "10",
+    }));
+    alice.triggers("client-c", "private-other", json!(1));
+    alice.expects_error(4301);
+    alice.triggers("ignored", "private-x", json!(1));
+    sink.expects_nothing_for(Duration::from_millis(500));
+}
+
+// P-109
+fn subscription_counts_are_integers_and_not_for_presence(shards: usize) {
+    let mut sink = WebhookSink::start();
+    let entry = sink.entry(&["subscription_count"]);
+    let server = Server::start(&with_hooks(json!([entry])), shards);
+    let count = |count: u64| json!({"name": "subscription_count", "channel": "news", "subscription_count": count});
+    let mut alice = server.client("alice");
+    let mut bob = server.client("bob");
+    alice.joins("presence-x", "1");
+    alice.subscribes("news");
+    sink.expects(count(1));
+    bob.subscribes("news");
+    sink.expects(count(2));
+    bob.unsubscribes("news");
+    sink.expects(count(1));
+    sink.expects_nothing_for(Duration::from_millis(300));
+}
+
+// P-110
+fn each_entry_gets_what_it_asked_for_and_no_more(shards: usize) {
+    let mut sink = WebhookSink::start();
+    let hook = |path: &str, types: &[&str], filter: Value| json!({"url": sink.url_at(path), "event_types": types, "filter": filter});
+    let occupied = ["channel_occupied"];
+    let server = Server::start(
+        &with_hooks(json!([
+            hook("/prefix", &occupied, json!({"channel_prefix": "private-"})),
+            hook("/suffix", &occupied, json!({"channel_suffix": "-eu"})),
+            hook(
+                "/pattern",
+                &occupied,
+                json!({"channel_pattern": "^room-[0-9]+$"})
+            ),
+            hook(
+                "/both",
+                &occupied,
+                json!({"channel_prefix": "private-", "channel_suffix": "-eu"})
+            ),
+            hook(
+                "/soketi",
+                &occupied,
+                json!({"channel_name_starts_with": "room"})
+            ),
+            hook("/none", &[], json!(null)),
+            hook("/other", &["member_added"], json!(null)),
+            hook("/same", &occupied, json!({"channel_prefix": "same"})),
+            hook(
+                "/same",
+                &["member_added", "channel_occupied"],
+                json!({"channel_prefix": "same"})
+            ),
+        ])),
+        shards,
+    );
+    let mut alice = server.client("alice");
+    for (channel, expected) in [
+        ("private-a-eu", &["/both", "/prefix", "/suffix"][..]),
+        ("room-17", &["/pattern", "/soketi"]),
+        ("room-x", &["/soketi"]),
+        ("same", &["/same", "/same"]),
+        ("nobody-asked", &[]),
+    ] {
+        alice.subscribes(channel);
+        let mut paths = Vec::new();
+        for _ in expected {
+            let delivery = sink.next_delivery();
+            assert_eq!(
+                delivery.events(),
+                [json!({"name": "channel_occupied", "channel": channel})]
+            );
+            paths.push(delivery.path);
+        }
+        paths.sort();
+        assert_eq!(paths, expected, "{channel}");
+        let more = sink.next_delivery_within(Duration::from_millis(200));
+        assert!(more.is_none(), "{channel}: {more:?}");
+    }
+}
+
+// P-111
+fn a_failed_delivery_is_tried_again_with_the_same_body(shards: usize) {
+    let mut sink = WebhookSink::start();
+    let server = Server::start(
+        &with_hooks(json!([sink.entry(&["channel_occupied"])])),
+        shards,
+    );
+    sink.answers_with(&[500, 302, 404]);
+    server.client("alice").subscribes("news");
+    let first = sink.next_delivery();
+    for _ in 0..3 {
+        let again = sink.next_delivery();
+        assert_eq!(again.body, first.body);
+        again.is_signed_with(KEY, SECRET);
+    }
+    let more = sink.next_delivery_within(Duration::from_secs(2));
+    assert!(more.is_none(), "delivered is done: {more:?}");
+}
+
+// P-111
+fn a_slow_endpoint_does_not_delay_sockets(shards: usize) {
+    let mut sink = WebhookSink::start();
+    let server = Server::start(
+        &with_hooks(json!([sink.entry(&["channel_occupied", "client_event"])])),
+        shards,
+    );
+    sink.answers_after(Duration::from_secs(5));
+    let mut alice = server.client("alice");
+    let start = Instant::now();
+    for number in 0..100 {
+        alice.subscribes(&format!("private-{number}"));
+    }
+    alice.expects_pong();
+    assert!(
+        start.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        start.elapsed()
+    );
+    sink.next_delivery();
+}
+
+// P-112
+fn events_of_one_window_travel_together_in_order(shards: usize) {
+    let mut sink = WebhookSink::start();
+    let config = with_hooks(json!([sink.entry(&["client_event"])]))
+        .with(json!({"webhooks": {"batching": {"enabled": true, "duration": 500}}}));
+    let server = Server::start(&config, shards);
+    let mut alice = server.client("alice");
+    alice.subscribes("private-x");
+    for number in 0..8 {
+        alice.triggers("client-x", "private-x", json!(number));
+    }
+    alice.expects_pong();
+    let deliveries = all_of(&mut sink, 8);
+    assert!(
+        deliveries.len() <= 2,
+        "{} requests for one window",
+        deliveries.len()
+    );
+    assert_eq!(
+        numbers(&deliveries),
+        ["0", "1", "2", "3", "4", "5", "6", "7"]
+    );
+}
+
+// P-112
+fn without_batching_each_event_travels_alone(shards: usize) {
+    let mut sink = WebhookSink::start();
+    let config = with_hooks(json!([sink.entry(&["client_event"])]))
+        .with(json!({"webhooks": {"batching": {"enabled": false}}}));
+    let server = Server::start(&config, shards);
+    let mut alice = server.client("alice");
+    alice.subscribes("private-x");
+    for number in 0..8 {
+        alice.triggers("client-x", "private-x", json!(number));
+    }
+    let deliveries = all_of(&mut sink, 8);
+    assert_eq!(deliveries.len(), 8);
+    assert_eq!(
+        numbers(&deliveries),
+        ["0", "1", "2", "3", "4", "5", "6", "7"]
+    );
+}
+
+fn all_of(sink: &mut WebhookSink, events: usize) -> Vec<Delivery> {
+    let mut deliveries = Vec::new();
+    while numbers(&deliveries).len() < events {
+        deliveries.push(sink.next_delivery());
+    }
+    deliveries
+}
+
+fn numbers(deliveries: &[Delivery]) -> Vec<String> {
+    let events = deliveries.iter().flat_map(Delivery::events);
+    events
+        .map(|event| event["data"].as_str().expect("a string").to_owned())
+        .collect()
+}
+
+// Section 10.3: what belongs to users stays between them.
+fn a_users_own_channel_is_in_no_webhook(shards: usize) {
+    let mut sink = WebhookSink::start();
+    let entry = sink.entry(&[
+        "channel_occupied",
+        "channel_vacated",
+        "subscription_count",
+        "cache_miss",
+    ]);
+    let server = Server::start(&with_hooks(json!([entry])).with_users(), shards);
+    let mut alice = server.client("alice");
+    alice.signs_in("42");
+    alice.sends(json!({"event": "pusher:subscribe", "data": {
+        "auth": "", "channel": "#server-to-user-42",
+    }}));
+    alice.expects(
+        "pusher_internal:subscription_succeeded",
+        "#server-to-user-42",
+    );
+    sink.expects_nothing_for(Duration::from_millis(700));
+}
+
+// Section 9 of the design: what was accepted is delivered before the process ends.
+fn a_drain_flushes_the_webhooks(shards: usize) {
+    let mut sink = WebhookSink::start();
+    let config = with_hooks(json!([sink.entry(&["channel_occupied"])]))
+        .with(json!({"webhooks": {"batching": {"enabled": true, "duration": 1000}}}));
+    let mut server = Server::start(&config, shards);
+    let mut alice = server.client("alice");
+    alice.subscribes("news");
+    server.drains();
+    alice.is_closed_with(4200);
+    assert_eq!(server.exits().code(), Some(0));
+    sink.expects(json!({"name": "channel_occupied", "channel": "news"}));
+}
+
+on_one_and_three_shards! {
+    a_webhook_is_signed_over_its_exact_body,
+    a_channel_is_occupied_once_and_vacated_after_the_grace,
+    members_are_announced_per_user_and_leave_after_the_grace,
+    accepted_client_events_are_told_with_their_sender,
+    subscription_counts_are_integers_and_not_for_presence,
+    each_entry_gets_what_it_asked_for_and_no_more,
+    a_failed_delivery_is_tried_again_with_the_same_body,
+    a_slow_endpoint_does_not_delay_sockets,
+    events_of_one_window_travel_together_in_order,
+    without_batching_each_event_travels_alone,
+    a_users_own_channel_is_in_no_webhook,
+    a_drain_flushes_the_webhooks,
+}

@@ -1,0 +1,299 @@
+//! The release binary as a child process with a configuration, an address and a log of its own.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::api::Api;
+use super::client::Client;
+use super::config::{APP_ID, Config, KEY, SECRET, merge};
+use super::eventually;
+use super::wire::{Reply, Wire};
+
+/// A running server. Dropping it kills the process; a failing test prints the end of its log.
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    pub(crate) metrics: SocketAddr,
+    pub(crate) prefix: String,
+    folder: tempfile::TempDir,
+}
+
+/// Each process has a loopback address of its own, so that no two tests can share a port, which
+/// the server's `SO_REUSEPORT` would allow in silence.
+pub(crate) fn own_address() -> Ipv4Addr {
+    let [_, high, middle, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, 64 + high % 128, middle, low)
+}
+
+static NEXT_PORT: AtomicU16 = AtomicU16::new(6_001);
+
+pub(crate) fn next_port() -> u16 {
+    NEXT_PORT.fetch_add(1, Ordering::Relaxed)
+}
+
+impl Server {
+    pub(crate) fn start(config: &Config, shards: usize) -> Self {
+        let server = Self::spawn(config, shards);
+        server.is_ready_within(Duration::from_secs(30));
+        server
+    }
+
+    /// Starts another server on the same address while this one drains, as a rolling restart does.
+    pub(crate) fn is_succeeded(&self, config: &Config, shards: usize) -> Self {
+        let successor = Self::spawn_at(self.address, config, shards);
+        successor.is_ready_within(Duration::from_secs(30));
+        successor
+    }
+
+    /// Starts the process and does not wait for it.
+    pub(crate) fn spawn(config: &Config, shards: usize) -> Self {
+        Self::spawn_at(
+            SocketAddr::from((own_address(), next_port())),
+            config,
+            shards,
+        )
+    }
+
+    fn spawn_at(address: SocketAddr, config: &Config, shards: usize) -> Self {
+        let metrics = SocketAddr::from((own_address(), next_port()));
+        let mut json = config.json.clone();
+        merge(
+            &mut json,
+            json!({
+                "host": address.ip().to_string(), "port": address.port(), "shards": shards,
+            }),
+        );
+        if json.get("metrics").is_none() {
+            merge(
+                &mut json,
+                json!({"metrics": {
+                    "enabled": true, "host": metrics.ip().to_string(), "port": metrics.port(),
+                }}),
+            );
+        }
+        let prefix = json["path_prefix"]
+            .as_str()
+            .unwrap_or("")
+            .trim_end_matches('/')
+            .to_owned();
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = folder.path().join("config.json");
+        std::fs::write(
+            &file,
+            serde_json::to_vec_pretty(&json).expect("a value is JSON"),
+        )
+        .expect("the configuration can be written");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sockudo"));
+        command.arg("serve").arg("--config").arg(&file);
+        Self::run(command, folder, address, metrics, prefix)
+    }
+
+    /// Starts the server without any configuration: demo mode, on loopback.
+    pub(crate) fn start_demo() -> Self {
+        // 127.0.0.1 is shared with everything else on the machine, so the kernel names the port.
+        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = free.local_addr().expect("it is bound");
+        drop(free);
+        let metrics = SocketAddr::from((own_address(), next_port()));
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sockudo"));
+        command
+            .arg("serve")
+            .arg("--port")
+            .arg(address.port().to_string());
+        command.env("METRICS_PORT", metrics.port().to_string());
+        let server = Self::run(command, folder, address, metrics, String::new());
+        server.is_ready_within(Duration::from_secs(30));
+        server
+    }
+
+    fn run(
+        mut command: Command,
+        folder: tempfile::TempDir,
+        address: SocketAddr,
+        metrics: SocketAddr,
+        prefix: String,
+    ) -> Self {
+        let log = File::create(folder.path().join("log")).expect("the log can be created");
+        let child = command
+            .current_dir(folder.path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("the log's descriptor can be copied"))
+            .stderr(log)
+            .spawn()
+            .expect("the release binary starts");
+        Self {
+            child,
+            address,
+            metrics,
+            prefix,
+            folder,
+        }
+    }
+
+    fn is_ready_within(&self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        let path = format!("{}/up", self.prefix);
+        loop {
+            if let Ok(stream) = TcpStream::connect(self.address) {
+                let mut wire = Wire::over(stream);
+                wire.sends(format!(
+                    "GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n",
+                    self.address
+                ));
+                if wire.try_reply().is_some_and(|reply| reply.status == 200) {
+                    return;
+                }
+            }
+            assert!(
+                Instant::now() < deadline,
+                "the server is not up after {limit:?}: {}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn log(&self) -> String {
+        let bytes = std::fs::read(self.folder.path().join("log")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// A bare connection to the main port.
+    pub(crate) fn wire(&self) -> Wire {
+        Wire::connect(self.address)
+    }
+
+    /// An established client of the first app. The name is for the messages of failing tests.
+    pub(crate) fn client(&self, name: &str) -> Client {
+        Client::connect(self, name, KEY, SECRET)
+    }
+
+    pub(crate) fn client_of(&self, app: &str, name: &str) -> Client {
+        Client::connect(self, name, &format!("{app}-key"), &format!("{app}-secret"))
+    }
+
+    /// The HTTP API with the first app's credentials.
+    pub(crate) fn api(&self) -> Api {
+        Api::new(self, APP_ID, KEY, SECRET)
+    }
+
+    pub(crate) fn api_of(&self, app: &str) -> Api {
+        Api::new(
+            self,
+            &format!("{app}-id"),
+            &format!("{app}-key"),
+            &format!("{app}-secret"),
+        )
+    }
+
+    /// One unsigned request to the main port.
+    pub(crate) fn gets(&self, path: &str) -> Reply {
+        let mut wire = self.wire();
+        wire.sends(format!(
+            "GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n",
+            self.address
+        ));
+        wire.reply()
+    }
+
+    /// The sum of a metric over its labels, from the metrics port.
+    pub(crate) fn metric(&self, name: &str) -> Option<f64> {
+        let mut wire = Wire::connect(self.metrics);
+        wire.sends(format!(
+            "GET /metrics HTTP/1.1\r\nHost: {}\r\n\r\n",
+            self.metrics
+        ));
+        let text = wire.reply().text();
+        let values = text
+            .lines()
+            .filter(|line| line.split(['{', ' ']).next() == Some(name))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        values.reduce(|sum, value| sum + value)
+    }
+
+    /// Sends SIGTERM: the server drains.
+    pub(crate) fn drains(&self) {
+        self.signal(libc::SIGTERM);
+    }
+
+    pub(crate) fn signal(&self, signal: i32) {
+        let pid = i32::try_from(self.pid()).expect("a pid fits");
+        // SAFETY: `kill` takes no pointers. The pid is our child's, which is not reaped before `self` drops or
+        // `exits` returns, so it cannot name another process.
+        let sent = unsafe { libc::kill(pid, signal) };
+        assert_eq!(sent, 0, "the server can be signalled");
+    }
+
+    /// Waits for the process to end.
+    pub(crate) fn exits(&mut self) -> ExitStatus {
+        let child = &mut self.child;
+        eventually("the server's exit", || {
+            child.try_wait().expect("our child can be waited for")
+        })
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child
+            .try_wait()
+            .expect("our child can be waited for")
+            .is_none()
+    }
+
+    /// Resident memory of the process in bytes.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(PathBuf::from(format!("/proc/{}/status", self.pid())))
+            .expect("the server runs");
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .expect("Linux says VmRSS");
+        let kib: u64 = line
+            .split_whitespace()
+            .nth(1)
+            .expect("a number")
+            .parse()
+            .expect("digits");
+        kib * 1024
+    }
+
+    /// Rewrites the configuration file and sends SIGHUP.
+    pub(crate) fn reloads(&self, change: impl FnOnce(&mut Value)) {
+        let file = self.folder.path().join("config.json");
+        let text = std::fs::read_to_string(&file).expect("the configuration is there");
+        let mut json = serde_json::from_str(&text).expect("we wrote JSON");
+        change(&mut json);
+        std::fs::write(&file, json.to_string()).expect("the configuration can be written");
+        self.signal(libc::SIGHUP);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Ok(Some(status)) = self.child.try_wait() {
+            eprintln!("the server had ended by itself: {status}");
+        }
+        // Both fail only for a process that is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<_> = log.lines().collect();
+            let tail = &lines[lines.len().saturating_sub(40)..];
+            eprintln!(
+                "--- the end of the server's log ---\n{}\n---",
+                tail.join("\n")
+            );
+        }
+    }
+}
