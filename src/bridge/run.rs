@@ -313,6 +313,13 @@ impl<L: ShardLink> Bridge<L> {
             draining: self.drain.is_some(),
         };
         if health != self.health {
+            if health.queue_failing && !self.health.queue_failing {
+                tracing::warn!("the webhook queue overflows: its oldest jobs are dropped");
+            }
+            if health.memory_above_threshold && !self.health.memory_above_threshold {
+                let percent = used * 100.0;
+                tracing::warn!(percent, "memory is above its threshold: not ready");
+            }
             self.health = health;
             self.broadcast(|| FromBridge::Health(health));
         }
