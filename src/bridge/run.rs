@@ -355,7 +355,6 @@ impl<L: ShardLink> Bridge<L> {
             match drain.step(Instant::now(), webhooks_idle) {
                 Step::Wait => return false,
                 Step::Close { by, rate_per_s } => {
-                    self.link.stop_accepting();
                     let since = by
                         .saturating_duration_since(self.link.started())
                         .as_millis();
@@ -365,7 +364,12 @@ impl<L: ShardLink> Bridge<L> {
                         rate_per_s,
                     });
                 }
-                Step::Flush => self.webhooks.hurry(),
+                Step::Flush => {
+                    // Not earlier: whoever comes while others are closed is told 4200, which a
+                    // closed port would not say.
+                    self.link.stop_accepting();
+                    self.webhooks.hurry();
+                }
                 Step::Done => {
                     let lost = self.webhooks.abandon();
                     tracing::info!(node = self.node_id, webhook_events_lost = lost, "stopped");
