@@ -28,6 +28,7 @@ mod release;
 pub mod secret;
 pub mod sections;
 pub mod settings;
+pub mod shape;
 pub mod show;
 mod substitute;
 mod suggest;

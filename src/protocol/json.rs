@@ -668,7 +668,7 @@ mod tests {
         "\"\u{7f}\"",
     ];
 
-    const REFUSED: [&str; 60] = [
+    const REFUSED: [&str; 61] = [
         "",
         " ",
         "nul",
@@ -698,6 +698,7 @@ mod tests {
         r#""\udc00""#,
         r#""\ud800\ud800""#,
         r#""\udc00\ud800""#,
+        r#""\udc00\udc00""#,
         r#""\ud800x""#,
         r#""\ud800\n""#,
         "\"a\nb\"",
