@@ -37,7 +37,8 @@ def promise(name, kept):
 
 
 def client(secret="app-secret"):
-    return pusher.Pusher(app_id="app-id", key="app-key", secret=secret, host=HOST, port=PORT, ssl=False,
+    # The library insists on an id of digits.
+    return pusher.Pusher(app_id="1234", key="app-key", secret=secret, host=HOST, port=PORT, ssl=False,
                          encryption_master_key_base64="MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=")
 
 

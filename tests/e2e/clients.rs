@@ -217,7 +217,8 @@ fn the_python_library_makes_every_call_and_verifies_webhooks(shards: usize) {
         return;
     }
     let port = next_port();
-    let server = Server::start(&with_webhooks_to(port), shards);
+    let config = with_webhooks_to(port).with_app(json!({"id": "1234"}));
+    let server = Server::start(&config, shards);
     let (host, main_port) = (
         server.address.ip().to_string(),
         server.address.port().to_string(),

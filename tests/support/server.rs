@@ -121,6 +121,20 @@ impl Server {
         prefix: String,
     ) -> Self {
         let log = File::create(folder.path().join("log")).expect("the log can be created");
+        // The server reads its environment, which must be the test's and not that of who runs it.
+        let kept = ["PATH", "HOME", "RUST_BACKTRACE"].map(|name| (name, std::env::var_os(name)));
+        let own: Vec<_> = command
+            .get_envs()
+            .map(|(name, value)| (name.to_owned(), value.map(ToOwned::to_owned)))
+            .collect();
+        command.env_clear();
+        for (name, value) in kept {
+            command.envs(value.map(|value| (name, value)));
+        }
+        command.envs(
+            own.into_iter()
+                .filter_map(|(name, value)| Some((name, value?))),
+        );
         let child = command
             .current_dir(folder.path())
             .stdin(Stdio::null())
