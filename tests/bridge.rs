@@ -17,7 +17,7 @@ use shards::{Application, BridgeLink, Closed, ShardId, Slot, TurnOf};
 use sockudo::{
     bridge::{
         admin,
-        apps::{AppIndex, AppTable},
+        apps::AppTable,
         message::{FromBridge, ToBridge, Waiter, WebhookEvent, WebhookKind},
         run::{Exit, Setup, run},
         signals,
@@ -27,6 +27,7 @@ use sockudo::{
         counters::{ShardCounters, ShardSnapshot},
         sample::Build,
     },
+    protocol::app::AppIndex,
 };
 
 #[test]
