@@ -12,16 +12,18 @@ use super::{ServerTurn, ShardServer, request::Reply};
 use crate::{
     bridge::message::ToBridge,
     connection::pending::Pending,
-    http::{api::ApiError, request::Head, response::Status},
+    http::{
+        api::ApiError,
+        health::{Health, HealthReport},
+        request::Head,
+        response::Status,
+    },
     metrics::counters::ShardSnapshot,
-    protocol::json::write_json_string,
 };
 
-/// A word of health, its status, and why.
-#[derive(Clone, Debug, PartialEq)]
+/// A state of health and why.
 struct Verdict {
-    word: &'static str,
-    status: Status,
+    health: Health,
     reasons: Vec<&'static str>,
 }
 
@@ -39,11 +41,13 @@ impl ShardServer {
                 self.counters.system_http_calls += 1;
                 self.verdict(self.apps.is_empty())
             }
-            Some(None) => Verdict {
-                word: "NOT_FOUND",
-                status: Status::NotFound,
-                reasons: vec!["no such app"],
-            },
+            Some(None) => {
+                let reasons = vec!["no such app"];
+                Verdict {
+                    health: Health::NotFound,
+                    reasons,
+                }
+            }
             Some(Some(app)) => {
                 let index = app.entry.index;
                 let enabled = app.entry.app.enabled;
@@ -86,14 +90,12 @@ impl ShardServer {
         if self.health.queue_failing {
             let reasons = vec!["the webhook queue is failing"];
             return Verdict {
-                word: "DEGRADED",
-                status: Status::Ok,
+                health: Health::Degraded,
                 reasons,
             };
         }
         Verdict {
-            word: "OK",
-            status: Status::Ok,
+            health: Health::Ok,
             reasons: Vec::new(),
         }
     }
@@ -105,35 +107,24 @@ impl ShardServer {
         head: &Head<'_>,
         verdict: &Verdict,
     ) {
-        let health = format!("X-Health-Check: {}\r\n", verdict.word);
         let settings = Rc::clone(&self.settings);
-        let headers = [health.as_bytes(), settings.cors.headers(head.origin)];
-        let wants_json = head
-            .accept
-            .is_some_and(|accept| accept.contains("application/json"));
-        if !wants_json {
-            let reply = Reply::text(verdict.status, &headers, verdict.word);
-            return self.respond(turn, slot, reply, head.keep_alive);
-        }
+        let health = verdict.health;
+        let headers = [health.header(), settings.cors.headers(head.origin)];
         let mut body = Vec::new();
-        body.extend_from_slice(b"{\"status\":");
-        write_json_string(&mut body, &verdict.word.to_lowercase());
-        body.extend_from_slice(b",\"reasons\":[");
-        for (position, reason) in verdict.reasons.iter().enumerate() {
-            if position > 0 {
-                body.push(b',');
-            }
-            write_json_string(&mut body, reason);
-        }
-        body.extend_from_slice(b"],\"node\":");
-        write_json_string(&mut body, &self.settings.node);
-        let draining = self.drain.is_some() || self.health.draining;
-        body.extend_from_slice(if draining {
-            b",\"draining\":true}"
-        } else {
-            b",\"draining\":false}"
-        });
-        let reply = Reply::json(verdict.status, &headers, &body);
+        let report = HealthReport {
+            health,
+            reasons: &verdict.reasons,
+            node: &settings.node,
+            is_draining: self.drain.is_some() || self.health.draining,
+        };
+        let content_type = report.write_body(&mut body, head.accept);
+        let status = health.status();
+        let reply = Reply {
+            status,
+            content_type,
+            headers: &headers,
+            body: &body,
+        };
         self.respond(turn, slot, reply, head.keep_alive);
     }
 
@@ -186,8 +177,7 @@ impl ShardServer {
 
 fn error(reasons: Vec<&'static str>) -> Verdict {
     Verdict {
-        word: "ERROR",
-        status: Status::Unavailable,
+        health: Health::Error,
         reasons,
     }
 }
