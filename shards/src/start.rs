@@ -30,7 +30,7 @@ use std::{
     ffi::CStr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -76,10 +76,7 @@ where
         .collect::<Result<Vec<_>, _>>();
     let bells = bells.map_err(|source| refused("an eventfd", source))?;
     let heartbeats: Vec<_> = (0..shards).map(|_| Arc::new(AtomicU64::new(0))).collect();
-    let orders = Arc::new(Orders {
-        stop_accepting: AtomicBool::new(false),
-        stop: AtomicBool::new(false),
-    });
+    let orders = Arc::new(Orders::default());
     let node = Node {
         addresses: listeners.addresses,
         cores: placement.shards.clone(),

@@ -1,8 +1,10 @@
 //! The forms that a text may have: names, URLs, paths, filters.
 //!
 //! Owns: one check per form, with the words that say what is allowed.
-//! May depend on: `origin_pattern`, `regex`, the log filter's parser.
+//! May depend on: `protocol::origin`, `regex`, the log filter's parser.
 //! Invariants: the words complete "... is not".
+
+use crate::protocol::origin::OriginPattern;
 
 /// A check of a text, and its words.
 #[derive(Clone, Copy, Debug)]
@@ -88,7 +90,7 @@ pub const LOG_FILTER: Shape = Shape {
     wanted: "a log filter such as info or info,sockudo=debug",
 };
 pub const ORIGIN: Shape = Shape {
-    fits: |text| crate::config::origin_pattern::check(text).is_ok(),
+    fits: |text| OriginPattern::parse(text).is_ok(),
     wanted: "an origin such as https://app.example.com, *.example.com or *",
 };
 pub const PATTERN: Shape = Shape {

@@ -10,7 +10,7 @@ mod backends;
 use super::Config;
 use super::checks::APPS;
 use super::sections::{
-    Admission, AppManager, AppManagerDriver, ChannelLimits, Cluster, Cors, CorsOrigin, Drain,
+    Admission, AppManager, AppStoreDriver, ChannelLimits, Cluster, Cors, CorsOrigin, Drain,
     HttpApi, LimitsMode, LogFormat, Logging, Metrics, Net, OnError, RateLimit, RateLimiter,
     RateLimiterDriver, Replication, Retry, Seed, SlowConsumer, Ssl, Targets, UnixSocket, Webhooks,
     Websocket,
@@ -261,11 +261,11 @@ fn app_manager(s: &Settings) -> AppManager {
             s,
             "app_manager.driver",
             &[
-                ("memory", AppManagerDriver::Memory),
-                ("mysql", AppManagerDriver::Mysql),
-                ("dynamodb", AppManagerDriver::Dynamodb),
-                ("pgsql", AppManagerDriver::Pgsql),
-                ("scylladb", AppManagerDriver::Scylladb),
+                ("memory", AppStoreDriver::Memory),
+                ("mysql", AppStoreDriver::Mysql),
+                ("dynamodb", AppStoreDriver::Dynamodb),
+                ("pgsql", AppStoreDriver::Pgsql),
+                ("scylladb", AppStoreDriver::Scylladb),
             ],
         ),
         apps: s.records(APPS).iter().map(app::app).collect(),
