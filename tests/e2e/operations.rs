@@ -1,5 +1,6 @@
 //! What an operator does: reload, disable, break the configuration, watch the numbers.
 
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -144,6 +145,33 @@ fn a_broken_configuration_is_refused_with_78_and_a_reason() {
         .output()
         .expect("the binary runs");
     assert_eq!(missing.status.code(), Some(78));
+}
+
+#[test]
+fn the_example_configurations_are_accepted_and_the_readme_shows_the_smallest() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut checked = 0;
+    for entry in std::fs::read_dir(root.join("examples")).expect("there are examples") {
+        let path = entry.expect("a folder can be read").path();
+        let ending = path.extension().and_then(|ending| ending.to_str());
+        if !matches!(ending, Some("json" | "toml")) {
+            continue;
+        }
+        let output = Command::new(env!("CARGO_BIN_EXE_sockudo"))
+            .args(["config", "check", "--strict", "--config"])
+            .arg(&path)
+            .envs([("SHOP_KEY", "a-key"), ("SHOP_SECRET", "a-secret")])
+            .output()
+            .expect("the binary runs");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{}: {said}", path.display());
+        checked += 1;
+    }
+    assert!(checked >= 2, "{checked} examples");
+    let smallest =
+        std::fs::read_to_string(root.join("examples/minimal.json")).expect("it is there");
+    let readme = std::fs::read_to_string(root.join("README.md")).expect("it is there");
+    assert!(readme.contains(&format!("```json\n{smallest}```")));
 }
 
 #[test]
