@@ -11,10 +11,7 @@ use std::{
 };
 
 use ahash::RandomState;
-use shards::{
-    BridgeLink,
-    application::{BridgeFull, ShardId},
-};
+use shards::BridgeLink;
 use thiserror::Error;
 use tracing::{info, warn};
 
@@ -22,8 +19,6 @@ use crate::{
     bridge::{
         admin::{self, AdminError},
         apps::AppTable,
-        link::ShardLink,
-        message::{FromBridge, ToBridge},
         run::{self as bridge, BridgeError, Reload, Setup},
         signals,
     },
@@ -118,9 +113,7 @@ pub fn serve(sources: Sources) -> Result<(), ServeError> {
             memory_root: "/".into(),
             loaded,
         };
-        bridge::run(Link(link), setup)
-            .await
-            .map_err(ServeError::Bridge)
+        bridge::run(link, setup).await.map_err(ServeError::Bridge)
     };
     shards::run(runtime, move |shard| ShardServer::new(&seed, shard), run)??;
     info!("stopped");
@@ -235,33 +228,4 @@ fn files_max() -> u64 {
         .find(|line| line.starts_with("Max open files"));
     line.and_then(|line| line.split_whitespace().nth(3)?.parse().ok())
         .unwrap_or(0)
-}
-
-/// The runtime's link as the bridge wants it.
-struct Link(BridgeLink<ShardServer>);
-
-impl ShardLink for Link {
-    fn shards(&self) -> u16 {
-        self.0.shards()
-    }
-
-    fn started(&self) -> std::time::Instant {
-        self.0.started()
-    }
-
-    fn send(&self, to: ShardId, message: FromBridge) -> Result<(), BridgeFull<FromBridge>> {
-        self.0.send(to, message)
-    }
-
-    async fn receive(&mut self, into: &mut Vec<(ShardId, ToBridge)>) {
-        self.0.receive(into).await;
-    }
-
-    fn stop_accepting(&self) {
-        self.0.stop_accepting();
-    }
-
-    fn last_turn_ms(&self, shard: ShardId) -> u64 {
-        self.0.last_turn_ms(shard)
-    }
 }

@@ -24,6 +24,7 @@ use tokio::sync::Notify;
 const RECEIVE_PER_SHARD_MAX: usize = 4_096;
 
 /// What the starting thread tells the shards. Written rarely, read once per turn.
+#[derive(Default)]
 pub(crate) struct Orders {
     pub(crate) stop_accepting: AtomicBool,
     pub(crate) stop: AtomicBool,

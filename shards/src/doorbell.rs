@@ -19,7 +19,6 @@ pub(crate) struct Doorbell {
 
 impl Doorbell {
     pub(crate) fn new() -> io::Result<Self> {
-        // Blocking on purpose: an io_uring read of a non-blocking eventfd does not wait.
         // SAFETY: no pointer is passed; the result is checked.
         let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
         if fd < 0 {
@@ -35,10 +34,6 @@ impl Doorbell {
 
     pub(crate) fn fd(&self) -> RawFd {
         self.eventfd.as_raw_fd()
-    }
-
-    pub(crate) fn duplicate(&self) -> io::Result<OwnedFd> {
-        self.eventfd.try_clone()
     }
 
     /// Says that the owner is about to wait. It must look at its queues after this call.

@@ -72,8 +72,6 @@ impl<A: Application> RingTurn<A> {
     pub(crate) fn adopt(&mut self, connection: OwnedFd) -> Slot {
         let slot = self.connections.insert(connection.into_raw_fd());
         self.arm_recv(slot.index);
-        let count = self.connections.open;
-        self.mesh.gossip(count, GOSSIP_STEP);
         slot
     }
 
@@ -187,7 +185,3 @@ impl<A: Application> RingTurn<A> {
             .filter(move |&peer| peer != own)
     }
 }
-
-/// A count that moved by this much is told to the peers at once, not with the next tick, so that
-/// a burst of accepts is not taken for an imbalance.
-const GOSSIP_STEP: u32 = 16;

@@ -17,6 +17,7 @@ pub(crate) enum Kind {
     Writable = 4,
     Cancel = 5,
     Deadline = 6,
+    Wake = 7,
 }
 
 /// `user_data`: kind, low 24 bits of the generation, row (or listener) index.
@@ -36,6 +37,7 @@ impl Token {
             4 => Kind::Writable,
             5 => Kind::Cancel,
             6 => Kind::Deadline,
+            7 => Kind::Wake,
             other => unreachable!("a completion of unknown kind {other}"),
         }
     }
@@ -115,20 +117,6 @@ impl NetRing {
         &self.ring
     }
 
-    /// Lets the ring write `eventfd` when a completion is due, while notices are on.
-    pub(crate) fn register_eventfd(&self, eventfd: RawFd) -> io::Result<()> {
-        self.ring.submitter().register_eventfd(eventfd)
-    }
-
-    /// Turns the eventfd's notices on (before parking) or off (while turning).
-    pub(crate) fn notice(&mut self, on: bool) {
-        let completions = self.ring.completion();
-        match on {
-            true => completions.enable_eventfd(),
-            false => completions.disable_eventfd(),
-        }
-    }
-
     /// Queues an operation; it goes to the kernel with the next `submit`, or now if the queue is
     /// full.
     pub(crate) fn push(&mut self, entry: &squeue::Entry) {
@@ -174,6 +162,13 @@ impl NetRing {
         self.push(&poll.build().user_data(token.0));
     }
 
+    /// Completes each time that somebody writes `eventfd`. The eventfd need not be read: a poll
+    /// that goes on tells of writes, not of a state.
+    pub(crate) fn push_wake(&mut self, eventfd: RawFd) {
+        let poll = opcode::PollAdd::new(types::Fd(eventfd), libc::POLLIN as u32).multi(true);
+        self.push(&poll.build().user_data(Token::new(Kind::Wake, 0, 0).0));
+    }
+
     pub(crate) fn push_cancel(&mut self, target: Token) {
         let token = Token::new(Kind::Cancel, target.index(), 0);
         self.push(
@@ -214,8 +209,9 @@ impl NetRing {
         !self.ring.submission().is_empty()
     }
 
-    /// One `enter`: submits what is queued, runs deferred work, reaps what has completed.
-    pub(crate) fn submit(&mut self, wait_for: u32) {
+    /// One `enter`: submits what is queued, runs deferred work, waits for that many completions,
+    /// reaps what has completed.
+    pub(crate) fn submit(&mut self, mut wait_for: u32) {
         for _ in 0..SUBMIT_TRIES_MAX {
             let queued = self.ring.submission().len();
             let flags = EnterFlags::GETEVENTS.bits();
@@ -225,7 +221,10 @@ impl NetRing {
                     .submitter()
                     .enter::<libc::sigset_t>(queued as u32, wait_for, flags, None)
             };
-            self.reap();
+            if self.reap() {
+                // An interrupted wait must not go on over what it has brought already.
+                wait_for = 0;
+            }
             match entered {
                 Ok(_) if self.ring.submission().is_empty() => return,
                 Ok(_) => {}
@@ -247,7 +246,9 @@ impl NetRing {
         }
     }
 
-    fn reap(&mut self) {
+    /// Takes over what has completed; true if anything had.
+    fn reap(&mut self) -> bool {
+        let before = self.sends.len() + self.arrived.len();
         if self.ring.submission().cq_overflow() {
             self.overflows += 1;
         }
@@ -265,6 +266,7 @@ impl NetRing {
                 self.arrived.push_back(completion);
             }
         }
+        self.sends.len() + self.arrived.len() > before
     }
 }
 

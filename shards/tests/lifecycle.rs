@@ -72,12 +72,11 @@ fn stopping_ends_every_connection_before_run_returns() {
 #[test]
 fn a_port_that_was_given_up_refuses_connections() {
     let facts = Arc::new(Facts::default());
-    let (made, counted) = (facts.clone(), facts.clone());
-    let make = move |shard| Probe::new(shard, Mode::Echo, made.clone());
+    let counted = facts.clone();
+    let make = move |shard| Probe::new(shard, Mode::Echo, facts.clone());
     run(config(2), make, move |link: BridgeLink<Probe>| async move {
         let address = link.addresses()[0];
         let kept = connect(address);
-        let counted = counted.clone();
         wait_until("accepted", || counted.accepted.load(SeqCst) == 1);
         link.stop_accepting();
         let refused = tokio::task::spawn_blocking(move || {
@@ -207,8 +206,8 @@ fn a_hundred_idle_connections_cost_no_processor_time() {
 #[test]
 fn an_idle_shard_ticks_when_asked_to() {
     let facts = Arc::new(Facts::default());
-    let (made, counted) = (facts.clone(), facts.clone());
-    let make = move |shard| Probe::new(shard, Mode::Echo, made.clone());
+    let counted = facts.clone();
+    let make = move |shard| Probe::new(shard, Mode::Echo, facts.clone());
     run(config(1), make, |link: BridgeLink<Probe>| async move {
         link.send(ShardId(0), b"tick".to_vec()).expect("room");
         let began = Instant::now();
@@ -264,4 +263,86 @@ fn timers_fire_in_time_and_never_early() {
         assert_eq!(counted.timers.load(SeqCst), 8);
     });
     assert_eq!(facts.early_timers.load(SeqCst), 0);
+}
+
+#[test]
+fn accepting_rests_when_descriptors_run_out_and_goes_on_afterwards() {
+    let facts = Arc::new(Facts::default());
+    let counted = facts.clone();
+    let limit = libc::rlimit {
+        rlim_cur: 120,
+        rlim_max: 120,
+    };
+    // SAFETY: a valid limit; each test has a process of its own under nextest.
+    let set = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+    assert_eq!(set, 0);
+    let make = move |shard| Probe::new(shard, Mode::Echo, facts.clone());
+    run(config(1), make, |link: BridgeLink<Probe>| async move {
+        let address = link.addresses()[0];
+        let client = tokio::task::spawn_blocking(move || {
+            // Client and server share the limit: connect until a connect or an accept finds none.
+            let mut streams: Vec<TcpStream> = Vec::new();
+            while let Ok(stream) = TcpStream::connect(address) {
+                streams.push(stream);
+            }
+            let before = cpu_time();
+            let failed = |counters: &shards::RuntimeCounters| counters.accept_failures;
+            wait_until("two failed accepts", || {
+                link.send(ShardId(0), b"counters".to_vec()).expect("room");
+                counted
+                    .counters
+                    .lock()
+                    .expect("unpoisoned")
+                    .values()
+                    .map(failed)
+                    .sum::<u64>()
+                    >= 2
+            });
+            drop(streams);
+            let spent = cpu_time() - before;
+            assert!(
+                spent < Duration::from_millis(150),
+                "spinning on accept: {spent:?}"
+            );
+            wait_until("served again", || {
+                let Ok(mut stream) = TcpStream::connect(address) else {
+                    return false;
+                };
+                let timeout = Some(Duration::from_secs(1));
+                stream.set_read_timeout(timeout).expect("a timeout");
+                stream.write_all(b"x").is_ok() && stream.read_exact(&mut [0; 1]).is_ok()
+            });
+        });
+        client.await.expect("the client is well");
+    })
+    .expect("the runtime starts");
+}
+
+#[test]
+fn a_panic_on_a_shard_takes_the_process_down() {
+    const CHILD: &str = "SHARDS_TEST_PANICS";
+    let name = "a_panic_on_a_shard_takes_the_process_down";
+    if std::env::var_os(CHILD).is_some() {
+        // A timer's delay that is no number makes the probe panic.
+        serve(
+            config(1),
+            Mode::Timer,
+            &Arc::new(Facts::default()),
+            |address| {
+                let mut stream = connect(address);
+                stream.write_all(b"junk").expect("written");
+                let _ = stream.read(&mut [0; 1]);
+            },
+        );
+        return;
+    }
+    let program = std::env::current_exe().expect("this program");
+    let child = std::process::Command::new(program)
+        .args(["--exact", name, "--nocapture"])
+        .env(CHILD, "1")
+        .output()
+        .expect("it runs");
+    let stderr = String::from_utf8_lossy(&child.stderr);
+    assert!(!child.status.success());
+    assert!(stderr.contains("aborting"), "{stderr}");
 }

@@ -37,12 +37,12 @@ enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     Wait,
-    /// Stop accepting; tell all shards to close everything by then.
+    /// Tell all shards to close everything by then.
     Close {
         by: Instant,
         rate_per_s: u32,
     },
-    /// Send what webhooks wait.
+    /// Stop accepting; send what webhooks wait.
     Flush,
     /// Leave.
     Done,

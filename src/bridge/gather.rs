@@ -30,6 +30,8 @@ pub(super) struct Latest {
     window: BusyWindow,
     /// Token of the scrape that it answered last.
     answered: u64,
+    /// It did not answer the last scrape in time, which was told.
+    is_late: bool,
 }
 
 #[derive(Debug)]
@@ -89,10 +91,16 @@ impl Gathering {
             .is_some_and(|open| self.missing().is_empty() || now >= open.deadline)
     }
 
-    /// Ends the scrape: who waited for it, and the shards that did not answer.
-    pub(super) fn finish(&mut self) -> (Vec<oneshot::Sender<Scrape>>, Vec<ShardId>) {
+    /// Ends the scrape: who waited for it, and the shards that did not answer, unless they did not
+    /// answer the one before either.
+    pub(crate) fn finish(&mut self) -> (Vec<oneshot::Sender<Scrape>>, Vec<ShardId>) {
         self.open = None;
-        (std::mem::take(&mut self.waiting), self.missing())
+        let mut newly_late = self.missing();
+        newly_late.retain(|shard| !self.latest[usize::from(shard.0)].is_late);
+        for latest in &mut self.latest {
+            latest.is_late = latest.answered < self.token;
+        }
+        (std::mem::take(&mut self.waiting), newly_late)
     }
 
     /// When the scrape under way is late.
@@ -174,5 +182,11 @@ mod tests {
             !gathering.is_due(now),
             "an answer to the former question does not count"
         );
+        assert!(gathering.finish().1.is_empty(), "late again: told once");
+        gathering.begin(now);
+        gathering.answer(ShardId(0), 3, snapshot(5));
+        assert!(gathering.finish().1.is_empty());
+        gathering.begin(now);
+        assert_eq!(gathering.finish().1, [ShardId(0)], "late anew");
     }
 }

@@ -6,7 +6,7 @@
 
 use std::{future::Future, time::Instant};
 
-use shards::application::{BridgeFull, ShardId};
+use shards::application::{Application, BridgeFull, ShardId};
 
 use super::message::{FromBridge, ToBridge};
 
@@ -32,4 +32,32 @@ pub trait ShardLink {
 
     /// When the shard last turned, milliseconds of the node's clock.
     fn last_turn_ms(&self, shard: ShardId) -> u64;
+}
+impl<A> ShardLink for shards::bridge::BridgeLink<A>
+where
+    A: Application<ToBridge = ToBridge, FromBridge = FromBridge>,
+{
+    fn shards(&self) -> u16 {
+        self.shards()
+    }
+
+    fn started(&self) -> Instant {
+        self.started()
+    }
+
+    fn send(&self, to: ShardId, message: FromBridge) -> Result<(), BridgeFull<FromBridge>> {
+        self.send(to, message)
+    }
+
+    fn receive(&mut self, into: &mut Vec<(ShardId, ToBridge)>) -> impl Future<Output = ()> {
+        self.receive(into)
+    }
+
+    fn stop_accepting(&self) {
+        self.stop_accepting();
+    }
+
+    fn last_turn_ms(&self, shard: ShardId) -> u64 {
+        self.last_turn_ms(shard)
+    }
 }

@@ -313,6 +313,13 @@ impl<L: ShardLink> Bridge<L> {
             draining: self.drain.is_some(),
         };
         if health != self.health {
+            if health.queue_failing && !self.health.queue_failing {
+                tracing::warn!("the webhook queue overflows: its oldest jobs are dropped");
+            }
+            if health.memory_above_threshold && !self.health.memory_above_threshold {
+                let percent = used * 100.0;
+                tracing::warn!(percent, "memory is above its threshold: not ready");
+            }
             self.health = health;
             self.broadcast(|| FromBridge::Health(health));
         }
@@ -348,7 +355,6 @@ impl<L: ShardLink> Bridge<L> {
             match drain.step(Instant::now(), webhooks_idle) {
                 Step::Wait => return false,
                 Step::Close { by, rate_per_s } => {
-                    self.link.stop_accepting();
                     let since = by
                         .saturating_duration_since(self.link.started())
                         .as_millis();
@@ -358,7 +364,12 @@ impl<L: ShardLink> Bridge<L> {
                         rate_per_s,
                     });
                 }
-                Step::Flush => self.webhooks.hurry(),
+                Step::Flush => {
+                    // Not earlier: whoever comes while others are closed is told 4200, which a
+                    // closed port would not say.
+                    self.link.stop_accepting();
+                    self.webhooks.hurry();
+                }
                 Step::Done => {
                     let lost = self.webhooks.abandon();
                     tracing::info!(node = self.node_id, webhook_events_lost = lost, "stopped");

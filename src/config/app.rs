@@ -2,7 +2,7 @@
 //!
 //! Owns: the record that the whole server reads. The server's own limits are already resolved into
 //! it, so a reader asks the app and nobody else.
-//! May depend on: `secret`, `origin_pattern`, `regex`.
+//! May depend on: `secret`, `regex`.
 //! Invariants: `secrets` is never empty and its first entry signs; every origin and pattern was
 //! checked; the limits say "unlimited" as their fields' comments do.
 

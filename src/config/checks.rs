@@ -9,11 +9,11 @@ use std::collections::BTreeMap;
 use super::app::EventType;
 use super::derive::largest_message_bytes;
 use super::error::{Fault, Report};
-use super::kind::shapes;
 use super::origin::Origin;
 use super::release;
 use super::secret::masked_url;
 use super::settings::{Setting, Settings};
+use super::shape;
 
 /// What a load was told about the demo app.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,8 +123,9 @@ fn apps(settings: &Settings, report: &mut Report) {
     }
     for app in apps {
         let has_secrets = matches!(app.setting("secrets"), Setting::Secrets(s) if !s.is_empty());
-        if app.is_null("secret") && !has_secrets {
-            report.error(&app.origin, app.name("secret"), Fault::Missing);
+        let name = app.name("secret");
+        if app.is_null("secret") && !has_secrets && !report.is_refused(&name) {
+            report.error(&app.origin, name, Fault::Missing);
         }
     }
 }
@@ -200,9 +201,9 @@ fn check_webhook(webhook: &Settings, report: &mut Report) {
     let lambda = lambda.into_iter().find(|path| !webhook.is_null(path));
     match (webhook.setting("url"), lambda) {
         (Setting::Url(url), lambda) => {
-            if !(shapes::HTTP_URL.fits)(url.expose()) {
+            if !(shape::HTTP_URL.fits)(url.expose()) {
                 let shown = format!("{:?}", masked_url(url.expose()));
-                let wanted = shapes::HTTP_URL.wanted.to_owned();
+                let wanted = shape::HTTP_URL.wanted.to_owned();
                 let fault = Fault::Value { shown, wanted };
                 report.error(webhook.origin("url"), webhook.name("url"), fault);
             }
@@ -219,6 +220,7 @@ fn check_webhook(webhook: &Settings, report: &mut Report) {
             };
             report.error(webhook.origin(path), webhook.name(path), fault);
         }
+        (_, None) if report.is_refused(&webhook.name("")) => {}
         (_, None) => report.error(&webhook.origin, webhook.name("url"), Fault::Missing),
     }
     if let Setting::Texts(names) = webhook.setting("event_types") {
@@ -241,7 +243,7 @@ fn check_webhook(webhook: &Settings, report: &mut Report) {
         let is_printable = value.expose().chars().all(|c| !c.is_control() || c == '\t');
         let wrong = if is_ours {
             "is set by the server itself"
-        } else if !(shapes::TOKEN.fits)(&name) {
+        } else if !(shape::TOKEN.fits)(&name) {
             "is no header name"
         } else if !is_printable {
             "has a value that no header can have"

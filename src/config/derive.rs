@@ -5,9 +5,10 @@
 //! Invariants: a value that somebody set stays; what follows from another key has its origin.
 
 use super::error::Report;
-use super::kind::{UNLIMITED, shapes};
+use super::kind::UNLIMITED;
 use super::origin::Origin;
 use super::settings::{Setting, Settings};
+use super::shape;
 
 /// Fills in what follows. `demo`: nothing was configured at all.
 pub(super) fn derive(settings: &mut Settings, demo: bool, report: &mut Report) {
@@ -75,13 +76,10 @@ fn node_id(settings: &mut Settings, report: &mut Report) {
         let text = format!("{process_id:?} is what every container ships with: not used as a name");
         report.note(&origin, "instance.process_id", text);
     } else if settings.is_null("cluster.node_id") {
-        if (shapes::NODE_ID.fits)(&process_id) {
+        if (shape::NODE_ID.fits)(&process_id) {
             settings.put("cluster.node_id", Setting::Text(process_id), origin);
         } else {
-            let text = format!(
-                "not used as cluster.node_id: not {}",
-                shapes::NODE_ID.wanted
-            );
+            let text = format!("not used as cluster.node_id: not {}", shape::NODE_ID.wanted);
             report.warn(&origin, "instance.process_id", text);
         }
     }

@@ -10,17 +10,19 @@ use std::sync::Arc;
 
 use super::dotenv;
 use super::error::{Fault, Report};
-use super::keys::{APP, Converted, Key, SERVER, Status, TRANSLATIONS, Table, TranslationRank};
+use super::keys::{
+    APP, Converted, Key, SERVER, Status, TRANSLATIONS, Table, TranslationRank, general_form,
+    short_form,
+};
 use super::origin::Origin;
 use super::read::{Assignment, Rank};
 use super::suggest;
 use super::tree::Node;
 
 /// The variables of one load: the environment over the `--env-file`.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Variables(BTreeMap<String, Variable>);
 
-#[derive(Debug)]
 struct Variable {
     value: String,
     origin: Origin,
@@ -95,7 +97,7 @@ pub(super) fn server_assignments(variables: &Variables, report: &mut Report) -> 
                 report,
             );
         }
-        for (index, name) in names(key).iter().enumerate() {
+        for (index, name) in key.variables().iter().enumerate() {
             push(
                 &mut assignments,
                 key,
@@ -110,7 +112,7 @@ pub(super) fn server_assignments(variables: &Variables, report: &mut Report) -> 
         for name in [short_form(alias.path), general_form(alias.path)] {
             let key = SERVER.find(alias.to);
             let key = key.unwrap_or_else(|| panic!("{} is a key", alias.to));
-            if names(key).contains(&name) {
+            if key.variables().contains(&name) {
                 continue;
             }
             translate(
@@ -148,7 +150,7 @@ pub(super) fn server_assignments(variables: &Variables, report: &mut Report) -> 
 pub(super) fn app_assignments(variables: &Variables, report: &mut Report) -> Vec<Assignment> {
     let mut assignments = Vec::new();
     for key in APP.iter() {
-        for (index, name) in app_names(key).iter().enumerate() {
+        for (index, name) in key.app_variables().iter().enumerate() {
             push(
                 &mut assignments,
                 key,
@@ -219,39 +221,6 @@ fn translate(
     });
 }
 
-/// A key's variables, lowest first: its own, then the short form, then the general form.
-pub(super) fn names(key: &Key) -> Vec<String> {
-    let own = key.env.iter().map(|name| (*name).to_owned());
-    let mut names: Vec<String> = own.collect();
-    for name in [short_form(key.path), general_form(key.path)] {
-        if !names.contains(&name) {
-            names.push(name);
-        }
-    }
-    names
-}
-
-/// The variables of an app's key, lowest first.
-pub(super) fn app_names(key: &Key) -> Vec<String> {
-    let mut names = vec![format!("{APP_PREFIX}{}", capitals(key.path, "_"))];
-    names.extend(key.env.iter().map(|name| (*name).to_owned()));
-    names
-}
-
-/// `SOCKUDO_NET_SEND_QUEUE_BYTES`.
-fn short_form(path: &str) -> String {
-    format!("SOCKUDO_{}", capitals(path, "_"))
-}
-
-/// `SOCKUDO__NET__SEND_QUEUE_BYTES`.
-fn general_form(path: &str) -> String {
-    format!("SOCKUDO__{}", capitals(path, "__"))
-}
-
-fn capitals(path: &str, between: &str) -> String {
-    path.to_ascii_uppercase().replace('.', between)
-}
-
 /// Warns of variables that somebody set in vain.
 pub(super) fn warn_of_unused(variables: &Variables, report: &mut Report) {
     let known: Vec<String> = known_names();
@@ -293,8 +262,8 @@ fn known_names() -> Vec<String> {
     let aliases = aliases.flat_map(|alias| [short_form(alias.path), general_form(alias.path)]);
     let others = TRANSLATIONS.iter().map(|translation| translation.variable);
     let others = others.chain(SPECIAL).map(str::to_owned);
-    all_names(&SERVER, names)
-        .chain(all_names(&APP, app_names))
+    all_names(&SERVER, Key::variables)
+        .chain(all_names(&APP, Key::app_variables))
         .chain(aliases)
         .chain(others)
         .collect()
@@ -308,9 +277,6 @@ fn matches(pattern: &str, name: &str) -> bool {
         (None, None) => name == pattern,
     }
 }
-
-/// Before the name of each variable of the app that variables make.
-pub(super) const APP_PREFIX: &str = "SOCKUDO_DEFAULT_APP_";
 
 /// Variables that are read elsewhere in `config`.
 pub(super) const SPECIAL: [&str; 4] = [
@@ -390,7 +356,7 @@ mod tests {
             }
         }
         for key in APP.iter() {
-            for name in app_names(key) {
+            for name in key.app_variables() {
                 assert_eq!(owners.insert(name.clone(), key.path), None, "{name}");
             }
         }

@@ -126,6 +126,11 @@ impl Report {
         self.push(Level::Warning, origin, key.into(), text);
     }
 
+    /// Something was given for this key, and refused.
+    pub(super) fn is_refused(&self, key: &str) -> bool {
+        self.errors.iter().any(|error| error.key.starts_with(key))
+    }
+
     /// An error, or a warning for a lenient load.
     pub(super) fn unknown_key(&mut self, origin: &Origin, key: String, nearest: Option<String>) {
         let fault = Fault::UnknownKey { nearest };

@@ -12,6 +12,7 @@ use super::error::Fault;
 use super::keys::Table;
 use super::secret::{MASK, Secret, masked_url};
 use super::settings::Setting;
+use super::shape::{self, Shape};
 use super::tree::{Node, Value};
 
 #[derive(Clone, Copy, Debug)]
@@ -57,13 +58,6 @@ pub struct Whole {
 
 /// The setting of a limit that is off, where 0 is a limit of nothing.
 pub const UNLIMITED: u64 = u32::MAX as u64;
-
-/// A check of a text, and its words.
-#[derive(Clone, Copy, Debug)]
-pub struct Shape {
-    pub fits: fn(&str) -> bool,
-    pub wanted: &'static str,
-}
 
 /// One of a closed set of names.
 #[derive(Clone, Copy, Debug)]
@@ -116,8 +110,8 @@ impl Kind {
             Self::Fraction => fraction(node).map(Setting::Fraction),
             Self::Text(shape) => text(node, shape).map(Setting::Text),
             Self::Choice(choices) => chosen(node, choices).map(Setting::Text),
-            Self::Secret => text(node, shapes::ANY).map(|text| Setting::Secret(Secret::new(text))),
-            Self::Url => text(node, shapes::ANY).map(|text| Setting::Url(Secret::new(text))),
+            Self::Secret => text(node, shape::ANY).map(|text| Setting::Secret(Secret::new(text))),
+            Self::Url => text(node, shape::ANY).map(|text| Setting::Url(Secret::new(text))),
             Self::Mode => mode(node).map(Setting::Mode),
             Self::Headers => headers(node).map(Setting::Headers),
             Self::Texts(shape) => {
@@ -242,8 +236,8 @@ impl Whole {
     }
 
     fn wanted_kilobytes(self) -> String {
-        let (min, max) = (kilobytes(self.min), kilobytes(self.max));
-        format!("a number of kilobytes {min}..={max}{}", self.unlimited())
+        let (max, unlimited) = (kilobytes(self.max), self.unlimited());
+        format!("a number of kilobytes > 0 and <= {max}{unlimited}")
     }
 
     fn unlimited(self) -> &'static str {
@@ -302,7 +296,7 @@ fn text(node: &Node, shape: Shape) -> Option<String> {
 }
 
 fn secret(node: &Node) -> Option<Secret> {
-    text(node, shapes::NOT_EMPTY).map(Secret::new)
+    text(node, shape::NOT_EMPTY).map(Secret::new)
 }
 
 fn chosen(node: &Node, choices: &[Choice]) -> Option<String> {
@@ -429,100 +423,3 @@ const PORT: Whole = Whole {
     unit: "",
     negative: None,
 };
-
-/// The shapes that texts have.
-pub mod shapes {
-    use super::Shape;
-
-    pub const ANY: Shape = Shape {
-        fits: |_| true,
-        wanted: "a text",
-    };
-    pub const NOT_EMPTY: Shape = Shape {
-        fits: |text| !text.trim().is_empty(),
-        wanted: "a text that is not empty",
-    };
-    pub const PATH_SEGMENT: Shape = Shape {
-        fits: |text| {
-            let is_plain = |c: char| !c.is_control() && !c.is_whitespace() && !"/?#".contains(c);
-            (1..=255).contains(&text.len()) && text.chars().all(is_plain)
-        },
-        wanted: "1..=255 bytes without spaces, / ? #",
-    };
-    pub const TABLE_NAME: Shape = Shape {
-        fits: |text| is_made_of(text, 64, "_$."),
-        wanted: "a table name: 1..=64 of letters, digits, _ $ .",
-    };
-    pub const TABLE_NAME_AWS: Shape = Shape {
-        fits: |text| text.len() >= 3 && is_made_of(text, 255, "_.-"),
-        wanted: "a table name: 3..=255 of letters, digits, _ . -",
-    };
-    pub const NODE_ID: Shape = Shape {
-        fits: |text| is_made_of(text, 64, "_.-"),
-        wanted: "a node name: 1..=64 of letters, digits, _ . -",
-    };
-    pub const METRIC_PREFIX: Shape = Shape {
-        fits: |text| !text.starts_with(|c: char| c.is_ascii_digit()) && is_made_of(text, 128, "_:"),
-        wanted: "the start of a metric name: letters, digits, _ and :, no digit first",
-    };
-    pub const HTTP_URL: Shape = Shape {
-        fits: |text| {
-            let rest = text
-                .strip_prefix("https://")
-                .or_else(|| text.strip_prefix("http://"));
-            rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['/', ':', '?']))
-                && !text.contains(|c: char| c.is_whitespace() || c.is_control())
-        },
-        wanted: "an http:// or https:// URL",
-    };
-    pub const ABSOLUTE_PATH: Shape = Shape {
-        fits: |text| text.starts_with('/') && !text.split('/').any(|part| part == ".."),
-        wanted: "an absolute path without ..",
-    };
-    pub const URL_PATH: Shape = Shape {
-        fits: |text| {
-            text.chars()
-                .all(|c| c.is_ascii_alphanumeric() || "/_-.~".contains(c))
-        },
-        wanted: "a URL path such as /realtime",
-    };
-    pub const HEADER_VALUE: Shape = Shape {
-        fits: |text| !text.is_empty() && text.bytes().all(|byte| (0x21..0x7f).contains(&byte)),
-        wanted: "a header value without spaces",
-    };
-    pub const TOKEN: Shape = Shape {
-        fits: |text| {
-            let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
-            !text.is_empty() && text.chars().all(is_token)
-        },
-        wanted: "a method or header name",
-    };
-    pub const HOSTS: Shape = Shape {
-        fits: |text| {
-            let is_host = |host: &str| {
-                !host.is_empty() && !host.contains(['/', ' ', '@', '"']) && !host.contains("://")
-            };
-            text.split(',').map(str::trim).all(is_host)
-        },
-        wanted: "a host name or address, or several between commas",
-    };
-    pub const LOG_FILTER: Shape = Shape {
-        fits: |text| tracing_subscriber::EnvFilter::builder().parse(text).is_ok(),
-        wanted: "a log filter such as info or info,sockudo=debug",
-    };
-    pub const ORIGIN: Shape = Shape {
-        fits: |text| crate::config::origin_pattern::check(text).is_ok(),
-        wanted: "an origin such as https://app.example.com, *.example.com or *",
-    };
-    pub const PATTERN: Shape = Shape {
-        fits: |text| regex::Regex::new(text).is_ok(),
-        wanted: "a regular expression",
-    };
-
-    fn is_made_of(text: &str, length_max: usize, extra: &str) -> bool {
-        (1..=length_max).contains(&text.len())
-            && text
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || extra.contains(c))
-    }
-}

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::checks::{APPS, DEMO_ID, DEMO_KEY, DEMO_SECRET, Demo};
-use super::environment::{self, APP_PREFIX, Variables};
-use super::error::{ConfigErrors, Fault, Notice, Report};
-use super::keys::{APP, SERVER};
+use super::environment::{self, Variables};
+use super::error::{ConfigError, ConfigErrors, Fault, Notice, Report};
+use super::keys::{APP, APP_PREFIX, SERVER};
 use super::origin::Origin;
 use super::read::{self, Assignment, Defaults, Rank};
 use super::sections::LimitsMode;
@@ -20,7 +20,9 @@ use super::tree::{Member, Node, Value};
 use super::{Config, build, checks, derive, dotenv, json, substitute, toml};
 
 /// Everything a load reads from.
-#[derive(Clone, Debug, Default)]
+///
+/// It has no `Debug`: the environment may hold secrets that are not even ours.
+#[derive(Clone, Default)]
 pub struct Sources {
     /// `--config`.
     pub config: Option<PathBuf>,
@@ -112,6 +114,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigErrors> {
     };
     checks::check(&settings, demo, &mut report);
     if !report.errors.is_empty() {
+        report.errors.sort_by_key(reading_order);
         return Err(ConfigErrors(report.errors));
     }
     let config = build::config(&settings, is_demo);
@@ -121,6 +124,17 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigErrors> {
         notices: report.notices,
         file,
     })
+}
+
+/// A file's errors from top to bottom, then the others.
+fn reading_order(error: &ConfigError) -> (u8, u32) {
+    match &error.origin {
+        Origin::Default => (0, 0),
+        Origin::File { line, .. } => (1, *line),
+        Origin::EnvFile { line, .. } => (2, *line),
+        Origin::Env { .. } => (3, 0),
+        Origin::Cli { .. } => (4, 0),
+    }
 }
 
 /// The settings that hold where nobody says anything: the defaults, without the demo app.
@@ -347,8 +361,8 @@ fn demo_app(settings: &mut Settings, report: &mut Report) {
     read::settle(&mut app, &mut given, defaults, report);
     settings.records_mut(APPS).push(app);
     let note = format!(
-        "no configuration was found: demo mode, with the app {DEMO_ID} / {DEMO_KEY} / \
-         {DEMO_SECRET} on this host only"
+        "no configuration was found: demo mode, with the app {DEMO_ID} and its key {DEMO_KEY}, \
+         on this host only"
     );
     report.warn(&Origin::Default, "", note);
 }

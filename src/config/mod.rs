@@ -3,7 +3,7 @@
 //!
 //! Owns: the table of keys (`keys`), the sources and their order, every check of a value, and the
 //! words in which a wrong value is refused.
-//! May depend on: parsers of JSON, TOML and log filters. Reads the configuration file and the
+//! May depend on: parsers of JSON, TOML and log filters, `protocol::origin`. Reads the configuration file and the
 //! `--env-file`, nothing else: the environment and the flags are arguments.
 //! Invariants: a `Config` in hand passed every check; no error, notice, `Debug` or `show` output
 //! holds a secret; all errors of one load are reported together.
@@ -21,13 +21,13 @@ pub mod keys;
 pub mod kind;
 pub mod load;
 mod origin;
-pub mod origin_pattern;
 mod read;
 pub mod reference;
 mod release;
 pub mod secret;
 pub mod sections;
 pub mod settings;
+pub mod shape;
 pub mod show;
 mod substitute;
 mod suggest;

@@ -106,8 +106,7 @@ impl Reader<'_> {
         if let Some(alias) = self.table.aliases.iter().find(|alias| alias.path == path) {
             return self.alias(alias, member, written);
         }
-        let is_later = self.table.later.iter().any(|later| later.matches(path));
-        if !is_later && self.is_section(path) {
+        if self.is_section(path) {
             return match &member.node.value {
                 Value::Object(members) => self.object(members, path, written),
                 // As upstream: a section that is null is a section left out.
@@ -121,7 +120,7 @@ impl Reader<'_> {
         }
         let origin = self.source.at_line(member.line);
         let name = format!("{}{written}", self.prefix);
-        if is_later {
+        if self.table.later.iter().any(|later| later.matches(path)) {
             self.report
                 .warn(&origin, name, "not supported, has no effect".to_owned());
         } else {

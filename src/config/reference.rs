@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 
-use super::environment::{UNUSED, app_names, names};
+use super::environment::UNUSED;
 use super::keys::{APP, Key, SERVER, Source, Status, TRANSLATIONS, Table, WEBHOOK};
 use super::release::NOT_IN_THIS_RELEASE;
 
@@ -21,11 +21,11 @@ pub fn markdown() -> String {
             write(&mut out, format_args!("\n## {title}\n\n{COLUMNS}"));
             section = Some(name);
         }
-        row(key, &names(key), &mut out);
+        row(key, &key.variables(), &mut out);
     }
     out.push_str(APP_HEAD);
     for key in APP.iter() {
-        row(key, &app_names(key), &mut out);
+        row(key, &key.app_variables(), &mut out);
     }
     out.push_str(WEBHOOK_HEAD);
     for key in WEBHOOK.iter() {

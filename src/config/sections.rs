@@ -226,7 +226,7 @@ pub struct UnixSocket {
 
 #[derive(Clone, Debug)]
 pub struct AppManager {
-    pub driver: AppManagerDriver,
+    pub driver: AppStoreDriver,
     /// The static apps of file and environment; ids and keys are unique.
     pub apps: Vec<App>,
     pub cache_enabled: bool,
@@ -238,7 +238,7 @@ pub struct AppManager {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AppManagerDriver {
+pub enum AppStoreDriver {
     Memory,
     Mysql,
     Dynamodb,

@@ -35,10 +35,12 @@ impl KeepAlive {
         }
     }
 
-    /// A frame of any kind arrived.
-    pub fn heard(&mut self, now: Millis) {
+    /// A frame of any kind arrived. Returns true if it ended the wait for a pong: then the next
+    /// deadline is nearer than the one before.
+    #[must_use]
+    pub fn heard(&mut self, now: Millis) -> bool {
         self.heard_at = now;
-        self.answer_by = None;
+        self.answer_by.take().is_some()
     }
 
     /// What is due at `now`; a due ping counts as sent.
@@ -88,7 +90,14 @@ mod tests {
         for cycle in 0..3 {
             let silent_until = cycle * 121_000 + 120_000;
             assert_eq!(keep_alive.check(Millis(silent_until), 120_000), Due::Ping);
-            keep_alive.heard(Millis(silent_until + 1_000));
+            assert!(
+                keep_alive.heard(Millis(silent_until + 1_000)),
+                "the ping was answered"
+            );
+            assert!(
+                !keep_alive.heard(Millis(silent_until + 1_000)),
+                "nothing was waited for"
+            );
             let deadline = keep_alive.next_deadline(120_000);
             assert_eq!(deadline, Millis(silent_until + 121_000));
         }

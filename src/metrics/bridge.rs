@@ -1,7 +1,7 @@
 //! The plain counters of the bridge.
 //!
 //! Owns: `WebhookCounters` and the names of their columns.
-//! May depend on: `bridge::apps::AppIndex`, `metrics::catalogue`. Not on `prometheus`.
+//! May depend on: `protocol::app::AppIndex`, `metrics::catalogue`. Not on `prometheus`.
 //! Invariants: counters only grow, also when an app or a webhook is removed.
 
 use crate::{metrics::catalogue::BUCKETS_S, protocol::app::AppIndex};

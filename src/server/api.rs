@@ -219,21 +219,7 @@ impl ShardServer {
                 self.encode_events(&request, 0, &mut publication.events);
                 Ok(Action::Publish(publication))
             }
-            Route::BatchEvents { .. } => {
-                let batch_max = limits.event_batch_max as usize;
-                let batch = BatchRequest::parse(body, &event_limits(app), batch_max)?;
-                let mut publication = Publication {
-                    events: Vec::new(),
-                    reports: Vec::new(),
-                    is_batch: true,
-                };
-                for (item, request) in batch.events.iter().enumerate() {
-                    publication.reports.push(request.info);
-                    let item = u32::try_from(item).expect("batches are bounded");
-                    self.encode_events(request, item, &mut publication.events);
-                }
-                Ok(Action::Publish(publication))
-            }
+            Route::BatchEvents { .. } => self.batch_of(app, body),
             Route::Channels { .. } => {
                 let query = ChannelsQuery::parse(head.query)?;
                 let prefix = (*query.filter_by_prefix).into();
@@ -269,6 +255,22 @@ impl ShardServer {
             }
             _ => Err(ApiError::NotFound),
         }
+    }
+
+    fn batch_of(&mut self, app: &ShardApp, body: &[u8]) -> Result<Action, ApiError> {
+        let batch_max = app.entry.app.event_batch_max as usize;
+        let batch = BatchRequest::parse(body, &event_limits(app), batch_max)?;
+        let mut publication = Publication {
+            events: Vec::new(),
+            reports: Vec::new(),
+            is_batch: true,
+        };
+        for (item, request) in batch.events.iter().enumerate() {
+            publication.reports.push(request.info);
+            let item = u32::try_from(item).expect("batches are bounded");
+            self.encode_events(request, item, &mut publication.events);
+        }
+        Ok(Action::Publish(publication))
     }
 
     /// Encodes one event for each of its channels.

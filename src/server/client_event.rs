@@ -7,7 +7,7 @@
 
 use std::{rc::Rc, sync::Arc};
 
-use shards::application::Slot;
+use shards::application::{ShardId, Slot};
 
 use super::{
     ServerTurn, ShardServer,
@@ -65,18 +65,9 @@ impl ShardServer {
         slot: Slot,
         app: &ShardApp,
         sent: &Sent<'_>,
-    ) -> Result<(shards::application::ShardId, ClientEvent), &'static str> {
+    ) -> Result<(ShardId, ClientEvent), &'static str> {
         let limits = &app.entry.app;
-        let counters = self.counters.app(app.entry.index);
-        if limits.max_client_events_per_second > 0 {
-            counters.client_event_checks += 1;
-            let row = &mut self.connections[slot.index as usize];
-            let rate = limits.max_client_events_per_second;
-            if !row.client_events.take(turn.now(), rate, 1) {
-                counters.client_event_limited += 1;
-                return Err(code::CLIENT_EVENT_RATE_LIMITED);
-            }
-        }
+        self.spend_client_event(turn, slot, app)?;
         if !limits.enable_client_messages {
             return Err("Client events are not enabled for this app");
         }
@@ -91,59 +82,76 @@ impl ShardServer {
         let row = self
             .subscribed_row(slot, channel)
             .ok_or("Not subscribed to the channel")?;
+        let event = self.encode_client_event(slot, app, row, channel, sent)?;
+        Ok((self.locals.held(row).home, event))
+    }
+
+    /// Takes one of the connection's client events per second.
+    fn spend_client_event(
+        &mut self,
+        turn: &impl ServerTurn,
+        slot: Slot,
+        app: &ShardApp,
+    ) -> Result<(), &'static str> {
+        let rate = app.entry.app.max_client_events_per_second;
+        if rate == 0 {
+            return Ok(());
+        }
+        let counters = self.counters.app(app.entry.index);
+        counters.client_event_checks += 1;
+        let row = &mut self.connections[slot.index as usize];
+        if row.client_events.take(turn.now(), rate, 1) {
+            return Ok(());
+        }
+        counters.client_event_limited += 1;
+        Err(code::CLIENT_EVENT_RATE_LIMITED)
+    }
+
+    fn encode_client_event(
+        &mut self,
+        slot: Slot,
+        app: &ShardApp,
+        row: u32,
+        channel: &str,
+        sent: &Sent<'_>,
+    ) -> Result<ClientEvent, &'static str> {
         let connection = &self.connections[slot.index as usize];
-        let user_id = connection.membership(row).map(|id| &**id);
+        let user_id = connection.membership(row);
         self.token.clear();
         let (data, bytes) = match sent.data {
             ClientData::Text(string) => (string.token(), string.decoded_bytes()),
             ClientData::Json(_) | ClientData::Absent => {
                 let bytes = sent.data.write_token(&mut self.token);
-                (
-                    std::str::from_utf8(&self.token).expect("a token of text is text"),
-                    bytes,
-                )
+                let token = std::str::from_utf8(&self.token);
+                (token.expect("a token of text is text"), bytes)
             }
         };
-        self.scratch.clear();
-        let start = encode::begin_text(&mut self.scratch);
-        outgoing::event(
-            &mut self.scratch,
-            sent.event_token.token(),
-            channel,
-            data,
-            user_id,
-        );
-        if bytes > limits.event_payload_bytes_max as usize {
+        if bytes > app.entry.app.event_payload_bytes_max as usize {
             return Err("The event data is too large");
         }
+        let event = sent.event_token.token();
+        self.scratch.clear();
+        let start = encode::begin_text(&mut self.scratch);
+        let sender = user_id.map(|id| &**id);
+        outgoing::event(&mut self.scratch, event, channel, data, sender);
+        encode::finish_text(&mut self.scratch, start);
         let except = self.socket_ids.of(slot.index, connection.socket_low);
-        let wants_hook = app
-            .entry
-            .webhook_interest
-            .any(WebhookInterest::CLIENT_EVENT);
-        let hook = wants_hook.then(|| {
+        let interest = app.entry.webhook_interest;
+        let hook = interest.any(WebhookInterest::CLIENT_EVENT).then(|| {
             Box::new(ClientEventOfWebhook {
-                event: sent.event_token.token().into(),
+                event: event.into(),
                 data: data.into(),
                 socket_id: except.to_string().into(),
-                user_id: connection.membership(row).map(Arc::clone),
+                user_id: user_id.map(Arc::clone),
             })
         });
-        encode::finish_text(&mut self.scratch, start);
-        let frame = Arc::from(self.scratch.as_slice());
-        let channel = self.locals.held(row);
-        let home = channel
-            .home_ref
-            .expect("a subscription follows its home's answer");
-        Ok((
-            channel.home,
-            ClientEvent {
-                home,
-                frame,
-                except,
-                hook,
-            },
-        ))
+        let home = self.locals.held(row).home_ref;
+        Ok(ClientEvent {
+            home: home.expect("a subscription follows its home's answer"),
+            frame: Arc::from(self.scratch.as_slice()),
+            except,
+            hook,
+        })
     }
 
     /// The row of a channel that the connection is subscribed to.

@@ -39,7 +39,10 @@ impl ShardServer {
             Ok(Decoded { consumed, item }) => {
                 if consumed > 0 {
                     let now = turn.now();
-                    self.connections[slot.index as usize].keep_alive.heard(now);
+                    let row = &mut self.connections[slot.index as usize];
+                    if row.keep_alive.heard(now) && row.established {
+                        self.arm_silence(turn, slot);
+                    }
                 }
                 if let Some(item) = item {
                     self.take_item(turn, slot, item);
@@ -51,6 +54,10 @@ impl ShardServer {
                 0
             }
         };
+        if decoder.held_bytes() > 0 && !decoder.is_inside_message() {
+            // The message was handled: an idle connection holds no buffer. Nothing can come of it.
+            let _ = decoder.decode(&mut [], &limits);
+        }
         if let Some(row) = self.row(slot) {
             row.decoder = decoder;
         }

@@ -42,12 +42,17 @@ export function within(what, waited, limit = DEADLINE_MS) {
   return Promise.race([waited, late]).finally(() => clearTimeout(timer));
 }
 
-// The next event of this name on a pusher-js channel, connection or client.
-export function once(source, name, limit) {
+// The data of the next event of this name on a pusher-js channel, connection or client.
+export async function once(source, name, limit) {
+  return (await onceWithMetadata(source, name, limit)).data;
+}
+
+// The next event with what pusher-js tells about it beside its data.
+export function onceWithMetadata(source, name, limit) {
   const heard = new Promise((resolve) => {
     const hear = (data, metadata) => {
       source.unbind(name, hear);
-      resolve(metadata === undefined ? data : Object.assign(Object(data), { metadata }));
+      resolve({ data, metadata });
     };
     source.bind(name, hear);
   });

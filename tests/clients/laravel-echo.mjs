@@ -2,12 +2,11 @@
 // Arguments: host, port.
 
 import { createRequire } from "node:module";
+import Echo from "laravel-echo";
 import PusherServer from "pusher";
 import { app, assert, done, masterKey, once, promise, server, within } from "./harness.mjs";
 
-const require = createRequire(import.meta.url);
-const Pusher = require("pusher-js");
-const { default: Echo } = require("laravel-echo");
+const Pusher = createRequire(import.meta.url)("pusher-js");
 const backend = new PusherServer({ ...app, ...server, useTLS: false, encryptionMasterKeyBase64: masterKey });
 
 function connect(user) {

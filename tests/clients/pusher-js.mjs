@@ -3,7 +3,7 @@
 
 import { createRequire } from "node:module";
 import PusherServer from "pusher";
-import { app, args, assert, done, masterKey, never, once, promise, relay, server } from "./harness.mjs";
+import { app, args, assert, done, masterKey, never, once, onceWithMetadata, promise, relay, server } from "./harness.mjs";
 
 const Pusher = createRequire(import.meta.url)(args[0]);
 const backend = new PusherServer({ ...app, ...server, useTLS: false, encryptionMasterKeyBase64: masterKey });
@@ -110,7 +110,7 @@ await promise("sees members come, speak and go on a presence channel", async () 
   assert.deepEqual(member.info, { name: "bob" });
   assert.equal(his.members.count, 2);
   assert.deepEqual(his.members.get("alice").info, { name: "alice" });
-  const heard = once(his, "client-wave");
+  const heard = onceWithMetadata(his, "client-wave");
   hers.trigger("client-wave", { hand: 1 });
   assert.equal((await heard).metadata.user_id, "alice");
   const removed = once(hers, "pusher:member_removed");

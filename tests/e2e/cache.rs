@@ -82,8 +82,8 @@ fn a_kept_event_expires(shards: usize) {
     let config = Config::new().with(json!({"channel_limits": {"cache_ttl": 1}}));
     let server = Server::start(&config, shards);
     let mut api = server.api();
-    api.publishes("kept", "cache-news", "1");
     let published = Instant::now();
+    api.publishes("kept", "cache-news", "1");
     let mut alice = server.client("alice");
     alice.subscribes("cache-news");
     alice.expects("kept", "cache-news");

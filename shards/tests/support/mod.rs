@@ -22,24 +22,24 @@ use std::{
 
 /// What a test may learn of all shards.
 #[derive(Default)]
-pub struct Facts {
-    pub accepted: AtomicU64,
-    pub closed: AtomicU64,
-    pub timers: AtomicU64,
-    pub ticks: AtomicU64,
-    pub early_timers: AtomicU64,
-    pub full: AtomicU64,
-    pub messages: AtomicU64,
-    pub out_of_order: AtomicU64,
+pub(crate) struct Facts {
+    pub(crate) accepted: AtomicU64,
+    pub(crate) closed: AtomicU64,
+    pub(crate) timers: AtomicU64,
+    pub(crate) ticks: AtomicU64,
+    pub(crate) early_timers: AtomicU64,
+    pub(crate) full: AtomicU64,
+    pub(crate) messages: AtomicU64,
+    pub(crate) out_of_order: AtomicU64,
     /// Messages received out of how many hold.
-    pub spilled_highest: AtomicU64,
-    pub counters: Mutex<HashMap<u16, RuntimeCounters>>,
-    pub ends: Mutex<Vec<Closed>>,
+    pub(crate) spilled_highest: AtomicU64,
+    pub(crate) counters: Mutex<HashMap<u16, RuntimeCounters>>,
+    pub(crate) ends: Mutex<Vec<Closed>>,
 }
 
 /// What a `Probe` does with the bytes that arrive.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
+pub(crate) enum Mode {
     /// Sends them back.
     Echo,
     /// Answers the first byte with this many bytes of `pattern`, in frames of 8 000.
@@ -54,23 +54,25 @@ pub enum Mode {
     /// Arms a timer with the delay that the chunk names in decimal milliseconds, and answers `!`
     /// when it fires.
     Timer,
+    /// Answers with the shard's number.
+    Who,
     /// Closes at once.
     CloseNow,
     /// Reads nothing for 300 ms after each chunk, and echoes.
     Pause,
 }
 
-pub struct Probe {
-    pub shard: ShardId,
-    pub mode: Mode,
-    pub facts: Arc<Facts>,
+pub(crate) struct Probe {
+    pub(crate) shard: ShardId,
+    pub(crate) mode: Mode,
+    pub(crate) facts: Arc<Facts>,
     open: HashMap<Slot, Millis>,
     next_number: HashMap<u16, u64>,
     posted: u64,
 }
 
 impl Probe {
-    pub fn new(shard: ShardId, mode: Mode, facts: Arc<Facts>) -> Self {
+    pub(crate) fn new(shard: ShardId, mode: Mode, facts: Arc<Facts>) -> Self {
         Self {
             shard,
             mode,
@@ -165,6 +167,7 @@ impl Application for Probe {
             Mode::Fill => self.fill(turn, slot),
             Mode::Relay(count) => self.relay(turn, count),
             Mode::Timer => self.arm(turn, slot, bytes),
+            Mode::Who => assert_eq!(turn.send(slot, &[self.shard.0 as u8]), Queued::Accepted),
             Mode::CloseNow => {
                 turn.close_now(slot);
                 turn.close_now(slot);
@@ -235,7 +238,7 @@ impl Application for Probe {
 }
 
 /// A configuration for tests: unpinned, a free port of loopback.
-pub fn config(shards: u16) -> Config {
+pub(crate) fn config(shards: u16) -> Config {
     Config {
         shards: Some(shards),
         pin: false,
@@ -245,7 +248,7 @@ pub fn config(shards: u16) -> Config {
 }
 
 /// Runs probes while `client` runs on a thread of its own; gives back its value.
-pub fn serve<R: Send + 'static>(
+pub(crate) fn serve<R: Send + 'static>(
     config: Config,
     mode: Mode,
     facts: &Arc<Facts>,
@@ -265,7 +268,7 @@ pub fn serve<R: Send + 'static>(
     .expect("the runtime starts")
 }
 
-pub fn connect(address: SocketAddr) -> TcpStream {
+pub(crate) fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).expect("the listener is there");
     stream
         .set_read_timeout(Some(Duration::from_secs(20)))
@@ -275,20 +278,20 @@ pub fn connect(address: SocketAddr) -> TcpStream {
 }
 
 /// Bytes that no shift or loss leaves looking right.
-pub fn pattern(bytes: usize) -> Vec<u8> {
+pub(crate) fn pattern(bytes: usize) -> Vec<u8> {
     (0..bytes)
         .map(|n| (n * 7 + n / 251 + n / 65_521) as u8)
         .collect()
 }
 
-pub fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
+pub(crate) fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
     let mut all = Vec::new();
     stream.read_to_end(&mut all).expect("an orderly end");
     all
 }
 
 /// Waits until `holds`, at most 20 s.
-pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !holds() {
         assert!(Instant::now() < deadline, "not within 20 s: {what}");

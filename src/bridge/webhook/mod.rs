@@ -64,6 +64,7 @@ pub struct Webhooks {
     client: reqwest::Client,
     attempts: JoinSet<Attempted>,
     started: Instant,
+    told: LogLimit,
 }
 
 /// An attempt that has ended.
@@ -101,6 +102,7 @@ impl Webhooks {
             policy,
             attempts: JoinSet::new(),
             started,
+            told: LogLimit::default(),
         })
     }
 
@@ -213,22 +215,24 @@ impl Webhooks {
             return;
         };
         let app_id = &entry.entry.app.id;
-        let attempt = job.attempts + 1;
+        let (endpoint, now) = (entry.shown(), self.now());
         match result {
             Ok(()) => {
-                if self.queue.delivered(target, &job) == TargetChange::Recovered {
-                    tracing::info!(
-                        app_id,
-                        target = entry.shown(),
-                        "webhook target answers again"
-                    );
+                let change = self.queue.delivered(target, &job);
+                if change == TargetChange::Recovered
+                    && let Some(suppressed) = self.told.allow(now)
+                {
+                    tracing::info!(app_id, endpoint, suppressed, "webhook target answers again");
                 }
             }
             Err(error) => {
-                tracing::debug!(app_id, target = entry.shown(), %error, attempt, "webhook failed");
-                if self.queue.failed(target, job, self.now(), jitter()) == TargetChange::Fails {
-                    let shown = entry.shown();
-                    tracing::warn!(app_id, target = shown, %error, "webhook target keeps failing");
+                let attempt = job.attempts + 1;
+                tracing::debug!(app_id, endpoint, %error, attempt, "webhook failed");
+                let change = self.queue.failed(target, job, now, jitter());
+                if change == TargetChange::Fails
+                    && let Some(suppressed) = self.told.allow(now)
+                {
+                    tracing::warn!(app_id, endpoint, %error, suppressed, "webhook target fails");
                 }
             }
         }
@@ -273,6 +277,33 @@ impl Webhooks {
     fn now(&self) -> Millis {
         let since = self.started.elapsed().as_millis();
         Millis(u64::try_from(since).expect("a process lives less than 500 million years"))
+    }
+}
+
+/// Keeps targets that go up and down from filling the disk.
+#[derive(Debug, Default)]
+struct LogLimit {
+    window: Millis,
+    lines: u32,
+    suppressed: u32,
+}
+
+impl LogLimit {
+    const WINDOW_MS: u64 = 10_000;
+    const LINES_MAX: u32 = 10;
+
+    /// `Some` if a line may be written, with the number of those left out before it.
+    fn allow(&mut self, now: Millis) -> Option<u32> {
+        if now.since(self.window) >= Self::WINDOW_MS {
+            self.window = now;
+            self.lines = 0;
+        }
+        if self.lines >= Self::LINES_MAX {
+            self.suppressed += 1;
+            return None;
+        }
+        self.lines += 1;
+        Some(std::mem::take(&mut self.suppressed))
     }
 }
 

@@ -6,7 +6,7 @@
 //! resolves differently a second time gains nothing.
 
 use std::{
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
 };
 
@@ -38,9 +38,12 @@ impl TargetPolicy {
     }
 }
 
-/// The IPv4 address inside an IPv6 one, if there is one: a denied network must not be reachable
-/// under another spelling (`::ffff:169.254.169.254`, NAT64's `64:ff9b::a9fe:a9fe`).
+/// The address that is really reached: a denied network must not be reachable under another
+/// spelling (`::ffff:169.254.169.254`, NAT64's `64:ff9b::a9fe:a9fe`, `0.0.0.0` for loopback).
 fn unwrapped(address: IpAddr) -> IpAddr {
+    if address.is_unspecified() {
+        return Ipv4Addr::LOCALHOST.into();
+    }
     let IpAddr::V6(v6) = address.to_canonical() else {
         return address.to_canonical();
     };
@@ -98,7 +101,7 @@ mod tests {
     fn a_denied_network_is_denied_in_every_spelling_and_allow_wins() {
         let nets = |texts: &[&str]| texts.iter().map(|t| t.parse().expect("net")).collect();
         let policy = TargetPolicy {
-            deny: nets(&["169.254.0.0/16", "fe80::/10"]),
+            deny: nets(&["169.254.0.0/16", "fe80::/10", "127.0.0.1/32"]),
             allow: nets(&["169.254.7.0/24"]),
         };
         for (address, permitted) in [
@@ -107,7 +110,9 @@ mod tests {
             ("64:ff9b::a9fe:a9fe", false),
             ("fe80::1", false),
             ("169.254.7.9", true),
-            ("127.0.0.1", true),
+            ("0.0.0.0", false),
+            ("::", false),
+            ("127.1.0.1", true),
             ("::1", true),
             ("10.1.2.3", true),
             ("169.255.0.1", true),

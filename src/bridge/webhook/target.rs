@@ -146,7 +146,7 @@ impl TargetTable {
             next: self.next,
             ..Self::default()
         };
-        for entry in apps.iter().filter(|entry| entry.app.enabled) {
+        for entry in apps.iter() {
             let mut former = self.by_app.get(&entry.index).cloned().unwrap_or_default();
             for target in entry
                 .app

@@ -5,7 +5,8 @@
 //! Invariants: those of `keys`.
 
 use super::{Alias, Key, Later, Table, key, kilobyte_limit, limit, text, whole, zero_is_unlimited};
-use crate::config::kind::{Kind, Whole, shapes};
+use crate::config::kind::{Kind, Whole};
+use crate::config::shape;
 
 pub static APP: Table = Table {
     keys: &[APP_KEYS],
@@ -52,13 +53,13 @@ pub static WEBHOOK: Table = Table {
 const APP_KEYS: &[Key] = &[
     key(
         "id",
-        text(shapes::PATH_SEGMENT),
+        text(shape::PATH_SEGMENT),
         "Names the app in the HTTP API.",
     )
     .required(),
     key(
         "key",
-        text(shapes::PATH_SEGMENT),
+        text(shape::PATH_SEGMENT),
         "Names the app to clients.",
     )
     .required(),
@@ -225,7 +226,7 @@ const APP_KEYS: &[Key] = &[
     .null_is_absent(),
     key(
         "allowed_origins",
-        Kind::Texts(shapes::ORIGIN),
+        Kind::Texts(shape::ORIGIN),
         "Origins that may connect; empty = every. `*.example.com` covers the domain itself.",
     )
     .default("")
@@ -236,36 +237,36 @@ const WEBHOOK_KEYS: &[Key] = &[
     key("url", Kind::Url, "Where to POST; http or https.").null_is_absent(),
     key(
         "lambda.function_name",
-        text(shapes::NOT_EMPTY),
+        text(shape::NOT_EMPTY),
         "An AWS Lambda function instead.",
     ),
-    key("lambda.region", text(shapes::NOT_EMPTY), "Its region.")
+    key("lambda.region", text(shape::NOT_EMPTY), "Its region.")
         .default("us-east-1")
         .nullable(),
     key(
         "lambda_function",
-        text(shapes::NOT_EMPTY),
+        text(shape::NOT_EMPTY),
         "Older form; region us-east-1.",
     ),
     key(
         "event_types",
-        Kind::Texts(shapes::NOT_EMPTY),
+        Kind::Texts(shape::NOT_EMPTY),
         "Events to send; empty = none.",
     )
     .required(),
     key(
         "filter.channel_prefix",
-        text(shapes::ANY),
+        text(shape::ANY),
         "Only channels that begin so.",
     ),
     key(
         "filter.channel_suffix",
-        text(shapes::ANY),
+        text(shape::ANY),
         "Only channels that end so.",
     ),
     key(
         "filter.channel_pattern",
-        text(shapes::PATTERN),
+        text(shape::PATTERN),
         "Only channels that match.",
     ),
     key(

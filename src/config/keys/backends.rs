@@ -5,7 +5,8 @@
 //! Invariants: those of `keys`.
 
 use super::{Key, choice, count, key, milliseconds, named, named_also, port, seconds, text, whole};
-use crate::config::kind::{Kind, shapes};
+use crate::config::kind::Kind;
+use crate::config::shape;
 
 const REDIS_URLS: &[&str] = &["EXTERNAL_REDIS_URL", "REDIS_URL", "ADAPTER_REDIS_URL"];
 
@@ -39,7 +40,7 @@ pub(super) const KEYS: &[Key] = &[
     .env(&["ADAPTER_REQUEST_TIMEOUT"]),
     key(
         "adapter.redis.prefix",
-        text(shapes::ANY),
+        text(shape::ANY),
         "Prefix of the bus's channels.",
     )
     .default("sockudo_adapter:")
@@ -72,7 +73,7 @@ pub(super) const KEYS: &[Key] = &[
     .env(&["REDIS_CLUSTER_NODES"]),
     key(
         "adapter.cluster.prefix",
-        text(shapes::ANY),
+        text(shape::ANY),
         "Prefix of the bus's channels.",
     )
     .default("sockudo"),
@@ -101,7 +102,7 @@ pub(super) const KEYS: &[Key] = &[
         .env(&["NATS_SERVERS"]),
     key(
         "adapter.nats.prefix",
-        text(shapes::ANY),
+        text(shape::ANY),
         "First part of the subjects.",
     )
     .default("sockudo"),
@@ -121,7 +122,7 @@ pub(super) const KEYS: &[Key] = &[
     .env(&["NATS_CONNECTION_TIMEOUT_MS"]),
     key(
         "adapter.nats.username",
-        text(shapes::ANY),
+        text(shape::ANY),
         "Used with a password.",
     )
     .env(&["NATS_USERNAME"]),
@@ -139,13 +140,13 @@ pub(super) const KEYS: &[Key] = &[
     .env(&["NATS_TOKEN"]),
     key(
         "adapter.nats.creds_file",
-        text(shapes::NOT_EMPTY),
+        text(shape::NOT_EMPTY),
         "A `.creds` file.",
     )
     .ours(),
     key(
         "adapter.nats.nkey_seed_file",
-        text(shapes::NOT_EMPTY),
+        text(shape::NOT_EMPTY),
         "A file with an nkey seed.",
     )
     .ours(),
@@ -158,19 +159,19 @@ pub(super) const KEYS: &[Key] = &[
     .ours(),
     key(
         "adapter.nats.tls.ca_path",
-        text(shapes::NOT_EMPTY),
+        text(shape::NOT_EMPTY),
         "CA of the servers, PEM.",
     )
     .ours(),
     key(
         "adapter.nats.tls.cert_path",
-        text(shapes::NOT_EMPTY),
+        text(shape::NOT_EMPTY),
         "Client certificate, PEM.",
     )
     .ours(),
     key(
         "adapter.nats.tls.key_path",
-        text(shapes::NOT_EMPTY),
+        text(shape::NOT_EMPTY),
         "Client key, PEM.",
     )
     .ours(),
@@ -220,7 +221,7 @@ pub(super) const KEYS: &[Key] = &[
     .env(&["CACHE_DRIVER"]),
     key(
         "cache.redis.prefix",
-        text(shapes::ANY),
+        text(shape::ANY),
         "Prefix of the cache's keys.",
     )
     .default("sockudo_cache:")
@@ -257,27 +258,23 @@ pub(super) const KEYS: &[Key] = &[
 const NOT_USED: &str = "app_manager.cache holds apps";
 
 pub(super) const DATABASE: &[Key] = &[
-    key(
-        "database.redis.host",
-        text(shapes::NOT_EMPTY),
-        "Redis host.",
-    )
-    .default("127.0.0.1")
-    .env(&["DATABASE_REDIS_HOST"]),
+    key("database.redis.host", text(shape::NOT_EMPTY), "Redis host.")
+        .default("127.0.0.1")
+        .env(&["DATABASE_REDIS_HOST"]),
     key("database.redis.port", port(), "Redis port.")
         .default("6379")
         .env(&["DATABASE_REDIS_PORT"]),
     key("database.redis.db", count(0), "Redis database.")
         .default("0")
         .env(&["DATABASE_REDIS_DB"]),
-    key("database.redis.username", text(shapes::ANY), "Redis user.")
+    key("database.redis.username", text(shape::ANY), "Redis user.")
         .env(&["DATABASE_REDIS_USERNAME"]),
     key("database.redis.password", Kind::Secret, "Redis password.")
         .fallback_env(&["REDIS_PASSWORD"])
         .env(&["DATABASE_REDIS_PASSWORD"]),
     key(
         "database.redis.key_prefix",
-        text(shapes::ANY),
+        text(shape::ANY),
         "Where a component's prefix is null.",
     )
     .default("sockudo:")
@@ -298,7 +295,7 @@ pub(super) const DATABASE: &[Key] = &[
     ),
     key(
         "database.redis.name",
-        text(shapes::NOT_EMPTY),
+        text(shape::NOT_EMPTY),
         "The master's name for Sentinel.",
     )
     .default("mymaster"),
@@ -314,7 +311,7 @@ pub(super) const DATABASE: &[Key] = &[
     .env(&["DATABASE_REDIS_CLUSTER_NODES"]),
     key(
         "database.redis.cluster.username",
-        text(shapes::ANY),
+        text(shape::ANY),
         "User for all cluster connections.",
     )
     .env(&["DATABASE_REDIS_CLUSTER_USERNAME"]),
@@ -331,19 +328,15 @@ pub(super) const DATABASE: &[Key] = &[
     )
     .default("false")
     .env(&["DATABASE_REDIS_CLUSTER_USE_TLS"]),
-    key(
-        "database.mysql.host",
-        text(shapes::NOT_EMPTY),
-        "MySQL host.",
-    )
-    .default("localhost")
-    .env(&["DATABASE_MYSQL_HOST"]),
+    key("database.mysql.host", text(shape::NOT_EMPTY), "MySQL host.")
+        .default("localhost")
+        .env(&["DATABASE_MYSQL_HOST"]),
     key("database.mysql.port", port(), "MySQL port.")
         .default("3306")
         .env(&["DATABASE_MYSQL_PORT"]),
     key(
         "database.mysql.username",
-        text(shapes::NOT_EMPTY),
+        text(shape::NOT_EMPTY),
         "MySQL user.",
     )
     .default("root")
@@ -353,14 +346,14 @@ pub(super) const DATABASE: &[Key] = &[
         .env(&["DATABASE_MYSQL_PASSWORD"]),
     key(
         "database.mysql.database",
-        text(shapes::NOT_EMPTY),
+        text(shape::NOT_EMPTY),
         "MySQL database.",
     )
     .default("sockudo")
     .env(&["DATABASE_MYSQL_DATABASE"]),
     key(
         "database.mysql.table_name",
-        text(shapes::TABLE_NAME),
+        text(shape::TABLE_NAME),
         "Table of the apps.",
     )
     .default("applications")
@@ -395,7 +388,7 @@ pub(super) const DATABASE: &[Key] = &[
         .no_effect(NOT_USED),
     key(
         "database.postgres.host",
-        text(shapes::NOT_EMPTY),
+        text(shape::NOT_EMPTY),
         "Postgres host.",
     )
     .default("localhost")
@@ -405,7 +398,7 @@ pub(super) const DATABASE: &[Key] = &[
         .env(&["DATABASE_POSTGRES_PORT"]),
     key(
         "database.postgres.username",
-        text(shapes::NOT_EMPTY),
+        text(shape::NOT_EMPTY),
         "Postgres user.",
     )
     .default("postgres")
@@ -419,14 +412,14 @@ pub(super) const DATABASE: &[Key] = &[
     .env(&["DATABASE_POSTGRES_PASSWORD"]),
     key(
         "database.postgres.database",
-        text(shapes::NOT_EMPTY),
+        text(shape::NOT_EMPTY),
         "Postgres database.",
     )
     .default("sockudo")
     .env(&["DATABASE_POSTGRES_DATABASE"]),
     key(
         "database.postgres.table_name",
-        text(shapes::TABLE_NAME),
+        text(shape::TABLE_NAME),
         "Table of the apps.",
     )
     .default("applications")
@@ -465,7 +458,7 @@ pub(super) const DATABASE: &[Key] = &[
         .no_effect(NOT_USED),
     key(
         "database.dynamodb.region",
-        text(shapes::NOT_EMPTY),
+        text(shape::NOT_EMPTY),
         "AWS region.",
     )
     .default("us-east-1")
@@ -473,14 +466,14 @@ pub(super) const DATABASE: &[Key] = &[
     .env(&["DATABASE_DYNAMODB_REGION"]),
     key(
         "database.dynamodb.table_name",
-        text(shapes::TABLE_NAME_AWS),
+        text(shape::TABLE_NAME_AWS),
         "Table of the apps.",
     )
     .default("sockudo-applications")
     .env(&["DATABASE_DYNAMODB_TABLE_NAME"]),
     key(
         "database.dynamodb.endpoint_url",
-        text(shapes::HTTP_URL),
+        text(shape::HTTP_URL),
         "Another endpoint than AWS's.",
     )
     .env(&["DATABASE_DYNAMODB_ENDPOINT_URL"]),
@@ -498,7 +491,7 @@ pub(super) const DATABASE: &[Key] = &[
     .env(&["AWS_SECRET_ACCESS_KEY"]),
     key(
         "database.dynamodb.aws_profile_name",
-        text(shapes::NOT_EMPTY),
+        text(shape::NOT_EMPTY),
         "A profile of AWS's files.",
     )
     .fallback_env(&["AWS_PROFILE"]),
@@ -511,27 +504,27 @@ pub(super) const DATABASE: &[Key] = &[
     .ours(),
     key(
         "database.scylladb.nodes",
-        Kind::Texts(shapes::NOT_EMPTY),
+        Kind::Texts(shape::NOT_EMPTY),
         "Nodes.",
     )
     .default("127.0.0.1:9042"),
     key(
         "database.scylladb.keyspace",
-        text(shapes::TABLE_NAME),
+        text(shape::TABLE_NAME),
         "Keyspace.",
     )
     .default("sockudo"),
     key(
         "database.scylladb.table_name",
-        text(shapes::TABLE_NAME),
+        text(shape::TABLE_NAME),
         "Table of the apps.",
     )
     .default("applications"),
-    key("database.scylladb.username", text(shapes::ANY), "User."),
+    key("database.scylladb.username", text(shape::ANY), "User."),
     key("database.scylladb.password", Kind::Secret, "Password."),
     key(
         "database.scylladb.replication_class",
-        text(shapes::NOT_EMPTY),
+        text(shape::NOT_EMPTY),
         "Of a new keyspace.",
     )
     .default("SimpleStrategy"),

@@ -7,7 +7,8 @@
 use super::{
     Key, auto_or, choice, count, key, milliseconds, named, named_also, seconds, text, whole,
 };
-use crate::config::kind::{Kind, shapes};
+use crate::config::kind::Kind;
+use crate::config::shape;
 
 pub(super) const KEYS: &[Key] = &[
     key(
@@ -28,7 +29,7 @@ pub(super) const KEYS: &[Key] = &[
         .env(&["QUEUE_REDIS_CONCURRENCY"]),
     key(
         "queue.redis.prefix",
-        text(shapes::ANY),
+        text(shape::ANY),
         "Prefix of the queue's keys.",
     )
     .default("sockudo_queue:")
@@ -52,7 +53,7 @@ pub(super) const KEYS: &[Key] = &[
     .env(&["REDIS_CLUSTER_QUEUE_CONCURRENCY"]),
     key(
         "queue.redis_cluster.prefix",
-        text(shapes::ANY),
+        text(shape::ANY),
         "Prefix of the queue's keys.",
     )
     .default("sockudo_queue:")
@@ -65,6 +66,7 @@ pub(super) const KEYS: &[Key] = &[
         "Nodes of the cluster; empty = database.redis.cluster_nodes.",
     )
     .default("redis://127.0.0.1:6379")
+    .null_is_absent()
     .fallback_env(&["DATABASE_REDIS_CLUSTER_NODES"])
     .env(&["REDIS_CLUSTER_NODES"]),
     key(
@@ -73,12 +75,12 @@ pub(super) const KEYS: &[Key] = &[
         "Wait for an answer.",
     )
     .default("5000"),
-    key("queue.sqs.region", text(shapes::NOT_EMPTY), "AWS region.")
+    key("queue.sqs.region", text(shape::NOT_EMPTY), "AWS region.")
         .default("us-east-1")
         .env(&["QUEUE_SQS_REGION"]),
     key(
         "queue.sqs.queue_url_prefix",
-        text(shapes::HTTP_URL),
+        text(shape::HTTP_URL),
         "The queue's URL without its name.",
     ),
     key(
@@ -90,7 +92,7 @@ pub(super) const KEYS: &[Key] = &[
     .env(&["QUEUE_SQS_VISIBILITY_TIMEOUT"]),
     key(
         "queue.sqs.endpoint_url",
-        text(shapes::HTTP_URL),
+        text(shape::HTTP_URL),
         "Another endpoint than AWS's.",
     )
     .env(&["QUEUE_SQS_ENDPOINT_URL"]),
@@ -116,7 +118,7 @@ pub(super) const KEYS: &[Key] = &[
         .env(&["QUEUE_SQS_FIFO"]),
     key(
         "queue.sqs.message_group_id",
-        text(shapes::NOT_EMPTY),
+        text(shape::NOT_EMPTY),
         "Group; or `per_channel`.",
     )
     .default("default")

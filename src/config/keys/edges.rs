@@ -6,7 +6,8 @@
 
 use super::app::APP;
 use super::{Key, choice, count, key, named, named_also, port, seconds, text, whole};
-use crate::config::kind::{Kind, shapes};
+use crate::config::kind::Kind;
+use crate::config::shape;
 
 pub(super) const APP_KEYS: &[Key] = &[
     key(
@@ -73,7 +74,7 @@ pub(super) const KEYS: &[Key] = &[
     .reloads(),
     key(
         "cors.origin",
-        Kind::Texts(shapes::HEADER_VALUE),
+        Kind::Texts(shape::HEADER_VALUE),
         "Allowed origins; `*` = every.",
     )
     .default("*")
@@ -81,7 +82,7 @@ pub(super) const KEYS: &[Key] = &[
     .reloads(),
     key(
         "cors.methods",
-        Kind::Texts(shapes::TOKEN),
+        Kind::Texts(shape::TOKEN),
         "Allowed methods.",
     )
     .default("GET,POST,OPTIONS")
@@ -89,7 +90,7 @@ pub(super) const KEYS: &[Key] = &[
     .reloads(),
     key(
         "cors.allowed_headers",
-        Kind::Texts(shapes::TOKEN),
+        Kind::Texts(shape::TOKEN),
         "Allowed request headers.",
     )
     .default("Authorization,Content-Type,X-Requested-With,Accept")
@@ -154,7 +155,7 @@ pub(super) const KEYS: &[Key] = &[
     .reloads(),
     key(
         "rate_limiter.api_rate_limit.identifier",
-        text(shapes::ANY),
+        text(shape::ANY),
         "A name.",
     )
     .default("api")
@@ -187,7 +188,7 @@ pub(super) const KEYS: &[Key] = &[
     .reloads(),
     key(
         "rate_limiter.websocket_rate_limit.identifier",
-        text(shapes::ANY),
+        text(shape::ANY),
         "A name.",
     )
     .default("websocket_connect")
@@ -203,7 +204,7 @@ pub(super) const KEYS: &[Key] = &[
     .reloads(),
     key(
         "rate_limiter.redis.prefix",
-        text(shapes::ANY),
+        text(shape::ANY),
         "Prefix of the limiter's keys.",
     )
     .default("sockudo_rl:")
@@ -252,7 +253,7 @@ pub(super) const KEYS: &[Key] = &[
     )
     .default("prometheus")
     .env(&["METRICS_DRIVER"]),
-    key("metrics.host", text(shapes::HOSTS), "Address to listen on.")
+    key("metrics.host", text(shape::HOSTS), "Address to listen on.")
         .default("0.0.0.0")
         .derived("127.0.0.1 in demo mode")
         .env(&["METRICS_HOST"]),
@@ -265,7 +266,7 @@ pub(super) const KEYS: &[Key] = &[
     .env(&["METRICS_PORT"]),
     key(
         "metrics.prometheus.prefix",
-        text(shapes::METRIC_PREFIX),
+        text(shape::METRIC_PREFIX),
         "Put before every name.",
     )
     .default("sockudo_")
@@ -287,22 +288,18 @@ pub(super) const KEYS: &[Key] = &[
     key("ssl.enabled", Kind::Flag, "TLS on `port`.")
         .default("false")
         .env(&["SSL_ENABLED"]),
-    key(
-        "ssl.cert_path",
-        text(shapes::ANY),
-        "Certificate chain, PEM.",
-    )
-    .default("")
-    .env(&["SSL_CERT_PATH"])
-    .reloads(),
-    key("ssl.key_path", text(shapes::ANY), "Private key, PEM.")
+    key("ssl.cert_path", text(shape::ANY), "Certificate chain, PEM.")
+        .default("")
+        .env(&["SSL_CERT_PATH"])
+        .reloads(),
+    key("ssl.key_path", text(shape::ANY), "Private key, PEM.")
         .default("")
         .env(&["SSL_KEY_PATH"])
         .reloads(),
     key("ssl.passphrase", Kind::Secret, "Opens the private key.").env(&["SSL_PASS"]),
     key(
         "ssl.ca_path",
-        text(shapes::ANY),
+        text(shape::ANY),
         "CA of client certificates, PEM.",
     )
     .env(&["SSL_CA"]),
@@ -324,7 +321,7 @@ pub(super) const KEYS: &[Key] = &[
     )
     .default("false")
     .env(&["UNIX_SOCKET_ENABLED"]),
-    key("unix_socket.path", text(shapes::ABSOLUTE_PATH), "Its path.")
+    key("unix_socket.path", text(shape::ABSOLUTE_PATH), "Its path.")
         .default("/var/run/sockudo/sockudo.sock")
         .env(&["UNIX_SOCKET_PATH"]),
     key(

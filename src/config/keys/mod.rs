@@ -19,7 +19,8 @@ pub(super) use alias::{LOWEST_ALIAS_HOLDS, TRANSLATIONS, TranslationRank};
 pub use app::{APP, WEBHOOK};
 pub use later::Later;
 
-use super::kind::{Kind, Shape, UNLIMITED, Whole};
+use super::kind::{Kind, UNLIMITED, Whole};
+use super::shape::Shape;
 
 /// The keys of one kind of object.
 #[derive(Debug)]
@@ -133,6 +134,25 @@ const fn key(path: &'static str, kind: Kind, doc: &'static str) -> Key {
 }
 
 impl Key {
+    /// The variables that set a key of the server, lowest first: its own, then the short form,
+    /// then the general form. Those of `fallback_env`, below the file, are not among them.
+    pub fn variables(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.env.iter().map(|name| (*name).to_owned()).collect();
+        for name in [short_form(self.path), general_form(self.path)] {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    }
+
+    /// The variables that set a key of the app that variables make, lowest first.
+    pub fn app_variables(&self) -> Vec<String> {
+        let mut names = vec![format!("{APP_PREFIX}{}", capitals(self.path, "_"))];
+        names.extend(self.env.iter().map(|name| (*name).to_owned()));
+        names
+    }
+
     const fn default(mut self, default: &'static str) -> Self {
         self.default = Some(default);
         self.nulls = Nulls::Refused;
@@ -200,6 +220,20 @@ impl Key {
         self.reloads = true;
         self
     }
+}
+
+/// `SOCKUDO_NET_SEND_QUEUE_BYTES`.
+pub(super) fn short_form(path: &str) -> String {
+    format!("SOCKUDO_{}", capitals(path, "_"))
+}
+
+/// `SOCKUDO__NET__SEND_QUEUE_BYTES`.
+pub(super) fn general_form(path: &str) -> String {
+    format!("SOCKUDO__{}", capitals(path, "__"))
+}
+
+fn capitals(path: &str, between: &str) -> String {
+    path.to_ascii_uppercase().replace('.', between)
 }
 
 const fn whole(min: u64, max: u64, unit: &'static str) -> Kind {
@@ -282,6 +316,9 @@ const fn named(name: &'static str) -> super::kind::Choice {
 const fn named_also(name: &'static str, aliases: &'static [&'static str]) -> super::kind::Choice {
     super::kind::Choice { name, aliases }
 }
+
+/// Before the name of each variable of the app that variables make.
+pub(super) const APP_PREFIX: &str = "SOCKUDO_DEFAULT_APP_";
 
 /// A year: longer waits are mistakes, and timers need not hold them.
 const SECONDS_MAX: u64 = 31_536_000;

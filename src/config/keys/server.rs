@@ -8,7 +8,8 @@ use super::{
     GIBIBYTE, Key, auto_or, choice, count, key, kilobyte_limit, limit, milliseconds, named,
     named_also, port, seconds, text, whole,
 };
-use crate::config::kind::{Kind, Whole, shapes};
+use crate::config::kind::{Kind, Whole};
+use crate::config::shape;
 
 pub(super) const KEYS: &[Key] = &[
     key("debug", Kind::Flag, "Debug logs, with file and line.")
@@ -16,7 +17,7 @@ pub(super) const KEYS: &[Key] = &[
         .env(&["DEBUG_MODE"]),
     key(
         "host",
-        text(shapes::HOSTS),
+        text(shape::HOSTS),
         "Addresses to listen on, between commas; `::` is dual stack.",
     )
     .default("0.0.0.0")
@@ -31,14 +32,14 @@ pub(super) const KEYS: &[Key] = &[
     .env(&["PORT"]),
     key(
         "mode",
-        text(shapes::NOT_EMPTY),
+        text(shape::NOT_EMPTY),
         "`production` refuses demo credentials off loopback.",
     )
     .default("production")
     .env(&["ENVIRONMENT"]),
     key(
         "path_prefix",
-        text(shapes::URL_PATH),
+        text(shape::URL_PATH),
         "Stands before all public routes but `/up`.",
     )
     .default("/")
@@ -226,13 +227,13 @@ pub(super) const KEYS: &[Key] = &[
     // Cluster.
     key(
         "instance.process_id",
-        text(shapes::NOT_EMPTY),
+        text(shape::NOT_EMPTY),
         "Default of `cluster.node_id`.",
     )
     .env(&["INSTANCE_PROCESS_ID"]),
     key(
         "cluster.node_id",
-        text(shapes::NODE_ID),
+        text(shape::NODE_ID),
         "Stable name of this node.",
     )
     .derived("instance.process_id, else host name and a random part")
@@ -364,7 +365,7 @@ pub(super) const KEYS: &[Key] = &[
     .ours(),
     key(
         "logging.level",
-        text(shapes::LOG_FILTER),
+        text(shape::LOG_FILTER),
         "Log filter. `SOCKUDO_LOG_DEBUG` sets it in debug mode, `SOCKUDO_LOG_PROD` otherwise; \
          `RUST_LOG` wins over everything.",
     )

@@ -1,0 +1,106 @@
+//! The forms that a text may have: names, URLs, paths, filters.
+//!
+//! Owns: one check per form, with the words that say what is allowed.
+//! May depend on: `protocol::origin`, `regex`, the log filter's parser.
+//! Invariants: the words complete "... is not".
+
+use crate::protocol::origin::OriginPattern;
+
+/// A check of a text, and its words.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    pub fits: fn(&str) -> bool,
+    pub wanted: &'static str,
+}
+
+pub const ANY: Shape = Shape {
+    fits: |_| true,
+    wanted: "a text",
+};
+pub const NOT_EMPTY: Shape = Shape {
+    fits: |text| !text.trim().is_empty(),
+    wanted: "a text that is not empty",
+};
+pub const PATH_SEGMENT: Shape = Shape {
+    fits: |text| {
+        let is_plain = |c: char| !c.is_control() && !c.is_whitespace() && !"/?#".contains(c);
+        (1..=255).contains(&text.len()) && text.chars().all(is_plain)
+    },
+    wanted: "1..=255 bytes without spaces, / ? #",
+};
+pub const TABLE_NAME: Shape = Shape {
+    fits: |text| is_made_of(text, 64, "_$."),
+    wanted: "a table name: 1..=64 of letters, digits, _ $ .",
+};
+pub const TABLE_NAME_AWS: Shape = Shape {
+    fits: |text| text.len() >= 3 && is_made_of(text, 255, "_.-"),
+    wanted: "a table name: 3..=255 of letters, digits, _ . -",
+};
+pub const NODE_ID: Shape = Shape {
+    fits: |text| is_made_of(text, 64, "_.-"),
+    wanted: "a node name: 1..=64 of letters, digits, _ . -",
+};
+pub const METRIC_PREFIX: Shape = Shape {
+    fits: |text| !text.starts_with(|c: char| c.is_ascii_digit()) && is_made_of(text, 128, "_:"),
+    wanted: "the start of a metric name: letters, digits, _ and :, no digit first",
+};
+pub const HTTP_URL: Shape = Shape {
+    fits: |text| {
+        let rest = text
+            .strip_prefix("https://")
+            .or_else(|| text.strip_prefix("http://"));
+        rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['/', ':', '?']))
+            && !text.contains(|c: char| c.is_whitespace() || c.is_control())
+    },
+    wanted: "an http:// or https:// URL",
+};
+pub const ABSOLUTE_PATH: Shape = Shape {
+    fits: |text| text.starts_with('/') && !text.split('/').any(|part| part == ".."),
+    wanted: "an absolute path without ..",
+};
+pub const URL_PATH: Shape = Shape {
+    fits: |text| {
+        text.chars()
+            .all(|c| c.is_ascii_alphanumeric() || "/_-.~".contains(c))
+    },
+    wanted: "a URL path such as /realtime",
+};
+pub const HEADER_VALUE: Shape = Shape {
+    fits: |text| !text.is_empty() && text.bytes().all(|byte| (0x21..0x7f).contains(&byte)),
+    wanted: "a header value without spaces",
+};
+pub const TOKEN: Shape = Shape {
+    fits: |text| {
+        let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+        !text.is_empty() && text.chars().all(is_token)
+    },
+    wanted: "a method or header name",
+};
+pub const HOSTS: Shape = Shape {
+    fits: |text| {
+        let is_host = |host: &str| {
+            !host.is_empty() && !host.contains(['/', ' ', '@', '"']) && !host.contains("://")
+        };
+        text.split(',').map(str::trim).all(is_host)
+    },
+    wanted: "a host name or address, or several between commas",
+};
+pub const LOG_FILTER: Shape = Shape {
+    fits: |text| tracing_subscriber::EnvFilter::builder().parse(text).is_ok(),
+    wanted: "a log filter such as info or info,sockudo=debug",
+};
+pub const ORIGIN: Shape = Shape {
+    fits: |text| OriginPattern::parse(text).is_ok(),
+    wanted: "an origin such as https://app.example.com, *.example.com or *",
+};
+pub const PATTERN: Shape = Shape {
+    fits: |text| regex::Regex::new(text).is_ok(),
+    wanted: "a regular expression",
+};
+
+fn is_made_of(text: &str, length_max: usize, extra: &str) -> bool {
+    (1..=length_max).contains(&text.len())
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || extra.contains(c))
+}

@@ -1,0 +1,257 @@
+//! What does not load, and in which words.
+
+use sockudo::config::keys::Status;
+use sockudo::config::{Level, Notice};
+
+use crate::{Given, env, example, file, in_an_app, json_text, nested, plain_keys};
+
+#[test]
+fn the_error_of_the_reference_has_its_exact_words() {
+    for (text, expected) in [
+        (
+            in_an_app("max_connections", "\"lots\""),
+            "config.json:2: app_manager.array.apps[0].max_connections: \"lots\" is not a whole \
+             number >= 0 (or -1 for unlimited)",
+        ),
+        (
+            "{\"databse\": {\"redis\": {}}}".to_owned(),
+            "config.json:1: databse: no such key; did you mean database?",
+        ),
+        (
+            "{\"adapter\": {\"driver\": \"nats\"}}".to_owned(),
+            "config.json:1: adapter.driver: \"nats\" is not in this release, which has \"local\"",
+        ),
+        (
+            "{\"port\": 1, \"host\": \"${NOWHERE}\"}".to_owned(),
+            "config.json:1: host: variable NOWHERE is not set and has no default; set it, or \
+             write ${NOWHERE:-default}",
+        ),
+        (
+            "{\"cors\": {\"origin\": [\"*\", \"a b\"]}}".to_owned(),
+            "config.json:1: cors.origin[1]: \"a b\" is not a list, each a header value without \
+             spaces",
+        ),
+        (
+            "{\"port\": 1,\n\"Port\": 2}".to_owned(),
+            "config.json:2: Port: given twice in one object (first in line 1)",
+        ),
+        (
+            "{\"net\": 5}".to_owned(),
+            "config.json:1: net: 5 is not an object",
+        ),
+        (
+            "{\"port\": 1".to_owned(),
+            "config.json:1: not valid JSON: Unterminated object (column 1)",
+        ),
+    ] {
+        assert_eq!(file(&text).errors(), [expected]);
+    }
+    assert_eq!(
+        env(&[("PORT", "abc")]).errors(),
+        ["env PORT: port: \"abc\" is not a whole number 0..=65535"]
+    );
+    assert_eq!(
+        env(&[("PORT", " ")]).errors(),
+        ["env PORT: port: must not be empty: a whole number 0..=65535"]
+    );
+    assert_eq!(
+        Given {
+            flags: &[("--port", "port", "-1")],
+            ..Given::default()
+        }
+        .errors(),
+        ["--port: port: \"-1\" is not a whole number 0..=65535"]
+    );
+}
+
+#[test]
+fn all_errors_come_out_at_once_in_reading_order() {
+    let text = "{\"port\": \"x\",\n\"hosst\": 1,\n\"debug\": 7,\n\"pin\": true}";
+    let given = Given {
+        env: &[("QUEUE_DRIVER", "sns"), ("HOST", "")],
+        ..file(text)
+    };
+    let places: Vec<String> = given
+        .errors()
+        .iter()
+        .map(|error| error.split(": ").take(2).collect::<Vec<_>>().join(": "))
+        .collect();
+    assert_eq!(
+        places,
+        [
+            "config.json:1: port",
+            "config.json:2: hosst",
+            "config.json:3: debug",
+            "env HOST: host",
+            "env QUEUE_DRIVER: queue.driver"
+        ]
+    );
+}
+
+#[test]
+fn names_without_a_meaning_are_warnings_and_unknown_ones_errors_unless_lenient() {
+    let later = r#"{ "delta_compression": { "enabled": true }, "websocket": { "max_messages": 5 },
+        "adapter": { "redis": { "redis_pub_options": { "tls": {} } } } }"#;
+    let loaded = file(later).loaded();
+    let warnings: Vec<&str> = loaded
+        .notices
+        .iter()
+        .filter(|n| n.text.contains("no effect"))
+        .map(|n| n.key.as_str())
+        .collect();
+    assert_eq!(
+        warnings,
+        [
+            "delta_compression",
+            "websocket.max_messages",
+            "adapter.redis.redis_pub_options.tls"
+        ]
+    );
+    let unknown = file("{\"prot\": 1}");
+    assert_eq!(
+        unknown.errors(),
+        ["config.json:1: prot: no such key; did you mean port?"]
+    );
+    let loaded = Given {
+        lenient: true,
+        ..unknown
+    }
+    .loaded();
+    assert!(
+        loaded
+            .notices
+            .iter()
+            .any(|n| n.key == "prot" && n.level == Level::Warning)
+    );
+    for key in plain_keys() {
+        if let Status::NoEffect(_) = key.status {
+            let text = nested(key.path, &json_text(&example(key)));
+            let loaded = file(&text).loaded();
+            let is_about = |n: &&Notice| n.key == key.path;
+            assert!(loaded.notices.iter().any(|n| is_about(&n)), "{}", key.path);
+        }
+    }
+}
+
+#[test]
+fn what_this_release_does_not_ship_refuses_to_start() {
+    for (path, value) in [
+        ("adapter.driver", "redis"),
+        ("adapter.driver", "redis-cluster"),
+        ("adapter.driver", "nats"),
+        ("app_manager.driver", "mysql"),
+        ("app_manager.driver", "postgres"),
+        ("app_manager.driver", "dynamodb"),
+        ("app_manager.driver", "scylla"),
+        ("cache.driver", "redis"),
+        ("queue.driver", "redis"),
+        ("queue.driver", "sqs"),
+        ("ssl.enabled", "true"),
+        ("unix_socket.enabled", "true"),
+        ("cluster.replication", "owned"),
+    ] {
+        let errors = file(&nested(path, &json_text(value))).errors();
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert!(
+            errors[0].starts_with(&format!("config.json:2: {path}: ")),
+            "{errors:?}"
+        );
+        assert!(errors[0].contains("not in this release"), "{errors:?}");
+    }
+    let limiter = "{\"rate_limiter\": {\"enabled\": true, \"driver\": \"redis\"}}";
+    assert!(file(limiter).errors()[0].contains("not in this release"));
+    let hook = in_an_app(
+        "webhooks",
+        "[{\"lambda_function\": \"f\", \"event_types\": []}]",
+    );
+    assert!(file(&hook).errors()[0].contains("a Lambda function is not in this release"));
+}
+
+#[test]
+fn webhooks_and_apps_that_cannot_work_are_refused() {
+    let hook = |members: &str| in_an_app("webhooks", &format!("[{{{members}}}]"));
+    let base = "\"event_types\": []";
+    let pattern = format!(r#""url": "https://h", {base}, "filter": {{"channel_pattern": "("}}"#);
+    let header = format!(r#""url": "https://h", {base}, "headers": {{"X-Pusher-Key": "a"}}"#);
+    let ftp = format!(r#""url": "ftp://h", {base}"#);
+    let apps = |apps: &str| format!(r#"{{"app_manager": {{"array": {{"apps": [{apps}]}}}}}}"#);
+    let two = r#"{"id": "a", "key": "k", "secret": "s"}, {"id": "b", "key": "k", "secret": "s"}"#;
+    for (text, part) in [
+        (hook(base), "webhooks[0].url: is required"),
+        (
+            hook(r#""url": "https://h""#),
+            "webhooks[0].event_types: is required",
+        ),
+        (hook(&ftp), r#""ftp://h" is not an http:// or https:// URL"#),
+        (hook(&pattern), r#""(" is not a regular expression"#),
+        (hook(&header), "set by the server itself"),
+        (
+            in_an_app("allowed_origins", r#"["https://*.*"]"#),
+            r#"allowed_origins[0]: "https://*.*" is not"#,
+        ),
+        (in_an_app("webhooks", r#""[{""#), "webhooks: not valid JSON"),
+        (apps("{}"), "apps[0].id: is required"),
+        (
+            apps(r#"{"id": "a", "key": "k"}"#),
+            "apps[0].secret: is required",
+        ),
+        (
+            apps(two),
+            r#"apps[1].key: "k" is already that of another app"#,
+        ),
+    ] {
+        let errors = file(&text).errors();
+        assert!(
+            errors.iter().any(|error| error.contains(part)),
+            "{part}: {errors:#?}"
+        );
+    }
+    let text = in_an_app(
+        "webhooks",
+        &json_text(r#"[{"url": "https://h", "event_types": ["chanel_vacated"]}]"#),
+    );
+    let loaded = file(&text).loaded();
+    assert_eq!(loaded.config.app_manager.apps[0].webhooks.len(), 1);
+    let hint = "did you mean channel_vacated?";
+    assert!(
+        loaded.notices.iter().any(|n| n.text.contains(hint)),
+        "{:?}",
+        loaded.notices
+    );
+}
+
+#[test]
+fn values_that_contradict_each_other_are_refused() {
+    for (text, part) in [
+        (
+            "{\"database_pooling\": {\"min\": 11}}",
+            "database_pooling.min: 11 is more than database_pooling.max = 10",
+        ),
+        (
+            "{\"database\": {\"mysql\": {\"pool_min\": 3, \"pool_max\": 2}}}",
+            "pool_min: 3 is more than",
+        ),
+        (
+            "{\"net\": {\"recv_buffers\": 1000}}",
+            "1000 is not a power of two",
+        ),
+        (
+            "{\"net\": {\"send_queue_bytes\": 100000}}",
+            "less than twice the largest message, 65536 bytes",
+        ),
+        (
+            "{\"metrics\": {\"port\": 6001}}",
+            "metrics.port: 6001 is the server's own port",
+        ),
+        (
+            "{\"webhooks\": {\"retry\": {\"backoff_max_ms\": 10}}}",
+            "backoff_ms: 1000 is more than",
+        ),
+    ] {
+        let errors = file(text).errors();
+        assert!(
+            errors.len() == 1 && errors[0].contains(part),
+            "{part}: {errors:?}"
+        );
+    }
+}

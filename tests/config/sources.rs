@@ -1,0 +1,307 @@
+//! Which source wins: files, variables and what they are translated to, the env file, a reload.
+
+use std::collections::BTreeMap;
+
+use sockudo::config::settings::Setting;
+use sockudo::config::{Sources, load};
+
+use crate::{Given, env, file, in_an_app};
+
+#[test]
+fn an_app_of_variables_has_defaults_of_its_own_and_changes_the_one_of_its_id() {
+    let credentials = [
+        ("SOCKUDO_DEFAULT_APP_ID", "a"),
+        ("SOCKUDO_DEFAULT_APP_KEY", "k2"),
+        ("SOCKUDO_DEFAULT_APP_SECRET", "s2"),
+    ];
+    let config = env(&credentials).loaded().config;
+    assert!(!config.demo);
+    let app = &config.app_manager.apps[0];
+    assert_eq!(
+        (app.max_connections, app.max_client_events_per_second),
+        (100, 100)
+    );
+    assert_eq!(app.presence_member_bytes_max, 100 * 1024);
+
+    let text = in_an_app("max_connections", "7");
+    let config = Given {
+        env: &credentials,
+        ..file(&text)
+    }
+    .loaded()
+    .config;
+    let [app] = &config.app_manager.apps[..] else {
+        panic!("the app was changed, not added")
+    };
+    assert_eq!((app.key.as_str(), app.secrets[0].expose()), ("k2", "s2"));
+    assert_eq!((app.max_connections, app.event_batch_max), (7, 10));
+
+    let off = [
+        &credentials[..],
+        &[("SOCKUDO_DEFAULT_APP_ENABLED", "false")],
+    ]
+    .concat();
+    assert!(env(&off).loaded().config.app_manager.apps.is_empty());
+    let errors = env(&credentials[..2]).errors();
+    assert_eq!(
+        errors,
+        ["env SOCKUDO_DEFAULT_APP_ID: app_manager.array.apps[env].secret: is required"]
+    );
+}
+
+#[test]
+fn upstreams_lease_and_heartbeat_change_ours() {
+    for (variables, expected) in [
+        (&[][..], (5000, 1000)),
+        (&[("CLUSTER_HEALTH_NODE_TIMEOUT", "9000")], (9000, 1000)),
+        (&[("CLUSTER_HEALTH_NODE_TIMEOUT", "900")], (900, 300)),
+        (
+            &[("CLUSTER_HEALTH_HEARTBEAT_INTERVAL", "4000")],
+            (12_000, 4000),
+        ),
+        (&[("CLUSTER_NODE_TIMEOUT", "8000")], (8000, 1000)),
+        (
+            &[
+                ("CLUSTER_NODE_TIMEOUT", "8000"),
+                ("CLUSTER_HEALTH_NODE_TIMEOUT", "9000"),
+            ],
+            (9000, 1000),
+        ),
+        (
+            &[
+                ("SOCKUDO_CLUSTER_LEASE_MS", "7000"),
+                ("CLUSTER_HEALTH_NODE_TIMEOUT", "9000"),
+            ],
+            (7000, 1000),
+        ),
+    ] {
+        let cluster = env(variables).loaded().config.cluster;
+        assert_eq!(
+            (cluster.lease_ms, cluster.heartbeat_ms),
+            expected,
+            "{variables:?}"
+        );
+    }
+    let text = "{\"cluster_health\": {\"node_timeout_ms\": 9000}}";
+    assert_eq!(file(text).loaded().config.cluster.lease_ms, 9000);
+    let both = "{\"cluster_health\": {\"node_timeout_ms\": 9000},
+                 \"adapter\": {\"cluster_health\": {\"node_timeout_ms\": 6000}}}";
+    assert_eq!(file(both).loaded().config.cluster.lease_ms, 6000);
+    let bad = "{\"cluster\": {\"lease_ms\": 2000, \"heartbeat_ms\": 1000}}";
+    assert!(file(bad).errors()[0].contains("less than three times cluster.heartbeat_ms = 1000"));
+}
+
+#[test]
+fn variables_that_are_not_quite_a_key_are_translated() {
+    for (variables, path, expected) in [
+        (
+            &[("DEBUG", "true"), ("DEBUG_MODE", "false")][..],
+            "debug",
+            Setting::Flag(true),
+        ),
+        (
+            &[("DEBUG", "false"), ("DEBUG_MODE", "true")],
+            "debug",
+            Setting::Flag(true),
+        ),
+        (
+            &[("DEBUG", "1")],
+            "logging.level",
+            text("info,sockudo=debug"),
+        ),
+        (
+            &[("RUST_LOG", "trace"), ("SOCKUDO__LOGGING__LEVEL", "warn")],
+            "logging.level",
+            text("trace"),
+        ),
+        (
+            &[("LOG_LEVEL", "warn"), ("SOCKUDO_LOG_PROD", "error")],
+            "logging.level",
+            text("error"),
+        ),
+        (
+            &[("LOG_LEVEL", "warn"), ("SOCKUDO_LOG_DEBUG", "error")],
+            "logging.level",
+            text("warn"),
+        ),
+        (
+            &[("DEBUG", "1"), ("SOCKUDO_LOG_DEBUG", "debug")],
+            "logging.level",
+            text("debug"),
+        ),
+        (&[("LOG_FORMAT", "json")], "logging.format", text("json")),
+        (&[("LOG_FORMAT", "fancy")], "logging.format", text("human")),
+        (
+            &[("WEBSOCKET_DISCONNECT_ON_BUFFER_FULL", "false")],
+            "net.slow_consumer",
+            text("drop_newest"),
+        ),
+        (
+            &[
+                ("WEBSOCKET_MAX_MESSAGE_SIZE", "70000"),
+                ("WEBSOCKET_MAX_FRAME_SIZE", "66000"),
+            ],
+            "websocket.max_payload_kb",
+            Setting::Bytes(66_000),
+        ),
+        (
+            &[
+                ("WEBSOCKET_MAX_FRAME_SIZE", "66000"),
+                ("WEBSOCKET_MAX_PAYLOAD_KB", "70"),
+            ],
+            "websocket.max_payload_kb",
+            Setting::Bytes(71_680),
+        ),
+        (
+            &[
+                ("WEBSOCKET_MAX_BYTES", "900000"),
+                ("WEBSOCKET_MAX_BACKPRESSURE", "800000"),
+            ],
+            "net.send_queue_bytes",
+            Setting::Whole(800_000),
+        ),
+        (
+            &[("HTTP_ACCEPT_TRAFFIC_MEMORY_THRESHOLD", "85")],
+            "http_api.accept_traffic.memory_threshold",
+            Setting::Fraction(0.85),
+        ),
+        (
+            &[("CACHE_TTL_SECONDS", "9"), ("APP_MANAGER_CACHE_TTL", "8")],
+            "app_manager.cache.ttl",
+            Setting::Whole(9),
+        ),
+        (
+            &[("APP_MANAGER_CACHE_TTL", "8")],
+            "app_manager.negative_ttl",
+            Setting::Whole(8),
+        ),
+        (
+            &[("INSTANCE_PROCESS_ID", "n1")],
+            "cluster.node_id",
+            text("n1"),
+        ),
+        (
+            &[("INSTANCE_PROCESS_ID", "sockudo-docker-1")],
+            "cluster.node_id",
+            Setting::Null,
+        ),
+        (
+            &[("APP_MANAGER_DRIVER", "Memory")],
+            "app_manager.driver",
+            text("memory"),
+        ),
+        (
+            &[("SHUTDOWN_GRACE_PERIOD", "20")],
+            "drain.deadline_s",
+            Setting::Whole(20),
+        ),
+        (
+            &[("REDIS_CLUSTER_NODES", "")],
+            "adapter.cluster.nodes",
+            Setting::Urls(Vec::new()),
+        ),
+        (
+            &[("DATABASE_REDIS_PASSWORD", "")],
+            "database.redis.password",
+            Setting::Null,
+        ),
+    ] {
+        let loaded = env(variables).loaded();
+        assert_eq!(loaded.settings.setting(path), &expected, "{variables:?}");
+    }
+}
+
+fn text(text: &str) -> Setting {
+    Setting::Text(text.to_owned())
+}
+
+#[test]
+fn fallback_variables_and_the_env_file_rank_where_the_reference_says() {
+    let text = "{\"database\": {\"dynamodb\": {\"region\": \"file\"}}}";
+    let region = |given: Given<'_>| given.loaded().config.database.dynamodb.region;
+    assert_eq!(region(env(&[("AWS_REGION", "aws")])), "aws");
+    assert_eq!(
+        region(Given {
+            env: &[("AWS_REGION", "aws")],
+            ..file(text)
+        }),
+        "file"
+    );
+    let lines = "DATABASE_DYNAMODB_REGION=env-file";
+    assert_eq!(
+        region(Given {
+            env_file: Some(lines),
+            ..file(text)
+        }),
+        "env-file"
+    );
+    let env = &[("DATABASE_DYNAMODB_REGION", "env")];
+    assert_eq!(
+        region(Given {
+            env,
+            env_file: Some(lines),
+            ..file(text)
+        }),
+        "env"
+    );
+}
+
+#[test]
+fn the_file_may_be_toml_or_of_unknown_suffix_and_is_searched_for_in_order() {
+    for (name, text) in [
+        ("c.toml", "port = 7001"),
+        ("c.json", "{\"port\": 7001}"),
+        ("c.conf", "{\"port\": 7001}"),
+        ("c.conf", "port = 7001"),
+    ] {
+        let given = Given {
+            file: Some((name, text)),
+            ..Given::default()
+        };
+        assert_eq!(given.loaded().config.port, 7001, "{name}");
+    }
+    let errors = Given {
+        file: Some(("c.conf", "port")),
+        ..Given::default()
+    }
+    .errors();
+    assert!(errors.len() == 2 && errors[0].contains("JSON") && errors[1].contains("TOML"));
+
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let write = |name: &str, port: u16| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, format!("port = {port}")).expect("the folder is ours");
+        path
+    };
+    let (first, second, named) = (folder.path().join("none"), write("b", 2), write("c", 3));
+    let search = vec![first, second, write("d", 4)];
+    let mut sources = Sources {
+        search,
+        ..Sources::default()
+    };
+    let port = |sources: &Sources| load(sources).expect("it loads").config.port;
+    assert_eq!(port(&sources), 2);
+    let name = named.display().to_string();
+    sources.environment = BTreeMap::from([("CONFIG_FILE".to_owned(), name)]);
+    assert_eq!(port(&sources), 3);
+    sources.config = Some(write("e", 5));
+    assert_eq!(port(&sources), 5);
+    sources.config = Some(folder.path().join("none"));
+    let errors = load(&sources)
+        .expect_err("the file is not there")
+        .to_string();
+    assert!(
+        errors.contains("none: cannot be read: No such file"),
+        "{errors}"
+    );
+}
+
+#[test]
+fn a_reload_names_the_keys_that_need_a_restart() {
+    let first = file("{\"port\": 1, \"activity_timeout\": 10}").loaded();
+    let next = file("{\"port\": 2, \"activity_timeout\": 20, \"net\": {\"backlog\": 5}}").loaded();
+    assert_eq!(
+        first.keys_that_need_a_restart(&next),
+        ["port", "net.backlog"]
+    );
+}
