@@ -205,7 +205,7 @@ fn without_configuration_there_is_a_demo_on_loopback_with_a_welcome_page() {
     let question = json!({"path": "/apps/app-id/events", "body": body}).to_string();
     let mut wire = server.wire();
     wire.sends(format!(
-        "POST /welcome/sign HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{question}",
+        "POST /welcome/sign HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {}\r\n\r\n{question}",
         question.len()
     ));
     let signed: Value = wire.reply().json();
