@@ -72,6 +72,7 @@ impl ServeError {
 /// # Errors
 /// When it cannot start as configured.
 pub fn serve(sources: Sources) -> Result<(), ServeError> {
+    signals::hold();
     let loaded = config::load(&sources).map_err(ServeError::Config)?;
     let logs = logging::init(&loaded.config.logging, loaded.config.debug)?;
     shards::abort_on_panic();

@@ -22,7 +22,28 @@ pub enum Signal {
     DumpStats,
 }
 
-/// Listens from now on. Needs a tokio runtime.
+/// Holds our signals back in this thread and all that it starts, until `listen`. Called before any
+/// other thread is there: a signal that comes while the node starts waits instead of killing it,
+/// and shards are never interrupted by one.
+pub fn hold() {
+    mask(libc::SIG_BLOCK);
+}
+
+fn mask(how: libc::c_int) {
+    // SAFETY: sigemptyset makes `set` a valid set before anything reads it; the calls only touch
+    // `set` and this thread's mask.
+    let result = unsafe {
+        let mut set = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigemptyset(&raw mut set);
+        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGUSR1] {
+            libc::sigaddset(&raw mut set, signal);
+        }
+        libc::pthread_sigmask(how, &raw const set, std::ptr::null_mut())
+    };
+    assert_eq!(result, 0, "the mask is one of SIG_BLOCK and SIG_UNBLOCK");
+}
+
+/// Listens from now on, also to signals held back until now. Needs a tokio runtime.
 ///
 /// # Errors
 /// When the host refuses a signal handler.
@@ -31,6 +52,7 @@ pub fn listen() -> io::Result<mpsc::Receiver<Signal>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
     let mut user = signal(SignalKind::user_defined1())?;
+    mask(libc::SIG_UNBLOCK);
     let (sender, receiver) = mpsc::channel(16);
     tokio::spawn(async move {
         loop {

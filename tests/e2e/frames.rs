@@ -63,11 +63,11 @@ fn a_silent_socket_is_pinged_once_and_closed_with_4201_after_thirty_seconds(shar
     assert!(quiet < Duration::from_secs(3), "pinged after {quiet:?}");
     // Counted from the connection: a stalled test reads the ping late, the server does not wait.
     let silent_until = connected + Duration::from_millis(30_500);
-    assert_eq!(
-        alice.next_within(silent_until.saturating_duration_since(Instant::now())),
-        None,
-        "one ping, no close yet"
-    );
+    while Instant::now() < silent_until {
+        // In short waits: the kernel may end a long one seconds late.
+        let frame = alice.next_within(Duration::from_millis(100));
+        assert_eq!(frame, None, "one ping, no close yet");
+    }
     alice.is_closed_with(4201);
     let waited = connected.elapsed();
     assert!(waited < Duration::from_secs(34), "closed after {waited:?}");
