@@ -62,15 +62,23 @@ fn a_silent_socket_is_pinged_once_and_closed_with_4201_after_thirty_seconds(shar
     );
     assert!(quiet < Duration::from_secs(3), "pinged after {quiet:?}");
     let pinged = Instant::now();
+    // The ping may have been on its way for a while on a busy machine, so the wait is known from its end only.
     assert_eq!(
-        alice.next_within(Duration::from_millis(28_500)),
+        alice.next_within(Duration::from_secs(25)),
         None,
         "one ping, no close yet"
     );
     alice.is_closed_with(4201);
-    let waited = pinged.elapsed();
-    assert!(waited > Duration::from_secs(29), "closed after {waited:?}");
-    assert!(waited < Duration::from_secs(33), "closed after {waited:?}");
+    let waited = connected.elapsed();
+    assert!(
+        waited > Duration::from_millis(30_900),
+        "closed {waited:?} after connecting"
+    );
+    assert!(
+        pinged.elapsed() < Duration::from_secs(33),
+        "closed {:?} after the ping",
+        pinged.elapsed()
+    );
 }
 
 // P-021
