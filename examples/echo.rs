@@ -19,7 +19,7 @@ use sockudo::{
 use std::{error::Error, net::SocketAddr};
 
 const LIMITS: Limits = Limits {
-    message_bytes_max: 65_536,
+    message_bytes_max: 33_554_432,
 };
 
 #[derive(Default)]
@@ -53,19 +53,20 @@ impl Application for Echo {
 
     fn received<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot, bytes: &mut [u8]) {
         let row = &mut self.rows[slot.index as usize];
+        self.out.clear();
         let mut unread = std::mem::take(&mut row.unread);
         // The common case copies nothing: a whole frame is decoded where it was received.
-        let bytes = if unread.is_empty() {
-            bytes
+        let step = if unread.is_empty() {
+            let step = step(row, bytes, &mut self.out);
+            unread.extend_from_slice(step.as_ref().map_or(&[], |taken| &bytes[*taken..]));
+            step
         } else {
             unread.extend_from_slice(bytes);
-            &mut unread
+            let step = step(row, &mut unread, &mut self.out);
+            unread.drain(..*step.as_ref().unwrap_or(&0));
+            step
         };
-        self.out.clear();
-        let step = step(row, bytes, &mut self.out);
-        if let Ok(consumed) = step {
-            row.unread = bytes[consumed..].to_vec();
-        }
+        row.unread = unread;
         let is_full = turn.send(slot, &self.out) == Queued::Full;
         if step.is_err() || is_full {
             turn.close_after_flush(slot);
@@ -116,14 +117,11 @@ fn step(row: &mut Row, bytes: &mut [u8], out: &mut Vec<u8>) -> Result<usize, End
         };
         match decoded.item {
             Some(Item::Text(text)) => encode::text_frame(out, &[text.as_bytes()]),
+            Some(Item::Binary(bytes)) => encode::binary_frame(out, bytes),
             Some(Item::Ping(payload)) => encode::pong_frame(out, payload),
             Some(Item::Pong(_)) | None => {}
             Some(Item::Close(code, _)) => {
                 encode::close_frame(out, code, "");
-                return Err(Ends);
-            }
-            Some(Item::Binary(_)) => {
-                encode::close_frame(out, Some(1003), "text only");
                 return Err(Ends);
             }
         }
@@ -140,6 +138,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let listen = vec![SocketAddr::from(([127, 0, 0, 1], port))];
     let config = Config {
         listen,
+        outbox_bytes_max: 134_217_728,
         ..Config::default()
     };
     let bridge = |link: BridgeLink<Echo>| async move {

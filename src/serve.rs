@@ -79,7 +79,7 @@ pub fn serve(sources: Sources) -> Result<(), ServeError> {
     let config = &loaded.config;
     let node_id = node_id(config);
     info!(version = VERSION, node = %node_id, "starting");
-    let settings = Settings::from_config(config, node_id.clone())?;
+    let settings = Settings::from_config(config, node_id.clone(), sockets_max())?;
     let admin = admin::bind(&config.metrics)?;
     let apps = Arc::new(AppTable::build(&config.app_manager.apps, None));
     let seed = NodeSeed {
@@ -220,12 +220,20 @@ fn announce(config: &Config, node_id: &str, link: &BridgeLink<ShardServer>) {
     }
 }
 
-/// Open files that this process may have.
+/// Sockets of clients that the open-file limit leaves room for; the runtime raises the limit.
+fn sockets_max() -> u64 {
+    files_max().saturating_sub(FILES_RESERVED).max(64)
+}
+
+/// Files for rings, queues, listeners, webhooks and scrapes.
+const FILES_RESERVED: u64 = 256;
+
+/// Open files that this process may have at most.
 fn files_max() -> u64 {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let line = limits
         .lines()
         .find(|line| line.starts_with("Max open files"));
-    line.and_then(|line| line.split_whitespace().nth(3)?.parse().ok())
+    line.and_then(|line| line.split_whitespace().nth(4)?.parse().ok())
         .unwrap_or(0)
 }

@@ -35,7 +35,7 @@ use crate::{
 async fn a_scrape_asks_every_shard_and_adds_their_numbers_up() {
     let node = Node::new(2, &[]);
     node.run(async |node| {
-        let answer = node.get_answering_scrapes("/metrics", "").await;
+        let answer = node.ask_answering_scrapes("/metrics", "").await;
         assert_eq!(
             answer.content_type,
             "text/plain; version=0.0.4; charset=utf-8"
@@ -73,7 +73,7 @@ async fn each_format_has_its_content_type_and_shape() {
                 "# HELP ",
             ),
         ] {
-            let answer = node.get_answering_scrapes(path, accept).await;
+            let answer = node.ask_answering_scrapes(path, accept).await;
             assert_eq!(answer.content_type, content_type, "{path}");
             assert!(
                 answer.body.starts_with(beginning),
@@ -89,7 +89,7 @@ async fn each_format_has_its_content_type_and_shape() {
 async fn a_shard_that_does_not_answer_is_shown_with_its_last_numbers() {
     let node = Node::new(1, &[]);
     node.run(async |node| {
-        let first = node.get_answering_scrapes("/metrics", "").await;
+        let first = node.ask_answering_scrapes("/metrics", "").await;
         let began = Instant::now();
         let second = get(&node.url("/metrics"), "").await;
         assert!(
@@ -117,7 +117,7 @@ async fn health_follows_apps_and_start() {
         let body = "{\"draining\":false,\"node\":\"n1\",\"reasons\":[\"starting\"],\
                     \"status\":\"error\"}";
         assert_eq!(json(&starting.body), json(body));
-        node.get_answering_scrapes("/metrics", "").await;
+        node.ask_answering_scrapes("/metrics", "").await;
         for path in ["/up", "/ready", "/live"] {
             let answer = get(&node.url(path), "").await;
             assert_eq!((answer.code, answer.body.as_str()), (200, "OK"), "{path}");
@@ -129,7 +129,7 @@ async fn health_follows_apps_and_start() {
     let without_apps = Node::of(1, AppTable::default(), &[]);
     without_apps
         .run(async |node| {
-            node.get_answering_scrapes("/metrics", "").await;
+            node.ask_answering_scrapes("/metrics", "").await;
             let answer = get(&node.url("/up"), "").await;
             assert_eq!((answer.code, answer.health.as_str()), (503, "ERROR"));
             assert_eq!(get(&node.url("/ready"), "").await.code, 200);
@@ -142,7 +142,7 @@ async fn a_stop_turns_readiness_off_then_closes_and_ends_when_all_shards_have() 
     let node = Node::new(2, &[("SOCKUDO__DRAIN__LB_WAIT_S", "1")]);
     let exit = node
         .run_to_the_end(async |node| {
-            node.get_answering_scrapes("/metrics", "").await;
+            node.ask_answering_scrapes("/metrics", "").await;
             node.signals
                 .send(Signal::Stop)
                 .await
@@ -250,7 +250,7 @@ async fn a_reload_gives_all_shards_the_new_apps_and_a_refused_one_changes_nothin
         let entry = apps.by_key("new-key").expect("the reloaded key");
         assert_eq!(entry.index, AppIndex(0), "the same app, the same index");
         assert!(apps.by_key("app-key").is_none());
-        let scrape = node.get_answering_scrapes("/metrics", "").await;
+        let scrape = node.ask_answering_scrapes("/metrics", "").await;
         assert!(
             scrape
                 .body
@@ -260,7 +260,7 @@ async fn a_reload_gives_all_shards_the_new_apps_and_a_refused_one_changes_nothin
             .send(Signal::Reload)
             .await
             .expect("the bridge runs");
-        let scrape = node.get_answering_scrapes("/metrics", "").await;
+        let scrape = node.ask_answering_scrapes("/metrics", "").await;
         assert!(
             scrape
                 .body
@@ -403,7 +403,7 @@ impl Node {
             .send(shard, ToBridge::Snapshot { token, snapshot });
     }
 
-    async fn get_answering_scrapes(&mut self, path: &str, accept: &str) -> Answer {
+    async fn ask_answering_scrapes(&mut self, path: &str, accept: &str) -> Answer {
         let url = self.url(path);
         let mut request = std::pin::pin!(get(&url, accept));
         loop {

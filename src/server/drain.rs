@@ -95,7 +95,8 @@ impl ShardServer {
     pub(super) fn settings_changed(&mut self, turn: &impl ServerTurn, config: &Config) {
         let node = self.settings.node.clone();
         // Header texts were checked when the configuration was read; without them the old ones stay.
-        let Ok(settings) = Settings::from_config(config, node) else {
+        let sockets_max = self.settings.sockets_max;
+        let Ok(settings) = Settings::from_config(config, node, sockets_max) else {
             return;
         };
         self.quotas.rates_changed(&settings, turn.shards());

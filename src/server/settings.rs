@@ -27,6 +27,8 @@ pub struct Settings {
     pub accept_burst: u32,
     /// Of the node; 0 = unlimited.
     pub connections_max: u64,
+    /// Sockets of the node that the process' open-file limit leaves room for.
+    pub sockets_max: u64,
     pub request_bytes_max: u64,
     pub usage_enabled: bool,
     pub kept_ms: u64,
@@ -51,7 +53,7 @@ impl Settings {
     ///
     /// # Errors
     /// A CORS value cannot stand in a header.
-    pub fn from_config(config: &Config, node: String) -> Result<Self, CorsError> {
+    pub fn from_config(config: &Config, node: String, sockets_max: u64) -> Result<Self, CorsError> {
         use crate::config::backends::CacheDriver;
         use crate::config::sections::RateLimiterDriver;
         let limiter = &config.rate_limiter;
@@ -69,6 +71,7 @@ impl Settings {
             accept_rate_per_s: config.admission.accept_rate_per_s,
             accept_burst: config.admission.accept_burst,
             connections_max: config.admission.max_connections,
+            sockets_max,
             request_bytes_max: config.http_api.request_bytes_max,
             usage_enabled: config.http_api.usage_enabled,
             kept_ms: config.channel_limits.cache_ttl_s.saturating_mul(1_000),

@@ -81,6 +81,10 @@ impl ShardServer {
         if self.drain.is_some() {
             return self.refuse_upgrade(turn, slot, CloseCode::RECONNECT, None);
         }
+        if self.is_out_of_files() {
+            self.counters.accept_limited[1] += 1;
+            return self.refuse_upgrade(turn, slot, CloseCode::OVER_CAPACITY, None);
+        }
         if self.health.memory_above_threshold {
             self.counters.accept_limited[2] += 1;
             return self.refuse_upgrade(turn, slot, CloseCode::OVER_CAPACITY, None);
@@ -101,6 +105,18 @@ impl ShardServer {
             );
         }
         self.check_upgrade(turn, slot, upgrade);
+    }
+
+    /// True when this shard holds its part of the sockets that the open-file limit allows. Parts
+    /// overlap by a quarter, since the kernel does not spread evenly.
+    fn is_out_of_files(&self) -> bool {
+        let part = self.settings.sockets_max / u64::from(self.shards);
+        let part = if self.shards == 1 {
+            part
+        } else {
+            part + part / 4
+        };
+        self.counters.websockets >= part
     }
 
     /// The node's quota has answered.

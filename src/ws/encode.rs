@@ -37,6 +37,15 @@ pub fn text_frame(out: &mut Vec<u8>, parts: &[&[u8]]) {
     }
 }
 
+/// Appends a whole binary frame.
+pub fn binary_frame(out: &mut Vec<u8>, payload: &[u8]) {
+    let start = out.len();
+    text_frame(out, &[payload]);
+    if let Some(first) = out.get_mut(start) {
+        *first = FIN | BINARY;
+    }
+}
+
 /// The header of a text frame and how many of its bytes count.
 pub fn text_header(payload_bytes: usize) -> ([u8; HEADER_BYTES_MAX], usize) {
     let mut header = [0; HEADER_BYTES_MAX];
@@ -102,6 +111,7 @@ pub const HEADER_BYTES_MAX: usize = 10;
 pub const CONTROL_BYTES_MAX: usize = 125;
 pub const CLOSE_REASON_BYTES_MAX: usize = 123;
 const FIN: u8 = 0x80;
+const BINARY: u8 = 0x2;
 const TEXT: u8 = 0x1;
 const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;

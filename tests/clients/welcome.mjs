@@ -4,9 +4,9 @@
 import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
-import { spawn } from "node:child_process";
 import { chromium } from "playwright-core";
-import { args, assert, done, promise, server, within } from "./harness.mjs";
+import { args, assert, done, promise, server } from "./harness.mjs";
+import { meet } from "./snippets.mjs";
 
 const profile = fs.mkdtempSync(path.join(os.tmpdir(), "sockudo-chromium-"));
 process.on("exit", () => fs.rmSync(profile, { recursive: true, force: true }));
@@ -52,35 +52,9 @@ await promise("shows the event that its form published", async () => {
   assert.match((await frames()).join("\n"), /é日😀 \+ & =/);
 });
 
-// Runs a snippet as a module beside the installed packages.
-function run(code) {
-  const file = path.join(import.meta.dirname, `.snippet-${process.pid}-${Math.random().toString(36).slice(2)}.mjs`);
-  fs.writeFileSync(file, code);
-  const child = spawn(process.execPath, [file], { stdio: ["ignore", "pipe", "inherit"] });
-  const ended = new Promise((resolve) => child.on("exit", resolve));
-  ended.then(() => fs.rmSync(file, { force: true }));
-  const said = { text: "" };
-  child.stdout.on("data", (bytes) => (said.text += bytes));
-  return { child, ended, said };
-}
-
 await promise("its snippets work as they are printed", async () => {
   const snippet = (id) => page.textContent(`#${id}`);
-  const listener = run(await snippet("browser"));
-  const heard = new Promise((resolve) => {
-    listener.child.stdout.on("data", () => /received.*hello world/s.test(listener.said.text) && resolve());
-  });
-  // The snippet says nothing once it is subscribed, so it is sent to until it hears.
-  const sending = (async () => {
-    for (;;) {
-      const sender = run(await snippet("node"));
-      assert.equal(await sender.ended, 0);
-      if (await Promise.race([heard.then(() => true), new Promise((resolve) => setTimeout(resolve, 500))])) return;
-    }
-  })();
-  await within("the snippets to meet", sending);
-  listener.child.kill();
-  await listener.ended;
+  await meet(await snippet("browser"), await snippet("node"));
 });
 
 await promise("needs nothing from outside and has no errors", async () => {

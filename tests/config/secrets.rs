@@ -39,7 +39,7 @@ fn no_secret_reaches_an_error_a_notice_debug_or_show() {
         ),
         in_an_app(
             "webhooks",
-            "[{\"url\": \"http://h\", \"event_types\": [], \"headers\": {\"Host\": \"hunter2\"}}]",
+            "[{\"url\": \"http://h\", \"event_types\": [], \"headers\": {\"X y\": \"hunter2\"}}]",
         ),
         in_an_app("webhooks", "\"[{\\\"url\\\": hunter2}]\""),
     ] {

@@ -270,6 +270,17 @@ fn the_welcome_page_shows_an_event_that_its_form_published() {
     std::fs::remove_file(shot).expect("the script took a picture");
 }
 
+// What a newcomer copies first.
+#[test]
+fn the_snippets_of_the_readme_work_as_they_are_printed() {
+    let name = "the_snippets_of_the_readme_work_as_they_are_printed";
+    let server = Server::start_demo();
+    let Some(script) = node(name, &server, "readme.mjs", &[]) else {
+        return;
+    };
+    script.succeeds();
+}
+
 on_one_and_three_shards! {
     pusher_js_works_as_its_users_know_it,
     laravel_echo_works_as_its_users_know_it,

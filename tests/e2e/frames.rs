@@ -61,24 +61,16 @@ fn a_silent_socket_is_pinged_once_and_closed_with_4201_after_thirty_seconds(shar
         "pinged after {quiet:?}"
     );
     assert!(quiet < Duration::from_secs(3), "pinged after {quiet:?}");
-    let pinged = Instant::now();
-    // The ping may have been on its way for a while on a busy machine, so the wait is known from its end only.
+    // Counted from the connection: a stalled test reads the ping late, the server does not wait.
+    let silent_until = connected + Duration::from_millis(30_500);
     assert_eq!(
-        alice.next_within(Duration::from_secs(25)),
+        alice.next_within(silent_until.saturating_duration_since(Instant::now())),
         None,
         "one ping, no close yet"
     );
     alice.is_closed_with(4201);
     let waited = connected.elapsed();
-    assert!(
-        waited > Duration::from_millis(30_900),
-        "closed {waited:?} after connecting"
-    );
-    assert!(
-        pinged.elapsed() < Duration::from_secs(33),
-        "closed {:?} after the ping",
-        pinged.elapsed()
-    );
+    assert!(waited < Duration::from_secs(34), "closed after {waited:?}");
 }
 
 // P-021

@@ -107,6 +107,8 @@ impl Server {
             .arg("serve")
             .arg("--port")
             .arg(address.port().to_string());
+        // In demo mode metrics are on the shared address too, unless told otherwise.
+        command.env("METRICS_HOST", metrics.ip().to_string());
         command.env("METRICS_PORT", metrics.port().to_string());
         let server = Self::run(command, folder, address, metrics, String::new());
         server.is_ready_within(Duration::from_secs(30));

@@ -1,0 +1,20 @@
+// The snippets of README.md, run as they are printed save for the address. A snippet is the code block below a line
+// `<!-- runs: NAME -->`. Arguments: host, port.
+
+import fs from "node:fs";
+import path from "node:path";
+import { assert, done, promise, server } from "./harness.mjs";
+import { meet } from "./snippets.mjs";
+
+const readme = fs.readFileSync(path.join(import.meta.dirname, "../../README.md"), "utf8");
+
+function snippet(name) {
+  const [, code] = readme.match(new RegExp(`<!-- runs: ${name} -->\n\`\`\`js\n(.*?)\`\`\``, "s")) ?? [];
+  assert.ok(code, `README.md has the snippet ${name}`);
+  assert.match(code, /127\.0\.0\.1/);
+  assert.match(code, /6001/);
+  return code.replaceAll("127.0.0.1", server.host).replaceAll("6001", String(server.port));
+}
+
+await promise("its snippets work as they are printed", () => meet(snippet("browser"), snippet("node")));
+done();
