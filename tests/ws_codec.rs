@@ -195,7 +195,10 @@ proptest! {
     }
 
     #[test]
-    fn what_we_send_is_understood(texts in prop::collection::vec("\\PC{0,300}", 0..5), ping in prop::collection::vec(any::<u8>(), 0..=125)) {
+    fn what_we_send_is_understood(
+        texts in prop::collection::vec("\\PC{0,300}", 0..5),
+        ping in prop::collection::vec(any::<u8>(), 0..=125),
+    ) {
         let mut bytes = Vec::new();
         for text in &texts {
             let start = encode::begin_text(&mut bytes);

@@ -911,7 +911,11 @@ mod tests {
         }
 
         #[test]
-        fn a_damaged_text_is_judged_as_the_judge_does(value in any_json(), at in any::<prop::sample::Index>(), to in any::<char>()) {
+        fn a_damaged_text_is_judged_as_the_judge_does(
+            value in any_json(),
+            at in any::<prop::sample::Index>(),
+            to in any::<char>(),
+        ) {
             let text = serde_json::to_string(&value).expect("valid");
             let mut chars: Vec<char> = text.chars().collect();
             let at = at.index(chars.len());

@@ -714,7 +714,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn unmasking_is_a_byte_wise_xor(payload in prop::collection::vec(any::<u8>(), 0..70), mask in any::<[u8; 4]>()) {
+        fn unmasking_is_a_byte_wise_xor(
+            payload in prop::collection::vec(any::<u8>(), 0..70),
+            mask in any::<[u8; 4]>(),
+        ) {
             let naive: Vec<u8> = payload.iter().zip(mask.iter().cycle()).map(|(b, k)| b ^ k).collect();
             let mut fast = payload;
             unmask(&mut fast, mask);
