@@ -76,7 +76,7 @@ pub struct WebhookEvent {
     pub kind: WebhookKind,
 }
 
-/// The kinds of `protocol.md` 10.1.
+/// What an app may be told (docs/http-api.md).
 #[derive(Clone, Debug, PartialEq)]
 pub enum WebhookKind {
     ChannelOccupied,

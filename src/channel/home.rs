@@ -701,9 +701,9 @@ impl Later {
     }
 }
 
-/// Channels up to this size hear of each change of their count (protocol.md 4.8).
+/// Channels up to this size hear of each change of their count.
 const COUNT_SMALL_MAX: u32 = 100;
 /// Larger ones hear at most this often.
 const COUNT_QUIET_MS: u64 = 5_000;
-/// One `cache_miss` webhook per channel and this time (protocol.md 6).
+/// One `cache_miss` webhook per channel and this time.
 const MISS_QUIET_MS: u64 = 10_000;

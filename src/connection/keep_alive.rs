@@ -23,7 +23,7 @@ pub enum Due {
     GiveUp,
 }
 
-/// How long a pong is waited for (protocol.md 2.2).
+/// How long a pong is waited for: as long as pusher-js waits for ours.
 pub const PONG_TIMEOUT_MS: u64 = 30_000;
 
 impl KeepAlive {

@@ -1,4 +1,4 @@
-//! The scrape of a node against `metrics.md`'s names, types, labels and buckets.
+//! The scrape of a node against the names, types, labels and buckets that are promised.
 //!
 //! Owns: an independent copy of that table.
 //! May depend on: `metrics`.

@@ -1,6 +1,6 @@
 //! The HTTP API: from a checked request to its answer.
 //!
-//! Owns: the order of checks of protocol.md 9.1, asking homes, gathering their answers.
+//! Owns: the order of checks (docs/http-api.md), asking homes, gathering their answers.
 //! May depend on: `http`, `protocol::auth`, `connection::pending`, `server::{answers, request}`.
 //! Invariants: nothing is published, kept or counted before every check of the whole request has
 //! passed; the answer is sent once all homes concerned took the events over.
@@ -163,7 +163,7 @@ impl ShardServer {
         }
     }
 
-    /// Every check of a request, in the order of protocol.md 9.1.
+    /// Every check of a request, in the order of docs/http-api.md.
     fn check_api(
         &mut self,
         turn: &impl ServerTurn,

@@ -1,6 +1,6 @@
 //! Data path. A client's event for the other subscribers of a channel.
 //!
-//! Owns: the checks of protocol.md 5 in their order, the frame that subscribers get.
+//! Owns: a client event's checks in their order, the frame that subscribers get.
 //! May depend on: `protocol`, `channel::local`, `connection`, `server::{home, replies}`.
 //! Invariants: a refused event is answered with 4301, reaches nobody and closes nothing; a
 //! rate-refused one takes no token.

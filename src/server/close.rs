@@ -3,7 +3,7 @@
 //! Owns: closing with a code, the clean-up that every established connection gets exactly once.
 //! May depend on: `connection`, `channel`, `protocol::{code, outgoing}`, `server::{home, users}`.
 //! Invariants: clean-up runs once per established connection, whoever ends it; a 4xxx close is
-//! announced by a `pusher:error` of the same code (protocol.md 2.4).
+//! announced by a `pusher:error` of the same code.
 
 use shards::application::{Closed, FrameId, Slot};
 
@@ -32,7 +32,7 @@ impl Doomed {
     }
 }
 
-/// How long the peer's close frame is waited for (protocol.md 3.4).
+/// How long the peer's close frame is waited for.
 const CLOSE_ECHO_MS: u64 = 5_000;
 
 impl ShardServer {

@@ -1,6 +1,6 @@
 //! What the node says of itself: `/up`, `/usage`, and the counters for a scrape.
 //!
-//! Owns: the words and codes of protocol.md 1.4.
+//! Owns: the words and codes of health.
 //! May depend on: `http`, `bridge::message`, `metrics::counters`.
 //! Invariants: health routes need no authentication and meet no limiter.
 

@@ -363,7 +363,7 @@ impl ShardServer {
         let Some(app) = self.apps.get(home.app) else {
             return;
         };
-        // `#server-to-user-` channels have no webhooks (protocol.md 10.3).
+        // `#server-to-user-` channels have no webhooks.
         if home.kind.is_user() || !app.entry.webhook_interest.any(interest_of(&kind)) {
             return;
         }

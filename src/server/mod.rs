@@ -109,7 +109,7 @@ pub struct ShardServer {
 }
 
 /// Sends that one turn queues for fan-outs before it cuts them into slices: a stadium channel must
-/// not stall the shard's other connections (design.md 4.4).
+/// not stall the shard's other connections.
 const SENDS_PER_TURN: u32 = 4_096;
 
 impl ShardServer {

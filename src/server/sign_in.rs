@@ -1,6 +1,6 @@
 //! Signing a connection in as a user.
 //!
-//! Owns: the checks of protocol.md 7.1, the order of its answers, signing out.
+//! Owns: the checks of a sign-in, the order of its answers, signing out.
 //! May depend on: `protocol::{auth, presence}`, `connection`, `server::{users, replies}`.
 //! Invariants: a connection is signed in as at most one user id, until it ends; after
 //! `signin_success` the user's home knows the socket, so that a termination reaches it.

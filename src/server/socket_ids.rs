@@ -44,7 +44,7 @@ pub(super) struct SocketIds {
 const INDEX_BITS: u32 = 23;
 /// Slot indices that fit in the first part of an id.
 pub(super) const SLOTS_MAX: u32 = 1 << INDEX_BITS;
-/// Bound of the second part (protocol.md 2.1: at most 10 000 000 000).
+/// Bound of the second part (docs/decisions/0005).
 const LOW_BOUND: u64 = 10_000_000_000;
 
 impl SocketIds {

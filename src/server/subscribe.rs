@@ -1,6 +1,6 @@
 //! Subscribing and unsubscribing one connection.
 //!
-//! Owns: the checks of protocol.md 4.3 to 4.7 in their order, and what follows the home's answer.
+//! Owns: a subscription's checks in their order, and what follows the home's answer.
 //! May depend on: `protocol`, `channel`, `connection`, `server::{home, replies}`.
 //! Invariants: a refused subscription changes nothing; the channel's first frame to a connection is
 //! `subscription_succeeded`.

@@ -1,6 +1,6 @@
 //! From an HTTP upgrade to an established connection.
 //!
-//! Owns: the order of checks of protocol.md 1.2, and `connection_established`.
+//! Owns: the order of checks (docs/protocol.md), and `connection_established`.
 //! May depend on: `http`, `ws::handshake`, `protocol`, `connection`, `server::{answers, quota}`.
 //! Invariants: a refusal after the 101 is an error frame and a close of the same code; a refused
 //! connection gets no socket id and counts in no quota.

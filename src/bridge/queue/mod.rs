@@ -76,7 +76,7 @@ impl QueueSettings {
         Self {
             events_max: 100_000,
             bytes_max: 256 * 1024 * 1024,
-            in_flight_max: 20, // protocol.md 10.3, as Sockudo 2.9.
+            in_flight_max: 20, // As Sockudo 2.9.
             in_flight_per_target_max: 5,
             batch_ms: webhooks.batching_enabled.then_some(webhooks.batching_ms),
             batch_events_max: webhooks.batching_size.max(1) as usize,

@@ -58,7 +58,7 @@ pub(super) fn client(policy: &Arc<TargetPolicy>) -> Result<Client, reqwest::Erro
         .build()
 }
 
-/// protocol.md 10.3.
+/// How long a target may take to answer.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
