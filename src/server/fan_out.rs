@@ -104,7 +104,8 @@ impl ShardServer {
         let Some(channel) = self.locals.get_mut(local).filter(|it| it.has_job()) else {
             return false; // Finished early, because too many frames waited.
         };
-        let Some(slice) = channel.take_slice(SLICE_POSITIONS) else {
+        let positions_max = SLICE_POSITIONS.min(self.settings.sends_per_turn);
+        let Some(slice) = channel.take_slice(positions_max) else {
             let moved = channel.end_job();
             for it in moved {
                 let row = &mut self.connections[it.subscriber.slot.index as usize];
