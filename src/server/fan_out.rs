@@ -59,7 +59,7 @@ impl ShardServer {
                 self.jobs.push_back(local);
             }
             if overdue {
-                while self.continue_job(turn, local) {}
+                self.finish_job(turn, local);
             }
             return;
         }
@@ -97,6 +97,11 @@ impl ShardServer {
                 self.jobs.push_back(local);
             }
         }
+    }
+
+    /// Sends what is left of a channel's fan-out at once, if one is under way.
+    pub(super) fn finish_job(&mut self, turn: &mut impl ServerTurn, local: LocalRef) {
+        while self.continue_job(turn, local) {}
     }
 
     /// Does one slice of a channel's job; false when the job is over.
