@@ -145,17 +145,25 @@ impl ShardServer {
             if subscriber.has_left() {
                 continue;
             }
+            let mut refused = false;
             for (id, except, bytes) in &frames {
                 if Some(subscriber.slot) == *except {
                     continue;
                 }
-                match turn.send_frame(subscriber.slot, *id) {
+                // What follows a refused frame may not overtake it, though it be small enough.
+                let queued = if refused {
+                    Queued::Full
+                } else {
+                    turn.send_frame(subscriber.slot, *id)
+                };
+                match queued {
                     Queued::Accepted => {
                         sent += 1;
                         sent_bytes += *bytes as u64;
                     }
                     Queued::Gone => {}
                     Queued::Full => {
+                        refused = true;
                         self.doomed.push(Doomed::slow(subscriber.slot, *id, *bytes));
                     }
                 }
