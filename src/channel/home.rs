@@ -247,6 +247,21 @@ impl HomeTable {
         self.occupied
     }
 
+    /// Channels with an entry.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// True without any entry.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Last events that are kept now; at most the bound.
+    pub fn kept_events(&self) -> usize {
+        self.kept
+    }
+
     /// Adds a subscription.
     ///
     /// # Errors

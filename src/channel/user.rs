@@ -100,6 +100,16 @@ impl UserTable {
         self.user(app, user_id).map_or(&[], |user| &user.watchers)
     }
 
+    /// Users with a socket or a watcher.
+    pub fn len(&self) -> usize {
+        self.users.values().map(|users| users.len()).sum()
+    }
+
+    /// True without any user.
+    pub fn is_empty(&self) -> bool {
+        self.users.is_empty()
+    }
+
     /// Forgets a user without sockets and watchers.
     pub fn release_if_idle(&mut self, app: AppIndex, user_id: &str) {
         let Some(users) = self.users.get_mut(&app) else {

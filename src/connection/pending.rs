@@ -63,6 +63,20 @@ pub struct SignIn {
     pub answers_pending: u16,
 }
 
+impl SignIn {
+    /// Notes how a watched user is now; what was noted of it before does not count any more.
+    pub fn tell(&mut self, user_id: Arc<str>, online: bool) {
+        self.online.retain(|it| *it != user_id);
+        self.offline.retain(|it| *it != user_id);
+        let list = if online {
+            &mut self.online
+        } else {
+            &mut self.offline
+        };
+        list.push(user_id);
+    }
+}
+
 /// An API request under way.
 #[derive(Debug)]
 pub struct ApiCall {

@@ -59,7 +59,7 @@ impl ShardServer {
                 self.jobs.push_back(local);
             }
             if overdue {
-                while self.continue_job(turn, local) {}
+                self.finish_job(turn, local);
             }
             return;
         }
@@ -99,12 +99,18 @@ impl ShardServer {
         }
     }
 
+    /// Sends what is left of a channel's fan-out at once, if one is under way.
+    pub(super) fn finish_job(&mut self, turn: &mut impl ServerTurn, local: LocalRef) {
+        while self.continue_job(turn, local) {}
+    }
+
     /// Does one slice of a channel's job; false when the job is over.
     fn continue_job(&mut self, turn: &mut impl ServerTurn, local: LocalRef) -> bool {
         let Some(channel) = self.locals.get_mut(local).filter(|it| it.has_job()) else {
             return false; // Finished early, because too many frames waited.
         };
-        let Some(slice) = channel.take_slice(SLICE_POSITIONS) else {
+        let positions_max = SLICE_POSITIONS.min(self.settings.sends_per_turn);
+        let Some(slice) = channel.take_slice(positions_max) else {
             let moved = channel.end_job();
             for it in moved {
                 let row = &mut self.connections[it.subscriber.slot.index as usize];
@@ -139,17 +145,25 @@ impl ShardServer {
             if subscriber.has_left() {
                 continue;
             }
+            let mut refused = false;
             for (id, except, bytes) in &frames {
                 if Some(subscriber.slot) == *except {
                     continue;
                 }
-                match turn.send_frame(subscriber.slot, *id) {
+                // What follows a refused frame may not overtake it, though it be small enough.
+                let queued = if refused {
+                    Queued::Full
+                } else {
+                    turn.send_frame(subscriber.slot, *id)
+                };
+                match queued {
                     Queued::Accepted => {
                         sent += 1;
                         sent_bytes += *bytes as u64;
                     }
                     Queued::Gone => {}
                     Queued::Full => {
+                        refused = true;
                         self.doomed.push(Doomed::slow(subscriber.slot, *id, *bytes));
                     }
                 }

@@ -20,6 +20,7 @@ mod fan_out;
 mod health;
 mod home;
 pub mod message;
+mod occupancy;
 mod quota;
 mod receive;
 mod replies;
@@ -46,7 +47,7 @@ use self::{
     quota::Quotas,
     socket_ids::SocketIds,
 };
-pub use self::{settings::Settings, socket_ids::SocketIdKey};
+pub use self::{occupancy::Occupancy, settings::Settings, socket_ids::SocketIdKey};
 use crate::{
     bridge::{
         apps::AppTable,
@@ -109,7 +110,7 @@ pub struct ShardServer {
 }
 
 /// Sends that one turn queues for fan-outs before it cuts them into slices: a stadium channel must
-/// not stall the shard's other connections.
+/// not stall the shard's other connections. Simulations set fewer in `Settings`.
 const SENDS_PER_TURN: u32 = 4_096;
 
 impl ShardServer {
@@ -131,7 +132,7 @@ impl ShardServer {
             home_hasher: seed.homes.clone(),
             leaving: Vec::new(),
             jobs: VecDeque::new(),
-            sends_left: SENDS_PER_TURN,
+            sends_left: seed.settings.sends_per_turn,
             doomed: Vec::new(),
             effects: Vec::new(),
             scratch: Vec::new(),
@@ -212,7 +213,7 @@ impl Application for ShardServer {
     }
 
     fn turn_ends<T: ServerTurn>(&mut self, turn: &mut T) -> bool {
-        self.sends_left = SENDS_PER_TURN;
+        self.sends_left = self.settings.sends_per_turn;
         self.continue_jobs(turn);
         self.close_doomed(turn);
         self.post_leaving(turn);

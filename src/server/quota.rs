@@ -93,6 +93,12 @@ impl Quotas {
         quota.connections = left.expect("what ends was admitted");
     }
 
+    /// Connections counted here now, for the node and for all apps together.
+    pub(super) fn admitted(&self) -> u64 {
+        let of_apps: u64 = self.apps.values().map(|quota| quota.connections).sum();
+        self.node_connections + of_apps
+    }
+
     /// Spends `count` of an app's rate; `rate_per_s` is not 0.
     pub(super) fn spend(
         &mut self,

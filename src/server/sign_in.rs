@@ -152,12 +152,8 @@ impl ShardServer {
             unreachable!("a watchlist is answered during its sign-in");
         };
         for (user_id, online) in users {
-            let list = if online {
-                &mut sign_in.online
-            } else {
-                &mut sign_in.offline
-            };
-            list.push(user_id);
+            // After a former sign-in news of the same user may have come before this answer.
+            sign_in.tell(user_id, online);
         }
         sign_in.answers_pending -= 1;
         if sign_in.answers_pending == 0 {
@@ -196,17 +192,15 @@ impl ShardServer {
         let Some(row) = self.row(slot).filter(|row| row.established) else {
             return;
         };
+        // A later sign-in may have ended the watch while the news was on its way.
+        let watches = |user: &SignedIn| user.watchlist.contains(&user_id);
+        if !row.user().is_some_and(watches) {
+            return;
+        }
         if let Some(Pending::SignIn(sign_in)) = row.rare.as_mut().and_then(|it| it.pending.as_mut())
         {
             // Not told yet: the first frame shall say how it is now.
-            sign_in.online.retain(|it| *it != user_id);
-            sign_in.offline.retain(|it| *it != user_id);
-            let list = if online {
-                &mut sign_in.online
-            } else {
-                &mut sign_in.offline
-            };
-            list.push(user_id);
+            sign_in.tell(user_id, online);
             return;
         }
         let (one, none): ([&str; 1], [&str; 0]) = ([&user_id], []);

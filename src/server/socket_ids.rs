@@ -11,7 +11,11 @@ use crate::protocol::socket_id::SocketId;
 
 /// The key of the permutation; one per process, the same on all shards.
 #[derive(Clone, Copy)]
-pub struct SocketIdKey([u64; 4]);
+pub struct SocketIdKey {
+    rounds: [u64; 4],
+    /// Second parts follow from this seed instead of the system's random source.
+    simulated: Option<u64>,
+}
 
 impl SocketIdKey {
     /// A fresh key from the system's random source.
@@ -19,16 +23,22 @@ impl SocketIdKey {
     /// # Errors
     /// The system has no random source.
     pub fn random() -> Result<Self, getrandom::Error> {
-        let mut key = [0; 4];
-        for word in &mut key {
+        let mut rounds = [0; 4];
+        for word in &mut rounds {
             *word = getrandom::u64()?;
         }
-        Ok(Self(key))
+        Ok(Self {
+            rounds,
+            simulated: None,
+        })
     }
 
-    /// A key made from a seed, for simulations.
+    /// A key made from a seed, for simulations: all ids that it gives follow from the seed.
     pub fn from_seed(seed: u64) -> Self {
-        Self([1, 2, 3, 4].map(|round: u64| mix(seed ^ mix(round))))
+        Self {
+            rounds: [1, 2, 3, 4].map(|round: u64| mix(seed ^ mix(round))),
+            simulated: Some(seed),
+        }
     }
 }
 
@@ -66,8 +76,7 @@ impl SocketIds {
     pub(super) fn fresh_low(&mut self) -> u64 {
         loop {
             if self.used + 8 > self.random.len() {
-                getrandom::fill(&mut self.random).expect("the random source is seeded");
-                self.used = 0;
+                self.refill();
             }
             let (_, rest) = self.random.split_at(self.used);
             let bytes = rest.first_chunk::<8>().expect("eight bytes are left");
@@ -77,6 +86,18 @@ impl SocketIds {
             if low < LOW_BOUND {
                 return low;
             }
+        }
+    }
+
+    fn refill(&mut self) {
+        self.used = 0;
+        let Some(seed) = &mut self.key.simulated else {
+            getrandom::fill(&mut self.random).expect("the random source is seeded");
+            return;
+        };
+        for word in self.random.chunks_exact_mut(8) {
+            *seed = mix(*seed ^ u64::from(self.shard.0));
+            word.copy_from_slice(&seed.to_le_bytes());
         }
     }
 
@@ -98,7 +119,7 @@ impl SocketIds {
 /// A Feistel network of four rounds over 16-bit halves.
 fn permute(key: SocketIdKey, value: u32) -> u32 {
     let (mut left, mut right) = halves(value);
-    for round in key.0 {
+    for round in key.rounds {
         (left, right) = (right, left ^ scramble(round, right));
     }
     u32::from(left) << 16 | u32::from(right)
@@ -106,7 +127,7 @@ fn permute(key: SocketIdKey, value: u32) -> u32 {
 
 fn unpermute(key: SocketIdKey, value: u32) -> u32 {
     let (mut left, mut right) = halves(value);
-    for round in key.0.into_iter().rev() {
+    for round in key.rounds.into_iter().rev() {
         (left, right) = (right ^ scramble(round, left), left);
     }
     u32::from(left) << 16 | u32::from(right)

@@ -260,6 +260,8 @@ impl ShardServer {
         local: LocalRef,
         snapshot: Option<&str>,
     ) {
+        // Members whose coming or going still waits in a fan-out are in the snapshot already.
+        self.finish_job(turn, local);
         let name = Arc::clone(&self.locals.held(local.0.index).name);
         self.reply(turn, slot, |out| {
             outgoing::subscription_succeeded(out, &name, snapshot)

@@ -208,11 +208,24 @@ impl ShardServer {
     }
 
     fn establish(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
+        // While the quotas were asked a drain may have begun, or the app been taken away: both
+        // close what is established then, and do not look at this connection again.
+        if self.drain.is_some() {
+            return self.refuse_upgrade(turn, slot, CloseCode::RECONNECT, None);
+        }
+        let app = self.held(slot).app;
+        match self.apps.get(app).map(Rc::as_ref) {
+            Some(app) if app.entry.app.enabled => {}
+            Some(_) => {
+                let error = Some(ConnectionError::AppDisabled);
+                return self.refuse_upgrade(turn, slot, CloseCode::APP_DISABLED, error);
+            }
+            None => return self.refuse_upgrade(turn, slot, CloseCode::APP_UNKNOWN, None),
+        }
         let now = turn.now();
         let low = self.socket_ids.fresh_low();
         let socket_id = self.socket_ids.of(slot.index, low);
         let timeout_ms = self.settings.user_authentication_timeout_ms;
-        let app = self.held(slot).app;
         let needs_user = self
             .apps
             .get(app)

@@ -1,0 +1,150 @@
+//! The webhook events of a run, checked one by one as they leave the node.
+
+use std::collections::BTreeMap;
+
+use shards::application::Millis;
+use sockudo::bridge::message::{ToBridge, WebhookEvent, WebhookKind};
+
+use crate::ledger::{Ledger, Place};
+
+/// How long `channel_vacated` and `member_removed` wait for a return.
+pub(crate) const GRACE_MS: u64 = 3_000;
+const MISS_QUIET_MS: u64 = 10_000;
+
+#[derive(Default)]
+pub(crate) struct Hooks {
+    /// Whether the channel is occupied, and since when it is as it is.
+    occupied: BTreeMap<Place, (bool, Millis)>,
+    members: BTreeMap<(Place, String), (bool, Millis)>,
+    misses: BTreeMap<Place, Millis>,
+    counts: BTreeMap<Place, u64>,
+    client_events: BTreeMap<usize, u32>,
+    pub(crate) drained: BTreeMap<u16, Millis>,
+}
+
+impl Hooks {
+    pub(crate) fn hear(&mut self, shard: u16, now: Millis, message: &ToBridge) {
+        match message {
+            ToBridge::Webhook(event) => self.hear_event(now, event),
+            ToBridge::Drained => {
+                let before = self.drained.insert(shard, now);
+                assert!(
+                    before.is_none(),
+                    "shard {shard} said twice that it is drained"
+                );
+            }
+            ToBridge::Snapshot { .. } | ToBridge::Usage { .. } => {}
+        }
+    }
+
+    fn hear_event(&mut self, now: Millis, event: &WebhookEvent) {
+        let place = (event.app.0 as usize, event.channel.to_string());
+        assert!(
+            !place.1.starts_with('#'),
+            "a webhook of a user's channel: {place:?}"
+        );
+        match &event.kind {
+            WebhookKind::ChannelOccupied => turn(&mut self.occupied, place, true, now),
+            WebhookKind::ChannelVacated => turn(&mut self.occupied, place, false, now),
+            WebhookKind::MemberAdded { user_id } => {
+                let key = (place, user_id.to_string());
+                turn(&mut self.members, key, true, now);
+            }
+            WebhookKind::MemberRemoved { user_id } => {
+                let key = (place, user_id.to_string());
+                turn(&mut self.members, key, false, now);
+            }
+            WebhookKind::ClientEvent(event) => {
+                let data = serde_json::from_str::<String>(&event.data).expect("a string token");
+                let number = crate::client::event_number(&data);
+                let count = self.client_events.entry(number).or_default();
+                *count += 1;
+                assert_eq!(*count, 1, "client event {number} had two webhooks");
+            }
+            WebhookKind::CacheMiss => {
+                let last = self.misses.insert(place, now);
+                let quiet = last.is_none_or(|last| now.since(last) >= MISS_QUIET_MS);
+                assert!(quiet, "two cache_miss webhooks within {MISS_QUIET_MS} ms");
+            }
+            WebhookKind::SubscriptionCount { count } => {
+                self.counts.insert(place, *count);
+            }
+        }
+    }
+
+    /// At rest, and longer than the grace after the last change.
+    pub(crate) fn check(
+        &self,
+        subscriptions: &BTreeMap<Place, u64>,
+        members: &BTreeMap<Place, Vec<String>>,
+        ledger: &Ledger,
+    ) {
+        for (place, (is_occupied, _)) in &self.occupied {
+            let count = subscriptions.get(place).copied().unwrap_or(0);
+            assert_eq!(
+                *is_occupied,
+                count > 0,
+                "webhooks say that {place:?} is occupied"
+            );
+        }
+        for place in subscriptions
+            .keys()
+            .filter(|place| !place.1.starts_with('#'))
+        {
+            assert!(
+                self.occupied.contains_key(place),
+                "{place:?} was never occupied for webhooks"
+            );
+        }
+        for ((place, user), (is_there, _)) in &self.members {
+            let there = members.get(place).is_some_and(|users| users.contains(user));
+            assert_eq!(*is_there, there, "webhooks say that {user} is in {place:?}");
+        }
+        for (place, users) in members {
+            for user in users {
+                let key = (place.clone(), user.clone());
+                assert!(
+                    self.members.contains_key(&key),
+                    "{user} was never added to {place:?}"
+                );
+            }
+        }
+        for (place, count) in &self.counts {
+            let true_count = subscriptions.get(place).copied().unwrap_or(0);
+            assert_eq!(
+                *count, true_count,
+                "the last subscription_count webhook of {place:?}"
+            );
+        }
+        for (number, event) in ledger.events.iter().enumerate() {
+            let hooked = self.client_events.contains_key(&number);
+            let taken = event.sender.is_some() && event.acknowledged.is_some();
+            assert!(hooked || !taken, "client event {number} had no webhook");
+            assert!(
+                !hooked || !event.is_refused,
+                "refused event {number} had a webhook"
+            );
+        }
+    }
+}
+
+/// A thing comes or goes: both alternate, beginning with its coming, and going waits for the grace.
+fn turn<K: Ord + std::fmt::Debug + Clone>(
+    table: &mut BTreeMap<K, (bool, Millis)>,
+    key: K,
+    comes: bool,
+    now: Millis,
+) {
+    let (was_there, since) = table.get(&key).copied().unwrap_or((false, Millis(0)));
+    assert_ne!(
+        was_there, comes,
+        "two webhooks of one kind in a row for {key:?}"
+    );
+    if !comes {
+        assert!(
+            now.since(since) >= GRACE_MS,
+            "{key:?} went within the grace"
+        );
+    }
+    table.insert(key, (comes, now));
+}

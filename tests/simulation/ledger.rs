@@ -1,0 +1,139 @@
+//! What was published and who must have got it: the truth that clients are compared with.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use shards::application::Millis;
+
+/// A channel of an app.
+pub(crate) type Place = (usize, String);
+
+/// Everything that was published in a run.
+#[derive(Default)]
+pub(crate) struct Ledger {
+    pub(crate) events: Vec<Event>,
+    /// For each event what some subscriber got right after it, by channel.
+    followers: BTreeMap<Place, BTreeMap<usize, BTreeSet<usize>>>,
+    /// Subscriptions that must get an event: client, epoch of its subscription, event.
+    pub(crate) owed: Vec<(usize, u64, usize)>,
+    /// API events by channel.
+    api_events: BTreeMap<Place, Vec<usize>>,
+}
+
+pub(crate) struct Event {
+    pub(crate) place: Place,
+    /// The number in its data: that of the first event of its request.
+    pub(crate) data_number: usize,
+    pub(crate) publisher: usize,
+    pub(crate) sender: Option<usize>,
+    /// Who sent it as a client, or must not get it.
+    pub(crate) except: Option<String>,
+    pub(crate) user_id: Option<String>,
+    pub(crate) sent: Moment,
+    /// When the publisher knew that it was taken over.
+    pub(crate) acknowledged: Option<Moment>,
+    pub(crate) is_refused: bool,
+}
+
+/// A point in a run: steps order what happens within one millisecond.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Moment {
+    pub(crate) step: u64,
+    pub(crate) at: Millis,
+}
+
+impl Ledger {
+    pub(crate) fn publish(&mut self, event: Event) -> usize {
+        let number = self.events.len();
+        if event.sender.is_none() {
+            let list = self.api_events.entry(event.place.clone()).or_default();
+            list.push(number);
+        }
+        self.events.push(event);
+        number
+    }
+
+    /// The event of a channel that carries this number in its data.
+    pub(crate) fn find(&self, place: &Place, data_number: usize) -> usize {
+        let rest = self.events.iter().enumerate().skip(data_number);
+        let mut group = rest.take_while(|(_, event)| event.data_number == data_number);
+        let found = group.find(|(_, event)| event.place == *place);
+        found
+            .unwrap_or_else(|| panic!("{place:?} never had an event {data_number}"))
+            .0
+    }
+
+    /// A subscriber got `next` right after `previous`.
+    pub(crate) fn follows(&mut self, place: &Place, previous: usize, next: usize) {
+        let followers = self.followers.entry(place.clone()).or_default();
+        followers.entry(previous).or_default().insert(next);
+    }
+
+    /// A newcomer that subscribed at `asked` and heard at `heard` was given `cached`.
+    pub(crate) fn check_cached(
+        &self,
+        place: &Place,
+        cached: Option<usize>,
+        asked: Moment,
+        heard: Moment,
+        kept_ms: u64,
+    ) {
+        let newer_than = cached.map(|number| {
+            let event = &self.events[number];
+            assert!(event.sender.is_none(), "a client event {number} was kept");
+            event
+        });
+        if let Some(acknowledged) = newer_than.and_then(|event| event.acknowledged) {
+            let dies_at = acknowledged.at.plus(kept_ms);
+            assert!(
+                asked.at <= dies_at,
+                "a newcomer of {place:?} got an expired event"
+            );
+        }
+        for number in self.api_events.get(place).into_iter().flatten() {
+            let event = &self.events[*number];
+            let Some(acknowledged) = event.acknowledged else {
+                continue;
+            };
+            let before = acknowledged < asked;
+            match newer_than {
+                None => assert!(
+                    !before || heard.at >= event.sent.at.plus(kept_ms),
+                    "a newcomer of {place:?} missed the kept event {number}"
+                ),
+                Some(kept) => assert!(
+                    !before || kept.acknowledged.is_none_or(|at| at >= event.sent),
+                    "a newcomer of {place:?} got {cached:?} though {number} came later"
+                ),
+            }
+        }
+    }
+
+    /// All subscribers of a channel have seen its events in one and the same order.
+    pub(crate) fn check_order(&self) {
+        for (place, followers) in &self.followers {
+            let mut before: BTreeMap<usize, usize> = BTreeMap::new();
+            for next in followers.values().flatten() {
+                *before.entry(*next).or_default() += 1;
+            }
+            let all: BTreeSet<usize> = followers.keys().chain(before.keys()).copied().collect();
+            let is_first = |event: &&usize| !before.contains_key(event);
+            let mut free: Vec<usize> = all.iter().filter(is_first).copied().collect();
+            let mut placed = 0;
+            while let Some(event) = free.pop() {
+                placed += 1;
+                for next in followers.get(&event).into_iter().flatten() {
+                    let count = before.get_mut(next).expect("counted above");
+                    *count -= 1;
+                    if *count == 0 {
+                        free.push(*next);
+                    }
+                }
+            }
+            assert_eq!(
+                placed,
+                all.len(),
+                "subscribers of {place:?} saw events in different orders"
+            );
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! What a seed decides before its run begins: the node's size and configuration, and the pace.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde_json::{Value, json};
+use sockudo::{
+    bridge::apps::AppTable,
+    config::{self, Config, Sources, app::App},
+    server::{NodeSeed, Settings, SocketIdKey},
+};
+
+use crate::{api::Credentials, dice::Dice, hooks::GRACE_MS, node::Node};
+
+pub(crate) const SHARD_COUNTS: [u16; 4] = [1, 2, 3, 7];
+
+pub(crate) struct Plan {
+    pub(crate) shards: u16,
+    pub(crate) kept_ms: u64,
+    pub(crate) outbox_bytes_max: usize,
+    /// Some clients read rarely.
+    pub(crate) has_slow: bool,
+    /// Apps are disabled and enabled while it runs.
+    pub(crate) has_toggles: bool,
+    pub(crate) ends_with_drain: bool,
+    pub(crate) clients_max: usize,
+    pub(crate) steps: usize,
+    pub(crate) padding_max: usize,
+    pub(crate) users: Vec<String>,
+    pub(crate) channels: Vec<String>,
+    pub(crate) apps: Vec<App>,
+    pub(crate) seed: NodeSeed,
+}
+
+impl Plan {
+    /// The seed also names the number of shards, so that one number replays a run.
+    pub(crate) fn of(seed: u64, dice: &mut Dice) -> Self {
+        let shards = SHARD_COUNTS[(seed % 4) as usize];
+        let has_slow = dice.percent(40);
+        let kept_s = *dice.pick(&[2, 20, 1_800]);
+        let slow_consumer = *dice.pick(&["disconnect", "drop_oldest", "drop_newest"]);
+        let quota = *dice.pick(&[0, 1_000]);
+        let app = |name: &str| {
+            json!({
+                "id": format!("{name}-id"), "key": format!("{name}-key"),
+                "secret": format!("{name}-secret"),
+                "enabled": true, "max_connections": quota, "enable_client_messages": true,
+                "max_client_events_per_second": 0, "enable_user_authentication": true,
+                "max_backend_events_per_second": quota * 1_000,
+                "max_read_requests_per_second": quota * 1_000,
+                "enable_watchlist_events": true, "enable_subscription_count": true,
+                "webhooks": [{"url": "http://127.0.0.1:9/hook", "event_types": [
+                    "channel_occupied", "channel_vacated", "member_added", "member_removed",
+                    "client_event", "cache_miss", "subscription_count",
+                ]}],
+            })
+        };
+        let members_max = *dice.pick(&[3, 100]);
+        let config = json!({
+            "rate_limiter": {"enabled": false},
+            "webhooks": {"grace_ms": GRACE_MS},
+            "channel_limits": {"cache_ttl": kept_s},
+            "presence": {"max_members_per_channel": members_max},
+            "admission": {"max_connections": quota},
+            "net": {"slow_consumer": slow_consumer},
+            "app_manager": {"driver": "memory", "array": {"apps": [app("one"), app("two")]}},
+        });
+        let config = loaded(&config);
+        let mut node_seed = node_seed(&config, seed);
+        if dice.percent(50) {
+            // Fan-outs take several turns even with few subscribers.
+            node_seed.settings.sends_per_turn = *dice.pick(&[1, 2, 3, 8]);
+        }
+        let channel_count = dice.between(3, CHANNELS.len());
+        let mut channels: Vec<String> = CHANNELS.iter().map(|it| (*it).to_owned()).collect();
+        dice.shuffle(&mut channels);
+        channels.truncate(channel_count);
+        Self {
+            shards,
+            kept_ms: kept_s * 1_000,
+            outbox_bytes_max: if has_slow {
+                dice.between(3_000, 12_000)
+            } else {
+                1 << 20
+            },
+            has_slow,
+            has_toggles: dice.percent(30),
+            ends_with_drain: dice.percent(30),
+            clients_max: dice.between(4, 16),
+            steps: dice.between(150, 500),
+            padding_max: *dice.pick(&[0, 20, 400]),
+            users: (0..dice.between(2, 6))
+                .map(|number| format!("u{number}"))
+                .collect(),
+            channels,
+            apps: config.app_manager.apps.clone(),
+            seed: node_seed,
+        }
+    }
+
+    pub(crate) fn credentials(&self, app: usize) -> Credentials {
+        let app = &self.apps[app];
+        Credentials {
+            id: app.id.clone(),
+            key: app.key.clone(),
+            secret: app.secrets[0].expose().to_owned(),
+        }
+    }
+}
+
+/// The seed of a node with a configuration.
+pub(crate) fn node_seed(config: &Config, seed: u64) -> NodeSeed {
+    NodeSeed {
+        settings: Settings::from_config(config, "node".to_owned()).expect("no CORS is configured"),
+        apps: Arc::new(AppTable::build(&config.app_manager.apps, None)),
+        homes: Node::homes(seed),
+        socket_ids: SocketIdKey::from_seed(seed),
+    }
+}
+
+/// A configuration from its JSON.
+pub(crate) fn loaded(json: &Value) -> Config {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("config.json");
+    std::fs::write(&file, json.to_string()).expect("the configuration can be written");
+    let sources = Sources {
+        config: Some(file),
+        environment: BTreeMap::new(),
+        ..Sources::default()
+    };
+    config::load(&sources)
+        .expect("the configuration holds")
+        .config
+}
+
+const CHANNELS: [&str; 11] = [
+    "news",
+    "other-news",
+    "private-room",
+    "private-encrypted-vault",
+    "presence-lobby",
+    "presence-hall",
+    "cache-prices",
+    "private-cache-orders",
+    "private-encrypted-cache-safe",
+    "presence-cache-board",
+    "presence-cache-table",
+];

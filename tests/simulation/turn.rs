@@ -1,0 +1,399 @@
+//! A shard's turn without a ring: slots, outboxes and timers in plain memory.
+//!
+//! It keeps every promise of `shards::application::Turn` and uses all the liberty that it leaves: a
+//! slot is given away again as soon as its end was told, and a frame's number is void after its turn.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use shards::application::{
+    BridgeFull, Closed, FrameId, Millis, Queued, RuntimeCounters, ShardId, Slot, Turn,
+};
+use sockudo::{bridge::message::ToBridge, server::message::Message};
+
+/// Resolution of timers and of `tick`.
+pub(crate) const TICK_MS: u64 = 100;
+/// Wall clock at the virtual time 0.
+pub(crate) const UNIX_MS: u64 = 1_700_000_000_000;
+
+pub(crate) struct SimulatedTurn {
+    shard: ShardId,
+    shards: u16,
+    pub(crate) now: Millis,
+    rows: Vec<Row>,
+    free: Vec<u32>,
+    frames: Vec<Arc<[u8]>>,
+    frames_before: u32,
+    outbox_bytes_max: usize,
+    pub(crate) posted: Vec<(ShardId, Message)>,
+    pub(crate) told_bridge: Vec<ToBridge>,
+    pub(crate) ended: VecDeque<(Slot, Closed)>,
+    /// Rows that may have something to send.
+    dirty: Vec<u32>,
+    pub(crate) keeps_ticking: bool,
+    pub(crate) tick_at: Millis,
+    /// Frames accepted this turn.
+    pub(crate) sends: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Free,
+    Open,
+    Flushing,
+    Ended,
+}
+
+struct Row {
+    generation: u32,
+    state: State,
+    link: usize,
+    outbox: VecDeque<Entry>,
+    outbox_bytes: usize,
+    paused: bool,
+    told: bool,
+    was_full: bool,
+    /// The tick in which the timer falls due.
+    due_tick: Option<u64>,
+}
+
+struct Entry {
+    bytes: Arc<[u8]>,
+    sent: usize,
+    is_own: bool,
+}
+
+impl SimulatedTurn {
+    pub(crate) fn new(shard: ShardId, shards: u16, outbox_bytes_max: usize) -> Self {
+        Self {
+            shard,
+            shards,
+            now: Millis(0),
+            rows: Vec::new(),
+            free: Vec::new(),
+            frames: Vec::new(),
+            frames_before: 0,
+            outbox_bytes_max,
+            posted: Vec::new(),
+            told_bridge: Vec::new(),
+            ended: VecDeque::new(),
+            dirty: Vec::new(),
+            keeps_ticking: false,
+            tick_at: Millis(TICK_MS),
+            sends: 0,
+        }
+    }
+
+    /// Takes a link in, on the slot that became free last.
+    pub(crate) fn adopt(&mut self, link: usize) -> Slot {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.rows.push(Row {
+                generation: 0,
+                state: State::Free,
+                link: 0,
+                outbox: VecDeque::new(),
+                outbox_bytes: 0,
+                paused: false,
+                told: false,
+                was_full: false,
+                due_tick: None,
+            });
+            u32::try_from(self.rows.len() - 1).expect("few rows")
+        });
+        let row = &mut self.rows[index as usize];
+        assert_eq!(row.state, State::Free);
+        row.generation = row.generation.wrapping_add(1);
+        row.state = State::Open;
+        row.link = link;
+        (row.paused, row.told, row.was_full) = (false, false, false);
+        Slot {
+            index,
+            generation: row.generation,
+        }
+    }
+
+    fn row(&mut self, slot: Slot) -> Option<&mut Row> {
+        let row = self.rows.get_mut(slot.index as usize)?;
+        (row.generation == slot.generation && row.state != State::Free).then_some(row)
+    }
+
+    fn open(&mut self, slot: Slot) -> Option<&mut Row> {
+        self.row(slot).filter(|row| row.state == State::Open)
+    }
+
+    pub(crate) fn is_open(&mut self, slot: Slot) -> bool {
+        self.open(slot).is_some()
+    }
+
+    pub(crate) fn is_reading(&mut self, slot: Slot) -> bool {
+        self.open(slot).is_some_and(|row| !row.paused)
+    }
+
+    /// The connection is there, though it may be closing.
+    pub(crate) fn is_there(&mut self, slot: Slot) -> bool {
+        self.row(slot).is_some_and(|row| row.state != State::Ended)
+    }
+
+    /// Some frame met a full outbox.
+    pub(crate) fn was_full(&self, slot: Slot) -> bool {
+        let row = &self.rows[slot.index as usize];
+        row.generation == slot.generation && row.was_full
+    }
+
+    /// The peer ended its side, or reset the connection.
+    pub(crate) fn peer_ends(&mut self, slot: Slot, how: Closed) {
+        let Some(row) = self.row(slot) else { return };
+        let flushes = how == Closed::ByPeer && !row.outbox.is_empty();
+        match row.state {
+            State::Open if flushes => {
+                row.state = State::Flushing;
+                row.due_tick = None;
+                self.tell(slot, how);
+            }
+            State::Open => self.end_now(slot, how),
+            State::Flushing if how == Closed::ByError => self.end_now(slot, how),
+            State::Flushing | State::Ended | State::Free => {}
+        }
+    }
+
+    fn end_now(&mut self, slot: Slot, how: Closed) {
+        self.tell(slot, how);
+        if let Some(row) = self.row(slot) {
+            row.state = State::Ended;
+            row.outbox.clear();
+            row.outbox_bytes = 0;
+            row.due_tick = None;
+        }
+    }
+
+    fn tell(&mut self, slot: Slot, how: Closed) {
+        let row = self.row(slot).expect("it is told once, while it is there");
+        if !std::mem::replace(&mut row.told, true) {
+            self.ended.push_back((slot, how));
+        }
+    }
+
+    /// The application has heard of the end: the slot is free for the next one at once.
+    pub(crate) fn heard_end(&mut self, slot: Slot) {
+        let row = self.row(slot).expect("an end is told once");
+        if row.state == State::Ended {
+            row.state = State::Free;
+            self.free.push(slot.index);
+        }
+    }
+
+    /// Timers that have fallen due; each is disarmed.
+    pub(crate) fn due_timers(&mut self) -> Vec<Slot> {
+        let tick = self.now.0 / TICK_MS;
+        let mut due = Vec::new();
+        for (index, row) in self.rows.iter_mut().enumerate() {
+            if row.state == State::Open && row.due_tick.is_some_and(|due| due <= tick) {
+                row.due_tick = None;
+                due.push(Slot {
+                    index: u32::try_from(index).expect("few rows"),
+                    generation: row.generation,
+                });
+            }
+        }
+        due
+    }
+
+    pub(crate) fn next_timer(&self) -> Option<Millis> {
+        let ticks = self.rows.iter().filter_map(|row| row.due_tick);
+        ticks.min().map(|tick| Millis(tick * TICK_MS))
+    }
+
+    /// Moves queued bytes to the sockets, each as far as `room` says; calls `put` with them, or with
+    /// nothing when the connection ends. Returns the rows that still have something to send.
+    pub(crate) fn flush(
+        &mut self,
+        mut room: impl FnMut(usize) -> usize,
+        mut put: impl FnMut(usize, Option<&[u8]>),
+    ) -> usize {
+        let mut rows = std::mem::take(&mut self.dirty);
+        rows.sort_unstable();
+        rows.dedup();
+        for index in rows {
+            let row = &mut self.rows[index as usize];
+            let slot = Slot {
+                index,
+                generation: row.generation,
+            };
+            let mut left = room(row.link);
+            while let Some(entry) = row.outbox.front_mut().filter(|_| left > 0) {
+                let part = &entry.bytes[entry.sent..];
+                let part = &part[..part.len().min(left)];
+                put(row.link, Some(part));
+                left -= part.len();
+                row.outbox_bytes -= part.len();
+                entry.sent += part.len();
+                if entry.sent == entry.bytes.len() {
+                    row.outbox.pop_front();
+                }
+            }
+            if !row.outbox.is_empty() {
+                self.dirty.push(index);
+            } else if row.state == State::Flushing {
+                let told = row.told;
+                put(row.link, None);
+                self.end_now(slot, Closed::ByUs);
+                if told && !self.ended.iter().any(|(ended, _)| *ended == slot) {
+                    self.heard_end(slot);
+                }
+            }
+        }
+        self.dirty.len()
+    }
+
+    pub(crate) fn end_turn(&mut self) {
+        self.frames_before += u32::try_from(self.frames.len()).expect("few frames");
+        self.frames.clear();
+        self.sends = 0;
+    }
+
+    fn frame(&self, frame: FrameId) -> Arc<[u8]> {
+        let index = frame.0.checked_sub(self.frames_before);
+        let index = index.expect("a frame's number is void after its turn");
+        Arc::clone(&self.frames[index as usize])
+    }
+
+    fn queue(&mut self, slot: Slot, bytes: Arc<[u8]>, is_own: bool, max: usize) -> Queued {
+        let Some(row) = self.open(slot) else {
+            return Queued::Gone;
+        };
+        if bytes.is_empty() {
+            return Queued::Accepted;
+        }
+        if row.outbox_bytes + bytes.len() > max {
+            row.was_full = true;
+            return Queued::Full;
+        }
+        row.outbox_bytes += bytes.len();
+        row.outbox.push_back(Entry {
+            bytes,
+            sent: 0,
+            is_own,
+        });
+        self.dirty.push(slot.index);
+        Queued::Accepted
+    }
+}
+
+impl Turn for SimulatedTurn {
+    type Message = Message;
+    type ToBridge = ToBridge;
+
+    fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    fn shards(&self) -> u16 {
+        self.shards
+    }
+
+    fn now(&self) -> Millis {
+        self.now
+    }
+
+    fn unix_ms(&self) -> u64 {
+        UNIX_MS + self.now.0
+    }
+
+    fn add_frame(&mut self, bytes: Arc<[u8]>) -> FrameId {
+        let index = u32::try_from(self.frames.len()).expect("few frames");
+        self.frames.push(bytes);
+        FrameId(self.frames_before + index)
+    }
+
+    fn send_frame(&mut self, slot: Slot, frame: FrameId) -> Queued {
+        let bytes = self.frame(frame);
+        self.sends += 1;
+        self.queue(slot, bytes, false, self.outbox_bytes_max)
+    }
+
+    fn send(&mut self, slot: Slot, bytes: &[u8]) -> Queued {
+        self.queue(slot, bytes.into(), true, 2 * self.outbox_bytes_max)
+    }
+
+    fn drop_oldest(&mut self, slot: Slot, bytes: usize) -> (u32, usize) {
+        let max = self.outbox_bytes_max;
+        let Some(row) = self.open(slot) else {
+            return (0, 0);
+        };
+        let mut too_many = (row.outbox_bytes + bytes).saturating_sub(max);
+        let (mut dropped, mut dropped_bytes) = (0, 0);
+        row.outbox.retain(|entry| {
+            let stays = too_many == 0 || entry.is_own || entry.sent > 0;
+            if !stays {
+                too_many = too_many.saturating_sub(entry.bytes.len());
+                dropped += 1;
+                dropped_bytes += entry.bytes.len();
+            }
+            stays
+        });
+        row.outbox_bytes -= dropped_bytes;
+        (dropped, dropped_bytes)
+    }
+
+    fn outbox_bytes(&self, slot: Slot) -> usize {
+        let row = &self.rows[slot.index as usize];
+        let is_it = row.generation == slot.generation && row.state == State::Open;
+        if is_it { row.outbox_bytes } else { 0 }
+    }
+
+    fn close_after_flush(&mut self, slot: Slot) {
+        if let Some(row) = self.open(slot) {
+            row.state = State::Flushing;
+            row.due_tick = None;
+            self.dirty.push(slot.index);
+        }
+    }
+
+    fn close_now(&mut self, slot: Slot) {
+        if self.is_open(slot) {
+            self.end_now(slot, Closed::ByUs);
+        }
+    }
+
+    fn pause_reading(&mut self, slot: Slot) {
+        if let Some(row) = self.open(slot) {
+            row.paused = true;
+        }
+    }
+
+    fn resume_reading(&mut self, slot: Slot) {
+        if let Some(row) = self.open(slot) {
+            row.paused = false;
+        }
+    }
+
+    fn arm_timer(&mut self, slot: Slot, at: Millis) {
+        let next = self.now.0 / TICK_MS + 1;
+        if let Some(row) = self.open(slot) {
+            row.due_tick = Some(at.0.div_ceil(TICK_MS).max(next));
+        }
+    }
+
+    fn cancel_timer(&mut self, slot: Slot) {
+        if let Some(row) = self.open(slot) {
+            row.due_tick = None;
+        }
+    }
+
+    fn keep_ticking(&mut self, on: bool) {
+        self.keeps_ticking = on;
+    }
+
+    fn post(&mut self, to: ShardId, message: Message) {
+        assert_ne!(to, self.shard, "a shard posts to others only");
+        self.posted.push((to, message));
+    }
+
+    fn to_bridge(&mut self, message: ToBridge) -> Result<(), BridgeFull<ToBridge>> {
+        self.told_bridge.push(message);
+        Ok(())
+    }
+
+    fn runtime_counters(&self) -> RuntimeCounters {
+        RuntimeCounters::default()
+    }
+}

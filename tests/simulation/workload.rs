@@ -1,0 +1,406 @@
+//! What clients do in a run: every step is one throw of the dice.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use serde_json::{Value, json};
+use shards::application::{Closed, Millis};
+use sockudo::bridge::{apps::AppTable, message::FromBridge};
+
+use crate::{
+    api::{ApiClient, Ask},
+    client::{Client, Phase, is_presence},
+    ledger::Event,
+    world::World,
+};
+
+/// Runs a seed from beginning to end and returns the hash of its trace.
+pub(crate) fn run(seed: u64, step: &std::cell::Cell<u64>) -> u64 {
+    let mut world = World::new(seed);
+    for _ in 0..world.dice.between(1, 3) {
+        for _ in 0..world.plan.steps {
+            world.step += 1;
+            step.set(world.step);
+            world.acts();
+        }
+        world.comes_to_rest();
+        step.set(world.step);
+        world.check_rest();
+        world.check_api();
+        if world.dice.percent(50) {
+            world.passes(crate::hooks::GRACE_MS + 200);
+            world.check_rest();
+            world.check_hooks();
+        }
+    }
+    if world.plan.ends_with_drain {
+        world.drain();
+        world.check_rest();
+    }
+    step.set(world.step);
+    world.check_empty();
+    world.node.trace.hash()
+}
+
+impl World {
+    /// One step.
+    fn acts(&mut self) {
+        match self.dice.below(100) {
+            0..48 => {
+                let shard = self.dice.below(self.node.shards());
+                self.turn(shard, false);
+            }
+            48..64 => self.somebody_reads(),
+            64..90 => self.somebody_acts(),
+            90..96 => self.api_acts(),
+            96..99 => self.time_passes(),
+            _ => self.operator_acts(),
+        }
+    }
+
+    fn time_passes(&mut self) {
+        let ms = match self.dice.below(20) {
+            0 => self.dice.between(1_000, 4_000),
+            1..4 => self.dice.between(50, 500),
+            _ => self.dice.between(1, 20),
+        };
+        self.node.now = self.node.now.plus(ms as u64);
+    }
+
+    fn somebody_reads(&mut self) {
+        let bytes_max = if self.dice.percent(50) {
+            usize::MAX
+        } else {
+            self.dice.between(1, 400)
+        };
+        if !self.apis.is_empty() && self.dice.percent(25) {
+            let at = self.dice.below(self.apis.len());
+            self.api_reads(at, bytes_max);
+        } else if !self.clients.is_empty() {
+            let at = self.dice.below(self.clients.len());
+            if !self.clients[at].reads_rarely || self.dice.percent(4) {
+                self.client_reads(at, bytes_max);
+            }
+        }
+    }
+
+    fn somebody_acts(&mut self) {
+        let there = |it: &(usize, &Client)| !it.1.is_over();
+        let clients: Vec<usize> = self
+            .clients
+            .iter()
+            .enumerate()
+            .filter(there)
+            .map(|(at, _)| at)
+            .collect();
+        let wanted = clients.len() < self.plan.clients_max;
+        if clients.is_empty() || wanted && self.dice.percent(20) {
+            return self.somebody_comes();
+        }
+        let at = *self.dice.pick(&clients);
+        if self.dice.percent(4) {
+            return self.goes(at);
+        }
+        if self.clients[at].phase != Phase::Open {
+            return;
+        }
+        for _ in 0..self.dice.between(1, 3) {
+            self.says(at);
+        }
+        self.hand_over(at);
+    }
+
+    fn somebody_comes(&mut self) {
+        let shard = self.dice.below(self.node.shards());
+        let is_slow = self.plan.has_slow && self.dice.percent(25);
+        let socket_bytes_max = if is_slow { 300 } else { 1 << 16 };
+        let number = self.node.connect(shard, socket_bytes_max);
+        let app = usize::from(self.dice.percent(25));
+        let credentials = self.plan.credentials(app);
+        let user = self.dice.pick(&self.plan.users);
+        let mut client = Client::new(number, app, (&credentials.key, &credentials.secret), user);
+        client.reads_rarely = is_slow;
+        if self.dice.percent(20) {
+            // Frames right behind the request.
+            let now = self.moment();
+            client.subscribes(&mut self.dice, now, "news", false);
+        }
+        self.clients.push(client);
+        self.hand_over(self.clients.len() - 1);
+    }
+
+    fn goes(&mut self, at: usize) {
+        let number = self.clients[at].number;
+        let is_open = self.clients[at].phase == Phase::Open;
+        match self.dice.below(3) {
+            0 if is_open => {
+                self.clients[at].closes(&mut self.dice);
+                return self.hand_over(at);
+            }
+            0 | 1 => self.node.end_link(number, Closed::ByPeer),
+            _ => self.node.end_link(number, Closed::ByError),
+        }
+        self.clients[at].leaves = true;
+    }
+
+    fn says(&mut self, at: usize) {
+        let channel = self.dice.pick(&self.plan.channels).clone();
+        let now = self.moment();
+        let client = &mut self.clients[at];
+        match self.dice.below(100) {
+            0..40 => {
+                let is_bad = self.dice.percent(5);
+                client.subscribes(&mut self.dice, now, &channel, is_bad);
+            }
+            40..55 => client.unsubscribes(&mut self.dice, &channel),
+            55..61 => {
+                client.subscribes(&mut self.dice, now, &channel, false);
+                client.unsubscribes(&mut self.dice, &channel);
+                client.subscribes(&mut self.dice, now, &channel, false);
+            }
+            61..68 => self.signs_in(at),
+            68..72 => client.pings(&mut self.dice),
+            72..75 if client.signs_in => {
+                let channel = format!("#server-to-user-{}", client.identity);
+                client.subscribes(&mut self.dice, now, &channel, false);
+            }
+            _ => self.says_event(at, &channel),
+        }
+    }
+
+    fn signs_in(&mut self, at: usize) {
+        let mut watchlist: Vec<String> = self.plan.users.clone();
+        self.dice.shuffle(&mut watchlist);
+        watchlist.truncate(self.dice.below(watchlist.len() + 1));
+        self.clients[at].signs_in(&mut self.dice, watchlist);
+    }
+
+    fn says_event(&mut self, at: usize, channel: &str) {
+        let allows = channel.starts_with("private-") || is_presence(channel);
+        if !allows || channel.starts_with("private-encrypted-") {
+            return;
+        }
+        let client = &self.clients[at];
+        let (number, app) = (client.number, client.app);
+        let event = Event {
+            place: (app, channel.to_owned()),
+            data_number: self.ledger.events.len(),
+            publisher: number,
+            sender: Some(at),
+            except: Some(client.socket_id.clone()),
+            user_id: is_presence(channel).then(|| client.identity.clone()),
+            sent: self.moment(),
+            acknowledged: None,
+            is_refused: false,
+        };
+        let event = self.published(event);
+        let padding = self.dice.below(self.plan.padding_max + 1);
+        self.clients[at].sends(&mut self.dice, channel, event, padding);
+    }
+
+    /// Notes an event, and who must get it.
+    fn published(&mut self, event: Event) -> usize {
+        let (place, sender) = (event.place.clone(), event.sender);
+        let except = event.except.clone();
+        let number = self.ledger.publish(event);
+        for (at, client) in self.clients.iter().enumerate() {
+            let is_left_out = Some(at) == sender || except.as_deref() == Some(&client.socket_id);
+            if client.app != place.0 || is_left_out || !client.is_steady() {
+                continue;
+            }
+            if let Some(subscription) = client.channels.get(&place.1).filter(|it| !it.ends) {
+                self.ledger.owed.push((at, subscription.epoch, number));
+            }
+        }
+        number
+    }
+
+    fn api_acts(&mut self) {
+        let there: Vec<usize> = (0..self.apis.len())
+            .filter(|at| !self.apis[*at].is_over)
+            .collect();
+        if there.is_empty() || there.len() < 4 && self.dice.percent(20) {
+            let shard = self.dice.below(self.node.shards());
+            let number = self.node.connect(shard, 1 << 16);
+            let app = usize::from(self.dice.percent(25));
+            let api = ApiClient::new(number, app, &self.plan.credentials(app));
+            return self.apis.push(api);
+        }
+        let at = *self.dice.pick(&there);
+        if self.dice.percent(5) {
+            let how = if self.dice.percent(50) {
+                Closed::ByPeer
+            } else {
+                Closed::ByError
+            };
+            self.node.end_link(self.apis[at].number, how);
+            self.apis[at].is_over = true;
+            return;
+        }
+        for _ in 0..self.dice.between(1, 3) {
+            self.api_asks(at);
+        }
+        let api = &mut self.apis[at];
+        self.node.links[api.number]
+            .to_server
+            .extend(api.output.drain(..));
+    }
+
+    fn api_asks(&mut self, at: usize) {
+        let now = self.moment();
+        let api = &mut self.apis[at];
+        match self.dice.below(100) {
+            0..45 => self.publishes(at),
+            45..75 => self.publishes_batch(at),
+            75..83 => api.asks(now, ("GET", "/channels"), &[], None, Ask::Channels),
+            83..90 => {
+                let mut channels = self.plan.channels.iter().filter(|it| is_presence(it));
+                if let Some(channel) = channels.next() {
+                    let path = format!("/channels/{channel}/users");
+                    api.asks(now, ("GET", &path), &[], None, Ask::Users);
+                }
+            }
+            _ => self.terminates(at),
+        }
+    }
+
+    fn terminates(&mut self, at: usize) {
+        let (app, user) = (self.apis[at].app, self.dice.pick(&self.plan.users).clone());
+        let clients = self.clients.iter().enumerate();
+        let signed_in = clients.filter(|(_, it)| {
+            it.app == app && it.identity == user && it.user.is_some() && it.is_steady()
+        });
+        let clients = signed_in.map(|(at, _)| at).collect();
+        let path = format!("/users/{user}/terminate_connections");
+        let ask = Ask::Terminate { clients };
+        let now = self.moment();
+        self.apis[at].asks(now, ("POST", &path), &[], Some(&json!({})), ask);
+    }
+
+    /// A socket to leave out now and then.
+    fn except(&mut self) -> Option<String> {
+        let open = self.clients.iter().filter(|it| it.phase == Phase::Open);
+        let ids: Vec<String> = open.map(|it| it.socket_id.clone()).collect();
+        (!ids.is_empty() && self.dice.percent(30)).then(|| self.dice.pick(&ids).clone())
+    }
+
+    fn api_event(
+        &mut self,
+        at: usize,
+        channel: &str,
+        data: usize,
+        except: &Option<String>,
+    ) -> usize {
+        let event = Event {
+            place: (self.apis[at].app, channel.to_owned()),
+            data_number: data,
+            publisher: self.apis[at].number,
+            sender: None,
+            except: except.clone(),
+            user_id: None,
+            sent: self.moment(),
+            acknowledged: None,
+            is_refused: false,
+        };
+        self.published(event)
+    }
+
+    fn data(&mut self, number: usize) -> String {
+        let padding = self.dice.below(self.plan.padding_max + 1);
+        json!({"id": number, "pad": "x".repeat(padding)}).to_string()
+    }
+
+    /// One event for some channels, one of them perhaps a user's.
+    fn publishes(&mut self, at: usize) {
+        let mut channels = self.plan.channels.clone();
+        self.dice.shuffle(&mut channels);
+        channels.truncate(self.dice.between(1, 4));
+        if self.dice.percent(15) {
+            channels.push(format!(
+                "#server-to-user-{}",
+                self.dice.pick(&self.plan.users)
+            ));
+        }
+        let encrypted = channels
+            .iter()
+            .any(|it| it.starts_with("private-encrypted-"));
+        if encrypted {
+            // The API takes an encrypted channel alone only.
+            channels.truncate(1);
+        }
+        let except = self.except();
+        let first = self.ledger.events.len();
+        let mut events = Vec::new();
+        for channel in &channels {
+            events.push(self.api_event(at, channel, first, &except));
+        }
+        let mut body = json!({"name": "api-said", "channels": channels, "data": self.data(first)});
+        if let Some(except) = except {
+            body["socket_id"] = except.into();
+        }
+        let asks_info = self.dice.percent(30);
+        if asks_info {
+            body["info"] = "subscription_count".into();
+        }
+        let told = asks_info.then(|| channels.into_iter().collect::<BTreeSet<_>>());
+        let (now, ask) = (self.moment(), Ask::Publish { events, told });
+        self.apis[at].asks(now, ("POST", "/events"), &[], Some(&body), ask);
+    }
+
+    fn publishes_batch(&mut self, at: usize) {
+        let asks_info = self.dice.percent(30);
+        let (mut events, mut items) = (Vec::new(), Vec::<Value>::new());
+        for _ in 0..self.dice.between(1, 6) {
+            let channel = self.dice.pick(&self.plan.channels).clone();
+            let except = self.except();
+            let number = self.ledger.events.len();
+            events.push(self.api_event(at, &channel, number, &except));
+            let mut item =
+                json!({"name": "api-said", "channel": channel, "data": self.data(number)});
+            if let Some(except) = except {
+                item["socket_id"] = except.into();
+            }
+            if asks_info {
+                item["info"] = "subscription_count".into();
+            }
+            items.push(item);
+        }
+        let told = asks_info.then_some(items.len());
+        let (now, ask) = (self.moment(), Ask::Batch { events, told });
+        let body = json!({"batch": items});
+        self.apis[at].asks(now, ("POST", "/batch_events"), &[], Some(&body), ask);
+    }
+
+    /// The second app is switched off or on.
+    fn operator_acts(&mut self) {
+        if !self.plan.has_toggles || !self.dice.percent(60) {
+            return;
+        }
+        self.enabled[1] = !self.enabled[1];
+        self.plan.apps[1].enabled = self.enabled[1];
+        let table = AppTable::build(&self.plan.apps, Some(&self.plan.seed.apps));
+        let table = Arc::new(table);
+        self.plan.seed.apps = Arc::clone(&table);
+        self.node.tell_all(|| FromBridge::Apps(Arc::clone(&table)));
+    }
+
+    /// The node drains while its clients go on.
+    fn drain(&mut self) {
+        self.drains = true;
+        let deadline = Millis(self.node.now.0 + 5_000);
+        let rate_per_s = *self.dice.pick(&[0, 10, 100]);
+        self.node.tell_all(|| FromBridge::Drain {
+            deadline,
+            rate_per_s,
+        });
+        for _ in 0..self.plan.steps / 3 {
+            self.step += 1;
+            self.acts();
+        }
+        self.passes(10_000);
+        assert_eq!(
+            self.hooks.drained.len(),
+            self.node.shards(),
+            "shards that said they drained"
+        );
+    }
+}

@@ -1,0 +1,401 @@
+//! A node, its clients, and the truth about both; what is checked at rest.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use shards::application::Closed;
+use sockudo::bridge::message::ToBridge;
+
+use crate::{
+    api::{ApiClient, Ask},
+    client::{Client, Judge, Phase, is_presence},
+    dice::Dice,
+    hooks::{GRACE_MS, Hooks},
+    ledger::{Ledger, Moment, Place},
+    node::Node,
+    plan::Plan,
+};
+
+pub(crate) struct World {
+    pub(crate) plan: Plan,
+    pub(crate) dice: Dice,
+    pub(crate) node: Node,
+    pub(crate) step: u64,
+    pub(crate) clients: Vec<Client>,
+    pub(crate) apis: Vec<ApiClient>,
+    pub(crate) ledger: Ledger,
+    pub(crate) hooks: Hooks,
+    /// Clients that a termination must have closed by the next rest.
+    pub(crate) doomed: Vec<usize>,
+    pub(crate) enabled: Vec<bool>,
+    pub(crate) drains: bool,
+    heard: usize,
+}
+
+/// Turns after which a node with nothing new must be at rest.
+const REST_TURNS_MAX: usize = 10_000;
+/// Bytes of input that the server may hold for one connection: its bound and one receive.
+const HELD_BYTES_MAX: usize = 64 * 1_024 + 2 * 16_384;
+
+impl World {
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut dice = Dice::new(seed);
+        let plan = Plan::of(seed, &mut dice);
+        let node = Node::start(&plan.seed, plan.shards, plan.outbox_bytes_max);
+        Self {
+            dice,
+            node,
+            step: 0,
+            clients: Vec::new(),
+            apis: Vec::new(),
+            ledger: Ledger::default(),
+            hooks: Hooks::default(),
+            doomed: Vec::new(),
+            enabled: vec![true; plan.apps.len()],
+            drains: false,
+            heard: 0,
+            plan,
+        }
+    }
+
+    pub(crate) fn moment(&self) -> Moment {
+        Moment {
+            step: self.step,
+            at: self.node.now,
+        }
+    }
+
+    /// One turn of a shard, and what it told the bridge.
+    pub(crate) fn turn(&mut self, shard: usize, all: bool) -> bool {
+        let moved = self.node.take_turn(shard, &mut self.dice, all);
+        for (shard, at, message) in &self.node.told[self.heard..] {
+            self.hooks.hear(shard.0, *at, message);
+            assert!(
+                !matches!(message, ToBridge::Usage { .. }),
+                "nobody asked for the usage"
+            );
+        }
+        self.heard = self.node.told.len();
+        moved
+    }
+
+    /// A client reads what waits in its socket, up to `bytes_max`, and answers.
+    pub(crate) fn client_reads(&mut self, at: usize, bytes_max: usize) -> bool {
+        let now = self.moment();
+        let client = &mut self.clients[at];
+        let link = &mut self.node.links[client.number];
+        let count = bytes_max.min(link.to_client.len());
+        let bytes: Vec<u8> = link.to_client.drain(..count).collect();
+        client.is_lossy |= link.was_full;
+        if !bytes.is_empty() {
+            let mut judge = Judge {
+                ledger: &mut self.ledger,
+                now,
+                kept_ms: self.plan.kept_ms,
+                dice: &mut self.dice,
+            };
+            client.reads(&bytes, &mut judge);
+        }
+        let is_end = link.server_ended && link.to_client.is_empty();
+        if is_end && client.phase != Phase::Ended && !matches!(client.phase, Phase::Closed(_)) {
+            client.is_ended();
+        }
+        self.check_close(at);
+        self.hand_over(at);
+        count > 0
+    }
+
+    /// Closes have a reason in what happened.
+    fn check_close(&self, at: usize) {
+        let client = &self.clients[at];
+        let Phase::Announced(code) = client.phase else {
+            return;
+        };
+        match code {
+            4200 => assert!(self.drains, "closed with 4200 without a drain"),
+            4003 => assert!(
+                self.plan.has_toggles,
+                "closed with 4003 though the app is enabled"
+            ),
+            4100 => assert!(client.is_lossy, "client {} was not slow", client.number),
+            4009 => assert!(client.signs_in, "client {} never signed in", client.number),
+            4201 => {}
+            code => panic!("client {} was closed with {code}", client.number),
+        }
+    }
+
+    /// Puts what a client has written on its link.
+    pub(crate) fn hand_over(&mut self, at: usize) {
+        let client = &mut self.clients[at];
+        let bytes = std::mem::take(&mut client.output);
+        self.node.links[client.number].to_server.extend(bytes);
+    }
+
+    pub(crate) fn api_reads(&mut self, at: usize, bytes_max: usize) -> bool {
+        let now = self.moment();
+        let api = &mut self.apis[at];
+        let link = &mut self.node.links[api.number];
+        let count = bytes_max.min(link.to_client.len());
+        let bytes: Vec<u8> = link.to_client.drain(..count).collect();
+        let doomed = api.reads(&bytes, &mut self.ledger, now, self.plan.has_toggles);
+        self.doomed.extend(doomed);
+        if link.server_ended && link.to_client.is_empty() {
+            api.is_ended();
+        }
+        count > 0
+    }
+
+    /// Lets everything arrive that is under way, while the clock stands still.
+    pub(crate) fn comes_to_rest(&mut self) {
+        for _ in 0..REST_TURNS_MAX {
+            let mut moved = false;
+            for shard in 0..self.node.shards() {
+                moved |= self.turn(shard, true);
+            }
+            for at in 0..self.clients.len() {
+                moved |= self.client_reads(at, usize::MAX);
+            }
+            for at in 0..self.apis.len() {
+                moved |= self.api_reads(at, usize::MAX);
+            }
+            self.step += 1;
+            if !moved {
+                return;
+            }
+        }
+        panic!("the node does not come to rest");
+    }
+
+    /// Lets the clock run on, from deadline to deadline.
+    pub(crate) fn passes(&mut self, ms: u64) {
+        let until = self.node.now.plus(ms);
+        self.comes_to_rest();
+        while let Some(at) = self.node.next_deadline().filter(|at| *at <= until) {
+            self.node.now = self.node.now.max(at);
+            self.comes_to_rest();
+        }
+        self.node.now = until;
+        self.comes_to_rest();
+    }
+
+    /// At rest the server and its clients agree with the truth.
+    pub(crate) fn check_rest(&mut self) {
+        let now = self.moment();
+        for client in &mut self.clients {
+            if client.is_steady() {
+                client.rests(&mut self.ledger, now);
+            }
+        }
+        self.check_owed();
+        for at in std::mem::take(&mut self.doomed) {
+            assert!(
+                self.clients[at].is_over(),
+                "client {at} outlived the end of its user"
+            );
+        }
+        for client in self.clients.iter().filter(|client| client.is_steady()) {
+            assert!(
+                self.enabled[client.app],
+                "client {} is on a disabled app",
+                client.number
+            );
+            assert!(!self.drains, "client {} outlived the drain", client.number);
+        }
+        self.check_clients();
+        self.ledger.check_order();
+        for occupancy in self.node.occupancy() {
+            assert_eq!(
+                (occupancy.jobs, occupancy.leaving),
+                (0, 0),
+                "work was left over"
+            );
+            assert!(
+                occupancy.held_bytes_highest <= HELD_BYTES_MAX,
+                "too much input is held"
+            );
+        }
+    }
+
+    /// Whoever was subscribed for certain got what was published for certain.
+    fn check_owed(&mut self) {
+        for (at, epoch, number) in std::mem::take(&mut self.ledger.owed) {
+            let (client, event) = (&self.clients[at], &self.ledger.events[number]);
+            let subscription = client.channels.get(&event.place.1);
+            let Some(subscription) = subscription.filter(|it| it.epoch == epoch && !it.ends) else {
+                continue;
+            };
+            let must = client.is_steady() && !client.is_lossy && event.acknowledged.is_some();
+            assert!(
+                !must || subscription.seen.contains(&number),
+                "client {at} never got event {number} of {:?}",
+                event.place
+            );
+        }
+    }
+
+    /// Subscriptions by channel, as the clients know them.
+    fn subscriptions(&self) -> BTreeMap<Place, u64> {
+        let mut counts = BTreeMap::new();
+        for client in self.clients.iter().filter(|client| client.is_steady()) {
+            for channel in client.channels.keys() {
+                *counts.entry((client.app, channel.clone())).or_default() += 1;
+            }
+        }
+        counts
+    }
+
+    /// Users of the presence channels, as the clients know them.
+    fn members(&self) -> BTreeMap<Place, Vec<String>> {
+        let mut members: BTreeMap<Place, Vec<String>> = BTreeMap::new();
+        for client in self.clients.iter().filter(|client| client.is_steady()) {
+            for channel in client
+                .channels
+                .keys()
+                .filter(|channel| is_presence(channel))
+            {
+                let place = (client.app, channel.clone());
+                members
+                    .entry(place)
+                    .or_default()
+                    .push(client.identity.clone());
+            }
+        }
+        for users in members.values_mut() {
+            users.sort_unstable();
+            users.dedup();
+        }
+        members
+    }
+
+    fn check_clients(&self) {
+        let (counts, members) = (self.subscriptions(), self.members());
+        for client in self
+            .clients
+            .iter()
+            .filter(|it| it.is_steady() && !it.is_lossy)
+        {
+            for (channel, subscription) in &client.channels {
+                let place = (client.app, channel.clone());
+                if is_presence(channel) {
+                    let seen: Vec<String> = subscription.members.iter().cloned().collect();
+                    let number = client.number;
+                    assert_eq!(
+                        seen, members[&place],
+                        "members that client {number} sees in {place:?}"
+                    );
+                } else if !channel.starts_with('#') {
+                    let number = client.number;
+                    let count = subscription.count;
+                    assert_eq!(
+                        count,
+                        Some(counts[&place]),
+                        "count that {number} sees of {place:?}"
+                    );
+                }
+            }
+            self.check_watched(client);
+        }
+    }
+
+    fn check_watched(&self, client: &Client) {
+        let Some(user) = &client.user else { return };
+        for (id, is_online) in &user.online {
+            let signed_in = |it: &&Client| it.is_steady() && it.user.is_some();
+            let there = self.clients.iter().filter(signed_in);
+            let there = there
+                .filter(|it| it.app == client.app)
+                .any(|it| it.identity == *id);
+            assert_eq!(
+                *is_online, there,
+                "client {} sees {id} online",
+                client.number
+            );
+        }
+    }
+
+    /// What the HTTP API says at rest is the truth.
+    pub(crate) fn check_api(&mut self) {
+        let (counts, members) = (self.subscriptions(), self.members());
+        for app in 0..self.plan.apps.len() {
+            if !self.enabled[app] {
+                continue;
+            }
+            let told = self.probe(app, "/channels", &[("info", "subscription_count")]);
+            let of_app = counts
+                .iter()
+                .filter(|(place, _)| place.0 == app && !place.1.starts_with('#'));
+            let wanted: BTreeMap<&str, u64> =
+                of_app.map(|(place, count)| (&*place.1, *count)).collect();
+            let told = told["channels"].as_object().expect("channels are told");
+            let told: BTreeMap<&str, u64> = told
+                .iter()
+                .map(|(name, it)| (&**name, it["subscription_count"].as_u64().unwrap_or(0)))
+                .collect();
+            assert_eq!(told, wanted, "channels that the API tells");
+            for (place, users) in members.iter().filter(|(place, _)| place.0 == app) {
+                let path = format!("/channels/{}/users", place.1);
+                let told = self.probe(app, &path, &[]);
+                let told = told["users"].as_array().expect("users are told");
+                let mut told: Vec<&str> = told.iter().filter_map(|it| it["id"].as_str()).collect();
+                told.sort_unstable();
+                assert_eq!(told, *users, "users that the API tells of {place:?}");
+            }
+        }
+    }
+
+    /// Asks the API at rest, through any shard.
+    fn probe(&mut self, app: usize, path: &str, parameters: &[(&str, &str)]) -> Value {
+        let shard = self.dice.below(self.node.shards());
+        let number = self.node.connect(shard, usize::MAX);
+        let mut api = ApiClient::new(number, app, &self.plan.credentials(app));
+        api.asks(self.moment(), ("GET", path), parameters, None, Ask::Probe);
+        self.node.links[number]
+            .to_server
+            .extend(api.output.drain(..));
+        self.apis.push(api);
+        self.comes_to_rest();
+        let api = self.apis.last_mut().expect("pushed above");
+        let answer = api.probed.pop_front().expect("a request is answered");
+        self.node.end_link(number, Closed::ByPeer);
+        self.comes_to_rest();
+        self.apis.pop();
+        answer
+    }
+
+    /// After the grace the webhooks have told the truth, too.
+    pub(crate) fn check_hooks(&self) {
+        self.hooks
+            .check(&self.subscriptions(), &self.members(), &self.ledger);
+    }
+
+    /// Everybody goes, in all manners; nothing of them stays.
+    pub(crate) fn check_empty(&mut self) {
+        for at in 0..self.clients.len() {
+            let how = if self.dice.percent(50) {
+                Closed::ByPeer
+            } else {
+                Closed::ByError
+            };
+            self.clients[at].leaves = true;
+            self.node.end_link(self.clients[at].number, how);
+        }
+        for at in 0..self.apis.len() {
+            self.node.end_link(self.apis[at].number, Closed::ByPeer);
+        }
+        self.passes(10_000 + GRACE_MS);
+        self.check_hooks();
+        self.passes(self.plan.kept_ms.max(10_000));
+        for (shard, occupancy) in self.node.occupancy().into_iter().enumerate() {
+            assert_eq!(
+                occupancy,
+                Default::default(),
+                "shard {shard} still holds something"
+            );
+        }
+        // One that drains is about to end, and ticks until then.
+        assert!(
+            self.drains || !self.node.keeps_ticking(),
+            "an idle shard ticks"
+        );
+    }
+}
