@@ -110,7 +110,8 @@ impl Plan {
 /// The seed of a node with a configuration.
 pub(crate) fn node_seed(config: &Config, seed: u64) -> NodeSeed {
     NodeSeed {
-        settings: Settings::from_config(config, "node".to_owned()).expect("no CORS is configured"),
+        settings: Settings::from_config(config, "node".to_owned(), 1_000_000)
+            .expect("no CORS is configured"),
         apps: Arc::new(AppTable::build(&config.app_manager.apps, None)),
         homes: Node::homes(seed),
         socket_ids: SocketIdKey::from_seed(seed),
