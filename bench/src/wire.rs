@@ -1,0 +1,138 @@
+//! The bytes of the client's side: WebSocket frames, HTTP answers, and where they end.
+//!
+//! Owns: masking, the two splitters, the upgrade request.
+//! May depend on: nothing.
+//! Invariants: a splitter looks at bytes and keeps none; it says nothing until the unit is complete.
+
+/// A complete frame or answer at the beginning of some bytes.
+pub struct Unit<'a> {
+    /// A frame's payload, or an answer's body.
+    pub payload: &'a [u8],
+    /// Bytes of the whole unit.
+    pub len: usize,
+    /// A frame's opcode, or an answer's status.
+    pub code: u16,
+}
+
+/// How a stream is cut into units.
+pub type Splitter = fn(&[u8]) -> Option<Unit<'_>>;
+
+/// The server's frames: unmasked, never fragmented by the servers that we know.
+pub fn frame(bytes: &[u8]) -> Option<Unit<'_>> {
+    let (&first, &second) = (bytes.first()?, bytes.get(1)?);
+    let (start, payload_bytes) = match second & 0x7F {
+        126 => (
+            4,
+            usize::from(u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?])),
+        ),
+        127 => {
+            let length: [u8; 8] = bytes.get(2..10)?.try_into().ok()?;
+            (10, usize::try_from(u64::from_be_bytes(length)).ok()?)
+        }
+        short => (2, usize::from(short)),
+    };
+    let len = start + payload_bytes;
+    let payload = bytes.get(start..len)?;
+    Some(Unit {
+        payload,
+        len,
+        code: u16::from(first & 0x0F),
+    })
+}
+
+/// An HTTP answer with a `Content-Length` or no body.
+pub fn answer(bytes: &[u8]) -> Option<Unit<'_>> {
+    let head_bytes = find(bytes, b"\r\n\r\n")? + 4;
+    let head = std::str::from_utf8(&bytes[..head_bytes]).ok()?;
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    let body_bytes = head
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+        .map_or(Some(0), |(_, value)| value.trim().parse::<usize>().ok())?;
+    let len = head_bytes + if status == 101 { 0 } else { body_bytes };
+    let payload = bytes.get(head_bytes..len)?;
+    Some(Unit {
+        payload,
+        len,
+        code: status,
+    })
+}
+
+/// A floor's messages: any bytes that came.
+pub fn raw(bytes: &[u8]) -> Option<Unit<'_>> {
+    (!bytes.is_empty()).then_some(Unit {
+        payload: bytes,
+        len: bytes.len(),
+        code: 0,
+    })
+}
+
+/// A masked text frame.
+pub fn masked_text(payload: &[u8]) -> Vec<u8> {
+    const MASK: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
+    let mut frame = vec![0x81];
+    match u16::try_from(payload.len()) {
+        Ok(short @ 0..126) => frame.push(0x80 | short as u8),
+        Ok(long) => {
+            frame.push(0x80 | 126);
+            frame.extend_from_slice(&long.to_be_bytes());
+        }
+        Err(_) => panic!("the load's frames are small"),
+    }
+    frame.extend_from_slice(&MASK);
+    frame.extend(
+        payload
+            .iter()
+            .zip(MASK.iter().cycle())
+            .map(|(byte, mask)| byte ^ mask),
+    );
+    frame
+}
+
+/// A client's upgrade request.
+pub fn upgrade(host: &str, key: &str) -> String {
+    format!(
+        "GET /app/{key}?protocol=7&client=js&version=8.4.0&flash=false HTTP/1.1\r\nHost: {host}\r\n\
+         Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+}
+
+/// Where a needle begins.
+pub fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
+    bytes
+        .windows(needle.len())
+        .position(|window| window == needle)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unit_is_not_seen_before_its_last_byte() {
+        let mut long = vec![0x81, 126, 1, 0];
+        long.extend([b'x'; 256]);
+        let answer_bytes = b"HTTP/1.1 200 OK\r\ncontent-LENGTH: 2\r\n\r\n{}".to_vec();
+        let short = vec![0x81, 3, b'a', b'b', b'c'];
+        let cases: [(&str, Splitter, Vec<u8>, usize); 3] = [
+            ("long frame", frame, long, 256),
+            ("short frame", frame, short, 3),
+            ("answer", answer, answer_bytes, 2),
+        ];
+        for (name, split, bytes, payload) in cases {
+            for end in 0..bytes.len() {
+                assert!(split(&bytes[..end]).is_none(), "{name} at {end}");
+            }
+            let mut more = bytes.clone();
+            more.extend(b"next");
+            let unit = split(&more).expect(name);
+            assert_eq!(
+                (unit.len, unit.payload.len()),
+                (bytes.len(), payload),
+                "{name}"
+            );
+        }
+    }
+}
