@@ -30,7 +30,10 @@ export async function meet(listening, sending) {
       if (await Promise.race([heard.then(() => true), new Promise((resolve) => setTimeout(resolve, 500))])) return;
     }
   })();
-  await within("the snippets to meet", met);
-  listener.child.kill();
-  await listener.ended;
+  try {
+    await within("the snippets to meet", met);
+  } finally {
+    listener.child.kill();
+    await listener.ended;
+  }
 }
