@@ -34,9 +34,12 @@ pub struct HomeTable {
     rows: Rows<Home>,
     by_name: AHashMap<AppIndex, AHashMap<Arc<str>, HomeRef>>,
     due: BinaryHeap<Reverse<(Millis, HomeRef)>>,
-    /// Homes with a kept event, oldest first; may name some that have none any more.
-    kept_order: VecDeque<HomeRef>,
+    /// Homes and the numbers of their kept events, oldest first; may name some that are replaced
+    /// or gone.
+    kept_order: VecDeque<(HomeRef, u64)>,
     kept: usize,
+    /// Numbers events as they are kept.
+    kept_number: u64,
     kept_max: usize,
     /// Homes with at least one subscription.
     occupied: usize,
@@ -78,6 +81,7 @@ pub struct Event {
 struct Kept {
     event: Event,
     expires_at: Millis,
+    number: u64,
 }
 
 /// What has to happen later; boxed since most channels have nothing of it.
@@ -183,6 +187,7 @@ impl HomeTable {
             due: BinaryHeap::new(),
             kept_order: VecDeque::new(),
             kept: 0,
+            kept_number: 0,
             kept_max: kept_max.max(1),
             occupied: 0,
         }
@@ -354,15 +359,16 @@ impl HomeTable {
             .get_mut(at.0)
             .expect("an event is kept in an entered home");
         assert!(home.kind.is_cache(), "only cache channels keep an event");
+        self.kept_number += 1;
         let kept = Kept {
             event,
             expires_at: now.plus(rules.kept_ms),
+            number: self.kept_number,
         };
-        if home.kept.replace(Box::new(kept)).is_none() {
-            self.kept += 1;
-            self.kept_order.push_back(at);
-            self.evict();
-        }
+        let is_first = home.kept.replace(Box::new(kept)).is_none();
+        self.kept += usize::from(is_first);
+        self.kept_order.push_back((at, self.kept_number));
+        self.evict();
         self.arm(at);
     }
 
@@ -453,28 +459,23 @@ impl HomeTable {
 
     /// Drops the oldest kept events above the bound, and what the order lists in vain.
     fn evict(&mut self) {
+        let rows = &mut self.rows;
         while self.kept > self.kept_max {
-            let oldest = self
-                .kept_order
-                .pop_front()
-                .expect("each kept event is in the order");
-            let Some(home) = self.rows.get_mut(oldest.0) else {
+            let oldest = self.kept_order.pop_front();
+            let (at, number) = oldest.expect("each kept event is in the order");
+            let Some(home) = rows.get_mut(at.0).filter(|home| home.keeps(number)) else {
                 continue;
             };
-            if home.kept.take().is_some() {
-                self.kept -= 1;
-                // Due at once, so that the entry is released when nothing else holds it.
-                self.due.push(Reverse((Millis(0), oldest)));
-                home.due_at = Some(Millis(0));
-            }
+            home.kept = None;
+            self.kept -= 1;
+            // Due at once, so that the entry is released when nothing else holds it.
+            self.due.push(Reverse((Millis(0), at)));
+            home.due_at = Some(Millis(0));
         }
+        // Half of the order is in vain by then, so a walk costs each entry a constant.
         if self.kept_order.len() > 2 * self.kept + 64 {
-            let rows = &self.rows;
-            let mut seen = AHashMap::new();
-            self.kept_order.retain(|at| {
-                rows.get(at.0).is_some_and(|home| home.kept.is_some())
-                    && seen.insert(*at, ()).is_none()
-            });
+            let keeps = |at: &HomeRef, number| rows.get(at.0).is_some_and(|it| it.keeps(number));
+            self.kept_order.retain(|(at, number)| keeps(at, *number));
         }
     }
 }
@@ -504,6 +505,11 @@ impl Home {
     pub fn kept(&self, now: Millis) -> Option<(&Event, u64)> {
         let kept = self.kept.as_ref().filter(|kept| kept.expires_at > now)?;
         Some((&kept.event, (kept.expires_at.0 - now.0) / 1_000))
+    }
+
+    /// The kept event is the one with this number.
+    fn keeps(&self, number: u64) -> bool {
+        self.kept.as_ref().is_some_and(|kept| kept.number == number)
     }
 
     fn add_interest(&mut self, shard: ShardId, local: LocalRef) {
@@ -722,3 +728,418 @@ const COUNT_SMALL_MAX: u32 = 100;
 const COUNT_QUIET_MS: u64 = 5_000;
 /// One `cache_miss` webhook per channel and this time.
 const MISS_QUIET_MS: u64 = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const APP: AppIndex = AppIndex(0);
+    const RULES: Rules = Rules {
+        members_max: 2,
+        count_frames: true,
+        hook_occupancy: true,
+        hook_members: true,
+        hook_counts: false,
+        hook_misses: true,
+        kept_ms: 1_000,
+        grace_ms: 3_000,
+    };
+
+    /// A table with one channel, and whoever acts on it from shard 0.
+    struct Channel {
+        table: HomeTable,
+        name: Arc<str>,
+    }
+
+    impl Channel {
+        fn new(name: &str) -> Self {
+            let table = HomeTable::new(100);
+            let name = name.into();
+            Self { table, name }
+        }
+
+        fn at(&self) -> HomeRef {
+            self.table.find(APP, &self.name).expect("it has an entry")
+        }
+
+        fn try_join(
+            &mut self,
+            now: u64,
+            user: Option<&str>,
+        ) -> Result<Vec<HomeEffect>, JoinRefused> {
+            let at = self.table.enter(APP, &self.name);
+            let join = join_from(0, user);
+            let mut effects = Vec::new();
+            let joined = self
+                .table
+                .join(at, Millis(now), &RULES, &join, &mut effects);
+            self.table.release_if_idle(at, Millis(now));
+            joined.map(|()| effects)
+        }
+
+        fn join(&mut self, now: u64, user: Option<&str>) -> Vec<HomeEffect> {
+            self.try_join(now, user).expect("there is room")
+        }
+
+        fn leave(&mut self, now: u64, user: Option<&str>) -> Vec<HomeEffect> {
+            let (at, user) = (self.at(), user.map(Arc::from));
+            let mut effects = Vec::new();
+            self.table.leave(
+                at,
+                Millis(now),
+                &RULES,
+                ShardId(0),
+                user.as_ref(),
+                &mut effects,
+            );
+            self.table.release_if_idle(at, Millis(now));
+            effects
+        }
+
+        fn settle(&mut self, now: u64) -> Vec<HomeEffect> {
+            settle(&mut self.table, now)
+        }
+    }
+
+    fn settle(table: &mut HomeTable, now: u64) -> Vec<HomeEffect> {
+        let mut effects = Vec::new();
+        while let Some(at) = table.pop_due(Millis(now)) {
+            table.settle(at, Millis(now), &RULES, &mut effects);
+            table.release_if_idle(at, Millis(now));
+        }
+        effects
+    }
+
+    fn join_from(shard: u16, user: Option<&str>) -> Join {
+        let local = LocalRef(RowRef {
+            index: shard.into(),
+            generation: 0,
+        });
+        let member = user.map(|user| Member {
+            user_id: user.into(),
+            info: "null".into(),
+        });
+        Join {
+            from: ShardId(shard),
+            local,
+            member,
+        }
+    }
+
+    fn event(number: u8) -> Event {
+        Event {
+            frame: Arc::from([number].as_slice()),
+            data_start: 0,
+            data_bytes: 1,
+        }
+    }
+
+    /// The effects as words, so that a table of them can be read.
+    fn words(effects: &[HomeEffect]) -> Vec<String> {
+        let word = |effect: &HomeEffect| match effect {
+            HomeEffect::Joined(joined) => match &joined.last {
+                LastEvent::NotCached => "joined".to_owned(),
+                LastEvent::Miss => "joined, miss".to_owned(),
+                LastEvent::Hit(event) => format!("joined, hit {}", event.frame[0]),
+            },
+            HomeEffect::Announce(Announcement::MemberAdded(member)) => {
+                format!("tell +{}", member.user_id)
+            }
+            HomeEffect::Announce(Announcement::MemberRemoved { user_id }) => {
+                format!("tell -{user_id}")
+            }
+            HomeEffect::Announce(Announcement::SubscriptionCount(count)) => format!("tell {count}"),
+            HomeEffect::Hook(Hook::ChannelOccupied) => "hook occupied".to_owned(),
+            HomeEffect::Hook(Hook::ChannelVacated) => "hook vacated".to_owned(),
+            HomeEffect::Hook(Hook::MemberAdded { user_id }) => format!("hook +{user_id}"),
+            HomeEffect::Hook(Hook::MemberRemoved { user_id }) => format!("hook -{user_id}"),
+            HomeEffect::Hook(Hook::CacheMiss) => "hook miss".to_owned(),
+            HomeEffect::Hook(Hook::SubscriptionCount(count)) => format!("hook {count}"),
+            HomeEffect::Occupied => "occupied".to_owned(),
+            HomeEffect::Vacant => "vacant".to_owned(),
+        };
+        effects.iter().map(word).collect()
+    }
+
+    #[test]
+    fn a_channel_is_occupied_by_its_first_subscription_and_vacant_after_its_last() {
+        let mut channel = Channel::new("news");
+        let first = ["occupied", "hook occupied", "joined", "tell 1"];
+        assert_eq!(words(&channel.join(0, None)), first);
+        assert_eq!(words(&channel.join(0, None)), ["joined", "tell 2"]);
+        assert_eq!(channel.table.occupied(), 1);
+        assert_eq!(words(&channel.leave(10, None)), ["tell 1"]);
+        assert_eq!(words(&channel.leave(10, None)), ["vacant", "tell 0"]);
+        assert_eq!(channel.table.occupied(), 0);
+    }
+
+    #[test]
+    fn vacating_is_told_after_the_grace_and_not_before() {
+        for (now, told, entries) in [
+            (3_009, vec![], 1),
+            (3_010, vec!["hook vacated"], 0),
+            (3_011, vec!["hook vacated"], 0),
+        ] {
+            let mut channel = Channel::new("news");
+            channel.join(0, None);
+            channel.leave(10, None);
+            assert_eq!(words(&channel.settle(now)), told, "at {now} ms");
+            assert_eq!(channel.table.len(), entries, "entries at {now} ms");
+        }
+    }
+
+    #[test]
+    fn who_returns_within_the_grace_was_never_gone_for_webhooks() {
+        let mut channel = Channel::new("presence-room");
+        channel.join(0, Some("ann"));
+        channel.leave(10, Some("ann"));
+        let back = ["occupied", "tell +ann", "joined"];
+        assert_eq!(words(&channel.join(3_009, Some("ann"))), back);
+        assert!(channel.settle(60_000).is_empty());
+        channel.leave(60_000, Some("ann"));
+        let gone = ["hook -ann", "hook vacated"];
+        assert_eq!(
+            words(&channel.settle(63_000)),
+            gone,
+            "guests before the channel"
+        );
+        assert!(channel.table.is_empty());
+    }
+
+    #[test]
+    fn a_member_is_told_of_once_however_many_connections_it_has() {
+        let mut channel = Channel::new("presence-room");
+        let first = [
+            "occupied",
+            "hook occupied",
+            "tell +ann",
+            "hook +ann",
+            "joined",
+        ];
+        assert_eq!(words(&channel.join(0, Some("ann"))), first);
+        assert_eq!(words(&channel.join(0, Some("ann"))), ["joined"]);
+        assert!(channel.leave(0, Some("ann")).is_empty());
+        assert_eq!(
+            words(&channel.leave(0, Some("ann"))),
+            ["tell -ann", "vacant"]
+        );
+    }
+
+    #[test]
+    fn a_full_channel_lets_in_who_is_there_already_and_nobody_else() {
+        let mut channel = Channel::new("presence-room");
+        for user in ["ann", "bob", "ann"] {
+            channel.join(0, Some(user));
+        }
+        assert_eq!(
+            channel.try_join(0, Some("eve")),
+            Err(JoinRefused::ChannelFull)
+        );
+        let home = channel.table.get(channel.at()).expect("it is there");
+        assert_eq!((home.subscriptions(), home.users()), (3, 2));
+        channel.leave(0, Some("bob"));
+        assert!(channel.try_join(0, Some("eve")).is_ok());
+    }
+
+    #[test]
+    fn a_newcomer_gets_the_kept_event_until_its_time_is_over() {
+        for (now, last) in [
+            (1_049, "joined, hit 7"),
+            (1_050, "joined, miss"),
+            (1_051, "joined, miss"),
+        ] {
+            let mut channel = Channel::new("cache-prices");
+            let at = channel.table.enter(APP, &channel.name);
+            channel.table.keep(at, Millis(0), &RULES, event(6));
+            channel.table.keep(at, Millis(50), &RULES, event(7));
+            let effects = words(&channel.join(now, None));
+            assert!(
+                effects.contains(&last.to_owned()),
+                "at {now} ms: {effects:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_kept_event_alone_holds_its_entry_until_its_time_is_over() {
+        let mut channel = Channel::new("cache-prices");
+        let at = channel.table.enter(APP, &channel.name);
+        channel.table.keep(at, Millis(0), &RULES, event(7));
+        channel.settle(999);
+        assert_eq!((channel.table.len(), channel.table.kept_events()), (1, 1));
+        channel.settle(1_000);
+        assert_eq!((channel.table.len(), channel.table.kept_events()), (0, 0));
+    }
+
+    #[test]
+    fn misses_have_one_webhook_in_ten_seconds() {
+        let mut channel = Channel::new("cache-prices");
+        for (now, hooked) in [(0, true), (5, false), (9_999, false), (10_000, true)] {
+            let effects = channel.join(now, None);
+            let miss = HomeEffect::Hook(Hook::CacheMiss);
+            assert_eq!(effects.contains(&miss), hooked, "at {now} ms");
+            channel.settle(now);
+        }
+    }
+
+    #[test]
+    fn a_large_channel_hears_its_count_at_most_every_five_seconds() {
+        let mut channel = Channel::new("news");
+        for count in 1..=101_u32 {
+            let told = format!("tell {count}");
+            assert!(
+                words(&channel.join(0, None)).contains(&told),
+                "subscription {count}"
+            );
+        }
+        assert_eq!(words(&channel.join(1, None)), ["joined"]);
+        assert_eq!(words(&channel.join(2, None)), ["joined"]);
+        assert!(channel.settle(4_999).is_empty());
+        assert_eq!(words(&channel.settle(5_000)), ["tell 103"]);
+        assert!(
+            channel.settle(60_000).is_empty(),
+            "without a change nothing is told"
+        );
+        for _ in 0..3 {
+            channel.leave(60_000, None);
+        }
+        assert_eq!(
+            words(&channel.leave(60_001, None)),
+            ["tell 99"],
+            "small ones hear at once"
+        );
+    }
+
+    #[test]
+    fn the_event_that_was_kept_longest_ago_is_evicted_first() {
+        let mut table = HomeTable::new(2);
+        let mut keep = |now, name: &str| {
+            let at = table.enter(APP, &name.into());
+            table.keep(at, Millis(now), &RULES, event(0));
+            let kept = |name| {
+                let home = table.get(table.find(APP, name)?)?;
+                home.kept(Millis(now)).map(|_| name)
+            };
+            ["cache-a", "cache-b", "cache-c"]
+                .into_iter()
+                .filter_map(kept)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(keep(0, "cache-a"), ["cache-a"]);
+        assert_eq!(keep(1, "cache-b"), ["cache-a", "cache-b"]);
+        assert_eq!(keep(2, "cache-a"), ["cache-a", "cache-b"], "kept anew");
+        assert_eq!(keep(3, "cache-c"), ["cache-a", "cache-c"]);
+        for now in 4..2_000 {
+            keep(now, "cache-c");
+        }
+        assert!(table.kept_order.len() <= 2 * 2 + 65, "the order is bounded");
+        settle(&mut table, 2_000);
+        assert_eq!((table.len(), table.kept_events()), (1, 1));
+        settle(&mut table, 3_000);
+        assert!(table.is_empty());
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Join(u16, u8),
+        Leave(usize),
+        Keep,
+        Wait(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            3 => (0_u16..3, 0_u8..4).prop_map(|(shard, user)| Step::Join(shard, user)),
+            3 => any::<prop::sample::Index>().prop_map(|it| Step::Leave(it.index(64))),
+            1 => Just(Step::Keep),
+            2 => (1_u64..4_000).prop_map(Step::Wait),
+        ]
+    }
+
+    /// What webhooks and members are told, each of which alternates.
+    #[derive(Default)]
+    struct Told(BTreeMap<String, bool>);
+
+    impl Told {
+        fn hear(&mut self, effects: &[HomeEffect]) {
+            for word in words(effects) {
+                let (thing, is_there) = match word.as_str() {
+                    "hook occupied" => ("hook".to_owned(), true),
+                    "hook vacated" => ("hook".to_owned(), false),
+                    "occupied" => ("channel".to_owned(), true),
+                    "vacant" => ("channel".to_owned(), false),
+                    other if other.contains('+') => (other.replace('+', ""), true),
+                    other if other.contains('-') => (other.replace('-', ""), false),
+                    _ => continue,
+                };
+                let before = self.0.insert(thing, is_there).unwrap_or(false);
+                assert_ne!(before, is_there, "{word} twice in a row");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn comings_and_goings_alternate_and_leave_nothing_behind(
+            steps in prop::collection::vec(step(), 1..80)
+        ) {
+            let mut table = HomeTable::new(4);
+            let name: Arc<str> = "presence-cache-room".into();
+            let (mut now, mut there, mut told) = (0, Vec::new(), Told::default());
+            for step in steps {
+                let mut effects = Vec::new();
+                match step {
+                    Step::Join(shard, user) => {
+                        let at = table.enter(APP, &name);
+                        let join = join_from(shard, Some(&format!("u{user}")));
+                        if table.join(at, Millis(now), &RULES, &join, &mut effects).is_ok() {
+                            there.push((shard, user));
+                        } else {
+                            table.release_if_idle(at, Millis(now));
+                        }
+                    }
+                    Step::Leave(choice) if !there.is_empty() => {
+                        let (shard, user) = there.swap_remove(choice % there.len());
+                        let at = table.find(APP, &name).expect("somebody subscribes");
+                        let (from, user) = (ShardId(shard), Arc::from(format!("u{user}")));
+                        table.leave(at, Millis(now), &RULES, from, Some(&user), &mut effects);
+                        table.release_if_idle(at, Millis(now));
+                    }
+                    Step::Keep => {
+                        let at = table.enter(APP, &name);
+                        table.keep(at, Millis(now), &RULES, event(1));
+                    }
+                    Step::Leave(_) => {}
+                    Step::Wait(ms) => now += ms,
+                }
+                told.hear(&effects);
+                told.hear(&settle(&mut table, now));
+                let Some(home) = table.find(APP, &name).and_then(|at| table.get(at)) else {
+                    prop_assert!(there.is_empty());
+                    continue;
+                };
+                let counts = home.interests().iter().map(|it| it.count);
+                prop_assert_eq!(home.subscriptions() as usize, there.len());
+                prop_assert_eq!(counts.sum::<u32>() as usize, there.len());
+                let shards: std::collections::BTreeSet<_> = there.iter().map(|it| it.0).collect();
+                let users: std::collections::BTreeSet<_> = there.iter().map(|it| it.1).collect();
+                prop_assert_eq!(home.interests().len(), shards.len());
+                prop_assert_eq!(home.users(), users.len());
+            }
+            for (shard, user) in there {
+                let at = table.find(APP, &name).expect("somebody subscribes");
+                let (from, user) = (ShardId(shard), Arc::from(format!("u{user}")));
+                let mut effects = Vec::new();
+                table.leave(at, Millis(now), &RULES, from, Some(&user), &mut effects);
+                told.hear(&effects);
+            }
+            told.hear(&settle(&mut table, now + 20_000));
+            prop_assert!(told.0.values().all(|is_there| !is_there), "{:?}", told.0);
+            prop_assert!(table.is_empty() && table.next_due().is_none());
+        }
+    }
+}

@@ -76,3 +76,90 @@ impl Subscriptions {
         last
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn subscription(channel: u32) -> Subscription {
+        Subscription {
+            channel,
+            position: channel * 10,
+        }
+    }
+
+    #[test]
+    fn the_last_subscription_takes_the_number_of_one_that_ends() {
+        let mut subscriptions = Subscriptions::default();
+        for channel in 0..4 {
+            assert_eq!(subscriptions.next_number(), channel);
+            subscriptions.add(subscription(channel));
+        }
+        let (removed, renumbered) = subscriptions.remove(1);
+        assert_eq!(
+            (removed, renumbered),
+            (subscription(1), Some(subscription(3)))
+        );
+        assert_eq!(subscriptions.find(3), Some(1));
+        let (removed, renumbered) = subscriptions.remove(2);
+        assert_eq!(
+            (removed, renumbered),
+            (subscription(2), None),
+            "the last one"
+        );
+    }
+
+    #[test]
+    #[should_panic = "a channel is subscribed to once"]
+    fn a_channel_cannot_stand_in_the_list_twice() {
+        let mut subscriptions = Subscriptions::default();
+        subscriptions.add(subscription(1));
+        subscriptions.add(subscription(1));
+    }
+
+    proptest! {
+        #[test]
+        fn who_follows_the_renumbering_always_knows_each_number(
+            steps in prop::collection::vec((0_u32..12, 0_u32..100), 1..80)
+        ) {
+            let mut subscriptions = Subscriptions::default();
+            // Number and position by channel, as channels remember them.
+            let mut known: BTreeMap<u32, (u32, u32)> = BTreeMap::new();
+            for (channel, position) in steps {
+                match known.get(&channel).copied() {
+                    None => {
+                        let number = subscriptions.next_number();
+                        subscriptions.add(Subscription { channel, position });
+                        known.insert(channel, (number, position));
+                    }
+                    Some((number, _)) if position % 3 == 0 => {
+                        subscriptions.reposition(number, position);
+                        known.insert(channel, (number, position));
+                    }
+                    Some((number, position)) => {
+                        let (removed, renumbered) = subscriptions.remove(number);
+                        prop_assert_eq!(removed, Subscription { channel, position });
+                        known.remove(&channel);
+                        if let Some(other) = renumbered {
+                            known.insert(other.channel, (number, other.position));
+                        }
+                    }
+                }
+                prop_assert_eq!(subscriptions.len(), known.len());
+                for (channel, (number, position)) in &known {
+                    prop_assert_eq!(subscriptions.find(*channel), Some(*number));
+                    let at = subscriptions.iter().nth(*number as usize);
+                    prop_assert_eq!(at.map(|it| it.position), Some(*position));
+                }
+            }
+            while let Some(last) = subscriptions.pop() {
+                prop_assert!(known.remove(&last.channel).is_some());
+            }
+            prop_assert!(known.is_empty() && subscriptions.is_empty());
+        }
+    }
+}

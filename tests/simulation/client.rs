@@ -263,9 +263,14 @@ impl Client {
     pub(crate) fn is_ended(&mut self) {
         let in_silence = matches!(self.phase, Phase::Upgrading | Phase::Upgraded | Phase::Open);
         assert!(
-            self.leaves || self.is_lossy || !in_silence || self.phase == Phase::Upgrading,
-            "client {} lost its connection without a word",
-            self.number
+            self.leaves
+                || self.is_lossy
+                || self.reads_rarely
+                || !in_silence
+                || self.phase == Phase::Upgrading,
+            "client {} lost its connection without a word: {:?}",
+            self.number,
+            self.phase
         );
         if !matches!(self.phase, Phase::Closed(_)) {
             self.phase = Phase::Ended;

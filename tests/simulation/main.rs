@@ -14,6 +14,7 @@ mod plan;
 #[path = "../support/sign.rs"]
 #[expect(dead_code, reason = "the end-to-end tests use the rest")]
 mod sign;
+mod stadium;
 mod turn;
 mod wire;
 mod workload;
@@ -36,10 +37,10 @@ thread_local! {
 }
 
 /// Runs a seed; a failure is one line that says how to replay it.
-fn try_seed(seed: u64) -> Result<u64, String> {
+fn try_seed(seed: u64, run: fn(u64, &Cell<u64>) -> u64) -> Result<u64, String> {
     let step = Cell::new(0);
     IS_RUNNING.set(true);
-    let result = panic::catch_unwind(AssertUnwindSafe(|| workload::run(seed, &step)));
+    let result = panic::catch_unwind(AssertUnwindSafe(|| run(seed, &step)));
     IS_RUNNING.set(false);
     result.map_err(|_| {
         let failure = FAILURE.take().unwrap_or_default();
@@ -71,7 +72,7 @@ fn catch_failures() {
 
 fn must_hold(seed: u64) -> u64 {
     catch_failures();
-    try_seed(seed).unwrap_or_else(|failure| panic!("{failure}"))
+    try_seed(seed, workload::run).unwrap_or_else(|failure| panic!("{failure}"))
 }
 
 /// Fresh seeds for the node size of `residue`, or the one that the environment names.
@@ -142,5 +143,15 @@ fn simulation_of_seeds_that_once_failed_keeps_every_promise() {
 fn simulation_of_one_seed_twice_leaves_the_same_trace() {
     for seed in 1_000..1_008 {
         assert_eq!(must_hold(seed), must_hold(seed), "seed {seed}");
+    }
+}
+
+#[test]
+fn simulation_of_a_stadium_keeps_a_small_channel_flowing() {
+    catch_failures();
+    for seed in [4, 5, 6] {
+        if let Err(failure) = try_seed(seed, stadium::run) {
+            panic!("stadium: {failure}");
+        }
     }
 }

@@ -346,6 +346,19 @@ impl World {
         self.apis[at].asks(now, ("POST", "/events"), &[], Some(&body), ask);
     }
 
+    /// One event for one channel.
+    pub(crate) fn publishes_event(&mut self, at: usize, channel: &str) {
+        let number = self.ledger.events.len();
+        let event = self.api_event(at, channel, number, &None);
+        let body = json!({"name": "api-said", "channel": channel, "data": self.data(number)});
+        let ask = Ask::Publish {
+            events: vec![event],
+            told: None,
+        };
+        let now = self.moment();
+        self.apis[at].asks(now, ("POST", "/events"), &[], Some(&body), ask);
+    }
+
     fn publishes_batch(&mut self, at: usize) {
         let asks_info = self.dice.percent(30);
         let (mut events, mut items) = (Vec::new(), Vec::<Value>::new());
