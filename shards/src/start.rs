@@ -99,6 +99,7 @@ where
         threads: Vec::new(),
         reports: started,
     };
+    let small_pages = SmallPages::while_held();
     let parts = ends.into_iter().zip(shard_links).zip(listeners.per_shard);
     for (index, ((mesh, link), listeners)) in parts.enumerate() {
         let seat = Seat {
@@ -118,6 +119,7 @@ where
     }
     drop(reports);
     running.wait_for_start()?;
+    drop(small_pages);
     let value = run_bridge(bridge_link, placement.bridge, bridge)?;
     running.stop();
     Ok(value)
@@ -177,6 +179,35 @@ fn raise_limit(resource: libc::__rlimit_resource_t) {
             limit.rlim_cur = limit.rlim_max;
             libc::setrlimit(resource, &raw const limit);
         }
+    }
+}
+
+/// Keeps the process from huge pages while the shards start.
+///
+/// An executor registers a buffer of 64 KiB three times. If that lies in a huge page the kernel
+/// counts 2 MiB as locked each time, and 8 MiB of locked memory are not enough for seven shards.
+struct SmallPages {
+    were_off: bool,
+}
+
+impl SmallPages {
+    fn while_held() -> Self {
+        // SAFETY: no pointers; the call reads a flag of this process.
+        let were_off = unsafe { libc::prctl(libc::PR_GET_THP_DISABLE, 0, 0, 0, 0) } == 1;
+        Self::set(true);
+        Self { were_off }
+    }
+
+    fn set(off: bool) {
+        // SAFETY: no pointers; the call sets a flag of this process. A kernel that refuses it
+        // leaves things as they were, which is all that can be done.
+        unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, libc::c_ulong::from(off), 0, 0, 0) };
+    }
+}
+
+impl Drop for SmallPages {
+    fn drop(&mut self) {
+        Self::set(self.were_off);
     }
 }
 

@@ -8,6 +8,7 @@ use crate::on_one_and_three_shards;
 use crate::support::config::Config;
 use crate::support::eventually;
 use crate::support::server::Server;
+use crate::support::skip::skip;
 
 // P-114
 fn an_app_that_is_disabled_or_deleted_loses_its_sockets(shards: usize) {
@@ -197,6 +198,25 @@ fn without_configuration_there_is_a_demo_on_loopback_with_a_welcome_page() {
     let mut wire = configured.wire();
     wire.sends("POST /welcome/sign HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}");
     assert_eq!(wire.reply().status, 404);
+}
+
+#[test]
+fn an_ordinary_user_with_a_desktops_limits_can_run_seven_shards() {
+    let Some(server) = Server::start_as_a_desktop_user(7) else {
+        skip(
+            "an_ordinary_user_with_a_desktops_limits_can_run_seven_shards",
+            "only root can become an ordinary user",
+        );
+        return;
+    };
+    server.client("alice").expects_pong();
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", server.pid()));
+    let limits = limits.expect("the server runs");
+    let files = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
+    let soft = files.and_then(|line| line.split_whitespace().nth(3));
+    assert_eq!(soft, Some("4096"), "raised by the server to its hard limit");
 }
 
 on_one_and_three_shards! {

@@ -1,7 +1,10 @@
 //! The release binary as a child process with a configuration, an address and a log of its own.
 
 use std::fs::File;
+use std::fs::Permissions;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -92,6 +95,61 @@ impl Server {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sockudo"));
         command.arg("serve").arg("--config").arg(&file);
         Self::run(command, folder, address, metrics, prefix)
+    }
+
+    /// Starts the server as an ordinary user with the limits of a usual desktop; only root can
+    /// give them: `None` for everybody else.
+    pub(crate) fn start_as_a_desktop_user(shards: usize) -> Option<Self> {
+        const NOBODY: u32 = 65_534;
+        // SAFETY: no arguments, no memory; the call cannot fail.
+        if unsafe { libc::geteuid() } != 0 {
+            return None;
+        }
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (binary, file) = (
+            folder.path().join("sockudo"),
+            folder.path().join("config.json"),
+        );
+        let address = SocketAddr::from((own_address(), next_port()));
+        let metrics = SocketAddr::from((own_address(), next_port()));
+        let mut json = Config::new().json;
+        merge(
+            &mut json,
+            json!({
+                "host": address.ip().to_string(), "port": address.port(), "shards": shards,
+                "metrics": {"host": metrics.ip().to_string(), "port": metrics.port()},
+            }),
+        );
+        std::fs::write(&file, json.to_string()).expect("the configuration can be written");
+        std::fs::copy(env!("CARGO_BIN_EXE_sockudo"), &binary).expect("the binary can be copied");
+        for (path, mode) in [(folder.path(), 0o755), (&*file, 0o644), (&*binary, 0o755)] {
+            std::fs::set_permissions(path, Permissions::from_mode(mode)).expect("it is ours");
+        }
+        let mut command = Command::new(&binary);
+        command.arg("--config").arg(&file).uid(NOBODY).gid(NOBODY);
+        // SAFETY: between fork and exec only setrlimit is called, which is async-signal-safe and
+        // reads a local value.
+        unsafe {
+            command.pre_exec(|| {
+                let limits = [
+                    (libc::RLIMIT_NOFILE, 1_024, 4_096),
+                    (libc::RLIMIT_MEMLOCK, 8 << 20, 8 << 20),
+                ];
+                for (resource, soft, hard) in limits {
+                    let limit = libc::rlimit {
+                        rlim_cur: soft,
+                        rlim_max: hard,
+                    };
+                    if libc::setrlimit(resource, &raw const limit) != 0 {
+                        return Err(std::io::Error::last_os_error());
+                    }
+                }
+                Ok(())
+            });
+        }
+        let server = Self::run(command, folder, address, metrics, String::new());
+        server.is_ready_within(Duration::from_secs(30));
+        Some(server)
     }
 
     /// Starts the server without any configuration: demo mode, on loopback.
