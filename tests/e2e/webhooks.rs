@@ -133,7 +133,10 @@ fn subscription_counts_are_integers_and_not_for_presence(shards: usize) {
 // P-110
 fn each_entry_gets_what_it_asked_for_and_no_more(shards: usize) {
     let mut sink = WebhookSink::start();
-    let hook = |path: &str, types: &[&str], filter: Value| json!({"url": sink.url_at(path), "event_types": types, "filter": filter});
+    let hook = |path: &str, types: &[&str], filter: Value| {
+        let url = sink.url_at(path);
+        json!({"url": url, "event_types": types, "filter": filter})
+    };
     let occupied = ["channel_occupied"];
     let server = Server::start(
         &with_hooks(json!([
