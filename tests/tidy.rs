@@ -59,12 +59,12 @@ const BANNED_IN_NAMES: [&str; 17] = [
 
 /// Names that the wire or another crate gives, in files that speak of it.
 const ALLOWED_NAMES: [&str; 6] = [
-    "AppManager",
     "ChannelData",
-    "ClientData",
-    "Info",
     "UserData",
     "UserInfo",
+    "ClientData",
+    "Info",
+    "AppManager", // The section of the configuration.
 ];
 
 /// What may stand where: by room, the rooms that it must not name.
@@ -514,8 +514,8 @@ fn names_say_the_noun_and_not_a_layer() {
                     findings.add(&source.path, at + 1, rule);
                 }
             }
-            // `get_mut` is the standard library's own name.
-            if code.contains("fn get_") && !code.contains("fn get_mut(") {
+            let is_getter = code.contains("fn get_") && !code.contains("fn get_mut(");
+            if is_getter && at < source.product_lines {
                 findings.add(
                     &source.path,
                     at + 1,
@@ -646,12 +646,16 @@ fn nothing_unfinished_and_nothing_of_one_machine_is_left() {
                     );
                 }
             }
-            // A long literal, such as a frame's exact bytes, reads best in one piece.
-            let code_columns = blank(line)
+            // A long literal, such as a frame's exact bytes, reads best in one piece; the argument of a
+            // property is inside a macro, where rustfmt does not go.
+            let code_columns: usize = blank(line)
                 .split_whitespace()
                 .map(|word| word.len() + 1)
-                .sum::<usize>();
-            if rust && line.chars().count() > LINE_COLUMNS && code_columns > LINE_COLUMNS / 2 {
+                .sum();
+            let is_breakable = code_columns > LINE_COLUMNS / 2
+                && !line.contains(" in any")
+                && !line.contains(" in prop::");
+            if rust && line.chars().count() > LINE_COLUMNS && is_breakable {
                 findings.add(
                     &path,
                     at + 1,
