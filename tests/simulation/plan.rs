@@ -101,7 +101,7 @@ impl Plan {
                 .map(|number| format!("u{number}"))
                 .collect(),
             channels,
-            apps: config.app_manager.apps.clone(),
+            apps: config.app_manager.apps,
             seed: node_seed,
         }
     }
