@@ -41,10 +41,6 @@ impl ShardServer {
         let Some(row) = self.row(slot).filter(|row| !row.waiting) else {
             return;
         };
-        if row.paused {
-            row.paused = false;
-            turn.resume_reading(slot);
-        }
         let mut input = std::mem::take(&mut row.input);
         row.input_wanted = 0;
         let used = self.consume(turn, slot, &mut input);
@@ -53,6 +49,12 @@ impl ShardServer {
         if used < input.len() && row.state != State::Ending {
             input.drain(..used);
             row.input = input;
+        }
+        // Only now: if each answer let in a receive, a pipeline of small messages that each wait
+        // would have ever more held.
+        if row.paused && !(row.waiting && row.input.len() > HELD_BYTES_MAX) {
+            row.paused = false;
+            turn.resume_reading(slot);
         }
     }
 

@@ -47,6 +47,7 @@ pub(crate) struct Link {
     /// Bytes that wait in the client's socket at most.
     pub(crate) socket_bytes_max: usize,
     pub(crate) was_full: bool,
+    pub(crate) was_overrun: bool,
 }
 
 /// A running hash of everything that left the node.
@@ -112,6 +113,7 @@ impl Node {
             server_ended: false,
             socket_bytes_max,
             was_full: false,
+            was_overrun: false,
         });
         self.links.len() - 1
     }
@@ -306,6 +308,7 @@ impl Node {
             }
             let Some(slot) = link.slot else { continue };
             link.was_full |= it.turn.was_full(slot);
+            link.was_overrun |= it.turn.was_overrun(slot);
             link.server_ended = !it.turn.is_there(slot);
         }
         self.sends_highest = self.sends_highest.max(it.turn.sends);

@@ -16,6 +16,10 @@ pub(crate) const SHARD_COUNTS: [u16; 4] = [1, 2, 3, 7];
 pub(crate) struct Plan {
     pub(crate) shards: u16,
     pub(crate) kept_ms: u64,
+    /// So few last events are kept that some are evicted.
+    pub(crate) evicts: bool,
+    /// Last events that one shard keeps at most.
+    pub(crate) kept_max: usize,
     pub(crate) outbox_bytes_max: usize,
     /// Some clients read rarely.
     pub(crate) has_slow: bool,
@@ -54,6 +58,8 @@ impl Plan {
                 ]}],
             })
         };
+        let evicts = dice.percent(20);
+        let capacity = if evicts { usize::from(shards) } else { 100_000 };
         let members_max = *dice.pick(&[3, 100]);
         let config = json!({
             "rate_limiter": {"enabled": false},
@@ -61,6 +67,7 @@ impl Plan {
             "channel_limits": {"cache_ttl": kept_s},
             "presence": {"max_members_per_channel": members_max},
             "admission": {"max_connections": quota},
+            "cache": {"memory": {"max_capacity": capacity}},
             "net": {"slow_consumer": slow_consumer},
             "app_manager": {"driver": "memory", "array": {"apps": [app("one"), app("two")]}},
         });
@@ -77,6 +84,8 @@ impl Plan {
         Self {
             shards,
             kept_ms: kept_s * 1_000,
+            evicts,
+            kept_max: capacity.div_ceil(usize::from(shards)),
             outbox_bytes_max: if has_slow {
                 dice.between(3_000, 12_000)
             } else {

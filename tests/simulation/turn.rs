@@ -52,6 +52,7 @@ struct Row {
     paused: bool,
     told: bool,
     was_full: bool,
+    was_overrun: bool,
     /// The tick in which the timer falls due.
     due_tick: Option<u64>,
 }
@@ -95,6 +96,7 @@ impl SimulatedTurn {
                 paused: false,
                 told: false,
                 was_full: false,
+                was_overrun: false,
                 due_tick: None,
             });
             u32::try_from(self.rows.len() - 1).expect("few rows")
@@ -104,7 +106,8 @@ impl SimulatedTurn {
         row.generation = row.generation.wrapping_add(1);
         row.state = State::Open;
         row.link = link;
-        (row.paused, row.told, row.was_full) = (false, false, false);
+        (row.paused, row.told) = (false, false);
+        (row.was_full, row.was_overrun) = (false, false);
         Slot {
             index,
             generation: row.generation,
@@ -137,6 +140,12 @@ impl SimulatedTurn {
     pub(crate) fn was_full(&self, slot: Slot) -> bool {
         let row = &self.rows[slot.index as usize];
         row.generation == slot.generation && row.was_full
+    }
+
+    /// Some reply did not even fit behind twice the bound.
+    pub(crate) fn was_overrun(&self, slot: Slot) -> bool {
+        let row = &self.rows[slot.index as usize];
+        row.generation == slot.generation && row.was_overrun
     }
 
     /// The peer ended its side, or reset the connection.
@@ -265,6 +274,7 @@ impl SimulatedTurn {
         }
         if row.outbox_bytes + bytes.len() > max {
             row.was_full = true;
+            row.was_overrun |= is_own;
             return Queued::Full;
         }
         row.outbox_bytes += bytes.len();

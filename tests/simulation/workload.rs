@@ -21,6 +21,7 @@ pub(crate) fn run(seed: u64, step: &std::cell::Cell<u64>) -> u64 {
             world.step += 1;
             step.set(world.step);
             world.acts();
+            world.check_bounds();
         }
         world.comes_to_rest();
         step.set(world.step);
@@ -158,8 +159,12 @@ impl World {
                 client.subscribes(&mut self.dice, now, &channel, false);
             }
             61..68 => self.signs_in(at),
-            68..72 => client.pings(&mut self.dice),
-            72..75 if client.signs_in => {
+            68..71 => client.pings(&mut self.dice),
+            71 if self.dice.percent(20) => {
+                client.subscribes(&mut self.dice, now, &channel, false);
+                client.floods(&mut self.dice);
+            }
+            71..75 if client.signs_in => {
                 let channel = format!("#server-to-user-{}", client.identity);
                 client.subscribes(&mut self.dice, now, &channel, false);
             }

@@ -35,7 +35,7 @@ pub(crate) struct World {
 /// Turns after which a node with nothing new must be at rest.
 const REST_TURNS_MAX: usize = 10_000;
 /// Bytes of input that the server may hold for one connection: its bound and one receive.
-const HELD_BYTES_MAX: usize = 64 * 1_024 + 2 * 16_384;
+const HELD_BYTES_MAX: usize = 64 * 1_024 + 16_384;
 
 impl World {
     pub(crate) fn new(seed: u64) -> Self {
@@ -79,6 +79,22 @@ impl World {
         moved
     }
 
+    /// What has a bound stays within it.
+    pub(crate) fn check_bounds(&self) {
+        for it in self.node.occupancy() {
+            assert!(
+                it.held_bytes_highest <= HELD_BYTES_MAX,
+                "{} bytes held",
+                it.held_bytes_highest
+            );
+            assert!(
+                it.kept_events <= self.plan.kept_max,
+                "{} events kept",
+                it.kept_events
+            );
+        }
+    }
+
     /// A client reads what waits in its socket, up to `bytes_max`, and answers.
     pub(crate) fn client_reads(&mut self, at: usize, bytes_max: usize) -> bool {
         let now = self.moment();
@@ -87,11 +103,13 @@ impl World {
         let count = bytes_max.min(link.to_client.len());
         let bytes: Vec<u8> = link.to_client.drain(..count).collect();
         client.is_lossy |= link.was_full;
+        client.is_overrun |= link.was_overrun;
         if !bytes.is_empty() {
             let mut judge = Judge {
                 ledger: &mut self.ledger,
                 now,
                 kept_ms: self.plan.kept_ms,
+                evicts: self.plan.evicts,
                 dice: &mut self.dice,
             };
             client.reads(&bytes, &mut judge);
