@@ -29,13 +29,27 @@ pub struct Config {
     pub outbox_bytes_max: u32,
     /// Spin this long before parking, microseconds.
     pub busy_poll_us: u32,
-    /// Messages from one shard to another before senders are held back.
+    /// Messages to one shard from all others before senders are held back; each pair of shards has
+    /// its part of it, and 256 at least.
     pub mesh_messages_max: u32,
     /// Messages between one shard and the bridge, each way.
     pub bridge_messages_max: u32,
     /// Connections per shard at most; more are closed right after accept.
     pub connections_max: u32,
 }
+
+impl Config {
+    /// Messages from one shard to another before senders are held back: what one shard may be sent
+    /// by all, divided, since queues for each pair grow with the square of the shards.
+    pub(crate) fn mesh_messages_per_pair(&self, shards: u16) -> usize {
+        let peers = u32::from(shards).saturating_sub(1).max(1);
+        let least = self.mesh_messages_max.min(MESH_MESSAGES_PER_PAIR_MIN);
+        (self.mesh_messages_max / peers).max(least) as usize
+    }
+}
+
+/// A pair of shards has at least this many, however many shards there are.
+const MESH_MESSAGES_PER_PAIR_MIN: u32 = 256;
 
 impl Default for Config {
     fn default() -> Self {

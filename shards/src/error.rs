@@ -59,7 +59,7 @@ pub enum StartError {
     #[error("io_uring could not be set up")]
     Ring(#[source] io::Error),
     /// An address could not be listened on.
-    #[error("cannot listen on {address}")]
+    #[error("cannot listen on {address}: {source}")]
     Bind {
         /// The address.
         address: SocketAddr,

@@ -90,7 +90,7 @@ where
         config.bridge_messages_max as usize,
         node,
     );
-    let ends = mesh::<A::Message>(&bells, config.mesh_messages_max as usize);
+    let ends = mesh::<A::Message>(&bells, config.mesh_messages_per_pair(shards));
 
     let (reports, started) = bounded(usize::from(shards) * 2);
     let mut running = Running {

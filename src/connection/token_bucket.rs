@@ -17,12 +17,16 @@ impl TokenBucket {
     /// Takes `count` tokens if they are there. A burst of `rate_per_s` passes, the next one in the
     /// same instant does not, and a steady `rate_per_s` always does.
     pub fn take(&mut self, now: Millis, rate_per_s: u32, count: u32) -> bool {
-        let rate = u64::from(rate_per_s);
-        let refilled = now.since(self.at).saturating_mul(rate);
+        self.take_of(now, rate_per_s, rate_per_s, count)
+    }
+
+    /// As `take`, from a bucket that holds `burst` tokens.
+    pub fn take_of(&mut self, now: Millis, burst: u32, rate_per_s: u32, count: u32) -> bool {
+        let refilled = now.since(self.at).saturating_mul(u64::from(rate_per_s));
         self.missing_milli = self.missing_milli.saturating_sub(refilled);
         self.at = self.at.max(now);
         let missing = self.missing_milli.saturating_add(u64::from(count) * 1_000);
-        if missing > rate * 1_000 {
+        if missing > u64::from(burst) * 1_000 {
             return false;
         }
         self.missing_milli = missing;
@@ -57,6 +61,17 @@ mod tests {
         );
         assert!(!bucket.take(start.plus(100), 10, 1));
         assert_eq!(bucket.left(start.plus(100_000), 10), 10);
+    }
+
+    #[test]
+    fn a_burst_of_its_own_is_spent_before_the_rate_holds() {
+        let mut bucket = TokenBucket::default();
+        for event in 0..50 {
+            assert!(bucket.take_of(Millis(0), 50, 10, 1), "event {event}");
+        }
+        assert!(!bucket.take_of(Millis(99), 50, 10, 1));
+        assert!(bucket.take_of(Millis(100), 50, 10, 1));
+        assert!(!bucket.take_of(Millis(100), 50, 10, 1));
     }
 
     #[test]

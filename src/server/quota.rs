@@ -29,6 +29,7 @@ pub(super) struct Quotas {
     /// This shard's part of the node's accept rate.
     accept: TokenBucket,
     accept_rate_per_s: u32,
+    accept_burst: u32,
 }
 
 #[derive(Default)]
@@ -56,17 +57,20 @@ impl Quotas {
             forget_at: Millis(0),
             accept: TokenBucket::default(),
             accept_rate_per_s: settings.accept_rate_per_s.div_ceil(u32::from(shards)),
+            accept_burst: settings.accept_burst.div_ceil(u32::from(shards)),
         }
     }
 
     /// The node's accept rate may have changed.
     pub(super) fn rates_changed(&mut self, settings: &Settings, shards: u16) {
         self.accept_rate_per_s = settings.accept_rate_per_s.div_ceil(u32::from(shards));
+        self.accept_burst = settings.accept_burst.div_ceil(u32::from(shards));
     }
 
     /// Takes one accept of this shard's rate; always granted without a limit.
     pub(super) fn take_accept(&mut self, now: Millis) -> bool {
-        self.accept_rate_per_s == 0 || self.accept.take(now, self.accept_rate_per_s, 1)
+        let (burst, rate) = (self.accept_burst, self.accept_rate_per_s);
+        rate == 0 || self.accept.take_of(now, burst, rate, 1)
     }
 
     pub(super) fn admit_to_node(&mut self, connections_max: u64) -> bool {

@@ -23,6 +23,7 @@ use crate::{
         response::{self, ContentType, Persistence, Response, Status},
         route::Route,
     },
+    metrics::counters::ConnectionError,
     protocol::json::write_json_string,
     ws::handshake::{self, UpgradeError, UpgradeRequest},
 };
@@ -284,6 +285,8 @@ impl ShardServer {
         error: UpgradeError,
     ) {
         self.counters.handshake_failures[2] += 1;
+        let errors = &mut self.counters.unknown_app_errors;
+        errors[ConnectionError::WebsocketUpgradeFailed as usize] += 1;
         let (status, headers): (_, &[&[u8]]) = match error {
             UpgradeError::Version => (Status::UpgradeRequired, &[response::WS_VERSION_13]),
             UpgradeError::NotAnUpgrade | UpgradeError::Key => (Status::BadRequest, &[]),
@@ -417,6 +420,8 @@ impl ShardServer {
             return;
         }
         self.counters.handshake_failures[0] += 1;
+        let errors = &mut self.counters.unknown_app_errors;
+        errors[ConnectionError::HandshakeTimeout as usize] += 1;
         let body = br#"{"error":"the request did not arrive in time"}"#;
         self.respond(
             turn,

@@ -65,7 +65,7 @@ impl ShardServer {
             return;
         }
         self.counters.ip_limit_triggered[0] += 1;
-        self.counters.accept_limited[3] += 1;
+        self.refused_early(3, ConnectionError::AcceptLimited);
         self.respond_limited(turn, slot, rate, false);
     }
 
@@ -82,15 +82,15 @@ impl ShardServer {
             return self.refuse_upgrade(turn, slot, CloseCode::RECONNECT, None);
         }
         if self.is_out_of_files() {
-            self.counters.accept_limited[1] += 1;
+            self.refused_early(1, ConnectionError::OverCapacity);
             return self.refuse_upgrade(turn, slot, CloseCode::OVER_CAPACITY, None);
         }
         if self.health.memory_above_threshold {
-            self.counters.accept_limited[2] += 1;
+            self.refused_early(2, ConnectionError::OverCapacity);
             return self.refuse_upgrade(turn, slot, CloseCode::OVER_CAPACITY, None);
         }
         if !self.quotas.take_accept(turn.now()) {
-            self.counters.accept_limited[0] += 1;
+            self.refused_early(0, ConnectionError::AcceptLimited);
             return self.refuse_upgrade(turn, slot, CloseCode::OVER_CAPACITY, None);
         }
         if self.settings.connections_max > 0 {
@@ -105,6 +105,12 @@ impl ShardServer {
             );
         }
         self.check_upgrade(turn, slot, upgrade);
+    }
+
+    /// Counts a refusal that came before the app was known: its column of `accept_limited`.
+    fn refused_early(&mut self, column: usize, error: ConnectionError) {
+        self.counters.accept_limited[column] += 1;
+        self.counters.unknown_app_errors[error as usize] += 1;
     }
 
     /// True when this shard holds its part of the sockets that the open-file limit allows. Parts
@@ -133,7 +139,7 @@ impl ShardServer {
             self.held(slot).in_node_quota = true;
             self.check_upgrade(turn, slot, *upgrade);
         } else {
-            self.counters.accept_limited[1] += 1;
+            self.refused_early(1, ConnectionError::OverCapacity);
             self.refuse_upgrade(turn, slot, CloseCode::OVER_CAPACITY, None);
         }
     }

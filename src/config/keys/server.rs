@@ -87,7 +87,7 @@ pub(super) const KEYS: &[Key] = &[
     // Threads.
     key(
         "shards",
-        auto_or(1, 1024),
+        auto_or(1, 512),
         "Shard threads; auto = physical cores less one for the bridge.",
     )
     .default("auto")
