@@ -45,10 +45,12 @@ struct Compare {
         value_parser = PossibleValuesParser::new(Scenario::ALL.map(Scenario::name)))]
     scenarios: Vec<String>,
     /// Client events per second, 1..=200000
-    #[arg(long, value_name = "RATE", default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..=200_000))]
+    #[arg(long, value_name = "RATE", default_value_t = 5_000,
+        value_parser = clap::value_parser!(u64).range(1..=200_000))]
     client_events_per_s: u64,
     /// HTTP requests per second, 1..=200000
-    #[arg(long, value_name = "RATE", default_value_t = 4_000, value_parser = clap::value_parser!(u64).range(1..=200_000))]
+    #[arg(long, value_name = "RATE", default_value_t = 4_000,
+        value_parser = clap::value_parser!(u64).range(1..=200_000))]
     requests_per_s: u64,
     /// API publishes per second of the fan-out, 5..=10000
     #[arg(long, value_name = "RATE", default_value_t = 50, value_parser = clap::value_parser!(u64).range(5..=10_000))]

@@ -98,8 +98,8 @@ where
         bells,
         threads: Vec::new(),
         reports: started,
+        small_pages: Some(SmallPages::while_held()),
     };
-    let small_pages = SmallPages::while_held();
     let parts = ends.into_iter().zip(shard_links).zip(listeners.per_shard);
     for (index, ((mesh, link), listeners)) in parts.enumerate() {
         let seat = Seat {
@@ -119,7 +119,6 @@ where
     }
     drop(reports);
     running.wait_for_start()?;
-    drop(small_pages);
     let value = run_bridge(bridge_link, placement.bridge, bridge)?;
     running.stop();
     Ok(value)
@@ -239,6 +238,8 @@ struct Running {
     bells: Vec<Arc<Doorbell>>,
     threads: Vec<JoinHandle<()>>,
     reports: Receiver<Report>,
+    /// Until all shards have started.
+    small_pages: Option<SmallPages>,
 }
 
 impl Running {
@@ -276,6 +277,7 @@ impl Running {
                 Err(_) => unreachable!("every shard reports before it ends"),
             }
         }
+        self.small_pages = None;
         Ok(())
     }
 

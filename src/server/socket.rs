@@ -95,6 +95,8 @@ impl ShardServer {
         };
         self.counters.app(app).connection_errors[kind as usize] += 1;
         self.close(turn, slot, code);
+        // Where the peer's next frame would begin is unknown: no echo is waited for (RFC 6455, 7.1.7).
+        self.end(turn, slot);
     }
 
     fn take_text(&mut self, turn: &mut impl ServerTurn, slot: Slot, text: &str) {
