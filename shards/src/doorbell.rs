@@ -37,10 +37,6 @@ impl Doorbell {
         self.eventfd.as_raw_fd()
     }
 
-    pub(crate) fn duplicate(&self) -> io::Result<OwnedFd> {
-        self.eventfd.try_clone()
-    }
-
     /// Says that the owner is about to wait. It must look at its queues after this call.
     pub(crate) fn park(&self) {
         self.parked.store(true, Ordering::SeqCst);

@@ -17,6 +17,7 @@ pub(crate) enum Kind {
     Writable = 4,
     Cancel = 5,
     Deadline = 6,
+    Bell = 7,
 }
 
 /// `user_data`: kind, low 24 bits of the generation, row (or listener) index.
@@ -36,6 +37,7 @@ impl Token {
             4 => Kind::Writable,
             5 => Kind::Cancel,
             6 => Kind::Deadline,
+            7 => Kind::Bell,
             other => unreachable!("a completion of unknown kind {other}"),
         }
     }
@@ -115,20 +117,6 @@ impl NetRing {
         &self.ring
     }
 
-    /// Lets the ring write `eventfd` when a completion is due, while notices are on.
-    pub(crate) fn register_eventfd(&self, eventfd: RawFd) -> io::Result<()> {
-        self.ring.submitter().register_eventfd(eventfd)
-    }
-
-    /// Turns the eventfd's notices on (before parking) or off (while turning).
-    pub(crate) fn notice(&mut self, on: bool) {
-        let completions = self.ring.completion();
-        match on {
-            true => completions.enable_eventfd(),
-            false => completions.disable_eventfd(),
-        }
-    }
-
     /// Queues an operation; it goes to the kernel with the next `submit`, or now if the queue is
     /// full.
     pub(crate) fn push(&mut self, entry: &squeue::Entry) {
@@ -174,6 +162,14 @@ impl NetRing {
         self.push(&poll.build().user_data(token.0));
     }
 
+    /// Watches the doorbell: each write to it is a completion. Nobody reads the eventfd's count, so
+    /// arming it again completes at once, which costs one turn.
+    pub(crate) fn push_bell(&mut self, eventfd: RawFd) {
+        let poll = opcode::PollAdd::new(types::Fd(eventfd), libc::POLLIN as u32).multi(true);
+        let token = Token::new(Kind::Bell, 0, 0);
+        self.push(&poll.build().user_data(token.0));
+    }
+
     pub(crate) fn push_cancel(&mut self, target: Token) {
         let token = Token::new(Kind::Cancel, target.index(), 0);
         self.push(
@@ -214,7 +210,8 @@ impl NetRing {
         !self.ring.submission().is_empty()
     }
 
-    /// One `enter`: submits what is queued, runs deferred work, reaps what has completed.
+    /// One `enter`: submits what is queued, runs deferred work, waits until `wait_for` operations
+    /// have completed, reaps what has.
     pub(crate) fn submit(&mut self, wait_for: u32) {
         for _ in 0..SUBMIT_TRIES_MAX {
             let queued = self.ring.submission().len();
@@ -304,6 +301,7 @@ mod tests {
             Kind::Send,
             Kind::Writable,
             Kind::Deadline,
+            Kind::Bell,
         ] {
             for (index, generation) in [(0, 0), (u32::MAX, 7), (5, 0x1FF_FFFF)] {
                 let token = Token::new(kind, index, generation);

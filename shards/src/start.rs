@@ -24,11 +24,10 @@ use crate::{
     turn::{Clock, RingTurn},
 };
 use crossbeam_channel::{Receiver, Sender, bounded};
-use glommio::{LocalExecutorBuilder, Placement, io::BufferedFile};
+use glommio::{LocalExecutorBuilder, Placement};
 use std::{
     collections::VecDeque,
     ffi::CStr,
-    os::fd::{FromRawFd, IntoRawFd},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -287,17 +286,11 @@ fn run_shard<A: Application>(seat: Seat<A>, make: impl Fn(ShardId) -> A) -> Resu
         .make()
         .map_err(|error| failed(error.to_string()))?;
     executor.run(async move {
-        let wakes = seat
-            .bell
-            .duplicate()
-            .map_err(|source| refused("an eventfd", source))?;
-        // SAFETY: a duplicate of the eventfd that nothing else owns; the file closes it.
-        let wakes = unsafe { BufferedFile::from_raw_fd(wakes.into_raw_fd()) };
         let reports = seat.reports.clone();
         let mut shard = sit(seat, make)?;
         shard.start();
         let _ = reports.send(Report::Listening);
-        shard.run(wakes).await;
+        shard.run().await;
         Ok(())
     })
 }
@@ -308,8 +301,6 @@ fn sit<A: Application>(seat: Seat<A>, make: impl Fn(ShardId) -> A) -> Result<Sha
     let ring = NetRing::open().map_err(StartError::of_ring)?;
     let buffers = RecvBuffers::register(ring.raw(), config.recv_buffers, config.recv_buffer_bytes);
     let buffers = buffers.map_err(StartError::of_ring)?;
-    ring.register_eventfd(seat.bell.fd())
-        .map_err(StartError::of_ring)?;
     let clock = Clock::starting(seat.node_started);
     let turn = RingTurn {
         ring,
