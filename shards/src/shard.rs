@@ -79,36 +79,37 @@ impl<A: Application> Shard<A> {
     /// per wake where glommio's three rings take nine system calls (bench `client-events`).
     pub(crate) async fn run(mut self) {
         loop {
-            let has_moved = self.take_turn();
+            let goes_on = self.take_turn();
             if self.has_stopped() {
                 break;
             }
-            if !has_moved && !self.polls_on() {
+            if goes_on || self.polls_on() {
+                self.look();
+            } else {
                 self.park();
             }
             glommio::yield_if_needed().await;
         }
     }
 
-    /// One turn. Returns true when there is or may be more to do at once.
+    /// One turn. Returns true when there is more to do at once.
+    // It does not look for completions: the flush or the parking before it did, so that a wake with
+    // a send takes two `enter`s and one without takes one.
     fn take_turn(&mut self) -> bool {
-        if self.turn.ring.arrived.is_empty() {
-            self.turn.ring.submit(0);
-        }
         self.begin_turn();
         let mut has_moved = self.take_completions();
         has_moved |= self.take_messages();
         has_moved |= self.take_from_bridge();
         has_moved |= self.fire_timers();
         self.tick();
-        has_moved |= self.application.turn_ends(&mut self.turn);
+        let mut goes_on = self.application.turn_ends(&mut self.turn);
         has_moved |= self.tell_ended();
-        has_moved |= self.end_turn();
+        goes_on |= self.end_turn();
         self.turn.count_turn();
-        if has_moved {
+        if has_moved || goes_on {
             self.last_moved_ns = self.turn.clock.now_ns;
         }
-        has_moved || !self.turn.ring.arrived.is_empty()
+        goes_on || !self.turn.ring.arrived.is_empty()
     }
 
     fn begin_turn(&mut self) {
@@ -130,22 +131,23 @@ impl<A: Application> Shard<A> {
         }
     }
 
-    /// Publishes, sends, wakes. Returns true if anything was moved.
+    /// Publishes, sends, wakes. Returns true if something is left to do.
     fn end_turn(&mut self) -> bool {
         let turn = &mut self.turn;
-        let mut has_moved = turn.mesh.deliver_spilled();
+        turn.mesh.deliver_spilled();
         turn.mesh.balance_holds();
         turn.mesh.ring_peers();
         turn.link.notify();
         turn.count_holding();
         turn.buffers.publish();
+        let mut is_left = false;
         if !turn.mesh.holds_reading() {
             turn.feed_starved();
-            has_moved |= !turn.held.is_empty();
+            is_left |= !turn.held.is_empty();
         }
-        has_moved |= turn.flush();
+        turn.flush();
         turn.frames.end_turn();
-        has_moved | !turn.dirty.is_empty() | !turn.ended.is_empty()
+        is_left | !turn.dirty.is_empty() | !turn.ended.is_empty()
     }
 
     fn take_completions(&mut self) -> bool {
@@ -325,6 +327,13 @@ impl<A: Application> Shard<A> {
         self.busy_poll_ns > 0 && self.turn.clock.now_ns < self.last_moved_ns + self.busy_poll_ns
     }
 
+    /// Reaps what has completed, unless completions wait already.
+    fn look(&mut self) {
+        if self.turn.ring.arrived.is_empty() {
+            self.turn.ring.submit(0);
+        }
+    }
+
     /// Says that this shard will wait, looks at everything once more, and waits for the next
     /// completion: of a socket, of the deadline, or of the doorbell's watch.
     fn park(&mut self) {
@@ -332,7 +341,7 @@ impl<A: Application> Shard<A> {
         if let Some(at) = next_wake(turn, self.stopping_since_ns) {
             let now_ns = turn.clock.ns();
             if at.0 * 1_000_000 <= now_ns {
-                return;
+                return self.look();
             }
             turn.ring.arm_deadline(now_ns, at.0 * 1_000_000);
         }
@@ -344,8 +353,9 @@ impl<A: Application> Shard<A> {
             || turn.mesh.deliver_spilled()
             || (turn.is_accepting && self.orders.stop_accepting.load(Ordering::Relaxed))
             || (self.stopping_since_ns.is_none() && self.orders.stop.load(Ordering::Relaxed));
-        if !has_news {
-            turn.ring.submit(1);
+        match has_news {
+            true => self.look(),
+            false => turn.ring.submit(1),
         }
         self.bell.unpark();
     }
