@@ -32,26 +32,56 @@ struct Compare {
     #[arg(long, value_name = "PATH")]
     peer: Option<PathBuf>,
     /// Shards of our server, 1..=1024; several = several subjects; none = the server's default
-    #[arg(long, value_name = "COUNT", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=1_024))]
+    #[arg(
+        long,
+        value_name = "COUNT",
+        value_delimiter = ',',
+        value_parser = clap::value_parser!(u16).range(1..=1_024)
+    )]
     shards: Vec<u16>,
     /// Rounds, 1..=100; within one each subject gets each scenario once
-    #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(
+        long,
+        value_name = "COUNT",
+        default_value_t = 3,
+        value_parser = clap::value_parser!(u32).range(1..=100)
+    )]
     rounds: u32,
     /// Length of each load in seconds, 1..=60
-    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60))]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 5,
+        value_parser = clap::value_parser!(u64).range(1..=60)
+    )]
     seconds: u64,
     /// Scenarios to run, all without this flag
     #[arg(long, value_name = "NAMES", value_delimiter = ',',
         value_parser = PossibleValuesParser::new(Scenario::ALL.map(Scenario::name)))]
     scenarios: Vec<String>,
     /// Client events per second, 1..=200000
-    #[arg(long, value_name = "RATE", default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..=200_000))]
+    #[arg(
+        long,
+        value_name = "RATE",
+        default_value_t = 5_000,
+        value_parser = clap::value_parser!(u64).range(1..=200_000)
+    )]
     client_events_per_s: u64,
     /// HTTP requests per second, 1..=200000
-    #[arg(long, value_name = "RATE", default_value_t = 4_000, value_parser = clap::value_parser!(u64).range(1..=200_000))]
+    #[arg(
+        long,
+        value_name = "RATE",
+        default_value_t = 4_000,
+        value_parser = clap::value_parser!(u64).range(1..=200_000)
+    )]
     requests_per_s: u64,
     /// API publishes per second of the fan-out, 5..=10000
-    #[arg(long, value_name = "RATE", default_value_t = 50, value_parser = clap::value_parser!(u64).range(5..=10_000))]
+    #[arg(
+        long,
+        value_name = "RATE",
+        default_value_t = 50,
+        value_parser = clap::value_parser!(u64).range(5..=10_000)
+    )]
     publishes_per_s: u64,
     /// Leave the floors out
     #[arg(long)]
