@@ -76,7 +76,7 @@ impl<A: Application> Shard<A> {
     /// Turns until the shard is told to stop and has stopped.
     ///
     /// It is its executor's only task and sleeps in the net ring, not in the executor: one `enter`
-    /// per wake where glommio's three rings take nine system calls (bench `client-events`).
+    /// per wake where glommio's three rings take eight system calls (bench `client-events`).
     pub(crate) async fn run(mut self) {
         loop {
             let goes_on = self.take_turn();
