@@ -14,7 +14,8 @@ use std::{
 /// The group number under which receives ask for a buffer.
 pub(crate) const GROUP: u16 = 0;
 
-/// Anonymous memory from `mmap`: page aligned, zeroed, touched only when used.
+/// Anonymous memory from `mmap`: page aligned, zeroed, there from the start: the ring hands buffers
+/// out in turn, so all of them are touched soon, and what a connection costs shall not depend on it.
 struct Pages {
     start: NonNull<u8>,
     bytes: usize,
@@ -28,7 +29,7 @@ impl Pages {
                 std::ptr::null_mut(),
                 bytes,
                 libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE,
                 -1,
                 0,
             )

@@ -10,4 +10,5 @@ pub mod keep_alive;
 pub mod pending;
 pub mod row;
 pub mod subscriptions;
+pub mod table;
 pub mod token_bucket;

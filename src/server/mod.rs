@@ -58,7 +58,7 @@ use crate::{
         local::{LocalRef, LocalTable},
         user::UserTable,
     },
-    connection::row::Connection,
+    connection::{row::Connection, table::ConnectionTable},
     metrics::counters::ShardCounters,
 };
 
@@ -84,7 +84,7 @@ pub struct ShardServer {
     settings: Rc<Settings>,
     apps: ShardApps,
     /// By slot index.
-    connections: Vec<Connection>,
+    connections: ConnectionTable,
     locals: LocalTable,
     homes: HomeTable,
     users: UserTable,
@@ -123,7 +123,7 @@ impl ShardServer {
             apps: ShardApps::new(&seed.apps, &settings),
             quotas: Quotas::new(&settings, 1),
             settings,
-            connections: Vec::new(),
+            connections: ConnectionTable::default(),
             locals: LocalTable::default(),
             homes: HomeTable::new(1),
             users: UserTable::default(),
@@ -173,9 +173,7 @@ impl Application for ShardServer {
 
     fn accepted<T: ServerTurn>(&mut self, turn: &mut T, slot: Slot, peer: Option<SocketAddr>) {
         let index = slot.index as usize;
-        if index >= self.connections.len() {
-            self.connections.resize_with(index + 1, Connection::vacant);
-        }
+        self.connections.grow_to(index);
         let until = turn.now().plus(self.settings.handshake_timeout_ms);
         let peer = peer
             .map(|peer| peer.ip())
