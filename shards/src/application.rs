@@ -123,6 +123,9 @@ pub trait Turn {
     /// The turn's wall clock, milliseconds since the Unix epoch.
     fn unix_ms(&self) -> u64;
 
+    /// The node's monotonic clock, microseconds, read now: for measuring, never for deciding.
+    fn clock_us(&self) -> u64;
+
     /// Makes bytes known to this shard, once per turn and frame, for `send_frame`.
     fn add_frame(&mut self, bytes: Arc<[u8]>) -> FrameId;
     /// Queues a shared frame. Refused with `Full` when the outbox would pass its bound.
@@ -193,6 +196,10 @@ pub struct RuntimeCounters {
     pub turn_us_buckets: [u64; 17],
     /// Sum of all turns' length, microseconds.
     pub turn_us_sum: u64,
+    /// Sampled time from a message's sending to its handling: counts per bucket as for turns.
+    pub mesh_hop_us_buckets: [u64; 17],
+    /// Sum of the sampled times, microseconds.
+    pub mesh_hop_us_sum: u64,
     /// The completion queue overflowed.
     pub ring_overflows: u64,
     /// Provided receive buffers not in use.

@@ -23,6 +23,8 @@ pub(crate) enum Envelope<M> {
     Message(M),
     /// The sender's number of open connections.
     Count(u32),
+    /// When it was sent, nanoseconds of the node's clock: a sample of what a hop takes.
+    Sent(u64),
     /// A connection just accepted, for the receiver to adopt.
     Connection(OwnedFd),
     /// The sender is swamped: stop reading, so that no new work arises.
@@ -214,7 +216,7 @@ impl<M> MeshEnd<M> {
             Envelope::Release => {
                 self.holds -= u16::from(std::mem::replace(&mut incoming.holds, false));
             }
-            Envelope::Message(_) | Envelope::Connection(_) => {}
+            Envelope::Message(_) | Envelope::Connection(_) | Envelope::Sent(_) => {}
         }
         Some(envelope)
     }

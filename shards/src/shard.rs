@@ -246,6 +246,7 @@ impl<A: Application> Shard<A> {
                         self.application.message(&mut self.turn, from, message);
                     }
                     Envelope::Connection(connection) => self.adopt(connection),
+                    Envelope::Sent(sent_ns) => self.turn.count_hop(sent_ns),
                     Envelope::Count(_) | Envelope::Hold | Envelope::Release => {}
                 }
             }

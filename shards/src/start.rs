@@ -358,6 +358,7 @@ fn sit<A: Application>(seat: Seat<A>, make: impl Fn(ShardId) -> A) -> Result<Sha
         clock,
         counts: RuntimeCounters::default(),
         holding_since_ns: None,
+        posted: 0,
     };
     let application = make(seat.shard);
     let busy_poll_us = config.busy_poll_us;

@@ -61,7 +61,11 @@ pub(crate) struct RingTurn<A: Application> {
     pub(crate) tick_at: Millis,
     pub(crate) counts: RuntimeCounters,
     pub(crate) holding_since_ns: Option<u64>,
+    /// Messages posted to other shards; one in `HOP_SAMPLED_EVERY` is timed.
+    pub(crate) posted: u64,
 }
+
+const HOP_SAMPLED_EVERY: u64 = 64;
 
 /// The turn's idea of time: read once, the same for all of the turn.
 pub(crate) struct Clock {
@@ -135,6 +139,14 @@ impl<A: Application> RingTurn<A> {
         self.counts.turn_us_sum += length_us;
     }
 
+    /// Counts a sampled hop that ends now.
+    pub(crate) fn count_hop(&mut self, sent_ns: u64) {
+        let hop_us = self.clock.ns().saturating_sub(sent_ns) / 1_000;
+        let bucket = TURN_BUCKETS_US.partition_point(|&bound| bound < hop_us);
+        self.counts.mesh_hop_us_buckets[bucket] += 1;
+        self.counts.mesh_hop_us_sum += hop_us;
+    }
+
     /// Notes since when reading is held, and adds the time up when it is taken up again.
     pub(crate) fn count_holding(&mut self) {
         match (self.mesh.holds_reading(), self.holding_since_ns) {
@@ -167,6 +179,10 @@ impl<A: Application> Turn for RingTurn<A> {
 
     fn unix_ms(&self) -> u64 {
         self.clock.unix_ms
+    }
+
+    fn clock_us(&self) -> u64 {
+        self.clock.ns() / 1_000
     }
 
     fn add_frame(&mut self, bytes: Arc<[u8]>) -> FrameId {
@@ -283,6 +299,10 @@ impl<A: Application> Turn for RingTurn<A> {
     }
 
     fn post(&mut self, to: ShardId, message: Self::Message) {
+        self.posted += 1;
+        if self.posted.is_multiple_of(HOP_SAMPLED_EVERY) {
+            self.mesh.post(to, Envelope::Sent(self.clock.ns()));
+        }
         self.mesh.post(to, Envelope::Message(message));
     }
 

@@ -89,10 +89,24 @@ pub struct ApiCall {
 pub struct Exchange {
     pub app: AppIndex,
     pub keep_alive: bool,
+    pub route: ApiRoute,
+    /// When the request was whole, microseconds of the node's clock.
+    pub began_us: u64,
     /// For the CORS headers.
     pub origin: Option<Box<str>>,
     /// What the limiter said, for the answer's headers.
     pub rate: Option<RateState>,
+}
+
+/// The kind of an API request, for metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApiRoute {
+    Events,
+    BatchEvents,
+    Channels,
+    Channel,
+    Users,
+    Terminate,
 }
 
 /// What the address or app limiter said.

@@ -249,6 +249,21 @@ pub(super) const HANDSHAKE_FAILURES: Family = counter(
     &["node", "reason"],
     "Handshakes that failed",
 );
+pub(super) const MESH_HOP_SECONDS: Family = histogram(
+    "mesh_hop_seconds",
+    NODE,
+    "Sampled time from a message's sending to its handling on another shard",
+);
+pub(super) const HTTP_REQUEST_SECONDS: Family = histogram(
+    "http_request_seconds",
+    &["node", "route"],
+    "API requests, from their last byte to their answer",
+);
+pub(super) const APP_LOOKUP: Family = counter(
+    "app_lookup_total",
+    &["node", "result"],
+    "Look-ups of an app by its key or id",
+);
 pub(super) const HTTP_ERRORS: Family = counter(
     "http_errors_total",
     &["app_id", "node", "status"],

@@ -4,7 +4,7 @@
 //! May depend on: std, the runtime's counters. Not on `prometheus`.
 //! Invariants: counters only grow; gauges are never negative.
 
-use shards::application::RuntimeCounters;
+use shards::application::{RuntimeCounters, TURN_BUCKETS_US};
 
 use crate::protocol::app::AppIndex;
 
@@ -123,6 +123,11 @@ pub struct ShardCounters {
     pub handshake_failures: [u64; 4],
     /// `rate`, `max_connections`, `memory`, `ip`.
     pub accept_limited: [u64; 4],
+    /// API requests by route (`ApiRoute`): counts per bucket of `TURN_BUCKETS_US`, and their sums.
+    pub http_request_us_buckets: [[u64; 17]; 6],
+    pub http_request_us_sum: [u64; 6],
+    /// Look-ups of an app by key or id: found on the shard, unknown.
+    pub app_lookups: [u64; 2],
     /// Messages to the bridge that met a full queue: webhook, other.
     pub bridge_full: [u64; 2],
     /// Open WebSocket connections.
@@ -148,6 +153,13 @@ impl ShardCounters {
             self.apps.resize_with(index + 1, AppCounters::default);
         }
         &mut self.apps[index]
+    }
+
+    /// Counts one answered API request.
+    pub fn http_request(&mut self, route: usize, took_us: u64) {
+        let bucket = TURN_BUCKETS_US.partition_point(|&bound| bound < took_us);
+        self.http_request_us_buckets[route][bucket] += 1;
+        self.http_request_us_sum[route] += took_us;
     }
 
     /// All apps' counters, by their index.

@@ -32,6 +32,8 @@ pub(super) fn add(families: &mut Families<'_>, sample: &Sample<'_>, rows: &[AppR
         }
     }
     add_handshakes(families, sample);
+    add_requests(families, sample);
+    add_hops(families, sample);
     for row in rows {
         add_app(families, sample.node, row.id, &row.counters);
         add_app_webhooks(families, sample.node, row.id, &row.webhooks);
@@ -183,6 +185,72 @@ fn add_admission(families: &mut Families<'_>, node: &str, shard: &str, snapshot:
         );
     }
 }
+
+fn add_requests(families: &mut Families<'_>, sample: &Sample<'_>) {
+    let counters = || {
+        sample
+            .shards
+            .iter()
+            .filter_map(|it| it.snapshot)
+            .map(|it| &it.counters)
+    };
+    for (index, route) in ROUTES.into_iter().enumerate() {
+        let buckets = sum_of(counters().map(|it| it.http_request_us_buckets[index]));
+        let sum_us: u64 = counters().map(|it| it.http_request_us_sum[index]).sum();
+        families.add_histogram(
+            &name::HTTP_REQUEST_SECONDS,
+            &[sample.node, route],
+            &name::BUCKETS_S,
+            &buckets,
+            sum_us as f64 / 1e6,
+        );
+    }
+    for (index, result) in LOOKUP_RESULTS.into_iter().enumerate() {
+        let count: u64 = counters().map(|it| it.app_lookups[index]).sum();
+        families.add(&name::APP_LOOKUP, &[sample.node, result], count as f64);
+    }
+}
+
+fn add_hops(families: &mut Families<'_>, sample: &Sample<'_>) {
+    let runtimes = || {
+        sample
+            .shards
+            .iter()
+            .filter_map(|it| it.snapshot)
+            .map(|it| &it.runtime)
+    };
+    let buckets = sum_of(runtimes().map(|it| it.mesh_hop_us_buckets));
+    let sum_us: u64 = runtimes().map(|it| it.mesh_hop_us_sum).sum();
+    families.add_histogram(
+        &name::MESH_HOP_SECONDS,
+        &[sample.node],
+        &name::BUCKETS_S,
+        &buckets,
+        sum_us as f64 / 1e6,
+    );
+}
+
+/// Bucket by bucket.
+fn sum_of(rows: impl Iterator<Item = [u64; 17]>) -> [u64; 17] {
+    rows.fold([0; 17], |mut sums, row| {
+        sums.iter_mut()
+            .zip(row)
+            .for_each(|(sum, count)| *sum += count);
+        sums
+    })
+}
+
+/// Labels of the API's routes, by `ApiRoute`.
+const ROUTES: [&str; 6] = [
+    "events",
+    "batch_events",
+    "channels",
+    "channel",
+    "users",
+    "terminate",
+];
+/// Labels of `ShardCounters::app_lookups`.
+const LOOKUP_RESULTS: [&str; 2] = ["shard_hit", "negative_hit"];
 
 fn add_handshakes(families: &mut Families<'_>, sample: &Sample<'_>) {
     for (index, reason) in HANDSHAKE_REASONS.into_iter().enumerate() {

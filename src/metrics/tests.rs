@@ -183,6 +183,9 @@ const ADDED: &[Row] = &[
     ),
     ("shard_loop_busy_ratio", "gauge", &["node", "shard"], &[]),
     ("shard_turn_seconds", "histogram", &["node", "shard"], L),
+    ("mesh_hop_seconds", "histogram", &["node"], L),
+    ("http_request_seconds", "histogram", &["node", "route"], L),
+    ("app_lookup_total", "counter", &["node", "result"], &[]),
     (
         "shard_turn_stalls_total",
         "counter",

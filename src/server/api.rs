@@ -19,8 +19,8 @@ use crate::{
     bridge::message::Waiter,
     channel::home::Event,
     connection::pending::{
-        Action, ApiCall, ApiStep, Counts, Exchange, Gathered, GatheredParts, Pending, PublicEvent,
-        Publication, RateState, ReportedCounts,
+        Action, ApiCall, ApiRoute, ApiStep, Counts, Exchange, Gathered, GatheredParts, Pending,
+        PublicEvent, Publication, RateState, ReportedCounts,
     },
     http::{
         answer::{self, CacheAnswer},
@@ -54,6 +54,8 @@ impl ShardServer {
         let mut exchange = Exchange {
             app: AppIndex(u32::MAX),
             keep_alive: head.keep_alive,
+            route: route_of(route),
+            began_us: turn.clock_us(),
             origin: head.origin.map(Into::into),
             rate: None,
         };
@@ -173,11 +175,7 @@ impl ShardServer {
         route: &Route<'_>,
     ) -> Result<(AppIndex, Action), ApiError> {
         let id = route.api_app().ok_or(ApiError::NotFound)?;
-        let app = self
-            .apps
-            .by_id(id)
-            .map(Rc::clone)
-            .ok_or(ApiError::AppUnknown)?;
+        let app = self.app_by_id(id).ok_or(ApiError::AppUnknown)?;
         let index = app.entry.index;
         exchange.app = index;
         let counters = self.counters.app(index);
@@ -563,6 +561,8 @@ impl ShardServer {
         status: Status,
         body: &[u8],
     ) {
+        let took_us = turn.clock_us().saturating_sub(exchange.began_us);
+        self.counters.http_request(exchange.route as usize, took_us);
         let settings = Rc::clone(&self.settings);
         let mut rate_headers = Vec::new();
         if let Some(rate) = exchange.rate {
@@ -585,6 +585,18 @@ impl ShardServer {
             Reply::json(status, &headers, body),
             exchange.keep_alive,
         );
+    }
+}
+
+/// The kind of an API request, for metrics.
+fn route_of(route: &Route<'_>) -> ApiRoute {
+    match route {
+        Route::BatchEvents { .. } => ApiRoute::BatchEvents,
+        Route::Channels { .. } => ApiRoute::Channels,
+        Route::Channel { .. } => ApiRoute::Channel,
+        Route::Users { .. } => ApiRoute::Users,
+        Route::Terminate { .. } => ApiRoute::Terminate,
+        _ => ApiRoute::Events,
     }
 }
 

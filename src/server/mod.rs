@@ -40,7 +40,7 @@ use ahash::RandomState;
 use shards::application::{Application, Closed, Millis, ShardId, Slot, Turn};
 
 use self::{
-    apps::ShardApps,
+    apps::{ShardApp, ShardApps},
     close::Doomed,
     drain::Drain,
     message::{Leaving, Message},
@@ -148,6 +148,20 @@ impl ShardServer {
         let row = self.connections.get_mut(slot.index as usize)?;
         (row.generation == slot.generation && row.state != crate::connection::row::State::Vacant)
             .then_some(row)
+    }
+
+    /// The app that a client's key names; counted.
+    fn app_by_key(&mut self, key: &str) -> Option<Rc<ShardApp>> {
+        let app = self.apps.by_key(key).map(Rc::clone);
+        self.counters.app_lookups[usize::from(app.is_none())] += 1;
+        app
+    }
+
+    /// The app that an API path names; counted.
+    fn app_by_id(&mut self, id: &str) -> Option<Rc<ShardApp>> {
+        let app = self.apps.by_id(id).map(Rc::clone);
+        self.counters.app_lookups[usize::from(app.is_none())] += 1;
+        app
     }
 
     /// The row of a slot that the caller knows to be there.

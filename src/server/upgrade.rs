@@ -160,7 +160,7 @@ impl ShardServer {
         if let Some(code) = protocol_code {
             return self.refuse_upgrade(turn, slot, code, None);
         }
-        let Some(app) = self.apps.by_key(&upgrade.key).map(Rc::clone) else {
+        let Some(app) = self.app_by_key(&upgrade.key) else {
             let errors = &mut self.counters.unknown_app_errors;
             errors[ConnectionError::AppNotFound as usize] += 1;
             return self.refuse_upgrade(turn, slot, CloseCode::APP_UNKNOWN, None);

@@ -308,6 +308,10 @@ impl Turn for SimulatedTurn {
         UNIX_MS + self.now.0
     }
 
+    fn clock_us(&self) -> u64 {
+        self.now.0 * 1_000
+    }
+
     fn add_frame(&mut self, bytes: Arc<[u8]>) -> FrameId {
         let index = u32::try_from(self.frames.len()).expect("few frames");
         self.frames.push(bytes);
