@@ -80,7 +80,8 @@ fn connections_that_come_and_go_leave_no_memory_behind(shards: usize) {
     };
     let resident: Vec<u64> = (0..6).map(|_| churn()).collect();
     println!("resident bytes after each two thousand connections: {resident:?}");
-    // What leaks grows with every round; what the allocator reserves in large pieces does not.
+    // What leaks grows with every round. The node's own first sample, some seconds after its start
+    // and without any client, takes 2 MB once: that is no connection's.
     let growths = resident
         .windows(2)
         .skip(1)
@@ -88,7 +89,7 @@ fn connections_that_come_and_go_leave_no_memory_behind(shards: usize) {
     let least = growths.min().expect("several rounds");
     assert!(least < 1 << 16, "each round grows: {resident:?}");
     let whole = resident[5].saturating_sub(resident[1]);
-    assert!(whole < 8 << 20, "{resident:?}");
+    assert!(whole < 3 << 20, "{resident:?}");
 }
 
 // Section 1.4: the numbers that an operator watches are those of reality.
