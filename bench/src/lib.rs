@@ -9,6 +9,7 @@ pub mod client;
 pub mod compare;
 pub mod cpu;
 pub mod floors;
+pub mod outcome;
 pub mod pace;
 pub mod peers;
 pub mod report;
