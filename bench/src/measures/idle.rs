@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Load, Measure, Meter, Sample, ScenarioError, read_usage};
+use super::{Load, Measure, Meter, Sample, ScenarioError, process_of, read_usage};
 use crate::{client::Joining, target::Target};
 
 /// Which channels the connections are in.
@@ -36,21 +36,21 @@ pub fn run(target: &Target, load: &Load, channels: Channels) -> Result<Vec<Sampl
     };
     let warm = Joining::subscribe(target, WARM_UP, |_| "bench-warm".to_owned())?;
     thread::sleep(Duration::from_millis(300));
-    let before = read_usage(target.pid)?;
+    let before = read_usage(process_of(target))?;
 
     let count = load.idle_connections;
-    let meter = Meter::start(target.pid)?;
+    let meter = Meter::start(target)?;
     let herd = Joining::subscribe(target, count, channel_of)?;
     let connected = meter.finish(connect, count as u64)?;
 
     thread::sleep(Duration::from_secs(1));
-    let settled = read_usage(target.pid)?;
+    let settled = read_usage(process_of(target))?;
     let grown = settled.rss_bytes.saturating_sub(before.rss_bytes);
     let memory = plain(memory, grown as f64 / 1_024.0 / count as f64);
 
     let watched = Instant::now();
     thread::sleep(WATCHED);
-    let used = read_usage(target.pid)?.since(&settled);
+    let used = read_usage(process_of(target))?.since(&settled);
     let percent = used.cpu.as_secs_f64() * 100.0 / watched.elapsed().as_secs_f64();
     let idle = plain(Measure::IdleCpu, percent);
     drop((warm, herd));
