@@ -17,7 +17,10 @@ use serde_json::{Value, json};
 use crate::{
     outcome::{Latency, Machine, Outcome, Run},
     rig::{Rig, RunError},
-    scenarios::{chatter::Chatter, fanout::Fanout, publish::Publish},
+    scenarios::{
+        chatter::Chatter, connect::Connect, fanout::Fanout, idle::Idle, mixed::Mixed,
+        presence::Presence, publish::Publish, ramp::RampUp, slow::Slow, storm::Storm, whole,
+    },
     target::{Credentials, Target},
 };
 
@@ -66,11 +69,11 @@ struct Shared {
     #[arg(long, global = true, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
     pid: Option<u32>,
     /// Length of the load in seconds, 1..=3600
-    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 10, value_parser = whole(1..=3_600))]
     seconds: u64,
     /// Microseconds between two looks at the sockets, 10..=5000; the resolution of latencies. Short
     /// steps cost this program CPU time
-    #[arg(long, global = true, value_name = "US", default_value_t = 100, value_parser = clap::value_parser!(u64).range(10..=5_000))]
+    #[arg(long, global = true, value_name = "US", default_value_t = 100, value_parser = whole(10..=5_000))]
     poll_interval_us: u64,
     /// Print one JSON object
     #[arg(long, global = true)]
@@ -84,8 +87,22 @@ pub enum Command {
     Fanout(Fanout),
     /// Private channels whose members send client events to each other
     Chatter(Chatter),
+    /// Users who join and leave presence channels, before the eyes of those who stay
+    Presence(Presence),
     /// API requests, to a channel without subscribers
     Publish(Publish),
+    /// New connections: TCP, established, subscribed, closed
+    Connect(Connect),
+    /// Connections that do nothing: memory of each, CPU time of all
+    Idle(Idle),
+    /// All connections drop at once and come back; do others notice?
+    Storm(Storm),
+    /// A day in small: rooms, pairs that talk, newcomers
+    Mixed(Mixed),
+    /// Some subscribers stop reading; do the others notice?
+    Slow(Slow),
+    /// Raise a load until an objective breaks, and name the highest that held
+    Ramp(RampUp),
 }
 
 /// Runs what was asked for and reports it.
@@ -109,15 +126,25 @@ pub fn run(arguments: Arguments) -> ExitCode {
 fn execute(arguments: Arguments) -> Result<Run, RunError> {
     let rig = arguments.shared.rig()?;
     let machine = Machine::here();
-    let outcome = match arguments.command {
-        Command::Fanout(fanout) => fanout.run(&rig)?,
-        Command::Chatter(chatter) => chatter.run(&rig)?,
-        Command::Publish(publish) => publish.run(&rig)?,
+    let (outcomes, ramp) = match arguments.command {
+        Command::Fanout(fanout) => (vec![fanout.run(&rig)?], None),
+        Command::Chatter(chatter) => (vec![chatter.run(&rig)?], None),
+        Command::Presence(presence) => (vec![presence.run(&rig)?], None),
+        Command::Publish(publish) => (vec![publish.run(&rig)?], None),
+        Command::Connect(connect) => (vec![connect.run(&rig)?], None),
+        Command::Idle(idle) => (vec![idle.run(&rig)?], None),
+        Command::Storm(storm) => (vec![storm.run(&rig)?], None),
+        Command::Mixed(mixed) => (vec![mixed.run(&rig)?], None),
+        Command::Slow(slow) => (vec![slow.run(&rig)?], None),
+        Command::Ramp(ramp) => {
+            let (outcomes, ramp) = ramp.run(&rig)?;
+            (outcomes, Some(ramp))
+        }
     };
     Ok(Run {
         machine,
-        outcomes: vec![outcome],
-        ramp: None,
+        outcomes,
+        ramp,
     })
 }
 

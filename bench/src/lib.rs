@@ -17,6 +17,7 @@ pub mod floors;
 pub mod ledger;
 pub mod machine;
 pub mod measures;
+pub mod memory;
 pub mod outcome;
 pub mod pace;
 pub mod peers;

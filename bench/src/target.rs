@@ -64,6 +64,11 @@ impl Target {
         .into_bytes()
     }
 
+    /// A `GET` without a signature.
+    pub fn plain_request(&self, path: &str) -> Vec<u8> {
+        format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", self.authority).into_bytes()
+    }
+
     /// The `auth` of a subscription to a presence channel, which signs who the member is.
     pub fn member_auth(&self, socket_id: &str, channel: &str, channel_data: &str) -> String {
         let signature = self.sign(&format!("{socket_id}:{channel}:{channel_data}"));

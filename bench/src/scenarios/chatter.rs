@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use clap::Args;
 
-use super::{CLIENT_EVENT, Trouble, count};
+use super::{CLIENT_EVENT, Trouble, count, whole};
 use crate::{
     crowd::{Crowd, Heard, Subscription},
     ledger::{self, Ledger},
@@ -29,7 +29,7 @@ pub struct Chatter {
     #[arg(long, value_name = "COUNT", default_value_t = 2, value_parser = count(2..=50))]
     pub members: usize,
     /// Client events per second, of all together, 1..=200000
-    #[arg(long, value_name = "RATE", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=200_000))]
+    #[arg(long, value_name = "RATE", default_value_t = 1_000, value_parser = whole(1..=200_000))]
     pub rate: u64,
     /// Bytes of an event's data, 16..=10000
     #[arg(long, value_name = "BYTES", default_value_t = 100, value_parser = count(16..=10_000))]
@@ -44,12 +44,16 @@ const CPU: CpuKeys = [
 
 /// Who says what: the channels take turns, and within a channel its members do.
 #[derive(Clone, Copy, Debug)]
-struct Turns {
-    channels: u64,
-    members: u64,
+pub(super) struct Turns {
+    pub(super) channels: u64,
+    pub(super) members: u64,
 }
 
 impl Turns {
+    pub(super) fn channel(self, number: u64) -> usize {
+        (number % self.channels) as usize
+    }
+
     /// The connection that sends an event.
     fn speaker(self, number: u64) -> usize {
         let channel = number % self.channels;
@@ -93,21 +97,24 @@ impl Chatter {
 
         let meter = rig.start()?;
         let pace = Pace::new(Instant::now(), self.rate, rig.seconds);
-        let mut load = Load {
-            heard: Track::new(meter.began, CLIENT_EVENT).shown(),
-            expected: pace.total() * (turns.members - 1),
-            ledger: Ledger::new(turns.accounts()),
-            trouble: Trouble::default(),
-            turns,
-            pace,
-        };
-        load.run(&mut crowd, |number| {
-            let channel = &channels[(number % turns.channels) as usize];
-            let data = wire::numbered(number, self.message_bytes);
-            format!(r#"{{"event":"client-bench","channel":"{channel}","data":"{data}"}}"#)
-        })?;
+        let mut load = Load::new(pace, turns);
+        while !load.is_done() {
+            let now = Instant::now();
+            if load.pace.gives_up(now) {
+                break;
+            }
+            load.begin_due(&mut crowd, now, |number| {
+                event(&channels[turns.channel(number)], number, self.message_bytes)
+            });
+            let until = load.pace.next_at();
+            crowd.turn(until, &mut |now, client, heard| {
+                load.hear(now, client, &heard);
+            })?;
+            load.is_welcome()?;
+        }
         let late_ms = load.pace.late_ms();
-        let outcome = meter.finish(rig, "chatter", self.settings(rig), late_ms)?;
+        let mut outcome = meter.finish(rig, "chatter", self.settings(rig), late_ms)?;
+        outcome.figures = cpu_figures(&outcome, load.pace.total(), CPU);
         Ok(load.complete(outcome))
     }
 
@@ -122,9 +129,15 @@ impl Chatter {
     }
 }
 
-/// The load while it runs.
-struct Load {
-    pace: Pace,
+/// The event with a number.
+pub(super) fn event(channel: &str, number: u64, bytes: usize) -> String {
+    let data = wire::numbered(number, bytes);
+    format!(r#"{{"event":"client-bench","channel":"{channel}","data":"{data}"}}"#)
+}
+
+/// Client events, while they run.
+pub(super) struct Load {
+    pub(super) pace: Pace,
     turns: Turns,
     expected: u64,
     ledger: Ledger,
@@ -133,31 +146,46 @@ struct Load {
 }
 
 impl Load {
-    fn run(&mut self, crowd: &mut Crowd, event_of: impl Fn(u64) -> String) -> Result<(), RunError> {
-        while self.ledger.received() < self.expected {
-            let now = Instant::now();
-            if self.pace.gives_up(now) {
-                break;
-            }
-            while let Some(number) = self.pace.take_due(now) {
-                crowd.send_text(self.turns.speaker(number), &event_of(number));
-            }
-            self.heard.tick(now);
-            let until = self.pace.next_at();
-            crowd.turn(until, &mut |now, client, heard| {
-                self.hear(now, client, &heard);
-            })?;
-            // Servers that forbid client events, or so many of them, say so each time.
-            if let Some(first) = &self.trouble.first_refused
-                && self.ledger.received() == 0
-            {
-                return Err(RunError::Refused(format!("client events: {first}")));
-            }
+    /// The crowd's first connections are the members, channel by channel.
+    pub(super) fn new(pace: Pace, turns: Turns) -> Self {
+        Self {
+            heard: Track::new(pace.time_of(0), CLIENT_EVENT).shown(),
+            expected: pace.total() * (turns.members - 1),
+            ledger: Ledger::new(turns.accounts()),
+            trouble: Trouble::default(),
+            turns,
+            pace,
         }
-        Ok(())
     }
 
-    fn hear(&mut self, now: Instant, client: usize, heard: &Heard<'_>) {
+    pub(super) fn is_done(&self) -> bool {
+        self.ledger.received() >= self.expected
+    }
+
+    /// Sends what is due. `event_of` makes the event of a number.
+    pub(super) fn begin_due(
+        &mut self,
+        crowd: &mut Crowd,
+        now: Instant,
+        event_of: impl Fn(u64) -> String,
+    ) {
+        while let Some(number) = self.pace.take_due(now) {
+            crowd.send_text(self.turns.speaker(number), &event_of(number));
+        }
+        self.heard.tick(now);
+    }
+
+    /// Servers that forbid client events, or so many of them, say so each time.
+    pub(super) fn is_welcome(&self) -> Result<(), RunError> {
+        match &self.trouble.first_refused {
+            Some(first) if self.ledger.received() == 0 => {
+                Err(RunError::Refused(format!("client events: {first}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn hear(&mut self, now: Instant, client: usize, heard: &Heard<'_>) {
         let Heard::Event { payload, .. } = heard else {
             return self.trouble.hear(heard);
         };
@@ -171,10 +199,9 @@ impl Load {
         }
     }
 
-    fn complete(self, mut outcome: Outcome) -> Outcome {
+    pub(super) fn complete(self, mut outcome: Outcome) -> Outcome {
         let account = self.ledger.deliveries(self.expected);
         let per_s = account.received as f64 / outcome.seconds;
-        outcome.figures = cpu_figures(&outcome, self.pace.total(), CPU);
         outcome.figures.push(figure(
             "client_events_per_s",
             "client events received per second",
@@ -182,7 +209,7 @@ impl Load {
             per_s,
         ));
         outcome.deliveries = Some(account);
-        outcome.faults = ledger::faults(&account, true);
+        outcome.faults.extend(ledger::faults(&account, true));
         outcome.faults.extend(self.trouble.faults());
         let (latency, series) = self.heard.finish();
         outcome.latencies.push(latency);

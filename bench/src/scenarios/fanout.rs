@@ -8,11 +8,11 @@ use std::time::Instant;
 
 use clap::Args;
 
-use super::{ANSWER, DELIVERY, Trouble, count, publication};
+use super::{ANSWER, DELIVERY, Trouble, count, publication, whole};
 use crate::{
     crowd::{Crowd, Heard, Subscription},
     ledger::{self, Ledger},
-    outcome::{Outcome, Setting},
+    outcome::{Latency, Outcome, Setting},
     pace::Pace,
     requests::Requests,
     rig::{CpuKeys, Rig, RunError, cpu_figures, figure, setting},
@@ -29,10 +29,10 @@ pub struct Fanout {
     #[arg(long, value_name = "BYTES", default_value_t = 200, value_parser = count(16..=100_000))]
     pub message_bytes: usize,
     /// Publish requests per second, 1..=100000
-    #[arg(long, value_name = "RATE", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    #[arg(long, value_name = "RATE", default_value_t = 50, value_parser = whole(1..=100_000))]
     pub rate: u64,
     /// Messages of one publish request, 1..=10
-    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=10))]
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = whole(1..=10))]
     pub batch: u64,
 }
 
@@ -52,22 +52,28 @@ impl Fanout {
 
         let meter = rig.start()?;
         let pace = Pace::new(Instant::now(), self.rate, rig.seconds);
-        let mut load = Load {
-            deliveries: Track::new(meter.began, DELIVERY).shown(),
-            answers: Track::new(meter.began, ANSWER),
-            expected: pace.total() * self.batch * self.subscribers as u64,
-            ledger: Ledger::new(self.subscribers),
-            trouble: Trouble::default(),
-            batch: self.batch,
-            requests,
-            pace,
+        let rooms = Rooms {
+            count: 1,
+            members: self.subscribers as u64,
         };
-        load.run(&mut crowd, |number| {
-            let numbers = number * self.batch..(number + 1) * self.batch;
-            publication(&rig.target, &channel, numbers, self.message_bytes)
-        })?;
+        let mut load = Load::new(pace, requests, rooms, self.batch);
+        while !load.is_done() {
+            let now = Instant::now();
+            if load.pace.gives_up(now) {
+                break;
+            }
+            load.begin_due(&mut crowd, now, |number| {
+                let numbers = number * self.batch..(number + 1) * self.batch;
+                publication(&rig.target, &channel, numbers, self.message_bytes)
+            })?;
+            let until = load.pace.next_at();
+            crowd.turn(until, &mut |now, client, heard| {
+                load.hear(now, client, &heard);
+            })?;
+        }
         let late_ms = load.pace.late_ms();
-        let outcome = meter.finish(rig, "fanout", self.settings(rig), late_ms)?;
+        let mut outcome = meter.finish(rig, "fanout", self.settings(rig), late_ms)?;
+        outcome.figures = cpu_figures(&outcome, load.ledger.received(), CPU);
         Ok(load.complete(outcome))
     }
 
@@ -82,9 +88,18 @@ impl Fanout {
     }
 }
 
-/// The load while it runs.
-struct Load {
-    pace: Pace,
+/// Channels with equally many members, published to in turn; connection `c` is in room `c % count`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rooms {
+    pub(super) count: u64,
+    pub(super) members: u64,
+}
+
+/// Publishes and their deliveries, while they run.
+pub(super) struct Load {
+    pub(super) pace: Pace,
+    rooms: Rooms,
+    /// Messages of one request.
     batch: u64,
     requests: Requests,
     expected: u64,
@@ -95,30 +110,43 @@ struct Load {
 }
 
 impl Load {
-    fn run(
+    /// The crowd's first connections are the members, in the rooms' order.
+    pub(super) fn new(pace: Pace, requests: Requests, rooms: Rooms, batch: u64) -> Self {
+        let began = pace.time_of(0);
+        let members = (rooms.count * rooms.members) as usize;
+        Self {
+            deliveries: Track::new(began, DELIVERY).shown(),
+            answers: Track::new(began, ANSWER),
+            expected: pace.total() * batch * rooms.members,
+            ledger: Ledger::new(members),
+            trouble: Trouble::default(),
+            rooms,
+            batch,
+            requests,
+            pace,
+        }
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.ledger.received() >= self.expected && self.requests.is_done()
+    }
+
+    /// Publishes what is due. `request_of` makes the request of a number.
+    pub(super) fn begin_due(
         &mut self,
         crowd: &mut Crowd,
+        now: Instant,
         request_of: impl Fn(u64) -> Vec<u8>,
     ) -> Result<(), RunError> {
-        while self.ledger.received() < self.expected || !self.requests.is_done() {
-            let now = Instant::now();
-            if self.pace.gives_up(now) {
-                break;
-            }
-            while let Some(number) = self.pace.take_due(now) {
-                self.requests.ask(number);
-            }
-            self.requests.pump(crowd, now, &request_of)?;
-            self.deliveries.tick(now);
-            let until = self.pace.next_at();
-            crowd.turn(until, &mut |now, client, heard| {
-                self.hear(now, client, &heard);
-            })?;
+        while let Some(number) = self.pace.take_due(now) {
+            self.requests.ask(number);
         }
+        self.requests.pump(crowd, now, request_of)?;
+        self.deliveries.tick(now);
         Ok(())
     }
 
-    fn hear(&mut self, now: Instant, client: usize, heard: &Heard<'_>) {
+    pub(super) fn hear(&mut self, now: Instant, client: usize, heard: &Heard<'_>) {
         if self.requests.owns(client) {
             if let Some(number) = self.requests.hear(now, client, heard)
                 && let Some(since) = self.pace.since(number, now)
@@ -132,16 +160,23 @@ impl Load {
         };
         if let Some(number) = wire::number_of(payload)
             && let Some(since) = self.pace.since(number / self.batch, now)
-            && self.ledger.note(client, number)
+            && self.ledger.note(client, number / self.rooms.count)
         {
             self.deliveries.record(now, since);
         }
     }
 
-    fn complete(self, mut outcome: Outcome) -> Outcome {
+    /// The deliveries' latency as what a later load is compared with, and the publisher for that load.
+    pub(super) fn into_baseline(self) -> (Latency, Requests) {
+        let (mut latency, _) = self.deliveries.finish();
+        latency.key = "delivery_before";
+        latency.label = "the same, before";
+        (latency, self.requests)
+    }
+
+    pub(super) fn complete(self, mut outcome: Outcome) -> Outcome {
         let account = self.ledger.deliveries(self.expected);
         let per_s = account.received as f64 / outcome.seconds;
-        outcome.figures = cpu_figures(&outcome, account.received, CPU);
         outcome.figures.extend([
             figure("deliveries_per_s", "deliveries per second", "1/s", per_s),
             figure(
@@ -152,7 +187,7 @@ impl Load {
             ),
         ]);
         outcome.deliveries = Some(account);
-        outcome.faults = ledger::faults(&account, true);
+        outcome.faults.extend(ledger::faults(&account, true));
         outcome
             .faults
             .extend(self.requests.faults(self.pace.total()));

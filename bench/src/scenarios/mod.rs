@@ -5,7 +5,7 @@
 //! Invariants: a scenario bounds its load in count and time; what was lost, refused or closed is in its
 //! outcome's faults.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use clap::builder::RangedU64ValueParser;
 
@@ -17,11 +17,24 @@ use crate::{
 };
 
 pub mod chatter;
+mod churn;
+pub mod connect;
 pub mod fanout;
+pub mod idle;
+pub mod mixed;
+pub mod presence;
 pub mod publish;
+pub mod ramp;
+pub mod slow;
+pub mod storm;
 
 /// Checks a count on the command line.
-fn count(range: std::ops::RangeInclusive<u64>) -> RangedU64ValueParser<usize> {
+pub(crate) fn count(range: RangeInclusive<u64>) -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(range)
+}
+
+/// Checks another whole number on the command line.
+pub(crate) fn whole(range: RangeInclusive<u64>) -> RangedU64ValueParser<u64> {
     RangedU64ValueParser::new().range(range)
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::{ANSWER, batch, count, publication};
+use super::{ANSWER, batch, count, publication, whole};
 use crate::{
     crowd::Heard,
     outcome::{Outcome, Setting},
@@ -25,10 +25,10 @@ pub struct Publish {
     #[arg(long, value_name = "COUNT", default_value_t = 32, value_parser = count(1..=10_000))]
     pub connections: usize,
     /// Requests per second, 1..=200000
-    #[arg(long, value_name = "RATE", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=200_000))]
+    #[arg(long, value_name = "RATE", default_value_t = 1_000, value_parser = whole(1..=200_000))]
     pub rate: u64,
     /// Events of one batch request, 1..=10; 0 = single events
-    #[arg(long, value_name = "COUNT", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=10))]
+    #[arg(long, value_name = "COUNT", default_value_t = 0, value_parser = whole(0..=10))]
     pub batch: u64,
     /// Bytes of an event's data, 16..=100000
     #[arg(long, value_name = "BYTES", default_value_t = 200, value_parser = count(16..=100_000))]
