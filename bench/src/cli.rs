@@ -21,6 +21,7 @@ use crate::{
         chatter::Chatter, connect::Connect, fanout::Fanout, idle::Idle, mixed::Mixed,
         presence::Presence, publish::Publish, ramp::RampUp, slow::Slow, storm::Storm, whole,
     },
+    table,
     target::{Credentials, Target},
 };
 
@@ -103,11 +104,17 @@ pub enum Command {
     Slow(Slow),
     /// Raise a load until an objective breaks, and name the highest that held
     Ramp(RampUp),
+    #[command(flatten)]
+    Table(table::Command),
 }
 
 /// Runs what was asked for and reports it.
 pub fn run(arguments: Arguments) -> ExitCode {
     let as_json = arguments.shared.json;
+    if let Command::Table(table) = arguments.command {
+        let step = Duration::from_micros(arguments.shared.poll_interval_us);
+        return table.run(step, as_json);
+    }
     let run = match execute(arguments) {
         Ok(run) => run,
         Err(error) => {
@@ -140,6 +147,7 @@ fn execute(arguments: Arguments) -> Result<Run, RunError> {
             let (outcomes, ramp) = ramp.run(&rig)?;
             (outcomes, Some(ramp))
         }
+        Command::Table(_) => unreachable!("tables have no rig and were run before"),
     };
     Ok(Run {
         machine,

@@ -45,11 +45,7 @@ pub fn answer(bytes: &[u8]) -> Option<Unit<'_>> {
     let head_bytes = find(bytes, b"\r\n\r\n")? + 4;
     let head = std::str::from_utf8(&bytes[..head_bytes]).ok()?;
     let status = head.split(' ').nth(1)?.parse().ok()?;
-    let body_bytes = head
-        .lines()
-        .filter_map(|line| line.split_once(':'))
-        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
-        .map_or(Some(0), |(_, value)| value.trim().parse::<usize>().ok())?;
+    let body_bytes = content_length(head)?;
     let len = head_bytes + if status == 101 { 0 } else { body_bytes };
     let payload = bytes.get(head_bytes..len)?;
     Some(Unit {
@@ -59,13 +55,12 @@ pub fn answer(bytes: &[u8]) -> Option<Unit<'_>> {
     })
 }
 
-/// A floor's messages: any bytes that came.
-pub fn raw(bytes: &[u8]) -> Option<Unit<'_>> {
-    (!bytes.is_empty()).then_some(Unit {
-        payload: bytes,
-        len: bytes.len(),
-        code: 0,
-    })
+/// The length of the body that a head announces; 0 if it says nothing, none if it says no number.
+pub fn content_length(head: &str) -> Option<usize> {
+    head.lines()
+        .filter_map(|line| line.split_once(':'))
+        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+        .map_or(Some(0), |(_, value)| value.trim().parse().ok())
 }
 
 /// A masked text frame.

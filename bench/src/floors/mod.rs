@@ -1,0 +1,199 @@
+//! Floors: the system calls that a scenario's load cannot do without, on bare loops.
+//!
+//! Owns: which floors there are; their process; their greetings, which are constant bytes.
+//! May depend on: `wire`, hmac, io-uring, mio, socket2.
+//! Invariants: a floor is a process of its own and takes its load from the same scenarios as any server, so
+//! that steps of waiting, rates and clocks are the same; it parses nothing beyond where a request ends.
+
+use std::{
+    fmt, io,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    process::ExitCode,
+};
+
+use clap::{Args, ValueEnum};
+use socket2::{Domain, Socket, Type};
+
+mod epoll;
+mod fanout;
+
+/// A floor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Floor {
+    /// One `send` per subscriber
+    Send,
+    /// All subscribers' sends in one io_uring submission
+    Ring,
+    /// epoll, and one `recv` per message; a request gets its HMAC and a `send`
+    Epoll,
+}
+
+/// `sockudo bench floor`, which the table runs for itself.
+#[derive(Clone, Debug, Args)]
+pub struct FloorProcess {
+    kind: Floor,
+    /// Port on loopback
+    #[arg(long)]
+    port: u16,
+}
+
+impl FloorProcess {
+    /// Serves until it is killed.
+    pub fn run(&self) -> ExitCode {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
+        match listen(address).and_then(|listener| self.kind.serve(listener)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("sockudo bench floor: {error}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+/// With room for a wave of clients; the standard library's listeners hold 128.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    const BACKLOG: i32 = 1_024;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+impl Floor {
+    /// The command line's word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Send => "send",
+            Self::Ring => "ring",
+            Self::Epoll => "epoll",
+        }
+    }
+
+    pub fn serve(self, listener: TcpListener) -> io::Result<()> {
+        match self {
+            Self::Send => fanout::serve(&listener, fanout::send),
+            Self::Ring => {
+                let mut ring = fanout::Ring::new()?;
+                fanout::serve(&listener, |streams, frame| ring.send(streams, frame))
+            }
+            Self::Epoll => epoll::serve(listener),
+        }
+    }
+}
+
+impl fmt::Display for Floor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The upgrade's answer, and the greeting in the same segment.
+fn greeting() -> Vec<u8> {
+    let mut bytes = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
+        Connection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
+        .to_vec();
+    bytes.extend(text_frame(
+        br#"{"event":"pusher:connection_established","data":"{\"socket_id\":\"1.1\"}"}"#,
+    ));
+    bytes
+}
+
+/// The answer to any subscription.
+fn subscribed() -> Vec<u8> {
+    text_frame(
+        br#"{"event":"pusher_internal:subscription_succeeded","channel":"floor","data":"{}"}"#,
+    )
+}
+
+/// A server's text frame of at most 65 535 bytes.
+fn text_frame(payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(payload.len()).expect("floors send small frames");
+    let mut frame = vec![0x81];
+    match u8::try_from(length) {
+        Ok(short @ 0..126) => frame.push(short),
+        _ => {
+            frame.push(126);
+            frame.extend(length.to_be_bytes());
+        }
+    }
+    frame.extend_from_slice(payload);
+    frame
+}
+
+/// What a publish is answered with: as many bytes as our server sends.
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\
+    Server: floor-of-the-load-generator\r\nContent-Length: 2\r\n\r\n{}";
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::{
+        outcome::Outcome,
+        rig::Rig,
+        scenarios::{chatter::Chatter, fanout::Fanout, publish::Publish},
+        target::{Credentials, Target},
+    };
+
+    fn rig(floor: Floor) -> Rig {
+        let listener = listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        thread::spawn(move || floor.serve(listener));
+        Rig {
+            target: Target {
+                name: floor.to_string(),
+                address,
+                authority: address.to_string(),
+                app: Credentials {
+                    id: "floor".to_owned(),
+                    key: "key".to_owned(),
+                    secret: "secret".to_owned(),
+                },
+                pid: None,
+            },
+            seconds: 1,
+            step: std::time::Duration::from_millis(1),
+            tag: "7".to_owned(),
+        }
+    }
+
+    fn is_clean(outcome: &Outcome, floor: Floor) {
+        assert_eq!(outcome.faults, Vec::<String>::new(), "{floor}");
+    }
+
+    #[test]
+    fn a_floor_delivers_every_publish_to_every_subscriber() {
+        for floor in [Floor::Send, Floor::Ring] {
+            let fanout = Fanout {
+                subscribers: 20,
+                message_bytes: 200,
+                rate: 20,
+                batch: 1,
+            };
+            let outcome = fanout.run(&rig(floor)).expect("it runs");
+            is_clean(&outcome, floor);
+            assert_eq!(outcome.deliveries.expect("numbered").received, 400);
+        }
+    }
+
+    #[test]
+    fn a_floor_takes_client_events_and_answers_requests() {
+        let rig = rig(Floor::Epoll);
+        let chatter = Chatter {
+            channels: 10,
+            members: 1,
+            rate: 100,
+            message_bytes: 100,
+        };
+        is_clean(&chatter.run(&rig).expect("it runs"), Floor::Epoll);
+        let publish = Publish {
+            connections: 4,
+            rate: 100,
+            batch: 10,
+            message_bytes: 200,
+        };
+        is_clean(&publish.run(&rig).expect("it runs"), Floor::Epoll);
+    }
+}

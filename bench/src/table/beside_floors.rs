@@ -1,0 +1,334 @@
+//! `sockudo bench table`: this build beside bare system calls, and whether it keeps its budgets.
+//!
+//! Owns: the flags, the short run's repetitions, the sheet and the exit status.
+//! May depend on: its siblings.
+//! Invariants: 0 = all budgets kept, 1 = one is broken by more than its noise or a run went wrong, 2 = a
+//! budget has no verdict. The short run fails for what is broken beyond doubt only.
+
+use std::{env, fs, io, path::PathBuf, process::ExitCode, time::Duration};
+
+use clap::Args;
+use serde_json::{Value, json};
+use thiserror::Error;
+
+use super::{
+    Form,
+    budgets::{Budget, BudgetError, Verdict, status},
+    command_line, print,
+    print::Sheet,
+    rounds::{Plan, Shown, Trouble, TroubleKind},
+    rows::{self, Row},
+    spread::Spread,
+    subjects::Subject,
+};
+use crate::{cpu, floors::Floor, outcome::Machine, scenarios::whole};
+
+/// Budgets: this build beside floors. It starts its own servers, on loopback; --target and the flags of
+/// apps are of no use here.
+#[derive(Clone, Debug, Args)]
+pub struct BudgetTable {
+    /// TOML file of budgets; the repository's is bench/budgets.toml [default: none, ratios only]
+    #[arg(long, value_name = "FILE")]
+    budgets: Option<PathBuf>,
+    /// Rounds, 1..=100; in each, every server and floor gets every load once
+    #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// Length of each load in seconds, 1..=60
+    #[arg(long, value_name = "SECONDS", default_value_t = 4, value_parser = whole(1..=60))]
+    seconds: u64,
+    /// Shards, 1..=512, several as COUNT,COUNT: each is a row's line of its own, not pinned to
+    /// cores [default: the server's default]
+    #[arg(long, value_name = "COUNT", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=512))]
+    shards: Vec<u16>,
+    /// CPU time per message only, one round of 2 s; what is beyond 1.5 times its budget is tried
+    /// twice more, and fails only then
+    #[arg(long)]
+    quick: bool,
+    /// Rows to show, by the beginnings of their keys [default: all]
+    #[arg(long, value_name = "KEYS", value_delimiter = ',')]
+    rows: Vec<String>,
+    /// Print Markdown
+    #[arg(long)]
+    markdown: bool,
+    /// What the head of the table says was run [default: the command line]
+    #[arg(long, value_name = "TEXT")]
+    shown_as: Option<String>,
+}
+
+#[derive(Debug, Error)]
+enum TableError {
+    #[error("{file}: {source}")]
+    Unreadable { file: PathBuf, source: io::Error },
+    #[error("{file}: {source}")]
+    Budgets { file: PathBuf, source: BudgetError },
+    #[error("no row begins with {0}")]
+    NoRow(String),
+    #[error("the path of this program: {0}")]
+    Program(io::Error),
+}
+
+/// Beyond this times its budget a short run's row is broken.
+const QUICK_SLACK: f64 = 1.5;
+const QUICK_SECONDS: u64 = 2;
+/// A short run's rows that seem broken are measured so often in all.
+const QUICK_ATTEMPTS: u32 = 3;
+
+impl BudgetTable {
+    pub fn run(self, step: Duration, as_json: bool) -> ExitCode {
+        match self.measure(step) {
+            Ok(table) => {
+                table.print(Form::of(as_json, self.markdown));
+                ExitCode::from(table.status(self.quick))
+            }
+            Err(error) => {
+                eprintln!("sockudo bench table: {error}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    fn measure(&self, step: Duration) -> Result<Measured, TableError> {
+        let rows = self.chosen_rows()?;
+        let budgets = self.read_budgets()?;
+        let program = env::current_exe().map_err(TableError::Program)?;
+        let mut subjects = match &*self.shards {
+            [] => vec![Subject::ours(program.clone(), None)],
+            counts => counts
+                .iter()
+                .map(|&count| Subject::ours(program.clone(), Some(count)))
+                .collect(),
+        };
+        let floors = [Floor::Send, Floor::Ring, Floor::Epoll];
+        subjects.extend(floors.map(|floor| Subject::floor(program.clone(), floor)));
+        let plan = |rows: &[Row]| {
+            let mut plan = Plan::of(subjects.clone(), rows);
+            (plan.rounds, plan.seconds, plan.step) = (self.rounds, self.seconds, step);
+            if self.quick {
+                (plan.rounds, plan.seconds) = (1, self.seconds.min(QUICK_SECONDS));
+            }
+            plan.descriptors = cpu::raise_descriptor_limit();
+            plan
+        };
+        let progress = |step: &str| eprintln!("sockudo bench table: {step}");
+        let mut measured = Measured {
+            subjects: subjects.clone(),
+            slack: if self.quick { QUICK_SLACK } else { 1.0 },
+            command: self.shown_as.clone().unwrap_or_else(command_line),
+            machine: Machine::here(),
+            shown: Shown::default(),
+            budgets,
+            rows,
+        };
+        plan(&measured.rows).run(&mut measured.shown, progress);
+        for _ in 1..QUICK_ATTEMPTS {
+            let doubtful = measured.doubtful();
+            if !self.quick || doubtful.is_empty() {
+                break;
+            }
+            progress("again, what seems broken or has no value");
+            plan(&doubtful).run(&mut measured.shown, progress);
+        }
+        Ok(measured)
+    }
+
+    fn chosen_rows(&self) -> Result<Vec<Row>, TableError> {
+        let all = match self.quick {
+            true => rows::of_messages(),
+            false => rows::of_budgets(),
+        };
+        for wish in &self.rows {
+            if !all.iter().any(|row| row.key.starts_with(wish)) {
+                return Err(TableError::NoRow(wish.clone()));
+            }
+        }
+        let is_wanted = |row: &Row| {
+            self.rows.is_empty() || self.rows.iter().any(|wish| row.key.starts_with(wish))
+        };
+        Ok(all.into_iter().filter(is_wanted).collect())
+    }
+
+    fn read_budgets(&self) -> Result<Vec<Budget>, TableError> {
+        let Some(file) = &self.budgets else {
+            return Ok(Vec::new());
+        };
+        let text = fs::read_to_string(file).map_err(|source| TableError::Unreadable {
+            file: file.clone(),
+            source,
+        })?;
+        Budget::parse_all(&text, &rows::of_budgets()).map_err(|source| TableError::Budgets {
+            file: file.clone(),
+            source,
+        })
+    }
+}
+
+/// All that a table shows.
+struct Measured {
+    machine: Machine,
+    command: String,
+    subjects: Vec<Subject>,
+    rows: Vec<Row>,
+    budgets: Vec<Budget>,
+    shown: Shown,
+    slack: f64,
+}
+
+/// A row of one subject.
+struct Line<'a> {
+    row: &'a Row,
+    subject: usize,
+    value: Option<Spread>,
+    floor: Option<(Floor, Spread)>,
+    ratio: Option<Spread>,
+    budget: Option<&'a Budget>,
+    verdict: Option<Verdict>,
+}
+
+impl Measured {
+    fn lines(&self) -> Vec<Line<'_>> {
+        let servers = self.subjects.iter().enumerate();
+        let servers: Vec<usize> = servers
+            .filter(|(_, subject)| subject.is_ours())
+            .map(|(at, _)| at)
+            .collect();
+        let of_row = |row| servers.iter().map(move |&subject| (row, subject));
+        let all = self.rows.iter().flat_map(of_row);
+        all.map(|(row, subject)| self.line(row, subject)).collect()
+    }
+
+    fn line<'a>(&'a self, row: &'a Row, subject: usize) -> Line<'a> {
+        let value = self.shown.spread(row, subject);
+        let ratio = self.shown.ratio_to_floor(row, subject, &self.subjects);
+        let budget = self.budgets.iter().find(|budget| budget.row == row.key);
+        let verdict = budget.map(|budget| {
+            let spread = if budget.is_ratio { ratio } else { value };
+            // A short run's best counts, a long one's median.
+            let judged = spread.map(|it| match self.slack > 1.0 {
+                true => it.least,
+                false => it.median,
+            });
+            budget.judge(judged, self.slack)
+        });
+        Line {
+            floor: self.shown.floor_spread(row, &self.subjects),
+            row,
+            subject,
+            value,
+            ratio,
+            budget,
+            verdict,
+        }
+    }
+
+    /// Rows that seem broken or have no value.
+    fn doubtful(&self) -> Vec<Row> {
+        let lines = self.lines().into_iter();
+        lines
+            .filter(|line| matches!(line.verdict, Some(Verdict::Broken | Verdict::Void)))
+            .map(|line| line.row.clone())
+            .collect()
+    }
+
+    fn troubles(&self) -> Vec<Trouble> {
+        self.shown.troubles(&self.subjects)
+    }
+
+    fn status(&self, is_quick: bool) -> u8 {
+        let verdicts: Vec<Verdict> = self
+            .lines()
+            .iter()
+            .filter_map(|line| line.verdict)
+            .collect();
+        let status = status(verdicts);
+        if is_quick {
+            return u8::from(status == 1);
+        }
+        let has_erred = |trouble: &Trouble| {
+            trouble.kind != TroubleKind::Void && self.subjects[trouble.subject].is_ours()
+        };
+        if self.troubles().iter().any(has_erred) {
+            return 1;
+        }
+        status
+    }
+
+    fn print(&self, form: Form) {
+        if form == Form::Json {
+            println!("{:#}", self.as_value());
+            return;
+        }
+        let heading = print::heading(&self.machine, &self.command);
+        let troubles = self.troubles().into_iter().map(|it| it.text).collect();
+        let notes = [("Failures and faults", troubles)];
+        print::print(&heading, &self.sheet(), &notes, form);
+    }
+
+    fn sheet(&self) -> Sheet {
+        let has_several = self.subjects.iter().filter(|it| it.is_ours()).count() > 1;
+        let mut sheet = Sheet::new(&[
+            "row",
+            "server",
+            "unit",
+            "median (range)",
+            "floor",
+            "its median",
+            "x floor (range)",
+            "budget",
+            "verdict",
+        ]);
+        if !has_several {
+            sheet.head.remove(1);
+        }
+        for line in self.lines() {
+            let budget = line.budget.map_or_else(String::new, |budget| {
+                let times = if budget.is_ratio { "x " } else { "" };
+                format!("{times}{}", print::number(budget.most))
+            });
+            let floor = line
+                .floor
+                .map(|(floor, spread)| (floor.to_string(), print::number(spread.median)));
+            let (floor, its) = floor.unwrap_or_default();
+            let ratio = line
+                .ratio
+                .map_or_else(String::new, |it| print::spread(Some(it)));
+            let verdict = line.verdict.map_or_else(String::new, |it| it.to_string());
+            let mut cells = vec![
+                line.row.label.clone(),
+                self.subjects[line.subject].name.clone(),
+                line.row.unit.to_owned(),
+                print::spread(line.value),
+                floor,
+                its,
+                ratio,
+                budget,
+                verdict,
+            ];
+            if !has_several {
+                cells.remove(1);
+            }
+            sheet.rows.push(cells);
+        }
+        sheet
+    }
+
+    fn as_value(&self) -> Value {
+        let lines = self.lines();
+        let rows = lines.iter().map(|line| {
+            json!({
+                "key": line.row.key, "label": line.row.label, "unit": line.row.unit,
+                "server": self.subjects[line.subject].name,
+                "value": line.value, "values": self.shown.values(line.row, line.subject),
+                "floor": line.floor.map(|(floor, _)| floor.name()),
+                "floor_value": line.floor.map(|(_, spread)| spread),
+                "ratio": line.ratio,
+                "budget": line.budget.map(|budget| budget.most),
+                "verdict": line.verdict.map(|verdict| verdict.to_string()),
+            })
+        });
+        let troubles: Vec<String> = self.troubles().into_iter().map(|it| it.text).collect();
+        json!({
+            "machine": self.machine, "command": self.command,
+            "rows": rows.collect::<Vec<_>>(), "troubles": troubles,
+        })
+    }
+}

@@ -1,0 +1,307 @@
+//! `sockudo bench peers`: this build and other servers, side by side.
+//!
+//! Owns: the flags, the goals that other servers are held against, the sheet.
+//! May depend on: its siblings.
+//! Invariants: a peer that fails a load is shown as failed, and the run goes on; the exit status says only
+//! whether there is a table.
+
+use std::{
+    collections::BTreeSet, env, io, ops::Range, path::PathBuf, process::ExitCode, time::Duration,
+};
+
+use clap::{Args, builder::PossibleValuesParser};
+use serde_json::{Value, json};
+
+use super::{
+    Form, command_line,
+    courses::Course,
+    print,
+    print::Sheet,
+    rounds::{Plan, Shown},
+    rows::{self, Kind, Row},
+    spread::Spread,
+    subjects::{Program, Subject},
+};
+use crate::{cpu, outcome::Machine, scenarios::whole};
+
+/// Side by side with other servers. It starts all of them, on loopback; --target and the flags of apps
+/// are of no use here.
+#[derive(Clone, Debug, Args)]
+pub struct PeerTable {
+    /// Sockudo of another version, 2.x to 5.x, as VERSION=PATH; may be repeated
+    #[arg(long, value_name = "VERSION=PATH", value_parser = named)]
+    sockudo: Vec<(String, String)>,
+    /// Another server, run by `sh -c` with HOST, PORT, APP_ID, APP_KEY and APP_SECRET in its
+    /// environment; may be repeated. The CPU time is that of the shell's last child
+    #[arg(long, value_name = "NAME=COMMAND", value_parser = named)]
+    peer: Vec<(String, String)>,
+    /// Shards of this build, 1..=512, several as COUNT,COUNT; then not pinned to cores
+    /// [default: the server's default]
+    #[arg(long, value_name = "COUNT", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=512))]
+    shards: Vec<u16>,
+    /// Rounds, 1..=100; in each, every server gets every load once
+    #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// Length of each load in seconds, 1..=60
+    #[arg(long, value_name = "SECONDS", default_value_t = 4, value_parser = whole(1..=60))]
+    seconds: u64,
+    /// Loads to run [default: all]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',',
+        value_parser = PossibleValuesParser::new(Course::ALL.map(Course::name)))]
+    loads: Vec<String>,
+    /// Print Markdown
+    #[arg(long)]
+    markdown: bool,
+    /// What the head of the table says was run [default: the command line]
+    #[arg(long, value_name = "TEXT")]
+    shown_as: Option<String>,
+}
+
+/// `NAME=VALUE`, neither of them empty.
+fn named(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() && !value.is_empty() => {
+            Ok((name.to_owned(), value.to_owned()))
+        }
+        _ => Err("must be NAME=VALUE".to_owned()),
+    }
+}
+
+impl PeerTable {
+    pub fn run(self, step: Duration, as_json: bool) -> ExitCode {
+        match self.measure(step) {
+            Ok(table) => {
+                table.print(Form::of(as_json, self.markdown));
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                eprintln!("sockudo bench peers: the path of this program: {error}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    fn measure(&self, step: Duration) -> io::Result<Measured> {
+        let is_wanted = |row: &Row| {
+            let mut loads = self.loads.iter();
+            loads.len() == 0 || loads.any(|name| name == row.course.name())
+        };
+        let rows: Vec<Row> = rows::of_peers().into_iter().filter(is_wanted).collect();
+        let subjects = self.subjects()?;
+        let mut plan = Plan::of(subjects.clone(), &rows);
+        (plan.rounds, plan.seconds, plan.step) = (self.rounds, self.seconds, step);
+        plan.descriptors = cpu::raise_descriptor_limit();
+        let mut measured = Measured {
+            machine: Machine::here(),
+            command: self.shown_as.clone().unwrap_or_else(command_line),
+            shown: Shown::default(),
+            descriptors: plan.descriptors,
+            subjects,
+            rows,
+        };
+        let progress = |step: &str| eprintln!("sockudo bench peers: {step}");
+        plan.run(&mut measured.shown, progress);
+        Ok(measured)
+    }
+
+    fn subjects(&self) -> io::Result<Vec<Subject>> {
+        let program = env::current_exe()?;
+        let mut subjects = match &*self.shards {
+            [] => vec![Subject::ours(program, None)],
+            counts => counts
+                .iter()
+                .map(|&count| Subject::ours(program.clone(), Some(count)))
+                .collect(),
+        };
+        subjects.extend(self.sockudo.iter().map(|(version, path)| Subject {
+            name: format!("sockudo {version}"),
+            program: Program::Predecessor {
+                path: PathBuf::from(path),
+            },
+        }));
+        subjects.extend(self.peer.iter().map(|(name, command)| Subject {
+            name: name.clone(),
+            program: Program::Shell {
+                command: command.clone(),
+            },
+        }));
+        Ok(subjects)
+    }
+}
+
+/// All that a table shows.
+struct Measured {
+    machine: Machine,
+    command: String,
+    subjects: Vec<Subject>,
+    rows: Vec<Row>,
+    shown: Shown,
+    descriptors: u64,
+}
+
+/// How many times as much as ours a peer should need at least.
+fn goal(row: &Row) -> Option<f64> {
+    match (row.kind, row.course) {
+        (Kind::Cpu, Course::Chatter | Course::Publish) => Some(3.0),
+        (Kind::Cpu, Course::Fanout | Course::FanoutBatch) => Some(2.0),
+        (Kind::Memory, _) => Some(8.0),
+        (Kind::Latency, _) => Some(1.0),
+        (Kind::Cpu | Kind::Other, _) => None,
+    }
+}
+
+/// Whether a ratio reaches its goal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reached {
+    Yes,
+    /// The best of the rounds does.
+    InARound,
+    No,
+}
+
+fn reached(ratio: Spread, goal: f64) -> Reached {
+    if ratio.median >= goal {
+        Reached::Yes
+    } else if ratio.most >= goal {
+        Reached::InARound
+    } else {
+        Reached::No
+    }
+}
+
+impl Measured {
+    fn print(&self, form: Form) {
+        if form == Form::Json {
+            println!("{:#}", self.as_value());
+            return;
+        }
+        let heading = print::heading(&self.machine, &self.command);
+        let loads: BTreeSet<Course> = self.rows.iter().map(|row| row.course).collect();
+        let loads = loads.into_iter().map(|course| {
+            format!(
+                "{}: {}",
+                course.name(),
+                course.description(self.descriptors)
+            )
+        });
+        let notes = [
+            ("Loads", loads.collect()),
+            ("Behind our goals", self.missed()),
+            ("Failures and faults", self.troubles()),
+        ];
+        print::print(&heading, &self.sheet(), &notes, form);
+    }
+
+    fn others(&self) -> Range<usize> {
+        1..self.subjects.len()
+    }
+
+    fn sheet(&self) -> Sheet {
+        let mut sheet = Sheet::new(&["row", "unit"]);
+        for (at, subject) in self.subjects.iter().enumerate() {
+            sheet.head.push(subject.name.clone());
+            if at > 0 {
+                sheet.head.push("x ours (range)".to_owned());
+            }
+        }
+        for row in &self.rows {
+            let mut cells = vec![row.label.clone(), row.unit.to_owned()];
+            for at in 0..self.subjects.len() {
+                cells.push(self.cell(row, at));
+                if at > 0 {
+                    cells.push(print::spread(self.shown.ratio_of(row, at)));
+                }
+            }
+            sheet.rows.push(cells);
+        }
+        sheet
+    }
+
+    fn cell(&self, row: &Row, at: usize) -> String {
+        match self.shown.spread(row, at) {
+            Some(spread) => print::spread(Some(spread)),
+            None if self.has_failed(row, at) => "failed".to_owned(),
+            None => "-".to_owned(),
+        }
+    }
+
+    fn has_failed(&self, row: &Row, at: usize) -> bool {
+        let runs = self.shown.runs.get(&(at, row.course));
+        runs.is_some_and(|runs| runs.iter().all(Result::is_err))
+    }
+
+    /// Rows in which a peer is nearer than our goals allow.
+    fn missed(&self) -> Vec<String> {
+        let mut missed = Vec::new();
+        for row in &self.rows {
+            for at in self.others() {
+                let (Some(ratio), Some(goal)) = (self.shown.ratio_of(row, at), goal(row)) else {
+                    continue;
+                };
+                let doubt = match reached(ratio, goal) {
+                    Reached::Yes => continue,
+                    Reached::InARound => ", reached in a round",
+                    Reached::No => "",
+                };
+                let (label, peer) = (&row.label, &self.subjects[at].name);
+                let shown = print::spread(Some(ratio));
+                let goal = print::number(goal);
+                missed.push(format!("{label}: {peer} x {shown}, goal {goal}{doubt}"));
+            }
+        }
+        missed
+    }
+
+    fn troubles(&self) -> Vec<String> {
+        let troubles = self.shown.troubles(&self.subjects);
+        troubles.into_iter().map(|trouble| trouble.text).collect()
+    }
+
+    fn as_value(&self) -> Value {
+        let row = |row: &Row| {
+            let subjects = self.subjects.iter().enumerate().map(|(at, subject)| {
+                json!({
+                    "server": subject.name,
+                    "value": self.shown.spread(row, at),
+                    "values": self.shown.values(row, at),
+                    "ratio": self.shown.ratio_of(row, at).filter(|_| at > 0),
+                })
+            });
+            json!({
+                "key": row.key, "label": row.label, "unit": row.unit, "goal": goal(row),
+                "servers": subjects.collect::<Vec<_>>(),
+            })
+        };
+        json!({
+            "machine": self.machine, "command": self.command,
+            "rows": self.rows.iter().map(row).collect::<Vec<_>>(),
+            "missed": self.missed(), "troubles": self.troubles(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_goal_is_reached_by_the_median_or_in_doubt_by_the_best_round() {
+        let ratio = |median, most| Spread {
+            median,
+            least: 1.0,
+            most,
+        };
+        assert_eq!(reached(ratio(3.0, 3.1), 3.0), Reached::Yes);
+        assert_eq!(reached(ratio(2.9, 3.0), 3.0), Reached::InARound);
+        assert_eq!(reached(ratio(2.5, 2.9), 3.0), Reached::No);
+    }
+
+    #[test]
+    fn a_peers_command_may_hold_equals_signs() {
+        let peer = ("soketi".to_owned(), "PORT=1 exec soketi start".to_owned());
+        assert_eq!(named("soketi=PORT=1 exec soketi start"), Ok(peer));
+        for wrong in ["soketi", "=x", "x="] {
+            assert!(named(wrong).is_err(), "{wrong}");
+        }
+    }
+}

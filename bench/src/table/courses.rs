@@ -1,0 +1,207 @@
+//! Courses: scenarios with the parameters that the tables use. All of them are in this file.
+//!
+//! Owns: sizes and rates of the tables' loads.
+//! May depend on: `rig`, `scenarios`, `outcome`.
+//! Invariants: every subject gets a course with the same parameters. Rates are such that no subject is at its
+//! limit on two cores, so that CPU time per operation compares.
+
+use crate::{
+    outcome::Outcome,
+    rig::{Rig, RunError},
+    scenarios::{
+        chatter::Chatter, connect::Connect, fanout::Fanout, idle::Idle, mixed::Mixed,
+        presence::Presence, publish::Publish, slow::Slow, storm::Storm,
+    },
+};
+
+/// One scenario with fixed parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Course {
+    Fanout,
+    FanoutBatch,
+    Chatter,
+    /// Client events in channels of one member: parsed, checked, delivered to nobody.
+    Ingest,
+    Publish,
+    PublishBatch,
+    Presence,
+    Connect,
+    IdleShared,
+    IdleOwn,
+    Storm,
+    Slow,
+    Mixed,
+}
+
+const SUBSCRIBERS: usize = 1_000;
+const PUBLISHES_PER_S: u64 = 50;
+/// Requests of ten messages: twice the messages of single ones.
+const BATCHES_PER_S: u64 = 10;
+const BATCH: u64 = 10;
+const PUBLISHED_BYTES: usize = 200;
+/// Connections that exchange client events, in pairs or each in a channel of its own.
+const TALKERS: usize = 200;
+const CLIENT_EVENTS_PER_S: u64 = 10_000;
+const CLIENT_EVENT_BYTES: usize = 100;
+const PUBLISHERS: usize = 32;
+const REQUESTS_PER_S: u64 = 8_000;
+const BATCH_REQUESTS_PER_S: u64 = 1_000;
+const ROSTER_CHANGES_PER_S: u64 = 500;
+const CONNECTIONS_PER_S: u64 = 500;
+const STORM_CONNECTIONS: usize = 2_000;
+/// Of both processes, if so many descriptors are allowed.
+const IDLE_CONNECTIONS: u64 = 10_000;
+/// Files that a server or this program has open beside connections.
+const OTHER_FILES: u64 = 1_000;
+
+impl Course {
+    pub const ALL: [Self; 13] = [
+        Self::Fanout,
+        Self::FanoutBatch,
+        Self::Chatter,
+        Self::Ingest,
+        Self::Publish,
+        Self::PublishBatch,
+        Self::Presence,
+        Self::Connect,
+        Self::IdleShared,
+        Self::IdleOwn,
+        Self::Storm,
+        Self::Slow,
+        Self::Mixed,
+    ];
+
+    /// On the command line and in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fanout => "fanout",
+            Self::FanoutBatch => "fanout-batch",
+            Self::Chatter => "chatter",
+            Self::Ingest => "ingest",
+            Self::Publish => "publish",
+            Self::PublishBatch => "publish-batch",
+            Self::Presence => "presence",
+            Self::Connect => "connect",
+            Self::IdleShared => "idle-shared",
+            Self::IdleOwn => "idle-own",
+            Self::Storm => "storm",
+            Self::Slow => "slow",
+            Self::Mixed => "mixed",
+        }
+    }
+
+    /// Of what the figures speak, in words with the parameters.
+    pub fn description(self, descriptors: u64) -> String {
+        let idle = idle_connections(descriptors);
+        match self {
+            Self::Fanout => format!(
+                "{SUBSCRIBERS} subscribers of a channel, {PUBLISHES_PER_S} publishes/s, {PUBLISHED_BYTES} B"
+            ),
+            Self::FanoutBatch => format!(
+                "{SUBSCRIBERS} subscribers of a channel, {BATCHES_PER_S} batches/s of {BATCH}, {PUBLISHED_BYTES} B"
+            ),
+            Self::Chatter => format!(
+                "{CLIENT_EVENTS_PER_S} client events/s, {TALKERS} connections in pairs, {CLIENT_EVENT_BYTES} B"
+            ),
+            Self::Ingest => format!(
+                "{CLIENT_EVENTS_PER_S} client events/s, {TALKERS} connections alone in their channels"
+            ),
+            Self::Publish => format!(
+                "{REQUESTS_PER_S} requests/s, {PUBLISHERS} connections that stay, {PUBLISHED_BYTES} B, no subscribers"
+            ),
+            Self::PublishBatch => format!(
+                "{BATCH_REQUESTS_PER_S} requests/s of {BATCH} events, {PUBLISHERS} connections that stay"
+            ),
+            Self::Presence => format!(
+                "{ROSTER_CHANGES_PER_S} joins and leaves/s, 20 channels, 10 members who stay in each"
+            ),
+            Self::Connect => format!("{CONNECTIONS_PER_S} connections/s, subscribed, closed"),
+            Self::IdleShared => format!("{idle} connections in one channel"),
+            Self::IdleOwn => format!("{idle} connections, each in a channel of its own"),
+            Self::Storm => format!("{STORM_CONNECTIONS} connections drop at once and come back"),
+            Self::Slow => {
+                "100 subscribers, 10 % of them stop reading; those who read on".to_owned()
+            }
+            Self::Mixed => "1000 connections in 20 rooms: publishes, talk, newcomers".to_owned(),
+        }
+    }
+
+    /// Runs it. `descriptors` is how many files each process may have open.
+    pub fn run(self, rig: &Rig, descriptors: u64) -> Result<Outcome, RunError> {
+        match self {
+            Self::Fanout => fanout(PUBLISHES_PER_S, 1).run(rig),
+            Self::FanoutBatch => fanout(BATCHES_PER_S, BATCH).run(rig),
+            Self::Chatter => chatter(TALKERS / 2, 2).run(rig),
+            Self::Ingest => chatter(TALKERS, 1).run(rig),
+            Self::Publish => publish(REQUESTS_PER_S, 0).run(rig),
+            Self::PublishBatch => publish(BATCH_REQUESTS_PER_S, BATCH).run(rig),
+            Self::Presence => Presence {
+                channels: 20,
+                members: 10,
+                rate: ROSTER_CHANGES_PER_S,
+            }
+            .run(rig),
+            Self::Connect => Connect {
+                rate: CONNECTIONS_PER_S,
+            }
+            .run(rig),
+            Self::IdleShared | Self::IdleOwn => Idle {
+                connections: idle_connections(descriptors) as usize,
+                channel_each: self == Self::IdleOwn,
+            }
+            .run(rig),
+            Self::Storm => Storm {
+                connections: STORM_CONNECTIONS,
+                in_flight: 500,
+            }
+            .run(rig),
+            Self::Slow => Slow {
+                subscribers: 100,
+                slow_percent: 10,
+                message_bytes: 8_192,
+                rate: 200,
+            }
+            .run(rig),
+            Self::Mixed => Mixed {
+                connections: 1_000,
+                rooms: 20,
+                publish_rate: 50,
+                client_event_rate: 500,
+                connect_rate: 20,
+                message_bytes: PUBLISHED_BYTES,
+            }
+            .run(rig),
+        }
+    }
+}
+
+fn idle_connections(descriptors: u64) -> u64 {
+    IDLE_CONNECTIONS.min(descriptors.saturating_sub(OTHER_FILES).max(1))
+}
+
+fn fanout(rate: u64, batch: u64) -> Fanout {
+    Fanout {
+        subscribers: SUBSCRIBERS,
+        message_bytes: PUBLISHED_BYTES,
+        rate,
+        batch,
+    }
+}
+
+fn chatter(channels: usize, members: usize) -> Chatter {
+    Chatter {
+        channels,
+        members,
+        rate: CLIENT_EVENTS_PER_S,
+        message_bytes: CLIENT_EVENT_BYTES,
+    }
+}
+
+fn publish(rate: u64, batch: u64) -> Publish {
+    Publish {
+        connections: PUBLISHERS,
+        rate,
+        batch,
+        message_bytes: PUBLISHED_BYTES,
+    }
+}

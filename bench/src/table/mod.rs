@@ -1,0 +1,69 @@
+//! Tables: this build beside floors and budgets, or beside other servers, in rounds.
+//!
+//! Owns: `sockudo bench table` and `sockudo bench peers`, with all that only they need.
+//! May depend on: `floors`, `scenarios`, `outcome`, `rig`, `target`, `wire`. Nothing outside depends on it but `cli`.
+//! Invariants: what a table compares ran in the same rounds; what failed or was void is said below it.
+
+use std::{env, process::ExitCode, time::Duration};
+
+use clap::Subcommand;
+
+use crate::floors::FloorProcess;
+use beside_floors::BudgetTable;
+use beside_peers::PeerTable;
+
+pub mod beside_floors;
+pub mod beside_peers;
+pub mod budgets;
+pub mod courses;
+pub mod print;
+pub mod rounds;
+pub mod rows;
+pub mod spread;
+pub mod subjects;
+
+/// The subcommands of `sockudo bench` that are no scenarios.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Budgets: this build beside bare system calls
+    Table(BudgetTable),
+    /// Side by side with other servers
+    Peers(PeerTable),
+    /// A server of bare system calls, which the table runs for itself
+    #[command(hide = true)]
+    Floor(FloorProcess),
+}
+
+impl Command {
+    pub fn run(self, step: Duration, as_json: bool) -> ExitCode {
+        match self {
+            Self::Table(table) => table.run(step, as_json),
+            Self::Peers(table) => table.run(step, as_json),
+            Self::Floor(floor) => floor.run(),
+        }
+    }
+}
+
+/// How a table is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    Text,
+    Markdown,
+    Json,
+}
+
+impl Form {
+    fn of(as_json: bool, as_markdown: bool) -> Self {
+        match (as_json, as_markdown) {
+            (true, _) => Self::Json,
+            (false, true) => Self::Markdown,
+            (false, false) => Self::Text,
+        }
+    }
+}
+
+/// What was typed, without the program's folder.
+fn command_line() -> String {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    format!("sockudo {}", arguments.join(" "))
+}

@@ -1,0 +1,224 @@
+//! Rounds: every subject gets every course once per round, in turn.
+//!
+//! Owns: the order of a run, repetitions of void runs, what each run showed.
+//! May depend on: `courses`, `rows`, `spread`, `subjects`.
+//! Invariants: a course's subjects follow each other, in an order that alternates, so that what the machine
+//! does meanwhile falls on all of them; each run has a fresh process; a void run has no value.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::{
+    floors::Floor,
+    outcome::Outcome,
+    rig::Rig,
+    table::{courses::Course, rows::Row, spread::Spread, subjects::Subject},
+};
+
+/// What to run.
+pub struct Plan {
+    /// The one that the table is about comes first.
+    pub subjects: Vec<Subject>,
+    /// Pairs of a subject's index and a course that it gets.
+    pub runs: Vec<(Course, usize)>,
+    pub rounds: u32,
+    pub seconds: u64,
+    pub step: Duration,
+    /// Files that a process may have open.
+    pub descriptors: u64,
+}
+
+/// All that was shown.
+#[derive(Default)]
+pub struct Shown {
+    /// Round by round: the outcome, or why there is none.
+    pub runs: BTreeMap<(usize, Course), Vec<Result<Outcome, String>>>,
+}
+
+/// A run whose load generator was the bottleneck is tried so often in all.
+const ATTEMPTS: u32 = 2;
+
+impl Plan {
+    /// The rows' courses for each server, and for each floor those of the rows that it stands beside.
+    pub fn of(subjects: Vec<Subject>, rows: &[Row]) -> Self {
+        let mut runs = Vec::new();
+        for course in Course::ALL {
+            let is_asked = rows.iter().any(|row| row.course == course);
+            for (at, subject) in subjects.iter().enumerate() {
+                let is_wanted = match subject.as_floor() {
+                    Some(floor) => rows.iter().any(|row| row.floor == Some((floor, course))),
+                    None => is_asked,
+                };
+                if is_wanted {
+                    runs.push((course, at));
+                }
+            }
+        }
+        Self {
+            subjects,
+            runs,
+            rounds: 3,
+            seconds: 4,
+            step: Duration::from_micros(100),
+            descriptors: 0,
+        }
+    }
+
+    /// Runs all rounds; `progress` hears of each step.
+    pub fn run(&self, shown: &mut Shown, mut progress: impl FnMut(&str)) {
+        for round in 1..=self.rounds {
+            for course in Course::ALL {
+                let mut turn: Vec<usize> = self.takers(course).collect();
+                if round % 2 == 0 {
+                    turn.reverse();
+                }
+                for at in turn {
+                    let name = &self.subjects[at].name;
+                    progress(&format!(
+                        "round {round} of {}: {}: {name}",
+                        self.rounds,
+                        course.name()
+                    ));
+                    let outcome = self.measure(course, at, &mut progress);
+                    shown.runs.entry((at, course)).or_default().push(outcome);
+                }
+            }
+        }
+    }
+
+    fn takers(&self, course: Course) -> impl Iterator<Item = usize> {
+        let runs = self.runs.iter();
+        runs.filter(move |(of, _)| *of == course)
+            .map(|&(_, subject)| subject)
+    }
+
+    fn measure(
+        &self,
+        course: Course,
+        at: usize,
+        progress: &mut impl FnMut(&str),
+    ) -> Result<Outcome, String> {
+        let mut outcome = self.measure_once(course, at)?;
+        for _ in 1..ATTEMPTS {
+            let Some(void) = &outcome.void else { break };
+            progress(&format!("… again, since {void}"));
+            outcome = self.measure_once(course, at)?;
+        }
+        Ok(outcome)
+    }
+
+    fn measure_once(&self, course: Course, at: usize) -> Result<Outcome, String> {
+        let running = self.subjects[at].start(false);
+        let running = running.map_err(|error| error.to_string())?;
+        let rig = Rig {
+            target: running.target.clone(),
+            seconds: self.seconds,
+            step: self.step,
+            tag: "table".to_owned(),
+        };
+        course
+            .run(&rig, self.descriptors)
+            .map_err(|error| error.to_string())
+    }
+}
+
+impl Shown {
+    /// A row's values of a subject, round by round.
+    pub fn values(&self, row: &Row, subject: usize) -> Vec<Option<f64>> {
+        self.values_in(row, subject, row.course)
+    }
+
+    fn values_in(&self, row: &Row, subject: usize, course: Course) -> Vec<Option<f64>> {
+        let value = |run: &Result<Outcome, String>| match run {
+            Ok(outcome) if outcome.void.is_none() => row.value(outcome),
+            Ok(_) | Err(_) => None,
+        };
+        let runs = self.runs.get(&(subject, course));
+        runs.map_or_else(Vec::new, |runs| runs.iter().map(value).collect())
+    }
+
+    pub fn spread(&self, row: &Row, subject: usize) -> Option<Spread> {
+        let values: Vec<f64> = self.values(row, subject).into_iter().flatten().collect();
+        Spread::of(&values)
+    }
+
+    /// A subject's ratio to the floor that the row names.
+    pub fn ratio_to_floor(
+        &self,
+        row: &Row,
+        subject: usize,
+        subjects: &[Subject],
+    ) -> Option<Spread> {
+        let (floor, course) = row.floor?;
+        let is_it = |subject: &Subject| subject.as_floor() == Some(floor);
+        let at = subjects.iter().position(is_it)?;
+        let under = self.values_in(row, at, course);
+        Spread::of_ratio(&self.values(row, subject), &under)
+    }
+
+    /// The floor's own values.
+    pub fn floor_spread(&self, row: &Row, subjects: &[Subject]) -> Option<(Floor, Spread)> {
+        let (floor, course) = row.floor?;
+        let is_it = |subject: &Subject| subject.as_floor() == Some(floor);
+        let at = subjects.iter().position(is_it)?;
+        let values: Vec<f64> = self
+            .values_in(row, at, course)
+            .into_iter()
+            .flatten()
+            .collect();
+        Some((floor, Spread::of(&values)?))
+    }
+
+    /// How many times another's value is as large as the first subject's.
+    pub fn ratio_of(&self, row: &Row, other: usize) -> Option<Spread> {
+        Spread::of_ratio(&self.values(row, other), &self.values(row, 0))
+    }
+
+    /// What failed, was void or went wrong, run by run.
+    pub fn troubles(&self, subjects: &[Subject]) -> Vec<Trouble> {
+        let mut troubles = Vec::new();
+        for ((subject, course), runs) in &self.runs {
+            for (round, run) in runs.iter().enumerate() {
+                let mut add = |kind, what: &str| {
+                    let name = &subjects[*subject].name;
+                    let round = round + 1;
+                    let course = course.name();
+                    troubles.push(Trouble {
+                        subject: *subject,
+                        kind,
+                        text: format!("{name}: {course}, round {round}: {what}"),
+                    });
+                };
+                match run {
+                    Err(error) => add(TroubleKind::Failed, error),
+                    Ok(outcome) => {
+                        if let Some(void) = &outcome.void {
+                            add(TroubleKind::Void, void);
+                        }
+                        for fault in &outcome.faults {
+                            add(TroubleKind::Fault, fault);
+                        }
+                    }
+                }
+            }
+        }
+        troubles
+    }
+}
+
+/// What a reader of a table must know of a run.
+#[derive(Clone, Debug)]
+pub struct Trouble {
+    pub subject: usize,
+    pub kind: TroubleKind,
+    pub text: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TroubleKind {
+    /// The scenario could not be run to its end.
+    Failed,
+    /// The load generator was the bottleneck.
+    Void,
+    /// Something was lost, refused or closed.
+    Fault,
+}

@@ -1,0 +1,319 @@
+//! Subjects: our build, peers and floors, each as a child process with the same app and limits.
+//!
+//! Owns: configurations, free ports, waiting for readiness, the child's end.
+//! May depend on: `floors`, `target`, `wire`, tempfile.
+//! Invariants: a subject listens on loopback only and ends with its value; servers get limits far above
+//! the load, no rate limit, and no metrics unless they are what is read.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use thiserror::Error;
+
+use crate::{
+    floors::Floor,
+    target::{Credentials, Target},
+    wire,
+};
+
+/// What is put under load.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// In the table's head.
+    pub name: String,
+    pub program: Program,
+}
+
+#[derive(Clone, Debug)]
+pub enum Program {
+    /// This build, with so many shards, or with as many as it likes.
+    Ours {
+        path: PathBuf,
+        shards: Option<u16>,
+    },
+    /// Sockudo 2.x to 5.x, which understand the same keys.
+    Predecessor {
+        path: PathBuf,
+    },
+    /// Any other server, run by `sh -c`.
+    Shell {
+        command: String,
+    },
+    Floor {
+        path: PathBuf,
+        floor: Floor,
+    },
+}
+
+/// Why a subject did not start.
+#[derive(Debug, Error)]
+pub enum SubjectError {
+    #[error("{name}: {source}")]
+    Spawn { name: String, source: io::Error },
+    #[error("{name} ended early or was not ready within {} s; its log ends:\n{log}", READY.as_secs())]
+    NotReady { name: String, log: String },
+}
+
+/// A subject that runs. Dropping it kills the process, and those that it started.
+pub struct Running {
+    child: Child,
+    pub target: Target,
+    /// Where its metrics are, if they were asked for.
+    pub metrics: Option<SocketAddr>,
+    folder: tempfile::TempDir,
+}
+
+const READY: Duration = Duration::from_secs(20);
+/// Between two looks whether a subject is ready.
+const LOOK: Duration = Duration::from_millis(20);
+
+impl Subject {
+    pub fn ours(path: PathBuf, shards: Option<u16>) -> Self {
+        let name = match shards {
+            None => "ours".to_owned(),
+            Some(1) => "ours, 1 shard".to_owned(),
+            Some(shards) => format!("ours, {shards} shards"),
+        };
+        let program = Program::Ours { path, shards };
+        Self { name, program }
+    }
+
+    pub fn floor(path: PathBuf, floor: Floor) -> Self {
+        Self {
+            name: floor.to_string(),
+            program: Program::Floor { path, floor },
+        }
+    }
+
+    pub fn as_floor(&self) -> Option<Floor> {
+        match &self.program {
+            Program::Floor { floor, .. } => Some(*floor),
+            Program::Ours { .. } | Program::Predecessor { .. } | Program::Shell { .. } => None,
+        }
+    }
+
+    pub fn is_ours(&self) -> bool {
+        matches!(self.program, Program::Ours { .. })
+    }
+
+    /// Starts the process and waits until it answers. Only ours can be asked for metrics.
+    pub fn start(&self, with_metrics: bool) -> Result<Running, SubjectError> {
+        let failed = |source| SubjectError::Spawn {
+            name: self.name.clone(),
+            source,
+        };
+        let folder = tempfile::tempdir().map_err(failed)?;
+        let port = free_port().map_err(failed)?;
+        let metrics = match with_metrics && self.is_ours() {
+            true => Some(free_port().map_err(failed)?),
+            false => None,
+        };
+        let app = Credentials {
+            id: "bench-id".to_owned(),
+            key: "bench-key".to_owned(),
+            secret: "bench-secret".to_owned(),
+        };
+        let log = File::create(folder.path().join("log")).map_err(failed)?;
+        let mut command = self
+            .command(folder.path(), port, metrics, &app)
+            .map_err(failed)?;
+        let log_too = log.try_clone().map_err(failed)?;
+        command
+            .current_dir(folder.path())
+            .stdin(Stdio::null())
+            .stdout(log_too)
+            .stderr(log);
+        let child = die_with_us(command.process_group(0))
+            .spawn()
+            .map_err(failed)?;
+        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let target = Target {
+            name: self.name.clone(),
+            address: local(port),
+            authority: local(port).to_string(),
+            app,
+            pid: Some(child.id()),
+        };
+        let mut running = Running {
+            child,
+            target,
+            metrics: metrics.map(local),
+            folder,
+        };
+        if running.is_ready() {
+            running.target.pid = Some(running.server());
+            return Ok(running);
+        }
+        let log = running.log_end();
+        let name = self.name.clone();
+        Err(SubjectError::NotReady { name, log })
+    }
+
+    fn command(
+        &self,
+        folder: &Path,
+        port: u16,
+        metrics: Option<u16>,
+        app: &Credentials,
+    ) -> io::Result<Command> {
+        let configured = |path: &Path, first: &[&str], configuration: &Value| {
+            let file = folder.join("config.json");
+            fs::write(&file, configuration.to_string())?;
+            let mut command = Command::new(path.canonicalize()?);
+            command.args(first).arg("--config").arg(file).env_clear();
+            Ok(command)
+        };
+        match &self.program {
+            Program::Ours { path, shards } => {
+                let mut configuration = configuration(app, port);
+                if let Some(shards) = shards {
+                    configuration["shards"] = json!(shards);
+                    // A thread on each core of a smaller machine would pin two to one core.
+                    configuration["pin"] = json!(false);
+                }
+                if let Some(port) = metrics {
+                    configuration["metrics"] =
+                        json!({"enabled": true, "host": "127.0.0.1", "port": port});
+                }
+                configured(path, &["serve"], &configuration)
+            }
+            Program::Predecessor { path } => configured(path, &[], &configuration(app, port)),
+            Program::Floor { path, floor } => {
+                let mut command = Command::new(path.canonicalize()?);
+                command
+                    .args(["bench", "floor", floor.name(), "--port"])
+                    .arg(port.to_string())
+                    .env_clear();
+                Ok(command)
+            }
+            Program::Shell { command: line } => {
+                let mut command = Command::new("sh");
+                command
+                    .args(["-c", line])
+                    .env("HOST", "127.0.0.1")
+                    .env("PORT", port.to_string())
+                    .env("APP_ID", &app.id)
+                    .env("APP_KEY", &app.key)
+                    .env("APP_SECRET", &app.secret);
+                Ok(command)
+            }
+        }
+    }
+}
+
+/// Ends the child when this program is killed, whose drops then do not run.
+fn die_with_us(command: &mut Command) -> &mut Command {
+    let end = || {
+        // SAFETY: the call takes numbers, and may be made between fork and exec.
+        match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: the closure only makes a system call, which is all that may be done in a forked child.
+    unsafe { command.pre_exec(end) }
+}
+
+fn configuration(app: &Credentials, port: u16) -> Value {
+    json!({
+        "host": "127.0.0.1", "port": port,
+        "queue": {"driver": "none"},
+        "rate_limiter": {"enabled": false},
+        "metrics": {"enabled": false},
+        "app_manager": {"driver": "memory", "array": {"apps": [{
+            "id": app.id, "key": app.key, "secret": app.secret, "enabled": true,
+            "max_connections": 1_000_000, "enable_client_messages": true,
+            "max_client_events_per_second": 1_000_000,
+        }]}},
+    })
+}
+
+impl Running {
+    /// Waits until a signed request for a channel is taken over.
+    fn is_ready(&mut self) -> bool {
+        let deadline = Instant::now() + READY;
+        let body = r#"{"name":"ready","channels":["bench-ready"],"data":"{}"}"#;
+        while Instant::now() < deadline {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return false;
+            }
+            let request = self.target.api_request("events", body);
+            if ask(self.target.address, &request).is_ok_and(|(status, _)| status == 200) {
+                return true;
+            }
+            thread::sleep(LOOK);
+        }
+        false
+    }
+
+    /// The process that serves: a shell's last child, where the subject is a shell that waits for it.
+    fn server(&self) -> u32 {
+        let mut pid = self.child.id();
+        let child_of = |pid: u32| {
+            let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+            children.split_whitespace().next_back()?.parse().ok()
+        };
+        let is_shell = |pid: u32| {
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            matches!(name.trim(), "sh" | "bash" | "dash")
+        };
+        while is_shell(pid)
+            && let Some(child) = child_of(pid)
+        {
+            pid = child;
+        }
+        pid
+    }
+
+    fn log_end(&self) -> String {
+        let log = fs::read(self.folder.path().join("log")).unwrap_or_default();
+        let end = &log[log.len().saturating_sub(2_000)..];
+        String::from_utf8_lossy(end).into_owned()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Ok(group) = i32::try_from(self.child.id()) {
+            // SAFETY: the call takes numbers; the group is the one that this child was made the head of,
+            // and its id is not used again before the child is waited for below.
+            unsafe { libc::kill(-group, libc::SIGKILL) };
+        }
+        // Fails only if the process is gone already.
+        let _ = self.child.wait();
+    }
+}
+
+/// Status and body of the answer to one request.
+pub fn ask(address: SocketAddr, request: &[u8]) -> io::Result<(u16, Vec<u8>)> {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(request)?;
+    let mut input = Vec::new();
+    let mut buffer = [0; 16_384];
+    loop {
+        if let Some(unit) = wire::answer(&input) {
+            return Ok((unit.code, unit.payload.to_vec()));
+        }
+        match stream.read(&mut buffer)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            count => input.extend_from_slice(&buffer[..count]),
+        }
+    }
+}
+
+/// A port that nobody has. It is free again when this returns, so two programs could still race.
+fn free_port() -> io::Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    Ok(listener.local_addr()?.port())
+}
