@@ -131,7 +131,7 @@ impl Row {
 /// Of fewer values the percentile would be but their maximum.
 fn needed_for(percentile: f64) -> u64 {
     match percentile < 100.0 {
-        true => (50.0 / (100.0 - percentile)).ceil() as u64,
+        true => (50.0 / (100.0 - percentile)).round() as u64,
         false => 1,
     }
 }
@@ -373,7 +373,7 @@ mod tests {
     #[test]
     fn a_percentile_needs_values_beyond_it() {
         let needed = [50.0, 99.0, 99.9, 100.0].map(needed_for);
-        assert_eq!(needed, [1, 50, 501, 1]);
+        assert_eq!(needed, [1, 50, 500, 1]);
     }
 
     #[test]
