@@ -75,6 +75,9 @@ struct Shared {
     /// steps cost this program CPU time
     #[arg(long, global = true, value_name = "US", default_value_t = 100, value_parser = whole(10..=5_000))]
     poll_interval_us: u64,
+    /// Count the server's system calls (needs --pid and the right to trace); each then takes longer
+    #[arg(long, global = true, requires = "pid")]
+    system_calls: bool,
     /// Print one JSON object
     #[arg(long, global = true)]
     json: bool,
@@ -182,6 +185,7 @@ impl Shared {
             seconds: self.seconds,
             step: Duration::from_micros(self.poll_interval_us),
             tag: tag.to_string(),
+            counts_system_calls: self.system_calls,
         })
     }
 }

@@ -206,7 +206,13 @@ impl Crowd {
 
     /// Reads again, beginning with the next turn.
     pub fn resume(&mut self, client: usize) {
-        if mem::take(&mut self.clients[client].is_paused) {
+        const LARGE_BYTES: usize = 4 << 20;
+        let paused = &mut self.clients[client];
+        if mem::take(&mut paused.is_paused) {
+            if let Some(stream) = &paused.stream {
+                // With the small one, what waits on the server's side would come in drops.
+                let _ = SockRef::from(stream).set_recv_buffer_size(LARGE_BYTES);
+            }
             self.resumed.push(client);
         }
     }

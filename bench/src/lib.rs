@@ -25,6 +25,7 @@ pub mod report;
 pub mod requests;
 pub mod rig;
 pub mod scenarios;
+pub mod system_calls;
 pub mod target;
 pub mod track;
 pub mod wire;

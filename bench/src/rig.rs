@@ -16,6 +16,7 @@ use crate::{
     cpu::{self, Usage},
     crowd::{Crowd, Heard, Kind, Subscription, shortened},
     outcome::{Figure, Generator, Outcome, Setting, Used},
+    system_calls::SystemCalls,
     target::Target,
 };
 
@@ -28,6 +29,7 @@ pub struct Rig {
     pub step: Duration,
     /// In the names of channels, so that two runs do not hear each other.
     pub tag: String,
+    pub counts_system_calls: bool,
 }
 
 /// Why a scenario could not be run to its end.
@@ -153,10 +155,13 @@ impl Rig {
     }
 
     pub fn start(&self) -> Result<Meter, RunError> {
+        let counted = self.target.pid.filter(|_| self.counts_system_calls);
+        let system_calls = counted.and_then(SystemCalls::of);
         let usage = self.usage()?;
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
         Ok(Meter {
             usage,
+            system_calls,
             began_unix_s: since_epoch.map_or(0, |time| time.as_secs()),
             began: Instant::now(),
             generator: cpu::thread_cpu(),
@@ -177,6 +182,7 @@ fn refusal(said: &[u8]) -> String {
 /// Readings from before a load.
 pub struct Meter {
     usage: Option<Usage>,
+    system_calls: Option<SystemCalls>,
     began_unix_s: u64,
     pub began: Instant,
     generator: Duration,
@@ -185,14 +191,17 @@ pub struct Meter {
 impl Meter {
     /// Reads again, and makes the outcome that the scenario completes. `late_ms`: p99 and maximum.
     pub fn finish(
-        self,
+        mut self,
         rig: &Rig,
         scenario: &'static str,
         settings: Vec<Setting>,
         late_ms: (f64, f64),
     ) -> Result<Outcome, RunError> {
         let used = match (&self.usage, rig.usage()?) {
-            (Some(before), Some(after)) => Some(used(before, &after)),
+            (Some(before), Some(after)) => Some(Used {
+                system_calls: self.system_calls.as_mut().and_then(SystemCalls::count),
+                ..used(before, &after)
+            }),
             _ => None,
         };
         let seconds = self.began.elapsed().as_secs_f64();
