@@ -14,10 +14,11 @@ use thiserror::Error;
 
 use crate::{
     cpu::{self, Usage},
-    crowd::{Crowd, Heard, Kind, Subscription, shortened},
+    crowd::{Crowd, Heard, Kind, Subscription},
     outcome::{Figure, Generator, Outcome, Setting, Used},
     system_calls::SystemCalls,
     target::Target,
+    wire,
 };
 
 /// A target and how long it is put under load.
@@ -171,12 +172,11 @@ impl Rig {
 
 /// What an error event says, in words where it has them.
 fn refusal(said: &[u8]) -> String {
-    let text = shortened(said);
-    let what = match text.contains("subscription_error") {
-        true => "a subscription",
-        false => "a connection",
+    let what = match wire::event_name(said) {
+        b"pusher:subscription_error" => "a subscription",
+        _ => "a connection",
     };
-    format!("{what}: {text}")
+    format!("{what}: {}", wire::error_words(said))
 }
 
 /// Readings from before a load.
