@@ -5,17 +5,21 @@
 //! same shape of load on a bare loop of system calls in this process. `compare` runs all of them in
 //! turn, round after round, and `report` prints medians and ratios.
 
+pub mod axis;
 pub mod client;
 pub mod compare;
 pub mod cpu;
 pub mod floors;
+pub mod html;
 pub mod json;
 pub mod outcome;
 pub mod pace;
 pub mod peers;
+pub mod plots;
 pub mod report;
 pub mod scenarios;
 pub mod summary;
+pub mod svg;
 pub mod target;
 pub mod text;
 pub mod wire;
