@@ -15,6 +15,7 @@ pub mod json;
 pub mod outcome;
 pub mod pace;
 pub mod peers;
+pub mod plan;
 pub mod plots;
 pub mod report;
 pub mod scenarios;
