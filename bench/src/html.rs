@@ -191,10 +191,10 @@ fn write_ramp(f: Formatter<'_, '_>, ramp: &Ramp) -> fmt::Result {
     }
     writeln!(f, "<div class=\"beside\">")?;
     write_charts(f, &[plots::ramp(ramp)])?;
-    write!(
+    writeln!(
         f,
         "<div class=\"scroll\"><table><thead><tr><th class=\"n\">{unit}</th>\
-         <th class=\"n\">p{}, ms</th><th>objective</th></tr></thead><tbody>\n",
+         <th class=\"n\">p{}, ms</th><th>objective</th></tr></thead><tbody>",
         ramp.percentile
     )?;
     for step in &ramp.steps {

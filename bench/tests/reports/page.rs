@@ -146,7 +146,7 @@ fn check_drawn(view: &View, plot: &Drawn) {
     for colour in &plot.lines {
         let pixels = count(view, plot, *colour);
         assert!(
-            pixels as f64 > plot.width / 4.0,
+            pixels as f64 > plot.width * 0.6,
             "{title}: {pixels} pixels of {colour:?}"
         );
     }
