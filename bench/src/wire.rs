@@ -90,6 +90,55 @@ pub fn masked_text(payload: &[u8]) -> Vec<u8> {
     frame
 }
 
+pub const CLOSE: u8 = 0x8;
+pub const PING: u8 = 0x9;
+pub const PONG: u8 = 0xA;
+
+/// The `socket_id` in `connection_established`, whose data is JSON in a JSON string.
+pub fn socket_id(payload: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(payload).ok()?;
+    let (_, rest) = text.split_once("socket_id")?;
+    let begins = rest.find(|c: char| c.is_ascii_digit())?;
+    let id = &rest[begins..];
+    let ends = id.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+    Some(id[..ends].to_owned())
+}
+
+/// A masked control frame; servers compare a pong's payload with their ping's.
+pub fn masked_control(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = masked_text(&payload[..payload.len().min(125)]);
+    frame[0] = 0x80 | opcode;
+    frame
+}
+
+/// The number that a payload carries between number signs, as `numbered` wrote it.
+pub fn number_of(payload: &[u8]) -> Option<u64> {
+    let begins = payload.iter().position(|&byte| byte == b'#')? + 1;
+    let digits = payload[begins..].iter().position(|&byte| byte == b'#')?;
+    std::str::from_utf8(&payload[begins..begins + digits])
+        .ok()?
+        .parse()
+        .ok()
+}
+
+/// Text of that many bytes, or a few more, that carries a number.
+pub fn numbered(number: u64, bytes: usize) -> String {
+    format!("{:x<bytes$}", format!("#{number:08}#"))
+}
+
+/// The name of the event that a payload is.
+pub fn event_name(payload: &[u8]) -> &[u8] {
+    const KEY: &[u8] = b"\"event\":\"";
+    // All servers that we know write the name first.
+    let begins = match payload.get(1..=KEY.len()) {
+        Some(KEY) => 1 + KEY.len(),
+        _ => find(payload, KEY).map_or(payload.len(), |at| at + KEY.len()),
+    };
+    let name = &payload[begins..];
+    let ends = name.iter().position(|&byte| byte == b'"');
+    &name[..ends.unwrap_or(name.len())]
+}
+
 /// A client's upgrade request.
 pub fn upgrade(host: &str, key: &str) -> String {
     format!(
@@ -109,6 +158,25 @@ pub fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_number_comes_back_out_of_an_event() {
+        for number in [0, 7, 123_456_789_012] {
+            let data = numbered(number, 32);
+            assert_eq!(data.len(), 32);
+            let event = format!(r#"{{"event":"bench","channel":"c","data":"{data}"}}"#);
+            assert_eq!(number_of(event.as_bytes()), Some(number));
+            assert_eq!(event_name(event.as_bytes()), b"bench");
+        }
+        for other in ["", "#", "#12", "##", "#x#", "{}"] {
+            assert_eq!(number_of(other.as_bytes()), None, "{other}");
+        }
+        assert_eq!(
+            event_name(br#"{"data":"x","event":"pusher:ping"}"#),
+            b"pusher:ping"
+        );
+        assert_eq!(event_name(b"{}"), b"");
+    }
 
     #[test]
     fn a_unit_is_not_seen_before_its_last_byte() {
