@@ -8,12 +8,15 @@
 //! same shape of load on a bare loop of system calls in this process. `compare` runs all of them in
 //! turn, round after round, and `report` prints medians and ratios.
 
+pub mod axis;
 pub mod cli;
 pub mod client;
 pub mod compare;
 pub mod cpu;
 pub mod crowd;
 pub mod floors;
+pub mod html;
+pub mod json;
 pub mod ledger;
 pub mod machine;
 pub mod measures;
@@ -21,11 +24,16 @@ pub mod memory;
 pub mod outcome;
 pub mod pace;
 pub mod peers;
+pub mod plan;
+pub mod plots;
 pub mod report;
 pub mod requests;
 pub mod rig;
 pub mod scenarios;
+pub mod summary;
+pub mod svg;
 pub mod system_calls;
 pub mod target;
+pub mod text;
 pub mod track;
 pub mod wire;
