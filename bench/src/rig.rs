@@ -7,6 +7,7 @@
 use std::{
     io,
     ops::Range,
+    path::PathBuf,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -61,6 +62,8 @@ pub enum RunError {
     Sockets(#[from] io::Error),
     #[error("{0}")]
     Setting(String),
+    #[error("{0}: {1}")]
+    Page(PathBuf, io::Error),
     #[error("a thread of the load generator ended early")]
     Thread,
 }

@@ -21,8 +21,9 @@ fn server() -> Server {
 /// Starts `sockudo bench` with flags, words between blanks.
 fn bench(target: &str, key: &str, secret: &str, flags: &str) -> Child {
     Command::new(env!("CARGO_BIN_EXE_sockudo"))
-        .args(["bench", "--target", target, "--key", key, "--json"])
+        .arg("bench")
         .args(flags.split(' '))
+        .args(["--target", target, "--key", key, "--json"])
         .env("SOCKUDO_BENCH_SECRET", secret)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -32,7 +33,7 @@ fn bench(target: &str, key: &str, secret: &str, flags: &str) -> Child {
 }
 
 fn runs(server: &Server, flags: &str) -> Output {
-    let flags = format!("--pid {} {flags}", server.pid());
+    let flags = format!("{flags} --pid {}", server.pid());
     let bench = bench(&server.address.to_string(), KEY, SECRET, &flags);
     bench.wait_with_output().expect("its output can be read")
 }
@@ -294,7 +295,7 @@ fn what_makes_a_run_impossible_is_a_sentence() {
         ),
     ];
     for (target, key, secret, flags, expected) in cases {
-        let flags = format!("--seconds 1 {flags}");
+        let flags = format!("{flags} --seconds 1");
         let bench = bench(target, key, secret, &flags);
         let output = bench.wait_with_output().expect("its output can be read");
         let said = words(&output);
