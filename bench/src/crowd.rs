@@ -19,7 +19,7 @@ use socket2::SockRef;
 
 use crate::{
     target::Target,
-    wire::{self, Unit},
+    wire::{self, Unit, shortened},
 };
 
 /// What a WebSocket client asks for as soon as it may.
@@ -206,7 +206,13 @@ impl Crowd {
 
     /// Reads again, beginning with the next turn.
     pub fn resume(&mut self, client: usize) {
-        if mem::take(&mut self.clients[client].is_paused) {
+        const LARGE_BYTES: usize = 4 << 20;
+        let paused = &mut self.clients[client];
+        if mem::take(&mut paused.is_paused) {
+            if let Some(stream) = &paused.stream {
+                // With the small one, what waits on the server's side would come in drops.
+                let _ = SockRef::from(stream).set_recv_buffer_size(LARGE_BYTES);
+            }
             self.resumed.push(client);
         }
     }
@@ -510,11 +516,4 @@ fn words(error: &io::Error) -> String {
     let text = error.to_string();
     let cut = text.find(" (os error").unwrap_or(text.len());
     text[..cut].to_lowercase()
-}
-
-/// The beginning of what a server said.
-pub fn shortened(bytes: &[u8]) -> String {
-    const MOST: usize = 200;
-    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(MOST)]);
-    text.trim().to_owned()
 }

@@ -3,22 +3,33 @@
 //! `cli` is the subcommand `sockudo bench`. It puts a *scenario* on any Pusher-compatible target at a
 //! scheduled rate (`pace`), through many connections on one thread (`crowd`), and makes an `outcome`.
 //!
+//! `summary`, `json` and `html` tell it; `plan` multiplies what was measured.
+//!
 //! `table` puts the same scenarios on several servers in turn, round after round: this build, *peers*, and
 //! *floors*, which are bare loops of system calls with the same shape of load.
 
+pub mod axis;
 pub mod cli;
 pub mod cpu;
 pub mod crowd;
 pub mod floors;
+pub mod html;
+pub mod json;
 pub mod ledger;
 pub mod machine;
 pub mod memory;
 pub mod outcome;
 pub mod pace;
+pub mod plan;
+pub mod plots;
 pub mod requests;
 pub mod rig;
 pub mod scenarios;
+pub mod summary;
+pub mod svg;
+pub mod system_calls;
 pub mod table;
 pub mod target;
+pub mod text;
 pub mod track;
 pub mod wire;

@@ -7,6 +7,7 @@
 use std::{
     io,
     ops::Range,
+    path::PathBuf,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -14,9 +15,11 @@ use thiserror::Error;
 
 use crate::{
     cpu::{self, Usage},
-    crowd::{Crowd, Heard, Kind, Subscription, shortened},
+    crowd::{Crowd, Heard, Kind, Subscription},
     outcome::{Figure, Generator, Outcome, Setting, Used},
+    system_calls::SystemCalls,
     target::Target,
+    wire,
 };
 
 /// A target and how long it is put under load.
@@ -28,6 +31,7 @@ pub struct Rig {
     pub step: Duration,
     /// In the names of channels, so that two runs do not hear each other.
     pub tag: String,
+    pub counts_system_calls: bool,
 }
 
 /// Why a scenario could not be run to its end.
@@ -58,6 +62,8 @@ pub enum RunError {
     Sockets(#[from] io::Error),
     #[error("{0}")]
     Setting(String),
+    #[error("{0}: {1}")]
+    Page(PathBuf, io::Error),
     #[error("a thread of the load generator ended early")]
     Thread,
 }
@@ -153,10 +159,13 @@ impl Rig {
     }
 
     pub fn start(&self) -> Result<Meter, RunError> {
+        let counted = self.target.pid.filter(|_| self.counts_system_calls);
+        let system_calls = counted.and_then(SystemCalls::of);
         let usage = self.usage()?;
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
         Ok(Meter {
             usage,
+            system_calls,
             began_unix_s: since_epoch.map_or(0, |time| time.as_secs()),
             began: Instant::now(),
             generator: cpu::thread_cpu(),
@@ -166,17 +175,17 @@ impl Rig {
 
 /// What an error event says, in words where it has them.
 fn refusal(said: &[u8]) -> String {
-    let text = shortened(said);
-    let what = match text.contains("subscription_error") {
-        true => "a subscription",
-        false => "a connection",
+    let what = match wire::event_name(said) {
+        b"pusher:subscription_error" => "a subscription",
+        _ => "a connection",
     };
-    format!("{what}: {text}")
+    format!("{what}: {}", wire::error_words(said))
 }
 
 /// Readings from before a load.
 pub struct Meter {
     usage: Option<Usage>,
+    system_calls: Option<SystemCalls>,
     began_unix_s: u64,
     pub began: Instant,
     generator: Duration,
@@ -185,14 +194,17 @@ pub struct Meter {
 impl Meter {
     /// Reads again, and makes the outcome that the scenario completes. `late_ms`: p99 and maximum.
     pub fn finish(
-        self,
+        mut self,
         rig: &Rig,
         scenario: &'static str,
         settings: Vec<Setting>,
         late_ms: (f64, f64),
     ) -> Result<Outcome, RunError> {
         let used = match (&self.usage, rig.usage()?) {
-            (Some(before), Some(after)) => Some(used(before, &after)),
+            (Some(before), Some(after)) => Some(Used {
+                system_calls: self.system_calls.as_mut().and_then(SystemCalls::count),
+                ..used(before, &after)
+            }),
             _ => None,
         };
         let seconds = self.began.elapsed().as_secs_f64();

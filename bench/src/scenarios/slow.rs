@@ -39,7 +39,7 @@ pub struct Slow {
 }
 
 /// For how long what slow readers still get is read.
-const REST: Duration = Duration::from_secs(2);
+const REST: Duration = Duration::from_secs(4);
 
 impl Slow {
     pub fn run(&self, rig: &Rig) -> Result<Outcome, RunError> {

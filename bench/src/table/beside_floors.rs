@@ -5,7 +5,7 @@
 //! Invariants: 0 = all budgets kept, 1 = one is broken by more than its noise or a run went wrong, 2 = a
 //! budget has no verdict. The short run fails for what is broken beyond doubt only.
 
-use std::{env, fs, io, path::PathBuf, process::ExitCode, time::Duration};
+use std::{env, fs, io, path::PathBuf, process::ExitCode};
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -14,32 +14,20 @@ use thiserror::Error;
 use super::{
     Form,
     budgets::{Budget, BudgetError, Verdict, status},
-    command_line, print,
-    print::Sheet,
-    rounds::{Plan, Shown, Trouble, TroubleKind},
+    flags::Flags,
+    print::{self, Sheet},
+    rounds::{Shown, Trouble, TroubleKind},
     rows::{self, Row},
     spread::Spread,
     subjects::Subject,
 };
-use crate::{cpu, floors::Floor, outcome::Machine, scenarios::whole};
+use crate::{floors::Floor, outcome::Machine, text};
 
-/// Budgets: this build beside floors. It starts its own servers, on loopback; --target and the flags of
-/// apps are of no use here.
 #[derive(Clone, Debug, Args)]
 pub struct BudgetTable {
     /// TOML file of budgets; the repository's is bench/budgets.toml [default: none, ratios only]
     #[arg(long, value_name = "FILE")]
     budgets: Option<PathBuf>,
-    /// Rounds, 1..=100; in each, every server and floor gets every load once
-    #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
-    rounds: u32,
-    /// Length of each load in seconds, 1..=60
-    #[arg(long, value_name = "SECONDS", default_value_t = 4, value_parser = whole(1..=60))]
-    seconds: u64,
-    /// Shards, 1..=512, several as COUNT,COUNT: each is a row's line of its own, not pinned to
-    /// cores [default: the server's default]
-    #[arg(long, value_name = "COUNT", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=512))]
-    shards: Vec<u16>,
     /// CPU time per message only, one round of 2 s; what is beyond 1.5 times its budget is tried
     /// twice more, and fails only then
     #[arg(long)]
@@ -47,12 +35,8 @@ pub struct BudgetTable {
     /// Rows to show, by the beginnings of their keys [default: all]
     #[arg(long, value_name = "KEYS", value_delimiter = ',')]
     rows: Vec<String>,
-    /// Print Markdown
-    #[arg(long)]
-    markdown: bool,
-    /// What the head of the table says was run [default: the command line]
-    #[arg(long, value_name = "TEXT")]
-    shown_as: Option<String>,
+    #[command(flatten)]
+    flags: Flags,
 }
 
 #[derive(Debug, Error)]
@@ -74,10 +58,10 @@ const QUICK_SECONDS: u64 = 2;
 const QUICK_ATTEMPTS: u32 = 3;
 
 impl BudgetTable {
-    pub fn run(self, step: Duration, as_json: bool) -> ExitCode {
-        match self.measure(step) {
+    pub fn run(self) -> ExitCode {
+        match self.measure() {
             Ok(table) => {
-                table.print(Form::of(as_json, self.markdown));
+                table.print(self.flags.form());
                 ExitCode::from(table.status(self.quick))
             }
             Err(error) => {
@@ -87,33 +71,25 @@ impl BudgetTable {
         }
     }
 
-    fn measure(&self, step: Duration) -> Result<Measured, TableError> {
+    fn measure(&self) -> Result<Measured, TableError> {
         let rows = self.chosen_rows()?;
         let budgets = self.read_budgets()?;
         let program = env::current_exe().map_err(TableError::Program)?;
-        let mut subjects = match &*self.shards {
-            [] => vec![Subject::ours(program.clone(), None)],
-            counts => counts
-                .iter()
-                .map(|&count| Subject::ours(program.clone(), Some(count)))
-                .collect(),
-        };
+        let mut subjects = self.flags.ours().map_err(TableError::Program)?;
         let floors = [Floor::Send, Floor::Ring, Floor::Epoll];
         subjects.extend(floors.map(|floor| Subject::floor(program.clone(), floor)));
         let plan = |rows: &[Row]| {
-            let mut plan = Plan::of(subjects.clone(), rows);
-            (plan.rounds, plan.seconds, plan.step) = (self.rounds, self.seconds, step);
+            let mut plan = self.flags.plan(&subjects, rows);
             if self.quick {
-                (plan.rounds, plan.seconds) = (1, self.seconds.min(QUICK_SECONDS));
+                (plan.rounds, plan.seconds) = (1, plan.seconds.min(QUICK_SECONDS));
             }
-            plan.descriptors = cpu::raise_descriptor_limit();
             plan
         };
         let progress = |step: &str| eprintln!("sockudo bench table: {step}");
         let mut measured = Measured {
             subjects: subjects.clone(),
             slack: if self.quick { QUICK_SLACK } else { 1.0 },
-            command: self.shown_as.clone().unwrap_or_else(command_line),
+            command: self.flags.command(),
             machine: Machine::here(),
             shown: Shown::default(),
             budgets,
@@ -282,11 +258,11 @@ impl Measured {
         for line in self.lines() {
             let budget = line.budget.map_or_else(String::new, |budget| {
                 let times = if budget.is_ratio { "x " } else { "" };
-                format!("{times}{}", print::number(budget.most))
+                format!("{times}{}", text::number(budget.most))
             });
             let floor = line
                 .floor
-                .map(|(floor, spread)| (floor.to_string(), print::number(spread.median)));
+                .map(|(floor, spread)| (floor.to_string(), text::number(spread.median)));
             let (floor, its) = floor.unwrap_or_default();
             let ratio = line
                 .ratio

@@ -6,26 +6,24 @@
 //! whether there is a table.
 
 use std::{
-    collections::BTreeSet, env, io, ops::Range, path::PathBuf, process::ExitCode, time::Duration,
+    collections::BTreeSet, io, ops::Range, path::PathBuf, process::ExitCode,
 };
 
 use clap::{Args, builder::PossibleValuesParser};
 use serde_json::{Value, json};
 
 use super::{
-    Form, command_line,
+    Form,
     courses::Course,
-    print,
-    print::Sheet,
-    rounds::{Plan, Shown},
+    flags::Flags,
+    print::{self, Sheet},
+    rounds::Shown,
     rows::{self, Kind, Row},
     spread::Spread,
     subjects::{Program, Subject},
 };
-use crate::{cpu, outcome::Machine, scenarios::whole};
+use crate::{outcome::Machine, text};
 
-/// Side by side with other servers. It starts all of them, on loopback; --target and the flags of apps
-/// are of no use here.
 #[derive(Clone, Debug, Args)]
 pub struct PeerTable {
     /// Sockudo of another version, 2.x to 5.x, as VERSION=PATH; may be repeated
@@ -35,26 +33,12 @@ pub struct PeerTable {
     /// environment; may be repeated. The CPU time is that of the shell's last child
     #[arg(long, value_name = "NAME=COMMAND", value_parser = named)]
     peer: Vec<(String, String)>,
-    /// Shards of this build, 1..=512, several as COUNT,COUNT; then not pinned to cores
-    /// [default: the server's default]
-    #[arg(long, value_name = "COUNT", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=512))]
-    shards: Vec<u16>,
-    /// Rounds, 1..=100; in each, every server gets every load once
-    #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
-    rounds: u32,
-    /// Length of each load in seconds, 1..=60
-    #[arg(long, value_name = "SECONDS", default_value_t = 4, value_parser = whole(1..=60))]
-    seconds: u64,
     /// Loads to run [default: all]
     #[arg(long, value_name = "NAMES", value_delimiter = ',',
         value_parser = PossibleValuesParser::new(Course::ALL.map(Course::name)))]
     loads: Vec<String>,
-    /// Print Markdown
-    #[arg(long)]
-    markdown: bool,
-    /// What the head of the table says was run [default: the command line]
-    #[arg(long, value_name = "TEXT")]
-    shown_as: Option<String>,
+    #[command(flatten)]
+    flags: Flags,
 }
 
 /// `NAME=VALUE`, neither of them empty.
@@ -68,10 +52,10 @@ fn named(text: &str) -> Result<(String, String), String> {
 }
 
 impl PeerTable {
-    pub fn run(self, step: Duration, as_json: bool) -> ExitCode {
-        match self.measure(step) {
+    pub fn run(self) -> ExitCode {
+        match self.measure() {
             Ok(table) => {
-                table.print(Form::of(as_json, self.markdown));
+                table.print(self.flags.form());
                 ExitCode::SUCCESS
             }
             Err(error) => {
@@ -81,19 +65,17 @@ impl PeerTable {
         }
     }
 
-    fn measure(&self, step: Duration) -> io::Result<Measured> {
+    fn measure(&self) -> io::Result<Measured> {
         let is_wanted = |row: &Row| {
             let mut loads = self.loads.iter();
             loads.len() == 0 || loads.any(|name| name == row.course.name())
         };
         let rows: Vec<Row> = rows::of_peers().into_iter().filter(is_wanted).collect();
         let subjects = self.subjects()?;
-        let mut plan = Plan::of(subjects.clone(), &rows);
-        (plan.rounds, plan.seconds, plan.step) = (self.rounds, self.seconds, step);
-        plan.descriptors = cpu::raise_descriptor_limit();
+        let plan = self.flags.plan(&subjects, &rows);
         let mut measured = Measured {
             machine: Machine::here(),
-            command: self.shown_as.clone().unwrap_or_else(command_line),
+            command: self.flags.command(),
             shown: Shown::default(),
             descriptors: plan.descriptors,
             subjects,
@@ -105,14 +87,7 @@ impl PeerTable {
     }
 
     fn subjects(&self) -> io::Result<Vec<Subject>> {
-        let program = env::current_exe()?;
-        let mut subjects = match &*self.shards {
-            [] => vec![Subject::ours(program, None)],
-            counts => counts
-                .iter()
-                .map(|&count| Subject::ours(program.clone(), Some(count)))
-                .collect(),
-        };
+        let mut subjects = self.flags.ours()?;
         subjects.extend(self.sockudo.iter().map(|(version, path)| Subject {
             name: format!("sockudo {version}"),
             program: Program::Predecessor {
@@ -245,7 +220,7 @@ impl Measured {
                 };
                 let (label, peer) = (&row.label, &self.subjects[at].name);
                 let shown = print::spread(Some(ratio));
-                let goal = print::number(goal);
+                let goal = text::number(goal);
                 missed.push(format!("{label}: {peer} x {shown}, goal {goal}{doubt}"));
             }
         }

@@ -4,7 +4,7 @@
 //! May depend on: `floors`, `scenarios`, `outcome`, `rig`, `target`, `wire`. Nothing outside depends on it but `cli`.
 //! Invariants: what a table compares ran in the same rounds; what failed or was void is said below it.
 
-use std::{env, process::ExitCode, time::Duration};
+use std::process::ExitCode;
 
 use clap::Subcommand;
 
@@ -16,6 +16,7 @@ pub mod beside_floors;
 pub mod beside_peers;
 pub mod budgets;
 pub mod courses;
+pub mod flags;
 pub mod print;
 pub mod rounds;
 pub mod rows;
@@ -35,10 +36,10 @@ pub enum Command {
 }
 
 impl Command {
-    pub fn run(self, step: Duration, as_json: bool) -> ExitCode {
+    pub fn run(self) -> ExitCode {
         match self {
-            Self::Table(table) => table.run(step, as_json),
-            Self::Peers(table) => table.run(step, as_json),
+            Self::Table(table) => table.run(),
+            Self::Peers(table) => table.run(),
             Self::Floor(floor) => floor.run(),
         }
     }
@@ -50,20 +51,4 @@ pub enum Form {
     Text,
     Markdown,
     Json,
-}
-
-impl Form {
-    fn of(as_json: bool, as_markdown: bool) -> Self {
-        match (as_json, as_markdown) {
-            (true, _) => Self::Json,
-            (false, true) => Self::Markdown,
-            (false, false) => Self::Text,
-        }
-    }
-}
-
-/// What was typed, without the program's folder.
-fn command_line() -> String {
-    let arguments: Vec<String> = env::args().skip(1).collect();
-    format!("sockudo {}", arguments.join(" "))
 }

@@ -1,7 +1,7 @@
 //! Sheets: what a table is printed as, for terminals and for Markdown.
 //!
-//! Owns: alignment, the forms of numbers, the head that says where a run took place.
-//! May depend on: `outcome`, `spread`.
+//! Owns: alignment, the forms of spreads, the head that says where a run took place.
+//! May depend on: `outcome`, `spread`, `text`.
 //! Invariants: both forms show the same cells.
 
 use std::{
@@ -10,7 +10,10 @@ use std::{
 };
 
 use super::{Form, spread::Spread};
-use crate::outcome::Machine;
+use crate::{
+    outcome::Machine,
+    text::{Plain, number},
+};
 
 /// Rows of cells below a head; the first column is text, the others are numbers.
 pub struct Sheet {
@@ -67,15 +70,6 @@ impl Sheet {
     }
 }
 
-/// Three digits that count.
-pub fn number(value: f64) -> String {
-    match value.abs() {
-        small if small < 10.0 => format!("{value:.2}"),
-        middle if middle < 100.0 => format!("{value:.1}"),
-        _ => format!("{value:.0}"),
-    }
-}
-
 /// `5.10 (4.90..5.30)`, or the number alone if all rounds agree.
 pub fn spread(spread: Option<Spread>) -> String {
     let Some(Spread {
@@ -117,16 +111,22 @@ pub fn print(heading: &[String; 2], sheet: &Sheet, notes: &[(&str, Vec<String>)]
 fn plain(heading: &[String; 2], sheet: &Sheet, notes: &[(&str, Vec<String>)]) -> String {
     let mut text = format!("{}\n\n{}", heading.join("\n"), sheet.text());
     for (title, lines) in notes.iter().filter(|(_, lines)| !lines.is_empty()) {
-        let _ = write!(text, "\n{title}:\n  {}\n", lines.join("\n  "));
+        let _ = write!(text, "\n{title}:\n  {}\n", listed(lines).join("\n  "));
     }
     text
+}
+
+/// Lines may quote a server, or its log.
+fn listed(lines: &[String]) -> Vec<String> {
+    let one_line = |line: &String| Plain(&line.replace('\n', " / ")).to_string();
+    lines.iter().map(one_line).collect()
 }
 
 fn markdown(heading: &[String; 2], sheet: &Sheet, notes: &[(&str, Vec<String>)]) -> String {
     let [machine, command] = heading;
     let mut text = format!("{machine}: `{command}`\n\n{}", sheet.markdown());
     for (title, lines) in notes.iter().filter(|(_, lines)| !lines.is_empty()) {
-        let _ = write!(text, "\n{title}:\n\n- {}\n", lines.join("\n- "));
+        let _ = write!(text, "\n{title}:\n\n- {}\n", listed(lines).join("\n- "));
     }
     text
 }
@@ -141,14 +141,14 @@ mod tests {
         sheet
             .rows
             .push(vec!["a longer name".to_owned(), number(5.104)]);
-        sheet.rows.push(vec!["b|c".to_owned(), number(1_234.5)]);
+        sheet.rows.push(vec!["b|c".to_owned(), number(1_234.4)]);
         assert_eq!(
             sheet.text(),
-            "row            ours\na longer name  5.10\nb|c            1234\n"
+            "row             ours\na longer name   5.10\nb|c            1 234\n"
         );
         assert_eq!(
             sheet.markdown(),
-            "| row | ours |\n| --- | ---: |\n| a longer name | 5.10 |\n| b\\|c | 1234 |\n"
+            "| row | ours |\n| --- | ---: |\n| a longer name | 5.10 |\n| b\\|c | 1 234 |\n"
         );
     }
 
@@ -159,13 +159,13 @@ mod tests {
             least: 9.0,
             most: 120.0,
         };
-        assert_eq!(spread(Some(shown)), "12.3 (9.00..120)");
+        assert_eq!(spread(Some(shown)), "12.3 (9..120)");
         let same = Spread {
             median: 9.0,
             least: 9.0,
             most: 9.0,
         };
-        assert_eq!(spread(Some(same)), "9.00");
+        assert_eq!(spread(Some(same)), "9");
         assert_eq!(spread(None), "-");
     }
 }

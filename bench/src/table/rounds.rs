@@ -39,28 +39,18 @@ const ATTEMPTS: u32 = 2;
 
 impl Plan {
     /// The rows' courses for each server, and for each floor those of the rows that it stands beside.
-    pub fn of(subjects: Vec<Subject>, rows: &[Row]) -> Self {
+    pub fn runs(subjects: &[Subject], rows: &[Row]) -> Vec<(Course, usize)> {
+        let is_wanted = |course, subject: &Subject| match subject.as_floor() {
+            Some(floor) => rows.iter().any(|row| row.floor == Some((floor, course))),
+            None => rows.iter().any(|row| row.course == course),
+        };
         let mut runs = Vec::new();
         for course in Course::ALL {
-            let is_asked = rows.iter().any(|row| row.course == course);
-            for (at, subject) in subjects.iter().enumerate() {
-                let is_wanted = match subject.as_floor() {
-                    Some(floor) => rows.iter().any(|row| row.floor == Some((floor, course))),
-                    None => is_asked,
-                };
-                if is_wanted {
-                    runs.push((course, at));
-                }
-            }
+            let takers = subjects.iter().enumerate();
+            let takers = takers.filter(|(_, subject)| is_wanted(course, subject));
+            runs.extend(takers.map(|(at, _)| (course, at)));
         }
-        Self {
-            subjects,
-            runs,
-            rounds: 3,
-            seconds: 4,
-            step: Duration::from_micros(100),
-            descriptors: 0,
-        }
+        runs
     }
 
     /// Runs all rounds; `progress` hears of each step.
@@ -114,6 +104,7 @@ impl Plan {
             seconds: self.seconds,
             step: self.step,
             tag: "table".to_owned(),
+            counts_system_calls: false,
         };
         course
             .run(&rig, self.descriptors)
