@@ -23,7 +23,8 @@ use crate::{
     rig::{Rig, RunError},
     scenarios::{
         chatter::Chatter, connect::Connect, fanout::Fanout, idle::Idle, mixed::Mixed,
-        presence::Presence, publish::Publish, ramp::RampUp, slow::Slow, storm::Storm, whole,
+        neighbour::Neighbour, presence::Presence, publish::Publish, ramp::RampUp, slow::Slow,
+        storm::Storm, whole,
     },
     summary::Summary,
     table,
@@ -114,6 +115,8 @@ pub enum Command {
     Mixed(With<Mixed>),
     /// Some subscribers stop reading; do the others notice?
     Slow(With<Slow>),
+    /// One very large channel is published to; do other channels notice?
+    Neighbour(With<Neighbour>),
     /// Raise a load until an objective breaks, and name the highest that held
     ///
     /// Each step lasts --seconds. A step breaks by its latency or by a fault; one whose generator was
@@ -137,6 +140,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Storm(with) => with.run_one(Storm::run),
         Command::Mixed(with) => with.run_one(Mixed::run),
         Command::Slow(with) => with.run_one(Slow::run),
+        Command::Neighbour(with) => with.run_one(Neighbour::run),
         Command::Ramp(with) => with.run(|ramp, rig| {
             let (outcomes, ramp) = ramp.run(rig)?;
             Ok((outcomes, Some(ramp)))

@@ -17,6 +17,7 @@ pub mod connect;
 pub mod fanout;
 pub mod idle;
 pub mod mixed;
+pub mod neighbour;
 pub mod presence;
 pub mod publish;
 pub mod ramp;

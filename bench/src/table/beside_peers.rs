@@ -5,9 +5,7 @@
 //! Invariants: a peer that fails a load is shown as failed, and the run goes on; the exit status says only
 //! whether there is a table.
 
-use std::{
-    collections::BTreeSet, io, ops::Range, path::PathBuf, process::ExitCode,
-};
+use std::{collections::BTreeSet, io, ops::Range, path::PathBuf, process::ExitCode};
 
 use clap::{Args, builder::PossibleValuesParser};
 use serde_json::{Value, json};
@@ -35,10 +33,16 @@ pub struct PeerTable {
     peer: Vec<(String, String)>,
     /// Loads to run [default: all]
     #[arg(long, value_name = "NAMES", value_delimiter = ',',
-        value_parser = PossibleValuesParser::new(Course::ALL.map(Course::name)))]
+        value_parser = PossibleValuesParser::new(loads()))]
     loads: Vec<String>,
     #[command(flatten)]
     flags: Flags,
+}
+
+/// The names of what the rows are of, in the order in which they run.
+fn loads() -> Vec<&'static str> {
+    let courses: BTreeSet<Course> = rows::of_peers().iter().map(|row| row.course).collect();
+    courses.into_iter().map(Course::name).collect()
 }
 
 /// `NAME=VALUE`, neither of them empty.

@@ -5,12 +5,13 @@
 //! Invariants: every subject gets a course with the same parameters. Rates are such that no subject is at its
 //! limit on two cores, so that CPU time per operation compares.
 
+use super::subjects::Needs;
 use crate::{
     outcome::Outcome,
     rig::{Rig, RunError},
     scenarios::{
         chatter::Chatter, connect::Connect, fanout::Fanout, idle::Idle, mixed::Mixed,
-        presence::Presence, publish::Publish, slow::Slow, storm::Storm,
+        neighbour::Neighbour, presence::Presence, publish::Publish, slow::Slow, storm::Storm,
     },
 };
 
@@ -31,6 +32,9 @@ pub enum Course {
     Storm,
     Slow,
     Mixed,
+    Neighbour,
+    /// Chatter on two shards at least, and what their messages to each other take.
+    Hop,
 }
 
 const SUBSCRIBERS: usize = 1_000;
@@ -49,13 +53,15 @@ const BATCH_REQUESTS_PER_S: u64 = 1_000;
 const ROSTER_CHANGES_PER_S: u64 = 500;
 const CONNECTIONS_PER_S: u64 = 500;
 const STORM_CONNECTIONS: usize = 2_000;
+const LARGE_PER_S: u64 = 2;
+const HOP_SHARDS: u16 = 2;
 /// Of both processes, if so many descriptors are allowed.
-const IDLE_CONNECTIONS: u64 = 10_000;
+const MANY_CONNECTIONS: u64 = 10_000;
 /// Files that a server or this program has open beside connections.
 const OTHER_FILES: u64 = 1_000;
 
 impl Course {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Fanout,
         Self::FanoutBatch,
         Self::Chatter,
@@ -69,6 +75,8 @@ impl Course {
         Self::Storm,
         Self::Slow,
         Self::Mixed,
+        Self::Neighbour,
+        Self::Hop,
     ];
 
     /// On the command line and in JSON.
@@ -87,12 +95,14 @@ impl Course {
             Self::Storm => "storm",
             Self::Slow => "slow",
             Self::Mixed => "mixed",
+            Self::Neighbour => "neighbour",
+            Self::Hop => "hop",
         }
     }
 
     /// Of what the figures speak, in words with the parameters.
     pub fn description(self, descriptors: u64) -> String {
-        let idle = idle_connections(descriptors);
+        let idle = many_connections(descriptors);
         match self {
             Self::Fanout => format!(
                 "{SUBSCRIBERS} subscribers of a channel, {PUBLISHES_PER_S} publishes/s, {PUBLISHED_BYTES} B"
@@ -123,6 +133,20 @@ impl Course {
                 "100 subscribers, 10 % of them stop reading; those who read on".to_owned()
             }
             Self::Mixed => "1000 connections in 20 rooms: publishes, talk, newcomers".to_owned(),
+            Self::Neighbour => format!(
+                "10 small channels beside one with {idle} subscribers that gets {LARGE_PER_S} publishes/s"
+            ),
+            Self::Hop => format!(
+                "{CLIENT_EVENTS_PER_S} client events/s on {HOP_SHARDS} shards that are not pinned"
+            ),
+        }
+    }
+
+    /// What of our server it needs beyond what all have.
+    pub fn needs(self) -> Needs {
+        Needs {
+            metrics: matches!(self, Self::Neighbour | Self::Hop),
+            shards_min: (self == Self::Hop).then_some(HOP_SHARDS),
         }
     }
 
@@ -146,7 +170,7 @@ impl Course {
             }
             .run(rig),
             Self::IdleShared | Self::IdleOwn => Idle {
-                connections: idle_connections(descriptors) as usize,
+                connections: many_connections(descriptors) as usize,
                 channel_each: self == Self::IdleOwn,
             }
             .run(rig),
@@ -171,12 +195,22 @@ impl Course {
                 message_bytes: PUBLISHED_BYTES,
             }
             .run(rig),
+            Self::Neighbour => Neighbour {
+                subscribers: many_connections(descriptors) as usize,
+                rate: LARGE_PER_S,
+                neighbours: 10,
+                neighbour_rate: 100,
+                message_bytes: PUBLISHED_BYTES,
+            }
+            .run(rig),
+            Self::Hop => chatter(TALKERS / 2, 2).run(rig),
         }
     }
 }
 
-fn idle_connections(descriptors: u64) -> u64 {
-    IDLE_CONNECTIONS.min(descriptors.saturating_sub(OTHER_FILES).max(1))
+/// Of this program and of the server.
+fn many_connections(descriptors: u64) -> u64 {
+    MANY_CONNECTIONS.min(descriptors.saturating_sub(OTHER_FILES).max(1))
 }
 
 fn fanout(rate: u64, batch: u64) -> Fanout {

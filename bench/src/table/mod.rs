@@ -16,6 +16,7 @@ pub mod beside_floors;
 pub mod beside_peers;
 pub mod budgets;
 pub mod courses;
+pub mod exposition;
 pub mod flags;
 pub mod print;
 pub mod rounds;

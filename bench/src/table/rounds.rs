@@ -1,7 +1,7 @@
 //! Rounds: every subject gets every course once per round, in turn.
 //!
 //! Owns: the order of a run, repetitions of void runs, what each run showed.
-//! May depend on: `courses`, `rows`, `spread`, `subjects`.
+//! May depend on: `courses`, `exposition`, `rows`, `spread`, `subjects`.
 //! Invariants: a course's subjects follow each other, in an order that alternates, so that what the machine
 //! does meanwhile falls on all of them; each run has a fresh process; a void run has no value.
 
@@ -9,9 +9,15 @@ use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
     floors::Floor,
-    outcome::Outcome,
-    rig::Rig,
-    table::{courses::Course, rows::Row, spread::Spread, subjects::Subject},
+    outcome::{Figure, Outcome},
+    rig::{Rig, figure},
+    table::{
+        courses::Course,
+        exposition::Buckets,
+        rows::Row,
+        spread::Spread,
+        subjects::{Subject, ask},
+    },
 };
 
 /// What to run.
@@ -97,7 +103,7 @@ impl Plan {
     }
 
     fn measure_once(&self, course: Course, at: usize) -> Result<Outcome, String> {
-        let running = self.subjects[at].start(false);
+        let running = self.subjects[at].start(course.needs());
         let running = running.map_err(|error| error.to_string())?;
         let rig = Rig {
             target: running.target.clone(),
@@ -106,10 +112,26 @@ impl Plan {
             tag: "table".to_owned(),
             counts_system_calls: false,
         };
-        course
-            .run(&rig, self.descriptors)
-            .map_err(|error| error.to_string())
+        let outcome = course.run(&rig, self.descriptors);
+        let mut outcome = outcome.map_err(|error| error.to_string())?;
+        if let Some(metrics) = running.metrics {
+            let request = rig.target.plain_request("/metrics");
+            let (_, body) = ask(metrics, &request).map_err(|error| format!("metrics: {error}"))?;
+            outcome.figures.extend(own_figures(&body));
+        }
+        Ok(outcome)
     }
+}
+
+/// What the server measured of itself since it started.
+fn own_figures(metrics: &[u8]) -> Vec<Figure> {
+    let metrics = String::from_utf8_lossy(metrics);
+    let of = |name, percentile| Buckets::parse(&metrics, name).percentile(percentile);
+    let hop = of("sockudo_mesh_hop_seconds", 99.0)
+        .map(|s| figure("mesh_hop_p99_us", "p99 of a hop", "us", s * 1e6));
+    let turn = of("sockudo_shard_turn_seconds", 99.9)
+        .map(|s| figure("turn_p999_ms", "p99.9 of turns", "ms", s * 1e3));
+    hop.into_iter().chain(turn).collect()
 }
 
 impl Shown {

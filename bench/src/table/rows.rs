@@ -39,7 +39,10 @@ pub enum Source {
         divisor: f64,
     },
     /// A percentile of a latency, in milliseconds.
-    Percentile { key: &'static str, percentile: f64 },
+    Percentile {
+        latency: &'static str,
+        percentile: f64,
+    },
 }
 
 impl Row {
@@ -56,11 +59,12 @@ impl Row {
                 let values: Option<Vec<f64>> = keys.iter().map(value_of).collect();
                 Some(values?.iter().sum::<f64>() / divisor)
             }
-            Source::Percentile { key, percentile } => {
-                let latency = outcome
-                    .latencies
-                    .iter()
-                    .find(|latency| latency.key == key)?;
+            Source::Percentile {
+                latency,
+                percentile,
+            } => {
+                let mut latencies = outcome.latencies.iter();
+                let latency = latencies.find(|other| other.key == latency)?;
                 let needed = needed_for(percentile);
                 (latency.histogram.len() >= needed).then(|| latency.percentile_ms(percentile))
             }
@@ -85,46 +89,55 @@ impl Row {
         }
     }
 
-    fn cpu(course: Course, key: &str, label: &str, figure: &'static [&'static str]) -> Self {
-        let source = Source::Figures {
-            keys: figure,
-            divisor: 1.0,
-        };
-        Self::of(course, key, label, Kind::Cpu, source)
+    fn cpu(course: Course, key: &str, label: &str, keys: &'static [&'static str]) -> Self {
+        let divisor = 1.0;
+        Self::of(
+            course,
+            key,
+            label,
+            Kind::Cpu,
+            Source::Figures { keys, divisor },
+        )
     }
 
-    fn memory(course: Course, key: &str, label: &str, figures: &'static [&'static str]) -> Self {
-        let source = Source::Figures {
-            keys: figures,
-            divisor: 1_024.0,
-        };
-        Self::of(course, key, label, Kind::Memory, source)
+    fn memory(course: Course, key: &str, label: &str, keys: &'static [&'static str]) -> Self {
+        let divisor = 1_024.0;
+        Self::of(
+            course,
+            key,
+            label,
+            Kind::Memory,
+            Source::Figures { keys, divisor },
+        )
     }
 
-    fn figure(course: Course, key: &str, label: &str, figure: &'static [&'static str]) -> Self {
-        let source = Source::Figures {
-            keys: figure,
-            divisor: 1.0,
-        };
-        Self::of(course, key, label, Kind::Other, source)
+    fn other(
+        course: Course,
+        key: &str,
+        label: &str,
+        keys: &'static [&'static str],
+        unit: &'static str,
+    ) -> Self {
+        let divisor = 1.0;
+        let source = Source::Figures { keys, divisor };
+        Self {
+            unit,
+            ..Self::of(course, key, label, Kind::Other, source)
+        }
     }
 
-    fn percentile(course: Course, key: &str, label: &str, latency: &'static str, at: f64) -> Self {
+    fn percentile(
+        course: Course,
+        key: &str,
+        label: &str,
+        latency: &'static str,
+        percentile: f64,
+    ) -> Self {
         let source = Source::Percentile {
-            key: latency,
-            percentile: at,
+            latency,
+            percentile,
         };
         Self::of(course, key, label, Kind::Latency, source)
-    }
-
-    fn beside(mut self, floor: Floor, course: Course) -> Self {
-        self.floor = Some((floor, course));
-        self
-    }
-
-    fn in_unit(mut self, unit: &'static str) -> Self {
-        self.unit = unit;
-        self
     }
 }
 
@@ -148,110 +161,191 @@ const KERNEL: &[&str] = &[
 ];
 const IDLE_CPU: &[&str] = &["idle_cpu_percent"];
 const RECONNECTS: &[&str] = &["reconnects"];
+const TURN: &[&str] = &["turn_p999_ms"];
+const HOP: &[&str] = &["mesh_hop_p99_us"];
 
 /// CPU time per message beside its floor: what a short run shows.
 pub fn of_messages() -> Vec<Row> {
     use Course::{Fanout, FanoutBatch, Ingest, Publish};
+    let beside = |course, key, label, figure, floor, of| {
+        let mut row = Row::cpu(course, key, label, figure);
+        row.floor = Some((floor, of));
+        row
+    };
+    let (send, epoll) = (Floor::Send, Floor::Epoll);
+    let (one, ten) = ("fan-out, 1 message per turn", "fan-out, 10 per turn");
     vec![
-        Row::cpu(
-            Fanout,
-            "fanout_cpu",
-            "fan-out, 1 message per turn: CPU",
-            DELIVERED,
-        )
-        .beside(Floor::Send, Fanout),
-        Row::cpu(
+        beside(Fanout, "fanout_cpu", one, DELIVERED, send, Fanout),
+        beside(
             FanoutBatch,
             "fanout_batch_cpu",
-            "fan-out, 10 per turn: CPU",
+            ten,
             DELIVERED,
-        )
-        .beside(Floor::Send, Fanout),
-        Row::cpu(
+            send,
+            Fanout,
+        ),
+        beside(
             Ingest,
             "ingest_cpu",
-            "client event to nobody: CPU",
+            "client event to nobody",
             CLIENT_EVENT,
-        )
-        .beside(Floor::Epoll, Ingest),
-        Row::cpu(Publish, "publish_cpu", "HTTP publish: CPU", REQUEST)
-            .beside(Floor::Epoll, Publish),
+            epoll,
+            Ingest,
+        ),
+        beside(
+            Publish,
+            "publish_cpu",
+            "HTTP publish",
+            REQUEST,
+            epoll,
+            Publish,
+        ),
     ]
 }
 
 /// All rows of the table with floors and budgets.
 pub fn of_budgets() -> Vec<Row> {
-    use Course::{Chatter, Connect, Fanout, IdleOwn, IdleShared, Presence, PublishBatch, Storm};
-    let mut rows = of_messages();
-    rows.insert(
-        1,
-        Row::cpu(
-            Fanout,
-            "fanout_ring_cpu",
-            "… beside one io_uring batch",
-            DELIVERED,
-        )
-        .beside(Floor::Ring, Fanout),
+    use Course::{
+        Chatter, Connect, Fanout, Hop, IdleOwn, IdleShared, Neighbour, Presence, PublishBatch,
+        Storm,
+    };
+    let mut ring = Row::cpu(
+        Fanout,
+        "fanout_ring_cpu",
+        "… beside one io_uring batch",
+        DELIVERED,
     );
+    ring.floor = Some((Floor::Ring, Fanout));
+    let mut batch = Row::cpu(
+        PublishBatch,
+        "publish_batch_cpu",
+        "HTTP batch of 10",
+        REQUEST,
+    );
+    batch.floor = Some((Floor::Epoll, PublishBatch));
+    let (fresh, up) = ("storm: fresh connection p99", "storm: /up p99");
+    let (beside, turns) = ("beside a large channel: p99", "… the server's turns, p99.9");
+    let mut rows = of_messages();
+    rows.insert(1, ring);
     rows.extend([
-        Row::cpu(
-            PublishBatch,
-            "publish_batch_cpu",
-            "HTTP batch of 10: CPU",
-            REQUEST,
-        )
-        .beside(Floor::Epoll, PublishBatch),
+        batch,
         Row::cpu(
             Chatter,
             "chatter_cpu",
-            "client event to 1 other: CPU",
+            "client event to 1 other",
             CLIENT_EVENT,
         ),
         Row::cpu(
             Presence,
             "presence_cpu",
-            "presence join or leave: CPU",
+            "presence join or leave",
             ROSTER_CHANGE,
         ),
-        Row::cpu(
-            IdleShared,
-            "join_cpu",
-            "connect to subscribed: CPU",
-            CONNECTION,
-        ),
-        Row::cpu(Connect, "connect_cpu", "connect to closed: CPU", CONNECTION),
-        Row::memory(
-            IdleShared,
-            "memory_shared",
-            "idle memory, one channel",
-            RESIDENT,
-        ),
-        Row::memory(
-            IdleOwn,
-            "memory_own",
-            "idle memory, a channel each",
-            RESIDENT,
-        ),
+        Row::cpu(IdleShared, "join_cpu", "connect to subscribed", CONNECTION),
+        Row::cpu(Connect, "connect_cpu", "connect to closed", CONNECTION),
+        Row::memory(IdleShared, "memory_shared", "memory, one channel", RESIDENT),
+        Row::memory(IdleOwn, "memory_own", "memory, a channel each", RESIDENT),
         Row::memory(
             IdleShared,
             "memory_kernel",
             "… in the kernel, both ends",
             KERNEL,
         ),
-        Row::figure(IdleShared, "idle_cpu", "idle CPU", IDLE_CPU).in_unit("% of a core"),
-        Row::percentile(
-            Storm,
-            "storm_canary_p99",
-            "storm: fresh connection p99",
-            "canary",
-            99.0,
-        ),
-        Row::percentile(Storm, "storm_up_p99", "storm: /up p99", "up", 99.0),
+        Row::other(IdleShared, "idle_cpu", "idle CPU", IDLE_CPU, "% of a core"),
+        Row::percentile(Storm, "storm_canary_p99", fresh, "canary", 99.0),
+        Row::percentile(Storm, "storm_up_p99", up, "up", 99.0),
+        Row::percentile(Neighbour, "neighbour_p99", beside, "neighbour", 99.0),
+        Row::other(Neighbour, "turn_p999", turns, TURN, "ms"),
+        Row::other(Hop, "hop_p99", "hop to another shard, p99", HOP, "us"),
     ]);
     rows
 }
 
-/// Percentiles of the table with peers.
+/// Rows of one course in the table with peers.
+struct Group {
+    course: Course,
+    what: &'static str,
+    cpu: Option<&'static [&'static str]>,
+    /// Key, and of what it is.
+    latencies: &'static [(&'static str, &'static str)],
+}
+
+const GROUPS: [Group; 12] = [
+    Group {
+        course: Course::Fanout,
+        what: "fan-out",
+        cpu: Some(DELIVERED),
+        latencies: &[("delivery", "delivery")],
+    },
+    Group {
+        course: Course::FanoutBatch,
+        what: "fan-out in tens",
+        cpu: Some(DELIVERED),
+        latencies: &[("delivery", "delivery")],
+    },
+    Group {
+        course: Course::Chatter,
+        what: "client event",
+        cpu: Some(CLIENT_EVENT),
+        latencies: &[("client_event", "delivery")],
+    },
+    Group {
+        course: Course::Ingest,
+        what: "client event to nobody",
+        cpu: Some(CLIENT_EVENT),
+        latencies: &[],
+    },
+    Group {
+        course: Course::Publish,
+        what: "HTTP publish",
+        cpu: Some(REQUEST),
+        latencies: &[("answer", "answer")],
+    },
+    Group {
+        course: Course::PublishBatch,
+        what: "HTTP batch of 10",
+        cpu: Some(REQUEST),
+        latencies: &[("answer", "answer")],
+    },
+    Group {
+        course: Course::Presence,
+        what: "presence",
+        cpu: Some(ROSTER_CHANGE),
+        latencies: &[("member_added", "join"), ("member_removed", "leave")],
+    },
+    Group {
+        course: Course::Connect,
+        what: "connect",
+        cpu: Some(CONNECTION),
+        latencies: &[("subscribed", "subscribed")],
+    },
+    Group {
+        course: Course::Storm,
+        what: "storm",
+        cpu: Some(CONNECTION),
+        latencies: &[("canary", "fresh connection"), ("up", "/up")],
+    },
+    Group {
+        course: Course::Slow,
+        what: "beside slow readers",
+        cpu: None,
+        latencies: &[("delivery", "delivery")],
+    },
+    Group {
+        course: Course::Mixed,
+        what: "mixed",
+        cpu: Some(DELIVERED),
+        latencies: &[("delivery", "delivery"), ("client_event", "client event")],
+    },
+    Group {
+        course: Course::Neighbour,
+        what: "beside a large channel",
+        cpu: None,
+        latencies: &[("neighbour", "delivery")],
+    },
+];
+
+/// Percentiles of the table with peers: in keys, shown, and as numbers.
 const PERCENTILES: [(&str, &str, f64); 4] = [
     ("p50", "p50", 50.0),
     ("p99", "p99", 99.0),
@@ -259,70 +353,35 @@ const PERCENTILES: [(&str, &str, f64); 4] = [
     ("max", "max", 100.0),
 ];
 
-/// All rows of the table with peers: CPU time, then the latencies' percentiles.
-pub fn of_peers() -> Vec<Row> {
-    use Course::{
-        Chatter, Connect, Fanout, FanoutBatch, IdleOwn, IdleShared, Mixed, Presence, Publish,
-        PublishBatch, Slow, Storm,
-    };
-    type Latencies = &'static [(&'static str, &'static str)];
-    let group = |course, what: &str, figure, latencies: Latencies| {
-        let name = Course::name(course).replace('-', "_");
-        let cpu = Row::cpu(
-            course,
-            &format!("{name}_cpu"),
-            &format!("{what}: CPU"),
-            figure,
-        );
-        let mut rows = vec![cpu];
-        for &(latency, of) in latencies {
+impl Group {
+    fn rows(&self) -> Vec<Row> {
+        let (course, what) = (self.course, self.what);
+        let name = course.name().replace('-', "_");
+        let mut rows = Vec::new();
+        if let Some(figures) = self.cpu {
+            let label = format!("{what}: CPU");
+            rows.push(Row::cpu(course, &format!("{name}_cpu"), &label, figures));
+        }
+        if matches!(course, Course::Publish | Course::PublishBatch) {
+            let label = format!("{what}: reconnects");
+            let key = format!("{name}_reconnects");
+            rows.push(Row::other(course, &key, &label, RECONNECTS, ""));
+        }
+        for &(latency, of) in self.latencies {
             rows.extend(PERCENTILES.map(|(short, shown, at)| {
                 let label = format!("{what}: {of} {shown}");
-                Row::percentile(
-                    course,
-                    &format!("{name}_{latency}_{short}"),
-                    &label,
-                    latency,
-                    at,
-                )
+                let key = format!("{name}_{latency}_{short}");
+                Row::percentile(course, &key, &label, latency, at)
             }));
         }
         rows
-    };
-    let delivery: Latencies = &[("delivery", "delivery")];
-    let answer: Latencies = &[("answer", "answer")];
-    let rosters: Latencies = &[
-        ("member_added", "member_added"),
-        ("member_removed", "member_removed"),
-    ];
-    let mut rows = group(Fanout, "fan-out", DELIVERED, delivery);
-    rows.extend(group(
-        FanoutBatch,
-        "fan-out, batches of 10",
-        DELIVERED,
-        delivery,
-    ));
-    rows.extend(group(
-        Chatter,
-        "client event",
-        CLIENT_EVENT,
-        &[("client_event", "delivery")],
-    ));
-    rows.extend(group(Publish, "HTTP publish", REQUEST, answer));
-    rows.push(Row::figure(
-        Publish,
-        "publish_reconnects",
-        "HTTP publish: reconnects",
-        RECONNECTS,
-    ));
-    rows.extend(group(PublishBatch, "HTTP batch of 10", REQUEST, answer));
-    rows.extend(group(Presence, "presence", ROSTER_CHANGE, rosters));
-    rows.extend(group(
-        Connect,
-        "connect to closed",
-        CONNECTION,
-        &[("subscribed", "subscribed")],
-    ));
+    }
+}
+
+/// All rows of the table with peers: CPU time and latencies, load by load, then idle connections.
+pub fn of_peers() -> Vec<Row> {
+    use Course::{IdleOwn, IdleShared};
+    let mut rows: Vec<Row> = GROUPS.iter().flat_map(Group::rows).collect();
     rows.extend([
         Row::cpu(
             IdleShared,
@@ -330,37 +389,10 @@ pub fn of_peers() -> Vec<Row> {
             "connect to subscribed: CPU",
             CONNECTION,
         ),
-        Row::memory(
-            IdleShared,
-            "memory_shared",
-            "idle memory, one channel",
-            RESIDENT,
-        ),
-        Row::memory(
-            IdleOwn,
-            "memory_own",
-            "idle memory, a channel each",
-            RESIDENT,
-        ),
-        Row::figure(IdleShared, "idle_cpu", "idle CPU", IDLE_CPU).in_unit("% of a core"),
+        Row::memory(IdleShared, "memory_shared", "memory, one channel", RESIDENT),
+        Row::memory(IdleOwn, "memory_own", "memory, a channel each", RESIDENT),
+        Row::other(IdleShared, "idle_cpu", "idle CPU", IDLE_CPU, "% of a core"),
     ]);
-    rows.extend(group(
-        Storm,
-        "storm",
-        CONNECTION,
-        &[("canary", "fresh connection"), ("up", "/up")],
-    ));
-    rows.extend(group(
-        Mixed,
-        "mixed",
-        DELIVERED,
-        &[("delivery", "delivery"), ("client_event", "client event")],
-    ));
-    rows.extend(
-        group(Slow, "beside slow readers", DELIVERED, delivery)
-            .into_iter()
-            .skip(1),
-    );
     rows
 }
 

@@ -54,6 +54,13 @@ pub enum Program {
     },
 }
 
+/// What a load wants of our server; other servers start as they always do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    pub metrics: bool,
+    pub shards_min: Option<u16>,
+}
+
 /// Why a subject did not start.
 #[derive(Debug, Error)]
 pub enum SubjectError {
@@ -105,18 +112,19 @@ impl Subject {
         matches!(self.program, Program::Ours { .. })
     }
 
-    /// Starts the process and waits until it answers. Only ours can be asked for metrics.
-    pub fn start(&self, with_metrics: bool) -> Result<Running, SubjectError> {
+    /// Starts the process and waits until it answers.
+    pub fn start(&self, needs: Needs) -> Result<Running, SubjectError> {
         let failed = |source| SubjectError::Spawn {
             name: self.name.clone(),
             source,
         };
         let folder = tempfile::tempdir().map_err(failed)?;
-        let port = free_port().map_err(failed)?;
-        let metrics = match with_metrics && self.is_ours() {
+        let server = free_port().map_err(failed)?;
+        let metrics = match needs.metrics && self.is_ours() {
             true => Some(free_port().map_err(failed)?),
             false => None,
         };
+        let ports = Ports { server, metrics };
         let app = Credentials {
             id: "bench-id".to_owned(),
             key: "bench-key".to_owned(),
@@ -124,7 +132,7 @@ impl Subject {
         };
         let log = File::create(folder.path().join("log")).map_err(failed)?;
         let mut command = self
-            .command(folder.path(), port, metrics, &app)
+            .command(folder.path(), ports, needs.shards_min, &app)
             .map_err(failed)?;
         let log_too = log.try_clone().map_err(failed)?;
         command
@@ -138,8 +146,8 @@ impl Subject {
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let target = Target {
             name: self.name.clone(),
-            address: local(port),
-            authority: local(port).to_string(),
+            address: local(server),
+            authority: local(server).to_string(),
             app,
             pid: Some(child.id()),
         };
@@ -161,10 +169,11 @@ impl Subject {
     fn command(
         &self,
         folder: &Path,
-        port: u16,
-        metrics: Option<u16>,
+        ports: Ports,
+        shards_min: Option<u16>,
         app: &Credentials,
     ) -> io::Result<Command> {
+        let port = ports.server;
         let configured = |path: &Path, first: &[&str], configuration: &Value| {
             let file = folder.join("config.json");
             fs::write(&file, configuration.to_string())?;
@@ -175,12 +184,12 @@ impl Subject {
         match &self.program {
             Program::Ours { path, shards } => {
                 let mut configuration = configuration(app, port);
-                if let Some(shards) = shards {
+                if let Some(shards) = (*shards).max(shards_min) {
                     configuration["shards"] = json!(shards);
                     // A thread on each core of a smaller machine would pin two to one core.
                     configuration["pin"] = json!(false);
                 }
-                if let Some(port) = metrics {
+                if let Some(port) = ports.metrics {
                     configuration["metrics"] =
                         json!({"enabled": true, "host": "127.0.0.1", "port": port});
                 }
@@ -208,6 +217,13 @@ impl Subject {
             }
         }
     }
+}
+
+/// Where a subject listens.
+#[derive(Clone, Copy)]
+struct Ports {
+    server: u16,
+    metrics: Option<u16>,
 }
 
 /// Ends the child when this program is killed, whose drops then do not run.
