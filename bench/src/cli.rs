@@ -107,7 +107,7 @@ pub enum Command {
     Connect(With<Connect>),
     /// Connections that do nothing: memory of each, CPU time of all
     Idle(With<Idle>),
-    /// All connections drop at once and come back; do others notice?
+    /// All connections drop at once and come back, again and again; do others notice?
     Storm(With<Storm>),
     /// A day in small: rooms, pairs that talk, newcomers
     Mixed(With<Mixed>),

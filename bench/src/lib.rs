@@ -14,6 +14,7 @@ pub mod axis;
 pub mod cli;
 pub mod client;
 pub mod compare;
+mod conversation;
 pub mod cpu;
 pub mod crowd;
 pub mod floors;
