@@ -31,7 +31,8 @@ pub struct Rig {
     pub step: Duration,
     /// In the names of channels, so that two runs do not hear each other.
     pub tag: String,
-    pub counts_system_calls: bool,
+    /// Counts system calls and samples user space, at the target's cost.
+    pub is_traced: bool,
 }
 
 /// Why a scenario could not be run to its end.
@@ -159,9 +160,9 @@ impl Rig {
     }
 
     pub fn start(&self) -> Result<Meter, RunError> {
-        let counted = self.target.pid.filter(|_| self.counts_system_calls);
-        let system_calls = counted.and_then(SystemCalls::of);
-        let sampler = self.target.pid.and_then(Sampler::of);
+        let traced = self.target.pid.filter(|_| self.is_traced);
+        let system_calls = traced.and_then(SystemCalls::of);
+        let sampler = traced.and_then(Sampler::of);
         let usage = self.usage()?;
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
         Ok(Meter {
