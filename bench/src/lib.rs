@@ -10,6 +10,7 @@
 
 pub mod axis;
 pub mod cli;
+mod conversation;
 pub mod cpu;
 pub mod crowd;
 pub mod floors;
@@ -20,6 +21,7 @@ pub mod machine;
 pub mod memory;
 pub mod outcome;
 pub mod pace;
+pub mod perf;
 pub mod plan;
 pub mod plots;
 pub mod requests;
@@ -27,7 +29,6 @@ pub mod rig;
 pub mod scenarios;
 pub mod summary;
 pub mod svg;
-pub mod system_calls;
 pub mod table;
 pub mod target;
 pub mod text;

@@ -14,6 +14,8 @@ pub struct Unit<'a> {
     pub len: usize,
     /// A frame's opcode, or an answer's status.
     pub code: u16,
+    /// An answer after which the server closes.
+    pub is_last: bool,
 }
 
 /// How a stream is cut into units.
@@ -39,6 +41,7 @@ pub fn frame(bytes: &[u8]) -> Option<Unit<'_>> {
         payload,
         len,
         code: u16::from(first & 0x0F),
+        is_last: false,
     })
 }
 
@@ -48,21 +51,27 @@ pub fn answer(bytes: &[u8]) -> Option<Unit<'_>> {
     let head = std::str::from_utf8(&bytes[..head_bytes]).ok()?;
     let status = head.split(' ').nth(1)?.parse().ok()?;
     let body_bytes = content_length(head)?;
+    let is_last = field(head, "connection").is_some_and(|it| it.eq_ignore_ascii_case("close"));
     let len = head_bytes + if status == 101 { 0 } else { body_bytes };
     let payload = bytes.get(head_bytes..len)?;
     Some(Unit {
         payload,
         len,
         code: status,
+        is_last,
     })
+}
+
+/// The value of a head's field.
+fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    let mut fields = head.lines().filter_map(|line| line.split_once(':'));
+    let field = fields.find(|(key, _)| key.eq_ignore_ascii_case(name));
+    field.map(|(_, value)| value.trim())
 }
 
 /// The length of the body that a head announces; 0 if it says nothing, none if it says no number.
 pub fn content_length(head: &str) -> Option<usize> {
-    head.lines()
-        .filter_map(|line| line.split_once(':'))
-        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
-        .map_or(Some(0), |(_, value)| value.trim().parse().ok())
+    field(head, "content-length").map_or(Some(0), |value| value.parse().ok())
 }
 
 /// A masked text frame.

@@ -156,7 +156,7 @@ mod tests {
             seconds: 1,
             step: std::time::Duration::from_millis(1),
             tag: "7".to_owned(),
-            counts_system_calls: false,
+            is_traced: false,
         }
     }
 

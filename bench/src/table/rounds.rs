@@ -110,7 +110,7 @@ impl Plan {
             seconds: self.seconds,
             step: self.step,
             tag: "table".to_owned(),
-            counts_system_calls: false,
+            is_traced: false,
         };
         let outcome = course.run(&rig, self.descriptors);
         let mut outcome = outcome.map_err(|error| error.to_string())?;
