@@ -7,6 +7,7 @@
 mod support;
 
 mod bench;
+mod bench_table;
 mod cache;
 mod client_events;
 mod clients;

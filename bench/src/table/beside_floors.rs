@@ -14,6 +14,7 @@ use thiserror::Error;
 use super::{
     Form,
     budgets::{Budget, BudgetError, Verdict, status},
+    courses,
     flags::Flags,
     print::{self, Sheet},
     rounds::{Shown, Trouble, TroubleKind},
@@ -21,7 +22,7 @@ use super::{
     spread::Spread,
     subjects::Subject,
 };
-use crate::{floors::Floor, outcome::Machine, text};
+use crate::{cpu, floors::Floor, outcome::Machine, text};
 
 #[derive(Clone, Debug, Args)]
 pub struct BudgetTable {
@@ -62,7 +63,7 @@ impl BudgetTable {
         match self.measure() {
             Ok(table) => {
                 table.print(self.flags.form());
-                ExitCode::from(table.status(self.quick))
+                ExitCode::from(table.status())
             }
             Err(error) => {
                 eprintln!("sockudo bench table: {error}");
@@ -88,7 +89,8 @@ impl BudgetTable {
         let progress = |step: &str| eprintln!("sockudo bench table: {step}");
         let mut measured = Measured {
             subjects: subjects.clone(),
-            slack: if self.quick { QUICK_SLACK } else { 1.0 },
+            descriptors: cpu::raise_descriptor_limit(),
+            is_quick: self.quick,
             command: self.flags.command(),
             machine: Machine::here(),
             shown: Shown::default(),
@@ -146,7 +148,8 @@ struct Measured {
     rows: Vec<Row>,
     budgets: Vec<Budget>,
     shown: Shown,
-    slack: f64,
+    descriptors: u64,
+    is_quick: bool,
 }
 
 /// A row of one subject.
@@ -179,11 +182,10 @@ impl Measured {
         let verdict = budget.map(|budget| {
             let spread = if budget.is_ratio { ratio } else { value };
             // A short run's best counts, a long one's median.
-            let judged = spread.map(|it| match self.slack > 1.0 {
-                true => it.least,
-                false => it.median,
-            });
-            budget.judge(judged, self.slack)
+            match self.is_quick {
+                true => budget.judge(spread.map(|it| it.least), QUICK_SLACK),
+                false => budget.judge(spread.map(|it| it.median), 1.0),
+            }
         });
         Line {
             floor: self.shown.floor_spread(row, &self.subjects),
@@ -209,23 +211,31 @@ impl Measured {
         self.shown.troubles(&self.subjects)
     }
 
-    fn status(&self, is_quick: bool) -> u8 {
+    fn status(&self) -> u8 {
         let verdicts: Vec<Verdict> = self
             .lines()
             .iter()
             .filter_map(|line| line.verdict)
             .collect();
         let status = status(verdicts);
-        if is_quick {
-            return u8::from(status == 1);
+        if self.is_quick {
+            // Void is no fault of a change, but a server that never got through a load is.
+            return u8::from(status == 1 || self.has_never_run());
         }
         let has_erred = |trouble: &Trouble| {
             trouble.kind != TroubleKind::Void && self.subjects[trouble.subject].is_ours()
         };
-        if self.troubles().iter().any(has_erred) {
-            return 1;
+        match self.troubles().iter().any(has_erred) {
+            true => 1,
+            false => status,
         }
-        status
+    }
+
+    fn has_never_run(&self) -> bool {
+        let mut runs = self.shown.runs.iter();
+        runs.any(|((subject, _), runs)| {
+            self.subjects[*subject].is_ours() && runs.iter().all(Result::is_err)
+        })
     }
 
     fn print(&self, form: Form) {
@@ -235,7 +245,10 @@ impl Measured {
         }
         let heading = print::heading(&self.machine, &self.command);
         let troubles = self.troubles().into_iter().map(|it| it.text).collect();
-        let notes = [("Failures and faults", troubles)];
+        let notes = [
+            ("Loads", courses::described(&self.rows, self.descriptors)),
+            ("Failures and faults", troubles),
+        ];
         print::print(&heading, &self.sheet(), &notes, form);
     }
 
@@ -306,5 +319,113 @@ impl Measured {
             "machine": self.machine, "command": self.command,
             "rows": rows.collect::<Vec<_>>(), "troubles": troubles,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        outcome::{Generator, Outcome},
+        rig::figure,
+        table::courses::Course,
+    };
+
+    type Run<'a> = Result<f64, &'a str>;
+
+    /// CPU time per request, or a void run for its text.
+    fn outcome(cpu_us: Run<'_>) -> Outcome {
+        Outcome {
+            scenario: "publish",
+            target: "made up".to_owned(),
+            settings: Vec::new(),
+            began_unix_s: 0,
+            seconds: 1.0,
+            figures: vec![figure(
+                "cpu_per_request_us",
+                "",
+                "us",
+                cpu_us.unwrap_or(1.0),
+            )],
+            latencies: Vec::new(),
+            series: Vec::new(),
+            deliveries: None,
+            used: None,
+            generator: Generator::default(),
+            faults: Vec::new(),
+            void: cpu_us.err().map(str::to_owned),
+        }
+    }
+
+    /// A floor of 10 us, a budget of twice as much with a noise of 15 %.
+    fn measured(ours: Vec<Result<Outcome, String>>, is_quick: bool) -> Measured {
+        let rows = rows::of_messages();
+        let rows: Vec<Row> = rows
+            .into_iter()
+            .filter(|row| row.key == "publish_cpu")
+            .collect();
+        let floors = vec![Ok(outcome(Ok(10.0))); ours.len()];
+        let mut shown = Shown::default();
+        shown.runs.insert((0, Course::Publish), ours);
+        shown.runs.insert((1, Course::Publish), floors);
+        Measured {
+            machine: Machine::here(),
+            command: String::new(),
+            subjects: vec![
+                Subject::ours(PathBuf::new(), None),
+                Subject::floor(PathBuf::new(), Floor::Epoll),
+            ],
+            budgets: vec![Budget {
+                row: "publish_cpu".to_owned(),
+                most: 2.0,
+                is_ratio: true,
+                noise_percent: 15.0,
+                source: String::new(),
+            }],
+            rows,
+            shown,
+            descriptors: 0,
+            is_quick,
+        }
+    }
+
+    #[test]
+    fn a_long_run_is_judged_by_its_median_and_a_short_one_by_its_best() {
+        let runs = |values: &[f64]| {
+            values
+                .iter()
+                .map(|&cpu_us| Ok(outcome(Ok(cpu_us))))
+                .collect()
+        };
+        for (values, long, short) in [
+            (&[19.0, 20.0, 40.0][..], 0, 0),
+            (&[19.0, 22.9, 40.0], 0, 0),
+            (&[19.0, 23.1, 40.0], 1, 0),
+            (&[29.9, 31.0, 31.0], 1, 0),
+            (&[30.1, 31.0, 31.0], 1, 1),
+        ] {
+            assert_eq!(measured(runs(values), false).status(), long, "{values:?}");
+            assert_eq!(measured(runs(values), true).status(), short, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn void_is_no_verdict_and_what_never_ran_is_a_failure() {
+        let void = || vec![Ok(outcome(Err("the generator was late")))];
+        assert_eq!(measured(void(), false).status(), 2);
+        assert_eq!(measured(void(), true).status(), 0);
+        let failed = || vec![Err("refused".to_owned())];
+        assert_eq!(measured(failed(), false).status(), 1);
+        assert_eq!(measured(failed(), true).status(), 1);
+    }
+
+    #[test]
+    fn a_fault_of_ours_fails_a_long_run_whose_budgets_are_kept() {
+        let mut faulty = outcome(Ok(10.0));
+        faulty.faults.push("1 of 9 deliveries was lost".to_owned());
+        let measured = measured(vec![Ok(faulty)], false);
+        assert_eq!(measured.status(), 1);
+        let sheet = measured.sheet().text();
+        assert!(sheet.contains("x 2") && sheet.contains("met"), "{sheet}");
     }
 }

@@ -5,14 +5,14 @@
 //! Invariants: a peer that fails a load is shown as failed, and the run goes on; the exit status says only
 //! whether there is a table.
 
-use std::{collections::BTreeSet, io, ops::Range, path::PathBuf, process::ExitCode};
+use std::{collections::BTreeSet, io, path::PathBuf, process::ExitCode};
 
 use clap::{Args, builder::PossibleValuesParser};
 use serde_json::{Value, json};
 
 use super::{
     Form,
-    courses::Course,
+    courses::{self, Course},
     flags::Flags,
     print::{self, Sheet},
     rounds::Shown,
@@ -20,11 +20,15 @@ use super::{
     spread::Spread,
     subjects::{Program, Subject},
 };
-use crate::{outcome::Machine, text};
+use crate::{
+    outcome::{Machine, Outcome},
+    text,
+};
 
 #[derive(Clone, Debug, Args)]
 pub struct PeerTable {
-    /// Sockudo of another version, 2.x to 5.x, as VERSION=PATH; may be repeated
+    /// Sockudo of another version, 2.x to 5.x, or another build of this one, as VERSION=PATH; may be
+    /// repeated
     #[arg(long, value_name = "VERSION=PATH", value_parser = named)]
     sockudo: Vec<(String, String)>,
     /// Another server, run by `sh -c` with HOST, PORT, APP_ID, APP_KEY and APP_SECRET in its
@@ -155,24 +159,19 @@ impl Measured {
             return;
         }
         let heading = print::heading(&self.machine, &self.command);
-        let loads: BTreeSet<Course> = self.rows.iter().map(|row| row.course).collect();
-        let loads = loads.into_iter().map(|course| {
-            format!(
-                "{}: {}",
-                course.name(),
-                course.description(self.descriptors)
-            )
-        });
         let notes = [
-            ("Loads", loads.collect()),
+            ("Loads", courses::described(&self.rows, self.descriptors)),
             ("Behind our goals", self.missed()),
             ("Failures and faults", self.troubles()),
         ];
         print::print(&heading, &self.sheet(), &notes, form);
     }
 
-    fn others(&self) -> Range<usize> {
-        1..self.subjects.len()
+    /// Those that are no build of ours with another number of shards.
+    fn others(&self) -> impl Iterator<Item = usize> {
+        let subjects = self.subjects.iter().enumerate();
+        let others = subjects.filter(|(_, subject)| !subject.is_ours());
+        others.map(|(at, _)| at)
     }
 
     fn sheet(&self) -> Sheet {
@@ -185,28 +184,39 @@ impl Measured {
         }
         for row in &self.rows {
             let mut cells = vec![row.label.clone(), row.unit.to_owned()];
+            let mut has_values = false;
             for at in 0..self.subjects.len() {
-                cells.push(self.cell(row, at));
+                let cell = self.cell(row, at);
+                has_values |= cell != print::NOTHING;
+                cells.push(cell);
                 if at > 0 {
                     cells.push(print::spread(self.shown.ratio_of(row, at)));
                 }
             }
-            sheet.rows.push(cells);
+            // A percentile that needs more values than any server got has no row.
+            if has_values {
+                sheet.rows.push(cells);
+            }
         }
         sheet
     }
 
     fn cell(&self, row: &Row, at: usize) -> String {
-        match self.shown.spread(row, at) {
-            Some(spread) => print::spread(Some(spread)),
-            None if self.has_failed(row, at) => "failed".to_owned(),
-            None => "-".to_owned(),
+        let spread = self.shown.spread(row, at);
+        if spread.is_some() {
+            return print::spread(spread);
         }
-    }
-
-    fn has_failed(&self, row: &Row, at: usize) -> bool {
         let runs = self.shown.runs.get(&(at, row.course));
-        runs.is_some_and(|runs| runs.iter().all(Result::is_err))
+        let runs = runs.map_or(&[][..], Vec::as_slice);
+        let is_void =
+            |run: &Result<Outcome, String>| run.as_ref().is_ok_and(|it| it.void.is_some());
+        if runs.iter().any(is_void) {
+            "void".to_owned()
+        } else if runs.iter().any(Result::is_err) {
+            "failed".to_owned()
+        } else {
+            print::NOTHING.to_owned()
+        }
     }
 
     /// Rows in which a peer is nearer than our goals allow.

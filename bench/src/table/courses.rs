@@ -5,7 +5,9 @@
 //! Invariants: every subject gets a course with the same parameters. Rates are such that no subject is at its
 //! limit on two cores, so that CPU time per operation compares.
 
-use super::subjects::Needs;
+use std::collections::BTreeSet;
+
+use super::{rows::Row, subjects::Needs};
 use crate::{
     outcome::Outcome,
     rig::{Rig, RunError},
@@ -55,8 +57,10 @@ const CONNECTIONS_PER_S: u64 = 500;
 const STORM_CONNECTIONS: usize = 2_000;
 const LARGE_PER_S: u64 = 2;
 const HOP_SHARDS: u16 = 2;
-/// Of both processes, if so many descriptors are allowed.
-const MANY_CONNECTIONS: u64 = 10_000;
+/// As many, if both processes may have so many files open.
+const IDLE_CONNECTIONS: u64 = 10_000;
+/// The same, and not more than one address has ports for on loopback.
+const LARGE_SUBSCRIBERS: u64 = 25_000;
 /// Files that a server or this program has open beside connections.
 const OTHER_FILES: u64 = 1_000;
 
@@ -102,7 +106,8 @@ impl Course {
 
     /// Of what the figures speak, in words with the parameters.
     pub fn description(self, descriptors: u64) -> String {
-        let idle = many_connections(descriptors);
+        let idle = allowed(IDLE_CONNECTIONS, descriptors);
+        let large = allowed(LARGE_SUBSCRIBERS, descriptors);
         match self {
             Self::Fanout => format!(
                 "{SUBSCRIBERS} subscribers of a channel, {PUBLISHES_PER_S} publishes/s, {PUBLISHED_BYTES} B"
@@ -134,7 +139,7 @@ impl Course {
             }
             Self::Mixed => "1000 connections in 20 rooms: publishes, talk, newcomers".to_owned(),
             Self::Neighbour => format!(
-                "10 small channels beside one with {idle} subscribers that gets {LARGE_PER_S} publishes/s"
+                "10 small channels beside one with {large} subscribers that gets {LARGE_PER_S} publishes/s"
             ),
             Self::Hop => format!(
                 "{CLIENT_EVENTS_PER_S} client events/s on {HOP_SHARDS} shards that are not pinned"
@@ -170,7 +175,7 @@ impl Course {
             }
             .run(rig),
             Self::IdleShared | Self::IdleOwn => Idle {
-                connections: many_connections(descriptors) as usize,
+                connections: allowed(IDLE_CONNECTIONS, descriptors) as usize,
                 channel_each: self == Self::IdleOwn,
             }
             .run(rig),
@@ -196,7 +201,7 @@ impl Course {
             }
             .run(rig),
             Self::Neighbour => Neighbour {
-                subscribers: many_connections(descriptors) as usize,
+                subscribers: allowed(LARGE_SUBSCRIBERS, descriptors) as usize,
                 rate: LARGE_PER_S,
                 neighbours: 10,
                 neighbour_rate: 100,
@@ -208,9 +213,19 @@ impl Course {
     }
 }
 
-/// Of this program and of the server.
-fn many_connections(descriptors: u64) -> u64 {
-    MANY_CONNECTIONS.min(descriptors.saturating_sub(OTHER_FILES).max(1))
+/// The loads of some rows, in words.
+pub fn described(rows: &[Row], descriptors: u64) -> Vec<String> {
+    let courses: BTreeSet<Course> = rows.iter().map(|row| row.course).collect();
+    let described = |course: Course| {
+        let description = course.description(descriptors);
+        format!("{}: {description}", course.name())
+    };
+    courses.into_iter().map(described).collect()
+}
+
+/// How many of so many connections this program and a server may hold.
+fn allowed(connections: u64, descriptors: u64) -> u64 {
+    connections.min(descriptors.saturating_sub(OTHER_FILES).max(1))
 }
 
 fn fanout(rate: u64, batch: u64) -> Fanout {
@@ -237,5 +252,34 @@ fn publish(rate: u64, batch: u64) -> Publish {
         rate,
         batch,
         message_bytes: PUBLISHED_BYTES,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_are_as_many_as_both_processes_may_hold() {
+        for (descriptors, expected) in [
+            (1_000_000, 10_000),
+            (20_000, 10_000),
+            (5_000, 4_000),
+            (64, 1),
+        ] {
+            assert_eq!(allowed(IDLE_CONNECTIONS, descriptors), expected);
+        }
+        let said = Course::Neighbour.description(20_000);
+        assert!(said.contains("19000 subscribers"), "{said}");
+    }
+
+    #[test]
+    fn a_name_is_of_one_course() {
+        for course in Course::ALL {
+            let named = Course::ALL
+                .into_iter()
+                .filter(|other| other.name() == course.name());
+            assert_eq!(named.count(), 1, "{course:?}");
+        }
     }
 }

@@ -70,6 +70,9 @@ impl Sheet {
     }
 }
 
+/// The cell of what has no value.
+pub const NOTHING: &str = "-";
+
 /// `5.10 (4.90..5.30)`, or the number alone if all rounds agree.
 pub fn spread(spread: Option<Spread>) -> String {
     let Some(Spread {
@@ -78,7 +81,7 @@ pub fn spread(spread: Option<Spread>) -> String {
         most,
     }) = spread
     else {
-        return "-".to_owned();
+        return NOTHING.to_owned();
     };
     match least < most {
         true => format!("{} ({}..{})", number(median), number(least), number(most)),
