@@ -3,7 +3,7 @@
 //! Owns: the socket, its stage, what of its input and output is incomplete.
 //! May depend on: mio, `crowd` (what is heard), `target`, `wire`.
 //! Invariants: a unit is handed over once, in order; what a socket does not take is kept, at most
-//! `OUTGOING_MAX`; pings are answered; `Ended` is the last that is heard.
+//! `OUTGOING_MAX`, and of a unit at most `INCOMING_MAX`; pings are answered; `Ended` is the last that is heard.
 
 use std::{
     io::{self, ErrorKind, Read as _, Write as _},
@@ -170,6 +170,9 @@ impl Conversation {
         }
         let mut input = mem::take(&mut self.unfinished);
         input.extend_from_slice(bytes);
+        if input.len() > INCOMING_MAX {
+            return Err(format!("a message of more than {INCOMING_MAX} bytes"));
+        }
         let used = self.take_units(target, &input, now, hear)?;
         input.drain(..used);
         self.unfinished = input;
@@ -282,6 +285,8 @@ impl Conversation {
     }
 }
 
+/// The longest unit is an event of `--message-bytes` and its frame.
+const INCOMING_MAX: usize = 16 << 20;
 const OUTGOING_MAX: usize = 1 << 20;
 const PONG_EVENT: &[u8] = br#"{"event":"pusher:pong","data":{}}"#;
 

@@ -61,6 +61,13 @@ impl Requests {
         })
     }
 
+    /// Drops its connections, of which nothing more is heard.
+    pub fn close(self, crowd: &mut Crowd) {
+        for client in self.clients {
+            crowd.reset(client);
+        }
+    }
+
     pub fn owns(&self, client: usize) -> bool {
         self.clients.contains(&client)
     }

@@ -24,7 +24,7 @@ pub type Splitter = fn(&[u8]) -> Option<Unit<'_>>;
 /// The server's frames: unmasked, never fragmented by the servers that we know.
 pub fn frame(bytes: &[u8]) -> Option<Unit<'_>> {
     let (&first, &second) = (bytes.first()?, bytes.get(1)?);
-    let (start, payload_bytes) = match second & 0x7F {
+    let (start, payload_bytes): (usize, usize) = match second & 0x7F {
         126 => (
             4,
             usize::from(u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?])),
@@ -35,7 +35,7 @@ pub fn frame(bytes: &[u8]) -> Option<Unit<'_>> {
         }
         short => (2, usize::from(short)),
     };
-    let len = start + payload_bytes;
+    let len = start.checked_add(payload_bytes)?;
     let payload = bytes.get(start..len)?;
     Some(Unit {
         payload,
@@ -52,7 +52,8 @@ pub fn answer(bytes: &[u8]) -> Option<Unit<'_>> {
     let status = head.split(' ').nth(1)?.parse().ok()?;
     let body_bytes = content_length(head)?;
     let is_last = field(head, "connection").is_some_and(|it| it.eq_ignore_ascii_case("close"));
-    let len = head_bytes + if status == 101 { 0 } else { body_bytes };
+    let body_bytes = if status == 101 { 0 } else { body_bytes };
+    let len = head_bytes.checked_add(body_bytes)?;
     let payload = bytes.get(head_bytes..len)?;
     Some(Unit {
         payload,

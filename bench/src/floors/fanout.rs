@@ -65,7 +65,7 @@ fn read_some(stream: &mut TcpStream, mut input: Vec<u8>) -> io::Result<Vec<u8>> 
 fn body_of(input: &[u8]) -> Option<&[u8]> {
     let body_begins = wire::find(input, b"\r\n\r\n")? + 4;
     let length = wire::content_length(std::str::from_utf8(&input[..body_begins]).ok()?)?;
-    input.get(body_begins..body_begins + length)
+    input.get(body_begins..body_begins.checked_add(length)?)
 }
 
 /// The event that a publish becomes.

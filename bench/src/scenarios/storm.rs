@@ -196,7 +196,7 @@ impl Back {
 
     fn hear(&mut self, now: Instant, client: usize, heard: &Heard<'_>) {
         match heard {
-            Heard::Subscribed => {
+            Heard::Subscribed if !self.has_joined[client] => {
                 self.has_joined[client] = true;
                 self.under_way -= 1;
                 self.joined += 1;
@@ -213,6 +213,7 @@ impl Back {
             }
             Heard::Connected
             | Heard::Established
+            | Heard::Subscribed
             | Heard::Event { .. }
             | Heard::Refused(_)
             | Heard::Answer { .. } => {}
