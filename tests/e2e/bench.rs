@@ -183,6 +183,15 @@ fn a_mixed_day_is_clean() {
 }
 
 #[test]
+fn the_neighbours_of_a_large_channel_are_timed() {
+    is_clean(
+        "neighbour --seconds 1 --subscribers 50 --neighbours 3",
+        &["cpu_per_delivered_us"],
+        &["neighbour", "delivery"],
+    );
+}
+
+#[test]
 fn slow_readers_cost_the_others_no_message() {
     is_clean(
         "slow --seconds 2 --subscribers 10 --message-bytes 1000",

@@ -372,7 +372,7 @@ mod tests {
             machine: Machine::here(),
             command: String::new(),
             subjects: vec![
-                Subject::ours(PathBuf::new(), None),
+                Subject::ours("ours", PathBuf::new(), None),
                 Subject::floor(PathBuf::new(), Floor::Epoll),
             ],
             budgets: vec![Budget {

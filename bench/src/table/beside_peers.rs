@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::{
     Form,
     courses::{self, Course},
-    flags::Flags,
+    flags::{Flags, named},
     print::{self, Sheet},
     rounds::Shown,
     rows::{self, Kind, Row},
@@ -27,8 +27,7 @@ use crate::{
 
 #[derive(Clone, Debug, Args)]
 pub struct PeerTable {
-    /// Sockudo of another version, 2.x to 5.x, or another build of this one, as VERSION=PATH; may be
-    /// repeated
+    /// Sockudo of another version, 2.x to 5.x; may be repeated
     #[arg(long, value_name = "VERSION=PATH", value_parser = named)]
     sockudo: Vec<(String, String)>,
     /// Another server, run by `sh -c` with HOST, PORT, APP_ID, APP_KEY and APP_SECRET in its
@@ -47,16 +46,6 @@ pub struct PeerTable {
 fn loads() -> Vec<&'static str> {
     let courses: BTreeSet<Course> = rows::of_peers().iter().map(|row| row.course).collect();
     courses.into_iter().map(Course::name).collect()
-}
-
-/// `NAME=VALUE`, neither of them empty.
-fn named(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() && !value.is_empty() => {
-            Ok((name.to_owned(), value.to_owned()))
-        }
-        _ => Err("must be NAME=VALUE".to_owned()),
-    }
 }
 
 impl PeerTable {
@@ -167,7 +156,7 @@ impl Measured {
         print::print(&heading, &self.sheet(), &notes, form);
     }
 
-    /// Those that are no build of ours with another number of shards.
+    /// Those that are no build of ours.
     fn others(&self) -> impl Iterator<Item = usize> {
         let subjects = self.subjects.iter().enumerate();
         let others = subjects.filter(|(_, subject)| !subject.is_ours());
@@ -283,14 +272,5 @@ mod tests {
         assert_eq!(reached(ratio(3.0, 3.1), 3.0), Reached::Yes);
         assert_eq!(reached(ratio(2.9, 3.0), 3.0), Reached::InARound);
         assert_eq!(reached(ratio(2.5, 2.9), 3.0), Reached::No);
-    }
-
-    #[test]
-    fn a_peers_command_may_hold_equals_signs() {
-        let peer = ("soketi".to_owned(), "PORT=1 exec soketi start".to_owned());
-        assert_eq!(named("soketi=PORT=1 exec soketi start"), Ok(peer));
-        for wrong in ["soketi", "=x", "x="] {
-            assert!(named(wrong).is_err(), "{wrong}");
-        }
     }
 }

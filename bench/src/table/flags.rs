@@ -4,7 +4,7 @@
 //! May depend on: clap, `rounds`, `subjects`.
 //! Invariants: every subject of a table gets the same rounds, seconds and steps.
 
-use std::{env, io, time::Duration};
+use std::{env, io, path::PathBuf, time::Duration};
 
 use clap::Args;
 
@@ -23,6 +23,9 @@ pub struct Flags {
     /// cores [default: the server's default]
     #[arg(long, value_name = "COUNT", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=512))]
     pub shards: Vec<u16>,
+    /// Another build of this server, beside this one; may be repeated
+    #[arg(long, value_name = "NAME=PATH", value_parser = named)]
+    pub build: Vec<(String, String)>,
     /// Microseconds between two looks at the sockets, 10..=5000; the resolution of latencies
     #[arg(long, value_name = "US", default_value_t = 100, value_parser = whole(10..=5_000))]
     pub poll_interval_us: u64,
@@ -46,16 +49,19 @@ impl Flags {
         }
     }
 
-    /// This build, once or with each number of shards.
+    /// This build first, then the other ones; each once, or with each number of shards.
     pub fn ours(&self) -> io::Result<Vec<Subject>> {
-        let program = env::current_exe()?;
-        if self.shards.is_empty() {
-            return Ok(vec![Subject::ours(program, None)]);
-        }
-        let counts = self.shards.iter().copied().map(Some);
-        Ok(counts
-            .map(|count| Subject::ours(program.clone(), count))
-            .collect())
+        let mut builds = vec![("ours", env::current_exe()?)];
+        builds.extend(self.build.iter().map(|(name, path)| (&**name, path.into())));
+        let counts: Vec<Option<u16>> = match &*self.shards {
+            [] => vec![None],
+            counts => counts.iter().copied().map(Some).collect(),
+        };
+        let each = |(name, path): (&str, PathBuf)| {
+            let subject = |&count: &Option<u16>| Subject::ours(name, path.clone(), count);
+            counts.iter().map(subject).collect::<Vec<_>>()
+        };
+        Ok(builds.into_iter().flat_map(each).collect())
     }
 
     pub fn plan(&self, subjects: &[Subject], rows: &[Row]) -> Plan {
@@ -74,5 +80,29 @@ impl Flags {
         let arguments: Vec<String> = env::args().skip(1).collect();
         let typed = || format!("sockudo {}", arguments.join(" "));
         self.shown_as.clone().unwrap_or_else(typed)
+    }
+}
+
+/// `NAME=VALUE`, neither of them empty.
+pub(super) fn named(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() && !value.is_empty() => {
+            Ok((name.to_owned(), value.to_owned()))
+        }
+        _ => Err("must be NAME=VALUE".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peers_command_may_hold_equals_signs() {
+        let peer = ("soketi".to_owned(), "PORT=1 exec soketi start".to_owned());
+        assert_eq!(named("soketi=PORT=1 exec soketi start"), Ok(peer));
+        for wrong in ["soketi", "=x", "x="] {
+            assert!(named(wrong).is_err(), "{wrong}");
+        }
     }
 }

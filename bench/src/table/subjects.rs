@@ -35,7 +35,7 @@ pub struct Subject {
 
 #[derive(Clone, Debug)]
 pub enum Program {
-    /// This build, with so many shards, or with as many as it likes.
+    /// This server, with so many shards, or with as many as it likes.
     Ours {
         path: PathBuf,
         shards: Option<u16>,
@@ -84,11 +84,12 @@ const READY: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(20);
 
 impl Subject {
-    pub fn ours(path: PathBuf, shards: Option<u16>) -> Self {
+    /// A build of this server; a name tells it from others in the table.
+    pub fn ours(name: &str, path: PathBuf, shards: Option<u16>) -> Self {
         let name = match shards {
-            None => "ours".to_owned(),
-            Some(1) => "ours, 1 shard".to_owned(),
-            Some(shards) => format!("ours, {shards} shards"),
+            None => name.to_owned(),
+            Some(1) => format!("{name}, 1 shard"),
+            Some(shards) => format!("{name}, {shards} shards"),
         };
         let program = Program::Ours { path, shards };
         Self { name, program }
@@ -293,7 +294,7 @@ impl Running {
     fn log_end(&self) -> String {
         let log = fs::read(self.folder.path().join("log")).unwrap_or_default();
         let end = &log[log.len().saturating_sub(2_000)..];
-        String::from_utf8_lossy(end).into_owned()
+        String::from_utf8_lossy(end).trim().to_owned()
     }
 }
 
