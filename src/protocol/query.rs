@@ -7,13 +7,60 @@
 
 use std::borrow::Cow;
 
-/// The pairs of a raw query, not decoded. `a` without `=` is `a` with an empty value; empty
-/// segments are skipped.
-pub fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
-    query
-        .split('&')
-        .filter(|segment| !segment.is_empty())
-        .map(|segment| segment.split_once('=').unwrap_or((segment, "")))
+/// One parameter of a raw query. `a` without `=` is `a` with an empty value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pair<'a> {
+    /// Not decoded.
+    pub key: &'a str,
+    /// Not decoded.
+    pub value: &'a str,
+    /// Decoding would change the key.
+    pub key_is_escaped: bool,
+    /// Decoding would change the value.
+    pub value_is_escaped: bool,
+}
+
+/// The parameters of a raw query; empty segments are skipped.
+pub fn pairs(query: &str) -> impl Iterator<Item = Pair<'_>> {
+    let mut rest = query;
+    std::iter::from_fn(move || {
+        rest = rest.trim_start_matches('&');
+        let (pair, after) = first_pair(rest)?;
+        rest = after;
+        Some(pair)
+    })
+}
+
+/// Cuts the first pair off a query that does not begin with `&`.
+// One look at each byte: requests are signed over some 200 of them.
+fn first_pair(query: &str) -> Option<(Pair<'_>, &str)> {
+    if query.is_empty() {
+        return None;
+    }
+    let (mut equals, mut is_escaped) = (None, [false, false]);
+    let mut end = query.len();
+    for (at, byte) in query.bytes().enumerate() {
+        match byte {
+            b'=' if equals.is_none() => equals = Some(at),
+            b'%' | b'+' => is_escaped[usize::from(equals.is_some())] = true,
+            b'&' => {
+                end = at;
+                break;
+            }
+            _ => {}
+        }
+    }
+    let segment = query.get(..end)?;
+    let (key, value) = equals.map_or(Some((segment, "")), |at| {
+        Some((segment.get(..at)?, segment.get(at + 1..)?))
+    })?;
+    let pair = Pair {
+        key,
+        value,
+        key_is_escaped: is_escaped[0],
+        value_is_escaped: is_escaped[1],
+    };
+    Some((pair, query.get(end..)?))
 }
 
 /// Decodes a key or value: percent escapes, and `+` as a space.
@@ -56,9 +103,10 @@ fn escaped_byte(digits: &[u8]) -> Option<u8> {
 /// The first value of a parameter, decoded. Bytes that are no UTF-8 become U+FFFD, which no name
 /// contains.
 pub fn first<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>> {
-    let (_, value) = pairs(query).find(|(key, _)| *decode(key) == *name.as_bytes())?;
-    Some(match decode(value) {
-        Cow::Borrowed(_) => Cow::Borrowed(value),
+    let is_named = |pair: &Pair<'_>| *decode(pair.key) == *name.as_bytes();
+    let pair = pairs(query).find(is_named)?;
+    Some(match decode(pair.value) {
+        Cow::Borrowed(_) => Cow::Borrowed(pair.value),
         Cow::Owned(bytes) => Cow::Owned(match String::from_utf8(bytes) {
             Ok(text) => text,
             Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
@@ -72,12 +120,22 @@ mod tests {
 
     #[test]
     fn a_query_is_split_and_decoded() {
-        let split: Vec<_> = pairs("a=1&&b&c=&=d&e=f=g&").collect();
+        let split: Vec<_> = pairs("a=1&&b&c=&=d&e=f=g&")
+            .map(|pair| (pair.key, pair.value))
+            .collect();
         assert_eq!(
             split,
             [("a", "1"), ("b", ""), ("c", ""), ("", "d"), ("e", "f=g")]
         );
-        assert_eq!(pairs("").count(), 0);
+        assert_eq!((pairs("").count(), pairs("&&").count()), (0, 0));
+        let escaped: Vec<_> = pairs("a=1&b%20=1&c=%&d+=+&é=é")
+            .map(|pair| (pair.key_is_escaped, pair.value_is_escaped))
+            .collect();
+        let (yes, no) = (true, false);
+        assert_eq!(
+            escaped,
+            [(no, no), (yes, no), (no, yes), (yes, yes), (no, no)]
+        );
         for (text, decoded) in [
             ("abc", "abc"),
             ("a%20b+c", "a b c"),
