@@ -43,6 +43,8 @@ pub struct LocalChannel {
     /// One stands in the row itself: most private channels have no more on a shard.
     subscribers: SmallVec<[Subscriber; 1]>,
     joins_pending: u32,
+    /// The last turn in which a frame was queued for all subscribers at once; 0 = none.
+    pub sent_in_turn: u32,
     job: Option<Box<Job>>,
 }
 
@@ -125,6 +127,7 @@ impl LocalTable {
             home_ref: None,
             subscribers: SmallVec::new(),
             joins_pending: 0,
+            sent_in_turn: 0,
             job: None,
         }));
         self.names.insert(app, &name, at.0.index);
