@@ -7,20 +7,23 @@
 
 use std::{
     net::{SocketAddr, TcpStream, ToSocketAddrs},
+    path::PathBuf,
     process::ExitCode,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
 
 use crate::{
-    outcome::{Latency, Machine, Outcome, Run},
+    html, json,
+    outcome::{Machine, Run},
+    plan,
     rig::{Rig, RunError},
     scenarios::{
         chatter::Chatter, connect::Connect, fanout::Fanout, idle::Idle, mixed::Mixed,
         presence::Presence, publish::Publish, ramp::RampUp, slow::Slow, storm::Storm, whole,
     },
+    summary::Summary,
     target::{Credentials, Target},
 };
 
@@ -81,11 +84,22 @@ struct Shared {
     /// Print one JSON object
     #[arg(long, global = true)]
     json: bool,
+    /// Write a page for a browser as well, one file with tables and plots [default: none]
+    #[arg(long, global = true, value_name = "FILE")]
+    report: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    #[command(flatten)]
+    Load(Scenario),
+    /// No load at all: compute the cores, memory and network that a load needs
+    Plan(plan::Arguments),
 }
 
 /// The scenarios.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+enum Scenario {
     /// One channel, many subscribers, published to over the API
     Fanout(Fanout),
     /// Private channels whose members send client events to each other
@@ -110,8 +124,16 @@ pub enum Command {
 
 /// Runs what was asked for and reports it.
 pub fn run(arguments: Arguments) -> ExitCode {
-    let as_json = arguments.shared.json;
-    let run = match execute(arguments) {
+    let shared = arguments.shared;
+    match arguments.command {
+        Command::Load(scenario) => load(shared, scenario),
+        Command::Plan(plan) => plan::run(&plan, shared.json),
+    }
+}
+
+fn load(shared: Shared, scenario: Scenario) -> ExitCode {
+    let (as_json, report) = (shared.json, shared.report.clone());
+    let run = match execute(shared, scenario) {
         Ok(run) => run,
         Err(error) => {
             eprintln!("sockudo bench: {error}");
@@ -119,27 +141,33 @@ pub fn run(arguments: Arguments) -> ExitCode {
         }
     };
     if as_json {
-        println!("{:#}", as_value(&run));
+        println!("{:#}", json::of(&run));
     } else {
-        print!("{}", as_text(&run));
+        print!("{}", Summary(&run));
+    }
+    if let Some(path) = report
+        && let Err(error) = std::fs::write(&path, html::page(&run))
+    {
+        eprintln!("sockudo bench: --report {}: {error}", path.display());
+        return ExitCode::FAILURE;
     }
     exit_code(&run)
 }
 
-fn execute(arguments: Arguments) -> Result<Run, RunError> {
-    let rig = arguments.shared.rig()?;
+fn execute(shared: Shared, scenario: Scenario) -> Result<Run, RunError> {
+    let rig = shared.rig()?;
     let machine = Machine::here();
-    let (outcomes, ramp) = match arguments.command {
-        Command::Fanout(fanout) => (vec![fanout.run(&rig)?], None),
-        Command::Chatter(chatter) => (vec![chatter.run(&rig)?], None),
-        Command::Presence(presence) => (vec![presence.run(&rig)?], None),
-        Command::Publish(publish) => (vec![publish.run(&rig)?], None),
-        Command::Connect(connect) => (vec![connect.run(&rig)?], None),
-        Command::Idle(idle) => (vec![idle.run(&rig)?], None),
-        Command::Storm(storm) => (vec![storm.run(&rig)?], None),
-        Command::Mixed(mixed) => (vec![mixed.run(&rig)?], None),
-        Command::Slow(slow) => (vec![slow.run(&rig)?], None),
-        Command::Ramp(ramp) => {
+    let (outcomes, ramp) = match scenario {
+        Scenario::Fanout(fanout) => (vec![fanout.run(&rig)?], None),
+        Scenario::Chatter(chatter) => (vec![chatter.run(&rig)?], None),
+        Scenario::Presence(presence) => (vec![presence.run(&rig)?], None),
+        Scenario::Publish(publish) => (vec![publish.run(&rig)?], None),
+        Scenario::Connect(connect) => (vec![connect.run(&rig)?], None),
+        Scenario::Idle(idle) => (vec![idle.run(&rig)?], None),
+        Scenario::Storm(storm) => (vec![storm.run(&rig)?], None),
+        Scenario::Mixed(mixed) => (vec![mixed.run(&rig)?], None),
+        Scenario::Slow(slow) => (vec![slow.run(&rig)?], None),
+        Scenario::Ramp(ramp) => {
             let (outcomes, ramp) = ramp.run(&rig)?;
             (outcomes, Some(ramp))
         }
@@ -205,54 +233,4 @@ fn address(target: &str) -> Result<SocketAddr, RunError> {
         authority: target.to_owned(),
         reason,
     })
-}
-
-fn as_value(run: &Run) -> Value {
-    let latency = |latency: &Latency| {
-        let mut value = json!({"key": latency.key, "count": latency.histogram.len()});
-        for (name, percentile) in Latency::PERCENTILES {
-            value[format!("{name}_ms")] = json!(latency.percentile_ms(percentile));
-        }
-        value
-    };
-    let outcome = |outcome: &Outcome| {
-        json!({
-            "scenario": outcome.scenario, "settings": outcome.settings, "figures": outcome.figures,
-            "latencies": outcome.latencies.iter().map(latency).collect::<Vec<_>>(),
-            "deliveries": outcome.deliveries, "used": outcome.used, "generator": outcome.generator,
-            "faults": outcome.faults, "void": outcome.void,
-        })
-    };
-    json!({
-        "outcomes": run.outcomes.iter().map(outcome).collect::<Vec<_>>(), "ramp": run.ramp,
-    })
-}
-
-fn as_text(run: &Run) -> String {
-    use std::fmt::Write as _;
-    let mut text = String::new();
-    for outcome in &run.outcomes {
-        for figure in &outcome.figures {
-            let _ = writeln!(
-                text,
-                "{}: {:.2} {}",
-                figure.label, figure.value, figure.unit
-            );
-        }
-        for latency in &outcome.latencies {
-            let _ = write!(text, "{}:", latency.label);
-            for (name, percentile) in Latency::PERCENTILES {
-                let _ = write!(text, " {name} {:.2} ms", latency.percentile_ms(percentile));
-            }
-            text.push('\n');
-        }
-        let _ = writeln!(text, "{:?}\n{:?}", outcome.generator, outcome.deliveries);
-        for fault in &outcome.faults {
-            let _ = writeln!(text, "fault: {fault}");
-        }
-        if let Some(void) = &outcome.void {
-            let _ = writeln!(text, "void: {void}");
-        }
-    }
-    text
 }
