@@ -1,11 +1,13 @@
 //! The command line of the load generator: `sockudo bench SCENARIO`.
 //!
 //! Owns: flags that all scenarios share, the choice of the scenario, the exit code.
-//! May depend on: clap, `rig`, `scenarios`, `outcome`, and the reports made of it.
+//! May depend on: clap, `rig`, `scenarios`, `plan`, `outcome`, and the reports made of it.
 //! Invariants: a secret is never printed; answers go to stdout, everything else to stderr; exit 0 = clean,
 //! 1 = faults or no run, 2 = void.
 
 use std::{
+    fs::File,
+    io::{self, Write as _},
     net::{SocketAddr, TcpStream, ToSocketAddrs},
     path::PathBuf,
     process::ExitCode,
@@ -16,7 +18,7 @@ use clap::{Args, Subcommand};
 
 use crate::{
     html, json,
-    outcome::{Machine, Run},
+    outcome::{Machine, Outcome, Ramp, Run},
     plan,
     rig::{Rig, RunError},
     scenarios::{
@@ -30,37 +32,39 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(
     subcommand_value_name = "SCENARIO",
-    subcommand_help_heading = "Scenarios"
+    subcommand_help_heading = "Scenarios",
+    after_help = EXAMPLES
 )]
 pub struct Arguments {
-    #[command(flatten)]
-    shared: Shared,
     #[command(subcommand)]
     command: Command,
 }
 
+/// A scenario's flags, and those that all have.
+#[derive(Debug, Args)]
+pub struct With<S: Args> {
+    #[command(flatten)]
+    scenario: S,
+    #[command(flatten)]
+    shared: Shared,
+}
+
 /// What all scenarios ask for.
-#[derive(Clone, Debug, Args)]
+#[derive(Debug, Args)]
 #[command(next_help_heading = "Target and run")]
 struct Shared {
     /// Server, as HOST:PORT; plain TCP, no TLS
-    #[arg(
-        long,
-        global = true,
-        value_name = "HOST:PORT",
-        default_value = "127.0.0.1:6001"
-    )]
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:6001")]
     target: String,
     /// The app's id
-    #[arg(long, global = true, value_name = "ID", default_value = "app-id")]
+    #[arg(long, value_name = "ID", default_value = "app-id")]
     app_id: String,
     /// The app's key
-    #[arg(long, global = true, value_name = "KEY", default_value = "app-key")]
+    #[arg(long, value_name = "KEY", default_value = "app-key")]
     key: String,
     /// The app's secret [default: the demo app's]
     #[arg(
         long,
-        global = true,
         value_name = "SECRET",
         default_value = "app-secret",
         env = "SOCKUDO_BENCH_SECRET",
@@ -69,114 +73,105 @@ struct Shared {
     )]
     secret: String,
     /// Process of the server, if on this machine: its CPU time and memory are read [default: none]
-    #[arg(long, global = true, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
     pid: Option<u32>,
     /// Length of the load in seconds, 1..=3600
-    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 10, value_parser = whole(1..=3_600))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = whole(1..=3_600))]
     seconds: u64,
     /// Microseconds between two looks at the sockets, 10..=5000; the resolution of latencies. Short
     /// steps cost this program CPU time
-    #[arg(long, global = true, value_name = "US", default_value_t = 100, value_parser = whole(10..=5_000))]
+    #[arg(long, value_name = "US", default_value_t = 100, value_parser = whole(10..=5_000))]
     poll_interval_us: u64,
     /// Count the server's system calls (needs --pid and the right to trace); each then takes longer
-    #[arg(long, global = true, requires = "pid")]
+    #[arg(long, requires = "pid")]
     system_calls: bool,
     /// Print one JSON object
-    #[arg(long, global = true)]
+    #[arg(long)]
     json: bool,
-    /// Write a page for a browser as well, one file with tables and plots [default: none]
-    #[arg(long, global = true, value_name = "FILE")]
+    /// Also write a page for browsers, with plots
+    #[arg(long, value_name = "FILE.html")]
     report: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
-    #[command(flatten)]
-    Load(Scenario),
-    /// No load at all: compute the cores, memory and network that a load needs
-    Plan(plan::Arguments),
-}
-
-/// The scenarios.
-#[derive(Debug, Subcommand)]
-enum Scenario {
+pub enum Command {
     /// One channel, many subscribers, published to over the API
-    Fanout(Fanout),
+    Fanout(With<Fanout>),
     /// Private channels whose members send client events to each other
-    Chatter(Chatter),
+    Chatter(With<Chatter>),
     /// Users who join and leave presence channels, before the eyes of those who stay
-    Presence(Presence),
+    Presence(With<Presence>),
     /// API requests, to a channel without subscribers
-    Publish(Publish),
+    Publish(With<Publish>),
     /// New connections: TCP, established, subscribed, closed
-    Connect(Connect),
+    Connect(With<Connect>),
     /// Connections that do nothing: memory of each, CPU time of all
-    Idle(Idle),
+    Idle(With<Idle>),
     /// All connections drop at once and come back; do others notice?
-    Storm(Storm),
+    Storm(With<Storm>),
     /// A day in small: rooms, pairs that talk, newcomers
-    Mixed(Mixed),
+    Mixed(With<Mixed>),
     /// Some subscribers stop reading; do the others notice?
-    Slow(Slow),
+    Slow(With<Slow>),
     /// Raise a load until an objective breaks, and name the highest that held
-    Ramp(RampUp),
+    ///
+    /// Each step lasts --seconds. A step breaks by its latency or by a fault; one whose generator was
+    /// the limit is void and ends the search.
+    Ramp(With<RampUp>),
+    /// Say how large a host a load needs; nothing is measured or sent
+    Plan(plan::Arguments),
 }
 
 /// Runs what was asked for and reports it.
 pub fn run(arguments: Arguments) -> ExitCode {
-    let shared = arguments.shared;
     match arguments.command {
-        Command::Load(scenario) => load(shared, scenario),
-        Command::Plan(plan) => plan::run(&plan, shared.json),
+        Command::Fanout(with) => with.run_one(Fanout::run),
+        Command::Chatter(with) => with.run_one(Chatter::run),
+        Command::Presence(with) => with.run_one(Presence::run),
+        Command::Publish(with) => with.run_one(Publish::run),
+        Command::Connect(with) => with.run_one(Connect::run),
+        Command::Idle(with) => with.run_one(Idle::run),
+        Command::Storm(with) => with.run_one(Storm::run),
+        Command::Mixed(with) => with.run_one(Mixed::run),
+        Command::Slow(with) => with.run_one(Slow::run),
+        Command::Ramp(with) => with.run(|ramp, rig| {
+            let (outcomes, ramp) = ramp.run(rig)?;
+            Ok((outcomes, Some(ramp)))
+        }),
+        Command::Plan(arguments) => plan::run(arguments),
     }
 }
 
-fn load(shared: Shared, scenario: Scenario) -> ExitCode {
-    let (as_json, report) = (shared.json, shared.report.clone());
-    let run = match execute(shared, scenario) {
-        Ok(run) => run,
-        Err(error) => {
-            eprintln!("sockudo bench: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    if as_json {
-        println!("{:#}", json::of(&run));
-    } else {
-        print!("{}", Summary(&run));
-    }
-    if let Some(path) = report
-        && let Err(error) = std::fs::write(&path, html::page(&run))
-    {
-        eprintln!("sockudo bench: --report {}: {error}", path.display());
-        return ExitCode::FAILURE;
-    }
-    exit_code(&run)
-}
+/// All outcomes, and the ramp that they were steps of.
+type Shown = (Vec<Outcome>, Option<Ramp>);
 
-fn execute(shared: Shared, scenario: Scenario) -> Result<Run, RunError> {
-    let rig = shared.rig()?;
-    let machine = Machine::here();
-    let (outcomes, ramp) = match scenario {
-        Scenario::Fanout(fanout) => (vec![fanout.run(&rig)?], None),
-        Scenario::Chatter(chatter) => (vec![chatter.run(&rig)?], None),
-        Scenario::Presence(presence) => (vec![presence.run(&rig)?], None),
-        Scenario::Publish(publish) => (vec![publish.run(&rig)?], None),
-        Scenario::Connect(connect) => (vec![connect.run(&rig)?], None),
-        Scenario::Idle(idle) => (vec![idle.run(&rig)?], None),
-        Scenario::Storm(storm) => (vec![storm.run(&rig)?], None),
-        Scenario::Mixed(mixed) => (vec![mixed.run(&rig)?], None),
-        Scenario::Slow(slow) => (vec![slow.run(&rig)?], None),
-        Scenario::Ramp(ramp) => {
-            let (outcomes, ramp) = ramp.run(&rig)?;
-            (outcomes, Some(ramp))
+impl<S: Args> With<S> {
+    fn run_one(self, scenario: impl Fn(&S, &Rig) -> Result<Outcome, RunError>) -> ExitCode {
+        self.run(|flags, rig| Ok((vec![scenario(flags, rig)?], None)))
+    }
+
+    fn run(self, scenario: impl Fn(&S, &Rig) -> Result<Shown, RunError>) -> ExitCode {
+        let run = || {
+            let page = self.shared.page()?;
+            let rig = self.shared.rig()?;
+            let machine = Machine::here();
+            let (outcomes, ramp) = scenario(&self.scenario, &rig)?;
+            let run = Run {
+                machine,
+                outcomes,
+                ramp,
+            };
+            self.shared.report(&run, page)?;
+            Ok::<_, RunError>(run)
+        };
+        match run() {
+            Ok(run) => exit_code(&run),
+            Err(error) => {
+                eprintln!("sockudo bench: {error}");
+                ExitCode::FAILURE
+            }
         }
-    };
-    Ok(Run {
-        machine,
-        outcomes,
-        ramp,
-    })
+    }
 }
 
 /// Void outweighs faults: what a late generator saw says nothing about the target.
@@ -194,7 +189,30 @@ fn exit_code(run: &Run) -> ExitCode {
 }
 
 impl Shared {
-    fn rig(self) -> Result<Rig, RunError> {
+    /// The file of the page, opened before the run, which would be lost if it could not be.
+    fn page(&self) -> Result<Option<File>, RunError> {
+        let Some(path) = &self.report else {
+            return Ok(None);
+        };
+        let page = File::create(path).map_err(|error| RunError::Page(path.clone(), error))?;
+        Ok(Some(page))
+    }
+
+    fn report(&self, run: &Run, page: Option<File>) -> Result<(), RunError> {
+        let mut out = io::stdout().lock();
+        // A reader that closed the pipe, such as `head`, has what it wanted.
+        let _ = match self.json {
+            true => writeln!(out, "{:#}", json::of(run)),
+            false => write!(out, "{}", Summary(run)),
+        };
+        if let (Some(path), Some(mut page)) = (&self.report, page) {
+            page.write_all(html::page(run).as_bytes())
+                .map_err(|error| RunError::Page(path.clone(), error))?;
+        }
+        Ok(())
+    }
+
+    fn rig(&self) -> Result<Rig, RunError> {
         let address = address(&self.target)?;
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
         let tag = since_epoch.map_or(0, |time| time.as_millis()) % 1_000_000_000;
@@ -202,11 +220,11 @@ impl Shared {
             target: Target {
                 name: self.target.clone(),
                 address,
-                authority: self.target,
+                authority: self.target.clone(),
                 app: Credentials {
-                    id: self.app_id,
-                    key: self.key,
-                    secret: self.secret,
+                    id: self.app_id.clone(),
+                    key: self.key.clone(),
+                    secret: self.secret.clone(),
                 },
                 pid: self.pid,
             },
@@ -234,3 +252,12 @@ fn address(target: &str) -> Result<SocketAddr, RunError> {
         reason,
     })
 }
+
+const EXAMPLES: &str = "\
+Put load only on servers that you own or may test.
+
+Examples:
+  sockudo bench fanout --pid $(pgrep -o sockudo)   1000 subscribers of the demo server
+  sockudo bench chatter --target 10.0.0.7:6001 --app-id shop --key k_3f9c --rate 20000
+  sockudo bench ramp --of fanout --objective-ms 20 --report ramp.html
+  sockudo bench plan --connections 1000000 --rate 200000";

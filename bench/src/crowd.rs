@@ -19,7 +19,7 @@ use socket2::SockRef;
 
 use crate::{
     target::Target,
-    wire::{self, Unit},
+    wire::{self, Unit, shortened},
 };
 
 /// What a WebSocket client asks for as soon as it may.
@@ -516,11 +516,4 @@ fn words(error: &io::Error) -> String {
     let text = error.to_string();
     let cut = text.find(" (os error").unwrap_or(text.len());
     text[..cut].to_lowercase()
-}
-
-/// The beginning of what a server said.
-pub fn shortened(bytes: &[u8]) -> String {
-    const MOST: usize = 200;
-    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(MOST)]);
-    text.trim().to_owned()
 }

@@ -2,12 +2,13 @@
 //!
 //! `cli` is the subcommand `sockudo bench`. It puts a *scenario* on any Pusher-compatible target at a
 //! scheduled rate (`pace`), through many connections on one thread (`crowd`), and makes an `outcome`.
-//! `json`, `summary` and `html` tell it; `plan` computes what host a load needs.
+//!
+//! `summary`, `json` and `html` tell it; `plan` multiplies what was measured.
 //!
 //! `bench-compare` runs the older *measures*: a *subject* (our build, a peer) is a child process with a
-//! configuration of its own; a measure puts load on it over loopback at a fixed rate and reads the
-//! process' CPU clock; a *floor* is the same shape of load on a bare loop of system calls in this
-//! process. `compare` runs all of them in turn, round after round, and `report` prints medians and ratios.
+//! configuration of its own; a measure puts load on it over loopback at a fixed rate and reads the process' CPU clock; a *floor* is the
+//! same shape of load on a bare loop of system calls in this process. `compare` runs all of them in
+//! turn, round after round, and `report` prints medians and ratios.
 
 pub mod axis;
 pub mod cli;

@@ -22,7 +22,7 @@ pub struct Pace {
 }
 
 /// How long answers and deliveries are waited for after the last operation.
-pub const STRAGGLERS: Duration = Duration::from_secs(3);
+pub const STRAGGLERS: Duration = Duration::from_secs(5);
 
 impl Pace {
     /// `seconds` of `per_s` operations each, from `started` on.
@@ -113,7 +113,7 @@ mod tests {
         assert_eq!(std::iter::from_fn(|| pace.take_due(end)).count(), 6);
         assert!(pace.is_over());
         assert!(!pace.gives_up(start + Duration::from_secs(1)));
-        assert!(pace.gives_up(start + Duration::from_secs(5)));
+        assert!(pace.gives_up(start + Duration::from_secs(7)));
     }
 
     #[test]

@@ -41,6 +41,9 @@ pub struct Arguments {
     /// How busy a shard may be, 0.1..=0.95; the rest is for bursts and for connections that come back
     #[arg(long, value_name = "SHARE", default_value_t = 0.6, value_parser = utilisation)]
     pub utilisation: f64,
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What one of each costs. CPU in microseconds of one core, memory in bytes.
@@ -170,9 +173,9 @@ pub struct Network {
 }
 
 /// Prints the plan.
-pub fn run(arguments: &Arguments, as_json: bool) -> ExitCode {
-    let plan = compute(arguments, &MEASURED);
-    let text = match as_json {
+pub fn run(arguments: Arguments) -> ExitCode {
+    let plan = compute(&arguments, &MEASURED);
+    let text = match arguments.json {
         true => format!("{:#}\n", serde_json::json!(plan)),
         false => plan.to_string(),
     };

@@ -12,7 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::crowd::{Crowd, Heard, Kind, shortened};
+use crate::{
+    crowd::{Crowd, Heard, Kind},
+    wire::shortened,
+};
 
 pub struct Requests {
     clients: Range<usize>,

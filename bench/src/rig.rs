@@ -7,6 +7,7 @@
 use std::{
     io,
     ops::Range,
+    path::PathBuf,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -14,10 +15,11 @@ use thiserror::Error;
 
 use crate::{
     cpu::{self, Usage},
-    crowd::{Crowd, Heard, Kind, Subscription, shortened},
+    crowd::{Crowd, Heard, Kind, Subscription},
     outcome::{Figure, Generator, Outcome, Setting, Used},
     system_calls::SystemCalls,
     target::Target,
+    wire,
 };
 
 /// A target and how long it is put under load.
@@ -60,6 +62,8 @@ pub enum RunError {
     Sockets(#[from] io::Error),
     #[error("{0}")]
     Setting(String),
+    #[error("{0}: {1}")]
+    Page(PathBuf, io::Error),
     #[error("a thread of the load generator ended early")]
     Thread,
 }
@@ -171,12 +175,11 @@ impl Rig {
 
 /// What an error event says, in words where it has them.
 fn refusal(said: &[u8]) -> String {
-    let text = shortened(said);
-    let what = match text.contains("subscription_error") {
-        true => "a subscription",
-        false => "a connection",
+    let what = match wire::event_name(said) {
+        b"pusher:subscription_error" => "a subscription",
+        _ => "a connection",
     };
-    format!("{what}: {text}")
+    format!("{what}: {}", wire::error_words(said))
 }
 
 /// Readings from before a load.

@@ -1,8 +1,10 @@
 //! The bytes of the client's side: WebSocket frames, HTTP answers, and where they end.
 //!
 //! Owns: masking, the two splitters, the upgrade request.
-//! May depend on: nothing.
+//! May depend on: serde_json, for what errors say.
 //! Invariants: a splitter looks at bytes and keeps none; it says nothing until the unit is complete.
+
+use serde_json::Value;
 
 /// A complete frame or answer at the beginning of some bytes.
 pub struct Unit<'a> {
@@ -88,6 +90,29 @@ pub fn masked_text(payload: &[u8]) -> Vec<u8> {
             .map(|(byte, mask)| byte ^ mask),
     );
     frame
+}
+
+/// What an error event says: code and message of a connection's, status and error of a subscription's.
+pub fn error_words(payload: &[u8]) -> String {
+    let event: Value = serde_json::from_slice(payload).unwrap_or_default();
+    let data = match &event["data"] {
+        Value::String(text) => serde_json::from_str(text).unwrap_or_default(),
+        object => object.clone(),
+    };
+    let number = data["code"].as_u64().or(data["status"].as_u64());
+    let text = data["message"].as_str().or(data["error"].as_str());
+    match (number, text) {
+        (Some(number), Some(text)) => format!("{number} {text}"),
+        (None, Some(text)) => text.to_owned(),
+        _ => shortened(payload),
+    }
+}
+
+/// The beginning of what a server said.
+pub fn shortened(bytes: &[u8]) -> String {
+    const MOST: usize = 200;
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(MOST)]);
+    text.trim().to_owned()
 }
 
 pub const CLOSE: u8 = 0x8;
@@ -176,6 +201,32 @@ mod tests {
             b"pusher:ping"
         );
         assert_eq!(event_name(b"{}"), b"");
+    }
+
+    #[test]
+    fn an_error_is_told_by_its_number_and_text() {
+        let cases = [
+            (
+                r#"{"event":"pusher:error","data":{"code":4004,"message":"over quota"}}"#,
+                "4004 over quota",
+            ),
+            (
+                r#"{"event":"pusher:error","data":"{\"code\":4001,\"message\":\"no app\"}"}"#,
+                "4001 no app",
+            ),
+            (
+                r#"{"event":"pusher:subscription_error","data":{"type":"AuthError","error":"no","status":401}}"#,
+                "401 no",
+            ),
+            (
+                r#"{"event":"pusher:error","data":{"message":"what"}}"#,
+                "what",
+            ),
+            ("no JSON", "no JSON"),
+        ];
+        for (event, expected) in cases {
+            assert_eq!(error_words(event.as_bytes()), expected);
+        }
     }
 
     #[test]

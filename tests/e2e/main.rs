@@ -6,6 +6,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bench;
 mod cache;
 mod client_events;
 mod clients;

@@ -9,12 +9,7 @@ use std::ops::{Range, RangeInclusive};
 
 use clap::builder::RangedU64ValueParser;
 
-use crate::{
-    crowd::{Heard, shortened},
-    target::Target,
-    track::Names,
-    wire,
-};
+use crate::{crowd::Heard, target::Target, track::Names, wire};
 
 pub mod chatter;
 mod churn;
@@ -90,7 +85,8 @@ impl Trouble {
         match heard {
             Heard::Refused(said) => {
                 self.refused += 1;
-                self.first_refused.get_or_insert_with(|| shortened(said));
+                self.first_refused
+                    .get_or_insert_with(|| wire::error_words(said));
             }
             Heard::Ended(reason) => {
                 self.closed += 1;
