@@ -1,7 +1,7 @@
 //! The program: reads the command line and runs the command.
 //!
 //! Owns: exit codes, and printing what commands answer.
-//! May depend on: `cli`, `config`.
+//! May depend on: `cli`, `config`, `bench`.
 //! Invariants: answers go to stdout, diagnostics to stderr.
 
 use std::collections::BTreeMap;
@@ -24,6 +24,7 @@ fn main() -> ExitCode {
     match cli.command {
         None => serve(&cli.serve, environment),
         Some(Command::Serve(arguments)) => serve(&arguments, environment),
+        Some(Command::Bench(arguments)) => bench::cli::run(arguments),
         Some(Command::Config(ConfigCommand::Check(arguments))) => {
             print(&command::check(&arguments, environment))
         }

@@ -89,7 +89,7 @@ impl Joining {
             wave.write_each(|_, _| upgrade.clone().into_bytes())?;
             wave.read_each(wire::answer, "status 101", |_, unit| unit.code == 101)?;
             wave.read_each(wire::frame, "connection_established", |socket, unit| {
-                socket.socket_id = socket_id(&unit.payload).unwrap_or_default();
+                socket.socket_id = wire::socket_id(&unit.payload).unwrap_or_default();
                 !socket.socket_id.is_empty()
             })?;
             wave.write_each(|at, socket| subscription(target, socket, &channel_of(first + at)))?;
@@ -175,16 +175,6 @@ fn read_unit(
             }
         }
     }
-}
-
-/// The `socket_id` in `connection_established`, whose data is JSON in a JSON string.
-fn socket_id(payload: &[u8]) -> Option<String> {
-    let text = std::str::from_utf8(payload).ok()?;
-    let (_, rest) = text.split_once("socket_id")?;
-    let begins = rest.find(|c: char| c.is_ascii_digit())?;
-    let id = &rest[begins..];
-    let ends = id.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-    Some(id[..ends].to_owned())
 }
 
 fn subscription(target: &Target, socket_id: &str, channel: &str) -> Vec<u8> {

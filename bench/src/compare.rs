@@ -1,7 +1,7 @@
 //! Runs scenarios on subjects and floors in turn, round after round.
 //!
 //! Owns: the order of a run: which subject, which scenario, fresh or not.
-//! May depend on: `peers`, `scenarios`, `floors`, `report`.
+//! May depend on: `peers`, `measures`, `floors`, `report`.
 //! Invariants: within a round every subject gets every scenario once, so that what the machine does
 //! meanwhile falls on all of them.
 
@@ -9,15 +9,15 @@ use thiserror::Error;
 
 use crate::{
     floors,
-    peers::{Subject, SubjectError},
-    report::Report,
-    scenarios::{
+    measures::{
         Load, ScenarioError,
         client_events::{self, Audience},
         fanout,
         idle::{self, Channels},
         publish,
     },
+    peers::{Subject, SubjectError},
+    report::Report,
 };
 
 /// A group of measures that is run or left out together.

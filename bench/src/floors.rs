@@ -1,7 +1,7 @@
 //! Floors: the same shapes of load on bare loops of system calls, on a thread of this process.
 //!
 //! Owns: the plain `send` loop, the epoll + `recv` loop, the recv + HMAC + send loop.
-//! May depend on: `client`, `pace`, `scenarios` (for shapes and samples), hmac, mio.
+//! May depend on: `client`, `pace`, `measures` (for shapes and samples), hmac, mio.
 //! Invariants: a floor's clock is its own thread's CPU clock; its peers are a herd like any subject's.
 
 use std::{
@@ -22,11 +22,11 @@ use sha2::Sha256;
 use crate::{
     client::{ClientError, Herd, Joining},
     cpu::thread_cpu,
-    pace::Pace,
-    scenarios::{
+    measures::{
         CLIENT_EVENT_BYTES, Load, Measure, PUBLISHED_BYTES, STEP, STRAGGLERS, Sample,
         ScenarioError, publish,
     },
+    pace::Pace,
     target::{Credentials, Target},
     wire::{self, Splitter},
 };
@@ -101,8 +101,9 @@ pub fn publish(load: &Load) -> Result<Sample, ScenarioError> {
     let target = Target {
         name: "floor".to_owned(),
         address,
+        authority: address.to_string(),
         app,
-        pid: 0,
+        pid: None,
     };
     let request = publish::request(&target);
     let (herd, streams) = pairs(publish::CONNECTIONS, wire::raw)?;

@@ -5,8 +5,8 @@ use std::{path::PathBuf, process::ExitCode};
 use bench::{
     compare::{Comparison, Scenario},
     cpu,
+    measures::Load,
     peers::Subject,
-    scenarios::Load,
 };
 use clap::{Parser, Subcommand, builder::PossibleValuesParser};
 

@@ -111,8 +111,9 @@ impl Subject {
         let target = Target {
             name: self.name(),
             address,
+            authority: address.to_string(),
             app,
-            pid: child.id(),
+            pid: Some(child.id()),
         };
         let mut running = Running {
             child,

@@ -1,7 +1,7 @@
 //! Samples in, one table out.
 //!
 //! Owns: medians, spread, ratios, the text and JSON forms.
-//! May depend on: `scenarios` (samples).
+//! May depend on: `measures` (samples).
 //! Invariants: a ratio is of medians; nothing is left out because it looks odd.
 
 use std::{
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::{
     compare::FLOOR,
-    scenarios::{Measure, Sample},
+    measures::{Measure, Sample},
 };
 
 /// All samples of a run.

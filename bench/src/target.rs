@@ -27,9 +27,11 @@ pub struct Credentials {
 pub struct Target {
     pub name: String,
     pub address: SocketAddr,
+    /// What requests name as their host.
+    pub authority: String,
     pub app: Credentials,
-    /// Its process, on this machine.
-    pub pid: u32,
+    /// Its process, where it runs on this machine and is known.
+    pub pid: Option<u32>,
 }
 
 impl Target {
@@ -56,10 +58,21 @@ impl Target {
         format!(
             "POST {path}?{query}&auth_signature={signature} HTTP/1.1\r\nHost: {}\r\n\
              Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            self.address,
+            self.authority,
             body.len()
         )
         .into_bytes()
+    }
+
+    /// A `GET` without a signature.
+    pub fn plain_request(&self, path: &str) -> Vec<u8> {
+        format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", self.authority).into_bytes()
+    }
+
+    /// The `auth` of a subscription to a presence channel, which signs who the member is.
+    pub fn member_auth(&self, socket_id: &str, channel: &str, channel_data: &str) -> String {
+        let signature = self.sign(&format!("{socket_id}:{channel}:{channel_data}"));
+        format!("{}:{signature}", self.app.key)
     }
 
     fn sign(&self, text: &str) -> String {
@@ -88,12 +101,13 @@ mod tests {
         let target = Target {
             name: "example".to_owned(),
             address: SocketAddr::from(([127, 0, 0, 1], 80)),
+            authority: "localhost".to_owned(),
             app: Credentials {
                 id: "3".to_owned(),
                 key: "278d425bdf160c739803".to_owned(),
                 secret: "7ad3773142a6692b25b8".to_owned(),
             },
-            pid: 0,
+            pid: None,
         };
         assert_eq!(
             target.channel_auth("1234.1234", "private-foobar"),

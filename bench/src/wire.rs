@@ -1,8 +1,10 @@
 //! The bytes of the client's side: WebSocket frames, HTTP answers, and where they end.
 //!
 //! Owns: masking, the two splitters, the upgrade request.
-//! May depend on: nothing.
+//! May depend on: serde_json, for what errors say.
 //! Invariants: a splitter looks at bytes and keeps none; it says nothing until the unit is complete.
+
+use serde_json::Value;
 
 /// A complete frame or answer at the beginning of some bytes.
 pub struct Unit<'a> {
@@ -90,6 +92,78 @@ pub fn masked_text(payload: &[u8]) -> Vec<u8> {
     frame
 }
 
+/// What an error event says: code and message of a connection's, status and error of a subscription's.
+pub fn error_words(payload: &[u8]) -> String {
+    let event: Value = serde_json::from_slice(payload).unwrap_or_default();
+    let data = match &event["data"] {
+        Value::String(text) => serde_json::from_str(text).unwrap_or_default(),
+        object => object.clone(),
+    };
+    let number = data["code"].as_u64().or(data["status"].as_u64());
+    let text = data["message"].as_str().or(data["error"].as_str());
+    match (number, text) {
+        (Some(number), Some(text)) => format!("{number} {text}"),
+        (None, Some(text)) => text.to_owned(),
+        _ => shortened(payload),
+    }
+}
+
+/// The beginning of what a server said.
+pub fn shortened(bytes: &[u8]) -> String {
+    const MOST: usize = 200;
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(MOST)]);
+    text.trim().to_owned()
+}
+
+pub const CLOSE: u8 = 0x8;
+pub const PING: u8 = 0x9;
+pub const PONG: u8 = 0xA;
+
+/// The `socket_id` in `connection_established`, whose data is JSON in a JSON string.
+pub fn socket_id(payload: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(payload).ok()?;
+    let (_, rest) = text.split_once("socket_id")?;
+    let begins = rest.find(|c: char| c.is_ascii_digit())?;
+    let id = &rest[begins..];
+    let ends = id.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+    Some(id[..ends].to_owned())
+}
+
+/// A masked control frame; servers compare a pong's payload with their ping's.
+pub fn masked_control(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = masked_text(&payload[..payload.len().min(125)]);
+    frame[0] = 0x80 | opcode;
+    frame
+}
+
+/// The number that a payload carries between number signs, as `numbered` wrote it.
+pub fn number_of(payload: &[u8]) -> Option<u64> {
+    let begins = payload.iter().position(|&byte| byte == b'#')? + 1;
+    let digits = payload[begins..].iter().position(|&byte| byte == b'#')?;
+    std::str::from_utf8(&payload[begins..begins + digits])
+        .ok()?
+        .parse()
+        .ok()
+}
+
+/// Text of that many bytes, or a few more, that carries a number.
+pub fn numbered(number: u64, bytes: usize) -> String {
+    format!("{:x<bytes$}", format!("#{number:08}#"))
+}
+
+/// The name of the event that a payload is.
+pub fn event_name(payload: &[u8]) -> &[u8] {
+    const KEY: &[u8] = b"\"event\":\"";
+    // All servers that we know write the name first.
+    let begins = match payload.get(1..=KEY.len()) {
+        Some(KEY) => 1 + KEY.len(),
+        _ => find(payload, KEY).map_or(payload.len(), |at| at + KEY.len()),
+    };
+    let name = &payload[begins..];
+    let ends = name.iter().position(|&byte| byte == b'"');
+    &name[..ends.unwrap_or(name.len())]
+}
+
 /// A client's upgrade request.
 pub fn upgrade(host: &str, key: &str) -> String {
     format!(
@@ -109,6 +183,51 @@ pub fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_number_comes_back_out_of_an_event() {
+        for number in [0, 7, 123_456_789_012] {
+            let data = numbered(number, 32);
+            assert_eq!(data.len(), 32);
+            let event = format!(r#"{{"event":"bench","channel":"c","data":"{data}"}}"#);
+            assert_eq!(number_of(event.as_bytes()), Some(number));
+            assert_eq!(event_name(event.as_bytes()), b"bench");
+        }
+        for other in ["", "#", "#12", "##", "#x#", "{}"] {
+            assert_eq!(number_of(other.as_bytes()), None, "{other}");
+        }
+        assert_eq!(
+            event_name(br#"{"data":"x","event":"pusher:ping"}"#),
+            b"pusher:ping"
+        );
+        assert_eq!(event_name(b"{}"), b"");
+    }
+
+    #[test]
+    fn an_error_is_told_by_its_number_and_text() {
+        let cases = [
+            (
+                r#"{"event":"pusher:error","data":{"code":4004,"message":"over quota"}}"#,
+                "4004 over quota",
+            ),
+            (
+                r#"{"event":"pusher:error","data":"{\"code\":4001,\"message\":\"no app\"}"}"#,
+                "4001 no app",
+            ),
+            (
+                r#"{"event":"pusher:subscription_error","data":{"type":"AuthError","error":"no","status":401}}"#,
+                "401 no",
+            ),
+            (
+                r#"{"event":"pusher:error","data":{"message":"what"}}"#,
+                "what",
+            ),
+            ("no JSON", "no JSON"),
+        ];
+        for (event, expected) in cases {
+            assert_eq!(error_words(event.as_bytes()), expected);
+        }
+    }
 
     #[test]
     fn a_unit_is_not_seen_before_its_last_byte() {

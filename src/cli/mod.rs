@@ -43,6 +43,16 @@ pub enum Command {
     /// Check or show the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Put a server under load and measure it: latencies, CPU time, memory, what was lost
+    ///
+    /// Works with any server that speaks the Pusher protocol. Put load on servers only that you own
+    /// or may test: it is meant to take them to their limits.
+    ///
+    /// Operations begin when their schedule says, whatever became of the earlier ones, and latencies
+    /// count from the scheduled time; their resolution is --poll-interval-us. Exit status: 0 for a
+    /// clean run, 1 for faults (lost, refused, closed) or if no run was possible, 2 if this program
+    /// was the bottleneck, in which case the numbers say nothing about the server.
+    Bench(bench::cli::Arguments),
 }
 
 #[derive(Debug, Subcommand)]

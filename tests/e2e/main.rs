@@ -6,6 +6,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bench;
 mod cache;
 mod client_events;
 mod clients;
@@ -16,6 +17,7 @@ mod limits;
 mod operations;
 mod presence;
 mod raw_http;
+mod report;
 mod subscriptions;
 mod users;
 mod webhooks;

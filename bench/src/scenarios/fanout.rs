@@ -1,135 +1,202 @@
 //! Fan-out: one channel, many subscribers, published to over the API.
 //!
-//! Owns: the two fan-out measures; each subscriber's account of lost and doubled messages.
-//! May depend on: `client`, `pace`, `target`.
-//! Invariants: every message carries its number, and each subscriber must see 0, 1, 2, … in order.
+//! Owns: the `fanout` scenario.
+//! May depend on: what its siblings may.
+//! Invariants: every message has a number, and each subscriber must see 0, 1, 2, … in order.
 
-use std::{thread, time::Instant};
+use std::time::Instant;
 
-use super::{Load, Measure, Meter, PUBLISHED_BYTES, STEP, STRAGGLERS, Sample, ScenarioError};
+use clap::Args;
+
+use super::{ANSWER, DELIVERY, Trouble, count, publication, whole};
 use crate::{
-    client::{ClientError, Joining, Publisher},
+    crowd::{Crowd, Heard, Subscription},
+    ledger::{self, Ledger},
+    outcome::{Latency, Outcome, Setting},
     pace::Pace,
-    target::Target,
+    requests::Requests,
+    rig::{CpuKeys, Rig, RunError, cpu_figures, figure, setting},
+    track::Track,
     wire,
 };
 
-const CHANNEL: &str = "bench-fanout";
-
-/// CPU per delivered message with `batch` messages in each API request.
-pub fn run(target: &Target, load: &Load, batch: u64) -> Result<Sample, ScenarioError> {
-    let measure = match batch {
-        1 => Measure::Fanout,
-        _ => Measure::FanoutTenPerTurn,
-    };
-    // Ten times the messages in a request, at a fifth of the rate: twice the messages.
-    let per_s = if batch == 1 {
-        load.publishes_per_s
-    } else {
-        load.publishes_per_s / 5
-    };
-    let joining = Joining::subscribe(target, load.subscribers, |_| CHANNEL.to_owned())?;
-    let mut herd = joining.into_herd(wire::frame)?;
-    let mut publisher = Publisher::connect(target.address)?;
-
-    let meter = Meter::start(target.pid)?;
-    let mut pace = Pace::new(Instant::now(), per_s, load.seconds);
-    let expected = pace.total() * batch * herd.len() as u64;
-    let asks = target.clone();
-    let publishing = thread::spawn(move || {
-        while !pace.is_over() {
-            thread::sleep(pace.next_at().saturating_duration_since(Instant::now()));
-            while let Some(number) = pace.take_due(Instant::now()) {
-                publisher.request(&request(&asks, number, batch))?;
-            }
-        }
-        Ok::<_, ClientError>(pace.latest)
-    });
-    let mut ledger = Ledger::new(herd.len());
-    let mut give_up_at = None;
-    while ledger.received < expected && give_up_at.is_none_or(|at| Instant::now() < at) {
-        herd.receive(STEP * 5, |client, _, payload| ledger.note(client, payload))?;
-        if give_up_at.is_none() && publishing.is_finished() {
-            give_up_at = Some(Instant::now() + STRAGGLERS);
-        }
-    }
-    let mut sample = meter.finish(measure, ledger.received)?;
-    let latest = publishing.join().map_err(|_| ScenarioError::Publisher)??;
-    sample.expect("deliveries", expected, ledger.received);
-    sample.expect("out of sequence", 0, ledger.out_of_sequence);
-    sample.judge_generator(latest);
-    Ok(sample)
+#[derive(Clone, Debug, Args)]
+pub struct Fanout {
+    /// Subscribers of the one channel, 1..=1000000
+    #[arg(long, value_name = "COUNT", default_value_t = 1_000, value_parser = count(1..=1_000_000))]
+    pub subscribers: usize,
+    /// Bytes of an event's data, 16..=100000
+    #[arg(long, value_name = "BYTES", default_value_t = 200, value_parser = count(16..=100_000))]
+    pub message_bytes: usize,
+    /// Publish requests per second, 1..=100000
+    #[arg(long, value_name = "RATE", default_value_t = 50, value_parser = whole(1..=100_000))]
+    pub rate: u64,
+    /// Messages of one publish request, 1..=10
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = whole(1..=10))]
+    pub batch: u64,
 }
 
-fn request(target: &Target, number: u64, batch: u64) -> Vec<u8> {
-    if batch == 1 {
-        let data = data(number);
-        let body = format!(r#"{{"name":"bench","channels":["{CHANNEL}"],"data":"{data}"}}"#);
-        return target.api_request("events", &body);
-    }
-    let events: Vec<String> = (number * batch..(number + 1) * batch)
-        .map(|number| {
-            let data = data(number);
-            format!(r#"{{"name":"bench","channel":"{CHANNEL}","data":"{data}"}}"#)
-        })
-        .collect();
-    target.api_request(
-        "batch_events",
-        &format!(r#"{{"batch":[{}]}}"#, events.join(",")),
-    )
-}
+const CPU: CpuKeys = [
+    ("cpu_per_delivered_us", "CPU per delivered message"),
+    ("cpu_user_per_delivered_us", "… in user space"),
+    ("cpu_system_per_delivered_us", "… in the kernel"),
+];
 
-/// Data that begins with the message's number between number signs.
-fn data(number: u64) -> String {
-    format!("{:x<PUBLISHED_BYTES$}", format!("#{number:08}#"))
-}
+impl Fanout {
+    pub fn run(&self, rig: &Rig) -> Result<Outcome, RunError> {
+        let channel = rig.channel("fanout");
+        let mut crowd = rig.crowd(self.subscribers + 1)?;
+        let wish = Subscription::to(&*channel);
+        rig.join(&mut crowd, self.subscribers, |_| vec![wish.clone()])?;
+        let requests = Requests::open(&mut crowd, 1)?;
 
-/// What each subscriber has seen.
-struct Ledger {
-    next: Vec<u64>,
-    received: u64,
-    out_of_sequence: u64,
-}
-
-impl Ledger {
-    fn new(subscribers: usize) -> Self {
-        Self {
-            next: vec![0; subscribers],
-            received: 0,
-            out_of_sequence: 0,
-        }
-    }
-
-    fn note(&mut self, client: usize, payload: &[u8]) {
-        let Some(number) = number_of(payload) else {
-            return;
+        let meter = rig.start()?;
+        let pace = Pace::new(Instant::now(), self.rate, rig.seconds);
+        let rooms = Rooms {
+            count: 1,
+            members: self.subscribers as u64,
         };
-        self.received += 1;
-        self.out_of_sequence += u64::from(number != self.next[client]);
-        self.next[client] = number + 1;
+        let mut load = Load::new(pace, requests, rooms, self.batch);
+        while !load.is_done() {
+            let now = Instant::now();
+            if load.pace.gives_up(now) {
+                break;
+            }
+            load.begin_due(&mut crowd, now, |number| {
+                let numbers = number * self.batch..(number + 1) * self.batch;
+                publication(&rig.target, &channel, numbers, self.message_bytes)
+            })?;
+            let until = load.pace.next_at();
+            crowd.turn(until, &mut |now, client, heard| {
+                load.hear(now, client, &heard);
+            })?;
+        }
+        let late_ms = load.pace.late_ms();
+        let mut outcome = meter.finish(rig, "fanout", self.settings(rig), late_ms)?;
+        outcome.figures = cpu_figures(&outcome, load.ledger.received(), CPU);
+        Ok(load.complete(outcome))
+    }
+
+    fn settings(&self, rig: &Rig) -> Vec<Setting> {
+        vec![
+            setting("seconds", rig.seconds),
+            setting("subscribers", self.subscribers),
+            setting("message-bytes", self.message_bytes),
+            setting("rate", self.rate),
+            setting("batch", self.batch),
+        ]
     }
 }
 
-fn number_of(payload: &[u8]) -> Option<u64> {
-    let begins = payload.iter().position(|&byte| byte == b'#')? + 1;
-    std::str::from_utf8(payload.get(begins..begins + 8)?)
-        .ok()?
-        .parse()
-        .ok()
+/// Channels with equally many members, published to in turn; connection `c` is in room `c % count`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rooms {
+    pub(super) count: u64,
+    pub(super) members: u64,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Publishes and their deliveries, while they run.
+pub(super) struct Load {
+    pub(super) pace: Pace,
+    rooms: Rooms,
+    /// Messages of one request.
+    batch: u64,
+    requests: Requests,
+    expected: u64,
+    ledger: Ledger,
+    deliveries: Track,
+    answers: Track,
+    trouble: Trouble,
+}
 
-    #[test]
-    fn a_gap_and_a_double_are_both_out_of_sequence() {
-        let mut ledger = Ledger::new(1);
-        for number in [0, 1, 3, 3, 4] {
-            ledger.note(0, data(number).as_bytes());
+impl Load {
+    /// The crowd's first connections are the members, in the rooms' order.
+    pub(super) fn new(pace: Pace, requests: Requests, rooms: Rooms, batch: u64) -> Self {
+        let began = pace.time_of(0);
+        let members = (rooms.count * rooms.members) as usize;
+        Self {
+            deliveries: Track::new(began, DELIVERY).shown(),
+            answers: Track::new(began, ANSWER),
+            expected: pace.total() * batch * rooms.members,
+            ledger: Ledger::new(members),
+            trouble: Trouble::default(),
+            rooms,
+            batch,
+            requests,
+            pace,
         }
-        ledger.note(0, b"something else");
-        assert_eq!((ledger.received, ledger.out_of_sequence), (5, 2));
-        assert_eq!(data(7).len(), PUBLISHED_BYTES);
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.ledger.received() >= self.expected && self.requests.is_done()
+    }
+
+    /// Publishes what is due. `request_of` makes the request of a number.
+    pub(super) fn begin_due(
+        &mut self,
+        crowd: &mut Crowd,
+        now: Instant,
+        request_of: impl Fn(u64) -> Vec<u8>,
+    ) -> Result<(), RunError> {
+        while let Some(number) = self.pace.take_due(now) {
+            self.requests.ask(number);
+        }
+        self.requests.pump(crowd, now, request_of)?;
+        self.deliveries.tick(now);
+        Ok(())
+    }
+
+    pub(super) fn hear(&mut self, now: Instant, client: usize, heard: &Heard<'_>) {
+        if self.requests.owns(client) {
+            if let Some(number) = self.requests.hear(now, client, heard)
+                && let Some(since) = self.pace.since(number, now)
+            {
+                self.answers.record(now, since);
+            }
+            return;
+        }
+        let Heard::Event { payload, .. } = heard else {
+            return self.trouble.hear(heard);
+        };
+        if let Some(number) = wire::number_of(payload)
+            && let Some(since) = self.pace.since(number / self.batch, now)
+            && self.ledger.note(client, number / self.rooms.count)
+        {
+            self.deliveries.record(now, since);
+        }
+    }
+
+    /// The deliveries' latency as what a later load is compared with, and the publisher for that load.
+    pub(super) fn into_baseline(self) -> (Latency, Requests) {
+        let (mut latency, _) = self.deliveries.finish();
+        latency.key = "delivery_before";
+        latency.label = "the same, before";
+        (latency, self.requests)
+    }
+
+    pub(super) fn complete(self, mut outcome: Outcome) -> Outcome {
+        let account = self.ledger.deliveries(self.expected);
+        let per_s = account.received as f64 / outcome.seconds;
+        outcome.figures.extend([
+            figure("deliveries_per_s", "deliveries per second", "1/s", per_s),
+            figure(
+                "reconnects",
+                "reconnects of the publisher",
+                "",
+                self.requests.reconnects as f64,
+            ),
+        ]);
+        outcome.deliveries = Some(account);
+        outcome.faults.extend(ledger::faults(&account, true));
+        outcome
+            .faults
+            .extend(self.requests.faults(self.pace.total()));
+        outcome.faults.extend(self.trouble.faults());
+        for track in [self.deliveries, self.answers] {
+            let (latency, series) = track.finish();
+            outcome.latencies.push(latency);
+            outcome.series.extend(series);
+        }
+        outcome
     }
 }

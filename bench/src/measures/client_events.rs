@@ -28,7 +28,7 @@ pub fn run(target: &Target, load: &Load, audience: Audience) -> Result<Sample, S
         .map(|client| wire::masked_text(&event(&channel_of(client))))
         .collect();
 
-    let meter = Meter::start(target.pid)?;
+    let meter = Meter::start(target)?;
     let mut pace = Pace::new(Instant::now(), load.client_events_per_s, load.seconds);
     let expected = match audience {
         Audience::OneOther => pace.total(),

@@ -1,0 +1,263 @@
+//! The command line of the load generator: `sockudo bench SCENARIO`.
+//!
+//! Owns: flags that all scenarios share, the choice of the scenario, the exit code.
+//! May depend on: clap, `rig`, `scenarios`, `plan`, `outcome`, and the reports made of it.
+//! Invariants: a secret is never printed; answers go to stdout, everything else to stderr; exit 0 = clean,
+//! 1 = faults or no run, 2 = void.
+
+use std::{
+    fs::File,
+    io::{self, Write as _},
+    net::{SocketAddr, TcpStream, ToSocketAddrs},
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use clap::{Args, Subcommand};
+
+use crate::{
+    html, json,
+    outcome::{Machine, Outcome, Ramp, Run},
+    plan,
+    rig::{Rig, RunError},
+    scenarios::{
+        chatter::Chatter, connect::Connect, fanout::Fanout, idle::Idle, mixed::Mixed,
+        presence::Presence, publish::Publish, ramp::RampUp, slow::Slow, storm::Storm, whole,
+    },
+    summary::Summary,
+    target::{Credentials, Target},
+};
+
+#[derive(Debug, Args)]
+#[command(
+    subcommand_value_name = "SCENARIO",
+    subcommand_help_heading = "Scenarios",
+    after_help = EXAMPLES
+)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// A scenario's flags, and those that all have.
+#[derive(Debug, Args)]
+pub struct With<S: Args> {
+    #[command(flatten)]
+    scenario: S,
+    #[command(flatten)]
+    shared: Shared,
+}
+
+/// What all scenarios ask for.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Target and run")]
+struct Shared {
+    /// Server, as HOST:PORT; plain TCP, no TLS
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:6001")]
+    target: String,
+    /// The app's id
+    #[arg(long, value_name = "ID", default_value = "app-id")]
+    app_id: String,
+    /// The app's key
+    #[arg(long, value_name = "KEY", default_value = "app-key")]
+    key: String,
+    /// The app's secret [default: the demo app's]
+    #[arg(
+        long,
+        value_name = "SECRET",
+        default_value = "app-secret",
+        env = "SOCKUDO_BENCH_SECRET",
+        hide_env_values = true,
+        hide_default_value = true
+    )]
+    secret: String,
+    /// Process of the server, if on this machine: its CPU time and memory are read [default: none]
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    pid: Option<u32>,
+    /// Length of the load in seconds, 1..=3600
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = whole(1..=3_600))]
+    seconds: u64,
+    /// Microseconds between two looks at the sockets, 10..=5000; the resolution of latencies. Short
+    /// steps cost this program CPU time
+    #[arg(long, value_name = "US", default_value_t = 100, value_parser = whole(10..=5_000))]
+    poll_interval_us: u64,
+    /// Count the server's system calls (needs --pid and the right to trace); each then takes longer
+    #[arg(long, requires = "pid")]
+    system_calls: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    /// Also write a page for browsers, with plots
+    #[arg(long, value_name = "FILE.html")]
+    report: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// One channel, many subscribers, published to over the API
+    Fanout(With<Fanout>),
+    /// Private channels whose members send client events to each other
+    Chatter(With<Chatter>),
+    /// Users who join and leave presence channels, before the eyes of those who stay
+    Presence(With<Presence>),
+    /// API requests, to a channel without subscribers
+    Publish(With<Publish>),
+    /// New connections: TCP, established, subscribed, closed
+    Connect(With<Connect>),
+    /// Connections that do nothing: memory of each, CPU time of all
+    Idle(With<Idle>),
+    /// All connections drop at once and come back; do others notice?
+    Storm(With<Storm>),
+    /// A day in small: rooms, pairs that talk, newcomers
+    Mixed(With<Mixed>),
+    /// Some subscribers stop reading; do the others notice?
+    Slow(With<Slow>),
+    /// Raise a load until an objective breaks, and name the highest that held
+    ///
+    /// Each step lasts --seconds. A step breaks by its latency or by a fault; one whose generator was
+    /// the limit is void and ends the search.
+    Ramp(With<RampUp>),
+    /// Say how large a host a load needs; nothing is measured or sent
+    Plan(plan::Arguments),
+}
+
+/// Runs what was asked for and reports it.
+pub fn run(arguments: Arguments) -> ExitCode {
+    match arguments.command {
+        Command::Fanout(with) => with.run_one(Fanout::run),
+        Command::Chatter(with) => with.run_one(Chatter::run),
+        Command::Presence(with) => with.run_one(Presence::run),
+        Command::Publish(with) => with.run_one(Publish::run),
+        Command::Connect(with) => with.run_one(Connect::run),
+        Command::Idle(with) => with.run_one(Idle::run),
+        Command::Storm(with) => with.run_one(Storm::run),
+        Command::Mixed(with) => with.run_one(Mixed::run),
+        Command::Slow(with) => with.run_one(Slow::run),
+        Command::Ramp(with) => with.run(|ramp, rig| {
+            let (outcomes, ramp) = ramp.run(rig)?;
+            Ok((outcomes, Some(ramp)))
+        }),
+        Command::Plan(arguments) => plan::run(arguments),
+    }
+}
+
+/// All outcomes, and the ramp that they were steps of.
+type Shown = (Vec<Outcome>, Option<Ramp>);
+
+impl<S: Args> With<S> {
+    fn run_one(self, scenario: impl Fn(&S, &Rig) -> Result<Outcome, RunError>) -> ExitCode {
+        self.run(|flags, rig| Ok((vec![scenario(flags, rig)?], None)))
+    }
+
+    fn run(self, scenario: impl Fn(&S, &Rig) -> Result<Shown, RunError>) -> ExitCode {
+        let run = || {
+            let page = self.shared.page()?;
+            let rig = self.shared.rig()?;
+            let machine = Machine::here();
+            let (outcomes, ramp) = scenario(&self.scenario, &rig)?;
+            let run = Run {
+                machine,
+                outcomes,
+                ramp,
+            };
+            self.shared.report(&run, page)?;
+            Ok::<_, RunError>(run)
+        };
+        match run() {
+            Ok(run) => exit_code(&run),
+            Err(error) => {
+                eprintln!("sockudo bench: {error}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+/// Void outweighs faults: what a late generator saw says nothing about the target.
+fn exit_code(run: &Run) -> ExitCode {
+    let is_void = run.outcomes.iter().any(|outcome| outcome.void.is_some());
+    let is_faulty = run
+        .outcomes
+        .iter()
+        .any(|outcome| !outcome.faults.is_empty());
+    match (is_void, is_faulty) {
+        (true, _) => ExitCode::from(2),
+        (false, true) => ExitCode::FAILURE,
+        (false, false) => ExitCode::SUCCESS,
+    }
+}
+
+impl Shared {
+    /// The file of the page, opened before the run, which would be lost if it could not be.
+    fn page(&self) -> Result<Option<File>, RunError> {
+        let Some(path) = &self.report else {
+            return Ok(None);
+        };
+        let page = File::create(path).map_err(|error| RunError::Page(path.clone(), error))?;
+        Ok(Some(page))
+    }
+
+    fn report(&self, run: &Run, page: Option<File>) -> Result<(), RunError> {
+        let mut out = io::stdout().lock();
+        // A reader that closed the pipe, such as `head`, has what it wanted.
+        let _ = match self.json {
+            true => writeln!(out, "{:#}", json::of(run)),
+            false => write!(out, "{}", Summary(run)),
+        };
+        if let (Some(path), Some(mut page)) = (&self.report, page) {
+            page.write_all(html::page(run).as_bytes())
+                .map_err(|error| RunError::Page(path.clone(), error))?;
+        }
+        Ok(())
+    }
+
+    fn rig(&self) -> Result<Rig, RunError> {
+        let address = address(&self.target)?;
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
+        let tag = since_epoch.map_or(0, |time| time.as_millis()) % 1_000_000_000;
+        Ok(Rig {
+            target: Target {
+                name: self.target.clone(),
+                address,
+                authority: self.target.clone(),
+                app: Credentials {
+                    id: self.app_id.clone(),
+                    key: self.key.clone(),
+                    secret: self.secret.clone(),
+                },
+                pid: self.pid,
+            },
+            seconds: self.seconds,
+            step: Duration::from_micros(self.poll_interval_us),
+            tag: tag.to_string(),
+            counts_system_calls: self.system_calls,
+        })
+    }
+}
+
+/// The first of a name's addresses that answers.
+fn address(target: &str) -> Result<SocketAddr, RunError> {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let unnamed = |error| RunError::Name(target.to_owned(), error);
+    let mut reason = "the name has no address".to_owned();
+    for address in target.to_socket_addrs().map_err(unnamed)? {
+        match TcpStream::connect_timeout(&address, PATIENCE) {
+            Ok(_) => return Ok(address),
+            Err(error) => reason = format!("{address}: {error}"),
+        }
+    }
+    Err(RunError::Unreachable {
+        authority: target.to_owned(),
+        reason,
+    })
+}
+
+const EXAMPLES: &str = "\
+Put load only on servers that you own or may test.
+
+Examples:
+  sockudo bench fanout --pid $(pgrep -o sockudo)   1000 subscribers of the demo server
+  sockudo bench chatter --target 10.0.0.7:6001 --app-id shop --key k_3f9c --rate 20000
+  sockudo bench ramp --of fanout --objective-ms 20 --report ramp.html
+  sockudo bench plan --connections 1000000 --rate 200000";

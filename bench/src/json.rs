@@ -1,0 +1,56 @@
+//! A run for scripts: the same facts as the other reports, in a shape that stays.
+//!
+//! Owns: the names and the nesting of the JSON report.
+//! May depend on: `outcome`, serde_json.
+//! Invariants: keys are added and never renamed; every key is always there, with null for what is not
+//! known; a number that is none is null.
+
+use serde_json::{Map, Value, json};
+
+use crate::outcome::{Latency, Outcome, Run};
+
+/// The whole run.
+pub fn of(run: &Run) -> Value {
+    json!({
+        "machine": run.machine,
+        "outcomes": run.outcomes.iter().map(outcome).collect::<Vec<_>>(),
+        "ramp": run.ramp,
+    })
+}
+
+fn outcome(outcome: &Outcome) -> Value {
+    let settings = outcome.settings.iter();
+    let settings: Map<String, Value> = settings
+        .map(|setting| (setting.name.to_owned(), setting.value.clone().into()))
+        .collect();
+    json!({
+        "scenario": outcome.scenario,
+        "target": outcome.target,
+        "began_unix_s": outcome.began_unix_s,
+        "seconds": outcome.seconds,
+        "settings": settings,
+        "figures": outcome.figures,
+        "latencies": outcome.latencies.iter().map(latency).collect::<Vec<_>>(),
+        "series": outcome.series,
+        "deliveries": outcome.deliveries,
+        "used": outcome.used,
+        "generator": outcome.generator,
+        "faults": outcome.faults,
+        "void": outcome.void,
+    })
+}
+
+fn latency(latency: &Latency) -> Value {
+    let mut value = json!({
+        "key": latency.key,
+        "label": latency.label,
+        "count": latency.histogram.len(),
+        "mean_ms": latency.histogram.mean() / 1e6,
+    });
+    for (name, percentile) in Latency::PERCENTILES {
+        // `p99.9` -> `p99_9_ms`.
+        let key = format!("{}_ms", name.replace('.', "_"));
+        value[key] = latency.percentile_ms(percentile).into();
+    }
+    value
+}

@@ -1,0 +1,162 @@
+//! Slow: some subscribers stop reading while a channel is published to. Do the others notice?
+//!
+//! Owns: the `slow` scenario.
+//! May depend on: what its siblings may, and `fanout`.
+//! Invariants: the load before and after is the same; the deliveries and latencies of the outcome are those
+//! of subscribers who read on.
+
+use std::time::{Duration, Instant};
+
+use clap::Args;
+
+use super::{
+    count,
+    fanout::{Load, Rooms},
+    publication, whole,
+};
+use crate::{
+    crowd::{Crowd, Heard, Subscription},
+    outcome::{Outcome, Setting},
+    pace::Pace,
+    requests::Requests,
+    rig::{Rig, RunError, figure, setting},
+};
+
+#[derive(Clone, Debug, Args)]
+pub struct Slow {
+    /// Subscribers of the one channel, 2..=100000
+    #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = count(2..=100_000))]
+    pub subscribers: usize,
+    /// Percentage of them that stops reading, 1..=90
+    #[arg(long, value_name = "PERCENT", default_value_t = 10, value_parser = count(1..=90))]
+    pub slow_percent: usize,
+    /// Bytes of an event's data, 16..=100000
+    #[arg(long, value_name = "BYTES", default_value_t = 8_192, value_parser = count(16..=100_000))]
+    pub message_bytes: usize,
+    /// Publish requests per second, 1..=100000
+    #[arg(long, value_name = "RATE", default_value_t = 200, value_parser = whole(1..=100_000))]
+    pub rate: u64,
+}
+
+/// For how long what slow readers still get is read.
+const REST: Duration = Duration::from_secs(4);
+
+impl Slow {
+    pub fn run(&self, rig: &Rig) -> Result<Outcome, RunError> {
+        let channel = rig.channel("slow");
+        let mut crowd = rig.crowd(self.subscribers + 1)?;
+        let wish = Subscription::to(&*channel);
+        rig.join(&mut crowd, self.subscribers, |_| vec![wish.clone()])?;
+        let requests = Requests::open(&mut crowd, 1)?;
+        let slow = (self.subscribers * self.slow_percent / 100).max(1);
+        let reading = self.subscribers - slow;
+
+        // The first half: everybody reads.
+        let seconds = rig.seconds.div_ceil(2);
+        let load = self.load(requests, self.subscribers, seconds);
+        let before = self.publish(rig, &mut crowd, load, &channel)?;
+        let (before, requests) = before.into_baseline();
+
+        for client in reading..self.subscribers {
+            crowd.pause(client);
+        }
+        let meter = rig.start()?;
+        let load = self.load(requests, reading, seconds);
+        let load = self.publish(rig, &mut crowd, load, &channel)?;
+        let late_ms = load.pace.late_ms();
+        let mut outcome = meter.finish(rig, "slow", self.settings(rig), late_ms)?;
+        let closed = self.closed(&mut crowd, reading)?;
+
+        outcome = load.complete(outcome);
+        let p99_ms = [
+            before.percentile_ms(99.0),
+            outcome.latencies[0].percentile_ms(99.0),
+        ];
+        outcome.figures.extend([
+            figure(
+                "delivery_p99_before_ms",
+                "p99 while all read",
+                "ms",
+                p99_ms[0],
+            ),
+            figure(
+                "delivery_p99_ms",
+                "p99 of those who read on",
+                "ms",
+                p99_ms[1],
+            ),
+            figure(
+                "slow_readers",
+                "subscribers that stopped reading",
+                "",
+                slow as f64,
+            ),
+            figure(
+                "slow_closed",
+                "of these, closed by the server",
+                "",
+                closed as f64,
+            ),
+        ]);
+        outcome.latencies.push(before);
+        Ok(outcome)
+    }
+
+    fn load(&self, requests: Requests, members: usize, seconds: u64) -> Load {
+        let rooms = Rooms {
+            count: 1,
+            members: members as u64,
+        };
+        let pace = Pace::new(Instant::now(), self.rate, seconds);
+        Load::new(pace, requests, rooms, 1)
+    }
+
+    fn publish(
+        &self,
+        rig: &Rig,
+        crowd: &mut Crowd,
+        mut load: Load,
+        channel: &str,
+    ) -> Result<Load, RunError> {
+        while !load.is_done() {
+            let now = Instant::now();
+            if load.pace.gives_up(now) {
+                break;
+            }
+            load.begin_due(crowd, now, |number| {
+                publication(&rig.target, channel, number..number + 1, self.message_bytes)
+            })?;
+            let until = load.pace.next_at();
+            crowd.turn(until, &mut |now, client, heard| {
+                load.hear(now, client, &heard);
+            })?;
+        }
+        Ok(load)
+    }
+
+    /// How many of those who stopped reading the server had closed meanwhile.
+    fn closed(&self, crowd: &mut Crowd, reading: usize) -> Result<usize, RunError> {
+        for client in reading..self.subscribers {
+            crowd.resume(client);
+        }
+        let ends = Instant::now() + REST;
+        let mut closed = 0;
+        while Instant::now() < ends && closed < self.subscribers - reading {
+            crowd.turn(ends, &mut |_, client, heard| {
+                let is_slow = (reading..self.subscribers).contains(&client);
+                closed += usize::from(is_slow && matches!(heard, Heard::Ended(_)));
+            })?;
+        }
+        Ok(closed)
+    }
+
+    fn settings(&self, rig: &Rig) -> Vec<Setting> {
+        vec![
+            setting("seconds", rig.seconds),
+            setting("subscribers", self.subscribers),
+            setting("slow-percent", self.slow_percent),
+            setting("message-bytes", self.message_bytes),
+            setting("rate", self.rate),
+        ]
+    }
+}
