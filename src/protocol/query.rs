@@ -37,12 +37,14 @@ fn first_pair(query: &str) -> Option<(Pair<'_>, &str)> {
     if query.is_empty() {
         return None;
     }
-    let (mut equals, mut is_escaped) = (None, [false, false]);
+    let mut equals = None;
+    let (mut key_is_escaped, mut value_is_escaped) = (false, false);
     let mut end = query.len();
     for (at, byte) in query.bytes().enumerate() {
         match byte {
             b'=' if equals.is_none() => equals = Some(at),
-            b'%' | b'+' => is_escaped[usize::from(equals.is_some())] = true,
+            b'%' | b'+' if equals.is_none() => key_is_escaped = true,
+            b'%' | b'+' => value_is_escaped = true,
             b'&' => {
                 end = at;
                 break;
@@ -57,8 +59,8 @@ fn first_pair(query: &str) -> Option<(Pair<'_>, &str)> {
     let pair = Pair {
         key,
         value,
-        key_is_escaped: is_escaped[0],
-        value_is_escaped: is_escaped[1],
+        key_is_escaped,
+        value_is_escaped,
     };
     Some((pair, query.get(end..)?))
 }
