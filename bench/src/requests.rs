@@ -20,6 +20,8 @@ use crate::{
 pub struct Requests {
     clients: Range<usize>,
     idle: Vec<usize>,
+    /// By connection: whether it has answered since it was opened.
+    has_answered: Vec<bool>,
     under_way: Vec<Option<u64>>,
     waiting: VecDeque<u64>,
     /// Connections to open again, and when.
@@ -47,6 +49,7 @@ impl Requests {
         }
         Ok(Self {
             under_way: vec![None; count],
+            has_answered: vec![false; count],
             clients,
             idle: Vec::with_capacity(count),
             waiting: VecDeque::new(),
@@ -56,6 +59,13 @@ impl Requests {
             refused: 0,
             first_refusal: None,
         })
+    }
+
+    /// Drops its connections, of which nothing more is heard.
+    pub fn close(self, crowd: &mut Crowd) {
+        for client in self.clients {
+            crowd.reset(client);
+        }
     }
 
     pub fn owns(&self, client: usize) -> bool {
@@ -77,7 +87,11 @@ impl Requests {
         let at = client - self.clients.start;
         match heard {
             Heard::Connected => self.idle.push(client),
-            Heard::Answer { status, body } => {
+            Heard::Answer {
+                status,
+                body,
+                is_last,
+            } => {
                 let number = self.under_way[at].take()?;
                 self.answered += 1;
                 if *status != 200 {
@@ -85,23 +99,38 @@ impl Requests {
                     self.first_refusal
                         .get_or_insert_with(|| format!("status {status}: {}", shortened(body)));
                 }
-                self.idle.push(client);
+                self.has_answered[at] = true;
+                if *is_last {
+                    self.reconnect(client, now);
+                } else {
+                    self.idle.push(client);
+                }
                 return Some(number);
             }
             Heard::Ended(_) => {
-                let was_idle = self.idle.len();
                 self.idle.retain(|&idle| idle != client);
-                let has_answered = self.idle.len() < was_idle;
+                // A server may close at any time between two requests, also while one is on its way.
                 if let Some(number) = self.under_way[at].take() {
                     self.waiting.push_front(number);
                 }
-                let wait = if has_answered { Duration::ZERO } else { RETRY };
-                self.closed.push((client, now + wait));
-                self.reconnects += 1;
+                self.reconnect(client, now);
             }
             Heard::Established | Heard::Subscribed | Heard::Event { .. } | Heard::Refused(_) => {}
         }
         None
+    }
+
+    fn reconnect(&mut self, client: usize, now: Instant) {
+        if self.closed.iter().any(|&(closed, _)| closed == client) {
+            return; // Its last answer said that this end would come.
+        }
+        let has_answered = &mut self.has_answered[client - self.clients.start];
+        let wait = match std::mem::take(has_answered) {
+            true => Duration::ZERO,
+            false => RETRY,
+        };
+        self.closed.push((client, now + wait));
+        self.reconnects += 1;
     }
 
     /// Sends what waits on what is idle. `bytes_of` makes a request when its turn has come.
@@ -142,5 +171,82 @@ impl Requests {
             ));
         }
         faults
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        net::TcpListener,
+        thread,
+    };
+
+    use super::*;
+    use crate::target::{Credentials, Target};
+
+    /// Answers each request with some lines of head, and closes after it if told so.
+    fn fake_server(head: &'static str, closes: bool) -> Target {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.expect("a connection");
+                thread::spawn(move || {
+                    let mut request = [0; 1_024];
+                    while stream.read(&mut request).is_ok_and(|count| count > 0) {
+                        let answer =
+                            format!("HTTP/1.1 200 OK\r\n{head}Content-Length: 2\r\n\r\n{{}}");
+                        if stream.write_all(answer.as_bytes()).is_err() || closes {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        Target {
+            name: address.to_string(),
+            address,
+            authority: address.to_string(),
+            app: Credentials {
+                id: String::new(),
+                key: String::new(),
+                secret: String::new(),
+            },
+            pid: None,
+        }
+    }
+
+    #[test]
+    fn each_request_is_answered_once_whether_the_server_closes_or_not() {
+        for (head, closes) in [("", false), ("Connection: close\r\n", true), ("", true)] {
+            let target = fake_server(head, closes);
+            let mut crowd = Crowd::new(target.clone(), Duration::from_micros(100)).expect("epoll");
+            let mut requests = Requests::open(&mut crowd, 2).expect("sockets");
+            let asked = 20;
+            (0..asked).for_each(|number| requests.ask(number));
+            let mut answered = Vec::new();
+            let ends = Instant::now() + Duration::from_secs(10);
+            while !requests.is_done() && Instant::now() < ends {
+                let bytes = target.plain_request("/");
+                requests
+                    .pump(&mut crowd, Instant::now(), |_| &*bytes)
+                    .expect("sockets");
+                let mut hear = |now, client, heard: Heard<'_>| {
+                    answered.extend(requests.hear(now, client, &heard));
+                };
+                crowd.turn(ends, &mut hear).expect("epoll");
+            }
+            answered.sort_unstable();
+            assert_eq!(
+                answered,
+                (0..asked).collect::<Vec<_>>(),
+                "{head:?} {closes}"
+            );
+            assert!(requests.faults(asked).is_empty());
+            let least = if closes { asked - 2 } else { 0 };
+            assert!(requests.reconnects >= least, "{}", requests.reconnects);
+            assert!(closes || requests.reconnects == 0);
+        }
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     cpu::{self, Usage},
     crowd::{Crowd, Heard, Kind, Subscription},
     outcome::{Figure, Generator, Outcome, Setting, Used},
-    system_calls::SystemCalls,
+    perf::{Sampler, SystemCalls},
     target::Target,
     wire,
 };
@@ -31,7 +31,8 @@ pub struct Rig {
     pub step: Duration,
     /// In the names of channels, so that two runs do not hear each other.
     pub tag: String,
-    pub counts_system_calls: bool,
+    /// Counts system calls and samples user space, at the target's cost.
+    pub is_traced: bool,
 }
 
 /// Why a scenario could not be run to its end.
@@ -159,13 +160,15 @@ impl Rig {
     }
 
     pub fn start(&self) -> Result<Meter, RunError> {
-        let counted = self.target.pid.filter(|_| self.counts_system_calls);
-        let system_calls = counted.and_then(SystemCalls::of);
+        let traced = self.target.pid.filter(|_| self.is_traced);
+        let system_calls = traced.and_then(SystemCalls::of);
+        let sampler = traced.and_then(Sampler::of);
         let usage = self.usage()?;
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
         Ok(Meter {
             usage,
             system_calls,
+            sampler,
             began_unix_s: since_epoch.map_or(0, |time| time.as_secs()),
             began: Instant::now(),
             generator: cpu::thread_cpu(),
@@ -186,6 +189,7 @@ fn refusal(said: &[u8]) -> String {
 pub struct Meter {
     usage: Option<Usage>,
     system_calls: Option<SystemCalls>,
+    sampler: Option<Sampler>,
     began_unix_s: u64,
     pub began: Instant,
     generator: Duration,
@@ -201,10 +205,14 @@ impl Meter {
         late_ms: (f64, f64),
     ) -> Result<Outcome, RunError> {
         let used = match (&self.usage, rig.usage()?) {
-            (Some(before), Some(after)) => Some(Used {
-                system_calls: self.system_calls.as_mut().and_then(SystemCalls::count),
-                ..used(before, &after)
-            }),
+            (Some(before), Some(after)) => {
+                let user_share = self.sampler.as_ref().and_then(Sampler::user_share);
+                let system_calls = self.system_calls.as_mut().and_then(SystemCalls::count);
+                Some(Used {
+                    system_calls,
+                    ..used(before, &after, user_share)
+                })
+            }
             _ => None,
         };
         let seconds = self.began.elapsed().as_secs_f64();
@@ -231,11 +239,13 @@ impl Meter {
     }
 }
 
-fn used(before: &Usage, after: &Usage) -> Used {
+/// Samples tell better than ticks, whose ratio the kernel makes of the process' whole life.
+fn used(before: &Usage, after: &Usage, user_share: Option<f64>) -> Used {
     let used = after.since(before);
+    let user = user_share.map_or(used.user, |share| used.cpu.mul_f64(share));
     Used {
-        cpu_user_s: used.user.as_secs_f64(),
-        cpu_system_s: used.cpu.saturating_sub(used.user).as_secs_f64(),
+        cpu_user_s: user.as_secs_f64(),
+        cpu_system_s: used.cpu.saturating_sub(user).as_secs_f64(),
         switches_voluntary: used.switches_waited,
         switches_involuntary: used.switches_pushed,
         system_calls: None,

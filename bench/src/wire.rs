@@ -14,6 +14,8 @@ pub struct Unit<'a> {
     pub len: usize,
     /// A frame's opcode, or an answer's status.
     pub code: u16,
+    /// An answer after which the server closes.
+    pub is_last: bool,
 }
 
 /// How a stream is cut into units.
@@ -22,7 +24,7 @@ pub type Splitter = fn(&[u8]) -> Option<Unit<'_>>;
 /// The server's frames: unmasked, never fragmented by the servers that we know.
 pub fn frame(bytes: &[u8]) -> Option<Unit<'_>> {
     let (&first, &second) = (bytes.first()?, bytes.get(1)?);
-    let (start, payload_bytes) = match second & 0x7F {
+    let (start, payload_bytes): (usize, usize) = match second & 0x7F {
         126 => (
             4,
             usize::from(u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?])),
@@ -33,12 +35,13 @@ pub fn frame(bytes: &[u8]) -> Option<Unit<'_>> {
         }
         short => (2, usize::from(short)),
     };
-    let len = start + payload_bytes;
+    let len = start.checked_add(payload_bytes)?;
     let payload = bytes.get(start..len)?;
     Some(Unit {
         payload,
         len,
         code: u16::from(first & 0x0F),
+        is_last: false,
     })
 }
 
@@ -47,17 +50,21 @@ pub fn answer(bytes: &[u8]) -> Option<Unit<'_>> {
     let head_bytes = find(bytes, b"\r\n\r\n")? + 4;
     let head = std::str::from_utf8(&bytes[..head_bytes]).ok()?;
     let status = head.split(' ').nth(1)?.parse().ok()?;
-    let body_bytes = head
-        .lines()
-        .filter_map(|line| line.split_once(':'))
-        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
-        .map_or(Some(0), |(_, value)| value.trim().parse::<usize>().ok())?;
-    let len = head_bytes + if status == 101 { 0 } else { body_bytes };
+    let field = |name: &str| {
+        let mut fields = head.lines().filter_map(|line| line.split_once(':'));
+        let field = fields.find(|(key, _)| key.eq_ignore_ascii_case(name));
+        field.map(|(_, value)| value.trim())
+    };
+    let body_bytes = field("content-length").map_or(Some(0), |value| value.parse().ok())?;
+    let is_last = field("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
+    let body_bytes = if status == 101 { 0 } else { body_bytes };
+    let len = head_bytes.checked_add(body_bytes)?;
     let payload = bytes.get(head_bytes..len)?;
     Some(Unit {
         payload,
         len,
         code: status,
+        is_last,
     })
 }
 
@@ -67,6 +74,7 @@ pub fn raw(bytes: &[u8]) -> Option<Unit<'_>> {
         payload: bytes,
         len: bytes.len(),
         code: 0,
+        is_last: false,
     })
 }
 

@@ -168,7 +168,7 @@ fn idle_connections_have_a_price_in_memory() {
 fn after_a_storm_all_are_back() {
     is_clean(
         "storm --seconds 2 --connections 200",
-        &["rejoined_all_s", "turned_away"],
+        &["storms", "rejoined_all_s", "turned_away"],
         &["rejoined", "canary", "up"],
     );
 }

@@ -97,7 +97,7 @@ impl Chatter {
 
         let meter = rig.start()?;
         let pace = Pace::new(Instant::now(), self.rate, rig.seconds);
-        let mut load = Load::new(pace, turns);
+        let mut load = Load::new(pace, turns).shown();
         while !load.is_done() {
             let now = Instant::now();
             if load.pace.gives_up(now) {
@@ -149,13 +149,19 @@ impl Load {
     /// The crowd's first connections are the members, channel by channel.
     pub(super) fn new(pace: Pace, turns: Turns) -> Self {
         Self {
-            heard: Track::new(pace.time_of(0), CLIENT_EVENT).shown(),
+            heard: Track::new(pace.time_of(0), CLIENT_EVENT),
             expected: pace.total() * (turns.members - 1),
             ledger: Ledger::new(turns.accounts()),
             trouble: Trouble::default(),
             turns,
             pace,
         }
+    }
+
+    /// Shows its progress.
+    fn shown(mut self) -> Self {
+        self.heard = self.heard.shown();
+        self
     }
 
     pub(super) fn is_done(&self) -> bool {

@@ -166,12 +166,16 @@ impl Load {
         }
     }
 
-    /// The deliveries' latency as what a later load is compared with, and the publisher for that load.
-    pub(super) fn into_baseline(self) -> (Latency, Requests) {
+    /// The deliveries' latency as what a later load is compared with, and what went wrong already.
+    pub(super) fn into_baseline(self, crowd: &mut Crowd) -> (Latency, Vec<String>) {
+        let mut faults = ledger::faults(&self.ledger.deliveries(self.expected), true);
+        faults.extend(self.requests.faults(self.pace.total()));
+        faults.extend(self.trouble.faults());
         let (mut latency, _) = self.deliveries.finish();
         latency.key = "delivery_before";
         latency.label = "the same, before";
-        (latency, self.requests)
+        self.requests.close(crowd);
+        (latency, faults)
     }
 
     pub(super) fn complete(self, mut outcome: Outcome) -> Outcome {

@@ -44,7 +44,7 @@ const REST: Duration = Duration::from_secs(4);
 impl Slow {
     pub fn run(&self, rig: &Rig) -> Result<Outcome, RunError> {
         let channel = rig.channel("slow");
-        let mut crowd = rig.crowd(self.subscribers + 1)?;
+        let mut crowd = rig.crowd(self.subscribers + 2)?;
         let wish = Subscription::to(&*channel);
         rig.join(&mut crowd, self.subscribers, |_| vec![wish.clone()])?;
         let requests = Requests::open(&mut crowd, 1)?;
@@ -55,7 +55,8 @@ impl Slow {
         let seconds = rig.seconds.div_ceil(2);
         let load = self.load(requests, self.subscribers, seconds);
         let before = self.publish(rig, &mut crowd, load, &channel)?;
-        let (before, requests) = before.into_baseline();
+        let (before, faults) = before.into_baseline(&mut crowd);
+        let requests = Requests::open(&mut crowd, 1)?;
 
         for client in reading..self.subscribers {
             crowd.pause(client);
@@ -67,6 +68,7 @@ impl Slow {
         let mut outcome = meter.finish(rig, "slow", self.settings(rig), late_ms)?;
         let closed = self.closed(&mut crowd, reading)?;
 
+        outcome.faults = faults;
         outcome = load.complete(outcome);
         let p99_ms = [
             before.percentile_ms(99.0),
