@@ -121,9 +121,10 @@ impl Page<'_> {
 fn title(run: &Run) -> String {
     let mut scenarios: Vec<&str> = run.outcomes.iter().map(|one| one.scenario).collect();
     scenarios.dedup();
+    let ramp = if run.ramp.is_some() { "ramp of " } else { "" };
     match &*scenarios {
         [] => "Load test".to_owned(),
-        scenarios => format!("Load test: {}", Escaped(&scenarios.join(", "))),
+        scenarios => format!("Load test: {ramp}{}", Escaped(&scenarios.join(", "))),
     }
 }
 
@@ -240,7 +241,7 @@ fn write_outcome(f: Formatter<'_, '_>, outcome: &Outcome, name: &str, open: bool
     }
     write!(
         f,
-        "<ul class=\"settings\"><li><b>target</b> {}</li><li><b>seconds</b> {seconds}</li>",
+        "<ul class=\"settings\"><li><b>target</b> {}</li><li><b>lasted</b> {seconds} s</li>",
         Escaped(&outcome.target)
     )?;
     for setting in &outcome.settings {
@@ -332,12 +333,8 @@ fn write_comparison(f: Formatter<'_, '_>, group: &[(&Outcome, &str)]) -> fmt::Re
         "<h3>Figures</h3>\n<div class=\"scroll\"><table><thead><tr><th></th>"
     )?;
     for (_, label, unit) in &columns {
-        write!(
-            f,
-            "<th class=\"n\">{}, {}</th>",
-            Escaped(label),
-            Escaped(unit)
-        )?;
+        let label = plots::with_unit(label, unit);
+        write!(f, "<th class=\"n\">{}</th>", Escaped(&label))?;
     }
     writeln!(f, "</tr></thead><tbody>")?;
     for (outcome, name) in group {

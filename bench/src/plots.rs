@@ -184,7 +184,7 @@ fn over_time(all: &[&Series]) -> Chart {
         _ => "Over time".to_owned(),
     };
     let label = match all {
-        [one] => format!("{}, {unit}", one.label),
+        [one] => with_unit(one.label, unit),
         _ => unit.to_owned(),
     };
     // A latency has its spikes far above its usual values; a rate is read by its height.
@@ -210,6 +210,15 @@ fn over_time(all: &[&Series]) -> Chart {
         legend: legend
             .map(|(series, one)| (series, one.label.to_owned()))
             .collect(),
+    }
+}
+
+/// `delivered, per second`; a unit that says it all stands alone: `answers/s` for answers.
+pub fn with_unit(label: &str, unit: &str) -> String {
+    match unit {
+        "" => label.to_owned(),
+        unit if unit.starts_with(label) => unit.to_owned(),
+        unit => format!("{label}, {unit}"),
     }
 }
 

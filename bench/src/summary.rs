@@ -128,7 +128,11 @@ fn write_figures(f: Formatter<'_, '_>, outcome: &Outcome) -> fmt::Result {
     );
     for figure in &outcome.figures {
         let value = number(figure.value);
-        writeln!(f, "  {:<width$} {value:>11} {}", figure.label, figure.unit)?;
+        write!(f, "  {:<width$} {value:>11}", figure.label)?;
+        match figure.unit {
+            "" => writeln!(f)?,
+            unit => writeln!(f, " {unit}")?,
+        }
     }
     Ok(())
 }

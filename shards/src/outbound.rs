@@ -23,7 +23,8 @@ impl<A: Application> RingTurn<A> {
     // wait together cost one copy and no further send. One `enter` per 2 048 connections.
     pub(crate) fn flush(&mut self) -> bool {
         let next = std::mem::take(&mut self.flushing);
-        let mut rows = std::mem::replace(&mut self.dirty, next);
+        let mut rows = std::mem::replace(&mut self.dirty_replies, next);
+        rows.append(&mut self.dirty);
         let is_any = !rows.is_empty();
         for &index in &rows {
             self.start_send(index);
@@ -124,7 +125,7 @@ impl<A: Application> RingTurn<A> {
         if is_short {
             self.await_room(index);
         } else if !row.outbox_is_empty() {
-            self.mark_dirty(index);
+            self.mark_dirty(index, false);
         } else if row.state == State::Flushing {
             self.outbox_flushed(index);
         }
@@ -153,7 +154,7 @@ impl<A: Application> RingTurn<A> {
         if row.state == State::Ending {
             self.free_if_quiet(index);
         } else if !row.outbox_is_empty() {
-            self.mark_dirty(index);
+            self.mark_dirty(index, false);
         }
     }
 

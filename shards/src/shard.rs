@@ -152,6 +152,7 @@ impl<A: Application> Shard<A> {
         turn.frames.end_turn();
         !turn.ring.arrived.is_empty()
             || !turn.dirty.is_empty()
+            || !turn.dirty_replies.is_empty()
             || !turn.ended.is_empty()
             || (may_read && !turn.held.is_empty())
     }

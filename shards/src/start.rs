@@ -344,6 +344,7 @@ fn sit<A: Application>(seat: Seat<A>, make: impl Fn(ShardId) -> A) -> Result<Sha
         shard: seat.shard,
         outbox_bytes_max: config.outbox_bytes_max,
         dirty: Vec::new(),
+        dirty_replies: Vec::new(),
         flushing: Vec::new(),
         scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
         scratch_used: 0,

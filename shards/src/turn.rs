@@ -39,9 +39,12 @@ pub(crate) struct RingTurn<A: Application> {
     pub(crate) shard: ShardId,
     pub(crate) outbox_bytes_max: u32,
     pub(crate) clock: Clock,
-    /// Rows to flush at the end of the turn; each is on it at most once.
+    /// Rows to flush at the end of the turn; each is on one of the two lists, once.
     pub(crate) dirty: Vec<u32>,
-    /// The other list of `dirty`: one is filled while the other is worked off.
+    /// Those that first got bytes of their own: they go out before the turn's fan-outs, so that an
+    /// answer does not wait for a thousand sends.
+    pub(crate) dirty_replies: Vec<u32>,
+    /// The list that is worked off while the others are filled.
     pub(crate) flushing: Vec<u32>,
     /// Small frames joined for one send each; reused when the sends have settled.
     pub(crate) scratch: Box<[u8]>,
@@ -112,8 +115,13 @@ impl<A: Application> RingTurn<A> {
         }
     }
 
-    pub(crate) fn mark_dirty(&mut self, index: u32) {
-        if !self.connections.row_mut(index).mark(Flag::DIRTY, true) {
+    pub(crate) fn mark_dirty(&mut self, index: u32, is_reply: bool) {
+        if self.connections.row_mut(index).mark(Flag::DIRTY, true) {
+            return;
+        }
+        if is_reply {
+            self.dirty_replies.push(index);
+        } else {
             self.dirty.push(index);
         }
     }
@@ -124,7 +132,7 @@ impl<A: Application> RingTurn<A> {
         row.push(frame, is_own, spares);
         row.outbox_bytes += bytes as u32;
         self.counts.outbox_bytes += bytes as u64;
-        self.mark_dirty(slot.index);
+        self.mark_dirty(slot.index, is_own);
     }
 
     /// Counts a turn that began at the clock's time and ends now.
@@ -313,10 +321,8 @@ impl<A: Application> Turn for RingTurn<A> {
     fn runtime_counters(&self) -> RuntimeCounters {
         let mut counts = self.counts.clone();
         let lagging = self.lagging.iter().map(|slot| self.outbox_bytes(*slot));
-        let dirty = self
-            .dirty
-            .iter()
-            .map(|&i| self.connections.row(i).outbox_bytes as usize);
+        let dirty = self.dirty_replies.iter().chain(&self.dirty);
+        let dirty = dirty.map(|&i| self.connections.row(i).outbox_bytes as usize);
         counts.outbox_bytes_highest = lagging.chain(dirty).max().unwrap_or(0) as u64;
         counts.connections = u64::from(self.connections.open);
         counts.since_start_ns = self.clock.ns() - self.clock.shard_started_ns;

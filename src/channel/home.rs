@@ -13,12 +13,12 @@ use std::{
     sync::Arc,
 };
 
-use ahash::AHashMap;
 use shards::application::{Millis, ShardId};
 use smallvec::SmallVec;
 
 use super::{
     local::LocalRef,
+    names::Names,
     roster::{Change, Member, Roster},
     rows::{RowRef, Rows},
 };
@@ -32,7 +32,7 @@ pub struct HomeRef(pub RowRef);
 #[derive(Debug)]
 pub struct HomeTable {
     rows: Rows<Home>,
-    by_name: AHashMap<AppIndex, AHashMap<Arc<str>, HomeRef>>,
+    names: Names,
     due: BinaryHeap<Reverse<(Millis, HomeRef)>>,
     /// Homes and the numbers of their kept events, oldest first; may name some that are replaced
     /// or gone.
@@ -59,6 +59,10 @@ pub struct Home {
     /// When the entry is next looked at; the heap may hold older times, which are ignored.
     due_at: Option<Millis>,
 }
+
+/// The bound of a channel's row at its home; an idle channel has no more than this and its name.
+const ROW_BYTES_MAX: usize = 120;
+const _: () = assert!(size_of::<Home>() <= ROW_BYTES_MAX);
 
 /// A shard that has subscribers of this channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,7 +187,7 @@ impl HomeTable {
     pub fn new(kept_max: usize) -> Self {
         Self {
             rows: Rows::default(),
-            by_name: AHashMap::new(),
+            names: Names::default(),
             due: BinaryHeap::new(),
             kept_order: VecDeque::new(),
             kept: 0,
@@ -209,16 +213,15 @@ impl HomeTable {
             later: None,
             due_at: None,
         }));
-        self.by_name
-            .entry(app)
-            .or_default()
-            .insert(Arc::clone(name), at);
+        self.names.insert(app, name, at.0.index);
         at
     }
 
     /// The channel's entry, if it has one.
     pub fn find(&self, app: AppIndex, name: &str) -> Option<HomeRef> {
-        self.by_name.get(&app)?.get(name).copied()
+        let is_named = |row| matches!(self.rows.at(row), Some((_, home)) if *home.name == *name);
+        let row = self.names.find(app, name, is_named)?;
+        self.rows.at(row).map(|(at, _)| HomeRef(at))
     }
 
     /// The entry behind a reference, if it is still that channel's.
@@ -237,13 +240,9 @@ impl HomeTable {
 
     /// Channels of an app with subscribers, in no order.
     pub fn occupied_of(&self, app: AppIndex) -> impl Iterator<Item = &Home> {
-        let names = self
-            .by_name
-            .get(&app)
-            .into_iter()
-            .flat_map(|names| names.values());
-        names
-            .filter_map(|at| self.get(*at))
+        let homes = self.names.of_app(app).filter_map(|row| self.rows.at(row));
+        homes
+            .map(|(_, home)| home)
             .filter(|home| home.subscriptions > 0)
     }
 
@@ -429,18 +428,7 @@ impl HomeTable {
         }
         let home = self.rows.remove(at.0).expect("it was there a line ago");
         assert!(home.interests.is_empty(), "an idle home has no interest");
-        let names = self
-            .by_name
-            .get_mut(&home.app)
-            .expect("a home is listed by name");
-        assert_eq!(
-            names.remove(&home.name),
-            Some(at),
-            "a home is listed by name"
-        );
-        if names.is_empty() {
-            self.by_name.remove(&home.app);
-        }
+        self.names.remove(home.app, &home.name, at.0.index);
     }
 
     /// Puts the entry's next deadline on the heap, unless an earlier one is there.

@@ -9,12 +9,12 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use ahash::AHashMap;
 use shards::application::{ShardId, Slot};
 use smallvec::SmallVec;
 
 use super::{
     home::HomeRef,
+    names::Names,
     rows::{RowRef, Rows},
 };
 use crate::protocol::{app::AppIndex, name::ChannelKind};
@@ -27,7 +27,7 @@ pub struct LocalRef(pub RowRef);
 #[derive(Debug, Default)]
 pub struct LocalTable {
     rows: Rows<LocalChannel>,
-    by_name: AHashMap<AppIndex, AHashMap<Arc<str>, LocalRef>>,
+    names: Names,
 }
 
 /// One channel on this shard.
@@ -40,10 +40,17 @@ pub struct LocalChannel {
     pub home: ShardId,
     /// Where it stands there; known from the first `Joined` on.
     pub home_ref: Option<HomeRef>,
-    subscribers: Vec<Subscriber>,
+    /// One stands in the row itself: most private channels have no more on a shard.
+    subscribers: SmallVec<[Subscriber; 1]>,
     joins_pending: u32,
+    /// The last turn in which a frame was queued for all subscribers at once; 0 = none.
+    pub sent_in_turn: u32,
     job: Option<Box<Job>>,
 }
+
+/// The bound of a channel's row on a shard.
+const ROW_BYTES_MAX: usize = 88;
+const _: () = assert!(size_of::<LocalChannel>() <= ROW_BYTES_MAX);
 
 /// A subscribed connection: its slot and the number of the subscription in its own list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,17 +125,21 @@ impl LocalTable {
             kind: ChannelKind::of(&name),
             home: home_of(),
             home_ref: None,
-            subscribers: Vec::new(),
+            subscribers: SmallVec::new(),
             joins_pending: 0,
+            sent_in_turn: 0,
             job: None,
         }));
-        self.by_name.entry(app).or_default().insert(name, at);
+        self.names.insert(app, &name, at.0.index);
         at
     }
 
     /// The channel's row, if it has one.
     pub fn find(&self, app: AppIndex, name: &str) -> Option<LocalRef> {
-        self.by_name.get(&app)?.get(name).copied()
+        let is_named =
+            |row| matches!(self.rows.at(row), Some((_, channel)) if *channel.name == *name);
+        let row = self.names.find(app, name, is_named)?;
+        self.rows.at(row).map(|(at, _)| LocalRef(at))
     }
 
     /// The row behind a reference, if it is still that channel's.
@@ -167,18 +178,7 @@ impl LocalTable {
             return;
         }
         let channel = self.rows.remove(at.0).expect("it was there a line ago");
-        let names = self
-            .by_name
-            .get_mut(&channel.app)
-            .expect("a row is listed by name");
-        assert_eq!(
-            names.remove(&channel.name),
-            Some(at),
-            "a row is listed by name"
-        );
-        if names.is_empty() {
-            self.by_name.remove(&channel.app);
-        }
+        self.names.remove(channel.app, &channel.name, at.0.index);
     }
 
     /// Channels with a row.
@@ -336,6 +336,7 @@ impl Subscriber {
 
 #[cfg(test)]
 mod tests {
+    use ahash::AHashMap;
     use proptest::prelude::*;
 
     use super::*;

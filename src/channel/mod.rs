@@ -8,6 +8,7 @@
 
 pub mod home;
 pub mod local;
+pub mod names;
 pub mod roster;
 pub mod rows;
 pub mod user;

@@ -283,7 +283,8 @@ impl Framing {
 /// Path and query of a target. The absolute form, which servers must accept, loses its scheme and
 /// authority.
 fn split_target(target: &str) -> Result<(&str, &str), HttpError> {
-    let origin_form = match target.split_once("://") {
+    let scheme = (!target.starts_with('/')).then(|| target.split_once("://"));
+    let origin_form = match scheme.flatten() {
         Some(("http" | "https", rest)) => {
             let path_at = rest.find(['/', '?']).unwrap_or(rest.len());
             rest.get(path_at..).unwrap_or_default()

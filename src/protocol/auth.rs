@@ -1,7 +1,7 @@
 //! Signatures: of subscriptions, sign-ins, API requests and webhooks.
 //!
 //! Owns: what is signed in each case, which fallbacks count, and the comparison.
-//! May depend on: `query` (the parameters of a request line); `hmac`, `sha2`, `md-5`, `subtle`.
+//! May depend on: `query` (the parameters of a request line); `hmac`, `sha2`, `md-5`, `smallvec`, `subtle`.
 //! Invariants: a signature is compared in constant time after a length check; no error and no
 //! `Debug` output holds a secret or an expected signature; the clock is an argument.
 
@@ -11,6 +11,7 @@ use std::fmt;
 use hmac::{Hmac, KeyInit, Mac};
 use md5::{Digest, Md5};
 use sha2::Sha256;
+use smallvec::SmallVec;
 use subtle::ConstantTimeEq;
 use thiserror::Error;
 
@@ -211,15 +212,27 @@ struct SignedParameter<'a> {
     raw_value: &'a str,
 }
 
+/// A request has four or five, and few more ask for something.
+type SignedParameters<'a> = SmallVec<[SignedParameter<'a>; 8]>;
+
 /// All parameters, sorted by key, ties in wire order.
-fn signed_parameters(query: &str) -> Vec<SignedParameter<'_>> {
-    let mut parameters: Vec<_> = query::pairs(query)
-        .map(|(key, value)| SignedParameter {
-            key: lower_case(query::decode(key)),
-            value: query::decode(value),
-            raw_value: value,
+fn signed_parameters(query: &str) -> SignedParameters<'_> {
+    let mut parameters: SignedParameters<'_> = query::pairs(query)
+        .map(|pair| SignedParameter {
+            key: lower_case(if pair.key_is_escaped {
+                query::decode(pair.key)
+            } else {
+                pair.key.as_bytes().into()
+            }),
+            value: if pair.value_is_escaped {
+                query::decode(pair.value)
+            } else {
+                pair.value.as_bytes().into()
+            },
+            raw_value: pair.value,
         })
         .collect();
+    // Stable, and nothing to do where the library has sorted already.
     parameters.sort_by(|one, other| one.key.cmp(&other.key));
     parameters
 }
@@ -288,7 +301,11 @@ fn verify_request_signature(
     parameters: &[SignedParameter<'_>],
     signature: &str,
 ) -> Result<(), HttpAuthError> {
-    let method = request.method.to_ascii_uppercase();
+    let method: Cow<'_, str> = if request.method.bytes().any(|b| b.is_ascii_lowercase()) {
+        request.method.to_ascii_uppercase().into()
+    } else {
+        request.method.into()
+    };
     let prefix = request.path_prefix.trim_end_matches('/').as_bytes();
     let path = request.raw_path.as_bytes();
     // Libraries sign the unescaped path while their HTTP stack escapes it.
@@ -298,9 +315,7 @@ fn verify_request_signature(
         .then(|| query::decode_percent(request.raw_path));
     // Node and PHP put unescaped values on the wire and sign those: a literal `+` must not become a
     // space.
-    let has_escapes = parameters
-        .iter()
-        .any(|p| *p.value != *p.raw_value.as_bytes());
+    let has_escapes = parameters.iter().any(|p| matches!(p.value, Cow::Owned(_)));
     let raw_query = has_escapes.then(|| canonical_query(parameters, |p| p.raw_value.as_bytes()));
     let canonical = canonical_query(parameters, |p| &p.value);
 

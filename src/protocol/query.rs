@@ -1,24 +1,64 @@
 //! Query strings: splitting and decoding, for signatures and for whoever reads parameters.
 //!
 //! Owns: how `?a=b&c` becomes pairs, percent-decoding.
-//! May depend on: nothing.
+//! May depend on: memchr.
 //! Invariants: decoding happens once; an escape that is none stays as it stands; of repeated
 //! parameters the first counts.
 
 use std::borrow::Cow;
 
-/// The pairs of a raw query, not decoded. `a` without `=` is `a` with an empty value; empty
-/// segments are skipped.
-pub fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
-    query
-        .split('&')
-        .filter(|segment| !segment.is_empty())
-        .map(|segment| segment.split_once('=').unwrap_or((segment, "")))
+use memchr::{memchr, memchr2};
+
+/// One parameter of a raw query. `a` without `=` is `a` with an empty value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pair<'a> {
+    /// Not decoded.
+    pub key: &'a str,
+    /// Not decoded.
+    pub value: &'a str,
+    /// Decoding would change the key.
+    pub key_is_escaped: bool,
+    /// Decoding would change the value.
+    pub value_is_escaped: bool,
+}
+
+/// The parameters of a raw query; empty segments are skipped.
+pub fn pairs(query: &str) -> impl Iterator<Item = Pair<'_>> {
+    let mut rest = query;
+    std::iter::from_fn(move || {
+        rest = rest.trim_start_matches('&');
+        let (pair, after) = first_pair(rest)?;
+        rest = after;
+        Some(pair)
+    })
+}
+
+/// Cuts the first pair off a query that does not begin with `&`.
+// Requests are signed over some 200 bytes of query: the searches look at many bytes at once.
+fn first_pair(query: &str) -> Option<(Pair<'_>, &str)> {
+    if query.is_empty() {
+        return None;
+    }
+    let end = memchr(b'&', query.as_bytes()).unwrap_or(query.len());
+    let (segment, rest) = query.split_at_checked(end)?;
+    let equals = memchr(b'=', segment.as_bytes());
+    let (key, value) = match equals {
+        Some(at) => (segment.get(..at)?, segment.get(at + 1..)?),
+        None => (segment, ""),
+    };
+    let is_escaped = |text: &str| memchr2(b'%', b'+', text.as_bytes()).is_some();
+    let pair = Pair {
+        key,
+        value,
+        key_is_escaped: is_escaped(key),
+        value_is_escaped: is_escaped(value),
+    };
+    Some((pair, rest))
 }
 
 /// Decodes a key or value: percent escapes, and `+` as a space.
 pub fn decode(text: &str) -> Cow<'_, [u8]> {
-    if text.bytes().any(|b| b == b'%' || b == b'+') {
+    if memchr2(b'%', b'+', text.as_bytes()).is_some() {
         Cow::Owned(decoded(text.as_bytes(), b' '))
     } else {
         Cow::Borrowed(text.as_bytes())
@@ -56,9 +96,10 @@ fn escaped_byte(digits: &[u8]) -> Option<u8> {
 /// The first value of a parameter, decoded. Bytes that are no UTF-8 become U+FFFD, which no name
 /// contains.
 pub fn first<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>> {
-    let (_, value) = pairs(query).find(|(key, _)| *decode(key) == *name.as_bytes())?;
-    Some(match decode(value) {
-        Cow::Borrowed(_) => Cow::Borrowed(value),
+    let is_named = |pair: &Pair<'_>| *decode(pair.key) == *name.as_bytes();
+    let pair = pairs(query).find(is_named)?;
+    Some(match decode(pair.value) {
+        Cow::Borrowed(_) => Cow::Borrowed(pair.value),
         Cow::Owned(bytes) => Cow::Owned(match String::from_utf8(bytes) {
             Ok(text) => text,
             Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
@@ -72,12 +113,22 @@ mod tests {
 
     #[test]
     fn a_query_is_split_and_decoded() {
-        let split: Vec<_> = pairs("a=1&&b&c=&=d&e=f=g&").collect();
+        let split: Vec<_> = pairs("a=1&&b&c=&=d&e=f=g&")
+            .map(|pair| (pair.key, pair.value))
+            .collect();
         assert_eq!(
             split,
             [("a", "1"), ("b", ""), ("c", ""), ("", "d"), ("e", "f=g")]
         );
-        assert_eq!(pairs("").count(), 0);
+        assert_eq!((pairs("").count(), pairs("&&").count()), (0, 0));
+        let escaped: Vec<_> = pairs("a=1&b%20=1&c=%&d+=+&é=é")
+            .map(|pair| (pair.key_is_escaped, pair.value_is_escaped))
+            .collect();
+        let (yes, no) = (true, false);
+        assert_eq!(
+            escaped,
+            [(no, no), (yes, no), (no, yes), (yes, yes), (no, no)]
+        );
         for (text, decoded) in [
             ("abc", "abc"),
             ("a%20b+c", "a b c"),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use shards::application::{FrameId, Millis, Queued, Slot};
 
-use super::{ServerTurn, ShardServer, close::Doomed, message::Delivery};
+use super::{JOINED_PER_SEND, ServerTurn, ShardServer, close::Doomed, message::Delivery};
 use crate::{
     channel::local::{JobFrame, LocalRef, Slice},
     config::sections::SlowConsumer,
@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Positions of one slice of a job, so that several jobs share a turn.
-const SLICE_POSITIONS: u32 = 1_024;
+const SLICE_POSITIONS: u32 = 256;
 
 impl ShardServer {
     /// A home's frame for this shard's subscribers.
@@ -47,9 +47,15 @@ impl ShardServer {
         let Some(channel) = self.locals.get_mut(local) else {
             return;
         };
-        let subscribers = channel.subscribers();
-        let audience = u32::try_from(subscribers.len()).expect("slot indices are u32");
-        if channel.has_job() || audience > self.sends_left {
+        let audience = u32::try_from(channel.subscribers().len()).expect("slot indices are u32");
+        // Who is sent to in this turn anyway gets the frame in the same send.
+        let joins = channel.sent_in_turn == self.turn_number;
+        let left = if joins {
+            self.joins_left
+        } else {
+            self.sends_left
+        };
+        if channel.has_job() || audience > left {
             let begins = !channel.has_job();
             let overdue = channel.add_to_job(&JobFrame {
                 bytes: frame,
@@ -63,11 +69,16 @@ impl ShardServer {
             }
             return;
         }
-        self.sends_left -= audience;
+        if joins {
+            self.joins_left -= audience;
+        } else {
+            self.sends_left -= audience;
+            channel.sent_in_turn = self.turn_number;
+        }
         let (app, kind, bytes) = (channel.app, channel.kind, frame.len());
         let id = turn.add_frame(frame);
         let mut sent = 0_u64;
-        for subscriber in subscribers {
+        for subscriber in channel.subscribers() {
             if Some(subscriber.slot) == except {
                 continue;
             }
@@ -169,7 +180,10 @@ impl ShardServer {
                 }
             }
         }
-        self.sends_left = self.sends_left.saturating_sub(slice.end - slice.start);
+        let positions = slice.end - slice.start;
+        let more = u32::try_from(frames.len() - 1).unwrap_or(u32::MAX);
+        let charge = positions.saturating_add(positions.saturating_mul(more) / JOINED_PER_SEND);
+        self.sends_left = self.sends_left.saturating_sub(charge);
         let counters = self.counters.app(app);
         counters.messages_sent += sent;
         counters.transmitted_bytes += sent_bytes;

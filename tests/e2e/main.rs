@@ -18,6 +18,7 @@ mod limits;
 mod operations;
 mod presence;
 mod raw_http;
+mod report;
 mod subscriptions;
 mod users;
 mod webhooks;

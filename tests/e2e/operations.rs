@@ -80,8 +80,8 @@ fn connections_that_come_and_go_leave_no_memory_behind(shards: usize) {
     };
     let resident: Vec<u64> = (0..6).map(|_| churn()).collect();
     println!("resident bytes after each two thousand connections: {resident:?}");
-    // What leaks grows with every round. The node's own first sample, some seconds after its start
-    // and without any client, takes 2 MB once: that is no connection's.
+    // What leaks grows with every round. The allocator asks for huge pages, so that the first touch of
+    // a fresh one adds 2 MiB at once: that is no connection's.
     let growths = resident
         .windows(2)
         .skip(1)

@@ -17,6 +17,7 @@ mod sign;
 mod stadium;
 mod turn;
 mod wire;
+mod work;
 mod workload;
 mod world;
 

@@ -26,6 +26,9 @@ pub(crate) struct Node {
     pub(crate) trace: Trace,
     /// The most frames that one turn queued for fan-outs.
     pub(crate) sends_highest: usize,
+    /// Frames queued for fan-outs, and messages between shards, so far.
+    pub(crate) frames: u64,
+    pub(crate) posted: u64,
 }
 
 struct Shard {
@@ -89,6 +92,8 @@ impl Node {
             told: Vec::new(),
             trace: Trace(0xCBF2_9CE4_8422_2325),
             sends_highest: 0,
+            frames: 0,
+            posted: 0,
         }
     }
 
@@ -312,6 +317,8 @@ impl Node {
             link.server_ended = !it.turn.is_there(slot);
         }
         self.sends_highest = self.sends_highest.max(it.turn.sends);
+        self.frames += it.turn.sends as u64;
+        self.posted += it.turn.posted.len() as u64;
         it.turn.end_turn();
         for (to, message) in it.turn.posted.drain(..) {
             self.mesh[shard][usize::from(to.0)].push_back(message);

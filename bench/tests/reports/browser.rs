@@ -7,7 +7,7 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::picture::Picture;
+use super::picture::Picture;
 
 const CHROMIUM: &str = "/usr/bin/chromium";
 

@@ -2,6 +2,7 @@
 
 mod browser;
 mod json;
+mod look;
 mod page;
 mod picture;
 #[path = "../../../tests/support/skip.rs"]

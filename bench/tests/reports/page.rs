@@ -3,10 +3,8 @@
 use bench::{html, outcome::Run};
 
 use crate::{
-    browser::{self, Drawn, Scheme, View},
-    picture::Colour,
-    skip::skip,
-    specimen,
+    browser::{Scheme, View},
+    look, specimen,
 };
 
 const WIDE: u32 = 1_200;
@@ -61,7 +59,10 @@ fn a_ramp_shows_where_it_broke() {
     assert_eq!(plot.title, "Load against p99 of delivery");
     // Crosses of the loads that missed, in a colour that no line of this plot has.
     let missed = [0xd5, 0x5e, 0x00];
-    assert!(count(&view, plot, missed) > 20, "the crosses are not drawn");
+    assert!(
+        look::count(&view, plot, missed) > 20,
+        "the crosses are not drawn"
+    );
     let text = &view.layout.text;
     for expected in ["80 000 deliveries per second held.", "missed", "objective"] {
         assert!(text.contains(expected), "{expected:?} is not in\n{text}");
@@ -116,65 +117,10 @@ fn nothing_recorded_is_a_sentence_and_no_plot() {
     assert!(page.contains("Nothing was run."), "{page}");
 }
 
-/// Looks at a run's page and checks what must hold for every page.
 fn see(test: &str, run: &Run, width: u32, scheme: Scheme) -> Option<View> {
-    if !browser::is_installed() {
-        skip(test, "chromium is not installed");
-        return None;
-    }
-    let view = browser::view(&html::page(run), width, scheme);
-    let layout = &view.layout;
-    assert_eq!(layout.window_width, f64::from(width));
-    let none = Vec::<String>::new();
-    assert_eq!(layout.overflowing, none, "at {width}");
-    assert!(
-        layout.page_width <= f64::from(width),
-        "{} wide",
-        layout.page_width
-    );
-    assert_eq!(layout.collisions, none, "at {width}");
-    assert_eq!(layout.fetched, none);
-    for plot in &layout.plots {
-        check_drawn(&view, plot);
+    let view = look::at(test, &html::page(run), width, scheme)?;
+    for plot in &view.layout.plots {
+        look::lines_are_drawn(&view, plot);
     }
     Some(view)
-}
-
-/// Each line has about as many pixels as a line across the plot takes, and the axis is there.
-fn check_drawn(view: &View, plot: &Drawn) {
-    let title = &plot.title;
-    for colour in &plot.lines {
-        let pixels = count(view, plot, *colour);
-        assert!(
-            pixels as f64 > plot.width * 0.6,
-            "{title}: {pixels} pixels of {colour:?}"
-        );
-    }
-    let axis = count(view, plot, plot.axis);
-    assert!(
-        axis as f64 > plot.height / 2.0,
-        "{title}: {axis} pixels of the axis"
-    );
-}
-
-/// Pixels of a plot that are nearly of that colour.
-fn count(view: &View, plot: &Drawn, colour: Colour) -> usize {
-    let picture = &view.picture;
-    let (right, bottom) = (plot.x + plot.width, plot.y + plot.height);
-    let columns = plot.x as usize..(right as usize).min(picture.width);
-    let rows = plot.y as usize..(bottom as usize).min(picture.height);
-    assert!(
-        !columns.is_empty() && !rows.is_empty(),
-        "{} is off the page",
-        plot.title
-    );
-    let is_near = |seen: Colour| {
-        let pairs = seen.into_iter().zip(colour);
-        pairs
-            .into_iter()
-            .all(|(seen, wanted)| seen.abs_diff(wanted) < 24)
-    };
-    rows.flat_map(|y| columns.clone().map(move |x| (x, y)))
-        .filter(|&(x, y)| is_near(picture.at(x, y)))
-        .count()
 }

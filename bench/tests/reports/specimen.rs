@@ -65,7 +65,6 @@ pub(crate) fn ramp() -> Run {
     let mut steps = Vec::new();
     for (load, reached_ms) in loads.into_iter().zip(reached) {
         let mut step = outcome("ours", reached_ms / 1.4, load);
-        step.scenario = "ramp";
         step.settings[1].value = (load / 1_000.0).to_string();
         outcomes.push(step);
         steps.push(RampStep {
@@ -168,6 +167,7 @@ fn figures(slowness: f64, per_s: f64) -> Vec<Figure> {
             4.8 * slowness,
         ),
         figure("delivered_per_s", "delivered", "per second", per_s),
+        figure("reconnects", "reconnects", "", 0.0),
     ]
 }
 

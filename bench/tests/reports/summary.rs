@@ -16,6 +16,7 @@ fn a_clean_run_ends_with_that_word_and_shows_every_number() {
         "p99.99      max\n",
         "publish scheduled to event received       99 999    0.510",
         "CPU per delivered message        4.80 us\n",
+        "reconnects                          0\n",
         "0.800 s user, 4 s system; switches: 12 345 waited, 67 pushed aside\n",
         "memory 24 MiB before, 31 MiB after\n",
         "250 000 system calls, 0.250 per message\n",
