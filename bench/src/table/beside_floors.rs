@@ -247,9 +247,20 @@ impl Measured {
         let troubles = self.troubles().into_iter().map(|it| it.text).collect();
         let notes = [
             ("Loads", courses::described(&self.rows, self.descriptors)),
+            ("Why the broken budgets are what they are", self.reasons()),
             ("Failures and faults", troubles),
         ];
         print::print(&heading, &self.sheet(), &notes, form);
+    }
+
+    fn reasons(&self) -> Vec<String> {
+        let lines = self.lines().into_iter();
+        let broken = lines.filter(|line| line.verdict == Some(Verdict::Broken));
+        let reason = |line: Line<'_>| {
+            let source = &line.budget?.source;
+            Some(format!("{}: {source}", line.row.label))
+        };
+        broken.filter_map(reason).collect()
     }
 
     fn sheet(&self) -> Sheet {
@@ -311,6 +322,7 @@ impl Measured {
                 "floor_value": line.floor.map(|(_, spread)| spread),
                 "ratio": line.ratio,
                 "budget": line.budget.map(|budget| budget.most),
+                "source": line.budget.map(|budget| &budget.source),
                 "verdict": line.verdict.map(|verdict| verdict.to_string()),
             })
         });
