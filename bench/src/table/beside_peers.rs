@@ -114,7 +114,10 @@ struct Measured {
 /// How many times as much as ours a peer should need at least.
 fn goal(row: &Row) -> Option<f64> {
     match (row.kind, row.course) {
-        (Kind::Cpu, Course::Chatter | Course::Publish) => Some(3.0),
+        (
+            Kind::Cpu,
+            Course::Chatter | Course::ChatterBursts | Course::Publish | Course::PublishBursts,
+        ) => Some(3.0),
         (Kind::Cpu, Course::Fanout | Course::FanoutBatch) => Some(2.0),
         (Kind::Memory, _) => Some(8.0),
         (Kind::Latency, _) => Some(1.0),

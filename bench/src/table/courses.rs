@@ -5,7 +5,7 @@
 //! Invariants: every subject gets a course with the same parameters. Rates are such that no subject is at its
 //! limit on two cores, so that CPU time per operation compares.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{rows::Row, subjects::Needs};
 use crate::{
@@ -27,6 +27,10 @@ pub enum Course {
     Ingest,
     Publish,
     PublishBatch,
+    /// The same three as they come to a busy shard: some at once, then nothing for a while.
+    ChatterBursts,
+    IngestBursts,
+    PublishBursts,
     Presence,
     Connect,
     IdleShared,
@@ -65,13 +69,16 @@ const LARGE_SUBSCRIBERS: u64 = 25_000;
 const OTHER_FILES: u64 = 1_000;
 
 impl Course {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::Fanout,
         Self::FanoutBatch,
         Self::Chatter,
         Self::Ingest,
         Self::Publish,
         Self::PublishBatch,
+        Self::ChatterBursts,
+        Self::IngestBursts,
+        Self::PublishBursts,
         Self::Presence,
         Self::Connect,
         Self::IdleShared,
@@ -92,6 +99,9 @@ impl Course {
             Self::Ingest => "ingest",
             Self::Publish => "publish",
             Self::PublishBatch => "publish-batch",
+            Self::ChatterBursts => "chatter-bursts",
+            Self::IngestBursts => "ingest-bursts",
+            Self::PublishBursts => "publish-bursts",
             Self::Presence => "presence",
             Self::Connect => "connect",
             Self::IdleShared => "idle-shared",
@@ -127,6 +137,9 @@ impl Course {
             Self::PublishBatch => format!(
                 "{BATCH_REQUESTS_PER_S} requests/s of {BATCH} events, {PUBLISHERS} connections that stay"
             ),
+            Self::ChatterBursts => format!("as chatter, {}", bursts(CLIENT_EVENTS_PER_S)),
+            Self::IngestBursts => format!("as ingest, {}", bursts(CLIENT_EVENTS_PER_S)),
+            Self::PublishBursts => format!("as publish, {}", bursts(REQUESTS_PER_S)),
             Self::Presence => format!(
                 "{ROSTER_CHANGES_PER_S} joins and leaves/s, 20 channels, 10 members who stay in each"
             ),
@@ -164,6 +177,9 @@ impl Course {
             Self::Ingest => chatter(TALKERS, 1).run(rig),
             Self::Publish => publish(REQUESTS_PER_S, 0).run(rig),
             Self::PublishBatch => publish(BATCH_REQUESTS_PER_S, BATCH).run(rig),
+            Self::ChatterBursts => Self::Chatter.run(&in_bursts(rig), descriptors),
+            Self::IngestBursts => Self::Ingest.run(&in_bursts(rig), descriptors),
+            Self::PublishBursts => Self::Publish.run(&in_bursts(rig), descriptors),
             Self::Presence => Presence {
                 channels: 20,
                 members: 10,
@@ -221,6 +237,21 @@ pub fn described(rows: &[Row], descriptors: u64) -> Vec<String> {
         format!("{}: {description}", course.name())
     };
     courses.into_iter().map(described).collect()
+}
+
+/// A generator that looks at its schedule so rarely sends in bursts.
+const BURSTS_EVERY: Duration = Duration::from_millis(1);
+
+fn in_bursts(rig: &Rig) -> Rig {
+    Rig {
+        step: BURSTS_EVERY,
+        ..rig.clone()
+    }
+}
+
+fn bursts(per_s: u64) -> String {
+    let each = per_s * BURSTS_EVERY.as_millis() as u64 / 1_000;
+    format!("in bursts of {each} every {} ms", BURSTS_EVERY.as_millis())
 }
 
 /// How many of so many connections this program and a server may hold.

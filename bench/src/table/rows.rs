@@ -166,7 +166,7 @@ const HOP: &[&str] = &["mesh_hop_p99_us"];
 
 /// CPU time per message beside its floor: what a short run shows.
 pub fn of_messages() -> Vec<Row> {
-    use Course::{Fanout, FanoutBatch, Ingest, Publish};
+    use Course::{Fanout, FanoutBatch, Ingest, IngestBursts, Publish, PublishBursts};
     let beside = |course, key, label, figure, floor, of| {
         let mut row = Row::cpu(course, key, label, figure);
         row.floor = Some((floor, of));
@@ -193,6 +193,14 @@ pub fn of_messages() -> Vec<Row> {
             Ingest,
         ),
         beside(
+            IngestBursts,
+            "ingest_bursts_cpu",
+            "… in bursts of 10",
+            CLIENT_EVENT,
+            epoll,
+            IngestBursts,
+        ),
+        beside(
             Publish,
             "publish_cpu",
             "HTTP publish",
@@ -200,14 +208,22 @@ pub fn of_messages() -> Vec<Row> {
             epoll,
             Publish,
         ),
+        beside(
+            PublishBursts,
+            "publish_bursts_cpu",
+            "… in bursts of 8",
+            REQUEST,
+            epoll,
+            PublishBursts,
+        ),
     ]
 }
 
 /// All rows of the table with floors and budgets.
 pub fn of_budgets() -> Vec<Row> {
     use Course::{
-        Chatter, Connect, Fanout, Hop, IdleOwn, IdleShared, Neighbour, Presence, PublishBatch,
-        Storm,
+        Chatter, ChatterBursts, Connect, Fanout, Hop, IdleOwn, IdleShared, Neighbour, Presence,
+        PublishBatch, Storm,
     };
     let mut ring = Row::cpu(
         Fanout,
@@ -233,6 +249,12 @@ pub fn of_budgets() -> Vec<Row> {
             Chatter,
             "chatter_cpu",
             "client event to 1 other",
+            CLIENT_EVENT,
+        ),
+        Row::cpu(
+            ChatterBursts,
+            "chatter_bursts_cpu",
+            "… in bursts of 10",
             CLIENT_EVENT,
         ),
         Row::cpu(
@@ -270,7 +292,7 @@ struct Group {
     latencies: &'static [(&'static str, &'static str)],
 }
 
-const GROUPS: [Group; 12] = [
+const GROUPS: [Group; 15] = [
     Group {
         course: Course::Fanout,
         what: "fan-out",
@@ -306,6 +328,24 @@ const GROUPS: [Group; 12] = [
         what: "HTTP batch of 10",
         cpu: Some(REQUEST),
         latencies: &[("answer", "answer")],
+    },
+    Group {
+        course: Course::ChatterBursts,
+        what: "client event, in bursts of 10",
+        cpu: Some(CLIENT_EVENT),
+        latencies: &[],
+    },
+    Group {
+        course: Course::IngestBursts,
+        what: "client event to nobody, in bursts of 10",
+        cpu: Some(CLIENT_EVENT),
+        latencies: &[],
+    },
+    Group {
+        course: Course::PublishBursts,
+        what: "HTTP publish, in bursts of 8",
+        cpu: Some(REQUEST),
+        latencies: &[],
     },
     Group {
         course: Course::Presence,
