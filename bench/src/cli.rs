@@ -241,6 +241,7 @@ impl Shared {
             seconds: self.seconds,
             step: Duration::from_micros(self.poll_interval_us),
             tag: tag.to_string(),
+            in_bursts: false,
             is_traced: self.trace,
         })
     }

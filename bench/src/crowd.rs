@@ -68,6 +68,8 @@ pub enum Kind {
 pub struct Crowd {
     target: Target,
     step: Duration,
+    /// The least that it sleeps: what falls due meanwhile is sent together.
+    step_min: Duration,
     poll: Poll,
     events: Events,
     clients: Vec<Conversation>,
@@ -86,6 +88,8 @@ impl Crowd {
         Ok(Self {
             target,
             step,
+            // So that a fast pace does not cost a system call per operation.
+            step_min: step / 4,
             poll: Poll::new()?,
             events: Events::with_capacity(EVENTS),
             clients: Vec::new(),
@@ -93,6 +97,12 @@ impl Crowd {
             buffer: vec![0; READ_BYTES].into(),
             has_more: false,
         })
+    }
+
+    /// Always sleeps the whole step, so that what falls due in one is sent at once.
+    pub fn sends_in_bursts(mut self) -> Self {
+        self.step_min = self.step;
+        self
     }
 
     /// Begins a connection with a new number.
@@ -194,9 +204,8 @@ impl Crowd {
         hear: &mut dyn FnMut(Instant, usize, Heard<'_>),
     ) -> io::Result<()> {
         if !self.has_more {
-            // A quarter at least, so that a fast pace does not cost a system call per operation.
             let pause = until.saturating_duration_since(Instant::now());
-            thread::sleep(pause.clamp(self.step / 4, self.step));
+            thread::sleep(pause.clamp(self.step_min, self.step));
         }
         while let Err(error) = self.poll.poll(&mut self.events, Some(Duration::ZERO)) {
             if error.kind() != ErrorKind::Interrupted {

@@ -11,6 +11,7 @@
 pub mod axis;
 pub mod cli;
 mod conversation;
+pub mod cores;
 pub mod cpu;
 pub mod crowd;
 pub mod floors;

@@ -31,6 +31,8 @@ pub struct Rig {
     pub step: Duration,
     /// In the names of channels, so that two runs do not hear each other.
     pub tag: String,
+    /// What falls due in a step is sent at once at its end.
+    pub in_bursts: bool,
     /// Counts system calls and samples user space, at the target's cost.
     pub is_traced: bool,
 }
@@ -93,7 +95,11 @@ impl Rig {
             });
         }
         cpu::sleep_exactly();
-        Ok(Crowd::new(self.target.clone(), self.step)?)
+        let crowd = Crowd::new(self.target.clone(), self.step)?;
+        Ok(match self.in_bursts {
+            true => crowd.sends_in_bursts(),
+            false => crowd,
+        })
     }
 
     /// Opens so many WebSockets and waits until each has what it asked for.

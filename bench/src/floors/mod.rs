@@ -1,7 +1,7 @@
 //! Floors: the system calls that a scenario's load cannot do without, on bare loops.
 //!
 //! Owns: which floors there are; their process; their greetings, which are constant bytes.
-//! May depend on: `wire`, hmac, io-uring, mio, socket2.
+//! May depend on: `cores`, `wire`, hmac, io-uring, mio, socket2.
 //! Invariants: a floor is a process of its own and takes its load from the same scenarios as any server, so
 //! that steps of waiting, rates and clocks are the same; it parses nothing beyond where a request ends.
 
@@ -13,6 +13,8 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use socket2::{Domain, Socket, Type};
+
+use crate::cores::Placed;
 
 mod epoll;
 mod fanout;
@@ -40,6 +42,7 @@ pub struct FloorProcess {
 impl FloorProcess {
     /// Serves until it is killed.
     pub fn run(&self) -> ExitCode {
+        Placed::stay_on_first();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
         match listen(address).and_then(|listener| self.kind.serve(listener)) {
             Ok(()) => ExitCode::SUCCESS,
@@ -156,6 +159,7 @@ mod tests {
             seconds: 1,
             step: std::time::Duration::from_millis(1),
             tag: "7".to_owned(),
+            in_bursts: false,
             is_traced: false,
         }
     }

@@ -239,12 +239,12 @@ pub fn described(rows: &[Row], descriptors: u64) -> Vec<String> {
     courses.into_iter().map(described).collect()
 }
 
-/// A generator that looks at its schedule so rarely sends in bursts.
 const BURSTS_EVERY: Duration = Duration::from_millis(1);
 
 fn in_bursts(rig: &Rig) -> Rig {
     Rig {
         step: BURSTS_EVERY,
+        in_bursts: true,
         ..rig.clone()
     }
 }

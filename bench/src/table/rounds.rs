@@ -1,13 +1,14 @@
 //! Rounds: every subject gets every course once per round, in turn.
 //!
 //! Owns: the order of a run, repetitions of void runs, what each run showed.
-//! May depend on: `courses`, `exposition`, `rows`, `spread`, `subjects`.
+//! May depend on: `cores`, `courses`, `exposition`, `rows`, `spread`, `subjects`.
 //! Invariants: a course's subjects follow each other, in an order that alternates, so that what the machine
 //! does meanwhile falls on all of them; each run has a fresh process; a void run has no value.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
+    cores::Placed,
     floors::Floor,
     outcome::{Figure, Outcome},
     rig::{Rig, figure},
@@ -110,9 +111,13 @@ impl Plan {
             seconds: self.seconds,
             step: self.step,
             tag: "table".to_owned(),
+            in_bursts: false,
             is_traced: false,
         };
+        // The server has been started: it keeps all cores.
+        let placed = Placed::on_last();
         let outcome = course.run(&rig, self.descriptors);
+        drop(placed);
         let mut outcome = outcome.map_err(|error| error.to_string())?;
         if let Some(metrics) = running.metrics {
             let request = rig.target.plain_request("/metrics");
