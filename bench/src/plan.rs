@@ -62,7 +62,7 @@ pub struct Costs {
     pub ping_us: f64,
     /// docs/performance.md, `HTTP publish, no subscribers`: keep-alive, one event per request.
     pub publish_us: f64,
-    /// Assumed, not measured: a message from one shard to another, both sides.
+    /// docs/performance.md, "Shards": a message from one shard to another, which every third time sleeps.
     pub mesh_hop_us: f64,
     /// docs/performance.md, `connect to subscribed, one channel`.
     pub connect_us: f64,
@@ -99,7 +99,7 @@ pub const MEASURED: Costs = Costs {
     client_event_us: 6.3,
     ping_us: 9.3,
     publish_us: 11.3,
-    mesh_hop_us: 1.0,
+    mesh_hop_us: 4.0,
     connect_us: 22.5,
     connection_bytes: 920.0,
     channel_bytes: 1_740.0,

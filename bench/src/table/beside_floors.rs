@@ -215,6 +215,7 @@ impl Measured {
         let verdicts: Vec<Verdict> = self
             .lines()
             .iter()
+            .filter(|line| self.is_judged(line.subject))
             .filter_map(|line| line.verdict)
             .collect();
         let status = status(verdicts);
@@ -229,6 +230,12 @@ impl Measured {
             true => 1,
             false => status,
         }
+    }
+
+    /// Whether its budgets decide the exit status: this build's do, another build is there to compare.
+    fn is_judged(&self, subject: usize) -> bool {
+        let (first, other) = (&self.subjects[0], &self.subjects[subject]);
+        first.is_same_build(other)
     }
 
     fn has_never_run(&self) -> bool {
@@ -247,7 +254,7 @@ impl Measured {
         let troubles = self.troubles().into_iter().map(|it| it.text).collect();
         let notes = [
             ("Loads", courses::described(&self.rows, self.descriptors)),
-            ("Why the broken budgets are what they are", self.reasons()),
+            ("Where the broken budgets come from", self.reasons()),
             ("Failures and faults", troubles),
         ];
         print::print(&heading, &self.sheet(), &notes, form);

@@ -113,6 +113,14 @@ impl Subject {
         matches!(self.program, Program::Ours { .. })
     }
 
+    /// Two of this server that differ in their shards at most.
+    pub fn is_same_build(&self, other: &Self) -> bool {
+        match (&self.program, &other.program) {
+            (Program::Ours { path, .. }, Program::Ours { path: other, .. }) => path == other,
+            _ => false,
+        }
+    }
+
     /// Starts the process and waits until it answers.
     pub fn start(&self, needs: Needs) -> Result<Running, SubjectError> {
         let failed = |source| SubjectError::Spawn {
