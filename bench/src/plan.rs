@@ -51,24 +51,24 @@ pub struct Arguments {
 pub struct Costs {
     /// docs/performance.md, `fan-out, 1 message per turn`: 200 B, each message sent alone.
     pub delivered_us: f64,
-    /// docs/performance.md, `fan-out, 10 messages per turn`: 200 B, ten sent together.
+    /// docs/performance.md, `fan-out, 10 per turn`: 200 B, ten sent together.
     pub delivered_joined_us: f64,
     /// docs/performance.md, `fan-out, 1 message per turn`, once with 200 B and once with 2 200 B: the
     /// difference of 0.8 us, for each KiB beyond 200 B.
     pub delivered_us_per_kib: f64,
-    /// docs/performance.md, `client event, to nobody (ingest)`: its deliveries count as deliveries.
+    /// docs/performance.md, `client event to nobody, in bursts`: its deliveries count as deliveries.
     pub client_event_us: f64,
-    /// docs/performance.md, `client event, to 1 other`: one frame in, one out, as a ping and its pong.
+    /// docs/performance.md, `client event to 1 other, in bursts`: one frame in, one out, as a ping and its pong.
     pub ping_us: f64,
-    /// docs/performance.md, `HTTP publish, no subscribers`: keep-alive, one event per request.
+    /// docs/performance.md, `HTTP publish, in bursts`: keep-alive, one event per request.
     pub publish_us: f64,
     /// docs/performance.md, "Shards": a message from one shard to another, which every third time sleeps.
     pub mesh_hop_us: f64,
-    /// docs/performance.md, `connect to subscribed, one channel`.
+    /// docs/performance.md, `connect to subscribed`.
     pub connect_us: f64,
-    /// docs/performance.md, `idle memory, one channel`: 0.9 KiB.
+    /// docs/performance.md, `memory, one channel`: 0.67 KiB.
     pub connection_bytes: f64,
-    /// docs/performance.md, `idle memory, channel each` (2.6 KiB), less `idle memory, one channel`.
+    /// docs/performance.md, `memory, a channel each` (0.91 KiB), less `memory, one channel`.
     pub channel_bytes: f64,
     /// docs/capacity.md, *Kernel memory*: what the kernel's slabs grow by for each idle connection.
     pub connection_kernel_bytes: f64,
@@ -93,16 +93,16 @@ pub struct Costs {
 
 /// Measured on two shared virtual cores with Linux 6.18 (docs/performance.md, docs/capacity.md).
 pub const MEASURED: Costs = Costs {
-    delivered_us: 4.8,
+    delivered_us: 4.7,
     delivered_joined_us: 0.7,
     delivered_us_per_kib: 0.4,
-    client_event_us: 6.3,
-    ping_us: 9.3,
-    publish_us: 11.3,
+    client_event_us: 6.9,
+    ping_us: 11.3,
+    publish_us: 12.9,
     mesh_hop_us: 4.0,
-    connect_us: 22.5,
-    connection_bytes: 920.0,
-    channel_bytes: 1_740.0,
+    connect_us: 26.7,
+    connection_bytes: 690.0,
+    channel_bytes: 250.0,
     connection_kernel_bytes: 4_200.0,
     process_bytes: 22e6,
     shard_bytes: 7.2e6,
@@ -452,16 +452,16 @@ mod tests {
     fn a_small_load_is_what_a_person_computes() {
         let plan = plan("--connections 120000 --rate 100000 --fan-out 100");
         assert_eq!((plan.nodes, plan.shards, plan.cores), (1, 1, 2));
-        near(plan.work.deliveries, 100_000.0 * 4.8e-6);
-        near(plan.work.publishes, 1_000.0 * 11.3e-6);
-        near(plan.work.pings, 1_000.0 * 9.3e-6);
-        near(plan.work.total(), 0.48 + 0.0113 + 0.0093);
-        near(plan.shard_busy_share, 0.5006);
-        near(plan.memory.user_bytes, 120_000.0 * 937.4);
+        near(plan.work.deliveries, 100_000.0 * 4.7e-6);
+        near(plan.work.publishes, 1_000.0 * 12.9e-6);
+        near(plan.work.pings, 1_000.0 * 11.3e-6);
+        near(plan.work.total(), 0.47 + 0.0129 + 0.0113);
+        near(plan.shard_busy_share, 0.4942);
+        near(plan.memory.user_bytes, 120_000.0 * 692.5);
         near(plan.memory.kernel_bytes, 120_000.0 * 4_200.0);
         near(plan.memory.process_bytes, 29.2e6);
         assert_eq!(plan.files, 120_017);
-        near(plan.reconnect_s, 2.7);
+        near(plan.reconnect_s, 3.204);
         // A delivery is a packet out and an acknowledgement in; a publish and a ping are one in and one out,
         // each acknowledged besides.
         near(
