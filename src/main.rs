@@ -43,6 +43,7 @@ fn main() -> ExitCode {
 }
 
 fn serve(arguments: &Serve, environment: BTreeMap<String, String>) -> ExitCode {
+    shards::leave_huge_pages_if_locked_memory_is_short();
     match serve::serve(arguments.sources(environment)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => print(&Answer {

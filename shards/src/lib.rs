@@ -34,4 +34,4 @@ pub use application::{
 pub use bridge::{BridgeLink, BridgeSender};
 pub use config::Config;
 pub use error::StartError;
-pub use start::{abort_on_panic, run};
+pub use start::{abort_on_panic, leave_huge_pages_if_locked_memory_is_short, run};

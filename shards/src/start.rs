@@ -28,6 +28,8 @@ use glommio::{LocalExecutorBuilder, Placement};
 use std::{
     collections::VecDeque,
     ffi::CStr,
+    os::unix::process::CommandExt,
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -181,6 +183,48 @@ fn raise_limit(resource: libc::__rlimit_resource_t) {
     }
 }
 
+/// Starts the program anew without huge pages, where locked memory is short and counts.
+///
+/// Call it before anything else: `run` keeps from huge pages only what is allocated later, and a
+/// buffer of an executor may come to lie in one that was there. The second program goes on here.
+pub fn leave_huge_pages_if_locked_memory_is_short() {
+    let is_short = memlock_hard().is_some_and(|bytes| bytes < HUGE_MEMLOCK_BYTES);
+    if !is_short || may_lock_at_will() || SmallPages::are_on() {
+        return;
+    }
+    SmallPages::set(true);
+    let (Ok(program), true) = (std::env::current_exe(), SmallPages::are_on()) else {
+        return;
+    };
+    let mut arguments = std::env::args_os();
+    let name = arguments.next().unwrap_or_else(|| program.clone().into());
+    // Returns only if it fails: then this program goes on as well as it can.
+    let _ = Command::new(program).arg0(name).args(arguments).exec();
+}
+
+/// With so much, 40 shards start though each of their buffers counts as a huge page.
+const HUGE_MEMLOCK_BYTES: u64 = 256 << 20;
+
+/// `run` raises the soft limit to it.
+fn memlock_hard() -> Option<u64> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: a valid place for the answer.
+    let code = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) };
+    (code == 0).then_some(limit.rlim_max)
+}
+
+/// CAP_IPC_LOCK: the kernel counts nothing then.
+fn may_lock_at_will() -> bool {
+    const CAP_IPC_LOCK: u64 = 1 << 14;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let bits = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+    bits.is_some_and(|bits| bits & CAP_IPC_LOCK != 0)
+}
+
 /// Keeps the process from huge pages while the shards start.
 ///
 /// An executor registers a buffer of 64 KiB three times. If that lies in a huge page the kernel
@@ -191,10 +235,14 @@ struct SmallPages {
 
 impl SmallPages {
     fn while_held() -> Self {
-        // SAFETY: no pointers; the call reads a flag of this process.
-        let were_off = unsafe { libc::prctl(libc::PR_GET_THP_DISABLE, 0, 0, 0, 0) } == 1;
+        let were_off = Self::are_on();
         Self::set(true);
         Self { were_off }
+    }
+
+    fn are_on() -> bool {
+        // SAFETY: no pointers; the call reads a flag of this process.
+        unsafe { libc::prctl(libc::PR_GET_THP_DISABLE, 0, 0, 0, 0) == 1 }
     }
 
     fn set(off: bool) {
