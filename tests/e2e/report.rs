@@ -23,7 +23,7 @@ fn a_ramp_is_a_page_whose_plots_are_drawn() {
     let page = folder.path().join("ramp.html");
     let output = Command::new(env!("CARGO_BIN_EXE_sockudo"))
         .args(["bench", "ramp", "--key", KEY, "--seconds", "1"])
-        .args(["--subscribers", "50", "--from", "10", "--to", "20"])
+        .args(["--subscribers", "50", "--from", "5", "--to", "40"])
         .args(["--target", &server.address.to_string()])
         .args(["--pid", &server.pid().to_string(), "--report"])
         .arg(&page)
