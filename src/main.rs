@@ -1,7 +1,7 @@
 //! The program: reads the command line and runs the command.
 //!
 //! Owns: exit codes, and printing what commands answer.
-//! May depend on: `cli`, `config`, `bench`.
+//! May depend on: `cli`, `config`, `bench`, `shards::small_pages`.
 //! Invariants: answers go to stdout, diagnostics to stderr.
 
 use std::collections::BTreeMap;
@@ -9,6 +9,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use shards::small_pages;
 use sockudo::cli::config::{self as command, Answer};
 use sockudo::cli::{Cli, Command, ConfigCommand, Serve};
 use sockudo::config::reference;
@@ -19,7 +20,12 @@ use sockudo::serve;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // For the load generator too, whose stalls would count as the server's.
+    let may_have_huge_pages = small_pages::leave_huge_pages();
     let cli = Cli::parse();
+    if may_have_huge_pages && matches!(cli.command, None | Some(Command::Serve(_))) {
+        small_pages::start_anew_if_locked_memory_is_short();
+    }
     let environment = environment();
     match cli.command {
         None => serve(&cli.serve, environment),
@@ -43,7 +49,6 @@ fn main() -> ExitCode {
 }
 
 fn serve(arguments: &Serve, environment: BTreeMap<String, String>) -> ExitCode {
-    shards::leave_huge_pages_if_locked_memory_is_short();
     match serve::serve(arguments.sources(environment)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => print(&Answer {

@@ -10,6 +10,7 @@ pub mod application;
 pub mod bridge;
 pub mod config;
 pub mod error;
+pub mod small_pages;
 pub mod start;
 
 mod buffers;
@@ -34,4 +35,4 @@ pub use application::{
 pub use bridge::{BridgeLink, BridgeSender};
 pub use config::Config;
 pub use error::StartError;
-pub use start::{abort_on_panic, leave_huge_pages_if_locked_memory_is_short, run};
+pub use start::{abort_on_panic, run};

@@ -19,6 +19,7 @@ use crate::{
     outbound::SCRATCH_BYTES,
     ring::{self, NetRing},
     shard::Shard,
+    small_pages::leave_huge_pages,
     timers::Wheel,
     topology::{self, Topology},
     turn::{Clock, RingTurn},
@@ -28,8 +29,6 @@ use glommio::{LocalExecutorBuilder, Placement};
 use std::{
     collections::VecDeque,
     ffi::CStr,
-    os::unix::process::CommandExt,
-    process::Command,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -51,7 +50,8 @@ const STOP_MAX: Duration = Duration::from_millis(5_500);
 /// the future's value.
 ///
 /// `make` is called on each shard's thread. `bridge` runs on a thread of its own with a tokio
-/// runtime, when all shards listen. A panic on any of these threads aborts the process.
+/// runtime, when all shards listen. A panic on any of these threads aborts the process. The process
+/// has no huge pages from then on.
 ///
 /// # Errors
 /// When the host or the configuration does not allow the start; nothing is left running then.
@@ -69,6 +69,7 @@ where
     let node_started = Instant::now();
     config.check()?;
     check_host()?;
+    leave_huge_pages();
     let topology = Topology::read().map_err(|source| refused("the affinity mask", source))?;
     let placement = topology::place(&config, &topology)?;
     let shards = placement.shards.len() as u16;
@@ -100,7 +101,6 @@ where
         bells,
         threads: Vec::new(),
         reports: started,
-        small_pages: Some(SmallPages::while_held()),
     };
     let parts = ends.into_iter().zip(shard_links).zip(listeners.per_shard);
     for (index, ((mesh, link), listeners)) in parts.enumerate() {
@@ -183,81 +183,6 @@ fn raise_limit(resource: libc::__rlimit_resource_t) {
     }
 }
 
-/// Starts the program anew without huge pages, where locked memory is short and counts.
-///
-/// Call it before anything else: `run` keeps from huge pages only what is allocated later, and a
-/// buffer of an executor may come to lie in one that was there. The second program goes on here.
-pub fn leave_huge_pages_if_locked_memory_is_short() {
-    let is_short = memlock_hard().is_some_and(|bytes| bytes < HUGE_MEMLOCK_BYTES);
-    if !is_short || may_lock_at_will() || SmallPages::are_on() {
-        return;
-    }
-    SmallPages::set(true);
-    let (Ok(program), true) = (std::env::current_exe(), SmallPages::are_on()) else {
-        return;
-    };
-    let mut arguments = std::env::args_os();
-    let name = arguments.next().unwrap_or_else(|| program.clone().into());
-    // Returns only if it fails: then this program goes on as well as it can.
-    let _ = Command::new(program).arg0(name).args(arguments).exec();
-}
-
-/// With so much, 40 shards start though each of their buffers counts as a huge page.
-const HUGE_MEMLOCK_BYTES: u64 = 256 << 20;
-
-/// `run` raises the soft limit to it.
-fn memlock_hard() -> Option<u64> {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    // SAFETY: a valid place for the answer.
-    let code = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) };
-    (code == 0).then_some(limit.rlim_max)
-}
-
-/// CAP_IPC_LOCK: the kernel counts nothing then.
-fn may_lock_at_will() -> bool {
-    const CAP_IPC_LOCK: u64 = 1 << 14;
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let bits = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
-    bits.is_some_and(|bits| bits & CAP_IPC_LOCK != 0)
-}
-
-/// Keeps the process from huge pages while the shards start.
-///
-/// An executor registers a buffer of 64 KiB three times. If that lies in a huge page the kernel
-/// counts 2 MiB as locked each time, and 8 MiB of locked memory are not enough for seven shards.
-struct SmallPages {
-    were_off: bool,
-}
-
-impl SmallPages {
-    fn while_held() -> Self {
-        let were_off = Self::are_on();
-        Self::set(true);
-        Self { were_off }
-    }
-
-    fn are_on() -> bool {
-        // SAFETY: no pointers; the call reads a flag of this process.
-        unsafe { libc::prctl(libc::PR_GET_THP_DISABLE, 0, 0, 0, 0) == 1 }
-    }
-
-    fn set(off: bool) {
-        // SAFETY: no pointers; the call sets a flag of this process. A kernel that refuses it
-        // leaves things as they were, which is all that can be done.
-        unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, libc::c_ulong::from(off), 0, 0, 0) };
-    }
-}
-
-impl Drop for SmallPages {
-    fn drop(&mut self) {
-        Self::set(self.were_off);
-    }
-}
-
 /// What a shard's thread is given.
 struct Seat<A: Application> {
     shard: ShardId,
@@ -286,8 +211,6 @@ struct Running {
     bells: Vec<Arc<Doorbell>>,
     threads: Vec<JoinHandle<()>>,
     reports: Receiver<Report>,
-    /// Until all shards have started.
-    small_pages: Option<SmallPages>,
 }
 
 impl Running {
@@ -325,7 +248,6 @@ impl Running {
                 Err(_) => unreachable!("every shard reports before it ends"),
             }
         }
-        self.small_pages = None;
         Ok(())
     }
 

@@ -149,7 +149,7 @@ impl Subject {
             .stdin(Stdio::null())
             .stdout(log_too)
             .stderr(log);
-        let child = die_with_us(command.process_group(0))
+        let child = set_apart(command.process_group(0))
             .spawn()
             .map_err(failed)?;
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -235,17 +235,24 @@ struct Ports {
     metrics: Option<u16>,
 }
 
-/// Ends the child when this program is killed, whose drops then do not run.
-fn die_with_us(command: &mut Command) -> &mut Command {
-    let end = || {
-        // SAFETY: the call takes numbers, and may be made between fork and exec.
-        match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {
-            0 => Ok(()),
+/// Ends the child when this program is killed, whose drops then do not run; and lets it have huge
+/// pages, which this program has left.
+fn set_apart(command: &mut Command) -> &mut Command {
+    let prepare = || {
+        // SAFETY: the calls take numbers, and may be made between fork and exec.
+        let codes = unsafe {
+            [
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL),
+                libc::prctl(libc::PR_SET_THP_DISABLE, 0, 0, 0, 0),
+            ]
+        };
+        match codes {
+            [0, 0] => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }
     };
-    // SAFETY: the closure only makes a system call, which is all that may be done in a forked child.
-    unsafe { command.pre_exec(end) }
+    // SAFETY: the closure only makes system calls, which is all that may be done in a forked child.
+    unsafe { command.pre_exec(prepare) }
 }
 
 fn configuration(app: &Credentials, port: u16) -> Value {
