@@ -19,9 +19,14 @@ impl Placed {
         Self::on(|cores| cores.last().copied())
     }
 
+    /// Moves the calling thread to the first core that it may use. Alone on one core it stays.
+    pub fn on_first() -> Option<Self> {
+        Self::on(|cores| cores.first().copied())
+    }
+
     /// Moves the calling thread to the first core that it may use, for good.
     pub fn stay_on_first() {
-        mem::forget(Self::on(|cores| cores.first().copied()));
+        mem::forget(Self::on_first());
     }
 
     fn on(choose: impl Fn(&[usize]) -> Option<usize>) -> Option<Self> {

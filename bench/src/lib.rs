@@ -28,6 +28,7 @@ pub mod plots;
 pub mod requests;
 pub mod rig;
 pub mod scenarios;
+pub mod stalls;
 pub mod summary;
 pub mod svg;
 pub mod table;

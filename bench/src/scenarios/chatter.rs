@@ -15,7 +15,7 @@ use crate::{
     ledger::{self, Ledger},
     outcome::{Outcome, Setting},
     pace::Pace,
-    rig::{CpuKeys, Rig, RunError, cpu_figures, figure, setting},
+    rig::{self, CpuKeys, Rig, RunError, cpu_figures, figure, setting},
     track::Track,
     wire,
 };
@@ -96,7 +96,7 @@ impl Chatter {
             .collect();
 
         let meter = rig.start()?;
-        let pace = Pace::new(Instant::now(), self.rate, rig.seconds);
+        let pace = Pace::new(rig::beginning(), self.rate, rig.seconds);
         let mut load = Load::new(pace, turns).shown();
         while !load.is_done() {
             let now = Instant::now();

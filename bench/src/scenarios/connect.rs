@@ -16,7 +16,7 @@ use crate::{
     crowd::Subscription,
     outcome::Outcome,
     pace::Pace,
-    rig::{CpuKeys, Rig, RunError, cpu_figures, figure, setting},
+    rig::{self, CpuKeys, Rig, RunError, cpu_figures, figure, setting},
 };
 
 #[derive(Clone, Debug, Args)]
@@ -41,7 +41,7 @@ impl Connect {
         rig.join(&mut crowd, 1, |_| vec![wish.clone()])?;
 
         let meter = rig.start()?;
-        let pace = Pace::new(Instant::now(), self.rate, rig.seconds);
+        let pace = Pace::new(rig::beginning(), self.rate, rig.seconds);
         let mut churn = Churn::new(pace, wish, SUBSCRIBED).shown();
         while !churn.is_done() {
             let now = Instant::now();

@@ -15,7 +15,7 @@ use crate::{
     outcome::{Latency, Outcome, Setting},
     pace::Pace,
     requests::Requests,
-    rig::{CpuKeys, Rig, RunError, cpu_figures, figure, setting},
+    rig::{self, CpuKeys, Rig, RunError, cpu_figures, figure, setting},
     track::Track,
     wire,
 };
@@ -51,7 +51,7 @@ impl Fanout {
         let requests = Requests::open(&mut crowd, 1)?;
 
         let meter = rig.start()?;
-        let pace = Pace::new(Instant::now(), self.rate, rig.seconds);
+        let pace = Pace::new(rig::beginning(), self.rate, rig.seconds);
         let rooms = Rooms {
             count: 1,
             members: self.subscribers as u64,

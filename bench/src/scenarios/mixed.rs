@@ -20,7 +20,7 @@ use crate::{
     outcome::{Deliveries, Outcome, Setting},
     pace::Pace,
     requests::Requests,
-    rig::{CpuKeys, Rig, RunError, cpu_figures, setting},
+    rig::{self, CpuKeys, Rig, RunError, cpu_figures, setting},
 };
 
 #[derive(Clone, Debug, Args)]
@@ -91,8 +91,8 @@ impl Mixed {
     }
 
     fn load(&self, rig: &Rig, connections: usize, requests: Requests) -> Load {
-        let now = Instant::now();
-        let pace = |per_s| Pace::new(now, per_s, rig.seconds);
+        let begins = rig::beginning();
+        let pace = |per_s| Pace::new(begins, per_s, rig.seconds);
         let rooms = Rooms {
             count: self.rooms as u64,
             members: (connections / self.rooms) as u64,

@@ -20,7 +20,7 @@ use crate::{
     outcome::{Outcome, Setting},
     pace::Pace,
     requests::Requests,
-    rig::{CpuKeys, Rig, RunError, cpu_figures, setting},
+    rig::{self, CpuKeys, Rig, RunError, cpu_figures, setting},
 };
 
 #[derive(Clone, Debug, Args)]
@@ -121,7 +121,7 @@ impl Part {
         requests: Requests,
     ) -> Result<Load, RunError> {
         let (began, cpu_before) = (Instant::now(), cpu::thread_cpu());
-        let pace = Pace::new(began, self.rate, rig.seconds);
+        let pace = Pace::new(rig::beginning(), self.rate, rig.seconds);
         let mut load = Load::new(pace, requests, self.rooms, 1);
         while !load.is_done() {
             let now = Instant::now();

@@ -15,7 +15,7 @@ use crate::{
     ledger::{self, Ledger},
     outcome::{Outcome, Setting},
     pace::Pace,
-    rig::{CpuKeys, Rig, RunError, cpu_figures, figure, setting},
+    rig::{self, CpuKeys, Rig, RunError, cpu_figures, figure, setting},
     track::{Names, Track},
     wire,
 };
@@ -124,7 +124,7 @@ impl Presence {
         crowd.turn(Instant::now() + rig.step, &mut |_, _, _| {})?;
 
         let meter = rig.start()?;
-        let pace = Pace::new(Instant::now(), self.rate, rig.seconds);
+        let pace = Pace::new(rig::beginning(), self.rate, rig.seconds);
         let changes = visits.changes(pace.total());
         let mut load = Load {
             added: Track::new(meter.began, ADDED).shown(),

@@ -15,7 +15,7 @@ use crate::{
     outcome::{Outcome, Setting},
     pace::Pace,
     requests::Requests,
-    rig::{CpuKeys, Rig, RunError, cpu_figures, figure, setting},
+    rig::{self, CpuKeys, Rig, RunError, cpu_figures, figure, setting},
     track::Track,
 };
 
@@ -52,7 +52,7 @@ impl Publish {
         let mut signed = (Instant::now(), self.request(rig));
 
         let meter = rig.start()?;
-        let mut pace = Pace::new(Instant::now(), self.rate, rig.seconds);
+        let mut pace = Pace::new(rig::beginning(), self.rate, rig.seconds);
         let mut answers = Track::new(meter.began, ANSWER).shown();
         while !pace.is_over() || !requests.is_done() {
             let now = Instant::now();

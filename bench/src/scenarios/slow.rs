@@ -19,7 +19,7 @@ use crate::{
     outcome::{Outcome, Setting},
     pace::Pace,
     requests::Requests,
-    rig::{Rig, RunError, figure, setting},
+    rig::{self, Rig, RunError, figure, setting},
 };
 
 #[derive(Clone, Debug, Args)]
@@ -109,7 +109,7 @@ impl Slow {
             count: 1,
             members: members as u64,
         };
-        let pace = Pace::new(Instant::now(), self.rate, seconds);
+        let pace = Pace::new(rig::beginning(), self.rate, seconds);
         Load::new(pace, requests, rooms, 1)
     }
 

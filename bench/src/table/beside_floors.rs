@@ -254,6 +254,7 @@ impl Measured {
         let troubles = self.troubles().into_iter().map(|it| it.text).collect();
         let notes = [
             ("Loads", courses::described(&self.rows, self.descriptors)),
+            ("The machine alone", self.shown.stalls.lines()),
             ("Where the broken budgets come from", self.reasons()),
             ("Failures and faults", troubles),
         ];
@@ -337,6 +338,7 @@ impl Measured {
         json!({
             "machine": self.machine, "command": self.command,
             "rows": rows.collect::<Vec<_>>(), "troubles": troubles,
+            "machine_late": self.shown.stalls.as_value(),
         })
     }
 }

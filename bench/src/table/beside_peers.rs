@@ -153,6 +153,7 @@ impl Measured {
         let heading = print::heading(&self.machine, &self.command);
         let notes = [
             ("Loads", courses::described(&self.rows, self.descriptors)),
+            ("The machine alone", self.shown.stalls.lines()),
             ("Behind our goals", self.missed()),
             ("Failures and faults", self.troubles()),
         ];
@@ -256,6 +257,7 @@ impl Measured {
         json!({
             "machine": self.machine, "command": self.command,
             "rows": self.rows.iter().map(row).collect::<Vec<_>>(),
+            "machine_late": self.shown.stalls.as_value(),
             "missed": self.missed(), "troubles": self.troubles(),
         })
     }

@@ -1,7 +1,7 @@
 //! Rounds: every subject gets every course once per round, in turn.
 //!
 //! Owns: the order of a run, repetitions of void runs, what each run showed.
-//! May depend on: `cores`, `courses`, `exposition`, `rows`, `spread`, `subjects`.
+//! May depend on: `cores`, `courses`, `exposition`, `rows`, `spread`, `stalls`, `subjects`.
 //! Invariants: a course's subjects follow each other, in an order that alternates, so that what the machine
 //! does meanwhile falls on all of them; each run has a fresh process; a void run has no value.
 
@@ -12,6 +12,7 @@ use crate::{
     floors::Floor,
     outcome::{Figure, Outcome},
     rig::{Rig, figure},
+    stalls::Stalls,
     table::{
         courses::Course,
         exposition::Buckets,
@@ -39,8 +40,12 @@ pub struct Plan {
 pub struct Shown {
     /// Round by round: the outcome, or why there is none.
     pub runs: BTreeMap<(usize, Course), Vec<Result<Outcome, String>>>,
+    /// What the machine does by itself, watched before each round.
+    pub stalls: Stalls,
 }
 
+/// For how long the machine alone is watched.
+const WATCHED: Duration = Duration::from_secs(2);
 /// A run whose load generator was the bottleneck is tried so often in all.
 const ATTEMPTS: u32 = 2;
 
@@ -63,6 +68,11 @@ impl Plan {
     /// Runs all rounds; `progress` hears of each step.
     pub fn run(&self, shown: &mut Shown, mut progress: impl FnMut(&str)) {
         for round in 1..=self.rounds {
+            progress(&format!(
+                "round {round} of {}: the machine alone",
+                self.rounds
+            ));
+            shown.stalls.watch(WATCHED);
             for course in Course::ALL {
                 let mut turn: Vec<usize> = self.takers(course).collect();
                 if round % 2 == 0 {
