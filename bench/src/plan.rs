@@ -66,9 +66,9 @@ pub struct Costs {
     pub mesh_hop_us: f64,
     /// docs/performance.md, `connect to subscribed`.
     pub connect_us: f64,
-    /// docs/performance.md, `memory, one channel`: 0.67 KiB.
+    /// docs/performance.md, `memory, one channel`: 0.27 KiB.
     pub connection_bytes: f64,
-    /// docs/performance.md, `memory, a channel each` (0.91 KiB), less `memory, one channel`.
+    /// docs/performance.md, `memory, a channel each` (0.52 KiB), less `memory, one channel`.
     pub channel_bytes: f64,
     /// docs/capacity.md, *Kernel memory*: what the kernel's slabs grow by for each idle connection.
     pub connection_kernel_bytes: f64,
@@ -93,18 +93,18 @@ pub struct Costs {
 
 /// Measured on two shared virtual cores with Linux 6.18 (docs/performance.md, docs/capacity.md).
 pub const MEASURED: Costs = Costs {
-    delivered_us: 4.7,
-    delivered_joined_us: 0.7,
+    delivered_us: 4.4,
+    delivered_joined_us: 0.6,
     delivered_us_per_kib: 0.4,
-    client_event_us: 6.9,
-    ping_us: 11.3,
-    publish_us: 12.9,
+    client_event_us: 5.6,
+    ping_us: 9.2,
+    publish_us: 10.7,
     mesh_hop_us: 4.0,
-    connect_us: 26.7,
-    connection_bytes: 690.0,
-    channel_bytes: 250.0,
+    connect_us: 23.6,
+    connection_bytes: 275.0,
+    channel_bytes: 262.0,
     connection_kernel_bytes: 4_200.0,
-    process_bytes: 22e6,
+    process_bytes: 12e6,
     shard_bytes: 7.2e6,
     process_files: 10,
     shard_files: 7,
@@ -452,16 +452,16 @@ mod tests {
     fn a_small_load_is_what_a_person_computes() {
         let plan = plan("--connections 120000 --rate 100000 --fan-out 100");
         assert_eq!((plan.nodes, plan.shards, plan.cores), (1, 1, 2));
-        near(plan.work.deliveries, 100_000.0 * 4.7e-6);
-        near(plan.work.publishes, 1_000.0 * 12.9e-6);
-        near(plan.work.pings, 1_000.0 * 11.3e-6);
-        near(plan.work.total(), 0.47 + 0.0129 + 0.0113);
-        near(plan.shard_busy_share, 0.4942);
-        near(plan.memory.user_bytes, 120_000.0 * 692.5);
+        near(plan.work.deliveries, 100_000.0 * 4.4e-6);
+        near(plan.work.publishes, 1_000.0 * 10.7e-6);
+        near(plan.work.pings, 1_000.0 * 9.2e-6);
+        near(plan.work.total(), 0.44 + 0.0107 + 0.0092);
+        near(plan.shard_busy_share, 0.4599);
+        near(plan.memory.user_bytes, 120_000.0 * 277.62);
         near(plan.memory.kernel_bytes, 120_000.0 * 4_200.0);
-        near(plan.memory.process_bytes, 29.2e6);
+        near(plan.memory.process_bytes, 19.2e6);
         assert_eq!(plan.files, 120_017);
-        near(plan.reconnect_s, 3.204);
+        near(plan.reconnect_s, 2.832);
         // A delivery is a packet out and an acknowledgement in; a publish and a ping are one in and one out,
         // each acknowledged besides.
         near(

@@ -226,6 +226,26 @@ fn an_ordinary_user_with_a_desktops_limits_can_run_seven_shards() {
     assert_eq!(soft, Some("4096"), "raised by the server to its hard limit");
 }
 
+// A huge page that is touched for the first time stops its shard for milliseconds.
+#[test]
+fn a_server_takes_no_huge_pages() {
+    let server = Server::start(&Config::new(), 2);
+    server.client("alice").expects_pong();
+    let of_server = |file: &str| {
+        let path = format!("/proc/{}/{file}", server.pid());
+        std::fs::read_to_string(path).expect("the server runs")
+    };
+    assert!(of_server("status").contains("\nTHP_enabled:\t0\n"));
+    // Where the kernel gives them unasked, two are there before the program begins.
+    let pages = of_server("smaps_rollup");
+    let huge = pages
+        .lines()
+        .find_map(|line| line.strip_prefix("AnonHugePages:"));
+    let huge = huge.and_then(|value| value.trim().strip_suffix(" kB"));
+    let huge_kib: u64 = huge.expect("in kB").parse().expect("a number");
+    assert!(huge_kib <= 4_096, "{huge_kib}");
+}
+
 on_one_and_three_shards! {
     an_app_that_is_disabled_or_deleted_loses_its_sockets,
     a_reload_lets_new_apps_in_and_a_broken_file_changes_nothing,
