@@ -21,9 +21,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     // For the load generator too, whose stalls would count as the server's.
-    let may_have_huge_pages = small_pages::leave_huge_pages();
+    let is_second_start_of_use = small_pages::leave_huge_pages();
     let cli = Cli::parse();
-    if may_have_huge_pages && matches!(cli.command, None | Some(Command::Serve(_))) {
+    if is_second_start_of_use && matches!(cli.command, None | Some(Command::Serve(_))) {
         small_pages::start_anew_if_locked_memory_is_short();
     }
     let environment = environment();

@@ -239,15 +239,12 @@ struct Ports {
 /// pages, which this program has left.
 fn set_apart(command: &mut Command) -> &mut Command {
     let prepare = || {
-        // SAFETY: the calls take numbers, and may be made between fork and exec.
-        let codes = unsafe {
-            [
-                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL),
-                libc::prctl(libc::PR_SET_THP_DISABLE, 0, 0, 0, 0),
-            ]
-        };
-        match codes {
-            [0, 0] => Ok(()),
+        // Where it is refused this program has not left them either.
+        // SAFETY: the call takes numbers, and may be made between fork and exec.
+        unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 0, 0, 0, 0) };
+        // SAFETY: as above.
+        match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {
+            0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }
     };
