@@ -3,7 +3,7 @@
 //! Owns: the sleepers on the first and the last core, their histograms.
 //! May depend on: hdrhistogram, `cores`, `cpu`.
 //! Invariants: no server and no load runs meanwhile, so that what is late is the kernel's, another program's
-//! or the host's of a virtual machine. No percentile of a load can be told from those below it here.
+//! or the host's of a virtual machine. What a load's percentile has below these says nothing of its server.
 
 use std::{
     thread,

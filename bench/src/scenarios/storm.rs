@@ -20,7 +20,7 @@ use crate::{
     outcome::{Outcome, Setting},
     pace::Pace,
     requests::Requests,
-    rig::{CpuKeys, Rig, RunError, cpu_figures, figure, setting},
+    rig::{self, CpuKeys, Rig, RunError, cpu_figures, figure, setting},
     track::{Names, Track},
 };
 
@@ -248,7 +248,8 @@ impl Canary {
     fn run(rig: &Rig, began: Instant) -> Result<Self, RunError> {
         cpu::sleep_exactly();
         let mut crowd = Crowd::new(rig.target.clone(), rig.step)?;
-        let pace = || Pace::new(began, CANARIES_PER_S, rig.seconds);
+        let begins = rig::beginning();
+        let pace = || Pace::new(begins, CANARIES_PER_S, rig.seconds);
         let wish = Subscription::to(rig.channel("canary"));
         let mut canary = Self {
             requests: Requests::open(&mut crowd, 1)?,
