@@ -17,7 +17,8 @@ pub(crate) struct ApiClient {
     pub(crate) app: usize,
     credentials: Credentials,
     input: Vec<u8>,
-    pub(crate) expected: VecDeque<Ask>,
+    /// Requests that were not answered yet, and when each was sent.
+    pub(crate) expected: VecDeque<(Moment, Ask)>,
     pub(crate) output: Vec<u8>,
     pub(crate) is_over: bool,
     /// Answers to `Ask::Probe`.
@@ -86,7 +87,7 @@ impl ApiClient {
         );
         self.output.extend_from_slice(head.as_bytes());
         self.output.extend_from_slice(body.as_bytes());
-        self.expected.push_back(ask);
+        self.expected.push_back((now, ask));
     }
 
     /// Takes in what the server sent. Returns the clients that a termination has to have closed.
@@ -102,7 +103,13 @@ impl ApiClient {
         while let Some(response) = wire::take_response(&mut self.input) {
             let text = String::from_utf8_lossy(&response.body).into_owned();
             let ask = self.expected.pop_front();
-            let ask = ask.unwrap_or_else(|| panic!("an answer to no request: {text}"));
+            let (asked, ask) = ask.unwrap_or_else(|| panic!("an answer to no request: {text}"));
+            if response.status == 408 {
+                wire::check_timeout(asked, now);
+                refuse(ledger, &ask);
+                self.is_ended();
+                break;
+            }
             if response.status == 403 && may_be_disabled {
                 refuse(ledger, &ask);
                 continue;

@@ -25,6 +25,7 @@ pub(crate) struct Client {
     pub(crate) reads_rarely: bool,
     input: Vec<u8>,
     pub(crate) phase: Phase,
+    came: Moment,
     pub(crate) socket_id: String,
     pub(crate) expected: VecDeque<Expected>,
     pub(crate) channels: BTreeMap<String, Subscription>,
@@ -134,7 +135,13 @@ pub(crate) fn event_number(data: &str) -> usize {
 }
 
 impl Client {
-    pub(crate) fn new(number: usize, app: usize, credentials: (&str, &str), user: &str) -> Self {
+    pub(crate) fn new(
+        number: usize,
+        app: usize,
+        credentials: (&str, &str),
+        user: &str,
+        came: Moment,
+    ) -> Self {
         Self {
             number,
             app,
@@ -144,6 +151,7 @@ impl Client {
             reads_rarely: false,
             input: Vec::new(),
             phase: Phase::Upgrading,
+            came,
             socket_id: String::new(),
             expected: VecDeque::new(),
             channels: BTreeMap::new(),
@@ -259,6 +267,11 @@ impl Client {
             let Some(response) = wire::take_response(&mut self.input) else {
                 return;
             };
+            if response.status == 408 {
+                wire::check_timeout(self.came, judge.now);
+                self.phase = Phase::Ended;
+                return;
+            }
             assert_eq!(response.status, 101, "an upgrade is accepted");
             self.phase = Phase::Upgraded;
         }

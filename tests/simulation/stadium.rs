@@ -75,8 +75,9 @@ impl World {
         let shard = shard % self.node.shards();
         let number = self.node.connect(shard, 1 << 20);
         let credentials = self.plan.credentials(0);
-        let mut client = Client::new(number, 0, (&credentials.key, &credentials.secret), "u0");
+        let credentials = (&*credentials.key, &*credentials.secret);
         let now = self.moment();
+        let mut client = Client::new(number, 0, credentials, "u0", now);
         client.subscribes(&mut self.dice, now, channel, false);
         self.clients.push(client);
         self.hand_over(self.clients.len() - 1);

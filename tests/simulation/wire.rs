@@ -2,6 +2,11 @@
 
 use serde_json::Value;
 
+use crate::ledger::Moment;
+
+/// From the first byte of a request to its last, by default.
+const REQUEST_MS: u64 = 10_000;
+
 /// A frame of the server.
 #[derive(Debug)]
 pub(crate) enum Frame {
@@ -35,6 +40,14 @@ pub(crate) fn put_frame(out: &mut Vec<u8>, opcode: u8, payload: &[u8], mask: u32
     out.extend_from_slice(&mask);
     let masked = payload.iter().zip(mask.iter().cycle());
     out.extend(masked.map(|(byte, mask)| byte ^ mask));
+}
+
+/// A request is given up only when it had its time, which may pass while it lies on its link.
+pub(crate) fn check_timeout(sent: Moment, now: Moment) {
+    assert!(
+        now.at.0 >= sent.at.0 + REQUEST_MS,
+        "a request sent at {sent:?} was given up by {now:?}"
+    );
 }
 
 /// The request that opens a WebSocket.

@@ -117,12 +117,13 @@ impl World {
         let number = self.node.connect(shard, socket_bytes_max);
         let app = usize::from(self.dice.percent(25));
         let credentials = self.plan.credentials(app);
+        let credentials = (&*credentials.key, &*credentials.secret);
+        let now = self.moment();
         let user = self.dice.pick(&self.plan.users);
-        let mut client = Client::new(number, app, (&credentials.key, &credentials.secret), user);
+        let mut client = Client::new(number, app, credentials, user, now);
         client.reads_rarely = is_slow;
         if self.dice.percent(20) {
             // Frames right behind the request.
-            let now = self.moment();
             client.subscribes(&mut self.dice, now, "news", false);
         }
         self.clients.push(client);
