@@ -28,8 +28,7 @@ pub(crate) struct Listeners {
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(120);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Binds every address once per shard. An address that another process listens on is refused, though
-/// the kernel would let both share it: clients would meet one server or the other by chance.
+/// Binds every address once per shard.
 pub(crate) fn bind_all(
     wanted: &[SocketAddr],
     shards: u16,
@@ -37,10 +36,6 @@ pub(crate) fn bind_all(
 ) -> Result<Listeners, StartError> {
     let mut per_shard: Vec<Vec<ShardListener>> = (0..shards).map(|_| Vec::new()).collect();
     let mut addresses = Vec::new();
-    for &address in wanted {
-        let alone = socket(address).and_then(|it| it.bind(&SockAddr::from(address)));
-        alone.map_err(|source| StartError::Bind { address, source })?;
-    }
     for &address in wanted {
         let mut taken = address;
         for listeners in &mut per_shard {
@@ -65,25 +60,18 @@ pub(crate) fn bind_all(
     })
 }
 
-/// A socket that may be bound where no other listens.
-fn socket(address: SocketAddr) -> io::Result<Socket> {
+fn bind(address: SocketAddr, backlog: u32) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
         Some(Protocol::TCP),
     )?;
-    // Connections of the last server on this port may linger.
+    // Blocking on purpose: an io_uring receive on a non-blocking socket would not wait.
     socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(address.ip() != std::net::Ipv6Addr::UNSPECIFIED)?;
     }
-    Ok(socket)
-}
-
-fn bind(address: SocketAddr, backlog: u32) -> io::Result<Socket> {
-    // Blocking on purpose: an io_uring receive on a non-blocking socket would not wait.
-    let socket = socket(address)?;
-    socket.set_reuse_port(true)?;
     socket.set_tcp_nodelay(true)?;
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE);
     socket.set_tcp_keepalive(&keepalive.with_interval(KEEPALIVE_INTERVAL))?;
@@ -105,28 +93,6 @@ mod tests {
             let bound = shard[0].socket.local_addr().expect("bound").as_socket();
             assert_eq!(bound, Some(listeners.addresses[0]));
         }
-    }
-
-    #[test]
-    fn a_port_that_another_server_listens_on_is_refused() {
-        let wanted = ["127.0.0.1:0".parse().expect("an address")];
-        let first = bind_all(&wanted, 2, 16).expect("a free port");
-        let error = bind_all(&first.addresses, 2, 16).err().expect("taken");
-        let address = first.addresses[0].to_string();
-        assert!(error.to_string().contains(&address), "{error}");
-        drop(first.per_shard);
-        bind_all(&first.addresses, 2, 16).expect("free again");
-    }
-
-    #[test]
-    fn addresses_of_one_server_may_overlap() {
-        let port = bind_all(&["0.0.0.0:0".parse().expect("an address")], 1, 16)
-            .expect("a free port")
-            .addresses[0]
-            .port();
-        let wanted = ["0.0.0.0", "127.0.0.1"].map(|ip| format!("{ip}:{port}").parse());
-        let wanted = wanted.map(|address| address.expect("an address"));
-        bind_all(&wanted, 2, 16).expect("both are its own");
     }
 
     #[test]
