@@ -370,6 +370,7 @@ impl Application for Echo {
                     turn.to_bridge(ToBridge::Drained).expect("an empty queue");
                 }
             }
+            FromBridge::Settle => turn.to_bridge(ToBridge::Settled).expect("an empty queue"),
             FromBridge::Config(_) | FromBridge::Apps(_) | FromBridge::Health(_) => {}
         }
     }

@@ -1,4 +1,4 @@
-//! The order of a stop: unready, close, flush, leave.
+//! The order of a stop: unready, close, settle, flush, leave.
 //!
 //! Owns: the phases and their deadlines.
 //! May depend on: `config::sections::Drain`. Time is an argument.
@@ -21,6 +21,10 @@ pub(super) struct Drain {
     rate_per_s: u32,
     /// By shard number: it has closed all its connections.
     drained: Vec<bool>,
+    /// Until when shards send the last events of their channels.
+    settled_by: Instant,
+    /// By shard number: it has sent them.
+    settled: Vec<bool>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +33,8 @@ enum Phase {
     Waiting,
     /// Connections are being closed.
     Closing,
+    /// Channels that nobody is left in are being reported.
+    Settling,
     /// Webhooks are being delivered.
     Flushing,
 }
@@ -42,7 +48,9 @@ pub(super) enum Step {
         by: Instant,
         rate_per_s: u32,
     },
-    /// Stop accepting; send what webhooks wait.
+    /// Stop accepting; tell all shards that nobody will return.
+    Settle,
+    /// Send what webhooks wait.
     Flush,
     /// Leave.
     Done,
@@ -68,12 +76,19 @@ impl Drain {
             ends,
             rate_per_s: settings.rate_per_s,
             drained: vec![false; usize::from(shards)],
+            settled_by: ends,
+            settled: vec![false; usize::from(shards)],
         }
     }
 
     /// A shard has closed all its connections.
     pub(super) fn drained(&mut self, shard: ShardId) {
         self.drained[usize::from(shard.0)] = true;
+    }
+
+    /// A shard has sent the last events of its channels.
+    pub(super) fn settled(&mut self, shard: ShardId) {
+        self.settled[usize::from(shard.0)] = true;
     }
 
     /// Goes on if it is time. Call again after each step other than `Wait`.
@@ -86,12 +101,17 @@ impl Drain {
                     rate_per_s: self.rate_per_s,
                 }
             }
-            Phase::Closing if self.is_closed() || now >= self.closed_by => {
+            Phase::Closing if all(&self.drained) || now >= self.closed_by => {
+                self.phase = Phase::Settling;
+                self.settled_by = self.ends.min(now + SETTLING_MAX);
+                Step::Settle
+            }
+            Phase::Settling if all(&self.settled) || now >= self.settled_by => {
                 self.phase = Phase::Flushing;
                 Step::Flush
             }
             Phase::Flushing if webhooks_idle || now >= self.ends => Step::Done,
-            Phase::Waiting | Phase::Closing | Phase::Flushing => Step::Wait,
+            Phase::Waiting | Phase::Closing | Phase::Settling | Phase::Flushing => Step::Wait,
         }
     }
 
@@ -100,13 +120,14 @@ impl Drain {
         match self.phase {
             Phase::Waiting => self.closing_at,
             Phase::Closing => self.closed_by,
+            Phase::Settling => self.settled_by,
             Phase::Flushing => self.ends,
         }
     }
+}
 
-    fn is_closed(&self) -> bool {
-        self.drained.iter().all(|drained| *drained)
-    }
+fn all(shards: &[bool]) -> bool {
+    shards.iter().all(|has| *has)
 }
 
 /// However short `drain.deadline_s` is, connections get a close frame.
@@ -115,6 +136,9 @@ const CLOSING_MIN: Duration = Duration::from_secs(1);
 /// Of the time after `lb_wait_s`, for webhooks.
 const FLUSHING_SHARE: f64 = 0.2;
 const FLUSHING_MAX: Duration = Duration::from_secs(5);
+
+/// Shards need two of their ticks of 100 ms, and a turn of each peer.
+const SETTLING_MAX: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -135,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stop_waits_for_the_load_balancer_then_closes_then_flushes_then_ends() {
+    fn a_stop_waits_for_the_load_balancer_then_closes_then_settles_then_flushes_then_ends() {
         let (mut drain, start) = begun(10, 2);
         assert_eq!(drain.step(start, true), Step::Wait);
         assert_eq!(drain.due(), at(start, 2_000));
@@ -152,8 +176,16 @@ mod tests {
             "shard 0 is not done"
         );
         drain.drained(ShardId(0));
-        assert_eq!(drain.step(at(start, 3_000), false), Step::Flush);
-        assert_eq!(drain.step(at(start, 3_000), false), Step::Wait);
+        assert_eq!(drain.step(at(start, 3_000), false), Step::Settle);
+        drain.settled(ShardId(0));
+        assert_eq!(
+            drain.step(at(start, 3_200), false),
+            Step::Wait,
+            "shard 1 is not done"
+        );
+        drain.settled(ShardId(1));
+        assert_eq!(drain.step(at(start, 3_200), false), Step::Flush);
+        assert_eq!(drain.step(at(start, 3_200), false), Step::Wait);
         assert_eq!(drain.step(at(start, 3_500), true), Step::Done);
     }
 
@@ -162,7 +194,10 @@ mod tests {
         let (mut drain, start) = begun(10, 0);
         assert!(matches!(drain.step(start, false), Step::Close { .. }));
         assert_eq!(drain.step(at(start, 7_999), false), Step::Wait);
-        assert_eq!(drain.step(at(start, 8_000), false), Step::Flush);
+        assert_eq!(drain.step(at(start, 8_000), false), Step::Settle);
+        assert_eq!(drain.due(), at(start, 9_000));
+        assert_eq!(drain.step(at(start, 8_999), false), Step::Wait);
+        assert_eq!(drain.step(at(start, 9_000), false), Step::Flush);
         assert_eq!(drain.step(at(start, 9_999), false), Step::Wait);
         assert_eq!(drain.due(), at(start, 10_000));
         assert_eq!(drain.step(at(start, 10_000), false), Step::Done);

@@ -27,6 +27,8 @@ pub enum ToBridge {
     Usage { waiter: Waiter },
     /// This shard has closed all its connections after `FromBridge::Drain`.
     Drained,
+    /// The last webhook events of this shard's channels were sent, after `FromBridge::Settle`.
+    Settled,
 }
 
 /// From the bridge to a shard.
@@ -44,6 +46,8 @@ pub enum FromBridge {
     Health(Health),
     /// Close all connections with 4200 until `deadline`, `rate_per_s` at most (0 = evenly spread).
     Drain { deadline: Millis, rate_per_s: u32 },
+    /// All shards are drained, nobody will return: events that wait for that are due now.
+    Settle,
 }
 
 /// A connection that waits for an answer. `operation` tells a late answer from the awaited one.

@@ -2,10 +2,10 @@
 //!
 //! Owns: what waits per shard, and what is left out.
 //! May depend on: `bridge::{link, message}`.
-//! Invariants: the bridge never waits for a shard; config, apps, health and drain always arrive,
-//! the latest of each; answers beyond the bound are dropped oldest first and counted.
+//! Invariants: the bridge never waits for a shard; config, apps, health and the steps of a drain
+//! always arrive, the latest of each; answers beyond the bound are dropped oldest first and counted.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, mem, sync::Arc};
 
 use shards::application::{BridgeFull, ShardId};
 
@@ -28,6 +28,7 @@ struct Waiting {
     apps: Option<Arc<AppTable>>,
     health: Option<Health>,
     drain: Option<FromBridge>,
+    settles: bool,
     answers: VecDeque<FromBridge>,
     /// Messages that met a full queue.
     full: u64,
@@ -83,6 +84,7 @@ impl Waiting {
             FromBridge::Apps(apps) => self.apps = Some(apps),
             FromBridge::Health(health) => self.health = Some(health),
             FromBridge::Drain { .. } => self.drain = Some(message),
+            FromBridge::Settle => self.settles = true,
             FromBridge::Usage { .. } | FromBridge::Scrape { .. } => {
                 if self.answers.len() >= ANSWERS_MAX {
                     self.answers.pop_front();
@@ -98,6 +100,7 @@ impl Waiting {
         let state = state.or_else(|| self.health.take().map(FromBridge::Health));
         state
             .or_else(|| self.drain.take())
+            .or_else(|| mem::take(&mut self.settles).then_some(FromBridge::Settle))
             .or_else(|| self.answers.pop_front())
     }
 
@@ -109,7 +112,8 @@ impl Waiting {
             FromBridge::Config(_)
             | FromBridge::Apps(_)
             | FromBridge::Health(_)
-            | FromBridge::Drain { .. } => {
+            | FromBridge::Drain { .. }
+            | FromBridge::Settle => {
                 self.keep(message);
             }
         }

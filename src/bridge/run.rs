@@ -254,6 +254,11 @@ impl<L: ShardLink> Bridge<L> {
                         drain.drained(shard);
                     }
                 }
+                ToBridge::Settled => {
+                    if let Some(drain) = &mut self.drain {
+                        drain.settled(shard);
+                    }
+                }
             }
         }
         self.webhooks.start();
@@ -364,12 +369,13 @@ impl<L: ShardLink> Bridge<L> {
                         rate_per_s,
                     });
                 }
-                Step::Flush => {
+                Step::Settle => {
                     // Not earlier: whoever comes while others are closed is told 4200, which a
                     // closed port would not say.
                     self.link.stop_accepting();
-                    self.webhooks.hurry();
+                    self.broadcast(|| FromBridge::Settle);
                 }
+                Step::Flush => self.webhooks.hurry(),
                 Step::Done => {
                     let lost = self.webhooks.abandon();
                     tracing::info!(node = self.node_id, webhook_events_lost = lost, "stopped");

@@ -182,6 +182,16 @@ async fn a_stop_turns_readiness_off_then_closes_and_ends_when_all_shards_have() 
                 node.shards
                     .send(u16::try_from(shard).expect("few"), ToBridge::Drained);
             }
+            for shard in 0..2 {
+                let settle = |message| matches!(message, FromBridge::Settle).then_some(());
+                node.find(shard, settle).await;
+                assert!(
+                    !node.shards.is_accepting(),
+                    "there is nobody left to wait for"
+                );
+                node.shards
+                    .send(u16::try_from(shard).expect("few"), ToBridge::Settled);
+            }
         })
         .await;
     assert_eq!(exit, Exit::Drained);

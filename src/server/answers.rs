@@ -139,6 +139,7 @@ impl ShardServer {
             } => {
                 self.begin_drain(turn, deadline, rate_per_s);
             }
+            FromBridge::Settle => self.begin_settling(),
         }
     }
 

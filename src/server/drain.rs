@@ -1,8 +1,10 @@
 //! Shutting a shard down gently, and apps that change while connections are open.
 //!
-//! Owns: the paced closing of connections with 4200, closing those of apps that are gone.
+//! Owns: the paced closing of connections with 4200, the last events of channels, closing the
+//! connections of apps that are gone.
 //! May depend on: `server::close`, `bridge::{apps, message}`.
-//! Invariants: the bridge hears `Drained` once, when no WebSocket connection is left.
+//! Invariants: the bridge hears `Drained` once, when no WebSocket connection is left, and `Settled`
+//! once, when no webhook event waits for somebody's return.
 
 use std::{rc::Rc, sync::Arc};
 
@@ -25,10 +27,14 @@ pub(super) struct Drain {
     /// Where the walk over the connections goes on.
     next_index: usize,
     told: bool,
+    /// Ticks since all shards are drained.
+    settling: Option<u8>,
 }
 
 /// The runtime ticks this often.
 const TICK_MS: u64 = 100;
+/// In so many ticks what other shards posted before has arrived.
+const SETTLING_TICKS: u8 = 2;
 
 impl ShardServer {
     pub(super) fn begin_drain(
@@ -43,6 +49,7 @@ impl ShardServer {
             rate_per_s,
             next_index: 0,
             told: false,
+            settling: None,
         });
         turn.keep_ticking(true);
         self.drain_some(turn);
@@ -72,6 +79,35 @@ impl ShardServer {
         let Some(drain) = &mut self.drain else { return };
         if is_empty && !drain.told {
             drain.told = turn.to_bridge(ToBridge::Drained).is_ok();
+        }
+    }
+
+    /// All shards are drained: nobody will return within a grace.
+    pub(super) fn begin_settling(&mut self) {
+        if let Some(drain) = &mut self.drain {
+            drain.settling.get_or_insert(0);
+        }
+    }
+
+    /// Until when the deadlines of homes are due: a shard that settles looks beyond all graces.
+    pub(super) fn homes_due(&self, now: Millis) -> Millis {
+        let settles = self.drain.as_ref().is_some_and(|it| it.settling.is_some());
+        if settles {
+            now.plus(self.settings.grace_ms)
+        } else {
+            now
+        }
+    }
+
+    /// Reports, after the homes had their tick, that they have nothing left to tell.
+    pub(super) fn settle_some(&mut self, turn: &mut impl ServerTurn) {
+        let drain = self.drain.as_mut();
+        let Some(ticks) = drain.and_then(|drain| drain.settling.as_mut()) else {
+            return;
+        };
+        *ticks = ticks.saturating_add(1);
+        if *ticks == SETTLING_TICKS && turn.to_bridge(ToBridge::Settled).is_err() {
+            *ticks -= 1;
         }
     }
 

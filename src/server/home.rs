@@ -214,7 +214,7 @@ impl ShardServer {
 
     /// Home: does what is due in entries with deadlines.
     pub(super) fn settle_homes(&mut self, turn: &mut impl ServerTurn) {
-        let now = turn.now();
+        let now = self.homes_due(turn.now());
         while let Some(at) = self.homes.pop_due(now) {
             let app = self
                 .homes

@@ -231,6 +231,7 @@ impl Application for ShardServer {
         self.tick_at = turn.now();
         self.settle_homes(turn);
         self.drain_some(turn);
+        self.settle_some(turn);
         self.quotas.forget_old(turn.now());
         turn.keep_ticking(self.homes.next_due().is_some() || self.drain.is_some());
     }

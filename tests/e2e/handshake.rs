@@ -303,9 +303,10 @@ fn a_draining_server_sends_everyone_elsewhere_and_exits_in_order(shards: usize) 
         .into_iter()
         .map(|mut client| std::thread::spawn(move || client.is_closed_with(4200)))
         .collect();
-    // An upgrade while the others are still being closed.
+    // An upgrade while the others are still being closed. Readiness goes off a moment before all shards know.
     eventually("the drain to begin", || {
-        (server.gets("/up").status == 503).then_some(())
+        let remaining = server.metric("sockudo_drain_connections_remaining");
+        remaining.filter(|count| *count >= 0.0)
     });
     is_refused(&server, "/app/app-key?protocol=7", "", 4200);
     for reader in readers {

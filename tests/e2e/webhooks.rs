@@ -328,6 +328,31 @@ fn a_drain_flushes_the_webhooks(shards: usize) {
     sink.expects(json!({"name": "channel_occupied", "channel": "news"}));
 }
 
+// Section 9 of the design: nobody is taken for present on a node that has ended.
+fn a_drain_tells_who_left_without_waiting_for_a_return(shards: usize) {
+    let mut sink = WebhookSink::start();
+    let entry = sink.entry(&["channel_vacated", "member_removed"]);
+    let config = with_hooks(json!([entry])).with(json!({"webhooks": {"grace_ms": 60_000}}));
+    let mut server = Server::start(&config, shards);
+    let mut early = server.client("early");
+    early.subscribes("news");
+    early.leaves();
+    let mut alice = server.client("alice");
+    alice.joins("presence-room", "alice");
+    server.drains();
+    alice.is_closed_with(4200);
+    assert_eq!(server.exits().code(), Some(0));
+    let mut told: Vec<Value> = (0..3).map(|_| sink.next()).collect();
+    told.sort_by_key(ToString::to_string);
+    let mut expected = [
+        json!({"name": "channel_vacated", "channel": "news"}),
+        json!({"name": "channel_vacated", "channel": "presence-room"}),
+        json!({"name": "member_removed", "channel": "presence-room", "user_id": "alice"}),
+    ];
+    expected.sort_by_key(ToString::to_string);
+    assert_eq!(told, expected);
+}
+
 on_one_and_three_shards! {
     a_webhook_is_signed_over_its_exact_body,
     a_channel_is_occupied_once_and_vacated_after_the_grace,
@@ -341,4 +366,5 @@ on_one_and_three_shards! {
     without_batching_each_event_travels_alone,
     a_users_own_channel_is_in_no_webhook,
     a_drain_flushes_the_webhooks,
+    a_drain_tells_who_left_without_waiting_for_a_return,
 }

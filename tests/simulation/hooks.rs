@@ -20,6 +20,9 @@ pub(crate) struct Hooks {
     counts: BTreeMap<Place, u64>,
     client_events: BTreeMap<usize, u32>,
     pub(crate) drained: BTreeMap<u16, Millis>,
+    /// All shards were told that nobody will return, so no grace is waited for.
+    pub(crate) settles: bool,
+    pub(crate) settled: BTreeMap<u16, Millis>,
 }
 
 impl Hooks {
@@ -33,6 +36,11 @@ impl Hooks {
                     "shard {shard} said twice that it is drained"
                 );
             }
+            ToBridge::Settled => {
+                assert!(self.settles, "shard {shard} settled unasked");
+                let before = self.settled.insert(shard, now);
+                assert!(before.is_none(), "shard {shard} settled twice");
+            }
             ToBridge::Snapshot { .. } | ToBridge::Usage { .. } => {}
         }
     }
@@ -43,16 +51,17 @@ impl Hooks {
             !place.1.starts_with('#'),
             "a webhook of a user's channel: {place:?}"
         );
+        let grace_ms = if self.settles { 0 } else { GRACE_MS };
         match &event.kind {
-            WebhookKind::ChannelOccupied => turn(&mut self.occupied, place, true, now),
-            WebhookKind::ChannelVacated => turn(&mut self.occupied, place, false, now),
+            WebhookKind::ChannelOccupied => turn(&mut self.occupied, place, true, now, grace_ms),
+            WebhookKind::ChannelVacated => turn(&mut self.occupied, place, false, now, grace_ms),
             WebhookKind::MemberAdded { user_id } => {
                 let key = (place, user_id.to_string());
-                turn(&mut self.members, key, true, now);
+                turn(&mut self.members, key, true, now, grace_ms);
             }
             WebhookKind::MemberRemoved { user_id } => {
                 let key = (place, user_id.to_string());
-                turn(&mut self.members, key, false, now);
+                turn(&mut self.members, key, false, now, grace_ms);
             }
             WebhookKind::ClientEvent(event) => {
                 let data = serde_json::from_str::<String>(&event.data).expect("a string token");
@@ -134,6 +143,7 @@ fn turn<K: Ord + std::fmt::Debug + Clone>(
     key: K,
     comes: bool,
     now: Millis,
+    grace_ms: u64,
 ) {
     let (was_there, since) = table.get(&key).copied().unwrap_or((false, Millis(0)));
     assert_ne!(
@@ -142,7 +152,7 @@ fn turn<K: Ord + std::fmt::Debug + Clone>(
     );
     if !comes {
         assert!(
-            now.since(since) >= GRACE_MS,
+            now.since(since) >= grace_ms,
             "{key:?} went within the grace"
         );
     }

@@ -415,11 +415,33 @@ impl World {
             self.step += 1;
             self.acts();
         }
-        self.passes(10_000);
+        for _ in 0..100 {
+            if self.hooks.drained.len() < self.node.shards() {
+                self.passes(100);
+            }
+        }
         assert_eq!(
             self.hooks.drained.len(),
             self.node.shards(),
             "shards that said they drained"
         );
+        self.settle();
+    }
+
+    /// Nobody will return: what webhooks were spared until then comes now.
+    fn settle(&mut self) {
+        self.hooks.settles = true;
+        self.node.tell_all(|| FromBridge::Settle);
+        for _ in 0..self.dice.below(20) {
+            let shard = self.dice.below(self.node.shards());
+            self.turn(shard, false);
+        }
+        self.passes(300);
+        assert_eq!(
+            self.hooks.settled.len(),
+            self.node.shards(),
+            "shards that said they settled"
+        );
+        self.check_hooks();
     }
 }
