@@ -68,85 +68,22 @@ const ALLOWED_NAMES: [&str; 6] = [
 ];
 
 /// What may stand where: by room, the rooms that it must not name.
-const ARROWS: [(&str, &[&str]); 9] = [
+const ARROWS: [(&str, &str); 9] = [
     (
         "protocol",
-        &[
-            "ws",
-            "http",
-            "channel",
-            "connection",
-            "cluster",
-            "server",
-            "bridge",
-            "config",
-        ],
+        "ws http channel connection cluster server bridge config",
     ),
-    (
-        "ws",
-        &[
-            "http",
-            "channel",
-            "connection",
-            "cluster",
-            "server",
-            "bridge",
-            "config",
-        ],
-    ),
-    (
-        "http",
-        &[
-            "channel",
-            "connection",
-            "cluster",
-            "server",
-            "bridge",
-            "config",
-        ],
-    ),
-    (
-        "channel",
-        &[
-            "connection",
-            "cluster",
-            "server",
-            "bridge",
-            "config",
-            "ws",
-            "http",
-        ],
-    ),
-    ("connection", &["server", "bridge", "config", "channel"]),
-    ("cluster", &["server", "bridge", "config"]),
-    (
-        "config",
-        &[
-            "server",
-            "bridge",
-            "ws",
-            "http",
-            "channel",
-            "connection",
-            "cluster",
-        ],
-    ),
+    ("ws", "http channel connection cluster server bridge config"),
+    ("http", "channel connection cluster server bridge config"),
+    ("channel", "connection cluster server bridge config ws http"),
+    ("connection", "server bridge config channel"),
+    ("cluster", "server bridge config"),
+    ("config", "server bridge ws http channel connection cluster"),
     (
         "metrics",
-        &[
-            "server",
-            "config",
-            "ws",
-            "http",
-            "channel",
-            "connection",
-            "cluster",
-        ],
+        "server config ws http channel connection cluster",
     ),
-    (
-        "bridge",
-        &["ws", "http", "channel", "connection", "cluster"],
-    ),
+    ("bridge", "ws http channel connection cluster"),
 ];
 
 const HEAD_LABELS: [&str; 3] = ["//! Owns:", "//! May depend on:", "//! Invariants:"];
@@ -370,9 +307,9 @@ fn dependencies_between_rooms_point_one_way() {
             continue;
         };
         for (line, code) in source.product() {
-            for other in *forbidden {
+            for other in forbidden.split(' ') {
                 // The messages are what the bridge and the server share.
-                let message = *other == "bridge" && code.contains("bridge::message");
+                let message = other == "bridge" && code.contains("bridge::message");
                 if code.contains(&format!("crate::{other}::")) && !message {
                     let rule = format!("`{room}` may not depend on `{other}`");
                     findings.add(&source.path, line, rule);
