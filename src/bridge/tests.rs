@@ -143,10 +143,7 @@ async fn a_stop_turns_readiness_off_then_closes_and_ends_when_all_shards_have() 
     let exit = node
         .run_to_the_end(async |node| {
             node.ask_answering_scrapes("/metrics", "").await;
-            node.signals
-                .send(Signal::Stop)
-                .await
-                .expect("the bridge runs");
+            node.signal(Signal::Stop).await;
             for shard in 0..2 {
                 let draining = |message: FromBridge| match message {
                     FromBridge::Health(health) => Some(health.draining),
@@ -202,14 +199,8 @@ async fn a_second_signal_stops_at_once() {
     let node = Node::new(1, &[]);
     let exit = node
         .run_to_the_end(async |node| {
-            node.signals
-                .send(Signal::Stop)
-                .await
-                .expect("the bridge runs");
-            node.signals
-                .send(Signal::Stop)
-                .await
-                .expect("the bridge runs");
+            node.signal(Signal::Stop).await;
+            node.signal(Signal::Stop).await;
         })
         .await;
     assert_eq!(exit, Exit::Interrupted);
@@ -221,10 +212,7 @@ async fn shards_that_never_drain_do_not_hold_the_stop_beyond_its_deadline() {
     let began = Instant::now();
     let exit = node
         .run_to_the_end(async |node| {
-            node.signals
-                .send(Signal::Stop)
-                .await
-                .expect("the bridge runs");
+            node.signal(Signal::Stop).await;
         })
         .await;
     assert_eq!(exit, Exit::Drained);
@@ -243,10 +231,7 @@ async fn a_reload_gives_all_shards_the_new_apps_and_a_refused_one_changes_nothin
         load(&sources(&[("PORT", "nonsense")])),
     ];
     node.run(async |node| {
-        node.signals
-            .send(Signal::Reload)
-            .await
-            .expect("the bridge runs");
+        node.signal(Signal::Reload).await;
         let port = |message: FromBridge| match message {
             FromBridge::Config(config) => Some(config.port),
             _ => None,
@@ -266,10 +251,7 @@ async fn a_reload_gives_all_shards_the_new_apps_and_a_refused_one_changes_nothin
                 .body
                 .contains("sockudo_config_last_reload_success{node=\"n1\"} 1\n")
         );
-        node.signals
-            .send(Signal::Reload)
-            .await
-            .expect("the bridge runs");
+        node.signal(Signal::Reload).await;
         let scrape = node.ask_answering_scrapes("/metrics", "").await;
         assert!(
             scrape
@@ -357,15 +339,17 @@ impl Node {
         }
     }
 
+    async fn signal(&self, signal: Signal) {
+        let sent = self.signals.send(signal).await;
+        sent.expect("the bridge runs");
+    }
+
     /// Runs the bridge while `script` goes on.
     async fn run(self, script: impl AsyncFnOnce(&mut Self)) {
         self.run_to_the_end(async |node| {
             script(node).await;
             for _ in 0..2 {
-                node.signals
-                    .send(Signal::Stop)
-                    .await
-                    .expect("the bridge runs");
+                node.signal(Signal::Stop).await;
             }
         })
         .await;

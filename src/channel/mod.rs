@@ -1,12 +1,15 @@
 //! Channels: the home's truth about each one, and each shard's own subscribers.
 //!
-//! Owns: `home` (occupancy, roster, last event, order), `local` (a shard's subscribers).
+//! Owns: `home` (one channel: occupancy, roster, last event, order), `home_table` (all of a shard),
+//! `home_effect` (what their steps ask for), `local` (a shard's subscribers).
 //! May depend on: `protocol`, the plain ids of `shards::application`. Not on connections (it knows
 //! slots), queues, sockets, clocks.
 //! Invariants: stated at the head of each file.
 #![forbid(unsafe_code)]
 
 pub mod home;
+pub mod home_effect;
+pub mod home_table;
 pub mod local;
 pub mod names;
 pub mod roster;

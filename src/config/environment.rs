@@ -85,27 +85,13 @@ impl Variables {
 
 /// What the variables say about the server's keys.
 pub(super) fn server_assignments(variables: &Variables, report: &mut Report) -> Vec<Assignment> {
-    let mut assignments = Vec::new();
+    let mut reading = Reading::new(variables, report);
     for key in SERVER.iter() {
         for name in key.fallback_env {
-            push(
-                &mut assignments,
-                key,
-                name,
-                Rank::Fallback,
-                variables,
-                report,
-            );
+            reading.take(key, name, Rank::Fallback);
         }
         for (index, name) in key.variables().iter().enumerate() {
-            push(
-                &mut assignments,
-                key,
-                name,
-                Rank::Env(index),
-                variables,
-                report,
-            );
+            reading.take(key, name, Rank::Env(index));
         }
     }
     for alias in SERVER.aliases {
@@ -115,15 +101,7 @@ pub(super) fn server_assignments(variables: &Variables, report: &mut Report) -> 
             if key.variables().contains(&name) {
                 continue;
             }
-            translate(
-                &mut assignments,
-                key,
-                &name,
-                Rank::EnvTranslated,
-                alias.convert,
-                variables,
-                report,
-            );
+            reading.translate(key, &name, Rank::EnvTranslated, alias.convert);
         }
     }
     for translation in TRANSLATIONS {
@@ -133,92 +111,79 @@ pub(super) fn server_assignments(variables: &Variables, report: &mut Report) -> 
             TranslationRank::Low => Rank::EnvTranslated,
             TranslationRank::Top => Rank::EnvTop,
         };
-        translate(
-            &mut assignments,
-            key,
-            translation.variable,
-            rank,
-            translation.convert,
-            variables,
-            report,
-        );
+        reading.translate(key, translation.variable, rank, translation.convert);
     }
-    assignments
+    reading.assignments
 }
 
 /// What the variables say about the app that they make.
 pub(super) fn app_assignments(variables: &Variables, report: &mut Report) -> Vec<Assignment> {
-    let mut assignments = Vec::new();
+    let mut reading = Reading::new(variables, report);
     for key in APP.iter() {
         for (index, name) in key.app_variables().iter().enumerate() {
-            push(
-                &mut assignments,
-                key,
-                name,
-                Rank::Env(index),
-                variables,
-                report,
-            );
+            reading.take(key, name, Rank::Env(index));
         }
     }
-    assignments
+    reading.assignments
 }
 
-fn push(
-    assignments: &mut Vec<Assignment>,
-    key: &'static Key,
-    name: &str,
-    rank: Rank,
-    variables: &Variables,
-    report: &mut Report,
-) {
-    translate(
-        assignments,
-        key,
-        name,
-        rank,
-        |_| Converted::Same,
-        variables,
-        report,
-    );
+/// Variables being read, and what they assigned so far.
+struct Reading<'a> {
+    variables: &'a Variables,
+    report: &'a mut Report,
+    assignments: Vec<Assignment>,
 }
 
-fn translate(
-    assignments: &mut Vec<Assignment>,
-    key: &'static Key,
-    name: &str,
-    rank: Rank,
-    convert: fn(&Node) -> Converted,
-    variables: &Variables,
-    report: &mut Report,
-) {
-    let Some(Variable { value, origin }) = variables.0.get(name) else {
-        return;
-    };
-    let given = Node::text(value.clone());
-    let node = match convert(&given) {
-        Converted::Same => given,
-        Converted::Text(text) => Node::text(text),
-        Converted::Nothing => return,
-        Converted::Refused { wanted } => {
-            let fault = Fault::Value {
-                shown: given.shown(),
-                wanted: wanted.to_owned(),
-            };
-            return report.error(origin, key.path, fault);
+impl<'a> Reading<'a> {
+    fn new(variables: &'a Variables, report: &'a mut Report) -> Self {
+        Self {
+            variables,
+            report,
+            assignments: Vec::new(),
         }
-    };
-    if let Status::NoEffect(why) = key.status {
-        report.note(origin, key.path, format!("has no effect: {why}"));
     }
-    let written = key.path.to_owned();
-    assignments.push(Assignment {
-        key,
-        rank,
-        origin: origin.clone(),
-        written,
-        node,
-    });
+
+    /// The key gets the variable's value, if there is one.
+    fn take(&mut self, key: &'static Key, name: &str, rank: Rank) {
+        self.translate(key, name, rank, |_| Converted::Same);
+    }
+
+    fn translate(
+        &mut self,
+        key: &'static Key,
+        name: &str,
+        rank: Rank,
+        convert: fn(&Node) -> Converted,
+    ) {
+        let Some(Variable { value, origin }) = self.variables.0.get(name) else {
+            return;
+        };
+        let given = Node::text(value.clone());
+        let node = match convert(&given) {
+            Converted::Same => given,
+            Converted::Text(text) => Node::text(text),
+            Converted::Nothing => return,
+            Converted::Refused { wanted } => {
+                let fault = Fault::Value {
+                    shown: given.shown(),
+                    wanted: wanted.to_owned(),
+                };
+                return self.report.error(origin, key.path, fault);
+            }
+        };
+        if let Status::NoEffect(why) = key.status {
+            let note = format!("has no effect: {why}");
+            self.report.note(origin, key.path, note);
+        }
+        let written = key.path.to_owned();
+        self.assignments.push(Assignment {
+            key,
+            rank,
+            origin: origin.clone(),
+            written,
+            node,
+        });
+    }
 }
 
 /// Warns of variables that somebody set in vain.

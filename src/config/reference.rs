@@ -7,14 +7,16 @@
 use std::fmt::Write as _;
 
 use super::environment::UNUSED;
-use super::keys::{APP, Key, SERVER, Source, Status, TRANSLATIONS, Table, WEBHOOK};
+use super::keys::{APP, Key, SERVER, Source, Status, TRANSLATIONS, WEBHOOK, gather_sections};
 use super::release::NOT_IN_THIS_RELEASE;
 
 /// The page as Markdown.
 pub fn markdown() -> String {
     let mut out = String::from(HEAD);
     let mut section = None;
-    for key in ordered(&SERVER) {
+    let mut keys: Vec<&Key> = SERVER.iter().collect();
+    gather_sections(&mut keys, section_of);
+    for key in keys {
         let name = section_of(key.path);
         if section != Some(name) {
             let title = if name.is_empty() { "Top level" } else { name };
@@ -35,22 +37,7 @@ pub fn markdown() -> String {
     out
 }
 
-/// Keys by their first word, in order of its first appearance; top-level keys come first.
-fn ordered(table: &'static Table) -> Vec<&'static Key> {
-    let mut keys: Vec<&Key> = table.iter().collect();
-    let sections: Vec<&str> = keys.iter().map(|key| section_of(key.path)).collect();
-    keys.sort_by_key(|key| match section_of(key.path) {
-        "" => 0,
-        name => {
-            1 + sections
-                .iter()
-                .position(|other| *other == name)
-                .unwrap_or(sections.len())
-        }
-    });
-    keys
-}
-
+/// The first word of a nested key.
 fn section_of(path: &str) -> &str {
     path.split_once('.').map_or("", |(section, _)| section)
 }

@@ -1,14 +1,14 @@
 //! Printing settings: `config show`.
 //!
 //! Owns: settings as JSON and as TOML, with or without origins, with or without secrets.
-//! May depend on: `settings`, `tree`, `kind`.
+//! May depend on: `keys`, `settings`, `tree`, `kind`.
 //! Invariants: without `Secrets::Shown` no secret is printed; what is printed without origins is a
 //! configuration file that loads to the same values.
 
 use std::fmt::Write as _;
 
 use super::backends::Endpoint;
-use super::keys::{Key, Status};
+use super::keys::{Key, Status, gather_sections};
 use super::kind::{Kind, UNLIMITED, kilobytes};
 use super::origin::Origin;
 use super::secret::{MASK, Secret, masked_url};
@@ -41,17 +41,8 @@ pub fn toml(settings: &Settings, secrets: Secrets, origins: Origins) -> String {
     let mut section = "";
     let keys = shown_keys(settings).filter(|key| !matches!(key.kind, Kind::Records(_)));
     let mut keys: Vec<&Key> = keys.collect();
-    // A table's header may stand only once: bring its keys together, in order of appearance.
-    let sections: Vec<&str> = keys.iter().map(|key| section_of(key.path)).collect();
-    keys.sort_by_key(|key| match section_of(key.path) {
-        "" => 0,
-        name => {
-            1 + sections
-                .iter()
-                .position(|other| *other == name)
-                .unwrap_or(usize::MAX - 1)
-        }
-    });
+    // A table's header may stand only once.
+    gather_sections(&mut keys, section_of);
     for key in keys {
         let entry = settings.entry(key.path);
         if entry.setting == Setting::Null {
@@ -73,6 +64,7 @@ pub fn toml(settings: &Settings, secrets: Secrets, origins: Origins) -> String {
     out
 }
 
+/// The table in which a key stands.
 fn section_of(path: &str) -> &str {
     path.rsplit_once('.').map_or("", |(section, _)| section)
 }

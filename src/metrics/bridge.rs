@@ -1,21 +1,16 @@
 //! The plain counters of the bridge.
 //!
 //! Owns: `WebhookCounters` and the names of their columns.
-//! May depend on: `protocol::app::AppIndex`, `metrics::catalogue`. Not on `prometheus`.
+//! May depend on: `protocol::app::AppIndex`, `protocol::webhook`, `metrics::catalogue`. Not on `prometheus`.
 //! Invariants: counters only grow, also when an app or a webhook is removed.
 
-use crate::{metrics::catalogue::BUCKETS_S, protocol::app::AppIndex};
+use crate::{
+    metrics::catalogue::BUCKETS_S,
+    protocol::{app::AppIndex, webhook::WebhookEvent},
+};
 
 /// `event` labels, in the order of the bits of `WebhookInterest`.
-pub const WEBHOOK_EVENTS: [&str; 7] = [
-    "channel_occupied",
-    "channel_vacated",
-    "member_added",
-    "member_removed",
-    "client_event",
-    "cache_miss",
-    "subscription_count",
-];
+pub const WEBHOOK_EVENTS: [&str; 7] = WebhookEvent::NAMES;
 
 /// What became of a webhook event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

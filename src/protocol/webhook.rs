@@ -45,7 +45,7 @@ pub enum WebhookEvent<'a> {
 }
 
 impl<'a> WebhookEvent<'a> {
-    /// Every name that `event_types` of a webhook may list.
+    /// Every name that `event_types` of a webhook may list, in the order of the variants.
     pub const NAMES: [&'static str; 7] = [
         "channel_occupied",
         "channel_vacated",

@@ -591,12 +591,24 @@ impl ShardServer {
 /// The kind of an API request, for metrics.
 fn route_of(route: &Route<'_>) -> ApiRoute {
     match route {
+        Route::Events { .. } => ApiRoute::Events,
         Route::BatchEvents { .. } => ApiRoute::BatchEvents,
         Route::Channels { .. } => ApiRoute::Channels,
         Route::Channel { .. } => ApiRoute::Channel,
         Route::Users { .. } => ApiRoute::Users,
         Route::Terminate { .. } => ApiRoute::Terminate,
-        _ => ApiRoute::Events,
+        // `dispatch` takes none of these for an API request.
+        Route::App { .. }
+        | Route::AppBadPath
+        | Route::Up
+        | Route::UpApp { .. }
+        | Route::Usage
+        | Route::Live
+        | Route::Ready
+        | Route::AcceptTraffic
+        | Route::Root
+        | Route::WelcomeSign
+        | Route::Unknown => ApiRoute::Events,
     }
 }
 

@@ -16,7 +16,8 @@ use super::{
 use crate::{
     bridge::message::{ToBridge, Waiter, WebhookEvent, WebhookInterest, WebhookKind},
     channel::{
-        home::{Announcement, HomeEffect, HomeRef, Hook, Join},
+        home::{HomeRef, Join},
+        home_effect::{Announcement, HomeEffect, Hook},
         local::LocalRef,
     },
     connection::{

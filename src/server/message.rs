@@ -12,7 +12,8 @@ use shards::application::{Millis, Slot};
 use crate::{
     bridge::message::{ClientEventOfWebhook, Waiter},
     channel::{
-        home::{HomeRef, JoinRefused, Joined},
+        home::{HomeRef, JoinRefused},
+        home_effect::Joined,
         local::LocalRef,
         roster::Member,
     },

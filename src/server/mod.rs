@@ -54,7 +54,8 @@ use crate::{
         message::{FromBridge, Health, ToBridge},
     },
     channel::{
-        home::{HomeEffect, HomeTable},
+        home_effect::HomeEffect,
+        home_table::HomeTable,
         local::{LocalRef, LocalTable},
         user::UserTable,
     },

@@ -17,7 +17,8 @@ use super::{
 };
 use crate::{
     channel::{
-        home::{JoinRefused, Joined, LastEvent},
+        home::JoinRefused,
+        home_effect::{Joined, LastEvent},
         local::{LocalRef, Subscriber},
         roster::Member,
     },

@@ -12,6 +12,16 @@ export const args = more;
 export const app = { appId: "app-id", key: "app-key", secret: "app-secret" };
 export const masterKey = Buffer.from("0123456789abcdef0123456789abcdef").toString("base64");
 
+// The options with which pusher-js reaches a server that is not Pusher's, without TLS.
+export const reaching = ({ host, port }) => ({
+  cluster: "",
+  wsHost: host,
+  wsPort: port,
+  forceTLS: false,
+  enabledTransports: ["ws"],
+  enableStats: false,
+});
+
 const DEADLINE_MS = 20_000;
 let kept = 0;
 
@@ -81,7 +91,7 @@ export async function step(says, expects) {
 
 // A relay in front of the server that counts connections and can go deaf for what the client sends.
 export async function relay() {
-  const state = { connections: 0, deaf: false, port: 0 };
+  const state = { connections: 0, deaf: false, host: "127.0.0.1", port: 0 };
   const listener = net.createServer((client) => {
     state.connections += 1;
     const upstream = net.connect(server.port, server.host);
@@ -92,7 +102,7 @@ export async function relay() {
       one.on("error", () => other.destroy());
     }
   });
-  await new Promise((resolve) => listener.listen(0, "127.0.0.1", resolve));
+  await new Promise((resolve) => listener.listen(0, state.host, resolve));
   state.port = listener.address().port;
   return state;
 }

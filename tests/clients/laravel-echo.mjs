@@ -4,19 +4,14 @@
 import { createRequire } from "node:module";
 import Echo from "laravel-echo";
 import PusherServer from "pusher";
-import { app, assert, done, masterKey, once, promise, server, within } from "./harness.mjs";
+import { app, assert, done, masterKey, once, promise, reaching, server, within } from "./harness.mjs";
 
 const Pusher = createRequire(import.meta.url)("pusher-js");
 const backend = new PusherServer({ ...app, ...server, useTLS: false, encryptionMasterKeyBase64: masterKey });
 
 function connect(user) {
   const client = new Pusher(app.key, {
-    cluster: "",
-    wsHost: server.host,
-    wsPort: server.port,
-    forceTLS: false,
-    enabledTransports: ["ws"],
-    enableStats: false,
+    ...reaching(server),
     channelAuthorization: {
       customHandler: ({ socketId, channelName }, callback) => {
         const member = { user_id: user, user_info: { name: user } };

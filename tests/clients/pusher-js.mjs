@@ -3,7 +3,9 @@
 
 import { createRequire } from "node:module";
 import PusherServer from "pusher";
-import { app, args, assert, done, masterKey, never, once, onceWithMetadata, promise, relay, server } from "./harness.mjs";
+import {
+  app, args, assert, done, masterKey, never, once, onceWithMetadata, promise, reaching, relay, server,
+} from "./harness.mjs";
 
 const Pusher = createRequire(import.meta.url)(args[0]);
 const backend = new PusherServer({ ...app, ...server, useTLS: false, encryptionMasterKeyBase64: masterKey });
@@ -19,12 +21,7 @@ function connect(user, options = {}) {
     }
   };
   return new Pusher(app.key, {
-    cluster: "",
-    wsHost: "127.0.0.1",
-    wsPort: through.port,
-    forceTLS: false,
-    enabledTransports: ["ws"],
-    enableStats: false,
+    ...reaching(through),
     channelAuthorization: {
       customHandler: ({ socketId, channelName }, callback) => {
         const member = { user_id: user, user_info: { name: user } };

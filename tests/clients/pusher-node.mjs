@@ -4,7 +4,7 @@
 import http from "node:http";
 import { createRequire } from "node:module";
 import PusherServer from "pusher";
-import { app, args, assert, done, masterKey, once, promise, server, within } from "./harness.mjs";
+import { app, args, assert, done, masterKey, once, promise, reaching, server, within } from "./harness.mjs";
 
 const Pusher = createRequire(import.meta.url)("pusher-js");
 const backend = new PusherServer({ ...app, ...server, useTLS: false, encryptionMasterKeyBase64: masterKey });
@@ -23,12 +23,7 @@ const receiver = http.createServer((request, response) => {
 await new Promise((resolve) => receiver.listen(Number(args[0]), server.host, resolve));
 
 const client = new Pusher(app.key, {
-  cluster: "",
-  wsHost: server.host,
-  wsPort: server.port,
-  forceTLS: false,
-  enabledTransports: ["ws"],
-  enableStats: false,
+  ...reaching(server),
   channelAuthorization: {
     customHandler: ({ socketId, channelName }, callback) =>
       callback(

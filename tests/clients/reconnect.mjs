@@ -2,20 +2,11 @@
 // Arguments: host, port, package name, scenario.
 
 import { createRequire } from "node:module";
-import { app, args, assert, done, never, once, pause, promise, relay, step } from "./harness.mjs";
+import { app, args, assert, done, never, once, pause, promise, reaching, relay, step } from "./harness.mjs";
 
 const Pusher = createRequire(import.meta.url)(args[0]);
 const through = await relay();
-const connect = (key, options = {}) =>
-  new Pusher(key, {
-    cluster: "",
-    wsHost: "127.0.0.1",
-    wsPort: through.port,
-    forceTLS: false,
-    enabledTransports: ["ws"],
-    enableStats: false,
-    ...options,
-  });
+const connect = (key, options = {}) => new Pusher(key, { ...reaching(through), ...options });
 
 const errorCode = (client) =>
   new Promise((resolve) => client.connection.bind("error", (error) => resolve((error.data ?? error.error?.data)?.code)));

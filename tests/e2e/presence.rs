@@ -156,16 +156,21 @@ fn a_second_tab_of_the_same_user_is_not_announced(shards: usize) {
     watcher.expects_nothing();
 }
 
+/// Members of the room, by the names 0, 1, 2, ...
+fn fill_room(server: &Server, count: usize) -> Vec<Client> {
+    let joined = |number: usize| {
+        let mut member = server.client(&number.to_string());
+        member.joins(ROOM, &number.to_string());
+        member
+    };
+    (0..count).map(joined).collect()
+}
+
 // P-053
 fn a_full_room_takes_no_new_user_but_another_tab_of_a_member(shards: usize) {
     let config = Config::new().with_app(json!({"max_presence_members_per_channel": "5"}));
     let server = Server::start(&config, shards);
-    let mut members: Vec<Client> = Vec::new();
-    for number in 0..5 {
-        let mut member = server.client(&number.to_string());
-        member.joins(ROOM, &number.to_string());
-        members.push(member);
-    }
+    let mut members = fill_room(&server, 5);
     let mut sixth = server.client("sixth");
     sixth.asks_to_join(ROOM, r#"{"user_id":"sixth"}"#);
     sixth.expects_refusal(ROOM, "LimitReached", 4100);
@@ -183,12 +188,7 @@ fn a_full_room_takes_no_new_user_but_another_tab_of_a_member(shards: usize) {
 // P-053 with the default of a hundred
 fn the_hundred_and_first_member_is_refused(shards: usize) {
     let server = Server::start(&Config::new(), shards);
-    let mut members = Vec::new();
-    for number in 0..100 {
-        let mut member = server.client(&number.to_string());
-        member.joins(ROOM, &number.to_string());
-        members.push(member);
-    }
+    let _members = fill_room(&server, 100);
     let mut late = server.client("late");
     late.asks_to_join(ROOM, r#"{"user_id":"late"}"#);
     late.expects_refusal(ROOM, "LimitReached", 4100);

@@ -60,6 +60,16 @@ impl Table {
     }
 }
 
+/// Brings the keys of each section together: first those without one, then the sections in order
+/// of their first appearance.
+pub(super) fn gather_sections(keys: &mut [&Key], section_of: fn(&str) -> &str) {
+    let sections: Vec<&str> = keys.iter().map(|key| section_of(key.path)).collect();
+    keys.sort_by_key(|key| match section_of(key.path) {
+        "" => None,
+        name => sections.iter().position(|other| *other == name),
+    });
+}
+
 /// One key.
 #[derive(Clone, Copy, Debug)]
 pub struct Key {

@@ -1,0 +1,440 @@
+//! The homes of all channels whose home is this shard: by name, by reference, by what is due next.
+//!
+//! Owns: the entries and their names, the heap of their deadlines, the bound of kept last events and
+//! the order in which they are evicted, the number of occupied channels.
+//! May depend on: `channel::{home, home_effect, names, rows}`, plain ids. Not on connections, queues,
+//! clocks.
+//! Invariants: an entry exists iff somebody subscribes, an event is kept, or a deadline is pending;
+//! each entry's next deadline is on the heap, or an earlier time; at most `kept_max` events are kept.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, VecDeque},
+    sync::Arc,
+};
+
+use shards::application::{Millis, ShardId};
+
+use super::{
+    home::{Event, Home, HomeRef, Join, JoinRefused, Rules},
+    home_effect::HomeEffect,
+    names::Names,
+    rows::Rows,
+};
+use crate::protocol::app::AppIndex;
+
+/// All channels whose home is this shard.
+#[derive(Debug)]
+pub struct HomeTable {
+    rows: Rows<Home>,
+    names: Names,
+    /// Deadlines of entries; may hold older times than an entry's `due_at`, which are ignored.
+    due: BinaryHeap<Reverse<(Millis, HomeRef)>>,
+    /// Homes and the numbers of their kept events, oldest first; may name some that are replaced
+    /// or gone.
+    kept_order: VecDeque<(HomeRef, u64)>,
+    kept: usize,
+    /// Numbers events as they are kept.
+    kept_number: u64,
+    kept_max: usize,
+    /// Homes with at least one subscription.
+    occupied: usize,
+}
+
+impl HomeTable {
+    /// A table that keeps at most `kept_max` last events.
+    pub fn new(kept_max: usize) -> Self {
+        Self {
+            rows: Rows::default(),
+            names: Names::default(),
+            due: BinaryHeap::new(),
+            kept_order: VecDeque::new(),
+            kept: 0,
+            kept_number: 0,
+            kept_max: kept_max.max(1),
+            occupied: 0,
+        }
+    }
+
+    /// The channel's entry, made if it is not there.
+    pub fn enter(&mut self, app: AppIndex, name: &Arc<str>) -> HomeRef {
+        if let Some(at) = self.find(app, name) {
+            return at;
+        }
+        let at = HomeRef(self.rows.insert(Home::new(app, name)));
+        self.names.insert(app, name, at.0.index);
+        at
+    }
+
+    /// The channel's entry, if it has one.
+    pub fn find(&self, app: AppIndex, name: &str) -> Option<HomeRef> {
+        let is_named = |row| matches!(self.rows.at(row), Some((_, home)) if *home.name == *name);
+        let row = self.names.find(app, name, is_named)?;
+        self.rows.at(row).map(|(at, _)| HomeRef(at))
+    }
+
+    /// The entry behind a reference, if it is still that channel's.
+    pub fn get(&self, at: HomeRef) -> Option<&Home> {
+        self.rows.get(at.0)
+    }
+
+    /// A channel's roster as JSON, for who subscribes again.
+    pub fn snapshot(&mut self, at: HomeRef) -> Option<Arc<str>> {
+        self.rows.get_mut(at.0)?.snapshot()
+    }
+
+    /// Channels of an app with subscribers, in no order.
+    pub fn occupied_of(&self, app: AppIndex) -> impl Iterator<Item = &Home> {
+        let homes = self.names.of_app(app).filter_map(|row| self.rows.at(row));
+        homes
+            .map(|(_, home)| home)
+            .filter(|home| home.subscriptions() > 0)
+    }
+
+    /// Number of channels with subscribers.
+    pub fn occupied(&self) -> usize {
+        self.occupied
+    }
+
+    /// Channels with an entry.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// True without any entry.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Last events that are kept now; at most the bound.
+    pub fn kept_events(&self) -> usize {
+        self.kept
+    }
+
+    /// Adds a subscription.
+    ///
+    /// # Errors
+    /// The channel is full; the entry is unchanged (the caller still calls `release_if_idle`).
+    pub fn join(
+        &mut self,
+        at: HomeRef,
+        now: Millis,
+        rules: &Rules,
+        join: &Join,
+        effects: &mut Vec<HomeEffect>,
+    ) -> Result<(), JoinRefused> {
+        let home = self
+            .rows
+            .get_mut(at.0)
+            .expect("a join enters its home first");
+        home.join(at, now, rules, join, effects)?;
+        self.occupied += usize::from(home.subscriptions() == 1);
+        self.arm(at);
+        Ok(())
+    }
+
+    /// Takes a subscription away. `release_if_idle` follows once the effects are performed.
+    pub fn leave(
+        &mut self,
+        at: HomeRef,
+        now: Millis,
+        rules: &Rules,
+        from: ShardId,
+        user_id: Option<&Arc<str>>,
+        effects: &mut Vec<HomeEffect>,
+    ) {
+        let home = self.rows.get_mut(at.0).expect("who leaves has joined");
+        home.leave(now, rules, from, user_id, effects);
+        self.occupied -= usize::from(home.subscriptions() == 0);
+        self.arm(at);
+    }
+
+    /// Keeps an event as the channel's last one.
+    pub fn keep(&mut self, at: HomeRef, now: Millis, rules: &Rules, event: Event) {
+        let home = self
+            .rows
+            .get_mut(at.0)
+            .expect("an event is kept in an entered home");
+        self.kept_number += 1;
+        let is_first = home.keep(now, rules, event, self.kept_number);
+        self.kept += usize::from(is_first);
+        self.kept_order.push_back((at, self.kept_number));
+        self.evict();
+        self.arm(at);
+    }
+
+    /// The next entry with something due, if any.
+    pub fn pop_due(&mut self, now: Millis) -> Option<HomeRef> {
+        while let Some(Reverse((at_ms, at))) = self.due.peek().copied() {
+            if at_ms > now {
+                return None;
+            }
+            self.due.pop();
+            let Some(home) = self.rows.get_mut(at.0) else {
+                continue;
+            };
+            if home.due_at == Some(at_ms) {
+                home.due_at = None;
+                return Some(at);
+            }
+        }
+        None
+    }
+
+    /// When `pop_due` next has something.
+    pub fn next_due(&self) -> Option<Millis> {
+        self.due.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// Does what is due in an entry that `pop_due` gave.
+    pub fn settle(
+        &mut self,
+        at: HomeRef,
+        now: Millis,
+        rules: &Rules,
+        effects: &mut Vec<HomeEffect>,
+    ) {
+        let home = self
+            .rows
+            .get_mut(at.0)
+            .expect("pop_due gives entries that are there");
+        self.kept -= usize::from(home.expire_kept(now));
+        home.settle_later(now, rules, effects);
+        self.arm(at);
+    }
+
+    /// Forgets an entry that nothing holds any more.
+    pub fn release_if_idle(&mut self, at: HomeRef, now: Millis) {
+        let Some(home) = self.rows.get(at.0) else {
+            return;
+        };
+        if !home.is_idle(now) {
+            return;
+        }
+        let home = self.rows.remove(at.0).expect("it was there a line ago");
+        assert!(home.interests().is_empty(), "an idle home has no interest");
+        self.names.remove(home.app, &home.name, at.0.index);
+    }
+
+    /// Puts the entry's next deadline on the heap, unless an earlier one is there.
+    fn arm(&mut self, at: HomeRef) {
+        let Some(home) = self.rows.get_mut(at.0) else {
+            return;
+        };
+        let Some(next) = home.next_deadline() else {
+            return;
+        };
+        if home.due_at.is_none_or(|due_at| next < due_at) {
+            home.due_at = Some(next);
+            self.due.push(Reverse((next, at)));
+        }
+    }
+
+    /// Drops the oldest kept events above the bound, and what the order lists in vain.
+    fn evict(&mut self) {
+        let rows = &mut self.rows;
+        while self.kept > self.kept_max {
+            let oldest = self.kept_order.pop_front();
+            let (at, number) = oldest.expect("each kept event is in the order");
+            let Some(home) = rows.get_mut(at.0).filter(|home| home.keeps(number)) else {
+                continue;
+            };
+            home.drop_kept();
+            self.kept -= 1;
+            // Due at once, so that the entry is released when nothing else holds it.
+            self.due.push(Reverse((Millis(0), at)));
+            home.due_at = Some(Millis(0));
+        }
+        // Half of the order is in vain by then, so a walk costs each entry a constant.
+        if self.kept_order.len() > 2 * self.kept + 64 {
+            let keeps = |at: &HomeRef, number| rows.get(at.0).is_some_and(|it| it.keeps(number));
+            self.kept_order.retain(|(at, number)| keeps(at, *number));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::{
+        super::{
+            home::tests::{APP, RULES, counted, event, join_from},
+            home_effect::tests::words,
+        },
+        *,
+    };
+
+    fn settle(table: &mut HomeTable, now: u64) -> Vec<HomeEffect> {
+        let mut effects = Vec::new();
+        while let Some(at) = table.pop_due(Millis(now)) {
+            table.settle(at, Millis(now), &RULES, &mut effects);
+            table.release_if_idle(at, Millis(now));
+        }
+        effects
+    }
+
+    #[test]
+    fn vacating_is_told_after_the_grace_and_not_before() {
+        for (now, told, entries) in [
+            (3_009, vec![], 1),
+            (3_010, vec!["hook vacated"], 0),
+            (3_011, vec!["hook vacated"], 0),
+        ] {
+            let mut table = HomeTable::new(100);
+            let at = table.enter(APP, &"news".into());
+            let mut effects = Vec::new();
+            let join = join_from(0, None);
+            let joined = table.join(at, Millis(0), &RULES, &join, &mut effects);
+            joined.expect("there is room");
+            table.leave(at, Millis(10), &RULES, ShardId(0), None, &mut effects);
+            table.release_if_idle(at, Millis(10));
+            assert_eq!(words(&settle(&mut table, now)), told, "at {now} ms");
+            assert_eq!(table.len(), entries, "entries at {now} ms");
+        }
+    }
+
+    #[test]
+    fn a_kept_event_alone_holds_its_entry_until_its_time_is_over() {
+        let mut table = HomeTable::new(100);
+        let at = table.enter(APP, &"cache-prices".into());
+        table.keep(at, Millis(0), &RULES, event(7));
+        settle(&mut table, 999);
+        assert_eq!((table.len(), table.kept_events()), (1, 1));
+        settle(&mut table, 1_000);
+        assert_eq!((table.len(), table.kept_events()), (0, 0));
+    }
+
+    #[test]
+    fn the_event_that_was_kept_longest_ago_is_evicted_first() {
+        let mut table = HomeTable::new(2);
+        let mut keep = |now, name: &str| {
+            let at = table.enter(APP, &name.into());
+            table.keep(at, Millis(now), &RULES, event(0));
+            let kept = |name| {
+                let home = table.get(table.find(APP, name)?)?;
+                home.kept(Millis(now)).map(|_| name)
+            };
+            ["cache-a", "cache-b", "cache-c"]
+                .into_iter()
+                .filter_map(kept)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(keep(0, "cache-a"), ["cache-a"]);
+        assert_eq!(keep(1, "cache-b"), ["cache-a", "cache-b"]);
+        assert_eq!(keep(2, "cache-a"), ["cache-a", "cache-b"], "kept anew");
+        assert_eq!(keep(3, "cache-c"), ["cache-a", "cache-c"]);
+        for now in 4..2_000 {
+            keep(now, "cache-c");
+        }
+        assert!(table.kept_order.len() <= 2 * 2 + 65, "the order is bounded");
+        settle(&mut table, 2_000);
+        assert_eq!((table.len(), table.kept_events()), (1, 1));
+        settle(&mut table, 3_000);
+        assert!(table.is_empty());
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Join(u16, u8),
+        Leave(usize),
+        Keep,
+        Wait(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            3 => (0_u16..3, 0_u8..4).prop_map(|(shard, user)| Step::Join(shard, user)),
+            3 => any::<prop::sample::Index>().prop_map(|it| Step::Leave(it.index(64))),
+            1 => Just(Step::Keep),
+            2 => (1_u64..4_000).prop_map(Step::Wait),
+        ]
+    }
+
+    /// What webhooks and members are told, each of which alternates.
+    #[derive(Default)]
+    struct Told(BTreeMap<String, bool>);
+
+    impl Told {
+        fn hear(&mut self, effects: &[HomeEffect]) {
+            for word in words(effects) {
+                let (thing, is_there) = match word.as_str() {
+                    "hook occupied" => ("hook".to_owned(), true),
+                    "hook vacated" => ("hook".to_owned(), false),
+                    "occupied" => ("channel".to_owned(), true),
+                    "vacant" => ("channel".to_owned(), false),
+                    other if other.contains('+') => (other.replace('+', ""), true),
+                    other if other.contains('-') => (other.replace('-', ""), false),
+                    _ => continue,
+                };
+                let before = self.0.insert(thing, is_there).unwrap_or(false);
+                assert_ne!(before, is_there, "{word} twice in a row");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn comings_and_goings_alternate_and_leave_nothing_behind(
+            steps in prop::collection::vec(step(), 1..80)
+        ) {
+            let mut table = HomeTable::new(4);
+            let name: Arc<str> = "presence-cache-room".into();
+            let (mut now, mut there, mut told) = (0, Vec::new(), Told::default());
+            for step in steps {
+                let mut effects = Vec::new();
+                match step {
+                    Step::Join(shard, user) => {
+                        let at = table.enter(APP, &name);
+                        let join = join_from(shard, Some(&format!("u{user}")));
+                        if table.join(at, Millis(now), &RULES, &join, &mut effects).is_ok() {
+                            there.push((shard, user));
+                        } else {
+                            table.release_if_idle(at, Millis(now));
+                        }
+                    }
+                    Step::Leave(choice) if !there.is_empty() => {
+                        let (shard, user) = there.swap_remove(choice % there.len());
+                        let at = table.find(APP, &name).expect("somebody subscribes");
+                        let (from, user) = (ShardId(shard), Arc::from(format!("u{user}")));
+                        table.leave(at, Millis(now), &RULES, from, Some(&user), &mut effects);
+                        table.release_if_idle(at, Millis(now));
+                    }
+                    Step::Keep => {
+                        let at = table.enter(APP, &name);
+                        table.keep(at, Millis(now), &RULES, event(1));
+                    }
+                    Step::Leave(_) => {}
+                    Step::Wait(ms) => now += ms,
+                }
+                told.hear(&effects);
+                told.hear(&settle(&mut table, now));
+                prop_assert_eq!(table.occupied(), usize::from(!there.is_empty()));
+                let Some(home) = table.find(APP, &name).and_then(|at| table.get(at)) else {
+                    prop_assert!(there.is_empty());
+                    continue;
+                };
+                let is_in_time = |next| home.due_at.is_some_and(|due_at| due_at <= next);
+                prop_assert!(home.next_deadline().is_none_or(is_in_time), "{:?}", home);
+                prop_assert_eq!(home.subscriptions() as usize, there.len());
+                prop_assert_eq!(counted(home) as usize, there.len());
+                let shards: std::collections::BTreeSet<_> = there.iter().map(|it| it.0).collect();
+                let users: std::collections::BTreeSet<_> = there.iter().map(|it| it.1).collect();
+                prop_assert_eq!(home.interests().len(), shards.len());
+                prop_assert_eq!(home.users(), users.len());
+            }
+            for (shard, user) in there {
+                let at = table.find(APP, &name).expect("somebody subscribes");
+                let (from, user) = (ShardId(shard), Arc::from(format!("u{user}")));
+                let mut effects = Vec::new();
+                table.leave(at, Millis(now), &RULES, from, Some(&user), &mut effects);
+                told.hear(&effects);
+            }
+            told.hear(&settle(&mut table, now + 20_000));
+            prop_assert!(told.0.values().all(|is_there| !is_there), "{:?}", told.0);
+            prop_assert!(table.is_empty() && table.next_due().is_none());
+        }
+    }
+}
