@@ -28,14 +28,11 @@ const IMPURE: [&str; 16] = [
 ];
 
 /// Impure names that only carry plain values: an address is data, a socket is not.
-const PLAIN_VALUES: [&str; 7] = [
+const PLAIN_VALUES: [&str; 4] = [
     "std::net::IpAddr",
     "std::net::Ipv4Addr",
     "std::net::Ipv6Addr",
     "std::net::SocketAddr",
-    "std::net::{IpAddr",
-    "std::net::{Ipv4Addr",
-    "std::net::{SocketAddr",
 ];
 
 /// What may stand where: by room, the rooms that it must not name.
@@ -47,7 +44,7 @@ const ARROWS: [(&str, &str); 9] = [
     ("ws", "http channel connection cluster server bridge config"),
     ("http", "channel connection cluster server bridge config"),
     ("channel", "connection cluster server bridge config ws http"),
-    ("connection", "server bridge config channel"),
+    ("connection", "server bridge config"),
     ("cluster", "server bridge config"),
     ("config", "server bridge ws http channel connection cluster"),
     (
@@ -65,10 +62,10 @@ fn pure_rooms_name_no_runtime_socket_clock_or_chance() {
         if !PURE_ROOMS.contains(&&*room) {
             continue;
         }
-        for (line, code) in source.product() {
+        for (line, code) in source.ungrouped() {
             let plain = PLAIN_VALUES.iter().any(|value| code.contains(value));
             for impure in IMPURE {
-                if has_word(code, impure) && !(plain && impure == "std::net") {
+                if has_word(&code, impure) && !(plain && impure == "std::net") {
                     let rule = format!("`{room}` is a pure room and may not name `{impure}`");
                     findings.add(&source.path, line, rule);
                 }
@@ -86,7 +83,7 @@ fn dependencies_between_rooms_point_one_way() {
         let Some((_, forbidden)) = ARROWS.iter().find(|(name, _)| *name == room) else {
             continue;
         };
-        for (line, code) in source.product() {
+        for (line, code) in source.ungrouped() {
             for other in forbidden.split(' ') {
                 // The messages are what the bridge and the server share.
                 let message = other == "bridge" && code.contains("bridge::message");

@@ -43,6 +43,43 @@ impl Source {
             .map(|(at, line)| (at + 1, &**line))
     }
 
+    /// The code outside tests, line by line; of an import each whole path, as if nothing were grouped.
+    pub(super) fn ungrouped(&self) -> Vec<(usize, String)> {
+        let mut found = Vec::new();
+        // What stands before the braces that are open; none outside of an import.
+        let mut prefixes: Vec<String> = Vec::new();
+        let mut path = String::new();
+        for (line, code) in self.product() {
+            let import = if prefixes.is_empty() {
+                after_use(code)
+            } else {
+                Some(code)
+            };
+            let Some(import) = import else {
+                found.push((line, code.to_owned()));
+                continue;
+            };
+            if prefixes.is_empty() {
+                prefixes.push(String::new());
+            }
+            for c in import.chars().filter(|c| !c.is_whitespace()) {
+                match c {
+                    '{' => prefixes.push(std::mem::take(&mut path)),
+                    ',' | '}' | ';' => {
+                        if !path.is_empty() {
+                            found.push((line, prefixes.concat() + &std::mem::take(&mut path)));
+                        }
+                        if c != ',' {
+                            prefixes.pop();
+                        }
+                    }
+                    c => path.push(c),
+                }
+            }
+        }
+        found
+    }
+
     /// The room, which is the first folder or file below `src`.
     pub(super) fn room(&self) -> String {
         let inside = self
@@ -55,6 +92,12 @@ impl Source {
             .map(|part| part.as_os_str().to_string_lossy());
         first.unwrap_or_default().trim_end_matches(".rs").to_owned()
     }
+}
+
+/// What an import names, if the line begins one.
+fn after_use(code: &str) -> Option<&str> {
+    let (before, after) = code.trim().split_once("use ")?;
+    (before.is_empty() || before.starts_with("pub")).then_some(after)
 }
 
 pub(super) fn sources(folders: &[&str]) -> Vec<Source> {
@@ -198,4 +241,24 @@ fn the_reader_of_sources_tells_code_from_text() {
     assert!(blanked.contains("&'static str"), "{blanked}");
     assert_eq!(words("ChannelDataV2"), ["Channel", "Data", "V2"]);
     assert!(has_word("use libc::x;", "libc") && !has_word("use mylibc::x;", "libc"));
+}
+
+#[test]
+fn the_reader_of_sources_ungroups_imports() {
+    let text = "use std::{\n    net::{IpAddr, TcpStream},\n    sync::Arc,\n};\npub(super) use a::b;\nlet c = a::d;";
+    let source = Source {
+        path: PathBuf::new(),
+        text: text.to_owned(),
+        code: text.lines().map(str::to_owned).collect(),
+        product_lines: 6,
+    };
+    let paths: Vec<(usize, String)> = source.ungrouped();
+    let expected = [
+        (2, "std::net::IpAddr"),
+        (2, "std::net::TcpStream"),
+        (3, "std::sync::Arc"),
+        (5, "a::b"),
+        (6, "let c = a::d;"),
+    ];
+    assert_eq!(paths, expected.map(|(line, path)| (line, path.to_owned())));
 }
