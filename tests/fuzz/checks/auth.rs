@@ -63,11 +63,13 @@ fn sign_in(socket: &str, data: &str, forged: &str) {
 fn only_the_right_one(signed: &str, forged: &str, verify: impl Fn(&str) -> Result<(), AuthError>) {
     let right = signature(signed);
     assert_eq!(verify(&format!("{KEY}:{right}")), Ok(()), "{signed:?}");
-    // Which one differs is the input's choice.
-    let at = signed.len() % right.len();
-    let digit = if &right[at..=at] == "0" { "1" } else { "0" };
+    // The first, the last, and one of the input's choice.
+    for at in [0, right.len() - 1, signed.len() % right.len()] {
+        let digit = if &right[at..=at] == "0" { "1" } else { "0" };
+        let wrong = format!("{KEY}:{}{digit}{}", &right[..at], &right[at + 1..]);
+        assert_eq!(verify(&wrong), Err(AuthError::WrongSignature), "{wrong}");
+    }
     for wrong in [
-        format!("{}{digit}{}", &right[..at], &right[at + 1..]),
         right[1..].to_owned(),
         right[..right.len() - 1].to_owned(),
         format!("{right}0"),

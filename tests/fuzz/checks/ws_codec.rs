@@ -6,6 +6,7 @@
 
 use sockudo::ws::encode;
 use tungstenite::protocol::Role;
+use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::pieces;
 use super::said::{self, MESSAGE_BYTES_MAX, Said};
@@ -20,8 +21,8 @@ pub fn check(bytes: &[u8]) {
 }
 
 /// Some differences are not worth an argument. Ours refuses a frame from its header, theirs may wait for the whole of
-/// it; a close code that may not travel is refused by ours, replaced by theirs; and a control frame whose length stands
-/// in the long form, which none needs, is refused by ours only.
+/// it; a close code that may not travel is refused by ours, replaced by theirs, for which 1014 is one of them; and a
+/// control frame whose length stands in the long form, which none needs, is refused by ours only.
 fn beside_tungstenite(ours: &[Said], stream: &[u8]) {
     let theirs = said::theirs(stream, Role::Server);
     let before_refusal = match ours.split_last() {
@@ -29,9 +30,13 @@ fn beside_tungstenite(ours: &[Said], stream: &[u8]) {
         _ => ours,
     };
     let waits = before_refusal == theirs;
-    let replaces = match (ours.last(), theirs.split_last()) {
-        (Some(Said::Refused(1002 | 1007)), Some((Said::Close(..), before))) => {
-            before_refusal == before
+    let replaces = match (ours.split_last(), theirs.split_last()) {
+        (Some((Said::Refused(1002 | 1007), same)), Some((Said::Close(..), before))) => {
+            same == before
+        }
+        (Some((Said::Close(Some(code), _), same)), Some((Said::Close(..), before))) => {
+            assert!(matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999));
+            !CloseCode::from(*code).is_allowed() && same == before
         }
         _ => false,
     };
