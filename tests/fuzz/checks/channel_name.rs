@@ -1,9 +1,10 @@
-//! Names of channels, events and sockets. The bytes: one name.
+//! Names of channels, events and sockets, and the paths that they stand in. The bytes: one name, or one path.
 //!
-//! Owns: the rules of names, told a second time and as naively as possible.
-//! May depend on: `sockudo::protocol::{name, socket_id}`.
+//! Owns: the rules of names, told a second time and as naively as possible; that a path loses nothing of a name.
+//! May depend on: `sockudo::protocol::{name, socket_id}`, `sockudo::http::route`.
 //! Invariants: none.
 
+use sockudo::http::route::Route;
 use sockudo::protocol::name::{
     ChannelKind, ChannelName, check_client_event_name, check_event_name, is_user_id,
 };
@@ -17,6 +18,8 @@ pub fn check(bytes: &[u8]) {
     kind(name);
     event(name);
     socket_id(name);
+    in_a_path(name);
+    path(name);
 }
 
 /// A name is accepted iff every character may stand in one and its length is within the limit.
@@ -113,4 +116,56 @@ fn socket_id(text: &str) {
     }
 }
 
+/// Every name but the empty one arrives through a path, decoded exactly once.
+fn in_a_path(name: &str) {
+    let escaped: String = name.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let users = format!("/apps/{escaped}/channels/{escaped}/users");
+    let channel = format!("/apps/{escaped}/channels/{escaped}");
+    let upgrade = format!("/app/{escaped}");
+    let (users, channel, upgrade) = (
+        Route::of(&users, ""),
+        Route::of(&channel, ""),
+        Route::of(&upgrade, ""),
+    );
+    if name.is_empty() {
+        assert_eq!((users, channel), (Route::Unknown, Route::Unknown));
+        assert_eq!(upgrade, Route::AppBadPath);
+        return;
+    }
+    let (app, key) = (|| name.into(), name.into());
+    let channel_expected = Route::Channel {
+        app: app(),
+        channel: app(),
+    };
+    let users_expected = Route::Users {
+        app: app(),
+        channel: app(),
+    };
+    assert_eq!(users, users_expected);
+    assert_eq!(channel, channel_expected);
+    assert_eq!(upgrade, Route::App { key });
+}
+
+/// A path means behind the prefix what it means without one; in front of it only health does.
+fn path(path: &str) {
+    let bare = Route::of(path, "");
+    if !path.starts_with('/') {
+        assert_eq!(bare, Route::Unknown, "{path:?}");
+        return;
+    }
+    let prefixed = format!("{PREFIX}{path}");
+    assert_eq!(Route::of(&prefixed, PREFIX), bare, "{path:?}");
+    if !path.starts_with(PREFIX) {
+        let expected = match bare.is_health() {
+            true => bare.clone(),
+            false => Route::Unknown,
+        };
+        assert_eq!(Route::of(path, PREFIX), expected, "{path:?}");
+    }
+    assert_eq!(bare.method().is_none(), bare == Route::Unknown, "{path:?}");
+    let app = bare.api_app();
+    assert!(app.is_none_or(|app| !app.is_empty() && path.starts_with("/apps/")));
+}
+
+const PREFIX: &str = "/realtime";
 const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-=@,.;";
