@@ -119,31 +119,29 @@ fn socket_id(text: &str) {
 /// Every name but the empty one arrives through a path, decoded exactly once.
 fn in_a_path(name: &str) {
     let escaped: String = name.bytes().map(|byte| format!("%{byte:02X}")).collect();
-    let users = format!("/apps/{escaped}/channels/{escaped}/users");
-    let channel = format!("/apps/{escaped}/channels/{escaped}");
-    let upgrade = format!("/app/{escaped}");
-    let (users, channel, upgrade) = (
-        Route::of(&users, ""),
-        Route::of(&channel, ""),
-        Route::of(&upgrade, ""),
-    );
-    if name.is_empty() {
-        assert_eq!((users, channel), (Route::Unknown, Route::Unknown));
-        assert_eq!(upgrade, Route::AppBadPath);
-        return;
+    let text = || name.into();
+    for (path, expected) in [
+        (format!("/app/{escaped}"), Route::App { key: text() }),
+        (
+            format!("/apps/{escaped}/channels/{escaped}"),
+            Route::Channel {
+                app: text(),
+                channel: text(),
+            },
+        ),
+        (
+            format!("/apps/{escaped}/channels/{escaped}/users"),
+            Route::Users {
+                app: text(),
+                channel: text(),
+            },
+        ),
+    ] {
+        match (Route::of(&path, ""), name) {
+            (Route::AppBadPath | Route::Unknown, "") => {}
+            (route, _) => assert_eq!(route, expected, "{path}"),
+        }
     }
-    let (app, key) = (|| name.into(), name.into());
-    let channel_expected = Route::Channel {
-        app: app(),
-        channel: app(),
-    };
-    let users_expected = Route::Users {
-        app: app(),
-        channel: app(),
-    };
-    assert_eq!(users, users_expected);
-    assert_eq!(channel, channel_expected);
-    assert_eq!(upgrade, Route::App { key });
 }
 
 /// A path means behind the prefix what it means without one; in front of it only health does.
