@@ -2,123 +2,23 @@
 //! and both refuse the same streams.
 //!
 //! Owns: the differential test of `ws::codec` and `ws::encode`.
-//! May depend on: `sockudo::ws`, `tungstenite`, `proptest`.
+//! May depend on: `sockudo::ws`, `tungstenite`, `proptest`; how both are asked stands with the fuzz targets' checks.
 //! Invariants: none.
 
-use std::io::{Cursor, Read, Write};
-
 use proptest::prelude::*;
-use sockudo::ws::codec::{Decoded, Decoder, Item, Limits, WsError};
+use sockudo::ws::codec::WsError;
 use sockudo::ws::encode;
 use tungstenite::protocol::frame::Frame;
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
-use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
-use tungstenite::{Error, Message, WebSocket};
+use tungstenite::protocol::{CloseFrame, Role};
 
-const MESSAGE_BYTES_MAX: usize = 1024;
-const LIMITS: Limits = Limits {
-    message_bytes_max: MESSAGE_BYTES_MAX,
-};
+use said::{MESSAGE_BYTES_MAX, Said, assert_alike, theirs};
 
-/// What a stream of bytes says, up to its end, a close, or the first broken rule.
-#[derive(Clone, Debug, PartialEq)]
-enum Said {
-    Text(String),
-    Binary(Vec<u8>),
-    Ping(Vec<u8>),
-    Pong(Vec<u8>),
-    Close(Option<u16>, String),
-    Refused(u16),
-}
+#[path = "fuzz/checks/said.rs"]
+mod said;
 
 fn ours(bytes: &[u8]) -> Vec<Said> {
-    let (mut decoder, mut bytes, mut said, mut from) =
-        (Decoder::new(), bytes.to_vec(), Vec::new(), 0);
-    loop {
-        let (consumed, item) = match decoder.decode(&mut bytes[from..], &LIMITS) {
-            Ok(Decoded { consumed, item }) => (consumed, item),
-            Err(error) => {
-                said.push(Said::Refused(error.close_code()));
-                return said;
-            }
-        };
-        let Some(item) = item else {
-            if consumed == 0 {
-                return said;
-            }
-            from += consumed;
-            continue;
-        };
-        said.push(match item {
-            Item::Text(text) => Said::Text(text.to_owned()),
-            Item::Binary(bytes) => Said::Binary(bytes.to_vec()),
-            Item::Ping(bytes) => Said::Ping(bytes.to_vec()),
-            Item::Pong(bytes) => Said::Pong(bytes.to_vec()),
-            Item::Close(code, reason) => Said::Close(code, reason.to_owned()),
-        });
-        if let Some(Said::Close(..)) = said.last() {
-            return said;
-        }
-        from += consumed;
-    }
-}
-
-/// Reads what was prepared and swallows what is answered.
-struct Prepared(Cursor<Vec<u8>>);
-
-impl Read for Prepared {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        match self.0.read(buffer)? {
-            0 => Err(std::io::ErrorKind::WouldBlock.into()),
-            bytes => Ok(bytes),
-        }
-    }
-}
-
-impl Write for Prepared {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-fn theirs(bytes: &[u8], role: Role) -> Vec<Said> {
-    let config = WebSocketConfig::default()
-        .max_message_size(Some(MESSAGE_BYTES_MAX))
-        .max_frame_size(Some(MESSAGE_BYTES_MAX));
-    let stream = Prepared(Cursor::new(bytes.to_vec()));
-    let mut socket = WebSocket::from_raw_socket(stream, role, Some(config));
-    let mut said = Vec::new();
-    loop {
-        match socket.read() {
-            Ok(Message::Text(text)) => said.push(Said::Text(text.to_string())),
-            Ok(Message::Binary(bytes)) => said.push(Said::Binary(bytes.to_vec())),
-            Ok(Message::Ping(bytes)) => said.push(Said::Ping(bytes.to_vec())),
-            Ok(Message::Pong(bytes)) => said.push(Said::Pong(bytes.to_vec())),
-            Ok(Message::Close(close)) => {
-                let code = close.as_ref().map(|close| close.code.into());
-                let reason = close
-                    .map(|close| close.reason.to_string())
-                    .unwrap_or_default();
-                said.push(Said::Close(code, reason));
-                return said;
-            }
-            Ok(Message::Frame(_)) => unreachable!("never read"),
-            Err(Error::Io(_)) => return said,
-            Err(error) => {
-                said.push(Said::Refused(match error {
-                    Error::Utf8(_) => 1007,
-                    Error::Capacity(_) => 1009,
-                    Error::Protocol(_) => 1002,
-                    other => panic!("unexpected: {other:?}"),
-                }));
-                return said;
-            }
-        }
-    }
+    said::ours([bytes])
 }
 
 /// A client's frame, written by tungstenite.
@@ -157,25 +57,7 @@ proptest! {
             .iter()
             .flat_map(|(opcode, fin, payload, mask)| masked(*opcode, *fin, payload, *mask))
             .collect();
-        let (ours, theirs) = (ours(&bytes), theirs(&bytes, Role::Server));
-        match (ours.last(), theirs.last()) {
-            // Theirs refuses the first fragment that cannot become UTF-8; ours the whole message,
-            // if it ends. Only control frames and another broken rule can come between.
-            (_, Some(Said::Refused(1007))) => {
-                let agreed = theirs.len() - 1;
-                prop_assert_eq!(&ours[..agreed.min(ours.len())], &theirs[..agreed]);
-                prop_assert!(
-                    ours[agreed..]
-                        .iter()
-                        .all(|said| matches!(said, Said::Ping(_) | Said::Pong(_) | Said::Refused(_)))
-                );
-            }
-            // Where a frame breaks two rules, either may be named.
-            (Some(Said::Refused(_)), Some(Said::Refused(_))) => {
-                prop_assert_eq!(&ours[..ours.len() - 1], &theirs[..theirs.len() - 1]);
-            }
-            _ => prop_assert_eq!(ours, theirs),
-        }
+        assert_alike(&ours(&bytes), &theirs(&bytes, Role::Server));
     }
 
     #[test]

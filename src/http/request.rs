@@ -117,11 +117,11 @@ impl<'a> Head<'a> {
             access_control_request_method: None,
         };
         let mut framing = Framing::default();
-        let mut ws_keys = 0;
+        let mut seen = Seen::default();
         for header in request.headers.iter() {
-            head.take(header, &mut framing, &mut ws_keys)?;
+            head.take(header, &mut framing, &mut seen)?;
         }
-        if ws_keys > 1 {
+        if seen.ws_keys > 1 {
             head.ws_key = None;
         }
         head.body = framing.resolve(version)?;
@@ -134,7 +134,7 @@ impl<'a> Head<'a> {
         &mut self,
         header: &Header<'a>,
         framing: &mut Framing,
-        ws_keys: &mut usize,
+        seen: &mut Seen,
     ) -> Result<(), HttpError> {
         let is = |name: &str| header.name.eq_ignore_ascii_case(name);
         let text = std::str::from_utf8(header.value).ok();
@@ -156,11 +156,12 @@ impl<'a> Head<'a> {
             self.upgrade_websocket |= tokens(text).any(|t| t.eq_ignore_ascii_case("websocket"));
         } else if is("sec-websocket-key") {
             self.ws_key = text;
-            *ws_keys += 1;
+            seen.ws_keys += 1;
         } else if is("sec-websocket-version") {
             self.ws_version = text;
         } else if is("host") {
-            if self.host.is_some() {
+            seen.hosts += 1;
+            if seen.hosts > 1 {
                 return Err(HttpError::Malformed("repeated Host"));
             }
             self.host = text;
@@ -230,6 +231,14 @@ impl HttpError {
             Self::Version => Status::VersionNotSupported,
         }
     }
+}
+
+/// How often a header that must not be repeated was there, whatever its value: one that is no UTF-8
+/// leaves no other trace.
+#[derive(Default)]
+struct Seen {
+    hosts: usize,
+    ws_keys: usize,
 }
 
 /// What the headers say about the body's length. Two that disagree are the smuggler's tool (RFC
@@ -346,6 +355,21 @@ mod tests {
     fn a_repeated_key_is_no_key() {
         let text = with_headers("Sec-WebSocket-Key: a\r\nSec-WebSocket-Key: a\r\n");
         assert_eq!(parsed(&text).ws_key, None);
+    }
+
+    #[test]
+    fn a_repeated_host_is_refused_whatever_the_values_are() {
+        for (hosts, accepted) in [
+            (&b"Host: a\r\n"[..], true),
+            (b"Host: \xFF\r\n", true),
+            (b"Host: a\r\nHost: \xFF\r\n", false),
+            (b"Host: \xFF\r\nHost: a\r\n", false),
+            (b"Host: \xFF\r\nhost: \xFF\r\n", false),
+        ] {
+            let text = [b"GET / HTTP/1.1\r\n", hosts, b"\r\n"].concat();
+            let parsed = parse_head(&text);
+            assert_eq!(parsed.is_ok(), accepted, "{}", text.escape_ascii());
+        }
     }
 
     #[test]

@@ -31,6 +31,21 @@ struct Fragments {
     complete: bool,
 }
 
+impl Fragments {
+    /// Doubles the buffer when it is full, as a vector does, but never beyond what a message may
+    /// have.
+    fn append(&mut self, payload: &[u8], limits: &Limits) {
+        // check_size has seen that both together are within the limit.
+        let needed = self.payload.len() + payload.len();
+        if needed > self.payload.capacity() {
+            let doubled = (2 * self.payload.capacity()).min(limits.message_bytes_max);
+            self.payload
+                .reserve_exact(doubled.max(needed) - self.payload.len());
+        }
+        self.payload.extend_from_slice(payload);
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum MessageKind {
     Text,
@@ -143,7 +158,7 @@ impl Decoder {
             self.fragments = None;
         }
         match self.take_frame(bytes, limits) {
-            Ok(Some((frame, consumed))) => match deliver(&mut self.fragments, frame) {
+            Ok(Some((frame, consumed))) => match deliver(&mut self.fragments, frame, limits) {
                 Ok(item) => {
                     self.ended = matches!(item, Some(Item::Close(..)));
                     Ok(Decoded { consumed, item })
@@ -245,6 +260,7 @@ struct Frame<'a> {
 fn deliver<'a>(
     fragments: &'a mut Option<Box<Fragments>>,
     frame: Frame<'a>,
+    limits: &Limits,
 ) -> Result<Option<Item<'a>>, WsError> {
     let Frame {
         opcode,
@@ -262,7 +278,7 @@ fn deliver<'a>(
             let Some(message) = fragments else {
                 return Err(WsError::UnexpectedContinuation);
             };
-            message.payload.extend_from_slice(payload);
+            message.append(payload, limits);
             message.complete = fin;
             return if fin {
                 whole(message.kind, &message.payload).map(Some)
@@ -655,7 +671,35 @@ mod tests {
                     )),
                     false => assert_eq!(decoded, Err(WsError::TooBig { bytes_max: 200 })),
                 }
-                assert!(decoder.held_bytes() <= 400);
+                assert!(decoder.held_bytes() <= 200);
+            }
+        }
+    }
+
+    #[test]
+    fn fragments_are_held_in_no_more_than_the_limit() {
+        let limits = Limits {
+            message_bytes_max: 200,
+        };
+        for fragments in [
+            &[150, 49][..],
+            &[150, 50],
+            &[199, 1],
+            &[90, 20, 90],
+            &[1; 200],
+        ] {
+            let mut decoder = Decoder::new();
+            for (at, bytes) in fragments.iter().enumerate() {
+                let first = if at == 0 { 0x01 } else { 0x00 };
+                let decoded = decoder
+                    .decode(&mut frame(first, &vec![b'x'; *bytes]), &limits)
+                    .map(|_| ());
+                assert_eq!(decoded, Ok(()));
+                assert!(
+                    decoder.held_bytes() <= 200,
+                    "{} bytes for {fragments:?}",
+                    decoder.held_bytes()
+                );
             }
         }
     }
