@@ -17,7 +17,9 @@ pub(crate) struct ApiClient {
     pub(crate) app: usize,
     credentials: Credentials,
     input: Vec<u8>,
-    /// Requests that were not answered yet, and when each was sent.
+    /// Until its first request is sent: since when the server waits for that.
+    awaited: Option<Moment>,
+    /// Requests that were not answered yet, and since when the server waits for each, at the earliest.
     pub(crate) expected: VecDeque<(Moment, Ask)>,
     pub(crate) output: Vec<u8>,
     pub(crate) is_over: bool,
@@ -54,12 +56,13 @@ pub(crate) enum Ask {
 }
 
 impl ApiClient {
-    pub(crate) fn new(number: usize, app: usize, credentials: &Credentials) -> Self {
+    pub(crate) fn new(number: usize, app: usize, credentials: &Credentials, came: Moment) -> Self {
         Self {
             number,
             app,
             credentials: credentials.clone(),
             input: Vec::new(),
+            awaited: Some(came),
             expected: VecDeque::new(),
             output: Vec::new(),
             is_over: false,
@@ -87,7 +90,8 @@ impl ApiClient {
         );
         self.output.extend_from_slice(head.as_bytes());
         self.output.extend_from_slice(body.as_bytes());
-        self.expected.push_back((now, ask));
+        let awaited = self.awaited.take().unwrap_or(now);
+        self.expected.push_back((awaited, ask));
     }
 
     /// Takes in what the server sent. Returns the clients that a termination has to have closed.
@@ -103,9 +107,9 @@ impl ApiClient {
         while let Some(response) = wire::take_response(&mut self.input) {
             let text = String::from_utf8_lossy(&response.body).into_owned();
             let ask = self.expected.pop_front();
-            let (asked, ask) = ask.unwrap_or_else(|| panic!("an answer to no request: {text}"));
+            let (awaited, ask) = ask.unwrap_or_else(|| panic!("an answer to no request: {text}"));
             if response.status == 408 {
-                wire::check_timeout(asked, now);
+                wire::check_timeout(awaited, now);
                 refuse(ledger, &ask);
                 self.is_ended();
                 break;

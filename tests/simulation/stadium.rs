@@ -5,7 +5,7 @@ use std::cell::Cell;
 
 use shards::application::Closed;
 
-use crate::{api::ApiClient, client::Client, world::World};
+use crate::{client::Client, world::World};
 
 /// More than `SENDS_PER_TURN` of the server.
 const AUDIENCE: usize = 4_700;
@@ -29,10 +29,8 @@ pub(crate) fn run(seed: u64, step: &Cell<u64>) -> u64 {
         world.arrives(0, SMALL);
     }
     world.settles_in();
-    let publisher = world.node.connect(world.node.shards() - 1, 1 << 20);
-    world
-        .apis
-        .push(ApiClient::new(publisher, 0, &world.plan.credentials(0)));
+    let publisher = world.connect_api(world.node.shards() - 1, 0);
+    world.apis.push(publisher);
     let mut jobs_seen = 0;
     for round in 0..24 {
         step.set(round);

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::ledger::Moment;
 
-/// From the first byte of a request to its last, by default.
+/// From accept to the last byte of the first request, from the first to the last of another, by default.
 const REQUEST_MS: u64 = 10_000;
 
 /// A frame of the server.
@@ -43,10 +43,10 @@ pub(crate) fn put_frame(out: &mut Vec<u8>, opcode: u8, payload: &[u8], mask: u32
 }
 
 /// A request is given up only when it had its time, which may pass while it lies on its link.
-pub(crate) fn check_timeout(sent: Moment, now: Moment) {
+pub(crate) fn check_timeout(awaited: Moment, now: Moment) {
     assert!(
-        now.at.0 >= sent.at.0 + REQUEST_MS,
-        "a request sent at {sent:?} was given up by {now:?}"
+        now.at.0 >= awaited.at.0 + REQUEST_MS,
+        "a request awaited since {awaited:?} was given up by {now:?}"
     );
 }
 

@@ -7,7 +7,7 @@ use shards::application::{Closed, Millis};
 use sockudo::bridge::{apps::AppTable, message::FromBridge};
 
 use crate::{
-    api::{ApiClient, Ask},
+    api::Ask,
     client::{Client, Phase, is_presence},
     ledger::Event,
     world::World,
@@ -226,9 +226,8 @@ impl World {
             .collect();
         if there.is_empty() || there.len() < 4 && self.dice.percent(20) {
             let shard = self.dice.below(self.node.shards());
-            let number = self.node.connect(shard, 1 << 16);
             let app = usize::from(self.dice.percent(25));
-            let api = ApiClient::new(number, app, &self.plan.credentials(app));
+            let api = self.connect_api(shard, app);
             return self.apis.push(api);
         }
         let at = *self.dice.pick(&there);

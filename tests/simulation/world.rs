@@ -361,11 +361,17 @@ impl World {
         }
     }
 
+    /// A connection for the API.
+    pub(crate) fn connect_api(&mut self, shard: usize, app: usize) -> ApiClient {
+        let number = self.node.connect(shard, 1 << 16);
+        ApiClient::new(number, app, &self.plan.credentials(app), self.moment())
+    }
+
     /// Asks the API at rest, through any shard.
     fn probe(&mut self, app: usize, path: &str, parameters: &[(&str, &str)]) -> Value {
         let shard = self.dice.below(self.node.shards());
-        let number = self.node.connect(shard, usize::MAX);
-        let mut api = ApiClient::new(number, app, &self.plan.credentials(app));
+        let mut api = self.connect_api(shard, app);
+        let number = api.number;
         api.asks(self.moment(), ("GET", path), parameters, None, Ask::Probe);
         self.node.links[number]
             .to_server
