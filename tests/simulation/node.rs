@@ -24,7 +24,7 @@ pub(crate) struct Node {
     /// What shards told the bridge, and when.
     pub(crate) told: Vec<(ShardId, Millis, ToBridge)>,
     pub(crate) trace: Trace,
-    /// The most frames that one turn queued for fan-outs.
+    /// The most connections that fan-outs of one turn sent to.
     pub(crate) sends_highest: usize,
     /// Frames queued for fan-outs, and messages between shards, so far.
     pub(crate) frames: u64,
@@ -317,7 +317,7 @@ impl Node {
             link.server_ended = !it.turn.is_there(slot);
         }
         self.sends_highest = self.sends_highest.max(it.turn.sends);
-        self.frames += it.turn.sends as u64;
+        self.frames += it.turn.frames_sent as u64;
         self.posted += it.turn.posted.len() as u64;
         it.turn.end_turn();
         for (to, message) in it.turn.posted.drain(..) {

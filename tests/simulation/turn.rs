@@ -31,8 +31,10 @@ pub(crate) struct SimulatedTurn {
     dirty: Vec<u32>,
     pub(crate) keeps_ticking: bool,
     pub(crate) tick_at: Millis,
-    /// Frames accepted this turn.
+    /// Frames accepted this turn, and connections that they were for.
+    pub(crate) frames_sent: usize,
     pub(crate) sends: usize,
+    number: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +57,8 @@ struct Row {
     was_overrun: bool,
     /// The tick in which the timer falls due.
     due_tick: Option<u64>,
+    /// The turn that last sent a frame.
+    sent_in: u64,
 }
 
 struct Entry {
@@ -80,7 +84,9 @@ impl SimulatedTurn {
             dirty: Vec::new(),
             keeps_ticking: false,
             tick_at: Millis(TICK_MS),
+            frames_sent: 0,
             sends: 0,
+            number: 1,
         }
     }
 
@@ -98,6 +104,7 @@ impl SimulatedTurn {
                 was_full: false,
                 was_overrun: false,
                 due_tick: None,
+                sent_in: 0,
             });
             u32::try_from(self.rows.len() - 1).expect("few rows")
         });
@@ -256,7 +263,8 @@ impl SimulatedTurn {
     pub(crate) fn end_turn(&mut self) {
         self.frames_before += u32::try_from(self.frames.len()).expect("few frames");
         self.frames.clear();
-        self.sends = 0;
+        (self.frames_sent, self.sends) = (0, 0);
+        self.number += 1;
     }
 
     fn frame(&self, frame: FrameId) -> Arc<[u8]> {
@@ -320,7 +328,12 @@ impl Turn for SimulatedTurn {
 
     fn send_frame(&mut self, slot: Slot, frame: FrameId) -> Queued {
         let bytes = self.frame(frame);
-        self.sends += 1;
+        self.frames_sent += 1;
+        let number = self.number;
+        if let Some(row) = self.open(slot) {
+            let is_first = std::mem::replace(&mut row.sent_in, number) != number;
+            self.sends += usize::from(is_first);
+        }
         self.queue(slot, bytes, false, self.outbox_bytes_max)
     }
 
