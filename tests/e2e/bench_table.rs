@@ -60,6 +60,8 @@ fn a_peer_that_does_not_start_is_shown_as_failed_and_the_run_goes_on() {
     let rows = json["rows"].as_array().expect("a list");
     for row in rows {
         assert_eq!(row["servers"][0]["server"], "ours");
-        assert_eq!(row["servers"][1]["value"], Value::Null);
+        assert_eq!(row["servers"][1]["server"], "ours, not pinned");
+        assert_eq!(row["servers"][2]["server"], "broken");
+        assert_eq!(row["servers"][2]["value"], Value::Null);
     }
 }

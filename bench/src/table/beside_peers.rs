@@ -5,7 +5,7 @@
 //! Invariants: a peer that fails a load is shown as failed, and the run goes on; the exit status says only
 //! whether there is a table.
 
-use std::{collections::BTreeSet, io, path::PathBuf, process::ExitCode};
+use std::{collections::BTreeSet, env, io, path::PathBuf, process::ExitCode};
 
 use clap::{Args, builder::PossibleValuesParser};
 use serde_json::{Value, json};
@@ -85,6 +85,10 @@ impl PeerTable {
 
     fn subjects(&self) -> io::Result<Vec<Subject>> {
         let mut subjects = self.flags.ours()?;
+        // Where shards are given they are not pinned anyway.
+        if self.flags.shards.is_empty() {
+            subjects.insert(1, Subject::unpinned("ours", env::current_exe()?));
+        }
         subjects.extend(self.sockudo.iter().map(|(version, path)| Subject {
             name: format!("sockudo {version}"),
             program: Program::Predecessor {
@@ -212,6 +216,11 @@ impl Measured {
         }
     }
 
+    /// Our build on like terms with the peers, whose threads run on any core, also the load generator's.
+    fn unpinned(&self) -> Option<usize> {
+        self.subjects.iter().position(Subject::is_unpinned)
+    }
+
     /// Rows in which a peer is nearer than our goals allow.
     fn missed(&self) -> Vec<String> {
         let mut missed = Vec::new();
@@ -228,7 +237,14 @@ impl Measured {
                 let (label, peer) = (&row.label, &self.subjects[at].name);
                 let shown = print::spread(Some(ratio));
                 let goal = text::number(goal);
-                missed.push(format!("{label}: {peer} x {shown}, goal {goal}{doubt}"));
+                let unpinned = self
+                    .unpinned()
+                    .and_then(|at_ours| self.shown.ratio_between(row, at, at_ours))
+                    .map(|ratio| format!("; x {} of ours, not pinned", print::spread(Some(ratio))));
+                let unpinned = unpinned.unwrap_or_default();
+                missed.push(format!(
+                    "{label}: {peer} x {shown}, goal {goal}{doubt}{unpinned}"
+                ));
             }
         }
         missed

@@ -198,7 +198,12 @@ impl Shown {
 
     /// How many times another's value is as large as the first subject's.
     pub fn ratio_of(&self, row: &Row, other: usize) -> Option<Spread> {
-        Spread::of_ratio(&self.values(row, other), &self.values(row, 0))
+        self.ratio_between(row, other, 0)
+    }
+
+    /// How many times one subject's value is as large as another's.
+    pub fn ratio_between(&self, row: &Row, one: usize, other: usize) -> Option<Spread> {
+        Spread::of_ratio(&self.values(row, one), &self.values(row, other))
     }
 
     /// What failed, was void or went wrong, run by run.

@@ -35,10 +35,12 @@ pub struct Subject {
 
 #[derive(Clone, Debug)]
 pub enum Program {
-    /// This server, with so many shards, or with as many as it likes.
+    /// This server, with so many shards, or with as many as it likes; pinned to cores, as it is by
+    /// default, or free to run on any, as other servers are.
     Ours {
         path: PathBuf,
         shards: Option<u16>,
+        is_pinned: bool,
     },
     /// Sockudo 2.x to 5.x, which understand the same keys.
     Predecessor {
@@ -91,7 +93,24 @@ impl Subject {
             Some(1) => format!("{name}, 1 shard"),
             Some(shards) => format!("{name}, {shards} shards"),
         };
-        let program = Program::Ours { path, shards };
+        // A thread on each core of a smaller machine would pin two to one core.
+        let is_pinned = shards.is_none();
+        let program = Program::Ours {
+            path,
+            shards,
+            is_pinned,
+        };
+        Self { name, program }
+    }
+
+    /// A build of this server that may run on any core.
+    pub fn unpinned(name: &str, path: PathBuf) -> Self {
+        let program = Program::Ours {
+            path,
+            shards: None,
+            is_pinned: false,
+        };
+        let name = format!("{name}, not pinned");
         Self { name, program }
     }
 
@@ -111,6 +130,16 @@ impl Subject {
 
     pub fn is_ours(&self) -> bool {
         matches!(self.program, Program::Ours { .. })
+    }
+
+    /// Made by `unpinned`.
+    pub fn is_unpinned(&self) -> bool {
+        match self.program {
+            Program::Ours {
+                shards, is_pinned, ..
+            } => shards.is_none() && !is_pinned,
+            Program::Predecessor { .. } | Program::Shell { .. } | Program::Floor { .. } => false,
+        }
     }
 
     /// Two of this server that differ in their shards at most.
@@ -191,13 +220,17 @@ impl Subject {
             Ok(command)
         };
         match &self.program {
-            Program::Ours { path, shards } => {
+            Program::Ours {
+                path,
+                shards,
+                is_pinned,
+            } => {
                 let mut configuration = configuration(app, port);
-                if let Some(shards) = (*shards).max(shards_min) {
+                let shards = (*shards).max(shards_min);
+                if let Some(shards) = shards {
                     configuration["shards"] = json!(shards);
-                    // A thread on each core of a smaller machine would pin two to one core.
-                    configuration["pin"] = json!(false);
                 }
+                configuration["pin"] = json!(*is_pinned && shards.is_none());
                 if let Some(port) = ports.metrics {
                     configuration["metrics"] =
                         json!({"enabled": true, "host": "127.0.0.1", "port": port});
