@@ -83,6 +83,8 @@ pub struct CacheMemory {
     pub ttl_s: u64,
     /// Entries per node.
     pub max_capacity: u64,
+    /// Bytes of entries per node.
+    pub max_bytes: u64,
 }
 
 /// What a component needs to use Redis with names of its own.

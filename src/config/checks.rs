@@ -27,6 +27,7 @@ pub(super) struct Demo {
 pub(super) fn check(settings: &Settings, demo: Demo, report: &mut Report) {
     release::check(settings, report);
     numbers(settings, report);
+    queues(settings, report);
     apps(settings, report);
     demo_credentials(settings, demo, report);
     for app in settings.records(APPS) {
@@ -67,6 +68,28 @@ fn numbers(settings: &Settings, report: &mut Report) {
             conflict(min, format!("{least} is more than {max} = {most}"));
         }
     }
+    let (first, most) = (
+        settings.u64("webhooks.retry.backoff_ms"),
+        settings.u64("webhooks.retry.backoff_max_ms"),
+    );
+    if first > most {
+        let text = format!("{first} is more than webhooks.retry.backoff_max_ms = {most}");
+        conflict("webhooks.retry.backoff_ms", text);
+    }
+    let (port, metrics) = (settings.u64("port"), settings.u64("metrics.port"));
+    if settings.flag("metrics.enabled") && port == metrics && port != 0 {
+        conflict(
+            "metrics.port",
+            format!("{metrics} is the server's own port"),
+        );
+    }
+}
+
+/// Buffers and outboxes.
+fn queues(settings: &Settings, report: &mut Report) {
+    let mut conflict = |path: &str, text: String| {
+        report.error(settings.origin(path), path, Fault::Conflict(text));
+    };
     if let Setting::Whole(buffers) = settings.setting("net.recv_buffers")
         && !buffers.is_power_of_two()
     {
@@ -83,20 +106,10 @@ fn numbers(settings: &Settings, report: &mut Report) {
         let text = format!("{queue} is less than twice the largest message, {largest} bytes");
         conflict("net.send_queue_bytes", text);
     }
-    let (first, most) = (
-        settings.u64("webhooks.retry.backoff_ms"),
-        settings.u64("webhooks.retry.backoff_max_ms"),
-    );
-    if first > most {
-        let text = format!("{first} is more than webhooks.retry.backoff_max_ms = {most}");
-        conflict("webhooks.retry.backoff_ms", text);
-    }
-    let (port, metrics) = (settings.u64("port"), settings.u64("metrics.port"));
-    if settings.flag("metrics.enabled") && port == metrics && port != 0 {
-        conflict(
-            "metrics.port",
-            format!("{metrics} is the server's own port"),
-        );
+    let burst = settings.u64("net.burst_queue_bytes");
+    if burst < queue {
+        let text = format!("{burst} is less than net.send_queue_bytes = {queue}");
+        conflict("net.burst_queue_bytes", text);
     }
 }
 
@@ -272,6 +285,7 @@ const NEW_LIMITS: &[&str] = &[
     "max_event_channels_at_once",
     "max_event_payload_in_kb",
     "max_event_batch_size",
+    "max_subscriptions_per_connection",
 ];
 
 const OUR_HEADERS: &[&str] = &["content-type", "content-length", "host"];

@@ -171,6 +171,10 @@ fn send_queue(settings: &mut Settings, report: &mut Report) {
         let text = format!("raised to {wanted}, twice the largest message");
         report.note(&Origin::Default, path, text);
     }
+    let (queue, burst) = (settings.u64(path), "net.burst_queue_bytes");
+    if !settings.is_explicit(burst) && settings.u64(burst) < queue {
+        settings.derive(burst, Setting::Whole(queue));
+    }
 }
 
 /// The largest message that a connection may be sent, as far as limits say.

@@ -29,6 +29,8 @@ pub struct Websocket {
 pub struct Net {
     /// Bound of one connection's outbox; at least twice the largest message.
     pub send_queue_bytes: u32,
+    /// What an outbox may hold while the kernel still takes bytes; at least `send_queue_bytes`.
+    pub burst_queue_bytes: u32,
     pub slow_consumer: SlowConsumer,
     /// Per shard; `None` = chosen by the runtime. A power of two.
     pub recv_buffers: Option<u32>,
@@ -36,6 +38,14 @@ pub struct Net {
     pub busy_poll_us: u32,
     pub backlog: u32,
     pub handshake_timeout_ms: u32,
+    /// Slowest body after `handshake_timeout_ms`; 0 = any.
+    pub body_rate_min_bytes_per_s: u32,
+    /// Bytes of requests that the node holds for peers that are not authenticated.
+    pub input_held_bytes: u64,
+    /// Subscribes and unsubscribes of one connection; 0 = any number.
+    pub subscribe_rate_per_s: u32,
+    /// So many of them at once, at least 1.
+    pub subscribe_burst: u32,
 }
 
 /// What happens to a connection whose outbox is full.

@@ -248,6 +248,10 @@ fn values_that_contradict_each_other_are_refused() {
             "less than twice the largest message, 65536 bytes",
         ),
         (
+            "{\"net\": {\"burst_queue_bytes\": 1048575}}",
+            "burst_queue_bytes: 1048575 is less than net.send_queue_bytes = 1048576",
+        ),
+        (
             "{\"metrics\": {\"port\": 6001}}",
             "metrics.port: 6001 is the server's own port",
         ),

@@ -211,6 +211,30 @@ fn variables_that_are_not_quite_a_key_are_translated() {
     }
 }
 
+#[test]
+fn bounds_of_what_a_peer_may_cost_have_defaults_and_follow_one_another() {
+    let config = file(&in_an_app("enabled", "true")).loaded().config;
+    let app = &config.app_manager.apps[0];
+    assert_eq!(app.subscriptions_per_connection_max, 4000);
+    let net = &config.net;
+    assert_eq!(
+        (net.send_queue_bytes, net.burst_queue_bytes),
+        (1 << 20, 16 << 20)
+    );
+    assert_eq!((net.subscribe_rate_per_s, net.subscribe_burst), (500, 1000));
+    assert_eq!(
+        (net.input_held_bytes, net.body_rate_min_bytes_per_s),
+        (64 << 20, 16 << 10)
+    );
+    assert_eq!(config.cache.memory.max_bytes, 256 << 20);
+
+    let raised = file("{\"net\": {\"send_queue_bytes\": 33554432}}").loaded();
+    assert_eq!(raised.config.net.burst_queue_bytes, 32 << 20);
+    let lifted = file(&in_an_app("max_subscriptions_per_connection", "-1")).loaded();
+    let app = &lifted.config.app_manager.apps[0];
+    assert_eq!(app.subscriptions_per_connection_max, 0);
+}
+
 fn text(text: &str) -> Setting {
     Setting::Text(text.to_owned())
 }

@@ -80,6 +80,7 @@ pub(super) fn cache(s: &Settings) -> Cache {
         memory: CacheMemory {
             ttl_s: s.u64("cache.memory.ttl"),
             max_capacity: s.u64("cache.memory.max_capacity"),
+            max_bytes: s.u64("cache.memory.max_bytes"),
         },
     }
 }

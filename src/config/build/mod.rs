@@ -117,6 +117,7 @@ fn path_prefix(text: &str) -> String {
 fn net(s: &Settings) -> Net {
     Net {
         send_queue_bytes: s.u32("net.send_queue_bytes"),
+        burst_queue_bytes: s.u32("net.burst_queue_bytes"),
         slow_consumer: chosen(
             s,
             "net.slow_consumer",
@@ -131,6 +132,10 @@ fn net(s: &Settings) -> Net {
         busy_poll_us: s.u32("net.busy_poll_us"),
         backlog: s.u32("net.backlog"),
         handshake_timeout_ms: s.u32("net.handshake_timeout_ms"),
+        body_rate_min_bytes_per_s: s.u32("net.body_rate_min_bytes_per_s"),
+        input_held_bytes: s.u64("net.input_held_bytes"),
+        subscribe_rate_per_s: s.u32("net.subscribe_rate_per_s"),
+        subscribe_burst: s.u32("net.subscribe_burst"),
     }
 }
 

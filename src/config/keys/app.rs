@@ -4,7 +4,7 @@
 //! May depend on: the builders of `keys`.
 //! Invariants: those of `keys`.
 
-use super::{Alias, Key, Later, Table, key, kilobyte_limit, limit, text, whole, zero_is_unlimited};
+use super::{Alias, Key, Later, Table, key, kilobyte_limit, limit, text, zero_is_unlimited};
 use crate::config::kind::{Kind, Whole};
 use crate::config::shape;
 
@@ -180,12 +180,14 @@ const APP_KEYS: &[Key] = &[
     .inherits("event_limits.max_batch_size")
     .env_app("100"),
     key(
+        // Ten times what clients of Pusher use; 4 000 rows are some 2 MB.
         "max_subscriptions_per_connection",
-        whole(0, u32::MAX as u64, ""),
+        zero_is_unlimited(),
         "Channels of one connection; 0 = unlimited.",
     )
-    .default("0")
+    .default("4000")
     .null_is_absent()
+    .upstream("0")
     .ours(),
     key(
         "enable_user_authentication",

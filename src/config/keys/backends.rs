@@ -253,6 +253,13 @@ pub(super) const KEYS: &[Key] = &[
     )
     .default("10000")
     .env(&["CACHE_MAX_CAPACITY"]),
+    key(
+        "cache.memory.max_bytes",
+        whole(0, u64::MAX, "bytes"),
+        "Bytes of entries per node.",
+    )
+    .default("268435456")
+    .ours(),
 ];
 
 const NOT_USED: &str = "app_manager.cache holds apps";

@@ -134,6 +134,15 @@ pub(super) const KEYS: &[Key] = &[
     .derived("raised to twice the largest message")
     .ours(),
     key(
+        "net.burst_queue_bytes",
+        whole(4096, GIBIBYTE, "bytes"),
+        "What one connection's outbox may hold for a moment while the kernel still takes bytes; \
+         beyond `net.send_queue_bytes` a consumer is slow only when it took nothing for a second.",
+    )
+    .default("16777216")
+    .derived("raised to net.send_queue_bytes")
+    .ours(),
+    key(
         "net.slow_consumer",
         choice(&[
             named("disconnect"),
@@ -174,6 +183,36 @@ pub(super) const KEYS: &[Key] = &[
         "From accept to a complete request.",
     )
     .default("10000")
+    .ours(),
+    key(
+        "net.body_rate_min_bytes_per_s",
+        whole(0, GIBIBYTE, "bytes"),
+        "After `net.handshake_timeout_ms` a request's body must have come at this rate at least; \
+         0 = no such rule.",
+    )
+    .default("16384")
+    .ours(),
+    key(
+        "net.input_held_bytes",
+        whole(1 << 20, 64 * GIBIBYTE, "bytes"),
+        "Bytes of requests that the node holds for peers that have not shown who they are.",
+    )
+    .default("67108864")
+    .ours(),
+    key(
+        "net.subscribe_rate_per_s",
+        whole(0, 1_000_000, ""),
+        "Subscribes and unsubscribes of one connection per second; beyond it its input waits, \
+         nothing is refused. 0 = no limit.",
+    )
+    .default("500")
+    .ours(),
+    key(
+        "net.subscribe_burst",
+        whole(1, 1_000_000, ""),
+        "So many of them at once.",
+    )
+    .default("1000")
     .ours(),
     key(
         "admission.accept_rate_per_s",
