@@ -5,9 +5,7 @@
 //! May depend on: shards, `sockudo::http` (the request head), `sockudo::ws`.
 //! Invariants: a connection's unread bytes are at most one head or one message and its header.
 
-use shards::{
-    Application, BridgeLink, Closed, Config, Queued, ShardId, Slot, TurnOf, abort_on_panic, run,
-};
+use shards::{Application, BridgeLink, Closed, Config, ShardId, Slot, TurnOf, abort_on_panic, run};
 use sockudo::{
     http::request::{Version, parse_head},
     ws::{
@@ -67,8 +65,9 @@ impl Application for Echo {
             step
         };
         row.unread = unread;
-        let is_full = turn.send(slot, &self.out) == Queued::Full;
-        if step.is_err() || is_full {
+        turn.send(slot, &self.out);
+        // A real server would hold the input of a peer that does not read its answers.
+        if step.is_err() || turn.is_congested(slot) {
             turn.close_after_flush(slot);
         }
     }

@@ -158,6 +158,8 @@ fn runtime_config(config: &Config) -> Result<shards::Config, ServeError> {
         recv_buffers: recv_buffers.unwrap_or(defaults.recv_buffers),
         recv_buffer_bytes: config.net.recv_buffer_bytes,
         outbox_bytes_max: config.net.send_queue_bytes,
+        burst_bytes_max: config.net.burst_queue_bytes,
+        connections_max: u32::try_from(accepts_max()).unwrap_or(u32::MAX),
         busy_poll_us: config.net.busy_poll_us,
         ..defaults
     })
@@ -221,8 +223,15 @@ fn announce(config: &Config, node_id: &str, link: &BridgeLink<ShardServer>) {
     }
 }
 
-/// Sockets of clients that the open-file limit leaves room for; the runtime raises the limit.
+/// WebSockets that the open-file limit leaves room for. Some files more are for requests, so that a
+/// node that is full of sockets still answers `/up` and the API.
 fn sockets_max() -> u64 {
+    let accepts = accepts_max();
+    (accepts - accepts / 64).max(64)
+}
+
+/// Connections that the open-file limit leaves room for; the runtime raises the limit.
+fn accepts_max() -> u64 {
     files_max().saturating_sub(FILES_RESERVED).max(64)
 }
 

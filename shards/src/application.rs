@@ -1,10 +1,11 @@
 //! The two traits between the runtime and what runs on it.
 //!
 //! Owns: `Application` (what a program supplies per shard) and `Turn` (what a shard offers it).
-//! May depend on: std only, so that a simulator can implement `Turn` without a ring.
+//! May depend on: `work` and std only, so that a simulator can implement `Turn` without a ring.
 //! Invariants: every accepted slot gets exactly one `closed`, and no call names it afterwards;
 //! messages of one pair of shards arrive in the order in which they were posted.
 
+use crate::work::Work;
 use std::{fmt, net::SocketAddr, sync::Arc};
 
 /// Number of a shard on this node, `0..shards`.
@@ -19,6 +20,11 @@ impl Millis {
     /// This many milliseconds later.
     pub const fn plus(self, ms: u64) -> Self {
         Self(self.0.saturating_add(ms))
+    }
+
+    /// Sixteenths of a millisecond less exact, in half the room; wraps after two years.
+    pub(crate) const fn coarse(self) -> u32 {
+        (self.0 >> 4) as u32
     }
 
     /// Milliseconds from `earlier` to this; 0 if it is not earlier.
@@ -58,7 +64,8 @@ pub enum Closed {
 pub enum Queued {
     /// They will be sent, in order.
     Accepted,
-    /// The outbox is at its byte bound: nothing was queued, nothing was dropped.
+    /// The peer is too slow: the kernel takes nothing, and the outbox is at its byte bound. Nothing
+    /// was queued, nothing was dropped.
     Full,
     /// The slot is gone or closing: nothing was queued.
     Gone,
@@ -83,6 +90,15 @@ pub trait Application: Sized + 'static {
     fn accepted<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot, peer: Option<SocketAddr>);
     /// Bytes arrived. They may be changed in place and are gone after the call.
     fn received<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot, bytes: &mut [u8]);
+    /// The peer ended its side and may still read. Whoever has nothing more to say ends the
+    /// connection, now or later: nobody else does.
+    fn peer_ended<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot) {
+        turn.close_after_flush(slot);
+    }
+    /// The outbox is below a quarter of its bound (see `Turn::await_drained`).
+    fn drained<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot) {
+        let _ = (turn, slot);
+    }
     /// The connection ended; the slot may be reused after this call.
     fn closed<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot, how: Closed);
     /// A message of another shard arrived.
@@ -126,13 +142,28 @@ pub trait Turn {
     /// The node's monotonic clock, microseconds, read now: for measuring, never for deciding.
     fn clock_us(&self) -> u64;
 
+    /// Takes work off the turn's budget. The runtime takes off what it does itself: receives,
+    /// sends, messages, timers, closes.
+    fn spend(&mut self, work: Work);
+    /// What may still be done in this turn. At 0 whoever loops leaves a cursor and goes on in the
+    /// next turn, which follows at once when `turn_ends` says so.
+    fn work_left(&self) -> Work;
+
     /// Makes bytes known to this shard, once per turn and frame, for `send_frame`.
     fn add_frame(&mut self, bytes: Arc<[u8]>) -> FrameId;
-    /// Queues a shared frame. Refused with `Full` when the outbox would pass its bound.
+    /// Queues a shared frame. An outbox at its bound is first offered to the kernel; `Full` means
+    /// that the kernel has taken nothing for a second, or that what it left waiting is beyond
+    /// the bound of a burst.
     fn send_frame(&mut self, slot: Slot, frame: FrameId) -> Queued;
-    /// Queues bytes of this connection alone, up to twice the bound (replies must fit behind
-    /// events: a client that pings must get its pong).
-    fn send(&mut self, slot: Slot, bytes: &[u8]) -> Queued;
+    /// Queues bytes of this connection alone: an answer. It cannot be refused, it is sent or the
+    /// connection ends; so whoever answers takes no more input from a connection that
+    /// `is_congested`.
+    fn send(&mut self, slot: Slot, bytes: &[u8]);
+    /// True while more than half of the outbox's bound waits, though it was offered to the kernel.
+    fn is_congested(&mut self, slot: Slot) -> bool;
+    /// Asks for one `Application::drained`, which comes when the outbox is below a quarter of its
+    /// bound.
+    fn await_drained(&mut self, slot: Slot);
     /// Drops queued, not yet started frames, oldest first, until `bytes` fit; returns frames and
     /// bytes dropped. Frames queued with `send` are never dropped.
     fn drop_oldest(&mut self, slot: Slot, bytes: usize) -> (u32, usize);
@@ -178,6 +209,14 @@ pub struct RuntimeCounters {
     pub handed_over: u64,
     /// Accepts that failed for want of file descriptors or memory; the next try is 100 ms later.
     pub accept_failures: u64,
+    /// Connections closed right after their accept, since the node has as many as it may.
+    pub accepts_refused: u64,
+    /// Turns that ended with their budget of work spent and work left over.
+    pub turns_cut: u64,
+    /// Outboxes at their bound that were offered to the kernel within a turn.
+    pub outbox_presses: u64,
+    /// Times that the kernel refused submissions for want of memory.
+    pub submit_refusals: u64,
     /// Open connections.
     pub connections: u64,
     /// Bytes in all outboxes.

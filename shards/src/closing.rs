@@ -10,6 +10,7 @@ use crate::{
     connections::{Ended, Flag, State},
     ring::{Kind, Token},
     turn::RingTurn,
+    work::Work,
 };
 
 /// For how long a closing connection may take to accept what is queued.
@@ -43,7 +44,7 @@ impl<A: Application> RingTurn<A> {
         // reset the connection) changes nothing for us.
         unsafe { libc::shutdown(row.fd, libc::SHUT_WR) };
         if row.is(Flag::PEER_ENDED) {
-            self.end_now(index, Closed::ByUs);
+            self.end_now(index, Closed::ByPeer);
             return;
         }
         row.state = State::Lingering;
@@ -53,22 +54,18 @@ impl<A: Application> RingTurn<A> {
         self.arm_recv_if_wanted(index);
     }
 
-    /// The peer ended its side.
-    pub(crate) fn peer_ended(&mut self, index: u32) {
-        let until = self.clock.now.plus(FLUSH_MS);
+    /// The peer ended its side. True if the application must say when ours ends: the peer may
+    /// still read, and what it asked for may be under way.
+    pub(crate) fn peer_ended(&mut self, index: u32) -> bool {
         let row = self.connections.row_mut(index);
         row.mark(Flag::PEER_ENDED, true);
         match row.state {
-            // It may still read: what was answered already is delivered.
-            State::Open if !row.outbox_is_empty() => {
-                row.state = State::Flushing;
-                self.wheel.arm(index, until);
-                self.tell(index, Closed::ByPeer);
-            }
-            State::Open | State::Lingering => self.end_now(index, Closed::ByPeer),
+            State::Open => return true,
+            State::Lingering => self.end_now(index, Closed::ByPeer),
             State::Flushing | State::Ending => {}
             State::Free => unreachable!("a free row has no receive in flight"),
         }
+        false
     }
 
     /// Ends a connection at once, whatever it was doing; harmless when it ends already.
@@ -123,6 +120,7 @@ impl<A: Application> RingTurn<A> {
         let row = self.connections.row(index);
         if row.state == State::Ending && !row.has_in_flight() && row.is(Flag::TOLD) {
             let fd = self.connections.remove(index);
+            self.budget.spend(Work::CLOSE);
             // SAFETY: the row owned this descriptor; its last operation has completed.
             unsafe { libc::close(fd) };
         }

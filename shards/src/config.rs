@@ -27,6 +27,11 @@ pub struct Config {
     pub recv_buffer_bytes: u32,
     /// Bound of one connection's outbox.
     pub outbox_bytes_max: u32,
+    /// What an outbox may hold beyond that while the kernel goes on taking bytes of it. Not below
+    /// `outbox_bytes_max`.
+    pub burst_bytes_max: u32,
+    /// Work that one turn may do, microseconds at the prices of `work`.
+    pub turn_work_us: u32,
     /// Spin this long before parking, microseconds.
     pub busy_poll_us: u32,
     /// Messages to one shard from all others before senders are held back; each pair of shards has
@@ -34,7 +39,8 @@ pub struct Config {
     pub mesh_messages_max: u32,
     /// Messages between one shard and the bridge, each way.
     pub bridge_messages_max: u32,
-    /// Connections per shard at most; more are closed right after accept.
+    /// Connections of the node at most; more are closed right after accept. Shards know each
+    /// other's counts but a tick late, so that some more may be let in.
     pub connections_max: u32,
 }
 
@@ -62,6 +68,8 @@ impl Default for Config {
             recv_buffers: 1_024,
             recv_buffer_bytes: 4_096,
             outbox_bytes_max: 1_048_576,
+            burst_bytes_max: 16_777_216,
+            turn_work_us: 2_500,
             busy_poll_us: 0,
             mesh_messages_max: 8_192,
             bridge_messages_max: 8_192,
@@ -93,6 +101,8 @@ impl Config {
         let buffers_ok = self.recv_buffers.is_power_of_two() && (8..=32_768).contains(&buffers);
         let buffer_bytes = u64::from(self.recv_buffer_bytes);
         let outbox = u64::from(self.outbox_bytes_max);
+        let burst = u64::from(self.burst_bytes_max);
+        let work = u64::from(self.turn_work_us);
         let mesh = u64::from(self.mesh_messages_max);
         let bridge = u64::from(self.bridge_messages_max);
         let rules = [
@@ -114,6 +124,18 @@ impl Config {
                 outbox,
                 (1_024..=1_073_741_824).contains(&outbox),
                 "1024..=1073741824",
+            ),
+            (
+                "burst_bytes_max",
+                burst,
+                (outbox..=1_073_741_824).contains(&burst),
+                "outbox_bytes_max..=1073741824",
+            ),
+            (
+                "turn_work_us",
+                work,
+                (10..=100_000).contains(&work),
+                "10..=100000",
             ),
             (
                 "mesh_messages_max",

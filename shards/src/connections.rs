@@ -48,6 +48,8 @@ impl Flag {
     pub(crate) const TOLD: Self = Self(1 << 8);
     /// On the list of rows whose outbox waits for its peer.
     pub(crate) const LAGGING: Self = Self(1 << 9);
+    /// The application wants to hear when the outbox has drained.
+    pub(crate) const DRAIN_AWAITED: Self = Self(1 << 10);
 
     const IN_FLIGHT: u16 = Self::RECV.0 | Self::SEND.0 | Self::WRITABLE.0;
 }
@@ -68,6 +70,8 @@ pub(crate) struct Row {
     pub(crate) first_sent: u32,
     /// Bytes of the send in flight.
     pub(crate) sending: u32,
+    /// When the kernel last refused bytes after it had taken some, in units of `Millis::coarse`.
+    pub(crate) blocked_at: u32,
     next_free: u32,
     /// The first entries; `spill` holds those behind them.
     inline: [u32; 2],
@@ -87,6 +91,7 @@ impl Row {
             outbox_bytes: 0,
             first_sent: 0,
             sending: 0,
+            blocked_at: 0,
             next_free,
             inline: [0; 2],
             spill: None,

@@ -6,12 +6,13 @@
 //! starved of buffers, ended by its peer, or ending.
 
 use crate::{
-    application::{Application, Closed, ShardId, Slot},
+    application::{Application, Closed, Slot},
     buffers::GROUP,
     connections::{Flag, State},
     ring::{Completion, Kind, Token},
     timers::TICK_MS,
     turn::RingTurn,
+    work::Work,
 };
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 
@@ -45,6 +46,12 @@ impl<A: Application> RingTurn<A> {
             self.arm_accepts();
         }
         let connection = connection?;
+        self.budget.spend(Work::ACCEPT);
+        if self.mesh.connections(self.connections.used) >= u64::from(self.connections_max) {
+            // Dropped, that is closed: a row, a message or an answer would cost what is short.
+            self.counts.accepts_refused += 1;
+            return None;
+        }
         self.counts.accepted += 1;
         match self.mesh.lighter_peer(self.connections.open + 1) {
             Some(peer) => {
@@ -110,15 +117,17 @@ impl<A: Application> RingTurn<A> {
         self.arm_recv_if_wanted(index);
     }
 
-    /// Deals with what a receive's completion says beside bytes.
-    pub(crate) fn recv_went_on(&mut self, completion: Completion) {
+    /// Deals with what a receive's completion says beside bytes. True if the peer ended its side of
+    /// an open connection.
+    pub(crate) fn recv_went_on(&mut self, completion: Completion) -> bool {
+        let mut peer_ended = false;
         let index = completion.token.index();
         let row = self.connections.row_mut(index);
         if !completion.goes_on() {
             row.mark(Flag::RECV, false);
         }
         match completion.result {
-            0 => self.peer_ended(index),
+            0 => peer_ended = self.peer_ended(index),
             1.. => {}
             code => match -code {
                 libc::ENOBUFS => self.starve(index),
@@ -132,6 +141,7 @@ impl<A: Application> RingTurn<A> {
         } else {
             self.arm_recv_if_wanted(index);
         }
+        peer_ended
     }
 
     fn starve(&mut self, index: u32) {
@@ -175,13 +185,5 @@ impl<A: Application> RingTurn<A> {
         if !self.is_accepting && self.listeners.iter().all(|listener| !listener.is_armed) {
             self.listeners.clear();
         }
-    }
-
-    /// All shards but this one.
-    pub(crate) fn peers(&self) -> impl Iterator<Item = ShardId> + use<A> {
-        let own = self.shard;
-        (0..self.mesh.shards())
-            .map(ShardId)
-            .filter(move |&peer| peer != own)
     }
 }

@@ -12,6 +12,7 @@ pub mod config;
 pub mod error;
 pub mod small_pages;
 pub mod start;
+pub mod work;
 
 mod buffers;
 mod closing;
@@ -36,3 +37,4 @@ pub use bridge::{BridgeLink, BridgeSender};
 pub use config::Config;
 pub use error::StartError;
 pub use start::{abort_on_panic, run};
+pub use work::Work;

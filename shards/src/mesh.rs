@@ -266,16 +266,17 @@ impl<M> MeshEnd<M> {
         self.outgoing.len() > 1 && count != self.count_sent
     }
 
+    /// Open connections of the node: `own` here, and what the peers last said.
+    pub(crate) fn connections(&self, own: u32) -> u64 {
+        let heard = self.incoming.iter().flatten();
+        u64::from(own) + heard.map(|it| u64::from(it.count)).sum::<u64>()
+    }
+
     /// The least loaded peer, if a shard with `own` connections should hand it a fresh one:
     /// more than 10 % and more than 32 above the mean.
     pub(crate) fn lighter_peer(&self, own: u32) -> Option<ShardId> {
         let shards = u64::from(self.shards());
-        let heard = self
-            .incoming
-            .iter()
-            .flatten()
-            .map(|incoming| u64::from(incoming.count));
-        let total = u64::from(own) + heard.sum::<u64>();
+        let total = self.connections(own);
         // own > mean + mean / 10 and own > mean + 32, in whole numbers.
         if u64::from(own) * shards * 10 <= total * 11
             || u64::from(own) * shards <= total + 32 * shards

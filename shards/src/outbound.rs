@@ -10,6 +10,7 @@ use crate::{
     connections::{Flag, State},
     ring::{Completion, Kind, Token},
     turn::RingTurn,
+    work::Work,
 };
 
 /// Bytes that are joined into one send at most. A larger first frame is sent in place.
@@ -35,6 +36,36 @@ impl<A: Application> RingTurn<A> {
         rows.clear();
         self.flushing = rows;
         is_any
+    }
+
+    /// Offers a row's outbox to the kernel until it is empty or the kernel takes no more. Nothing
+    /// of other rows is sent.
+    pub(crate) fn press_row(&mut self, index: u32) {
+        let mut is_first = true;
+        loop {
+            let row = self.connections.row(index);
+            let is_sendable = matches!(row.state, State::Open | State::Flushing)
+                && !row.is(Flag::WRITABLE)
+                && !row.outbox_is_empty();
+            if !is_sendable {
+                return;
+            }
+            self.counts.outbox_presses += u64::from(std::mem::take(&mut is_first));
+            self.budget.spend(Work::SEND);
+            self.start_send(index);
+            self.settle();
+        }
+    }
+
+    /// Queues `drained` for an application that awaits it.
+    pub(crate) fn tell_if_drained(&mut self, index: u32) {
+        let low = self.outbox_bytes_max / 4;
+        let row = self.connections.row_mut(index);
+        if row.is(Flag::DRAIN_AWAITED) && row.outbox_bytes <= low {
+            row.mark(Flag::DRAIN_AWAITED, false);
+            let slot = self.slot(index);
+            self.drained.push_back(slot);
+        }
     }
 
     fn start_send(&mut self, index: u32) {
@@ -122,11 +153,13 @@ impl<A: Application> RingTurn<A> {
         }
         row.first_sent = left as u32;
         let is_short = taken < row.sending;
+        let (is_empty, state) = (row.outbox_is_empty(), row.state);
+        self.tell_if_drained(index);
         if is_short {
             self.await_room(index);
-        } else if !row.outbox_is_empty() {
+        } else if !is_empty {
             self.mark_dirty(index, false);
-        } else if row.state == State::Flushing {
+        } else if state == State::Flushing {
             self.outbox_flushed(index);
         }
     }
@@ -134,10 +167,12 @@ impl<A: Application> RingTurn<A> {
     /// Arms a one-shot poll for room in the socket.
     fn await_room(&mut self, index: u32) {
         let slot = self.slot(index);
+        let now = self.clock.now.coarse();
         let row = self.connections.row_mut(index);
         if row.mark(Flag::WRITABLE, true) {
             return;
         }
+        row.blocked_at = now;
         let token = Token::new(Kind::Writable, index, slot.generation);
         self.ring.push_writable(row.fd, token);
         if !row.mark(Flag::LAGGING, true) {

@@ -88,14 +88,20 @@ pub(crate) struct NetRing {
     pub(crate) buffers_reaped: u32,
     /// Times that the completion queue overflowed.
     pub(crate) overflows: u64,
+    /// Times that the kernel refused what was submitted for want of memory.
+    pub(crate) refusals: u64,
+    /// Errors that the next entries answer with instead of going to the kernel.
+    #[cfg(test)]
+    refuses: VecDeque<i32>,
 }
 
 /// Submission queue entries: a fan-out to this many connections goes in with one system call.
 const SUBMISSIONS: u32 = 2_048;
 /// Completion queue entries.
 const COMPLETIONS: u32 = 8_192;
-/// Times that a submission is tried again when the kernel is out of memory for requests.
-const SUBMIT_TRIES_MAX: u32 = 10_000;
+/// The first pause after the kernel refused a submission; each further one is twice as long.
+const PAUSE_MIN: Duration = Duration::from_micros(100);
+const PAUSE_MAX: Duration = Duration::from_millis(20);
 
 impl NetRing {
     /// Makes the ring. The calling thread becomes its only user.
@@ -110,6 +116,9 @@ impl NetRing {
             deadline_span: Box::new(types::Timespec::new()),
             buffers_reaped: 0,
             overflows: 0,
+            refusals: 0,
+            #[cfg(test)]
+            refuses: VecDeque::new(),
         })
     }
 
@@ -211,30 +220,45 @@ impl NetRing {
 
     /// One `enter`: submits what is queued, runs deferred work, waits for that many completions,
     /// reaps what has completed.
+    ///
+    /// A kernel without memory for requests (a cgroup at its limit) refuses with EAGAIN or EBUSY:
+    /// what has completed is reaped, which may be all that it wants, and after a pause it is tried
+    /// again, for as long as it takes. A shard that pauses does not turn, which health reports.
     pub(crate) fn submit(&mut self, mut wait_for: u32) {
-        for _ in 0..SUBMIT_TRIES_MAX {
-            let queued = self.ring.submission().len();
-            let flags = EnterFlags::GETEVENTS.bits();
-            // SAFETY: no argument is passed; entries are valid by the contract of `push`.
-            let entered = unsafe {
-                self.ring
-                    .submitter()
-                    .enter::<libc::sigset_t>(queued as u32, wait_for, flags, None)
-            };
+        let mut pause = PAUSE_MIN;
+        loop {
+            let entered = self.enter(wait_for);
             if self.reap() {
                 // An interrupted wait must not go on over what it has brought already.
                 wait_for = 0;
             }
             match entered {
-                Ok(_) if self.ring.submission().is_empty() => return,
-                Ok(_) => {}
+                Ok(()) if self.ring.submission().is_empty() => return,
+                Ok(()) => {}
                 Err(error) => match error.raw_os_error() {
-                    Some(libc::EINTR | libc::EAGAIN | libc::EBUSY) => {}
+                    Some(libc::EINTR) => {}
+                    Some(libc::EAGAIN | libc::EBUSY) => {
+                        self.refusals += 1;
+                        std::thread::sleep(pause);
+                        pause = (pause * 2).min(PAUSE_MAX);
+                    }
                     _ => panic!("io_uring_enter: {error}"),
                 },
             }
         }
-        panic!("io_uring_enter took no submission in {SUBMIT_TRIES_MAX} tries");
+    }
+
+    fn enter(&mut self, wait_for: u32) -> io::Result<()> {
+        #[cfg(test)]
+        if let Some(code) = self.refuses.pop_front() {
+            return Err(io::Error::from_raw_os_error(code));
+        }
+        let queued = self.ring.submission().len();
+        let flags = EnterFlags::GETEVENTS.bits();
+        let submitter = self.ring.submitter();
+        // SAFETY: no argument is passed; entries are valid by the contract of `push`.
+        unsafe { submitter.enter::<libc::sigset_t>(queued as u32, wait_for, flags, None) }
+            .map(|_| ())
     }
 
     /// Submits what is queued and returns when every send has completed. Sends do not wait for
@@ -297,6 +321,24 @@ pub(crate) fn build(submissions: u32, completions: u32) -> io::Result<IoUring> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::AsRawFd;
+
+    #[test]
+    fn a_kernel_that_refuses_submissions_for_a_while_is_waited_for() {
+        let mut ring = NetRing::open().expect("a ring");
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        ring.refuses = [libc::EAGAIN, libc::EBUSY, libc::EINTR, libc::EAGAIN].into();
+        let bytes = b"late but there";
+        let token = Token::new(Kind::Send, 3, 1);
+        ring.push_send(ours.as_raw_fd(), bytes.as_ptr(), bytes.len() as u32, token);
+        ring.settle_sends();
+        assert_eq!(ring.refusals, 3);
+        assert_eq!(ring.sends.len(), 1);
+        assert_eq!(ring.sends[0].result, bytes.len() as i32);
+        let mut read = [0; 64];
+        let count = std::io::Read::read(&mut &theirs, &mut read).expect("the bytes are there");
+        assert_eq!(&read[..count], bytes);
+    }
 
     #[test]
     fn a_token_gives_back_what_it_was_made_of() {

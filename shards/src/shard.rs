@@ -6,7 +6,7 @@
 //! after it has looked at every queue since it said that it would.
 
 use crate::{
-    application::{Application, Millis},
+    application::{Application, Millis, ShardId},
     bridge::Orders,
     connections::State,
     doorbell::Doorbell,
@@ -14,6 +14,7 @@ use crate::{
     ring::{Completion, Kind},
     timers::TICK_MS,
     turn::RingTurn,
+    work::Work,
 };
 use std::{
     os::fd::OwnedFd,
@@ -23,12 +24,15 @@ use std::{
     },
 };
 
-/// Completions dealt with in one turn; the others wait for the next.
-const COMPLETIONS_PER_TURN: usize = 2_048;
-/// Messages taken from one peer, or from the bridge, in one turn.
-const MESSAGES_PER_TURN: usize = 1_024;
-/// Timers fired in one turn.
-const TIMERS_PER_TURN: usize = 4_096;
+/// What each stage of a turn keeps of the turn's budget for those behind it, percent.
+const KEPT_AFTER_COMPLETIONS: u32 = 50;
+const KEPT_AFTER_MESSAGES: u32 = 35;
+const KEPT_AFTER_BRIDGE: u32 = 30;
+const KEPT_AFTER_TIMERS: u32 = 25;
+/// For what is left over of the turn's ends.
+const KEPT_AFTER_LAST_CALL: u32 = 6;
+/// Messages taken from one peer before the next has its turn.
+const MESSAGES_PER_ROUND: usize = 64;
 /// A count that moved by this much is told to the peers at once, not with the next tick, so that
 /// a burst of accepts is not taken for an imbalance.
 const GOSSIP_STEP: u32 = 16;
@@ -99,14 +103,22 @@ impl<A: Application> Shard<A> {
             self.turn.ring.submit(0);
         }
         self.begin_turn();
+        self.turn.budget.begin_stage(KEPT_AFTER_COMPLETIONS);
         let mut has_moved = self.take_completions();
+        has_moved |= self.tell_drained();
+        self.turn.budget.begin_stage(KEPT_AFTER_MESSAGES);
         has_moved |= self.take_messages();
+        self.turn.budget.begin_stage(KEPT_AFTER_BRIDGE);
         has_moved |= self.take_from_bridge();
+        self.turn.budget.begin_stage(KEPT_AFTER_TIMERS);
         has_moved |= self.fire_timers();
         self.tick();
+        self.turn.budget.begin_stage(KEPT_AFTER_LAST_CALL);
         let has_more = self.application.turn_ends(&mut self.turn);
+        self.turn.budget.begin_stage(0);
         has_moved |= self.tell_ended();
         let is_left_over = self.end_turn();
+        self.turn.counts.turns_cut += u64::from(has_more || is_left_over);
         self.turn.count_turn();
         if has_moved {
             self.last_moved_ns = self.turn.clock.now_ns;
@@ -116,6 +128,7 @@ impl<A: Application> Shard<A> {
 
     fn begin_turn(&mut self) {
         self.turn.clock.read();
+        self.turn.budget.refill();
         let now = self.turn.clock.now;
         if now.0 >= self.heartbeat.load(Ordering::Relaxed) + TICK_MS {
             self.heartbeat.store(now.0, Ordering::Relaxed);
@@ -154,23 +167,28 @@ impl<A: Application> Shard<A> {
             || !turn.dirty.is_empty()
             || !turn.dirty_replies.is_empty()
             || !turn.ended.is_empty()
-            || (may_read && !turn.held.is_empty())
+            || !turn.drained.is_empty()
+            || (may_read && !(turn.held.is_empty() && turn.starved.is_empty()))
     }
 
     fn take_completions(&mut self) -> bool {
-        let mut left = COMPLETIONS_PER_TURN;
-        while left > 0
+        let mut has_moved = false;
+        while self.has_work_left()
             && !self.turn.mesh.holds_reading()
             && let Some(completion) = self.turn.held.pop_front()
         {
             self.received(completion);
-            left -= 1;
+            has_moved = true;
         }
-        let count = self.turn.ring.arrived.len().min(left);
-        for _ in 0..count {
+        // What arrives meanwhile waits for the next turn.
+        for _ in 0..self.turn.ring.arrived.len() {
+            if !self.has_work_left() {
+                break;
+            }
             let Some(completion) = self.turn.ring.arrived.pop_front() else {
                 break;
             };
+            has_moved = true;
             // Behind others that are kept back, a receive is kept back too: order per connection.
             let is_held = self.turn.mesh.holds_reading() || !self.turn.held.is_empty();
             match completion.token.kind() {
@@ -184,8 +202,11 @@ impl<A: Application> Shard<A> {
                 Kind::Send => unreachable!("sends are reaped by the flush that began them"),
             }
         }
-        self.tell_ended();
-        left < COMPLETIONS_PER_TURN || count > 0
+        has_moved | self.tell_ended()
+    }
+
+    fn has_work_left(&self) -> bool {
+        self.turn.budget.stage_left() > Work(0)
     }
 
     fn woken(&mut self, completion: Completion) {
@@ -198,6 +219,8 @@ impl<A: Application> Shard<A> {
         let index = completion.token.index();
         let slot = self.turn.slot(index);
         assert!(completion.token.is_of(slot.generation));
+        let bytes = Work::bytes(completion.result.max(0) as usize);
+        self.turn.budget.spend(Work::RECEIVE.and(bytes));
         if let Some(buffer) = completion.buffer() {
             self.turn.ring.buffers_reaped -= 1;
             let mut filled = self
@@ -210,7 +233,9 @@ impl<A: Application> Shard<A> {
             }
             self.turn.buffers.give_back(filled);
         }
-        self.turn.recv_went_on(completion);
+        if self.turn.recv_went_on(completion) {
+            self.application.peer_ended(&mut self.turn, slot);
+        }
     }
 
     fn accepted(&mut self, completion: Completion) {
@@ -234,50 +259,83 @@ impl<A: Application> Shard<A> {
         self.application.accepted(&mut self.turn, slot, peer);
     }
 
+    /// Takes a round of each peer's messages after the other, the first peer another each turn.
     fn take_messages(&mut self) -> bool {
+        let shards = self.turn.mesh.shards();
         let mut has_moved = false;
-        for from in self.turn.peers() {
-            let mut taken = 0;
-            while taken < MESSAGES_PER_TURN
-                && let Some(envelope) = self.turn.mesh.receive(from)
-            {
-                taken += 1;
-                match envelope {
-                    Envelope::Message(message) => {
-                        self.application.message(&mut self.turn, from, message);
-                    }
-                    Envelope::Connection(connection) => self.adopt(connection),
-                    Envelope::Sent(sent_ns) => self.turn.count_hop(sent_ns),
-                    Envelope::Count(_) | Envelope::Hold | Envelope::Release => {}
-                }
-            }
-            if taken > 0 {
-                self.turn.mesh.received_from(from);
-                has_moved = true;
+        let mut next = self.turn.counts.turns % u64::from(shards);
+        let mut idle = 0;
+        while idle < shards && self.has_work_left() {
+            let from = ShardId(next as u16);
+            next = (next + 1) % u64::from(shards);
+            if self.take_messages_of(from) {
+                (idle, has_moved) = (0, true);
+            } else {
+                idle += 1;
             }
         }
         has_moved
     }
 
-    fn take_from_bridge(&mut self) -> bool {
+    fn take_messages_of(&mut self, from: ShardId) -> bool {
         let mut taken = 0;
-        while taken < MESSAGES_PER_TURN
-            && !self.turn.mesh.holds_reading()
-            && let Some(message) = self.turn.link.receive()
+        while taken < MESSAGES_PER_ROUND
+            && self.has_work_left()
+            && let Some(envelope) = self.turn.mesh.receive(from)
         {
             taken += 1;
-            self.application.from_bridge(&mut self.turn, message);
+            self.turn.budget.spend(Work::MESSAGE);
+            match envelope {
+                Envelope::Message(message) => {
+                    self.application.message(&mut self.turn, from, message);
+                }
+                Envelope::Connection(connection) => self.adopt(connection),
+                Envelope::Sent(sent_ns) => self.turn.count_hop(sent_ns),
+                Envelope::Count(_) | Envelope::Hold | Envelope::Release => {}
+            }
+        }
+        if taken > 0 {
+            self.turn.mesh.received_from(from);
         }
         taken > 0
     }
 
+    fn take_from_bridge(&mut self) -> bool {
+        let mut has_moved = false;
+        while self.has_work_left()
+            && !self.turn.mesh.holds_reading()
+            && let Some(message) = self.turn.link.receive()
+        {
+            has_moved = true;
+            self.turn.budget.spend(Work::MESSAGE);
+            self.application.from_bridge(&mut self.turn, message);
+        }
+        has_moved
+    }
+
+    /// Tells the application which outboxes have drained.
+    fn tell_drained(&mut self) -> bool {
+        let mut has_moved = false;
+        while self.has_work_left()
+            && let Some(slot) = self.turn.drained.pop_front()
+        {
+            has_moved = true;
+            self.turn.budget.spend(Work::MESSAGE);
+            if self.turn.connections.open_row(slot).is_some() {
+                self.application.drained(&mut self.turn, slot);
+            }
+        }
+        has_moved
+    }
+
     fn fire_timers(&mut self) -> bool {
         self.turn.wheel.advance(self.turn.clock.now);
-        let mut fired = 0;
-        while fired < TIMERS_PER_TURN
+        let mut has_moved = false;
+        while self.has_work_left()
             && let Some(index) = self.turn.wheel.take_fired()
         {
-            fired += 1;
+            has_moved = true;
+            self.turn.budget.spend(Work::TIMER);
             match self.turn.connections.row(index).state {
                 State::Open => {
                     let slot = self.turn.slot(index);
@@ -290,7 +348,7 @@ impl<A: Application> Shard<A> {
                 State::Ending | State::Free => {}
             }
         }
-        fired > 0
+        has_moved
     }
 
     fn tick(&mut self) {
@@ -308,8 +366,11 @@ impl<A: Application> Shard<A> {
     /// Tells the application which connections ended.
     fn tell_ended(&mut self) -> bool {
         let mut has_moved = false;
-        while let Some(ended) = self.turn.ended.pop_front() {
+        while self.has_work_left()
+            && let Some(ended) = self.turn.ended.pop_front()
+        {
             has_moved = true;
+            self.turn.budget.spend(Work::MESSAGE);
             self.application
                 .closed(&mut self.turn, ended.slot, ended.how);
             self.turn.told(ended.slot.index);
@@ -359,7 +420,8 @@ impl<A: Application> Shard<A> {
         }
         self.bell.park();
         let holds = turn.mesh.holds_reading();
-        let has_news = turn.mesh.has_incoming()
+        let has_news = !turn.ring.arrived.is_empty()
+            || turn.mesh.has_incoming()
             || (!holds && turn.link.has_incoming())
             || turn.mesh.deliver_spilled()
             || (turn.is_accepting && self.orders.stop_accepting.load(Ordering::Relaxed))

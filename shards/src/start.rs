@@ -23,6 +23,7 @@ use crate::{
     timers::Wheel,
     topology::{self, Topology},
     turn::{Clock, RingTurn},
+    work::{Budget, Work},
 };
 use crossbeam_channel::{Receiver, Sender, bounded};
 use glommio::{LocalExecutorBuilder, Placement};
@@ -313,6 +314,9 @@ fn sit<A: Application>(seat: Seat<A>, make: impl Fn(ShardId) -> A) -> Result<Sha
         listeners: seat.listeners,
         shard: seat.shard,
         outbox_bytes_max: config.outbox_bytes_max,
+        burst_bytes_max: config.burst_bytes_max,
+        connections_max: config.connections_max,
+        budget: Budget::new(Work(config.turn_work_us * 1_000)),
         dirty: Vec::new(),
         dirty_replies: Vec::new(),
         flushing: Vec::new(),
@@ -321,6 +325,7 @@ fn sit<A: Application>(seat: Seat<A>, make: impl Fn(ShardId) -> A) -> Result<Sha
         ended: VecDeque::new(),
         starved: VecDeque::new(),
         lagging: Vec::new(),
+        drained: VecDeque::new(),
         held: VecDeque::new(),
         is_accepting: true,
         accept_again_at: None,

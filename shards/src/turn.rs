@@ -18,6 +18,7 @@ use crate::{
     mesh::{Envelope, MeshEnd},
     ring::{Completion, NetRing},
     timers::Wheel,
+    work::{Budget, Work},
 };
 use std::{
     collections::VecDeque,
@@ -38,6 +39,11 @@ pub(crate) struct RingTurn<A: Application> {
     pub(crate) listeners: Vec<ShardListener>,
     pub(crate) shard: ShardId,
     pub(crate) outbox_bytes_max: u32,
+    /// What an outbox may hold beyond its bound while the kernel goes on taking bytes.
+    pub(crate) burst_bytes_max: u32,
+    /// Connections of the node at most.
+    pub(crate) connections_max: u32,
+    pub(crate) budget: Budget,
     pub(crate) clock: Clock,
     /// Rows to flush at the end of the turn; each is on one of the two lists, once.
     pub(crate) dirty: Vec<u32>,
@@ -55,6 +61,8 @@ pub(crate) struct RingTurn<A: Application> {
     pub(crate) starved: VecDeque<Slot>,
     /// Connections whose outbox waited for its peer lately, one entry per connection.
     pub(crate) lagging: Vec<Slot>,
+    /// Connections whose outbox drained and whose application wants to know.
+    pub(crate) drained: VecDeque<Slot>,
     /// Receives kept back while reading is held; bounded by the buffers and the connections.
     pub(crate) held: VecDeque<Completion>,
     pub(crate) is_accepting: bool,
@@ -119,6 +127,7 @@ impl<A: Application> RingTurn<A> {
         if self.connections.row_mut(index).mark(Flag::DIRTY, true) {
             return;
         }
+        self.budget.spend(Work::SEND);
         if is_reply {
             self.dirty_replies.push(index);
         } else {
@@ -132,7 +141,30 @@ impl<A: Application> RingTurn<A> {
         row.push(frame, is_own, spares);
         row.outbox_bytes += bytes as u32;
         self.counts.outbox_bytes += bytes as u64;
+        self.budget
+            .spend(Work::JOINED_FRAME.and(Work::bytes(bytes)));
         self.mark_dirty(slot.index, is_own);
+    }
+
+    /// Whether a shared frame may be queued: within the bound; else, once what waits was offered to
+    /// the kernel, within the bound of a burst for as long as the kernel goes on taking bytes.
+    fn has_room_for(&mut self, index: u32, bytes: usize) -> bool {
+        let wanted = |row: &crate::connections::Row| row.outbox_bytes as usize + bytes;
+        if wanted(self.connections.row(index)) <= self.outbox_bytes_max as usize {
+            return true;
+        }
+        self.press_row(index);
+        let row = self.connections.row(index);
+        if row.state != crate::connections::State::Open {
+            return false;
+        }
+        let all = self.counts.outbox_bytes + bytes as u64;
+        let is_in_bound = wanted(row) <= self.outbox_bytes_max as usize || row.outbox_is_empty();
+        let blocked = self.clock.now.coarse().wrapping_sub(row.blocked_at);
+        let is_in_burst = wanted(row) <= self.burst_bytes_max as usize
+            && all <= u64::from(self.burst_bytes_max) * BURSTS_MAX
+            && blocked <= Millis(PATIENCE_MS).coarse();
+        is_in_bound || is_in_burst
     }
 
     /// Counts a turn that began at the clock's time and ends now.
@@ -193,6 +225,14 @@ impl<A: Application> Turn for RingTurn<A> {
         self.clock.ns() / 1_000
     }
 
+    fn spend(&mut self, work: Work) {
+        self.budget.spend(work);
+    }
+
+    fn work_left(&self) -> Work {
+        self.budget.stage_left()
+    }
+
     fn add_frame(&mut self, bytes: Arc<[u8]>) -> FrameId {
         self.frames.add_shared(bytes)
     }
@@ -200,30 +240,32 @@ impl<A: Application> Turn for RingTurn<A> {
     // Per subscriber: one row (a cache line), one frame's length and count, four bytes on the
     // dirty list; no allocation up to two entries, no system call.
     fn send_frame(&mut self, slot: Slot, frame: FrameId) -> Queued {
-        let Some(row) = self.connections.open_row(slot) else {
+        if self.connections.open_row(slot).is_none() {
             return Queued::Gone;
-        };
+        }
         let bytes = self.frames.bytes(frame).len();
         if bytes == 0 {
             return Queued::Accepted;
         }
-        if row.outbox_bytes as usize + bytes > self.outbox_bytes_max as usize {
-            return Queued::Full;
+        if !self.has_room_for(slot.index, bytes) {
+            let is_open = self.connections.open_row(slot).is_some();
+            return if is_open { Queued::Full } else { Queued::Gone };
         }
         self.queue(slot, frame, bytes, false);
         Queued::Accepted
     }
 
     // One copy into the turn's arena; bytes that follow bytes of the same connection extend them.
-    fn send(&mut self, slot: Slot, bytes: &[u8]) -> Queued {
+    fn send(&mut self, slot: Slot, bytes: &[u8]) {
         let Some(row) = self.connections.open_row(slot) else {
-            return Queued::Gone;
+            return;
         };
         if bytes.is_empty() {
-            return Queued::Accepted;
+            return;
         }
-        if row.outbox_bytes as usize + bytes.len() > 2 * self.outbox_bytes_max as usize {
-            return Queued::Full;
+        if row.outbox_bytes as usize + bytes.len() > ANSWERS_BYTES_MAX {
+            self.end_now(slot.index, crate::application::Closed::ByUs);
+            return;
         }
         if row
             .last_own()
@@ -231,11 +273,31 @@ impl<A: Application> Turn for RingTurn<A> {
         {
             self.connections.row_mut(slot.index).outbox_bytes += bytes.len() as u32;
             self.counts.outbox_bytes += bytes.len() as u64;
-            return Queued::Accepted;
+            self.budget
+                .spend(Work::JOINED_FRAME.and(Work::bytes(bytes.len())));
+            return;
         }
         let frame = self.frames.add_own(bytes);
         self.queue(slot, frame, bytes.len(), true);
-        Queued::Accepted
+    }
+
+    fn is_congested(&mut self, slot: Slot) -> bool {
+        let mark = self.outbox_bytes_max as usize / 2;
+        if self.outbox_bytes(slot) <= mark {
+            return false;
+        }
+        self.press_row(slot.index);
+        self.outbox_bytes(slot) > mark
+    }
+
+    fn await_drained(&mut self, slot: Slot) {
+        if self.connections.open_row(slot).is_none() {
+            return;
+        }
+        self.connections
+            .row_mut(slot.index)
+            .mark(Flag::DRAIN_AWAITED, true);
+        self.tell_if_drained(slot.index);
     }
 
     fn drop_oldest(&mut self, slot: Slot, bytes: usize) -> (u32, usize) {
@@ -257,6 +319,7 @@ impl<A: Application> Turn for RingTurn<A> {
         }
         row.outbox_bytes -= dropped_bytes as u32;
         self.counts.outbox_bytes -= dropped_bytes as u64;
+        self.tell_if_drained(slot.index);
         (dropped, dropped_bytes)
     }
 
@@ -327,6 +390,7 @@ impl<A: Application> Turn for RingTurn<A> {
         counts.connections = u64::from(self.connections.open);
         counts.since_start_ns = self.clock.ns() - self.clock.shard_started_ns;
         counts.ring_overflows = self.ring.overflows;
+        counts.submit_refusals = self.ring.refusals;
         let buffers_taken = u64::from(self.ring.buffers_reaped);
         counts.recv_buffers_free = u64::from(self.buffers.count()).saturating_sub(buffers_taken);
         counts.mesh_depths = self.mesh.depths();
@@ -337,5 +401,11 @@ impl<A: Application> Turn for RingTurn<A> {
     }
 }
 
+/// For how long a kernel that takes nothing is waited for before its peer counts as slow.
+const PATIENCE_MS: u64 = 1_000;
+/// Outboxes of a shard hold so many bursts together; beyond that each has its bound only.
+const BURSTS_MAX: u64 = 16;
+/// An outbox that would pass this ends its connection: no application answers so much at once.
+const ANSWERS_BYTES_MAX: usize = 1 << 30;
 /// A turn longer than this is a stall, microseconds.
 const STALL_US: u64 = 100_000;

@@ -9,7 +9,10 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use shards::application::{ShardId, Slot};
+use shards::{
+    application::{ShardId, Slot},
+    work::Work,
+};
 use smallvec::SmallVec;
 
 use super::{
@@ -45,6 +48,10 @@ pub struct LocalChannel {
     joins_pending: u32,
     /// The last turn in which a frame was queued for all subscribers at once; 0 = none.
     pub sent_in_turn: u32,
+    /// So much waits in the job that the home was asked to hold the channel's publishers.
+    pub is_behind: bool,
+    /// The home asks to hold publishers, since some shard is behind.
+    pub holds_publishers: bool,
     job: Option<Box<Job>>,
 }
 
@@ -78,6 +85,28 @@ struct Segment {
     next: u32,
     end: u32,
     frames: Vec<JobFrame>,
+    /// Of all its frames.
+    bytes: usize,
+}
+
+/// What waits for the subscriber for whom most waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Backlog {
+    pub frames: usize,
+    pub bytes: usize,
+}
+
+impl Backlog {
+    /// Publishers are held from here on, until half of it is left.
+    pub const HIGH: Self = Self {
+        frames: 256,
+        bytes: 1_048_576,
+    };
+
+    /// More than this `part`-th of the bound waits.
+    pub fn is_above(self, part: usize) -> bool {
+        self.frames > Self::HIGH.frames / part || self.bytes > Self::HIGH.bytes / part
+    }
 }
 
 /// One frame of a job; `except` is the slot that must not get it.
@@ -104,9 +133,6 @@ const LEFT: Subscriber = Subscriber {
     subscription: u32::MAX,
 };
 
-/// Frames that may wait in one job; with more, the job is finished at once.
-const JOB_FRAMES_MAX: usize = 256;
-
 impl LocalTable {
     /// The channel's row, made if it is not there. `home_of` is asked only then.
     pub fn enter(
@@ -128,6 +154,8 @@ impl LocalTable {
             subscribers: SmallVec::new(),
             joins_pending: 0,
             sent_in_turn: 0,
+            is_behind: false,
+            holds_publishers: false,
             job: None,
         }));
         self.names.insert(app, &name, at.0.index);
@@ -244,12 +272,11 @@ impl LocalChannel {
         self.job.is_some()
     }
 
-    /// Begins or joins a job with a frame for all who subscribe now. Returns true when so many
-    /// frames wait that the job should be finished at once.
+    /// Begins or joins a job with a frame for all who subscribe now.
     ///
     /// Frames that arrive during a job are added to what each position still has to get, so the
     /// later part of the audience gets them in one send, and order is kept for everyone.
-    pub fn add_to_job(&mut self, frame: &JobFrame) -> bool {
+    pub fn add_to_job(&mut self, frame: &JobFrame) {
         let audience = u32::try_from(self.subscribers.len()).expect("slot indices are u32");
         let job = self.job.get_or_insert_default();
         let mut covered: SmallVec<[(u32, u32); 8]> = job
@@ -260,6 +287,7 @@ impl LocalChannel {
         covered.sort_unstable();
         for segment in &mut job.segments {
             segment.frames.push(frame.clone());
+            segment.bytes += frame.bytes.len();
         }
         let mut from = 0;
         for (start, end) in covered.into_iter().chain([(audience, audience)]) {
@@ -270,22 +298,69 @@ impl LocalChannel {
                     next: from,
                     end: start,
                     frames,
+                    bytes: frame.bytes.len(),
                 });
             }
             from = end;
         }
-        job.segments
-            .iter()
-            .any(|segment| segment.frames.len() > JOB_FRAMES_MAX)
     }
 
-    /// The next part of the job, of at most `positions_max` positions; `None` when it is done.
-    pub fn take_slice(&mut self, positions_max: u32) -> Option<Slice> {
-        assert!(positions_max > 0);
+    /// Parts of the job: what adding a frame walks.
+    pub fn segments(&self) -> usize {
+        self.job.as_ref().map_or(0, |job| job.segments.len())
+    }
+
+    /// The most that waits for a subscriber.
+    pub fn backlog(&self) -> Backlog {
+        let segments = self.job.iter().flat_map(|job| &job.segments);
+        segments.fold(Backlog::default(), |most, segment| Backlog {
+            frames: most.frames.max(segment.frames.len()),
+            bytes: most.bytes.max(segment.bytes),
+        })
+    }
+
+    /// Takes the frames that still wait for one position out of the job: they are sent now.
+    pub fn take_position(&mut self, position: u32) -> Vec<JobFrame> {
+        let Some(job) = &mut self.job else {
+            return Vec::new();
+        };
+        let covers = |it: &Segment| (it.next..it.end).contains(&position);
+        let Some(at) = job.segments.iter().position(covers) else {
+            return Vec::new();
+        };
+        let segment = &mut job.segments[at];
+        let frames = segment.frames.clone();
+        let rest = Segment {
+            next: position + 1,
+            end: segment.end,
+            frames: frames.clone(),
+            bytes: segment.bytes,
+        };
+        segment.end = position;
+        if segment.next == segment.end {
+            job.segments.remove(at);
+        }
+        if rest.next < rest.end {
+            job.segments.push_back(rest);
+        }
+        frames
+    }
+
+    /// The next part of the job: as many positions as `work` pays for, one at least and
+    /// `positions_max` at most; `None` when it is done. `each` says what a position costs that
+    /// gets so many frames of so many bytes together.
+    pub fn take_slice(
+        &mut self,
+        positions_max: u32,
+        work: Work,
+        each: impl Fn(usize, usize) -> Work,
+    ) -> Option<Slice> {
         let job = self.job.as_mut()?;
         let segment = job.segments.front_mut()?;
         let start = segment.next;
-        let end = segment.end.min(start.saturating_add(positions_max));
+        let paid = work.0 / each(segment.frames.len(), segment.bytes).0.max(1);
+        let positions = paid.clamp(1, positions_max.max(1));
+        let end = segment.end.min(start.saturating_add(positions));
         let frames = segment.frames.iter().cloned().collect();
         segment.next = end;
         if segment.next == segment.end {
@@ -372,14 +447,21 @@ mod tests {
     enum Step {
         Publish,
         Slice(u32),
+        Single(usize),
         Leave(usize),
         Join,
+    }
+
+    /// A slice of a job in which a position with its frames costs one unit of work.
+    fn take(channel: &mut LocalChannel, positions: u32) -> Option<Slice> {
+        channel.take_slice(100, Work(positions), |_, _| Work(1))
     }
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
             2 => Just(Step::Publish),
             4 => (1_u32..7).prop_map(Step::Slice),
+            1 => any::<prop::sample::Index>().prop_map(|it| Step::Single(it.index(64))),
             2 => any::<prop::sample::Index>().prop_map(|it| Step::Leave(it.index(64))),
             2 => Just(Step::Join),
         ]
@@ -406,7 +488,7 @@ mod tests {
 
         fn finish(&mut self) {
             if self.channel.has_job() {
-                while let Some(slice) = self.channel.take_slice(3) {
+                while let Some(slice) = take(&mut self.channel, 3) {
                     self.deliver(&slice);
                 }
                 for moved in self.channel.end_job() {
@@ -415,6 +497,42 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_slice_is_what_its_work_pays_for_and_one_position_at_least() {
+        let each = |frames, bytes| Work(u32::try_from(100 * frames + bytes).expect("small"));
+        for (frames, work, positions) in [(1, 1_010, 10), (1, 1, 1), (10, 10_100, 10), (10, 0, 1)] {
+            let mut channel = channel(64);
+            (0..frames).for_each(|number| channel.add_to_job(&frame(number)));
+            let slice = channel.take_slice(20, Work(work), each).expect("a job");
+            assert_eq!(
+                slice.end - slice.start,
+                positions,
+                "{frames} frames for {work}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_channel_is_behind_by_the_frames_or_the_bytes_of_one_subscriber() {
+        let mut channel = channel(2);
+        (0..=255).for_each(|number| channel.add_to_job(&frame(number)));
+        assert_eq!(
+            channel.backlog(),
+            Backlog {
+                frames: 256,
+                bytes: 256
+            }
+        );
+        assert!(!channel.backlog().is_above(1));
+        channel.add_to_job(&frame(0));
+        assert!(channel.backlog().is_above(1));
+        let bytes = Backlog {
+            frames: 1,
+            bytes: Backlog::HIGH.bytes + 1,
+        };
+        assert!(bytes.is_above(1));
     }
 
     proptest! {
@@ -440,11 +558,23 @@ mod tests {
                         }
                     }
                     Step::Slice(size) => {
-                        if let Some(slice) = model.channel.take_slice(size) {
+                        if let Some(slice) = take(&mut model.channel, size) {
                             model.deliver(&slice);
                         } else {
                             model.finish();
                         }
+                    }
+                    Step::Single(choice) => {
+                        let mut slots: Vec<u32> = model.positions.keys().copied().collect();
+                        slots.sort_unstable();
+                        if slots.is_empty() { continue; }
+                        let slot = slots[choice % slots.len()];
+                        let frames = model.channel.take_position(model.positions[&slot]);
+                        let got = model.got.entry(slot).or_default();
+                        got.extend(frames.iter().map(|frame| frame.bytes[0]));
+                        let expected = model.expected.get(&slot).cloned().unwrap_or_default();
+                        prop_assert_eq!(&*got, &expected, "nothing waits for it any more");
+                        if got.is_empty() { model.got.remove(&slot); }
                     }
                     Step::Leave(choice) => {
                         let mut slots: Vec<u32> = model.positions.keys().copied().collect();

@@ -27,6 +27,16 @@ pub struct Connection {
     pub waiting: bool,
     /// `connection_established` was sent, and the clean-up is still to come.
     pub established: bool,
+    /// Its outbox is full of answers: input is held until it has drained.
+    pub choked: bool,
+    /// Its input is held until its rate of subscriptions allows more.
+    pub throttled: bool,
+    /// A channel that it publishes to is behind with its fan-out: input is held meanwhile.
+    pub pressed: bool,
+    /// Held input waits for its share of a turn.
+    pub queued: bool,
+    /// The peer ended its side: ours ends when its input is handled.
+    pub peer_ended: bool,
     /// Reading is paused because too much input is held.
     pub paused: bool,
     /// Signed in, or subscribed to a channel that needs authentication.
@@ -112,6 +122,11 @@ impl Connection {
             app: AppIndex(u32::MAX),
             state: State::Vacant,
             waiting: false,
+            choked: false,
+            throttled: false,
+            pressed: false,
+            queued: false,
+            peer_ended: false,
             established: false,
             paused: false,
             authorized: false,
@@ -146,6 +161,11 @@ impl Connection {
             rare,
             ..Self::vacant()
         }
+    }
+
+    /// True while input must not be handled.
+    pub fn is_held(&self) -> bool {
+        self.waiting || self.choked || self.throttled || self.pressed || self.queued
     }
 
     /// The rare parts, made if there are none.

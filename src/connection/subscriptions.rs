@@ -42,6 +42,11 @@ impl Subscriptions {
         u32::try_from(position).ok()
     }
 
+    /// The subscription to a channel.
+    pub fn of(&self, channel: u32) -> Option<Subscription> {
+        self.find(channel).map(|number| self.list[number as usize])
+    }
+
     /// The number that the next `add` gives.
     pub fn next_number(&self) -> u32 {
         u32::try_from(self.list.len()).expect("bounded by the channels of this shard")

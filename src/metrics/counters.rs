@@ -130,6 +130,8 @@ pub struct ShardCounters {
     pub app_lookups: [u64; 2],
     /// Messages to the bridge that met a full queue: webhook, other.
     pub bridge_full: [u64; 2],
+    /// Times that a channel fell so far behind with its fan-out that its publishers were held.
+    pub publishers_held: u64,
     /// Open WebSocket connections.
     pub websockets: u64,
     /// Channels whose home is here.

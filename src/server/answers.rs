@@ -97,6 +97,8 @@ impl ShardServer {
             }
             Message::ClientEvent(event) => self.home_client_event(turn, event),
             Message::Deliver(delivery) => self.deliver(turn, delivery),
+            Message::Behind { home, is_behind } => self.home_behind(turn, home, is_behind),
+            Message::HoldPublishers { local, hold } => self.hold_publishers(local, hold),
             Message::Release { app, connections } => self.quotas.release_app(app, connections),
             Message::ReleaseNode { connections } => self.quotas.release_node(connections),
             Message::SignOut { app, user_id, slot } => {
@@ -166,7 +168,14 @@ impl ShardServer {
                 return self.users_watched(turn, from, waiter, app, user_ids);
             }
             Question::Snapshot { home } => Answer::Snapshot(self.homes.snapshot(home)),
-            Question::Publish(publish) => Answer::Published(self.home_publish(turn, *publish)),
+            Question::Publish(publish) => {
+                let (counts, behind) = self.home_publish(turn, *publish);
+                let answer = Answer::Published(counts);
+                if let Some(at) = behind {
+                    return self.keep_answer_back(at, from, waiter, answer);
+                }
+                answer
+            }
             Question::Channels { app, prefix } => {
                 Answer::Channels(self.occupied_channels(app, &prefix))
             }

@@ -7,7 +7,10 @@
 
 use std::{rc::Rc, sync::Arc};
 
-use shards::application::{ShardId, Slot};
+use shards::{
+    application::{ShardId, Slot},
+    work::Work,
+};
 
 use super::{
     ServerTurn, ShardServer,
@@ -125,6 +128,7 @@ impl ShardServer {
         body: &[u8],
         route: &Route<'_>,
     ) {
+        turn.spend(Work::SIGNATURE.and(Work::bytes_hashed(body.len())));
         let checked = self.check_api(turn, exchange, head, body, route);
         let (app, action) = match checked {
             Ok(checked) => checked,
@@ -390,7 +394,7 @@ impl ShardServer {
         }
         let mine = std::mem::take(&mut by_home[usize::from(self.shard.0)]);
         let others = by_home.iter().filter(|events| !events.is_empty()).count();
-        let mut counts = Vec::new();
+        let (mut counts, mut behind) = (Vec::new(), None);
         if !mine.is_empty() {
             let question = PublishQuestion {
                 app,
@@ -398,18 +402,23 @@ impl ShardServer {
                 wants_counts,
                 asked_at,
             };
-            counts = self.home_publish(turn, question);
+            (counts, behind) = self.home_publish(turn, question);
         }
-        if others == 0 {
+        if others == 0 && behind.is_none() {
             return self.respond_published(turn, slot, &exchange, &reports, is_batch, &counts);
         }
-        let others = u16::try_from(others).expect("at most one per shard");
+        let answers = others + usize::from(behind.is_some());
+        let answers = u16::try_from(answers).expect("at most one per shard");
         let parts = GatheredParts::Published {
             reports,
             is_batch,
             counts,
         };
-        let waiter = self.gather(slot, exchange, others, parts);
+        let waiter = self.gather(slot, exchange, answers, parts);
+        if let Some(at) = behind {
+            let answer = Answer::Published(Vec::new());
+            self.keep_answer_back(at, self.shard, waiter, answer);
+        }
         for (home, events) in by_home.into_iter().enumerate() {
             if !events.is_empty() {
                 let home = ShardId(u16::try_from(home).expect("a shard's number"));

@@ -7,7 +7,7 @@
 
 use std::{rc::Rc, sync::Arc};
 
-use shards::application::{ShardId, Slot};
+use shards::application::Slot;
 
 use super::{
     ServerTurn, ShardServer,
@@ -44,13 +44,15 @@ impl ShardServer {
             return;
         };
         match self.client_event_checked(turn, slot, &app, sent) {
-            Ok(event) => {
-                let home = event.0;
+            Ok((row, event)) => {
+                let home = self.locals.held(row).home;
+                let local = self.locals.reference(row);
                 if home == self.shard {
-                    self.home_client_event(turn, event.1);
+                    self.home_client_event(turn, event);
                 } else {
-                    self.post(turn, home, Message::ClientEvent(event.1));
+                    self.post(turn, home, Message::ClientEvent(event));
                 }
+                self.published(slot, local);
             }
             Err(reason) => self.reply(turn, slot, |out| {
                 let code = Some(code::CLIENT_EVENT_REJECTED);
@@ -65,7 +67,7 @@ impl ShardServer {
         slot: Slot,
         app: &ShardApp,
         sent: &Sent<'_>,
-    ) -> Result<(ShardId, ClientEvent), &'static str> {
+    ) -> Result<(u32, ClientEvent), &'static str> {
         let limits = &app.entry.app;
         self.spend_client_event(turn, slot, app)?;
         if !limits.enable_client_messages {
@@ -83,7 +85,7 @@ impl ShardServer {
             .subscribed_row(slot, channel)
             .ok_or("Not subscribed to the channel")?;
         let event = self.encode_client_event(slot, app, row, channel, sent)?;
-        Ok((self.locals.held(row).home, event))
+        Ok((row, event))
     }
 
     /// Takes one of the connection's client events per second.

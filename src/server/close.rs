@@ -14,22 +14,11 @@ use crate::{
     protocol::{app::AppIndex, code::CloseCode, outgoing},
 };
 
-/// A connection to close once no table is being walked.
+/// A connection too slow for a frame, to be dealt with once no table is being walked.
 pub(super) struct Doomed {
     pub(super) slot: Slot,
     /// The frame that its outbox had no room for, and its size.
-    pub(super) refused_frame: Option<(FrameId, usize)>,
-    code: CloseCode,
-}
-
-impl Doomed {
-    pub(super) fn slow(slot: Slot, frame: FrameId, bytes: usize) -> Self {
-        Self {
-            slot,
-            refused_frame: Some((frame, bytes)),
-            code: CloseCode::OVER_CAPACITY,
-        }
-    }
+    pub(super) refused: (FrameId, usize),
 }
 
 /// How long the peer's close frame is waited for.
@@ -91,22 +80,9 @@ impl ShardServer {
         // Closing announces departures, which may find others too slow: until none is left.
         while !self.doomed.is_empty() {
             for doomed in std::mem::take(&mut self.doomed) {
-                if doomed.refused_frame.is_some() {
-                    self.close_slow(turn, doomed.slot);
-                } else {
-                    self.close(turn, doomed.slot, doomed.code);
-                }
+                self.close_slow(turn, doomed.slot);
             }
         }
-    }
-
-    /// Dooms a connection: it is closed with `code` at the end of the turn.
-    pub(super) fn doom(&mut self, slot: Slot, code: CloseCode) {
-        self.doomed.push(Doomed {
-            slot,
-            refused_frame: None,
-            code,
-        });
     }
 
     /// Undoes what an established connection has done to the rest of the node; once.
@@ -114,7 +90,7 @@ impl ShardServer {
         let row = self.held(slot);
         // A late answer finds another number and is undone by whoever it reaches.
         row.operation = row.operation.wrapping_add(1);
-        row.waiting = false;
+        (row.waiting, row.choked, row.throttled, row.pressed) = (false, false, false, false);
         let (in_app_quota, in_node_quota, app) = (row.in_app_quota, row.in_node_quota, row.app);
         (row.in_app_quota, row.in_node_quota) = (false, false);
         if let Some(rare) = &mut row.rare {

@@ -7,9 +7,12 @@
 
 use std::sync::Arc;
 
-use shards::application::{FrameId, Millis, Queued, Slot};
+use shards::{
+    application::{FrameId, Millis, Queued, Slot},
+    work::Work,
+};
 
-use super::{JOINED_PER_SEND, ServerTurn, ShardServer, close::Doomed, message::Delivery};
+use super::{ServerTurn, ShardServer, close::Doomed, message::Delivery};
 use crate::{
     channel::local::{JobFrame, LocalRef, Slice},
     config::sections::SlowConsumer,
@@ -47,34 +50,21 @@ impl ShardServer {
         let Some(channel) = self.locals.get_mut(local) else {
             return;
         };
-        let audience = u32::try_from(channel.subscribers().len()).expect("slot indices are u32");
         // Who is sent to in this turn anyway gets the frame in the same send.
         let joins = channel.sent_in_turn == self.turn_number;
-        let left = if joins {
-            self.joins_left
-        } else {
-            self.sends_left
-        };
-        if channel.has_job() || audience > left {
-            let begins = !channel.has_job();
-            let overdue = channel.add_to_job(&JobFrame {
+        let each = cost_of_sends(!joins, 1, frame.len());
+        if channel.has_job() || each.times(channel.subscribers().len()) > turn.work_left() {
+            if !channel.has_job() {
+                self.jobs.push_back(local);
+            }
+            turn.spend(Work::ROW.times(2 * channel.segments()));
+            channel.add_to_job(&JobFrame {
                 bytes: frame,
                 except,
             });
-            if begins {
-                self.jobs.push_back(local);
-            }
-            if overdue {
-                self.finish_job(turn, local);
-            }
-            return;
+            return self.note_backlog(turn, local);
         }
-        if joins {
-            self.joins_left -= audience;
-        } else {
-            self.sends_left -= audience;
-            channel.sent_in_turn = self.turn_number;
-        }
+        channel.sent_in_turn = self.turn_number;
         let (app, kind, bytes) = (channel.app, channel.kind, frame.len());
         let id = turn.add_frame(frame);
         let mut sent = 0_u64;
@@ -85,7 +75,10 @@ impl ShardServer {
             match turn.send_frame(subscriber.slot, id) {
                 Queued::Accepted => sent += 1,
                 Queued::Gone => {}
-                Queued::Full => self.doomed.push(Doomed::slow(subscriber.slot, id, bytes)),
+                Queued::Full => self.doomed.push(Doomed {
+                    slot: subscriber.slot,
+                    refused: (id, bytes),
+                }),
             }
         }
         let counters = self.counters.app(app);
@@ -98,9 +91,9 @@ impl ShardServer {
         self.relieve_slow(turn);
     }
 
-    /// Goes on with fan-outs under way until this turn's sends are used up.
+    /// Goes on with fan-outs under way until this turn's work is done.
     pub(super) fn continue_jobs(&mut self, turn: &mut impl ServerTurn) {
-        while self.sends_left > 0 {
+        while turn.work_left() > Work(0) {
             let Some(local) = self.jobs.pop_front() else {
                 return;
             };
@@ -110,28 +103,38 @@ impl ShardServer {
         }
     }
 
-    /// Sends what is left of a channel's fan-out at once, if one is under way.
-    pub(super) fn finish_job(&mut self, turn: &mut impl ServerTurn, local: LocalRef) {
-        while self.continue_job(turn, local) {}
+    /// Sends a subscriber at once what a fan-out under way still has for it.
+    pub(super) fn catch_up(&mut self, turn: &mut impl ServerTurn, local: LocalRef, position: u32) {
+        let Some(channel) = self.locals.get_mut(local) else {
+            return;
+        };
+        let frames = channel.take_position(position);
+        if !frames.is_empty() {
+            let (start, end) = (position, position + 1);
+            let frames = frames.into();
+            self.send_slice(turn, local, &Slice { start, end, frames });
+            self.relieve_slow(turn);
+        }
     }
 
     /// Does one slice of a channel's job; false when the job is over.
     fn continue_job(&mut self, turn: &mut impl ServerTurn, local: LocalRef) -> bool {
-        let Some(channel) = self.locals.get_mut(local).filter(|it| it.has_job()) else {
-            return false; // Finished early, because too many frames waited.
-        };
-        let positions_max = SLICE_POSITIONS.min(self.settings.sends_per_turn);
-        let Some(slice) = channel.take_slice(positions_max) else {
+        let channel = self.locals.get_mut(local).expect("a job keeps its row");
+        let each = |frames, bytes| cost_of_sends(true, frames, bytes);
+        let Some(slice) = channel.take_slice(SLICE_POSITIONS, turn.work_left(), each) else {
+            turn.spend(Work::bytes(8 * channel.subscribers().len()));
             let moved = channel.end_job();
             for it in moved {
                 let row = &mut self.connections[it.subscriber.slot.index as usize];
                 row.subscriptions
                     .reposition(it.subscriber.subscription, it.position);
             }
+            self.note_backlog(turn, local);
             self.locals.release_if_idle(local);
             return false;
         };
         self.send_slice(turn, local, &slice);
+        self.note_backlog(turn, local);
         self.relieve_slow(turn);
         true
     }
@@ -175,15 +178,14 @@ impl ShardServer {
                     Queued::Gone => {}
                     Queued::Full => {
                         refused = true;
-                        self.doomed.push(Doomed::slow(subscriber.slot, *id, *bytes));
+                        self.doomed.push(Doomed {
+                            slot: subscriber.slot,
+                            refused: (*id, *bytes),
+                        });
                     }
                 }
             }
         }
-        let positions = slice.end - slice.start;
-        let more = u32::try_from(frames.len() - 1).unwrap_or(u32::MAX);
-        let charge = positions.saturating_add(positions.saturating_mul(more) / JOINED_PER_SEND);
-        self.sends_left = self.sends_left.saturating_sub(charge);
         let counters = self.counters.app(app);
         counters.messages_sent += sent;
         counters.transmitted_bytes += sent_bytes;
@@ -195,10 +197,7 @@ impl ShardServer {
             return;
         }
         for doomed in std::mem::take(&mut self.doomed) {
-            let Some((frame, bytes)) = doomed.refused_frame else {
-                self.doomed.push(doomed);
-                continue;
-            };
+            let (frame, bytes) = doomed.refused;
             let Some(row) = self.row(doomed.slot) else {
                 continue;
             };
@@ -240,6 +239,16 @@ impl ShardServer {
         counters.slow_consumer_disconnects += 1;
         counters.connection_errors[ConnectionError::SlowConsumer as usize] += 1;
         self.close(turn, slot, CloseCode::OVER_CAPACITY);
+    }
+}
+
+/// What it costs to give a subscriber so many frames: one send, unless it is sent to anyway.
+fn cost_of_sends(begins_send: bool, frames: usize, bytes: usize) -> Work {
+    let joined = Work::JOINED_FRAME.times(frames).and(Work::bytes(bytes));
+    if begins_send {
+        Work::SEND.and(joined)
+    } else {
+        joined
     }
 }
 

@@ -7,7 +7,10 @@
 
 use std::sync::Arc;
 
-use shards::application::{Millis, ShardId, Slot};
+use shards::{
+    application::{Millis, ShardId, Slot},
+    work::Work,
+};
 
 use super::{
     ServerTurn, ShardServer,
@@ -94,6 +97,7 @@ impl ShardServer {
             subscription,
             user_id,
         } = departure;
+        turn.spend(Work::MEMBERSHIP);
         let local = self.locals.reference(subscription.channel);
         let channel = self.locals.held(subscription.channel);
         let (app, kind, home) = (channel.app, channel.kind, channel.home);
@@ -153,6 +157,7 @@ impl ShardServer {
             local,
             member,
         } = question;
+        turn.spend(Work::MEMBERSHIP);
         let rules = self.apps.rules(app);
         let now = turn.now();
         let at = self.homes.enter(app, &channel);
@@ -199,6 +204,7 @@ impl ShardServer {
         from: ShardId,
         leaving: Leaving,
     ) {
+        turn.spend(Work::MEMBERSHIP);
         let at = leaving.home;
         let app = self.homes.get(at).expect("who leaves has joined").app;
         let rules = self.apps.rules(app);
@@ -247,12 +253,13 @@ impl ShardServer {
         self.deliver_all(turn, home, &frame, Some(except), None);
     }
 
-    /// Home: takes the events of an API request over.
+    /// Home: takes the events of an API request over. Returns a channel of theirs that is behind
+    /// with its fan-out: the publisher's answer waits for it.
     pub(super) fn home_publish(
         &mut self,
         turn: &mut impl ServerTurn,
         question: PublishQuestion,
-    ) -> Vec<ReportedCounts> {
+    ) -> (Vec<ReportedCounts>, Option<HomeRef>) {
         let PublishQuestion {
             app,
             events,
@@ -262,6 +269,7 @@ impl ShardServer {
         let now = turn.now();
         let rules = self.apps.rules(app);
         let mut reported = Vec::new();
+        let mut behind = None;
         for it in events {
             let mut at = self.homes.find(app, &it.channel);
             let kind = crate::protocol::name::ChannelKind::of(&it.channel);
@@ -274,6 +282,7 @@ impl ShardServer {
             if let Some(at) = at {
                 counts = self.counts_of(at);
                 self.deliver_all(turn, at, &it.event.frame, it.except, Some(asked_at));
+                behind = behind.or_else(|| self.pressure.is_behind(at).then_some(at));
             }
             if wants_counts {
                 let (item, is_first, channel) = (it.item, it.is_first, it.channel);
@@ -285,7 +294,7 @@ impl ShardServer {
                 });
             }
         }
-        reported
+        (reported, behind)
     }
 
     pub(super) fn counts_of(&self, at: HomeRef) -> Counts {

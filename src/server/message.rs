@@ -34,6 +34,10 @@ pub enum Message {
     ClientEvent(ClientEvent),
     /// From a home: a frame for this shard's subscribers of a channel.
     Deliver(Delivery),
+    /// To a home: its fan-out is behind on this shard, or has caught up.
+    Behind { home: HomeRef, is_behind: bool },
+    /// From a home: hold those who publish to a channel, or let them go on.
+    HoldPublishers { local: LocalRef, hold: bool },
     /// To the home of an app's quota: connections ended.
     Release { app: AppIndex, connections: u32 },
     /// To the home of the node's quota: connections ended.

@@ -21,6 +21,7 @@ mod health;
 mod home;
 pub mod message;
 mod occupancy;
+mod pressure;
 mod quota;
 mod receive;
 mod replies;
@@ -44,6 +45,7 @@ use self::{
     close::Doomed,
     drain::Drain,
     message::{Leaving, Message},
+    pressure::Pressure,
     quota::Quotas,
     socket_ids::SocketIds,
 };
@@ -97,10 +99,9 @@ pub struct ShardServer {
     leaving: Vec<Vec<Leaving>>,
     /// Channels with a fan-out under way, in the order of their next slice.
     jobs: VecDeque<LocalRef>,
-    /// Sends that this turn may still queue before a fan-out is cut.
-    sends_left: u32,
-    /// Frames that this turn may still add to sends that it has queued for the same channel.
-    joins_left: u32,
+    /// Connections whose held input waits for its share of a turn, each once.
+    ready: VecDeque<Slot>,
+    pressure: Pressure,
     /// Tells a channel's fan-outs of this turn from earlier ones.
     turn_number: u32,
     /// Connections to close once no table is being walked.
@@ -113,15 +114,6 @@ pub struct ShardServer {
     drain: Option<Drain>,
     tick_at: Millis,
 }
-
-/// Sends that one turn queues for fan-outs before it cuts them into slices: a stadium channel must
-/// not stall the shard's other connections. At 4.5 us each over loopback that is 2.3 ms. Simulations
-/// set fewer in `Settings`.
-const SENDS_PER_TURN: u32 = 512;
-/// Fan-outs that go on get this part of a turn's sends at least, whatever came in meanwhile.
-const JOBS_SHARE: u32 = 4;
-/// Frames that one turn adds to sends it has queued anyway, per send: each costs a copy, 0.15 us.
-const JOINED_PER_SEND: u32 = 16;
 
 impl ShardServer {
     /// The application of a shard; `started` tells it how many there are.
@@ -142,8 +134,8 @@ impl ShardServer {
             home_hasher: seed.homes.clone(),
             leaving: Vec::new(),
             jobs: VecDeque::new(),
-            sends_left: seed.settings.sends_per_turn,
-            joins_left: seed.settings.sends_per_turn.saturating_mul(JOINED_PER_SEND),
+            ready: VecDeque::new(),
+            pressure: Pressure::default(),
             turn_number: 1,
             doomed: Vec::new(),
             effects: Vec::new(),
@@ -212,6 +204,14 @@ impl Application for ShardServer {
         self.receive(turn, slot, bytes);
     }
 
+    fn peer_ended<T: ServerTurn>(&mut self, turn: &mut T, slot: Slot) {
+        self.peer_ends(turn, slot);
+    }
+
+    fn drained<T: ServerTurn>(&mut self, turn: &mut T, slot: Slot) {
+        self.outbox_drained(turn, slot);
+    }
+
     fn closed<T: ServerTurn>(&mut self, turn: &mut T, slot: Slot, how: Closed) {
         self.ended(turn, slot, how);
     }
@@ -238,15 +238,18 @@ impl Application for ShardServer {
     }
 
     fn turn_ends<T: ServerTurn>(&mut self, turn: &mut T) -> bool {
-        let sends = self.settings.sends_per_turn;
-        self.sends_left = self.sends_left.max(sends.div_ceil(JOBS_SHARE));
-        self.continue_jobs(turn);
+        // Who comes last may find nothing left, so each comes first in its turn.
+        if self.turn_number.is_multiple_of(2) {
+            self.continue_input(turn);
+            self.continue_jobs(turn);
+        } else {
+            self.continue_jobs(turn);
+            self.continue_input(turn);
+        }
         self.close_doomed(turn);
         self.post_leaving(turn);
         turn.keep_ticking(self.homes.next_due().is_some() || self.drain.is_some());
-        self.sends_left = sends;
-        self.joins_left = sends.saturating_mul(JOINED_PER_SEND);
         self.turn_number = self.turn_number.wrapping_add(1);
-        !self.jobs.is_empty()
+        !self.jobs.is_empty() || !self.ready.is_empty()
     }
 }

@@ -30,6 +30,10 @@ pub struct Occupancy {
     pub leaving: usize,
     /// Fan-outs under way.
     pub jobs: usize,
+    /// Channels that are behind with their fan-out, and channels whose publishers wait for that.
+    pub behind: usize,
+    /// Connections whose held input waits for its share of a turn.
+    pub ready: usize,
     /// The most input that one connection holds, bytes.
     pub held_bytes_highest: usize,
 }
@@ -51,6 +55,8 @@ impl ShardServer {
             admitted: self.quotas.admitted(),
             leaving: self.leaving.iter().map(Vec::len).sum(),
             jobs: self.jobs.len(),
+            behind: self.pressure.len(),
+            ready: self.ready.len(),
             held_bytes_highest: held.max().unwrap_or(0),
         }
     }

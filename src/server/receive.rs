@@ -1,11 +1,12 @@
 //! Data path. Bytes of one connection, in order: HTTP first, frames after an upgrade.
 //!
-//! Owns: unfinished and held input, and when reading is paused.
+//! Owns: unfinished and held input, when reading is paused, whose input has its share of a turn next.
 //! May depend on: `connection::row`, the other files of this room.
-//! Invariants: input is handled strictly in order; while an answer is awaited it is held, up to a
-//! bound beyond which TCP holds the peer back; an idle connection holds no buffer.
+//! Invariants: input is handled strictly in order; while an answer is awaited, or answers pile up, or
+//! the turn's work is spent, it is held, up to a bound beyond which TCP holds the peer back; an idle
+//! connection holds no buffer; what a peer sent before it ended its side is handled and answered.
 
-use shards::application::Slot;
+use shards::{application::Slot, work::Work};
 
 use super::{ServerTurn, ShardServer};
 use crate::connection::row::State;
@@ -21,24 +22,24 @@ impl ShardServer {
         if row.state == State::Ending {
             return;
         }
-        if !row.waiting && row.input.is_empty() {
+        if !row.is_held() && row.input.is_empty() {
             let used = self.consume(turn, slot, bytes);
             self.hold(turn, slot, bytes.get(used..).unwrap_or_default());
             return;
         }
         row.input.extend_from_slice(bytes);
-        let (waiting, held) = (row.waiting, row.input.len());
-        if waiting && held > HELD_BYTES_MAX && !row.paused {
+        let (is_held, held_bytes) = (row.is_held(), row.input.len());
+        if is_held && held_bytes > HELD_BYTES_MAX && !row.paused {
             row.paused = true;
             turn.pause_reading(slot);
-        } else if !waiting && held >= row.input_wanted as usize {
+        } else if !is_held && held_bytes >= row.input_wanted as usize {
             self.resume(turn, slot);
         }
     }
 
-    /// Goes on with held input, if the connection waits for nothing.
+    /// Goes on with held input, if nothing holds it any more.
     pub(super) fn resume(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
-        let Some(row) = self.row(slot).filter(|row| !row.waiting) else {
+        let Some(row) = self.row(slot).filter(|row| !row.is_held()) else {
             return;
         };
         let mut input = std::mem::take(&mut row.input);
@@ -46,15 +47,68 @@ impl ShardServer {
         let used = self.consume(turn, slot, &mut input);
         let Some(row) = self.row(slot) else { return };
         assert!(row.input.is_empty(), "input is kept by whoever took it");
-        if used < input.len() && row.state != State::Ending {
+        if row.state == State::Ending {
+            return;
+        }
+        if used < input.len() {
             input.drain(..used);
             row.input = input;
         }
         // Only now: if each answer let in a receive, a pipeline of small messages that each wait
         // would have ever more held.
-        if row.paused && !(row.waiting && row.input.len() > HELD_BYTES_MAX) {
+        if row.paused && !(row.is_held() && row.input.len() > HELD_BYTES_MAX) {
             row.paused = false;
             turn.resume_reading(slot);
+        }
+        self.end_if_peer_ended(turn, slot);
+    }
+
+    /// The peer ended its side: what it asked for before is answered first.
+    pub(super) fn peer_ends(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
+        if let Some(row) = self.row(slot) {
+            row.peer_ended = true;
+            self.end_if_peer_ended(turn, slot);
+        }
+    }
+
+    fn end_if_peer_ended(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
+        let Some(row) = self.row(slot).filter(|row| row.peer_ended) else {
+            return;
+        };
+        if !row.is_held() && row.state != State::Ending {
+            self.end(turn, slot);
+        }
+    }
+
+    /// The connection's answers have gone: on with its input.
+    pub(super) fn outbox_drained(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
+        if let Some(row) = self.row(slot) {
+            row.choked = false;
+            self.resume(turn, slot);
+        }
+    }
+
+    /// Gives the connection's held input its share of a later turn.
+    pub(super) fn queue_input(&mut self, slot: Slot) {
+        let Some(row) = self.row(slot) else { return };
+        if !std::mem::replace(&mut row.queued, true) {
+            self.ready.push_back(slot);
+        }
+    }
+
+    /// Goes on with input that had used up its turn's work.
+    pub(super) fn continue_input(&mut self, turn: &mut impl ServerTurn) {
+        for _ in 0..self.ready.len() {
+            if turn.work_left() == Work(0) {
+                return;
+            }
+            let Some(slot) = self.ready.pop_front() else {
+                return;
+            };
+            if let Some(row) = self.row(slot) {
+                row.queued = false;
+                self.resume(turn, slot);
+            }
         }
     }
 
@@ -65,10 +119,19 @@ impl ShardServer {
             let Some(row) = self.row(slot).filter(|row| row.state != State::Ending) else {
                 return bytes.len();
             };
-            if row.waiting {
+            if row.is_held() {
                 break;
             }
-            let taken = match row.state {
+            if used > 0 && turn.work_left() == Work(0) {
+                self.queue_input(slot);
+                break;
+            }
+            if turn.is_congested(slot) {
+                self.held(slot).choked = true;
+                turn.await_drained(slot);
+                break;
+            }
+            let taken = match self.held(slot).state {
                 State::Http => self.take_request(turn, slot, rest),
                 State::Open | State::Closing => self.take_frame(turn, slot, rest),
                 State::Vacant | State::Ending => return bytes.len(),
@@ -92,7 +155,7 @@ impl ShardServer {
             return;
         }
         row.input.extend_from_slice(rest);
-        if row.state == State::Http && !row.waiting {
+        if row.state == State::Http && !row.is_held() {
             // The next request on a kept connection has begun: it must be whole in time.
             row.until = row.until.min(now.plus(handshake_ms));
             turn.arm_timer(slot, row.until);

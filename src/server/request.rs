@@ -123,7 +123,7 @@ impl ShardServer {
         // A body that comes in pieces has the same time again for each.
         row.until = until;
         if begins && head.expect_continue {
-            let _ = turn.send(slot, response::CONTINUE);
+            turn.send(slot, response::CONTINUE);
         }
         Ok(None)
     }
@@ -140,7 +140,7 @@ impl ShardServer {
         let row = self.held(slot);
         let begun = row.rare().chunked.take();
         if begun.is_none() && head.expect_continue {
-            let _ = turn.send(slot, response::CONTINUE);
+            turn.send(slot, response::CONTINUE);
         }
         let mut chunked = begun.unwrap_or_else(|| {
             Box::new(Chunked {
@@ -330,7 +330,7 @@ impl ShardServer {
             body,
         }
         .write(&mut self.scratch);
-        let _ = turn.send(slot, &self.scratch);
+        turn.send(slot, &self.scratch);
         if !keep_alive {
             return self.end(turn, slot);
         }

@@ -37,8 +37,6 @@ pub struct Settings {
     /// False with `cache.driver = none`: cache channels always miss.
     pub keeps_events: bool,
     pub grace_ms: u64,
-    /// Sends that one turn queues for fan-outs before it cuts them into slices.
-    pub sends_per_turn: u32,
     pub cors: CorsPolicy,
     pub api_limit: Option<RateLimit>,
     pub upgrade_limit: Option<RateLimit>,
@@ -81,7 +79,6 @@ impl Settings {
                 .unwrap_or(usize::MAX),
             keeps_events: config.cache.driver != CacheDriver::None,
             grace_ms: config.webhooks.grace_ms,
-            sends_per_turn: super::SENDS_PER_TURN,
             cors: cors_of(&config.cors)?,
             wants_peers: api_limit.is_some() || upgrade_limit.is_some() || config.demo,
             api_limit,

@@ -5,7 +5,7 @@
 //! Invariants: any complete frame proves life; nothing is handled while an answer is awaited; after
 //! a close was sent or received, data is discarded.
 
-use shards::application::Slot;
+use shards::{application::Slot, work::Work};
 
 use super::{ServerTurn, ShardServer, client_event::Sent};
 use crate::{
@@ -37,6 +37,7 @@ impl ShardServer {
         let result = decoder.decode(bytes, &limits);
         let consumed = match result {
             Ok(Decoded { consumed, item }) => {
+                turn.spend(Work::FRAME.and(Work::bytes(consumed)));
                 if consumed > 0 {
                     let now = turn.now();
                     let row = &mut self.connections[slot.index as usize];
@@ -100,6 +101,7 @@ impl ShardServer {
     }
 
     fn take_text(&mut self, turn: &mut impl ServerTurn, slot: Slot, text: &str) {
+        turn.spend(Work::TEXT);
         let app = self.held(slot).app;
         let counters = self.counters.app(app);
         let incoming = match Incoming::parse(text) {

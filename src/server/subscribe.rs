@@ -7,7 +7,7 @@
 
 use std::{rc::Rc, sync::Arc};
 
-use shards::application::Slot;
+use shards::{application::Slot, work::Work};
 
 use super::{
     ServerTurn, ShardServer,
@@ -43,6 +43,7 @@ impl ShardServer {
         auth: Option<&str>,
         channel_data: &ChannelData<'_>,
     ) {
+        turn.spend(Work::SIGNATURE.and(Work::MEMBERSHIP));
         if let Err(refusal) = self.subscribe_checked(turn, slot, channel, auth, channel_data) {
             self.refuse(turn, slot, channel, refusal);
         }
@@ -262,7 +263,9 @@ impl ShardServer {
         snapshot: Option<&str>,
     ) {
         // Members whose coming or going still waits in a fan-out are in the snapshot already.
-        self.finish_job(turn, local);
+        if let Some(subscription) = self.held(slot).subscriptions.of(local.0.index) {
+            self.catch_up(turn, local, subscription.position);
+        }
         let name = Arc::clone(&self.locals.held(local.0.index).name);
         self.reply(turn, slot, |out| {
             outgoing::subscription_succeeded(out, &name, snapshot)

@@ -73,7 +73,7 @@ impl ShardServer {
     fn switch_protocols(&mut self, turn: &mut impl ServerTurn, slot: Slot, mut upgrade: Upgrade) {
         self.scratch.clear();
         handshake::write_switching_protocols(&mut self.scratch, &upgrade.accept, b"");
-        let _ = turn.send(slot, &self.scratch);
+        turn.send(slot, &self.scratch);
         let row = self.held(slot);
         row.state = State::Open;
         row.rare().peer = None;

@@ -36,8 +36,6 @@ pub(crate) struct Client {
     pub(crate) leaves: bool,
     /// Frames for it were dropped, or it was too slow.
     pub(crate) is_lossy: bool,
-    /// A reply was lost: until it is closed, in the same turn, nothing is certain.
-    pub(crate) is_overrun: bool,
     epoch: u64,
     /// To send as soon as the caller can.
     pub(crate) output: Vec<u8>,
@@ -159,7 +157,6 @@ impl Client {
             signs_in: false,
             leaves: false,
             is_lossy: false,
-            is_overrun: false,
             epoch: 0,
             output: wire::upgrade_request(credentials.0).into_bytes(),
         }
@@ -167,7 +164,7 @@ impl Client {
 
     /// Open, wants to stay so, and was not given up by the server.
     pub(crate) fn is_steady(&self) -> bool {
-        self.phase == Phase::Open && !self.leaves && !self.is_overrun
+        self.phase == Phase::Open && !self.leaves
     }
 
     pub(crate) fn is_over(&self) -> bool {
@@ -282,7 +279,6 @@ impl Client {
                 self.number
             );
             match frame {
-                Frame::Text(_) if self.is_overrun => {}
                 Frame::Text(frame) => self.hears(&frame, judge),
                 Frame::Pong => {}
                 Frame::Close(code) => self.is_closed(code, judge),
@@ -318,7 +314,7 @@ impl Client {
             );
         } else {
             assert!(
-                self.leaves || self.is_overrun,
+                self.leaves,
                 "client {} was closed with {code} unannounced",
                 self.number
             );

@@ -3,7 +3,10 @@
 use std::collections::VecDeque;
 
 use ahash::RandomState;
-use shards::application::{Application, Closed, Millis, ShardId, Slot};
+use shards::{
+    application::{Application, Closed, Millis, ShardId, Slot},
+    work::Work,
+};
 use sockudo::{
     bridge::message::{FromBridge, ToBridge},
     server::{NodeSeed, Occupancy, ShardServer, message::Message},
@@ -11,7 +14,7 @@ use sockudo::{
 
 use crate::{
     dice::Dice,
-    turn::{SimulatedTurn, TICK_MS},
+    turn::{Limits, SimulatedTurn, TICK_MS},
 };
 
 pub(crate) struct Node {
@@ -24,8 +27,9 @@ pub(crate) struct Node {
     /// What shards told the bridge, and when.
     pub(crate) told: Vec<(ShardId, Millis, ToBridge)>,
     pub(crate) trace: Trace,
-    /// The most connections that fan-outs of one turn sent to.
+    /// The most connections that fan-outs of one turn sent to, and the most work of one.
     pub(crate) sends_highest: usize,
+    pub(crate) work_highest: u64,
     /// Frames queued for fan-outs, and messages between shards, so far.
     pub(crate) frames: u64,
     pub(crate) posted: u64,
@@ -50,8 +54,10 @@ pub(crate) struct Link {
     /// Bytes that wait in the client's socket at most.
     pub(crate) socket_bytes_max: usize,
     pub(crate) was_full: bool,
-    pub(crate) was_overrun: bool,
 }
+
+/// What one step may cost that nothing cuts: a batch of leavings, a request's publications.
+const STEP_WORK_MAX: Work = Work(1_500_000);
 
 /// A running hash of everything that left the node.
 pub(crate) struct Trace(u64);
@@ -69,10 +75,10 @@ impl Trace {
 }
 
 impl Node {
-    pub(crate) fn start(seed: &NodeSeed, shards: u16, outbox_bytes_max: usize) -> Self {
+    pub(crate) fn start(seed: &NodeSeed, shards: u16, limits: Limits) -> Self {
         let make = |number| {
             let shard = ShardId(number);
-            let mut turn = SimulatedTurn::new(shard, shards, outbox_bytes_max);
+            let mut turn = SimulatedTurn::new(shard, shards, limits);
             let mut server = ShardServer::new(seed, shard);
             server.started(&mut turn);
             Shard {
@@ -92,6 +98,7 @@ impl Node {
             told: Vec::new(),
             trace: Trace(0xCBF2_9CE4_8422_2325),
             sends_highest: 0,
+            work_highest: 0,
             frames: 0,
             posted: 0,
         }
@@ -118,7 +125,6 @@ impl Node {
             server_ended: false,
             socket_bytes_max,
             was_full: false,
-            was_overrun: false,
         });
         self.links.len() - 1
     }
@@ -153,10 +159,15 @@ impl Node {
     pub(crate) fn take_turn(&mut self, shard: usize, dice: &mut Dice, all: bool) -> bool {
         let it = &mut self.shards[shard];
         it.turn.now = self.now;
+        it.turn.budget.refill();
+        it.turn.budget.begin_stage(50);
+        self.tell_room(shard);
         let mut moved = self.take_input(shard, dice, all);
-        self.tell_ended(shard);
+        moved |= self.tell_ended(shard);
+        moved |= self.tell_drained(shard);
         moved |= self.take_messages(shard, dice, all);
         let it = &mut self.shards[shard];
+        it.turn.budget.begin_stage(25);
         for slot in it.turn.due_timers() {
             // An end that was told between makes a timer void.
             if it.turn.is_open(slot) {
@@ -168,10 +179,50 @@ impl Node {
             it.turn.tick_at = self.now.plus(TICK_MS);
             it.server.tick(&mut it.turn);
         }
+        it.turn.budget.begin_stage(6);
         it.has_more = it.server.turn_ends(&mut it.turn);
         moved |= it.has_more;
+        it.turn.budget.begin_stage(0);
         moved |= self.tell_ended(shard);
+        self.check_work(shard);
         moved | self.end_turn(shard)
+    }
+
+    /// No turn does more than its budget: beyond it goes what the last step of each stage may cost.
+    fn check_work(&mut self, shard: usize) {
+        let budget = &self.shards[shard].turn.budget;
+        let bound = 2 * u64::from(budget.whole().0) + u64::from(STEP_WORK_MAX.0);
+        let spent = budget.spent();
+        assert!(
+            spent <= bound,
+            "a turn did work for {spent} ns, its bound is {bound}"
+        );
+        self.work_highest = self.work_highest.max(spent);
+    }
+
+    fn tell_room(&mut self, shard: usize) {
+        let it = &mut self.shards[shard];
+        for link in self.links.iter().filter(|link| link.shard == shard) {
+            let Some(slot) = link.slot else { continue };
+            let room = if link.client_end == Some(Closed::ByError) {
+                usize::MAX
+            } else {
+                link.socket_bytes_max.saturating_sub(link.to_client.len())
+            };
+            it.turn.has_room(slot, room);
+        }
+    }
+
+    fn tell_drained(&mut self, shard: usize) -> bool {
+        let it = &mut self.shards[shard];
+        let mut moved = false;
+        while let Some(slot) = it.turn.drained.pop_front() {
+            moved = true;
+            if it.turn.is_open(slot) {
+                it.server.drained(&mut it.turn, slot);
+            }
+        }
+        moved
     }
 
     fn take_input(&mut self, shard: usize, dice: &mut Dice, all: bool) -> bool {
@@ -189,6 +240,9 @@ impl Node {
         dice.shuffle(&mut due);
         let mut moved = false;
         for at in due {
+            if self.shards[shard].turn.budget.stage_left() == Work(0) {
+                return true;
+            }
             if all || dice.percent(70) {
                 moved |= self.take_link(at, dice, all);
             }
@@ -202,6 +256,7 @@ impl Node {
         let Some(slot) = link.slot else {
             let slot = it.turn.adopt(at);
             link.slot = Some(slot);
+            it.turn.budget.spend(Work::ACCEPT);
             it.server.accepted(&mut it.turn, slot, None);
             return true;
         };
@@ -211,13 +266,15 @@ impl Node {
             link.to_server.clear();
             if let Some(how) = link.client_end.filter(|_| !link.client_end_heard) {
                 link.client_end_heard = true;
-                it.turn.peer_ends(slot, how);
+                let is_open = it.turn.peer_ends(slot, how);
+                assert!(!is_open, "it was not open a line ago");
             }
             return moved;
         }
         if link.client_end == Some(Closed::ByError) && !link.client_end_heard {
             link.client_end_heard = true;
-            it.turn.peer_ends(slot, Closed::ByError);
+            let is_open = it.turn.peer_ends(slot, Closed::ByError);
+            assert!(!is_open, "a reset ends a connection");
             return true;
         }
         if !it.turn.is_reading(slot) {
@@ -226,7 +283,9 @@ impl Node {
         if link.to_server.is_empty() {
             if link.client_end.is_some() && !link.client_end_heard {
                 link.client_end_heard = true;
-                it.turn.peer_ends(slot, Closed::ByPeer);
+                if it.turn.peer_ends(slot, Closed::ByPeer) {
+                    it.server.peer_ended(&mut it.turn, slot);
+                }
                 return true;
             }
             return false;
@@ -238,12 +297,15 @@ impl Node {
             dice.between(1, whole)
         };
         let mut bytes: Vec<u8> = link.to_server.drain(..count.min(16_384)).collect();
+        let work = Work::RECEIVE.and(Work::bytes(bytes.len()));
+        it.turn.budget.spend(work);
         it.server.received(&mut it.turn, slot, &mut bytes);
         true
     }
 
     fn take_messages(&mut self, shard: usize, dice: &mut Dice, all: bool) -> bool {
         let mut moved = false;
+        self.shards[shard].turn.budget.begin_stage(35);
         for from in 0..self.shards.len() {
             let waiting = self.mesh[from][shard].len();
             let count = if all {
@@ -251,9 +313,16 @@ impl Node {
             } else {
                 dice.below(waiting + 1)
             };
-            for message in self.mesh[from][shard].drain(..count) {
-                moved = true;
+            for _ in 0..count {
                 let it = &mut self.shards[shard];
+                if it.turn.budget.stage_left() == Work(0) {
+                    return true;
+                }
+                let Some(message) = self.mesh[from][shard].pop_front() else {
+                    break;
+                };
+                moved = true;
+                it.turn.budget.spend(Work::MESSAGE);
                 let from = ShardId(u16::try_from(from).expect("few shards"));
                 it.server.message(&mut it.turn, from, message);
             }
@@ -275,8 +344,11 @@ impl Node {
     fn tell_ended(&mut self, shard: usize) -> bool {
         let it = &mut self.shards[shard];
         let mut moved = false;
-        while let Some((slot, how)) = it.turn.ended.pop_front() {
+        while it.turn.budget.stage_left() > Work(0)
+            && let Some((slot, how)) = it.turn.ended.pop_front()
+        {
             moved = true;
+            it.turn.budget.spend(Work::MESSAGE.and(Work::CLOSE));
             it.server.closed(&mut it.turn, slot, how);
             it.turn.heard_end(slot);
         }
@@ -287,33 +359,23 @@ impl Node {
     fn end_turn(&mut self, shard: usize) -> bool {
         let it = &mut self.shards[shard];
         let mut moved = false;
-        let (links, trace) = (std::cell::RefCell::new(&mut self.links), &mut self.trace);
-        it.turn.flush(
-            |link| {
-                let link = &links.borrow()[link];
-                if link.client_end == Some(Closed::ByError) {
-                    return usize::MAX;
-                }
-                link.socket_bytes_max.saturating_sub(link.to_client.len())
-            },
-            |at, bytes| {
-                moved = true;
-                let link = &mut links.borrow_mut()[at];
-                trace.add(&at.to_le_bytes());
-                let Some(bytes) = bytes else { return };
-                trace.add(bytes);
-                if link.client_end != Some(Closed::ByError) {
-                    link.to_client.extend(bytes);
-                }
-            },
-        );
+        let (links, trace) = (&mut self.links, &mut self.trace);
+        it.turn.flush(|at, bytes| {
+            moved = true;
+            let link = &mut links[at];
+            trace.add(&at.to_le_bytes());
+            let Some(bytes) = bytes else { return };
+            trace.add(bytes);
+            if link.client_end != Some(Closed::ByError) {
+                link.to_client.extend(bytes);
+            }
+        });
         for link in &mut self.links {
             if link.shard != shard || link.server_ended {
                 continue;
             }
             let Some(slot) = link.slot else { continue };
             link.was_full |= it.turn.was_full(slot);
-            link.was_overrun |= it.turn.was_overrun(slot);
             link.server_ended = !it.turn.is_there(slot);
         }
         self.sends_highest = self.sends_highest.max(it.turn.sends);

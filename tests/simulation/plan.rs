@@ -9,7 +9,9 @@ use sockudo::{
     server::{NodeSeed, Settings, SocketIdKey},
 };
 
-use crate::{api::Credentials, dice::Dice, hooks::GRACE_MS, node::Node};
+use shards::work::Work;
+
+use crate::{api::Credentials, dice::Dice, hooks::GRACE_MS, node::Node, turn::Limits};
 
 pub(crate) const SHARD_COUNTS: [u16; 4] = [1, 2, 3, 7];
 
@@ -20,7 +22,7 @@ pub(crate) struct Plan {
     pub(crate) evicts: bool,
     /// Last events that one shard keeps at most.
     pub(crate) kept_max: usize,
-    pub(crate) outbox_bytes_max: usize,
+    pub(crate) limits: Limits,
     /// Some clients read rarely.
     pub(crate) has_slow: bool,
     /// Apps are disabled and enabled while it runs.
@@ -72,10 +74,15 @@ impl Plan {
             "app_manager": {"driver": "memory", "array": {"apps": [app("one"), app("two")]}},
         });
         let config = loaded(&config);
-        let mut node_seed = node_seed(&config, seed);
+        let node_seed = node_seed(&config, seed);
+        let mut limits = Limits::USUAL;
         if dice.percent(50) {
-            // Fan-outs take several turns even with few subscribers.
-            node_seed.settings.sends_per_turn = *dice.pick(&[1, 2, 3, 8]);
+            // Turns so short that fan-outs take several even with few subscribers.
+            limits.turn_work = Work::SEND.times(*dice.pick(&[1, 2, 3, 8, 30]));
+        }
+        if has_slow {
+            limits.outbox_bytes_max = dice.between(3_000, 12_000);
+            limits.burst_bytes_max = limits.outbox_bytes_max * *dice.pick(&[1, 2, 5]);
         }
         let channel_count = dice.between(3, CHANNELS.len());
         let mut channels: Vec<String> = CHANNELS.iter().map(|it| (*it).to_owned()).collect();
@@ -86,11 +93,7 @@ impl Plan {
             kept_ms: kept_s * 1_000,
             evicts,
             kept_max: capacity.div_ceil(usize::from(shards)),
-            outbox_bytes_max: if has_slow {
-                dice.between(3_000, 12_000)
-            } else {
-                1 << 20
-            },
+            limits,
             has_slow,
             has_toggles: dice.percent(30),
             ends_with_drain: dice.percent(30),

@@ -5,8 +5,11 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use shards::application::{
-    BridgeFull, Closed, FrameId, Millis, Queued, RuntimeCounters, ShardId, Slot, Turn,
+use shards::{
+    application::{
+        BridgeFull, Closed, FrameId, Millis, Queued, RuntimeCounters, ShardId, Slot, Turn,
+    },
+    work::{Budget, Work},
 };
 use sockudo::{bridge::message::ToBridge, server::message::Message};
 
@@ -15,15 +18,40 @@ pub(crate) const TICK_MS: u64 = 100;
 /// Wall clock at the virtual time 0.
 pub(crate) const UNIX_MS: u64 = 1_700_000_000_000;
 
+/// What a shard's runtime bounds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) outbox_bytes_max: usize,
+    /// What an outbox may hold while its peer goes on taking bytes.
+    pub(crate) burst_bytes_max: usize,
+    pub(crate) turn_work: Work,
+}
+
+impl Limits {
+    /// Those of a server as it comes.
+    pub(crate) const USUAL: Self = Self {
+        outbox_bytes_max: 1 << 20,
+        burst_bytes_max: 1 << 24,
+        turn_work: Work(2_500_000),
+    };
+}
+
+/// A peer that takes nothing for so long is slow, milliseconds.
+const PATIENCE_MS: u64 = 1_000;
+/// The largest answer to one request: no simulated roster or list comes near it.
+const ANSWER_BYTES_MAX: usize = 64 * 1_024;
+
 pub(crate) struct SimulatedTurn {
     shard: ShardId,
     shards: u16,
+    pub(crate) budget: Budget,
+    pub(crate) drained: VecDeque<Slot>,
     pub(crate) now: Millis,
     rows: Vec<Row>,
     free: Vec<u32>,
     frames: Vec<Arc<[u8]>>,
     frames_before: u32,
-    outbox_bytes_max: usize,
+    limits: Limits,
     pub(crate) posted: Vec<(ShardId, Message)>,
     pub(crate) told_bridge: Vec<ToBridge>,
     pub(crate) ended: VecDeque<(Slot, Closed)>,
@@ -51,10 +79,16 @@ struct Row {
     link: usize,
     outbox: VecDeque<Entry>,
     outbox_bytes: usize,
+    /// What the peer's socket still takes in this turn, and what it took.
+    room: usize,
+    taken: Vec<u8>,
+    /// Since when the socket takes nothing, while something waits.
+    blocked_at: Option<Millis>,
+    awaits_drained: bool,
+    peer_ended: bool,
     paused: bool,
     told: bool,
     was_full: bool,
-    was_overrun: bool,
     /// The tick in which the timer falls due.
     due_tick: Option<u64>,
     /// The turn that last sent a frame.
@@ -68,7 +102,7 @@ struct Entry {
 }
 
 impl SimulatedTurn {
-    pub(crate) fn new(shard: ShardId, shards: u16, outbox_bytes_max: usize) -> Self {
+    pub(crate) fn new(shard: ShardId, shards: u16, limits: Limits) -> Self {
         Self {
             shard,
             shards,
@@ -77,7 +111,9 @@ impl SimulatedTurn {
             free: Vec::new(),
             frames: Vec::new(),
             frames_before: 0,
-            outbox_bytes_max,
+            limits,
+            budget: Budget::new(limits.turn_work),
+            drained: VecDeque::new(),
             posted: Vec::new(),
             told_bridge: Vec::new(),
             ended: VecDeque::new(),
@@ -99,10 +135,14 @@ impl SimulatedTurn {
                 link: 0,
                 outbox: VecDeque::new(),
                 outbox_bytes: 0,
+                room: 0,
+                taken: Vec::new(),
+                blocked_at: None,
+                awaits_drained: false,
+                peer_ended: false,
                 paused: false,
                 told: false,
                 was_full: false,
-                was_overrun: false,
                 due_tick: None,
                 sent_in: 0,
             });
@@ -114,7 +154,9 @@ impl SimulatedTurn {
         row.state = State::Open;
         row.link = link;
         (row.paused, row.told) = (false, false);
-        (row.was_full, row.was_overrun) = (false, false);
+        (row.was_full, row.peer_ended, row.awaits_drained) = (false, false, false);
+        (row.room, row.blocked_at) = (0, None);
+        assert!(row.taken.is_empty(), "what was taken was handed over");
         Slot {
             index,
             generation: row.generation,
@@ -149,25 +191,56 @@ impl SimulatedTurn {
         row.generation == slot.generation && row.was_full
     }
 
-    /// Some reply did not even fit behind twice the bound.
-    pub(crate) fn was_overrun(&self, slot: Slot) -> bool {
-        let row = &self.rows[slot.index as usize];
-        row.generation == slot.generation && row.was_overrun
+    /// The peer ended its side, or reset the connection. True if the application must say when
+    /// ours ends.
+    pub(crate) fn peer_ends(&mut self, slot: Slot, how: Closed) -> bool {
+        let Some(row) = self.row(slot) else {
+            return false;
+        };
+        row.peer_ended = true;
+        match (row.state, how) {
+            (State::Open, Closed::ByPeer) => return true,
+            (State::Open | State::Flushing, Closed::ByError) => self.end_now(slot, how),
+            (State::Open | State::Flushing | State::Ended | State::Free, _) => {}
+        }
+        false
     }
 
-    /// The peer ended its side, or reset the connection.
-    pub(crate) fn peer_ends(&mut self, slot: Slot, how: Closed) {
+    /// What the peer's socket takes in this turn.
+    pub(crate) fn has_room(&mut self, slot: Slot, room: usize) {
         let Some(row) = self.row(slot) else { return };
-        let flushes = how == Closed::ByPeer && !row.outbox.is_empty();
-        match row.state {
-            State::Open if flushes => {
-                row.state = State::Flushing;
-                row.due_tick = None;
-                self.tell(slot, how);
+        row.room = room;
+        if room > 0 {
+            row.blocked_at = None;
+        }
+    }
+
+    /// Offers a row's outbox to its peer's socket, as far as that takes it.
+    fn press(&mut self, index: u32) {
+        let (now, low) = (self.now, self.limits.outbox_bytes_max / 4);
+        let row = &mut self.rows[index as usize];
+        if !matches!(row.state, State::Open | State::Flushing) || row.blocked_at.is_some() {
+            return;
+        }
+        self.budget.spend(Work::SEND);
+        while let Some(entry) = row.outbox.front_mut().filter(|_| row.room > 0) {
+            let part = &entry.bytes[entry.sent..];
+            let part = &part[..part.len().min(row.room)];
+            row.taken.extend_from_slice(part);
+            row.room -= part.len();
+            row.outbox_bytes -= part.len();
+            entry.sent += part.len();
+            if entry.sent == entry.bytes.len() {
+                row.outbox.pop_front();
             }
-            State::Open => self.end_now(slot, how),
-            State::Flushing if how == Closed::ByError => self.end_now(slot, how),
-            State::Flushing | State::Ended | State::Free => {}
+        }
+        if !row.outbox.is_empty() {
+            row.blocked_at = Some(now);
+        }
+        if row.awaits_drained && row.outbox_bytes <= low {
+            row.awaits_drained = false;
+            let generation = row.generation;
+            self.drained.push_back(Slot { index, generation });
         }
     }
 
@@ -178,6 +251,7 @@ impl SimulatedTurn {
             row.outbox.clear();
             row.outbox_bytes = 0;
             row.due_tick = None;
+            row.awaits_drained = false;
         }
     }
 
@@ -218,33 +292,22 @@ impl SimulatedTurn {
         ticks.min().map(|tick| Millis(tick * TICK_MS))
     }
 
-    /// Moves queued bytes to the sockets, each as far as `room` says; calls `put` with them, or with
-    /// nothing when the connection ends. Returns the rows that still have something to send.
-    pub(crate) fn flush(
-        &mut self,
-        mut room: impl FnMut(usize) -> usize,
-        mut put: impl FnMut(usize, Option<&[u8]>),
-    ) -> usize {
+    /// Moves queued bytes to the sockets, each as far as it has room; calls `put` with what they took,
+    /// or with nothing when the connection ends. Returns the rows that still have something to send.
+    pub(crate) fn flush(&mut self, mut put: impl FnMut(usize, Option<&[u8]>)) -> usize {
         let mut rows = std::mem::take(&mut self.dirty);
         rows.sort_unstable();
         rows.dedup();
         for index in rows {
+            self.press(index);
             let row = &mut self.rows[index as usize];
             let slot = Slot {
                 index,
                 generation: row.generation,
             };
-            let mut left = room(row.link);
-            while let Some(entry) = row.outbox.front_mut().filter(|_| left > 0) {
-                let part = &entry.bytes[entry.sent..];
-                let part = &part[..part.len().min(left)];
-                put(row.link, Some(part));
-                left -= part.len();
-                row.outbox_bytes -= part.len();
-                entry.sent += part.len();
-                if entry.sent == entry.bytes.len() {
-                    row.outbox.pop_front();
-                }
+            if !row.taken.is_empty() {
+                put(row.link, Some(&row.taken));
+                row.taken.clear();
             }
             if !row.outbox.is_empty() {
                 self.dirty.push(index);
@@ -273,26 +336,51 @@ impl SimulatedTurn {
         Arc::clone(&self.frames[index as usize])
     }
 
-    fn queue(&mut self, slot: Slot, bytes: Arc<[u8]>, is_own: bool, max: usize) -> Queued {
-        let Some(row) = self.open(slot) else {
+    fn queue(&mut self, slot: Slot, bytes: Arc<[u8]>, is_own: bool) -> Queued {
+        if self.open(slot).is_none() {
             return Queued::Gone;
-        };
+        }
         if bytes.is_empty() {
             return Queued::Accepted;
         }
-        if row.outbox_bytes + bytes.len() > max {
-            row.was_full = true;
-            row.was_overrun |= is_own;
+        if !is_own && !self.has_room_for(slot, bytes.len()) {
+            self.rows[slot.index as usize].was_full = true;
             return Queued::Full;
         }
+        let whole = self
+            .limits
+            .outbox_bytes_max
+            .max(self.limits.burst_bytes_max);
+        let work = Work::JOINED_FRAME.and(Work::bytes(bytes.len()));
+        self.budget.spend(work);
+        let row = &mut self.rows[slot.index as usize];
         row.outbox_bytes += bytes.len();
         row.outbox.push_back(Entry {
             bytes,
             sent: 0,
             is_own,
         });
+        let held = row.outbox_bytes;
+        assert!(
+            held <= whole + ANSWER_BYTES_MAX,
+            "{held} bytes wait for one connection"
+        );
         self.dirty.push(slot.index);
         Queued::Accepted
+    }
+
+    fn has_room_for(&mut self, slot: Slot, bytes: usize) -> bool {
+        let wanted = |row: &Row| row.outbox_bytes + bytes;
+        let max = self.limits.outbox_bytes_max;
+        if wanted(&self.rows[slot.index as usize]) <= max {
+            return true;
+        }
+        self.press(slot.index);
+        let row = &self.rows[slot.index as usize];
+        let blocked_ms = row.blocked_at.map_or(0, |at| self.now.since(at));
+        wanted(row) <= max
+            || row.outbox.is_empty()
+            || (wanted(row) <= self.limits.burst_bytes_max && blocked_ms <= PATIENCE_MS)
     }
 }
 
@@ -320,6 +408,14 @@ impl Turn for SimulatedTurn {
         self.now.0 * 1_000
     }
 
+    fn spend(&mut self, work: Work) {
+        self.budget.spend(work);
+    }
+
+    fn work_left(&self) -> Work {
+        self.budget.stage_left()
+    }
+
     fn add_frame(&mut self, bytes: Arc<[u8]>) -> FrameId {
         let index = u32::try_from(self.frames.len()).expect("few frames");
         self.frames.push(bytes);
@@ -333,16 +429,39 @@ impl Turn for SimulatedTurn {
         if let Some(row) = self.open(slot) {
             let is_first = std::mem::replace(&mut row.sent_in, number) != number;
             self.sends += usize::from(is_first);
+            if is_first {
+                self.budget.spend(Work::SEND);
+            }
         }
-        self.queue(slot, bytes, false, self.outbox_bytes_max)
+        self.queue(slot, bytes, false)
     }
 
-    fn send(&mut self, slot: Slot, bytes: &[u8]) -> Queued {
-        self.queue(slot, bytes.into(), true, 2 * self.outbox_bytes_max)
+    fn send(&mut self, slot: Slot, bytes: &[u8]) {
+        let queued = self.queue(slot, bytes.into(), true);
+        assert_ne!(queued, Queued::Full, "an answer cannot be refused");
+    }
+
+    fn is_congested(&mut self, slot: Slot) -> bool {
+        let mark = self.limits.outbox_bytes_max / 2;
+        if self.outbox_bytes(slot) <= mark {
+            return false;
+        }
+        self.press(slot.index);
+        self.outbox_bytes(slot) > mark
+    }
+
+    fn await_drained(&mut self, slot: Slot) {
+        let low = self.limits.outbox_bytes_max / 4;
+        let Some(row) = self.open(slot) else { return };
+        if row.outbox_bytes <= low {
+            self.drained.push_back(slot);
+        } else {
+            row.awaits_drained = true;
+        }
     }
 
     fn drop_oldest(&mut self, slot: Slot, bytes: usize) -> (u32, usize) {
-        let max = self.outbox_bytes_max;
+        let max = self.limits.outbox_bytes_max;
         let Some(row) = self.open(slot) else {
             return (0, 0);
         };

@@ -10,7 +10,7 @@ use crate::{
     node::Node,
     plan::{loaded, node_seed},
     sign,
-    turn::UNIX_MS,
+    turn::{Limits, UNIX_MS},
     wire,
 };
 
@@ -39,7 +39,7 @@ struct Cost {
 impl Work {
     fn start(shards: u16) -> Self {
         let mut work = Self {
-            node: Node::start(&node_seed(&config(), 1), shards, 1 << 20),
+            node: Node::start(&node_seed(&config(), 1), shards, Limits::USUAL),
             dice: Dice::new(1),
             shards: usize::from(shards),
             publisher: 0,

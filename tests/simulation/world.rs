@@ -41,7 +41,7 @@ impl World {
     pub(crate) fn new(seed: u64) -> Self {
         let mut dice = Dice::new(seed);
         let plan = Plan::of(seed, &mut dice);
-        let node = Node::start(&plan.seed, plan.shards, plan.outbox_bytes_max);
+        let node = Node::start(&plan.seed, plan.shards, plan.limits);
         Self {
             dice,
             node,
@@ -103,7 +103,6 @@ impl World {
         let count = bytes_max.min(link.to_client.len());
         let bytes: Vec<u8> = link.to_client.drain(..count).collect();
         client.is_lossy |= link.was_full;
-        client.is_overrun |= link.was_overrun;
         if !bytes.is_empty() {
             let mut judge = Judge {
                 ledger: &mut self.ledger,
@@ -223,8 +222,13 @@ impl World {
         self.ledger.check_order();
         for occupancy in self.node.occupancy() {
             assert_eq!(
-                (occupancy.jobs, occupancy.leaving),
-                (0, 0),
+                (
+                    occupancy.jobs,
+                    occupancy.leaving,
+                    occupancy.behind,
+                    occupancy.ready
+                ),
+                (0, 0, 0, 0),
                 "work was left over"
             );
             assert!(
