@@ -14,4 +14,5 @@ pub mod local;
 pub mod names;
 pub mod roster;
 pub mod rows;
+pub mod socket_set;
 pub mod user;

@@ -10,10 +10,11 @@ use std::sync::Arc;
 use ahash::AHashMap;
 use shards::application::{ShardId, Slot};
 
+use super::socket_set::SocketSet;
 use crate::protocol::app::AppIndex;
 
 /// A connection anywhere on this node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Socket {
     pub shard: ShardId,
     pub slot: Slot,
@@ -36,16 +37,15 @@ pub struct UserTable {
 
 #[derive(Debug, Default)]
 struct User {
-    sockets: Vec<Socket>,
-    watchers: Vec<Socket>,
+    sockets: SocketSet,
+    watchers: SocketSet,
 }
 
 impl UserTable {
     /// A socket signed in as the user.
     pub fn sign_in(&mut self, app: AppIndex, user_id: &Arc<str>, socket: Socket) -> Presence {
         let user = self.enter(app, user_id);
-        assert!(!user.sockets.contains(&socket), "a socket signs in once");
-        user.sockets.push(socket);
+        assert!(user.sockets.insert(socket), "a socket signs in once");
         if user.sockets.len() == 1 {
             Presence::Changed
         } else {
@@ -60,9 +60,7 @@ impl UserTable {
             .get_mut(&app)
             .expect("who signs out has signed in");
         let user = users.get_mut(user_id).expect("who signs out has signed in");
-        let position = user.sockets.iter().position(|it| *it == socket);
-        user.sockets
-            .swap_remove(position.expect("who signs out has signed in"));
+        assert!(user.sockets.remove(&socket), "who signs out has signed in");
         if user.sockets.is_empty() {
             Presence::Changed
         } else {
@@ -73,9 +71,7 @@ impl UserTable {
     /// A socket wants to hear of the user. Returns whether the user is online.
     pub fn watch(&mut self, app: AppIndex, user_id: &Arc<str>, socket: Socket) -> bool {
         let user = self.enter(app, user_id);
-        if !user.watchers.contains(&socket) {
-            user.watchers.push(socket);
-        }
+        user.watchers.insert(socket);
         !user.sockets.is_empty()
     }
 
@@ -86,18 +82,20 @@ impl UserTable {
             .get_mut(&app)
             .and_then(|users| users.get_mut(user_id))
         {
-            user.watchers.retain(|it| *it != socket);
+            user.watchers.remove(&socket);
         }
     }
 
     /// Sockets signed in as the user.
     pub fn sockets(&self, app: AppIndex, user_id: &str) -> &[Socket] {
-        self.user(app, user_id).map_or(&[], |user| &user.sockets)
+        self.user(app, user_id)
+            .map_or(&[], |user| user.sockets.as_slice())
     }
 
     /// Sockets that watch the user.
     pub fn watchers(&self, app: AppIndex, user_id: &str) -> &[Socket] {
-        self.user(app, user_id).map_or(&[], |user| &user.watchers)
+        self.user(app, user_id)
+            .map_or(&[], |user| user.watchers.as_slice())
     }
 
     /// Users with a socket or a watcher.

@@ -5,7 +5,10 @@
 //! Invariants: a vacant row holds nothing; input is held while an answer is awaited, so that a
 //! connection's messages are handled strictly in order; the row is at most `ROW_BYTES_MAX`.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{hash::BuildHasherDefault, net::IpAddr, sync::Arc};
+
+use ahash::AHasher;
+use hashbrown::HashMap;
 
 use shards::application::{Millis, Slot};
 
@@ -55,6 +58,8 @@ pub struct Connection {
     pub until: Millis,
     pub keep_alive: KeepAlive,
     pub client_events: TokenBucket,
+    /// Subscribes and unsubscribes.
+    pub memberships_rate: TokenBucket,
     pub decoder: Decoder,
     /// Unfinished or held input.
     pub input: Vec<u8>,
@@ -84,7 +89,8 @@ pub enum State {
 pub struct Rare {
     pub pending: Option<Pending>,
     /// Presence channels (their rows) and the user id that this connection has in each.
-    pub memberships: Vec<(u32, Arc<str>)>,
+    /// Rows are numbered by this shard: nobody outside can choose them to collide.
+    pub memberships: HashMap<u32, Arc<str>, BuildHasherDefault<AHasher>>,
     pub user: Option<SignedIn>,
     /// Of an HTTP connection.
     pub peer: Option<IpAddr>,
@@ -92,6 +98,8 @@ pub struct Rare {
     pub chunked: Option<Box<Chunked>>,
     /// When a connection that needs authorisation is closed without.
     pub authorize_by: Option<Millis>,
+    /// Until when a throttled connection's input is held.
+    pub throttled_until: Option<Millis>,
 }
 
 /// A chunked body, and how much of the held input it has read already.
@@ -138,6 +146,7 @@ impl Connection {
             until: Millis(0),
             keep_alive: KeepAlive::new(Millis(0)),
             client_events: TokenBucket::default(),
+            memberships_rate: TokenBucket::default(),
             decoder: Decoder::default(),
             input: Vec::new(),
             input_wanted: 0,
@@ -182,18 +191,12 @@ impl Connection {
 
     /// The user id that this connection has in a presence channel.
     pub fn membership(&self, channel: u32) -> Option<&Arc<str>> {
-        let memberships = &self.rare.as_ref()?.memberships;
-        memberships
-            .iter()
-            .find(|(row, _)| *row == channel)
-            .map(|(_, user_id)| user_id)
+        self.rare.as_ref()?.memberships.get(&channel)
     }
 
     /// Takes the membership of a channel out.
     pub fn end_membership(&mut self, channel: u32) -> Option<Arc<str>> {
-        let memberships = &mut self.rare.as_mut()?.memberships;
-        let position = memberships.iter().position(|(row, _)| *row == channel)?;
-        Some(memberships.swap_remove(position).1)
+        self.rare.as_mut()?.memberships.remove(&channel)
     }
 
     /// The user that this connection is signed in as.
@@ -215,5 +218,6 @@ impl Rare {
             && self.peer.is_none()
             && self.chunked.is_none()
             && self.authorize_by.is_none()
+            && self.throttled_until.is_none()
     }
 }

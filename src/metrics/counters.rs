@@ -132,6 +132,8 @@ pub struct ShardCounters {
     pub bridge_full: [u64; 2],
     /// Times that a channel fell so far behind with its fan-out that its publishers were held.
     pub publishers_held: u64,
+    /// Times that a connection's input was held for its rate of subscribes and unsubscribes.
+    pub inputs_throttled: u64,
     /// Open WebSocket connections.
     pub websockets: u64,
     /// Channels whose home is here.

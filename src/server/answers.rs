@@ -9,6 +9,7 @@ use shards::application::{ShardId, Slot};
 
 use super::{
     ServerTurn, ShardServer,
+    errands::Errand,
     message::{Answer, Message, Question},
 };
 use crate::{
@@ -112,13 +113,11 @@ impl ShardServer {
                 self.users_unwatched(from, app, &user_ids, slot);
             }
             Message::Watched {
-                slot,
+                slots,
                 user_id,
                 online,
-            } => {
-                self.watched_changed(turn, slot, user_id, online);
-            }
-            Message::Terminate { slot } => self.terminate(turn, slot),
+            } => self.watched_changed(slots, user_id, online),
+            Message::Terminate { slots } => self.terminate(slots),
         }
     }
 
@@ -132,7 +131,7 @@ impl ShardServer {
                     self.resume(turn, waiter.slot);
                 }
             }
-            FromBridge::Apps(table) => self.apps_changed(turn, &table),
+            FromBridge::Apps(table) => self.apps_changed(&table),
             FromBridge::Config(config) => self.settings_changed(turn, &config),
             FromBridge::Health(health) => self.health = health,
             FromBridge::Drain {
@@ -145,7 +144,7 @@ impl ShardServer {
         }
     }
 
-    fn awaits(&mut self, waiter: Waiter) -> bool {
+    pub(super) fn awaits(&mut self, waiter: Waiter) -> bool {
         self.row(waiter.slot)
             .is_some_and(|row| row.waiting && row.operation == waiter.operation)
     }
@@ -242,7 +241,11 @@ impl ShardServer {
                 }
             }
             Answer::SignedIn { .. } => self.signed_in(turn, slot),
-            Answer::Watched(users) => self.watched(turn, slot, users),
+            Answer::Watched(users) if self.errands.is_empty() => self.watched(turn, slot, users),
+            Answer::Watched(users) => {
+                let answer = Errand::SignInAnswer { waiter, users };
+                self.errands.push_back(answer);
+            }
             Answer::AdmittedToApp { granted, .. } => self.admitted_to_app(turn, slot, granted),
             Answer::AdmittedToNode { granted } => self.admitted_to_node(turn, slot, granted),
             Answer::AddressLimited { granted, rate } => {

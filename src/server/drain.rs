@@ -8,9 +8,12 @@
 
 use std::{rc::Rc, sync::Arc};
 
-use shards::application::{Millis, Slot};
+use shards::{
+    application::{Millis, Slot},
+    work::Work,
+};
 
-use super::{ServerTurn, Settings, ShardServer, apps::ShardApps};
+use super::{ServerTurn, Settings, ShardServer, apps::ShardApps, errands::Errand};
 use crate::{
     bridge::{apps::AppTable, message::ToBridge},
     config::Config,
@@ -24,6 +27,8 @@ pub(super) struct Drain {
     deadline: Millis,
     /// Closes per second on this shard; 0 = spread over what is left of the time.
     rate_per_s: u32,
+    /// Connections to close at once.
+    owed: u64,
     /// Where the walk over the connections goes on.
     next_index: usize,
     told: bool,
@@ -47,6 +52,7 @@ impl ShardServer {
         self.drain = Some(Drain {
             deadline,
             rate_per_s,
+            owed: 0,
             next_index: 0,
             told: false,
             settling: None,
@@ -55,31 +61,43 @@ impl ShardServer {
         self.drain_some(turn);
     }
 
-    /// Closes this tick's share of the connections.
+    /// Adds this tick's share to the connections that are to be closed now.
     pub(super) fn drain_some(&mut self, turn: &mut impl ServerTurn) {
-        let Some(drain) = &self.drain else { return };
-        let now = turn.now();
+        let Some(drain) = &mut self.drain else { return };
         let open = self.counters.websockets;
         // Half of the time for closing: the other half is for echoes and what is queued.
-        let ticks_left = (drain.deadline.since(now) / TICK_MS / 2).max(1);
-        let by_time = open.div_ceil(ticks_left);
-        let by_rate = (u64::from(drain.rate_per_s) * TICK_MS).div_ceil(1_000);
+        let ticks_left = (drain.deadline.since(turn.now()) / TICK_MS / 2).max(1);
         let share = if drain.rate_per_s == 0 {
-            by_time
+            open.div_ceil(ticks_left)
         } else {
-            by_rate
+            (u64::from(drain.rate_per_s) * TICK_MS).div_ceil(1_000)
         };
-        for _ in 0..share {
-            let Some(slot) = self.next_to_drain() else {
-                break;
-            };
-            self.close(turn, slot, CloseCode::RECONNECT);
-        }
+        drain.owed = drain.owed.saturating_add(share).min(open);
+        self.continue_drain(turn);
         let is_empty = self.counters.websockets == 0;
         let Some(drain) = &mut self.drain else { return };
         if is_empty && !drain.told {
             drain.told = turn.to_bridge(ToBridge::Drained).is_ok();
         }
+    }
+
+    /// Closes connections that are to be closed now, until this turn's work is done.
+    pub(super) fn continue_drain(&mut self, turn: &mut impl ServerTurn) {
+        while self.owes_drain() && turn.work_left() > Work(0) {
+            let slot = self.next_to_drain(turn);
+            let Some(drain) = &mut self.drain else { return };
+            let Some(slot) = slot else {
+                drain.owed = 0;
+                return;
+            };
+            drain.owed -= 1;
+            self.close(turn, slot, CloseCode::RECONNECT);
+        }
+    }
+
+    /// Some connections are to be closed before the next tick.
+    pub(super) fn owes_drain(&self) -> bool {
+        self.drain.as_ref().is_some_and(|drain| drain.owed > 0)
     }
 
     /// All shards are drained: nobody will return within a grace.
@@ -111,11 +129,16 @@ impl ShardServer {
         }
     }
 
-    fn next_to_drain(&mut self) -> Option<Slot> {
+    fn next_to_drain(&mut self, turn: &mut impl ServerTurn) -> Option<Slot> {
         let drain = self.drain.as_mut()?;
         let rest = self.connections.iter().enumerate().skip(drain.next_index);
         let mut open = rest.filter(|(_, row)| row.state == State::Open && row.established);
-        let Some((index, row)) = open.next() else {
+        let found = open.next();
+        let walked = found
+            .as_ref()
+            .map_or(0, |(index, _)| index - drain.next_index);
+        turn.spend(Work::bytes(64 * walked));
+        let Some((index, row)) = found else {
             // New ones may have come below: the next tick looks again.
             drain.next_index = 0;
             return None;
@@ -139,30 +162,9 @@ impl ShardServer {
         self.settings = Rc::new(settings);
     }
 
-    /// The apps changed: connections of those that are gone or disabled are closed.
-    pub(super) fn apps_changed(&mut self, turn: &mut impl ServerTurn, table: &Arc<AppTable>) {
+    /// The apps changed: connections of those that are gone or disabled are closed, in slices.
+    pub(super) fn apps_changed(&mut self, table: &Arc<AppTable>) {
         self.apps = ShardApps::new(table, &self.settings);
-        let mut ends = Vec::new();
-        for (index, row) in self.connections.iter().enumerate() {
-            if row.state != State::Open || !row.established {
-                continue;
-            }
-            let code = match self.apps.get(row.app).map(Rc::as_ref) {
-                None => CloseCode::APP_UNKNOWN,
-                Some(app) if !app.entry.app.enabled => CloseCode::APP_DISABLED,
-                Some(_) => continue,
-            };
-            let index = u32::try_from(index).expect("slot indices are u32");
-            ends.push((
-                Slot {
-                    index,
-                    generation: row.generation,
-                },
-                code,
-            ));
-        }
-        for (slot, code) in ends {
-            self.close(turn, slot, code);
-        }
+        self.errands.push_back(Errand::CheckApps { next: 0 });
     }
 }

@@ -192,7 +192,7 @@ impl ShardServer {
     }
 
     /// Applies `net.slow_consumer` to those whose outbox was full just now.
-    fn relieve_slow(&mut self, turn: &mut impl ServerTurn) {
+    pub(super) fn relieve_slow(&mut self, turn: &mut impl ServerTurn) {
         if self.doomed.is_empty() || self.settings.slow_consumer == SlowConsumer::Disconnect {
             return;
         }

@@ -222,7 +222,10 @@ impl ShardServer {
     /// Home: does what is due in entries with deadlines.
     pub(super) fn settle_homes(&mut self, turn: &mut impl ServerTurn) {
         let now = self.homes_due(turn.now());
-        while let Some(at) = self.homes.pop_due(now) {
+        while turn.work_left() > Work(0)
+            && let Some(at) = self.homes.pop_due(now)
+        {
+            turn.spend(Work::MEMBERSHIP);
             let app = self
                 .homes
                 .get(at)
@@ -237,6 +240,12 @@ impl ShardServer {
             self.effects = effects;
             self.homes.release_if_idle(at, now);
         }
+    }
+
+    /// Some home has something due now.
+    pub(super) fn homes_are_due(&self, now: Millis) -> bool {
+        let now = self.homes_due(now);
+        self.homes.next_due().is_some_and(|at| at <= now)
     }
 
     /// Home: passes a client event on.

@@ -54,14 +54,14 @@ pub enum Message {
         user_ids: Vec<Arc<str>>,
         slot: Slot,
     },
-    /// From a user's home to a watcher: the user came or went.
+    /// From a user's home to the watchers of a shard: the user came or went.
     Watched {
-        slot: Slot,
+        slots: Arc<[Slot]>,
         user_id: Arc<str>,
         online: bool,
     },
-    /// From a user's home: close this socket of the user.
-    Terminate { slot: Slot },
+    /// From a user's home: close these sockets of the user.
+    Terminate { slots: Arc<[Slot]> },
 }
 
 /// A question for a home shard.

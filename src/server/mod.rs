@@ -16,6 +16,7 @@ mod apps;
 mod client_event;
 mod close;
 mod drain;
+mod errands;
 mod fan_out;
 mod health;
 mod home;
@@ -44,6 +45,7 @@ use self::{
     apps::{ShardApp, ShardApps},
     close::Doomed,
     drain::Drain,
+    errands::Errand,
     message::{Leaving, Message},
     pressure::Pressure,
     quota::Quotas,
@@ -102,6 +104,8 @@ pub struct ShardServer {
     /// Connections whose held input waits for its share of a turn, each once.
     ready: VecDeque<Slot>,
     pressure: Pressure,
+    /// Work for many connections, first come first done.
+    errands: VecDeque<Errand>,
     /// Tells a channel's fan-outs of this turn from earlier ones.
     turn_number: u32,
     /// Connections to close once no table is being walked.
@@ -136,6 +140,7 @@ impl ShardServer {
             jobs: VecDeque::new(),
             ready: VecDeque::new(),
             pressure: Pressure::default(),
+            errands: VecDeque::new(),
             turn_number: 1,
             doomed: Vec::new(),
             effects: Vec::new(),
@@ -239,17 +244,25 @@ impl Application for ShardServer {
 
     fn turn_ends<T: ServerTurn>(&mut self, turn: &mut T) -> bool {
         // Who comes last may find nothing left, so each comes first in its turn.
-        if self.turn_number.is_multiple_of(2) {
-            self.continue_input(turn);
-            self.continue_jobs(turn);
-        } else {
-            self.continue_jobs(turn);
-            self.continue_input(turn);
+        for step in 0..4 {
+            match self.turn_number.wrapping_add(step) % 4 {
+                0 => self.continue_jobs(turn),
+                1 => self.continue_input(turn),
+                2 => self.continue_errands(turn),
+                _ => {
+                    self.settle_homes(turn);
+                    self.continue_drain(turn);
+                }
+            }
         }
         self.close_doomed(turn);
         self.post_leaving(turn);
         turn.keep_ticking(self.homes.next_due().is_some() || self.drain.is_some());
         self.turn_number = self.turn_number.wrapping_add(1);
-        !self.jobs.is_empty() || !self.ready.is_empty()
+        !self.jobs.is_empty()
+            || !self.ready.is_empty()
+            || !self.errands.is_empty()
+            || self.owes_drain()
+            || self.homes_are_due(turn.now())
     }
 }

@@ -32,7 +32,7 @@ pub struct Occupancy {
     pub jobs: usize,
     /// Channels that are behind with their fan-out, and channels whose publishers wait for that.
     pub behind: usize,
-    /// Connections whose held input waits for its share of a turn.
+    /// Connections whose held input waits for its share of a turn, and work for many connections.
     pub ready: usize,
     /// The most input that one connection holds, bytes.
     pub held_bytes_highest: usize,
@@ -56,7 +56,7 @@ impl ShardServer {
             leaving: self.leaving.iter().map(Vec::len).sum(),
             jobs: self.jobs.len(),
             behind: self.pressure.len(),
-            ready: self.ready.len(),
+            ready: self.ready.len() + self.errands.len(),
             held_bytes_highest: held.max().unwrap_or(0),
         }
     }

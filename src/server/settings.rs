@@ -23,6 +23,9 @@ pub struct Settings {
     pub path_prefix: String,
     pub handshake_timeout_ms: u64,
     pub slow_consumer: SlowConsumer,
+    /// Subscribes and unsubscribes of one connection; 0 = unlimited.
+    pub subscribe_rate_per_s: u32,
+    pub subscribe_burst: u32,
     pub accept_rate_per_s: u32,
     pub accept_burst: u32,
     /// Of the node; 0 = unlimited.
@@ -68,6 +71,8 @@ impl Settings {
             path_prefix: config.path_prefix.clone(),
             handshake_timeout_ms: u64::from(config.net.handshake_timeout_ms),
             slow_consumer: config.net.slow_consumer,
+            subscribe_rate_per_s: config.net.subscribe_rate_per_s,
+            subscribe_burst: config.net.subscribe_burst,
             accept_rate_per_s: config.admission.accept_rate_per_s,
             accept_burst: config.admission.accept_burst,
             connections_max: config.admission.max_connections,

@@ -181,39 +181,6 @@ impl ShardServer {
         }
     }
 
-    /// A watched user came or went.
-    pub(super) fn watched_changed(
-        &mut self,
-        turn: &mut impl ServerTurn,
-        slot: Slot,
-        user_id: Arc<str>,
-        online: bool,
-    ) {
-        let Some(row) = self.row(slot).filter(|row| row.established) else {
-            return;
-        };
-        // A later sign-in may have ended the watch while the news was on its way.
-        let watches = |user: &SignedIn| user.watchlist.contains(&user_id);
-        if !row.user().is_some_and(watches) {
-            return;
-        }
-        if let Some(Pending::SignIn(sign_in)) = row.rare.as_mut().and_then(|it| it.pending.as_mut())
-        {
-            // Not told yet: the first frame shall say how it is now.
-            sign_in.tell(user_id, online);
-            return;
-        }
-        let (one, none): ([&str; 1], [&str; 0]) = ([&user_id], []);
-        self.reply(turn, slot, |out| {
-            let (on, off) = if online {
-                (&one[..], &none[..])
-            } else {
-                (&none[..], &one[..])
-            };
-            outgoing::watchlist_events(out, on, off);
-        });
-    }
-
     /// The connection ends: its user's home and those of its watched users are told.
     pub(super) fn sign_out(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
         let row = self.held(slot);

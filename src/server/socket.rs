@@ -5,7 +5,10 @@
 //! Invariants: any complete frame proves life; nothing is handled while an answer is awaited; after
 //! a close was sent or received, data is discarded.
 
-use shards::{application::Slot, work::Work};
+use shards::{
+    application::{Millis, Slot},
+    work::Work,
+};
 
 use super::{ServerTurn, ShardServer, client_event::Sent};
 use crate::{
@@ -169,6 +172,14 @@ impl ShardServer {
         let activity_ms = self.settings.activity_timeout_s * 1_000;
         let row = self.held(slot);
         let app = row.app;
+        let rare = row.rare.as_deref_mut();
+        if let Some(rare) = rare.filter(|it| it.throttled_until.is_some_and(|at| now >= at)) {
+            rare.throttled_until = None;
+            row.throttled = false;
+            self.queue_input(slot);
+        }
+        let row = self.held(slot);
+        row.shed_rare();
         let authorize_by = row.rare.as_ref().and_then(|rare| rare.authorize_by);
         if authorize_by.is_some_and(|by| now >= by) && !row.authorized {
             let errors = &mut self.counters.app(app).connection_errors;
@@ -195,8 +206,9 @@ impl ShardServer {
         let activity_ms = self.settings.activity_timeout_s * 1_000;
         let row = self.held(slot);
         let mut at = row.keep_alive.next_deadline(activity_ms);
-        if let Some(by) = row.rare.as_ref().and_then(|rare| rare.authorize_by) {
-            at = at.min(by);
+        if let Some(rare) = &row.rare {
+            let sooner = [rare.authorize_by, rare.throttled_until];
+            at = sooner.into_iter().flatten().fold(at, Millis::min);
         }
         turn.arm_timer(slot, at);
     }

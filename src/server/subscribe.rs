@@ -33,6 +33,10 @@ use crate::{
     },
 };
 
+/// How long input is held when its rate is used up: what the rate gives back meanwhile passes at
+/// once. The timers' resolution.
+const THROTTLE_MS: u64 = 100;
+
 impl ShardServer {
     /// A client wants to subscribe.
     pub(super) fn subscribe(
@@ -44,6 +48,7 @@ impl ShardServer {
         channel_data: &ChannelData<'_>,
     ) {
         turn.spend(Work::SIGNATURE.and(Work::MEMBERSHIP));
+        self.throttle_memberships(turn, slot);
         if let Err(refusal) = self.subscribe_checked(turn, slot, channel, auth, channel_data) {
             self.refuse(turn, slot, channel, refusal);
         }
@@ -92,6 +97,24 @@ impl ShardServer {
         let question = Question::Join(Box::new(question));
         self.ask(turn, slot, home, Pending::Join { local }, question);
         Ok(())
+    }
+
+    /// Counts a subscribe or unsubscribe, whatever becomes of it. Beyond its rate the connection's
+    /// further input is held for a tick; nothing is refused.
+    fn throttle_memberships(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
+        let (burst, rate) = (
+            self.settings.subscribe_burst,
+            self.settings.subscribe_rate_per_s,
+        );
+        let now = turn.now();
+        let row = self.held(slot);
+        if rate == 0 || row.memberships_rate.take_of(now, burst, rate, 1) {
+            return;
+        }
+        row.throttled = true;
+        row.rare().throttled_until = Some(now.plus(THROTTLE_MS));
+        self.counters.inputs_throttled += 1;
+        self.arm_silence(turn, slot);
     }
 
     fn check_auth(
@@ -236,7 +259,7 @@ impl ShardServer {
             position,
         });
         if let Some(user_id) = user_id {
-            row.rare().memberships.push((local.0.index, user_id));
+            row.rare().memberships.insert(local.0.index, user_id);
         }
         if kind.needs_auth() {
             row.authorized = true;
@@ -301,6 +324,7 @@ impl ShardServer {
 
     /// A client wants to leave a channel; no frame answers, whatever it names.
     pub(super) fn unsubscribe(&mut self, turn: &mut impl ServerTurn, slot: Slot, channel: &str) {
+        self.throttle_memberships(turn, slot);
         let app = self.held(slot).app;
         let Some(local) = self.locals.find(app, channel) else {
             return;

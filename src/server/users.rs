@@ -7,7 +7,10 @@
 
 use std::sync::Arc;
 
-use shards::application::{ShardId, Slot};
+use shards::{
+    application::{ShardId, Slot},
+    work::Work,
+};
 
 use super::{
     ServerTurn, ShardServer,
@@ -16,7 +19,7 @@ use super::{
 use crate::{
     bridge::message::Waiter,
     channel::user::{Presence, Socket},
-    protocol::{app::AppIndex, code, code::CloseCode},
+    protocol::app::AppIndex,
 };
 
 impl ShardServer {
@@ -103,20 +106,25 @@ impl ShardServer {
         app: AppIndex,
         user_id: &str,
     ) {
-        for Socket { shard, slot } in self.users.sockets(app, user_id).to_vec() {
+        let sockets = by_shard(self.shards, self.users.sockets(app, user_id));
+        turn.spend(Work::bytes(
+            12 * sockets.iter().map(Vec::len).sum::<usize>(),
+        ));
+        for (shard, slots) in sockets.into_iter().enumerate() {
+            if slots.is_empty() {
+                continue;
+            }
+            let shard = ShardId(u16::try_from(shard).expect("a shard's number"));
+            let slots = slots.into();
             if shard == self.shard {
-                self.terminate(turn, slot);
+                self.terminate(slots);
             } else {
-                self.post(turn, shard, Message::Terminate { slot });
+                self.post(turn, shard, Message::Terminate { slots });
             }
         }
     }
 
-    /// Ends a connection of this shard because its user was terminated.
-    pub(super) fn terminate(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
-        self.close_saying(turn, slot, CloseCode::UNAUTHORIZED, code::USER_TERMINATED);
-    }
-
+    /// One message per shard, whatever the number of watchers.
     fn tell_watchers(
         &mut self,
         turn: &mut impl ServerTurn,
@@ -124,23 +132,36 @@ impl ShardServer {
         user_id: &str,
         online: bool,
     ) {
-        let watchers = self.users.watchers(app, user_id).to_vec();
+        let watchers = by_shard(self.shards, self.users.watchers(app, user_id));
+        turn.spend(Work::bytes(
+            12 * watchers.iter().map(Vec::len).sum::<usize>(),
+        ));
         let user_id: Arc<str> = user_id.into();
-        for Socket { shard, slot } in watchers {
-            let user_id = Arc::clone(&user_id);
+        for (shard, slots) in watchers.into_iter().enumerate() {
+            if slots.is_empty() {
+                continue;
+            }
+            let shard = ShardId(u16::try_from(shard).expect("a shard's number"));
+            let (slots, user_id) = (slots.into(), Arc::clone(&user_id));
             if shard == self.shard {
-                self.watched_changed(turn, slot, user_id, online);
+                self.watched_changed(slots, user_id, online);
             } else {
-                self.post(
-                    turn,
-                    shard,
-                    Message::Watched {
-                        slot,
-                        user_id,
-                        online,
-                    },
-                );
+                let message = Message::Watched {
+                    slots,
+                    user_id,
+                    online,
+                };
+                self.post(turn, shard, message);
             }
         }
     }
+}
+
+/// The slots of sockets, by the shard that holds them.
+fn by_shard(shards: u16, sockets: &[Socket]) -> Vec<Vec<Slot>> {
+    let mut slots = vec![Vec::new(); usize::from(shards)];
+    for socket in sockets {
+        slots[usize::from(socket.shard.0)].push(socket.slot);
+    }
+    slots
 }

@@ -381,6 +381,7 @@ impl Node {
         self.sends_highest = self.sends_highest.max(it.turn.sends);
         self.frames += it.turn.frames_sent as u64;
         self.posted += it.turn.posted.len() as u64;
+        moved |= !it.turn.posted.is_empty();
         it.turn.end_turn();
         for (to, message) in it.turn.posted.drain(..) {
             self.mesh[shard][usize::from(to.0)].push_back(message);
