@@ -5,7 +5,7 @@
 //! Invariants: nothing is published, kept or counted before every check of the whole request has
 //! passed; the answer is sent once all homes concerned took the events over.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use shards::{
     application::{ShardId, Slot},
@@ -184,7 +184,7 @@ impl ShardServer {
         let counters = self.counters.app(index);
         counters.http_calls += 1;
         counters.http_received_bytes += body.len() as u64;
-        auth::verify_request(RequestToVerify {
+        let form = auth::verify_request(RequestToVerify {
             method: head.method,
             raw_path: head.raw_path,
             query: head.query,
@@ -197,7 +197,11 @@ impl ShardServer {
         if !app.entry.app.enabled {
             return Err(ApiError::AppDisabled);
         }
-        Ok((index, self.action_of(&app, head, body, route)?))
+        let body = match route {
+            Route::Events { .. } if body.is_empty() => query::event_body(head.query, form)?.into(),
+            _ => Cow::Borrowed(body),
+        };
+        Ok((index, self.action_of(&app, head, &body, route)?))
     }
 
     fn action_of(
