@@ -57,9 +57,13 @@ pub struct Waiter {
     pub operation: u32,
 }
 
-/// What the bridge knows about the node's health, for `/up`.
+/// What the bridge knows about the node's health, for `/up` of both ports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Health {
+    /// A shard has not told its numbers yet.
+    pub starting: bool,
+    /// A shard has not turned for seconds.
+    pub shard_stalled: bool,
     /// The webhook queue cannot take or deliver jobs.
     pub queue_failing: bool,
     /// The adapter, the cache or the app store is failing.
@@ -68,6 +72,64 @@ pub struct Health {
     pub memory_above_threshold: bool,
     /// The node is about to stop: readiness is off, connections may stay for `drain.lb_wait_s`.
     pub draining: bool,
+}
+
+impl Health {
+    /// What a shard knows until the bridge has spoken.
+    pub const UNKNOWN: Self = Self {
+        starting: true,
+        shard_stalled: false,
+        queue_failing: false,
+        backend_failing: false,
+        memory_above_threshold: false,
+        draining: false,
+    };
+
+    /// Why the node should get no new connections; empty = ready.
+    pub fn unready(self) -> Vec<&'static str> {
+        let reasons = [
+            (self.starting, "starting"),
+            (self.draining, "draining"),
+            (self.backend_failing, "backend"),
+            (self.memory_above_threshold, "memory"),
+            (self.shard_stalled, "shard_stalled"),
+        ];
+        let holding = reasons.into_iter().filter(|(holds, _)| *holds);
+        holding.map(|(_, reason)| reason).collect()
+    }
+
+    /// The one judgement of a node, whichever port is asked. `/ready` does not ask for apps.
+    pub fn judge(self, has_apps: bool) -> Judgement {
+        let mut reasons = self.unready();
+        if !has_apps {
+            reasons.push("no_apps");
+        }
+        let grade = match (reasons.is_empty(), self.queue_failing) {
+            (false, _) => Grade::Unready,
+            (true, true) => Grade::Degraded,
+            (true, false) => Grade::Well,
+        };
+        if self.queue_failing {
+            reasons.push("webhook_queue");
+        }
+        Judgement { grade, reasons }
+    }
+}
+
+/// How a node is, and why it is not well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    pub grade: Grade,
+    pub reasons: Vec<&'static str>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grade {
+    Well,
+    /// Serves, but not everything works.
+    Degraded,
+    /// Should get no new connections.
+    Unready,
 }
 
 /// One event for the webhooks of an app.
@@ -149,5 +211,75 @@ impl WebhookInterest {
     /// True if any of `bits` is wanted.
     pub fn any(self, bits: u8) -> bool {
         self.0 & bits != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_judged_by_its_worst_part() {
+        let well = Health::default();
+        let queue_failing = true;
+        for (health, has_apps, grade, reasons) in [
+            (well, true, Grade::Well, &[][..]),
+            (well, false, Grade::Unready, &["no_apps"]),
+            (Health::UNKNOWN, true, Grade::Unready, &["starting"]),
+            (
+                Health {
+                    draining: true,
+                    ..well
+                },
+                true,
+                Grade::Unready,
+                &["draining"],
+            ),
+            (
+                Health {
+                    shard_stalled: true,
+                    ..well
+                },
+                true,
+                Grade::Unready,
+                &["shard_stalled"],
+            ),
+            (
+                Health {
+                    memory_above_threshold: true,
+                    backend_failing: true,
+                    ..well
+                },
+                true,
+                Grade::Unready,
+                &["backend", "memory"],
+            ),
+            (
+                Health {
+                    queue_failing,
+                    ..well
+                },
+                true,
+                Grade::Degraded,
+                &["webhook_queue"],
+            ),
+            (
+                Health {
+                    queue_failing,
+                    draining: true,
+                    ..well
+                },
+                true,
+                Grade::Unready,
+                &["draining", "webhook_queue"],
+            ),
+        ] {
+            let judgement = health.judge(has_apps);
+            assert_eq!(
+                (judgement.grade, &*judgement.reasons),
+                (grade, reasons),
+                "{health:?}"
+            );
+        }
     }
 }

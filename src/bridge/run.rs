@@ -161,7 +161,7 @@ impl<L: ShardLink> Bridge<L> {
             exposition,
             port: port.to_string(),
             webhooks,
-            health: Health::default(),
+            health: Health::UNKNOWN,
             drain: None,
             reloaded: Reloaded {
                 succeeded: true,
@@ -269,7 +269,7 @@ impl<L: ShardLink> Bridge<L> {
         self.outbox.retry(&self.link);
         if now >= self.health_due {
             self.health_due = now + HEALTH_EVERY;
-            self.check_health(now);
+            self.check_health();
         }
         if now >= self.sample_due {
             self.sample();
@@ -305,28 +305,44 @@ impl<L: ShardLink> Bridge<L> {
         }
         if !self.is_announced && self.gathering.is_complete() {
             self.is_announced = true;
+            self.check_health(); // The shards know before the log says it.
             tracing::info!(node = self.node_id, shards = self.link.shards(), "ready");
         }
     }
 
-    fn check_health(&mut self, now: Instant) {
-        let used = self.memory.read(now).fraction();
-        let health = Health {
+    fn check_health(&mut self) {
+        let health = self.health();
+        if health == self.health {
+            return;
+        }
+        if health.queue_failing && !self.health.queue_failing {
+            tracing::warn!("the webhook queue overflows: its oldest jobs are dropped");
+        }
+        if health.memory_above_threshold && !self.health.memory_above_threshold {
+            tracing::warn!("memory is above its threshold: not ready");
+        }
+        if health.shard_stalled && !self.health.shard_stalled {
+            tracing::warn!("a shard has not turned for {STALL_MS} ms: not ready");
+        }
+        self.health = health;
+        self.broadcast(|| FromBridge::Health(health));
+    }
+
+    /// What both ports judge by; the shards are told when it changes.
+    pub(super) fn health(&mut self) -> Health {
+        let now = Instant::now();
+        let now_ms = u64::try_from(self.link.started().elapsed().as_millis()).unwrap_or(u64::MAX);
+        let last_turns = (0..self.link.shards()).map(|it| self.link.last_turn_ms(ShardId(it)));
+        Health {
+            starting: !self.gathering.is_complete(),
+            shard_stalled: last_turns
+                .min()
+                .is_some_and(|ms| ms.saturating_add(STALL_MS) < now_ms),
             queue_failing: self.webhooks.is_failing(),
             backend_failing: false, // This release has no backends that could.
-            memory_above_threshold: used > self.config.http_api.memory_threshold,
+            memory_above_threshold: self.memory.read(now).fraction()
+                > self.config.http_api.memory_threshold,
             draining: self.drain.is_some(),
-        };
-        if health != self.health {
-            if health.queue_failing && !self.health.queue_failing {
-                tracing::warn!("the webhook queue overflows: its oldest jobs are dropped");
-            }
-            if health.memory_above_threshold && !self.health.memory_above_threshold {
-                let percent = used * 100.0;
-                tracing::warn!(percent, "memory is above its threshold: not ready");
-            }
-            self.health = health;
-            self.broadcast(|| FromBridge::Health(health));
         }
     }
 
@@ -347,7 +363,7 @@ impl<L: ShardLink> Bridge<L> {
             "draining"
         );
         self.drain = Some(Drain::begin(settings, self.link.shards(), now));
-        self.check_health(now); // Readiness goes off before anything else happens.
+        self.check_health(); // Readiness goes off before anything else happens.
     }
 
     /// Goes on with a stop; true when it is done.
@@ -426,31 +442,11 @@ impl<L: ShardLink> Bridge<L> {
         );
     }
 
-    pub(super) fn unready(&self) -> Vec<&'static str> {
-        let now_ms = u64::try_from(self.link.started().elapsed().as_millis()).unwrap_or(u64::MAX);
-        let stalled = (0..self.link.shards())
-            .any(|shard| now_ms.saturating_sub(self.link.last_turn_ms(ShardId(shard))) > STALL_MS);
-        let reasons = [
-            (!self.gathering.is_complete(), "starting"),
-            (self.drain.is_some(), "draining"),
-            (self.health.backend_failing, "backend"),
-            (self.health.memory_above_threshold, "memory"),
-            (stalled, "shard_stalled"),
-        ];
-        reasons
-            .into_iter()
-            .filter(|(holds, _)| *holds)
-            .map(|(_, reason)| reason)
-            .collect()
-    }
-
-    fn status(&self) -> Status {
+    fn status(&mut self) -> Status {
         Status {
             node: self.node_id.clone(),
-            unready: self.unready(),
-            is_degraded: self.health.queue_failing,
+            health: self.health(),
             has_apps: !self.apps.is_empty(),
-            is_draining: self.drain.is_some(),
         }
     }
 }

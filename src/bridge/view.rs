@@ -20,7 +20,7 @@ use crate::metrics::sample::{BridgeState, Sample, ShardSample};
 impl<L: ShardLink> Bridge<L> {
     pub(super) fn scrape(&mut self) -> Scrape {
         let busy_ratio = self.busy_ratio();
-        let unready = self.unready();
+        let unready = self.health().unready();
         let shards = self.gathering.shards();
         let sample = Sample {
             node: &self.node_id,

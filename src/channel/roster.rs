@@ -2,13 +2,13 @@
 //! announces.
 //!
 //! Owns: the map user -> (info, connections) of one channel's home entry.
-//! May depend on: `protocol::json`. Not on slots, queues, clocks.
+//! May depend on: `protocol::outgoing` (the bytes of a snapshot). Not on slots, queues, clocks.
 //! Invariants: a user is listed iff its connection count is > 0; additions and removals alternate
 //! per user; ids are sorted, so that the same members always give the same bytes.
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use crate::protocol::json::write_json_string;
+use crate::protocol::outgoing;
 
 /// A member as it joins: its id, and its `user_info` as JSON text (`null` when it gave none).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,25 +103,9 @@ impl Roster {
             return Arc::clone(snapshot);
         }
         let mut json = Vec::with_capacity(64 + self.members.len() * 64);
-        json.extend_from_slice(b"{\"presence\":{\"count\":");
-        json.extend_from_slice(self.members.len().to_string().as_bytes());
-        json.extend_from_slice(b",\"ids\":[");
-        for (position, user_id) in self.members.keys().enumerate() {
-            if position > 0 {
-                json.push(b',');
-            }
-            write_json_string(&mut json, user_id);
-        }
-        json.extend_from_slice(b"],\"hash\":{");
-        for (position, (user_id, row)) in self.members.iter().enumerate() {
-            if position > 0 {
-                json.push(b',');
-            }
-            write_json_string(&mut json, user_id);
-            json.push(b':');
-            json.extend_from_slice(row.info.as_bytes());
-        }
-        json.extend_from_slice(b"}}}");
+        let members = self.members.iter();
+        let members = members.map(|(user_id, row)| (&**user_id, &*row.info));
+        outgoing::presence_snapshot(&mut json, members);
         let text = String::from_utf8(json).expect("ids and infos are text");
         let snapshot: Arc<str> = text.into();
         self.snapshot = Some(Arc::clone(&snapshot));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::{
     channel::{home::Event, local::LocalRef},
-    http::{info::Info, query::ProtocolParam},
+    http::{info::Info, query::ProtocolParam, request::Head, response::Content},
     protocol::{app::AppIndex, socket_id::SocketId},
     ws::handshake::AcceptKey,
 };
@@ -27,7 +27,36 @@ pub enum Pending {
     /// An API request that passes its limits or gathers answers.
     Api(Box<ApiCall>),
     /// The body of `/usage`.
-    Usage { keep_alive: bool },
+    Usage(Asked),
+}
+
+/// What every answer must know of its request, whenever it is made.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// Another request may follow on the connection.
+    pub keep_alive: bool,
+    pub content: Content,
+    /// For the CORS headers.
+    pub origin: Option<Box<str>>,
+}
+
+impl Asked {
+    pub fn of(head: &Head<'_>) -> Self {
+        Self {
+            keep_alive: head.keep_alive,
+            content: head.content(),
+            origin: head.origin.map(Into::into),
+        }
+    }
+
+    /// By whoever is not answered a second time.
+    pub fn last(content: Content, origin: Option<Box<str>>) -> Self {
+        Self {
+            keep_alive: false,
+            content,
+            origin,
+        }
+    }
 }
 
 /// An upgrade under way.
@@ -88,12 +117,10 @@ pub struct ApiCall {
 #[derive(Debug)]
 pub struct Exchange {
     pub app: AppIndex,
-    pub keep_alive: bool,
+    pub asked: Asked,
     pub route: ApiRoute,
     /// When the request was whole, microseconds of the node's clock.
     pub began_us: u64,
-    /// For the CORS headers.
-    pub origin: Option<Box<str>>,
     /// What the limiter said, for the answer's headers.
     pub rate: Option<RateState>,
 }

@@ -267,13 +267,16 @@ fn text(body: &[u8]) -> Result<&str, ApiError> {
     simdutf8::basic::from_utf8(body).map_err(|_| ApiError::MalformedJson)
 }
 
-/// Everything that an API request can be refused for.
+/// Everything that an API request can be refused for. Where the libraries' own tests look for
+/// Pusher's words (`pusher-http-php`, `TriggerBatchTest`), the text has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ApiError {
     #[error("the body is not valid JSON")]
     MalformedJson,
     #[error("the body must be a JSON object")]
     NotAnObject,
+    #[error("{0} is not valid UTF-8")]
+    NotText(&'static str),
     #[error("{0} is missing")]
     Missing(&'static str),
     #[error("{0} has the wrong type")]
@@ -290,9 +293,11 @@ pub enum ApiError {
     TooManyChannels { count: usize, count_max: usize },
     #[error("batch is empty")]
     NoEvents,
-    #[error("{count} events: at most {count_max} are allowed")]
+    #[error("Batch too large ({count} > {count_max})")]
     TooManyEvents { count: usize, count_max: usize },
-    #[error("data has {bytes} bytes: at most {bytes_max} are allowed")]
+    #[error(
+        "The data content of this event exceeds the allowed maximum ({bytes_max} bytes): it has {bytes}"
+    )]
     PayloadTooLarge { bytes: usize, bytes_max: usize },
     #[error("info may list user_count, subscription_count and cache")]
     UnknownInfo,
@@ -327,6 +332,7 @@ impl ApiError {
         match self {
             Self::MalformedJson
             | Self::NotAnObject
+            | Self::NotText(_)
             | Self::Missing(_)
             | Self::WrongType(_)
             | Self::EventName(_)
@@ -404,6 +410,31 @@ mod tests {
 
     fn parse(body: &str) -> Result<PublishRequest<'_>, ApiError> {
         PublishRequest::parse(body.as_bytes(), &LIMITS)
+    }
+
+    #[test]
+    fn refusals_hold_the_words_that_libraries_look_for() {
+        for (error, status, words) in [
+            (
+                ApiError::PayloadTooLarge {
+                    bytes: 11,
+                    bytes_max: 10,
+                },
+                413,
+                "The data content of this event exceeds the allowed maximum (10 bytes)",
+            ),
+            (
+                ApiError::TooManyEvents {
+                    count: 11,
+                    count_max: 10,
+                },
+                400,
+                "Batch too large (11 > 10)",
+            ),
+        ] {
+            assert_eq!(error.status().code(), status);
+            assert!(error.to_string().starts_with(words), "{error}");
+        }
     }
 
     #[test]

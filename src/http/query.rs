@@ -1,8 +1,8 @@
 //! Parameters of request lines: what a WebSocket client says about itself, what a reader of
-//! channels asks for.
+//! channels asks for, an event without a body.
 //!
-//! Owns: the protocol version rule of the upgrade, `filter_by_prefix`.
-//! May depend on: `info`, `api` (errors), `protocol::{json, name, query}`.
+//! Owns: the protocol version rule of the upgrade, `filter_by_prefix`, events in a query.
+//! May depend on: `info`, `api` (errors), `protocol::{auth, json, name, query}`.
 //! Invariants: of repeated parameters the first counts; parameters that are not named here are
 //! ignored.
 
@@ -10,9 +10,10 @@ use std::borrow::Cow;
 
 use crate::http::api::ApiError;
 use crate::http::info::Info;
+use crate::protocol::auth::QueryForm;
 use crate::protocol::json;
 use crate::protocol::name::ChannelKind;
-use crate::protocol::query::first;
+use crate::protocol::query::{decode, first, pairs};
 
 /// What a WebSocket request says about the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +87,60 @@ impl<'a> ChannelsQuery<'a> {
     }
 }
 
+/// The body that `POST /events` would have had, from parameters in its query: Pusher's documentation
+/// lets them stand there.
+pub fn event_body(query: &str, form: QueryForm) -> Result<Vec<u8>, ApiError> {
+    let mut body = Vec::with_capacity(query.len() + 64);
+    body.push(b'{');
+    for name in ["name", "data", "channel", "socket_id", "info"] {
+        if let Some(value) = values(query, name).next() {
+            write_key(&mut body, name);
+            write_value(&mut body, name, value, form)?;
+        }
+    }
+    let mut channels = values(query, "channels[]").peekable();
+    if channels.peek().is_some() {
+        write_key(&mut body, "channels");
+        body.push(b'[');
+        for (index, channel) in channels.enumerate() {
+            if index > 0 {
+                body.push(b',');
+            }
+            write_value(&mut body, "channels[]", channel, form)?;
+        }
+        body.push(b']');
+    }
+    body.push(b'}');
+    Ok(body)
+}
+
+/// The raw values of a parameter, in order. Names as they are signed: in lower case.
+fn values<'q>(query: &'q str, name: &'q str) -> impl Iterator<Item = &'q str> {
+    pairs(query)
+        .filter(|pair| decode(pair.key).eq_ignore_ascii_case(name.as_bytes()))
+        .map(|pair| pair.value)
+}
+
+fn write_key(body: &mut Vec<u8>, name: &str) {
+    if body.len() > 1 {
+        body.push(b',');
+    }
+    json::write_json_string(body, name);
+    body.push(b':');
+}
+
+fn write_value(
+    body: &mut Vec<u8>,
+    name: &'static str,
+    raw_value: &str,
+    form: QueryForm,
+) -> Result<(), ApiError> {
+    let value = form.read(raw_value);
+    let text = std::str::from_utf8(&value).map_err(|_| ApiError::NotText(name))?;
+    json::write_json_string(body, text);
+    Ok(())
+}
+
 /// The `info` parameter of `GET /apps/{app}/channels/{channel}`.
 pub fn channel_info(query: &str, kind: ChannelKind) -> Result<Info, ApiError> {
     Info::parse(first(query, "info").as_deref().unwrap_or_default())?.for_channel(kind)
@@ -149,6 +204,40 @@ mod tests {
         ] {
             let error = ChannelsQuery::parse(query).expect_err(query);
             assert_eq!(error.status().code(), 400, "{query}");
+        }
+    }
+
+    #[test]
+    fn an_event_in_the_query_is_that_of_a_body() {
+        use QueryForm::*;
+        for (query, form, expected) in [
+            ("", Decoded, Ok("{}")),
+            ("auth_key=x&x=1", Decoded, Ok("{}")),
+            (
+                "name=e&data=a%20%22b%22+c&channels[]=x&channels%5B%5D=y&socket_id=1.2&info=user_count",
+                Decoded,
+                Ok(
+                    r#"{"name":"e","data":"a \"b\" c","socket_id":"1.2","info":"user_count","channels":["x","y"]}"#,
+                ),
+            ),
+            (
+                "NAME=e&name=f&channel=x",
+                Decoded,
+                Ok(r#"{"name":"e","channel":"x"}"#),
+            ),
+            ("data=a%20+", PlusKept, Ok(r#"{"data":"a +"}"#)),
+            ("data=a%20+", Raw, Ok(r#"{"data":"a%20+"}"#)),
+            ("channels=x", Decoded, Ok("{}")),
+            ("data=%ff", Decoded, Err(ApiError::NotText("data"))),
+            (
+                "channels[]=%ff",
+                Decoded,
+                Err(ApiError::NotText("channels[]")),
+            ),
+        ] {
+            let body = event_body(query, form);
+            let body = body.map(|body| String::from_utf8(body).expect("UTF-8"));
+            assert_eq!(body, expected.map(str::to_owned), "{query}");
         }
     }
 

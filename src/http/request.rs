@@ -1,17 +1,18 @@
 //! The head of a request: the line and the few headers that count.
 //!
 //! Owns: head limits, framing rules against request smuggling, what keeps a connection alive.
-//! May depend on: `response` (statuses); `httparse`.
-//! Invariants: a head has at most 16 KiB and 64 headers; the body's length is known from exactly
-//! one source.
+//! May depend on: `response` (statuses); `httparse`, `memchr`.
+//! Invariants: a head has at most 16 KiB and 64 headers, each line ended by CR LF; the body's length
+//! is known from exactly one source.
 
 use std::mem::MaybeUninit;
 
 use httparse::{Error as ParseError, Header, Request, Status as Progress};
+use memchr::memchr_iter;
 use smallvec::SmallVec;
 use thiserror::Error;
 
-use crate::http::response::Status;
+use crate::http::response::{Content, Status};
 
 /// A request without its body. Text borrows from the bytes that were parsed.
 #[derive(Clone, Debug)]
@@ -66,8 +67,8 @@ pub fn parse_head(bytes: &[u8]) -> Result<Option<Head<'_>>, HttpError> {
     let mut request = Request::new(&mut []);
     match request.parse_with_uninit_headers(bytes, &mut headers) {
         Ok(Progress::Complete(head_bytes)) if head_bytes <= HEAD_BYTES_MAX => {
-            let head = Head::of(&request, head_bytes)?;
-            Ok(Some(head))
+            check_line_ends(bytes.get(..head_bytes).unwrap_or_default())?;
+            Head::of(&request, head_bytes).map(Some)
         }
         Ok(Progress::Partial) if bytes.len() < HEAD_BYTES_MAX => Ok(None),
         Ok(Progress::Complete(_) | Progress::Partial) => Err(HttpError::HeadTooLarge),
@@ -80,6 +81,24 @@ pub fn parse_head(bytes: &[u8]) -> Result<Option<Head<'_>>, HttpError> {
             | ParseError::Status
             | ParseError::Token,
         ) => Err(HttpError::Malformed("request head")),
+    }
+}
+
+/// A line feed alone ends a line for one parser and not for another (RFC 9112, section 2.2).
+fn check_line_ends(head: &[u8]) -> Result<(), HttpError> {
+    let follows_cr = |at: usize| at.checked_sub(1).and_then(|at| head.get(at)) == Some(&b'\r');
+    match memchr_iter(b'\n', head).all(follows_cr) {
+        true => Ok(()),
+        false => Err(HttpError::Malformed("line end")),
+    }
+}
+
+/// How much of an answer the request that begins `bytes` wants, be the rest of it as broken or as
+/// unfinished as it may.
+pub fn content_asked(bytes: &[u8]) -> Content {
+    match bytes.trim_ascii_start().starts_with(b"HEAD ") {
+        true => Content::HeadOnly,
+        false => Content::Whole,
     }
 }
 
@@ -120,6 +139,10 @@ impl<'a> Head<'a> {
         let mut seen = Seen::default();
         for header in request.headers.iter() {
             head.take(header, &mut framing, &mut seen)?;
+        }
+        // RFC 9112, section 3.2.
+        if seen.hosts == 0 && version == Version::Http11 {
+            return Err(HttpError::Malformed("request: no Host"));
         }
         if seen.ws_keys > 1 {
             head.ws_key = None;
@@ -179,6 +202,14 @@ impl<'a> Head<'a> {
             self.access_control_request_method = text;
         }
         Ok(())
+    }
+
+    /// How much of the answer is wanted.
+    pub fn content(&self) -> Content {
+        match self.method {
+            "HEAD" => Content::HeadOnly,
+            _ => Content::Whole,
+        }
     }
 
     /// What the last of `hops` trusted proxies saw: entry `len - hops` of `X-Forwarded-For`. `None`
@@ -373,6 +404,47 @@ mod tests {
     }
 
     #[test]
+    fn only_http_1_0_does_without_a_host() {
+        for (text, accepted) in [
+            ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", true),
+            ("GET / HTTP/1.1\r\nHost:\r\n\r\n", true),
+            ("GET / HTTP/1.1\r\n\r\n", false),
+            ("GET / HTTP/1.1\r\nX-Host: a\r\n\r\n", false),
+            ("GET http://a/ HTTP/1.1\r\n\r\n", false),
+            ("GET / HTTP/1.0\r\n\r\n", true),
+            ("GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n", false),
+        ] {
+            assert_eq!(parse_head(text.as_bytes()).is_ok(), accepted, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn each_line_of_a_head_ends_with_cr_and_lf() {
+        let whole = "\r\nGET / HTTP/1.1\r\nHost: a\r\nA: b\r\n\r\n";
+        assert!(matches!(parse_head(whole.as_bytes()), Ok(Some(_))));
+        for (at, _) in whole.match_indices("\r\n") {
+            let text = format!("{}{}", &whole[..at], &whole[at + 1..]);
+            let error = parse_head(text.as_bytes()).expect_err(&text);
+            assert_eq!(error.status().code(), 400, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_request_for_the_head_only_is_known_before_it_is_whole() {
+        for (bytes, expected) in [
+            ("HEAD / HTTP/1.1\r\nHo", true),
+            ("\r\nHEAD /", true),
+            ("HEA", false),
+            ("HEADER / HTTP/1.1\r\n", false),
+            ("head / HTTP/1.1\r\n", false),
+            ("GET /HEAD  HTTP/1.1\r\n", false),
+        ] {
+            let head_only = content_asked(bytes.as_bytes()) == Content::HeadOnly;
+            assert_eq!(head_only, expected, "{bytes:?}");
+        }
+    }
+
+    #[test]
     fn a_head_ends_with_its_empty_line() {
         let text = with_headers("A: b\r\n");
         for bytes in 0..text.len() {
@@ -414,7 +486,8 @@ mod tests {
             (64, None),
             (65, Some(HttpError::TooManyHeaders)),
         ] {
-            let text = format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(headers));
+            let others = "A: b\r\n".repeat(headers - 1);
+            let text = format!("GET / HTTP/1.1\r\nHost: h\r\n{others}\r\n");
             assert_eq!(
                 parse_head(text.as_bytes()).err(),
                 expected,
@@ -427,15 +500,15 @@ mod tests {
     fn a_malformed_head_is_refused_with_its_status() {
         for (text, status) in [
             ("GET /\r\n\r\n", 400),
-            ("GET  / HTTP/1.1\r\n\r\n", 400),
-            ("GET x HTTP/1.1\r\n\r\n", 400),
-            ("GET ?a HTTP/1.1\r\n\r\n", 400),
-            ("CONNECT example.com:443 HTTP/1.1\r\n\r\n", 400),
-            ("G\x01T / HTTP/1.1\r\n\r\n", 400),
-            ("GET / HTTP/1.1\r\nA : b\r\n\r\n", 400),
-            ("GET / HTTP/1.1\r\nA\r\n\r\n", 400),
-            ("GET / HTTP/1.1\r\nA: b\r\n c\r\n\r\n", 400),
-            ("GET / HTTP/1.1\r\nA: b\0\r\n\r\n", 400),
+            ("GET  / HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+            ("GET x HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+            ("GET ?a HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+            ("CONNECT example.com:443 HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+            ("G\x01T / HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: h\r\nA : b\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: h\r\nA\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: h\r\nA: b\r\n c\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: h\r\nA: b\0\r\n\r\n", 400),
             ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400),
             ("GET / HTTP/2.0\r\n\r\n", 505),
             ("GET / HTTP/0.9\r\n\r\n", 505),
@@ -528,7 +601,7 @@ mod tests {
             ("1.0", "Connection: Keep-Alive\r\n", true),
             ("1.0", "Connection: keep-alive, close\r\n", false),
         ] {
-            let text = format!("GET / HTTP/{version}\r\n{headers}\r\n");
+            let text = format!("GET / HTTP/{version}\r\nHost: h\r\n{headers}\r\n");
             assert_eq!(parsed(&text).keep_alive, expected, "{version} {headers:?}");
         }
     }
@@ -547,7 +620,7 @@ mod tests {
             ("http://example.com?b", "/", "b"),
             ("*", "*", ""),
         ] {
-            let text = format!("GET {target} HTTP/1.1\r\n\r\n");
+            let text = format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n");
             let head = parsed(&text);
             assert_eq!((head.raw_path, head.query), (raw_path, query), "{target}");
         }

@@ -3,7 +3,7 @@
 //! Owns: statuses, the head of an answer, the rate limit headers.
 //! May depend on: `protocol::json` (numbers).
 //! Invariants: every answer says its length and whether the connection lives on, so a client can
-//! pipeline.
+//! pipeline; what answers `HEAD` has no body.
 
 use crate::protocol::json::write_u64;
 
@@ -94,6 +94,15 @@ pub struct Response<'a> {
     /// Whole header lines, each with its CRLF: CORS, rate limits, `ALLOW_GET`, and the like.
     pub headers: &'a [&'a [u8]],
     pub body: &'a [u8],
+    pub content: Content,
+}
+
+/// How much of an answer is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    Whole,
+    /// To `HEAD`: the length of the body is said, the body is not sent (RFC 9110, section 9.3.2).
+    HeadOnly,
 }
 
 impl Response<'_> {
@@ -117,7 +126,9 @@ impl Response<'_> {
         out.extend_from_slice(b"Content-Length: ");
         write_u64(out, self.body.len() as u64);
         out.extend_from_slice(b"\r\n\r\n");
-        out.extend_from_slice(self.body);
+        if self.content == Content::Whole {
+            out.extend_from_slice(self.body);
+        }
     }
 }
 
@@ -147,8 +158,8 @@ pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// Goes with 426.
 pub const WS_VERSION_13: &[u8] = b"Sec-WebSocket-Version: 13\r\nUpgrade: websocket\r\n";
 /// Go with 405.
-pub const ALLOW_GET: &[u8] = b"Allow: GET\r\n";
-pub const ALLOW_POST: &[u8] = b"Allow: POST\r\n";
+pub const ALLOW_GET: &[u8] = b"Allow: GET, HEAD, OPTIONS\r\n";
+pub const ALLOW_POST: &[u8] = b"Allow: POST, OPTIONS\r\n";
 
 #[cfg(test)]
 mod tests {
@@ -177,20 +188,24 @@ mod tests {
         let mut out = Vec::new();
         let mut rate = Vec::new();
         write_rate_limit_headers(&mut rate, 100, 0, 17, Some(17));
-        Response {
+        let whole = Response {
             status: Status::TooManyRequests,
             content_type: ContentType::Json,
             persistence: Persistence::KeepAlive,
             headers: &[b"Access-Control-Allow-Origin: *\r\n", &rate],
             body: b"{}",
-        }
-        .write(&mut out);
-        assert_eq!(
-            String::from_utf8_lossy(&out),
-            "HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/json\r\nConnection: keep-alive\r\n\
-             Access-Control-Allow-Origin: *\r\nX-RateLimit-Limit: 100\r\nX-RateLimit-Remaining: 0\r\n\
-             X-RateLimit-Reset: 17\r\nRetry-After: 17\r\nContent-Length: 2\r\n\r\n{}"
-        );
+            content: Content::Whole,
+        };
+        whole.write(&mut out);
+        let head = "HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/json\r\n\
+                    Connection: keep-alive\r\nAccess-Control-Allow-Origin: *\r\n\
+                    X-RateLimit-Limit: 100\r\nX-RateLimit-Remaining: 0\r\n\
+                    X-RateLimit-Reset: 17\r\nRetry-After: 17\r\nContent-Length: 2\r\n\r\n";
+        assert_eq!(String::from_utf8_lossy(&out), format!("{head}{{}}"));
+        let mut head_only = Vec::new();
+        let content = Content::HeadOnly;
+        Response { content, ..whole }.write(&mut head_only);
+        assert_eq!(String::from_utf8_lossy(&head_only), head);
     }
 
     #[test]
@@ -207,6 +222,7 @@ mod tests {
                     persistence,
                     headers: &[],
                     body: b"",
+                    content: Content::Whole,
                 }
                 .write(&mut out);
                 let mut headers = [httparse::EMPTY_HEADER; 8];

@@ -55,7 +55,7 @@ pub enum Route<'a> {
     Live,
     Ready,
     AcceptTraffic,
-    /// `/`: the welcome page in demo mode.
+    /// `/`: the welcome page in demo mode, else `OK`.
     Root,
     /// `/welcome/sign`: in demo mode.
     WelcomeSign,
@@ -63,17 +63,14 @@ pub enum Route<'a> {
 }
 
 impl<'a> Route<'a> {
-    /// Finds the route of an undecoded path. With a prefix, health routes also answer without it,
-    /// since a load balancer asks the node and not the public name.
+    /// Finds the route of an undecoded path. With a prefix, every route is also found without it: a
+    /// proxy may have taken it away, and a load balancer asks the node, not the public name.
     pub fn of(raw_path: &'a str, path_prefix: &str) -> Self {
         let prefix = path_prefix.trim_end_matches('/');
         match raw_path.strip_prefix(prefix) {
             Some("") if !prefix.is_empty() => Self::Root,
             Some(local) if local.starts_with('/') => Self::of_local(local),
-            _ => match Self::of_local(raw_path) {
-                health if health.is_health() => health,
-                _ => Self::Unknown,
-            },
+            _ => Self::of_local(raw_path),
         }
     }
 
@@ -126,7 +123,7 @@ impl<'a> Route<'a> {
         })
     }
 
-    /// Answers without authentication and rate limit, and with or without the prefix.
+    /// What a load balancer asks: it answers without authentication and rate limit.
     pub fn is_health(&self) -> bool {
         match self {
             Self::Up
@@ -149,7 +146,7 @@ impl<'a> Route<'a> {
         }
     }
 
-    /// The one method that the route takes; `None` for an unknown path.
+    /// The one method that the route takes, `HEAD` wherever it is `GET`; `None` for an unknown path.
     pub fn method(&self) -> Option<&'static str> {
         match self {
             Self::Events { .. }
@@ -293,15 +290,7 @@ mod tests {
                 assert_eq!(Route::of(&prefixed, prefix), expected, "{prefixed}");
             }
             let unprefixed = Route::of(path, "/realtime");
-            assert_eq!(
-                unprefixed,
-                if expected.is_health() {
-                    expected
-                } else {
-                    Route::Unknown
-                },
-                "{path}"
-            );
+            assert_eq!(unprefixed, expected, "{path}, which a proxy stripped");
         }
         assert_eq!(Route::of("/realtime", "/realtime"), Route::Root);
     }

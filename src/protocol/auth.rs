@@ -1,8 +1,10 @@
 //! Signatures: of subscriptions, sign-ins, API requests and webhooks.
 //!
 //! Owns: what is signed in each case, which fallbacks count, and the comparison.
-//! May depend on: `query` (the parameters of a request line); `hmac`, `sha2`, `md-5`, `smallvec`, `subtle`.
-//! Invariants: a signature is compared in constant time after a length check; no error and no
+//! May depend on: `query` (the parameters of a request line); `hmac`, `sha2`, `md-5`, `memchr`,
+//! `smallvec`, `subtle`.
+//! Invariants: a signature is compared in constant time after a length check; a body is
+//! hashed only for whoever has signed its digest; no error and no
 //! `Debug` output holds a secret or an expected signature; the clock is an argument.
 
 use std::borrow::Cow;
@@ -10,6 +12,7 @@ use std::fmt;
 
 use hmac::{Hmac, KeyInit, Mac};
 use md5::{Digest, Md5};
+use memchr::{memchr, memchr2};
 use sha2::Sha256;
 use smallvec::SmallVec;
 use subtle::ConstantTimeEq;
@@ -158,9 +161,17 @@ pub struct RequestToVerify<'a> {
     pub path_prefix: &'a str,
 }
 
-/// Verifies an API request. Cheap checks come first; a valid request costs one HMAC over its query,
-/// a forged one at most eight per secret, and one MD5 over its body.
-pub fn verify_request(request: RequestToVerify<'_>) -> Result<(), HttpAuthError> {
+/// Verifies an API request, and says in which form its parameters were signed. Cheap checks come
+/// first: a valid request costs one HMAC over its query and one MD5 over its body, a forged one
+/// some HMACs over its query (at most 12 per secret, 24 for `HEAD`) and nothing over its body.
+pub fn verify_request(request: RequestToVerify<'_>) -> Result<QueryForm, HttpAuthError> {
+    verify_request_hashing(request, md5_hex)
+}
+
+fn verify_request_hashing(
+    request: RequestToVerify<'_>,
+    md5_hex: impl FnOnce(&[u8]) -> [u8; 32],
+) -> Result<QueryForm, HttpAuthError> {
     let parameters = signed_parameters(request.query);
     let only = |name| only_value(&parameters, name);
     let key = only("auth_key")?;
@@ -178,9 +189,38 @@ pub fn verify_request(request: RequestToVerify<'_>) -> Result<(), HttpAuthError>
         return Err(HttpAuthError::WrongKey);
     }
     verify_timestamp(timestamp, request.now_s)?;
-    verify_body(request.body, body_md5)?;
+    if body_md5.is_none() && !request.body.is_empty() {
+        return Err(HttpAuthError::Missing("body_md5"));
+    }
     let signature = std::str::from_utf8(signature).map_err(|_| HttpAuthError::WrongSignature)?;
-    verify_request_signature(&request, &parameters, signature)
+    let form = verify_request_signature(&request, &parameters, signature)?;
+    // Only now, as the digest itself is signed: a stranger's body costs nothing.
+    match body_md5 {
+        Some(digest) if digest != md5_hex(request.body) => Err(HttpAuthError::BodyMd5),
+        Some(_) | None => Ok(form),
+    }
+}
+
+/// How the values of a request's query were written when they were signed, and so how they are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueryForm {
+    /// Escapes are decoded, `+` is a space.
+    Decoded,
+    /// They stand on the wire as they are meant.
+    Raw,
+    /// Escapes are decoded, `+` is itself: the library escaped only what a URL may not hold.
+    PlusKept,
+}
+
+impl QueryForm {
+    /// What a value of the wire means.
+    pub fn read<'a>(self, raw_value: &'a str) -> Cow<'a, [u8]> {
+        match self {
+            Self::Decoded => query::decode(raw_value),
+            Self::Raw => raw_value.as_bytes().into(),
+            Self::PlusKept => query::decode_percent(raw_value).into(),
+        }
+    }
 }
 
 /// Why an API request is not believed. All are answered 401.
@@ -278,60 +318,37 @@ fn verify_timestamp(timestamp: &[u8], now_s: u64) -> Result<(), HttpAuthError> {
     }
 }
 
-fn verify_body(body: &[u8], body_md5: Option<&[u8]>) -> Result<(), HttpAuthError> {
-    let expected = match body_md5 {
-        None if body.is_empty() => return Ok(()),
-        None => return Err(HttpAuthError::Missing("body_md5")),
-        Some(expected) => expected,
-    };
-    let digest: [u8; 16] = Md5::digest(body).into();
+fn md5_hex(bytes: &[u8]) -> [u8; 32] {
+    let digest: [u8; 16] = Md5::digest(bytes).into();
     let mut hex = [0; 32];
     write_hex(&digest, &mut hex);
-    if expected == hex {
-        Ok(())
-    } else {
-        Err(HttpAuthError::BodyMd5)
-    }
+    hex
 }
 
-/// Tries the path and the query as they stood, then the forms that libraries and proxies are known
+/// Tries method, path and query as they stood, then the forms that libraries and proxies are known
 /// to sign.
 fn verify_request_signature(
     request: &RequestToVerify<'_>,
     parameters: &[SignedParameter<'_>],
     signature: &str,
-) -> Result<(), HttpAuthError> {
-    let method: Cow<'_, str> = if request.method.bytes().any(|b| b.is_ascii_lowercase()) {
-        request.method.to_ascii_uppercase().into()
-    } else {
-        request.method.into()
+) -> Result<QueryForm, HttpAuthError> {
+    let upper_case = request.method.to_ascii_uppercase();
+    // Whoever asks for the head alone may have signed what it stands for.
+    let methods: &[&str] = match &*upper_case {
+        "HEAD" => &["HEAD", "GET"],
+        method => &[method],
     };
-    let prefix = request.path_prefix.trim_end_matches('/').as_bytes();
-    let path = request.raw_path.as_bytes();
-    // Libraries sign the unescaped path while their HTTP stack escapes it.
-    let decoded_path = request
-        .raw_path
-        .contains('%')
-        .then(|| query::decode_percent(request.raw_path));
-    // Node and PHP put unescaped values on the wire and sign those: a literal `+` must not become a
-    // space.
-    let has_escapes = parameters.iter().any(|p| matches!(p.value, Cow::Owned(_)));
-    let raw_query = has_escapes.then(|| canonical_query(parameters, |p| p.raw_value.as_bytes()));
-    let canonical = canonical_query(parameters, |p| &p.value);
-
-    for query in [Some(&canonical), raw_query.as_ref()].into_iter().flatten() {
-        for prefix in [b"".as_slice(), prefix]
-            .into_iter()
-            .take(if prefix.is_empty() { 1 } else { 2 })
-        {
-            for path in [Some(path), decoded_path.as_deref()].into_iter().flatten() {
-                let signed: [&[u8]; 6] = [method.as_bytes(), b"\n", prefix, path, b"\n", query];
+    let paths = signed_paths(request.raw_path, request.path_prefix);
+    for (form, query) in signed_queries(parameters) {
+        for path in &paths {
+            for method in methods {
+                let signed: [&[u8]; 5] = [method.as_bytes(), b"\n", path, b"\n", &query];
                 if request
                     .signers
                     .iter()
                     .any(|signer| signer.verify_hex(&signed, signature))
                 {
-                    return Ok(());
+                    return Ok(form);
                 }
             }
         }
@@ -339,20 +356,68 @@ fn verify_request_signature(
     Err(HttpAuthError::WrongSignature)
 }
 
-fn canonical_query<'p>(
+/// The paths that may have been signed. With a prefix, a proxy may have taken it away, or the
+/// library may not have signed it (PHP's signs `/apps/...` whatever its `path` is).
+fn signed_paths<'a>(raw_path: &'a str, prefix: &str) -> SmallVec<[Cow<'a, [u8]>; 4]> {
+    let prefix = prefix.trim_end_matches('/');
+    let mut paths = SmallVec::<[Cow<'a, [u8]>; 4]>::new();
+    paths.push(raw_path.as_bytes().into());
+    if !prefix.is_empty() {
+        paths.push(match raw_path.strip_prefix(prefix) {
+            Some(local) => local.as_bytes().into(),
+            None => [prefix.as_bytes(), raw_path.as_bytes()].concat().into(),
+        });
+    }
+    if raw_path.contains('%') {
+        // Libraries sign the unescaped path while their HTTP stack escapes it. A line feed would
+        // end the path elsewhere in what was signed.
+        let decoded = paths.clone().into_iter().filter_map(|path| {
+            let path = query::decode_percent_bytes(&path);
+            (!path.contains(&b'\n')).then_some(Cow::Owned(path))
+        });
+        paths.extend(decoded);
+    }
+    paths
+}
+
+/// The queries that may have been signed, each with its form; the usual one first.
+fn signed_queries<'p>(
     parameters: &'p [SignedParameter<'_>],
-    value: impl Fn(&'p SignedParameter<'_>) -> &'p [u8],
-) -> Vec<u8> {
+) -> impl Iterator<Item = (QueryForm, Vec<u8>)> + use<'p> {
+    let values = |byte| parameters.iter().any(|p| p.raw_value.contains(byte));
+    let (has_escapes, has_pluses) = (values('%'), values('+'));
+    let raw = has_escapes || has_pluses;
+    let forms = [
+        Some(QueryForm::Decoded),
+        raw.then_some(QueryForm::Raw),
+        (has_escapes && has_pluses).then_some(QueryForm::PlusKept),
+    ];
+    forms
+        .into_iter()
+        .flatten()
+        .filter_map(|form| Some((form, canonical_query(parameters, form)?)))
+}
+
+/// `None` when what was decoded could be split at other places than the wire was: then the
+/// signature of one request would do for another.
+fn canonical_query(parameters: &[SignedParameter<'_>], form: QueryForm) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(256);
     for parameter in parameters.iter().filter(|p| *p.key != *b"auth_signature") {
+        let value = match form {
+            QueryForm::Decoded => Cow::Borrowed(&*parameter.value),
+            QueryForm::Raw | QueryForm::PlusKept => form.read(parameter.raw_value),
+        };
+        if memchr2(b'&', b'=', &parameter.key).is_some() || memchr(b'&', &value).is_some() {
+            return None;
+        }
         if !out.is_empty() {
             out.push(b'&');
         }
         out.extend_from_slice(&parameter.key);
         out.push(b'=');
-        out.extend_from_slice(value(parameter));
+        out.extend_from_slice(&value);
     }
-    out
+    Some(out)
 }
 
 /// Writes lower-case hex; `hex` has two places for each byte.
@@ -573,6 +638,7 @@ mod tests {
             now_s,
             path_prefix,
         })
+        .map(|_| ())
     }
 
     /// V10 to V22 as wire forms: method, path, parameters but the signature, body, signature.
@@ -818,6 +884,129 @@ mod tests {
         assert_eq!(verify("GET", path, &query, ""), Ok(()));
     }
 
+    /// Method, what the library has signed as path and parameters, what its HTTP stack sends.
+    const LIBRARIES: [(&str, &str, &str, &str, &str); 18] = [
+        // Node: signs all as it is; the URL class escapes a space but not a plus.
+        ("node", "GET", "/c", "p=a b+c", "/c?p=a%20b+c"),
+        ("node", "GET", "/c", "p=é, é", "/c?p=%C3%A9,%20%C3%A9"),
+        ("node", "GET", "/c/a@b", "info=a,b", "/c/a@b?info=a,b"),
+        // PHP: signs all as it is; 6 and before write it so too, 7 escapes by RFC 3986.
+        ("php 6", "GET", "/c", "p=a+b", "/c?p=a+b"),
+        ("php 6", "GET", "/c", "p=a b+c", "/c?p=a%20b+c"),
+        ("php 7", "GET", "/c", "p=a b+c", "/c?p=a%20b%2Bc"),
+        ("php 7", "GET", "/c", "info=a,b", "/c?info=a%2Cb"),
+        // PHP: an option `path` stands in the URL and not in what is signed.
+        (
+            "php",
+            "POST",
+            "/apps/1/events",
+            "p=1",
+            "/realtime/apps/1/events?p=1",
+        ),
+        // Python: signs all as it is; requests escapes what a URL may not hold.
+        ("python", "GET", "/c", "p=a b+c,d", "/c?p=a%20b+c,d"),
+        ("python", "GET", "/c", "p=100%", "/c?p=100%25"),
+        // Ruby: keys in lower case; a space is written as plus.
+        ("ruby", "GET", "/c", "p=a b+c,d", "/c?p=a+b%2Bc%2Cd"),
+        ("ruby", "GET", "/c", "p=a", "/c?P=a"),
+        // Go: unescapes what it escaped, signs that and sends it.
+        ("go", "GET", "/c", "p=a+b,c", "/c?p=a+b,c"),
+        // Java: signs all as it is; a space is written as plus, a path is escaped.
+        ("java", "GET", "/c", "p=a b+c,d", "/c?p=a+b%2Bc%2Cd"),
+        ("java", "GET", "/c/a@b;c", "p=a", "/c/a%40b%3Bc?p=a"),
+        // .NET: signs all as it is; the URI class escapes a space but not a plus.
+        ("dotnet", "GET", "/c", "p=a b+c", "/c?p=a%20b+c"),
+        // Any, behind a proxy that strips the prefix.
+        (
+            "proxy",
+            "POST",
+            "/realtime/apps/1/events",
+            "p=1",
+            "/apps/1/events?p=1",
+        ),
+        (
+            "proxy",
+            "GET",
+            "/realtime/c/a@b",
+            "p=a b+c",
+            "/c/a%40b?p=a%20b+c",
+        ),
+    ];
+
+    #[test]
+    fn what_each_official_library_signs_and_sends_is_believed() {
+        for (library, method, path, parameters, target) in LIBRARIES {
+            // `auth_...` sorts before the parameters of the table.
+            let signature = signed(&format!("{method}\n{path}\n{AUTH}&{parameters}"));
+            let (raw_path, query) = target.split_once('?').expect("a query");
+            let query = format!("{AUTH}&{query}&auth_signature={signature}");
+            assert_eq!(
+                verify(method, raw_path, &query, ""),
+                Ok(()),
+                "{library}: {target}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_prefix_may_be_signed_or_not_and_arrive_or_not_but_only_the_configured_one() {
+        for (signed_path, raw_path, believed) in [
+            ("/realtime/apps/1/x", "/realtime/apps/1/x", true),
+            ("/realtime/apps/1/x", "/apps/1/x", true),
+            ("/apps/1/x", "/realtime/apps/1/x", true),
+            ("/apps/1/x", "/apps/1/x", true),
+            ("/other/apps/1/x", "/apps/1/x", false),
+            ("/apps/1/x", "/other/apps/1/x", false),
+            ("/realtime/realtime/apps/1/x", "/realtime/apps/1/x", false),
+        ] {
+            let signature = signed(&format!("POST\n{signed_path}\n{AUTH}"));
+            let query = format!("{AUTH}&auth_signature={signature}");
+            let verified = verify("POST", raw_path, &query, "");
+            assert_eq!(verified.is_ok(), believed, "{signed_path} as {raw_path}");
+        }
+    }
+
+    #[test]
+    fn a_signature_of_one_request_does_not_do_for_another() {
+        let wrong = Err(HttpAuthError::WrongSignature);
+        for (parameters, other) in [
+            ("p=1&q=2", "p=1%26q%3D2"),
+            ("p=1&q=2", "p=1%26q=2"),
+            ("p=1&q=2", "p%3D1&q=2"),
+            ("p=1&q=2", "p=1&%71%3D2"),
+            ("p=q=r", "p%3Dq=r"),
+            ("p=x&q=+%20", "p=x%26q=%2B%2520"),
+        ] {
+            let signature = signed(&format!("GET\n/c\n{AUTH}&{parameters}"));
+            let query = |it: &str| format!("{AUTH}&{it}&auth_signature={signature}");
+            assert_eq!(
+                verify("GET", "/c", &query(parameters), ""),
+                Ok(()),
+                "{parameters}"
+            );
+            assert_eq!(verify("GET", "/c", &query(other), ""), wrong, "{other}");
+        }
+        // Where the path ends is told by a line feed.
+        let signature = signed(&format!("GET\n/c\na=\n{AUTH}"));
+        let query = format!("{AUTH}&auth_signature={signature}");
+        assert_eq!(verify("GET", "/c%0Aa=", &query, ""), wrong);
+    }
+
+    #[test]
+    fn a_head_request_is_signed_as_head_or_as_what_it_stands_for() {
+        for (signed_method, method, believed) in [
+            ("HEAD", "HEAD", true),
+            ("GET", "HEAD", true),
+            ("HEAD", "GET", false),
+            ("POST", "HEAD", false),
+        ] {
+            let signature = signed(&format!("{signed_method}\n/c\n{AUTH}"));
+            let query = format!("{AUTH}&auth_signature={signature}");
+            let verified = verify(method, "/c", &query, "");
+            assert_eq!(verified.is_ok(), believed, "{signed_method} as {method}");
+        }
+    }
+
     #[test]
     fn a_clock_may_be_off_by_exactly_600_seconds() {
         let query = format!(
@@ -872,6 +1061,39 @@ mod tests {
             (format!("{AUTH}&auth_signature=%ff"), WrongSignature),
         ] {
             assert_eq!(verify("GET", "/apps/app-id/channels", &query, ""), Err(error), "{query}");
+        }
+    }
+
+    #[test]
+    fn a_forged_request_is_refused_before_its_body_is_looked_at() {
+        let (path, wrong) = ("/apps/app-id/x", Err(HttpAuthError::WrongSignature));
+        let forged = format!("{AUTH}&body_md5=00&auth_signature={}", "0".repeat(64));
+        assert_eq!(verify("POST", path, &forged, "{}"), wrong);
+
+        let signature = signed(&format!("POST\n{path}\n{AUTH}&body_md5=00"));
+        let signed = format!("{AUTH}&body_md5=00&auth_signature={signature}");
+        for (query, hashed, error) in [
+            (&forged, 0, HttpAuthError::WrongSignature),
+            (&signed, 1, HttpAuthError::BodyMd5),
+        ] {
+            let mut hashes = 0;
+            let verified = verify_request_hashing(
+                RequestToVerify {
+                    method: "POST",
+                    raw_path: path,
+                    query,
+                    body: b"{}",
+                    app_key: KEY,
+                    signers: &signers(),
+                    now_s: NOW_S,
+                    path_prefix: "",
+                },
+                |body| {
+                    hashes += 1;
+                    md5_hex(body)
+                },
+            );
+            assert_eq!((verified, hashes), (Err(error), hashed), "{query}");
         }
     }
 

@@ -105,9 +105,12 @@ pub enum SubscriptionRefusal {
     /// The `#server-to-user-` channel of somebody else.
     OtherUser,
     InvalidChannel,
-    /// `channel_data` is no JSON object or has no usable `user_id`; or another user of this
-    /// connection is in.
+    /// `channel_data` is no JSON object.
     InvalidChannelData,
+    /// `channel_data` has no usable `user_id`.
+    InvalidUserId,
+    /// Another user of this connection is in.
+    OtherMember,
     /// `user_info` is larger than allowed.
     MemberTooLarge,
     /// The presence channel has as many members as it may have.
@@ -124,7 +127,22 @@ impl SubscriptionRefusal {
             Self::Unauthorized => ("AuthError", "The connection is unauthorized.", 401),
             Self::OtherUser => ("AuthError", "The channel belongs to another user.", 403),
             Self::InvalidChannel => ("InvalidChannel", "The channel name is invalid.", 400),
-            Self::InvalidChannelData => ("InvalidChannelData", "The channel_data is invalid.", 400),
+            Self::InvalidChannelData => (
+                "InvalidChannelData",
+                "The channel_data must be a JSON object, without half a surrogate pair in its text.",
+                400,
+            ),
+            Self::InvalidUserId => (
+                "InvalidChannelData",
+                "The user_id in channel_data must be a string of 1 to 128 characters or an integer \
+                 of at most 9007199254740992.",
+                400,
+            ),
+            Self::OtherMember => (
+                "InvalidChannelData",
+                "The user_id in channel_data is not that of this connection's first subscription.",
+                400,
+            ),
             Self::MemberTooLarge => ("LimitReached", "The user_info is too large.", 413),
             Self::ChannelFull => (
                 "LimitReached",
@@ -175,6 +193,12 @@ mod tests {
                 "InvalidChannelData",
                 400,
             ),
+            (
+                SubscriptionRefusal::InvalidUserId,
+                "InvalidChannelData",
+                400,
+            ),
+            (SubscriptionRefusal::OtherMember, "InvalidChannelData", 400),
             (SubscriptionRefusal::MemberTooLarge, "LimitReached", 413),
             (SubscriptionRefusal::ChannelFull, "LimitReached", 4100),
             (SubscriptionRefusal::TooManyChannels, "LimitReached", 4100),

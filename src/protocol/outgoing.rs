@@ -106,10 +106,11 @@ pub fn subscription_count(out: &mut Vec<u8>, channel: &str, count: u64) {
     out.extend_from_slice(br#"}"}"#);
 }
 
+/// No `data`: pusher-js hands `undefined` to whoever is bound, as with the other servers.
 pub fn cache_miss(out: &mut Vec<u8>, channel: &str) {
     out.extend_from_slice(br#"{"event":"pusher:cache_miss""#);
     write_channel(out, channel);
-    out.extend_from_slice(br#","data":"{}"}"#);
+    out.push(b'}');
 }
 
 /// `user_data` is echoed as the client sent it.
@@ -284,7 +285,7 @@ mod tests {
             ),
             (
                 written(|out| cache_miss(out, "cache-foo")),
-                r#"{"event":"pusher:cache_miss","channel":"cache-foo","data":"{}"}"#,
+                r#"{"event":"pusher:cache_miss","channel":"cache-foo"}"#,
             ),
             (
                 written(|out| signin_success(out, r#"{"id":"42","watchlist":["7","8"]}"#)),

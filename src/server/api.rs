@@ -5,7 +5,7 @@
 //! Invariants: nothing is published, kept or counted before every check of the whole request has
 //! passed; the answer is sent once all homes concerned took the events over.
 
-use std::{rc::Rc, sync::Arc};
+use std::{borrow::Cow, sync::Arc};
 
 use shards::{
     application::{ShardId, Slot},
@@ -22,8 +22,8 @@ use crate::{
     bridge::message::Waiter,
     channel::home::Event,
     connection::pending::{
-        Action, ApiCall, ApiRoute, ApiStep, Counts, Exchange, Gathered, GatheredParts, Pending,
-        PublicEvent, Publication, RateState, ReportedCounts,
+        Action, ApiCall, ApiRoute, ApiStep, Asked, Counts, Exchange, Gathered, GatheredParts,
+        Pending, PublicEvent, Publication, RateState, ReportedCounts,
     },
     http::{
         answer::{self, CacheAnswer},
@@ -56,10 +56,9 @@ impl ShardServer {
         let head = &request.head;
         let mut exchange = Exchange {
             app: AppIndex(u32::MAX),
-            keep_alive: head.keep_alive,
+            asked: Asked::of(head),
             route: route_of(route),
             began_us: turn.clock_us(),
-            origin: head.origin.map(Into::into),
             rate: None,
         };
         let hops = self
@@ -106,7 +105,7 @@ impl ShardServer {
                 exchange.rate = Some(rate);
                 if !granted {
                     self.counters.ip_limit_triggered[1] += 1;
-                    return self.respond_limited(turn, slot, rate, exchange.keep_alive);
+                    return self.respond_limited(turn, slot, rate, &exchange.asked);
                 }
                 let Ok(Some(parsed)) = parse_head(&head) else {
                     return;
@@ -135,7 +134,7 @@ impl ShardServer {
             Err(error) => return self.respond_error(turn, slot, exchange, error),
         };
         let exchange = Exchange {
-            origin: exchange.origin.take(),
+            asked: exchange.asked.clone(),
             ..*exchange
         };
         let (budget, count) = match &action {
@@ -185,7 +184,7 @@ impl ShardServer {
         let counters = self.counters.app(index);
         counters.http_calls += 1;
         counters.http_received_bytes += body.len() as u64;
-        auth::verify_request(RequestToVerify {
+        let form = auth::verify_request(RequestToVerify {
             method: head.method,
             raw_path: head.raw_path,
             query: head.query,
@@ -198,7 +197,11 @@ impl ShardServer {
         if !app.entry.app.enabled {
             return Err(ApiError::AppDisabled);
         }
-        Ok((index, self.action_of(&app, head, body, route)?))
+        let body = match route {
+            Route::Events { .. } if body.is_empty() => query::event_body(head.query, form)?.into(),
+            _ => Cow::Borrowed(body),
+        };
+        Ok((index, self.action_of(&app, head, &body, route)?))
     }
 
     fn action_of(
@@ -332,7 +335,7 @@ impl ShardServer {
         let counters = self.counters.app(exchange.app);
         counters.limit_denied[column] += 1;
         counters.http_error(Status::TooManyRequests.code());
-        self.respond_limited(turn, slot, rate, exchange.keep_alive);
+        self.respond_limited(turn, slot, rate, &exchange.asked);
     }
 
     /// Performs a request that passed everything.
@@ -572,7 +575,6 @@ impl ShardServer {
     ) {
         let took_us = turn.clock_us().saturating_sub(exchange.began_us);
         self.counters.http_request(exchange.route as usize, took_us);
-        let settings = Rc::clone(&self.settings);
         let mut rate_headers = Vec::new();
         if let Some(rate) = exchange.rate {
             write_rate(&mut rate_headers, rate, None);
@@ -584,16 +586,9 @@ impl ShardServer {
                 counters.http_error(status.code());
             }
         }
-        let headers = [
-            settings.cors.headers(exchange.origin.as_deref()),
-            &rate_headers[..],
-        ];
-        self.respond(
-            turn,
-            slot,
-            Reply::json(status, &headers, body),
-            exchange.keep_alive,
-        );
+        let headers = [&*rate_headers];
+        let reply = Reply::json(status, &headers, body);
+        self.respond(turn, slot, reply, &exchange.asked);
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the node says of itself: `/up`, `/usage`, and the counters for a scrape.
 //!
-//! Owns: the words and codes of health.
+//! Owns: which health route asks what; the judgement is `bridge::message`'s, for both ports.
 //! May depend on: `http`, `bridge::message`, `metrics::counters`.
 //! Invariants: health routes need no authentication and meet no limiter.
 
@@ -10,24 +10,38 @@ use shards::application::Slot;
 
 use super::{ServerTurn, ShardServer, request::Reply};
 use crate::{
-    bridge::message::ToBridge,
-    connection::pending::Pending,
+    bridge::message::{Grade, Health as NodeHealth, Judgement, ToBridge},
+    connection::pending::{Asked, Pending},
     http::{
         api::ApiError,
         health::{Health, HealthReport},
         request::Head,
         response::Status,
+        route::Route,
     },
     metrics::counters::ShardSnapshot,
 };
 
-/// A state of health and why.
-struct Verdict {
-    health: Health,
-    reasons: Vec<&'static str>,
-}
-
 impl ShardServer {
+    /// What load balancers ask for.
+    pub(super) fn answer_health(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        slot: Slot,
+        head: &Head<'_>,
+        route: &Route<'_>,
+    ) {
+        match route {
+            Route::Up => self.answer_up(turn, slot, head, None),
+            Route::UpApp { app } => self.answer_up(turn, slot, head, Some(app)),
+            Route::Ready | Route::AcceptTraffic => self.answer_ready(turn, slot, head),
+            _ => {
+                let reply = Reply::text(Status::Ok, &[], "OK");
+                self.respond(turn, slot, reply, &Asked::of(head));
+            }
+        }
+    }
+
     /// `/up` and `/up/{app}`.
     pub(super) fn answer_up(
         &mut self,
@@ -36,125 +50,105 @@ impl ShardServer {
         head: &Head<'_>,
         app: Option<&str>,
     ) {
-        let verdict = match app.map(|id| self.apps.by_id(id)) {
+        let judgement = match app.map(|id| self.apps.by_id(id)) {
             None => {
                 self.counters.system_http_calls += 1;
-                self.verdict(self.apps.is_empty())
+                self.node_health().judge(!self.apps.is_empty())
             }
             Some(None) => {
-                let reasons = vec!["no such app"];
-                Verdict {
-                    health: Health::NotFound,
-                    reasons,
-                }
+                let word = Health::NotFound;
+                return self.respond_health(turn, slot, head, word, &["no_such_app"]);
             }
             Some(Some(app)) => {
                 let index = app.entry.index;
                 let enabled = app.entry.app.enabled;
                 self.counters.app(index).http_calls += 1;
-                if enabled {
-                    self.verdict(false)
-                } else {
-                    error(vec!["the app is disabled"])
+                if !enabled {
+                    let word = Health::Error;
+                    return self.respond_health(turn, slot, head, word, &["app_disabled"]);
                 }
+                self.node_health().judge(true)
             }
         };
-        self.respond_verdict(turn, slot, head, &verdict);
+        self.respond_judgement(turn, slot, head, &judgement);
     }
 
     /// `/ready` and `/accept-traffic`: `/up` without the rule that there is an app.
-    pub(super) fn answer_ready(&mut self, turn: &mut impl ServerTurn, slot: Slot, head: &Head<'_>) {
+    fn answer_ready(&mut self, turn: &mut impl ServerTurn, slot: Slot, head: &Head<'_>) {
         self.counters.system_http_calls += 1;
-        let verdict = self.verdict(false);
-        self.respond_verdict(turn, slot, head, &verdict);
+        let judgement = self.node_health().judge(true);
+        self.respond_judgement(turn, slot, head, &judgement);
     }
 
-    fn verdict(&self, lacks_apps: bool) -> Verdict {
-        let checks = [
-            (lacks_apps, "no app is configured"),
-            (self.drain.is_some() || self.health.draining, "draining"),
-            (self.health.backend_failing, "a backend is failing"),
-            (
-                self.health.memory_above_threshold,
-                "memory is above its threshold",
-            ),
-        ];
-        let reasons: Vec<_> = checks
-            .into_iter()
-            .filter(|(failing, _)| *failing)
-            .map(|(_, why)| why)
-            .collect();
-        if !reasons.is_empty() {
-            return error(reasons);
-        }
-        if self.health.queue_failing {
-            let reasons = vec!["the webhook queue is failing"];
-            return Verdict {
-                health: Health::Degraded,
-                reasons,
-            };
-        }
-        Verdict {
-            health: Health::Ok,
-            reasons: Vec::new(),
+    /// What the bridge has said last; a drain is known here as soon.
+    fn node_health(&self) -> NodeHealth {
+        NodeHealth {
+            draining: self.drain.is_some() || self.health.draining,
+            ..self.health
         }
     }
 
-    fn respond_verdict(
+    fn respond_judgement(
         &mut self,
         turn: &mut impl ServerTurn,
         slot: Slot,
         head: &Head<'_>,
-        verdict: &Verdict,
+        judgement: &Judgement,
+    ) {
+        let word = match judgement.grade {
+            Grade::Well => Health::Ok,
+            Grade::Degraded => Health::Degraded,
+            Grade::Unready => Health::Error,
+        };
+        self.respond_health(turn, slot, head, word, &judgement.reasons);
+    }
+
+    fn respond_health(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        slot: Slot,
+        head: &Head<'_>,
+        health: Health,
+        reasons: &[&str],
     ) {
         let settings = Rc::clone(&self.settings);
-        let health = verdict.health;
-        let headers = [health.header(), settings.cors.headers(head.origin)];
         let mut body = Vec::new();
         let report = HealthReport {
             health,
-            reasons: &verdict.reasons,
+            reasons,
             node: &settings.node,
-            is_draining: self.drain.is_some() || self.health.draining,
+            is_draining: self.node_health().draining,
         };
         let content_type = report.write_body(&mut body, head.accept);
-        let status = health.status();
         let reply = Reply {
-            status,
+            status: health.status(),
             content_type,
-            headers: &headers,
+            headers: &[health.header()],
             body: &body,
         };
-        self.respond(turn, slot, reply, head.keep_alive);
+        self.respond(turn, slot, reply, &Asked::of(head));
     }
 
     /// `/usage`: the bridge reads the memory, a shard reads no files.
-    pub(super) fn ask_usage(&mut self, turn: &mut impl ServerTurn, slot: Slot, head: &Head<'_>) {
+    pub(super) fn ask_usage(&mut self, turn: &mut impl ServerTurn, slot: Slot, asked: Asked) {
         if !self.settings.usage_enabled {
-            let fault = ApiError::NotFound;
-            return self.respond_fault(turn, slot, fault, &[], head.keep_alive);
+            return self.respond_fault(turn, slot, ApiError::NotFound, &[], &asked);
         }
         let waiter = self.await_answer(slot);
-        *self.held(slot).pending() = Some(Pending::Usage {
-            keep_alive: head.keep_alive,
-        });
         if turn.to_bridge(ToBridge::Usage { waiter }).is_err() {
             self.answer_arrived(slot);
             self.counters.bridge_full[1] += 1;
-            self.respond_fault(turn, slot, ApiError::Unavailable, &[], head.keep_alive);
+            return self.respond_fault(turn, slot, ApiError::Unavailable, &[], &asked);
         }
+        *self.held(slot).pending() = Some(Pending::Usage(asked));
     }
 
     pub(super) fn usage_arrived(&mut self, turn: &mut impl ServerTurn, slot: Slot, body: &str) {
-        let Some(Pending::Usage { keep_alive }) = self.answer_arrived(slot) else {
+        let Some(Pending::Usage(asked)) = self.answer_arrived(slot) else {
             return;
         };
-        self.respond(
-            turn,
-            slot,
-            Reply::json(Status::Ok, &[], body.as_bytes()),
-            keep_alive,
-        );
+        let reply = Reply::json(Status::Ok, &[], body.as_bytes());
+        self.respond(turn, slot, reply, &asked);
     }
 
     /// Sends this shard's numbers to the bridge.
@@ -172,12 +166,5 @@ impl ShardServer {
         if turn.to_bridge(message).is_err() {
             self.counters.bridge_full[1] += 1;
         }
-    }
-}
-
-fn error(reasons: Vec<&'static str>) -> Verdict {
-    Verdict {
-        health: Health::Error,
-        reasons,
     }
 }

@@ -146,7 +146,7 @@ impl ShardServer {
             effects: Vec::new(),
             scratch: Vec::new(),
             token: Vec::new(),
-            health: Health::default(),
+            health: Health::UNKNOWN,
             drain: None,
             tick_at: Millis(0),
         }

@@ -3,16 +3,18 @@
 //! Owns: reading a request whole, its route, answers that need no app, deadlines of requests.
 //! May depend on: `http`, `ws::handshake`, `connection`, the other files of this room.
 //! Invariants: a request is answered before the next one is looked at; a body is bounded before it
-//! is read; what follows a request that broke the protocol is not read.
+//! is read; what follows a request that broke the protocol is not read; every answer has the CORS
+//! headers, and none to `HEAD` has a body.
 
 use std::{borrow::Cow, net::IpAddr, rc::Rc};
 
 use shards::application::Slot;
+use smallvec::SmallVec;
 
 use super::{ServerTurn, ShardServer};
 use crate::{
     connection::{
-        pending::{RateState, Upgrade, UpgradeStep},
+        pending::{Asked, RateState, Upgrade, UpgradeStep},
         row::Chunked,
     },
     http::{
@@ -84,7 +86,7 @@ impl ShardServer {
                 request.bytes
             }
             Err(error) => {
-                self.refuse_request(turn, slot, error);
+                self.refuse_request(turn, slot, error, bytes);
                 bytes.len()
             }
         }
@@ -175,22 +177,31 @@ impl ShardServer {
         let head = &request.head;
         let prefix = self.settings.path_prefix.clone();
         let route = Route::of(head.raw_path, &prefix);
+        let asked = Asked::of(head);
         let Some(method) = route.method() else {
-            return self.respond_fault(turn, slot, ApiError::NotFound, &[], head.keep_alive);
+            return self.respond_fault(turn, slot, ApiError::NotFound, &[], &asked);
         };
+        // A balancer that names no method asks OPTIONS; it is no browser's question then.
+        let asks_health = route.is_health()
+            && head.origin.is_none()
+            && head.access_control_request_method.is_none();
         if head.method == "OPTIONS" {
-            return self.answer_preflight(turn, slot, head);
+            return match route {
+                Route::Root if asks_health => self.answer_up(turn, slot, head, None),
+                _ if asks_health => self.answer_health(turn, slot, head, &route),
+                _ => self.answer_preflight(turn, slot, &asked),
+            };
         }
-        if head.method != method {
+        if head.method != method && !(head.method == "HEAD" && method == "GET") {
             let allow = if method == "GET" {
                 response::ALLOW_GET
             } else {
                 response::ALLOW_POST
             };
             let fault = ApiError::MethodNotAllowed;
-            return self.respond_fault(turn, slot, fault, &[allow], head.keep_alive);
+            return self.respond_fault(turn, slot, fault, &[allow], &asked);
         }
-        match route {
+        match &route {
             Route::App { .. } | Route::AppBadPath => self.take_upgrade(turn, slot, head, &route),
             Route::Events { .. }
             | Route::BatchEvents { .. }
@@ -198,19 +209,18 @@ impl ShardServer {
             | Route::Channel { .. }
             | Route::Users { .. }
             | Route::Terminate { .. } => self.take_api_request(turn, slot, request, &route, bytes),
-            Route::Up => self.answer_up(turn, slot, head, None),
-            Route::UpApp { app } => self.answer_up(turn, slot, head, Some(&app)),
-            Route::Ready | Route::AcceptTraffic => self.answer_ready(turn, slot, head),
-            Route::Live => {
-                let reply = Reply::text(Status::Ok, &[], "OK");
-                self.respond(turn, slot, reply, head.keep_alive);
-            }
-            Route::Usage => self.ask_usage(turn, slot, head),
-            Route::Root | Route::WelcomeSign if self.settings.demo.is_some() => {
+            Route::Usage => self.ask_usage(turn, slot, asked),
+            Route::Root | Route::WelcomeSign if self.may_welcome(slot, head) => {
                 self.welcome(turn, slot, request, &route);
             }
-            Route::Root | Route::WelcomeSign | Route::Unknown => {
-                self.respond_fault(turn, slot, ApiError::NotFound, &[], head.keep_alive);
+            Route::Up
+            | Route::UpApp { .. }
+            | Route::Ready
+            | Route::AcceptTraffic
+            | Route::Live
+            | Route::Root => self.answer_health(turn, slot, head, &route),
+            Route::WelcomeSign | Route::Unknown => {
+                self.respond_fault(turn, slot, ApiError::NotFound, &[], &asked);
             }
         }
     }
@@ -294,12 +304,8 @@ impl ShardServer {
         let mut body = b"{\"error\":".to_vec();
         write_json_string(&mut body, &error.to_string());
         body.push(b'}');
-        self.respond(
-            turn,
-            slot,
-            Reply::json(status, headers, &body),
-            head.keep_alive,
-        );
+        let reply = Reply::json(status, headers, &body);
+        self.respond(turn, slot, reply, &Asked::of(head));
     }
 
     /// Sends an answer; the connection stays open for the next request if both sides want that.
@@ -308,8 +314,9 @@ impl ShardServer {
         turn: &mut impl ServerTurn,
         slot: Slot,
         reply: Reply<'_>,
-        keep_alive: bool,
+        asked: &Asked,
     ) {
+        let settings = Rc::clone(&self.settings);
         self.scratch.clear();
         let Reply {
             status,
@@ -317,7 +324,10 @@ impl ShardServer {
             headers,
             body,
         } = reply;
-        let persistence = if keep_alive {
+        let mut lines = SmallVec::<[&[u8]; 4]>::new();
+        lines.push(settings.cors.headers(asked.origin.as_deref()));
+        lines.extend_from_slice(headers);
+        let persistence = if asked.keep_alive {
             Persistence::KeepAlive
         } else {
             Persistence::Close
@@ -326,12 +336,13 @@ impl ShardServer {
             status,
             content_type,
             persistence,
-            headers,
+            headers: &lines,
             body,
+            content: asked.content,
         }
         .write(&mut self.scratch);
         turn.send(slot, &self.scratch);
-        if !keep_alive {
+        if !asked.keep_alive {
             return self.end(turn, slot);
         }
         let until = turn.now().plus(KEEP_ALIVE_MS);
@@ -345,11 +356,11 @@ impl ShardServer {
         turn: &mut impl ServerTurn,
         slot: Slot,
         rate: RateState,
-        keep_alive: bool,
+        asked: &Asked,
     ) {
         let mut headers = Vec::new();
         write_rate(&mut headers, rate, Some(rate.reset_s));
-        self.respond_fault(turn, slot, ApiError::RateLimited, &[&headers], keep_alive);
+        self.respond_fault(turn, slot, ApiError::RateLimited, &[&headers], asked);
     }
 
     /// Answers with a fault's status and JSON.
@@ -359,35 +370,34 @@ impl ShardServer {
         slot: Slot,
         fault: ApiError,
         headers: &[&[u8]],
-        keep_alive: bool,
+        asked: &Asked,
     ) {
         let mut body = Vec::new();
         fault.write_body(&mut body);
-        self.respond(
-            turn,
-            slot,
-            Reply::json(fault.status(), headers, &body),
-            keep_alive,
-        );
+        let reply = Reply::json(fault.status(), headers, &body);
+        self.respond(turn, slot, reply, asked);
     }
 
-    fn answer_preflight(&mut self, turn: &mut impl ServerTurn, slot: Slot, head: &Head<'_>) {
+    fn answer_preflight(&mut self, turn: &mut impl ServerTurn, slot: Slot, asked: &Asked) {
         let settings = Rc::clone(&self.settings);
-        let headers = [
-            settings.cors.headers(head.origin),
-            settings.cors.preflight_headers(),
-        ];
         let content_type = ContentType::None;
         let reply = Reply {
             status: Status::Ok,
             content_type,
-            headers: &headers,
+            headers: &[settings.cors.preflight_headers()],
             body: b"",
         };
-        self.respond(turn, slot, reply, head.keep_alive);
+        self.respond(turn, slot, reply, asked);
     }
 
-    fn refuse_request(&mut self, turn: &mut impl ServerTurn, slot: Slot, error: HttpError) {
+    /// `bytes` begin with the request.
+    fn refuse_request(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        slot: Slot,
+        error: HttpError,
+        bytes: &[u8],
+    ) {
         let column = if matches!(error, HttpError::HeadTooLarge) {
             1
         } else {
@@ -397,7 +407,8 @@ impl ShardServer {
         let mut body = b"{\"error\":".to_vec();
         write_json_string(&mut body, &error.to_string());
         body.push(b'}');
-        self.respond(turn, slot, Reply::json(error.status(), &[], &body), false);
+        let reply = Reply::json(error.status(), &[], &body);
+        self.respond(turn, slot, reply, &asked_last(bytes));
     }
 
     /// The connection's timer fell due while it speaks HTTP.
@@ -422,14 +433,18 @@ impl ShardServer {
         self.counters.handshake_failures[0] += 1;
         let errors = &mut self.counters.unknown_app_errors;
         errors[ConnectionError::HandshakeTimeout as usize] += 1;
+        let asked = asked_last(&self.held(slot).input);
         let body = br#"{"error":"the request did not arrive in time"}"#;
-        self.respond(
-            turn,
-            slot,
-            Reply::json(Status::RequestTimeout, &[], body),
-            false,
-        );
+        let reply = Reply::json(Status::RequestTimeout, &[], body);
+        self.respond(turn, slot, reply, &asked);
     }
+}
+
+/// What can be known of a request that begins `bytes` and will not be read further.
+fn asked_last(bytes: &[u8]) -> Asked {
+    let head = request::parse_head(bytes).ok().flatten();
+    let origin = head.and_then(|head| head.origin).map(Into::into);
+    Asked::last(request::content_asked(bytes), origin)
 }
 
 /// Appends the header lines of a rate limit; `retry_after_s` on a refusal only.

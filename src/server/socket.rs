@@ -19,7 +19,10 @@ use crate::{
         incoming::{Incoming, IncomingError},
         outgoing,
     },
-    ws::codec::{Decoded, Item, Limits, WsError},
+    ws::{
+        codec::{Decoded, Item, Limits, WsError},
+        encode,
+    },
 };
 
 impl ShardServer {
@@ -190,7 +193,7 @@ impl ShardServer {
         }
         match row.keep_alive.check(now, activity_ms) {
             Due::Nothing => {}
-            Due::Ping => self.reply(turn, slot, outgoing::ping),
+            Due::Ping => self.ping(turn, slot),
             Due::GiveUp => {
                 let errors = &mut self.counters.app(app).connection_errors;
                 errors[ConnectionError::PongTimeout as usize] += 1;
@@ -199,6 +202,19 @@ impl ShardServer {
             }
         }
         self.arm_silence(turn, slot);
+    }
+
+    /// Asks whether the client lives: as Pusher does, and as WebSocket does, since some clients (npm
+    /// `pusher-client`) answer only that.
+    fn ping(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
+        let mut frames = std::mem::take(&mut self.scratch);
+        frames.clear();
+        let start = encode::begin_text(&mut frames);
+        outgoing::ping(&mut frames);
+        encode::finish_text(&mut frames, start);
+        encode::ping_frame(&mut frames, b"");
+        self.reply_frame(turn, slot, &frames);
+        self.scratch = frames;
     }
 
     /// Arms the timer of an open connection for whatever is due first.

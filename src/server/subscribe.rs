@@ -211,7 +211,7 @@ impl ShardServer {
             .membership(local.0.index)
             .expect("a member has its id");
         if *present != member.user_id {
-            return Err(SubscriptionRefusal::InvalidChannelData);
+            return Err(SubscriptionRefusal::OtherMember);
         }
         let channel = self.locals.held(local.0.index);
         let home_ref = channel
@@ -371,7 +371,8 @@ impl ShardServer {
 
 fn refusal_of(error: MemberError) -> SubscriptionRefusal {
     match error {
-        MemberError::NotAnObject | MemberError::UserId => SubscriptionRefusal::InvalidChannelData,
+        MemberError::NotAnObject => SubscriptionRefusal::InvalidChannelData,
+        MemberError::UserId => SubscriptionRefusal::InvalidUserId,
         MemberError::InfoTooLarge { .. } => SubscriptionRefusal::MemberTooLarge,
     }
 }

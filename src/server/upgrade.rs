@@ -16,10 +16,10 @@ use super::{
 use crate::{
     connection::{
         keep_alive::KeepAlive,
-        pending::{Pending, RateState, Upgrade, UpgradeStep},
+        pending::{Asked, Pending, RateState, Upgrade, UpgradeStep},
         row::State,
     },
-    http::query::ProtocolParam,
+    http::{query::ProtocolParam, response::Content},
     metrics::counters::ConnectionError,
     protocol::{code, code::CloseCode, origin, outgoing},
     ws::handshake,
@@ -66,7 +66,8 @@ impl ShardServer {
         }
         self.counters.ip_limit_triggered[0] += 1;
         self.refused_early(3, ConnectionError::AcceptLimited);
-        self.respond_limited(turn, slot, rate, false);
+        let asked = Asked::last(Content::Whole, upgrade.origin);
+        self.respond_limited(turn, slot, rate, &asked);
     }
 
     /// Sends the 101; from here on refusals are frames, which browsers can see.

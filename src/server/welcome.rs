@@ -1,7 +1,7 @@
 //! The welcome page of the demo mode, and the signature that it asks for.
 //!
-//! Owns: `/` and `/welcome/sign`, both answered to loopback peers only.
-//! May depend on: `http`, `protocol::{auth, json}`, `server::request`.
+//! Owns: the page at `/` and `/welcome/sign`, both for loopback peers only; others get `OK` and 404.
+//! May depend on: `http`, `connection::pending`, `protocol::{auth, json}`, `server::request`.
 //! Invariants: nothing but publishing to the demo app is signed, and only for a page that this
 //! server itself served: the peer is loopback, and Host and Origin name this machine.
 
@@ -13,6 +13,7 @@ use super::{
     request::{Reply, Request},
 };
 use crate::{
+    connection::pending::Asked,
     http::{
         api::ApiError,
         request::Head,
@@ -25,6 +26,14 @@ use crate::{
 const PAGE: &str = include_str!("welcome.html");
 
 impl ShardServer {
+    /// In demo mode, for a page that was asked of this machine by its own name.
+    pub(super) fn may_welcome(&mut self, slot: Slot, head: &Head<'_>) -> bool {
+        let peer = self.held(slot).rare.as_ref().and_then(|rare| rare.peer);
+        self.settings.demo.is_some()
+            && peer.is_some_and(|peer| peer.to_canonical().is_loopback())
+            && names_this_machine(head)
+    }
+
     pub(super) fn welcome(
         &mut self,
         turn: &mut impl ServerTurn,
@@ -32,13 +41,7 @@ impl ShardServer {
         request: &Request<'_>,
         route: &Route<'_>,
     ) {
-        let head = &request.head;
-        let peer = self.held(slot).rare.as_ref().and_then(|rare| rare.peer);
-        if !peer.is_some_and(|peer| peer.to_canonical().is_loopback()) || !names_this_machine(head)
-        {
-            let fault = ApiError::NotFound;
-            return self.respond_fault(turn, slot, fault, &[], head.keep_alive);
-        }
+        let asked = Asked::of(&request.head);
         if matches!(route, Route::Root) {
             let headers: &[&[u8]] = &[b"Content-Type: text/html; charset=utf-8\r\n"];
             let (status, content_type) = (Status::Ok, ContentType::None);
@@ -48,7 +51,7 @@ impl ShardServer {
                 headers,
                 body: PAGE.as_bytes(),
             };
-            return self.respond(turn, slot, reply, head.keep_alive);
+            return self.respond(turn, slot, reply, &asked);
         }
         let now_s = turn.unix_ms() / 1_000;
         match self.sign_for_page(&request.body, now_s) {
@@ -56,16 +59,12 @@ impl ShardServer {
                 let mut body = b"{\"query\":".to_vec();
                 write_json_string(&mut body, &query);
                 body.push(b'}');
-                self.respond(
-                    turn,
-                    slot,
-                    Reply::json(Status::Ok, &[], &body),
-                    head.keep_alive,
-                );
+                let reply = Reply::json(Status::Ok, &[], &body);
+                self.respond(turn, slot, reply, &asked);
             }
             None => {
                 let fault = ApiError::WrongType("path");
-                self.respond_fault(turn, slot, fault, &[], head.keep_alive);
+                self.respond_fault(turn, slot, fault, &[], &asked);
             }
         }
     }

@@ -73,6 +73,20 @@ fn a_silent_socket_is_pinged_once_and_closed_with_4201_after_thirty_seconds(shar
     assert!(waited < Duration::from_secs(34), "closed after {waited:?}");
 }
 
+// Some clients answer WebSocket pings only.
+fn a_websocket_ping_goes_beside_the_servers_ping_and_its_pong_keeps_the_socket(shards: usize) {
+    let server = Server::start(&Config::new().with(json!({"activity_timeout": 1})), shards);
+    let mut alice = server.client("alice");
+    for _ in 0..2 {
+        let event = alice.wire.frame();
+        assert_eq!(event.opcode, TEXT);
+        assert_eq!(event.payload, br#"{"event":"pusher:ping","data":"{}"}"#);
+        let ping = alice.wire.frame();
+        assert_eq!((ping.opcode, &*ping.payload), (PING, &b""[..]));
+        alice.wire.sends_frame(PONG, &ping.payload);
+    }
+}
+
 // P-021
 fn any_complete_frame_keeps_a_pinged_socket_alive(shards: usize) {
     let server = Server::start(&Config::new().with(json!({"activity_timeout": 1})), shards);
@@ -461,6 +475,7 @@ on_one_and_three_shards! {
     a_ping_is_answered_whatever_its_data,
     a_websocket_ping_is_answered_with_its_payload,
     a_silent_socket_is_pinged_once_and_closed_with_4201_after_thirty_seconds,
+    a_websocket_ping_goes_beside_the_servers_ping_and_its_pong_keeps_the_socket,
     any_complete_frame_keeps_a_pinged_socket_alive,
     a_talking_socket_is_not_pinged,
     malformed_messages_are_errors_without_code_and_unknown_events_are_ignored,

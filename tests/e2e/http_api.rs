@@ -969,6 +969,111 @@ fn browsers_of_any_or_of_listed_origins_may_read(shards: usize) {
     wire.upgrades("/app/app-key?protocol=7", "Origin: https://other.test\r\n");
 }
 
+fn a_browser_may_read_every_answer_refusals_included(shards: usize) {
+    let config = Config::new().with(json!({
+        "cors": {"origin": ["https://listed.test"]},
+        "net": {"handshake_timeout_ms": 500},
+        "http_api": {"request_limit_in_mb": 1},
+        "rate_limiter": {
+            "enabled": true, "driver": "memory",
+            "api_rate_limit": {"max_requests": 2, "window_seconds": 60, "trust_hops": 0},
+        },
+    }));
+    let server = Server::start(&config, shards);
+    let api = server.api();
+    let path = api.path("/channels");
+    let signed = format!("GET {path}?{}", api.query("GET", &path, &[], b""));
+    for (request, more, status) in [
+        ("GET /up", "", 200),
+        ("GET /", "", 200),
+        ("GET /usage", "", 200),
+        ("GET /nowhere", "", 404),
+        ("POST /up", "", 405),
+        ("GET /app/app-key", "", 400),
+        ("GET /up/nobody", "", 404),
+        (&*signed, "", 200),
+        ("GET /apps/app-id/channels", "", 401),
+        (&*signed, "", 429),
+        (
+            "POST /apps/app-id/events",
+            "Content-Length: 9999999\r\n",
+            413,
+        ),
+        ("GET /up", "Transfer-Encoding: gzip\r\nX: y\r\n", 501),
+        ("POST /apps/app-id/events", "Content-Length: 9\r\n", 408),
+    ] {
+        let mut wire = server.wire();
+        wire.sends(format!(
+            "{request} HTTP/1.1\r\nHost: x\r\nOrigin: https://listed.test\r\n{more}\r\n"
+        ));
+        let reply = wire.reply();
+        assert_eq!(reply.status, status, "{request}");
+        let origin = reply.header("access-control-allow-origin");
+        // What was refused while its head was read has shown no origin yet.
+        let expected = (status != 501).then_some("https://listed.test");
+        assert_eq!(origin, expected, "{request}: {status}");
+        assert_eq!(reply.header("vary"), Some("Origin"), "{request}: {status}");
+    }
+}
+
+// Pusher's documentation: POST parameters may stand in the query string.
+fn an_event_may_stand_in_the_query_where_there_is_no_body(shards: usize) {
+    let server = Server::start(&Config::new(), shards);
+    let mut api = server.api();
+    let mut alice = server.client("alice");
+    alice.subscribes("news");
+    alice.subscribes("more");
+    let path = api.path("/events");
+    let base = [("name", "e"), ("data", "a b+c=d")];
+    let mut post = |wire_form: &str, parameters: &[(&str, &str)]| {
+        let query = api.query("POST", &path, &[&base, parameters].concat(), b"");
+        let query = query.replace("a b+c=d", wire_form);
+        api.sends("POST", &format!("{path}?{query}"), b"")
+    };
+    for wire_form in ["a%20b%2Bc%3Dd", "a+b%2Bc=d", "a%20b+c=d"] {
+        let reply = post(wire_form, &[("channels[]", "news"), ("channels[]", "more")]);
+        assert_eq!((reply.status, &*reply.text()), (200, "{}"), "{wire_form}");
+        for channel in ["news", "more"] {
+            alice.expects_frame(json!({"event": "e", "channel": channel, "data": "a b+c=d"}));
+        }
+    }
+    let plain = "a%20b%2Bc%3Dd";
+    let reply = post(
+        plain,
+        &[("channel", "news"), ("info", "subscription_count")],
+    );
+    assert_eq!(
+        reply.json(),
+        json!({"channels": {"news": {"subscription_count": 1}}})
+    );
+    alice.expects("e", "news");
+    let own_id = alice.socket_id.clone();
+    assert_eq!(
+        post(plain, &[("channel", "news"), ("socket_id", &own_id)]).status,
+        200
+    );
+    for refused in [
+        &[][..],
+        &[("channel", "a:b")],
+        &[("channel", "news"), ("info", "nonsense")],
+        &[("channel", "news"), ("socket_id", "x")],
+    ] {
+        assert_eq!(post(plain, refused).status, 400, "{refused:?}");
+    }
+    alice.expects_nothing();
+    let batch = api.path("/batch_events");
+    let query = api.query(
+        "POST",
+        &batch,
+        &[("name", "e"), ("channel", "news"), ("data", "x")],
+        b"",
+    );
+    assert_eq!(
+        api.sends("POST", &format!("{batch}?{query}"), b"").status,
+        400
+    );
+}
+
 // Section 9.1: keep-alive holds over many requests, and idle ones do not block others.
 fn a_connection_is_kept_over_many_requests(shards: usize) {
     let server = Server::start(&Config::new(), shards);
@@ -1007,5 +1112,7 @@ on_one_and_three_shards! {
     health_usage_and_metrics_answer_where_they_belong,
     a_server_without_any_app_is_not_ready,
     browsers_of_any_or_of_listed_origins_may_read,
+    a_browser_may_read_every_answer_refusals_included,
+    an_event_may_stand_in_the_query_where_there_is_no_body,
     a_connection_is_kept_over_many_requests,
 }

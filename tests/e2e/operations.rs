@@ -106,6 +106,46 @@ fn the_metrics_count_connections_and_messages(shards: usize) {
     });
 }
 
+// HAProxy asks OPTIONS when it is told no method.
+fn a_bare_options_is_told_the_health_as_get_is_also_while_draining(shards: usize) {
+    let config = Config::new().with(json!({"drain": {"deadline_s": 60, "lb_wait_s": 30}}));
+    let server = Server::start(&config, shards);
+    let ask = |request: &str| {
+        let mut wire = server.wire();
+        wire.sends(request);
+        let reply = wire.reply();
+        (
+            reply.status,
+            reply.header("x-health-check").map(str::to_owned),
+        )
+    };
+    let bare = [
+        "OPTIONS / HTTP/1.0\r\n\r\n",
+        "OPTIONS / HTTP/1.1\r\nHost: x\r\n\r\n",
+        "OPTIONS /up HTTP/1.0\r\n\r\n",
+        "OPTIONS /ready HTTP/1.0\r\n\r\n",
+    ];
+    let preflight = "OPTIONS / HTTP/1.1\r\nHost: x\r\nOrigin: https://a.test\r\n\
+                     Access-Control-Request-Method: GET\r\n\r\n";
+    for request in bare {
+        assert_eq!(ask(request), (200, Some("OK".to_owned())), "{request}");
+    }
+    server.drains();
+    eventually("the drain to be known", || {
+        (server.gets("/up").status == 503).then_some(())
+    });
+    for request in bare {
+        eventually(request, || {
+            (ask(request) == (503, Some("ERROR".to_owned()))).then_some(())
+        });
+    }
+    assert_eq!(
+        ask(preflight),
+        (200, None),
+        "a browser's question is none of health"
+    );
+}
+
 /// Runs the binary with a configuration file of this text, to its end.
 fn refuses(text: &str, environment: &[(&str, &str)]) -> (Option<i32>, String) {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -199,9 +239,14 @@ fn without_configuration_there_is_a_demo_on_loopback_with_a_welcome_page() {
         question.len()
     ));
     assert_eq!(wire.reply().status, 404);
-    // A configured server has neither.
+    // A configured server has neither: balancers ask `/` by default.
     let configured = Server::start(&Config::new(), 1);
-    assert_eq!(configured.gets("/").status, 404);
+    let root = configured.gets("/");
+    assert_eq!((root.status, &*root.text()), (200, "OK"));
+    assert!(
+        root.header("content-type")
+            .is_some_and(|it| it.starts_with("text/plain"))
+    );
     let mut wire = configured.wire();
     wire.sends("POST /welcome/sign HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}");
     assert_eq!(wire.reply().status, 404);
@@ -251,4 +296,5 @@ on_one_and_three_shards! {
     a_reload_lets_new_apps_in_and_a_broken_file_changes_nothing,
     connections_that_come_and_go_leave_no_memory_behind,
     the_metrics_count_connections_and_messages,
+    a_bare_options_is_told_the_health_as_get_is_also_while_draining,
 }

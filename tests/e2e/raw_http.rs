@@ -271,6 +271,95 @@ fn connection_close_and_http_1_0_end_after_the_answer(shards: usize) {
     assert_eq!(wire.reply().status, 200);
 }
 
+fn no_answer_to_head_has_a_body_and_pipelines_stay_in_step(shards: usize) {
+    let server = Server::start(&Config::new(), shards);
+    let api = server.api();
+    let signed = |method: &str, resource: &str| {
+        let path = api.path(resource);
+        format!("{path}?{}", api.query(method, &path, &[], b""))
+    };
+    let mut wire = server.wire();
+    for (target, status) in [
+        ("/up".to_owned(), 200),
+        ("/up/app-id".to_owned(), 200),
+        ("/up/nobody".to_owned(), 404),
+        ("/live".to_owned(), 200),
+        ("/ready".to_owned(), 200),
+        ("/".to_owned(), 200),
+        ("/usage".to_owned(), 200),
+        ("/nowhere".to_owned(), 404),
+        ("/app/app-key".to_owned(), 400),
+        ("/welcome/sign".to_owned(), 405),
+        (signed("GET", "/channels"), 200),
+        (signed("HEAD", "/channels"), 200),
+        (signed("GET", "/channels/news"), 200),
+        (signed("GET", "/channels/presence-a/users"), 200),
+        (signed("GET", "/channels/news/users"), 400),
+        (signed("POST", "/channels"), 401),
+        (api.path("/channels"), 401),
+        ("/apps/nobody/channels".to_owned(), 404),
+        (signed("HEAD", "/events"), 405),
+    ] {
+        wire.sends(format!(
+            "HEAD {target} HTTP/1.1\r\nHost: x\r\n\r\nGET /live HTTP/1.1\r\nHost: x\r\n\r\n"
+        ));
+        let reply = wire.reply_head().expect("an answer");
+        assert_eq!(reply.status, status, "{target}");
+        let length: usize = reply
+            .header("content-length")
+            .expect("a length")
+            .parse()
+            .expect("digits");
+        assert!(length > 0, "{target}: the length that GET would have");
+        let allowed = reply.header("allow");
+        assert_eq!(allowed.is_some(), status == 405, "{target}: {allowed:?}");
+        let next = wire.reply();
+        assert_eq!((next.status, &*next.text()), (200, "OK"), "after {target}");
+    }
+    wire.sends("POST /up HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
+    let allowed = wire.reply().header("allow").expect("Allow").to_owned();
+    assert!(allowed.contains("GET, HEAD"), "{allowed}");
+}
+
+fn no_refusal_of_a_broken_or_late_head_request_has_a_body(shards: usize) {
+    let config = Config::new().with(
+        json!({"net": {"handshake_timeout_ms": 500}, "http_api": {"request_limit_in_mb": 1}}),
+    );
+    let server = Server::start(&config, shards);
+    for (bytes, status) in [
+        ("HEAD /up HTTP/1.1\r\n\r\n", 400),
+        ("HEAD /up HTTP/2.0\r\n\r\n", 505),
+        (
+            "\r\nHEAD /up HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+            400,
+        ),
+        (
+            "HEAD /up HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999\r\n\r\n",
+            413,
+        ),
+        (
+            "HEAD /up HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n",
+            400,
+        ),
+        (
+            "HEAD /up HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n",
+            408,
+        ),
+        ("HEAD /up HTTP/1.1\r\nHos", 408),
+    ] {
+        let mut wire = server.wire();
+        wire.sends(bytes);
+        let reply = wire.reply_head().expect("an answer");
+        assert_eq!(reply.status, status, "{bytes:?}");
+        let rest = wire.ends();
+        assert!(
+            rest.is_empty(),
+            "{bytes:?}: {:?}",
+            String::from_utf8_lossy(&rest)
+        );
+    }
+}
+
 fn a_fallback_transport_gets_404(shards: usize) {
     let server = Server::start(&Config::new(), shards);
     for path in [
@@ -291,5 +380,7 @@ on_one_and_three_shards! {
     a_client_that_dawdles_with_its_headers_is_let_go,
     a_request_that_ends_early_leaves_nothing_behind,
     connection_close_and_http_1_0_end_after_the_answer,
+    no_answer_to_head_has_a_body_and_pipelines_stay_in_step,
+    no_refusal_of_a_broken_or_late_head_request_has_a_body,
     a_fallback_transport_gets_404,
 }

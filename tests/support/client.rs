@@ -208,7 +208,7 @@ impl Client {
     #[track_caller]
     pub(crate) fn subscribes_to_empty_cache(&mut self, channel: &str) {
         self.subscribes(channel);
-        self.expects_frame(json!({"event": "pusher:cache_miss", "channel": channel, "data": "{}"}));
+        self.expects_frame(json!({"event": "pusher:cache_miss", "channel": channel}));
     }
 
     pub(crate) fn channel_auth(&self, channel: &str, channel_data: Option<&str>) -> String {

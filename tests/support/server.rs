@@ -221,7 +221,9 @@ impl Server {
                     "GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n",
                     self.address
                 ));
-                if wire.try_reply().is_some_and(|reply| reply.status == 200) {
+                // The answer is one shard's; the log's word holds for all.
+                let is_up = wire.try_reply().is_some_and(|reply| reply.status == 200);
+                if is_up && self.log().contains("ready") {
                     return;
                 }
             }

@@ -129,6 +129,22 @@ impl Wire {
     /// The next HTTP answer, or `None` when the connection ends before one.
     #[track_caller]
     pub(crate) fn try_reply(&mut self) -> Option<Reply> {
+        let mut reply = self.reply_head()?;
+        let status = reply.status;
+        if status >= 200 && status != 204 && status != 304 {
+            let chunked = reply.header("transfer-encoding") == Some("chunked");
+            reply.body = if chunked {
+                self.chunked_body()
+            } else {
+                self.sized_body(&reply)
+            };
+        }
+        Some(reply)
+    }
+
+    /// The head of the next HTTP answer; after `HEAD` that is all of it.
+    #[track_caller]
+    pub(crate) fn reply_head(&mut self) -> Option<Reply> {
         let deadline = Instant::now() + DEADLINE;
         let head_bytes = loop {
             if let Some(end) = find(&self.received, b"\r\n\r\n") {
@@ -153,20 +169,11 @@ impl Wire {
             .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
             .collect();
         self.received.drain(..head_bytes);
-        let mut reply = Reply {
+        Some(Reply {
             status,
             headers,
             body: Vec::new(),
-        };
-        if status >= 200 && status != 204 && status != 304 {
-            let chunked = reply.header("transfer-encoding") == Some("chunked");
-            reply.body = if chunked {
-                self.chunked_body()
-            } else {
-                self.sized_body(&reply)
-            };
-        }
-        Some(reply)
+        })
     }
 
     #[track_caller]

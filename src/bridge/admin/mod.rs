@@ -16,6 +16,7 @@ use std::{
 use prometheus::proto::MetricFamily;
 use tokio::sync::{mpsc, oneshot};
 
+use super::message::Health;
 use crate::{config::sections::Metrics, metrics::exposition::Exposition};
 
 /// What a route asks of the bridge's loop.
@@ -41,12 +42,8 @@ pub struct Scrape {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
     pub node: String,
-    /// Why it is not ready; empty = ready.
-    pub unready: Vec<&'static str>,
-    /// Only the webhook queue is in trouble.
-    pub is_degraded: bool,
+    pub health: Health,
     pub has_apps: bool,
-    pub is_draining: bool,
 }
 
 /// Why the listener cannot be had.

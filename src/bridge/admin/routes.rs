@@ -1,8 +1,8 @@
 //! The routes of the admin listener.
 //!
 //! Owns: paths, formats, status codes.
-//! May depend on: axum, `bridge::admin`, `metrics::exposition`.
-//! Invariants: health bodies, codes and the header are those of the main port.
+//! May depend on: axum, `bridge::{admin, message}`, `metrics::exposition`.
+//! Invariants: health is judged as on the main port, and told with its bodies, codes and header.
 
 use std::sync::Arc;
 
@@ -17,7 +17,10 @@ use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{AdminRequest, Scrape, Status};
-use crate::metrics::exposition::{self, Exposition};
+use crate::{
+    bridge::message::Grade,
+    metrics::exposition::{self, Exposition},
+};
 
 /// What the routes share.
 #[derive(Clone, Debug)]
@@ -33,10 +36,7 @@ pub(super) fn router(admin: Admin) -> Router {
         .route("/debug/shards", get(debug_shards))
         .route("/up", get(up))
         .route("/ready", get(ready))
-        .route(
-            "/live",
-            get(async || health(StatusCode::OK, "OK", &HeaderMap::new(), None)),
-        )
+        .route("/live", get(async || plain(StatusCode::OK, "OK")))
         .with_state(admin)
 }
 
@@ -100,47 +100,48 @@ async fn debug_shards(State(admin): State<Admin>) -> Response {
 
 /// As `/ready`, and there must be an app to serve.
 async fn up(State(admin): State<Admin>, headers: HeaderMap) -> Response {
-    let mut status = status(&admin).await;
-    if let Some(status) = status.as_mut().filter(|status| !status.has_apps) {
-        status.unready.push("no_apps");
-    }
-    judge(status, &headers)
+    let Some(status) = status(&admin).await else {
+        return busy();
+    };
+    judged(&status, status.has_apps, &headers)
 }
 
 async fn ready(State(admin): State<Admin>, headers: HeaderMap) -> Response {
-    judge(status(&admin).await, &headers)
+    match status(&admin).await {
+        Some(status) => judged(&status, true, &headers),
+        None => busy(),
+    }
 }
 
-fn judge(status: Option<Status>, headers: &HeaderMap) -> Response {
-    let Some(status) = status else { return busy() };
-    let (code, word) = match (status.unready.is_empty(), status.is_degraded) {
-        (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "ERROR"),
-        (true, true) => (StatusCode::OK, "DEGRADED"),
-        (true, false) => (StatusCode::OK, "OK"),
+fn judged(status: &Status, has_apps: bool, headers: &HeaderMap) -> Response {
+    let judgement = status.health.judge(has_apps);
+    let (code, word) = match judgement.grade {
+        Grade::Unready => (StatusCode::SERVICE_UNAVAILABLE, "ERROR"),
+        Grade::Degraded => (StatusCode::OK, "DEGRADED"),
+        Grade::Well => (StatusCode::OK, "OK"),
     };
-    health(code, word, headers, Some(status))
+    if !accepts(headers, JSON) {
+        return plain(code, word);
+    }
+    let body = json!({
+        "status": word.to_lowercase(),
+        "reasons": judgement.reasons,
+        "node": status.node,
+        "draining": status.health.draining,
+    });
+    health(code, word, JSON, body.to_string())
+}
+
+fn plain(code: StatusCode, word: &'static str) -> Response {
+    health(code, word, "text/plain; charset=utf-8", word.to_owned())
 }
 
 fn health(
     code: StatusCode,
     word: &'static str,
-    headers: &HeaderMap,
-    status: Option<Status>,
+    content_type: &'static str,
+    body: String,
 ) -> Response {
-    let (content_type, body) = match status.filter(|_| accepts(headers, JSON)) {
-        Some(status) => {
-            let queue = status.is_degraded.then_some("webhook_queue");
-            let reasons: Vec<&str> = status.unready.iter().copied().chain(queue).collect();
-            let body = json!({
-                "status": word.to_lowercase(),
-                "reasons": reasons,
-                "node": status.node,
-                "draining": status.is_draining,
-            });
-            (JSON, body.to_string())
-        }
-        None => ("text/plain; charset=utf-8", word.to_owned()),
-    };
     let headers = [
         (header::CONTENT_TYPE, content_type),
         (HeaderName::from_static("x-health-check"), word),
@@ -150,12 +151,7 @@ fn health(
 
 /// The loop is stopping, or too many ask at the same time.
 fn busy() -> Response {
-    health(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "ERROR",
-        &HeaderMap::new(),
-        None,
-    )
+    plain(StatusCode::SERVICE_UNAVAILABLE, "ERROR")
 }
 
 fn typed(content_type: &'static str, body: String) -> Response {

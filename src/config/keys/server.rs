@@ -40,7 +40,7 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "path_prefix",
         text(shape::URL_PATH),
-        "Stands before all public routes but `/up`.",
+        "Stands before all public routes, which also answer without it.",
     )
     .default("/")
     .env(&["PATH_PREFIX"]),

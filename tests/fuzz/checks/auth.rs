@@ -172,6 +172,7 @@ fn verify(method: &str, raw_path: &str, query: &str, body: &str) -> Result<(), H
         now_s: NOW_S,
         path_prefix: "/realtime",
     })
+    .map(|_| ())
 }
 
 /// Two, as during a rotation; the second signs.
