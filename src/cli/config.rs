@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{Check, Format, Show};
 use crate::config::load::{self, Loaded};
 use crate::config::show::{self, Origins, Secrets};
-use crate::config::{ConfigError, ConfigErrors, Level, Notice};
+use crate::config::{App, ConfigError, ConfigErrors, Level, Notice};
 
 /// What a command prints and how it ends.
 #[derive(Debug, PartialEq, Eq)]
@@ -101,6 +101,7 @@ fn check_text(loaded: &Result<Loaded, ConfigErrors>) -> String {
                     out.push_str(&format!("{}: {notice}\n", name(level)));
                 }
             }
+            out.push_str(&limits_text(&loaded.config.app_manager.apps));
             let file = loaded.file.as_ref().map(|file| file.display().to_string());
             let file = file.unwrap_or_else(|| "no file".to_owned());
             let warnings = plural(count(&loaded.notices, Level::Warning), "warning");
@@ -136,11 +137,85 @@ fn check_json(loaded: &Result<Loaded, ConfigErrors>) -> String {
             };
             let notices: Vec<Value> = loaded.notices.iter().map(notice).collect();
             let file = loaded.file.as_ref().map(|file| file.display().to_string());
-            json!({ "ok": true, "file": file, "notices": notices })
+            let apps = loaded.config.app_manager.apps.iter();
+            let apps: Vec<Value> = apps.map(limits_json).collect();
+            json!({ "ok": true, "file": file, "notices": notices, "apps": apps })
         }
     };
     format!("{answer:#}\n")
 }
+
+/// The limits that hold, app by app, whoever set them.
+fn limits_text(apps: &[App]) -> String {
+    let mut out = String::new();
+    for app in apps.iter().take(APPS_SHOWN_MAX) {
+        let limits = limits_of(app).map(|(name, limit)| match limit {
+            Some(limit) => format!("{name} {limit}"),
+            None => format!("{name} unlimited"),
+        });
+        out.push_str(&format!("limits: app {}: {}\n", app.id, limits.join(", ")));
+    }
+    if apps.len() > APPS_SHOWN_MAX {
+        let more = plural(apps.len() - APPS_SHOWN_MAX, "more app");
+        out.push_str(&format!("limits: {more}; --json has them all\n"));
+    }
+    out
+}
+
+fn limits_json(app: &App) -> Value {
+    let limits = limits_of(app).map(|(name, limit)| (name.to_owned(), json!(limit)));
+    json!({ "id": app.id, "limits": serde_json::Map::from_iter(limits) })
+}
+
+/// Names of keys, and `None` where there is no limit.
+fn limits_of(app: &App) -> [(&'static str, Option<u64>); 12] {
+    let zero_is_none = |limit: u64| (limit > 0).then_some(limit);
+    let most_is_none = |limit: u32| (limit < u32::MAX).then_some(u64::from(limit));
+    [
+        ("max_connections", zero_is_none(app.max_connections)),
+        (
+            "max_client_events_per_second",
+            zero_is_none(app.max_client_events_per_second.into()),
+        ),
+        (
+            "max_backend_events_per_second",
+            zero_is_none(app.max_backend_events_per_second.into()),
+        ),
+        (
+            "max_read_requests_per_second",
+            zero_is_none(app.max_read_requests_per_second.into()),
+        ),
+        (
+            "max_subscriptions_per_connection",
+            zero_is_none(app.subscriptions_per_connection_max.into()),
+        ),
+        (
+            "max_presence_members_per_channel",
+            most_is_none(app.max_presence_members_per_channel),
+        ),
+        (
+            "presence member bytes",
+            most_is_none(app.presence_member_bytes_max),
+        ),
+        (
+            "channel name bytes",
+            most_is_none(app.channel_name_bytes_max),
+        ),
+        ("event name bytes", most_is_none(app.event_name_bytes_max)),
+        (
+            "event data bytes",
+            most_is_none(app.event_payload_bytes_max),
+        ),
+        (
+            "max_event_channels_at_once",
+            most_is_none(app.event_channels_max),
+        ),
+        ("max_event_batch_size", most_is_none(app.event_batch_max)),
+    ]
+}
+
+/// A file of thousands of apps is not read line by line.
+const APPS_SHOWN_MAX: usize = 20;
 
 fn name(level: Level) -> &'static str {
     match level {

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use super::app::EventType;
 use super::derive::largest_message_bytes;
 use super::error::{Fault, Report};
+use super::keys::APP_PREFIX;
 use super::origin::Origin;
 use super::release;
 use super::secret::masked_url;
@@ -197,7 +198,12 @@ fn unset_limits(app: &Settings, settings: &Settings, report: &mut Report) {
             other => panic!("{path} is a number, not {other:?}"),
         })
         .collect();
-    if limits.is_empty() || app.origin == Origin::Default {
+    // What Sockudo's variables make is told where it is made.
+    let is_of_variables = app
+        .origin
+        .variable()
+        .is_some_and(|n| n.starts_with(APP_PREFIX));
+    if limits.is_empty() || app.origin == Origin::Default || is_of_variables {
         return;
     }
     let text = format!(

@@ -9,13 +9,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::dotenv;
-use super::error::{Fault, Report};
+use super::error::Report;
 use super::keys::{
-    APP, Converted, Key, SERVER, Status, TRANSLATIONS, Table, TranslationRank, general_form,
-    short_form,
+    APP, APP_PREFIX, Converted, Key, Meaning, SERVER, SOKETI_APP, SOKETI_PREFIX, Soketi, Status,
+    TRANSLATIONS, Table, TranslationRank, general_form, short_form,
 };
 use super::origin::Origin;
-use super::read::{Assignment, Rank};
+use super::read::{self, Assignment, Rank};
 use super::suggest;
 use super::tree::Node;
 
@@ -104,6 +104,13 @@ pub(super) fn server_assignments(variables: &Variables, report: &mut Report) -> 
             reading.translate(key, &name, Rank::EnvTranslated, alias.convert);
         }
     }
+    for row in SERVER.soketi {
+        if let (Some(name), Meaning::Key { to, convert }) = (row.variable(), row.meaning) {
+            let key = SERVER.find(to);
+            let key = key.unwrap_or_else(|| panic!("{to} is a key"));
+            reading.translate(key, &name, Rank::EnvTranslated, convert.0);
+        }
+    }
     for translation in TRANSLATIONS {
         let key = SERVER.find(translation.to);
         let key = key.unwrap_or_else(|| panic!("{} is a key", translation.to));
@@ -124,7 +131,66 @@ pub(super) fn app_assignments(variables: &Variables, report: &mut Report) -> Vec
             reading.take(key, name, Rank::Env(index));
         }
     }
+    for (name, path) in SOKETI_APP {
+        let key = APP.find(path);
+        let key = key.unwrap_or_else(|| panic!("{path} is a key of an app"));
+        reading.take(key, &soketi_app_variable(name), Rank::EnvTranslated);
+    }
     reading.assignments
+}
+
+fn soketi_app_variable(name: &str) -> String {
+    format!("{SOKETI_PREFIX}DEFAULT_APP_{name}")
+}
+
+/// Whose variables say who the app is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AppOfVariables {
+    None,
+    /// Soketi's alone: limits that nobody set are those of an app in a file.
+    Soketi,
+    /// Sockudo's, with the limits that it always gave to such an app.
+    Sockudo,
+}
+
+pub(super) fn app_of_variables(variables: &Variables) -> AppOfVariables {
+    let credentials = ["ID", "KEY", "SECRET"];
+    let ours = |part: &&str| variables.is_set(&format!("{APP_PREFIX}{part}"));
+    let soketis = |part: &&str| variables.is_set(&soketi_app_variable(part));
+    if credentials.iter().any(|part| ours(&part)) {
+        AppOfVariables::Sockudo
+    } else if credentials.iter().any(|part| soketis(&part)) {
+        AppOfVariables::Soketi
+    } else {
+        AppOfVariables::None
+    }
+}
+
+/// The variables of Soketi that are set, in order.
+pub(super) fn of_soketi(variables: &Variables) -> Vec<&str> {
+    let names = variables.0.iter();
+    let names = names.filter(|(name, variable)| {
+        name.starts_with(SOKETI_PREFIX) && !is_service_link(name, &variable.value)
+    });
+    names.map(|(name, _)| name.as_str()).collect()
+}
+
+/// Kubernetes gives each container the addresses of all services: one called `soketi` or `sockudo`
+/// makes `SOKETI_PORT=tcp://10.0.0.1:6001` and names that begin so.
+fn is_service_link(name: &str, value: &str) -> bool {
+    let rest = [SOKETI_PREFIX, "SOCKUDO_"]
+        .iter()
+        .find_map(|prefix| name.strip_prefix(prefix));
+    match rest {
+        Some("PORT") => value.contains("://"),
+        Some(rest) => {
+            let is_numbered = |rest: &str| rest.starts_with(|c: char| c.is_ascii_digit());
+            rest.starts_with("SERVICE_HOST")
+                || rest.starts_with("SERVICE_PORT")
+                || rest.strip_prefix("PORT_").is_some_and(is_numbered)
+        }
+        None => false,
+    }
 }
 
 /// Variables being read, and what they assigned so far.
@@ -158,18 +224,14 @@ impl<'a> Reading<'a> {
         let Some(Variable { value, origin }) = self.variables.0.get(name) else {
             return;
         };
+        if is_service_link(name, value) {
+            return;
+        }
         let given = Node::text(value.clone());
-        let node = match convert(&given) {
-            Converted::Same => given,
-            Converted::Text(text) => Node::text(text),
-            Converted::Nothing => return,
-            Converted::Refused { wanted } => {
-                let fault = Fault::Value {
-                    shown: given.shown(),
-                    wanted: wanted.to_owned(),
-                };
-                return self.report.error(origin, key.path, fault);
-            }
+        let became = convert(&given);
+        let Some(node) = read::converted(key, &given, became, (origin, key.path), self.report)
+        else {
+            return;
         };
         if let Status::NoEffect(why) = key.status {
             let note = format!("has no effect: {why}");
@@ -190,14 +252,27 @@ impl<'a> Reading<'a> {
 pub(super) fn warn_of_unused(variables: &Variables, report: &mut Report) {
     let known: Vec<String> = known_names();
     for (name, variable) in &variables.0 {
+        if is_service_link(name, &variable.value) {
+            if name.ends_with("_PORT") && variable.value.contains("://") {
+                let text = "is Kubernetes' word for a service of that name, not a port: ignored";
+                report.warn(&variable.origin, "", text.to_owned());
+            }
+            continue;
+        }
         if known.iter().any(|known| known == name) || SILENT.iter().any(|p| matches(p, name)) {
             continue;
         }
-        if let Some((_, why)) = UNUSED.iter().find(|(pattern, _)| matches(pattern, name)) {
+        let unused_soketi = |row: &&Soketi| row.variable().as_ref() == Some(name);
+        let unused_soketi = SERVER.soketi.iter().find(unused_soketi);
+        if let Some(Meaning::NoEffect(why)) = unused_soketi.map(|row| row.meaning) {
             if !is_harmless(name, &variable.value) {
                 report.warn(&variable.origin, "", format!("has no effect: {why}"));
             }
-        } else if name.starts_with("SOCKUDO_") {
+        } else if let Some((_, why)) = UNUSED.iter().find(|(pattern, _)| matches(pattern, name)) {
+            if !is_harmless(name, &variable.value) {
+                report.warn(&variable.origin, "", format!("has no effect: {why}"));
+            }
+        } else if name.starts_with("SOCKUDO_") || name.starts_with(SOKETI_PREFIX) {
             let nearest = suggest::nearest(name, known.iter().map(String::as_str));
             let hint = nearest.map_or_else(String::new, |name| format!("; did you mean {name}?"));
             report.warn(&variable.origin, "", format!("no such variable{hint}"));
@@ -225,11 +300,17 @@ fn known_names() -> Vec<String> {
     };
     let aliases = SERVER.aliases.iter();
     let aliases = aliases.flat_map(|alias| [short_form(alias.path), general_form(alias.path)]);
+    let soketis = SERVER.soketi.iter();
+    let soketis = soketis.filter(|row| matches!(row.meaning, Meaning::Key { .. }));
+    let soketis = soketis.filter_map(Soketi::variable);
+    let soketi_app = SOKETI_APP.iter().map(|(name, _)| soketi_app_variable(name));
     let others = TRANSLATIONS.iter().map(|translation| translation.variable);
     let others = others.chain(SPECIAL).map(str::to_owned);
     all_names(&SERVER, Key::variables)
         .chain(all_names(&APP, Key::app_variables))
         .chain(aliases)
+        .chain(soketis)
+        .chain(soketi_app)
         .chain(others)
         .collect()
 }

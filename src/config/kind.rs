@@ -25,6 +25,8 @@ pub enum Kind {
     /// 0..=1; above 1 and up to 100 it is a percentage.
     Fraction,
     Text(Shape),
+    /// A text; a number's digits are one too.
+    TextOrNumber(Shape),
     Texts(Shape),
     Choice(&'static [Choice]),
     Secret,
@@ -84,7 +86,7 @@ impl Kind {
             Self::WholeOrAuto(bounds) => format!("{} or \"auto\"", bounds.wanted()),
             Self::Kilobytes(bounds) => bounds.wanted_kilobytes(),
             Self::Fraction => "a number 0..=1 (or a percentage up to 100)".to_owned(),
-            Self::Text(shape) => shape.wanted.to_owned(),
+            Self::Text(shape) | Self::TextOrNumber(shape) => shape.wanted.to_owned(),
             Self::Texts(shape) => format!("a list, each {}", shape.wanted),
             Self::Choice(choices) => wanted_choice(choices),
             Self::Secret | Self::Url => "a text".to_owned(),
@@ -109,6 +111,7 @@ impl Kind {
             Self::Kilobytes(bounds) => bounds.read_kilobytes(node).map(Setting::Bytes),
             Self::Fraction => fraction(node).map(Setting::Fraction),
             Self::Text(shape) => text(node, shape).map(Setting::Text),
+            Self::TextOrNumber(shape) => text_or_digits(node, shape).map(Setting::Text),
             Self::Choice(choices) => chosen(node, choices).map(Setting::Text),
             Self::Secret => text(node, shape::ANY).map(|text| Setting::Secret(Secret::new(text))),
             Self::Url => text(node, shape::ANY).map(|text| Setting::Url(Secret::new(text))),
@@ -158,6 +161,7 @@ impl Kind {
             | Self::Kilobytes(_)
             | Self::Fraction
             | Self::Text(_)
+            | Self::TextOrNumber(_)
             | Self::Texts(_)
             | Self::Choice(_)
             | Self::Cidrs
@@ -293,6 +297,16 @@ fn text(node: &Node, shape: Shape) -> Option<String> {
         return None;
     };
     (shape.fits)(text).then(|| text.clone())
+}
+
+/// Soketi's files and Pusher's own app ids are numbers.
+fn text_or_digits(node: &Node, shape: Shape) -> Option<String> {
+    match &node.value {
+        Value::Number(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            (shape.fits)(digits).then(|| digits.clone())
+        }
+        _ => text(node, shape),
+    }
 }
 
 fn secret(node: &Node) -> Option<Secret> {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::checks::{APPS, DEMO_ID, DEMO_KEY, DEMO_SECRET, Demo};
-use super::environment::{self, Variables};
+use super::environment::{self, AppOfVariables, Variables};
 use super::error::{ConfigError, ConfigErrors, Fault, Notice, Report};
 use super::keys::{APP, APP_PREFIX, SERVER};
 use super::origin::Origin;
@@ -105,7 +105,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigErrors> {
     env_app(&mut settings, &variables, &mut report);
     let is_demo = file.is_none() && !makes_an_app(&variables, &settings);
     if is_demo {
-        demo_app(&mut settings, &mut report);
+        demo_app(&mut settings, &variables, &mut report);
     }
     derive::derive(&mut settings, is_demo, &mut report);
     let demo = Demo {
@@ -290,8 +290,8 @@ fn settled(
 /// The app that `SOCKUDO_DEFAULT_APP_*` makes, or changes where a file has one of that id.
 fn env_app(settings: &mut Settings, variables: &Variables, report: &mut Report) {
     let mut given = environment::app_assignments(variables, report);
-    let credentials = ["ID", "KEY", "SECRET"].map(|part| format!("{APP_PREFIX}{part}"));
-    if !credentials.iter().any(|name| variables.is_set(name)) {
+    let made_by = environment::app_of_variables(variables);
+    if made_by == AppOfVariables::None {
         if let Some(first) = given.first() {
             let text = format!("has no effect without {APP_PREFIX}ID, _KEY and _SECRET");
             report.warn(&first.origin, "", text);
@@ -312,7 +312,8 @@ fn env_app(settings: &mut Settings, variables: &Variables, report: &mut Report) 
         server: Some(settings),
     };
     read::settle(&mut app, &mut given, defaults, report);
-    if *app.setting("enabled") == Setting::Flag(false) {
+    let is_disabled = *app.setting("enabled") == Setting::Flag(false);
+    if made_by == AppOfVariables::Sockudo && is_disabled {
         return; // As upstream: a disabled app of variables does not exist.
     }
     let is_given = |path: &str| given.iter().any(|given| given.key.path == path);
@@ -327,23 +328,32 @@ fn env_app(settings: &mut Settings, variables: &Variables, report: &mut Report) 
         }
         return;
     }
+    let mut unset = Vec::new();
     for key in APP.iter().filter(|key| !is_given(key.path)) {
-        if let Some(text) = key.env_app {
+        if let (Some(text), AppOfVariables::Sockudo) = (key.env_app, made_by) {
             app.put(key.path, read::default_setting(key, text), Origin::Default);
+            unset.push(format!("{} = {text}", key.path));
         }
+    }
+    if !unset.is_empty() {
+        let text = format!(
+            "variables made this app, so limits hold that nobody set: {} (as Sockudo 2.9; set \
+             {APP_PREFIX}MAX_CONNECTIONS and its neighbours, 0 lifts a limit)",
+            unset.join(", ")
+        );
+        report.warn(&app.origin, app.prefix.trim_end_matches('.'), text);
     }
     apps.push(app);
 }
 
 /// Somebody said where apps come from.
 fn makes_an_app(variables: &Variables, settings: &Settings) -> bool {
-    let credentials = ["ID", "KEY", "SECRET"].map(|part| format!("{APP_PREFIX}{part}"));
-    credentials.iter().any(|name| variables.is_set(name))
+    environment::app_of_variables(variables) != AppOfVariables::None
         || settings.is_explicit(APPS)
         || settings.text("app_manager.driver") != "memory"
 }
 
-fn demo_app(settings: &mut Settings, report: &mut Report) {
+fn demo_app(settings: &mut Settings, variables: &Variables, report: &mut Report) {
     let text = |name: &str, text: &str| member(name, Value::Text(text.to_owned()));
     let members = vec![
         text("id", DEMO_ID),
@@ -365,6 +375,16 @@ fn demo_app(settings: &mut Settings, report: &mut Report) {
          on this host only"
     );
     report.warn(&Origin::Default, "", note);
+    let of_soketi = environment::of_soketi(variables);
+    if !of_soketi.is_empty() {
+        let text = format!(
+            "{} set, which {} understood, but no app: Soketi's own is public; \
+             set SOKETI_DEFAULT_APP_ID, _KEY and _SECRET",
+            of_soketi.join(", "),
+            if of_soketi.len() == 1 { "is" } else { "are" }
+        );
+        report.warn(&Origin::Default, "", text);
+    }
 }
 
 fn member(name: &str, value: Value) -> Member {

@@ -44,6 +44,14 @@ impl Origin {
         }
     }
 
+    /// The variable's name, if it is one.
+    pub(super) fn variable(&self) -> Option<&str> {
+        match self {
+            Self::Env { name } | Self::EnvFile { name, .. } => Some(name),
+            Self::Default | Self::File { .. } | Self::Cli { .. } => None,
+        }
+    }
+
     /// The same source at another line; only a file has lines inside one value.
     pub(super) fn at_line(&self, line: u32) -> Self {
         match self {

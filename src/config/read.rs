@@ -6,10 +6,11 @@
 //! Invariants: every value that was given is read, even one that a higher source covers, so that
 //! all errors come out at once; a key whose value is wrong settles on its default.
 
-use super::error::{Fault, Report};
-use super::keys::{Alias, Converted, Key, LOWEST_ALIAS_HOLDS, Nulls, Status, Table};
+use super::error::{Fault, Level, Report};
+use super::keys::{Alias, Converted, Key, LOWEST_ALIAS_HOLDS, Meaning, Nulls, Status, Table};
 use super::kind::Kind;
 use super::origin::Origin;
+use super::secret::MASK;
 use super::sections::LimitsMode;
 use super::settings::{Setting, Settings};
 use super::suggest;
@@ -95,6 +96,9 @@ impl Reader<'_> {
     fn member(&mut self, member: &Member, path: &str, written: &str) {
         let hoisted = self.hoisted(path);
         let path = hoisted.unwrap_or(path);
+        if self.soketi(member, path, written) {
+            return;
+        }
         let rank = if hoisted.is_some() {
             Rank::FileAlias
         } else {
@@ -129,6 +133,38 @@ impl Reader<'_> {
         }
     }
 
+    /// Reads a member as Soketi means it; false where it is to be read as ours (as well).
+    fn soketi(&mut self, member: &Member, path: &str, written: &str) -> bool {
+        let rows = self.table.soketi.iter();
+        let mut is_read = false;
+        for row in rows.filter(|row| row.is_about(path, written)) {
+            match row.meaning {
+                Meaning::NoEffect(why) => {
+                    is_read = true;
+                    if !is_nothing(&member.node.value) {
+                        let origin = self.source.at_line(member.line);
+                        let name = format!("{}{written}", self.prefix);
+                        self.report
+                            .warn(&origin, name, format!("has no effect: {why}"));
+                    }
+                }
+                Meaning::Key { to, convert } => {
+                    let rank = if to == path {
+                        Rank::File
+                    } else {
+                        Rank::FileAlias
+                    };
+                    let key = self.table.find(to);
+                    let key = key.unwrap_or_else(|| panic!("{to} is a key"));
+                    let is_section =
+                        !self.converted(key, rank, (convert.0)(&member.node), member, written);
+                    is_read |= !is_section && (to == path || self.table.find(path).is_none());
+                }
+            }
+        }
+        is_read
+    }
+
     /// The path without an object around it that does not count.
     fn hoisted<'p>(&self, path: &'p str) -> Option<&'p str> {
         let inside = |outer: &&str| path.strip_prefix(*outer)?.strip_prefix('.');
@@ -140,6 +176,7 @@ impl Reader<'_> {
         let is_below = |name: &str| name.strip_prefix(path).is_some_and(|r| r.starts_with('.'));
         self.table.iter().any(|key| is_below(key.path))
             || self.table.aliases.iter().any(|alias| is_below(alias.path))
+            || self.table.soketi.iter().any(|row| is_below(row.path))
             || self
                 .table
                 .hoisted
@@ -150,19 +187,28 @@ impl Reader<'_> {
     fn alias(&mut self, alias: &Alias, member: &Member, written: &str) {
         let key = self.table.find(alias.to);
         let key = key.unwrap_or_else(|| panic!("{} is a key", alias.to));
-        let node = match (alias.convert)(&member.node) {
-            Converted::Same => member.node.clone(),
-            Converted::Text(text) => Node {
-                value: Value::Text(text),
-                ..member.node.clone()
-            },
-            Converted::Nothing => return,
-            Converted::Refused { wanted } => {
-                let (shown, wanted) = (member.node.shown(), wanted.to_owned());
-                return self.error(member.node.line, written, Fault::Value { shown, wanted });
-            }
-        };
-        self.assign(key, Rank::FileAlias, member, written, node);
+        let became = (alias.convert)(&member.node);
+        self.converted(key, Rank::FileAlias, became, member, written);
+    }
+
+    /// Assigns what a conversion made; false where the member is a section.
+    fn converted(
+        &mut self,
+        key: &'static Key,
+        rank: Rank,
+        became: Converted,
+        member: &Member,
+        written: &str,
+    ) -> bool {
+        if matches!(became, Converted::Section) {
+            return false;
+        }
+        let origin = self.source.at_line(member.line);
+        let name = format!("{}{written}", self.prefix);
+        if let Some(node) = converted(key, &member.node, became, (&origin, &name), self.report) {
+            self.assign(key, rank, member, written, node);
+        }
+        true
     }
 
     fn assign(
@@ -191,6 +237,64 @@ impl Reader<'_> {
     fn error(&mut self, line: u32, written: &str, fault: Fault) {
         let name = format!("{}{written}", self.prefix);
         self.report.error(&self.source.at_line(line), name, fault);
+    }
+}
+
+/// What a conversion made of a value, its words reported; `None` = nothing is said about the key.
+pub(super) fn converted(
+    key: &Key,
+    given: &Node,
+    became: Converted,
+    (origin, name): (&Origin, &str),
+    report: &mut Report,
+) -> Option<Node> {
+    let instead = |value: Value| Node {
+        value,
+        ..given.clone()
+    };
+    match became {
+        Converted::Same => Some(given.clone()),
+        Converted::Text(text) => Some(instead(Value::Text(text))),
+        Converted::Value(value) => Some(instead(value)),
+        Converted::Said { value, level, text } => {
+            match level {
+                Level::Warning => report.warn(origin, name, text),
+                Level::Note => report.note(origin, name, text),
+            }
+            value.map(instead)
+        }
+        Converted::Nothing => None,
+        // A file's object was read member by member; a variable has nothing else to say.
+        Converted::Section => {
+            let text = "has no effect without `host`; database.redis names the server".to_owned();
+            report.warn(origin, name, text);
+            None
+        }
+        Converted::Refused { wanted } => {
+            // Options that do not parse may hold a password anywhere.
+            let shown = match key.kind {
+                Kind::Secret | Kind::Secrets | Kind::Url | Kind::Urls => MASK.to_owned(),
+                _ => given.shown(),
+            };
+            let wanted = wanted.to_owned();
+            report.error(
+                &origin.at_line(given.line),
+                name,
+                Fault::Value { shown, wanted },
+            );
+            None
+        }
+    }
+}
+
+/// A value that asks for nothing.
+fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Text(text) => text.trim().is_empty(),
+        Value::List(nodes) => nodes.is_empty(),
+        Value::Object(members) => members.is_empty(),
+        Value::Flag(_) | Value::Number(_) => false,
     }
 }
 

@@ -7,7 +7,10 @@
 use std::fmt::Write as _;
 
 use super::environment::UNUSED;
-use super::keys::{APP, Key, SERVER, Source, Status, TRANSLATIONS, WEBHOOK, gather_sections};
+use super::keys::{
+    APP, Key, Meaning, SERVER, SOKETI_APP, SOKETI_PREFIX, Source, Status, TRANSLATIONS, WEBHOOK,
+    gather_sections,
+};
 use super::release::NOT_IN_THIS_RELEASE;
 
 /// The page as Markdown.
@@ -130,6 +133,7 @@ fn other_names(out: &mut String) {
             format_args!("| `{}` | `{}` |\n", translation.variable, translation.to),
         );
     }
+    of_soketi(out);
     out.push_str("\n## Variables without effect\n\nA warning names them when they are set.\n\n");
     out.push_str("| variable | why |\n|---|---|\n");
     for (name, why) in UNUSED {
@@ -142,6 +146,30 @@ fn other_names(out: &mut String) {
         .map(|later| format!("`{}`", later.0))
         .collect();
     write(out, format_args!("{}.\n", later.join(", ")));
+}
+
+fn of_soketi(out: &mut String) {
+    out.push_str(SOKETI_HEAD);
+    for row in SERVER.soketi {
+        let path = match row.path {
+            "" => "as ours".to_owned(),
+            path => format!("`{path}`"),
+        };
+        let variable = row.variable();
+        let variable = variable.map_or_else(|| "–".to_owned(), |name| format!("`{name}`"));
+        let meaning = match row.meaning {
+            Meaning::Key { to, .. } => format!("`{to}`"),
+            Meaning::NoEffect(why) => format!("*no effect: {why}*"),
+        };
+        write(out, format_args!("| {path} | {variable} | {meaning} |\n"));
+    }
+    for (name, key) in SOKETI_APP {
+        let variable = format!("`{SOKETI_PREFIX}DEFAULT_APP_{name}`");
+        write(
+            out,
+            format_args!("| as ours | {variable} | the app's `{key}` |\n"),
+        );
+    }
 }
 
 fn escaped(text: &str) -> String {
@@ -178,6 +206,25 @@ In a variable a list's elements stand between commas.
 - \u{2020} marks keys that Sockudo 2.9 does not have. A variable in *variables* wins over those \
 before it in the cell; `REDIS_PASSWORD`, `AWS_REGION`, `AWS_PROFILE`, `CLUSTER_NODE_TIMEOUT`, \
 `CLUSTER_HELLO_INTERVAL` rank below the file.
+";
+
+const SOKETI_HEAD: &str = "
+## Soketi's names
+
+Its files are read as they are, in camelCase, nested or as flat names; its variables rank below ours \
+and above the file. These differ from our own keys in name, unit or value:
+
+- `userAuthenticationTimeout`, `shutdownGracePeriod`, `SOKETI_USER_AUTHENTICATION_TIMEOUT`, \
+`SOKETI_SHUTDOWN_GRACE_PERIOD` and `pollingWaitTimeMs` are milliseconds; the keys are seconds, rounded \
+up. In `snake_case` they are our keys, in seconds.
+- `appManager.cache.ttl` = -1, for ever, is a day. `rateLimiter.driver` = `local` is `memory`. `mode` = \
+`full`, `server` or `worker` does not touch our `mode`. A number as `instance.process_id` is not used.
+- A certificate or key under `ssl.certPath`, `ssl.keyPath` turns `ssl.enabled` on.
+- `redisOptions` and its like become a URL from `host`, `port`, `username`, `password`, `db` and `tls`.
+- `SOKETI_DEFAULT_APP_ID`, `_KEY` and `_SECRET` make an app whose other limits are those of an app in a file.
+
+| in a file | variable | becomes |
+|---|---|---|
 ";
 
 const APP_HEAD: &str = "

@@ -38,6 +38,7 @@ fn wrong_values(key: &Key) -> Vec<(String, String)> {
             .for_each(|value| add(value)),
         Kind::Choice(_) => ["\"sns\"", "1"].iter().for_each(|value| add(value)),
         Kind::Text(_) => ["1", "true"].iter().for_each(|value| add(value)),
+        Kind::TextOrNumber(_) => ["1.5", "-1", "true"].iter().for_each(|value| add(value)),
         Kind::Texts(_) | Kind::Cidrs | Kind::Endpoints { .. } => add("true"),
         Kind::Mode => ["660", "\"888\"", "\"1777\""]
             .iter()

@@ -10,6 +10,7 @@ mod keys;
 mod program;
 mod refusals;
 mod secrets;
+mod soketi;
 mod sources;
 
 use std::path::PathBuf;
@@ -162,7 +163,7 @@ fn example(key: &Key) -> String {
         }
         Kind::Kilobytes(_) => "7.5".to_owned(),
         Kind::Fraction => "0.5".to_owned(),
-        Kind::Text(shape) | Kind::Texts(shape) => {
+        Kind::Text(shape) | Kind::TextOrNumber(shape) | Kind::Texts(shape) => {
             let candidates = ["https://h.example", "PATCH", "name", "other", "/x"];
             let fits = |text: &&&str| (shape.fits)(text) && is_new(text);
             let found = candidates.iter().find(fits);

@@ -74,3 +74,67 @@ fn the_program_exits_with_78_for_a_bad_configuration_and_says_why() {
         "a flag that does not exist is wrong usage"
     );
 }
+
+#[test]
+fn a_check_says_the_limits_that_hold_for_each_app() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    std::fs::write(
+        folder.path().join("c.json"),
+        r#"{"app_manager": {"array": {"apps": [
+            {"id": "a", "key": "ka", "secret": "s", "max_connections": 7},
+            {"id": "b", "key": "kb", "secret": "s", "max_event_batch_size": -1}]}}}"#,
+    )
+    .expect("ours");
+    let run = |arguments: &[&str], variables: &[(&str, &str)]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_sockudo"))
+            .args(["config", "check"])
+            .args(arguments)
+            .env_clear()
+            .envs(variables.iter().copied())
+            .current_dir(folder.path())
+            .output()
+            .expect("the program was built");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    let out = run(&["-c", "c.json"], &[]);
+    for line in [
+        "limits: app a: max_connections 7, max_client_events_per_second 10, \
+         max_backend_events_per_second unlimited, max_read_requests_per_second unlimited, \
+         max_subscriptions_per_connection 4000, max_presence_members_per_channel 100, \
+         presence member bytes 1024, channel name bytes 200, event name bytes 200, \
+         event data bytes 102400, max_event_channels_at_once 100, max_event_batch_size 10\n",
+        "max_event_batch_size unlimited\n",
+    ] {
+        assert!(out.contains(line), "{line}\n{out}");
+    }
+    let json: serde_json::Value =
+        serde_json::from_str(&run(&["--json", "-c", "c.json"], &[])).expect("JSON");
+    assert_eq!(json["apps"][0]["limits"]["max_connections"], 7);
+    assert_eq!(
+        json["apps"][1]["limits"]["max_event_batch_size"],
+        serde_json::Value::Null
+    );
+
+    let credentials = [
+        ("SOCKUDO_DEFAULT_APP_ID", "a"),
+        ("SOCKUDO_DEFAULT_APP_KEY", "k"),
+        ("SOCKUDO_DEFAULT_APP_SECRET", "s"),
+    ];
+    let out = run(&[], &credentials);
+    for part in [
+        "limits: app a: max_connections 100, max_client_events_per_second 100,",
+        "warning: env SOCKUDO_DEFAULT_APP_ID: app_manager.array.apps[env]: variables made this \
+         app, so limits hold that nobody set: max_connections = 100, \
+         max_client_events_per_second = 100,",
+    ] {
+        assert!(out.contains(part), "{part}\n{out}");
+    }
+    let set = [
+        &credentials[..],
+        &[("SOCKUDO_DEFAULT_APP_MAX_CONNECTIONS", "0")],
+    ]
+    .concat();
+    let out = run(&[], &set);
+    assert!(out.contains("app a: max_connections unlimited"), "{out}");
+    assert!(!out.contains("max_connections = 100"), "{out}");
+}

@@ -46,6 +46,17 @@ fn no_secret_reaches_an_error_a_notice_debug_or_show() {
         let errors = file(&wrong).errors().join("\n");
         assert!(!errors.contains("hunter2"), "{errors}");
     }
+    for options in [
+        r#"{"host": "h", "password": "hunter2", "keyPrefix": "hunter1"}"#,
+        r#""redis://u:hunter2@h""#,
+        r#""{\"host\": \"h\", \"password\": \"hunter2\"""#,
+    ] {
+        let given = nested("cache.redis.redisOptions", options);
+        match file(&given).load() {
+            Ok(loaded) => no_secret_in(&loaded),
+            Err(errors) => assert!(!errors.to_string().contains("hunter2"), "{errors}"),
+        }
+    }
     let misplaced = Given {
         env: &[("PASSWORD", "hunter2")],
         ..file("{\"port\": \"${PASSWORD}\"}")

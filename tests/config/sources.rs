@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use sockudo::config::settings::Setting;
-use sockudo::config::{Sources, load};
+use sockudo::config::{Secret, Sources, load};
 
 use crate::{Given, env, file, in_an_app};
 
@@ -328,4 +328,314 @@ fn a_reload_names_the_keys_that_need_a_restart() {
         first.keys_that_need_a_restart(&next),
         ["port", "net.backlog"]
     );
+}
+
+/// What a variable of section 8 comes to.
+enum Comes {
+    To(&'static str, Setting),
+    /// A warning or note with these words.
+    Told(&'static str),
+    /// Nothing at all is said.
+    Silent,
+}
+
+#[test]
+fn every_variable_that_was_ever_documented_has_its_effect_or_is_told_or_is_composes() {
+    use Comes::{Silent, To, Told};
+    let url = |text: &str| Setting::Url(Secret::new(text));
+    let urls = |text: &str| Setting::Urls(vec![Secret::new(text)]);
+    let rows = [
+        // Read by Sockudo 2.9 under names of their own.
+        (
+            "REDIS_URL",
+            "redis://h",
+            To("adapter.redis.redis_pub_options.url", url("redis://h")),
+        ),
+        (
+            "REDIS_URL",
+            "redis://h",
+            To("adapter.redis.redis_sub_options.url", url("redis://h")),
+        ),
+        (
+            "REDIS_URL",
+            "redis://h",
+            To("cache.redis.url_override", url("redis://h")),
+        ),
+        (
+            "REDIS_URL",
+            "redis://h",
+            To("queue.redis.url_override", url("redis://h")),
+        ),
+        (
+            "REDIS_URL",
+            "redis://h",
+            To("rate_limiter.redis.url_override", url("redis://h")),
+        ),
+        (
+            "REDIS_URL",
+            "redis://h",
+            To("adapter.cluster.nodes", Setting::Urls(Vec::new())),
+        ),
+        (
+            "REDIS_CLUSTER_NODES",
+            "redis://h:1",
+            To("adapter.cluster.nodes", urls("redis://h:1")),
+        ),
+        (
+            "REDIS_CLUSTER_NODES",
+            "redis://h:1",
+            To("queue.redis_cluster.nodes", urls("redis://h:1")),
+        ),
+        (
+            "DATABASE_CONNECTION_POOL_SIZE",
+            "3",
+            To("database.mysql.connection_pool_size", Setting::Whole(3)),
+        ),
+        (
+            "DATABASE_CONNECTION_POOL_SIZE",
+            "3",
+            To("database.postgres.connection_pool_size", Setting::Whole(3)),
+        ),
+        (
+            "CACHE_TTL_SECONDS",
+            "9",
+            To("app_manager.cache.ttl", Setting::Whole(9)),
+        ),
+        (
+            "CACHE_TTL_SECONDS",
+            "9",
+            To("cache.memory.ttl", Setting::Whole(9)),
+        ),
+        ("DEBUG", "true", To("debug", Setting::Flag(true))),
+        ("DEBUG_MODE", "true", To("debug", Setting::Flag(true))),
+        ("ENVIRONMENT", "staging", To("mode", text("staging"))),
+        ("RUST_LOG", "warn", To("logging.level", text("warn"))),
+        (
+            "SOCKUDO_LOG_PROD",
+            "warn",
+            To("logging.level", text("warn")),
+        ),
+        (
+            "SOCKUDO_LOG_DEBUG",
+            "warn",
+            To("logging.level", text("info")),
+        ),
+        (
+            "LOG_OUTPUT_FORMAT",
+            "json",
+            To("logging.format", text("json")),
+        ),
+        // Documented, and read by no version that we follow.
+        (
+            "DATABASE_REDIS_USERNAME",
+            "u",
+            To("database.redis.username", text("u")),
+        ),
+        (
+            "DATABASE_REDIS_CLUSTER_NODES",
+            "redis://h:1",
+            To("adapter.cluster.nodes", urls("redis://h:1")),
+        ),
+        (
+            "DATABASE_REDIS_CLUSTER_NODES",
+            "redis://h:1",
+            To("queue.redis_cluster.nodes", urls("redis://h:1")),
+        ),
+        (
+            "DATABASE_REDIS_CLUSTER_USERNAME",
+            "u",
+            To("database.redis.cluster.username", text("u")),
+        ),
+        (
+            "DATABASE_REDIS_CLUSTER_PASSWORD",
+            "p",
+            To(
+                "database.redis.cluster.password",
+                Setting::Secret(Secret::new("p")),
+            ),
+        ),
+        (
+            "DATABASE_REDIS_CLUSTER_USE_TLS",
+            "true",
+            To("database.redis.cluster.use_tls", Setting::Flag(true)),
+        ),
+        (
+            "ADAPTER_ENABLE_SOCKET_COUNTING",
+            "true",
+            Told("counting is free"),
+        ),
+        ("TAG_FILTERING_ENABLED", "true", Told("no tag filtering")),
+        ("TAG_FILTERING_ENABLED", "false", Silent),
+        (
+            "WEBSOCKET_MAX_BYTES",
+            "900000",
+            To("net.send_queue_bytes", Setting::Whole(900_000)),
+        ),
+        (
+            "WEBSOCKET_MAX_BYTES",
+            "33554432",
+            To("net.burst_queue_bytes", Setting::Whole(32 << 20)),
+        ),
+        (
+            "WEBSOCKET_MAX_BACKPRESSURE",
+            "900000",
+            To("net.send_queue_bytes", Setting::Whole(900_000)),
+        ),
+        ("WEBSOCKET_MAX_MESSAGES", "5", Told("bounded in bytes")),
+        (
+            "WEBSOCKET_DISCONNECT_ON_BUFFER_FULL",
+            "true",
+            To("net.slow_consumer", text("disconnect")),
+        ),
+        (
+            "WEBSOCKET_DISCONNECT_ON_BUFFER_FULL",
+            "false",
+            To("net.slow_consumer", text("drop_newest")),
+        ),
+        (
+            "WEBSOCKET_MAX_MESSAGE_SIZE",
+            "70000",
+            To("websocket.max_payload_kb", Setting::Bytes(70_000)),
+        ),
+        (
+            "WEBSOCKET_MAX_FRAME_SIZE",
+            "70000",
+            To("websocket.max_payload_kb", Setting::Bytes(70_000)),
+        ),
+        ("WEBSOCKET_WRITE_BUFFER_SIZE", "1", Told("no such buffer")),
+        ("WEBSOCKET_AUTO_PING", "true", Told("ACTIVITY_TIMEOUT")),
+        ("WEBSOCKET_PING_INTERVAL", "30", Told("ACTIVITY_TIMEOUT")),
+        ("WEBSOCKET_IDLE_TIMEOUT", "120", Told("ACTIVITY_TIMEOUT")),
+        ("WEBSOCKET_COMPRESSION", "shared", Told("not compressed")),
+        ("WEBSOCKET_COMPRESSION", "disabled", Silent),
+        // In an example or a Compose file only.
+        ("LOG_LEVEL", "warn", To("logging.level", text("warn"))),
+        ("LOG_FORMAT", "json", To("logging.format", text("json"))),
+        (
+            "REDIS_PASSWORD",
+            "p",
+            To("database.redis.password", Setting::Secret(Secret::new("p"))),
+        ),
+        (
+            "EXTERNAL_REDIS_URL",
+            "redis://h",
+            To("cache.redis.url_override", url("redis://h")),
+        ),
+        (
+            "EXTERNAL_REDIS_URL",
+            "redis://h",
+            To("adapter.redis.redis_pub_options.url", url("redis://h")),
+        ),
+        (
+            "ADAPTER_REDIS_URL",
+            "redis://h",
+            To("adapter.redis.redis_pub_options.url", url("redis://h")),
+        ),
+        (
+            "ADAPTER_REDIS_URL",
+            "redis://h",
+            To("cache.redis.url_override", Setting::Null),
+        ),
+        (
+            "ADAPTER_REDIS_PREFIX",
+            "p",
+            To("adapter.redis.prefix", text("p")),
+        ),
+        (
+            "ADAPTER_REQUEST_TIMEOUT",
+            "7",
+            To("adapter.redis.requests_timeout", Setting::Whole(7)),
+        ),
+        (
+            "REDIS_CONNECTION_POOL_SIZE",
+            "5",
+            Told("one connection carries all requests"),
+        ),
+        (
+            "AWS_REGION",
+            "eu",
+            To("database.dynamodb.region", text("eu")),
+        ),
+        (
+            "AWS_PROFILE",
+            "p",
+            To("database.dynamodb.aws_profile_name", text("p")),
+        ),
+        (
+            "CLUSTER_NODE_TIMEOUT",
+            "9000",
+            To("cluster.lease_ms", Setting::Whole(9000)),
+        ),
+        (
+            "CLUSTER_HELLO_INTERVAL",
+            "500",
+            To("cluster.heartbeat_ms", Setting::Whole(500)),
+        ),
+        ("CLUSTER_HOSTNAME", "h", Told("no such mechanism")),
+        ("CLUSTER_PORT", "1", Told("no such mechanism")),
+        ("CLUSTER_CHECK_INTERVAL", "1", Told("no such mechanism")),
+        ("CLUSTER_MASTER_TIMEOUT", "1", Told("no such mechanism")),
+        ("LOG_FILE_PATH", "/x", Told("logs go to stdout")),
+        ("LOG_MAX_SIZE", "1", Told("logs go to stdout")),
+        ("LOG_MAX_FILES", "1", Told("logs go to stdout")),
+        ("JWT_SECRET", "x", Told("nothing reads it")),
+        ("TEST_REDIS_URL", "x", Told("nothing reads it")),
+        ("HEALTH_CHECK_INTERVAL", "x", Told("nothing reads it")),
+        ("EXTERNAL_MYSQL_URL", "x", Told("DATABASE_MYSQL_HOST")),
+        ("DOMAIN", "x", Silent),
+        ("GRAFANA_PASSWORD", "x", Silent),
+        ("MYSQL_ROOT_PASSWORD", "x", Silent),
+        ("SOCKUDO_MEMORY_LIMIT", "x", Silent),
+        ("SOCKUDO_CPU_LIMIT", "x", Silent),
+        ("SOCKUDO_REPLICAS", "2", Silent),
+        ("REDIS_MEMORY_LIMIT", "x", Silent),
+        ("MONITORING_ENABLED", "x", Silent),
+        ("PROMETHEUS_RETENTION", "x", Silent),
+        ("GRAFANA_PORT", "3000", Silent),
+        ("BACKUP_ENABLED", "x", Silent),
+        ("SOCKUDO_PROT", "1", Told("did you mean SOCKUDO_PORT?")),
+    ];
+    for (name, value, comes) in rows {
+        let credentials = [
+            ("SOCKUDO_DEFAULT_APP_ID", "a"),
+            ("SOCKUDO_DEFAULT_APP_KEY", "k"),
+            ("SOCKUDO_DEFAULT_APP_SECRET", "s"),
+        ];
+        let quiet = env(&credentials).loaded().notices;
+        let variables = [&credentials[..], &[(name, value)]].concat();
+        let loaded = env(&variables).loaded();
+        let said: Vec<String> = loaded
+            .notices
+            .iter()
+            .filter(|notice| !quiet.contains(notice))
+            .map(ToString::to_string)
+            .collect();
+        match comes {
+            To(path, setting) => {
+                assert_eq!(loaded.settings.setting(path), &setting, "{name}={value}");
+            }
+            Told(words) => assert!(
+                said.len() == 1 && said[0].contains(words),
+                "{name}={value}: {said:?}"
+            ),
+            Silent => assert_eq!(said, [""; 0], "{name}={value}"),
+        }
+    }
+}
+
+#[test]
+fn the_clients_own_switch_has_two_variables_and_the_longer_one_is_upstreams_composes() {
+    let credentials = [
+        ("SOCKUDO_DEFAULT_APP_ID", "a"),
+        ("SOCKUDO_DEFAULT_APP_KEY", "k"),
+        ("SOCKUDO_DEFAULT_APP_SECRET", "s"),
+    ];
+    for name in [
+        "SOCKUDO_ENABLE_CLIENT_MESSAGES",
+        "SOCKUDO_DEFAULT_APP_ENABLE_CLIENT_MESSAGES",
+    ] {
+        let variables = [&credentials[..], &[(name, "true")]].concat();
+        let config = env(&variables).loaded().config;
+        assert!(config.app_manager.apps[0].enable_client_messages, "{name}");
+    }
 }

@@ -53,13 +53,11 @@ pub(super) fn app(s: &Settings) -> App {
 
 fn webhook(s: &Settings) -> Webhook {
     let function = s.optional_text("lambda.function_name");
-    let target = match (
-        s.optional_secret("url"),
-        function,
-        s.optional_text("lambda_function"),
-    ) {
-        (Some(url), _, _) => WebhookTarget::Url(url),
-        (None, Some(function_name), _) => {
+    // Soketi writes the name in one place and the region in the other.
+    let function = function.or_else(|| s.optional_text("lambda_function"));
+    let target = match (s.optional_secret("url"), function) {
+        (Some(url), _) => WebhookTarget::Url(url),
+        (None, Some(function_name)) => {
             let region = s.optional_text("lambda.region");
             let region = region.unwrap_or_else(|| "us-east-1".to_owned());
             WebhookTarget::Lambda {
@@ -67,11 +65,7 @@ fn webhook(s: &Settings) -> Webhook {
                 region,
             }
         }
-        (None, None, Some(function_name)) => WebhookTarget::Lambda {
-            function_name,
-            region: "us-east-1".to_owned(),
-        },
-        (None, None, None) => unreachable!("the checks refuse a webhook without a target"),
+        (None, None) => unreachable!("the checks refuse a webhook without a target"),
     };
     let pattern = s.optional_text("filter.channel_pattern");
     let pattern = pattern.map(|pattern| {

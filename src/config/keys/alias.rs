@@ -1,9 +1,10 @@
 //! Other names of keys: older and later spellings, and variables that need a translation.
 //!
 //! Owns: which name stands for which key, and how its value is turned into the key's.
-//! May depend on: `tree`.
+//! May depend on: `tree`, `error`.
 //! Invariants: an alias ranks below its key in the same kind of source, unless it says otherwise.
 
+use crate::config::error::Level;
 use crate::config::tree::{Node, Value};
 
 /// Another name of a key in a file.
@@ -33,10 +34,19 @@ pub(in crate::config) enum TranslationRank {
 
 /// What became of a value.
 #[derive(Debug)]
-pub enum Converted {
+pub(in crate::config) enum Converted {
     Same,
     /// The key's value instead.
     Text(String),
+    Value(Value),
+    /// The key's value instead, if any, and what the operator should know of it.
+    Said {
+        value: Option<Value>,
+        level: Level,
+        text: String,
+    },
+    /// No value: an object whose members have names of their own.
+    Section,
     /// Nothing is said about the key.
     Nothing,
     Refused {

@@ -19,6 +19,7 @@ pub static APP: Table = Table {
         Alias::same("max_read_req_per_sec", "max_read_requests_per_second"),
         Alias::same("max_payload_in_kb", "max_event_payload_in_kb"),
     ],
+    soketi: super::soketi::APP,
     later: &[
         Later("channel_delta_compression"),
         Later("idempotency"),
@@ -42,6 +43,7 @@ pub static WEBHOOK: Table = Table {
         Alias::same("filter.channel_name_starts_with", "filter.channel_prefix"),
         Alias::same("filter.channel_name_ends_with", "filter.channel_suffix"),
     ],
+    soketi: &[],
     later: &[
         Later("lambda.async"),
         Later("lambda.client_options"),
@@ -53,13 +55,13 @@ pub static WEBHOOK: Table = Table {
 const APP_KEYS: &[Key] = &[
     key(
         "id",
-        text(shape::PATH_SEGMENT),
+        Kind::TextOrNumber(shape::PATH_SEGMENT),
         "Names the app in the HTTP API.",
     )
     .required(),
     key(
         "key",
-        text(shape::PATH_SEGMENT),
+        Kind::TextOrNumber(shape::PATH_SEGMENT),
         "Names the app to clients.",
     )
     .required(),
@@ -248,7 +250,7 @@ const WEBHOOK_KEYS: &[Key] = &[
     key(
         "lambda_function",
         text(shape::NOT_EMPTY),
-        "Older form; region us-east-1.",
+        "Older form; the region is `lambda.region`.",
     ),
     key(
         "event_types",

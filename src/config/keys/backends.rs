@@ -44,6 +44,7 @@ pub(super) const KEYS: &[Key] = &[
         "Prefix of the bus's channels.",
     )
     .default("sockudo_adapter:")
+    .null_is_absent()
     .env(&["ADAPTER_REDIS_PREFIX"]),
     key(
         "adapter.redis.redis_pub_options.url",
@@ -99,13 +100,15 @@ pub(super) const KEYS: &[Key] = &[
     .ours(),
     key("adapter.nats.servers", Kind::Urls, "NATS servers.")
         .default("nats://localhost:4222")
+        .null_is_absent()
         .env(&["NATS_SERVERS"]),
     key(
         "adapter.nats.prefix",
         text(shape::ANY),
         "First part of the subjects.",
     )
-    .default("sockudo"),
+    .default("sockudo")
+    .null_is_absent(),
     key(
         "adapter.nats.request_timeout_ms",
         milliseconds(1),
@@ -285,6 +288,7 @@ pub(super) const DATABASE: &[Key] = &[
         "Where a component's prefix is null.",
     )
     .default("sockudo:")
+    .null_is_absent()
     .env(&["DATABASE_REDIS_KEY_PREFIX"]),
     key(
         "database.redis.sentinels",
@@ -294,7 +298,8 @@ pub(super) const DATABASE: &[Key] = &[
         },
         "Sentinels; they name the master.",
     )
-    .default(""),
+    .default("")
+    .null_is_absent(),
     key(
         "database.redis.sentinel_password",
         Kind::Secret,
@@ -315,6 +320,7 @@ pub(super) const DATABASE: &[Key] = &[
         "Nodes of a Redis Cluster; a host may carry `redis://` or `rediss://` and a port.",
     )
     .default("")
+    .null_is_absent()
     .env(&["DATABASE_REDIS_CLUSTER_NODES"]),
     key(
         "database.redis.cluster.username",

@@ -62,6 +62,7 @@ pub(super) const SERVER: &[Later] = &[
     Later("adapter.nats.client_capacity"),
     Later("adapter.nats.max_reconnects"),
     Later("app_manager.register_inline_apps"),
+    Later("cache.redis.redis_options"),
     Later("cache.redis.tls"),
     Later("database.redis.tls"),
     Later("database.redis.cluster.tls"),
@@ -69,7 +70,9 @@ pub(super) const SERVER: &[Later] = &[
     Later("queue.sns"),
     Later("queue.lease"),
     Later("queue.retry"),
+    Later("queue.redis.redis_options"),
     Later("queue.redis.tls"),
     Later("metrics.tcp_exporter"),
+    Later("rate_limiter.redis.redis_options"),
     Later("rate_limiter.redis.tls"),
 ];

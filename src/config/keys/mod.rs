@@ -9,15 +9,19 @@
 mod alias;
 mod app;
 mod backends;
+mod convert;
 mod delivery;
 mod edges;
 mod later;
 mod server;
+mod soketi;
 
-pub use alias::{Alias, Converted};
-pub(super) use alias::{LOWEST_ALIAS_HOLDS, TRANSLATIONS, TranslationRank};
+pub use alias::Alias;
+pub(super) use alias::{Converted, LOWEST_ALIAS_HOLDS, TRANSLATIONS, TranslationRank};
 pub use app::{APP, WEBHOOK};
 pub use later::Later;
+pub use soketi::{Meaning, Soketi};
+pub(super) use soketi::{SOKETI_APP, SOKETI_PREFIX};
 
 use super::kind::{Kind, UNLIMITED, Whole};
 use super::shape::Shape;
@@ -28,6 +32,8 @@ pub struct Table {
     pub keys: &'static [&'static [Key]],
     /// Other names of keys.
     pub aliases: &'static [Alias],
+    /// Soketi's names, where they are not ours in camelCase.
+    pub soketi: &'static [Soketi],
     /// Names of later versions that have no meaning here.
     pub later: &'static [Later],
     /// Objects whose members count as if they stood outside.
@@ -46,6 +52,7 @@ pub static SERVER: Table = Table {
         backends::DATABASE,
     ],
     aliases: alias::SERVER,
+    soketi: soketi::SERVER,
     later: later::SERVER,
     hoisted: &[],
 };

@@ -43,6 +43,7 @@ pub(super) const KEYS: &[Key] = &[
         "Stands before all public routes, which also answer without it.",
     )
     .default("/")
+    .null_is_absent()
     .env(&["PATH_PREFIX"]),
     key(
         "shutdown_grace_period",
@@ -266,7 +267,7 @@ pub(super) const KEYS: &[Key] = &[
     // Cluster.
     key(
         "instance.process_id",
-        text(shape::NOT_EMPTY),
+        Kind::TextOrNumber(shape::NOT_EMPTY),
         "Default of `cluster.node_id`.",
     )
     .env(&["INSTANCE_PROCESS_ID"]),

@@ -1,0 +1,257 @@
+//! Values of Soketi turned into ours: units, words, options of its Redis library.
+//!
+//! Owns: one function per kind of value; each says what it did where that is not plain.
+//! May depend on: `tree`, `alias`, the parser of JSON.
+//! Invariants: what is said never holds a value that may be a secret.
+
+use super::alias::Converted;
+use crate::config::error::Level;
+use crate::config::json;
+use crate::config::tree::{Member, Node, Value};
+
+pub(super) fn same(_: &Node) -> Converted {
+    Converted::Same
+}
+
+/// Rounded up: none becomes zero, which means something else.
+pub(super) fn milliseconds_as_seconds(node: &Node) -> Converted {
+    let Some(milliseconds) = whole(node) else {
+        return Converted::Refused {
+            wanted: "a whole number of milliseconds >= 0 (Soketi's unit)",
+        };
+    };
+    let seconds = milliseconds.div_ceil(1_000);
+    Converted::Said {
+        value: Some(Value::Text(seconds.to_string())),
+        level: Level::Note,
+        text: format!("{milliseconds} milliseconds, as Soketi counts, are {seconds} s here"),
+    }
+}
+
+/// SQS polls for whole seconds.
+pub(super) fn wait_seconds(node: &Node) -> Converted {
+    match whole(node) {
+        Some(milliseconds) => Converted::Text(milliseconds.div_ceil(1_000).to_string()),
+        None => Converted::Refused {
+            wanted: "a whole number of milliseconds >= 0 (Soketi's unit)",
+        },
+    }
+}
+
+/// -1 means "for ever" there; a day is as long as anyone should rely on an old copy.
+pub(super) fn day_for_ever(node: &Node) -> Converted {
+    match text_of(node) {
+        Some("-1") => Converted::Said {
+            value: Some(Value::Text("86400".to_owned())),
+            level: Level::Note,
+            text: "-1, for ever in Soketi, is a day here".to_owned(),
+        },
+        _ => Converted::Same,
+    }
+}
+
+pub(super) fn bus_driver(node: &Node) -> Converted {
+    match text_of(node) {
+        Some(text) if text.eq_ignore_ascii_case("cluster") => Converted::Refused {
+            wanted: "possible here: nodes do not look for each other by UDP; \
+                     write \"local\" for one node, later releases have redis and nats",
+        },
+        _ => Converted::Same,
+    }
+}
+
+pub(super) fn limiter_driver(node: &Node) -> Converted {
+    match text_of(node).map(str::to_ascii_lowercase).as_deref() {
+        Some("local") => Converted::Text("memory".to_owned()),
+        Some("cluster") => Converted::Said {
+            value: Some(Value::Text("memory".to_owned())),
+            level: Level::Warning,
+            text: "\"cluster\" counts over nodes in Soketi; here each node counts for itself"
+                .to_owned(),
+        },
+        _ => Converted::Same,
+    }
+}
+
+/// Soketi's modes split a node into parts; ours say whether this is production.
+pub(super) fn mode(node: &Node) -> Converted {
+    match text_of(node) {
+        Some("full") => Converted::Nothing,
+        Some(part @ ("server" | "worker")) => Converted::Said {
+            value: None,
+            level: Level::Warning,
+            text: format!("{part:?} has no effect: a node always does both, serving and sending"),
+        },
+        _ => Converted::Same,
+    }
+}
+
+/// Soketi writes a process' number there.
+pub(super) fn process_id(node: &Node) -> Converted {
+    match &node.value {
+        Value::Number(digits) if whole_digits(digits) => Converted::Said {
+            value: None,
+            level: Level::Warning,
+            text: "has no effect: a number changes with each start; cluster.node_id names a node"
+                .to_owned(),
+        },
+        _ => Converted::Same,
+    }
+}
+
+/// `https://sqs/1/webhooks` is `https://sqs/1/` and the name of our queue.
+pub(super) fn queue_prefix(node: &Node) -> Converted {
+    let Some(url) = text_of(node).filter(|url| !url.is_empty()) else {
+        return Converted::Nothing;
+    };
+    let Some((prefix, name)) = url.rsplit_once('/') else {
+        return Converted::Same;
+    };
+    let value = Value::Text(format!("{prefix}/"));
+    if name.trim_end_matches(".fifo") == "webhooks" {
+        return Converted::Text(format!("{prefix}/"));
+    }
+    Converted::Said {
+        value: Some(value),
+        level: Level::Warning,
+        text: format!("the queue is called \"webhooks\" here, not {name:?}"),
+    }
+}
+
+/// A certificate turns TLS on in Soketi; passing that over would serve in the clear.
+pub(super) fn tls_where_set(node: &Node) -> Converted {
+    match text_of(node) {
+        None | Some("") => Converted::Nothing,
+        Some(_) => Converted::Text("true".to_owned()),
+    }
+}
+
+pub(super) fn soketi_layout(node: &Node) -> Converted {
+    match node.value {
+        Value::Null => Converted::Nothing,
+        _ => Converted::Text("soketi".to_owned()),
+    }
+}
+
+/// A variable's list, as JSON or between commas.
+pub(super) fn json_or_list(node: &Node) -> Converted {
+    match text_of(node) {
+        Some(text) if text.starts_with('[') => match json::parse(text) {
+            Ok(list) => Converted::Value(list.value),
+            Err(_) => Converted::Refused {
+                wanted: "a JSON list",
+            },
+        },
+        _ => Converted::Same,
+    }
+}
+
+/// Options of ioredis, as an object or as JSON: what makes a URL, and a list of the rest.
+pub(super) fn redis_url(node: &Node) -> Converted {
+    let parsed: Node;
+    let members = match &node.value {
+        Value::Object(members) => members,
+        Value::Null => return Converted::Nothing,
+        Value::Text(text) if text.trim().is_empty() => return Converted::Nothing,
+        Value::Text(text) => match json::parse(text) {
+            Ok(
+                node @ Node {
+                    value: Value::Object(_),
+                    ..
+                },
+            ) => {
+                parsed = node;
+                let Value::Object(members) = &parsed.value else {
+                    unreachable!("it was matched above")
+                };
+                members
+            }
+            Ok(_) | Err(_) => return NOT_OPTIONS,
+        },
+        Value::Flag(_) | Value::Number(_) | Value::List(_) => return NOT_OPTIONS,
+    };
+    let member = |name: &str| members.iter().find(|member| member.name == name);
+    let text = |name: &str| member(name).and_then(|member| text_of(&member.node));
+    let is_used = |member: &&Member| URL_PARTS.contains(&member.name.as_str());
+    let left = members
+        .iter()
+        .filter(|member| !is_used(member) && member.node.value != Value::Null);
+    let left: Vec<&str> = left.map(|member| member.name.as_str()).collect();
+    let Some(host) = text("host") else {
+        return if members.is_empty() {
+            Converted::Nothing
+        } else {
+            Converted::Section
+        };
+    };
+    let value = Value::Text(redis_url_of(host, member, text));
+    if left.is_empty() {
+        return Converted::Value(value);
+    }
+    Converted::Said {
+        value: Some(value),
+        level: Level::Warning,
+        text: format!("no effect: {}", left.join(", ")),
+    }
+}
+
+fn redis_url_of<'a>(
+    host: &str,
+    member: impl Fn(&str) -> Option<&'a Member>,
+    text: impl Fn(&str) -> Option<&'a str>,
+) -> String {
+    let has_tls = member("tls")
+        .is_some_and(|tls| !matches!(tls.node.value, Value::Null | Value::Flag(false)));
+    let scheme = if has_tls { "rediss" } else { "redis" };
+    let user = match (text("username"), text("password")) {
+        (None, None) => String::new(),
+        (user, password) => format!(
+            "{}:{}@",
+            escaped(user.unwrap_or_default()),
+            escaped(password.unwrap_or_default())
+        ),
+    };
+    let host = if host.contains(':') {
+        format!("[{host}]")
+    } else {
+        host.to_owned()
+    };
+    let port = text("port").unwrap_or("6379");
+    let database = text("db").map_or_else(String::new, |db| format!("/{db}"));
+    format!("{scheme}://{user}{host}:{port}{database}")
+}
+
+/// For the part of a URL before its `@`.
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+/// A text, or a number's digits.
+fn text_of(node: &Node) -> Option<&str> {
+    match &node.value {
+        Value::Text(text) | Value::Number(text) => Some(text.trim()),
+        Value::Null | Value::Flag(_) | Value::List(_) | Value::Object(_) => None,
+    }
+}
+
+fn whole_digits(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn whole(node: &Node) -> Option<u64> {
+    text_of(node)?.parse().ok()
+}
+
+const URL_PARTS: &[&str] = &["host", "port", "username", "password", "db", "tls"];
+
+const NOT_OPTIONS: Converted = Converted::Refused {
+    wanted: "an object of options such as {\"host\": …}",
+};

@@ -1,0 +1,1155 @@
+//! What people bring from Soketi: its usual file, its variables, its units; each to its effect.
+
+use std::collections::BTreeSet;
+
+use sockudo::config::backends::DynamodbLayout;
+use sockudo::config::keys::{APP, Meaning, SERVER};
+use sockudo::config::sections::RateLimiterDriver;
+use sockudo::config::{App, Config, Level, Secret};
+
+use crate::{Given, env, file, in_an_app, nested};
+
+/// What a configuration comes to, as a text.
+type Effect = fn(&Config) -> String;
+
+fn secret(secret: &Option<Secret>) -> String {
+    secret
+        .as_ref()
+        .map_or_else(|| "none".to_owned(), |secret| secret.expose().to_owned())
+}
+
+fn app(config: &Config) -> &App {
+    &config.app_manager.apps[0]
+}
+
+fn usual() -> &'static str {
+    include_str!("files/soketi.json")
+}
+
+#[test]
+fn the_usual_file_of_soketi_loads_and_says_what_has_no_effect() {
+    let loaded = file(usual()).loaded();
+    let config = &loaded.config;
+    assert!(!config.demo);
+    assert_eq!((&*config.path_prefix, &*config.mode), ("", "production"));
+    assert_eq!(
+        (
+            config.user_authentication_timeout_s,
+            config.drain.deadline_s
+        ),
+        (5, 3)
+    );
+    let app = app(config);
+    assert_eq!((&*app.id, app.max_connections), ("1", 0));
+    assert_eq!(app.max_client_events_per_second, 0);
+    assert_eq!(app.webhooks[0].filter.prefix.as_deref(), Some("presence-"));
+    assert_eq!(config.rate_limiter.driver, RateLimiterDriver::Memory);
+    assert!(!config.rate_limiter.enabled);
+    let warned: Vec<&str> = loaded
+        .notices
+        .iter()
+        .filter(|notice| notice.level == Level::Warning)
+        .map(|notice| notice.key.as_str())
+        .collect();
+    assert_eq!(
+        warned,
+        [
+            "enableStatistics",
+            "adapter.cluster.requestsTimeout",
+            "appManager.mysql.version",
+            "appManager.mysql.useMysql2",
+            "appManager.postgres.version",
+            "cluster.hostname",
+            "cluster.helloInterval",
+            "cluster.checkInterval",
+            "cluster.nodeTimeout",
+            "cluster.masterTimeout",
+            "cluster.port",
+            "cluster.ignoreProcess",
+            "cluster.broadcast",
+            "instance.process_id",
+            "queue.sqs.processBatch",
+            "appManager.array.apps[0].enableStatistics",
+        ]
+    );
+    let said = |key: &str, words: &str| {
+        let is_said = loaded
+            .notices
+            .iter()
+            .any(|notice| notice.key == key && notice.text.contains(words));
+        assert!(is_said, "{key}: {words}: {:#?}", loaded.notices);
+    };
+    said("shutdownGracePeriod", "3000 milliseconds");
+    said("userAuthenticationTimeout", "are 5 s here");
+}
+
+#[test]
+fn seconds_are_ours_and_milliseconds_soketis_by_the_spelling_of_the_key() {
+    for (key, value, expected) in [
+        ("user_authentication_timeout", "5000", 5000),
+        ("userAuthenticationTimeout", "5000", 5),
+        ("userAuthenticationTimeout", "\"1001\"", 2),
+        ("userAuthenticationTimeout", "1", 1),
+    ] {
+        let config = file(&nested(key, value)).loaded().config;
+        assert_eq!(
+            config.user_authentication_timeout_s, expected,
+            "{key} {value}"
+        );
+    }
+    for (key, value, expected) in [
+        ("shutdown_grace_period", "30", 30),
+        ("shutdownGracePeriod", "3000", 3),
+        ("shutdownGracePeriod", "3001", 4),
+        ("shutdownGracePeriod", "0", 0),
+    ] {
+        let config = file(&nested(key, value)).loaded().config;
+        assert_eq!(config.drain.deadline_s, expected, "{key} {value}");
+    }
+    assert_eq!(
+        file(&nested("shutdownGracePeriod", "\"3s\"")).errors(),
+        [
+            "config.json:2: shutdownGracePeriod: \"3s\" is not a whole number of milliseconds >= 0 \
+             (Soketi's unit)"
+        ]
+    );
+    for (variables, expected) in [
+        (&[("USER_AUTHENTICATION_TIMEOUT", "30")][..], 30),
+        (&[("SOKETI_USER_AUTHENTICATION_TIMEOUT", "30000")], 30),
+        (
+            &[
+                ("SOKETI_USER_AUTHENTICATION_TIMEOUT", "30000"),
+                ("USER_AUTHENTICATION_TIMEOUT", "40"),
+            ],
+            40,
+        ),
+    ] {
+        let config = env(variables).loaded().config;
+        assert_eq!(
+            config.user_authentication_timeout_s, expected,
+            "{variables:?}"
+        );
+    }
+}
+
+/// Names of a file: path, value, effect, expected.
+const IN_A_FILE: &[(&str, &str, Effect, &str)] = &[
+    (
+        "userAuthenticationTimeout",
+        "5000",
+        |c| c.user_authentication_timeout_s.to_string(),
+        "5",
+    ),
+    (
+        "shutdownGracePeriod",
+        "3000",
+        |c| c.drain.deadline_s.to_string(),
+        "3",
+    ),
+    (
+        "appManager.cache.ttl",
+        "-1",
+        |c| c.app_manager.cache_ttl_s.to_string(),
+        "86400",
+    ),
+    (
+        "appManager.cache.ttl",
+        "60",
+        |c| c.app_manager.cache_ttl_s.to_string(),
+        "60",
+    ),
+    (
+        "queue.sqs.pollingWaitTimeMs",
+        "1500",
+        |c| c.queue.sqs.wait_time_s.to_string(),
+        "2",
+    ),
+    (
+        "adapter.driver",
+        "\"local\"",
+        |c| format!("{:?}", c.adapter.driver),
+        "Local",
+    ),
+    (
+        "rateLimiter.driver",
+        "\"local\"",
+        |c| format!("{:?}", c.rate_limiter.driver),
+        "Memory",
+    ),
+    (
+        "rateLimiter.driver",
+        "\"cluster\"",
+        |c| format!("{:?}", c.rate_limiter.driver),
+        "Memory",
+    ),
+    ("mode", "\"full\"", |c| c.mode.clone(), "production"),
+    ("mode", "\"worker\"", |c| c.mode.clone(), "production"),
+    ("mode", "\"staging\"", |c| c.mode.clone(), "staging"),
+    (
+        "instance.process_id",
+        "4711",
+        |c| format!("{:?}", c.cluster.node_id),
+        "None",
+    ),
+    (
+        "instance.process_id",
+        "\"n1\"",
+        |c| format!("{:?}", c.cluster.node_id),
+        "Some(\"n1\")",
+    ),
+    (
+        "queue.sqs.queueUrl",
+        "\"https://sqs.example/1/webhooks\"",
+        |c| format!("{:?}", c.queue.sqs.queue_url_prefix),
+        "Some(\"https://sqs.example/1/\")",
+    ),
+    ("pathPrefix", "\"\"", |c| c.path_prefix.clone(), ""),
+    ("pathPrefix", "\"/ws/\"", |c| c.path_prefix.clone(), "/ws"),
+    (
+        "appManager.dynamodb.table",
+        "\"apps\"",
+        |c| {
+            let is_soketi = c.database.dynamodb.layout == DynamodbLayout::Soketi;
+            format!("{} {is_soketi}", c.database.dynamodb.table_name)
+        },
+        "apps true",
+    ),
+    (
+        "appManager.dynamodb.region",
+        "\"eu\"",
+        |c| c.database.dynamodb.region.clone(),
+        "eu",
+    ),
+    (
+        "appManager.dynamodb.endpoint",
+        "\"http://h\"",
+        |c| format!("{:?}", c.database.dynamodb.endpoint_url),
+        "Some(\"http://h\")",
+    ),
+    (
+        "appManager.mysql.table",
+        "\"apps\"",
+        |c| c.database.mysql.table_name.clone(),
+        "apps",
+    ),
+    (
+        "appManager.postgres.table",
+        "\"apps\"",
+        |c| c.database.postgres.table_name.clone(),
+        "apps",
+    ),
+    (
+        "database.mysql.user",
+        "\"u\"",
+        |c| c.database.mysql.username.clone(),
+        "u",
+    ),
+    (
+        "database.postgres.user",
+        "\"u\"",
+        |c| c.database.postgres.username.clone(),
+        "u",
+    ),
+    (
+        "adapter.redis.redisPubOptions",
+        r#"{"host": "h", "port": 1, "username": "u", "password": "p@/", "db": 2, "tls": {}}"#,
+        |c| secret(&c.adapter.redis.pub_url),
+        "rediss://u:p%40%2F@h:1/2",
+    ),
+    (
+        "adapter.redis.redisSubOptions",
+        r#"{"host": "::1", "password": "p"}"#,
+        |c| secret(&c.adapter.redis.sub_url),
+        "redis://:p@[::1]:6379",
+    ),
+    (
+        "adapter.redis.redisPubOptions",
+        r#"{"url": "redis://h"}"#,
+        |c| secret(&c.adapter.redis.pub_url),
+        "redis://h",
+    ),
+    (
+        "adapter.redis.redisPubOptions",
+        "{}",
+        |c| secret(&c.adapter.redis.pub_url),
+        "none",
+    ),
+    (
+        "cache.redis.redisOptions",
+        r#"{"host": "h", "enableAutoPipelining": true}"#,
+        |c| secret(&c.cache.redis.url_override),
+        "redis://h:6379",
+    ),
+    (
+        "queue.redis.redisOptions",
+        r#"{"host": "h"}"#,
+        |c| secret(&c.queue.redis.url_override),
+        "redis://h:6379",
+    ),
+    (
+        "rateLimiter.redis.redisOptions",
+        r#"{"host": "h"}"#,
+        |c| secret(&c.rate_limiter.redis.url_override),
+        "redis://h:6379",
+    ),
+    (
+        "adapter.nats.user",
+        "\"u\"",
+        |c| format!("{:?}", c.adapter.nats.username),
+        "Some(\"u\")",
+    ),
+    (
+        "adapter.nats.pass",
+        "\"p\"",
+        |c| secret(&c.adapter.nats.password),
+        "p",
+    ),
+    (
+        "adapter.nats.timeout",
+        "10000",
+        |c| c.adapter.nats.connection_timeout_ms.to_string(),
+        "10000",
+    ),
+    (
+        "adapter.nats.requestsTimeout",
+        "6000",
+        |c| c.adapter.nats.request_timeout_ms.to_string(),
+        "6000",
+    ),
+    (
+        "queue.sqs.endpoint",
+        "\"http://h\"",
+        |c| format!("{:?}", c.queue.sqs.endpoint_url),
+        "Some(\"http://h\")",
+    ),
+    (
+        "queue.sqs.batchSize",
+        "3",
+        |c| c.queue.sqs.max_messages.to_string(),
+        "3",
+    ),
+    (
+        "httpApi.requestLimitInMb",
+        "100",
+        |c| c.http_api.request_bytes_max.to_string(),
+        "104857600",
+    ),
+    (
+        "httpApi.acceptTraffic.memoryThreshold",
+        "85",
+        |c| c.http_api.memory_threshold.to_string(),
+        "0.85",
+    ),
+    (
+        "eventLimits.maxPayloadInKb",
+        "0.5",
+        |c| c.net.send_queue_bytes.to_string(),
+        "1048576",
+    ),
+    (
+        "database.redis.keyPrefix",
+        "\"\"",
+        |c| c.database.redis.key_prefix.clone(),
+        "sockudo:",
+    ),
+    (
+        "database.redis.sentinels",
+        r#"[{"host": "s", "port": 1}]"#,
+        |c| format!("{:?}", c.database.redis.sentinels[0].host),
+        "\"s\"",
+    ),
+    (
+        "channelLimits.cacheTtl",
+        "3600",
+        |c| c.channel_limits.cache_ttl_s.to_string(),
+        "3600",
+    ),
+    (
+        "databasePooling.max",
+        "7",
+        |c| c.database_pooling.max.to_string(),
+        "7",
+    ),
+    (
+        "queue.driver",
+        "\"sync\"",
+        |c| format!("{:?}", c.queue.driver),
+        "Memory",
+    ),
+    (
+        "appManager.driver",
+        "\"array\"",
+        |c| format!("{:?}", c.app_manager.driver),
+        "Memory",
+    ),
+    (
+        "cors.allowedHeaders",
+        "[\"X-CSRF-TOKEN\"]",
+        |c| c.cors.allowed_headers.join(" "),
+        "X-CSRF-TOKEN",
+    ),
+    (
+        "webhooks.batching.duration",
+        "70",
+        |c| c.webhooks.batching_ms.to_string(),
+        "70",
+    ),
+];
+
+#[test]
+fn every_name_and_unit_of_a_soketi_file_has_its_effect() {
+    for &(path, value, effect, expected) in IN_A_FILE {
+        let text = nested(path, value);
+        assert_eq!(effect(&file(&text).loaded().config), expected, "{text}");
+        // Soketi also takes the whole path as one name.
+        let flat = format!("{{{path:?}: {value}}}");
+        assert_eq!(effect(&file(&flat).loaded().config), expected, "{flat}");
+    }
+    let snake = |path: &str| {
+        let mut out = String::new();
+        for c in path.chars() {
+            if c.is_ascii_uppercase() {
+                out.push('_');
+            }
+            out.push(c.to_ascii_lowercase());
+        }
+        out
+    };
+    let shown: BTreeSet<String> = IN_A_FILE.iter().map(|row| snake(row.0)).collect();
+    for row in SERVER.soketi.iter().filter(|row| !row.path.is_empty()) {
+        match row.meaning {
+            // Its effect is a refusal: see below.
+            Meaning::Key { .. } if row.path.starts_with("ssl.") => {}
+            Meaning::Key { .. } => assert!(shown.contains(row.path), "{} has a case", row.path),
+            Meaning::NoEffect(why) => {
+                let loaded = file(&nested(row.path, "1")).loaded();
+                let about = loaded.notices.iter().find(|n| n.key == row.path);
+                let about = about.unwrap_or_else(|| panic!("{} is told", row.path));
+                assert_eq!(about.level, Level::Warning);
+                assert_eq!(about.text, format!("has no effect: {why}"));
+                let asked_for_nothing = file(&nested(row.path, "null")).loaded();
+                assert!(asked_for_nothing.notices.iter().all(|n| n.key != row.path));
+            }
+        }
+    }
+    for row in APP.soketi {
+        let loaded = file(&in_an_app(row.path, "true")).loaded();
+        let about = |n: &&sockudo::config::Notice| n.key.ends_with(row.path);
+        assert!(loaded.notices.iter().any(|n| about(&n)), "{}", row.path);
+    }
+}
+
+#[test]
+fn what_soketi_has_and_this_release_has_not_is_refused_with_a_way_out() {
+    for (text, part) in [
+        (
+            nested("adapter.driver", "\"cluster\""),
+            "nodes do not look for each other by UDP",
+        ),
+        (
+            nested("ssl.certPath", "\"/c.pem\""),
+            "ssl.enabled: true is not in this release, which has plain TCP only",
+        ),
+        (
+            nested("ssl.keyPath", "\"/k.pem\""),
+            "ssl.enabled: true is not in this release",
+        ),
+        (
+            nested("appManager.driver", "\"mysql\""),
+            "not in this release, which has \"memory\"",
+        ),
+        (
+            nested("queue.sqs.pollingWaitTimeMs", "\"soon\""),
+            "milliseconds",
+        ),
+        (
+            nested("cache.redis.redisOptions", "\"h:1\""),
+            "an object of options",
+        ),
+    ] {
+        let errors = file(&text).errors();
+        assert!(
+            errors.len() == 1 && errors[0].contains(part),
+            "{part}: {errors:?}"
+        );
+    }
+    // In our own spelling a certificate may lie ready without being used.
+    file(&nested("ssl.cert_path", "\"/c.pem\"")).loaded();
+}
+
+/// Variables after `SOKETI_`: value, effect, expected.
+const VARIABLES: &[(&str, &str, Effect, &str)] = &[
+    (
+        "ADAPTER_DRIVER",
+        "local",
+        |c| format!("{:?}", c.adapter.driver),
+        "Local",
+    ),
+    (
+        "ADAPTER_REDIS_PREFIX",
+        "p",
+        |c| c.adapter.redis.prefix.clone(),
+        "p",
+    ),
+    (
+        "ADAPTER_REDIS_CLUSTER_MODE",
+        "true",
+        |c| format!("{:?}", c.adapter.driver),
+        "Local",
+    ),
+    (
+        "ADAPTER_REDIS_REQUESTS_TIMEOUT",
+        "7",
+        |c| c.adapter.redis.requests_timeout_ms.to_string(),
+        "7",
+    ),
+    (
+        "ADAPTER_REDIS_PUB_OPTIONS",
+        r#"{"host":"h"}"#,
+        |c| secret(&c.adapter.redis.pub_url),
+        "redis://h:6379",
+    ),
+    (
+        "ADAPTER_REDIS_SUB_OPTIONS",
+        r#"{"host":"h"}"#,
+        |c| secret(&c.adapter.redis.sub_url),
+        "redis://h:6379",
+    ),
+    (
+        "ADAPTER_NATS_PREFIX",
+        "p",
+        |c| c.adapter.nats.prefix.clone(),
+        "p",
+    ),
+    (
+        "ADAPTER_NATS_SERVERS",
+        r#"["a:1","b:2"]"#,
+        |c| c.adapter.nats.servers[1].expose().to_owned(),
+        "b:2",
+    ),
+    (
+        "ADAPTER_NATS_USER",
+        "u",
+        |c| format!("{:?}", c.adapter.nats.username),
+        "Some(\"u\")",
+    ),
+    (
+        "ADAPTER_NATS_PASSWORD",
+        "p",
+        |c| secret(&c.adapter.nats.password),
+        "p",
+    ),
+    (
+        "ADAPTER_NATS_TOKEN",
+        "t",
+        |c| secret(&c.adapter.nats.token),
+        "t",
+    ),
+    (
+        "ADAPTER_NATS_TIMEOUT",
+        "7",
+        |c| c.adapter.nats.connection_timeout_ms.to_string(),
+        "7",
+    ),
+    (
+        "ADAPTER_NATS_REQUESTS_TIMEOUT",
+        "7",
+        |c| c.adapter.nats.request_timeout_ms.to_string(),
+        "7",
+    ),
+    (
+        "ADAPTER_NATS_NODES_NUMBER",
+        "3",
+        |c| c.adapter.nats.request_timeout_ms.to_string(),
+        "5000",
+    ),
+    (
+        "APP_MANAGER_DRIVER",
+        "array",
+        |c| format!("{:?}", c.app_manager.driver),
+        "Memory",
+    ),
+    (
+        "APP_MANAGER_CACHE_ENABLED",
+        "false",
+        |c| c.app_manager.cache_enabled.to_string(),
+        "false",
+    ),
+    (
+        "APP_MANAGER_CACHE_TTL",
+        "-1",
+        |c| c.app_manager.cache_ttl_s.to_string(),
+        "86400",
+    ),
+    (
+        "APP_MANAGER_DYNAMODB_TABLE",
+        "apps",
+        |c| {
+            format!(
+                "{} {:?}",
+                c.database.dynamodb.table_name, c.database.dynamodb.layout
+            )
+        },
+        "apps Soketi",
+    ),
+    (
+        "APP_MANAGER_DYNAMODB_REGION",
+        "eu",
+        |c| c.database.dynamodb.region.clone(),
+        "eu",
+    ),
+    (
+        "APP_MANAGER_DYNAMODB_ENDPOINT",
+        "http://h",
+        |c| format!("{:?}", c.database.dynamodb.endpoint_url),
+        "Some(\"http://h\")",
+    ),
+    (
+        "APP_MANAGER_MYSQL_TABLE",
+        "t",
+        |c| c.database.mysql.table_name.clone(),
+        "t",
+    ),
+    (
+        "APP_MANAGER_POSTGRES_TABLE",
+        "t",
+        |c| c.database.postgres.table_name.clone(),
+        "t",
+    ),
+    (
+        "CHANNEL_LIMITS_MAX_NAME_LENGTH",
+        "50",
+        |c| app(c).channel_name_bytes_max.to_string(),
+        "50",
+    ),
+    (
+        "CHANNEL_CACHE_TTL",
+        "60",
+        |c| c.channel_limits.cache_ttl_s.to_string(),
+        "60",
+    ),
+    (
+        "CACHE_DRIVER",
+        "memory",
+        |c| format!("{:?}", c.cache.driver),
+        "Memory",
+    ),
+    (
+        "CACHE_REDIS_CLUSTER_MODE",
+        "true",
+        |c| format!("{:?}", c.cache.driver),
+        "Memory",
+    ),
+    (
+        "CACHE_REDIS_OPTIONS",
+        r#"{"host":"h"}"#,
+        |c| secret(&c.cache.redis.url_override),
+        "redis://h:6379",
+    ),
+    ("DEBUG", "1", |c| c.debug.to_string(), "true"),
+    (
+        "DB_POOLING_ENABLED",
+        "false",
+        |c| c.database_pooling.enabled.to_string(),
+        "false",
+    ),
+    (
+        "DB_POOLING_MIN",
+        "1",
+        |c| c.database_pooling.min.to_string(),
+        "1",
+    ),
+    (
+        "DB_POOLING_MAX",
+        "7",
+        |c| c.database_pooling.max.to_string(),
+        "7",
+    ),
+    ("DB_MYSQL_HOST", "h", |c| c.database.mysql.host.clone(), "h"),
+    (
+        "DB_MYSQL_PORT",
+        "1",
+        |c| c.database.mysql.port.to_string(),
+        "1",
+    ),
+    (
+        "DB_MYSQL_USERNAME",
+        "u",
+        |c| c.database.mysql.username.clone(),
+        "u",
+    ),
+    (
+        "DB_MYSQL_PASSWORD",
+        "p",
+        |c| c.database.mysql.password.expose().to_owned(),
+        "p",
+    ),
+    (
+        "DB_MYSQL_DATABASE",
+        "d",
+        |c| c.database.mysql.database.clone(),
+        "d",
+    ),
+    (
+        "DB_POSTGRES_HOST",
+        "h",
+        |c| c.database.postgres.host.clone(),
+        "h",
+    ),
+    (
+        "DB_POSTGRES_PORT",
+        "1",
+        |c| c.database.postgres.port.to_string(),
+        "1",
+    ),
+    (
+        "DB_POSTGRES_USERNAME",
+        "u",
+        |c| c.database.postgres.username.clone(),
+        "u",
+    ),
+    (
+        "DB_POSTGRES_PASSWORD",
+        "p",
+        |c| c.database.postgres.password.expose().to_owned(),
+        "p",
+    ),
+    (
+        "DB_POSTGRES_DATABASE",
+        "d",
+        |c| c.database.postgres.database.clone(),
+        "d",
+    ),
+    ("DB_REDIS_HOST", "h", |c| c.database.redis.host.clone(), "h"),
+    (
+        "DB_REDIS_PORT",
+        "1",
+        |c| c.database.redis.port.to_string(),
+        "1",
+    ),
+    ("DB_REDIS_DB", "2", |c| c.database.redis.db.to_string(), "2"),
+    (
+        "DB_REDIS_USERNAME",
+        "u",
+        |c| format!("{:?}", c.database.redis.username),
+        "Some(\"u\")",
+    ),
+    (
+        "DB_REDIS_PASSWORD",
+        "p",
+        |c| secret(&c.database.redis.password),
+        "p",
+    ),
+    (
+        "DB_REDIS_KEY_PREFIX",
+        "k:",
+        |c| c.database.redis.key_prefix.clone(),
+        "k:",
+    ),
+    (
+        "DB_REDIS_SENTINELS",
+        r#"[{"host":"s","port":1}]"#,
+        |c| c.database.redis.sentinels[0].host.clone(),
+        "s",
+    ),
+    (
+        "DB_REDIS_SENTINEL_PASSWORD",
+        "p",
+        |c| secret(&c.database.redis.sentinel_password),
+        "p",
+    ),
+    (
+        "DB_REDIS_CLUSTER_NODES",
+        r#"[{"host":"s","port":1}]"#,
+        |c| c.database.redis.cluster_nodes[0].host.clone(),
+        "s",
+    ),
+    (
+        "DB_REDIS_INSTANCE_NAME",
+        "m",
+        |c| c.database.redis.name.clone(),
+        "m",
+    ),
+    (
+        "EVENT_MAX_BATCH_SIZE",
+        "5",
+        |c| app(c).event_batch_max.to_string(),
+        "5",
+    ),
+    (
+        "EVENT_MAX_CHANNELS_AT_ONCE",
+        "5",
+        |c| app(c).event_channels_max.to_string(),
+        "5",
+    ),
+    (
+        "EVENT_MAX_NAME_LENGTH",
+        "5",
+        |c| app(c).event_name_bytes_max.to_string(),
+        "5",
+    ),
+    (
+        "EVENT_MAX_SIZE_IN_KB",
+        "0.5",
+        |c| app(c).event_payload_bytes_max.to_string(),
+        "512",
+    ),
+    ("HOST", "127.0.0.2", |c| c.host.join(","), "127.0.0.2"),
+    ("PORT", "7001", |c| c.port.to_string(), "7001"),
+    ("PATH_PREFIX", "/x", |c| c.path_prefix.clone(), "/x"),
+    ("PATH_PREFIX", "", |c| c.path_prefix.clone(), ""),
+    (
+        "HTTP_ACCEPT_TRAFFIC_MEMORY_THRESHOLD",
+        "85",
+        |c| c.http_api.memory_threshold.to_string(),
+        "0.85",
+    ),
+    (
+        "METRICS_ENABLED",
+        "false",
+        |c| c.metrics.enabled.to_string(),
+        "false",
+    ),
+    (
+        "METRICS_DRIVER",
+        "prometheus",
+        |c| c.metrics.enabled.to_string(),
+        "true",
+    ),
+    (
+        "METRICS_HOST",
+        "127.0.0.2",
+        |c| c.metrics.host.clone(),
+        "127.0.0.2",
+    ),
+    (
+        "METRICS_PROMETHEUS_PREFIX",
+        "soketi_",
+        |c| c.metrics.prefix.clone(),
+        "soketi_",
+    ),
+    (
+        "METRICS_SERVER_PORT",
+        "9999",
+        |c| c.metrics.port.to_string(),
+        "9999",
+    ),
+    ("MODE", "full", |c| c.mode.clone(), "production"),
+    (
+        "PRESENCE_MAX_MEMBERS",
+        "5",
+        |c| app(c).max_presence_members_per_channel.to_string(),
+        "5",
+    ),
+    (
+        "PRESENCE_MAX_MEMBER_SIZE",
+        "2",
+        |c| app(c).presence_member_bytes_max.to_string(),
+        "2048",
+    ),
+    (
+        "QUEUE_DRIVER",
+        "sync",
+        |c| format!("{:?}", c.queue.driver),
+        "Memory",
+    ),
+    (
+        "QUEUE_REDIS_CONCURRENCY",
+        "1",
+        |c| c.queue.redis.concurrency.to_string(),
+        "1",
+    ),
+    (
+        "QUEUE_REDIS_OPTIONS",
+        r#"{"host":"h"}"#,
+        |c| secret(&c.queue.redis.url_override),
+        "redis://h:6379",
+    ),
+    (
+        "QUEUE_REDIS_CLUSTER_MODE",
+        "true",
+        |c| format!("{:?}", c.queue.driver),
+        "Memory",
+    ),
+    (
+        "QUEUE_SQS_REGION",
+        "eu",
+        |c| c.queue.sqs.region.clone(),
+        "eu",
+    ),
+    (
+        "QUEUE_SQS_URL",
+        "https://h/1/webhooks.fifo",
+        |c| format!("{:?}", c.queue.sqs.queue_url_prefix),
+        "Some(\"https://h/1/\")",
+    ),
+    (
+        "QUEUE_SQS_ENDPOINT",
+        "http://h",
+        |c| format!("{:?}", c.queue.sqs.endpoint_url),
+        "Some(\"http://h\")",
+    ),
+    (
+        "QUEUE_SQS_BATCH_SIZE",
+        "3",
+        |c| c.queue.sqs.max_messages.to_string(),
+        "3",
+    ),
+    (
+        "QUEUE_SQS_POLLING_WAIT_TIME_MS",
+        "1",
+        |c| c.queue.sqs.wait_time_s.to_string(),
+        "1",
+    ),
+    (
+        "RATE_LIMITER_DRIVER",
+        "local",
+        |c| format!("{:?}", c.rate_limiter.driver),
+        "Memory",
+    ),
+    (
+        "RATE_LIMITER_REDIS_CLUSTER_MODE",
+        "true",
+        |c| format!("{:?}", c.rate_limiter.driver),
+        "Memory",
+    ),
+    (
+        "RATE_LIMITER_REDIS_OPTIONS",
+        r#"{"host":"h"}"#,
+        |c| secret(&c.rate_limiter.redis.url_override),
+        "redis://h:6379",
+    ),
+    (
+        "SHUTDOWN_GRACE_PERIOD",
+        "3000",
+        |c| c.drain.deadline_s.to_string(),
+        "3",
+    ),
+    ("SSL_PASS", "p", |c| secret(&c.ssl.passphrase), "p"),
+    (
+        "SSL_CA",
+        "/ca",
+        |c| format!("{:?}", c.ssl.ca_path),
+        "Some(\"/ca\")",
+    ),
+    (
+        "USER_AUTHENTICATION_TIMEOUT",
+        "30000",
+        |c| c.user_authentication_timeout_s.to_string(),
+        "30",
+    ),
+    (
+        "WEBHOOKS_BATCHING",
+        "false",
+        |c| c.webhooks.batching_enabled.to_string(),
+        "false",
+    ),
+    (
+        "WEBHOOKS_BATCHING_DURATION",
+        "70",
+        |c| c.webhooks.batching_ms.to_string(),
+        "70",
+    ),
+    (
+        "DEFAULT_APP_ENABLED",
+        "false",
+        |c| app(c).enabled.to_string(),
+        "false",
+    ),
+    (
+        "DEFAULT_APP_MAX_CONNS",
+        "-1",
+        |c| app(c).max_connections.to_string(),
+        "0",
+    ),
+    (
+        "DEFAULT_APP_MAX_CONNS",
+        "50",
+        |c| app(c).max_connections.to_string(),
+        "50",
+    ),
+    (
+        "DEFAULT_APP_ENABLE_CLIENT_MESSAGES",
+        "true",
+        |c| app(c).enable_client_messages.to_string(),
+        "true",
+    ),
+    (
+        "DEFAULT_APP_MAX_CLIENT_EVENTS_PER_SEC",
+        "-1",
+        |c| app(c).max_client_events_per_second.to_string(),
+        "0",
+    ),
+    (
+        "DEFAULT_APP_MAX_BACKEND_EVENTS_PER_SEC",
+        "9",
+        |c| app(c).max_backend_events_per_second.to_string(),
+        "9",
+    ),
+    (
+        "DEFAULT_APP_MAX_READ_REQ_PER_SEC",
+        "-1",
+        |c| app(c).max_read_requests_per_second.to_string(),
+        "0",
+    ),
+    (
+        "DEFAULT_APP_USER_AUTHENTICATION",
+        "true",
+        |c| app(c).enable_user_authentication.to_string(),
+        "true",
+    ),
+    (
+        "DEFAULT_APP_WEBHOOKS",
+        r#"[{"url":"https://h","event_types":["channel_occupied"]}]"#,
+        |c| app(c).webhooks.len().to_string(),
+        "1",
+    ),
+];
+
+const SOKETI_APP: [(&str, &str); 3] = [
+    ("SOKETI_DEFAULT_APP_ID", "shop"),
+    ("SOKETI_DEFAULT_APP_KEY", "k"),
+    ("SOKETI_DEFAULT_APP_SECRET", "s"),
+];
+
+#[test]
+fn every_variable_of_soketi_has_its_effect() {
+    for &(name, value, effect, expected) in VARIABLES {
+        let name = format!("SOKETI_{name}");
+        let variables = [&SOKETI_APP[..], &[(&*name, value)]].concat();
+        let loaded = env(&variables).loaded();
+        assert_eq!(effect(&loaded.config), expected, "{name}={value}");
+        let in_vain = |n: &&sockudo::config::Notice| n.text.contains("no such variable");
+        assert_eq!(loaded.notices.iter().find(in_vain), None, "{name}");
+    }
+    let shown: BTreeSet<String> = VARIABLES
+        .iter()
+        .map(|row| format!("SOKETI_{}", row.0))
+        .collect();
+    for row in SERVER.soketi {
+        let Some(name) = row.variable() else { continue };
+        match row.meaning {
+            // Its effect is a refusal: see below.
+            Meaning::Key { .. } if name == "SOKETI_SSL_CERT" || name == "SOKETI_SSL_KEY" => {}
+            Meaning::Key { .. } => assert!(shown.contains(&name), "{name} has a case"),
+            Meaning::NoEffect(why) => {
+                let variables = [&SOKETI_APP[..], &[(&*name, "1")]].concat();
+                let notices = env(&variables).loaded().notices;
+                let words = format!("env {name}: has no effect: {why}");
+                assert!(
+                    notices.iter().any(|n| n.to_string() == words),
+                    "{words}: {notices:?}"
+                );
+            }
+        }
+    }
+    let tls = [&SOKETI_APP[..], &[("SOKETI_SSL_CERT", "/c.pem")]].concat();
+    assert!(env(&tls).errors()[0].contains("ssl.enabled: true is not in this release"));
+    let bus = [&SOKETI_APP[..], &[("SOKETI_ADAPTER_DRIVER", "cluster")]].concat();
+    assert!(env(&bus).errors()[0].contains("by UDP"));
+    let misspelt = [&SOKETI_APP[..], &[("SOKETI_DEFAULT_APP_MAX_CONN", "1")]].concat();
+    let notices = env(&misspelt).loaded().notices;
+    let hint = "no such variable; did you mean SOKETI_DEFAULT_APP_MAX_CONNS?";
+    assert!(notices.iter().any(|n| n.text == hint), "{notices:?}");
+}
+
+#[test]
+fn variables_of_soketi_make_an_app_with_soketis_limits_and_rank_below_ours() {
+    let loaded = env(&SOKETI_APP).loaded();
+    assert!(!loaded.config.demo);
+    assert_eq!(loaded.config.host, ["0.0.0.0"]);
+    let [shop] = &loaded.config.app_manager.apps[..] else {
+        panic!("one app")
+    };
+    assert_eq!(
+        (&*shop.id, &*shop.key, shop.secrets[0].expose()),
+        ("shop", "k", "s")
+    );
+    assert_eq!(
+        (shop.max_connections, shop.event_payload_bytes_max),
+        (0, 102_400)
+    );
+    let ours = [
+        &SOKETI_APP[..],
+        &[
+            ("SOCKUDO_DEFAULT_APP_KEY", "ours"),
+            ("PORT", "1"),
+            ("SOKETI_PORT", "2"),
+        ],
+    ]
+    .concat();
+    let config = env(&ours).loaded().config;
+    assert_eq!((&*app(&config).key, config.port), ("ours", 1));
+    let errors = env(&SOKETI_APP[..2]).errors();
+    assert_eq!(
+        errors,
+        ["env SOKETI_DEFAULT_APP_ID: app_manager.array.apps[env].secret: is required"]
+    );
+    let missing = env(&[("SOKETI_PORT", "6002"), ("SOKETI_DEBUG", "0")]).loaded();
+    assert!(missing.config.demo);
+    let words = "SOKETI_DEBUG, SOKETI_PORT set, which are understood, but no app";
+    assert!(
+        missing
+            .notices
+            .iter()
+            .any(|n| n.text.starts_with(words) && n.level == Level::Warning),
+        "{:?}",
+        missing.notices
+    );
+    let public = [
+        ("SOKETI_DEFAULT_APP_ID", "app-id"),
+        ("SOKETI_DEFAULT_APP_KEY", "app-key"),
+        ("SOKETI_DEFAULT_APP_SECRET", "app-secret"),
+    ];
+    assert!(env(&public).errors()[0].contains("pass --allow-demo-app"));
+}
+
+#[test]
+fn addresses_that_kubernetes_puts_into_the_environment_are_no_ports() {
+    for name in ["SOKETI", "SOCKUDO"] {
+        let port = format!("{name}_PORT");
+        let links = [
+            (port.clone(), "tcp://10.0.0.1:6001"),
+            (format!("{name}_SERVICE_HOST"), "10.0.0.1"),
+            (format!("{name}_SERVICE_PORT_WS"), "6001"),
+            (format!("{name}_PORT_6001_TCP_ADDR"), "10.0.0.1"),
+        ];
+        let links: Vec<(&str, &str)> = links.iter().map(|(n, value)| (&**n, *value)).collect();
+        let variables = [&SOKETI_APP[..], &links].concat();
+        let loaded = env(&variables).loaded();
+        assert_eq!(loaded.config.port, 6001);
+        let said: Vec<String> = loaded
+            .notices
+            .iter()
+            .filter(|n| n.level == Level::Warning)
+            .map(ToString::to_string)
+            .collect();
+        let words = format!(
+            "env {port}: is Kubernetes' word for a service of that name, not a port: ignored"
+        );
+        assert_eq!(said, [words]);
+    }
+}
+
+#[test]
+fn ids_and_keys_that_are_numbers_are_taken_as_text() {
+    for (id, expected) in [
+        ("123456", "123456"),
+        ("0", "0"),
+        ("18446744073709551616", "18446744073709551616"),
+        ("\"7\"", "7"),
+    ] {
+        let loaded = file(&in_an_app("id", id)).loaded();
+        assert_eq!(app(&loaded.config).id, expected);
+        let loaded = file(&in_an_app("key", id)).loaded();
+        assert_eq!(app(&loaded.config).key, expected);
+    }
+    let toml = "[[app_manager.array.apps]]\nid = 42\nkey = 43\nsecret = \"s\"\n";
+    let given = Given {
+        file: Some(("c.toml", toml)),
+        ..Given::default()
+    };
+    assert_eq!(app(&given.loaded().config).id, "42");
+    let errors = file(&in_an_app("id", "1.5")).errors();
+    assert!(errors[0].contains("apps[0].id: 1.5 is not"), "{errors:?}");
+}
