@@ -100,6 +100,8 @@ pub struct AppCounters {
     /// `slow_oldest`, `slow_newest`, `bridge_full`, `drain`.
     pub dropped_frames: [u64; 4],
     pub dropped_bytes: [u64; 4],
+    /// Webhook events dropped on their way to the bridge.
+    pub webhooks_dropped: u64,
     /// App-wide limits that refused: connections, backend events, reads.
     pub limit_denied: [u64; 3],
     /// API answers >= 400: status and count; at most a dozen rows.
@@ -198,6 +200,7 @@ impl AppCounters {
         self.slow_consumer_disconnects += other.slow_consumer_disconnects;
         absorb_all(&mut self.dropped_frames, &other.dropped_frames);
         absorb_all(&mut self.dropped_bytes, &other.dropped_bytes);
+        self.webhooks_dropped += other.webhooks_dropped;
         absorb_all(&mut self.limit_denied, &other.limit_denied);
         for (status, count) in &other.http_errors {
             match self.http_errors.iter_mut().find(|row| row.0 == *status) {

@@ -44,6 +44,7 @@ pub struct ShardSample<'a> {
 pub struct WebhookState {
     pub driver: &'static str,
     pub waiting_events: usize,
+    pub waiting_bytes: usize,
     pub in_flight: usize,
     pub oldest_s: f64,
 }

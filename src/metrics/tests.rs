@@ -270,6 +270,14 @@ const ADDED: &[Row] = &[
     ),
     ("bridge_busy_ratio", "gauge", &["node"], &[]),
     ("webhook_queue_depth", "gauge", &["driver", "node"], &[]),
+    ("webhook_queue_bytes", "gauge", &["driver", "node"], &[]),
+    (
+        "webhook_events_dropped_total",
+        "counter",
+        &["app_id", "node"],
+        &[],
+    ),
+    ("bridge_queue_bytes", "gauge", &["node", "shard"], &[]),
     ("webhook_in_flight", "gauge", &["node"], &[]),
     (
         "webhook_deliveries_total",
@@ -543,6 +551,7 @@ fn busy_shard() -> ShardSnapshot {
     app.dropped_frames[0] = 1;
     app.dropped_bytes[0] = 100;
     app.limit_denied[0] = 1;
+    app.webhooks_dropped = 1;
     app.http_error(401);
     app.broadcast_latency.get_or_insert_with(Box::default)[2][2].observe(2.0);
     shard

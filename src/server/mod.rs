@@ -38,7 +38,7 @@ mod welcome;
 use std::{collections::VecDeque, net::SocketAddr, rc::Rc, sync::Arc};
 
 use ahash::RandomState;
-use shards::application::{Application, Closed, Millis, ShardId, Slot, Turn};
+use shards::application::{Application, Closed, Lane, Millis, ShardId, Slot, Turn};
 
 use self::{
     apps::{ShardApp, ShardApps},
@@ -179,6 +179,10 @@ impl Application for ShardServer {
     type Message = Message;
     type ToBridge = ToBridge;
     type FromBridge = FromBridge;
+
+    fn lane(message: &ToBridge) -> Lane {
+        message.lane()
+    }
 
     fn started<T: ServerTurn>(&mut self, turn: &mut T) {
         assert_eq!(turn.shard(), self.shard);

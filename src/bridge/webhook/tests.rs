@@ -334,6 +334,8 @@ fn settings() -> Settings {
         batching_ms: 20,
         batching_size: 50,
         grace_ms: 3_000,
+        queue_bytes: 1_048_576,
+        shard_queue_bytes: 1_048_576,
         retry: Retry {
             attempts: 0,
             backoff_ms: 20,
