@@ -4,7 +4,7 @@
 //! May depend on: `metrics`.
 //! Invariants: a row of the first table is changed only together with every user's dashboards.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
 use prometheus::proto::{MetricFamily, MetricType};
 
@@ -486,21 +486,20 @@ fn scrape(
     apps_max: usize,
     webhooks: &WebhookCounters,
 ) -> Vec<MetricFamily> {
-    let ids: Vec<Arc<str>> = apps.iter().map(|id| Arc::from(*id)).collect();
     let exposition = Exposition::new("sockudo_").expect("collector");
-    exposition.families(&sample(shards, &ids, apps_max, webhooks))
+    exposition.families(&sample(shards, apps, apps_max, webhooks))
 }
 
 fn sample<'a>(
     shards: &'a [ShardSnapshot],
-    app_ids: &'a [Arc<str>],
+    apps: &[&'a str],
     apps_max: usize,
     webhooks: &'a WebhookCounters,
 ) -> Sample<'a> {
     Sample {
         node: "n1",
         port: "9601",
-        app_ids,
+        apps: (0..).map(AppIndex).zip(apps.iter().copied()).collect(),
         apps_max,
         shards: shards
             .iter()

@@ -183,7 +183,7 @@ fn a_failed_job_comes_back_with_doubling_pauses_and_dies_of_age() {
     assert_eq!(pauses[..5], [1_000, 2_000, 4_000, 8_000, 8_000]);
     assert!(now.0 <= 300_000, "no attempt later than five minutes");
     assert!(now.0 > 290_000, "attempts up to about five minutes");
-    assert_eq!(queue.counters.apps()[0].dead, [0, 1, 0, 0, 0]);
+    assert_eq!(queue.counters.app(APP).dead, [0, 1, 0, 0, 0]);
     assert!(queue.is_idle());
 }
 
@@ -211,7 +211,7 @@ fn a_bounded_number_of_attempts_ends_before_the_age() {
     queue.failed(ONE, job, Millis(0), 0.5);
     let job = queue.start(Millis(1_000)).expect("second attempt").1;
     queue.failed(ONE, job, Millis(1_000), 0.5);
-    let counters = &queue.counters.apps()[0];
+    let counters = queue.counters.app(APP);
     assert_eq!((counters.retries, counters.dead), (1, [1, 0, 0, 0, 0]));
     assert_eq!(counters.deliveries[0], [0, 1, 1, 0]);
 }
@@ -257,7 +257,7 @@ fn an_overflow_drops_the_oldest_job_of_all_targets_of_an_app_and_is_counted() {
     assert!(!queue.is_failing(Millis(1)));
     queue.push(ONE, APP, event("c"), Millis(2));
     assert_eq!(queue.waiting_events(), 2);
-    assert_eq!(queue.counters.apps()[0].dead, [0, 0, 0, 1, 0]);
+    assert_eq!(queue.counters.app(APP).dead, [0, 0, 0, 1, 0]);
     assert!(queue.is_failing(Millis(2)));
     assert!(!queue.is_failing(Millis(20_000)));
     let started: Vec<TargetId> = std::iter::from_fn(|| queue.start(Millis(2)))
@@ -349,7 +349,7 @@ fn jobs_of_a_removed_target_are_given_up() {
     queue.retain(|id| id == TWO);
     assert_eq!(queue.waiting_events(), 1);
     queue.gone(ONE, &running);
-    assert_eq!(queue.counters.apps()[0].dead, [0, 0, 2, 0, 0]);
+    assert_eq!(queue.counters.app(APP).dead, [0, 0, 2, 0, 0]);
     assert_eq!(queue.start(Millis(200)).expect("the other target's").0, TWO);
 }
 
@@ -368,7 +368,7 @@ fn a_stop_makes_everything_due_and_counts_what_is_left() {
     assert!(queue.start(Millis(60)).is_some());
     assert_eq!(queue.abandon(), 2, "one in flight, one waiting");
     assert_eq!(queue.waiting_events(), 0);
-    assert_eq!(queue.counters.apps()[0].dead[4], 1);
+    assert_eq!(queue.counters.app(APP).dead[4], 1);
 }
 
 #[test]

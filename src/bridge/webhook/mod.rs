@@ -110,6 +110,7 @@ impl Webhooks {
     pub fn set_apps(&mut self, apps: &AppTable) {
         self.targets = self.targets.rebuilt(apps);
         self.queue.retain(|id| self.targets.target(id).is_some());
+        self.queue.counters.forget_apps(|app| apps.knows(app));
     }
 
     /// Takes over a reloaded `webhooks` section.
