@@ -244,6 +244,16 @@ pub(super) const ACCEPT_RATE_LIMITED: Family = counter(
     &["node", "reason", "shard"],
     "Connections refused before any work was spent on them",
 );
+pub(super) const LIMITED_ADDRESSES: Family = gauge(
+    "limited_addresses",
+    SHARD,
+    "Addresses that the address limiters remember",
+);
+pub(super) const LIMITED_ADDRESSES_EVICTED: Family = counter(
+    "limited_addresses_evicted_total",
+    SHARD,
+    "Addresses forgotten before their window's end, because there were too many",
+);
 pub(super) const HANDSHAKE_FAILURES: Family = counter(
     "handshake_failures_total",
     &["node", "reason"],

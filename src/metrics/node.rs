@@ -178,6 +178,13 @@ fn add_mesh(families: &mut Families<'_>, node: &str, shard: &str, snapshot: &Sha
 }
 
 fn add_admission(families: &mut Families<'_>, node: &str, shard: &str, snapshot: &ShardSnapshot) {
+    let (addresses, evicted) = (
+        snapshot.counters.addresses,
+        snapshot.counters.addresses_evicted,
+    );
+    let labels = [node, shard];
+    families.add(&name::LIMITED_ADDRESSES, &labels, addresses as f64);
+    families.add(&name::LIMITED_ADDRESSES_EVICTED, &labels, evicted as f64);
     for (reason, count) in ACCEPT_REASONS
         .into_iter()
         .zip(snapshot.counters.accept_limited)

@@ -278,6 +278,13 @@ const ADDED: &[Row] = &[
         &[],
     ),
     ("bridge_queue_bytes", "gauge", &["node", "shard"], &[]),
+    ("limited_addresses", "gauge", &["node", "shard"], &[]),
+    (
+        "limited_addresses_evicted_total",
+        "counter",
+        &["node", "shard"],
+        &[],
+    ),
     ("webhook_in_flight", "gauge", &["node"], &[]),
     (
         "webhook_deliveries_total",

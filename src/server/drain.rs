@@ -142,6 +142,8 @@ impl ShardServer {
     /// The apps changed: connections of those that are gone or disabled are closed.
     pub(super) fn apps_changed(&mut self, turn: &mut impl ServerTurn, table: &Arc<AppTable>) {
         self.apps = ShardApps::new(table, &self.settings);
+        self.counters.forget_apps(|app| table.knows(app));
+        self.quotas.forget_apps(|app| table.knows(app));
         let mut ends = Vec::new();
         for (index, row) in self.connections.iter().enumerate() {
             if row.state != State::Open || !row.established {

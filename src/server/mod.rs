@@ -10,6 +10,7 @@
 //! `home` (order, roster, last event) -> `fan_out` (subscribers). An API request: `receive` ->
 //! `request` -> `api` -> `home` -> `fan_out`.
 
+mod addresses;
 mod answers;
 mod api;
 mod apps;
