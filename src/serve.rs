@@ -160,6 +160,7 @@ fn runtime_config(config: &Config) -> Result<shards::Config, ServeError> {
         outbox_bytes_max: config.net.send_queue_bytes,
         burst_bytes_max: config.net.burst_queue_bytes,
         connections_max: u32::try_from(accepts_max()).unwrap_or(u32::MAX),
+        bridge_event_bytes_max: config.webhooks.shard_queue_bytes,
         busy_poll_us: config.net.busy_poll_us,
         ..defaults
     })

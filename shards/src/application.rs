@@ -71,9 +71,33 @@ pub enum Queued {
     Gone,
 }
 
-/// The queue to the bridge is full: the message comes back to its sender.
+/// The queue to a shard is full: the message comes back to the bridge.
 #[derive(Debug)]
 pub struct BridgeFull<M>(pub M);
+
+/// Messages that the bridge will not get: the one that was handed over, or older ones of the source
+/// that holds the most.
+#[derive(Debug)]
+pub struct BridgeDropped<M>(pub Vec<M>);
+
+/// How a message travels to the bridge. No lane is held up by what fills another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// What the bridge asked for or waits for: overtakes the others.
+    Control,
+    /// What a client wants to know; refused when too many wait.
+    Question,
+    /// One of many, about so many bytes. Sources share the lane: each keeps its order, they take
+    /// turns, and when there is no room the one that holds the most loses its oldest.
+    Event {
+        /// Who caused it.
+        source: u32,
+        /// What it holds on the heap.
+        bytes: usize,
+    },
+    /// Behind all events posted before, and not dropped for them.
+    AfterEvents,
+}
 
 /// What runs on a shard. One value per shard; it is called by that shard's thread only.
 pub trait Application: Sized + 'static {
@@ -84,6 +108,11 @@ pub trait Application: Sized + 'static {
     /// Travels from the bridge to a shard.
     type FromBridge: Send + 'static;
 
+    /// The lane that a message takes to the bridge.
+    fn lane(message: &Self::ToBridge) -> Lane {
+        let _ = message;
+        Lane::Control
+    }
     /// Called once, before the first connection.
     fn started<T: TurnOf<Self>>(&mut self, turn: &mut T);
     /// A connection was accepted. Reading has begun.
@@ -190,11 +219,11 @@ pub trait Turn {
     /// Posts a message to another shard (not to this one: that is a plain call). Never fails:
     /// a full queue spills to a bounded list and stops this shard's reading until it is empty.
     fn post(&mut self, to: ShardId, message: Self::Message);
-    /// Hands a message to the bridge.
+    /// Hands a message to the bridge, in the lane that `Application::lane` says.
     ///
     /// # Errors
-    /// Gives the message back when the queue is full.
-    fn to_bridge(&mut self, message: Self::ToBridge) -> Result<(), BridgeFull<Self::ToBridge>>;
+    /// Gives back what the lane had no room for: this message, or older ones.
+    fn to_bridge(&mut self, message: Self::ToBridge) -> Result<(), BridgeDropped<Self::ToBridge>>;
 
     /// The runtime's own counters of this shard.
     fn runtime_counters(&self) -> RuntimeCounters;
@@ -253,9 +282,11 @@ pub struct RuntimeCounters {
     pub mesh_backpressure_ms: u64,
     /// Messages waiting to the bridge.
     pub to_bridge_depth: u32,
+    /// Bytes of the events among them.
+    pub to_bridge_bytes: u64,
     /// Messages waiting from the bridge.
     pub from_bridge_depth: u32,
-    /// Messages that met a full queue to the bridge.
+    /// Messages to the bridge that were dropped or given back.
     pub to_bridge_full: u64,
 }
 

@@ -1,13 +1,16 @@
 //! The link between the shards and the one bridge thread.
 //!
-//! Owns: a pair of bounded queues per shard, and how either side is woken.
-//! May depend on: crossbeam-channel, tokio's `Notify`, `doorbell`, `application`.
-//! Invariants: neither side ever waits for room; messages of one shard keep their order each way;
-//! a side that has news to fetch is awake or about to look.
+//! Owns: a shard's lanes to the bridge and its queue from it, and how either side is woken.
+//! May depend on: crossbeam-channel, tokio's `Notify`, `doorbell`, `lanes`, `application`.
+//! Invariants: neither side ever waits for room; messages to one shard, and those of one lane (of
+//! events: of one source) to the bridge, keep their order; a side that has news to fetch is awake
+//! or about to look.
 
 use crate::{
-    application::{Application, BridgeFull, ShardId},
+    application::{Application, BridgeDropped, BridgeFull, ShardId},
+    config::Config,
     doorbell::Doorbell,
+    lanes::{LaneReceiver, LaneSender, lanes},
 };
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::{
@@ -20,9 +23,6 @@ use std::{
 };
 use tokio::sync::Notify;
 
-/// Messages taken from one shard in one `receive`.
-const RECEIVE_PER_SHARD_MAX: usize = 4_096;
-
 /// What the starting thread tells the shards. Written rarely, read once per turn.
 #[derive(Default)]
 pub(crate) struct Orders {
@@ -32,25 +32,14 @@ pub(crate) struct Orders {
 
 /// A shard's end of the link.
 pub(crate) struct ShardLink<A: Application> {
-    to_bridge: Sender<A::ToBridge>,
+    pub(crate) lanes: LaneSender<A::ToBridge>,
     from_bridge: Receiver<A::FromBridge>,
     news: Arc<Notify>,
-    posted: bool,
-    pub(crate) full: u64,
 }
 
 impl<A: Application> ShardLink<A> {
-    pub(crate) fn post(&mut self, message: A::ToBridge) -> Result<(), BridgeFull<A::ToBridge>> {
-        match self.to_bridge.try_send(message) {
-            Ok(()) => {
-                self.posted = true;
-                Ok(())
-            }
-            Err(refused) => {
-                self.full += 1;
-                Err(BridgeFull(refused.into_inner()))
-            }
-        }
+    pub(crate) fn post(&mut self, message: A::ToBridge) -> Result<(), BridgeDropped<A::ToBridge>> {
+        self.lanes.post(A::lane(&message), message)
     }
 
     pub(crate) fn receive(&self) -> Option<A::FromBridge> {
@@ -61,23 +50,24 @@ impl<A: Application> ShardLink<A> {
         !self.from_bridge.is_empty()
     }
 
-    /// Wakes the bridge if something was posted; once per turn.
+    /// Sends what waited for room, and wakes the bridge if something was posted; once per turn.
     pub(crate) fn notify(&mut self) {
-        if std::mem::take(&mut self.posted) {
+        self.lanes.send_spilled();
+        if self.lanes.take_posted() {
             self.news.notify_one();
         }
     }
 
     /// Messages waiting: to the bridge, from the bridge.
     pub(crate) fn depths(&self) -> (u32, u32) {
-        (self.to_bridge.len() as u32, self.from_bridge.len() as u32)
+        (self.lanes.depth() as u32, self.from_bridge.len() as u32)
     }
 }
 
 /// One shard, as the bridge sees it.
 struct Peer<A: Application> {
     to_shard: Sender<A::FromBridge>,
-    from_shard: Receiver<A::ToBridge>,
+    from_shard: LaneReceiver<A::ToBridge>,
     bell: Arc<Doorbell>,
     /// Last turn, milliseconds of the node's clock; written at most once per 100 ms.
     turned_at: Arc<AtomicU64>,
@@ -182,17 +172,19 @@ impl<A: Application> BridgeLink<A> {
         self.sender.clone()
     }
 
-    /// Waits until a shard has sent something, then takes what all have sent (at most 4 096
-    /// messages of each). Nothing is lost when the future is dropped before it is ready.
+    /// Waits until a shard has sent something, then takes what all have sent, of events a bounded
+    /// part. Nothing is lost when the future is dropped before it is ready.
     pub async fn receive(&mut self, into: &mut Vec<(ShardId, A::ToBridge)>) {
         loop {
             let before = into.len();
             let mut is_more = false;
             for (shard, peer) in self.sender.peers.iter().enumerate() {
                 let shard = ShardId(shard as u16);
-                let messages = peer.from_shard.try_iter().take(RECEIVE_PER_SHARD_MAX);
-                into.extend(messages.map(|message| (shard, message)));
-                is_more |= !peer.from_shard.is_empty();
+                let taken = peer.from_shard.take(|message| into.push((shard, message)));
+                if taken.ring {
+                    peer.bell.ring();
+                }
+                is_more |= taken.has_more;
             }
             if is_more {
                 self.news.notify_one();
@@ -231,22 +223,22 @@ impl<A: Application> BridgeLink<A> {
 pub(crate) fn link<A: Application>(
     bells: &[Arc<Doorbell>],
     heartbeats: &[Arc<AtomicU64>],
-    messages_max: usize,
+    config: &Config,
     node: Node,
 ) -> (BridgeLink<A>, Vec<ShardLink<A>>) {
     let news = Arc::new(Notify::new());
     let mut shards = Vec::new();
     let mut peers = Vec::new();
+    let messages_max = config.bridge_messages_max as usize;
+    let bytes_max = config.bridge_event_bytes_max as usize;
     for (bell, turned_at) in bells.iter().zip(heartbeats) {
-        let (to_bridge, from_shard) = bounded(messages_max);
+        let (lanes, from_shard) = lanes(messages_max, bytes_max);
         let (to_shard, from_bridge) = bounded(messages_max);
         let news = news.clone();
         shards.push(ShardLink {
-            to_bridge,
+            lanes,
             from_bridge,
             news,
-            posted: false,
-            full: 0,
         });
         let (bell, turned_at) = (bell.clone(), turned_at.clone());
         peers.push(Peer {

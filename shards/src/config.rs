@@ -37,8 +37,11 @@ pub struct Config {
     /// Messages to one shard from all others before senders are held back; each pair of shards has
     /// its part of it, and 256 at least.
     pub mesh_messages_max: u32,
-    /// Messages between one shard and the bridge, each way.
+    /// Messages between one shard and the bridge, each way; of events as many again.
     pub bridge_messages_max: u32,
+    /// Bytes of the events that wait on one shard for the bridge; more drops the oldest of the
+    /// source that holds the most.
+    pub bridge_event_bytes_max: u32,
     /// Connections of the node at most; more are closed right after accept. Shards know each
     /// other's counts but a tick late, so that some more may be let in.
     pub connections_max: u32,
@@ -73,6 +76,7 @@ impl Default for Config {
             busy_poll_us: 0,
             mesh_messages_max: 8_192,
             bridge_messages_max: 8_192,
+            bridge_event_bytes_max: 16 * 1_024 * 1_024,
             connections_max: 4_000_000,
         }
     }
@@ -105,6 +109,7 @@ impl Config {
         let work = u64::from(self.turn_work_us);
         let mesh = u64::from(self.mesh_messages_max);
         let bridge = u64::from(self.bridge_messages_max);
+        let bridge_bytes = u64::from(self.bridge_event_bytes_max);
         let rules = [
             ("shards", shards, (1..=1_024).contains(&shards), "1..=1024"),
             (
@@ -148,6 +153,12 @@ impl Config {
                 bridge,
                 (1..=16_777_216).contains(&bridge),
                 "1..=16777216",
+            ),
+            (
+                "bridge_event_bytes_max",
+                bridge_bytes,
+                (65_536..=1_073_741_824).contains(&bridge_bytes),
+                "65536..=1073741824",
             ),
         ];
         match rules.into_iter().find(|(_, _, is_allowed, _)| !is_allowed) {

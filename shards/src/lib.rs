@@ -20,6 +20,7 @@ mod connections;
 mod doorbell;
 mod frames;
 mod inbound;
+mod lanes;
 mod listener;
 mod mesh;
 mod outbound;
@@ -30,8 +31,8 @@ mod topology;
 mod turn;
 
 pub use application::{
-    Application, BridgeFull, Closed, FrameId, Millis, Queued, RuntimeCounters, ShardId, Slot, Turn,
-    TurnOf,
+    Application, BridgeDropped, BridgeFull, Closed, FrameId, Lane, Millis, Queued, RuntimeCounters,
+    ShardId, Slot, Turn, TurnOf,
 };
 pub use bridge::{BridgeLink, BridgeSender};
 pub use config::Config;

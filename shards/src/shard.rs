@@ -424,6 +424,7 @@ impl<A: Application> Shard<A> {
             || turn.mesh.has_incoming()
             || (!holds && turn.link.has_incoming())
             || turn.mesh.deliver_spilled()
+            || turn.link.lanes.send_spilled()
             || (turn.is_accepting && self.orders.stop_accepting.load(Ordering::Relaxed))
             || (self.stopping_since_ns.is_none() && self.orders.stop.load(Ordering::Relaxed));
         if !has_news {

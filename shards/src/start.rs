@@ -88,12 +88,7 @@ where
         orders: orders.clone(),
         started: node_started,
     };
-    let (bridge_link, shard_links) = link::<A>(
-        &bells,
-        &heartbeats,
-        config.bridge_messages_max as usize,
-        node,
-    );
+    let (bridge_link, shard_links) = link::<A>(&bells, &heartbeats, &config, node);
     let ends = mesh::<A::Message>(&bells, config.mesh_messages_per_pair(shards));
 
     let (reports, started) = bounded(usize::from(shards) * 2);

@@ -7,7 +7,7 @@
 
 use crate::{
     application::{
-        Application, BridgeFull, FrameId, Millis, Queued, RuntimeCounters, ShardId, Slot,
+        Application, BridgeDropped, FrameId, Millis, Queued, RuntimeCounters, ShardId, Slot,
         TURN_BUCKETS_US, Turn,
     },
     bridge::ShardLink,
@@ -377,7 +377,7 @@ impl<A: Application> Turn for RingTurn<A> {
         self.mesh.post(to, Envelope::Message(message));
     }
 
-    fn to_bridge(&mut self, message: Self::ToBridge) -> Result<(), BridgeFull<Self::ToBridge>> {
+    fn to_bridge(&mut self, message: Self::ToBridge) -> Result<(), BridgeDropped<Self::ToBridge>> {
         self.link.post(message)
     }
 
@@ -396,7 +396,8 @@ impl<A: Application> Turn for RingTurn<A> {
         counts.mesh_depths = self.mesh.depths();
         counts.mesh_overflow_depths = self.mesh.spilled_depths();
         (counts.to_bridge_depth, counts.from_bridge_depth) = self.link.depths();
-        counts.to_bridge_full = self.link.full;
+        counts.to_bridge_bytes = self.link.lanes.bytes() as u64;
+        counts.to_bridge_full = self.link.lanes.lost;
         counts
     }
 }

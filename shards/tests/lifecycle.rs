@@ -153,6 +153,35 @@ fn a_full_queue_to_a_shard_gives_the_message_back() {
 }
 
 #[test]
+fn events_that_wait_for_room_arrive_as_soon_as_the_bridge_makes_some() {
+    let facts = Arc::new(Facts::default());
+    let make = move |shard| Probe::new(shard, Mode::Echo, facts.clone());
+    let settings = shards::Config {
+        bridge_messages_max: 4, // On their way; the others wait on the shard, which then sleeps.
+        ..config(1)
+    };
+    run(settings, make, |mut link: BridgeLink<Probe>| async move {
+        for number in 0_u32..500 {
+            let message = [b"event".as_slice(), &number.to_le_bytes()].concat();
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while link.send(ShardId(0), message.clone()).is_err() {
+                assert!(Instant::now() < deadline, "the shard takes nothing");
+            }
+        }
+        let mut messages = Vec::new();
+        while messages.len() < 500 {
+            let received =
+                tokio::time::timeout(Duration::from_secs(20), link.receive(&mut messages));
+            received.await.expect("what waits arrives");
+        }
+        let numbers = messages.iter().map(|(_, message)| &message[5..]);
+        let expected = (0_u32..500).map(u32::to_le_bytes);
+        assert!(numbers.eq(expected), "in order, and all");
+    })
+    .expect("the runtime starts");
+}
+
+#[test]
 fn an_address_that_cannot_be_had_stops_the_start_and_is_named() {
     let facts = Arc::new(Facts::default());
     let settings = shards::Config {

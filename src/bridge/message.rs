@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use shards::application::{Millis, Slot};
+use shards::application::{Lane, Millis, Slot};
 
 use super::apps::AppTable;
 use crate::protocol::app::AppIndex;
@@ -29,6 +29,23 @@ pub enum ToBridge {
     Drained,
     /// The last webhook events of this shard's channels were sent, after `FromBridge::Settle`.
     Settled,
+}
+
+impl ToBridge {
+    /// Webhooks of one app do not hold up those of another, nor anything else.
+    pub fn lane(&self) -> Lane {
+        match self {
+            // One at a time, since the bridge asks for it.
+            Self::Snapshot { .. } | Self::Drained => Lane::Control,
+            Self::Usage { .. } => Lane::Question,
+            Self::Webhook(event) => Lane::Event {
+                source: event.app.0,
+                bytes: event.approximate_bytes(),
+            },
+            // What it follows must not be overtaken, or a stop would not wait for it.
+            Self::Settled => Lane::AfterEvents,
+        }
+    }
 }
 
 /// From the bridge to a shard.
@@ -170,9 +187,9 @@ impl WebhookKind {
 }
 
 impl WebhookEvent {
-    /// About the bytes that the event holds while it waits.
+    /// About the bytes that the event holds while it waits, as a job of its own.
     pub fn approximate_bytes(&self) -> usize {
-        let fixed = 128 + self.channel.len();
+        let fixed = 384 + self.channel.len();
         match &self.kind {
             WebhookKind::ClientEvent(event) => fixed + event.event.len() + event.data.len(),
             WebhookKind::MemberAdded { user_id } | WebhookKind::MemberRemoved { user_id } => {

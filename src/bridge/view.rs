@@ -25,7 +25,7 @@ impl<L: ShardLink> Bridge<L> {
         let sample = Sample {
             node: &self.node_id,
             port: &self.port,
-            app_ids: self.apps.ids(),
+            apps: self.apps.known(),
             apps_max: self.config.metrics.max_apps as usize,
             shards: shards
                 .iter()

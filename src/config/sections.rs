@@ -144,6 +144,10 @@ pub struct Webhooks {
     pub batching_size: u32,
     /// How long `channel_vacated` and `member_removed` wait for a return.
     pub grace_ms: u64,
+    /// What may wait for delivery on this node.
+    pub queue_bytes: u64,
+    /// What may wait on one shard for the bridge.
+    pub shard_queue_bytes: u32,
     pub retry: Retry,
     pub targets: Targets,
 }

@@ -2,11 +2,14 @@
 //!
 //! Owns: `WebhookCounters` and the names of their columns.
 //! May depend on: `protocol::app::AppIndex`, `protocol::webhook`, `metrics::catalogue`. Not on `prometheus`.
-//! Invariants: counters only grow, also when an app or a webhook is removed.
+//! Invariants: counters only grow, also when a webhook is removed, and leave with their app.
 
 use crate::{
     metrics::catalogue::BUCKETS_S,
-    protocol::{app::AppIndex, webhook::WebhookEvent},
+    protocol::{
+        app::{AppIndex, AppRows},
+        webhook::WebhookEvent,
+    },
 };
 
 /// `event` labels, in the order of the bits of `WebhookInterest`.
@@ -73,7 +76,7 @@ pub struct Seconds {
 /// What is counted about all webhooks of this node.
 #[derive(Clone, Debug, Default)]
 pub struct WebhookCounters {
-    apps: Vec<AppWebhooks>,
+    apps: AppRows<Box<AppWebhooks>>,
     /// Length of one HTTP attempt.
     pub attempts: Seconds,
 }
@@ -81,16 +84,17 @@ pub struct WebhookCounters {
 impl WebhookCounters {
     /// The counters of an app; made when first asked for (bounded by the number of apps).
     pub fn app(&mut self, app: AppIndex) -> &mut AppWebhooks {
-        let index = app.0 as usize;
-        if index >= self.apps.len() {
-            self.apps.resize_with(index + 1, AppWebhooks::default);
-        }
-        &mut self.apps[index]
+        self.apps.enter(app, Box::default)
+    }
+
+    /// Forgets apps that are gone.
+    pub fn forget_apps(&mut self, is_known: impl Fn(AppIndex) -> bool) {
+        self.apps.retain(|app, _| is_known(app));
     }
 
     /// All apps' counters, by their index.
-    pub fn apps(&self) -> &[AppWebhooks] {
-        &self.apps
+    pub fn apps(&self) -> impl Iterator<Item = (AppIndex, &AppWebhooks)> {
+        self.apps.iter().map(|(app, webhooks)| (app, &**webhooks))
     }
 }
 

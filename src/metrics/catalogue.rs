@@ -244,6 +244,16 @@ pub(super) const ACCEPT_RATE_LIMITED: Family = counter(
     &["node", "reason", "shard"],
     "Connections refused before any work was spent on them",
 );
+pub(super) const LIMITED_ADDRESSES: Family = gauge(
+    "limited_addresses",
+    SHARD,
+    "Addresses that the address limiters remember",
+);
+pub(super) const LIMITED_ADDRESSES_EVICTED: Family = counter(
+    "limited_addresses_evicted_total",
+    SHARD,
+    "Addresses forgotten before their window's end, because there were too many",
+);
 pub(super) const HANDSHAKE_FAILURES: Family = counter(
     "handshake_failures_total",
     &["node", "reason"],
@@ -274,6 +284,11 @@ pub(super) const BRIDGE_QUEUE_DEPTH: Family = gauge(
     &["direction", "node", "shard"],
     "Messages waiting between a shard and the bridge",
 );
+pub(super) const BRIDGE_QUEUE_BYTES: Family = gauge(
+    "bridge_queue_bytes",
+    SHARD,
+    "Bytes of the webhook events waiting between a shard and the bridge",
+);
 pub(super) const BRIDGE_QUEUE_FULL: Family = counter(
     "bridge_queue_full_total",
     &["node", "request", "shard"],
@@ -288,6 +303,16 @@ pub(super) const WEBHOOK_QUEUE_DEPTH: Family = gauge(
     "webhook_queue_depth",
     &["driver", "node"],
     "Webhook events that wait for delivery",
+);
+pub(super) const WEBHOOK_QUEUE_BYTES: Family = gauge(
+    "webhook_queue_bytes",
+    &["driver", "node"],
+    "Bytes of the webhook events that wait for delivery",
+);
+pub(super) const WEBHOOK_EVENTS_DROPPED: Family = counter(
+    "webhook_events_dropped_total",
+    APP_ON_NODE,
+    "Webhook events dropped between a shard and the bridge",
 );
 pub(super) const WEBHOOK_IN_FLIGHT: Family =
     gauge("webhook_in_flight", NODE, "Webhook requests under way");

@@ -2,11 +2,11 @@
 //!
 //! Owns: `ShardCounters`, `AppCounters`, and the snapshot that goes to the bridge.
 //! May depend on: std, the runtime's counters. Not on `prometheus`.
-//! Invariants: counters only grow; gauges are never negative.
+//! Invariants: counters only grow, and leave with their app; gauges are never negative.
 
 use shards::application::{RuntimeCounters, TURN_BUCKETS_US};
 
-use crate::protocol::app::AppIndex;
+use crate::protocol::app::{AppIndex, AppRows};
 
 /// Columns of `channel_type` labels, in the order of `ChannelKind::metric_column`.
 pub const CHANNEL_TYPES: [&str; 5] = [
@@ -100,6 +100,8 @@ pub struct AppCounters {
     /// `slow_oldest`, `slow_newest`, `bridge_full`, `drain`.
     pub dropped_frames: [u64; 4],
     pub dropped_bytes: [u64; 4],
+    /// Webhook events dropped on their way to the bridge.
+    pub webhooks_dropped: u64,
     /// App-wide limits that refused: connections, backend events, reads.
     pub limit_denied: [u64; 3],
     /// API answers >= 400: status and count; at most a dozen rows.
@@ -111,7 +113,7 @@ pub struct AppCounters {
 /// What one shard counts.
 #[derive(Clone, Debug, Default)]
 pub struct ShardCounters {
-    apps: Vec<AppCounters>,
+    apps: AppRows<Box<AppCounters>>,
     /// Connections refused before an app was known.
     pub unknown_app_errors: [u64; 16],
     /// `/up` calls without an app.
@@ -119,6 +121,9 @@ pub struct ShardCounters {
     /// Checks and refusals of the IP limiter: websocket_upgrade, http_api.
     pub ip_limit_checks: [u64; 2],
     pub ip_limit_triggered: [u64; 2],
+    /// Addresses that limiters remember, and those that they forgot before their window's end.
+    pub addresses: u64,
+    pub addresses_evicted: u64,
     /// `timeout`, `too_large`, `bad_request`, `tls`.
     pub handshake_failures: [u64; 4],
     /// `rate`, `max_connections`, `memory`, `ip`.
@@ -152,11 +157,15 @@ pub struct ShardSnapshot {
 impl ShardCounters {
     /// The counters of an app; made when first asked for (bounded by the number of apps).
     pub fn app(&mut self, app: AppIndex) -> &mut AppCounters {
-        let index = app.0 as usize;
-        if index >= self.apps.len() {
-            self.apps.resize_with(index + 1, AppCounters::default);
-        }
-        &mut self.apps[index]
+        self.apps.enter(app, Box::default)
+    }
+
+    /// Forgets apps that are gone. What still counts something stays until the next time.
+    pub fn forget_apps(&mut self, is_known: impl Fn(AppIndex) -> bool) {
+        self.apps.retain(|app, counters| {
+            let is_in_use = counters.connected > 0 || counters.active_channels != [0; 5];
+            is_in_use || is_known(app)
+        });
     }
 
     /// Counts one answered API request.
@@ -167,8 +176,8 @@ impl ShardCounters {
     }
 
     /// All apps' counters, by their index.
-    pub fn apps(&self) -> &[AppCounters] {
-        &self.apps
+    pub fn apps(&self) -> impl Iterator<Item = (AppIndex, &AppCounters)> {
+        self.apps.iter().map(|(app, counters)| (app, &**counters))
     }
 }
 
@@ -200,6 +209,7 @@ impl AppCounters {
         self.slow_consumer_disconnects += other.slow_consumer_disconnects;
         absorb_all(&mut self.dropped_frames, &other.dropped_frames);
         absorb_all(&mut self.dropped_bytes, &other.dropped_bytes);
+        self.webhooks_dropped += other.webhooks_dropped;
         absorb_all(&mut self.limit_denied, &other.limit_denied);
         for (status, count) in &other.http_errors {
             match self.http_errors.iter_mut().find(|row| row.0 == *status) {

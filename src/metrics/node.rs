@@ -89,6 +89,8 @@ fn add_webhook_queue(families: &mut Families<'_>, sample: &Sample<'_>) {
     let state = &sample.webhook_state;
     let depth = state.waiting_events as f64;
     families.add(&name::WEBHOOK_QUEUE_DEPTH, &[state.driver, node], depth);
+    let bytes = state.waiting_bytes as f64;
+    families.add(&name::WEBHOOK_QUEUE_BYTES, &[state.driver, node], bytes);
     families.add(&name::WEBHOOK_IN_FLIGHT, &[node], state.in_flight as f64);
     families.add(&name::WEBHOOK_OLDEST_JOB, &[node], state.oldest_s);
     // The memory driver counts what it gives up and keeps nothing of it.
@@ -144,6 +146,8 @@ fn add_shard(
             f64::from(depth),
         );
     }
+    let bytes = runtime.to_bridge_bytes as f64;
+    families.add(&name::BRIDGE_QUEUE_BYTES, &labels, bytes);
     for (request, count) in BRIDGE_REQUESTS
         .into_iter()
         .zip(snapshot.counters.bridge_full)
@@ -174,6 +178,13 @@ fn add_mesh(families: &mut Families<'_>, node: &str, shard: &str, snapshot: &Sha
 }
 
 fn add_admission(families: &mut Families<'_>, node: &str, shard: &str, snapshot: &ShardSnapshot) {
+    let (addresses, evicted) = (
+        snapshot.counters.addresses,
+        snapshot.counters.addresses_evicted,
+    );
+    let labels = [node, shard];
+    families.add(&name::LIMITED_ADDRESSES, &labels, addresses as f64);
+    families.add(&name::LIMITED_ADDRESSES_EVICTED, &labels, evicted as f64);
     for (reason, count) in ACCEPT_REASONS
         .into_iter()
         .zip(snapshot.counters.accept_limited)
@@ -283,6 +294,10 @@ fn add_app(families: &mut Families<'_>, node: &str, id: &str, counters: &AppCoun
         if count > 0 {
             families.add(&name::LIMIT_LEASE_DENIED, &[id, limit, node], count as f64);
         }
+    }
+    if counters.webhooks_dropped > 0 {
+        let dropped = counters.webhooks_dropped as f64;
+        families.add(&name::WEBHOOK_EVENTS_DROPPED, &[id, node], dropped);
     }
     for (status, count) in &counters.http_errors {
         families.add(

@@ -2,15 +2,14 @@
 //!
 //! Owns: `Sample`, `AppLabels`, and which apps get rows of their own.
 //! May depend on: `metrics::{counters, bridge}`. Not on `prometheus`.
-//! Invariants: an app that ever had rows keeps them, so that no counter goes down; apps beyond
-//! `metrics.max_apps` share one row each under `other`.
-
-use std::sync::Arc;
+//! Invariants: an app keeps its rows until it is forgotten, so that no counter of its own goes down;
+//! apps beyond `metrics.max_apps` share one row each under `other`.
 
 use super::{
     bridge::{AppWebhooks, WebhookCounters},
     counters::{AppCounters, ShardSnapshot},
 };
+use crate::protocol::app::AppIndex;
 
 /// All numbers of this node at one moment.
 #[derive(Debug)]
@@ -18,8 +17,8 @@ pub struct Sample<'a> {
     pub node: &'a str,
     /// Port of the metrics listener, as Sockudo 2.9 has it in the label `port`.
     pub port: &'a str,
-    /// Id of each app that ever had an index, by that index.
-    pub app_ids: &'a [Arc<str>],
+    /// The known apps, by their index.
+    pub apps: Vec<(AppIndex, &'a str)>,
     /// Apps with rows of their own; the others are summed.
     pub apps_max: usize,
     /// The latest snapshot of each shard; `None` before its first answer.
@@ -44,6 +43,7 @@ pub struct ShardSample<'a> {
 pub struct WebhookState {
     pub driver: &'static str,
     pub waiting_events: usize,
+    pub waiting_bytes: usize,
     pub in_flight: usize,
     pub oldest_s: f64,
 }
@@ -79,9 +79,9 @@ pub struct AppRow<'a> {
 impl Sample<'_> {
     /// The apps' numbers summed over the shards; beyond `apps_max` under `other`.
     pub fn app_rows(&self) -> Vec<AppRow<'_>> {
-        let own = self.app_ids.len().min(self.apps_max);
-        let mut ids: Vec<&str> = self.app_ids.iter().take(own).map(|id| &**id).collect();
-        if own < self.app_ids.len() {
+        let own = self.apps.len().min(self.apps_max);
+        let mut ids: Vec<&str> = self.apps.iter().take(own).map(|(_, id)| *id).collect();
+        if own < self.apps.len() {
             ids.push("other");
         }
         let mut rows: Vec<AppRow<'_>> = ids
@@ -93,17 +93,24 @@ impl Sample<'_> {
             })
             .collect();
         for snapshot in self.shards.iter().filter_map(|shard| shard.snapshot) {
-            for (index, counters) in snapshot.counters.apps().iter().enumerate() {
-                if let Some(row) = rows.get_mut(index.min(own)) {
+            for (app, counters) in snapshot.counters.apps() {
+                if let Some(row) = self.row_of(app).and_then(|row| rows.get_mut(row.min(own))) {
                     row.counters.absorb(counters);
                 }
             }
         }
-        for (index, webhooks) in self.webhooks.apps().iter().enumerate() {
-            if let Some(row) = rows.get_mut(index.min(own)) {
+        for (app, webhooks) in self.webhooks.apps() {
+            if let Some(row) = self.row_of(app).and_then(|row| rows.get_mut(row.min(own))) {
                 row.webhooks.absorb(webhooks);
             }
         }
         rows
+    }
+
+    /// `None` for an app that was forgotten.
+    fn row_of(&self, app: AppIndex) -> Option<usize> {
+        self.apps
+            .binary_search_by_key(&app, |(index, _)| *index)
+            .ok()
     }
 }

@@ -4,7 +4,7 @@
 //! May depend on: `metrics`.
 //! Invariants: a row of the first table is changed only together with every user's dashboards.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
 use prometheus::proto::{MetricFamily, MetricType};
 
@@ -270,6 +270,21 @@ const ADDED: &[Row] = &[
     ),
     ("bridge_busy_ratio", "gauge", &["node"], &[]),
     ("webhook_queue_depth", "gauge", &["driver", "node"], &[]),
+    ("webhook_queue_bytes", "gauge", &["driver", "node"], &[]),
+    (
+        "webhook_events_dropped_total",
+        "counter",
+        &["app_id", "node"],
+        &[],
+    ),
+    ("bridge_queue_bytes", "gauge", &["node", "shard"], &[]),
+    ("limited_addresses", "gauge", &["node", "shard"], &[]),
+    (
+        "limited_addresses_evicted_total",
+        "counter",
+        &["node", "shard"],
+        &[],
+    ),
     ("webhook_in_flight", "gauge", &["node"], &[]),
     (
         "webhook_deliveries_total",
@@ -478,21 +493,20 @@ fn scrape(
     apps_max: usize,
     webhooks: &WebhookCounters,
 ) -> Vec<MetricFamily> {
-    let ids: Vec<Arc<str>> = apps.iter().map(|id| Arc::from(*id)).collect();
     let exposition = Exposition::new("sockudo_").expect("collector");
-    exposition.families(&sample(shards, &ids, apps_max, webhooks))
+    exposition.families(&sample(shards, apps, apps_max, webhooks))
 }
 
 fn sample<'a>(
     shards: &'a [ShardSnapshot],
-    app_ids: &'a [Arc<str>],
+    apps: &[&'a str],
     apps_max: usize,
     webhooks: &'a WebhookCounters,
 ) -> Sample<'a> {
     Sample {
         node: "n1",
         port: "9601",
-        app_ids,
+        apps: (0..).map(AppIndex).zip(apps.iter().copied()).collect(),
         apps_max,
         shards: shards
             .iter()
@@ -543,6 +557,7 @@ fn busy_shard() -> ShardSnapshot {
     app.dropped_frames[0] = 1;
     app.dropped_bytes[0] = 100;
     app.limit_denied[0] = 1;
+    app.webhooks_dropped = 1;
     app.http_error(401);
     app.broadcast_latency.get_or_insert_with(Box::default)[2][2].observe(2.0);
     shard

@@ -1,9 +1,93 @@
-//! The number that stands for an app inside one process.
+//! The number that stands for an app inside one process, and rows by that number.
 //!
-//! Owns: `AppIndex`.
+//! Owns: `AppIndex`, `AppRows`.
 //! May depend on: std.
-//! Invariants: an index is given once per app id and process and never to another app.
+//! Invariants: a number is given once per process and never to another app, so one that is still on
+//! its way when its app is gone finds nothing; a row takes memory only while it is there.
 
 /// Number of an app on this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AppIndex(pub u32);
+
+/// Something per app. Numbers only grow, so rows stand in pages, and a page without rows is freed.
+// A look-up is two loads. What stays of apps that are gone is one pointer per 64 of them.
+#[derive(Clone, Debug)]
+pub struct AppRows<T> {
+    pages: Vec<Option<Box<Page<T>>>>,
+}
+
+type Page<T> = [Option<T>; PAGE_ROWS];
+
+const PAGE_ROWS: usize = 64;
+
+impl<T> Default for AppRows<T> {
+    fn default() -> Self {
+        Self { pages: Vec::new() }
+    }
+}
+
+impl<T> AppRows<T> {
+    pub fn get(&self, app: AppIndex) -> Option<&T> {
+        let page = self.pages.get(app.0 as usize / PAGE_ROWS)?.as_ref()?;
+        page.get(app.0 as usize % PAGE_ROWS)?.as_ref()
+    }
+
+    /// The app's row, made when it is not there.
+    pub fn enter(&mut self, app: AppIndex, make: impl FnOnce() -> T) -> &mut T {
+        let (page, row) = (app.0 as usize / PAGE_ROWS, app.0 as usize % PAGE_ROWS);
+        if page >= self.pages.len() {
+            self.pages.resize_with(page + 1, || None);
+        }
+        let page = self.pages.get_mut(page).expect("made above");
+        let page = page.get_or_insert_with(|| Box::new([const { None }; PAGE_ROWS]));
+        let row = page.get_mut(row).expect("a remainder");
+        row.get_or_insert_with(make)
+    }
+
+    /// The rows by number.
+    pub fn iter(&self) -> impl Iterator<Item = (AppIndex, &T)> {
+        let pages = self.pages.iter().zip(0_u32..);
+        let pages = pages.filter_map(|(page, number)| Some((page.as_ref()?, number)));
+        pages.flat_map(|(page, number)| {
+            let first = number * PAGE_ROWS as u32;
+            let rows = page.iter().zip(first..);
+            rows.filter_map(|(row, index)| Some((AppIndex(index), row.as_ref()?)))
+        })
+    }
+
+    /// Drops the rows that are not to be kept.
+    pub fn retain(&mut self, keep: impl Fn(AppIndex, &T) -> bool) {
+        for (page, number) in self.pages.iter_mut().zip(0_u32..) {
+            let first = number * PAGE_ROWS as u32;
+            let rows = page.iter_mut().flat_map(|page| page.iter_mut());
+            let mut is_empty = true;
+            for (row, index) in rows.zip(first..) {
+                row.take_if(|row| !keep(AppIndex(index), row));
+                is_empty &= row.is_none();
+            }
+            page.take_if(|_| is_empty);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_found_by_number_and_leave_no_page_behind() {
+        let mut rows = AppRows::default();
+        for index in [0, 63, 64, 6_400] {
+            *rows.enter(AppIndex(index), || 0) += index;
+        }
+        *rows.enter(AppIndex(63), || 0) += 1;
+        let listed: Vec<(u32, u32)> = rows.iter().map(|(app, row)| (app.0, *row)).collect();
+        assert_eq!(listed, [(0, 0), (63, 64), (64, 64), (6_400, 6_400)]);
+        assert_eq!(rows.get(AppIndex(1)), None);
+        assert_eq!(rows.get(AppIndex(u32::MAX)), None);
+        rows.retain(|app, _| app.0 == 63);
+        let listed: Vec<u32> = rows.iter().map(|(app, _)| app.0).collect();
+        assert_eq!(listed, [63]);
+        assert_eq!(rows.pages.iter().flatten().count(), 1);
+    }
+}

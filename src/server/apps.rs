@@ -13,7 +13,7 @@ use crate::{
         message::WebhookInterest,
     },
     channel::home::Rules,
-    protocol::app::AppIndex,
+    protocol::app::{AppIndex, AppRows},
 };
 
 /// An app and what follows from it for channels.
@@ -26,7 +26,7 @@ pub(super) struct ShardApp {
 /// The apps by number, key and id.
 pub(super) struct ShardApps {
     table: Arc<AppTable>,
-    apps: Vec<Option<Rc<ShardApp>>>,
+    apps: AppRows<Rc<ShardApp>>,
     /// For channels of an app that is gone: nothing is announced to webhooks.
     quiet: Rules,
 }
@@ -43,15 +43,15 @@ impl ShardApps {
             kept_ms: settings.kept_ms,
             grace_ms: settings.grace_ms,
         };
-        let apps = (0..table.index_bound())
-            .map(|index| {
-                let entry = table.get(AppIndex(index))?;
-                Some(Rc::new(ShardApp {
+        let mut apps = AppRows::default();
+        for entry in table.iter() {
+            apps.enter(entry.index, || {
+                Rc::new(ShardApp {
                     entry: Arc::clone(entry),
                     rules: rules(entry, quiet),
-                }))
-            })
-            .collect();
+                })
+            });
+        }
         Self {
             table: Arc::clone(table),
             apps,
@@ -60,7 +60,7 @@ impl ShardApps {
     }
 
     pub(super) fn get(&self, app: AppIndex) -> Option<&Rc<ShardApp>> {
-        self.apps.get(app.0 as usize)?.as_ref()
+        self.apps.get(app)
     }
 
     pub(super) fn by_key(&self, key: &str) -> Option<&Rc<ShardApp>> {
@@ -71,8 +71,13 @@ impl ShardApps {
         self.get(self.table.by_id(id)?.index)
     }
 
+    /// The app is there, or left with the latest change.
+    pub(super) fn knows(&self, app: AppIndex) -> bool {
+        self.table.knows(app)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
-        self.apps.iter().all(Option::is_none)
+        self.table.is_empty()
     }
 
     /// The rules of an app's channels.

@@ -129,8 +129,14 @@ impl ShardServer {
                         break;
                     }
                 }
-                let is_left = next < self.connections.len();
-                is_left.then_some(Errand::CheckApps { next })
+                if next < self.connections.len() {
+                    return Some(Errand::CheckApps { next });
+                }
+                // Nobody of theirs is left to be counted.
+                let apps = &self.apps;
+                self.counters.forget_apps(|app| apps.knows(app));
+                self.quotas.forget_apps(|app| apps.knows(app));
+                None
             }
         }
     }

@@ -154,6 +154,7 @@ impl ShardServer {
     /// Sends this shard's numbers to the bridge.
     pub(super) fn report(&mut self, turn: &mut impl ServerTurn, token: u64) {
         let draining = self.drain.is_some().then_some(self.counters.websockets);
+        (self.counters.addresses, self.counters.addresses_evicted) = self.quotas.addresses();
         let snapshot = ShardSnapshot {
             counters: self.counters.clone(),
             runtime: turn.runtime_counters(),

@@ -374,7 +374,8 @@ impl ShardServer {
         }
     }
 
-    /// Hands an event to the app's webhooks, if one wants it. A full bridge costs the event.
+    /// Hands an event to the app's webhooks, if one wants it. A full bridge costs the
+    /// app that floods it its oldest events.
     fn hook(&mut self, turn: &mut impl ServerTurn, at: HomeRef, kind: WebhookKind) {
         let Some(home) = self.homes.get(at) else {
             return;
@@ -394,8 +395,12 @@ impl ShardServer {
             channel,
             kind,
         };
-        if turn.to_bridge(ToBridge::Webhook(event)).is_err() {
-            self.counters.bridge_full[0] += 1;
+        let dropped = turn.to_bridge(ToBridge::Webhook(event)).err();
+        for message in dropped.into_iter().flat_map(|dropped| dropped.0) {
+            if let ToBridge::Webhook(event) = message {
+                self.counters.bridge_full[0] += 1;
+                self.counters.app(event.app).webhooks_dropped += 1;
+            }
         }
     }
 

@@ -10,6 +10,7 @@
 //! `home` (order, roster, last event) -> `fan_out` (subscribers). An API request: `receive` ->
 //! `request` -> `api` -> `home` -> `fan_out`.
 
+mod addresses;
 mod answers;
 mod api;
 mod apps;
@@ -39,7 +40,7 @@ mod welcome;
 use std::{collections::VecDeque, net::SocketAddr, rc::Rc, sync::Arc};
 
 use ahash::RandomState;
-use shards::application::{Application, Closed, Millis, ShardId, Slot, Turn};
+use shards::application::{Application, Closed, Lane, Millis, ShardId, Slot, Turn};
 
 use self::{
     apps::{ShardApp, ShardApps},
@@ -184,6 +185,10 @@ impl Application for ShardServer {
     type Message = Message;
     type ToBridge = ToBridge;
     type FromBridge = FromBridge;
+
+    fn lane(message: &ToBridge) -> Lane {
+        message.lane()
+    }
 
     fn started<T: ServerTurn>(&mut self, turn: &mut T) {
         assert_eq!(turn.shard(), self.shard);

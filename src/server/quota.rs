@@ -1,9 +1,8 @@
 //! Budgets that belong to an app, an address or the node, counted at their home shard.
 //!
 //! Owns: `Quotas`.
-//! May depend on: `connection::{pending, token_bucket}`, `server::{message, settings}`.
-//! Invariants: a count is exact at its home; what was granted is returned once; addresses whose
-//! window has passed are forgotten.
+//! May depend on: `connection::{pending, token_bucket}`, `server::{addresses, message, settings}`.
+//! Invariants: a count is exact at its home; what was granted is returned once.
 
 use std::net::IpAddr;
 
@@ -11,6 +10,7 @@ use ahash::AHashMap;
 use shards::application::Millis;
 
 use super::{
+    addresses::AddressTable,
     message::{AddressLimit, Budget},
     settings::Settings,
 };
@@ -24,8 +24,8 @@ use crate::{
 pub(super) struct Quotas {
     node_connections: u64,
     apps: AHashMap<AppIndex, AppQuota>,
-    addresses: AHashMap<(AddressLimit, IpAddr), Window>,
-    forget_at: Millis,
+    api_addresses: AddressTable,
+    upgrade_addresses: AddressTable,
     /// This shard's part of the node's accept rate.
     accept: TokenBucket,
     accept_rate_per_s: u32,
@@ -39,22 +39,19 @@ struct AppQuota {
     reads: TokenBucket,
 }
 
-/// Requests of one address in a fixed window.
-struct Window {
-    ends_at: Millis,
-    count: u32,
-}
-
-/// Addresses remembered per shard; beyond it new ones are let through uncounted.
-const ADDRESSES_MAX: usize = 200_000;
+/// Addresses remembered per shard and limiter: about 10 MB. Beyond it the one whose window ends
+/// first makes room.
+const ADDRESSES_MAX: usize = 100_000;
+/// Ten ticks per second: a full table is forgotten within 10 s.
+const FORGOTTEN_PER_TICK: usize = 1_000;
 
 impl Quotas {
     pub(super) fn new(settings: &Settings, shards: u16) -> Self {
         Self {
             node_connections: 0,
             apps: AHashMap::new(),
-            addresses: AHashMap::new(),
-            forget_at: Millis(0),
+            api_addresses: AddressTable::new(ADDRESSES_MAX),
+            upgrade_addresses: AddressTable::new(ADDRESSES_MAX),
             accept: TokenBucket::default(),
             accept_rate_per_s: settings.accept_rate_per_s.div_ceil(u32::from(shards)),
             accept_burst: settings.accept_burst.div_ceil(u32::from(shards)),
@@ -130,7 +127,7 @@ impl Quotas {
         )
     }
 
-    /// Counts one request of an address.
+    /// Counts one request of an address, as `addresses::counted` gives it.
     pub(super) fn limit_address(
         &mut self,
         which: AddressLimit,
@@ -138,45 +135,30 @@ impl Quotas {
         now: Millis,
         limit: &RateLimit,
     ) -> (bool, RateState) {
-        let window_ms = limit.window_s.saturating_mul(1_000);
-        let full = self.addresses.len() >= ADDRESSES_MAX;
-        if full && !self.addresses.contains_key(&(which, address)) {
-            let rate = RateState {
-                limit: limit.max_requests,
-                remaining: 0,
-                reset_s: 0,
-            };
-            return (true, rate);
-        }
-        let window = self.addresses.entry((which, address)).or_insert(Window {
-            ends_at: now.plus(window_ms),
-            count: 0,
-        });
-        if now >= window.ends_at {
-            *window = Window {
-                ends_at: now.plus(window_ms),
-                count: 0,
-            };
-        }
-        let granted = window.count < limit.max_requests;
-        window.count += u32::from(granted);
-        let reset_s = u32::try_from(window.ends_at.since(now).div_ceil(1_000)).unwrap_or(u32::MAX);
-        let remaining = limit.max_requests.saturating_sub(window.count);
-        (
-            granted,
-            RateState {
-                limit: limit.max_requests,
-                remaining,
-                reset_s,
-            },
-        )
+        let table = match which {
+            AddressLimit::Api => &mut self.api_addresses,
+            AddressLimit::Upgrade => &mut self.upgrade_addresses,
+        };
+        table.take(address, now, limit)
     }
 
-    /// Forgets addresses whose window has passed; looks at most once per second.
+    /// Forgets addresses whose window has passed, a slice of them.
     pub(super) fn forget_old(&mut self, now: Millis) {
-        if now >= self.forget_at {
-            self.forget_at = now.plus(1_000);
-            self.addresses.retain(|_, window| window.ends_at > now);
+        for table in [&mut self.api_addresses, &mut self.upgrade_addresses] {
+            table.forget_old(now, FORGOTTEN_PER_TICK);
         }
+    }
+
+    /// Addresses remembered, and windows that had to go before their end.
+    pub(super) fn addresses(&self) -> (u64, u64) {
+        let tables = [&self.api_addresses, &self.upgrade_addresses];
+        let count: usize = tables.iter().map(|table| table.len()).sum();
+        (count as u64, tables.iter().map(|table| table.evicted).sum())
+    }
+
+    /// Forgets apps that are gone and have no connection left.
+    pub(super) fn forget_apps(&mut self, is_known: impl Fn(AppIndex) -> bool) {
+        self.apps
+            .retain(|app, quota| quota.connections > 0 || is_known(*app));
     }
 }

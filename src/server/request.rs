@@ -11,7 +11,7 @@ use std::{borrow::Cow, net::IpAddr, rc::Rc};
 use shards::application::Slot;
 use smallvec::SmallVec;
 
-use super::{ServerTurn, ShardServer};
+use super::{ServerTurn, ShardServer, addresses::counted};
 use crate::{
     connection::{
         pending::{Asked, RateState, Upgrade, UpgradeStep},
@@ -264,7 +264,7 @@ impl ShardServer {
         self.upgrade(turn, slot, address, upgrade);
     }
 
-    /// The address that a limiter counts: the peer's, or what trusted proxies say of it.
+    /// What a limiter counts as the address: the peer's, or what trusted proxies say of it.
     pub(super) fn client_address(
         &mut self,
         slot: Slot,
@@ -272,10 +272,11 @@ impl ShardServer {
         trust_hops: u32,
     ) -> Option<IpAddr> {
         let peer = self.held(slot).rare.as_ref().and_then(|rare| rare.peer)?;
+        let peer = peer.to_canonical();
         let proxies = &self.settings.trusted_proxies;
         let trusted = proxies.is_empty() || proxies.iter().any(|net| net.contains(&peer));
         if trust_hops == 0 || !trusted {
-            return Some(peer);
+            return Some(counted(peer));
         }
         let forwarded = head
             .forwarded_entry(trust_hops as usize)
@@ -284,7 +285,7 @@ impl ShardServer {
             head.x_real_ip
                 .and_then(|address| address.trim().parse().ok())
         };
-        Some(forwarded.or_else(real).unwrap_or(peer))
+        Some(counted(forwarded.or_else(real).unwrap_or(peer)))
     }
 
     fn refuse_upgrade_request(

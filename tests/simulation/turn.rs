@@ -7,7 +7,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use shards::{
     application::{
-        BridgeFull, Closed, FrameId, Millis, Queued, RuntimeCounters, ShardId, Slot, Turn,
+        BridgeDropped, Closed, FrameId, Millis, Queued, RuntimeCounters, ShardId, Slot, Turn,
     },
     work::{Budget, Work},
 };
@@ -534,7 +534,7 @@ impl Turn for SimulatedTurn {
         self.posted.push((to, message));
     }
 
-    fn to_bridge(&mut self, message: ToBridge) -> Result<(), BridgeFull<ToBridge>> {
+    fn to_bridge(&mut self, message: ToBridge) -> Result<(), BridgeDropped<ToBridge>> {
         self.told_bridge.push(message);
         Ok(())
     }

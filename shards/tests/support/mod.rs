@@ -7,7 +7,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use shards::{
-    Application, Closed, Config, Millis, Queued, RuntimeCounters, ShardId, Slot, TurnOf, run,
+    Application, Closed, Config, Lane, Millis, Queued, RuntimeCounters, ShardId, Slot, TurnOf, run,
 };
 use std::{
     collections::HashMap,
@@ -146,6 +146,14 @@ impl Application for Probe {
     type Message = u64;
     type ToBridge = Vec<u8>;
     type FromBridge = Vec<u8>;
+
+    fn lane(message: &Vec<u8>) -> Lane {
+        if message.starts_with(b"event") {
+            let bytes = message.len();
+            return Lane::Event { source: 1, bytes };
+        }
+        Lane::Control
+    }
 
     fn started<T: TurnOf<Self>>(&mut self, turn: &mut T) {
         assert_eq!(turn.shard(), self.shard);

@@ -2,17 +2,17 @@
 //!
 //! Owns: `AppIndex`, `App` made ready (`AppEntry`), the table that shards read (`AppTable`).
 //! May depend on: `config::app`, `protocol::{auth, origin}`, `bridge::message::WebhookInterest`.
-//! Invariants: an index is given once per app id and process and never to another app; a table is
-//! immutable, so a change is a new table.
+//! Invariants: an index is never given to another app; an app keeps its own while it is there and
+//! until the second change after that; a table is immutable, so a change is a new table.
 
 use std::sync::Arc;
 
-use ahash::AHashMap;
+use ahash::{AHashMap, AHashSet};
 
 use super::{message::WebhookInterest, webhook};
 use crate::{
     config::app::App,
-    protocol::app::AppIndex,
+    protocol::app::{AppIndex, AppRows},
     protocol::{auth::Signer, origin::OriginPattern},
 };
 
@@ -30,34 +30,43 @@ pub struct AppEntry {
 /// All apps of this node.
 #[derive(Debug, Default)]
 pub struct AppTable {
-    entries: Vec<Option<Arc<AppEntry>>>,
+    entries: AppRows<Arc<AppEntry>>,
     by_key: AHashMap<String, AppIndex>,
     by_id: AHashMap<String, AppIndex>,
-    /// Ids of all apps that ever had an index, by that index.
-    ids: Vec<Arc<str>>,
-    indices: AHashMap<Arc<str>, AppIndex>,
+    /// Apps that the latest change took away. They keep their index and counters until the next
+    /// one, so that a mistake that is mended costs neither, and are forgotten then.
+    gone: AHashMap<String, AppIndex>,
+    gone_indices: AHashSet<AppIndex>,
+    /// Indices given so far.
+    given: u32,
 }
 
 impl AppTable {
-    /// The table of `apps`. Apps that `previous` knows keep their index, also when they are away
-    /// for a while.
+    /// The table of `apps`. Apps that `previous` knows keep their index.
     pub fn build(apps: &[App], previous: Option<&Self>) -> Self {
         let mut table = Self {
-            ids: previous.map_or_else(Vec::new, |previous| previous.ids.clone()),
-            indices: previous.map_or_else(AHashMap::new, |previous| previous.indices.clone()),
+            given: previous.map_or(0, |previous| previous.given),
             ..Self::default()
         };
-        table.entries.resize(table.ids.len(), None);
         for app in apps {
-            let index = table.index_for(&app.id);
+            let known = previous.and_then(|previous| {
+                let index = previous.by_id.get(&app.id);
+                index.or_else(|| previous.gone.get(&app.id)).copied()
+            });
+            let index = known.unwrap_or_else(|| table.next_index());
             table.by_key.insert(app.key.clone(), index);
             table.by_id.insert(app.id.clone(), index);
-            table.entries[index.0 as usize] = Some(Arc::new(AppEntry::prepare(index, app)));
+            table
+                .entries
+                .enter(index, || Arc::new(AppEntry::prepare(index, app)));
         }
-        assert!(
-            table.entries.len() == table.ids.len(),
-            "every index has an id"
-        );
+        let before = previous.into_iter().flat_map(|previous| &previous.by_id);
+        for (id, index) in before {
+            if !table.by_id.contains_key(id) {
+                table.gone.insert(id.clone(), *index);
+                table.gone_indices.insert(*index);
+            }
+        }
         table
     }
 
@@ -71,37 +80,34 @@ impl AppTable {
 
     /// The app of an index; `None` when it was removed.
     pub fn get(&self, index: AppIndex) -> Option<&Arc<AppEntry>> {
-        self.entries.get(index.0 as usize)?.as_ref()
+        self.entries.get(index)
     }
 
     pub fn is_empty(&self) -> bool {
         self.by_id.is_empty()
     }
 
-    /// The apps by their index, without the removed ones.
+    /// The apps by their index.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<AppEntry>> {
-        self.entries.iter().flatten()
+        self.entries.iter().map(|(_, entry)| entry)
     }
 
-    /// One more than the highest index ever given.
-    pub fn index_bound(&self) -> u32 {
-        u32::try_from(self.entries.len()).expect("an index is a u32")
+    /// The app is there, or left with the latest change.
+    pub fn knows(&self, index: AppIndex) -> bool {
+        self.get(index).is_some() || self.gone_indices.contains(&index)
     }
 
-    /// Ids by index, those of removed apps included: their counters stay.
-    pub fn ids(&self) -> &[Arc<str>] {
-        &self.ids
+    /// Indices and ids of the apps that are known, by index.
+    pub fn known(&self) -> Vec<(AppIndex, &str)> {
+        let all = self.by_id.iter().chain(&self.gone);
+        let mut all: Vec<_> = all.map(|(id, index)| (*index, id.as_str())).collect();
+        all.sort_unstable();
+        all
     }
 
-    fn index_for(&mut self, id: &str) -> AppIndex {
-        if let Some(index) = self.indices.get(id) {
-            return *index;
-        }
-        let index = AppIndex(self.index_bound());
-        let id: Arc<str> = Arc::from(id);
-        self.ids.push(Arc::clone(&id));
-        self.indices.insert(id, index);
-        self.entries.push(None);
+    fn next_index(&mut self) -> AppIndex {
+        let index = AppIndex(self.given);
+        self.given = self.given.checked_add(1).expect("fewer than 2^32 apps");
         index
     }
 }
@@ -168,9 +174,34 @@ mod tests {
         }
         assert!(second.get(AppIndex(0)).is_none());
         assert!(second.get(AppIndex(9)).is_none());
-        assert_eq!(third.index_bound(), 3);
         assert_eq!(third.iter().count(), 2);
-        assert_eq!(&*third.ids()[2], "c");
+        let known: Vec<_> = third.known().into_iter().map(|(_, id)| id).collect();
+        assert_eq!(known, ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn an_app_that_is_gone_is_forgotten_with_the_second_change() {
+        let mut table = AppTable::build(&[fixture::app("stays"), fixture::app("0")], None);
+        for round in 1..1_000 {
+            let other = fixture::app(&round.to_string());
+            table = AppTable::build(&[fixture::app("stays"), other], Some(&table));
+            let ids: Vec<(u32, String)> = table
+                .known()
+                .into_iter()
+                .map(|(index, id)| (index.0, id.to_owned()))
+                .collect();
+            let expected = [
+                (0, "stays".to_owned()),
+                (round, (round - 1).to_string()),
+                (round + 1, round.to_string()),
+            ];
+            assert_eq!(ids, expected);
+            assert!(table.knows(AppIndex(round)));
+            assert!(round == 1 || !table.knows(AppIndex(round - 1)));
+        }
+        assert!(table.by_id("1").is_none());
+        let back = AppTable::build(&[fixture::app("1")], Some(&table));
+        assert_eq!(back.known()[2], (AppIndex(1_001), "1"), "a new number");
     }
 
     #[test]

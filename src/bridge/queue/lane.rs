@@ -3,7 +3,7 @@
 //! Owns: the open batch, the jobs not yet tried, the jobs to try again, and which of them may go.
 //! May depend on: `bridge::queue`.
 //! Invariants: of two jobs with a channel in common, the later one's first attempt begins after the
-//! earlier one's has ended; a job is in exactly one place.
+//! earlier one's has ended; a job is in exactly one place; nothing here walks all that waits.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -27,18 +27,26 @@ pub(crate) struct Lane {
     ready: VecDeque<Job>,
     /// To try again, by when; the number keeps two of the same time apart.
     retries: BTreeMap<(Millis, u64), Job>,
+    /// By when each of them was made: until when it waits. One entry per retry.
+    retries_by_age: BTreeMap<(Millis, u64), Millis>,
     next_retry: u64,
     /// Channels of first attempts under way, one entry per job.
     busy: Vec<Vec<u64>>,
     in_flight: usize,
     /// Failures since the last success.
     failures: u32,
+    /// A failing target is left alone until then.
+    resumes: Millis,
+    /// When the queue looks at this lane by itself.
+    pub(crate) wake: Option<Millis>,
+    /// It is on the queue's list of lanes that may start something.
+    pub(crate) is_listed: bool,
 }
 
 /// Jobs looked at for one that may overtake those blocked by a channel.
 const LOOK_AHEAD: usize = 32;
 
-/// From so many failures on a target gets one request at a time.
+/// From so many failures on a target gets one request at a time, and a pause after each failure.
 const FAILING_FROM: u32 = 3;
 
 impl Lane {
@@ -49,11 +57,19 @@ impl Lane {
             opened: Millis(0),
             ready: VecDeque::new(),
             retries: BTreeMap::new(),
+            retries_by_age: BTreeMap::new(),
             next_retry: 0,
             busy: Vec::new(),
             in_flight: 0,
             failures: 0,
+            resumes: Millis(0),
+            wake: None,
+            is_listed: false,
         }
+    }
+
+    pub(crate) fn app(&self) -> AppIndex {
+        self.app
     }
 
     /// Adds an event to the open batch and closes it when it is full.
@@ -103,7 +119,7 @@ impl Lane {
         spare: bool,
         settings: &QueueSettings,
     ) -> Option<Job> {
-        if self.in_flight >= self.places(spare, settings) {
+        if self.in_flight >= self.places(spare, settings) || now < self.resumes {
             return None;
         }
         let due = self
@@ -118,7 +134,10 @@ impl Lane {
             (None, _) => false,
         };
         let job = if retry_goes_first {
-            self.retries.pop_first().map(|(_, job)| job)
+            self.retries
+                .first_key_value()
+                .map(|(key, _)| *key)
+                .and_then(|key| self.take_retry(key))
         } else {
             first.and_then(|index| self.ready.remove(index))
         }?;
@@ -167,18 +186,33 @@ impl Lane {
             self.busy
                 .swap_remove(index.expect("a first attempt is listed while it runs"));
         }
-        self.failures = if succeeded {
-            0
+        if succeeded {
+            self.failures = 0;
+            self.resumes = Millis(0);
         } else {
-            self.failures.saturating_add(1)
-        };
+            self.failures = self.failures.saturating_add(1);
+        }
     }
 
     /// Keeps a failed job for another attempt at `due`.
     pub(crate) fn retry(&mut self, job: Job, due: Millis) {
         assert!(job.attempts > 0, "a retry has had an attempt");
-        self.retries.insert((due, self.next_retry), job);
+        let number = self.next_retry;
         self.next_retry += 1;
+        self.retries_by_age.insert((job.created, number), due);
+        self.retries.insert((due, number), job);
+    }
+
+    fn take_retry(&mut self, key: (Millis, u64)) -> Option<Job> {
+        let job = self.retries.remove(&key)?;
+        let due = self.retries_by_age.remove(&(job.created, key.1));
+        assert!(due == Some(key.0), "a retry is listed by its age");
+        Some(job)
+    }
+
+    /// Leaves a failing target alone until `at`.
+    pub(crate) fn rest_until(&mut self, at: Millis) {
+        self.resumes = at;
     }
 
     /// Makes all retries due, so that a stop tries each once more.
@@ -188,6 +222,8 @@ impl Lane {
             .into_iter()
             .map(|((_, number), job)| ((now, number), job))
             .collect();
+        self.retries_by_age.values_mut().for_each(|due| *due = now);
+        self.resumes = now;
     }
 
     /// Takes the oldest job that is not in flight; the open batch counts as one.
@@ -196,11 +232,11 @@ impl Lane {
             self.close();
         }
         let ready = self.ready.front().map(|job| job.created);
-        let retry = self.retries.iter().min_by_key(|(_, job)| job.created);
-        let retry = retry.map(|(key, job)| (*key, job.created));
+        let retry = self.retries_by_age.first_key_value();
+        let retry = retry.map(|((created, number), due)| ((*due, *number), *created));
         match (ready, retry) {
-            (Some(ready), Some((key, created))) if created < ready => self.retries.remove(&key),
-            (None, Some((key, _))) => self.retries.remove(&key),
+            (Some(ready), Some((key, created))) if created < ready => self.take_retry(key),
+            (None, Some((key, _))) => self.take_retry(key),
             (Some(_), _) => self.ready.pop_front(),
             (None, None) => None,
         }
@@ -221,17 +257,23 @@ impl Lane {
     pub(crate) fn oldest(&self) -> Option<Millis> {
         let open = (!self.open.is_empty()).then_some(self.opened);
         let ready = self.ready.front().map(|job| job.created);
-        let retries = self.retries.values().map(|job| job.created).min();
+        let retries = self.retries_by_age.first_key_value();
+        let retries = retries.map(|((created, _), _)| *created);
         [open, ready, retries].into_iter().flatten().min()
     }
 
-    /// When something of this lane falls due by itself. A job that only waits for a place does not.
-    pub(crate) fn next_due(&self, spare: bool, settings: &QueueSettings) -> Option<Millis> {
-        let open = settings.batch_ms.filter(|_| !self.open.is_empty());
-        let open = open.map(|window| self.opened.plus(window));
+    /// When something of this lane may start; `None` while only the end of an attempt can tell.
+    /// A batch stays open for as long as it could not be sent anyway.
+    pub(crate) fn next_look(&self, spare: bool, settings: &QueueSettings) -> Option<Millis> {
+        if self.in_flight >= self.places(spare, settings) {
+            return None;
+        }
+        let window = settings.batch_ms.unwrap_or(0);
+        let open = (!self.open.is_empty()).then(|| self.opened.plus(window));
+        let ready = self.startable().map(|_| Millis(0));
         let retry = self.retries.first_key_value().map(|(key, _)| key.0);
-        let retry = retry.filter(|_| self.in_flight < self.places(spare, settings));
-        [open, retry].into_iter().flatten().min()
+        let first = [open, ready, retry].into_iter().flatten().min()?;
+        Some(first.max(self.resumes))
     }
 
     /// Nothing waits, nothing is in flight, and no failure is to be remembered.
@@ -244,6 +286,11 @@ impl Lane {
     /// The target is no more: its failures do not matter.
     pub(crate) fn forgive(&mut self) {
         self.failures = 0;
+    }
+
+    /// Failures since the target counts as failing, this one included.
+    pub(crate) fn failures_as_failing(&self) -> u32 {
+        self.failures.saturating_sub(FAILING_FROM - 1)
     }
 
     /// True at the failure from which the target counts as failing.

@@ -1,15 +1,19 @@
 //! The queue that lives in this process.
 //!
-//! Owns: a lane per target with work, the bounds over all of them, what became of each job.
+//! Owns: a lane per target with work, the bound over all of them, what became of each job.
 //! May depend on: `bridge::queue`, `metrics::bridge`.
-//! Invariants: at most `events_max` events and `bytes_max` bytes wait (and the event that came
-//! last); every job ends in exactly one of delivered and dead.
+//! Invariants: at most `bytes_max` bytes wait; when something must go, it is the oldest job of the
+//! app that holds the most, so an app within its equal part loses nothing; every job ends in
+//! exactly one of delivered and dead; the work per event does not grow with what waits.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use shards::application::Millis;
 
-use super::{Job, QueueSettings, TargetId, lane::Lane};
+use super::{Job, QueueSettings, TargetId, lane::Lane, shares::Shares};
 use crate::protocol::app::AppIndex;
 use crate::{
     bridge::message::WebhookEvent,
@@ -22,10 +26,15 @@ pub struct MemoryQueue {
     settings: QueueSettings,
     /// Lanes with work; one per target at most.
     lanes: BTreeMap<TargetId, Lane>,
-    /// Where the last start was, so that no target is always first.
-    cursor: TargetId,
+    /// Lanes that may start something, in turn.
+    turns: VecDeque<TargetId>,
+    /// When the other lanes are to be looked at, one entry per lane at most.
+    wakes: BTreeSet<(Millis, TargetId)>,
+    /// What waits, by app.
+    shares: Shares,
     waiting_events: usize,
-    waiting_bytes: usize,
+    /// Lanes looked at and jobs dropped so far: the work done.
+    looks: u64,
     in_flight: usize,
     in_flight_events: usize,
     overflowed_at: Option<Millis>,
@@ -40,6 +49,9 @@ pub enum TargetChange {
     Recovered,
 }
 
+/// A failing target is tried at least this often, so that its return is noticed soon.
+const PAUSE_MAX_MS: u64 = 5_000;
+
 /// After an overflow the queue counts as failing for so long.
 const OVERFLOW_REMEMBERED_MS: u64 = 10_000;
 
@@ -52,9 +64,11 @@ impl MemoryQueue {
         Self {
             settings,
             lanes: BTreeMap::new(),
-            cursor: TargetId(0),
+            turns: VecDeque::new(),
+            wakes: BTreeSet::new(),
+            shares: Shares::default(),
             waiting_events: 0,
-            waiting_bytes: 0,
+            looks: 0,
             in_flight: 0,
             in_flight_events: 0,
             overflowed_at: None,
@@ -63,26 +77,29 @@ impl MemoryQueue {
     }
 
     /// Takes over a reloaded rhythm; what waits stays.
-    pub fn reconfigure(&mut self, settings: QueueSettings) {
-        for lane in self.lanes.values_mut() {
-            lane.close();
-        }
+    pub fn reconfigure(&mut self, settings: QueueSettings, now: Millis) {
         self.settings = settings;
+        self.each_lane(now, |lane| lane.close());
+        self.make_room(now);
     }
 
-    /// Adds an event for one target. When the queue is full its oldest job is dropped and counted.
+    /// Adds an event for one target. When the queue is full, the app that holds the most loses its
+    /// oldest job, which is counted.
+    // Two look-ups by number and two moves in ordered sets, however much waits.
     pub fn push(&mut self, target: TargetId, app: AppIndex, event: Arc<WebhookEvent>, now: Millis) {
         self.waiting_events += 1;
-        self.waiting_bytes += event.approximate_bytes();
+        self.shares.add(app, target, event.approximate_bytes());
         let lane = self.lanes.entry(target).or_insert_with(|| Lane::new(app));
+        assert!(lane.app() == app, "a target belongs to one app");
         lane.push(event, now, &self.settings);
-        while self.waiting_events > self.settings.events_max
-            || self.waiting_bytes > self.settings.bytes_max
-        {
+        self.schedule(target, now);
+        self.make_room(now);
+    }
+
+    fn make_room(&mut self, now: Millis) {
+        while self.shares.bytes() > self.settings.bytes_max {
             self.overflowed_at = Some(now);
-            if !self.drop_oldest(DeadReason::Overflow) {
-                return;
-            }
+            self.drop_oldest(DeadReason::Overflow);
         }
     }
 
@@ -91,40 +108,94 @@ impl MemoryQueue {
         if self.in_flight >= self.settings.in_flight_max {
             return None;
         }
-        let spare = self.has_spare_places();
-        let after = (
-            std::ops::Bound::Excluded(self.cursor),
-            std::ops::Bound::Unbounded,
-        );
-        let mut ids: Vec<TargetId> = self.lanes.range(after).map(|(id, _)| *id).collect();
-        ids.extend(self.lanes.range(..=self.cursor).map(|(id, _)| *id));
-        for id in ids {
-            self.give_up_old(id, now);
-            let Some(lane) = self.lanes.get_mut(&id) else {
-                continue;
+        while self.wakes.first().is_some_and(|(at, _)| *at <= now)
+            && let Some((_, id)) = self.wakes.pop_first()
+        {
+            self.list(id);
+        }
+        for _ in 0..self.turns.len() {
+            let Some(id) = self.turns.pop_front() else {
+                break;
             };
-            lane.close_due(now, &self.settings);
-            if let Some(job) = lane.start(now, spare, &self.settings) {
-                self.cursor = id;
-                self.in_flight += 1;
-                self.in_flight_events += job.events.len();
-                self.forget_waiting(&job);
+            if let Some(job) = self.start_from(id, now) {
                 return Some((id, job));
             }
-            self.remove_if_idle(id);
         }
+        assert!(self.turns.is_empty(), "each lane was looked at once");
         None
     }
 
+    /// Looks at a lane that was listed.
+    fn start_from(&mut self, id: TargetId, now: Millis) -> Option<Job> {
+        self.looks += 1;
+        self.give_up_old(id, now);
+        let spare = self.has_spare_places();
+        let lane = self.lanes.get_mut(&id)?;
+        lane.is_listed = false;
+        lane.close_due(now, &self.settings);
+        let job = lane.start(now, spare, &self.settings);
+        if let Some(job) = &job {
+            self.in_flight += 1;
+            self.in_flight_events += job.events.len();
+            self.forget_waiting(id, job);
+        }
+        self.schedule(id, now);
+        self.remove_if_idle(id);
+        job
+    }
+
+    /// Puts a lane at the end of those that may start something.
+    fn list(&mut self, id: TargetId) {
+        let Some(lane) = self.lanes.get_mut(&id) else {
+            return;
+        };
+        if let Some(wake) = lane.wake.take() {
+            self.wakes.remove(&(wake, id));
+        }
+        if !lane.is_listed {
+            lane.is_listed = true;
+            self.turns.push_back(id);
+        }
+    }
+
+    /// Sees to it that a lane is looked at when it may start something.
+    fn schedule(&mut self, id: TargetId, now: Millis) {
+        let spare = self.has_spare_places();
+        let Some(lane) = self.lanes.get_mut(&id).filter(|lane| !lane.is_listed) else {
+            return;
+        };
+        let look = lane.next_look(spare, &self.settings);
+        if look.is_some_and(|at| at <= now) {
+            return self.list(id);
+        }
+        if lane.wake != look {
+            if let Some(wake) = lane.wake {
+                self.wakes.remove(&(wake, id));
+            }
+            lane.wake = look;
+            self.wakes.extend(look.map(|at| (at, id)));
+        }
+    }
+
+    /// Does something with all lanes: for what happens seldom.
+    fn each_lane(&mut self, now: Millis, change: impl Fn(&mut Lane)) {
+        let ids: Vec<TargetId> = self.lanes.keys().copied().collect();
+        for id in ids {
+            self.lanes.entry(id).and_modify(&change);
+            self.schedule(id, now);
+        }
+    }
+
     /// The target took the job.
-    pub fn delivered(&mut self, target: TargetId, job: &Job) -> TargetChange {
-        let lane = self.lane_in_flight(target);
+    pub fn delivered(&mut self, target: TargetId, job: &Job, now: Millis) -> TargetChange {
+        let lane = lane_in_flight(&mut self.lanes, target);
         let was_failing = lane.is_failing();
         lane.ended(job, true);
         self.leave(job.events.len());
         self.counters
             .app(job.app)
             .count(&job.counts(), DeliveryResult::Ok);
+        self.schedule(target, now);
         self.remove_if_idle(target);
         if was_failing {
             TargetChange::Recovered
@@ -133,7 +204,8 @@ impl MemoryQueue {
         }
     }
 
-    /// The attempt failed: the job waits for the next one, or is given up. `jitter` is in 0..1.
+    /// The attempt failed: the job waits for the next one, or is given up, and a target that keeps
+    /// failing is left alone for a while. `jitter` is in 0..1.
     pub fn failed(
         &mut self,
         target: TargetId,
@@ -141,9 +213,13 @@ impl MemoryQueue {
         now: Millis,
         jitter: f64,
     ) -> TargetChange {
-        let lane = self.lane_in_flight(target);
+        let lane = lane_in_flight(&mut self.lanes, target);
         lane.ended(&job, false);
         let began_to_fail = lane.began_to_fail();
+        if lane.is_failing() {
+            let pause_ms = backoff_ms(&self.settings, lane.failures_as_failing(), jitter);
+            lane.rest_until(now.plus(pause_ms.min(PAUSE_MAX_MS)));
+        }
         self.leave(job.events.len());
         job.attempts += 1;
         let retry = &self.settings.retry;
@@ -158,9 +234,11 @@ impl MemoryQueue {
             counters.count(&job.counts(), DeliveryResult::Retry);
             counters.retries += 1;
             self.waiting_events += job.events.len();
-            self.waiting_bytes += job.bytes;
-            self.lane_in_flight(target).retry(job, due);
+            self.shares.add(job.app, target, job.bytes);
+            lane_in_flight(&mut self.lanes, target).retry(job, due);
         }
+        self.schedule(target, now);
+        self.make_room(now);
         self.remove_if_idle(target);
         if began_to_fail {
             TargetChange::Fails
@@ -179,7 +257,7 @@ impl MemoryQueue {
             .collect();
         for id in gone {
             while let Some(job) = self.lanes.get_mut(&id).and_then(Lane::take_oldest) {
-                self.forget_waiting(&job);
+                self.forget_waiting(id, &job);
                 self.bury(&job, DeadReason::Gone);
             }
             if let Some(lane) = self.lanes.get_mut(&id) {
@@ -191,7 +269,7 @@ impl MemoryQueue {
 
     /// Counts a job whose target was removed while it was in flight.
     pub fn gone(&mut self, target: TargetId, job: &Job) {
-        let lane = self.lane_in_flight(target);
+        let lane = lane_in_flight(&mut self.lanes, target);
         lane.ended(job, false);
         lane.forgive();
         self.leave(job.events.len());
@@ -201,10 +279,10 @@ impl MemoryQueue {
 
     /// Closes all batches and makes all retries due: the process is about to stop.
     pub fn hurry(&mut self, now: Millis) {
-        for lane in self.lanes.values_mut() {
+        self.each_lane(now, |lane| {
             lane.close();
             lane.hurry(now);
-        }
+        });
     }
 
     /// Counts everything that still waits as dead; returns how many events are lost with it,
@@ -220,15 +298,21 @@ impl MemoryQueue {
         if self.in_flight >= self.settings.in_flight_max {
             return None; // The end of an attempt comes first.
         }
-        let spare = self.has_spare_places();
-        self.lanes
-            .values()
-            .filter_map(|lane| lane.next_due(spare, &self.settings))
-            .min()
+        let listed = self.turns.front().map(|_| Millis(0));
+        listed.or_else(|| self.wakes.first().map(|(at, _)| *at))
     }
 
     pub fn waiting_events(&self) -> usize {
         self.waiting_events
+    }
+
+    pub fn waiting_bytes(&self) -> usize {
+        self.shares.bytes()
+    }
+
+    /// The work done so far: lanes looked at, jobs dropped.
+    pub fn looks(&self) -> u64 {
+        self.looks
     }
 
     pub fn in_flight(&self) -> usize {
@@ -265,21 +349,24 @@ impl MemoryQueue {
             .get_mut(&id)
             .and_then(|lane| lane.take_older(oldest))
         {
-            self.forget_waiting(&job);
+            self.forget_waiting(id, &job);
             self.bury(&job, DeadReason::Age);
         }
     }
 
+    /// Drops the oldest job of the app that holds the most; false if nothing waits.
+    // The app is the last of an ordered set; of its targets, a handful, each knows its oldest.
     fn drop_oldest(&mut self, reason: DeadReason) -> bool {
-        let oldest = self
-            .lanes
-            .iter()
-            .filter_map(|(id, lane)| Some((lane.oldest()?, *id)))
-            .min();
-        let Some((_, id)) = oldest else { return false };
+        self.looks += 1;
+        let targets = self.shares.heaviest();
+        let oldest = targets.filter_map(|id| Some((self.lanes.get(&id)?.oldest()?, id)));
+        let Some((_, id)) = oldest.min() else {
+            assert!(self.shares.bytes() == 0, "what waits is in a lane");
+            return false;
+        };
         let job = self.lanes.get_mut(&id).and_then(Lane::take_oldest);
         let job = job.expect("a lane with an oldest event gives it");
-        self.forget_waiting(&job);
+        self.forget_waiting(id, &job);
         self.bury(&job, reason);
         self.remove_if_idle(id);
         true
@@ -296,20 +383,13 @@ impl MemoryQueue {
         self.in_flight_events -= events;
     }
 
-    fn lane_in_flight(&mut self, target: TargetId) -> &mut Lane {
-        self.lanes
-            .get_mut(&target)
-            .expect("a lane stays while a job is in flight")
-    }
-
-    fn forget_waiting(&mut self, job: &Job) {
+    fn forget_waiting(&mut self, target: TargetId, job: &Job) {
         assert!(
             self.waiting_events >= job.events.len(),
             "more events left than came"
         );
-        assert!(self.waiting_bytes >= job.bytes, "more bytes left than came");
         self.waiting_events -= job.events.len();
-        self.waiting_bytes -= job.bytes;
+        self.shares.take(job.app, target, job.bytes);
     }
 
     fn bury(&mut self, job: &Job, reason: DeadReason) {
@@ -319,10 +399,20 @@ impl MemoryQueue {
     }
 
     fn remove_if_idle(&mut self, id: TargetId) {
-        if self.lanes.get(&id).is_some_and(Lane::is_removable) {
-            self.lanes.remove(&id);
+        // A listed lane is removed when its turn comes.
+        let lane = self.lanes.get(&id).filter(|lane| !lane.is_listed);
+        if lane.is_some_and(Lane::is_removable)
+            && let Some(lane) = self.lanes.remove(&id)
+            && let Some(wake) = lane.wake
+        {
+            self.wakes.remove(&(wake, id));
         }
     }
+}
+
+fn lane_in_flight(lanes: &mut BTreeMap<TargetId, Lane>, target: TargetId) -> &mut Lane {
+    let lane = lanes.get_mut(&target);
+    lane.expect("a lane stays while a job is in flight")
 }
 
 /// Doubles from `backoff_ms` to `backoff_max_ms`; of that, a random part between half and all, so

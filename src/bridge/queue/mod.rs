@@ -7,6 +7,7 @@
 
 pub(super) mod lane;
 pub mod memory;
+mod shares;
 #[cfg(test)]
 mod tests;
 
@@ -55,9 +56,7 @@ impl Job {
 /// The queue's bounds and rhythm.
 #[derive(Clone, Debug)]
 pub struct QueueSettings {
-    /// Events that wait; more drops the oldest job.
-    pub events_max: usize,
-    /// Bytes that wait; more drops the oldest job.
+    /// Bytes that wait; more drops the oldest job of the app that holds the most.
     pub bytes_max: usize,
     /// Requests at the same time, per node.
     pub in_flight_max: usize,
@@ -71,11 +70,10 @@ pub struct QueueSettings {
 }
 
 impl QueueSettings {
-    /// The bounds of this release with the rhythm of the configuration.
+    /// The bounds and the rhythm of the configuration, with the places of this release.
     pub fn of(webhooks: &Webhooks) -> Self {
         Self {
-            events_max: 100_000,
-            bytes_max: 256 * 1024 * 1024,
+            bytes_max: usize::try_from(webhooks.queue_bytes).unwrap_or(usize::MAX),
             in_flight_max: 20, // As Sockudo 2.9.
             in_flight_per_target_max: 5,
             batch_ms: webhooks.batching_enabled.then_some(webhooks.batching_ms),

@@ -24,7 +24,6 @@ const TWO: TargetId = TargetId(2);
 
 fn settings() -> QueueSettings {
     QueueSettings {
-        events_max: 100,
         bytes_max: 1_000_000,
         in_flight_max: 4,
         in_flight_per_target_max: 3,
@@ -49,6 +48,14 @@ fn event(channel: &str) -> Arc<WebhookEvent> {
     })
 }
 
+fn event_of(app: AppIndex, channel: &str) -> Arc<WebhookEvent> {
+    let event = event(channel);
+    Arc::new(WebhookEvent {
+        app,
+        ..WebhookEvent::clone(&event)
+    })
+}
+
 fn channels(job: &Job) -> Vec<&str> {
     job.events.iter().map(|event| &*event.channel).collect()
 }
@@ -67,7 +74,7 @@ fn a_batch_collects_for_its_window_and_keeps_the_order() {
     let (target, job) = queue.start(Millis(50)).expect("the window is over");
     assert_eq!((target, channels(&job)), (ONE, vec!["a", "b", "a"]));
     assert_eq!(queue.next_due(), None);
-    assert_eq!(queue.delivered(ONE, &job), TargetChange::None);
+    assert_eq!(queue.delivered(ONE, &job, Millis(0)), TargetChange::None);
     assert!(queue.is_idle());
 }
 
@@ -154,7 +161,7 @@ fn targets_take_turns() {
     let mut order = Vec::new();
     while let Some((target, job)) = queue.start(Millis(0)) {
         order.push(target);
-        queue.delivered(target, &job);
+        queue.delivered(target, &job, Millis(0));
     }
     assert_eq!(order, [ONE, TWO, ONE, TWO]);
 }
@@ -176,7 +183,7 @@ fn a_failed_job_comes_back_with_doubling_pauses_and_dies_of_age() {
     assert_eq!(pauses[..5], [1_000, 2_000, 4_000, 8_000, 8_000]);
     assert!(now.0 <= 300_000, "no attempt later than five minutes");
     assert!(now.0 > 290_000, "attempts up to about five minutes");
-    assert_eq!(queue.counters.apps()[0].dead, [0, 1, 0, 0, 0]);
+    assert_eq!(queue.counters.app(APP).dead, [0, 1, 0, 0, 0]);
     assert!(queue.is_idle());
 }
 
@@ -204,7 +211,7 @@ fn a_bounded_number_of_attempts_ends_before_the_age() {
     queue.failed(ONE, job, Millis(0), 0.5);
     let job = queue.start(Millis(1_000)).expect("second attempt").1;
     queue.failed(ONE, job, Millis(1_000), 0.5);
-    let counters = &queue.counters.apps()[0];
+    let counters = queue.counters.app(APP);
     assert_eq!((counters.retries, counters.dead), (1, [1, 0, 0, 0, 0]));
     assert_eq!(counters.deliveries[0], [0, 1, 1, 0]);
 }
@@ -230,16 +237,19 @@ fn a_failing_target_gets_one_place_until_it_answers() {
         changes,
         [TargetChange::None, TargetChange::None, TargetChange::Fails]
     );
-    let (_, job) = queue.start(Millis(0)).expect("one place");
-    assert!(queue.start(Millis(0)).is_none(), "no second one");
-    assert_eq!(queue.delivered(ONE, &job), TargetChange::Recovered);
-    assert!(queue.start(Millis(0)).is_some());
+    assert!(queue.start(Millis(0)).is_none(), "it is left alone");
+    assert_eq!(queue.next_due(), Some(Millis(1_000)));
+    let (_, job) = queue.start(Millis(1_000)).expect("one place");
+    assert!(queue.start(Millis(1_000)).is_none(), "no second one");
+    let change = queue.delivered(ONE, &job, Millis(1_000));
+    assert_eq!(change, TargetChange::Recovered);
+    assert!(queue.start(Millis(1_000)).is_some());
 }
 
 #[test]
-fn an_overflow_drops_the_oldest_job_of_all_targets_and_is_counted() {
+fn an_overflow_drops_the_oldest_job_of_all_targets_of_an_app_and_is_counted() {
     let mut queue = MemoryQueue::new(QueueSettings {
-        events_max: 2,
+        bytes_max: event("oldest").approximate_bytes() * 2,
         ..settings()
     });
     queue.push(TWO, APP, event("oldest"), Millis(0));
@@ -247,7 +257,7 @@ fn an_overflow_drops_the_oldest_job_of_all_targets_and_is_counted() {
     assert!(!queue.is_failing(Millis(1)));
     queue.push(ONE, APP, event("c"), Millis(2));
     assert_eq!(queue.waiting_events(), 2);
-    assert_eq!(queue.counters.apps()[0].dead, [0, 0, 0, 1, 0]);
+    assert_eq!(queue.counters.app(APP).dead, [0, 0, 0, 1, 0]);
     assert!(queue.is_failing(Millis(2)));
     assert!(!queue.is_failing(Millis(20_000)));
     let started: Vec<TargetId> = std::iter::from_fn(|| queue.start(Millis(2)))
@@ -270,6 +280,63 @@ fn the_bytes_of_waiting_events_are_bounded_too() {
 }
 
 #[test]
+fn the_backlog_of_one_app_costs_no_other_app_an_event() {
+    let noisy = AppIndex(1);
+    let one_event = event("channel").approximate_bytes();
+    let mut queue = MemoryQueue::new(QueueSettings {
+        bytes_max: one_event * 10,
+        ..settings()
+    });
+    // The quiet app's event is the oldest of all.
+    queue.push(TWO, APP, event("channel"), Millis(0));
+    for at in 1..=100 {
+        queue.push(ONE, noisy, event_of(noisy, "channel"), Millis(at));
+    }
+    let lost: Vec<u64> = [APP, noisy]
+        .into_iter()
+        .map(|app| queue.counters.app(app).dead[3])
+        .collect();
+    assert_eq!(lost, [0, 91]);
+    let mut oldest = Vec::new();
+    while let Some((target, job)) = queue.start(Millis(100)) {
+        oldest.push((target, job.created));
+        queue.delivered(target, &job, Millis(0));
+    }
+    assert!(oldest.contains(&(TWO, Millis(0))));
+    assert!(
+        oldest.contains(&(ONE, Millis(92))),
+        "the oldest ones went first"
+    );
+    assert!(!oldest.contains(&(ONE, Millis(91))));
+}
+
+#[test]
+fn a_dead_target_is_tried_now_and_then_however_many_events_come() {
+    let mut queue = MemoryQueue::new(QueueSettings {
+        bytes_max: 100_000_000,
+        ..settings()
+    });
+    let mut attempts = 0;
+    for at in 0..60_000 {
+        queue.push(ONE, APP, event(&format!("channel-{at}")), Millis(at));
+        while let Some((target, job)) = queue.start(Millis(at)) {
+            attempts += 1;
+            queue.failed(target, job, Millis(at), 0.5);
+        }
+    }
+    assert_eq!(queue.waiting_events(), 60_000);
+    assert!(
+        attempts <= 40,
+        "{attempts} attempts in a minute, for 60 000 events"
+    );
+    assert!(
+        queue.looks() <= 100,
+        "{} looks at the lane, for 60 000 events",
+        queue.looks()
+    );
+}
+
+#[test]
 fn jobs_of_a_removed_target_are_given_up() {
     let mut queue = MemoryQueue::new(QueueSettings {
         batch_ms: Some(50),
@@ -282,7 +349,7 @@ fn jobs_of_a_removed_target_are_given_up() {
     queue.retain(|id| id == TWO);
     assert_eq!(queue.waiting_events(), 1);
     queue.gone(ONE, &running);
-    assert_eq!(queue.counters.apps()[0].dead, [0, 0, 2, 0, 0]);
+    assert_eq!(queue.counters.app(APP).dead, [0, 0, 2, 0, 0]);
     assert_eq!(queue.start(Millis(200)).expect("the other target's").0, TWO);
 }
 
@@ -301,7 +368,7 @@ fn a_stop_makes_everything_due_and_counts_what_is_left() {
     assert!(queue.start(Millis(60)).is_some());
     assert_eq!(queue.abandon(), 2, "one in flight, one waiting");
     assert_eq!(queue.waiting_events(), 0);
-    assert_eq!(queue.counters.apps()[0].dead[4], 1);
+    assert_eq!(queue.counters.app(APP).dead[4], 1);
 }
 
 #[test]

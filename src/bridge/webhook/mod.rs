@@ -110,6 +110,7 @@ impl Webhooks {
     pub fn set_apps(&mut self, apps: &AppTable) {
         self.targets = self.targets.rebuilt(apps);
         self.queue.retain(|id| self.targets.target(id).is_some());
+        self.queue.counters.forget_apps(|app| apps.knows(app));
     }
 
     /// Takes over a reloaded `webhooks` section.
@@ -118,7 +119,8 @@ impl Webhooks {
     /// As `new`; the former settings stay.
     pub fn reconfigure(&mut self, settings: &Settings) -> Result<(), WebhookError> {
         self.set_policy(&settings.targets)?;
-        self.queue.reconfigure(QueueSettings::of(settings));
+        self.queue
+            .reconfigure(QueueSettings::of(settings), self.now());
         Ok(())
     }
 
@@ -209,7 +211,7 @@ impl Webhooks {
         self.queue.counters.attempts.observe(took.as_secs_f64());
         let Some(entry) = self.targets.target(target).cloned() else {
             match result {
-                Ok(()) => _ = self.queue.delivered(target, &job),
+                Ok(()) => _ = self.queue.delivered(target, &job, self.now()),
                 Err(_) => self.queue.gone(target, &job),
             }
             return;
@@ -218,7 +220,7 @@ impl Webhooks {
         let (endpoint, now) = (entry.shown(), self.now());
         match result {
             Ok(()) => {
-                let change = self.queue.delivered(target, &job);
+                let change = self.queue.delivered(target, &job, now);
                 if change == TargetChange::Recovered
                     && let Some(suppressed) = self.told.allow(now)
                 {
@@ -269,6 +271,7 @@ impl Webhooks {
         WebhookState {
             driver: if self.enabled { "memory" } else { "none" },
             waiting_events: self.queue.waiting_events(),
+            waiting_bytes: self.queue.waiting_bytes(),
             in_flight: self.queue.in_flight(),
             oldest_s: self.queue.oldest_ms(self.now()) as f64 / 1e3,
         }

@@ -17,6 +17,7 @@ use tokio::{
 };
 
 use super::Webhooks;
+use crate::metrics::bridge::AppWebhooks;
 use crate::protocol::app::AppIndex;
 use crate::{
     bridge::{
@@ -134,7 +135,7 @@ async fn a_failed_request_is_sent_again_with_the_same_bytes() {
             two.header("X-Pusher-Signature")
         );
         until(&mut webhooks, Webhooks::is_idle).await;
-        let counters = &webhooks.counters().apps()[0];
+        let counters = counted(&webhooks, 0);
         assert_eq!(
             (counters.retries, counters.deliveries[0]),
             (1, [1, 1, 0, 0]),
@@ -201,7 +202,7 @@ async fn each_webhook_gets_the_events_that_its_types_and_its_filter_want() {
     let request = endpoint.next(&mut webhooks).await;
     assert_eq!(request.channels(), ["room-1-x", "room-2-x"]);
     until(&mut webhooks, Webhooks::is_idle).await;
-    assert_eq!(webhooks.counters().apps()[0].deliveries[0], [2, 0, 0, 3]);
+    assert_eq!(counted(&webhooks, 0).deliveries[0], [2, 0, 0, 3]);
 }
 
 #[tokio::test]
@@ -242,7 +243,7 @@ async fn a_redirect_is_a_failure_and_is_not_followed() {
         elsewhere.requests.try_recv().is_err(),
         "the redirect was followed"
     );
-    assert_eq!(webhooks.counters().apps()[0].dead[0], 1);
+    assert_eq!(counted(&webhooks, 0).dead[0], 1);
 }
 
 #[tokio::test]
@@ -268,7 +269,7 @@ async fn a_denied_target_is_never_connected_to_by_address_or_by_name() {
     let mut webhooks = webhooks(&[app], &denied);
     webhooks.accept(event("a", 1));
     until(&mut webhooks, Webhooks::is_idle).await;
-    assert_eq!(webhooks.counters().apps()[0].dead[0], 2);
+    assert_eq!(counted(&webhooks, 0).dead[0], 2);
     assert!(
         endpoint.requests.try_recv().is_err(),
         "a denied target was asked"
@@ -304,7 +305,7 @@ async fn a_reload_keeps_what_waits_for_a_webhook_that_stays_and_signs_with_the_n
     let signature = request.header("X-Pusher-Signature").concat();
     assert!(Signer::new("rotated").verify_hex(&[request.body.as_bytes()], &signature));
     assert_eq!(
-        webhooks.counters().apps()[1].dead[2],
+        counted(&webhooks, 1).dead[2],
         1,
         "the removed app's job is gone"
     );
@@ -334,6 +335,8 @@ fn settings() -> Settings {
         batching_ms: 20,
         batching_size: 50,
         grace_ms: 3_000,
+        queue_bytes: 1_048_576,
+        shard_queue_bytes: 1_048_576,
         retry: Retry {
             attempts: 0,
             backoff_ms: 20,
@@ -352,6 +355,12 @@ fn webhooks(apps: &[App], settings: &Settings) -> Webhooks {
         Webhooks::new(QueueDriver::Memory, settings, Instant::now()).expect("a client");
     webhooks.set_apps(&AppTable::build(apps, None));
     webhooks
+}
+
+fn counted(webhooks: &Webhooks, app: u32) -> AppWebhooks {
+    let mut all = webhooks.counters().apps();
+    let found = all.find(|(index, _)| index.0 == app);
+    found.expect("something was counted").1.clone()
 }
 
 fn app_for(endpoint: &Endpoint) -> App {

@@ -189,6 +189,8 @@ fn webhooks(s: &Settings) -> Webhooks {
         batching_ms: s.u64("webhooks.batching.duration"),
         batching_size: s.u32("webhooks.batching.size"),
         grace_ms: s.u64("webhooks.grace_ms"),
+        queue_bytes: s.u64("webhooks.queue_bytes"),
+        shard_queue_bytes: s.u32("webhooks.shard_queue_bytes"),
         retry: Retry {
             attempts: s.u32("webhooks.retry.attempts"),
             backoff_ms: s.u64("webhooks.retry.backoff_ms"),

@@ -156,6 +156,21 @@ pub(super) const KEYS: &[Key] = &[
     .ours()
     .reloads(),
     key(
+        "webhooks.queue_bytes",
+        whole(1_048_576, 1_099_511_627_776, "bytes"),
+        "What may wait for delivery; beyond it the app with the most loses its oldest.",
+    )
+    .default("268435456")
+    .ours()
+    .reloads(),
+    key(
+        "webhooks.shard_queue_bytes",
+        whole(65_536, 1_073_741_824, "bytes"),
+        "What may wait on one shard for the bridge; beyond it as `webhooks.queue_bytes`.",
+    )
+    .default("16777216")
+    .ours(),
+    key(
         "webhooks.retry.attempts",
         count(0),
         "Tries of one body; 0 = until it is too old.",
