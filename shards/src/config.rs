@@ -27,8 +27,8 @@ pub struct Config {
     pub recv_buffer_bytes: u32,
     /// Bound of one connection's outbox.
     pub outbox_bytes_max: u32,
-    /// What an outbox may hold beyond that while the kernel goes on taking bytes of it. Not below
-    /// `outbox_bytes_max`.
+    /// What an outbox may hold beyond that while the kernel goes on taking bytes of it; below
+    /// `outbox_bytes_max` it changes nothing.
     pub burst_bytes_max: u32,
     /// Work that one turn may do, microseconds at the prices of `work`.
     pub turn_work_us: u32,
@@ -133,8 +133,8 @@ impl Config {
             (
                 "burst_bytes_max",
                 burst,
-                (outbox..=1_073_741_824).contains(&burst),
-                "outbox_bytes_max..=1073741824",
+                (1_024..=1_073_741_824).contains(&burst),
+                "1024..=1073741824",
             ),
             (
                 "turn_work_us",

@@ -309,7 +309,7 @@ fn sit<A: Application>(seat: Seat<A>, make: impl Fn(ShardId) -> A) -> Result<Sha
         listeners: seat.listeners,
         shard: seat.shard,
         outbox_bytes_max: config.outbox_bytes_max,
-        burst_bytes_max: config.burst_bytes_max,
+        burst_bytes_max: config.burst_bytes_max.max(config.outbox_bytes_max),
         connections_max: config.connections_max,
         budget: Budget::new(Work(config.turn_work_us * 1_000)),
         dirty: Vec::new(),

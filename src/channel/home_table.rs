@@ -41,6 +41,18 @@ pub struct HomeTable {
     occupied: usize,
 }
 
+/// An app with so few channels is walked at once.
+const SMALL_WALK: usize = 1_024;
+
+/// A part of a walk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Walked {
+    /// Rows looked at.
+    pub rows: u32,
+    /// Where the walk goes on; `None` when it is over.
+    pub next: Option<u32>,
+}
+
 impl HomeTable {
     /// A table that keeps at most `kept_max` last events.
     pub fn new(kept_max: usize) -> Self {
@@ -83,12 +95,42 @@ impl HomeTable {
         self.rows.get_mut(at.0)?.snapshot()
     }
 
-    /// Channels of an app with subscribers, in no order.
-    pub fn occupied_of(&self, app: AppIndex) -> impl Iterator<Item = &Home> {
-        let homes = self.names.of_app(app).filter_map(|row| self.rows.at(row));
-        homes
-            .map(|(_, home)| home)
-            .filter(|home| home.subscriptions() > 0)
+    /// Walks channels of an app with subscribers, from `cursor` on (0 at first), until `rows_max` rows
+    /// were looked at or `visit` says that it has enough. A channel that is occupied throughout is
+    /// visited once, whatever comes and goes meanwhile: rows do not move.
+    ///
+    /// An app with fewer channels than that is walked by its names at once.
+    pub fn walk(
+        &self,
+        app: AppIndex,
+        cursor: u32,
+        rows_max: u32,
+        mut visit: impl FnMut(&Home) -> bool,
+    ) -> Walked {
+        let of_app = self.names.count(app);
+        if cursor == 0 && of_app <= SMALL_WALK.max(rows_max as usize) {
+            let homes = self.names.of_app(app).filter_map(|row| self.rows.at(row));
+            for (_, home) in homes.filter(|(_, home)| home.subscriptions() > 0) {
+                visit(home);
+            }
+            let rows = u32::try_from(of_app).unwrap_or(u32::MAX);
+            return Walked { rows, next: None };
+        }
+        let end = self.rows.bound().min(cursor.saturating_add(rows_max));
+        let mut row = cursor;
+        let mut goes_on = true;
+        while row < end && goes_on {
+            if let Some((_, home)) = self.rows.at(row)
+                && home.app == app
+                && home.subscriptions() > 0
+            {
+                goes_on = visit(home);
+            }
+            row += 1;
+        }
+        let next = (row < self.rows.bound()).then_some(row);
+        let rows = row - cursor;
+        Walked { rows, next }
     }
 
     /// Number of channels with subscribers.

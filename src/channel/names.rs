@@ -64,6 +64,11 @@ impl Names {
         }
     }
 
+    /// How many rows an app has.
+    pub fn count(&self, app: AppIndex) -> usize {
+        self.apps.get(&app).map_or(0, HashTable::len)
+    }
+
     /// The rows of an app, in no order.
     pub fn of_app(&self, app: AppIndex) -> impl Iterator<Item = u32> {
         let rows = self.apps.get(&app).into_iter().flatten();

@@ -115,6 +115,11 @@ impl<T> Rows<T> {
         self.row_mut(index)?.value.as_mut()
     }
 
+    /// One more than the highest index that was ever used.
+    pub fn bound(&self) -> u32 {
+        u32::try_from(self.made()).expect("rows are numbered in 32 bits")
+    }
+
     /// Values in use.
     pub fn len(&self) -> usize {
         self.made() - self.free.len()

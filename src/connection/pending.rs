@@ -8,7 +8,12 @@ use std::sync::Arc;
 
 use crate::{
     channel::{home::Event, local::LocalRef},
-    http::{info::Info, query::ProtocolParam, request::Head, response::Content},
+    http::{
+        info::Info,
+        query::ProtocolParam,
+        request::{Head, Version},
+        response::{Content, Persistence},
+    },
     protocol::{app::AppIndex, socket_id::SocketId},
     ws::handshake::AcceptKey,
 };
@@ -36,6 +41,8 @@ pub struct Asked {
     /// Another request may follow on the connection.
     pub keep_alive: bool,
     pub content: Content,
+    /// A long answer may come in parts: it is for HTTP/1.1, and not for `HEAD`.
+    pub takes_parts: bool,
     /// For the CORS headers.
     pub origin: Option<Box<str>>,
 }
@@ -45,7 +52,16 @@ impl Asked {
         Self {
             keep_alive: head.keep_alive,
             content: head.content(),
+            takes_parts: head.version == Version::Http11 && head.content() == Content::Whole,
             origin: head.origin.map(Into::into),
+        }
+    }
+
+    pub fn persistence(&self) -> Persistence {
+        if self.keep_alive {
+            Persistence::KeepAlive
+        } else {
+            Persistence::Close
         }
     }
 
@@ -54,6 +70,7 @@ impl Asked {
         Self {
             keep_alive: false,
             content,
+            takes_parts: false,
             origin,
         }
     }
@@ -153,6 +170,41 @@ pub enum ApiStep {
     AppLimit(Action),
     /// Homes answer; parts are gathered.
     Gather(Gathered),
+    /// Channels are listed, a slice at a time.
+    List(Box<Listing>),
+}
+
+/// A listing under way.
+#[derive(Debug)]
+pub struct Listing {
+    pub prefix: Arc<str>,
+    pub info: Info,
+    /// The shard whose channels come next, and where its walk goes on.
+    pub shard: u16,
+    pub cursor: u32,
+    /// Channels told so far.
+    pub entries: u64,
+    /// What is not sent yet.
+    pub body: Vec<u8>,
+    /// The answer's head and some of its body are sent.
+    pub in_parts: bool,
+}
+
+/// A slice of an app's channels is asked for.
+#[derive(Clone, Debug)]
+pub struct ChannelsQuestion {
+    pub app: AppIndex,
+    pub prefix: Arc<str>,
+    /// 0 or what the slice before said.
+    pub cursor: u32,
+}
+
+/// A slice of an app's channels.
+#[derive(Clone, Debug, Default)]
+pub struct ChannelPart {
+    pub channels: Vec<(Arc<str>, Counts)>,
+    /// Where the walk goes on; `None` when it is over.
+    pub next: Option<u32>,
 }
 
 /// A request that passed every check.
@@ -200,10 +252,6 @@ pub enum GatheredParts {
         reports: Vec<Info>,
         is_batch: bool,
         counts: Vec<ReportedCounts>,
-    },
-    Channels {
-        info: Info,
-        channels: Vec<(Arc<str>, Counts)>,
     },
     Channel {
         info: Info,

@@ -33,14 +33,32 @@ pub enum CacheAnswer<'a> {
     },
 }
 
-/// `/events` with `info`, and `/channels`: one entry per channel.
+/// `/events` with `info`: one entry per channel.
 pub fn channels<'a>(out: &mut Vec<u8>, entries: impl Iterator<Item = (&'a str, Counts)>) {
+    begin_channels(out);
+    for (number, (channel, counts)) in entries.enumerate() {
+        add_channel(out, number == 0, channel, counts);
+    }
+    end_channels(out);
+}
+
+/// Begins `/channels`, which may be written in parts: `add_channel` for each, then `end_channels`.
+pub fn begin_channels(out: &mut Vec<u8>) {
     out.extend_from_slice(br#"{"channels":{"#);
-    write_list(out, entries, |out, (channel, counts)| {
-        write_json_string(out, channel);
-        out.push(b':');
-        write_counts(out, counts);
-    });
+}
+
+/// See `begin_channels`.
+pub fn add_channel(out: &mut Vec<u8>, is_first: bool, channel: &str, counts: Counts) {
+    if !is_first {
+        out.push(b',');
+    }
+    write_json_string(out, channel);
+    out.push(b':');
+    write_counts(out, counts);
+}
+
+/// See `begin_channels`.
+pub fn end_channels(out: &mut Vec<u8>) {
     out.extend_from_slice(b"}}");
 }
 

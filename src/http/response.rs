@@ -109,6 +109,23 @@ impl Response<'_> {
     /// Appends the answer. No allocation when `out` has room.
     pub fn write(&self, out: &mut Vec<u8>) {
         out.reserve(160 + self.body.len());
+        self.write_start(out);
+        out.extend_from_slice(b"Content-Length: ");
+        write_u64(out, self.body.len() as u64);
+        out.extend_from_slice(b"\r\n\r\n");
+        if self.content == Content::Whole {
+            out.extend_from_slice(self.body);
+        }
+    }
+
+    /// Appends the head of an answer whose body, of a length not known yet, follows in parts:
+    /// `write_part` for each, then `LAST_PART` (RFC 9112, section 7.1). `body` is not sent.
+    pub fn write_head_of_parts(&self, out: &mut Vec<u8>) {
+        self.write_start(out);
+        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n\r\n");
+    }
+
+    fn write_start(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(self.status.line());
         out.extend_from_slice(match self.content_type {
             ContentType::Json => b"Content-Type: application/json\r\n",
@@ -123,14 +140,21 @@ impl Response<'_> {
         for lines in self.headers {
             out.extend_from_slice(lines);
         }
-        out.extend_from_slice(b"Content-Length: ");
-        write_u64(out, self.body.len() as u64);
-        out.extend_from_slice(b"\r\n\r\n");
-        if self.content == Content::Whole {
-            out.extend_from_slice(self.body);
-        }
     }
 }
+
+/// Appends a part of a body, which is not empty: an empty one would end it.
+pub fn write_part(out: &mut Vec<u8>, bytes: &[u8]) {
+    if bytes.is_empty() {
+        return;
+    }
+    out.extend_from_slice(format!("{:x}\r\n", bytes.len()).as_bytes());
+    out.extend_from_slice(bytes);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Ends a body of parts.
+pub const LAST_PART: &[u8] = b"0\r\n\r\n";
 
 /// Appends the header lines of a rate limit; `retry_after_s` on a refusal only.
 pub fn write_rate_limit_headers(

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     bridge::message::{FromBridge, Waiter},
-    connection::pending::{ChannelFacts, Counts, Pending},
+    connection::pending::{ChannelFacts, Pending},
     protocol::app::AppIndex,
 };
 
@@ -175,9 +175,7 @@ impl ShardServer {
                 }
                 answer
             }
-            Question::Channels { app, prefix } => {
-                Answer::Channels(self.occupied_channels(app, &prefix))
-            }
+            Question::Channels(question) => Answer::Channels(self.list_slice(turn, &question)),
             Question::Channel { app, name } => {
                 Answer::Channel(Box::new(self.channel_facts(turn, app, &name)))
             }
@@ -252,11 +250,10 @@ impl ShardServer {
                 self.address_limited(turn, slot, granted, rate);
             }
             Answer::Spent { granted, rate } => self.spent(turn, slot, granted, rate),
-            Answer::Published(_)
-            | Answer::Channels(_)
-            | Answer::Channel(_)
-            | Answer::Users(_)
-            | Answer::Terminated => self.gathered(turn, slot, answer),
+            Answer::Channels(_) => self.slice_arrived(turn, waiter, &answer),
+            Answer::Published(_) | Answer::Channel(_) | Answer::Users(_) | Answer::Terminated => {
+                self.gathered(turn, slot, answer)
+            }
         }
     }
 
@@ -293,21 +290,6 @@ impl ShardServer {
             | Answer::Spent { .. }
             | Answer::AddressLimited { .. } => {}
         }
-    }
-
-    fn occupied_channels(&self, app: AppIndex, prefix: &str) -> Vec<(std::sync::Arc<str>, Counts)> {
-        let homes = self.homes.occupied_of(app);
-        homes
-            .filter(|home| home.name.starts_with(prefix) && !home.kind.is_user())
-            .map(|home| {
-                let users = u32::try_from(home.users()).unwrap_or(u32::MAX);
-                let counts = Counts {
-                    subscriptions: home.subscriptions(),
-                    users,
-                };
-                (std::sync::Arc::clone(&home.name), counts)
-            })
-            .collect()
     }
 
     fn channel_facts(&self, turn: &impl ServerTurn, app: AppIndex, name: &str) -> ChannelFacts {

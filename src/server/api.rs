@@ -343,20 +343,7 @@ impl ShardServer {
         let app = exchange.app;
         match action {
             Action::Publish(publication) => self.publish(turn, slot, exchange, publication),
-            Action::Channels { prefix, info } => {
-                let parts = GatheredParts::Channels {
-                    info,
-                    channels: Vec::new(),
-                };
-                let waiter = self.gather(slot, exchange, self.shards, parts);
-                for shard in 0..self.shards {
-                    let question = Question::Channels {
-                        app,
-                        prefix: prefix.clone(),
-                    };
-                    self.question(turn, ShardId(shard), waiter, question);
-                }
-            }
+            Action::Channels { prefix, info } => self.list(turn, slot, exchange, prefix, info),
             Action::Channel { name, info } => {
                 let home = self.home_of_channel(app, &name);
                 let waiter = self.gather(slot, exchange, 1, GatheredParts::Channel { info });
@@ -466,9 +453,6 @@ impl ShardServer {
             (GatheredParts::Published { counts, .. }, Answer::Published(more)) => {
                 counts.extend_from_slice(more);
             }
-            (GatheredParts::Channels { channels, .. }, Answer::Channels(more)) => {
-                channels.extend_from_slice(more);
-            }
             _ => {}
         }
         if !is_last {
@@ -492,11 +476,6 @@ impl ShardServer {
                 _,
             ) => {
                 return self.respond_published(turn, slot, &exchange, &reports, is_batch, &counts);
-            }
-            (GatheredParts::Channels { info, mut channels }, _) => {
-                channels.sort_unstable_by(|one, other| one.0.cmp(&other.0));
-                let entries = channels.iter().map(|(name, it)| (&**name, told(info, *it)));
-                answer::channels(&mut body, entries);
             }
             (GatheredParts::Channel { info }, Answer::Channel(facts)) => {
                 let cache = match &facts.cached {
@@ -565,7 +544,26 @@ impl ShardServer {
         self.respond_api(turn, slot, exchange, error.status(), &body);
     }
 
-    fn respond_api(
+    /// Counts an answered request; `bytes` of its body are new.
+    pub(super) fn count_api(
+        &mut self,
+        turn: &impl ServerTurn,
+        exchange: &Exchange,
+        status: Status,
+        bytes: usize,
+    ) {
+        let took_us = turn.clock_us().saturating_sub(exchange.began_us);
+        self.counters.http_request(exchange.route as usize, took_us);
+        if exchange.app.0 != u32::MAX {
+            let counters = self.counters.app(exchange.app);
+            counters.http_transmitted_bytes += bytes as u64;
+            if status.code() >= 400 {
+                counters.http_error(status.code());
+            }
+        }
+    }
+
+    pub(super) fn respond_api(
         &mut self,
         turn: &mut impl ServerTurn,
         slot: Slot,
@@ -573,18 +571,10 @@ impl ShardServer {
         status: Status,
         body: &[u8],
     ) {
-        let took_us = turn.clock_us().saturating_sub(exchange.began_us);
-        self.counters.http_request(exchange.route as usize, took_us);
+        self.count_api(turn, exchange, status, body.len());
         let mut rate_headers = Vec::new();
         if let Some(rate) = exchange.rate {
             write_rate(&mut rate_headers, rate, None);
-        }
-        if exchange.app.0 != u32::MAX {
-            let counters = self.counters.app(exchange.app);
-            counters.http_transmitted_bytes += body.len() as u64;
-            if status.code() >= 400 {
-                counters.http_error(status.code());
-            }
         }
         let headers = [&*rate_headers];
         let reply = Reply::json(status, &headers, body);
@@ -627,7 +617,7 @@ fn event_limits(app: &ShardApp) -> EventLimits {
 }
 
 /// What of a channel's counts was asked for.
-fn told(info: Info, counts: Counts) -> answer::Counts {
+pub(super) fn told(info: Info, counts: Counts) -> answer::Counts {
     answer::Counts {
         user_count: info.user_count.then_some(counts.users.into()),
         subscription_count: info

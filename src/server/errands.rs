@@ -35,6 +35,8 @@ pub(super) enum Errand {
         waiter: Waiter,
         users: Vec<(Arc<str>, bool)>,
     },
+    /// The next slice of a listing.
+    List(Waiter),
     /// The apps changed: connections of those that are gone or disabled are closed.
     CheckApps { next: usize },
 }
@@ -119,6 +121,11 @@ impl ShardServer {
                     self.watched(turn, waiter.slot, users);
                     self.queue_input(waiter.slot);
                 }
+                None
+            }
+            Errand::List(waiter) => {
+                turn.spend(Work::MESSAGE);
+                self.list_more(turn, waiter);
                 None
             }
             Errand::CheckApps { mut next } => {

@@ -17,7 +17,9 @@ use crate::{
         local::LocalRef,
         roster::Member,
     },
-    connection::pending::{ChannelFacts, Counts, PublicEvent, RateState, ReportedCounts},
+    connection::pending::{
+        ChannelFacts, ChannelPart, ChannelsQuestion, PublicEvent, RateState, ReportedCounts,
+    },
     protocol::{app::AppIndex, socket_id::SocketId},
 };
 
@@ -72,10 +74,7 @@ pub enum Question {
         home: HomeRef,
     },
     Publish(Box<PublishQuestion>),
-    Channels {
-        app: AppIndex,
-        prefix: Box<str>,
-    },
+    Channels(ChannelsQuestion),
     Channel {
         app: AppIndex,
         name: Arc<str>,
@@ -144,7 +143,7 @@ pub enum Answer {
     },
     Snapshot(Option<Arc<str>>),
     Published(Vec<ReportedCounts>),
-    Channels(Vec<(Arc<str>, Counts)>),
+    Channels(ChannelPart),
     Channel(Box<ChannelFacts>),
     Users(Vec<Arc<str>>),
     SignedIn {

@@ -21,6 +21,7 @@ mod errands;
 mod fan_out;
 mod health;
 mod home;
+mod listing;
 pub mod message;
 mod occupancy;
 mod pressure;

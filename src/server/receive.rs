@@ -84,6 +84,7 @@ impl ShardServer {
     pub(super) fn outbox_drained(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
         if let Some(row) = self.row(slot) {
             row.choked = false;
+            self.list_on(slot);
             self.resume(turn, slot);
         }
     }

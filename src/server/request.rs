@@ -22,7 +22,7 @@ use crate::{
         body::ChunkedBody,
         query::ClientQuery,
         request::{self, BodyFraming, Head, HttpError, Version},
-        response::{self, ContentType, Persistence, Response, Status},
+        response::{self, ContentType, Response, Status},
         route::Route,
     },
     metrics::counters::ConnectionError,
@@ -328,21 +328,61 @@ impl ShardServer {
         let mut lines = SmallVec::<[&[u8]; 4]>::new();
         lines.push(settings.cors.headers(asked.origin.as_deref()));
         lines.extend_from_slice(headers);
-        let persistence = if asked.keep_alive {
-            Persistence::KeepAlive
-        } else {
-            Persistence::Close
-        };
         Response {
             status,
             content_type,
-            persistence,
+            persistence: asked.persistence(),
             headers: &lines,
             body,
             content: asked.content,
         }
         .write(&mut self.scratch);
         turn.send(slot, &self.scratch);
+        self.answered_request(turn, slot, asked);
+    }
+
+    /// Sends the head of an answer whose body follows in parts.
+    pub(super) fn begin_parts(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        slot: Slot,
+        asked: &Asked,
+        rate: Option<RateState>,
+    ) {
+        let settings = Rc::clone(&self.settings);
+        let mut rate_headers = Vec::new();
+        if let Some(rate) = rate {
+            write_rate(&mut rate_headers, rate, None);
+        }
+        self.scratch.clear();
+        let cors = settings.cors.headers(asked.origin.as_deref());
+        Response {
+            status: Status::Ok,
+            content_type: ContentType::Json,
+            persistence: asked.persistence(),
+            headers: &[cors, &rate_headers],
+            body: b"",
+            content: asked.content,
+        }
+        .write_head_of_parts(&mut self.scratch);
+        turn.send(slot, &self.scratch);
+    }
+
+    /// Sends a part of a body.
+    pub(super) fn add_part(&mut self, turn: &mut impl ServerTurn, slot: Slot, bytes: &[u8]) {
+        self.scratch.clear();
+        response::write_part(&mut self.scratch, bytes);
+        turn.send(slot, &self.scratch);
+    }
+
+    /// Ends a body of parts.
+    pub(super) fn end_parts(&mut self, turn: &mut impl ServerTurn, slot: Slot, asked: &Asked) {
+        turn.send(slot, response::LAST_PART);
+        self.answered_request(turn, slot, asked);
+    }
+
+    /// What follows an answer: the connection's end, or the wait for its next request.
+    fn answered_request(&mut self, turn: &mut impl ServerTurn, slot: Slot, asked: &Asked) {
         if !asked.keep_alive {
             return self.end(turn, slot);
         }

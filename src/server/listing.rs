@@ -1,0 +1,227 @@
+//! `GET /channels`, a part at a time: homes walk their channels in slices, and what is told goes out
+//! while the rest is still looked for.
+//!
+//! Owns: how a listing goes on from slice to slice and from shard to shard, and its answer in parts.
+//! May depend on: `http::{answer, response}`, `connection::pending`, `server::{answers, request}`.
+//! Invariants: a channel that is occupied throughout is told once; no slice is longer than a turn's
+//! work; at most two parts of a listing are in memory, however long it gets.
+
+use std::sync::Arc;
+
+use shards::{
+    application::{ShardId, Slot},
+    work::Work,
+};
+
+use super::{
+    ServerTurn, ShardServer,
+    errands::Errand,
+    message::{Answer, Question},
+};
+use crate::{
+    bridge::message::Waiter,
+    connection::pending::{
+        ApiCall, ApiStep, ChannelPart, ChannelsQuestion, Counts, Exchange, Listing, Pending,
+    },
+    http::{answer, info::Info, response::Status},
+};
+
+/// Rows that a slice walks at most, and bytes of names that it gathers.
+const SLICE_ROWS: u32 = 4_096;
+const SLICE_BYTES: usize = 65_536;
+/// A longer answer is sent in parts of about this size.
+const PART_BYTES: usize = 131_072;
+/// A client that takes nothing of a part for so long is given up.
+const TAKEN_WITHIN_MS: u64 = 30_000;
+
+impl ShardServer {
+    /// Begins to list an app's channels.
+    pub(super) fn list(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        slot: Slot,
+        exchange: Exchange,
+        prefix: Box<str>,
+        info: Info,
+    ) {
+        let mut listing = Box::new(Listing {
+            prefix: prefix.into(),
+            info,
+            shard: 0,
+            cursor: 0,
+            entries: 0,
+            body: Vec::new(),
+            in_parts: false,
+        });
+        answer::begin_channels(&mut listing.body);
+        let step = ApiStep::List(listing);
+        *self.held(slot).pending() = Some(Pending::Api(Box::new(ApiCall { exchange, step })));
+        let waiter = self.await_answer(slot);
+        self.list_more(turn, waiter);
+    }
+
+    fn listing(&mut self, slot: Slot) -> Option<&mut ApiCall> {
+        let pending = self.row(slot)?.rare.as_mut()?.pending.as_mut()?;
+        match pending {
+            Pending::Api(call) if matches!(call.step, ApiStep::List(_)) => Some(call),
+            _ => None,
+        }
+    }
+
+    /// Asks for the next slice, if the connection still waits for it.
+    pub(super) fn list_more(&mut self, turn: &mut impl ServerTurn, waiter: Waiter) {
+        if !self.awaits(waiter) {
+            return;
+        }
+        let until = turn.now().plus(TAKEN_WITHIN_MS);
+        let row = self.held(waiter.slot);
+        row.until = until;
+        turn.arm_timer(waiter.slot, until);
+        let Some(call) = self.listing(waiter.slot) else {
+            return;
+        };
+        let app = call.exchange.app;
+        let ApiStep::List(listing) = &call.step else {
+            return;
+        };
+        let question = ChannelsQuestion {
+            app,
+            prefix: Arc::clone(&listing.prefix),
+            cursor: listing.cursor,
+        };
+        let home = ShardId(listing.shard);
+        self.question(turn, home, waiter, Question::Channels(question));
+    }
+
+    /// Home: walks a slice of its channels.
+    pub(super) fn list_slice(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        question: &ChannelsQuestion,
+    ) -> ChannelPart {
+        let paid = turn.work_left().0 / Work::ROW.0;
+        let rows_max = paid.clamp(64, SLICE_ROWS);
+        let mut part = ChannelPart::default();
+        let mut bytes = 0;
+        let walked = self
+            .homes
+            .walk(question.app, question.cursor, rows_max, |home| {
+                if home.name.starts_with(&*question.prefix) && !home.kind.is_user() {
+                    let users = u32::try_from(home.users()).unwrap_or(u32::MAX);
+                    let counts = Counts {
+                        subscriptions: home.subscriptions(),
+                        users,
+                    };
+                    bytes += home.name.len() + 16;
+                    part.channels.push((Arc::clone(&home.name), counts));
+                }
+                bytes < SLICE_BYTES
+            });
+        turn.spend(
+            Work::ROW
+                .times(walked.rows as usize)
+                .and(Work::bytes(bytes)),
+        );
+        part.next = walked.next;
+        part
+    }
+
+    /// A slice arrived: it is written, and the next one asked for.
+    pub(super) fn listed(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        waiter: Waiter,
+        part: &ChannelPart,
+    ) {
+        let slot = waiter.slot;
+        let shards = self.shards;
+        let Some(call) = self.listing(slot) else {
+            return;
+        };
+        let ApiStep::List(listing) = &mut call.step else {
+            return;
+        };
+        let before = listing.body.len();
+        for (name, counts) in &part.channels {
+            let counts = super::api::told(listing.info, *counts);
+            answer::add_channel(&mut listing.body, listing.entries == 0, name, counts);
+            listing.entries += 1;
+        }
+        turn.spend(Work::bytes_hashed(listing.body.len() - before));
+        match part.next {
+            Some(next) => listing.cursor = next,
+            None => (listing.shard, listing.cursor) = (listing.shard + 1, 0),
+        }
+        if listing.shard == shards {
+            return self.list_ends(turn, slot);
+        }
+        if listing.body.len() >= PART_BYTES && call.exchange.asked.takes_parts {
+            self.send_part(turn, slot);
+            if turn.is_congested(slot) {
+                turn.await_drained(slot);
+                return;
+            }
+        }
+        // Not at once: a listing that has all its channels here would be one long turn.
+        self.errands.push_back(Errand::List(waiter));
+    }
+
+    /// The outbox has drained: on with the listing that waited for it.
+    pub(super) fn list_on(&mut self, slot: Slot) {
+        if self.listing(slot).is_some() {
+            let operation = self.held(slot).operation;
+            let waiter = Waiter { slot, operation };
+            self.errands.push_back(Errand::List(waiter));
+        }
+    }
+
+    fn send_part(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
+        let Some(call) = self.listing(slot) else {
+            return;
+        };
+        let asked = call.exchange.asked.clone();
+        let rate = call.exchange.rate;
+        let ApiStep::List(listing) = &mut call.step else {
+            return;
+        };
+        let begins = !std::mem::replace(&mut listing.in_parts, true);
+        let part = std::mem::take(&mut listing.body);
+        if begins {
+            self.begin_parts(turn, slot, &asked, rate);
+        }
+        self.add_part(turn, slot, &part);
+    }
+
+    fn list_ends(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
+        let Some(Pending::Api(call)) = self.answer_arrived(slot) else {
+            return;
+        };
+        let ApiCall { exchange, step } = *call;
+        let ApiStep::List(mut listing) = step else {
+            return;
+        };
+        answer::end_channels(&mut listing.body);
+        if listing.in_parts {
+            self.count_api(turn, &exchange, Status::Ok, listing.body.len());
+            self.add_part(turn, slot, &listing.body);
+            self.end_parts(turn, slot, &exchange.asked);
+        } else {
+            self.respond_api(turn, slot, &exchange, Status::Ok, &listing.body);
+        }
+    }
+
+    /// A slice's answer, to whoever waits for it.
+    pub(super) fn slice_arrived(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        waiter: Waiter,
+        answer: &Answer,
+    ) {
+        if let Answer::Channels(part) = answer {
+            self.listed(turn, waiter, part);
+            if self.row(waiter.slot).is_some_and(|row| !row.waiting) {
+                self.queue_input(waiter.slot);
+            }
+        }
+    }
+}
