@@ -7,7 +7,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -75,6 +75,7 @@ pub(super) struct FakeLink {
     is_stopped: Arc<AtomicBool>,
     news: Arc<Notify>,
     started: Instant,
+    last_turn_ms: Arc<AtomicU64>,
 }
 
 /// The shards' end.
@@ -84,6 +85,7 @@ pub(super) struct FakeShards {
     messages: UnboundedSender<(ShardId, ToBridge)>,
     is_stopped: Arc<AtomicBool>,
     news: Arc<Notify>,
+    last_turn_ms: Arc<AtomicU64>,
 }
 
 impl FakeLink {
@@ -94,12 +96,14 @@ impl FakeLink {
         let (sender, messages) = mpsc::unbounded_channel();
         let is_stopped = Arc::new(AtomicBool::new(false));
         let news = Arc::new(Notify::new());
+        let last_turn_ms = Arc::new(AtomicU64::new(u64::MAX));
         let link = Self {
             to_shards,
             messages,
             is_stopped: Arc::clone(&is_stopped),
             news: Arc::clone(&news),
-            started: Instant::now(),
+            started: Instant::now() - UP_FOR,
+            last_turn_ms: Arc::clone(&last_turn_ms),
         };
         (
             link,
@@ -108,6 +112,7 @@ impl FakeLink {
                 messages: sender,
                 is_stopped,
                 news,
+                last_turn_ms,
             },
         )
     }
@@ -142,11 +147,18 @@ impl FakeShards {
             .expect("the bridge runs");
     }
 
+    /// No shard has turned since the start.
+    pub(super) fn stall(&self) {
+        self.last_turn_ms.store(0, Ordering::SeqCst);
+    }
+
     pub(super) fn is_accepting(&self) -> bool {
         !self.is_stopped.load(Ordering::SeqCst)
     }
 }
 
+/// How long the shards have run when a test begins: long enough for one to have stalled.
+const UP_FOR: Duration = Duration::from_secs(10);
 /// No test waits longer for anything.
 pub(super) const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -180,6 +192,6 @@ impl ShardLink for FakeLink {
     }
 
     fn last_turn_ms(&self, _: ShardId) -> u64 {
-        u64::MAX
+        self.last_turn_ms.load(Ordering::SeqCst)
     }
 }

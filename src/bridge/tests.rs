@@ -138,6 +138,29 @@ async fn health_follows_apps_and_start() {
 }
 
 #[tokio::test]
+async fn the_shards_are_told_what_the_metrics_port_knows_of_start_and_stall() {
+    let node = Node::new(2, &[]);
+    node.run(async |node| {
+        node.ask_answering_scrapes("/metrics", "").await;
+        node.shards.stall();
+        for shard in 0..2 {
+            let stalled = |message: FromBridge| match message {
+                FromBridge::Health(health) if health.shard_stalled => Some(health.starting),
+                _ => None,
+            };
+            assert!(!node.find(shard, stalled).await, "the start is over");
+        }
+        let answer = get(&node.url("/up"), "application/json").await;
+        assert_eq!(answer.code, 503);
+        assert_eq!(
+            json(&answer.body)["reasons"],
+            serde_json::json!(["shard_stalled"])
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_stop_turns_readiness_off_then_closes_and_ends_when_all_shards_have() {
     let node = Node::new(2, &[("SOCKUDO__DRAIN__LB_WAIT_S", "1")]);
     let exit = node
@@ -172,8 +195,9 @@ async fn a_stop_turns_readiness_off_then_closes_and_ends_when_all_shards_have() 
                 };
                 let (deadline, rate_per_s) = node.find(shard, order).await;
                 assert_eq!(rate_per_s, 0);
+                // The shards had run for ten seconds.
                 assert!(
-                    deadline > Millis(1_000) && deadline < Millis(15_000),
+                    deadline > Millis(11_000) && deadline < Millis(25_000),
                     "{deadline:?}"
                 );
                 node.shards

@@ -31,7 +31,7 @@ use crate::{
         info::Info,
         query::{self, ChannelsQuery},
         request::{Head, parse_head},
-        response::Status,
+        response::{Content, Status},
         route::Route,
     },
     protocol::{
@@ -556,7 +556,9 @@ impl ShardServer {
         self.counters.http_request(exchange.route as usize, took_us);
         if exchange.app.0 != u32::MAX {
             let counters = self.counters.app(exchange.app);
-            counters.http_transmitted_bytes += bytes as u64;
+            if exchange.asked.content == Content::Whole {
+                counters.http_transmitted_bytes += bytes as u64;
+            }
             if status.code() >= 400 {
                 counters.http_error(status.code());
             }

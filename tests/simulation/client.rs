@@ -280,7 +280,7 @@ impl Client {
             );
             match frame {
                 Frame::Text(frame) => self.hears(&frame, judge),
-                Frame::Pong => {}
+                Frame::Ping | Frame::Pong => {}
                 Frame::Close(code) => self.is_closed(code, judge),
             }
         }

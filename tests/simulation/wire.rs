@@ -12,6 +12,8 @@ const REQUEST_MS: u64 = 10_000;
 pub(crate) enum Frame {
     Text(Value),
     Close(u16),
+    /// Beside `pusher:ping`, which is the one that is answered.
+    Ping,
     Pong,
 }
 
@@ -89,6 +91,7 @@ pub(crate) fn take_frame(input: &mut Vec<u8>) -> Option<Frame> {
                 .first_chunk()
                 .map_or(1005, |code| u16::from_be_bytes(*code)),
         ),
+        9 => Frame::Ping,
         10 => Frame::Pong,
         opcode => panic!("the server sent opcode {opcode}"),
     };

@@ -144,7 +144,7 @@ fn in_a_path(name: &str) {
     }
 }
 
-/// A path means behind the prefix what it means without one; in front of it only health does.
+/// A path means the same behind the prefix, without it, and where there is none.
 fn path(path: &str) {
     let bare = Route::of(path, "");
     if !path.starts_with('/') {
@@ -154,11 +154,7 @@ fn path(path: &str) {
     let prefixed = format!("{PREFIX}{path}");
     assert_eq!(Route::of(&prefixed, PREFIX), bare, "{path:?}");
     if !path.starts_with(PREFIX) {
-        let expected = match bare.is_health() {
-            true => bare.clone(),
-            false => Route::Unknown,
-        };
-        assert_eq!(Route::of(path, PREFIX), expected, "{path:?}");
+        assert_eq!(Route::of(path, PREFIX), bare, "{path:?}");
     }
     assert_eq!(bare.method().is_none(), bare == Route::Unknown, "{path:?}");
     let app = bare.api_app();
