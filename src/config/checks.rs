@@ -279,7 +279,9 @@ fn check_webhook(webhook: &Settings, report: &mut Report) {
 }
 
 pub(super) const APPS: &str = "app_manager.array.apps";
-pub(super) const DEMO_ID: &str = "app-id";
+/// Digits: the Python library takes no other ids.
+pub(super) const DEMO_ID: &str = "1";
+pub(super) const DEMO_FORMER_ID: &str = "app-id";
 pub(super) const DEMO_KEY: &str = "app-key";
 pub(super) const DEMO_SECRET: &str = "app-secret";
 

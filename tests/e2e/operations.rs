@@ -218,21 +218,29 @@ fn without_configuration_there_is_a_demo_on_loopback_with_a_welcome_page() {
             .is_some_and(|value| value.starts_with("text/html"))
     );
     let body = r#"{"name":"my-event","channels":["my-channel"],"data":"hello"}"#;
-    let question = json!({"path": "/apps/app-id/events", "body": body}).to_string();
+    let asks = |path: &str| json!({"path": path, "body": body}).to_string();
     let mut wire = server.wire();
-    wire.sends(format!(
-        "POST /welcome/sign HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\n\r\n{question}",
-        server.address,
-        question.len()
-    ));
-    let signed: Value = wire.reply().json();
-    let query = signed["query"].as_str().expect("a query");
-    wire.sends(format!(
-        "POST /apps/app-id/events?{query} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    ));
-    assert_eq!(wire.reply().status, 200);
-    alice.expects_frame(json!({"event": "my-event", "channel": "my-channel", "data": "hello"}));
+    // The Python library takes ids of digits only; what was copied earlier goes on working.
+    for path in ["/apps/1/events", "/apps/app-id/events"] {
+        let question = asks(path);
+        wire.sends(format!(
+            "POST /welcome/sign HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\n\r\n{question}",
+            server.address,
+            question.len()
+        ));
+        let signed: Value = wire.reply().json();
+        let query = signed["query"].as_str().expect("a query");
+        wire.sends(format!(
+            "POST {path}?{query} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        ));
+        assert_eq!(wire.reply().status, 200, "{path}");
+        alice.expects_frame(json!({"event": "my-event", "channel": "my-channel", "data": "hello"}));
+    }
+    for path in ["/up/1", "/up/app-id"] {
+        assert_eq!(server.gets(path).status, 200, "{path}");
+    }
+    let question = asks("/apps/1/events");
     // A page of another site, pointed at this address by its name server, gets no signature.
     wire.sends(format!(
         "POST /welcome/sign HTTP/1.1\r\nHost: evil.test\r\nContent-Length: {}\r\n\r\n{question}",
