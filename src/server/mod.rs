@@ -19,6 +19,7 @@ mod close;
 mod drain;
 mod errands;
 mod fan_out;
+mod forwarded;
 mod health;
 mod home;
 pub mod message;
@@ -47,6 +48,7 @@ use self::{
     close::Doomed,
     drain::Drain,
     errands::Errand,
+    forwarded::ToldDoubts,
     message::{Leaving, Message},
     pressure::Pressure,
     quota::Quotas,
@@ -116,6 +118,7 @@ pub struct ShardServer {
     /// The data token of a client event, when its data is no string.
     token: Vec<u8>,
     health: Health,
+    doubts: ToldDoubts,
     drain: Option<Drain>,
     tick_at: Millis,
 }
@@ -148,6 +151,7 @@ impl ShardServer {
             scratch: Vec::new(),
             token: Vec::new(),
             health: Health::UNKNOWN,
+            doubts: ToldDoubts::default(),
             drain: None,
             tick_at: Millis(0),
         }

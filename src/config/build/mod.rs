@@ -226,6 +226,9 @@ fn rate_limiter(s: &Settings) -> RateLimiter {
         enabled: s.flag("rate_limiter.enabled") && driver != RateLimiterDriver::None,
         driver,
         api: limit("api_rate_limit"),
+        upgrade_trust_hops: s
+            .u32("rate_limiter.websocket_rate_limit.trust_hops")
+            .max(s.u32("rate_limiter.api_rate_limit.trust_hops")),
         websocket: has_websocket.then(|| limit("websocket_rate_limit")),
         trusted_proxies: s.cidrs("rate_limiter.trusted_proxies"),
         on_error: chosen(
