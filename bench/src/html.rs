@@ -187,7 +187,7 @@ fn write_ramp(f: Formatter<'_, '_>, ramp: &Ramp) -> fmt::Result {
         )?,
         None => writeln!(
             f,
-            "<p class=\"alert\"><strong>No load held the objective.</strong> Begin with a lower one.</p>"
+            "<p class=\"alert\"><strong>No load that was tried held the objective.</strong></p>"
         )?,
     }
     writeln!(f, "<div class=\"beside\">")?;

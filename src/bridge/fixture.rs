@@ -31,6 +31,7 @@ use crate::config::{
 pub(super) fn app(id: &str) -> App {
     App {
         id: id.to_owned(),
+        former_id: None,
         key: format!("key-{id}"),
         secrets: vec![Secret::new(format!("secret-{id}"))],
         enabled: true,

@@ -193,7 +193,7 @@ impl From {
 
 const EXAMPLES: &str = "\
 Examples:
-  sockudo                                   demo server: app-id / app-key / app-secret
+  sockudo                                   demo server: app 1 / app-key / app-secret
   sockudo -c sockudo.toml                   serve what the file says
   sockudo serve -c sockudo.toml --port 80   the same, on another port
   SOCKUDO_DEFAULT_APP_ID=shop SOCKUDO_DEFAULT_APP_KEY=k_3f9c \\

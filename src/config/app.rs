@@ -11,6 +11,8 @@ use super::secret::Secret;
 #[derive(Clone, Debug)]
 pub struct App {
     pub id: String,
+    /// An id of earlier versions that the HTTP API still answers to.
+    pub former_id: Option<&'static str>,
     pub key: String,
     /// Any verifies; the first signs.
     pub secrets: Vec<Secret>,

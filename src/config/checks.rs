@@ -31,6 +31,7 @@ pub(super) fn check(settings: &Settings, demo: Demo, report: &mut Report) {
     queues(settings, report);
     apps(settings, report);
     demo_credentials(settings, demo, report);
+    proxies(settings, report);
     for app in settings.records(APPS) {
         unset_limits(app, settings, report);
         for webhook in app.records("webhooks") {
@@ -174,6 +175,61 @@ fn demo_credentials(settings: &Settings, demo: Demo, report: &mut Report) {
     }
 }
 
+/// What limits by address and `require_tls` can know behind a proxy, or without one.
+fn proxies(settings: &Settings, report: &mut Report) {
+    let is_local = settings
+        .text("host")
+        .split(',')
+        .map(str::trim)
+        .all(is_loopback);
+    let is_on =
+        settings.flag("rate_limiter.enabled") && settings.text("rate_limiter.driver") != "none";
+    let has_upgrade_limit = !settings.is_null("rate_limiter.websocket_rate_limit.max_requests");
+    let limits = [
+        ("rate_limiter.api_rate_limit.trust_hops", is_on),
+        (
+            "rate_limiter.websocket_rate_limit.trust_hops",
+            is_on && has_upgrade_limit,
+        ),
+    ];
+    let mut hops_max = 0;
+    for (path, is_on) in limits {
+        let hops = settings.u64(path);
+        hops_max = hops_max.max(hops);
+        // Who wrote 0 for an address that others reach has no proxy in front.
+        let is_meant = settings.is_explicit(path) && !is_local;
+        if is_on && hops == 0 && !is_meant {
+            let text = "is 0: behind a proxy all its clients count as one address; set it to the \
+                        number of proxies, or to 0 where there is none";
+            report.warn(settings.origin(path), path, text.to_owned());
+        }
+    }
+    let trusted = "rate_limiter.trusted_proxies";
+    if hops_max > 0 && settings.cidrs(trusted).is_empty() {
+        let text = format!(
+            "is empty, so with trust_hops = {hops_max} the headers of every peer are believed: \
+             who reaches this port past the proxy, or through one that sets no header, chooses \
+             its own address"
+        );
+        if is_local {
+            report.note(settings.origin(trusted), trusted, text);
+        } else {
+            report.warn(settings.origin(trusted), trusted, text);
+        }
+    }
+    for app in settings.records(APPS) {
+        if app.flag("require_tls") && hops_max == 0 {
+            let text = "refuses every connection with 4000: TLS is a proxy's, and no proxy is \
+                        trusted to say so (rate_limiter.websocket_rate_limit.trust_hops)";
+            report.warn(
+                app.origin("require_tls"),
+                app.name("require_tls"),
+                text.to_owned(),
+            );
+        }
+    }
+}
+
 fn is_loopback(host: &str) -> bool {
     let address = host
         .trim_start_matches('[')
@@ -279,7 +335,9 @@ fn check_webhook(webhook: &Settings, report: &mut Report) {
 }
 
 pub(super) const APPS: &str = "app_manager.array.apps";
-pub(super) const DEMO_ID: &str = "app-id";
+/// Digits: the Python library takes no other ids.
+pub(super) const DEMO_ID: &str = "1";
+pub(super) const DEMO_FORMER_ID: &str = "app-id";
 pub(super) const DEMO_KEY: &str = "app-key";
 pub(super) const DEMO_SECRET: &str = "app-secret";
 

@@ -157,9 +157,9 @@ pub(super) fn app_of_variables(variables: &Variables) -> AppOfVariables {
     let credentials = ["ID", "KEY", "SECRET"];
     let ours = |part: &&str| variables.is_set(&format!("{APP_PREFIX}{part}"));
     let soketis = |part: &&str| variables.is_set(&soketi_app_variable(part));
-    if credentials.iter().any(|part| ours(&part)) {
+    if credentials.iter().any(ours) {
         AppOfVariables::Sockudo
-    } else if credentials.iter().any(|part| soketis(&part)) {
+    } else if credentials.iter().any(soketis) {
         AppOfVariables::Soketi
     } else {
         AppOfVariables::None

@@ -417,7 +417,8 @@ mod tests {
         let [app] = &config.app_manager.apps[..] else {
             panic!("one app")
         };
-        assert_eq!((app.id.as_str(), app.key.as_str()), ("app-id", "app-key"));
+        assert_eq!((app.id.as_str(), app.key.as_str()), ("1", "app-key"));
+        assert_eq!(app.former_id, Some("app-id"));
         assert_eq!(app.secrets[0].expose(), "app-secret");
         assert!(app.enable_client_messages);
     }

@@ -175,6 +175,8 @@ pub struct RateLimiter {
     pub api: RateLimit,
     /// `Some` only when file or environment set it: 20 a minute would break an office behind NAT.
     pub websocket: Option<RateLimit>,
+    /// Proxies in front, of whichever limit names more; also where no limit is on.
+    pub upgrade_trust_hops: u32,
     /// Peers whose forwarding headers count; empty = every peer, as far as `trust_hops` says.
     pub trusted_proxies: Vec<IpNet>,
     pub on_error: OnError,

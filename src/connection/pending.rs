@@ -83,9 +83,17 @@ pub struct Upgrade {
     pub path_is_bad: bool,
     pub protocol: ProtocolParam,
     pub origin: Option<Box<str>>,
+    pub transport: Transport,
     /// The response to the handshake, sent when the address is not over its limit.
     pub accept: AcceptKey,
     pub step: UpgradeStep,
+}
+
+/// Whether the client's own connection was encrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    Plain,
+    Tls,
 }
 
 /// The question whose answer an upgrade awaits.

@@ -41,6 +41,8 @@ pub struct Head<'a> {
     pub host: Option<&'a str>,
     /// Each header line in order; `forwarded_entry` looks into them.
     pub x_forwarded_for: SmallVec<[&'a str; 1]>,
+    /// Likewise, for `forwarded_proto`.
+    pub x_forwarded_proto: SmallVec<[&'a str; 1]>,
     pub x_real_ip: Option<&'a str>,
     pub accept: Option<&'a str>,
     pub access_control_request_method: Option<&'a str>,
@@ -131,6 +133,7 @@ impl<'a> Head<'a> {
             origin: None,
             host: None,
             x_forwarded_for: SmallVec::new(),
+            x_forwarded_proto: SmallVec::new(),
             x_real_ip: None,
             accept: None,
             access_control_request_method: None,
@@ -194,6 +197,8 @@ impl<'a> Head<'a> {
             self.expect_continue = text.is_some_and(|t| t.eq_ignore_ascii_case("100-continue"));
         } else if is("x-forwarded-for") {
             self.x_forwarded_for.extend(text);
+        } else if is("x-forwarded-proto") {
+            self.x_forwarded_proto.extend(text);
         } else if is("x-real-ip") {
             self.x_real_ip = text;
         } else if is("accept") {
@@ -221,6 +226,17 @@ impl<'a> Head<'a> {
             .rev()
             .flat_map(|line| line.rsplit(','));
         entries.map(str::trim).nth(hops.checked_sub(1)?)
+    }
+
+    /// The scheme that the first of `hops` trusted proxies saw. Proxies write over this header more
+    /// often than they add to it, so the first word counts when there are fewer.
+    pub fn forwarded_proto(&self, hops: usize) -> Option<&'a str> {
+        let entries = self
+            .x_forwarded_proto
+            .iter()
+            .rev()
+            .flat_map(|line| line.rsplit(','));
+        entries.map(str::trim).take(hops).last()
     }
 
     /// Refuses a declared body beyond the limit before a byte of it is read.

@@ -3,7 +3,7 @@
 //! Values that nobody looks into stay raw text: an event's data is copied as the publisher spelled
 //! it. The scan is written by hand because lazy parsers let pass in skipped parts what the contract
 //! refuses: sonic-rs 0.5.10 accepts lone surrogates there, its object iterator accepts text behind
-//! the object, and 100 000 brackets in a skipped value overflow its stack.
+//! the object, and its nesting there is not bounded.
 //!
 //! Owns: the JSON grammar (RFC 8259), the nesting bound, string tokens, compaction.
 //! May depend on: nothing.

@@ -19,6 +19,7 @@ mod close;
 mod drain;
 mod errands;
 mod fan_out;
+mod forwarded;
 mod health;
 mod home;
 mod listing;
@@ -48,6 +49,7 @@ use self::{
     close::Doomed,
     drain::Drain,
     errands::Errand,
+    forwarded::ToldDoubts,
     message::{Leaving, Message},
     pressure::Pressure,
     quota::Quotas,
@@ -117,6 +119,7 @@ pub struct ShardServer {
     /// The data token of a client event, when its data is no string.
     token: Vec<u8>,
     health: Health,
+    doubts: ToldDoubts,
     drain: Option<Drain>,
     tick_at: Millis,
 }
@@ -149,6 +152,7 @@ impl ShardServer {
             scratch: Vec::new(),
             token: Vec::new(),
             health: Health::UNKNOWN,
+            doubts: ToldDoubts::default(),
             drain: None,
             tick_at: Millis(0),
         }

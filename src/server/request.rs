@@ -11,10 +11,10 @@ use std::{borrow::Cow, net::IpAddr, rc::Rc};
 use shards::application::Slot;
 use smallvec::SmallVec;
 
-use super::{ServerTurn, ShardServer, addresses::counted};
+use super::{ServerTurn, ShardServer, addresses::counted, forwarded::Trust};
 use crate::{
     connection::{
-        pending::{Asked, RateState, Upgrade, UpgradeStep},
+        pending::{Asked, RateState, Transport, Upgrade, UpgradeStep},
         row::Chunked,
     },
     http::{
@@ -252,19 +252,17 @@ impl ShardServer {
             path_is_bad: matches!(route, Route::AppBadPath),
             protocol: ClientQuery::parse(head.query).protocol,
             origin: head.origin.map(Into::into),
+            transport: self.transport(slot, head),
             accept,
             step: UpgradeStep::AddressLimit,
         };
-        let hops = self
-            .settings
-            .upgrade_limit
-            .as_ref()
-            .map_or(0, |limit| limit.trust_hops);
-        let address = self.client_address(slot, head, hops);
+        let hops = self.settings.upgrade_limit.as_ref();
+        let hops = hops.map(|limit| limit.trust_hops);
+        let address = hops.and_then(|hops| self.client_address(slot, head, hops));
         self.upgrade(turn, slot, address, upgrade);
     }
 
-    /// What a limiter counts as the address: the peer's, or what trusted proxies say of it.
+    /// What a limiter counts as the address; says once what looks wrong about it.
     pub(super) fn client_address(
         &mut self,
         slot: Slot,
@@ -274,18 +272,24 @@ impl ShardServer {
         let peer = self.held(slot).rare.as_ref().and_then(|rare| rare.peer)?;
         let peer = peer.to_canonical();
         let proxies = &self.settings.trusted_proxies;
-        let trusted = proxies.is_empty() || proxies.iter().any(|net| net.contains(&peer));
-        if trust_hops == 0 || !trusted {
-            return Some(counted(peer));
-        }
-        let forwarded = head
-            .forwarded_entry(trust_hops as usize)
-            .and_then(|address| address.parse().ok());
-        let real = || {
-            head.x_real_ip
-                .and_then(|address| address.trim().parse().ok())
+        let trust = Trust {
+            hops: trust_hops,
+            proxies,
         };
-        Some(counted(forwarded.or_else(real).unwrap_or(peer)))
+        let (address, doubt) = trust.address(head, peer);
+        if let Some(doubt) = doubt {
+            self.doubts.tell(doubt, peer);
+        }
+        Some(counted(address))
+    }
+
+    fn transport(&mut self, slot: Slot, head: &Head<'_>) -> Transport {
+        let peer = self.held(slot).rare.as_ref().and_then(|rare| rare.peer);
+        let trust = Trust {
+            hops: self.settings.upgrade_trust_hops,
+            proxies: &self.settings.trusted_proxies,
+        };
+        trust.transport(head, peer)
     }
 
     fn refuse_upgrade_request(

@@ -44,6 +44,8 @@ pub struct Settings {
     pub api_limit: Option<RateLimit>,
     pub upgrade_limit: Option<RateLimit>,
     pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// Proxies in front of a WebSocket, whether its address is limited or not.
+    pub upgrade_trust_hops: u32,
     /// The welcome page is served, for this app.
     pub demo: Option<AppIndex>,
     /// Peer addresses matter: a limiter or the welcome page looks at them.
@@ -85,7 +87,11 @@ impl Settings {
             keeps_events: config.cache.driver != CacheDriver::None,
             grace_ms: config.webhooks.grace_ms,
             cors: cors_of(&config.cors)?,
-            wants_peers: api_limit.is_some() || upgrade_limit.is_some() || config.demo,
+            upgrade_trust_hops: limiter.upgrade_trust_hops,
+            wants_peers: limiter.upgrade_trust_hops > 0
+                || api_limit.is_some()
+                || upgrade_limit.is_some()
+                || config.demo,
             api_limit,
             upgrade_limit,
             trusted_proxies: limiter.trusted_proxies.clone(),

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     connection::{
         keep_alive::KeepAlive,
-        pending::{Asked, Pending, RateState, Upgrade, UpgradeStep},
+        pending::{Asked, Pending, RateState, Transport, Upgrade, UpgradeStep},
         row::State,
     },
     http::{query::ProtocolParam, response::Content},
@@ -172,7 +172,7 @@ impl ShardServer {
             let error = Some(ConnectionError::AppDisabled);
             return self.refuse_upgrade(turn, slot, CloseCode::APP_DISABLED, error);
         }
-        if app.entry.app.require_tls {
+        if app.entry.app.require_tls && upgrade.transport == Transport::Plain {
             return self.refuse_upgrade(turn, slot, CloseCode::TLS_REQUIRED, None);
         }
         if !origin::origin_allowed(&app.entry.origins, upgrade.origin.as_deref()) {

@@ -84,11 +84,11 @@ impl ShardServer {
             }
         })
         .ok()?;
-        let allowed = format!(
-            "{}/apps/{}/events",
-            self.settings.path_prefix, app.entry.app.id
-        );
-        if path? != allowed {
+        let path = path?;
+        let ids = [Some(&*app.entry.app.id), app.entry.app.former_id];
+        let prefix = &self.settings.path_prefix;
+        let mut allowed = ids.iter().flatten();
+        if !allowed.any(|id| path == format!("{prefix}/apps/{id}/events")) {
             return None;
         }
         let md5 = Md5::digest(event?.as_bytes());
@@ -97,7 +97,7 @@ impl ShardServer {
             "auth_key={}&auth_timestamp={now_s}&auth_version=1.0&body_md5={md5}",
             app.entry.app.key
         );
-        let to_sign = format!("POST\n{allowed}\n{query}");
+        let to_sign = format!("POST\n{path}\n{query}");
         let signature = app.entry.signers.first()?.sign_hex(&[to_sign.as_bytes()]);
         let signature = std::str::from_utf8(&signature).ok()?.to_owned();
         Some(format!("{query}&auth_signature={signature}"))

@@ -1,5 +1,5 @@
-// The welcome page in headless Chromium, and its two snippets run as they are printed.
-// Arguments: host, port, file for a picture of the page.
+// The welcome page in headless Chromium, and its snippets run as they are printed.
+// Arguments: host, port, file for a picture of the page, and the Python that has its library, if any.
 
 import fs from "node:fs";
 import os from "node:os";
@@ -55,6 +55,8 @@ await promise("shows the event that its form published", async () => {
 await promise("its snippets work as they are printed", async () => {
   const snippet = (id) => page.textContent(`#${id}`);
   await meet(await snippet("browser"), await snippet("node"));
+  const [, python] = args;
+  if (python) await meet(await snippet("browser"), await snippet("python"), python);
 });
 
 await promise("needs nothing from outside and has no errors", async () => {

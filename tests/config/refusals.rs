@@ -267,3 +267,65 @@ fn values_that_contradict_each_other_are_refused() {
         );
     }
 }
+
+#[test]
+fn limits_by_address_say_what_they_cannot_know_behind_a_proxy() {
+    let limiter = |members: &str| format!("{{\"rate_limiter\": {{\"enabled\": true, {members}}}}}");
+    let hops = |hops: u8| limiter(&format!("\"api_rate_limit\": {{\"trust_hops\": {hops}}}"));
+    let upgrades = |hops: u8| {
+        format!(
+            "\"websocket_rate_limit\": {{\"max_requests\": 5, \"trust_hops\": {hops}}}, \
+             \"api_rate_limit\": {{\"trust_hops\": 1}}"
+        )
+    };
+    let local = &[("HOST", "127.0.0.1,[::1]")][..];
+    let (as_one, believed) = (
+        "count as one address",
+        "the headers of every peer are believed",
+    );
+    for (text, env, expected) in [
+        (limiter("\"driver\": \"memory\""), &[][..], &[as_one][..]),
+        // Who says 0 aloud has no proxy, unless nobody but a proxy can reach the port.
+        (hops(0), &[], &[]),
+        (hops(0), local, &[as_one]),
+        (hops(1), &[], &[believed]),
+        (hops(1), local, &[]),
+        (limiter(&upgrades(0)), local, &[as_one]),
+        (
+            limiter(&format!(
+                "{}, \"trusted_proxies\": [\"10.0.0.0/8\"]",
+                upgrades(1)
+            )),
+            &[],
+            &[],
+        ),
+        (limiter("\"driver\": \"none\""), &[], &[]),
+        ("{}".to_owned(), &[], &[]),
+    ] {
+        let loaded = Given { env, ..file(&text) }.loaded();
+        let warned: Vec<&Notice> = loaded
+            .notices
+            .iter()
+            .filter(|n| n.level == Level::Warning && n.key.starts_with("rate_limiter"))
+            .collect();
+        let fits = warned.len() == expected.len()
+            && warned
+                .iter()
+                .zip(expected)
+                .all(|(n, part)| n.text.contains(part));
+        assert!(fits, "{text} {env:?}: {warned:#?}");
+    }
+    let tls = in_an_app("require_tls", "true");
+    let behind = tls.replacen(
+        '{',
+        "{\"rate_limiter\": {\"websocket_rate_limit\": {\"trust_hops\": 1}}, ",
+        1,
+    );
+    for (text, is_warned) in [(&tls, true), (&behind, false)] {
+        let notices = file(text).loaded().notices;
+        let found = notices
+            .iter()
+            .any(|n| n.text.contains("every connection with 4000"));
+        assert_eq!(found, is_warned, "{text}");
+    }
+}

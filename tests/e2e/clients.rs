@@ -202,20 +202,28 @@ fn the_node_library_makes_every_call_and_verifies_webhooks(shards: usize) {
     script.succeeds();
 }
 
-// P-117
-fn the_python_library_makes_every_call_and_verifies_webhooks(shards: usize) {
-    let name = "the_python_library_makes_every_call_and_verifies_webhooks";
+/// The Python that has the library, or a note that (part of) the test is skipped.
+fn python(test: &str) -> Option<PathBuf> {
     let tools = std::env::var_os("SOCKUDO_TEST_TOOLS")
         .map(PathBuf::from)
         .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-tools"));
     let python = tools.join("python/bin/python");
-    if !python.exists() {
-        skip(
-            name,
-            "the Python library is not installed: run scripts/test",
-        );
-        return;
+    if python.exists() {
+        return Some(python);
     }
+    skip(
+        test,
+        "the Python library is not installed: run scripts/test",
+    );
+    None
+}
+
+// P-117
+fn the_python_library_makes_every_call_and_verifies_webhooks(shards: usize) {
+    let name = "the_python_library_makes_every_call_and_verifies_webhooks";
+    let Some(python) = python(name) else {
+        return;
+    };
     let port = next_port();
     let config = with_webhooks_to(port).with_app(json!({"id": "1234"}));
     let server = Server::start(&config, shards);
@@ -263,7 +271,9 @@ fn the_welcome_page_shows_an_event_that_its_form_published() {
     let server = Server::start_demo();
     let shot = std::env::temp_dir().join(format!("sockudo-welcome-{}.png", std::process::id()));
     let shot_text = shot.to_string_lossy().into_owned();
-    let Some(script) = node(name, &server, "welcome.mjs", &[&shot_text]) else {
+    let python = python(name).map(|python| python.to_string_lossy().into_owned());
+    let more: Vec<&str> = [&*shot_text].into_iter().chain(python.as_deref()).collect();
+    let Some(script) = node(name, &server, "welcome.mjs", &more) else {
         return;
     };
     script.succeeds();
@@ -275,7 +285,9 @@ fn the_welcome_page_shows_an_event_that_its_form_published() {
 fn the_snippets_of_the_readme_work_as_they_are_printed() {
     let name = "the_snippets_of_the_readme_work_as_they_are_printed";
     let server = Server::start_demo();
-    let Some(script) = node(name, &server, "readme.mjs", &[]) else {
+    let python = python(name).map(|python| python.to_string_lossy().into_owned());
+    let more: Vec<&str> = python.as_deref().into_iter().collect();
+    let Some(script) = node(name, &server, "readme.mjs", &more) else {
         return;
     };
     script.succeeds();

@@ -264,6 +264,74 @@ fn only_listed_origins_are_let_in(shards: usize) {
     );
 }
 
+// The server itself has no TLS: a proxy says what the client's own connection was.
+fn an_app_that_requires_tls_believes_a_trusted_proxy_only(shards: usize) {
+    let target = "/app/app-key?protocol=7";
+    let requires = |limiter: Value| {
+        Config::new()
+            .with_app(json!({"require_tls": true}))
+            .with(json!({"rate_limiter": limiter}))
+    };
+    let https = "X-Forwarded-Proto: https\r\n";
+    let nobody = Server::start(&requires(json!({})), shards);
+    for headers in ["", https] {
+        is_refused(&nobody, target, headers, 4000);
+    }
+    let hops = json!({"websocket_rate_limit": {"trust_hops": 1}});
+    let behind = Server::start(&requires(hops.clone()), shards);
+    is_established(&behind, target, https);
+    is_established(&behind, target, "X-Forwarded-Proto: wss\r\n");
+    for headers in [
+        "",
+        "X-Forwarded-Proto: http\r\n",
+        "X-Forwarded-Proto: https, http\r\n",
+    ] {
+        is_refused(&behind, target, headers, 4000);
+    }
+    let mut elsewhere = hops;
+    elsewhere["trusted_proxies"] = json!(["192.0.2.0/24"]);
+    let strangers = Server::start(&requires(elsewhere), shards);
+    is_refused(&strangers, target, https, 4000);
+}
+
+#[test]
+fn what_looks_wrong_about_forwarding_headers_is_logged_once() {
+    let words = [
+        "trust_hops is 0",
+        "without the X-Forwarded-For",
+        "not among",
+    ];
+    let forwarded = "X-Forwarded-For: 192.0.2.1\r\n";
+    for (hops, proxies, headers, expected) in [
+        (0, json!([]), "", None),
+        (0, json!([]), forwarded, Some(words[0])),
+        (1, json!([]), forwarded, None),
+        (1, json!([]), "", Some(words[1])),
+        (1, json!(["192.0.2.0/24"]), forwarded, Some(words[2])),
+    ] {
+        let limit = json!({"max_requests": 100, "window_seconds": 60, "trust_hops": hops});
+        let config = Config::new().with(json!({"rate_limiter": {
+            "enabled": true, "trusted_proxies": proxies,
+            "websocket_rate_limit": limit, "api_rate_limit": limit,
+        }}));
+        let server = Server::start(&config, 1);
+        for _ in 0..3 {
+            is_established(&server, "/app/app-key?protocol=7", headers);
+        }
+        let log = server.log();
+        for word in words {
+            let count = log.matches("limits by address: a request").count();
+            let is_told = log.contains(word) && count > 0;
+            assert_eq!(
+                is_told,
+                expected == Some(word),
+                "{hops} {headers}: {word}\n{log}"
+            );
+            assert_eq!(count, usize::from(expected.is_some()), "{log}");
+        }
+    }
+}
+
 // P-014; twenty thousand at once are compared in `limits`.
 fn socket_ids_are_well_formed_and_distinct(shards: usize) {
     let server = Server::start(&Config::new(), shards);
@@ -424,6 +492,7 @@ on_one_and_three_shards! {
     neither_subprotocol_nor_compression_is_negotiated,
     an_upgrade_is_recognised_in_every_legal_spelling,
     only_listed_origins_are_let_in,
+    an_app_that_requires_tls_believes_a_trusted_proxy_only,
     socket_ids_are_well_formed_and_distinct,
     the_path_prefix_holds_for_sockets_and_api_alike,
     a_draining_server_sends_everyone_elsewhere_and_exits_in_order,

@@ -218,21 +218,29 @@ fn without_configuration_there_is_a_demo_on_loopback_with_a_welcome_page() {
             .is_some_and(|value| value.starts_with("text/html"))
     );
     let body = r#"{"name":"my-event","channels":["my-channel"],"data":"hello"}"#;
-    let question = json!({"path": "/apps/app-id/events", "body": body}).to_string();
+    let asks = |path: &str| json!({"path": path, "body": body}).to_string();
     let mut wire = server.wire();
-    wire.sends(format!(
-        "POST /welcome/sign HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\n\r\n{question}",
-        server.address,
-        question.len()
-    ));
-    let signed: Value = wire.reply().json();
-    let query = signed["query"].as_str().expect("a query");
-    wire.sends(format!(
-        "POST /apps/app-id/events?{query} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    ));
-    assert_eq!(wire.reply().status, 200);
-    alice.expects_frame(json!({"event": "my-event", "channel": "my-channel", "data": "hello"}));
+    // The Python library takes ids of digits only; what was copied earlier goes on working.
+    for path in ["/apps/1/events", "/apps/app-id/events"] {
+        let question = asks(path);
+        wire.sends(format!(
+            "POST /welcome/sign HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\n\r\n{question}",
+            server.address,
+            question.len()
+        ));
+        let signed: Value = wire.reply().json();
+        let query = signed["query"].as_str().expect("a query");
+        wire.sends(format!(
+            "POST {path}?{query} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        ));
+        assert_eq!(wire.reply().status, 200, "{path}");
+        alice.expects_frame(json!({"event": "my-event", "channel": "my-channel", "data": "hello"}));
+    }
+    for path in ["/up/1", "/up/app-id"] {
+        assert_eq!(server.gets(path).status, 200, "{path}");
+    }
+    let question = asks("/apps/1/events");
     // A page of another site, pointed at this address by its name server, gets no signature.
     wire.sends(format!(
         "POST /welcome/sign HTTP/1.1\r\nHost: evil.test\r\nContent-Length: {}\r\n\r\n{question}",
@@ -250,6 +258,30 @@ fn without_configuration_there_is_a_demo_on_loopback_with_a_welcome_page() {
     let mut wire = configured.wire();
     wire.sends("POST /welcome/sign HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}");
     assert_eq!(wire.reply().status, 404);
+}
+
+#[test]
+fn the_example_unit_names_nothing_that_systemd_does_not_know() {
+    let name = "the_example_unit_names_nothing_that_systemd_does_not_know";
+    let unit = include_str!("../../examples/sockudo.service");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("sockudo.service");
+    // The program and the user are the operator's to make.
+    let unit = unit
+        .replace("/usr/local/bin/sockudo", "/bin/true")
+        .replace("User=sockudo\n", "");
+    std::fs::write(&path, unit).expect("the folder is ours");
+    let verify = Command::new("systemd-analyze")
+        .args(["verify", "--man=no", "--recursive-errors=no"])
+        .arg(&path)
+        .output();
+    let Ok(output) = verify else {
+        skip(name, "systemd is not installed");
+        return;
+    };
+    let said = String::from_utf8_lossy(&output.stderr);
+    let is_about_ours = said.contains("sockudo.service:");
+    assert!(output.status.success() && !is_about_ours, "{said}");
 }
 
 #[test]

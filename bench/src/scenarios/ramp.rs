@@ -27,14 +27,14 @@ pub struct RampUp {
     /// The percentile for which it must, 1..=100
     #[arg(long, value_name = "PERCENT", default_value_t = 99.0, value_parser = percentile)]
     pub percentile: f64,
-    /// First rate, in publishes, client events or requests per second, 1..=100000 [default: 20 publishes,
-    /// 500 client events, 500 requests]
+    /// First rate, in publishes, client events or requests per second, 1..=100000; if it breaks the
+    /// objective, lower ones are tried [default: 20 publishes, 500 client events, 500 requests]
     #[arg(long, value_name = "RATE", value_parser = whole(1..=100_000))]
     pub from: Option<u64>,
     /// Highest rate to try, 1..=100000
     #[arg(long, value_name = "RATE", default_value_t = 100_000, value_parser = whole(1..=100_000))]
     pub to: u64,
-    /// How much faster each step is than the one before, 1.1..=10
+    /// How much faster (or slower) each step is than the one before, 1.1..=10
     #[arg(long, default_value_t = 2.0, value_parser = factor)]
     pub factor: f64,
     /// Of fanout: subscribers, 1..=1000000
@@ -74,6 +74,8 @@ enum Verdict {
 
 /// The search ends when the lowest load that broke is within this factor of the highest that held.
 const NARROW: f64 = 1.1;
+/// Below this no rate is tried.
+const LOWEST: u64 = 1;
 /// Between steps, so that one does not pay for the queues of the one before.
 const REST: Duration = Duration::from_millis(500);
 
@@ -181,7 +183,8 @@ impl RampUp {
     }
 }
 
-/// The highest rate that held: up by the factor until one breaks, then between the two.
+/// The highest rate that held: up by the factor until one breaks, or down until one holds, then
+/// between the two.
 fn search<E>(
     from: u64,
     to: u64,
@@ -197,7 +200,8 @@ fn search<E>(
             Verdict::Void => return Ok(held),
         }
         rate = match (held, broke) {
-            (None, _) => return Ok(None),
+            (None, None | Some(0..=LOWEST)) => return Ok(None),
+            (None, Some(broke)) => ((broke as f64 / factor).floor() as u64).max(LOWEST),
             (Some(held), None) if held == to => return Ok(Some(held)),
             (Some(held), None) => ((held as f64 * factor).ceil() as u64).min(to),
             (Some(held), Some(broke)) => {
@@ -264,9 +268,38 @@ mod tests {
     }
 
     #[test]
+    fn the_search_goes_down_when_the_first_load_breaks() {
+        for (from, limit, most_steps) in [(10, 1, 4), (10, 5, 5), (1_000, 3, 12), (1_000, 700, 8)] {
+            let holds = |rate| {
+                if rate <= limit {
+                    Verdict::Held
+                } else {
+                    Verdict::Broke
+                }
+            };
+            let (held, steps) = searched(from, 100_000, holds);
+            let held = held.expect("a lower one holds");
+            assert!(held <= limit, "{held} of {limit}");
+            assert!(
+                held as f64 * NARROW + 1.0 >= limit as f64,
+                "{held} of {limit}"
+            );
+            assert!(steps <= most_steps, "{steps} steps from {from} to {limit}");
+        }
+        let void_below = |rate| {
+            if rate < 4 {
+                Verdict::Void
+            } else {
+                Verdict::Broke
+            }
+        };
+        assert_eq!(searched(16, 1_000, void_below), (None, 4)); // 16, 8, 4, 2
+    }
+
+    #[test]
     fn the_search_ends_at_the_top_at_a_void_step_and_at_once() {
         assert_eq!(searched(10, 1_000, |_| Verdict::Held), (Some(1_000), 8));
-        assert_eq!(searched(10, 1_000, |_| Verdict::Broke), (None, 1));
+        assert_eq!(searched(10, 1_000, |_| Verdict::Broke), (None, 4)); // 10, 5, 2, 1
         assert_eq!(searched(10, 1_000, |_| Verdict::Void), (None, 1));
         let void_above = |rate| {
             if rate > 40 {

@@ -33,6 +33,8 @@ pub struct AppTable {
     entries: AppRows<Arc<AppEntry>>,
     by_key: AHashMap<String, AppIndex>,
     by_id: AHashMap<String, AppIndex>,
+    /// Ids that apps had in earlier versions; they find an app where no app has them now.
+    by_former_id: AHashMap<&'static str, AppIndex>,
     /// Apps that the latest change took away. They keep their index and counters until the next
     /// one, so that a mistake that is mended costs neither, and are forgotten then.
     gone: AHashMap<String, AppIndex>,
@@ -56,6 +58,9 @@ impl AppTable {
             let index = known.unwrap_or_else(|| table.next_index());
             table.by_key.insert(app.key.clone(), index);
             table.by_id.insert(app.id.clone(), index);
+            if let Some(id) = app.former_id {
+                table.by_former_id.insert(id, index);
+            }
             table
                 .entries
                 .enter(index, || Arc::new(AppEntry::prepare(index, app)));
@@ -75,7 +80,8 @@ impl AppTable {
     }
 
     pub fn by_id(&self, id: &str) -> Option<&Arc<AppEntry>> {
-        self.by_id.get(id).and_then(|index| self.get(*index))
+        let index = self.by_id.get(id).or_else(|| self.by_former_id.get(id))?;
+        self.get(*index)
     }
 
     /// The app of an index; `None` when it was removed.
@@ -220,6 +226,23 @@ mod tests {
             | WebhookInterest::CLIENT_EVENT
             | WebhookInterest::SUBSCRIPTION_COUNT;
         assert_eq!(interest.0, expected);
+    }
+
+    #[test]
+    fn a_former_id_finds_the_app_unless_another_has_it_now() {
+        let mut app = fixture::app("1");
+        app.former_id = Some("app-id");
+        let named = |table: &AppTable, id: &str| table.by_id(id).map(|e| e.app.id.clone());
+        let alone = AppTable::build(std::slice::from_ref(&app), None);
+        for id in ["1", "app-id"] {
+            assert_eq!(named(&alone, id).as_deref(), Some("1"), "{id}");
+        }
+        assert_eq!(alone.known().len(), 1);
+        let both = AppTable::build(&[app, fixture::app("app-id")], Some(&alone));
+        assert_eq!(named(&both, "app-id").as_deref(), Some("app-id"));
+        let without = AppTable::build(&[fixture::app("1")], Some(&both));
+        assert_eq!(named(&without, "app-id"), None);
+        assert_eq!(without.known().len(), 2); // The second one's counters stay until the next change.
     }
 
     #[test]

@@ -26,6 +26,7 @@ pub(super) fn app(s: &Settings) -> App {
     );
     App {
         id: s.text("id").to_owned(),
+        former_id: None,
         key: s.text("key").to_owned(),
         secrets,
         enabled: s.flag("enabled"),

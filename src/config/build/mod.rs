@@ -8,7 +8,8 @@ mod app;
 mod backends;
 
 use super::Config;
-use super::checks::APPS;
+use super::app::App;
+use super::checks::{APPS, DEMO_FORMER_ID};
 use super::sections::{
     Admission, AppManager, AppStoreDriver, ChannelLimits, Cluster, Cors, CorsOrigin, Drain,
     HttpApi, LimitsMode, LogFormat, Logging, Metrics, Net, OnError, RateLimit, RateLimiter,
@@ -75,7 +76,7 @@ pub(super) fn config(s: &Settings, demo: bool) -> Config {
             permission_mode: s.mode("unix_socket.permission_mode"),
             also_tcp: s.flag("unix_socket.also_tcp"),
         },
-        app_manager: app_manager(s),
+        app_manager: app_manager(s, demo),
         adapter: backends::adapter(s),
         cache: backends::cache(s),
         queue: backends::queue(s),
@@ -225,6 +226,9 @@ fn rate_limiter(s: &Settings) -> RateLimiter {
         enabled: s.flag("rate_limiter.enabled") && driver != RateLimiterDriver::None,
         driver,
         api: limit("api_rate_limit"),
+        upgrade_trust_hops: s
+            .u32("rate_limiter.websocket_rate_limit.trust_hops")
+            .max(s.u32("rate_limiter.api_rate_limit.trust_hops")),
         websocket: has_websocket.then(|| limit("websocket_rate_limit")),
         trusted_proxies: s.cidrs("rate_limiter.trusted_proxies"),
         on_error: chosen(
@@ -262,7 +266,11 @@ fn ssl(s: &Settings) -> Ssl {
     }
 }
 
-fn app_manager(s: &Settings) -> AppManager {
+fn app_manager(s: &Settings, demo: bool) -> AppManager {
+    let mut apps: Vec<App> = s.records(APPS).iter().map(app::app).collect();
+    if let (true, [demo_app]) = (demo, &mut apps[..]) {
+        demo_app.former_id = Some(DEMO_FORMER_ID);
+    }
     AppManager {
         driver: chosen(
             s,
@@ -275,7 +283,7 @@ fn app_manager(s: &Settings) -> AppManager {
                 ("scylladb", AppStoreDriver::Scylladb),
             ],
         ),
-        apps: s.records(APPS).iter().map(app::app).collect(),
+        apps,
         cache_enabled: s.flag("app_manager.cache.enabled"),
         cache_ttl_s: s.u64("app_manager.cache.ttl"),
         negative_ttl_s: s.u64("app_manager.negative_ttl"),

@@ -216,7 +216,7 @@ const APP_KEYS: &[Key] = &[
     key(
         "require_tls",
         Kind::Flag,
-        "Refuse (4000) connections without TLS.",
+        "Refuse (4000) connections without TLS, as `X-Forwarded-Proto` of a trusted proxy tells it.",
     )
     .default("false")
     .null_is_absent()

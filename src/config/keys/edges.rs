@@ -164,7 +164,7 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "rate_limiter.api_rate_limit.trust_hops",
         whole(0, 32, ""),
-        "Proxies in front whose `X-Forwarded-For` counts; 0 = none.",
+        "Proxies in front whose `X-Forwarded-For` and `X-Forwarded-Proto` count; 0 = none.",
     )
     .default("0")
     .null_is_absent()
