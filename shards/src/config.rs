@@ -109,7 +109,6 @@ impl Config {
         let work = u64::from(self.turn_work_us);
         let mesh = u64::from(self.mesh_messages_max);
         let bridge = u64::from(self.bridge_messages_max);
-        let bridge_bytes = u64::from(self.bridge_event_bytes_max);
         let rules = [
             ("shards", shards, (1..=1_024).contains(&shards), "1..=1024"),
             (
@@ -156,8 +155,8 @@ impl Config {
             ),
             (
                 "bridge_event_bytes_max",
-                bridge_bytes,
-                (65_536..=1_073_741_824).contains(&bridge_bytes),
+                u64::from(self.bridge_event_bytes_max),
+                (65_536..=1_073_741_824).contains(&self.bridge_event_bytes_max),
                 "65536..=1073741824",
             ),
         ];

@@ -67,6 +67,9 @@ pub enum FromBridge {
     Settle,
 }
 
+/// Answers to `ToBridge::Usage` that one shard awaits at most; further requests get 503.
+pub const USAGES_ASKED_MAX: u32 = 1_024;
+
 /// A connection that waits for an answer. `operation` tells a late answer from the awaited one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Waiter {

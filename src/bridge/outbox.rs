@@ -2,8 +2,9 @@
 //!
 //! Owns: what waits per shard, and what is left out.
 //! May depend on: `bridge::{link, message}`.
-//! Invariants: the bridge never waits for a shard; config, apps, health and the steps of a drain
-//! always arrive, the latest of each; answers beyond the bound are dropped oldest first and counted.
+//! Invariants: the bridge never waits for a shard; config, apps, health, the steps of a drain and
+//! the question for numbers always arrive, the latest of each; so do answers, of which a shard never
+//! awaits more than fit.
 
 use std::{collections::VecDeque, mem, sync::Arc};
 
@@ -12,7 +13,7 @@ use shards::application::{BridgeFull, ShardId};
 use super::{
     apps::AppTable,
     link::ShardLink,
-    message::{FromBridge, Health},
+    message::{FromBridge, Health, USAGES_ASKED_MAX},
 };
 use crate::config::Config;
 
@@ -29,13 +30,14 @@ struct Waiting {
     health: Option<Health>,
     drain: Option<FromBridge>,
     settles: bool,
+    scrape: Option<u64>,
     answers: VecDeque<FromBridge>,
     /// Messages that met a full queue.
     full: u64,
 }
 
-/// Answers that wait for one shard; who waits for a dropped one runs into its own timeout.
-const ANSWERS_MAX: usize = 1_024;
+/// Answers that wait for one shard: as many as it may await.
+const ANSWERS_MAX: usize = USAGES_ASKED_MAX as usize;
 
 impl Outbox {
     pub(super) fn new(shards: u16) -> Self {
@@ -85,10 +87,12 @@ impl Waiting {
             FromBridge::Health(health) => self.health = Some(health),
             FromBridge::Drain { .. } => self.drain = Some(message),
             FromBridge::Settle => self.settles = true,
-            FromBridge::Usage { .. } | FromBridge::Scrape { .. } => {
-                if self.answers.len() >= ANSWERS_MAX {
-                    self.answers.pop_front();
-                }
+            FromBridge::Scrape { token } => self.scrape = Some(token),
+            FromBridge::Usage { .. } => {
+                assert!(
+                    self.answers.len() < ANSWERS_MAX,
+                    "more answers than asked for"
+                );
                 self.answers.push_back(message);
             }
         }
@@ -101,15 +105,18 @@ impl Waiting {
         state
             .or_else(|| self.drain.take())
             .or_else(|| mem::take(&mut self.settles).then_some(FromBridge::Settle))
+            .or_else(|| {
+                let token = self.scrape.take()?;
+                Some(FromBridge::Scrape { token })
+            })
             .or_else(|| self.answers.pop_front())
     }
 
     fn put_back(&mut self, message: FromBridge) {
         match message {
-            FromBridge::Usage { .. } | FromBridge::Scrape { .. } => {
-                self.answers.push_front(message);
-            }
-            FromBridge::Config(_)
+            FromBridge::Usage { .. } => self.answers.push_front(message),
+            FromBridge::Scrape { .. }
+            | FromBridge::Config(_)
             | FromBridge::Apps(_)
             | FromBridge::Health(_)
             | FromBridge::Drain { .. }
@@ -123,7 +130,9 @@ impl Waiting {
         let no_state = self.config.is_none()
             && self.apps.is_none()
             && self.health.is_none()
-            && self.drain.is_none();
+            && self.drain.is_none()
+            && !self.settles
+            && self.scrape.is_none();
         no_state && self.answers.is_empty()
     }
 }
@@ -131,7 +140,7 @@ impl Waiting {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bridge::fixture::FakeLink;
+    use crate::bridge::{fixture::FakeLink, message::Waiter};
 
     #[test]
     fn a_full_queue_keeps_the_latest_state_and_every_answer_in_order() {
@@ -147,11 +156,13 @@ mod tests {
             FromBridge::Health(Health::default()),
             FromBridge::Scrape { token: 2 },
             FromBridge::Health(failing),
+            usage(1),
             FromBridge::Scrape { token: 3 },
+            usage(2),
         ] {
             outbox.send(&link, to, message);
         }
-        assert_eq!(outbox.full(0), 4);
+        assert_eq!(outbox.full(0), 6);
         let mut received = Vec::new();
         while !outbox.is_empty() {
             received.extend(shards.received(0));
@@ -168,26 +179,67 @@ mod tests {
             [
                 "Scrape { token: 1 }",
                 &health,
-                "Scrape { token: 2 }",
-                "Scrape { token: 3 }"
+                "Scrape { token: 3 }",
+                &format!("{:?}", usage(1)),
+                &format!("{:?}", usage(2)),
             ]
         );
     }
 
     #[test]
-    fn answers_beyond_the_bound_drop_the_oldest() {
+    fn every_kind_of_message_that_met_a_full_queue_waits() {
+        let drain = FromBridge::Drain {
+            deadline: shards::application::Millis(1),
+            rate_per_s: 0,
+        };
+        for message in [
+            FromBridge::Scrape { token: 7 },
+            FromBridge::Settle,
+            FromBridge::Health(Health::default()),
+            FromBridge::Apps(Arc::default()),
+            drain,
+            usage(1),
+        ] {
+            let expected = format!("{message:?}");
+            let (link, mut shards) = FakeLink::new(1, 1);
+            let mut outbox = Outbox::new(1);
+            outbox.send(&link, ShardId(0), FromBridge::Scrape { token: 1 });
+            outbox.send(&link, ShardId(0), message);
+            assert!(!outbox.is_empty(), "{expected} waits");
+            shards.received(0);
+            outbox.retry(&link);
+            assert!(outbox.is_empty(), "{expected} went");
+            let received = shards.received(0);
+            assert_eq!(format!("{:?}", received[0]), expected);
+        }
+    }
+
+    fn usage(operation: u32) -> FromBridge {
+        let slot = shards::application::Slot {
+            index: 0,
+            generation: 0,
+        };
+        let waiter = Waiter { slot, operation };
+        let body = "{}".into();
+        FromBridge::Usage { waiter, body }
+    }
+
+    #[test]
+    fn as_many_answers_as_a_shard_may_await_all_arrive() {
         let (link, mut shards) = FakeLink::new(1, 1);
         let mut outbox = Outbox::new(1);
-        let bound = ANSWERS_MAX as u64;
-        for token in 0..=bound + 1 {
-            outbox.send(&link, ShardId(0), FromBridge::Scrape { token });
+        for operation in 0..USAGES_ASKED_MAX {
+            outbox.send(&link, ShardId(0), usage(operation));
         }
-        assert_eq!(shards.received(0).len(), 1, "token 0 went at once");
-        outbox.retry(&link);
-        let first = format!("{:?}", shards.received(0)[0]);
-        assert_eq!(
-            first, "Scrape { token: 2 }",
-            "token 1 was the oldest one waiting"
-        );
+        let mut operations = Vec::new();
+        while operations.len() < ANSWERS_MAX {
+            for message in shards.received(0) {
+                if let FromBridge::Usage { waiter, .. } = message {
+                    operations.push(waiter.operation);
+                }
+            }
+            outbox.retry(&link);
+        }
+        assert!(operations.into_iter().eq(0..USAGES_ASKED_MAX));
     }
 }

@@ -126,6 +126,8 @@ impl ShardServer {
         match message {
             FromBridge::Scrape { token } => self.report(turn, token),
             FromBridge::Usage { waiter, body } => {
+                assert!(self.usages_asked > 0, "an answer to no question");
+                self.usages_asked -= 1;
                 if self.awaits(waiter) {
                     self.usage_arrived(turn, waiter.slot, &body);
                     self.resume(turn, waiter.slot);

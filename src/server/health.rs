@@ -10,7 +10,7 @@ use shards::application::Slot;
 
 use super::{ServerTurn, ShardServer, request::Reply};
 use crate::{
-    bridge::message::{Grade, Health as NodeHealth, Judgement, ToBridge},
+    bridge::message::{Grade, Health as NodeHealth, Judgement, ToBridge, USAGES_ASKED_MAX},
     connection::pending::{Asked, Pending},
     http::{
         api::ApiError,
@@ -135,11 +135,15 @@ impl ShardServer {
             return self.respond_fault(turn, slot, ApiError::NotFound, &[], &asked);
         }
         let waiter = self.await_answer(slot);
-        if turn.to_bridge(ToBridge::Usage { waiter }).is_err() {
+        // Each question has an answer, and so many have room on their way back.
+        let is_asked = self.usages_asked < USAGES_ASKED_MAX
+            && turn.to_bridge(ToBridge::Usage { waiter }).is_ok();
+        if !is_asked {
             self.answer_arrived(slot);
             self.counters.bridge_full[1] += 1;
             return self.respond_fault(turn, slot, ApiError::Unavailable, &[], &asked);
         }
+        self.usages_asked += 1;
         *self.held(slot).pending() = Some(Pending::Usage(asked));
     }
 

@@ -99,6 +99,8 @@ pub struct ShardServer {
     users: UserTable,
     quotas: Quotas,
     counters: ShardCounters,
+    /// Questions for `/usage` that the bridge has not answered: `USAGES_ASKED_MAX` at most.
+    usages_asked: u32,
     socket_ids: SocketIds,
     home_hasher: RandomState,
     /// Ended subscriptions by home shard, sent once per turn or before anything else goes there.
@@ -139,6 +141,7 @@ impl ShardServer {
             homes: HomeTable::new(1),
             users: UserTable::default(),
             counters: ShardCounters::default(),
+            usages_asked: 0,
             socket_ids: SocketIds::new(seed.socket_ids, shard),
             home_hasher: seed.homes.clone(),
             leaving: Vec::new(),

@@ -1,12 +1,13 @@
 //! What the application's server is told, and when.
 
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::on_one_and_three_shards;
 use crate::support::config::{Config, KEY, SECRET};
-use crate::support::server::Server;
+use crate::support::server::{Server, own_address};
 use crate::support::webhook::{Delivery, WebhookSink};
 
 /// Longer than the three seconds that a vacated channel has for coming back.
@@ -277,6 +278,36 @@ fn without_batching_each_event_travels_alone(shards: usize) {
     );
 }
 
+// What one app's target cannot take is that app's trouble.
+fn a_dead_target_and_a_flood_to_it_cost_another_app_nothing(shards: usize) {
+    let mut sink = WebhookSink::start();
+    let nobody = TcpListener::bind((own_address(), 0)).expect("a free port");
+    let dead = nobody.local_addr().expect("it is bound");
+    drop(nobody);
+    let hook = json!({"url": format!("http://{dead}/"), "event_types": ["client_event"]});
+    let config = with_hooks(json!([hook]))
+        .with_app(json!({"max_client_events_per_second": 0}))
+        .and_app(
+            "other",
+            json!({"webhooks": [sink.entry(&["channel_occupied"])]}),
+        )
+        .with(json!({"webhooks": {"queue_bytes": 1_048_576, "shard_queue_bytes": 65_536}}));
+    let server = Server::start(&config, shards);
+    let mut alice = server.client("alice");
+    alice.subscribes("private-x");
+    let mut bob = server.client_of("other", "bob");
+    let text = "x".repeat(1_000);
+    for number in 0..20 {
+        for _ in 0..150 {
+            alice.triggers("client-x", "private-x", json!(text));
+        }
+        let channel = format!("news-{number}");
+        bob.subscribes(&channel);
+        sink.expects(json!({"name": "channel_occupied", "channel": channel}));
+    }
+    alice.subscribes("still-here");
+}
+
 fn all_of(sink: &mut WebhookSink, events: usize) -> Vec<Delivery> {
     let mut deliveries = Vec::new();
     while numbers(&deliveries).len() < events {
@@ -364,6 +395,7 @@ on_one_and_three_shards! {
     a_slow_endpoint_does_not_delay_sockets,
     events_of_one_window_travel_together_in_order,
     without_batching_each_event_travels_alone,
+    a_dead_target_and_a_flood_to_it_cost_another_app_nothing,
     a_users_own_channel_is_in_no_webhook,
     a_drain_flushes_the_webhooks,
     a_drain_tells_who_left_without_waiting_for_a_return,

@@ -107,6 +107,7 @@ impl Lane {
             events,
             created: self.opened,
             attempts: 0,
+            is_probe: false,
             channels,
             bytes,
         });

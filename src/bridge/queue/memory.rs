@@ -4,7 +4,8 @@
 //! May depend on: `bridge::queue`, `metrics::bridge`.
 //! Invariants: at most `bytes_max` bytes wait; when something must go, it is the oldest job of the
 //! app that holds the most, so an app within its equal part loses nothing; every job ends in
-//! exactly one of delivered and dead; the work per event does not grow with what waits.
+//! exactly one of delivered and dead; the work per event does not grow with what waits; targets that
+//! fail have half of the places at most, however many they are.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -28,6 +29,8 @@ pub struct MemoryQueue {
     lanes: BTreeMap<TargetId, Lane>,
     /// Lanes that may start something, in turn.
     turns: VecDeque<TargetId>,
+    /// Lanes of failing targets that wait for one of their places, in turn.
+    held: VecDeque<TargetId>,
     /// When the other lanes are to be looked at, one entry per lane at most.
     wakes: BTreeSet<(Millis, TargetId)>,
     /// What waits, by app.
@@ -36,6 +39,8 @@ pub struct MemoryQueue {
     /// Lanes looked at and jobs dropped so far: the work done.
     looks: u64,
     in_flight: usize,
+    /// Of those, attempts to targets that were failing when they began.
+    probes: usize,
     in_flight_events: usize,
     overflowed_at: Option<Millis>,
     pub counters: WebhookCounters,
@@ -65,11 +70,13 @@ impl MemoryQueue {
             settings,
             lanes: BTreeMap::new(),
             turns: VecDeque::new(),
+            held: VecDeque::new(),
             wakes: BTreeSet::new(),
             shares: Shares::default(),
             waiting_events: 0,
             looks: 0,
             in_flight: 0,
+            probes: 0,
             in_flight_events: 0,
             overflowed_at: None,
             counters: WebhookCounters::default(),
@@ -113,10 +120,12 @@ impl MemoryQueue {
         {
             self.list(id);
         }
-        for _ in 0..self.turns.len() {
-            let Some(id) = self.turns.pop_front() else {
-                break;
-            };
+        for _ in 0..self.turns.len() + self.held.len() {
+            let held = &mut self.held;
+            let may_probe = self.probes < probes_max(&self.settings);
+            let next = self.turns.pop_front();
+            let next = next.or_else(|| may_probe.then(|| held.pop_front()).flatten());
+            let Some(id) = next else { break };
             if let Some(job) = self.start_from(id, now) {
                 return Some((id, job));
             }
@@ -131,10 +140,18 @@ impl MemoryQueue {
         self.give_up_old(id, now);
         let spare = self.has_spare_places();
         let lane = self.lanes.get_mut(&id)?;
-        lane.is_listed = false;
         lane.close_due(now, &self.settings);
-        let job = lane.start(now, spare, &self.settings);
-        if let Some(job) = &job {
+        let look = lane.next_look(spare, &self.settings);
+        let is_probe = lane.is_failing() && look.is_some_and(|at| at <= now);
+        if is_probe && self.probes >= probes_max(&self.settings) {
+            self.held.push_back(id);
+            return None;
+        }
+        lane.is_listed = false;
+        let mut job = lane.start(now, spare, &self.settings);
+        if let Some(job) = &mut job {
+            job.is_probe = is_probe;
+            self.probes += usize::from(is_probe);
             self.in_flight += 1;
             self.in_flight_events += job.events.len();
             self.forget_waiting(id, job);
@@ -144,7 +161,7 @@ impl MemoryQueue {
         job
     }
 
-    /// Puts a lane at the end of those that may start something.
+    /// Puts a lane at the end of those that may start something, unless it is there or held.
     fn list(&mut self, id: TargetId) {
         let Some(lane) = self.lanes.get_mut(&id) else {
             return;
@@ -191,7 +208,7 @@ impl MemoryQueue {
         let lane = lane_in_flight(&mut self.lanes, target);
         let was_failing = lane.is_failing();
         lane.ended(job, true);
-        self.leave(job.events.len());
+        self.leave(job);
         self.counters
             .app(job.app)
             .count(&job.counts(), DeliveryResult::Ok);
@@ -220,7 +237,7 @@ impl MemoryQueue {
             let pause_ms = backoff_ms(&self.settings, lane.failures_as_failing(), jitter);
             lane.rest_until(now.plus(pause_ms.min(PAUSE_MAX_MS)));
         }
-        self.leave(job.events.len());
+        self.leave(&job);
         job.attempts += 1;
         let retry = &self.settings.retry;
         let due = now.plus(backoff_ms(&self.settings, job.attempts, jitter));
@@ -272,7 +289,7 @@ impl MemoryQueue {
         let lane = lane_in_flight(&mut self.lanes, target);
         lane.ended(job, false);
         lane.forgive();
-        self.leave(job.events.len());
+        self.leave(job);
         self.bury(job, DeadReason::Gone);
         self.remove_if_idle(target);
     }
@@ -298,7 +315,9 @@ impl MemoryQueue {
         if self.in_flight >= self.settings.in_flight_max {
             return None; // The end of an attempt comes first.
         }
-        let listed = self.turns.front().map(|_| Millis(0));
+        let held = self.held.front();
+        let held = held.filter(|_| self.probes < probes_max(&self.settings));
+        let listed = self.turns.front().or(held).map(|_| Millis(0));
         listed.or_else(|| self.wakes.first().map(|(at, _)| *at))
     }
 
@@ -372,15 +391,17 @@ impl MemoryQueue {
         true
     }
 
-    /// An attempt with so many events has ended.
-    fn leave(&mut self, events: usize) {
+    /// An attempt has ended.
+    fn leave(&mut self, job: &Job) {
         assert!(self.in_flight > 0, "an attempt ended that nobody began");
         assert!(
-            self.in_flight_events >= events,
+            self.in_flight_events >= job.events.len(),
             "more events ended than began"
         );
+        assert!(self.probes >= usize::from(job.is_probe));
         self.in_flight -= 1;
-        self.in_flight_events -= events;
+        self.probes -= usize::from(job.is_probe);
+        self.in_flight_events -= job.events.len();
     }
 
     fn forget_waiting(&mut self, target: TargetId, job: &Job) {
@@ -408,6 +429,11 @@ impl MemoryQueue {
             self.wakes.remove(&(wake, id));
         }
     }
+}
+
+/// Attempts at the same time to targets that fail: each may take as long as an attempt can.
+fn probes_max(settings: &QueueSettings) -> usize {
+    settings.in_flight_max.div_ceil(2)
 }
 
 fn lane_in_flight(lanes: &mut BTreeMap<TargetId, Lane>, target: TargetId) -> &mut Lane {

@@ -31,6 +31,8 @@ pub struct Job {
     pub created: Millis,
     /// Attempts made.
     pub attempts: u32,
+    /// Its target was failing when the attempt under way began.
+    pub(super) is_probe: bool,
     /// Hashes of its channels, sorted: two jobs that share one must not overtake each other.
     pub(super) channels: Vec<u64>,
     /// Bytes that it counts against the bound.

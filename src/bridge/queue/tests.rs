@@ -337,6 +337,36 @@ fn a_dead_target_is_tried_now_and_then_however_many_events_come() {
 }
 
 #[test]
+fn targets_that_hang_leave_half_of_the_places_to_others() {
+    let mut queue = MemoryQueue::new(settings());
+    let hanging: Vec<TargetId> = (10..14).map(TargetId).collect();
+    for target in &hanging {
+        for channel in ["a", "b", "c", "d"] {
+            queue.push(*target, APP, event(channel), Millis(0));
+        }
+    }
+    let mut now = Millis(0);
+    let mut failures = 0;
+    while failures < 100 {
+        while let Some((target, job)) = queue.start(now) {
+            failures += 1;
+            queue.failed(target, job, now, 1.0);
+        }
+        now = queue.next_due().expect("attempts to come");
+    }
+    now = now.plus(5_000);
+    let mut under_way: Vec<(TargetId, Job)> = std::iter::from_fn(|| queue.start(now)).collect();
+    assert_eq!(under_way.len(), 2, "half of four places");
+    queue.push(TWO, APP, event("a"), now);
+    assert_eq!(queue.start(now).expect("a place for another").0, TWO);
+    let (target, job) = under_way.remove(0);
+    queue.failed(target, job, now, 1.0);
+    let next = queue.start(now).expect("the turn of the next one").0;
+    assert!(next != target && next != under_way[0].0 && hanging.contains(&next));
+    assert!(queue.start(now).is_none());
+}
+
+#[test]
 fn jobs_of_a_removed_target_are_given_up() {
     let mut queue = MemoryQueue::new(QueueSettings {
         batch_ms: Some(50),
