@@ -71,7 +71,7 @@ impl Default for Config {
             recv_buffers: 1_024,
             recv_buffer_bytes: 4_096,
             outbox_bytes_max: 1_048_576,
-            burst_bytes_max: 16_777_216,
+            burst_bytes_max: 8_388_608,
             turn_work_us: 2_500,
             busy_poll_us: 0,
             mesh_messages_max: 8_192,

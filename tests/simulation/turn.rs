@@ -31,7 +31,7 @@ impl Limits {
     /// Those of a server as it comes.
     pub(crate) const USUAL: Self = Self {
         outbox_bytes_max: 1 << 20,
-        burst_bytes_max: 1 << 24,
+        burst_bytes_max: 1 << 23,
         turn_work: Work(2_500_000),
     };
 }

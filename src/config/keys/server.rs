@@ -140,7 +140,7 @@ pub(super) const KEYS: &[Key] = &[
         "What one connection's outbox may hold for a moment while the kernel still takes bytes; \
          beyond `net.send_queue_bytes` a consumer is slow only when it took nothing for a second.",
     )
-    .default("16777216")
+    .default("8388608")
     .derived("raised to net.send_queue_bytes")
     .ours(),
     key(
