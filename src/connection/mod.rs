@@ -6,6 +6,7 @@
 //! Invariants: stated at the head of each file. The row is plain data: no closure, no future.
 #![forbid(unsafe_code)]
 
+pub mod body;
 pub mod keep_alive;
 pub mod pending;
 pub mod row;

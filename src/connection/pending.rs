@@ -14,7 +14,7 @@ use crate::{
         request::{Head, Version},
         response::{Content, Persistence},
     },
-    protocol::{app::AppIndex, socket_id::SocketId},
+    protocol::{app::AppIndex, auth::BodyDigest, socket_id::SocketId},
     ws::handshake::AcceptKey,
 };
 
@@ -173,7 +173,11 @@ pub struct RateState {
 #[derive(Debug)]
 pub enum ApiStep {
     /// The whole request is kept until the address limiter has answered.
-    AddressLimit { head: Box<[u8]>, body: Box<[u8]> },
+    AddressLimit {
+        head: Box<[u8]>,
+        body: Box<[u8]>,
+        digest: Option<BodyDigest>,
+    },
     /// Checked; waits for the app's budget.
     AppLimit(Action),
     /// Homes answer; parts are gathered.

@@ -13,10 +13,10 @@ use hashbrown::HashMap;
 use shards::application::{Millis, Slot};
 
 use super::{
-    keep_alive::KeepAlive, pending::Pending, subscriptions::Subscriptions,
+    body::Body, keep_alive::KeepAlive, pending::Pending, subscriptions::Subscriptions,
     token_bucket::TokenBucket,
 };
-use crate::{http::body::ChunkedBody, protocol::app::AppIndex, ws::codec::Decoder};
+use crate::{protocol::app::AppIndex, ws::codec::Decoder};
 
 /// One connection of this shard.
 #[derive(Debug)]
@@ -38,6 +38,8 @@ pub struct Connection {
     pub pressed: bool,
     /// Held input waits for its share of a turn.
     pub queued: bool,
+    /// HTTP: a part of the request's head has arrived, and `until` is its deadline.
+    pub has_begun: bool,
     /// The peer ended its side: ours ends when its input is handled.
     pub peer_ended: bool,
     /// Reading is paused because too much input is held.
@@ -63,8 +65,8 @@ pub struct Connection {
     pub decoder: Decoder,
     /// Unfinished or held input.
     pub input: Vec<u8>,
-    /// Bytes of input without which there is nothing to try again.
-    pub input_wanted: u32,
+    /// What of it and of an unfinished message is counted for strangers.
+    pub held_bytes: u32,
     pub subscriptions: Subscriptions,
     pub rare: Option<Box<Rare>>,
 }
@@ -94,19 +96,12 @@ pub struct Rare {
     pub user: Option<SignedIn>,
     /// Of an HTTP connection.
     pub peer: Option<IpAddr>,
-    /// A chunked request body under way.
-    pub chunked: Option<Box<Chunked>>,
+    /// A request's body under way.
+    pub body: Option<Box<Body>>,
     /// When a connection that needs authorisation is closed without.
     pub authorize_by: Option<Millis>,
     /// Until when a throttled connection's input is held.
     pub throttled_until: Option<Millis>,
-}
-
-/// A chunked body, and how much of the held input it has read already.
-#[derive(Debug)]
-pub struct Chunked {
-    pub body: ChunkedBody,
-    pub fed_bytes: usize,
 }
 
 /// Who a connection is signed in as.
@@ -134,6 +129,7 @@ impl Connection {
             throttled: false,
             pressed: false,
             queued: false,
+            has_begun: false,
             peer_ended: false,
             established: false,
             paused: false,
@@ -149,7 +145,7 @@ impl Connection {
             memberships_rate: TokenBucket::default(),
             decoder: Decoder::default(),
             input: Vec::new(),
-            input_wanted: 0,
+            held_bytes: 0,
             subscriptions: Subscriptions::default(),
             rare: None,
         }
@@ -166,6 +162,8 @@ impl Connection {
         Self {
             generation: slot.generation,
             state: State::Http,
+            // The first request's time counts from the accept.
+            has_begun: true,
             until,
             rare,
             ..Self::vacant()
@@ -216,7 +214,7 @@ impl Rare {
             && self.memberships.is_empty()
             && self.user.is_none()
             && self.peer.is_none()
-            && self.chunked.is_none()
+            && self.body.is_none()
             && self.authorize_by.is_none()
             && self.throttled_until.is_none()
     }

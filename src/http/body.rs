@@ -1,16 +1,18 @@
-//! A chunked request body, put together as it arrives.
+//! A chunked request body, taken apart as it arrives.
 //!
 //! Owns: the chunked coding (RFC 9112, section 7.1), strictly: what a lenient parser would read
 //! differently is refused.
 //! May depend on: `request` (errors).
-//! Invariants: the body never exceeds its limit; extensions and trailers are bounded and dropped.
+//! Invariants: the body never exceeds its limit; extensions and trailers are bounded and dropped;
+//! nothing is held.
 
 use crate::http::request::HttpError;
 
-/// One body under construction.
+/// Where in a body its reader is.
 #[derive(Debug)]
 pub struct ChunkedBody {
-    body: Vec<u8>,
+    /// Of the body so far.
+    body_bytes: usize,
     body_bytes_max: usize,
     /// Bytes of size lines' extensions and of trailers so far: what is read but not kept.
     dropped_bytes: usize,
@@ -35,7 +37,7 @@ enum State {
 impl ChunkedBody {
     pub fn new(body_bytes_max: usize) -> Self {
         Self {
-            body: Vec::new(),
+            body_bytes: 0,
             body_bytes_max,
             dropped_bytes: 0,
             state: START,
@@ -43,15 +45,19 @@ impl ChunkedBody {
     }
 
     /// Takes what it can of `bytes` and returns how much that was: all, unless the body ended
-    /// before.
-    pub fn feed(&mut self, bytes: &[u8]) -> Result<usize, HttpError> {
+    /// before. What is of the body itself goes to `keep`, in order.
+    ///
+    /// # Errors
+    /// The coding is broken, or the body is longer than it may be.
+    pub fn feed(&mut self, bytes: &[u8], mut keep: impl FnMut(&[u8])) -> Result<usize, HttpError> {
         let mut rest = bytes;
         while self.state != State::Complete
             && let Some((&byte, after)) = rest.split_first()
         {
             if let State::Data { left } = self.state {
                 let (data, after) = rest.split_at(left.min(rest.len()));
-                self.body.extend_from_slice(data);
+                keep(data);
+                self.body_bytes += data.len();
                 rest = after;
                 self.state = match left - data.len() {
                     0 => State::DataReturn,
@@ -67,15 +73,6 @@ impl ChunkedBody {
 
     pub fn is_complete(&self) -> bool {
         self.state == State::Complete
-    }
-
-    /// What was put together so far; the whole body once complete.
-    pub fn as_slice(&self) -> &[u8] {
-        &self.body
-    }
-
-    pub fn into_body(self) -> Vec<u8> {
-        self.body
     }
 
     /// One byte of framing.
@@ -118,7 +115,7 @@ impl ChunkedBody {
     }
 
     fn room_for(&self, bytes: u64) -> Result<usize, HttpError> {
-        let room = self.body_bytes_max.saturating_sub(self.body.len());
+        let room = self.body_bytes_max.saturating_sub(self.body_bytes);
         usize::try_from(bytes)
             .ok()
             .filter(|bytes| *bytes <= room)
@@ -154,9 +151,9 @@ mod tests {
 
     fn decoded(bytes: &[u8]) -> Result<(Vec<u8>, usize, bool), HttpError> {
         let mut body = ChunkedBody::new(100);
-        let consumed = body.feed(bytes)?;
-        let is_complete = body.is_complete();
-        Ok((body.into_body(), consumed, is_complete))
+        let mut kept = Vec::new();
+        let consumed = body.feed(bytes, |data| kept.extend_from_slice(data))?;
+        Ok((kept, consumed, body.is_complete()))
     }
 
     #[test]
@@ -260,13 +257,17 @@ mod tests {
             }
             bytes.extend(b"0\r\n\r\n");
             let mut body = ChunkedBody::new(1000);
+            let mut kept = Vec::new();
+            let mut feed = |body: &mut ChunkedBody, bytes: &[u8]| {
+                body.feed(bytes, |data| kept.extend_from_slice(data))
+            };
             for piece in bytes.chunks(piece_bytes) {
                 prop_assert!(!body.is_complete());
-                prop_assert_eq!(body.feed(piece), Ok(piece.len()));
+                prop_assert_eq!(feed(&mut body, piece), Ok(piece.len()));
             }
             prop_assert!(body.is_complete());
-            prop_assert_eq!(body.feed(b"more"), Ok(0));
-            prop_assert_eq!(body.into_body(), chunks.concat());
+            prop_assert_eq!(feed(&mut body, b"more"), Ok(0));
+            prop_assert_eq!(kept, chunks.concat());
         }
 
         #[test]

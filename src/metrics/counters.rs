@@ -139,6 +139,8 @@ pub struct ShardCounters {
     pub publishers_held: u64,
     /// Times that a connection's input was held for its rate of subscribes and unsubscribes.
     pub inputs_throttled: u64,
+    /// Peers sent away since too much input was held for strangers.
+    pub inputs_shed: u64,
     /// Open WebSocket connections.
     pub websockets: u64,
     /// Channels whose home is here.

@@ -168,6 +168,40 @@ pub fn verify_request(request: RequestToVerify<'_>) -> Result<QueryForm, HttpAut
     verify_request_hashing(request, md5_hex)
 }
 
+/// As `verify_request`, for a body that was hashed as it arrived.
+pub fn verify_hashed_request(
+    request: RequestToVerify<'_>,
+    digest: BodyDigest,
+) -> Result<QueryForm, HttpAuthError> {
+    verify_request_hashing(request, |_| digest.hex())
+}
+
+/// Whether the head of a request is signed and names its body's digest, before the body is read:
+/// whose is not, is refused whatever the body. `request.body` does not matter.
+pub fn is_head_signed(request: RequestToVerify<'_>) -> bool {
+    // A digest that is no digest differs from what is named, if that is looked at.
+    let verified = verify_request_hashing(request, |_| [0; 32]);
+    matches!(verified, Err(HttpAuthError::BodyMd5))
+}
+
+/// The MD5 of a body, taken piece by piece.
+#[derive(Clone, Debug, Default)]
+pub struct BodyDigest(Md5);
+
+impl BodyDigest {
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// In lower-case hexadecimal digits.
+    pub fn hex(self) -> [u8; 32] {
+        let digest: [u8; 16] = self.0.finalize().into();
+        let mut hex = [0; 32];
+        write_hex(&digest, &mut hex);
+        hex
+    }
+}
+
 fn verify_request_hashing(
     request: RequestToVerify<'_>,
     md5_hex: impl FnOnce(&[u8]) -> [u8; 32],

@@ -36,7 +36,7 @@ use crate::{
     },
     protocol::{
         app::AppIndex,
-        auth::{self, RequestToVerify},
+        auth::{self, BodyDigest, RequestToVerify},
         name::{ChannelKind, ChannelName, is_user_id},
         outgoing,
     },
@@ -68,13 +68,15 @@ impl ShardServer {
             .map(|limit| limit.trust_hops);
         let address = hops.and_then(|hops| self.client_address(slot, head, hops));
         let Some(address) = address else {
-            return self.run_api(turn, slot, &mut exchange, head, &request.body, route);
+            let body = (&*request.body, request.digest.clone());
+            return self.run_api(turn, slot, &mut exchange, head, body, route);
         };
         self.counters.ip_limit_checks[1] += 1;
         let head_bytes = bytes.get(..head.bytes).unwrap_or_default().into();
         let step = ApiStep::AddressLimit {
             head: head_bytes,
             body: (&*request.body).into(),
+            digest: request.digest.clone(),
         };
         let pending = Pending::Api(Box::new(ApiCall { exchange, step }));
         let question = Question::AddressLimit {
@@ -99,7 +101,7 @@ impl ShardServer {
             }
             Some(Pending::Api(call)) => {
                 let ApiCall { mut exchange, step } = *call;
-                let ApiStep::AddressLimit { head, body } = step else {
+                let ApiStep::AddressLimit { head, body, digest } = step else {
                     return;
                 };
                 exchange.rate = Some(rate);
@@ -112,7 +114,8 @@ impl ShardServer {
                 };
                 let prefix = self.settings.path_prefix.clone();
                 let route = Route::of(parsed.raw_path, &prefix);
-                self.run_api(turn, slot, &mut exchange, &parsed, &body, &route);
+                let body = (&*body, digest);
+                self.run_api(turn, slot, &mut exchange, &parsed, body, &route);
             }
             _ => {}
         }
@@ -124,10 +127,10 @@ impl ShardServer {
         slot: Slot,
         exchange: &mut Exchange,
         head: &Head<'_>,
-        body: &[u8],
+        body: (&[u8], Option<BodyDigest>),
         route: &Route<'_>,
     ) {
-        turn.spend(Work::SIGNATURE.and(Work::bytes_hashed(body.len())));
+        turn.spend(Work::SIGNATURE.and(Work::bytes_hashed(body.0.len())));
         let checked = self.check_api(turn, exchange, head, body, route);
         let (app, action) = match checked {
             Ok(checked) => checked,
@@ -174,7 +177,7 @@ impl ShardServer {
         turn: &impl ServerTurn,
         exchange: &mut Exchange,
         head: &Head<'_>,
-        body: &[u8],
+        (body, digest): (&[u8], Option<BodyDigest>),
         route: &Route<'_>,
     ) -> Result<(AppIndex, Action), ApiError> {
         let id = route.api_app().ok_or(ApiError::NotFound)?;
@@ -184,7 +187,7 @@ impl ShardServer {
         let counters = self.counters.app(index);
         counters.http_calls += 1;
         counters.http_received_bytes += body.len() as u64;
-        let form = auth::verify_request(RequestToVerify {
+        let to_verify = RequestToVerify {
             method: head.method,
             raw_path: head.raw_path,
             query: head.query,
@@ -193,7 +196,11 @@ impl ShardServer {
             signers: &app.entry.signers,
             now_s: turn.unix_ms() / 1_000,
             path_prefix: &self.settings.path_prefix,
-        })?;
+        };
+        let form = match digest {
+            Some(digest) => auth::verify_hashed_request(to_verify, digest)?,
+            None => auth::verify_request(to_verify)?,
+        };
         if !app.entry.app.enabled {
             return Err(ApiError::AppDisabled);
         }

@@ -72,6 +72,7 @@ impl ShardServer {
             self.counters.app(app).connection_errors[ConnectionError::SocketFailed as usize] += 1;
         }
         self.clean_up(turn, slot);
+        self.input_held -= u64::from(self.held(slot).held_bytes);
         *self.held(slot) = Connection::vacant();
     }
 

@@ -14,6 +14,7 @@ mod addresses;
 mod answers;
 mod api;
 mod apps;
+mod body;
 mod client_event;
 mod close;
 mod drain;
@@ -110,6 +111,8 @@ pub struct ShardServer {
     /// Connections whose held input waits for its share of a turn, each once.
     ready: VecDeque<Slot>,
     pressure: Pressure,
+    /// Bytes of input held for peers that nobody has vouched for.
+    input_held: u64,
     /// Work for many connections, first come first done.
     errands: VecDeque<Errand>,
     /// Tells a channel's fan-outs of this turn from earlier ones.
@@ -148,6 +151,7 @@ impl ShardServer {
             jobs: VecDeque::new(),
             ready: VecDeque::new(),
             pressure: Pressure::default(),
+            input_held: 0,
             errands: VecDeque::new(),
             turn_number: 1,
             doomed: Vec::new(),

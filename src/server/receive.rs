@@ -9,7 +9,7 @@
 use shards::{application::Slot, work::Work};
 
 use super::{ServerTurn, ShardServer};
-use crate::connection::row::State;
+use crate::{connection::row::State, protocol::code::CloseCode};
 
 /// Input held for a waiting connection before its reading is paused.
 const HELD_BYTES_MAX: usize = 64 * 1_024;
@@ -25,14 +25,16 @@ impl ShardServer {
         if !row.is_held() && row.input.is_empty() {
             let used = self.consume(turn, slot, bytes);
             self.hold(turn, slot, bytes.get(used..).unwrap_or_default());
-            return;
+            return self.count_held(turn, slot);
         }
         row.input.extend_from_slice(bytes);
+        self.count_held(turn, slot);
+        let Some(row) = self.row(slot) else { return };
         let (is_held, held_bytes) = (row.is_held(), row.input.len());
         if is_held && held_bytes > HELD_BYTES_MAX && !row.paused {
             row.paused = true;
             turn.pause_reading(slot);
-        } else if !is_held && held_bytes >= row.input_wanted as usize {
+        } else if !is_held {
             self.resume(turn, slot);
         }
     }
@@ -43,7 +45,6 @@ impl ShardServer {
             return;
         };
         let mut input = std::mem::take(&mut row.input);
-        row.input_wanted = 0;
         let used = self.consume(turn, slot, &mut input);
         let Some(row) = self.row(slot) else { return };
         assert!(row.input.is_empty(), "input is kept by whoever took it");
@@ -61,6 +62,33 @@ impl ShardServer {
             turn.resume_reading(slot);
         }
         self.end_if_peer_ended(turn, slot);
+        self.count_held(turn, slot);
+    }
+
+    /// Keeps count of the input that is held for peers which nobody has vouched for. Beyond the
+    /// node's bound the one whose input grows is sent away.
+    // Per receive: two lengths and a compare.
+    fn count_held(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
+        let Some(row) = self.row(slot) else { return };
+        let held = if row.authorized || row.state == State::Ending {
+            0
+        } else {
+            row.input.len() + row.decoder.held_bytes()
+        };
+        let held = u32::try_from(held).unwrap_or(u32::MAX);
+        let before = std::mem::replace(&mut row.held_bytes, held);
+        let state = row.state;
+        self.input_held = self.input_held + u64::from(held) - u64::from(before);
+        let max = self.settings.input_held_bytes / u64::from(self.shards);
+        if held <= before || self.input_held <= max {
+            return;
+        }
+        self.counters.inputs_shed += 1;
+        match state {
+            State::Open => self.close(turn, slot, CloseCode::OVER_CAPACITY),
+            State::Http | State::Closing => turn.close_now(slot),
+            State::Vacant | State::Ending => {}
+        }
     }
 
     /// The peer ended its side: what it asked for before is answered first.
@@ -132,7 +160,9 @@ impl ShardServer {
                 turn.await_drained(slot);
                 break;
             }
+            let has_body = self.has_body_under_way(slot);
             let taken = match self.held(slot).state {
+                State::Http if has_body => self.take_body(turn, slot, rest),
                 State::Http => self.take_request(turn, slot, rest),
                 State::Open | State::Closing => self.take_frame(turn, slot, rest),
                 State::Vacant | State::Ending => return bytes.len(),
@@ -156,9 +186,10 @@ impl ShardServer {
             return;
         }
         row.input.extend_from_slice(rest);
-        if row.state == State::Http && !row.is_held() {
+        if row.state == State::Http && !row.is_held() && !row.has_begun {
             // The next request on a kept connection has begun: it must be whole in time.
-            row.until = row.until.min(now.plus(handshake_ms));
+            row.has_begun = true;
+            row.until = now.plus(handshake_ms);
             turn.arm_timer(slot, row.until);
         }
     }

@@ -8,25 +8,21 @@
 
 use std::{borrow::Cow, net::IpAddr, rc::Rc};
 
-use shards::application::Slot;
+use shards::{application::Slot, work::Work};
 use smallvec::SmallVec;
 
 use super::{ServerTurn, ShardServer, addresses::counted, forwarded::Trust};
 use crate::{
-    connection::{
-        pending::{Asked, RateState, Transport, Upgrade, UpgradeStep},
-        row::Chunked,
-    },
+    connection::pending::{Asked, RateState, Transport, Upgrade, UpgradeStep},
     http::{
         api::ApiError,
-        body::ChunkedBody,
         query::ClientQuery,
         request::{self, BodyFraming, Head, HttpError, Version},
         response::{self, ContentType, Response, Status},
         route::Route,
     },
     metrics::counters::ConnectionError,
-    protocol::json::write_json_string,
+    protocol::{auth::BodyDigest, json::write_json_string},
     ws::handshake::{self, UpgradeError, UpgradeRequest},
 };
 
@@ -67,8 +63,19 @@ impl<'a> Reply<'a> {
 pub(super) struct Request<'a> {
     pub(super) head: Head<'a>,
     pub(super) body: Cow<'a, [u8]>,
+    /// Of a body that came in pieces.
+    pub(super) digest: Option<BodyDigest>,
     /// Bytes that it took from the input.
-    bytes: usize,
+    pub(super) bytes: usize,
+}
+
+/// How far a request has arrived.
+enum Step<'a> {
+    /// Its head is not whole.
+    Wants,
+    Whole(Request<'a>),
+    /// Its head is, its body is not.
+    Body(Head<'a>),
 }
 
 impl ShardServer {
@@ -79,11 +86,16 @@ impl ShardServer {
         slot: Slot,
         bytes: &[u8],
     ) -> usize {
-        match self.read_request(turn, slot, bytes) {
-            Ok(None) => 0,
-            Ok(Some(request)) => {
+        match self.read_request(turn, bytes) {
+            Ok(Step::Wants) => 0,
+            Ok(Step::Whole(request)) => {
                 self.dispatch(turn, slot, &request, bytes);
                 request.bytes
+            }
+            Ok(Step::Body(head)) => {
+                let head_bytes = head.bytes;
+                self.begin_body(turn, slot, head, bytes);
+                head_bytes
             }
             Err(error) => {
                 self.refuse_request(turn, slot, error, bytes);
@@ -92,88 +104,44 @@ impl ShardServer {
         }
     }
 
+    /// The request at the start of `bytes`, if it is whole. A body that is not goes on in `body`.
     fn read_request<'a>(
-        &mut self,
+        &self,
         turn: &mut impl ServerTurn,
-        slot: Slot,
         bytes: &'a [u8],
-    ) -> Result<Option<Request<'a>>, HttpError> {
+    ) -> Result<Step<'a>, HttpError> {
+        turn.spend(Work::bytes_hashed(bytes.len().min(request::HEAD_BYTES_MAX)));
         let body_max = usize::try_from(self.settings.request_bytes_max).unwrap_or(usize::MAX);
         let Some(head) = request::parse_head(bytes)? else {
-            return Ok(None);
+            return Ok(Step::Wants);
         };
         head.check_body_bytes(body_max)?;
         let head_bytes = head.bytes;
-        let rest = bytes.get(head_bytes..).unwrap_or_default();
         let length = match head.body {
             BodyFraming::Empty => 0,
             BodyFraming::Length(length) => usize::try_from(length).unwrap_or(usize::MAX),
-            BodyFraming::Chunked => return self.read_chunked(turn, slot, head, rest, body_max),
+            BodyFraming::Chunked => usize::MAX,
         };
+        let rest = bytes.get(head_bytes..).unwrap_or_default();
         if let Some(body) = rest.get(..length) {
-            let bytes = head_bytes + length;
-            return Ok(Some(Request {
+            return Ok(Step::Whole(Request {
                 head,
                 body: Cow::Borrowed(body),
-                bytes,
+                digest: None,
+                bytes: head_bytes + length,
             }));
         }
-        let until = turn.now().plus(self.settings.handshake_timeout_ms);
-        let row = self.held(slot);
-        let begins = row.input_wanted == 0;
-        row.input_wanted = u32::try_from(head_bytes + length).unwrap_or(u32::MAX);
-        // A body that comes in pieces has the same time again for each.
-        row.until = until;
-        if begins && head.expect_continue {
-            turn.send(slot, response::CONTINUE);
-        }
-        Ok(None)
+        Ok(Step::Body(head))
     }
 
-    fn read_chunked<'a>(
-        &mut self,
-        turn: &mut impl ServerTurn,
-        slot: Slot,
-        head: Head<'a>,
-        rest: &'a [u8],
-        body_max: usize,
-    ) -> Result<Option<Request<'a>>, HttpError> {
-        let until = turn.now().plus(self.settings.handshake_timeout_ms);
-        let row = self.held(slot);
-        let begun = row.rare().chunked.take();
-        if begun.is_none() && head.expect_continue {
-            turn.send(slot, response::CONTINUE);
-        }
-        let mut chunked = begun.unwrap_or_else(|| {
-            Box::new(Chunked {
-                body: ChunkedBody::new(body_max),
-                fed_bytes: 0,
-            })
-        });
-        let fresh = rest.get(chunked.fed_bytes..).unwrap_or_default();
-        chunked.fed_bytes += chunked.body.feed(fresh)?;
-        if !chunked.body.is_complete() {
-            row.until = until;
-            row.rare().chunked = Some(chunked);
-            return Ok(None);
-        }
-        row.shed_rare();
-        let bytes = head.bytes + chunked.fed_bytes;
-        Ok(Some(Request {
-            head,
-            body: Cow::Owned(chunked.body.into_body()),
-            bytes,
-        }))
-    }
-
-    fn dispatch(
+    pub(super) fn dispatch(
         &mut self,
         turn: &mut impl ServerTurn,
         slot: Slot,
         request: &Request<'_>,
         bytes: &[u8],
     ) {
-        self.held(slot).input_wanted = 0;
+        self.held(slot).has_begun = false;
         let head = &request.head;
         let prefix = self.settings.path_prefix.clone();
         let route = Route::of(head.raw_path, &prefix);
@@ -436,7 +404,7 @@ impl ShardServer {
     }
 
     /// `bytes` begin with the request.
-    fn refuse_request(
+    pub(super) fn refuse_request(
         &mut self,
         turn: &mut impl ServerTurn,
         slot: Slot,
@@ -470,7 +438,11 @@ impl ShardServer {
             turn.close_now(slot);
             return;
         }
-        if row.input.is_empty() {
+        let body = row.rare.as_mut().and_then(|rare| rare.body.take());
+        if body
+            .as_ref()
+            .map_or(row.input.is_empty(), |it| it.is_discarded())
+        {
             self.counters.handshake_failures[0] += u64::from(row.operation == 0);
             self.end(turn, slot);
             return;
@@ -478,7 +450,10 @@ impl ShardServer {
         self.counters.handshake_failures[0] += 1;
         let errors = &mut self.counters.unknown_app_errors;
         errors[ConnectionError::HandshakeTimeout as usize] += 1;
-        let asked = asked_last(&self.held(slot).input);
+        let asked = match &body {
+            Some(body) => asked_last(&body.head),
+            None => asked_last(&self.held(slot).input),
+        };
         let body = br#"{"error":"the request did not arrive in time"}"#;
         let reply = Reply::json(Status::RequestTimeout, &[], body);
         self.respond(turn, slot, reply, &asked);

@@ -22,6 +22,10 @@ pub struct Settings {
     pub message_bytes_max: u32,
     pub path_prefix: String,
     pub handshake_timeout_ms: u64,
+    /// Input of the node that is held for peers which nobody has vouched for.
+    pub input_held_bytes: u64,
+    /// A request's body must come at this rate; 0 = any.
+    pub body_rate_min_bytes_per_s: u32,
     pub slow_consumer: SlowConsumer,
     /// Subscribes and unsubscribes of one connection; 0 = unlimited.
     pub subscribe_rate_per_s: u32,
@@ -72,6 +76,8 @@ impl Settings {
             message_bytes_max: config.websocket.max_payload_bytes,
             path_prefix: config.path_prefix.clone(),
             handshake_timeout_ms: u64::from(config.net.handshake_timeout_ms),
+            body_rate_min_bytes_per_s: config.net.body_rate_min_bytes_per_s,
+            input_held_bytes: config.net.input_held_bytes,
             slow_consumer: config.net.slow_consumer,
             subscribe_rate_per_s: config.net.subscribe_rate_per_s,
             subscribe_burst: config.net.subscribe_burst,
