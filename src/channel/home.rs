@@ -67,6 +67,15 @@ struct Kept {
     number: u64,
 }
 
+impl Kept {
+    fn bytes(&self) -> usize {
+        KEPT_FIXED_BYTES + self.event.frame.len()
+    }
+}
+
+/// What keeping an event takes beside its frame: the home's row, its name, its places in tables.
+const KEPT_FIXED_BYTES: usize = 512;
+
 /// What has to happen later; boxed since most channels have nothing of it.
 #[derive(Debug, Default)]
 struct Later {
@@ -232,15 +241,27 @@ impl Home {
         }
     }
 
-    /// Keeps an event, under its number, as the last one; true if none was kept before.
-    pub(super) fn keep(&mut self, now: Millis, rules: &Rules, event: Event, number: u64) -> bool {
+    /// Keeps an event, under its number, as the last one; returns the bytes of the one before it.
+    pub(super) fn keep(
+        &mut self,
+        now: Millis,
+        rules: &Rules,
+        event: Event,
+        number: u64,
+    ) -> Option<usize> {
         assert!(self.kind.is_cache(), "only cache channels keep an event");
         let kept = Kept {
             event,
             expires_at: now.plus(rules.kept_ms),
             number,
         };
-        self.kept.replace(Box::new(kept)).is_none()
+        let before = self.kept.replace(Box::new(kept));
+        before.map(|before| before.bytes())
+    }
+
+    /// About the bytes that the kept event holds; 0 without one.
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.kept.as_ref().map_or(0, |kept| kept.bytes())
     }
 
     /// The kept event is the one with this number.
@@ -248,14 +269,15 @@ impl Home {
         self.kept.as_ref().is_some_and(|kept| kept.number == number)
     }
 
-    /// Forgets the kept event.
-    pub(super) fn drop_kept(&mut self) {
-        self.kept = None;
+    /// Forgets the kept event; returns its bytes.
+    pub(super) fn drop_kept(&mut self) -> Option<usize> {
+        self.kept.take().map(|kept| kept.bytes())
     }
 
-    /// Forgets the kept event if its time is over; true if it was.
-    pub(super) fn expire_kept(&mut self, now: Millis) -> bool {
-        self.kept.take_if(|kept| kept.expires_at <= now).is_some()
+    /// Forgets the kept event if its time is over; returns its bytes.
+    pub(super) fn expire_kept(&mut self, now: Millis) -> Option<usize> {
+        let expired = self.kept.take_if(|kept| kept.expires_at <= now);
+        expired.map(|kept| kept.bytes())
     }
 
     fn add_interest(&mut self, shard: ShardId, local: LocalRef) {

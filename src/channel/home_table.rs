@@ -5,7 +5,7 @@
 //! May depend on: `channel::{home, home_effect, names, rows}`, plain ids. Not on connections, queues,
 //! clocks.
 //! Invariants: an entry exists iff somebody subscribes, an event is kept, or a deadline is pending;
-//! each entry's next deadline is on the heap, or an earlier time; at most `kept_max` events are kept.
+//! each entry's next deadline is on the heap, or an earlier time; kept events stay within `kept_max`.
 
 use std::{
     cmp::Reverse,
@@ -34,11 +34,20 @@ pub struct HomeTable {
     /// or gone.
     kept_order: VecDeque<(HomeRef, u64)>,
     kept: usize,
+    /// About the bytes that they hold.
+    kept_bytes: usize,
     /// Numbers events as they are kept.
     kept_number: u64,
-    kept_max: usize,
+    kept_max: KeptMax,
     /// Homes with at least one subscription.
     occupied: usize,
+}
+
+/// How much of last events is kept: what is oldest beyond it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeptMax {
+    pub events: usize,
+    pub bytes: usize,
 }
 
 /// An app with so few channels is walked at once.
@@ -54,16 +63,17 @@ pub struct Walked {
 }
 
 impl HomeTable {
-    /// A table that keeps at most `kept_max` last events.
-    pub fn new(kept_max: usize) -> Self {
+    /// A table that keeps no more last events than `kept_max` allows.
+    pub fn new(kept_max: KeptMax) -> Self {
         Self {
             rows: Rows::default(),
             names: Names::default(),
             due: BinaryHeap::new(),
             kept_order: VecDeque::new(),
             kept: 0,
+            kept_bytes: 0,
             kept_number: 0,
-            kept_max: kept_max.max(1),
+            kept_max,
             occupied: 0,
         }
     }
@@ -148,6 +158,11 @@ impl HomeTable {
         self.rows.is_empty()
     }
 
+    /// About the bytes of the last events that are kept now; at most the bound.
+    pub fn kept_bytes(&self) -> usize {
+        self.kept_bytes
+    }
+
     /// Last events that are kept now; at most the bound.
     pub fn kept_events(&self) -> usize {
         self.kept
@@ -198,8 +213,10 @@ impl HomeTable {
             .get_mut(at.0)
             .expect("an event is kept in an entered home");
         self.kept_number += 1;
-        let is_first = home.keep(now, rules, event, self.kept_number);
-        self.kept += usize::from(is_first);
+        let before = home.keep(now, rules, event, self.kept_number);
+        self.kept_bytes += home.kept_bytes();
+        self.kept += 1;
+        self.forget_kept(before);
         self.kept_order.push_back((at, self.kept_number));
         self.evict();
         self.arm(at);
@@ -240,8 +257,9 @@ impl HomeTable {
             .rows
             .get_mut(at.0)
             .expect("pop_due gives entries that are there");
-        self.kept -= usize::from(home.expire_kept(now));
+        let expired = home.expire_kept(now);
         home.settle_later(now, rules, effects);
+        self.forget_kept(expired);
         self.arm(at);
     }
 
@@ -272,17 +290,23 @@ impl HomeTable {
         }
     }
 
+    fn forget_kept(&mut self, bytes: Option<usize>) {
+        self.kept -= usize::from(bytes.is_some());
+        self.kept_bytes -= bytes.unwrap_or(0);
+    }
+
     /// Drops the oldest kept events above the bound, and what the order lists in vain.
     fn evict(&mut self) {
         let rows = &mut self.rows;
-        while self.kept > self.kept_max {
+        while self.kept > self.kept_max.events || self.kept_bytes > self.kept_max.bytes {
             let oldest = self.kept_order.pop_front();
             let (at, number) = oldest.expect("each kept event is in the order");
             let Some(home) = rows.get_mut(at.0).filter(|home| home.keeps(number)) else {
                 continue;
             };
-            home.drop_kept();
-            self.kept -= 1;
+            let dropped = home.drop_kept();
+            self.kept -= usize::from(dropped.is_some());
+            self.kept_bytes -= dropped.unwrap_or(0);
             // Due at once, so that the entry is released when nothing else holds it.
             self.due.push(Reverse((Millis(0), at)));
             home.due_at = Some(Millis(0));
@@ -309,6 +333,46 @@ mod tests {
         *,
     };
 
+    fn at_most(events: usize) -> KeptMax {
+        let bytes = 1 << 20;
+        KeptMax { events, bytes }
+    }
+
+    #[test]
+    fn kept_events_are_bounded_by_their_bytes_too_and_the_oldest_goes() {
+        let bytes = 3 * 10_512;
+        let mut table = HomeTable::new(KeptMax { events: 100, bytes });
+        let mut kept = Vec::new();
+        for (number, frame_bytes) in [10_000, 10_000, 10_000, 10_000, 20_000]
+            .into_iter()
+            .enumerate()
+        {
+            let at = table.enter(APP, &format!("cache-{number}").into());
+            let frame = vec![b'x'; frame_bytes].into();
+            let event = Event {
+                frame,
+                data_start: 0,
+                data_bytes: 0,
+            };
+            table.keep(at, Millis(0), &RULES, event);
+            kept.push((table.kept_events(), table.kept_bytes()));
+        }
+        let of = |events: usize, bytes: usize| (events, events * 512 + bytes);
+        let expected = [
+            of(1, 10_000),
+            of(2, 20_000),
+            of(3, 30_000),
+            of(3, 30_000),
+            of(2, 30_000),
+        ];
+        assert_eq!(kept, expected);
+        settle(&mut table, u64::MAX / 2);
+        assert_eq!(
+            (table.kept_events(), table.kept_bytes(), table.len()),
+            (0, 0, 0)
+        );
+    }
+
     fn settle(table: &mut HomeTable, now: u64) -> Vec<HomeEffect> {
         let mut effects = Vec::new();
         while let Some(at) = table.pop_due(Millis(now)) {
@@ -325,7 +389,7 @@ mod tests {
             (3_010, vec!["hook vacated"], 0),
             (3_011, vec!["hook vacated"], 0),
         ] {
-            let mut table = HomeTable::new(100);
+            let mut table = HomeTable::new(at_most(100));
             let at = table.enter(APP, &"news".into());
             let mut effects = Vec::new();
             let join = join_from(0, None);
@@ -340,7 +404,7 @@ mod tests {
 
     #[test]
     fn a_kept_event_alone_holds_its_entry_until_its_time_is_over() {
-        let mut table = HomeTable::new(100);
+        let mut table = HomeTable::new(at_most(100));
         let at = table.enter(APP, &"cache-prices".into());
         table.keep(at, Millis(0), &RULES, event(7));
         settle(&mut table, 999);
@@ -351,7 +415,7 @@ mod tests {
 
     #[test]
     fn the_event_that_was_kept_longest_ago_is_evicted_first() {
-        let mut table = HomeTable::new(2);
+        let mut table = HomeTable::new(at_most(2));
         let mut keep = |now, name: &str| {
             let at = table.enter(APP, &name.into());
             table.keep(at, Millis(now), &RULES, event(0));
@@ -422,7 +486,7 @@ mod tests {
         fn comings_and_goings_alternate_and_leave_nothing_behind(
             steps in prop::collection::vec(step(), 1..80)
         ) {
-            let mut table = HomeTable::new(4);
+            let mut table = HomeTable::new(at_most(4));
             let name: Arc<str> = "presence-cache-room".into();
             let (mut now, mut there, mut told) = (0, Vec::new(), Told::default());
             for step in steps {

@@ -64,7 +64,7 @@ use crate::{
     },
     channel::{
         home_effect::HomeEffect,
-        home_table::HomeTable,
+        home_table::{HomeTable, KeptMax},
         local::{LocalRef, LocalTable},
         user::UserTable,
     },
@@ -141,7 +141,7 @@ impl ShardServer {
             settings,
             connections: ConnectionTable::default(),
             locals: LocalTable::default(),
-            homes: HomeTable::new(1),
+            homes: HomeTable::new(seed.settings.kept_max),
             users: UserTable::default(),
             counters: ShardCounters::default(),
             usages_asked: 0,
@@ -207,7 +207,12 @@ impl Application for ShardServer {
         let shards = turn.shards();
         self.shards = shards;
         self.leaving.resize_with(usize::from(shards), Vec::new);
-        self.homes = HomeTable::new(self.settings.kept_events_max.div_ceil(usize::from(shards)));
+        let KeptMax { events, bytes } = self.settings.kept_max;
+        let parts = usize::from(shards);
+        self.homes = HomeTable::new(KeptMax {
+            events: events.div_ceil(parts).max(1),
+            bytes: bytes.div_ceil(parts),
+        });
         self.quotas = Quotas::new(&self.settings, shards);
     }
 

@@ -5,6 +5,7 @@
 //! Invariants: made once per start or reload; a shard has a copy of its own.
 
 use crate::{
+    channel::home_table::KeptMax,
     config::{
         Config,
         sections::{Cors, CorsOrigin, RateLimit, SlowConsumer},
@@ -40,7 +41,7 @@ pub struct Settings {
     pub usage_enabled: bool,
     pub kept_ms: u64,
     /// Last events that the node keeps at most.
-    pub kept_events_max: usize,
+    pub kept_max: KeptMax,
     /// False with `cache.driver = none`: cache channels always miss.
     pub keeps_events: bool,
     pub grace_ms: u64,
@@ -88,8 +89,10 @@ impl Settings {
             request_bytes_max: config.http_api.request_bytes_max,
             usage_enabled: config.http_api.usage_enabled,
             kept_ms: config.channel_limits.cache_ttl_s.saturating_mul(1_000),
-            kept_events_max: usize::try_from(config.cache.memory.max_capacity)
-                .unwrap_or(usize::MAX),
+            kept_max: KeptMax {
+                events: usize::try_from(config.cache.memory.max_capacity).unwrap_or(usize::MAX),
+                bytes: usize::try_from(config.cache.memory.max_bytes).unwrap_or(usize::MAX),
+            },
             keeps_events: config.cache.driver != CacheDriver::None,
             grace_ms: config.webhooks.grace_ms,
             cors: cors_of(&config.cors)?,
