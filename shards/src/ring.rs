@@ -336,7 +336,7 @@ mod tests {
         assert_eq!(ring.sends.len(), 1);
         assert_eq!(ring.sends[0].result, bytes.len() as i32);
         let mut read = [0; 64];
-        let count = std::io::Read::read(&mut &theirs, &mut read).expect("the bytes are there");
+        let count = io::Read::read(&mut &theirs, &mut read).expect("the bytes are there");
         assert_eq!(&read[..count], bytes);
     }
 

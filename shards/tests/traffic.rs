@@ -116,9 +116,7 @@ fn a_peer_that_ended_its_side_gets_the_answer_that_was_under_way() {
     serve(config(1), Mode::Later, &facts, |address| {
         let mut stream = connect(address);
         stream.write_all(b"?").expect("written");
-        stream
-            .shutdown(std::net::Shutdown::Write)
-            .expect("our side ends");
+        stream.shutdown(Shutdown::Write).expect("our side ends");
         assert_eq!(read_to_end(&mut stream), b"later");
     });
 }

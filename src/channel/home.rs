@@ -117,6 +117,8 @@ pub struct Join {
 pub enum JoinRefused {
     /// The presence channel has as many users as it may.
     ChannelFull,
+    /// The home's shard does not know the app: a reload has not reached it, or has taken it away.
+    AppUnknown,
 }
 
 impl Home {

@@ -19,12 +19,14 @@ use crate::{
 /// A body under way.
 #[derive(Debug)]
 pub struct Body {
-    /// The request's head as it came; empty when the body is discarded.
+    /// The request's head as it came; empty when the request has its answer.
     pub head: Box<[u8]>,
     coding: Coding,
     kept: Option<Kept>,
     began_at: Millis,
     received_bytes: u64,
+    /// Without its coding, kept or not.
+    body_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -55,14 +57,14 @@ impl Body {
     /// A body that is kept, of a request whose head is `head`.
     pub fn kept(head: &[u8], framing: BodyFraming, bytes_max: usize, now: Millis) -> Self {
         Self {
-            head: head.into(),
             kept: Some(Kept::default()),
-            ..Self::discarded(framing, bytes_max, now)
+            ..Self::discarded(head, framing, bytes_max, now)
         }
     }
 
-    /// A body that nobody wants: it is read, so that the next request can be found.
-    pub fn discarded(framing: BodyFraming, bytes_max: usize, now: Millis) -> Self {
+    /// A body that nobody wants: it is read, so that the next request can be found. `head` is empty
+    /// if the answer is given before.
+    pub fn discarded(head: &[u8], framing: BodyFraming, bytes_max: usize, now: Millis) -> Self {
         let coding = match framing {
             BodyFraming::Empty => Coding::Length { left: 0 },
             BodyFraming::Length(bytes) => Coding::Length {
@@ -71,11 +73,12 @@ impl Body {
             BodyFraming::Chunked => Coding::Chunked(ChunkedBody::new(bytes_max)),
         };
         Self {
-            head: Box::default(),
+            head: head.into(),
             coding,
             kept: None,
             began_at: now,
             received_bytes: 0,
+            body_bytes: 0,
         }
     }
 
@@ -85,8 +88,9 @@ impl Body {
     /// # Errors
     /// The chunked coding is broken, or the body is longer than it may be.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<usize, HttpError> {
-        let kept = &mut self.kept;
+        let (kept, body_bytes) = (&mut self.kept, &mut self.body_bytes);
         let mut keep = |bytes: &[u8]| {
+            *body_bytes += bytes.len();
             if let Some(kept) = kept {
                 kept.bytes.extend_from_slice(bytes);
                 kept.digest.update(bytes);
@@ -112,9 +116,19 @@ impl Body {
         }
     }
 
-    /// True when what arrives is thrown away.
+    /// Nothing of the body has come, its coding apart.
+    pub fn is_empty(&self) -> bool {
+        self.body_bytes == 0
+    }
+
+    /// What arrives is thrown away.
     pub fn is_discarded(&self) -> bool {
         self.kept.is_none()
+    }
+
+    /// The request has its answer: only its end is looked for.
+    pub fn is_answered(&self) -> bool {
+        self.head.is_empty()
     }
 
     /// When the rest must have arrived: each byte gives the time that it may take.
@@ -176,7 +190,7 @@ mod tests {
         let whole = b"5\r\nhello\r\n6;x=y\r\n world\r\n0\r\n\r\nGET";
         for piece in 1..whole.len() {
             let mut kept = Body::kept(b"head", BodyFraming::Chunked, 11, Millis(0));
-            let mut discarded = Body::discarded(BodyFraming::Chunked, 11, Millis(0));
+            let mut discarded = Body::discarded(b"", BodyFraming::Chunked, 11, Millis(0));
             let mut taken = 0;
             for bytes in whole.chunks(piece) {
                 taken += kept.feed(bytes).expect("a sound body");
@@ -189,7 +203,7 @@ mod tests {
             assert_eq!(&digest.hex(), b"5eb63bbbe01eeed093cb22bb8f5acdc3");
             assert!(discarded.into_parts().1.is_empty());
         }
-        let mut body = Body::discarded(BodyFraming::Chunked, 10, Millis(0));
+        let mut body = Body::discarded(b"", BodyFraming::Chunked, 10, Millis(0));
         assert!(
             body.feed(whole).is_err(),
             "also what is discarded has its bound"

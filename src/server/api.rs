@@ -456,11 +456,10 @@ impl ShardServer {
         };
         gathered.answers_pending -= 1;
         let is_last = gathered.answers_pending == 0;
-        match (&mut gathered.parts, &answer) {
-            (GatheredParts::Published { counts, .. }, Answer::Published(more)) => {
-                counts.extend_from_slice(more);
-            }
-            _ => {}
+        if let (GatheredParts::Published { counts, .. }, Answer::Published(more)) =
+            (&mut gathered.parts, &answer)
+        {
+            counts.extend_from_slice(more);
         }
         if !is_last {
             return;

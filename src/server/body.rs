@@ -3,7 +3,8 @@
 //! Owns: whose body is kept, whose is thrown away, and how long it may take.
 //! May depend on: `connection::body`, `http`, `protocol::auth`, `server::request`.
 //! Invariants: a body is kept only for a route that wants one, of an app that is there, whose head
-//! is signed; any other request is answered at once and its body is discarded as it comes.
+//! is signed; any other is discarded as it comes. Where it cannot matter who asks (no such route or
+//! app, wrong method) the answer does not wait for its end.
 
 use std::borrow::Cow;
 
@@ -19,6 +20,19 @@ use crate::{
     },
     protocol::auth::{self, RequestToVerify},
 };
+
+/// What becomes of a body.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Kept,
+    /// The answer does not depend on it, and is given when it has ended.
+    Discarded,
+    /// The answer is given at once.
+    Unread,
+}
+
+/// Stands for a body that was thrown away: it is not empty, so it must be signed for, and it is not.
+const NOT_KEPT: &[u8] = b"\0";
 
 impl ShardServer {
     pub(super) fn has_body_under_way(&self, slot: Slot) -> bool {
@@ -49,19 +63,26 @@ impl ShardServer {
         let now = turn.now();
         let bytes_max = usize::try_from(self.settings.request_bytes_max).unwrap_or(usize::MAX);
         let head_bytes = bytes.get(..head.bytes).unwrap_or_default();
-        if self.wants_body(turn, &head) {
+        let use_of_body = self.use_of_body(turn, &head);
+        if use_of_body == Use::Kept {
             if head.expect_continue {
                 turn.send(slot, response::CONTINUE);
             }
             let body = Body::kept(head_bytes, head.body, bytes_max, now);
             return self.put_body(turn, slot, body);
         }
-        let body = Body::discarded(head.body, bytes_max, now);
+        if use_of_body == Use::Discarded && !head.expect_continue {
+            let body = Body::discarded(head_bytes, head.body, bytes_max, now);
+            return self.put_body(turn, slot, body);
+        }
+        let body = Body::discarded(b"", head.body, bytes_max, now);
         self.put_body(turn, slot, body);
-        // Refused, or answered, without looking at what is still to come.
+        let mut head = head;
+        // Whether the body comes after such an answer is not known.
+        head.keep_alive &= !head.expect_continue;
         let request = Request {
             head,
-            body: Cow::Borrowed(b""),
+            body: Cow::Borrowed(NOT_KEPT),
             digest: None,
             bytes: 0,
         };
@@ -77,18 +98,24 @@ impl ShardServer {
         turn.arm_timer(slot, row.until);
     }
 
-    /// Whether it matters what the body is: for all others the answer is known.
-    fn wants_body(&mut self, turn: &mut impl ServerTurn, head: &Head<'_>) -> bool {
+    fn use_of_body(&mut self, turn: &mut impl ServerTurn, head: &Head<'_>) -> Use {
         let route = Route::of(head.raw_path, &self.settings.path_prefix);
-        if matches!(route, Route::WelcomeSign) {
-            return self.settings.demo.is_some();
+        let is_method = |method| head.method == method || (head.method, method) == ("HEAD", "GET");
+        if head.method != "OPTIONS" && !route.method().is_some_and(is_method) {
+            return Use::Unread;
         }
-        let app = route.api_app().and_then(|id| self.apps.by_id(id));
-        let Some(app) = app.filter(|_| route.method() == Some(head.method)) else {
-            return false;
+        if matches!(route, Route::WelcomeSign) {
+            let is_demo = self.settings.demo.is_some();
+            return if is_demo { Use::Kept } else { Use::Unread };
+        }
+        let Some(id) = route.api_app() else {
+            return Use::Discarded;
+        };
+        let Some(app) = self.apps.by_id(id) else {
+            return Use::Unread;
         };
         turn.spend(Work::SIGNATURE);
-        auth::is_head_signed(RequestToVerify {
+        let is_signed = auth::is_head_signed(RequestToVerify {
             method: head.method,
             raw_path: head.raw_path,
             query: head.query,
@@ -97,7 +124,8 @@ impl ShardServer {
             signers: &app.entry.signers,
             now_s: turn.unix_ms() / 1_000,
             path_prefix: &self.settings.path_prefix,
-        })
+        });
+        if is_signed { Use::Kept } else { Use::Discarded }
     }
 
     /// More of a body arrived; returns how many bytes it took.
@@ -128,14 +156,20 @@ impl ShardServer {
         }
         row.has_begun = false;
         row.shed_rare();
-        if body.is_discarded() {
+        if body.is_answered() {
             return taken;
         }
+        let is_lost = body.is_discarded() && !body.is_empty();
         let (head, body, digest) = body.into_parts();
+        let body = if is_lost {
+            NOT_KEPT.into()
+        } else {
+            Cow::Owned(body)
+        };
         if let Ok(Some(parsed)) = parse_head(&head) {
             let request = Request {
                 head: parsed,
-                body: Cow::Owned(body),
+                body,
                 digest: Some(digest),
                 bytes: taken,
             };
@@ -152,8 +186,7 @@ impl ShardServer {
         body: &Body,
         error: HttpError,
     ) {
-        if body.is_discarded() {
-            // The request has its answer.
+        if body.is_answered() {
             return self.end(turn, slot);
         }
         let head = body.head.clone();

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     bridge::message::{ToBridge, Waiter, WebhookEvent, WebhookInterest, WebhookKind},
     channel::{
-        home::{HomeRef, Join},
+        home::{HomeRef, Join, JoinRefused},
         home_effect::{Announcement, HomeEffect, Hook},
         local::LocalRef,
     },
@@ -168,7 +168,10 @@ impl ShardServer {
             member,
         };
         let mut effects = std::mem::take(&mut self.effects);
-        let joined = self.homes.join(at, now, &rules, &join, &mut effects);
+        let joined = match self.apps.get(app) {
+            Some(_) => self.homes.join(at, now, &rules, &join, &mut effects),
+            None => Err(JoinRefused::AppUnknown),
+        };
         if let Err(refused) = joined {
             self.effects = effects;
             self.homes.release_if_idle(at, now);

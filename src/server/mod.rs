@@ -10,6 +10,11 @@
 //! `home` (order, roster, last event) -> `fan_out` (subscribers). An API request: `receive` ->
 //! `request` -> `api` -> `home` -> `fan_out`.
 
+#![deny(
+    clippy::let_underscore_must_use,
+    reason = "an answer cannot be lost: what a send says is looked at"
+)]
+
 mod addresses;
 mod answers;
 mod api;

@@ -358,6 +358,9 @@ impl ShardServer {
         if !asked.keep_alive {
             return self.end(turn, slot);
         }
+        if self.has_body_under_way(slot) {
+            return; // The answer came before the request's end, which has its deadline.
+        }
         let until = turn.now().plus(KEEP_ALIVE_MS);
         self.held(slot).until = until;
         turn.arm_timer(slot, until);
@@ -441,7 +444,7 @@ impl ShardServer {
         let body = row.rare.as_mut().and_then(|rare| rare.body.take());
         if body
             .as_ref()
-            .map_or(row.input.is_empty(), |it| it.is_discarded())
+            .map_or(row.input.is_empty(), |it| it.is_answered())
         {
             self.counters.handshake_failures[0] += u64::from(row.operation == 0);
             self.end(turn, slot);

@@ -63,7 +63,7 @@ impl ShardServer {
         };
         if decoder.held_bytes() > 0 && !decoder.is_inside_message() {
             // The message was handled: an idle connection holds no buffer. Nothing can come of it.
-            let _ = decoder.decode(&mut [], &limits);
+            decoder.decode(&mut [], &limits).ok();
         }
         if let Some(row) = self.row(slot) {
             row.decoder = decoder;

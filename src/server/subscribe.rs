@@ -25,7 +25,7 @@ use crate::{
     connection::{pending::Pending, subscriptions::Subscription},
     protocol::{
         auth,
-        code::SubscriptionRefusal,
+        code::{CloseCode, SubscriptionRefusal},
         incoming::ChannelData,
         name::{ChannelKind, ChannelName},
         outgoing,
@@ -63,11 +63,10 @@ impl ShardServer {
         channel_data: &ChannelData<'_>,
     ) -> Result<(), SubscriptionRefusal> {
         let app_index = self.held(slot).app;
-        let app = self
-            .apps
-            .get(app_index)
-            .ok_or(SubscriptionRefusal::Internal)?;
-        let app = Rc::clone(app);
+        let Some(app) = self.apps.get(app_index).map(Rc::clone) else {
+            self.close(turn, slot, CloseCode::APP_UNKNOWN);
+            return Ok(());
+        };
         let bytes_max = app.entry.app.channel_name_bytes_max as usize;
         let name = ChannelName::parse(channel, bytes_max)
             .map_err(|_| SubscriptionRefusal::InvalidChannel)?;
@@ -240,6 +239,12 @@ impl ShardServer {
         let name = Arc::clone(&channel.name);
         let joined = match result {
             Ok(joined) => joined,
+            // It passes, and pusher-js never asks again after a refusal: it comes back instead.
+            Err(JoinRefused::AppUnknown) => {
+                self.locals.release_if_idle(local);
+                self.close(turn, slot, CloseCode::OVER_CAPACITY);
+                return;
+            }
             Err(JoinRefused::ChannelFull) => {
                 self.locals.release_if_idle(local);
                 self.refuse(turn, slot, &name, SubscriptionRefusal::ChannelFull);

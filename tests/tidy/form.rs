@@ -112,6 +112,20 @@ fn functions_fit_a_screen_and_files_a_sitting() {
     findings.none();
 }
 
+/// `Turn::send` answers nothing, so that no answer is lost by not looking; that of others counts.
+#[test]
+fn what_a_turn_answers_is_looked_at() {
+    let mut findings = Findings::default();
+    for source in sources(&["src/server", "src/bridge", "tests/simulation", "examples"]) {
+        for (at, code) in source.code.iter().enumerate() {
+            if code.contains("let _ = turn.") || code.contains("let _ = self.turn.") {
+                findings.add(&source.path, at + 1, "what a turn answers is looked at");
+            }
+        }
+    }
+    findings.none();
+}
+
 #[test]
 fn nothing_unfinished_and_nothing_of_one_machine_is_left() {
     let mut findings = Findings::default();
