@@ -19,6 +19,7 @@ mod operations;
 mod presence;
 mod raw_http;
 mod report;
+mod strangers;
 mod subscriptions;
 mod users;
 mod webhooks;
