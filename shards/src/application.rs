@@ -217,7 +217,7 @@ pub trait Turn {
     fn keep_ticking(&mut self, on: bool);
 
     /// Posts a message to another shard (not to this one: that is a plain call). Never fails:
-    /// a full queue spills to a bounded list and stops this shard's reading until it is empty.
+    /// a full queue spills to a list and stops this shard's reading until it is empty.
     fn post(&mut self, to: ShardId, message: Self::Message);
     /// Hands a message to the bridge, in the lane that `Application::lane` says.
     ///

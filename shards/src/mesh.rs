@@ -3,8 +3,9 @@
 //! Owns: the queues, what spilled over from them, the peers' connection counts.
 //! May depend on: crossbeam-channel, `doorbell`, `application::ShardId`.
 //! Invariants: envelopes of one pair arrive in the order of `post` and none is lost; while
-//! anything is spilled `holds_reading` is true, here and (past a bound) on every peer, so that
-//! what is spilled is bounded by the work that had already been read.
+//! anything is spilled `holds_reading` is true, here and (past a bound) on every peer. What is
+//! spilled has no bound of its own: it is what the input that was already read, and the messages
+//! already queued, cause at the most (`mesh_overflow_depth` shows it).
 
 use crate::{application::ShardId, doorbell::Doorbell};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};

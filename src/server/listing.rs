@@ -4,7 +4,8 @@
 //! Owns: how a listing goes on from slice to slice and from shard to shard, and its answer in parts.
 //! May depend on: `http::{answer, response}`, `connection::pending`, `server::{answers, request}`.
 //! Invariants: a channel that is occupied throughout is told once; no slice is longer than a turn's
-//! work; at most two parts of a listing are in memory, however long it gets.
+//! work; at most two parts of a listing are in memory, however long it gets, unless its client takes
+//! no parts (HTTP/1.0, `HEAD`).
 
 use std::sync::Arc;
 
@@ -32,7 +33,7 @@ const SLICE_BYTES: usize = 65_536;
 /// A longer answer is sent in parts of about this size.
 const PART_BYTES: usize = 131_072;
 /// A client that takes nothing of a part for so long is given up.
-const TAKEN_WITHIN_MS: u64 = 30_000;
+const TAKEN_WITHIN_MS: u64 = 10_000;
 
 impl ShardServer {
     /// Begins to list an app's channels.

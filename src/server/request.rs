@@ -26,6 +26,9 @@ use crate::{
     ws::handshake::{self, UpgradeError, UpgradeRequest},
 };
 
+/// How much longer than for its request a client waits for an answer at the most.
+const WAITING_MS: u64 = 30_000;
+
 /// How long a kept connection may wait for its next request.
 const KEEP_ALIVE_MS: u64 = 75_000;
 
@@ -437,8 +440,14 @@ impl ShardServer {
             return;
         }
         if row.waiting {
-            // Homes answer in microseconds; a bridge that is gone must not keep connections.
-            turn.close_now(slot);
+            // Homes answer in microseconds, or when a channel has caught up with its fan-out; a
+            // bridge that is gone must not keep connections.
+            let until = row.until.plus(WAITING_MS);
+            if now < until {
+                turn.arm_timer(slot, until);
+            } else {
+                turn.close_now(slot);
+            }
             return;
         }
         let body = row.rare.as_mut().and_then(|rare| rare.body.take());
