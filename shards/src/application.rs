@@ -246,6 +246,8 @@ pub struct RuntimeCounters {
     pub outbox_presses: u64,
     /// Times that the kernel refused submissions for want of memory.
     pub submit_refusals: u64,
+    /// Times that accepting rested for a second because of that.
+    pub accept_rests: u64,
     /// Open connections.
     pub connections: u64,
     /// Bytes in all outboxes.

@@ -214,6 +214,51 @@ pub(super) const SHARD_RECV_BUFFERS_EXHAUSTED: Family = counter(
     SHARD,
     "Receives that found no buffer",
 );
+pub(super) const SHARD_TURNS_CUT: Family = counter(
+    "shard_turns_cut_total",
+    SHARD,
+    "Turns that ended with work left over for the next one",
+);
+pub(super) const SHARD_ACCEPTS_REFUSED: Family = counter(
+    "shard_accepts_refused_total",
+    SHARD,
+    "Connections closed at once, because open files allow no more",
+);
+pub(super) const SHARD_SUBMIT_REFUSALS: Family = counter(
+    "shard_submit_refusals_total",
+    SHARD,
+    "Times that the kernel refused operations for want of memory",
+);
+pub(super) const SHARD_ACCEPT_RESTS: Family = counter(
+    "shard_accept_rests_total",
+    SHARD,
+    "Times that accepting rested for a second because of that",
+);
+pub(super) const SHARD_OUTBOX_PRESSES: Family = counter(
+    "shard_outbox_presses_total",
+    SHARD,
+    "Full outboxes that were sent within a turn",
+);
+pub(super) const SHARD_PUBLISHERS_HELD: Family = counter(
+    "shard_publishers_held_total",
+    SHARD,
+    "Times that a channel's publishers were held until its fan-out had caught up",
+);
+pub(super) const SHARD_INPUTS_THROTTLED: Family = counter(
+    "shard_inputs_throttled_total",
+    SHARD,
+    "Times that a connection's input was held for its rate of subscribes",
+);
+pub(super) const SHARD_INPUTS_SHED: Family = counter(
+    "shard_inputs_shed_total",
+    SHARD,
+    "Strangers sent away because too much input was held for them",
+);
+pub(super) const SHARD_KEPT_BYTES: Family = gauge(
+    "shard_kept_bytes",
+    SHARD,
+    "Bytes of the last events kept for cache channels",
+);
 pub(super) const MESH_QUEUE_DEPTH: Family =
     gauge("mesh_queue_depth", PEER, "Messages waiting to peer");
 pub(super) const MESH_OVERFLOW_DEPTH: Family = gauge(

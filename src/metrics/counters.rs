@@ -145,6 +145,8 @@ pub struct ShardCounters {
     pub websockets: u64,
     /// Channels whose home is here.
     pub home_channels: u64,
+    /// Bytes of the last events that are kept here.
+    pub kept_bytes: u64,
 }
 
 /// One shard's numbers at one moment.

@@ -27,6 +27,7 @@ pub(super) fn add(families: &mut Families<'_>, sample: &Sample<'_>, rows: &[AppR
         );
         if let Some(snapshot) = shard.snapshot {
             add_shard(families, sample.node, &label, shard, snapshot);
+            add_pressure(families, sample.node, &label, snapshot);
             add_mesh(families, sample.node, &label, snapshot);
             add_admission(families, sample.node, &label, snapshot);
         }
@@ -157,6 +158,25 @@ fn add_shard(
             &[node, request, shard],
             count as f64,
         );
+    }
+}
+
+/// What a shard did to stay within its bounds.
+fn add_pressure(families: &mut Families<'_>, node: &str, shard: &str, snapshot: &ShardSnapshot) {
+    let (counters, runtime) = (&snapshot.counters, &snapshot.runtime);
+    let numbers: [(&'static Family, u64); 9] = [
+        (&name::SHARD_TURNS_CUT, runtime.turns_cut),
+        (&name::SHARD_ACCEPTS_REFUSED, runtime.accepts_refused),
+        (&name::SHARD_SUBMIT_REFUSALS, runtime.submit_refusals),
+        (&name::SHARD_ACCEPT_RESTS, runtime.accept_rests),
+        (&name::SHARD_OUTBOX_PRESSES, runtime.outbox_presses),
+        (&name::SHARD_PUBLISHERS_HELD, counters.publishers_held),
+        (&name::SHARD_INPUTS_THROTTLED, counters.inputs_throttled),
+        (&name::SHARD_INPUTS_SHED, counters.inputs_shed),
+        (&name::SHARD_KEPT_BYTES, counters.kept_bytes),
+    ];
+    for (family, value) in numbers {
+        families.add(family, &[node, shard], value as f64);
     }
 }
 

@@ -278,6 +278,50 @@ const ADDED: &[Row] = &[
         &[],
     ),
     ("bridge_queue_bytes", "gauge", &["node", "shard"], &[]),
+    (
+        "shard_accepts_refused_total",
+        "counter",
+        &["node", "shard"],
+        &[],
+    ),
+    (
+        "shard_accept_rests_total",
+        "counter",
+        &["node", "shard"],
+        &[],
+    ),
+    ("shard_turns_cut_total", "counter", &["node", "shard"], &[]),
+    (
+        "shard_outbox_presses_total",
+        "counter",
+        &["node", "shard"],
+        &[],
+    ),
+    (
+        "shard_submit_refusals_total",
+        "counter",
+        &["node", "shard"],
+        &[],
+    ),
+    (
+        "shard_publishers_held_total",
+        "counter",
+        &["node", "shard"],
+        &[],
+    ),
+    (
+        "shard_inputs_throttled_total",
+        "counter",
+        &["node", "shard"],
+        &[],
+    ),
+    (
+        "shard_inputs_shed_total",
+        "counter",
+        &["node", "shard"],
+        &[],
+    ),
+    ("shard_kept_bytes", "gauge", &["node", "shard"], &[]),
     ("limited_addresses", "gauge", &["node", "shard"], &[]),
     (
         "limited_addresses_evicted_total",
@@ -377,6 +421,15 @@ fn the_numbers_of_all_shards_are_added_up() {
          port=\"9601\",recipient_count_bucket=\"md\",le=\"2.5\"} 2",
         "sockudo_http_errors_total{app_id=\"app-1\",node=\"n1\",status=\"401\"} 2",
         "sockudo_mesh_queue_depth{node=\"n1\",peer=\"1\",shard=\"0\"} 5",
+        "sockudo_shard_accepts_refused_total{node=\"n1\",shard=\"1\"} 11",
+        "sockudo_shard_accept_rests_total{node=\"n1\",shard=\"1\"} 12",
+        "sockudo_shard_turns_cut_total{node=\"n1\",shard=\"1\"} 13",
+        "sockudo_shard_outbox_presses_total{node=\"n1\",shard=\"1\"} 14",
+        "sockudo_shard_submit_refusals_total{node=\"n1\",shard=\"1\"} 15",
+        "sockudo_shard_publishers_held_total{node=\"n1\",shard=\"1\"} 16",
+        "sockudo_shard_inputs_throttled_total{node=\"n1\",shard=\"1\"} 17",
+        "sockudo_shard_inputs_shed_total{node=\"n1\",shard=\"1\"} 18",
+        "sockudo_shard_kept_bytes{node=\"n1\",shard=\"1\"} 19",
     ] {
         assert!(body.lines().any(|l| l == line), "no line {line}\n{body}");
     }
@@ -550,6 +603,15 @@ fn busy_shard() -> ShardSnapshot {
     shard.counters.system_http_calls = 2;
     shard.runtime.mesh_depths = vec![0, 5];
     shard.runtime.mesh_overflow_depths = vec![0, 0];
+    shard.runtime.accepts_refused = 11;
+    shard.runtime.accept_rests = 12;
+    shard.runtime.turns_cut = 13;
+    shard.runtime.outbox_presses = 14;
+    shard.runtime.submit_refusals = 15;
+    shard.counters.publishers_held = 16;
+    shard.counters.inputs_throttled = 17;
+    shard.counters.inputs_shed = 18;
+    shard.counters.kept_bytes = 19;
     let app = shard.counters.app(AppIndex(0));
     app.connected = 3;
     app.new_connections = 3;

@@ -159,6 +159,7 @@ impl ShardServer {
     pub(super) fn report(&mut self, turn: &mut impl ServerTurn, token: u64) {
         let draining = self.drain.is_some().then_some(self.counters.websockets);
         (self.counters.addresses, self.counters.addresses_evicted) = self.quotas.addresses();
+        self.counters.kept_bytes = self.homes.kept_bytes() as u64;
         let snapshot = ShardSnapshot {
             counters: self.counters.clone(),
             runtime: turn.runtime_counters(),

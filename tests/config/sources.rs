@@ -219,7 +219,7 @@ fn bounds_of_what_a_peer_may_cost_have_defaults_and_follow_one_another() {
     let net = &config.net;
     assert_eq!(
         (net.send_queue_bytes, net.burst_queue_bytes),
-        (1 << 20, 16 << 20)
+        (1 << 20, 8 << 20)
     );
     assert_eq!((net.subscribe_rate_per_s, net.subscribe_burst), (500, 1000));
     assert_eq!(
