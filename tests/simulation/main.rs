@@ -11,10 +11,12 @@ mod hooks;
 mod ledger;
 mod node;
 mod plan;
+mod scene;
 #[path = "../support/sign.rs"]
 #[expect(dead_code, reason = "the end-to-end tests use the rest")]
 mod sign;
 mod stadium;
+mod stranger;
 mod turn;
 mod wire;
 mod work;
@@ -27,9 +29,11 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-/// Fresh seeds that each size of node gets at least, and the time in which more may follow.
-const SEEDS_MIN: u64 = 60;
-const TIME_MAX: Duration = Duration::from_secs(9);
+/// Seeds that each size of node gets, the same each time: fresh ones are for `scripts/soak`.
+const SEEDS: u64 = 400;
+const FIRST: u64 = 7_000_000;
+/// After so many failures a soak has seen enough.
+const FAILURES_MAX: usize = 10;
 
 thread_local! {
     /// Where and why the run of this thread failed.
@@ -76,7 +80,7 @@ fn must_hold(seed: u64) -> u64 {
     try_seed(seed, workload::run).unwrap_or_else(|failure| panic!("{failure}"))
 }
 
-/// Fresh seeds for the node size of `residue`, or the one that the environment names.
+/// The seeds of the node size of `residue`, or the one that the environment names.
 fn hold_for_size(residue: u64) {
     if let Some(seed) = named_seed() {
         if seed % 4 == residue {
@@ -84,25 +88,43 @@ fn hold_for_size(residue: u64) {
         }
         return;
     }
+    match soak_time() {
+        Some(time) => soak(residue, time),
+        None => (0..SEEDS).for_each(|number| {
+            must_hold(FIRST + 4 * number + residue);
+        }),
+    }
+}
+
+/// Fresh seeds for so long, also after one that failed; tells how many there were, and all failures.
+fn soak(residue: u64, time: Duration) {
+    catch_failures();
     let started = Instant::now();
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .expect("the clock is past 1970");
     let first = since.as_nanos() as u64 / 1_000 % 1_000_000_000 * 4 + residue;
-    let mut count = 0;
-    while count < SEEDS_MIN || started.elapsed() < time_max() {
-        must_hold(first + 4 * count);
+    let (mut count, mut failures) = (0, Vec::new());
+    while started.elapsed() < time && failures.len() < FAILURES_MAX {
+        if let Err(failure) = try_seed(first + 4 * count, workload::run) {
+            println!("{failure}");
+            failures.push(failure);
+        }
         count += 1;
     }
-    println!("{count} seeds from {first}");
+    let shards = plan::SHARD_COUNTS[residue as usize];
+    println!(
+        "{shards} shards: {count} seeds from {first} in steps of 4, {} failed",
+        failures.len()
+    );
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-/// `SIMULATION_SECONDS` makes each size run longer, for a soak.
-fn time_max() -> Duration {
-    let seconds = std::env::var("SIMULATION_SECONDS");
-    seconds.map_or(TIME_MAX, |text| {
-        Duration::from_secs(text.parse().expect("SIMULATION_SECONDS is a number"))
-    })
+/// `SIMULATION_SECONDS` asks for a soak of each size.
+fn soak_time() -> Option<Duration> {
+    let seconds = std::env::var("SIMULATION_SECONDS").ok()?;
+    let seconds = seconds.parse().expect("SIMULATION_SECONDS is a number");
+    Some(Duration::from_secs(seconds))
 }
 
 fn named_seed() -> Option<u64> {

@@ -219,6 +219,7 @@ impl World {
             assert!(!self.drains, "client {} outlived the drain", client.number);
         }
         self.check_clients();
+        self.check_answers();
         self.ledger.check_order();
         for occupancy in self.node.occupancy() {
             assert_eq!(
@@ -234,6 +235,18 @@ impl World {
             assert!(
                 occupancy.held_bytes_highest <= HELD_BYTES_MAX,
                 "too much input is held"
+            );
+        }
+    }
+
+    /// Each request has its answer, unless the connection has ended. More answers than requests were
+    /// refused when they came.
+    fn check_answers(&self) {
+        for api in self.apis.iter().filter(|api| !api.is_over) {
+            let (number, expected) = (api.number, &api.expected);
+            assert!(
+                expected.is_empty(),
+                "connection {number} has no answer to {expected:?}"
             );
         }
     }

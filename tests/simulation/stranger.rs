@@ -1,0 +1,569 @@
+//! What a stranger or a crowd may do to a node, while somebody else's ping is answered in the next turns.
+//!
+//! Work is counted and time stands still unless a test lets it pass: nothing here depends on a clock.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use shards::application::Closed;
+
+use crate::{
+    scene::{KEY, Scene, Visitor, count_of, frame, ping, responses, subscribe, texts, unsubscribe},
+    sign,
+    turn::Limits,
+};
+
+/// Rounds within which a ping is answered, whoever else is there.
+const PONG_ROUNDS_MAX: usize = 3;
+/// Subscribes and unsubscribes that pass at once, and per second, unless configured.
+const BURST: usize = 1_000;
+const RATE: usize = 500;
+/// Input that a shard holds for one connection: its bound and one receive.
+const HELD_BYTES_MAX: usize = 64 * 1_024 + 16_384;
+
+impl Scene {
+    /// The rounds that a ping took.
+    fn check_pong(&mut self, visitor: &Visitor) -> usize {
+        let rounds = self.rounds_to_pong(visitor);
+        assert!(
+            rounds <= PONG_ROUNDS_MAX,
+            "a ping was answered after {rounds} rounds"
+        );
+        rounds
+    }
+
+    /// Takes what is on a link and counts a text in it.
+    fn takes_count(&mut self, link: usize, needle: &str) -> usize {
+        count_of(&self.takes(link), needle.as_bytes())
+    }
+}
+
+#[test]
+fn stranger_that_floods_with_unsubscribes_waits_for_its_rate_and_holds_nobody_up() {
+    const COUNT: usize = 70_000;
+    let mut scene = Scene::start(1, &json!({}), &json!({}));
+    let (flooder, other) = (scene.arrives(0), scene.arrives(0));
+    let one = unsubscribe("where-nobody-is");
+    scene.say(flooder.link, &one.repeat(COUNT));
+    for _ in 0..20 {
+        scene.check_pong(&other);
+    }
+    scene.rest();
+    let waiting = scene.node.links[flooder.link].to_server.len();
+    let taken_max = BURST + HELD_BYTES_MAX / one.len() + 1;
+    assert!(
+        COUNT - waiting / one.len() <= taken_max,
+        "{waiting} bytes wait"
+    );
+    scene.say(flooder.link, &ping());
+    let mut seconds = 0;
+    while !scene.has_pong(&flooder) {
+        scene.passes(1_000);
+        seconds += 1;
+        scene.check_pong(&other);
+    }
+    let wanted = (COUNT - BURST) / RATE;
+    assert!(
+        (wanted * 9 / 10..=wanted * 11 / 10).contains(&seconds),
+        "all were taken in {seconds} s"
+    );
+}
+
+#[test]
+fn stranger_with_200_000_channels_costs_each_turn_no_more_than_its_share() {
+    const COUNT: usize = 200_000;
+    let keys = json!({"net": {"subscribe_rate_per_s": 0}});
+    for shards in [1_u16, 3] {
+        let app = json!({"max_subscriptions_per_connection": 0});
+        let mut scene = Scene::start(shards, &keys, &app);
+        let (hoarder, other) = (scene.arrives(0), scene.arrives(0));
+        let frames: Vec<u8> = (0..COUNT)
+            .flat_map(|number| subscribe(&format!("channel-{number}")))
+            .collect();
+        scene.say(hoarder.link, &frames);
+        let mut subscribed = 0;
+        while subscribed < COUNT {
+            scene.check_pong(&other);
+            subscribed += scene.takes_count(hoarder.link, "subscription_succeeded");
+        }
+        let ends = unsubscribe("channel-7").repeat(1_000);
+        scene.say(hoarder.link, &ends);
+        scene.check_pong(&other);
+        scene.rest();
+    }
+}
+
+#[test]
+fn stranger_that_hangs_up_with_many_channels_is_forgotten_within_a_turns_bound() {
+    // The channels of one connection are left in one step, which nothing cuts: at the 4 000 that it
+    // may have the turn is longer than this bound.
+    const COUNT: usize = 500;
+    let keys = json!({"net": {"subscribe_rate_per_s": 0}});
+    for shards in [1_u16, 3] {
+        let mut scene = Scene::start(shards, &keys, &json!({}));
+        let other = scene.arrives(0);
+        let bytes = |at: usize| {
+            let numbers = at * COUNT..(at + 1) * COUNT;
+            numbers
+                .flat_map(|number| subscribe(&format!("channel-{number}")))
+                .collect()
+        };
+        let hoarders = scene.arrive(80, |_| 0, bytes);
+        for hoarder in hoarders {
+            let told = scene.takes_count(hoarder.link, "subscription_succeeded");
+            assert_eq!(told, COUNT);
+            scene.hangs_up(hoarder.link, Closed::ByError);
+        }
+        while scene
+            .node
+            .occupancy()
+            .iter()
+            .any(|it| it.occupied_channels > 0)
+        {
+            scene.check_pong(&other);
+        }
+    }
+}
+
+#[test]
+fn stranger_or_not_500_channels_pass_at_once_and_more_in_their_time_and_none_is_refused() {
+    // The one that finds its allowance used up passes, too: what follows it waits.
+    for (count, at_once, ms) in [
+        (500, 500, 0),
+        (1_000, 1_000, 0),
+        (1_001, 1_001, 0),
+        (1_002, 1_001, 100),
+        (1_500, 1_001, 1_000),
+    ] {
+        let mut scene = Scene::start(1, &json!({}), &json!({}));
+        let visitor = scene.arrives(0);
+        let frames: Vec<u8> = (0..count)
+            .flat_map(|number| subscribe(&format!("channel-{number}")))
+            .collect();
+        scene.say(visitor.link, &frames);
+        scene.rest();
+        let told = scene.takes(visitor.link);
+        assert_eq!(
+            count_of(&told, b"subscription_succeeded"),
+            at_once,
+            "{count}"
+        );
+        scene.passes(ms);
+        let later = scene.takes(visitor.link);
+        let all = count_of(&later, b"subscription_succeeded") + at_once;
+        assert_eq!(all, count, "{count} in {ms} ms");
+        for bytes in [told, later] {
+            assert_eq!(count_of(&bytes, b"error"), 0, "{count}");
+        }
+    }
+}
+
+/// A large channel with publishers, and what its subscribers have got.
+struct Stadium {
+    scene: Scene,
+    audience: Vec<Visitor>,
+    offsets: Vec<usize>,
+    /// The one stream of events, as the first who got that far has it.
+    stream: Vec<u8>,
+    publishers: Vec<usize>,
+    other: Visitor,
+}
+
+const AUDIENCE: usize = 4_000;
+const PUBLISHERS: usize = 3;
+const BATCH: usize = 10;
+
+impl Stadium {
+    fn start(shards: u16) -> Self {
+        let mut scene = Scene::start(shards, &json!({}), &json!({}));
+        let count = usize::from(shards);
+        let wish = subscribe("stadium");
+        let audience = scene.arrive(AUDIENCE, |number| number % count, |_| wish.clone());
+        for visitor in &audience {
+            let told = scene.takes_count(visitor.link, "subscription_succeeded");
+            assert_eq!(told, 1);
+        }
+        let publishers = (0..PUBLISHERS)
+            .map(|number| scene.node.connect(number % count, 1 << 16))
+            .collect();
+        let other = scene.arrives(0);
+        Self {
+            offsets: vec![0; audience.len()],
+            stream: Vec::new(),
+            scene,
+            audience,
+            publishers,
+            other,
+        }
+    }
+
+    /// Hands each publisher its part of the batches, all in one pipeline.
+    fn publish(&mut self, events: usize) {
+        for batch in 0..events / BATCH {
+            let item = |number| {
+                let data = format!("{:x<120}", format!("#{batch:05}-{number}#"));
+                json!({"name": "news", "channel": "stadium", "data": data})
+            };
+            let items: Vec<Value> = (0..BATCH).map(item).collect();
+            let body = json!({"batch": items});
+            let request = self.scene.request("/batch_events", &[], Some(&body));
+            let link = self.publishers[batch % PUBLISHERS];
+            self.scene.say(link, &request);
+        }
+    }
+
+    /// Everybody reads; each has what the others have.
+    fn reads(&mut self) {
+        for (visitor, offset) in self.audience.iter().zip(&mut self.offsets) {
+            let bytes = self.scene.takes(visitor.link);
+            let known = self.stream.len().min(*offset + bytes.len());
+            let (old, new) = bytes.split_at(known - *offset);
+            assert!(
+                old == &self.stream[*offset..known],
+                "two got different streams"
+            );
+            self.stream.extend_from_slice(new);
+            *offset += bytes.len();
+        }
+    }
+
+    fn check_all(&self, events: usize) {
+        let is_whole = |offset: &usize| *offset == self.stream.len();
+        assert!(self.offsets.iter().all(is_whole), "some miss the end");
+        let mut next = [0, 1, 2];
+        let told = texts(&self.stream);
+        assert_eq!(told.len(), events);
+        for batch in told.chunks(BATCH) {
+            for (number, event) in batch.iter().enumerate() {
+                let data = event["data"].as_str().expect("data is text");
+                let at: usize = data[1..6].parse().expect("a batch's number");
+                assert_eq!(data[7..8], number.to_string(), "order within {at}");
+                assert_eq!(
+                    at,
+                    next[at % PUBLISHERS],
+                    "order of publisher {}",
+                    at % PUBLISHERS
+                );
+            }
+            let at: usize = batch[0]["data"].as_str().expect("text")[1..6]
+                .parse()
+                .expect("seen above");
+            next[at % PUBLISHERS] += PUBLISHERS;
+        }
+    }
+
+    fn answers(&mut self) -> usize {
+        let mut count = 0;
+        for link in self.publishers.clone() {
+            let answers = responses(&self.scene.takes(link));
+            assert!(answers.iter().all(|(status, _)| *status == 200));
+            count += answers.len();
+        }
+        count
+    }
+}
+
+#[test]
+fn stranger_bursts_on_a_large_channel_arrive_whole_in_turns_that_serve_others_too() {
+    for (shards, events) in [(1, 300), (3, 300), (1, 3_000)] {
+        let mut stadium = Stadium::start(shards);
+        stadium.publish(events);
+        let (mut answers, mut rounds, mut behind) = (0, 0, 0);
+        loop {
+            let other = stadium.other.clone();
+            stadium.scene.check_pong(&other);
+            stadium.reads();
+            answers += stadium.answers();
+            rounds += 1;
+            let occupancy = stadium.scene.node.occupancy();
+            behind = behind.max(occupancy.iter().map(|it| it.behind).sum());
+            let held = occupancy.iter().map(|it| it.held_bytes_highest).max();
+            assert!(held <= Some(HELD_BYTES_MAX), "{held:?} bytes held");
+            if answers == events / BATCH && occupancy.iter().all(|it| it.jobs == 0) {
+                break;
+            }
+        }
+        stadium.scene.rest();
+        stadium.reads();
+        stadium.check_all(events);
+        assert!(rounds > 20, "{events} events in {rounds} rounds");
+        assert!(
+            events < 3_000 || behind > 0,
+            "nobody held the publishers back"
+        );
+    }
+}
+
+/// A node with so many channels, made by connections with 4 000 each.
+fn with_channels(
+    shards: u16,
+    count: usize,
+    name: impl Fn(usize) -> String,
+    limits: Limits,
+) -> Scene {
+    const EACH: usize = 4_000;
+    let keys = json!({"net": {"subscribe_rate_per_s": 0}});
+    let mut scene = Scene::start_with(shards, &keys, &json!({}), limits);
+    let wishes = |at: usize| {
+        let numbers = at * EACH..count.min((at + 1) * EACH);
+        numbers
+            .flat_map(|number| subscribe(&name(number)))
+            .collect()
+    };
+    let modulus = usize::from(shards);
+    let all = scene.arrive(count.div_ceil(EACH), |at| at % modulus, wishes);
+    let mut subscribed = 0;
+    for visitor in &all {
+        subscribed += scene.takes_count(visitor.link, "subscription_succeeded");
+    }
+    assert_eq!(subscribed, count);
+    scene
+}
+
+/// The channels that a whole answer names.
+fn channels_of(answer: &[u8]) -> BTreeSet<String> {
+    let answers = responses(answer);
+    assert_eq!(answers.len(), 1);
+    let (status, body) = &answers[0];
+    assert_eq!(*status, 200);
+    // As text first: a map would hide a channel that is told twice.
+    let told = count_of(body, b"\":{");
+    let body: Value = serde_json::from_slice(body).expect("a body is JSON");
+    let channels = body["channels"].as_object().expect("channels");
+    assert_eq!(channels.len() + 1, told, "each is told once");
+    channels.keys().cloned().collect()
+}
+
+#[test]
+fn stranger_that_lists_200_000_channels_gets_each_once_over_many_turns() {
+    const COUNT: usize = 200_000;
+    let wanted: BTreeSet<String> = (0..COUNT)
+        .map(|number| format!("channel-{number}"))
+        .collect();
+    let limits = Limits {
+        burst_bytes_max: 1 << 20,
+        ..Limits::USUAL
+    };
+    for shards in [1, 3] {
+        let mut scene = with_channels(shards, COUNT, |number| format!("channel-{number}"), limits);
+        let other = scene.arrives(0);
+        // Bytes that the reader's socket holds, and takes per round.
+        for (prefix, socket, bytes, rounds_min) in [
+            ("channel-", 1 << 20, usize::MAX, 8),
+            ("channel-", 8_192, 8_192, 300),
+            ("no-such", 1 << 20, usize::MAX, 4),
+        ] {
+            let reader = scene.node.connect(0, socket);
+            let parameters = [("filter_by_prefix", prefix)];
+            scene.say(reader, &scene.request("/channels", &parameters, None));
+            let (mut answer, mut rounds) = (Vec::new(), 0);
+            while !answer.ends_with(b"\r\n0\r\n\r\n") && !answer.ends_with(b"{\"channels\":{}}") {
+                rounds += scene.check_pong(&other);
+                let to_client = &mut scene.node.links[reader].to_client;
+                answer.extend(to_client.drain(..to_client.len().min(bytes)));
+                assert!(rounds < 20_000, "{prefix}: {} bytes came", answer.len());
+            }
+            assert!(rounds >= rounds_min, "{prefix}: all in {rounds} rounds");
+            let channels = channels_of(&answer);
+            match prefix {
+                "channel-" => assert!(channels == wanted, "{} are told", channels.len()),
+                _ => assert!(channels.is_empty()),
+            }
+            scene.hangs_up(reader, Closed::ByPeer);
+        }
+    }
+}
+
+#[test]
+fn stranger_to_short_names_an_answer_of_more_than_two_mebibytes_arrives_whole() {
+    let name = |number| format!("{number:x<190}");
+    let mut scene = with_channels(1, 12_000, name, Limits::USUAL);
+    let reader = scene.node.connect(0, usize::MAX);
+    for _ in 0..2 {
+        scene.say(reader, &scene.request("/channels", &[], None));
+        scene.rest();
+        let answer = scene.takes(reader);
+        assert!(answer.len() > 2 << 20);
+        assert_eq!(channels_of(&answer).len(), 12_000);
+    }
+}
+
+fn sign_in(visitor: &Visitor, user: &str, watchlist: &[&str]) -> Vec<u8> {
+    let user_data = json!({"id": user, "watchlist": watchlist}).to_string();
+    let auth = sign::signin_auth(KEY.0, KEY.1, &visitor.socket_id, &user_data);
+    let data = json!({"auth": auth, "user_data": user_data});
+    frame(&json!({"event": "pusher:signin", "data": data}))
+}
+
+#[test]
+fn stranger_that_8_000_watch_is_told_to_them_in_slices_and_once_per_shard() {
+    const WATCHERS: usize = 8_000;
+    for shards in [1_u16, 3] {
+        let count = usize::from(shards);
+        let mut scene = Scene::start(shards, &json!({}), &json!({}));
+        let watchers = scene.arrive(WATCHERS, |number| number % count, |_| Vec::new());
+        for (number, watcher) in watchers.iter().enumerate() {
+            let bytes = sign_in(watcher, &format!("fan-{number}"), &["star"]);
+            scene.say(watcher.link, &bytes);
+        }
+        scene.rest();
+        for watcher in &watchers {
+            let told = scene.takes(watcher.link);
+            assert_eq!(count_of(&told, b"pusher:signin_success"), 1);
+            assert_eq!(count_of(&told, b"offline"), 1);
+        }
+        let (star, other) = (scene.arrives(0), scene.arrives(0));
+        for news in ["online", "offline"] {
+            let posted = scene.node.posted;
+            if news == "online" {
+                scene.say(star.link, &sign_in(&star, "star", &[]));
+            } else {
+                scene.hangs_up(star.link, Closed::ByError);
+            }
+            let mut heard = 0;
+            let mut rounds = 0;
+            while heard < WATCHERS {
+                scene.check_pong(&other);
+                for watcher in &watchers {
+                    heard += scene.takes_count(watcher.link, news);
+                }
+                rounds += 1;
+                assert!(rounds < 1_000, "{heard} heard that the star is {news}");
+            }
+            scene.rest();
+            let more: usize = watchers.iter().map(|it| scene.takes(it.link).len()).sum();
+            assert_eq!((heard, more), (WATCHERS, 0), "{news}");
+            let messages = scene.node.posted - posted;
+            assert!(
+                messages <= 12,
+                "{messages} messages between {shards} shards"
+            );
+        }
+    }
+}
+
+#[test]
+fn stranger_beside_5_000_that_drop_at_once_is_greeted_in_the_next_turns() {
+    for count in [5_000_usize, 15_000] {
+        let mut scene = Scene::start(1, &json!({}), &json!({}));
+        let bytes = |number| [subscribe("all"), subscribe(&format!("own-{number}"))].concat();
+        let crowd = scene.arrive(count, |_| 0, bytes);
+        let other = scene.arrives(0);
+        for visitor in &crowd {
+            scene.takes(visitor.link);
+            scene.hangs_up(visitor.link, Closed::ByError);
+        }
+        let mut turns_with_crowd = 0;
+        while scene.node.occupancy()[0].connections > 1 {
+            let fresh = scene.node.connect(0, usize::MAX);
+            scene.say(fresh, crate::wire::upgrade_request(KEY.0).as_bytes());
+            let mut rounds = 0;
+            while count_of(&scene.takes(fresh), b"connection_established") == 0 {
+                scene.round();
+                rounds += 1;
+                assert!(rounds <= 6, "{count}: not greeted after {rounds} rounds");
+            }
+            scene.hangs_up(fresh, Closed::ByError);
+            scene.check_pong(&other);
+            turns_with_crowd += rounds;
+        }
+        assert!(turns_with_crowd > 5, "{count} were gone at once");
+        scene.hangs_up(other.link, Closed::ByError);
+        scene.passes(20_000);
+        assert!(scene.is_empty(), "{:?}", scene.node.occupancy());
+    }
+}
+
+#[test]
+fn stranger_to_haste_a_prompt_reader_gets_all_that_one_turn_brings_it() {
+    let data = "x".repeat(100 * 1_024);
+    let channels: Vec<String> = (0..11).map(|number| format!("channel-{number}")).collect();
+    let one = json!({"name": "large", "channels": channels, "data": data});
+    let item = |number| json!({"name": "large", "channel": channels[number], "data": data});
+    let ten = json!({"batch": (0..10).map(item).collect::<Vec<_>>()});
+    for shards in [1, 3] {
+        for (path, body, requests, events) in
+            [("/events", &one, 1, 11), ("/batch_events", &ten, 10, 100)]
+        {
+            let mut scene = Scene::start(shards, &json!({}), &json!({}));
+            let reader = scene.node.connect(0, 1 << 18);
+            scene.say(reader, crate::wire::upgrade_request(KEY.0).as_bytes());
+            for channel in &channels {
+                scene.say(reader, &subscribe(channel));
+            }
+            scene.rest();
+            scene.takes(reader);
+            let publishers: Vec<usize> = (0..requests)
+                .map(|_| scene.node.connect(0, 1 << 16))
+                .collect();
+            for publisher in &publishers {
+                scene.say(*publisher, &scene.request(path, &[], Some(body)));
+            }
+            let (mut delivered, mut is_moving) = (0, true);
+            let mut input = Vec::new();
+            while is_moving {
+                is_moving = scene.round();
+                let bytes = scene.takes(reader);
+                is_moving |= !bytes.is_empty();
+                input.extend(bytes);
+            }
+            delivered += texts(&input).len();
+            assert!(!scene.node.links[reader].server_ended, "{path}: cut off");
+            assert_eq!(delivered, events, "{path} on {shards} shards");
+            for publisher in publishers {
+                let answers = responses(&scene.takes(publisher));
+                assert_eq!(answers.len(), 1);
+                assert_eq!(answers[0].0, 200);
+            }
+        }
+    }
+}
+
+#[test]
+fn stranger_that_ends_its_side_after_a_request_gets_the_answer_from_any_shard() {
+    let mut scene = Scene::start(3, &json!({}), &json!({}));
+    for number in 0..60 {
+        let link = scene.node.connect(number % 3, 1 << 16);
+        let body = json!({"name": "e", "channel": format!("channel-{number}"), "data": "{}"});
+        scene.say(link, &scene.request("/events", &[], Some(&body)));
+        scene.hangs_up(link, Closed::ByPeer);
+        scene.rest();
+        let answers = responses(&scene.takes(link));
+        let told: Vec<u16> = answers.iter().map(|(status, _)| *status).collect();
+        assert_eq!(told, [200], "channel {number}");
+        assert!(scene.node.links[link].server_ended, "channel {number}");
+    }
+}
+
+#[test]
+fn stranger_that_asks_on_and_reads_nothing_is_not_read_and_later_gets_every_answer() {
+    const COUNT: usize = 20_000;
+    for shards in [1_u16, 3] {
+        let mut scene = Scene::start(shards, &json!({}), &json!({}));
+        let other = scene.arrives(0);
+        let asker = scene.node.connect(0, 1 << 16);
+        let request = scene.request("/channels/some-channel", &[], None);
+        scene.say(asker, &request.repeat(COUNT));
+        for _ in 0..50 {
+            scene.check_pong(&other);
+        }
+        scene.rest();
+        let waiting = scene.node.links[asker].to_server.len();
+        let taken = COUNT * request.len() - waiting;
+        // Half of its outbox, of answers that are no longer than the requests, and what is held.
+        let taken_max = (1 << 20) + (1 << 16) + HELD_BYTES_MAX;
+        assert!(taken <= 3 * taken_max, "{taken} bytes were taken");
+        assert!(waiting > 0, "all was taken");
+        let mut input = Vec::new();
+        let mut is_moving = true;
+        while is_moving {
+            is_moving = scene.round();
+            let bytes = scene.takes(asker);
+            is_moving |= !bytes.is_empty();
+            input.extend(bytes);
+        }
+        let answers = responses(&input);
+        assert!(answers.iter().all(|(status, _)| *status == 200));
+        assert_eq!(answers.len(), COUNT, "{shards} shards");
+    }
+}
