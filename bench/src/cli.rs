@@ -22,9 +22,9 @@ use crate::{
     plan,
     rig::{Rig, RunError},
     scenarios::{
-        chatter::Chatter, connect::Connect, fanout::Fanout, idle::Idle, mixed::Mixed,
-        neighbour::Neighbour, presence::Presence, publish::Publish, ramp::RampUp, slow::Slow,
-        storm::Storm, whole,
+        burst::Burst, chatter::Chatter, connect::Connect, drop_all::DropAll, fanout::Fanout,
+        hostile::Hostile, idle::Idle, listing::Listing, mixed::Mixed, neighbour::Neighbour,
+        presence::Presence, publish::Publish, ramp::RampUp, slow::Slow, storm::Storm, whole,
     },
     summary::Summary,
     table,
@@ -119,6 +119,17 @@ pub enum Command {
     Slow(With<Slow>),
     /// One very large channel is published to; do other channels notice?
     Neighbour(With<Neighbour>),
+    /// Very many events at once on one large channel; does somebody else notice, does all arrive?
+    Burst(With<Burst>),
+    /// All connections drop at once and stay away; is somebody held up who comes anew?
+    Drop(With<DropAll>),
+    /// A stranger floods the server in one manner after another; does somebody else notice?
+    ///
+    /// For a server of your own only: subscribes, unsubscribes, endless bodies, pipelines and forged
+    /// requests, half of --seconds each.
+    Hostile(With<Hostile>),
+    /// An app with very many channels is asked for all of them; is the answer whole, does somebody else notice?
+    Listing(With<Listing>),
     /// Raise a load until an objective breaks, and name the highest that held
     ///
     /// Each step lasts --seconds. A step breaks by its latency or by a fault; one whose generator was
@@ -143,6 +154,10 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Mixed(with) => with.run_one(Mixed::run),
         Command::Slow(with) => with.run_one(Slow::run),
         Command::Neighbour(with) => with.run_one(Neighbour::run),
+        Command::Burst(with) => with.run_one(Burst::run),
+        Command::Drop(with) => with.run_one(DropAll::run),
+        Command::Hostile(with) => with.run_one(Hostile::run),
+        Command::Listing(with) => with.run_one(Listing::run),
         Command::Ramp(with) => with.run(|ramp, rig| {
             let (outcomes, ramp) = ramp.run(rig)?;
             Ok((outcomes, Some(ramp)))

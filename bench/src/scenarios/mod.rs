@@ -11,11 +11,16 @@ use clap::builder::RangedU64ValueParser;
 
 use crate::{crowd::Heard, target::Target, track::Names, wire};
 
+pub mod burst;
+mod bystander;
 pub mod chatter;
 mod churn;
 pub mod connect;
+pub mod drop_all;
 pub mod fanout;
+pub mod hostile;
 pub mod idle;
+pub mod listing;
 pub mod mixed;
 pub mod neighbour;
 pub mod presence;

@@ -12,8 +12,9 @@ use crate::{
     outcome::Outcome,
     rig::{Rig, RunError},
     scenarios::{
-        chatter::Chatter, connect::Connect, fanout::Fanout, idle::Idle, mixed::Mixed,
-        neighbour::Neighbour, presence::Presence, publish::Publish, slow::Slow, storm::Storm,
+        burst::Burst, chatter::Chatter, connect::Connect, drop_all::DropAll, fanout::Fanout,
+        hostile::Hostile, idle::Idle, listing::Listing, mixed::Mixed, neighbour::Neighbour,
+        presence::Presence, publish::Publish, slow::Slow, storm::Storm,
     },
 };
 
@@ -39,6 +40,15 @@ pub enum Course {
     Slow,
     Mixed,
     Neighbour,
+    /// So many events at once on a large channel, and on one as large as open files allow.
+    Burst300,
+    Burst3000,
+    Burst10000,
+    BurstLarge,
+    Hostile,
+    Listing,
+    Drop,
+    DropLarge,
     /// Chatter on two shards at least, and what their messages to each other take.
     Hop,
 }
@@ -65,11 +75,19 @@ const HOP_SHARDS: u16 = 2;
 const IDLE_CONNECTIONS: u64 = 10_000;
 /// The same, and not more than one address has ports for on loopback.
 const LARGE_SUBSCRIBERS: u64 = 25_000;
+/// What a burst of events goes to, and what drops at once; the larger ones as above, with less.
+const BURST_SUBSCRIBERS: u64 = 4_000;
+const DROPPED: u64 = 5_000;
+const BURST_BYTES: usize = 120;
+const LARGE_BURST: u64 = 300;
+const CROWD_MAX: u64 = 19_000;
+const LISTED: usize = 1_000_000;
+const LISTED_BY: usize = 200;
 /// Files that a server or this program has open beside connections.
 const OTHER_FILES: u64 = 1_000;
 
 impl Course {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 26] = [
         Self::Fanout,
         Self::FanoutBatch,
         Self::Chatter,
@@ -87,6 +105,14 @@ impl Course {
         Self::Slow,
         Self::Mixed,
         Self::Neighbour,
+        Self::Burst300,
+        Self::Burst3000,
+        Self::Burst10000,
+        Self::BurstLarge,
+        Self::Hostile,
+        Self::Listing,
+        Self::Drop,
+        Self::DropLarge,
         Self::Hop,
     ];
 
@@ -110,6 +136,14 @@ impl Course {
             Self::Slow => "slow",
             Self::Mixed => "mixed",
             Self::Neighbour => "neighbour",
+            Self::Burst300 => "burst-300",
+            Self::Burst3000 => "burst-3000",
+            Self::Burst10000 => "burst-10000",
+            Self::BurstLarge => "burst-large",
+            Self::Hostile => "hostile",
+            Self::Listing => "listing",
+            Self::Drop => "drop",
+            Self::DropLarge => "drop-large",
             Self::Hop => "hop",
         }
     }
@@ -154,6 +188,24 @@ impl Course {
             Self::Neighbour => format!(
                 "10 small channels beside one with {large} subscribers that gets {LARGE_PER_S} publishes/s"
             ),
+            Self::Burst300 | Self::Burst3000 | Self::Burst10000 | Self::BurstLarge => {
+                let (subscribers, events) = self.burst(descriptors).unwrap_or_default();
+                format!(
+                    "one connection's pings while {events} events of {BURST_BYTES} B come at once for {subscribers} subscribers"
+                )
+            }
+            Self::Hostile => {
+                "one connection's pings while another floods, in five manners".to_owned()
+            }
+            Self::Listing => {
+                format!(
+                    "one connection's pings while {LISTED} channels are listed, and searched in vain"
+                )
+            }
+            Self::Drop | Self::DropLarge => {
+                let dropped = self.dropped(descriptors);
+                format!("400 fresh connections/s while {dropped} others drop at once")
+            }
             Self::Hop => format!(
                 "{CLIENT_EVENTS_PER_S} client events/s on {HOP_SHARDS} shards that are not pinned"
             ),
@@ -163,9 +215,30 @@ impl Course {
     /// What of our server it needs beyond what all have.
     pub fn needs(self) -> Needs {
         Needs {
-            metrics: matches!(self, Self::Neighbour | Self::Hop),
+            metrics: matches!(self, Self::Neighbour | Self::Hop | Self::Listing),
+            is_unlimited: self == Self::Listing,
             shards_min: (self == Self::Hop).then_some(HOP_SHARDS),
         }
+    }
+
+    /// Subscribers and events of a burst.
+    fn burst(self, descriptors: u64) -> Option<(u64, u64)> {
+        let subscribers = allowed(BURST_SUBSCRIBERS, descriptors);
+        match self {
+            Self::Burst300 => Some((subscribers, 300)),
+            Self::Burst3000 => Some((subscribers, 3_000)),
+            Self::Burst10000 => Some((subscribers, 10_000)),
+            Self::BurstLarge => Some((allowed(CROWD_MAX, descriptors), LARGE_BURST)),
+            _ => None,
+        }
+    }
+
+    fn dropped(self, descriptors: u64) -> u64 {
+        let wanted = match self {
+            Self::DropLarge => CROWD_MAX,
+            _ => DROPPED,
+        };
+        allowed(wanted, descriptors)
     }
 
     /// Runs it. `descriptors` is how many files each process may have open.
@@ -222,6 +295,26 @@ impl Course {
                 neighbours: 10,
                 neighbour_rate: 100,
                 message_bytes: PUBLISHED_BYTES,
+            }
+            .run(rig),
+            Self::Burst300 | Self::Burst3000 | Self::Burst10000 | Self::BurstLarge => {
+                let (subscribers, events) = self.burst(descriptors).unwrap_or_default();
+                let burst = Burst {
+                    subscribers: subscribers as usize,
+                    events,
+                    message_bytes: BURST_BYTES,
+                    publishers: PUBLISHERS,
+                };
+                burst.run(rig)
+            }
+            Self::Hostile => Hostile {}.run(rig),
+            Self::Listing => Listing {
+                channels: LISTED,
+                connections: LISTED_BY,
+            }
+            .run(rig),
+            Self::Drop | Self::DropLarge => DropAll {
+                connections: self.dropped(descriptors) as usize,
             }
             .run(rig),
             Self::Hop => chatter(TALKERS / 2, 2).run(rig),

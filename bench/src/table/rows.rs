@@ -222,7 +222,8 @@ pub fn of_messages() -> Vec<Row> {
 /// All rows of the table with floors and budgets.
 pub fn of_budgets() -> Vec<Row> {
     use Course::{
-        Chatter, ChatterBursts, Connect, Fanout, Hop, IdleOwn, IdleShared, Neighbour, Presence,
+        Burst300, Burst3000, Burst10000, BurstLarge, Chatter, ChatterBursts, Connect, Drop,
+        DropLarge, Fanout, Hop, Hostile, IdleOwn, IdleShared, Listing, Neighbour, Presence,
         PublishBatch, Storm,
     };
     let mut ring = Row::cpu(
@@ -241,6 +242,9 @@ pub fn of_budgets() -> Vec<Row> {
     batch.floor = Some((Floor::Epoll, PublishBatch));
     let (fresh, up) = ("storm: fresh connection p99", "storm: /up p99");
     let (beside, turns) = ("beside a large channel: p99", "… the server's turns, p99.9");
+    let pings = |course, key, label| Row::percentile(course, key, label, "ping", 99.0);
+    let alone = |course, key, label| Row::percentile(course, key, label, "ping_alone", 99.0);
+    let times = |course, key, label, keys| Row::other(course, key, label, keys, "x alone");
     let mut rows = of_messages();
     rows.insert(1, ring);
     rows.extend([
@@ -278,6 +282,80 @@ pub fn of_budgets() -> Vec<Row> {
         Row::percentile(Storm, "storm_up_p99", up, "up", 99.0),
         Row::percentile(Neighbour, "neighbour_p99", beside, "neighbour", 99.0),
         Row::other(Neighbour, "turn_p999", turns, TURN, "ms"),
+        pings(Burst300, "burst_300", "300 events at once: a ping's p99"),
+        pings(Burst3000, "burst_3000", "3 000 at once: a ping's p99"),
+        pings(Burst10000, "burst_10000", "10 000 at once: a ping's p99"),
+        pings(
+            BurstLarge,
+            "burst_large",
+            "300 at once, more hear: a ping's p99",
+        ),
+        alone(BurstLarge, "burst_alone", "… the same connection before"),
+        times(
+            Hostile,
+            "hostile_subscribe",
+            "beside subscribes: a ping's p99",
+            &["subscribe_ratio"],
+        ),
+        times(
+            Hostile,
+            "hostile_unsubscribe",
+            "beside unsubscribes",
+            &["unsubscribe_ratio"],
+        ),
+        times(
+            Hostile,
+            "hostile_chunks",
+            "beside endless bodies",
+            &["chunks_ratio"],
+        ),
+        times(
+            Hostile,
+            "hostile_head",
+            "beside a HEAD pipeline",
+            &["head_ratio"],
+        ),
+        times(
+            Hostile,
+            "hostile_forged",
+            "beside forged bodies",
+            &["forged_ratio"],
+        ),
+        alone(
+            Hostile,
+            "hostile_alone",
+            "… the same connection before: p99",
+        ),
+        pings(Listing, "listing_p99", "beside a listing: a ping's p99"),
+        alone(Listing, "listing_alone", "… the same connection before"),
+        Row::other(
+            Listing,
+            "listing_turn_p999",
+            "… the server's turns, p99.9",
+            TURN,
+            "ms",
+        ),
+        Row::percentile(
+            Drop,
+            "drop_p99",
+            "5 000 drop: fresh connection p99",
+            "fresh",
+            99.0,
+        ),
+        Row::percentile(
+            DropLarge,
+            "drop_large_p99",
+            "19 000 drop: the same",
+            "fresh",
+            99.0,
+        ),
+        Row::percentile(
+            DropLarge,
+            "drop_alone",
+            "… before: the same",
+            "fresh_alone",
+            99.0,
+        ),
         Row::other(Hop, "hop_p99", "hop to another shard, p99", HOP, "us"),
     ]);
     rows

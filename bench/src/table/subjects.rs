@@ -60,6 +60,8 @@ pub enum Program {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
     pub metrics: bool,
+    /// A connection may have any number of channels, as fast as it likes.
+    pub is_unlimited: bool,
     pub shards_min: Option<u16>,
 }
 
@@ -170,7 +172,7 @@ impl Subject {
         };
         let log = File::create(folder.path().join("log")).map_err(failed)?;
         let mut command = self
-            .command(folder.path(), ports, needs.shards_min, &app)
+            .command(folder.path(), ports, needs, &app)
             .map_err(failed)?;
         let log_too = log.try_clone().map_err(failed)?;
         command
@@ -208,7 +210,7 @@ impl Subject {
         &self,
         folder: &Path,
         ports: Ports,
-        shards_min: Option<u16>,
+        needs: Needs,
         app: &Credentials,
     ) -> io::Result<Command> {
         let port = ports.server;
@@ -226,11 +228,16 @@ impl Subject {
                 is_pinned,
             } => {
                 let mut configuration = configuration(app, port);
-                let shards = (*shards).max(shards_min);
+                let shards = (*shards).max(needs.shards_min);
                 if let Some(shards) = shards {
                     configuration["shards"] = json!(shards);
                 }
                 configuration["pin"] = json!(*is_pinned && shards.is_none());
+                if needs.is_unlimited {
+                    configuration["net"] = json!({"subscribe_rate_per_s": 0});
+                    configuration["app_manager"]["array"]["apps"][0]["max_subscriptions_per_connection"] =
+                        json!(0);
+                }
                 if let Some(port) = ports.metrics {
                     configuration["metrics"] =
                         json!({"enabled": true, "host": "127.0.0.1", "port": port});
