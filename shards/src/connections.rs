@@ -73,6 +73,8 @@ pub(crate) struct Row {
     /// When the kernel last refused bytes after it had taken some, in units of `Millis::coarse`.
     pub(crate) blocked_at: u32,
     next_free: u32,
+    /// The turn in which a receive was last handed over, wrapping.
+    pub(crate) received_in: u32,
     /// The first entries; `spill` holds those behind them.
     inline: [u32; 2],
     spill: Option<Spill>,
@@ -93,6 +95,7 @@ impl Row {
             sending: 0,
             blocked_at: 0,
             next_free,
+            received_in: 0,
             inline: [0; 2],
             spill: None,
             flags: 0,

@@ -193,6 +193,9 @@ impl<A: Application> Shard<A> {
             let is_held = self.turn.mesh.holds_reading() || !self.turn.held.is_empty();
             match completion.token.kind() {
                 Kind::Recv if is_held => self.turn.held.push_back(completion),
+                Kind::Recv if self.turn.is_busy(completion.token.index()) => {
+                    self.turn.busy.push_back(completion);
+                }
                 Kind::Recv => self.received(completion),
                 Kind::Accept => self.accepted(completion),
                 Kind::Writable => self.turn.has_room(completion),
@@ -202,7 +205,45 @@ impl<A: Application> Shard<A> {
                 Kind::Send => unreachable!("sends are reaped by the flush that began them"),
             }
         }
+        has_moved |= self.take_busy();
         has_moved | self.tell_ended()
+    }
+
+    /// Receives of those who had one lately: after everybody else's, one each, then as many as the
+    /// stage pays for. So one who floods waits for the others, and not they for it.
+    fn take_busy(&mut self) -> bool {
+        let mut has_moved = false;
+        while self.has_work_left()
+            && !self.turn.mesh.holds_reading()
+            && let Some(completion) = self.turn.busy.pop_front()
+        {
+            let row = self.turn.connections.row(completion.token.index());
+            if row.received_in == self.turn.number() {
+                self.turn.served.push_back(completion);
+            } else {
+                self.received(completion);
+                has_moved = true;
+            }
+        }
+        while self.has_work_left()
+            && !self.turn.mesh.holds_reading()
+            && let Some(completion) = self.turn.served.pop_front()
+        {
+            self.received(completion);
+            has_moved = true;
+        }
+        let turn = &mut self.turn;
+        let is_held = turn.mesh.holds_reading() || !turn.held.is_empty();
+        let rest = if is_held {
+            &mut turn.held
+        } else {
+            &mut turn.ring.arrived
+        };
+        // What came later of the same connections is there already.
+        let left = turn.served.drain(..).chain(turn.busy.drain(..));
+        left.rev()
+            .for_each(|completion| rest.push_front(completion));
+        has_moved
     }
 
     fn has_work_left(&self) -> bool {
@@ -219,6 +260,7 @@ impl<A: Application> Shard<A> {
         let index = completion.token.index();
         let slot = self.turn.slot(index);
         assert!(completion.token.is_of(slot.generation));
+        self.turn.connections.row_mut(index).received_in = self.turn.number();
         let bytes = Work::bytes(completion.result.max(0) as usize);
         self.turn.budget.spend(Work::RECEIVE.and(bytes));
         if let Some(buffer) = completion.buffer() {

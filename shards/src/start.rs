@@ -322,6 +322,8 @@ fn sit<A: Application>(seat: Seat<A>, make: impl Fn(ShardId) -> A) -> Result<Sha
         lagging: Vec::new(),
         drained: VecDeque::new(),
         held: VecDeque::new(),
+        busy: VecDeque::new(),
+        served: VecDeque::new(),
         is_accepting: true,
         accept_again_at: None,
         keeps_ticking: false,

@@ -65,6 +65,11 @@ pub(crate) struct RingTurn<A: Application> {
     pub(crate) drained: VecDeque<Slot>,
     /// Receives kept back while reading is held; bounded by the buffers and the connections.
     pub(crate) held: VecDeque<Completion>,
+    /// Receives of connections that had one in this turn or the last, in their order; empty between
+    /// turns.
+    pub(crate) busy: VecDeque<Completion>,
+    /// Those of them whose connections had theirs in this turn.
+    pub(crate) served: VecDeque<Completion>,
     pub(crate) is_accepting: bool,
     /// Accepting rests until then.
     pub(crate) accept_again_at: Option<Millis>,
@@ -165,6 +170,17 @@ impl<A: Application> RingTurn<A> {
             && all <= u64::from(self.burst_bytes_max) * BURSTS_MAX
             && blocked <= Millis(PATIENCE_MS).coarse();
         is_in_bound || is_in_burst
+    }
+
+    /// Tells this turn from others, wrapping.
+    pub(crate) fn number(&self) -> u32 {
+        self.counts.turns as u32
+    }
+
+    /// A connection that had a receive in this turn or the last.
+    pub(crate) fn is_busy(&self, index: u32) -> bool {
+        let received_in = self.connections.row(index).received_in;
+        self.number().wrapping_sub(received_in) <= 1
     }
 
     /// Counts a turn that began at the clock's time and ends now.
