@@ -113,9 +113,15 @@ impl ShardServer {
         turn: &mut impl ServerTurn,
         bytes: &'a [u8],
     ) -> Result<Step<'a>, HttpError> {
-        turn.spend(Work::bytes_hashed(bytes.len().min(request::HEAD_BYTES_MAX)));
+        let parsed = request::parse_head(bytes);
+        // Of a pipeline only what was looked at.
+        let parsed_bytes = match &parsed {
+            Ok(Some(head)) => head.bytes,
+            Ok(None) | Err(_) => bytes.len().min(request::HEAD_BYTES_MAX),
+        };
+        turn.spend(Work::TEXT.and(Work::bytes_hashed(parsed_bytes)));
         let body_max = usize::try_from(self.settings.request_bytes_max).unwrap_or(usize::MAX);
-        let Some(head) = request::parse_head(bytes)? else {
+        let Some(head) = parsed? else {
             return Ok(Step::Wants);
         };
         head.check_body_bytes(body_max)?;
