@@ -83,7 +83,7 @@ where
     let heartbeats: Vec<_> = (0..shards).map(|_| Arc::new(AtomicU64::new(0))).collect();
     let orders = Arc::new(Orders::default());
     let node = Node {
-        addresses: listeners.addresses,
+        residence: listeners.residence,
         cores: placement.shards.clone(),
         bridge_core: placement.bridge,
         orders: orders.clone(),
