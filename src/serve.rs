@@ -11,7 +11,7 @@ use std::{
 };
 
 use ahash::RandomState;
-use shards::BridgeLink;
+use shards::{BridgeLink, Neighbour, Process};
 use thiserror::Error;
 use tracing::{info, warn};
 
@@ -194,6 +194,7 @@ fn announce(config: &Config, node_id: &str, link: &BridgeLink<ShardServer>) {
     for address in link.addresses() {
         info!(%address, "listening");
     }
+    tell_neighbours(&link.neighbours());
     info!(
         node = node_id,
         shards = link.shards(),
@@ -221,6 +222,23 @@ fn announce(config: &Config, node_id: &str, link: &BridgeLink<ShardServer>) {
     if let Some(address) = link.addresses().first().filter(|_| config.demo) {
         let prefix = &config.path_prefix;
         info!("demo mode: open http://{address}{prefix}/ and see a first event within a minute");
+    }
+}
+
+/// Right in a rolling restart, and a mistake at any other time, which nobody else would notice.
+fn tell_neighbours(neighbours: &[Neighbour]) {
+    for Neighbour { address, process } in neighbours {
+        match process {
+            Some(Process { pid, command }) => warn!(
+                %address, pid, ?command,
+                "another process listens here too, and the kernel gives it some of the connections"
+            ),
+            None => warn!(
+                %address,
+                "another process (not readable) listens here too, and the kernel gives it some of \
+                 the connections"
+            ),
+        }
     }
 }
 

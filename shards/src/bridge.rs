@@ -11,6 +11,7 @@ use crate::{
     config::Config,
     doorbell::Doorbell,
     lanes::{LaneReceiver, LaneSender, lanes},
+    neighbours::{Neighbour, Residence},
 };
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::{
@@ -75,7 +76,7 @@ struct Peer<A: Application> {
 
 /// What the bridge knows of the node when it starts.
 pub(crate) struct Node {
-    pub(crate) addresses: Vec<SocketAddr>,
+    pub(crate) residence: Residence,
     pub(crate) cores: Vec<Option<usize>>,
     pub(crate) bridge_core: Option<usize>,
     pub(crate) orders: Arc<Orders>,
@@ -134,7 +135,7 @@ impl<A: Application> BridgeLink<A> {
 
     /// Addresses listened on, with the ports really taken, in the order of `Config::listen`.
     pub fn addresses(&self) -> &[SocketAddr] {
-        &self.node.addresses
+        &self.node.residence.addresses
     }
 
     /// The core of each shard; `None` = not pinned.
@@ -203,6 +204,17 @@ impl<A: Application> BridgeLink<A> {
             .stop_accepting
             .store(true, Ordering::SeqCst);
         self.sender.peers.iter().for_each(|peer| peer.bell.ring());
+    }
+
+    /// Other processes that listen where this node does. Reads `/proc` now.
+    pub fn neighbours(&self) -> Vec<Neighbour> {
+        self.node.residence.neighbours()
+    }
+
+    /// Whether another process listens on each of our addresses too, so that nobody is turned away
+    /// when ours are closed. Reads `/proc` now.
+    pub fn is_succeeded(&self) -> bool {
+        self.node.residence.is_succeeded()
     }
 
     /// When the shard last turned, milliseconds of the node's clock, 100 ms coarse. A shard that

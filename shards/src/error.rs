@@ -59,7 +59,7 @@ pub enum StartError {
     #[error("io_uring could not be set up")]
     Ring(#[source] io::Error),
     /// An address could not be listened on.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}: {source}{}", advice(source))]
     Bind {
         /// The address.
         address: SocketAddr,
@@ -112,6 +112,17 @@ impl StartError {
             },
             _ => Self::Ring(error),
         }
+    }
+}
+
+/// What else there is to say about an address that cannot be had.
+fn advice(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::AddrInUse => {
+            "; another process listens there: two servers share a port only when both run as one \
+             user (SO_REUSEPORT, effective user)"
+        }
+        _ => "",
     }
 }
 

@@ -1,12 +1,12 @@
 //! Data path. Accepting, receiving, pausing.
 //!
-//! Owns: which accepts and receives are armed, and when they are armed again.
+//! Owns: which accepts and receives are armed, and when they are armed again; `Rest`.
 //! May depend on: `turn` and what it holds. Not on the application.
 //! Invariants: a connection has at most one receive in flight; it has one unless it is paused,
 //! starved of buffers, ended by its peer, or ending.
 
 use crate::{
-    application::{Application, Closed, Slot},
+    application::{Application, Closed, Millis, Slot},
     buffers::GROUP,
     connections::{Flag, State},
     ring::{Completion, Kind, Token},
@@ -16,10 +16,70 @@ use crate::{
 };
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 
+/// Whether accepting rests, for want of files or of the kernel's memory.
+#[derive(Debug, Default)]
+pub(crate) struct Rest {
+    until: Option<Millis>,
+    /// Of the ring's refusals, those that a rest was taken for.
+    refusals_seen: u64,
+}
+
+impl Rest {
+    /// When accepting goes on.
+    pub(crate) const fn until(&self) -> Option<Millis> {
+        self.until
+    }
+
+    /// True when the kernel has refused operations since the last call: accepting rests from now
+    /// on, and what is armed must be cancelled.
+    pub(crate) fn begin_if_refused(&mut self, refusals: u64, now: Millis) -> bool {
+        let is_refused = refusals > self.refusals_seen;
+        self.refusals_seen = refusals;
+        if is_refused {
+            self.until = Some(now.plus(REST_MS));
+        }
+        is_refused
+    }
+
+    fn begin_shortly(&mut self, now: Millis) {
+        self.until = self.until.max(Some(now.plus(TICK_MS)));
+    }
+
+    const fn end(&mut self) {
+        self.until = None;
+    }
+}
+
+/// After a refusal for want of memory: each connection would want more of it.
+const REST_MS: u64 = 1_000;
+
 impl<A: Application> RingTurn<A> {
+    /// Lets accepting rest when the kernel has refused operations lately: those who are here come
+    /// before those who would like to.
+    pub(crate) fn rest_if_refused(&mut self) {
+        if !self.is_accepting
+            || !self
+                .rest
+                .begin_if_refused(self.ring.refusals, self.clock.now)
+        {
+            return;
+        }
+        self.counts.accept_rests += 1;
+        self.cancel_accepts();
+    }
+
+    fn cancel_accepts(&mut self) {
+        for index in 0..self.listeners.len() {
+            if self.listeners[index].is_armed {
+                self.ring
+                    .push_cancel(Token::new(Kind::Accept, index as u32, 0));
+            }
+        }
+    }
+
     /// Arms the accept of every listener that has none.
     pub(crate) fn arm_accepts(&mut self) {
-        self.accept_again_at = None;
+        self.rest.end();
         for (index, listener) in self.listeners.iter_mut().enumerate() {
             if !std::mem::replace(&mut listener.is_armed, true) {
                 let token = Token::new(Kind::Accept, index as u32, 0);
@@ -42,7 +102,7 @@ impl<A: Application> RingTurn<A> {
                 None
             }
         };
-        if self.is_accepting && self.accept_again_at.is_none() {
+        if self.is_accepting && self.rest.until().is_none() {
             self.arm_accepts();
         }
         let connection = connection?;
@@ -70,7 +130,10 @@ impl<A: Application> RingTurn<A> {
             // EMFILE, ENFILE, ENOMEM and their like would fail again at once: rest a little.
             _ => {
                 self.counts.accept_failures += 1;
-                self.accept_again_at = Some(self.clock.now.plus(TICK_MS));
+                // Who has stopped accepting does not begin again.
+                if self.is_accepting {
+                    self.rest.begin_shortly(self.clock.now);
+                }
             }
         }
     }
@@ -170,13 +233,8 @@ impl<A: Application> RingTurn<A> {
     /// Closes the listeners; one whose accept is in flight when that has been cancelled.
     pub(crate) fn stop_accepting(&mut self) {
         self.is_accepting = false;
-        self.accept_again_at = None;
-        for index in 0..self.listeners.len() {
-            if self.listeners[index].is_armed {
-                self.ring
-                    .push_cancel(Token::new(Kind::Accept, index as u32, 0));
-            }
-        }
+        self.rest.end();
+        self.cancel_accepts();
         self.close_idle_listeners();
     }
 
@@ -185,5 +243,39 @@ impl<A: Application> RingTurn<A> {
         if !self.is_accepting && self.listeners.iter().all(|listener| !listener.is_armed) {
             self.listeners.clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepting_rests_a_second_after_each_new_refusal_and_not_for_old_ones() {
+        let mut rest = Rest::default();
+        for (now, refusals, begins, until) in [
+            (0, 0, false, None),
+            (10, 2, true, Some(1_010)),
+            (20, 2, false, Some(1_010)),
+            (500, 3, true, Some(1_500)),
+            (900, 3, false, Some(1_500)),
+        ] {
+            assert_eq!(
+                rest.begin_if_refused(refusals, Millis(now)),
+                begins,
+                "{now}"
+            );
+            assert_eq!(rest.until(), until.map(Millis), "{now}");
+        }
+        rest.begin_shortly(Millis(1_000));
+        assert_eq!(rest.until(), Some(Millis(1_500)), "the longer rest holds");
+        rest.end();
+        assert_eq!(rest.until(), None);
+        assert!(
+            !rest.begin_if_refused(3, Millis(2_000)),
+            "it was rested for"
+        );
+        rest.begin_shortly(Millis(2_000));
+        assert_eq!(rest.until(), Some(Millis(2_000 + TICK_MS)));
     }
 }

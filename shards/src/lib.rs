@@ -23,6 +23,7 @@ mod inbound;
 mod lanes;
 mod listener;
 mod mesh;
+mod neighbours;
 mod outbound;
 mod ring;
 mod shard;
@@ -37,5 +38,6 @@ pub use application::{
 pub use bridge::{BridgeLink, BridgeSender};
 pub use config::Config;
 pub use error::StartError;
+pub use neighbours::{Neighbour, Process};
 pub use start::{abort_on_panic, run};
 pub use work::Work;

@@ -5,9 +5,11 @@
 //! Invariants: all shards of a node listen on the same addresses; accepted sockets inherit
 //! `TCP_NODELAY` and keep-alive, so that accepting costs no further system call.
 
-use crate::error::StartError;
+use crate::{error::StartError, neighbours::Residence};
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    fs::File, io, net::SocketAddr, os::fd::OwnedFd, os::unix::fs::MetadataExt, time::Duration,
+};
 
 /// A listening socket of one shard.
 pub(crate) struct ShardListener {
@@ -20,8 +22,7 @@ pub(crate) struct ShardListener {
 pub(crate) struct Listeners {
     /// Per shard, one per address.
     pub(crate) per_shard: Vec<Vec<ShardListener>>,
-    /// The addresses with the ports really taken.
-    pub(crate) addresses: Vec<SocketAddr>,
+    pub(crate) residence: Residence,
 }
 
 /// Idle time after which the kernel probes a peer.
@@ -35,28 +36,30 @@ pub(crate) fn bind_all(
     backlog: u32,
 ) -> Result<Listeners, StartError> {
     let mut per_shard: Vec<Vec<ShardListener>> = (0..shards).map(|_| Vec::new()).collect();
-    let mut addresses = Vec::new();
+    let mut residence = Residence::default();
     for &address in wanted {
         let mut taken = address;
         for listeners in &mut per_shard {
+            let asked = taken;
             let refused = |source| StartError::Bind {
-                address: taken,
+                address: asked,
                 source,
             };
             let socket = bind(taken, backlog).map_err(refused)?;
             // The first socket may have taken a free port: all others share that one.
             let bound = socket.local_addr().map_err(refused)?;
             taken = bound.as_socket().unwrap_or(taken);
+            residence.inodes.push(inode(&socket).map_err(refused)?);
             listeners.push(ShardListener {
                 socket,
                 is_armed: false,
             });
         }
-        addresses.push(taken);
+        residence.addresses.push(taken);
     }
     Ok(Listeners {
         per_shard,
-        addresses,
+        residence,
     })
 }
 
@@ -80,6 +83,12 @@ fn bind(address: SocketAddr, backlog: u32) -> io::Result<Socket> {
     Ok(socket)
 }
 
+/// What the kernel's tables call the socket.
+fn inode(socket: &Socket) -> io::Result<u64> {
+    let copy = File::from(OwnedFd::from(socket.try_clone()?));
+    Ok(copy.metadata()?.ino())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,10 +97,10 @@ mod tests {
     fn port_zero_becomes_one_port_for_all_shards() {
         let wanted = ["127.0.0.1:0".parse().expect("an address")];
         let listeners = bind_all(&wanted, 3, 16).expect("a free port");
-        assert_ne!(listeners.addresses[0].port(), 0);
+        assert_ne!(listeners.residence.addresses[0].port(), 0);
         for shard in &listeners.per_shard {
             let bound = shard[0].socket.local_addr().expect("bound").as_socket();
-            assert_eq!(bound, Some(listeners.addresses[0]));
+            assert_eq!(bound, Some(listeners.residence.addresses[0]));
         }
     }
 
@@ -100,5 +109,14 @@ mod tests {
         let wanted = ["192.0.2.1:9".parse().expect("an address")];
         let error = bind_all(&wanted, 1, 16).err().expect("not our address");
         assert!(error.to_string().contains("192.0.2.1:9"), "{error}");
+        assert!(!error.to_string().contains("one user"), "{error}");
+    }
+
+    #[test]
+    fn a_port_that_another_holds_alone_says_who_may_share_one() {
+        let alone = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let wanted = [alone.local_addr().expect("bound")];
+        let error = bind_all(&wanted, 1, 16).err().expect("it is taken");
+        assert!(error.to_string().contains("one user"), "{error}");
     }
 }

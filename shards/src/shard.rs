@@ -141,7 +141,8 @@ impl<A: Application> Shard<A> {
             self.turn.stop_accepting();
             self.end_all();
         }
-        if self.turn.accept_again_at.is_some_and(|at| at <= now) {
+        self.turn.rest_if_refused();
+        if self.turn.rest.until().is_some_and(|at| at <= now) {
             self.turn.arm_accepts();
         }
     }
@@ -483,6 +484,6 @@ fn next_wake<A: Application>(turn: &RingTurn<A>, stopping_since_ns: Option<u64>)
         || !turn.lagging.is_empty();
     let tick_at = ticks.then_some(turn.tick_at);
     let stop_at = stopping_since_ns.map(|since| Millis((since + STOP_NS) / 1_000_000 + 1));
-    let all = [turn.wheel.next_at(), tick_at, turn.accept_again_at, stop_at];
+    let all = [turn.wheel.next_at(), tick_at, turn.rest.until(), stop_at];
     all.into_iter().flatten().min()
 }

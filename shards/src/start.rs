@@ -14,6 +14,7 @@ use crate::{
     doorbell::Doorbell,
     error::{StartError, memlock_bytes},
     frames::FrameTable,
+    inbound::Rest,
     listener::{ShardListener, bind_all},
     mesh::{MeshEnd, mesh},
     outbound::SCRATCH_BYTES,
@@ -82,7 +83,7 @@ where
     let heartbeats: Vec<_> = (0..shards).map(|_| Arc::new(AtomicU64::new(0))).collect();
     let orders = Arc::new(Orders::default());
     let node = Node {
-        addresses: listeners.addresses,
+        residence: listeners.residence,
         cores: placement.shards.clone(),
         bridge_core: placement.bridge,
         orders: orders.clone(),
@@ -325,7 +326,7 @@ fn sit<A: Application>(seat: Seat<A>, make: impl Fn(ShardId) -> A) -> Result<Sha
         busy: VecDeque::new(),
         served: VecDeque::new(),
         is_accepting: true,
-        accept_again_at: None,
+        rest: Rest::default(),
         keeps_ticking: false,
         tick_at: Millis(clock.now.0 + crate::timers::TICK_MS),
         clock,

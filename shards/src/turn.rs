@@ -14,6 +14,7 @@ use crate::{
     buffers::RecvBuffers,
     connections::{Connections, Ended, Flag},
     frames::FrameTable,
+    inbound::Rest,
     listener::ShardListener,
     mesh::{Envelope, MeshEnd},
     ring::{Completion, NetRing},
@@ -71,8 +72,7 @@ pub(crate) struct RingTurn<A: Application> {
     /// Those of them whose connections had theirs in this turn.
     pub(crate) served: VecDeque<Completion>,
     pub(crate) is_accepting: bool,
-    /// Accepting rests until then.
-    pub(crate) accept_again_at: Option<Millis>,
+    pub(crate) rest: Rest,
     pub(crate) keeps_ticking: bool,
     pub(crate) tick_at: Millis,
     pub(crate) counts: RuntimeCounters,

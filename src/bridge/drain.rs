@@ -1,4 +1,5 @@
-//! The order of a stop: unready, close, settle, flush, leave.
+//! The order of a stop: unready, close, settle, flush, leave. New connections go to another process
+//! as soon as one listens on the same port.
 //!
 //! Owns: the phases and their deadlines.
 //! May depend on: `config::sections::Drain`. Time is an argument.
@@ -19,6 +20,8 @@ pub(super) struct Drain {
     closed_by: Instant,
     ends: Instant,
     rate_per_s: u32,
+    /// When to look next whether another process listens on our port; `None` = ours is closed.
+    looks_at: Option<Instant>,
     /// By shard number: it has closed all its connections.
     drained: Vec<bool>,
     /// Until when shards send the last events of their channels.
@@ -43,6 +46,8 @@ enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     Wait,
+    /// Look whether another process listens on our port; if so stop accepting and say `succeeded`.
+    Look,
     /// Tell all shards to close everything by then.
     Close {
         by: Instant,
@@ -75,10 +80,16 @@ impl Drain {
             closed_by,
             ends,
             rate_per_s: settings.rate_per_s,
+            looks_at: Some(now),
             drained: vec![false; usize::from(shards)],
             settled_by: ends,
             settled: vec![false; usize::from(shards)],
         }
+    }
+
+    /// Another process takes what comes: nothing is accepted any more.
+    pub(super) fn succeeded(&mut self) {
+        self.looks_at = None;
     }
 
     /// A shard has closed all its connections.
@@ -93,6 +104,10 @@ impl Drain {
 
     /// Goes on if it is time. Call again after each step other than `Wait`.
     pub(super) fn step(&mut self, now: Instant, webhooks_idle: bool) -> Step {
+        if self.looks_at.is_some_and(|at| now >= at) {
+            self.looks_at = Some(now + LOOKS_EVERY);
+            return Step::Look;
+        }
         match self.phase {
             Phase::Waiting if now >= self.closing_at => {
                 self.phase = Phase::Closing;
@@ -103,6 +118,7 @@ impl Drain {
             }
             Phase::Closing if all(&self.drained) || now >= self.closed_by => {
                 self.phase = Phase::Settling;
+                self.looks_at = None;
                 self.settled_by = self.ends.min(now + SETTLING_MAX);
                 Step::Settle
             }
@@ -117,18 +133,22 @@ impl Drain {
 
     /// When `step` has something to do by itself.
     pub(super) fn due(&self) -> Instant {
-        match self.phase {
+        let phase_ends = match self.phase {
             Phase::Waiting => self.closing_at,
             Phase::Closing => self.closed_by,
             Phase::Settling => self.settled_by,
             Phase::Flushing => self.ends,
-        }
+        };
+        self.looks_at.map_or(phase_ends, |at| at.min(phase_ends))
     }
 }
 
 fn all(shards: &[bool]) -> bool {
     shards.iter().all(|has| *has)
 }
+
+/// A successor may come at any time of the drain.
+const LOOKS_EVERY: Duration = Duration::from_secs(1);
 
 /// However short `drain.deadline_s` is, connections get a close frame.
 const CLOSING_MIN: Duration = Duration::from_secs(1);
@@ -151,7 +171,10 @@ mod tests {
             rate_per_s: 7,
             lb_wait_s,
         };
-        (Drain::begin(&settings, 2, now), now)
+        let mut drain = Drain::begin(&settings, 2, now);
+        assert_eq!(drain.step(now, false), Step::Look);
+        drain.succeeded();
+        (drain, now)
     }
 
     fn at(start: Instant, ms: u64) -> Instant {
@@ -212,5 +235,39 @@ mod tests {
             Step::Close { by, rate_per_s: 7 }
         );
         assert_eq!(drain.ends, at(start, 4_000));
+    }
+
+    #[test]
+    fn a_successor_is_looked_for_at_once_and_each_second_until_it_is_there_or_the_port_closed() {
+        let now = Instant::now();
+        let settings = Settings {
+            deadline_s: 10,
+            rate_per_s: 0,
+            lb_wait_s: 2,
+        };
+        let mut drain = Drain::begin(&settings, 1, now);
+        assert_eq!(drain.due(), now);
+        for ms in [0, 1_000, 2_000] {
+            assert_eq!(drain.step(at(now, ms), true), Step::Look, "after {ms} ms");
+            if ms < 2_000 {
+                assert_eq!(drain.due(), at(now, ms + 1_000));
+                assert_eq!(drain.step(at(now, ms + 999), true), Step::Wait);
+            }
+        }
+        let mut succeeded = Drain::begin(&settings, 1, now);
+        assert_eq!(succeeded.step(now, true), Step::Look);
+        succeeded.succeeded();
+        assert_eq!(succeeded.due(), at(now, 2_000));
+        assert!(matches!(
+            drain.step(at(now, 2_000), true),
+            Step::Close { .. }
+        ));
+        drain.drained(ShardId(0));
+        assert_eq!(drain.step(at(now, 2_500), true), Step::Settle);
+        assert_eq!(
+            drain.step(at(now, 3_100), true),
+            Step::Wait,
+            "the port is closed"
+        );
     }
 }

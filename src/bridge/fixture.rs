@@ -74,6 +74,7 @@ pub(super) struct FakeLink {
     to_shards: Vec<Sender<FromBridge>>,
     messages: UnboundedReceiver<(ShardId, ToBridge)>,
     is_stopped: Arc<AtomicBool>,
+    has_successor: Arc<AtomicBool>,
     news: Arc<Notify>,
     started: Instant,
     last_turn_ms: Arc<AtomicU64>,
@@ -85,6 +86,7 @@ pub(super) struct FakeShards {
     from_bridge: Vec<Receiver<FromBridge>>,
     messages: UnboundedSender<(ShardId, ToBridge)>,
     is_stopped: Arc<AtomicBool>,
+    has_successor: Arc<AtomicBool>,
     news: Arc<Notify>,
     last_turn_ms: Arc<AtomicU64>,
 }
@@ -96,12 +98,14 @@ impl FakeLink {
         let (to_shards, from_bridge) = queues.unzip();
         let (sender, messages) = mpsc::unbounded_channel();
         let is_stopped = Arc::new(AtomicBool::new(false));
+        let has_successor = Arc::new(AtomicBool::new(false));
         let news = Arc::new(Notify::new());
         let last_turn_ms = Arc::new(AtomicU64::new(u64::MAX));
         let link = Self {
             to_shards,
             messages,
             is_stopped: Arc::clone(&is_stopped),
+            has_successor: Arc::clone(&has_successor),
             news: Arc::clone(&news),
             started: Instant::now() - UP_FOR,
             last_turn_ms: Arc::clone(&last_turn_ms),
@@ -112,6 +116,7 @@ impl FakeLink {
                 from_bridge,
                 messages: sender,
                 is_stopped,
+                has_successor,
                 news,
                 last_turn_ms,
             },
@@ -153,6 +158,11 @@ impl FakeShards {
         self.last_turn_ms.store(0, Ordering::SeqCst);
     }
 
+    /// Another process listens on the node's port from now on.
+    pub(super) fn succeed(&self) {
+        self.has_successor.store(true, Ordering::SeqCst);
+    }
+
     pub(super) fn is_accepting(&self) -> bool {
         !self.is_stopped.load(Ordering::SeqCst)
     }
@@ -190,6 +200,10 @@ impl ShardLink for FakeLink {
 
     fn stop_accepting(&self) {
         self.is_stopped.store(true, Ordering::SeqCst);
+    }
+
+    fn is_succeeded(&self) -> bool {
+        self.has_successor.load(Ordering::SeqCst)
     }
 
     fn last_turn_ms(&self, _: ShardId) -> u64 {

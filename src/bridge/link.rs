@@ -30,6 +30,9 @@ pub trait ShardLink {
     /// Closes all listeners; connections stay.
     fn stop_accepting(&self);
 
+    /// Whether another process listens on each of our addresses too.
+    fn is_succeeded(&self) -> bool;
+
     /// When the shard last turned, milliseconds of the node's clock.
     fn last_turn_ms(&self, shard: ShardId) -> u64;
 }
@@ -55,6 +58,10 @@ where
 
     fn stop_accepting(&self) {
         self.stop_accepting();
+    }
+
+    fn is_succeeded(&self) -> bool {
+        self.is_succeeded()
     }
 
     fn last_turn_ms(&self, shard: ShardId) -> u64 {

@@ -375,6 +375,13 @@ impl<L: ShardLink> Bridge<L> {
             };
             match drain.step(Instant::now(), webhooks_idle) {
                 Step::Wait => return false,
+                Step::Look => {
+                    if self.link.is_succeeded() {
+                        drain.succeeded();
+                        self.link.stop_accepting();
+                        tracing::info!("another process listens here: accepting stops");
+                    }
+                }
                 Step::Close { by, rate_per_s } => {
                     let since = by
                         .saturating_duration_since(self.link.started())

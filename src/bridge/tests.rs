@@ -219,6 +219,29 @@ async fn a_stop_turns_readiness_off_then_closes_and_ends_when_all_shards_have() 
 }
 
 #[tokio::test]
+async fn a_drain_leaves_new_connections_to_another_process_on_the_port_as_soon_as_it_is_there() {
+    let node = Node::new(1, &[("SOCKUDO__DRAIN__LB_WAIT_S", "600")]);
+    node.run(async |node| {
+        node.signal(Signal::Stop).await;
+        let draining = |message: FromBridge| match message {
+            FromBridge::Health(health) => health.draining.then_some(()),
+            _ => None,
+        };
+        node.find(0, draining).await;
+        assert!(node.shards.is_accepting(), "nobody else is there");
+        node.shards.succeed();
+        let stopped = async {
+            while node.shards.is_accepting() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let stopped = timeout(PATIENCE, stopped).await;
+        stopped.expect("the successor is seen while the drain waits");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_second_signal_stops_at_once() {
     let node = Node::new(1, &[]);
     let exit = node

@@ -74,6 +74,7 @@ impl ShardServer {
         self.clean_up(turn, slot);
         self.input_held -= u64::from(self.held(slot).held_bytes);
         *self.held(slot) = Connection::vacant();
+        self.connections_held -= 1;
     }
 
     /// Closes those that were found too slow while a table was walked.

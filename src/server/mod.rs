@@ -40,6 +40,7 @@ mod settings;
 mod sign_in;
 mod socket;
 mod socket_ids;
+mod strangers;
 mod subscribe;
 mod upgrade;
 mod users;
@@ -100,6 +101,8 @@ pub struct ShardServer {
     apps: ShardApps,
     /// By slot index.
     connections: ConnectionTable,
+    /// Those of them that hold a connection.
+    connections_held: u64,
     locals: LocalTable,
     homes: HomeTable,
     users: UserTable,
@@ -145,6 +148,7 @@ impl ShardServer {
             quotas: Quotas::new(&settings, 1),
             settings,
             connections: ConnectionTable::default(),
+            connections_held: 0,
             locals: LocalTable::default(),
             homes: HomeTable::new(seed.settings.kept_max),
             users: UserTable::default(),
@@ -224,11 +228,13 @@ impl Application for ShardServer {
     fn accepted<T: ServerTurn>(&mut self, turn: &mut T, slot: Slot, peer: Option<SocketAddr>) {
         let index = slot.index as usize;
         self.connections.grow_to(index);
-        let until = turn.now().plus(self.settings.handshake_timeout_ms);
+        let within_ms = self.first_request_ms();
+        let until = turn.now().plus(within_ms);
         let peer = peer
             .map(|peer| peer.ip())
             .filter(|_| self.settings.wants_peers);
         self.connections[index] = Connection::accepted(slot, peer, until);
+        self.connections_held += 1;
         turn.arm_timer(slot, until);
     }
 

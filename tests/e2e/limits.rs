@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::config::Config;
 use crate::support::eventually;
@@ -87,6 +87,34 @@ fn up_to_twenty_thousand_idle_connections_are_held_and_let_go_at_once() {
         grown < full / 5,
         "the second crowd reuses what the first left: {grown} bytes more"
     );
+}
+
+// Files are kept in reserve for the metrics port, and no stranger keeps a place of the main port for long
+// once most are taken.
+#[test]
+fn a_server_that_silent_strangers_have_filled_answers_metrics_and_soon_everybody_again() {
+    const FILES: u64 = 400;
+    // With the second time-out none of the strangers would be gone before this test is.
+    for handshake_timeout_ms in [1_500, 3_600_000] {
+        let config = Config::new().with(json!({"net": {
+            "handshake_timeout_ms": handshake_timeout_ms,
+        }}));
+        let server = Server::start_with_files(&config, 2, FILES);
+        let strangers: Vec<_> = (0..FILES)
+            .map(|_| TcpStream::connect(server.address).expect("it listens"))
+            .collect();
+        eventually("a scrape that tells of refused connections", || {
+            let refused = server.metric("sockudo_shard_accepts_refused_total");
+            (refused.expect("the metrics port answers") > 0.0).then_some(())
+        });
+        let up = || {
+            let mut wire = Wire::over(TcpStream::connect(server.address).ok()?);
+            wire.sends("GET /up HTTP/1.1\r\nHost: x\r\n\r\n");
+            (wire.try_reply()?.status == 200).then_some(())
+        };
+        eventually("the main port to answer", up);
+        drop(strangers);
+    }
 }
 
 /// Connects and subscribes everyone; gives the sockets and the distinct socket ids.

@@ -9,6 +9,7 @@ use crate::support::config::Config;
 use crate::support::eventually;
 use crate::support::server::Server;
 use crate::support::skip::skip;
+use crate::support::wire::Wire;
 
 // P-114
 fn an_app_that_is_disabled_or_deleted_loses_its_sockets(shards: usize) {
@@ -144,6 +145,55 @@ fn a_bare_options_is_told_the_health_as_get_is_also_while_draining(shards: usize
         (200, None),
         "a browser's question is none of health"
     );
+}
+
+// In a rolling restart half of those who came were told 4200 or found the node unready.
+fn who_comes_while_a_server_drains_goes_to_the_other_one_on_its_port(shards: usize) {
+    let config = Config::new().with(json!({"drain": {"deadline_s": 600, "lb_wait_s": 300}}));
+    for is_there_before in [true, false] {
+        let first = Server::start(&config, shards);
+        assert!(!first.log().contains("listens here too"), "{}", first.log());
+        let mut held = first.client("held");
+        let second = is_there_before.then(|| first.is_succeeded(&config, shards));
+        first.drains();
+        let second = second.unwrap_or_else(|| first.is_succeeded(&config, shards));
+        let log = second.log();
+        let warning = log.lines().find(|line| line.contains("listens here too"));
+        let names_it = warning.is_some_and(|it| it.contains(&format!("pid={}", first.pid())));
+        assert!(names_it, "the second server names the first: {log}");
+        // Closing a listener resets what is queued there, unless the kernel may move it.
+        let may_reset = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_migrate_req")
+            .map_or(true, |key| key.trim() != "1");
+        eventually("the first server's listeners to be closed", || {
+            let is_answered = answers_up(&second).is_some();
+            assert!(is_answered || may_reset, "a connection was reset");
+            (listeners(first.address) == shards).then_some(())
+        });
+        for number in 0..300 {
+            assert_eq!(answers_up(&second), Some(200), "connection {number}");
+        }
+        second.client("newcomer").expects_pong();
+        held.expects_pong();
+    }
+}
+
+/// The status that a fresh connection gets, if it is not reset.
+fn answers_up(server: &Server) -> Option<u16> {
+    let stream = std::net::TcpStream::connect(server.address).ok()?;
+    let mut wire = Wire::over(stream);
+    wire.sends("GET /up HTTP/1.1\r\nHost: x\r\n\r\n");
+    Some(wire.try_reply()?.status)
+}
+
+/// Sockets of all processes that listen at this address.
+fn listeners(address: std::net::SocketAddr) -> usize {
+    let std::net::SocketAddr::V4(address) = address else {
+        unreachable!("tests use IPv4");
+    };
+    let host = u32::from_ne_bytes(address.ip().octets());
+    let local = format!(" {host:08X}:{:04X} 00000000:0000 0A ", address.port());
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux has it");
+    table.lines().filter(|line| line.contains(&local)).count()
 }
 
 /// Runs the binary with a configuration file of this text, to its end.
@@ -324,6 +374,7 @@ fn a_server_takes_no_huge_pages() {
 }
 
 on_one_and_three_shards! {
+    who_comes_while_a_server_drains_goes_to_the_other_one_on_its_port,
     an_app_that_is_disabled_or_deleted_loses_its_sockets,
     a_reload_lets_new_apps_in_and_a_broken_file_changes_nothing,
     connections_that_come_and_go_leave_no_memory_behind,

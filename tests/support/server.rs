@@ -49,9 +49,17 @@ impl Server {
 
     /// Starts another server on the same address while this one drains, as a rolling restart does.
     pub(crate) fn is_succeeded(&self, config: &Config, shards: usize) -> Self {
-        let successor = Self::spawn_at(self.address, config, shards);
+        let successor = Self::spawn_at(self.address, config, shards, None);
         successor.is_ready_within(Duration::from_secs(30));
         successor
+    }
+
+    /// Starts a server that may open so many files.
+    pub(crate) fn start_with_files(config: &Config, shards: usize, files_max: u64) -> Self {
+        let address = SocketAddr::from((own_address(), next_port()));
+        let server = Self::spawn_at(address, config, shards, Some(files_max));
+        server.is_ready_within(Duration::from_secs(30));
+        server
     }
 
     /// Starts the process and does not wait for it.
@@ -60,10 +68,16 @@ impl Server {
             SocketAddr::from((own_address(), next_port())),
             config,
             shards,
+            None,
         )
     }
 
-    fn spawn_at(address: SocketAddr, config: &Config, shards: usize) -> Self {
+    fn spawn_at(
+        address: SocketAddr,
+        config: &Config,
+        shards: usize,
+        files_max: Option<u64>,
+    ) -> Self {
         let metrics = SocketAddr::from((own_address(), next_port()));
         let mut json = config.json.clone();
         merge(
@@ -94,6 +108,22 @@ impl Server {
         .expect("the configuration can be written");
         let mut command = Command::new(env!("CARGO_BIN_EXE_sockudo"));
         command.arg("serve").arg("--config").arg(&file);
+        if let Some(files_max) = files_max {
+            let limit = libc::rlimit {
+                rlim_cur: files_max,
+                rlim_max: files_max,
+            };
+            // SAFETY: between fork and exec only setrlimit is called, which is async-signal-safe
+            // and reads a value of the closure's own.
+            unsafe {
+                command.pre_exec(move || {
+                    match libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) {
+                        0 => Ok(()),
+                        _ => Err(std::io::Error::last_os_error()),
+                    }
+                });
+            }
+        }
         Self::run(command, folder, address, metrics, prefix)
     }
 

@@ -1,10 +1,11 @@
 //! The metrics and admin listener.
 //!
 //! Owns: the routes of `metrics.host:metrics.port`, and what they ask of the bridge.
-//! May depend on: axum, tokio, `metrics::exposition`. Not on the link: it asks the bridge's loop.
+//! May depend on: axum, hyper, tokio, `metrics::exposition`. Not on the link: it asks the bridge's loop.
 //! Invariants: a request waits for the loop, never the loop for a request; the port is bound before
 //! a shard starts.
 
+mod guests;
 mod routes;
 
 use std::{
@@ -121,12 +122,7 @@ pub fn serve(
         requests,
         exposition,
     });
-    tokio::spawn(async move {
-        // axum's loop ends only with the runtime; it retries failed accepts by itself.
-        if let Err(error) = axum::serve(listener, router).await {
-            tracing::warn!(%error, "the metrics listener has stopped");
-        }
-    });
+    tokio::spawn(guests::serve(listener, router, guests::Bounds::default()));
     Ok(receiver)
 }
 
