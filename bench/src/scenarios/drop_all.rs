@@ -52,7 +52,7 @@ impl DropAll {
         let mut crowd = rig.crowd(self.connections + 200)?;
         let wish = Subscription::to(rig.channel("drop"));
         rig.join(&mut crowd, self.connections, |_| vec![wish.clone()])?;
-        let mut fresh = Crowd::new(rig.target.clone(), rig.step)?;
+        let mut fresh = Crowd::new(rig.target.clone(), rig.step)?.from_elsewhere();
         let (alone, _) = come(rig, &mut fresh, ALONE)?;
 
         let meter = rig.start()?;
