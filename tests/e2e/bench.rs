@@ -232,7 +232,8 @@ fn what_a_stalled_server_keeps_waiting_is_in_the_latency_and_not_lost() {
     let bench = bench(&target, KEY, SECRET, flags);
     is_under_load(&server);
     server.signal(libc::SIGSTOP);
-    std::thread::sleep(Duration::from_millis(300));
+    // Longer than what is asserted by more than one interval of the publishes.
+    std::thread::sleep(Duration::from_millis(340));
     server.signal(libc::SIGCONT);
     let output = bench.wait_with_output().expect("its output can be read");
     let outcome = &json_of(&output)["outcomes"][0];

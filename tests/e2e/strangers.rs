@@ -93,7 +93,7 @@ fn a_body_that_nobody_signed_for_is_not_kept_and_is_refused_at_its_end(shards: u
     wire.sends(
         "POST /apps/app-id/events HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
     );
-    for _ in 0..12 {
+    for _ in 0..11 {
         wire.sends(&chunk);
     }
     assert_eq!(

@@ -215,7 +215,7 @@ mod tests {
     #[test]
     fn a_listing_is_whole_with_its_last_chunk_and_tells_each_channel() {
         let whole = format!(
-            "{HEAD}c\r\n{{\"channels\":\r\n10\r\n{{\"a-0\":{{}},\"a-1\"\r\n5\r\n:{{}}}}}}\r\n0\r\n\r\n"
+            "{HEAD}c\r\n{{\"channels\":\r\nf\r\n{{\"a-0\":{{}},\"a-1\"\r\n5\r\n:{{}}}}}}\r\n0\r\n\r\n"
         );
         for end in 0..whole.len() {
             assert!(!is_whole(&whole.as_bytes()[..end]), "at {end}");

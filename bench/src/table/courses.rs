@@ -242,6 +242,7 @@ impl Course {
     }
 
     /// Runs it. `descriptors` is how many files each process may have open.
+    // tidy: table, an arm for each course.
     pub fn run(self, rig: &Rig, descriptors: u64) -> Result<Outcome, RunError> {
         match self {
             Self::Fanout => fanout(PUBLISHES_PER_S, 1).run(rig),

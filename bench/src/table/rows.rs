@@ -220,6 +220,7 @@ pub fn of_messages() -> Vec<Row> {
 }
 
 /// All rows of the table with floors and budgets.
+// tidy: table, an entry for each row.
 pub fn of_budgets() -> Vec<Row> {
     use Course::{
         Burst300, Burst3000, Burst10000, BurstLarge, Chatter, ChatterBursts, Connect, Drop,
