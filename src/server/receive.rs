@@ -57,9 +57,14 @@ impl ShardServer {
         }
         // Only now: if each answer let in a receive, a pipeline of small messages that each wait
         // would have ever more held.
-        if row.paused && !(row.is_held() && row.input.len() > HELD_BYTES_MAX) {
-            row.paused = false;
-            turn.resume_reading(slot);
+        let is_full = row.is_held() && row.input.len() > HELD_BYTES_MAX;
+        if is_full != row.paused {
+            row.paused = is_full;
+            if is_full {
+                turn.pause_reading(slot);
+            } else {
+                turn.resume_reading(slot);
+            }
         }
         self.end_if_peer_ended(turn, slot);
         self.count_held(turn, slot);
