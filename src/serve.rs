@@ -80,7 +80,7 @@ pub fn serve(sources: Sources) -> Result<(), ServeError> {
     let config = &loaded.config;
     let node_id = node_id(config);
     info!(version = VERSION, node = %node_id, "starting");
-    let settings = Settings::from_config(config, node_id.clone(), sockets_max())?;
+    let settings = Settings::from_config(config, node_id.clone(), sockets_max(config))?;
     let admin = admin::bind(&config.metrics)?;
     let apps = Arc::new(AppTable::build(&config.app_manager.apps, None));
     let seed = NodeSeed {
@@ -159,7 +159,7 @@ fn runtime_config(config: &Config) -> Result<shards::Config, ServeError> {
         recv_buffer_bytes: config.net.recv_buffer_bytes,
         outbox_bytes_max: config.net.send_queue_bytes,
         burst_bytes_max: config.net.burst_queue_bytes,
-        connections_max: u32::try_from(accepts_max()).unwrap_or(u32::MAX),
+        connections_max: u32::try_from(accepts_max(config)).unwrap_or(u32::MAX),
         bridge_event_bytes_max: config.webhooks.shard_queue_bytes,
         busy_poll_us: config.net.busy_poll_us,
         ..defaults
@@ -244,18 +244,26 @@ fn tell_neighbours(neighbours: &[Neighbour]) {
 
 /// WebSockets that the open-file limit leaves room for. Some files more are for requests, so that a
 /// node that is full of sockets still answers `/up` and the API.
-fn sockets_max() -> u64 {
-    let accepts = accepts_max();
+fn sockets_max(config: &Config) -> u64 {
+    let accepts = accepts_max(config);
     (accepts - accepts / 64).max(64)
 }
 
 /// Connections that the open-file limit leaves room for; the runtime raises the limit.
-fn accepts_max() -> u64 {
-    files_max().saturating_sub(FILES_RESERVED).max(64)
+fn accepts_max(config: &Config) -> u64 {
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+    let shards = config.shards.map_or(cores, u64::from);
+    let of_shard = FILES_OF_SHARD + ACCEPTED_AHEAD_OF_SHARD + config.host.len() as u64;
+    let reserved = FILES_RESERVED + shards * of_shard;
+    files_max().saturating_sub(reserved).max(64)
 }
 
-/// Files for rings, queues, listeners, webhooks and scrapes.
+/// Files for the bridge, webhooks, scrapes and logs.
 const FILES_RESERVED: u64 = 256;
+/// Rings and doorbells of one shard, beside a listener per host.
+const FILES_OF_SHARD: u64 = 8;
+/// So many connections a shard accepts before the others hear of them.
+const ACCEPTED_AHEAD_OF_SHARD: u64 = 16;
 
 /// Open files that this process may have at most.
 fn files_max() -> u64 {
