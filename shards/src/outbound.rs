@@ -19,23 +19,21 @@ const JOINED_BYTES_MAX: usize = 65_536;
 pub(crate) const SCRATCH_BYTES: usize = 524_288;
 
 impl<A: Application> RingTurn<A> {
-    /// Sends what the turn queued. Returns true if anything was to be sent.
+    /// Sends what the turn queued.
     // Per connection: one row, one 64 B submission, one 16 B completion; frames under 64 KiB that
     // wait together cost one copy and no further send. One `enter` per 2 048 connections.
-    pub(crate) fn flush(&mut self) -> bool {
+    pub(crate) fn flush(&mut self) {
         let next = std::mem::take(&mut self.flushing);
         let mut rows = std::mem::replace(&mut self.dirty_replies, next);
         rows.append(&mut self.dirty);
-        let is_any = !rows.is_empty();
         for &index in &rows {
             self.start_send(index);
         }
-        if is_any || self.ring.has_unsubmitted() {
+        if !rows.is_empty() || self.ring.has_unsubmitted() {
             self.settle();
         }
         rows.clear();
         self.flushing = rows;
-        is_any
     }
 
     /// Offers a row's outbox to the kernel until it is empty or the kernel takes no more. Nothing

@@ -79,7 +79,9 @@ pub(crate) struct NetRing {
     pub(crate) sends: Vec<Completion>,
     /// All other completions, in order.
     pub(crate) arrived: VecDeque<Completion>,
+    /// Queued or submitted, and not completed.
     sends_in_flight: u32,
+    entered: bool,
     /// When the ring's deadline falls, nanoseconds since the shard's start; `None` = not armed.
     deadline_ns: Option<u64>,
     /// The kernel reads it when the operation is submitted, which may be after `arm_deadline`.
@@ -102,6 +104,8 @@ const COMPLETIONS: u32 = 8_192;
 /// The first pause after the kernel refused a submission; each further one is twice as long.
 const PAUSE_MIN: Duration = Duration::from_micros(100);
 const PAUSE_MAX: Duration = Duration::from_millis(20);
+/// Refusals in a row after which the shard turns: some 70 ms of pauses.
+const REFUSALS_MAX: u32 = 10;
 
 impl NetRing {
     /// Makes the ring. The calling thread becomes its only user.
@@ -112,6 +116,7 @@ impl NetRing {
             sends: Vec::with_capacity(SUBMISSIONS as usize),
             arrived: VecDeque::with_capacity(COMPLETIONS as usize),
             sends_in_flight: 0,
+            entered: false,
             deadline_ns: None,
             deadline_span: Box::new(types::Timespec::new()),
             buffers_reaped: 0,
@@ -223,9 +228,11 @@ impl NetRing {
     ///
     /// A kernel without memory for requests (a cgroup at its limit) refuses with EAGAIN or EBUSY:
     /// what has completed is reaped, which may be all that it wants, and after a pause it is tried
-    /// again, for as long as it takes. A shard that pauses does not turn, which health reports.
+    /// again. After `REFUSALS_MAX` of that the rest stays queued, so that the shard turns and can
+    /// shed; but sends are waited for, as their bytes may not move, for as long as it takes. A shard
+    /// that waits does not turn, which health reports.
     pub(crate) fn submit(&mut self, mut wait_for: u32) {
-        let mut pause = PAUSE_MIN;
+        let (mut pause, mut refused) = (PAUSE_MIN, 0);
         loop {
             let entered = self.enter(wait_for);
             if self.reap() {
@@ -239,6 +246,16 @@ impl NetRing {
                     Some(libc::EINTR) => {}
                     Some(libc::EAGAIN | libc::EBUSY) => {
                         self.refusals += 1;
+                        refused += 1;
+                        // The enter that was refused has run no deferred work, which completions
+                        // come from.
+                        self.run_deferred();
+                        self.reap();
+                        let may_stay = self.sends_in_flight == 0;
+                        if refused >= REFUSALS_MAX && may_stay && !self.ring.submission().is_full()
+                        {
+                            return;
+                        }
                         std::thread::sleep(pause);
                         pause = (pause * 2).min(PAUSE_MAX);
                     }
@@ -254,11 +271,26 @@ impl NetRing {
             return Err(io::Error::from_raw_os_error(code));
         }
         let queued = self.ring.submission().len();
+        self.entered = true;
+        self.enter_with(queued as u32, wait_for)
+    }
+
+    fn enter_with(&self, submitted: u32, wait_for: u32) -> io::Result<()> {
         let flags = EnterFlags::GETEVENTS.bits();
         let submitter = self.ring.submitter();
         // SAFETY: no argument is passed; entries are valid by the contract of `push`.
-        unsafe { submitter.enter::<libc::sigset_t>(queued as u32, wait_for, flags, None) }
-            .map(|_| ())
+        unsafe { submitter.enter::<libc::sigset_t>(submitted, wait_for, flags, None) }.map(|_| ())
+    }
+
+    /// Lets operations that are done complete, without submitting or waiting.
+    fn run_deferred(&self) {
+        // What goes wrong here goes wrong with the next `enter` too, which says so.
+        self.enter_with(0, 0).ok();
+    }
+
+    /// Whether the ring was entered since the last call: what had arrived by then is known.
+    pub(crate) fn take_entered(&mut self) -> bool {
+        std::mem::take(&mut self.entered)
     }
 
     /// Submits what is queued and returns when every send has completed. Sends do not wait for
@@ -321,7 +353,7 @@ pub(crate) fn build(submissions: u32, completions: u32) -> io::Result<IoUring> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsRawFd;
+    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
     #[test]
     fn a_kernel_that_refuses_submissions_for_a_while_is_waited_for() {
@@ -338,6 +370,43 @@ mod tests {
         let mut read = [0; 64];
         let count = io::Read::read(&mut &theirs, &mut read).expect("the bytes are there");
         assert_eq!(&read[..count], bytes);
+    }
+
+    #[test]
+    fn a_shard_whose_kernel_goes_on_refusing_hears_what_has_completed_and_may_turn() {
+        let mut ring = NetRing::open().expect("a ring");
+        // SAFETY: a plain call; the descriptor is closed with the pair's owner below.
+        let bell = unsafe { OwnedFd::from_raw_fd(libc::eventfd(0, libc::EFD_CLOEXEC)) };
+        ring.push_wake(bell.as_raw_fd());
+        ring.submit(0);
+        let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        ring.push_writable(ours.as_raw_fd(), Token::new(Kind::Writable, 5, 1));
+        ring.refuses = [libc::EAGAIN; 64].into();
+        io::Write::write_all(
+            &mut std::fs::File::from(bell.try_clone().expect("a copy")),
+            &[1; 8],
+        )
+        .expect("an eventfd takes eight bytes");
+        ring.submit(1);
+        assert_eq!(ring.refusals, u64::from(REFUSALS_MAX));
+        let kinds: Vec<Kind> = ring.arrived.iter().map(|it| it.token.kind()).collect();
+        assert_eq!(
+            kinds,
+            [Kind::Wake],
+            "it completed while submissions were refused"
+        );
+        assert!(ring.has_unsubmitted(), "what was refused is not lost");
+
+        // Sends are not left in the queue: their bytes would move.
+        ring.refuses = [libc::EBUSY; 12].into();
+        let token = Token::new(Kind::Send, 3, 1);
+        ring.push_send(ours.as_raw_fd(), b"late".as_ptr(), 4, token);
+        ring.settle_sends();
+        assert_eq!(ring.sends.len(), 1);
+        assert_eq!(ring.refusals, u64::from(REFUSALS_MAX) + 12);
+        let kinds: Vec<Kind> = ring.arrived.iter().map(|it| it.token.kind()).collect();
+        assert_eq!(kinds, [Kind::Wake, Kind::Writable]);
+        io::Read::read_exact(&mut theirs, &mut [0; 4]).expect("it was sent");
     }
 
     #[test]
