@@ -22,7 +22,7 @@ impl Millis {
         Self(self.0.saturating_add(ms))
     }
 
-    /// Sixteenths of a millisecond less exact, in half the room; wraps after two years.
+    /// In units of 16 ms, so that half the room does; wraps after two years.
     pub(crate) const fn coarse(self) -> u32 {
         (self.0 >> 4) as u32
     }
@@ -199,6 +199,9 @@ pub trait Turn {
     /// Bytes waiting in the outbox.
     fn outbox_bytes(&self, slot: Slot) -> usize;
 
+    /// Refuses shared frames from now on, as `Gone`: the application has said its last to the
+    /// connection, and may take it off its lists later.
+    fn seal(&mut self, slot: Slot);
     /// Sends what is queued, then ends the connection. Bytes received from now on are discarded.
     fn close_after_flush(&mut self, slot: Slot);
     /// Ends the connection at once; what is queued is lost.

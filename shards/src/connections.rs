@@ -50,6 +50,8 @@ impl Flag {
     pub(crate) const LAGGING: Self = Self(1 << 9);
     /// The application wants to hear when the outbox has drained.
     pub(crate) const DRAIN_AWAITED: Self = Self(1 << 10);
+    /// Shared frames are not queued any more.
+    pub(crate) const SEALED: Self = Self(1 << 11);
 
     const IN_FLIGHT: u16 = Self::RECV.0 | Self::SEND.0 | Self::WRITABLE.0;
 }
@@ -81,6 +83,8 @@ pub(crate) struct Row {
     flags: u16,
     pub(crate) state: State,
     inline_count: u8,
+    /// Receives in turns that followed each other, saturating.
+    pub(crate) streak: u8,
 }
 
 const _: () = assert!(size_of::<Row>() <= 64);
@@ -101,7 +105,24 @@ impl Row {
             flags: 0,
             state: State::Free,
             inline_count: 0,
+            streak: 0,
         }
+    }
+
+    /// Notes a receive in a turn.
+    pub(crate) fn receives(&mut self, turn: u32) {
+        let goes_on = turn.wrapping_sub(self.received_in) <= 1;
+        self.streak = if goes_on {
+            self.streak.saturating_add(1)
+        } else {
+            0
+        };
+        self.received_in = turn;
+    }
+
+    /// True for one that has received turn after turn for some time, up to this or the last.
+    pub(crate) fn is_busy(&self, turn: u32) -> bool {
+        self.streak >= STREAK_MIN && turn.wrapping_sub(self.received_in) <= 1
     }
 
     pub(crate) fn is(&self, flag: Flag) -> bool {
@@ -224,6 +245,9 @@ impl Row {
         self.refill(spares);
     }
 }
+
+/// More receives in a row than a connection needs to become a subscriber.
+const STREAK_MIN: u8 = 8;
 
 /// Emptied spill lists, kept for the next connection that needs one.
 pub(crate) struct Spares(Vec<Spill>);
@@ -412,6 +436,29 @@ mod tests {
             left > 0
         });
         assert_eq!(entries(row), [0, 2, 4, 5]);
+    }
+
+    #[test]
+    fn who_receives_turn_after_turn_is_busy_and_who_says_hello_is_not() {
+        let received_in = |turns: &[u32]| {
+            let mut row = Row::free(1, NONE);
+            turns.iter().for_each(|&turn| row.receives(turn));
+            row
+        };
+        let flood: Vec<u32> = (100..=108).collect();
+        let pauses: Vec<u32> = (0..20).map(|n| 100 + 2 * n).collect();
+        let wraps: Vec<u32> = (0..9).map(|n| (u32::MAX - 3).wrapping_add(n)).collect();
+        for (case, turns, asked_in, is_busy) in [
+            ("request, sign-in, subscriptions", &flood[..4], 104, false),
+            ("in nine turns, also in this one", &flood, 108, true),
+            ("in nine turns up to the last", &flood, 109, true),
+            ("a turn passed without it", &flood, 110, false),
+            ("every other turn", &pauses, 138, false),
+            ("many times in one turn", &[100; 9], 100, true),
+            ("turn numbers wrap", &wraps, 5, true),
+        ] {
+            assert_eq!(received_in(turns).is_busy(asked_in), is_busy, "{case}");
+        }
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! Owns: every frame of one shard: shared ones (`Arc<[u8]>`) and one connection's own.
 //! May depend on: `application::FrameId` only.
 //! Invariants: a frame lives until the end of the turn that made it, and as long as an outbox
-//! refers to it; bytes handed out by `bytes` do not move until `end_turn` or the next `add`.
+//! refers to it; bytes handed out by `bytes` do not move until `end_turn` or the next `add`. A turn
+//! adds what its budget of work pays for, some 20 MB at the most, and what one step may answer.
 
 use crate::application::FrameId;
 use std::sync::Arc;

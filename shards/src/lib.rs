@@ -4,7 +4,7 @@
 //! Owns: threads, pinning, listeners, sockets, buffers, outboxes, timers, queues between threads.
 //! May depend on: glommio, io-uring, crossbeam-channel, tokio (bridge thread only), libc.
 //! Invariants: a connection never leaves its shard once the application has seen it; shards and
-//! bridge share no mutable memory; nothing here knows what the bytes mean.
+//! bridge share no mutable memory but flags and byte counts; nothing here knows what bytes mean.
 
 pub mod application;
 pub mod bridge;

@@ -35,7 +35,7 @@ pub(crate) enum Envelope<M> {
 }
 
 /// What both ends of a pair know.
-struct Lane {
+struct PairFlags {
     /// The sender has spilled: it wants to be woken when there is room.
     spilled: AtomicBool,
 }
@@ -43,7 +43,7 @@ struct Lane {
 struct Outgoing<M> {
     queue: Sender<Envelope<M>>,
     spilled: VecDeque<Envelope<M>>,
-    lane: Arc<Lane>,
+    flags: Arc<PairFlags>,
     bell: Arc<Doorbell>,
     /// Something was queued since the bell was last rung.
     posted: bool,
@@ -51,7 +51,7 @@ struct Outgoing<M> {
 
 struct Incoming<M> {
     queue: Receiver<Envelope<M>>,
-    lane: Arc<Lane>,
+    flags: Arc<PairFlags>,
     bell: Arc<Doorbell>,
     /// Open connections there, as last heard.
     count: u32,
@@ -84,19 +84,19 @@ pub(crate) fn mesh<M>(bells: &[Arc<Doorbell>], messages_max: usize) -> Vec<MeshE
                 continue;
             }
             let (sender, receiver) = bounded(messages_max);
-            let lane = Arc::new(Lane {
+            let flags = Arc::new(PairFlags {
                 spilled: AtomicBool::new(false),
             });
             ends[from].outgoing.push(Some(Outgoing {
                 queue: sender,
                 spilled: VecDeque::new(),
-                lane: lane.clone(),
+                flags: flags.clone(),
                 bell: bells[to].clone(),
                 posted: false,
             }));
             ends[to].incoming.push(Some(Incoming {
                 queue: receiver,
-                lane,
+                flags,
                 bell: bells[from].clone(),
                 count: 0,
                 holds: false,
@@ -134,7 +134,7 @@ impl<M> MeshEnd<M> {
                 // The peer has stopped: the whole node is stopping.
                 Err(TrySendError::Disconnected(_)) => return,
                 Err(TrySendError::Full(envelope)) => {
-                    outgoing.lane.spilled.store(true, Ordering::SeqCst);
+                    outgoing.flags.spilled.store(true, Ordering::SeqCst);
                     envelope
                 }
             }
@@ -164,7 +164,7 @@ impl<M> MeshEnd<M> {
                 self.spilled -= 1;
             }
             if outgoing.spilled.is_empty() {
-                outgoing.lane.spilled.store(false, Ordering::Relaxed);
+                outgoing.flags.spilled.store(false, Ordering::Relaxed);
             }
         }
         self.spilled < before
@@ -228,7 +228,7 @@ impl<M> MeshEnd<M> {
             return;
         };
         fence(Ordering::SeqCst);
-        if incoming.lane.spilled.load(Ordering::Relaxed) {
+        if incoming.flags.spilled.load(Ordering::Relaxed) {
             incoming.bell.ring();
         }
     }

@@ -26,6 +26,7 @@ use std::{
 
 /// What each stage of a turn keeps of the turn's budget for those behind it, percent.
 const KEPT_AFTER_COMPLETIONS: u32 = 50;
+const KEPT_AFTER_DRAINED: u32 = 45;
 const KEPT_AFTER_MESSAGES: u32 = 35;
 const KEPT_AFTER_BRIDGE: u32 = 30;
 const KEPT_AFTER_TIMERS: u32 = 25;
@@ -99,12 +100,15 @@ impl<A: Application> Shard<A> {
 
     /// One turn. Returns true when more is left to do at once.
     fn take_turn(&mut self) -> bool {
-        if self.turn.ring.arrived.is_empty() {
+        // Also with completions left over: those of others must not wait until the last of them is
+        // dealt with. A flush has entered the ring already.
+        if !self.turn.ring.take_entered() {
             self.turn.ring.submit(0);
         }
         self.begin_turn();
         self.turn.budget.begin_stage(KEPT_AFTER_COMPLETIONS);
         let mut has_moved = self.take_completions();
+        self.turn.budget.begin_stage(KEPT_AFTER_DRAINED);
         has_moved |= self.tell_drained();
         self.turn.budget.begin_stage(KEPT_AFTER_MESSAGES);
         has_moved |= self.take_messages();
@@ -117,8 +121,10 @@ impl<A: Application> Shard<A> {
         let has_more = self.application.turn_ends(&mut self.turn);
         self.turn.budget.begin_stage(0);
         has_moved |= self.tell_ended();
+        // What the flush reaps has only just come.
+        let is_cut = has_more || self.turn.has_left_over();
+        self.turn.counts.turns_cut += u64::from(is_cut);
         let is_left_over = self.end_turn();
-        self.turn.counts.turns_cut += u64::from(has_more || is_left_over);
         self.turn.count_turn();
         if has_moved {
             self.last_moved_ns = self.turn.clock.now_ns;
@@ -164,11 +170,9 @@ impl<A: Application> Shard<A> {
         }
         turn.flush();
         turn.frames.end_turn();
-        !turn.ring.arrived.is_empty()
+        turn.has_left_over()
             || !turn.dirty.is_empty()
             || !turn.dirty_replies.is_empty()
-            || !turn.ended.is_empty()
-            || !turn.drained.is_empty()
             || (may_read && !(turn.held.is_empty() && turn.starved.is_empty()))
     }
 
@@ -210,7 +214,7 @@ impl<A: Application> Shard<A> {
         has_moved | self.tell_ended()
     }
 
-    /// Receives of those who had one lately: after everybody else's, one each, then as many as the
+    /// Receives of those who have one turn after turn: after everybody else's, one each, then as many as the
     /// stage pays for. So one who floods waits for the others, and not they for it.
     fn take_busy(&mut self) -> bool {
         let mut has_moved = false;
@@ -261,7 +265,8 @@ impl<A: Application> Shard<A> {
         let index = completion.token.index();
         let slot = self.turn.slot(index);
         assert!(completion.token.is_of(slot.generation));
-        self.turn.connections.row_mut(index).received_in = self.turn.number();
+        let number = self.turn.number();
+        self.turn.connections.row_mut(index).receives(number);
         let bytes = Work::bytes(completion.result.max(0) as usize);
         self.turn.budget.spend(Work::RECEIVE.and(bytes));
         if let Some(buffer) = completion.buffer() {

@@ -46,7 +46,8 @@ pub(crate) struct RingTurn<A: Application> {
     pub(crate) connections_max: u32,
     pub(crate) budget: Budget,
     pub(crate) clock: Clock,
-    /// Rows to flush at the end of the turn; each is on one of the two lists, once.
+    /// Rows to flush at the end of the turn, each on one of the two lists; one that was pressed
+    /// meanwhile may stand there again, to no effect.
     pub(crate) dirty: Vec<u32>,
     /// Those that first got bytes of their own: they go out before the turn's fan-outs, so that an
     /// answer does not wait for a thousand sends.
@@ -66,8 +67,7 @@ pub(crate) struct RingTurn<A: Application> {
     pub(crate) drained: VecDeque<Slot>,
     /// Receives kept back while reading is held; bounded by the buffers and the connections.
     pub(crate) held: VecDeque<Completion>,
-    /// Receives of connections that had one in this turn or the last, in their order; empty between
-    /// turns.
+    /// Receives of connections that have one turn after turn, in their order; empty between turns.
     pub(crate) busy: VecDeque<Completion>,
     /// Those of them whose connections had theirs in this turn.
     pub(crate) served: VecDeque<Completion>,
@@ -177,10 +177,14 @@ impl<A: Application> RingTurn<A> {
         self.counts.turns as u32
     }
 
-    /// A connection that had a receive in this turn or the last.
+    /// A connection that receives turn after turn.
     pub(crate) fn is_busy(&self, index: u32) -> bool {
-        let received_in = self.connections.row(index).received_in;
-        self.number().wrapping_sub(received_in) <= 1
+        self.connections.row(index).is_busy(self.number())
+    }
+
+    /// Completions, ends or drained outboxes that are known wait for the next turn.
+    pub(crate) fn has_left_over(&self) -> bool {
+        !self.ring.arrived.is_empty() || !self.ended.is_empty() || !self.drained.is_empty()
     }
 
     /// Counts a turn that began at the clock's time and ends now.
@@ -256,7 +260,11 @@ impl<A: Application> Turn for RingTurn<A> {
     // Per subscriber: one row (a cache line), one frame's length and count, four bytes on the
     // dirty list; no allocation up to two entries, no system call.
     fn send_frame(&mut self, slot: Slot, frame: FrameId) -> Queued {
-        if self.connections.open_row(slot).is_none() {
+        if self
+            .connections
+            .open_row(slot)
+            .is_none_or(|row| row.is(Flag::SEALED))
+        {
             return Queued::Gone;
         }
         let bytes = self.frames.bytes(frame).len();
@@ -343,6 +351,14 @@ impl<A: Application> Turn for RingTurn<A> {
         self.connections
             .open_row(slot)
             .map_or(0, |row| row.outbox_bytes as usize)
+    }
+
+    fn seal(&mut self, slot: Slot) {
+        if self.connections.open_row(slot).is_some() {
+            self.connections
+                .row_mut(slot.index)
+                .mark(Flag::SEALED, true);
+        }
     }
 
     fn close_after_flush(&mut self, slot: Slot) {

@@ -3,8 +3,8 @@
 //! Owns: `Work` with its prices, `Budget`.
 //! May depend on: std only, so that a simulator counts with the same prices.
 //! Invariants: all that a turn does is spent in one budget; a stage of a turn may use what the
-//! stages before it left, less what is kept for those behind it, and a sixteenth of the whole in
-//! any case, so that no source starves another.
+//! stages before it left, less what is kept for those behind it, but always at least a sixteenth
+//! of the whole, so that no source starves another.
 
 /// Work, in nanoseconds that it takes nominally: prices, not measurements, so that the same input
 /// always ends a turn at the same place.
