@@ -86,13 +86,15 @@ pub enum State {
     Ending,
 }
 
+/// Presence channels (their rows) and the user id that a connection has in each.
+// Rows are numbered by this shard: nobody outside can choose them to collide.
+pub type Memberships = HashMap<u32, Arc<str>, BuildHasherDefault<AHasher>>;
+
 /// What few connections have, or all have for a short time.
 #[derive(Debug, Default)]
 pub struct Rare {
     pub pending: Option<Pending>,
-    /// Presence channels (their rows) and the user id that this connection has in each.
-    /// Rows are numbered by this shard: nobody outside can choose them to collide.
-    pub memberships: HashMap<u32, Arc<str>, BuildHasherDefault<AHasher>>,
+    pub memberships: Memberships,
     pub user: Option<SignedIn>,
     /// Of an HTTP connection.
     pub peer: Option<IpAddr>,

@@ -5,11 +5,21 @@
 //! Invariants: clean-up runs once per established connection, whoever ends it; a 4xxx close is
 //! announced by a `pusher:error` of the same code.
 
-use shards::application::{Closed, FrameId, Slot};
+use std::collections::VecDeque;
+
+use ahash::AHashMap;
+use shards::{
+    application::{Closed, FrameId, Slot},
+    work::Work,
+};
 
 use super::{ServerTurn, ShardServer, home::Departure, message::Message};
 use crate::{
-    connection::row::{Connection, State},
+    channel::local::Moved,
+    connection::{
+        row::{Connection, Memberships, State},
+        subscriptions::Subscriptions,
+    },
     metrics::counters::ConnectionError,
     protocol::{app::AppIndex, code::CloseCode, outgoing},
 };
@@ -20,6 +30,35 @@ pub(super) struct Doomed {
     /// The frame that its outbox had no room for, and its size.
     pub(super) refused: (FrameId, usize),
 }
+
+/// Connections that have ended and are in more channels than are left in one step.
+#[derive(Default)]
+pub(super) struct Departing {
+    /// Still listed in their channels.
+    by_slot: AHashMap<Slot, Departed>,
+    /// In the order in which they ended.
+    order: VecDeque<Slot>,
+}
+
+/// What is left of a connection.
+struct Departed {
+    subscriptions: Subscriptions,
+    memberships: Memberships,
+}
+
+impl Departing {
+    /// Connections whose channels are still being left.
+    pub(super) fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+}
+
+/// So many channels are left in one step.
+const LEFT_AT_ONCE_MAX: usize = 64;
 
 /// How long the peer's close frame is waited for.
 const CLOSE_ECHO_MS: u64 = 5_000;
@@ -51,6 +90,8 @@ impl ShardServer {
             });
         }
         self.reply_close(turn, slot, code.value(), reason);
+        // It may still stand in the lists of channels, but nothing follows a close frame.
+        turn.seal(slot);
         turn.arm_timer(slot, until);
     }
 
@@ -117,6 +158,19 @@ impl ShardServer {
     }
 
     fn leave_all(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
+        let row = self.held(slot);
+        if row.subscriptions.len() > LEFT_AT_ONCE_MAX {
+            let subscriptions = std::mem::take(&mut row.subscriptions);
+            let rare = row.rare.as_mut();
+            let memberships = rare.map(|rare| std::mem::take(&mut rare.memberships));
+            let departed = Departed {
+                subscriptions,
+                memberships: memberships.unwrap_or_default(),
+            };
+            self.departing.by_slot.insert(slot, departed);
+            self.departing.order.push_back(slot);
+            return;
+        }
         while let Some(subscription) = self.held(slot).subscriptions.pop() {
             let user_id = self.held(slot).end_membership(subscription.channel);
             self.leave_channel(
@@ -128,6 +182,48 @@ impl ShardServer {
                 },
             );
         }
+    }
+
+    /// Goes on with leaving the channels of connections that have ended.
+    pub(super) fn continue_departing(&mut self, turn: &mut impl ServerTurn) {
+        while turn.work_left() > Work(0)
+            && let Some(slot) = self.departing.order.front().copied()
+        {
+            let departed = self.departing.by_slot.get_mut(&slot);
+            let departed = departed.expect("a departing connection is listed once");
+            let Some(subscription) = departed.subscriptions.pop() else {
+                self.departing.by_slot.remove(&slot);
+                self.departing.order.pop_front();
+                continue;
+            };
+            let user_id = departed.memberships.remove(&subscription.channel);
+            self.leave_channel(
+                turn,
+                Departure {
+                    slot,
+                    subscription,
+                    user_id,
+                },
+            );
+        }
+    }
+
+    /// Tells a subscriber its new position in a channel's list.
+    pub(super) fn reposition(&mut self, moved: Moved) {
+        let Moved {
+            subscriber,
+            position,
+        } = moved;
+        let departed = if self.departing.is_empty() {
+            None
+        } else {
+            self.departing.by_slot.get_mut(&subscriber.slot)
+        };
+        let subscriptions = match departed {
+            Some(departed) => &mut departed.subscriptions,
+            None => &mut self.connections[subscriber.slot.index as usize].subscriptions,
+        };
+        subscriptions.reposition(subscriber.subscription, position);
     }
 
     pub(super) fn release_app(&mut self, turn: &mut impl ServerTurn, app: AppIndex) {

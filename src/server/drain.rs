@@ -119,6 +119,9 @@ impl ShardServer {
 
     /// Reports, after the homes had their tick, that they have nothing left to tell.
     pub(super) fn settle_some(&mut self, turn: &mut impl ServerTurn) {
+        if !self.departing.is_empty() {
+            return; // Their channels have something left to tell.
+        }
         let drain = self.drain.as_mut();
         let Some(ticks) = drain.and_then(|drain| drain.settling.as_mut()) else {
             return;

@@ -125,9 +125,7 @@ impl ShardServer {
             turn.spend(Work::bytes(8 * channel.subscribers().len()));
             let moved = channel.end_job();
             for it in moved {
-                let row = &mut self.connections[it.subscriber.slot.index as usize];
-                row.subscriptions
-                    .reposition(it.subscriber.subscription, it.position);
+                self.reposition(it);
             }
             self.note_backlog(turn, local);
             self.locals.release_if_idle(local);

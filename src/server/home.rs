@@ -109,9 +109,7 @@ impl ShardServer {
             slot
         );
         if let Some(moved) = channel.remove(subscription.position) {
-            let row = &mut self.connections[moved.subscriber.slot.index as usize];
-            row.subscriptions
-                .reposition(moved.subscriber.subscription, moved.position);
+            self.reposition(moved);
         }
         self.locals.release_if_idle(local);
         self.counters.app(app).channel_unsubscriptions[kind.metric_column()] += 1;

@@ -53,7 +53,7 @@ use shards::application::{Application, Closed, Lane, Millis, ShardId, Slot, Turn
 
 use self::{
     apps::{ShardApp, ShardApps},
-    close::Doomed,
+    close::{Departing, Doomed},
     drain::Drain,
     errands::Errand,
     forwarded::ToldDoubts,
@@ -127,6 +127,7 @@ pub struct ShardServer {
     turn_number: u32,
     /// Connections to close once no table is being walked.
     doomed: Vec<Doomed>,
+    departing: Departing,
     effects: Vec<HomeEffect>,
     scratch: Vec<u8>,
     /// The data token of a client event, when its data is no string.
@@ -164,6 +165,7 @@ impl ShardServer {
             errands: VecDeque::new(),
             turn_number: 1,
             doomed: Vec::new(),
+            departing: Departing::default(),
             effects: Vec::new(),
             scratch: Vec::new(),
             token: Vec::new(),
@@ -277,11 +279,12 @@ impl Application for ShardServer {
 
     fn turn_ends<T: ServerTurn>(&mut self, turn: &mut T) -> bool {
         // Who comes last may find nothing left, so each comes first in its turn.
-        for step in 0..4 {
-            match self.turn_number.wrapping_add(step) % 4 {
+        for step in 0..5 {
+            match self.turn_number.wrapping_add(step) % 5 {
                 0 => self.continue_jobs(turn),
                 1 => self.continue_input(turn),
                 2 => self.continue_errands(turn),
+                3 => self.continue_departing(turn),
                 _ => {
                     self.settle_homes(turn);
                     self.continue_drain(turn);
@@ -295,6 +298,7 @@ impl Application for ShardServer {
         !self.jobs.is_empty()
             || !self.ready.is_empty()
             || !self.errands.is_empty()
+            || !self.departing.is_empty()
             || self.owes_drain()
             || self.homes_are_due(turn.now())
     }

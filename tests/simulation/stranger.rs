@@ -95,20 +95,19 @@ fn stranger_with_200_000_channels_costs_each_turn_no_more_than_its_share() {
 
 #[test]
 fn stranger_that_hangs_up_with_many_channels_is_forgotten_within_a_turns_bound() {
-    // The channels of one connection are left in one step, which nothing cuts: at the 4 000 that it
-    // may have the turn is longer than this bound.
-    const COUNT: usize = 500;
+    const COUNT: usize = 4_000;
     let keys = json!({"net": {"subscribe_rate_per_s": 0}});
     for shards in [1_u16, 3] {
         let mut scene = Scene::start(shards, &keys, &json!({}));
         let other = scene.arrives(0);
         let bytes = |at: usize| {
-            let numbers = at * COUNT..(at + 1) * COUNT;
+            // Two are in each channel, so that one's going moves the other in its list.
+            let numbers = at / 2 * COUNT..(at / 2 + 1) * COUNT;
             numbers
                 .flat_map(|number| subscribe(&format!("channel-{number}")))
                 .collect()
         };
-        let hoarders = scene.arrive(80, |_| 0, bytes);
+        let hoarders = scene.arrive(10, |_| 0, bytes);
         for hoarder in hoarders {
             let told = scene.takes_count(hoarder.link, "subscription_succeeded");
             assert_eq!(told, COUNT);
@@ -122,6 +121,46 @@ fn stranger_that_hangs_up_with_many_channels_is_forgotten_within_a_turns_bound()
         {
             scene.check_pong(&other);
         }
+    }
+}
+
+#[test]
+fn stranger_that_is_sent_away_gets_nothing_after_its_close_frame_though_its_channels_are_many() {
+    const COUNT: usize = 4_000;
+    let keys = json!({"net": {"subscribe_rate_per_s": 0}});
+    for shards in [1_u16, 3] {
+        let mut scene = Scene::start(shards, &keys, &json!({}));
+        let (hoarder, other) = (scene.arrives(0), scene.arrives(0));
+        let publisher = scene.node.connect(0, 1 << 16);
+        scene.say(hoarder.link, &sign_in(&hoarder, "hoarder", &[]));
+        let channels = (0..COUNT).flat_map(|number| subscribe(&format!("channel-{number}")));
+        scene.say(hoarder.link, &channels.collect::<Vec<u8>>());
+        scene.rest();
+        let told = scene.takes_count(hoarder.link, "subscription_succeeded");
+        assert_eq!(told, COUNT);
+        let path = "/users/hoarder/terminate_connections";
+        let mut requests = scene.request(path, &[], Some(&json!({})));
+        for number in (0..COUNT).step_by(40) {
+            let channel = format!("channel-{number}");
+            let event = json!({"name": "news", "channel": channel, "data": "x"});
+            requests.extend(scene.request("/events", &[], Some(&event)));
+        }
+        scene.say(publisher, &requests);
+        while scene
+            .node
+            .occupancy()
+            .iter()
+            .any(|it| it.occupied_channels > 0)
+        {
+            scene.check_pong(&other);
+        }
+        scene.rest();
+        let frames = scene.takes(hoarder.link);
+        let close_frame = frames
+            .windows(4)
+            .rposition(|it| it[0] == 0x88 && it[2..] == [0x0F, 0xA9]);
+        let rest = &frames[close_frame.expect("4009 was told")..];
+        assert_eq!(rest.len(), 2 + usize::from(rest[1]), "{shards} shards");
     }
 }
 

@@ -89,6 +89,8 @@ struct Row {
     paused: bool,
     told: bool,
     was_full: bool,
+    /// Shared frames are refused.
+    sealed: bool,
     /// The tick in which the timer falls due.
     due_tick: Option<u64>,
     /// The turn that last sent a frame.
@@ -143,6 +145,7 @@ impl SimulatedTurn {
                 paused: false,
                 told: false,
                 was_full: false,
+                sealed: false,
                 due_tick: None,
                 sent_in: 0,
             });
@@ -152,6 +155,7 @@ impl SimulatedTurn {
         assert_eq!(row.state, State::Free);
         row.generation = row.generation.wrapping_add(1);
         row.state = State::Open;
+        row.sealed = false;
         row.link = link;
         (row.paused, row.told) = (false, false);
         (row.was_full, row.peer_ended, row.awaits_drained) = (false, false, false);
@@ -427,6 +431,9 @@ impl Turn for SimulatedTurn {
         self.frames_sent += 1;
         let number = self.number;
         if let Some(row) = self.open(slot) {
+            if row.sealed {
+                return Queued::Gone;
+            }
             let is_first = std::mem::replace(&mut row.sent_in, number) != number;
             self.sends += usize::from(is_first);
             if is_first {
@@ -484,6 +491,12 @@ impl Turn for SimulatedTurn {
         let row = &self.rows[slot.index as usize];
         let is_it = row.generation == slot.generation && row.state == State::Open;
         if is_it { row.outbox_bytes } else { 0 }
+    }
+
+    fn seal(&mut self, slot: Slot) {
+        if let Some(row) = self.open(slot) {
+            row.sealed = true;
+        }
     }
 
     fn close_after_flush(&mut self, slot: Slot) {
