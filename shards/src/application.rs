@@ -124,7 +124,7 @@ pub trait Application: Sized + 'static {
     fn peer_ended<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot) {
         turn.close_after_flush(slot);
     }
-    /// The outbox is below a quarter of its bound (see `Turn::await_drained`).
+    /// Few answers wait in the outbox (see `Turn::await_drained`).
     fn drained<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot) {
         let _ = (turn, slot);
     }
@@ -188,10 +188,11 @@ pub trait Turn {
     /// connection ends; so whoever answers takes no more input from a connection that
     /// `is_congested`.
     fn send(&mut self, slot: Slot, bytes: &[u8]);
-    /// True while more than half of the outbox's bound waits, though it was offered to the kernel.
+    /// True while answers of more than half of the outbox's bound wait, though they were offered to
+    /// the kernel. Shared frames do not count: who is slow for those is still listened to.
     fn is_congested(&mut self, slot: Slot) -> bool;
-    /// Asks for one `Application::drained`, which comes when the outbox is below a quarter of its
-    /// bound.
+    /// Asks for one `Application::drained`, which comes when the answers that wait are below a
+    /// quarter of the outbox's bound.
     fn await_drained(&mut self, slot: Slot);
     /// Drops queued, not yet started frames, oldest first, until `bytes` fit; returns frames and
     /// bytes dropped. Frames queued with `send` are never dropped.

@@ -91,11 +91,12 @@ impl<A: Application> RingTurn<A> {
     fn drop_outbox(&mut self, index: u32) {
         let (row, spares) = self.connections.outbox_mut(index);
         assert!(!row.is(Flag::SEND));
-        while let Some(frame) = row.pop(spares) {
+        while let Some((frame, _)) = row.pop(spares) {
             self.frames.release(frame);
         }
         self.counts.outbox_bytes -= u64::from(row.outbox_bytes);
         row.outbox_bytes = 0;
+        row.own_bytes = 0;
         row.first_sent = 0;
     }
 

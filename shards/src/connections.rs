@@ -68,6 +68,8 @@ pub(crate) struct Row {
     pub(crate) generation: u32,
     /// Bytes queued and not yet taken by the kernel.
     pub(crate) outbox_bytes: u32,
+    /// Bytes of the entries that were queued with `send`, whatever the kernel took of the first.
+    pub(crate) own_bytes: u32,
     /// Bytes of the first entry that the kernel took already.
     pub(crate) first_sent: u32,
     /// Bytes of the send in flight.
@@ -95,6 +97,7 @@ impl Row {
             fd: -1,
             generation,
             outbox_bytes: 0,
+            own_bytes: 0,
             first_sent: 0,
             sending: 0,
             blocked_at: 0,
@@ -161,8 +164,8 @@ impl Row {
         }
     }
 
-    /// Removes the first entry.
-    pub(crate) fn pop(&mut self, spares: &mut Spares) -> Option<FrameId> {
+    /// Removes the first entry; says whether it was queued with `send`.
+    pub(crate) fn pop(&mut self, spares: &mut Spares) -> Option<(FrameId, bool)> {
         if self.inline_count == 0 {
             return None;
         }
@@ -170,7 +173,7 @@ impl Row {
         self.inline[0] = self.inline[1];
         self.inline_count -= 1;
         self.refill(spares);
-        Some(FrameId(entry & !OWN))
+        Some((FrameId(entry & !OWN), entry & OWN != 0))
     }
 
     fn refill(&mut self, spares: &mut Spares) {
@@ -411,12 +414,12 @@ mod tests {
             (0..count).for_each(|frame| row.push(FrameId(frame), frame % 2 == 0, spares));
             assert_eq!(entries(row), (0..count).collect::<Vec<_>>());
             for frame in 0..count {
-                assert_eq!(row.pop(spares), Some(FrameId(frame)));
+                assert_eq!(row.pop(spares), Some((FrameId(frame), frame % 2 == 0)));
                 // A push between pops goes behind all others.
                 row.push(FrameId(100 + frame), false, spares);
             }
             for frame in 0..count {
-                assert_eq!(row.pop(spares), Some(FrameId(100 + frame)));
+                assert_eq!(row.pop(spares), Some((FrameId(100 + frame), false)));
             }
             assert!(row.outbox_is_empty());
             assert!(row.spill.is_none());

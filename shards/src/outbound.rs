@@ -59,7 +59,7 @@ impl<A: Application> RingTurn<A> {
     pub(crate) fn tell_if_drained(&mut self, index: u32) {
         let low = self.outbox_bytes_max / 4;
         let row = self.connections.row_mut(index);
-        if row.is(Flag::DRAIN_AWAITED) && row.outbox_bytes <= low {
+        if row.is(Flag::DRAIN_AWAITED) && row.own_bytes <= low {
             row.mark(Flag::DRAIN_AWAITED, false);
             let slot = self.slot(index);
             self.drained.push_back(slot);
@@ -146,7 +146,9 @@ impl<A: Application> RingTurn<A> {
                 break;
             }
             left -= bytes;
-            row.pop(spares);
+            if row.pop(spares).is_some_and(|(_, is_own)| is_own) {
+                row.own_bytes -= bytes as u32;
+            }
             self.frames.release(first);
         }
         row.first_sent = left as u32;

@@ -145,6 +145,9 @@ impl<A: Application> RingTurn<A> {
         let (row, spares) = self.connections.outbox_mut(slot.index);
         row.push(frame, is_own, spares);
         row.outbox_bytes += bytes as u32;
+        if is_own {
+            row.own_bytes += bytes as u32;
+        }
         self.counts.outbox_bytes += bytes as u64;
         self.budget
             .spend(Work::JOINED_FRAME.and(Work::bytes(bytes)));
@@ -265,6 +268,7 @@ impl<A: Application> Turn for RingTurn<A> {
             .open_row(slot)
             .is_none_or(|row| row.is(Flag::SEALED))
         {
+            self.budget.spend(Work::ROW);
             return Queued::Gone;
         }
         let bytes = self.frames.bytes(frame).len();
@@ -272,6 +276,7 @@ impl<A: Application> Turn for RingTurn<A> {
             return Queued::Accepted;
         }
         if !self.has_room_for(slot.index, bytes) {
+            self.budget.spend(Work::ROW);
             let is_open = self.connections.open_row(slot).is_some();
             return if is_open { Queued::Full } else { Queued::Gone };
         }
@@ -295,7 +300,9 @@ impl<A: Application> Turn for RingTurn<A> {
             .last_own()
             .is_some_and(|last| self.frames.extend_own(last, bytes))
         {
-            self.connections.row_mut(slot.index).outbox_bytes += bytes.len() as u32;
+            let row = self.connections.row_mut(slot.index);
+            row.outbox_bytes += bytes.len() as u32;
+            row.own_bytes += bytes.len() as u32;
             self.counts.outbox_bytes += bytes.len() as u64;
             self.budget
                 .spend(Work::JOINED_FRAME.and(Work::bytes(bytes.len())));
@@ -307,11 +314,15 @@ impl<A: Application> Turn for RingTurn<A> {
 
     fn is_congested(&mut self, slot: Slot) -> bool {
         let mark = self.outbox_bytes_max as usize / 2;
-        if self.outbox_bytes(slot) <= mark {
+        let has_many = |it: &Self| {
+            let row = it.connections.open_row(slot);
+            row.is_some_and(|row| row.own_bytes as usize > mark)
+        };
+        if !has_many(self) {
             return false;
         }
         self.press_row(slot.index);
-        self.outbox_bytes(slot) > mark
+        has_many(self)
     }
 
     fn await_drained(&mut self, slot: Slot) {

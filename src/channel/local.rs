@@ -48,8 +48,6 @@ pub struct LocalChannel {
     joins_pending: u32,
     /// The last turn in which a frame was queued for all subscribers at once; 0 = none.
     pub sent_in_turn: u32,
-    /// So much waits in the job that the home was asked to hold the channel's publishers.
-    pub is_behind: bool,
     /// The home asks to hold publishers, since some shard is behind.
     pub holds_publishers: bool,
     job: Option<Box<Job>>,
@@ -77,6 +75,8 @@ pub struct Moved {
 #[derive(Debug, Default)]
 struct Job {
     segments: VecDeque<Segment>,
+    /// The home that was asked to hold the channel's publishers, since so much waits here.
+    behind_at: Option<HomeRef>,
 }
 
 /// A run of positions and the frames that are still to be queued to each.
@@ -154,7 +154,6 @@ impl LocalTable {
             subscribers: SmallVec::new(),
             joins_pending: 0,
             sent_in_turn: 0,
-            is_behind: false,
             holds_publishers: false,
             job: None,
         }));
@@ -319,6 +318,18 @@ impl LocalChannel {
         })
     }
 
+    /// The home that believes this shard to be behind.
+    pub fn behind_at(&self) -> Option<HomeRef> {
+        self.job.as_ref()?.behind_at
+    }
+
+    /// Notes which home is to believe it from now on; without a job none is.
+    pub fn set_behind_at(&mut self, at: Option<HomeRef>) {
+        if let Some(job) = &mut self.job {
+            job.behind_at = at;
+        }
+    }
+
     /// Takes the frames that still wait for one position out of the job: they are sent now.
     pub fn take_position(&mut self, position: u32) -> Vec<JobFrame> {
         let Some(job) = &mut self.job else {
@@ -373,6 +384,7 @@ impl LocalChannel {
     pub fn end_job(&mut self) -> Vec<Moved> {
         let job = self.job.take().expect("a job is ended once");
         assert!(job.segments.is_empty(), "a job is ended when it is done");
+        assert!(job.behind_at.is_none(), "who is behind has not ended");
         let mut moved = Vec::new();
         let mut position = 0;
         while position < self.subscribers.len() {

@@ -1,6 +1,7 @@
 //! How connections end, and what must be undone when they do.
 //!
-//! Owns: closing with a code, the clean-up that every established connection gets exactly once.
+//! Owns: closing with a code, the clean-up that every established connection gets exactly once,
+//! `Departing`.
 //! May depend on: `connection`, `channel`, `protocol::{code, outgoing}`, `server::{home, users}`.
 //! Invariants: clean-up runs once per established connection, whoever ends it; a 4xxx close is
 //! announced by a `pusher:error` of the same code.
@@ -9,7 +10,7 @@ use std::collections::VecDeque;
 
 use ahash::AHashMap;
 use shards::{
-    application::{Closed, FrameId, Slot},
+    application::{Closed, Slot},
     work::Work,
 };
 
@@ -18,36 +19,34 @@ use crate::{
     channel::local::Moved,
     connection::{
         row::{Connection, Memberships, State},
-        subscriptions::Subscriptions,
+        subscriptions::{Subscription, Subscriptions},
     },
     metrics::counters::ConnectionError,
     protocol::{app::AppIndex, code::CloseCode, outgoing},
 };
 
-/// A connection too slow for a frame, to be dealt with once no table is being walked.
-pub(super) struct Doomed {
-    pub(super) slot: Slot,
-    /// The frame that its outbox had no room for, and its size.
-    pub(super) refused: (FrameId, usize),
-}
-
-/// Connections that have ended and are in more channels than are left in one step.
+/// Connections that have ended, and are still listed in some of their channels.
 #[derive(Default)]
 pub(super) struct Departing {
-    /// Still listed in their channels.
     by_slot: AHashMap<Slot, Departed>,
     /// In the order in which they ended.
     order: VecDeque<Slot>,
 }
 
-/// What is left of a connection.
+/// The channels that a connection which has ended is listed in.
 struct Departed {
     subscriptions: Subscriptions,
     memberships: Memberships,
 }
 
+/// A subscription to end, and the one that took its number.
+struct Next {
+    departure: Departure,
+    renumbered: Option<(Subscription, u32)>,
+}
+
 impl Departing {
-    /// Connections whose channels are still being left.
+    /// Connections that are still listed.
     pub(super) fn len(&self) -> usize {
         self.order.len()
     }
@@ -57,8 +56,39 @@ impl Departing {
     }
 }
 
-/// So many channels are left in one step.
-const LEFT_AT_ONCE_MAX: usize = 64;
+impl Departed {
+    /// Takes a subscription out: presence channels come first, since somebody else may want the
+    /// place or read the name.
+    fn next(&mut self, slot: Slot) -> Option<Next> {
+        let Some(channel) = self.memberships.keys().next().copied() else {
+            let subscription = self.subscriptions.pop()?;
+            let departure = Departure {
+                slot,
+                subscription,
+                user_id: None,
+            };
+            return Some(Next {
+                departure,
+                renumbered: None,
+            });
+        };
+        let number = self.subscriptions.find(channel);
+        let number = number.expect("a member has subscribed");
+        let (subscription, renumbered) = self.subscriptions.remove(number);
+        let departure = Departure {
+            slot,
+            subscription,
+            user_id: self.memberships.remove(&channel),
+        };
+        Some(Next {
+            departure,
+            renumbered: renumbered.map(|other| (other, number)),
+        })
+    }
+}
+
+/// So many channels of a connection that ends are gone before the next step.
+const LEAVES_AT_ONCE_MAX: usize = 64;
 
 /// How long the peer's close frame is waited for.
 const CLOSE_ECHO_MS: u64 = 5_000;
@@ -118,16 +148,6 @@ impl ShardServer {
         self.connections_held -= 1;
     }
 
-    /// Closes those that were found too slow while a table was walked.
-    pub(super) fn close_doomed(&mut self, turn: &mut impl ServerTurn) {
-        // Closing announces departures, which may find others too slow: until none is left.
-        while !self.doomed.is_empty() {
-            for doomed in std::mem::take(&mut self.doomed) {
-                self.close_slow(turn, doomed.slot);
-            }
-        }
-    }
-
     /// Undoes what an established connection has done to the rest of the node; once.
     fn clean_up(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
         let row = self.held(slot);
@@ -159,53 +179,47 @@ impl ShardServer {
 
     fn leave_all(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
         let row = self.held(slot);
-        if row.subscriptions.len() > LEFT_AT_ONCE_MAX {
-            let subscriptions = std::mem::take(&mut row.subscriptions);
-            let rare = row.rare.as_mut();
-            let memberships = rare.map(|rare| std::mem::take(&mut rare.memberships));
-            let departed = Departed {
-                subscriptions,
-                memberships: memberships.unwrap_or_default(),
+        let memberships = row.rare.as_mut().map(|rare| &mut rare.memberships);
+        let mut departed = Departed {
+            memberships: memberships.map(std::mem::take).unwrap_or_default(),
+            subscriptions: std::mem::take(&mut row.subscriptions),
+        };
+        for _ in 0..LEAVES_AT_ONCE_MAX {
+            let Some(next) = departed.next(slot) else {
+                return;
             };
+            self.leave_next(turn, next);
+        }
+        if !departed.subscriptions.is_empty() {
             self.departing.by_slot.insert(slot, departed);
             self.departing.order.push_back(slot);
-            return;
-        }
-        while let Some(subscription) = self.held(slot).subscriptions.pop() {
-            let user_id = self.held(slot).end_membership(subscription.channel);
-            self.leave_channel(
-                turn,
-                Departure {
-                    slot,
-                    subscription,
-                    user_id,
-                },
-            );
         }
     }
 
-    /// Goes on with leaving the channels of connections that have ended.
+    /// Goes on with leaving the channels of connections that have ended, until this turn's work is
+    /// done.
     pub(super) fn continue_departing(&mut self, turn: &mut impl ServerTurn) {
         while turn.work_left() > Work(0)
             && let Some(slot) = self.departing.order.front().copied()
         {
             let departed = self.departing.by_slot.get_mut(&slot);
             let departed = departed.expect("a departing connection is listed once");
-            let Some(subscription) = departed.subscriptions.pop() else {
+            if let Some(next) = departed.next(slot) {
+                self.leave_next(turn, next);
+            } else {
                 self.departing.by_slot.remove(&slot);
                 self.departing.order.pop_front();
-                continue;
-            };
-            let user_id = departed.memberships.remove(&subscription.channel);
-            self.leave_channel(
-                turn,
-                Departure {
-                    slot,
-                    subscription,
-                    user_id,
-                },
-            );
+            }
         }
+    }
+
+    fn leave_next(&mut self, turn: &mut impl ServerTurn, next: Next) {
+        if let Some((other, number)) = next.renumbered {
+            self.locals
+                .held(other.channel)
+                .renumber(other.position, number);
+        }
+        self.leave_channel(turn, next.departure);
     }
 
     /// Tells a subscriber its new position in a channel's list.

@@ -74,7 +74,8 @@ impl ShardServer {
         };
         drain.owed = drain.owed.saturating_add(share).min(open);
         self.continue_drain(turn);
-        let is_empty = self.counters.websockets == 0;
+        // Their channels have something left to tell, which the bridge must hear before it ends.
+        let is_empty = self.counters.websockets == 0 && self.departing.is_empty();
         let Some(drain) = &mut self.drain else { return };
         if is_empty && !drain.told {
             drain.told = turn.to_bridge(ToBridge::Drained).is_ok();
@@ -119,9 +120,6 @@ impl ShardServer {
 
     /// Reports, after the homes had their tick, that they have nothing left to tell.
     pub(super) fn settle_some(&mut self, turn: &mut impl ServerTurn) {
-        if !self.departing.is_empty() {
-            return; // Their channels have something left to tell.
-        }
         let drain = self.drain.as_mut();
         let Some(ticks) = drain.and_then(|drain| drain.settling.as_mut()) else {
             return;

@@ -13,7 +13,7 @@ use shards::{
     work::Work,
 };
 
-use super::{ServerTurn, ShardServer, close::Doomed};
+use super::{ServerTurn, ShardServer};
 use crate::{
     bridge::message::Waiter,
     connection::{
@@ -178,10 +178,11 @@ impl ShardServer {
                 counters.transmitted_bytes += news.frame.len() as u64;
             }
             Queued::Gone => {}
-            Queued::Full => self.doomed.push(Doomed {
-                slot,
-                refused: (frame, news.frame.len()),
-            }),
+            Queued::Full => {
+                let policy = self.settings.slow_consumer;
+                let refused = (frame, news.frame.len());
+                self.slow.note(turn, policy, slot, refused);
+            }
         }
     }
 

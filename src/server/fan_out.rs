@@ -1,9 +1,8 @@
 //! Data path. A frame on its way to this shard's subscribers of a channel.
 //!
-//! Owns: `fan_out`, the slices of large fan-outs, what happens to slow consumers.
-//! May depend on: `channel::local`, `server::close`, the turn.
-//! Invariants: no table changes while subscribers are walked (who overflows is doomed, not closed);
-//! per channel and connection the order of frames is the order of calls.
+//! Owns: `fan_out`, the slices of large fan-outs.
+//! May depend on: `channel::local`, `server::slow`, the turn.
+//! Invariants: no table changes while subscribers are walked (who is too slow is closed later); per channel and connection the order of frames is the order of calls.
 
 use std::sync::Arc;
 
@@ -12,12 +11,12 @@ use shards::{
     work::Work,
 };
 
-use super::{ServerTurn, ShardServer, close::Doomed, message::Delivery};
+use super::{ServerTurn, ShardServer, message::Delivery};
 use crate::{
     channel::local::{JobFrame, LocalRef, Slice},
     config::sections::SlowConsumer,
-    metrics::counters::{ConnectionError, Latency},
-    protocol::{code::CloseCode, socket_id::SocketId},
+    metrics::counters::Latency,
+    protocol::socket_id::SocketId,
 };
 
 /// Positions of one slice of a job, so that several jobs share a turn.
@@ -50,7 +49,7 @@ impl ShardServer {
         let Some(channel) = self.locals.get_mut(local) else {
             return;
         };
-        // Who is sent to in this turn anyway gets the frame in the same send.
+        // Those who get a frame in this turn anyway get this one in the same send.
         let joins = channel.sent_in_turn == self.turn_number;
         let each = cost_of_sends(!joins, 1, frame.len());
         if channel.has_job() || each.times(channel.subscribers().len()) > turn.work_left() {
@@ -67,6 +66,7 @@ impl ShardServer {
         channel.sent_in_turn = self.turn_number;
         let (app, kind, bytes) = (channel.app, channel.kind, frame.len());
         let id = turn.add_frame(frame);
+        let policy = self.settings.slow_consumer;
         let mut sent = 0_u64;
         for subscriber in channel.subscribers() {
             if Some(subscriber.slot) == except {
@@ -75,10 +75,9 @@ impl ShardServer {
             match turn.send_frame(subscriber.slot, id) {
                 Queued::Accepted => sent += 1,
                 Queued::Gone => {}
-                Queued::Full => self.doomed.push(Doomed {
-                    slot: subscriber.slot,
-                    refused: (id, bytes),
-                }),
+                Queued::Full => {
+                    self.slow.note(turn, policy, subscriber.slot, (id, bytes));
+                }
             }
         }
         let counters = self.counters.app(app);
@@ -123,11 +122,12 @@ impl ShardServer {
         let each = |frames, bytes| cost_of_sends(true, frames, bytes);
         let Some(slice) = channel.take_slice(SLICE_POSITIONS, turn.work_left(), each) else {
             turn.spend(Work::bytes(8 * channel.subscribers().len()));
+            self.note_backlog(turn, local);
+            let channel = self.locals.held(local.0.index);
             let moved = channel.end_job();
             for it in moved {
                 self.reposition(it);
             }
-            self.note_backlog(turn, local);
             self.locals.release_if_idle(local);
             return false;
         };
@@ -152,6 +152,7 @@ impl ShardServer {
             .collect();
         let app = channel.app;
         let (mut sent, mut sent_bytes) = (0_u64, 0_u64);
+        let policy = self.settings.slow_consumer;
         let range = slice.start as usize..slice.end as usize;
         for subscriber in &channel.subscribers()[range] {
             if subscriber.has_left() {
@@ -163,7 +164,7 @@ impl ShardServer {
                     continue;
                 }
                 // What follows a refused frame may not overtake it, though it be small enough.
-                let queued = if refused {
+                let queued = if refused && policy != SlowConsumer::Disconnect {
                     Queued::Full
                 } else {
                     turn.send_frame(subscriber.slot, *id)
@@ -176,10 +177,7 @@ impl ShardServer {
                     Queued::Gone => {}
                     Queued::Full => {
                         refused = true;
-                        self.doomed.push(Doomed {
-                            slot: subscriber.slot,
-                            refused: (*id, *bytes),
-                        });
+                        self.slow.note(turn, policy, subscriber.slot, (*id, *bytes));
                     }
                 }
             }
@@ -187,30 +185,6 @@ impl ShardServer {
         let counters = self.counters.app(app);
         counters.messages_sent += sent;
         counters.transmitted_bytes += sent_bytes;
-    }
-
-    /// Applies `net.slow_consumer` to those whose outbox was full just now.
-    pub(super) fn relieve_slow(&mut self, turn: &mut impl ServerTurn) {
-        if self.doomed.is_empty() || self.settings.slow_consumer == SlowConsumer::Disconnect {
-            return;
-        }
-        for doomed in std::mem::take(&mut self.doomed) {
-            let (frame, bytes) = doomed.refused;
-            let Some(row) = self.row(doomed.slot) else {
-                continue;
-            };
-            let app = row.app;
-            let (mut frames, mut dropped, mut reason) = (1, bytes, SLOW_NEWEST);
-            if self.settings.slow_consumer == SlowConsumer::DropOldest {
-                let (older, older_bytes) = turn.drop_oldest(doomed.slot, bytes);
-                if turn.send_frame(doomed.slot, frame) == Queued::Accepted {
-                    (frames, dropped, reason) = (older, older_bytes, SLOW_OLDEST);
-                }
-            }
-            let counters = self.counters.app(app);
-            counters.dropped_frames[reason] += u64::from(frames);
-            counters.dropped_bytes[reason] += dropped as u64;
-        }
     }
 
     /// The slot on this shard that a socket id stands for, if that socket is open.
@@ -226,18 +200,6 @@ impl ShardServer {
             generation: row.generation,
         })
     }
-
-    /// Closes those that stayed full: 4100, so that the client backs off.
-    pub(super) fn close_slow(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
-        let Some(row) = self.row(slot).filter(|row| row.established) else {
-            return;
-        };
-        let app = row.app;
-        let counters = self.counters.app(app);
-        counters.slow_consumer_disconnects += 1;
-        counters.connection_errors[ConnectionError::SlowConsumer as usize] += 1;
-        self.close(turn, slot, CloseCode::OVER_CAPACITY);
-    }
 }
 
 /// What it costs to give a subscriber so many frames: one send, unless it is sent to anyway.
@@ -249,10 +211,6 @@ fn cost_of_sends(begins_send: bool, frames: usize, bytes: usize) -> Work {
         joined
     }
 }
-
-/// Columns of `AppCounters::dropped_frames`.
-const SLOW_OLDEST: usize = 0;
-const SLOW_NEWEST: usize = 1;
 
 fn observe(
     counters: &mut crate::metrics::counters::AppCounters,

@@ -196,6 +196,7 @@ impl ShardServer {
             }
         }
         self.effects = effects;
+        self.hold_if_behind(turn, at, from, local);
     }
 
     /// Home: takes a subscription away.

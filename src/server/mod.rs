@@ -38,6 +38,7 @@ mod replies;
 mod request;
 mod settings;
 mod sign_in;
+mod slow;
 mod socket;
 mod socket_ids;
 mod strangers;
@@ -53,13 +54,14 @@ use shards::application::{Application, Closed, Lane, Millis, ShardId, Slot, Turn
 
 use self::{
     apps::{ShardApp, ShardApps},
-    close::{Departing, Doomed},
+    close::Departing,
     drain::Drain,
     errands::Errand,
     forwarded::ToldDoubts,
     message::{Leaving, Message},
     pressure::Pressure,
     quota::Quotas,
+    slow::SlowConsumers,
     socket_ids::SocketIds,
 };
 pub use self::{occupancy::Occupancy, settings::Settings, socket_ids::SocketIdKey};
@@ -125,8 +127,7 @@ pub struct ShardServer {
     errands: VecDeque<Errand>,
     /// Tells a channel's fan-outs of this turn from earlier ones.
     turn_number: u32,
-    /// Connections to close once no table is being walked.
-    doomed: Vec<Doomed>,
+    slow: SlowConsumers,
     departing: Departing,
     effects: Vec<HomeEffect>,
     scratch: Vec<u8>,
@@ -164,7 +165,7 @@ impl ShardServer {
             input_held: 0,
             errands: VecDeque::new(),
             turn_number: 1,
-            doomed: Vec::new(),
+            slow: SlowConsumers::default(),
             departing: Departing::default(),
             effects: Vec::new(),
             scratch: Vec::new(),
@@ -279,19 +280,19 @@ impl Application for ShardServer {
 
     fn turn_ends<T: ServerTurn>(&mut self, turn: &mut T) -> bool {
         // Who comes last may find nothing left, so each comes first in its turn.
-        for step in 0..5 {
-            match self.turn_number.wrapping_add(step) % 5 {
+        for step in 0..6 {
+            match self.turn_number.wrapping_add(step) % 6 {
                 0 => self.continue_jobs(turn),
                 1 => self.continue_input(turn),
                 2 => self.continue_errands(turn),
                 3 => self.continue_departing(turn),
+                4 => self.close_doomed(turn),
                 _ => {
                     self.settle_homes(turn);
                     self.continue_drain(turn);
                 }
             }
         }
-        self.close_doomed(turn);
         self.post_leaving(turn);
         turn.keep_ticking(self.homes.next_due().is_some() || self.drain.is_some());
         self.turn_number = self.turn_number.wrapping_add(1);
@@ -299,6 +300,7 @@ impl Application for ShardServer {
             || !self.ready.is_empty()
             || !self.errands.is_empty()
             || !self.departing.is_empty()
+            || !self.slow.is_empty()
             || self.owes_drain()
             || self.homes_are_due(turn.now())
     }

@@ -32,8 +32,8 @@ pub struct Occupancy {
     pub jobs: usize,
     /// Channels that are behind with their fan-out, and channels whose publishers wait for that.
     pub behind: usize,
-    /// Connections whose held input waits for its share of a turn, work for many connections, and
-    /// ended connections whose channels are still being left.
+    /// Connections whose held input waits for its share of a turn, work for many connections,
+    /// connections that have ended and are still listed in channels, and those to be closed.
     pub ready: usize,
     /// The most input that one connection holds, bytes.
     pub held_bytes_highest: usize,
@@ -57,7 +57,7 @@ impl ShardServer {
             leaving: self.leaving.iter().map(Vec::len).sum(),
             jobs: self.jobs.len(),
             behind: self.pressure.len(),
-            ready: self.ready.len() + self.errands.len() + self.departing.len(),
+            ready: self.ready.len() + self.errands.len() + self.departing.len() + self.slow.len(),
             held_bytes_highest: held.max().unwrap_or(0),
         }
     }

@@ -50,27 +50,33 @@ impl Pressure {
 
 impl ShardServer {
     /// A channel's job grew or shrank: tells its home when it falls behind, and when it has
-    /// caught up.
+    /// caught up. Where everyone has left and come back meanwhile, the home is another one: who was
+    /// told the one is told the other.
     pub(super) fn note_backlog(&mut self, turn: &mut impl ServerTurn, local: LocalRef) {
         let Some(channel) = self.locals.get_mut(local) else {
             return;
         };
-        let part = if channel.is_behind { 2 } else { 1 };
+        let told = channel.behind_at();
+        let part = if told.is_some() { 2 } else { 1 };
         let is_behind = channel.backlog().is_above(part);
-        let Some(home_ref) = channel.home_ref.filter(|_| is_behind != channel.is_behind) else {
+        let at = channel.home_ref.filter(|_| is_behind);
+        if at == told {
             return;
-        };
-        channel.is_behind = is_behind;
+        }
+        channel.set_behind_at(at);
         let home = channel.home;
-        self.counters.publishers_held += u64::from(is_behind);
-        if home == self.shard {
-            self.home_behind(turn, home_ref, is_behind);
-        } else {
-            let message = Message::Behind {
-                home: home_ref,
-                is_behind,
-            };
-            self.post(turn, home, message);
+        self.counters.publishers_held += u64::from(at.is_some());
+        for (at, is_behind) in [(told, false), (at, true)] {
+            let Some(at) = at else { continue };
+            if home == self.shard {
+                self.home_behind(turn, at, is_behind);
+            } else {
+                let message = Message::Behind {
+                    home: at,
+                    is_behind,
+                };
+                self.post(turn, home, message);
+            }
         }
     }
 
@@ -101,6 +107,25 @@ impl ShardServer {
             if shard == self.shard {
                 self.queue_input(waiter.slot);
             }
+        }
+    }
+
+    /// Home: a shard has joined a channel, perhaps one that is behind.
+    pub(super) fn hold_if_behind(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        at: HomeRef,
+        shard: ShardId,
+        local: LocalRef,
+    ) {
+        if !self.pressure.is_behind(at) {
+            return;
+        }
+        let behind = self.pressure.homes.get_mut(&at);
+        let told = &mut behind.expect("seen a line ago").told;
+        if !told.contains(&(shard, local)) {
+            told.push((shard, local));
+            self.tell_publishers(turn, &[(shard, local)], true);
         }
     }
 

@@ -28,6 +28,10 @@ impl ShardServer {
             return self.count_held(turn, slot);
         }
         row.input.extend_from_slice(bytes);
+        // Whatever it says, it lives.
+        if row.state == State::Open && row.keep_alive.heard(turn.now()) && row.established {
+            self.arm_silence(turn, slot);
+        }
         self.count_held(turn, slot);
         let Some(row) = self.row(slot) else { return };
         let (is_held, held_bytes) = (row.is_held(), row.input.len());

@@ -12,7 +12,10 @@ use shards::{
 
 use super::{ServerTurn, ShardServer, client_event::Sent};
 use crate::{
-    connection::{keep_alive::Due, row::State},
+    connection::{
+        keep_alive::{Due, KeepAlive},
+        row::State,
+    },
     metrics::counters::ConnectionError,
     protocol::{
         code::CloseCode,
@@ -190,6 +193,10 @@ impl ShardServer {
             let reason = crate::protocol::code::NOT_AUTHORIZED_IN_TIME;
             self.close_saying(turn, slot, CloseCode::UNAUTHORIZED, reason);
             return;
+        }
+        if row.waiting || row.pressed || row.throttled || row.queued {
+            // Its input is held by us: what it has to say was not listened to.
+            row.keep_alive = KeepAlive::new(now);
         }
         match row.keep_alive.check(now, activity_ms) {
             Due::Nothing => {}

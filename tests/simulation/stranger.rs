@@ -559,6 +559,115 @@ fn stranger_to_haste_a_prompt_reader_gets_all_that_one_turn_brings_it() {
 }
 
 #[test]
+fn stranger_to_luck_all_leave_a_channel_that_is_behind_and_one_comes_back() {
+    const EVENTS: usize = 600;
+    for shards in [1_u16, 3] {
+        let mut scene = Scene::start(shards, &json!({}), &json!({}));
+        let count = usize::from(shards);
+        let audience = scene.arrive(
+            AUDIENCE * count,
+            |number| number % count,
+            |_| subscribe("news"),
+        );
+        let publisher = scene.node.connect(0, 1 << 16);
+        for batch in 0..EVENTS / BATCH {
+            let item = |number| json!({"name": "n", "channel": "news", "data": format!("{batch}-{number}")});
+            let items: Vec<Value> = (0..BATCH).map(item).collect();
+            let request = scene.request("/batch_events", &[], Some(&json!({"batch": items})));
+            scene.say(publisher, &request);
+        }
+        let is_behind = |scene: &Scene| scene.node.occupancy().iter().any(|it| it.behind > 0);
+        let mut rounds = 0;
+        while !is_behind(&scene) {
+            assert!(rounds < 100, "the channel is not behind");
+            scene.round();
+            rounds += 1;
+        }
+        for (number, visitor) in audience.iter().enumerate() {
+            let mut wish = unsubscribe("news");
+            if number + 1 == audience.len() {
+                wish.extend(subscribe("news"));
+            }
+            scene.takes(visitor.link);
+            scene.say(visitor.link, &wish);
+        }
+        let mut answers = 0;
+        for _ in 0..1_000 {
+            scene.round();
+            answers += responses(&scene.takes(publisher)).len();
+        }
+        assert_eq!(answers, EVENTS / BATCH);
+        scene.rest();
+        let behind: usize = scene.node.occupancy().iter().map(|it| it.behind).sum();
+        assert_eq!(behind, 0, "nobody waits for who has left: {shards} shards");
+    }
+}
+
+#[test]
+fn stranger_that_reads_slowly_but_speaks_is_not_taken_for_dead() {
+    let keys = json!({"net": {"slow_consumer": "drop_oldest"}});
+    let mut scene = Scene::start(1, &keys, &json!({}));
+    let wish = subscribe("news");
+    let slow = scene.arrive(1, |_| 0, |_| wish.clone()).remove(0);
+    scene.takes(slow.link);
+    scene.node.links[slow.link].socket_bytes_max = 0;
+    let publisher = scene.node.connect(0, 1 << 16);
+    for minute in 0..10 {
+        for _ in 0..16 {
+            let event = json!({"name": "n", "channel": "news", "data": "x".repeat(90_000)});
+            let request = scene.request("/events", &[], Some(&event));
+            scene.say(publisher, &request);
+        }
+        scene.passes(60_000);
+        assert_eq!(responses(&scene.takes(publisher)).len(), 16);
+        let before = scene.node.occupancy()[0].held_bytes_highest;
+        scene.say(
+            slow.link,
+            &frame(&json!({"event": "pusher:pong", "data": {}})),
+        );
+        scene.passes(100);
+        let held = scene.node.occupancy()[0].held_bytes_highest;
+        assert_eq!(
+            (before, held),
+            (0, 0),
+            "it is listened to, in minute {minute}"
+        );
+        assert_eq!(
+            scene.node.occupancy()[0].websockets,
+            1,
+            "after {minute} minutes"
+        );
+    }
+}
+
+#[test]
+fn stranger_to_reading_10_000_that_stop_are_sent_away_in_turns_that_serve_others_too() {
+    const AUDIENCE: usize = 10_000;
+    let mut scene = Scene::start(1, &json!({}), &json!({}));
+    let wish = subscribe("news");
+    let audience = scene.arrive(AUDIENCE, |_| 0, |_| wish.clone());
+    for visitor in &audience {
+        scene.takes(visitor.link);
+        scene.node.links[visitor.link].socket_bytes_max = 0;
+    }
+    let (publisher, other) = (scene.node.connect(0, 1 << 16), scene.arrives(0));
+    let event = json!({"name": "n", "channel": "news", "data": "x".repeat(90_000)});
+    let mut answers = 0;
+    let mut published = 0;
+    while scene.node.occupancy()[0].websockets > 1 {
+        if published == answers && published < 200 {
+            let request = scene.request("/events", &[], Some(&event));
+            scene.say(publisher, &request);
+            published += 1;
+        }
+        scene.check_pong(&other);
+        answers += responses(&scene.takes(publisher)).len();
+        scene.passes(100);
+    }
+    assert!(published >= 12, "{published} events filled their outboxes");
+}
+
+#[test]
 fn stranger_that_ends_its_side_after_a_request_gets_the_answer_from_any_shard() {
     let mut scene = Scene::start(3, &json!({}), &json!({}));
     for number in 0..60 {

@@ -97,6 +97,14 @@ struct Row {
     sent_in: u64,
 }
 
+impl Row {
+    /// Bytes of answers that wait.
+    fn own_bytes(&self) -> usize {
+        let own = self.outbox.iter().filter(|entry| entry.is_own);
+        own.map(|entry| entry.bytes.len()).sum()
+    }
+}
+
 struct Entry {
     bytes: Arc<[u8]>,
     sent: usize,
@@ -241,7 +249,7 @@ impl SimulatedTurn {
         if !row.outbox.is_empty() {
             row.blocked_at = Some(now);
         }
-        if row.awaits_drained && row.outbox_bytes <= low {
+        if row.awaits_drained && row.own_bytes() <= low {
             row.awaits_drained = false;
             let generation = row.generation;
             self.drained.push_back(Slot { index, generation });
@@ -429,18 +437,24 @@ impl Turn for SimulatedTurn {
     fn send_frame(&mut self, slot: Slot, frame: FrameId) -> Queued {
         let bytes = self.frame(frame);
         self.frames_sent += 1;
+        if self.open(slot).is_none_or(|row| row.sealed) {
+            self.budget.spend(Work::ROW);
+            return Queued::Gone;
+        }
+        let queued = self.queue(slot, bytes, false);
+        if queued != Queued::Accepted {
+            self.budget.spend(Work::ROW);
+            return queued;
+        }
         let number = self.number;
         if let Some(row) = self.open(slot) {
-            if row.sealed {
-                return Queued::Gone;
-            }
             let is_first = std::mem::replace(&mut row.sent_in, number) != number;
             self.sends += usize::from(is_first);
             if is_first {
                 self.budget.spend(Work::SEND);
             }
         }
-        self.queue(slot, bytes, false)
+        queued
     }
 
     fn send(&mut self, slot: Slot, bytes: &[u8]) {
@@ -450,17 +464,18 @@ impl Turn for SimulatedTurn {
 
     fn is_congested(&mut self, slot: Slot) -> bool {
         let mark = self.limits.outbox_bytes_max / 2;
-        if self.outbox_bytes(slot) <= mark {
+        let has_many = |it: &mut Self| it.open(slot).is_some_and(|row| row.own_bytes() > mark);
+        if !has_many(self) {
             return false;
         }
         self.press(slot.index);
-        self.outbox_bytes(slot) > mark
+        has_many(self)
     }
 
     fn await_drained(&mut self, slot: Slot) {
         let low = self.limits.outbox_bytes_max / 4;
         let Some(row) = self.open(slot) else { return };
-        if row.outbox_bytes <= low {
+        if row.own_bytes() <= low {
             self.drained.push_back(slot);
         } else {
             row.awaits_drained = true;
