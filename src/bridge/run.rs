@@ -30,7 +30,10 @@ use super::{
 };
 use crate::{
     config::{Config, ConfigErrors, Loaded},
-    metrics::{exposition::Exposition, sample::Build},
+    metrics::{
+        exposition::Exposition,
+        sample::{AppLabels, Build},
+    },
 };
 
 /// Reads the configuration again, from the same sources. Logs its notices itself.
@@ -91,6 +94,7 @@ pub struct Bridge<L> {
     pub(super) node_id: String,
     pub(super) build: Build,
     pub(super) exposition: Arc<Exposition>,
+    pub(super) app_labels: AppLabels,
     /// Port of the admin listener, as the label `port` has it.
     pub(super) port: String,
     pub(super) outbox: Outbox,
@@ -159,6 +163,7 @@ impl<L: ShardLink> Bridge<L> {
             node_id: setup.node_id,
             build: setup.build,
             exposition,
+            app_labels: AppLabels::default(),
             port: port.to_string(),
             webhooks,
             health: Health::UNKNOWN,
@@ -417,11 +422,12 @@ impl<L: ShardLink> Bridge<L> {
                 return;
             }
         };
+        let keys = self.loaded.keys_that_need_a_restart(&loaded);
+        let loaded = self.loaded.reloaded(loaded);
         if let Err(error) = self.webhooks.reconfigure(&loaded.config.webhooks) {
             tracing::error!(%error, "the new configuration is refused; the old one stays");
             return;
         }
-        let keys = self.loaded.keys_that_need_a_restart(&loaded);
         if !keys.is_empty() {
             tracing::warn!(
                 keys = keys.join(" "),

@@ -274,16 +274,25 @@ async fn shards_that_never_drain_do_not_hold_the_stop_beyond_its_deadline() {
 async fn a_reload_gives_all_shards_the_new_apps_and_a_refused_one_changes_nothing() {
     let mut node = Node::new(1, &[]);
     node.reloads = vec![
-        loaded(&[("SOCKUDO_DEFAULT_APP_KEY", "new-key"), ("PORT", "7001")]),
+        loaded(&[
+            ("SOCKUDO_DEFAULT_APP_KEY", "new-key"),
+            ("PORT", "7001"),
+            ("ACTIVITY_TIMEOUT", "77"),
+        ]),
         load(&sources(&[("PORT", "nonsense")])),
     ];
     node.run(async |node| {
         node.signal(Signal::Reload).await;
-        let port = |message: FromBridge| match message {
-            FromBridge::Config(config) => Some(config.port),
+        let config = |message: FromBridge| match message {
+            FromBridge::Config(config) => Some((config.activity_timeout_s, config.port)),
             _ => None,
         };
-        assert_eq!(node.find(0, port).await, 7_001);
+        let expected = (77, 6_001);
+        assert_eq!(
+            node.find(0, config).await,
+            expected,
+            "a port needs a restart"
+        );
         let apps = |message: FromBridge| match message {
             FromBridge::Apps(apps) => Some(apps),
             _ => None,
@@ -330,14 +339,18 @@ async fn usage_is_answered_to_the_connection_that_asked() {
         assert_eq!(answered, waiter);
         let memory = json(&body)["memory"].clone();
         let field = |name: &str| memory[name].as_u64().expect("bytes");
-        assert_eq!(field("free") + field("used"), field("total"));
-        assert!(field("total") > 1_000_000, "bytes, not KiB");
+        let fields = ["free", "used", "total"].map(field);
+        assert_eq!(fields, [6_144_000, 2_048_000, 8_192_000], "bytes, not KiB");
     })
     .await;
 }
 
+const MEMINFO: &str = "MemTotal: 8000 kB\nMemAvailable: 6000 kB\n";
+
 /// A bridge under test.
 struct Node {
+    /// Its memory does not depend on the machine's.
+    _host: tempfile::TempDir,
     shards: FakeShards,
     signals: mpsc::Sender<Signal>,
     admin: SocketAddr,
@@ -363,6 +376,10 @@ impl Node {
         let admin = listener.local_addr().expect("bound");
         let (signals, receiver) = mpsc::channel(4);
         let (link, shards) = FakeLink::new(shards, 64);
+        let host = tempfile::tempdir().expect("a temporary folder");
+        let proc = host.path().join("proc");
+        std::fs::create_dir(&proc).expect("the folder is ours");
+        std::fs::write(proc.join("meminfo"), MEMINFO).expect("the folder is ours");
         let setup = Setup {
             loaded,
             apps: Arc::new(apps),
@@ -375,9 +392,10 @@ impl Node {
             admin: Some(listener),
             signals: receiver,
             reload: Box::new(|| panic!("no reload was prepared")),
-            memory_root: "/".into(),
+            memory_root: host.path().into(),
         };
         Self {
+            _host: host,
             shards,
             signals,
             admin,

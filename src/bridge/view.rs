@@ -48,7 +48,7 @@ impl<L: ShardLink> Bridge<L> {
             },
         };
         Scrape {
-            families: Arc::new(self.exposition.families(&sample)),
+            families: Arc::new(self.exposition.families(&sample, &mut self.app_labels)),
             shards: Arc::new(shards.iter().enumerate().map(shard_json).collect()),
             unix_s: unix_s(),
         }

@@ -167,10 +167,17 @@ fn limits_json(app: &App) -> Value {
     json!({ "id": app.id, "limits": serde_json::Map::from_iter(limits) })
 }
 
-/// Names of keys, and `None` where there is no limit.
-fn limits_of(app: &App) -> [(&'static str, Option<u64>); 12] {
-    let zero_is_none = |limit: u64| (limit > 0).then_some(limit);
-    let most_is_none = |limit: u32| (limit < u32::MAX).then_some(u64::from(limit));
+/// Names of keys and their values, `None` where there is no limit.
+fn limits_of(app: &App) -> [(&'static str, Option<Value>); 12] {
+    let zero_is_none = |limit: u64| (limit > 0).then(|| json!(limit));
+    let most_is_none = |limit: u32| (limit < u32::MAX).then(|| json!(limit));
+    let in_kb = |limit: u32| {
+        let kilobytes = match limit % 1024 {
+            0 => json!(limit / 1024),
+            _ => json!(f64::from(limit) / 1024.0),
+        };
+        (limit < u32::MAX).then_some(kilobytes)
+    };
     [
         ("max_connections", zero_is_none(app.max_connections)),
         (
@@ -194,17 +201,20 @@ fn limits_of(app: &App) -> [(&'static str, Option<u64>); 12] {
             most_is_none(app.max_presence_members_per_channel),
         ),
         (
-            "presence member bytes",
-            most_is_none(app.presence_member_bytes_max),
+            "max_presence_member_size_in_kb",
+            in_kb(app.presence_member_bytes_max),
         ),
         (
-            "channel name bytes",
+            "max_channel_name_length",
             most_is_none(app.channel_name_bytes_max),
         ),
-        ("event name bytes", most_is_none(app.event_name_bytes_max)),
         (
-            "event data bytes",
-            most_is_none(app.event_payload_bytes_max),
+            "max_event_name_length",
+            most_is_none(app.event_name_bytes_max),
+        ),
+        (
+            "max_event_payload_in_kb",
+            in_kb(app.event_payload_bytes_max),
         ),
         (
             "max_event_channels_at_once",

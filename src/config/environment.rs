@@ -175,22 +175,28 @@ pub(super) fn of_soketi(variables: &Variables) -> Vec<&str> {
     names.map(|(name, _)| name.as_str()).collect()
 }
 
-/// Kubernetes gives each container the addresses of all services: one called `soketi` or `sockudo`
-/// makes `SOKETI_PORT=tcp://10.0.0.1:6001` and names that begin so.
+/// Kubernetes gives each container the addresses of all services: one called `sockudo-metrics`
+/// makes `SOCKUDO_METRICS_PORT=tcp://10.0.0.1:9601` and names that begin so.
 fn is_service_link(name: &str, value: &str) -> bool {
-    let rest = [SOKETI_PREFIX, "SOCKUDO_"]
-        .iter()
-        .find_map(|prefix| name.strip_prefix(prefix));
-    match rest {
-        Some("PORT") => value.contains("://"),
-        Some(rest) => {
-            let is_numbered = |rest: &str| rest.starts_with(|c: char| c.is_ascii_digit());
-            rest.starts_with("SERVICE_HOST")
-                || rest.starts_with("SERVICE_PORT")
-                || rest.strip_prefix("PORT_").is_some_and(is_numbered)
-        }
-        None => false,
+    let mut prefixes = [SOKETI_PREFIX, "SOCKUDO_"].into_iter();
+    if !prefixes.any(|prefix| name.starts_with(prefix)) {
+        return false;
     }
+    let is_port = |rest: &str| rest.is_empty() || rest.starts_with('_');
+    let is_number = |rest: &str| rest.starts_with(|c: char| c.is_ascii_digit());
+    let follows = |word: &str, test: &dyn Fn(&str) -> bool| {
+        let mut ends = name.match_indices(word);
+        ends.any(|(at, _)| test(&name[at + word.len()..]))
+    };
+    is_port_of_service(name, value)
+        || name.ends_with("_SERVICE_HOST")
+        || follows("_SERVICE_PORT", &is_port)
+        || follows("_PORT_", &is_number)
+}
+
+/// Our ports are numbers; a service's is a URL.
+fn is_port_of_service(name: &str, value: &str) -> bool {
+    name.ends_with("_PORT") && value.contains("://")
 }
 
 /// Variables being read, and what they assigned so far.
@@ -253,7 +259,7 @@ pub(super) fn warn_of_unused(variables: &Variables, report: &mut Report) {
     let known: Vec<String> = known_names();
     for (name, variable) in &variables.0 {
         if is_service_link(name, &variable.value) {
-            if name.ends_with("_PORT") && variable.value.contains("://") {
+            if is_port_of_service(name, &variable.value) {
                 let text = "is Kubernetes' word for a service of that name, not a port: ignored";
                 report.warn(&variable.origin, "", text.to_owned());
             }

@@ -80,6 +80,18 @@ impl Loaded {
             .filter(|key| !key.reloads && differs(key.path));
         keys.map(|key| key.path).collect()
     }
+
+    /// What holds after a reload: `next`, but for the keys that need a restart, which stay.
+    #[must_use]
+    pub fn reloaded(&self, mut next: Self) -> Self {
+        for path in self.keys_that_need_a_restart(&next) {
+            let running = self.settings.entry(path);
+            let (setting, origin) = (running.setting.clone(), running.origin.clone());
+            next.settings.put(path, setting, origin);
+        }
+        next.config = build::config(&next.settings, next.config.demo);
+        next
+    }
 }
 
 /// Loads the configuration from `sources`, or says everything that is wrong with it.

@@ -26,15 +26,16 @@ pub fn markdown() -> String {
             write(&mut out, format_args!("\n## {title}\n\n{COLUMNS}"));
             section = Some(name);
         }
-        row(key, &key.variables(), &mut out);
+        let on_reload = if key.reloads { "yes" } else { "restart" };
+        row(key, &key.variables(), on_reload, &mut out);
     }
     out.push_str(APP_HEAD);
     for key in APP.iter() {
-        row(key, &key.app_variables(), &mut out);
+        row(key, &key.app_variables(), WITH_ITS_APP, &mut out);
     }
     out.push_str(WEBHOOK_HEAD);
     for key in WEBHOOK.iter() {
-        row(key, &[], &mut out);
+        row(key, &[], WITH_ITS_APP, &mut out);
     }
     other_names(&mut out);
     out
@@ -45,7 +46,7 @@ fn section_of(path: &str) -> &str {
     path.split_once('.').map_or("", |(section, _)| section)
 }
 
-fn row(key: &Key, variables: &[String], out: &mut String) {
+fn row(key: &Key, variables: &[String], on_reload: &str, out: &mut String) {
     // The general forms follow from the path; the page says so once.
     let own = variables
         .iter()
@@ -71,7 +72,7 @@ fn row(key: &Key, variables: &[String], out: &mut String) {
             } else {
                 variables.join(" ")
             },
-            if key.reloads { "yes" } else { "restart" },
+            on_reload,
             escaped(&meaning(key)),
         ),
     );
@@ -153,7 +154,7 @@ fn of_soketi(out: &mut String) {
     for row in SERVER.soketi {
         let path = match row.path {
             "" => "as ours".to_owned(),
-            path => format!("`{path}`"),
+            _ => format!("`{}`", row.spelled()),
         };
         let variable = row.variable();
         let variable = variable.map_or_else(|| "–".to_owned(), |name| format!("`{name}`"));
@@ -180,6 +181,9 @@ fn write(out: &mut String, text: std::fmt::Arguments<'_>) {
     out.write_fmt(text)
         .expect("writing to a String cannot fail");
 }
+
+/// A reload replaces the list of apps as a whole.
+const WITH_ITS_APP: &str = "with its app";
 
 const COLUMNS: &str = "| key | value | default | variables | on reload | meaning |\n\
                        |---|---|---|---|---|---|\n";

@@ -1,11 +1,11 @@
 //! The plain counters of the bridge.
 //!
 //! Owns: `WebhookCounters` and the names of their columns.
-//! May depend on: `protocol::app::AppIndex`, `protocol::webhook`, `metrics::catalogue`. Not on `prometheus`.
+//! May depend on: `protocol::app::AppIndex`, `protocol::webhook`, `metrics::{catalogue, counters}`. Not on `prometheus`.
 //! Invariants: counters only grow, also when a webhook is removed, and leave with their app.
 
 use crate::{
-    metrics::catalogue::BUCKETS_S,
+    metrics::{catalogue::BUCKETS_S, counters::fallen},
     protocol::{
         app::{AppIndex, AppRows},
         webhook::WebhookEvent,
@@ -114,6 +114,17 @@ impl AppWebhooks {
             *ours += theirs;
         }
         self.retries += other.retries;
+    }
+
+    /// By how much the counters have fallen below `before`.
+    pub(super) fn shortfall(&self, before: &Self) -> Self {
+        Self {
+            deliveries: std::array::from_fn(|event| {
+                fallen(&self.deliveries[event], &before.deliveries[event])
+            }),
+            retries: before.retries.saturating_sub(self.retries),
+            dead: fallen(&self.dead, &before.dead),
+        }
     }
 }
 

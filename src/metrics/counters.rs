@@ -230,6 +230,59 @@ impl AppCounters {
         }
     }
 
+    /// By how much the counters have fallen below `before`; gauges may fall.
+    pub(super) fn shortfall(&self, before: &Self) -> Self {
+        let one = |now: u64, before: u64| before.saturating_sub(now);
+        let status = |(status, count): &(u16, u64)| {
+            let now = self.http_errors.iter().find(|row| row.0 == *status);
+            (*status, one(now.map_or(0, |row| row.1), *count))
+        };
+        let none = Box::default();
+        let latency = before.broadcast_latency.as_ref().map(|before| {
+            let mut lost = before.clone();
+            let now = self.broadcast_latency.as_ref().unwrap_or(&none);
+            for (lost, now) in lost.iter_mut().flatten().zip(now.iter().flatten()) {
+                lost.buckets = fallen(&now.buckets, &lost.buckets);
+                lost.sum_ms = (lost.sum_ms - now.sum_ms).max(0.0);
+            }
+            lost
+        });
+        Self {
+            connected: 0,
+            active_channels: [0; 5],
+            new_connections: one(self.new_connections, before.new_connections),
+            new_disconnections: one(self.new_disconnections, before.new_disconnections),
+            connection_errors: fallen(&self.connection_errors, &before.connection_errors),
+            received_bytes: one(self.received_bytes, before.received_bytes),
+            transmitted_bytes: one(self.transmitted_bytes, before.transmitted_bytes),
+            messages_received: one(self.messages_received, before.messages_received),
+            messages_sent: one(self.messages_sent, before.messages_sent),
+            http_received_bytes: one(self.http_received_bytes, before.http_received_bytes),
+            http_transmitted_bytes: one(self.http_transmitted_bytes, before.http_transmitted_bytes),
+            http_calls: one(self.http_calls, before.http_calls),
+            client_event_checks: one(self.client_event_checks, before.client_event_checks),
+            client_event_limited: one(self.client_event_limited, before.client_event_limited),
+            channel_subscriptions: fallen(
+                &self.channel_subscriptions,
+                &before.channel_subscriptions,
+            ),
+            channel_unsubscriptions: fallen(
+                &self.channel_unsubscriptions,
+                &before.channel_unsubscriptions,
+            ),
+            slow_consumer_disconnects: one(
+                self.slow_consumer_disconnects,
+                before.slow_consumer_disconnects,
+            ),
+            dropped_frames: fallen(&self.dropped_frames, &before.dropped_frames),
+            dropped_bytes: fallen(&self.dropped_bytes, &before.dropped_bytes),
+            webhooks_dropped: one(self.webhooks_dropped, before.webhooks_dropped),
+            limit_denied: fallen(&self.limit_denied, &before.limit_denied),
+            http_errors: before.http_errors.iter().map(status).collect(),
+            broadcast_latency: latency,
+        }
+    }
+
     /// Counts one API answer of `status` >= 400.
     pub fn http_error(&mut self, status: u16) {
         match self.http_errors.iter_mut().find(|row| row.0 == status) {
@@ -249,6 +302,11 @@ impl Latency {
         self.buckets[bucket] += 1;
         self.sum_ms += ms;
     }
+}
+
+/// By how much each number has fallen.
+pub(super) fn fallen<const N: usize>(now: &[u64; N], before: &[u64; N]) -> [u64; N] {
+    std::array::from_fn(|index| before[index].saturating_sub(now[index]))
 }
 
 fn absorb_all(ours: &mut [u64], theirs: &[u64]) {

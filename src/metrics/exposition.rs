@@ -14,7 +14,12 @@ use prometheus::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{families::Families, node, sample::Sample, upstream};
+use super::{
+    families::Families,
+    node,
+    sample::{AppLabels, Sample},
+    upstream,
+};
 
 /// Makes scrapes. One per process.
 #[derive(Debug)]
@@ -38,8 +43,8 @@ impl Exposition {
     }
 
     /// All families of one scrape, sorted by name.
-    pub fn families(&self, sample: &Sample<'_>) -> Vec<MetricFamily> {
-        let rows = sample.app_rows();
+    pub fn families(&self, sample: &Sample<'_>, labels: &mut AppLabels) -> Vec<MetricFamily> {
+        let rows = sample.app_rows(labels);
         let mut families = Families::new(&self.prefix);
         upstream::add(&mut families, sample, &rows);
         node::add(&mut families, sample, &rows);

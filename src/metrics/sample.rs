@@ -3,7 +3,10 @@
 //! Owns: `Sample`, `AppLabels`, and which apps get rows of their own.
 //! May depend on: `metrics::{counters, bridge}`. Not on `prometheus`.
 //! Invariants: an app keeps its rows until it is forgotten, so that no counter of its own goes down;
-//! apps beyond `metrics.max_apps` share one row each under `other`.
+//! apps beyond `metrics.max_apps` share one row each under `other`, and stay there; no counter of
+//! `other` goes down when one of them is forgotten.
+
+use std::collections::BTreeSet;
 
 use super::{
     bridge::{AppWebhooks, WebhookCounters},
@@ -76,41 +79,102 @@ pub struct AppRow<'a> {
     pub webhooks: AppWebhooks,
 }
 
+/// Which apps have rows of their own, from one scrape to the next.
+#[derive(Debug, Default)]
+pub struct AppLabels {
+    /// At most `metrics.max_apps`.
+    own: BTreeSet<AppIndex>,
+    /// The known apps that share the row `other`.
+    sharing: BTreeSet<AppIndex>,
+    other: Other,
+}
+
+/// What the row `other` must not fall below.
+#[derive(Debug, Default)]
+struct Other {
+    /// Some app has shared it.
+    exists: bool,
+    shown: (AppCounters, AppWebhooks),
+    /// Counted by apps that are forgotten.
+    gone: (AppCounters, AppWebhooks),
+}
+
+impl AppLabels {
+    /// Drops the apps that are gone; a new one gets a row of its own while there is room.
+    fn settle(&mut self, apps: &[(AppIndex, &str)], own_max: usize) {
+        let is_known = |app: &AppIndex| apps.binary_search_by_key(app, |(index, _)| *index).is_ok();
+        self.own.retain(is_known);
+        self.sharing.retain(is_known);
+        for (app, _) in apps {
+            if self.own.contains(app) || self.sharing.contains(app) {
+                continue;
+            }
+            if self.own.len() < own_max {
+                self.own.insert(*app);
+            } else {
+                self.sharing.insert(*app);
+                self.other.exists = true;
+            }
+        }
+    }
+}
+
+impl Other {
+    /// Adds to the sum of those that are there what those that are gone had counted.
+    fn complete(&mut self, row: &mut AppRow<'_>) {
+        row.counters.absorb(&self.gone.0);
+        row.webhooks.absorb(&self.gone.1);
+        let lost = (
+            row.counters.shortfall(&self.shown.0),
+            row.webhooks.shortfall(&self.shown.1),
+        );
+        for (counters, webhooks) in [
+            (&mut self.gone.0, &mut self.gone.1),
+            (&mut row.counters, &mut row.webhooks),
+        ] {
+            counters.absorb(&lost.0);
+            webhooks.absorb(&lost.1);
+        }
+        self.shown = (row.counters.clone(), row.webhooks.clone());
+    }
+}
+
 impl Sample<'_> {
     /// The apps' numbers summed over the shards; beyond `apps_max` under `other`.
-    pub fn app_rows(&self) -> Vec<AppRow<'_>> {
-        let own = self.apps.len().min(self.apps_max);
-        let mut ids: Vec<&str> = self.apps.iter().take(own).map(|(_, id)| *id).collect();
-        if own < self.apps.len() {
-            ids.push("other");
+    pub fn app_rows(&self, labels: &mut AppLabels) -> Vec<AppRow<'_>> {
+        labels.settle(&self.apps, self.apps_max);
+        let row = |id| AppRow {
+            id,
+            counters: AppCounters::default(),
+            webhooks: AppWebhooks::default(),
+        };
+        let own = self.apps.iter().filter(|(app, _)| labels.own.contains(app));
+        let (places, mut rows): (Vec<AppIndex>, Vec<AppRow<'_>>) =
+            own.map(|(app, id)| (*app, row(id))).unzip();
+        let other = rows.len();
+        if labels.other.exists {
+            rows.push(row("other"));
         }
-        let mut rows: Vec<AppRow<'_>> = ids
-            .into_iter()
-            .map(|id| AppRow {
-                id,
-                counters: AppCounters::default(),
-                webhooks: AppWebhooks::default(),
-            })
-            .collect();
+        // `None` for an app that was forgotten.
+        let place = |app: AppIndex| match places.binary_search(&app) {
+            Ok(place) => Some(place),
+            Err(_) => labels.sharing.contains(&app).then_some(other),
+        };
         for snapshot in self.shards.iter().filter_map(|shard| shard.snapshot) {
             for (app, counters) in snapshot.counters.apps() {
-                if let Some(row) = self.row_of(app).and_then(|row| rows.get_mut(row.min(own))) {
+                if let Some(row) = place(app).and_then(|place| rows.get_mut(place)) {
                     row.counters.absorb(counters);
                 }
             }
         }
         for (app, webhooks) in self.webhooks.apps() {
-            if let Some(row) = self.row_of(app).and_then(|row| rows.get_mut(row.min(own))) {
+            if let Some(row) = place(app).and_then(|place| rows.get_mut(place)) {
                 row.webhooks.absorb(webhooks);
             }
         }
+        if let Some(row) = rows.get_mut(other) {
+            labels.other.complete(row);
+        }
         rows
-    }
-
-    /// `None` for an app that was forgotten.
-    fn row_of(&self, app: AppIndex) -> Option<usize> {
-        self.apps
-            .binary_search_by_key(&app, |(index, _)| *index)
-            .ok()
     }
 }

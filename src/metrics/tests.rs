@@ -12,7 +12,7 @@ use super::{
     bridge::{DeliveryResult, WebhookCounters},
     counters::{ShardCounters, ShardSnapshot},
     exposition::{Exposition, open_metrics, rfc3339, text},
-    sample::{BridgeState, Build, Sample, ShardSample, WebhookState},
+    sample::{AppLabels, AppRow, BridgeState, Build, Sample, ShardSample, WebhookState},
 };
 use crate::protocol::app::AppIndex;
 
@@ -457,6 +457,59 @@ fn apps_beyond_the_bound_share_a_row_named_other() {
 }
 
 #[test]
+fn a_forgotten_app_takes_nothing_away_from_other_and_no_app_leaves_it() {
+    let all = ["a", "b", "c", "d", "e"];
+    let mut labels = AppLabels::default();
+    let mut shown = |shard: &ShardSnapshot, webhooks: &WebhookCounters, known: &[u32]| {
+        let shards = [shard.clone()];
+        let mut sample = sample(&shards, &[], 2, webhooks);
+        let known = known
+            .iter()
+            .map(|index| (AppIndex(*index), all[*index as usize]));
+        sample.apps = known.collect();
+        let rows = sample.app_rows(&mut labels);
+        let row = |row: &AppRow<'_>| {
+            let counters = &row.counters;
+            let counted = [
+                counters.new_connections,
+                counters.connected,
+                row.webhooks.retries,
+            ];
+            format!("{} {counted:?} {:?}", row.id, counters.http_errors)
+        };
+        rows.iter().map(row).collect::<Vec<String>>()
+    };
+    let (mut shard, mut webhooks) = (idle_shard(), WebhookCounters::default());
+    for index in 0..4 {
+        let counters = shard.counters.app(AppIndex(index));
+        counters.new_connections = 10;
+        counters.connected = 1;
+        counters.http_error(404);
+        webhooks.app(AppIndex(index)).retries = 1;
+    }
+    let first = shown(&shard, &webhooks, &[0, 1, 2, 3]);
+    let own = |id: &str| format!("{id} [10, 1, 1] [(404, 1)]");
+    assert_eq!(
+        first,
+        [own("a"), own("b"), "other [20, 2, 2] [(404, 2)]".to_owned()]
+    );
+    // The table is new before the shards have forgotten.
+    let other = "other [20, 1, 2] [(404, 2)]".to_owned();
+    assert_eq!(shown(&shard, &webhooks, &[1, 2]), [own("b"), other.clone()]);
+    shard
+        .counters
+        .forget_apps(|app| app != AppIndex(0) && app != AppIndex(3));
+    webhooks.forget_apps(|app| app != AppIndex(0) && app != AppIndex(3));
+    assert_eq!(shown(&shard, &webhooks, &[1, 2]), [own("b"), other]);
+    // A new app takes the free place; the one in `other` stays there and is counted on.
+    shard.counters.app(AppIndex(2)).new_connections += 5;
+    shard.counters.app(AppIndex(4)).new_connections = 1;
+    let last = shown(&shard, &webhooks, &[1, 2, 4]);
+    let other = "other [25, 1, 2] [(404, 2)]".to_owned();
+    assert_eq!(last, [own("b"), "e [1, 0, 0] []".to_owned(), other]);
+}
+
+#[test]
 fn open_metrics_ends_with_eof_and_keeps_the_names_of_samples() {
     let families = scrape(
         &[busy_shard()],
@@ -509,7 +562,8 @@ fn a_node_that_is_not_ready_shows_one_row_per_reason() {
     let webhooks = WebhookCounters::default();
     let mut sample = sample(&[], &[], 10, &webhooks);
     sample.bridge.unready = &["draining", "memory"];
-    let families = Exposition::new("p_").expect("collector").families(&sample);
+    let families = Exposition::new("p_").expect("collector");
+    let families = families.families(&sample, &mut AppLabels::default());
     let body = text(&families).expect("valid families");
     assert!(body.contains("p_ready{node=\"n1\",reason=\"draining\"} 0\n"));
     assert!(body.contains("p_ready{node=\"n1\",reason=\"memory\"} 0\n"));
@@ -547,7 +601,8 @@ fn scrape(
     webhooks: &WebhookCounters,
 ) -> Vec<MetricFamily> {
     let exposition = Exposition::new("sockudo_").expect("collector");
-    exposition.families(&sample(shards, apps, apps_max, webhooks))
+    let sample = sample(shards, apps, apps_max, webhooks);
+    exposition.families(&sample, &mut AppLabels::default())
 }
 
 fn sample<'a>(

@@ -101,8 +101,9 @@ fn a_check_says_the_limits_that_hold_for_each_app() {
         "limits: app a: max_connections 7, max_client_events_per_second 10, \
          max_backend_events_per_second unlimited, max_read_requests_per_second unlimited, \
          max_subscriptions_per_connection 4000, max_presence_members_per_channel 100, \
-         presence member bytes 1024, channel name bytes 200, event name bytes 200, \
-         event data bytes 102400, max_event_channels_at_once 100, max_event_batch_size 10\n",
+         max_presence_member_size_in_kb 1, max_channel_name_length 200, \
+         max_event_name_length 200, max_event_payload_in_kb 100, \
+         max_event_channels_at_once 100, max_event_batch_size 10\n",
         "max_event_batch_size unlimited\n",
     ] {
         assert!(out.contains(line), "{line}\n{out}");

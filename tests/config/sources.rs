@@ -328,6 +328,9 @@ fn a_reload_names_the_keys_that_need_a_restart() {
         first.keys_that_need_a_restart(&next),
         ["port", "net.backlog"]
     );
+    let running = first.reloaded(next).config;
+    assert_eq!((running.port, running.net.backlog), (1, 4096));
+    assert_eq!(running.activity_timeout_s, 20);
 }
 
 /// What a variable of section 8 comes to.

@@ -25,6 +25,7 @@ use std::{
 pub(crate) struct Facts {
     pub(crate) accepted: AtomicU64,
     pub(crate) closed: AtomicU64,
+    pub(crate) armed: AtomicU64,
     pub(crate) timers: AtomicU64,
     pub(crate) ticks: AtomicU64,
     pub(crate) early_timers: AtomicU64,
@@ -132,6 +133,7 @@ impl Probe {
     }
 
     fn arm<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot, bytes: &[u8]) {
+        self.facts.armed.fetch_add(1, SeqCst);
         let delay: u64 = std::str::from_utf8(bytes)
             .expect("digits")
             .parse()

@@ -51,7 +51,8 @@ pub(super) const KEYS: &[Key] = &[
         "Bound of the drain; default of `drain.deadline_s`.",
     )
     .default("10")
-    .env(&["SHUTDOWN_GRACE_PERIOD"]),
+    .env(&["SHUTDOWN_GRACE_PERIOD"])
+    .reloads(),
     key(
         "user_authentication_timeout",
         seconds(1),
@@ -153,7 +154,8 @@ pub(super) const KEYS: &[Key] = &[
         "What happens when the outbox is full. Only events are dropped, never replies.",
     )
     .default("disconnect")
-    .ours(),
+    .ours()
+    .reloads(),
     key(
         "net.recv_buffers",
         auto_or(1, 32_768),
@@ -181,25 +183,28 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "net.handshake_timeout_ms",
         milliseconds(1),
-        "From accept to a complete request.",
+        "From accept to the whole head of a request.",
     )
     .default("10000")
-    .ours(),
+    .ours()
+    .reloads(),
     key(
         "net.body_rate_min_bytes_per_s",
         whole(0, GIBIBYTE, "bytes"),
         "After `net.handshake_timeout_ms` a request's body must have come at this rate at least; \
-         0 = no such rule.",
+         0 = any rate, within an hour.",
     )
     .default("16384")
-    .ours(),
+    .ours()
+    .reloads(),
     key(
         "net.input_held_bytes",
         whole(1 << 20, 64 * GIBIBYTE, "bytes"),
         "Bytes of requests that the node holds for peers that have not shown who they are.",
     )
     .default("67108864")
-    .ours(),
+    .ours()
+    .reloads(),
     key(
         "net.subscribe_rate_per_s",
         whole(0, 1_000_000, ""),
@@ -207,14 +212,16 @@ pub(super) const KEYS: &[Key] = &[
          nothing is refused. 0 = no limit.",
     )
     .default("500")
-    .ours(),
+    .ours()
+    .reloads(),
     key(
         "net.subscribe_burst",
         whole(1, 1_000_000, ""),
         "So many of them at once.",
     )
     .default("1000")
-    .ours(),
+    .ours()
+    .reloads(),
     key(
         "admission.accept_rate_per_s",
         count(0),

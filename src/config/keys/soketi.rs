@@ -62,10 +62,31 @@ impl Soketi {
             }
     }
 
+    /// The path as a file of Soketi writes it, where no other spelling means the same.
+    pub(in crate::config) fn spelled(&self) -> String {
+        match self.spelling {
+            Spelling::Any => self.path.to_owned(),
+            Spelling::CamelCase => camel_case(self.path),
+        }
+    }
+
     const fn in_camel_case(mut self) -> Self {
         self.spelling = Spelling::CamelCase;
         self
     }
+}
+
+fn camel_case(path: &str) -> String {
+    let mut after_underscore = false;
+    let spelled = path.chars().filter_map(|c| {
+        let is_capital = std::mem::replace(&mut after_underscore, c == '_');
+        match c {
+            '_' => None,
+            _ if is_capital => Some(c.to_ascii_uppercase()),
+            _ => Some(c),
+        }
+    });
+    spelled.collect()
 }
 
 /// Before the name of each variable of Soketi.
