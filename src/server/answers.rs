@@ -113,10 +113,11 @@ impl ShardServer {
                 self.users_unwatched(from, app, &user_ids, slot);
             }
             Message::Watched {
+                app,
                 slots,
                 user_id,
                 online,
-            } => self.watched_changed(slots, user_id, online),
+            } => self.watched_changed(turn, app, slots, user_id, online),
             Message::Terminate { slots } => self.terminate(slots),
         }
     }
@@ -244,7 +245,7 @@ impl ShardServer {
             Answer::Watched(users) if self.errands.is_empty() => self.watched(turn, slot, users),
             Answer::Watched(users) => {
                 let answer = Errand::SignInAnswer { waiter, users };
-                self.errands.push_back(answer);
+                self.errands.push(answer);
             }
             Answer::AdmittedToApp { granted, .. } => self.admitted_to_app(turn, slot, granted),
             Answer::AdmittedToNode { granted } => self.admitted_to_node(turn, slot, granted),

@@ -166,6 +166,6 @@ impl ShardServer {
     /// The apps changed: connections of those that are gone or disabled are closed, in slices.
     pub(super) fn apps_changed(&mut self, table: &Arc<AppTable>) {
         self.apps = ShardApps::new(table, &self.settings);
-        self.errands.push_back(Errand::CheckApps { next: 0 });
+        self.errands.push(Errand::CheckApps { next: 0 });
     }
 }

@@ -4,10 +4,11 @@
 //! Owns: the list of errands and where each goes on.
 //! May depend on: `connection`, `protocol::{code, outgoing}`, `server::{close, sign_in}`.
 //! Invariants: errands are done in the order in which they came, so that news of one user reach a
-//! watcher in theirs; a turn does as much as its work allows and one step at least.
+//! watcher in theirs; a turn does as much as its work allows.
 
-use std::{rc::Rc, sync::Arc};
+use std::{collections::VecDeque, rc::Rc, sync::Arc};
 
+use ahash::{AHashMap, AHashSet};
 use shards::{
     application::{FrameId, Queued, Slot},
     work::Work,
@@ -20,7 +21,7 @@ use crate::{
         pending::Pending,
         row::{SignedIn, State},
     },
-    protocol::{code::CloseCode, outgoing},
+    protocol::{app::AppIndex, code::CloseCode, outgoing},
     ws::encode,
 };
 
@@ -43,15 +44,99 @@ pub(super) enum Errand {
 
 /// What watchers are told, encoded once for all of a shard.
 pub(super) struct WatchedNews {
+    app: AppIndex,
     slots: Arc<[Slot]>,
     user_id: Arc<str>,
     online: bool,
     frame: Arc<[u8]>,
 }
 
+/// What is to be done, first come first done. It is bounded by the connections of this shard: each
+/// waits for one answer at most, and of a user who comes and goes faster than it can be told the
+/// news cancel each other out.
+#[derive(Default)]
+pub(super) struct Errands {
+    list: VecDeque<Errand>,
+    /// The number of the first; the others are numbered from there.
+    first: u64,
+    /// Numbers of the news that nobody was told yet, by user.
+    news: AHashMap<(AppIndex, Arc<str>), u64>,
+    /// Behind the last answer to a sign-in. What is behind it may differ from what the answer says.
+    answered: u64,
+}
+
+impl Errands {
+    pub(super) fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    pub(super) fn push(&mut self, errand: Errand) {
+        self.list.push_back(errand);
+        if let Some(Errand::SignInAnswer { .. }) = self.list.back() {
+            self.answered = self.end();
+        }
+    }
+
+    /// Adds news, which are the contrary of what was told of the user before: whoever has not heard
+    /// that needs to hear neither.
+    fn push_news(&mut self, mut news: WatchedNews) {
+        let key = (news.app, Arc::clone(&news.user_id));
+        let before = self.news.remove(&key).filter(|it| *it >= self.answered);
+        let before = before.and_then(|it| self.list.get_mut((it - self.first) as usize));
+        if let Some(Errand::Watched { news: before, next }) = before {
+            assert_eq!(*next, 0, "news that were begun are not listed");
+            assert_ne!(before.online, news.online, "online and offline alternate");
+            let unheard: AHashSet<Slot> = before.slots.iter().copied().collect();
+            before.slots = Arc::default();
+            let heard = news.slots.iter().filter(|slot| !unheard.contains(*slot));
+            news.slots = heard.copied().collect();
+            if news.slots.is_empty() {
+                return;
+            }
+        }
+        self.news.insert(key, self.end());
+        self.list.push_back(Errand::Watched { news, next: 0 });
+    }
+
+    /// The number of the next one that is added.
+    fn end(&self) -> u64 {
+        self.first + self.list.len() as u64
+    }
+
+    fn pop(&mut self) -> Option<Errand> {
+        let errand = self.list.pop_front()?;
+        if let Errand::Watched { news, next: 0 } = &errand {
+            let key = (news.app, Arc::clone(&news.user_id));
+            if self.news.get(&key) == Some(&self.first) {
+                self.news.remove(&key);
+            }
+        }
+        self.first += 1;
+        Some(errand)
+    }
+
+    /// Puts back what is left of the one that was popped last.
+    fn put_back(&mut self, rest: Errand) {
+        self.first -= 1;
+        self.list.push_front(rest);
+    }
+}
+
 impl ShardServer {
     /// Watchers of this shard are to hear that a user came or went.
-    pub(super) fn watched_changed(&mut self, slots: Arc<[Slot]>, user_id: Arc<str>, online: bool) {
+    pub(super) fn watched_changed(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        app: AppIndex,
+        slots: Arc<[Slot]>,
+        user_id: Arc<str>,
+        online: bool,
+    ) {
+        turn.spend(Work::ROW.and(Work::bytes(64 * slots.len())));
         let (one, none): ([&str; 1], [&str; 0]) = ([&user_id], []);
         self.scratch.clear();
         let start = encode::begin_text(&mut self.scratch);
@@ -63,27 +148,27 @@ impl ShardServer {
         outgoing::watchlist_events(&mut self.scratch, on, off);
         encode::finish_text(&mut self.scratch, start);
         let frame = Arc::from(self.scratch.as_slice());
-        let news = WatchedNews {
+        self.errands.push_news(WatchedNews {
+            app,
             slots,
             user_id,
             online,
             frame,
-        };
-        self.errands.push_back(Errand::Watched { news, next: 0 });
+        });
     }
 
     /// Connections of this shard are to end because their user was terminated.
     pub(super) fn terminate(&mut self, slots: Arc<[Slot]>) {
-        self.errands.push_back(Errand::Terminate { slots, next: 0 });
+        self.errands.push(Errand::Terminate { slots, next: 0 });
     }
 
     /// Goes on with errands until this turn's work is done.
     pub(super) fn continue_errands(&mut self, turn: &mut impl ServerTurn) {
         while turn.work_left() > Work(0)
-            && let Some(errand) = self.errands.pop_front()
+            && let Some(errand) = self.errands.pop()
         {
             if let Some(rest) = self.run_errand(turn, errand) {
-                self.errands.push_front(rest);
+                self.errands.put_back(rest);
             }
         }
         self.relieve_slow(turn);
@@ -202,5 +287,107 @@ impl ShardServer {
             generation: row.generation,
         };
         self.close(turn, slot, code);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slots(numbers: &[u32]) -> Arc<[Slot]> {
+        let slot = |index: &u32| Slot {
+            index: *index,
+            generation: 1,
+        };
+        numbers.iter().map(slot).collect()
+    }
+
+    fn news(user_id: &str, online: bool, watchers: &[u32]) -> WatchedNews {
+        WatchedNews {
+            app: AppIndex(0),
+            slots: slots(watchers),
+            user_id: user_id.into(),
+            online,
+            frame: Arc::from([].as_slice()),
+        }
+    }
+
+    fn answer() -> Errand {
+        let slot = slots(&[9])[0];
+        Errand::SignInAnswer {
+            waiter: Waiter { slot, operation: 1 },
+            users: Vec::new(),
+        }
+    }
+
+    /// Who is told what of whom, in order; "?" for an answer.
+    fn told(errands: &mut Errands) -> Vec<(String, u32)> {
+        let mut told = Vec::new();
+        while let Some(errand) = errands.pop() {
+            if let Errand::Watched { news, .. } = errand {
+                let sign = if news.online { '+' } else { '-' };
+                let what = format!("{sign}{}", news.user_id);
+                told.extend(news.slots.iter().map(|slot| (what.clone(), slot.index)));
+            } else {
+                told.push(("?".to_owned(), 9));
+            }
+        }
+        told
+    }
+
+    #[test]
+    fn a_user_who_comes_and_goes_unheard_is_no_news_to_those_who_would_have_heard() {
+        let mut errands = Errands::default();
+        for _ in 0..1_000 {
+            errands.push_news(news("ann", true, &[1, 2]));
+            errands.push_news(news("bob", true, &[2]));
+            errands.push_news(news("ann", false, &[2, 3]));
+            errands.push_news(news("bob", false, &[2]));
+            errands.push_news(news("ann", true, &[2, 3]));
+            errands.push_news(news("ann", false, &[2, 3]));
+        }
+        assert_eq!(told(&mut errands), [("-ann".to_owned(), 3)]);
+        errands.push_news(news("ann", true, &[1]));
+        assert_eq!(
+            told(&mut errands),
+            [("+ann".to_owned(), 1)],
+            "it was told offline"
+        );
+        errands.push_news(news("ann", false, &[1]));
+        assert_eq!(
+            told(&mut errands),
+            [("-ann".to_owned(), 1)],
+            "it was told online"
+        );
+        assert!(errands.news.is_empty());
+    }
+
+    #[test]
+    fn news_do_not_cancel_over_an_answer_that_says_how_it_was_between() {
+        let mut errands = Errands::default();
+        errands.push_news(news("ann", true, &[1, 9]));
+        errands.push(answer());
+        errands.push_news(news("ann", false, &[1, 9]));
+        let told = told(&mut errands);
+        let told: Vec<(&str, u32)> = told.iter().map(|(what, slot)| (&**what, *slot)).collect();
+        assert_eq!(
+            told,
+            [("+ann", 1), ("+ann", 9), ("?", 9), ("-ann", 1), ("-ann", 9)]
+        );
+    }
+
+    #[test]
+    fn news_that_were_begun_are_told_to_the_end() {
+        let mut errands = Errands::default();
+        errands.push_news(news("ann", true, &[1, 2]));
+        let Some(Errand::Watched { news: begun, .. }) = errands.pop() else {
+            panic!("the news");
+        };
+        errands.put_back(Errand::Watched {
+            news: begun,
+            next: 1,
+        });
+        errands.push_news(news("ann", false, &[1, 2]));
+        assert_eq!(told(&mut errands).len(), 4);
     }
 }

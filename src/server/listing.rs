@@ -167,7 +167,7 @@ impl ShardServer {
             }
         }
         // Not at once: a listing that has all its channels here would be one long turn.
-        self.errands.push_back(Errand::List(waiter));
+        self.errands.push(Errand::List(waiter));
     }
 
     /// The outbox has drained: on with the listing that waited for it.
@@ -175,7 +175,7 @@ impl ShardServer {
         if self.listing(slot).is_some() {
             let operation = self.held(slot).operation;
             let waiter = Waiter { slot, operation };
-            self.errands.push_back(Errand::List(waiter));
+            self.errands.push(Errand::List(waiter));
         }
     }
 

@@ -58,6 +58,7 @@ pub enum Message {
     },
     /// From a user's home to the watchers of a shard: the user came or went.
     Watched {
+        app: AppIndex,
         slots: Arc<[Slot]>,
         user_id: Arc<str>,
         online: bool,

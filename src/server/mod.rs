@@ -56,7 +56,7 @@ use self::{
     apps::{ShardApp, ShardApps},
     close::Departing,
     drain::Drain,
-    errands::Errand,
+    errands::Errands,
     forwarded::ToldDoubts,
     message::{Leaving, Message},
     pressure::Pressure,
@@ -124,7 +124,7 @@ pub struct ShardServer {
     /// Bytes of input held for peers that nobody has vouched for.
     input_held: u64,
     /// Work for many connections, first come first done.
-    errands: VecDeque<Errand>,
+    errands: Errands,
     /// Tells a channel's fan-outs of this turn from earlier ones.
     turn_number: u32,
     slow: SlowConsumers,
@@ -163,7 +163,7 @@ impl ShardServer {
             ready: VecDeque::new(),
             pressure: Pressure::default(),
             input_held: 0,
-            errands: VecDeque::new(),
+            errands: Errands::default(),
             turn_number: 1,
             slow: SlowConsumers::default(),
             departing: Departing::default(),

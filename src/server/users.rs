@@ -144,9 +144,10 @@ impl ShardServer {
             let shard = ShardId(u16::try_from(shard).expect("a shard's number"));
             let (slots, user_id) = (slots.into(), Arc::clone(&user_id));
             if shard == self.shard {
-                self.watched_changed(slots, user_id, online);
+                self.watched_changed(turn, app, slots, user_id, online);
             } else {
                 let message = Message::Watched {
+                    app,
                     slots,
                     user_id,
                     online,
