@@ -7,8 +7,7 @@
 
 use crate::{
     application::{Application, Closed},
-    connections::{Ended, Flag, State},
-    ring::{Kind, Token},
+    connections::{Flag, State},
     turn::RingTurn,
     work::Work,
 };
@@ -23,8 +22,8 @@ impl<A: Application> RingTurn<A> {
     /// Ends an open connection when its outbox is empty.
     pub(crate) fn end_after_flush(&mut self, index: u32) {
         let until = self.clock.now.plus(FLUSH_MS);
-        self.wheel.arm(index, until);
-        let row = self.connections.row_mut(index);
+        self.rows.arm(index, until);
+        let row = self.rows.row_mut(index);
         assert!(row.state == State::Open);
         row.state = State::Flushing;
         if row.outbox_is_empty() {
@@ -37,7 +36,7 @@ impl<A: Application> RingTurn<A> {
 
     /// The last queued byte is with the kernel: shut our side down.
     pub(crate) fn outbox_flushed(&mut self, index: u32) {
-        let row = self.connections.row_mut(index);
+        let row = self.rows.row_mut(index);
         assert!(row.state == State::Flushing);
         assert!(row.outbox_is_empty());
         // SAFETY: a plain call on a descriptor that the row owns; that it may fail (the peer has
@@ -49,15 +48,15 @@ impl<A: Application> RingTurn<A> {
         }
         row.state = State::Lingering;
         let until = self.clock.now.plus(LINGER_MS);
-        self.wheel.arm(index, until);
-        self.tell(index, Closed::ByUs);
+        self.rows.arm(index, until);
+        self.rows.end(index, Closed::ByUs);
         self.arm_recv_if_wanted(index);
     }
 
     /// The peer ended its side. True if the application must say when ours ends: the peer may
     /// still read, and what it asked for may be under way.
     pub(crate) fn peer_ended(&mut self, index: u32) -> bool {
-        let row = self.connections.row_mut(index);
+        let row = self.rows.row_mut(index);
         row.mark(Flag::PEER_ENDED, true);
         match row.state {
             State::Open => return true,
@@ -70,26 +69,20 @@ impl<A: Application> RingTurn<A> {
 
     /// Ends a connection at once, whatever it was doing; harmless when it ends already.
     pub(crate) fn end_now(&mut self, index: u32, how: Closed) {
-        self.tell(index, how);
-        if self.connections.row(index).state == State::Ending {
+        self.rows.end(index, how);
+        if self.rows.row(index).state == State::Ending {
             return;
         }
-        self.wheel.cancel(index);
+        self.rows.disarm(index);
         self.drop_outbox(index);
-        let row = self.connections.row_mut(index);
+        let row = self.rows.row_mut(index);
         row.state = State::Ending;
-        let generation = row.generation;
-        let in_flight = [(Flag::RECV, Kind::Recv), (Flag::WRITABLE, Kind::Writable)];
-        for (flag, kind) in in_flight {
-            if self.connections.row(index).is(flag) {
-                self.ring.push_cancel(Token::new(kind, index, generation));
-            }
-        }
+        self.wire.cancel(index, row);
         self.free_if_quiet(index);
     }
 
     fn drop_outbox(&mut self, index: u32) {
-        let (row, spares) = self.connections.outbox_mut(index);
+        let (row, spares) = self.rows.outbox_mut(index);
         assert!(!row.is(Flag::SEND));
         while let Some((frame, _)) = row.pop(spares) {
             self.frames.release(frame);
@@ -100,17 +93,9 @@ impl<A: Application> RingTurn<A> {
         row.first_sent = 0;
     }
 
-    /// Queues `closed` for the application, the first time.
-    fn tell(&mut self, index: u32, how: Closed) {
-        if self.connections.end(index) {
-            let slot = self.slot(index);
-            self.ended.push_back(Ended { slot, how });
-        }
-    }
-
     /// The application has heard that the connection ended.
     pub(crate) fn told(&mut self, index: u32) {
-        let row = self.connections.row_mut(index);
+        let row = self.rows.row_mut(index);
         assert!(row.is(Flag::ENDED));
         assert!(!row.mark(Flag::TOLD, true));
         self.free_if_quiet(index);
@@ -118,9 +103,9 @@ impl<A: Application> RingTurn<A> {
 
     /// Frees a row for which nothing more can arrive.
     pub(crate) fn free_if_quiet(&mut self, index: u32) {
-        let row = self.connections.row(index);
+        let row = self.rows.row(index);
         if row.state == State::Ending && !row.has_in_flight() && row.is(Flag::TOLD) {
-            let fd = self.connections.remove(index);
+            let fd = self.rows.remove(index);
             self.budget.spend(Work::CLOSE);
             // SAFETY: the row owned this descriptor; its last operation has completed.
             unsafe { libc::close(fd) };

@@ -1,20 +1,25 @@
 //! Data path. Accepting, receiving, pausing.
 //!
-//! Owns: which accepts and receives are armed, and when they are armed again; `Rest`.
+//! Owns: `Inbound`, what was received and waits; which accepts and receives are armed, and when they
+//! are armed again; `Rest`.
 //! May depend on: `turn` and what it holds. Not on the application.
 //! Invariants: a connection has at most one receive in flight; it has one unless it is paused,
 //! starved of buffers, ended by its peer, or ending.
 
 use crate::{
     application::{Application, Closed, Millis, Slot},
-    buffers::GROUP,
     connections::{Flag, State},
-    ring::{Completion, Kind, Token},
+    listener::ShardListener,
+    ring::Completion,
     timers::TICK_MS,
     turn::RingTurn,
+    wire::Wire,
     work::Work,
 };
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::{
+    collections::VecDeque,
+    os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd},
+};
 
 /// Whether accepting rests, for want of files or of the kernel's memory.
 #[derive(Debug, Default)]
@@ -50,6 +55,98 @@ impl Rest {
     }
 }
 
+/// Listeners, and receives that wait.
+pub(crate) struct Inbound {
+    listeners: Vec<ShardListener>,
+    is_accepting: bool,
+    rest: Rest,
+    /// Connections whose receive found no buffer, one entry per connection.
+    starved: VecDeque<Slot>,
+    /// Receives kept back while reading is held; bounded by the buffers and the connections.
+    held: VecDeque<Completion>,
+    /// Receives of connections that have one turn after turn, in their order; empty between turns.
+    busy: VecDeque<Completion>,
+    /// Those of them whose connections had theirs in this turn.
+    served: VecDeque<Completion>,
+}
+
+impl Inbound {
+    pub(crate) fn new(listeners: Vec<ShardListener>) -> Self {
+        Self {
+            listeners,
+            is_accepting: true,
+            rest: Rest::default(),
+            starved: VecDeque::new(),
+            held: VecDeque::new(),
+            busy: VecDeque::new(),
+            served: VecDeque::new(),
+        }
+    }
+
+    /// No order to stop accepting has come.
+    pub(crate) fn is_accepting(&self) -> bool {
+        self.is_accepting
+    }
+
+    /// When accepting goes on, while it rests.
+    pub(crate) fn rests_until(&self) -> Option<Millis> {
+        self.rest.until()
+    }
+
+    /// Every listener is closed.
+    pub(crate) fn has_closed(&self) -> bool {
+        self.listeners.is_empty()
+    }
+
+    /// Keeps a receive back, behind those that are kept back already.
+    pub(crate) fn hold(&mut self, completion: Completion) {
+        self.held.push_back(completion);
+    }
+
+    pub(crate) fn take_held(&mut self) -> Option<Completion> {
+        self.held.pop_front()
+    }
+
+    pub(crate) fn has_held(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// A receive of a connection that is busy: it comes after the others.
+    pub(crate) fn queue_busy(&mut self, completion: Completion) {
+        self.busy.push_back(completion);
+    }
+
+    pub(crate) fn take_busy(&mut self) -> Option<Completion> {
+        self.busy.pop_front()
+    }
+
+    /// A receive of a connection that is busy and had one in this turn: it comes last.
+    pub(crate) fn queue_served(&mut self, completion: Completion) {
+        self.served.push_back(completion);
+    }
+
+    pub(crate) fn take_served(&mut self) -> Option<Completion> {
+        self.served.pop_front()
+    }
+
+    /// Puts what is left of busy connections' receives before all others, in their order: before
+    /// those that are kept back if there are such, else before what has arrived.
+    pub(crate) fn put_back_busy(&mut self, wire: &mut Wire, is_held: bool) {
+        let left = self.served.drain(..).chain(self.busy.drain(..));
+        for completion in left.rev() {
+            if is_held {
+                self.held.push_front(completion);
+            } else {
+                wire.put_back(completion);
+            }
+        }
+    }
+
+    pub(crate) fn has_starved(&self) -> bool {
+        !self.starved.is_empty()
+    }
+}
+
 /// After a refusal for want of memory: each connection would want more of it.
 const REST_MS: u64 = 1_000;
 
@@ -57,10 +154,11 @@ impl<A: Application> RingTurn<A> {
     /// Lets accepting rest when the kernel has refused operations lately: those who are here come
     /// before those who would like to.
     pub(crate) fn rest_if_refused(&mut self) {
-        if !self.is_accepting
+        if !self.inbound.is_accepting
             || !self
+                .inbound
                 .rest
-                .begin_if_refused(self.ring.refusals, self.clock.now)
+                .begin_if_refused(self.wire.refusals(), self.clock.now)
         {
             return;
         }
@@ -69,21 +167,19 @@ impl<A: Application> RingTurn<A> {
     }
 
     fn cancel_accepts(&mut self) {
-        for index in 0..self.listeners.len() {
-            if self.listeners[index].is_armed {
-                self.ring
-                    .push_cancel(Token::new(Kind::Accept, index as u32, 0));
+        for index in 0..self.inbound.listeners.len() {
+            if self.inbound.listeners[index].is_armed {
+                self.wire.cancel_accept(index as u32);
             }
         }
     }
 
     /// Arms the accept of every listener that has none.
     pub(crate) fn arm_accepts(&mut self) {
-        self.rest.end();
-        for (index, listener) in self.listeners.iter_mut().enumerate() {
+        self.inbound.rest.end();
+        for (index, listener) in self.inbound.listeners.iter_mut().enumerate() {
             if !std::mem::replace(&mut listener.is_armed, true) {
-                let token = Token::new(Kind::Accept, index as u32, 0);
-                self.ring.push_accept(listener.socket.as_raw_fd(), token);
+                self.wire.accept(index as u32, listener.socket.as_raw_fd());
             }
         }
     }
@@ -92,7 +188,7 @@ impl<A: Application> RingTurn<A> {
     pub(crate) fn accepted(&mut self, completion: Completion) -> Option<OwnedFd> {
         let listener = completion.token.index() as usize;
         if !completion.goes_on() {
-            self.listeners[listener].is_armed = false;
+            self.inbound.listeners[listener].is_armed = false;
         }
         let connection = match completion.result {
             // SAFETY: the kernel made this descriptor for us; nothing else owns it.
@@ -102,18 +198,18 @@ impl<A: Application> RingTurn<A> {
                 None
             }
         };
-        if self.is_accepting && self.rest.until().is_none() {
+        if self.inbound.is_accepting && self.inbound.rest.until().is_none() {
             self.arm_accepts();
         }
         let connection = connection?;
         self.budget.spend(Work::ACCEPT);
-        if self.mesh.connections(self.connections.used) >= u64::from(self.connections_max) {
+        if self.mesh.connections(self.rows.used()) >= u64::from(self.limits.connections_max) {
             // Dropped, that is closed: a row, a message or an answer would cost what is short.
             self.counts.accepts_refused += 1;
             return None;
         }
         self.counts.accepted += 1;
-        match self.mesh.lighter_peer(self.connections.open + 1) {
+        match self.mesh.lighter_peer(self.rows.open() + 1) {
             Some(peer) => {
                 self.counts.handed_over += 1;
                 self.mesh.hand_over(peer, connection);
@@ -131,8 +227,8 @@ impl<A: Application> RingTurn<A> {
             _ => {
                 self.counts.accept_failures += 1;
                 // Who has stopped accepting does not begin again.
-                if self.is_accepting {
-                    self.rest.begin_shortly(self.clock.now);
+                if self.inbound.is_accepting {
+                    self.inbound.rest.begin_shortly(self.clock.now);
                 }
             }
         }
@@ -140,21 +236,18 @@ impl<A: Application> RingTurn<A> {
 
     /// Gives a connection its row and begins to read it.
     pub(crate) fn adopt(&mut self, connection: OwnedFd) -> Slot {
-        let slot = self.connections.insert(connection.into_raw_fd());
+        let slot = self.rows.insert(connection.into_raw_fd());
         self.arm_recv(slot.index);
         slot
     }
 
     fn arm_recv(&mut self, index: u32) {
-        let row = self.connections.row_mut(index);
-        assert!(!row.mark(Flag::RECV, true));
-        let token = Token::new(Kind::Recv, index, row.generation);
-        self.ring.push_recv(row.fd, GROUP, token);
+        self.wire.receive(index, self.rows.row_mut(index));
     }
 
     /// Arms the receive if this row wants one and has none.
     pub(crate) fn arm_recv_if_wanted(&mut self, index: u32) {
-        let row = self.connections.row(index);
+        let row = self.rows.row(index);
         let is_wanted = match row.state {
             State::Open => !row.is(Flag::PAUSED),
             State::Flushing | State::Lingering => true,
@@ -167,16 +260,15 @@ impl<A: Application> RingTurn<A> {
     }
 
     pub(crate) fn pause_recv(&mut self, index: u32) {
-        let row = self.connections.row_mut(index);
-        if !row.mark(Flag::PAUSED, true) && row.is(Flag::RECV) {
-            let token = Token::new(Kind::Recv, index, row.generation);
-            self.ring.push_cancel(token);
+        let row = self.rows.row_mut(index);
+        if !row.mark(Flag::PAUSED, true) {
+            self.wire.stop_receiving(index, row);
         }
     }
 
     pub(crate) fn resume_recv(&mut self, index: u32) {
         // A receive whose cancellation is under way is armed again when that has completed.
-        self.connections.row_mut(index).mark(Flag::PAUSED, false);
+        self.rows.row_mut(index).mark(Flag::PAUSED, false);
         self.arm_recv_if_wanted(index);
     }
 
@@ -185,7 +277,7 @@ impl<A: Application> RingTurn<A> {
     pub(crate) fn recv_went_on(&mut self, completion: Completion) -> bool {
         let mut peer_ended = false;
         let index = completion.token.index();
-        let row = self.connections.row_mut(index);
+        let row = self.rows.row_mut(index);
         if !completion.goes_on() {
             row.mark(Flag::RECV, false);
         }
@@ -199,7 +291,7 @@ impl<A: Application> RingTurn<A> {
                 _ => self.end_now(index, Closed::ByError),
             },
         }
-        if self.connections.row(index).state == State::Ending {
+        if self.rows.row(index).state == State::Ending {
             self.free_if_quiet(index);
         } else {
             self.arm_recv_if_wanted(index);
@@ -209,19 +301,19 @@ impl<A: Application> RingTurn<A> {
 
     fn starve(&mut self, index: u32) {
         self.counts.recv_buffers_exhausted += 1;
-        let slot = self.slot(index);
-        if !self.connections.row_mut(index).mark(Flag::STARVED, true) {
-            self.starved.push_back(slot);
+        let slot = self.rows.slot(index);
+        if !self.rows.row_mut(index).mark(Flag::STARVED, true) {
+            self.inbound.starved.push_back(slot);
         }
     }
 
     /// Arms receives that found no buffer, as far as there are buffers again.
     pub(crate) fn feed_starved(&mut self) {
-        let mut buffers = u32::from(self.buffers.count()).saturating_sub(self.ring.buffers_reaped);
+        let mut buffers = self.wire.free_buffers();
         while buffers > 0
-            && let Some(slot) = self.starved.pop_front()
+            && let Some(slot) = self.inbound.starved.pop_front()
         {
-            let row = self.connections.row_mut(slot.index);
+            let row = self.rows.row_mut(slot.index);
             if row.generation == slot.generation {
                 row.mark(Flag::STARVED, false);
                 self.arm_recv_if_wanted(slot.index);
@@ -232,16 +324,22 @@ impl<A: Application> RingTurn<A> {
 
     /// Closes the listeners; one whose accept is in flight when that has been cancelled.
     pub(crate) fn stop_accepting(&mut self) {
-        self.is_accepting = false;
-        self.rest.end();
+        self.inbound.is_accepting = false;
+        self.inbound.rest.end();
         self.cancel_accepts();
         self.close_idle_listeners();
     }
 
     pub(crate) fn close_idle_listeners(&mut self) {
         // Accepts name listeners by position: they go all at once or not at all.
-        if !self.is_accepting && self.listeners.iter().all(|listener| !listener.is_armed) {
-            self.listeners.clear();
+        if !self.inbound.is_accepting
+            && self
+                .inbound
+                .listeners
+                .iter()
+                .all(|listener| !listener.is_armed)
+        {
+            self.inbound.listeners.clear();
         }
     }
 }

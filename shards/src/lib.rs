@@ -26,10 +26,12 @@ mod mesh;
 mod neighbours;
 mod outbound;
 mod ring;
+mod rows;
 mod shard;
 mod timers;
 mod topology;
 mod turn;
+mod wire;
 
 pub use application::{
     Application, BridgeDropped, BridgeFull, Closed, FrameId, Lane, Millis, Queued, RuntimeCounters,

@@ -79,7 +79,7 @@ impl<A: Application> Shard<A> {
         self.heartbeat
             .store(self.turn.clock.now.0.max(1), Ordering::Relaxed);
         self.application.started(&mut self.turn);
-        self.turn.ring.push_wake(self.bell.fd());
+        self.turn.wire.hear_bell(self.bell.fd());
         self.turn.arm_accepts();
     }
 
@@ -102,9 +102,7 @@ impl<A: Application> Shard<A> {
     fn take_turn(&mut self) -> bool {
         // Also with completions left over: those of others must not wait until the last of them is
         // dealt with. A flush has entered the ring already.
-        if !self.turn.ring.take_entered() {
-            self.turn.ring.submit(0);
-        }
+        self.turn.wire.fetch();
         self.begin_turn();
         self.turn.budget.begin_stage(KEPT_AFTER_COMPLETIONS);
         let mut has_moved = self.take_completions();
@@ -139,7 +137,7 @@ impl<A: Application> Shard<A> {
         if now.0 >= self.heartbeat.load(Ordering::Relaxed) + TICK_MS {
             self.heartbeat.store(now.0, Ordering::Relaxed);
         }
-        if self.turn.is_accepting && self.orders.stop_accepting.load(Ordering::Relaxed) {
+        if self.turn.inbound.is_accepting() && self.orders.stop_accepting.load(Ordering::Relaxed) {
             self.turn.stop_accepting();
         }
         if self.stopping_since_ns.is_none() && self.orders.stop.load(Ordering::Relaxed) {
@@ -148,7 +146,7 @@ impl<A: Application> Shard<A> {
             self.end_all();
         }
         self.turn.rest_if_refused();
-        if self.turn.rest.until().is_some_and(|at| at <= now) {
+        if self.turn.inbound.rests_until().is_some_and(|at| at <= now) {
             self.turn.arm_accepts();
         }
     }
@@ -159,11 +157,11 @@ impl<A: Application> Shard<A> {
         let turn = &mut self.turn;
         turn.mesh.deliver_spilled();
         turn.mesh.balance_holds();
-        turn.mesh.gossip(turn.connections.open, GOSSIP_STEP);
+        turn.mesh.gossip(turn.rows.open(), GOSSIP_STEP);
         turn.mesh.ring_peers();
         turn.link.notify();
         turn.count_holding();
-        turn.buffers.publish();
+        turn.wire.publish_buffers();
         let may_read = !turn.mesh.holds_reading();
         if may_read {
             turn.feed_starved();
@@ -171,40 +169,39 @@ impl<A: Application> Shard<A> {
         turn.flush();
         turn.frames.end_turn();
         turn.has_left_over()
-            || !turn.dirty.is_empty()
-            || !turn.dirty_replies.is_empty()
-            || (may_read && !(turn.held.is_empty() && turn.starved.is_empty()))
+            || turn.outbound.has_listed()
+            || (may_read && (turn.inbound.has_held() || turn.inbound.has_starved()))
     }
 
     fn take_completions(&mut self) -> bool {
         let mut has_moved = false;
         while self.has_work_left()
             && !self.turn.mesh.holds_reading()
-            && let Some(completion) = self.turn.held.pop_front()
+            && let Some(completion) = self.turn.inbound.take_held()
         {
             self.received(completion);
             has_moved = true;
         }
         // What arrives meanwhile waits for the next turn.
-        for _ in 0..self.turn.ring.arrived.len() {
+        for _ in 0..self.turn.wire.arrived() {
             if !self.has_work_left() {
                 break;
             }
-            let Some(completion) = self.turn.ring.arrived.pop_front() else {
+            let Some(completion) = self.turn.wire.take_arrived() else {
                 break;
             };
             has_moved = true;
             // Behind others that are kept back, a receive is kept back too: order per connection.
-            let is_held = self.turn.mesh.holds_reading() || !self.turn.held.is_empty();
+            let is_held = self.turn.mesh.holds_reading() || self.turn.inbound.has_held();
             match completion.token.kind() {
-                Kind::Recv if is_held => self.turn.held.push_back(completion),
+                Kind::Recv if is_held => self.turn.inbound.hold(completion),
                 Kind::Recv if self.turn.is_busy(completion.token.index()) => {
-                    self.turn.busy.push_back(completion);
+                    self.turn.inbound.queue_busy(completion);
                 }
                 Kind::Recv => self.received(completion),
                 Kind::Accept => self.accepted(completion),
                 Kind::Writable => self.turn.has_room(completion),
-                Kind::Deadline => self.turn.ring.deadline_passed(),
+                Kind::Deadline => self.turn.wire.deadline_passed(),
                 Kind::Wake => self.woken(completion),
                 Kind::Cancel => {}
                 Kind::Send => unreachable!("sends are reaped by the flush that began them"),
@@ -220,11 +217,11 @@ impl<A: Application> Shard<A> {
         let mut has_moved = false;
         while self.has_work_left()
             && !self.turn.mesh.holds_reading()
-            && let Some(completion) = self.turn.busy.pop_front()
+            && let Some(completion) = self.turn.inbound.take_busy()
         {
-            let row = self.turn.connections.row(completion.token.index());
+            let row = self.turn.rows.row(completion.token.index());
             if row.received_in == self.turn.number() {
-                self.turn.served.push_back(completion);
+                self.turn.inbound.queue_served(completion);
             } else {
                 self.received(completion);
                 has_moved = true;
@@ -232,22 +229,15 @@ impl<A: Application> Shard<A> {
         }
         while self.has_work_left()
             && !self.turn.mesh.holds_reading()
-            && let Some(completion) = self.turn.served.pop_front()
+            && let Some(completion) = self.turn.inbound.take_served()
         {
             self.received(completion);
             has_moved = true;
         }
         let turn = &mut self.turn;
-        let is_held = turn.mesh.holds_reading() || !turn.held.is_empty();
-        let rest = if is_held {
-            &mut turn.held
-        } else {
-            &mut turn.ring.arrived
-        };
+        let is_held = turn.mesh.holds_reading() || turn.inbound.has_held();
         // What came later of the same connections is there already.
-        let left = turn.served.drain(..).chain(turn.busy.drain(..));
-        left.rev()
-            .for_each(|completion| rest.push_front(completion));
+        turn.inbound.put_back_busy(&mut turn.wire, is_held);
         has_moved
     }
 
@@ -257,29 +247,24 @@ impl<A: Application> Shard<A> {
 
     fn woken(&mut self, completion: Completion) {
         if !completion.goes_on() {
-            self.turn.ring.push_wake(self.bell.fd());
+            self.turn.wire.hear_bell(self.bell.fd());
         }
     }
 
     fn received(&mut self, completion: Completion) {
         let index = completion.token.index();
-        let slot = self.turn.slot(index);
+        let slot = self.turn.rows.slot(index);
         assert!(completion.token.is_of(slot.generation));
         let number = self.turn.number();
-        self.turn.connections.row_mut(index).receives(number);
+        self.turn.rows.row_mut(index).receives(number);
         let bytes = Work::bytes(completion.result.max(0) as usize);
         self.turn.budget.spend(Work::RECEIVE.and(bytes));
-        if let Some(buffer) = completion.buffer() {
-            self.turn.ring.buffers_reaped -= 1;
-            let mut filled = self
-                .turn
-                .buffers
-                .take(buffer, completion.result.max(0) as usize);
-            if completion.result > 0 && self.turn.connections.row(index).state == State::Open {
+        if let Some(mut filled) = self.turn.wire.take_bytes(completion) {
+            if completion.result > 0 && self.turn.rows.row(index).state == State::Open {
                 self.application
                     .received(&mut self.turn, slot, filled.bytes());
             }
-            self.turn.buffers.give_back(filled);
+            self.turn.wire.give_back(filled);
         }
         if self.turn.recv_went_on(completion) {
             self.application.peer_ended(&mut self.turn, slot);
@@ -300,9 +285,7 @@ impl<A: Application> Shard<A> {
         let peer = socket2::SockRef::from(&connection).peer_addr().ok();
         let slot = self.turn.adopt(connection);
         // Within a turn too: it may accept thousands.
-        self.turn
-            .mesh
-            .gossip(self.turn.connections.open, GOSSIP_STEP);
+        self.turn.mesh.gossip(self.turn.rows.open(), GOSSIP_STEP);
         let peer = peer.and_then(|address| address.as_socket());
         self.application.accepted(&mut self.turn, slot, peer);
     }
@@ -365,11 +348,11 @@ impl<A: Application> Shard<A> {
     fn tell_drained(&mut self) -> bool {
         let mut has_moved = false;
         while self.has_work_left()
-            && let Some(slot) = self.turn.drained.pop_front()
+            && let Some(slot) = self.turn.outbound.take_drained()
         {
             has_moved = true;
             self.turn.budget.spend(Work::MESSAGE);
-            if self.turn.connections.open_row(slot).is_some() {
+            if self.turn.rows.open_row(slot).is_some() {
                 self.application.drained(&mut self.turn, slot);
             }
         }
@@ -377,16 +360,16 @@ impl<A: Application> Shard<A> {
     }
 
     fn fire_timers(&mut self) -> bool {
-        self.turn.wheel.advance(self.turn.clock.now);
+        self.turn.rows.advance(self.turn.clock.now);
         let mut has_moved = false;
         while self.has_work_left()
-            && let Some(index) = self.turn.wheel.take_fired()
+            && let Some(index) = self.turn.rows.take_fired()
         {
             has_moved = true;
             self.turn.budget.spend(Work::TIMER);
-            match self.turn.connections.row(index).state {
+            match self.turn.rows.row(index).state {
                 State::Open => {
-                    let slot = self.turn.slot(index);
+                    let slot = self.turn.rows.slot(index);
                     self.application.timer(&mut self.turn, slot);
                 }
                 // The closing connection's own deadline.
@@ -405,7 +388,7 @@ impl<A: Application> Shard<A> {
             return;
         }
         self.turn.tick_at = now.plus(TICK_MS);
-        let count = self.turn.connections.open;
+        let count = self.turn.rows.open();
         self.turn.mesh.gossip(count, 1);
         self.turn.sweep_lagging();
         self.application.tick(&mut self.turn);
@@ -415,7 +398,7 @@ impl<A: Application> Shard<A> {
     fn tell_ended(&mut self) -> bool {
         let mut has_moved = false;
         while self.has_work_left()
-            && let Some(ended) = self.turn.ended.pop_front()
+            && let Some(ended) = self.turn.rows.take_ended()
         {
             has_moved = true;
             self.turn.budget.spend(Work::MESSAGE);
@@ -427,7 +410,7 @@ impl<A: Application> Shard<A> {
     }
 
     fn end_all(&mut self) {
-        for index in self.turn.connections.used_rows() {
+        for index in self.turn.rows.used_rows() {
             self.turn.end_now(index, crate::application::Closed::ByUs);
         }
     }
@@ -436,10 +419,10 @@ impl<A: Application> Shard<A> {
         let Some(since) = self.stopping_since_ns else {
             return false;
         };
-        let is_empty = self.turn.connections.used == 0 && self.turn.listeners.is_empty();
+        let is_empty = self.turn.rows.used() == 0 && self.turn.inbound.has_closed();
         let is_late = self.turn.clock.now_ns > since + STOP_NS;
         if is_late && !is_empty {
-            let connections = self.turn.connections.used;
+            let connections = self.turn.rows.used();
             tracing::warn!(
                 shard = self.turn.shard.0,
                 connections,
@@ -464,19 +447,19 @@ impl<A: Application> Shard<A> {
             if at.0 * 1_000_000 <= now_ns {
                 return;
             }
-            turn.ring.arm_deadline(now_ns, at.0 * 1_000_000);
+            turn.wire.arm_deadline(now_ns, at.0 * 1_000_000);
         }
         self.bell.park();
         let holds = turn.mesh.holds_reading();
-        let has_news = !turn.ring.arrived.is_empty()
+        let has_news = turn.wire.arrived() > 0
             || turn.mesh.has_incoming()
             || (!holds && turn.link.has_incoming())
             || turn.mesh.deliver_spilled()
             || turn.link.lanes.send_spilled()
-            || (turn.is_accepting && self.orders.stop_accepting.load(Ordering::Relaxed))
+            || (turn.inbound.is_accepting() && self.orders.stop_accepting.load(Ordering::Relaxed))
             || (self.stopping_since_ns.is_none() && self.orders.stop.load(Ordering::Relaxed));
         if !has_news {
-            turn.ring.submit(1);
+            turn.wire.wait();
         }
         self.bell.unpark();
     }
@@ -485,10 +468,15 @@ impl<A: Application> Shard<A> {
 /// When the shard must turn next, though nothing happens.
 fn next_wake<A: Application>(turn: &RingTurn<A>, stopping_since_ns: Option<u64>) -> Option<Millis> {
     let ticks = turn.keeps_ticking
-        || turn.mesh.owes_gossip(turn.connections.open)
-        || !turn.lagging.is_empty();
+        || turn.mesh.owes_gossip(turn.rows.open())
+        || turn.outbound.has_lagging();
     let tick_at = ticks.then_some(turn.tick_at);
     let stop_at = stopping_since_ns.map(|since| Millis((since + STOP_NS) / 1_000_000 + 1));
-    let all = [turn.wheel.next_at(), tick_at, turn.rest.until(), stop_at];
+    let all = [
+        turn.rows.next_timer_at(),
+        tick_at,
+        turn.inbound.rests_until(),
+        stop_at,
+    ];
     all.into_iter().flatten().min()
 }

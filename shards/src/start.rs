@@ -6,30 +6,25 @@
 //! the process down; stopping never waits for longer than a bound.
 
 use crate::{
-    application::{Application, Millis, RuntimeCounters, ShardId},
+    application::{Application, ShardId},
     bridge::{BridgeLink, Node, Orders, ShardLink, link},
-    buffers::RecvBuffers,
     config::Config,
-    connections::Connections,
     doorbell::Doorbell,
     error::{StartError, memlock_bytes},
-    frames::FrameTable,
-    inbound::Rest,
+    inbound::Inbound,
     listener::{ShardListener, bind_all},
     mesh::{MeshEnd, mesh},
-    outbound::SCRATCH_BYTES,
-    ring::{self, NetRing},
+    ring,
     shard::Shard,
     small_pages::leave_huge_pages,
-    timers::Wheel,
     topology::{self, Topology},
-    turn::{Clock, RingTurn},
+    turn::{Clock, Limits, RingTurn},
+    wire::Wire,
     work::{Budget, Work},
 };
 use crossbeam_channel::{Receiver, Sender, bounded};
 use glommio::{LocalExecutorBuilder, Placement};
 use std::{
-    collections::VecDeque,
     ffi::CStr,
     sync::{
         Arc,
@@ -295,45 +290,21 @@ fn run_shard<A: Application>(seat: Seat<A>, make: impl Fn(ShardId) -> A) -> Resu
 /// Makes a shard on its own thread.
 fn sit<A: Application>(seat: Seat<A>, make: impl Fn(ShardId) -> A) -> Result<Shard<A>, StartError> {
     let config = &seat.config;
-    let ring = NetRing::open().map_err(StartError::of_ring)?;
-    let buffers = RecvBuffers::register(ring.raw(), config.recv_buffers, config.recv_buffer_bytes);
-    let buffers = buffers.map_err(StartError::of_ring)?;
-    let clock = Clock::starting(seat.node_started);
-    let turn = RingTurn {
-        ring,
-        buffers,
-        connections: Connections::new(),
-        frames: FrameTable::new(),
-        wheel: Wheel::starting_at(clock.now),
-        mesh: seat.mesh,
-        link: seat.link,
-        listeners: seat.listeners,
-        shard: seat.shard,
+    let wire = Wire::open(config.recv_buffers, config.recv_buffer_bytes);
+    let limits = Limits {
         outbox_bytes_max: config.outbox_bytes_max,
         burst_bytes_max: config.burst_bytes_max.max(config.outbox_bytes_max),
         connections_max: config.connections_max,
-        budget: Budget::new(Work(config.turn_work_us * 1_000)),
-        dirty: Vec::new(),
-        dirty_replies: Vec::new(),
-        flushing: Vec::new(),
-        scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
-        scratch_used: 0,
-        ended: VecDeque::new(),
-        starved: VecDeque::new(),
-        lagging: Vec::new(),
-        drained: VecDeque::new(),
-        held: VecDeque::new(),
-        busy: VecDeque::new(),
-        served: VecDeque::new(),
-        is_accepting: true,
-        rest: Rest::default(),
-        keeps_ticking: false,
-        tick_at: Millis(clock.now.0 + crate::timers::TICK_MS),
-        clock,
-        counts: RuntimeCounters::default(),
-        holding_since_ns: None,
-        posted: 0,
     };
+    let turn = RingTurn::new(
+        wire.map_err(StartError::of_ring)?,
+        Inbound::new(seat.listeners),
+        (seat.mesh, seat.link),
+        seat.shard,
+        limits,
+        Budget::new(Work(config.turn_work_us * 1_000)),
+        Clock::starting(seat.node_started),
+    );
     let application = make(seat.shard);
     let busy_poll_us = config.busy_poll_us;
     Ok(Shard::new(

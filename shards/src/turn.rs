@@ -11,18 +11,17 @@ use crate::{
         TURN_BUCKETS_US, Turn,
     },
     bridge::ShardLink,
-    buffers::RecvBuffers,
-    connections::{Connections, Ended, Flag},
+    connections::Flag,
     frames::FrameTable,
-    inbound::Rest,
-    listener::ShardListener,
+    inbound::Inbound,
     mesh::{Envelope, MeshEnd},
-    ring::{Completion, NetRing},
-    timers::Wheel,
+    outbound::Outbound,
+    rows::Rows,
+    timers::TICK_MS,
+    wire::Wire,
     work::{Budget, Work},
 };
 use std::{
-    collections::VecDeque,
     sync::Arc,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
@@ -30,55 +29,33 @@ use std::{
 /// The part of a shard that its application sees. Field order matters at the end of life: the
 /// ring goes first, then what the kernel might still have touched through it.
 pub(crate) struct RingTurn<A: Application> {
-    pub(crate) ring: NetRing,
-    pub(crate) buffers: RecvBuffers,
-    pub(crate) connections: Connections,
+    pub(crate) wire: Wire,
+    pub(crate) rows: Rows,
     pub(crate) frames: FrameTable,
-    pub(crate) wheel: Wheel,
+    pub(crate) inbound: Inbound,
+    pub(crate) outbound: Outbound,
     pub(crate) mesh: MeshEnd<A::Message>,
     pub(crate) link: ShardLink<A>,
-    pub(crate) listeners: Vec<ShardListener>,
     pub(crate) shard: ShardId,
+    pub(crate) limits: Limits,
+    pub(crate) budget: Budget,
+    pub(crate) clock: Clock,
+    pub(crate) keeps_ticking: bool,
+    pub(crate) tick_at: Millis,
+    pub(crate) counts: RuntimeCounters,
+    holding_since_ns: Option<u64>,
+    /// Messages posted to other shards; one in `HOP_SAMPLED_EVERY` is timed.
+    posted: u64,
+}
+
+/// What a shard may hold.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
     pub(crate) outbox_bytes_max: u32,
     /// What an outbox may hold beyond its bound while the kernel goes on taking bytes.
     pub(crate) burst_bytes_max: u32,
     /// Connections of the node at most.
     pub(crate) connections_max: u32,
-    pub(crate) budget: Budget,
-    pub(crate) clock: Clock,
-    /// Rows to flush at the end of the turn, each on one of the two lists; one that was pressed
-    /// meanwhile may stand there again, to no effect.
-    pub(crate) dirty: Vec<u32>,
-    /// Those that first got bytes of their own: they go out before the turn's fan-outs, so that an
-    /// answer does not wait for a thousand sends.
-    pub(crate) dirty_replies: Vec<u32>,
-    /// The list that is worked off while the others are filled.
-    pub(crate) flushing: Vec<u32>,
-    /// Small frames joined for one send each; reused when the sends have settled.
-    pub(crate) scratch: Box<[u8]>,
-    pub(crate) scratch_used: usize,
-    /// Ends to tell, one per connection.
-    pub(crate) ended: VecDeque<Ended>,
-    /// Connections whose receive found no buffer, one entry per connection.
-    pub(crate) starved: VecDeque<Slot>,
-    /// Connections whose outbox waited for its peer lately, one entry per connection.
-    pub(crate) lagging: Vec<Slot>,
-    /// Connections whose outbox drained and whose application wants to know.
-    pub(crate) drained: VecDeque<Slot>,
-    /// Receives kept back while reading is held; bounded by the buffers and the connections.
-    pub(crate) held: VecDeque<Completion>,
-    /// Receives of connections that have one turn after turn, in their order; empty between turns.
-    pub(crate) busy: VecDeque<Completion>,
-    /// Those of them whose connections had theirs in this turn.
-    pub(crate) served: VecDeque<Completion>,
-    pub(crate) is_accepting: bool,
-    pub(crate) rest: Rest,
-    pub(crate) keeps_ticking: bool,
-    pub(crate) tick_at: Millis,
-    pub(crate) counts: RuntimeCounters,
-    pub(crate) holding_since_ns: Option<u64>,
-    /// Messages posted to other shards; one in `HOP_SAMPLED_EVERY` is timed.
-    pub(crate) posted: u64,
 }
 
 const HOP_SAMPLED_EVERY: u64 = 64;
@@ -120,29 +97,47 @@ impl Clock {
 }
 
 impl<A: Application> RingTurn<A> {
-    /// The row's slot as the application knows it.
-    pub(crate) fn slot(&self, index: u32) -> Slot {
-        Slot {
-            index,
-            generation: self.connections.row(index).generation,
+    /// A shard's part that waits for its first turn.
+    pub(crate) fn new(
+        wire: Wire,
+        inbound: Inbound,
+        (mesh, link): (MeshEnd<A::Message>, ShardLink<A>),
+        shard: ShardId,
+        limits: Limits,
+        budget: Budget,
+        clock: Clock,
+    ) -> Self {
+        Self {
+            wire,
+            rows: Rows::starting_at(clock.now),
+            frames: FrameTable::new(),
+            inbound,
+            outbound: Outbound::new(),
+            mesh,
+            link,
+            shard,
+            limits,
+            budget,
+            keeps_ticking: false,
+            tick_at: clock.now.plus(TICK_MS),
+            clock,
+            counts: RuntimeCounters::default(),
+            holding_since_ns: None,
+            posted: 0,
         }
     }
 
     pub(crate) fn mark_dirty(&mut self, index: u32, is_reply: bool) {
-        if self.connections.row_mut(index).mark(Flag::DIRTY, true) {
+        if self.rows.row_mut(index).mark(Flag::DIRTY, true) {
             return;
         }
         self.budget.spend(Work::SEND);
-        if is_reply {
-            self.dirty_replies.push(index);
-        } else {
-            self.dirty.push(index);
-        }
+        self.outbound.list(index, is_reply);
     }
 
     fn queue(&mut self, slot: Slot, frame: FrameId, bytes: usize, is_own: bool) {
         self.frames.retain(frame);
-        let (row, spares) = self.connections.outbox_mut(slot.index);
+        let (row, spares) = self.rows.outbox_mut(slot.index);
         row.push(frame, is_own, spares);
         row.outbox_bytes += bytes as u32;
         if is_own {
@@ -158,19 +153,20 @@ impl<A: Application> RingTurn<A> {
     /// the kernel, within the bound of a burst for as long as the kernel goes on taking bytes.
     fn has_room_for(&mut self, index: u32, bytes: usize) -> bool {
         let wanted = |row: &crate::connections::Row| row.outbox_bytes as usize + bytes;
-        if wanted(self.connections.row(index)) <= self.outbox_bytes_max as usize {
+        if wanted(self.rows.row(index)) <= self.limits.outbox_bytes_max as usize {
             return true;
         }
         self.press_row(index);
-        let row = self.connections.row(index);
+        let row = self.rows.row(index);
         if row.state != crate::connections::State::Open {
             return false;
         }
         let all = self.counts.outbox_bytes + bytes as u64;
-        let is_in_bound = wanted(row) <= self.outbox_bytes_max as usize || row.outbox_is_empty();
+        let is_in_bound =
+            wanted(row) <= self.limits.outbox_bytes_max as usize || row.outbox_is_empty();
         let blocked = self.clock.now.coarse().wrapping_sub(row.blocked_at);
-        let is_in_burst = wanted(row) <= self.burst_bytes_max as usize
-            && all <= u64::from(self.burst_bytes_max) * BURSTS_MAX
+        let is_in_burst = wanted(row) <= self.limits.burst_bytes_max as usize
+            && all <= u64::from(self.limits.burst_bytes_max) * BURSTS_MAX
             && blocked <= Millis(PATIENCE_MS).coarse();
         is_in_bound || is_in_burst
     }
@@ -182,12 +178,12 @@ impl<A: Application> RingTurn<A> {
 
     /// A connection that receives turn after turn.
     pub(crate) fn is_busy(&self, index: u32) -> bool {
-        self.connections.row(index).is_busy(self.number())
+        self.rows.row(index).is_busy(self.number())
     }
 
     /// Completions, ends or drained outboxes that are known wait for the next turn.
     pub(crate) fn has_left_over(&self) -> bool {
-        !self.ring.arrived.is_empty() || !self.ended.is_empty() || !self.drained.is_empty()
+        self.wire.arrived() > 0 || self.rows.has_ended() || self.outbound.has_drained()
     }
 
     /// Counts a turn that began at the clock's time and ends now.
@@ -264,7 +260,7 @@ impl<A: Application> Turn for RingTurn<A> {
     // dirty list; no allocation up to two entries, no system call.
     fn send_frame(&mut self, slot: Slot, frame: FrameId) -> Queued {
         if self
-            .connections
+            .rows
             .open_row(slot)
             .is_none_or(|row| row.is(Flag::SEALED))
         {
@@ -277,7 +273,7 @@ impl<A: Application> Turn for RingTurn<A> {
         }
         if !self.has_room_for(slot.index, bytes) {
             self.budget.spend(Work::ROW);
-            let is_open = self.connections.open_row(slot).is_some();
+            let is_open = self.rows.open_row(slot).is_some();
             return if is_open { Queued::Full } else { Queued::Gone };
         }
         self.queue(slot, frame, bytes, false);
@@ -286,7 +282,7 @@ impl<A: Application> Turn for RingTurn<A> {
 
     // One copy into the turn's arena; bytes that follow bytes of the same connection extend them.
     fn send(&mut self, slot: Slot, bytes: &[u8]) {
-        let Some(row) = self.connections.open_row(slot) else {
+        let Some(row) = self.rows.open_row(slot) else {
             return;
         };
         if bytes.is_empty() {
@@ -300,7 +296,7 @@ impl<A: Application> Turn for RingTurn<A> {
             .last_own()
             .is_some_and(|last| self.frames.extend_own(last, bytes))
         {
-            let row = self.connections.row_mut(slot.index);
+            let row = self.rows.row_mut(slot.index);
             row.outbox_bytes += bytes.len() as u32;
             row.own_bytes += bytes.len() as u32;
             self.counts.outbox_bytes += bytes.len() as u64;
@@ -313,9 +309,9 @@ impl<A: Application> Turn for RingTurn<A> {
     }
 
     fn is_congested(&mut self, slot: Slot) -> bool {
-        let mark = self.outbox_bytes_max as usize / 2;
+        let mark = self.limits.outbox_bytes_max as usize / 2;
         let has_many = |it: &Self| {
-            let row = it.connections.open_row(slot);
+            let row = it.rows.open_row(slot);
             row.is_some_and(|row| row.own_bytes as usize > mark)
         };
         if !has_many(self) {
@@ -326,22 +322,22 @@ impl<A: Application> Turn for RingTurn<A> {
     }
 
     fn await_drained(&mut self, slot: Slot) {
-        if self.connections.open_row(slot).is_none() {
+        if self.rows.open_row(slot).is_none() {
             return;
         }
-        self.connections
+        self.rows
             .row_mut(slot.index)
             .mark(Flag::DRAIN_AWAITED, true);
         self.tell_if_drained(slot.index);
     }
 
     fn drop_oldest(&mut self, slot: Slot, bytes: usize) -> (u32, usize) {
-        if self.connections.open_row(slot).is_none() {
+        if self.rows.open_row(slot).is_none() {
             return (0, 0);
         }
-        let (row, spares) = self.connections.outbox_mut(slot.index);
+        let (row, spares) = self.rows.outbox_mut(slot.index);
         let wanted = row.outbox_bytes as usize + bytes;
-        let too_many = wanted.saturating_sub(self.outbox_bytes_max as usize);
+        let too_many = wanted.saturating_sub(self.limits.outbox_bytes_max as usize);
         let (mut dropped, mut dropped_bytes) = (0, 0);
         if too_many > 0 {
             let frames = &mut self.frames;
@@ -359,52 +355,50 @@ impl<A: Application> Turn for RingTurn<A> {
     }
 
     fn outbox_bytes(&self, slot: Slot) -> usize {
-        self.connections
+        self.rows
             .open_row(slot)
             .map_or(0, |row| row.outbox_bytes as usize)
     }
 
     fn seal(&mut self, slot: Slot) {
-        if self.connections.open_row(slot).is_some() {
-            self.connections
-                .row_mut(slot.index)
-                .mark(Flag::SEALED, true);
+        if self.rows.open_row(slot).is_some() {
+            self.rows.row_mut(slot.index).mark(Flag::SEALED, true);
         }
     }
 
     fn close_after_flush(&mut self, slot: Slot) {
-        if self.connections.open_row(slot).is_some() {
+        if self.rows.open_row(slot).is_some() {
             self.end_after_flush(slot.index);
         }
     }
 
     fn close_now(&mut self, slot: Slot) {
-        if self.connections.open_row(slot).is_some() {
+        if self.rows.open_row(slot).is_some() {
             self.end_now(slot.index, crate::application::Closed::ByUs);
         }
     }
 
     fn pause_reading(&mut self, slot: Slot) {
-        if self.connections.open_row(slot).is_some() {
+        if self.rows.open_row(slot).is_some() {
             self.pause_recv(slot.index);
         }
     }
 
     fn resume_reading(&mut self, slot: Slot) {
-        if self.connections.open_row(slot).is_some() {
+        if self.rows.open_row(slot).is_some() {
             self.resume_recv(slot.index);
         }
     }
 
     fn arm_timer(&mut self, slot: Slot, at: Millis) {
-        if self.connections.open_row(slot).is_some() {
-            self.wheel.arm(slot.index, at);
+        if self.rows.open_row(slot).is_some() {
+            self.rows.arm(slot.index, at);
         }
     }
 
     fn cancel_timer(&mut self, slot: Slot) {
-        if self.connections.open_row(slot).is_some() {
-            self.wheel.cancel(slot.index);
+        if self.rows.open_row(slot).is_some() {
+            self.rows.disarm(slot.index);
         }
     }
 
@@ -426,16 +420,15 @@ impl<A: Application> Turn for RingTurn<A> {
 
     fn runtime_counters(&self) -> RuntimeCounters {
         let mut counts = self.counts.clone();
-        let lagging = self.lagging.iter().map(|slot| self.outbox_bytes(*slot));
-        let dirty = self.dirty_replies.iter().chain(&self.dirty);
-        let dirty = dirty.map(|&i| self.connections.row(i).outbox_bytes as usize);
-        counts.outbox_bytes_highest = lagging.chain(dirty).max().unwrap_or(0) as u64;
-        counts.connections = u64::from(self.connections.open);
+        let lagging = self.outbound.lagging().map(|slot| self.outbox_bytes(slot));
+        let listed = self.outbound.listed();
+        let listed = listed.map(|index| self.rows.row(index).outbox_bytes as usize);
+        counts.outbox_bytes_highest = lagging.chain(listed).max().unwrap_or(0) as u64;
+        counts.connections = u64::from(self.rows.open());
         counts.since_start_ns = self.clock.ns() - self.clock.shard_started_ns;
-        counts.ring_overflows = self.ring.overflows;
-        counts.submit_refusals = self.ring.refusals;
-        let buffers_taken = u64::from(self.ring.buffers_reaped);
-        counts.recv_buffers_free = u64::from(self.buffers.count()).saturating_sub(buffers_taken);
+        counts.ring_overflows = self.wire.overflows();
+        counts.submit_refusals = self.wire.refusals();
+        counts.recv_buffers_free = u64::from(self.wire.free_buffers());
         counts.mesh_depths = self.mesh.depths();
         counts.mesh_overflow_depths = self.mesh.spilled_depths();
         (counts.to_bridge_depth, counts.from_bridge_depth) = self.link.depths();
