@@ -37,6 +37,9 @@ impl Work {
     /// A channel joined or left, at its home or on its shard.
     pub const MEMBERSHIP: Self = Self(800);
 
+    /// A user watched or not any more, at the user's home.
+    pub const WATCH: Self = Self(250);
+
     /// Bytes that are copied or looked at once.
     pub const fn bytes(count: usize) -> Self {
         Self::of(count / 8)

@@ -98,9 +98,9 @@ impl ShardServer {
         Ok(())
     }
 
-    /// Counts a subscribe or unsubscribe, whatever becomes of it. Beyond its rate the connection's
+    /// Counts a subscribe, unsubscribe or sign-in, whatever becomes of it. Beyond its rate the connection's
     /// further input is held for a tick; nothing is refused.
-    fn throttle_memberships(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
+    pub(super) fn throttle_memberships(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
         let (burst, rate) = (
             self.settings.subscribe_burst,
             self.settings.subscribe_rate_per_s,

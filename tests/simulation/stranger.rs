@@ -435,6 +435,33 @@ fn sign_in(visitor: &Visitor, user: &str, watchlist: &[&str]) -> Vec<u8> {
 }
 
 #[test]
+fn stranger_that_signs_in_again_and_again_waits_for_its_rate_and_pays_for_each_watched_user() {
+    const COUNT: usize = 1_500;
+    let ids: Vec<String> = (0..100).map(|number| format!("user-{number}")).collect();
+    let watchlist: Vec<&str> = ids.iter().map(String::as_str).collect();
+    for shards in [1_u16, 3] {
+        let mut scene = Scene::start(shards, &json!({}), &json!({}));
+        let (signer, other) = (scene.arrives(0), scene.arrives(0));
+        let one = sign_in(&signer, "signer", &watchlist);
+        scene.say(signer.link, &one.repeat(COUNT));
+        let (mut told, mut highest) = (0, 0);
+        while told <= BURST {
+            scene.check_pong(&other);
+            let now = scene.takes_count(signer.link, "pusher:signin_success");
+            highest = highest.max(now);
+            told += now;
+        }
+        scene.rest();
+        told += scene.takes_count(signer.link, "pusher:signin_success");
+        assert_eq!(told, BURST + 1, "what passes at once on {shards} shards");
+        assert!(highest <= 3 * 60, "{highest} sign-ins in three turns");
+        scene.passes(1_000);
+        let later = scene.takes_count(signer.link, "pusher:signin_success");
+        assert_eq!(told + later, COUNT, "none is refused");
+    }
+}
+
+#[test]
 fn stranger_that_8_000_watch_is_told_to_them_in_slices_and_once_per_shard() {
     const WATCHERS: usize = 8_000;
     for shards in [1_u16, 3] {
