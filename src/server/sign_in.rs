@@ -30,7 +30,6 @@ impl ShardServer {
         auth: &str,
         user_data: &str,
     ) {
-        turn.spend(Work::SIGNATURE.and(Work::bytes_hashed(user_data.len())));
         self.throttle_memberships(turn, slot);
         if let Err(reason) = self.sign_in_checked(turn, slot, auth, user_data) {
             self.reply(turn, slot, |out| {
@@ -58,6 +57,8 @@ impl ShardServer {
         let socket_low = self.held(slot).socket_low;
         let socket_id = self.socket_ids.of(slot.index, socket_low).to_string();
         let (key, signers) = (&app.entry.app.key, &app.entry.signers);
+        let hashed = Work::SIGNATURE.and(Work::bytes_hashed(user_data.len()));
+        turn.spend(hashed.times(signers.len()));
         auth::verify_sign_in(key, signers, auth, &socket_id, user_data)
             .map_err(|_| "The sign-in's signature is invalid")?;
         let user = User::parse(user_data).map_err(|_| "The user_data is invalid")?;
