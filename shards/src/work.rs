@@ -37,6 +37,11 @@ impl Work {
     /// A channel joined or left, at its home or on its shard.
     pub const MEMBERSHIP: Self = Self(800);
 
+    /// An event for one channel, written or given its place at the home, beside its bytes.
+    pub const EVENT: Self = Self(400);
+    /// A user watched or not any more, at the user's home.
+    pub const WATCH: Self = Self(250);
+
     /// Bytes that are copied or looked at once.
     pub const fn bytes(count: usize) -> Self {
         Self::of(count / 8)

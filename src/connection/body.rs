@@ -3,7 +3,7 @@
 //! Owns: `Body`, how much of a body is still to come, and until when.
 //! May depend on: `http::body`, `protocol::auth` (digests), plain ids.
 //! Invariants: raw bytes are dropped as they are decoded; each byte is hashed once; a discarded body
-//! holds nothing; a request has one deadline, which only bytes of its body move, and only by the
+//! holds its request's head at most; a request has one deadline, which only bytes of its body move, and only by the
 //! time that they may take.
 
 use shards::application::Millis;
@@ -140,6 +140,11 @@ impl Body {
         }
     }
 
+    /// What is in memory of the body itself, beside the head.
+    pub fn kept_bytes(&self) -> usize {
+        self.kept.as_ref().map_or(0, |kept| kept.bytes.len())
+    }
+
     /// The head, the body and its digest.
     pub fn into_parts(self) -> (Box<[u8]>, Vec<u8>, BodyDigest) {
         let kept = self.kept.unwrap_or_default();
@@ -195,9 +200,11 @@ mod tests {
             for bytes in whole.chunks(piece) {
                 taken += kept.feed(bytes).expect("a sound body");
                 discarded.feed(bytes).expect("a sound body");
+                assert_eq!(discarded.kept_bytes(), 0);
             }
             assert_eq!(taken, whole.len() - 3, "in pieces of {piece}");
             assert!(kept.is_complete() && discarded.is_complete());
+            assert_eq!(kept.kept_bytes(), "hello world".len());
             let (head, body, digest) = kept.into_parts();
             assert_eq!((&*head, &*body), (&b"head"[..], &b"hello world"[..]));
             assert_eq!(&digest.hex(), b"5eb63bbbe01eeed093cb22bb8f5acdc3");

@@ -60,13 +60,15 @@ pub struct Connection {
     pub until: Millis,
     pub keep_alive: KeepAlive,
     pub client_events: TokenBucket,
-    /// Subscribes and unsubscribes.
+    /// Subscribes, unsubscribes and sign-ins.
     pub memberships_rate: TokenBucket,
     pub decoder: Decoder,
     /// Unfinished or held input.
     pub input: Vec<u8>,
     /// What of it and of an unfinished message is counted for strangers.
     pub held_bytes: u32,
+    /// What is counted of a body whose head is signed.
+    pub kept_bytes: u32,
     pub subscriptions: Subscriptions,
     pub rare: Option<Box<Rare>>,
 }
@@ -148,6 +150,7 @@ impl Connection {
             decoder: Decoder::default(),
             input: Vec::new(),
             held_bytes: 0,
+            kept_bytes: 0,
             subscriptions: Subscriptions::default(),
             rare: None,
         }

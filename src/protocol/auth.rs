@@ -184,6 +184,18 @@ pub fn is_head_signed(request: RequestToVerify<'_>) -> bool {
     matches!(verified, Err(HttpAuthError::BodyMd5))
 }
 
+/// What the check of a head hashes at the most: how often, and how many bytes each time.
+pub fn hashing_max(request: &RequestToVerify<'_>) -> (usize, usize) {
+    let has = |text: &str, byte| memchr(byte, text.as_bytes()).is_some();
+    let escapes = has(request.query, b'%');
+    let queries = 1 + usize::from(escapes || has(request.query, b'+')) + usize::from(escapes);
+    let local = 1 + usize::from(!request.path_prefix.trim_end_matches('/').is_empty());
+    let paths = local * (1 + usize::from(has(request.raw_path, b'%')));
+    let methods = 1 + usize::from(request.method.eq_ignore_ascii_case("HEAD"));
+    let tries = queries * paths * methods * request.signers.len();
+    (tries, request.raw_path.len() + request.query.len())
+}
+
 /// The MD5 of a body, taken piece by piece.
 #[derive(Clone, Debug, Default)]
 pub struct BodyDigest(Md5);
@@ -206,6 +218,9 @@ fn verify_request_hashing(
     request: RequestToVerify<'_>,
     md5_hex: impl FnOnce(&[u8]) -> [u8; 32],
 ) -> Result<QueryForm, HttpAuthError> {
+    if query::pairs(request.query).nth(PARAMETERS_MAX).is_some() {
+        return Err(HttpAuthError::TooManyParameters);
+    }
     let parameters = signed_parameters(request.query);
     let only = |name| only_value(&parameters, name);
     let key = only("auth_key")?;
@@ -268,6 +283,8 @@ pub enum HttpAuthError {
     Version,
     #[error("auth_key is not the key of this app")]
     WrongKey,
+    #[error("the query has more than {PARAMETERS_MAX} parameters")]
+    TooManyParameters,
     #[error("auth_timestamp must be whole seconds since the epoch")]
     Timestamp,
     #[error("auth_timestamp is more than {SKEW_MAX_S} seconds off")]
@@ -468,6 +485,10 @@ fn write_hex(bytes: &[u8], hex: &mut [u8]) {
     }
 }
 
+/// Parameters of a request: `channels[]` stands once per channel, an event has 100 at most unless
+/// configured.
+const PARAMETERS_MAX: usize = 256;
+
 /// How far a request's clock may be off; exactly this much is accepted.
 const SKEW_MAX_S: u64 = 600;
 
@@ -489,6 +510,38 @@ mod tests {
 
     fn hex(signer: &Signer, text: &str) -> String {
         String::from_utf8(signer.sign_hex(&[text.as_bytes()]).to_vec()).expect("hex")
+    }
+
+    #[test]
+    fn a_query_of_more_parameters_than_anybody_sends_is_refused_before_any_is_looked_at() {
+        let query = |count| vec!["x=1"; count].join("&");
+        let verdict = |count| verify("GET", "/apps/1/channels", &query(count), "");
+        assert_eq!(verdict(256), Err(HttpAuthError::Missing("auth_key")));
+        assert_eq!(verdict(257), Err(HttpAuthError::TooManyParameters));
+    }
+
+    #[test]
+    fn what_a_check_may_hash_is_known_beforehand() {
+        let (one, two) = (signers(), [signers(), signers()].concat());
+        for (method, raw_path, query, path_prefix, signers, tries) in [
+            ("POST", "/apps/1/events", "a=b", "/", &one, 1),
+            ("GET", "/apps/1/events", "a=b+c", "", &two, 4),
+            ("GET", "/apps/1/events", "a=b%20c", "/ws", &one, 6),
+            ("HEAD", "/apps/1/channels/a%20b", "a=b%20c", "/ws", &two, 48),
+        ] {
+            let request = RequestToVerify {
+                method,
+                raw_path,
+                query,
+                body: b"",
+                app_key: KEY,
+                signers,
+                now_s: NOW_S,
+                path_prefix,
+            };
+            let bytes = raw_path.len() + query.len();
+            assert_eq!(hashing_max(&request), (tries, bytes), "{method} {raw_path}");
+        }
     }
 
     #[test]

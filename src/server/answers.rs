@@ -110,7 +110,7 @@ impl ShardServer {
                 user_ids,
                 slot,
             } => {
-                self.users_unwatched(from, app, &user_ids, slot);
+                self.users_unwatched(turn, from, app, &user_ids, slot);
             }
             Message::Watched {
                 app,

@@ -15,6 +15,7 @@ use shards::{
 use super::{
     ServerTurn, ShardServer,
     apps::ShardApp,
+    body::cost_of_check,
     message::{AddressLimit, Answer, Budget, PublishQuestion, Question},
     request::{Reply, Request, write_rate},
 };
@@ -130,7 +131,7 @@ impl ShardServer {
         body: (&[u8], Option<BodyDigest>),
         route: &Route<'_>,
     ) {
-        turn.spend(Work::SIGNATURE.and(Work::bytes_hashed(body.0.len())));
+        turn.spend(Work::bytes_hashed(body.0.len()));
         let checked = self.check_api(turn, exchange, head, body, route);
         let (app, action) = match checked {
             Ok(checked) => checked,
@@ -141,7 +142,17 @@ impl ShardServer {
             ..*exchange
         };
         let (budget, count) = match &action {
-            Action::Publish(publication) => (Budget::BackendEvents, publication.events.len()),
+            Action::Publish(publication) => {
+                let frames = publication.events.iter().map(|it| it.event.frame.len());
+                let count = publication.events.len();
+                // Each was written and then copied to where all can share it.
+                turn.spend(
+                    Work::EVENT
+                        .times(count)
+                        .and(Work::bytes(2 * frames.sum::<usize>())),
+                );
+                (Budget::BackendEvents, count)
+            }
             Action::Channels { .. } | Action::Channel { .. } | Action::Users { .. } => {
                 (Budget::Reads, 1)
             }
@@ -174,7 +185,7 @@ impl ShardServer {
     /// Every check of a request, in the order of docs/http-api.md.
     fn check_api(
         &mut self,
-        turn: &impl ServerTurn,
+        turn: &mut impl ServerTurn,
         exchange: &mut Exchange,
         head: &Head<'_>,
         (body, digest): (&[u8], Option<BodyDigest>),
@@ -197,6 +208,7 @@ impl ShardServer {
             now_s: turn.unix_ms() / 1_000,
             path_prefix: &self.settings.path_prefix,
         };
+        turn.spend(cost_of_check(&to_verify));
         let form = match digest {
             Some(digest) => auth::verify_hashed_request(to_verify, digest)?,
             None => auth::verify_request(to_verify)?,

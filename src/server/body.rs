@@ -34,6 +34,12 @@ enum Use {
 /// Stands for a body that was thrown away: it is not empty, so it must be signed for, and it is not.
 const NOT_KEPT: &[u8] = b"\0";
 
+/// What checking a request's signature may cost.
+pub(super) fn cost_of_check(request: &RequestToVerify<'_>) -> Work {
+    let (tries, bytes) = auth::hashing_max(request);
+    Work::SIGNATURE.and(Work::bytes_hashed(bytes)).times(tries)
+}
+
 impl ShardServer {
     pub(super) fn has_body_under_way(&self, slot: Slot) -> bool {
         let row = &self.connections[slot.index as usize];
@@ -114,8 +120,7 @@ impl ShardServer {
         let Some(app) = self.apps.by_id(id) else {
             return Use::Unread;
         };
-        turn.spend(Work::SIGNATURE);
-        let is_signed = auth::is_head_signed(RequestToVerify {
+        let request = RequestToVerify {
             method: head.method,
             raw_path: head.raw_path,
             query: head.query,
@@ -124,8 +129,13 @@ impl ShardServer {
             signers: &app.entry.signers,
             now_s: turn.unix_ms() / 1_000,
             path_prefix: &self.settings.path_prefix,
-        });
-        if is_signed { Use::Kept } else { Use::Discarded }
+        };
+        turn.spend(cost_of_check(&request));
+        if auth::is_head_signed(request) {
+            Use::Kept
+        } else {
+            Use::Discarded
+        }
     }
 
     /// More of a body arrived; returns how many bytes it took.
@@ -140,14 +150,15 @@ impl ShardServer {
         let Some(mut body) = row.rare().body.take() else {
             return 0;
         };
-        turn.spend(Work::bytes_hashed(bytes.len()));
         let taken = match body.feed(bytes) {
             Ok(taken) => taken,
             Err(error) => {
+                turn.spend(Work::bytes_hashed(bytes.len()));
                 self.break_body(turn, slot, &body, error);
                 return bytes.len();
             }
         };
+        turn.spend(Work::bytes_hashed(taken));
         let row = self.held(slot);
         if !body.is_complete() {
             row.until = body.deadline(pace);

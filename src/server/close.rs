@@ -144,6 +144,7 @@ impl ShardServer {
         }
         self.clean_up(turn, slot);
         self.input_held -= u64::from(self.held(slot).held_bytes);
+        self.bodies_kept -= u64::from(self.held(slot).kept_bytes);
         *self.held(slot) = Connection::vacant();
         self.connections_held -= 1;
     }

@@ -183,6 +183,9 @@ impl ShardServer {
         let mut joiner = Some((from, waiter, local, user_id));
         for effect in effects.drain(..) {
             if let HomeEffect::Joined(joined) = effect {
+                // Written anew for whoever changes it.
+                let snapshot_bytes = joined.snapshot.as_ref().map_or(0, |it| it.len());
+                turn.spend(Work::bytes_hashed(snapshot_bytes));
                 let (from, waiter, local, user_id) =
                     joiner.take().expect("a join is answered once");
                 let answer = Answer::Joined {
@@ -236,6 +239,7 @@ impl ShardServer {
             let rules = self.apps.rules(app);
             let mut effects = std::mem::take(&mut self.effects);
             self.homes.settle(at, now, &rules, &mut effects);
+            turn.spend(Work::MESSAGE.times(effects.len()));
             for effect in effects.drain(..) {
                 self.perform(turn, at, effect);
             }
@@ -281,6 +285,7 @@ impl ShardServer {
         let rules = self.apps.rules(app);
         let mut reported = Vec::new();
         let mut behind = None;
+        turn.spend(Work::EVENT.times(events.len()));
         for it in events {
             let mut at = self.homes.find(app, &it.channel);
             let kind = crate::protocol::name::ChannelKind::of(&it.channel);

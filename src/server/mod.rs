@@ -123,6 +123,8 @@ pub struct ShardServer {
     pressure: Pressure,
     /// Bytes of input held for peers that nobody has vouched for.
     input_held: u64,
+    /// Bytes of bodies under way whose heads are signed.
+    bodies_kept: u64,
     /// Work for many connections, first come first done.
     errands: Errands,
     /// Tells a channel's fan-outs of this turn from earlier ones.
@@ -163,6 +165,7 @@ impl ShardServer {
             ready: VecDeque::new(),
             pressure: Pressure::default(),
             input_held: 0,
+            bodies_kept: 0,
             errands: Errands::default(),
             turn_number: 1,
             slow: SlowConsumers::default(),

@@ -13,6 +13,8 @@ use crate::{connection::row::State, protocol::code::CloseCode};
 
 /// Input held for a waiting connection before its reading is paused.
 const HELD_BYTES_MAX: usize = 64 * 1_024;
+/// So many bodies of signed requests may be under way on a shard, whatever their size.
+const BODIES_KEPT_MIN: u64 = 4;
 
 impl ShardServer {
     /// Bytes arrived.
@@ -58,7 +60,9 @@ impl ShardServer {
         if used < input.len() {
             input.drain(..used);
             row.input = input;
+            self.await_rest(turn, slot);
         }
+        let Some(row) = self.row(slot) else { return };
         // Only now: if each answer let in a receive, a pipeline of small messages that each wait
         // would have ever more held.
         let is_full = row.is_held() && row.input.len() > HELD_BYTES_MAX;
@@ -74,22 +78,32 @@ impl ShardServer {
         self.count_held(turn, slot);
     }
 
-    /// Keeps count of the input that is held for peers which nobody has vouched for. Beyond the
-    /// node's bound the one whose input grows is sent away.
-    // Per receive: two lengths and a compare.
+    /// Keeps count of the input that is held for peers which nobody has vouched for, and of the bodies
+    /// whose heads are signed. Beyond the node's bound the one whose input grows is sent away.
+    // Per receive: some lengths and compares.
     fn count_held(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
         let Some(row) = self.row(slot) else { return };
-        let held = if row.authorized || row.state == State::Ending {
-            0
-        } else {
-            row.input.len() + row.decoder.held_bytes()
-        };
+        let (mut held, mut kept) = (0, 0);
+        if !row.authorized && row.state != State::Ending {
+            held = row.input.len() + row.decoder.held_bytes();
+            if let Some(body) = row.rare.as_ref().and_then(|rare| rare.body.as_deref()) {
+                held += body.head.len();
+                kept = body.kept_bytes();
+            }
+        }
         let held = u32::try_from(held).unwrap_or(u32::MAX);
-        let before = std::mem::replace(&mut row.held_bytes, held);
+        let kept = u32::try_from(kept).unwrap_or(u32::MAX);
+        let held_before = std::mem::replace(&mut row.held_bytes, held);
+        let kept_before = std::mem::replace(&mut row.kept_bytes, kept);
         let state = row.state;
-        self.input_held = self.input_held + u64::from(held) - u64::from(before);
-        let max = self.settings.input_held_bytes / u64::from(self.shards);
-        if held <= before || self.input_held <= max {
+        self.input_held = self.input_held + u64::from(held) - u64::from(held_before);
+        self.bodies_kept = self.bodies_kept + u64::from(kept) - u64::from(kept_before);
+        let held_max = self.settings.input_held_bytes / u64::from(self.shards);
+        // A few whole bodies pass, however many shards share the bound.
+        let kept_max = held_max.max(BODIES_KEPT_MIN * self.settings.request_bytes_max);
+        let is_over = held > held_before && self.input_held > held_max
+            || kept > kept_before && self.bodies_kept > kept_max;
+        if !is_over {
             return;
         }
         self.counters.inputs_shed += 1;
@@ -186,8 +200,6 @@ impl ShardServer {
 
     /// Keeps what is left of a receive.
     fn hold(&mut self, turn: &mut impl ServerTurn, slot: Slot, rest: &[u8]) {
-        let now = turn.now();
-        let handshake_ms = self.settings.handshake_timeout_ms;
         let Some(row) = self.row(slot).filter(|row| row.state != State::Ending) else {
             return;
         };
@@ -195,6 +207,14 @@ impl ShardServer {
             return;
         }
         row.input.extend_from_slice(rest);
+        self.await_rest(turn, slot);
+    }
+
+    /// A part of a frame or request is in the input.
+    fn await_rest(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
+        let now = turn.now();
+        let handshake_ms = self.settings.handshake_timeout_ms;
+        let row = self.held(slot);
         if row.state == State::Http && !row.is_held() && !row.has_begun {
             // The next request on a kept connection has begun: it must be whole in time.
             row.has_begun = true;

@@ -7,7 +7,7 @@
 
 use std::{rc::Rc, sync::Arc};
 
-use shards::application::Slot;
+use shards::{application::Slot, work::Work};
 
 use super::{
     ServerTurn, ShardServer,
@@ -30,6 +30,7 @@ impl ShardServer {
         auth: &str,
         user_data: &str,
     ) {
+        self.throttle_memberships(turn, slot);
         if let Err(reason) = self.sign_in_checked(turn, slot, auth, user_data) {
             self.reply(turn, slot, |out| {
                 outgoing::error(out, Some(CloseCode::UNAUTHORIZED.value()), reason, None);
@@ -56,6 +57,8 @@ impl ShardServer {
         let socket_low = self.held(slot).socket_low;
         let socket_id = self.socket_ids.of(slot.index, socket_low).to_string();
         let (key, signers) = (&app.entry.app.key, &app.entry.signers);
+        let hashed = Work::SIGNATURE.and(Work::bytes_hashed(user_data.len()));
+        turn.spend(hashed.times(signers.len()));
         auth::verify_sign_in(key, signers, auth, &socket_id, user_data)
             .map_err(|_| "The sign-in's signature is invalid")?;
         let user = User::parse(user_data).map_err(|_| "The user_data is invalid")?;
@@ -119,6 +122,7 @@ impl ShardServer {
             .expect("a watchlist follows a sign-in")
             .watchlist
             .clone();
+        turn.spend(Work::ROW.times(watchlist.len()));
         let mut by_home: Vec<Vec<Arc<str>>> = vec![Vec::new(); usize::from(self.shards)];
         for user_id in watchlist {
             by_home[usize::from(self.home_of_user(app, &user_id).0)].push(user_id);
@@ -151,6 +155,9 @@ impl ShardServer {
         let Some(Pending::SignIn(sign_in)) = self.held(slot).pending() else {
             unreachable!("a watchlist is answered during its sign-in");
         };
+        // Each is looked for among all that were told.
+        let told = sign_in.online.len() + sign_in.offline.len() + users.len();
+        turn.spend(Work::bytes(8 * told * users.len()));
         for (user_id, online) in users {
             // After a former sign-in news of the same user may have come before this answer.
             sign_in.tell(user_id, online);
@@ -209,6 +216,7 @@ impl ShardServer {
         slot: Slot,
         watchlist: Vec<Arc<str>>,
     ) {
+        turn.spend(Work::ROW.times(watchlist.len()));
         let mut by_home: Vec<Vec<Arc<str>>> = vec![Vec::new(); usize::from(self.shards)];
         for user_id in watchlist {
             by_home[usize::from(self.home_of_user(app, &user_id).0)].push(user_id);
@@ -219,7 +227,7 @@ impl ShardServer {
                 continue;
             }
             if home == self.shard {
-                self.users_unwatched(home, app, &user_ids, slot);
+                self.users_unwatched(turn, home, app, &user_ids, slot);
             } else {
                 self.post(
                     turn,

@@ -110,7 +110,7 @@ impl ShardServer {
     }
 
     fn take_text(&mut self, turn: &mut impl ServerTurn, slot: Slot, text: &str) {
-        turn.spend(Work::TEXT);
+        turn.spend(Work::TEXT.and(Work::bytes_hashed(text.len())));
         let app = self.held(slot).app;
         let counters = self.counters.app(app);
         let incoming = match Incoming::parse(text) {

@@ -47,7 +47,7 @@ impl ShardServer {
         auth: Option<&str>,
         channel_data: &ChannelData<'_>,
     ) {
-        turn.spend(Work::SIGNATURE.and(Work::MEMBERSHIP));
+        turn.spend(Work::MEMBERSHIP);
         self.throttle_memberships(turn, slot);
         if let Err(refusal) = self.subscribe_checked(turn, slot, channel, auth, channel_data) {
             self.refuse(turn, slot, channel, refusal);
@@ -71,7 +71,7 @@ impl ShardServer {
         let name = ChannelName::parse(channel, bytes_max)
             .map_err(|_| SubscriptionRefusal::InvalidChannel)?;
         let kind = name.kind();
-        self.check_auth(slot, &app, name, auth, channel_data)?;
+        self.check_auth(turn, slot, &app, name, auth, channel_data)?;
         let member = self.member_of(slot, &app, kind, channel_data)?;
         let existing = self.locals.find(app_index, channel);
         let existing =
@@ -98,9 +98,9 @@ impl ShardServer {
         Ok(())
     }
 
-    /// Counts a subscribe or unsubscribe, whatever becomes of it. Beyond its rate the connection's
+    /// Counts a subscribe, unsubscribe or sign-in, whatever becomes of it. Beyond its rate the connection's
     /// further input is held for a tick; nothing is refused.
-    fn throttle_memberships(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
+    pub(super) fn throttle_memberships(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
         let (burst, rate) = (
             self.settings.subscribe_burst,
             self.settings.subscribe_rate_per_s,
@@ -118,6 +118,7 @@ impl ShardServer {
 
     fn check_auth(
         &mut self,
+        turn: &mut impl ServerTurn,
         slot: Slot,
         app: &Rc<ShardApp>,
         name: ChannelName<'_>,
@@ -141,6 +142,8 @@ impl ShardServer {
         let auth = auth.ok_or(SubscriptionRefusal::Unauthorized)?;
         let text = channel_data.text();
         let entry = &app.entry;
+        let hashed = Work::bytes_hashed(text.map_or(0, str::len));
+        turn.spend(Work::SIGNATURE.and(hashed).times(entry.signers.len()));
         let key = &entry.app.key;
         auth::verify_channel(key, &entry.signers, auth, &socket_id, name.as_str(), text)
             .map_err(|_| SubscriptionRefusal::Unauthorized)?;
@@ -272,6 +275,7 @@ impl ShardServer {
         }
         self.counters.app(app).channel_subscriptions[kind.metric_column()] += 1;
         let snapshot = joined.snapshot.as_deref();
+        turn.spend(Work::bytes_hashed(snapshot.map_or(0, str::len)));
         self.reply(turn, slot, |out| {
             outgoing::subscription_succeeded(out, &name, snapshot)
         });

@@ -74,6 +74,7 @@ impl ShardServer {
             shard: from,
             slot: waiter.slot,
         };
+        turn.spend(Work::WATCH.times(user_ids.len()));
         let told = user_ids
             .into_iter()
             .map(|user_id| {
@@ -87,11 +88,13 @@ impl ShardServer {
     /// Home: a socket does not want to hear of these users any more.
     pub(super) fn users_unwatched(
         &mut self,
+        turn: &mut impl ServerTurn,
         from: ShardId,
         app: AppIndex,
         user_ids: &[Arc<str>],
         slot: Slot,
     ) {
+        turn.spend(Work::WATCH.times(user_ids.len()));
         for user_id in user_ids {
             self.users
                 .unwatch(app, user_id, Socket { shard: from, slot });

@@ -435,6 +435,33 @@ fn sign_in(visitor: &Visitor, user: &str, watchlist: &[&str]) -> Vec<u8> {
 }
 
 #[test]
+fn stranger_that_signs_in_again_and_again_waits_for_its_rate_and_pays_for_each_watched_user() {
+    const COUNT: usize = 1_500;
+    let ids: Vec<String> = (0..100).map(|number| format!("user-{number}")).collect();
+    let watchlist: Vec<&str> = ids.iter().map(String::as_str).collect();
+    for shards in [1_u16, 3] {
+        let mut scene = Scene::start(shards, &json!({}), &json!({}));
+        let (signer, other) = (scene.arrives(0), scene.arrives(0));
+        let one = sign_in(&signer, "signer", &watchlist);
+        scene.say(signer.link, &one.repeat(COUNT));
+        let (mut told, mut highest) = (0, 0);
+        while told <= BURST {
+            scene.check_pong(&other);
+            let now = scene.takes_count(signer.link, "pusher:signin_success");
+            highest = highest.max(now);
+            told += now;
+        }
+        scene.rest();
+        told += scene.takes_count(signer.link, "pusher:signin_success");
+        assert_eq!(told, BURST + 1, "what passes at once on {shards} shards");
+        assert!(highest <= 3 * 60, "{highest} sign-ins in three turns");
+        scene.passes(1_000);
+        let later = scene.takes_count(signer.link, "pusher:signin_success");
+        assert_eq!(told + later, COUNT, "none is refused");
+    }
+}
+
+#[test]
 fn stranger_that_8_000_watch_is_told_to_them_in_slices_and_once_per_shard() {
     const WATCHERS: usize = 8_000;
     for shards in [1_u16, 3] {
@@ -719,5 +746,161 @@ fn stranger_that_asks_on_and_reads_nothing_is_not_read_and_later_gets_every_answ
         let answers = responses(&input);
         assert!(answers.iter().all(|(status, _)| *status == 200));
         assert_eq!(answers.len(), COUNT, "{shards} shards");
+    }
+}
+
+/// The most answers of one kind that came in a round, and how many in all, while another is served.
+fn answered_per_round(
+    scene: &mut Scene,
+    links: &[usize],
+    needle: &str,
+    rounds: usize,
+) -> (usize, usize) {
+    let (mut highest, mut all) = (0, 0);
+    for _ in 0..rounds {
+        scene.round();
+        let mut now = 0;
+        for link in links {
+            now += scene.takes_count(*link, needle);
+        }
+        highest = highest.max(now);
+        all += now;
+    }
+    (highest, all)
+}
+
+/// A head that is whole, of so many bytes, for a body that does not come.
+fn long_head(path_and_query: &str, bytes: usize) -> Vec<u8> {
+    let head =
+        format!("POST {path_and_query} HTTP/1.1\r\nHost: node\r\nContent-Length: 9000000\r\n");
+    let padding = "x".repeat(bytes - head.len() - "X-Long: \r\n\r\n".len());
+    format!("{head}X-Long: {padding}\r\n\r\n").into_bytes()
+}
+
+#[test]
+fn stranger_whose_body_nobody_wants_is_counted_with_its_head() {
+    let keys = json!({"net": {"input_held_bytes": 1_048_576}});
+    let mut scene = Scene::start(1, &keys, &json!({}));
+    let head = long_head("/apps/scene-id/events?auth_key=forged", 15_000);
+    let links: Vec<usize> = (0..80).map(|_| scene.node.connect(0, 1 << 16)).collect();
+    for link in &links {
+        scene.say(*link, &head);
+    }
+    scene.rest();
+    let is_open = |link: &&usize| !scene.node.links[**link].server_ended;
+    assert_eq!(links.iter().filter(is_open).count(), 1_048_576 / 15_000);
+}
+
+#[test]
+fn stranger_that_repeats_a_signed_head_is_held_to_a_few_bodies_and_one_alone_passes() {
+    let keys = json!({"net": {"input_held_bytes": 1_048_576}});
+    let mut scene = Scene::start(1, &keys, &json!({}));
+    let signed = scene.request("/events", &[], Some(&json!("x".repeat(9_000_000))));
+    let most = &signed[..signed.len() - 1];
+    let links: Vec<usize> = (0..6).map(|_| scene.node.connect(0, 1 << 16)).collect();
+    for (number, link) in links.iter().enumerate() {
+        scene.say(*link, most);
+        scene.rest();
+        let open = links
+            .iter()
+            .filter(|it| !scene.node.links[**it].server_ended);
+        assert_eq!(
+            open.count(),
+            if number < 4 { 6 } else { 6 - (number - 3) },
+            "{number}"
+        );
+    }
+    for link in links {
+        scene.hangs_up(link, Closed::ByError);
+    }
+    scene.rest();
+    assert!(scene.is_empty(), "{:?}", scene.node.occupancy());
+}
+
+#[test]
+fn stranger_whose_next_request_begins_while_it_waits_has_ten_seconds_for_the_rest() {
+    let mut scene = Scene::start(3, &json!({}), &json!({}));
+    let links: Vec<usize> = (0..12)
+        .map(|number| scene.node.connect(number % 3, 1 << 16))
+        .collect();
+    for (number, link) in links.iter().enumerate() {
+        let path = format!("/channels/channel-{number}");
+        scene.say(*link, &scene.request(&path, &[], None));
+        scene.say(*link, b"GET /up HTTP/1.1\r\n");
+    }
+    scene.passes(9_000);
+    for link in &links {
+        let answers = responses(&scene.takes(*link));
+        assert_eq!(answers.iter().map(|it| it.0).collect::<Vec<_>>(), [200]);
+    }
+    scene.passes(1_500);
+    for (number, link) in links.iter().enumerate() {
+        let answers = responses(&scene.takes(*link));
+        assert_eq!(
+            answers.iter().map(|it| it.0).collect::<Vec<_>>(),
+            [408],
+            "{number}"
+        );
+    }
+}
+
+#[test]
+fn stranger_that_lets_long_queries_be_signed_many_times_pays_for_each() {
+    const COUNT: usize = 400;
+    let mut scene = Scene::start(1, &json!({"path_prefix": "/ws"}), &json!({}));
+    let links: Vec<usize> = (0..COUNT).map(|_| scene.node.connect(0, 1 << 16)).collect();
+    let (now_s, signature) = (crate::turn::UNIX_MS / 1_000, "0".repeat(64));
+    let forged = format!(
+        "GET /apps/scene-id/channels/a%20b?auth_key={}&auth_timestamp={now_s}&auth_version=1.0&\
+         auth_signature={signature}&x=a%20b+{} HTTP/1.1\r\nHost: node\r\n\r\n",
+        KEY.0,
+        "x".repeat(14_000)
+    );
+    for link in &links {
+        scene.say(*link, forged.as_bytes());
+    }
+    let (highest, all) = answered_per_round(&mut scene, &links, "HTTP/1.1 401", 400);
+    assert_eq!(all, COUNT);
+    assert!(highest <= 10, "{highest} in one turn");
+}
+
+#[test]
+fn stranger_with_long_texts_pays_for_their_parsing() {
+    const COUNT: usize = 300;
+    let mut scene = Scene::start(1, &json!({}), &json!({}));
+    let visitors = scene.arrive(COUNT, |_| 0, |_| Vec::new());
+    let text = frame(&json!({"event": "pusher:ping", "data": {"x": "x".repeat(60_000)}}));
+    for visitor in &visitors {
+        scene.say(visitor.link, &text[..text.len() - 1]);
+    }
+    scene.rest();
+    for visitor in &visitors {
+        scene.say(visitor.link, &text[text.len() - 1..]);
+    }
+    let links: Vec<usize> = visitors.iter().map(|it| it.link).collect();
+    let (highest, all) = answered_per_round(&mut scene, &links, "pusher:pong", 100);
+    assert_eq!(all, COUNT);
+    assert!(highest <= 21, "{highest} in one turn");
+}
+
+#[test]
+fn stranger_or_not_who_publishes_to_100_channels_pays_for_each_copy() {
+    const COUNT: usize = 30;
+    let channels: Vec<String> = (0..100).map(|number| format!("channel-{number}")).collect();
+    let body = json!({"name": "large", "channels": channels, "data": "x".repeat(100_000)});
+    for shards in [1, 3] {
+        let mut scene = Scene::start(shards, &json!({}), &json!({}));
+        let links: Vec<usize> = (0..COUNT).map(|_| scene.node.connect(0, 1 << 16)).collect();
+        let request = scene.request("/events", &[], Some(&body));
+        for link in &links {
+            scene.say(*link, &request[..request.len() - 1]);
+        }
+        scene.rest();
+        for link in &links {
+            scene.say(*link, &request[request.len() - 1..]);
+        }
+        let (highest, all) = answered_per_round(&mut scene, &links, "HTTP/1.1 200", 100);
+        assert_eq!(all, COUNT);
+        assert!(highest <= 2, "{highest} in one turn");
     }
 }

@@ -208,8 +208,8 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "net.subscribe_rate_per_s",
         whole(0, 1_000_000, ""),
-        "Subscribes and unsubscribes of one connection per second; beyond it its input waits, \
-         nothing is refused. 0 = no limit.",
+        "Subscribes, unsubscribes and sign-ins of one connection per second; beyond it its input \
+         waits, nothing is refused. 0 = no limit.",
     )
     .default("500")
     .ours()
