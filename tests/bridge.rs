@@ -13,12 +13,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shards::{Application, BridgeLink, Closed, ShardId, Slot, TurnOf};
+use shards::{Application, BridgeLink, Closed, ShardId, Slot, TurnOf, application::Waiter};
 use sockudo::{
     bridge::{
         admin,
         apps::AppTable,
-        message::{FromBridge, ToBridge, Waiter, WebhookEvent, WebhookKind},
+        message::{FromBridge, ToBridge, WebhookEvent, WebhookKind},
         run::{Exit, Setup, run},
         signals,
     },
@@ -299,7 +299,11 @@ impl Echo {
                 kind: WebhookKind::ChannelOccupied,
             }),
             None => ToBridge::Usage {
-                waiter: Waiter { slot, operation: 0 },
+                waiter: Waiter {
+                    shard: ShardId(0),
+                    slot,
+                    operation: 0,
+                },
             },
         };
         turn.to_bridge(message).expect("an empty queue");

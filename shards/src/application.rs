@@ -42,6 +42,18 @@ pub struct Slot {
     pub generation: u32,
 }
 
+/// A connection that waits for an answer, wherever that comes from. `operation` is its own number
+/// for what it waits for: it tells a late answer from the awaited one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Waiter {
+    /// Where the connection is, and so where the answer goes.
+    pub shard: ShardId,
+    /// The connection.
+    pub slot: Slot,
+    /// Its number for the question.
+    pub operation: u32,
+}
+
 /// An immutable run of bytes known to one shard, alive at least until the end of the turn, and as
 /// long as an outbox refers to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use shards::application::{Lane, Millis, Slot};
+use shards::application::{Lane, Millis, Waiter};
 
 use super::apps::AppTable;
 use crate::protocol::app::AppIndex;
@@ -69,13 +69,6 @@ pub enum FromBridge {
 
 /// Answers to `ToBridge::Usage` that one shard awaits at most; further requests get 503.
 pub const USAGES_ASKED_MAX: u32 = 1_024;
-
-/// A connection that waits for an answer. `operation` tells a late answer from the awaited one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Waiter {
-    pub slot: Slot,
-    pub operation: u32,
-}
 
 /// What the bridge knows about the node's health, for `/up` of both ports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

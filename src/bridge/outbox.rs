@@ -140,7 +140,9 @@ impl Waiting {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bridge::{fixture::FakeLink, message::Waiter};
+    use shards::application::Waiter;
+
+    use crate::bridge::fixture::FakeLink;
 
     #[test]
     fn a_full_queue_keeps_the_latest_state_and_every_answer_in_order() {
@@ -219,7 +221,11 @@ mod tests {
             index: 0,
             generation: 0,
         };
-        let waiter = Waiter { slot, operation };
+        let waiter = Waiter {
+            shard: ShardId(0),
+            slot,
+            operation,
+        };
         let body = "{}".into();
         FromBridge::Usage { waiter, body }
     }

@@ -11,14 +11,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shards::application::{Millis, RuntimeCounters, Slot};
+use shards::application::{Millis, RuntimeCounters, ShardId, Slot, Waiter};
 use tokio::{sync::mpsc, time::timeout};
 
 use super::{
     admin,
     apps::AppTable,
     fixture::{FakeLink, FakeShards, PATIENCE},
-    message::{FromBridge, ToBridge, Waiter},
+    message::{FromBridge, ToBridge},
     run::{Exit, Setup, run},
     signals::Signal,
 };
@@ -324,6 +324,7 @@ async fn usage_is_answered_to_the_connection_that_asked() {
     let node = Node::new(1, &[]);
     node.run(async |node| {
         let waiter = Waiter {
+            shard: ShardId(0),
             slot: Slot {
                 index: 4,
                 generation: 2,

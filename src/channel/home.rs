@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use shards::application::{Millis, ShardId};
+use shards::application::{Millis, ShardId, Waiter};
 use smallvec::SmallVec;
 
 use super::{
@@ -106,7 +106,8 @@ pub struct Rules {
 /// Someone wants to subscribe.
 #[derive(Clone, Debug)]
 pub struct Join {
-    pub from: ShardId,
+    /// Who joins, and gets the answer.
+    pub to: Waiter,
     pub local: LocalRef,
     /// Who it is, on a presence channel.
     pub member: Option<Member>,
@@ -190,7 +191,7 @@ impl Home {
                 return Err(JoinRefused::ChannelFull);
             }
         }
-        self.add_interest(join.from, join.local);
+        self.add_interest(join.to.shard, join.local);
         self.subscriptions += 1;
         if self.subscriptions == 1 {
             effects.push(HomeEffect::Occupied);
@@ -207,11 +208,14 @@ impl Home {
         }
         let last = self.last_event(now, rules, effects);
         let snapshot = self.snapshot();
-        effects.push(HomeEffect::Joined(Joined {
-            home: at,
-            snapshot,
-            last,
-        }));
+        effects.push(HomeEffect::Joined {
+            to: join.to,
+            joined: Joined {
+                home: at,
+                snapshot,
+                last,
+            },
+        });
         self.count_changed(now, rules, effects);
         Ok(())
     }
@@ -579,11 +583,16 @@ pub(super) mod tests {
             user_id: user.into(),
             info: "null".into(),
         });
-        Join {
-            from: ShardId(shard),
-            local,
-            member,
-        }
+        let slot = shards::application::Slot {
+            index: 0,
+            generation: 0,
+        };
+        let to = Waiter {
+            shard: ShardId(shard),
+            slot,
+            operation: 0,
+        };
+        Join { to, local, member }
     }
 
     pub(in crate::channel) fn event(number: u8) -> Event {

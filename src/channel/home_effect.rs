@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use shards::application::Waiter;
+
 use super::{
     home::{Event, HomeRef},
     roster::Member,
@@ -15,7 +17,7 @@ use super::{
 #[derive(Debug, PartialEq)]
 pub enum HomeEffect {
     /// The answer to the joiner.
-    Joined(Joined),
+    Joined { to: Waiter, joined: Joined },
     /// A frame for all subscribers.
     Announce(Announcement),
     /// An event for the app's webhooks.
@@ -69,7 +71,7 @@ pub(super) mod tests {
     /// The effects as words, so that a table of them can be read.
     pub(in crate::channel) fn words(effects: &[HomeEffect]) -> Vec<String> {
         let word = |effect: &HomeEffect| match effect {
-            HomeEffect::Joined(joined) => match &joined.last {
+            HomeEffect::Joined { joined, .. } => match &joined.last {
                 LastEvent::NotCached => "joined".to_owned(),
                 LastEvent::Miss => "joined, miss".to_owned(),
                 LastEvent::Hit(event) => format!("joined, hit {}", event.frame[0]),

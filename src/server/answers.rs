@@ -5,7 +5,7 @@
 //! Invariants: an answer reaches the connection that awaits it, or is undone; a question to this
 //! shard's own home is a plain call.
 
-use shards::application::{ShardId, Slot};
+use shards::application::{ShardId, Slot, Waiter};
 
 use super::{
     ServerTurn, ShardServer,
@@ -13,7 +13,8 @@ use super::{
     message::{Answer, Message, Question},
 };
 use crate::{
-    bridge::message::{FromBridge, Waiter},
+    bridge::message::FromBridge,
+    channel::user::Socket,
     connection::pending::{ChannelFacts, Pending},
     protocol::app::AppIndex,
 };
@@ -38,10 +39,18 @@ impl ShardServer {
         let row = self.held(slot);
         row.waiting = true;
         row.operation = row.operation.wrapping_add(1);
+        let operation = row.operation;
         Waiter {
+            shard: self.shard,
             slot,
-            operation: row.operation,
+            operation,
         }
+    }
+
+    /// What homes know a connection of this shard by.
+    pub(super) fn socket(&self, slot: Slot) -> Socket {
+        let shard = self.shard;
+        Socket { shard, slot }
     }
 
     /// Ends a connection's waiting and gives back what it waited for.
@@ -61,36 +70,41 @@ impl ShardServer {
         waiter: Waiter,
         question: Question,
     ) {
-        if home == self.shard {
-            self.asked(turn, home, waiter, question);
-        } else {
-            self.post(turn, home, Message::Ask { waiter, question });
-        }
+        self.send_home(turn, home, Message::Ask { waiter, question });
     }
 
     /// Home: answers an asker.
-    pub(super) fn answer(
-        &mut self,
-        turn: &mut impl ServerTurn,
-        to: ShardId,
-        waiter: Waiter,
-        answer: Answer,
-    ) {
+    pub(super) fn answer(&mut self, turn: &mut impl ServerTurn, to: Waiter, answer: Answer) {
+        let waiter = to;
+        self.send_home(turn, to.shard, Message::Answer { waiter, answer });
+    }
+
+    /// Sends a message to a shard, after what was sent to it before; to this one it is a plain call.
+    pub(super) fn send_home(&mut self, turn: &mut impl ServerTurn, to: ShardId, message: Message) {
         if to == self.shard {
-            self.answered(turn, waiter, answer);
+            self.on_message(turn, to, message);
         } else {
-            self.post(turn, to, Message::Answer { waiter, answer });
+            self.post(turn, to, message);
         }
     }
 
-    /// A message of another shard.
+    /// A message of another shard arrived. Who waited for an answer goes on with its input.
     pub(super) fn hear(&mut self, turn: &mut impl ServerTurn, from: ShardId, message: Message) {
+        let waiter = match &message {
+            Message::Answer { waiter, .. } => Some(*waiter),
+            _ => None,
+        };
+        self.on_message(turn, from, message);
+        if let Some(waiter) = waiter {
+            self.resume(turn, waiter.slot);
+        }
+    }
+
+    /// Does what a message says, wherever it comes from.
+    fn on_message(&mut self, turn: &mut impl ServerTurn, from: ShardId, message: Message) {
         match message {
-            Message::Ask { waiter, question } => self.asked(turn, from, waiter, question),
-            Message::Answer { waiter, answer } => {
-                self.answered(turn, waiter, answer);
-                self.resume(turn, waiter.slot);
-            }
+            Message::Ask { waiter, question } => self.asked(turn, waiter, question),
+            Message::Answer { waiter, answer } => self.answered(turn, waiter, answer),
             Message::Leave(leavings) => {
                 for leaving in leavings {
                     self.home_leave(turn, from, leaving);
@@ -102,16 +116,16 @@ impl ShardServer {
             Message::HoldPublishers { local, hold } => self.hold_publishers(local, hold),
             Message::Release { app, connections } => self.quotas.release_app(app, connections),
             Message::ReleaseNode { connections } => self.quotas.release_node(connections),
-            Message::SignOut { app, user_id, slot } => {
-                self.user_signs_out(turn, from, app, &user_id, slot);
-            }
+            Message::SignOut {
+                app,
+                user_id,
+                socket,
+            } => self.user_signs_out(turn, app, &user_id, socket),
             Message::Unwatch {
                 app,
                 user_ids,
-                slot,
-            } => {
-                self.users_unwatched(turn, from, app, &user_ids, slot);
-            }
+                socket,
+            } => self.users_unwatched(turn, app, &user_ids, socket),
             Message::Watched {
                 app,
                 slots,
@@ -153,28 +167,22 @@ impl ShardServer {
     }
 
     /// Home: a question arrived.
-    fn asked(
-        &mut self,
-        turn: &mut impl ServerTurn,
-        from: ShardId,
-        waiter: Waiter,
-        question: Question,
-    ) {
+    fn asked(&mut self, turn: &mut impl ServerTurn, waiter: Waiter, question: Question) {
         let now = turn.now();
         let answer = match question {
-            Question::Join(join) => return self.home_join(turn, from, waiter, *join),
+            Question::Join(join) => return self.home_join(turn, waiter, *join),
             Question::SignIn { app, user_id } => {
-                return self.user_signs_in(turn, from, waiter, app, user_id);
+                return self.user_signs_in(turn, waiter, app, user_id);
             }
             Question::Watch { app, user_ids } => {
-                return self.users_watched(turn, from, waiter, app, user_ids);
+                return self.users_watched(turn, waiter, app, user_ids);
             }
             Question::Snapshot { home } => Answer::Snapshot(self.homes.snapshot(home)),
             Question::Publish(publish) => {
                 let (counts, behind) = self.home_publish(turn, *publish);
                 let answer = Answer::Published(counts);
                 if let Some(at) = behind {
-                    return self.keep_answer_back(at, from, waiter, answer);
+                    return self.keep_answer_back(at, waiter, answer);
                 }
                 answer
             }
@@ -217,7 +225,7 @@ impl ShardServer {
                 Answer::AddressLimited { granted, rate }
             }
         };
-        self.answer(turn, from, waiter, answer);
+        self.answer(turn, waiter, answer);
     }
 
     /// An answer arrived: its connection goes on, or what was done for it is undone.
@@ -272,11 +280,13 @@ impl ShardServer {
             }
             Answer::SignedIn { app, user_id } => {
                 let home = self.home_of_user(app, &user_id);
-                if home == self.shard {
-                    self.user_signs_out(turn, home, app, &user_id, slot);
-                } else {
-                    self.post(turn, home, Message::SignOut { app, user_id, slot });
-                }
+                let socket = self.socket(slot);
+                let message = Message::SignOut {
+                    app,
+                    user_id,
+                    socket,
+                };
+                self.send_home(turn, home, message);
             }
             Answer::AdmittedToApp { app, granted: true } => self.release_app(turn, app),
             Answer::AdmittedToNode { granted: true } => self.release_node(turn),

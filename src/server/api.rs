@@ -8,7 +8,7 @@
 use std::{borrow::Cow, sync::Arc};
 
 use shards::{
-    application::{ShardId, Slot},
+    application::{ShardId, Slot, Waiter},
     work::Work,
 };
 
@@ -20,7 +20,6 @@ use super::{
     request::{Reply, Request, write_rate},
 };
 use crate::{
-    bridge::message::Waiter,
     channel::home::Event,
     connection::pending::{
         Action, ApiCall, ApiRoute, ApiStep, Asked, Counts, Exchange, Gathered, GatheredParts,
@@ -426,7 +425,7 @@ impl ShardServer {
         let waiter = self.gather(slot, exchange, answers, parts);
         if let Some(at) = behind {
             let answer = Answer::Published(Vec::new());
-            self.keep_answer_back(at, self.shard, waiter, answer);
+            self.keep_answer_back(at, waiter, answer);
         }
         for (home, events) in by_home.into_iter().enumerate() {
             if !events.is_empty() {

@@ -47,11 +47,7 @@ impl ShardServer {
             Ok((row, event)) => {
                 let home = self.locals.held(row).home;
                 let local = self.locals.reference(row);
-                if home == self.shard {
-                    self.home_client_event(turn, event);
-                } else {
-                    self.post(turn, home, Message::ClientEvent(event));
-                }
+                self.send_home(turn, home, Message::ClientEvent(event));
                 self.published(slot, local);
             }
             Err(reason) => self.reply(turn, slot, |out| {

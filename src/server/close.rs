@@ -243,26 +243,15 @@ impl ShardServer {
 
     pub(super) fn release_app(&mut self, turn: &mut impl ServerTurn, app: AppIndex) {
         let home = self.home_of_app(app);
-        if home == self.shard {
-            self.quotas.release_app(app, 1);
-        } else {
-            self.post(
-                turn,
-                home,
-                Message::Release {
-                    app,
-                    connections: 1,
-                },
-            );
-        }
+        let message = Message::Release {
+            app,
+            connections: 1,
+        };
+        self.send_home(turn, home, message);
     }
 
     pub(super) fn release_node(&mut self, turn: &mut impl ServerTurn) {
-        let home = Self::home_of_node();
-        if home == self.shard {
-            self.quotas.release_node(1);
-        } else {
-            self.post(turn, home, Message::ReleaseNode { connections: 1 });
-        }
+        let message = Message::ReleaseNode { connections: 1 };
+        self.send_home(turn, Self::home_of_node(), message);
     }
 }

@@ -10,13 +10,12 @@ use std::{collections::VecDeque, rc::Rc, sync::Arc};
 
 use ahash::{AHashMap, AHashSet};
 use shards::{
-    application::{FrameId, Queued, Slot},
+    application::{FrameId, Queued, Slot, Waiter},
     work::Work,
 };
 
 use super::{ServerTurn, ShardServer};
 use crate::{
-    bridge::message::Waiter,
     connection::{
         pending::Pending,
         row::{SignedIn, State},
@@ -315,7 +314,11 @@ mod tests {
     fn answer() -> Errand {
         let slot = slots(&[9])[0];
         Errand::SignInAnswer {
-            waiter: Waiter { slot, operation: 1 },
+            waiter: Waiter {
+                shard: shards::application::ShardId(0),
+                slot,
+                operation: 1,
+            },
             users: Vec::new(),
         }
     }

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use shards::{
-    application::{Millis, ShardId, Slot},
+    application::{Millis, ShardId, Slot, Waiter},
     work::Work,
 };
 
@@ -17,7 +17,7 @@ use super::{
     message::{Answer, ClientEvent, Delivery, JoinQuestion, Leaving, Message, PublishQuestion},
 };
 use crate::{
-    bridge::message::{ToBridge, Waiter, WebhookEvent, WebhookInterest, WebhookKind},
+    bridge::message::{ToBridge, WebhookEvent, WebhookInterest, WebhookKind},
     channel::{
         home::{HomeRef, Join, JoinRefused},
         home_effect::{Announcement, HomeEffect, Hook},
@@ -145,8 +145,7 @@ impl ShardServer {
     pub(super) fn home_join(
         &mut self,
         turn: &mut impl ServerTurn,
-        from: ShardId,
-        waiter: Waiter,
+        to: Waiter,
         question: JoinQuestion,
     ) {
         let JoinQuestion {
@@ -159,12 +158,8 @@ impl ShardServer {
         let rules = self.apps.rules(app);
         let now = turn.now();
         let at = self.homes.enter(app, &channel);
-        let user_id = member.as_ref().map(|member| Arc::clone(&member.user_id));
-        let join = Join {
-            from,
-            local,
-            member,
-        };
+        let mut user_id = member.as_ref().map(|member| Arc::clone(&member.user_id));
+        let join = Join { to, local, member };
         let mut effects = std::mem::take(&mut self.effects);
         let joined = match self.apps.get(app) {
             Some(_) => self.homes.join(at, now, &rules, &join, &mut effects),
@@ -178,28 +173,25 @@ impl ShardServer {
                 user_id,
                 result: Err(refused),
             };
-            return self.answer(turn, from, waiter, answer);
+            return self.answer(turn, to, answer);
         }
-        let mut joiner = Some((from, waiter, local, user_id));
         for effect in effects.drain(..) {
-            if let HomeEffect::Joined(joined) = effect {
+            if let HomeEffect::Joined { to, joined } = effect {
                 // Written anew for whoever changes it.
                 let snapshot_bytes = joined.snapshot.as_ref().map_or(0, |it| it.len());
                 turn.spend(Work::bytes_hashed(snapshot_bytes));
-                let (from, waiter, local, user_id) =
-                    joiner.take().expect("a join is answered once");
                 let answer = Answer::Joined {
                     local,
-                    user_id,
+                    user_id: user_id.take(),
                     result: Ok(Box::new(joined)),
                 };
-                self.answer(turn, from, waiter, answer);
+                self.answer(turn, to, answer);
             } else {
                 self.perform(turn, at, effect);
             }
         }
         self.effects = effects;
-        self.hold_if_behind(turn, at, from, local);
+        self.hold_if_behind(turn, at, to.shard, local);
     }
 
     /// Home: takes a subscription away.
@@ -343,17 +335,13 @@ impl ShardServer {
                 except,
                 asked_at,
             };
-            if interest.shard == self.shard {
-                self.deliver(turn, delivery);
-            } else {
-                self.post(turn, interest.shard, Message::Deliver(delivery));
-            }
+            self.send_home(turn, interest.shard, Message::Deliver(delivery));
         }
     }
 
     fn perform(&mut self, turn: &mut impl ServerTurn, at: HomeRef, effect: HomeEffect) {
         match effect {
-            HomeEffect::Joined(_) => unreachable!("only a join answers, and it does so itself"),
+            HomeEffect::Joined { .. } => unreachable!("only a join answers, and it does so itself"),
             HomeEffect::Announce(announcement) => {
                 let Some(home) = self.homes.get(at) else {
                     return;

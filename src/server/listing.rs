@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use shards::{
-    application::{ShardId, Slot},
+    application::{ShardId, Slot, Waiter},
     work::Work,
 };
 
@@ -20,7 +20,6 @@ use super::{
     message::{Answer, Question},
 };
 use crate::{
-    bridge::message::Waiter,
     connection::pending::{
         ApiCall, ApiStep, ChannelPart, ChannelsQuestion, Counts, Exchange, Listing, Pending,
     },
@@ -174,7 +173,12 @@ impl ShardServer {
     pub(super) fn list_on(&mut self, slot: Slot) {
         if self.listing(slot).is_some() {
             let operation = self.held(slot).operation;
-            let waiter = Waiter { slot, operation };
+            let shard = self.shard;
+            let waiter = Waiter {
+                shard,
+                slot,
+                operation,
+            };
             self.errands.push(Errand::List(waiter));
         }
     }

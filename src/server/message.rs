@@ -7,15 +7,16 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use shards::application::{Millis, Slot};
+use shards::application::{Millis, Slot, Waiter};
 
 use crate::{
-    bridge::message::{ClientEventOfWebhook, Waiter},
+    bridge::message::ClientEventOfWebhook,
     channel::{
         home::{HomeRef, JoinRefused},
         home_effect::Joined,
         local::LocalRef,
         roster::Member,
+        user::Socket,
     },
     connection::pending::{
         ChannelFacts, ChannelPart, ChannelsQuestion, PublicEvent, RateState, ReportedCounts,
@@ -48,13 +49,13 @@ pub enum Message {
     SignOut {
         app: AppIndex,
         user_id: Arc<str>,
-        slot: Slot,
+        socket: Socket,
     },
     /// To the homes of users: a socket does not watch them any more.
     Unwatch {
         app: AppIndex,
         user_ids: Vec<Arc<str>>,
-        slot: Slot,
+        socket: Socket,
     },
     /// From a user's home to the watchers of a shard: the user came or went.
     Watched {

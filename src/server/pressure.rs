@@ -7,16 +7,13 @@
 //! every shard has half of the bound left; whoever was told to hold is told to go on.
 
 use ahash::AHashMap;
-use shards::application::{ShardId, Slot};
+use shards::application::{ShardId, Slot, Waiter};
 
 use super::{
     ServerTurn, ShardServer,
     message::{Answer, Message},
 };
-use crate::{
-    bridge::message::Waiter,
-    channel::{home::HomeRef, local::LocalRef},
-};
+use crate::channel::{home::HomeRef, local::LocalRef};
 
 /// Channels that are behind, at their homes and where their publishers are.
 #[derive(Default)]
@@ -34,7 +31,7 @@ struct Behind {
     /// Shards that were told to hold the channel's publishers, and its rows there.
     told: Vec<(ShardId, LocalRef)>,
     /// Answers to API requests, each kept back until no shard is behind.
-    answers: Vec<(ShardId, Waiter, Answer)>,
+    answers: Vec<(Waiter, Answer)>,
 }
 
 impl Pressure {
@@ -68,15 +65,11 @@ impl ShardServer {
         self.counters.publishers_held += u64::from(at.is_some());
         for (at, is_behind) in [(told, false), (at, true)] {
             let Some(at) = at else { continue };
-            if home == self.shard {
-                self.home_behind(turn, at, is_behind);
-            } else {
-                let message = Message::Behind {
-                    home: at,
-                    is_behind,
-                };
-                self.post(turn, home, message);
-            }
+            let message = Message::Behind {
+                home: at,
+                is_behind,
+            };
+            self.send_home(turn, home, message);
         }
     }
 
@@ -102,9 +95,9 @@ impl ShardServer {
         }
         let behind = self.pressure.homes.remove(&at).expect("seen a line ago");
         self.tell_publishers(turn, &behind.told, false);
-        for (shard, waiter, answer) in behind.answers {
-            self.answer(turn, shard, waiter, answer);
-            if shard == self.shard {
+        for (waiter, answer) in behind.answers {
+            self.answer(turn, waiter, answer);
+            if waiter.shard == self.shard {
                 self.queue_input(waiter.slot);
             }
         }
@@ -136,25 +129,15 @@ impl ShardServer {
         hold: bool,
     ) {
         for (shard, local) in told.iter().copied() {
-            if shard == self.shard {
-                self.hold_publishers(local, hold);
-            } else {
-                self.post(turn, shard, Message::HoldPublishers { local, hold });
-            }
+            self.send_home(turn, shard, Message::HoldPublishers { local, hold });
         }
     }
 
     /// Home: keeps an answer back until the channel has caught up.
-    pub(super) fn keep_answer_back(
-        &mut self,
-        at: HomeRef,
-        shard: ShardId,
-        waiter: Waiter,
-        answer: Answer,
-    ) {
+    pub(super) fn keep_answer_back(&mut self, at: HomeRef, waiter: Waiter, answer: Answer) {
         let behind = self.pressure.homes.get_mut(&at);
         let behind = behind.expect("answers are kept back for a channel that is behind");
-        behind.answers.push((shard, waiter, answer));
+        behind.answers.push((waiter, answer));
     }
 
     /// A home asks to hold those who publish to a channel from here, or to let them go on.

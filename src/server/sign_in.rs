@@ -199,12 +199,12 @@ impl ShardServer {
         if row.signed_in {
             row.signed_in = false;
             let home = self.home_of_user(app, &user.user_id);
-            if home == self.shard {
-                self.user_signs_out(turn, home, app, &user.user_id, slot);
-            } else {
-                let user_id = user.user_id;
-                self.post(turn, home, Message::SignOut { app, user_id, slot });
-            }
+            let message = Message::SignOut {
+                app,
+                user_id: user.user_id,
+                socket: self.socket(slot),
+            };
+            self.send_home(turn, home, message);
         }
         self.unwatch(turn, app, slot, user.watchlist);
     }
@@ -226,19 +226,12 @@ impl ShardServer {
             if user_ids.is_empty() {
                 continue;
             }
-            if home == self.shard {
-                self.users_unwatched(turn, home, app, &user_ids, slot);
-            } else {
-                self.post(
-                    turn,
-                    home,
-                    Message::Unwatch {
-                        app,
-                        user_ids,
-                        slot,
-                    },
-                );
-            }
+            let message = Message::Unwatch {
+                app,
+                user_ids,
+                socket: self.socket(slot),
+            };
+            self.send_home(turn, home, message);
         }
     }
 }

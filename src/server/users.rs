@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use shards::{
-    application::{ShardId, Slot},
+    application::{ShardId, Slot, Waiter},
     work::Work,
 };
 
@@ -17,7 +17,6 @@ use super::{
     message::{Answer, Message},
 };
 use crate::{
-    bridge::message::Waiter,
     channel::user::{Presence, Socket},
     protocol::app::AppIndex,
 };
@@ -27,35 +26,29 @@ impl ShardServer {
     pub(super) fn user_signs_in(
         &mut self,
         turn: &mut impl ServerTurn,
-        from: ShardId,
         waiter: Waiter,
         app: AppIndex,
         user_id: Arc<str>,
     ) {
         let socket = Socket {
-            shard: from,
+            shard: waiter.shard,
             slot: waiter.slot,
         };
         if self.users.sign_in(app, &user_id, socket) == Presence::Changed {
             self.tell_watchers(turn, app, &user_id, true);
         }
-        self.answer(turn, from, waiter, Answer::SignedIn { app, user_id });
+        self.answer(turn, waiter, Answer::SignedIn { app, user_id });
     }
 
     /// Home: a signed-in socket ended.
     pub(super) fn user_signs_out(
         &mut self,
         turn: &mut impl ServerTurn,
-        from: ShardId,
         app: AppIndex,
         user_id: &str,
-        slot: Slot,
+        socket: Socket,
     ) {
-        if self
-            .users
-            .sign_out(app, user_id, Socket { shard: from, slot })
-            == Presence::Changed
-        {
+        if self.users.sign_out(app, user_id, socket) == Presence::Changed {
             self.tell_watchers(turn, app, user_id, false);
         }
         self.users.release_if_idle(app, user_id);
@@ -65,13 +58,12 @@ impl ShardServer {
     pub(super) fn users_watched(
         &mut self,
         turn: &mut impl ServerTurn,
-        from: ShardId,
         waiter: Waiter,
         app: AppIndex,
         user_ids: Vec<Arc<str>>,
     ) {
         let socket = Socket {
-            shard: from,
+            shard: waiter.shard,
             slot: waiter.slot,
         };
         turn.spend(Work::WATCH.times(user_ids.len()));
@@ -82,22 +74,20 @@ impl ShardServer {
                 (user_id, online)
             })
             .collect();
-        self.answer(turn, from, waiter, Answer::Watched(told));
+        self.answer(turn, waiter, Answer::Watched(told));
     }
 
     /// Home: a socket does not want to hear of these users any more.
     pub(super) fn users_unwatched(
         &mut self,
         turn: &mut impl ServerTurn,
-        from: ShardId,
         app: AppIndex,
         user_ids: &[Arc<str>],
-        slot: Slot,
+        socket: Socket,
     ) {
         turn.spend(Work::WATCH.times(user_ids.len()));
         for user_id in user_ids {
-            self.users
-                .unwatch(app, user_id, Socket { shard: from, slot });
+            self.users.unwatch(app, user_id, socket);
             self.users.release_if_idle(app, user_id);
         }
     }
@@ -119,11 +109,7 @@ impl ShardServer {
             }
             let shard = ShardId(u16::try_from(shard).expect("a shard's number"));
             let slots = slots.into();
-            if shard == self.shard {
-                self.terminate(slots);
-            } else {
-                self.post(turn, shard, Message::Terminate { slots });
-            }
+            self.send_home(turn, shard, Message::Terminate { slots });
         }
     }
 
@@ -146,17 +132,13 @@ impl ShardServer {
             }
             let shard = ShardId(u16::try_from(shard).expect("a shard's number"));
             let (slots, user_id) = (slots.into(), Arc::clone(&user_id));
-            if shard == self.shard {
-                self.watched_changed(turn, app, slots, user_id, online);
-            } else {
-                let message = Message::Watched {
-                    app,
-                    slots,
-                    user_id,
-                    online,
-                };
-                self.post(turn, shard, message);
-            }
+            let message = Message::Watched {
+                app,
+                slots,
+                user_id,
+                online,
+            };
+            self.send_home(turn, shard, message);
         }
     }
 }
