@@ -3,7 +3,7 @@
 //! Owns: the way from `Open` to a free row: flush, linger, last completions, close.
 //! May depend on: `turn` and what it holds. Not on the application.
 //! Invariants: each connection's end is queued for `closed` exactly once; its fd is closed after
-//! its last completion; no peer can hold a row for longer than the two deadlines below.
+//! its last completion; no peer can hold a row for longer than the deadlines below.
 
 use crate::{
     application::{Application, Closed},
@@ -12,8 +12,10 @@ use crate::{
     work::Work,
 };
 
-/// For how long a closing connection may take to accept what is queued.
+/// For how long a closing connection may accept nothing of what is queued.
 const FLUSH_MS: u64 = 10_000;
+/// For how long it may take to accept all of it.
+const FLUSH_ALL_MS: u64 = 120_000;
 /// For how long input is discarded after our side was shut down. Closing earlier, with input
 /// unread, would make the kernel send a reset, and that would destroy what the peer has not read.
 const LINGER_MS: u64 = 2_000;
@@ -26,12 +28,23 @@ impl<A: Application> RingTurn<A> {
         let row = self.rows.row_mut(index);
         assert!(row.state == State::Open);
         row.state = State::Flushing;
+        row.flushing_since = self.clock.now.coarse();
         if row.outbox_is_empty() {
             self.outbox_flushed(index);
         } else {
             // A paused connection must be read again: its end and its reset are news.
             self.arm_recv_if_wanted(index);
         }
+    }
+
+    /// A closing connection took some of what is queued: it has time for more.
+    pub(crate) fn flush_goes_on(&mut self, index: u32) {
+        let now = self.clock.now;
+        let row = self.rows.row(index);
+        assert!(row.state == State::Flushing);
+        let passed_ms = u64::from(now.coarse().wrapping_sub(row.flushing_since)) << 4;
+        let left_ms = FLUSH_ALL_MS.saturating_sub(passed_ms);
+        self.rows.arm(index, now.plus(FLUSH_MS.min(left_ms)));
     }
 
     /// The last queued byte is with the kernel: shut our side down.

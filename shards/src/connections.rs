@@ -76,6 +76,8 @@ pub(crate) struct Row {
     pub(crate) sending: u32,
     /// When the kernel last refused bytes after it had taken some, in units of `Millis::coarse`.
     pub(crate) blocked_at: u32,
+    /// When its last bytes began to be flushed before its end, in the same units.
+    pub(crate) flushing_since: u32,
     next_free: u32,
     /// The turn in which a receive was last handed over, wrapping.
     pub(crate) received_in: u32,
@@ -101,6 +103,7 @@ impl Row {
             first_sent: 0,
             sending: 0,
             blocked_at: 0,
+            flushing_since: 0,
             next_free,
             received_in: 0,
             inline: [0; 2],

@@ -246,6 +246,9 @@ impl<A: Application> RingTurn<A> {
         let is_short = taken < row.sending;
         let (is_empty, state) = (row.outbox_is_empty(), row.state);
         self.tell_if_drained(index);
+        if state == State::Flushing && !is_empty {
+            self.flush_goes_on(index);
+        }
         if is_short {
             self.await_room(index);
         } else if !is_empty {

@@ -172,6 +172,33 @@ fn closing_after_the_flush_delivers_everything_and_then_an_end() {
 }
 
 #[test]
+fn a_peer_that_takes_its_last_bytes_slowly_gets_them_all() {
+    let facts = Arc::new(Facts::default());
+    // Far more than the kernel holds, for longer than a peer may take nothing.
+    let bytes = 16_000_000;
+    let settings = Config {
+        outbox_bytes_max: 1 << 26,
+        ..config(1)
+    };
+    serve(
+        settings,
+        Mode::BlastAndClose(bytes),
+        &facts,
+        move |address| {
+            let mut stream = connect(address);
+            stream.write_all(b"?").expect("written");
+            let mut got = vec![0; 600_000];
+            for _ in 0..12 {
+                std::thread::sleep(std::time::Duration::from_secs(1));
+                stream.read_exact(&mut got).expect("it goes on");
+            }
+            assert!(read_to_end(&mut stream).len() == bytes - 12 * got.len());
+        },
+    );
+    assert_eq!(*facts.ends.lock().expect("unpoisoned"), [Closed::ByUs]);
+}
+
+#[test]
 fn a_peer_that_ends_its_side_still_gets_what_was_answered() {
     let facts = Arc::new(Facts::default());
     serve(config(1), Mode::Echo, &facts, move |address| {

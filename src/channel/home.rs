@@ -2,7 +2,7 @@
 //!
 //! Owns: interested shards, subscription count, presence roster, last event of a cache channel, and
 //! the deadlines of webhooks and counts.
-//! May depend on: `channel::{home_effect, roster, rows}`, `protocol`, plain ids. Not on connections,
+//! May depend on: `channel::{departures, home_effect, roster, rows}`, `protocol`, plain ids. Not on connections,
 //! queues, clocks.
 //! Invariants: the subscription count is the sum of the interests' counts; a shard is interested iff
 //! its count is > 0; occupied and vacated alternate, member added and removed alternate per user.
@@ -13,6 +13,7 @@ use shards::application::{Millis, ShardId, Waiter};
 use smallvec::SmallVec;
 
 use super::{
+    departures::Departures,
     home_effect::{Announcement, HomeEffect, Hook, Joined, LastEvent},
     local::LocalRef,
     roster::{Change, Member, Roster},
@@ -80,7 +81,7 @@ const KEPT_FIXED_BYTES: usize = 512;
 #[derive(Debug, Default)]
 struct Later {
     vacate_at: Option<Millis>,
-    departures: Vec<(Arc<str>, Millis)>,
+    departures: Departures,
     miss_quiet_until: Millis,
     count_at: Option<Millis>,
     count_quiet_until: Millis,
@@ -322,7 +323,7 @@ impl Home {
         let returned = self
             .later
             .as_mut()
-            .is_some_and(|later| later.departs_not(&member.user_id));
+            .is_some_and(|later| later.departures.cancel(&member.user_id));
         if rules.hook_members && !returned {
             let user_id = Arc::clone(&member.user_id);
             effects.push(HomeEffect::Hook(Hook::MemberAdded { user_id }));
@@ -350,7 +351,7 @@ impl Home {
         effects.push(HomeEffect::Announce(announcement));
         if rules.hook_members {
             let later = self.later.get_or_insert_default();
-            later.departures.push((user_id, now.plus(rules.grace_ms)));
+            later.departures.add(user_id, now.plus(rules.grace_ms));
         }
     }
 
@@ -419,13 +420,16 @@ impl Home {
     ) {
         let Some(later) = &mut self.later else { return };
         // Members before the channel: who hears of both hears of the guests first.
-        for (user_id, _) in later
-            .departures
-            .extract_if(.., |departure| departure.1 <= now)
-        {
+        for _ in 0..DEPARTURES_AT_ONCE {
+            let Some(user_id) = later.departures.pop_due(now) else {
+                break;
+            };
             if rules.hook_members {
                 effects.push(HomeEffect::Hook(Hook::MemberRemoved { user_id }));
             }
+        }
+        if later.departures.next_at().is_some_and(|at| at <= now) {
+            return; // Still due: the entry comes again.
         }
         let vacated = later.vacate_at.take_if(|at| *at <= now).is_some();
         let count_due = later.count_at.is_some_and(|at| at <= now);
@@ -462,27 +466,15 @@ impl Home {
 }
 
 impl Later {
-    /// Cancels a departure; true if there was one.
-    fn departs_not(&mut self, user_id: &str) -> bool {
-        let position = self
-            .departures
-            .iter()
-            .position(|(departed, _)| **departed == *user_id);
-        position
-            .map(|position| self.departures.remove(position))
-            .is_some()
-    }
-
     fn next_deadline(&self) -> Option<Millis> {
         let fixed = [self.vacate_at, self.count_at];
         let quiet = [self.miss_quiet_until, self.count_quiet_until];
         let quiet = quiet.into_iter().filter(|until| until.0 > 0);
-        let departures = self.departures.iter().map(|(_, at)| *at);
         fixed
             .into_iter()
             .flatten()
             .chain(quiet)
-            .chain(departures)
+            .chain(self.departures.next_at())
             .min()
     }
 
@@ -508,6 +500,8 @@ impl Later {
 const COUNT_SMALL_MAX: u32 = 100;
 /// Larger ones hear at most this often.
 const COUNT_QUIET_MS: u64 = 5_000;
+/// Members of one channel whose going is told in one step.
+const DEPARTURES_AT_ONCE: usize = 256;
 /// One `cache_miss` webhook per channel and this time.
 const MISS_QUIET_MS: u64 = 10_000;
 
@@ -606,6 +600,36 @@ pub(super) mod tests {
     /// What the interests count together.
     pub(in crate::channel) fn counted(home: &Home) -> u32 {
         home.interests.iter().map(|it| it.count).sum()
+    }
+
+    #[test]
+    fn a_crowd_that_left_is_told_in_steps_and_before_the_channel() {
+        const CROWD: usize = 2 * DEPARTURES_AT_ONCE + 1;
+        let rules = Rules {
+            members_max: u32::MAX,
+            ..RULES
+        };
+        let mut home = Home::new(APP, &"presence-crowd".into());
+        let mut effects = Vec::new();
+        for number in 0..CROWD {
+            let join = join_from(0, Some(&number.to_string()));
+            let joined = home.join(AT, Millis(0), &rules, &join, &mut effects);
+            joined.expect("there is room");
+        }
+        for number in 0..CROWD {
+            let user_id = Arc::from(number.to_string());
+            home.leave(Millis(1), &rules, ShardId(0), Some(&user_id), &mut effects);
+        }
+        let due = Millis(1 + rules.grace_ms);
+        for told in [DEPARTURES_AT_ONCE, DEPARTURES_AT_ONCE, 1 + 1] {
+            assert_eq!(home.next_deadline(), Some(due));
+            effects.clear();
+            home.settle_later(due, &rules, &mut effects);
+            assert_eq!(effects.len(), told);
+        }
+        let last = effects.last();
+        assert!(matches!(last, Some(HomeEffect::Hook(Hook::ChannelVacated))));
+        assert!(home.is_idle(due));
     }
 
     #[test]

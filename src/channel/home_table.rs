@@ -50,7 +50,7 @@ pub struct KeptMax {
     pub bytes: usize,
 }
 
-/// An app with so few channels is walked at once.
+/// An app with so few channels is walked by its names.
 const SMALL_WALK: usize = 1_024;
 
 /// A part of a walk.
@@ -109,7 +109,7 @@ impl HomeTable {
     /// were looked at or `visit` says that it has enough. A channel that is occupied throughout is
     /// visited once, whatever comes and goes meanwhile: rows do not move.
     ///
-    /// An app with fewer channels than that is walked by its names at once.
+    /// An app with fewer channels than that is walked by its names.
     pub fn walk(
         &self,
         app: AppIndex,
@@ -118,13 +118,8 @@ impl HomeTable {
         mut visit: impl FnMut(&Home) -> bool,
     ) -> Walked {
         let of_app = self.names.count(app);
-        if cursor == 0 && of_app <= SMALL_WALK.max(rows_max as usize) {
-            let homes = self.names.of_app(app).filter_map(|row| self.rows.at(row));
-            for (_, home) in homes.filter(|(_, home)| home.subscriptions() > 0) {
-                visit(home);
-            }
-            let rows = u32::try_from(of_app).unwrap_or(u32::MAX);
-            return Walked { rows, next: None };
+        if of_app <= SMALL_WALK.max(rows_max as usize) {
+            return self.walk_names(app, cursor, visit);
         }
         let end = self.rows.bound().min(cursor.saturating_add(rows_max));
         let mut row = cursor;
@@ -140,6 +135,25 @@ impl HomeTable {
         }
         let next = (row < self.rows.bound()).then_some(row);
         let rows = row - cursor;
+        Walked { rows, next }
+    }
+
+    /// In the order of their rows, so that the walk may go on either way.
+    fn walk_names(
+        &self,
+        app: AppIndex,
+        cursor: u32,
+        mut visit: impl FnMut(&Home) -> bool,
+    ) -> Walked {
+        let ahead = self.names.of_app(app).filter(|row| *row >= cursor);
+        let mut ahead: Vec<u32> = ahead.collect();
+        ahead.sort_unstable();
+        let rows = u32::try_from(self.names.count(app)).unwrap_or(u32::MAX);
+        let mut homes = ahead
+            .into_iter()
+            .filter_map(|row| Some((row, self.rows.at(row)?.1)));
+        let full = homes.find(|(_, home)| home.subscriptions() > 0 && !visit(home));
+        let next = full.map(|(row, _)| row + 1);
         Walked { rows, next }
     }
 
@@ -440,6 +454,33 @@ mod tests {
         assert_eq!((table.len(), table.kept_events()), (1, 1));
         settle(&mut table, 3_000);
         assert!(table.is_empty());
+    }
+
+    #[test]
+    fn a_walk_of_few_channels_stops_where_it_has_enough_and_goes_on_there() {
+        let mut table = HomeTable::new(at_most(2));
+        for number in 0..100 {
+            let app = AppIndex(number % 2);
+            let at = table.enter(app, &format!("channel-{number}").into());
+            let mut effects = Vec::new();
+            let joined = table.join(at, Millis(0), &RULES, &join_from(0, None), &mut effects);
+            joined.expect("there is room");
+        }
+        let (mut cursor, mut seen) = (0, Vec::new());
+        let mut slices = 0;
+        loop {
+            let mut left = 9;
+            let walked = table.walk(APP, cursor, 1_000, |home| {
+                seen.push(home.name.to_string());
+                left -= 1;
+                left > 0
+            });
+            slices += 1;
+            let Some(next) = walked.next else { break };
+            cursor = next;
+        }
+        let wanted: Vec<String> = (0..50).map(|it| format!("channel-{}", 2 * it)).collect();
+        assert_eq!((seen, slices), (wanted, 6));
     }
 
     #[derive(Clone, Debug)]

@@ -7,6 +7,7 @@
 //! Invariants: stated at the head of each file.
 #![forbid(unsafe_code)]
 
+mod departures;
 pub mod home;
 pub mod home_effect;
 pub mod home_table;

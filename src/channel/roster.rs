@@ -43,10 +43,13 @@ pub enum Change {
 impl Roster {
     /// Adds a connection of a user. A later connection's info replaces the stored one.
     pub fn join(&mut self, member: &Member) -> Change {
-        self.snapshot = None;
         if let Some(row) = self.members.get_mut(&member.user_id) {
             assert!(row.connections > 0, "a listed user has a connection");
             row.connections += 1;
+            if row.info == member.info {
+                return Change::ConnectionOnly;
+            }
+            self.snapshot = None;
             row.info = Arc::clone(&member.info);
             return Change::ConnectionOnly;
         }
@@ -55,6 +58,7 @@ impl Roster {
             connections: 1,
         };
         self.members.insert(Arc::clone(&member.user_id), row);
+        self.snapshot = None;
         Change::User
     }
 

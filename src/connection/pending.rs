@@ -35,14 +35,23 @@ pub enum Pending {
     Usage(Asked),
 }
 
+/// How a long answer goes out in parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parts {
+    Chunked,
+    /// To HTTP/1.0: they end with the connection.
+    Plain,
+    /// To `HEAD`: nobody gets them, their length is told.
+    Counted,
+}
+
 /// What every answer must know of its request, whenever it is made.
 #[derive(Clone, Debug)]
 pub struct Asked {
     /// Another request may follow on the connection.
     pub keep_alive: bool,
     pub content: Content,
-    /// A long answer may come in parts: it is for HTTP/1.1, and not for `HEAD`.
-    pub takes_parts: bool,
+    pub parts: Parts,
     /// For the CORS headers.
     pub origin: Option<Box<str>>,
 }
@@ -52,7 +61,11 @@ impl Asked {
         Self {
             keep_alive: head.keep_alive,
             content: head.content(),
-            takes_parts: head.version == Version::Http11 && head.content() == Content::Whole,
+            parts: match (head.content(), head.version) {
+                (Content::HeadOnly, _) => Parts::Counted,
+                (Content::Whole, Version::Http11) => Parts::Chunked,
+                (Content::Whole, Version::Http10) => Parts::Plain,
+            },
             origin: head.origin.map(Into::into),
         }
     }
@@ -70,7 +83,7 @@ impl Asked {
         Self {
             keep_alive: false,
             content,
-            takes_parts: false,
+            parts: Parts::Chunked,
             origin,
         }
     }
@@ -198,6 +211,8 @@ pub struct Listing {
     pub entries: u64,
     /// What is not sent yet.
     pub body: Vec<u8>,
+    /// What was before it, in parts that nobody gets.
+    pub counted_bytes: usize,
     /// The answer's head and some of its body are sent.
     pub in_parts: bool,
 }

@@ -106,6 +106,8 @@ pub struct Rare {
     pub authorize_by: Option<Millis>,
     /// Until when a throttled connection's input is held.
     pub throttled_until: Option<Millis>,
+    /// What the outbox of a choked HTTP connection held when that was last looked at.
+    pub outbox_bytes: Option<usize>,
 }
 
 /// Who a connection is signed in as.
@@ -222,5 +224,6 @@ impl Rare {
             && self.body.is_none()
             && self.authorize_by.is_none()
             && self.throttled_until.is_none()
+            && self.outbox_bytes.is_none()
     }
 }

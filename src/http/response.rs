@@ -105,24 +105,39 @@ pub enum Content {
     HeadOnly,
 }
 
+/// How a client knows where the body ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyEnd {
+    Length(usize),
+    /// `write_part` for each part, then `LAST_PART` (RFC 9112, section 7.1).
+    Chunked,
+    /// With the connection's end.
+    Connection,
+}
+
 impl Response<'_> {
     /// Appends the answer. No allocation when `out` has room.
     pub fn write(&self, out: &mut Vec<u8>) {
         out.reserve(160 + self.body.len());
-        self.write_start(out);
-        out.extend_from_slice(b"Content-Length: ");
-        write_u64(out, self.body.len() as u64);
-        out.extend_from_slice(b"\r\n\r\n");
+        self.write_head(out, BodyEnd::Length(self.body.len()));
         if self.content == Content::Whole {
             out.extend_from_slice(self.body);
         }
     }
 
-    /// Appends the head of an answer whose body, of a length not known yet, follows in parts:
-    /// `write_part` for each, then `LAST_PART` (RFC 9112, section 7.1). `body` is not sent.
-    pub fn write_head_of_parts(&self, out: &mut Vec<u8>) {
+    /// Appends the head of an answer whose body is not `body`, but follows or is not sent.
+    pub fn write_head(&self, out: &mut Vec<u8>, end: BodyEnd) {
         self.write_start(out);
-        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n\r\n");
+        match end {
+            BodyEnd::Length(bytes) => {
+                out.extend_from_slice(b"Content-Length: ");
+                write_u64(out, bytes as u64);
+                out.extend_from_slice(b"\r\n");
+            }
+            BodyEnd::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+            BodyEnd::Connection => {}
+        }
+        out.extend_from_slice(b"\r\n");
     }
 
     fn write_start(&self, out: &mut Vec<u8>) {

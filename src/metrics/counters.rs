@@ -314,3 +314,24 @@ fn absorb_all(ours: &mut [u64], theirs: &[u64]) {
         *ours += theirs;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_app_that_is_gone_is_forgotten_once_nothing_of_it_is_counted() {
+        let mut counters = ShardCounters::default();
+        let (gone, connected, known) = (AppIndex(0), AppIndex(1), AppIndex(2));
+        for app in [gone, connected, known] {
+            counters.app(app).messages_sent += 1;
+        }
+        counters.app(connected).connected += 1;
+        counters.forget_apps(|app| app == known);
+        let left = |counters: &ShardCounters| counters.apps().map(|it| it.0).collect::<Vec<_>>();
+        assert_eq!(left(&counters), [connected, known]);
+        counters.app(connected).connected -= 1;
+        counters.forget_apps(|app| app == known);
+        assert_eq!(left(&counters), [known]);
+    }
+}

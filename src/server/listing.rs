@@ -4,8 +4,8 @@
 //! Owns: how a listing goes on from slice to slice and from shard to shard, and its answer in parts.
 //! May depend on: `http::{answer, response}`, `connection::pending`, `server::{answers, request}`.
 //! Invariants: a channel that is occupied throughout is told once; no slice is longer than a turn's
-//! work; at most two parts of a listing are in memory, however long it gets, unless its client takes
-//! no parts (HTTP/1.0, `HEAD`).
+//! work; at most two parts of a listing are in memory, however long it gets: HTTP/1.0
+//! gets them until the connection ends, of those for `HEAD` only the length is kept.
 
 use std::sync::Arc;
 
@@ -21,9 +21,13 @@ use super::{
 };
 use crate::{
     connection::pending::{
-        ApiCall, ApiStep, ChannelPart, ChannelsQuestion, Counts, Exchange, Listing, Pending,
+        ApiCall, ApiStep, ChannelPart, ChannelsQuestion, Counts, Exchange, Listing, Parts, Pending,
     },
-    http::{answer, info::Info, response::Status},
+    http::{
+        answer,
+        info::Info,
+        response::{BodyEnd, Status},
+    },
 };
 
 /// Rows that a slice walks at most, and bytes of names that it gathers.
@@ -31,7 +35,8 @@ const SLICE_ROWS: u32 = 4_096;
 const SLICE_BYTES: usize = 65_536;
 /// A longer answer is sent in parts of about this size.
 const PART_BYTES: usize = 131_072;
-/// A client that takes nothing of a part for so long is given up.
+/// A client that takes nothing of a part for so long, and for the time that any answer may be
+/// waited for, is given up: 40 s in all.
 const TAKEN_WITHIN_MS: u64 = 10_000;
 
 impl ShardServer {
@@ -51,6 +56,7 @@ impl ShardServer {
             cursor: 0,
             entries: 0,
             body: Vec::new(),
+            counted_bytes: 0,
             in_parts: false,
         });
         answer::begin_channels(&mut listing.body);
@@ -117,11 +123,9 @@ impl ShardServer {
                 }
                 bytes < SLICE_BYTES
             });
-        turn.spend(
-            Work::ROW
-                .times(walked.rows as usize)
-                .and(Work::bytes(bytes)),
-        );
+        // The rows, and the sorting of what was found.
+        let rows = walked.rows as usize + 2 * part.channels.len();
+        turn.spend(Work::ROW.times(rows).and(Work::bytes(bytes)));
         // The same whatever the index's order; the answer as a whole has none.
         part.channels
             .sort_unstable_by(|one, other| one.0.cmp(&other.0));
@@ -158,7 +162,7 @@ impl ShardServer {
         if listing.shard == shards {
             return self.list_ends(turn, slot);
         }
-        if listing.body.len() >= PART_BYTES && call.exchange.asked.takes_parts {
+        if listing.body.len() >= PART_BYTES {
             self.send_part(turn, slot);
             if turn.is_congested(slot) {
                 turn.await_drained(slot);
@@ -187,17 +191,29 @@ impl ShardServer {
         let Some(call) = self.listing(slot) else {
             return;
         };
-        let asked = call.exchange.asked.clone();
-        let rate = call.exchange.rate;
-        let ApiStep::List(listing) = &mut call.step else {
+        let ApiCall { exchange, step } = call;
+        let ApiStep::List(listing) = step else {
             return;
         };
         let begins = !std::mem::replace(&mut listing.in_parts, true);
         let part = std::mem::take(&mut listing.body);
+        let end = match exchange.asked.parts {
+            Parts::Chunked => BodyEnd::Chunked,
+            Parts::Plain => {
+                exchange.asked.keep_alive = false;
+                BodyEnd::Connection
+            }
+            Parts::Counted => {
+                listing.counted_bytes += part.len();
+                return;
+            }
+        };
+        let (app, rate, asked) = (exchange.app, exchange.rate, exchange.asked.clone());
+        self.counters.app(app).http_transmitted_bytes += part.len() as u64;
         if begins {
-            self.begin_parts(turn, slot, &asked, rate);
+            self.begin_parts(turn, slot, &asked, rate, end);
         }
-        self.add_part(turn, slot, &part);
+        self.add_part(turn, slot, &asked, &part);
     }
 
     fn list_ends(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
@@ -209,13 +225,17 @@ impl ShardServer {
             return;
         };
         answer::end_channels(&mut listing.body);
-        if listing.in_parts {
-            self.count_api(turn, &exchange, Status::Ok, listing.body.len());
-            self.add_part(turn, slot, &listing.body);
-            self.end_parts(turn, slot, &exchange.asked);
-        } else {
-            self.respond_api(turn, slot, &exchange, Status::Ok, &listing.body);
+        if !listing.in_parts {
+            return self.respond_api(turn, slot, &exchange, Status::Ok, &listing.body);
         }
+        let asked = &exchange.asked;
+        self.count_api(turn, &exchange, Status::Ok, listing.body.len());
+        if asked.parts == Parts::Counted {
+            let end = BodyEnd::Length(listing.counted_bytes + listing.body.len());
+            self.begin_parts(turn, slot, asked, exchange.rate, end);
+        }
+        self.add_part(turn, slot, asked, &listing.body);
+        self.end_parts(turn, slot, asked);
     }
 
     /// A slice's answer, to whoever waits for it.

@@ -135,6 +135,9 @@ impl ShardServer {
     pub(super) fn outbox_drained(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
         if let Some(row) = self.row(slot) {
             row.choked = false;
+            if let Some(rare) = row.rare.as_mut() {
+                rare.outbox_bytes = None;
+            }
             self.list_on(slot);
             self.resume(turn, slot);
         }

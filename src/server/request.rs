@@ -13,12 +13,12 @@ use smallvec::SmallVec;
 
 use super::{ServerTurn, ShardServer, addresses::counted, forwarded::Trust};
 use crate::{
-    connection::pending::{Asked, RateState, Transport, Upgrade, UpgradeStep},
+    connection::pending::{Asked, Parts, RateState, Transport, Upgrade, UpgradeStep},
     http::{
         api::ApiError,
         query::ClientQuery,
         request::{self, BodyFraming, Head, HttpError, Version},
-        response::{self, ContentType, Response, Status},
+        response::{self, BodyEnd, ContentType, Response, Status},
         route::Route,
     },
     metrics::counters::ConnectionError,
@@ -31,6 +31,11 @@ const WAITING_MS: u64 = 30_000;
 
 /// How long a kept connection may wait for its next request.
 const KEEP_ALIVE_MS: u64 = 75_000;
+/// For how much longer: what has arrived by then, though no turn has come to it yet, is answered.
+const LAST_LOOK_MS: u64 = 200;
+
+/// What is kept of the room that answers are written in.
+const SCRATCH_BYTES_MAX: usize = 262_144;
 
 /// An answer, before it is known what follows on the connection.
 #[derive(Clone, Copy)]
@@ -319,16 +324,19 @@ impl ShardServer {
         }
         .write(&mut self.scratch);
         turn.send(slot, &self.scratch);
+        self.scratch.clear();
+        self.scratch.shrink_to(SCRATCH_BYTES_MAX);
         self.answered_request(turn, slot, asked);
     }
 
-    /// Sends the head of an answer whose body follows in parts.
+    /// Sends the head of an answer whose body follows in parts, or is not sent.
     pub(super) fn begin_parts(
         &mut self,
         turn: &mut impl ServerTurn,
         slot: Slot,
         asked: &Asked,
         rate: Option<RateState>,
+        end: BodyEnd,
     ) {
         let settings = Rc::clone(&self.settings);
         let mut rate_headers = Vec::new();
@@ -345,20 +353,34 @@ impl ShardServer {
             body: b"",
             content: asked.content,
         }
-        .write_head_of_parts(&mut self.scratch);
+        .write_head(&mut self.scratch, end);
         turn.send(slot, &self.scratch);
     }
 
     /// Sends a part of a body.
-    pub(super) fn add_part(&mut self, turn: &mut impl ServerTurn, slot: Slot, bytes: &[u8]) {
-        self.scratch.clear();
-        response::write_part(&mut self.scratch, bytes);
-        turn.send(slot, &self.scratch);
+    pub(super) fn add_part(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        slot: Slot,
+        asked: &Asked,
+        bytes: &[u8],
+    ) {
+        match asked.parts {
+            Parts::Chunked => {
+                self.scratch.clear();
+                response::write_part(&mut self.scratch, bytes);
+                turn.send(slot, &self.scratch);
+            }
+            Parts::Plain => turn.send(slot, bytes),
+            Parts::Counted => {}
+        }
     }
 
     /// Ends a body of parts.
     pub(super) fn end_parts(&mut self, turn: &mut impl ServerTurn, slot: Slot, asked: &Asked) {
-        turn.send(slot, response::LAST_PART);
+        if asked.parts == Parts::Chunked {
+            turn.send(slot, response::LAST_PART);
+        }
         self.answered_request(turn, slot, asked);
     }
 
@@ -436,6 +458,19 @@ impl ShardServer {
         self.respond(turn, slot, reply, &asked_last(bytes));
     }
 
+    /// A client takes its answers so slowly that its requests wait: it may, while it takes any.
+    fn check_choked(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
+        let outbox_bytes = turn.outbox_bytes(slot);
+        let until = turn.now().plus(KEEP_ALIVE_MS);
+        let row = self.held(slot);
+        let before = row.rare().outbox_bytes.replace(outbox_bytes);
+        if before == Some(outbox_bytes) {
+            return turn.close_now(slot);
+        }
+        row.until = until;
+        turn.arm_timer(slot, until);
+    }
+
     /// The connection's timer fell due while it speaks HTTP.
     pub(super) fn check_request_deadline(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
         let now = turn.now();
@@ -444,6 +479,9 @@ impl ShardServer {
             let until = row.until;
             turn.arm_timer(slot, until);
             return;
+        }
+        if row.choked {
+            return self.check_choked(turn, slot);
         }
         if row.waiting {
             // Homes answer in microseconds, or when a channel has caught up with its fan-out; a
@@ -457,10 +495,13 @@ impl ShardServer {
             return;
         }
         let body = row.rare.as_mut().and_then(|rare| rare.body.take());
-        if body
-            .as_ref()
-            .map_or(row.input.is_empty(), |it| it.is_answered())
-        {
+        let is_idle = body.is_none() && row.input.is_empty();
+        let last_look = row.until.plus(LAST_LOOK_MS);
+        if is_idle && !row.has_begun && now < last_look {
+            turn.arm_timer(slot, last_look);
+            return;
+        }
+        if is_idle || body.as_ref().is_some_and(|it| it.is_answered()) {
             self.counters.handshake_failures[0] += u64::from(row.operation == 0);
             self.end(turn, slot);
             return;

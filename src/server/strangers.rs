@@ -2,8 +2,9 @@
 //!
 //! Owns: that time.
 //! May depend on: `server` for its counts and settings.
-//! Invariants: however many say nothing, the places that they hold become free within a second once
-//! they hold most of what there is.
+//! Invariants: however many say nothing, once they hold most of the places that WebSockets leave,
+//! whoever comes then and says nothing holds its place for a second at most; who came before has its
+//! usual time.
 
 use super::ShardServer;
 

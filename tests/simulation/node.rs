@@ -140,6 +140,11 @@ impl Node {
         }
     }
 
+    /// Sends a message of the bridge to one shard.
+    pub(crate) fn tell(&mut self, shard: usize, message: FromBridge) {
+        self.from_bridge[shard].push_back(message);
+    }
+
     /// Sends a message of the bridge to every shard.
     pub(crate) fn tell_all(&mut self, message: impl Fn() -> FromBridge) {
         for queue in &mut self.from_bridge {

@@ -2,8 +2,11 @@
 //!
 //! Time stands still unless a test lets it pass. Every turn is held against its bound of work by `node`.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 use shards::application::Closed;
+use sockudo::bridge::apps::AppTable;
 
 use crate::{
     dice::Dice,
@@ -21,6 +24,8 @@ const MASK: u32 = 0x0102_0304;
 
 pub(crate) struct Scene {
     pub(crate) node: Node,
+    /// The apps as the node was started with them.
+    pub(crate) apps: Arc<AppTable>,
     dice: Dice,
     shards: usize,
 }
@@ -50,8 +55,10 @@ impl Scene {
             "app_manager": {"driver": "memory", "array": {"apps": [its]}},
         });
         merge(&mut config, keys);
+        let seed = node_seed(&loaded(&config), 1);
         Self {
-            node: Node::start(&node_seed(&loaded(&config), 1), shards, limits),
+            node: Node::start(&seed, shards, limits),
+            apps: seed.apps,
             dice: Dice::new(1),
             shards: usize::from(shards),
         }

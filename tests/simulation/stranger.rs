@@ -2,10 +2,11 @@
 //!
 //! Work is counted and time stands still unless a test lets it pass: nothing here depends on a clock.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use serde_json::{Value, json};
 use shards::application::Closed;
+use sockudo::bridge::{apps::AppTable, message::FromBridge};
 
 use crate::{
     scene::{KEY, Scene, Visitor, count_of, frame, ping, responses, subscribe, texts, unsubscribe},
@@ -903,4 +904,120 @@ fn stranger_or_not_who_publishes_to_100_channels_pays_for_each_copy() {
         assert_eq!(all, COUNT);
         assert!(highest <= 2, "{highest} in one turn");
     }
+}
+
+/// A `GET` of all channels, with another method and version.
+fn listing_request(scene: &Scene, method: &str, version: &str) -> Vec<u8> {
+    let request = scene.request("/channels", &[], None);
+    let request = String::from_utf8(request).expect("a request is text");
+    let request = request.replacen("GET", method, 1);
+    request.replacen("HTTP/1.1", version, 1).into_bytes()
+}
+
+#[test]
+fn stranger_or_not_who_knows_no_chunks_gets_all_channels_in_parts_and_head_gets_their_length() {
+    const COUNT: usize = 20_000;
+    let name = |number| format!("channel-{number}-{}", "x".repeat(100));
+    let mut scene = with_channels(1, COUNT, name, Limits::USUAL);
+    let other = scene.arrives(0);
+    let reader = scene.node.connect(0, 1 << 16);
+    scene.say(reader, &listing_request(&scene, "GET", "HTTP/1.0"));
+    let mut answer = Vec::new();
+    while !scene.node.links[reader].server_ended {
+        scene.check_pong(&other);
+        answer.extend(scene.takes(reader));
+    }
+    let head_bytes = answer.windows(4).position(|four| four == b"\r\n\r\n");
+    let (head, body) = answer.split_at(head_bytes.expect("a head ends") + 4);
+    let head = String::from_utf8_lossy(head).to_ascii_lowercase();
+    assert!(head.contains("connection: close"), "{head}");
+    assert!(
+        !head.contains("content-length") && !head.contains("transfer-encoding"),
+        "{head}"
+    );
+    assert_eq!(count_of(body, b"\":{"), COUNT + 1);
+    let told: Value = serde_json::from_slice(body).expect("a body is JSON");
+    assert_eq!(told["channels"].as_object().map(|it| it.len()), Some(COUNT));
+    for version in ["HTTP/1.0", "HTTP/1.1"] {
+        let asker = scene.node.connect(0, 1 << 16);
+        scene.say(asker, &listing_request(&scene, "HEAD", version));
+        for _ in 0..100 {
+            scene.check_pong(&other);
+        }
+        let answer = String::from_utf8(scene.takes(asker)).expect("a head is text");
+        let length = format!("Content-Length: {}\r\n", body.len());
+        assert!(answer.contains(&length), "{answer}");
+        assert!(answer.ends_with("\r\n\r\n"), "{answer}");
+    }
+}
+
+#[test]
+fn stranger_that_takes_its_answers_slowly_gets_them_all_and_one_that_takes_none_is_let_go() {
+    const COUNT: usize = 20_000;
+    for reads in [true, false] {
+        let mut scene = Scene::start(1, &json!({}), &json!({}));
+        let asker = scene.node.connect(0, 1 << 14);
+        let request = b"GET /up HTTP/1.1\r\nHost: node\r\n\r\n";
+        scene.say(asker, &request.repeat(COUNT));
+        let mut input = Vec::new();
+        for _ in 0..8 {
+            scene.passes(40_000);
+            if reads {
+                input.extend(scene.takes(asker));
+            }
+        }
+        assert_eq!(scene.node.links[asker].server_ended, !reads);
+        let mut is_moving = reads;
+        while is_moving {
+            is_moving = scene.round();
+            let bytes = scene.takes(asker);
+            is_moving |= !bytes.is_empty();
+            input.extend(bytes);
+        }
+        let answers = responses(&input);
+        assert!(answers.iter().all(|(status, _)| *status != 408));
+        assert_eq!(answers.len(), if reads { COUNT } else { 0 });
+    }
+}
+
+#[test]
+fn stranger_or_not_whose_request_has_arrived_when_a_kept_connection_ends_is_answered() {
+    let mut scene = Scene::start(1, &json!({}), &json!({}));
+    let link = scene.node.connect(0, 1 << 16);
+    let request = b"GET /up HTTP/1.1\r\nHost: node\r\n\r\n";
+    for _ in 0..3 {
+        scene.say(link, request);
+        scene.rest();
+        assert_eq!(responses(&scene.takes(link)).len(), 1);
+        scene.passes(75_000);
+    }
+    scene.passes(1_000);
+    assert!(scene.node.links[link].server_ended, "kept for ever");
+}
+
+#[test]
+fn stranger_whose_app_a_home_does_not_know_yet_comes_back_later() {
+    let mut scene = Scene::start(3, &json!({}), &json!({}));
+    let new = json!({"id": "new-id", "key": "new-key", "secret": "new-secret", "enabled": true});
+    let config = json!({"app_manager": {"driver": "memory", "array": {"apps": [new]}}});
+    let apps = crate::plan::loaded(&config).app_manager.apps;
+    let table = Arc::new(AppTable::build(&apps, Some(&scene.apps)));
+    scene.node.tell(0, FromBridge::Apps(table));
+    scene.rest();
+    let mut closed = 0;
+    for number in 0..30 {
+        let link = scene.node.connect(0, usize::MAX);
+        scene.say(link, crate::wire::upgrade_request("new-key").as_bytes());
+        scene.say(link, &subscribe(&format!("channel-{number}")));
+        scene.rest();
+        let told = scene.takes(link);
+        let is_in = count_of(&told, b"subscription_succeeded") == 1;
+        let is_closed = told
+            .windows(4)
+            .any(|it| it[0] == 0x88 && it[2..] == [0x10, 0x04]);
+        assert_eq!(count_of(&told, b"subscription_error"), 0);
+        assert!(is_in != is_closed, "channel {number}");
+        closed += usize::from(is_closed);
+    }
+    assert!((10..30).contains(&closed), "{closed} of 30 were sent away");
 }
