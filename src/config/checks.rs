@@ -6,13 +6,13 @@
 
 use std::collections::BTreeMap;
 
-use super::app::EventType;
 use super::derive::largest_message_bytes;
 use super::error::{Fault, Report};
 use super::keys::APP_PREFIX;
 use super::origin::Origin;
 use super::release;
-use super::secret::masked_url;
+use super::secret::{Secret, masked_url};
+use super::sections::app::EventType;
 use super::settings::{Setting, Settings};
 use super::shape;
 
@@ -64,8 +64,8 @@ fn numbers(settings: &Settings, report: &mut Report) {
         ("database.mysql.pool_min", "database.mysql.pool_max"),
         ("database.postgres.pool_min", "database.postgres.pool_max"),
     ] {
-        let least = settings.optional_u32(min).map_or(0, u64::from);
-        let most = settings.optional_u32(max).map_or(u64::MAX, u64::from);
+        let least = settings.get::<Option<u64>>(min).unwrap_or(0);
+        let most = settings.get::<Option<u64>>(max).unwrap_or(u64::MAX);
         if least > most {
             conflict(min, format!("{least} is more than {max} = {most}"));
         }
@@ -205,7 +205,7 @@ fn proxies(settings: &Settings, report: &mut Report) {
         }
     }
     let trusted = "rate_limiter.trusted_proxies";
-    if hops_max > 0 && settings.cidrs(trusted).is_empty() {
+    if hops_max > 0 && settings.get::<Vec<ipnet::IpNet>>(trusted).is_empty() {
         let text = format!(
             "is empty, so with trust_hops = {hops_max} the headers of every peer are believed: \
              who reaches this port past the proxy, or through one that sets no header, chooses \
@@ -291,7 +291,7 @@ fn check_webhook(webhook: &Settings, report: &mut Report) {
             let shown = "a Lambda function".to_owned();
             let fault = Fault::NotInThisRelease {
                 shown,
-                available: release::LAMBDA_AVAILABLE,
+                available: release::LAMBDA_AVAILABLE.to_owned(),
             };
             report.error(webhook.origin(path), webhook.name(path), fault);
         }
@@ -312,7 +312,7 @@ fn check_webhook(webhook: &Settings, report: &mut Report) {
             );
         }
     }
-    for (name, value) in webhook.headers("headers") {
+    for (name, value) in webhook.get::<Vec<(String, Secret)>>("headers") {
         let lower = name.to_ascii_lowercase();
         let is_ours = OUR_HEADERS.contains(&lower.as_str()) || lower.starts_with("x-pusher-");
         let is_printable = value.expose().chars().all(|c| !c.is_control() || c == '\t');

@@ -68,7 +68,7 @@ fn websocket_rate_limit(settings: &mut Settings) {
 }
 
 fn node_id(settings: &mut Settings, report: &mut Report) {
-    let Some(process_id) = settings.optional_text("instance.process_id") else {
+    let Some(process_id) = settings.get::<Option<String>>("instance.process_id") else {
         return;
     };
     let origin = settings.origin("instance.process_id").clone();

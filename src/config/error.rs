@@ -32,10 +32,7 @@ pub enum Fault {
     #[error("given twice in one object (first in line {first_line})")]
     Twice { first_line: u32 },
     #[error("{shown} is not in this release, which has {available}")]
-    NotInThisRelease {
-        shown: String,
-        available: &'static str,
-    },
+    NotInThisRelease { shown: String, available: String },
     #[error(
         "variable {variable} is not set and has no default; \
              set it, or write ${{{variable}:-default}}"

@@ -7,10 +7,10 @@
 
 use ipnet::IpNet;
 
-use super::backends::Endpoint;
 use super::error::Fault;
 use super::keys::Table;
 use super::secret::{MASK, Secret, masked_url};
+use super::sections::Endpoint;
 use super::settings::Setting;
 use super::shape::{self, Shape};
 use super::tree::{Node, Value};
@@ -66,6 +66,8 @@ pub const UNLIMITED: u64 = u32::MAX as u64;
 pub struct Choice {
     pub name: &'static str,
     pub aliases: &'static [&'static str],
+    /// This release knows it, but does not have it.
+    pub is_later: bool,
 }
 
 /// A value that does not fit: where inside the value, and why.

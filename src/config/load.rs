@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::checks::{APPS, DEMO_ID, DEMO_KEY, DEMO_SECRET, Demo};
+use super::checks::{APPS, DEMO_FORMER_ID, DEMO_ID, DEMO_KEY, DEMO_SECRET, Demo};
 use super::environment::{self, AppOfVariables, Variables};
 use super::error::{ConfigError, ConfigErrors, Fault, Notice, Report};
 use super::keys::{APP, APP_PREFIX, SERVER};
@@ -17,7 +17,7 @@ use super::read::{self, Assignment, Defaults, Rank};
 use super::sections::LimitsMode;
 use super::settings::{Setting, Settings};
 use super::tree::{Member, Node, Value};
-use super::{Config, build, checks, derive, dotenv, json, substitute, toml};
+use super::{Config, checks, derive, dotenv, json, substitute, toml};
 
 /// Everything a load reads from.
 ///
@@ -89,7 +89,7 @@ impl Loaded {
             let (setting, origin) = (running.setting.clone(), running.origin.clone());
             next.settings.put(path, setting, origin);
         }
-        next.config = build::config(&next.settings, next.config.demo);
+        next.config = config_of(&next.settings, next.config.demo);
         next
     }
 }
@@ -129,13 +129,23 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigErrors> {
         report.errors.sort_by_key(reading_order);
         return Err(ConfigErrors(report.errors));
     }
-    let config = build::config(&settings, is_demo);
+    let config = config_of(&settings, is_demo);
     Ok(Loaded {
         config,
         settings,
         notices: report.notices,
         file,
     })
+}
+
+/// The records that the settings fill.
+fn config_of(settings: &Settings, is_demo: bool) -> Config {
+    let mut config = Config::read(settings);
+    config.demo = is_demo;
+    if let (true, [app]) = (is_demo, &mut config.app_manager.apps[..]) {
+        app.former_id = Some(DEMO_FORMER_ID);
+    }
+    config
 }
 
 /// A file's errors from top to bottom, then the others.

@@ -11,7 +11,7 @@ use super::keys::{
     APP, Key, Meaning, SERVER, SOKETI_APP, SOKETI_PREFIX, Source, Status, TRANSLATIONS, WEBHOOK,
     gather_sections,
 };
-use super::release::NOT_IN_THIS_RELEASE;
+use super::release::later_values;
 
 /// The page as Markdown.
 pub fn markdown() -> String {
@@ -112,11 +112,9 @@ fn meaning(key: &Key) -> String {
     if let Status::NoEffect(why) = key.status {
         text.push_str(&format!(" *No effect: {why}.*"));
     }
-    if let Some(refusal) = NOT_IN_THIS_RELEASE
-        .iter()
-        .find(|refusal| refusal.key == key.path)
-    {
-        let values: Vec<String> = refusal.values.iter().map(|v| format!("`{v}`")).collect();
+    let later = later_values(key);
+    if !later.is_empty() {
+        let values: Vec<String> = later.iter().map(|value| format!("`{value}`")).collect();
         text.push_str(&format!(" *Not in this release: {}.*", values.join(", ")));
     }
     text

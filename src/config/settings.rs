@@ -10,10 +10,10 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
-use super::backends::Endpoint;
 use super::keys::Table;
 use super::origin::Origin;
 use super::secret::Secret;
+use super::sections::Endpoint;
 
 /// One value of some kind.
 #[derive(Clone, Debug, PartialEq)]
@@ -117,123 +117,24 @@ impl Settings {
         format!("{}{path}", self.prefix)
     }
 
+    /// The value as a field holds it.
+    pub(super) fn get<T: FromSetting>(&self, path: &str) -> T {
+        let setting = self.setting(path);
+        T::from_setting(setting).unwrap_or_else(|| panic!("{path} is no such value: {setting:?}"))
+    }
+
     pub(super) fn flag(&self, path: &str) -> bool {
-        match self.setting(path) {
-            Setting::Flag(flag) => *flag,
-            other => panic!("{path} is a flag, not {other:?}"),
-        }
+        self.get(path)
     }
 
     pub(super) fn u64(&self, path: &str) -> u64 {
-        match self.setting(path) {
-            Setting::Whole(number) | Setting::Bytes(number) => *number,
-            other => panic!("{path} is a number, not {other:?}"),
-        }
-    }
-
-    /// The key's bounds keep it within a `u32`.
-    pub(super) fn u32(&self, path: &str) -> u32 {
-        u32::try_from(self.u64(path)).unwrap_or_else(|_| panic!("{path} is bounded to 32 bits"))
-    }
-
-    /// The key's bounds keep it within a `u16`.
-    pub(super) fn u16(&self, path: &str) -> u16 {
-        u16::try_from(self.u64(path)).unwrap_or_else(|_| panic!("{path} is bounded to 16 bits"))
-    }
-
-    /// `None` for null and for "auto".
-    pub(super) fn optional_u32(&self, path: &str) -> Option<u32> {
-        match self.setting(path) {
-            Setting::Null | Setting::Auto => None,
-            _ => Some(self.u32(path)),
-        }
-    }
-
-    /// `None` for null and for "auto".
-    pub(super) fn optional_u16(&self, path: &str) -> Option<u16> {
-        match self.setting(path) {
-            Setting::Null | Setting::Auto => None,
-            _ => Some(self.u16(path)),
-        }
-    }
-
-    pub(super) fn fraction(&self, path: &str) -> f64 {
-        match self.setting(path) {
-            Setting::Fraction(number) => *number,
-            other => panic!("{path} is a fraction, not {other:?}"),
-        }
+        self.get(path)
     }
 
     pub(super) fn text(&self, path: &str) -> &str {
         match self.setting(path) {
             Setting::Text(text) => text,
             other => panic!("{path} is a text, not {other:?}"),
-        }
-    }
-
-    pub(super) fn optional_text(&self, path: &str) -> Option<String> {
-        match self.setting(path) {
-            Setting::Null => None,
-            _ => Some(self.text(path).to_owned()),
-        }
-    }
-
-    pub(super) fn texts(&self, path: &str) -> &[String] {
-        match self.setting(path) {
-            Setting::Texts(texts) => texts,
-            other => panic!("{path} is a list of texts, not {other:?}"),
-        }
-    }
-
-    /// A secret or a URL.
-    pub(super) fn secret(&self, path: &str) -> Secret {
-        match self.setting(path) {
-            Setting::Secret(secret) | Setting::Url(secret) => secret.clone(),
-            other => panic!("{path} is a secret, not {other:?}"),
-        }
-    }
-
-    /// A secret or a URL, or none.
-    pub(super) fn optional_secret(&self, path: &str) -> Option<Secret> {
-        match self.setting(path) {
-            Setting::Null => None,
-            _ => Some(self.secret(path)),
-        }
-    }
-
-    pub(super) fn secrets(&self, path: &str) -> Vec<Secret> {
-        match self.setting(path) {
-            Setting::Secrets(secrets) | Setting::Urls(secrets) => secrets.clone(),
-            other => panic!("{path} is a list of secrets, not {other:?}"),
-        }
-    }
-
-    pub(super) fn cidrs(&self, path: &str) -> Vec<IpNet> {
-        match self.setting(path) {
-            Setting::Cidrs(networks) => networks.clone(),
-            other => panic!("{path} is a list of networks, not {other:?}"),
-        }
-    }
-
-    pub(super) fn endpoints(&self, path: &str) -> Vec<Endpoint> {
-        match self.setting(path) {
-            Setting::Endpoints(endpoints) => endpoints.clone(),
-            other => panic!("{path} is a list of endpoints, not {other:?}"),
-        }
-    }
-
-    pub(super) fn mode(&self, path: &str) -> u32 {
-        match self.setting(path) {
-            Setting::Mode(mode) => *mode,
-            other => panic!("{path} is a file mode, not {other:?}"),
-        }
-    }
-
-    pub(super) fn headers(&self, path: &str) -> Vec<(String, Secret)> {
-        match self.setting(path) {
-            Setting::Headers(headers) => headers.clone(),
-            Setting::Null => Vec::new(),
-            other => panic!("{path} is a list of headers, not {other:?}"),
         }
     }
 
@@ -249,5 +150,55 @@ impl Settings {
             Some(Setting::Records(records)) => records,
             other => panic!("{path} is a list of records, not {other:?}"),
         }
+    }
+}
+
+/// What a field can hold of a setting; `None` where the key is of another kind, or its bounds do
+/// not fit the field: a bug in the row.
+pub trait FromSetting: Sized {
+    fn from_setting(setting: &Setting) -> Option<Self>;
+}
+
+/// Null and "auto" are both the absence of a value.
+impl<T: FromSetting> FromSetting for Option<T> {
+    fn from_setting(setting: &Setting) -> Option<Self> {
+        match setting {
+            Setting::Null | Setting::Auto => Some(None),
+            _ => T::from_setting(setting).map(Some),
+        }
+    }
+}
+
+macro_rules! from_setting {
+    ($($type:ty { $($pattern:pat => $value:expr),+ })+) => {$(
+        impl FromSetting for $type {
+            fn from_setting(setting: &Setting) -> Option<Self> {
+                match setting {
+                    $($pattern => $value,)+
+                    _ => None,
+                }
+            }
+        }
+    )+};
+}
+
+from_setting! {
+    bool { Setting::Flag(flag) => Some(*flag) }
+    u64 { Setting::Whole(number) | Setting::Bytes(number) => Some(*number) }
+    u32 {
+        Setting::Whole(number) | Setting::Bytes(number) => (*number).try_into().ok(),
+        Setting::Mode(mode) => Some(*mode)
+    }
+    u16 { Setting::Whole(number) => (*number).try_into().ok() }
+    f64 { Setting::Fraction(number) => Some(*number) }
+    String { Setting::Text(text) => Some(text.clone()) }
+    Vec<String> { Setting::Texts(texts) => Some(texts.clone()) }
+    Secret { Setting::Secret(secret) | Setting::Url(secret) => Some(secret.clone()) }
+    Vec<Secret> { Setting::Secrets(secrets) | Setting::Urls(secrets) => Some(secrets.clone()) }
+    Vec<IpNet> { Setting::Cidrs(networks) => Some(networks.clone()) }
+    Vec<Endpoint> { Setting::Endpoints(endpoints) => Some(endpoints.clone()) }
+    Vec<(String, Secret)> {
+        Setting::Headers(headers) => Some(headers.clone()),
+        Setting::Null => Some(Vec::new())
     }
 }

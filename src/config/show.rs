@@ -7,11 +7,11 @@
 
 use std::fmt::Write as _;
 
-use super::backends::Endpoint;
 use super::keys::{Key, Status, gather_sections};
 use super::kind::{Kind, UNLIMITED, kilobytes};
 use super::origin::Origin;
 use super::secret::{MASK, Secret, masked_url};
+use super::sections::Endpoint;
 use super::settings::{Entry, Setting, Settings};
 use super::tree::{Member, Node, Value};
 

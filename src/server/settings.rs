@@ -64,7 +64,7 @@ impl Settings {
     /// # Errors
     /// A CORS value cannot stand in a header.
     pub fn from_config(config: &Config, node: String, sockets_max: u64) -> Result<Self, CorsError> {
-        use crate::config::backends::CacheDriver;
+        use crate::config::sections::CacheDriver;
         use crate::config::sections::RateLimiterDriver;
         let limiter = &config.rate_limiter;
         let limited = limiter.enabled && limiter.driver != RateLimiterDriver::None;

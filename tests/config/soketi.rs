@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use sockudo::config::backends::DynamodbLayout;
 use sockudo::config::keys::{APP, Meaning, SERVER};
+use sockudo::config::sections::DynamodbLayout;
 use sockudo::config::sections::RateLimiterDriver;
 use sockudo::config::settings::Setting;
 use sockudo::config::{App, Config, Level, Origin, Secret};

@@ -35,8 +35,7 @@ use super::{
 use crate::{
     config::{
         app::EventType,
-        backends::QueueDriver,
-        sections::{Targets, Webhooks as Settings},
+        sections::{QueueDriver, Targets, Webhooks as Settings},
     },
     metrics::{
         bridge::{DeliveryResult, WebhookCounters},

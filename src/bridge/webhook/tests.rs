@@ -28,8 +28,7 @@ use crate::{
     config::{
         Secret,
         app::{App, WebhookFilter},
-        backends::QueueDriver,
-        sections::{Retry, Targets, Webhooks as Settings},
+        sections::{QueueDriver, Retry, Targets, Webhooks as Settings},
     },
     protocol::auth::Signer,
 };

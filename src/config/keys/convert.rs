@@ -1,10 +1,10 @@
 //! Values of Soketi turned into ours: units, words, options of its Redis library.
 //!
 //! Owns: one function per kind of value; each says what it did where that is not plain.
-//! May depend on: `tree`, `alias`, the parser of JSON.
+//! May depend on: `tree`, `aliases`, the parser of JSON.
 //! Invariants: what is said never holds a value that may be a secret.
 
-use super::alias::Converted;
+use super::aliases::Converted;
 use crate::config::error::Level;
 use crate::config::json;
 use crate::config::tree::{Member, Node, Value};

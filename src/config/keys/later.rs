@@ -20,7 +20,7 @@ impl Later {
     }
 }
 
-pub(super) const SERVER: &[Later] = &[
+pub(in crate::config) const SERVER: &[Later] = &[
     Later("server_role"),
     Later("tag_filtering"),
     Later("delta_compression"),

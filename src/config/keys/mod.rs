@@ -6,25 +6,22 @@
 //! May depend on: `kind`.
 //! Invariants: a default fits its own kind; no two keys share a variable by accident (tested).
 
-mod alias;
-mod app;
-mod backends;
+pub(super) mod aliases;
 mod convert;
-mod delivery;
-mod edges;
-mod later;
-mod server;
-mod soketi;
+pub(super) mod later;
+pub(super) mod rows;
+pub(super) mod soketi;
 
-pub use alias::Alias;
-pub(super) use alias::{Converted, LOWEST_ALIAS_HOLDS, TRANSLATIONS, TranslationRank};
-pub use app::{APP, WEBHOOK};
+pub use aliases::Alias;
+pub(super) use aliases::{Converted, LOWEST_ALIAS_HOLDS, TRANSLATIONS, TranslationRank};
 pub use later::Later;
 pub use soketi::{Meaning, Soketi};
 pub(super) use soketi::{SOKETI_APP, SOKETI_PREFIX};
 
-use super::kind::{Kind, UNLIMITED, Whole};
-use super::shape::Shape;
+pub use super::sections::SERVER;
+pub use super::sections::app::{APP, WEBHOOK};
+
+use super::kind::Kind;
 
 /// The keys of one kind of object.
 #[derive(Debug)]
@@ -39,23 +36,6 @@ pub struct Table {
     /// Objects whose members count as if they stood outside.
     pub hoisted: &'static [&'static str],
 }
-
-/// The keys of the server.
-pub static SERVER: Table = Table {
-    keys: &[
-        server::KEYS,
-        edges::KEYS,
-        edges::APP_KEYS,
-        delivery::KEYS,
-        delivery::CLEANUP,
-        backends::KEYS,
-        backends::DATABASE,
-    ],
-    aliases: alias::SERVER,
-    soketi: soketi::SERVER,
-    later: later::SERVER,
-    hoisted: &[],
-};
 
 impl Table {
     pub fn iter(&self) -> impl Iterator<Item = &'static Key> {
@@ -103,6 +83,10 @@ pub struct Key {
     pub source: Source,
     /// A reload gives it effect.
     pub reloads: bool,
+    /// A flag that this release cannot turn on, and what there is instead.
+    pub later: Option<&'static str>,
+    /// A flag that, when off, makes the choice irrelevant.
+    pub switch: Option<&'static str>,
     pub doc: &'static str,
 }
 
@@ -130,26 +114,6 @@ pub enum Source {
     Ours,
 }
 
-const fn key(path: &'static str, kind: Kind, doc: &'static str) -> Key {
-    Key {
-        path,
-        kind,
-        default: None,
-        upstream: None,
-        env_app: None,
-        inherits: None,
-        derived: None,
-        env: &[],
-        fallback_env: &[],
-        required: false,
-        nulls: Nulls::Value,
-        status: Status::Keep,
-        source: Source::Upstream,
-        reloads: false,
-        doc,
-    }
-}
-
 impl Key {
     /// The variables that set a key of the server, lowest first: its own, then the short form,
     /// then the general form. Those of `fallback_env`, below the file, are not among them.
@@ -169,74 +133,6 @@ impl Key {
         names.extend(self.env.iter().map(|name| (*name).to_owned()));
         names
     }
-
-    const fn default(mut self, default: &'static str) -> Self {
-        self.default = Some(default);
-        self.nulls = Nulls::Refused;
-        self
-    }
-
-    const fn upstream(mut self, default: &'static str) -> Self {
-        self.upstream = Some(default);
-        self
-    }
-
-    const fn env_app(mut self, default: &'static str) -> Self {
-        self.env_app = Some(default);
-        self
-    }
-
-    const fn inherits(mut self, path: &'static str) -> Self {
-        self.inherits = Some(path);
-        self.nulls = Nulls::Absent;
-        self
-    }
-
-    const fn derived(mut self, words: &'static str) -> Self {
-        self.derived = Some(words);
-        self
-    }
-
-    const fn env(mut self, names: &'static [&'static str]) -> Self {
-        self.env = names;
-        self
-    }
-
-    const fn fallback_env(mut self, names: &'static [&'static str]) -> Self {
-        self.fallback_env = names;
-        self
-    }
-
-    const fn nullable(mut self) -> Self {
-        self.nulls = Nulls::Value;
-        self
-    }
-
-    const fn null_is_absent(mut self) -> Self {
-        self.nulls = Nulls::Absent;
-        self
-    }
-
-    const fn required(mut self) -> Self {
-        self.required = true;
-        self.nulls = Nulls::Refused;
-        self
-    }
-
-    const fn no_effect(mut self, why: &'static str) -> Self {
-        self.status = Status::NoEffect(why);
-        self
-    }
-
-    const fn ours(mut self) -> Self {
-        self.source = Source::Ours;
-        self
-    }
-
-    const fn reloads(mut self) -> Self {
-        self.reloads = true;
-        self
-    }
 }
 
 /// `SOCKUDO_NET_SEND_QUEUE_BYTES`.
@@ -253,90 +149,5 @@ fn capitals(path: &str, between: &str) -> String {
     path.to_ascii_uppercase().replace('.', between)
 }
 
-const fn whole(min: u64, max: u64, unit: &'static str) -> Kind {
-    Kind::Whole(Whole {
-        min,
-        max,
-        unit,
-        negative: None,
-    })
-}
-
-/// A number that fits 32 bits.
-const fn count(min: u64) -> Kind {
-    whole(min, u32::MAX as u64, "")
-}
-
-const fn milliseconds(min: u64) -> Kind {
-    whole(min, u32::MAX as u64, "milliseconds")
-}
-
-const fn seconds(min: u64) -> Kind {
-    whole(min, SECONDS_MAX, "seconds")
-}
-
-const fn port() -> Kind {
-    whole(0, 65_535, "")
-}
-
-/// A number where a negative one means "no limit" and is held as 0.
-const fn zero_is_unlimited() -> Kind {
-    Kind::Whole(Whole {
-        min: 0,
-        max: u32::MAX as u64,
-        unit: "",
-        negative: Some(0),
-    })
-}
-
-/// A limit of at least one, or none.
-const fn limit() -> Kind {
-    Kind::Whole(Whole {
-        min: 1,
-        max: UNLIMITED - 1,
-        unit: "",
-        negative: Some(UNLIMITED),
-    })
-}
-
-/// A size of at least one byte, or none, given in kilobytes.
-const fn kilobyte_limit() -> Kind {
-    Kind::Kilobytes(Whole {
-        min: 1,
-        max: GIBIBYTE,
-        unit: "",
-        negative: Some(UNLIMITED),
-    })
-}
-
-const fn auto_or(min: u64, max: u64) -> Kind {
-    Kind::WholeOrAuto(Whole {
-        min,
-        max,
-        unit: "",
-        negative: None,
-    })
-}
-
-const fn text(shape: Shape) -> Kind {
-    Kind::Text(shape)
-}
-
-const fn choice(choices: &'static [super::kind::Choice]) -> Kind {
-    Kind::Choice(choices)
-}
-
-const fn named(name: &'static str) -> super::kind::Choice {
-    super::kind::Choice { name, aliases: &[] }
-}
-
-const fn named_also(name: &'static str, aliases: &'static [&'static str]) -> super::kind::Choice {
-    super::kind::Choice { name, aliases }
-}
-
 /// Before the name of each variable of the app that variables make.
 pub(super) const APP_PREFIX: &str = "SOCKUDO_DEFAULT_APP_";
-
-/// A year: longer waits are mistakes, and timers need not hold them.
-const SECONDS_MAX: u64 = 31_536_000;
-const GIBIBYTE: u64 = 1 << 30;

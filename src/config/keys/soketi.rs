@@ -1,11 +1,11 @@
 //! Soketi's names: what its files and its `SOKETI_*` variables mean here, unit by unit.
 //!
 //! Owns: one row per name of Soketi that is not simply a key of ours in camelCase.
-//! May depend on: `tree`, `alias`, `convert`.
+//! May depend on: `tree`, `aliases`, `convert`.
 //! Invariants: a row names a key, or says why it has no effect; a variable stands in one row per
 //! key that it sets. Longer than a screen because it is a list.
 
-use super::alias::Converted;
+use super::aliases::Converted;
 use super::convert::{
     bus_driver, day_for_ever, json_or_list, limiter_driver, milliseconds_as_seconds, mode,
     process_id, queue_prefix, redis_url, same, soketi_layout, tls_where_set, wait_seconds,
@@ -111,13 +111,13 @@ pub(in crate::config) const SOKETI_APP: &[(&str, &str)] = &[
 ];
 
 /// Names of an app's keys in Soketi's files, beside those in camelCase.
-pub(super) const APP: &[Soketi] = &[none(
+pub(in crate::config) const APP: &[Soketi] = &[none(
     "enable_statistics",
     "",
     "the metrics count every app by themselves",
 )];
 
-pub(super) const SERVER: &[Soketi] = &[
+pub(in crate::config) const SERVER: &[Soketi] = &[
     // Units.
     row(
         "user_authentication_timeout",

@@ -55,7 +55,7 @@ pub(in crate::config) enum Converted {
 }
 
 impl Alias {
-    pub(super) const fn same(path: &'static str, to: &'static str) -> Self {
+    pub(in crate::config) const fn same(path: &'static str, to: &'static str) -> Self {
         Self {
             path,
             to,
@@ -64,7 +64,7 @@ impl Alias {
     }
 }
 
-pub(super) const SERVER: &[Alias] = &[
+pub(in crate::config) const SERVER: &[Alias] = &[
     Alias::same("websocket_max_payload_kb", "websocket.max_payload_kb"),
     Alias::same("max_connections", "admission.max_connections"),
     Alias::same("cluster_health.enabled", "adapter.cluster_health.enabled"),

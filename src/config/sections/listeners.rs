@@ -1,0 +1,44 @@
+//! Listeners beside plain TCP.
+//!
+//! Owns: `ssl`, `unix_socket`.
+//! May depend on: the words of `keys::rows`.
+//! Invariants: those of `keys`.
+
+use crate::config::Secret;
+use crate::config::keys::rows::*;
+use crate::config::shape;
+
+section! {
+    pub struct Ssl in "ssl" {
+        /// TLS on `port`.
+        enabled: bool = flag().default("false").env(&["SSL_ENABLED"])
+            .later("plain TCP only; put a TLS proxy in front");
+        /// Certificate chain, PEM.
+        cert_path: String = text(shape::ANY).default("").env(&["SSL_CERT_PATH"]).reloads();
+        /// Private key, PEM.
+        key_path: String = text(shape::ANY).default("").env(&["SSL_KEY_PATH"]).reloads();
+        /// Opens the private key.
+        passphrase: Option<Secret> = secret().env(&["SSL_PASS"]);
+        /// CA of client certificates, PEM.
+        ca_path: Option<String> = text(shape::ANY).env(&["SSL_CA"]);
+        /// A second listener that redirects to https.
+        redirect_http: bool = flag().default("false").env(&["SSL_REDIRECT_HTTP"]);
+        /// Its port.
+        http_port: Option<u16> = port().default("80").nullable().env(&["SSL_HTTP_PORT"]);
+    }
+}
+
+section! {
+    pub struct UnixSocket in "unix_socket" {
+        /// Listen on a Unix socket instead of TCP.
+        enabled: bool = flag().default("false").env(&["UNIX_SOCKET_ENABLED"])
+            .later("TCP listeners only");
+        /// Its path.
+        path: String = text(shape::ABSOLUTE_PATH).default("/var/run/sockudo/sockudo.sock")
+            .env(&["UNIX_SOCKET_PATH"]);
+        /// Its mode, octal.
+        permission_mode: u32 = mode().default("660").env(&["UNIX_SOCKET_PERMISSION_MODE"]);
+        /// Listen on TCP as well.
+        also_tcp: bool = flag().default("false").ours();
+    }
+}

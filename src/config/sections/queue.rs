@@ -1,0 +1,86 @@
+//! Where webhooks wait.
+//!
+//! Owns: `queue`.
+//! May depend on: the words of `keys::rows`.
+//! Invariants: those of `keys`.
+
+use crate::config::Secret;
+use crate::config::keys::rows::*;
+use crate::config::shape;
+
+section! {
+    pub struct Queue in "queue" {
+        /// Where webhooks wait; `none` = webhooks are off.
+        driver: QueueDriver = choice(QueueDriver::CHOICES).default("memory").env(&["QUEUE_DRIVER"]);
+        redis: QueueRedis => QueueRedis::read;
+        redis_cluster: QueueRedisCluster => QueueRedisCluster::read;
+        sqs: Sqs => Sqs::read;
+    }
+}
+
+choices! {
+    pub enum QueueDriver {
+        Memory = "memory" | "sync",
+        Redis = "redis" later,
+        RedisCluster = "redis-cluster" | "redis_cluster" later,
+        Sqs = "sqs" later,
+        /// Webhooks are off.
+        None = "none",
+    }
+}
+
+section! {
+    pub struct QueueRedis in "queue.redis" {
+        /// Deliveries in flight.
+        concurrency: u32 = count(1).default("5").env(&["QUEUE_REDIS_CONCURRENCY"]);
+        /// Prefix of the queue's keys.
+        prefix: String = text(shape::ANY).default("sockudo_queue:").nullable()
+            .derived("database.redis.key_prefix and `queue:` where null")
+            .env(&["QUEUE_REDIS_PREFIX"]);
+        /// Redis of the queue.
+        url_override: Option<Secret> = url().env(&["EXTERNAL_REDIS_URL", "REDIS_URL"]);
+        /// Same as driver `redis-cluster`.
+        _ as "cluster_mode" = flag().default("false");
+    }
+}
+
+section! {
+    pub struct QueueRedisCluster in "queue.redis_cluster" {
+        /// Deliveries in flight.
+        concurrency: u32 = count(1).default("5").env(&["REDIS_CLUSTER_QUEUE_CONCURRENCY"]);
+        /// Prefix of the queue's keys.
+        prefix: String = text(shape::ANY).default("sockudo_queue:").nullable()
+            .derived("database.redis.key_prefix and `queue:` where null")
+            .env(&["REDIS_CLUSTER_QUEUE_PREFIX"]);
+        /// Nodes of the cluster; empty = database.redis.cluster_nodes.
+        nodes: Vec<Secret> = urls().default("redis://127.0.0.1:6379").null_is_absent()
+            .fallback_env(&["DATABASE_REDIS_CLUSTER_NODES"]).env(&["REDIS_CLUSTER_NODES"]);
+        /// Wait for an answer.
+        request_timeout_ms: u64 = milliseconds(1).default("5000");
+    }
+}
+
+section! {
+    pub struct Sqs in "queue.sqs" {
+        /// AWS region.
+        region: String = text(shape::NOT_EMPTY).default("us-east-1").env(&["QUEUE_SQS_REGION"]);
+        /// The queue's URL without its name.
+        queue_url_prefix: Option<String> = text(shape::HTTP_URL);
+        /// A job is leased so long.
+        visibility_timeout_s: u32 as "visibility_timeout" = whole(0, 43_200, "seconds")
+            .default("30").env(&["QUEUE_SQS_VISIBILITY_TIMEOUT"]);
+        /// Another endpoint than AWS's.
+        endpoint_url: Option<String> = text(shape::HTTP_URL).env(&["QUEUE_SQS_ENDPOINT_URL"]);
+        /// Jobs fetched at once.
+        max_messages: u32 = whole(1, 10, "").default("10").env(&["QUEUE_SQS_MAX_MESSAGES"]);
+        /// Long poll.
+        wait_time_s: u32 as "wait_time_seconds" = whole(0, 20, "seconds").default("5")
+            .env(&["QUEUE_SQS_WAIT_TIME_SECONDS"]);
+        /// Pollers.
+        concurrency: u32 = count(1).default("5").env(&["QUEUE_SQS_CONCURRENCY"]);
+        /// A `.fifo` queue.
+        fifo: bool = flag().default("false").env(&["QUEUE_SQS_FIFO"]);
+        /// Group; or `per_channel`.
+        message_group_id: Option<String> = text(shape::NOT_EMPTY).default("default").nullable();
+    }
+}
