@@ -11,8 +11,8 @@ use std::sync::Arc;
 use super::dotenv;
 use super::error::Report;
 use super::keys::{
-    APP, APP_PREFIX, Converted, Key, Meaning, SERVER, SOKETI_APP, SOKETI_PREFIX, Soketi, Status,
-    TRANSLATIONS, Table, TranslationRank, general_form, short_form,
+    APP, APP_PREFIX, Converted, Key, Meaning, OtherName, SERVER, SOKETI_APP, SOKETI_PREFIX, Status,
+    TRANSLATIONS, general_form, short_form,
 };
 use super::origin::Origin;
 use super::read::{self, Assignment, Rank};
@@ -83,60 +83,117 @@ impl Variables {
     }
 }
 
+/// A variable, the key that it sets, and how.
+struct Sets {
+    variable: String,
+    key: &'static Key,
+    rank: Rank,
+    convert: fn(&Node) -> Converted,
+}
+
+impl Sets {
+    fn same(variable: impl Into<String>, key: &'static Key, rank: Rank) -> Self {
+        Self {
+            variable: variable.into(),
+            key,
+            rank,
+            convert: |_| Converted::Same,
+        }
+    }
+}
+
+/// What the variables of a key do: those below the file, then its own.
+fn of_key(key: &'static Key, own: Vec<String>) -> impl Iterator<Item = Sets> {
+    let fallback = key.fallback_env.iter();
+    let fallback = fallback.map(move |name| Sets::same(*name, key, Rank::Fallback));
+    let own = own.into_iter().enumerate();
+    fallback.chain(own.map(move |(index, name)| Sets::same(name, key, Rank::Env(index))))
+}
+
+fn of_server_keys() -> impl Iterator<Item = Sets> {
+    SERVER.iter().flat_map(|key| of_key(key, key.variables()))
+}
+
+fn of_app_keys() -> impl Iterator<Item = Sets> {
+    APP.iter().flat_map(|key| of_key(key, key.app_variables()))
+}
+
+fn of_soketis_app() -> impl Iterator<Item = Sets> {
+    let sets = |(name, path): &(&str, &str)| {
+        Sets::same(
+            soketi_app_variable(name),
+            APP.key(path),
+            Rank::EnvTranslated,
+        )
+    };
+    SOKETI_APP.iter().map(sets)
+}
+
+/// Variables of the server's keys under other names. An alias has the variables of a key.
+fn of_other_names() -> impl Iterator<Item = Sets> {
+    let of_path = |row: &'static OtherName| {
+        let forms = [short_form(row.path), general_form(row.path)];
+        forms.into_iter().filter_map(|form| sets(row, Some(form)))
+    };
+    let is_own = |sets: &Sets| sets.key.variables().contains(&sets.variable);
+    let aliases = SERVER.aliases.iter().flat_map(of_path);
+    let aliases = aliases.filter(move |sets| !is_own(sets));
+    let named = SERVER.soketi.iter().chain(TRANSLATIONS);
+    aliases.chain(named.filter_map(|row| sets(row, row.variable())))
+}
+
+fn sets(row: &OtherName, variable: Option<String>) -> Option<Sets> {
+    let Meaning::Key { to, convert } = row.meaning else {
+        return None;
+    };
+    let rank = if row.is_top {
+        Rank::EnvTop
+    } else {
+        Rank::EnvTranslated
+    };
+    Some(Sets {
+        variable: variable?,
+        key: SERVER.key(to),
+        rank,
+        convert: convert.0,
+    })
+}
+
 /// What the variables say about the server's keys.
 pub(super) fn server_assignments(variables: &Variables, report: &mut Report) -> Vec<Assignment> {
-    let mut reading = Reading::new(variables, report);
-    for key in SERVER.iter() {
-        for name in key.fallback_env {
-            reading.take(key, name, Rank::Fallback);
-        }
-        for (index, name) in key.variables().iter().enumerate() {
-            reading.take(key, name, Rank::Env(index));
-        }
-    }
-    for alias in SERVER.aliases {
-        for name in [short_form(alias.path), general_form(alias.path)] {
-            let key = SERVER.find(alias.to);
-            let key = key.unwrap_or_else(|| panic!("{} is a key", alias.to));
-            if key.variables().contains(&name) {
-                continue;
-            }
-            reading.translate(key, &name, Rank::EnvTranslated, alias.convert);
-        }
-    }
-    for row in SERVER.soketi {
-        if let (Some(name), Meaning::Key { to, convert }) = (row.variable(), row.meaning) {
-            let key = SERVER.find(to);
-            let key = key.unwrap_or_else(|| panic!("{to} is a key"));
-            reading.translate(key, &name, Rank::EnvTranslated, convert.0);
-        }
-    }
-    for translation in TRANSLATIONS {
-        let key = SERVER.find(translation.to);
-        let key = key.unwrap_or_else(|| panic!("{} is a key", translation.to));
-        let rank = match translation.rank {
-            TranslationRank::Low => Rank::EnvTranslated,
-            TranslationRank::Top => Rank::EnvTop,
-        };
-        reading.translate(key, translation.variable, rank, translation.convert);
-    }
-    reading.assignments
+    let all = of_server_keys().chain(of_other_names());
+    all.filter_map(|sets| assignment(variables, &sets, report))
+        .collect()
 }
 
 /// What the variables say about the app that they make.
 pub(super) fn app_assignments(variables: &Variables, report: &mut Report) -> Vec<Assignment> {
-    let mut reading = Reading::new(variables, report);
-    for key in APP.iter() {
-        for (index, name) in key.app_variables().iter().enumerate() {
-            reading.take(key, name, Rank::Env(index));
-        }
+    let all = of_app_keys().chain(of_soketis_app());
+    all.filter_map(|sets| assignment(variables, &sets, report))
+        .collect()
+}
+
+/// The key gets the variable's value, if there is one.
+fn assignment(variables: &Variables, sets: &Sets, report: &mut Report) -> Option<Assignment> {
+    let key = sets.key;
+    let Variable { value, origin } = variables.0.get(&sets.variable)?;
+    if is_service_link(&sets.variable, value) {
+        return None;
     }
-    for (name, path) in SOKETI_APP {
-        let key = APP.find(path);
-        let key = key.unwrap_or_else(|| panic!("{path} is a key of an app"));
-        reading.take(key, &soketi_app_variable(name), Rank::EnvTranslated);
+    let given = Node::text(value.clone());
+    let became = (sets.convert)(&given);
+    let node = read::converted(key, &given, became, (origin, key.path), report)?;
+    if let Status::NoEffect(why) = key.status {
+        let note = format!("has no effect: {why}");
+        report.note(origin, key.path, note);
     }
-    reading.assignments
+    Some(Assignment {
+        key,
+        rank: sets.rank,
+        origin: origin.clone(),
+        written: key.path.to_owned(),
+        node,
+    })
 }
 
 fn soketi_app_variable(name: &str) -> String {
@@ -199,61 +256,6 @@ fn is_port_of_service(name: &str, value: &str) -> bool {
     name.ends_with("_PORT") && value.contains("://")
 }
 
-/// Variables being read, and what they assigned so far.
-struct Reading<'a> {
-    variables: &'a Variables,
-    report: &'a mut Report,
-    assignments: Vec<Assignment>,
-}
-
-impl<'a> Reading<'a> {
-    fn new(variables: &'a Variables, report: &'a mut Report) -> Self {
-        Self {
-            variables,
-            report,
-            assignments: Vec::new(),
-        }
-    }
-
-    /// The key gets the variable's value, if there is one.
-    fn take(&mut self, key: &'static Key, name: &str, rank: Rank) {
-        self.translate(key, name, rank, |_| Converted::Same);
-    }
-
-    fn translate(
-        &mut self,
-        key: &'static Key,
-        name: &str,
-        rank: Rank,
-        convert: fn(&Node) -> Converted,
-    ) {
-        let Some(Variable { value, origin }) = self.variables.0.get(name) else {
-            return;
-        };
-        if is_service_link(name, value) {
-            return;
-        }
-        let given = Node::text(value.clone());
-        let became = convert(&given);
-        let Some(node) = read::converted(key, &given, became, (origin, key.path), self.report)
-        else {
-            return;
-        };
-        if let Status::NoEffect(why) = key.status {
-            let note = format!("has no effect: {why}");
-            self.report.note(origin, key.path, note);
-        }
-        let written = key.path.to_owned();
-        self.assignments.push(Assignment {
-            key,
-            rank,
-            origin: origin.clone(),
-            written,
-            node,
-        });
-    }
-}
-
 /// Warns of variables that somebody set in vain.
 pub(super) fn warn_of_unused(variables: &Variables, report: &mut Report) {
     let known: Vec<String> = known_names();
@@ -268,7 +270,7 @@ pub(super) fn warn_of_unused(variables: &Variables, report: &mut Report) {
         if known.iter().any(|known| known == name) || SILENT.iter().any(|p| matches(p, name)) {
             continue;
         }
-        let unused_soketi = |row: &&Soketi| row.variable().as_ref() == Some(name);
+        let unused_soketi = |row: &&OtherName| row.variable().as_ref() == Some(name);
         let unused_soketi = SERVER.soketi.iter().find(unused_soketi);
         if let Some(Meaning::NoEffect(why)) = unused_soketi.map(|row| row.meaning) {
             if !is_harmless(name, &variable.value) {
@@ -297,28 +299,10 @@ fn is_harmless(name: &str, value: &str) -> bool {
 
 /// Every variable that has a meaning.
 fn known_names() -> Vec<String> {
-    let all_names = |table: &'static Table, names: fn(&Key) -> Vec<String>| {
-        let own = move |key: &'static Key| {
-            let fallback = key.fallback_env.iter().map(|name| (*name).to_owned());
-            names(key).into_iter().chain(fallback)
-        };
-        table.iter().flat_map(own)
-    };
-    let aliases = SERVER.aliases.iter();
-    let aliases = aliases.flat_map(|alias| [short_form(alias.path), general_form(alias.path)]);
-    let soketis = SERVER.soketi.iter();
-    let soketis = soketis.filter(|row| matches!(row.meaning, Meaning::Key { .. }));
-    let soketis = soketis.filter_map(Soketi::variable);
-    let soketi_app = SOKETI_APP.iter().map(|(name, _)| soketi_app_variable(name));
-    let others = TRANSLATIONS.iter().map(|translation| translation.variable);
-    let others = others.chain(SPECIAL).map(str::to_owned);
-    all_names(&SERVER, Key::variables)
-        .chain(all_names(&APP, Key::app_variables))
-        .chain(aliases)
-        .chain(soketis)
-        .chain(soketi_app)
-        .chain(others)
-        .collect()
+    let all = of_server_keys().chain(of_app_keys());
+    let all = all.chain(of_other_names()).chain(of_soketis_app());
+    let all = all.map(|sets| sets.variable);
+    all.chain(SPECIAL.map(str::to_owned)).collect()
 }
 
 /// `LOG_MAX_*` stands for every name that begins so, `*_PORT` for every one that ends so.
@@ -342,31 +326,17 @@ const NO_MECHANISM: &str = "there is no such mechanism; nodes find each other ov
 const NOT_READ: &str = "nothing reads it";
 
 /// Documented for upstream, or in its `.env.example`, without a meaning here.
+#[rustfmt::skip] // One name a line.
 pub(super) const UNUSED: &[(&str, &str)] = &[
     ("ADAPTER_ENABLE_SOCKET_COUNTING", "counting is free"),
     ("TAG_FILTERING_ENABLED", "there is no tag filtering"),
-    (
-        "WEBSOCKET_MAX_MESSAGES",
-        "outboxes are bounded in bytes: SOCKUDO_NET_SEND_QUEUE_BYTES",
-    ),
+    ("WEBSOCKET_MAX_MESSAGES", "outboxes are bounded in bytes: SOCKUDO_NET_SEND_QUEUE_BYTES"),
     ("WEBSOCKET_WRITE_BUFFER_SIZE", "there is no such buffer"),
-    (
-        "WEBSOCKET_AUTO_PING",
-        "the protocol's own pings are used: ACTIVITY_TIMEOUT",
-    ),
-    (
-        "WEBSOCKET_PING_INTERVAL",
-        "the protocol's own pings are used: ACTIVITY_TIMEOUT",
-    ),
-    (
-        "WEBSOCKET_IDLE_TIMEOUT",
-        "the protocol's own pings are used: ACTIVITY_TIMEOUT",
-    ),
+    ("WEBSOCKET_AUTO_PING", "the protocol's own pings are used: ACTIVITY_TIMEOUT"),
+    ("WEBSOCKET_PING_INTERVAL", "the protocol's own pings are used: ACTIVITY_TIMEOUT"),
+    ("WEBSOCKET_IDLE_TIMEOUT", "the protocol's own pings are used: ACTIVITY_TIMEOUT"),
     ("WEBSOCKET_COMPRESSION", "messages are not compressed"),
-    (
-        "REDIS_CONNECTION_POOL_SIZE",
-        "one connection carries all requests",
-    ),
+    ("REDIS_CONNECTION_POOL_SIZE", "one connection carries all requests"),
     ("CLUSTER_HOSTNAME", NO_MECHANISM),
     ("CLUSTER_PORT", NO_MECHANISM),
     ("CLUSTER_CHECK_INTERVAL", NO_MECHANISM),
@@ -377,18 +347,9 @@ pub(super) const UNUSED: &[(&str, &str)] = &[
     ("JWT_SECRET", NOT_READ),
     ("TEST_*", NOT_READ),
     ("HEALTH_CHECK_*", NOT_READ),
-    (
-        "EXTERNAL_MYSQL_URL",
-        "write DATABASE_MYSQL_HOST and its neighbours",
-    ),
-    (
-        "SOCKUDO_SKIP_INLINE_APPS",
-        "write SOCKUDO__APP_MANAGER__SEED",
-    ),
-    (
-        "APP_MANAGER_REGISTER_INLINE_APPS",
-        "write SOCKUDO__APP_MANAGER__SEED",
-    ),
+    ("EXTERNAL_MYSQL_URL", "write DATABASE_MYSQL_HOST and its neighbours"),
+    ("SOCKUDO_SKIP_INLINE_APPS", "write SOCKUDO__APP_MANAGER__SEED"),
+    ("APP_MANAGER_REGISTER_INLINE_APPS", "write SOCKUDO__APP_MANAGER__SEED"),
 ];
 
 /// Set for Compose, not for the server.

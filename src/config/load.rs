@@ -246,9 +246,7 @@ fn read_file(path: &Path, variables: &Variables, report: &mut Report) -> Vec<Ass
 
 fn flag_assignments(flags: &[Flag]) -> Vec<Assignment> {
     let assignment = |flag: &Flag| {
-        let key = SERVER
-            .find(flag.key)
-            .unwrap_or_else(|| panic!("{} is a key", flag.key));
+        let key = SERVER.key(flag.key);
         Assignment {
             key,
             rank: Rank::Cli,
@@ -275,9 +273,7 @@ fn settled(
     // Their errors come out below, once.
     let mut silent = Report::default();
     for path in ["limits_mode", "debug"] {
-        let key = SERVER
-            .find(path)
-            .unwrap_or_else(|| panic!("{path} is a key"));
+        let key = SERVER.key(path);
         read::settle_key(&mut settings, key, assignments, defaults, &mut silent);
     }
     if settings.text("limits_mode") == "upstream" {
@@ -293,9 +289,7 @@ fn settled(
         variables.value(name),
         variables.origin(name),
     ) {
-        let key = SERVER
-            .find("logging.level")
-            .unwrap_or_else(|| panic!("logging.level is a key"));
+        let key = SERVER.key("logging.level");
         assignments.push(Assignment {
             key,
             // Beside LOG_LEVEL, which was read before, and below RUST_LOG.

@@ -7,7 +7,7 @@
 //! all errors come out at once; a key whose value is wrong settles on its default.
 
 use super::error::{Fault, Level, Report};
-use super::keys::{Alias, Converted, Key, LOWEST_ALIAS_HOLDS, Meaning, Nulls, Status, Table};
+use super::keys::{Converted, Key, LOWEST_ALIAS_HOLDS, Meaning, Nulls, Status, Table};
 use super::kind::Kind;
 use super::origin::Origin;
 use super::secret::MASK;
@@ -96,7 +96,7 @@ impl Reader<'_> {
     fn member(&mut self, member: &Member, path: &str, written: &str) {
         let hoisted = self.hoisted(path);
         let path = hoisted.unwrap_or(path);
-        if self.soketi(member, path, written) {
+        if self.other_names(member, path, written) {
             return;
         }
         let rank = if hoisted.is_some() {
@@ -106,9 +106,6 @@ impl Reader<'_> {
         };
         if let Some(key) = self.table.find(path) {
             return self.assign(key, rank, member, written, member.node.clone());
-        }
-        if let Some(alias) = self.table.aliases.iter().find(|alias| alias.path == path) {
-            return self.alias(alias, member, written);
         }
         if self.is_section(path) {
             return match &member.node.value {
@@ -124,7 +121,7 @@ impl Reader<'_> {
         }
         let origin = self.source.at_line(member.line);
         let name = format!("{}{written}", self.prefix);
-        if self.table.later.iter().any(|later| later.matches(path)) {
+        if self.table.later.matches(path) {
             self.report
                 .warn(&origin, name, "not supported, has no effect".to_owned());
         } else {
@@ -133,9 +130,9 @@ impl Reader<'_> {
         }
     }
 
-    /// Reads a member as Soketi means it; false where it is to be read as ours (as well).
-    fn soketi(&mut self, member: &Member, path: &str, written: &str) -> bool {
-        let rows = self.table.soketi.iter();
+    /// Reads a member under another name of a key; false where it is to be read as ours (as well).
+    fn other_names(&mut self, member: &Member, path: &str, written: &str) -> bool {
+        let rows = self.table.other_names();
         let mut is_read = false;
         for row in rows.filter(|row| row.is_about(path, written)) {
             match row.meaning {
@@ -154,8 +151,7 @@ impl Reader<'_> {
                     } else {
                         Rank::FileAlias
                     };
-                    let key = self.table.find(to);
-                    let key = key.unwrap_or_else(|| panic!("{to} is a key"));
+                    let key = self.table.key(to);
                     let is_section =
                         !self.converted(key, rank, (convert.0)(&member.node), member, written);
                     is_read |= !is_section && (to == path || self.table.find(path).is_none());
@@ -175,20 +171,12 @@ impl Reader<'_> {
     fn is_section(&self, path: &str) -> bool {
         let is_below = |name: &str| name.strip_prefix(path).is_some_and(|r| r.starts_with('.'));
         self.table.iter().any(|key| is_below(key.path))
-            || self.table.aliases.iter().any(|alias| is_below(alias.path))
-            || self.table.soketi.iter().any(|row| is_below(row.path))
+            || self.table.other_names().any(|row| is_below(row.path))
             || self
                 .table
                 .hoisted
                 .iter()
                 .any(|outer| *outer == path || is_below(outer))
-    }
-
-    fn alias(&mut self, alias: &Alias, member: &Member, written: &str) {
-        let key = self.table.find(alias.to);
-        let key = key.unwrap_or_else(|| panic!("{} is a key", alias.to));
-        let became = (alias.convert)(&member.node);
-        self.converted(key, Rank::FileAlias, became, member, written);
     }
 
     /// Assigns what a conversion made; false where the member is a section.

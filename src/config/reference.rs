@@ -8,8 +8,8 @@ use std::fmt::Write as _;
 
 use super::environment::UNUSED;
 use super::keys::{
-    APP, Key, Meaning, SERVER, SOKETI_APP, SOKETI_PREFIX, Source, Status, TRANSLATIONS, WEBHOOK,
-    gather_sections,
+    APP, Key, Meaning, OtherName, SERVER, SOKETI_APP, SOKETI_PREFIX, Source, Status, TRANSLATIONS,
+    WEBHOOK, gather_sections,
 };
 use super::release::later_values;
 
@@ -123,14 +123,11 @@ fn meaning(key: &Key) -> String {
 fn other_names(out: &mut String) {
     out.push_str("\n## Other names in a file\n\n| name | stands for |\n|---|---|\n");
     for alias in SERVER.aliases {
-        write(out, format_args!("| `{}` | `{}` |\n", alias.path, alias.to));
+        stands_for(&Some(alias.path), alias, out);
     }
     out.push_str("\n## Variables that are translated\n\n| variable | sets |\n|---|---|\n");
     for translation in TRANSLATIONS {
-        write(
-            out,
-            format_args!("| `{}` | `{}` |\n", translation.variable, translation.to),
-        );
+        stands_for(&translation.variable(), translation, out);
     }
     of_soketi(out);
     out.push_str("\n## Variables without effect\n\nA warning names them when they are set.\n\n");
@@ -139,12 +136,15 @@ fn other_names(out: &mut String) {
         write(out, format_args!("| `{name}` | {why} |\n"));
     }
     out.push_str("\n## Names of later Sockudo versions\n\nKnown, warned about, without effect:\n");
-    let later: Vec<String> = SERVER
-        .later
-        .iter()
-        .map(|later| format!("`{}`", later.0))
-        .collect();
+    let later = SERVER.later.names();
+    let later: Vec<String> = later.map(|name| format!("`{name}`")).collect();
     write(out, format_args!("{}.\n", later.join(", ")));
+}
+
+fn stands_for(name: &Option<impl std::fmt::Display>, other: &OtherName, out: &mut String) {
+    if let (Some(name), Meaning::Key { to, .. }) = (name, other.meaning) {
+        write(out, format_args!("| `{name}` | `{to}` |\n"));
+    }
 }
 
 fn of_soketi(out: &mut String) {
@@ -190,7 +190,7 @@ const HEAD: &str = "\
 # Configuration reference
 
 Every key, what it may be, its default, and what sets it. This page is written from the table in \
-`src/config/keys/` by `sockudo config reference`; a test compares the two.
+`src/config/sections/` by `sockudo config reference`; a test compares the two.
 
 Sources, lowest to highest: defaults; one file (`--config`, else `SOCKUDO_CONFIG` or `CONFIG_FILE`, \
 else the first of `config/config.toml`, `config/config.json`, `/etc/sockudo/sockudo.toml`, \

@@ -1,16 +1,75 @@
-//! Values of Soketi turned into ours: units, words, options of its Redis library.
+//! Values of other names turned into the keys': units, words, options of Soketi's Redis library.
 //!
 //! Owns: one function per kind of value; each says what it did where that is not plain.
-//! May depend on: `tree`, `aliases`, the parser of JSON.
+//! May depend on: `tree`, `names`, `kind`, the parser of JSON.
 //! Invariants: what is said never holds a value that may be a secret.
 
-use super::aliases::Converted;
+use super::names::Converted;
 use crate::config::error::Level;
 use crate::config::json;
+use crate::config::kind::{Kind, kilobytes};
+use crate::config::settings::Setting;
 use crate::config::tree::{Member, Node, Value};
 
 pub(super) fn same(_: &Node) -> Converted {
     Converted::Same
+}
+
+pub(super) fn unless_null(node: &Node) -> Converted {
+    if node.value == Value::Null {
+        Converted::Nothing
+    } else {
+        Converted::Same
+    }
+}
+
+/// `DEBUG=true` turns debug mode on; nothing turns it off.
+pub(super) fn only_true(node: &Node) -> Converted {
+    match flag(node) {
+        Some(true) => Converted::Text("true".to_owned()),
+        Some(false) => Converted::Nothing,
+        None => Converted::Refused {
+            wanted: "true or false",
+        },
+    }
+}
+
+pub(super) fn disconnect_or_drop(node: &Node) -> Converted {
+    match flag(node) {
+        Some(true) => Converted::Text("disconnect".to_owned()),
+        Some(false) => Converted::Text("drop_newest".to_owned()),
+        None => Converted::Refused {
+            wanted: "true or false",
+        },
+    }
+}
+
+/// The variable was documented but never read: what it holds besides `json` is anybody's guess.
+pub(super) fn json_or_human(node: &Node) -> Converted {
+    match &node.value {
+        Value::Text(text) if text.trim().eq_ignore_ascii_case("json") => Converted::Same,
+        _ => Converted::Text("human".to_owned()),
+    }
+}
+
+pub(super) fn bytes_to_kilobytes(node: &Node) -> Converted {
+    let bytes = match &node.value {
+        Value::Number(digits) | Value::Text(digits) => digits.trim().parse::<u64>().ok(),
+        _ => None,
+    };
+    match bytes.filter(|bytes| *bytes > 0) {
+        Some(bytes) => Converted::Text(kilobytes(bytes)),
+        None => Converted::Refused {
+            wanted: "a whole number of bytes >= 1",
+        },
+    }
+}
+
+fn flag(node: &Node) -> Option<bool> {
+    match Kind::Flag.parse(node) {
+        Ok(Setting::Flag(flag)) => Some(flag),
+        Ok(_) | Err(_) => None,
+    }
 }
 
 /// Rounded up: none becomes zero, which means something else.

@@ -9,13 +9,14 @@
 pub(super) mod aliases;
 mod convert;
 pub(super) mod later;
+pub(super) mod names;
 pub(super) mod rows;
 pub(super) mod soketi;
 
-pub use aliases::Alias;
-pub(super) use aliases::{Converted, LOWEST_ALIAS_HOLDS, TRANSLATIONS, TranslationRank};
+pub(super) use aliases::{LOWEST_ALIAS_HOLDS, TRANSLATIONS};
 pub use later::Later;
-pub use soketi::{Meaning, Soketi};
+pub(super) use names::Converted;
+pub use names::{Meaning, OtherName};
 pub(super) use soketi::{SOKETI_APP, SOKETI_PREFIX};
 
 pub use super::sections::SERVER;
@@ -28,11 +29,11 @@ use super::kind::Kind;
 pub struct Table {
     pub keys: &'static [&'static [Key]],
     /// Other names of keys.
-    pub aliases: &'static [Alias],
+    pub aliases: &'static [OtherName],
     /// Soketi's names, where they are not ours in camelCase.
-    pub soketi: &'static [Soketi],
+    pub soketi: &'static [OtherName],
     /// Names of later versions that have no meaning here.
-    pub later: &'static [Later],
+    pub later: Later,
     /// Objects whose members count as if they stood outside.
     pub hoisted: &'static [&'static str],
 }
@@ -44,6 +45,16 @@ impl Table {
 
     pub fn find(&self, path: &str) -> Option<&'static Key> {
         self.iter().find(|key| key.path == path)
+    }
+
+    /// The key of a path that our own lists name.
+    pub(super) fn key(&self, path: &str) -> &'static Key {
+        self.find(path).unwrap_or_else(|| panic!("{path} is a key"))
+    }
+
+    /// Names in a file beside the keys' own.
+    pub(super) fn other_names(&self) -> impl Iterator<Item = &'static OtherName> {
+        self.soketi.iter().chain(self.aliases)
     }
 }
 

@@ -8,7 +8,7 @@
 
 use crate::config::Secret;
 use crate::config::keys::rows::*;
-use crate::config::keys::{Alias, Later, Table, soketi};
+use crate::config::keys::{Table, aliases, later, soketi};
 use crate::config::settings::Settings;
 use crate::config::shape;
 
@@ -249,44 +249,16 @@ impl WebhookFilter {
 
 pub static APP: Table = Table {
     keys: &[App::KEYS],
-    aliases: &[
-        Alias::same("max_client_events_per_sec", "max_client_events_per_second"),
-        Alias::same(
-            "max_backend_events_per_sec",
-            "max_backend_events_per_second",
-        ),
-        Alias::same("max_read_req_per_sec", "max_read_requests_per_second"),
-        Alias::same("max_payload_in_kb", "max_event_payload_in_kb"),
-    ],
+    aliases: aliases::APP,
     soketi: soketi::APP,
-    later: &[
-        Later("channel_delta_compression"),
-        Later("idempotency"),
-        Later("history"),
-        Later("presence_history"),
-        Later("channel_namespaces"),
-        Later("connection_recovery"),
-        Later("event_name_filtering"),
-        Later("annotations"),
-        Later("push"),
-        Later("policy.*"),
-        Later("created_at"),
-        Later("updated_at"),
-    ],
+    later: later::APP,
     hoisted: &["policy.limits", "policy.features", "policy.channels"],
 };
 
 pub static WEBHOOK: Table = Table {
     keys: &[Webhook::KEYS],
-    aliases: &[
-        Alias::same("filter.channel_name_starts_with", "filter.channel_prefix"),
-        Alias::same("filter.channel_name_ends_with", "filter.channel_suffix"),
-    ],
+    aliases: aliases::WEBHOOK,
     soketi: &[],
-    later: &[
-        Later("lambda.async"),
-        Later("lambda.client_options"),
-        Later("retry"),
-    ],
+    later: later::WEBHOOK,
     hoisted: &[],
 };
