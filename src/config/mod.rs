@@ -3,7 +3,7 @@
 //!
 //! A new key is a row in the file of its section below `sections/`; nothing else needs to know it.
 //!
-//! Owns: the table of keys (`keys`), the sources and their order, every check of a value, and the
+//! Owns: the keys (`sections`), the sources and their order, every check of a value, and the
 //! words in which a wrong value is refused.
 //! May depend on: parsers of JSON, TOML and log filters, `protocol::origin`. Reads the configuration file and the
 //! `--env-file`, nothing else: the environment and the flags are arguments.

@@ -1,9 +1,9 @@
-//! The table of all keys: the one place that knows what a Sockudo configuration may hold.
+//! What a key is, and what it may be called: parsing, variables, `config show`, hints, the reference
+//! page and the tests are all driven from tables of keys.
 //!
-//! Owns: each key's path, kind, default, variables, status and words; the tables of the server, of
-//! an app and of a webhook. Parsing, variables, `config show`, hints, the reference page and the
-//! tests are all driven from here.
-//! May depend on: `kind`.
+//! Owns: a key's path, kind, default, variables, status and words; the form of a row (`rows`); other
+//! names of keys. The rows themselves stand in `sections`.
+//! May depend on: `kind`, `shape`, `tree`.
 //! Invariants: a default fits its own kind; no two keys share a variable by accident (tested).
 
 pub(super) mod aliases;
@@ -94,7 +94,7 @@ pub struct Key {
     pub source: Source,
     /// A reload gives it effect.
     pub reloads: bool,
-    /// A flag that this release cannot turn on, and what there is instead.
+    /// This release cannot turn the flag on; what there is instead.
     pub later: Option<&'static str>,
     /// A flag that, when off, makes the choice irrelevant.
     pub switch: Option<&'static str>,

@@ -140,10 +140,6 @@ const fn of(kind: Kind) -> Key {
     }
 }
 
-pub(in crate::config) const fn flag() -> Key {
-    of(Kind::Flag)
-}
-
 const fn bounds(min: u64, max: u64, unit: &'static str, negative: Option<u64>) -> Whole {
     Whole {
         min,
@@ -153,110 +149,58 @@ const fn bounds(min: u64, max: u64, unit: &'static str, negative: Option<u64>) -
     }
 }
 
-pub(in crate::config) const fn whole(min: u64, max: u64, unit: &'static str) -> Key {
-    of(Kind::Whole(bounds(min, max, unit, None)))
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident($($argument:ident: $type:ty),*) = $kind:expr;)+) => {$(
+        $(#[$doc])*
+        pub(in crate::config) const fn $name($($argument: $type),*) -> Key {
+            of($kind)
+        }
+    )+};
 }
 
-/// A number that fits 32 bits.
-pub(in crate::config) const fn count(min: u64) -> Key {
-    whole(min, u32::MAX as u64, "")
+kinds! {
+    flag() = Kind::Flag;
+    whole(min: u64, max: u64, unit: &'static str) = Kind::Whole(bounds(min, max, unit, None));
+    /// A number that fits 32 bits.
+    count(min: u64) = Kind::Whole(bounds(min, u32::MAX as u64, "", None));
+    milliseconds(min: u64) = Kind::Whole(bounds(min, u32::MAX as u64, "milliseconds", None));
+    seconds(min: u64) = Kind::Whole(bounds(min, SECONDS_MAX, "seconds", None));
+    port() = Kind::Whole(bounds(0, 65_535, "", None));
+    /// A number where a negative one means "no limit" and is held as 0.
+    zero_is_unlimited() = Kind::Whole(bounds(0, u32::MAX as u64, "", Some(0)));
+    /// The same beyond 32 bits.
+    zero_is_unlimited_u64() = Kind::Whole(bounds(0, u64::MAX, "", Some(0)));
+    /// A limit of at least one, or none.
+    limit() = Kind::Whole(bounds(1, UNLIMITED - 1, "", Some(UNLIMITED)));
+    /// A size of at least one byte, given in kilobytes.
+    kilobytes() = Kind::Kilobytes(bounds(1, GIBIBYTE, "", None));
+    /// The same, or none.
+    kilobyte_limit() = Kind::Kilobytes(bounds(1, GIBIBYTE, "", Some(UNLIMITED)));
+    auto_or(min: u64, max: u64) = Kind::WholeOrAuto(bounds(min, max, "", None));
+    fraction() = Kind::Fraction;
+    text(shape: Shape) = Kind::Text(shape);
+    text_or_number(shape: Shape) = Kind::TextOrNumber(shape);
+    texts(shape: Shape) = Kind::Texts(shape);
+    choice(choices: &'static [Choice]) = Kind::Choice(choices);
+    secret() = Kind::Secret;
+    secrets() = Kind::Secrets;
+    url() = Kind::Url;
+    urls() = Kind::Urls;
+    cidrs() = Kind::Cidrs;
+    endpoints(host: &'static str, port: u16) = Kind::Endpoints { host, port };
+    mode() = Kind::Mode;
+    headers() = Kind::Headers;
+    records(table: &'static Table) = Kind::Records(table);
 }
 
-pub(in crate::config) const fn milliseconds(min: u64) -> Key {
-    whole(min, u32::MAX as u64, "milliseconds")
-}
-
-pub(in crate::config) const fn seconds(min: u64) -> Key {
-    whole(min, SECONDS_MAX, "seconds")
-}
-
-pub(in crate::config) const fn port() -> Key {
-    whole(0, 65_535, "")
-}
-
-/// A number where a negative one means "no limit" and is held as 0.
-pub(in crate::config) const fn zero_is_unlimited() -> Key {
-    of(Kind::Whole(bounds(0, u32::MAX as u64, "", Some(0))))
-}
-
-/// The same beyond 32 bits.
-pub(in crate::config) const fn zero_is_unlimited_u64() -> Key {
-    of(Kind::Whole(bounds(0, u64::MAX, "", Some(0))))
-}
-
-/// A limit of at least one, or none.
-pub(in crate::config) const fn limit() -> Key {
-    of(Kind::Whole(bounds(1, UNLIMITED - 1, "", Some(UNLIMITED))))
-}
-
-/// A size of at least one byte, given in kilobytes.
-pub(in crate::config) const fn kilobytes() -> Key {
-    of(Kind::Kilobytes(bounds(1, GIBIBYTE, "", None)))
-}
-
-/// The same, or none.
-pub(in crate::config) const fn kilobyte_limit() -> Key {
-    of(Kind::Kilobytes(bounds(1, GIBIBYTE, "", Some(UNLIMITED))))
-}
-
-pub(in crate::config) const fn auto_or(min: u64, max: u64) -> Key {
-    of(Kind::WholeOrAuto(bounds(min, max, "", None)))
-}
-
-pub(in crate::config) const fn fraction() -> Key {
-    of(Kind::Fraction)
-}
-
-pub(in crate::config) const fn text(shape: Shape) -> Key {
-    of(Kind::Text(shape))
-}
-
-pub(in crate::config) const fn text_or_number(shape: Shape) -> Key {
-    of(Kind::TextOrNumber(shape))
-}
-
-pub(in crate::config) const fn texts(shape: Shape) -> Key {
-    of(Kind::Texts(shape))
-}
-
-pub(in crate::config) const fn choice(choices: &'static [Choice]) -> Key {
-    of(Kind::Choice(choices))
-}
-
-pub(in crate::config) const fn secret() -> Key {
-    of(Kind::Secret)
-}
-
-pub(in crate::config) const fn secrets() -> Key {
-    of(Kind::Secrets)
-}
-
-pub(in crate::config) const fn url() -> Key {
-    of(Kind::Url)
-}
-
-pub(in crate::config) const fn urls() -> Key {
-    of(Kind::Urls)
-}
-
-pub(in crate::config) const fn cidrs() -> Key {
-    of(Kind::Cidrs)
-}
-
-pub(in crate::config) const fn endpoints(host: &'static str, port: u16) -> Key {
-    of(Kind::Endpoints { host, port })
-}
-
-pub(in crate::config) const fn mode() -> Key {
-    of(Kind::Mode)
-}
-
-pub(in crate::config) const fn headers() -> Key {
-    of(Kind::Headers)
-}
-
-pub(in crate::config) const fn records(table: &'static Table) -> Key {
-    of(Kind::Records(table))
+macro_rules! changes {
+    ($($(#[$doc:meta])* $name:ident($($argument:ident: $type:ty)?) { $($field:ident = $value:expr),+ })+) => {$(
+        $(#[$doc])*
+        pub(in crate::config) const fn $name(mut self $(, $argument: $type)?) -> Self {
+            $(self.$field = $value;)+
+            self
+        }
+    )+};
 }
 
 impl Key {
@@ -267,84 +211,23 @@ impl Key {
         self
     }
 
-    pub(in crate::config) const fn default(mut self, default: &'static str) -> Self {
-        self.default = Some(default);
-        self.nulls = Nulls::Refused;
-        self
-    }
-
-    pub(in crate::config) const fn upstream(mut self, default: &'static str) -> Self {
-        self.upstream = Some(default);
-        self
-    }
-
-    pub(in crate::config) const fn env_app(mut self, default: &'static str) -> Self {
-        self.env_app = Some(default);
-        self
-    }
-
-    pub(in crate::config) const fn inherits(mut self, path: &'static str) -> Self {
-        self.inherits = Some(path);
-        self.nulls = Nulls::Absent;
-        self
-    }
-
-    pub(in crate::config) const fn derived(mut self, words: &'static str) -> Self {
-        self.derived = Some(words);
-        self
-    }
-
-    pub(in crate::config) const fn env(mut self, names: &'static [&'static str]) -> Self {
-        self.env = names;
-        self
-    }
-
-    pub(in crate::config) const fn fallback_env(mut self, names: &'static [&'static str]) -> Self {
-        self.fallback_env = names;
-        self
-    }
-
-    pub(in crate::config) const fn nullable(mut self) -> Self {
-        self.nulls = Nulls::Value;
-        self
-    }
-
-    pub(in crate::config) const fn null_is_absent(mut self) -> Self {
-        self.nulls = Nulls::Absent;
-        self
-    }
-
-    pub(in crate::config) const fn required(mut self) -> Self {
-        self.required = true;
-        self.nulls = Nulls::Refused;
-        self
-    }
-
-    pub(in crate::config) const fn no_effect(mut self, why: &'static str) -> Self {
-        self.status = Status::NoEffect(why);
-        self
-    }
-
-    pub(in crate::config) const fn ours(mut self) -> Self {
-        self.source = Source::Ours;
-        self
-    }
-
-    pub(in crate::config) const fn reloads(mut self) -> Self {
-        self.reloads = true;
-        self
-    }
-
-    /// A flag that this release cannot turn on, and what there is instead.
-    pub(in crate::config) const fn later(mut self, available: &'static str) -> Self {
-        self.later = Some(available);
-        self
-    }
-
-    /// What is chosen does not matter while the flag `path` is off.
-    pub(in crate::config) const fn matters_with(mut self, path: &'static str) -> Self {
-        self.switch = Some(path);
-        self
+    // What each means is said at the fields of `Key`.
+    changes! {
+        default(text: &'static str) { default = Some(text), nulls = Nulls::Refused }
+        upstream(text: &'static str) { upstream = Some(text) }
+        env_app(text: &'static str) { env_app = Some(text) }
+        inherits(path: &'static str) { inherits = Some(path), nulls = Nulls::Absent }
+        derived(words: &'static str) { derived = Some(words) }
+        env(names: &'static [&'static str]) { env = names }
+        fallback_env(names: &'static [&'static str]) { fallback_env = names }
+        nullable() { nulls = Nulls::Value }
+        null_is_absent() { nulls = Nulls::Absent }
+        required() { required = true, nulls = Nulls::Refused }
+        no_effect(why: &'static str) { status = Status::NoEffect(why) }
+        ours() { source = Source::Ours }
+        reloads() { reloads = true }
+        later(available: &'static str) { later = Some(available) }
+        matters_with(path: &'static str) { switch = Some(path) }
     }
 }
 

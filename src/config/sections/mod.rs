@@ -4,40 +4,38 @@
 //! May depend on: `keys`, `settings`, `secret`.
 //! Invariants: a key stands in one row; its record is read after every check passed.
 
-pub mod adapter;
+mod adapter;
 pub mod app;
-pub mod app_manager;
-pub mod cache;
-pub mod cluster;
-pub mod database;
-pub mod http_api;
-pub mod limits;
-pub mod listeners;
-pub mod logging;
-pub mod metrics;
-pub mod net;
-pub mod queue;
-pub mod rate_limiter;
-pub mod server;
-pub mod webhooks;
+mod app_manager;
+mod cache;
+mod cluster;
+mod database;
+mod http_api;
+mod limits;
+mod listeners;
+mod logging;
+mod metrics;
+mod net;
+mod queue;
+mod rate_limiter;
+mod server;
+mod webhooks;
 
-pub use adapter::{Adapter, AdapterCluster, AdapterNats, AdapterRedis, NatsTls};
-pub use app_manager::AppManager;
-pub use cache::{Cache, CacheDriver, CacheMemory, CacheRedis};
-pub use cluster::Cluster;
-pub use database::{
-    Database, DatabasePooling, Dynamodb, DynamodbLayout, Endpoint, Mysql, Postgres, Redis, Scylladb,
-};
-pub use http_api::{Cors, CorsOrigin, HttpApi};
-pub use limits::ChannelLimits;
-pub use listeners::{Ssl, UnixSocket};
-pub use logging::{LogFormat, Logging};
-pub use metrics::Metrics;
-pub use net::{Admission, Drain, Net, SlowConsumer, Websocket};
-pub use queue::{Queue, QueueDriver, QueueRedis, QueueRedisCluster, Sqs};
-pub use rate_limiter::{RateLimit, RateLimiter, RateLimiterDriver};
-pub use server::{Config, LimitsMode};
-pub use webhooks::{Retry, Targets, Webhooks};
+pub use adapter::*;
+pub use app_manager::*;
+pub use cache::*;
+pub use cluster::*;
+pub use database::*;
+pub use http_api::*;
+pub use limits::*;
+pub use listeners::*;
+pub use logging::*;
+pub use metrics::*;
+pub use net::*;
+pub use queue::*;
+pub use rate_limiter::*;
+pub use server::*;
+pub use webhooks::*;
 
 use super::keys::{Table, aliases, later, soketi};
 
@@ -49,11 +47,11 @@ pub static SERVER: Table = Table {
         Net::KEYS,
         Admission::KEYS,
         Drain::KEYS,
-        cluster::INSTANCE,
+        INSTANCE,
         Cluster::KEYS,
         ChannelLimits::KEYS,
-        limits::EVENT_LIMITS,
-        limits::PRESENCE,
+        EVENT_LIMITS,
+        PRESENCE,
         Logging::KEYS,
         Cors::KEYS,
         HttpApi::KEYS,
@@ -69,13 +67,13 @@ pub static SERVER: Table = Table {
         Webhooks::KEYS,
         Retry::KEYS,
         Targets::KEYS,
-        webhooks::CLEANUP,
+        CLEANUP,
         Adapter::KEYS,
         AdapterRedis::KEYS,
         AdapterCluster::KEYS,
         AdapterNats::KEYS,
         NatsTls::KEYS,
-        adapter::MEMBERSHIP,
+        MEMBERSHIP,
         Cache::KEYS,
         CacheRedis::KEYS,
         CacheMemory::KEYS,
