@@ -2,7 +2,8 @@
 //!
 //! Owns: the tests of receiving, sending and closing over real loopback sockets.
 //! May depend on: shards, tests/support.
-//! Invariants: no test sleeps; each waits for a condition with a deadline.
+//! Invariants: no test sleeps, a reader that is slow apart; each waits for a condition with a
+//! deadline.
 
 mod support;
 
@@ -12,6 +13,7 @@ use std::{
     net::Shutdown,
     sync::{Arc, atomic::Ordering::SeqCst},
     thread,
+    time::Duration,
 };
 use support::{Facts, Mode, config, connect, pattern, read_to_end, serve, wait_until};
 
@@ -189,7 +191,7 @@ fn a_peer_that_takes_its_last_bytes_slowly_gets_them_all() {
             stream.write_all(b"?").expect("written");
             let mut got = vec![0; 600_000];
             for _ in 0..12 {
-                std::thread::sleep(std::time::Duration::from_secs(1));
+                thread::sleep(Duration::from_secs(1));
                 stream.read_exact(&mut got).expect("it goes on");
             }
             assert!(read_to_end(&mut stream).len() == bytes - 12 * got.len());
