@@ -276,9 +276,7 @@ fn settled(
         let key = SERVER.key(path);
         read::settle_key(&mut settings, key, assignments, defaults, &mut silent);
     }
-    if settings.text("limits_mode") == "upstream" {
-        defaults.mode = LimitsMode::Upstream;
-    }
+    defaults.mode = settings.get("limits_mode");
     let name = if settings.flag("debug") {
         "SOCKUDO_LOG_DEBUG"
     } else {
@@ -318,13 +316,9 @@ fn env_app(settings: &mut Settings, variables: &Variables, report: &mut Report) 
         .first()
         .map_or(Origin::Default, |first| first.origin.clone());
     let prefix = format!("{APPS}[env].");
-    let mode = match settings.text("limits_mode") {
-        "upstream" => LimitsMode::Upstream,
-        _ => LimitsMode::Pusher,
-    };
     let mut app = Settings::new(&APP, source, prefix);
     let defaults = Defaults {
-        mode,
+        mode: settings.get("limits_mode"),
         server: Some(settings),
     };
     read::settle(&mut app, &mut given, defaults, report);

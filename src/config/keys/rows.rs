@@ -234,3 +234,68 @@ impl Key {
 /// A year: longer waits are mistakes, and timers need not hold them.
 const SECONDS_MAX: u64 = 31_536_000;
 pub(in crate::config) const GIBIBYTE: u64 = 1 << 30;
+
+#[cfg(test)]
+#[expect(
+    unreachable_pub,
+    reason = "records are public, those of a test reach nobody"
+)]
+mod tests {
+    use super::*;
+    use crate::config::Origin;
+    use crate::config::settings::{Setting, Settings};
+
+    section! {
+        pub struct Room in "house.room" {
+            /// How many chairs,
+            /// at most.
+            chairs: u32 = count(1).default("4").reloads();
+            /// Its height.
+            height_mm: Option<u16> as "height" = auto_or(1, 9_000);
+            /// Nobody reads it.
+            _ as "colour" = choice(Light::CHOICES);
+            light: Light => light;
+            visitors: u8;
+        }
+    }
+
+    choices! {
+        pub enum Light {
+            Day = "day" | "sun",
+            Lamp = "lamp" later,
+        }
+    }
+
+    fn light(settings: &Settings) -> Light {
+        settings.get("house.room.colour")
+    }
+
+    #[test]
+    fn one_row_is_a_key_with_its_words_and_a_field_with_its_value() {
+        let rows = Room::KEYS.iter().map(|key| (key.path, key.doc));
+        let expected = [
+            ("house.room.chairs", "How many chairs, at most."),
+            ("house.room.height", "Its height."),
+            ("house.room.colour", "Nobody reads it."),
+        ];
+        assert!(rows.eq(expected));
+        assert!(Room::KEYS[0].reloads && Room::KEYS[0].default == Some("4"));
+        let later = Light::CHOICES
+            .iter()
+            .map(|choice| (choice.name, choice.is_later));
+        assert!(later.eq([("day", false), ("lamp", true)]));
+
+        let table = &crate::config::keys::SERVER;
+        let mut settings = Settings::new(table, Origin::Default, String::new());
+        for (path, setting) in [
+            ("house.room.chairs", Setting::Whole(3)),
+            ("house.room.height", Setting::Auto),
+            ("house.room.colour", Setting::Text("lamp".to_owned())),
+        ] {
+            settings.put(path, setting, Origin::Default);
+        }
+        let room = Room::read(&settings);
+        assert_eq!((room.chairs, room.height_mm), (3, None));
+        assert_eq!((room.light, room.visitors), (Light::Lamp, 0));
+    }
+}
