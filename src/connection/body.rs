@@ -109,6 +109,11 @@ impl Body {
         Ok(taken)
     }
 
+    /// Bytes of the body so far, without its coding.
+    pub fn bytes(&self) -> usize {
+        self.body_bytes
+    }
+
     pub fn is_complete(&self) -> bool {
         match &self.coding {
             Coding::Length { left } => *left == 0,

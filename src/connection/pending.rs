@@ -128,19 +128,34 @@ pub struct SignIn {
     pub offline: Vec<Arc<str>>,
     /// Answers that are still to come.
     pub answers_pending: u16,
+    /// Something was told before its answer came: only then may a user stand in a list already.
+    pub has_news: bool,
 }
 
 impl SignIn {
+    /// Notes what a home answers of a watched user.
+    // Once per user: without news before, one push.
+    pub fn answer(&mut self, user_id: Arc<str>, online: bool) {
+        if self.has_news {
+            return self.tell(user_id, online);
+        }
+        self.list(online).push(user_id);
+    }
+
     /// Notes how a watched user is now; what was noted of it before does not count any more.
     pub fn tell(&mut self, user_id: Arc<str>, online: bool) {
+        self.has_news = true;
         self.online.retain(|it| *it != user_id);
         self.offline.retain(|it| *it != user_id);
-        let list = if online {
+        self.list(online).push(user_id);
+    }
+
+    fn list(&mut self, online: bool) -> &mut Vec<Arc<str>> {
+        if online {
             &mut self.online
         } else {
             &mut self.offline
-        };
-        list.push(user_id);
+        }
     }
 }
 

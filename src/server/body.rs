@@ -150,6 +150,7 @@ impl ShardServer {
         let Some(mut body) = row.rare().body.take() else {
             return 0;
         };
+        let body_bytes = body.bytes();
         let taken = match body.feed(bytes) {
             Ok(taken) => taken,
             Err(error) => {
@@ -158,7 +159,11 @@ impl ShardServer {
                 return bytes.len();
             }
         };
-        turn.spend(Work::bytes_hashed(taken));
+        // The coding is looked at byte by byte: a peer that sends little else pays for it.
+        let coding = taken - (body.bytes() - body_bytes);
+        turn.spend(Work::bytes_hashed(
+            taken.saturating_add(coding.saturating_mul(5)),
+        ));
         let row = self.held(slot);
         if !body.is_complete() {
             row.until = body.deadline(pace);

@@ -123,6 +123,8 @@ pub struct ShardServer {
     pressure: Pressure,
     /// Bytes of input held for peers that nobody has vouched for.
     input_held: u64,
+    /// The row that was looked at last for who holds most of it.
+    holder_next: usize,
     /// Bytes of bodies under way whose heads are signed.
     bodies_kept: u64,
     /// Work for many connections, first come first done.
@@ -165,6 +167,7 @@ impl ShardServer {
             ready: VecDeque::new(),
             pressure: Pressure::default(),
             input_held: 0,
+            holder_next: 0,
             bodies_kept: 0,
             errands: Errands::default(),
             turn_number: 1,

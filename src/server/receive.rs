@@ -9,7 +9,10 @@
 use shards::{application::Slot, work::Work};
 
 use super::{ServerTurn, ShardServer};
-use crate::{connection::row::State, protocol::code::CloseCode};
+use crate::{connection::row::State, protocol::code::CloseCode, ws::codec::Decoder};
+
+/// Rows that are looked at for who holds most.
+const HOLDERS_LOOKED_AT: usize = 64;
 
 /// Input held for a waiting connection before its reading is paused.
 const HELD_BYTES_MAX: usize = 64 * 1_024;
@@ -79,7 +82,7 @@ impl ShardServer {
     }
 
     /// Keeps count of the input that is held for peers which nobody has vouched for, and of the bodies
-    /// whose heads are signed. Beyond the node's bound the one whose input grows is sent away.
+    /// whose heads are signed. Beyond the node's bound somebody who holds much is sent away.
     // Per receive: some lengths and compares.
     fn count_held(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
         let Some(row) = self.row(slot) else { return };
@@ -95,23 +98,52 @@ impl ShardServer {
         let kept = u32::try_from(kept).unwrap_or(u32::MAX);
         let held_before = std::mem::replace(&mut row.held_bytes, held);
         let kept_before = std::mem::replace(&mut row.kept_bytes, kept);
-        let state = row.state;
         self.input_held = self.input_held + u64::from(held) - u64::from(held_before);
         self.bodies_kept = self.bodies_kept + u64::from(kept) - u64::from(kept_before);
         let held_max = self.settings.input_held_bytes / u64::from(self.shards);
         // A few whole bodies pass, however many shards share the bound.
         let kept_max = held_max.max(BODIES_KEPT_MIN * self.settings.request_bytes_max);
-        let is_over = held > held_before && self.input_held > held_max
-            || kept > kept_before && self.bodies_kept > kept_max;
-        if !is_over {
-            return;
+        if held > held_before && self.input_held > held_max {
+            let victim = self.largest_holder(turn, slot, held);
+            self.shed(turn, victim);
+        } else if kept > kept_before && self.bodies_kept > kept_max {
+            self.shed(turn, slot);
         }
+    }
+
+    /// Who holds most: the one whose input grew, or one of some rows, others each time. Whoever
+    /// fills the bound is found soon, and not those who hold a little of it.
+    fn largest_holder(&mut self, turn: &mut impl ServerTurn, slot: Slot, held: u32) -> Slot {
+        turn.spend(Work::ROW.times(HOLDERS_LOOKED_AT));
+        let count = self.connections.len();
+        let (mut victim, mut most) = (slot, held);
+        for _ in 0..HOLDERS_LOOKED_AT.min(count) {
+            self.holder_next = (self.holder_next + 1) % count;
+            let row = &self.connections[self.holder_next];
+            if row.held_bytes > most {
+                most = row.held_bytes;
+                victim = Slot {
+                    index: u32::try_from(self.holder_next).expect("slot indices are u32"),
+                    generation: row.generation,
+                };
+            }
+        }
+        victim
+    }
+
+    /// Sends a peer away, and forgets what it has sent.
+    fn shed(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
         self.counters.inputs_shed += 1;
-        match state {
+        match self.held(slot).state {
             State::Open => self.close(turn, slot, CloseCode::OVER_CAPACITY),
             State::Http | State::Closing => turn.close_now(slot),
             State::Vacant | State::Ending => {}
         }
+        let row = self.held(slot);
+        row.input = Vec::new();
+        row.decoder = Decoder::default();
+        let held = std::mem::take(&mut row.held_bytes);
+        self.input_held -= u64::from(held);
     }
 
     /// The peer ended its side: what it asked for before is answered first.

@@ -88,6 +88,7 @@ impl ShardServer {
             online: Vec::new(),
             offline: Vec::new(),
             answers_pending: 0,
+            has_news: false,
         });
         if let Some(previous) = previous {
             self.unwatch(turn, app_index, slot, previous.watchlist);
@@ -160,7 +161,7 @@ impl ShardServer {
         turn.spend(Work::bytes(8 * told * users.len()));
         for (user_id, online) in users {
             // After a former sign-in news of the same user may have come before this answer.
-            sign_in.tell(user_id, online);
+            sign_in.answer(user_id, online);
         }
         sign_in.answers_pending -= 1;
         if sign_in.answers_pending == 0 {

@@ -638,6 +638,41 @@ fn stranger_to_luck_all_leave_a_channel_that_is_behind_and_one_comes_back() {
 }
 
 #[test]
+fn stranger_that_holds_little_stays_when_others_fill_what_is_held_for_strangers() {
+    const HOARDERS: usize = 40;
+    let keys = json!({"net": {"input_held_bytes": 1_048_576}});
+    let mut scene = Scene::start(1, &keys, &json!({}));
+    let hoarders = scene.arrive(HOARDERS, |_| 0, |_| Vec::new());
+    let unfinished = frame(&json!({"event": "x", "data": "x".repeat(60_000)}));
+    let innocents = scene.arrive(20, |_| 0, |_| Vec::new());
+    for hoarder in &hoarders {
+        scene.takes(hoarder.link);
+        scene.say(hoarder.link, &unfinished[..unfinished.len() - 1]);
+    }
+    scene.rest();
+    let wish = subscribe("news");
+    let (first, second) = wish.split_at(wish.len() / 2);
+    for innocent in &innocents {
+        scene.takes(innocent.link);
+        scene.say(innocent.link, first);
+        scene.rest();
+    }
+    for innocent in &innocents {
+        scene.say(innocent.link, second);
+        scene.rest();
+        let told = scene.takes_count(innocent.link, "subscription_succeeded");
+        assert_eq!(told, 1);
+    }
+    let told: Vec<Vec<u8>> = hoarders.iter().map(|it| scene.takes(it.link)).collect();
+    let sent_away = told
+        .iter()
+        .filter(|bytes| count_of(bytes, b"4100") > 0)
+        .count();
+    // 40 times 60 kB are more than twice the bound.
+    assert!((22..=25).contains(&sent_away), "{sent_away} were sent away");
+}
+
+#[test]
 fn stranger_that_reads_slowly_but_speaks_is_not_taken_for_dead() {
     let keys = json!({"net": {"slow_consumer": "drop_oldest"}});
     let mut scene = Scene::start(1, &keys, &json!({}));
