@@ -186,6 +186,12 @@ impl LocalTable {
             .expect("a subscription keeps its channel's row")
     }
 
+    /// See `held`.
+    pub fn at(&self, index: u32) -> &LocalChannel {
+        let row = self.rows.at(index);
+        row.expect("a subscription keeps its channel's row").1
+    }
+
     /// The full reference of a row that a subscription holds.
     pub fn reference(&self, index: u32) -> LocalRef {
         LocalRef(

@@ -6,10 +6,21 @@
 //! Invariants: stated at the head of each file. The row is plain data: no closure, no future.
 #![forbid(unsafe_code)]
 
+pub mod api;
 pub mod body;
+mod client_event;
+pub mod deadline;
+pub mod effect;
+#[cfg(test)]
+mod fixture;
 pub mod keep_alive;
 pub mod pending;
 pub mod row;
+pub mod rules;
+pub mod sign_in;
+mod step;
+mod subscribe;
 pub mod subscriptions;
 pub mod table;
 pub mod token_bucket;
+pub mod upgrade;

@@ -10,13 +10,13 @@ use crate::{
     channel::{home::Event, local::LocalRef},
     http::{
         info::Info,
-        query::ProtocolParam,
         request::{Head, Version},
         response::{Content, Persistence},
     },
     protocol::{app::AppIndex, auth::BodyDigest, socket_id::SocketId},
-    ws::handshake::AcceptKey,
 };
+
+use super::{sign_in::SignIn, upgrade::Upgrade};
 
 /// What is awaited, with what is needed to go on.
 #[derive(Debug)]
@@ -85,76 +85,6 @@ impl Asked {
             content,
             parts: Parts::Chunked,
             origin,
-        }
-    }
-}
-
-/// An upgrade under way.
-#[derive(Debug)]
-pub struct Upgrade {
-    pub key: Box<str>,
-    pub path_is_bad: bool,
-    pub protocol: ProtocolParam,
-    pub origin: Option<Box<str>>,
-    pub transport: Transport,
-    /// The response to the handshake, sent when the address is not over its limit.
-    pub accept: AcceptKey,
-    pub step: UpgradeStep,
-}
-
-/// Whether the client's own connection was encrypted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transport {
-    Plain,
-    Tls,
-}
-
-/// The question whose answer an upgrade awaits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UpgradeStep {
-    AddressLimit,
-    NodeQuota,
-    AppQuota,
-}
-
-/// A sign-in under way.
-#[derive(Debug)]
-pub struct SignIn {
-    /// As it came, to be echoed byte for byte.
-    pub user_data: Box<str>,
-    pub watchlist_cut: bool,
-    /// Watched users: known to be online, known to be offline.
-    pub online: Vec<Arc<str>>,
-    pub offline: Vec<Arc<str>>,
-    /// Answers that are still to come.
-    pub answers_pending: u16,
-    /// Something was told before its answer came: only then may a user stand in a list already.
-    pub has_news: bool,
-}
-
-impl SignIn {
-    /// Notes what a home answers of a watched user.
-    // Once per user: without news before, one push.
-    pub fn answer(&mut self, user_id: Arc<str>, online: bool) {
-        if self.has_news {
-            return self.tell(user_id, online);
-        }
-        self.list(online).push(user_id);
-    }
-
-    /// Notes how a watched user is now; what was noted of it before does not count any more.
-    pub fn tell(&mut self, user_id: Arc<str>, online: bool) {
-        self.has_news = true;
-        self.online.retain(|it| *it != user_id);
-        self.offline.retain(|it| *it != user_id);
-        self.list(online).push(user_id);
-    }
-
-    fn list(&mut self, online: bool) -> &mut Vec<Arc<str>> {
-        if online {
-            &mut self.online
-        } else {
-            &mut self.offline
         }
     }
 }

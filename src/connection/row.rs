@@ -16,7 +16,10 @@ use super::{
     body::Body, keep_alive::KeepAlive, pending::Pending, subscriptions::Subscriptions,
     token_bucket::TokenBucket,
 };
-use crate::{protocol::app::AppIndex, ws::codec::Decoder};
+use crate::{
+    protocol::{app::AppIndex, socket_id::SocketId},
+    ws::codec::Decoder,
+};
 
 /// One connection of this shard.
 #[derive(Debug)]
@@ -26,36 +29,18 @@ pub struct Connection {
     /// Known once the upgrade's key was found.
     pub app: AppIndex,
     pub state: State,
-    /// An answer of another shard or the bridge is awaited: input is held meanwhile.
-    pub waiting: bool,
-    /// `connection_established` was sent, and the clean-up is still to come.
-    pub established: bool,
-    /// Its outbox is full of answers: input is held until it has drained.
-    pub choked: bool,
-    /// Its input is held until its rate of subscriptions allows more.
-    pub throttled: bool,
-    /// A channel that it publishes to is behind with its fan-out: input is held meanwhile.
-    pub pressed: bool,
-    /// Held input waits for its share of a turn.
-    pub queued: bool,
-    /// HTTP: a part of the request's head has arrived, and `until` is its deadline.
-    pub has_begun: bool,
-    /// The peer ended its side: ours ends when its input is handled.
-    pub peer_ended: bool,
-    /// Reading is paused because too much input is held.
-    pub paused: bool,
+    /// Why its input is held, if it is.
+    pub holds: Holds,
+    /// What the runtime was told about reading from it.
+    pub reading: Reading,
     /// Signed in, or subscribed to a channel that needs authentication.
     pub authorized: bool,
-    /// The user's home knows this socket.
-    pub signed_in: bool,
-    /// Counted at the app's quota home.
-    pub in_app_quota: bool,
-    /// Counted at the node's quota home.
-    pub in_node_quota: bool,
+    /// Where it is counted.
+    pub counted: Counted,
     /// Numbers the awaited answers, so that a late one is recognised.
     pub operation: u32,
-    /// The second part of the socket id.
-    pub socket_low: u64,
+    /// Known once `connection_established` was sent.
+    pub socket_id: SocketId,
     /// HTTP: when the request must be complete. Closing: when TCP is closed without an echo.
     pub until: Millis,
     pub keep_alive: KeepAlive,
@@ -79,13 +64,88 @@ pub enum State {
     /// Nobody is here.
     Vacant,
     /// Speaks HTTP.
-    Http,
-    /// 101 was sent; frames may be sent, and are read once the connection is established.
+    Http(Awaited),
+    /// 101 was sent; the checks that follow are under way, and its frames are held.
+    Upgrading,
+    /// `connection_established` was sent; its end is to be cleaned up.
     Open,
     /// A close frame was sent; the peer's is awaited, what else it sends is discarded.
     Closing,
     /// The runtime was asked to end the connection.
     Ending,
+}
+
+/// What a connection that speaks HTTP has to send by `until`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Awaited {
+    /// Another request, if it likes.
+    Next,
+    /// The rest of the request that it has begun; the first counts as begun with the accept.
+    Rest,
+}
+
+/// What is known of the peer's sending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    Flows,
+    /// Too much input is held.
+    Paused,
+    /// The peer ended its side: ours ends when its input is handled.
+    Ended,
+}
+
+/// Quotas that the connection is counted in, until it ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    pub by_app: bool,
+    pub by_node: bool,
+}
+
+/// A reason to hold input. Each comes and goes by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Hold {
+    /// An answer of another shard or the bridge is awaited.
+    Answer = 1,
+    /// The outbox is full of answers, until it has drained.
+    Outbox = 2,
+    /// The rate of subscriptions is used up.
+    Rate = 4,
+    /// A channel that it publishes to is behind with its fan-out.
+    FanOut = 8,
+    /// Held input waits for its share of a turn.
+    Turn = 16,
+}
+
+/// The reasons for which input is held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Holds(u8);
+
+impl Holds {
+    /// No reason is left.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub fn has(self, hold: Hold) -> bool {
+        self.0 & hold as u8 != 0
+    }
+
+    /// Returns false if the reason was there before.
+    pub fn add(&mut self, hold: Hold) -> bool {
+        let is_new = !self.has(hold);
+        self.0 |= hold as u8;
+        is_new
+    }
+
+    pub fn remove(&mut self, hold: Hold) {
+        self.0 &= !(hold as u8);
+    }
+
+    /// Held by something that we wait for: what the peer has to say was not listened to.
+    pub fn are_ours(self) -> bool {
+        self.0 & !(Hold::Outbox as u8) != 0
+    }
 }
 
 /// Presence channels (their rows) and the user id that a connection has in each.
@@ -111,12 +171,14 @@ pub struct Rare {
 }
 
 /// Who a connection is signed in as.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SignedIn {
     pub user_id: Arc<str>,
     /// `user_info` as JSON text, `null` when there was none.
     pub info: Arc<str>,
     pub watchlist: Vec<Arc<str>>,
+    /// The user's home knows the socket.
+    pub is_known: bool,
 }
 
 /// The bound of a row; an idle connection has no more than this and its subscriptions.
@@ -130,21 +192,12 @@ impl Connection {
             generation: 0,
             app: AppIndex(u32::MAX),
             state: State::Vacant,
-            waiting: false,
-            choked: false,
-            throttled: false,
-            pressed: false,
-            queued: false,
-            has_begun: false,
-            peer_ended: false,
-            established: false,
-            paused: false,
+            holds: Holds::default(),
+            reading: Reading::Flows,
             authorized: false,
-            signed_in: false,
-            in_app_quota: false,
-            in_node_quota: false,
+            counted: Counted::default(),
             operation: 0,
-            socket_low: 0,
+            socket_id: SocketId::new(0, 0).expect("in range"),
             until: Millis(0),
             keep_alive: KeepAlive::new(Millis(0)),
             client_events: TokenBucket::default(),
@@ -168,9 +221,7 @@ impl Connection {
         });
         Self {
             generation: slot.generation,
-            state: State::Http,
-            // The first request's time counts from the accept.
-            has_begun: true,
+            state: State::Http(Awaited::Rest),
             until,
             rare,
             ..Self::vacant()
@@ -179,7 +230,43 @@ impl Connection {
 
     /// True while input must not be handled.
     pub fn is_held(&self) -> bool {
-        self.waiting || self.choked || self.throttled || self.pressed || self.queued
+        !self.holds.is_empty()
+    }
+
+    /// What the home of a question calls the connection by, until the answer; its input is held.
+    pub fn await_answer(&mut self) -> u32 {
+        self.holds.add(Hold::Answer);
+        self.operation = self.operation.wrapping_add(1);
+        self.operation
+    }
+
+    /// True while the answer to an operation is awaited.
+    pub fn awaits(&self, operation: u32) -> bool {
+        self.holds.has(Hold::Answer) && self.operation == operation
+    }
+
+    /// Ends the waiting; what was waited for comes back.
+    pub fn on_answer(&mut self) -> Option<Pending> {
+        self.holds.remove(Hold::Answer);
+        let pending = self.rare.as_mut().and_then(|rare| rare.pending.take());
+        self.shed_rare();
+        pending
+    }
+
+    /// Goes over to a state in which no answer is wanted any more: a late one finds another
+    /// number, and is undone by whoever it reaches. Returns the state before.
+    pub fn leave_for(&mut self, state: State) -> State {
+        self.operation = self.operation.wrapping_add(1);
+        // What is listed for a share of a turn stays listed.
+        let is_listed = self.holds.has(Hold::Turn);
+        self.holds = Holds::default();
+        if is_listed {
+            self.holds.add(Hold::Turn);
+        }
+        if let Some(rare) = &mut self.rare {
+            rare.pending = None;
+        }
+        std::mem::replace(&mut self.state, state)
     }
 
     /// The rare parts, made if there are none.
@@ -202,6 +289,14 @@ impl Connection {
     /// Takes the membership of a channel out.
     pub fn end_membership(&mut self, channel: u32) -> Option<Arc<str>> {
         self.rare.as_mut()?.memberships.remove(&channel)
+    }
+
+    /// Somebody has vouched for the client.
+    pub fn authorize(&mut self) {
+        self.authorized = true;
+        if let Some(rare) = &mut self.rare {
+            rare.authorize_by = None;
+        }
     }
 
     /// The user that this connection is signed in as.

@@ -36,10 +36,7 @@ impl ShardServer {
 
     /// Makes a connection wait under a new operation number.
     pub(super) fn await_answer(&mut self, slot: Slot) -> Waiter {
-        let row = self.held(slot);
-        row.waiting = true;
-        row.operation = row.operation.wrapping_add(1);
-        let operation = row.operation;
+        let operation = self.held(slot).await_answer();
         Waiter {
             shard: self.shard,
             slot,
@@ -55,11 +52,7 @@ impl ShardServer {
 
     /// Ends a connection's waiting and gives back what it waited for.
     pub(super) fn answer_arrived(&mut self, slot: Slot) -> Option<Pending> {
-        let row = self.held(slot);
-        row.waiting = false;
-        let pending = row.pending().take();
-        row.shed_rare();
-        pending
+        self.held(slot).on_answer()
     }
 
     /// Puts a question to a home without touching the connection.
@@ -163,7 +156,7 @@ impl ShardServer {
 
     pub(super) fn awaits(&mut self, waiter: Waiter) -> bool {
         self.row(waiter.slot)
-            .is_some_and(|row| row.waiting && row.operation == waiter.operation)
+            .is_some_and(|row| row.awaits(waiter.operation))
     }
 
     /// Home: a question arrived.

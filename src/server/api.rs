@@ -1,11 +1,9 @@
 //! The HTTP API: from a checked request to its answer.
 //!
-//! Owns: the order of checks (docs/http-api.md), asking homes, gathering their answers.
-//! May depend on: `http`, `protocol::auth`, `connection::pending`, `server::{answers, request}`.
+//! Owns: the limits around it, asking homes, gathering their answers.
+//! May depend on: `http`, `connection::{api, pending}`, `server::{answers, request}`.
 //! Invariants: nothing is published, kept or counted before every check of the whole request has
-//! passed; the answer is sent once all homes concerned took the events over.
-
-use std::{borrow::Cow, sync::Arc};
+//! passed (`connection::api`); the answer is sent once all homes concerned took the events over.
 
 use shards::{
     application::{ShardId, Slot, Waiter},
@@ -14,33 +12,26 @@ use shards::{
 
 use super::{
     ServerTurn, ShardServer,
-    apps::ShardApp,
-    body::cost_of_check,
     message::{AddressLimit, Answer, Budget, PublishQuestion, Question},
     request::{Reply, Request, write_rate},
 };
 use crate::{
-    channel::home::Event,
-    connection::pending::{
-        Action, ApiCall, ApiRoute, ApiStep, Asked, Counts, Exchange, Gathered, GatheredParts,
-        Pending, PublicEvent, Publication, RateState, ReportedCounts,
+    connection::{
+        api::ApiRequest,
+        pending::{
+            Action, ApiCall, ApiRoute, ApiStep, Asked, Counts, Exchange, Gathered, GatheredParts,
+            Pending, PublicEvent, Publication, RateState, ReportedCounts,
+        },
     },
     http::{
         answer::{self, CacheAnswer},
-        api::{ApiError, BatchRequest, EventLimits, PublishRequest},
+        api::ApiError,
         info::Info,
-        query::{self, ChannelsQuery},
         request::{Head, parse_head},
         response::{Content, Status},
         route::Route,
     },
-    protocol::{
-        app::AppIndex,
-        auth::{self, BodyDigest, RequestToVerify},
-        name::{ChannelKind, ChannelName, is_user_id},
-        outgoing,
-    },
-    ws::encode,
+    protocol::{app::AppIndex, auth::BodyDigest, name::ChannelKind},
 };
 
 impl ShardServer {
@@ -181,7 +172,7 @@ impl ShardServer {
         }
     }
 
-    /// Every check of a request, in the order of docs/http-api.md.
+    /// Finds the request's app, and checks it.
     fn check_api(
         &mut self,
         turn: &mut impl ServerTurn,
@@ -197,134 +188,18 @@ impl ShardServer {
         let counters = self.counters.app(index);
         counters.http_calls += 1;
         counters.http_received_bytes += body.len() as u64;
-        let to_verify = RequestToVerify {
-            method: head.method,
-            raw_path: head.raw_path,
-            query: head.query,
+        let request = ApiRequest {
+            head,
+            route,
             body,
-            app_key: &app.entry.app.key,
-            signers: &app.entry.signers,
-            now_s: turn.unix_ms() / 1_000,
+            digest,
             path_prefix: &self.settings.path_prefix,
+            now_s: turn.unix_ms() / 1_000,
         };
-        turn.spend(cost_of_check(&to_verify));
-        let form = match digest {
-            Some(digest) => auth::verify_hashed_request(to_verify, digest)?,
-            None => auth::verify_request(to_verify)?,
-        };
-        if !app.entry.app.enabled {
-            return Err(ApiError::AppDisabled);
-        }
-        let body = match route {
-            Route::Events { .. } if body.is_empty() => query::event_body(head.query, form)?.into(),
-            _ => Cow::Borrowed(body),
-        };
-        Ok((index, self.action_of(&app, head, &body, route)?))
-    }
-
-    fn action_of(
-        &mut self,
-        app: &ShardApp,
-        head: &Head<'_>,
-        body: &[u8],
-        route: &Route<'_>,
-    ) -> Result<Action, ApiError> {
-        let limits = &app.entry.app;
-        let name_max = limits.channel_name_bytes_max as usize;
-        match route {
-            Route::Events { .. } => {
-                let request = PublishRequest::parse(body, &event_limits(app))?;
-                let mut publication = Publication {
-                    events: Vec::with_capacity(request.channels().len()),
-                    reports: vec![request.info],
-                    is_batch: false,
-                };
-                self.encode_events(&request, 0, &mut publication.events);
-                Ok(Action::Publish(publication))
-            }
-            Route::BatchEvents { .. } => self.batch_of(app, body),
-            Route::Channels { .. } => {
-                let query = ChannelsQuery::parse(head.query)?;
-                let prefix = (*query.filter_by_prefix).into();
-                Ok(Action::Channels {
-                    prefix,
-                    info: query.info,
-                })
-            }
-            Route::Channel { channel, .. } => {
-                let name = ChannelName::parse(channel, name_max)?;
-                let info = query::channel_info(head.query, name.kind())?;
-                Ok(Action::Channel {
-                    name: name.as_str().into(),
-                    info,
-                })
-            }
-            Route::Users { channel, .. } => {
-                let name = ChannelName::parse(channel, name_max)?;
-                if !name.kind().is_presence() {
-                    return Err(ApiError::NotPresence);
-                }
-                Ok(Action::Users {
-                    name: name.as_str().into(),
-                })
-            }
-            Route::Terminate { user, .. } => {
-                if !is_user_id(user) {
-                    return Err(ApiError::UserId);
-                }
-                Ok(Action::Terminate {
-                    user_id: (**user).into(),
-                })
-            }
-            _ => Err(ApiError::NotFound),
-        }
-    }
-
-    fn batch_of(&mut self, app: &ShardApp, body: &[u8]) -> Result<Action, ApiError> {
-        let batch_max = app.entry.app.event_batch_max as usize;
-        let batch = BatchRequest::parse(body, &event_limits(app), batch_max)?;
-        let mut publication = Publication {
-            events: Vec::new(),
-            reports: Vec::new(),
-            is_batch: true,
-        };
-        for (item, request) in batch.events.iter().enumerate() {
-            publication.reports.push(request.info);
-            let item = u32::try_from(item).expect("batches are bounded");
-            self.encode_events(request, item, &mut publication.events);
-        }
-        Ok(Action::Publish(publication))
-    }
-
-    /// Encodes one event for each of its channels.
-    fn encode_events(
-        &mut self,
-        request: &PublishRequest<'_>,
-        item: u32,
-        events: &mut Vec<PublicEvent>,
-    ) {
-        for (position, channel) in request.channels().enumerate() {
-            self.scratch.clear();
-            let start = encode::begin_text(&mut self.scratch);
-            let (event, data) = (request.event.token(), &*request.data);
-            outgoing::event(&mut self.scratch, event, channel.as_str(), data, None);
-            encode::finish_text(&mut self.scratch, start);
-            let frame: Arc<[u8]> = Arc::from(self.scratch.as_slice());
-            // `data` stands last: `...,"data":<token>}`.
-            let data_start = frame.len() - 1 - data.len();
-            let event = Event {
-                data_start: u32::try_from(data_start).expect("payloads are bounded"),
-                data_bytes: u32::try_from(data.len()).expect("payloads are bounded"),
-                frame,
-            };
-            events.push(PublicEvent {
-                channel: channel.as_str().into(),
-                event,
-                except: request.except,
-                item,
-                is_first: position == 0,
-            });
-        }
+        let mut work = Work::default();
+        let checked = request.check(&app.connections, &mut work, &mut self.scratch);
+        turn.spend(work);
+        Ok((index, checked?))
     }
 
     /// The app's budget has answered.
@@ -622,16 +497,6 @@ fn route_of(route: &Route<'_>) -> ApiRoute {
         | Route::Root
         | Route::WelcomeSign
         | Route::Unknown => ApiRoute::Events,
-    }
-}
-
-fn event_limits(app: &ShardApp) -> EventLimits {
-    let limits = &app.entry.app;
-    EventLimits {
-        event_name_bytes_max: limits.event_name_bytes_max as usize,
-        channels_max: limits.event_channels_max as usize,
-        payload_bytes_max: limits.event_payload_bytes_max as usize,
-        channel_name_bytes_max: limits.channel_name_bytes_max as usize,
     }
 }
 

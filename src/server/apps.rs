@@ -1,7 +1,7 @@
 //! A shard's own view of the apps.
 //!
 //! Owns: `ShardApps`, `ShardApp`.
-//! May depend on: `bridge::apps`, `channel::home::Rules`, `server::settings`.
+//! May depend on: `bridge::apps`, `channel::home::Rules`, `connection::rules`, `server::settings`.
 //! Invariants: a shard clones only its own `Rc`s, so that no counter is shared between cores.
 
 use std::{rc::Rc, sync::Arc};
@@ -13,14 +13,16 @@ use crate::{
         message::WebhookInterest,
     },
     channel::home::Rules,
+    connection::rules::AppRules,
     protocol::app::{AppIndex, AppRows},
 };
 
-/// An app and what follows from it for channels.
+/// An app, and what follows from it for channels and connections.
 #[derive(Debug)]
 pub(super) struct ShardApp {
     pub(super) entry: Arc<AppEntry>,
     pub(super) rules: Rules,
+    pub(super) connections: AppRules,
 }
 
 /// The apps by number, key and id.
@@ -49,6 +51,7 @@ impl ShardApps {
                 Rc::new(ShardApp {
                     entry: Arc::clone(entry),
                     rules: rules(entry, quiet),
+                    connections: connection_rules(entry),
                 })
             });
         }
@@ -96,5 +99,29 @@ fn rules(entry: &AppEntry, quiet: Rules) -> Rules {
         hook_counts: wants(WebhookInterest::SUBSCRIPTION_COUNT),
         hook_misses: wants(WebhookInterest::CACHE_MISS),
         ..quiet
+    }
+}
+
+fn connection_rules(entry: &AppEntry) -> AppRules {
+    let app = &entry.app;
+    AppRules {
+        index: entry.index,
+        key: app.key.clone(),
+        signers: entry.signers.clone(),
+        origins: entry.origins.clone(),
+        is_enabled: app.enabled,
+        requires_tls: app.require_tls,
+        limits_connections: app.max_connections > 0,
+        allows_client_events: app.enable_client_messages,
+        client_events_per_s: app.max_client_events_per_second,
+        subscriptions_max: app.subscriptions_per_connection_max as usize,
+        channel_name_bytes_max: app.channel_name_bytes_max as usize,
+        event_name_bytes_max: app.event_name_bytes_max as usize,
+        event_data_bytes_max: app.event_payload_bytes_max as usize,
+        member_bytes_max: app.presence_member_bytes_max as usize,
+        event_channels_max: app.event_channels_max as usize,
+        batch_events_max: app.event_batch_max as usize,
+        allows_sign_in: app.enable_user_authentication,
+        has_watchlists: app.enable_watchlist_events,
     }
 }

@@ -12,7 +12,11 @@ use shards::{application::Slot, work::Work};
 
 use super::{ServerTurn, ShardServer, request::Request};
 use crate::{
-    connection::body::{Body, Pace},
+    connection::{
+        api::cost_of_check,
+        body::{Body, Pace},
+        row::{Awaited, State},
+    },
     http::{
         request::{Head, HttpError, parse_head},
         response,
@@ -33,12 +37,6 @@ enum Use {
 
 /// Stands for a body that was thrown away: it is not empty, so it must be signed for, and it is not.
 const NOT_KEPT: &[u8] = b"\0";
-
-/// What checking a request's signature may cost.
-pub(super) fn cost_of_check(request: &RequestToVerify<'_>) -> Work {
-    let (tries, bytes) = auth::hashing_max(request);
-    Work::SIGNATURE.and(Work::bytes_hashed(bytes)).times(tries)
-}
 
 impl ShardServer {
     pub(super) fn has_body_under_way(&self, slot: Slot) -> bool {
@@ -98,7 +96,7 @@ impl ShardServer {
     fn put_body(&mut self, turn: &mut impl ServerTurn, slot: Slot, body: Body) {
         let pace = self.pace();
         let row = self.held(slot);
-        row.has_begun = true;
+        row.state = State::Http(Awaited::Rest);
         row.until = body.deadline(pace);
         row.rare().body = Some(Box::new(body));
         turn.arm_timer(slot, row.until);
@@ -170,7 +168,7 @@ impl ShardServer {
             row.rare().body = Some(body);
             return taken;
         }
-        row.has_begun = false;
+        row.state = State::Http(Awaited::Next);
         row.shed_rare();
         if body.is_answered() {
             return taken;

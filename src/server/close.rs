@@ -107,13 +107,13 @@ impl ShardServer {
         code: CloseCode,
         reason: &str,
     ) {
-        let Some(row) = self.row(slot).filter(|row| row.state == State::Open) else {
+        let is_open = |row: &&mut Connection| matches!(row.state, State::Upgrading | State::Open);
+        let Some(row) = self.row(slot).filter(is_open) else {
             return;
         };
         let until = turn.now().plus(CLOSE_ECHO_MS);
-        row.state = State::Closing;
         row.until = until;
-        self.clean_up(turn, slot);
+        self.leave_for(turn, slot, State::Closing);
         if code.is_announced() {
             self.reply(turn, slot, |out| {
                 outgoing::error(out, Some(code.value()), reason, None)
@@ -128,9 +128,8 @@ impl ShardServer {
     /// Ends a connection that has nothing more to say, after what is queued was sent.
     pub(super) fn end(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
         let Some(row) = self.row(slot) else { return };
-        row.state = State::Ending;
         row.input = Vec::new();
-        self.clean_up(turn, slot);
+        self.leave_for(turn, slot, State::Ending);
         turn.cancel_timer(slot);
         turn.close_after_flush(slot);
     }
@@ -138,36 +137,31 @@ impl ShardServer {
     /// The runtime says that the connection is gone.
     pub(super) fn ended(&mut self, turn: &mut impl ServerTurn, slot: Slot, how: Closed) {
         let Some(row) = self.row(slot) else { return };
-        let (established, app) = (row.established, row.app);
-        if established && how == Closed::ByError {
+        let (state, app) = (row.state, row.app);
+        if state == State::Open && how == Closed::ByError {
             self.counters.app(app).connection_errors[ConnectionError::SocketFailed as usize] += 1;
         }
-        self.clean_up(turn, slot);
+        self.leave_for(turn, slot, State::Ending);
         self.input_held -= u64::from(self.held(slot).held_bytes);
         self.bodies_kept -= u64::from(self.held(slot).kept_bytes);
         *self.held(slot) = Connection::vacant();
         self.connections_held -= 1;
     }
 
-    /// Undoes what an established connection has done to the rest of the node; once.
-    fn clean_up(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
+    /// Ends what the connection was doing, and undoes what an open one has done to the rest of the
+    /// node: once, since no state leads back.
+    fn leave_for(&mut self, turn: &mut impl ServerTurn, slot: Slot, state: State) {
         let row = self.held(slot);
-        // A late answer finds another number and is undone by whoever it reaches.
-        row.operation = row.operation.wrapping_add(1);
-        (row.waiting, row.choked, row.throttled, row.pressed) = (false, false, false, false);
-        let (in_app_quota, in_node_quota, app) = (row.in_app_quota, row.in_node_quota, row.app);
-        (row.in_app_quota, row.in_node_quota) = (false, false);
-        if let Some(rare) = &mut row.rare {
-            rare.pending = None;
-        }
-        let established = std::mem::take(&mut row.established);
-        if in_app_quota {
+        let app = row.app;
+        let counted = std::mem::take(&mut row.counted);
+        let before = row.leave_for(state);
+        if counted.by_app {
             self.release_app(turn, app);
         }
-        if in_node_quota {
+        if counted.by_node {
             self.release_node(turn);
         }
-        if !established {
+        if before != State::Open {
             return;
         }
         self.leave_all(turn, slot);

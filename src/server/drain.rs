@@ -133,7 +133,7 @@ impl ShardServer {
     fn next_to_drain(&mut self, turn: &mut impl ServerTurn) -> Option<Slot> {
         let drain = self.drain.as_mut()?;
         let rest = self.connections.iter().enumerate().skip(drain.next_index);
-        let mut open = rest.filter(|(_, row)| row.state == State::Open && row.established);
+        let mut open = rest.filter(|(_, row)| row.state == State::Open);
         let found = open.next();
         let walked = found
             .as_ref()

@@ -240,7 +240,7 @@ impl ShardServer {
         frame: FrameId,
     ) {
         turn.spend(Work::ROW.times(8));
-        let Some(row) = self.row(slot).filter(|row| row.established) else {
+        let Some(row) = self.row(slot).filter(|row| row.state == State::Open) else {
             return;
         };
         // A later sign-in may have ended the watch while the news was on its way.
@@ -273,7 +273,7 @@ impl ShardServer {
     fn check_app_of(&mut self, turn: &mut impl ServerTurn, index: usize) {
         turn.spend(Work::ROW);
         let row = &self.connections[index];
-        if row.state != State::Open || !row.established {
+        if row.state != State::Open {
             return;
         }
         let code = match self.apps.get(row.app).map(Rc::as_ref) {

@@ -15,6 +15,7 @@ use super::{ServerTurn, ShardServer, message::Delivery};
 use crate::{
     channel::local::{JobFrame, LocalRef, Slice},
     config::sections::SlowConsumer,
+    connection::row::State,
     metrics::counters::Latency,
     protocol::socket_id::SocketId,
 };
@@ -194,7 +195,7 @@ impl ShardServer {
             .connections
             .get(index as usize)
             .filter(|_| shard == self.shard)?;
-        let is_it = row.established && row.socket_low == id.low();
+        let is_it = row.state == State::Open && row.socket_id == id;
         is_it.then_some(Slot {
             index,
             generation: row.generation,

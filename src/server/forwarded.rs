@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use tracing::warn;
 
-use crate::{connection::pending::Transport, http::request::Head};
+use crate::{connection::upgrade::Transport, http::request::Head};
 
 /// How many proxies stand in front, and which peers they are.
 #[derive(Clone, Copy, Debug)]

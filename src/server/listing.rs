@@ -20,8 +20,12 @@ use super::{
     message::{Answer, Question},
 };
 use crate::{
-    connection::pending::{
-        ApiCall, ApiStep, ChannelPart, ChannelsQuestion, Counts, Exchange, Listing, Parts, Pending,
+    connection::{
+        pending::{
+            ApiCall, ApiStep, ChannelPart, ChannelsQuestion, Counts, Exchange, Listing, Parts,
+            Pending,
+        },
+        row::Hold,
     },
     http::{
         answer,
@@ -247,7 +251,10 @@ impl ShardServer {
     ) {
         if let Answer::Channels(part) = answer {
             self.listed(turn, waiter, part);
-            if self.row(waiter.slot).is_some_and(|row| !row.waiting) {
+            if self
+                .row(waiter.slot)
+                .is_some_and(|row| !row.holds.has(Hold::Answer))
+            {
                 self.queue_input(waiter.slot);
             }
         }

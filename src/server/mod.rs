@@ -76,7 +76,10 @@ use crate::{
         local::{LocalRef, LocalTable},
         user::UserTable,
     },
-    connection::{row::Connection, table::ConnectionTable},
+    connection::{
+        row::{Connection, State},
+        table::ConnectionTable,
+    },
     metrics::counters::ShardCounters,
 };
 
@@ -186,15 +189,7 @@ impl ShardServer {
     /// The row of a slot, if the slot still holds the connection that is meant.
     fn row(&mut self, slot: Slot) -> Option<&mut Connection> {
         let row = self.connections.get_mut(slot.index as usize)?;
-        (row.generation == slot.generation && row.state != crate::connection::row::State::Vacant)
-            .then_some(row)
-    }
-
-    /// The app that a client's key names; counted.
-    fn app_by_key(&mut self, key: &str) -> Option<Rc<ShardApp>> {
-        let app = self.apps.by_key(key).map(Rc::clone);
-        self.counters.app_lookups[usize::from(app.is_none())] += 1;
-        app
+        (row.generation == slot.generation && row.state != State::Vacant).then_some(row)
     }
 
     /// The app that an API path names; counted.

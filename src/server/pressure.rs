@@ -13,7 +13,10 @@ use super::{
     ServerTurn, ShardServer,
     message::{Answer, Message},
 };
-use crate::channel::{home::HomeRef, local::LocalRef};
+use crate::{
+    channel::{home::HomeRef, local::LocalRef},
+    connection::row::Hold,
+};
 
 /// Channels that are behind, at their homes and where their publishers are.
 #[derive(Default)]
@@ -150,7 +153,7 @@ impl ShardServer {
         }
         for slot in self.pressure.publishers.remove(&local).unwrap_or_default() {
             if let Some(row) = self.row(slot) {
-                row.pressed = false;
+                row.holds.remove(Hold::FanOut);
                 self.queue_input(slot);
             }
         }
@@ -162,7 +165,7 @@ impl ShardServer {
         if channel.is_some_and(|channel| channel.holds_publishers)
             && let Some(row) = self.row(slot)
         {
-            row.pressed = true;
+            row.holds.add(Hold::FanOut);
             self.pressure
                 .publishers
                 .entry(local)

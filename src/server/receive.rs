@@ -9,7 +9,11 @@
 use shards::{application::Slot, work::Work};
 
 use super::{ServerTurn, ShardServer};
-use crate::{connection::row::State, protocol::code::CloseCode, ws::codec::Decoder};
+use crate::{
+    connection::row::{Awaited, Hold, Reading, State},
+    protocol::code::CloseCode,
+    ws::codec::Decoder,
+};
 
 /// Rows that are looked at for who holds most.
 const HOLDERS_LOOKED_AT: usize = 64;
@@ -34,14 +38,14 @@ impl ShardServer {
         }
         row.input.extend_from_slice(bytes);
         // Whatever it says, it lives.
-        if row.state == State::Open && row.keep_alive.heard(turn.now()) && row.established {
-            self.arm_silence(turn, slot);
+        if row.state == State::Open && row.keep_alive.heard(turn.now()) {
+            self.arm_deadline(turn, slot);
         }
         self.count_held(turn, slot);
         let Some(row) = self.row(slot) else { return };
         let (is_held, held_bytes) = (row.is_held(), row.input.len());
-        if is_held && held_bytes > HELD_BYTES_MAX && !row.paused {
-            row.paused = true;
+        if is_held && held_bytes > HELD_BYTES_MAX && row.reading == Reading::Flows {
+            row.reading = Reading::Paused;
             turn.pause_reading(slot);
         } else if !is_held {
             self.resume(turn, slot);
@@ -69,13 +73,16 @@ impl ShardServer {
         // Only now: if each answer let in a receive, a pipeline of small messages that each wait
         // would have ever more held.
         let is_full = row.is_held() && row.input.len() > HELD_BYTES_MAX;
-        if is_full != row.paused {
-            row.paused = is_full;
-            if is_full {
+        match row.reading {
+            Reading::Flows if is_full => {
+                row.reading = Reading::Paused;
                 turn.pause_reading(slot);
-            } else {
+            }
+            Reading::Paused if !is_full => {
+                row.reading = Reading::Flows;
                 turn.resume_reading(slot);
             }
+            Reading::Flows | Reading::Paused | Reading::Ended => {}
         }
         self.end_if_peer_ended(turn, slot);
         self.count_held(turn, slot);
@@ -135,8 +142,8 @@ impl ShardServer {
     fn shed(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
         self.counters.inputs_shed += 1;
         match self.held(slot).state {
-            State::Open => self.close(turn, slot, CloseCode::OVER_CAPACITY),
-            State::Http | State::Closing => turn.close_now(slot),
+            State::Upgrading | State::Open => self.close(turn, slot, CloseCode::OVER_CAPACITY),
+            State::Http(_) | State::Closing => turn.close_now(slot),
             State::Vacant | State::Ending => {}
         }
         let row = self.held(slot);
@@ -149,13 +156,13 @@ impl ShardServer {
     /// The peer ended its side: what it asked for before is answered first.
     pub(super) fn peer_ends(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
         if let Some(row) = self.row(slot) {
-            row.peer_ended = true;
+            row.reading = Reading::Ended;
             self.end_if_peer_ended(turn, slot);
         }
     }
 
     fn end_if_peer_ended(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
-        let Some(row) = self.row(slot).filter(|row| row.peer_ended) else {
+        let Some(row) = self.row(slot).filter(|row| row.reading == Reading::Ended) else {
             return;
         };
         if !row.is_held() && row.state != State::Ending {
@@ -166,7 +173,7 @@ impl ShardServer {
     /// The connection's answers have gone: on with its input.
     pub(super) fn outbox_drained(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
         if let Some(row) = self.row(slot) {
-            row.choked = false;
+            row.holds.remove(Hold::Outbox);
             if let Some(rare) = row.rare.as_mut() {
                 rare.outbox_bytes = None;
             }
@@ -178,7 +185,7 @@ impl ShardServer {
     /// Gives the connection's held input its share of a later turn.
     pub(super) fn queue_input(&mut self, slot: Slot) {
         let Some(row) = self.row(slot) else { return };
-        if !std::mem::replace(&mut row.queued, true) {
+        if row.holds.add(Hold::Turn) {
             self.ready.push_back(slot);
         }
     }
@@ -193,7 +200,7 @@ impl ShardServer {
                 return;
             };
             if let Some(row) = self.row(slot) {
-                row.queued = false;
+                row.holds.remove(Hold::Turn);
                 self.resume(turn, slot);
             }
         }
@@ -214,15 +221,17 @@ impl ShardServer {
                 break;
             }
             if turn.is_congested(slot) {
-                self.held(slot).choked = true;
+                self.held(slot).holds.add(Hold::Outbox);
                 turn.await_drained(slot);
                 break;
             }
             let has_body = self.has_body_under_way(slot);
             let taken = match self.held(slot).state {
-                State::Http if has_body => self.take_body(turn, slot, rest),
-                State::Http => self.take_request(turn, slot, rest),
-                State::Open | State::Closing => self.take_frame(turn, slot, rest),
+                State::Http(_) if has_body => self.take_body(turn, slot, rest),
+                State::Http(_) => self.take_request(turn, slot, rest),
+                State::Upgrading | State::Open | State::Closing => {
+                    self.take_frame(turn, slot, rest)
+                }
                 State::Vacant | State::Ending => return bytes.len(),
             };
             if taken == 0 {
@@ -250,9 +259,9 @@ impl ShardServer {
         let now = turn.now();
         let handshake_ms = self.settings.handshake_timeout_ms;
         let row = self.held(slot);
-        if row.state == State::Http && !row.is_held() && !row.has_begun {
+        if row.state == State::Http(Awaited::Next) && !row.is_held() {
             // The next request on a kept connection has begun: it must be whole in time.
-            row.has_begun = true;
+            row.state = State::Http(Awaited::Rest);
             row.until = now.plus(handshake_ms);
             turn.arm_timer(slot, row.until);
         }

@@ -13,7 +13,12 @@ use smallvec::SmallVec;
 
 use super::{ServerTurn, ShardServer, addresses::counted, forwarded::Trust};
 use crate::{
-    connection::pending::{Asked, Parts, RateState, Transport, Upgrade, UpgradeStep},
+    connection::{
+        deadline::KEEP_ALIVE_MS,
+        pending::{Asked, Parts, RateState},
+        row::{Awaited, State},
+        upgrade::{Transport, Upgrade, UpgradeStep},
+    },
     http::{
         api::ApiError,
         query::ClientQuery,
@@ -25,14 +30,6 @@ use crate::{
     protocol::{auth::BodyDigest, json::write_json_string},
     ws::handshake::{self, UpgradeError, UpgradeRequest},
 };
-
-/// How much longer than for its request a client waits for an answer at the most.
-const WAITING_MS: u64 = 30_000;
-
-/// How long a kept connection may wait for its next request.
-const KEEP_ALIVE_MS: u64 = 75_000;
-/// For how much longer: what has arrived by then, though no turn has come to it yet, is answered.
-const LAST_LOOK_MS: u64 = 200;
 
 /// What is kept of the room that answers are written in.
 const SCRATCH_BYTES_MAX: usize = 262_144;
@@ -155,7 +152,7 @@ impl ShardServer {
         request: &Request<'_>,
         bytes: &[u8],
     ) {
-        self.held(slot).has_begun = false;
+        self.held(slot).state = State::Http(Awaited::Next);
         let head = &request.head;
         let prefix = self.settings.path_prefix.clone();
         let route = Route::of(head.raw_path, &prefix);
@@ -458,54 +455,13 @@ impl ShardServer {
         self.respond(turn, slot, reply, &asked_last(bytes));
     }
 
-    /// A client takes its answers so slowly that its requests wait: it may, while it takes any.
-    fn check_choked(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
-        let outbox_bytes = turn.outbox_bytes(slot);
-        let until = turn.now().plus(KEEP_ALIVE_MS);
-        let row = self.held(slot);
-        let before = row.rare().outbox_bytes.replace(outbox_bytes);
-        if before == Some(outbox_bytes) {
-            return turn.close_now(slot);
-        }
-        row.until = until;
-        turn.arm_timer(slot, until);
-    }
-
-    /// The connection's timer fell due while it speaks HTTP.
-    pub(super) fn check_request_deadline(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
-        let now = turn.now();
-        let row = self.held(slot);
-        if now < row.until {
-            let until = row.until;
-            turn.arm_timer(slot, until);
-            return;
-        }
-        if row.choked {
-            return self.check_choked(turn, slot);
-        }
-        if row.waiting {
-            // Homes answer in microseconds, or when a channel has caught up with its fan-out; a
-            // bridge that is gone must not keep connections.
-            let until = row.until.plus(WAITING_MS);
-            if now < until {
-                turn.arm_timer(slot, until);
-            } else {
-                turn.close_now(slot);
-            }
-            return;
-        }
-        let body = row.rare.as_mut().and_then(|rare| rare.body.take());
-        let is_idle = body.is_none() && row.input.is_empty();
-        let last_look = row.until.plus(LAST_LOOK_MS);
-        if is_idle && !row.has_begun && now < last_look {
-            turn.arm_timer(slot, last_look);
-            return;
-        }
-        if is_idle || body.as_ref().is_some_and(|it| it.is_answered()) {
-            self.counters.handshake_failures[0] += u64::from(row.operation == 0);
-            self.end(turn, slot);
-            return;
-        }
+    /// A request that has begun did not come in time.
+    pub(super) fn refuse_late_request(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
+        let body = self
+            .held(slot)
+            .rare
+            .as_mut()
+            .and_then(|rare| rare.body.take());
         self.counters.handshake_failures[0] += 1;
         let errors = &mut self.counters.unknown_app_errors;
         errors[ConnectionError::HandshakeTimeout as usize] += 1;

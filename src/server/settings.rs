@@ -10,6 +10,7 @@ use crate::{
         Config,
         sections::{Cors, CorsOrigin, RateLimit, SlowConsumer},
     },
+    connection::rules::NodeRules,
     http::cors::{CorsError, CorsPolicy},
     protocol::app::AppIndex,
 };
@@ -17,9 +18,7 @@ use crate::{
 /// What a shard needs to know of the configuration, beside the apps.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    pub activity_timeout_s: u64,
-    pub user_authentication_timeout_ms: u64,
-    pub require_protocol: bool,
+    pub connections: NodeRules,
     pub message_bytes_max: u32,
     pub path_prefix: String,
     pub handshake_timeout_ms: u64,
@@ -28,9 +27,6 @@ pub struct Settings {
     /// A request's body must come at this rate; 0 = any.
     pub body_rate_min_bytes_per_s: u32,
     pub slow_consumer: SlowConsumer,
-    /// Subscribes and unsubscribes of one connection; 0 = unlimited.
-    pub subscribe_rate_per_s: u32,
-    pub subscribe_burst: u32,
     pub accept_rate_per_s: u32,
     pub accept_burst: u32,
     /// Of the node; 0 = unlimited.
@@ -71,17 +67,20 @@ impl Settings {
         let api_limit = limited.then(|| limiter.api.clone());
         let upgrade_limit = limiter.websocket.clone().filter(|_| limited);
         Ok(Self {
-            activity_timeout_s: config.activity_timeout_s,
-            user_authentication_timeout_ms: config.user_authentication_timeout_s * 1_000,
-            require_protocol: config.websocket.require_protocol,
+            connections: NodeRules {
+                activity_timeout_ms: config.activity_timeout_s * 1_000,
+                authorize_within_ms: config.user_authentication_timeout_s * 1_000,
+                requires_protocol: config.websocket.require_protocol,
+                memberships_per_s: config.net.subscribe_rate_per_s,
+                memberships_burst: config.net.subscribe_burst,
+                limits_connections: config.admission.max_connections > 0,
+            },
             message_bytes_max: config.websocket.max_payload_bytes,
             path_prefix: config.path_prefix.clone(),
             handshake_timeout_ms: u64::from(config.net.handshake_timeout_ms),
             body_rate_min_bytes_per_s: config.net.body_rate_min_bytes_per_s,
             input_held_bytes: config.net.input_held_bytes,
             slow_consumer: config.net.slow_consumer,
-            subscribe_rate_per_s: config.net.subscribe_rate_per_s,
-            subscribe_burst: config.net.subscribe_burst,
             accept_rate_per_s: config.admission.accept_rate_per_s,
             accept_burst: config.admission.accept_burst,
             connections_max: config.admission.max_connections,

@@ -1,11 +1,11 @@
 //! Signing a connection in as a user.
 //!
-//! Owns: the checks of a sign-in, the order of its answers, signing out.
-//! May depend on: `protocol::{auth, presence}`, `connection`, `server::{users, replies}`.
-//! Invariants: a connection is signed in as at most one user id, until it ends; after
-//! `signin_success` the user's home knows the socket, so that a termination reaches it.
+//! Owns: the way to the homes of a user and of those whom it watches, signing out.
+//! May depend on: `connection`, `server::{users, replies}`.
+//! Invariants: every check was made in `connection::sign_in`; after `signin_success` the user's home
+//! knows the socket, so that a termination reaches it.
 
-use std::{rc::Rc, sync::Arc};
+use std::sync::Arc;
 
 use shards::{application::Slot, work::Work};
 
@@ -13,104 +13,37 @@ use super::{
     ServerTurn, ShardServer,
     message::{Message, Question},
 };
-use crate::{
-    connection::{
-        pending::{Pending, SignIn},
-        row::SignedIn,
-    },
-    protocol::{app::AppIndex, auth, code, code::CloseCode, outgoing, presence::User},
-};
+use crate::{connection::pending::Pending, protocol::app::AppIndex};
 
 impl ShardServer {
-    /// A client wants to sign in. Failure is an error frame; the connection stays open.
-    pub(super) fn sign_in(
+    /// Tells the user's home of a socket that signs in.
+    pub(super) fn ask_sign_in(
         &mut self,
         turn: &mut impl ServerTurn,
         slot: Slot,
-        auth: &str,
-        user_data: &str,
+        user_id: Arc<str>,
     ) {
-        self.throttle_memberships(turn, slot);
-        if let Err(reason) = self.sign_in_checked(turn, slot, auth, user_data) {
-            self.reply(turn, slot, |out| {
-                outgoing::error(out, Some(CloseCode::UNAUTHORIZED.value()), reason, None);
-            });
-        }
+        let app = self.held(slot).app;
+        let home = self.home_of_user(app, &user_id);
+        let waiter = self.await_answer(slot);
+        self.question(turn, home, waiter, Question::SignIn { app, user_id });
     }
 
-    fn sign_in_checked(
+    /// The same user has signed in again, perhaps with another watchlist.
+    pub(super) fn watch_again(
         &mut self,
         turn: &mut impl ServerTurn,
         slot: Slot,
-        auth: &str,
-        user_data: &str,
-    ) -> Result<(), &'static str> {
-        let app_index = self.held(slot).app;
-        let app = self
-            .apps
-            .get(app_index)
-            .map(Rc::clone)
-            .ok_or("The app is gone")?;
-        if !app.entry.app.enable_user_authentication {
-            return Err("User authentication is not enabled for this app");
-        }
-        let socket_low = self.held(slot).socket_low;
-        let socket_id = self.socket_ids.of(slot.index, socket_low).to_string();
-        let (key, signers) = (&app.entry.app.key, &app.entry.signers);
-        let hashed = Work::SIGNATURE.and(Work::bytes_hashed(user_data.len()));
-        turn.spend(hashed.times(signers.len()));
-        auth::verify_sign_in(key, signers, auth, &socket_id, user_data)
-            .map_err(|_| "The sign-in's signature is invalid")?;
-        let user = User::parse(user_data).map_err(|_| "The user_data is invalid")?;
-        let user_id: Arc<str> = user.id.into();
-        let previous = self.held(slot).user().cloned();
-        if previous
-            .as_ref()
-            .is_some_and(|previous| previous.user_id != user_id)
-        {
-            return Err("Already signed in as another user");
-        }
-        let watches = app.entry.app.enable_watchlist_events;
-        let watchlist: Vec<Arc<str>> = if watches {
-            user.watchlist.into_iter().map(Into::into).collect()
-        } else {
-            Vec::new()
-        };
-        let signed_in = SignedIn {
-            user_id: Arc::clone(&user_id),
-            info: user.user_info.into(),
-            watchlist,
-        };
-        self.held(slot).rare().user = Some(signed_in);
-        let sign_in = Box::new(SignIn {
-            user_data: user_data.into(),
-            watchlist_cut: watches && user.watchlist_cut,
-            online: Vec::new(),
-            offline: Vec::new(),
-            answers_pending: 0,
-            has_news: false,
-        });
-        if let Some(previous) = previous {
-            self.unwatch(turn, app_index, slot, previous.watchlist);
-            self.held(slot).rare().pending = Some(Pending::SignIn(sign_in));
-            self.watch(turn, slot);
-            return Ok(());
-        }
-        let home = self.home_of_user(app_index, &user_id);
-        let question = Question::SignIn {
-            app: app_index,
-            user_id,
-        };
-        self.ask(turn, slot, home, Pending::SignIn(sign_in), question);
-        Ok(())
+        unwatched: Vec<Arc<str>>,
+    ) {
+        let app = self.held(slot).app;
+        self.unwatch(turn, app, slot, unwatched);
+        self.watch(turn, slot);
     }
 
     /// The user's home knows the socket: on to the watchlist.
     pub(super) fn signed_in(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
-        let row = self.held(slot);
-        row.authorized = true;
-        row.signed_in = true;
-        row.rare().authorize_by = None;
+        self.held(slot).on_signed_in();
         self.watch(turn, slot);
     }
 
@@ -173,19 +106,8 @@ impl ShardServer {
         let Some(Pending::SignIn(sign_in)) = self.answer_arrived(slot) else {
             unreachable!("a sign-in is done once");
         };
-        self.reply(turn, slot, |out| {
-            outgoing::signin_success(out, &sign_in.user_data)
-        });
-        if sign_in.watchlist_cut {
-            let (code, text) = (Some(code::WATCHLIST_LIMIT), code::WATCHLIST_CUT);
-            self.reply(turn, slot, |out| outgoing::error(out, code, text, None));
-        }
-        if !sign_in.online.is_empty() || !sign_in.offline.is_empty() {
-            let online: Vec<&str> = sign_in.online.iter().map(|it| &**it).collect();
-            let offline: Vec<&str> = sign_in.offline.iter().map(|it| &**it).collect();
-            self.reply(turn, slot, |out| {
-                outgoing::watchlist_events(out, &online, &offline)
-            });
+        for reply in sign_in.replies() {
+            self.reply(turn, slot, |out| reply.write(out));
         }
     }
 
@@ -197,8 +119,7 @@ impl ShardServer {
             return;
         };
         // While the sign-in itself is unanswered, its late answer undoes it.
-        if row.signed_in {
-            row.signed_in = false;
+        if user.is_known {
             let home = self.home_of_user(app, &user.user_id);
             let message = Message::SignOut {
                 app,

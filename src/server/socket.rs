@@ -1,29 +1,25 @@
 //! Data path. Frames of one WebSocket connection, and its silence.
 //!
-//! Owns: decoding, dispatch of what a client says, keep-alive and its deadlines.
-//! May depend on: `ws::codec`, `protocol::incoming`, `connection`, the other files of this room.
-//! Invariants: any complete frame proves life; nothing is handled while an answer is awaited; after
-//! a close was sent or received, data is discarded.
+//! Owns: decoding, the performance of a connection's steps, keep-alive and its deadlines.
+//! May depend on: `ws::codec`, `connection`, the other files of this room.
+//! Invariants: any complete frame proves life; nothing is handled while an answer is awaited; what a
+//! frame means is decided in `connection::step`.
 
-use shards::{
-    application::{Millis, Slot},
-    work::Work,
-};
+use std::rc::Rc;
 
-use super::{ServerTurn, ShardServer, client_event::Sent};
+use shards::{application::Slot, work::Work};
+
+use super::{ServerTurn, ShardServer};
 use crate::{
     connection::{
-        keep_alive::{Due, KeepAlive},
+        deadline::Due,
+        effect::{Effect, Tally, View},
         row::State,
     },
     metrics::counters::ConnectionError,
-    protocol::{
-        code::CloseCode,
-        incoming::{Incoming, IncomingError},
-        outgoing,
-    },
+    protocol::{app::AppIndex, code::CloseCode, outgoing},
     ws::{
-        codec::{Decoded, Item, Limits, WsError},
+        codec::{Decoded, Item, Limits},
         encode,
     },
 };
@@ -50,8 +46,8 @@ impl ShardServer {
                 if consumed > 0 {
                     let now = turn.now();
                     let row = &mut self.connections[slot.index as usize];
-                    if row.keep_alive.heard(now) && row.established {
-                        self.arm_silence(turn, slot);
+                    if row.keep_alive.heard(now) && row.state == State::Open {
+                        self.arm_deadline(turn, slot);
                     }
                 }
                 if let Some(item) = item {
@@ -60,7 +56,8 @@ impl ShardServer {
                 consumed
             }
             Err(error) => {
-                self.break_off(turn, slot, error);
+                let effect = self.held(slot).on_broken(&error);
+                self.perform_step(turn, slot, effect);
                 0
             }
         };
@@ -74,141 +71,105 @@ impl ShardServer {
         consumed
     }
 
+    /// Steps the connection by a frame, and does what follows.
     fn take_item(&mut self, turn: &mut impl ServerTurn, slot: Slot, item: Item<'_>) {
-        let closing = self.held(slot).state == State::Closing;
-        match item {
-            // The echo of our close, or the peer's own close while ours is on its way.
-            Item::Close(..) if closing => self.end(turn, slot),
-            _ if closing => {}
-            Item::Text(text) => self.take_text(turn, slot, text),
-            Item::Binary(_) => self.close(turn, slot, CloseCode::UNSUPPORTED_DATA),
-            Item::Ping(payload) => self.reply_pong(turn, slot, payload),
-            Item::Pong(_) => {}
-            Item::Close(code, _) => {
+        let row = &mut self.connections[slot.index as usize];
+        let app = self.apps.get(row.app);
+        let mut view = View {
+            now: turn.now(),
+            node: &self.settings.connections,
+            app: app.map(|app| &app.connections),
+            channels: &self.locals,
+            token: &mut self.token,
+            tally: Tally::default(),
+        };
+        let effect = row.on_item(&mut view, item);
+        let (app, tally) = (row.app, view.tally);
+        if tally != Tally::default() {
+            self.count(turn, slot, app, tally);
+        }
+        self.perform_step(turn, slot, effect);
+    }
+
+    fn count(&mut self, turn: &mut impl ServerTurn, slot: Slot, app: AppIndex, tally: Tally) {
+        turn.spend(tally.work);
+        let counters = self.counters.app(app);
+        counters.messages_received += u64::from(tally.messages);
+        counters.received_bytes += tally.message_bytes;
+        counters.client_event_checks += u64::from(tally.client_event_checks);
+        counters.client_event_limited += u64::from(tally.client_events_limited);
+        let errors = &mut counters.connection_errors;
+        errors[ConnectionError::InvalidMessageFormat as usize] += u64::from(tally.malformed);
+        errors[ConnectionError::AuthenticationFailed as usize] += u64::from(tally.unauthorized);
+        if tally.throttled > 0 {
+            self.counters.inputs_throttled += u64::from(tally.throttled);
+            self.arm_deadline(turn, slot);
+        }
+    }
+
+    /// Does what a step of a connection asks for.
+    fn perform_step(&mut self, turn: &mut impl ServerTurn, slot: Slot, effect: Effect<'_>) {
+        match effect {
+            Effect::Nothing => {}
+            Effect::Reply(reply) => self.reply(turn, slot, |out| reply.write(out)),
+            Effect::Pong(payload) => self.reply_pong(turn, slot, payload),
+            Effect::Publish(publish) => self.publish_client_event(turn, slot, &publish),
+            Effect::Join { channel, member } => self.join(turn, slot, &channel, member),
+            Effect::Snapshot { channel } => self.ask_snapshot(turn, slot, channel),
+            Effect::Leave(left) => self.leave(turn, slot, left),
+            Effect::SignIn { user_id } => self.ask_sign_in(turn, slot, user_id),
+            Effect::WatchAgain { unwatched } => self.watch_again(turn, slot, unwatched),
+            Effect::Close { code, reason } => self.close_saying(turn, slot, code, reason),
+            Effect::BreakOff { code } => {
+                let app = self.held(slot).app;
+                let kind = match code {
+                    CloseCode::TOO_BIG => ConnectionError::TooLarge,
+                    _ => ConnectionError::ProtocolError,
+                };
+                self.counters.app(app).connection_errors[kind as usize] += 1;
+                self.close(turn, slot, code);
+                self.end(turn, slot);
+            }
+            Effect::EchoClose { code } => {
                 self.reply_close(turn, slot, code, "");
                 self.end(turn, slot);
             }
-        }
-    }
-
-    fn break_off(&mut self, turn: &mut impl ServerTurn, slot: Slot, error: WsError) {
-        let row = self.held(slot);
-        let (app, state) = (row.app, row.state);
-        if state == State::Closing {
-            self.end(turn, slot); // What follows a close is of no interest, right or wrong.
-            return;
-        }
-        let code = CloseCode(error.close_code());
-        let kind = match code {
-            CloseCode::TOO_BIG => ConnectionError::TooLarge,
-            _ => ConnectionError::ProtocolError,
-        };
-        self.counters.app(app).connection_errors[kind as usize] += 1;
-        self.close(turn, slot, code);
-        // Where the peer's next frame would begin is unknown: no echo is waited for (RFC 6455, 7.1.7).
-        self.end(turn, slot);
-    }
-
-    fn take_text(&mut self, turn: &mut impl ServerTurn, slot: Slot, text: &str) {
-        turn.spend(Work::TEXT.and(Work::bytes_hashed(text.len())));
-        let app = self.held(slot).app;
-        let counters = self.counters.app(app);
-        let incoming = match Incoming::parse(text) {
-            Ok(incoming) => incoming,
-            Err(error) => {
-                if error == IncomingError::Malformed {
-                    counters.connection_errors[ConnectionError::InvalidMessageFormat as usize] += 1;
-                }
-                self.reply(turn, slot, |out| {
-                    outgoing::error(out, error.code(), error.message(), None);
-                });
-                return;
-            }
-        };
-        counters.messages_received += 1;
-        counters.received_bytes += text.len() as u64;
-        match incoming {
-            Incoming::ClientEvent {
-                event,
-                event_token,
-                channel,
-                data,
-            } => {
-                let channel = channel.as_deref();
-                let sent = Sent {
-                    event: &event,
-                    event_token,
-                    channel,
-                    data,
-                };
-                self.client_event(turn, slot, &sent);
-            }
-            Incoming::Ping => self.reply(turn, slot, outgoing::pong),
-            Incoming::Subscribe {
-                channel,
-                auth,
-                channel_data,
-            } => {
-                self.subscribe(turn, slot, &channel, auth.as_deref(), &channel_data);
-            }
-            Incoming::Unsubscribe { channel } => self.unsubscribe(turn, slot, &channel),
-            Incoming::SignIn { auth, user_data } => self.sign_in(turn, slot, &auth, &user_data),
-            Incoming::Pong | Incoming::Ignored => {}
+            Effect::End => self.end(turn, slot),
         }
     }
 
     /// The connection's timer fell due.
     pub(super) fn check_deadlines(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
         let now = turn.now();
-        let Some(row) = self.row(slot) else { return };
-        match row.state {
-            State::Vacant | State::Ending => {}
-            State::Http => self.check_request_deadline(turn, slot),
-            State::Closing if now >= row.until => {
-                row.state = State::Ending;
-                turn.close_now(slot);
-            }
-            State::Closing => turn.arm_timer(slot, row.until),
-            State::Open => self.check_silence(turn, slot),
-        }
-    }
-
-    fn check_silence(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
-        let now = turn.now();
-        let activity_ms = self.settings.activity_timeout_s * 1_000;
-        let row = self.held(slot);
-        let app = row.app;
-        let rare = row.rare.as_deref_mut();
-        if let Some(rare) = rare.filter(|it| it.throttled_until.is_some_and(|at| now >= at)) {
-            rare.throttled_until = None;
-            row.throttled = false;
-            self.queue_input(slot);
-        }
-        let row = self.held(slot);
-        row.shed_rare();
-        let authorize_by = row.rare.as_ref().and_then(|rare| rare.authorize_by);
-        if authorize_by.is_some_and(|by| now >= by) && !row.authorized {
-            let errors = &mut self.counters.app(app).connection_errors;
-            errors[ConnectionError::UnauthorizedTimeout as usize] += 1;
-            let reason = crate::protocol::code::NOT_AUTHORIZED_IN_TIME;
-            self.close_saying(turn, slot, CloseCode::UNAUTHORIZED, reason);
-            return;
-        }
-        if row.waiting || row.pressed || row.throttled || row.queued {
-            // Its input is held by us: what it has to say was not listened to.
-            row.keep_alive = KeepAlive::new(now);
-        }
-        match row.keep_alive.check(now, activity_ms) {
-            Due::Nothing => {}
-            Due::Ping => self.ping(turn, slot),
-            Due::GiveUp => {
-                let errors = &mut self.counters.app(app).connection_errors;
-                errors[ConnectionError::PongTimeout as usize] += 1;
-                self.close(turn, slot, CloseCode::PONG_NOT_RECEIVED);
-                return;
+        loop {
+            let outbox_bytes = turn.outbox_bytes(slot);
+            let settings = Rc::clone(&self.settings);
+            let Some(row) = self.row(slot) else { return };
+            match row.on_timer(now, &settings.connections, outbox_bytes) {
+                Due::Nothing => return self.arm_deadline(turn, slot),
+                Due::Resume => self.queue_input(slot),
+                Due::Ping => self.ping(turn, slot),
+                Due::Close { code, reason } => {
+                    let error = match code {
+                        CloseCode::UNAUTHORIZED => ConnectionError::UnauthorizedTimeout,
+                        _ => ConnectionError::PongTimeout,
+                    };
+                    let app = row.app;
+                    self.counters.app(app).connection_errors[error as usize] += 1;
+                    return self.close_saying(turn, slot, code, reason);
+                }
+                Due::TimedOut => return self.refuse_late_request(turn, slot),
+                Due::End => {
+                    let never_asked = row.operation == 0;
+                    self.counters.handshake_failures[0] += u64::from(never_asked);
+                    return self.end(turn, slot);
+                }
+                Due::Cut => {
+                    row.state = State::Ending;
+                    return turn.close_now(slot);
+                }
             }
         }
-        self.arm_silence(turn, slot);
     }
 
     /// Asks whether the client lives: as Pusher does, and as WebSocket does, since some clients (npm
@@ -224,15 +185,11 @@ impl ShardServer {
         self.scratch = frames;
     }
 
-    /// Arms the timer of an open connection for whatever is due first.
-    pub(super) fn arm_silence(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
-        let activity_ms = self.settings.activity_timeout_s * 1_000;
-        let row = self.held(slot);
-        let mut at = row.keep_alive.next_deadline(activity_ms);
-        if let Some(rare) = &row.rare {
-            let sooner = [rare.authorize_by, rare.throttled_until];
-            at = sooner.into_iter().flatten().fold(at, Millis::min);
+    /// Arms the connection's timer for whatever is due first.
+    pub(super) fn arm_deadline(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
+        let row = &self.connections[slot.index as usize];
+        if let Some((at, _)) = row.next_deadline(&self.settings.connections) {
+            turn.arm_timer(slot, at);
         }
-        turn.arm_timer(slot, at);
     }
 }

@@ -1,11 +1,11 @@
 //! From an HTTP upgrade to an established connection.
 //!
-//! Owns: the order of checks (docs/protocol.md), and `connection_established`.
+//! Owns: the questions between its checks (`connection::upgrade`), and `connection_established`.
 //! May depend on: `http`, `ws::handshake`, `protocol`, `connection`, `server::{answers, quota}`.
 //! Invariants: a refusal after the 101 is an error frame and a close of the same code; a refused
 //! connection gets no socket id and counts in no quota.
 
-use std::{net::IpAddr, rc::Rc};
+use std::net::IpAddr;
 
 use shards::application::{Millis, Slot};
 
@@ -16,12 +16,13 @@ use super::{
 use crate::{
     connection::{
         keep_alive::KeepAlive,
-        pending::{Asked, Pending, RateState, Transport, Upgrade, UpgradeStep},
+        pending::{Asked, Pending, RateState},
         row::State,
+        upgrade::{Gate, NodeState, Upgrade, UpgradeNext, UpgradeRefusal, UpgradeStep},
     },
-    http::{query::ProtocolParam, response::Content},
+    http::response::Content,
     metrics::counters::ConnectionError,
-    protocol::{code, code::CloseCode, origin, outgoing},
+    protocol::{app::AppIndex, outgoing},
     ws::handshake,
 };
 
@@ -76,36 +77,59 @@ impl ShardServer {
         handshake::write_switching_protocols(&mut self.scratch, &upgrade.accept, b"");
         turn.send(slot, &self.scratch);
         let row = self.held(slot);
-        row.state = State::Open;
+        row.state = State::Upgrading;
         row.rare().peer = None;
         row.keep_alive = KeepAlive::new(turn.now());
-        if self.drain.is_some() {
-            return self.refuse_upgrade(turn, slot, CloseCode::RECONNECT, None);
+        upgrade.step = UpgradeStep::Node;
+        self.advance_upgrade(turn, slot, upgrade);
+    }
+
+    /// Takes an upgrade as far as it goes without an answer.
+    fn advance_upgrade(&mut self, turn: &mut impl ServerTurn, slot: Slot, mut upgrade: Upgrade) {
+        let state = NodeState {
+            is_draining: self.drain.is_some(),
+            is_out_of_files: self.is_out_of_files(),
+            is_memory_high: self.health.memory_above_threshold,
+        };
+        let (now, apps, quotas) = (turn.now(), &self.apps, &mut self.quotas);
+        let lookups = &mut self.counters.app_lookups;
+        let app = apps.get(self.connections[slot.index as usize].app);
+        let next = upgrade.advance(&mut Gate {
+            node: &self.settings.connections,
+            state,
+            take_accept: &mut || quotas.take_accept(now),
+            app_by_key: &mut |key| {
+                let app = apps.by_key(key);
+                lookups[usize::from(app.is_none())] += 1;
+                app.map(|app| &app.connections)
+            },
+            app: app.map(|app| &app.connections),
+        });
+        match next {
+            UpgradeNext::AskNode => {
+                let pending = Pending::Upgrade(Box::new(upgrade));
+                let home = Self::home_of_node();
+                self.ask(turn, slot, home, pending, Question::AdmitToNode);
+            }
+            UpgradeNext::AskApp(rules) => {
+                let app = rules.index;
+                self.held(slot).app = app;
+                let pending = Pending::Upgrade(Box::new(upgrade));
+                let home = self.home_of_app(app);
+                self.ask(turn, slot, home, pending, Question::AdmitToApp { app });
+            }
+            UpgradeNext::Open(rules) => {
+                let (app, needs_user) = (rules.index, rules.allows_sign_in);
+                self.held(slot).app = app;
+                self.establish(turn, slot, needs_user);
+            }
+            UpgradeNext::Refuse(refusal, rules) => {
+                if let Some(app) = rules.map(|rules| rules.index) {
+                    self.held(slot).app = app;
+                }
+                self.refuse_upgrade(turn, slot, refusal);
+            }
         }
-        if self.is_out_of_files() {
-            self.refused_early(1, ConnectionError::OverCapacity);
-            return self.refuse_upgrade(turn, slot, CloseCode::OVER_CAPACITY, None);
-        }
-        if self.health.memory_above_threshold {
-            self.refused_early(2, ConnectionError::OverCapacity);
-            return self.refuse_upgrade(turn, slot, CloseCode::OVER_CAPACITY, None);
-        }
-        if !self.quotas.take_accept(turn.now()) {
-            self.refused_early(0, ConnectionError::AcceptLimited);
-            return self.refuse_upgrade(turn, slot, CloseCode::OVER_CAPACITY, None);
-        }
-        if self.settings.connections_max > 0 {
-            upgrade.step = UpgradeStep::NodeQuota;
-            let pending = Pending::Upgrade(Box::new(upgrade));
-            return self.ask(
-                turn,
-                slot,
-                Self::home_of_node(),
-                pending,
-                Question::AdmitToNode,
-            );
-        }
-        self.check_upgrade(turn, slot, upgrade);
     }
 
     /// Counts a refusal that came before the app was known: its column of `accept_limited`.
@@ -137,61 +161,11 @@ impl ShardServer {
             return;
         };
         if granted {
-            self.held(slot).in_node_quota = true;
-            self.check_upgrade(turn, slot, *upgrade);
+            self.held(slot).counted.by_node = true;
+            self.advance_upgrade(turn, slot, *upgrade);
         } else {
-            self.refused_early(1, ConnectionError::OverCapacity);
-            self.refuse_upgrade(turn, slot, CloseCode::OVER_CAPACITY, None);
+            self.refuse_upgrade(turn, slot, UpgradeRefusal::NodeFull);
         }
-    }
-
-    fn check_upgrade(&mut self, turn: &mut impl ServerTurn, slot: Slot, mut upgrade: Upgrade) {
-        if upgrade.path_is_bad {
-            return self.refuse_upgrade(turn, slot, CloseCode::PATH_NOT_FOUND, None);
-        }
-        let protocol_code = match upgrade.protocol {
-            ProtocolParam::Accepted(_) => None,
-            ProtocolParam::Absent => self
-                .settings
-                .require_protocol
-                .then_some(CloseCode::VERSION_MISSING),
-            ProtocolParam::Invalid => Some(CloseCode::VERSION_INVALID),
-            ProtocolParam::Unsupported => Some(CloseCode::VERSION_UNSUPPORTED),
-        };
-        if let Some(code) = protocol_code {
-            return self.refuse_upgrade(turn, slot, code, None);
-        }
-        let Some(app) = self.app_by_key(&upgrade.key) else {
-            let errors = &mut self.counters.unknown_app_errors;
-            errors[ConnectionError::AppNotFound as usize] += 1;
-            return self.refuse_upgrade(turn, slot, CloseCode::APP_UNKNOWN, None);
-        };
-        let index = app.entry.index;
-        self.held(slot).app = index;
-        if !app.entry.app.enabled {
-            let error = Some(ConnectionError::AppDisabled);
-            return self.refuse_upgrade(turn, slot, CloseCode::APP_DISABLED, error);
-        }
-        if app.entry.app.require_tls && upgrade.transport == Transport::Plain {
-            return self.refuse_upgrade(turn, slot, CloseCode::TLS_REQUIRED, None);
-        }
-        if !origin::origin_allowed(&app.entry.origins, upgrade.origin.as_deref()) {
-            let error = Some(ConnectionError::OriginNotAllowed);
-            return self.refuse_upgrade(turn, slot, CloseCode::UNAUTHORIZED, error);
-        }
-        if app.entry.app.max_connections > 0 {
-            upgrade.step = UpgradeStep::AppQuota;
-            let pending = Pending::Upgrade(Box::new(upgrade));
-            let home = self.home_of_app(index);
-            return self.ask(
-                turn,
-                slot,
-                home,
-                pending,
-                Question::AdmitToApp { app: index },
-            );
-        }
-        self.establish(turn, slot);
     }
 
     /// The app's quota has answered.
@@ -201,77 +175,74 @@ impl ShardServer {
         slot: Slot,
         granted: bool,
     ) {
-        self.answer_arrived(slot);
-        let row = self.held(slot);
+        let Some(Pending::Upgrade(upgrade)) = self.answer_arrived(slot) else {
+            return;
+        };
         if granted {
-            row.in_app_quota = true;
-            self.establish(turn, slot);
+            self.held(slot).counted.by_app = true;
+            self.advance_upgrade(turn, slot, *upgrade);
         } else {
-            let app = row.app;
-            self.counters.app(app).limit_denied[0] += 1;
-            let error = Some(ConnectionError::OverQuota);
-            self.refuse_upgrade(turn, slot, CloseCode::OVER_QUOTA, error);
+            self.refuse_upgrade(turn, slot, UpgradeRefusal::AppFull);
         }
     }
 
-    fn establish(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
-        // While the quotas were asked a drain may have begun, or the app been taken away: both
-        // close what is established then, and do not look at this connection again.
-        if self.drain.is_some() {
-            return self.refuse_upgrade(turn, slot, CloseCode::RECONNECT, None);
-        }
-        let app = self.held(slot).app;
-        match self.apps.get(app).map(Rc::as_ref) {
-            Some(app) if app.entry.app.enabled => {}
-            Some(_) => {
-                let error = Some(ConnectionError::AppDisabled);
-                return self.refuse_upgrade(turn, slot, CloseCode::APP_DISABLED, error);
-            }
-            None => return self.refuse_upgrade(turn, slot, CloseCode::APP_UNKNOWN, None),
-        }
+    fn establish(&mut self, turn: &mut impl ServerTurn, slot: Slot, needs_user: bool) {
         let now = turn.now();
         let low = self.socket_ids.fresh_low();
         let socket_id = self.socket_ids.of(slot.index, low);
-        let timeout_ms = self.settings.user_authentication_timeout_ms;
-        let needs_user = self
-            .apps
-            .get(app)
-            .is_some_and(|app| app.entry.app.enable_user_authentication);
+        let rules = &self.settings.connections;
+        let (timeout_s, within_ms) = (rules.activity_timeout_ms / 1_000, rules.authorize_within_ms);
         let row = self.held(slot);
-        row.established = true;
-        row.socket_low = low;
+        row.state = State::Open;
+        row.socket_id = socket_id;
         row.keep_alive = KeepAlive::new(now);
         if needs_user {
-            row.rare().authorize_by = Some(now.plus(timeout_ms));
+            row.rare().authorize_by = Some(now.plus(within_ms));
         }
         row.shed_rare();
+        let app = row.app;
         self.counters.websockets += 1;
         let counters = self.counters.app(app);
         counters.connected += 1;
         counters.new_connections += 1;
-        let timeout_s = self.settings.activity_timeout_s;
         self.reply(turn, slot, |out| {
             outgoing::connection_established(out, socket_id, timeout_s);
         });
-        self.arm_silence(turn, slot);
+        self.arm_deadline(turn, slot);
     }
 
-    fn refuse_upgrade(
-        &mut self,
-        turn: &mut impl ServerTurn,
-        slot: Slot,
-        code: CloseCode,
-        error: Option<ConnectionError>,
-    ) {
+    fn refuse_upgrade(&mut self, turn: &mut impl ServerTurn, slot: Slot, refusal: UpgradeRefusal) {
         let app = self.held(slot).app;
-        if let Some(error) = error {
-            self.counters.app(app).connection_errors[error as usize] += 1;
+        match refusal {
+            UpgradeRefusal::AcceptRate => self.refused_early(0, ConnectionError::AcceptLimited),
+            UpgradeRefusal::OutOfFiles | UpgradeRefusal::NodeFull => {
+                self.refused_early(1, ConnectionError::OverCapacity);
+            }
+            UpgradeRefusal::MemoryHigh => self.refused_early(2, ConnectionError::OverCapacity),
+            UpgradeRefusal::AppUnknown => {
+                let errors = &mut self.counters.unknown_app_errors;
+                errors[ConnectionError::AppNotFound as usize] += 1;
+            }
+            UpgradeRefusal::AppDisabled => self.refused_by_app(app, ConnectionError::AppDisabled),
+            UpgradeRefusal::OriginNotAllowed => {
+                self.refused_by_app(app, ConnectionError::OriginNotAllowed);
+            }
+            UpgradeRefusal::AppFull => {
+                self.counters.app(app).limit_denied[0] += 1;
+                self.refused_by_app(app, ConnectionError::OverQuota);
+            }
+            UpgradeRefusal::Draining
+            | UpgradeRefusal::PathNotFound
+            | UpgradeRefusal::VersionMissing
+            | UpgradeRefusal::VersionInvalid
+            | UpgradeRefusal::VersionUnsupported
+            | UpgradeRefusal::TlsRequired => {}
         }
-        let reason = match error {
-            Some(ConnectionError::OriginNotAllowed) => code::ORIGIN_NOT_ALLOWED,
-            _ => code.reason(),
-        };
-        self.close_saying(turn, slot, code, reason);
+        self.close_saying(turn, slot, refusal.code(), refusal.reason());
+    }
+
+    fn refused_by_app(&mut self, app: AppIndex, error: ConnectionError) {
+        self.counters.app(app).connection_errors[error as usize] += 1;
     }
 
     /// Counts one request of an address at its home.

@@ -1,0 +1,289 @@
+//! By when a connection must have done what, and what follows if it has not.
+//!
+//! Owns: `Deadline`, `Due`, the times that no key sets.
+//! May depend on: the other files of this room.
+//! Invariants: a connection has one timer, armed for the first of its deadlines or earlier; what is
+//! due is due once, since answering it moves or ends the deadline.
+
+use shards::application::Millis;
+
+use super::{
+    keep_alive::{Due as SilenceDue, KeepAlive},
+    row::{Awaited, Connection, Hold, State},
+    rules::NodeRules,
+};
+use crate::protocol::code::{CloseCode, NOT_AUTHORIZED_IN_TIME};
+
+/// What has a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deadline {
+    /// HTTP: the rest of a request, or the next one.
+    Request,
+    /// HTTP: our answer. Homes answer in microseconds, or when a channel has caught up with its
+    /// fan-out; a bridge that is gone must not keep connections.
+    Answer,
+    /// HTTP: the peer has taken some of its answers.
+    Taking,
+    /// The peer's close frame.
+    CloseEcho,
+    /// Any frame: without one the peer is pinged.
+    Silence,
+    /// A sign-in, or a subscription that needs authentication.
+    Authorization,
+    /// Our own: held input goes on.
+    Rate,
+}
+
+/// What follows a deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// The timer is to be armed for what comes next.
+    Nothing,
+    /// Held input may go on.
+    Resume,
+    Ping,
+    Close {
+        code: CloseCode,
+        reason: &'static str,
+    },
+    /// The request did not come in time: 408.
+    TimedOut,
+    /// Nothing was asked: the connection ends without a word.
+    End,
+    /// The connection ends at once, whatever is queued.
+    Cut,
+}
+
+/// How long a kept connection may wait for its next request, or take no byte of its answers.
+pub const KEEP_ALIVE_MS: u64 = 75_000;
+/// How much longer than for its request a client waits for an answer at the most.
+const WAITING_MS: u64 = 30_000;
+/// For how much longer a kept connection is looked at: what has arrived by then, though no turn has
+/// come to it yet, is answered.
+const LAST_LOOK_MS: u64 = 200;
+
+impl Connection {
+    /// The first deadline, if there is any.
+    pub fn next_deadline(&self, node: &NodeRules) -> Option<(Millis, Deadline)> {
+        match self.state {
+            State::Vacant | State::Ending => None,
+            State::Http(awaited) => Some(self.http_deadline(awaited)),
+            State::Closing => Some((self.until, Deadline::CloseEcho)),
+            State::Upgrading | State::Open => {
+                let silence = self.keep_alive.next_deadline(node.activity_timeout_ms);
+                let rare = self.rare.as_deref();
+                let authorize_by = rare.and_then(|rare| rare.authorize_by);
+                let throttled_until = rare.and_then(|rare| rare.throttled_until);
+                let all = [
+                    Some((silence, Deadline::Silence)),
+                    authorize_by.map(|at| (at, Deadline::Authorization)),
+                    throttled_until.map(|at| (at, Deadline::Rate)),
+                ];
+                all.into_iter().flatten().min_by_key(|(at, _)| *at)
+            }
+        }
+    }
+
+    fn http_deadline(&self, awaited: Awaited) -> (Millis, Deadline) {
+        if self.holds.has(Hold::Outbox) {
+            (self.until, Deadline::Taking)
+        } else if self.holds.has(Hold::Answer) {
+            (self.until.plus(WAITING_MS), Deadline::Answer)
+        } else if awaited == Awaited::Next && self.is_idle() {
+            (self.until.plus(LAST_LOOK_MS), Deadline::Request)
+        } else {
+            (self.until, Deadline::Request)
+        }
+    }
+
+    /// Nothing of a request is here.
+    fn is_idle(&self) -> bool {
+        let body = self.rare.as_ref().and_then(|rare| rare.body.as_ref());
+        body.is_none() && self.input.is_empty()
+    }
+
+    /// Does what is due first; called until it says `Nothing`. `outbox_bytes` is what the
+    /// connection has not taken yet.
+    pub fn on_timer(&mut self, now: Millis, node: &NodeRules, outbox_bytes: usize) -> Due {
+        if matches!(self.state, State::Upgrading | State::Open) && self.holds.are_ours() {
+            // What it has to say was not listened to.
+            self.keep_alive = KeepAlive::new(now);
+        }
+        let Some((at, deadline)) = self.next_deadline(node) else {
+            return Due::Nothing;
+        };
+        if now < at {
+            return Due::Nothing;
+        }
+        match deadline {
+            Deadline::Taking => {
+                let before = self.rare().outbox_bytes.replace(outbox_bytes);
+                if before == Some(outbox_bytes) {
+                    return Due::Cut;
+                }
+                self.until = now.plus(KEEP_ALIVE_MS);
+                Due::Nothing
+            }
+            Deadline::Answer | Deadline::CloseEcho => Due::Cut,
+            Deadline::Request => self.request_is_due(),
+            Deadline::Silence => match self.keep_alive.check(now, node.activity_timeout_ms) {
+                SilenceDue::Nothing => Due::Nothing,
+                SilenceDue::Ping => Due::Ping,
+                SilenceDue::GiveUp => Due::Close {
+                    code: CloseCode::PONG_NOT_RECEIVED,
+                    reason: CloseCode::PONG_NOT_RECEIVED.reason(),
+                },
+            },
+            Deadline::Authorization => {
+                self.rare().authorize_by = None;
+                self.shed_rare();
+                if self.authorized {
+                    return Due::Nothing;
+                }
+                Due::Close {
+                    code: CloseCode::UNAUTHORIZED,
+                    reason: NOT_AUTHORIZED_IN_TIME,
+                }
+            }
+            Deadline::Rate => {
+                self.rare().throttled_until = None;
+                self.shed_rare();
+                self.holds.remove(Hold::Rate);
+                Due::Resume
+            }
+        }
+    }
+
+    fn request_is_due(&self) -> Due {
+        let body = self.rare.as_ref().and_then(|rare| rare.body.as_ref());
+        let is_answered = body.is_some_and(|body| body.is_answered());
+        if self.is_idle() || is_answered {
+            Due::End
+        } else {
+            Due::TimedOut
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connection::fixture::{Step, app_rules, node_rules};
+
+    /// What is due at each time, from the first to the last.
+    fn dues(connection: &mut Connection, times: &[u64]) -> Vec<Due> {
+        let due = |at: &u64| connection.on_timer(Millis(*at), &node_rules(), 100);
+        times.iter().map(due).collect()
+    }
+
+    fn open_at(now: u64) -> Connection {
+        let mut connection = Step::new(app_rules()).connection;
+        connection.keep_alive = KeepAlive::new(Millis(now));
+        connection
+    }
+
+    fn close(code: CloseCode) -> Due {
+        let reason = code.reason();
+        Due::Close { code, reason }
+    }
+
+    #[test]
+    fn a_silent_client_is_pinged_then_closed_with_4201() {
+        let times = [119_999, 120_000, 120_001, 149_999, 150_000];
+        let given_up = close(CloseCode::PONG_NOT_RECEIVED);
+        assert_eq!(
+            dues(&mut open_at(0), &times),
+            [
+                Due::Nothing,
+                Due::Ping,
+                Due::Nothing,
+                Due::Nothing,
+                given_up
+            ]
+        );
+    }
+
+    #[test]
+    fn whoever_we_do_not_listen_to_is_not_silent() {
+        let mut held = open_at(0);
+        held.holds.add(Hold::FanOut);
+        assert_eq!(dues(&mut held, &[120_000]), [Due::Nothing]);
+        held.holds.remove(Hold::FanOut);
+        assert_eq!(
+            dues(&mut held, &[239_999, 240_000]),
+            [Due::Nothing, Due::Ping]
+        );
+        let mut choked = open_at(0);
+        choked.holds.add(Hold::Outbox);
+        assert_eq!(dues(&mut choked, &[120_000]), [Due::Ping]);
+    }
+
+    #[test]
+    fn who_does_not_sign_in_in_time_is_closed_with_4009_and_who_has_is_left_alone() {
+        let mut late = open_at(0);
+        late.rare().authorize_by = Some(Millis(30_000));
+        let due = dues(&mut late, &[29_999, 30_000]);
+        let unauthorized = Due::Close {
+            code: CloseCode::UNAUTHORIZED,
+            reason: NOT_AUTHORIZED_IN_TIME,
+        };
+        assert_eq!(due, [Due::Nothing, unauthorized]);
+        let mut in_time = open_at(0);
+        in_time.rare().authorize_by = Some(Millis(30_000));
+        in_time.authorize();
+        assert_eq!(dues(&mut in_time, &[30_000]), [Due::Nothing]);
+    }
+
+    #[test]
+    fn held_input_goes_on_before_anything_else_is_due() {
+        let mut connection = open_at(0);
+        connection.holds.add(Hold::Rate);
+        connection.rare().throttled_until = Some(Millis(100));
+        let due = dues(&mut connection, &[99, 100, 101]);
+        assert_eq!(due, [Due::Nothing, Due::Resume, Due::Nothing]);
+        assert!(!connection.is_held());
+        assert!(connection.rare.is_none());
+    }
+
+    #[test]
+    fn what_an_http_connection_owes_decides_how_it_ends() {
+        let http = |awaited, input: &[u8], hold: Option<Hold>| {
+            let mut connection = Connection::vacant();
+            connection.state = State::Http(awaited);
+            connection.until = Millis(1_000);
+            connection.input = input.to_vec();
+            hold.map(|hold| connection.holds.add(hold));
+            connection
+        };
+        for (mut connection, at, expected) in [
+            // A peer that never said anything, and one that said half.
+            (http(Awaited::Rest, b"", None), 1_000, Due::End),
+            (http(Awaited::Rest, b"GET", None), 1_000, Due::TimedOut),
+            // What was sent in the last moment is looked at.
+            (http(Awaited::Next, b"", None), 1_200, Due::End),
+            (
+                http(Awaited::Next, b"", Some(Hold::Answer)),
+                31_000,
+                Due::Cut,
+            ),
+        ] {
+            let early = connection.on_timer(Millis(at - 1), &node_rules(), 0);
+            assert_eq!(early, Due::Nothing);
+            let due = connection.on_timer(Millis(at), &node_rules(), 0);
+            assert_eq!(due, expected);
+        }
+        // Who takes some of its answers has time, who takes none is cut off.
+        let mut slow = http(Awaited::Next, b"", Some(Hold::Outbox));
+        for (at, outbox_bytes, expected) in [
+            (1_000, 500, Due::Nothing),
+            (76_000, 400, Due::Nothing),
+            (151_000, 400, Due::Cut),
+        ] {
+            let due = slow.on_timer(Millis(at), &node_rules(), outbox_bytes);
+            assert_eq!(due, expected, "at {at}");
+        }
+        let mut closing = http(Awaited::Next, b"", None);
+        closing.state = State::Closing;
+        assert_eq!(dues(&mut closing, &[999, 1_000]), [Due::Nothing, Due::Cut]);
+    }
+}

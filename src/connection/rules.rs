@@ -1,0 +1,52 @@
+//! What the node and an app allow a connection.
+//!
+//! Owns: `NodeRules`, `AppRules`.
+//! May depend on: `protocol::{app, auth, origin}`.
+//! Invariants: plain values, made once per start or reload; 0 stands for *unlimited* where a field
+//! says so.
+
+use crate::protocol::{app::AppIndex, auth::Signer, origin::OriginPattern};
+
+/// What holds for every connection of the node.
+#[derive(Clone, Debug)]
+pub struct NodeRules {
+    pub activity_timeout_ms: u64,
+    /// How long a connection may stay without signing in or subscribing to a channel that needs
+    /// authentication, where its app asks for that.
+    pub authorize_within_ms: u64,
+    pub requires_protocol: bool,
+    /// Subscribes, unsubscribes and sign-ins of one connection; 0 = unlimited.
+    pub memberships_per_s: u32,
+    pub memberships_burst: u32,
+    /// Connections are counted for the node.
+    pub limits_connections: bool,
+}
+
+/// What holds for the connections of an app.
+#[derive(Clone, Debug)]
+pub struct AppRules {
+    pub index: AppIndex,
+    pub key: String,
+    /// One per secret.
+    pub signers: Vec<Signer>,
+    /// None: every origin may come.
+    pub origins: Vec<OriginPattern>,
+    pub is_enabled: bool,
+    pub requires_tls: bool,
+    /// Connections are counted for the app.
+    pub limits_connections: bool,
+    pub allows_client_events: bool,
+    /// Of one connection; 0 = unlimited.
+    pub client_events_per_s: u32,
+    /// Of one connection; 0 = unlimited.
+    pub subscriptions_max: usize,
+    pub channel_name_bytes_max: usize,
+    pub event_name_bytes_max: usize,
+    pub event_data_bytes_max: usize,
+    pub member_bytes_max: usize,
+    /// Channels of one event.
+    pub event_channels_max: usize,
+    pub batch_events_max: usize,
+    pub allows_sign_in: bool,
+    pub has_watchlists: bool,
+}

@@ -1,0 +1,84 @@
+//! Data path. The steps of an open connection: a frame in, one effect out.
+//!
+//! Owns: what each frame means in each state.
+//! May depend on: `ws::codec`, `protocol::incoming`, the other files of this room.
+//! Invariants: after a close was sent, whatever comes but a close is discarded; a step reads no clock
+//! and performs nothing.
+
+use shards::work::Work;
+
+use super::{
+    effect::{Effect, Reply, View},
+    row::{Connection, State},
+};
+use crate::{
+    protocol::{
+        code::CloseCode,
+        incoming::{Incoming, IncomingError},
+    },
+    ws::codec::{Item, WsError},
+};
+
+impl Connection {
+    /// A whole frame or message arrived.
+    pub fn on_item<'a>(&mut self, view: &mut View<'_>, item: Item<'a>) -> Effect<'a> {
+        match (self.state, item) {
+            // The echo of our close, or the peer's own close while ours is on its way.
+            (State::Closing, Item::Close(..)) => Effect::End,
+            (State::Closing, _) => Effect::Nothing,
+            (_, Item::Text(text)) => self.on_text(view, text),
+            (_, Item::Binary(_)) => Effect::Close {
+                code: CloseCode::UNSUPPORTED_DATA,
+                reason: CloseCode::UNSUPPORTED_DATA.reason(),
+            },
+            (_, Item::Ping(payload)) => Effect::Pong(payload),
+            (_, Item::Pong(_)) => Effect::Nothing,
+            (_, Item::Close(code, _)) => Effect::EchoClose { code },
+        }
+    }
+
+    /// The peer's bytes are no frames (RFC 6455, 7.1.7).
+    pub fn on_broken(&mut self, error: &WsError) -> Effect<'static> {
+        if self.state == State::Closing {
+            // What follows a close is of no interest, right or wrong.
+            return Effect::End;
+        }
+        Effect::BreakOff {
+            code: CloseCode(error.close_code()),
+        }
+    }
+
+    fn on_text<'a>(&mut self, view: &mut View<'_>, text: &'a str) -> Effect<'a> {
+        view.tally.work = Work::TEXT.and(Work::bytes_hashed(text.len()));
+        let incoming = match Incoming::parse(text) {
+            Ok(incoming) => incoming,
+            Err(error) => {
+                view.tally.malformed += u32::from(error == IncomingError::Malformed);
+                return Effect::Reply(Reply::Error {
+                    code: error.code(),
+                    text: error.message(),
+                    channel: None,
+                });
+            }
+        };
+        view.tally.messages += 1;
+        view.tally.message_bytes += text.len() as u64;
+        match incoming {
+            Incoming::ClientEvent {
+                event,
+                event_token,
+                channel,
+                data,
+            } => self.client_event(view, &event, event_token, channel, data),
+            Incoming::Ping => Effect::Reply(Reply::Pong),
+            Incoming::Subscribe {
+                channel,
+                auth,
+                channel_data,
+            } => self.subscribe(view, channel, auth.as_deref(), &channel_data),
+            Incoming::Unsubscribe { channel } => self.unsubscribe(view, &channel),
+            Incoming::SignIn { auth, user_data } => self.sign_in(view, &auth, &user_data),
+            Incoming::Pong | Incoming::Ignored => Effect::Nothing,
+        }
+    }
+}
