@@ -12,7 +12,7 @@ use crate::{
         info::Info,
         query::ProtocolParam,
         request::{Head, Version},
-        response::{Content, Persistence},
+        response::Content,
     },
     protocol::{app::AppIndex, auth::BodyDigest, socket_id::SocketId},
     ws::handshake::AcceptKey,
@@ -67,14 +67,6 @@ impl Asked {
                 (Content::Whole, Version::Http10) => Parts::Plain,
             },
             origin: head.origin.map(Into::into),
-        }
-    }
-
-    pub fn persistence(&self) -> Persistence {
-        if self.keep_alive {
-            Persistence::KeepAlive
-        } else {
-            Persistence::Close
         }
     }
 
