@@ -1,11 +1,14 @@
 //! Data path. The table of connections: one small plain row each.
 //!
 //! Owns: rows, their generations, which operations are in flight on them, their outboxes' entries.
-//! May depend on: `application`, libc. Not on the ring: it decides nothing, it keeps.
+//! May depend on: `application`, `work`, libc. Not on the ring: it decides nothing, it keeps.
 //! Invariants: a row is freed only when no operation on its fd is in flight and its `closed` was
 //! delivered; an outbox's bytes are the sum of its entries less what of the first one was sent.
 
-use crate::application::{Closed, FrameId, Slot};
+use crate::{
+    application::{Closed, FrameId, Millis, Slot},
+    work::Work,
+};
 use std::{collections::VecDeque, os::fd::RawFd};
 
 /// Where a connection is in its life.
@@ -81,14 +84,17 @@ pub(crate) struct Row {
     next_free: u32,
     /// The turn in which a receive was last handed over, wrapping.
     pub(crate) received_in: u32,
+    /// What its receives cost lately, in microseconds of work: half of it is forgotten with each unit
+    /// of time that passes. At most `HEAT_MAX`.
+    heat: u16,
+    /// When `heat` was right, in units of `HEAT_UNIT_MS`, wrapping.
+    heat_at: u16,
     /// The first entries; `spill` holds those behind them.
     inline: [u32; 2],
     spill: Option<Spill>,
     flags: u16,
     pub(crate) state: State,
     inline_count: u8,
-    /// Receives in turns that followed each other, saturating.
-    pub(crate) streak: u8,
 }
 
 const _: () = assert!(size_of::<Row>() <= 64);
@@ -106,29 +112,34 @@ impl Row {
             flushing_since: 0,
             next_free,
             received_in: 0,
+            heat: 0,
+            heat_at: 0,
             inline: [0; 2],
             spill: None,
             flags: 0,
             state: State::Free,
             inline_count: 0,
-            streak: 0,
         }
     }
 
-    /// Notes a receive in a turn.
-    pub(crate) fn receives(&mut self, turn: u32) {
-        let goes_on = turn.wrapping_sub(self.received_in) <= 1;
-        self.streak = if goes_on {
-            self.streak.saturating_add(1)
-        } else {
-            0
-        };
+    /// Notes a receive: its turn, what handling it has cost, and its bytes, since those that were
+    /// kept for later will cost something too.
+    pub(crate) fn received(&mut self, turn: u32, now: Millis, spent: Work, bytes: usize) {
+        let cost = spent.max(Work::bytes_hashed(bytes.saturating_mul(8)));
+        let cost_us = u16::try_from(cost.0 / 1_000).unwrap_or(u16::MAX);
+        self.heat = self.heat_at(now).saturating_add(cost_us).min(HEAT_MAX);
+        self.heat_at = heat_time(now);
         self.received_in = turn;
     }
 
-    /// True for one that has received turn after turn for some time, up to this or the last.
-    pub(crate) fn is_busy(&self, turn: u32) -> bool {
-        self.streak >= STREAK_MIN && turn.wrapping_sub(self.received_in) <= 1
+    /// True for one whose receives cost much lately, served in the last turns or not.
+    pub(crate) fn is_busy(&self, now: Millis) -> bool {
+        self.heat_at(now) >= HEAT_BUSY
+    }
+
+    fn heat_at(&self, now: Millis) -> u16 {
+        let passed = heat_time(now).wrapping_sub(self.heat_at);
+        self.heat.checked_shr(passed.into()).unwrap_or(0)
     }
 
     pub(crate) fn is(&self, flag: Flag) -> bool {
@@ -252,8 +263,16 @@ impl Row {
     }
 }
 
-/// More receives in a row than a connection needs to become a subscriber.
-const STREAK_MIN: u8 = 8;
+/// More than a request, a sign-in and a dozen subscriptions cost together. A flood that shares a
+/// shard with dozens of others still gets so much between two halvings.
+const HEAT_BUSY: u16 = 128;
+/// So that the heaviest is cool again after four units.
+const HEAT_MAX: u16 = 8 * HEAT_BUSY;
+const HEAT_UNIT_MS: u64 = 32;
+
+const fn heat_time(now: Millis) -> u16 {
+    (now.0 / HEAT_UNIT_MS) as u16
+}
 
 /// Emptied spill lists, kept for the next connection that needs one.
 pub(crate) struct Spares(Vec<Spill>);
@@ -445,25 +464,40 @@ mod tests {
     }
 
     #[test]
-    fn who_receives_turn_after_turn_is_busy_and_who_says_hello_is_not() {
-        let received_in = |turns: &[u32]| {
+    fn whose_receives_cost_much_is_busy_until_it_pauses_and_who_says_hello_is_not() {
+        // Receives, milliseconds between them, their work in microseconds, their bytes.
+        let received = |&(count, every_ms, spent_us, bytes): &(u64, u64, u32, usize)| {
             let mut row = Row::free(1, NONE);
-            turns.iter().for_each(|&turn| row.receives(turn));
-            row
+            for number in 0..count {
+                let now = Millis(1_000 + number * every_ms);
+                row.received(number as u32, now, Work(spent_us * 1_000), bytes);
+            }
+            (row, 1_000 + (count - 1) * every_ms)
         };
-        let flood: Vec<u32> = (100..=108).collect();
-        let pauses: Vec<u32> = (0..20).map(|n| 100 + 2 * n).collect();
-        let wraps: Vec<u32> = (0..9).map(|n| (u32::MAX - 3).wrapping_add(n)).collect();
-        for (case, turns, asked_in, is_busy) in [
-            ("request, sign-in, subscriptions", &flood[..4], 104, false),
-            ("in nine turns, also in this one", &flood, 108, true),
-            ("in nine turns up to the last", &flood, 109, true),
-            ("a turn passed without it", &flood, 110, false),
-            ("every other turn", &pauses, 138, false),
-            ("many times in one turn", &[100; 9], 100, true),
-            ("turn numbers wrap", &wraps, 5, true),
+        for (case, receives, later_ms, is_busy) in [
+            ("request, sign-in, subscriptions", (4, 1, 25, 400), 0, false),
+            ("a ping in every turn", (1_000, 2, 3, 40), 0, false),
+            ("a pipeline", (2, 1, 150, 4_096), 0, true),
+            (
+                "… that waited for some turns",
+                (200, 1, 150, 4_096),
+                30,
+                true,
+            ),
+            ("… that pauses", (200, 1, 150, 4_096), 128, false),
+            ("… served every 25 ms", (20, 25, 150, 4_096), 24, true),
+            ("… which is kept for later", (200, 1, 1, 4_096), 30, true),
+            (
+                "messages of 4 KiB a second apart",
+                (9, 1_000, 20, 4_096),
+                0,
+                false,
+            ),
+            ("one heavy receive", (1, 0, 4_000_000, 4_096), 30, true),
+            ("… long ago", (1, 0, 4_000_000, 4_096), 60_000, false),
         ] {
-            assert_eq!(received_in(turns).is_busy(asked_in), is_busy, "{case}");
+            let (row, last_ms) = received(&receives);
+            assert_eq!(row.is_busy(Millis(last_ms + later_ms)), is_busy, "{case}");
         }
     }
 

@@ -64,7 +64,7 @@ pub(crate) struct Inbound {
     starved: VecDeque<Slot>,
     /// Receives kept back while reading is held; bounded by the buffers and the connections.
     held: VecDeque<Completion>,
-    /// Receives of connections that have one turn after turn, in their order; empty between turns.
+    /// Receives of connections that cost much lately, in their order; empty between turns.
     busy: VecDeque<Completion>,
     /// Those of them whose connections had theirs in this turn.
     served: VecDeque<Completion>,

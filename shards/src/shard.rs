@@ -211,7 +211,7 @@ impl<A: Application> Shard<A> {
         has_moved | self.tell_ended()
     }
 
-    /// Receives of those who have one turn after turn: after everybody else's, one each, then as many as the
+    /// Receives of those who have cost much lately: after everybody else's, one each, then as many as the
     /// stage pays for. So one who floods waits for the others, and not they for it.
     fn take_busy(&mut self) -> bool {
         let mut has_moved = false;
@@ -255,10 +255,11 @@ impl<A: Application> Shard<A> {
         let index = completion.token.index();
         let slot = self.turn.rows.slot(index);
         assert!(completion.token.is_of(slot.generation));
-        let number = self.turn.number();
-        self.turn.rows.row_mut(index).receives(number);
-        let bytes = Work::bytes(completion.result.max(0) as usize);
-        self.turn.budget.spend(Work::RECEIVE.and(bytes));
+        let bytes = completion.result.max(0) as usize;
+        let spent_before = self.turn.budget.spent();
+        self.turn
+            .budget
+            .spend(Work::RECEIVE.and(Work::bytes(bytes)));
         if let Some(mut filled) = self.turn.wire.take_bytes(completion) {
             if completion.result > 0 && self.turn.rows.row(index).state == State::Open {
                 self.application
@@ -266,6 +267,7 @@ impl<A: Application> Shard<A> {
             }
             self.turn.wire.give_back(filled);
         }
+        self.turn.count_receive(index, bytes, spent_before);
         if self.turn.recv_went_on(completion) {
             self.application.peer_ended(&mut self.turn, slot);
         }

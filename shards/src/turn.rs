@@ -176,9 +176,17 @@ impl<A: Application> RingTurn<A> {
         self.counts.turns as u32
     }
 
-    /// A connection that receives turn after turn.
+    /// Notes what a receive has cost its connection's row.
+    pub(crate) fn count_receive(&mut self, index: u32, bytes: usize, spent_before: u64) {
+        let spent = self.budget.spent() - spent_before;
+        let spent = Work(u32::try_from(spent).unwrap_or(u32::MAX));
+        let (turn, now) = (self.number(), self.clock.now);
+        self.rows.row_mut(index).received(turn, now, spent, bytes);
+    }
+
+    /// A connection whose receives cost much lately.
     pub(crate) fn is_busy(&self, index: u32) -> bool {
-        self.rows.row(index).is_busy(self.number())
+        self.rows.row(index).is_busy(self.clock.now)
     }
 
     /// Completions, ends or drained outboxes that are known wait for the next turn.

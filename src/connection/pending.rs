@@ -11,7 +11,7 @@ use crate::{
     http::{
         info::Info,
         request::{Head, Version},
-        response::{Content, Persistence},
+        response::Content,
     },
     protocol::{app::AppIndex, auth::BodyDigest, socket_id::SocketId},
 };
@@ -67,14 +67,6 @@ impl Asked {
                 (Content::Whole, Version::Http10) => Parts::Plain,
             },
             origin: head.origin.map(Into::into),
-        }
-    }
-
-    pub fn persistence(&self) -> Persistence {
-        if self.keep_alive {
-            Persistence::KeepAlive
-        } else {
-            Persistence::Close
         }
     }
 

@@ -85,6 +85,16 @@ pub enum Persistence {
     Close,
 }
 
+impl Persistence {
+    pub fn of(keep_alive: bool) -> Self {
+        if keep_alive {
+            Self::KeepAlive
+        } else {
+            Self::Close
+        }
+    }
+}
+
 /// One answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Response<'a> {

@@ -96,6 +96,10 @@ impl ShardServer {
         }
     }
 
+    pub(super) fn is_draining(&self) -> bool {
+        self.drain.is_some()
+    }
+
     /// Some connections are to be closed before the next tick.
     pub(super) fn owes_drain(&self) -> bool {
         self.drain.as_ref().is_some_and(|drain| drain.owed > 0)

@@ -192,6 +192,7 @@ impl ShardServer {
     }
 
     fn send_part(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
+        let is_draining = self.is_draining();
         let Some(call) = self.listing(slot) else {
             return;
         };
@@ -200,6 +201,9 @@ impl ShardServer {
             return;
         };
         let begins = !std::mem::replace(&mut listing.in_parts, true);
+        if begins && is_draining {
+            exchange.asked.keep_alive = false;
+        }
         let part = std::mem::take(&mut listing.body);
         let end = match exchange.asked.parts {
             Parts::Chunked => BodyEnd::Chunked,
@@ -224,13 +228,16 @@ impl ShardServer {
         let Some(Pending::Api(call)) = self.answer_arrived(slot) else {
             return;
         };
-        let ApiCall { exchange, step } = *call;
+        let ApiCall { mut exchange, step } = *call;
         let ApiStep::List(mut listing) = step else {
             return;
         };
         answer::end_channels(&mut listing.body);
         if !listing.in_parts {
             return self.respond_api(turn, slot, &exchange, Status::Ok, &listing.body);
+        }
+        if exchange.asked.parts == Parts::Counted && self.is_draining() {
+            exchange.asked.keep_alive = false;
         }
         let asked = &exchange.asked;
         self.count_api(turn, &exchange, Status::Ok, listing.body.len());

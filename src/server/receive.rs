@@ -20,6 +20,8 @@ const HOLDERS_LOOKED_AT: usize = 64;
 
 /// Input held for a waiting connection before its reading is paused.
 const HELD_BYTES_MAX: usize = 64 * 1_024;
+/// What a connection's input may cost before others have their share of the turn: a tenth of it.
+const SHARE: Work = Work(250_000);
 /// So many bodies of signed requests may be under way on a shard, whatever their size.
 const BODIES_KEPT_MIN: u64 = 4;
 
@@ -190,15 +192,11 @@ impl ShardServer {
         }
     }
 
-    /// Goes on with input that had used up its turn's work.
+    /// Goes on with input that had used up its share, one connection after the other and round again.
     pub(super) fn continue_input(&mut self, turn: &mut impl ServerTurn) {
-        for _ in 0..self.ready.len() {
-            if turn.work_left() == Work(0) {
-                return;
-            }
-            let Some(slot) = self.ready.pop_front() else {
-                return;
-            };
+        while turn.work_left() > Work(0)
+            && let Some(slot) = self.ready.pop_front()
+        {
             if let Some(row) = self.row(slot) {
                 row.holds.remove(Hold::Turn);
                 self.resume(turn, slot);
@@ -209,6 +207,7 @@ impl ShardServer {
     /// Handles what is whole in `bytes` and returns how many bytes that was.
     fn consume(&mut self, turn: &mut impl ServerTurn, slot: Slot, bytes: &mut [u8]) -> usize {
         let mut used = 0;
+        let share_ends = turn.work_left().0.saturating_sub(SHARE.0);
         while let Some(rest) = bytes.get_mut(used..).filter(|rest| !rest.is_empty()) {
             let Some(row) = self.row(slot).filter(|row| row.state != State::Ending) else {
                 return bytes.len();
@@ -216,7 +215,7 @@ impl ShardServer {
             if row.is_held() {
                 break;
             }
-            if used > 0 && turn.work_left() == Work(0) {
+            if used > 0 && turn.work_left().0 <= share_ends {
                 self.queue_input(slot);
                 break;
             }

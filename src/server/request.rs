@@ -23,7 +23,7 @@ use crate::{
         api::ApiError,
         query::ClientQuery,
         request::{self, BodyFraming, Head, HttpError, Version},
-        response::{self, BodyEnd, ContentType, Response, Status},
+        response::{self, BodyEnd, ContentType, Persistence, Response, Status},
         route::Route,
     },
     metrics::counters::ConnectionError,
@@ -292,6 +292,12 @@ impl ShardServer {
         self.respond(turn, slot, reply, &Asked::of(head));
     }
 
+    /// Whether an answer that begins now leaves the connection open for the next request: not while
+    /// the node drains, since whoever reuses the connection would lose a request with it.
+    fn keeps_alive(&self, asked: &Asked) -> bool {
+        asked.keep_alive && !self.is_draining()
+    }
+
     /// Sends an answer; the connection stays open for the next request if both sides want that.
     pub(super) fn respond(
         &mut self,
@@ -301,6 +307,7 @@ impl ShardServer {
         asked: &Asked,
     ) {
         let settings = Rc::clone(&self.settings);
+        let keep_alive = self.keeps_alive(asked);
         self.scratch.clear();
         let Reply {
             status,
@@ -314,7 +321,7 @@ impl ShardServer {
         Response {
             status,
             content_type,
-            persistence: asked.persistence(),
+            persistence: Persistence::of(keep_alive),
             headers: &lines,
             body,
             content: asked.content,
@@ -323,10 +330,11 @@ impl ShardServer {
         turn.send(slot, &self.scratch);
         self.scratch.clear();
         self.scratch.shrink_to(SCRATCH_BYTES_MAX);
-        self.answered_request(turn, slot, asked);
+        self.answered_request(turn, slot, keep_alive);
     }
 
-    /// Sends the head of an answer whose body follows in parts, or is not sent.
+    /// Sends the head of an answer whose body follows in parts, or is not sent. What it says of the
+    /// connection's end holds for `end_parts`.
     pub(super) fn begin_parts(
         &mut self,
         turn: &mut impl ServerTurn,
@@ -345,7 +353,7 @@ impl ShardServer {
         Response {
             status: Status::Ok,
             content_type: ContentType::Json,
-            persistence: asked.persistence(),
+            persistence: Persistence::of(asked.keep_alive),
             headers: &[cors, &rate_headers],
             body: b"",
             content: asked.content,
@@ -378,12 +386,12 @@ impl ShardServer {
         if asked.parts == Parts::Chunked {
             turn.send(slot, response::LAST_PART);
         }
-        self.answered_request(turn, slot, asked);
+        self.answered_request(turn, slot, asked.keep_alive);
     }
 
     /// What follows an answer: the connection's end, or the wait for its next request.
-    fn answered_request(&mut self, turn: &mut impl ServerTurn, slot: Slot, asked: &Asked) {
-        if !asked.keep_alive {
+    fn answered_request(&mut self, turn: &mut impl ServerTurn, slot: Slot, keep_alive: bool) {
+        if !keep_alive {
             return self.end(turn, slot);
         }
         if self.has_body_under_way(slot) {

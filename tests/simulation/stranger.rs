@@ -1031,6 +1031,57 @@ fn stranger_or_not_whose_request_has_arrived_when_a_kept_connection_ends_is_answ
 }
 
 #[test]
+fn stranger_or_not_who_asks_while_a_node_drains_is_told_to_go_and_gets_no_second_answer() {
+    for (case, method, version, extra, api) in [
+        ("kept", "GET", "HTTP/1.1", "", false),
+        (
+            "kept, HTTP/1.0",
+            "GET",
+            "HTTP/1.0",
+            "Connection: keep-alive\r\n",
+            false,
+        ),
+        ("head only", "HEAD", "HTTP/1.1", "", false),
+        ("a home's answer", "GET", "HTTP/1.1", "", true),
+        ("a listing", "HEAD", "HTTP/1.1", "", true),
+    ] {
+        let mut scene = Scene::start(3, &json!({}), &json!({}));
+        let request = if api {
+            String::from_utf8(listing_request(&scene, method, version)).expect("a request is text")
+        } else {
+            format!("{method} /up {version}\r\nHost: node\r\n{extra}\r\n")
+        };
+        let link = scene.node.connect(0, 1 << 16);
+        for drains in [false, true] {
+            if drains {
+                let deadline = scene.node.now.plus(60_000);
+                for shard in 0..3 {
+                    let rate_per_s = 1;
+                    let order = FromBridge::Drain {
+                        deadline,
+                        rate_per_s,
+                    };
+                    scene.node.tell(shard, order);
+                }
+                scene.rest();
+            }
+            // The second is for nobody once the first was told to be the last.
+            scene.say(link, request.repeat(2).as_bytes());
+            scene.rest();
+            let told = String::from_utf8(scene.takes(link)).expect("answers are text");
+            let (answers, closes) = if drains { (1, 1) } else { (2, 0) };
+            assert_eq!(told.matches("HTTP/1.1 ").count(), answers, "{case}: {told}");
+            assert_eq!(
+                told.matches("Connection: close").count(),
+                closes,
+                "{case}: {told}"
+            );
+            assert_eq!(scene.node.links[link].server_ended, drains, "{case}");
+        }
+    }
+}
+
+#[test]
 fn stranger_whose_app_a_home_does_not_know_yet_comes_back_later() {
     let mut scene = Scene::start(3, &json!({}), &json!({}));
     let new = json!({"id": "new-id", "key": "new-key", "secret": "new-secret", "enabled": true});

@@ -39,6 +39,8 @@ enum Flood {
     Head,
     /// Large bodies with a signature that is wrong.
     Forged,
+    /// `GET` after `GET`, in many pipelines at once.
+    Pipelines,
 }
 
 /// For which the bystander is watched alone.
@@ -92,12 +94,13 @@ impl Hostile {
 }
 
 impl Flood {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Subscribe,
         Self::Unsubscribe,
         Self::Chunks,
         Self::Head,
         Self::Forged,
+        Self::Pipelines,
     ];
 
     fn names(self) -> Names {
@@ -112,6 +115,7 @@ impl Flood {
             Self::Chunks => names("chunks", self.label(), "chunks_p99"),
             Self::Head => names("head", self.label(), "head_p99"),
             Self::Forged => names("forged", self.label(), "forged_p99"),
+            Self::Pipelines => names("pipelines", self.label(), "pipelines_p99"),
         }
     }
 
@@ -122,6 +126,7 @@ impl Flood {
             Self::Chunks => "p99 beside endless bodies",
             Self::Head => "p99 beside a HEAD pipeline",
             Self::Forged => "p99 beside forged bodies",
+            Self::Pipelines => "p99 beside 20 pipelines",
         }
     }
 
@@ -133,6 +138,7 @@ impl Flood {
             Self::Chunks => ["chunks_p99_ms", "chunks_ratio", "chunks_mb"],
             Self::Head => ["head_p99_ms", "head_ratio", "head_mb"],
             Self::Forged => ["forged_p99_ms", "forged_ratio", "forged_mb"],
+            Self::Pipelines => ["pipelines_p99_ms", "pipelines_ratio", "pipelines_mb"],
         }
     }
 
@@ -170,6 +176,10 @@ impl Flood {
                 let at = wire::find(&request, b"auth_signature=").map_or(0, |at| at + 15);
                 request[at..at + 8].copy_from_slice(b"00000000");
                 (4, Vec::new(), request)
+            }
+            Self::Pipelines => {
+                let one = format!("GET /up HTTP/1.1\r\nHost: {host}\r\n\r\n");
+                (20, Vec::new(), one.repeat(400).into_bytes())
             }
         }
     }

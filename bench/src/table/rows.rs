@@ -322,6 +322,12 @@ pub fn of_budgets() -> Vec<Row> {
             "beside forged bodies",
             &["forged_ratio"],
         ),
+        times(
+            Hostile,
+            "hostile_pipelines",
+            "beside 20 pipelines",
+            &["pipelines_ratio"],
+        ),
         alone(
             Hostile,
             "hostile_alone",
