@@ -22,9 +22,9 @@ use crate::{
         route::Route,
     },
     protocol::{
-        auth::{self, BodyDigest, RequestToVerify},
         name::{ChannelName, is_user_id},
         outgoing,
+        request_auth::{self, BodyDigest, RequestToVerify},
     },
     ws::encode,
 };
@@ -43,7 +43,7 @@ pub struct ApiRequest<'r, 'h> {
 
 /// What checking a request's signature may cost.
 pub fn cost_of_check(request: &RequestToVerify<'_>) -> Work {
-    let (tries, bytes) = auth::hashing_max(request);
+    let (tries, bytes) = request_auth::hashing_max(request);
     Work::SIGNATURE.and(Work::bytes_hashed(bytes)).times(tries)
 }
 
@@ -72,8 +72,8 @@ impl ApiRequest<'_, '_> {
         };
         *work = work.and(cost_of_check(&to_verify));
         let form = match self.digest {
-            Some(digest) => auth::verify_hashed_request(to_verify, digest)?,
-            None => auth::verify_request(to_verify)?,
+            Some(digest) => request_auth::verify_hashed_request(to_verify, digest)?,
+            None => request_auth::verify_request(to_verify)?,
         };
         if !app.is_enabled {
             return Err(ApiError::AppDisabled);

@@ -1,7 +1,7 @@
 //! A request body that comes in pieces: kept and hashed as it arrives, or discarded.
 //!
 //! Owns: `Body`, how much of a body is still to come, and until when.
-//! May depend on: `http::body`, `protocol::auth` (digests), plain ids.
+//! May depend on: `http::body`, `protocol::request_auth` (digests), plain ids.
 //! Invariants: raw bytes are dropped as they are decoded; each byte is hashed once; a discarded body
 //! holds its request's head at most; a request has one deadline, which only bytes of its body move, and only by the
 //! time that they may take.
@@ -13,7 +13,7 @@ use crate::{
         body::ChunkedBody,
         request::{BodyFraming, HttpError},
     },
-    protocol::auth::BodyDigest,
+    protocol::request_auth::BodyDigest,
 };
 
 /// A body under way.

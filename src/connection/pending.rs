@@ -13,7 +13,7 @@ use crate::{
         request::{Head, Version},
         response::Content,
     },
-    protocol::{app::AppIndex, auth::BodyDigest, socket_id::SocketId},
+    protocol::{app::AppIndex, request_auth::BodyDigest, socket_id::SocketId},
 };
 
 use super::{sign_in::SignIn, upgrade::Upgrade};

@@ -13,9 +13,9 @@ use thiserror::Error;
 
 use crate::http::info::Info;
 use crate::http::response::Status;
-use crate::protocol::auth::HttpAuthError;
 use crate::protocol::json::{self, JsonString, JsonValue};
 use crate::protocol::name::{ChannelName, ChannelNameError, EventNameError, check_event_name};
+use crate::protocol::request_auth::HttpAuthError;
 use crate::protocol::socket_id::{SocketId, SocketIdError};
 
 /// The app's limits on one event.

@@ -10,10 +10,10 @@ use std::borrow::Cow;
 
 use crate::http::api::ApiError;
 use crate::http::info::Info;
-use crate::protocol::auth::QueryForm;
 use crate::protocol::json;
 use crate::protocol::name::ChannelKind;
 use crate::protocol::query::{decode, first, pairs};
+use crate::protocol::request_auth::QueryForm;
 
 /// What a WebSocket request says about the client.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -18,5 +18,6 @@ pub mod origin;
 pub mod outgoing;
 pub mod presence;
 pub mod query;
+pub mod request_auth;
 pub mod socket_id;
 pub mod webhook;

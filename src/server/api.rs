@@ -31,7 +31,7 @@ use crate::{
         response::{Content, Status},
         route::Route,
     },
-    protocol::{app::AppIndex, auth::BodyDigest, name::ChannelKind},
+    protocol::{app::AppIndex, name::ChannelKind, request_auth::BodyDigest},
 };
 
 impl ShardServer {

@@ -1,7 +1,7 @@
 //! Bodies of requests that come in pieces.
 //!
 //! Owns: whose body is kept, whose is thrown away, and how long it may take.
-//! May depend on: `connection::body`, `http`, `protocol::auth`, `server::request`.
+//! May depend on: `connection::{api, body}`, `http`, `protocol::request_auth`, `server::request`.
 //! Invariants: a body is kept only for a route that wants one, of an app that is there, whose head
 //! is signed; any other is discarded as it comes. Where it cannot matter who asks (no such route or
 //! app, wrong method) the answer does not wait for its end.
@@ -22,7 +22,7 @@ use crate::{
         response,
         route::Route,
     },
-    protocol::auth::{self, RequestToVerify},
+    protocol::request_auth::{self, RequestToVerify},
 };
 
 /// What becomes of a body.
@@ -129,7 +129,7 @@ impl ShardServer {
             path_prefix: &self.settings.path_prefix,
         };
         turn.spend(cost_of_check(&request));
-        if auth::is_head_signed(request) {
+        if request_auth::is_head_signed(request) {
             Use::Kept
         } else {
             Use::Discarded

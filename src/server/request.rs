@@ -27,7 +27,7 @@ use crate::{
         route::Route,
     },
     metrics::counters::ConnectionError,
-    protocol::{auth::BodyDigest, json::write_json_string},
+    protocol::{json::write_json_string, request_auth::BodyDigest},
     ws::handshake::{self, UpgradeError, UpgradeRequest},
 };
 

@@ -1,7 +1,7 @@
 //! Signatures. The bytes: lines, one field each: socket id, channel, data, method, path, query, body, forged auth.
 //!
 //! Owns: what is signed in each case, told a second time; what of a signed thing may change.
-//! May depend on: `sockudo::protocol::auth`; `hmac`, `sha2`, `md-5`.
+//! May depend on: `sockudo::protocol::{auth, request_auth}`; `hmac`, `sha2`, `md-5`.
 //! Invariants: the secret has signed nothing that stands in an input, so whatever an input brings is forged.
 
 use std::collections::BTreeMap;
@@ -10,9 +10,9 @@ use std::fmt::Write as _;
 use hmac::{Hmac, KeyInit, Mac};
 use md5::{Digest, Md5};
 use sha2::Sha256;
-use sockudo::protocol::auth::{
-    AuthError, HttpAuthError, RequestToVerify, Signer, verify_channel, verify_request,
-    verify_sign_in,
+use sockudo::protocol::{
+    auth::{AuthError, Signer, verify_channel, verify_sign_in},
+    request_auth::{HttpAuthError, RequestToVerify, verify_request},
 };
 
 pub fn check(bytes: &[u8]) {
