@@ -1,8 +1,7 @@
 //! Signatures of API requests.
 //!
 //! Owns: what of a request is signed, which fallbacks count, how far a clock may be off.
-//! May depend on: `auth`, `query` (the parameters of a request line); `md-5`, `memchr`, `smallvec`,
-//! `subtle`.
+//! May depend on: `auth`, `query` (the parameters of a request line); `md-5`, `memchr`, `smallvec`.
 //! Invariants: a body is hashed only for whoever has signed its digest; the clock is an argument.
 
 use std::borrow::Cow;
@@ -10,7 +9,6 @@ use std::borrow::Cow;
 use md5::{Digest, Md5};
 use memchr::{memchr, memchr2};
 use smallvec::SmallVec;
-use subtle::ConstantTimeEq;
 use thiserror::Error;
 
 use super::{
