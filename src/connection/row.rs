@@ -38,7 +38,7 @@ pub struct Connection {
     pub pressed: bool,
     /// Held input waits for its share of a turn.
     pub queued: bool,
-    /// HTTP: a part of the request's head has arrived, and `until` is its deadline.
+    /// A part of the request's head, or of a WebSocket message, has arrived, and `until` is its deadline.
     pub has_begun: bool,
     /// The peer ended its side: ours ends when its input is handled.
     pub peer_ended: bool,
@@ -56,7 +56,8 @@ pub struct Connection {
     pub operation: u32,
     /// The second part of the socket id.
     pub socket_low: u64,
-    /// HTTP: when the request must be complete. Closing: when TCP is closed without an echo.
+    /// HTTP: when the request must be complete. Open: when the message must be that `has_begun`.
+    /// Closing: when TCP is closed without an echo.
     pub until: Millis,
     pub keep_alive: KeepAlive,
     pub client_events: TokenBucket,

@@ -254,6 +254,8 @@ impl ShardServer {
             row.has_begun = true;
             row.until = now.plus(handshake_ms);
             turn.arm_timer(slot, row.until);
+        } else if row.state == State::Open && !row.is_held() {
+            self.begin_message(now, slot);
         }
     }
 }

@@ -13,6 +13,7 @@ use shards::{
 use super::{ServerTurn, ShardServer, client_event::Sent};
 use crate::{
     connection::{
+        body::Pace,
         keep_alive::{Due, KeepAlive},
         row::State,
     },
@@ -27,6 +28,9 @@ use crate::{
         encode,
     },
 };
+
+/// How soon a late message is looked at again whose connection's input we hold.
+const HELD_MESSAGE_MS: u64 = 1_000;
 
 impl ShardServer {
     /// Handles the next frame in `bytes`; returns how many bytes it took, 0 when there is none yet.
@@ -64,6 +68,9 @@ impl ShardServer {
                 0
             }
         };
+        if consumed > 0 {
+            self.note_message(turn.now(), slot, decoder.is_inside_message());
+        }
         if decoder.held_bytes() > 0 && !decoder.is_inside_message() {
             // The message was handled: an idle connection holds no buffer. Nothing can come of it.
             decoder.decode(&mut [], &limits).ok();
@@ -72,6 +79,46 @@ impl ShardServer {
             row.decoder = decoder;
         }
         consumed
+    }
+
+    /// A frame has ended, and with it its message unless more fragments follow.
+    // Per frame: a row that is in the cache already.
+    fn note_message(&mut self, now: Millis, slot: Slot, is_inside: bool) {
+        if is_inside {
+            self.begin_message(now, slot);
+        } else if let Some(row) = self.row(slot).filter(|row| row.state == State::Open) {
+            row.has_begun = false;
+        }
+    }
+
+    /// A part of a message is here: the whole must be in time, whatever its fragments are and
+    /// whatever comes between them.
+    // No timer is armed: the next look at the connection's silence comes before the deadline.
+    pub(super) fn begin_message(&mut self, now: Millis, slot: Slot) {
+        let pace = Pace {
+            grace_ms: self.settings.activity_timeout_s * 1_000,
+            bytes_per_s_min: self.settings.body_rate_min_bytes_per_s,
+        };
+        let within_ms = pace.within_ms(u64::from(self.settings.message_bytes_max));
+        if let Some(row) = self.row(slot).filter(|row| row.state == State::Open)
+            && !std::mem::replace(&mut row.has_begun, true)
+        {
+            row.until = now.plus(within_ms);
+        }
+    }
+
+    /// Whether a message that was begun has come too slowly. While we hold the input, its end may
+    /// lie there unread.
+    fn is_message_late(&mut self, now: Millis, slot: Slot) -> bool {
+        let row = self.held(slot);
+        if !row.has_begun || now < row.until {
+            return false;
+        }
+        if row.is_held() {
+            row.until = now.plus(HELD_MESSAGE_MS);
+            return false;
+        }
+        true
     }
 
     fn take_item(&mut self, turn: &mut impl ServerTurn, slot: Slot, item: Item<'_>) {
@@ -194,6 +241,14 @@ impl ShardServer {
             self.close_saying(turn, slot, CloseCode::UNAUTHORIZED, reason);
             return;
         }
+        if self.is_message_late(now, slot) {
+            let errors = &mut self.counters.app(app).connection_errors;
+            errors[ConnectionError::PongTimeout as usize] += 1;
+            let reason = crate::protocol::code::MESSAGE_NOT_IN_TIME;
+            self.close_saying(turn, slot, CloseCode::PONG_NOT_RECEIVED, reason);
+            return;
+        }
+        let row = self.held(slot);
         if row.waiting || row.pressed || row.throttled || row.queued {
             // Its input is held by us: what it has to say was not listened to.
             row.keep_alive = KeepAlive::new(now);
@@ -229,6 +284,9 @@ impl ShardServer {
         let activity_ms = self.settings.activity_timeout_s * 1_000;
         let row = self.held(slot);
         let mut at = row.keep_alive.next_deadline(activity_ms);
+        if row.has_begun {
+            at = at.min(row.until);
+        }
         if let Some(rare) = &row.rare {
             let sooner = [rare.authorize_by, rare.throttled_until];
             at = sooner.into_iter().flatten().fold(at, Millis::min);
