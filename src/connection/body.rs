@@ -41,17 +41,28 @@ struct Kept {
     digest: BodyDigest,
 }
 
-/// How fast a request must arrive.
+/// How fast a request's body, or a message on a WebSocket, must arrive.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// For the head, and before the rate counts.
-    pub handshake_ms: u64,
-    /// 0 = none: the body may take an hour.
+    /// Before the rate counts: what a request's head may take, or a client's silence.
+    pub grace_ms: u64,
+    /// 0 = none: it may take an hour.
     pub bytes_per_s_min: u32,
 }
 
-/// What a body may take when no rate is asked for.
+/// What a body or message may take when no rate is asked for.
 const UNHURRIED_MS: u64 = 3_600_000;
+
+impl Pace {
+    /// How long so many bytes may take.
+    pub fn within_ms(self, bytes: u64) -> u64 {
+        let at_rate_ms = match u64::from(self.bytes_per_s_min) {
+            0 => UNHURRIED_MS,
+            rate => bytes.saturating_mul(1_000) / rate,
+        };
+        self.grace_ms + at_rate_ms
+    }
+}
 
 impl Body {
     /// A body that is kept, of a request whose head is `head`.
@@ -138,11 +149,7 @@ impl Body {
 
     /// When the rest must have arrived: each byte gives the time that it may take.
     pub fn deadline(&self, pace: Pace) -> Millis {
-        let begun = self.began_at.plus(pace.handshake_ms);
-        match u64::from(pace.bytes_per_s_min) {
-            0 => begun.plus(UNHURRIED_MS),
-            rate => begun.plus(self.received_bytes.saturating_mul(1_000) / rate),
-        }
+        self.began_at.plus(pace.within_ms(self.received_bytes))
     }
 
     /// What is in memory of the body itself, beside the head.
@@ -162,7 +169,7 @@ mod tests {
     use super::*;
 
     const PACE: Pace = Pace {
-        handshake_ms: 10_000,
+        grace_ms: 10_000,
         bytes_per_s_min: 1_000,
     };
 

@@ -12,7 +12,7 @@ use super::{
     row::{Awaited, Connection, Hold, State},
     rules::NodeRules,
 };
-use crate::protocol::code::{CloseCode, NOT_AUTHORIZED_IN_TIME};
+use crate::protocol::code::{CloseCode, MESSAGE_NOT_IN_TIME, NOT_AUTHORIZED_IN_TIME};
 
 /// What has a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub enum Deadline {
     Taking,
     /// The peer's close frame.
     CloseEcho,
+    /// The rest of a message.
+    Message,
     /// Any frame: without one the peer is pinged.
     Silence,
     /// A sign-in, or a subscription that needs authentication.
@@ -61,6 +63,8 @@ const WAITING_MS: u64 = 30_000;
 /// For how much longer a kept connection is looked at: what has arrived by then, though no turn has
 /// come to it yet, is answered.
 const LAST_LOOK_MS: u64 = 200;
+/// How soon a late message is looked at again whose connection's input we hold.
+const HELD_MESSAGE_MS: u64 = 1_000;
 
 impl Connection {
     /// The first deadline, if there is any.
@@ -69,15 +73,17 @@ impl Connection {
             State::Vacant | State::Ending => None,
             State::Http(awaited) => Some(self.http_deadline(awaited)),
             State::Closing => Some((self.until, Deadline::CloseEcho)),
-            State::Upgrading | State::Open => {
+            State::Upgrading | State::Open(_) => {
                 let silence = self.keep_alive.next_deadline(node.activity_timeout_ms);
                 let rare = self.rare.as_deref();
                 let authorize_by = rare.and_then(|rare| rare.authorize_by);
                 let throttled_until = rare.and_then(|rare| rare.throttled_until);
+                let has_begun = self.state == State::Open(Awaited::Rest);
                 let all = [
-                    Some((silence, Deadline::Silence)),
-                    authorize_by.map(|at| (at, Deadline::Authorization)),
                     throttled_until.map(|at| (at, Deadline::Rate)),
+                    authorize_by.map(|at| (at, Deadline::Authorization)),
+                    has_begun.then_some((self.until, Deadline::Message)),
+                    Some((silence, Deadline::Silence)),
                 ];
                 all.into_iter().flatten().min_by_key(|(at, _)| *at)
             }
@@ -105,7 +111,7 @@ impl Connection {
     /// Does what is due first; called until it says `Nothing`. `outbox_bytes` is what the
     /// connection has not taken yet.
     pub fn on_timer(&mut self, now: Millis, node: &NodeRules, outbox_bytes: usize) -> Due {
-        if matches!(self.state, State::Upgrading | State::Open) && self.holds.are_ours() {
+        if matches!(self.state, State::Upgrading | State::Open(_)) && self.holds.are_ours() {
             // What it has to say was not listened to.
             self.keep_alive = KeepAlive::new(now);
         }
@@ -126,6 +132,15 @@ impl Connection {
             }
             Deadline::Answer | Deadline::CloseEcho => Due::Cut,
             Deadline::Request => self.request_is_due(),
+            Deadline::Message if self.is_held() => {
+                // Its end may lie there unread.
+                self.until = now.plus(HELD_MESSAGE_MS);
+                Due::Nothing
+            }
+            Deadline::Message => Due::Close {
+                code: CloseCode::PONG_NOT_RECEIVED,
+                reason: MESSAGE_NOT_IN_TIME,
+            },
             Deadline::Silence => match self.keep_alive.check(now, node.activity_timeout_ms) {
                 SilenceDue::Nothing => Due::Nothing,
                 SilenceDue::Ping => Due::Ping,
@@ -232,6 +247,28 @@ mod tests {
         in_time.rare().authorize_by = Some(Millis(30_000));
         in_time.authorize();
         assert_eq!(dues(&mut in_time, &[30_000]), [Due::Nothing]);
+    }
+
+    #[test]
+    fn a_message_has_one_deadline_from_its_first_byte_and_what_we_hold_is_not_late() {
+        let rules = node_rules();
+        let mut connection = open_at(0);
+        connection.on_part(Millis(1_000), &rules);
+        for at in [50_000, 100_000, 150_000] {
+            connection.on_frame(Millis(at), &rules, true);
+            assert!(!connection.keep_alive.heard(Millis(at)));
+        }
+        connection.holds.add(Hold::Turn);
+        assert_eq!(dues(&mut connection, &[201_000]), [Due::Nothing]);
+        connection.holds.remove(Hold::Turn);
+        let late = Due::Close {
+            code: CloseCode::PONG_NOT_RECEIVED,
+            reason: MESSAGE_NOT_IN_TIME,
+        };
+        let due = dues(&mut connection, &[201_999, 202_000]);
+        assert_eq!(due, [Due::Nothing, late]);
+        connection.on_frame(Millis(202_000), &rules, false);
+        assert_eq!(dues(&mut connection, &[202_000]), [Due::Nothing]);
     }
 
     #[test]

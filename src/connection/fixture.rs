@@ -11,7 +11,7 @@ use shards::application::{Millis, ShardId, Slot};
 
 use super::{
     effect::{Effect, Publish, Tally, View},
-    row::{Connection, SignedIn, State},
+    row::{Awaited, Connection, SignedIn, State},
     rules::{AppRules, NodeRules},
     subscriptions::Subscription,
 };
@@ -36,6 +36,7 @@ pub(super) fn node_rules() -> NodeRules {
         memberships_per_s: 0,
         memberships_burst: 0,
         limits_connections: false,
+        message_within_ms: 200_000,
     }
 }
 
@@ -103,7 +104,7 @@ pub(super) struct Step {
 impl Step {
     pub(super) fn new(app: AppRules) -> Self {
         let mut connection = Connection::vacant();
-        connection.state = State::Open;
+        connection.state = State::Open(Awaited::Next);
         connection.app = app.index;
         connection.socket_id = SocketId::new(1_234, 5_678).expect("in range");
         Self {

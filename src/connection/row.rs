@@ -41,7 +41,8 @@ pub struct Connection {
     pub operation: u32,
     /// Known once `connection_established` was sent.
     pub socket_id: SocketId,
-    /// HTTP: when the request must be complete. Closing: when TCP is closed without an echo.
+    /// When the request or message that is awaited must be whole. Closing: when TCP is closed without
+    /// an echo.
     pub until: Millis,
     pub keep_alive: KeepAlive,
     pub client_events: TokenBucket,
@@ -68,19 +69,20 @@ pub enum State {
     /// 101 was sent; the checks that follow are under way, and its frames are held.
     Upgrading,
     /// `connection_established` was sent; its end is to be cleaned up.
-    Open,
+    Open(Awaited),
     /// A close frame was sent; the peer's is awaited, what else it sends is discarded.
     Closing,
     /// The runtime was asked to end the connection.
     Ending,
 }
 
-/// What a connection that speaks HTTP has to send by `until`.
+/// What a connection has to send by `until`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Awaited {
-    /// Another request, if it likes.
+    /// Another request or message, if it likes.
     Next,
-    /// The rest of the request that it has begun; the first counts as begun with the accept.
+    /// The rest of the request or message that it has begun; the first request counts as begun with
+    /// the accept.
     Rest,
 }
 
@@ -226,6 +228,11 @@ impl Connection {
             rare,
             ..Self::vacant()
         }
+    }
+
+    /// True from `connection_established` until it is closed.
+    pub fn is_open(&self) -> bool {
+        matches!(self.state, State::Open(_))
     }
 
     /// True while input must not be handled.

@@ -20,6 +20,8 @@ pub struct NodeRules {
     pub memberships_burst: u32,
     /// Connections are counted for the node.
     pub limits_connections: bool,
+    /// How long a message may take, from its first byte to its last.
+    pub message_within_ms: u64,
 }
 
 /// What holds for the connections of an app.

@@ -5,11 +5,12 @@
 //! Invariants: after a close was sent, whatever comes but a close is discarded; a step reads no clock
 //! and performs nothing.
 
-use shards::work::Work;
+use shards::{application::Millis, work::Work};
 
 use super::{
     effect::{Effect, Reply, View},
-    row::{Connection, State},
+    row::{Awaited, Connection, State},
+    rules::NodeRules,
 };
 use crate::{
     protocol::{
@@ -20,6 +21,25 @@ use crate::{
 };
 
 impl Connection {
+    /// A frame has ended, and with it its message, unless that `goes_on` in the next one.
+    pub fn on_frame(&mut self, now: Millis, node: &NodeRules, goes_on: bool) {
+        if goes_on {
+            self.on_part(now, node);
+        } else if self.is_open() {
+            self.state = State::Open(Awaited::Next);
+        }
+    }
+
+    /// A part of a message is here: the whole must be in time, whatever its fragments are and
+    /// whatever comes between them.
+    // No timer is armed: the next look at the connection's silence comes before the deadline.
+    pub fn on_part(&mut self, now: Millis, node: &NodeRules) {
+        if self.state == State::Open(Awaited::Next) {
+            self.state = State::Open(Awaited::Rest);
+            self.until = now.plus(node.message_within_ms);
+        }
+    }
+
     /// A whole frame or message arrived.
     pub fn on_item<'a>(&mut self, view: &mut View<'_>, item: Item<'a>) -> Effect<'a> {
         match (self.state, item) {

@@ -90,6 +90,7 @@ pub const WATCHLIST_LIMIT: u16 = 4302;
 
 // Texts that clients or the contract fix.
 pub const ORIGIN_NOT_ALLOWED: &str = "Origin not allowed";
+pub const MESSAGE_NOT_IN_TIME: &str = "Message not received in time";
 pub const NOT_AUTHORIZED_IN_TIME: &str = "Connection not authorized within timeout.";
 pub const USER_TERMINATED: &str = "User terminated by app.";
 pub const INVALID_MESSAGE_FORMAT: &str = "Invalid message format";

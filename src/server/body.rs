@@ -46,7 +46,7 @@ impl ShardServer {
 
     fn pace(&self) -> Pace {
         Pace {
-            handshake_ms: self.settings.handshake_timeout_ms,
+            grace_ms: self.settings.handshake_timeout_ms,
             bytes_per_s_min: self.settings.body_rate_min_bytes_per_s,
         }
     }

@@ -107,7 +107,8 @@ impl ShardServer {
         code: CloseCode,
         reason: &str,
     ) {
-        let is_open = |row: &&mut Connection| matches!(row.state, State::Upgrading | State::Open);
+        let is_open =
+            |row: &&mut Connection| matches!(row.state, State::Upgrading | State::Open(_));
         let Some(row) = self.row(slot).filter(is_open) else {
             return;
         };
@@ -138,7 +139,7 @@ impl ShardServer {
     pub(super) fn ended(&mut self, turn: &mut impl ServerTurn, slot: Slot, how: Closed) {
         let Some(row) = self.row(slot) else { return };
         let (state, app) = (row.state, row.app);
-        if state == State::Open && how == Closed::ByError {
+        if matches!(state, State::Open(_)) && how == Closed::ByError {
             self.counters.app(app).connection_errors[ConnectionError::SocketFailed as usize] += 1;
         }
         self.leave_for(turn, slot, State::Ending);
@@ -161,7 +162,7 @@ impl ShardServer {
         if counted.by_node {
             self.release_node(turn);
         }
-        if before != State::Open {
+        if !matches!(before, State::Open(_)) {
             return;
         }
         self.leave_all(turn, slot);

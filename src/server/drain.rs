@@ -17,7 +17,6 @@ use super::{ServerTurn, Settings, ShardServer, apps::ShardApps, errands::Errand}
 use crate::{
     bridge::{apps::AppTable, message::ToBridge},
     config::Config,
-    connection::row::State,
     protocol::code::CloseCode,
 };
 
@@ -137,7 +136,7 @@ impl ShardServer {
     fn next_to_drain(&mut self, turn: &mut impl ServerTurn) -> Option<Slot> {
         let drain = self.drain.as_mut()?;
         let rest = self.connections.iter().enumerate().skip(drain.next_index);
-        let mut open = rest.filter(|(_, row)| row.state == State::Open);
+        let mut open = rest.filter(|(_, row)| row.is_open());
         let found = open.next();
         let walked = found
             .as_ref()

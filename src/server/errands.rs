@@ -16,10 +16,7 @@ use shards::{
 
 use super::{ServerTurn, ShardServer};
 use crate::{
-    connection::{
-        pending::Pending,
-        row::{SignedIn, State},
-    },
+    connection::{pending::Pending, row::SignedIn},
     protocol::{app::AppIndex, code::CloseCode, outgoing},
     ws::encode,
 };
@@ -240,7 +237,7 @@ impl ShardServer {
         frame: FrameId,
     ) {
         turn.spend(Work::ROW.times(8));
-        let Some(row) = self.row(slot).filter(|row| row.state == State::Open) else {
+        let Some(row) = self.row(slot).filter(|row| row.is_open()) else {
             return;
         };
         // A later sign-in may have ended the watch while the news was on its way.
@@ -273,7 +270,7 @@ impl ShardServer {
     fn check_app_of(&mut self, turn: &mut impl ServerTurn, index: usize) {
         turn.spend(Work::ROW);
         let row = &self.connections[index];
-        if row.state != State::Open {
+        if !row.is_open() {
             return;
         }
         let code = match self.apps.get(row.app).map(Rc::as_ref) {

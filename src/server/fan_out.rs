@@ -15,7 +15,6 @@ use super::{ServerTurn, ShardServer, message::Delivery};
 use crate::{
     channel::local::{JobFrame, LocalRef, Slice},
     config::sections::SlowConsumer,
-    connection::row::State,
     metrics::counters::Latency,
     protocol::socket_id::SocketId,
 };
@@ -195,7 +194,7 @@ impl ShardServer {
             .connections
             .get(index as usize)
             .filter(|_| shard == self.shard)?;
-        let is_it = row.state == State::Open && row.socket_id == id;
+        let is_it = row.is_open() && row.socket_id == id;
         is_it.then_some(Slot {
             index,
             generation: row.generation,

@@ -6,6 +6,8 @@
 //! the turn's work is spent, it is held, up to a bound beyond which TCP holds the peer back; an idle
 //! connection holds no buffer; what a peer sent before it ended its side is handled and answered.
 
+use std::rc::Rc;
+
 use shards::{application::Slot, work::Work};
 
 use super::{ServerTurn, ShardServer};
@@ -40,7 +42,7 @@ impl ShardServer {
         }
         row.input.extend_from_slice(bytes);
         // Whatever it says, it lives.
-        if row.state == State::Open && row.keep_alive.heard(turn.now()) {
+        if row.is_open() && row.keep_alive.heard(turn.now()) {
             self.arm_deadline(turn, slot);
         }
         self.count_held(turn, slot);
@@ -144,7 +146,7 @@ impl ShardServer {
     fn shed(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
         self.counters.inputs_shed += 1;
         match self.held(slot).state {
-            State::Upgrading | State::Open => self.close(turn, slot, CloseCode::OVER_CAPACITY),
+            State::Upgrading | State::Open(_) => self.close(turn, slot, CloseCode::OVER_CAPACITY),
             State::Http(_) | State::Closing => turn.close_now(slot),
             State::Vacant | State::Ending => {}
         }
@@ -228,7 +230,7 @@ impl ShardServer {
             let taken = match self.held(slot).state {
                 State::Http(_) if has_body => self.take_body(turn, slot, rest),
                 State::Http(_) => self.take_request(turn, slot, rest),
-                State::Upgrading | State::Open | State::Closing => {
+                State::Upgrading | State::Open(_) | State::Closing => {
                     self.take_frame(turn, slot, rest)
                 }
                 State::Vacant | State::Ending => return bytes.len(),
@@ -256,13 +258,15 @@ impl ShardServer {
     /// A part of a frame or request is in the input.
     fn await_rest(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
         let now = turn.now();
-        let handshake_ms = self.settings.handshake_timeout_ms;
+        let settings = Rc::clone(&self.settings);
         let row = self.held(slot);
         if row.state == State::Http(Awaited::Next) && !row.is_held() {
             // The next request on a kept connection has begun: it must be whole in time.
             row.state = State::Http(Awaited::Rest);
-            row.until = now.plus(handshake_ms);
+            row.until = now.plus(settings.handshake_timeout_ms);
             turn.arm_timer(slot, row.until);
+        } else if row.is_open() && !row.is_held() {
+            row.on_part(now, &settings.connections);
         }
     }
 }

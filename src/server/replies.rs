@@ -8,7 +8,7 @@
 use shards::application::Slot;
 
 use super::{ServerTurn, ShardServer};
-use crate::{connection::row::State, ws::encode};
+use crate::ws::encode;
 
 impl ShardServer {
     /// Sends a text frame with the JSON that `write` appends.
@@ -55,7 +55,7 @@ impl ShardServer {
 
     fn count_reply(&mut self, slot: Slot, bytes: u64) {
         let row = &self.connections[slot.index as usize];
-        if row.state == State::Open {
+        if row.is_open() {
             let counters = self.counters.app(row.app);
             counters.messages_sent += 1;
             counters.transmitted_bytes += bytes;

@@ -10,7 +10,7 @@ use crate::{
         Config,
         sections::{Cors, CorsOrigin, RateLimit, SlowConsumer},
     },
-    connection::rules::NodeRules,
+    connection::{body::Pace, rules::NodeRules},
     http::cors::{CorsError, CorsPolicy},
     protocol::app::AppIndex,
 };
@@ -74,6 +74,11 @@ impl Settings {
                 memberships_per_s: config.net.subscribe_rate_per_s,
                 memberships_burst: config.net.subscribe_burst,
                 limits_connections: config.admission.max_connections > 0,
+                message_within_ms: Pace {
+                    grace_ms: config.activity_timeout_s * 1_000,
+                    bytes_per_s_min: config.net.body_rate_min_bytes_per_s,
+                }
+                .within_ms(config.websocket.max_payload_bytes.into()),
             },
             message_bytes_max: config.websocket.max_payload_bytes,
             path_prefix: config.path_prefix.clone(),

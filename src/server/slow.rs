@@ -15,8 +15,7 @@ use shards::{
 
 use super::{ServerTurn, ShardServer};
 use crate::{
-    config::sections::SlowConsumer, connection::row::State, metrics::counters::ConnectionError,
-    protocol::code::CloseCode,
+    config::sections::SlowConsumer, metrics::counters::ConnectionError, protocol::code::CloseCode,
 };
 
 /// Those who were found too slow and are not dealt with yet.
@@ -92,7 +91,7 @@ impl ShardServer {
             && let Some(slot) = self.slow.doomed.pop_front()
         {
             turn.spend(Work::ROW);
-            let Some(row) = self.row(slot).filter(|row| row.state == State::Open) else {
+            let Some(row) = self.row(slot).filter(|row| row.is_open()) else {
                 continue;
             };
             let app = row.app;

@@ -46,7 +46,7 @@ impl ShardServer {
                 if consumed > 0 {
                     let now = turn.now();
                     let row = &mut self.connections[slot.index as usize];
-                    if row.keep_alive.heard(now) && row.state == State::Open {
+                    if row.keep_alive.heard(now) && row.is_open() {
                         self.arm_deadline(turn, slot);
                     }
                 }
@@ -61,6 +61,11 @@ impl ShardServer {
                 0
             }
         };
+        if consumed > 0 {
+            let rules = &self.settings.connections;
+            let row = &mut self.connections[slot.index as usize];
+            row.on_frame(turn.now(), rules, decoder.is_inside_message());
+        }
         if decoder.held_bytes() > 0 && !decoder.is_inside_message() {
             // The message was handled: an idle connection holds no buffer. Nothing can come of it.
             decoder.decode(&mut [], &limits).ok();

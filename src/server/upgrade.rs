@@ -17,7 +17,7 @@ use crate::{
     connection::{
         keep_alive::KeepAlive,
         pending::{Asked, Pending, RateState},
-        row::State,
+        row::{Awaited, State},
         upgrade::{Gate, NodeState, Upgrade, UpgradeNext, UpgradeRefusal, UpgradeStep},
     },
     http::response::Content,
@@ -193,7 +193,7 @@ impl ShardServer {
         let rules = &self.settings.connections;
         let (timeout_s, within_ms) = (rules.activity_timeout_ms / 1_000, rules.authorize_within_ms);
         let row = self.held(slot);
-        row.state = State::Open;
+        row.state = State::Open(Awaited::Next);
         row.socket_id = socket_id;
         row.keep_alive = KeepAlive::new(now);
         if needs_user {

@@ -39,8 +39,9 @@ section! {
         backlog: u32 = whole(1, 65_535, "").default("4096").ours();
         /// From accept to the whole head of a request.
         handshake_timeout_ms: u32 = milliseconds(1).default("10000").ours().reloads();
-        /// After `net.handshake_timeout_ms` a request's body must have come at this rate at least;
-        /// 0 = any rate, within an hour.
+        /// After `net.handshake_timeout_ms` a request's body must have come at this rate at least,
+        /// and after `activity_timeout` a WebSocket message of the largest size; 0 = any rate,
+        /// within an hour.
         body_rate_min_bytes_per_s: u32 = whole(0, GIBIBYTE, "bytes").default("16384").ours()
             .reloads();
         /// Bytes of requests that the node holds for peers that have not shown who they are.
