@@ -95,8 +95,9 @@ impl ShardServer {
         }
     }
 
+    /// The node is about to end, or waits for its balancer to notice.
     pub(super) fn is_draining(&self) -> bool {
-        self.drain.is_some()
+        self.drain.is_some() || self.health.draining
     }
 
     /// Some connections are to be closed before the next tick.

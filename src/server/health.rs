@@ -83,7 +83,7 @@ impl ShardServer {
     /// What the bridge has said last; a drain is known here as soon.
     fn node_health(&self) -> NodeHealth {
         NodeHealth {
-            draining: self.drain.is_some() || self.health.draining,
+            draining: self.is_draining(),
             ..self.health
         }
     }
