@@ -16,9 +16,13 @@ use super::{
     subscriptions::Subscription,
 };
 use crate::{
-    channel::local::{LocalTable, Subscriber},
+    channel::{
+        local::{LocalTable, Subscriber},
+        names::{NameHasher, tests::hasher},
+    },
     protocol::{
-        app::AppIndex, auth::Signer, incoming::ClientData, name::ChannelKind, socket_id::SocketId,
+        app::AppIndex, auth::Signer, incoming::ClientData, name::ChannelKind,
+        partition::AppPartitions, socket_id::SocketId,
     },
     ws::{
         codec::Item,
@@ -43,6 +47,7 @@ pub(super) fn app_rules() -> AppRules {
     AppRules {
         index: AppIndex(0),
         key: "app-key".to_owned(),
+        partitions: AppPartitions::of_app("app-id"),
         signers: vec![Signer::new(SECRET)],
         origins: Vec::new(),
         is_enabled: true,
@@ -90,6 +95,7 @@ pub(super) struct Step {
     pub(super) now: Millis,
     pub(super) connection: Connection,
     pub(super) channels: LocalTable,
+    pub(super) names: NameHasher,
     pub(super) token: Vec<u8>,
     /// Of the last step.
     pub(super) tally: Tally,
@@ -112,6 +118,7 @@ impl Step {
             now: Millis(1_000_000),
             connection,
             channels: LocalTable::default(),
+            names: hasher(),
             token: Vec::new(),
             tally: Tally::default(),
             channel: Some("private-room"),
@@ -126,6 +133,7 @@ impl Step {
             node: &self.node,
             app: Some(&self.app),
             channels: &self.channels,
+            names: &self.names,
             token: &mut self.token,
             tally: Tally::default(),
         };
@@ -136,7 +144,9 @@ impl Step {
 
     /// Puts the connection into a channel, as if its home had answered.
     pub(super) fn enter(&mut self, channel: &str, user_id: Option<&str>) {
-        let local = self.channels.enter(self.app.index, channel, || ShardId(0));
+        let key = self.names.channel_key(&self.app.partitions, channel);
+        let app = self.app.index;
+        let local = self.channels.enter(app, channel, key, ShardId(0));
         let slot = Slot {
             index: 0,
             generation: 0,

@@ -14,9 +14,8 @@ use super::{
 };
 use crate::{
     bridge::message::FromBridge,
-    channel::user::Socket,
+    channel::{home::HomeRef, user::Socket},
     connection::pending::{ChannelFacts, Pending},
-    protocol::app::AppIndex,
 };
 
 impl ShardServer {
@@ -180,14 +179,13 @@ impl ShardServer {
                 answer
             }
             Question::Channels(question) => Answer::Channels(self.list_slice(turn, &question)),
-            Question::Channel { app, name } => {
-                Answer::Channel(Box::new(self.channel_facts(turn, app, &name)))
+            Question::Channel { app, name, key } => {
+                let at = self.homes.find(app, &name, key.hash);
+                Answer::Channel(Box::new(self.channel_facts(turn, at)))
             }
-            Question::Users { app, name } => {
-                let home = self
-                    .homes
-                    .find(app, &name)
-                    .and_then(|at| self.homes.get(at));
+            Question::Users { app, name, key } => {
+                let at = self.homes.find(app, &name, key.hash);
+                let home = at.and_then(|at| self.homes.get(at));
                 Answer::Users(home.map_or(Vec::new(), |home| home.user_ids().cloned().collect()))
             }
             Question::Terminate { app, user_id } => {
@@ -298,11 +296,10 @@ impl ShardServer {
         }
     }
 
-    fn channel_facts(&self, turn: &impl ServerTurn, app: AppIndex, name: &str) -> ChannelFacts {
-        let Some(at) = self.homes.find(app, name) else {
+    fn channel_facts(&self, turn: &impl ServerTurn, at: Option<HomeRef>) -> ChannelFacts {
+        let Some((at, home)) = at.and_then(|at| Some((at, self.homes.get(at)?))) else {
             return ChannelFacts::default();
         };
-        let home = self.homes.get(at).expect("found a line ago");
         let cached = home.kept(turn.now()).map(|(event, ttl_s)| {
             let start = event.data_start as usize;
             let token = &event.frame[start..start + event.data_bytes as usize];

@@ -74,7 +74,7 @@ impl ShardServer {
             address,
             limit: AddressLimit::Api,
         };
-        let home = self.home_of(&address);
+        let home = self.home_of_hashed(&address);
         self.ask(turn, slot, home, pending, question);
     }
 
@@ -193,6 +193,7 @@ impl ShardServer {
             route,
             body,
             digest,
+            names: &self.name_hasher,
             path_prefix: &self.settings.path_prefix,
             now_s: turn.unix_ms() / 1_000,
         };
@@ -237,15 +238,15 @@ impl ShardServer {
         match action {
             Action::Publish(publication) => self.publish(turn, slot, exchange, publication),
             Action::Channels { prefix, info } => self.list(turn, slot, exchange, prefix, info),
-            Action::Channel { name, info } => {
-                let home = self.home_of_channel(app, &name);
+            Action::Channel { name, key, info } => {
+                let home = self.home_of(key.partition);
                 let waiter = self.gather(slot, exchange, 1, GatheredParts::Channel { info });
-                self.question(turn, home, waiter, Question::Channel { app, name });
+                self.question(turn, home, waiter, Question::Channel { app, name, key });
             }
-            Action::Users { name } => {
-                let home = self.home_of_channel(app, &name);
+            Action::Users { name, key } => {
+                let home = self.home_of(key.partition);
                 let waiter = self.gather(slot, exchange, 1, GatheredParts::Users);
-                self.question(turn, home, waiter, Question::Users { app, name });
+                self.question(turn, home, waiter, Question::Users { app, name, key });
             }
             Action::Terminate { user_id } => {
                 let home = self.home_of_user(app, &user_id);
@@ -273,7 +274,7 @@ impl ShardServer {
         let mut by_home: Vec<Vec<PublicEvent>> = Vec::new();
         by_home.resize_with(usize::from(self.shards), Vec::new);
         for event in events {
-            by_home[usize::from(self.home_of_channel(app, &event.channel).0)].push(event);
+            by_home[usize::from(self.home_of(event.key.partition).0)].push(event);
         }
         let mine = std::mem::take(&mut by_home[usize::from(self.shard.0)]);
         let others = by_home.iter().filter(|events| !events.is_empty()).count();

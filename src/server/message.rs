@@ -15,6 +15,7 @@ use crate::{
         home::{HomeRef, JoinRefused},
         home_effect::Joined,
         local::LocalRef,
+        names::NameKey,
         roster::Member,
         user::Socket,
     },
@@ -80,10 +81,12 @@ pub enum Question {
     Channel {
         app: AppIndex,
         name: Arc<str>,
+        key: NameKey,
     },
     Users {
         app: AppIndex,
         name: Arc<str>,
+        key: NameKey,
     },
     SignIn {
         app: AppIndex,
@@ -121,6 +124,7 @@ pub enum Question {
 pub struct JoinQuestion {
     pub app: AppIndex,
     pub channel: Arc<str>,
+    pub key: NameKey,
     pub local: LocalRef,
     pub member: Option<Member>,
 }

@@ -38,7 +38,7 @@ impl ShardServer {
         if let (Some(address), Some(_)) = (address, &self.settings.upgrade_limit) {
             let limit = AddressLimit::Upgrade;
             self.counters.ip_limit_checks[0] += 1;
-            let home = self.home_of(&address);
+            let home = self.home_of_hashed(&address);
             let question = Question::AddressLimit { address, limit };
             self.ask(
                 turn,
