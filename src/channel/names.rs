@@ -52,6 +52,14 @@ impl NameHasher {
             hash: self.hash(name),
         }
     }
+
+    /// The key of a user's id.
+    pub fn user_key(&self, app: &AppPartitions, id: &str) -> NameKey {
+        NameKey {
+            partition: app.of_user(id),
+            hash: self.hash(id),
+        }
+    }
 }
 
 /// Rows by app and name. It keeps no name itself: eight bytes per name.

@@ -1,7 +1,7 @@
 //! Which requests of the HTTP API are done: every check in its order, before anything happens.
 //!
 //! Owns: the order of checks (docs/http-api.md), the frames of events that are published.
-//! May depend on: `connection::{pending, rules}`, `channel::names`, `http`, `protocol`, `ws::encode`.
+//! May depend on: `connection::{pending, rules}`, `channel::{names, user}`, `http`, `protocol`, `ws::encode`.
 //! Invariants: an `Action` passed every check of the whole request; nothing was published, kept or
 //! counted for it.
 
@@ -17,6 +17,7 @@ use crate::{
     channel::{
         home::Event,
         names::{NameHasher, NameKey},
+        user::UserId,
     },
     http::{
         api::{ApiError, BatchRequest, EventLimits, PublishRequest},
@@ -164,7 +165,7 @@ fn action_of(
                 return Err(ApiError::UserId);
             }
             Ok(Action::Terminate {
-                user_id: (**user).into(),
+                user_id: UserId::new(keys.names, keys.app, &**user),
             })
         }
         _ => Err(ApiError::NotFound),

@@ -1,7 +1,7 @@
 //! What a step of a connection may look at, and what it asks for.
 //!
 //! Owns: `View`, `Tally`, `Effect`, `Reply`.
-//! May depend on: `connection::rules`, `channel::{local, names, roster}`, `protocol`, plain ids.
+//! May depend on: `connection::rules`, `channel::{local, names, roster, user}`, `protocol`, plain ids.
 //! Invariants: an effect is performed before the next step of any connection; it owns what it
 //! carries, or borrows it from the frame.
 
@@ -15,6 +15,7 @@ use crate::{
         local::LocalTable,
         names::{NameHasher, NameKey},
         roster::Member,
+        user::UserId,
     },
     connection::subscriptions::Subscription,
     protocol::{
@@ -77,11 +78,11 @@ pub enum Effect<'a> {
     Leave(Left),
     /// The user's home is told of the socket.
     SignIn {
-        user_id: Arc<str>,
+        user_id: UserId,
     },
     /// The same user has signed in again: whom it watched before, and whom now.
     WatchAgain {
-        unwatched: Vec<Arc<str>>,
+        unwatched: Vec<UserId>,
     },
     /// An error frame where the code has one, a close frame; the echo is waited for.
     Close {

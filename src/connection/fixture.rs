@@ -19,6 +19,7 @@ use crate::{
     channel::{
         local::{LocalTable, Subscriber},
         names::{NameHasher, tests::hasher},
+        user::UserId,
     },
     protocol::{
         app::AppIndex, auth::Signer, incoming::ClientData, name::ChannelKind,
@@ -71,9 +72,14 @@ pub(super) fn accept_key_of_test() -> AcceptKey {
     accept_key("dGhlIHNhbXBsZSBub25jZQ==")
 }
 
+/// A user of the app.
+pub(super) fn user(id: &str) -> UserId {
+    UserId::new(&hasher(), &app_rules().partitions, id)
+}
+
 pub(super) fn signed_in(user_id: &str) -> SignedIn {
     SignedIn {
-        user_id: user_id.into(),
+        user_id: user(user_id),
         info: "null".into(),
         watchlist: Vec::new(),
         is_known: true,

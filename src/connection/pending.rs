@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use crate::{
-    channel::{home::Event, local::LocalRef, names::NameKey},
+    channel::{home::Event, local::LocalRef, names::NameKey, user::UserId},
     http::{
         info::Info,
         request::{Head, Version},
@@ -189,7 +189,7 @@ pub enum Action {
         key: NameKey,
     },
     Terminate {
-        user_id: Arc<str>,
+        user_id: UserId,
     },
 }
 

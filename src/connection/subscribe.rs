@@ -99,7 +99,7 @@ impl Connection {
     ) -> Result<(), SubscriptionRefusal> {
         if let Some(owner) = name.user_id() {
             let user = self.user().ok_or(SubscriptionRefusal::Unauthorized)?;
-            return if *user.user_id == *owner {
+            return if *user.user_id.text == *owner {
                 Ok(())
             } else {
                 Err(SubscriptionRefusal::OtherUser)
@@ -159,7 +159,7 @@ impl Connection {
                     return Err(SubscriptionRefusal::MemberTooLarge);
                 }
                 Member {
-                    user_id: Arc::clone(&user.user_id),
+                    user_id: Arc::clone(&user.user_id.text),
                     info: Arc::clone(&user.info),
                 }
             }

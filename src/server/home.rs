@@ -5,7 +5,7 @@
 //! Invariants: what a home posts to a shard keeps its order; leavings collected for a shard go out
 //! before anything else that is posted to it.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use shards::{
     application::{Millis, ShardId, Slot, Waiter},
@@ -48,26 +48,15 @@ impl ShardServer {
         ShardId(partition.number() % self.shards)
     }
 
-    /// The shard that is a user's home.
-    pub(super) fn home_of_user(&self, app: AppIndex, user_id: &str) -> ShardId {
-        self.home_of_hashed(&(app.0, user_id))
-    }
-
-    /// The shard that counts an app's quota.
-    pub(super) fn home_of_app(&self, app: AppIndex) -> ShardId {
-        self.home_of_hashed(&app.0)
-    }
-
     /// The shard that counts the node's quota.
     pub(super) fn home_of_node() -> ShardId {
         ShardId(0)
     }
 
-    pub(super) fn home_of_hashed(&self, key: &impl std::hash::Hash) -> ShardId {
-        if self.shards == 1 {
-            return ShardId(0);
-        }
-        let number = self.address_hasher.hash_one(key) % u64::from(self.shards);
+    /// The shard that limits an address. Addresses are this node's own business, and nobody is to
+    /// choose theirs by it.
+    pub(super) fn home_of_address(&self, address: &IpAddr) -> ShardId {
+        let number = self.address_hasher.hash_one(address) % u64::from(self.shards);
         ShardId(u16::try_from(number).expect("below the number of shards"))
     }
 

@@ -17,7 +17,7 @@ use crate::{
         local::LocalRef,
         names::NameKey,
         roster::Member,
-        user::Socket,
+        user::{Socket, UserId},
     },
     connection::pending::{
         ChannelFacts, ChannelPart, ChannelsQuestion, PublicEvent, RateState, ReportedCounts,
@@ -49,13 +49,13 @@ pub enum Message {
     /// To a user's home: a socket signed out.
     SignOut {
         app: AppIndex,
-        user_id: Arc<str>,
+        user_id: UserId,
         socket: Socket,
     },
     /// To the homes of users: a socket does not watch them any more.
     Unwatch {
         app: AppIndex,
-        user_ids: Vec<Arc<str>>,
+        user_ids: Vec<UserId>,
         socket: Socket,
     },
     /// From a user's home to the watchers of a shard: the user came or went.
@@ -90,15 +90,15 @@ pub enum Question {
     },
     SignIn {
         app: AppIndex,
-        user_id: Arc<str>,
+        user_id: UserId,
     },
     Watch {
         app: AppIndex,
-        user_ids: Vec<Arc<str>>,
+        user_ids: Vec<UserId>,
     },
     Terminate {
         app: AppIndex,
-        user_id: Arc<str>,
+        user_id: UserId,
     },
     /// May one more connection of the app be opened?
     AdmitToApp {
@@ -154,7 +154,7 @@ pub enum Answer {
     Users(Vec<Arc<str>>),
     SignedIn {
         app: AppIndex,
-        user_id: Arc<str>,
+        user_id: UserId,
     },
     Watched(Vec<(Arc<str>, bool)>),
     Terminated,
