@@ -2,7 +2,7 @@
 //!
 //! Owns: interested shards, subscription count, presence roster, last event of a cache channel, and
 //! the deadlines of webhooks and counts.
-//! May depend on: `channel::{departures, home_effect, roster, rows}`, `protocol`, plain ids. Not on connections,
+//! May depend on: `channel::{departures, home_effect, names, roster, rows}`, `protocol`, plain ids. Not on connections,
 //! queues, clocks.
 //! Invariants: the subscription count is the sum of the interests' counts; a shard is interested iff
 //! its count is > 0; occupied and vacated alternate, member added and removed alternate per user.
@@ -16,6 +16,7 @@ use super::{
     departures::Departures,
     home_effect::{Announcement, HomeEffect, Hook, Joined, LastEvent},
     local::LocalRef,
+    names::NameKey,
     roster::{Change, Member, Roster},
     rows::RowRef,
 };
@@ -30,6 +31,7 @@ pub struct HomeRef(pub RowRef);
 pub struct Home {
     pub app: AppIndex,
     pub name: Arc<str>,
+    pub key: NameKey,
     pub kind: ChannelKind,
     interests: SmallVec<[Interest; 1]>,
     subscriptions: u32,
@@ -125,10 +127,11 @@ pub enum JoinRefused {
 
 impl Home {
     /// A channel that nobody subscribes yet.
-    pub(super) fn new(app: AppIndex, name: &Arc<str>) -> Self {
+    pub(super) fn new(app: AppIndex, name: &Arc<str>, key: NameKey) -> Self {
         Self {
             app,
             name: Arc::clone(name),
+            key,
             kind: ChannelKind::of(name),
             interests: SmallVec::new(),
             subscriptions: 0,
@@ -507,7 +510,10 @@ const MISS_QUIET_MS: u64 = 10_000;
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::{super::home_effect::tests::words, *};
+    use super::{
+        super::{home_effect::tests::words, names::tests::key},
+        *,
+    };
 
     pub(in crate::channel) const APP: AppIndex = AppIndex(0);
     const AT: HomeRef = HomeRef(RowRef {
@@ -530,7 +536,7 @@ pub(super) mod tests {
 
     impl Channel {
         fn new(name: &str) -> Self {
-            Self(Home::new(APP, &name.into()))
+            Self(Home::new(APP, &name.into(), key(name)))
         }
 
         fn try_join(
@@ -609,7 +615,7 @@ pub(super) mod tests {
             members_max: u32::MAX,
             ..RULES
         };
-        let mut home = Home::new(APP, &"presence-crowd".into());
+        let mut home = Home::new(APP, &"presence-crowd".into(), key("presence-crowd"));
         let mut effects = Vec::new();
         for number in 0..CROWD {
             let join = join_from(0, Some(&number.to_string()));

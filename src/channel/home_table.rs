@@ -18,7 +18,7 @@ use shards::application::{Millis, ShardId};
 use super::{
     home::{Event, Home, HomeRef, Join, JoinRefused, Rules},
     home_effect::HomeEffect,
-    names::Names,
+    names::{NameHash, NameKey, Names},
     rows::Rows,
 };
 use crate::protocol::app::AppIndex;
@@ -79,19 +79,19 @@ impl HomeTable {
     }
 
     /// The channel's entry, made if it is not there.
-    pub fn enter(&mut self, app: AppIndex, name: &Arc<str>) -> HomeRef {
-        if let Some(at) = self.find(app, name) {
+    pub fn enter(&mut self, app: AppIndex, name: &Arc<str>, key: NameKey) -> HomeRef {
+        if let Some(at) = self.find(app, name, key.hash) {
             return at;
         }
-        let at = HomeRef(self.rows.insert(Home::new(app, name)));
-        self.names.insert(app, name, at.0.index);
+        let at = HomeRef(self.rows.insert(Home::new(app, name, key)));
+        self.names.insert(app, key.hash, at.0.index);
         at
     }
 
     /// The channel's entry, if it has one.
-    pub fn find(&self, app: AppIndex, name: &str) -> Option<HomeRef> {
+    pub fn find(&self, app: AppIndex, name: &str, hash: NameHash) -> Option<HomeRef> {
         let is_named = |row| matches!(self.rows.at(row), Some((_, home)) if *home.name == *name);
-        let row = self.names.find(app, name, is_named)?;
+        let row = self.names.find(app, hash, is_named)?;
         self.rows.at(row).map(|(at, _)| HomeRef(at))
     }
 
@@ -287,7 +287,7 @@ impl HomeTable {
         }
         let home = self.rows.remove(at.0).expect("it was there a line ago");
         assert!(home.interests().is_empty(), "an idle home has no interest");
-        self.names.remove(home.app, &home.name, at.0.index);
+        self.names.remove(home.app, home.key.hash, at.0.index);
     }
 
     /// Puts the entry's next deadline on the heap, unless an earlier one is there.
@@ -343,9 +343,18 @@ mod tests {
         super::{
             home::tests::{APP, RULES, counted, event, join_from},
             home_effect::tests::words,
+            names::tests::key,
         },
         *,
     };
+
+    fn enter(table: &mut HomeTable, app: AppIndex, name: &str) -> HomeRef {
+        table.enter(app, &name.into(), key(name))
+    }
+
+    fn find(table: &HomeTable, name: &str) -> Option<HomeRef> {
+        table.find(APP, name, key(name).hash)
+    }
 
     fn at_most(events: usize) -> KeptMax {
         let bytes = 1 << 20;
@@ -361,7 +370,7 @@ mod tests {
             .into_iter()
             .enumerate()
         {
-            let at = table.enter(APP, &format!("cache-{number}").into());
+            let at = enter(&mut table, APP, &format!("cache-{number}"));
             let frame = vec![b'x'; frame_bytes].into();
             let event = Event {
                 frame,
@@ -404,7 +413,7 @@ mod tests {
             (3_011, vec!["hook vacated"], 0),
         ] {
             let mut table = HomeTable::new(at_most(100));
-            let at = table.enter(APP, &"news".into());
+            let at = enter(&mut table, APP, "news");
             let mut effects = Vec::new();
             let join = join_from(0, None);
             let joined = table.join(at, Millis(0), &RULES, &join, &mut effects);
@@ -419,7 +428,7 @@ mod tests {
     #[test]
     fn a_kept_event_alone_holds_its_entry_until_its_time_is_over() {
         let mut table = HomeTable::new(at_most(100));
-        let at = table.enter(APP, &"cache-prices".into());
+        let at = enter(&mut table, APP, "cache-prices");
         table.keep(at, Millis(0), &RULES, event(7));
         settle(&mut table, 999);
         assert_eq!((table.len(), table.kept_events()), (1, 1));
@@ -431,10 +440,10 @@ mod tests {
     fn the_event_that_was_kept_longest_ago_is_evicted_first() {
         let mut table = HomeTable::new(at_most(2));
         let mut keep = |now, name: &str| {
-            let at = table.enter(APP, &name.into());
+            let at = enter(&mut table, APP, name);
             table.keep(at, Millis(now), &RULES, event(0));
             let kept = |name| {
-                let home = table.get(table.find(APP, name)?)?;
+                let home = table.get(find(&table, name)?)?;
                 home.kept(Millis(now)).map(|_| name)
             };
             ["cache-a", "cache-b", "cache-c"]
@@ -461,7 +470,7 @@ mod tests {
         let mut table = HomeTable::new(at_most(2));
         for number in 0..100 {
             let app = AppIndex(number % 2);
-            let at = table.enter(app, &format!("channel-{number}").into());
+            let at = enter(&mut table, app, &format!("channel-{number}"));
             let mut effects = Vec::new();
             let joined = table.join(at, Millis(0), &RULES, &join_from(0, None), &mut effects);
             joined.expect("there is room");
@@ -534,7 +543,7 @@ mod tests {
                 let mut effects = Vec::new();
                 match step {
                     Step::Join(shard, user) => {
-                        let at = table.enter(APP, &name);
+                        let at = enter(&mut table, APP, &name);
                         let join = join_from(shard, Some(&format!("u{user}")));
                         if table.join(at, Millis(now), &RULES, &join, &mut effects).is_ok() {
                             there.push((shard, user));
@@ -544,13 +553,13 @@ mod tests {
                     }
                     Step::Leave(choice) if !there.is_empty() => {
                         let (shard, user) = there.swap_remove(choice % there.len());
-                        let at = table.find(APP, &name).expect("somebody subscribes");
+                        let at = find(&table, &name).expect("somebody subscribes");
                         let (from, user) = (ShardId(shard), Arc::from(format!("u{user}")));
                         table.leave(at, Millis(now), &RULES, from, Some(&user), &mut effects);
                         table.release_if_idle(at, Millis(now));
                     }
                     Step::Keep => {
-                        let at = table.enter(APP, &name);
+                        let at = enter(&mut table, APP, &name);
                         table.keep(at, Millis(now), &RULES, event(1));
                     }
                     Step::Leave(_) => {}
@@ -559,7 +568,7 @@ mod tests {
                 told.hear(&effects);
                 told.hear(&settle(&mut table, now));
                 prop_assert_eq!(table.occupied(), usize::from(!there.is_empty()));
-                let Some(home) = table.find(APP, &name).and_then(|at| table.get(at)) else {
+                let Some(home) = find(&table, &name).and_then(|at| table.get(at)) else {
                     prop_assert!(there.is_empty());
                     continue;
                 };
@@ -573,7 +582,7 @@ mod tests {
                 prop_assert_eq!(home.users(), users.len());
             }
             for (shard, user) in there {
-                let at = table.find(APP, &name).expect("somebody subscribes");
+                let at = find(&table, &name).expect("somebody subscribes");
                 let (from, user) = (ShardId(shard), Arc::from(format!("u{user}")));
                 let mut effects = Vec::new();
                 table.leave(at, Millis(now), &RULES, from, Some(&user), &mut effects);

@@ -17,7 +17,7 @@ use smallvec::SmallVec;
 
 use super::{
     home::HomeRef,
-    names::Names,
+    names::{NameHash, NameKey, Names},
     rows::{RowRef, Rows},
 };
 use crate::protocol::{app::AppIndex, name::ChannelKind};
@@ -38,6 +38,7 @@ pub struct LocalTable {
 pub struct LocalChannel {
     pub app: AppIndex,
     pub name: Arc<str>,
+    pub key: NameKey,
     pub kind: ChannelKind,
     /// The shard that is this channel's home.
     pub home: ShardId,
@@ -134,22 +135,18 @@ const LEFT: Subscriber = Subscriber {
 };
 
 impl LocalTable {
-    /// The channel's row, made if it is not there. `home_of` is asked only then.
-    pub fn enter(
-        &mut self,
-        app: AppIndex,
-        name: &str,
-        home_of: impl FnOnce() -> ShardId,
-    ) -> LocalRef {
-        if let Some(at) = self.find(app, name) {
+    /// The channel's row, made if it is not there.
+    pub fn enter(&mut self, app: AppIndex, name: &str, key: NameKey, home: ShardId) -> LocalRef {
+        if let Some(at) = self.find(app, name, key.hash) {
             return at;
         }
         let name: Arc<str> = name.into();
         let at = LocalRef(self.rows.insert(LocalChannel {
             app,
             name: Arc::clone(&name),
+            key,
             kind: ChannelKind::of(&name),
-            home: home_of(),
+            home,
             home_ref: None,
             subscribers: SmallVec::new(),
             joins_pending: 0,
@@ -157,15 +154,15 @@ impl LocalTable {
             holds_publishers: false,
             job: None,
         }));
-        self.names.insert(app, &name, at.0.index);
+        self.names.insert(app, key.hash, at.0.index);
         at
     }
 
     /// The channel's row, if it has one.
-    pub fn find(&self, app: AppIndex, name: &str) -> Option<LocalRef> {
+    pub fn find(&self, app: AppIndex, name: &str, hash: NameHash) -> Option<LocalRef> {
         let is_named =
             |row| matches!(self.rows.at(row), Some((_, channel)) if *channel.name == *name);
-        let row = self.names.find(app, name, is_named)?;
+        let row = self.names.find(app, hash, is_named)?;
         self.rows.at(row).map(|(at, _)| LocalRef(at))
     }
 
@@ -211,7 +208,7 @@ impl LocalTable {
             return;
         }
         let channel = self.rows.remove(at.0).expect("it was there a line ago");
-        self.names.remove(channel.app, &channel.name, at.0.index);
+        self.names.remove(channel.app, channel.key.hash, at.0.index);
     }
 
     /// Channels with a row.
@@ -432,11 +429,11 @@ mod tests {
     use ahash::AHashMap;
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{super::names::tests::key, *};
 
     fn channel(count: u32) -> LocalChannel {
         let mut table = LocalTable::default();
-        let at = table.enter(AppIndex(0), "stadium", || ShardId(0));
+        let at = table.enter(AppIndex(0), "stadium", key("stadium"), ShardId(0));
         let mut channel = table.rows.remove(at.0).expect("just entered");
         for slot_index in 0..count {
             channel.add(subscriber(slot_index));

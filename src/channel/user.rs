@@ -1,17 +1,37 @@
 //! A user's home: on which sockets it is signed in, and who watches it.
 //!
 //! Owns: signed-in sockets and watchers of each user whose home is this shard.
-//! May depend on: `protocol`, plain ids. Not on connections, queues, clocks.
+//! May depend on: `channel::{names, rows}`, `protocol`, plain ids. Not on connections, queues, clocks.
 //! Invariants: a user is online iff it has a signed-in socket; an entry exists iff the user has a
 //! socket or a watcher; online and offline alternate.
 
 use std::sync::Arc;
 
-use ahash::AHashMap;
 use shards::application::{ShardId, Slot};
 
-use super::socket_set::SocketSet;
-use crate::protocol::app::AppIndex;
+use super::{
+    names::{NameHasher, NameKey, Names},
+    rows::{RowRef, Rows},
+    socket_set::SocketSet,
+};
+use crate::protocol::{app::AppIndex, partition::AppPartitions};
+
+/// A user of an app, with the key that was made where its id came in: it says which shard is the
+/// user's home, also when the app is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserId {
+    pub text: Arc<str>,
+    pub key: NameKey,
+}
+
+impl UserId {
+    /// A user of the app with these partitions.
+    pub fn new(names: &NameHasher, app: &AppPartitions, text: impl Into<Arc<str>>) -> Self {
+        let text = text.into();
+        let key = names.user_key(app, &text);
+        Self { text, key }
+    }
+}
 
 /// A connection anywhere on this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,18 +52,20 @@ pub enum Presence {
 /// All users whose home is this shard.
 #[derive(Debug, Default)]
 pub struct UserTable {
-    users: AHashMap<AppIndex, AHashMap<Arc<str>, User>>,
+    rows: Rows<User>,
+    names: Names,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct User {
+    id: Arc<str>,
     sockets: SocketSet,
     watchers: SocketSet,
 }
 
 impl UserTable {
     /// A socket signed in as the user.
-    pub fn sign_in(&mut self, app: AppIndex, user_id: &Arc<str>, socket: Socket) -> Presence {
+    pub fn sign_in(&mut self, app: AppIndex, user_id: &UserId, socket: Socket) -> Presence {
         let user = self.enter(app, user_id);
         assert!(user.sockets.insert(socket), "a socket signs in once");
         if user.sockets.len() == 1 {
@@ -54,12 +76,10 @@ impl UserTable {
     }
 
     /// A signed-in socket ended.
-    pub fn sign_out(&mut self, app: AppIndex, user_id: &str, socket: Socket) -> Presence {
-        let users = self
-            .users
-            .get_mut(&app)
+    pub fn sign_out(&mut self, app: AppIndex, user_id: &UserId, socket: Socket) -> Presence {
+        let user = self
+            .user_mut(app, user_id)
             .expect("who signs out has signed in");
-        let user = users.get_mut(user_id).expect("who signs out has signed in");
         assert!(user.sockets.remove(&socket), "who signs out has signed in");
         if user.sockets.is_empty() {
             Presence::Changed
@@ -69,75 +89,89 @@ impl UserTable {
     }
 
     /// A socket wants to hear of the user. Returns whether the user is online.
-    pub fn watch(&mut self, app: AppIndex, user_id: &Arc<str>, socket: Socket) -> bool {
+    pub fn watch(&mut self, app: AppIndex, user_id: &UserId, socket: Socket) -> bool {
         let user = self.enter(app, user_id);
         user.watchers.insert(socket);
         !user.sockets.is_empty()
     }
 
     /// A socket does not want to hear of the user any more.
-    pub fn unwatch(&mut self, app: AppIndex, user_id: &str, socket: Socket) {
-        if let Some(user) = self
-            .users
-            .get_mut(&app)
-            .and_then(|users| users.get_mut(user_id))
-        {
+    pub fn unwatch(&mut self, app: AppIndex, user_id: &UserId, socket: Socket) {
+        if let Some(user) = self.user_mut(app, user_id) {
             user.watchers.remove(&socket);
         }
     }
 
     /// Sockets signed in as the user.
-    pub fn sockets(&self, app: AppIndex, user_id: &str) -> &[Socket] {
+    pub fn sockets(&self, app: AppIndex, user_id: &UserId) -> &[Socket] {
         self.user(app, user_id)
             .map_or(&[], |user| user.sockets.as_slice())
     }
 
     /// Sockets that watch the user.
-    pub fn watchers(&self, app: AppIndex, user_id: &str) -> &[Socket] {
+    pub fn watchers(&self, app: AppIndex, user_id: &UserId) -> &[Socket] {
         self.user(app, user_id)
             .map_or(&[], |user| user.watchers.as_slice())
     }
 
     /// Users with a socket or a watcher.
     pub fn len(&self) -> usize {
-        self.users.values().map(|users| users.len()).sum()
+        self.rows.len()
     }
 
     /// True without any user.
     pub fn is_empty(&self) -> bool {
-        self.users.is_empty()
+        self.rows.is_empty()
     }
 
     /// Forgets a user without sockets and watchers.
-    pub fn release_if_idle(&mut self, app: AppIndex, user_id: &str) {
-        let Some(users) = self.users.get_mut(&app) else {
+    pub fn release_if_idle(&mut self, app: AppIndex, user_id: &UserId) {
+        let Some(at) = self.find(app, user_id) else {
             return;
         };
         let idle = |user: &User| user.sockets.is_empty() && user.watchers.is_empty();
-        if users.get(user_id).is_some_and(idle) {
-            users.remove(user_id);
-        }
-        if users.is_empty() {
-            self.users.remove(&app);
+        if self.rows.get(at).is_some_and(idle) {
+            self.rows.remove(at);
+            self.names.remove(app, user_id.key.hash, at.index);
         }
     }
 
-    fn user(&self, app: AppIndex, user_id: &str) -> Option<&User> {
-        self.users.get(&app)?.get(user_id)
+    fn user(&self, app: AppIndex, user_id: &UserId) -> Option<&User> {
+        self.rows.get(self.find(app, user_id)?)
     }
 
-    fn enter(&mut self, app: AppIndex, user_id: &Arc<str>) -> &mut User {
-        let users = self.users.entry(app).or_default();
-        if !users.contains_key(user_id) {
-            users.insert(Arc::clone(user_id), User::default());
-        }
-        users.get_mut(user_id).expect("inserted a line ago")
+    fn user_mut(&mut self, app: AppIndex, user_id: &UserId) -> Option<&mut User> {
+        self.rows.get_mut(self.find(app, user_id)?)
+    }
+
+    fn find(&self, app: AppIndex, user_id: &UserId) -> Option<RowRef> {
+        let is_named =
+            |row| matches!(self.rows.at(row), Some((_, user)) if user.id == user_id.text);
+        let row = self.names.find(app, user_id.key.hash, is_named)?;
+        self.rows.at(row).map(|(at, _)| at)
+    }
+
+    fn enter(&mut self, app: AppIndex, user_id: &UserId) -> &mut User {
+        let at = self.find(app, user_id).unwrap_or_else(|| {
+            let at = self.rows.insert(User {
+                id: Arc::clone(&user_id.text),
+                sockets: SocketSet::default(),
+                watchers: SocketSet::default(),
+            });
+            self.names.insert(app, user_id.key.hash, at.index);
+            at
+        });
+        self.rows.get_mut(at).expect("found or made above")
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::names::tests::hasher, *};
+
+    fn user_id(text: &str) -> UserId {
+        UserId::new(&hasher(), &AppPartitions::of_app("app"), text)
+    }
 
     fn socket(index: u32) -> Socket {
         Socket {
@@ -151,16 +185,35 @@ mod tests {
 
     #[test]
     fn only_the_first_and_the_last_socket_of_a_user_change_its_presence() {
-        let (mut table, app, ann) = (UserTable::default(), AppIndex(0), Arc::from("ann"));
+        let (mut table, app, ann) = (UserTable::default(), AppIndex(0), user_id("ann"));
         assert!(!table.watch(app, &ann, socket(9)));
         assert_eq!(table.sign_in(app, &ann, socket(1)), Presence::Changed);
         assert_eq!(table.sign_in(app, &ann, socket(2)), Presence::Same);
         assert!(table.watch(app, &ann, socket(9)), "she is online");
-        assert_eq!(table.sign_out(app, "ann", socket(1)), Presence::Same);
-        assert_eq!(table.sign_out(app, "ann", socket(2)), Presence::Changed);
-        assert_eq!(table.watchers(app, "ann"), [socket(9)]);
-        table.unwatch(app, "ann", socket(9));
-        table.release_if_idle(app, "ann");
-        assert!(table.users.is_empty());
+        assert_eq!(table.sign_out(app, &ann, socket(1)), Presence::Same);
+        assert_eq!(table.sign_out(app, &ann, socket(2)), Presence::Changed);
+        assert_eq!(table.watchers(app, &ann), [socket(9)]);
+        table.unwatch(app, &ann, socket(9));
+        table.release_if_idle(app, &ann);
+        assert!(table.is_empty() && table.names.count(app) == 0);
+    }
+
+    #[test]
+    fn a_user_of_one_app_is_nobody_in_another() {
+        let (mut table, ann) = (UserTable::default(), user_id("ann"));
+        let apps = [AppIndex(0), AppIndex(1)];
+        for (app, number) in apps.into_iter().zip(1..) {
+            let came = table.sign_in(app, &ann, socket(number));
+            assert_eq!(came, Presence::Changed);
+        }
+        assert_eq!(table.len(), 2);
+        for (app, number) in apps.into_iter().zip(1..) {
+            assert_eq!(table.sockets(app, &ann), [socket(number)]);
+            let went = table.sign_out(app, &ann, socket(number));
+            assert_eq!(went, Presence::Changed);
+            table.release_if_idle(app, &ann);
+            assert_eq!(table.sockets(app, &ann), []);
+        }
+        assert!(table.is_empty());
     }
 }

@@ -1,7 +1,7 @@
 //! Which requests of the HTTP API are done: every check in its order, before anything happens.
 //!
 //! Owns: the order of checks (docs/http-api.md), the frames of events that are published.
-//! May depend on: `connection::{pending, rules}`, `http`, `protocol`, `ws::encode`.
+//! May depend on: `connection::{pending, rules}`, `channel::{names, user}`, `http`, `protocol`, `ws::encode`.
 //! Invariants: an `Action` passed every check of the whole request; nothing was published, kept or
 //! counted for it.
 
@@ -14,7 +14,11 @@ use super::{
     rules::AppRules,
 };
 use crate::{
-    channel::home::Event,
+    channel::{
+        home::Event,
+        names::{NameHasher, NameKey},
+        user::UserId,
+    },
     http::{
         api::{ApiError, BatchRequest, EventLimits, PublishRequest},
         query::{self, ChannelsQuery},
@@ -24,6 +28,7 @@ use crate::{
     protocol::{
         name::{ChannelName, is_user_id},
         outgoing,
+        partition::AppPartitions,
         request_auth::{self, BodyDigest, RequestToVerify},
     },
     ws::encode,
@@ -36,6 +41,8 @@ pub struct ApiRequest<'r, 'h> {
     pub body: &'r [u8],
     /// Of a body that came in pieces.
     pub digest: Option<BodyDigest>,
+    /// By which channels and users are found.
+    pub names: &'r NameHasher,
     /// Of the node, as configured.
     pub path_prefix: &'r str,
     pub now_s: u64,
@@ -84,12 +91,30 @@ impl ApiRequest<'_, '_> {
             }
             _ => Cow::Borrowed(self.body),
         };
-        action_of(app, self.route, head, &body, frame)
+        let keys = Keys {
+            names: self.names,
+            app: &app.partitions,
+        };
+        action_of(app, keys, self.route, head, &body, frame)
+    }
+}
+
+/// Makes the keys of what a request names.
+#[derive(Clone, Copy)]
+struct Keys<'r> {
+    names: &'r NameHasher,
+    app: &'r AppPartitions,
+}
+
+impl Keys<'_> {
+    fn of_channel(self, name: &str) -> NameKey {
+        self.names.channel_key(self.app, name)
     }
 }
 
 fn action_of(
     app: &AppRules,
+    keys: Keys<'_>,
     route: &Route<'_>,
     head: &Head<'_>,
     body: &[u8],
@@ -104,10 +129,10 @@ fn action_of(
                 reports: vec![request.info],
                 is_batch: false,
             };
-            encode_events(&request, 0, frame, &mut publication.events);
+            encode_events(&request, 0, keys, frame, &mut publication.events);
             Ok(Action::Publish(publication))
         }
-        Route::BatchEvents { .. } => batch_of(app, body, frame),
+        Route::BatchEvents { .. } => batch_of(app, keys, body, frame),
         Route::Channels { .. } => {
             let query = ChannelsQuery::parse(head.query)?;
             let prefix = (*query.filter_by_prefix).into();
@@ -121,6 +146,7 @@ fn action_of(
             let info = query::channel_info(head.query, name.kind())?;
             Ok(Action::Channel {
                 name: name.as_str().into(),
+                key: keys.of_channel(name.as_str()),
                 info,
             })
         }
@@ -131,6 +157,7 @@ fn action_of(
             }
             Ok(Action::Users {
                 name: name.as_str().into(),
+                key: keys.of_channel(name.as_str()),
             })
         }
         Route::Terminate { user, .. } => {
@@ -138,14 +165,19 @@ fn action_of(
                 return Err(ApiError::UserId);
             }
             Ok(Action::Terminate {
-                user_id: (**user).into(),
+                user_id: UserId::new(keys.names, keys.app, &**user),
             })
         }
         _ => Err(ApiError::NotFound),
     }
 }
 
-fn batch_of(app: &AppRules, body: &[u8], frame: &mut Vec<u8>) -> Result<Action, ApiError> {
+fn batch_of(
+    app: &AppRules,
+    keys: Keys<'_>,
+    body: &[u8],
+    frame: &mut Vec<u8>,
+) -> Result<Action, ApiError> {
     let batch = BatchRequest::parse(body, &event_limits(app), app.batch_events_max)?;
     let mut publication = Publication {
         events: Vec::new(),
@@ -155,7 +187,7 @@ fn batch_of(app: &AppRules, body: &[u8], frame: &mut Vec<u8>) -> Result<Action, 
     for (item, request) in batch.events.iter().enumerate() {
         publication.reports.push(request.info);
         let item = u32::try_from(item).expect("batches are bounded");
-        encode_events(request, item, frame, &mut publication.events);
+        encode_events(request, item, keys, frame, &mut publication.events);
     }
     Ok(Action::Publish(publication))
 }
@@ -164,6 +196,7 @@ fn batch_of(app: &AppRules, body: &[u8], frame: &mut Vec<u8>) -> Result<Action, 
 fn encode_events(
     request: &PublishRequest<'_>,
     item: u32,
+    keys: Keys<'_>,
     frame: &mut Vec<u8>,
     events: &mut Vec<PublicEvent>,
 ) {
@@ -183,6 +216,7 @@ fn encode_events(
         };
         events.push(PublicEvent {
             channel: channel.as_str().into(),
+            key: keys.of_channel(channel.as_str()),
             event,
             except: request.except,
             item,
@@ -205,7 +239,10 @@ mod tests {
     use md5::{Digest, Md5};
 
     use super::*;
-    use crate::{connection::fixture, http::request::parse_head, protocol::auth::Signer};
+    use crate::{
+        channel::names::tests::hasher, connection::fixture, http::request::parse_head,
+        protocol::auth::Signer,
+    };
 
     const NOW_S: u64 = 1_700_000_000;
 
@@ -254,6 +291,7 @@ mod tests {
                 route: &Route::of(head.raw_path, ""),
                 body: self.body.as_bytes(),
                 digest: None,
+                names: &hasher(),
                 path_prefix: "",
                 now_s: NOW_S,
             };

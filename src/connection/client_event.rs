@@ -102,7 +102,8 @@ impl Connection {
     /// The row of a channel that the connection is subscribed to.
     fn subscribed_row(&self, view: &View<'_>, channel: &str) -> Option<u32> {
         if self.subscriptions.len() > COMPARED_MAX {
-            let row = view.channels.find(self.app, channel)?.0.index;
+            let hash = view.names.hash(channel);
+            let row = view.channels.find(self.app, channel, hash)?.0.index;
             return self.subscriptions.find(row).map(|_| row);
         }
         let mut rows = self.subscriptions.iter().map(|it| it.channel);

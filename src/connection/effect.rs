@@ -1,7 +1,7 @@
 //! What a step of a connection may look at, and what it asks for.
 //!
 //! Owns: `View`, `Tally`, `Effect`, `Reply`.
-//! May depend on: `connection::rules`, `channel::{local, roster}`, `protocol`, plain ids.
+//! May depend on: `connection::rules`, `channel::{local, names, roster, user}`, `protocol`, plain ids.
 //! Invariants: an effect is performed before the next step of any connection; it owns what it
 //! carries, or borrows it from the frame.
 
@@ -11,7 +11,12 @@ use shards::{application::Millis, work::Work};
 
 use super::rules::{AppRules, NodeRules};
 use crate::{
-    channel::{local::LocalTable, roster::Member},
+    channel::{
+        local::LocalTable,
+        names::{NameHasher, NameKey},
+        roster::Member,
+        user::UserId,
+    },
     connection::subscriptions::Subscription,
     protocol::{
         code::{CloseCode, SubscriptionRefusal},
@@ -27,6 +32,8 @@ pub struct View<'v> {
     /// The connection's app, unless it is gone.
     pub app: Option<&'v AppRules>,
     pub channels: &'v LocalTable,
+    /// By which they are found there.
+    pub names: &'v NameHasher,
     /// Room for the data token of a client event whose data is no string.
     pub token: &'v mut Vec<u8>,
     pub tally: Tally,
@@ -60,6 +67,7 @@ pub enum Effect<'a> {
     /// The channel's home is asked to add a subscription.
     Join {
         channel: Cow<'a, str>,
+        key: NameKey,
         member: Option<Member>,
     },
     /// The channel's home is asked for its roster, for a member who subscribes again.
@@ -70,11 +78,11 @@ pub enum Effect<'a> {
     Leave(Left),
     /// The user's home is told of the socket.
     SignIn {
-        user_id: Arc<str>,
+        user_id: UserId,
     },
     /// The same user has signed in again: whom it watched before, and whom now.
     WatchAgain {
-        unwatched: Vec<Arc<str>>,
+        unwatched: Vec<UserId>,
     },
     /// An error frame where the code has one, a close frame; the echo is waited for.
     Close {

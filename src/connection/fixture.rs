@@ -16,9 +16,14 @@ use super::{
     subscriptions::Subscription,
 };
 use crate::{
-    channel::local::{LocalTable, Subscriber},
+    channel::{
+        local::{LocalTable, Subscriber},
+        names::{NameHasher, tests::hasher},
+        user::UserId,
+    },
     protocol::{
-        app::AppIndex, auth::Signer, incoming::ClientData, name::ChannelKind, socket_id::SocketId,
+        app::AppIndex, auth::Signer, incoming::ClientData, name::ChannelKind,
+        partition::AppPartitions, socket_id::SocketId,
     },
     ws::{
         codec::Item,
@@ -44,6 +49,7 @@ pub(super) fn app_rules() -> AppRules {
     AppRules {
         index: AppIndex(0),
         key: "app-key".to_owned(),
+        partitions: AppPartitions::of_app("app-id"),
         signers: vec![Signer::new(SECRET)],
         origins: Vec::new(),
         is_enabled: true,
@@ -67,9 +73,14 @@ pub(super) fn accept_key_of_test() -> AcceptKey {
     accept_key("dGhlIHNhbXBsZSBub25jZQ==")
 }
 
+/// A user of the app.
+pub(super) fn user(id: &str) -> UserId {
+    UserId::new(&hasher(), &app_rules().partitions, id)
+}
+
 pub(super) fn signed_in(user_id: &str) -> SignedIn {
     SignedIn {
-        user_id: user_id.into(),
+        user_id: user(user_id),
         info: "null".into(),
         watchlist: Vec::new(),
         is_known: true,
@@ -91,6 +102,7 @@ pub(super) struct Step {
     pub(super) now: Millis,
     pub(super) connection: Connection,
     pub(super) channels: LocalTable,
+    pub(super) names: NameHasher,
     pub(super) token: Vec<u8>,
     /// Of the last step.
     pub(super) tally: Tally,
@@ -113,6 +125,7 @@ impl Step {
             now: Millis(1_000_000),
             connection,
             channels: LocalTable::default(),
+            names: hasher(),
             token: Vec::new(),
             tally: Tally::default(),
             channel: Some("private-room"),
@@ -127,6 +140,7 @@ impl Step {
             node: &self.node,
             app: Some(&self.app),
             channels: &self.channels,
+            names: &self.names,
             token: &mut self.token,
             tally: Tally::default(),
         };
@@ -137,7 +151,9 @@ impl Step {
 
     /// Puts the connection into a channel, as if its home had answered.
     pub(super) fn enter(&mut self, channel: &str, user_id: Option<&str>) {
-        let local = self.channels.enter(self.app.index, channel, || ShardId(0));
+        let key = self.names.channel_key(&self.app.partitions, channel);
+        let app = self.app.index;
+        let local = self.channels.enter(app, channel, key, ShardId(0));
         let slot = Slot {
             index: 0,
             generation: 0,

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use crate::{
-    channel::{home::Event, local::LocalRef},
+    channel::{home::Event, local::LocalRef, names::NameKey, user::UserId},
     http::{
         info::Info,
         request::{Head, Version},
@@ -175,10 +175,22 @@ pub struct ChannelPart {
 #[derive(Debug)]
 pub enum Action {
     Publish(Publication),
-    Channels { prefix: Box<str>, info: Info },
-    Channel { name: Arc<str>, info: Info },
-    Users { name: Arc<str> },
-    Terminate { user_id: Arc<str> },
+    Channels {
+        prefix: Box<str>,
+        info: Info,
+    },
+    Channel {
+        name: Arc<str>,
+        key: NameKey,
+        info: Info,
+    },
+    Users {
+        name: Arc<str>,
+        key: NameKey,
+    },
+    Terminate {
+        user_id: UserId,
+    },
 }
 
 /// Events to publish, in order, with what is to be told of each.
@@ -194,6 +206,7 @@ pub struct Publication {
 #[derive(Debug)]
 pub struct PublicEvent {
     pub channel: Arc<str>,
+    pub key: NameKey,
     pub event: Event,
     pub except: Option<SocketId>,
     /// The item that it belongs to.

@@ -10,13 +10,14 @@ use std::{hash::BuildHasherDefault, net::IpAddr, sync::Arc};
 use ahash::AHasher;
 use hashbrown::HashMap;
 
-use shards::application::{Millis, Slot};
+use shards::application::{Millis, ShardId, Slot};
 
 use super::{
     body::Body, keep_alive::KeepAlive, pending::Pending, subscriptions::Subscriptions,
     token_bucket::TokenBucket,
 };
 use crate::{
+    channel::user::UserId,
     protocol::{app::AppIndex, socket_id::SocketId},
     ws::codec::Decoder,
 };
@@ -99,7 +100,8 @@ pub enum Reading {
 /// Quotas that the connection is counted in, until it ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counted {
-    pub by_app: bool,
+    /// The home that counts it for its app: when it ends, the app's id may be known no more.
+    pub by_app: Option<ShardId>,
     pub by_node: bool,
 }
 
@@ -175,10 +177,10 @@ pub struct Rare {
 /// Who a connection is signed in as.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SignedIn {
-    pub user_id: Arc<str>,
+    pub user_id: UserId,
     /// `user_info` as JSON text, `null` when there was none.
     pub info: Arc<str>,
-    pub watchlist: Vec<Arc<str>>,
+    pub watchlist: Vec<UserId>,
     /// The user's home knows the socket.
     pub is_known: bool,
 }

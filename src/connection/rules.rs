@@ -1,11 +1,13 @@
 //! What the node and an app allow a connection.
 //!
 //! Owns: `NodeRules`, `AppRules`.
-//! May depend on: `protocol::{app, auth, origin}`.
+//! May depend on: `protocol::{app, auth, origin, partition}`.
 //! Invariants: plain values, made once per start or reload; 0 stands for *unlimited* where a field
 //! says so.
 
-use crate::protocol::{app::AppIndex, auth::Signer, origin::OriginPattern};
+use crate::protocol::{
+    app::AppIndex, auth::Signer, origin::OriginPattern, partition::AppPartitions,
+};
 
 /// What holds for every connection of the node.
 #[derive(Clone, Debug)]
@@ -29,6 +31,8 @@ pub struct NodeRules {
 pub struct AppRules {
     pub index: AppIndex,
     pub key: String,
+    /// Where its names belong.
+    pub partitions: AppPartitions,
     /// One per secret.
     pub signers: Vec<Signer>,
     /// None: every origin may come.

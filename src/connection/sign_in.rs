@@ -1,7 +1,7 @@
 //! When a connection may sign in as a user, and what it is told then.
 //!
 //! Owns: a sign-in's checks in their order and their texts, `SignIn`.
-//! May depend on: `protocol`, the other files of this room.
+//! May depend on: `protocol`, `channel::{names, user}`, the other files of this room.
 //! Invariants: a connection is signed in as at most one user id, until it ends; a refused sign-in
 //! closes nothing.
 
@@ -15,7 +15,10 @@ use super::{
     row::{Connection, SignedIn},
     rules::AppRules,
 };
-use crate::protocol::{auth, code, code::CloseCode, presence::User};
+use crate::{
+    channel::{names::NameHasher, user::UserId},
+    protocol::{auth, code, code::CloseCode, partition::AppPartitions, presence::User},
+};
 
 /// A sign-in under way.
 #[derive(Debug)]
@@ -87,11 +90,14 @@ impl Connection {
     ) -> Effect<'a> {
         self.throttle_memberships(view);
         let checked = match view.app {
-            Some(app) => self.check_sign_in(view, app, auth, user_data),
+            Some(app) => {
+                let checked = self.check_sign_in(view, app, auth, user_data);
+                checked.map(|user| (user, &app.partitions))
+            }
             None => Err("The app is gone"),
         };
         match checked {
-            Ok(user) => self.begin_sign_in(user, user_data),
+            Ok((user, app)) => self.begin_sign_in(view.names, app, user, user_data),
             Err(text) => Effect::Reply(Reply::Error {
                 code: Some(CloseCode::UNAUTHORIZED.value()),
                 text,
@@ -118,7 +124,7 @@ impl Connection {
         let mut user = User::parse(user_data).map_err(|_| "The user_data is invalid")?;
         if self
             .user()
-            .is_some_and(|before| *before.user_id != *user.id)
+            .is_some_and(|before| *before.user_id.text != *user.id)
         {
             return Err("Already signed in as another user");
         }
@@ -129,12 +135,19 @@ impl Connection {
         Ok(user)
     }
 
-    fn begin_sign_in<'a>(&mut self, user: User, user_data: &str) -> Effect<'a> {
-        let user_id: Arc<str> = user.id.into();
+    fn begin_sign_in<'a>(
+        &mut self,
+        names: &NameHasher,
+        app: &AppPartitions,
+        user: User,
+        user_data: &str,
+    ) -> Effect<'a> {
+        let user_id = UserId::new(names, app, user.id);
+        let watched = user.watchlist.into_iter();
         let signed_in = SignedIn {
-            user_id: Arc::clone(&user_id),
+            user_id: user_id.clone(),
             info: user.user_info.into(),
-            watchlist: user.watchlist.into_iter().map(Into::into).collect(),
+            watchlist: watched.map(|id| UserId::new(names, app, id)).collect(),
             is_known: self.user().is_some_and(|before| before.is_known),
         };
         let rare = self.rare();
@@ -167,7 +180,7 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connection::fixture::{Step, app_rules, signed_in};
+    use crate::connection::fixture::{Step, app_rules, signed_in, user};
 
     type Fault = fn(&mut Step);
 
@@ -192,7 +205,7 @@ mod tests {
         let text = step.sign_in();
         match step.on_text(&text) {
             Effect::SignIn { user_id } => {
-                assert_eq!(&*user_id, "ann");
+                assert_eq!(&*user_id.text, "ann");
                 None
             }
             Effect::Reply(Reply::Error { code, text, .. }) => {
@@ -218,11 +231,11 @@ mod tests {
     fn who_signs_in_again_watches_anew_and_is_told_in_one_order() {
         let mut step = Step::new(app_rules());
         let mut before = signed_in("ann");
-        before.watchlist = vec!["bob".into()];
+        before.watchlist = vec![user("bob")];
         step.connection.rare().user = Some(before);
         step.user_data = r#"{"id":"ann","watchlist":["eve"]}"#;
         let text = step.sign_in();
-        let unwatched = vec!["bob".into()];
+        let unwatched = vec![user("bob")];
         assert_eq!(step.on_text(&text), Effect::WatchAgain { unwatched });
         let Some(Pending::SignIn(mut sign_in)) = step.connection.pending().take() else {
             panic!("a sign-in is under way");

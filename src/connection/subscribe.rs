@@ -51,7 +51,8 @@ impl Connection {
             Ok(member) => member,
             Err(refusal) => return refused(view, channel, refusal),
         };
-        let at = view.channels.find(self.app, &channel);
+        let key = view.names.channel_key(&app.partitions, &channel);
+        let at = view.channels.find(self.app, &channel, key.hash);
         let row = at.map(|at| at.0.index);
         if let Some(row) = row.filter(|row| self.subscriptions.find(*row).is_some()) {
             // In the channel already: the success is told again, nothing else.
@@ -67,7 +68,11 @@ impl Connection {
         if app.subscriptions_max > 0 && self.subscriptions.len() >= app.subscriptions_max {
             return refused(view, channel, SubscriptionRefusal::TooManyChannels);
         }
-        Effect::Join { channel, member }
+        Effect::Join {
+            channel,
+            key,
+            member,
+        }
     }
 
     fn check_subscription(
@@ -94,7 +99,7 @@ impl Connection {
     ) -> Result<(), SubscriptionRefusal> {
         if let Some(owner) = name.user_id() {
             let user = self.user().ok_or(SubscriptionRefusal::Unauthorized)?;
-            return if *user.user_id == *owner {
+            return if *user.user_id.text == *owner {
                 Ok(())
             } else {
                 Err(SubscriptionRefusal::OtherUser)
@@ -154,7 +159,7 @@ impl Connection {
                     return Err(SubscriptionRefusal::MemberTooLarge);
                 }
                 Member {
-                    user_id: Arc::clone(&user.user_id),
+                    user_id: Arc::clone(&user.user_id.text),
                     info: Arc::clone(&user.info),
                 }
             }
@@ -176,7 +181,8 @@ impl Connection {
     /// A client wants to leave a channel; no frame answers, whatever it names.
     pub(super) fn unsubscribe(&mut self, view: &mut View<'_>, channel: &str) -> Effect<'static> {
         self.throttle_memberships(view);
-        let row = view.channels.find(self.app, channel);
+        let hash = view.names.hash(channel);
+        let row = view.channels.find(self.app, channel, hash);
         let number = row.and_then(|row| self.subscriptions.find(row.0.index));
         let Some(number) = number else {
             return Effect::Nothing;

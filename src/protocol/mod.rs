@@ -2,7 +2,8 @@
 //! out.
 //!
 //! Owns: every rule of the wire contract that needs neither a connection nor a channel to decide.
-//! May depend on: nothing of ours; `hmac`, `sha2`, `md-5`, `subtle`, `smallvec`, `thiserror`.
+//! May depend on: nothing of ours; `hmac`, `sha2`, `md-5`, `siphasher`, `subtle`, `smallvec`,
+//! `thiserror`.
 //! Invariants: no socket, clock, randomness, runtime or channel state; what a value of a checked
 //! type proves stands in its doc comment; nothing here panics on any input.
 #![forbid(unsafe_code)]
@@ -16,6 +17,7 @@ pub mod json;
 pub mod name;
 pub mod origin;
 pub mod outgoing;
+pub mod partition;
 pub mod presence;
 pub mod query;
 pub mod request_auth;

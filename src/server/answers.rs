@@ -14,9 +14,8 @@ use super::{
 };
 use crate::{
     bridge::message::FromBridge,
-    channel::user::Socket,
+    channel::{home::HomeRef, user::Socket},
     connection::pending::{ChannelFacts, Pending},
-    protocol::app::AppIndex,
 };
 
 impl ShardServer {
@@ -97,7 +96,7 @@ impl ShardServer {
     fn on_message(&mut self, turn: &mut impl ServerTurn, from: ShardId, message: Message) {
         match message {
             Message::Ask { waiter, question } => self.asked(turn, waiter, question),
-            Message::Answer { waiter, answer } => self.answered(turn, waiter, answer),
+            Message::Answer { waiter, answer } => self.answered(turn, from, waiter, answer),
             Message::Leave(leavings) => {
                 for leaving in leavings {
                     self.home_leave(turn, from, leaving);
@@ -180,14 +179,13 @@ impl ShardServer {
                 answer
             }
             Question::Channels(question) => Answer::Channels(self.list_slice(turn, &question)),
-            Question::Channel { app, name } => {
-                Answer::Channel(Box::new(self.channel_facts(turn, app, &name)))
+            Question::Channel { app, name, key } => {
+                let at = self.homes.find(app, &name, key.hash);
+                Answer::Channel(Box::new(self.channel_facts(turn, at)))
             }
-            Question::Users { app, name } => {
-                let home = self
-                    .homes
-                    .find(app, &name)
-                    .and_then(|at| self.homes.get(at));
+            Question::Users { app, name, key } => {
+                let at = self.homes.find(app, &name, key.hash);
+                let home = at.and_then(|at| self.homes.get(at));
                 Answer::Users(home.map_or(Vec::new(), |home| home.user_ids().cloned().collect()))
             }
             Question::Terminate { app, user_id } => {
@@ -222,10 +220,16 @@ impl ShardServer {
     }
 
     /// An answer arrived: its connection goes on, or what was done for it is undone.
-    fn answered(&mut self, turn: &mut impl ServerTurn, waiter: Waiter, answer: Answer) {
+    fn answered(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        from: ShardId,
+        waiter: Waiter,
+        answer: Answer,
+    ) {
         let slot = waiter.slot;
         if !self.awaits(waiter) {
-            self.undo(turn, slot, answer);
+            self.undo(turn, from, slot, answer);
             return;
         }
         match answer {
@@ -248,7 +252,9 @@ impl ShardServer {
                 let answer = Errand::SignInAnswer { waiter, users };
                 self.errands.push(answer);
             }
-            Answer::AdmittedToApp { granted, .. } => self.admitted_to_app(turn, slot, granted),
+            Answer::AdmittedToApp { granted, .. } => {
+                self.admitted_to_app(turn, slot, granted.then_some(from));
+            }
             Answer::AdmittedToNode { granted } => self.admitted_to_node(turn, slot, granted),
             Answer::AddressLimited { granted, rate } => {
                 self.address_limited(turn, slot, granted, rate);
@@ -261,8 +267,8 @@ impl ShardServer {
         }
     }
 
-    /// The asker is gone: what its question did at the home is taken back.
-    fn undo(&mut self, turn: &mut impl ServerTurn, slot: Slot, answer: Answer) {
+    /// The asker is gone: what its question did at the home that answers is taken back.
+    fn undo(&mut self, turn: &mut impl ServerTurn, from: ShardId, slot: Slot, answer: Answer) {
         match answer {
             Answer::Joined {
                 local,
@@ -272,16 +278,15 @@ impl ShardServer {
                 self.undo_join(turn, local, user_id, result);
             }
             Answer::SignedIn { app, user_id } => {
-                let home = self.home_of_user(app, &user_id);
                 let socket = self.socket(slot);
                 let message = Message::SignOut {
                     app,
                     user_id,
                     socket,
                 };
-                self.send_home(turn, home, message);
+                self.send_home(turn, from, message);
             }
-            Answer::AdmittedToApp { app, granted: true } => self.release_app(turn, app),
+            Answer::AdmittedToApp { app, granted: true } => self.release_app(turn, from, app),
             Answer::AdmittedToNode { granted: true } => self.release_node(turn),
             // A watch was taken back by the clean-up, which followed it on the same road.
             Answer::AdmittedToApp { granted: false, .. }
@@ -298,11 +303,10 @@ impl ShardServer {
         }
     }
 
-    fn channel_facts(&self, turn: &impl ServerTurn, app: AppIndex, name: &str) -> ChannelFacts {
-        let Some(at) = self.homes.find(app, name) else {
+    fn channel_facts(&self, turn: &impl ServerTurn, at: Option<HomeRef>) -> ChannelFacts {
+        let Some((at, home)) = at.and_then(|at| Some((at, self.homes.get(at)?))) else {
             return ChannelFacts::default();
         };
-        let home = self.homes.get(at).expect("found a line ago");
         let cached = home.kept(turn.now()).map(|(event, ttl_s)| {
             let start = event.data_start as usize;
             let token = &event.frame[start..start + event.data_bytes as usize];

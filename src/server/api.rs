@@ -5,6 +5,8 @@
 //! Invariants: nothing is published, kept or counted before every check of the whole request has
 //! passed (`connection::api`); the answer is sent once all homes concerned took the events over.
 
+use std::rc::Rc;
+
 use shards::{
     application::{ShardId, Slot, Waiter},
     work::Work,
@@ -12,6 +14,7 @@ use shards::{
 
 use super::{
     ServerTurn, ShardServer,
+    apps::ShardApp,
     message::{AddressLimit, Answer, Budget, PublishQuestion, Question},
     request::{Reply, Request, write_rate},
 };
@@ -74,7 +77,7 @@ impl ShardServer {
             address,
             limit: AddressLimit::Api,
         };
-        let home = self.home_of(&address);
+        let home = self.home_of_address(&address);
         self.ask(turn, slot, home, pending, question);
     }
 
@@ -123,10 +126,11 @@ impl ShardServer {
     ) {
         turn.spend(Work::bytes_hashed(body.0.len()));
         let checked = self.check_api(turn, exchange, head, body, route);
-        let (app, action) = match checked {
+        let (checked, action) = match checked {
             Ok(checked) => checked,
             Err(error) => return self.respond_error(turn, slot, exchange, error),
         };
+        let app = checked.entry.index;
         let exchange = Exchange {
             asked: exchange.asked.clone(),
             ..*exchange
@@ -156,7 +160,7 @@ impl ShardServer {
             exchange,
             step: ApiStep::AppLimit(action),
         };
-        let home = self.home_of_app(app);
+        let home = self.home_of(checked.entry.partitions.own());
         let question = Question::Spend { app, budget, count };
         self.ask(turn, slot, home, Pending::Api(Box::new(call)), question);
     }
@@ -180,7 +184,7 @@ impl ShardServer {
         head: &Head<'_>,
         (body, digest): (&[u8], Option<BodyDigest>),
         route: &Route<'_>,
-    ) -> Result<(AppIndex, Action), ApiError> {
+    ) -> Result<(Rc<ShardApp>, Action), ApiError> {
         let id = route.api_app().ok_or(ApiError::NotFound)?;
         let app = self.app_by_id(id).ok_or(ApiError::AppUnknown)?;
         let index = app.entry.index;
@@ -193,13 +197,14 @@ impl ShardServer {
             route,
             body,
             digest,
+            names: &self.name_hasher,
             path_prefix: &self.settings.path_prefix,
             now_s: turn.unix_ms() / 1_000,
         };
         let mut work = Work::default();
         let checked = request.check(&app.connections, &mut work, &mut self.scratch);
         turn.spend(work);
-        Ok((index, checked?))
+        Ok((app, checked?))
     }
 
     /// The app's budget has answered.
@@ -237,18 +242,18 @@ impl ShardServer {
         match action {
             Action::Publish(publication) => self.publish(turn, slot, exchange, publication),
             Action::Channels { prefix, info } => self.list(turn, slot, exchange, prefix, info),
-            Action::Channel { name, info } => {
-                let home = self.home_of_channel(app, &name);
+            Action::Channel { name, key, info } => {
+                let home = self.home_of(key.partition);
                 let waiter = self.gather(slot, exchange, 1, GatheredParts::Channel { info });
-                self.question(turn, home, waiter, Question::Channel { app, name });
+                self.question(turn, home, waiter, Question::Channel { app, name, key });
             }
-            Action::Users { name } => {
-                let home = self.home_of_channel(app, &name);
+            Action::Users { name, key } => {
+                let home = self.home_of(key.partition);
                 let waiter = self.gather(slot, exchange, 1, GatheredParts::Users);
-                self.question(turn, home, waiter, Question::Users { app, name });
+                self.question(turn, home, waiter, Question::Users { app, name, key });
             }
             Action::Terminate { user_id } => {
-                let home = self.home_of_user(app, &user_id);
+                let home = self.home_of(user_id.key.partition);
                 let waiter = self.gather(slot, exchange, 1, GatheredParts::Terminated);
                 self.question(turn, home, waiter, Question::Terminate { app, user_id });
             }
@@ -273,7 +278,7 @@ impl ShardServer {
         let mut by_home: Vec<Vec<PublicEvent>> = Vec::new();
         by_home.resize_with(usize::from(self.shards), Vec::new);
         for event in events {
-            by_home[usize::from(self.home_of_channel(app, &event.channel).0)].push(event);
+            by_home[usize::from(self.home_of(event.key.partition).0)].push(event);
         }
         let mine = std::mem::take(&mut by_home[usize::from(self.shard.0)]);
         let others = by_home.iter().filter(|events| !events.is_empty()).count();

@@ -107,6 +107,7 @@ fn connection_rules(entry: &AppEntry) -> AppRules {
     AppRules {
         index: entry.index,
         key: app.key.clone(),
+        partitions: entry.partitions.clone(),
         signers: entry.signers.clone(),
         origins: entry.origins.clone(),
         is_enabled: app.enabled,

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 
 use ahash::AHashMap;
 use shards::{
-    application::{Closed, Slot},
+    application::{Closed, ShardId, Slot},
     work::Work,
 };
 
@@ -156,8 +156,8 @@ impl ShardServer {
         let app = row.app;
         let counted = std::mem::take(&mut row.counted);
         let before = row.leave_for(state);
-        if counted.by_app {
-            self.release_app(turn, app);
+        if let Some(home) = counted.by_app {
+            self.release_app(turn, home, app);
         }
         if counted.by_node {
             self.release_node(turn);
@@ -236,8 +236,7 @@ impl ShardServer {
         subscriptions.reposition(subscriber.subscription, position);
     }
 
-    pub(super) fn release_app(&mut self, turn: &mut impl ServerTurn, app: AppIndex) {
-        let home = self.home_of_app(app);
+    pub(super) fn release_app(&mut self, turn: &mut impl ServerTurn, home: ShardId, app: AppIndex) {
         let message = Message::Release {
             app,
             connections: 1,

@@ -241,7 +241,10 @@ impl ShardServer {
             return;
         };
         // A later sign-in may have ended the watch while the news was on its way.
-        let watches = |user: &SignedIn| user.watchlist.contains(&news.user_id);
+        let watches = |user: &SignedIn| {
+            let mut watched = user.watchlist.iter();
+            watched.any(|it| it.text == news.user_id)
+        };
         if !row.user().is_some_and(watches) {
             return;
         }

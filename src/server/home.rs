@@ -5,7 +5,7 @@
 //! Invariants: what a home posts to a shard keeps its order; leavings collected for a shard go out
 //! before anything else that is posted to it.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use shards::{
     application::{Millis, ShardId, Slot, Waiter},
@@ -22,12 +22,13 @@ use crate::{
         home::{HomeRef, Join, JoinRefused},
         home_effect::{Announcement, HomeEffect, Hook},
         local::LocalRef,
+        names::NameKey,
     },
     connection::{
         pending::{Counts, ReportedCounts},
         subscriptions::Subscription,
     },
-    protocol::{app::AppIndex, outgoing, socket_id::SocketId},
+    protocol::{app::AppIndex, outgoing, partition::Partition, socket_id::SocketId},
     ws::encode,
 };
 
@@ -42,19 +43,9 @@ pub(super) struct Departure {
 const LEAVING_BATCH_MAX: usize = 1_024;
 
 impl ShardServer {
-    /// The shard that is a channel's home.
-    pub(super) fn home_of_channel(&self, app: AppIndex, channel: &str) -> ShardId {
-        self.home_of(&(app.0, channel))
-    }
-
-    /// The shard that is a user's home.
-    pub(super) fn home_of_user(&self, app: AppIndex, user_id: &str) -> ShardId {
-        self.home_of(&(app.0, user_id))
-    }
-
-    /// The shard that counts an app's quota.
-    pub(super) fn home_of_app(&self, app: AppIndex) -> ShardId {
-        self.home_of(&app.0)
+    /// The shard that is the home of what belongs to a partition.
+    pub(super) fn home_of(&self, partition: Partition) -> ShardId {
+        ShardId(partition.number() % self.shards)
     }
 
     /// The shard that counts the node's quota.
@@ -62,11 +53,10 @@ impl ShardServer {
         ShardId(0)
     }
 
-    pub(super) fn home_of(&self, key: &impl std::hash::Hash) -> ShardId {
-        if self.shards == 1 {
-            return ShardId(0);
-        }
-        let number = self.home_hasher.hash_one(key) % u64::from(self.shards);
+    /// The shard that limits an address. Addresses are this node's own business, and nobody is to
+    /// choose theirs by it.
+    pub(super) fn home_of_address(&self, address: &IpAddr) -> ShardId {
+        let number = self.address_hasher.hash_one(address) % u64::from(self.shards);
         ShardId(u16::try_from(number).expect("below the number of shards"))
     }
 
@@ -151,13 +141,14 @@ impl ShardServer {
         let JoinQuestion {
             app,
             channel,
+            key,
             local,
             member,
         } = question;
         turn.spend(Work::MEMBERSHIP);
         let rules = self.apps.rules(app);
         let now = turn.now();
-        let at = self.homes.enter(app, &channel);
+        let at = self.homes.enter(app, &channel, key);
         let mut user_id = member.as_ref().map(|member| Arc::clone(&member.user_id));
         let join = Join { to, local, member };
         let mut effects = std::mem::take(&mut self.effects);
@@ -279,13 +270,14 @@ impl ShardServer {
         let mut behind = None;
         turn.spend(Work::EVENT.times(events.len()));
         for it in events {
-            let mut at = self.homes.find(app, &it.channel);
             let kind = crate::protocol::name::ChannelKind::of(&it.channel);
-            if kind.is_cache() && self.settings.keeps_events {
-                let entered = self.homes.enter(app, &it.channel);
+            let at = if kind.is_cache() && self.settings.keeps_events {
+                let entered = self.homes.enter(app, &it.channel, it.key);
                 self.homes.keep(entered, now, &rules, it.event.clone());
-                at = Some(entered);
-            }
+                Some(entered)
+            } else {
+                self.homes.find(app, &it.channel, it.key.hash)
+            };
             let mut counts = Counts::default();
             if let Some(at) = at {
                 counts = self.counts_of(at);
@@ -400,9 +392,9 @@ impl ShardServer {
     }
 
     /// The shard's row for a channel, made with its home's number if it is not there.
-    pub(super) fn enter_local(&mut self, app: AppIndex, channel: &str) -> LocalRef {
-        let home = self.home_of_channel(app, channel);
-        self.locals.enter(app, channel, || home)
+    pub(super) fn enter_local(&mut self, app: AppIndex, channel: &str, key: NameKey) -> LocalRef {
+        let home = self.home_of(key.partition);
+        self.locals.enter(app, channel, key, home)
     }
 }
 

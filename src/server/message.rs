@@ -15,8 +15,9 @@ use crate::{
         home::{HomeRef, JoinRefused},
         home_effect::Joined,
         local::LocalRef,
+        names::NameKey,
         roster::Member,
-        user::Socket,
+        user::{Socket, UserId},
     },
     connection::pending::{
         ChannelFacts, ChannelPart, ChannelsQuestion, PublicEvent, RateState, ReportedCounts,
@@ -48,13 +49,13 @@ pub enum Message {
     /// To a user's home: a socket signed out.
     SignOut {
         app: AppIndex,
-        user_id: Arc<str>,
+        user_id: UserId,
         socket: Socket,
     },
     /// To the homes of users: a socket does not watch them any more.
     Unwatch {
         app: AppIndex,
-        user_ids: Vec<Arc<str>>,
+        user_ids: Vec<UserId>,
         socket: Socket,
     },
     /// From a user's home to the watchers of a shard: the user came or went.
@@ -80,22 +81,24 @@ pub enum Question {
     Channel {
         app: AppIndex,
         name: Arc<str>,
+        key: NameKey,
     },
     Users {
         app: AppIndex,
         name: Arc<str>,
+        key: NameKey,
     },
     SignIn {
         app: AppIndex,
-        user_id: Arc<str>,
+        user_id: UserId,
     },
     Watch {
         app: AppIndex,
-        user_ids: Vec<Arc<str>>,
+        user_ids: Vec<UserId>,
     },
     Terminate {
         app: AppIndex,
-        user_id: Arc<str>,
+        user_id: UserId,
     },
     /// May one more connection of the app be opened?
     AdmitToApp {
@@ -121,6 +124,7 @@ pub enum Question {
 pub struct JoinQuestion {
     pub app: AppIndex,
     pub channel: Arc<str>,
+    pub key: NameKey,
     pub local: LocalRef,
     pub member: Option<Member>,
 }
@@ -150,7 +154,7 @@ pub enum Answer {
     Users(Vec<Arc<str>>),
     SignedIn {
         app: AppIndex,
-        user_id: Arc<str>,
+        user_id: UserId,
     },
     Watched(Vec<(Arc<str>, bool)>),
     Terminated,

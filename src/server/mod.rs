@@ -74,6 +74,7 @@ use crate::{
         home_effect::HomeEffect,
         home_table::{HomeTable, KeptMax},
         local::{LocalRef, LocalTable},
+        names::NameHasher,
         user::UserTable,
     },
     connection::{
@@ -93,7 +94,8 @@ impl<T: Turn<Message = Message, ToBridge = ToBridge>> ServerTurn for T {}
 pub struct NodeSeed {
     pub settings: Settings,
     pub apps: Arc<AppTable>,
-    /// Chooses homes; the same on all shards, unknown to clients.
+    /// Chooses the homes of addresses, and where names stand in tables; the same on all shards,
+    /// unknown to clients.
     pub homes: RandomState,
     pub socket_ids: SocketIdKey,
 }
@@ -116,7 +118,8 @@ pub struct ShardServer {
     /// Questions for `/usage` that the bridge has not answered: `USAGES_ASKED_MAX` at most.
     usages_asked: u32,
     socket_ids: SocketIds,
-    home_hasher: RandomState,
+    address_hasher: RandomState,
+    name_hasher: NameHasher,
     /// Ended subscriptions by home shard, sent once per turn or before anything else goes there.
     leaving: Vec<Vec<Leaving>>,
     /// Channels with a fan-out under way, in the order of their next slice.
@@ -164,7 +167,8 @@ impl ShardServer {
             counters: ShardCounters::default(),
             usages_asked: 0,
             socket_ids: SocketIds::new(seed.socket_ids, shard),
-            home_hasher: seed.homes.clone(),
+            address_hasher: seed.homes.clone(),
+            name_hasher: NameHasher::new(seed.homes.clone()),
             leaving: Vec::new(),
             jobs: VecDeque::new(),
             ready: VecDeque::new(),

@@ -13,18 +13,13 @@ use super::{
     ServerTurn, ShardServer,
     message::{Message, Question},
 };
-use crate::{connection::pending::Pending, protocol::app::AppIndex};
+use crate::{channel::user::UserId, connection::pending::Pending, protocol::app::AppIndex};
 
 impl ShardServer {
     /// Tells the user's home of a socket that signs in.
-    pub(super) fn ask_sign_in(
-        &mut self,
-        turn: &mut impl ServerTurn,
-        slot: Slot,
-        user_id: Arc<str>,
-    ) {
+    pub(super) fn ask_sign_in(&mut self, turn: &mut impl ServerTurn, slot: Slot, user_id: UserId) {
         let app = self.held(slot).app;
-        let home = self.home_of_user(app, &user_id);
+        let home = self.home_of(user_id.key.partition);
         let waiter = self.await_answer(slot);
         self.question(turn, home, waiter, Question::SignIn { app, user_id });
     }
@@ -34,7 +29,7 @@ impl ShardServer {
         &mut self,
         turn: &mut impl ServerTurn,
         slot: Slot,
-        unwatched: Vec<Arc<str>>,
+        unwatched: Vec<UserId>,
     ) {
         let app = self.held(slot).app;
         self.unwatch(turn, app, slot, unwatched);
@@ -57,9 +52,9 @@ impl ShardServer {
             .watchlist
             .clone();
         turn.spend(Work::ROW.times(watchlist.len()));
-        let mut by_home: Vec<Vec<Arc<str>>> = vec![Vec::new(); usize::from(self.shards)];
+        let mut by_home: Vec<Vec<UserId>> = vec![Vec::new(); usize::from(self.shards)];
         for user_id in watchlist {
-            by_home[usize::from(self.home_of_user(app, &user_id).0)].push(user_id);
+            by_home[usize::from(self.home_of(user_id.key.partition).0)].push(user_id);
         }
         let homes = by_home.iter().filter(|users| !users.is_empty()).count();
         let waiter = self.await_answer(slot);
@@ -120,7 +115,7 @@ impl ShardServer {
         };
         // While the sign-in itself is unanswered, its late answer undoes it.
         if user.is_known {
-            let home = self.home_of_user(app, &user.user_id);
+            let home = self.home_of(user.user_id.key.partition);
             let message = Message::SignOut {
                 app,
                 user_id: user.user_id,
@@ -136,12 +131,12 @@ impl ShardServer {
         turn: &mut impl ServerTurn,
         app: AppIndex,
         slot: Slot,
-        watchlist: Vec<Arc<str>>,
+        watchlist: Vec<UserId>,
     ) {
         turn.spend(Work::ROW.times(watchlist.len()));
-        let mut by_home: Vec<Vec<Arc<str>>> = vec![Vec::new(); usize::from(self.shards)];
+        let mut by_home: Vec<Vec<UserId>> = vec![Vec::new(); usize::from(self.shards)];
         for user_id in watchlist {
-            by_home[usize::from(self.home_of_user(app, &user_id).0)].push(user_id);
+            by_home[usize::from(self.home_of(user_id.key.partition).0)].push(user_id);
         }
         for (home, user_ids) in by_home.into_iter().enumerate() {
             let home = shards::application::ShardId(u16::try_from(home).expect("a shard"));

@@ -85,6 +85,7 @@ impl ShardServer {
             node: &self.settings.connections,
             app: app.map(|app| &app.connections),
             channels: &self.locals,
+            names: &self.name_hasher,
             token: &mut self.token,
             tally: Tally::default(),
         };
@@ -119,7 +120,11 @@ impl ShardServer {
             Effect::Reply(reply) => self.reply(turn, slot, |out| reply.write(out)),
             Effect::Pong(payload) => self.reply_pong(turn, slot, payload),
             Effect::Publish(publish) => self.publish_client_event(turn, slot, &publish),
-            Effect::Join { channel, member } => self.join(turn, slot, &channel, member),
+            Effect::Join {
+                channel,
+                key,
+                member,
+            } => self.join(turn, slot, &channel, key, member),
             Effect::Snapshot { channel } => self.ask_snapshot(turn, slot, channel),
             Effect::Leave(left) => self.leave(turn, slot, left),
             Effect::SignIn { user_id } => self.ask_sign_in(turn, slot, user_id),

@@ -19,6 +19,7 @@ use crate::{
         home::JoinRefused,
         home_effect::{Joined, LastEvent},
         local::{LocalRef, Subscriber},
+        names::NameKey,
         roster::Member,
     },
     connection::{
@@ -39,16 +40,18 @@ impl ShardServer {
         turn: &mut impl ServerTurn,
         slot: Slot,
         channel: &str,
+        key: NameKey,
         member: Option<Member>,
     ) {
         let app = self.held(slot).app;
-        let local = self.enter_local(app, channel);
+        let local = self.enter_local(app, channel, key);
         let row = self.locals.get_mut(local).expect("just entered");
         row.join_begins();
         let home = row.home;
         let question = JoinQuestion {
             app,
             channel: Arc::clone(&row.name),
+            key,
             local,
             member,
         };

@@ -7,7 +7,7 @@
 
 use std::net::IpAddr;
 
-use shards::application::{Millis, Slot};
+use shards::application::{Millis, ShardId, Slot};
 
 use super::{
     ServerTurn, ShardServer,
@@ -38,7 +38,7 @@ impl ShardServer {
         if let (Some(address), Some(_)) = (address, &self.settings.upgrade_limit) {
             let limit = AddressLimit::Upgrade;
             self.counters.ip_limit_checks[0] += 1;
-            let home = self.home_of(&address);
+            let home = self.home_of_address(&address);
             let question = Question::AddressLimit { address, limit };
             self.ask(
                 turn,
@@ -112,10 +112,10 @@ impl ShardServer {
                 self.ask(turn, slot, home, pending, Question::AdmitToNode);
             }
             UpgradeNext::AskApp(rules) => {
-                let app = rules.index;
+                let (app, partition) = (rules.index, rules.partitions.own());
                 self.held(slot).app = app;
                 let pending = Pending::Upgrade(Box::new(upgrade));
-                let home = self.home_of_app(app);
+                let home = self.home_of(partition);
                 self.ask(turn, slot, home, pending, Question::AdmitToApp { app });
             }
             UpgradeNext::Open(rules) => {
@@ -168,18 +168,18 @@ impl ShardServer {
         }
     }
 
-    /// The app's quota has answered.
+    /// The app's quota has answered: the home that counts the connection, or none.
     pub(super) fn admitted_to_app(
         &mut self,
         turn: &mut impl ServerTurn,
         slot: Slot,
-        granted: bool,
+        counted_at: Option<ShardId>,
     ) {
         let Some(Pending::Upgrade(upgrade)) = self.answer_arrived(slot) else {
             return;
         };
-        if granted {
-            self.held(slot).counted.by_app = true;
+        if counted_at.is_some() {
+            self.held(slot).counted.by_app = counted_at;
             self.advance_upgrade(turn, slot, *upgrade);
         } else {
             self.refuse_upgrade(turn, slot, UpgradeRefusal::AppFull);

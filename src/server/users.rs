@@ -17,7 +17,7 @@ use super::{
     message::{Answer, Message},
 };
 use crate::{
-    channel::user::{Presence, Socket},
+    channel::user::{Presence, Socket, UserId},
     protocol::app::AppIndex,
 };
 
@@ -28,7 +28,7 @@ impl ShardServer {
         turn: &mut impl ServerTurn,
         waiter: Waiter,
         app: AppIndex,
-        user_id: Arc<str>,
+        user_id: UserId,
     ) {
         let socket = Socket {
             shard: waiter.shard,
@@ -45,7 +45,7 @@ impl ShardServer {
         &mut self,
         turn: &mut impl ServerTurn,
         app: AppIndex,
-        user_id: &str,
+        user_id: &UserId,
         socket: Socket,
     ) {
         if self.users.sign_out(app, user_id, socket) == Presence::Changed {
@@ -60,7 +60,7 @@ impl ShardServer {
         turn: &mut impl ServerTurn,
         waiter: Waiter,
         app: AppIndex,
-        user_ids: Vec<Arc<str>>,
+        user_ids: Vec<UserId>,
     ) {
         let socket = Socket {
             shard: waiter.shard,
@@ -71,7 +71,7 @@ impl ShardServer {
             .into_iter()
             .map(|user_id| {
                 let online = self.users.watch(app, &user_id, socket);
-                (user_id, online)
+                (user_id.text, online)
             })
             .collect();
         self.answer(turn, waiter, Answer::Watched(told));
@@ -82,7 +82,7 @@ impl ShardServer {
         &mut self,
         turn: &mut impl ServerTurn,
         app: AppIndex,
-        user_ids: &[Arc<str>],
+        user_ids: &[UserId],
         socket: Socket,
     ) {
         turn.spend(Work::WATCH.times(user_ids.len()));
@@ -97,7 +97,7 @@ impl ShardServer {
         &mut self,
         turn: &mut impl ServerTurn,
         app: AppIndex,
-        user_id: &str,
+        user_id: &UserId,
     ) {
         let sockets = by_shard(self.shards, self.users.sockets(app, user_id));
         turn.spend(Work::bytes(
@@ -118,20 +118,19 @@ impl ShardServer {
         &mut self,
         turn: &mut impl ServerTurn,
         app: AppIndex,
-        user_id: &str,
+        user_id: &UserId,
         online: bool,
     ) {
         let watchers = by_shard(self.shards, self.users.watchers(app, user_id));
         turn.spend(Work::bytes(
             12 * watchers.iter().map(Vec::len).sum::<usize>(),
         ));
-        let user_id: Arc<str> = user_id.into();
         for (shard, slots) in watchers.into_iter().enumerate() {
             if slots.is_empty() {
                 continue;
             }
             let shard = ShardId(u16::try_from(shard).expect("a shard's number"));
-            let (slots, user_id) = (slots.into(), Arc::clone(&user_id));
+            let (slots, user_id) = (slots.into(), Arc::clone(&user_id.text));
             let message = Message::Watched {
                 app,
                 slots,

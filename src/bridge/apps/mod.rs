@@ -1,7 +1,7 @@
 //! Apps as the server uses them: numbered, with their signers and patterns prepared.
 //!
 //! Owns: `AppIndex`, `App` made ready (`AppEntry`), the table that shards read (`AppTable`).
-//! May depend on: `config::app`, `protocol::{auth, origin}`, `bridge::message::WebhookInterest`.
+//! May depend on: `config::app`, `protocol::{auth, origin, partition}`, `bridge::message::WebhookInterest`.
 //! Invariants: an index is never given to another app; an app keeps its own while it is there and
 //! until the second change after that; a table is immutable, so a change is a new table.
 
@@ -12,8 +12,12 @@ use ahash::{AHashMap, AHashSet};
 use super::{message::WebhookInterest, webhook};
 use crate::{
     config::app::App,
-    protocol::app::{AppIndex, AppRows},
-    protocol::{auth::Signer, origin::OriginPattern},
+    protocol::{
+        app::{AppIndex, AppRows},
+        auth::Signer,
+        origin::OriginPattern,
+        partition::AppPartitions,
+    },
 };
 
 /// An app with all that is prepared once and used per message.
@@ -25,6 +29,8 @@ pub struct AppEntry {
     pub signers: Vec<Signer>,
     pub origins: Vec<OriginPattern>,
     pub webhook_interest: WebhookInterest,
+    /// Where its channels, its users and it itself belong.
+    pub partitions: AppPartitions,
 }
 
 /// All apps of this node.
@@ -135,6 +141,7 @@ impl AppEntry {
             signers,
             origins: origins(app),
             webhook_interest: WebhookInterest(webhook::interest(kinds)),
+            partitions: AppPartitions::of_app(&app.id),
             app: app.clone(),
         }
     }

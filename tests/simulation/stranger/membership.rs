@@ -310,3 +310,41 @@ fn stranger_whose_app_a_home_does_not_know_yet_comes_back_later() {
     }
     assert!((10..30).contains(&closed), "{closed} of 30 were sent away");
 }
+
+#[test]
+fn stranger_whose_app_is_taken_away_is_missed_at_no_home() {
+    const COUNT: usize = 40;
+    let ids: Vec<String> = (0..COUNT).map(|number| format!("user-{number}")).collect();
+    let watchlist: Vec<&str> = ids.iter().map(String::as_str).collect();
+    for rounds_before in 0..5 {
+        let mut scene = Scene::start(7, &json!({}), &json!({"max_connections": 1_000}));
+        let visitors = scene.arrive(COUNT, |number| number % 7, |_| Vec::new());
+        for (number, (visitor, id)) in visitors.iter().zip(&ids).enumerate() {
+            if number == COUNT / 2 {
+                scene.rest(); // The first half is at rest, the other still asks its homes.
+            }
+            scene.say(visitor.link, &sign_in(visitor, id, &watchlist));
+            scene.say(visitor.link, &subscribe(&format!("channel-{number}")));
+        }
+        for number in 0..COUNT {
+            let link = scene.node.connect(number % 7, usize::MAX);
+            scene.say(link, crate::wire::upgrade_request(KEY.0).as_bytes());
+        }
+        for _ in 0..rounds_before {
+            scene.round();
+        }
+        // After the second change nobody knows its id any more.
+        let mut table = Arc::clone(&scene.apps);
+        for other in ["one", "two"] {
+            let app = json!({"id": other, "key": other, "secret": other, "enabled": true});
+            let config = json!({"app_manager": {"driver": "memory", "array": {"apps": [app]}}});
+            let apps = crate::plan::loaded(&config).app_manager.apps;
+            table = Arc::new(AppTable::build(&apps, Some(&table)));
+            scene.node.tell_all(|| FromBridge::Apps(Arc::clone(&table)));
+        }
+        scene.rest();
+        scene.passes(10_000);
+        let left = scene.node.occupancy();
+        assert!(scene.is_empty(), "after {rounds_before} rounds: {left:?}");
+    }
+}
