@@ -315,13 +315,13 @@ impl Application for Echo {
     type ToBridge = ToBridge;
     type FromBridge = FromBridge;
 
-    fn started<T: TurnOf<Self>>(&mut self, _: &mut T) {}
+    fn on_started<T: TurnOf<Self>>(&mut self, _: &mut T) {}
 
-    fn accepted<T: TurnOf<Self>>(&mut self, _: &mut T, slot: Slot, _: Option<SocketAddr>) {
+    fn on_accepted<T: TurnOf<Self>>(&mut self, _: &mut T, slot: Slot, _: Option<SocketAddr>) {
         self.slots.push(slot);
     }
 
-    fn received<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot, bytes: &mut [u8]) {
+    fn on_received<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot, bytes: &mut [u8]) {
         let unfinished = self.unfinished.entry(slot.index).or_default();
         unfinished.extend_from_slice(bytes);
         let end = unfinished
@@ -334,7 +334,7 @@ impl Application for Echo {
         }
     }
 
-    fn closed<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot, _: Closed) {
+    fn on_closed<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot, _: Closed) {
         self.slots.retain(|other| *other != slot);
         self.unfinished.remove(&slot.index);
         if self.is_draining && self.slots.is_empty() {
@@ -342,9 +342,9 @@ impl Application for Echo {
         }
     }
 
-    fn message<T: TurnOf<Self>>(&mut self, _: &mut T, _: ShardId, (): ()) {}
+    fn on_message<T: TurnOf<Self>>(&mut self, _: &mut T, _: ShardId, (): ()) {}
 
-    fn from_bridge<T: TurnOf<Self>>(&mut self, turn: &mut T, message: FromBridge) {
+    fn on_bridge_message<T: TurnOf<Self>>(&mut self, turn: &mut T, message: FromBridge) {
         match message {
             FromBridge::Scrape { token } => {
                 let counters = self.snapshot();
@@ -376,11 +376,11 @@ impl Application for Echo {
         }
     }
 
-    fn timer<T: TurnOf<Self>>(&mut self, _: &mut T, _: Slot) {}
+    fn on_timer<T: TurnOf<Self>>(&mut self, _: &mut T, _: Slot) {}
 
-    fn tick<T: TurnOf<Self>>(&mut self, _: &mut T) {}
+    fn on_tick<T: TurnOf<Self>>(&mut self, _: &mut T) {}
 
-    fn turn_ends<T: TurnOf<Self>>(&mut self, _: &mut T) -> bool {
+    fn on_turn_end<T: TurnOf<Self>>(&mut self, _: &mut T) -> bool {
         false
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Owns: `Application` (what a program supplies per shard) and `Turn` (what a shard offers it).
 //! May depend on: `work` and std only, so that a simulator can implement `Turn` without a ring.
-//! Invariants: every accepted slot gets exactly one `closed`, and no call names it afterwards;
+//! Invariants: every accepted slot gets exactly one `on_closed`, and no call names it afterwards;
 //! messages of one pair of shards arrive in the order in which they were posted.
 
 use crate::work::Work;
@@ -126,37 +126,37 @@ pub trait Application: Sized + 'static {
         Lane::Control
     }
     /// Called once, before the first connection.
-    fn started<T: TurnOf<Self>>(&mut self, turn: &mut T);
+    fn on_started<T: TurnOf<Self>>(&mut self, turn: &mut T);
     /// A connection was accepted. Reading has begun.
-    fn accepted<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot, peer: Option<SocketAddr>);
+    fn on_accepted<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot, peer: Option<SocketAddr>);
     /// Bytes arrived. They may be changed in place and are gone after the call.
-    fn received<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot, bytes: &mut [u8]);
+    fn on_received<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot, bytes: &mut [u8]);
     /// The peer ended its side and may still read. Whoever has nothing more to say ends the
     /// connection, now or later: nobody else does.
-    fn peer_ended<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot) {
+    fn on_peer_ended<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot) {
         turn.close_after_flush(slot);
     }
     /// Few answers wait in the outbox (see `Turn::await_drained`).
-    fn drained<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot) {
+    fn on_drained<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot) {
         let _ = (turn, slot);
     }
     /// The connection ended; the slot may be reused after this call.
-    fn closed<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot, how: Closed);
+    fn on_closed<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot, how: Closed);
     /// A message of another shard arrived.
-    fn message<T: TurnOf<Self>>(&mut self, turn: &mut T, from: ShardId, message: Self::Message);
+    fn on_message<T: TurnOf<Self>>(&mut self, turn: &mut T, from: ShardId, message: Self::Message);
     /// A message of the bridge arrived.
     #[expect(
         clippy::wrong_self_convention,
         reason = "an event, named for its source"
     )]
-    fn from_bridge<T: TurnOf<Self>>(&mut self, turn: &mut T, message: Self::FromBridge);
+    fn on_bridge_message<T: TurnOf<Self>>(&mut self, turn: &mut T, message: Self::FromBridge);
     /// The slot's one timer fell due (see `Turn::arm_timer`); it is disarmed before the call.
-    fn timer<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot);
+    fn on_timer<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot);
     /// Called about every 100 ms, also on an idle shard that asked for it with `Turn::keep_ticking`.
-    fn tick<T: TurnOf<Self>>(&mut self, turn: &mut T);
+    fn on_tick<T: TurnOf<Self>>(&mut self, turn: &mut T);
     /// Last call of each turn before the outboxes are flushed. Returns true when work was left
     /// over, which keeps the shard from parking.
-    fn turn_ends<T: TurnOf<Self>>(&mut self, turn: &mut T) -> bool;
+    fn on_turn_end<T: TurnOf<Self>>(&mut self, turn: &mut T) -> bool;
 }
 
 /// A `Turn` whose messages are those of application `A`.
@@ -187,7 +187,7 @@ pub trait Turn {
     /// sends, messages, timers, closes.
     fn spend(&mut self, work: Work);
     /// What may still be done in this turn. At 0 whoever loops leaves a cursor and goes on in the
-    /// next turn, which follows at once when `turn_ends` says so.
+    /// next turn, which follows at once when `on_turn_end` says so.
     fn work_left(&self) -> Work;
 
     /// Makes bytes known to this shard, once per turn and frame, for `send_frame`.

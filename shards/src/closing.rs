@@ -2,7 +2,7 @@
 //!
 //! Owns: the way from `Open` to a free row: flush, linger, last completions, close.
 //! May depend on: `turn` and what it holds. Not on the application.
-//! Invariants: each connection's end is queued for `closed` exactly once; its fd is closed after
+//! Invariants: each connection's end is queued for `on_closed` exactly once; its fd is closed after
 //! its last completion; no peer can hold a row for longer than the deadlines below.
 
 use crate::{

@@ -2,7 +2,7 @@
 //!
 //! Owns: rows, their generations, which operations are in flight on them, their outboxes' entries.
 //! May depend on: `application`, `work`, libc. Not on the ring: it decides nothing, it keeps.
-//! Invariants: a row is freed only when no operation on its fd is in flight and its `closed` was
+//! Invariants: a row is freed only when no operation on its fd is in flight and its `on_closed` was
 //! delivered; an outbox's bytes are the sum of its entries less what of the first one was sent.
 
 use crate::{
@@ -45,9 +45,9 @@ impl Flag {
     pub(crate) const STARVED: Self = Self(1 << 5);
     /// The peer ended its side.
     pub(crate) const PEER_ENDED: Self = Self(1 << 6);
-    /// `closed` is queued or was delivered.
+    /// `on_closed` is queued or was delivered.
     pub(crate) const ENDED: Self = Self(1 << 7);
-    /// `closed` was delivered.
+    /// `on_closed` was delivered.
     pub(crate) const TOLD: Self = Self(1 << 8);
     /// On the list of rows whose outbox waits for its peer.
     pub(crate) const LAGGING: Self = Self(1 << 9);
@@ -124,7 +124,7 @@ impl Row {
 
     /// Notes a receive: its turn, what handling it has cost, and its bytes, since those that were
     /// kept for later will cost something too.
-    pub(crate) fn received(&mut self, turn: u32, now: Millis, spent: Work, bytes: usize) {
+    pub(crate) fn note_receive(&mut self, turn: u32, now: Millis, spent: Work, bytes: usize) {
         let cost = spent.max(Work::bytes_hashed(bytes.saturating_mul(8)));
         let cost_us = u16::try_from(cost.0 / 1_000).unwrap_or(u16::MAX);
         self.heat = self.heat_at(now).saturating_add(cost_us).min(HEAT_MAX);
@@ -393,7 +393,7 @@ impl Connections {
             .collect()
     }
 
-    /// Queues that `closed` must be delivered; true the first time.
+    /// Queues that `on_closed` must be delivered; true the first time.
     pub(crate) fn end(&mut self, index: u32) -> bool {
         let is_first = !self.row_mut(index).mark(Flag::ENDED, true);
         if is_first {
@@ -470,7 +470,7 @@ mod tests {
             let mut row = Row::free(1, NONE);
             for number in 0..count {
                 let now = Millis(1_000 + number * every_ms);
-                row.received(number as u32, now, Work(spent_us * 1_000), bytes);
+                row.note_receive(number as u32, now, Work(spent_us * 1_000), bytes);
             }
             (row, 1_000 + (count - 1) * every_ms)
         };

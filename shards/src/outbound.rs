@@ -164,7 +164,7 @@ impl<A: Application> RingTurn<A> {
         }
     }
 
-    /// Queues `drained` for an application that awaits it.
+    /// Queues `on_drained` for an application that awaits it.
     pub(crate) fn tell_if_drained(&mut self, index: u32) {
         let low = self.limits.outbox_bytes_max / 4;
         let row = self.rows.row_mut(index);

@@ -78,7 +78,7 @@ impl<A: Application> Shard<A> {
     pub(crate) fn start(&mut self) {
         self.heartbeat
             .store(self.turn.clock.now.0.max(1), Ordering::Relaxed);
-        self.application.started(&mut self.turn);
+        self.application.on_started(&mut self.turn);
         self.turn.wire.hear_bell(self.bell.fd());
         self.turn.arm_accepts();
     }
@@ -116,7 +116,7 @@ impl<A: Application> Shard<A> {
         has_moved |= self.fire_timers();
         self.tick();
         self.turn.budget.begin_stage(KEPT_AFTER_LAST_CALL);
-        let has_more = self.application.turn_ends(&mut self.turn);
+        let has_more = self.application.on_turn_end(&mut self.turn);
         self.turn.budget.begin_stage(0);
         has_moved |= self.tell_ended();
         // What the flush reaps has only just come.
@@ -179,7 +179,7 @@ impl<A: Application> Shard<A> {
             && !self.turn.mesh.holds_reading()
             && let Some(completion) = self.turn.inbound.take_held()
         {
-            self.received(completion);
+            self.on_receive(completion);
             has_moved = true;
         }
         // What arrives meanwhile waits for the next turn.
@@ -198,7 +198,7 @@ impl<A: Application> Shard<A> {
                 Kind::Recv if self.turn.is_busy(completion.token.index()) => {
                     self.turn.inbound.queue_busy(completion);
                 }
-                Kind::Recv => self.received(completion),
+                Kind::Recv => self.on_receive(completion),
                 Kind::Accept => self.accepted(completion),
                 Kind::Writable => self.turn.has_room(completion),
                 Kind::Deadline => self.turn.wire.deadline_passed(),
@@ -223,7 +223,7 @@ impl<A: Application> Shard<A> {
             if row.received_in == self.turn.number() {
                 self.turn.inbound.queue_served(completion);
             } else {
-                self.received(completion);
+                self.on_receive(completion);
                 has_moved = true;
             }
         }
@@ -231,7 +231,7 @@ impl<A: Application> Shard<A> {
             && !self.turn.mesh.holds_reading()
             && let Some(completion) = self.turn.inbound.take_served()
         {
-            self.received(completion);
+            self.on_receive(completion);
             has_moved = true;
         }
         let turn = &mut self.turn;
@@ -251,7 +251,7 @@ impl<A: Application> Shard<A> {
         }
     }
 
-    fn received(&mut self, completion: Completion) {
+    fn on_receive(&mut self, completion: Completion) {
         let index = completion.token.index();
         let slot = self.turn.rows.slot(index);
         assert!(completion.token.is_of(slot.generation));
@@ -263,13 +263,13 @@ impl<A: Application> Shard<A> {
         if let Some(mut filled) = self.turn.wire.take_bytes(completion) {
             if completion.result > 0 && self.turn.rows.row(index).state == State::Open {
                 self.application
-                    .received(&mut self.turn, slot, filled.bytes());
+                    .on_received(&mut self.turn, slot, filled.bytes());
             }
             self.turn.wire.give_back(filled);
         }
         self.turn.count_receive(index, bytes, spent_before);
         if self.turn.recv_went_on(completion) {
-            self.application.peer_ended(&mut self.turn, slot);
+            self.application.on_peer_ended(&mut self.turn, slot);
         }
     }
 
@@ -289,7 +289,7 @@ impl<A: Application> Shard<A> {
         // Within a turn too: it may accept thousands.
         self.turn.mesh.gossip(self.turn.rows.open(), GOSSIP_STEP);
         let peer = peer.and_then(|address| address.as_socket());
-        self.application.accepted(&mut self.turn, slot, peer);
+        self.application.on_accepted(&mut self.turn, slot, peer);
     }
 
     /// Takes a round of each peer's messages after the other, the first peer another each turn.
@@ -320,7 +320,7 @@ impl<A: Application> Shard<A> {
             self.turn.budget.spend(Work::MESSAGE);
             match envelope {
                 Envelope::Message(message) => {
-                    self.application.message(&mut self.turn, from, message);
+                    self.application.on_message(&mut self.turn, from, message);
                 }
                 Envelope::Connection(connection) => self.adopt(connection),
                 Envelope::Sent(sent_ns) => self.turn.count_hop(sent_ns),
@@ -341,7 +341,7 @@ impl<A: Application> Shard<A> {
         {
             has_moved = true;
             self.turn.budget.spend(Work::MESSAGE);
-            self.application.from_bridge(&mut self.turn, message);
+            self.application.on_bridge_message(&mut self.turn, message);
         }
         has_moved
     }
@@ -355,7 +355,7 @@ impl<A: Application> Shard<A> {
             has_moved = true;
             self.turn.budget.spend(Work::MESSAGE);
             if self.turn.rows.open_row(slot).is_some() {
-                self.application.drained(&mut self.turn, slot);
+                self.application.on_drained(&mut self.turn, slot);
             }
         }
         has_moved
@@ -372,7 +372,7 @@ impl<A: Application> Shard<A> {
             match self.turn.rows.row(index).state {
                 State::Open => {
                     let slot = self.turn.rows.slot(index);
-                    self.application.timer(&mut self.turn, slot);
+                    self.application.on_timer(&mut self.turn, slot);
                 }
                 // The closing connection's own deadline.
                 State::Flushing | State::Lingering => {
@@ -393,7 +393,7 @@ impl<A: Application> Shard<A> {
         let count = self.turn.rows.open();
         self.turn.mesh.gossip(count, 1);
         self.turn.sweep_lagging();
-        self.application.tick(&mut self.turn);
+        self.application.on_tick(&mut self.turn);
     }
 
     /// Tells the application which connections ended.
@@ -405,7 +405,7 @@ impl<A: Application> Shard<A> {
             has_moved = true;
             self.turn.budget.spend(Work::MESSAGE);
             self.application
-                .closed(&mut self.turn, ended.slot, ended.how);
+                .on_closed(&mut self.turn, ended.slot, ended.how);
             self.turn.told(ended.slot.index);
         }
         has_moved

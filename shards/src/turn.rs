@@ -181,7 +181,9 @@ impl<A: Application> RingTurn<A> {
         let spent = self.budget.spent() - spent_before;
         let spent = Work(u32::try_from(spent).unwrap_or(u32::MAX));
         let (turn, now) = (self.number(), self.clock.now);
-        self.rows.row_mut(index).received(turn, now, spent, bytes);
+        self.rows
+            .row_mut(index)
+            .note_receive(turn, now, spent, bytes);
     }
 
     /// A connection whose receives cost much lately.

@@ -126,7 +126,7 @@ impl FakeLink {
 
 impl FakeShards {
     /// Takes what the bridge has sent to a shard.
-    pub(super) fn received(&mut self, shard: usize) -> Vec<FromBridge> {
+    pub(super) fn told(&mut self, shard: usize) -> Vec<FromBridge> {
         std::iter::from_fn(|| self.from_bridge[shard].try_recv().ok()).collect()
     }
 

@@ -56,7 +56,7 @@ impl Gathering {
         }
     }
 
-    /// Adds someone who waits for the scrape. Who is one too many sees the sender dropped.
+    /// Adds someone who waits for the scrape. Beyond `WAITING_MAX` the sender is dropped.
     pub(super) fn wait(&mut self, waiter: oneshot::Sender<Scrape>) {
         if self.waiting.len() < WAITING_MAX {
             self.waiting.push(waiter);

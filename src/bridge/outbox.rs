@@ -167,10 +167,10 @@ mod tests {
         assert_eq!(outbox.full(0), 6);
         let mut received = Vec::new();
         while !outbox.is_empty() {
-            received.extend(shards.received(0));
+            received.extend(shards.told(0));
             outbox.retry(&link);
         }
-        received.extend(shards.received(0));
+        received.extend(shards.told(0));
         let shown: Vec<String> = received
             .iter()
             .map(|message| format!("{message:?}"))
@@ -208,10 +208,10 @@ mod tests {
             outbox.send(&link, ShardId(0), FromBridge::Scrape { token: 1 });
             outbox.send(&link, ShardId(0), message);
             assert!(!outbox.is_empty(), "{expected} waits");
-            shards.received(0);
+            shards.told(0);
             outbox.retry(&link);
             assert!(outbox.is_empty(), "{expected} went");
-            let received = shards.received(0);
+            let received = shards.told(0);
             assert_eq!(format!("{:?}", received[0]), expected);
         }
     }
@@ -239,7 +239,7 @@ mod tests {
         }
         let mut operations = Vec::new();
         while operations.len() < ANSWERS_MAX {
-            for message in shards.received(0) {
+            for message in shards.told(0) {
                 if let FromBridge::Usage { waiter, .. } = message {
                     operations.push(waiter.operation);
                 }

@@ -469,7 +469,7 @@ impl Node {
         loop {
             let shards = self.shards.count();
             let messages: Vec<_> = (0..shards)
-                .map(|shard| (shard, self.shards.received(shard)))
+                .map(|shard| (shard, self.shards.told(shard)))
                 .collect();
             for (shard, messages) in messages {
                 for token in messages.iter().filter_map(token) {

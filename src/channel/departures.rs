@@ -13,7 +13,7 @@ use std::{
 use shards::application::Millis;
 
 /// Departures that are not told yet.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Departures {
     /// Who waits, and the number of the departure.
     waiting: BTreeMap<Arc<str>, u64>,
@@ -22,7 +22,7 @@ pub(super) struct Departures {
     numbered: u64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Departure {
     user_id: Arc<str>,
     at: Millis,

@@ -27,7 +27,7 @@ use crate::protocol::{app::AppIndex, name::ChannelKind};
 pub struct HomeRef(pub RowRef);
 
 /// One channel.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Home {
     pub app: AppIndex,
     pub name: Arc<str>,
@@ -63,7 +63,7 @@ pub struct Event {
 }
 
 /// A cache channel's last event.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Kept {
     event: Event,
     expires_at: Millis,
@@ -80,7 +80,7 @@ impl Kept {
 const KEPT_FIXED_BYTES: usize = 512;
 
 /// What has to happen later; boxed since most channels have nothing of it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Later {
     vacate_at: Option<Millis>,
     departures: Departures,

@@ -14,7 +14,7 @@ use super::{
 };
 
 /// What a step of a home asks for, in this order.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum HomeEffect {
     /// The answer to the joiner.
     Joined { to: Waiter, joined: Joined },

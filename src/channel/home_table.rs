@@ -24,7 +24,7 @@ use super::{
 use crate::protocol::app::AppIndex;
 
 /// All channels whose home is this shard.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct HomeTable {
     rows: Rows<Home>,
     names: Names,

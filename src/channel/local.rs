@@ -27,14 +27,14 @@ use crate::protocol::{app::AppIndex, name::ChannelKind};
 pub struct LocalRef(pub RowRef);
 
 /// The channels that connections of this shard subscribe to.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct LocalTable {
     rows: Rows<LocalChannel>,
     names: Names,
 }
 
 /// One channel on this shard.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct LocalChannel {
     pub app: AppIndex,
     pub name: Arc<str>,
@@ -73,7 +73,7 @@ pub struct Moved {
 }
 
 /// A fan-out that goes on in the next turn.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Job {
     segments: VecDeque<Segment>,
     /// The home that was asked to hold the channel's publishers, since so much waits here.
@@ -81,7 +81,7 @@ struct Job {
 }
 
 /// A run of positions and the frames that are still to be queued to each.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Segment {
     next: u32,
     end: u32,

@@ -63,7 +63,7 @@ impl NameHasher {
 }
 
 /// Rows by app and name. It keeps no name itself: eight bytes per name.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Names {
     apps: AHashMap<AppIndex, HashTable<Entry>>,
 }

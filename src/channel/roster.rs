@@ -18,14 +18,14 @@ pub struct Member {
 }
 
 /// The members of one presence channel.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Roster {
     members: BTreeMap<Arc<str>, Row>,
     /// The JSON of `snapshot`, until the next change.
     snapshot: Option<Arc<str>>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Row {
     info: Arc<str>,
     connections: u32,

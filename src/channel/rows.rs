@@ -13,7 +13,7 @@ pub struct RowRef {
 }
 
 /// A table of values with dense, reused indices.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Rows<T> {
     /// All full but the last.
     pages: Vec<Vec<Row<T>>>,
@@ -23,7 +23,7 @@ pub struct Rows<T> {
 /// Rows of one page.
 const PAGE_ROWS: usize = 256;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Row<T> {
     generation: u32,
     value: Option<T>,

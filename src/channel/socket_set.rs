@@ -10,7 +10,7 @@ use ahash::AHashMap;
 use super::user::Socket;
 
 /// Sockets, in no order that means anything.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct SocketSet {
     list: Vec<Socket>,
     /// Places in the list; made past `SCANNED_MAX` and dropped with the last one.

@@ -50,13 +50,13 @@ pub enum Presence {
 }
 
 /// All users whose home is this shard.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct UserTable {
     rows: Rows<User>,
     names: Names,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct User {
     id: Arc<str>,
     sockets: SocketSet,

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// A body under way.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Body {
     /// The request's head as it came; empty when the request has its answer.
     pub head: Box<[u8]>,
@@ -29,13 +29,13 @@ pub struct Body {
     body_bytes: usize,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Coding {
     Length { left: usize },
     Chunked(ChunkedBody),
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Kept {
     bytes: Vec<u8>,
     digest: BodyDigest,

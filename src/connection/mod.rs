@@ -14,6 +14,8 @@ pub mod effect;
 #[cfg(test)]
 mod fixture;
 pub mod keep_alive;
+#[cfg(test)]
+mod pair;
 pub mod pending;
 pub mod row;
 pub mod rules;

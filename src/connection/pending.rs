@@ -19,7 +19,7 @@ use crate::{
 use super::{sign_in::SignIn, upgrade::Upgrade};
 
 /// What is awaited, with what is needed to go on.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Pending {
     /// A WebSocket upgrade that passes its checks one by one.
     Upgrade(Box<Upgrade>),
@@ -82,14 +82,14 @@ impl Asked {
 }
 
 /// An API request under way.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ApiCall {
     pub exchange: Exchange,
     pub step: ApiStep,
 }
 
 /// What an API request's answer needs to know of the request.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Exchange {
     pub app: AppIndex,
     pub asked: Asked,
@@ -120,7 +120,7 @@ pub struct RateState {
 }
 
 /// Where an API request stands.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum ApiStep {
     /// The whole request is kept until the address limiter has answered.
     AddressLimit {
@@ -137,7 +137,7 @@ pub enum ApiStep {
 }
 
 /// A listing under way.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Listing {
     pub prefix: Arc<str>,
     pub info: Info,
@@ -172,7 +172,7 @@ pub struct ChannelPart {
 }
 
 /// A request that passed every check.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Action {
     Publish(Publication),
     Channels {
@@ -194,7 +194,7 @@ pub enum Action {
 }
 
 /// Events to publish, in order, with what is to be told of each.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Publication {
     pub events: Vec<PublicEvent>,
     /// Per item of a batch, or one for a single event.
@@ -203,7 +203,7 @@ pub struct Publication {
 }
 
 /// One event for one channel.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct PublicEvent {
     pub channel: Arc<str>,
     pub key: NameKey,
@@ -216,14 +216,14 @@ pub struct PublicEvent {
 }
 
 /// Answers gathered so far.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Gathered {
     pub answers_pending: u16,
     pub parts: GatheredParts,
 }
 
 /// What is gathered.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum GatheredParts {
     Published {
         reports: Vec<Info>,

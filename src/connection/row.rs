@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// One connection of this shard.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Connection {
     /// Of the slot that holds the row.
     pub generation: u32,
@@ -157,7 +157,7 @@ impl Holds {
 pub type Memberships = HashMap<u32, Arc<str>, BuildHasherDefault<AHasher>>;
 
 /// What few connections have, or all have for a short time.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Rare {
     pub pending: Option<Pending>,
     pub memberships: Memberships,

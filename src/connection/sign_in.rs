@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// A sign-in under way.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct SignIn {
     /// As it came, to be echoed byte for byte.
     pub user_data: Box<str>,

@@ -10,7 +10,7 @@ use std::ops::{Index, IndexMut};
 use super::row::Connection;
 
 /// Rows of connections. An index past the end must be asked for with `grow_to` first.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct ConnectionTable {
     pages: Vec<Box<[Connection]>>,
 }

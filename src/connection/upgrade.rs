@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// An upgrade under way.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Upgrade {
     pub key: Box<str>,
     pub path_is_bad: bool,

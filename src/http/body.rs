@@ -9,7 +9,7 @@
 use crate::http::request::HttpError;
 
 /// Where in a body its reader is.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ChunkedBody {
     /// Of the body so far.
     body_bytes: usize,

@@ -16,6 +16,7 @@ use shards::application::Millis;
 use crate::{config::sections::RateLimit, connection::pending::RateState};
 
 /// Fixed windows of addresses, for one limiter.
+#[derive(Clone)]
 pub(super) struct AddressTable {
     windows: AHashMap<IpAddr, Window>,
     /// Begun windows in the order of their ends; one whose address began a new one is stale.
@@ -26,6 +27,7 @@ pub(super) struct AddressTable {
 }
 
 /// Requests of one address.
+#[derive(Clone)]
 struct Window {
     ends_at: Millis,
     count: u32,

@@ -74,7 +74,7 @@ impl ShardServer {
     /// Sends a message to a shard, after what was sent to it before; to this one it is a plain call.
     pub(super) fn send_home(&mut self, turn: &mut impl ServerTurn, to: ShardId, message: Message) {
         if to == self.shard {
-            self.on_message(turn, to, message);
+            self.perform_message(turn, to, message);
         } else {
             self.post(turn, to, message);
         }
@@ -86,44 +86,44 @@ impl ShardServer {
             Message::Answer { waiter, .. } => Some(*waiter),
             _ => None,
         };
-        self.on_message(turn, from, message);
+        self.perform_message(turn, from, message);
         if let Some(waiter) = waiter {
             self.resume(turn, waiter.slot);
         }
     }
 
     /// Does what a message says, wherever it comes from.
-    fn on_message(&mut self, turn: &mut impl ServerTurn, from: ShardId, message: Message) {
+    fn perform_message(&mut self, turn: &mut impl ServerTurn, from: ShardId, message: Message) {
         match message {
-            Message::Ask { waiter, question } => self.asked(turn, waiter, question),
-            Message::Answer { waiter, answer } => self.answered(turn, from, waiter, answer),
+            Message::Ask { waiter, question } => self.on_question(turn, waiter, question),
+            Message::Answer { waiter, answer } => self.on_answer(turn, from, waiter, answer),
             Message::Leave(leavings) => {
                 for leaving in leavings {
                     self.home_leave(turn, from, leaving);
                 }
             }
             Message::ClientEvent(event) => self.home_client_event(turn, event),
-            Message::Deliver(delivery) => self.deliver(turn, delivery),
-            Message::Behind { home, is_behind } => self.home_behind(turn, home, is_behind),
-            Message::HoldPublishers { local, hold } => self.hold_publishers(local, hold),
+            Message::Deliver(delivery) => self.on_delivery(turn, delivery),
+            Message::Behind { home, is_behind } => self.on_behind(turn, home, is_behind),
+            Message::HoldPublishers { local, hold } => self.on_hold_publishers(local, hold),
             Message::Release { app, connections } => self.quotas.release_app(app, connections),
             Message::ReleaseNode { connections } => self.quotas.release_node(connections),
             Message::SignOut {
                 app,
                 user_id,
                 socket,
-            } => self.user_signs_out(turn, app, &user_id, socket),
+            } => self.on_user_sign_out(turn, app, &user_id, socket),
             Message::Unwatch {
                 app,
                 user_ids,
                 socket,
-            } => self.users_unwatched(turn, app, &user_ids, socket),
+            } => self.on_users_unwatched(turn, app, &user_ids, socket),
             Message::Watched {
                 app,
                 slots,
                 user_id,
                 online,
-            } => self.watched_changed(turn, app, slots, user_id, online),
+            } => self.on_watch_news(turn, app, slots, user_id, online),
             Message::Terminate { slots } => self.terminate(slots),
         }
     }
@@ -136,12 +136,12 @@ impl ShardServer {
                 assert!(self.usages_asked > 0, "an answer to no question");
                 self.usages_asked -= 1;
                 if self.awaits(waiter) {
-                    self.usage_arrived(turn, waiter.slot, &body);
+                    self.on_usage(turn, waiter.slot, &body);
                     self.resume(turn, waiter.slot);
                 }
             }
-            FromBridge::Apps(table) => self.apps_changed(&table),
-            FromBridge::Config(config) => self.settings_changed(turn, &config),
+            FromBridge::Apps(table) => self.on_apps(&table),
+            FromBridge::Config(config) => self.on_settings(turn, &config),
             FromBridge::Health(health) => self.health = health,
             FromBridge::Drain {
                 deadline,
@@ -159,15 +159,15 @@ impl ShardServer {
     }
 
     /// Home: a question arrived.
-    fn asked(&mut self, turn: &mut impl ServerTurn, waiter: Waiter, question: Question) {
+    fn on_question(&mut self, turn: &mut impl ServerTurn, waiter: Waiter, question: Question) {
         let now = turn.now();
         let answer = match question {
             Question::Join(join) => return self.home_join(turn, waiter, *join),
             Question::SignIn { app, user_id } => {
-                return self.user_signs_in(turn, waiter, app, user_id);
+                return self.on_user_sign_in(turn, waiter, app, user_id);
             }
             Question::Watch { app, user_ids } => {
-                return self.users_watched(turn, waiter, app, user_ids);
+                return self.on_users_watched(turn, waiter, app, user_ids);
             }
             Question::Snapshot { home } => Answer::Snapshot(self.homes.snapshot(home)),
             Question::Publish(publish) => {
@@ -189,7 +189,7 @@ impl ShardServer {
                 Answer::Users(home.map_or(Vec::new(), |home| home.user_ids().cloned().collect()))
             }
             Question::Terminate { app, user_id } => {
-                self.user_terminates(turn, app, &user_id);
+                self.on_user_terminate(turn, app, &user_id);
                 Answer::Terminated
             }
             Question::AdmitToApp { app } => {
@@ -220,7 +220,7 @@ impl ShardServer {
     }
 
     /// An answer arrived: its connection goes on, or what was done for it is undone.
-    fn answered(
+    fn on_answer(
         &mut self,
         turn: &mut impl ServerTurn,
         from: ShardId,
@@ -239,30 +239,30 @@ impl ShardServer {
                 result,
             } => {
                 self.answer_arrived(slot);
-                self.joined(turn, slot, local, user_id, result);
+                self.on_home_joined(turn, slot, local, user_id, result);
             }
             Answer::Snapshot(snapshot) => {
                 if let Some(Pending::Snapshot { local }) = self.answer_arrived(slot) {
-                    self.snapshot_arrived(turn, slot, local, snapshot.as_deref());
+                    self.on_snapshot(turn, slot, local, snapshot.as_deref());
                 }
             }
-            Answer::SignedIn { .. } => self.signed_in(turn, slot),
-            Answer::Watched(users) if self.errands.is_empty() => self.watched(turn, slot, users),
+            Answer::SignedIn { .. } => self.on_sign_in_known(turn, slot),
+            Answer::Watched(users) if self.errands.is_empty() => self.on_watched(turn, slot, users),
             Answer::Watched(users) => {
                 let answer = Errand::SignInAnswer { waiter, users };
                 self.errands.push(answer);
             }
             Answer::AdmittedToApp { granted, .. } => {
-                self.admitted_to_app(turn, slot, granted.then_some(from));
+                self.on_app_quota(turn, slot, granted.then_some(from));
             }
-            Answer::AdmittedToNode { granted } => self.admitted_to_node(turn, slot, granted),
+            Answer::AdmittedToNode { granted } => self.on_node_quota(turn, slot, granted),
             Answer::AddressLimited { granted, rate } => {
-                self.address_limited(turn, slot, granted, rate);
+                self.on_address_limit(turn, slot, granted, rate);
             }
-            Answer::Spent { granted, rate } => self.spent(turn, slot, granted, rate),
-            Answer::Channels(_) => self.slice_arrived(turn, waiter, &answer),
+            Answer::Spent { granted, rate } => self.on_app_rate(turn, slot, granted, rate),
+            Answer::Channels(_) => self.on_slice(turn, waiter, &answer),
             Answer::Published(_) | Answer::Channel(_) | Answer::Users(_) | Answer::Terminated => {
-                self.gathered(turn, slot, answer)
+                self.on_gathered(turn, slot, answer)
             }
         }
     }

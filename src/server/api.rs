@@ -82,7 +82,7 @@ impl ShardServer {
     }
 
     /// The address limiter has answered, for an upgrade or an API request.
-    pub(super) fn address_limited(
+    pub(super) fn on_address_limit(
         &mut self,
         turn: &mut impl ServerTurn,
         slot: Slot,
@@ -91,7 +91,7 @@ impl ShardServer {
     ) {
         match self.answer_arrived(slot) {
             Some(Pending::Upgrade(upgrade)) => {
-                self.upgrade_limited(turn, slot, *upgrade, granted, rate);
+                self.on_upgrade_limit(turn, slot, *upgrade, granted, rate);
             }
             Some(Pending::Api(call)) => {
                 let ApiCall { mut exchange, step } = *call;
@@ -208,7 +208,7 @@ impl ShardServer {
     }
 
     /// The app's budget has answered.
-    pub(super) fn spent(
+    pub(super) fn on_app_rate(
         &mut self,
         turn: &mut impl ServerTurn,
         slot: Slot,
@@ -338,7 +338,7 @@ impl ShardServer {
     }
 
     /// One more answer of a home; with the last one the request is answered.
-    pub(super) fn gathered(&mut self, turn: &mut impl ServerTurn, slot: Slot, answer: Answer) {
+    pub(super) fn on_gathered(&mut self, turn: &mut impl ServerTurn, slot: Slot, answer: Answer) {
         let Some(Pending::Api(call)) = self.held(slot).pending() else {
             return;
         };

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// An app, and what follows from it for channels and connections.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct ShardApp {
     pub(super) entry: Arc<AppEntry>,
     pub(super) rules: Rules,
@@ -26,6 +26,7 @@ pub(super) struct ShardApp {
 }
 
 /// The apps by number, key and id.
+#[derive(Clone)]
 pub(super) struct ShardApps {
     table: Arc<AppTable>,
     apps: AppRows<Rc<ShardApp>>,

@@ -64,6 +64,6 @@ impl ShardServer {
             hook,
         };
         self.send_home(turn, channel.home, Message::ClientEvent(event));
-        self.published(slot, local);
+        self.hold_if_pressed(slot, local);
     }
 }

@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Connections that have ended, and are still listed in some of their channels.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Departing {
     by_slot: AHashMap<Slot, Departed>,
     /// In the order in which they ended.
@@ -34,6 +34,7 @@ pub(super) struct Departing {
 }
 
 /// The channels that a connection which has ended is listed in.
+#[derive(Clone)]
 struct Departed {
     subscriptions: Subscriptions,
     memberships: Memberships,
@@ -136,7 +137,7 @@ impl ShardServer {
     }
 
     /// The runtime says that the connection is gone.
-    pub(super) fn ended(&mut self, turn: &mut impl ServerTurn, slot: Slot, how: Closed) {
+    pub(super) fn on_ended(&mut self, turn: &mut impl ServerTurn, slot: Slot, how: Closed) {
         let Some(row) = self.row(slot) else { return };
         let (state, app) = (row.state, row.app);
         if matches!(state, State::Open(_)) && how == Closed::ByError {

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// A drain under way.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Drain {
     deadline: Millis,
     /// Closes per second on this shard; 0 = spread over what is left of the time.
@@ -156,7 +156,7 @@ impl ShardServer {
     }
 
     /// The configuration was read again: what can change while running does.
-    pub(super) fn settings_changed(&mut self, turn: &impl ServerTurn, config: &Config) {
+    pub(super) fn on_settings(&mut self, turn: &impl ServerTurn, config: &Config) {
         let node = self.settings.node.clone();
         // Header texts were checked when the configuration was read; without them the old ones stay.
         let sockets_max = self.settings.sockets_max;
@@ -168,7 +168,7 @@ impl ShardServer {
     }
 
     /// The apps changed: connections of those that are gone or disabled are closed, in slices.
-    pub(super) fn apps_changed(&mut self, table: &Arc<AppTable>) {
+    pub(super) fn on_apps(&mut self, table: &Arc<AppTable>) {
         self.apps = ShardApps::new(table, &self.settings);
         self.errands.push(Errand::CheckApps { next: 0 });
     }

@@ -22,6 +22,7 @@ use crate::{
 };
 
 /// Something to do for many connections of this shard.
+#[derive(Clone)]
 pub(super) enum Errand {
     /// A watched user came or went.
     Watched { news: WatchedNews, next: usize },
@@ -39,6 +40,7 @@ pub(super) enum Errand {
 }
 
 /// What watchers are told, encoded once for all of a shard.
+#[derive(Clone)]
 pub(super) struct WatchedNews {
     app: AppIndex,
     slots: Arc<[Slot]>,
@@ -50,7 +52,7 @@ pub(super) struct WatchedNews {
 /// What is to be done, first come first done. It is bounded by the connections of this shard: each
 /// waits for one answer at most, and of a user who comes and goes faster than it can be told the
 /// news cancel each other out.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Errands {
     list: VecDeque<Errand>,
     /// The number of the first; the others are numbered from there.
@@ -124,7 +126,7 @@ impl Errands {
 
 impl ShardServer {
     /// Watchers of this shard are to hear that a user came or went.
-    pub(super) fn watched_changed(
+    pub(super) fn on_watch_news(
         &mut self,
         turn: &mut impl ServerTurn,
         app: AppIndex,
@@ -199,7 +201,7 @@ impl ShardServer {
             Errand::SignInAnswer { waiter, users } => {
                 turn.spend(Work::MESSAGE);
                 if self.awaits(waiter) {
-                    self.watched(turn, waiter.slot, users);
+                    self.on_watched(turn, waiter.slot, users);
                     self.queue_input(waiter.slot);
                 }
                 None

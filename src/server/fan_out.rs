@@ -24,7 +24,7 @@ const SLICE_POSITIONS: u32 = 256;
 
 impl ShardServer {
     /// A home's frame for this shard's subscribers.
-    pub(super) fn deliver(&mut self, turn: &mut impl ServerTurn, delivery: Delivery) {
+    pub(super) fn on_delivery(&mut self, turn: &mut impl ServerTurn, delivery: Delivery) {
         let Delivery {
             local,
             frame,

@@ -31,7 +31,7 @@ pub(super) enum Doubt {
 }
 
 /// Doubts that were told; each is told once.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct ToldDoubts(Vec<Doubt>);
 
 impl Trust<'_> {

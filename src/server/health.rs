@@ -147,7 +147,7 @@ impl ShardServer {
         *self.held(slot).pending() = Some(Pending::Usage(asked));
     }
 
-    pub(super) fn usage_arrived(&mut self, turn: &mut impl ServerTurn, slot: Slot, body: &str) {
+    pub(super) fn on_usage(&mut self, turn: &mut impl ServerTurn, slot: Slot, body: &str) {
         let Some(Pending::Usage(asked)) = self.answer_arrived(slot) else {
             return;
         };

@@ -250,12 +250,7 @@ impl ShardServer {
     }
 
     /// A slice's answer, to whoever waits for it.
-    pub(super) fn slice_arrived(
-        &mut self,
-        turn: &mut impl ServerTurn,
-        waiter: Waiter,
-        answer: &Answer,
-    ) {
+    pub(super) fn on_slice(&mut self, turn: &mut impl ServerTurn, waiter: Waiter, answer: &Answer) {
         if let Answer::Channels(part) = answer {
             self.listed(turn, waiter, part);
             if self

@@ -140,7 +140,7 @@ pub struct PublishQuestion {
 }
 
 /// The answer to a `Question`, with what must be undone if the asker is gone.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Answer {
     Joined {
         local: LocalRef,
@@ -190,7 +190,7 @@ pub enum AddressLimit {
 }
 
 /// A subscription that ended.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Leaving {
     pub home: HomeRef,
     pub user_id: Option<Arc<str>>,

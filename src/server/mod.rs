@@ -100,7 +100,13 @@ pub struct NodeSeed {
     pub socket_ids: SocketIdKey,
 }
 
+/// All that a shard knows, as data: no socket, no thread, nothing that somebody else may change.
+/// What is not in it belongs to the runtime: outboxes, timers, messages on their way.
+#[derive(Clone)]
+pub struct Snapshot(Box<ShardServer>);
+
 /// The application of one shard.
+#[derive(Clone)]
 pub struct ShardServer {
     shard: ShardId,
     shards: u16,
@@ -190,6 +196,16 @@ impl ShardServer {
         }
     }
 
+    /// The shard's whole state between two turns.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot(Box::new(self.clone()))
+    }
+
+    /// A shard that goes on where a snapshot was taken.
+    pub fn restore(snapshot: Snapshot) -> Self {
+        *snapshot.0
+    }
+
     /// The row of a slot, if the slot still holds the connection that is meant.
     fn row(&mut self, slot: Slot) -> Option<&mut Connection> {
         let row = self.connections.get_mut(slot.index as usize)?;
@@ -219,7 +235,7 @@ impl Application for ShardServer {
         message.lane()
     }
 
-    fn started<T: ServerTurn>(&mut self, turn: &mut T) {
+    fn on_started<T: ServerTurn>(&mut self, turn: &mut T) {
         assert_eq!(turn.shard(), self.shard);
         let shards = turn.shards();
         self.shards = shards;
@@ -233,7 +249,7 @@ impl Application for ShardServer {
         self.quotas = Quotas::new(&self.settings, shards);
     }
 
-    fn accepted<T: ServerTurn>(&mut self, turn: &mut T, slot: Slot, peer: Option<SocketAddr>) {
+    fn on_accepted<T: ServerTurn>(&mut self, turn: &mut T, slot: Slot, peer: Option<SocketAddr>) {
         let index = slot.index as usize;
         self.connections.grow_to(index);
         let within_ms = self.first_request_ms();
@@ -246,35 +262,35 @@ impl Application for ShardServer {
         turn.arm_timer(slot, until);
     }
 
-    fn received<T: ServerTurn>(&mut self, turn: &mut T, slot: Slot, bytes: &mut [u8]) {
+    fn on_received<T: ServerTurn>(&mut self, turn: &mut T, slot: Slot, bytes: &mut [u8]) {
         self.receive(turn, slot, bytes);
     }
 
-    fn peer_ended<T: ServerTurn>(&mut self, turn: &mut T, slot: Slot) {
-        self.peer_ends(turn, slot);
+    fn on_peer_ended<T: ServerTurn>(&mut self, turn: &mut T, slot: Slot) {
+        self.on_peer_end(turn, slot);
     }
 
-    fn drained<T: ServerTurn>(&mut self, turn: &mut T, slot: Slot) {
-        self.outbox_drained(turn, slot);
+    fn on_drained<T: ServerTurn>(&mut self, turn: &mut T, slot: Slot) {
+        self.on_outbox_drained(turn, slot);
     }
 
-    fn closed<T: ServerTurn>(&mut self, turn: &mut T, slot: Slot, how: Closed) {
-        self.ended(turn, slot, how);
+    fn on_closed<T: ServerTurn>(&mut self, turn: &mut T, slot: Slot, how: Closed) {
+        self.on_ended(turn, slot, how);
     }
 
-    fn message<T: ServerTurn>(&mut self, turn: &mut T, from: ShardId, message: Message) {
+    fn on_message<T: ServerTurn>(&mut self, turn: &mut T, from: ShardId, message: Message) {
         self.hear(turn, from, message);
     }
 
-    fn from_bridge<T: ServerTurn>(&mut self, turn: &mut T, message: FromBridge) {
+    fn on_bridge_message<T: ServerTurn>(&mut self, turn: &mut T, message: FromBridge) {
         self.hear_bridge(turn, message);
     }
 
-    fn timer<T: ServerTurn>(&mut self, turn: &mut T, slot: Slot) {
+    fn on_timer<T: ServerTurn>(&mut self, turn: &mut T, slot: Slot) {
         self.check_deadlines(turn, slot);
     }
 
-    fn tick<T: ServerTurn>(&mut self, turn: &mut T) {
+    fn on_tick<T: ServerTurn>(&mut self, turn: &mut T) {
         self.tick_at = turn.now();
         self.settle_homes(turn);
         self.drain_some(turn);
@@ -283,7 +299,7 @@ impl Application for ShardServer {
         turn.keep_ticking(self.homes.next_due().is_some() || self.drain.is_some());
     }
 
-    fn turn_ends<T: ServerTurn>(&mut self, turn: &mut T) -> bool {
+    fn on_turn_end<T: ServerTurn>(&mut self, turn: &mut T) -> bool {
         // Who comes last may find nothing left, so each comes first in its turn.
         for step in 0..6 {
             match self.turn_number.wrapping_add(step) % 6 {

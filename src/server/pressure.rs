@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Channels that are behind, at their homes and where their publishers are.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Pressure {
     homes: AHashMap<HomeRef, Behind>,
     /// Connections of this shard that published to a channel which is behind. Each stands in one
@@ -28,7 +28,7 @@ pub(super) struct Pressure {
 }
 
 /// A home with shards that are behind.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Behind {
     shards: u16,
     /// Shards that were told to hold the channel's publishers, and its rows there.
@@ -77,7 +77,7 @@ impl ShardServer {
     }
 
     /// Home: a shard is behind with the channel's fan-out, or has caught up.
-    pub(super) fn home_behind(&mut self, turn: &mut impl ServerTurn, at: HomeRef, is_behind: bool) {
+    pub(super) fn on_behind(&mut self, turn: &mut impl ServerTurn, at: HomeRef, is_behind: bool) {
         if is_behind {
             let behind = self.pressure.homes.entry(at).or_default();
             behind.shards += 1;
@@ -144,7 +144,7 @@ impl ShardServer {
     }
 
     /// A home asks to hold those who publish to a channel from here, or to let them go on.
-    pub(super) fn hold_publishers(&mut self, local: LocalRef, hold: bool) {
+    pub(super) fn on_hold_publishers(&mut self, local: LocalRef, hold: bool) {
         if let Some(channel) = self.locals.get_mut(local) {
             channel.holds_publishers = hold;
         }
@@ -160,7 +160,7 @@ impl ShardServer {
     }
 
     /// A connection published to a channel: its input is held if the channel is behind.
-    pub(super) fn published(&mut self, slot: Slot, local: LocalRef) {
+    pub(super) fn hold_if_pressed(&mut self, slot: Slot, local: LocalRef) {
         let channel = self.locals.get(local);
         if channel.is_some_and(|channel| channel.holds_publishers)
             && let Some(row) = self.row(slot)

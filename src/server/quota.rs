@@ -21,6 +21,7 @@ use crate::{
 };
 
 /// What this shard counts for the whole node.
+#[derive(Clone)]
 pub(super) struct Quotas {
     node_connections: u64,
     apps: AHashMap<AppIndex, AppQuota>,
@@ -32,7 +33,7 @@ pub(super) struct Quotas {
     accept_burst: u32,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct AppQuota {
     connections: u64,
     backend_events: TokenBucket,

@@ -158,7 +158,7 @@ impl ShardServer {
     }
 
     /// The peer ended its side: what it asked for before is answered first.
-    pub(super) fn peer_ends(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
+    pub(super) fn on_peer_end(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
         if let Some(row) = self.row(slot) {
             row.reading = Reading::Ended;
             self.end_if_peer_ended(turn, slot);
@@ -175,7 +175,7 @@ impl ShardServer {
     }
 
     /// The connection's answers have gone: on with its input.
-    pub(super) fn outbox_drained(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
+    pub(super) fn on_outbox_drained(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
         if let Some(row) = self.row(slot) {
             row.holds.remove(Hold::Outbox);
             if let Some(rare) = row.rare.as_mut() {

@@ -37,7 +37,7 @@ impl ShardServer {
     }
 
     /// The user's home knows the socket: on to the watchlist.
-    pub(super) fn signed_in(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
+    pub(super) fn on_sign_in_known(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
         self.held(slot).on_signed_in();
         self.watch(turn, slot);
     }
@@ -75,7 +75,7 @@ impl ShardServer {
     }
 
     /// A home has told which of its watched users are online.
-    pub(super) fn watched(
+    pub(super) fn on_watched(
         &mut self,
         turn: &mut impl ServerTurn,
         slot: Slot,

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Those who were found too slow and are not dealt with yet.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct SlowConsumers {
     /// To be closed, each once; in later turns too, since closing is work.
     doomed: VecDeque<Slot>,
@@ -27,6 +27,7 @@ pub(super) struct SlowConsumers {
     refused: Vec<Refused>,
 }
 
+#[derive(Clone)]
 struct Refused {
     slot: Slot,
     frame: FrameId,

@@ -43,6 +43,7 @@ impl SocketIdKey {
 }
 
 /// Makes the socket ids of one shard's slots, and reads those of the whole node.
+#[derive(Clone)]
 pub(super) struct SocketIds {
     key: SocketIdKey,
     shard: ShardId,

@@ -77,7 +77,7 @@ impl ShardServer {
     }
 
     /// The home has answered a join of this connection.
-    pub(super) fn joined(
+    pub(super) fn on_home_joined(
         &mut self,
         turn: &mut impl ServerTurn,
         slot: Slot,
@@ -136,7 +136,7 @@ impl ShardServer {
     }
 
     /// The home's fresh roster for a repeated subscription.
-    pub(super) fn snapshot_arrived(
+    pub(super) fn on_snapshot(
         &mut self,
         turn: &mut impl ServerTurn,
         slot: Slot,

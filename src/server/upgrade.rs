@@ -53,7 +53,7 @@ impl ShardServer {
     }
 
     /// The address limiter has answered: 429 comes before the 101.
-    pub(super) fn upgrade_limited(
+    pub(super) fn on_upgrade_limit(
         &mut self,
         turn: &mut impl ServerTurn,
         slot: Slot,
@@ -151,12 +151,7 @@ impl ShardServer {
     }
 
     /// The node's quota has answered.
-    pub(super) fn admitted_to_node(
-        &mut self,
-        turn: &mut impl ServerTurn,
-        slot: Slot,
-        granted: bool,
-    ) {
+    pub(super) fn on_node_quota(&mut self, turn: &mut impl ServerTurn, slot: Slot, granted: bool) {
         let Some(Pending::Upgrade(upgrade)) = self.answer_arrived(slot) else {
             return;
         };
@@ -169,7 +164,7 @@ impl ShardServer {
     }
 
     /// The app's quota has answered: the home that counts the connection, or none.
-    pub(super) fn admitted_to_app(
+    pub(super) fn on_app_quota(
         &mut self,
         turn: &mut impl ServerTurn,
         slot: Slot,

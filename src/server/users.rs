@@ -23,7 +23,7 @@ use crate::{
 
 impl ShardServer {
     /// Home: a socket signed in.
-    pub(super) fn user_signs_in(
+    pub(super) fn on_user_sign_in(
         &mut self,
         turn: &mut impl ServerTurn,
         waiter: Waiter,
@@ -41,7 +41,7 @@ impl ShardServer {
     }
 
     /// Home: a signed-in socket ended.
-    pub(super) fn user_signs_out(
+    pub(super) fn on_user_sign_out(
         &mut self,
         turn: &mut impl ServerTurn,
         app: AppIndex,
@@ -55,7 +55,7 @@ impl ShardServer {
     }
 
     /// Home: a socket wants to hear of these users.
-    pub(super) fn users_watched(
+    pub(super) fn on_users_watched(
         &mut self,
         turn: &mut impl ServerTurn,
         waiter: Waiter,
@@ -78,7 +78,7 @@ impl ShardServer {
     }
 
     /// Home: a socket does not want to hear of these users any more.
-    pub(super) fn users_unwatched(
+    pub(super) fn on_users_unwatched(
         &mut self,
         turn: &mut impl ServerTurn,
         app: AppIndex,
@@ -93,7 +93,7 @@ impl ShardServer {
     }
 
     /// Home: all connections that are signed in as the user are to end.
-    pub(super) fn user_terminates(
+    pub(super) fn on_user_terminate(
         &mut self,
         turn: &mut impl ServerTurn,
         app: AppIndex,

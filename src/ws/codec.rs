@@ -14,7 +14,7 @@
 use thiserror::Error;
 
 /// What remains between two calls.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Decoder {
     /// The message under construction; also the one handed out last, until the next call. Rare.
     fragments: Option<Box<Fragments>>,
@@ -24,7 +24,7 @@ pub struct Decoder {
 
 const _: () = assert!(size_of::<Decoder>() <= 32);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Fragments {
     kind: MessageKind,
     payload: Vec<u8>,
@@ -157,8 +157,8 @@ impl Decoder {
         {
             self.fragments = None;
         }
-        match self.take_frame(bytes, limits) {
-            Ok(Some((frame, consumed))) => match deliver(&mut self.fragments, frame, limits) {
+        match self.decode_frame(bytes, limits) {
+            Ok(Some((frame, consumed))) => match item_of(&mut self.fragments, frame, limits) {
                 Ok(item) => {
                     self.ended = matches!(item, Some(Item::Close(..)));
                     Ok(Decoded { consumed, item })
@@ -194,7 +194,7 @@ impl Decoder {
     }
 
     /// Checks the first frame as far as it is there; unmasks and returns it when it is complete.
-    fn take_frame<'a>(
+    fn decode_frame<'a>(
         &self,
         bytes: &'a mut [u8],
         limits: &Limits,
@@ -257,7 +257,7 @@ struct Frame<'a> {
 }
 
 /// What a frame means, given the fragments before it.
-fn deliver<'a>(
+fn item_of<'a>(
     fragments: &'a mut Option<Box<Fragments>>,
     frame: Frame<'a>,
     limits: &Limits,

@@ -170,6 +170,16 @@ fn simulation_of_one_seed_twice_leaves_the_same_trace() {
 }
 
 #[test]
+fn simulation_of_shards_that_are_put_down_and_restored_leaves_the_same_trace() {
+    catch_failures();
+    for seed in 2_000..2_016 {
+        let restored = try_seed(seed, workload::run_restored);
+        let restored = restored.unwrap_or_else(|failure| panic!("restored: {failure}"));
+        assert_eq!(restored, must_hold(seed), "seed {seed}");
+    }
+}
+
+#[test]
 fn simulation_of_a_stadium_keeps_a_small_channel_flowing() {
     catch_failures();
     for seed in [4, 5, 6] {

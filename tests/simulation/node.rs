@@ -80,7 +80,7 @@ impl Node {
             let shard = ShardId(number);
             let mut turn = SimulatedTurn::new(shard, shards, limits);
             let mut server = ShardServer::new(seed, shard);
-            server.started(&mut turn);
+            server.on_started(&mut turn);
             Shard {
                 server,
                 turn,
@@ -107,6 +107,13 @@ impl Node {
     /// Homes as they follow from a seed.
     pub(crate) fn homes(seed: u64) -> RandomState {
         RandomState::with_seeds(seed, seed ^ 1, seed ^ 2, seed ^ 3)
+    }
+
+    /// Every shard is put down as plain data, and goes on from that.
+    pub(crate) fn restores_all(&mut self) {
+        for it in &mut self.shards {
+            it.server = ShardServer::restore(it.server.snapshot());
+        }
     }
 
     pub(crate) fn shards(&self) -> usize {
@@ -177,15 +184,15 @@ impl Node {
             // An end that was told between makes a timer void.
             if it.turn.is_open(slot) {
                 moved = true;
-                it.server.timer(&mut it.turn, slot);
+                it.server.on_timer(&mut it.turn, slot);
             }
         }
         if self.now >= it.turn.tick_at {
             it.turn.tick_at = self.now.plus(TICK_MS);
-            it.server.tick(&mut it.turn);
+            it.server.on_tick(&mut it.turn);
         }
         it.turn.budget.begin_stage(6);
-        it.has_more = it.server.turn_ends(&mut it.turn);
+        it.has_more = it.server.on_turn_end(&mut it.turn);
         moved |= it.has_more;
         it.turn.budget.begin_stage(0);
         moved |= self.tell_ended(shard);
@@ -224,7 +231,7 @@ impl Node {
         while let Some(slot) = it.turn.drained.pop_front() {
             moved = true;
             if it.turn.is_open(slot) {
-                it.server.drained(&mut it.turn, slot);
+                it.server.on_drained(&mut it.turn, slot);
             }
         }
         moved
@@ -262,7 +269,7 @@ impl Node {
             let slot = it.turn.adopt(at);
             link.slot = Some(slot);
             it.turn.budget.spend(Work::ACCEPT);
-            it.server.accepted(&mut it.turn, slot, None);
+            it.server.on_accepted(&mut it.turn, slot, None);
             return true;
         };
         if !it.turn.is_open(slot) {
@@ -289,7 +296,7 @@ impl Node {
             if link.client_end.is_some() && !link.client_end_heard {
                 link.client_end_heard = true;
                 if it.turn.peer_ends(slot, Closed::ByPeer) {
-                    it.server.peer_ended(&mut it.turn, slot);
+                    it.server.on_peer_ended(&mut it.turn, slot);
                 }
                 return true;
             }
@@ -304,7 +311,7 @@ impl Node {
         let mut bytes: Vec<u8> = link.to_server.drain(..count.min(16_384)).collect();
         let work = Work::RECEIVE.and(Work::bytes(bytes.len()));
         it.turn.budget.spend(work);
-        it.server.received(&mut it.turn, slot, &mut bytes);
+        it.server.on_received(&mut it.turn, slot, &mut bytes);
         true
     }
 
@@ -329,7 +336,7 @@ impl Node {
                 moved = true;
                 it.turn.budget.spend(Work::MESSAGE);
                 let from = ShardId(u16::try_from(from).expect("few shards"));
-                it.server.message(&mut it.turn, from, message);
+                it.server.on_message(&mut it.turn, from, message);
             }
         }
         let waiting = self.from_bridge[shard].len();
@@ -341,7 +348,7 @@ impl Node {
         for message in self.from_bridge[shard].drain(..count) {
             moved = true;
             let it = &mut self.shards[shard];
-            it.server.from_bridge(&mut it.turn, message);
+            it.server.on_bridge_message(&mut it.turn, message);
         }
         moved
     }
@@ -354,7 +361,7 @@ impl Node {
         {
             moved = true;
             it.turn.budget.spend(Work::MESSAGE.and(Work::CLOSE));
-            it.server.closed(&mut it.turn, slot, how);
+            it.server.on_closed(&mut it.turn, slot, how);
             it.turn.heard_end(slot);
         }
         moved

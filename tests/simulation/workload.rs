@@ -1,6 +1,6 @@
 //! What clients do in a run: every step is one throw of the dice.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{cell::Cell, collections::BTreeSet, sync::Arc};
 
 use serde_json::{Value, json};
 use shards::application::{Closed, Millis};
@@ -10,16 +10,32 @@ use crate::{
     api::Ask,
     client::{Client, Phase, is_presence},
     ledger::Event,
+    node::Node,
     world::World,
 };
 
 /// Runs a seed from beginning to end and returns the hash of its trace.
-pub(crate) fn run(seed: u64, step: &std::cell::Cell<u64>) -> u64 {
+pub(crate) fn run(seed: u64, step: &Cell<u64>) -> u64 {
+    run_with(seed, step, |_, _| {})
+}
+
+/// The same, with shards that are stopped again and again: each goes on as it was put down.
+pub(crate) fn run_restored(seed: u64, step: &Cell<u64>) -> u64 {
+    run_with(seed, step, |node, step| {
+        // Dice of its own: the run's are thrown as ever.
+        if (step ^ seed).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 60 == 0 {
+            node.restores_all();
+        }
+    })
+}
+
+fn run_with(seed: u64, step: &Cell<u64>, between: impl Fn(&mut Node, u64)) -> u64 {
     let mut world = World::new(seed);
     for _ in 0..world.dice.between(1, 3) {
         for _ in 0..world.plan.steps {
             world.step += 1;
             step.set(world.step);
+            between(&mut world.node, world.step);
             world.acts();
             world.check_bounds();
         }

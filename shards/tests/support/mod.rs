@@ -157,17 +157,17 @@ impl Application for Probe {
         Lane::Control
     }
 
-    fn started<T: TurnOf<Self>>(&mut self, turn: &mut T) {
+    fn on_started<T: TurnOf<Self>>(&mut self, turn: &mut T) {
         assert_eq!(turn.shard(), self.shard);
     }
 
-    fn accepted<T: TurnOf<Self>>(&mut self, _: &mut T, slot: Slot, peer: Option<SocketAddr>) {
+    fn on_accepted<T: TurnOf<Self>>(&mut self, _: &mut T, slot: Slot, peer: Option<SocketAddr>) {
         self.facts.accepted.fetch_add(1, SeqCst);
         assert!(self.open.insert(slot, Millis(0)).is_none());
         assert!(peer.is_none_or(|peer| peer.ip().is_loopback()));
     }
 
-    fn received<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot, bytes: &mut [u8]) {
+    fn on_received<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot, bytes: &mut [u8]) {
         assert!(self.open.contains_key(&slot));
         match self.mode {
             Mode::Echo => turn.send(slot, bytes),
@@ -201,14 +201,14 @@ impl Application for Probe {
         }
     }
 
-    fn peer_ended<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot) {
+    fn on_peer_ended<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot) {
         assert!(self.open.contains_key(&slot));
         if self.mode != Mode::Later {
             turn.close_after_flush(slot);
         }
     }
 
-    fn closed<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot, how: Closed) {
+    fn on_closed<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot, how: Closed) {
         assert!(
             self.open.remove(&slot).is_some(),
             "closed twice or never accepted"
@@ -218,7 +218,7 @@ impl Application for Probe {
         self.facts.closed.fetch_add(1, SeqCst);
     }
 
-    fn message<T: TurnOf<Self>>(&mut self, _: &mut T, from: ShardId, number: u64) {
+    fn on_message<T: TurnOf<Self>>(&mut self, _: &mut T, from: ShardId, number: u64) {
         let next = self.next_number.entry(from.0).or_default();
         if *next != number {
             self.facts.out_of_order.fetch_add(1, SeqCst);
@@ -227,7 +227,7 @@ impl Application for Probe {
         self.facts.messages.fetch_add(1, SeqCst);
     }
 
-    fn from_bridge<T: TurnOf<Self>>(&mut self, turn: &mut T, message: Vec<u8>) {
+    fn on_bridge_message<T: TurnOf<Self>>(&mut self, turn: &mut T, message: Vec<u8>) {
         match message.as_slice() {
             b"counters" => {
                 let counters = turn.runtime_counters();
@@ -242,7 +242,7 @@ impl Application for Probe {
         }
     }
 
-    fn timer<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot) {
+    fn on_timer<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot) {
         assert!(self.open.contains_key(&slot));
         if self.mode == Mode::Pause {
             turn.resume_reading(slot);
@@ -260,11 +260,11 @@ impl Application for Probe {
         turn.send(slot, b"!");
     }
 
-    fn tick<T: TurnOf<Self>>(&mut self, _: &mut T) {
+    fn on_tick<T: TurnOf<Self>>(&mut self, _: &mut T) {
         self.facts.ticks.fetch_add(1, SeqCst);
     }
 
-    fn turn_ends<T: TurnOf<Self>>(&mut self, _: &mut T) -> bool {
+    fn on_turn_end<T: TurnOf<Self>>(&mut self, _: &mut T) -> bool {
         false
     }
 }
