@@ -40,16 +40,16 @@ impl Application for Echo {
     type ToBridge = ();
     type FromBridge = ();
 
-    fn started<T: TurnOf<Self>>(&mut self, _: &mut T) {}
+    fn on_started<T: TurnOf<Self>>(&mut self, _: &mut T) {}
 
-    fn accepted<T: TurnOf<Self>>(&mut self, _: &mut T, slot: Slot, _: Option<SocketAddr>) {
+    fn on_accepted<T: TurnOf<Self>>(&mut self, _: &mut T, slot: Slot, _: Option<SocketAddr>) {
         let index = slot.index as usize;
         self.rows
             .resize_with(self.rows.len().max(index + 1), Row::default);
         self.rows[index] = Row::default();
     }
 
-    fn received<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot, bytes: &mut [u8]) {
+    fn on_received<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot, bytes: &mut [u8]) {
         let row = &mut self.rows[slot.index as usize];
         self.out.clear();
         let mut unread = std::mem::take(&mut row.unread);
@@ -72,15 +72,15 @@ impl Application for Echo {
         }
     }
 
-    fn closed<T: TurnOf<Self>>(&mut self, _: &mut T, slot: Slot, _: Closed) {
+    fn on_closed<T: TurnOf<Self>>(&mut self, _: &mut T, slot: Slot, _: Closed) {
         self.rows[slot.index as usize] = Row::default();
     }
 
-    fn message<T: TurnOf<Self>>(&mut self, _: &mut T, _: ShardId, (): ()) {}
-    fn from_bridge<T: TurnOf<Self>>(&mut self, _: &mut T, (): ()) {}
-    fn timer<T: TurnOf<Self>>(&mut self, _: &mut T, _: Slot) {}
-    fn tick<T: TurnOf<Self>>(&mut self, _: &mut T) {}
-    fn turn_ends<T: TurnOf<Self>>(&mut self, _: &mut T) -> bool {
+    fn on_message<T: TurnOf<Self>>(&mut self, _: &mut T, _: ShardId, (): ()) {}
+    fn on_bridge_message<T: TurnOf<Self>>(&mut self, _: &mut T, (): ()) {}
+    fn on_timer<T: TurnOf<Self>>(&mut self, _: &mut T, _: Slot) {}
+    fn on_tick<T: TurnOf<Self>>(&mut self, _: &mut T) {}
+    fn on_turn_end<T: TurnOf<Self>>(&mut self, _: &mut T) -> bool {
         false
     }
 }

@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 
 use super::{
     departures::Departures,
-    home_effect::{Announcement, HomeEffect, Hook, Joined, LastEvent},
+    home_effect::{Announcement, HomeEffect, Hook, LastEvent},
     local::LocalRef,
     names::NameKey,
     roster::{Change, Member, Roster},
@@ -168,18 +168,21 @@ impl Home {
         Some((&kept.event, (kept.expires_at.0 - now.0) / 1_000))
     }
 
-    /// The roster as JSON, on a presence channel.
-    pub(super) fn snapshot(&mut self) -> Option<Arc<str>> {
-        self.roster.as_mut().map(|roster| roster.snapshot())
+    /// The frame that tells of the roster, on a presence channel.
+    pub(super) fn roster_frame(
+        &mut self,
+        encode: impl FnOnce(&str, &Roster) -> Arc<[u8]>,
+    ) -> Option<Arc<[u8]>> {
+        let (roster, name) = (self.roster.as_mut()?, &self.name);
+        Some(roster.frame(|roster| encode(name, roster)))
     }
 
-    /// Adds a subscription to this home, which stands at `at`.
+    /// Adds a subscription.
     ///
     /// # Errors
     /// The channel is full; nothing has changed.
     pub(super) fn join(
         &mut self,
-        at: HomeRef,
         now: Millis,
         rules: &Rules,
         join: &Join,
@@ -211,15 +214,7 @@ impl Home {
             self.join_member(rules, member, effects);
         }
         let last = self.last_event(now, rules, effects);
-        let snapshot = self.snapshot();
-        effects.push(HomeEffect::Joined {
-            to: join.to,
-            joined: Joined {
-                home: at,
-                snapshot,
-                last,
-            },
-        });
+        effects.push(HomeEffect::Joined { to: join.to, last });
         self.count_changed(now, rules, effects);
         Ok(())
     }
@@ -516,10 +511,6 @@ pub(super) mod tests {
     };
 
     pub(in crate::channel) const APP: AppIndex = AppIndex(0);
-    const AT: HomeRef = HomeRef(RowRef {
-        index: 0,
-        generation: 0,
-    });
     pub(in crate::channel) const RULES: Rules = Rules {
         members_max: 2,
         count_frames: true,
@@ -546,7 +537,7 @@ pub(super) mod tests {
         ) -> Result<Vec<HomeEffect>, JoinRefused> {
             let mut effects = Vec::new();
             let join = join_from(0, user);
-            let joined = self.0.join(AT, Millis(now), &RULES, &join, &mut effects);
+            let joined = self.0.join(Millis(now), &RULES, &join, &mut effects);
             joined.map(|()| effects)
         }
 
@@ -619,7 +610,7 @@ pub(super) mod tests {
         let mut effects = Vec::new();
         for number in 0..CROWD {
             let join = join_from(0, Some(&number.to_string()));
-            let joined = home.join(AT, Millis(0), &rules, &join, &mut effects);
+            let joined = home.join(Millis(0), &rules, &join, &mut effects);
             joined.expect("there is room");
         }
         for number in 0..CROWD {

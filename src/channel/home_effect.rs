@@ -8,16 +8,13 @@ use std::sync::Arc;
 
 use shards::application::Waiter;
 
-use super::{
-    home::{Event, HomeRef},
-    roster::Member,
-};
+use super::{home::Event, roster::Member};
 
 /// What a step of a home asks for, in this order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum HomeEffect {
-    /// The answer to the joiner.
-    Joined { to: Waiter, joined: Joined },
+    /// The answer to the joiner: the roster on a presence channel, and the last event.
+    Joined { to: Waiter, last: LastEvent },
     /// A frame for all subscribers.
     Announce(Announcement),
     /// An event for the app's webhooks.
@@ -26,15 +23,6 @@ pub enum HomeEffect {
     Occupied,
     /// The last subscription went.
     Vacant,
-}
-
-/// A subscription that succeeded.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Joined {
-    pub home: HomeRef,
-    /// The roster's JSON, on a presence channel.
-    pub snapshot: Option<Arc<str>>,
-    pub last: LastEvent,
 }
 
 /// What a cache channel has for a newcomer.
@@ -71,7 +59,7 @@ pub(super) mod tests {
     /// The effects as words, so that a table of them can be read.
     pub(in crate::channel) fn words(effects: &[HomeEffect]) -> Vec<String> {
         let word = |effect: &HomeEffect| match effect {
-            HomeEffect::Joined { joined, .. } => match &joined.last {
+            HomeEffect::Joined { last, .. } => match last {
                 LastEvent::NotCached => "joined".to_owned(),
                 LastEvent::Miss => "joined, miss".to_owned(),
                 LastEvent::Hit(event) => format!("joined, hit {}", event.frame[0]),

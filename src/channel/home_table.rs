@@ -2,7 +2,7 @@
 //!
 //! Owns: the entries and their names, the heap of their deadlines, the bound of kept last events and
 //! the order in which they are evicted, the number of occupied channels.
-//! May depend on: `channel::{home, home_effect, names, rows}`, plain ids. Not on connections, queues,
+//! May depend on: `channel::{home, home_effect, names, roster, rows}`, plain ids. Not on connections, queues,
 //! clocks.
 //! Invariants: an entry exists iff somebody subscribes, an event is kept, or a deadline is pending;
 //! each entry's next deadline is on the heap, or an earlier time; kept events stay within `kept_max`.
@@ -19,6 +19,7 @@ use super::{
     home::{Event, Home, HomeRef, Join, JoinRefused, Rules},
     home_effect::HomeEffect,
     names::{NameHash, NameKey, Names},
+    roster::Roster,
     rows::Rows,
 };
 use crate::protocol::app::AppIndex;
@@ -100,9 +101,14 @@ impl HomeTable {
         self.rows.get(at.0)
     }
 
-    /// A channel's roster as JSON, for who subscribes again.
-    pub fn snapshot(&mut self, at: HomeRef) -> Option<Arc<str>> {
-        self.rows.get_mut(at.0)?.snapshot()
+    /// The frame that tells of a presence channel's roster; see `Roster::frame`. `encode` gets the
+    /// channel's name too.
+    pub fn roster_frame(
+        &mut self,
+        at: HomeRef,
+        encode: impl FnOnce(&str, &Roster) -> Arc<[u8]>,
+    ) -> Option<Arc<[u8]>> {
+        self.rows.get_mut(at.0)?.roster_frame(encode)
     }
 
     /// Walks channels of an app with subscribers, from `cursor` on (0 at first), until `rows_max` rows
@@ -198,7 +204,7 @@ impl HomeTable {
             .rows
             .get_mut(at.0)
             .expect("a join enters its home first");
-        home.join(at, now, rules, join, effects)?;
+        home.join(now, rules, join, effects)?;
         self.occupied += usize::from(home.subscriptions() == 1);
         self.arm(at);
         Ok(())

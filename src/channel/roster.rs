@@ -1,8 +1,9 @@
 //! Presence roster of one channel: who is here, on how many connections, and what a join or leave
 //! announces.
 //!
-//! Owns: the map user -> (info, connections) of one channel's home entry.
-//! May depend on: `protocol::outgoing` (the bytes of a snapshot). Not on slots, queues, clocks.
+//! Owns: the map user -> (info, connections) of one channel's home entry, the frame that tells of it.
+//! May depend on: `protocol::outgoing` (the bytes of a snapshot). Not on slots, queues, clocks, nor
+//! on `ws`: whoever asks for the frame says how it is encoded.
 //! Invariants: a user is listed iff its connection count is > 0; additions and removals alternate
 //! per user; ids are sorted, so that the same members always give the same bytes.
 
@@ -21,8 +22,8 @@ pub struct Member {
 #[derive(Clone, Debug, Default)]
 pub struct Roster {
     members: BTreeMap<Arc<str>, Row>,
-    /// The JSON of `snapshot`, until the next change.
-    snapshot: Option<Arc<str>>,
+    /// What newcomers are told, until the next change.
+    frame: Option<Arc<[u8]>>,
 }
 
 #[derive(Clone, Debug)]
@@ -49,7 +50,7 @@ impl Roster {
             if row.info == member.info {
                 return Change::ConnectionOnly;
             }
-            self.snapshot = None;
+            self.frame = None;
             row.info = Arc::clone(&member.info);
             return Change::ConnectionOnly;
         }
@@ -58,7 +59,7 @@ impl Roster {
             connections: 1,
         };
         self.members.insert(Arc::clone(&member.user_id), row);
-        self.snapshot = None;
+        self.frame = None;
         Change::User
     }
 
@@ -76,7 +77,7 @@ impl Roster {
             return Change::ConnectionOnly;
         }
         self.members.remove(user_id);
-        self.snapshot = None;
+        self.frame = None;
         Change::User
     }
 
@@ -100,20 +101,25 @@ impl Roster {
         self.members.keys()
     }
 
-    /// The JSON that a newcomer gets: `{"presence":{"count":..,"ids":[..],"hash":{..}}}`
-    /// (Pusher Channels protocol, "Presence channel events").
-    pub fn snapshot(&mut self) -> Arc<str> {
-        if let Some(snapshot) = &self.snapshot {
-            return Arc::clone(snapshot);
+    /// The frame that a newcomer gets. `encode` makes it when somebody came or went since the last
+    /// time.
+    pub fn frame(&mut self, encode: impl FnOnce(&Self) -> Arc<[u8]>) -> Arc<[u8]> {
+        if let Some(frame) = &self.frame {
+            return Arc::clone(frame);
         }
+        let frame = encode(self);
+        self.frame = Some(Arc::clone(&frame));
+        frame
+    }
+
+    /// The JSON in a newcomer's frame: `{"presence":{"count":..,"ids":[..],"hash":{..}}}`
+    /// (Pusher Channels protocol, "Presence channel events").
+    pub fn snapshot(&self) -> String {
         let mut json = Vec::with_capacity(64 + self.members.len() * 64);
         let members = self.members.iter();
         let members = members.map(|(user_id, row)| (&**user_id, &*row.info));
         outgoing::presence_snapshot(&mut json, members);
-        let text = String::from_utf8(json).expect("ids and infos are text");
-        let snapshot: Arc<str> = text.into();
-        self.snapshot = Some(Arc::clone(&snapshot));
-        snapshot
+        String::from_utf8(json).expect("ids and infos are text")
     }
 }
 
@@ -158,5 +164,29 @@ mod tests {
             &*roster.snapshot(),
             r#"{"presence":{"count":1,"ids":["10"],"hash":{"10":{"name":"Ann"}}}}"#
         );
+    }
+
+    #[test]
+    fn the_frame_is_encoded_anew_after_each_change_of_what_it_tells_and_only_then() {
+        let mut roster = Roster::default();
+        let ann = member("10", "null");
+        let named = member("10", "{\"name\":\"Ann\"}");
+        let mut told = |change: &dyn Fn(&mut Roster) -> Change| {
+            let change = change(&mut roster);
+            let mut encoded = false;
+            let frame = roster.frame(|roster| {
+                encoded = true;
+                roster.snapshot().into_bytes().into()
+            });
+            assert_eq!(*frame, *roster.snapshot().as_bytes());
+            (change, encoded)
+        };
+        let (user, connection) = (Change::User, Change::ConnectionOnly);
+        assert_eq!(told(&|it| it.join(&ann)), (user, true));
+        assert_eq!(told(&|it| it.join(&ann)), (connection, false));
+        assert_eq!(told(&|it| it.join(&named)), (connection, true));
+        assert_eq!(told(&|it| it.leave("10")), (connection, false));
+        assert_eq!(told(&|it| it.join(&member("7", "null"))), (user, true));
+        assert_eq!(told(&|it| it.leave("7")), (user, true));
     }
 }

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     channel::{
         home::{Home, HomeRef, Join, Rules},
-        home_effect::{Announcement, HomeEffect, Joined},
+        home_effect::{Announcement, HomeEffect},
         home_table::{HomeTable, KeptMax},
         local::{LocalRef, LocalTable, Subscriber},
         names::NameKey,
@@ -121,22 +121,16 @@ impl Pair {
         }
         for effect in effects {
             match effect {
-                HomeEffect::Joined { joined, .. } => self.joined(side, local, &joined, &user_id),
+                HomeEffect::Joined { .. } => self.joined(side, local, at, &user_id),
                 other => self.announces(at, &other),
             }
         }
     }
 
-    fn joined(
-        &mut self,
-        side: usize,
-        local: LocalRef,
-        joined: &Joined,
-        user_id: &Option<Arc<str>>,
-    ) {
+    fn joined(&mut self, side: usize, local: LocalRef, at: HomeRef, user_id: &Option<Arc<str>>) {
         let connection = &mut self.sides[side].step.connection;
         let channel = self.channels.held(local.0.index);
-        channel.home_ref = Some(joined.home);
+        channel.home_ref = Some(at);
         let position = channel.add(Subscriber {
             slot: slot(side),
             subscription: connection.subscriptions.next_number(),

@@ -169,7 +169,7 @@ impl ShardServer {
             Question::Watch { app, user_ids } => {
                 return self.on_users_watched(turn, waiter, app, user_ids);
             }
-            Question::Snapshot { home } => Answer::Snapshot(self.homes.snapshot(home)),
+            Question::Snapshot { home } => Answer::Snapshot(self.roster_frame(turn, home)),
             Question::Publish(publish) => {
                 let (counts, behind) = self.home_publish(turn, *publish);
                 let answer = Answer::Published(counts);
@@ -243,7 +243,7 @@ impl ShardServer {
             }
             Answer::Snapshot(snapshot) => {
                 if let Some(Pending::Snapshot { local }) = self.answer_arrived(slot) {
-                    self.on_snapshot(turn, slot, local, snapshot.as_deref());
+                    self.on_snapshot(turn, slot, local, snapshot);
                 }
             }
             Answer::SignedIn { .. } => self.on_sign_in_known(turn, slot),

@@ -14,7 +14,9 @@ use shards::{
 
 use super::{
     ServerTurn, ShardServer,
-    message::{Answer, ClientEvent, Delivery, JoinQuestion, Leaving, Message, PublishQuestion},
+    message::{
+        Answer, ClientEvent, Delivery, JoinQuestion, Joined, Leaving, Message, PublishQuestion,
+    },
 };
 use crate::{
     bridge::message::{ToBridge, WebhookEvent, WebhookInterest, WebhookKind},
@@ -167,10 +169,12 @@ impl ShardServer {
             return self.answer(turn, to, answer);
         }
         for effect in effects.drain(..) {
-            if let HomeEffect::Joined { to, joined } = effect {
-                // Written anew for whoever changes it.
-                let snapshot_bytes = joined.snapshot.as_ref().map_or(0, |it| it.len());
-                turn.spend(Work::bytes_hashed(snapshot_bytes));
+            if let HomeEffect::Joined { to, last } = effect {
+                let joined = Joined {
+                    home: at,
+                    roster: self.roster_frame(turn, at),
+                    last,
+                };
                 let answer = Answer::Joined {
                     local,
                     user_id: user_id.take(),
@@ -183,6 +187,29 @@ impl ShardServer {
         }
         self.effects = effects;
         self.hold_if_behind(turn, at, to.shard, local);
+    }
+
+    /// Home: the frame with a presence channel's members, encoded if they have changed.
+    // A roster that has changed is written as JSON and then as a string of it; any other costs
+    // nothing, however many join.
+    pub(super) fn roster_frame(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        at: HomeRef,
+    ) -> Option<Arc<[u8]>> {
+        let scratch = &mut self.scratch;
+        let mut written = 0;
+        let frame = self.homes.roster_frame(at, |channel, roster| {
+            let snapshot = roster.snapshot();
+            scratch.clear();
+            let start = encode::begin_text(scratch);
+            outgoing::subscription_succeeded(scratch, channel, Some(&snapshot));
+            encode::finish_text(scratch, start);
+            written = snapshot.len() + scratch.len();
+            Arc::from(scratch.as_slice())
+        });
+        turn.spend(Work::bytes_hashed(written));
+        frame
     }
 
     /// Home: takes a subscription away.

@@ -13,7 +13,7 @@ use crate::{
     bridge::message::ClientEventOfWebhook,
     channel::{
         home::{HomeRef, JoinRefused},
-        home_effect::Joined,
+        home_effect::LastEvent,
         local::LocalRef,
         names::NameKey,
         roster::Member,
@@ -147,7 +147,8 @@ pub enum Answer {
         user_id: Option<Arc<str>>,
         result: Result<Box<Joined>, JoinRefused>,
     },
-    Snapshot(Option<Arc<str>>),
+    /// The frame of a presence channel's roster.
+    Snapshot(Option<Arc<[u8]>>),
     Published(Vec<ReportedCounts>),
     Channels(ChannelPart),
     Channel(Box<ChannelFacts>),
@@ -173,6 +174,15 @@ pub enum Answer {
         granted: bool,
         rate: RateState,
     },
+}
+
+/// A subscription that succeeded.
+#[derive(Clone, Debug)]
+pub struct Joined {
+    pub home: HomeRef,
+    /// The frame of the roster, on a presence channel.
+    pub roster: Option<Arc<[u8]>>,
+    pub last: LastEvent,
 }
 
 /// A rate that belongs to a whole app.

@@ -12,12 +12,12 @@ use shards::{application::Slot, work::Work};
 use super::{
     ServerTurn, ShardServer,
     home::Departure,
-    message::{JoinQuestion, Leaving, Question},
+    message::{JoinQuestion, Joined, Leaving, Question},
 };
 use crate::{
     channel::{
         home::JoinRefused,
-        home_effect::{Joined, LastEvent},
+        home_effect::LastEvent,
         local::{LocalRef, Subscriber},
         names::NameKey,
         roster::Member,
@@ -123,11 +123,7 @@ impl ShardServer {
         };
         row.on_joined(subscription, kind, user_id);
         self.counters.app(app).channel_subscriptions[kind.metric_column()] += 1;
-        let snapshot = joined.snapshot.as_deref();
-        turn.spend(Work::bytes_hashed(snapshot.map_or(0, str::len)));
-        self.reply(turn, slot, |out| {
-            outgoing::subscription_succeeded(out, &name, snapshot)
-        });
+        self.tell_subscribed(turn, slot, &name, joined.roster);
         match joined.last {
             LastEvent::NotCached => {}
             LastEvent::Miss => self.reply(turn, slot, |out| outgoing::cache_miss(out, &name)),
@@ -141,16 +137,31 @@ impl ShardServer {
         turn: &mut impl ServerTurn,
         slot: Slot,
         local: LocalRef,
-        snapshot: Option<&str>,
+        roster: Option<Arc<[u8]>>,
     ) {
         // Members whose coming or going still waits in a fan-out are in the snapshot already.
         if let Some(subscription) = self.held(slot).subscriptions.of(local.0.index) {
             self.catch_up(turn, local, subscription.position);
         }
         let name = Arc::clone(&self.locals.held(local.0.index).name);
-        self.reply(turn, slot, |out| {
-            outgoing::subscription_succeeded(out, &name, snapshot)
-        });
+        self.tell_subscribed(turn, slot, &name, roster);
+    }
+
+    /// Sends the home's frame of a roster as it is; without one, the success alone.
+    fn tell_subscribed(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        slot: Slot,
+        channel: &str,
+        roster: Option<Arc<[u8]>>,
+    ) {
+        let Some(frame) = roster else {
+            return self.reply(turn, slot, |out| {
+                outgoing::subscription_succeeded(out, channel, None);
+            });
+        };
+        turn.spend(Work::bytes(frame.len()));
+        self.reply_frame(turn, slot, &frame);
     }
 
     /// A join was answered after its connection had gone: what it did is undone.
