@@ -10,7 +10,7 @@ use shards::application::Slot;
 
 use super::{
     ServerTurn, ShardServer,
-    message::{ClientEvent, Message},
+    message::{ClientEvent, Message, SocketPlace},
 };
 use crate::{
     bridge::message::{ClientEventOfWebhook, WebhookInterest},
@@ -40,7 +40,7 @@ impl ShardServer {
         outgoing::event(&mut self.scratch, event, &publish.name, data, sender);
         encode::finish_text(&mut self.scratch, start);
         let row = &self.connections[slot.index as usize];
-        let except = row.socket_id;
+        let socket_id = row.socket_id;
         let app = self.apps.get(row.app);
         let wants_hook = app.is_some_and(|app| {
             let interest = app.entry.webhook_interest;
@@ -50,7 +50,7 @@ impl ShardServer {
             Box::new(ClientEventOfWebhook {
                 event: event.into(),
                 data: data.into(),
-                socket_id: except.to_string().into(),
+                socket_id: socket_id.to_string().into(),
                 user_id: publish.user_id.clone(),
             })
         });
@@ -60,7 +60,11 @@ impl ShardServer {
         let event = ClientEvent {
             home: home.expect("a subscription follows its home's answer"),
             frame: Arc::from(self.scratch.as_slice()),
-            except,
+            except: SocketPlace {
+                shard: self.shard,
+                slot_index: slot.index,
+                low: socket_id.low(),
+            },
             hook,
         };
         self.send_home(turn, channel.home, Message::ClientEvent(event));

@@ -11,12 +11,14 @@ use shards::{
     work::Work,
 };
 
-use super::{ServerTurn, ShardServer, message::Delivery};
+use super::{
+    ServerTurn, ShardServer,
+    message::{Delivery, SocketPlace},
+};
 use crate::{
     channel::local::{JobFrame, LocalRef, Slice},
     config::sections::SlowConsumer,
     metrics::counters::Latency,
-    protocol::socket_id::SocketId,
 };
 
 /// Positions of one slice of a job, so that several jobs share a turn.
@@ -31,7 +33,7 @@ impl ShardServer {
             except,
             asked_at,
         } = delivery;
-        let except = except.and_then(|id| self.slot_of(id));
+        let except = except.and_then(|place| self.slot_of(place));
         self.fan_out(turn, local, frame, except, asked_at);
     }
 
@@ -187,14 +189,14 @@ impl ShardServer {
         counters.transmitted_bytes += sent_bytes;
     }
 
-    /// The slot on this shard that a socket id stands for, if that socket is open.
-    pub(super) fn slot_of(&self, id: SocketId) -> Option<Slot> {
-        let (shard, index) = self.socket_ids.place(id)?;
+    /// The slot of a socket, if it is on this shard and open.
+    fn slot_of(&self, place: SocketPlace) -> Option<Slot> {
+        let index = place.slot_index;
         let row = self
             .connections
             .get(index as usize)
-            .filter(|_| shard == self.shard)?;
-        let is_it = row.is_open() && row.socket_id == id;
+            .filter(|_| place.shard == self.shard)?;
+        let is_it = row.is_open() && row.socket_id.low() == place.low;
         is_it.then_some(Slot {
             index,
             generation: row.generation,

@@ -7,7 +7,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use shards::application::{Millis, Slot, Waiter};
+use shards::application::{Millis, ShardId, Slot, Waiter};
 
 use crate::{
     bridge::message::ClientEventOfWebhook,
@@ -22,7 +22,7 @@ use crate::{
     connection::pending::{
         ChannelFacts, ChannelPart, ChannelsQuestion, PublicEvent, RateState, ReportedCounts,
     },
-    protocol::{app::AppIndex, socket_id::SocketId},
+    protocol::app::AppIndex,
 };
 
 /// From one shard to another.
@@ -206,12 +206,21 @@ pub struct Leaving {
     pub user_id: Option<Arc<str>>,
 }
 
+/// Where the socket with an id stands, if it is still there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketPlace {
+    pub shard: ShardId,
+    pub slot_index: u32,
+    /// The id's second part, which nobody guesses.
+    pub low: u64,
+}
+
 /// A client event on its way to its channel's home.
 #[derive(Debug)]
 pub struct ClientEvent {
     pub home: HomeRef,
     pub frame: Arc<[u8]>,
-    pub except: SocketId,
+    pub except: SocketPlace,
     /// For the app's webhooks, if one wants client events.
     pub hook: Option<Box<ClientEventOfWebhook>>,
 }
@@ -221,7 +230,7 @@ pub struct ClientEvent {
 pub struct Delivery {
     pub local: LocalRef,
     pub frame: Arc<[u8]>,
-    pub except: Option<SocketId>,
+    pub except: Option<SocketPlace>,
     /// When the API took the event; `None` for what is not timed.
     pub asked_at: Option<Millis>,
 }

@@ -7,6 +7,7 @@
 
 use shards::application::ShardId;
 
+use super::message::SocketPlace;
 use crate::protocol::socket_id::SocketId;
 
 /// The key of the permutation; one per process, the same on all shards.
@@ -109,11 +110,15 @@ impl SocketIds {
         SocketId::new(u64::from(permute(self.key, place)), low).expect("both parts are in range")
     }
 
-    /// The shard and slot index that an id may stand for. The slot's second part decides.
-    pub(super) fn place(&self, id: SocketId) -> Option<(ShardId, u32)> {
+    /// Where the socket of an id stands, if it has one.
+    pub(super) fn place(&self, id: SocketId) -> Option<SocketPlace> {
         let place = unpermute(self.key, u32::try_from(id.high()).ok()?);
         let shard = u16::try_from(place >> INDEX_BITS).ok()?;
-        Some((ShardId(shard), place & (SLOTS_MAX - 1)))
+        Some(SocketPlace {
+            shard: ShardId(shard),
+            slot_index: place & (SLOTS_MAX - 1),
+            low: id.low(),
+        })
     }
 }
 
@@ -169,7 +174,8 @@ mod tests {
                 let low = ids.fresh_low();
                 assert!(low <= 10_000_000_000);
                 let id = ids.of(index, low);
-                assert_eq!(ids.place(id), Some((ShardId(shard), index)));
+                let place = ids.place(id).expect("an id of ours");
+                assert_eq!((place.shard, place.slot_index), (ShardId(shard), index));
                 assert!(seen.insert(id.high()), "shard {shard} slot {index}");
             }
         }
