@@ -154,7 +154,31 @@ impl Holds {
 
 /// Presence channels (their rows) and the user id that a connection has in each.
 // Rows are numbered by this shard: nobody outside can choose them to collide.
-pub type Memberships = HashMap<u32, Arc<str>, BuildHasherDefault<AHasher>>;
+#[derive(Clone, Debug, Default)]
+pub struct Memberships(HashMap<u32, Arc<str>, BuildHasherDefault<AHasher>>);
+
+impl Memberships {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn get(&self, channel: u32) -> Option<&Arc<str>> {
+        self.0.get(&channel)
+    }
+
+    /// Any channel of them.
+    pub fn any(&self) -> Option<u32> {
+        self.0.keys().next().copied()
+    }
+
+    pub fn insert(&mut self, channel: u32, user_id: Arc<str>) {
+        self.0.insert(channel, user_id);
+    }
+
+    pub fn remove(&mut self, channel: u32) -> Option<Arc<str>> {
+        self.0.remove(&channel)
+    }
+}
 
 /// What few connections have, or all have for a short time.
 #[derive(Clone, Debug, Default)]
@@ -292,12 +316,12 @@ impl Connection {
 
     /// The user id that this connection has in a presence channel.
     pub fn membership(&self, channel: u32) -> Option<&Arc<str>> {
-        self.rare.as_ref()?.memberships.get(&channel)
+        self.rare.as_ref()?.memberships.get(channel)
     }
 
     /// Takes the membership of a channel out.
     pub fn end_membership(&mut self, channel: u32) -> Option<Arc<str>> {
-        self.rare.as_mut()?.memberships.remove(&channel)
+        self.rare.as_mut()?.memberships.remove(channel)
     }
 
     /// Somebody has vouched for the client.

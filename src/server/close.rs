@@ -61,7 +61,7 @@ impl Departed {
     /// Takes a subscription out: presence channels come first, since somebody else may want the
     /// place or read the name.
     fn next(&mut self, slot: Slot) -> Option<Next> {
-        let Some(channel) = self.memberships.keys().next().copied() else {
+        let Some(channel) = self.memberships.any() else {
             let subscription = self.subscriptions.pop()?;
             let departure = Departure {
                 slot,
@@ -79,7 +79,7 @@ impl Departed {
         let departure = Departure {
             slot,
             subscription,
-            user_id: self.memberships.remove(&channel),
+            user_id: self.memberships.remove(channel),
         };
         Some(Next {
             departure,

@@ -46,7 +46,8 @@ pub(super) struct WatchedNews {
     slots: Arc<[Slot]>,
     user_id: Arc<str>,
     online: bool,
-    frame: Arc<[u8]>,
+    /// Made when the first of them is told: news may cancel each other before.
+    frame: Option<Arc<[u8]>>,
 }
 
 /// What is to be done, first come first done. It is bounded by the connections of this shard: each
@@ -135,23 +136,12 @@ impl ShardServer {
         online: bool,
     ) {
         turn.spend(Work::ROW.and(Work::bytes(64 * slots.len())));
-        let (one, none): ([&str; 1], [&str; 0]) = ([&user_id], []);
-        self.scratch.clear();
-        let start = encode::begin_text(&mut self.scratch);
-        let (on, off) = if online {
-            (&one[..], &none[..])
-        } else {
-            (&none[..], &one[..])
-        };
-        outgoing::watchlist_events(&mut self.scratch, on, off);
-        encode::finish_text(&mut self.scratch, start);
-        let frame = Arc::from(self.scratch.as_slice());
         self.errands.push_news(WatchedNews {
             app,
             slots,
             user_id,
             online,
-            frame,
+            frame: None,
         });
     }
 
@@ -175,8 +165,13 @@ impl ShardServer {
     /// Does a part of an errand; what is left of it comes back.
     fn run_errand(&mut self, turn: &mut impl ServerTurn, errand: Errand) -> Option<Errand> {
         match errand {
-            Errand::Watched { news, mut next } => {
-                let frame = turn.add_frame(Arc::clone(&news.frame));
+            Errand::Watched { news, .. } if news.slots.is_empty() => None,
+            Errand::Watched { mut news, mut next } => {
+                let bytes = news.frame.take().unwrap_or_else(|| {
+                    watched_frame(&mut self.scratch, &news.user_id, news.online)
+                });
+                news.frame = Some(Arc::clone(&bytes));
+                let frame = (turn.add_frame(Arc::clone(&bytes)), bytes.len());
                 while let Some(slot) = news.slots.get(next) {
                     next += 1;
                     self.tell_watcher(turn, *slot, &news, frame);
@@ -236,7 +231,7 @@ impl ShardServer {
         turn: &mut impl ServerTurn,
         slot: Slot,
         news: &WatchedNews,
-        frame: FrameId,
+        (frame, frame_bytes): (FrameId, usize),
     ) {
         turn.spend(Work::ROW.times(8));
         let Some(row) = self.row(slot).filter(|row| row.is_open()) else {
@@ -261,12 +256,12 @@ impl ShardServer {
             Queued::Accepted => {
                 let counters = self.counters.app(app);
                 counters.messages_sent += 1;
-                counters.transmitted_bytes += news.frame.len() as u64;
+                counters.transmitted_bytes += frame_bytes as u64;
             }
             Queued::Gone => {}
             Queued::Full => {
                 let policy = self.settings.slow_consumer;
-                let refused = (frame, news.frame.len());
+                let refused = (frame, frame_bytes);
                 self.slow.note(turn, policy, slot, refused);
             }
         }
@@ -291,6 +286,17 @@ impl ShardServer {
     }
 }
 
+/// The frame that tells one user's watchers how it is now.
+fn watched_frame(scratch: &mut Vec<u8>, user_id: &str, online: bool) -> Arc<[u8]> {
+    let (one, none): (&[&str], &[&str]) = (&[user_id], &[]);
+    let (on, off) = if online { (one, none) } else { (none, one) };
+    scratch.clear();
+    let start = encode::begin_text(scratch);
+    outgoing::watchlist_events(scratch, on, off);
+    encode::finish_text(scratch, start);
+    Arc::from(scratch.as_slice())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -309,7 +315,7 @@ mod tests {
             slots: slots(watchers),
             user_id: user_id.into(),
             online,
-            frame: Arc::from([].as_slice()),
+            frame: None,
         }
     }
 
