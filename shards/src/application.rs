@@ -145,10 +145,6 @@ pub trait Application: Sized + 'static {
     /// A message of another shard arrived.
     fn on_message<T: TurnOf<Self>>(&mut self, turn: &mut T, from: ShardId, message: Self::Message);
     /// A message of the bridge arrived.
-    #[expect(
-        clippy::wrong_self_convention,
-        reason = "an event, named for its source"
-    )]
     fn on_bridge_message<T: TurnOf<Self>>(&mut self, turn: &mut T, message: Self::FromBridge);
     /// The slot's one timer fell due (see `Turn::arm_timer`); it is disarmed before the call.
     fn on_timer<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot);
