@@ -16,7 +16,7 @@ pub(super) mod soketi;
 pub(super) use aliases::{LOWEST_ALIAS_HOLDS, TRANSLATIONS};
 pub use later::Later;
 pub(super) use names::Converted;
-pub use names::{Meaning, OtherName};
+pub use names::{Convert, Meaning, OtherName};
 pub(super) use soketi::{SOKETI_APP, SOKETI_PREFIX};
 
 pub use super::sections::SERVER;
