@@ -29,7 +29,8 @@ fn is_established(server: &Server, target: &str, headers: &str) {
         first["event"], "pusher:connection_established",
         "{target} {headers}: {first}"
     );
-    let data: Value = serde_json::from_str(first["data"].as_str().expect("a string")).unwrap();
+    let data: Value =
+        serde_json::from_str(first["data"].as_str().expect("a string")).expect("JSON");
     assert_eq!(data["activity_timeout"], 120, "{target}");
     assert!(
         is_socket_id(data["socket_id"].as_str().expect("a string")),

@@ -262,7 +262,7 @@ fn a_snapshot_and_what_follows_it_equal_the_truth_under_churn(shards: usize) {
 /// A member event changes the view: adding someone who is in or removing someone who is not is a fault.
 #[track_caller]
 fn apply(seen: &mut BTreeSet<String>, frame: &Value) {
-    let data: Value = serde_json::from_str(frame["data"].as_str().expect("text")).unwrap();
+    let data: Value = serde_json::from_str(frame["data"].as_str().expect("text")).expect("JSON");
     let id = data["user_id"].as_str().expect("a user").to_owned();
     let changed = match frame["event"].as_str().expect("a name") {
         "pusher_internal:member_added" => seen.insert(id),

@@ -322,7 +322,8 @@ fn above_a_hundred_subscribers_counts_are_told_at_most_every_five_seconds(shards
             frame["event"], "pusher_internal:subscription_count",
             "{frame}"
         );
-        let data: Value = serde_json::from_str(frame["data"].as_str().expect("text")).unwrap();
+        let data: Value =
+            serde_json::from_str(frame["data"].as_str().expect("text")).expect("JSON");
         told.push(data["subscription_count"].as_u64().expect("an integer"));
     }
     assert_eq!(

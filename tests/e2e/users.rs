@@ -37,7 +37,8 @@ impl Client {
             self.name
         );
         assert_eq!(frame.get("channel"), None);
-        let data: Value = serde_json::from_str(frame["data"].as_str().expect("text")).unwrap();
+        let data: Value =
+            serde_json::from_str(frame["data"].as_str().expect("text")).expect("JSON");
         let mut told = BTreeMap::new();
         for event in data["events"].as_array().expect("a list") {
             let ids = event["user_ids"].as_array().expect("a list");
