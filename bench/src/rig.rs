@@ -127,7 +127,7 @@ impl Rig {
                 Heard::Connected => is_reached = true,
                 Heard::Subscribed if client >= first => joined += 1,
                 Heard::Refused(said) => {
-                    trouble.get_or_insert(RunError::Refused(refusal(said)));
+                    trouble.get_or_insert_with(|| RunError::Refused(refusal(said)));
                 }
                 Heard::Ended(reason) if trouble.is_none() => {
                     trouble = Some(match is_reached {

@@ -104,8 +104,8 @@ pub fn error_words(payload: &[u8]) -> String {
         Value::String(text) => serde_json::from_str(text).unwrap_or_default(),
         object => object.clone(),
     };
-    let number = data["code"].as_u64().or(data["status"].as_u64());
-    let text = data["message"].as_str().or(data["error"].as_str());
+    let number = data["code"].as_u64().or_else(|| data["status"].as_u64());
+    let text = data["message"].as_str().or_else(|| data["error"].as_str());
     match (number, text) {
         (Some(number), Some(text)) => format!("{number} {text}"),
         (None, Some(text)) => text.to_owned(),

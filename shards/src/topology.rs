@@ -99,7 +99,10 @@ pub(crate) fn place(config: &Config, topology: &Topology) -> Result<Placement, S
     }
     let taken = &usable[..shards];
     let spare = order.iter().copied().find(|core| !taken.contains(core));
-    let bridge = config.bridge_core.or(spare).or(order.last().copied());
+    let bridge = config
+        .bridge_core
+        .or(spare)
+        .or_else(|| order.last().copied());
     Ok(Placement {
         shards: taken.iter().copied().map(Some).collect(),
         bridge,

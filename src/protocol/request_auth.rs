@@ -910,7 +910,7 @@ mod tests {
             ("POST", "{}", Some(""), Err(HttpAuthError::BodyMd5)),
         ] {
             let path = "/apps/app-id/x";
-            let query = md5.map_or(AUTH.to_owned(), |md5| format!("{AUTH}&body_md5={md5}"));
+            let query = md5.map_or_else(|| AUTH.to_owned(), |md5| format!("{AUTH}&body_md5={md5}"));
             let signature = signed(&format!("{method}\n{path}\n{query}"));
             let query = format!("{query}&auth_signature={signature}");
             assert_eq!(

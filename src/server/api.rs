@@ -413,7 +413,7 @@ impl ShardServer {
                 let reported = counts
                     .iter()
                     .find(|it| it.item as usize == item && it.is_first);
-                reported.map_or(answer::Counts::default(), |it| {
+                reported.map_or_else(answer::Counts::default, |it| {
                     told(info.applicable_to(ChannelKind::of(&it.channel)), it.counts)
                 })
             });

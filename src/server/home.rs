@@ -327,10 +327,12 @@ impl ShardServer {
     }
 
     pub(super) fn counts_of(&self, at: HomeRef) -> Counts {
-        self.homes.get(at).map_or(Counts::default(), |home| Counts {
-            subscriptions: home.subscriptions(),
-            users: u32::try_from(home.users()).unwrap_or(u32::MAX),
-        })
+        self.homes
+            .get(at)
+            .map_or_else(Counts::default, |home| Counts {
+                subscriptions: home.subscriptions(),
+                users: u32::try_from(home.users()).unwrap_or(u32::MAX),
+            })
     }
 
     /// Sends a frame to every interested shard.

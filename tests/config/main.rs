@@ -173,7 +173,7 @@ fn example(key: &Key) -> String {
             let mut names = choices.iter().map(|choice| choice.name);
             let other = names.clone().find(|name| key.default != Some(name));
             other
-                .or(names.next_back())
+                .or_else(|| names.next_back())
                 .expect("a choice has names")
                 .to_owned()
         }

@@ -85,7 +85,7 @@ impl Source {
         let inside = self
             .path
             .strip_prefix(root().join("src"))
-            .unwrap_or(Path::new(""));
+            .unwrap_or_else(|_| Path::new(""));
         let first = inside
             .components()
             .next()

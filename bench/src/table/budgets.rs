@@ -72,7 +72,7 @@ impl Budget {
         };
         let text = |key: &'static str| {
             let value = table.get(key).and_then(|item| item.as_str());
-            value.map(str::to_owned).ok_or(wrong(key, "text"))
+            value.map(str::to_owned).ok_or_else(|| wrong(key, "text"))
         };
         let positive = |key: &'static str| {
             let item = table.get(key);
@@ -81,7 +81,7 @@ impl Budget {
                     .or_else(|| item.as_integer().map(|whole| whole as f64))
             });
             let value = value.filter(|value| *value > 0.0);
-            value.ok_or(wrong(key, "a number above 0"))
+            value.ok_or_else(|| wrong(key, "a number above 0"))
         };
         let name = text("row")?;
         let Some(row) = rows.iter().find(|row| row.key == name) else {

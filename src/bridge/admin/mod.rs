@@ -97,7 +97,7 @@ fn bind_first(metrics: &Metrics) -> Result<TcpListener, AdminError> {
     addresses.sort_by_key(|address| address.is_ipv6());
     let address = *addresses
         .first()
-        .ok_or(AdminError::NoAddress { host: host.clone() })?;
+        .ok_or_else(|| AdminError::NoAddress { host: host.clone() })?;
     let bound = TcpListener::bind(address).and_then(|listener| {
         listener.set_nonblocking(true)?;
         Ok(listener)

@@ -69,7 +69,7 @@ fn user(text: &str) -> Result<User, UserError> {
         id: id.filter(|id| is_id(id)).ok_or(UserError::Id)?,
         user_info: fields
             .last("user_info")
-            .map_or("null".to_owned(), judge::compact),
+            .map_or_else(|| "null".to_owned(), judge::compact),
         watchlist,
         watchlist_cut,
     })
