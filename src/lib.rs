@@ -5,6 +5,14 @@
 //! May depend on: nothing.
 //! Invariants: a room named here as pure holds no socket, clock, thread or random source.
 
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::wildcard_enum_match_arm,
+        reason = "a new variant makes the compiler list every place to think about"
+    )
+)]
+
 pub mod bridge;
 pub mod channel;
 pub mod cli;

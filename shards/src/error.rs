@@ -118,12 +118,11 @@ impl StartError {
 
 /// What else there is to say about an address that cannot be had.
 fn advice(source: &io::Error) -> &'static str {
-    match source.kind() {
-        io::ErrorKind::AddrInUse => {
-            "; another process listens there: two servers share a port only when both run as one \
-             user (SO_REUSEPORT, effective user)"
-        }
-        _ => "",
+    if source.kind() == io::ErrorKind::AddrInUse {
+        "; another process listens there: two servers share a port only when both run as one \
+         user (SO_REUSEPORT, effective user)"
+    } else {
+        ""
     }
 }
 

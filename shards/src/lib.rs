@@ -6,6 +6,14 @@
 //! Invariants: a connection never leaves its shard once the application has seen it; shards and
 //! bridge share no mutable memory but flags and byte counts; nothing here knows what bytes mean.
 
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::wildcard_enum_match_arm,
+        reason = "a new variant makes the compiler list every place to think about"
+    )
+)]
+
 pub mod application;
 pub mod bridge;
 pub mod config;

@@ -85,11 +85,10 @@ impl ApiRequest<'_, '_> {
         if !app.is_enabled {
             return Err(ApiError::AppDisabled);
         }
-        let body = match self.route {
-            Route::Events { .. } if self.body.is_empty() => {
-                query::event_body(head.query, form)?.into()
-            }
-            _ => Cow::Borrowed(self.body),
+        let body = if matches!(self.route, Route::Events { .. }) && self.body.is_empty() {
+            query::event_body(head.query, form)?.into()
+        } else {
+            Cow::Borrowed(self.body)
         };
         let keys = Keys {
             names: self.names,
@@ -168,7 +167,17 @@ fn action_of(
                 user_id: UserId::new(keys.names, keys.app, &**user),
             })
         }
-        _ => Err(ApiError::NotFound),
+        Route::App { .. }
+        | Route::AppBadPath
+        | Route::Up
+        | Route::UpApp { .. }
+        | Route::Usage
+        | Route::Live
+        | Route::Ready
+        | Route::AcceptTraffic
+        | Route::Root
+        | Route::WelcomeSign
+        | Route::Unknown => Err(ApiError::NotFound),
     }
 }
 

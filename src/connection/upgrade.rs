@@ -118,7 +118,19 @@ impl UpgradeRefusal {
     pub fn reason(self) -> &'static str {
         match self {
             Self::OriginNotAllowed => code::ORIGIN_NOT_ALLOWED,
-            _ => self.code().reason(),
+            Self::Draining
+            | Self::OutOfFiles
+            | Self::MemoryHigh
+            | Self::AcceptRate
+            | Self::NodeFull
+            | Self::PathNotFound
+            | Self::VersionMissing
+            | Self::VersionInvalid
+            | Self::VersionUnsupported
+            | Self::AppUnknown
+            | Self::AppDisabled
+            | Self::TlsRequired
+            | Self::AppFull => self.code().reason(),
         }
     }
 }

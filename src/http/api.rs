@@ -126,7 +126,11 @@ impl<'a> BatchRequest<'a> {
         }
         let event = |item| match item {
             JsonValue::Object(raw) => PublishRequest::of_object(raw, limits),
-            _ => Err(ApiError::WrongType("batch item")),
+            JsonValue::Text(_)
+            | JsonValue::Array(_)
+            | JsonValue::Number(_)
+            | JsonValue::Bool(_)
+            | JsonValue::Null => Err(ApiError::WrongType("batch item")),
         };
         Ok(Self {
             events: objects.into_iter().map(event).collect::<Result<_, _>>()?,
@@ -184,7 +188,11 @@ impl<'a> EventFields<'a> {
                             names.push(name.decoded())
                         }
                         JsonValue::Text(_) => {}
-                        _ => wrong_type = true,
+                        JsonValue::Object(_)
+                        | JsonValue::Array(_)
+                        | JsonValue::Number(_)
+                        | JsonValue::Bool(_)
+                        | JsonValue::Null => wrong_type = true,
                     }
                 })?;
                 match count {
@@ -252,7 +260,11 @@ fn data_token<'a>(data: JsonValue<'a>, limits: &EventLimits) -> Result<Cow<'a, s
             check(string.decoded_bytes())?;
             Ok(Cow::Borrowed(string.token()))
         }
-        other => {
+        other @ (JsonValue::Object(_)
+        | JsonValue::Array(_)
+        | JsonValue::Number(_)
+        | JsonValue::Bool(_)
+        | JsonValue::Null) => {
             check(json::compact_bytes(other.raw()))?;
             let mut token = Vec::new();
             json::compact_into_string_token(other.raw(), &mut token);

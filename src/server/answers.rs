@@ -82,9 +82,10 @@ impl ShardServer {
 
     /// A message of another shard arrived. Who waited for an answer goes on with its input.
     pub(super) fn hear(&mut self, turn: &mut impl ServerTurn, from: ShardId, message: Message) {
-        let waiter = match &message {
-            Message::Answer { waiter, .. } => Some(*waiter),
-            _ => None,
+        let waiter = if let Message::Answer { waiter, .. } = &message {
+            Some(*waiter)
+        } else {
+            None
         };
         self.perform_message(turn, from, message);
         if let Some(waiter) = waiter {

@@ -35,7 +35,19 @@ impl ShardServer {
             Route::Up => self.answer_up(turn, slot, head, None),
             Route::UpApp { app } => self.answer_up(turn, slot, head, Some(app)),
             Route::Ready | Route::AcceptTraffic => self.answer_ready(turn, slot, head),
-            _ => {
+            Route::App { .. }
+            | Route::AppBadPath
+            | Route::Events { .. }
+            | Route::BatchEvents { .. }
+            | Route::Channels { .. }
+            | Route::Channel { .. }
+            | Route::Users { .. }
+            | Route::Terminate { .. }
+            | Route::Usage
+            | Route::Live
+            | Route::Root
+            | Route::WelcomeSign
+            | Route::Unknown => {
                 let reply = Reply::text(Status::Ok, &[], "OK");
                 self.respond(turn, slot, reply, &Asked::of(head));
             }

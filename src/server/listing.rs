@@ -72,10 +72,10 @@ impl ShardServer {
 
     fn listing(&mut self, slot: Slot) -> Option<&mut ApiCall> {
         let pending = self.row(slot)?.rare.as_mut()?.pending.as_mut()?;
-        match pending {
-            Pending::Api(call) if matches!(call.step, ApiStep::List(_)) => Some(call),
-            _ => None,
-        }
+        let Pending::Api(call) = pending else {
+            return None;
+        };
+        matches!(call.step, ApiStep::List(_)).then_some(&mut **call)
     }
 
     /// Asks for the next slice, if the connection still waits for it.

@@ -165,10 +165,12 @@ impl ShardServer {
             && head.origin.is_none()
             && head.access_control_request_method.is_none();
         if head.method == "OPTIONS" {
-            return match route {
-                Route::Root if asks_health => self.answer_up(turn, slot, head, None),
-                _ if asks_health => self.answer_health(turn, slot, head, &route),
-                _ => self.answer_preflight(turn, slot, &asked),
+            return if !asks_health {
+                self.answer_preflight(turn, slot, &asked)
+            } else if matches!(route, Route::Root) {
+                self.answer_up(turn, slot, head, None)
+            } else {
+                self.answer_health(turn, slot, head, &route)
             };
         }
         if head.method != method && !(head.method == "HEAD" && method == "GET") {
