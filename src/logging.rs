@@ -89,6 +89,10 @@ fn filter(level: &str) -> Result<EnvFilter, LoggingError> {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::disallowed_types,
+    reason = "a writer of log lines must be shareable"
+)]
 mod tests {
     use std::io::Write;
     use std::sync::{Arc, Mutex, PoisonError};

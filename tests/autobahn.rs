@@ -1,5 +1,7 @@
 //! The Autobahn test suite against the codec: the echo example under the suite's fuzzing client.
 
+#![expect(clippy::disallowed_methods, reason = "each wait has a deadline")]
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};

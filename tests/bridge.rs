@@ -4,6 +4,8 @@
 //! May depend on: `sockudo::bridge`, `shards`.
 //! Invariants: every wait has a deadline; nothing is left running.
 
+#![expect(clippy::disallowed_methods, reason = "each wait has a deadline")]
+
 use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, Read, Write},

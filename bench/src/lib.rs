@@ -8,6 +8,12 @@
 //! `table` puts the same scenarios on several servers in turn, round after round: this build, *peers*, and
 //! *floors*, which are bare loops of system calls with the same shape of load.
 
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a load generator lives by the clock; its tables have keys of its own making"
+)]
+
 pub mod axis;
 pub mod cli;
 mod conversation;

@@ -256,6 +256,10 @@ impl NetRing {
                         {
                             return;
                         }
+                        #[expect(
+                            clippy::disallowed_methods,
+                            reason = "the kernel refuses, and only time helps"
+                        )]
                         std::thread::sleep(pause);
                         pause = (pause * 2).min(PAUSE_MAX);
                     }

@@ -63,6 +63,7 @@ where
     F: Future<Output = R>,
     R: Send + 'static,
 {
+    #[expect(clippy::disallowed_methods, reason = "the origin of all shards' time")]
     let node_started = Instant::now();
     config.check()?;
     check_host()?;
@@ -244,6 +245,10 @@ impl Running {
     }
 
     /// Stops the shards and joins their threads; one that does not stop in time is left behind.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "no turn runs here: the caller's thread waits for the others"
+    )]
     fn stop(&mut self) {
         self.orders.stop_accepting.store(true, Ordering::SeqCst);
         self.orders.stop.store(true, Ordering::SeqCst);

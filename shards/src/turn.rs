@@ -91,6 +91,7 @@ impl Clock {
     pub(crate) fn read(&mut self) {
         self.now_ns = self.ns();
         self.now = Millis(self.now_ns / 1_000_000);
+        #[expect(clippy::disallowed_methods, reason = "the one reading of the turn")]
         let unix = SystemTime::now().duration_since(UNIX_EPOCH);
         self.unix_ms = unix.map_or(0, |since| since.as_millis() as u64);
     }

@@ -4,6 +4,12 @@
 //! May depend on: shards, tests/support.
 //! Invariants: no test sleeps but the one that measures an idle second.
 
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "each wait has a deadline; what shards saw is read by the test"
+)]
+
 mod support;
 
 use shards::{BridgeLink, ShardId, StartError, run};

@@ -4,6 +4,12 @@
 //! May depend on: shards, tests/support.
 //! Invariants: no test sleeps; each waits for a condition with a deadline.
 
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "each wait has a deadline; what shards saw is read by the test"
+)]
+
 mod support;
 
 use shards::{BridgeLink, Config, ShardId, run};

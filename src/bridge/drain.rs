@@ -161,6 +161,10 @@ const FLUSHING_MAX: Duration = Duration::from_secs(5);
 const SETTLING_MAX: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "any instant will do to begin with"
+)]
 mod tests {
     use super::*;
 

@@ -130,6 +130,10 @@ impl Gathering {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "any instant will do to begin with"
+)]
 mod tests {
     use super::*;
     use crate::metrics::counters::ShardCounters;

@@ -10,6 +10,10 @@ pub mod apps;
 mod busy;
 mod drain;
 #[cfg(test)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a fake node has been up for a while"
+)]
 mod fixture;
 mod gather;
 pub mod link;
@@ -19,6 +23,10 @@ pub mod queue;
 pub mod run;
 pub mod signals;
 #[cfg(test)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "real time passes between real sockets"
+)]
 mod tests;
 pub mod usage;
 mod view;

@@ -4,6 +4,11 @@
 //! May depend on: all of `bridge`, `config`, `metrics`, tokio. Generic over the link.
 //! Invariants: the loop waits in one place only; whatever takes long runs beside it.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the bridge reads the clock here and hands it on"
+)]
+
 use std::{
     io,
     net::TcpListener,

@@ -3,6 +3,12 @@
 //! One crate for all, so that it is linked once. Each scenario runs with one shard and with three. The number
 //! after a test's name is its line in the conformance checklist of the wire contract.
 
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "each wait has a deadline; lengths of time are what is tested; endpoints are threads"
+)]
+
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -4,6 +4,11 @@
 //! Entry points: `workload::run` is one run; `node` and `turn` take the runtime's place; `client`,
 //! `ledger`, `hooks` and `world` hold the invariants.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a soak lasts so many real seconds, as its environment says"
+)]
+
 mod api;
 mod client;
 mod dice;

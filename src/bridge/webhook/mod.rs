@@ -9,6 +9,10 @@ mod attempt;
 pub mod policy;
 mod target;
 #[cfg(test)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "real time passes between real sockets"
+)]
 mod tests;
 
 use std::{
@@ -164,6 +168,10 @@ impl Webhooks {
             let (client, policy) = (self.client.clone(), Arc::clone(&self.policy));
             let target = Arc::clone(target);
             self.attempts.spawn(async move {
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "an attempt takes the time that it takes"
+                )]
                 let began = Instant::now();
                 let result = attempt::attempt(client, policy, target, &job).await;
                 Attempted {
