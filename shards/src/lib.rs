@@ -13,6 +13,7 @@
         reason = "a new variant makes the compiler list every place to think about"
     )
 )]
+#![warn(missing_docs, reason = "each application builds on this page alone")]
 
 pub mod application;
 pub mod bridge;
