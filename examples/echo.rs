@@ -5,6 +5,11 @@
 //! May depend on: shards, `sockudo::http` (the request head), `sockudo::ws`.
 //! Invariants: a connection's unread bytes are at most one head or one message and its header.
 
+#![expect(
+    clippy::print_stdout,
+    reason = "whoever starts it reads where it listens"
+)]
+
 use shards::{Application, BridgeLink, Closed, Config, ShardId, Slot, TurnOf, abort_on_panic, run};
 use sockudo::{
     http::request::{Version, parse_head},

@@ -1,5 +1,9 @@
 //! The Autobahn test suite against the codec: the echo example under the suite's fuzzing client.
 
+#![expect(
+    clippy::print_stdout,
+    reason = "what a test measured is read beside its name"
+)]
 #![expect(clippy::disallowed_methods, reason = "each wait has a deadline")]
 
 use std::collections::BTreeMap;

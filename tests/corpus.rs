@@ -4,6 +4,11 @@
 //! May depend on: `tests/fuzz/checks/`, which the fuzzer shares.
 //! Invariants: a target has a check, a corpus that is not empty, and a test here.
 
+#![expect(
+    clippy::print_stdout,
+    reason = "the input that fails is the last one named"
+)]
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 

@@ -4,6 +4,10 @@
 //! after a test's name is its line in the conformance checklist of the wire contract.
 
 #![expect(
+    clippy::print_stdout,
+    reason = "what a test measured is read beside its name"
+)]
+#![expect(
     clippy::disallowed_methods,
     clippy::disallowed_types,
     reason = "each wait has a deadline; lengths of time are what is tested; endpoints are threads"

@@ -5,6 +5,10 @@
 //! `ledger`, `hooks` and `world` hold the invariants.
 
 #![expect(
+    clippy::print_stdout,
+    reason = "what a test measured is read beside its name"
+)]
+#![expect(
     clippy::disallowed_methods,
     reason = "a soak lasts so many real seconds, as its environment says"
 )]

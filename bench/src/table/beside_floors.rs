@@ -245,6 +245,7 @@ impl Measured {
         })
     }
 
+    #[expect(clippy::print_stdout, reason = "the answer that was asked for")]
     fn print(&self, form: Form) {
         if form == Form::Json {
             println!("{:#}", self.as_value());

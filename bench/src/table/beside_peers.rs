@@ -149,6 +149,7 @@ fn reached(ratio: Spread, goal: f64) -> Reached {
 }
 
 impl Measured {
+    #[expect(clippy::print_stdout, reason = "the answer that was asked for")]
     fn print(&self, form: Form) {
         if form == Form::Json {
             println!("{:#}", self.as_value());
