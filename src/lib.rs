@@ -16,6 +16,7 @@
 pub mod bridge;
 pub mod channel;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod connection;
 pub mod http;

@@ -32,6 +32,7 @@ targets! {
     auth: nothing_but_the_right_signature_is_believed,
     channel_name: a_name_is_accepted_by_its_rules_alone,
     client_frame: a_frame_means_what_serde_json_reads_in_it,
+    cluster_batch: a_batch_between_nodes_means_what_was_written,
     http_request: a_request_is_the_same_however_it_is_cut,
     presence: a_member_is_who_serde_json_reads,
     ws_codec: a_stream_of_frames_is_the_same_however_it_is_cut,

@@ -24,6 +24,15 @@ impl Partition {
         self.0
     }
 
+    /// The one with this number, which came from another node; `None` where there is none.
+    pub const fn from_number(number: u16) -> Option<Self> {
+        if number < PARTITIONS {
+            Some(Self(number))
+        } else {
+            None
+        }
+    }
+
     fn of(hasher: &SipHasher13) -> Self {
         let number = hasher.finish() % u64::from(PARTITIONS);
         Self(u16::try_from(number).expect("below the number of partitions"))

@@ -9,6 +9,7 @@ pub mod api_body;
 pub mod auth;
 pub mod channel_name;
 pub mod client_frame;
+pub mod cluster_batch;
 pub mod http_request;
 pub mod presence;
 pub mod ws_codec;
