@@ -263,9 +263,9 @@ impl Row {
     }
 }
 
-/// More than a request, a sign-in and a dozen subscriptions cost together. A flood that shares a
-/// shard with dozens of others still gets so much between two halvings.
-const HEAT_BUSY: u16 = 128;
+/// Nearly twice what 500 pings per second keep a row at. A flood that shares a shard with a hundred
+/// others still gets so much between two halvings.
+const HEAT_BUSY: u16 = 384;
 /// So that the heaviest is cool again after four units.
 const HEAT_MAX: u16 = 8 * HEAT_BUSY;
 const HEAT_UNIT_MS: u64 = 32;
@@ -476,8 +476,8 @@ mod tests {
         };
         for (case, receives, later_ms, is_busy) in [
             ("request, sign-in, subscriptions", (4, 1, 25, 400), 0, false),
-            ("a ping in every turn", (1_000, 2, 3, 40), 0, false),
-            ("a pipeline", (2, 1, 150, 4_096), 0, true),
+            ("500 pings per second", (1_000, 2, 7, 40), 0, false),
+            ("a pipeline", (4, 1, 150, 4_096), 0, true),
             (
                 "… that waited for some turns",
                 (200, 1, 150, 4_096),
@@ -485,7 +485,7 @@ mod tests {
                 true,
             ),
             ("… that pauses", (200, 1, 150, 4_096), 128, false),
-            ("… served every 25 ms", (20, 25, 150, 4_096), 24, true),
+            ("… served every 25 ms", (20, 25, 400, 4_096), 24, true),
             ("… which is kept for later", (200, 1, 1, 4_096), 30, true),
             (
                 "messages of 4 KiB a second apart",
