@@ -159,6 +159,15 @@ impl Group {
         self.0
     }
 
+    /// The one with this number; `None` where there is none.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        if (number as usize) < GROUPS {
+            Some(Self(number))
+        } else {
+            None
+        }
+    }
+
     /// Its partitions, in the order of their numbers.
     pub fn partitions(self) -> impl Iterator<Item = Partition> {
         let first = u16::from(self.0) * GROUP_PARTITIONS as u16;

@@ -1,7 +1,7 @@
 //! Many nodes as one: what they tell each other, and who of them is there.
 //!
 //! Owns: `identity` (who speaks), `wire` (batches as bytes), `entry` and `change` (what stands in
-//! them), `mac` (who may speak), `membership` (who is there).
+//! them), `mac` (who may speak), `membership` (who is there), `topic` (where batches travel).
 //! May depend on: `protocol`, plain ids; `hmac`, `sha2`, `subtle`, `thiserror`. Not on the bus (it
 //! sees messages in, messages out), sockets, clocks, randomness.
 //! Invariants: stated at the head of each file; nothing here panics on any bytes of the bus.
@@ -14,6 +14,7 @@ pub mod field;
 pub mod identity;
 pub mod mac;
 pub mod membership;
+pub mod topic;
 pub mod wire;
 
 #[cfg(test)]
