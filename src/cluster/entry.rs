@@ -159,6 +159,15 @@ impl Group {
         self.0
     }
 
+    /// The one with this number; `None` where there is none.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        if (number as usize) < GROUPS {
+            Some(Self(number))
+        } else {
+            None
+        }
+    }
+
     /// Its partitions, in the order of their numbers.
     pub fn partitions(self) -> impl Iterator<Item = Partition> {
         let first = u16::from(self.0) * GROUP_PARTITIONS as u16;
@@ -166,10 +175,9 @@ impl Group {
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, FieldError> {
-        match reader.varint()? {
-            number if number < GROUPS as u64 => Ok(Self(number as u8)),
-            value => Err(FieldError::OutOfRange { value }),
-        }
+        let value = reader.varint()?;
+        let group = u8::try_from(value).ok().and_then(Self::from_number);
+        group.ok_or(FieldError::OutOfRange { value })
     }
 }
 
