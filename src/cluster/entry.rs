@@ -175,10 +175,9 @@ impl Group {
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, FieldError> {
-        match reader.varint()? {
-            number if number < GROUPS as u64 => Ok(Self(number as u8)),
-            value => Err(FieldError::OutOfRange { value }),
-        }
+        let value = reader.varint()?;
+        let group = u8::try_from(value).ok().and_then(Self::from_number);
+        group.ok_or(FieldError::OutOfRange { value })
     }
 }
 

@@ -1,16 +1,17 @@
 //! Who of the cluster is there: leases of peers, and when one's own silence is to blame.
 //!
 //! Owns: `Membership`: peers with their incarnations and leases, the own canary, own pauses.
-//! May depend on: `cluster::{entry, identity}`, `Millis`. Time is an argument; what time is now never
+//! May depend on: `cluster::{canary, entry, identity}`, `Millis`. Time is an argument; what time is now never
 //! goes back.
 //! Invariants: a node has at most one living incarnation; each that joined ends at most once; while
 //! views are stale nobody ends, and for one whole lease after the trouble nobody does.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use shards::application::Millis;
 
 use super::{
+    canary::{CANARIES_MISSED, Canaries},
     entry::Token,
     identity::{Identity, Incarnation, NodeId},
 };
@@ -67,6 +68,8 @@ pub enum Reason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Take,
+    /// It said goodbye: events that were on their way are taken, and nothing else.
+    TakeEvents,
     /// Our own, or of an incarnation that has ended, or of one peer too many.
     Ignore,
 }
@@ -91,11 +94,7 @@ pub struct Membership {
     rows: BTreeMap<NodeId, Row>,
     /// Lives under the own name that are not ours.
     doubles: Strays,
-    /// Sent and not echoed, oldest first; at most `CANARIES_MAX`.
-    canaries: VecDeque<(Token, Millis)>,
-    echoed_at: Millis,
-    /// An echo was late since the last tick.
-    was_late: bool,
+    canaries: Canaries,
     ticked_at: Millis,
     view: View,
     counters: Counters,
@@ -181,9 +180,7 @@ impl Membership {
             times,
             rows: BTreeMap::new(),
             doubles: Strays::since(now, &times),
-            canaries: VecDeque::new(),
-            echoed_at: now,
-            was_late: false,
+            canaries: Canaries::new(now, times.echo_ms()),
             ticked_at: now,
             view: View::Fresh,
             counters: Counters::default(),
@@ -243,7 +240,7 @@ impl Membership {
             }
             State::Leaving | State::Gone { .. } => {
                 self.counters.late_batches += 1;
-                Verdict::Ignore
+                Verdict::TakeEvents
             }
         }
     }
@@ -277,23 +274,18 @@ impl Membership {
         effects.push(Effect::Expelled(peer, Reason::Goodbye));
     }
 
-    /// The own canary was handed to the bus. Beyond the bound the newest is not kept: the oldest one
-    /// says how late they are.
+    /// The own canary was handed to the bus.
     pub fn canary_sent(&mut self, now: Millis, token: Token) {
-        if self.canaries.len() < CANARIES_MAX {
-            self.canaries.push_back((token, now));
-        }
+        self.canaries.sent(now, token);
     }
 
     /// The own canary came back, and with it whatever was sent before it.
     pub fn canary_heard(&mut self, now: Millis, token: Token) {
-        let mut tokens = self.canaries.iter();
-        let Some(at) = tokens.position(|(sent, _)| *sent == token) else {
-            return;
-        };
-        self.was_late |= self.is_canary_late(now);
-        self.canaries.drain(..=at);
-        self.echoed_at = now;
+        self.canaries.heard(now, token);
+    }
+
+    pub(super) fn canaries(&self) -> &Canaries {
+        &self.canaries
     }
 
     /// Time went on: at least each half heartbeat, after what waited on the bus was heard.
@@ -304,8 +296,8 @@ impl Membership {
         self.counters.pauses += u64::from(is_paused);
         let was_fresh = self.view == View::Fresh;
         // Where it was known, a late echo is the end of the trouble.
-        let was_late = std::mem::take(&mut self.was_late) && self.view != View::Deaf;
-        let is_late = was_late || self.is_canary_late(now);
+        let was_late = self.canaries.take_was_late() && self.view != View::Deaf;
+        let is_late = was_late || self.canaries.is_late(now);
         let trouble = match (is_late, is_paused) {
             (true, _) => Some(Trouble::CanaryLate),
             (false, true) => Some(Trouble::Pause),
@@ -320,11 +312,6 @@ impl Membership {
         if self.view == View::Fresh {
             self.expel(now, effects);
         }
-    }
-
-    fn is_canary_late(&self, now: Millis) -> bool {
-        let oldest = self.canaries.front();
-        oldest.is_some_and(|(_, sent_at)| now.since(*sent_at) >= self.times.echo_ms())
     }
 
     fn view_after(&self, now: Millis, trouble: Option<Trouble>) -> View {
@@ -345,7 +332,7 @@ impl Membership {
         let times = self.times;
         let proved_at = match times.canary_ms {
             0 => now,
-            _ => self.echoed_at,
+            _ => self.canaries.echoed_at(),
         };
         self.rows.retain(|node, row| match row.state {
             State::Live if proved_at.since(row.heard_at) >= times.lease_ms => {
@@ -391,8 +378,6 @@ fn identity(node: NodeId, row: &Row) -> Identity {
 
 /// Nodes that are known at once, with those that have just gone. Beyond: ignored and counted.
 pub const PEERS_MAX: usize = 256;
-const CANARIES_MAX: usize = 64;
-const CANARIES_MISSED: u64 = 3;
 const STRAYS_OF_A_CONFLICT: u8 = 3;
 
 #[cfg(test)]

@@ -266,7 +266,7 @@ fn batch_of(entries: &[Entry<'_>], secrets: &Secrets) -> Vec<u8> {
     for entry in entries {
         assert_eq!(writer.push(entry), Ok(()), "{entry:?}");
     }
-    writer.finish()
+    writer.finish(secrets)
 }
 
 fn golden_batch(secrets: &Secrets) -> Vec<u8> {
@@ -451,7 +451,7 @@ fn a_later_version_is_understood_as_far_as_it_says_what_we_know() {
         assert_eq!(writer.push_unknown(kind, &longer), Ok(()), "{name}");
         expected.push(Ok(entry));
     }
-    let bytes = writer.finish();
+    let bytes = writer.finish(&secrets);
     let batch = Batch::decode(&bytes, cluster(), &secrets).expect("a batch");
     assert_eq!(batch.header, header);
     let mut entries = batch.entries();
@@ -485,7 +485,7 @@ fn a_broken_entry_leaves_the_others_readable() {
         expected.push(Err(EntryError { kind, fault }));
         expected.push(Ok(Entry::Goodbye));
     }
-    let bytes = writer.finish();
+    let bytes = writer.finish(&secrets);
     let (_, entries) = said(&bytes, &no_secrets()).expect("a batch");
     assert_eq!(entries, expected);
 }
@@ -514,7 +514,7 @@ fn a_batch_takes_entries_up_to_its_bounds() {
         assert_eq!(writer.is_empty(), !fits);
         if fits {
             assert_eq!(writer.push(&event), Err(PushError::BatchFull));
-            let batch = writer.finish();
+            let batch = writer.finish(&secrets);
             assert_eq!(said(&batch, &secrets).expect("a batch").1, [Ok(event)]);
         }
     }
@@ -530,7 +530,10 @@ fn a_batch_takes_entries_up_to_its_bounds() {
     }
     assert_eq!(writer.push(&Entry::Goodbye), Err(PushError::BatchFull));
     assert_eq!(
-        said(&writer.finish(), &secrets).expect("a batch").1.len(),
+        said(&writer.finish(&secrets), &secrets)
+            .expect("a batch")
+            .1
+            .len(),
         ENTRIES_MAX
     );
     let mut crowd = batch_of(&[], &no_secrets());

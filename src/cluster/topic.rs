@@ -1,12 +1,13 @@
 //! Data path. Where a batch travels: topics of the bus, their lanes, roads and names.
 //!
 //! Owns: `Topic`, `Road`, `TopicNames`.
-//! May depend on: `cluster::{entry, wire}`, `protocol::partition`.
+//! May depend on: `cluster::{entry, identity, wire}`, `protocol::partition`.
 //! Invariants: a topic and its lane are one to one, and so are a topic and its name within one
 //! prefix, database and cluster; a name holds nothing that a client chose.
 
 use super::{
     entry::{GROUPS, Group},
+    identity::NodeId,
     wire::Lane,
 };
 use crate::protocol::partition::{PARTITIONS, Partition};
@@ -20,6 +21,9 @@ pub enum Topic {
     State(Group),
     /// Who is there, questions and answers between nodes.
     Nodes,
+    /// Each node's own, to which no other listens: what comes back on it has left and arrived by the
+    /// road of events.
+    Echo,
 }
 
 /// What must not wait for each other: a flood of events may not hold up the state, without which
@@ -54,6 +58,7 @@ impl Topic {
             Self::Events(partition) => Lane(partition.number()),
             Self::State(group) => Lane(STATE_LANE + group.number() as u16),
             Self::Nodes => Lane(NODES_LANE),
+            Self::Echo => Lane(ECHO_LANE),
         }
     }
 
@@ -62,8 +67,10 @@ impl Topic {
         if let Some(partition) = Partition::from_number(lane.0) {
             return Some(Self::Events(partition));
         }
-        if lane.0 == NODES_LANE {
-            return Some(Self::Nodes);
+        match lane.0 {
+            NODES_LANE => return Some(Self::Nodes),
+            ECHO_LANE => return Some(Self::Echo),
+            _ => {}
         }
         let group = u8::try_from(lane.0.checked_sub(STATE_LANE)?).ok()?;
         Some(Self::State(Group::from_number(group)?))
@@ -71,16 +78,17 @@ impl Topic {
 
     pub const fn road(self) -> Road {
         match self {
-            Self::Events(_) => Road::Events,
+            Self::Events(_) | Self::Echo => Road::Events,
             Self::State(_) | Self::Nodes => Road::State,
         }
     }
 }
 
 /// Number of topics, and of their lanes.
-pub const LANES: u16 = NODES_LANE + 1;
+pub const LANES: u16 = ECHO_LANE + 1;
 const STATE_LANE: u16 = PARTITIONS;
 const NODES_LANE: u16 = STATE_LANE + GROUPS as u16;
+const ECHO_LANE: u16 = NODES_LANE + 1;
 
 /// The names of all topics on one bus, for one cluster. Made once: a batch costs one look-up here.
 #[derive(Clone, Debug)]
@@ -105,10 +113,19 @@ impl TopicNames {
             Topic::Events(partition) => format!("{stem}e:{}", partition.number()),
             Topic::State(group) => format!("{stem}s:{}", group.number()),
             Topic::Nodes => format!("{stem}n"),
+            Topic::Echo => format!("{stem}x"),
         };
         let names: Box<[String]> = Topic::all().map(name).collect();
         assert_eq!(names.len(), usize::from(LANES), "one name per lane");
         Self { stem, names }
+    }
+
+    /// With the echo of this node. Without it all nodes' echoes are one topic, where each hears the
+    /// others' for nothing.
+    pub fn of_node(mut self, node: NodeId) -> Self {
+        let echo = self.names.get_mut(usize::from(ECHO_LANE));
+        *echo.expect("every lane has a name") = format!("{}x:{node}", self.stem);
+        self
     }
 
     pub fn name(&self, topic: Topic) -> &str {
@@ -127,6 +144,7 @@ impl TopicNames {
                 let group = u8::try_from(number(digits)?).ok()?;
                 Group::from_number(group).map(Topic::State)
             }
+            [b'x', ..] if name == self.name(Topic::Echo).as_bytes() => Some(Topic::Echo),
             _ => None,
         }
     }
@@ -156,14 +174,15 @@ mod tests {
         for number in 0..LANES {
             let topic = Topic::from_lane(Lane(number)).expect("a lane");
             assert_eq!(topic.lane(), Lane(number), "{topic:?}");
-            let is_event = number < PARTITIONS;
+            let is_event = number < PARTITIONS || topic == Topic::Echo;
             assert_eq!(topic.road() == Road::Events, is_event, "{topic:?}");
         }
         for number in [LANES, LANES + 1, 1_280, u16::MAX] {
             assert_eq!(Topic::from_lane(Lane(number)), None, "{number}");
         }
-        assert_eq!(Topic::all().count(), 1_041);
+        assert_eq!(Topic::all().count(), 1_042);
         assert_eq!(Topic::Nodes.lane(), Lane(1_040));
+        assert_eq!(Topic::Echo.lane(), Lane(1_041));
     }
 
     #[test]
@@ -200,6 +219,17 @@ mod tests {
         for topic in Topic::all() {
             assert_eq!(names.topic(names.name(topic).as_bytes()), Some(topic));
         }
+    }
+
+    #[test]
+    fn a_node_has_an_echo_of_its_own() {
+        let names = TopicNames::redis("p", 0, "c");
+        let [a, b] = ["a", "b"].map(|name| names.clone().of_node(NodeId::of_name(name)));
+        let name = "p:v1:0:c:x:bb7da91c857661223938d22109525f46";
+        assert_eq!(a.name(Topic::Echo), name);
+        assert_eq!(a.topic(name.as_bytes()), Some(Topic::Echo));
+        assert_eq!(b.topic(name.as_bytes()), None);
+        assert_eq!(names.topic(name.as_bytes()), None);
     }
 
     #[test]

@@ -120,6 +120,11 @@ fn read_frame<'a>(frames: &mut Reader<'a>) -> Result<(u64, &'a [u8]), FieldError
 }
 
 impl Header {
+    /// What a batch says of itself, before anything of it is believed.
+    pub fn peek(bytes: &[u8]) -> Result<Self, BatchError> {
+        Self::read(bytes).map(|(header, _)| header)
+    }
+
     fn read(bytes: &[u8]) -> Result<(Self, u8), BatchError> {
         let mut reader = Reader::new(bytes);
         let cut = |_| BatchError::Header;
@@ -186,15 +191,15 @@ impl<'a> Iterator for Entries<'a> {
 
 /// Puts a batch together.
 #[derive(Debug)]
-pub struct BatchWriter<'s> {
+pub struct BatchWriter {
     bytes: Vec<u8>,
     entries: usize,
-    secrets: &'s Secrets,
+    is_signed: bool,
 }
 
-impl<'s> BatchWriter<'s> {
+impl BatchWriter {
     /// Begins a batch in a buffer, whose content goes and whose memory stays.
-    pub fn begin(header: &Header, secrets: &'s Secrets, mut buffer: Vec<u8>) -> Self {
+    pub fn begin(header: &Header, secrets: &Secrets, mut buffer: Vec<u8>) -> Self {
         buffer.clear();
         let flags = if secrets.is_empty() { 0 } else { HAS_MAC };
         header.write(flags, &mut buffer);
@@ -202,7 +207,7 @@ impl<'s> BatchWriter<'s> {
         Self {
             bytes: buffer,
             entries: 0,
-            secrets,
+            is_signed: !secrets.is_empty(),
         }
     }
 
@@ -250,10 +255,16 @@ impl<'s> BatchWriter<'s> {
         self.entries == 0
     }
 
-    /// The batch, ready for the bus.
-    pub fn finish(self) -> Vec<u8> {
+    /// Its bytes so far, without the MAC.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The batch, ready for the bus; with the secrets with which it began.
+    pub fn finish(self, secrets: &Secrets) -> Vec<u8> {
+        assert_eq!(self.is_signed, !secrets.is_empty());
         let mut bytes = self.bytes;
-        if let Some(tag) = self.secrets.sign(&bytes) {
+        if let Some(tag) = secrets.sign(&bytes) {
             bytes.put(&tag);
         }
         assert!(bytes.len() <= BATCH_BYTES_MAX);

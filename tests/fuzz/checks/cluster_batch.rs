@@ -13,7 +13,7 @@ use sockudo::cluster::wire::{
 
 pub fn check(bytes: &[u8]) {
     let none = Secrets::default();
-    let mut batch = BatchWriter::begin(&header(), &none, Vec::new()).finish();
+    let mut batch = BatchWriter::begin(&header(), &none, Vec::new()).finish(&none);
     batch.extend(bytes);
     for batch in [bytes, &batch] {
         let secret = Secrets::new(["secret", "older secret"]);
@@ -49,7 +49,7 @@ fn read_back(batch: &Batch<'_>, bytes: &[u8]) {
         writer.push(entry).expect("it came in a batch");
         changes_end(entry);
     }
-    let written = writer.finish();
+    let written = writer.finish(&none);
     assert!(written.len() <= bytes.len(), "it was written shorter");
     let again = Batch::decode(&written, batch.header.cluster, &none).expect("our own");
     assert_eq!(again.header, batch.header);

@@ -1,0 +1,103 @@
+//! What a node sends itself through the bus: whether it comes back, and how soon.
+//!
+//! Owns: `Canaries`: those of one road that are out, the last echo.
+//! May depend on: `cluster::entry`, `Millis`. Time is an argument.
+//! Invariants: of those that are out the oldest is kept, since it says how late they are.
+
+use std::collections::VecDeque;
+
+use shards::application::Millis;
+
+use super::entry::Token;
+
+/// The canaries of one road.
+#[derive(Debug)]
+pub(super) struct Canaries {
+    /// An echo that takes so long is late.
+    late_ms: u64,
+    /// Sent and not echoed, oldest first; at most `CANARIES_MAX`.
+    out: VecDeque<(Token, Millis)>,
+    echoed_at: Millis,
+    /// Of the last that came back.
+    round_trip_ms: Option<u64>,
+    /// One came late since this was asked.
+    was_late: bool,
+}
+
+impl Canaries {
+    pub(super) fn new(now: Millis, late_ms: u64) -> Self {
+        Self {
+            late_ms,
+            out: VecDeque::new(),
+            echoed_at: now,
+            round_trip_ms: None,
+            was_late: false,
+        }
+    }
+
+    /// One was handed to the bus. Beyond the bound the newest is not kept.
+    pub(super) fn sent(&mut self, now: Millis, token: Token) {
+        if self.out.len() < CANARIES_MAX {
+            self.out.push_back((token, now));
+        }
+    }
+
+    /// One came back, and with it whatever was sent before it.
+    pub(super) fn heard(&mut self, now: Millis, token: Token) {
+        let mut out = self.out.iter().enumerate();
+        let Some((at, (_, sent_at))) = out.find(|(_, (sent, _))| *sent == token) else {
+            return;
+        };
+        self.round_trip_ms = Some(now.since(*sent_at));
+        self.was_late |= self.is_late(now);
+        self.out.drain(..=at);
+        self.echoed_at = now;
+    }
+
+    pub(super) fn is_late(&self, now: Millis) -> bool {
+        let oldest = self.out.front();
+        oldest.is_some_and(|(_, sent_at)| now.since(*sent_at) >= self.late_ms)
+    }
+
+    /// Whether one came late since this was asked last.
+    pub(super) fn take_was_late(&mut self) -> bool {
+        std::mem::take(&mut self.was_late)
+    }
+
+    pub(super) fn echoed_at(&self) -> Millis {
+        self.echoed_at
+    }
+
+    pub(super) fn round_trip_ms(&self) -> Option<u64> {
+        self.round_trip_ms
+    }
+}
+
+const CANARIES_MAX: usize = 64;
+/// So many that do not come back make the bus late.
+pub(super) const CANARIES_MISSED: u64 = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_says_how_late_they_are_however_many_are_out() {
+        let mut canaries = Canaries::new(Millis(0), 3_000);
+        let sent = 2 * CANARIES_MAX as u64;
+        for number in 0..sent {
+            canaries.sent(Millis(number), Token(number));
+        }
+        assert!(!canaries.is_late(Millis(2_999)));
+        assert!(canaries.is_late(Millis(3_000)));
+        canaries.heard(Millis(3_000), Token(sent));
+        assert!(canaries.is_late(Millis(3_000)));
+        assert_eq!(canaries.round_trip_ms(), None);
+        canaries.heard(Millis(3_000), Token(2));
+        assert_eq!(canaries.round_trip_ms(), Some(2_998));
+        assert!(canaries.take_was_late());
+        assert!(!canaries.is_late(Millis(3_002)));
+        assert!(canaries.is_late(Millis(3_003)));
+        assert!(!canaries.take_was_late());
+    }
+}

@@ -1,0 +1,680 @@
+//! Data path. A node among the others: batches in, batches and effects out.
+//!
+//! Owns: `Node`, what it keeps of each peer, when it speaks, how the bus is, what is counted.
+//! May depend on: the rest of `cluster`, `protocol::{partition, socket_id}`, `Millis`. Time is an
+//! argument, and nothing is left to chance: tokens are counted.
+//! Invariants: nothing is read of a batch before it is known to be whole, of this cluster, signed
+//! where there is a secret, on the topic for which it was made, and new; what fails one of these
+//! changes a counter and nothing else; each peer that membership knows has a row.
+
+use std::collections::BTreeMap;
+
+use shards::application::Millis;
+
+use super::{
+    canary::{CANARIES_MISSED, Canaries},
+    drafts::Drafts,
+    entry::{Entry, Event, EventId, GROUPS, Heartbeat, Hello, Origin, Token},
+    field::NAME_BYTES_MAX,
+    identity::{ClusterTag, Identity, NodeId},
+    mac::Secrets,
+    membership::{self, Membership, PEERS_MAX, Reason, Times, Verdict},
+    replay::LanesHeard,
+    topic::{Road, Topic},
+    wire::{Batch, BatchError, Entries, Header, PushError, Version},
+};
+use crate::protocol::{partition::Partition, socket_id::SocketId};
+
+/// What a node is told before it starts.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Of this life; its node is that of the name.
+    pub identity: Identity,
+    /// `cluster.node_id`, of at most `NAME_BYTES_MAX`.
+    pub name: String,
+    /// The version of the program.
+    pub program: String,
+    pub cluster: ClusterTag,
+    pub secrets: Secrets,
+    pub times: Times,
+}
+
+/// An event for the other nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outgoing<'a> {
+    pub partition: Partition,
+    pub app: &'a str,
+    pub channel: &'a str,
+    pub origin: Origin,
+    /// The connection that does not get it.
+    pub except: Option<SocketId>,
+    /// The WebSocket frame, as clients get it.
+    pub frame: &'a [u8],
+}
+
+/// What a step means for the caller, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    Peer(membership::Effect),
+    /// A peer said its name and its version, for the first time or others than before.
+    Introduced(Identity),
+    /// What this node sends itself on the road does not come back in time.
+    Late(Road),
+    /// It does again.
+    InTime(Road),
+}
+
+/// How the bus is for this node, by what it sends itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BusState {
+    pub events: RoadState,
+    pub state: RoadState,
+}
+
+impl BusState {
+    /// Whether any road is late.
+    pub fn is_late(&self) -> bool {
+        self.events.is_late || self.state.is_late
+    }
+}
+
+/// One road of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RoadState {
+    /// As of the last tick.
+    pub is_late: bool,
+    /// Of the last echo, to the grain of the caller's `now`; `None`: there was none yet.
+    pub round_trip_ms: Option<u64>,
+}
+
+/// Another node that is there.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer<'a> {
+    pub identity: Identity,
+    /// Its `cluster.node_id`; empty until it said so.
+    pub name: &'a str,
+    /// The version of its program; empty until it said so.
+    pub program: &'a str,
+    /// In which its last batch was written.
+    pub version: Version,
+    pub heard_at: Millis,
+    pub counters: &'a PeerCounters,
+}
+
+/// What came from one life of a peer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PeerCounters {
+    pub batches_heard: u64,
+    pub events_heard: u64,
+    pub batches_doubled: u64,
+    pub batches_lost: ByRoad,
+    pub entries_broken: u64,
+}
+
+/// A count for each road.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ByRoad {
+    pub events: u64,
+    pub state: u64,
+}
+
+impl ByRoad {
+    fn add(&mut self, road: Road, count: u64) {
+        let total = match road {
+            Road::Events => &mut self.events,
+            Road::State => &mut self.state,
+        };
+        // Whoever may speak may leave out any number of numbers.
+        *total = total.saturating_add(count);
+    }
+}
+
+/// What happened since the start, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    pub events_published: u64,
+    pub batches_sent: u64,
+    /// Own entries for which there was no room.
+    pub entries_unsaid: u64,
+    /// Batches of peers that were read.
+    pub batches_heard: u64,
+    pub events_heard: u64,
+    /// Own batches that came back.
+    pub batches_own: u64,
+    /// Not of Sockudo.
+    pub batches_foreign: u64,
+    pub batches_malformed: u64,
+    pub batches_of_other_version: u64,
+    pub batches_of_other_cluster: u64,
+    pub batches_without_mac: u64,
+    pub batches_with_wrong_mac: u64,
+    /// On another topic than that for which they were made.
+    pub batches_misplaced: u64,
+    /// With a number that was there before: a double or a replay.
+    pub batches_doubled: u64,
+    pub batches_lost: ByRoad,
+    /// Of kinds of a later version.
+    pub entries_unknown: u64,
+    /// Of a known kind, and not what that kind must be.
+    pub entries_broken: u64,
+    /// Of a known kind, where it has no place.
+    pub entries_misplaced: u64,
+    pub membership: membership::Counters,
+}
+
+impl Counters {
+    fn refuse(&mut self, error: BatchError) {
+        let count = match error {
+            BatchError::Foreign => &mut self.batches_foreign,
+            BatchError::Version { .. } => &mut self.batches_of_other_version,
+            BatchError::OtherCluster => &mut self.batches_of_other_cluster,
+            BatchError::NoMac => &mut self.batches_without_mac,
+            BatchError::WrongMac => &mut self.batches_with_wrong_mac,
+            BatchError::TooLong { .. }
+            | BatchError::Header
+            | BatchError::Flags { .. }
+            | BatchError::TooManyEntries
+            | BatchError::Frame(_) => &mut self.batches_malformed,
+        };
+        *count += 1;
+    }
+}
+
+/// This node, as the cluster's protocol has it.
+#[derive(Debug)]
+pub struct Node {
+    setup: Setup,
+    membership: Membership,
+    /// By node; at most as many as membership knows.
+    rows: BTreeMap<NodeId, Row>,
+    drafts: Drafts,
+    /// On the road of events. Those of the other road are membership's.
+    echoes: Canaries,
+    bus: BusState,
+    /// Given so far.
+    event_ids: u64,
+    tokens: u64,
+    heartbeats: u64,
+    heartbeat_at: Millis,
+    canary_at: Millis,
+    ticked_at: Millis,
+    /// Somebody may not know this node's name.
+    owes_hello: bool,
+    /// Said goodbye.
+    has_left: bool,
+    counters: Counters,
+}
+
+/// What is kept of one life of a peer.
+#[derive(Debug)]
+struct Row {
+    identity: Identity,
+    /// Both of at most `NAME_BYTES_MAX`.
+    name: Box<str>,
+    program: Box<str>,
+    version: Version,
+    lanes: LanesHeard,
+    /// It said goodbye; what was on its way is taken for one lease.
+    left_at: Option<Millis>,
+    counters: PeerCounters,
+}
+
+/// What stood in a batch.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    events: u64,
+    broken: u64,
+    misplaced: u64,
+}
+
+impl Node {
+    /// Of a node that starts now and knows nobody. Asserts that name and identity belong together.
+    pub fn new(now: Millis, setup: Setup) -> Self {
+        assert_eq!(setup.identity.node, NodeId::of_name(&setup.name));
+        assert!(setup.name.len() <= NAME_BYTES_MAX);
+        assert!(setup.program.len() <= NAME_BYTES_MAX);
+        let (identity, times) = (setup.identity, setup.times);
+        Self {
+            membership: Membership::new(now, identity, times),
+            rows: BTreeMap::new(),
+            drafts: Drafts::new(identity, setup.cluster, setup.secrets.clone()),
+            echoes: Canaries::new(now, CANARIES_MISSED * times.canary_ms),
+            bus: BusState::default(),
+            event_ids: 0,
+            tokens: 0,
+            heartbeats: 0,
+            heartbeat_at: now,
+            canary_at: now,
+            ticked_at: now,
+            owes_hello: true,
+            has_left: false,
+            counters: Counters::default(),
+            setup,
+        }
+    }
+
+    /// Takes an event to tell the others. `BatchFull`: so much waits that it is to be taken first.
+    // Per event: one index by lane, the lengths added up, one copy.
+    pub fn publish(&mut self, event: &Outgoing<'_>) -> Result<(), PushError> {
+        let entry = Entry::Event(Event {
+            id: EventId(self.event_ids + 1),
+            partition: event.partition,
+            app: event.app,
+            channel: event.channel,
+            origin: event.origin,
+            except: event.except,
+            frame: event.frame,
+        });
+        self.drafts.push(Topic::Events(event.partition), &entry)?;
+        self.event_ids += 1;
+        self.counters.events_published += 1;
+        Ok(())
+    }
+
+    /// Hands out what waits: one batch per topic, more if one is full, in the order of the topics'
+    /// first entries.
+    pub fn take_batches(&mut self, mut put: impl FnMut(Topic, Vec<u8>)) {
+        let sent = &mut self.counters.batches_sent;
+        self.drafts.take(|topic, bytes| {
+            *sent += 1;
+            put(topic, bytes);
+        });
+    }
+
+    /// Takes what came on a topic, whatever the bytes. Events go to `take` in order, the rest becomes
+    /// effects.
+    // Per batch: one HMAC over it if there is a secret, two searches among at most 256 peers, one
+    // index by lane. Per event: what reading its fields costs, and no allocation.
+    pub fn hear(
+        &mut self,
+        now: Millis,
+        topic: Topic,
+        bytes: &[u8],
+        effects: &mut Vec<Effect>,
+        take: impl FnMut(Event<'_>),
+    ) {
+        let batch = match self.read(topic, bytes) {
+            Ok(Some(batch)) => batch,
+            Ok(None) => return,
+            Err(error) => return self.counters.refuse(error),
+        };
+        if batch.header.sender == self.setup.identity {
+            return self.hear_itself(now, topic, &batch);
+        }
+        if !self.is_taken(now, topic, &batch.header, effects) {
+            return;
+        }
+        let mut entries = batch.entries();
+        let tally = match topic {
+            Topic::Events(partition) => hear_events(partition, &mut entries, take),
+            Topic::Nodes => self.hear_news(now, batch.header.sender, &mut entries, effects),
+            Topic::State(_) | Topic::Echo => hear_nothing(&mut entries),
+        };
+        self.counters.events_heard += tally.events;
+        self.counters.entries_broken += tally.broken;
+        self.counters.entries_misplaced += tally.misplaced;
+        self.counters.entries_unknown += entries.unknown() as u64;
+        if let Some(row) = self.rows.get_mut(&batch.header.sender.node) {
+            row.counters.events_heard += tally.events;
+            row.counters.entries_broken += tally.broken;
+        }
+    }
+
+    /// `None`: a batch that is not worth its MAC, or not where it belongs.
+    fn read<'a>(&mut self, topic: Topic, bytes: &'a [u8]) -> Result<Option<Batch<'a>>, BatchError> {
+        let is_ours = Header::peek(bytes)?.sender == self.setup.identity;
+        self.counters.batches_own += u64::from(is_ours);
+        let has_canaries = match topic {
+            Topic::Nodes | Topic::Echo => true,
+            Topic::Events(_) | Topic::State(_) => false,
+        };
+        // Most of what is heard on a topic of one's own events.
+        if is_ours && !has_canaries {
+            return Ok(None);
+        }
+        let batch = Batch::decode(bytes, self.setup.cluster, &self.setup.secrets)?;
+        let is_at_home = batch.header.lane == topic.lane();
+        if !is_at_home || (topic == Topic::Echo && !is_ours) {
+            self.counters.batches_misplaced += 1;
+            return Ok(None);
+        }
+        Ok(Some(batch))
+    }
+
+    /// A batch of this node came back, which says how the bus is.
+    fn hear_itself(&mut self, now: Millis, topic: Topic, batch: &Batch<'_>) {
+        for entry in batch.entries().flatten() {
+            let Entry::Canary(token) = entry else {
+                continue;
+            };
+            match topic.road() {
+                Road::Events => self.echoes.heard(now, token),
+                Road::State => self.membership.canary_heard(now, token),
+            }
+        }
+    }
+
+    /// Whether a batch is new and of a peer that lives, or of one that left and had sent events before.
+    fn is_taken(
+        &mut self,
+        now: Millis,
+        topic: Topic,
+        header: &Header,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        let &Header { sender, lane, .. } = header;
+        let known = self.rows.get_mut(&sender.node);
+        let same_life = known.filter(|row| row.identity == sender);
+        // Before membership hears of it: a replay is no sign of life.
+        if let Some(row) = same_life
+            && row.lanes.has_heard(lane, header.number)
+        {
+            row.counters.batches_doubled += 1;
+            self.counters.batches_doubled += 1;
+            return false;
+        }
+        let mut changes = Vec::new();
+        let verdict = self.membership.hear(now, sender, &mut changes);
+        self.apply(now, &changes, effects);
+        self.counters.membership = self.membership.counters();
+        let is_taken = match (verdict, topic) {
+            (Verdict::Take, _) | (Verdict::TakeEvents, Topic::Events(_)) => true,
+            (Verdict::TakeEvents | Verdict::Ignore, _) => false,
+        };
+        let row = self.rows.get_mut(&sender.node);
+        let Some(row) = row.filter(|row| is_taken && row.identity == sender) else {
+            assert!(verdict != Verdict::Take, "a peer that is there has a row");
+            return false;
+        };
+        let lost = row.lanes.hear(lane, header.number);
+        row.version = header.version;
+        row.counters.batches_heard += 1;
+        row.counters.batches_lost.add(topic.road(), lost);
+        self.counters.batches_heard += 1;
+        self.counters.batches_lost.add(topic.road(), lost);
+        true
+    }
+
+    /// What nodes say of themselves.
+    fn hear_news(
+        &mut self,
+        now: Millis,
+        sender: Identity,
+        entries: &mut Entries<'_>,
+        effects: &mut Vec<Effect>,
+    ) -> Tally {
+        let mut tally = Tally::default();
+        for entry in entries {
+            match entry {
+                Ok(Entry::Hello(hello)) if NodeId::of_name(hello.name) == sender.node => {
+                    self.introduce(sender, &hello, effects);
+                }
+                // Another's name.
+                Ok(Entry::Hello(_)) | Err(_) => tally.broken += 1,
+                Ok(Entry::Goodbye) => {
+                    let mut changes = Vec::new();
+                    self.membership.end(now, sender, &mut changes);
+                    self.apply(now, &changes, effects);
+                }
+                // That it came says it all; a canary is its sender's.
+                Ok(Entry::Heartbeat(_) | Entry::Canary(_) | Entry::Proof(_)) => {}
+                Ok(
+                    Entry::Event(_)
+                    | Entry::Delta(_)
+                    | Entry::NumbersAsk(_)
+                    | Entry::Latest(_)
+                    | Entry::SnapshotAsk(_)
+                    | Entry::Snapshot(_)
+                    | Entry::Terminate { .. },
+                ) => tally.misplaced += 1,
+            }
+        }
+        tally
+    }
+
+    fn introduce(&mut self, sender: Identity, hello: &Hello<'_>, effects: &mut Vec<Effect>) {
+        let Some(row) = self.rows.get_mut(&sender.node) else {
+            return;
+        };
+        if *row.name != *hello.name || *row.program != *hello.program {
+            row.name = hello.name.into();
+            row.program = hello.program.into();
+            effects.push(Effect::Introduced(sender));
+        }
+    }
+
+    /// Follows membership.
+    fn apply(&mut self, now: Millis, changes: &[membership::Effect], effects: &mut Vec<Effect>) {
+        for change in changes {
+            match *change {
+                membership::Effect::Joined(peer)
+                | membership::Effect::Restarted { new: peer, .. } => {
+                    self.rows.insert(peer.node, Row::new(peer));
+                    self.owes_hello = true;
+                }
+                membership::Effect::Expelled(peer, Reason::LeaseRanOut) => {
+                    let row = self.rows.remove(&peer.node);
+                    assert!(row.is_some_and(|row| row.identity == peer));
+                }
+                membership::Effect::Expelled(peer, Reason::Goodbye) => {
+                    let row = self.rows.get_mut(&peer.node);
+                    row.expect("who joined has a row").left_at = Some(now);
+                }
+                membership::Effect::Conflict(_)
+                | membership::Effect::Stale
+                | membership::Effect::Fresh => {}
+            }
+            effects.push(Effect::Peer(*change));
+        }
+        assert!(self.rows.len() <= PEERS_MAX);
+    }
+
+    /// The topic was left: what passes until it is live again is no loss.
+    pub fn forget_lane(&mut self, topic: Topic) {
+        for row in self.rows.values_mut() {
+            row.lanes.break_off(topic.lane());
+        }
+    }
+
+    /// A topic that was left is live again; after `forget_lane`, and what was left over in between.
+    pub fn heard_anew(&mut self, topic: Topic) {
+        self.forget_lane(topic);
+    }
+
+    /// Time went on: at `next_tick` at the latest, after what waited on the bus was heard.
+    pub fn tick(&mut self, now: Millis, effects: &mut Vec<Effect>) {
+        self.ticked_at = now;
+        if !self.has_left {
+            self.tick_speak(now);
+        }
+        let mut changes = Vec::new();
+        self.membership.tick(now, &mut changes);
+        self.apply(now, &changes, effects);
+        self.counters.membership = self.membership.counters();
+        self.tick_watch(now, effects);
+        let lease_ms = self.setup.times.lease_ms;
+        self.rows.retain(|_, row| {
+            let left_at = row.left_at;
+            left_at.is_none_or(|left_at| now.since(left_at) < lease_ms)
+        });
+    }
+
+    /// Says what is due.
+    fn tick_speak(&mut self, now: Millis) {
+        let Times {
+            heartbeat_ms,
+            canary_ms,
+            ..
+        } = self.setup.times;
+        let is_heartbeat_due = now >= self.heartbeat_at;
+        if is_heartbeat_due {
+            self.heartbeat_at = following(self.heartbeat_at, heartbeat_ms, now);
+            self.owes_hello |= self.heartbeats.is_multiple_of(HELLO_HEARTBEATS);
+            self.heartbeats += 1;
+        }
+        if std::mem::take(&mut self.owes_hello) {
+            let hello = Entry::Hello(Hello {
+                name: &self.setup.name,
+                program: &self.setup.program,
+            });
+            let said = self.drafts.push(Topic::Nodes, &hello);
+            self.counters.entries_unsaid += u64::from(said.is_err());
+        }
+        if is_heartbeat_due {
+            let heartbeat = Heartbeat { sums: [0; GROUPS] };
+            self.say(Topic::Nodes, &Entry::Heartbeat(heartbeat));
+        }
+        if canary_ms > 0 && now >= self.canary_at {
+            self.canary_at = following(self.canary_at, canary_ms, now);
+            let token = self.send_canary(Topic::Nodes);
+            self.membership.canary_sent(now, token);
+            let token = self.send_canary(Topic::Echo);
+            self.echoes.sent(now, token);
+        }
+    }
+
+    fn send_canary(&mut self, topic: Topic) -> Token {
+        self.tokens += 1;
+        let token = Token(self.tokens);
+        self.say(topic, &Entry::Canary(token));
+        token
+    }
+
+    fn say(&mut self, topic: Topic, entry: &Entry<'_>) {
+        let said = self.drafts.push(topic, entry);
+        self.counters.entries_unsaid += u64::from(said.is_err());
+    }
+
+    /// Looks at the echoes.
+    fn tick_watch(&mut self, now: Millis, effects: &mut Vec<Effect>) {
+        let state_of = |canaries: &Canaries| RoadState {
+            is_late: canaries.is_late(now),
+            round_trip_ms: canaries.round_trip_ms(),
+        };
+        let bus = BusState {
+            events: state_of(&self.echoes),
+            state: state_of(self.membership.canaries()),
+        };
+        let before = std::mem::replace(&mut self.bus, bus);
+        for (road, before, after) in [
+            (Road::Events, before.events, bus.events),
+            (Road::State, before.state, bus.state),
+        ] {
+            match (before.is_late, after.is_late) {
+                (false, true) => effects.push(Effect::Late(road)),
+                (true, false) => effects.push(Effect::InTime(road)),
+                (true, true) | (false, false) => {}
+            }
+        }
+    }
+
+    /// When `tick` is due.
+    pub fn next_tick(&self) -> Millis {
+        // Membership wants to be asked each half heartbeat.
+        let half = self.ticked_at.plus(self.setup.times.heartbeat_ms / 2);
+        let speaks_at = match (self.has_left, self.setup.times.canary_ms) {
+            (true, _) => half,
+            (false, 0) => self.heartbeat_at,
+            (false, _) => self.heartbeat_at.min(self.canary_at),
+        };
+        half.min(speaks_at)
+    }
+
+    /// Ends this life for the others. Nothing is said after it but what is published.
+    pub fn goodbye(&mut self) {
+        if !self.has_left {
+            self.say(Topic::Nodes, &Entry::Goodbye);
+            self.has_left = true;
+        }
+    }
+
+    /// How the bus is, as of the last tick.
+    pub fn bus(&self) -> BusState {
+        self.bus
+    }
+
+    /// False while nothing of the view may be announced.
+    pub fn is_fresh(&self) -> bool {
+        self.membership.is_fresh()
+    }
+
+    /// The others that are there, by node.
+    pub fn peers(&self) -> impl Iterator<Item = Peer<'_>> {
+        self.membership.peers().map(|(identity, heard_at)| {
+            let row = self.rows.get(&identity.node);
+            let row = row.expect("a peer that is there has a row");
+            Peer {
+                identity,
+                name: &row.name,
+                program: &row.program,
+                version: row.version,
+                heard_at,
+                counters: &row.counters,
+            }
+        })
+    }
+
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+}
+
+impl Row {
+    fn new(identity: Identity) -> Self {
+        Self {
+            identity,
+            name: Box::default(),
+            program: Box::default(),
+            version: Version::OURS,
+            lanes: LanesHeard::new(),
+            left_at: None,
+            counters: PeerCounters::default(),
+        }
+    }
+}
+
+// Per event: its fields read in place, one comparison, the call.
+fn hear_events(
+    partition: Partition,
+    entries: &mut Entries<'_>,
+    mut take: impl FnMut(Event<'_>),
+) -> Tally {
+    let mut tally = Tally::default();
+    for entry in entries {
+        match entry {
+            // On another partition's topic its order would be that of nothing.
+            Ok(Entry::Event(event)) if event.partition == partition => {
+                tally.events += 1;
+                take(event);
+            }
+            Ok(_) => tally.misplaced += 1,
+            Err(_) => tally.broken += 1,
+        }
+    }
+    tally
+}
+
+/// Nobody here reads such a topic.
+fn hear_nothing(entries: &mut Entries<'_>) -> Tally {
+    let mut tally = Tally::default();
+    for entry in entries {
+        match entry {
+            Ok(_) => tally.misplaced += 1,
+            Err(_) => tally.broken += 1,
+        }
+    }
+    tally
+}
+
+/// The next of a row of times, without those that were missed.
+fn following(at: Millis, period_ms: u64, now: Millis) -> Millis {
+    let next = at.plus(period_ms);
+    if next > now {
+        next
+    } else {
+        now.plus(period_ms)
+    }
+}
+
+/// A hello goes out with every so many heartbeats, for whoever lost the first one.
+const HELLO_HEARTBEATS: u64 = 10;
