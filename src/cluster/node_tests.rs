@@ -278,6 +278,15 @@ impl Toy {
 }
 
 impl Station {
+    /// What one life heard of each sender and lane: numbers that grow, so that nothing is twice there.
+    fn ends_in_order(&mut self) {
+        let mut latest: BTreeMap<(u16, u8), Vec<u8>> = BTreeMap::new();
+        for (lane, frame) in self.heard.drain(..) {
+            let before = latest.insert((lane, frame[0]), frame.clone());
+            assert!(before.is_none_or(|before| before < frame), "{frame:?}");
+        }
+    }
+
     fn note(&mut self, now: u64, effects: Vec<Effect>) {
         let timed = effects.into_iter().map(|effect| (now, effect));
         self.effects.extend(timed);
@@ -870,6 +879,7 @@ impl Toy {
                     incarnations[at] += 1;
                     self.restart(at, incarnations[at]);
                     self.stations[at].effects.clear();
+                    self.stations[at].ends_in_order();
                 }
             }
         }
@@ -914,12 +924,7 @@ proptest! {
             prop_assert_eq!(toy.known_to(at).len(), 2);
             prop_assert!(!toy.node(at).bus().is_late());
             prop_assert!(toy.node(at).is_fresh());
-            let mut latest: BTreeMap<(u16, u8), Vec<u8>> = BTreeMap::new();
-            for (lane, frame) in std::mem::take(&mut toy.stations[at].heard) {
-                let sender = (lane, frame[0]);
-                let before = latest.insert(sender, frame.clone());
-                prop_assert!(before.is_none_or(|before| before < frame), "{:?}", frame);
-            }
+            toy.stations[at].ends_in_order();
         }
     }
 

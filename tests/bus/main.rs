@@ -87,10 +87,11 @@ impl Node {
         }
     }
 
-    async fn subscribes(&mut self, topics: impl IntoIterator<Item = Topic> + Clone) {
-        for topic in topics.clone() {
-            self.live.remove(&topic);
-            self.bus.subscribe(topic);
+    async fn subscribes(&mut self, topics: impl IntoIterator<Item = Topic>) {
+        let topics: Vec<Topic> = topics.into_iter().collect();
+        for topic in &topics {
+            self.live.remove(topic);
+            self.bus.subscribe(*topic);
         }
         self.are_live(topics).await;
     }
@@ -395,7 +396,7 @@ async fn a_stopped_server_is_down_and_blocks_nothing() {
 async fn a_wrong_password_is_told_and_mended_without_a_restart() {
     let mut redis = redis_or_skip!(
         "a_wrong_password_is_told_and_mended_without_a_restart",
-        Redis::start_with(Some("right-one"))
+        Redis::start_with_password("right-one")
     );
     let mut wrong = setup(&redis);
     wrong.server.password = Some(Secret::from("other-one"));
@@ -476,7 +477,25 @@ async fn a_database_that_is_not_there_is_told() {
     eventually("the reason", || {
         assert_eq!(node.bus.try_next(), None);
         let trouble = node.road(Road::State).trouble;
-        trouble.is_some_and(|it| it.contains("has no database 99: set database.redis.db"))
+        trouble.is_some_and(|it| it.contains("does not give us database 99: set database.redis.db"))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_without_resp3_is_told_and_the_password_is_not() {
+    let redis = redis_or_skip!(
+        "a_server_without_resp3_is_told_and_the_password_is_not",
+        Redis::start_with_arguments(None, &["--rename-command", "HELLO", ""])
+    );
+    let mut setup = setup(&redis);
+    setup.server.password = Some(Secret::from("my-own-one"));
+    let mut node = Node::with(setup);
+    eventually("the reason", || {
+        assert_eq!(node.bus.try_next(), None);
+        let trouble = node.road(Road::State).trouble.unwrap_or_default();
+        assert!(!trouble.contains("my-own-one"), "{trouble}");
+        trouble.contains("does not speak RESP3: needs Redis 6 or later")
     })
     .await;
 }

@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ pub(crate) struct Redis {
     pub(crate) address: SocketAddr,
     /// Of the default user; none: whoever comes may do all.
     password: Option<String>,
+    arguments: Vec<String>,
     folder: tempfile::TempDir,
 }
 
@@ -20,11 +22,15 @@ static NEXT_PORT: AtomicU16 = AtomicU16::new(7_001);
 impl Redis {
     /// `None` where the machine has no Redis.
     pub(crate) fn start() -> Option<Self> {
-        Self::start_with(None)
+        Self::start_with_arguments(None, &[])
     }
 
     /// A server that wants a password.
-    pub(crate) fn start_with(password: Option<&str>) -> Option<Self> {
+    pub(crate) fn start_with_password(password: &str) -> Option<Self> {
+        Self::start_with_arguments(Some(password), &[])
+    }
+
+    pub(crate) fn start_with_arguments(password: Option<&str>, arguments: &[&str]) -> Option<Self> {
         // Each process has a loopback address of its own, so that no two tests share a port.
         let [_, high, middle, low] = std::process::id().to_be_bytes();
         let host = Ipv4Addr::new(127, 64 + high % 128, middle, low);
@@ -32,11 +38,13 @@ impl Redis {
         let address = SocketAddr::from((host, port));
         let folder = tempfile::tempdir().expect("a temporary folder");
         let password = password.map(str::to_owned);
-        let child = spawn(address, password.as_deref(), folder.path())?;
+        let arguments: Vec<String> = arguments.iter().map(|it| (*it).to_owned()).collect();
+        let child = spawn(address, password.as_deref(), &arguments, folder.path())?;
         let server = Self {
             child,
             address,
             password,
+            arguments,
             folder,
         };
         server.wait();
@@ -59,7 +67,8 @@ impl Redis {
 
     /// After `kill`: another one on the same port, which knows nothing of the first.
     pub(crate) fn start_again(&mut self) {
-        let child = spawn(self.address, self.password.as_deref(), self.folder.path());
+        let (password, folder) = (self.password.as_deref(), self.folder.path());
+        let child = spawn(self.address, password, &self.arguments, folder);
         self.child = child.expect("it was there a moment ago");
         self.wait();
     }
@@ -107,7 +116,12 @@ impl Redis {
     }
 }
 
-fn spawn(address: SocketAddr, password: Option<&str>, folder: &std::path::Path) -> Option<Child> {
+fn spawn(
+    address: SocketAddr,
+    password: Option<&str>,
+    arguments: &[String],
+    folder: &Path,
+) -> Option<Child> {
     let log = std::fs::File::create(folder.join("redis.log")).expect("a log");
     let mut command = Command::new("redis-server");
     command
@@ -118,6 +132,7 @@ fn spawn(address: SocketAddr, password: Option<&str>, folder: &std::path::Path) 
         .arg(address.port().to_string())
         .arg("--dir")
         .arg(folder)
+        .args(arguments)
         .stdin(Stdio::null())
         .stdout(log)
         .stderr(Stdio::null());

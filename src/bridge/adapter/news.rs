@@ -35,8 +35,8 @@ pub enum Refused {
 #[derive(Debug)]
 pub(super) enum Report {
     Up(End),
-    Down(End),
-    /// Why an end is down, or does not do all that it should; told once while it stays so.
+    Down(End, Trouble),
+    /// Why an end stays down, or does not do all that it should; told once while it stays so.
     Trouble(End, Trouble),
     /// The trouble of an end that stood all the time is over.
     Cured(End),
@@ -49,6 +49,14 @@ pub(super) enum Report {
 pub(super) enum End {
     Publisher,
     Subscriber,
+}
+
+impl TroubleKind {
+    /// A server that is gone shows it in turn by a closed connection, silence, a refused one.
+    pub(super) fn is_like(self, other: Self) -> bool {
+        let is_gone = |kind| matches!(kind, Self::Unreachable | Self::Closed | Self::Silent);
+        self == other || (is_gone(self) && is_gone(other))
+    }
 }
 
 impl End {
@@ -72,7 +80,7 @@ pub(super) struct Trouble {
     pub(super) sentence: String,
 }
 
-/// Troubles of one kind are told once.
+/// Troubles that are like each other are logged once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TroubleKind {
     Unreachable,

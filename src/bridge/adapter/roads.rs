@@ -83,8 +83,8 @@ impl Reporter {
     }
 
     pub(super) async fn down(&mut self, trouble: Trouble) {
-        self.report(Report::Down(self.end)).await;
-        self.trouble(trouble).await;
+        self.told = Some(trouble.kind);
+        self.report(Report::Down(self.end, trouble)).await;
     }
 
     pub(super) async fn trouble(&mut self, trouble: Trouble) {
@@ -190,7 +190,10 @@ impl Roads {
                 self.cure(road, end);
                 self.line(road).up(end)
             }
-            Report::Down(end) => self.line(road).down(end),
+            Report::Down(end, trouble) => {
+                self.tell(road, end, trouble);
+                self.line(road).down(end)
+            }
             Report::Trouble(end, trouble) => {
                 self.tell(road, end, trouble);
                 None
@@ -203,9 +206,10 @@ impl Roads {
         }
     }
 
-    /// One server that is gone is the same trouble on each connection to it: that is one line.
+    /// One server that is gone is the same trouble on each connection to it, however it shows there:
+    /// that is one line.
     fn tell(&mut self, road: Road, end: End, trouble: Trouble) {
-        if !self.troubles().any(|told| told.kind == trouble.kind) {
+        if !self.troubles().any(|told| told.kind.is_like(trouble.kind)) {
             let (road, connection) = (road.name(), end.name());
             tracing::warn!(
                 road,

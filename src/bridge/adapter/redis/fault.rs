@@ -35,7 +35,7 @@ pub(super) fn fault(error: &RedisError, server: &Server) -> Trouble {
                 keys.login
             ),
         ),
-        (ErrorKind::RESP3NotSupported, _) | (_, Some("NOPROTO")) => (
+        _ if is_without_hello(error) => (
             TroubleKind::Protocol,
             format!(
                 "Redis at {at} does not speak RESP3: needs Redis 6 or later ({})",
@@ -45,7 +45,7 @@ pub(super) fn fault(error: &RedisError, server: &Server) -> Trouble {
         (ErrorKind::Server(ServerErrorKind::ResponseError), _) if is_select(error) => (
             TroubleKind::Database,
             format!(
-                "Redis at {at} has no database {}: set {} ({})",
+                "Redis at {at} does not give us database {}: set {} ({})",
                 server.database(),
                 keys.database,
                 words(error, server)
@@ -69,6 +69,14 @@ pub(super) fn fault(error: &RedisError, server: &Server) -> Trouble {
         ),
     };
     Trouble { kind, sentence }
+}
+
+/// The server's words repeat the command with its arguments, of which one is the password.
+fn is_without_hello(error: &RedisError) -> bool {
+    let is_unknown = |detail: &str| detail.to_ascii_lowercase().starts_with("unknown command");
+    error.kind() == ErrorKind::RESP3NotSupported
+        || error.code() == Some("NOPROTO")
+        || error.detail().is_some_and(is_unknown)
 }
 
 /// The crate says it in words only.

@@ -79,10 +79,10 @@ impl Server {
             Some(url) => (parse(url, keys.url)?, keys.of_url()),
             None => (of_server(server), keys),
         };
-        let ConnectionAddr::Tcp(host, port) = connection.addr() else {
+        if matches!(connection.addr(), ConnectionAddr::TcpTls { .. }) {
             return Err(BusError::Tls { key: keys.url });
-        };
-        let address = format!("{host}:{port}");
+        }
+        let address = connection.addr().to_string();
         let database = u32::try_from(connection.redis_settings().db());
         let database = database.map_err(|_| wrong_url(keys.database, "a database below 0"))?;
         let login = connection.redis_settings().clone();
