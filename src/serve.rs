@@ -22,7 +22,7 @@ use crate::{
         run::{self as bridge, BridgeError, Reload, Setup},
         signals,
     },
-    config::{self, Config, ConfigErrors, Loaded, Notice, Sources},
+    config::{self, Config, ConfigErrors, Loaded, Notice, Sources, sections::AdapterDriver},
     http::cors::CorsError,
     logging::{self, LoggingError},
     metrics::sample::Build,
@@ -121,6 +121,16 @@ pub fn serve(sources: Sources) -> Result<(), ServeError> {
     Ok(())
 }
 
+/// As the configuration has it.
+const fn adapter_name(driver: AdapterDriver) -> &'static str {
+    match driver {
+        AdapterDriver::Local => "local",
+        AdapterDriver::Redis => "redis",
+        AdapterDriver::RedisCluster => "redis-cluster",
+        AdapterDriver::Nats => "nats",
+    }
+}
+
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 fn tell_notices(notices: &[Notice]) {
@@ -201,7 +211,7 @@ fn announce(config: &Config, node_id: &str, link: &BridgeLink<ShardServer>) {
         cores = cores.join(","),
         bridge_core = link.bridge_core(),
         apps = config.app_manager.apps.len(),
-        adapter = "local",
+        adapter = adapter_name(config.adapter.driver),
         app_manager = "memory",
         queue = "memory",
         message_bytes_max = config.websocket.max_payload_bytes,

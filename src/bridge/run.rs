@@ -21,6 +21,7 @@ use shards::application::{Millis, ShardId};
 use tokio::sync::mpsc;
 
 use super::{
+    adapter::{BusError, news::News},
     admin::{self, AdminRequest, Status},
     apps::AppTable,
     busy::BusyWindow,
@@ -28,6 +29,7 @@ use super::{
     gather::Gathering,
     link::ShardLink,
     message::{FromBridge, Health, ToBridge},
+    nodes::{Nodes, Told},
     outbox::Outbox,
     signals::Signal,
     usage::MemoryGauge,
@@ -74,6 +76,8 @@ pub enum Exit {
 pub enum BridgeError {
     #[error(transparent)]
     Webhook(#[from] WebhookError),
+    #[error(transparent)]
+    Bus(#[from] BusError),
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
     #[error("the metrics listener cannot be served: {0}")]
@@ -86,7 +90,11 @@ pub enum BridgeError {
 /// When something that the configuration asks for cannot be set up; nothing runs then.
 pub async fn run<L: ShardLink>(link: L, setup: Setup) -> Result<Exit, BridgeError> {
     let mut bridge = Bridge::new(link, setup)?;
-    Ok(bridge.run().await)
+    let exit = bridge.run().await;
+    if let Some(nodes) = bridge.nodes.take() {
+        nodes.close().await;
+    }
+    Ok(exit)
 }
 
 /// The state of the loop. Its views (scrapes, status) are in `view.rs`.
@@ -105,6 +113,8 @@ pub struct Bridge<L> {
     pub(super) outbox: Outbox,
     pub(super) gathering: Gathering,
     pub(super) webhooks: Webhooks,
+    /// None on a node that is alone.
+    pub(super) nodes: Option<Nodes>,
     pub(super) health: Health,
     pub(super) drain: Option<Drain>,
     pub(super) reloaded: Reloaded,
@@ -131,6 +141,7 @@ enum Wake {
     Shards,
     Admin(AdminRequest),
     Signal(Signal),
+    Bus(News),
     Webhooks,
     Time,
 }
@@ -157,6 +168,9 @@ impl<L: ShardLink> Bridge<L> {
             }
             None => None,
         };
+        let (started, shards) = (link.started(), link.shards());
+        let program = setup.build.version;
+        let nodes = Nodes::start(&config, &setup.node_id, program, started, shards)?;
         let now = Instant::now();
         Ok(Self {
             outbox: Outbox::new(link.shards()),
@@ -171,6 +185,7 @@ impl<L: ShardLink> Bridge<L> {
             app_labels: AppLabels::default(),
             port: port.to_string(),
             webhooks,
+            nodes,
             health: Health::UNKNOWN,
             drain: None,
             reloaded: Reloaded {
@@ -205,6 +220,7 @@ impl<L: ShardLink> Bridge<L> {
                 Wake::Signal(Signal::Stop) => self.begin_drain(),
                 Wake::Signal(Signal::Reload) => self.reload(),
                 Wake::Signal(Signal::DumpStats) => self.log_stats(),
+                Wake::Bus(news) => self.hear_nodes(news),
                 Wake::Webhooks | Wake::Time => {}
             }
             self.do_what_is_due();
@@ -223,9 +239,16 @@ impl<L: ShardLink> Bridge<L> {
                 None => None,
             }
         };
+        let news = async {
+            match self.nodes.as_mut() {
+                Some(nodes) => Some(nodes.next().await),
+                None => None,
+            }
+        };
         tokio::select! {
             () = self.link.receive(inbox) => Wake::Shards,
             Some(request) = admin => Wake::Admin(request),
+            Some(news) = news => Wake::Bus(news),
             Some(signal) = self.signals.recv() => Wake::Signal(signal),
             () = self.webhooks.progress() => Wake::Webhooks,
             () = tokio::time::sleep_until(wake_at.into()) => Wake::Time,
@@ -238,6 +261,7 @@ impl<L: ShardLink> Bridge<L> {
             Some(self.sample_due),
             self.gathering.deadline(),
             self.drain.as_ref().map(Drain::due),
+            self.nodes.as_ref().map(Nodes::due),
             (!self.outbox.is_empty()).then(|| Instant::now() + RETRY_AFTER),
         ];
         timers
@@ -248,6 +272,7 @@ impl<L: ShardLink> Bridge<L> {
     }
 
     fn handle_messages(&mut self, inbox: &mut Vec<(ShardId, ToBridge)>) {
+        let mut told = Told::new();
         for (shard, message) in inbox.drain(..) {
             match message {
                 ToBridge::Snapshot { token, snapshot } => {
@@ -259,8 +284,15 @@ impl<L: ShardLink> Bridge<L> {
                     self.outbox
                         .send(&self.link, shard, FromBridge::Usage { waiter, body });
                 }
-                ToBridge::Event(_) | ToBridge::Topic { .. } => {
-                    unreachable!("no driver of a bus can be chosen yet")
+                ToBridge::Event(event) => {
+                    if let Some(nodes) = &mut self.nodes {
+                        nodes.publish(&self.apps, &event);
+                    }
+                }
+                ToBridge::Topic { partition, wish } => {
+                    if let Some(nodes) = &mut self.nodes {
+                        nodes.wish(partition, wish, &mut told);
+                    }
                 }
                 ToBridge::Drained => {
                     if let Some(drain) = &mut self.drain {
@@ -275,6 +307,25 @@ impl<L: ShardLink> Bridge<L> {
             }
         }
         self.webhooks.start();
+        if let Some(nodes) = &mut self.nodes {
+            nodes.flush();
+        }
+        self.tell(told);
+    }
+
+    fn hear_nodes(&mut self, news: News) {
+        let mut told = Told::new();
+        if let Some(nodes) = &mut self.nodes {
+            nodes.take(&self.apps, news, &mut told);
+        }
+        self.tell(told);
+        self.announce();
+    }
+
+    fn tell(&mut self, told: Told) {
+        for (shard, message) in told {
+            self.outbox.send(&self.link, shard, message);
+        }
     }
 
     fn do_what_is_due(&mut self) {
@@ -286,6 +337,11 @@ impl<L: ShardLink> Bridge<L> {
         }
         if now >= self.sample_due {
             self.sample();
+        }
+        if let Some(nodes) = &mut self.nodes
+            && now >= nodes.due()
+        {
+            nodes.tick();
         }
         if self.gathering.is_due(now) {
             self.finish_sample();
@@ -316,7 +372,15 @@ impl<L: ShardLink> Bridge<L> {
                 _ = waiter.send(scrape.clone()); // Who has gone meanwhile needs no answer.
             }
         }
-        if !self.is_announced && self.gathering.is_complete() {
+        self.announce();
+    }
+
+    /// Says once that clients may come.
+    fn announce(&mut self) {
+        if self.is_announced || !self.gathering.is_complete() {
+            return;
+        }
+        if self.nodes.as_ref().is_none_or(|nodes| !nodes.is_failing()) {
             self.is_announced = true;
             self.check_health(); // The shards know before the log says it.
             tracing::info!(node = self.node_id, shards = self.link.shards(), "ready");
@@ -330,6 +394,9 @@ impl<L: ShardLink> Bridge<L> {
         }
         if health.queue_failing && !self.health.queue_failing {
             tracing::warn!("the webhook queue overflows: its oldest jobs are dropped");
+        }
+        if health.bus_failing && !self.health.bus_failing && self.is_announced {
+            tracing::warn!("the bus does not work: not ready");
         }
         if health.memory_above_threshold && !self.health.memory_above_threshold {
             tracing::warn!("memory is above its threshold: not ready");
@@ -353,7 +420,7 @@ impl<L: ShardLink> Bridge<L> {
                 .is_some_and(|ms| ms.saturating_add(STALL_MS) < now_ms),
             queue_failing: self.webhooks.is_failing(),
             backend_failing: false, // This release has no backends that could.
-            bus_failing: false,
+            bus_failing: self.nodes.as_ref().is_some_and(Nodes::is_failing),
             memory_above_threshold: self.memory.read(now).fraction()
                 > self.config.http_api.memory_threshold,
             draining: self.drain.is_some(),

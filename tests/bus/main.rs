@@ -19,6 +19,7 @@ use sockudo::bridge::adapter::{
     redis::{RedisServer, RedisSetup},
     status::RoadStatus,
 };
+use sockudo::cluster::identity::NodeId;
 use sockudo::cluster::topic::{Road, Topic};
 use sockudo::cluster::wire::Lane;
 use sockudo::config::Secret;
@@ -140,6 +141,7 @@ fn setup(redis: &Redis) -> RedisSetup {
         subscriber_url: None,
         prefix: "sockudo_adapter:".to_owned(),
         cluster: "test".to_owned(),
+        node: NodeId::of_name("test"),
         queue_bytes_max: 64 << 20,
         timeout: Duration::from_secs(5),
     }
@@ -599,6 +601,7 @@ async fn a_setup_that_can_never_work_is_refused_and_says_the_key() {
             subscriber_url: subscriber.map(Secret::from),
             prefix: "p".to_owned(),
             cluster: "c".to_owned(),
+            node: NodeId::of_name("c"),
             queue_bytes_max: 1,
             timeout: Duration::from_secs(5),
         }));

@@ -4,6 +4,7 @@
 //! May depend on: the words of `keys::rows`.
 //! Invariants: those of `keys`.
 
+use crate::config::Secret;
 use crate::config::keys::rows::*;
 use crate::config::shape;
 
@@ -20,6 +21,13 @@ section! {
         /// Stable name of this node.
         node_id: Option<String> = text(shape::NODE_ID)
             .derived("instance.process_id, else host name and a random part").ours();
+        // `None` = without a name.
+        /// Tells clusters on one bus apart: stands in every topic.
+        name: Option<String> = text(shape::NODE_ID).ours();
+        /// Signs what travels on the bus, so that only nodes are heard.
+        secret: Option<Secret> = secret().ours();
+        /// More secrets that are believed, while one is rolled.
+        secrets: Vec<Secret> = secrets().default("").ours();
         /// Silence after which a node is dead; >= 3 heartbeats.
         lease_ms: u32 = milliseconds(3).default("5000")
             .derived("adapter.cluster_health.node_timeout_ms where that is set").ours();
