@@ -82,9 +82,13 @@ impl Node {
         }
     }
 
+    /// Each road that is up goes down; it may be up again by then.
     async fn is_down(&mut self) {
-        while !self.up.is_empty() {
-            self.next().await;
+        let mut standing = self.up.clone();
+        while !standing.is_empty() {
+            if let News::Down(road) = self.next().await {
+                standing.remove(&road);
+            }
         }
     }
 
@@ -323,6 +327,47 @@ async fn a_server_that_was_killed_is_used_again_when_it_is_back() {
         assert!(alice.road(Road::Events).counts.reconnects >= 1);
         assert_eq!(alice.road(Road::Events).trouble, None);
     }
+}
+
+/// Whichever of its two connections a road loses, everything on it is told live again.
+#[tokio::test]
+async fn a_road_that_loses_one_connection_is_down_and_comes_back_whole() {
+    let mut redis = redis_or_skip!(
+        "a_road_that_loses_one_connection_is_down_and_comes_back_whole",
+        Redis::start()
+    );
+    let mut bob = Node::start(&redis);
+    let wanted = [events(1), events(2), Topic::Nodes];
+    bob.subscribes(wanted).await;
+    for (sent, lost) in ["normal", "pubsub", "normal", "pubsub"]
+        .into_iter()
+        .enumerate()
+    {
+        assert_eq!(
+            redis.command(&["CLIENT", "KILL", "TYPE", lost]),
+            ":2",
+            "{lost}"
+        );
+        bob.is_down().await;
+        bob.is_up().await;
+        bob.are_live(wanted).await;
+        bob.publishes(events(2), sent);
+        assert_eq!(bob.hears_until(events(2), sent).await, [sent], "{lost}");
+    }
+    assert_eq!(bob.road(Road::State).counts.reconnects, 4);
+    assert_eq!(bob.road(Road::State).counts.connects_failed, 0);
+}
+
+#[tokio::test]
+async fn a_stopped_server_does_not_hold_up_the_end() {
+    let redis = redis_or_skip!("a_stopped_server_does_not_hold_up_the_end", Redis::start());
+    let mut alice = Node::start(&redis);
+    alice.is_up().await;
+    redis.signal("STOP");
+    for number in 0..1_000 {
+        alice.publishes(Topic::Nodes, number);
+    }
+    within("the end", alice.bus.close()).await;
 }
 
 #[tokio::test]

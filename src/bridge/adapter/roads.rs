@@ -82,6 +82,12 @@ impl Reporter {
         self.report(Report::Up(self.end)).await;
     }
 
+    /// An attempt to connect came to nothing.
+    pub(super) async fn failed(&mut self, trouble: Trouble) {
+        self.tally.connects_failed.fetch_add(1, Ordering::Relaxed);
+        self.trouble(trouble).await;
+    }
+
     pub(super) async fn down(&mut self, trouble: Trouble) {
         self.told = Some(trouble.kind);
         self.report(Report::Down(self.end, trouble)).await;
