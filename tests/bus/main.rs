@@ -243,7 +243,7 @@ async fn all_topics_are_wished_for_in_one_command_per_road() {
     let (mut alice, mut bob) = (Node::start(&redis), Node::start(&redis));
     bob.is_up().await;
     bob.subscribes(Topic::all()).await;
-    assert_eq!(bob.road(Road::Events).topics_live, 1_024);
+    assert_eq!(bob.road(Road::Events).topics_live, 1_025); // With the echo.
     assert_eq!(bob.road(Road::State).topics_live, 17);
     let statistics = redis.command(&["INFO", "commandstats"]);
     assert!(
