@@ -19,7 +19,7 @@ fn the_error_of_the_reference_has_its_exact_words() {
         ),
         (
             "{\"adapter\": {\"driver\": \"nats\"}}".to_owned(),
-            "config.json:1: adapter.driver: \"nats\" is not in this release, which has \"local\"",
+            "config.json:1: adapter.driver: \"nats\" is not in this release, which has \"local\" and \"redis\"",
         ),
         (
             "{\"port\": 1, \"host\": \"${NOWHERE}\"}".to_owned(),

@@ -34,7 +34,7 @@ section! {
         /// A node is heard at least so often.
         heartbeat_ms: u32 = milliseconds(1).default("1000")
             .derived("adapter.cluster_health.heartbeat_interval_ms where that is set").ours();
-        /// Self-test through the bus; 0 = off.
+        /// Self-test through the bus, at least three times in a lease; 0 = off.
         canary_ms: u32 = milliseconds(0).default("1000").ours();
         /// Keep a topic so long after its last subscriber.
         linger_ms: u32 = milliseconds(0).default("5000").ours();
