@@ -516,6 +516,37 @@ async fn a_user_who_may_not_use_the_channels_is_told_so_until_it_may() {
 }
 
 #[tokio::test]
+async fn what_is_allowed_does_not_end_the_trouble_of_what_is_not() {
+    let mut redis = redis_or_skip!(
+        "what_is_allowed_does_not_end_the_trouble_of_what_is_not",
+        Redis::start()
+    );
+    let allowed = "&sockudo_adapter:v1:0:test:n";
+    redis.command(&["ACL", "SETUSER", "default", "resetchannels", allowed]);
+    let mut alice = Node::start(&redis);
+    alice.is_up().await;
+    let state = Topic::from_lane(Lane(1_024)).expect("a group");
+    for round in 1..=3 {
+        alice.publishes(state, 0);
+        alice.publishes(Topic::Nodes, 0);
+        eventually("both answers", || {
+            let counts = alice.road(Road::State).counts;
+            (counts.publish_denied, counts.published) == (round, round)
+        })
+        .await;
+        assert_eq!(alice.bus.try_next(), None);
+        assert!(alice.road(Road::State).trouble.is_some());
+    }
+    redis.command(&["ACL", "SETUSER", "default", "allchannels"]);
+    alice.publishes(state, 0);
+    eventually("the end of trouble", || {
+        assert_eq!(alice.bus.try_next(), None);
+        alice.road(Road::State).trouble.is_none()
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_database_that_is_not_there_is_told() {
     let redis = redis_or_skip!("a_database_that_is_not_there_is_told", Redis::start());
     let mut setup = setup(&redis);

@@ -129,9 +129,9 @@ async fn listen(
     loop {
         tokio::select! {
             biased;
-            Some(sign) = signs.recv() => {
+            sign = signs.recv() => {
                 let mut confirmed = Vec::new();
-                let mut next = Some(sign);
+                let mut next = Some(sign.unwrap_or(Sign::Lost)); // Its reader has ended.
                 while let Some(sign) = next {
                     match sign {
                         Sign::Confirmed(topic) => confirmed.extend(subscriptions.confirm(topic)),
