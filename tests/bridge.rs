@@ -378,6 +378,7 @@ impl Application for Echo {
             | FromBridge::Apps(_)
             | FromBridge::Health(_)
             | FromBridge::Event(_)
+            | FromBridge::State(_)
             | FromBridge::TopicsLive(_)
             | FromBridge::TopicsLost => {}
         }

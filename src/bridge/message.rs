@@ -35,6 +35,8 @@ pub enum ToBridge {
     Settled,
     /// An event that the other nodes are to hear.
     Event(Box<NodeEvent>),
+    /// What has changed here, for the other nodes.
+    State(Box<NodeState>),
     /// Whether a partition's topic is wanted, from now on.
     Topic {
         partition: Partition,
@@ -50,6 +52,7 @@ impl ToBridge {
             Self::Snapshot { .. } | Self::Drained => Lane::Control,
             // At most one for each partition between two turns of the shard.
             Self::Topic { .. } => Lane::Control,
+            Self::State(_) => Lane::State,
             Self::Event(event) => Lane::Publish {
                 bytes: event.approximate_bytes(),
             },
@@ -83,6 +86,8 @@ pub enum FromBridge {
     Settle,
     /// Another node's event, for a channel whose home is this shard.
     Event(Box<NodeEvent>),
+    /// What the other nodes together have, for a name whose home is this shard.
+    State(Box<NodeState>),
     /// These topics are live, by the wishes that they answer.
     TopicsLive(Box<[(Partition, TopicWish)]>),
     /// No topic is live any more; what is wished stands.
@@ -106,6 +111,34 @@ impl NodeEvent {
     pub fn approximate_bytes(&self) -> usize {
         size_of::<Self>() + self.channel.len() + self.frame.len()
     }
+}
+
+/// A change of what one node has of a name, or of what all other nodes have together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeState {
+    pub app: AppIndex,
+    pub partition: Partition,
+    /// A channel's, or a user's id.
+    pub name: Arc<str>,
+    pub change: StateChange,
+}
+
+/// What is so now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StateChange {
+    /// Sockets that subscribe to the channel there.
+    Subscriptions(u32),
+    /// The user is in the presence channel there, with this `user_info` as JSON.
+    MemberJoined {
+        user_id: Arc<str>,
+        info: Arc<str>,
+    },
+    MemberLeft {
+        user_id: Arc<str>,
+    },
+    /// The user whose id is the name is signed in there.
+    UserOnline,
+    UserOffline,
 }
 
 /// Whether a topic is wanted. Each change has a number, so that the answer to an older wish is not

@@ -152,6 +152,7 @@ impl ShardServer {
             }
             FromBridge::Settle => self.begin_settling(),
             FromBridge::Event(event) => self.on_node_event(turn, *event),
+            FromBridge::State(state) => self.on_node_state(turn, *state),
             FromBridge::TopicsLive(topics) => self.on_topics_live(&topics),
             FromBridge::TopicsLost => self.on_topics_lost(),
         }
