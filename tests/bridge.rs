@@ -379,6 +379,8 @@ impl Application for Echo {
             | FromBridge::Health(_)
             | FromBridge::Event(_)
             | FromBridge::State(_)
+            | FromBridge::Owned(_)
+            | FromBridge::Terminate(_)
             | FromBridge::TopicsLive(_)
             | FromBridge::TopicsLost => {}
         }

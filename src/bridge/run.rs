@@ -289,7 +289,7 @@ impl<L: ShardLink> Bridge<L> {
                         nodes.publish(&self.apps, &event);
                     }
                 }
-                ToBridge::State(_) => {}
+                ToBridge::State(_) | ToBridge::Terminate(_) => {}
                 ToBridge::Topic { partition, wish } => {
                     if let Some(nodes) = &mut self.nodes {
                         nodes.wish(partition, wish, &mut told);

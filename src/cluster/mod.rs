@@ -18,6 +18,7 @@ pub mod identity;
 pub mod mac;
 pub mod membership;
 pub mod node;
+pub mod owner;
 mod replay;
 pub mod topic;
 pub mod wire;

@@ -20,7 +20,7 @@ use super::{
     },
 };
 use crate::{
-    bridge::message::{NodeEvent, ToBridge, WebhookEvent, WebhookInterest, WebhookKind},
+    bridge::message::{NodeEvent, WebhookEvent, WebhookInterest, WebhookKind},
     channel::{
         home::{HomeRef, Join, JoinRefused},
         home_effect::{Announcement, HomeEffect, Hook},
@@ -427,8 +427,7 @@ impl ShardServer {
         }
     }
 
-    /// Hands an event to the app's webhooks, if one wants it. A full bridge costs the
-    /// app that floods it its oldest events.
+    /// Hands an event to the app's webhooks, if one wants it and this node is the one to tell it.
     fn hook(&mut self, turn: &mut impl ServerTurn, at: HomeRef, kind: WebhookKind) {
         let Some(home) = self.homes.get(at) else {
             return;
@@ -440,7 +439,7 @@ impl ShardServer {
         if home.kind.is_user() || !app.entry.webhook_interest.any(interest_of(&kind)) {
             return;
         }
-        let app = home.app;
+        let (app, partition) = (home.app, home.key.partition);
         let channel = Arc::clone(&home.name);
         let event = WebhookEvent {
             app,
@@ -448,12 +447,13 @@ impl ShardServer {
             channel,
             kind,
         };
-        let dropped = turn.to_bridge(ToBridge::Webhook(event)).err();
-        for message in dropped.into_iter().flat_map(|dropped| dropped.0) {
-            if let ToBridge::Webhook(event) = message {
-                self.counters.bridge_full[0] += 1;
-                self.counters.app(event.app).webhooks_dropped += 1;
-            }
+        match event.kind {
+            WebhookKind::ClientEvent(_) | WebhookKind::CacheMiss => self.tell_webhook(turn, event),
+            WebhookKind::ChannelOccupied
+            | WebhookKind::ChannelVacated
+            | WebhookKind::MemberAdded { .. }
+            | WebhookKind::MemberRemoved { .. }
+            | WebhookKind::SubscriptionCount { .. } => self.tell_owned(turn, partition, event),
         }
     }
 

@@ -28,6 +28,7 @@ mod fan_out;
 mod forwarded;
 mod health;
 mod home;
+mod hooks;
 mod listing;
 pub mod message;
 mod nodes;
@@ -60,6 +61,7 @@ use self::{
     drain::Drain,
     errands::Errands,
     forwarded::ToldDoubts,
+    hooks::Owned,
     message::{Leaving, Message},
     pressure::Pressure,
     quota::Quotas,
@@ -71,7 +73,7 @@ pub use self::{occupancy::Occupancy, settings::Settings, socket_ids::SocketIdKey
 use crate::{
     bridge::{
         apps::AppTable,
-        message::{FromBridge, Health, NodeState, ToBridge},
+        message::{FromBridge, Health, ToBridge},
     },
     channel::{
         home_effect::HomeEffect,
@@ -132,8 +134,10 @@ pub struct ShardServer {
     /// Ended subscriptions by home shard, sent once per turn or before anything else goes there.
     leaving: Vec<Vec<Leaving>>,
     topics: Topics,
-    /// News for other nodes that met a full lane.
-    untold: Option<Box<NodeState>>,
+    owned: Owned,
+    /// What the other nodes are to be told and met a full lane: the news that met it, and orders of the
+    /// API, each of which is to be carried out.
+    untold: VecDeque<ToBridge>,
     /// Channels with a fan-out under way, in the order of their next slice.
     jobs: VecDeque<LocalRef>,
     /// Connections whose held input waits for its share of a turn, each once.
@@ -183,7 +187,8 @@ impl ShardServer {
             name_hasher: NameHasher::new(seed.homes.clone()),
             leaving: Vec::new(),
             topics: Topics::default(),
-            untold: None,
+            owned: Owned::default(),
+            untold: VecDeque::new(),
             jobs: VecDeque::new(),
             ready: VecDeque::new(),
             pressure: Pressure::default(),
@@ -229,7 +234,7 @@ impl ShardServer {
 
     /// Something is to be looked at again, though nothing may come.
     fn wants_ticks(&self) -> bool {
-        self.homes.next_due().is_some() || self.drain.is_some() || self.untold.is_some()
+        self.homes.next_due().is_some() || self.drain.is_some() || !self.untold.is_empty()
     }
 
     /// The row of a slot that the caller knows to be there.
@@ -263,6 +268,7 @@ impl Application for ShardServer {
         if self.settings.has_bus {
             self.topics = Topics::new(shards);
             self.homes.tell_nodes();
+            self.users.tell_nodes();
         }
     }
 

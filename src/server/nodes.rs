@@ -11,15 +11,19 @@ use shards::work::Work;
 
 use super::{ServerTurn, ShardServer};
 use crate::{
-    bridge::message::{NodeEvent, NodeState, StateChange, ToBridge},
+    bridge::message::{NodeEvent, NodeState, StateChange, ToBridge, UserOfNodes},
     channel::{
         home::{Elsewhere, Event, HomeRef, News},
         names::NameKey,
         roster::{Member, MemberNews},
+        user::UserId,
     },
-    protocol::{name::ChannelKind, outgoing},
+    protocol::{app::AppIndex, name::ChannelKind, outgoing, partition::Partition},
     ws::encode,
 };
+
+/// Orders of the API that wait for room; more are counted and reach this node alone.
+const UNTOLD_MAX: usize = 65_536;
 
 impl ShardServer {
     /// Home: hands an event of this node to the bus, before anybody here gets it. False where there
@@ -79,10 +83,10 @@ impl ShardServer {
     // Per change: one message of some 60 B. Of a channel that changes faster than that, what is so
     // when its turn comes.
     pub(super) fn continue_news(&mut self, turn: &mut impl ServerTurn) {
-        if let Some(state) = self.untold.take()
-            && !self.tell_state(turn, state)
-        {
-            return;
+        while let Some(message) = self.untold.pop_front() {
+            if !self.tell(turn, message) {
+                return;
+            }
         }
         while turn.work_left() > Work(0)
             && let Some((at, news)) = self.homes.next_news()
@@ -90,8 +94,27 @@ impl ShardServer {
             let state = news.and_then(|news| self.state_of(at, news));
             self.settle_home(turn, at);
             if let Some(state) = state
-                && !self.tell_state(turn, state)
+                && !self.tell(turn, ToBridge::State(state))
             {
+                return;
+            }
+        }
+        while turn.work_left() > Work(0)
+            && let Some((app, user, news)) = self.users.next_news()
+        {
+            self.users.release_if_idle(app, &user);
+            let Some(is_here) = news else { continue };
+            let change = match is_here {
+                true => StateChange::UserOnline,
+                false => StateChange::UserOffline,
+            };
+            let state = NodeState {
+                app,
+                partition: user.key.partition,
+                name: user.text,
+                change,
+            };
+            if !self.tell(turn, ToBridge::State(Box::new(state))) {
                 return;
             }
         }
@@ -99,18 +122,55 @@ impl ShardServer {
 
     /// There is news, and room for it as far as is known.
     pub(super) fn has_news(&self) -> bool {
-        self.homes.has_news() && self.untold.is_none()
+        (self.homes.has_news() || self.users.has_news()) && self.untold.is_empty()
     }
 
-    fn tell_state(&mut self, turn: &mut impl ServerTurn, state: Box<NodeState>) -> bool {
+    /// False where there is no room: it is kept, and comes first when there is some.
+    fn tell(&mut self, turn: &mut impl ServerTurn, message: ToBridge) -> bool {
         turn.spend(Work::MESSAGE);
-        let dropped = turn.to_bridge(ToBridge::State(state)).err();
-        for message in dropped.into_iter().flat_map(|dropped| dropped.0) {
-            if let ToBridge::State(state) = message {
-                self.untold = Some(state);
-            }
+        let Err(dropped) = turn.to_bridge(message) else {
+            return true;
+        };
+        for message in dropped.0.into_iter().rev() {
+            self.untold.push_front(message);
         }
-        self.untold.is_none()
+        false
+    }
+
+    /// Home: the API has ended a user's connections here; the other nodes are to do so too.
+    pub(super) fn terminate_elsewhere(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        app: AppIndex,
+        user: UserId,
+    ) {
+        if !self.topics.has_bus() {
+            return;
+        }
+        let message = ToBridge::Terminate(Box::new(UserOfNodes {
+            app,
+            partition: user.key.partition,
+            id: user.text,
+        }));
+        if self.untold.is_empty() {
+            self.tell(turn, message);
+        } else if self.untold.len() < UNTOLD_MAX {
+            self.untold.push_back(message);
+        } else {
+            self.counters.bridge_full[1] += 1;
+        }
+    }
+
+    /// Home: another node's API has ended a user's connections.
+    pub(super) fn on_node_terminates(&mut self, turn: &mut impl ServerTurn, user: UserOfNodes) {
+        let user_id = self.user_of_nodes(user.partition, user.id);
+        self.on_user_terminate(turn, user.app, &user_id);
+    }
+
+    fn user_of_nodes(&self, partition: Partition, text: Arc<str>) -> UserId {
+        let hash = self.name_hasher.hash(&text);
+        let key = NameKey { partition, hash };
+        UserId { text, key }
     }
 
     fn state_of(&self, at: HomeRef, news: News) -> Option<Box<NodeState>> {
@@ -130,7 +190,7 @@ impl ShardServer {
         }))
     }
 
-    /// Home: what the other nodes together have of a channel has changed.
+    /// Home: what the other nodes together have of a channel or user has changed.
     pub(super) fn on_node_state(&mut self, turn: &mut impl ServerTurn, state: NodeState) {
         turn.spend(Work::MEMBERSHIP);
         let NodeState {
@@ -145,7 +205,11 @@ impl ShardServer {
                 Elsewhere::MemberJoined(Member { user_id, info })
             }
             StateChange::MemberLeft { user_id } => Elsewhere::MemberLeft { user_id },
-            StateChange::UserOnline | StateChange::UserOffline => return,
+            StateChange::UserOnline | StateChange::UserOffline => {
+                let user_id = self.user_of_nodes(partition, name);
+                let is_elsewhere = change == StateChange::UserOnline;
+                return self.on_user_elsewhere(turn, app, &user_id, is_elsewhere);
+            }
         };
         let hash = self.name_hasher.hash(&name);
         let at = self.homes.enter(app, &name, NameKey { partition, hash });

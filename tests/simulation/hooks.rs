@@ -42,7 +42,10 @@ impl Hooks {
                 assert!(before.is_none(), "shard {shard} settled twice");
             }
             ToBridge::Snapshot { .. } | ToBridge::Usage { .. } => {}
-            ToBridge::Event(_) | ToBridge::State(_) | ToBridge::Topic { .. } => {
+            ToBridge::Event(_)
+            | ToBridge::State(_)
+            | ToBridge::Terminate(_)
+            | ToBridge::Topic { .. } => {
                 panic!("a node without a bus")
             }
         }
