@@ -363,6 +363,11 @@ impl Node {
         effects: &mut Vec<Effect>,
     ) -> bool {
         let &Header { sender, lane, .. } = header;
+        // Numbers begin with 1.
+        if header.number == 0 {
+            self.counters.batches_malformed += 1;
+            return false;
+        }
         let known = self.rows.get_mut(&sender.node);
         let same_life = known.filter(|row| row.identity == sender);
         // Before membership hears of it: a replay is no sign of life.
@@ -580,7 +585,8 @@ impl Node {
         half.min(speaks_at)
     }
 
-    /// Ends this life for the others. Nothing is said after it but what is published.
+    /// Ends this life for the others. Nothing is said after it but what is published, for less than a
+    /// lease: a life that is heard later is taken for one that has come back.
     pub fn goodbye(&mut self) {
         if !self.has_left {
             self.say(Topic::Nodes, &Entry::Goodbye);

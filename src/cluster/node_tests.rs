@@ -500,7 +500,7 @@ fn what_is_not_for_us_changes_a_counter_and_nothing_else() {
         ),
         ("a double", topic, good.clone(), 7),
         ("a replay", topic, batch_of(topic, 4, &secret(), &[]), 7),
-        ("no number", topic, batch_of(topic, 0, &secret(), &[]), 7),
+        ("no number", topic, batch_of(topic, 0, &secret(), &[]), 1),
     ];
     for length in 0..good.len() {
         let expected = match length {
@@ -512,6 +512,9 @@ fn what_is_not_for_us_changes_a_counter_and_nothing_else() {
     }
     let mut node = node_of(0, 1, 1, secret());
     let (mut effects, mut heard) = (Vec::new(), 0);
+    let of_nobody = batch_of(topic, 0, &secret(), &[]);
+    node.hear(Millis(0), topic, &of_nobody, &mut effects, |_| heard += 1);
+    assert_eq!((effects.len(), node.peers().count()), (0, 0));
     node.hear(Millis(0), topic, &good, &mut effects, |_| heard += 1);
     assert_eq!(heard, 1);
     effects.clear();
@@ -868,9 +871,13 @@ impl Toy {
             Deed::Loss(lost) => self.faults.lost = lost,
             Deed::Kill(at) => self.stations[at].node = None,
             Deed::Stop(at) => self.stations[at].is_stopped = true,
+            Deed::Leave(at) if self.stations[at].is_stopped => {}
             Deed::Leave(at) => {
                 if let Some(node) = &mut self.stations[at].node {
                     node.goodbye();
+                    self.does(Deed::Publish(at, 0), frame, incarnations);
+                    self.send(at);
+                    self.stations[at].node = None;
                 }
             }
             Deed::GoOn(at) => {
@@ -951,6 +958,8 @@ proptest! {
             for lane in &lanes {
                 let topic = Topic::from_lane(Lane(*lane)).expect("a lane");
                 bytes[6..8].copy_from_slice(&lane.to_be_bytes());
+                bytes[40..48].copy_from_slice(&u64::from(byte / 4).to_be_bytes());
+                bytes[31] = byte % 4;
                 node.hear(Millis(0), topic, &bytes, &mut effects, |_| {});
             }
             node.tick(Millis(0), &mut effects);
