@@ -374,7 +374,12 @@ impl Application for Echo {
                 }
             }
             FromBridge::Settle => turn.to_bridge(ToBridge::Settled).expect("an empty queue"),
-            FromBridge::Config(_) | FromBridge::Apps(_) | FromBridge::Health(_) => {}
+            FromBridge::Config(_)
+            | FromBridge::Apps(_)
+            | FromBridge::Health(_)
+            | FromBridge::Event(_)
+            | FromBridge::TopicsLive(_)
+            | FromBridge::TopicsLost => {}
         }
     }
 

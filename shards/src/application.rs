@@ -99,6 +99,12 @@ pub enum Lane {
     Control,
     /// What a client wants to know; refused when too many wait.
     Question,
+    /// One of many, about so many bytes on the heap, whose sender can be told that there is no room:
+    /// given back then, and nothing that waits is touched. Keeps its order.
+    Publish {
+        /// What it holds on the heap.
+        bytes: usize,
+    },
     /// One of many, about so many bytes. Sources share the lane: each keeps its order, they take
     /// turns, and when there is no room the one that holds the most loses its oldest.
     Event {

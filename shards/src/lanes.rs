@@ -4,7 +4,8 @@
 //! May depend on: crossbeam-channel, `application`.
 //! Invariants: neither side waits for room; a full lane costs another lane nothing; events of one
 //! source keep their order and take turns with other sources'; when events must go, they are the
-//! oldest of the source that holds the most bytes; `AfterEvents` overtakes no event.
+//! oldest of the source that holds the most bytes; `AfterEvents` overtakes no event; a publish that
+//! was taken is never dropped.
 
 use crate::application::{BridgeDropped, Lane};
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -22,16 +23,18 @@ use std::{
 const QUESTIONS_MAX: usize = 1_024;
 /// Messages that wait behind events; more are given back.
 const LAST_MAX: usize = 16;
-/// Events taken at once, so that what came meanwhile in the other lanes is seen soon.
+/// Events, and as many publishes, taken at once, so that what came meanwhile in the other lanes is
+/// seen soon.
 const EVENTS_PER_TAKE: usize = 1_024;
 
 /// A shard's end.
 pub(crate) struct LaneSender<M> {
     control: Sender<M>,
     questions: Sender<M>,
+    publishes: Sender<Event<M>>,
     events: Sender<Event<M>>,
     crossing: Arc<Crossing>,
-    /// Bytes of events on their way, and as many again that wait here.
+    /// Bytes of publishes on their way; of events too, and as many again that wait here.
     bytes_max: usize,
     spilled: Spilled<M>,
     last: VecDeque<M>,
@@ -44,6 +47,7 @@ pub(crate) struct LaneSender<M> {
 pub(crate) struct LaneReceiver<M> {
     control: Receiver<M>,
     questions: Receiver<M>,
+    publishes: Receiver<Event<M>>,
     events: Receiver<Event<M>>,
     crossing: Arc<Crossing>,
 }
@@ -52,6 +56,7 @@ pub(crate) struct LaneReceiver<M> {
 #[derive(Default)]
 struct Crossing {
     bytes: AtomicUsize,
+    publish_bytes: AtomicUsize,
     /// The shard has events that wait for room: ring it when there is some.
     wants_room: AtomicBool,
 }
@@ -69,16 +74,18 @@ pub(crate) struct Taken {
     pub(crate) ring: bool,
 }
 
-/// Both ends: `messages_max` in the lanes of control and of events, `bytes_max` of events on their
-/// way and waiting here.
+/// Both ends: `messages_max` in the lanes of control, of publishes and of events; `bytes_max` of
+/// events on their way and waiting here, half as many of publishes.
 pub(crate) fn lanes<M>(messages_max: usize, bytes_max: usize) -> (LaneSender<M>, LaneReceiver<M>) {
     let (control, control_end) = bounded(messages_max);
     let (questions, questions_end) = bounded(QUESTIONS_MAX);
+    let (publishes, publishes_end) = bounded(messages_max);
     let (events, events_end) = bounded(messages_max);
     let crossing = Arc::new(Crossing::default());
     let sender = LaneSender {
         control,
         questions,
+        publishes,
         events,
         crossing: Arc::clone(&crossing),
         bytes_max: bytes_max / 2,
@@ -90,6 +97,7 @@ pub(crate) fn lanes<M>(messages_max: usize, bytes_max: usize) -> (LaneSender<M>,
     let receiver = LaneReceiver {
         control: control_end,
         questions: questions_end,
+        publishes: publishes_end,
         events: events_end,
         crossing,
     };
@@ -102,6 +110,7 @@ impl<M> LaneSender<M> {
         let dropped = match lane {
             Lane::Control => offer(&self.control, message),
             Lane::Question => offer(&self.questions, message),
+            Lane::Publish { bytes } => self.post_publish(bytes, message),
             Lane::Event { source, bytes } => self.post_event(source, bytes, message),
             Lane::AfterEvents if self.last.len() < LAST_MAX => {
                 self.last.push_back(message);
@@ -115,6 +124,24 @@ impl<M> LaneSender<M> {
         }
         self.lost += dropped.len() as u64;
         Err(BridgeDropped(dropped))
+    }
+
+    // One load and one add of a shared counter, one push; no allocation.
+    fn post_publish(&mut self, bytes: usize, message: M) -> Vec<M> {
+        let bytes = bytes + size_of::<Event<M>>();
+        let crossing = &self.crossing.publish_bytes;
+        // One that is larger than the lane passes when nothing else waits.
+        if crossing.load(Ordering::Relaxed) >= self.bytes_max {
+            return vec![message];
+        }
+        crossing.fetch_add(bytes, Ordering::Relaxed);
+        match self.publishes.try_send(Event { bytes, message }) {
+            Ok(()) => Vec::new(),
+            Err(refused) => {
+                crossing.fetch_sub(bytes, Ordering::Relaxed);
+                vec![refused.into_inner().message]
+            }
+        }
     }
 
     // While the bridge keeps up: two loads of a shared counter, one add, one push; no allocation.
@@ -195,12 +222,14 @@ impl<M> LaneSender<M> {
     /// Messages that wait, here and on their way.
     pub(crate) fn depth(&self) -> usize {
         let waiting = self.spilled.messages + self.last.len();
-        waiting + self.control.len() + self.questions.len() + self.events.len()
+        let asked = self.control.len() + self.questions.len();
+        waiting + asked + self.publishes.len() + self.events.len()
     }
 
-    /// Bytes of the events that wait, here and on their way.
+    /// Bytes of the events and publishes that wait, here and on their way.
     pub(crate) fn bytes(&self) -> usize {
-        self.spilled.bytes + self.crossing.bytes.load(Ordering::Relaxed)
+        let publishes = self.crossing.publish_bytes.load(Ordering::Relaxed);
+        self.spilled.bytes + self.crossing.bytes.load(Ordering::Relaxed) + publishes
     }
 }
 
@@ -218,6 +247,16 @@ impl<M> LaneReceiver<M> {
         let questions = self.questions.try_iter().take(QUESTIONS_MAX);
         control.chain(questions).for_each(&mut take);
         let mut bytes = 0;
+        for publish in self.publishes.try_iter().take(EVENTS_PER_TAKE) {
+            bytes += publish.bytes;
+            take(publish.message);
+        }
+        let before = self
+            .crossing
+            .publish_bytes
+            .fetch_sub(bytes, Ordering::Relaxed);
+        assert!(before >= bytes, "more bytes left the lane than came");
+        let mut bytes = 0;
         let mut count = 0;
         for event in self.events.try_iter().take(EVENTS_PER_TAKE) {
             bytes += event.bytes;
@@ -228,8 +267,8 @@ impl<M> LaneReceiver<M> {
         assert!(before >= bytes, "more bytes left the lane than came");
         fence(Ordering::SeqCst);
         let ring = count > 0 && self.crossing.wants_room.swap(false, Ordering::SeqCst);
-        let is_empty =
-            self.control.is_empty() && self.questions.is_empty() && self.events.is_empty();
+        let no_questions = self.control.is_empty() && self.questions.is_empty();
+        let is_empty = no_questions && self.publishes.is_empty() && self.events.is_empty();
         let has_more = !is_empty;
         Taken { has_more, ring }
     }
@@ -403,6 +442,27 @@ mod tests {
             sender.send_spilled();
         }
         assert_eq!(all, [0, 1, 2, 3, 99]);
+    }
+
+    #[test]
+    fn publishes_beyond_the_bound_are_given_back_and_cost_events_nothing() {
+        let (mut sender, receiver) = lanes(1_000, WEIGHT * 8);
+        let bytes = WEIGHT - size_of::<Event<u32>>();
+        let publish = Lane::Publish { bytes };
+        for round in 0..3 {
+            assert!(sender.post(event(1), 9).is_ok());
+            for number in 0..10 {
+                let refused = dropped(sender.post(publish, number));
+                assert_eq!(refused.is_empty(), number < 4, "{number}");
+            }
+            assert_eq!(sender.bytes(), 5 * WEIGHT);
+            assert_eq!(take(&receiver).0, [0, 1, 2, 3, 9]);
+            assert_eq!(sender.lost, (round + 1) * 6);
+        }
+        let large = Lane::Publish { bytes: 100_000 };
+        assert!(sender.post(large, 1).is_ok());
+        assert_eq!(dropped(sender.post(publish, 2)), [2]);
+        assert_eq!(take(&receiver).0, [1]);
     }
 
     #[test]

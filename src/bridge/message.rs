@@ -10,8 +10,12 @@ use std::sync::Arc;
 use shards::application::{Lane, Millis, Waiter};
 
 use super::apps::AppTable;
-use crate::protocol::app::AppIndex;
-use crate::{config::Config, metrics::counters::ShardSnapshot};
+use crate::{
+    cluster::entry::Origin,
+    config::Config,
+    metrics::counters::ShardSnapshot,
+    protocol::{app::AppIndex, partition::Partition, socket_id::SocketId},
+};
 
 /// From a shard to the bridge.
 #[derive(Debug)]
@@ -29,6 +33,13 @@ pub enum ToBridge {
     Drained,
     /// The last webhook events of this shard's channels were sent, after `FromBridge::Settle`.
     Settled,
+    /// An event that the other nodes are to hear.
+    Event(Box<NodeEvent>),
+    /// Whether a partition's topic is wanted, from now on.
+    Topic {
+        partition: Partition,
+        wish: TopicWish,
+    },
 }
 
 impl ToBridge {
@@ -37,6 +48,11 @@ impl ToBridge {
         match self {
             // One at a time, since the bridge asks for it.
             Self::Snapshot { .. } | Self::Drained => Lane::Control,
+            // At most one for each partition between two turns of the shard.
+            Self::Topic { .. } => Lane::Control,
+            Self::Event(event) => Lane::Publish {
+                bytes: event.approximate_bytes(),
+            },
             Self::Usage { .. } => Lane::Question,
             Self::Webhook(event) => Lane::Event {
                 source: event.app.0,
@@ -65,6 +81,52 @@ pub enum FromBridge {
     Drain { deadline: Millis, rate_per_s: u32 },
     /// All shards are drained, nobody will return: events that wait for that are due now.
     Settle,
+    /// Another node's event, for a channel whose home is this shard.
+    Event(Box<NodeEvent>),
+    /// These topics are live, by the wishes that they answer.
+    TopicsLive(Box<[(Partition, TopicWish)]>),
+    /// No topic is live any more; what is wished stands.
+    TopicsLost,
+}
+
+/// An event on its way between nodes. Its frame is the one that subscribers get.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeEvent {
+    pub app: AppIndex,
+    pub partition: Partition,
+    pub channel: Arc<str>,
+    pub origin: Origin,
+    /// Who does not get it.
+    pub except: Option<SocketId>,
+    pub frame: Arc<[u8]>,
+}
+
+impl NodeEvent {
+    /// About the bytes that it holds while it waits.
+    pub fn approximate_bytes(&self) -> usize {
+        size_of::<Self>() + self.channel.len() + self.frame.len()
+    }
+}
+
+/// Whether a topic is wanted. Each change has a number, so that the answer to an older wish is not
+/// taken for one to this.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TopicWish {
+    number: u32,
+    is_wanted: bool,
+}
+
+impl TopicWish {
+    /// The next one.
+    #[must_use]
+    pub fn changed(self, is_wanted: bool) -> Self {
+        let number = self.number.wrapping_add(1);
+        Self { number, is_wanted }
+    }
+
+    pub fn is_wanted(self) -> bool {
+        self.is_wanted
+    }
 }
 
 /// Answers to `ToBridge::Usage` that one shard awaits at most; further requests get 503.
@@ -79,8 +141,10 @@ pub struct Health {
     pub shard_stalled: bool,
     /// The webhook queue cannot take or deliver jobs.
     pub queue_failing: bool,
-    /// The adapter, the cache or the app store is failing.
+    /// The cache or the app store is failing.
     pub backend_failing: bool,
+    /// The bus to the other nodes is down, or does not bring back what is sent to it.
+    pub bus_failing: bool,
     /// Memory in use is above `http_api.accept_traffic.memory_threshold`.
     pub memory_above_threshold: bool,
     /// The node is about to stop: readiness is off, connections may stay for `drain.lb_wait_s`.
@@ -94,6 +158,7 @@ impl Health {
         shard_stalled: false,
         queue_failing: false,
         backend_failing: false,
+        bus_failing: false,
         memory_above_threshold: false,
         draining: false,
     };
@@ -103,6 +168,7 @@ impl Health {
         let reasons = [
             (self.starting, "starting"),
             (self.draining, "draining"),
+            (self.bus_failing, "bus"),
             (self.backend_failing, "backend"),
             (self.memory_above_threshold, "memory"),
             (self.shard_stalled, "shard_stalled"),

@@ -1,10 +1,12 @@
 //! The bridge: one thread that does everything that leaves the host.
 //!
-//! Owns: drivers (app look-ups, webhooks, metrics and admin listener, signals) and their queues.
-//! May depend on: tokio, the link of `shards`, `config`, `metrics`, `protocol`. Not on channel or
-//! connection state: it sees messages only.
+//! Owns: drivers (app look-ups, the bus between nodes, webhooks, metrics and admin listener, signals)
+//! and their queues.
+//! May depend on: tokio, the link of `shards`, `config`, `metrics`, `protocol`, `cluster`. Not on
+//! channel or connection state: it sees messages only.
 //! Invariants: nothing here is called from a shard; a shard talks to it through `message`.
 
+pub mod adapter;
 pub mod admin;
 pub mod apps;
 mod busy;

@@ -4,7 +4,8 @@
 //! May depend on: `bridge::{link, message}`.
 //! Invariants: the bridge never waits for a shard; config, apps, health, the steps of a drain and
 //! the question for numbers always arrive, the latest of each; so do answers, of which a shard never
-//! awaits more than fit.
+//! awaits more than fit, and news of topics, in order; events of other nodes keep their order, and
+//! where they would hold more than their bound the newest is dropped and counted.
 
 use std::{collections::VecDeque, mem, sync::Arc};
 
@@ -13,7 +14,7 @@ use shards::application::{BridgeFull, ShardId};
 use super::{
     apps::AppTable,
     link::ShardLink,
-    message::{FromBridge, Health, USAGES_ASKED_MAX},
+    message::{FromBridge, Health, NodeEvent, USAGES_ASKED_MAX},
 };
 use crate::config::Config;
 
@@ -31,13 +32,20 @@ struct Waiting {
     drain: Option<FromBridge>,
     settles: bool,
     scrape: Option<u64>,
+    /// Live topics behind the last loss of all of them.
+    topics: VecDeque<FromBridge>,
     answers: VecDeque<FromBridge>,
+    events: VecDeque<Box<NodeEvent>>,
+    event_bytes: usize,
     /// Messages that met a full queue.
     full: u64,
+    events_dropped: u64,
 }
 
 /// Answers that wait for one shard: as many as it may await.
 const ANSWERS_MAX: usize = USAGES_ASKED_MAX as usize;
+/// Bytes of other nodes' events that wait for one shard, beside those in its queue.
+const EVENT_BYTES_MAX: usize = 8 << 20;
 
 impl Outbox {
     pub(super) fn new(shards: u16) -> Self {
@@ -49,6 +57,9 @@ impl Outbox {
     /// Sends to one shard, or keeps the message for `retry`.
     pub(super) fn send(&mut self, link: &impl ShardLink, to: ShardId, message: FromBridge) {
         let waiting = &mut self.shards[usize::from(to.0)];
+        if waiting.is_ahead_of(&message) {
+            return waiting.keep(message);
+        }
         if let Err(BridgeFull(message)) = link.send(to, message) {
             waiting.full += 1;
             waiting.keep(message);
@@ -77,9 +88,29 @@ impl Outbox {
     pub(super) fn full(&self, shard: usize) -> u64 {
         self.shards[shard].full
     }
+
+    /// Events of other nodes that shards will not get.
+    pub(super) fn events_dropped(&self) -> u64 {
+        self.shards.iter().map(|it| it.events_dropped).sum()
+    }
 }
 
 impl Waiting {
+    /// Something waits that the message may not overtake.
+    fn is_ahead_of(&self, message: &FromBridge) -> bool {
+        match message {
+            FromBridge::Event(_) => !self.events.is_empty(),
+            FromBridge::TopicsLive(_) | FromBridge::TopicsLost => !self.topics.is_empty(),
+            FromBridge::Config(_)
+            | FromBridge::Apps(_)
+            | FromBridge::Health(_)
+            | FromBridge::Drain { .. }
+            | FromBridge::Settle
+            | FromBridge::Scrape { .. }
+            | FromBridge::Usage { .. } => false,
+        }
+    }
+
     fn keep(&mut self, message: FromBridge) {
         match message {
             FromBridge::Config(config) => self.config = Some(config),
@@ -88,6 +119,20 @@ impl Waiting {
             FromBridge::Drain { .. } => self.drain = Some(message),
             FromBridge::Settle => self.settles = true,
             FromBridge::Scrape { token } => self.scrape = Some(token),
+            FromBridge::TopicsLost => {
+                self.topics.clear();
+                self.topics.push_back(message);
+            }
+            FromBridge::TopicsLive(_) => self.topics.push_back(message),
+            FromBridge::Event(event) => {
+                let bytes = event.approximate_bytes();
+                if self.event_bytes + bytes > EVENT_BYTES_MAX {
+                    self.events_dropped += 1;
+                    return;
+                }
+                self.event_bytes += bytes;
+                self.events.push_back(event);
+            }
             FromBridge::Usage { .. } => {
                 assert!(
                     self.answers.len() < ANSWERS_MAX,
@@ -109,12 +154,23 @@ impl Waiting {
                 let token = self.scrape.take()?;
                 Some(FromBridge::Scrape { token })
             })
+            .or_else(|| self.topics.pop_front())
             .or_else(|| self.answers.pop_front())
+            .or_else(|| {
+                let event = self.events.pop_front()?;
+                self.event_bytes -= event.approximate_bytes();
+                Some(FromBridge::Event(event))
+            })
     }
 
     fn put_back(&mut self, message: FromBridge) {
         match message {
             FromBridge::Usage { .. } => self.answers.push_front(message),
+            FromBridge::TopicsLive(_) | FromBridge::TopicsLost => self.topics.push_front(message),
+            FromBridge::Event(event) => {
+                self.event_bytes += event.approximate_bytes();
+                self.events.push_front(event);
+            }
             FromBridge::Scrape { .. }
             | FromBridge::Config(_)
             | FromBridge::Apps(_)
@@ -133,7 +189,7 @@ impl Waiting {
             && self.drain.is_none()
             && !self.settles
             && self.scrape.is_none();
-        no_state && self.answers.is_empty()
+        no_state && self.topics.is_empty() && self.answers.is_empty() && self.events.is_empty()
     }
 }
 

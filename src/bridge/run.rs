@@ -259,6 +259,9 @@ impl<L: ShardLink> Bridge<L> {
                     self.outbox
                         .send(&self.link, shard, FromBridge::Usage { waiter, body });
                 }
+                ToBridge::Event(_) | ToBridge::Topic { .. } => {
+                    unreachable!("no driver of a bus can be chosen yet")
+                }
                 ToBridge::Drained => {
                     if let Some(drain) = &mut self.drain {
                         drain.drained(shard);
@@ -350,6 +353,7 @@ impl<L: ShardLink> Bridge<L> {
                 .is_some_and(|ms| ms.saturating_add(STALL_MS) < now_ms),
             queue_failing: self.webhooks.is_failing(),
             backend_failing: false, // This release has no backends that could.
+            bus_failing: false,
             memory_above_threshold: self.memory.read(now).fraction()
                 > self.config.http_api.memory_threshold,
             draining: self.drain.is_some(),

@@ -123,6 +123,8 @@ pub enum JoinRefused {
     ChannelFull,
     /// The home's shard does not know the app: a reload has not reached it, or has taken it away.
     AppUnknown,
+    /// As many as may already wait for the bus.
+    TooManyWait,
 }
 
 impl Home {

@@ -22,7 +22,7 @@ use super::{
     roster::Roster,
     rows::Rows,
 };
-use crate::protocol::app::AppIndex;
+use crate::protocol::{app::AppIndex, partition::Partition};
 
 /// All channels whose home is this shard.
 #[derive(Clone, Debug)]
@@ -283,17 +283,13 @@ impl HomeTable {
         self.arm(at);
     }
 
-    /// Forgets an entry that nothing holds any more.
-    pub fn release_if_idle(&mut self, at: HomeRef, now: Millis) {
-        let Some(home) = self.rows.get(at.0) else {
-            return;
-        };
-        if !home.is_idle(now) {
-            return;
-        }
+    /// Forgets an entry that nothing holds any more; returns its partition.
+    pub fn release_if_idle(&mut self, at: HomeRef, now: Millis) -> Option<Partition> {
+        self.rows.get(at.0).filter(|home| home.is_idle(now))?;
         let home = self.rows.remove(at.0).expect("it was there a line ago");
         assert!(home.interests().is_empty(), "an idle home has no interest");
         self.names.remove(home.app, home.key.hash, at.0.index);
+        Some(home.key.partition)
     }
 
     /// Puts the entry's next deadline on the heap, unless an earlier one is there.

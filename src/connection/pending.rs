@@ -228,7 +228,8 @@ pub enum GatheredParts {
     Published {
         reports: Vec<Info>,
         is_batch: bool,
-        counts: Vec<ReportedCounts>,
+        /// An error where a home could not take over all of its events.
+        counts: Result<Vec<ReportedCounts>, BusFull>,
     },
     Channel {
         info: Info,
@@ -236,6 +237,11 @@ pub enum GatheredParts {
     Users,
     Terminated,
 }
+
+/// There was no room on the way to the other nodes: the first event of a home that met it, and all
+/// behind it there, reached nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BusFull;
 
 /// Counts of one channel for one item of a publication.
 #[derive(Clone, Debug, PartialEq)]

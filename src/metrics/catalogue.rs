@@ -259,6 +259,21 @@ pub(super) const SHARD_KEPT_BYTES: Family = gauge(
     SHARD,
     "Bytes of the last events kept for cache channels",
 );
+pub(super) const SHARD_JOINS_WAITING: Family = gauge(
+    "shard_joins_waiting",
+    SHARD,
+    "Subscriptions that wait until the bus has confirmed their topic",
+);
+pub(super) const SHARD_JOINS_REFUSED: Family = counter(
+    "shard_joins_refused_total",
+    SHARD,
+    "Subscriptions closed with 4100 because too many waited for the bus",
+);
+pub(super) const SHARD_NODE_EVENTS_REFUSED: Family = counter(
+    "shard_node_events_refused_total",
+    SHARD,
+    "Events of other nodes that hold no whole frame",
+);
 pub(super) const MESH_QUEUE_DEPTH: Family =
     gauge("mesh_queue_depth", PEER, "Messages waiting to peer");
 pub(super) const MESH_OVERFLOW_DEPTH: Family = gauge(

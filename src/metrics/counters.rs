@@ -133,8 +133,14 @@ pub struct ShardCounters {
     pub http_request_us_sum: [u64; 6],
     /// Look-ups of an app by key or id: found on the shard, unknown.
     pub app_lookups: [u64; 2],
-    /// Messages to the bridge that met a full queue: webhook, other.
-    pub bridge_full: [u64; 2],
+    /// Messages to the bridge that met a full queue: webhook, other, publish.
+    pub bridge_full: [u64; 3],
+    /// Subscriptions refused since too many waited for the bus.
+    pub joins_refused: u64,
+    /// Joins that wait for it now.
+    pub joins_waiting: u64,
+    /// Events of other nodes that are no frames.
+    pub node_events_refused: u64,
     /// Times that a channel fell so far behind with its fan-out that its publishers were held.
     pub publishers_held: u64,
     /// Times that a connection's input was held for its rate of subscribes and unsubscribes.

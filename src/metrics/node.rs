@@ -46,7 +46,7 @@ const DROP_REASONS: [&str; 4] = ["slow_oldest", "slow_newest", "bridge_full", "d
 const LIMITS: [&str; 3] = ["connections", "backend_events", "read_requests"];
 const HANDSHAKE_REASONS: [&str; 4] = ["timeout", "too_large", "bad_request", "tls"];
 const ACCEPT_REASONS: [&str; 4] = ["rate", "max_connections", "memory", "ip"];
-const BRIDGE_REQUESTS: [&str; 2] = ["webhook", "other"];
+const BRIDGE_REQUESTS: [&str; 3] = ["webhook", "other", "publish"];
 
 fn add_bridge(families: &mut Families<'_>, sample: &Sample<'_>) {
     let node = sample.node;
@@ -164,7 +164,7 @@ fn add_shard(
 /// What a shard did to stay within its bounds.
 fn add_pressure(families: &mut Families<'_>, node: &str, shard: &str, snapshot: &ShardSnapshot) {
     let (counters, runtime) = (&snapshot.counters, &snapshot.runtime);
-    let numbers: [(&'static Family, u64); 9] = [
+    let numbers: [(&'static Family, u64); 12] = [
         (&name::SHARD_TURNS_CUT, runtime.turns_cut),
         (&name::SHARD_ACCEPTS_REFUSED, runtime.accepts_refused),
         (&name::SHARD_SUBMIT_REFUSALS, runtime.submit_refusals),
@@ -174,6 +174,12 @@ fn add_pressure(families: &mut Families<'_>, node: &str, shard: &str, snapshot: 
         (&name::SHARD_INPUTS_THROTTLED, counters.inputs_throttled),
         (&name::SHARD_INPUTS_SHED, counters.inputs_shed),
         (&name::SHARD_KEPT_BYTES, counters.kept_bytes),
+        (&name::SHARD_JOINS_WAITING, counters.joins_waiting),
+        (&name::SHARD_JOINS_REFUSED, counters.joins_refused),
+        (
+            &name::SHARD_NODE_EVENTS_REFUSED,
+            counters.node_events_refused,
+        ),
     ];
     for (family, value) in numbers {
         families.add(family, &[node, shard], value as f64);

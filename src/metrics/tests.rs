@@ -322,6 +322,19 @@ const ADDED: &[Row] = &[
         &[],
     ),
     ("shard_kept_bytes", "gauge", &["node", "shard"], &[]),
+    ("shard_joins_waiting", "gauge", &["node", "shard"], &[]),
+    (
+        "shard_joins_refused_total",
+        "counter",
+        &["node", "shard"],
+        &[],
+    ),
+    (
+        "shard_node_events_refused_total",
+        "counter",
+        &["node", "shard"],
+        &[],
+    ),
     ("limited_addresses", "gauge", &["node", "shard"], &[]),
     (
         "limited_addresses_evicted_total",
@@ -430,6 +443,9 @@ fn the_numbers_of_all_shards_are_added_up() {
         "sockudo_shard_inputs_throttled_total{node=\"n1\",shard=\"1\"} 17",
         "sockudo_shard_inputs_shed_total{node=\"n1\",shard=\"1\"} 18",
         "sockudo_shard_kept_bytes{node=\"n1\",shard=\"1\"} 19",
+        "sockudo_shard_joins_waiting{node=\"n1\",shard=\"1\"} 23",
+        "sockudo_shard_joins_refused_total{node=\"n1\",shard=\"1\"} 29",
+        "sockudo_shard_node_events_refused_total{node=\"n1\",shard=\"1\"} 31",
     ] {
         assert!(body.lines().any(|l| l == line), "no line {line}\n{body}");
     }
@@ -667,6 +683,9 @@ fn busy_shard() -> ShardSnapshot {
     shard.counters.inputs_throttled = 17;
     shard.counters.inputs_shed = 18;
     shard.counters.kept_bytes = 19;
+    shard.counters.joins_waiting = 23;
+    shard.counters.joins_refused = 29;
+    shard.counters.node_events_refused = 31;
     let app = shard.counters.app(AppIndex(0));
     app.connected = 3;
     app.new_connections = 3;

@@ -7,6 +7,8 @@
 //! `null`; internal events and application events carry `data` as a string, the four error and
 //! sign-in frames as an object.
 
+use std::ops::Range;
+
 use crate::protocol::code::SubscriptionRefusal;
 use crate::protocol::json::{self, write_escaped, write_json_string, write_u64};
 use crate::protocol::socket_id::SocketId;
@@ -178,6 +180,21 @@ pub fn event(
         write_json_string(out, user_id);
     }
     out.push(b'}');
+}
+
+/// Where the JSON token of `data` stands in an event's text, which another node may have made.
+/// `None` where it is not such a text.
+pub fn data_of(text: &str) -> Option<Range<usize>> {
+    let mut data = None;
+    json::for_each_member(text, |key, value| {
+        if key.is("data") {
+            // What is shown is a part of the text.
+            let start = value.raw().as_ptr().addr() - text.as_ptr().addr();
+            data = Some(start..start + value.raw().len());
+        }
+    })
+    .ok()?;
+    data
 }
 
 /// Appends the items with commas between.

@@ -151,6 +151,9 @@ impl ShardServer {
                 self.begin_drain(turn, deadline, rate_per_s);
             }
             FromBridge::Settle => self.begin_settling(),
+            FromBridge::Event(event) => self.on_node_event(turn, *event),
+            FromBridge::TopicsLive(topics) => self.on_topics_live(&topics),
+            FromBridge::TopicsLost => self.on_topics_lost(),
         }
     }
 

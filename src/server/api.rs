@@ -22,8 +22,8 @@ use crate::{
     connection::{
         api::ApiRequest,
         pending::{
-            Action, ApiCall, ApiRoute, ApiStep, Asked, Counts, Exchange, Gathered, GatheredParts,
-            Pending, PublicEvent, Publication, RateState, ReportedCounts,
+            Action, ApiCall, ApiRoute, ApiStep, Asked, BusFull, Counts, Exchange, Gathered,
+            GatheredParts, Pending, PublicEvent, Publication, RateState, ReportedCounts,
         },
     },
     http::{
@@ -282,7 +282,7 @@ impl ShardServer {
         }
         let mine = std::mem::take(&mut by_home[usize::from(self.shard.0)]);
         let others = by_home.iter().filter(|events| !events.is_empty()).count();
-        let (mut counts, mut behind) = (Vec::new(), None);
+        let (mut counts, mut behind) = (Ok(Vec::new()), None);
         if !mine.is_empty() {
             let question = PublishQuestion {
                 app,
@@ -293,7 +293,7 @@ impl ShardServer {
             (counts, behind) = self.home_publish(turn, question);
         }
         if others == 0 && behind.is_none() {
-            return self.respond_published(turn, slot, &exchange, &reports, is_batch, &counts);
+            return self.respond_published(turn, slot, &exchange, &reports, is_batch, counts);
         }
         let answers = others + usize::from(behind.is_some());
         let answers = u16::try_from(answers).expect("at most one per shard");
@@ -304,7 +304,7 @@ impl ShardServer {
         };
         let waiter = self.gather(slot, exchange, answers, parts);
         if let Some(at) = behind {
-            let answer = Answer::Published(Vec::new());
+            let answer = Answer::Published(Ok(Vec::new()));
             self.keep_answer_back(at, waiter, answer);
         }
         for (home, events) in by_home.into_iter().enumerate() {
@@ -350,7 +350,11 @@ impl ShardServer {
         if let (GatheredParts::Published { counts, .. }, Answer::Published(more)) =
             (&mut gathered.parts, &answer)
         {
-            counts.extend_from_slice(more);
+            match (&mut *counts, more) {
+                (Ok(counts), Ok(more)) => counts.extend_from_slice(more),
+                (_, Err(full)) => *counts = Err(*full),
+                (Err(_), Ok(_)) => {}
+            }
         }
         if !is_last {
             return;
@@ -372,7 +376,7 @@ impl ShardServer {
                 },
                 _,
             ) => {
-                return self.respond_published(turn, slot, &exchange, &reports, is_batch, &counts);
+                return self.respond_published(turn, slot, &exchange, &reports, is_batch, counts);
             }
             (GatheredParts::Channel { info }, Answer::Channel(facts)) => {
                 let cache = match &facts.cached {
@@ -401,8 +405,11 @@ impl ShardServer {
         exchange: &Exchange,
         reports: &[Info],
         is_batch: bool,
-        counts: &[ReportedCounts],
+        counts: Result<Vec<ReportedCounts>, BusFull>,
     ) {
+        let Ok(counts) = counts else {
+            return self.respond_error(turn, slot, exchange, ApiError::Unavailable);
+        };
         let wanted = reports.iter().any(|info| !info.is_empty());
         if !wanted {
             return self.respond_api(turn, slot, exchange, Status::Ok, b"{}");

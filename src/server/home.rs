@@ -20,15 +20,16 @@ use super::{
     },
 };
 use crate::{
-    bridge::message::{ToBridge, WebhookEvent, WebhookInterest, WebhookKind},
+    bridge::message::{NodeEvent, ToBridge, WebhookEvent, WebhookInterest, WebhookKind},
     channel::{
         home::{HomeRef, Join, JoinRefused},
         home_effect::{Announcement, HomeEffect, Hook},
         local::LocalRef,
         names::NameKey,
     },
+    cluster::entry::Origin,
     connection::{
-        pending::{Counts, ReportedCounts},
+        pending::{BusFull, Counts, ReportedCounts},
         subscriptions::Subscription,
     },
     protocol::{app::AppIndex, outgoing, partition::Partition},
@@ -141,6 +142,9 @@ impl ShardServer {
         to: Waiter,
         question: JoinQuestion,
     ) {
+        let Some((to, question)) = self.await_topic(turn, to, question) else {
+            return;
+        };
         let JoinQuestion {
             app,
             channel,
@@ -151,7 +155,7 @@ impl ShardServer {
         turn.spend(Work::MEMBERSHIP);
         let rules = self.apps.rules(app);
         let now = turn.now();
-        let at = self.homes.enter(app, &channel, key);
+        let at = self.enter_home(app, &channel, key);
         let mut user_id = member.as_ref().map(|member| Arc::clone(&member.user_id));
         let join = Join { to, local, member };
         let mut effects = std::mem::take(&mut self.effects);
@@ -161,7 +165,7 @@ impl ShardServer {
         };
         if let Err(refused) = joined {
             self.effects = effects;
-            self.homes.release_if_idle(at, now);
+            self.release_home(turn, at);
             let answer = Answer::Joined {
                 local,
                 user_id,
@@ -232,7 +236,7 @@ impl ShardServer {
             self.perform(turn, at, effect);
         }
         self.effects = effects;
-        self.homes.release_if_idle(at, turn.now());
+        self.release_home(turn, at);
     }
 
     /// Home: does what is due in entries with deadlines.
@@ -255,7 +259,7 @@ impl ShardServer {
                 self.perform(turn, at, effect);
             }
             self.effects = effects;
-            self.homes.release_if_idle(at, now);
+            self.release_home(turn, at);
         }
     }
 
@@ -273,6 +277,22 @@ impl ShardServer {
             except,
             hook,
         } = event;
+        if self.topics.has_bus()
+            && let Some(channel) = self.homes.get(home)
+        {
+            let event = NodeEvent {
+                app: channel.app,
+                partition: channel.key.partition,
+                channel: Arc::clone(&channel.name),
+                origin: Origin::Client,
+                // Who sent it is on this node.
+                except: None,
+                frame: Arc::clone(&frame),
+            };
+            // Where there is no room it still reaches those who are here, and is counted: a client
+            // event has no answer that could refuse it.
+            self.tell_nodes(turn, event);
+        }
         if let Some(hook) = hook {
             self.hook(turn, home, WebhookKind::ClientEvent(hook));
         }
@@ -285,7 +305,7 @@ impl ShardServer {
         &mut self,
         turn: &mut impl ServerTurn,
         question: PublishQuestion,
-    ) -> (Vec<ReportedCounts>, Option<HomeRef>) {
+    ) -> (Result<Vec<ReportedCounts>, BusFull>, Option<HomeRef>) {
         let PublishQuestion {
             app,
             events,
@@ -298,9 +318,22 @@ impl ShardServer {
         let mut behind = None;
         turn.spend(Work::EVENT.times(events.len()));
         for it in events {
+            if self.topics.has_bus() {
+                let event = NodeEvent {
+                    app,
+                    partition: it.key.partition,
+                    channel: Arc::clone(&it.channel),
+                    origin: Origin::Api,
+                    except: it.except,
+                    frame: Arc::clone(&it.event.frame),
+                };
+                if !self.tell_nodes(turn, event) {
+                    return (Err(BusFull), behind);
+                }
+            }
             let kind = crate::protocol::name::ChannelKind::of(&it.channel);
             let at = if kind.is_cache() && self.settings.keeps_events {
-                let entered = self.homes.enter(app, &it.channel, it.key);
+                let entered = self.enter_home(app, &it.channel, it.key);
                 self.homes.keep(entered, now, &rules, it.event.clone());
                 Some(entered)
             } else {
@@ -323,7 +356,7 @@ impl ShardServer {
                 });
             }
         }
-        (reported, behind)
+        (Ok(reported), behind)
     }
 
     pub(super) fn counts_of(&self, at: HomeRef) -> Counts {
@@ -336,7 +369,7 @@ impl ShardServer {
     }
 
     /// Sends a frame to every interested shard.
-    fn deliver_all(
+    pub(super) fn deliver_all(
         &mut self,
         turn: &mut impl ServerTurn,
         at: HomeRef,

@@ -20,7 +20,8 @@ use crate::{
         user::{Socket, UserId},
     },
     connection::pending::{
-        ChannelFacts, ChannelPart, ChannelsQuestion, PublicEvent, RateState, ReportedCounts,
+        BusFull, ChannelFacts, ChannelPart, ChannelsQuestion, PublicEvent, RateState,
+        ReportedCounts,
     },
     protocol::app::AppIndex,
 };
@@ -120,7 +121,7 @@ pub enum Question {
 }
 
 /// A subscription for the home to add.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct JoinQuestion {
     pub app: AppIndex,
     pub channel: Arc<str>,
@@ -149,7 +150,7 @@ pub enum Answer {
     },
     /// The frame of a presence channel's roster.
     Snapshot(Option<Arc<[u8]>>),
-    Published(Vec<ReportedCounts>),
+    Published(Result<Vec<ReportedCounts>, BusFull>),
     Channels(ChannelPart),
     Channel(Box<ChannelFacts>),
     Users(Vec<Arc<str>>),

@@ -43,6 +43,7 @@ mod socket;
 mod socket_ids;
 mod strangers;
 mod subscribe;
+mod topics;
 mod upgrade;
 mod users;
 mod welcome;
@@ -63,6 +64,7 @@ use self::{
     quota::Quotas,
     slow::SlowConsumers,
     socket_ids::SocketIds,
+    topics::Topics,
 };
 pub use self::{occupancy::Occupancy, settings::Settings, socket_ids::SocketIdKey};
 use crate::{
@@ -128,6 +130,7 @@ pub struct ShardServer {
     name_hasher: NameHasher,
     /// Ended subscriptions by home shard, sent once per turn or before anything else goes there.
     leaving: Vec<Vec<Leaving>>,
+    topics: Topics,
     /// Channels with a fan-out under way, in the order of their next slice.
     jobs: VecDeque<LocalRef>,
     /// Connections whose held input waits for its share of a turn, each once.
@@ -176,6 +179,7 @@ impl ShardServer {
             address_hasher: seed.homes.clone(),
             name_hasher: NameHasher::new(seed.homes.clone()),
             leaving: Vec::new(),
+            topics: Topics::default(),
             jobs: VecDeque::new(),
             ready: VecDeque::new(),
             pressure: Pressure::default(),
@@ -247,6 +251,9 @@ impl Application for ShardServer {
             bytes: bytes.div_ceil(parts),
         });
         self.quotas = Quotas::new(&self.settings, shards);
+        if self.settings.has_bus {
+            self.topics = Topics::new(shards);
+        }
     }
 
     fn on_accepted<T: ServerTurn>(&mut self, turn: &mut T, slot: Slot, peer: Option<SocketAddr>) {
@@ -301,13 +308,14 @@ impl Application for ShardServer {
 
     fn on_turn_end<T: ServerTurn>(&mut self, turn: &mut T) -> bool {
         // Who comes last may find nothing left, so each comes first in its turn.
-        for step in 0..6 {
-            match self.turn_number.wrapping_add(step) % 6 {
+        for step in 0..7 {
+            match self.turn_number.wrapping_add(step) % 7 {
                 0 => self.continue_jobs(turn),
                 1 => self.continue_input(turn),
                 2 => self.continue_errands(turn),
                 3 => self.continue_departing(turn),
                 4 => self.close_doomed(turn),
+                5 => self.continue_topics(turn),
                 _ => {
                     self.settle_homes(turn);
                     self.continue_drain(turn);
@@ -322,6 +330,7 @@ impl Application for ShardServer {
             || !self.errands.is_empty()
             || !self.departing.is_empty()
             || !self.slow.is_empty()
+            || self.topics.has_ready()
             || self.owes_drain()
             || self.homes_are_due(turn.now())
     }

@@ -35,6 +35,8 @@ pub struct Occupancy {
     /// Connections whose held input waits for its share of a turn, work for many connections,
     /// connections that have ended and are still listed in channels, and those to be closed.
     pub ready: usize,
+    /// Subscriptions that wait for the bus.
+    pub joins_waiting: usize,
     /// The most input that one connection holds, bytes.
     pub held_bytes_highest: usize,
 }
@@ -58,6 +60,7 @@ impl ShardServer {
             jobs: self.jobs.len(),
             behind: self.pressure.len(),
             ready: self.ready.len() + self.errands.len() + self.departing.len() + self.slow.len(),
+            joins_waiting: self.topics.joins(),
             held_bytes_highest: held.max().unwrap_or(0),
         }
     }

@@ -194,11 +194,14 @@ impl ShardServer {
         }
     }
 
-    /// Goes on with input that had used up its share, one connection after the other and round again.
+    /// Goes on with input that had used up its share: one share for each in a turn, or every turn
+    /// would be as long as it may be for as long as somebody floods, and all others wait for its end.
     pub(super) fn continue_input(&mut self, turn: &mut impl ServerTurn) {
-        while turn.work_left() > Work(0)
-            && let Some(slot) = self.ready.pop_front()
-        {
+        for _ in 0..self.ready.len() {
+            if turn.work_left() == Work(0) {
+                return;
+            }
+            let slot = self.ready.pop_front().expect("as many as were counted");
             if let Some(row) = self.row(slot) {
                 row.holds.remove(Hold::Turn);
                 self.resume(turn, slot);

@@ -52,6 +52,8 @@ pub struct Settings {
     /// Peer addresses matter: a limiter or the welcome page looks at them.
     pub wants_peers: bool,
     pub node: String,
+    /// Other nodes are spoken with.
+    pub has_bus: bool,
 }
 
 impl Settings {
@@ -60,6 +62,7 @@ impl Settings {
     /// # Errors
     /// A CORS value cannot stand in a header.
     pub fn from_config(config: &Config, node: String, sockets_max: u64) -> Result<Self, CorsError> {
+        use crate::config::sections::AdapterDriver;
         use crate::config::sections::CacheDriver;
         use crate::config::sections::RateLimiterDriver;
         let limiter = &config.rate_limiter;
@@ -109,6 +112,7 @@ impl Settings {
             upgrade_limit,
             trusted_proxies: limiter.trusted_proxies.clone(),
             demo: config.demo.then_some(AppIndex(0)),
+            has_bus: config.adapter.driver != AdapterDriver::Local,
             node,
         })
     }

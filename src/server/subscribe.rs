@@ -94,7 +94,7 @@ impl ShardServer {
         let joined = match result {
             Ok(joined) => joined,
             // It passes, and pusher-js never asks again after a refusal: it comes back instead.
-            Err(JoinRefused::AppUnknown) => {
+            Err(JoinRefused::AppUnknown | JoinRefused::TooManyWait) => {
                 self.locals.release_if_idle(local);
                 self.close(turn, slot, CloseCode::OVER_CAPACITY);
                 return;

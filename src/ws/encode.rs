@@ -71,6 +71,26 @@ pub fn text_header(payload_bytes: usize) -> ([u8; HEADER_BYTES_MAX], usize) {
     (header, header_bytes)
 }
 
+/// The text of a frame that is one whole unmasked text frame, as this file writes them; `None` for
+/// any other bytes.
+pub fn text_of(frame: &[u8]) -> Option<&str> {
+    let (payload_bytes, header_bytes) = match frame.get(1)? {
+        short @ 0..=125 => (usize::from(*short), 2),
+        126 => (
+            usize::from(u16::from_be_bytes(*frame.get(2..)?.first_chunk()?)),
+            4,
+        ),
+        127 => {
+            let bytes = u64::from_be_bytes(*frame.get(2..)?.first_chunk()?);
+            (usize::try_from(bytes).ok()?, 10)
+        }
+        _ => return None,
+    };
+    let payload = frame.get(header_bytes..)?;
+    let is_whole = frame.first() == Some(&(FIN | TEXT)) && payload.len() == payload_bytes;
+    std::str::from_utf8(payload).ok().filter(|_| is_whole)
+}
+
 /// Appends a close frame: with a code and as much of the reason as fits, or empty.
 pub fn close_frame(out: &mut Vec<u8>, code: Option<u16>, reason: &str) {
     let Some(code) = code else {

@@ -42,6 +42,7 @@ impl Hooks {
                 assert!(before.is_none(), "shard {shard} settled twice");
             }
             ToBridge::Snapshot { .. } | ToBridge::Usage { .. } => {}
+            ToBridge::Event(_) | ToBridge::Topic { .. } => panic!("a node without a bus"),
         }
     }
 

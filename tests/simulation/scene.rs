@@ -73,6 +73,11 @@ impl Scene {
         moved
     }
 
+    /// One turn of one shard, while the others rest.
+    pub(crate) fn turn_of(&mut self, shard: usize) {
+        self.node.take_turn(shard, &mut self.dice, true);
+    }
+
     /// Rounds until nothing is left to do, while time stands still; how many.
     pub(crate) fn rest(&mut self) -> usize {
         (0..ROUNDS_MAX)

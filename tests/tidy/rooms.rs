@@ -51,7 +51,7 @@ const ARROWS: [(&str, &str); 9] = [
         "metrics",
         "server config ws http channel connection cluster",
     ),
-    ("bridge", "ws http channel connection cluster"),
+    ("bridge", "ws http channel connection"),
 ];
 
 #[test]

@@ -156,6 +156,37 @@ fn stranger_that_asks_on_and_reads_nothing_is_not_read_and_later_gets_every_answ
     }
 }
 
+#[test]
+fn strangers_that_pipeline_get_a_share_each_of_a_turn_and_leave_the_rest_to_others() {
+    const COUNT: usize = 3;
+    /// What a tenth of a turn pays for, of the cheapest request that there is.
+    const ANSWERS_OF_A_SHARE: usize = 500;
+    let mut scene = Scene::start(2, &json!({}), &json!({}));
+    let other = scene.arrives(0);
+    let cheap = b"GET /up HTTP/1.1\r\nHost: node\r\n\r\n";
+    let links: Vec<usize> = (0..COUNT)
+        .map(|_| scene.node.connect(0, usize::MAX))
+        .collect();
+    for link in &links {
+        // Some of these wait for the other shard, while as much is held as may be.
+        for channel in 0..8 {
+            let request = scene.request(&format!("/channels/channel-{channel}"), &[], None);
+            scene.say(*link, &request);
+        }
+        scene.say(*link, &cheap.repeat(20_000));
+    }
+    for _ in 0..10 {
+        scene.turn_of(0);
+    }
+    let (highest, all) = answered_per_round(&mut scene, &links, "HTTP/1.1 ", 200);
+    assert!(
+        highest <= COUNT * ANSWERS_OF_A_SHARE,
+        "{highest} in one turn"
+    );
+    assert_eq!(all, COUNT * (8 + 20_000));
+    scene.check_pong(&other);
+}
+
 /// A head that is whole, of so many bytes, for a body that does not come.
 fn long_head(path_and_query: &str, bytes: usize) -> Vec<u8> {
     let head =

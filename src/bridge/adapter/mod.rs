@@ -1,0 +1,116 @@
+//! The bus between nodes, as the bridge uses it: batches out and in, topics, and what is live.
+//!
+//! Owns: `Bus` over a closed set of drivers, `Setup`, `BusError`; `news` (what comes out), `status`
+//! (what is counted), `wishes` (what is to be subscribed), `queue` (what waits, in bytes), `roads` (the
+//! caller's end of both roads), `backoff`.
+//! May depend on: `cluster::{topic, wire}` for names and bounds, `config::secret`, tokio, the
+//! drivers' crates. Not on what stands in a batch.
+//! Invariants: nothing here waits for a bus but `next` and `close`; every queue is bounded in bytes;
+//! what may have been delivered is never sent again; a topic is told live only after the bus said so.
+
+mod backoff;
+pub mod news;
+mod queue;
+pub mod redis;
+mod roads;
+pub mod status;
+mod wishes;
+
+use self::{
+    news::{News, Refused},
+    redis::{RedisBus, RedisSetup},
+    status::Status,
+};
+use crate::cluster::topic::Topic;
+
+/// A bus and our connections to it. Connects by itself, again and again, until it is closed.
+#[derive(Debug)]
+pub enum Bus {
+    Redis(RedisBus),
+}
+
+/// What a driver needs to start.
+#[derive(Clone, Debug)]
+pub enum Setup {
+    Redis(RedisSetup),
+}
+
+/// Why a bus cannot be started: the operator erred. A server that is not there is no such error.
+#[derive(Debug, thiserror::Error)]
+pub enum BusError {
+    /// The URL itself may hold a password, so it is not shown.
+    #[error("{key} is no URL of a Redis server: {reason}")]
+    Url { key: &'static str, reason: String },
+    #[error("{key}: TLS to Redis is not supported by this release; use redis://")]
+    Tls { key: &'static str },
+    #[error(
+        "adapter.redis.redis_pub_options.url names database {publish} and \
+         adapter.redis.redis_sub_options.url database {subscribe}: must be the same"
+    )]
+    Databases { publish: u32, subscribe: u32 },
+}
+
+impl Bus {
+    /// Starts to connect in the background. Needs a tokio runtime with time and I/O.
+    ///
+    /// # Errors
+    /// When the setup can never work.
+    pub fn start(setup: Setup) -> Result<Self, BusError> {
+        match setup {
+            Setup::Redis(setup) => RedisBus::start(setup).map(Self::Redis),
+        }
+    }
+
+    /// Queues a batch; never waits. While its road is down it is counted as lost instead.
+    ///
+    /// # Errors
+    /// When the road's queue is full, or the batch too long for any bus. It is not queued then.
+    pub fn publish(&mut self, topic: Topic, batch: Vec<u8>) -> Result<(), Refused> {
+        match self {
+            Self::Redis(bus) => bus.roads.publish(topic, batch),
+        }
+    }
+
+    /// Wishes for a topic, until `unsubscribe`, over all reconnects. Each call is followed by
+    /// `News::Live` with it, also when it was subscribed before.
+    pub fn subscribe(&mut self, topic: Topic) {
+        match self {
+            Self::Redis(bus) => bus.roads.subscribe(topic),
+        }
+    }
+
+    /// Batches of the topic may still come for a while.
+    pub fn unsubscribe(&mut self, topic: Topic) {
+        match self {
+            Self::Redis(bus) => bus.roads.unsubscribe(topic),
+        }
+    }
+
+    /// Waits for news; those of the state come first. Nothing is lost when the future is dropped.
+    pub async fn next(&mut self) -> News {
+        match self {
+            Self::Redis(bus) => bus.roads.next().await,
+        }
+    }
+
+    /// News that are there already.
+    pub fn try_next(&mut self) -> Option<News> {
+        match self {
+            Self::Redis(bus) => bus.roads.try_next(),
+        }
+    }
+
+    /// As of the news that were taken.
+    pub fn status(&self) -> Status {
+        match self {
+            Self::Redis(bus) => bus.roads.status("redis"),
+        }
+    }
+
+    /// Sends what is queued and ends the connections; takes at most two seconds.
+    pub async fn close(self) {
+        match self {
+            Self::Redis(bus) => bus.close().await,
+        }
+    }
+}

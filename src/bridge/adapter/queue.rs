@@ -1,0 +1,202 @@
+//! Data path. What waits between the bridge and a connection of the bus, bounded in bytes.
+//!
+//! Owns: `outgoing` and `incoming` queues, the bytes that a batch counts for.
+//! May depend on: tokio, `adapter::status`, `cluster`.
+//! Invariants: a batch holds its bytes of the bound until its fate is known (outgoing) or it is taken
+//! (incoming); sending never waits; what does not fit is counted and, incoming, told by one mark where
+//! the gap begins.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use super::{news::Refused, status::Tally};
+use crate::cluster::{topic::Topic, wire::BATCH_BYTES_MAX};
+
+/// A batch and its bytes of the bound.
+#[derive(Debug)]
+pub(super) struct Queued {
+    pub(super) topic: Topic,
+    pub(super) bytes: Vec<u8>,
+    pub(super) room: OwnedSemaphorePermit,
+}
+
+/// Bytes of a bound, shared by both ends of a queue.
+#[derive(Clone, Debug)]
+struct Room {
+    free: Arc<Semaphore>,
+    bytes_max: usize,
+}
+
+impl Room {
+    fn new(bytes_max: usize) -> Self {
+        let bytes_max = bytes_max.clamp(BATCH_BYTES_MAX + BATCH_COST, Semaphore::MAX_PERMITS);
+        Self {
+            free: Arc::new(Semaphore::new(bytes_max)),
+            bytes_max,
+        }
+    }
+
+    fn used(&self) -> usize {
+        self.bytes_max - self.free.available_permits()
+    }
+
+    fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let bytes = u32::try_from(bytes + BATCH_COST).ok()?;
+        Arc::clone(&self.free).try_acquire_many_owned(bytes).ok()
+    }
+}
+
+/// What a queued batch costs beside its bytes: the entry, its two allocations, its topic.
+const BATCH_COST: usize = 128;
+
+/// Makes a queue towards the bus.
+pub(super) fn outgoing(bytes_max: usize, tally: Arc<Tally>) -> (OutgoingSender, OutgoingReceiver) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let room = Room::new(bytes_max);
+    (
+        OutgoingSender {
+            room,
+            sender,
+            tally,
+        },
+        receiver,
+    )
+}
+
+/// The bridge's end.
+#[derive(Debug)]
+pub(super) struct OutgoingSender {
+    room: Room,
+    sender: mpsc::UnboundedSender<Queued>,
+    tally: Arc<Tally>,
+}
+
+/// The publishing connection's end. Closed when the bus is being closed.
+pub(super) type OutgoingReceiver = mpsc::UnboundedReceiver<Queued>;
+
+impl OutgoingSender {
+    pub(super) fn send(&self, topic: Topic, bytes: Vec<u8>) -> Result<(), Refused> {
+        let max = BATCH_BYTES_MAX;
+        if bytes.len() > max {
+            let bytes = bytes.len();
+            return Err(Refused::TooLong { bytes, max });
+        }
+        let Some(room) = self.room.take(bytes.len()) else {
+            self.tally.refused.fetch_add(1, Ordering::Relaxed);
+            return Err(Refused::Full {
+                queued_bytes: self.room.used(),
+                max: self.room.bytes_max,
+            });
+        };
+        if self.sender.send(Queued { topic, bytes, room }).is_err() {
+            self.tally.lost_while_down.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    pub(super) fn queued_bytes(&self) -> usize {
+        self.room.used()
+    }
+}
+
+/// Makes a queue from the bus.
+pub(super) fn incoming(bytes_max: usize, tally: Arc<Tally>) -> (IncomingSender, IncomingReceiver) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let room = Room::new(bytes_max);
+    let incoming = IncomingSender {
+        room: room.clone(),
+        sender,
+        tally: Arc::clone(&tally),
+    };
+    (
+        incoming,
+        IncomingReceiver {
+            room,
+            receiver,
+            tally,
+        },
+    )
+}
+
+/// The subscribing connection's end.
+#[derive(Clone, Debug)]
+pub(super) struct IncomingSender {
+    room: Room,
+    sender: mpsc::UnboundedSender<Incoming>,
+    tally: Arc<Tally>,
+}
+
+#[derive(Debug)]
+enum Incoming {
+    Batch(Queued),
+    /// Batches were dropped from here on; the tally knows how many.
+    Gap,
+}
+
+impl IncomingSender {
+    // Per batch: a few atomic additions and an entry of the queue; the bytes are moved.
+    pub(super) fn send(&self, topic: Topic, bytes: Vec<u8>) {
+        self.tally.received.fetch_add(1, Ordering::Relaxed);
+        match self.room.take(bytes.len()) {
+            Some(room) => {
+                // Who closes the bus takes no more.
+                _ = self
+                    .sender
+                    .send(Incoming::Batch(Queued { topic, bytes, room }));
+            }
+            None => {
+                self.tally.dropped.fetch_add(1, Ordering::Relaxed);
+                if self.tally.dropped_untold.fetch_add(1, Ordering::Relaxed) == 0 {
+                    _ = self.sender.send(Incoming::Gap);
+                }
+            }
+        }
+    }
+}
+
+/// The bridge's end.
+#[derive(Debug)]
+pub(super) struct IncomingReceiver {
+    room: Room,
+    receiver: mpsc::UnboundedReceiver<Incoming>,
+    tally: Arc<Tally>,
+}
+
+/// What was taken from the queue.
+#[derive(Debug)]
+pub(super) enum Taken {
+    Batch { topic: Topic, bytes: Vec<u8> },
+    Dropped { batches: u64 },
+}
+
+impl IncomingReceiver {
+    /// Nothing is lost when the future is dropped. Never ready again once all senders are gone.
+    pub(super) async fn take(&mut self) -> Taken {
+        match self.receiver.recv().await {
+            Some(incoming) => self.understand(incoming),
+            None => std::future::pending().await,
+        }
+    }
+
+    pub(super) fn try_take(&mut self) -> Option<Taken> {
+        let incoming = self.receiver.try_recv().ok()?;
+        Some(self.understand(incoming))
+    }
+
+    fn understand(&self, incoming: Incoming) -> Taken {
+        match incoming {
+            Incoming::Batch(Queued { topic, bytes, room }) => {
+                drop(room);
+                Taken::Batch { topic, bytes }
+            }
+            Incoming::Gap => Taken::Dropped {
+                batches: self.tally.dropped_untold.swap(0, Ordering::Relaxed),
+            },
+        }
+    }
+
+    pub(super) fn queued_bytes(&self) -> usize {
+        self.room.used()
+    }
+}

@@ -1,0 +1,287 @@
+//! Data path. The publishing connection of a road.
+//!
+//! Owns: `run`, `Flights` (pipelines that are sent and not answered).
+//! May depend on: the rest of `adapter` and `redis`, the crate `redis`, tokio.
+//! Invariants: batches are sent in the order in which they were queued, each at most once; what was
+//! sent and not answered when the connection ends is unknown, and stays so; nothing waits for a
+//! connection: while there is none, what is queued is lost and counted.
+
+use std::{
+    collections::VecDeque,
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::atomic::Ordering,
+    task::Poll,
+    time::Duration,
+};
+
+use redis::{
+    Pipeline, PushInfo, PushKind, RedisError, RedisResult, Value,
+    aio::{MultiplexedConnection, SendError},
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc},
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    super::{
+        backoff::Backoff,
+        news::Trouble,
+        queue::{OutgoingReceiver, Queued},
+        roads::PublisherEnd,
+        status::Tally,
+    },
+    Duty,
+    fault::{closed, denied, silent},
+    heartbeat::Heartbeat,
+};
+
+/// Publishes until the bus is closed.
+pub(super) async fn run(duty: Duty, mut end: PublisherEnd) {
+    let mut backoff = Backoff::default();
+    loop {
+        let (lost_sender, mut lost) = mpsc::unbounded_channel();
+        let on_push = move |info: PushInfo| {
+            if info.kind == PushKind::Disconnection {
+                return lost_sender.send(()).map_err(|_| SendError);
+            }
+            Ok(()) // Nothing is subscribed here.
+        };
+        let standing = tokio::select! {
+            standing = duty.server.connect(&mut backoff, &mut end.reporter, on_push) => standing,
+            () = discard(&mut end.outgoing, &end.tally) => return,
+        };
+        end.reporter.up().await;
+        let ended = publish(&duty, &mut end, standing.connection.clone(), &mut lost).await;
+        let Some(trouble) = ended else {
+            return;
+        };
+        end.reporter.down(trouble).await;
+        tokio::select! {
+            () = standing.ended(&mut backoff) => {}
+            () = discard(&mut end.outgoing, &end.tally) => return,
+        }
+    }
+}
+
+/// Ends when the bus is closed.
+async fn discard(outgoing: &mut OutgoingReceiver, tally: &Tally) {
+    while outgoing.recv().await.is_some() {
+        tally.lost_while_down.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Publishes over one connection until it is dead, or all is sent and the bus closed: `None`.
+async fn publish(
+    duty: &Duty,
+    end: &mut PublisherEnd,
+    connection: MultiplexedConnection,
+    lost: &mut mpsc::UnboundedReceiver<()>,
+) -> Option<Trouble> {
+    let mut heartbeat = Heartbeat::new(connection.clone());
+    let mut flights = Flights::new(duty.timeout);
+    let mut taken = Vec::new();
+    let mut is_open = true;
+    let trouble = loop {
+        tokio::select! {
+            biased;
+            landing = flights.land(), if !flights.is_empty() => match landing {
+                Ok(landing) => {
+                    heartbeat.heard();
+                    publish_landed(duty, end, landing).await;
+                }
+                Err(FlightError::TimedOut) => break silent(&duty.server),
+                Err(FlightError::Lost) => break closed(&duty.server),
+            },
+            count = end.outgoing.recv_many(&mut taken, TAKEN_MAX),
+                if is_open && flights.has_room() =>
+            {
+                is_open = count > 0;
+                for (pipeline, batches, room) in pipelines(duty, taken.drain(..)) {
+                    flights.start(&connection, pipeline, batches, room).await;
+                }
+            }
+            _ = lost.recv() => break closed(&duty.server),
+            trouble = heartbeat.until_dead(&duty.server, || 0) => break trouble,
+        }
+        if !is_open && flights.is_empty() {
+            return None;
+        }
+    };
+    let unknown = flights.batches();
+    end.tally
+        .publish_unknown
+        .fetch_add(unknown, Ordering::Relaxed);
+    Some(trouble)
+}
+
+async fn publish_landed(duty: &Duty, end: &mut PublisherEnd, landing: Landing) {
+    let tally = &end.tally;
+    tally
+        .published
+        .fetch_add(landing.published, Ordering::Relaxed);
+    tally
+        .publish_denied
+        .fetch_add(landing.denied, Ordering::Relaxed);
+    match landing.denial {
+        Some(error) => {
+            let trouble = denied("publish", duty.names.stem(), &error, &duty.server);
+            end.reporter.trouble(trouble).await;
+        }
+        None => end.reporter.cured().await,
+    }
+}
+
+/// What was queued, as few pipelines as their bound allows.
+// Per batch: name and bytes are copied into the command, and once more when the pipeline is packed.
+fn pipelines(
+    duty: &Duty,
+    taken: impl Iterator<Item = Queued>,
+) -> Vec<(Pipeline, u64, Vec<OwnedSemaphorePermit>)> {
+    let mut pipelines = Vec::new();
+    let mut bytes = usize::MAX;
+    for Queued {
+        topic,
+        bytes: batch,
+        room,
+    } in taken
+    {
+        if bytes.saturating_add(batch.len()) > PIPELINE_BYTES_MAX {
+            pipelines.push((Pipeline::new(), 0, Vec::new()));
+            bytes = 0;
+        }
+        bytes += batch.len();
+        let (pipeline, batches, rooms) = pipelines.last_mut().expect("the first one opens one");
+        pipeline
+            .cmd("PUBLISH")
+            .arg(duty.names.name(topic))
+            .arg(batch);
+        *batches += 1;
+        rooms.push(room);
+    }
+    pipelines
+}
+
+/// Pipelines on their way, the oldest first. Several, so that a batch does not wait for the answer to
+/// the ones before it; answers come in the order of the questions.
+struct Flights {
+    flying: VecDeque<Flight>,
+    timeout: Duration,
+}
+
+struct Flight {
+    answer: Pin<Box<dyn Future<Output = RedisResult<Vec<Value>>> + Send>>,
+    /// Answered while it was started.
+    early: Option<RedisResult<Vec<Value>>>,
+    batches: u64,
+    answer_by: Instant,
+    /// Held until it lands.
+    _room: Vec<OwnedSemaphorePermit>,
+}
+
+/// What the server said to the batches of a pipeline.
+struct Landing {
+    published: u64,
+    denied: u64,
+    /// The first one.
+    denial: Option<RedisError>,
+}
+
+enum FlightError {
+    TimedOut,
+    Lost,
+}
+
+impl Flights {
+    fn new(timeout: Duration) -> Self {
+        Self {
+            flying: VecDeque::new(),
+            timeout,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.flying.is_empty()
+    }
+
+    fn has_room(&self) -> bool {
+        self.flying.len() < FLIGHTS_MAX
+    }
+
+    fn batches(&self) -> u64 {
+        self.flying.iter().map(|flight| flight.batches).sum()
+    }
+
+    /// Hands the pipeline to the connection: the order of starts is the order on the wire.
+    async fn start(
+        &mut self,
+        connection: &MultiplexedConnection,
+        pipeline: Pipeline,
+        batches: u64,
+        room: Vec<OwnedSemaphorePermit>,
+    ) {
+        let mut connection = connection.clone();
+        let mut answer: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(async move {
+            connection
+                .send_packed_commands(&pipeline, 0, pipeline.len())
+                .await
+        });
+        // The first poll is what queues it.
+        let early = poll_fn(|waker| match answer.as_mut().poll(waker) {
+            Poll::Ready(early) => Poll::Ready(Some(early)),
+            Poll::Pending => Poll::Ready(None),
+        });
+        let early = early.await;
+        self.flying.push_back(Flight {
+            answer,
+            early,
+            batches,
+            answer_by: Instant::now() + self.timeout,
+            _room: room,
+        });
+    }
+
+    /// The oldest one's answer. Nothing is lost when the future is dropped.
+    async fn land(&mut self) -> Result<Landing, FlightError> {
+        let Some(flight) = self.flying.front_mut() else {
+            return std::future::pending().await;
+        };
+        let answer = match flight.early.take() {
+            Some(answer) => Ok(answer),
+            None => timeout_at(flight.answer_by, &mut flight.answer).await,
+        };
+        let answers = match answer {
+            Ok(Ok(answers)) => answers,
+            Ok(Err(_)) => return Err(FlightError::Lost),
+            Err(_) => return Err(FlightError::TimedOut),
+        };
+        let batches = self.flying.pop_front().map_or(0, |flight| flight.batches);
+        Ok(Landing::new(batches, answers))
+    }
+}
+
+impl Landing {
+    fn new(batches: u64, answers: Vec<Value>) -> Self {
+        let mut landing = Self {
+            published: batches,
+            denied: 0,
+            denial: None,
+        };
+        for answer in answers {
+            // The number of receivers is no proof of anything, so it is not looked at.
+            if let Value::ServerError(error) = answer {
+                landing.published = landing.published.saturating_sub(1);
+                landing.denied += 1;
+                landing.denial.get_or_insert_with(|| error.into());
+            }
+        }
+        landing
+    }
+}
+
+/// Batches that are taken from the queue at once.
+const TAKEN_MAX: usize = 512;
+/// More than a batch may have. An answer comes for all of it, and the heartbeat waits behind it.
+const PIPELINE_BYTES_MAX: usize = 2 << 20;
+const FLIGHTS_MAX: usize = 16;

@@ -1,0 +1,397 @@
+//! The bridge's end of both roads: what it asks of their connections, what they tell it.
+//!
+//! Owns: `Roads`, `RoadEnds` (what a driver's connections of one road hold), `Reporter`, what is logged of them.
+//! May depend on: the rest of `adapter`, tokio. Not on a driver.
+//! Invariants: a road is told up when both of its connections stand and down when one ends, in turns;
+//! topics are told live only while their road is up, and only for the last wish; one trouble of
+//! several connections is one line.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+};
+
+use tokio::{sync::mpsc, time::Instant};
+
+use super::{
+    news::{End, News, Refused, Report, Trouble, TroubleKind, Wish},
+    queue::{self, IncomingReceiver, IncomingSender, OutgoingReceiver, OutgoingSender, Taken},
+    status::{RoadStatus, Status, Tally},
+    wishes::{self, WishReceiver, WishSender},
+};
+use crate::cluster::topic::{Road, Topic};
+
+/// Both roads, seen from the bridge.
+#[derive(Debug)]
+pub(super) struct Roads {
+    state: RoadLine,
+    events: RoadLine,
+}
+
+/// What the connections of one road hold.
+#[derive(Debug)]
+pub(super) struct RoadEnds {
+    pub(super) publisher: PublisherEnd,
+    pub(super) subscriber: SubscriberEnd,
+}
+
+#[derive(Debug)]
+pub(super) struct PublisherEnd {
+    pub(super) outgoing: OutgoingReceiver,
+    pub(super) reporter: Reporter,
+    pub(super) tally: Arc<Tally>,
+}
+
+#[derive(Debug)]
+pub(super) struct SubscriberEnd {
+    pub(super) road: Road,
+    pub(super) incoming: IncomingSender,
+    pub(super) wishes: WishReceiver,
+    pub(super) reporter: Reporter,
+    pub(super) tally: Arc<Tally>,
+}
+
+/// How a connection tells what it is up to. A report that finds no room waits; the connection's
+/// socket is read all the same, since that is another task.
+#[derive(Debug)]
+pub(super) struct Reporter {
+    end: End,
+    reports: mpsc::Sender<Report>,
+    tally: Arc<Tally>,
+    /// Told since it was last well.
+    told: Option<TroubleKind>,
+    has_been_up: bool,
+}
+
+impl Reporter {
+    fn new(end: End, reports: &mpsc::Sender<Report>, tally: &Arc<Tally>) -> Self {
+        Self {
+            end,
+            reports: reports.clone(),
+            tally: Arc::clone(tally),
+            told: None,
+            has_been_up: false,
+        }
+    }
+
+    pub(super) async fn up(&mut self) {
+        if std::mem::replace(&mut self.has_been_up, true) {
+            self.tally.reconnects.fetch_add(1, Ordering::Relaxed);
+        }
+        self.told = None;
+        self.report(Report::Up(self.end)).await;
+    }
+
+    pub(super) async fn down(&mut self, trouble: Trouble) {
+        self.told = Some(trouble.kind);
+        self.report(Report::Down(self.end, trouble)).await;
+    }
+
+    pub(super) async fn trouble(&mut self, trouble: Trouble) {
+        if self.told != Some(trouble.kind) {
+            self.told = Some(trouble.kind);
+            self.report(Report::Trouble(self.end, trouble)).await;
+        }
+    }
+
+    pub(super) async fn cured(&mut self) {
+        if self.told.take().is_some() {
+            self.report(Report::Cured(self.end)).await;
+        }
+    }
+
+    pub(super) async fn live(&mut self, confirmed: Vec<(Topic, Wish)>) {
+        if !confirmed.is_empty() {
+            self.report(Report::Live(confirmed)).await;
+        }
+    }
+
+    async fn report(&self, report: Report) {
+        _ = self.reports.send(report).await; // Who closes the bus hears no more.
+    }
+}
+
+/// Reports that wait for the bridge.
+const REPORTS_MAX: usize = 256;
+
+impl Roads {
+    /// Makes the roads; each direction of each holds at most so many bytes.
+    pub(super) fn new(queue_bytes_max: usize) -> (Self, [RoadEnds; 2]) {
+        let (state, state_ends) = RoadLine::new(Road::State, queue_bytes_max);
+        let (events, events_ends) = RoadLine::new(Road::Events, queue_bytes_max);
+        (Self { state, events }, [state_ends, events_ends])
+    }
+
+    pub(super) fn publish(&mut self, topic: Topic, batch: Vec<u8>) -> Result<(), Refused> {
+        self.line(topic.road()).outgoing.send(topic, batch)
+    }
+
+    pub(super) fn subscribe(&mut self, topic: Topic) {
+        self.line(topic.road()).wishes.set(topic, true);
+    }
+
+    pub(super) fn unsubscribe(&mut self, topic: Topic) {
+        self.line(topic.road()).wishes.set(topic, false);
+    }
+
+    fn line(&mut self, road: Road) -> &mut RoadLine {
+        match road {
+            Road::State => &mut self.state,
+            Road::Events => &mut self.events,
+        }
+    }
+
+    pub(super) async fn next(&mut self) -> News {
+        loop {
+            if let Some(news) = self.owed() {
+                return news;
+            }
+            let (road, heard) = tokio::select! {
+                biased;
+                heard = self.state.hear() => (Road::State, heard),
+                heard = self.events.hear() => (Road::Events, heard),
+            };
+            if let Some(news) = self.understand(road, heard) {
+                return news;
+            }
+        }
+    }
+
+    pub(super) fn try_next(&mut self) -> Option<News> {
+        if let Some(news) = self.owed() {
+            return Some(news);
+        }
+        for road in [Road::State, Road::Events] {
+            while let Some(heard) = self.line(road).try_hear() {
+                if let Some(news) = self.understand(road, heard) {
+                    return Some(news);
+                }
+            }
+        }
+        None
+    }
+
+    fn owed(&mut self) -> Option<News> {
+        self.state.owed().or_else(|| self.events.owed())
+    }
+
+    fn understand(&mut self, road: Road, heard: Heard) -> Option<News> {
+        let report = match heard {
+            Heard::Taken(Taken::Batch { topic, bytes }) => {
+                return Some(News::Batch { topic, bytes });
+            }
+            Heard::Taken(Taken::Dropped { batches }) => {
+                return Some(News::Dropped { road, batches });
+            }
+            Heard::Report(report) => report,
+        };
+        match report {
+            Report::Up(end) => {
+                self.cure(road, end);
+                self.line(road).up(end)
+            }
+            Report::Down(end, trouble) => {
+                self.tell(road, end, trouble);
+                self.line(road).down(end)
+            }
+            Report::Trouble(end, trouble) => {
+                self.tell(road, end, trouble);
+                None
+            }
+            Report::Cured(end) => {
+                self.cure(road, end);
+                None
+            }
+            Report::Live(confirmed) => self.line(road).live(confirmed),
+        }
+    }
+
+    /// One server that is gone is the same trouble on each connection to it, however it shows there:
+    /// that is one line.
+    fn tell(&mut self, road: Road, end: End, trouble: Trouble) {
+        if !self.troubles().any(|told| told.kind.is_like(trouble.kind)) {
+            let (road, connection) = (road.name(), end.name());
+            tracing::warn!(
+                road,
+                connection,
+                "the bus between nodes: {}",
+                trouble.sentence
+            );
+        }
+        self.line(road).end(end).trouble = Some(trouble);
+    }
+
+    fn cure(&mut self, road: Road, end: End) {
+        let trouble = self.line(road).end(end).trouble.take();
+        if trouble.is_some() && self.troubles().next().is_none() {
+            tracing::info!("the bus between nodes is well again");
+        }
+    }
+
+    fn troubles(&self) -> impl Iterator<Item = &Trouble> {
+        let ends = self.state.ends.iter().chain(&self.events.ends);
+        ends.filter_map(|end| end.trouble.as_ref())
+    }
+
+    pub(super) fn status(&self, driver: &'static str) -> Status {
+        Status {
+            driver,
+            events: self.events.status(),
+            state: self.state.status(),
+        }
+    }
+}
+
+/// One road, seen from the bridge.
+#[derive(Debug)]
+struct RoadLine {
+    road: Road,
+    outgoing: OutgoingSender,
+    incoming: IncomingReceiver,
+    wishes: WishSender,
+    reports: mpsc::Receiver<Report>,
+    tally: Arc<Tally>,
+    /// By `End`.
+    ends: [EndState; 2],
+    /// Confirmed on the connection that stands, each with the wish that was answered; at most one
+    /// per topic.
+    live: BTreeMap<Topic, Wish>,
+    /// The road is up again, and what is live on it was not told since.
+    owes_live: bool,
+    is_up: bool,
+    since: Instant,
+}
+
+#[derive(Debug, Default)]
+struct EndState {
+    is_up: bool,
+    trouble: Option<Trouble>,
+}
+
+enum Heard {
+    Report(Report),
+    Taken(Taken),
+}
+
+impl RoadLine {
+    fn new(road: Road, queue_bytes_max: usize) -> (Self, RoadEnds) {
+        let tally = Arc::new(Tally::default());
+        let (outgoing, outgoing_end) = queue::outgoing(queue_bytes_max, Arc::clone(&tally));
+        let (incoming_end, incoming) = queue::incoming(queue_bytes_max, Arc::clone(&tally));
+        let (wishes, wishes_end) = wishes::wishes();
+        let (reports_end, reports) = mpsc::channel(REPORTS_MAX);
+        let ends = RoadEnds {
+            publisher: PublisherEnd {
+                outgoing: outgoing_end,
+                reporter: Reporter::new(End::Publisher, &reports_end, &tally),
+                tally: Arc::clone(&tally),
+            },
+            subscriber: SubscriberEnd {
+                road,
+                incoming: incoming_end,
+                wishes: wishes_end,
+                reporter: Reporter::new(End::Subscriber, &reports_end, &tally),
+                tally: Arc::clone(&tally),
+            },
+        };
+        let line = Self {
+            road,
+            outgoing,
+            incoming,
+            wishes,
+            reports,
+            tally,
+            ends: Default::default(),
+            live: BTreeMap::new(),
+            owes_live: false,
+            is_up: false,
+            since: Instant::now(),
+        };
+        (line, ends)
+    }
+
+    /// Nothing is lost when the future is dropped. Reports come first: they are few, and say what
+    /// the batches behind them are worth.
+    async fn hear(&mut self) -> Heard {
+        tokio::select! {
+            biased;
+            Some(report) = self.reports.recv() => Heard::Report(report),
+            taken = self.incoming.take() => Heard::Taken(taken),
+        }
+    }
+
+    fn try_hear(&mut self) -> Option<Heard> {
+        match self.reports.try_recv() {
+            Ok(report) => Some(Heard::Report(report)),
+            Err(_) => self.incoming.try_take().map(Heard::Taken),
+        }
+    }
+
+    fn end(&mut self, end: End) -> &mut EndState {
+        let [publisher, subscriber] = &mut self.ends;
+        match end {
+            End::Publisher => publisher,
+            End::Subscriber => subscriber,
+        }
+    }
+
+    fn up(&mut self, end: End) -> Option<News> {
+        self.end(end).is_up = true;
+        if self.is_up || !self.ends.iter().all(|end| end.is_up) {
+            return None;
+        }
+        self.is_up = true;
+        self.owes_live = !self.live.is_empty();
+        self.since = Instant::now();
+        Some(News::Up(self.road))
+    }
+
+    fn down(&mut self, end: End) -> Option<News> {
+        self.end(end).is_up = false;
+        if end == End::Subscriber {
+            self.live.clear();
+        }
+        if !self.is_up {
+            return None;
+        }
+        self.is_up = false;
+        self.owes_live = false;
+        self.since = Instant::now();
+        Some(News::Down(self.road))
+    }
+
+    fn live(&mut self, confirmed: Vec<(Topic, Wish)>) -> Option<News> {
+        let wishes = &self.wishes;
+        self.live.retain(|topic, wish| wishes.of(*topic) == *wish);
+        let is_last = |&(topic, wish): &(Topic, Wish)| wishes.of(topic) == wish;
+        let confirmed: Vec<_> = confirmed.into_iter().filter(is_last).collect();
+        self.live.extend(confirmed.iter().copied());
+        // What was confirmed while the other connection is gone is told when the road is up.
+        let is_told = self.is_up && !self.owes_live && !confirmed.is_empty();
+        is_told.then(|| News::Live(confirmed.into_iter().map(|(topic, _)| topic).collect()))
+    }
+
+    /// A road that lost its publisher alone kept its subscriptions: they are told again like others.
+    fn owed(&mut self) -> Option<News> {
+        if !std::mem::take(&mut self.owes_live) {
+            return None;
+        }
+        let wishes = &self.wishes;
+        self.live.retain(|topic, wish| wishes.of(*topic) == *wish);
+        (!self.live.is_empty()).then(|| News::Live(self.live.keys().copied().collect()))
+    }
+
+    fn status(&self) -> RoadStatus {
+        let trouble = self.ends.iter().find_map(|end| end.trouble.as_ref());
+        RoadStatus {
+            is_up: self.is_up,
+            since: self.since.into_std(),
+            trouble: trouble.map(|it| it.sentence.clone()),
+            topics_wanted: self.wishes.wanted(),
+            topics_live: self.tally.topics_live.load(Ordering::Relaxed),
+            outgoing_bytes: self.outgoing.queued_bytes(),
+            incoming_bytes: self.incoming.queued_bytes(),
+            counts: self.tally.counts(),
+        }
+    }
+}

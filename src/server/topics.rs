@@ -1,0 +1,326 @@
+//! The bus, as a shard sees it: which topics its channels need, who waits until one is live, what
+//! other nodes publish.
+//!
+//! Owns: per partition of this shard the wish for its topic, joins that wait for it.
+//! May depend on: `bridge::message`, `channel`, `server::{home, message}`.
+//! Invariants: on a node with a bus a subscription begins only while its topic is live: *subscribed
+//! means subscribed*; a topic is wished for as long as a home of its partition exists or a join waits;
+//! the bridge hears of a wish's last change, of each at last.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use shards::{application::Waiter, work::Work};
+
+use super::{
+    ServerTurn, ShardServer,
+    message::{Answer, JoinQuestion},
+};
+use crate::{
+    bridge::message::{NodeEvent, ToBridge, TopicWish},
+    channel::{
+        home::{Event, HomeRef, JoinRefused},
+        names::NameKey,
+    },
+    protocol::{
+        app::AppIndex,
+        name::ChannelKind,
+        outgoing,
+        partition::{PARTITIONS, Partition},
+    },
+    ws::encode,
+};
+
+/// Joins of one shard that wait for the bus; beyond, a client is told to come back.
+const JOINS_MAX: usize = 16_384;
+
+/// The topics of the partitions whose home is this shard. Without a bus it has none, and every one
+/// of them is live.
+#[derive(Clone, Default)]
+pub(super) struct Topics {
+    shards: u16,
+    /// By partition, divided by the number of shards; empty without a bus.
+    rows: Vec<Row>,
+    /// Rows whose wish has changed since the bridge heard of it.
+    unsent: Vec<Partition>,
+    /// Joins that waited for a topic which is live now.
+    ready: VecDeque<Parked>,
+    /// Joins that wait, ready ones too.
+    joins: usize,
+}
+
+#[derive(Clone, Default)]
+struct Row {
+    /// Homes in this partition, and joins that wait for it.
+    uses: u32,
+    wish: TopicWish,
+    is_live: bool,
+    is_unsent: bool,
+    joins: Vec<Parked>,
+}
+
+/// A subscription that has not begun.
+type Parked = (Waiter, JoinQuestion);
+
+impl Topics {
+    /// Of a shard on a node with a bus, where nothing is live yet.
+    pub(super) fn new(shards: u16) -> Self {
+        let count = PARTITIONS.div_ceil(shards);
+        Self {
+            shards,
+            rows: (0..count).map(|_| Row::default()).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// The node speaks with others.
+    pub(super) fn has_bus(&self) -> bool {
+        !self.rows.is_empty()
+    }
+
+    /// Joins that wait.
+    pub(super) fn joins(&self) -> usize {
+        self.joins
+    }
+
+    pub(super) fn has_ready(&self) -> bool {
+        !self.ready.is_empty() || !self.unsent.is_empty()
+    }
+
+    fn is_live(&self, partition: Partition) -> bool {
+        !self.has_bus() || self.rows[self.at(partition)].is_live
+    }
+
+    fn at(&self, partition: Partition) -> usize {
+        usize::from(partition.number() / self.shards.max(1))
+    }
+
+    /// One home or join more, or one less.
+    fn used(&mut self, partition: Partition, is_more: bool) {
+        let at = self.at(partition);
+        let Some(row) = self.rows.get_mut(at) else {
+            return;
+        };
+        let was_wanted = row.uses > 0;
+        row.uses = match is_more {
+            true => row.uses + 1,
+            false => row.uses.checked_sub(1).expect("what ends was counted"),
+        };
+        let is_wanted = row.uses > 0;
+        if is_wanted == was_wanted {
+            return;
+        }
+        row.wish = row.wish.changed(is_wanted);
+        row.is_live = false;
+        if !row.is_unsent {
+            row.is_unsent = true;
+            self.unsent.push(partition);
+        }
+    }
+
+    /// Keeps a join until its topic is live. Gives it back where too many wait.
+    fn park(&mut self, partition: Partition, parked: Parked) -> Result<(), Parked> {
+        if self.joins == JOINS_MAX {
+            return Err(parked);
+        }
+        self.joins += 1;
+        self.used(partition, true);
+        let at = self.at(partition);
+        self.rows[at].joins.push(parked);
+        Ok(())
+    }
+
+    /// The bus has confirmed a wish.
+    fn confirm(&mut self, partition: Partition, wish: TopicWish) {
+        let at = self.at(partition);
+        let Some(row) = self.rows.get_mut(at) else {
+            return;
+        };
+        // Another wish than the one that stands: the answer to that one is on its way.
+        if row.wish == wish && wish.is_wanted() {
+            row.is_live = true;
+            self.ready.extend(row.joins.drain(..));
+        }
+    }
+
+    /// The bus is gone, or may have forgotten: nothing is live until it is confirmed again.
+    fn lose(&mut self) {
+        for row in &mut self.rows {
+            row.is_live = false;
+        }
+    }
+
+    fn pop_ready(&mut self) -> Option<Parked> {
+        let parked = self.ready.pop_front()?;
+        self.joins -= 1;
+        Some(parked)
+    }
+}
+
+impl ShardServer {
+    /// Home: the channel's entry, made if it is not there.
+    pub(super) fn enter_home(&mut self, app: AppIndex, name: &Arc<str>, key: NameKey) -> HomeRef {
+        let before = self.homes.len();
+        let at = self.homes.enter(app, name, key);
+        if self.homes.len() > before {
+            self.topics.used(key.partition, true);
+        }
+        at
+    }
+
+    /// Home: forgets an entry that nothing holds any more.
+    pub(super) fn release_home(&mut self, turn: &impl ServerTurn, at: HomeRef) {
+        if let Some(partition) = self.homes.release_if_idle(at, turn.now()) {
+            self.topics.used(partition, false);
+        }
+    }
+
+    /// Home: a subscription that cannot begin yet waits for its topic. Gives back one that need not.
+    pub(super) fn await_topic(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        to: Waiter,
+        question: JoinQuestion,
+    ) -> Option<(Waiter, JoinQuestion)> {
+        let partition = question.key.partition;
+        if self.topics.is_live(partition) {
+            return Some((to, question));
+        }
+        let Err((to, question)) = self.topics.park(partition, (to, question)) else {
+            return None;
+        };
+        self.counters.joins_refused += 1;
+        let answer = Answer::Joined {
+            local: question.local,
+            user_id: question.member.map(|member| member.user_id),
+            result: Err(JoinRefused::TooManyWait),
+        };
+        self.answer(turn, to, answer);
+        None
+    }
+
+    /// Tells the bridge what is wished, and begins subscriptions whose topics are live.
+    pub(super) fn continue_topics(&mut self, turn: &mut impl ServerTurn) {
+        while let Some(partition) = self.topics.unsent.pop() {
+            let at = self.topics.at(partition);
+            let wish = self.topics.rows[at].wish;
+            if turn.to_bridge(ToBridge::Topic { partition, wish }).is_err() {
+                self.topics.unsent.push(partition);
+                break;
+            }
+            self.topics.rows[at].is_unsent = false;
+        }
+        while turn.work_left() > Work(0)
+            && let Some((to, question)) = self.topics.pop_ready()
+        {
+            let partition = question.key.partition;
+            self.home_join(turn, to, question);
+            self.topics.used(partition, false);
+        }
+    }
+
+    /// The bus has confirmed these wishes.
+    pub(super) fn on_topics_live(&mut self, topics: &[(Partition, TopicWish)]) {
+        for (partition, wish) in topics {
+            self.topics.confirm(*partition, *wish);
+        }
+    }
+
+    /// No topic is live any more.
+    pub(super) fn on_topics_lost(&mut self) {
+        self.topics.lose();
+    }
+
+    /// Home: hands an event of this node to the bus, before anybody here gets it. False where there
+    /// is no room.
+    pub(super) fn tell_nodes(&mut self, turn: &mut impl ServerTurn, event: NodeEvent) -> bool {
+        turn.spend(Work::MESSAGE);
+        let is_taken = turn.to_bridge(ToBridge::Event(Box::new(event))).is_ok();
+        self.counters.bridge_full[2] += u64::from(!is_taken);
+        is_taken
+    }
+
+    /// Home: an event that another node has published.
+    pub(super) fn on_node_event(&mut self, turn: &mut impl ServerTurn, event: NodeEvent) {
+        turn.spend(Work::EVENT);
+        let NodeEvent {
+            app,
+            partition,
+            channel,
+            except,
+            frame,
+            ..
+        } = event;
+        // Whatever a bus brings, clients get whole frames.
+        let Some(text) = encode::text_of(&frame) else {
+            self.counters.node_events_refused += 1;
+            return;
+        };
+        let hash = self.name_hasher.hash(&channel);
+        let key = NameKey { partition, hash };
+        let keeps = ChannelKind::of(&channel).is_cache() && self.settings.keeps_events;
+        let kept = (keeps && self.apps.get(app).is_some())
+            .then(|| outgoing::data_of(text))
+            .flatten();
+        let at = match kept {
+            Some(data) => {
+                let at = self.enter_home(app, &channel, key);
+                let rules = self.apps.rules(app);
+                let start = frame.len() - text.len() + data.start;
+                let event = Event {
+                    frame: Arc::clone(&frame),
+                    data_start: u32::try_from(start).unwrap_or(u32::MAX),
+                    data_bytes: u32::try_from(data.len()).unwrap_or(u32::MAX),
+                };
+                self.homes.keep(at, turn.now(), &rules, event);
+                Some(at)
+            }
+            None => self.homes.find(app, &channel, hash),
+        };
+        if let Some(at) = at {
+            let except = except.and_then(|id| self.socket_ids.place(id));
+            self.deliver_all(turn, at, &frame, except, None);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn partition(number: u16) -> Partition {
+        Partition::from_number(number).expect("a partition")
+    }
+
+    #[test]
+    fn without_a_bus_every_topic_is_live_and_nothing_is_wished_for() {
+        let mut topics = Topics::default();
+        topics.used(partition(7), true);
+        assert!(topics.is_live(partition(7)) && !topics.has_bus());
+        topics.used(partition(7), false);
+        assert!(topics.unsent.is_empty());
+    }
+
+    #[test]
+    fn a_topic_is_live_when_the_wish_that_stands_is_confirmed_and_not_an_older_one() {
+        let mut topics = Topics::new(3);
+        let last = partition(PARTITIONS - 1);
+        topics.used(last, true);
+        let first = topics.rows[topics.at(last)].wish;
+        topics.used(last, true);
+        topics.used(last, false);
+        topics.used(last, false);
+        topics.confirm(last, first);
+        assert!(!topics.is_live(last), "nobody wants it");
+        topics.used(last, true);
+        topics.confirm(last, first);
+        assert!(!topics.is_live(last), "that was the wish before");
+        let second = topics.rows[topics.at(last)].wish;
+        topics.confirm(last, second);
+        assert!(topics.is_live(last));
+        assert_eq!(topics.unsent, [last], "once, with the last wish");
+        topics.lose();
+        assert!(!topics.is_live(last));
+        topics.confirm(last, second);
+        assert!(topics.is_live(last), "confirmed anew");
+    }
+}
