@@ -1,8 +1,8 @@
 //! The ids of apps, each kept once: rows name an app by a small number.
 //!
-//! Owns: `AppIds`, `AppSlot`.
+//! Owns: `AppIds`, `AppNumber`.
 //! May depend on: `protocol::partition`, ahash.
-//! Invariants: a slot stands for one id as long as the node lives; there are at most `APPS_MAX`.
+//! Invariants: a number stands for one id as long as the node lives; there are at most `APPS_MAX`.
 
 use std::sync::Arc;
 
@@ -12,12 +12,12 @@ use crate::protocol::partition::AppPartitions;
 
 /// Which app, on this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct AppSlot(u32);
+pub(super) struct AppNumber(u32);
 
 #[derive(Debug)]
 pub(super) struct AppIds {
     rows: Vec<(Arc<str>, AppPartitions)>,
-    index: AHashMap<Arc<str>, AppSlot>,
+    index: AHashMap<Arc<str>, AppNumber>,
 }
 
 impl AppIds {
@@ -29,31 +29,31 @@ impl AppIds {
     }
 
     /// `None`: of an app beyond the bound, of which nothing can be kept.
-    pub(super) fn intern(&mut self, id: &str) -> Option<AppSlot> {
-        if let Some(slot) = self.index.get(id) {
-            return Some(*slot);
+    pub(super) fn intern(&mut self, id: &str) -> Option<AppNumber> {
+        if let Some(number) = self.index.get(id) {
+            return Some(*number);
         }
         if self.rows.len() == APPS_MAX {
             return None;
         }
-        let slot = AppSlot(u32::try_from(self.rows.len()).expect("apps are bounded"));
+        let number = AppNumber(u32::try_from(self.rows.len()).expect("apps are bounded"));
         let id: Arc<str> = id.into();
         self.rows.push((id.clone(), AppPartitions::of_app(&id)));
-        self.index.insert(id, slot);
-        Some(slot)
+        self.index.insert(id, number);
+        Some(number)
     }
 
-    pub(super) fn id(&self, slot: AppSlot) -> &str {
-        &self.row(slot).0
+    pub(super) fn id(&self, number: AppNumber) -> &str {
+        &self.row(number).0
     }
 
-    pub(super) fn partitions(&self, slot: AppSlot) -> &AppPartitions {
-        &self.row(slot).1
+    pub(super) fn partitions(&self, number: AppNumber) -> &AppPartitions {
+        &self.row(number).1
     }
 
-    fn row(&self, slot: AppSlot) -> &(Arc<str>, AppPartitions) {
-        let row = self.rows.get(slot.0 as usize);
-        row.expect("a slot is given by `intern` only")
+    fn row(&self, number: AppNumber) -> &(Arc<str>, AppPartitions) {
+        let row = self.rows.get(number.0 as usize);
+        row.expect("a number is given by `intern` only")
     }
 }
 
@@ -65,11 +65,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_app_has_one_slot_and_there_are_so_many() {
+    fn an_app_has_one_number_and_there_are_so_many() {
         let mut apps = AppIds::new(RandomState::with_seeds(1, 2, 3, 4));
         let first = apps.intern("0");
-        for number in 0..APPS_MAX {
-            assert!(apps.intern(&number.to_string()).is_some(), "{number}");
+        for id in 0..APPS_MAX {
+            assert!(apps.intern(&id.to_string()).is_some(), "{id}");
         }
         assert_eq!(apps.intern("one more"), None);
         assert_eq!(apps.intern("0"), first);

@@ -29,7 +29,7 @@ pub(super) enum Fault {
     /// A lost part of a snapshot is not missed.
     PartsUnchecked,
     /// A place among the holders is given again before it is empty.
-    SlotFreedEarly,
+    SeatFreedEarly,
     /// A snapshot of a moment gets the number of a later one.
     SnapshotNumberLate,
 }
@@ -63,7 +63,7 @@ mod planted {
         Fault::AskedOnce,
         Fault::CountForgotten,
         Fault::PartsUnchecked,
-        Fault::SlotFreedEarly,
+        Fault::SeatFreedEarly,
         Fault::SnapshotNumberLate,
     ];
 

@@ -4,7 +4,7 @@
 //! to together, and when that changes; the bytes that all of it may take.
 //! May depend on: `cluster::{app_ids, change, field, table}`, `protocol::partition`, ahash.
 //! Invariants: a row has a holder or a member, a member has a holder; a holder stands once in a row,
-//! whatever its turn; a change is told if and only if the merged value changed, so joined and left
+//! whatever its side; a change is told if and only if the merged value changed, so joined and left
 //! alternate.
 
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use ahash::RandomState;
 
 use super::{
-    app_ids::{AppIds, AppSlot},
+    app_ids::{AppIds, AppNumber},
     change::Change,
     field::NAME_BYTES_MAX,
     table::Table,
@@ -47,7 +47,7 @@ pub enum Merged<'a> {
     UserOffline,
 }
 
-/// Who holds something: a number given for one life of a node, and a bit that turns with each
+/// Who holds something: a number given for one life of a node, and a side that changes with each
 /// snapshot of a partition, so that what a snapshot does not name is known by the old one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Holder(u16);
@@ -55,12 +55,12 @@ pub(super) struct Holder(u16);
 impl Holder {
     const NONE: Self = Self(u16::MAX);
 
-    pub(super) const fn new(slot: u16, turn: bool) -> Self {
-        assert!(slot < HOLDERS_MAX);
-        Self(slot << 1 | turn as u16)
+    pub(super) const fn new(seat: u16, side: bool) -> Self {
+        assert!(seat < HOLDERS_MAX);
+        Self(seat << 1 | side as u16)
     }
 
-    pub(super) const fn slot(self) -> u16 {
+    pub(super) const fn seat(self) -> u16 {
         self.0 >> 1
     }
 }
@@ -103,7 +103,7 @@ pub(super) enum Space {
 pub(super) struct Place<'a> {
     pub(super) partition: Partition,
     pub(super) space: Space,
-    pub(super) app: AppSlot,
+    pub(super) app: AppNumber,
     pub(super) name: Text<'a>,
 }
 
@@ -146,7 +146,7 @@ pub(super) struct Holdings {
 #[derive(Debug)]
 struct Row {
     name: Arc<str>,
-    app: AppSlot,
+    app: AppNumber,
     space: Space,
     /// `Holder::NONE`: nobody counts.
     first: Holder,
@@ -429,8 +429,8 @@ impl Row {
         tell: &mut impl FnMut(ViewChange<'_>),
     ) {
         let before = self.sum();
-        // Of the holder's other turn too: it goes over into this one.
-        let is_its = |it: Holder| it != Holder::NONE && it.slot() == holder.slot();
+        // Of the holder's other side too: it goes over into this one.
+        let is_its = |it: Holder| it != Holder::NONE && it.seat() == holder.seat();
         let mut more = self.more.iter_mut().flat_map(|more| more.iter_mut());
         let known = more.find(|(it, _)| is_its(*it));
         match known {
@@ -441,7 +441,7 @@ impl Row {
             None => self.more.get_or_insert_default().push((holder, count)),
         }
         if count == 0 {
-            self.drop_counts(&|it| it.slot() == holder.slot());
+            self.drop_counts(&|it| it.seat() == holder.seat());
         }
         self.tell_count(scene, before, tell);
     }
@@ -536,7 +536,7 @@ impl Row {
             return;
         };
         if let Some(at) = members.position(hash, |it| it.is(Text::Plain(user_id))) {
-            let is_gone = |it: Holder| it.slot() == holder.slot();
+            let is_gone = |it: Holder| it.seat() == holder.seat();
             self.drop_member_holders(scene, at, &is_gone, tell);
         }
     }
@@ -663,14 +663,14 @@ impl Holders {
             false => info.to_shared(),
         };
         match self {
-            Self::One(it, its_info) if it.slot() == holder.slot() => {
+            Self::One(it, its_info) if it.seat() == holder.seat() => {
                 (*it, *its_info) = (holder, info);
             }
             Self::One(it, its_info) => {
                 let all = vec![(*it, its_info.clone()), (holder, info)];
                 *self = Self::Several(Box::new(all));
             }
-            Self::Several(all) => match all.iter_mut().find(|(it, _)| it.slot() == holder.slot()) {
+            Self::Several(all) => match all.iter_mut().find(|(it, _)| it.seat() == holder.seat()) {
                 Some(row) => *row = (holder, info),
                 None => all.push((holder, info)),
             },
@@ -713,7 +713,7 @@ fn part_mut(parts: &mut [Table<Row>], partition: Partition) -> &mut Table<Row> {
     part.expect("each partition has a table")
 }
 
-fn hash_of_name(hasher: &RandomState, space: Space, app: AppSlot, name: &str) -> u64 {
+fn hash_of_name(hasher: &RandomState, space: Space, app: AppNumber, name: &str) -> u64 {
     hasher.hash_one((space, app, name))
 }
 

@@ -16,7 +16,7 @@ use ahash::RandomState;
 use shards::application::Millis;
 
 use super::{
-    app_ids::{AppIds, AppSlot},
+    app_ids::{AppIds, AppNumber},
     change::{Change, ChangeRefused, ChangesWriter},
     drafts::Drafts,
     entry::{Delta, Entry, GROUPS, Group},
@@ -80,7 +80,7 @@ pub(super) struct Ledger {
     counters: LedgerCounters,
 }
 
-type ChannelKey = (Partition, AppSlot, Arc<str>);
+type ChannelKey = (Partition, AppNumber, Arc<str>);
 
 impl Ledger {
     pub(super) fn new(hasher: RandomState) -> Self {

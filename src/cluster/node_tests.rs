@@ -905,7 +905,7 @@ fn follow(lives: &mut BTreeMap<NodeId, Identity>, effect: Effect) {
 }
 
 impl Toy {
-    fn does(&mut self, deed: Deed, frame: u32, incarnations: &mut [u64; 3]) {
+    fn does(&mut self, deed: Deed, frame: u32, incarnations: &mut [u64]) {
         match deed {
             Deed::Publish(at, lane) => {
                 let is_running = !self.stations[at].is_stopped;

@@ -22,13 +22,13 @@ use crate::protocol::partition::{PARTITIONS, Partition};
 pub(super) struct Replica {
     pub(super) identity: Identity,
     /// Its place among the holders; `None`: none was free.
-    pub(super) slot: Option<u16>,
+    pub(super) seat: Option<u16>,
     /// By partition the latest number that was applied; 0: none.
     numbers: Box<[u64]>,
     /// By group the sum of them.
     sums: [u64; GROUPS],
-    /// By partition whether its holder has turned, a bit each.
-    turns: [u64; TURN_WORDS],
+    /// By partition the side on which it holds, a bit each.
+    sides: [u64; SIDE_WORDS],
     /// The sums of the last heartbeat.
     said: Option<[u64; GROUPS]>,
     numbers_asked_at: [Option<Millis>; GROUPS],
@@ -93,13 +93,13 @@ pub(super) enum PartHeed {
 }
 
 impl Replica {
-    pub(super) fn new(identity: Identity, slot: Option<u16>) -> Self {
+    pub(super) fn new(identity: Identity, seat: Option<u16>) -> Self {
         Self {
             identity,
-            slot,
+            seat,
             numbers: vec![0; usize::from(PARTITIONS)].into(),
             sums: [0; GROUPS],
-            turns: [0; TURN_WORDS],
+            sides: [0; SIDE_WORDS],
             said: None,
             numbers_asked_at: [None; GROUPS],
             wants: BTreeMap::new(),
@@ -107,18 +107,18 @@ impl Replica {
         }
     }
 
-    /// As which it holds what it reports of a partition.
-    pub(super) fn holder(&self, slot: u16, partition: Partition) -> Holder {
-        let (word, bit) = turn_place(partition);
-        let turned = self.turns.get(word).is_some_and(|word| word & bit != 0);
-        Holder::new(slot, turned)
+    /// As whom it holds what it reports of a partition.
+    pub(super) fn holder(&self, seat: u16, partition: Partition) -> Holder {
+        let (word, bit) = side_place(partition);
+        let side = self.sides.get(word).is_some_and(|word| word & bit != 0);
+        Holder::new(seat, side)
     }
 
     /// From now on it holds as another one; who it was.
-    pub(super) fn turn(&mut self, slot: u16, partition: Partition) -> Holder {
-        let before = self.holder(slot, partition);
-        let (word, bit) = turn_place(partition);
-        *self.turns.get_mut(word).expect("each has a bit") ^= bit;
+    pub(super) fn change_side(&mut self, seat: u16, partition: Partition) -> Holder {
+        let before = self.holder(seat, partition);
+        let (word, bit) = side_place(partition);
+        *self.sides.get_mut(word).expect("each has a bit") ^= bit;
         before
     }
 
@@ -189,16 +189,16 @@ impl Replica {
         }
     }
 
-    /// Keeps a delta until what is missing is there. False: there is no room, and all that waits for the
+    /// Keeps a delta until what is missing is there, if all peers' together leave `room`. False: there is none, and all that waits for the
     /// partition goes, since behind a gap it is worth nothing.
-    pub(super) fn hold(&mut self, delta: &Delta<'_>) -> bool {
+    pub(super) fn hold(&mut self, delta: &Delta<'_>, room: usize) -> bool {
         let Some(want) = self.wants.get_mut(&delta.partition) else {
             return false;
         };
         let mut encoded = Vec::new();
         delta.change.write(&mut encoded);
         let bytes = encoded.len() + HELD_BYTES;
-        if self.waiting_bytes + bytes > WAITING_BYTES_MAX {
+        if self.waiting_bytes + bytes > WAITING_BYTES_MAX || bytes > room {
             self.waiting_bytes -= held_bytes(&want.held);
             want.held.clear();
             return false;
@@ -212,8 +212,8 @@ impl Replica {
         true
     }
 
-    /// Keeps a part of a snapshot of which something is missing.
-    pub(super) fn keep_part(&mut self, snapshot: &Snapshot<'_>) -> PartHeed {
+    /// Keeps a part of a snapshot of which something is missing, if all peers' together leave `room`.
+    pub(super) fn keep_part(&mut self, snapshot: &Snapshot<'_>, room: usize) -> PartHeed {
         let number = self.number(snapshot.partition);
         let want = self.wants.get_mut(&snapshot.partition);
         let Some(want) = want.filter(|want| want.due.is_some() && snapshot.number >= number) else {
@@ -234,7 +234,7 @@ impl Replica {
             }
         }
         let encoded = snapshot.changes.encoded();
-        if *waiting_bytes + encoded.len() > WAITING_BYTES_MAX {
+        if *waiting_bytes + encoded.len() > WAITING_BYTES_MAX || encoded.len() > room {
             let old = want.parts.take();
             *waiting_bytes -= old.map_or(0, |parts| parts.encoded.len());
             return PartHeed::Overflow;
@@ -256,6 +256,10 @@ impl Replica {
                 PartHeed::Whole(parts.number, parts.encoded)
             }
         }
+    }
+
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
     }
 
     /// So many bytes of a whole snapshot are merged and do not wait any more.
@@ -330,13 +334,13 @@ fn held_bytes(held: &VecDeque<(u64, Box<[u8]>)>) -> usize {
         .sum()
 }
 
-fn turn_place(partition: Partition) -> (usize, u64) {
+fn side_place(partition: Partition) -> (usize, u64) {
     let number = usize::from(partition.number());
     (number / 64, 1 << (number % 64))
 }
 
-const TURN_WORDS: usize = PARTITIONS as usize / 64;
+const SIDE_WORDS: usize = PARTITIONS as usize / 64;
 /// What a delta that waits takes beyond its change.
 const HELD_BYTES: usize = 32;
-/// Of one peer, for deltas that wait and for a snapshot: a partition of some 600 000 members fits.
+/// Of one peer, for deltas that wait and for snapshots: a partition of some 600 000 members fits.
 pub(super) const WAITING_BYTES_MAX: usize = 64 << 20;

@@ -21,7 +21,7 @@ use super::{
     field::Reader,
     holdings::{Cursor, Fact, HOLDERS_MAX, Held, Holder, Holdings, Place, Space, Text, ViewChange},
     identity::{Identity, NodeId},
-    replica::{Heed, PartHeed, Release, Replica},
+    replica::{Heed, PartHeed, Release, Replica, WAITING_BYTES_MAX},
 };
 use crate::protocol::partition::{PARTITIONS, Partition};
 
@@ -62,8 +62,8 @@ pub(super) struct View {
     holdings: Holdings,
     /// By node; as many as membership knows.
     replicas: BTreeMap<NodeId, Replica>,
-    /// By slot whether somebody has it.
-    slots: Box<[bool]>,
+    /// By seat whether somebody has it.
+    seats: Box<[bool]>,
     merges: VecDeque<Merge>,
     /// Those whose entries go.
     leaving: Vec<Leaving>,
@@ -71,6 +71,8 @@ pub(super) struct View {
     sweep_cursor: Cursor,
     /// What is to be asked, by when. One for each partition that is wanted and not there.
     asks: BTreeSet<(Millis, NodeId, Partition)>,
+    /// Of what waits, of all peers.
+    waiting_bytes: usize,
     counters: ViewCounters,
 }
 
@@ -78,7 +80,7 @@ pub(super) struct View {
 #[derive(Debug)]
 struct Merge {
     of: Identity,
-    slot: u16,
+    seat: u16,
     partition: Partition,
     number: u64,
     encoded: Vec<u8>,
@@ -102,7 +104,7 @@ enum Phase {
 /// A life that has ended, of which entries may be left in so many partitions.
 #[derive(Debug)]
 struct Leaving {
-    slot: u16,
+    seat: u16,
     parts: u16,
 }
 
@@ -111,12 +113,13 @@ impl View {
         Self {
             holdings: Holdings::new(hasher, bytes_max),
             replicas: BTreeMap::new(),
-            slots: vec![false; usize::from(HOLDERS_MAX)].into(),
+            seats: vec![false; usize::from(HOLDERS_MAX)].into(),
             merges: VecDeque::new(),
             leaving: Vec::new(),
             sweep_at: 0,
             sweep_cursor: Cursor::START,
             asks: BTreeSet::new(),
+            waiting_bytes: 0,
             counters: ViewCounters::default(),
         }
     }
@@ -132,8 +135,8 @@ impl View {
 
     /// A peer is there. What it holds is found by the sums of its first heartbeat.
     pub(super) fn join(&mut self, peer: Identity) {
-        let slot = self.take_slot();
-        let before = self.replicas.insert(peer.node, Replica::new(peer, slot));
+        let seat = self.take_seat();
+        let before = self.replicas.insert(peer.node, Replica::new(peer, seat));
         assert!(before.is_none(), "a life ends before the next one begins");
     }
 
@@ -145,23 +148,24 @@ impl View {
         for (due, partition) in replica.dues() {
             self.asks.remove(&(due, peer.node, partition));
         }
+        self.waiting_bytes -= replica.waiting_bytes();
         self.merges.retain(|merge| merge.of != peer);
-        if let Some(slot) = replica.slot {
+        if let Some(seat) = replica.seat {
             if is_planted(Fault::OldLifeKept) {
                 return;
             }
-            if is_planted(Fault::SlotFreedEarly) {
-                self.free_slot(slot);
+            if is_planted(Fault::SeatFreedEarly) {
+                self.free_seat(seat);
             }
             // One more: where the walk is now, only a part of the partition is ahead.
             let parts = PARTITIONS + 1;
-            self.leaving.push(Leaving { slot, parts });
+            self.leaving.push(Leaving { seat, parts });
         }
     }
 
-    fn take_slot(&mut self) -> Option<u16> {
-        let mut slots = (0..).zip(&mut self.slots);
-        let (number, is_taken) = slots.find(|(_, is_taken)| !**is_taken)?;
+    fn take_seat(&mut self) -> Option<u16> {
+        let mut seats = (0..).zip(&mut self.seats);
+        let (number, is_taken) = seats.find(|(_, is_taken)| !**is_taken)?;
         *is_taken = true;
         Some(number)
     }
@@ -177,7 +181,7 @@ impl View {
         delta: &Delta<'_>,
         tell: &mut impl FnMut(ViewChange<'_>),
     ) {
-        if self.slot_of(sender).is_none() {
+        if self.seat_of(sender).is_none() {
             self.counters.deltas_dropped += 1;
             return;
         }
@@ -203,12 +207,12 @@ impl View {
         delta: &Delta<'_>,
         tell: &mut impl FnMut(ViewChange<'_>),
     ) {
-        let slot = self.slot_of(sender);
+        let seat = self.seat_of(sender);
         let replica = replica_of(&mut self.replicas, sender);
-        let (Some(replica), Some(slot)) = (replica, slot) else {
+        let (Some(replica), Some(seat)) = (replica, seat) else {
             return;
         };
-        let holder = replica.holder(slot, delta.partition);
+        let holder = replica.holder(seat, delta.partition);
         if !is_planted(Fault::DeltaTwice) || delta.number > replica.number(delta.partition) {
             replica.reach(delta.partition, delta.number);
         }
@@ -252,16 +256,22 @@ impl View {
     }
 
     /// Whose the sender is among the holders. Where none was free one may be now.
-    fn slot_of(&mut self, sender: Identity) -> Option<u16> {
-        let slot = replica_of(&mut self.replicas, sender)?.slot;
-        let slot = slot.or_else(|| self.take_slot());
-        replica_of(&mut self.replicas, sender)?.slot = slot;
-        slot
+    fn seat_of(&mut self, sender: Identity) -> Option<u16> {
+        let seat = replica_of(&mut self.replicas, sender)?.seat;
+        let seat = seat.or_else(|| self.take_seat());
+        replica_of(&mut self.replicas, sender)?.seat = seat;
+        seat
     }
 
     fn hold(&mut self, sender: Identity, delta: &Delta<'_>) {
-        let replica = replica_of(&mut self.replicas, sender);
-        let is_held = replica.is_some_and(|replica| replica.hold(delta));
+        let Some(replica) = replica_of(&mut self.replicas, sender) else {
+            return;
+        };
+        self.waiting_bytes -= replica.waiting_bytes();
+        let all = self.waiting_bytes + replica.waiting_bytes();
+        let room = WAITING_BYTES_OF_ALL_MAX.saturating_sub(all);
+        let is_held = replica.hold(delta, room);
+        self.waiting_bytes += replica.waiting_bytes();
         self.counters.deltas_held += u64::from(is_held);
         self.counters.deltas_dropped += u64::from(!is_held);
     }
@@ -282,7 +292,7 @@ impl View {
         snapshot: &Snapshot<'_>,
         again_at: Millis,
     ) {
-        let Some(slot) = self.slot_of(sender) else {
+        let Some(seat) = self.seat_of(sender) else {
             return;
         };
         let partition = snapshot.partition;
@@ -297,7 +307,12 @@ impl View {
         };
         let due = replica.due(partition);
         let bytes = snapshot.changes.encoded().len() as u64;
-        match replica.keep_part(snapshot) {
+        let before = replica.waiting_bytes();
+        let room = WAITING_BYTES_OF_ALL_MAX.saturating_sub(self.waiting_bytes);
+        let heed = replica.keep_part(snapshot, room);
+        self.waiting_bytes -= before;
+        self.waiting_bytes += replica.waiting_bytes();
+        match heed {
             PartHeed::Ignored => {}
             PartHeed::Kept => self.counters.snapshot_bytes_heard += bytes,
             PartHeed::Overflow => self.counters.snapshots_dropped += 1,
@@ -307,7 +322,7 @@ impl View {
                 self.asks.remove(&(due, sender.node, partition));
                 self.merges.push_back(Merge {
                     of: sender,
-                    slot,
+                    seat,
                     partition,
                     number,
                     encoded,
@@ -411,7 +426,7 @@ impl View {
     ) -> bool {
         let partition = Partition::from_number(self.sweep_at).expect("it wraps around");
         let leaving = &self.leaving;
-        let is_gone = |holder: Holder| leaving.iter().any(|it| it.slot == holder.slot());
+        let is_gone = |holder: Holder| leaving.iter().any(|it| it.seat == holder.seat());
         let cursor = &mut self.sweep_cursor;
         let holdings = &mut self.holdings;
         if !holdings.sweep(apps, partition, cursor, budget, &is_gone, tell) {
@@ -424,14 +439,14 @@ impl View {
         }
         while let Some(at) = self.leaving.iter().position(|it| it.parts == 0) {
             let leaving = self.leaving.swap_remove(at);
-            self.free_slot(leaving.slot);
+            self.free_seat(leaving.seat);
         }
         true
     }
 
-    fn free_slot(&mut self, slot: u16) {
-        let slot = self.slots.get_mut(usize::from(slot));
-        *slot.expect("slots are bounded") = false;
+    fn free_seat(&mut self, seat: u16) {
+        let seat = self.seats.get_mut(usize::from(seat));
+        *seat.expect("seats are bounded") = false;
     }
 
     /// Merges a snapshot. False: the budget is used up.
@@ -444,7 +459,7 @@ impl View {
     ) -> bool {
         let &mut Merge {
             of,
-            slot,
+            seat,
             partition,
             number,
             ..
@@ -455,9 +470,9 @@ impl View {
             };
             match merge.phase {
                 Phase::Begin => {
-                    let before = replica.turn(slot, partition);
+                    let before = replica.change_side(seat, partition);
                     if is_planted(Fault::NotAsDifference) {
-                        let (cursor, budget) = (&mut Cursor::START, &mut usize::MAX);
+                        let (cursor, budget) = (&mut { Cursor::START }, &mut { usize::MAX });
                         let is_gone = |holder| holder == before;
                         let holdings = &mut self.holdings;
                         holdings.sweep(apps, partition, cursor, budget, &is_gone, tell);
@@ -465,7 +480,7 @@ impl View {
                     merge.phase = Phase::Take(before);
                 }
                 Phase::Take(before) => {
-                    let holder = replica.holder(slot, partition);
+                    let holder = replica.holder(seat, partition);
                     if !self.merge_changes(apps, merge, holder, budget, tell) {
                         return false;
                     }
@@ -478,6 +493,7 @@ impl View {
                         return false;
                     }
                     replica.merged(merge.encoded.len());
+                    self.waiting_bytes -= merge.encoded.len();
                     replica.reach(partition, number);
                     self.counters.snapshots_merged += 1;
                     merge.phase = Phase::Release;
@@ -529,7 +545,10 @@ impl View {
                 return false;
             }
             *budget -= 1;
-            match replica.release(partition, due) {
+            self.waiting_bytes -= replica.waiting_bytes();
+            let release = replica.release(partition, due);
+            self.waiting_bytes += replica.waiting_bytes();
+            match release {
                 Release::Done => return true,
                 Release::Doubled => self.counters.deltas_doubled += 1,
                 Release::Apply(encoded) => {
@@ -599,3 +618,5 @@ fn replica_of(replicas: &mut BTreeMap<NodeId, Replica>, sender: Identity) -> Opt
 }
 
 const ASKS_PER_TICK: usize = 64;
+/// For what waits, of all peers: strangers could pass themselves off as many.
+const WAITING_BYTES_OF_ALL_MAX: usize = 4 * WAITING_BYTES_MAX;
