@@ -369,9 +369,13 @@ impl Holdings {
     #[cfg(test)]
     pub(super) fn bytes_beyond_texts(&self) -> usize {
         let of_row = |row: &Row| {
-            let more = row.more.as_ref().map_or(0, |more| 24 + 8 * more.capacity());
+            let more = row.more.as_ref().map_or(0, |more| {
+                size_of::<Vec<u8>>() + size_of::<(Holder, u32)>() * more.capacity()
+            });
             let members = row.members.as_ref().map_or(0, |members| {
-                size_of::<Table<Member>>() + members.bytes() + 2 * ARC_BYTES * members.len()
+                let several: usize = members.iter().map(|it| it.holders.bytes()).sum();
+                let texts = 2 * ARC_BYTES * members.len();
+                size_of::<Table<Member>>() + members.bytes() + texts + several
             });
             ARC_BYTES + more + members
         };
@@ -654,6 +658,17 @@ impl Holders {
         }
     }
 
+    /// Beyond its own place.
+    #[cfg(test)]
+    fn bytes(&self) -> usize {
+        match self {
+            Self::One(..) => 0,
+            Self::Several(all) => {
+                size_of::<Vec<u8>>() + size_of::<(Holder, Arc<str>)>() * all.capacity()
+            }
+        }
+    }
+
     /// True: what is told is another info.
     fn put(&mut self, holder: Holder, info: Text<'_>) -> bool {
         let told = self.info().clone();
@@ -750,10 +765,13 @@ pub(super) mod tests {
     }
 
     impl Filled {
-        /// So many channels with so many members each.
-        pub(in crate::cluster) fn fill(&mut self, channels: usize, members: usize) {
+        /// So many channels with so many members each, all of them on so many nodes.
+        pub(in crate::cluster) fn fill(&mut self, channels: usize, members: usize, holders: u16) {
             let app = self.apps.intern("app").expect("there is room");
-            for number in 0..channels {
+            let holders = (0..holders).map(|seat| Holder::new(seat, false));
+            for (number, holder) in
+                (0..channels).flat_map(|it| holders.clone().map(move |holder| (it, holder)))
+            {
                 let name = format!("c-{number}");
                 let place = Place {
                     partition: self.apps.partitions(app).of_channel(&name),
@@ -762,7 +780,6 @@ pub(super) mod tests {
                     name: Text::Plain(&name),
                 };
                 let mut take = |fact: Fact<'_>| {
-                    let holder = Holder::new(0, false);
                     let (apps, holdings) = (&self.apps, &mut self.holdings);
                     holdings.apply(apps, place, holder, fact, &mut |_| {});
                 };

@@ -302,8 +302,8 @@ impl Replica {
         let mut missed = Vec::new();
         for (number, (ours, before)) in (0..).zip(self.sums.iter().zip(before)) {
             let group = Group::from_number(number).expect("each sum is of a group");
-            let is_asked_for = group.partitions().any(|it| self.wants.contains_key(&it));
-            if *ours < before && !is_asked_for && !is_planted(Fault::SumIgnored) {
+            let is_asked_for = || group.partitions().any(|it| self.wants.contains_key(&it));
+            if *ours < before && !is_asked_for() && !is_planted(Fault::SumIgnored) {
                 missed.push(group);
             }
         }

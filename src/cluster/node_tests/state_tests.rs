@@ -387,19 +387,27 @@ fn what_peers_hold_takes_no_more_than_its_place() {
 /// What a channel and a member cost on a node that another one told of them.
 #[test]
 fn what_a_channel_and_a_member_cost_is_bounded() {
-    let cost = |channels: usize, members: usize| {
+    let cost = |channels: usize, members: usize, holders: u16| {
         let mut holdings = crate::cluster::holdings::tests::holdings();
-        holdings.fill(channels, members);
+        holdings.fill(channels, members, holders);
         holdings.bytes_beyond_texts()
     };
-    let empty = cost(0, 0);
+    let empty = cost(0, 0, 0);
     for channels in [100_000, 150_000, 200_000] {
-        let each = (cost(channels, 0) - empty) as f64 / channels as f64;
+        let each = (cost(channels, 0, 1) - empty) as f64 / channels as f64;
         assert!(each <= 96.0, "{each}");
     }
-    for members in [10, 100, 1_000, 100_000] {
-        let each = (cost(100, members) - cost(100, 0)) as f64 / (100 * members) as f64;
+    for members in [10, 100, 1_000, 30_000] {
+        let each = (cost(100, members, 1) - cost(100, 0, 1)) as f64 / (100 * members) as f64;
         assert!(each <= 96.0, "{members}: {each}");
+    }
+    for holders in 2..6 {
+        let holdings = 10_000 * usize::from(holders);
+        let each = (cost(10_000, 0, holders) - empty) as f64 / holdings as f64;
+        assert!(each <= 96.0, "a channel on {holders} nodes: {each}");
+        let members = cost(100, 100, holders) - cost(100, 0, holders);
+        let each = members as f64 / holdings as f64;
+        assert!(each <= 96.0, "a member on {holders} nodes: {each}");
     }
 }
 

@@ -1,4 +1,8 @@
-//! Test only. A naive model of channels, members and users, which insists on alternation.
+//! Test only. A naive model of channels, members and users.
+//!
+//! Owns: `Watched`.
+//! May depend on: `cluster::{holdings, ledger}`.
+//! Invariants: joined and left, occupied and vacant, online and offline alternate, or it panics.
 
 use std::collections::{BTreeMap, BTreeSet};
 
