@@ -5,6 +5,11 @@
 //! Invariants: a topic is told live only after the bus confirmed it, and never after its road went
 //! down; the bus is always read; nothing here waits for it.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "an incarnation begins with the clock, and so does what lingers"
+)]
+
 use std::{
     collections::VecDeque,
     sync::Arc,
@@ -58,6 +63,7 @@ pub(super) struct Nodes {
     /// The topics that every node listens to.
     common: Vec<(Topic, bool)>,
     effects: Vec<Effect>,
+    name_is_taken: bool,
     /// Start of the node's clock.
     started: Instant,
     shards: u16,
@@ -118,24 +124,26 @@ impl Nodes {
             );
         }
         let now = now_of(started);
-        let node = Node::new(
-            now,
-            NodeSetup {
-                identity: Identity {
-                    node: NodeId::of_name(name),
-                    incarnation: incarnation(),
-                },
-                name: name.to_owned(),
-                program: program.to_owned(),
-                cluster: ClusterTag::of_name(cluster),
-                secrets,
-                times: Times {
-                    lease_ms: config.cluster.lease_ms.into(),
-                    heartbeat_ms: config.cluster.heartbeat_ms.into(),
-                    canary_ms: config.cluster.canary_ms.into(),
-                },
+        let is_named = config.cluster.node_id.is_some();
+        let setup = NodeSetup {
+            identity: Identity {
+                node: NodeId::of_name(name),
+                incarnation: incarnation(),
             },
-        );
+            name: name.to_owned(),
+            program: program.to_owned(),
+            cluster: ClusterTag::of_name(cluster),
+            secrets,
+            times: Times {
+                lease_ms: config.cluster.lease_ms.into(),
+                heartbeat_ms: config.cluster.heartbeat_ms.into(),
+                canary_ms: config.cluster.canary_ms.into(),
+            },
+        };
+        let node = match is_named {
+            true => Node::listening(now, setup),
+            false => Node::new(now, setup), // Chance has named it: no other is called so.
+        };
         let common = [Topic::Nodes, Topic::Echo].map(|topic| (topic, false));
         for (topic, _) in common {
             bus.subscribe(topic);
@@ -149,6 +157,7 @@ impl Nodes {
             unproven: 0,
             common: common.to_vec(),
             effects: Vec::new(),
+            name_is_taken: false,
             started,
             shards,
             counters: Counters::default(),
@@ -260,9 +269,7 @@ impl Nodes {
         for topic in topics {
             self.node.heard_anew(*topic);
             let Topic::Events(partition) = *topic else {
-                for (_, is_live) in self.common.iter_mut().filter(|(it, _)| it == topic) {
-                    *is_live = true;
-                }
+                self.on_common_live(*topic);
                 continue;
             };
             let home = self.home_of(partition);
@@ -283,11 +290,21 @@ impl Nodes {
         }
     }
 
+    fn on_common_live(&mut self, topic: Topic) {
+        for (_, is_live) in self.common.iter_mut().filter(|(it, _)| *it == topic) {
+            *is_live = true;
+        }
+        if self.common.iter().all(|(_, is_live)| *is_live) {
+            self.node.listens(now_of(self.started), true);
+        }
+    }
+
     fn on_down(&mut self, road: Road, told: &mut Told) {
         tracing::warn!(road = road.name(), "the bus is gone; connecting again");
         for (topic, is_live) in &mut self.common {
             *is_live &= topic.road() != road;
         }
+        self.node.listens(now_of(self.started), false);
         if road == Road::State {
             return;
         }
@@ -377,6 +394,7 @@ impl Nodes {
                     );
                 }
                 Effect::InTime(road) => tracing::info!(road = road.name(), "the bus answers again"),
+                Effect::NameTaken => self.name_is_taken = true,
             }
         }
     }
@@ -388,6 +406,16 @@ impl Nodes {
             true => format!("{:032x}", peer.node.0),
             false => name.to_owned(),
         }
+    }
+
+    /// The others have not heard of this node yet.
+    pub(super) fn is_starting(&self) -> bool {
+        !self.node.has_started()
+    }
+
+    /// Another node lives under this one's name, which therefore must not start.
+    pub(super) fn is_name_taken(&self) -> bool {
+        self.name_is_taken
     }
 
     /// Why no client should come here: a connection is gone, the bus does not bring back what is sent

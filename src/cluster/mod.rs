@@ -2,7 +2,7 @@
 //!
 //! Owns: `identity` (who speaks), `wire` (batches as bytes), `entry` and `change` (what stands in
 //! them), `mac` (who may speak), `topic` (where batches travel), `membership` (who is there), `node` (all of
-//! it together: messages in, messages and effects out) with its `drafts`, `replay` and `canary`.
+//! it together: messages in, messages and effects out) with its `start`, `drafts`, `replay`, `canary`.
 //! May depend on: `protocol`, plain ids; `hmac`, `sha2`, `subtle`, `thiserror`. Not on the bus (it
 //! sees messages in, messages out), sockets, clocks, randomness.
 //! Invariants: stated at the head of each file; nothing here panics on any bytes of the bus.
@@ -19,6 +19,7 @@ pub mod mac;
 pub mod membership;
 pub mod node;
 mod replay;
+mod start;
 pub mod topic;
 pub mod wire;
 
