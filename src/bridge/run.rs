@@ -78,6 +78,11 @@ pub enum BridgeError {
     Webhook(#[from] WebhookError),
     #[error(transparent)]
     Bus(#[from] BusError),
+    #[error(
+        "cluster.node_id = {name:?}: a node that runs already has this name; give each node of a \
+         cluster its own, or leave the key out and chance names it"
+    )]
+    NameTaken { name: String },
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
     #[error("the metrics listener cannot be served: {0}")]
@@ -87,10 +92,11 @@ pub enum BridgeError {
 /// Runs until a signal ends it. Needs a tokio runtime with time and I/O.
 ///
 /// # Errors
-/// When something that the configuration asks for cannot be set up; nothing runs then.
+/// When something that the configuration asks for cannot be set up; nothing runs then. Or when the
+/// bus shows that it cannot be.
 pub async fn run<L: ShardLink>(link: L, setup: Setup) -> Result<Exit, BridgeError> {
     let mut bridge = Bridge::new(link, setup)?;
-    let exit = bridge.run().await;
+    let exit = bridge.run().await?;
     if let Some(nodes) = bridge.nodes.take() {
         nodes.close().await;
     }
@@ -203,7 +209,7 @@ impl<L: ShardLink> Bridge<L> {
         })
     }
 
-    async fn run(&mut self) -> Exit {
+    async fn run(&mut self) -> Result<Exit, BridgeError> {
         let mut inbox = Vec::new();
         loop {
             match self.wait(&mut inbox).await {
@@ -215,7 +221,7 @@ impl<L: ShardLink> Bridge<L> {
                 Wake::Admin(AdminRequest::Status(waiter)) => _ = waiter.send(self.status()),
                 Wake::Signal(Signal::Stop) if self.drain.is_some() => {
                     tracing::info!(node = self.node_id, "stopped at once by a second signal");
-                    return Exit::Interrupted;
+                    return Ok(Exit::Interrupted);
                 }
                 Wake::Signal(Signal::Stop) => self.begin_drain(),
                 Wake::Signal(Signal::Reload) => self.reload(),
@@ -225,7 +231,11 @@ impl<L: ShardLink> Bridge<L> {
             }
             self.do_what_is_due();
             if self.step_drain() {
-                return Exit::Drained;
+                return Ok(Exit::Drained);
+            }
+            if self.nodes.as_ref().is_some_and(Nodes::is_name_taken) {
+                let name = self.node_id.clone();
+                return Err(BridgeError::NameTaken { name });
             }
         }
     }
@@ -239,8 +249,10 @@ impl<L: ShardLink> Bridge<L> {
                 None => None,
             }
         };
+        // What shards do not keep up with waits on the bus, which has its bounds.
+        let is_behind = self.outbox.is_behind();
         let news = async {
-            match self.nodes.as_mut() {
+            match self.nodes.as_mut().filter(|_| !is_behind) {
                 Some(nodes) => Some(nodes.next().await),
                 None => None,
             }
@@ -256,12 +268,15 @@ impl<L: ShardLink> Bridge<L> {
     }
 
     fn wake_at(&self) -> Instant {
+        let has_views = self.nodes.as_ref().is_some_and(Nodes::has_views);
+        let has_views = has_views && !self.outbox.is_behind();
         let timers = [
             Some(self.health_due),
             Some(self.sample_due),
             self.gathering.deadline(),
             self.drain.as_ref().map(Drain::due),
             self.nodes.as_ref().map(Nodes::due),
+            has_views.then(Instant::now),
             (!self.outbox.is_empty()).then(|| Instant::now() + RETRY_AFTER),
         ];
         timers
@@ -289,7 +304,16 @@ impl<L: ShardLink> Bridge<L> {
                         nodes.publish(&self.apps, &event);
                     }
                 }
-                ToBridge::State(_) | ToBridge::Terminate(_) => {}
+                ToBridge::State(state) => {
+                    if let Some(nodes) = &mut self.nodes {
+                        nodes.report(&self.apps, &state);
+                    }
+                }
+                ToBridge::Terminate(user) => {
+                    if let Some(nodes) = &mut self.nodes {
+                        nodes.terminate(&self.apps, &user);
+                    }
+                }
                 ToBridge::Topic { partition, wish } => {
                     if let Some(nodes) = &mut self.nodes {
                         nodes.wish(partition, wish, &mut told);
@@ -312,6 +336,24 @@ impl<L: ShardLink> Bridge<L> {
             nodes.flush();
         }
         self.tell(told);
+    }
+
+    /// Ticks, and goes on with what is long as far as the shards keep up.
+    fn do_what_nodes_want(&mut self, now: Instant) {
+        let is_behind = self.outbox.is_behind();
+        let Some(nodes) = &mut self.nodes else { return };
+        let mut told = Told::new();
+        let is_due = now >= nodes.due();
+        if is_due {
+            nodes.tick(&mut told);
+        }
+        if nodes.has_views() && !is_behind {
+            nodes.tell_views(&self.apps, &mut told);
+        }
+        self.tell(told);
+        if is_due {
+            self.announce();
+        }
     }
 
     fn hear_nodes(&mut self, news: News) {
@@ -339,11 +381,7 @@ impl<L: ShardLink> Bridge<L> {
         if now >= self.sample_due {
             self.sample();
         }
-        if let Some(nodes) = &mut self.nodes
-            && now >= nodes.due()
-        {
-            nodes.tick();
-        }
+        self.do_what_nodes_want(now);
         if self.gathering.is_due(now) {
             self.finish_sample();
         }
@@ -381,7 +419,8 @@ impl<L: ShardLink> Bridge<L> {
         if self.is_announced || !self.gathering.is_complete() {
             return;
         }
-        if self.nodes.as_ref().is_none_or(|nodes| !nodes.is_failing()) {
+        let is_in_cluster = |nodes: &Nodes| !nodes.is_starting() && !nodes.is_failing();
+        if self.nodes.as_ref().is_none_or(is_in_cluster) {
             self.is_announced = true;
             self.check_health(); // The shards know before the log says it.
             tracing::info!(node = self.node_id, shards = self.link.shards(), "ready");
@@ -415,7 +454,8 @@ impl<L: ShardLink> Bridge<L> {
         let now_ms = u64::try_from(self.link.started().elapsed().as_millis()).unwrap_or(u64::MAX);
         let last_turns = (0..self.link.shards()).map(|it| self.link.last_turn_ms(ShardId(it)));
         Health {
-            starting: !self.gathering.is_complete(),
+            starting: !self.gathering.is_complete()
+                || self.nodes.as_ref().is_some_and(Nodes::is_starting),
             shard_stalled: last_turns
                 .min()
                 .is_some_and(|ms| ms.saturating_add(STALL_MS) < now_ms),

@@ -13,7 +13,11 @@ use crate::support::{SILENCE, eventually};
 fn node_config(redis: &Redis, name: &str, keys: Value) -> Config {
     let mut all = json!({
         "adapter": {"driver": "redis"},
-        "cluster": {"node_id": name, "name": "test", "secret": "between nodes"},
+        "cluster": {
+            "node_id": name, "name": "test", "secret": "between nodes",
+            // A start listens for two of them.
+            "heartbeat_ms": 400,
+        },
         "database": {"redis": {
             "host": redis.address.ip().to_string(), "port": redis.address.port(),
         }},
@@ -248,4 +252,66 @@ fn a_bus_that_hangs_is_noticed_and_holds_up_nobody() {
         .map(|it| it.parse().expect("a number"))
         .collect();
     assert!(numbers.is_sorted_by(|a, b| a < b), "{numbers:?}");
+}
+
+#[test]
+fn who_starts_under_the_name_of_a_living_node_gives_way_before_anybody_hears_of_it() {
+    let Some(redis) = Redis::start() else {
+        return skip("scale_out", "no redis-server");
+    };
+    let nodes = ["a", "b"].map(|name| starts(&redis, name, json!({})));
+    let mut bob = nodes[1].client("bob");
+    bob.subscribes("news");
+    let mut api = nodes[0].api();
+    let mut double = Server::spawn(&node_config(&redis, "a", json!({})), 2);
+    let mut published = 0;
+    while double.is_running() {
+        api.publishes("n", "news", &published.to_string());
+        hears(&mut bob, "n", "news", &published.to_string());
+        published += 1;
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    assert_eq!(double.exits().code(), Some(78));
+    let log = double.log();
+    assert!(!log.contains("ready node="), "{log}");
+    let told = "cluster.node_id = \"a\": a node that runs already has this name; give each";
+    assert!(log.contains(told), "{log}");
+    api.publishes("n", "news", "after");
+    hears(&mut bob, "n", "news", "after");
+    let log = nodes[1].log();
+    assert!(!log.contains("has started anew"), "{log}");
+}
+
+#[test]
+fn a_node_that_was_killed_starts_again_at_once_under_its_name() {
+    let Some(redis) = Redis::start() else {
+        return skip("scale_out", "no redis-server");
+    };
+    let peer = starts(&redis, "b", json!({}));
+    let mut bob = peer.client("bob");
+    bob.subscribes("news");
+    for life in 0..3 {
+        let mut node = starts(&redis, "a", json!({}));
+        node.api().publishes("n", "news", &life.to_string());
+        hears(&mut bob, "n", "news", &life.to_string());
+        node.signal(libc::SIGKILL);
+        node.exits();
+    }
+}
+
+#[test]
+fn of_two_that_start_at_once_under_one_name_one_stays() {
+    let Some(redis) = Redis::start() else {
+        return skip("scale_out", "no redis-server");
+    };
+    let config = node_config(&redis, "a", json!({}));
+    let mut nodes = [(); 2].map(|()| Server::spawn(&config, 2));
+    eventually("one to give way", || {
+        let [a, b] = &mut nodes;
+        (a.is_running() != b.is_running()).then_some(())
+    });
+    let stays = nodes
+        .iter_mut()
+        .find_map(|it| it.is_running().then_some(it));
+    is_ready(stays.expect("one runs"));
 }
