@@ -74,6 +74,9 @@ pub(super) struct Nodes {
     unproven: usize,
     /// The topics that every node listens to.
     common: Vec<(Topic, bool)>,
+    identity: Identity,
+    /// The others hear of this node.
+    has_come: bool,
     owners: Owners,
     /// Ids of apps that were named by their index, also of those that are gone meanwhile.
     app_ids: AHashMap<AppIndex, Arc<str>>,
@@ -142,11 +145,12 @@ impl Nodes {
         }
         let now = now_of(started);
         let is_named = config.cluster.node_id.is_some();
+        let identity = Identity {
+            node: NodeId::of_name(name),
+            incarnation: incarnation(),
+        };
         let setup = NodeSetup {
-            identity: Identity {
-                node: NodeId::of_name(name),
-                incarnation: incarnation(),
-            },
+            identity,
             name: name.to_owned(),
             program: program.to_owned(),
             cluster: ClusterTag::of_name(cluster),
@@ -174,7 +178,9 @@ impl Nodes {
             linger: Duration::from_millis(config.cluster.linger_ms.into()),
             unproven: 0,
             common: common.into_iter().map(|topic| (topic, false)).collect(),
-            owners: Owners::new(NodeId::of_name(name), config.cluster.lease_ms.into(), now),
+            identity,
+            has_come: false,
+            owners: Owners::new(identity, config.cluster.lease_ms.into()),
             app_ids: AHashMap::new(),
             has_views: false,
             effects: Vec::new(),
@@ -380,7 +386,7 @@ impl Nodes {
         for (_, is_live) in self.common.iter_mut().filter(|(it, _)| *it == topic) {
             *is_live = true;
         }
-        if self.common.iter().all(|(_, is_live)| *is_live) {
+        if self.are_common_live() {
             self.node.listens(now_of(self.started), true);
         }
     }
@@ -428,6 +434,10 @@ impl Nodes {
             for peer in self.node.peers() {
                 self.owners.heard(peer.identity.node, peer.heard_at);
             }
+            if !self.has_come && self.node.has_started() && self.are_common_live() {
+                self.has_come = true;
+                self.owners.came(self.identity, now_of(self.started));
+            }
             let change = self.owners.step(now_of(self.started));
             self.tell_owned(change, told);
             self.has_views = true;
@@ -452,13 +462,13 @@ impl Nodes {
         for effect in std::mem::take(&mut self.effects) {
             match effect {
                 Effect::Peer(membership::Effect::Joined(peer)) => {
-                    self.owners.came(peer.node, now);
+                    self.owners.came(peer, now);
                     tracing::info!(peer = %self.name_of(peer), "a node is there");
                 }
                 Effect::Peer(membership::Effect::Restarted { old, new }) => {
                     let change = self.owners.went(old.node, now);
                     self.tell_owned(change, told);
-                    self.owners.came(new.node, now);
+                    self.owners.came(new, now);
                     self.has_views = true;
                     tracing::info!(peer = %self.name_of(new), "a node has started anew");
                 }
@@ -539,8 +549,14 @@ impl Nodes {
     /// Why no client should come here: a connection is gone, the bus does not bring back what is sent
     /// to it, or a topic is not proven again since.
     pub(super) fn is_failing(&self) -> bool {
-        let is_live = self.common.iter().all(|(_, is_live)| *is_live);
-        !is_live || self.unproven > 0 || self.node.bus().is_late() || !self.bus.status().is_up()
+        !self.are_common_live()
+            || self.unproven > 0
+            || self.node.bus().is_late()
+            || !self.bus.status().is_up()
+    }
+
+    fn are_common_live(&self) -> bool {
+        self.common.iter().all(|(_, is_live)| *is_live)
     }
 
     /// Says goodbye, so that nobody waits for the lease.
