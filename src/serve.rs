@@ -22,7 +22,7 @@ use crate::{
         run::{self as bridge, BridgeError, Reload, Setup},
         signals,
     },
-    config::{self, Config, ConfigErrors, Loaded, Notice, Sources},
+    config::{self, Config, ConfigErrors, Loaded, Notice, Sources, sections::AdapterDriver},
     http::cors::CorsError,
     logging::{self, LoggingError},
     metrics::sample::Build,
@@ -57,6 +57,7 @@ impl ServeError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) | Self::Host { .. } | Self::Cors(_) => 78,
+            Self::Bridge(BridgeError::Bus(_) | BridgeError::NameTaken { .. }) => 78,
             Self::Logging(_)
             | Self::Admin(_)
             | Self::Random(_)
@@ -119,6 +120,16 @@ pub fn serve(sources: Sources) -> Result<(), ServeError> {
     shards::run(runtime, move |shard| ShardServer::new(&seed, shard), run)??;
     info!("stopped");
     Ok(())
+}
+
+/// As the configuration has it.
+const fn adapter_name(driver: AdapterDriver) -> &'static str {
+    match driver {
+        AdapterDriver::Local => "local",
+        AdapterDriver::Redis => "redis",
+        AdapterDriver::RedisCluster => "redis-cluster",
+        AdapterDriver::Nats => "nats",
+    }
 }
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -201,7 +212,7 @@ fn announce(config: &Config, node_id: &str, link: &BridgeLink<ShardServer>) {
         cores = cores.join(","),
         bridge_core = link.bridge_core(),
         apps = config.app_manager.apps.len(),
-        adapter = "local",
+        adapter = adapter_name(config.adapter.driver),
         app_manager = "memory",
         queue = "memory",
         message_bytes_max = config.websocket.max_payload_bytes,

@@ -20,6 +20,7 @@ mod fixture;
 mod gather;
 pub mod link;
 pub mod message;
+mod nodes;
 mod outbox;
 pub mod queue;
 pub mod run;

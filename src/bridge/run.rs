@@ -21,6 +21,7 @@ use shards::application::{Millis, ShardId};
 use tokio::sync::mpsc;
 
 use super::{
+    adapter::{BusError, news::News},
     admin::{self, AdminRequest, Status},
     apps::AppTable,
     busy::BusyWindow,
@@ -28,6 +29,7 @@ use super::{
     gather::Gathering,
     link::ShardLink,
     message::{FromBridge, Health, ToBridge},
+    nodes::{Nodes, Told},
     outbox::Outbox,
     signals::Signal,
     usage::MemoryGauge,
@@ -74,6 +76,13 @@ pub enum Exit {
 pub enum BridgeError {
     #[error(transparent)]
     Webhook(#[from] WebhookError),
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    #[error(
+        "cluster.node_id = {name:?}: a node that runs already has this name; give each node of a \
+         cluster its own, or leave the key out and chance names it"
+    )]
+    NameTaken { name: String },
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
     #[error("the metrics listener cannot be served: {0}")]
@@ -83,10 +92,15 @@ pub enum BridgeError {
 /// Runs until a signal ends it. Needs a tokio runtime with time and I/O.
 ///
 /// # Errors
-/// When something that the configuration asks for cannot be set up; nothing runs then.
+/// When something that the configuration asks for cannot be set up; nothing runs then. Or when the
+/// bus shows that it cannot be.
 pub async fn run<L: ShardLink>(link: L, setup: Setup) -> Result<Exit, BridgeError> {
     let mut bridge = Bridge::new(link, setup)?;
-    Ok(bridge.run().await)
+    let exit = bridge.run().await?;
+    if let Some(nodes) = bridge.nodes.take() {
+        nodes.close().await;
+    }
+    Ok(exit)
 }
 
 /// The state of the loop. Its views (scrapes, status) are in `view.rs`.
@@ -105,6 +119,8 @@ pub struct Bridge<L> {
     pub(super) outbox: Outbox,
     pub(super) gathering: Gathering,
     pub(super) webhooks: Webhooks,
+    /// None on a node that is alone.
+    pub(super) nodes: Option<Nodes>,
     pub(super) health: Health,
     pub(super) drain: Option<Drain>,
     pub(super) reloaded: Reloaded,
@@ -131,6 +147,7 @@ enum Wake {
     Shards,
     Admin(AdminRequest),
     Signal(Signal),
+    Bus(News),
     Webhooks,
     Time,
 }
@@ -157,6 +174,9 @@ impl<L: ShardLink> Bridge<L> {
             }
             None => None,
         };
+        let (started, shards) = (link.started(), link.shards());
+        let program = setup.build.version;
+        let nodes = Nodes::start(&config, &setup.node_id, program, started, shards)?;
         let now = Instant::now();
         Ok(Self {
             outbox: Outbox::new(link.shards()),
@@ -171,6 +191,7 @@ impl<L: ShardLink> Bridge<L> {
             app_labels: AppLabels::default(),
             port: port.to_string(),
             webhooks,
+            nodes,
             health: Health::UNKNOWN,
             drain: None,
             reloaded: Reloaded {
@@ -188,7 +209,7 @@ impl<L: ShardLink> Bridge<L> {
         })
     }
 
-    async fn run(&mut self) -> Exit {
+    async fn run(&mut self) -> Result<Exit, BridgeError> {
         let mut inbox = Vec::new();
         loop {
             match self.wait(&mut inbox).await {
@@ -200,16 +221,21 @@ impl<L: ShardLink> Bridge<L> {
                 Wake::Admin(AdminRequest::Status(waiter)) => _ = waiter.send(self.status()),
                 Wake::Signal(Signal::Stop) if self.drain.is_some() => {
                     tracing::info!(node = self.node_id, "stopped at once by a second signal");
-                    return Exit::Interrupted;
+                    return Ok(Exit::Interrupted);
                 }
                 Wake::Signal(Signal::Stop) => self.begin_drain(),
                 Wake::Signal(Signal::Reload) => self.reload(),
                 Wake::Signal(Signal::DumpStats) => self.log_stats(),
+                Wake::Bus(news) => self.hear_nodes(news),
                 Wake::Webhooks | Wake::Time => {}
             }
             self.do_what_is_due();
             if self.step_drain() {
-                return Exit::Drained;
+                return Ok(Exit::Drained);
+            }
+            if self.nodes.as_ref().is_some_and(Nodes::is_name_taken) {
+                let name = self.node_id.clone();
+                return Err(BridgeError::NameTaken { name });
             }
         }
     }
@@ -223,9 +249,18 @@ impl<L: ShardLink> Bridge<L> {
                 None => None,
             }
         };
+        // What shards do not keep up with waits on the bus, which has its bounds.
+        let is_behind = self.outbox.is_behind();
+        let news = async {
+            match self.nodes.as_mut().filter(|_| !is_behind) {
+                Some(nodes) => Some(nodes.next().await),
+                None => None,
+            }
+        };
         tokio::select! {
             () = self.link.receive(inbox) => Wake::Shards,
             Some(request) = admin => Wake::Admin(request),
+            Some(news) = news => Wake::Bus(news),
             Some(signal) = self.signals.recv() => Wake::Signal(signal),
             () = self.webhooks.progress() => Wake::Webhooks,
             () = tokio::time::sleep_until(wake_at.into()) => Wake::Time,
@@ -233,11 +268,15 @@ impl<L: ShardLink> Bridge<L> {
     }
 
     fn wake_at(&self) -> Instant {
+        let has_views = self.nodes.as_ref().is_some_and(Nodes::has_views);
+        let has_views = has_views && !self.outbox.is_behind();
         let timers = [
             Some(self.health_due),
             Some(self.sample_due),
             self.gathering.deadline(),
             self.drain.as_ref().map(Drain::due),
+            self.nodes.as_ref().map(Nodes::due),
+            has_views.then(Instant::now),
             (!self.outbox.is_empty()).then(|| Instant::now() + RETRY_AFTER),
         ];
         timers
@@ -248,6 +287,7 @@ impl<L: ShardLink> Bridge<L> {
     }
 
     fn handle_messages(&mut self, inbox: &mut Vec<(ShardId, ToBridge)>) {
+        let mut told = Told::new();
         for (shard, message) in inbox.drain(..) {
             match message {
                 ToBridge::Snapshot { token, snapshot } => {
@@ -259,8 +299,25 @@ impl<L: ShardLink> Bridge<L> {
                     self.outbox
                         .send(&self.link, shard, FromBridge::Usage { waiter, body });
                 }
-                ToBridge::Event(_) | ToBridge::Topic { .. } => {
-                    unreachable!("no driver of a bus can be chosen yet")
+                ToBridge::Event(event) => {
+                    if let Some(nodes) = &mut self.nodes {
+                        nodes.publish(&self.apps, &event);
+                    }
+                }
+                ToBridge::State(state) => {
+                    if let Some(nodes) = &mut self.nodes {
+                        nodes.report(&self.apps, &state);
+                    }
+                }
+                ToBridge::Terminate(user) => {
+                    if let Some(nodes) = &mut self.nodes {
+                        nodes.terminate(&self.apps, &user);
+                    }
+                }
+                ToBridge::Topic { partition, wish } => {
+                    if let Some(nodes) = &mut self.nodes {
+                        nodes.wish(partition, wish, &mut told);
+                    }
                 }
                 ToBridge::Drained => {
                     if let Some(drain) = &mut self.drain {
@@ -275,6 +332,43 @@ impl<L: ShardLink> Bridge<L> {
             }
         }
         self.webhooks.start();
+        if let Some(nodes) = &mut self.nodes {
+            nodes.flush();
+        }
+        self.tell(told);
+    }
+
+    /// Ticks, and goes on with what is long as far as the shards keep up.
+    fn do_what_nodes_want(&mut self, now: Instant) {
+        let is_behind = self.outbox.is_behind();
+        let Some(nodes) = &mut self.nodes else { return };
+        let mut told = Told::new();
+        let is_due = now >= nodes.due();
+        if is_due {
+            nodes.tick(&mut told);
+        }
+        if nodes.has_views() && !is_behind {
+            nodes.tell_views(&self.apps, &mut told);
+        }
+        self.tell(told);
+        if is_due {
+            self.announce();
+        }
+    }
+
+    fn hear_nodes(&mut self, news: News) {
+        let mut told = Told::new();
+        if let Some(nodes) = &mut self.nodes {
+            nodes.take(&self.apps, news, &mut told);
+        }
+        self.tell(told);
+        self.announce();
+    }
+
+    fn tell(&mut self, told: Told) {
+        for (shard, message) in told {
+            self.outbox.send(&self.link, shard, message);
+        }
     }
 
     fn do_what_is_due(&mut self) {
@@ -287,6 +381,7 @@ impl<L: ShardLink> Bridge<L> {
         if now >= self.sample_due {
             self.sample();
         }
+        self.do_what_nodes_want(now);
         if self.gathering.is_due(now) {
             self.finish_sample();
         }
@@ -316,7 +411,16 @@ impl<L: ShardLink> Bridge<L> {
                 _ = waiter.send(scrape.clone()); // Who has gone meanwhile needs no answer.
             }
         }
-        if !self.is_announced && self.gathering.is_complete() {
+        self.announce();
+    }
+
+    /// Says once that clients may come.
+    fn announce(&mut self) {
+        if self.is_announced || !self.gathering.is_complete() {
+            return;
+        }
+        let is_in_cluster = |nodes: &Nodes| !nodes.is_starting() && !nodes.is_failing();
+        if self.nodes.as_ref().is_none_or(is_in_cluster) {
             self.is_announced = true;
             self.check_health(); // The shards know before the log says it.
             tracing::info!(node = self.node_id, shards = self.link.shards(), "ready");
@@ -330,6 +434,9 @@ impl<L: ShardLink> Bridge<L> {
         }
         if health.queue_failing && !self.health.queue_failing {
             tracing::warn!("the webhook queue overflows: its oldest jobs are dropped");
+        }
+        if health.bus_failing && !self.health.bus_failing && self.is_announced {
+            tracing::warn!("the bus does not work: not ready");
         }
         if health.memory_above_threshold && !self.health.memory_above_threshold {
             tracing::warn!("memory is above its threshold: not ready");
@@ -347,13 +454,14 @@ impl<L: ShardLink> Bridge<L> {
         let now_ms = u64::try_from(self.link.started().elapsed().as_millis()).unwrap_or(u64::MAX);
         let last_turns = (0..self.link.shards()).map(|it| self.link.last_turn_ms(ShardId(it)));
         Health {
-            starting: !self.gathering.is_complete(),
+            starting: !self.gathering.is_complete()
+                || self.nodes.as_ref().is_some_and(Nodes::is_starting),
             shard_stalled: last_turns
                 .min()
                 .is_some_and(|ms| ms.saturating_add(STALL_MS) < now_ms),
             queue_failing: self.webhooks.is_failing(),
             backend_failing: false, // This release has no backends that could.
-            bus_failing: false,
+            bus_failing: self.nodes.as_ref().is_some_and(Nodes::is_failing),
             memory_above_threshold: self.memory.read(now).fraction()
                 > self.config.http_api.memory_threshold,
             draining: self.drain.is_some(),

@@ -23,6 +23,7 @@ use super::{
     mac::Secrets,
     membership::{self, Membership, PEERS_MAX, Reason, Times, Verdict},
     replay::LanesHeard,
+    start::Start,
     state::{State, StateCounters},
     topic::{Road, Topic},
     wire::{Batch, BatchError, Entries, Header, PushError, Version},
@@ -83,6 +84,8 @@ pub enum Effect {
     Late(Road),
     /// It does again.
     InTime(Road),
+    /// Another node lives under this one's name: this one must not start. Told while it starts.
+    NameTaken,
 }
 
 /// How the bus is for this node, by what it sends itself.
@@ -206,6 +209,8 @@ impl Counters {
 pub struct Node {
     setup: Setup,
     membership: Membership,
+    /// `None`: it has started.
+    start: Option<Start>,
     /// By node; at most as many as membership knows.
     rows: BTreeMap<NodeId, Row>,
     drafts: Drafts,
@@ -258,6 +263,7 @@ impl Node {
         let (identity, times) = (setup.identity, setup.times);
         Self {
             membership: Membership::new(now, identity, times),
+            start: None,
             rows: BTreeMap::new(),
             drafts: Drafts::new(identity, setup.cluster, setup.secrets.clone()),
             state: State::new(
@@ -278,6 +284,35 @@ impl Node {
             has_left: false,
             counters: Counters::default(),
             setup,
+        }
+    }
+
+    /// Like `new`, of a node that first makes sure that no other lives under its name: until then
+    /// it hears, and what it has to say waits.
+    pub fn listening(now: Millis, setup: Setup) -> Self {
+        let Setup {
+            identity,
+            cluster,
+            times,
+            ..
+        } = setup;
+        let secrets = setup.secrets.clone();
+        let start = Start::new(identity, cluster, secrets, times.heartbeat_ms);
+        Self {
+            start: Some(start),
+            ..Self::new(now, setup)
+        }
+    }
+
+    /// False as long as the others do not hear of it.
+    pub fn has_started(&self) -> bool {
+        self.start.is_none()
+    }
+
+    /// All topics of nodes are live, or not any more.
+    pub fn listens(&mut self, now: Millis, does: bool) {
+        if let Some(start) = &mut self.start {
+            start.listens(now, does);
         }
     }
 
@@ -322,6 +357,9 @@ impl Node {
     /// Hands out what waits: one batch per topic, more if one is full, in the order of the topics'
     /// first entries.
     pub fn take_batches(&mut self, mut put: impl FnMut(Topic, Vec<u8>)) {
+        if let Some(start) = &mut self.start {
+            return start.take_probes(put);
+        }
         let sent = &mut self.counters.batches_sent;
         self.drafts.take(|topic, bytes| {
             *sent += 1;
@@ -348,6 +386,9 @@ impl Node {
         };
         if batch.header.sender == self.setup.identity {
             return self.hear_itself(now, topic, &batch);
+        }
+        if batch.header.sender.node == self.setup.identity.node {
+            self.hear_double(now, topic, &batch, effects);
         }
         if !self.is_taken(now, topic, &batch.header, effects) {
             return;
@@ -394,7 +435,8 @@ impl Node {
         }
         let batch = Batch::decode(bytes, self.setup.cluster, &self.setup.secrets)?;
         let is_at_home = batch.header.lane == topic.lane();
-        if !is_at_home || (topic == Topic::Echo && !is_ours) {
+        let is_of_name = batch.header.sender.node == self.setup.identity.node;
+        if !is_at_home || (topic == Topic::Echo && !is_of_name) {
             self.counters.batches_misplaced += 1;
             return Ok(None);
         }
@@ -411,6 +453,25 @@ impl Node {
                 Road::Events => self.echoes.heard(now, token),
                 Road::State => self.membership.canary_heard(now, token),
             }
+        }
+    }
+
+    /// A batch of another life under this node's name.
+    fn hear_double(
+        &mut self,
+        now: Millis,
+        topic: Topic,
+        batch: &Batch<'_>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(start) = &mut self.start else {
+            return; // Membership watches from here on.
+        };
+        let theirs = batch.header.sender.incarnation;
+        if batch.entries().flatten().any(|it| it == Entry::Goodbye) {
+            start.hear_goodbye(theirs);
+        } else if start.hear(now, topic, theirs) {
+            effects.push(Effect::NameTaken);
         }
     }
 
@@ -559,9 +620,16 @@ impl Node {
     /// Time went on: at `next_tick` at the latest, after what waited on the bus was heard.
     pub fn tick(&mut self, now: Millis, effects: &mut Vec<Effect>) {
         self.ticked_at = now;
-        if !self.has_left {
-            self.state.tick(now, &mut self.drafts);
-            self.tick_speak(now);
+        if self.start.take_if(|start| start.is_over(now)).is_some() {
+            self.heartbeat_at = now;
+        }
+        match self.start {
+            _ if self.has_left => {}
+            Some(_) => self.tick_probe(now),
+            None => {
+                self.state.tick(now, &mut self.drafts);
+                self.tick_speak(now);
+            }
         }
         let mut changes = Vec::new();
         self.membership.tick(now, &mut changes);
@@ -573,6 +641,18 @@ impl Node {
             let left_at = row.left_at;
             left_at.is_none_or(|left_at| now.since(left_at) < lease_ms)
         });
+    }
+
+    /// Says to others of its name, if there are any, that it would start.
+    fn tick_probe(&mut self, now: Millis) {
+        let heartbeat_ms = self.setup.times.heartbeat_ms;
+        if let Some(start) = &mut self.start
+            && now >= self.heartbeat_at
+        {
+            self.heartbeat_at = following(self.heartbeat_at, heartbeat_ms, now);
+            self.tokens += 1;
+            start.probe(Token(self.tokens));
+        }
     }
 
     /// Says what is due.
@@ -650,6 +730,7 @@ impl Node {
         let half = self.ticked_at.plus(self.setup.times.heartbeat_ms / 2);
         let speaks_at = match (self.has_left, self.setup.times.canary_ms) {
             (true, _) => half,
+            (false, _) if !self.has_started() => self.heartbeat_at,
             (false, 0) => self.heartbeat_at,
             (false, _) => self.heartbeat_at.min(self.canary_at),
         };
@@ -660,10 +741,10 @@ impl Node {
     /// Ends this life for the others. Nothing is said after it but what is published, for less than a
     /// lease: a life that is heard later is taken for one that has come back.
     pub fn goodbye(&mut self) {
-        if !self.has_left {
+        if !self.has_left && self.has_started() {
             self.say(Topic::Nodes, &Entry::Goodbye);
-            self.has_left = true;
         }
+        self.has_left = true;
     }
 
     /// How the bus is, as of the last tick.

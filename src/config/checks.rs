@@ -52,6 +52,11 @@ fn numbers(settings: &Settings, report: &mut Report) {
         let text = format!("{lease} is less than three times cluster.heartbeat_ms = {heartbeat}");
         conflict("cluster.lease_ms", text);
     }
+    let canary = settings.u64("cluster.canary_ms");
+    if canary > lease / 3 {
+        let text = format!("{canary} is more than a third of cluster.lease_ms = {lease}");
+        conflict("cluster.canary_ms", text);
+    }
     let (least, most) = (
         settings.u64("database_pooling.min"),
         settings.u64("database_pooling.max"),

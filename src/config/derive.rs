@@ -129,10 +129,22 @@ fn cluster_timing(settings: &mut Settings, report: &mut Report) {
         }
         (false, false) | (true, true) => {}
     }
+    canary_timing(settings);
     let enabled = "adapter.cluster_health.enabled";
     if !settings.flag(enabled) {
         let text = "has no effect: a cluster cannot do without leases".to_owned();
         report.warn(&settings.origin(enabled).clone(), enabled, text);
+    }
+}
+
+/// The canary flies three times in a lease at least.
+fn canary_timing(settings: &mut Settings) {
+    let (lease, canary) = ("cluster.lease_ms", "cluster.canary_ms");
+    let (lease_ms, canary_ms) = (settings.u64(lease), settings.u64(canary));
+    if !settings.is_explicit(canary) {
+        settings.derive(canary, Setting::Whole(canary_ms.min(lease_ms / 3)));
+    } else if !settings.is_explicit(lease) {
+        settings.derive(lease, Setting::Whole(lease_ms.max(canary_ms * 3)));
     }
 }
 

@@ -19,6 +19,7 @@ use sockudo::bridge::adapter::{
     redis::{RedisServer, RedisSetup},
     status::RoadStatus,
 };
+use sockudo::cluster::identity::NodeId;
 use sockudo::cluster::topic::{Road, Topic};
 use sockudo::cluster::wire::Lane;
 use sockudo::config::Secret;
@@ -81,9 +82,13 @@ impl Node {
         }
     }
 
+    /// Each road that is up goes down; it may be up again by then.
     async fn is_down(&mut self) {
-        while !self.up.is_empty() {
-            self.next().await;
+        let mut standing = self.up.clone();
+        while !standing.is_empty() {
+            if let News::Down(road) = self.next().await {
+                standing.remove(&road);
+            }
         }
     }
 
@@ -140,6 +145,7 @@ fn setup(redis: &Redis) -> RedisSetup {
         subscriber_url: None,
         prefix: "sockudo_adapter:".to_owned(),
         cluster: "test".to_owned(),
+        node: NodeId::of_name("test"),
         queue_bytes_max: 64 << 20,
         timeout: Duration::from_secs(5),
     }
@@ -237,7 +243,7 @@ async fn all_topics_are_wished_for_in_one_command_per_road() {
     let (mut alice, mut bob) = (Node::start(&redis), Node::start(&redis));
     bob.is_up().await;
     bob.subscribes(Topic::all()).await;
-    assert_eq!(bob.road(Road::Events).topics_live, 1_024);
+    assert_eq!(bob.road(Road::Events).topics_live, 1_025); // With the echo.
     assert_eq!(bob.road(Road::State).topics_live, 17);
     let statistics = redis.command(&["INFO", "commandstats"]);
     assert!(
@@ -321,6 +327,47 @@ async fn a_server_that_was_killed_is_used_again_when_it_is_back() {
         assert!(alice.road(Road::Events).counts.reconnects >= 1);
         assert_eq!(alice.road(Road::Events).trouble, None);
     }
+}
+
+/// Whichever of its two connections a road loses, everything on it is told live again.
+#[tokio::test]
+async fn a_road_that_loses_one_connection_is_down_and_comes_back_whole() {
+    let mut redis = redis_or_skip!(
+        "a_road_that_loses_one_connection_is_down_and_comes_back_whole",
+        Redis::start()
+    );
+    let mut bob = Node::start(&redis);
+    let wanted = [events(1), events(2), Topic::Nodes];
+    bob.subscribes(wanted).await;
+    for (sent, lost) in ["normal", "pubsub", "normal", "pubsub"]
+        .into_iter()
+        .enumerate()
+    {
+        assert_eq!(
+            redis.command(&["CLIENT", "KILL", "TYPE", lost]),
+            ":2",
+            "{lost}"
+        );
+        bob.is_down().await;
+        bob.is_up().await;
+        bob.are_live(wanted).await;
+        bob.publishes(events(2), sent);
+        assert_eq!(bob.hears_until(events(2), sent).await, [sent], "{lost}");
+    }
+    assert_eq!(bob.road(Road::State).counts.reconnects, 4);
+    assert_eq!(bob.road(Road::State).counts.connects_failed, 0);
+}
+
+#[tokio::test]
+async fn a_stopped_server_does_not_hold_up_the_end() {
+    let redis = redis_or_skip!("a_stopped_server_does_not_hold_up_the_end", Redis::start());
+    let mut alice = Node::start(&redis);
+    alice.is_up().await;
+    redis.signal("STOP");
+    for number in 0..1_000 {
+        alice.publishes(Topic::Nodes, number);
+    }
+    within("the end", alice.bus.close()).await;
 }
 
 #[tokio::test]
@@ -469,6 +516,37 @@ async fn a_user_who_may_not_use_the_channels_is_told_so_until_it_may() {
 }
 
 #[tokio::test]
+async fn what_is_allowed_does_not_end_the_trouble_of_what_is_not() {
+    let mut redis = redis_or_skip!(
+        "what_is_allowed_does_not_end_the_trouble_of_what_is_not",
+        Redis::start()
+    );
+    let allowed = "&sockudo_adapter:v1:0:test:n";
+    redis.command(&["ACL", "SETUSER", "default", "resetchannels", allowed]);
+    let mut alice = Node::start(&redis);
+    alice.is_up().await;
+    let state = Topic::from_lane(Lane(1_024)).expect("a group");
+    for round in 1..=3 {
+        alice.publishes(state, 0);
+        alice.publishes(Topic::Nodes, 0);
+        eventually("both answers", || {
+            let counts = alice.road(Road::State).counts;
+            (counts.publish_denied, counts.published) == (round, round)
+        })
+        .await;
+        assert_eq!(alice.bus.try_next(), None);
+        assert!(alice.road(Road::State).trouble.is_some());
+    }
+    redis.command(&["ACL", "SETUSER", "default", "allchannels"]);
+    alice.publishes(state, 0);
+    eventually("the end of trouble", || {
+        assert_eq!(alice.bus.try_next(), None);
+        alice.road(Road::State).trouble.is_none()
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_database_that_is_not_there_is_told() {
     let redis = redis_or_skip!("a_database_that_is_not_there_is_told", Redis::start());
     let mut setup = setup(&redis);
@@ -599,6 +677,7 @@ async fn a_setup_that_can_never_work_is_refused_and_says_the_key() {
             subscriber_url: subscriber.map(Secret::from),
             prefix: "p".to_owned(),
             cluster: "c".to_owned(),
+            node: NodeId::of_name("c"),
             queue_bytes_max: 1,
             timeout: Duration::from_secs(5),
         }));

@@ -13,6 +13,8 @@
     reason = "each wait has a deadline; lengths of time are what is tested; endpoints are threads"
 )]
 
+#[path = "../support/redis.rs"]
+mod redis;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -29,6 +31,7 @@ mod operations;
 mod presence;
 mod raw_http;
 mod report;
+mod scale_out;
 mod strangers;
 mod subscriptions;
 mod users;

@@ -82,6 +82,12 @@ impl Reporter {
         self.report(Report::Up(self.end)).await;
     }
 
+    /// An attempt to connect came to nothing.
+    pub(super) async fn failed(&mut self, trouble: Trouble) {
+        self.tally.connects_failed.fetch_add(1, Ordering::Relaxed);
+        self.trouble(trouble).await;
+    }
+
     pub(super) async fn down(&mut self, trouble: Trouble) {
         self.told = Some(trouble.kind);
         self.report(Report::Down(self.end, trouble)).await;
@@ -392,6 +398,141 @@ impl RoadLine {
             outgoing_bytes: self.outgoing.queued_bytes(),
             incoming_bytes: self.incoming.queued_bytes(),
             counts: self.tally.counts(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io, sync::mpsc as lines};
+
+    use super::*;
+
+    fn trouble(kind: TroubleKind, sentence: &str) -> Trouble {
+        let sentence = sentence.to_owned();
+        Trouble { kind, sentence }
+    }
+
+    fn all_news(roads: &mut Roads) -> Vec<News> {
+        std::iter::from_fn(|| roads.try_next()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_confirmation_of_an_older_wish_is_not_told() {
+        let (mut roads, [mut state, _events]) = Roads::new(0);
+        state.publisher.reporter.up().await;
+        state.subscriber.reporter.up().await;
+        let mut wish = |roads: &mut Roads, is_wanted| {
+            match is_wanted {
+                true => roads.subscribe(Topic::Nodes),
+                false => roads.unsubscribe(Topic::Nodes),
+            }
+            state.subscriber.wishes.borrow_and_update().of(Topic::Nodes)
+        };
+        let first = wish(&mut roads, true);
+        wish(&mut roads, false);
+        let last = wish(&mut roads, true);
+        let reporter = &mut state.subscriber.reporter;
+        reporter.live(vec![(Topic::Nodes, first)]).await;
+        assert_eq!(all_news(&mut roads), [News::Up(Road::State)]);
+        reporter.live(vec![(Topic::Nodes, last)]).await;
+        assert_eq!(all_news(&mut roads), [News::Live(vec![Topic::Nodes])]);
+        roads.unsubscribe(Topic::Nodes);
+        reporter.live(vec![(Topic::Nodes, last)]).await;
+        assert_eq!(all_news(&mut roads), []);
+    }
+
+    #[tokio::test]
+    async fn topics_are_live_only_while_both_connections_stand() {
+        let (mut roads, [mut state, _events]) = Roads::new(0);
+        let (publisher, subscriber) = (&mut state.publisher, &mut state.subscriber);
+        roads.subscribe(Topic::Nodes);
+        let wish = subscriber.wishes.borrow_and_update().of(Topic::Nodes);
+        let live = || News::Live(vec![Topic::Nodes]);
+        let gone = || trouble(TroubleKind::Closed, "gone");
+
+        subscriber.reporter.up().await;
+        subscriber.reporter.live(vec![(Topic::Nodes, wish)]).await;
+        assert_eq!(all_news(&mut roads), [], "the publisher is not there");
+        publisher.reporter.up().await;
+        assert_eq!(all_news(&mut roads), [News::Up(Road::State), live()]);
+        publisher.reporter.down(gone()).await;
+        publisher.reporter.up().await;
+        let told = [News::Down(Road::State), News::Up(Road::State), live()];
+        assert_eq!(all_news(&mut roads), told);
+        subscriber.reporter.down(gone()).await;
+        subscriber.reporter.up().await;
+        let told = [News::Down(Road::State), News::Up(Road::State)];
+        assert_eq!(all_news(&mut roads), told, "the new connection has nothing");
+        let counts = roads.status("").state.counts;
+        assert_eq!(counts.reconnects, 2);
+    }
+
+    #[test]
+    fn one_server_that_is_gone_is_one_line_and_one_more_when_it_is_well() {
+        let (sender, lines) = lines::channel();
+        let log = tracing_subscriber::fmt()
+            .with_writer(move || Line(sender.clone()))
+            .with_ansi(false)
+            .without_time()
+            .finish();
+        let run = async {
+            let (mut roads, [mut state, mut events]) = Roads::new(0);
+            for ends in [&mut state, &mut events] {
+                let gone = trouble(TroubleKind::Closed, "Redis has closed the connection");
+                ends.publisher.reporter.down(gone.clone()).await;
+                ends.subscriber.reporter.down(gone).await;
+            }
+            for _ in 0..3 {
+                let gone = trouble(TroubleKind::Unreachable, "Redis cannot be reached");
+                state.publisher.reporter.failed(gone).await;
+            }
+            let wrong = trouble(TroubleKind::Login, "Redis refuses the password");
+            state.publisher.reporter.failed(wrong).await;
+            all_news(&mut roads);
+            let status = roads.status("");
+            let says = |text: &str| Some(text.to_owned());
+            assert_eq!(status.state.trouble, says("Redis refuses the password"));
+            assert_eq!(
+                status.events.trouble,
+                says("Redis has closed the connection")
+            );
+            assert_eq!(status.state.counts.connects_failed, 4);
+            for ends in [&mut state, &mut events] {
+                ends.publisher.reporter.up().await;
+                ends.subscriber.reporter.up().await;
+            }
+            let up = [News::Up(Road::State), News::Up(Road::Events)];
+            assert_eq!(all_news(&mut roads), up);
+            assert_eq!(roads.status("").state.trouble, None);
+        };
+        tracing::subscriber::with_default(log, || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build();
+            runtime.expect("a runtime").block_on(run);
+        });
+        let lines: Vec<String> = lines.iter().collect();
+        let expected = [
+            " WARN sockudo::bridge::adapter::roads: the bus between nodes: Redis has closed the connection \
+             road=\"state\" connection=\"publisher\"\n",
+            " WARN sockudo::bridge::adapter::roads: the bus between nodes: Redis refuses the password \
+             road=\"state\" connection=\"publisher\"\n",
+            " INFO sockudo::bridge::adapter::roads: the bus between nodes is well again\n",
+        ];
+        assert_eq!(lines, expected);
+    }
+
+    /// Takes what is logged, line by line.
+    struct Line(lines::Sender<String>);
+
+    impl io::Write for Line {
+        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+            let text = String::from_utf8_lossy(line).into_owned();
+            self.0.send(text).map_err(io::Error::other)?;
+            Ok(line.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
         }
     }
 }

@@ -69,6 +69,8 @@ pub struct Counts {
     pub strange: u64,
     /// Connections that were made anew.
     pub reconnects: u64,
+    /// Attempts that made none.
+    pub connects_failed: u64,
 }
 
 /// What the connections of a road count, for whoever asks.
@@ -83,6 +85,7 @@ pub(super) struct Tally {
     pub(super) dropped: AtomicU64,
     pub(super) strange: AtomicU64,
     pub(super) reconnects: AtomicU64,
+    pub(super) connects_failed: AtomicU64,
     /// Gauge: dropped, and not yet told by `News::Dropped`.
     pub(super) dropped_untold: AtomicU64,
     /// Gauge.
@@ -102,6 +105,7 @@ impl Tally {
             dropped: read(&self.dropped),
             strange: read(&self.strange),
             reconnects: read(&self.reconnects),
+            connects_failed: read(&self.connects_failed),
         }
     }
 }

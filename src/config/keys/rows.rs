@@ -100,6 +100,7 @@ macro_rules! choices {
                     aliases: &[$($alias),*],
                     is_later: choices!(@is_later $($later)?),
                 },)+];
+
         }
 
         impl $crate::config::settings::FromSetting for $Name {

@@ -25,7 +25,7 @@ section! {
 choices! {
     pub enum AdapterDriver {
         Local = "local",
-        Redis = "redis" later,
+        Redis = "redis",
         RedisCluster = "redis-cluster" | "redis_cluster" later,
         Nats = "nats" later,
     }

@@ -127,7 +127,7 @@ impl Server {
                     return Standing { connection, since };
                 }
                 Err(error) => {
-                    reporter.trouble(fault(&error, self)).await;
+                    reporter.failed(fault(&error, self)).await;
                     sleep(backoff.pause()).await;
                 }
             }

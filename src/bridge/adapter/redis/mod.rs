@@ -19,7 +19,10 @@ use tokio::{task::JoinSet, time::timeout};
 
 use self::link::{Keys, Server};
 use super::{BusError, roads::Roads};
-use crate::{cluster::topic::TopicNames, config::Secret};
+use crate::{
+    cluster::{identity::NodeId, topic::TopicNames},
+    config::Secret,
+};
 
 /// What the configuration says of the bus.
 #[derive(Clone, Debug)]
@@ -34,6 +37,8 @@ pub struct RedisSetup {
     pub prefix: String,
     /// The cluster's name.
     pub cluster: String,
+    /// Of this node.
+    pub node: NodeId,
     /// Of each direction of each road. At least one batch fits.
     pub queue_bytes_max: usize,
     /// `adapter.redis.requests_timeout`: what was sent and not answered for so long is given up.
@@ -80,7 +85,8 @@ impl RedisBus {
                 subscribe: subscribe.database(),
             });
         }
-        let names = TopicNames::redis(&setup.prefix, publish.database(), &setup.cluster);
+        let names = TopicNames::redis(&setup.prefix, publish.database(), &setup.cluster)
+            .of_node(setup.node);
         let names = Arc::new(names);
         let duty = |server: &Server| Duty {
             server: server.clone(),

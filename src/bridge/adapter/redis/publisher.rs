@@ -1,13 +1,13 @@
 //! Data path. The publishing connection of a road.
 //!
-//! Owns: `run`, `Flights` (pipelines that are sent and not answered).
+//! Owns: `run`, `Load` (a pipeline of batches), `Flights` (those that are sent and not answered).
 //! May depend on: the rest of `adapter` and `redis`, the crate `redis`, tokio.
 //! Invariants: batches are sent in the order in which they were queued, each at most once; what was
 //! sent and not answered when the connection ends is unknown, and stays so; nothing waits for a
 //! connection: while there is none, what is queued is lost and counted.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     future::{Future, poll_fn},
     pin::Pin,
     sync::atomic::Ordering,
@@ -33,9 +33,10 @@ use super::{
         status::Tally,
     },
     Duty,
-    fault::{closed, denied, silent},
+    fault::{self, closed, silent},
     heartbeat::Heartbeat,
 };
+use crate::cluster::topic::Topic;
 
 /// Publishes until the bus is closed.
 pub(super) async fn run(duty: Duty, mut end: PublisherEnd) {
@@ -82,6 +83,7 @@ async fn publish(
     let mut heartbeat = Heartbeat::new(connection.clone());
     let mut flights = Flights::new(duty.timeout);
     let mut taken = Vec::new();
+    let mut denied = BTreeSet::new();
     let mut is_open = true;
     let trouble = loop {
         tokio::select! {
@@ -89,7 +91,7 @@ async fn publish(
             landing = flights.land(), if !flights.is_empty() => match landing {
                 Ok(landing) => {
                     heartbeat.heard();
-                    publish_landed(duty, end, landing).await;
+                    publish_landed(duty, end, &mut denied, landing).await;
                 }
                 Err(FlightError::TimedOut) => break silent(&duty.server),
                 Err(FlightError::Lost) => break closed(&duty.server),
@@ -98,8 +100,8 @@ async fn publish(
                 if is_open && flights.has_room() =>
             {
                 is_open = count > 0;
-                for (pipeline, batches, room) in pipelines(duty, taken.drain(..)) {
-                    flights.start(&connection, pipeline, batches, room).await;
+                for load in loads(duty, taken.drain(..)) {
+                    flights.start(&connection, load).await;
                 }
             }
             _ = lost.recv() => break closed(&duty.server),
@@ -116,51 +118,70 @@ async fn publish(
     Some(trouble)
 }
 
-async fn publish_landed(duty: &Duty, end: &mut PublisherEnd, landing: Landing) {
+/// Counts what the server said. `denied` are the topics whose last batch it refused: others may well be
+/// allowed, and do not end the trouble.
+async fn publish_landed(
+    duty: &Duty,
+    end: &mut PublisherEnd,
+    denied: &mut BTreeSet<Topic>,
+    Landing { topics, answers }: Landing,
+) {
+    let batches = topics.len() as u64;
+    let mut denials: Vec<RedisError> = Vec::new();
+    for (topic, answer) in topics.into_iter().zip(answers) {
+        // The number of receivers is no proof of anything, so it is not looked at.
+        if let Value::ServerError(error) = answer {
+            denied.insert(topic);
+            denials.push(error.into());
+        } else {
+            denied.remove(&topic);
+        }
+    }
+    let denials_count = denials.len() as u64;
     let tally = &end.tally;
     tally
         .published
-        .fetch_add(landing.published, Ordering::Relaxed);
+        .fetch_add(batches - denials_count, Ordering::Relaxed);
     tally
         .publish_denied
-        .fetch_add(landing.denied, Ordering::Relaxed);
-    match landing.denial {
-        Some(error) => {
-            let trouble = denied("publish", duty.names.stem(), &error, &duty.server);
-            end.reporter.trouble(trouble).await;
-        }
-        None => end.reporter.cured().await,
+        .fetch_add(denials_count, Ordering::Relaxed);
+    if let Some(error) = denials.first() {
+        let trouble = fault::denied("publish", duty.names.stem(), error, &duty.server);
+        end.reporter.trouble(trouble).await;
+    } else if denied.is_empty() {
+        end.reporter.cured().await;
     }
 }
 
-/// What was queued, as few pipelines as their bound allows.
+/// One pipeline and what it carries.
+struct Load {
+    pipeline: Pipeline,
+    topics: Vec<Topic>,
+    room: Vec<OwnedSemaphorePermit>,
+}
+
+/// What was queued, in as few pipelines as their bound allows.
 // Per batch: name and bytes are copied into the command, and once more when the pipeline is packed.
-fn pipelines(
-    duty: &Duty,
-    taken: impl Iterator<Item = Queued>,
-) -> Vec<(Pipeline, u64, Vec<OwnedSemaphorePermit>)> {
-    let mut pipelines = Vec::new();
-    let mut bytes = usize::MAX;
-    for Queued {
-        topic,
-        bytes: batch,
-        room,
-    } in taken
-    {
-        if bytes.saturating_add(batch.len()) > PIPELINE_BYTES_MAX {
-            pipelines.push((Pipeline::new(), 0, Vec::new()));
-            bytes = 0;
+fn loads(duty: &Duty, taken: impl Iterator<Item = Queued>) -> Vec<Load> {
+    let mut loads: Vec<Load> = Vec::new();
+    let mut load_bytes = usize::MAX;
+    for Queued { topic, bytes, room } in taken {
+        if load_bytes.saturating_add(bytes.len()) > PIPELINE_BYTES_MAX {
+            loads.push(Load {
+                pipeline: Pipeline::new(),
+                topics: Vec::new(),
+                room: Vec::new(),
+            });
+            load_bytes = 0;
         }
-        bytes += batch.len();
-        let (pipeline, batches, rooms) = pipelines.last_mut().expect("the first one opens one");
-        pipeline
-            .cmd("PUBLISH")
-            .arg(duty.names.name(topic))
-            .arg(batch);
-        *batches += 1;
-        rooms.push(room);
+        load_bytes += bytes.len();
+        let load = loads.last_mut().expect("the first batch opens one");
+        let publish = load.pipeline.cmd("PUBLISH");
+        publish.arg(duty.names.name(topic)).arg(bytes);
+        load.topics.push(topic);
+        load.room.push(room);
     }
-    pipelines
+    loads
 }
 
 /// Pipelines on their way, the oldest first. Several, so that a batch does not wait for the answer to
@@ -174,18 +195,16 @@ struct Flight {
     answer: Pin<Box<dyn Future<Output = RedisResult<Vec<Value>>> + Send>>,
     /// Answered while it was started.
     early: Option<RedisResult<Vec<Value>>>,
-    batches: u64,
+    topics: Vec<Topic>,
     answer_by: Instant,
     /// Held until it lands.
     _room: Vec<OwnedSemaphorePermit>,
 }
 
-/// What the server said to the batches of a pipeline.
+/// What the server said to the batches of a pipeline, one by one.
 struct Landing {
-    published: u64,
-    denied: u64,
-    /// The first one.
-    denial: Option<RedisError>,
+    topics: Vec<Topic>,
+    answers: Vec<Value>,
 }
 
 enum FlightError {
@@ -210,17 +229,19 @@ impl Flights {
     }
 
     fn batches(&self) -> u64 {
-        self.flying.iter().map(|flight| flight.batches).sum()
+        self.flying
+            .iter()
+            .map(|flight| flight.topics.len() as u64)
+            .sum()
     }
 
     /// Hands the pipeline to the connection: the order of starts is the order on the wire.
-    async fn start(
-        &mut self,
-        connection: &MultiplexedConnection,
-        pipeline: Pipeline,
-        batches: u64,
-        room: Vec<OwnedSemaphorePermit>,
-    ) {
+    async fn start(&mut self, connection: &MultiplexedConnection, load: Load) {
+        let Load {
+            pipeline,
+            topics,
+            room,
+        } = load;
         let mut connection = connection.clone();
         let mut answer: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(async move {
             connection
@@ -236,7 +257,7 @@ impl Flights {
         self.flying.push_back(Flight {
             answer,
             early,
-            batches,
+            topics,
             answer_by: Instant::now() + self.timeout,
             _room: room,
         });
@@ -256,27 +277,11 @@ impl Flights {
             Ok(Err(_)) => return Err(FlightError::Lost),
             Err(_) => return Err(FlightError::TimedOut),
         };
-        let batches = self.flying.pop_front().map_or(0, |flight| flight.batches);
-        Ok(Landing::new(batches, answers))
-    }
-}
-
-impl Landing {
-    fn new(batches: u64, answers: Vec<Value>) -> Self {
-        let mut landing = Self {
-            published: batches,
-            denied: 0,
-            denial: None,
-        };
-        for answer in answers {
-            // The number of receivers is no proof of anything, so it is not looked at.
-            if let Value::ServerError(error) = answer {
-                landing.published = landing.published.saturating_sub(1);
-                landing.denied += 1;
-                landing.denial.get_or_insert_with(|| error.into());
-            }
-        }
-        landing
+        let flight = self.flying.pop_front().expect("it has just landed");
+        Ok(Landing {
+            topics: flight.topics,
+            answers,
+        })
     }
 }
 

@@ -17,7 +17,7 @@ use redis::{
 };
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep_until},
+    time::{Instant, error::Elapsed, sleep_until, timeout},
 };
 
 use super::{
@@ -30,7 +30,7 @@ use super::{
         wishes::Wishes,
     },
     Duty,
-    fault::{closed, denied},
+    fault::{closed, denied, silent},
     heartbeat::Heartbeat,
 };
 use crate::cluster::topic::{Road, Topic, TopicNames};
@@ -129,9 +129,9 @@ async fn listen(
     loop {
         tokio::select! {
             biased;
-            Some(sign) = signs.recv() => {
+            sign = signs.recv() => {
                 let mut confirmed = Vec::new();
-                let mut next = Some(sign);
+                let mut next = Some(sign.unwrap_or(Sign::Lost)); // Its reader has ended.
                 while let Some(sign) = next {
                     match sign {
                         Sign::Confirmed(topic) => confirmed.extend(subscriptions.confirm(topic)),
@@ -144,6 +144,9 @@ async fn listen(
             answer = async { command.as_mut().expect("checked").await }, if command.is_some() => {
                 command = None;
                 end.wishes.mark_changed();
+                let Ok(answer) = answer else {
+                    return silent(&duty.server); // It answers pings, and yet not this.
+                };
                 match answer {
                     Ok(()) => end.reporter.cured().await,
                     Err(error) if error.is_unrecoverable_error() => return closed(&duty.server),
@@ -165,7 +168,7 @@ async fn listen(
                 }
                 let wishes = end.wishes.borrow_and_update().clone();
                 let again = subscriptions.compare(&wishes);
-                command = subscriptions.command(&duty.names);
+                command = subscriptions.command(&duty.names, duty.timeout);
                 end.reporter.live(again).await;
             }
             trouble = heartbeat.until_dead(&duty.server, received) => return trouble,
@@ -176,7 +179,7 @@ async fn listen(
     }
 }
 
-type Command = Pin<Box<dyn Future<Output = RedisResult<()>> + Send>>;
+type Command = Pin<Box<dyn Future<Output = Result<RedisResult<()>, Elapsed>> + Send>>;
 
 /// After a refusal, which an operator may lift.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -236,7 +239,7 @@ impl Subscriptions {
     }
 
     /// The command that makes it so, if one is needed.
-    fn command(&mut self, names: &Arc<TopicNames>) -> Option<Command> {
+    fn command(&mut self, names: &Arc<TopicNames>, within: Duration) -> Option<Command> {
         let to_unsubscribe = std::mem::take(&mut self.to_unsubscribe);
         let to_subscribe = std::mem::take(&mut self.to_subscribe);
         if to_unsubscribe.is_empty() && to_subscribe.is_empty() {
@@ -244,7 +247,7 @@ impl Subscriptions {
         }
         let mut connection = self.connection.clone();
         let names = Arc::clone(names);
-        Some(Box::pin(async move {
+        let command = async move {
             let named = |topics: &[Topic]| -> Vec<&str> {
                 topics.iter().map(|topic| names.name(*topic)).collect()
             };
@@ -255,7 +258,8 @@ impl Subscriptions {
                 connection.subscribe(named(&to_subscribe)).await?;
             }
             Ok(())
-        }))
+        };
+        Some(Box::pin(timeout(within, command)))
     }
 
     fn confirm(&mut self, topic: Topic) -> Option<(Topic, Wish)> {

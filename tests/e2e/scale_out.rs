@@ -1,0 +1,317 @@
+//! Several nodes on one Redis: each is told what it would be told if they were one.
+
+use serde_json::{Value, json};
+
+use crate::redis::Redis;
+use crate::support::client::Client;
+use crate::support::config::{Config, merge};
+use crate::support::server::Server;
+use crate::support::skip::skip;
+use crate::support::{SILENCE, eventually};
+
+/// A node of the cluster `test` on this Redis.
+fn node_config(redis: &Redis, name: &str, keys: Value) -> Config {
+    let mut all = json!({
+        "adapter": {"driver": "redis"},
+        "cluster": {
+            "node_id": name, "name": "test", "secret": "between nodes",
+            // A start listens for two of them.
+            "heartbeat_ms": 400,
+        },
+        "database": {"redis": {
+            "host": redis.address.ip().to_string(), "port": redis.address.port(),
+        }},
+    });
+    merge(&mut all, keys);
+    Config::new().with(all)
+}
+
+fn starts(redis: &Redis, name: &str, keys: Value) -> Server {
+    Server::start(&node_config(redis, name, keys), 2)
+}
+
+fn is_ready(node: &Server) {
+    eventually("a node to be ready", || {
+        (node.gets("/up").status == 200).then_some(())
+    });
+}
+
+fn hears(client: &mut Client, event: &str, channel: &str, data: &str) {
+    client.expects_frame(json!({"event": event, "channel": channel, "data": data}));
+}
+
+#[test]
+fn events_of_one_node_reach_subscribers_of_the_other_once_and_in_order() {
+    let Some(redis) = Redis::start() else {
+        return skip("scale_out", "no redis-server");
+    };
+    let nodes = ["a", "b"].map(|name| starts(&redis, name, json!({})));
+    let [mut alice, mut bob] = [nodes[0].client("alice"), nodes[1].client("bob")];
+    for client in [&mut alice, &mut bob] {
+        client.subscribes("news");
+        client.subscribes("private-room");
+    }
+    let mut api = nodes[0].api();
+    for number in 0..500 {
+        api.publishes("n", "news", &number.to_string());
+    }
+    for client in [&mut alice, &mut bob] {
+        for number in 0..500 {
+            hears(client, "n", "news", &number.to_string());
+        }
+    }
+    // Whoever is excepted may be on another node; of a client event it is the sender.
+    let event = json!({"name": "n", "channel": "news", "data": "x", "socket_id": bob.socket_id});
+    api.posts_event(&event);
+    hears(&mut alice, "n", "news", "x");
+    bob.triggers("client-typing", "private-room", json!("hi"));
+    hears(&mut alice, "client-typing", "private-room", "hi");
+    let event = json!({"name": "m", "channels": ["news", "private-room", "empty"], "data": "all"});
+    api.posts_event(&event);
+    for client in [&mut alice, &mut bob] {
+        let mut heard: Vec<Value> = (0..2).map(|_| client.next()["channel"].clone()).collect();
+        heard.sort_by_key(Value::to_string);
+        assert_eq!(heard, ["news", "private-room"]);
+        client.expects_nothing();
+    }
+}
+
+#[test]
+fn a_subscription_begins_when_the_bus_has_confirmed_it_and_not_before() {
+    let Some(mut redis) = Redis::start() else {
+        return skip("scale_out", "no redis-server");
+    };
+    redis.kill();
+    let node = Server::spawn(&node_config(&redis, "a", json!({})), 2);
+    let mut alice = eventually("the port", || {
+        std::net::TcpStream::connect(node.address).ok()?;
+        Some(node.client("alice"))
+    });
+    let up = node.gets("/up");
+    assert_eq!(
+        (up.status, up.header("x-health-check")),
+        (503, Some("ERROR"))
+    );
+    alice.asks_for("news");
+    // What it says next is held, pings too.
+    assert_eq!(alice.next_within(SILENCE), None);
+    redis.start_again();
+    alice.expects_frame(json!({
+        "event": "pusher_internal:subscription_succeeded", "channel": "news", "data": "{}",
+    }));
+    is_ready(&node);
+    node.api().publishes("n", "news", "x");
+    hears(&mut alice, "n", "news", "x");
+}
+
+#[test]
+fn a_bus_that_dies_is_said_and_after_it_all_goes_on() {
+    let Some(mut redis) = Redis::start_with_password("wanted") else {
+        return skip("scale_out", "no redis-server");
+    };
+    let keys = json!({"database": {"redis": {"password": "wanted"}}});
+    let nodes = ["a", "b"].map(|name| starts(&redis, name, keys.clone()));
+    let [mut alice, mut bob] = [nodes[0].client("alice"), nodes[1].client("bob")];
+    for client in [&mut alice, &mut bob] {
+        client.subscribes("news");
+    }
+    redis.kill();
+    for node in &nodes {
+        eventually("a node to say that the bus is gone", || {
+            (node.gets("/up").status == 503).then_some(())
+        });
+    }
+    // Who is here is told; what does not cross is lost.
+    nodes[0].api().publishes("n", "news", "local");
+    hears(&mut alice, "n", "news", "local");
+    bob.expects_nothing();
+    let mut carol = nodes[1].client("carol");
+    carol.asks_for("news");
+    assert_eq!(carol.next_within(SILENCE), None);
+    redis.start_again();
+    carol.expects("pusher_internal:subscription_succeeded", "news");
+    for node in &nodes {
+        is_ready(node);
+    }
+    nodes[0].api().publishes("n", "news", "crosses");
+    for client in [&mut alice, &mut bob, &mut carol] {
+        hears(client, "n", "news", "crosses");
+    }
+    let log = nodes[0].log();
+    assert!(log.contains("the bus is gone"), "{log}");
+    assert!(!log.contains("wanted"), "{log}");
+}
+
+#[test]
+fn clusters_on_one_redis_do_not_hear_each_other() {
+    let Some(mut redis) = Redis::start() else {
+        return skip("scale_out", "no redis-server");
+    };
+    let nodes = [
+        ("a", json!({})),
+        ("other name", json!({"cluster": {"name": "other"}})),
+        ("other database", json!({"database": {"redis": {"db": 1}}})),
+        ("other secret", json!({"cluster": {"secret": "guessed"}})),
+        ("none", json!({"cluster": {"secret": null}})),
+        (
+            "rolled",
+            json!({"cluster": {"secret": "next", "secrets": ["between nodes"]}}),
+        ),
+    ]
+    .map(|(name, keys)| {
+        let mut keys = keys;
+        merge(
+            &mut keys,
+            json!({"cluster": {"node_id": name.replace(' ', "-")}}),
+        );
+        (name, starts(&redis, name, keys))
+    });
+    let mut clients: Vec<(&str, Client)> = Vec::new();
+    for (name, node) in &nodes {
+        let mut client = node.client(name);
+        client.subscribes("news");
+        clients.push((name, client));
+    }
+    nodes[0].1.api().publishes("n", "news", "x");
+    for (name, client) in &mut clients {
+        // Who has no secret believes everybody; while a secret is rolled both are believed.
+        if ["a", "none", "rolled"].contains(name) {
+            hears(client, "n", "news", "x");
+        } else {
+            client.expects_nothing();
+        }
+    }
+    assert!(
+        redis
+            .command(&["PUBSUB", "CHANNELS", "*news*"])
+            .starts_with("*0")
+    );
+}
+
+#[test]
+fn the_last_event_of_a_cache_channel_is_known_where_somebody_subscribes() {
+    let Some(redis) = Redis::start() else {
+        return skip("scale_out", "no redis-server");
+    };
+    let nodes = ["a", "b"].map(|name| starts(&redis, name, json!({})));
+    let mut bob = nodes[1].client("bob");
+    bob.subscribes_to_empty_cache("cache-news");
+    let mut api = nodes[0].api();
+    api.publishes("n", "cache-news", "first");
+    api.publishes("n", "cache-news", "{\"data\": \"second\"}");
+    hears(&mut bob, "n", "cache-news", "first");
+    hears(&mut bob, "n", "cache-news", "{\"data\": \"second\"}");
+    for node in &nodes {
+        let mut client = node.client("carol");
+        client.subscribes("cache-news");
+        hears(&mut client, "n", "cache-news", "{\"data\": \"second\"}");
+        let known = node
+            .api()
+            .reads("/channels/cache-news", &[("info", "cache")]);
+        assert_eq!(
+            known["cache"]["data"],
+            json!("{\"data\": \"second\"}"),
+            "{known}"
+        );
+    }
+}
+
+#[test]
+fn a_bus_that_hangs_is_noticed_and_holds_up_nobody() {
+    let Some(redis) = Redis::start() else {
+        return skip("scale_out", "no redis-server");
+    };
+    let nodes = ["a", "b"].map(|name| starts(&redis, name, json!({})));
+    let [mut alice, mut bob] = [nodes[0].client("alice"), nodes[1].client("bob")];
+    for client in [&mut alice, &mut bob] {
+        client.subscribes("news");
+    }
+    redis.signal("STOP");
+    let mut api = nodes[0].api();
+    for number in 0..1_000 {
+        api.publishes("n", "news", &number.to_string());
+        hears(&mut alice, "n", "news", &number.to_string());
+    }
+    for node in &nodes {
+        eventually("a node to say that the bus hangs", || {
+            (node.gets("/up").status == 503).then_some(())
+        });
+    }
+    redis.signal("CONT");
+    nodes.iter().for_each(is_ready);
+    // What was sent before the trouble may come late; what comes stays in order and comes once.
+    api.publishes("n", "news", "last");
+    let mut heard = Vec::new();
+    while heard.last().is_none_or(|it: &String| it != "last") {
+        let frame = bob.next();
+        heard.push(frame["data"].as_str().expect("a text").to_owned());
+    }
+    heard.pop();
+    let numbers: Vec<u32> = heard
+        .iter()
+        .map(|it| it.parse().expect("a number"))
+        .collect();
+    assert!(numbers.is_sorted_by(|a, b| a < b), "{numbers:?}");
+}
+
+#[test]
+fn who_starts_under_the_name_of_a_living_node_gives_way_before_anybody_hears_of_it() {
+    let Some(redis) = Redis::start() else {
+        return skip("scale_out", "no redis-server");
+    };
+    let nodes = ["a", "b"].map(|name| starts(&redis, name, json!({})));
+    let mut bob = nodes[1].client("bob");
+    bob.subscribes("news");
+    let mut api = nodes[0].api();
+    let mut double = Server::spawn(&node_config(&redis, "a", json!({})), 2);
+    let mut published = 0;
+    while double.is_running() {
+        api.publishes("n", "news", &published.to_string());
+        hears(&mut bob, "n", "news", &published.to_string());
+        published += 1;
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    assert_eq!(double.exits().code(), Some(78));
+    let log = double.log();
+    assert!(!log.contains("ready node="), "{log}");
+    let told = "cluster.node_id = \"a\": a node that runs already has this name; give each";
+    assert!(log.contains(told), "{log}");
+    api.publishes("n", "news", "after");
+    hears(&mut bob, "n", "news", "after");
+    let log = nodes[1].log();
+    assert!(!log.contains("has started anew"), "{log}");
+}
+
+#[test]
+fn a_node_that_was_killed_starts_again_at_once_under_its_name() {
+    let Some(redis) = Redis::start() else {
+        return skip("scale_out", "no redis-server");
+    };
+    let peer = starts(&redis, "b", json!({}));
+    let mut bob = peer.client("bob");
+    bob.subscribes("news");
+    for life in 0..3 {
+        let mut node = starts(&redis, "a", json!({}));
+        node.api().publishes("n", "news", &life.to_string());
+        hears(&mut bob, "n", "news", &life.to_string());
+        node.signal(libc::SIGKILL);
+        node.exits();
+    }
+}
+
+#[test]
+fn of_two_that_start_at_once_under_one_name_one_stays() {
+    let Some(redis) = Redis::start() else {
+        return skip("scale_out", "no redis-server");
+    };
+    let config = node_config(&redis, "a", json!({}));
+    let mut nodes = [(); 2].map(|()| Server::spawn(&config, 2));
+    eventually("one to give way", || {
+        let [a, b] = &mut nodes;
+        (a.is_running() != b.is_running()).then_some(())
+    });
+    let stays = nodes
+        .iter_mut()
+        .find_map(|it| it.is_running().then_some(it));
+    is_ready(stays.expect("one runs"));
+}
