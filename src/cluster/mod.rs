@@ -19,7 +19,7 @@ pub mod mac;
 pub mod membership;
 pub mod node;
 mod replay;
-mod start;
+pub mod start;
 pub mod topic;
 pub mod wire;
 

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::clients;
 use crate::redis::Redis;
 use crate::support::client::Client;
 use crate::support::config::{Config, merge};
@@ -74,6 +75,21 @@ fn events_of_one_node_reach_subscribers_of_the_other_once_and_in_order() {
         assert_eq!(heard, ["news", "private-room"]);
         client.expects_nothing();
     }
+    let shown = |node: &Server, name: &str| node.metric(&format!("sockudo_{name}"));
+    for node in &nodes {
+        assert_eq!(shown(node, "backend_up"), Some(1.0));
+        assert_eq!(shown(node, "cluster_nodes"), Some(2.0));
+        assert_eq!(shown(node, "cluster_lost_batches_total"), Some(0.0));
+        assert_eq!(shown(node, "cluster_dropped_total"), Some(0.0));
+        assert_eq!(shown(node, "horizontal_adapter_sent_requests"), Some(0.0));
+        for grows in [
+            "adapter_canary_seconds_count",
+            "cluster_subscribe_seconds_count",
+        ] {
+            assert!(shown(node, grows) >= Some(2.0), "{grows}");
+        }
+    }
+    assert!(shown(&nodes[0], "cluster_messages_total") >= Some(504.0));
 }
 
 #[test]
@@ -120,6 +136,7 @@ fn a_bus_that_dies_is_said_and_after_it_all_goes_on() {
         eventually("a node to say that the bus is gone", || {
             (node.gets("/up").status == 503).then_some(())
         });
+        assert_eq!(node.metric("sockudo_backend_up"), Some(0.0));
     }
     // Who is here is told; what does not cross is lost.
     nodes[0].api().publishes("n", "news", "local");
@@ -137,6 +154,10 @@ fn a_bus_that_dies_is_said_and_after_it_all_goes_on() {
     for client in [&mut alice, &mut bob, &mut carol] {
         hears(client, "n", "news", "crosses");
     }
+    let sees = |name: &str| nodes[0].metric(name).expect("it is shown");
+    assert_eq!(sees("sockudo_backend_up"), 1.0);
+    assert!(sees("sockudo_backend_reconnects_total") >= 4.0);
+    assert!(sees("sockudo_cluster_dropped_total") >= 1.0);
     let log = nodes[0].log();
     assert!(log.contains("the bus is gone"), "{log}");
     assert!(!log.contains("wanted"), "{log}");
@@ -314,4 +335,28 @@ fn of_two_that_start_at_once_under_one_name_one_stays() {
         .iter_mut()
         .find_map(|it| it.is_running().then_some(it));
     is_ready(stays.expect("one runs"));
+}
+
+#[test]
+fn pusher_js_and_the_node_library_see_one_server() {
+    let name = "pusher_js_and_the_node_library_see_one_server";
+    let Some(mut redis) = Redis::start() else {
+        return skip(name, "no redis-server");
+    };
+    let nodes = ["a", "b"].map(|name| starts(&redis, name, json!({})));
+    let port = nodes[1].address.port().to_string();
+    let Some(mut script) = clients::node(name, &nodes[0], "cluster.mjs", &[&port]) else {
+        return;
+    };
+    script.says("ready for the bus to die");
+    redis.kill();
+    for node in &nodes {
+        eventually("a node to say that the bus is gone", || {
+            (node.gets("/up").status == 503).then_some(())
+        });
+    }
+    redis.start_again();
+    nodes.iter().for_each(is_ready);
+    script.hears("it is back");
+    script.succeeds();
 }
