@@ -2,7 +2,7 @@
 //!
 //! Owns: `Nodes`: the bus, the cluster's protocol on it, which topics shards wish for and which are live,
 //! whose webhooks this node tells.
-//! May depend on: `bridge::{adapter, apps, message}`, `cluster`, `config`, the clock.
+//! May depend on: `bridge::{adapter, apps, message}`, `cluster`, `config`, `metrics`, the clock.
 //! Invariants: a topic is told live only after the bus confirmed it, and never after its road went
 //! down; the bus is always read; nothing here waits for it.
 
@@ -23,8 +23,9 @@ use shards::application::{Millis, ShardId};
 use super::{
     adapter::{
         Bus, BusError, Setup,
-        news::News,
+        news::{News, Refused},
         redis::{RedisServer, RedisSetup},
+        status::Counts,
     },
     apps::AppTable,
     message::{FromBridge, NodeEvent, NodeState, Ownership, StateChange, TopicWish, UserOfNodes},
@@ -37,12 +38,17 @@ use crate::{
         ledger::{Own, OwnChange},
         mac::Secrets,
         membership::{self, Reason, Times},
-        node::{Effect, Heard, Node, Outgoing, Setup as NodeSetup},
+        node::{Effect, Heard, Node, Outgoing, Peer, Setup as NodeSetup},
         owner::{self, Owners},
+        start::Name,
         topic::{Road, Topic},
         wire::PushError,
     },
     config::{Config, sections::AdapterDriver},
+    metrics::{
+        bridge::Seconds,
+        cluster::{ClusterSample, PeerSample, RoadSample},
+    },
     protocol::{
         app::AppIndex,
         partition::{PARTITIONS, Partition},
@@ -70,6 +76,7 @@ pub(super) struct Nodes {
     /// for again.
     lingering: VecDeque<(Instant, Partition)>,
     linger: Duration,
+    heartbeat_ms: u64,
     /// Topics that are subscribed to and not confirmed since the road last went down.
     unproven: usize,
     /// The topics that every node listens to.
@@ -94,6 +101,8 @@ pub(super) struct Nodes {
 struct Row {
     wish: TopicWish,
     state: State,
+    /// When it was asked for; none while it is live, or is asked for again because its road went down.
+    asked_at: Option<Instant>,
     /// Confirmed again or not, it was live before its road went down.
     is_unproven: bool,
 }
@@ -107,14 +116,32 @@ enum State {
 }
 
 /// What happened, for metrics.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Counters {
+#[derive(Debug, Default)]
+struct Counters {
     /// Own events that do not fit into a batch.
-    pub(super) events_too_long: u64,
-    /// Own batches that the bus had no room for, or that met a dead one.
-    pub(super) batches_refused: u64,
+    events_too_long: u64,
+    /// Own events from before this node had started, beyond what may wait for that.
+    events_before_start: u64,
     /// Events of others for apps that this node does not have.
-    pub(super) events_of_unknown_apps: u64,
+    events_of_unknown_apps: u64,
+    /// Own batches that are too long for the bus.
+    batches_too_long: u64,
+    bytes_out: u64,
+    bytes_in: u64,
+    lease_expiries: u64,
+    /// From a topic's asking to its confirmation.
+    subscribe: Seconds,
+    /// By `Road::ALL`.
+    echoes: [Echoed; 2],
+}
+
+/// What this node sent itself on a road.
+#[derive(Debug, Default)]
+struct Echoed {
+    /// Counted so far.
+    count: u64,
+    seconds: Seconds,
+    failures: u64,
 }
 
 impl Nodes {
@@ -144,10 +171,13 @@ impl Nodes {
             );
         }
         let now = now_of(started);
-        let is_named = config.cluster.node_id.is_some();
         let identity = Identity {
             node: NodeId::of_name(name),
             incarnation: incarnation(),
+        };
+        let whose = match config.cluster.node_id {
+            Some(_) => Name::Given,
+            None => Name::Chance,
         };
         let setup = NodeSetup {
             identity,
@@ -163,10 +193,7 @@ impl Nodes {
                 canary_ms: config.cluster.canary_ms.into(),
             },
         };
-        let node = match is_named {
-            true => Node::listening(now, setup),
-            false => Node::new(now, setup), // Chance has named it: no other is called so.
-        };
+        let node = Node::listening(now, setup, whose);
         let groups = (0..).map_while(Group::from_number).map(Topic::State);
         let common: Vec<_> = groups.chain([Topic::Nodes, Topic::Echo]).collect();
         common.iter().for_each(|topic| bus.subscribe(*topic));
@@ -176,6 +203,7 @@ impl Nodes {
             topics: vec![Row::default(); usize::from(PARTITIONS)],
             lingering: VecDeque::new(),
             linger: Duration::from_millis(config.cluster.linger_ms.into()),
+            heartbeat_ms: config.cluster.heartbeat_ms.into(),
             unproven: 0,
             common: common.into_iter().map(|topic| (topic, false)).collect(),
             identity,
@@ -197,6 +225,10 @@ impl Nodes {
         let Some(app) = apps.get(event.app) else {
             return; // It was taken away meanwhile, on all nodes.
         };
+        if self.node.is_outside() {
+            self.counters.events_before_start += 1;
+            return; // Nobody knows how long it would have to wait.
+        }
         let outgoing = Outgoing {
             partition: event.partition,
             app: &app.app.id,
@@ -210,7 +242,11 @@ impl Nodes {
             self.flush();
             result = self.node.publish(&outgoing);
         }
-        self.counters.events_too_long += u64::from(result.is_err());
+        match result {
+            Ok(()) => {}
+            Err(PushError::BatchFull) => self.counters.events_before_start += 1,
+            Err(_) => self.counters.events_too_long += 1,
+        }
     }
 
     /// Takes a change of what this node has; `flush` sends it.
@@ -272,8 +308,11 @@ impl Nodes {
     pub(super) fn flush(&mut self) {
         let (bus, counters) = (&mut self.bus, &mut self.counters);
         self.node.take_batches(|topic, batch| {
-            let refused = bus.publish(topic, batch).is_err();
-            counters.batches_refused += u64::from(refused);
+            counters.bytes_out += batch.len() as u64;
+            match bus.publish(topic, batch) {
+                Ok(()) | Err(Refused::Full { .. }) => {} // The bus counts it.
+                Err(Refused::TooLong { .. }) => counters.batches_too_long += 1,
+            }
         });
     }
 
@@ -290,6 +329,7 @@ impl Nodes {
         match row.state {
             State::Idle => {
                 row.state = State::Asked;
+                row.asked_at = Some(Instant::now());
                 self.bus.subscribe(Topic::Events(partition));
             }
             State::Asked => {}
@@ -323,6 +363,7 @@ impl Nodes {
     fn take_one(&mut self, apps: &AppTable, news: News, told: &mut Told) {
         match news {
             News::Batch { topic, bytes } => {
+                self.counters.bytes_in += bytes.len() as u64;
                 let now = now_of(self.started);
                 let (counters, shards) = (&mut self.counters, self.shards);
                 self.node
@@ -344,6 +385,7 @@ impl Nodes {
                         let event = Box::new(owned(app.index, &event));
                         told.push((home, FromBridge::Event(event)));
                     });
+                self.count_echoes();
             }
             News::Live(topics) => self.on_live(&topics, told),
             News::Up(road) => tracing::info!(road = road.name(), "the bus is there"),
@@ -370,6 +412,10 @@ impl Nodes {
                 continue; // It was left meanwhile.
             }
             row.state = State::Live;
+            if let Some(asked_at) = row.asked_at.take() {
+                let taken = asked_at.elapsed().as_secs_f64();
+                self.counters.subscribe.observe(taken);
+            }
             self.unproven -= usize::from(std::mem::take(&mut row.is_unproven));
             if row.wish.is_wanted() {
                 by_shard[usize::from(home.0)].push((partition, row.wish));
@@ -452,6 +498,7 @@ impl Nodes {
             return;
         }
         row.state = State::Idle;
+        row.asked_at = None;
         self.unproven -= usize::from(std::mem::take(&mut row.is_unproven));
         self.bus.unsubscribe(Topic::Events(partition));
         self.node.forget_lane(Topic::Events(partition));
@@ -478,7 +525,10 @@ impl Nodes {
                     self.has_views = true;
                     let reason = match reason {
                         Reason::Goodbye => "it said goodbye",
-                        Reason::LeaseRanOut => "it was silent for cluster.lease_ms",
+                        Reason::LeaseRanOut => {
+                            self.counters.lease_expiries += 1;
+                            "it was silent for cluster.lease_ms"
+                        }
                     };
                     tracing::info!(peer = %self.name_of(peer), reason, "a node is gone");
                 }
@@ -499,6 +549,11 @@ impl Nodes {
                     tracing::info!(peer = %self.name_of(peer), "a node has said its name");
                 }
                 Effect::Late(road) => {
+                    let [events, state] = &mut self.counters.echoes;
+                    match road {
+                        Road::Events => events.failures += 1,
+                        Road::State => state.failures += 1,
+                    }
                     tracing::warn!(
                         road = road.name(),
                         "what is sent to the bus does not come back"
@@ -527,13 +582,21 @@ impl Nodes {
         }
     }
 
+    fn count_echoes(&mut self) {
+        for (road, echoed) in Road::ALL.into_iter().zip(&mut self.counters.echoes) {
+            if let Some(echoes) = self.node.echoes(road)
+                && echoes.count > echoed.count
+            {
+                echoed.count = echoes.count;
+                let round_trip = Duration::from_millis(echoes.round_trip_ms);
+                echoed.seconds.observe(round_trip.as_secs_f64());
+            }
+        }
+    }
+
     fn name_of(&self, peer: Identity) -> String {
         let known = self.node.peers().find(|it| it.identity.node == peer.node);
-        let name = known.map_or("", |it| it.name);
-        match name.is_empty() {
-            true => format!("{:032x}", peer.node.0),
-            false => name.to_owned(),
-        }
+        shown(known.map_or("", |it| it.name), peer)
     }
 
     /// The others have not heard of this node yet.
@@ -559,6 +622,90 @@ impl Nodes {
         self.common.iter().all(|(_, is_live)| *is_live)
     }
 
+    /// For a scrape. Of other nodes' events shards will not get so many.
+    pub(super) fn sample(&self, events_dropped: u64, unix_s: u64) -> ClusterSample {
+        let (status, node, ours) = (self.bus.status(), self.node.counters(), &self.counters);
+        let roads = [&status.events, &status.state];
+        let sum = |count: fn(&Counts) -> u64| roads.map(|it| count(&it.counts)).iter().sum();
+        let doubled = node.batches_doubled;
+        let (live, suspect) = self.count_nodes();
+        ClusterSample {
+            backend: status.driver,
+            is_up: status.is_up(),
+            reconnects: sum(|it| it.reconnects),
+            roads: self.road_samples(unix_s),
+            nodes: [live, suspect],
+            lease_expiries: ours.lease_expiries,
+            peers: self.peer_samples(),
+            events: [node.events_published, node.events_heard],
+            batches: [node.batches_sent, node.batches_heard],
+            bytes: [ours.bytes_out, ours.bytes_in],
+            batches_refused: [
+                node.batches_foreign + sum(|it| it.strange),
+                node.batches_malformed,
+                node.batches_of_other_version,
+                node.batches_of_other_cluster,
+                node.batches_without_mac,
+                node.batches_with_wrong_mac,
+                node.batches_misplaced,
+                doubled,
+            ],
+            entries_unknown: node.entries_unknown,
+            entries_broken: node.entries_broken + node.entries_misplaced,
+            dropped: [
+                sum(|it| it.lost_while_down),
+                sum(|it| it.publish_unknown),
+                sum(|it| it.publish_denied),
+                sum(|it| it.refused),
+                sum(|it| it.dropped),
+                events_dropped,
+                ours.events_too_long + ours.batches_too_long,
+                ours.events_before_start,
+                ours.events_of_unknown_apps,
+            ],
+            topics: [
+                roads.map(|it| it.topics_wanted).iter().sum(),
+                roads.map(|it| it.topics_live).iter().sum(),
+            ],
+            subscribe: ours.subscribe.clone(),
+        }
+    }
+
+    fn road_samples(&self, unix_s: u64) -> [RoadSample; 2] {
+        let now = now_of(self.started);
+        let mut echoed = Road::ALL.into_iter().zip(&self.counters.echoes);
+        std::array::from_fn(|_| {
+            let (road, echoed) = echoed.next().expect("there are two roads");
+            let heard_at = self.node.echoes(road).map(|it| it.heard_at);
+            let age_s = heard_at.map(|at| now.since(at) as f64 / 1e3);
+            RoadSample {
+                echoes: echoed.seconds.clone(),
+                echoed_unix_s: age_s.map_or(0.0, |age_s| unix_s as f64 - age_s),
+                failures: echoed.failures,
+            }
+        })
+    }
+
+    fn peer_samples(&self) -> Vec<PeerSample> {
+        let sample = |peer: Peer<'_>| {
+            let lost = peer.counters.batches_lost;
+            PeerSample {
+                name: shown(peer.name, peer.identity),
+                lost: [lost.events, lost.state],
+            }
+        };
+        self.node.peers().map(sample).collect()
+    }
+
+    /// Live ones with this one, and those of which nothing was heard for two heartbeats.
+    fn count_nodes(&self) -> (u64, u64) {
+        let now = now_of(self.started);
+        let silent = |it: &Peer<'_>| now.since(it.heard_at) > 2 * self.heartbeat_ms;
+        let all = self.node.peers().count() as u64;
+        let suspect = self.node.peers().filter(silent).count() as u64;
+        (1 + all - suspect, suspect)
+    }
+
     /// Says goodbye, so that nobody waits for the lease.
     pub(super) async fn close(mut self) {
         self.node.goodbye();
@@ -568,6 +715,14 @@ impl Nodes {
 
     fn home_of(&self, partition: Partition) -> ShardId {
         ShardId(partition.number() % self.shards)
+    }
+}
+
+/// Its name, or where it has not said it yet what is left of that on the wire.
+fn shown(name: &str, peer: Identity) -> String {
+    match name.is_empty() {
+        true => peer.node.to_string(),
+        false => name.to_owned(),
     }
 }
 

@@ -38,6 +38,10 @@ impl<L: ShardLink> Bridge<L> {
                 .collect(),
             webhooks: self.webhooks.counters(),
             webhook_state: self.webhooks.state(),
+            cluster: self
+                .nodes
+                .as_ref()
+                .map(|nodes| nodes.sample(self.outbox.events_dropped(), unix_s())),
             bridge: BridgeState {
                 busy_ratio,
                 unready: &unready,

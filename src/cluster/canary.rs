@@ -20,6 +20,8 @@ pub(super) struct Canaries {
     echoed_at: Millis,
     /// Of the last that came back.
     round_trip_ms: Option<u64>,
+    /// Came back so far.
+    echoes: u64,
     /// One came late since this was asked.
     was_late: bool,
 }
@@ -31,6 +33,7 @@ impl Canaries {
             out: VecDeque::new(),
             echoed_at: now,
             round_trip_ms: None,
+            echoes: 0,
             was_late: false,
         }
     }
@@ -51,6 +54,7 @@ impl Canaries {
         self.round_trip_ms = Some(now.since(*sent_at));
         self.was_late |= self.is_late(now);
         self.out.drain(..=at);
+        self.echoes += 1;
         self.echoed_at = now;
     }
 
@@ -66,6 +70,10 @@ impl Canaries {
 
     pub(super) fn echoed_at(&self) -> Millis {
         self.echoed_at
+    }
+
+    pub(super) fn echoes(&self) -> u64 {
+        self.echoes
     }
 
     pub(super) fn round_trip_ms(&self) -> Option<u64> {

@@ -27,7 +27,7 @@ pub mod node;
 pub mod owner;
 mod replay;
 mod replica;
-mod start;
+pub mod start;
 pub mod state;
 pub mod supply;
 mod table;

@@ -23,7 +23,7 @@ use super::{
     mac::Secrets,
     membership::{self, Membership, PEERS_MAX, Reason, Times, Verdict},
     replay::LanesHeard,
-    start::Start,
+    start::{Name, Start},
     state::{State, StateCounters},
     topic::{Road, Topic},
     wire::{Batch, BatchError, Entries, Header, PushError, Version},
@@ -109,6 +109,15 @@ pub struct RoadState {
     pub is_late: bool,
     /// Of the last echo, to the grain of the caller's `now`; `None`: there was none yet.
     pub round_trip_ms: Option<u64>,
+}
+
+/// What came back of what this node sends itself on a road.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Echoes {
+    pub count: u64,
+    /// Of the last one.
+    pub round_trip_ms: u64,
+    pub heard_at: Millis,
 }
 
 /// Another node that is there.
@@ -287,9 +296,9 @@ impl Node {
         }
     }
 
-    /// Like `new`, of a node that first makes sure that no other lives under its name: until then
-    /// it hears, and what it has to say waits.
-    pub fn listening(now: Millis, setup: Setup) -> Self {
+    /// Like `new`, of a node that speaks only when it hears the others too, and, where its name was
+    /// given, has made sure that no other lives under it. Until then what it has to say waits.
+    pub fn listening(now: Millis, setup: Setup, name: Name) -> Self {
         let Setup {
             identity,
             cluster,
@@ -297,7 +306,7 @@ impl Node {
             ..
         } = setup;
         let secrets = setup.secrets.clone();
-        let start = Start::new(identity, cluster, secrets, times.heartbeat_ms);
+        let start = Start::new(identity, cluster, secrets, times.heartbeat_ms, name);
         Self {
             start: Some(start),
             ..Self::new(now, setup)
@@ -307,6 +316,11 @@ impl Node {
     /// False as long as the others do not hear of it.
     pub fn has_started(&self) -> bool {
         self.start.is_none()
+    }
+
+    /// It neither hears nor speaks, since it has not begun to listen.
+    pub fn is_outside(&self) -> bool {
+        self.start.as_ref().is_some_and(|it| !it.is_listening())
     }
 
     /// All topics of nodes are live, or not any more.
@@ -647,6 +661,7 @@ impl Node {
     fn tick_probe(&mut self, now: Millis) {
         let heartbeat_ms = self.setup.times.heartbeat_ms;
         if let Some(start) = &mut self.start
+            && start.is_listening()
             && now >= self.heartbeat_at
         {
             self.heartbeat_at = following(self.heartbeat_at, heartbeat_ms, now);
@@ -728,9 +743,11 @@ impl Node {
     pub fn next_tick(&self) -> Millis {
         // Membership wants to be asked each half heartbeat.
         let half = self.ticked_at.plus(self.setup.times.heartbeat_ms / 2);
+        if let Some(start) = &self.start {
+            return start.ends_at().map_or(half, |at| half.min(at));
+        }
         let speaks_at = match (self.has_left, self.setup.times.canary_ms) {
             (true, _) => half,
-            (false, _) if !self.has_started() => self.heartbeat_at,
             (false, 0) => self.heartbeat_at,
             (false, _) => self.heartbeat_at.min(self.canary_at),
         };
@@ -751,6 +768,19 @@ impl Node {
     /// How the bus is, as of the last tick.
     pub fn bus(&self) -> BusState {
         self.bus
+    }
+
+    /// `None` before the first.
+    pub fn echoes(&self, road: Road) -> Option<Echoes> {
+        let canaries = match road {
+            Road::Events => &self.echoes,
+            Road::State => self.membership.canaries(),
+        };
+        Some(Echoes {
+            count: canaries.echoes(),
+            round_trip_ms: canaries.round_trip_ms()?,
+            heard_at: canaries.echoed_at(),
+        })
     }
 
     /// False while nothing of the view may be announced.

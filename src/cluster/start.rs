@@ -1,6 +1,6 @@
 //! The start of a node: nobody hears of it until it knows that no other lives under its name.
 //!
-//! Owns: `Start`: how long to listen, what was heard of others of the own name, the probes.
+//! Owns: `Name`; within the room `Start`: how long to listen, what was heard of others of the own name, the probes.
 //! May depend on: `cluster::{drafts, entry, identity, mac, topic}`, `Millis`. Time is an argument.
 //! Invariants: of two that start at once the later incarnation gives way; whoever has started never does.
 
@@ -14,12 +14,23 @@ use super::{
     topic::Topic,
 };
 
+/// Whose word a node's name is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Name {
+    /// The operator's, who may have given it twice.
+    Given,
+    /// No other has it.
+    Chance,
+}
+
 /// A node that listens before it speaks: a word of it would make the others believe that the one
 /// before it has ended.
 #[derive(Debug)]
 pub(super) struct Start {
     own: Incarnation,
     heartbeat_ms: u64,
+    /// So long it listens.
+    listens_ms: u64,
     /// Since when it hears all that is said; `None`: it does not.
     since: Option<Millis>,
     double: Option<Double>,
@@ -40,10 +51,17 @@ impl Start {
         cluster: ClusterTag,
         secrets: Secrets,
         heartbeat_ms: u64,
+        name: Name,
     ) -> Self {
+        // One that lives is heard twice in that time.
+        let listens_ms = match name {
+            Name::Given => 2 * heartbeat_ms + heartbeat_ms / 4,
+            Name::Chance => 0,
+        };
         Self {
             own: own.incarnation,
             heartbeat_ms,
+            listens_ms,
             since: None,
             double: None,
             drafts: Drafts::new(own, cluster, secrets),
@@ -77,11 +95,17 @@ impl Start {
         self.double.take_if(|it| it.incarnation == theirs);
     }
 
-    /// Whether it has listened for long enough: one that lives was heard twice by then.
+    pub(super) fn is_listening(&self) -> bool {
+        self.since.is_some()
+    }
+
+    /// Whether it has listened for long enough.
     pub(super) fn is_over(&self, now: Millis) -> bool {
-        let listens_ms = 2 * self.heartbeat_ms + self.heartbeat_ms / 4;
-        self.since
-            .is_some_and(|since| now.since(since) >= listens_ms)
+        self.ends_at().is_some_and(|at| now >= at)
+    }
+
+    pub(super) fn ends_at(&self) -> Option<Millis> {
+        self.since.map(|since| since.plus(self.listens_ms))
     }
 
     pub(super) fn probe(&mut self, token: Token) {
@@ -104,7 +128,7 @@ mod tests {
             node: NodeId(1),
             incarnation: Incarnation(5),
         };
-        let mut start = Start::new(own, ClusterTag(1), Secrets::default(), 1_000);
+        let mut start = Start::new(own, ClusterTag(1), Secrets::default(), 1_000, Name::Given);
         start.listens(Millis(0), true);
         start
     }

@@ -27,6 +27,7 @@ pub(super) struct Demo {
 
 pub(super) fn check(settings: &Settings, demo: Demo, report: &mut Report) {
     release::check(settings, report);
+    bus(settings, report);
     numbers(settings, report);
     queues(settings, report);
     apps(settings, report);
@@ -36,6 +37,37 @@ pub(super) fn check(settings: &Settings, demo: Demo, report: &mut Report) {
         unset_limits(app, settings, report);
         for webhook in app.records("webhooks") {
             check_webhook(webhook, report);
+        }
+    }
+}
+
+/// What the driver of the bus does not do yet: it would connect elsewhere, or in plain text.
+fn bus(settings: &Settings, report: &mut Report) {
+    if settings.text("adapter.driver") != "redis" {
+        return;
+    }
+    let mut refuse = |path: &str, what: &str, available: &str| {
+        let fault = Fault::NotInThisRelease {
+            shown: format!("{what} with adapter.driver = \"redis\""),
+            available: available.to_owned(),
+        };
+        report.error(settings.origin(path), path, fault);
+    };
+    let sentinels = "database.redis.sentinels";
+    if matches!(settings.setting(sentinels), Setting::Endpoints(all) if !all.is_empty()) {
+        let available = "one server, by database.redis.host and database.redis.port";
+        refuse(sentinels, "asking Sentinels", available);
+    }
+    for path in [
+        "adapter.redis.redis_pub_options.url",
+        "adapter.redis.redis_sub_options.url",
+    ] {
+        let Setting::Url(url) = settings.setting(path) else {
+            continue;
+        };
+        let scheme = url.expose().split("://").next().unwrap_or_default();
+        if scheme.eq_ignore_ascii_case("rediss") {
+            refuse(path, "TLS (rediss://)", "redis://");
         }
     }
 }

@@ -28,6 +28,7 @@ const RATE_LIMIT: &[&str] = &["app_id", "limiter_type", "port", "request_context
 const NODE: &[&str] = &["node"];
 const SHARD: &[&str] = &["node", "shard"];
 const PEER: &[&str] = &["node", "peer", "shard"];
+const ROAD: &[&str] = &["node", "road"];
 const APP_ON_NODE: &[&str] = &["app_id", "node"];
 const APP_REASON: &[&str] = &["app_id", "node", "reason"];
 
@@ -415,6 +416,97 @@ pub(super) const LIMIT_LEASE_DENIED: Family = counter(
     "limit_lease_denied_total",
     &["app_id", "limit", "node"],
     "App-wide limits that refused",
+);
+
+pub(super) const BACKEND_UP: Family = gauge(
+    "backend_up",
+    &["backend", "node", "role"],
+    "1 while all connections to the backend stand",
+);
+pub(super) const BACKEND_RECONNECTS: Family = counter(
+    "backend_reconnects_total",
+    &["backend", "node", "role"],
+    "Connections to the backend that were made anew",
+);
+pub(super) const ADAPTER_CANARY_SECONDS: Family = histogram(
+    "adapter_canary_seconds",
+    ROAD,
+    "Time until what the node sends itself through the bus is back, to the millisecond",
+);
+pub(super) const ADAPTER_CANARY_SUCCESS: Family = gauge(
+    "adapter_canary_last_success_timestamp_seconds",
+    ROAD,
+    "Unix time of the last time that it came back; 0 before the first",
+);
+pub(super) const ADAPTER_CANARY_FAILURES: Family = counter(
+    "adapter_canary_failures_total",
+    ROAD,
+    "Times that it stopped coming back in time",
+);
+pub(super) const CLUSTER_NODES: Family = gauge(
+    "cluster_nodes",
+    &["node", "state"],
+    "Nodes of the cluster, this one too: live, or suspect after two silent heartbeats",
+);
+pub(super) const CLUSTER_LEASE_EXPIRIES: Family = counter(
+    "cluster_lease_expiries_total",
+    NODE,
+    "Nodes that were silent for cluster.lease_ms and counted as dead",
+);
+pub(super) const CLUSTER_MESSAGES: Family = counter(
+    "cluster_messages_total",
+    &["direction", "kind", "node"],
+    "Messages to and from other nodes",
+);
+pub(super) const CLUSTER_BATCHES: Family = counter(
+    "cluster_batches_total",
+    &["direction", "node"],
+    "Batches made for the bus, and batches of others that were read",
+);
+pub(super) const CLUSTER_BYTES: Family = counter(
+    "cluster_bytes_total",
+    &["direction", "node"],
+    "Bytes to and from the bus, own batches that come back too",
+);
+pub(super) const CLUSTER_LOST_BATCHES: Family = counter(
+    "cluster_lost_batches_total",
+    &["node", "peer", "road"],
+    "Batches of a peer that is there which never arrived here",
+);
+pub(super) const CLUSTER_REFUSED_BATCHES: Family = counter(
+    "cluster_refused_batches_total",
+    &["node", "reason"],
+    "Batches that were not read",
+);
+pub(super) const CLUSTER_UNKNOWN_MESSAGES: Family = counter(
+    "cluster_unknown_messages_total",
+    NODE,
+    "Messages of kinds of a later version, skipped",
+);
+pub(super) const CLUSTER_BROKEN_MESSAGES: Family = counter(
+    "cluster_broken_messages_total",
+    NODE,
+    "Messages of a known kind that are wrong, or where they have no place",
+);
+pub(super) const CLUSTER_DROPPED: Family = counter(
+    "cluster_dropped_total",
+    &["node", "reason"],
+    "Batches and events that this node could not bring to or from the bus",
+);
+pub(super) const TRANSPORT_DROPPED: Family = counter(
+    "horizontal_transport_messages_dropped_total",
+    &["node", "transport"],
+    "Sum of cluster_dropped_total, under a name of later upstream versions",
+);
+pub(super) const CLUSTER_TOPICS: Family = gauge(
+    "cluster_topics",
+    &["node", "state"],
+    "Topics on the bus: wanted, and confirmed",
+);
+pub(super) const CLUSTER_SUBSCRIBE_SECONDS: Family = histogram(
+    "cluster_subscribe_seconds",
+    NODE,
+    "Time from asking for a topic to its confirmation",
 );
 
 /// Bounds I of Sockudo 2.9 (its client library's defaults), ms.

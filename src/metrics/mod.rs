@@ -6,6 +6,7 @@
 
 pub mod bridge;
 mod catalogue;
+pub mod cluster;
 pub mod counters;
 pub mod exposition;
 mod families;

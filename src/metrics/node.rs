@@ -1,13 +1,14 @@
 //! The metrics of our own, from a sample.
 //!
 //! Owns: which rows each of them gets.
-//! May depend on: `metrics::{catalogue, families, sample}`, the runtime's bucket bounds.
+//! May depend on: `metrics::{catalogue, cluster, families, sample}`, the runtime's bucket bounds.
 //! Invariants: every row has the label `node`; rows of a shard appear with its first snapshot.
 
 use super::{
     bridge::{AppWebhooks, DeadReason, DeliveryResult, WEBHOOK_EVENTS},
     catalogue as name,
     catalogue::Family,
+    cluster,
     counters::{AppCounters, ShardSnapshot},
     families::Families,
     sample::{AppRow, Sample, ShardSample},
@@ -35,6 +36,9 @@ pub(super) fn add(families: &mut Families<'_>, sample: &Sample<'_>, rows: &[AppR
     add_handshakes(families, sample);
     add_requests(families, sample);
     add_hops(families, sample);
+    if let Some(numbers) = &sample.cluster {
+        cluster::add(families, sample.node, numbers);
+    }
     for row in rows {
         add_app(families, sample.node, row.id, &row.counters);
         add_app_webhooks(families, sample.node, row.id, &row.webhooks);

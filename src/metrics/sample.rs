@@ -1,7 +1,7 @@
 //! All numbers of this node at one moment, from which a scrape is made.
 //!
 //! Owns: `Sample`, `AppLabels`, and which apps get rows of their own.
-//! May depend on: `metrics::{counters, bridge}`. Not on `prometheus`.
+//! May depend on: `metrics::{counters, bridge, cluster}`. Not on `prometheus`.
 //! Invariants: an app keeps its rows until it is forgotten, so that no counter of its own goes down;
 //! apps beyond `metrics.max_apps` share one row each under `other`, and stay there; no counter of
 //! `other` goes down when one of them is forgotten.
@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 
 use super::{
     bridge::{AppWebhooks, WebhookCounters},
+    cluster::ClusterSample,
     counters::{AppCounters, ShardSnapshot},
 };
 use crate::protocol::app::AppIndex;
@@ -28,6 +29,8 @@ pub struct Sample<'a> {
     pub shards: Vec<ShardSample<'a>>,
     pub webhooks: &'a WebhookCounters,
     pub webhook_state: WebhookState,
+    /// None on a node without a bus.
+    pub cluster: Option<ClusterSample>,
     pub bridge: BridgeState<'a>,
 }
 

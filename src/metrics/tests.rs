@@ -9,7 +9,8 @@ use std::collections::BTreeSet;
 use prometheus::proto::{MetricFamily, MetricType};
 
 use super::{
-    bridge::{DeliveryResult, WebhookCounters},
+    bridge::{DeliveryResult, Seconds, WebhookCounters},
+    cluster::{ClusterSample, PeerSample, RoadSample},
     counters::{ShardCounters, ShardSnapshot},
     exposition::{Exposition, open_metrics, rfc3339, text},
     sample::{AppLabels, AppRow, BridgeState, Build, Sample, ShardSample, WebhookState},
@@ -368,6 +369,73 @@ const ADDED: &[Row] = &[
     ),
 ];
 
+/// On a node with a bus.
+const CLUSTER: &[Row] = &[
+    ("backend_up", "gauge", &["backend", "node", "role"], &[]),
+    (
+        "backend_reconnects_total",
+        "counter",
+        &["backend", "node", "role"],
+        &[],
+    ),
+    ("adapter_canary_seconds", "histogram", &["node", "road"], L),
+    (
+        "adapter_canary_last_success_timestamp_seconds",
+        "gauge",
+        &["node", "road"],
+        &[],
+    ),
+    (
+        "adapter_canary_failures_total",
+        "counter",
+        &["node", "road"],
+        &[],
+    ),
+    ("cluster_nodes", "gauge", &["node", "state"], &[]),
+    ("cluster_lease_expiries_total", "counter", &["node"], &[]),
+    (
+        "cluster_messages_total",
+        "counter",
+        &["direction", "kind", "node"],
+        &[],
+    ),
+    (
+        "cluster_batches_total",
+        "counter",
+        &["direction", "node"],
+        &[],
+    ),
+    (
+        "cluster_bytes_total",
+        "counter",
+        &["direction", "node"],
+        &[],
+    ),
+    (
+        "cluster_lost_batches_total",
+        "counter",
+        &["node", "peer", "road"],
+        &[],
+    ),
+    (
+        "cluster_refused_batches_total",
+        "counter",
+        &["node", "reason"],
+        &[],
+    ),
+    ("cluster_unknown_messages_total", "counter", &["node"], &[]),
+    ("cluster_broken_messages_total", "counter", &["node"], &[]),
+    ("cluster_dropped_total", "counter", &["node", "reason"], &[]),
+    (
+        "horizontal_transport_messages_dropped_total",
+        "counter",
+        &["node", "transport"],
+        &[],
+    ),
+    ("cluster_topics", "gauge", &["node", "state"], &[]),
+    ("cluster_subscribe_seconds", "histogram", &["node"], L),
+];
+
 /// Standard names, without the prefix.
 const PROCESS: &[&str] = &[
     "process_cpu_seconds_total",
@@ -449,6 +517,64 @@ fn the_numbers_of_all_shards_are_added_up() {
     ] {
         assert!(body.lines().any(|l| l == line), "no line {line}\n{body}");
     }
+}
+
+#[test]
+fn a_node_with_a_bus_shows_it_and_its_peers() {
+    let webhooks = WebhookCounters::default();
+    let mut sample = sample(&[], &[], 10, &webhooks);
+    let alone = sample_names(&sample);
+    let mut echoes = Seconds::default();
+    echoes.observe(0.003);
+    let road = RoadSample {
+        echoes,
+        echoed_unix_s: 5.0,
+        failures: 1,
+    };
+    sample.cluster = Some(ClusterSample {
+        backend: "redis",
+        is_up: true,
+        roads: [road, RoadSample::default()],
+        nodes: [2, 1],
+        peers: vec![PeerSample {
+            name: "n2".to_owned(),
+            lost: [7, 0],
+        }],
+        events: [3, 4],
+        batches_refused: [0, 0, 0, 0, 5, 6, 0, 0],
+        dropped: [1, 2, 0, 0, 0, 4, 0, 0, 0],
+        topics: [9, 8],
+        ..ClusterSample::default()
+    });
+    let exposition = Exposition::new("sockudo_").expect("collector");
+    let families = exposition.families(&sample, &mut AppLabels::default());
+    for row in CLUSTER {
+        assert_row(&families, row);
+    }
+    let added: BTreeSet<String> = &sample_names(&sample) - &alone;
+    let names = CLUSTER.iter().map(|row| format!("sockudo_{}", row.0));
+    assert_eq!(added, names.collect());
+    let body = text(&families).expect("valid families");
+    for line in [
+        "sockudo_backend_up{backend=\"redis\",node=\"n1\",role=\"adapter\"} 1",
+        "sockudo_adapter_canary_seconds_bucket{node=\"n1\",road=\"events\",le=\"0.005\"} 1",
+        "sockudo_adapter_canary_failures_total{node=\"n1\",road=\"events\"} 1",
+        "sockudo_cluster_nodes{node=\"n1\",state=\"suspect\"} 1",
+        "sockudo_cluster_messages_total{direction=\"in\",kind=\"event\",node=\"n1\"} 4",
+        "sockudo_cluster_lost_batches_total{node=\"n1\",peer=\"n2\",road=\"events\"} 7",
+        "sockudo_cluster_refused_batches_total{node=\"n1\",reason=\"wrong_mac\"} 6",
+        "sockudo_cluster_dropped_total{node=\"n1\",reason=\"shard_full\"} 4",
+        "sockudo_horizontal_transport_messages_dropped_total{node=\"n1\",transport=\"redis\"} 7",
+        "sockudo_cluster_topics{node=\"n1\",state=\"live\"} 8",
+    ] {
+        assert!(body.lines().any(|l| l == line), "no line {line}\n{body}");
+    }
+}
+
+fn sample_names(sample: &Sample<'_>) -> BTreeSet<String> {
+    let exposition = Exposition::new("sockudo_").expect("collector");
+    let families = exposition.families(sample, &mut AppLabels::default());
+    families.iter().map(|it| it.name().to_owned()).collect()
 }
 
 #[test]
@@ -645,6 +771,7 @@ fn sample<'a>(
             driver: "memory",
             ..WebhookState::default()
         },
+        cluster: None,
         bridge: BridgeState {
             busy_ratio: 0.1,
             unready: &[],

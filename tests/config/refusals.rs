@@ -157,6 +157,45 @@ fn what_this_release_does_not_ship_refuses_to_start() {
         );
         assert!(errors[0].contains("not in this release"), "{errors:?}");
     }
+    for (driver, database, places) in [
+        (
+            r#"{"driver": "redis"}"#,
+            r#"{"redis": {"sentinels": ["s:1"]}}"#,
+            &["database.redis.sentinels"][..],
+        ),
+        (
+            r#"{"driver": "redis", "redis": {"redis_pub_options": {"url": "rediss://h"},
+                "redis_sub_options": {"host": "h", "tls": {}}}}"#,
+            "{}",
+            &[
+                "adapter.redis.redis_pub_options.url",
+                "adapter.redis.redis_sub_options",
+            ],
+        ),
+        (
+            r#"{"driver": "local"}"#,
+            r#"{"redis": {"sentinels": ["s:1"]}}"#,
+            &[],
+        ),
+        (
+            r#"{"driver": "redis", "redis": {"redis_pub_options": {"url": "redis://h"}}}"#,
+            r#"{"redis": {"sentinels": []}}"#,
+            &[],
+        ),
+    ] {
+        let text = format!("{{\"adapter\": {driver}, \"database\": {database}}}");
+        if places.is_empty() {
+            file(&text).loaded();
+            continue;
+        }
+        let errors = file(&text).errors();
+        assert_eq!(errors.len(), places.len(), "{errors:?}");
+        for (error, place) in errors.iter().zip(places) {
+            assert!(error.contains(place), "{error}");
+            let told = "with adapter.driver = \"redis\" is not in this release, which has";
+            assert!(error.contains(told), "{error}");
+        }
+    }
     let limiter = "{\"rate_limiter\": {\"enabled\": true, \"driver\": \"redis\"}}";
     assert!(file(limiter).errors()[0].contains("not in this release"));
     let hook = in_an_app(

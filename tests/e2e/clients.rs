@@ -16,7 +16,7 @@ use crate::support::skip::skip;
 const VERSIONS: [&str; 2] = ["pusher-js", "pusher-js-7"];
 
 /// A script under way, with its lines.
-struct Script {
+pub(crate) struct Script {
     child: Child,
     input: Option<ChildStdin>,
     output: BufReader<std::process::ChildStdout>,
@@ -47,7 +47,7 @@ impl Script {
 
     /// Reads up to the line `# step`.
     #[track_caller]
-    fn says(&mut self, step: &str) {
+    pub(crate) fn says(&mut self, step: &str) {
         let step = format!("# {step}");
         loop {
             let mut line = String::new();
@@ -63,14 +63,14 @@ impl Script {
         }
     }
 
-    fn hears(&mut self, line: &str) {
+    pub(crate) fn hears(&mut self, line: &str) {
         let input = self.input.as_mut().expect("it is open");
         writeln!(input, "{line}").expect("the script reads");
     }
 
     /// Waits for the end, which must be a success with at least one promise kept.
     #[track_caller]
-    fn succeeds(mut self) {
+    pub(crate) fn succeeds(mut self) {
         let mut rest = String::new();
         std::io::Read::read_to_string(&mut self.output, &mut rest).expect("its output is UTF-8");
         self.said.push_str(&rest);
@@ -90,7 +90,7 @@ fn clients() -> PathBuf {
 }
 
 /// Starts a script under node, or notes that the test is skipped.
-fn node(test: &str, server: &Server, script: &str, more: &[&str]) -> Option<Script> {
+pub(crate) fn node(test: &str, server: &Server, script: &str, more: &[&str]) -> Option<Script> {
     if !clients().join("node_modules/pusher-js").exists() {
         skip(test, "the npm clients are not installed: run scripts/test");
         return None;

@@ -2,11 +2,13 @@
 
 use serde_json::{Value, json};
 
+use crate::clients;
 use crate::redis::Redis;
 use crate::support::client::Client;
 use crate::support::config::{Config, merge};
-use crate::support::server::Server;
+use crate::support::server::{Server, own_address};
 use crate::support::skip::skip;
+use crate::support::wire::Wire;
 use crate::support::{SILENCE, eventually};
 
 /// A node of the cluster `test` on this Redis.
@@ -74,6 +76,21 @@ fn events_of_one_node_reach_subscribers_of_the_other_once_and_in_order() {
         assert_eq!(heard, ["news", "private-room"]);
         client.expects_nothing();
     }
+    let shown = |node: &Server, name: &str| node.metric(&format!("sockudo_{name}"));
+    for node in &nodes {
+        assert_eq!(shown(node, "backend_up"), Some(1.0));
+        assert_eq!(shown(node, "cluster_nodes"), Some(2.0));
+        assert_eq!(shown(node, "cluster_lost_batches_total"), Some(0.0));
+        assert_eq!(shown(node, "cluster_dropped_total"), Some(0.0));
+        assert_eq!(shown(node, "horizontal_adapter_sent_requests"), Some(0.0));
+        for grows in [
+            "adapter_canary_seconds_count",
+            "cluster_subscribe_seconds_count",
+        ] {
+            assert!(shown(node, grows) >= Some(2.0), "{grows}");
+        }
+    }
+    assert!(shown(&nodes[0], "cluster_messages_total") >= Some(504.0));
 }
 
 #[test]
@@ -120,6 +137,7 @@ fn a_bus_that_dies_is_said_and_after_it_all_goes_on() {
         eventually("a node to say that the bus is gone", || {
             (node.gets("/up").status == 503).then_some(())
         });
+        assert_eq!(node.metric("sockudo_backend_up"), Some(0.0));
     }
     // Who is here is told; what does not cross is lost.
     nodes[0].api().publishes("n", "news", "local");
@@ -137,6 +155,10 @@ fn a_bus_that_dies_is_said_and_after_it_all_goes_on() {
     for client in [&mut alice, &mut bob, &mut carol] {
         hears(client, "n", "news", "crosses");
     }
+    let sees = |name: &str| nodes[0].metric(name).expect("it is shown");
+    assert_eq!(sees("sockudo_backend_up"), 1.0);
+    assert!(sees("sockudo_backend_reconnects_total") >= 4.0);
+    assert!(sees("sockudo_cluster_dropped_total") >= 1.0);
     let log = nodes[0].log();
     assert!(log.contains("the bus is gone"), "{log}");
     assert!(!log.contains("wanted"), "{log}");
@@ -314,4 +336,104 @@ fn of_two_that_start_at_once_under_one_name_one_stays() {
         .iter_mut()
         .find_map(|it| it.is_running().then_some(it));
     is_ready(stays.expect("one runs"));
+}
+
+#[test]
+fn pusher_js_and_the_node_library_see_one_server() {
+    let name = "pusher_js_and_the_node_library_see_one_server";
+    let Some(mut redis) = Redis::start() else {
+        return skip(name, "no redis-server");
+    };
+    let nodes = ["a", "b"].map(|name| starts(&redis, name, json!({})));
+    let port = nodes[1].address.port().to_string();
+    let Some(mut script) = clients::node(name, &nodes[0], "cluster.mjs", &[&port]) else {
+        return;
+    };
+    script.says("ready for the bus to die");
+    redis.kill();
+    for node in &nodes {
+        eventually("a node to say that the bus is gone", || {
+            (node.gets("/up").status == 503).then_some(())
+        });
+    }
+    redis.start_again();
+    nodes.iter().for_each(is_ready);
+    script.hears("it is back");
+    script.succeeds();
+}
+
+/// Runs `scripts/cluster`; what it printed.
+fn cluster(arguments: &[&str]) -> String {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/cluster");
+    let output = std::process::Command::new(script)
+        .args(arguments)
+        .output()
+        .expect("bash is there");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {said}");
+    text
+}
+
+// What a newcomer tries first.
+#[test]
+fn the_script_starts_a_cluster_on_loopback_and_leaves_nothing_behind() {
+    let name = "the_script_starts_a_cluster_on_loopback_and_leaves_nothing_behind";
+    if Redis::start().is_none() {
+        return skip(name, "no redis-server");
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let folder = folder.path().join("cluster");
+    let folder = folder
+        .to_str()
+        .expect("a temporary folder has a plain name");
+    let host = own_address().to_string();
+    let binary = env!("CARGO_BIN_EXE_sockudo");
+    let mut arguments = vec!["up", "--host", &host, "--port", "20000"];
+    arguments.extend(["--binary", binary, "--folder", folder]);
+    let has_proxy = std::path::Path::new("/usr/sbin/haproxy").exists();
+    match has_proxy {
+        true => arguments.extend(["--proxy", "haproxy"]),
+        false => skip(name, "no haproxy: without a proxy"),
+    }
+    let printed = cluster(&arguments);
+    let mut addresses = vec![20_010, 20_020];
+    addresses.extend(has_proxy.then_some(20_001));
+    for port in addresses {
+        assert!(
+            printed.contains(&format!("http://{host}:{port}")),
+            "{printed}"
+        );
+        let mut wire = Wire::connect((own_address(), port).into());
+        wire.sends(format!("GET /up HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        assert_eq!(wire.reply().status, 200);
+    }
+    cluster(&["down", "--folder", folder]);
+    assert!(!std::path::Path::new(folder).exists());
+    for port in [20_000, 20_001, 20_010, 20_020] {
+        let connected = std::net::TcpStream::connect((own_address(), port));
+        assert!(connected.is_err(), "something listens on {port}");
+    }
+}
+
+// What an operator copies.
+#[test]
+fn the_redis_user_of_the_documentation_may_do_all_that_is_needed() {
+    let Some(mut redis) = Redis::start() else {
+        return skip("scale_out", "no redis-server");
+    };
+    let page = include_str!("../../docs/scale-out.md");
+    let line = page.lines().find(|line| line.starts_with("ACL SETUSER"));
+    let words: Vec<&str> = line.expect("it is there").split(' ').collect();
+    redis.command(&words);
+    let keys = json!({"database": {"redis": {"username": "sockudo", "password": "password"}}});
+    let nodes = ["a", "b"].map(|name| starts(&redis, name, keys.clone()));
+    let mut bob = nodes[1].client("bob");
+    bob.subscribes("news");
+    nodes[0].api().publishes("n", "news", "x");
+    hears(&mut bob, "n", "news", "x");
+    for node in &nodes {
+        let log = node.log();
+        assert!(!log.contains("the bus between nodes"), "{log}");
+    }
 }
