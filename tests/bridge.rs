@@ -378,6 +378,9 @@ impl Application for Echo {
             | FromBridge::Apps(_)
             | FromBridge::Health(_)
             | FromBridge::Event(_)
+            | FromBridge::State(_)
+            | FromBridge::Owned(_)
+            | FromBridge::Terminate(_)
             | FromBridge::TopicsLive(_)
             | FromBridge::TopicsLost => {}
         }

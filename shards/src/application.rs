@@ -99,6 +99,9 @@ pub enum Lane {
     Control,
     /// What a client wants to know; refused when too many wait.
     Question,
+    /// What is so now of something; whoever says it can say it later, and then only what is so by
+    /// then. Given back when too many wait.
+    State,
     /// One of many, about so many bytes on the heap, whose sender can be told that there is no room:
     /// given back then, and nothing that waits is touched. Keeps its order.
     Publish {

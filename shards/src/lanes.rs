@@ -31,6 +31,7 @@ const EVENTS_PER_TAKE: usize = 1_024;
 pub(crate) struct LaneSender<M> {
     control: Sender<M>,
     questions: Sender<M>,
+    states: Sender<M>,
     publishes: Sender<Event<M>>,
     events: Sender<Event<M>>,
     crossing: Arc<Crossing>,
@@ -47,6 +48,7 @@ pub(crate) struct LaneSender<M> {
 pub(crate) struct LaneReceiver<M> {
     control: Receiver<M>,
     questions: Receiver<M>,
+    states: Receiver<M>,
     publishes: Receiver<Event<M>>,
     events: Receiver<Event<M>>,
     crossing: Arc<Crossing>,
@@ -74,17 +76,19 @@ pub(crate) struct Taken {
     pub(crate) ring: bool,
 }
 
-/// Both ends: `messages_max` in the lanes of control, of publishes and of events; `bytes_max` of
+/// Both ends: `messages_max` in the lanes of control, of state, of publishes and of events; `bytes_max` of
 /// events on their way and waiting here, half as many of publishes.
 pub(crate) fn lanes<M>(messages_max: usize, bytes_max: usize) -> (LaneSender<M>, LaneReceiver<M>) {
     let (control, control_end) = bounded(messages_max);
     let (questions, questions_end) = bounded(QUESTIONS_MAX);
+    let (states, states_end) = bounded(messages_max);
     let (publishes, publishes_end) = bounded(messages_max);
     let (events, events_end) = bounded(messages_max);
     let crossing = Arc::new(Crossing::default());
     let sender = LaneSender {
         control,
         questions,
+        states,
         publishes,
         events,
         crossing: Arc::clone(&crossing),
@@ -97,6 +101,7 @@ pub(crate) fn lanes<M>(messages_max: usize, bytes_max: usize) -> (LaneSender<M>,
     let receiver = LaneReceiver {
         control: control_end,
         questions: questions_end,
+        states: states_end,
         publishes: publishes_end,
         events: events_end,
         crossing,
@@ -110,6 +115,7 @@ impl<M> LaneSender<M> {
         let dropped = match lane {
             Lane::Control => offer(&self.control, message),
             Lane::Question => offer(&self.questions, message),
+            Lane::State => offer(&self.states, message),
             Lane::Publish { bytes } => self.post_publish(bytes, message),
             Lane::Event { source, bytes } => self.post_event(source, bytes, message),
             Lane::AfterEvents if self.last.len() < LAST_MAX => {
@@ -223,7 +229,7 @@ impl<M> LaneSender<M> {
     pub(crate) fn depth(&self) -> usize {
         let waiting = self.spilled.messages + self.last.len();
         let asked = self.control.len() + self.questions.len();
-        waiting + asked + self.publishes.len() + self.events.len()
+        waiting + asked + self.states.len() + self.publishes.len() + self.events.len()
     }
 
     /// Bytes of the events and publishes that wait, here and on their way.
@@ -246,6 +252,8 @@ impl<M> LaneReceiver<M> {
         let control = self.control.try_iter().take(self.control.len());
         let questions = self.questions.try_iter().take(QUESTIONS_MAX);
         control.chain(questions).for_each(&mut take);
+        let states = self.states.try_iter().take(EVENTS_PER_TAKE);
+        states.for_each(&mut take);
         let mut bytes = 0;
         for publish in self.publishes.try_iter().take(EVENTS_PER_TAKE) {
             bytes += publish.bytes;
@@ -268,6 +276,7 @@ impl<M> LaneReceiver<M> {
         fence(Ordering::SeqCst);
         let ring = count > 0 && self.crossing.wants_room.swap(false, Ordering::SeqCst);
         let no_questions = self.control.is_empty() && self.questions.is_empty();
+        let no_questions = no_questions && self.states.is_empty();
         let is_empty = no_questions && self.publishes.is_empty() && self.events.is_empty();
         let has_more = !is_empty;
         Taken { has_more, ring }

@@ -14,11 +14,15 @@ use crate::{
     cluster::entry::Origin,
     config::Config,
     metrics::counters::ShardSnapshot,
-    protocol::{app::AppIndex, partition::Partition, socket_id::SocketId},
+    protocol::{
+        app::AppIndex,
+        partition::{PARTITIONS, Partition},
+        socket_id::SocketId,
+    },
 };
 
 /// From a shard to the bridge.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum ToBridge {
     /// Answer to `FromBridge::Scrape`.
     Snapshot {
@@ -35,6 +39,10 @@ pub enum ToBridge {
     Settled,
     /// An event that the other nodes are to hear.
     Event(Box<NodeEvent>),
+    /// What has changed here, for the other nodes.
+    State(Box<NodeState>),
+    /// All connections of a user on the other nodes are to end.
+    Terminate(Box<UserOfNodes>),
     /// Whether a partition's topic is wanted, from now on.
     Topic {
         partition: Partition,
@@ -50,6 +58,7 @@ impl ToBridge {
             Self::Snapshot { .. } | Self::Drained => Lane::Control,
             // At most one for each partition between two turns of the shard.
             Self::Topic { .. } => Lane::Control,
+            Self::State(_) | Self::Terminate(_) => Lane::State,
             Self::Event(event) => Lane::Publish {
                 bytes: event.approximate_bytes(),
             },
@@ -83,6 +92,12 @@ pub enum FromBridge {
     Settle,
     /// Another node's event, for a channel whose home is this shard.
     Event(Box<NodeEvent>),
+    /// What the other nodes together have, for a name whose home is this shard.
+    State(Box<NodeState>),
+    /// Another node was asked to end all connections of a user whose home is this shard.
+    Terminate(Box<UserOfNodes>),
+    /// Whose webhooks this node tells, from now on.
+    Owned(Box<Ownership>),
     /// These topics are live, by the wishes that they answer.
     TopicsLive(Box<[(Partition, TopicWish)]>),
     /// No topic is live any more; what is wished stands.
@@ -106,6 +121,63 @@ impl NodeEvent {
     pub fn approximate_bytes(&self) -> usize {
         size_of::<Self>() + self.channel.len() + self.frame.len()
     }
+}
+
+/// The partitions whose channels' webhooks are told by this node, and by no other.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ownership {
+    /// A bit for each partition.
+    pub partitions: [u64; PARTITIONS as usize / 64],
+    /// What fell due on a partition that is new here since then was told by nobody.
+    pub since: Millis,
+}
+
+impl Ownership {
+    pub fn has(&self, partition: Partition) -> bool {
+        let number = usize::from(partition.number());
+        self.partitions[number / 64] & (1 << (number % 64)) != 0
+    }
+
+    pub fn add(&mut self, partition: Partition) {
+        let number = usize::from(partition.number());
+        self.partitions[number / 64] |= 1 << (number % 64);
+    }
+}
+
+/// A user, as nodes name it to each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserOfNodes {
+    pub app: AppIndex,
+    pub partition: Partition,
+    pub id: Arc<str>,
+}
+
+/// A change of what one node has of a name, or of what all other nodes have together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeState {
+    pub app: AppIndex,
+    pub partition: Partition,
+    /// A channel's, or a user's id.
+    pub name: Arc<str>,
+    pub change: StateChange,
+}
+
+/// What is so now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StateChange {
+    /// Sockets that subscribe to the channel there.
+    Subscriptions(u32),
+    /// The user is in the presence channel there, with this `user_info` as JSON.
+    MemberJoined {
+        user_id: Arc<str>,
+        info: Arc<str>,
+    },
+    MemberLeft {
+        user_id: Arc<str>,
+    },
+    /// The user whose id is the name is signed in there.
+    UserOnline,
+    UserOffline,
 }
 
 /// Whether a topic is wanted. Each change has a number, so that the answer to an older wish is not

@@ -1,6 +1,7 @@
 //! The other nodes: what this one tells them over the bus, and what it hears.
 //!
-//! Owns: `Nodes`: the bus, the cluster's protocol on it, which topics shards wish for and which are live.
+//! Owns: `Nodes`: the bus, the cluster's protocol on it, which topics shards wish for and which are live,
+//! whose webhooks this node tells.
 //! May depend on: `bridge::{adapter, apps, message}`, `cluster`, `config`, `metrics`, the clock.
 //! Invariants: a topic is told live only after the bus confirmed it, and never after its road went
 //! down; the bus is always read; nothing here waits for it.
@@ -16,6 +17,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use ahash::{AHashMap, RandomState};
 use shards::application::{Millis, ShardId};
 
 use super::{
@@ -26,15 +28,18 @@ use super::{
         status::Counts,
     },
     apps::AppTable,
-    message::{FromBridge, NodeEvent, TopicWish},
+    message::{FromBridge, NodeEvent, NodeState, Ownership, StateChange, TopicWish, UserOfNodes},
 };
 use crate::{
     cluster::{
-        entry::Event,
+        entry::{Event, Group},
+        holdings::{Merged, ViewChange},
         identity::{ClusterTag, Identity, Incarnation, NodeId},
+        ledger::{Own, OwnChange},
         mac::Secrets,
         membership::{self, Reason, Times},
-        node::{Effect, Node, Outgoing, Peer, Setup as NodeSetup},
+        node::{Effect, Heard, Node, Outgoing, Peer, Setup as NodeSetup},
+        owner::{self, Owners},
         start::Name,
         topic::{Road, Topic},
         wire::PushError,
@@ -44,11 +49,18 @@ use crate::{
         bridge::Seconds,
         cluster::{ClusterSample, PeerSample, RoadSample},
     },
-    protocol::partition::{PARTITIONS, Partition},
+    protocol::{
+        app::AppIndex,
+        partition::{PARTITIONS, Partition},
+    },
 };
 
 /// Bytes that may wait on each direction of each road of the bus.
 const QUEUE_BYTES_MAX: usize = 32 << 20;
+/// Bytes that what the other nodes have may take on the bridge.
+const VIEW_BYTES_MAX: usize = 2 << 30;
+/// Rows of an ended peer, or of a snapshot, that are looked at in one step.
+const VIEWS_PER_STEP: usize = 4_096;
 /// News taken at once, so that shards are heard in between.
 const NEWS_PER_TAKE: usize = 1_024;
 
@@ -69,6 +81,11 @@ pub(super) struct Nodes {
     unproven: usize,
     /// The topics that every node listens to.
     common: Vec<(Topic, bool)>,
+    owners: Owners,
+    /// Ids of apps that were named by their index, also of those that are gone meanwhile.
+    app_ids: AHashMap<AppIndex, Arc<str>>,
+    /// A peer's end or a snapshot is not wholly told to shards.
+    has_views: bool,
     effects: Vec<Effect>,
     name_is_taken: bool,
     /// Start of the node's clock.
@@ -164,6 +181,8 @@ impl Nodes {
             program: program.to_owned(),
             cluster: ClusterTag::of_name(cluster),
             secrets,
+            hasher: RandomState::new(),
+            view_bytes_max: VIEW_BYTES_MAX,
             times: Times {
                 lease_ms: config.cluster.lease_ms.into(),
                 heartbeat_ms: config.cluster.heartbeat_ms.into(),
@@ -171,10 +190,9 @@ impl Nodes {
             },
         };
         let node = Node::listening(now, setup, whose);
-        let common = [Topic::Nodes, Topic::Echo].map(|topic| (topic, false));
-        for (topic, _) in common {
-            bus.subscribe(topic);
-        }
+        let groups = (0..).map_while(Group::from_number).map(Topic::State);
+        let common: Vec<_> = groups.chain([Topic::Nodes, Topic::Echo]).collect();
+        common.iter().for_each(|topic| bus.subscribe(*topic));
         Ok(Some(Self {
             node,
             bus,
@@ -183,7 +201,10 @@ impl Nodes {
             linger: Duration::from_millis(config.cluster.linger_ms.into()),
             heartbeat_ms: config.cluster.heartbeat_ms.into(),
             unproven: 0,
-            common: common.to_vec(),
+            common: common.into_iter().map(|topic| (topic, false)).collect(),
+            owners: Owners::new(NodeId::of_name(name), config.cluster.lease_ms.into(), now),
+            app_ids: AHashMap::new(),
+            has_views: false,
             effects: Vec::new(),
             name_is_taken: false,
             started,
@@ -220,6 +241,61 @@ impl Nodes {
             Err(PushError::BatchFull) => self.counters.events_before_start += 1,
             Err(_) => self.counters.events_too_long += 1,
         }
+    }
+
+    /// Takes a change of what this node has; `flush` sends it.
+    pub(super) fn report(&mut self, apps: &AppTable, state: &NodeState) {
+        let Some(app) = self.app_id(apps, state.app) else {
+            return;
+        };
+        let change = match &state.change {
+            StateChange::Subscriptions(count) => OwnChange::Subscriptions(*count),
+            StateChange::MemberJoined { user_id, info } => {
+                OwnChange::MemberJoined { user_id, info }
+            }
+            StateChange::MemberLeft { user_id } => OwnChange::MemberLeft { user_id },
+            StateChange::UserOnline => OwnChange::UserOnline,
+            StateChange::UserOffline => OwnChange::UserOffline,
+        };
+        let own = Own {
+            partition: state.partition,
+            app: &app,
+            name: &state.name,
+            change,
+        };
+        self.node.report(now_of(self.started), &own);
+    }
+
+    /// Has a user's connections on the other nodes ended; `flush` sends it.
+    pub(super) fn terminate(&mut self, apps: &AppTable, user: &UserOfNodes) {
+        let Some(app) = self.app_id(apps, user.app) else {
+            return;
+        };
+        let result = self.node.terminate(&app, &user.id);
+        self.counters.events_too_long += u64::from(result.is_err());
+    }
+
+    /// An app that has been taken away still has connections that end.
+    fn app_id(&mut self, apps: &AppTable, index: AppIndex) -> Option<Arc<str>> {
+        if let Some(id) = self.app_ids.get(&index) {
+            return Some(Arc::clone(id));
+        }
+        let id: Arc<str> = apps.get(index)?.app.id.as_str().into();
+        self.app_ids.insert(index, Arc::clone(&id));
+        Some(id)
+    }
+
+    /// Goes on telling shards what is long: true if more is left.
+    pub(super) fn tell_views(&mut self, apps: &AppTable, told: &mut Told) {
+        let (counters, shards) = (&mut self.counters, self.shards);
+        self.has_views = self.node.next_views(VIEWS_PER_STEP, |view| {
+            tell_view(apps, shards, &view, counters, told);
+        });
+    }
+
+    /// `tell_views` has more to tell.
+    pub(super) fn has_views(&self) -> bool {
+        self.has_views
     }
 
     /// Hands all that waits to the bus: what a wake-up brought goes out together.
@@ -274,7 +350,8 @@ impl Nodes {
         if let Some(it) = news {
             self.take_one(apps, it, told);
         }
-        self.tell_effects();
+        self.tell_effects(told);
+        self.has_views = true;
     }
 
     fn take_one(&mut self, apps: &AppTable, news: News, told: &mut Told) {
@@ -284,7 +361,16 @@ impl Nodes {
                 let now = now_of(self.started);
                 let (counters, shards) = (&mut self.counters, self.shards);
                 self.node
-                    .hear(now, topic, &bytes, &mut self.effects, |event| {
+                    .hear(now, topic, &bytes, &mut self.effects, |heard| {
+                        let event = match heard {
+                            Heard::Event(event) => event,
+                            Heard::View(view) => {
+                                return tell_view(apps, shards, &view, counters, told);
+                            }
+                            Heard::Terminate { app, user_id } => {
+                                return tell_terminate(apps, shards, app, user_id, told);
+                            }
+                        };
                         let Some(app) = apps.by_id(event.app) else {
                             counters.events_of_unknown_apps += 1;
                             return;
@@ -374,7 +460,7 @@ impl Nodes {
     }
 
     /// Does what is due.
-    pub(super) fn tick(&mut self) {
+    pub(super) fn tick(&mut self, told: &mut Told) {
         let now = Instant::now();
         while let Some((until, partition)) = self.lingering.front().copied()
             && until <= now
@@ -384,7 +470,13 @@ impl Nodes {
         }
         if now_of(self.started) >= self.node.next_tick() {
             self.node.tick(now_of(self.started), &mut self.effects);
-            self.tell_effects();
+            self.tell_effects(told);
+            for peer in self.node.peers() {
+                self.owners.heard(peer.identity.node, peer.heard_at);
+            }
+            let change = self.owners.step(now_of(self.started));
+            self.tell_owned(change, told);
+            self.has_views = true;
         }
         self.flush();
     }
@@ -402,16 +494,25 @@ impl Nodes {
         self.node.forget_lane(Topic::Events(partition));
     }
 
-    fn tell_effects(&mut self) {
+    fn tell_effects(&mut self, told: &mut Told) {
+        let now = now_of(self.started);
         for effect in std::mem::take(&mut self.effects) {
             match effect {
                 Effect::Peer(membership::Effect::Joined(peer)) => {
+                    self.owners.came(peer.node, now);
                     tracing::info!(peer = %self.name_of(peer), "a node is there");
                 }
-                Effect::Peer(membership::Effect::Restarted { new, .. }) => {
+                Effect::Peer(membership::Effect::Restarted { old, new }) => {
+                    let change = self.owners.went(old.node, now);
+                    self.tell_owned(change, told);
+                    self.owners.came(new.node, now);
+                    self.has_views = true;
                     tracing::info!(peer = %self.name_of(new), "a node has started anew");
                 }
                 Effect::Peer(membership::Effect::Expelled(peer, reason)) => {
+                    let change = self.owners.went(peer.node, now);
+                    self.tell_owned(change, told);
+                    self.has_views = true;
                     let reason = match reason {
                         Reason::Goodbye => "it said goodbye",
                         Reason::LeaseRanOut => {
@@ -463,6 +564,23 @@ impl Nodes {
                 let round_trip = Duration::from_millis(echoes.round_trip_ms);
                 echoed.seconds.observe(round_trip.as_secs_f64());
             }
+        }
+    }
+
+    /// Tells all shards whose webhooks are this node's, where that has changed.
+    fn tell_owned(&self, change: Option<owner::Change>, told: &mut Told) {
+        let Some(owner::Change { partitions, since }) = change else {
+            return;
+        };
+        let mut owned = Ownership {
+            since,
+            ..Ownership::default()
+        };
+        for partition in partitions {
+            owned.add(partition);
+        }
+        for shard in 0..self.shards {
+            told.push((ShardId(shard), FromBridge::Owned(Box::new(owned.clone()))));
         }
     }
 
@@ -592,7 +710,53 @@ fn shown(name: &str, peer: Identity) -> String {
     }
 }
 
-fn owned(app: crate::protocol::app::AppIndex, event: &Event<'_>) -> NodeEvent {
+/// Of an app that this node does not have there is nothing to tell.
+fn tell_view(
+    apps: &AppTable,
+    shards: u16,
+    view: &ViewChange<'_>,
+    counters: &mut Counters,
+    told: &mut Told,
+) {
+    let Some(app) = apps.by_id(view.app) else {
+        counters.events_of_unknown_apps += 1;
+        return;
+    };
+    let change = match view.change {
+        Merged::Subscriptions(count) => StateChange::Subscriptions(count),
+        Merged::MemberJoined { user_id, info } => StateChange::MemberJoined {
+            user_id: Arc::clone(user_id),
+            info: Arc::clone(info),
+        },
+        Merged::MemberLeft { user_id } => StateChange::MemberLeft {
+            user_id: Arc::clone(user_id),
+        },
+        Merged::UserOnline => StateChange::UserOnline,
+        Merged::UserOffline => StateChange::UserOffline,
+    };
+    let state = NodeState {
+        app: app.index,
+        partition: view.partition,
+        name: Arc::clone(view.name),
+        change,
+    };
+    let home = ShardId(view.partition.number() % shards);
+    told.push((home, FromBridge::State(Box::new(state))));
+}
+
+fn tell_terminate(apps: &AppTable, shards: u16, app: &str, user_id: &str, told: &mut Told) {
+    let Some(app) = apps.by_id(app) else { return };
+    let partition = app.partitions.of_user(user_id);
+    let user = UserOfNodes {
+        app: app.index,
+        partition,
+        id: user_id.into(),
+    };
+    let home = ShardId(partition.number() % shards);
+    told.push((home, FromBridge::Terminate(Box::new(user))));
+}
+
+fn owned(app: AppIndex, event: &Event<'_>) -> NodeEvent {
     NodeEvent {
         app,
         partition: event.partition,

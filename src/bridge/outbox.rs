@@ -14,7 +14,7 @@ use shards::application::{BridgeFull, ShardId};
 use super::{
     apps::AppTable,
     link::ShardLink,
-    message::{FromBridge, Health, NodeEvent, USAGES_ASKED_MAX},
+    message::{FromBridge, Health, NodeEvent, Ownership, USAGES_ASKED_MAX},
 };
 use crate::config::Config;
 
@@ -34,7 +34,10 @@ struct Waiting {
     scrape: Option<u64>,
     /// Live topics behind the last loss of all of them.
     topics: VecDeque<FromBridge>,
+    owned: Option<Box<Ownership>>,
     answers: VecDeque<FromBridge>,
+    /// What other nodes have: nothing of it may be lost, so who sends it stops while much waits.
+    states: VecDeque<FromBridge>,
     events: VecDeque<Box<NodeEvent>>,
     event_bytes: usize,
     /// Messages that met a full queue.
@@ -44,6 +47,8 @@ struct Waiting {
 
 /// Answers that wait for one shard: as many as it may await.
 const ANSWERS_MAX: usize = USAGES_ASKED_MAX as usize;
+/// Changes of other nodes' state that wait for one shard before no more are taken from the bus.
+const STATES_MANY: usize = 16_384;
 /// Bytes of other nodes' events that wait for one shard, beside those in its queue.
 const EVENT_BYTES_MAX: usize = 8 << 20;
 
@@ -89,6 +94,11 @@ impl Outbox {
         self.shards[shard].full
     }
 
+    /// So much of other nodes' state waits for shards that no more should be sent.
+    pub(super) fn is_behind(&self) -> bool {
+        self.shards.iter().any(|it| it.states.len() >= STATES_MANY)
+    }
+
     /// Events of other nodes that shards will not get.
     pub(super) fn events_dropped(&self) -> u64 {
         self.shards.iter().map(|it| it.events_dropped).sum()
@@ -100,6 +110,7 @@ impl Waiting {
     fn is_ahead_of(&self, message: &FromBridge) -> bool {
         match message {
             FromBridge::Event(_) => !self.events.is_empty(),
+            FromBridge::State(_) | FromBridge::Terminate(_) => !self.states.is_empty(),
             FromBridge::TopicsLive(_) | FromBridge::TopicsLost => !self.topics.is_empty(),
             FromBridge::Config(_)
             | FromBridge::Apps(_)
@@ -107,6 +118,7 @@ impl Waiting {
             | FromBridge::Drain { .. }
             | FromBridge::Settle
             | FromBridge::Scrape { .. }
+            | FromBridge::Owned(_)
             | FromBridge::Usage { .. } => false,
         }
     }
@@ -119,11 +131,13 @@ impl Waiting {
             FromBridge::Drain { .. } => self.drain = Some(message),
             FromBridge::Settle => self.settles = true,
             FromBridge::Scrape { token } => self.scrape = Some(token),
+            FromBridge::Owned(owned) => self.owned = Some(owned),
             FromBridge::TopicsLost => {
                 self.topics.clear();
                 self.topics.push_back(message);
             }
             FromBridge::TopicsLive(_) => self.topics.push_back(message),
+            FromBridge::State(_) | FromBridge::Terminate(_) => self.states.push_back(message),
             FromBridge::Event(event) => {
                 let bytes = event.approximate_bytes();
                 if self.event_bytes + bytes > EVENT_BYTES_MAX {
@@ -154,8 +168,10 @@ impl Waiting {
                 let token = self.scrape.take()?;
                 Some(FromBridge::Scrape { token })
             })
+            .or_else(|| self.owned.take().map(FromBridge::Owned))
             .or_else(|| self.topics.pop_front())
             .or_else(|| self.answers.pop_front())
+            .or_else(|| self.states.pop_front())
             .or_else(|| {
                 let event = self.events.pop_front()?;
                 self.event_bytes -= event.approximate_bytes();
@@ -167,6 +183,7 @@ impl Waiting {
         match message {
             FromBridge::Usage { .. } => self.answers.push_front(message),
             FromBridge::TopicsLive(_) | FromBridge::TopicsLost => self.topics.push_front(message),
+            FromBridge::State(_) | FromBridge::Terminate(_) => self.states.push_front(message),
             FromBridge::Event(event) => {
                 self.event_bytes += event.approximate_bytes();
                 self.events.push_front(event);
@@ -176,6 +193,7 @@ impl Waiting {
             | FromBridge::Apps(_)
             | FromBridge::Health(_)
             | FromBridge::Drain { .. }
+            | FromBridge::Owned(_)
             | FromBridge::Settle => {
                 self.keep(message);
             }
@@ -183,13 +201,15 @@ impl Waiting {
     }
 
     fn is_empty(&self) -> bool {
-        let no_state = self.config.is_none()
+        let no_state = self.owned.is_none()
+            && self.config.is_none()
             && self.apps.is_none()
             && self.health.is_none()
             && self.drain.is_none()
             && !self.settles
             && self.scrape.is_none();
-        no_state && self.topics.is_empty() && self.answers.is_empty() && self.events.is_empty()
+        let no_news = self.topics.is_empty() && self.states.is_empty() && self.events.is_empty();
+        no_state && no_news && self.answers.is_empty()
     }
 }
 

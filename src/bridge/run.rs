@@ -249,8 +249,10 @@ impl<L: ShardLink> Bridge<L> {
                 None => None,
             }
         };
+        // What shards do not keep up with waits on the bus, which has its bounds.
+        let is_behind = self.outbox.is_behind();
         let news = async {
-            match self.nodes.as_mut() {
+            match self.nodes.as_mut().filter(|_| !is_behind) {
                 Some(nodes) => Some(nodes.next().await),
                 None => None,
             }
@@ -266,12 +268,15 @@ impl<L: ShardLink> Bridge<L> {
     }
 
     fn wake_at(&self) -> Instant {
+        let has_views = self.nodes.as_ref().is_some_and(Nodes::has_views);
+        let has_views = has_views && !self.outbox.is_behind();
         let timers = [
             Some(self.health_due),
             Some(self.sample_due),
             self.gathering.deadline(),
             self.drain.as_ref().map(Drain::due),
             self.nodes.as_ref().map(Nodes::due),
+            has_views.then(Instant::now),
             (!self.outbox.is_empty()).then(|| Instant::now() + RETRY_AFTER),
         ];
         timers
@@ -299,6 +304,16 @@ impl<L: ShardLink> Bridge<L> {
                         nodes.publish(&self.apps, &event);
                     }
                 }
+                ToBridge::State(state) => {
+                    if let Some(nodes) = &mut self.nodes {
+                        nodes.report(&self.apps, &state);
+                    }
+                }
+                ToBridge::Terminate(user) => {
+                    if let Some(nodes) = &mut self.nodes {
+                        nodes.terminate(&self.apps, &user);
+                    }
+                }
                 ToBridge::Topic { partition, wish } => {
                     if let Some(nodes) = &mut self.nodes {
                         nodes.wish(partition, wish, &mut told);
@@ -321,6 +336,24 @@ impl<L: ShardLink> Bridge<L> {
             nodes.flush();
         }
         self.tell(told);
+    }
+
+    /// Ticks, and goes on with what is long as far as the shards keep up.
+    fn do_what_nodes_want(&mut self, now: Instant) {
+        let is_behind = self.outbox.is_behind();
+        let Some(nodes) = &mut self.nodes else { return };
+        let mut told = Told::new();
+        let is_due = now >= nodes.due();
+        if is_due {
+            nodes.tick(&mut told);
+        }
+        if nodes.has_views() && !is_behind {
+            nodes.tell_views(&self.apps, &mut told);
+        }
+        self.tell(told);
+        if is_due {
+            self.announce();
+        }
     }
 
     fn hear_nodes(&mut self, news: News) {
@@ -348,12 +381,7 @@ impl<L: ShardLink> Bridge<L> {
         if now >= self.sample_due {
             self.sample();
         }
-        if let Some(nodes) = &mut self.nodes
-            && now >= nodes.due()
-        {
-            nodes.tick();
-            self.announce();
-        }
+        self.do_what_nodes_want(now);
         if self.gathering.is_due(now) {
             self.finish_sample();
         }

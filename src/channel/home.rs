@@ -17,7 +17,7 @@ use super::{
     home_effect::{Announcement, HomeEffect, Hook, LastEvent},
     local::LocalRef,
     names::NameKey,
-    roster::{Change, Member, Roster},
+    roster::{Change, Member, MemberNews, Roster},
     rows::RowRef,
 };
 use crate::protocol::{app::AppIndex, name::ChannelKind};
@@ -35,6 +35,14 @@ pub struct Home {
     pub kind: ChannelKind,
     interests: SmallVec<[Interest; 1]>,
     subscriptions: u32,
+    /// On other nodes.
+    elsewhere: u32,
+    /// What other nodes were told of `subscriptions`.
+    told: u32,
+    /// The table's note: it is listed as one with news for other nodes.
+    pub(super) is_owing: bool,
+    /// The server's note: it is counted as a use of its partition's topic.
+    pub uses_topic: bool,
     roster: Option<Box<Roster>>,
     kept: Option<Box<Kept>>,
     later: Option<Box<Later>>,
@@ -116,6 +124,25 @@ pub struct Join {
     pub member: Option<Member>,
 }
 
+/// What other nodes are to be told of this one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// Sockets that subscribe here.
+    Subscriptions(u32),
+    Member(MemberNews),
+}
+
+/// What all other nodes together have of a channel, as it changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Elsewhere {
+    /// Sockets that subscribe there.
+    Subscriptions(u32),
+    /// The first of them has the user, or says another info.
+    MemberJoined(Member),
+    /// None of them has the user any more.
+    MemberLeft { user_id: Arc<str> },
+}
+
 /// Why a home refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JoinRefused {
@@ -137,6 +164,10 @@ impl Home {
             kind: ChannelKind::of(name),
             interests: SmallVec::new(),
             subscriptions: 0,
+            elsewhere: 0,
+            told: 0,
+            is_owing: false,
+            uses_topic: false,
             roster: None,
             kept: None,
             later: None,
@@ -152,6 +183,98 @@ impl Home {
     /// Subscribed sockets on this node.
     pub fn subscriptions(&self) -> u32 {
         self.subscriptions
+    }
+
+    /// Subscribed sockets on all nodes.
+    pub fn total(&self) -> u32 {
+        self.subscriptions.saturating_add(self.elsewhere)
+    }
+
+    /// Events of other nodes matter: somebody is here, or the last event is kept.
+    pub fn needs_topic(&self) -> bool {
+        self.subscriptions > 0 || self.kept.is_some()
+    }
+
+    /// Other nodes are to be told something.
+    pub(super) fn owes(&self) -> bool {
+        self.told != self.subscriptions || self.roster.as_ref().is_some_and(|it| it.owes())
+    }
+
+    /// The next thing that other nodes are to be told.
+    pub(super) fn next_news(&mut self) -> Option<News> {
+        if self.told != self.subscriptions {
+            self.told = self.subscriptions;
+            return Some(News::Subscriptions(self.subscriptions));
+        }
+        let news = self.roster.as_mut()?.next_news()?;
+        Some(News::Member(news))
+    }
+
+    /// This node is alone: nobody is to be told.
+    pub(super) fn forget_owed(&mut self) {
+        self.told = self.subscriptions;
+        if let Some(roster) = &mut self.roster {
+            roster.forget_owed();
+        }
+    }
+
+    /// What other nodes have changed.
+    pub(super) fn change_elsewhere(
+        &mut self,
+        now: Millis,
+        rules: &Rules,
+        change: Elsewhere,
+        effects: &mut Vec<HomeEffect>,
+    ) {
+        match change {
+            Elsewhere::Subscriptions(count) => {
+                if count == self.elsewhere {
+                    return;
+                }
+                let before = self.total();
+                self.elsewhere = count;
+                self.occupied_or_vacant(now, rules, before, effects);
+                self.count_changed(now, rules, effects);
+            }
+            Elsewhere::MemberJoined(member) => {
+                let roster = self.roster.get_or_insert_default();
+                if roster.join_elsewhere(&member) == Change::User {
+                    self.member_came(rules, &member, effects);
+                }
+            }
+            Elsewhere::MemberLeft { user_id } => {
+                let roster = self.roster.as_mut();
+                let change = roster.map(|roster| roster.leave_elsewhere(&user_id));
+                if change == Some(Change::User) {
+                    self.member_went(now, rules, user_id, effects);
+                }
+            }
+        }
+    }
+
+    /// The channel's first subscription on any node came, or its last one went.
+    fn occupied_or_vacant(
+        &mut self,
+        now: Millis,
+        rules: &Rules,
+        before: u32,
+        effects: &mut Vec<HomeEffect>,
+    ) {
+        match (before, self.total()) {
+            (0, 1..) => {
+                let returned = self
+                    .later
+                    .as_mut()
+                    .is_some_and(|later| later.vacate_at.take().is_some());
+                if rules.hook_occupancy && !returned {
+                    effects.push(HomeEffect::Hook(Hook::ChannelOccupied));
+                }
+            }
+            (1.., 0) if rules.hook_occupancy => {
+                self.later.get_or_insert_default().vacate_at = Some(now.plus(rules.grace_ms));
+            }
+            (_, _) => {}
+        }
     }
 
     /// Distinct users of a presence channel.
@@ -204,14 +327,8 @@ impl Home {
         self.subscriptions += 1;
         if self.subscriptions == 1 {
             effects.push(HomeEffect::Occupied);
-            let returned = self
-                .later
-                .as_mut()
-                .is_some_and(|later| later.vacate_at.take().is_some());
-            if rules.hook_occupancy && !returned {
-                effects.push(HomeEffect::Hook(Hook::ChannelOccupied));
-            }
         }
+        self.occupied_or_vacant(now, rules, self.total() - 1, effects);
         if let Some(member) = &join.member {
             self.join_member(rules, member, effects);
         }
@@ -243,9 +360,7 @@ impl Home {
             effects.push(HomeEffect::Vacant);
         }
         self.count_changed(now, rules, effects);
-        if self.subscriptions == 0 && rules.hook_occupancy {
-            self.later.get_or_insert_default().vacate_at = Some(now.plus(rules.grace_ms));
-        }
+        self.occupied_or_vacant(now, rules, self.total() + 1, effects);
     }
 
     /// Keeps an event, under its number, as the last one; returns the bytes of the one before it.
@@ -314,9 +429,12 @@ impl Home {
 
     fn join_member(&mut self, rules: &Rules, member: &Member, effects: &mut Vec<HomeEffect>) {
         let roster = self.roster.get_or_insert_default();
-        if roster.join(member) == Change::ConnectionOnly {
-            return;
+        if roster.join(member) == Change::User {
+            self.member_came(rules, member, effects);
         }
+    }
+
+    fn member_came(&mut self, rules: &Rules, member: &Member, effects: &mut Vec<HomeEffect>) {
         effects.push(HomeEffect::Announce(Announcement::MemberAdded(
             member.clone(),
         )));
@@ -344,7 +462,16 @@ impl Home {
         if roster.leave(user_id) == Change::ConnectionOnly {
             return;
         }
-        let user_id = Arc::clone(user_id);
+        self.member_went(now, rules, Arc::clone(user_id), effects);
+    }
+
+    fn member_went(
+        &mut self,
+        now: Millis,
+        rules: &Rules,
+        user_id: Arc<str>,
+        effects: &mut Vec<HomeEffect>,
+    ) {
         let announcement = Announcement::MemberRemoved {
             user_id: Arc::clone(&user_id),
         };
@@ -382,7 +509,7 @@ impl Home {
         if !self.kind.counts_subscriptions() || !(rules.count_frames || rules.hook_counts) {
             return;
         }
-        if self.subscriptions > COUNT_SMALL_MAX {
+        if self.total() > COUNT_SMALL_MAX {
             let later = self.later.get_or_insert_default();
             if now < later.count_quiet_until {
                 later.count_at = Some(later.count_quiet_until);
@@ -393,7 +520,7 @@ impl Home {
     }
 
     fn tell_count(&mut self, now: Millis, rules: &Rules, effects: &mut Vec<HomeEffect>) {
-        if self.subscriptions > COUNT_SMALL_MAX {
+        if self.total() > COUNT_SMALL_MAX {
             let later = self.later.get_or_insert_default();
             later.count_quiet_until = now.plus(COUNT_QUIET_MS);
         }
@@ -401,13 +528,11 @@ impl Home {
             later.count_at = None;
         }
         if rules.count_frames {
-            let count = Announcement::SubscriptionCount(self.subscriptions);
+            let count = Announcement::SubscriptionCount(self.total());
             effects.push(HomeEffect::Announce(count));
         }
         if rules.hook_counts {
-            effects.push(HomeEffect::Hook(Hook::SubscriptionCount(
-                self.subscriptions,
-            )));
+            effects.push(HomeEffect::Hook(Hook::SubscriptionCount(self.total())));
         }
     }
 
@@ -437,7 +562,7 @@ impl Home {
             self.tell_count(now, rules, effects);
         }
         if vacated {
-            assert_eq!(self.subscriptions, 0, "a return cancels the vacating");
+            assert_eq!(self.total(), 0, "a return cancels the vacating");
             if rules.hook_occupancy {
                 effects.push(HomeEffect::Hook(Hook::ChannelVacated));
             }
@@ -459,7 +584,9 @@ impl Home {
 
     /// Nobody subscribes, nothing is kept, nothing is to come.
     pub(super) fn is_idle(&self, now: Millis) -> bool {
-        self.subscriptions == 0
+        self.total() == 0
+            && self.users() == 0
+            && !self.is_owing
             && self.kept.is_none()
             && self.later.as_ref().is_none_or(|later| later.is_over(now))
     }

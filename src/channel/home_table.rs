@@ -16,7 +16,7 @@ use std::{
 use shards::application::{Millis, ShardId};
 
 use super::{
-    home::{Event, Home, HomeRef, Join, JoinRefused, Rules},
+    home::{Elsewhere, Event, Home, HomeRef, Join, JoinRefused, News, Rules},
     home_effect::HomeEffect,
     names::{NameHash, NameKey, Names},
     roster::Roster,
@@ -40,8 +40,12 @@ pub struct HomeTable {
     /// Numbers events as they are kept.
     kept_number: u64,
     kept_max: KeptMax,
-    /// Homes with at least one subscription.
+    /// Homes with at least one subscription here.
     occupied: usize,
+    /// Other nodes are told what changes here.
+    has_nodes: bool,
+    /// Homes with news for them, each once.
+    owing: VecDeque<HomeRef>,
 }
 
 /// How much of last events is kept: what is oldest beyond it goes.
@@ -76,7 +80,14 @@ impl HomeTable {
             kept_number: 0,
             kept_max,
             occupied: 0,
+            has_nodes: false,
+            owing: VecDeque::new(),
         }
+    }
+
+    /// From now on `next_news` has what other nodes are to be told.
+    pub fn tell_nodes(&mut self) {
+        self.has_nodes = true;
     }
 
     /// The channel's entry, made if it is not there.
@@ -133,7 +144,7 @@ impl HomeTable {
         while row < end && goes_on {
             if let Some((_, home)) = self.rows.at(row)
                 && home.app == app
-                && home.subscriptions() > 0
+                && home.total() > 0
             {
                 goes_on = visit(home);
             }
@@ -158,12 +169,12 @@ impl HomeTable {
         let mut homes = ahead
             .into_iter()
             .filter_map(|row| Some((row, self.rows.at(row)?.1)));
-        let full = homes.find(|(_, home)| home.subscriptions() > 0 && !visit(home));
+        let full = homes.find(|(_, home)| home.total() > 0 && !visit(home));
         let next = full.map(|(row, _)| row + 1);
         Walked { rows, next }
     }
 
-    /// Number of channels with subscribers.
+    /// Number of channels with subscribers here.
     pub fn occupied(&self) -> usize {
         self.occupied
     }
@@ -206,8 +217,64 @@ impl HomeTable {
             .expect("a join enters its home first");
         home.join(now, rules, join, effects)?;
         self.occupied += usize::from(home.subscriptions() == 1);
+        self.note_news(at);
         self.arm(at);
         Ok(())
+    }
+
+    /// Takes over what other nodes have changed. `release_if_idle` follows once the effects are
+    /// performed.
+    pub fn change_elsewhere(
+        &mut self,
+        at: HomeRef,
+        now: Millis,
+        rules: &Rules,
+        change: Elsewhere,
+        effects: &mut Vec<HomeEffect>,
+    ) {
+        let home = self.rows.get_mut(at.0).expect("a change enters its home");
+        home.change_elsewhere(now, rules, change, effects);
+        self.arm(at);
+    }
+
+    /// Lists a home with news for other nodes, or forgets them where there are none.
+    fn note_news(&mut self, at: HomeRef) {
+        let home = self.rows.get_mut(at.0).expect("the caller's home");
+        if !self.has_nodes {
+            home.forget_owed();
+        } else if home.owes() && !home.is_owing {
+            home.is_owing = true;
+            self.owing.push_back(at);
+        }
+    }
+
+    /// The next thing that other nodes are to be told, and of which channel: of each what is so by
+    /// now. `release_if_idle` of the channel follows.
+    pub fn next_news(&mut self) -> Option<(HomeRef, Option<News>)> {
+        let at = *self.owing.front()?;
+        let home = self.rows.get_mut(at.0).expect("a home with news is kept");
+        let news = home.next_news();
+        if !home.owes() {
+            home.is_owing = false;
+            self.owing.pop_front();
+        }
+        Some((at, news))
+    }
+
+    /// Somebody has news for other nodes.
+    pub fn has_news(&self) -> bool {
+        !self.owing.is_empty()
+    }
+
+    /// Notes whether a home is counted as a use of its topic; returns what changed.
+    pub fn note_use(&mut self, at: HomeRef) -> Option<(Partition, bool)> {
+        let home = self.rows.get_mut(at.0)?;
+        let needs_topic = home.needs_topic();
+        if home.uses_topic == needs_topic {
+            return None;
+        }
+        home.uses_topic = needs_topic;
+        Some((home.key.partition, needs_topic))
     }
 
     /// Takes a subscription away. `release_if_idle` follows once the effects are performed.
@@ -223,6 +290,7 @@ impl HomeTable {
         let home = self.rows.get_mut(at.0).expect("who leaves has joined");
         home.leave(now, rules, from, user_id, effects);
         self.occupied -= usize::from(home.subscriptions() == 0);
+        self.note_news(at);
         self.arm(at);
     }
 
@@ -283,13 +351,17 @@ impl HomeTable {
         self.arm(at);
     }
 
-    /// Forgets an entry that nothing holds any more; returns its partition.
-    pub fn release_if_idle(&mut self, at: HomeRef, now: Millis) -> Option<Partition> {
-        self.rows.get(at.0).filter(|home| home.is_idle(now))?;
+    /// Forgets an entry that nothing holds any more.
+    pub fn release_if_idle(&mut self, at: HomeRef, now: Millis) {
+        let Some(home) = self.rows.get(at.0) else {
+            return;
+        };
+        if !home.is_idle(now) {
+            return;
+        }
         let home = self.rows.remove(at.0).expect("it was there a line ago");
         assert!(home.interests().is_empty(), "an idle home has no interest");
         self.names.remove(home.app, home.key.hash, at.0.index);
-        Some(home.key.partition)
     }
 
     /// Puts the entry's next deadline on the heap, unless an earlier one is there.

@@ -1,13 +1,18 @@
-//! Presence roster of one channel: who is here, on how many connections, and what a join or leave
-//! announces.
+//! Presence roster of one channel: who is there, here on how many connections or on another node, and
+//! what a join or leave announces.
 //!
-//! Owns: the map user -> (info, connections) of one channel's home entry, the frame that tells of it.
+//! Owns: the map user -> (info, connections) of one channel's home entry, the frame that tells of it,
+//! what the other nodes do not know yet of those who are here.
 //! May depend on: `protocol::outgoing` (the bytes of a snapshot). Not on slots, queues, clocks, nor
 //! on `ws`: whoever asks for the frame says how it is encoded.
-//! Invariants: a user is listed iff its connection count is > 0; additions and removals alternate
-//! per user; ids are sorted, so that the same members always give the same bytes.
+//! Invariants: a user is listed iff it has a connection here or is on another node; additions and
+//! removals alternate per user, and so do what other nodes are told of a user; ids are sorted, so that
+//! the same members always give the same bytes.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+};
 
 use crate::protocol::outgoing;
 
@@ -24,47 +29,148 @@ pub struct Roster {
     members: BTreeMap<Arc<str>, Row>,
     /// What newcomers are told, until the next change.
     frame: Option<Arc<[u8]>>,
+    /// Users of whom other nodes may know something that is not so any more, and what they know.
+    owed: BTreeMap<Arc<str>, Known>,
 }
 
 #[derive(Clone, Debug)]
 struct Row {
     info: Arc<str>,
+    /// On this node.
     connections: u32,
+    is_elsewhere: bool,
 }
 
-/// What a connection's joining or leaving meant for its user.
+/// What other nodes know of a user on this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Known {
+    Absent,
+    Present,
+    /// Present, with another info.
+    Outdated,
+}
+
+/// What other nodes are to be told of this one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MemberNews {
+    Joined(Member),
+    Left { user_id: Arc<str> },
+}
+
+/// What a joining or leaving meant for the user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// The user's first connection came, or its last one went.
+    /// The user came, or is nowhere any more.
     User,
-    /// The user has other connections here.
+    /// The user has other connections, here or on other nodes.
     ConnectionOnly,
 }
 
 impl Roster {
     /// Adds a connection of a user. A later connection's info replaces the stored one.
     pub fn join(&mut self, member: &Member) -> Change {
-        if let Some(row) = self.members.get_mut(&member.user_id) {
-            assert!(row.connections > 0, "a listed user has a connection");
-            row.connections += 1;
-            if row.info == member.info {
-                return Change::ConnectionOnly;
-            }
+        let Some(row) = self.members.get_mut(&member.user_id) else {
+            self.add(member, 1, false);
+            self.owe(&member.user_id, Known::Absent);
+            return Change::User;
+        };
+        row.connections += 1;
+        let came = row.connections == 1;
+        let is_new = row.info != member.info;
+        if is_new {
             self.frame = None;
             row.info = Arc::clone(&member.info);
-            return Change::ConnectionOnly;
         }
+        if came {
+            self.owe(&member.user_id, Known::Absent);
+        } else if is_new {
+            self.owe(&member.user_id, Known::Outdated);
+        }
+        Change::ConnectionOnly
+    }
+
+    fn add(&mut self, member: &Member, connections: u32, is_elsewhere: bool) {
         let row = Row {
             info: Arc::clone(&member.info),
-            connections: 1,
+            connections,
+            is_elsewhere,
         };
         self.members.insert(Arc::clone(&member.user_id), row);
+        self.frame = None;
+    }
+
+    /// The first other node has the user, or says another info.
+    pub fn join_elsewhere(&mut self, member: &Member) -> Change {
+        let Some(row) = self.members.get_mut(&member.user_id) else {
+            self.add(member, 0, true);
+            return Change::User;
+        };
+        row.is_elsewhere = true;
+        // Who is here knows best.
+        if row.connections == 0 && row.info != member.info {
+            self.frame = None;
+            row.info = Arc::clone(&member.info);
+        }
+        Change::ConnectionOnly
+    }
+
+    /// No other node has the user any more. One that is not listed is ignored.
+    pub fn leave_elsewhere(&mut self, user_id: &str) -> Change {
+        let Some(row) = self.members.get_mut(user_id) else {
+            return Change::ConnectionOnly;
+        };
+        let was_elsewhere = std::mem::take(&mut row.is_elsewhere);
+        if row.connections > 0 || !was_elsewhere {
+            return Change::ConnectionOnly;
+        }
+        self.members.remove(user_id);
         self.frame = None;
         Change::User
     }
 
+    /// What other nodes know of a user may not be so any more. What they were told last stands; who
+    /// came back may have come with another info.
+    fn owe(&mut self, user_id: &Arc<str>, known: Known) {
+        match self.owed.entry(Arc::clone(user_id)) {
+            Entry::Vacant(entry) => _ = entry.insert(known),
+            Entry::Occupied(mut entry) => {
+                if known != Known::Present && *entry.get() == Known::Present {
+                    entry.insert(Known::Outdated);
+                }
+            }
+        }
+    }
+
+    /// True if other nodes are to be told something.
+    pub fn owes(&self) -> bool {
+        !self.owed.is_empty()
+    }
+
+    /// The next thing that other nodes are to be told.
+    pub fn next_news(&mut self) -> Option<MemberNews> {
+        while let Some((user_id, known)) = self.owed.pop_first() {
+            let here = self.members.get(&user_id).filter(|row| row.connections > 0);
+            match (here, known) {
+                (Some(row), Known::Absent | Known::Outdated) => {
+                    let info = Arc::clone(&row.info);
+                    return Some(MemberNews::Joined(Member { user_id, info }));
+                }
+                (None, Known::Present | Known::Outdated) => {
+                    return Some(MemberNews::Left { user_id });
+                }
+                (Some(_), Known::Present) | (None, Known::Absent) => {}
+            }
+        }
+        None
+    }
+
+    /// Nobody is to be told: this node is alone.
+    pub fn forget_owed(&mut self) {
+        self.owed.clear();
+    }
+
     /// Takes a connection of a user away. Panics if the user is not listed: who leaves has joined.
-    pub fn leave(&mut self, user_id: &str) -> Change {
+    pub fn leave(&mut self, user_id: &Arc<str>) -> Change {
         let row = self
             .members
             .get_mut(user_id)
@@ -74,6 +180,11 @@ impl Roster {
             .checked_sub(1)
             .expect("a listed user has a connection");
         if row.connections > 0 {
+            return Change::ConnectionOnly;
+        }
+        let is_elsewhere = row.is_elsewhere;
+        self.owe(user_id, Known::Present);
+        if is_elsewhere {
             return Change::ConnectionOnly;
         }
         self.members.remove(user_id);
@@ -143,8 +254,8 @@ mod tests {
         );
         assert_eq!(roster.join(&member("10", "null")), Change::ConnectionOnly);
         assert_eq!(roster.len(), 1);
-        assert_eq!(roster.leave("10"), Change::ConnectionOnly);
-        assert_eq!(roster.leave("10"), Change::User);
+        assert_eq!(roster.leave(&"10".into()), Change::ConnectionOnly);
+        assert_eq!(roster.leave(&"10".into()), Change::User);
         assert!(roster.is_empty());
     }
 
@@ -159,7 +270,7 @@ mod tests {
             r#""hash":{"10":{"name":"Ann"},"7":{"name":"Bob"}}}}"#
         );
         assert_eq!(&*roster.snapshot(), expected);
-        let _ = roster.leave("7");
+        let _ = roster.leave(&"7".into());
         assert_eq!(
             &*roster.snapshot(),
             r#"{"presence":{"count":1,"ids":["10"],"hash":{"10":{"name":"Ann"}}}}"#
@@ -185,8 +296,58 @@ mod tests {
         assert_eq!(told(&|it| it.join(&ann)), (user, true));
         assert_eq!(told(&|it| it.join(&ann)), (connection, false));
         assert_eq!(told(&|it| it.join(&named)), (connection, true));
-        assert_eq!(told(&|it| it.leave("10")), (connection, false));
+        assert_eq!(told(&|it| it.leave(&"10".into())), (connection, false));
         assert_eq!(told(&|it| it.join(&member("7", "null"))), (user, true));
-        assert_eq!(told(&|it| it.leave("7")), (user, true));
+        assert_eq!(told(&|it| it.leave(&"7".into())), (user, true));
+    }
+
+    #[test]
+    fn a_user_on_several_nodes_comes_once_and_goes_with_the_last_of_them() {
+        let ann = member("10", "null");
+        let id: Arc<str> = "10".into();
+        let (user, same) = (Change::User, Change::ConnectionOnly);
+        let mut roster = Roster::default();
+        assert_eq!(roster.join_elsewhere(&ann), user);
+        assert_eq!(roster.join(&ann), same);
+        assert_eq!(roster.leave_elsewhere("10"), same);
+        assert_eq!(roster.leave_elsewhere("10"), same, "said twice");
+        assert_eq!(roster.join_elsewhere(&ann), same);
+        assert_eq!(roster.leave(&id), same);
+        assert_eq!(roster.len(), 1);
+        assert_eq!(roster.leave_elsewhere("10"), user);
+        assert!(roster.is_empty());
+        assert_eq!(roster.leave_elsewhere("10"), same, "never heard of");
+    }
+
+    #[test]
+    fn other_nodes_hear_what_is_so_in_the_end_and_nothing_twice() {
+        let (ann, named) = (member("10", "null"), member("10", "{\"name\":\"Ann\"}"));
+        let id: Arc<str> = "10".into();
+        let joined = |it: &Member| Some(MemberNews::Joined(it.clone()));
+        let left = Some(MemberNews::Left {
+            user_id: Arc::clone(&id),
+        });
+        let mut roster = Roster::default();
+        let _ = roster.join_elsewhere(&ann);
+        assert_eq!(roster.next_news(), None, "they know it from each other");
+        let _ = roster.join(&ann);
+        let _ = roster.join(&ann);
+        assert_eq!(roster.next_news(), joined(&ann));
+        assert_eq!(roster.next_news(), None);
+        let _ = roster.join(&named);
+        assert_eq!(roster.next_news(), joined(&named));
+        for _ in 0..3 {
+            let _ = roster.leave(&id);
+        }
+        let _ = roster.join(&named);
+        assert_eq!(roster.next_news(), joined(&named), "perhaps another info");
+        let _ = roster.join(&ann);
+        let _ = roster.leave(&id);
+        let _ = roster.leave(&id);
+        assert_eq!(roster.next_news(), left);
+        let _ = roster.join(&ann);
+        let _ = roster.leave(&id);
+        assert_eq!(roster.next_news(), None, "came and went");
+        assert!(!roster.owes());
     }
 }

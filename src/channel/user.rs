@@ -1,11 +1,12 @@
-//! A user's home: on which sockets it is signed in, and who watches it.
+//! A user's home: on which sockets it is signed in, whether other nodes have some, and who watches it.
 //!
-//! Owns: signed-in sockets and watchers of each user whose home is this shard.
+//! Owns: signed-in sockets and watchers of each user whose home is this shard; what other nodes do not
+//! know yet.
 //! May depend on: `channel::{names, rows}`, `protocol`, plain ids. Not on connections, queues, clocks.
-//! Invariants: a user is online iff it has a signed-in socket; an entry exists iff the user has a
-//! socket or a watcher; online and offline alternate.
+//! Invariants: a user is online iff it has a signed-in socket here or on another node; an entry exists
+//! iff the user is online, is watched, or other nodes are to be told; online and offline alternate.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use shards::application::{ShardId, Slot};
 
@@ -45,7 +46,7 @@ pub struct Socket {
 pub enum Presence {
     /// The first socket came, or the last one went: watchers are to be told.
     Changed,
-    /// The user has other sockets.
+    /// The user has other sockets, here or on other nodes.
     Same,
 }
 
@@ -54,6 +55,10 @@ pub enum Presence {
 pub struct UserTable {
     rows: Rows<User>,
     names: Names,
+    /// Other nodes are told what changes here.
+    has_nodes: bool,
+    /// Users of whom they may know something that is not so any more, each once.
+    owing: VecDeque<(AppIndex, UserId)>,
 }
 
 #[derive(Clone, Debug)]
@@ -61,17 +66,80 @@ struct User {
     id: Arc<str>,
     sockets: SocketSet,
     watchers: SocketSet,
+    is_elsewhere: bool,
+    /// Other nodes were told that the user is here.
+    is_told: bool,
+    is_owing: bool,
+}
+
+impl User {
+    fn is_online(&self) -> bool {
+        self.is_elsewhere || !self.sockets.is_empty()
+    }
 }
 
 impl UserTable {
+    /// From now on `next_news` has what other nodes are to be told.
+    pub fn tell_nodes(&mut self) {
+        self.has_nodes = true;
+    }
+
+    /// The next user of whom other nodes are to be told, and whether it is on this one. `None` inside:
+    /// they know already. `release_if_idle` of the user follows.
+    pub fn next_news(&mut self) -> Option<(AppIndex, UserId, Option<bool>)> {
+        let (app, user_id) = self.owing.pop_front()?;
+        let user = self.user_mut(app, &user_id);
+        let user = user.expect("a user with news is kept");
+        user.is_owing = false;
+        let is_here = !user.sockets.is_empty();
+        let was_told = std::mem::replace(&mut user.is_told, is_here);
+        Some((app, user_id, (was_told != is_here).then_some(is_here)))
+    }
+
+    /// Somebody has news for other nodes.
+    pub fn has_news(&self) -> bool {
+        !self.owing.is_empty()
+    }
+
+    /// Whether another node has the user has changed.
+    pub fn change_elsewhere(
+        &mut self,
+        app: AppIndex,
+        user_id: &UserId,
+        is_elsewhere: bool,
+    ) -> Presence {
+        let user = self.enter(app, user_id);
+        let was_online = user.is_online();
+        user.is_elsewhere = is_elsewhere;
+        if user.is_online() == was_online {
+            Presence::Same
+        } else {
+            Presence::Changed
+        }
+    }
+
+    fn note_news(&mut self, app: AppIndex, user_id: &UserId) {
+        if !self.has_nodes {
+            return;
+        }
+        let user = self.user_mut(app, user_id).expect("the caller's user");
+        if !std::mem::replace(&mut user.is_owing, true) {
+            self.owing.push_back((app, user_id.clone()));
+        }
+    }
+
     /// A socket signed in as the user.
     pub fn sign_in(&mut self, app: AppIndex, user_id: &UserId, socket: Socket) -> Presence {
         let user = self.enter(app, user_id);
+        let was_online = user.is_online();
         assert!(user.sockets.insert(socket), "a socket signs in once");
         if user.sockets.len() == 1 {
-            Presence::Changed
-        } else {
+            self.note_news(app, user_id);
+        }
+        if was_online {
             Presence::Same
+        } else {
+            Presence::Changed
         }
     }
 
@@ -81,10 +149,14 @@ impl UserTable {
             .user_mut(app, user_id)
             .expect("who signs out has signed in");
         assert!(user.sockets.remove(&socket), "who signs out has signed in");
+        let is_online = user.is_online();
         if user.sockets.is_empty() {
-            Presence::Changed
-        } else {
+            self.note_news(app, user_id);
+        }
+        if is_online {
             Presence::Same
+        } else {
+            Presence::Changed
         }
     }
 
@@ -92,7 +164,7 @@ impl UserTable {
     pub fn watch(&mut self, app: AppIndex, user_id: &UserId, socket: Socket) -> bool {
         let user = self.enter(app, user_id);
         user.watchers.insert(socket);
-        !user.sockets.is_empty()
+        user.is_online()
     }
 
     /// A socket does not want to hear of the user any more.
@@ -114,7 +186,7 @@ impl UserTable {
             .map_or(&[], |user| user.watchers.as_slice())
     }
 
-    /// Users with a socket or a watcher.
+    /// Users with an entry.
     pub fn len(&self) -> usize {
         self.rows.len()
     }
@@ -124,12 +196,12 @@ impl UserTable {
         self.rows.is_empty()
     }
 
-    /// Forgets a user without sockets and watchers.
+    /// Forgets a user whom nothing holds.
     pub fn release_if_idle(&mut self, app: AppIndex, user_id: &UserId) {
         let Some(at) = self.find(app, user_id) else {
             return;
         };
-        let idle = |user: &User| user.sockets.is_empty() && user.watchers.is_empty();
+        let idle = |user: &User| !user.is_online() && user.watchers.is_empty() && !user.is_owing;
         if self.rows.get(at).is_some_and(idle) {
             self.rows.remove(at);
             self.names.remove(app, user_id.key.hash, at.index);
@@ -157,6 +229,9 @@ impl UserTable {
                 id: Arc::clone(&user_id.text),
                 sockets: SocketSet::default(),
                 watchers: SocketSet::default(),
+                is_elsewhere: false,
+                is_told: false,
+                is_owing: false,
             });
             self.names.insert(app, user_id.key.hash, at.index);
             at
@@ -196,6 +271,34 @@ mod tests {
         table.unwatch(app, &ann, socket(9));
         table.release_if_idle(app, &ann);
         assert!(table.is_empty() && table.names.count(app) == 0);
+    }
+
+    #[test]
+    fn a_user_on_several_nodes_is_online_on_any_of_them_and_others_hear_what_is_so() {
+        let (mut table, app, ann) = (UserTable::default(), AppIndex(0), user_id("ann"));
+        table.tell_nodes();
+        let (changed, same) = (Presence::Changed, Presence::Same);
+        let told = |table: &mut UserTable| {
+            let mut told = Vec::new();
+            while let Some((_, _, news)) = table.next_news() {
+                told.extend(news);
+            }
+            told
+        };
+        assert_eq!(table.change_elsewhere(app, &ann, true), changed);
+        assert_eq!(table.change_elsewhere(app, &ann, true), same);
+        assert_eq!(table.sign_in(app, &ann, socket(1)), same);
+        assert_eq!(told(&mut table), [true]);
+        assert_eq!(table.change_elsewhere(app, &ann, false), same);
+        assert_eq!(table.sign_out(app, &ann, socket(1)), changed);
+        assert_eq!(table.sign_in(app, &ann, socket(1)), changed);
+        assert!(told(&mut table).is_empty(), "gone and back");
+        assert_eq!(table.sign_out(app, &ann, socket(1)), changed);
+        table.release_if_idle(app, &ann);
+        assert_eq!(table.len(), 1, "others are to be told");
+        assert_eq!(told(&mut table), [false]);
+        table.release_if_idle(app, &ann);
+        assert!(table.is_empty() && !table.has_news());
     }
 
     #[test]

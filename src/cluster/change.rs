@@ -150,17 +150,27 @@ impl<'a> Changes<'a> {
 
     /// Each change, or why it cannot be read; a length that leads out of the run ends it.
     pub fn iter(self) -> impl Iterator<Item = Result<Change<'a>, FieldError>> {
-        let mut reader = Reader::new(self.encoded);
+        let mut at = 0;
         std::iter::from_fn(move || {
-            if reader.is_empty() {
-                return None;
-            }
-            let record = reader.bytes();
-            if record.is_err() {
-                reader = Reader::new(&[]);
-            }
-            Some(record.and_then(|record| Change::read(&mut Reader::new(record))))
+            let (change, next) = self.read_at(at)?;
+            at = next;
+            Some(change)
         })
+    }
+
+    /// The change that begins there, and where the next one does; `None`: it is the end.
+    pub(super) fn read_at(self, at: usize) -> Option<(Result<Change<'a>, FieldError>, usize)> {
+        let rest = self.encoded.get(at..).filter(|rest| !rest.is_empty())?;
+        let mut reader = Reader::new(rest);
+        let record = reader.bytes();
+        let next = match record {
+            Ok(_) => self.encoded.len() - reader.bytes_left(),
+            Err(_) => self.encoded.len(),
+        };
+        Some((
+            record.and_then(|record| Change::read(&mut Reader::new(record))),
+            next,
+        ))
     }
 }
 

@@ -27,6 +27,10 @@ impl<'a> Reader<'a> {
         self.rest.is_empty()
     }
 
+    pub(super) fn bytes_left(&self) -> usize {
+        self.rest.len()
+    }
+
     /// Seven bits per byte, the lowest first; a set top bit says that more follow.
     pub(super) fn varint(&mut self) -> Result<u64, FieldError> {
         let mut value = 0;

@@ -9,18 +9,22 @@
 
 use std::collections::BTreeMap;
 
+use ahash::RandomState;
 use shards::application::Millis;
 
 use super::{
     canary::{CANARIES_MISSED, Canaries},
     drafts::Drafts,
-    entry::{Entry, Event, EventId, GROUPS, Heartbeat, Hello, Origin, Token},
+    entry::{Entry, Event, EventId, Hello, Origin, Token},
     field::NAME_BYTES_MAX,
+    holdings::ViewChange,
     identity::{ClusterTag, Identity, NodeId},
+    ledger::Own,
     mac::Secrets,
     membership::{self, Membership, PEERS_MAX, Reason, Times, Verdict},
     replay::LanesHeard,
     start::{Name, Start},
+    state::{State, StateCounters},
     topic::{Road, Topic},
     wire::{Batch, BatchError, Entries, Header, PushError, Version},
 };
@@ -38,6 +42,10 @@ pub struct Setup {
     pub cluster: ClusterTag,
     pub secrets: Secrets,
     pub times: Times,
+    /// Keys the look-up of names, which strangers choose.
+    pub hasher: RandomState,
+    /// Bytes that what the peers hold may take here. What is beyond is not kept, and counted.
+    pub view_bytes_max: usize,
 }
 
 /// An event for the other nodes.
@@ -51,6 +59,19 @@ pub struct Outgoing<'a> {
     pub except: Option<SocketId>,
     /// The WebSocket frame, as clients get it.
     pub frame: &'a [u8],
+}
+
+/// What was heard, in this order.
+#[derive(Clone, Copy, Debug)]
+pub enum Heard<'a> {
+    Event(Event<'a>),
+    /// What all peers together hold has changed.
+    View(ViewChange<'a>),
+    /// All connections of the user are to be closed.
+    Terminate {
+        app: &'a str,
+        user_id: &'a str,
+    },
 }
 
 /// What a step means for the caller, in this order.
@@ -202,6 +223,7 @@ pub struct Node {
     /// By node; at most as many as membership knows.
     rows: BTreeMap<NodeId, Row>,
     drafts: Drafts,
+    state: State,
     /// On the road of events. Those of the other road are membership's.
     echoes: Canaries,
     bus: BusState,
@@ -253,6 +275,12 @@ impl Node {
             start: None,
             rows: BTreeMap::new(),
             drafts: Drafts::new(identity, setup.cluster, setup.secrets.clone()),
+            state: State::new(
+                identity,
+                times.lease_ms,
+                &setup.hasher,
+                setup.view_bytes_max,
+            ),
             echoes: Canaries::new(now, CANARIES_MISSED * times.canary_ms),
             bus: BusState::default(),
             event_ids: 0,
@@ -320,6 +348,26 @@ impl Node {
         Ok(())
     }
 
+    /// Takes a change of the own state. It is told in `take_batches`, or, a count that was told a moment
+    /// ago, after a `tick`.
+    pub fn report(&mut self, now: Millis, own: &Own<'_>) {
+        if !self.has_left {
+            self.state.report(now, own, &mut self.drafts);
+        }
+    }
+
+    /// Has the connections of a user closed on all other nodes.
+    pub fn terminate(&mut self, app: &str, user_id: &str) -> Result<(), PushError> {
+        let entry = Entry::Terminate { app, user_id };
+        self.drafts.push(Topic::Nodes, &entry)
+    }
+
+    /// Goes on with what is long, the end of a peer or a snapshot, looking at no more than `limit` rows.
+    /// True: more is left.
+    pub fn next_views(&mut self, limit: usize, mut take: impl FnMut(ViewChange<'_>)) -> bool {
+        self.state.work(limit, &mut take)
+    }
+
     /// Hands out what waits: one batch per topic, more if one is full, in the order of the topics'
     /// first entries.
     pub fn take_batches(&mut self, mut put: impl FnMut(Topic, Vec<u8>)) {
@@ -333,8 +381,8 @@ impl Node {
         });
     }
 
-    /// Takes what came on a topic, whatever the bytes. Events go to `take` in order, the rest becomes
-    /// effects.
+    /// Takes what came on a topic, whatever the bytes. Events and changes of the view go to `take` in
+    /// order, the rest becomes effects.
     // Per batch: one HMAC over it if there is a secret, two searches among at most 256 peers, one
     // index by lane. Per event: what reading its fields costs, and no allocation.
     pub fn hear(
@@ -343,7 +391,7 @@ impl Node {
         topic: Topic,
         bytes: &[u8],
         effects: &mut Vec<Effect>,
-        take: impl FnMut(Event<'_>),
+        mut take: impl FnMut(Heard<'_>),
     ) {
         let batch = match self.read(topic, bytes) {
             Ok(Some(batch)) => batch,
@@ -361,9 +409,21 @@ impl Node {
         }
         let mut entries = batch.entries();
         let tally = match topic {
-            Topic::Events(partition) => hear_events(partition, &mut entries, take),
-            Topic::Nodes => self.hear_news(now, batch.header.sender, &mut entries, effects),
-            Topic::State(_) | Topic::Echo => hear_nothing(&mut entries),
+            Topic::Events(partition) => hear_events(partition, &mut entries, &mut take),
+            Topic::State(group) => {
+                let mut tell = |change: ViewChange<'_>| take(Heard::View(change));
+                let (state, sender) = (&mut self.state, batch.header.sender);
+                let tally = state.hear_group(now, sender, group, &mut entries, &mut tell);
+                Tally {
+                    broken: tally.broken,
+                    misplaced: tally.misplaced,
+                    events: 0,
+                }
+            }
+            Topic::Nodes => {
+                self.hear_news(now, batch.header.sender, &mut entries, effects, &mut take)
+            }
+            Topic::Echo => hear_nothing(&mut entries),
         };
         self.counters.events_heard += tally.events;
         self.counters.entries_broken += tally.broken;
@@ -438,6 +498,11 @@ impl Node {
         effects: &mut Vec<Effect>,
     ) -> bool {
         let &Header { sender, lane, .. } = header;
+        // Numbers begin with 1.
+        if header.number == 0 {
+            self.counters.batches_malformed += 1;
+            return false;
+        }
         let known = self.rows.get_mut(&sender.node);
         let same_life = known.filter(|row| row.identity == sender);
         // Before membership hears of it: a replay is no sign of life.
@@ -477,6 +542,7 @@ impl Node {
         sender: Identity,
         entries: &mut Entries<'_>,
         effects: &mut Vec<Effect>,
+        take: &mut impl FnMut(Heard<'_>),
     ) -> Tally {
         let mut tally = Tally::default();
         for entry in entries {
@@ -491,17 +557,18 @@ impl Node {
                     self.membership.end(now, sender, &mut changes);
                     self.apply(now, &changes, effects);
                 }
-                // That it came says it all; a canary is its sender's.
-                Ok(Entry::Heartbeat(_) | Entry::Canary(_) | Entry::Proof(_)) => {}
-                Ok(
-                    Entry::Event(_)
-                    | Entry::Delta(_)
-                    | Entry::NumbersAsk(_)
-                    | Entry::Latest(_)
-                    | Entry::SnapshotAsk(_)
-                    | Entry::Snapshot(_)
-                    | Entry::Terminate { .. },
-                ) => tally.misplaced += 1,
+                Ok(Entry::Heartbeat(heartbeat)) => {
+                    let drafts = &mut self.drafts;
+                    self.state.hear_heartbeat(now, sender, &heartbeat, drafts);
+                }
+                Ok(Entry::NumbersAsk(ask)) => self.state.hear_numbers_ask(&ask),
+                Ok(Entry::SnapshotAsk(ask)) => self.state.hear_snapshot_ask(now, &ask),
+                Ok(Entry::Terminate { app, user_id }) => take(Heard::Terminate { app, user_id }),
+                // A canary is its sender's.
+                Ok(Entry::Canary(_) | Entry::Proof(_)) => {}
+                Ok(Entry::Event(_) | Entry::Delta(_) | Entry::Latest(_) | Entry::Snapshot(_)) => {
+                    tally.misplaced += 1
+                }
             }
         }
         tally
@@ -522,18 +589,20 @@ impl Node {
     fn apply(&mut self, now: Millis, changes: &[membership::Effect], effects: &mut Vec<Effect>) {
         for change in changes {
             match *change {
-                membership::Effect::Joined(peer)
-                | membership::Effect::Restarted { new: peer, .. } => {
-                    self.rows.insert(peer.node, Row::new(peer));
-                    self.owes_hello = true;
+                membership::Effect::Joined(peer) => self.apply_join(peer),
+                membership::Effect::Restarted { old, new } => {
+                    self.state.leave(old);
+                    self.apply_join(new);
                 }
                 membership::Effect::Expelled(peer, Reason::LeaseRanOut) => {
                     let row = self.rows.remove(&peer.node);
                     assert!(row.is_some_and(|row| row.identity == peer));
+                    self.state.leave(peer);
                 }
                 membership::Effect::Expelled(peer, Reason::Goodbye) => {
                     let row = self.rows.get_mut(&peer.node);
                     row.expect("who joined has a row").left_at = Some(now);
+                    self.state.leave(peer);
                 }
                 membership::Effect::Conflict(_)
                 | membership::Effect::Stale
@@ -542,6 +611,12 @@ impl Node {
             effects.push(Effect::Peer(*change));
         }
         assert!(self.rows.len() <= PEERS_MAX);
+    }
+
+    fn apply_join(&mut self, peer: Identity) {
+        self.rows.insert(peer.node, Row::new(peer));
+        self.state.join(peer);
+        self.owes_hello = true;
     }
 
     /// The topic was left: what passes until it is live again is no loss.
@@ -565,7 +640,10 @@ impl Node {
         match self.start {
             _ if self.has_left => {}
             Some(_) => self.tick_probe(now),
-            None => self.tick_speak(now),
+            None => {
+                self.state.tick(now, &mut self.drafts);
+                self.tick_speak(now);
+            }
         }
         let mut changes = Vec::new();
         self.membership.tick(now, &mut changes);
@@ -614,7 +692,7 @@ impl Node {
             self.counters.entries_unsaid += u64::from(said.is_err());
         }
         if is_heartbeat_due {
-            let heartbeat = Heartbeat { sums: [0; GROUPS] };
+            let heartbeat = self.state.heartbeat();
             self.say(Topic::Nodes, &Entry::Heartbeat(heartbeat));
         }
         if canary_ms > 0 && now >= self.canary_at {
@@ -673,10 +751,12 @@ impl Node {
             (false, 0) => self.heartbeat_at,
             (false, _) => self.heartbeat_at.min(self.canary_at),
         };
-        half.min(speaks_at)
+        let state_at = self.state.due(self.ticked_at).filter(|_| !self.has_left);
+        half.min(speaks_at).min(state_at.unwrap_or(half))
     }
 
-    /// Ends this life for the others. Nothing is said after it but what is published.
+    /// Ends this life for the others. Nothing is said after it but what is published, for less than a
+    /// lease: a life that is heard later is taken for one that has come back.
     pub fn goodbye(&mut self) {
         if !self.has_left && self.has_started() {
             self.say(Topic::Nodes, &Entry::Goodbye);
@@ -723,6 +803,12 @@ impl Node {
         })
     }
 
+    /// What became of the state.
+    // Adds up partitions that are wanted: for metrics, not for each batch.
+    pub fn state_counters(&self) -> StateCounters {
+        self.state.counters()
+    }
+
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
@@ -746,7 +832,7 @@ impl Row {
 fn hear_events(
     partition: Partition,
     entries: &mut Entries<'_>,
-    mut take: impl FnMut(Event<'_>),
+    take: &mut impl FnMut(Heard<'_>),
 ) -> Tally {
     let mut tally = Tally::default();
     for entry in entries {
@@ -754,7 +840,7 @@ fn hear_events(
             // On another partition's topic its order would be that of nothing.
             Ok(Entry::Event(event)) if event.partition == partition => {
                 tally.events += 1;
-                take(event);
+                take(Heard::Event(event));
             }
             Ok(_) => tally.misplaced += 1,
             Err(_) => tally.broken += 1,

@@ -4,8 +4,12 @@
 //! May depend on: `cluster`.
 //! Invariants: the same seed gives the same run.
 
+mod state_tests;
+mod watched;
+
 use std::collections::BTreeMap;
 
+use ahash::RandomState;
 use proptest::prelude::*;
 use shards::application::Millis;
 
@@ -20,6 +24,7 @@ use super::{
     wire::*,
 };
 use crate::protocol::partition::Partition;
+use watched::Watched;
 
 const TIMES: Times = Times {
     lease_ms: 5_000,
@@ -43,6 +48,16 @@ fn identity_of(at: usize, incarnation: u64) -> Identity {
 }
 
 fn node_of(now: u64, at: usize, incarnation: u64, secrets: Secrets) -> Node {
+    node_with(now, at, incarnation, secrets, 1 << 30)
+}
+
+fn node_with(
+    now: u64,
+    at: usize,
+    incarnation: u64,
+    secrets: Secrets,
+    view_bytes_max: usize,
+) -> Node {
     let setup = Setup {
         identity: identity_of(at, incarnation),
         name: name_of(at),
@@ -50,6 +65,8 @@ fn node_of(now: u64, at: usize, incarnation: u64, secrets: Secrets) -> Node {
         cluster: cluster(),
         secrets,
         times: TIMES,
+        hasher: RandomState::with_seeds(1, 2, 3, 4),
+        view_bytes_max,
     };
     Node::new(Millis(now), setup)
 }
@@ -82,6 +99,8 @@ struct Toy {
     /// Batches left the bus's hand so far.
     order: u64,
     faults: Faults,
+    /// Rows that a node looks at in one step.
+    work_limit: usize,
     /// All that was sent.
     sent: Vec<(usize, Topic, Vec<u8>)>,
 }
@@ -94,6 +113,12 @@ struct Station {
     /// Partition and frame.
     heard: Vec<(u16, Vec<u8>)>,
     effects: Vec<(u64, Effect)>,
+    /// What it was told of the others' state.
+    view: Watched,
+    /// What it reported of its own.
+    own: Watched,
+    /// Users whose connections are to be closed.
+    terminated: Vec<String>,
 }
 
 struct Flight {
@@ -126,6 +151,7 @@ impl Toy {
             flights: Vec::new(),
             order: 0,
             faults: Faults::default(),
+            work_limit: 1_000,
             sent: Vec::new(),
         };
         for at in 0..nodes {
@@ -134,6 +160,9 @@ impl Toy {
                 is_stopped: false,
                 heard: Vec::new(),
                 effects: Vec::new(),
+                view: Watched::default(),
+                own: Watched::default(),
+                terminated: Vec::new(),
             });
         }
         toy
@@ -231,8 +260,23 @@ impl Toy {
                 node.tick(Millis(now), &mut effects);
                 station.note(now, effects);
             }
+            self.work(at);
             self.send(at);
         }
+    }
+
+    /// Goes on with what is long. True: more is left.
+    fn work(&mut self, at: usize) -> bool {
+        let station = &mut self.stations[at];
+        let node = station.node.as_mut().expect("it lives");
+        let (view, limit) = (&mut station.view, self.work_limit);
+        let mut changes = 0;
+        let is_left = node.next_views(limit, |change| {
+            changes += 1;
+            view.take(&change);
+        });
+        assert!(changes <= limit);
+        is_left
     }
 
     fn hear(&mut self, at: usize, topic: Topic, bytes: &[u8]) {
@@ -242,8 +286,11 @@ impl Toy {
             return;
         };
         let (mut effects, heard) = (Vec::new(), &mut station.heard);
-        node.hear(Millis(now), topic, bytes, &mut effects, |event| {
-            heard.push((event.partition.number(), event.frame.to_vec()));
+        let (view, terminated) = (&mut station.view, &mut station.terminated);
+        node.hear(Millis(now), topic, bytes, &mut effects, |it| match it {
+            Heard::Event(event) => heard.push((event.partition.number(), event.frame.to_vec())),
+            Heard::View(change) => view.take(&change),
+            Heard::Terminate { user_id, .. } => terminated.push(user_id.to_owned()),
         });
         station.note(now, effects);
     }
@@ -273,7 +320,10 @@ impl Toy {
     }
 
     fn restart(&mut self, at: usize, incarnation: u64) {
-        self.stations[at].node = Some(node_of(self.now, at, incarnation, secret()));
+        let station = &mut self.stations[at];
+        station.node = Some(node_of(self.now, at, incarnation, secret()));
+        station.view = Watched::default();
+        station.own = Watched::default();
     }
 }
 
@@ -500,7 +550,7 @@ fn what_is_not_for_us_changes_a_counter_and_nothing_else() {
         ),
         ("a double", topic, good.clone(), 7),
         ("a replay", topic, batch_of(topic, 4, &secret(), &[]), 7),
-        ("no number", topic, batch_of(topic, 0, &secret(), &[]), 7),
+        ("no number", topic, batch_of(topic, 0, &secret(), &[]), 1),
     ];
     for length in 0..good.len() {
         let expected = match length {
@@ -512,6 +562,9 @@ fn what_is_not_for_us_changes_a_counter_and_nothing_else() {
     }
     let mut node = node_of(0, 1, 1, secret());
     let (mut effects, mut heard) = (Vec::new(), 0);
+    let of_nobody = batch_of(topic, 0, &secret(), &[]);
+    node.hear(Millis(0), topic, &of_nobody, &mut effects, |_| heard += 1);
+    assert_eq!((effects.len(), node.peers().count()), (0, 0));
     node.hear(Millis(0), topic, &good, &mut effects, |_| heard += 1);
     assert_eq!(heard, 1);
     effects.clear();
@@ -852,7 +905,7 @@ fn follow(lives: &mut BTreeMap<NodeId, Identity>, effect: Effect) {
 }
 
 impl Toy {
-    fn does(&mut self, deed: Deed, frame: u32, incarnations: &mut [u64; 3]) {
+    fn does(&mut self, deed: Deed, frame: u32, incarnations: &mut [u64]) {
         match deed {
             Deed::Publish(at, lane) => {
                 let is_running = !self.stations[at].is_stopped;
@@ -868,9 +921,13 @@ impl Toy {
             Deed::Loss(lost) => self.faults.lost = lost,
             Deed::Kill(at) => self.stations[at].node = None,
             Deed::Stop(at) => self.stations[at].is_stopped = true,
+            Deed::Leave(at) if self.stations[at].is_stopped => {}
             Deed::Leave(at) => {
                 if let Some(node) = &mut self.stations[at].node {
                     node.goodbye();
+                    self.does(Deed::Publish(at, 0), frame, incarnations);
+                    self.send(at);
+                    self.stations[at].node = None;
                 }
             }
             Deed::GoOn(at) => {
@@ -951,6 +1008,8 @@ proptest! {
             for lane in &lanes {
                 let topic = Topic::from_lane(Lane(*lane)).expect("a lane");
                 bytes[6..8].copy_from_slice(&lane.to_be_bytes());
+                bytes[40..48].copy_from_slice(&u64::from(byte / 4).to_be_bytes());
+                bytes[31] = byte % 4;
                 node.hear(Millis(0), topic, &bytes, &mut effects, |_| {});
             }
             node.tick(Millis(0), &mut effects);

@@ -152,6 +152,9 @@ impl ShardServer {
             }
             FromBridge::Settle => self.begin_settling(),
             FromBridge::Event(event) => self.on_node_event(turn, *event),
+            FromBridge::State(state) => self.on_node_state(turn, *state),
+            FromBridge::Terminate(user) => self.on_node_terminates(turn, *user),
+            FromBridge::Owned(owned) => self.on_owned(turn, *owned),
             FromBridge::TopicsLive(topics) => self.on_topics_live(&topics),
             FromBridge::TopicsLost => self.on_topics_lost(),
         }
@@ -194,6 +197,7 @@ impl ShardServer {
             }
             Question::Terminate { app, user_id } => {
                 self.on_user_terminate(turn, app, &user_id);
+                self.terminate_elsewhere(turn, app, user_id);
                 Answer::Terminated
             }
             Question::AdmitToApp { app } => {

@@ -20,7 +20,7 @@ use super::{
     },
 };
 use crate::{
-    bridge::message::{NodeEvent, ToBridge, WebhookEvent, WebhookInterest, WebhookKind},
+    bridge::message::{NodeEvent, WebhookEvent, WebhookInterest, WebhookKind},
     channel::{
         home::{HomeRef, Join, JoinRefused},
         home_effect::{Announcement, HomeEffect, Hook},
@@ -155,7 +155,7 @@ impl ShardServer {
         turn.spend(Work::MEMBERSHIP);
         let rules = self.apps.rules(app);
         let now = turn.now();
-        let at = self.enter_home(app, &channel, key);
+        let at = self.homes.enter(app, &channel, key);
         let mut user_id = member.as_ref().map(|member| Arc::clone(&member.user_id));
         let join = Join { to, local, member };
         let mut effects = std::mem::take(&mut self.effects);
@@ -165,7 +165,7 @@ impl ShardServer {
         };
         if let Err(refused) = joined {
             self.effects = effects;
-            self.release_home(turn, at);
+            self.settle_home(turn, at);
             let answer = Answer::Joined {
                 local,
                 user_id,
@@ -191,6 +191,7 @@ impl ShardServer {
             }
         }
         self.effects = effects;
+        self.settle_home(turn, at);
         self.hold_if_behind(turn, at, to.shard, local);
     }
 
@@ -236,7 +237,7 @@ impl ShardServer {
             self.perform(turn, at, effect);
         }
         self.effects = effects;
-        self.release_home(turn, at);
+        self.settle_home(turn, at);
     }
 
     /// Home: does what is due in entries with deadlines.
@@ -259,7 +260,7 @@ impl ShardServer {
                 self.perform(turn, at, effect);
             }
             self.effects = effects;
-            self.release_home(turn, at);
+            self.settle_home(turn, at);
         }
     }
 
@@ -333,8 +334,9 @@ impl ShardServer {
             }
             let kind = crate::protocol::name::ChannelKind::of(&it.channel);
             let at = if kind.is_cache() && self.settings.keeps_events {
-                let entered = self.enter_home(app, &it.channel, it.key);
+                let entered = self.homes.enter(app, &it.channel, it.key);
                 self.homes.keep(entered, now, &rules, it.event.clone());
+                self.settle_home(turn, entered);
                 Some(entered)
             } else {
                 self.homes.find(app, &it.channel, it.key.hash)
@@ -363,7 +365,7 @@ impl ShardServer {
         self.homes
             .get(at)
             .map_or_else(Counts::default, |home| Counts {
-                subscriptions: home.subscriptions(),
+                subscriptions: home.total(),
                 users: u32::try_from(home.users()).unwrap_or(u32::MAX),
             })
     }
@@ -395,7 +397,7 @@ impl ShardServer {
         }
     }
 
-    fn perform(&mut self, turn: &mut impl ServerTurn, at: HomeRef, effect: HomeEffect) {
+    pub(super) fn perform(&mut self, turn: &mut impl ServerTurn, at: HomeRef, effect: HomeEffect) {
         match effect {
             HomeEffect::Joined { .. } => unreachable!("only a join answers, and it does so itself"),
             HomeEffect::Announce(announcement) => {
@@ -425,8 +427,7 @@ impl ShardServer {
         }
     }
 
-    /// Hands an event to the app's webhooks, if one wants it. A full bridge costs the
-    /// app that floods it its oldest events.
+    /// Hands an event to the app's webhooks, if one wants it and this node is the one to tell it.
     fn hook(&mut self, turn: &mut impl ServerTurn, at: HomeRef, kind: WebhookKind) {
         let Some(home) = self.homes.get(at) else {
             return;
@@ -438,7 +439,7 @@ impl ShardServer {
         if home.kind.is_user() || !app.entry.webhook_interest.any(interest_of(&kind)) {
             return;
         }
-        let app = home.app;
+        let (app, partition) = (home.app, home.key.partition);
         let channel = Arc::clone(&home.name);
         let event = WebhookEvent {
             app,
@@ -446,12 +447,13 @@ impl ShardServer {
             channel,
             kind,
         };
-        let dropped = turn.to_bridge(ToBridge::Webhook(event)).err();
-        for message in dropped.into_iter().flat_map(|dropped| dropped.0) {
-            if let ToBridge::Webhook(event) = message {
-                self.counters.bridge_full[0] += 1;
-                self.counters.app(event.app).webhooks_dropped += 1;
-            }
+        match event.kind {
+            WebhookKind::ClientEvent(_) | WebhookKind::CacheMiss => self.tell_webhook(turn, event),
+            WebhookKind::ChannelOccupied
+            | WebhookKind::ChannelVacated
+            | WebhookKind::MemberAdded { .. }
+            | WebhookKind::MemberRemoved { .. }
+            | WebhookKind::SubscriptionCount { .. } => self.tell_owned(turn, partition, event),
         }
     }
 

@@ -119,7 +119,7 @@ impl ShardServer {
                 if home.name.starts_with(&*question.prefix) && !home.kind.is_user() {
                     let users = u32::try_from(home.users()).unwrap_or(u32::MAX);
                     let counts = Counts {
-                        subscriptions: home.subscriptions(),
+                        subscriptions: home.total(),
                         users,
                     };
                     bytes += home.name.len() + 16;

@@ -28,8 +28,10 @@ mod fan_out;
 mod forwarded;
 mod health;
 mod home;
+mod hooks;
 mod listing;
 pub mod message;
+mod nodes;
 mod occupancy;
 mod pressure;
 mod quota;
@@ -59,6 +61,7 @@ use self::{
     drain::Drain,
     errands::Errands,
     forwarded::ToldDoubts,
+    hooks::Owned,
     message::{Leaving, Message},
     pressure::Pressure,
     quota::Quotas,
@@ -131,6 +134,10 @@ pub struct ShardServer {
     /// Ended subscriptions by home shard, sent once per turn or before anything else goes there.
     leaving: Vec<Vec<Leaving>>,
     topics: Topics,
+    owned: Owned,
+    /// What the other nodes are to be told and met a full lane: the news that met it, and orders of the
+    /// API, each of which is to be carried out.
+    untold: VecDeque<ToBridge>,
     /// Channels with a fan-out under way, in the order of their next slice.
     jobs: VecDeque<LocalRef>,
     /// Connections whose held input waits for its share of a turn, each once.
@@ -180,6 +187,8 @@ impl ShardServer {
             name_hasher: NameHasher::new(seed.homes.clone()),
             leaving: Vec::new(),
             topics: Topics::default(),
+            owned: Owned::default(),
+            untold: VecDeque::new(),
             jobs: VecDeque::new(),
             ready: VecDeque::new(),
             pressure: Pressure::default(),
@@ -223,6 +232,11 @@ impl ShardServer {
         app
     }
 
+    /// Something is to be looked at again, though nothing may come.
+    fn wants_ticks(&self) -> bool {
+        self.homes.next_due().is_some() || self.drain.is_some() || !self.untold.is_empty()
+    }
+
     /// The row of a slot that the caller knows to be there.
     fn held(&mut self, slot: Slot) -> &mut Connection {
         self.row(slot)
@@ -253,6 +267,8 @@ impl Application for ShardServer {
         self.quotas = Quotas::new(&self.settings, shards);
         if self.settings.has_bus {
             self.topics = Topics::new(shards);
+            self.homes.tell_nodes();
+            self.users.tell_nodes();
         }
     }
 
@@ -303,7 +319,7 @@ impl Application for ShardServer {
         self.drain_some(turn);
         self.settle_some(turn);
         self.quotas.forget_old(turn.now());
-        turn.keep_ticking(self.homes.next_due().is_some() || self.drain.is_some());
+        turn.keep_ticking(self.wants_ticks());
     }
 
     fn on_turn_end<T: ServerTurn>(&mut self, turn: &mut T) -> bool {
@@ -315,7 +331,10 @@ impl Application for ShardServer {
                 2 => self.continue_errands(turn),
                 3 => self.continue_departing(turn),
                 4 => self.close_doomed(turn),
-                5 => self.continue_topics(turn),
+                5 => {
+                    self.continue_topics(turn);
+                    self.continue_news(turn);
+                }
                 _ => {
                     self.settle_homes(turn);
                     self.continue_drain(turn);
@@ -323,7 +342,7 @@ impl Application for ShardServer {
             }
         }
         self.post_leaving(turn);
-        turn.keep_ticking(self.homes.next_due().is_some() || self.drain.is_some());
+        turn.keep_ticking(self.wants_ticks());
         self.turn_number = self.turn_number.wrapping_add(1);
         !self.jobs.is_empty()
             || !self.ready.is_empty()
@@ -331,6 +350,7 @@ impl Application for ShardServer {
             || !self.departing.is_empty()
             || !self.slow.is_empty()
             || self.topics.has_ready()
+            || self.has_news()
             || self.owes_drain()
             || self.homes_are_due(turn.now())
     }

@@ -54,6 +54,8 @@ pub struct Settings {
     pub node: String,
     /// Other nodes are spoken with.
     pub has_bus: bool,
+    /// Silence after which another node is taken for dead.
+    pub lease_ms: u64,
 }
 
 impl Settings {
@@ -112,6 +114,7 @@ impl Settings {
             upgrade_limit,
             trusted_proxies: limiter.trusted_proxies.clone(),
             demo: config.demo.then_some(AppIndex(0)),
+            lease_ms: config.cluster.lease_ms.into(),
             has_bus: config.adapter.driver != AdapterDriver::Local,
             node,
         })

@@ -1,13 +1,12 @@
-//! The bus, as a shard sees it: which topics its channels need, who waits until one is live, what
-//! other nodes publish.
+//! The bus, as a shard sees it: which topics its channels need, who waits until one is live.
 //!
 //! Owns: per partition of this shard the wish for its topic, joins that wait for it.
 //! May depend on: `bridge::message`, `channel`, `server::{home, message}`.
 //! Invariants: on a node with a bus a subscription begins only while its topic is live: *subscribed
-//! means subscribed*; a topic is wished for as long as a home of its partition exists or a join waits;
+//! means subscribed*; a topic is wished for as long as a home of its partition needs it or a join waits;
 //! the bridge hears of a wish's last change, of each at last.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::collections::VecDeque;
 
 use shards::{application::Waiter, work::Work};
 
@@ -16,18 +15,9 @@ use super::{
     message::{Answer, JoinQuestion},
 };
 use crate::{
-    bridge::message::{NodeEvent, ToBridge, TopicWish},
-    channel::{
-        home::{Event, HomeRef, JoinRefused},
-        names::NameKey,
-    },
-    protocol::{
-        app::AppIndex,
-        name::ChannelKind,
-        outgoing,
-        partition::{PARTITIONS, Partition},
-    },
-    ws::encode,
+    bridge::message::{ToBridge, TopicWish},
+    channel::home::{HomeRef, JoinRefused},
+    protocol::partition::{PARTITIONS, Partition},
 };
 
 /// Joins of one shard that wait for the bus; beyond, a client is told to come back.
@@ -50,7 +40,7 @@ pub(super) struct Topics {
 
 #[derive(Clone, Default)]
 struct Row {
-    /// Homes in this partition, and joins that wait for it.
+    /// Homes in this partition that need it, and joins that wait for it.
     uses: u32,
     wish: TopicWish,
     is_live: bool,
@@ -157,21 +147,15 @@ impl Topics {
 }
 
 impl ShardServer {
-    /// Home: the channel's entry, made if it is not there.
-    pub(super) fn enter_home(&mut self, app: AppIndex, name: &Arc<str>, key: NameKey) -> HomeRef {
-        let before = self.homes.len();
-        let at = self.homes.enter(app, name, key);
-        if self.homes.len() > before {
-            self.topics.used(key.partition, true);
+    /// Home: a step is over. The entry counts as a use of its topic or not, and is forgotten if nothing
+    /// holds it any more.
+    pub(super) fn settle_home(&mut self, turn: &impl ServerTurn, at: HomeRef) {
+        if self.topics.has_bus()
+            && let Some((partition, is_used)) = self.homes.note_use(at)
+        {
+            self.topics.used(partition, is_used);
         }
-        at
-    }
-
-    /// Home: forgets an entry that nothing holds any more.
-    pub(super) fn release_home(&mut self, turn: &impl ServerTurn, at: HomeRef) {
-        if let Some(partition) = self.homes.release_if_idle(at, turn.now()) {
-            self.topics.used(partition, false);
-        }
+        self.homes.release_if_idle(at, turn.now());
     }
 
     /// Home: a subscription that cannot begin yet waits for its topic. Gives back one that need not.
@@ -228,58 +212,6 @@ impl ShardServer {
     /// No topic is live any more.
     pub(super) fn on_topics_lost(&mut self) {
         self.topics.lose();
-    }
-
-    /// Home: hands an event of this node to the bus, before anybody here gets it. False where there
-    /// is no room.
-    pub(super) fn tell_nodes(&mut self, turn: &mut impl ServerTurn, event: NodeEvent) -> bool {
-        turn.spend(Work::MESSAGE);
-        let is_taken = turn.to_bridge(ToBridge::Event(Box::new(event))).is_ok();
-        self.counters.bridge_full[2] += u64::from(!is_taken);
-        is_taken
-    }
-
-    /// Home: an event that another node has published.
-    pub(super) fn on_node_event(&mut self, turn: &mut impl ServerTurn, event: NodeEvent) {
-        turn.spend(Work::EVENT);
-        let NodeEvent {
-            app,
-            partition,
-            channel,
-            except,
-            frame,
-            ..
-        } = event;
-        // Whatever a bus brings, clients get whole frames.
-        let Some(text) = encode::text_of(&frame) else {
-            self.counters.node_events_refused += 1;
-            return;
-        };
-        let hash = self.name_hasher.hash(&channel);
-        let key = NameKey { partition, hash };
-        let keeps = ChannelKind::of(&channel).is_cache() && self.settings.keeps_events;
-        let kept = (keeps && self.apps.get(app).is_some())
-            .then(|| outgoing::data_of(text))
-            .flatten();
-        let at = match kept {
-            Some(data) => {
-                let at = self.enter_home(app, &channel, key);
-                let rules = self.apps.rules(app);
-                let start = frame.len() - text.len() + data.start;
-                let event = Event {
-                    frame: Arc::clone(&frame),
-                    data_start: u32::try_from(start).unwrap_or(u32::MAX),
-                    data_bytes: u32::try_from(data.len()).unwrap_or(u32::MAX),
-                };
-                self.homes.keep(at, turn.now(), &rules, event);
-                Some(at)
-            }
-            None => self.homes.find(app, &channel, hash),
-        };
-        if let Some(at) = at {
-            let except = except.and_then(|id| self.socket_ids.place(id));
-            self.deliver_all(turn, at, &frame, except, None);
-        }
     }
 }
 

@@ -54,6 +54,20 @@ impl ShardServer {
         self.users.release_if_idle(app, user_id);
     }
 
+    /// Home: whether another node has the user has changed.
+    pub(super) fn on_user_elsewhere(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        app: AppIndex,
+        user_id: &UserId,
+        is_elsewhere: bool,
+    ) {
+        if self.users.change_elsewhere(app, user_id, is_elsewhere) == Presence::Changed {
+            self.tell_watchers(turn, app, user_id, is_elsewhere);
+        }
+        self.users.release_if_idle(app, user_id);
+    }
+
     /// Home: a socket wants to hear of these users.
     pub(super) fn on_users_watched(
         &mut self,

@@ -42,7 +42,12 @@ impl Hooks {
                 assert!(before.is_none(), "shard {shard} settled twice");
             }
             ToBridge::Snapshot { .. } | ToBridge::Usage { .. } => {}
-            ToBridge::Event(_) | ToBridge::Topic { .. } => panic!("a node without a bus"),
+            ToBridge::Event(_)
+            | ToBridge::State(_)
+            | ToBridge::Terminate(_)
+            | ToBridge::Topic { .. } => {
+                panic!("a node without a bus")
+            }
         }
     }
 

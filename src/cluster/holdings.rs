@@ -1,0 +1,799 @@
+//! Which channels are occupied, who is a member, which users are online, and on which nodes that is so.
+//!
+//! Owns: `Holdings`: rows by partition and name, with their holders; what the holders of one thing come
+//! to together, and when that changes; the bytes that all of it may take.
+//! May depend on: `cluster::{app_ids, change, field, table}`, `protocol::partition`, ahash.
+//! Invariants: a row has a holder or a member, a member has a holder; a holder stands once in a row,
+//! whatever its side; a change is told if and only if the merged value changed, so joined and left
+//! alternate.
+
+use std::sync::Arc;
+
+use ahash::RandomState;
+
+use super::{
+    app_ids::{AppIds, AppNumber},
+    change::Change,
+    field::NAME_BYTES_MAX,
+    table::Table,
+};
+use crate::protocol::partition::{PARTITIONS, Partition};
+
+/// What the nodes together hold from now on, of one channel or user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ViewChange<'a> {
+    pub partition: Partition,
+    pub app: &'a str,
+    /// Of a channel, or the id of a user.
+    pub name: &'a Arc<str>,
+    pub change: Merged<'a>,
+}
+
+/// Of what all holders come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Merged<'a> {
+    /// So many subscriptions; none: the channel is vacant.
+    Subscriptions(u32),
+    /// The user is a member, with this `user_info`; told again when that becomes another. Of several
+    /// holders the one counts that had the user first.
+    MemberJoined {
+        user_id: &'a Arc<str>,
+        info: &'a Arc<str>,
+    },
+    MemberLeft {
+        user_id: &'a Arc<str>,
+    },
+    UserOnline,
+    UserOffline,
+}
+
+/// Who holds something: a number given for one life of a node, and a side that changes with each
+/// snapshot of a partition, so that what a snapshot does not name is known by the old one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Holder(u16);
+
+impl Holder {
+    const NONE: Self = Self(u16::MAX);
+
+    pub(super) const fn new(seat: u16, side: bool) -> Self {
+        assert!(seat < HOLDERS_MAX);
+        Self(seat << 1 | side as u16)
+    }
+
+    pub(super) const fn seat(self) -> u16 {
+        self.0 >> 1
+    }
+}
+
+/// Numbers of holders are below it.
+pub(super) const HOLDERS_MAX: u16 = 1_024;
+
+/// A text, shared already or to be copied if it is kept.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Text<'a> {
+    Plain(&'a str),
+    Shared(&'a Arc<str>),
+}
+
+impl<'a> Text<'a> {
+    pub(super) fn as_str(self) -> &'a str {
+        match self {
+            Self::Plain(text) => text,
+            Self::Shared(text) => text,
+        }
+    }
+
+    fn to_shared(self) -> Arc<str> {
+        match self {
+            Self::Plain(text) => text.into(),
+            Self::Shared(text) => text.clone(),
+        }
+    }
+}
+
+/// Names of channels and of users are apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Space {
+    Channels,
+    Users,
+}
+
+/// Of what something is so.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place<'a> {
+    pub(super) partition: Partition,
+    pub(super) space: Space,
+    pub(super) app: AppNumber,
+    pub(super) name: Text<'a>,
+}
+
+/// What is so for a holder.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Fact<'a> {
+    /// Subscriptions of a channel; of a user 1: online.
+    Count(u32),
+    Joined {
+        user_id: Text<'a>,
+        info: Text<'a>,
+    },
+    Left {
+        user_id: &'a str,
+    },
+}
+
+/// How much is held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    pub channels: usize,
+    pub members: usize,
+    pub users: usize,
+    /// Of all of it, with names, by the bounds of what each costs.
+    pub bytes: usize,
+    /// Changes for which there was no room.
+    pub refused: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Holdings {
+    hasher: RandomState,
+    /// By partition.
+    parts: Box<[Table<Row>]>,
+    held: Held,
+    bytes_max: usize,
+}
+
+/// A channel or a user.
+#[derive(Debug)]
+struct Row {
+    name: Arc<str>,
+    app: AppNumber,
+    space: Space,
+    /// `Holder::NONE`: nobody counts.
+    first: Holder,
+    /// Of the first.
+    count: u32,
+    /// Others, in the order in which they came.
+    more: More,
+    /// Boxed, since most channels have none.
+    members: Option<Box<Table<Member>>>,
+}
+
+type More = Option<Box<Vec<(Holder, u32)>>>;
+
+#[derive(Debug)]
+struct Member {
+    user_id: Arc<str>,
+    holders: Holders,
+}
+
+/// In the order in which they came.
+#[derive(Debug)]
+enum Holders {
+    One(Holder, Arc<str>),
+    #[expect(clippy::box_collection, reason = "one pointer in each row")]
+    Several(Box<Vec<(Holder, Arc<str>)>>),
+}
+
+/// How far a walk down has come.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cursor {
+    /// Rows below it remain.
+    rows_end: usize,
+    /// Members of the row below, likewise.
+    members_end: usize,
+}
+
+impl Cursor {
+    pub(super) const START: Self = Self {
+        rows_end: usize::MAX,
+        members_end: usize::MAX,
+    };
+}
+
+impl Holdings {
+    pub(super) fn new(hasher: RandomState, bytes_max: usize) -> Self {
+        let parts = (0..PARTITIONS).map(|_| Table::default());
+        Self {
+            hasher,
+            parts: parts.collect(),
+            held: Held::default(),
+            bytes_max,
+        }
+    }
+
+    pub(super) fn held(&self) -> Held {
+        self.held
+    }
+
+    /// Takes what is so for a holder from now on; tells it where it changes what is so for all.
+    // Per fact: one hash and one search for its name, one each for the user of a member; allocations
+    // only for what is new.
+    pub(super) fn apply(
+        &mut self,
+        apps: &AppIds,
+        place: Place<'_>,
+        holder: Holder,
+        fact: Fact<'_>,
+        tell: &mut impl FnMut(ViewChange<'_>),
+    ) {
+        let adds = match fact {
+            Fact::Count(count) => count > 0,
+            Fact::Joined { .. } => true,
+            Fact::Left { .. } => false,
+        };
+        let found = self.find(place);
+        let Some(at) = found.or_else(|| adds.then(|| self.insert(place)).flatten()) else {
+            return;
+        };
+        let (hasher, held) = (&self.hasher, &mut self.held);
+        let row = part_mut(&mut self.parts, place.partition).row_mut(at);
+        let mut scene = Scene {
+            partition: place.partition,
+            apps,
+            hasher,
+            held,
+            bytes_max: self.bytes_max,
+        };
+        match fact {
+            Fact::Count(count) => row.count(&mut scene, holder, count, tell),
+            Fact::Joined { user_id, info } => row.join(&mut scene, holder, user_id, info, tell),
+            Fact::Left { user_id } => row.leave(&mut scene, holder, user_id, tell),
+        }
+        if row.is_vacant() {
+            self.remove(place.partition, at);
+        }
+    }
+
+    /// What all holders count there.
+    pub(super) fn sum(&self, place: Place<'_>) -> u32 {
+        let at = self.find(place);
+        at.map_or(0, |at| part(&self.parts, place.partition).row(at).sum())
+    }
+
+    fn find(&self, place: Place<'_>) -> Option<usize> {
+        let name = place.name.as_str();
+        let hash = hash_of_name(&self.hasher, place.space, place.app, name);
+        part(&self.parts, place.partition).position(hash, |row| {
+            row.app == place.app && row.space == place.space && *row.name == *name
+        })
+    }
+
+    /// `None`: there is no room.
+    fn insert(&mut self, place: Place<'_>) -> Option<usize> {
+        let name = place.name.as_str();
+        let bytes = name.len() + ROW_BYTES_MAX;
+        if name.len() > NAME_BYTES_MAX || self.held.bytes + bytes > self.bytes_max {
+            self.held.refused += 1;
+            return None;
+        }
+        self.held.bytes += bytes;
+        *self.held.rows_mut(place.space) += 1;
+        let row = Row {
+            name: place.name.to_shared(),
+            app: place.app,
+            space: place.space,
+            first: Holder::NONE,
+            count: 0,
+            more: None,
+            members: None,
+        };
+        let (parts, hasher) = (&mut self.parts, &self.hasher);
+        Some(part_mut(parts, place.partition).push(row, |row| row.hash(hasher)))
+    }
+
+    fn remove(&mut self, partition: Partition, at: usize) {
+        let hasher = &self.hasher;
+        let table = part_mut(&mut self.parts, partition);
+        let row = table.swap_remove(at, |row| row.hash(hasher));
+        self.held.bytes -= row.name.len() + ROW_BYTES_MAX;
+        *self.held.rows_mut(row.space) -= 1;
+    }
+
+    /// Lets go what the holders hold in a partition for which `is_gone`; looks at so many rows and members
+    /// as there are in `budget`. True: it is through. None of those holders may get anything meanwhile.
+    pub(super) fn sweep(
+        &mut self,
+        apps: &AppIds,
+        partition: Partition,
+        cursor: &mut Cursor,
+        budget: &mut usize,
+        is_gone: &impl Fn(Holder) -> bool,
+        tell: &mut impl FnMut(ViewChange<'_>),
+    ) -> bool {
+        loop {
+            let table = part_mut(&mut self.parts, partition);
+            if cursor.rows_end > table.len() {
+                // At the start, or the row at the end moved down: it is looked at as a whole.
+                cursor.rows_end = table.len();
+                cursor.members_end = usize::MAX;
+            }
+            let Some(at) = cursor.rows_end.checked_sub(1) else {
+                return true;
+            };
+            let row = table.row_mut(at);
+            let mut scene = Scene {
+                partition,
+                apps,
+                hasher: &self.hasher,
+                held: &mut self.held,
+                bytes_max: self.bytes_max,
+            };
+            let is_through = row.sweep_members(&mut scene, cursor, budget, is_gone, tell);
+            if !is_through || *budget == 0 {
+                return false;
+            }
+            *budget -= 1;
+            row.sweep_counts(&scene, is_gone, tell);
+            let is_vacant = row.is_vacant();
+            cursor.rows_end = at;
+            cursor.members_end = usize::MAX;
+            if is_vacant {
+                self.remove(partition, at);
+            }
+        }
+    }
+
+    /// All of a partition, as changes of the first holder: of one's own state there is no other.
+    pub(super) fn for_each(
+        &self,
+        apps: &AppIds,
+        partition: Partition,
+        mut put: impl FnMut(Change<'_>),
+    ) {
+        for row in part(&self.parts, partition).iter() {
+            let app = apps.id(row.app);
+            match (row.space, row.sum()) {
+                (_, 0) => {}
+                (Space::Channels, count) => put(Change::Subscriptions {
+                    app,
+                    channel: &row.name,
+                    count: count.into(),
+                }),
+                (Space::Users, _) => put(Change::UserOnline {
+                    app,
+                    user_id: &row.name,
+                }),
+            }
+            for member in row.members.iter().flat_map(|members| members.iter()) {
+                put(Change::MemberJoined {
+                    app,
+                    channel: &row.name,
+                    user_id: &member.user_id,
+                    user_info: member.holders.info(),
+                });
+            }
+        }
+    }
+
+    /// What the rows take beyond their names and the members' texts.
+    #[cfg(test)]
+    pub(super) fn bytes_beyond_texts(&self) -> usize {
+        let of_row = |row: &Row| {
+            let more = row.more.as_ref().map_or(0, |more| {
+                size_of::<Vec<u8>>() + size_of::<(Holder, u32)>() * more.capacity()
+            });
+            let members = row.members.as_ref().map_or(0, |members| {
+                let several: usize = members.iter().map(|it| it.holders.bytes()).sum();
+                let texts = 2 * ARC_BYTES * members.len();
+                size_of::<Table<Member>>() + members.bytes() + texts + several
+            });
+            ARC_BYTES + more + members
+        };
+        let of_part = |part: &Table<Row>| part.bytes() + part.iter().map(of_row).sum::<usize>();
+        self.parts.iter().map(of_part).sum()
+    }
+}
+
+impl Held {
+    fn rows_mut(&mut self, space: Space) -> &mut usize {
+        match space {
+            Space::Channels => &mut self.channels,
+            Space::Users => &mut self.users,
+        }
+    }
+}
+
+/// Where a row changes.
+struct Scene<'a> {
+    partition: Partition,
+    apps: &'a AppIds,
+    hasher: &'a RandomState,
+    held: &'a mut Held,
+    bytes_max: usize,
+}
+
+impl Row {
+    fn hash(&self, hasher: &RandomState) -> u64 {
+        hash_of_name(hasher, self.space, self.app, &self.name)
+    }
+
+    fn is_vacant(&self) -> bool {
+        self.first == Holder::NONE && self.members.is_none()
+    }
+
+    fn sum(&self) -> u32 {
+        let more = self.more.iter().flat_map(|more| more.iter());
+        more.fold(self.count, |sum, (_, count)| sum.saturating_add(*count))
+    }
+
+    fn told<'a>(&'a self, scene: &Scene<'a>, change: Merged<'a>) -> ViewChange<'a> {
+        ViewChange {
+            partition: scene.partition,
+            app: scene.apps.id(self.app),
+            name: &self.name,
+            change,
+        }
+    }
+
+    fn count(
+        &mut self,
+        scene: &mut Scene<'_>,
+        holder: Holder,
+        count: u32,
+        tell: &mut impl FnMut(ViewChange<'_>),
+    ) {
+        let before = self.sum();
+        // Of the holder's other side too: it goes over into this one.
+        let is_its = |it: Holder| it != Holder::NONE && it.seat() == holder.seat();
+        let mut more = self.more.iter_mut().flat_map(|more| more.iter_mut());
+        let known = more.find(|(it, _)| is_its(*it));
+        match known {
+            _ if is_its(self.first) => (self.first, self.count) = (holder, count),
+            Some(row) => *row = (holder, count),
+            None if count == 0 => {}
+            None if self.first == Holder::NONE => (self.first, self.count) = (holder, count),
+            None => self.more.get_or_insert_default().push((holder, count)),
+        }
+        if count == 0 {
+            self.drop_counts(&|it| it.seat() == holder.seat());
+        }
+        self.tell_count(scene, before, tell);
+    }
+
+    /// Forgets those holders' counts.
+    fn drop_counts(&mut self, is_gone: &impl Fn(Holder) -> bool) {
+        if let Some(more) = &mut self.more {
+            more.retain(|(holder, _)| !is_gone(*holder));
+        }
+        if self.first != Holder::NONE && is_gone(self.first) {
+            let next = self.more.as_mut().filter(|more| !more.is_empty());
+            let next = next.map(|more| more.remove(0));
+            (self.first, self.count) = next.unwrap_or((Holder::NONE, 0));
+        }
+        if self.more.as_ref().is_some_and(|more| more.is_empty()) {
+            self.more = None;
+        }
+    }
+
+    fn tell_count(&self, scene: &Scene<'_>, before: u32, tell: &mut impl FnMut(ViewChange<'_>)) {
+        let after = self.sum();
+        let change = match (self.space, before, after) {
+            (Space::Channels, before, after) if before != after => Merged::Subscriptions(after),
+            (Space::Users, 0, 1..) => Merged::UserOnline,
+            (Space::Users, 1.., 0) => Merged::UserOffline,
+            (Space::Channels | Space::Users, _, _) => return,
+        };
+        tell(self.told(scene, change));
+    }
+
+    fn join(
+        &mut self,
+        scene: &mut Scene<'_>,
+        holder: Holder,
+        user_id: Text<'_>,
+        info: Text<'_>,
+        tell: &mut impl FnMut(ViewChange<'_>),
+    ) {
+        let hasher = scene.hasher;
+        let hash = hasher.hash_one(user_id.as_str());
+        let members = self.members.as_deref();
+        let found = members.and_then(|members| members.position(hash, |it| it.is(user_id)));
+        let bytes = match found {
+            Some(_) => info.as_str().len(),
+            None => user_id.as_str().len() + info.as_str().len() + MEMBER_BYTES_MAX,
+        };
+        if user_id.as_str().len() > NAME_BYTES_MAX || scene.held.bytes + bytes > scene.bytes_max {
+            scene.held.refused += 1;
+            return;
+        }
+        let members = self.members.get_or_insert_default();
+        let (at, is_told) = match found {
+            Some(at) => {
+                let member = members.row_mut(at);
+                scene.held.bytes -= member.holders.info_bytes();
+                let is_told = member.holders.put(holder, info);
+                scene.held.bytes += member.holders.info_bytes();
+                (at, is_told)
+            }
+            None => {
+                let member = Member {
+                    user_id: user_id.to_shared(),
+                    holders: Holders::One(holder, info.to_shared()),
+                };
+                scene.held.members += 1;
+                scene.held.bytes += bytes;
+                let hash_of = |member: &Member| hasher.hash_one(&*member.user_id);
+                (members.push(member, hash_of), true)
+            }
+        };
+        if is_told {
+            let member = members.row(at);
+            let (user_id, info) = (&member.user_id, member.holders.info());
+            tell(ViewChange {
+                partition: scene.partition,
+                app: scene.apps.id(self.app),
+                name: &self.name,
+                change: Merged::MemberJoined { user_id, info },
+            });
+        }
+    }
+
+    fn leave(
+        &mut self,
+        scene: &mut Scene<'_>,
+        holder: Holder,
+        user_id: &str,
+        tell: &mut impl FnMut(ViewChange<'_>),
+    ) {
+        let hash = scene.hasher.hash_one(user_id);
+        let Some(members) = &self.members else {
+            return;
+        };
+        if let Some(at) = members.position(hash, |it| it.is(Text::Plain(user_id))) {
+            let is_gone = |it: Holder| it.seat() == holder.seat();
+            self.drop_member_holders(scene, at, &is_gone, tell);
+        }
+    }
+
+    /// Lets the holders of a member go for which `is_gone`, and the member if none is left.
+    fn drop_member_holders(
+        &mut self,
+        scene: &mut Scene<'_>,
+        at: usize,
+        is_gone: &impl Fn(Holder) -> bool,
+        tell: &mut impl FnMut(ViewChange<'_>),
+    ) {
+        let (name, app) = (&self.name, scene.apps.id(self.app));
+        let partition = scene.partition;
+        let mut say = |change| {
+            tell(ViewChange {
+                partition,
+                app,
+                name,
+                change,
+            });
+        };
+        let members = self.members.as_mut().expect("the member was found");
+        let holders = &mut members.row_mut(at).holders;
+        let before = holders.info_bytes();
+        let dropped = holders.drop_those(is_gone);
+        let after = holders.info_bytes();
+        match dropped {
+            Dropped::None => {}
+            Dropped::Some => scene.held.bytes -= before - after,
+            Dropped::First => {
+                scene.held.bytes -= before - after;
+                let member = members.row(at);
+                let (user_id, info) = (&member.user_id, member.holders.info());
+                say(Merged::MemberJoined { user_id, info });
+            }
+            Dropped::All => {
+                let hasher = scene.hasher;
+                let hash_of = |member: &Member| hasher.hash_one(&*member.user_id);
+                let member = members.swap_remove(at, hash_of);
+                scene.held.members -= 1;
+                scene.held.bytes -= member.user_id.len() + before + MEMBER_BYTES_MAX;
+                let user_id = &member.user_id;
+                say(Merged::MemberLeft { user_id });
+                if members.is_empty() {
+                    self.members = None;
+                }
+            }
+        }
+    }
+
+    /// True: all members were looked at.
+    fn sweep_members(
+        &mut self,
+        scene: &mut Scene<'_>,
+        cursor: &mut Cursor,
+        budget: &mut usize,
+        is_gone: &impl Fn(Holder) -> bool,
+        tell: &mut impl FnMut(ViewChange<'_>),
+    ) -> bool {
+        while let Some(members) = &self.members {
+            let Some(at) = cursor.members_end.min(members.len()).checked_sub(1) else {
+                break;
+            };
+            if *budget == 0 {
+                return false;
+            }
+            *budget -= 1;
+            cursor.members_end = at;
+            self.drop_member_holders(scene, at, is_gone, tell);
+        }
+        true
+    }
+
+    fn sweep_counts(
+        &mut self,
+        scene: &Scene<'_>,
+        is_gone: &impl Fn(Holder) -> bool,
+        tell: &mut impl FnMut(ViewChange<'_>),
+    ) {
+        let before = self.sum();
+        self.drop_counts(is_gone);
+        self.tell_count(scene, before, tell);
+    }
+}
+
+impl Member {
+    fn is(&self, user_id: Text<'_>) -> bool {
+        *self.user_id == *user_id.as_str()
+    }
+}
+
+enum Dropped {
+    None,
+    /// And what is told is the same.
+    Some,
+    /// And another's info is told from now on.
+    First,
+    All,
+}
+
+impl Holders {
+    /// What is told.
+    fn info(&self) -> &Arc<str> {
+        match self {
+            Self::One(_, info) => info,
+            Self::Several(all) => &all.first().expect("several are two at least").1,
+        }
+    }
+
+    fn info_bytes(&self) -> usize {
+        match self {
+            Self::One(_, info) => info.len(),
+            Self::Several(all) => all.iter().map(|(_, info)| info.len()).sum(),
+        }
+    }
+
+    /// Beyond its own place.
+    #[cfg(test)]
+    fn bytes(&self) -> usize {
+        match self {
+            Self::One(..) => 0,
+            Self::Several(all) => {
+                size_of::<Vec<u8>>() + size_of::<(Holder, Arc<str>)>() * all.capacity()
+            }
+        }
+    }
+
+    /// True: what is told is another info.
+    fn put(&mut self, holder: Holder, info: Text<'_>) -> bool {
+        let told = self.info().clone();
+        // Nodes mostly agree about a user: then one text serves them all.
+        let info = match *told == *info.as_str() {
+            true => told.clone(),
+            false => info.to_shared(),
+        };
+        match self {
+            Self::One(it, its_info) if it.seat() == holder.seat() => {
+                (*it, *its_info) = (holder, info);
+            }
+            Self::One(it, its_info) => {
+                let all = vec![(*it, its_info.clone()), (holder, info)];
+                *self = Self::Several(Box::new(all));
+            }
+            Self::Several(all) => match all.iter_mut().find(|(it, _)| it.seat() == holder.seat()) {
+                Some(row) => *row = (holder, info),
+                None => all.push((holder, info)),
+            },
+        }
+        *told != **self.info()
+    }
+
+    fn drop_those(&mut self, is_gone: &impl Fn(Holder) -> bool) -> Dropped {
+        match self {
+            Self::One(holder, _) if is_gone(*holder) => Dropped::All,
+            Self::One(..) => Dropped::None,
+            Self::Several(all) => {
+                let before = all.len();
+                if all.iter().all(|(holder, _)| is_gone(*holder)) {
+                    return Dropped::All;
+                }
+                let told = all.first().expect("several are two at least").1.clone();
+                all.retain(|(holder, _)| !is_gone(*holder));
+                let is_less = all.len() < before;
+                if let [(holder, info)] = &all[..] {
+                    *self = Self::One(*holder, info.clone());
+                }
+                match (is_less, *told == **self.info()) {
+                    (false, _) => Dropped::None,
+                    (true, true) => Dropped::Some,
+                    (true, false) => Dropped::First,
+                }
+            }
+        }
+    }
+}
+
+fn part(parts: &[Table<Row>], partition: Partition) -> &Table<Row> {
+    let part = parts.get(usize::from(partition.number()));
+    part.expect("each partition has a table")
+}
+
+fn part_mut(parts: &mut [Table<Row>], partition: Partition) -> &mut Table<Row> {
+    let part = parts.get_mut(usize::from(partition.number()));
+    part.expect("each partition has a table")
+}
+
+fn hash_of_name(hasher: &RandomState, space: Space, app: AppNumber, name: &str) -> u64 {
+    hasher.hash_one((space, app, name))
+}
+
+/// Of a shared text, beyond its bytes: two counts.
+const ARC_BYTES: usize = 16;
+/// What an occupied channel or an online user costs at most beyond its name: a row in a table with a
+/// fifth of its places empty, its place in an index that has just grown, the name's counts.
+const ROW_BYTES_MAX: usize = 96;
+/// What a member costs at most beyond its id and its info, likewise.
+const MEMBER_BYTES_MAX: usize = 96;
+/// Five bytes for each place, and 16 places for 7 rows.
+const INDEX_BYTES_MAX: usize = 5 * 16 / 7 + 1;
+const _: () = assert!(size_of::<Row>() <= 48);
+const _: () = assert!(size_of::<Member>() <= 40);
+const _: () = assert!(48 * 6 / 5 + INDEX_BYTES_MAX + ARC_BYTES <= ROW_BYTES_MAX);
+const _: () = assert!(40 * 6 / 5 + INDEX_BYTES_MAX + 2 * ARC_BYTES <= MEMBER_BYTES_MAX);
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// With its apps, as a peer's.
+    pub(in crate::cluster) struct Filled {
+        apps: AppIds,
+        holdings: Holdings,
+    }
+
+    pub(in crate::cluster) fn holdings() -> Filled {
+        let hasher = RandomState::with_seeds(1, 2, 3, 4);
+        Filled {
+            apps: AppIds::new(hasher.clone()),
+            holdings: Holdings::new(hasher, usize::MAX),
+        }
+    }
+
+    impl Filled {
+        /// So many channels with so many members each, all of them on so many nodes.
+        pub(in crate::cluster) fn fill(&mut self, channels: usize, members: usize, holders: u16) {
+            let app = self.apps.intern("app").expect("there is room");
+            let holders = (0..holders).map(|seat| Holder::new(seat, false));
+            for (number, holder) in
+                (0..channels).flat_map(|it| holders.clone().map(move |holder| (it, holder)))
+            {
+                let name = format!("c-{number}");
+                let place = Place {
+                    partition: self.apps.partitions(app).of_channel(&name),
+                    space: Space::Channels,
+                    app,
+                    name: Text::Plain(&name),
+                };
+                let mut take = |fact: Fact<'_>| {
+                    let (apps, holdings) = (&self.apps, &mut self.holdings);
+                    holdings.apply(apps, place, holder, fact, &mut |_| {});
+                };
+                take(Fact::Count(1));
+                for number in 0..members {
+                    let number = number.to_string();
+                    let (user_id, info) = (Text::Plain(&number), Text::Plain("{}"));
+                    take(Fact::Joined { user_id, info });
+                }
+            }
+        }
+
+        pub(in crate::cluster) fn bytes_beyond_texts(&self) -> usize {
+            self.holdings.bytes_beyond_texts()
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Which node tells the webhooks of a partition: one of those that are there, the same for all who see
+//! the same nodes.
+//!
+//! Owns: `Owners`: who is there for long enough, the partitions of this node.
+//! May depend on: `cluster::identity`, `protocol::partition`, siphasher. Time is an argument.
+//! Invariants: who comes takes a share of the others' partitions, who goes leaves its own to them, and
+//! nothing else moves; a node counts when it has been there for a lease, for itself as for others.
+
+use std::{collections::BTreeMap, hash::Hasher};
+
+use shards::application::Millis;
+use siphasher::sip::SipHasher13;
+
+use super::identity::NodeId;
+use crate::protocol::partition::{PARTITIONS, Partition};
+
+/// The nodes that may own something.
+#[derive(Clone, Debug)]
+pub struct Owners {
+    own: NodeId,
+    lease_ms: u64,
+    seats: BTreeMap<NodeId, Seat>,
+    /// Who counted when this node's share was last computed, and the share.
+    seated: Vec<NodeId>,
+    owned: Option<Vec<Partition>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Seat {
+    counts_from: Millis,
+    heard_at: Millis,
+}
+
+/// Other partitions are this node's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    pub partitions: Vec<Partition>,
+    /// When the one that owned the new ones may last have told something.
+    pub since: Millis,
+}
+
+impl Owners {
+    /// Of a node that is there from now on.
+    pub fn new(own: NodeId, lease_ms: u64, now: Millis) -> Self {
+        let mut owners = Self {
+            own,
+            lease_ms,
+            seats: BTreeMap::new(),
+            seated: Vec::new(),
+            owned: None,
+        };
+        owners.came(own, now);
+        owners
+    }
+
+    /// A node is there, in a new life if it was there before.
+    pub fn came(&mut self, node: NodeId, now: Millis) {
+        let counts_from = now.plus(self.lease_ms);
+        let seat = Seat {
+            counts_from,
+            heard_at: now,
+        };
+        self.seats.insert(node, seat);
+    }
+
+    /// A node was heard then.
+    pub fn heard(&mut self, node: NodeId, at: Millis) {
+        if let Some(seat) = self.seats.get_mut(&node) {
+            seat.heard_at = seat.heard_at.max(at);
+        }
+    }
+
+    /// A node is gone. Call `step` before the next one goes or comes: what it owned is told since it
+    /// was heard last.
+    pub fn went(&mut self, node: NodeId, now: Millis) -> Option<Change> {
+        let seat = self.seats.remove(&node)?;
+        self.change(now, seat.heard_at)
+    }
+
+    /// Time went on.
+    pub fn step(&mut self, now: Millis) -> Option<Change> {
+        // Who begins with nothing tells what fell due since it is there; who takes over from a living
+        // one, what falls due from now on.
+        let since = match self.owned {
+            None => Millis(0),
+            Some(_) => now,
+        };
+        self.change(now, since)
+    }
+
+    fn change(&mut self, now: Millis, since: Millis) -> Option<Change> {
+        let own = self.seats.get(&self.own)?;
+        if own.counts_from > now {
+            return None;
+        }
+        let seated: Vec<NodeId> = self
+            .seats
+            .iter()
+            .filter(|(_, seat)| seat.counts_from <= now)
+            .map(|(node, _)| *node)
+            .collect();
+        if seated == self.seated {
+            return None;
+        }
+        let all = (0..PARTITIONS).filter_map(Partition::from_number);
+        let partitions: Vec<Partition> = all
+            .filter(|partition| owner_of(*partition, &seated) == Some(self.own))
+            .collect();
+        self.seated = seated;
+        if self.owned.as_ref() == Some(&partitions) {
+            return None;
+        }
+        self.owned = Some(partitions.clone());
+        Some(Change { partitions, since })
+    }
+}
+
+/// The node with the highest weight for the partition; `None` where there is no node.
+fn owner_of(partition: Partition, nodes: &[NodeId]) -> Option<NodeId> {
+    let weight = |node: &NodeId| {
+        let mut hasher = SipHasher13::new_with_key(KEY);
+        hasher.write(&node.0.to_be_bytes());
+        hasher.write(&partition.number().to_be_bytes());
+        (hasher.finish(), *node)
+    };
+    nodes.iter().copied().max_by_key(weight)
+}
+
+/// Public and fixed for ever, as that of partitions: nodes that differ would both tell, or neither.
+const KEY: &[u8; 16] = b"sockudowebhookof";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nodes(count: u128) -> Vec<NodeId> {
+        (0..count)
+            .map(|number| NodeId::of_name(&format!("node-{number}")))
+            .collect()
+    }
+
+    fn owners_of(nodes: &[NodeId]) -> Vec<NodeId> {
+        let all = (0..PARTITIONS).filter_map(Partition::from_number);
+        all.map(|it| owner_of(it, nodes).expect("somebody"))
+            .collect()
+    }
+
+    #[test]
+    fn shares_are_even_and_only_those_of_the_one_who_goes_move() {
+        let four = nodes(4);
+        let before = owners_of(&four);
+        for node in &four {
+            let share = before.iter().filter(|it| *it == node).count();
+            assert!((200..=312).contains(&share), "{share} of 1 024");
+        }
+        let after = owners_of(&four[1..]);
+        for (before, after) in before.iter().zip(&after) {
+            assert!(before == after || *before == four[0]);
+        }
+    }
+
+    #[test]
+    fn a_node_counts_after_a_lease_and_what_the_dead_owned_is_told_since_it_was_heard() {
+        let [a, b] = [0, 1].map(|at| nodes(2)[at]);
+        let mut owners = Owners::new(a, 5_000, Millis(100));
+        assert_eq!(owners.step(Millis(5_099)), None);
+        let first = owners.step(Millis(5_100)).expect("all is its own");
+        assert_eq!((first.partitions.len(), first.since), (1_024, Millis(0)));
+        owners.came(b, Millis(6_000));
+        assert_eq!(owners.step(Millis(10_999)), None);
+        let shared = owners.step(Millis(11_000)).expect("half of it goes");
+        assert!((450..=574).contains(&shared.partitions.len()));
+        owners.heard(b, Millis(20_000));
+        let all = owners.went(b, Millis(25_000)).expect("it comes back");
+        assert_eq!((all.partitions.len(), all.since), (1_024, Millis(20_000)));
+        assert_eq!(owners.step(Millis(26_000)), None);
+    }
+}

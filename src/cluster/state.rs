@@ -1,0 +1,180 @@
+//! Data path. The state of the cluster on this node: its own, told and asked for; the peers', merged.
+//!
+//! Owns: `State`, which leads what is heard of it to the ledger, the supply or the view.
+//! May depend on: the rest of `cluster` but `node`, ahash, `Millis`.
+//! Invariants: whatever peers say or ask, a step does no more work than the batch is long.
+
+use ahash::RandomState;
+use shards::application::Millis;
+
+use super::{
+    app_ids::AppIds,
+    drafts::Drafts,
+    entry::{Entry, Group, Heartbeat, NumbersAsk, SnapshotAsk},
+    holdings::ViewChange,
+    identity::Identity,
+    ledger::{Ledger, LedgerCounters, Own},
+    supply::{Supply, SupplyCounters},
+    topic::Topic,
+    view::{View, ViewCounters},
+    wire::Entries,
+};
+
+/// What happened to the state, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StateCounters {
+    pub own: LedgerCounters,
+    pub view: ViewCounters,
+    pub supply: SupplyCounters,
+    /// Own questions for which there was no room; they are asked again.
+    pub asks_unsaid: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    identity: Identity,
+    /// After so long without an answer a question is asked again.
+    again_ms: u64,
+    apps: AppIds,
+    ledger: Ledger,
+    supply: Supply,
+    view: View,
+    asks_unsaid: u64,
+}
+
+/// What stood in a batch of state.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct StateTally {
+    pub(super) broken: u64,
+    pub(super) misplaced: u64,
+}
+
+impl State {
+    pub(super) fn new(
+        identity: Identity,
+        lease_ms: u64,
+        hasher: &RandomState,
+        bytes_max: usize,
+    ) -> Self {
+        Self {
+            identity,
+            again_ms: lease_ms / 4,
+            apps: AppIds::new(hasher.clone()),
+            ledger: Ledger::new(hasher.clone()),
+            supply: Supply::new(),
+            view: View::new(hasher.clone(), bytes_max),
+            asks_unsaid: 0,
+        }
+    }
+
+    pub(super) fn report(&mut self, now: Millis, own: &Own<'_>, drafts: &mut Drafts) {
+        self.ledger.report(now, &mut self.apps, own, drafts);
+    }
+
+    pub(super) fn join(&mut self, peer: Identity) {
+        self.view.join(peer);
+    }
+
+    pub(super) fn leave(&mut self, peer: Identity) {
+        self.view.leave(peer);
+    }
+
+    /// Takes what a peer says on the topic of a group.
+    pub(super) fn hear_group(
+        &mut self,
+        now: Millis,
+        sender: Identity,
+        group: Group,
+        entries: &mut Entries<'_>,
+        tell: &mut impl FnMut(ViewChange<'_>),
+    ) -> StateTally {
+        let mut tally = StateTally::default();
+        let again_at = now.plus(self.again_ms);
+        let is_here = |partition| Group::of(partition) == group;
+        let view = &mut self.view;
+        for entry in entries {
+            match entry {
+                // On another group's topic its order would be that of nothing.
+                Ok(Entry::Delta(delta)) if is_here(delta.partition) => {
+                    view.hear_delta(now, sender, &mut self.apps, &delta, tell);
+                }
+                Ok(Entry::Snapshot(snapshot)) if is_here(snapshot.partition) => {
+                    view.hear_snapshot(sender, &snapshot, again_at);
+                }
+                Ok(Entry::Latest(latest)) if is_here(latest.partition) => {
+                    view.hear_latest(now, sender, latest);
+                }
+                Ok(_) => tally.misplaced += 1,
+                Err(_) => tally.broken += 1,
+            }
+        }
+        tally
+    }
+
+    pub(super) fn hear_heartbeat(
+        &mut self,
+        now: Millis,
+        sender: Identity,
+        heartbeat: &Heartbeat,
+        drafts: &mut Drafts,
+    ) {
+        let (view, unsaid) = (&mut self.view, &mut self.asks_unsaid);
+        view.hear_heartbeat(now, sender, heartbeat, self.again_ms, |entry| {
+            *unsaid += u64::from(drafts.push(Topic::Nodes, &entry).is_err());
+        });
+    }
+
+    pub(super) fn hear_numbers_ask(&mut self, ask: &NumbersAsk) {
+        if ask.of == self.identity {
+            self.supply.ask_numbers(ask.group);
+        }
+    }
+
+    pub(super) fn hear_snapshot_ask(&mut self, now: Millis, ask: &SnapshotAsk) {
+        if ask.of == self.identity {
+            self.supply.ask_snapshot(now, ask.partition, ask.from);
+        }
+    }
+
+    /// Says and asks what is due.
+    pub(super) fn tick(&mut self, now: Millis, drafts: &mut Drafts) {
+        self.ledger.tick(now, &self.apps, drafts);
+        let unsaid = &mut self.asks_unsaid;
+        self.view.ask(now, self.again_ms, |entry| {
+            *unsaid += u64::from(drafts.push(Topic::Nodes, &entry).is_err());
+        });
+        self.supply.tick(now, &self.apps, &mut self.ledger, drafts);
+    }
+
+    /// When `tick` is due.
+    pub(super) fn due(&self, ticked_at: Millis) -> Option<Millis> {
+        let pace = ticked_at.plus(PACE_MS);
+        let supply = self.supply.is_busy().then_some(pace);
+        let dues = [self.ledger.due(), self.view.due(), supply];
+        // What is left of a tick waits for the next one.
+        dues.into_iter().flatten().min().map(|due| due.max(pace))
+    }
+
+    /// Goes on with what is long. True: more is left.
+    pub(super) fn work(&mut self, limit: usize, tell: &mut impl FnMut(ViewChange<'_>)) -> bool {
+        self.view.work(&mut self.apps, limit, tell)
+    }
+
+    pub(super) fn heartbeat(&self) -> Heartbeat {
+        Heartbeat {
+            sums: self.ledger.sums(),
+        }
+    }
+
+    pub(super) fn counters(&self) -> StateCounters {
+        StateCounters {
+            own: self.ledger.counters(),
+            view: self.view.counters(),
+            supply: self.supply.counters(),
+            asks_unsaid: self.asks_unsaid,
+        }
+    }
+}
+
+/// Between two ticks with much to say.
+const PACE_MS: u64 = 20;

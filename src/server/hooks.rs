@@ -1,0 +1,174 @@
+//! Which webhooks of channels this node tells: in a cluster one node tells each.
+//!
+//! Owns: the partitions of which this node is the owner, what fell due lately on others.
+//! May depend on: `bridge::message`.
+//! Invariants: every node finds what falls due by itself, since all see the same channels; only the
+//! owner tells it. What fell due while an owner was dead and not yet known to be is told by the next one.
+
+use std::collections::VecDeque;
+
+use shards::application::Millis;
+
+use super::{ServerTurn, ShardServer};
+use crate::{
+    bridge::message::{Ownership, ToBridge, WebhookEvent},
+    protocol::partition::Partition,
+};
+
+/// Bytes of what fell due elsewhere; beyond, the oldest goes.
+const KEPT_BYTES_MAX: usize = 4 << 20;
+
+/// On a node that is alone nothing of it is used.
+#[derive(Clone, Default)]
+pub(super) struct Owned {
+    ownership: Ownership,
+    /// What fell due on partitions of others, oldest first.
+    kept: VecDeque<Kept>,
+    kept_bytes: usize,
+}
+
+#[derive(Clone)]
+struct Kept {
+    at: Millis,
+    partition: Partition,
+    event: WebhookEvent,
+}
+
+impl Owned {
+    fn keep(&mut self, kept: Kept, until: Millis) {
+        self.kept_bytes += kept.event.approximate_bytes();
+        self.kept.push_back(kept);
+        while let Some(first) = self.kept.front()
+            && (self.kept_bytes > KEPT_BYTES_MAX || first.at < until)
+        {
+            self.kept_bytes -= first.event.approximate_bytes();
+            self.kept.pop_front();
+        }
+    }
+
+    /// Takes another ownership over; gives what is to be told now.
+    fn change(&mut self, ownership: Ownership) -> Vec<WebhookEvent> {
+        let before = std::mem::replace(&mut self.ownership, ownership);
+        let after = &self.ownership;
+        let mut told = Vec::new();
+        let kept_bytes = &mut self.kept_bytes;
+        self.kept.retain(|kept| {
+            let is_new = after.has(kept.partition) && !before.has(kept.partition);
+            if !is_new {
+                return true;
+            }
+            *kept_bytes -= kept.event.approximate_bytes();
+            if kept.at >= after.since {
+                told.push(kept.event.clone());
+            }
+            false
+        });
+        told
+    }
+}
+
+impl ShardServer {
+    /// Home: an event of a channel for the app's webhooks, if this node is to tell it.
+    pub(super) fn tell_owned(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        partition: Partition,
+        event: WebhookEvent,
+    ) {
+        if !self.topics.has_bus() || self.owned.ownership.has(partition) {
+            return self.tell_webhook(turn, event);
+        }
+        let at = turn.now();
+        // Who dies is known to be dead after a lease, and some for the way.
+        let until = Millis(at.0.saturating_sub(3 * self.settings.lease_ms));
+        self.owned.keep(
+            Kept {
+                at,
+                partition,
+                event,
+            },
+            until,
+        );
+    }
+
+    /// Other partitions are this node's.
+    pub(super) fn on_owned(&mut self, turn: &mut impl ServerTurn, ownership: Ownership) {
+        for event in self.owned.change(ownership) {
+            self.tell_webhook(turn, event);
+        }
+    }
+
+    /// A full bridge costs the app that floods it its oldest events.
+    pub(super) fn tell_webhook(&mut self, turn: &mut impl ServerTurn, event: WebhookEvent) {
+        let dropped = turn.to_bridge(ToBridge::Webhook(event)).err();
+        for message in dropped.into_iter().flat_map(|dropped| dropped.0) {
+            if let ToBridge::Webhook(event) = message {
+                self.counters.bridge_full[0] += 1;
+                self.counters.app(event.app).webhooks_dropped += 1;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{bridge::message::WebhookKind, protocol::app::AppIndex};
+
+    fn partition(number: u16) -> Partition {
+        Partition::from_number(number).expect("a partition")
+    }
+
+    fn kept(at: u64, number: u16) -> Kept {
+        Kept {
+            at: Millis(at),
+            partition: partition(number),
+            event: WebhookEvent {
+                app: AppIndex(0),
+                time_ms: at,
+                channel: number.to_string().into(),
+                kind: WebhookKind::ChannelOccupied,
+            },
+        }
+    }
+
+    fn of(since: u64, numbers: &[u16]) -> Ownership {
+        let mut ownership = Ownership {
+            since: Millis(since),
+            ..Ownership::default()
+        };
+        for number in numbers {
+            ownership.add(partition(*number));
+        }
+        ownership
+    }
+
+    #[test]
+    fn who_takes_over_tells_what_fell_due_since_and_nothing_twice() {
+        let mut owned = Owned::default();
+        for (at, number) in [(1, 7), (2, 8), (3, 7), (4, 1_023), (5, 7)] {
+            owned.keep(kept(at, number), Millis(0));
+        }
+        let times = |events: Vec<WebhookEvent>| -> Vec<u64> {
+            events.into_iter().map(|event| event.time_ms).collect()
+        };
+        assert_eq!(times(owned.change(of(3, &[7]))), [3, 5]);
+        assert_eq!(times(owned.change(of(0, &[7, 8]))), [2]);
+        assert!(owned.change(of(0, &[8])).is_empty());
+        assert_eq!(times(owned.change(of(0, &[7, 8, 1_023]))), [4]);
+        assert_eq!((owned.kept.len(), owned.kept_bytes), (0, 0));
+    }
+
+    #[test]
+    fn what_fell_due_elsewhere_is_kept_for_a_while_and_within_its_bytes() {
+        let mut owned = Owned::default();
+        owned.keep(kept(10, 7), Millis(0));
+        owned.keep(kept(20, 7), Millis(15));
+        assert_eq!(owned.kept.len(), 1);
+        for at in 0..20_000 {
+            owned.keep(kept(at, 7), Millis(0));
+            assert!(owned.kept_bytes <= KEPT_BYTES_MAX);
+        }
+        assert!(owned.kept.len() > 5_000);
+    }
+}

@@ -1,0 +1,226 @@
+//! The other nodes, as a shard's homes see them: what they are told, what they have.
+//!
+//! Owns: events to and from them, news of this node's homes, changes of what the others have.
+//! May depend on: `bridge::message`, `channel`, `server::home`.
+//! Invariants: other nodes hear of each channel what is so by then, in the order in which it became so
+//! per member; nothing is told while the lane is full, and nothing is lost by it.
+
+use std::sync::Arc;
+
+use shards::work::Work;
+
+use super::{ServerTurn, ShardServer};
+use crate::{
+    bridge::message::{NodeEvent, NodeState, StateChange, ToBridge, UserOfNodes},
+    channel::{
+        home::{Elsewhere, Event, HomeRef, News},
+        names::NameKey,
+        roster::{Member, MemberNews},
+        user::UserId,
+    },
+    protocol::{app::AppIndex, name::ChannelKind, outgoing, partition::Partition},
+    ws::encode,
+};
+
+/// Orders of the API that wait for room; more are counted and reach this node alone.
+const UNTOLD_MAX: usize = 65_536;
+
+impl ShardServer {
+    /// Home: hands an event of this node to the bus, before anybody here gets it. False where there
+    /// is no room.
+    pub(super) fn tell_nodes(&mut self, turn: &mut impl ServerTurn, event: NodeEvent) -> bool {
+        turn.spend(Work::MESSAGE);
+        let is_taken = turn.to_bridge(ToBridge::Event(Box::new(event))).is_ok();
+        self.counters.bridge_full[2] += u64::from(!is_taken);
+        is_taken
+    }
+
+    /// Home: an event that another node has published.
+    pub(super) fn on_node_event(&mut self, turn: &mut impl ServerTurn, event: NodeEvent) {
+        turn.spend(Work::EVENT);
+        let NodeEvent {
+            app,
+            partition,
+            channel,
+            except,
+            frame,
+            ..
+        } = event;
+        // Whatever a bus brings, clients get whole frames.
+        let Some(text) = encode::text_of(&frame) else {
+            self.counters.node_events_refused += 1;
+            return;
+        };
+        let hash = self.name_hasher.hash(&channel);
+        let key = NameKey { partition, hash };
+        let keeps = ChannelKind::of(&channel).is_cache() && self.settings.keeps_events;
+        let kept = (keeps && self.apps.get(app).is_some())
+            .then(|| outgoing::data_of(text))
+            .flatten();
+        let at = match kept {
+            Some(data) => {
+                let at = self.homes.enter(app, &channel, key);
+                let rules = self.apps.rules(app);
+                let start = frame.len() - text.len() + data.start;
+                let event = Event {
+                    frame: Arc::clone(&frame),
+                    data_start: u32::try_from(start).unwrap_or(u32::MAX),
+                    data_bytes: u32::try_from(data.len()).unwrap_or(u32::MAX),
+                };
+                self.homes.keep(at, turn.now(), &rules, event);
+                self.settle_home(turn, at);
+                Some(at)
+            }
+            None => self.homes.find(app, &channel, hash),
+        };
+        if let Some(at) = at {
+            let except = except.and_then(|id| self.socket_ids.place(id));
+            self.deliver_all(turn, at, &frame, except, None);
+        }
+    }
+
+    /// Tells other nodes what has changed here, as far as there is room and work left.
+    // Per change: one message of some 60 B. Of a channel that changes faster than that, what is so
+    // when its turn comes.
+    pub(super) fn continue_news(&mut self, turn: &mut impl ServerTurn) {
+        while let Some(message) = self.untold.pop_front() {
+            if !self.tell(turn, message) {
+                return;
+            }
+        }
+        while turn.work_left() > Work(0)
+            && let Some((at, news)) = self.homes.next_news()
+        {
+            let state = news.and_then(|news| self.state_of(at, news));
+            self.settle_home(turn, at);
+            if let Some(state) = state
+                && !self.tell(turn, ToBridge::State(state))
+            {
+                return;
+            }
+        }
+        while turn.work_left() > Work(0)
+            && let Some((app, user, news)) = self.users.next_news()
+        {
+            self.users.release_if_idle(app, &user);
+            let Some(is_here) = news else { continue };
+            let change = match is_here {
+                true => StateChange::UserOnline,
+                false => StateChange::UserOffline,
+            };
+            let state = NodeState {
+                app,
+                partition: user.key.partition,
+                name: user.text,
+                change,
+            };
+            if !self.tell(turn, ToBridge::State(Box::new(state))) {
+                return;
+            }
+        }
+    }
+
+    /// There is news, and room for it as far as is known.
+    pub(super) fn has_news(&self) -> bool {
+        (self.homes.has_news() || self.users.has_news()) && self.untold.is_empty()
+    }
+
+    /// False where there is no room: it is kept, and comes first when there is some.
+    fn tell(&mut self, turn: &mut impl ServerTurn, message: ToBridge) -> bool {
+        turn.spend(Work::MESSAGE);
+        let Err(dropped) = turn.to_bridge(message) else {
+            return true;
+        };
+        for message in dropped.0.into_iter().rev() {
+            self.untold.push_front(message);
+        }
+        false
+    }
+
+    /// Home: the API has ended a user's connections here; the other nodes are to do so too.
+    pub(super) fn terminate_elsewhere(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        app: AppIndex,
+        user: UserId,
+    ) {
+        if !self.topics.has_bus() {
+            return;
+        }
+        let message = ToBridge::Terminate(Box::new(UserOfNodes {
+            app,
+            partition: user.key.partition,
+            id: user.text,
+        }));
+        if self.untold.is_empty() {
+            self.tell(turn, message);
+        } else if self.untold.len() < UNTOLD_MAX {
+            self.untold.push_back(message);
+        } else {
+            self.counters.bridge_full[1] += 1;
+        }
+    }
+
+    /// Home: another node's API has ended a user's connections.
+    pub(super) fn on_node_terminates(&mut self, turn: &mut impl ServerTurn, user: UserOfNodes) {
+        let user_id = self.user_of_nodes(user.partition, user.id);
+        self.on_user_terminate(turn, user.app, &user_id);
+    }
+
+    fn user_of_nodes(&self, partition: Partition, text: Arc<str>) -> UserId {
+        let hash = self.name_hasher.hash(&text);
+        let key = NameKey { partition, hash };
+        UserId { text, key }
+    }
+
+    fn state_of(&self, at: HomeRef, news: News) -> Option<Box<NodeState>> {
+        let home = self.homes.get(at)?;
+        let change = match news {
+            News::Subscriptions(count) => StateChange::Subscriptions(count),
+            News::Member(MemberNews::Joined(Member { user_id, info })) => {
+                StateChange::MemberJoined { user_id, info }
+            }
+            News::Member(MemberNews::Left { user_id }) => StateChange::MemberLeft { user_id },
+        };
+        Some(Box::new(NodeState {
+            app: home.app,
+            partition: home.key.partition,
+            name: Arc::clone(&home.name),
+            change,
+        }))
+    }
+
+    /// Home: what the other nodes together have of a channel or user has changed.
+    pub(super) fn on_node_state(&mut self, turn: &mut impl ServerTurn, state: NodeState) {
+        turn.spend(Work::MEMBERSHIP);
+        let NodeState {
+            app,
+            partition,
+            name,
+            change,
+        } = state;
+        let change = match change {
+            StateChange::Subscriptions(count) => Elsewhere::Subscriptions(count),
+            StateChange::MemberJoined { user_id, info } => {
+                Elsewhere::MemberJoined(Member { user_id, info })
+            }
+            StateChange::MemberLeft { user_id } => Elsewhere::MemberLeft { user_id },
+            StateChange::UserOnline | StateChange::UserOffline => {
+                let user_id = self.user_of_nodes(partition, name);
+                let is_elsewhere = change == StateChange::UserOnline;
+                return self.on_user_elsewhere(turn, app, &user_id, is_elsewhere);
+            }
+        };
+        let hash = self.name_hasher.hash(&name);
+        let at = self.homes.enter(app, &name, NameKey { partition, hash });
+        let rules = self.apps.rules(app);
+        let mut effects = std::mem::take(&mut self.effects);
+        self.homes
+            .change_elsewhere(at, turn.now(), &rules, change, &mut effects);
+        for effect in effects.drain(..) {
+            self.perform(turn, at, effect);
+        }
+        self.effects = effects;
+        self.settle_home(turn, at);
+    }
+}
