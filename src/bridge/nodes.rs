@@ -81,6 +81,9 @@ pub(super) struct Nodes {
     unproven: usize,
     /// The topics that every node listens to.
     common: Vec<(Topic, bool)>,
+    identity: Identity,
+    /// The others hear of this node.
+    has_come: bool,
     owners: Owners,
     /// Ids of apps that were named by their index, also of those that are gone meanwhile.
     app_ids: AHashMap<AppIndex, Arc<str>>,
@@ -168,15 +171,16 @@ impl Nodes {
             );
         }
         let now = now_of(started);
+        let identity = Identity {
+            node: NodeId::of_name(name),
+            incarnation: incarnation(),
+        };
         let whose = match config.cluster.node_id {
             Some(_) => Name::Given,
             None => Name::Chance,
         };
         let setup = NodeSetup {
-            identity: Identity {
-                node: NodeId::of_name(name),
-                incarnation: incarnation(),
-            },
+            identity,
             name: name.to_owned(),
             program: program.to_owned(),
             cluster: ClusterTag::of_name(cluster),
@@ -202,7 +206,9 @@ impl Nodes {
             heartbeat_ms: config.cluster.heartbeat_ms.into(),
             unproven: 0,
             common: common.into_iter().map(|topic| (topic, false)).collect(),
-            owners: Owners::new(NodeId::of_name(name), config.cluster.lease_ms.into(), now),
+            identity,
+            has_come: false,
+            owners: Owners::new(identity, config.cluster.lease_ms.into()),
             app_ids: AHashMap::new(),
             has_views: false,
             effects: Vec::new(),
@@ -426,7 +432,7 @@ impl Nodes {
         for (_, is_live) in self.common.iter_mut().filter(|(it, _)| *it == topic) {
             *is_live = true;
         }
-        if self.common.iter().all(|(_, is_live)| *is_live) {
+        if self.are_common_live() {
             self.node.listens(now_of(self.started), true);
         }
     }
@@ -474,6 +480,10 @@ impl Nodes {
             for peer in self.node.peers() {
                 self.owners.heard(peer.identity.node, peer.heard_at);
             }
+            if !self.has_come && self.node.has_started() && self.are_common_live() {
+                self.has_come = true;
+                self.owners.came(self.identity, now_of(self.started));
+            }
             let change = self.owners.step(now_of(self.started));
             self.tell_owned(change, told);
             self.has_views = true;
@@ -499,13 +509,13 @@ impl Nodes {
         for effect in std::mem::take(&mut self.effects) {
             match effect {
                 Effect::Peer(membership::Effect::Joined(peer)) => {
-                    self.owners.came(peer.node, now);
+                    self.owners.came(peer, now);
                     tracing::info!(peer = %self.name_of(peer), "a node is there");
                 }
                 Effect::Peer(membership::Effect::Restarted { old, new }) => {
                     let change = self.owners.went(old.node, now);
                     self.tell_owned(change, told);
-                    self.owners.came(new.node, now);
+                    self.owners.came(new, now);
                     self.has_views = true;
                     tracing::info!(peer = %self.name_of(new), "a node has started anew");
                 }
@@ -555,18 +565,6 @@ impl Nodes {
         }
     }
 
-    fn count_echoes(&mut self) {
-        for (road, echoed) in Road::ALL.into_iter().zip(&mut self.counters.echoes) {
-            if let Some(echoes) = self.node.echoes(road)
-                && echoes.count > echoed.count
-            {
-                echoed.count = echoes.count;
-                let round_trip = Duration::from_millis(echoes.round_trip_ms);
-                echoed.seconds.observe(round_trip.as_secs_f64());
-            }
-        }
-    }
-
     /// Tells all shards whose webhooks are this node's, where that has changed.
     fn tell_owned(&self, change: Option<owner::Change>, told: &mut Told) {
         let Some(owner::Change { partitions, since }) = change else {
@@ -581,6 +579,18 @@ impl Nodes {
         }
         for shard in 0..self.shards {
             told.push((ShardId(shard), FromBridge::Owned(Box::new(owned.clone()))));
+        }
+    }
+
+    fn count_echoes(&mut self) {
+        for (road, echoed) in Road::ALL.into_iter().zip(&mut self.counters.echoes) {
+            if let Some(echoes) = self.node.echoes(road)
+                && echoes.count > echoed.count
+            {
+                echoed.count = echoes.count;
+                let round_trip = Duration::from_millis(echoes.round_trip_ms);
+                echoed.seconds.observe(round_trip.as_secs_f64());
+            }
         }
     }
 
@@ -602,14 +612,21 @@ impl Nodes {
     /// Why no client should come here: a connection is gone, the bus does not bring back what is sent
     /// to it, or a topic is not proven again since.
     pub(super) fn is_failing(&self) -> bool {
-        let is_live = self.common.iter().all(|(_, is_live)| *is_live);
-        !is_live || self.unproven > 0 || self.node.bus().is_late() || !self.bus.status().is_up()
+        !self.are_common_live()
+            || self.unproven > 0
+            || self.node.bus().is_late()
+            || !self.bus.status().is_up()
+    }
+
+    fn are_common_live(&self) -> bool {
+        self.common.iter().all(|(_, is_live)| *is_live)
     }
 
     /// For a scrape. Of other nodes' events shards will not get so many.
     pub(super) fn sample(&self, events_dropped: u64, unix_s: u64) -> ClusterSample {
         let (status, node, ours) = (self.bus.status(), self.node.counters(), &self.counters);
         let roads = [&status.events, &status.state];
+        let state = self.node.state_counters();
         let sum = |count: fn(&Counts) -> u64| roads.map(|it| count(&it.counts)).iter().sum();
         let doubled = node.batches_doubled;
         let (live, suspect) = self.count_nodes();
@@ -622,6 +639,10 @@ impl Nodes {
             lease_expiries: ours.lease_expiries,
             peers: self.peer_samples(),
             events: [node.events_published, node.events_heard],
+            deltas: [state.own.deltas_told, state.view.deltas_applied],
+            snapshots: [state.supply.snapshots_sent, state.view.snapshots_merged],
+            gaps: state.view.gaps,
+            behind: state.view.wanted as u64,
             batches: [node.batches_sent, node.batches_heard],
             bytes: [ours.bytes_out, ours.bytes_in],
             batches_refused: [

@@ -188,6 +188,11 @@ impl Cursor {
         rows_end: usize::MAX,
         members_end: usize::MAX,
     };
+    /// Of a walk for which there is nothing.
+    pub(super) const END: Self = Self {
+        rows_end: 0,
+        members_end: 0,
+    };
 }
 
 impl Holdings {

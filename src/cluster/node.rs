@@ -751,7 +751,8 @@ impl Node {
             (false, 0) => self.heartbeat_at,
             (false, _) => self.heartbeat_at.min(self.canary_at),
         };
-        let state_at = self.state.due(self.ticked_at).filter(|_| !self.has_left);
+        let has_say = self.has_started() && !self.has_left;
+        let state_at = self.state.due(self.ticked_at).filter(|_| has_say);
         half.min(speaks_at).min(state_at.unwrap_or(half))
     }
 

@@ -11,13 +11,13 @@ use std::{collections::BTreeMap, hash::Hasher};
 use shards::application::Millis;
 use siphasher::sip::SipHasher13;
 
-use super::identity::NodeId;
+use super::identity::{Identity, Incarnation, NodeId};
 use crate::protocol::partition::{PARTITIONS, Partition};
 
 /// The nodes that may own something.
 #[derive(Clone, Debug)]
 pub struct Owners {
-    own: NodeId,
+    own: Identity,
     lease_ms: u64,
     seats: BTreeMap<NodeId, Seat>,
     /// Who counted when this node's share was last computed, and the share.
@@ -27,6 +27,7 @@ pub struct Owners {
 
 #[derive(Clone, Copy, Debug)]
 struct Seat {
+    incarnation: Incarnation,
     counts_from: Millis,
     heard_at: Millis,
 }
@@ -40,27 +41,26 @@ pub struct Change {
 }
 
 impl Owners {
-    /// Of a node that is there from now on.
-    pub fn new(own: NodeId, lease_ms: u64, now: Millis) -> Self {
-        let mut owners = Self {
+    /// Of a node that is not there yet: it comes with `came`, when the others hear of it.
+    pub fn new(own: Identity, lease_ms: u64) -> Self {
+        Self {
             own,
             lease_ms,
             seats: BTreeMap::new(),
             seated: Vec::new(),
             owned: None,
-        };
-        owners.came(own, now);
-        owners
+        }
     }
 
     /// A node is there, in a new life if it was there before.
-    pub fn came(&mut self, node: NodeId, now: Millis) {
+    pub fn came(&mut self, node: Identity, now: Millis) {
         let counts_from = now.plus(self.lease_ms);
         let seat = Seat {
+            incarnation: node.incarnation,
             counts_from,
             heard_at: now,
         };
-        self.seats.insert(node, seat);
+        self.seats.insert(node.node, seat);
     }
 
     /// A node was heard then.
@@ -79,17 +79,19 @@ impl Owners {
 
     /// Time went on.
     pub fn step(&mut self, now: Millis) -> Option<Change> {
-        // Who begins with nothing tells what fell due since it is there; who takes over from a living
+        // Who is the first of all tells what fell due since it is there; who takes over from a living
         // one, what falls due from now on.
+        let mut seats = self.seats.values();
+        let is_first = seats.all(|seat| seat.incarnation >= self.own.incarnation);
         let since = match self.owned {
-            None => Millis(0),
-            Some(_) => now,
+            None if is_first => Millis(0),
+            None | Some(_) => now,
         };
         self.change(now, since)
     }
 
     fn change(&mut self, now: Millis, since: Millis) -> Option<Change> {
-        let own = self.seats.get(&self.own)?;
+        let own = self.seats.get(&self.own.node)?;
         if own.counts_from > now {
             return None;
         }
@@ -104,7 +106,7 @@ impl Owners {
         }
         let all = (0..PARTITIONS).filter_map(Partition::from_number);
         let partitions: Vec<Partition> = all
-            .filter(|partition| owner_of(*partition, &seated) == Some(self.own))
+            .filter(|partition| owner_of(*partition, &seated) == Some(self.own.node))
             .collect();
         self.seated = seated;
         if self.owned.as_ref() == Some(&partitions) {
@@ -161,8 +163,13 @@ mod tests {
 
     #[test]
     fn a_node_counts_after_a_lease_and_what_the_dead_owned_is_told_since_it_was_heard() {
-        let [a, b] = [0, 1].map(|at| nodes(2)[at]);
-        let mut owners = Owners::new(a, 5_000, Millis(100));
+        let [a, b] = [0, 1].map(|at| Identity {
+            node: nodes(2)[at],
+            incarnation: Incarnation(1 + at as u64),
+        });
+        let mut owners = Owners::new(a, 5_000);
+        assert_eq!(owners.step(Millis(100)), None);
+        owners.came(a, Millis(100));
         assert_eq!(owners.step(Millis(5_099)), None);
         let first = owners.step(Millis(5_100)).expect("all is its own");
         assert_eq!((first.partitions.len(), first.since), (1_024, Millis(0)));
@@ -170,9 +177,14 @@ mod tests {
         assert_eq!(owners.step(Millis(10_999)), None);
         let shared = owners.step(Millis(11_000)).expect("half of it goes");
         assert!((450..=574).contains(&shared.partitions.len()));
-        owners.heard(b, Millis(20_000));
-        let all = owners.went(b, Millis(25_000)).expect("it comes back");
+        owners.heard(b.node, Millis(20_000));
+        let all = owners.went(b.node, Millis(25_000)).expect("it comes back");
         assert_eq!((all.partitions.len(), all.since), (1_024, Millis(20_000)));
         assert_eq!(owners.step(Millis(26_000)), None);
+        let mut later = Owners::new(b, 5_000);
+        later.came(b, Millis(0));
+        later.came(a, Millis(10));
+        let share = later.step(Millis(5_010)).expect("its share");
+        assert_eq!(share.since, Millis(5_010), "the other one told the rest");
     }
 }

@@ -484,6 +484,12 @@ impl View {
                     if !self.merge_changes(apps, merge, holder, budget, tell) {
                         return false;
                     }
+                    // Of a newcomer nothing was held that could go.
+                    if replica_of(&mut self.replicas, of)
+                        .is_some_and(|it| it.number(partition) == 0)
+                    {
+                        merge.cursor = Cursor::END;
+                    }
                     merge.phase = Phase::Prune(before);
                 }
                 Phase::Prune(before) => {

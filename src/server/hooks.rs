@@ -22,6 +22,7 @@ const KEPT_BYTES_MAX: usize = 4 << 20;
 #[derive(Clone, Default)]
 pub(super) struct Owned {
     ownership: Ownership,
+    is_known: bool,
     /// What fell due on partitions of others, oldest first.
     kept: VecDeque<Kept>,
     kept_bytes: usize,
@@ -48,6 +49,7 @@ impl Owned {
 
     /// Takes another ownership over; gives what is to be told now.
     fn change(&mut self, ownership: Ownership) -> Vec<WebhookEvent> {
+        self.is_known = true;
         let before = std::mem::replace(&mut self.ownership, ownership);
         let after = &self.ownership;
         let mut told = Vec::new();
@@ -79,8 +81,12 @@ impl ShardServer {
             return self.tell_webhook(turn, event);
         }
         let at = turn.now();
-        // Who dies is known to be dead after a lease, and some for the way.
-        let until = Millis(at.0.saturating_sub(3 * self.settings.lease_ms));
+        // Who dies is known to be dead after a lease, and some for the way. Whose everything is is not
+        // known before a node has come to its cluster.
+        let until = match self.owned.is_known {
+            true => Millis(at.0.saturating_sub(3 * self.settings.lease_ms)),
+            false => Millis(0),
+        };
         self.owned.keep(
             Kept {
                 at,

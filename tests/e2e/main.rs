@@ -32,6 +32,7 @@ mod presence;
 mod raw_http;
 mod report;
 mod scale_out;
+mod shared_state;
 mod strangers;
 mod subscriptions;
 mod users;

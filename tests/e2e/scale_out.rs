@@ -12,7 +12,7 @@ use crate::support::wire::Wire;
 use crate::support::{SILENCE, eventually};
 
 /// A node of the cluster `test` on this Redis.
-fn node_config(redis: &Redis, name: &str, keys: Value) -> Config {
+pub(crate) fn node_config(redis: &Redis, name: &str, keys: Value) -> Config {
     let mut all = json!({
         "adapter": {"driver": "redis"},
         "cluster": {
@@ -28,11 +28,11 @@ fn node_config(redis: &Redis, name: &str, keys: Value) -> Config {
     Config::new().with(all)
 }
 
-fn starts(redis: &Redis, name: &str, keys: Value) -> Server {
+pub(crate) fn starts(redis: &Redis, name: &str, keys: Value) -> Server {
     Server::start(&node_config(redis, name, keys), 2)
 }
 
-fn is_ready(node: &Server) {
+pub(crate) fn is_ready(node: &Server) {
     eventually("a node to be ready", || {
         (node.gets("/up").status == 200).then_some(())
     });

@@ -19,7 +19,7 @@ impl Client {
     }
 
     #[track_caller]
-    fn subscribes_to_own_channel(&mut self, id: &str) -> String {
+    pub(crate) fn subscribes_to_own_channel(&mut self, id: &str) -> String {
         let channel = self.asks_for_own_channel(id);
         self.expects_frame(json!({
             "event": "pusher_internal:subscription_succeeded", "channel": channel, "data": "{}",
@@ -29,7 +29,7 @@ impl Client {
 
     /// The next frame is a watchlist frame; gives id -> name of the event.
     #[track_caller]
-    fn expects_watchlist(&mut self) -> BTreeMap<String, String> {
+    pub(crate) fn expects_watchlist(&mut self) -> BTreeMap<String, String> {
         let frame = self.next();
         assert_eq!(
             frame["event"], "pusher_internal:watchlist_events",
@@ -52,7 +52,7 @@ impl Client {
     }
 }
 
-fn told(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+pub(crate) fn told(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs
         .iter()
         .map(|(id, name)| ((*id).to_owned(), (*name).to_owned()))

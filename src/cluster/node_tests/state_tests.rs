@@ -384,6 +384,59 @@ fn what_peers_hold_takes_no_more_than_its_place() {
     assert_eq!((held.bytes, held.channels, held.members), (0, 0, 0));
 }
 
+#[test]
+fn what_is_unknown_or_belongs_elsewhere_keeps_its_number_and_is_not_held() {
+    let partition = AppPartitions::of_app("app").of_channel("c-0");
+    let count = |channel| Change::Subscriptions {
+        app: "app",
+        channel,
+        count: 1,
+    };
+    let changes = [
+        count("elsewhere"),
+        Change::Unknown { tag: 99 },
+        count("c-0"),
+    ];
+    let entries: Vec<_> = (1..)
+        .zip(changes)
+        .map(|(number, change)| {
+            Entry::Delta(Delta {
+                partition,
+                number,
+                change,
+            })
+        })
+        .collect();
+    let topic = Topic::State(Group::of(partition));
+    let other = Group::from_number((Group::of(partition).number() + 1) % GROUPS as u8);
+    let other = Topic::State(other.expect("a group"));
+    let mut node = node_of(0, 1, 1, secret());
+    let (mut effects, mut view) = (Vec::new(), Watched::default());
+    for topic in [other, topic] {
+        let bytes = batch_of(topic, 1, &secret(), &entries);
+        node.hear(Millis(0), topic, &bytes, &mut effects, |heard| {
+            if let Heard::View(change) = heard {
+                view.take(&change);
+            }
+        });
+    }
+    assert_eq!(
+        view.counts.into_iter().collect::<Vec<_>>(),
+        [("c-0".to_owned(), 1)]
+    );
+    assert_eq!(node.counters().entries_misplaced, 3);
+    let counters = node.state_counters().view;
+    assert_eq!(
+        (
+            counters.deltas_applied,
+            counters.gaps,
+            counters.changes_unknown
+        ),
+        (3, 0, 1)
+    );
+    assert_eq!(counters.changes_misplaced, 1);
+}
+
 /// What a channel and a member cost on a node that another one told of them.
 #[test]
 fn what_a_channel_and_a_member_cost_is_bounded() {
