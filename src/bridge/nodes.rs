@@ -626,6 +626,7 @@ impl Nodes {
     pub(super) fn sample(&self, events_dropped: u64, unix_s: u64) -> ClusterSample {
         let (status, node, ours) = (self.bus.status(), self.node.counters(), &self.counters);
         let roads = [&status.events, &status.state];
+        let state = self.node.state_counters();
         let sum = |count: fn(&Counts) -> u64| roads.map(|it| count(&it.counts)).iter().sum();
         let doubled = node.batches_doubled;
         let (live, suspect) = self.count_nodes();
@@ -638,6 +639,10 @@ impl Nodes {
             lease_expiries: ours.lease_expiries,
             peers: self.peer_samples(),
             events: [node.events_published, node.events_heard],
+            deltas: [state.own.deltas_told, state.view.deltas_applied],
+            snapshots: [state.supply.snapshots_sent, state.view.snapshots_merged],
+            gaps: state.view.gaps,
+            behind: state.view.wanted as u64,
             batches: [node.batches_sent, node.batches_heard],
             bytes: [ours.bytes_out, ours.bytes_in],
             batches_refused: [

@@ -508,6 +508,21 @@ pub(super) const CLUSTER_SUBSCRIBE_SECONDS: Family = histogram(
     NODE,
     "Time from asking for a topic to its confirmation",
 );
+pub(super) const CLUSTER_SNAPSHOTS: Family = counter(
+    "cluster_snapshots_total",
+    &["direction", "node"],
+    "Snapshots of partitions, sent to peers and merged from them",
+);
+pub(super) const CLUSTER_SEQUENCE_GAPS: Family = counter(
+    "cluster_sequence_gaps_total",
+    NODE,
+    "Partitions of peers of which something was found to be missing, and asked for",
+);
+pub(super) const CLUSTER_BEHIND: Family = gauge(
+    "cluster_partitions_behind",
+    NODE,
+    "Partitions of peers of which something is missing now",
+);
 
 /// Bounds I of Sockudo 2.9 (its client library's defaults), ms.
 pub(super) const RESOLVE_BUCKETS_MS: [f64; 11] = [

@@ -27,6 +27,13 @@ pub struct ClusterSample {
     pub peers: Vec<PeerSample>,
     /// By `DIRECTIONS`.
     pub events: [u64; 2],
+    /// Changes of what is where.
+    pub deltas: [u64; 2],
+    pub snapshots: [u64; 2],
+    /// Partitions of peers of which something was found to be missing.
+    pub gaps: u64,
+    /// Of which something is missing now.
+    pub behind: u64,
     pub batches: [u64; 2],
     pub bytes: [u64; 2],
     /// By `REFUSALS`.
@@ -104,14 +111,17 @@ pub(super) fn add(families: &mut Families<'_>, node: &str, sample: &ClusterSampl
     for (family, labels, counts) in [
         (&name::CLUSTER_BATCHES, DIRECTIONS, sample.batches),
         (&name::CLUSTER_BYTES, DIRECTIONS, sample.bytes),
+        (&name::CLUSTER_SNAPSHOTS, DIRECTIONS, sample.snapshots),
     ] {
         for (label, count) in labels.into_iter().zip(counts) {
             families.add(family, &[label, node], count as f64);
         }
     }
-    for (direction, count) in DIRECTIONS.into_iter().zip(sample.events) {
-        let labels = [direction, "event", node];
-        families.add(&name::CLUSTER_MESSAGES, &labels, count as f64);
+    for (kind, counts) in [("event", sample.events), ("delta", sample.deltas)] {
+        for (direction, count) in DIRECTIONS.into_iter().zip(counts) {
+            let labels = [direction, kind, node];
+            families.add(&name::CLUSTER_MESSAGES, &labels, count as f64);
+        }
     }
     add_columns(
         families,
@@ -137,7 +147,9 @@ pub(super) fn add(families: &mut Families<'_>, node: &str, sample: &ClusterSampl
     );
     let dropped = &sample.dropped;
     add_columns(families, node, &name::CLUSTER_DROPPED, &LOSSES, dropped);
-    let numbers: [(&'static Family, u64); 3] = [
+    let numbers: [(&'static Family, u64); 5] = [
+        (&name::CLUSTER_SEQUENCE_GAPS, sample.gaps),
+        (&name::CLUSTER_BEHIND, sample.behind),
         (&name::CLUSTER_LEASE_EXPIRIES, sample.lease_expiries),
         (&name::CLUSTER_UNKNOWN_MESSAGES, sample.entries_unknown),
         (&name::CLUSTER_BROKEN_MESSAGES, sample.entries_broken),

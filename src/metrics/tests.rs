@@ -371,6 +371,14 @@ const ADDED: &[Row] = &[
 
 /// On a node with a bus.
 const CLUSTER: &[Row] = &[
+    (
+        "cluster_snapshots_total",
+        "counter",
+        &["direction", "node"],
+        &[],
+    ),
+    ("cluster_sequence_gaps_total", "counter", &["node"], &[]),
+    ("cluster_partitions_behind", "gauge", &["node"], &[]),
     ("backend_up", "gauge", &["backend", "node", "role"], &[]),
     (
         "backend_reconnects_total",
