@@ -199,6 +199,10 @@ impl ShardServer {
             let partition = question.key.partition;
             self.home_join(turn, to, question);
             self.topics.used(partition, false);
+            // What it has sent meanwhile was held; nobody else goes on with it here.
+            if to.shard == self.shard {
+                self.queue_input(to.slot);
+            }
         }
     }
 
