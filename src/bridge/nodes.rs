@@ -124,6 +124,8 @@ struct Counters {
     events_before_start: u64,
     /// Events of others for apps that this node does not have.
     events_of_unknown_apps: u64,
+    /// Events of others for a channel that does not belong to their partition.
+    events_misplaced: u64,
     /// Own batches that are too long for the bus.
     batches_too_long: u64,
     bytes_out: u64,
@@ -381,6 +383,11 @@ impl Nodes {
                             counters.events_of_unknown_apps += 1;
                             return;
                         };
+                        // Its name says where it belongs, whatever the sender says.
+                        if app.partitions.of_channel(event.channel) != event.partition {
+                            counters.events_misplaced += 1;
+                            return;
+                        }
                         let home = ShardId(event.partition.number() % shards);
                         let event = Box::new(owned(app.index, &event));
                         told.push((home, FromBridge::Event(event)));
@@ -656,7 +663,7 @@ impl Nodes {
                 doubled,
             ],
             entries_unknown: node.entries_unknown,
-            entries_broken: node.entries_broken + node.entries_misplaced,
+            entries_broken: node.entries_broken + node.entries_misplaced + ours.events_misplaced,
             dropped: [
                 sum(|it| it.lost_while_down),
                 sum(|it| it.publish_unknown),

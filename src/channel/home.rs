@@ -39,6 +39,8 @@ pub struct Home {
     elsewhere: u32,
     /// What other nodes were told of `subscriptions`.
     told: u32,
+    /// Other nodes are told what changes here.
+    has_nodes: bool,
     /// The table's note: it is listed as one with news for other nodes.
     pub(super) is_owing: bool,
     /// The server's note: it is counted as a use of its partition's topic.
@@ -166,6 +168,7 @@ impl Home {
             subscriptions: 0,
             elsewhere: 0,
             told: 0,
+            has_nodes: false,
             is_owing: false,
             uses_topic: false,
             roster: None,
@@ -197,7 +200,8 @@ impl Home {
 
     /// Other nodes are to be told something.
     pub(super) fn owes(&self) -> bool {
-        self.told != self.subscriptions || self.roster.as_ref().is_some_and(|it| it.owes())
+        let owes_members = || self.roster.as_ref().is_some_and(|it| it.owes());
+        self.has_nodes && (self.told != self.subscriptions || owes_members())
     }
 
     /// The next thing that other nodes are to be told.
@@ -210,12 +214,15 @@ impl Home {
         Some(News::Member(news))
     }
 
-    /// This node is alone: nobody is to be told.
-    pub(super) fn forget_owed(&mut self) {
-        self.told = self.subscriptions;
-        if let Some(roster) = &mut self.roster {
-            roster.forget_owed();
-        }
+    /// Has other nodes told what changes here; before anybody joins.
+    pub(super) fn tell_nodes(&mut self) {
+        assert!(self.subscriptions == 0, "nobody is here yet");
+        self.has_nodes = true;
+    }
+
+    fn roster_mut(&mut self) -> &mut Roster {
+        let new = || Box::new(Roster::new(self.has_nodes));
+        self.roster.get_or_insert_with(new)
     }
 
     /// What other nodes have changed.
@@ -237,7 +244,7 @@ impl Home {
                 self.count_changed(now, rules, effects);
             }
             Elsewhere::MemberJoined(member) => {
-                let roster = self.roster.get_or_insert_default();
+                let roster = self.roster_mut();
                 if roster.join_elsewhere(&member) == Change::User {
                     self.member_came(rules, &member, effects);
                 }
@@ -318,7 +325,7 @@ impl Home {
                 self.kind.is_presence(),
                 "only presence channels have members"
             );
-            let roster = self.roster.get_or_insert_default();
+            let roster = self.roster_mut();
             if roster.len() >= rules.members_max as usize && !roster.contains(&member.user_id) {
                 return Err(JoinRefused::ChannelFull);
             }
@@ -428,7 +435,7 @@ impl Home {
     }
 
     fn join_member(&mut self, rules: &Rules, member: &Member, effects: &mut Vec<HomeEffect>) {
-        let roster = self.roster.get_or_insert_default();
+        let roster = self.roster_mut();
         if roster.join(member) == Change::User {
             self.member_came(rules, member, effects);
         }

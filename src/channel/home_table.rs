@@ -95,7 +95,11 @@ impl HomeTable {
         if let Some(at) = self.find(app, name, key.hash) {
             return at;
         }
-        let at = HomeRef(self.rows.insert(Home::new(app, name, key)));
+        let mut home = Home::new(app, name, key);
+        if self.has_nodes {
+            home.tell_nodes();
+        }
+        let at = HomeRef(self.rows.insert(home));
         self.names.insert(app, key.hash, at.0.index);
         at
     }
@@ -237,12 +241,10 @@ impl HomeTable {
         self.arm(at);
     }
 
-    /// Lists a home with news for other nodes, or forgets them where there are none.
+    /// Lists a home with news for other nodes.
     fn note_news(&mut self, at: HomeRef) {
         let home = self.rows.get_mut(at.0).expect("the caller's home");
-        if !self.has_nodes {
-            home.forget_owed();
-        } else if home.owes() && !home.is_owing {
+        if home.owes() && !home.is_owing {
             home.is_owing = true;
             self.owing.push_back(at);
         }

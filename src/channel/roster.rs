@@ -29,8 +29,9 @@ pub struct Roster {
     members: BTreeMap<Arc<str>, Row>,
     /// What newcomers are told, until the next change.
     frame: Option<Arc<[u8]>>,
-    /// Users of whom other nodes may know something that is not so any more, and what they know.
-    owed: BTreeMap<Arc<str>, Known>,
+    /// Users of whom other nodes may know something that is not so any more, and what they know;
+    /// `None` where there are no other nodes.
+    owed: Option<BTreeMap<Arc<str>, Known>>,
 }
 
 #[derive(Clone, Debug)]
@@ -67,6 +68,14 @@ pub enum Change {
 }
 
 impl Roster {
+    /// Of a channel without members; with other nodes, `next_news` has what they are to be told.
+    pub fn new(has_nodes: bool) -> Self {
+        Self {
+            owed: has_nodes.then(BTreeMap::new),
+            ..Self::default()
+        }
+    }
+
     /// Adds a connection of a user. A later connection's info replaces the stored one.
     pub fn join(&mut self, member: &Member) -> Change {
         let Some(row) = self.members.get_mut(&member.user_id) else {
@@ -131,7 +140,8 @@ impl Roster {
     /// What other nodes know of a user may not be so any more. What they were told last stands; who
     /// came back may have come with another info.
     fn owe(&mut self, user_id: &Arc<str>, known: Known) {
-        match self.owed.entry(Arc::clone(user_id)) {
+        let Some(owed) = &mut self.owed else { return };
+        match owed.entry(Arc::clone(user_id)) {
             Entry::Vacant(entry) => _ = entry.insert(known),
             Entry::Occupied(mut entry) => {
                 if known != Known::Present && *entry.get() == Known::Present {
@@ -143,12 +153,12 @@ impl Roster {
 
     /// True if other nodes are to be told something.
     pub fn owes(&self) -> bool {
-        !self.owed.is_empty()
+        self.owed.as_ref().is_some_and(|owed| !owed.is_empty())
     }
 
     /// The next thing that other nodes are to be told.
     pub fn next_news(&mut self) -> Option<MemberNews> {
-        while let Some((user_id, known)) = self.owed.pop_first() {
+        while let Some((user_id, known)) = self.owed.as_mut()?.pop_first() {
             let here = self.members.get(&user_id).filter(|row| row.connections > 0);
             match (here, known) {
                 (Some(row), Known::Absent | Known::Outdated) => {
@@ -162,11 +172,6 @@ impl Roster {
             }
         }
         None
-    }
-
-    /// Nobody is to be told: this node is alone.
-    pub fn forget_owed(&mut self) {
-        self.owed.clear();
     }
 
     /// Takes a connection of a user away. Panics if the user is not listed: who leaves has joined.
@@ -327,7 +332,7 @@ mod tests {
         let left = Some(MemberNews::Left {
             user_id: Arc::clone(&id),
         });
-        let mut roster = Roster::default();
+        let mut roster = Roster::new(true);
         let _ = roster.join_elsewhere(&ann);
         assert_eq!(roster.next_news(), None, "they know it from each other");
         let _ = roster.join(&ann);

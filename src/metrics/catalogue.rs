@@ -273,7 +273,7 @@ pub(super) const SHARD_JOINS_REFUSED: Family = counter(
 pub(super) const SHARD_NODE_EVENTS_REFUSED: Family = counter(
     "shard_node_events_refused_total",
     SHARD,
-    "Events of other nodes that hold no whole frame",
+    "Events and members of other nodes that are not of their form",
 );
 pub(super) const MESH_QUEUE_DEPTH: Family =
     gauge("mesh_queue_depth", PEER, "Messages waiting to peer");

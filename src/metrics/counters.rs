@@ -139,7 +139,7 @@ pub struct ShardCounters {
     pub joins_refused: u64,
     /// Joins that wait for it now.
     pub joins_waiting: u64,
-    /// Events of other nodes that are no frames.
+    /// Events of other nodes that are no frames, and members that cannot be.
     pub node_events_refused: u64,
     /// Times that a channel fell so far behind with its fan-out that its publishers were held.
     pub publishers_held: u64,

@@ -112,10 +112,12 @@ impl ShardServer {
         }
     }
 
-    /// Until when the deadlines of homes are due: a shard that settles looks beyond all graces.
+    /// Until when the deadlines of homes are due: a shard that settles looks beyond all graces. Where
+    /// there are other nodes they go on waiting, and the next owner tells.
     pub(super) fn homes_due(&self, now: Millis) -> Millis {
         let settles = self.drain.as_ref().is_some_and(|it| it.settling.is_some());
-        if settles {
+        let is_last = !self.topics.has_bus() || self.owned.has_all();
+        if settles && is_last {
             now.plus(self.settings.grace_ms)
         } else {
             now

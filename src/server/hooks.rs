@@ -36,6 +36,12 @@ struct Kept {
 }
 
 impl Owned {
+    /// No other node tells anything.
+    pub(super) fn has_all(&self) -> bool {
+        let mut words = self.ownership.partitions.iter();
+        words.all(|word| *word == u64::MAX)
+    }
+
     fn keep(&mut self, kept: Kept, until: Millis) {
         self.kept_bytes += kept.event.approximate_bytes();
         self.kept.push_back(kept);

@@ -18,7 +18,7 @@ use crate::{
         roster::{Member, MemberNews},
         user::UserId,
     },
-    protocol::{app::AppIndex, name::ChannelKind, outgoing, partition::Partition},
+    protocol::{app::AppIndex, json::JsonValue, name::ChannelKind, outgoing, partition::Partition},
     ws::encode,
 };
 
@@ -201,7 +201,13 @@ impl ShardServer {
         } = state;
         let change = match change {
             StateChange::Subscriptions(count) => Elsewhere::Subscriptions(count),
+            // Whatever a bus brings, a roster is one of a presence channel, and valid JSON.
             StateChange::MemberJoined { user_id, info } => {
+                let is_roster = ChannelKind::of(&name).is_presence();
+                if !is_roster || JsonValue::parse(&info).is_err() {
+                    self.counters.node_events_refused += 1;
+                    return;
+                }
                 Elsewhere::MemberJoined(Member { user_id, info })
             }
             StateChange::MemberLeft { user_id } => Elsewhere::MemberLeft { user_id },
