@@ -13,9 +13,9 @@ use crate::support::skip::skip;
 use crate::support::webhook::WebhookSink;
 use crate::users::told;
 
-/// A dead node is known to be after a second and a half.
+/// A dead node is known to be after three seconds: a busy machine may hold a living one up for one.
 fn quick() -> Value {
-    json!({"cluster": {"lease_ms": 1_500, "heartbeat_ms": 300, "canary_ms": 300}})
+    json!({"cluster": {"lease_ms": 3_000, "heartbeat_ms": 500, "canary_ms": 500}})
 }
 
 #[track_caller]
@@ -105,7 +105,7 @@ fn members_of_a_killed_node_go_once_and_those_who_are_elsewhere_stay() {
     alice.joins("presence-room", "1");
     sink.expects(json!({"name": "channel_occupied", "channel": "presence-room"}));
     sink.expects(json!({"name": "member_added", "channel": "presence-room", "user_id": "1"}));
-    std::thread::sleep(Duration::from_secs(3)); // Two leases: shares do not move any more.
+    std::thread::sleep(Duration::from_secs(6)); // Two leases: shares do not move any more.
     let mut bob = nodes[2].client("bob");
     reads(
         &nodes[2],
@@ -151,7 +151,7 @@ fn members_of_a_killed_node_go_once_and_those_who_are_elsewhere_stay() {
     sink.expects(json!({"name": "member_removed", "channel": "presence-room", "user_id": "1"}));
     sink.expects(json!({"name": "member_removed", "channel": "presence-room", "user_id": "2"}));
     sink.expects(json!({"name": "channel_vacated", "channel": "presence-room"}));
-    sink.expects_nothing_for(Duration::from_secs(2));
+    sink.expects_nothing_for(Duration::from_secs(4));
 }
 
 #[test]
@@ -209,7 +209,7 @@ fn who_comes_to_a_cluster_knows_all_and_a_bus_that_died_leaves_no_ghost() {
         });
     }
     bob.leaves();
-    alice.expects_nothing_for(Duration::from_secs(3)); // Two leases: nobody is taken for dead.
+    alice.expects_nothing_for(Duration::from_secs(6)); // Two leases: nobody is taken for dead.
     redis.start_again();
     for node in nodes.iter().chain([&third]) {
         is_ready(node);
