@@ -88,6 +88,13 @@ pub enum FromBridge {
     Health(Health),
     /// Close all connections with 4200 until `deadline`, `rate_per_s` at most (0 = evenly spread).
     Drain { deadline: Millis, rate_per_s: u32 },
+    /// Close so many connections with 4200 until then, `rate_per_s` on the node at most (0 = evenly
+    /// spread); the others stay. The last order counts.
+    Shed {
+        connections: u64,
+        until: Millis,
+        rate_per_s: u32,
+    },
     /// All shards are drained, nobody will return: events that wait for that are due now.
     Settle,
     /// Another node's event, for a channel whose home is this shard.

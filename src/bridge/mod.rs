@@ -22,6 +22,7 @@ pub mod link;
 pub mod message;
 mod nodes;
 mod outbox;
+mod overview;
 pub mod queue;
 pub mod run;
 pub mod signals;

@@ -25,7 +25,7 @@ use super::{
         Bus, BusError, Setup,
         news::{News, Refused},
         redis::{RedisServer, RedisSetup},
-        status::Counts,
+        status::{Counts, Status},
     },
     apps::AppTable,
     message::{FromBridge, NodeEvent, NodeState, Ownership, StateChange, TopicWish, UserOfNodes},
@@ -711,11 +711,42 @@ impl Nodes {
 
     /// Live ones with this one, and those of which nothing was heard for two heartbeats.
     fn count_nodes(&self) -> (u64, u64) {
-        let now = now_of(self.started);
-        let silent = |it: &Peer<'_>| now.since(it.heard_at) > 2 * self.heartbeat_ms;
-        let all = self.node.peers().count() as u64;
-        let suspect = self.node.peers().filter(silent).count() as u64;
+        let all = self.peers().count() as u64;
+        let silent = self
+            .peers()
+            .filter(|(_, silent_ms)| self.is_suspect(*silent_ms));
+        let suspect = silent.count() as u64;
         (1 + all - suspect, suspect)
+    }
+
+    /// The others, each with the time since it was heard, in milliseconds.
+    pub(super) fn peers(&self) -> impl Iterator<Item = (Peer<'_>, u64)> {
+        let now = now_of(self.started);
+        let peers = self.node.peers();
+        peers.map(move |peer| (peer, now.since(peer.heard_at)))
+    }
+
+    /// A node that was not heard for so long may be gone.
+    pub(super) fn is_suspect(&self, silent_ms: u64) -> bool {
+        silent_ms > 2 * self.heartbeat_ms
+    }
+
+    pub(super) fn incarnation(&self) -> Incarnation {
+        self.identity.incarnation
+    }
+
+    /// Of the last echo on the road.
+    pub(super) fn round_trip_ms(&self, road: Road) -> Option<u64> {
+        Some(self.node.echoes(road)?.round_trip_ms)
+    }
+
+    pub(super) fn bus_status(&self) -> Status {
+        self.bus.status()
+    }
+
+    /// WebSocket connections of this node, for the others to know.
+    pub(super) fn set_connections(&mut self, connections: u64) {
+        self.node.set_connections(connections);
     }
 
     /// Says goodbye, so that nobody waits for the lease.

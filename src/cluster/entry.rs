@@ -57,6 +57,8 @@ pub struct Hello<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heartbeat {
     pub sums: [u64; GROUPS],
+    /// WebSocket connections that the sender has.
+    pub connections: u64,
 }
 
 /// A channel's event.
@@ -264,7 +266,10 @@ impl<'a> Entry<'a> {
                 out.name(hello.name);
                 out.name(hello.program);
             }
-            Self::Heartbeat(heartbeat) => heartbeat.sums.iter().for_each(|sum| out.varint(*sum)),
+            Self::Heartbeat(heartbeat) => {
+                heartbeat.sums.iter().for_each(|sum| out.varint(*sum));
+                out.varint(heartbeat.connections);
+            }
             Self::Goodbye => {}
             Self::Event(event) => event.write(out),
             Self::Delta(delta) => {
@@ -301,7 +306,8 @@ impl Heartbeat {
         for sum in &mut sums {
             *sum = body.varint()?;
         }
-        Ok(Self { sums })
+        let connections = body.varint()?;
+        Ok(Self { sums, connections })
     }
 }
 

@@ -15,7 +15,7 @@ use shards::application::Millis;
 use super::{
     canary::{CANARIES_MISSED, Canaries},
     drafts::Drafts,
-    entry::{Entry, Event, EventId, Hello, Origin, Token},
+    entry::{Entry, Event, EventId, Heartbeat, Hello, Origin, Token},
     field::NAME_BYTES_MAX,
     holdings::ViewChange,
     identity::{ClusterTag, Identity, NodeId},
@@ -131,6 +131,10 @@ pub struct Peer<'a> {
     /// In which its last batch was written.
     pub version: Version,
     pub heard_at: Millis,
+    /// WebSocket connections; `None` until it said so.
+    pub connections: Option<u64>,
+    /// Partitions of what it has of which something is missing here.
+    pub behind: usize,
     pub counters: &'a PeerCounters,
 }
 
@@ -227,6 +231,8 @@ pub struct Node {
     /// On the road of events. Those of the other road are membership's.
     echoes: Canaries,
     bus: BusState,
+    /// WebSocket connections of this node.
+    connections: u64,
     /// Given so far.
     event_ids: u64,
     tokens: u64,
@@ -249,6 +255,7 @@ struct Row {
     name: Box<str>,
     program: Box<str>,
     version: Version,
+    connections: Option<u64>,
     lanes: LanesHeard,
     /// It said goodbye; what was on its way is taken for one lease.
     left_at: Option<Millis>,
@@ -283,6 +290,7 @@ impl Node {
             ),
             echoes: Canaries::new(now, CANARIES_MISSED * times.canary_ms),
             bus: BusState::default(),
+            connections: 0,
             event_ids: 0,
             tokens: 0,
             heartbeats: 0,
@@ -558,6 +566,9 @@ impl Node {
                     self.apply(now, &changes, effects);
                 }
                 Ok(Entry::Heartbeat(heartbeat)) => {
+                    if let Some(row) = self.rows.get_mut(&sender.node) {
+                        row.connections = Some(heartbeat.connections);
+                    }
                     let drafts = &mut self.drafts;
                     self.state.hear_heartbeat(now, sender, &heartbeat, drafts);
                 }
@@ -692,7 +703,10 @@ impl Node {
             self.counters.entries_unsaid += u64::from(said.is_err());
         }
         if is_heartbeat_due {
-            let heartbeat = self.state.heartbeat();
+            let heartbeat = Heartbeat {
+                sums: self.state.sums(),
+                connections: self.connections,
+            };
             self.say(Topic::Nodes, &Entry::Heartbeat(heartbeat));
         }
         if canary_ms > 0 && now >= self.canary_at {
@@ -788,6 +802,11 @@ impl Node {
         self.membership.is_fresh()
     }
 
+    /// What the next heartbeat says of this node.
+    pub fn set_connections(&mut self, connections: u64) {
+        self.connections = connections;
+    }
+
     /// The others that are there, by node.
     pub fn peers(&self) -> impl Iterator<Item = Peer<'_>> {
         self.membership.peers().map(|(identity, heard_at)| {
@@ -799,6 +818,8 @@ impl Node {
                 program: &row.program,
                 version: row.version,
                 heard_at,
+                connections: row.connections,
+                behind: self.state.behind(identity),
                 counters: &row.counters,
             }
         })
@@ -822,6 +843,7 @@ impl Row {
             name: Box::default(),
             program: Box::default(),
             version: Version::OURS,
+            connections: None,
             lanes: LanesHeard::new(),
             left_at: None,
             counters: PeerCounters::default(),

@@ -42,7 +42,7 @@ fn golden() -> Vec<(&'static str, &'static str, Entry<'static>)> {
         ),
         (
             "heartbeat",
-            "02 1E 00 01 7F 8001 AC02 FF7F 808001 00 00 00 00 00 00 00 00 FFFFFFFFFFFFFFFFFF01",
+            "02 20 00 01 7F 8001 AC02 FF7F 808001 00 00 00 00 00 00 00 00 FFFFFFFFFFFFFFFFFF01 E807",
             Entry::Heartbeat(Heartbeat {
                 sums: [
                     0,
@@ -62,6 +62,7 @@ fn golden() -> Vec<(&'static str, &'static str, Entry<'static>)> {
                     0,
                     u64::MAX,
                 ],
+                connections: 1_000,
             }),
         ),
         ("goodbye", "03 00", Entry::Goodbye),
@@ -588,6 +589,7 @@ fn entries_of<'a>(
         }),
         Entry::Heartbeat(Heartbeat {
             sums: std::array::from_fn(|group| number >> group),
+            connections: number,
         }),
         Entry::Goodbye,
         event(Origin::Api, None),

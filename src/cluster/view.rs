@@ -334,6 +334,12 @@ impl View {
         }
     }
 
+    /// Partitions of a peer of which something is missing.
+    pub(super) fn behind(&self, peer: Identity) -> usize {
+        let replica = self.replicas.get(&peer.node);
+        replica.map_or(0, Replica::wants_count)
+    }
+
     /// Takes the latest number of a partition. It travels behind the deltas that it counts.
     pub(super) fn hear_latest(&mut self, now: Millis, sender: Identity, latest: Latest) {
         let replica = replica_of(&mut self.replicas, sender);

@@ -150,6 +150,11 @@ impl ShardServer {
             } => {
                 self.begin_drain(turn, deadline, rate_per_s);
             }
+            FromBridge::Shed {
+                connections,
+                until,
+                rate_per_s,
+            } => self.begin_shed(turn, connections, until, rate_per_s),
             FromBridge::Settle => self.begin_settling(),
             FromBridge::Event(event) => self.on_node_event(turn, *event),
             FromBridge::State(state) => self.on_node_state(turn, *state),

@@ -58,7 +58,7 @@ use shards::application::{Application, Closed, Lane, Millis, ShardId, Slot, Turn
 use self::{
     apps::{ShardApp, ShardApps},
     close::Departing,
-    drain::Drain,
+    drain::{Drain, Shed},
     errands::Errands,
     forwarded::ToldDoubts,
     hooks::Owned,
@@ -162,6 +162,7 @@ pub struct ShardServer {
     health: Health,
     doubts: ToldDoubts,
     drain: Option<Drain>,
+    shed: Option<Shed>,
     tick_at: Millis,
 }
 
@@ -205,6 +206,7 @@ impl ShardServer {
             health: Health::UNKNOWN,
             doubts: ToldDoubts::default(),
             drain: None,
+            shed: None,
             tick_at: Millis(0),
         }
     }
@@ -234,7 +236,11 @@ impl ShardServer {
 
     /// Something is to be looked at again, though nothing may come.
     fn wants_ticks(&self) -> bool {
-        self.homes.next_due().is_some() || self.drain.is_some() || !self.untold.is_empty()
+        self.homes.next_due().is_some()
+            || self.drain.is_some()
+            || self.shed.is_some()
+            || !self.untold.is_empty()
+            || self.topics.is_stuck()
     }
 
     /// The row of a slot that the caller knows to be there.
@@ -317,6 +323,7 @@ impl Application for ShardServer {
         self.tick_at = turn.now();
         self.settle_homes(turn);
         self.drain_some(turn);
+        self.shed_some(turn);
         self.settle_some(turn);
         self.quotas.forget_old(turn.now());
         turn.keep_ticking(self.wants_ticks());

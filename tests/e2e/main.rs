@@ -28,6 +28,7 @@ mod handshake;
 mod http_api;
 mod limits;
 mod operations;
+mod operators;
 mod presence;
 mod raw_http;
 mod report;

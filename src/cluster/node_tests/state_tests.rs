@@ -623,6 +623,7 @@ fn strange(number: u64, kind: u8, part: u64, changes: &[u8]) -> Entry<'_> {
         4 => Entry::Latest(Latest { partition, number }),
         5 => Entry::Heartbeat(Heartbeat {
             sums: [number; GROUPS],
+            connections: number,
         }),
         6 => Entry::NumbersAsk(NumbersAsk {
             of,
