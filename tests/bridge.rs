@@ -381,6 +381,7 @@ impl Application for Echo {
             | FromBridge::Health(_)
             | FromBridge::Event(_)
             | FromBridge::State(_)
+            | FromBridge::Spent(_)
             | FromBridge::Owned(_)
             | FromBridge::Terminate(_)
             | FromBridge::TopicsLive(_)

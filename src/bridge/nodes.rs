@@ -28,11 +28,13 @@ use super::{
         status::{Counts, Status},
     },
     apps::AppTable,
-    message::{FromBridge, NodeEvent, NodeState, Ownership, StateChange, TopicWish, UserOfNodes},
+    message::{
+        FromBridge, NodeEvent, NodeState, Ownership, Spent, StateChange, TopicWish, UserOfNodes,
+    },
 };
 use crate::{
     cluster::{
-        entry::{Event, Group},
+        entry::{self, Event, Group},
         holdings::{Merged, ViewChange},
         identity::{ClusterTag, Identity, Incarnation, NodeId},
         ledger::{Own, OwnChange},
@@ -264,6 +266,7 @@ impl Nodes {
             StateChange::MemberLeft { user_id } => OwnChange::MemberLeft { user_id },
             StateChange::UserOnline => OwnChange::UserOnline,
             StateChange::UserOffline => OwnChange::UserOffline,
+            StateChange::Connections(count) => OwnChange::Connections(*count),
         };
         let own = Own {
             partition: state.partition,
@@ -281,6 +284,19 @@ impl Nodes {
         };
         let result = self.node.terminate(&app, &user.id);
         self.counters.events_too_long += u64::from(result.is_err());
+    }
+
+    /// Tells the other nodes what was used of an app's rates; `flush` sends it.
+    pub(super) fn spend(&mut self, apps: &AppTable, spent: &Spent) {
+        let Some(app) = self.app_id(apps, spent.app) else {
+            return;
+        };
+        // Without room they hear less of it: a rate is kept less well for a moment.
+        _ = self.node.spend(entry::Spent {
+            app: &app,
+            backend_events: spent.backend_events.into(),
+            reads: spent.reads.into(),
+        });
     }
 
     /// An app that has been taken away still has connections that end.
@@ -378,6 +394,7 @@ impl Nodes {
                             Heard::Terminate { app, user_id } => {
                                 return tell_terminate(apps, shards, app, user_id, told);
                             }
+                            Heard::Spent(spent) => return tell_spent(apps, shards, &spent, told),
                         };
                         let Some(app) = apps.by_id(event.app) else {
                             counters.events_of_unknown_apps += 1;
@@ -792,6 +809,7 @@ fn tell_view(
         },
         Merged::UserOnline => StateChange::UserOnline,
         Merged::UserOffline => StateChange::UserOffline,
+        Merged::Connections(count) => StateChange::Connections(count),
     };
     let state = NodeState {
         app: app.index,
@@ -813,6 +831,20 @@ fn tell_terminate(apps: &AppTable, shards: u16, app: &str, user_id: &str, told: 
     };
     let home = ShardId(partition.number() % shards);
     told.push((home, FromBridge::Terminate(Box::new(user))));
+}
+
+fn tell_spent(apps: &AppTable, shards: u16, spent: &entry::Spent<'_>, told: &mut Told) {
+    let Some(app) = apps.by_id(spent.app) else {
+        return;
+    };
+    let home = ShardId(app.partitions.own().number() % shards);
+    let of = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+    let spent = Spent {
+        app: app.index,
+        backend_events: of(spent.backend_events),
+        reads: of(spent.reads),
+    };
+    told.push((home, FromBridge::Spent(spent)));
 }
 
 fn owned(app: AppIndex, event: &Event<'_>) -> NodeEvent {

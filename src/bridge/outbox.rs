@@ -111,7 +111,9 @@ impl Waiting {
     fn is_ahead_of(&self, message: &FromBridge) -> bool {
         match message {
             FromBridge::Event(_) => !self.events.is_empty(),
-            FromBridge::State(_) | FromBridge::Terminate(_) => !self.states.is_empty(),
+            FromBridge::State(_) | FromBridge::Terminate(_) | FromBridge::Spent(_) => {
+                !self.states.is_empty()
+            }
             FromBridge::TopicsLive(_) | FromBridge::TopicsLost => !self.topics.is_empty(),
             FromBridge::Config(_)
             | FromBridge::Apps(_)
@@ -140,7 +142,9 @@ impl Waiting {
                 self.topics.push_back(message);
             }
             FromBridge::TopicsLive(_) => self.topics.push_back(message),
-            FromBridge::State(_) | FromBridge::Terminate(_) => self.states.push_back(message),
+            FromBridge::State(_) | FromBridge::Terminate(_) | FromBridge::Spent(_) => {
+                self.states.push_back(message);
+            }
             FromBridge::Event(event) => {
                 let bytes = event.approximate_bytes();
                 if self.event_bytes + bytes > EVENT_BYTES_MAX {
@@ -187,7 +191,9 @@ impl Waiting {
         match message {
             FromBridge::Usage { .. } => self.answers.push_front(message),
             FromBridge::TopicsLive(_) | FromBridge::TopicsLost => self.topics.push_front(message),
-            FromBridge::State(_) | FromBridge::Terminate(_) => self.states.push_front(message),
+            FromBridge::State(_) | FromBridge::Terminate(_) | FromBridge::Spent(_) => {
+                self.states.push_front(message);
+            }
             FromBridge::Event(event) => {
                 self.event_bytes += event.approximate_bytes();
                 self.events.push_front(event);

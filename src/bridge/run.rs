@@ -323,6 +323,11 @@ impl<L: ShardLink> Bridge<L> {
                         nodes.terminate(&self.apps, &user);
                     }
                 }
+                ToBridge::Spent(spent) => {
+                    if let Some(nodes) = &mut self.nodes {
+                        nodes.spend(&self.apps, &spent);
+                    }
+                }
                 ToBridge::Topic { partition, wish } => {
                     if let Some(nodes) = &mut self.nodes {
                         nodes.wish(partition, wish, &mut told);

@@ -39,6 +39,7 @@ pub enum Entry<'a> {
         app: &'a str,
         user_id: &'a str,
     },
+    Spent(Spent<'a>),
 }
 
 /// Who the sender is, in words.
@@ -108,6 +109,17 @@ pub struct NumbersAsk {
 pub struct Latest {
     pub partition: Partition,
     pub number: u64,
+}
+
+/// What clients of the sender have used of an app's rates since it said so last. One that is lost is
+/// a rate that is kept less well for a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spent<'a> {
+    pub app: &'a str,
+    /// Of `max_backend_events_per_second`.
+    pub backend_events: u64,
+    /// Of `max_read_requests_per_second`.
+    pub reads: u64,
 }
 
 /// How does the partition stand? Asked where numbers are missing.
@@ -195,6 +207,7 @@ const SNAPSHOT: u64 = 9;
 const CANARY: u64 = 10;
 const PROOF: u64 = 11;
 const TERMINATE: u64 = 12;
+const SPENT: u64 = 13;
 
 impl<'a> Entry<'a> {
     pub(super) fn kind(&self) -> u64 {
@@ -211,6 +224,7 @@ impl<'a> Entry<'a> {
             Self::Canary(_) => CANARY,
             Self::Proof(_) => PROOF,
             Self::Terminate { .. } => TERMINATE,
+            Self::Spent(_) => SPENT,
         }
     }
 
@@ -255,6 +269,11 @@ impl<'a> Entry<'a> {
                 app: body.name()?,
                 user_id: body.name()?,
             },
+            SPENT => Self::Spent(Spent {
+                app: body.name()?,
+                backend_events: body.varint()?,
+                reads: body.varint()?,
+            }),
             _ => return Ok(None),
         };
         Ok(Some(entry))
@@ -295,6 +314,11 @@ impl<'a> Entry<'a> {
             Self::Terminate { app, user_id } => {
                 out.name(app);
                 out.name(user_id);
+            }
+            Self::Spent(spent) => {
+                out.name(spent.app);
+                out.varint(spent.backend_events);
+                out.varint(spent.reads);
             }
         }
     }

@@ -15,7 +15,7 @@ use shards::application::Millis;
 use super::{
     canary::{CANARIES_MISSED, Canaries},
     drafts::Drafts,
-    entry::{Entry, Event, EventId, Heartbeat, Hello, Origin, Token},
+    entry::{Entry, Event, EventId, Heartbeat, Hello, Origin, Spent, Token},
     field::NAME_BYTES_MAX,
     holdings::ViewChange,
     identity::{ClusterTag, Identity, NodeId},
@@ -72,6 +72,8 @@ pub enum Heard<'a> {
         app: &'a str,
         user_id: &'a str,
     },
+    /// Another node has used some of an app's rates.
+    Spent(Spent<'a>),
 }
 
 /// What a step means for the caller, in this order.
@@ -370,6 +372,11 @@ impl Node {
         self.drafts.push(Topic::Nodes, &entry)
     }
 
+    /// Tells all other nodes what this one has used of an app's rates.
+    pub fn spend(&mut self, spent: Spent<'_>) -> Result<(), PushError> {
+        self.drafts.push(Topic::Nodes, &Entry::Spent(spent))
+    }
+
     /// Goes on with what is long, the end of a peer or a snapshot, looking at no more than `limit` rows.
     /// True: more is left.
     pub fn next_views(&mut self, limit: usize, mut take: impl FnMut(ViewChange<'_>)) -> bool {
@@ -575,6 +582,7 @@ impl Node {
                 Ok(Entry::NumbersAsk(ask)) => self.state.hear_numbers_ask(&ask),
                 Ok(Entry::SnapshotAsk(ask)) => self.state.hear_snapshot_ask(now, &ask),
                 Ok(Entry::Terminate { app, user_id }) => take(Heard::Terminate { app, user_id }),
+                Ok(Entry::Spent(spent)) => take(Heard::Spent(spent)),
                 // A canary is its sender's.
                 Ok(Entry::Canary(_) | Entry::Proof(_)) => {}
                 Ok(Entry::Event(_) | Entry::Delta(_) | Entry::Latest(_) | Entry::Snapshot(_)) => {

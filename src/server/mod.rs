@@ -240,6 +240,7 @@ impl ShardServer {
             || self.drain.is_some()
             || self.shed.is_some()
             || !self.untold.is_empty()
+            || self.quotas.wants_tick()
             || self.topics.is_stuck()
     }
 
@@ -270,7 +271,7 @@ impl Application for ShardServer {
             events: events.div_ceil(parts).max(1),
             bytes: bytes.div_ceil(parts),
         });
-        self.quotas = Quotas::new(&self.settings, shards);
+        self.quotas = Quotas::new(&self.settings, shards).with_nodes(self.settings.has_bus);
         if self.settings.has_bus {
             self.topics = Topics::new(shards);
             self.homes.tell_nodes();
@@ -326,6 +327,7 @@ impl Application for ShardServer {
         self.shed_some(turn);
         self.settle_some(turn);
         self.quotas.forget_old(turn.now());
+        self.quotas.tick();
         turn.keep_ticking(self.wants_ticks());
     }
 

@@ -11,6 +11,7 @@ use crate::support::eventually;
 use crate::support::server::Server;
 use crate::support::skip::skip;
 use crate::support::webhook::WebhookSink;
+use crate::support::wire::Wire;
 use crate::users::told;
 
 /// A dead node is known to be after three seconds: a busy machine may hold a living one up for one.
@@ -222,4 +223,47 @@ fn who_comes_to_a_cluster_knows_all_and_a_bus_that_died_leaves_no_ghost() {
     }
     alice.expects_member_removed("presence-room", "2");
     alice.expects_nothing();
+}
+
+/// A new connection to the node, unless it is refused for the app's limit.
+fn is_admitted(node: &Server) -> Option<Wire> {
+    let mut wire = node.wire();
+    wire.upgrades("/app/app-key?protocol=7&client=test", "");
+    let first: Value = serde_json::from_slice(&wire.frame().payload).expect("JSON");
+    if first["event"] == "pusher:connection_established" {
+        return Some(wire);
+    }
+    assert_eq!(first["data"]["code"], 4004, "{first}");
+    None
+}
+
+#[test]
+fn connections_of_an_app_are_limited_over_all_nodes() {
+    let Some(redis) = Redis::start() else {
+        return skip("shared_state", "no redis-server");
+    };
+    let nodes = ["a", "b"].map(|name| {
+        let config = node_config(&redis, name, quick());
+        Server::start(&config.with_app(json!({"max_connections": 3})), 2)
+    });
+    for node in &nodes {
+        is_ready(node);
+    }
+    let mut here = vec![is_admitted(&nodes[0]), is_admitted(&nodes[0])];
+    let there = is_admitted(&nodes[1]);
+    assert!(there.is_some() && here.iter().all(Option::is_some));
+    // Both nodes know within a moment that there are three.
+    for node in &nodes {
+        eventually("the fourth to be refused", || {
+            is_admitted(node).is_none().then_some(())
+        });
+    }
+    here.pop();
+    let _again = eventually("one more on the other node", || is_admitted(&nodes[1]));
+    // What a dead node had is given back with its lease.
+    let [a, b] = nodes;
+    drop(a);
+    let more = eventually("the dead node's place", || is_admitted(&b));
+    assert!(is_admitted(&b).is_none());
+    drop((here, there, more));
 }
