@@ -20,6 +20,7 @@ mod fixture;
 mod gather;
 pub mod link;
 pub mod message;
+mod nats_setup;
 mod nodes;
 mod outbox;
 mod overview;

@@ -31,6 +31,7 @@ use super::{
     message::{
         FromBridge, NodeEvent, NodeState, Ownership, Spent, StateChange, TopicWish, UserOfNodes,
     },
+    nats_setup::nats_setup,
 };
 use crate::{
     cluster::{
@@ -162,9 +163,8 @@ impl Nodes {
     ) -> Result<Option<Self>, BusError> {
         let setup = match config.adapter.driver {
             AdapterDriver::Redis => Setup::Redis(redis_setup(config, name)),
-            AdapterDriver::Local | AdapterDriver::RedisCluster | AdapterDriver::Nats => {
-                return Ok(None);
-            }
+            AdapterDriver::Nats => Setup::Nats(nats_setup(config, name, QUEUE_BYTES_MAX)),
+            AdapterDriver::Local | AdapterDriver::RedisCluster => return Ok(None),
         };
         let mut bus = Bus::start(setup)?;
         let cluster = config.cluster.name.as_deref().unwrap_or_default();

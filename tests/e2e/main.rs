@@ -13,10 +13,17 @@
     reason = "each wait has a deadline; lengths of time are what is tested; endpoints are threads"
 )]
 
+#[path = "../support/bus.rs"]
+mod bus;
+#[expect(dead_code, reason = "the tests of the bus use the rest")]
+#[path = "../support/nats.rs"]
+mod nats;
 #[path = "../support/redis.rs"]
 mod redis;
 #[path = "../support/mod.rs"]
 mod support;
+
+use support::skip;
 
 mod bench;
 mod bench_table;
