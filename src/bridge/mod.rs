@@ -20,7 +20,7 @@ mod fixture;
 mod gather;
 pub mod link;
 pub mod message;
-mod nodes;
+pub mod nodes;
 mod outbox;
 pub mod queue;
 pub mod run;
