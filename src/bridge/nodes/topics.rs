@@ -1,0 +1,186 @@
+//! Which topics shards wish for, which are asked for, and which are live.
+//!
+//! Owns: `Topics`: a row per partition, what lingers, the topics to which every node listens.
+//! May depend on: `bridge::message`, `cluster::{entry, topic}`, `protocol::partition`. Time is an argument.
+//! Invariants: a topic is live from its confirmation until its road goes down or it is left; one that
+//! nobody wishes for is left after `linger`, and not before.
+
+use std::{collections::VecDeque, time::Duration};
+
+use crate::{
+    bridge::message::TopicWish,
+    cluster::{
+        entry::Group,
+        topic::{Road, Topic},
+    },
+    protocol::partition::{PARTITIONS, Partition},
+};
+
+#[derive(Debug)]
+pub(super) struct Topics {
+    /// By partition.
+    rows: Vec<Row>,
+    /// Topics that nobody wishes for, and until when they are kept; may name some that are wished
+    /// for again.
+    lingering: VecDeque<(Duration, Partition)>,
+    linger: Duration,
+    /// Topics that are subscribed to and not confirmed since the road last went down.
+    unproven: usize,
+    /// The topics that every node listens to.
+    common: Vec<(Topic, bool)>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Row {
+    wish: TopicWish,
+    state: State,
+    /// When it was asked for; none while it is live, or is asked for again because its road went down.
+    asked_at: Option<Duration>,
+    /// Confirmed again or not, it was live before its road went down.
+    is_unproven: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Idle,
+    Asked,
+    Live,
+}
+
+/// What a wish means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wished {
+    /// The topic is to be subscribed.
+    Subscribe,
+    /// It is live already.
+    Live,
+    /// It will be told when it is, or is kept for a while.
+    Wait,
+}
+
+/// A partition's topic that the bus confirmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Confirmed {
+    /// The wish that it answers; none if nobody wishes for it.
+    pub(super) wish: Option<TopicWish>,
+    /// Since it was asked for; none if that was for a road that came back.
+    pub(super) taken: Option<Duration>,
+}
+
+impl Topics {
+    pub(super) fn new(linger: Duration) -> Self {
+        let groups = (0..).map_while(Group::from_number).map(Topic::State);
+        let common = groups.chain([Topic::Nodes, Topic::Echo]);
+        Self {
+            rows: vec![Row::default(); usize::from(PARTITIONS)],
+            lingering: VecDeque::new(),
+            linger,
+            unproven: 0,
+            common: common.map(|topic| (topic, false)).collect(),
+        }
+    }
+
+    /// To which every node listens.
+    pub(super) fn common(&self) -> impl Iterator<Item = Topic> {
+        self.common.iter().map(|(topic, _)| *topic)
+    }
+
+    fn row(&mut self, partition: Partition) -> &mut Row {
+        &mut self.rows[usize::from(partition.number())]
+    }
+
+    /// A shard wishes for a topic, or not any more.
+    pub(super) fn wish(&mut self, now: Duration, partition: Partition, wish: TopicWish) -> Wished {
+        let row = self.row(partition);
+        row.wish = wish;
+        if !wish.is_wanted() {
+            self.lingering.push_back((now + self.linger, partition));
+            return Wished::Wait;
+        }
+        match row.state {
+            State::Idle => {
+                row.state = State::Asked;
+                row.asked_at = Some(now);
+                Wished::Subscribe
+            }
+            State::Asked => Wished::Wait,
+            State::Live => Wished::Live,
+        }
+    }
+
+    /// The bus confirmed a partition's topic; `None` if it was left meanwhile.
+    pub(super) fn confirm(&mut self, now: Duration, partition: Partition) -> Option<Confirmed> {
+        let row = self.row(partition);
+        if row.state == State::Idle {
+            return None;
+        }
+        row.state = State::Live;
+        let asked_at = row.asked_at.take();
+        let confirmed = Confirmed {
+            wish: Some(row.wish).filter(|wish| wish.is_wanted()),
+            taken: asked_at.map(|asked_at| now.saturating_sub(asked_at)),
+        };
+        let was_unproven = std::mem::take(&mut row.is_unproven);
+        self.unproven -= usize::from(was_unproven);
+        Some(confirmed)
+    }
+
+    /// The bus confirmed a topic to which every node listens.
+    pub(super) fn confirm_common(&mut self, topic: Topic) {
+        for (_, is_live) in self.common.iter_mut().filter(|(it, _)| *it == topic) {
+            *is_live = true;
+        }
+    }
+
+    /// A road is gone, and with it what was live there.
+    pub(super) fn lose(&mut self, road: Road) {
+        for (topic, is_live) in &mut self.common {
+            *is_live &= topic.road() != road;
+        }
+        if road == Road::State {
+            return;
+        }
+        for row in &mut self.rows {
+            if row.state == State::Live {
+                row.state = State::Asked;
+                row.is_unproven = true;
+                self.unproven += 1;
+            }
+        }
+    }
+
+    /// Gives up a topic that lingered long enough and is not wished for again. Call again until there
+    /// is none.
+    pub(super) fn leave(&mut self, now: Duration) -> Option<Partition> {
+        while let Some((until, partition)) = self.lingering.front().copied()
+            && until <= now
+        {
+            self.lingering.pop_front();
+            let row = self.row(partition);
+            if row.wish.is_wanted() || row.state == State::Idle {
+                continue;
+            }
+            row.state = State::Idle;
+            row.asked_at = None;
+            let was_unproven = std::mem::take(&mut row.is_unproven);
+            self.unproven -= usize::from(was_unproven);
+            return Some(partition);
+        }
+        None
+    }
+
+    /// When `leave` has something to do.
+    pub(super) fn due(&self) -> Option<Duration> {
+        self.lingering.front().map(|(until, _)| *until)
+    }
+
+    pub(super) fn are_common_live(&self) -> bool {
+        self.common.iter().all(|(_, is_live)| *is_live)
+    }
+
+    /// Some topic was live, and is not proven again since its road went down.
+    pub(super) fn is_unproven(&self) -> bool {
+        self.unproven > 0
+    }
+}
