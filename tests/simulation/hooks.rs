@@ -23,15 +23,16 @@ pub(crate) struct Hooks {
     pub(crate) drained: BTreeMap<(usize, u16), Millis>,
     /// All shards were told that nobody will return, so no grace is waited for.
     pub(crate) settles: bool,
-    /// Nodes that begin together leave some to nobody, and tell others late.
-    is_unjudged: bool,
+    /// What falls due before nodes of a cluster count is told when one does, and in the moment when
+    /// others do perhaps twice: until then neither graces nor doubles are judged.
+    late_until: Millis,
     pub(crate) settled: BTreeMap<(usize, u16), Millis>,
 }
 
 impl Hooks {
-    pub(crate) fn of(is_judged: bool) -> Self {
+    pub(crate) fn of(late_until: Millis) -> Self {
         Self {
-            is_unjudged: !is_judged,
+            late_until,
             ..Self::default()
         }
     }
@@ -63,15 +64,16 @@ impl Hooks {
     }
 
     fn hear_event(&mut self, now: Millis, event: &WebhookEvent) {
-        if self.is_unjudged {
-            return;
-        }
         let place = (event.app.0 as usize, event.channel.to_string());
         assert!(
             !place.1.starts_with('#'),
             "a webhook of a user's channel: {place:?}"
         );
-        let grace_ms = if self.settles { 0 } else { GRACE_MS };
+        let grace_ms = match self.settles {
+            _ if now < self.late_until => None,
+            true => Some(0),
+            false => Some(GRACE_MS),
+        };
         match &event.kind {
             WebhookKind::ChannelOccupied => turn(&mut self.occupied, place, true, now, grace_ms),
             WebhookKind::ChannelVacated => turn(&mut self.occupied, place, false, now, grace_ms),
@@ -111,9 +113,6 @@ impl Hooks {
         members: &BTreeMap<Place, Vec<String>>,
         ledger: &Ledger,
     ) {
-        if self.is_unjudged {
-            return;
-        }
         for (place, (is_occupied, _)) in &self.occupied {
             let count = subscriptions.get(place).copied().unwrap_or(0);
             assert_eq!(
@@ -164,13 +163,18 @@ impl Hooks {
 }
 
 /// A thing comes or goes: both alternate, beginning with its coming, and going waits for the grace.
+/// Without one it is not judged.
 fn turn<K: Ord + std::fmt::Debug + Clone>(
     table: &mut BTreeMap<K, (bool, Millis)>,
     key: K,
     comes: bool,
     now: Millis,
-    grace_ms: u64,
+    grace_ms: Option<u64>,
 ) {
+    let Some(grace_ms) = grace_ms else {
+        table.insert(key, (comes, Millis(0)));
+        return;
+    };
     let (was_there, since) = table.get(&key).copied().unwrap_or((false, Millis(0)));
     assert_ne!(
         was_there, comes,

@@ -9,7 +9,7 @@ use sockudo::bridge::message::ToBridge;
 use crate::{
     api::{ApiClient, Ask},
     client::{Client, Judge, Phase, is_presence},
-    cluster::{self, is_for_nodes, is_of_cluster},
+    cluster::{self, ClusterPlan, is_for_nodes, is_of_cluster},
     dice::Dice,
     hooks::{GRACE_MS, Hooks},
     ledger::{Ledger, Moment, Place},
@@ -51,6 +51,8 @@ impl World {
             Some(it) => cluster::start(&plan, it, seed),
             None => Nodes::alone(Node::start(&plan.seed, plan.shards, plan.limits)),
         };
+        let late = plan.cluster.as_ref().filter(|it| it.comes_at_once);
+        let late_until = Millis(late.map_or(0, ClusterPlan::start_ms));
         Self {
             dice,
             nodes,
@@ -58,7 +60,7 @@ impl World {
             clients: Vec::new(),
             apis: Vec::new(),
             ledger: Ledger::default(),
-            hooks: Hooks::of(plan.cluster.as_ref().is_none_or(|it| !it.comes_at_once)),
+            hooks: Hooks::of(late_until),
             doomed: Vec::new(),
             enabled: vec![true; plan.apps.len()],
             drains: false,

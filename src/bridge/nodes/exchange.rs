@@ -325,7 +325,8 @@ impl Exchange {
 
     /// When `tick` is due.
     pub fn due(&self) -> Duration {
-        let tick = Duration::from_millis(self.node.next_tick().0);
+        let owners = self.owners.due().unwrap_or(Millis(u64::MAX));
+        let tick = Duration::from_millis(self.node.next_tick().min(owners).0);
         self.topics.due().map_or(tick, |at| at.min(tick))
     }
 
@@ -338,6 +339,9 @@ impl Exchange {
         }
         if millis(now) >= self.node.next_tick() {
             self.tick_node(now, told);
+        }
+        for change in self.owners.step(millis(now)) {
+            tell_owned(Some(change), self.shards, told);
         }
         self.flush();
     }
@@ -352,8 +356,6 @@ impl Exchange {
             self.has_come = true;
             self.owners.came(self.identity, millis(now));
         }
-        let change = self.owners.step(millis(now));
-        tell_owned(change, self.shards, told);
         self.has_views = true;
     }
 

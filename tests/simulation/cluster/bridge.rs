@@ -33,7 +33,7 @@ fn since_start(now: Millis) -> Duration {
 fn lane_of(message: &ToBridge) -> usize {
     match message {
         ToBridge::Event(_) => 0,
-        ToBridge::State(_) | ToBridge::Terminate(_) => 1,
+        ToBridge::State(_) | ToBridge::Terminate(_) | ToBridge::Spent(_) => 1,
         _ => 2,
     }
 }
@@ -42,7 +42,11 @@ fn lane_of(message: &ToBridge) -> usize {
 pub(crate) fn is_for_nodes(message: &ToBridge) -> bool {
     matches!(
         message,
-        ToBridge::Event(_) | ToBridge::State(_) | ToBridge::Terminate(_) | ToBridge::Topic { .. }
+        ToBridge::Event(_)
+            | ToBridge::State(_)
+            | ToBridge::Terminate(_)
+            | ToBridge::Spent(_)
+            | ToBridge::Topic { .. }
     )
 }
 
@@ -161,6 +165,7 @@ impl Bridge {
             ToBridge::Event(event) => self.exchange.publish(apps, event),
             ToBridge::State(state) => self.exchange.report(now, apps, state),
             ToBridge::Terminate(user) => self.exchange.terminate(apps, user),
+            ToBridge::Spent(spent) => self.exchange.spend(apps, spent),
             ToBridge::Topic { partition, wish } => self.exchange.wish(now, *partition, *wish, told),
             _ => panic!("{message:?} is not for other nodes"),
         }
