@@ -382,6 +382,8 @@ impl Application for Echo {
             | FromBridge::Event(_)
             | FromBridge::State(_)
             | FromBridge::Spent(_)
+            | FromBridge::KeptAsk(_)
+            | FromBridge::Kept(_)
             | FromBridge::Owned(_)
             | FromBridge::Terminate(_)
             | FromBridge::TopicsLive(_)

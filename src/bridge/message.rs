@@ -45,6 +45,10 @@ pub enum ToBridge {
     Terminate(Box<UserOfNodes>),
     /// What was used here of an app's rates, for the other nodes.
     Spent(Spent),
+    /// A channel's last event is wanted, which another node keeps.
+    KeptAsk(Box<KeptName>),
+    /// A channel's last event, for the node that asked.
+    Kept(Box<KeptEvent>),
     /// Whether a partition's topic is wanted, from now on.
     Topic {
         partition: Partition,
@@ -60,7 +64,10 @@ impl ToBridge {
             Self::Snapshot { .. } | Self::Drained => Lane::Control,
             // At most one for each partition between two turns of the shard.
             Self::Topic { .. } => Lane::Control,
-            Self::State(_) | Self::Terminate(_) | Self::Spent(_) => Lane::State,
+            Self::State(_) | Self::Terminate(_) | Self::Spent(_) | Self::KeptAsk(_) => Lane::State,
+            Self::Kept(kept) => Lane::Publish {
+                bytes: kept.approximate_bytes(),
+            },
             Self::Event(event) => Lane::Publish {
                 bytes: event.approximate_bytes(),
             },
@@ -103,6 +110,10 @@ pub enum FromBridge {
     Event(Box<NodeEvent>),
     /// What the other nodes together have, for a name whose home is this shard.
     State(Box<NodeState>),
+    /// Another node asks for a channel's last event, whose home is this shard.
+    KeptAsk(Box<KeptName>),
+    /// A channel's last event that was asked for.
+    Kept(Box<KeptEvent>),
     /// Another node has used some of an app's rates, whose home is this shard.
     Spent(Spent),
     /// Another node was asked to end all connections of a user whose home is this shard.
@@ -173,6 +184,32 @@ pub struct NodeState {
     pub change: StateChange,
 }
 
+/// A channel whose last event is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptName {
+    pub app: AppIndex,
+    pub partition: Partition,
+    pub channel: Arc<str>,
+}
+
+/// A channel's last event on its way between nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptEvent {
+    pub app: AppIndex,
+    pub partition: Partition,
+    pub channel: Arc<str>,
+    /// For so long it is kept.
+    pub left_ms: u64,
+    pub frame: Arc<[u8]>,
+}
+
+impl KeptEvent {
+    /// About the bytes that it holds while it waits.
+    pub fn approximate_bytes(&self) -> usize {
+        size_of::<Self>() + self.channel.len() + self.frame.len()
+    }
+}
+
 /// What was used of an app's rates on one node since it was told last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spent {
@@ -199,6 +236,8 @@ pub enum StateChange {
     UserOffline,
     /// So many connections of the app are there. The name is empty.
     Connections(u32),
+    /// The channel's last event is kept there, or not any more.
+    EventKept(bool),
 }
 
 /// Whether a topic is wanted. Each change has a number, so that the answer to an older wish is not

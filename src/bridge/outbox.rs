@@ -111,9 +111,11 @@ impl Waiting {
     fn is_ahead_of(&self, message: &FromBridge) -> bool {
         match message {
             FromBridge::Event(_) => !self.events.is_empty(),
-            FromBridge::State(_) | FromBridge::Terminate(_) | FromBridge::Spent(_) => {
-                !self.states.is_empty()
-            }
+            FromBridge::State(_)
+            | FromBridge::Terminate(_)
+            | FromBridge::Spent(_)
+            | FromBridge::KeptAsk(_)
+            | FromBridge::Kept(_) => !self.states.is_empty(),
             FromBridge::TopicsLive(_) | FromBridge::TopicsLost => !self.topics.is_empty(),
             FromBridge::Config(_)
             | FromBridge::Apps(_)
@@ -142,7 +144,11 @@ impl Waiting {
                 self.topics.push_back(message);
             }
             FromBridge::TopicsLive(_) => self.topics.push_back(message),
-            FromBridge::State(_) | FromBridge::Terminate(_) | FromBridge::Spent(_) => {
+            FromBridge::State(_)
+            | FromBridge::Terminate(_)
+            | FromBridge::Spent(_)
+            | FromBridge::KeptAsk(_)
+            | FromBridge::Kept(_) => {
                 self.states.push_back(message);
             }
             FromBridge::Event(event) => {
@@ -191,7 +197,11 @@ impl Waiting {
         match message {
             FromBridge::Usage { .. } => self.answers.push_front(message),
             FromBridge::TopicsLive(_) | FromBridge::TopicsLost => self.topics.push_front(message),
-            FromBridge::State(_) | FromBridge::Terminate(_) | FromBridge::Spent(_) => {
+            FromBridge::State(_)
+            | FromBridge::Terminate(_)
+            | FromBridge::Spent(_)
+            | FromBridge::KeptAsk(_)
+            | FromBridge::Kept(_) => {
                 self.states.push_front(message);
             }
             FromBridge::Event(event) => {

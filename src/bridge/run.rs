@@ -323,6 +323,16 @@ impl<L: ShardLink> Bridge<L> {
                         nodes.terminate(&self.apps, &user);
                     }
                 }
+                ToBridge::KeptAsk(name) => {
+                    if let Some(nodes) = &mut self.nodes {
+                        nodes.ask_kept(&self.apps, &name);
+                    }
+                }
+                ToBridge::Kept(kept) => {
+                    if let Some(nodes) = &mut self.nodes {
+                        nodes.answer_kept(&self.apps, &kept);
+                    }
+                }
                 ToBridge::Spent(spent) => {
                     if let Some(nodes) = &mut self.nodes {
                         nodes.spend(&self.apps, &spent);

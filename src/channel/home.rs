@@ -39,6 +39,10 @@ pub struct Home {
     elsewhere: u32,
     /// What other nodes were told of `subscriptions`.
     told: u32,
+    /// Whether other nodes were told that the last event is kept here.
+    told_kept: bool,
+    /// It is kept on another node.
+    kept_elsewhere: bool,
     /// Other nodes are told what changes here.
     has_nodes: bool,
     /// The table's note: it is listed as one with news for other nodes.
@@ -132,6 +136,8 @@ pub enum News {
     /// Sockets that subscribe here.
     Subscriptions(u32),
     Member(MemberNews),
+    /// The last event is kept here, or not any more.
+    EventKept(bool),
 }
 
 /// What all other nodes together have of a channel, as it changed.
@@ -143,6 +149,8 @@ pub enum Elsewhere {
     MemberJoined(Member),
     /// None of them has the user any more.
     MemberLeft { user_id: Arc<str> },
+    /// One of them keeps the last event, or none does any more.
+    EventKept(bool),
 }
 
 /// Why a home refuses.
@@ -168,6 +176,8 @@ impl Home {
             subscriptions: 0,
             elsewhere: 0,
             told: 0,
+            told_kept: false,
+            kept_elsewhere: false,
             has_nodes: false,
             is_owing: false,
             uses_topic: false,
@@ -201,7 +211,8 @@ impl Home {
     /// Other nodes are to be told something.
     pub(super) fn owes(&self) -> bool {
         let owes_members = || self.roster.as_ref().is_some_and(|it| it.owes());
-        self.has_nodes && (self.told != self.subscriptions || owes_members())
+        let owes_kept = self.told_kept != self.kept.is_some();
+        self.has_nodes && (self.told != self.subscriptions || owes_kept || owes_members())
     }
 
     /// The next thing that other nodes are to be told.
@@ -209,6 +220,10 @@ impl Home {
         if self.told != self.subscriptions {
             self.told = self.subscriptions;
             return Some(News::Subscriptions(self.subscriptions));
+        }
+        if self.told_kept != self.kept.is_some() {
+            self.told_kept = self.kept.is_some();
+            return Some(News::EventKept(self.told_kept));
         }
         let news = self.roster.as_mut()?.next_news()?;
         Some(News::Member(news))
@@ -249,6 +264,7 @@ impl Home {
                     self.member_came(rules, &member, effects);
                 }
             }
+            Elsewhere::EventKept(is_kept) => self.kept_elsewhere = is_kept,
             Elsewhere::MemberLeft { user_id } => {
                 let roster = self.roster.as_mut();
                 let change = roster.map(|roster| roster.leave_elsewhere(&user_id));
@@ -298,6 +314,17 @@ impl Home {
     pub fn kept(&self, now: Millis) -> Option<(&Event, u64)> {
         let kept = self.kept.as_ref().filter(|kept| kept.expires_at > now)?;
         Some((&kept.event, (kept.expires_at.0 - now.0) / 1_000))
+    }
+
+    /// The last event is not here, but on another node.
+    pub fn misses_kept(&self, now: Millis) -> bool {
+        self.kind.is_cache() && self.kept_elsewhere && self.kept(now).is_none()
+    }
+
+    /// The last event, and for how many milliseconds it is kept.
+    pub fn kept_for(&self, now: Millis) -> Option<(&Event, u64)> {
+        let kept = self.kept.as_ref().filter(|kept| kept.expires_at > now)?;
+        Some((&kept.event, kept.expires_at.since(now)))
     }
 
     /// The frame that tells of the roster, on a presence channel.
@@ -501,7 +528,8 @@ impl Home {
         if let Some((event, _)) = self.kept(now) {
             return LastEvent::Hit(event.clone());
         }
-        if rules.hook_misses {
+        // It is somewhere, and did not come in time: that is no miss of the app's.
+        if rules.hook_misses && !self.kept_elsewhere {
             let later = self.later.get_or_insert_default();
             if now >= later.miss_quiet_until {
                 later.miss_quiet_until = now.plus(MISS_QUIET_MS);
@@ -595,6 +623,7 @@ impl Home {
             && self.users() == 0
             && !self.is_owing
             && self.kept.is_none()
+            && !self.kept_elsewhere
             && self.later.as_ref().is_none_or(|later| later.is_over(now))
     }
 }

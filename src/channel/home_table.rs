@@ -310,6 +310,7 @@ impl HomeTable {
         self.kept_order.push_back((at, self.kept_number));
         self.evict();
         self.arm(at);
+        self.note_news(at);
     }
 
     /// The next entry with something due, if any.
@@ -351,6 +352,7 @@ impl HomeTable {
         home.settle_later(now, rules, effects);
         self.forget_kept(expired);
         self.arm(at);
+        self.note_news(at);
     }
 
     /// Forgets an entry that nothing holds any more.

@@ -44,6 +44,15 @@ pub enum Change<'a> {
         app: &'a str,
         count: u64,
     },
+    /// The sender keeps the channel's last event.
+    EventKept {
+        app: &'a str,
+        channel: &'a str,
+    },
+    EventForgotten {
+        app: &'a str,
+        channel: &'a str,
+    },
     /// Of a later version. It has its place in the numbers of its partition all the same.
     Unknown {
         tag: u64,
@@ -56,6 +65,8 @@ const MEMBER_LEFT: u64 = 3;
 const USER_ONLINE: u64 = 4;
 const USER_OFFLINE: u64 = 5;
 const CONNECTIONS: u64 = 6;
+const EVENT_KEPT: u64 = 7;
+const EVENT_FORGOTTEN: u64 = 8;
 
 impl<'a> Change<'a> {
     /// What stands behind the fields is a later version's, and is skipped.
@@ -88,6 +99,14 @@ impl<'a> Change<'a> {
             CONNECTIONS => Self::Connections {
                 app: reader.name()?,
                 count: reader.varint()?,
+            },
+            EVENT_KEPT => Self::EventKept {
+                app: reader.name()?,
+                channel: reader.name()?,
+            },
+            EVENT_FORGOTTEN => Self::EventForgotten {
+                app: reader.name()?,
+                channel: reader.name()?,
             },
             tag => Self::Unknown { tag },
         };
@@ -142,6 +161,16 @@ impl<'a> Change<'a> {
                 out.varint(CONNECTIONS);
                 out.name(app);
                 out.varint(count);
+            }
+            Self::EventKept { app, channel } => {
+                out.varint(EVENT_KEPT);
+                out.name(app);
+                out.name(channel);
+            }
+            Self::EventForgotten { app, channel } => {
+                out.varint(EVENT_FORGOTTEN);
+                out.name(app);
+                out.name(channel);
             }
             Self::Unknown { tag } => out.varint(tag),
         }

@@ -40,6 +40,9 @@ pub enum Entry<'a> {
         user_id: &'a str,
     },
     Spent(Spent<'a>),
+    /// What is the channel's last event?
+    KeptAsk(KeptAsk<'a>),
+    Kept(Kept<'a>),
 }
 
 /// Who the sender is, in words.
@@ -120,6 +123,27 @@ pub struct Spent<'a> {
     pub backend_events: u64,
     /// Of `max_read_requests_per_second`.
     pub reads: u64,
+}
+
+/// A question for a channel's last event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeptAsk<'a> {
+    /// Who is asked.
+    pub of: Identity,
+    pub app: &'a str,
+    pub channel: &'a str,
+}
+
+/// A channel's last event: the answer to `KeptAsk`, on the topic of its partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept<'a> {
+    pub partition: Partition,
+    pub app: &'a str,
+    pub channel: &'a str,
+    /// For so long it is kept from now on.
+    pub left_ms: u64,
+    /// The WebSocket frame, as clients get it.
+    pub frame: &'a [u8],
 }
 
 /// How does the partition stand? Asked where numbers are missing.
@@ -208,6 +232,8 @@ const CANARY: u64 = 10;
 const PROOF: u64 = 11;
 const TERMINATE: u64 = 12;
 const SPENT: u64 = 13;
+const KEPT_ASK: u64 = 14;
+const KEPT: u64 = 15;
 
 impl<'a> Entry<'a> {
     pub(super) fn kind(&self) -> u64 {
@@ -225,6 +251,8 @@ impl<'a> Entry<'a> {
             Self::Proof(_) => PROOF,
             Self::Terminate { .. } => TERMINATE,
             Self::Spent(_) => SPENT,
+            Self::KeptAsk(_) => KEPT_ASK,
+            Self::Kept(_) => KEPT,
         }
     }
 
@@ -274,6 +302,18 @@ impl<'a> Entry<'a> {
                 backend_events: body.varint()?,
                 reads: body.varint()?,
             }),
+            KEPT_ASK => Self::KeptAsk(KeptAsk {
+                of: body.identity()?,
+                app: body.name()?,
+                channel: body.name()?,
+            }),
+            KEPT => Self::Kept(Kept {
+                partition: body.partition()?,
+                app: body.name()?,
+                channel: body.name()?,
+                left_ms: body.varint()?,
+                frame: body.bytes()?,
+            }),
             _ => return Ok(None),
         };
         Ok(Some(entry))
@@ -319,6 +359,18 @@ impl<'a> Entry<'a> {
                 out.name(spent.app);
                 out.varint(spent.backend_events);
                 out.varint(spent.reads);
+            }
+            Self::KeptAsk(ask) => {
+                out.identity(ask.of);
+                out.name(ask.app);
+                out.name(ask.channel);
+            }
+            Self::Kept(kept) => {
+                out.partition(kept.partition);
+                out.name(kept.app);
+                out.name(kept.channel);
+                out.varint(kept.left_ms);
+                out.bytes(kept.frame);
             }
         }
     }

@@ -1,5 +1,5 @@
 //! Which channels are occupied, who is a member, which users are online, how many connections apps have,
-//! and on which nodes that is so.
+//! of which channels the last event is kept, and on which nodes that is so.
 //!
 //! Owns: `Holdings`: rows by partition and name, with their holders; what the holders of one thing come
 //! to together, and when that changes; the bytes that all of it may take.
@@ -48,6 +48,9 @@ pub enum Merged<'a> {
     UserOffline,
     /// So many connections of the app.
     Connections(u32),
+    /// The channel's last event is kept somewhere.
+    EventKept,
+    EventForgotten,
 }
 
 /// Who holds something: a number given for one life of a node, and a side that changes with each
@@ -100,6 +103,8 @@ pub(super) enum Space {
     Channels,
     Users,
     Apps,
+    /// Of channels again, by their last events.
+    Kept,
 }
 
 /// Of what something is so.
@@ -114,7 +119,7 @@ pub(super) struct Place<'a> {
 /// What is so for a holder.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Fact<'a> {
-    /// Subscriptions of a channel; of a user 1: online; connections of an app.
+    /// Subscriptions of a channel; of a user 1: online; connections of an app; 1: the event is kept.
     Count(u32),
     Joined {
         user_id: Text<'a>,
@@ -132,6 +137,7 @@ pub struct Held {
     pub members: usize,
     pub users: usize,
     pub apps: usize,
+    pub kept: usize,
     /// Of all of it, with names, by the bounds of what each costs.
     pub bytes: usize,
     /// Changes for which there was no room.
@@ -260,6 +266,12 @@ impl Holdings {
         at.map_or(0, |at| part(&self.parts, place.partition).row(at).sum())
     }
 
+    /// One of those who hold something there: who has it for longest.
+    pub(super) fn first_holder(&self, place: Place<'_>) -> Option<Holder> {
+        let row = part(&self.parts, place.partition).row(self.find(place)?);
+        Some(row.first).filter(|first| *first != Holder::NONE)
+    }
+
     fn find(&self, place: Place<'_>) -> Option<usize> {
         let name = place.name.as_str();
         let hash = hash_of_name(&self.hasher, place.space, place.app, name);
@@ -363,6 +375,10 @@ impl Holdings {
                     app,
                     user_id: &row.name,
                 }),
+                (Space::Kept, _) => put(Change::EventKept {
+                    app,
+                    channel: &row.name,
+                }),
                 (Space::Apps, count) => put(Change::Connections {
                     app,
                     count: count.into(),
@@ -404,6 +420,7 @@ impl Held {
             Space::Channels => &mut self.channels,
             Space::Users => &mut self.users,
             Space::Apps => &mut self.apps,
+            Space::Kept => &mut self.kept,
         }
     }
 }
@@ -487,7 +504,9 @@ impl Row {
             (Space::Users, 0, 1..) => Merged::UserOnline,
             (Space::Users, 1.., 0) => Merged::UserOffline,
             (Space::Apps, before, after) if before != after => Merged::Connections(after),
-            (Space::Channels | Space::Users | Space::Apps, _, _) => return,
+            (Space::Kept, 0, 1..) => Merged::EventKept,
+            (Space::Kept, 1.., 0) => Merged::EventForgotten,
+            (Space::Channels | Space::Users | Space::Apps | Space::Kept, _, _) => return,
         };
         tell(self.told(scene, change));
     }

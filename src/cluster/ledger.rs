@@ -53,6 +53,9 @@ pub enum OwnChange<'a> {
     UserOffline,
     /// So many connections of the app are on this node.
     Connections(u32),
+    /// The channel's last event is kept on this node.
+    EventKept,
+    EventForgotten,
 }
 
 /// What was told of the own state, for metrics.
@@ -136,6 +139,8 @@ impl Ledger {
             OwnChange::UserOnline => (Space::Users, Fact::Count(1)),
             OwnChange::UserOffline => (Space::Users, Fact::Count(0)),
             OwnChange::Connections(count) => (Space::Apps, Fact::Count(count)),
+            OwnChange::EventKept => (Space::Kept, Fact::Count(1)),
+            OwnChange::EventForgotten => (Space::Kept, Fact::Count(0)),
         };
         let place = Place {
             partition: own.partition,
@@ -150,7 +155,9 @@ impl Ledger {
             OwnChange::MemberJoined { .. }
             | OwnChange::MemberLeft { .. }
             | OwnChange::UserOnline
-            | OwnChange::UserOffline => false,
+            | OwnChange::UserOffline
+            | OwnChange::EventKept
+            | OwnChange::EventForgotten => false,
         };
         let key = || (space, own.partition, app, own.name.clone());
         let is_early = is_counted && self.recent.contains_key(&key());
@@ -193,7 +200,7 @@ impl Ledger {
                 app: apps.id(*app),
                 name,
                 change: match space {
-                    Space::Channels | Space::Users => Merged::Subscriptions(count),
+                    Space::Channels | Space::Users | Space::Kept => Merged::Subscriptions(count),
                     Space::Apps => Merged::Connections(count),
                 },
             };
@@ -283,6 +290,8 @@ fn wire_change<'a>(change: &ViewChange<'a>) -> Change<'a> {
         },
         Merged::UserOnline => Change::UserOnline { app, user_id: name },
         Merged::UserOffline => Change::UserOffline { app, user_id: name },
+        Merged::EventKept => Change::EventKept { app, channel: name },
+        Merged::EventForgotten => Change::EventForgotten { app, channel: name },
         Merged::Connections(count) => Change::Connections {
             app,
             count: count.into(),

@@ -15,7 +15,7 @@ use shards::application::Millis;
 use super::{
     canary::{CANARIES_MISSED, Canaries},
     drafts::Drafts,
-    entry::{Entry, Event, EventId, Heartbeat, Hello, Origin, Spent, Token},
+    entry::{Entry, Event, EventId, Heartbeat, Hello, Kept, KeptAsk, Origin, Spent, Token},
     field::NAME_BYTES_MAX,
     holdings::ViewChange,
     identity::{ClusterTag, Identity, NodeId},
@@ -74,6 +74,13 @@ pub enum Heard<'a> {
     },
     /// Another node has used some of an app's rates.
     Spent(Spent<'a>),
+    /// Another node asks for a channel's last event, which this one keeps.
+    KeptAsk {
+        app: &'a str,
+        channel: &'a str,
+    },
+    /// A channel's last event, which somebody has asked for.
+    Kept(Kept<'a>),
 }
 
 /// What a step means for the caller, in this order.
@@ -377,6 +384,21 @@ impl Node {
         self.drafts.push(Topic::Nodes, &Entry::Spent(spent))
     }
 
+    /// Asks a node that keeps the channel's last event for it. False: nobody is known to.
+    pub fn ask_kept(&mut self, partition: Partition, app: &str, channel: &str) -> bool {
+        let Some(of) = self.state.keeper(partition, app, channel) else {
+            return false;
+        };
+        self.say(Topic::Nodes, &Entry::KeptAsk(KeptAsk { of, app, channel }));
+        true
+    }
+
+    /// Answers whoever asked for a channel's last event.
+    pub fn answer_kept(&mut self, kept: Kept<'_>) -> Result<(), PushError> {
+        self.drafts
+            .push(Topic::Events(kept.partition), &Entry::Kept(kept))
+    }
+
     /// Goes on with what is long, the end of a peer or a snapshot, looking at no more than `limit` rows.
     /// True: more is left.
     pub fn next_views(&mut self, limit: usize, mut take: impl FnMut(ViewChange<'_>)) -> bool {
@@ -583,11 +605,20 @@ impl Node {
                 Ok(Entry::SnapshotAsk(ask)) => self.state.hear_snapshot_ask(now, &ask),
                 Ok(Entry::Terminate { app, user_id }) => take(Heard::Terminate { app, user_id }),
                 Ok(Entry::Spent(spent)) => take(Heard::Spent(spent)),
+                Ok(Entry::KeptAsk(KeptAsk { of, app, channel })) => {
+                    if of == self.setup.identity {
+                        take(Heard::KeptAsk { app, channel });
+                    }
+                }
                 // A canary is its sender's.
                 Ok(Entry::Canary(_) | Entry::Proof(_)) => {}
-                Ok(Entry::Event(_) | Entry::Delta(_) | Entry::Latest(_) | Entry::Snapshot(_)) => {
-                    tally.misplaced += 1
-                }
+                Ok(
+                    Entry::Event(_)
+                    | Entry::Kept(_)
+                    | Entry::Delta(_)
+                    | Entry::Latest(_)
+                    | Entry::Snapshot(_),
+                ) => tally.misplaced += 1,
             }
         }
         tally
@@ -873,6 +904,7 @@ fn hear_events(
                 tally.events += 1;
                 take(Heard::Event(event));
             }
+            Ok(Entry::Kept(kept)) if kept.partition == partition => take(Heard::Kept(kept)),
             Ok(_) => tally.misplaced += 1,
             Err(_) => tally.broken += 1,
         }

@@ -11,7 +11,7 @@ use super::{
     app_ids::AppIds,
     drafts::Drafts,
     entry::{Entry, GROUPS, Group, Heartbeat, NumbersAsk, SnapshotAsk},
-    holdings::ViewChange,
+    holdings::{Place, Space, Text, ViewChange},
     identity::Identity,
     ledger::{Ledger, LedgerCounters, Own},
     supply::{Supply, SupplyCounters},
@@ -19,6 +19,7 @@ use super::{
     view::{View, ViewCounters},
     wire::Entries,
 };
+use crate::protocol::partition::Partition;
 
 /// What happened to the state, for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -158,6 +159,22 @@ impl State {
     /// Goes on with what is long. True: more is left.
     pub(super) fn work(&mut self, limit: usize, tell: &mut impl FnMut(ViewChange<'_>)) -> bool {
         self.view.work(&mut self.apps, limit, tell)
+    }
+
+    /// A peer that keeps the last event of a channel.
+    pub(super) fn keeper(
+        &mut self,
+        partition: Partition,
+        app: &str,
+        channel: &str,
+    ) -> Option<Identity> {
+        let app = self.apps.intern(app)?;
+        self.view.keeper(Place {
+            partition,
+            space: Space::Kept,
+            app,
+            name: Text::Plain(channel),
+        })
     }
 
     /// Partitions of a peer of which something is missing here.

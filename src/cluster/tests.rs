@@ -182,6 +182,30 @@ fn golden() -> Vec<(&'static str, &'static str, Entry<'static>)> {
             }),
         ),
         (
+            "delta: event kept",
+            "05 0D AC02 08 07 03617070 0463616368",
+            Entry::Delta(Delta {
+                partition: partition(300),
+                number: 8,
+                change: Change::EventKept {
+                    app: "app",
+                    channel: "cach",
+                },
+            }),
+        ),
+        (
+            "delta: event forgotten",
+            "05 0D AC02 09 08 03617070 0463616368",
+            Entry::Delta(Delta {
+                partition: partition(300),
+                number: 9,
+                change: Change::EventForgotten {
+                    app: "app",
+                    channel: "cach",
+                },
+            }),
+        ),
+        (
             "numbers ask",
             "06 19 2914CA5D6A1327C2E0DF51FBF2974DA30102030405060708 04",
             Entry::NumbersAsk(NumbersAsk {
@@ -243,6 +267,26 @@ fn golden() -> Vec<(&'static str, &'static str, Entry<'static>)> {
                 app: "app",
                 backend_events: 1_000,
                 reads: 5,
+            }),
+        ),
+        (
+            "kept ask",
+            "0E 21 2914CA5D6A1327C2E0DF51FBF2974DA30102030405060708 03617070 0463616368",
+            Entry::KeptAsk(KeptAsk {
+                of,
+                app: "app",
+                channel: "cach",
+            }),
+        ),
+        (
+            "kept",
+            "0F 12 AC02 03617070 0463616368 E807 0481027B7D",
+            Entry::Kept(Kept {
+                partition: partition(300),
+                app: "app",
+                channel: "cach",
+                left_ms: 1_000,
+                frame: b"\x81\x02{}",
             }),
         ),
     ]
@@ -636,6 +680,8 @@ fn entries_of<'a>(
         delta(Change::UserOnline { app, user_id }),
         delta(Change::UserOffline { app, user_id }),
         delta(Change::Connections { app, count: number }),
+        delta(Change::EventKept { app, channel }),
+        delta(Change::EventForgotten { app, channel }),
         Entry::NumbersAsk(NumbersAsk {
             of,
             group: Group::of(partition),
@@ -655,6 +701,14 @@ fn entries_of<'a>(
             app,
             backend_events: number,
             reads: number >> 7,
+        }),
+        Entry::KeptAsk(KeptAsk { of, app, channel }),
+        Entry::Kept(Kept {
+            partition,
+            app,
+            channel,
+            left_ms: number,
+            frame: bytes,
         }),
     ]
 }

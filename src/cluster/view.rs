@@ -238,7 +238,7 @@ impl View {
         };
         let partitions = apps.partitions(app);
         let its_own = match space {
-            Space::Channels => partitions.of_channel(name),
+            Space::Channels | Space::Kept => partitions.of_channel(name),
             Space::Users => partitions.of_user(name),
             Space::Apps => partitions.own(),
         };
@@ -333,6 +333,14 @@ impl View {
                 });
             }
         }
+    }
+
+    /// A peer that keeps the channel's last event.
+    pub(super) fn keeper(&self, place: Place<'_>) -> Option<Identity> {
+        let seat = self.holdings.first_holder(place)?.seat();
+        let mut replicas = self.replicas.values();
+        let replica = replicas.find(|it| it.seat == Some(seat))?;
+        Some(replica.identity)
     }
 
     /// Partitions of a peer of which something is missing.
@@ -623,6 +631,8 @@ fn fact_of(change: Change<'_>) -> Option<(Space, &str, &str, Fact<'_>)> {
             let count = u32::try_from(count).unwrap_or(u32::MAX);
             (Space::Apps, app, "", Fact::Count(count))
         }
+        Change::EventKept { app, channel } => (Space::Kept, app, channel, Fact::Count(1)),
+        Change::EventForgotten { app, channel } => (Space::Kept, app, channel, Fact::Count(0)),
         Change::Unknown { .. } => return None,
     };
     Some(found)

@@ -158,6 +158,8 @@ impl ShardServer {
             FromBridge::Settle => self.begin_settling(),
             FromBridge::Event(event) => self.on_node_event(turn, *event),
             FromBridge::State(state) => self.on_node_state(turn, *state),
+            FromBridge::KeptAsk(name) => self.on_kept_ask(turn, *name),
+            FromBridge::Kept(kept) => self.on_kept(turn, *kept),
             FromBridge::Spent(spent) => self.on_spent_elsewhere(turn.now(), spent),
             FromBridge::Terminate(user) => self.on_node_terminates(turn, *user),
             FromBridge::Owned(owned) => self.on_owned(turn, *owned),

@@ -172,7 +172,8 @@ impl ShardServer {
         let draining = self.drain.is_some().then_some(self.counters.websockets);
         (self.counters.addresses, self.counters.addresses_evicted) = self.quotas.addresses();
         self.counters.kept_bytes = self.homes.kept_bytes() as u64;
-        self.counters.joins_waiting = self.topics.joins() as u64;
+        let joins = self.topics.joins() + self.kept_asks.joins();
+        self.counters.joins_waiting = joins as u64;
         let snapshot = ShardSnapshot {
             counters: self.counters.clone(),
             runtime: turn.runtime_counters(),

@@ -145,12 +145,16 @@ impl ShardServer {
         let Some((to, question)) = self.await_topic(turn, to, question) else {
             return;
         };
+        let Some((to, question)) = self.await_kept(turn, to, question) else {
+            return;
+        };
         let JoinQuestion {
             app,
             channel,
             key,
             local,
             member,
+            ..
         } = question;
         turn.spend(Work::MEMBERSHIP);
         let rules = self.apps.rules(app);

@@ -128,6 +128,8 @@ pub struct JoinQuestion {
     pub key: NameKey,
     pub local: LocalRef,
     pub member: Option<Member>,
+    /// Other nodes were asked for the channel's last event.
+    pub has_asked: bool,
 }
 
 /// Events of one API request whose channels have their home on one shard.

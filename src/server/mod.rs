@@ -29,6 +29,7 @@ mod forwarded;
 mod health;
 mod home;
 mod hooks;
+mod kept;
 mod listing;
 pub mod message;
 mod nodes;
@@ -62,6 +63,7 @@ use self::{
     errands::Errands,
     forwarded::ToldDoubts,
     hooks::Owned,
+    kept::KeptAsks,
     message::{Leaving, Message},
     pressure::Pressure,
     quota::Quotas,
@@ -134,6 +136,7 @@ pub struct ShardServer {
     /// Ended subscriptions by home shard, sent once per turn or before anything else goes there.
     leaving: Vec<Vec<Leaving>>,
     topics: Topics,
+    kept_asks: KeptAsks,
     owned: Owned,
     /// What the other nodes are to be told and met a full lane: the news that met it, and orders of the
     /// API, each of which is to be carried out.
@@ -188,6 +191,7 @@ impl ShardServer {
             name_hasher: NameHasher::new(seed.homes.clone()),
             leaving: Vec::new(),
             topics: Topics::default(),
+            kept_asks: KeptAsks::default(),
             owned: Owned::default(),
             untold: VecDeque::new(),
             jobs: VecDeque::new(),
@@ -242,6 +246,7 @@ impl ShardServer {
             || !self.untold.is_empty()
             || self.quotas.wants_tick()
             || self.topics.is_stuck()
+            || !self.kept_asks.is_empty()
     }
 
     /// The row of a slot that the caller knows to be there.
@@ -328,6 +333,7 @@ impl Application for ShardServer {
         self.settle_some(turn);
         self.quotas.forget_old(turn.now());
         self.quotas.tick();
+        self.release_late_kept(turn);
         turn.keep_ticking(self.wants_ticks());
     }
 

@@ -9,16 +9,16 @@ use std::sync::Arc;
 
 use shards::{application::Millis, work::Work};
 
-use super::{ServerTurn, ShardServer, message::Budget, quota::AppNews};
+use super::{ServerTurn, ShardServer, kept::event_of, message::Budget, quota::AppNews};
 use crate::{
     bridge::message::{NodeEvent, NodeState, Spent, StateChange, ToBridge, UserOfNodes},
     channel::{
-        home::{Elsewhere, Event, HomeRef, News},
+        home::{Elsewhere, HomeRef, News},
         names::NameKey,
         roster::{Member, MemberNews},
         user::UserId,
     },
-    protocol::{app::AppIndex, json::JsonValue, name::ChannelKind, outgoing, partition::Partition},
+    protocol::{app::AppIndex, json::JsonValue, name::ChannelKind, partition::Partition},
     ws::encode,
 };
 
@@ -47,26 +47,20 @@ impl ShardServer {
             ..
         } = event;
         // Whatever a bus brings, clients get whole frames.
-        let Some(text) = encode::text_of(&frame) else {
+        if encode::text_of(&frame).is_none() {
             self.counters.node_events_refused += 1;
             return;
-        };
+        }
         let hash = self.name_hasher.hash(&channel);
         let key = NameKey { partition, hash };
         let keeps = ChannelKind::of(&channel).is_cache() && self.settings.keeps_events;
         let kept = (keeps && self.apps.get(app).is_some())
-            .then(|| outgoing::data_of(text))
+            .then(|| event_of(&frame))
             .flatten();
         let at = match kept {
-            Some(data) => {
+            Some(event) => {
                 let at = self.homes.enter(app, &channel, key);
                 let rules = self.apps.rules(app);
-                let start = frame.len() - text.len() + data.start;
-                let event = Event {
-                    frame: Arc::clone(&frame),
-                    data_start: u32::try_from(start).unwrap_or(u32::MAX),
-                    data_bytes: u32::try_from(data.len()).unwrap_or(u32::MAX),
-                };
                 self.homes.keep(at, turn.now(), &rules, event);
                 self.settle_home(turn, at);
                 Some(at)
@@ -227,6 +221,7 @@ impl ShardServer {
                 StateChange::MemberJoined { user_id, info }
             }
             News::Member(MemberNews::Left { user_id }) => StateChange::MemberLeft { user_id },
+            News::EventKept(is_kept) => StateChange::EventKept(is_kept),
         };
         Some(Box::new(NodeState {
             app: home.app,
@@ -257,6 +252,7 @@ impl ShardServer {
                 Elsewhere::MemberJoined(Member { user_id, info })
             }
             StateChange::MemberLeft { user_id } => Elsewhere::MemberLeft { user_id },
+            StateChange::EventKept(is_kept) => Elsewhere::EventKept(is_kept),
             StateChange::Connections(count) => {
                 return self.quotas.set_elsewhere(app, count.into());
             }
@@ -266,6 +262,7 @@ impl ShardServer {
                 return self.on_user_elsewhere(turn, app, &user_id, is_elsewhere);
             }
         };
+        let is_forgotten = matches!(change, Elsewhere::EventKept(false));
         let hash = self.name_hasher.hash(&name);
         let at = self.homes.enter(app, &name, NameKey { partition, hash });
         let rules = self.apps.rules(app);
@@ -277,5 +274,8 @@ impl ShardServer {
         }
         self.effects = effects;
         self.settle_home(turn, at);
+        if is_forgotten {
+            self.release_kept(turn, app, &name);
+        }
     }
 }

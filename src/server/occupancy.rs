@@ -60,7 +60,7 @@ impl ShardServer {
             jobs: self.jobs.len(),
             behind: self.pressure.len(),
             ready: self.ready.len() + self.errands.len() + self.departing.len() + self.slow.len(),
-            joins_waiting: self.topics.joins(),
+            joins_waiting: self.topics.joins() + self.kept_asks.joins(),
             held_bytes_highest: held.max().unwrap_or(0),
         }
     }

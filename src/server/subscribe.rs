@@ -57,6 +57,7 @@ impl ShardServer {
             key,
             local,
             member,
+            has_asked: false,
         };
         let question = Question::Join(Box::new(question));
         self.ask(turn, slot, home, Pending::Join { local }, question);

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Joins of one shard that wait for the bus; beyond, a client is told to come back.
-const JOINS_MAX: usize = 16_384;
+pub(super) const JOINS_MAX: usize = 16_384;
 
 /// The topics of the partitions whose home is this shard. Without a bus it has none, and every one
 /// of them is live.
@@ -92,7 +92,7 @@ impl Topics {
     }
 
     /// One home or join more, or one less.
-    fn used(&mut self, partition: Partition, is_more: bool) {
+    pub(super) fn used(&mut self, partition: Partition, is_more: bool) {
         let at = self.at(partition);
         let Some(row) = self.rows.get_mut(at) else {
             return;
@@ -205,19 +205,29 @@ impl ShardServer {
         while turn.work_left() > Work(0)
             && let Some((to, question)) = self.topics.pop_ready()
         {
-            let partition = question.key.partition;
-            // Its undoing, a plain call here, would be told before the join itself.
-            if to.shard == self.shard && !self.awaits(to) {
-                self.forget_join(question.local);
-                self.topics.used(partition, false);
-                continue;
-            }
-            self.home_join(turn, to, question);
+            self.begin_join(turn, to, question);
+        }
+    }
+
+    /// Home: a subscription that waited, and counts as a use of its topic, goes on.
+    pub(super) fn begin_join(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        to: Waiter,
+        question: JoinQuestion,
+    ) {
+        let partition = question.key.partition;
+        // Its undoing, a plain call here, would be told before the join itself.
+        if to.shard == self.shard && !self.awaits(to) {
+            self.forget_join(question.local);
             self.topics.used(partition, false);
-            // What it has sent meanwhile was held; nobody else goes on with it here.
-            if to.shard == self.shard {
-                self.queue_input(to.slot);
-            }
+            return;
+        }
+        self.home_join(turn, to, question);
+        self.topics.used(partition, false);
+        // What it has sent meanwhile was held; nobody else goes on with it here.
+        if to.shard == self.shard {
+            self.queue_input(to.slot);
         }
     }
 

@@ -270,3 +270,37 @@ fn is_limited_over(bus: &BusServer) {
     assert!(is_admitted(&b).is_none());
     drop((here, there, more));
 }
+
+#[test]
+fn the_last_event_of_a_cache_channel_reaches_a_first_subscriber_on_any_node() {
+    for bus in BusServer::start_each("the_last_event_reaches_a_first_subscriber") {
+        let nodes = ["a", "b"].map(|name| starts(&bus, name, quick()));
+        for node in &nodes {
+            is_ready(node);
+        }
+        let event = json!({"event": "n", "channel": "cache-news", "data": "one"});
+        // Nobody has subscribed to it anywhere.
+        nodes[0].api().publishes("n", "cache-news", "one");
+        let mut bob = eventually("the other node to know of it", || {
+            let mut client = nodes[1].client("bob");
+            client.asks_for("cache-news");
+            client.expects("pusher_internal:subscription_succeeded", "cache-news");
+            let next = client.next();
+            if next == event {
+                return Some(client);
+            }
+            // It has not heard yet that there is one.
+            assert_eq!(next["event"], "pusher:cache_miss");
+            None
+        });
+        // Now it is here too, whatever becomes of the other one.
+        nodes[0].api().publishes("n", "cache-news", "two");
+        bob.expects_frame(json!({"event": "n", "channel": "cache-news", "data": "two"}));
+        let [a, b] = nodes;
+        drop(a);
+        let mut carol = b.client("carol");
+        carol.asks_for("cache-news");
+        carol.expects("pusher_internal:subscription_succeeded", "cache-news");
+        carol.expects_frame(json!({"event": "n", "channel": "cache-news", "data": "two"}));
+    }
+}

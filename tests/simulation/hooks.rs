@@ -57,6 +57,8 @@ impl Hooks {
             | ToBridge::State(_)
             | ToBridge::Terminate(_)
             | ToBridge::Spent(_)
+            | ToBridge::KeptAsk(_)
+            | ToBridge::Kept(_)
             | ToBridge::Topic { .. } => {
                 panic!("a node without a bus")
             }

@@ -21,7 +21,10 @@ use crate::{
     bridge::{
         adapter::news::{News, Refused},
         apps::AppTable,
-        message::{FromBridge, NodeEvent, NodeState, Spent, StateChange, TopicWish, UserOfNodes},
+        message::{
+            FromBridge, KeptEvent, KeptName, NodeEvent, NodeState, Spent, StateChange, TopicWish,
+            UserOfNodes,
+        },
     },
     cluster::{
         entry,
@@ -165,6 +168,8 @@ impl Exchange {
             StateChange::UserOnline => OwnChange::UserOnline,
             StateChange::UserOffline => OwnChange::UserOffline,
             StateChange::Connections(count) => OwnChange::Connections(*count),
+            StateChange::EventKept(true) => OwnChange::EventKept,
+            StateChange::EventKept(false) => OwnChange::EventForgotten,
         };
         let own = Own {
             partition: state.partition,
@@ -195,6 +200,29 @@ impl Exchange {
             backend_events: spent.backend_events.into(),
             reads: spent.reads.into(),
         });
+    }
+
+    /// Asks another node for a channel's last event; `flush` sends it. Without an answer whoever
+    /// waits for it waits no longer than that.
+    pub fn ask_kept(&mut self, apps: &AppTable, name: &KeptName) {
+        if let Some(app) = self.app_id(apps, name.app) {
+            self.node.ask_kept(name.partition, &app, &name.channel);
+        }
+    }
+
+    /// Answers another node's question for a channel's last event; `flush` sends it.
+    pub fn answer_kept(&mut self, apps: &AppTable, kept: &KeptEvent) {
+        let Some(app) = self.app_id(apps, kept.app) else {
+            return;
+        };
+        let result = self.node.answer_kept(entry::Kept {
+            partition: kept.partition,
+            app: &app,
+            channel: &kept.channel,
+            left_ms: kept.left_ms,
+            frame: &kept.frame,
+        });
+        self.counters.events_too_long += u64::from(result.is_err());
     }
 
     /// An app that has been taken away still has connections that end.

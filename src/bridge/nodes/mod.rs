@@ -30,7 +30,7 @@ use super::{
         status::Status,
     },
     apps::AppTable,
-    message::{NodeEvent, NodeState, Spent, TopicWish, UserOfNodes},
+    message::{KeptEvent, KeptName, NodeEvent, NodeState, Spent, TopicWish, UserOfNodes},
     nats_setup::nats_setup,
 };
 use crate::{
@@ -141,6 +141,16 @@ impl Nodes {
     /// Tells the other nodes what was used of an app's rates; `flush` sends it.
     pub(super) fn spend(&mut self, apps: &AppTable, spent: &Spent) {
         self.exchange.spend(apps, spent);
+    }
+
+    /// Asks another node for a channel's last event; `flush` sends it.
+    pub(super) fn ask_kept(&mut self, apps: &AppTable, name: &KeptName) {
+        self.exchange.ask_kept(apps, name);
+    }
+
+    /// Answers another node's question for it; `flush` sends it.
+    pub(super) fn answer_kept(&mut self, apps: &AppTable, kept: &KeptEvent) {
+        self.exchange.answer_kept(apps, kept);
     }
 
     /// Goes on telling shards what is long.

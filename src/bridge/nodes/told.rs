@@ -13,7 +13,10 @@ use super::sample::Counters;
 use crate::{
     bridge::{
         apps::AppTable,
-        message::{FromBridge, NodeEvent, NodeState, Ownership, Spent, StateChange, UserOfNodes},
+        message::{
+            FromBridge, KeptEvent, KeptName, NodeEvent, NodeState, Ownership, Spent, StateChange,
+            UserOfNodes,
+        },
     },
     cluster::{
         entry::{self, Event},
@@ -42,6 +45,8 @@ impl Teller<'_> {
             Heard::View(view) => self.tell_view(&view),
             Heard::Terminate { app, user_id } => self.tell_terminate(app, user_id),
             Heard::Spent(spent) => self.tell_spent(&spent),
+            Heard::KeptAsk { app, channel } => self.tell_kept_ask(app, channel),
+            Heard::Kept(kept) => self.tell_kept(&kept),
         }
     }
 
@@ -76,6 +81,8 @@ impl Teller<'_> {
             Merged::UserOnline => StateChange::UserOnline,
             Merged::UserOffline => StateChange::UserOffline,
             Merged::Connections(count) => StateChange::Connections(count),
+            Merged::EventKept => StateChange::EventKept(true),
+            Merged::EventForgotten => StateChange::EventKept(false),
         };
         let state = NodeState {
             app: app.index,
@@ -111,6 +118,38 @@ impl Teller<'_> {
             reads: of(spent.reads),
         };
         self.push(partition, FromBridge::Spent(spent));
+    }
+
+    fn tell_kept_ask(&mut self, app: &str, channel: &str) {
+        let Some(app) = self.apps.by_id(app) else {
+            return;
+        };
+        let partition = app.partitions.of_channel(channel);
+        let name = KeptName {
+            app: app.index,
+            partition,
+            channel: channel.into(),
+        };
+        self.push(partition, FromBridge::KeptAsk(Box::new(name)));
+    }
+
+    fn tell_kept(&mut self, kept: &entry::Kept<'_>) {
+        let Some(app) = self.apps.by_id(kept.app) else {
+            return;
+        };
+        // Its name says where it belongs, whatever the sender says.
+        if app.partitions.of_channel(kept.channel) != kept.partition {
+            self.counters.events_misplaced += 1;
+            return;
+        }
+        let event = KeptEvent {
+            app: app.index,
+            partition: kept.partition,
+            channel: kept.channel.into(),
+            left_ms: kept.left_ms,
+            frame: kept.frame.into(),
+        };
+        self.push(kept.partition, FromBridge::Kept(Box::new(event)));
     }
 
     fn push(&mut self, partition: Partition, message: FromBridge) {

@@ -20,7 +20,9 @@ impl Toy {
             OwnChange::UserOnline | OwnChange::UserOffline => partitions.of_user(name),
             OwnChange::Subscriptions(_)
             | OwnChange::MemberJoined { .. }
-            | OwnChange::MemberLeft { .. } => partitions.of_channel(name),
+            | OwnChange::MemberLeft { .. }
+            | OwnChange::EventKept
+            | OwnChange::EventForgotten => partitions.of_channel(name),
             OwnChange::Connections(_) => partitions.own(),
         };
         let station = &mut self.stations[at];
@@ -474,6 +476,8 @@ enum StateDeed {
     Online(usize, u8),
     Offline(usize, u8),
     Connections(usize, u32),
+    Keep(usize, u8),
+    Forget(usize, u8),
     Other(Deed),
 }
 
@@ -487,6 +491,8 @@ fn state_deed() -> impl Strategy<Value = StateDeed> {
         2 => (at(), 0_u8..3).prop_map(|(at, user)| StateDeed::Online(at, user)),
         2 => (at(), 0_u8..3).prop_map(|(at, user)| StateDeed::Offline(at, user)),
         2 => (at(), 0_u32..4).prop_map(|(at, count)| StateDeed::Connections(at, count)),
+        2 => (at(), 0_u8..3).prop_map(|(at, name)| StateDeed::Keep(at, name)),
+        2 => (at(), 0_u8..3).prop_map(|(at, name)| StateDeed::Forget(at, name)),
         6 => deed().prop_map(StateDeed::Other),
     ]
 }
@@ -500,7 +506,9 @@ impl Toy {
             | StateDeed::Leave(at, ..)
             | StateDeed::Online(at, _)
             | StateDeed::Offline(at, _)
-            | StateDeed::Connections(at, _) => at,
+            | StateDeed::Connections(at, _)
+            | StateDeed::Keep(at, _)
+            | StateDeed::Forget(at, _) => at,
         };
         if self.stations[at].node.is_none() || self.stations[at].is_stopped {
             return;
@@ -524,6 +532,12 @@ impl Toy {
             }
             StateDeed::Connections(_, count) => {
                 self.report(at, "", OwnChange::Connections(count));
+            }
+            StateDeed::Keep(_, name) => {
+                self.report(at, &format!("c-{name}"), OwnChange::EventKept);
+            }
+            StateDeed::Forget(_, name) => {
+                self.report(at, &format!("c-{name}"), OwnChange::EventForgotten);
             }
             StateDeed::Other(_) => {}
         }
@@ -570,7 +584,9 @@ impl StateDeed {
             | Self::Leave(at, ..)
             | Self::Online(at, _)
             | Self::Offline(at, _)
-            | Self::Connections(at, _) => *at %= nodes,
+            | Self::Connections(at, _)
+            | Self::Keep(at, _)
+            | Self::Forget(at, _) => *at %= nodes,
             Self::Other(deed) => match deed {
                 Deed::Publish(at, _)
                 | Deed::Kill(at)

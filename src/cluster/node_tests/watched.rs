@@ -18,6 +18,7 @@ pub(super) struct Watched {
     /// By channel and user the info.
     pub(super) members: BTreeMap<(String, String), String>,
     pub(super) users: BTreeSet<String>,
+    pub(super) kept: BTreeSet<String>,
     /// How often a member joined that was not there, and left.
     pub(super) joins: u64,
     pub(super) leaves: u64,
@@ -50,6 +51,8 @@ impl Watched {
             }
             Merged::UserOnline => assert!(self.users.insert(name)),
             Merged::UserOffline => assert!(self.users.remove(&name)),
+            Merged::EventKept => assert!(self.kept.insert(name)),
+            Merged::EventForgotten => assert!(self.kept.remove(&name)),
         }
     }
 
@@ -72,6 +75,8 @@ impl Watched {
             }
             OwnChange::UserOnline => drop(self.users.insert(name)),
             OwnChange::UserOffline => drop(self.users.remove(&name)),
+            OwnChange::EventKept => drop(self.kept.insert(name)),
+            OwnChange::EventForgotten => drop(self.kept.remove(&name)),
         }
     }
 
@@ -92,5 +97,7 @@ impl Watched {
         }
         let users: BTreeSet<_> = others.iter().flat_map(|it| &it.users).collect();
         assert_eq!(self.users.iter().collect::<BTreeSet<_>>(), users);
+        let kept: BTreeSet<_> = others.iter().flat_map(|it| &it.kept).collect();
+        assert_eq!(self.kept.iter().collect::<BTreeSet<_>>(), kept);
     }
 }

@@ -32,8 +32,10 @@ fn since_start(now: Millis) -> Duration {
 
 fn lane_of(message: &ToBridge) -> usize {
     match message {
-        ToBridge::Event(_) => 0,
-        ToBridge::State(_) | ToBridge::Terminate(_) | ToBridge::Spent(_) => 1,
+        ToBridge::Event(_) | ToBridge::Kept(_) => 0,
+        ToBridge::State(_) | ToBridge::Terminate(_) | ToBridge::Spent(_) | ToBridge::KeptAsk(_) => {
+            1
+        }
         _ => 2,
     }
 }
@@ -46,6 +48,8 @@ pub(crate) fn is_for_nodes(message: &ToBridge) -> bool {
             | ToBridge::State(_)
             | ToBridge::Terminate(_)
             | ToBridge::Spent(_)
+            | ToBridge::KeptAsk(_)
+            | ToBridge::Kept(_)
             | ToBridge::Topic { .. }
     )
 }
@@ -166,6 +170,8 @@ impl Bridge {
             ToBridge::State(state) => self.exchange.report(now, apps, state),
             ToBridge::Terminate(user) => self.exchange.terminate(apps, user),
             ToBridge::Spent(spent) => self.exchange.spend(apps, spent),
+            ToBridge::KeptAsk(name) => self.exchange.ask_kept(apps, name),
+            ToBridge::Kept(kept) => self.exchange.answer_kept(apps, kept),
             ToBridge::Topic { partition, wish } => self.exchange.wish(now, *partition, *wish, told),
             _ => panic!("{message:?} is not for other nodes"),
         }

@@ -1,0 +1,203 @@
+//! Last events of channels that another node keeps: asked for when somebody subscribes here.
+//!
+//! Owns: `KeptAsks`: subscriptions that wait for an answer.
+//! May depend on: `bridge::message`, `channel`, `server::{home, message, topics}`.
+//! Invariants: a subscription waits for half a second at most, and once; while one waits its topic is
+//! wanted, since the answer comes on it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use shards::{
+    application::{Millis, Waiter},
+    work::Work,
+};
+
+use super::{ServerTurn, ShardServer, message::JoinQuestion, topics::JOINS_MAX};
+use crate::{
+    bridge::message::{KeptEvent, KeptName, ToBridge},
+    channel::{
+        home::{Event, Rules},
+        names::NameKey,
+    },
+    protocol::{app::AppIndex, name::ChannelKind, outgoing},
+    ws::encode,
+};
+
+/// For so long a subscription waits for another node's answer.
+const ASK_MS: u64 = 500;
+
+/// Channels whose last event is asked for.
+#[derive(Clone, Default)]
+pub(super) struct KeptAsks {
+    asked: BTreeMap<(AppIndex, Arc<str>), Asked>,
+    /// Subscriptions that wait, of all channels; at most `JOINS_MAX`.
+    joins: usize,
+}
+
+#[derive(Clone)]
+struct Asked {
+    until: Millis,
+    joins: Vec<(Waiter, JoinQuestion)>,
+}
+
+impl KeptAsks {
+    pub(super) fn is_empty(&self) -> bool {
+        self.asked.is_empty()
+    }
+
+    /// Subscriptions that wait.
+    pub(super) fn joins(&self) -> usize {
+        self.joins
+    }
+
+    fn take(&mut self, app: AppIndex, channel: &Arc<str>) -> Vec<(Waiter, JoinQuestion)> {
+        let asked = self.asked.remove(&(app, Arc::clone(channel)));
+        let joins = asked.map(|asked| asked.joins).unwrap_or_default();
+        self.joins -= joins.len();
+        joins
+    }
+
+    /// A channel that has waited for long enough.
+    fn late(&self, now: Millis) -> Option<(AppIndex, Arc<str>)> {
+        let late = self.asked.iter().find(|(_, asked)| asked.until <= now);
+        late.map(|(key, _)| key.clone())
+    }
+}
+
+impl ShardServer {
+    /// Home: a subscription to a channel whose last event another node keeps waits for it. Gives back
+    /// one that need not.
+    pub(super) fn await_kept(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        to: Waiter,
+        mut question: JoinQuestion,
+    ) -> Option<(Waiter, JoinQuestion)> {
+        let JoinQuestion { app, key, .. } = question;
+        let at = self.homes.find(app, &question.channel, key.hash);
+        let home = at.and_then(|at| self.homes.get(at));
+        let misses = home.is_some_and(|home| home.misses_kept(turn.now()));
+        if question.has_asked || !misses || self.kept_asks.joins == JOINS_MAX {
+            return Some((to, question));
+        }
+        question.has_asked = true;
+        let name = (app, Arc::clone(&question.channel));
+        if !self.kept_asks.asked.contains_key(&name) {
+            let ask = ToBridge::KeptAsk(Box::new(KeptName {
+                app,
+                partition: key.partition,
+                channel: Arc::clone(&question.channel),
+            }));
+            if turn.to_bridge(ask).is_err() {
+                return Some((to, question));
+            }
+        }
+        self.topics.used(key.partition, true);
+        self.kept_asks.joins += 1;
+        let asked = self.kept_asks.asked.entry(name).or_insert_with(|| Asked {
+            until: turn.now().plus(ASK_MS),
+            joins: Vec::new(),
+        });
+        asked.joins.push((to, question));
+        turn.keep_ticking(true);
+        None
+    }
+
+    /// Subscriptions to the channel wait no longer.
+    pub(super) fn release_kept(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        app: AppIndex,
+        channel: &Arc<str>,
+    ) {
+        for (to, question) in self.kept_asks.take(app, channel) {
+            self.begin_join(turn, to, question);
+        }
+    }
+
+    /// Goes on with subscriptions whose answer did not come.
+    pub(super) fn release_late_kept(&mut self, turn: &mut impl ServerTurn) {
+        while turn.work_left() > Work(0)
+            && let Some((app, channel)) = self.kept_asks.late(turn.now())
+        {
+            self.release_kept(turn, app, &channel);
+        }
+    }
+
+    /// Home: another node asks for the last event.
+    pub(super) fn on_kept_ask(&mut self, turn: &mut impl ServerTurn, name: KeptName) {
+        turn.spend(Work::MESSAGE);
+        let KeptName {
+            app,
+            partition,
+            channel,
+        } = name;
+        let hash = self.name_hasher.hash(&channel);
+        let at = self.homes.find(app, &channel, hash);
+        let home = at.and_then(|at| self.homes.get(at));
+        let Some((event, left_ms)) = home.and_then(|home| home.kept_for(turn.now())) else {
+            return; // It has just gone, which the other one hears.
+        };
+        let kept = KeptEvent {
+            app,
+            partition,
+            channel,
+            left_ms,
+            frame: Arc::clone(&event.frame),
+        };
+        // Without room it is not told, and whoever asked waits no longer than for any answer.
+        let is_told = turn.to_bridge(ToBridge::Kept(Box::new(kept))).is_ok();
+        self.counters.bridge_full[2] += u64::from(!is_told);
+    }
+
+    /// Home: a last event that somebody has asked for. Whoever has one already keeps that: it came with
+    /// the channel's other events.
+    pub(super) fn on_kept(&mut self, turn: &mut impl ServerTurn, kept: KeptEvent) {
+        turn.spend(Work::EVENT);
+        let KeptEvent {
+            app,
+            partition,
+            channel,
+            left_ms,
+            frame,
+        } = kept;
+        let keeps = ChannelKind::of(&channel).is_cache() && self.settings.keeps_events;
+        let is_wanted = keeps && self.apps.get(app).is_some();
+        let hash = self.name_hasher.hash(&channel);
+        let at = self.homes.find(app, &channel, hash).filter(|_| is_wanted);
+        let has_none = |at| {
+            self.homes
+                .get(at)
+                .is_some_and(|it| it.misses_kept(turn.now()))
+        };
+        if let Some(at) = at.filter(|at| has_none(*at)) {
+            // Whatever a bus brings, clients get whole frames.
+            let Some(event) = event_of(&frame) else {
+                self.counters.node_events_refused += 1;
+                return;
+            };
+            let key = NameKey { partition, hash };
+            debug_assert_eq!(self.homes.get(at).map(|it| it.key), Some(key));
+            let rules = self.apps.rules(app);
+            let rules = Rules {
+                kept_ms: left_ms.min(rules.kept_ms),
+                ..rules
+            };
+            self.homes.keep(at, turn.now(), &rules, event);
+            self.settle_home(turn, at);
+        }
+        self.release_kept(turn, app, &channel);
+    }
+}
+
+/// The event in a frame of another node; `None` where it is none.
+pub(super) fn event_of(frame: &Arc<[u8]>) -> Option<Event> {
+    let text = encode::text_of(frame)?;
+    let data = outgoing::data_of(text)?;
+    let start = frame.len() - text.len() + data.start;
+    Some(Event {
+        frame: Arc::clone(frame),
+        data_start: u32::try_from(start).ok()?,
+        data_bytes: u32::try_from(data.len()).ok()?,
+    })
+}
