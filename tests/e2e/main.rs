@@ -29,6 +29,7 @@ mod http_api;
 mod limits;
 mod operations;
 mod presence;
+mod proxy_header;
 mod raw_http;
 mod report;
 mod scale_out;
