@@ -13,6 +13,8 @@
     reason = "each wait has a deadline; lengths of time are what is tested; endpoints are threads"
 )]
 
+#[path = "../support/proxy.rs"]
+mod proxy;
 #[path = "../support/redis.rs"]
 mod redis;
 #[path = "../support/mod.rs"]
@@ -27,6 +29,7 @@ mod frames;
 mod handshake;
 mod http_api;
 mod limits;
+mod load_balancers;
 mod operations;
 mod presence;
 mod proxy_header;
