@@ -278,6 +278,25 @@ fn requires_tls() -> Value {
     }]}}})
 }
 
+// The usual map says "close" for what is no upgrade: a connection for each publish.
+#[test]
+fn nginx_keeps_its_connections_to_nodes() {
+    let Some(balanced) = Balanced::start("nginx.conf", Says::Forwarded, json!({})) else {
+        return;
+    };
+    let accepted = || -> f64 {
+        let count = |node: &Server| node.metric("sockudo_shard_accepted_total");
+        balanced.nodes.iter().filter_map(count).sum()
+    };
+    let before = accepted();
+    let mut api = balanced.nodes[0].api().by_way_of(balanced.proxy.plain);
+    for _ in 0..100 {
+        api.publishes("n", "news", "x");
+    }
+    let more = accepted() - before;
+    assert!(more < 50.0, "{more} connections for 100 events");
+}
+
 #[test]
 fn a_browser_comes_with_tls_and_by_http_2_where_the_proxy_has_it() {
     let name = "a_browser_comes_with_tls_and_by_http_2_where_the_proxy_has_it";
