@@ -1,5 +1,6 @@
 // A page in Chromium behind a proxy that ends TLS, and `pusher` for Node that publishes through it.
-// Arguments: host, port with TLS, the protocol that the browser is to find there.
+// Arguments: host, port with TLS, the protocol that the browser is to find there, and the status of a WebSocket's answer:
+// 200 where it is a stream of HTTP/2 (RFC 8441), else 101.
 
 import fs from "node:fs";
 import os from "node:os";
@@ -11,7 +12,7 @@ import { app, args, assert, done, promise, server, within } from "./harness.mjs"
 
 // The proxy's certificate is the test's own.
 process.env.NODE_TLS_REJECT_UNAUTHORIZED = "0";
-const [protocol] = args;
+const [protocol, handshake] = args;
 const backend = new PusherServer({ ...app, ...server, useTLS: true });
 
 const profile = fs.mkdtempSync(path.join(os.tmpdir(), "sockudo-chromium-"));
@@ -32,6 +33,10 @@ const browser = await chromium.launchPersistentContext(profile, {
   ],
 });
 const page = browser.pages()[0] ?? (await browser.newPage());
+const devtools = await browser.newCDPSession(page);
+await devtools.send("Network.enable");
+const handshakes = [];
+devtools.on("Network.webSocketHandshakeResponseReceived", ({ response }) => handshakes.push(response.status));
 
 await promise("a page is found over TLS", async () => {
   const answer = await page.goto(`https://${server.host}:${server.port}/live`);
@@ -59,6 +64,7 @@ await promise("pusher-js connects eight times and subscribes", async () => {
     { key: app.key, ...server },
   );
   await within("eight subscriptions", subscribed);
+  assert.deepEqual(handshakes, Array(8).fill(Number(handshake)));
 });
 
 await promise("an event that was published through the proxy reaches each", async () => {
