@@ -81,7 +81,11 @@ where
 }
 
 fn filter(level: &str) -> Result<EnvFilter, LoggingError> {
-    let parsed = EnvFilter::builder().parse(level);
+    // That crate tells of each connection for itself; the bus says what of it concerns an operator.
+    let parsed = match level.is_empty() || level.contains("async_nats") {
+        true => EnvFilter::builder().parse(level),
+        false => EnvFilter::builder().parse(format!("{level},async_nats=off")),
+    };
     parsed.map_err(|source| LoggingError::Filter {
         filter: level.to_owned(),
         source,

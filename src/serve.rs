@@ -17,7 +17,10 @@ use tracing::{info, warn};
 
 use crate::{
     bridge::{
-        admin::{self, AdminError},
+        admin::{
+            self, AdminError,
+            socket::{AdminSocket, SocketError},
+        },
         apps::AppTable,
         run::{self as bridge, BridgeError, Reload, Setup},
         signals,
@@ -42,6 +45,8 @@ pub enum ServeError {
     Host { host: String, reason: String },
     #[error(transparent)]
     Admin(#[from] AdminError),
+    #[error(transparent)]
+    AdminSocket(#[from] SocketError),
     #[error("the system's random source failed: {0}")]
     Random(getrandom::Error),
     #[error(transparent)]
@@ -60,6 +65,7 @@ impl ServeError {
             Self::Bridge(BridgeError::Bus(_) | BridgeError::NameTaken { .. }) => 78,
             Self::Logging(_)
             | Self::Admin(_)
+            | Self::AdminSocket(_)
             | Self::Random(_)
             | Self::Start(_)
             | Self::Signals(_)
@@ -82,7 +88,8 @@ pub fn serve(sources: Sources) -> Result<(), ServeError> {
     let node_id = node_id(config);
     info!(version = VERSION, node = %node_id, "starting");
     let settings = Settings::from_config(config, node_id.clone(), sockets_max(config))?;
-    let admin = admin::bind(&config.metrics)?;
+    let metrics = admin::bind(&config.metrics)?;
+    let admin = AdminSocket::bind(config.admin.socket.as_deref(), config.demo)?;
     let apps = Arc::new(AppTable::build(&config.app_manager.apps, None));
     let seed = NodeSeed {
         settings,
@@ -109,6 +116,7 @@ pub fn serve(sources: Sources) -> Result<(), ServeError> {
                 commit: "",
                 features: "",
             },
+            metrics,
             admin,
             signals: signals::listen().map_err(ServeError::Signals)?,
             reload: reload as Reload,

@@ -192,7 +192,8 @@ fn setup(loaded: Loaded, admin: TcpListener, sources: Sources) -> Setup {
             commit: "",
             features: "",
         },
-        admin: Some(admin),
+        metrics: Some(admin),
+        admin: None,
         signals: signals::listen().expect("signal handlers"),
         reload: Box::new(move || load(&sources)),
         memory_root: "/".into(),
@@ -375,10 +376,12 @@ impl Application for Echo {
             }
             FromBridge::Settle => turn.to_bridge(ToBridge::Settled).expect("an empty queue"),
             FromBridge::Config(_)
+            | FromBridge::Shed { .. }
             | FromBridge::Apps(_)
             | FromBridge::Health(_)
             | FromBridge::Event(_)
             | FromBridge::State(_)
+            | FromBridge::Spent(_)
             | FromBridge::Owned(_)
             | FromBridge::Terminate(_)
             | FromBridge::TopicsLive(_)

@@ -43,6 +43,8 @@ pub enum ToBridge {
     State(Box<NodeState>),
     /// All connections of a user on the other nodes are to end.
     Terminate(Box<UserOfNodes>),
+    /// What was used here of an app's rates, for the other nodes.
+    Spent(Spent),
     /// Whether a partition's topic is wanted, from now on.
     Topic {
         partition: Partition,
@@ -58,7 +60,7 @@ impl ToBridge {
             Self::Snapshot { .. } | Self::Drained => Lane::Control,
             // At most one for each partition between two turns of the shard.
             Self::Topic { .. } => Lane::Control,
-            Self::State(_) | Self::Terminate(_) => Lane::State,
+            Self::State(_) | Self::Terminate(_) | Self::Spent(_) => Lane::State,
             Self::Event(event) => Lane::Publish {
                 bytes: event.approximate_bytes(),
             },
@@ -88,12 +90,21 @@ pub enum FromBridge {
     Health(Health),
     /// Close all connections with 4200 until `deadline`, `rate_per_s` at most (0 = evenly spread).
     Drain { deadline: Millis, rate_per_s: u32 },
+    /// Close so many connections with 4200 until then, `rate_per_s` on the node at most (0 = evenly
+    /// spread); the others stay. The last order counts.
+    Shed {
+        connections: u64,
+        until: Millis,
+        rate_per_s: u32,
+    },
     /// All shards are drained, nobody will return: events that wait for that are due now.
     Settle,
     /// Another node's event, for a channel whose home is this shard.
     Event(Box<NodeEvent>),
     /// What the other nodes together have, for a name whose home is this shard.
     State(Box<NodeState>),
+    /// Another node has used some of an app's rates, whose home is this shard.
+    Spent(Spent),
     /// Another node was asked to end all connections of a user whose home is this shard.
     Terminate(Box<UserOfNodes>),
     /// Whose webhooks this node tells, from now on.
@@ -157,9 +168,17 @@ pub struct UserOfNodes {
 pub struct NodeState {
     pub app: AppIndex,
     pub partition: Partition,
-    /// A channel's, or a user's id.
+    /// A channel's, or a user's id; empty for the app itself.
     pub name: Arc<str>,
     pub change: StateChange,
+}
+
+/// What was used of an app's rates on one node since it was told last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spent {
+    pub app: AppIndex,
+    pub backend_events: u32,
+    pub reads: u32,
 }
 
 /// What is so now.
@@ -178,6 +197,8 @@ pub enum StateChange {
     /// The user whose id is the name is signed in there.
     UserOnline,
     UserOffline,
+    /// So many connections of the app are there. The name is empty.
+    Connections(u32),
 }
 
 /// Whether a topic is wanted. Each change has a number, so that the answer to an older wish is not

@@ -25,14 +25,17 @@ use super::{
         Bus, BusError, Setup,
         news::{News, Refused},
         redis::{RedisServer, RedisSetup},
-        status::Counts,
+        status::{Counts, Status},
     },
     apps::AppTable,
-    message::{FromBridge, NodeEvent, NodeState, Ownership, StateChange, TopicWish, UserOfNodes},
+    message::{
+        FromBridge, NodeEvent, NodeState, Ownership, Spent, StateChange, TopicWish, UserOfNodes,
+    },
+    nats_setup::nats_setup,
 };
 use crate::{
     cluster::{
-        entry::{Event, Group},
+        entry::{self, Event, Group},
         holdings::{Merged, ViewChange},
         identity::{ClusterTag, Identity, Incarnation, NodeId},
         ledger::{Own, OwnChange},
@@ -160,9 +163,8 @@ impl Nodes {
     ) -> Result<Option<Self>, BusError> {
         let setup = match config.adapter.driver {
             AdapterDriver::Redis => Setup::Redis(redis_setup(config, name)),
-            AdapterDriver::Local | AdapterDriver::RedisCluster | AdapterDriver::Nats => {
-                return Ok(None);
-            }
+            AdapterDriver::Nats => Setup::Nats(nats_setup(config, name, QUEUE_BYTES_MAX)),
+            AdapterDriver::Local | AdapterDriver::RedisCluster => return Ok(None),
         };
         let mut bus = Bus::start(setup)?;
         let cluster = config.cluster.name.as_deref().unwrap_or_default();
@@ -264,6 +266,7 @@ impl Nodes {
             StateChange::MemberLeft { user_id } => OwnChange::MemberLeft { user_id },
             StateChange::UserOnline => OwnChange::UserOnline,
             StateChange::UserOffline => OwnChange::UserOffline,
+            StateChange::Connections(count) => OwnChange::Connections(*count),
         };
         let own = Own {
             partition: state.partition,
@@ -281,6 +284,19 @@ impl Nodes {
         };
         let result = self.node.terminate(&app, &user.id);
         self.counters.events_too_long += u64::from(result.is_err());
+    }
+
+    /// Tells the other nodes what was used of an app's rates; `flush` sends it.
+    pub(super) fn spend(&mut self, apps: &AppTable, spent: &Spent) {
+        let Some(app) = self.app_id(apps, spent.app) else {
+            return;
+        };
+        // Without room they hear less of it: a rate is kept less well for a moment.
+        _ = self.node.spend(entry::Spent {
+            app: &app,
+            backend_events: spent.backend_events.into(),
+            reads: spent.reads.into(),
+        });
     }
 
     /// An app that has been taken away still has connections that end.
@@ -378,6 +394,7 @@ impl Nodes {
                             Heard::Terminate { app, user_id } => {
                                 return tell_terminate(apps, shards, app, user_id, told);
                             }
+                            Heard::Spent(spent) => return tell_spent(apps, shards, &spent, told),
                         };
                         let Some(app) = apps.by_id(event.app) else {
                             counters.events_of_unknown_apps += 1;
@@ -711,11 +728,42 @@ impl Nodes {
 
     /// Live ones with this one, and those of which nothing was heard for two heartbeats.
     fn count_nodes(&self) -> (u64, u64) {
-        let now = now_of(self.started);
-        let silent = |it: &Peer<'_>| now.since(it.heard_at) > 2 * self.heartbeat_ms;
-        let all = self.node.peers().count() as u64;
-        let suspect = self.node.peers().filter(silent).count() as u64;
+        let all = self.peers().count() as u64;
+        let silent = self
+            .peers()
+            .filter(|(_, silent_ms)| self.is_suspect(*silent_ms));
+        let suspect = silent.count() as u64;
         (1 + all - suspect, suspect)
+    }
+
+    /// The others, each with the time since it was heard, in milliseconds.
+    pub(super) fn peers(&self) -> impl Iterator<Item = (Peer<'_>, u64)> {
+        let now = now_of(self.started);
+        let peers = self.node.peers();
+        peers.map(move |peer| (peer, now.since(peer.heard_at)))
+    }
+
+    /// A node that was not heard for so long may be gone.
+    pub(super) fn is_suspect(&self, silent_ms: u64) -> bool {
+        silent_ms > 2 * self.heartbeat_ms
+    }
+
+    pub(super) fn incarnation(&self) -> Incarnation {
+        self.identity.incarnation
+    }
+
+    /// Of the last echo on the road.
+    pub(super) fn round_trip_ms(&self, road: Road) -> Option<u64> {
+        Some(self.node.echoes(road)?.round_trip_ms)
+    }
+
+    pub(super) fn bus_status(&self) -> Status {
+        self.bus.status()
+    }
+
+    /// WebSocket connections of this node, for the others to know.
+    pub(super) fn set_connections(&mut self, connections: u64) {
+        self.node.set_connections(connections);
     }
 
     /// Says goodbye, so that nobody waits for the lease.
@@ -761,6 +809,7 @@ fn tell_view(
         },
         Merged::UserOnline => StateChange::UserOnline,
         Merged::UserOffline => StateChange::UserOffline,
+        Merged::Connections(count) => StateChange::Connections(count),
     };
     let state = NodeState {
         app: app.index,
@@ -782,6 +831,20 @@ fn tell_terminate(apps: &AppTable, shards: u16, app: &str, user_id: &str, told: 
     };
     let home = ShardId(partition.number() % shards);
     told.push((home, FromBridge::Terminate(Box::new(user))));
+}
+
+fn tell_spent(apps: &AppTable, shards: u16, spent: &entry::Spent<'_>, told: &mut Told) {
+    let Some(app) = apps.by_id(spent.app) else {
+        return;
+    };
+    let home = ShardId(app.partitions.own().number() % shards);
+    let of = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+    let spent = Spent {
+        app: app.index,
+        backend_events: of(spent.backend_events),
+        reads: of(spent.reads),
+    };
+    told.push((home, FromBridge::Spent(spent)));
 }
 
 fn owned(app: AppIndex, event: &Event<'_>) -> NodeEvent {

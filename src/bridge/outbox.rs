@@ -2,8 +2,8 @@
 //!
 //! Owns: what waits per shard, and what is left out.
 //! May depend on: `bridge::{link, message}`.
-//! Invariants: the bridge never waits for a shard; config, apps, health, the steps of a drain and
-//! the question for numbers always arrive, the latest of each; so do answers, of which a shard never
+//! Invariants: the bridge never waits for a shard; config, apps, health, the steps of a drain, an order
+//! to shed and the question for numbers always arrive, the latest of each; so do answers, of which a shard never
 //! awaits more than fit, and news of topics, in order; events of other nodes keep their order, and
 //! where they would hold more than their bound the newest is dropped and counted.
 
@@ -30,6 +30,7 @@ struct Waiting {
     apps: Option<Arc<AppTable>>,
     health: Option<Health>,
     drain: Option<FromBridge>,
+    shed: Option<FromBridge>,
     settles: bool,
     scrape: Option<u64>,
     /// Live topics behind the last loss of all of them.
@@ -110,12 +111,15 @@ impl Waiting {
     fn is_ahead_of(&self, message: &FromBridge) -> bool {
         match message {
             FromBridge::Event(_) => !self.events.is_empty(),
-            FromBridge::State(_) | FromBridge::Terminate(_) => !self.states.is_empty(),
+            FromBridge::State(_) | FromBridge::Terminate(_) | FromBridge::Spent(_) => {
+                !self.states.is_empty()
+            }
             FromBridge::TopicsLive(_) | FromBridge::TopicsLost => !self.topics.is_empty(),
             FromBridge::Config(_)
             | FromBridge::Apps(_)
             | FromBridge::Health(_)
             | FromBridge::Drain { .. }
+            | FromBridge::Shed { .. }
             | FromBridge::Settle
             | FromBridge::Scrape { .. }
             | FromBridge::Owned(_)
@@ -129,6 +133,7 @@ impl Waiting {
             FromBridge::Apps(apps) => self.apps = Some(apps),
             FromBridge::Health(health) => self.health = Some(health),
             FromBridge::Drain { .. } => self.drain = Some(message),
+            FromBridge::Shed { .. } => self.shed = Some(message),
             FromBridge::Settle => self.settles = true,
             FromBridge::Scrape { token } => self.scrape = Some(token),
             FromBridge::Owned(owned) => self.owned = Some(owned),
@@ -137,7 +142,9 @@ impl Waiting {
                 self.topics.push_back(message);
             }
             FromBridge::TopicsLive(_) => self.topics.push_back(message),
-            FromBridge::State(_) | FromBridge::Terminate(_) => self.states.push_back(message),
+            FromBridge::State(_) | FromBridge::Terminate(_) | FromBridge::Spent(_) => {
+                self.states.push_back(message);
+            }
             FromBridge::Event(event) => {
                 let bytes = event.approximate_bytes();
                 if self.event_bytes + bytes > EVENT_BYTES_MAX {
@@ -163,6 +170,7 @@ impl Waiting {
         let state = state.or_else(|| self.health.take().map(FromBridge::Health));
         state
             .or_else(|| self.drain.take())
+            .or_else(|| self.shed.take())
             .or_else(|| mem::take(&mut self.settles).then_some(FromBridge::Settle))
             .or_else(|| {
                 let token = self.scrape.take()?;
@@ -183,7 +191,9 @@ impl Waiting {
         match message {
             FromBridge::Usage { .. } => self.answers.push_front(message),
             FromBridge::TopicsLive(_) | FromBridge::TopicsLost => self.topics.push_front(message),
-            FromBridge::State(_) | FromBridge::Terminate(_) => self.states.push_front(message),
+            FromBridge::State(_) | FromBridge::Terminate(_) | FromBridge::Spent(_) => {
+                self.states.push_front(message);
+            }
             FromBridge::Event(event) => {
                 self.event_bytes += event.approximate_bytes();
                 self.events.push_front(event);
@@ -193,6 +203,7 @@ impl Waiting {
             | FromBridge::Apps(_)
             | FromBridge::Health(_)
             | FromBridge::Drain { .. }
+            | FromBridge::Shed { .. }
             | FromBridge::Owned(_)
             | FromBridge::Settle => {
                 self.keep(message);
@@ -206,6 +217,7 @@ impl Waiting {
             && self.apps.is_none()
             && self.health.is_none()
             && self.drain.is_none()
+            && self.shed.is_none()
             && !self.settles
             && self.scrape.is_none();
         let no_news = self.topics.is_empty() && self.states.is_empty() && self.events.is_empty();

@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 
 use super::{
     adapter::{BusError, news::News},
-    admin::{self, AdminRequest, Status},
+    admin::{self, AdminRequest, Status, socket::AdminSocket},
     apps::AppTable,
     busy::BusyWindow,
     drain::{Drain, Step},
@@ -54,7 +54,9 @@ pub struct Setup {
     pub node_id: String,
     pub build: Build,
     /// From `admin::bind`.
-    pub admin: Option<TcpListener>,
+    pub metrics: Option<TcpListener>,
+    /// From `AdminSocket::bind`.
+    pub admin: Option<AdminSocket>,
     /// From `signals::listen`.
     pub signals: mpsc::Receiver<Signal>,
     pub reload: Reload,
@@ -126,7 +128,9 @@ pub struct Bridge<L> {
     pub(super) reloaded: Reloaded,
     pub(super) busy: BusyWindow,
     memory: MemoryGauge,
-    admin: Option<mpsc::Receiver<AdminRequest>>,
+    requests: mpsc::Receiver<AdminRequest>,
+    /// So that the queue is open on a node without listeners.
+    _requests: mpsc::Sender<AdminRequest>,
     signals: mpsc::Receiver<Signal>,
     reload: Reload,
     health_due: Instant,
@@ -165,15 +169,16 @@ impl<L: ShardLink> Bridge<L> {
         let mut webhooks = Webhooks::new(config.queue.driver, &config.webhooks, link.started())?;
         webhooks.set_apps(&setup.apps);
         let mut port = config.metrics.port;
-        let admin = match setup.admin {
-            Some(listener) => {
-                let address = listener.local_addr()?;
-                port = address.port();
-                tracing::info!(node = setup.node_id, %address, "listening for metrics");
-                Some(admin::serve(listener, Arc::clone(&exposition))?)
-            }
-            None => None,
-        };
+        let (asked, requests) = admin::requests();
+        if let Some(listener) = setup.metrics {
+            let address = listener.local_addr()?;
+            port = address.port();
+            tracing::info!(node = setup.node_id, %address, "listening for metrics");
+            admin::serve(listener, Arc::clone(&exposition), asked.clone())?;
+        }
+        if let Some(socket) = setup.admin {
+            socket.serve(asked.clone());
+        }
         let (started, shards) = (link.started(), link.shards());
         let program = setup.build.version;
         let nodes = Nodes::start(&config, &setup.node_id, program, started, shards)?;
@@ -200,7 +205,8 @@ impl<L: ShardLink> Bridge<L> {
             },
             busy: BusyWindow::default(),
             memory: MemoryGauge::new(setup.memory_root),
-            admin,
+            requests,
+            _requests: asked,
             signals: setup.signals,
             reload: setup.reload,
             health_due: now,
@@ -214,11 +220,7 @@ impl<L: ShardLink> Bridge<L> {
         loop {
             match self.wait(&mut inbox).await {
                 Wake::Shards => self.handle_messages(&mut inbox),
-                Wake::Admin(AdminRequest::Scrape(waiter)) => {
-                    self.gathering.wait(waiter);
-                    self.sample();
-                }
-                Wake::Admin(AdminRequest::Status(waiter)) => _ = waiter.send(self.status()),
+                Wake::Admin(request) => self.answer(request),
                 Wake::Signal(Signal::Stop) if self.drain.is_some() => {
                     tracing::info!(node = self.node_id, "stopped at once by a second signal");
                     return Ok(Exit::Interrupted);
@@ -243,12 +245,6 @@ impl<L: ShardLink> Bridge<L> {
     /// The one place where the bridge waits.
     async fn wait(&mut self, inbox: &mut Vec<(ShardId, ToBridge)>) -> Wake {
         let wake_at = self.wake_at();
-        let admin = async {
-            match self.admin.as_mut() {
-                Some(requests) => requests.recv().await,
-                None => None,
-            }
-        };
         // What shards do not keep up with waits on the bus, which has its bounds.
         let is_behind = self.outbox.is_behind();
         let news = async {
@@ -259,11 +255,24 @@ impl<L: ShardLink> Bridge<L> {
         };
         tokio::select! {
             () = self.link.receive(inbox) => Wake::Shards,
-            Some(request) = admin => Wake::Admin(request),
+            Some(request) = self.requests.recv() => Wake::Admin(request),
             Some(news) = news => Wake::Bus(news),
             Some(signal) = self.signals.recv() => Wake::Signal(signal),
             () = self.webhooks.progress() => Wake::Webhooks,
             () = tokio::time::sleep_until(wake_at.into()) => Wake::Time,
+        }
+    }
+
+    /// Who asked and has gone meanwhile needs no answer.
+    fn answer(&mut self, request: AdminRequest) {
+        match request {
+            AdminRequest::Scrape(waiter) => {
+                self.gathering.wait(waiter);
+                self.sample();
+            }
+            AdminRequest::Status(waiter) => _ = waiter.send(self.status()),
+            AdminRequest::Cluster(waiter) => _ = waiter.send(self.cluster()),
+            AdminRequest::Rebalance(waiter) => _ = waiter.send(self.rebalance()),
         }
     }
 
@@ -312,6 +321,11 @@ impl<L: ShardLink> Bridge<L> {
                 ToBridge::Terminate(user) => {
                     if let Some(nodes) = &mut self.nodes {
                         nodes.terminate(&self.apps, &user);
+                    }
+                }
+                ToBridge::Spent(spent) => {
+                    if let Some(nodes) = &mut self.nodes {
+                        nodes.spend(&self.apps, &spent);
                     }
                 }
                 ToBridge::Topic { partition, wish } => {
@@ -404,6 +418,10 @@ impl<L: ShardLink> Bridge<L> {
                 shard,
                 "a shard did not tell its numbers in time; the last ones count"
             );
+        }
+        let connections = self.connections_by_shard().iter().sum();
+        if let Some(nodes) = &mut self.nodes {
+            nodes.set_connections(connections);
         }
         if !waiters.is_empty() {
             let scrape = self.scrape();

@@ -36,10 +36,12 @@ pub struct Roster {
 
 #[derive(Clone, Debug)]
 struct Row {
+    /// Of the connections here, or without any what the other nodes say.
     info: Arc<str>,
     /// On this node.
     connections: u32,
-    is_elsewhere: bool,
+    /// What the other nodes say of it; `None`: they do not have it.
+    elsewhere: Option<Arc<str>>,
 }
 
 /// What other nodes know of a user on this one.
@@ -79,7 +81,7 @@ impl Roster {
     /// Adds a connection of a user. A later connection's info replaces the stored one.
     pub fn join(&mut self, member: &Member) -> Change {
         let Some(row) = self.members.get_mut(&member.user_id) else {
-            self.add(member, 1, false);
+            self.add(member, 1, None);
             self.owe(&member.user_id, Known::Absent);
             return Change::User;
         };
@@ -98,11 +100,11 @@ impl Roster {
         Change::ConnectionOnly
     }
 
-    fn add(&mut self, member: &Member, connections: u32, is_elsewhere: bool) {
+    fn add(&mut self, member: &Member, connections: u32, elsewhere: Option<Arc<str>>) {
         let row = Row {
             info: Arc::clone(&member.info),
             connections,
-            is_elsewhere,
+            elsewhere,
         };
         self.members.insert(Arc::clone(&member.user_id), row);
         self.frame = None;
@@ -111,10 +113,10 @@ impl Roster {
     /// The first other node has the user, or says another info.
     pub fn join_elsewhere(&mut self, member: &Member) -> Change {
         let Some(row) = self.members.get_mut(&member.user_id) else {
-            self.add(member, 0, true);
+            self.add(member, 0, Some(Arc::clone(&member.info)));
             return Change::User;
         };
-        row.is_elsewhere = true;
+        row.elsewhere = Some(Arc::clone(&member.info));
         // Who is here knows best.
         if row.connections == 0 && row.info != member.info {
             self.frame = None;
@@ -128,7 +130,7 @@ impl Roster {
         let Some(row) = self.members.get_mut(user_id) else {
             return Change::ConnectionOnly;
         };
-        let was_elsewhere = std::mem::take(&mut row.is_elsewhere);
+        let was_elsewhere = row.elsewhere.take().is_some();
         if row.connections > 0 || !was_elsewhere {
             return Change::ConnectionOnly;
         }
@@ -187,9 +189,15 @@ impl Roster {
         if row.connections > 0 {
             return Change::ConnectionOnly;
         }
-        let is_elsewhere = row.is_elsewhere;
+        let elsewhere = row.elsewhere.clone();
+        if let Some(info) = &elsewhere
+            && row.info != *info
+        {
+            self.frame = None;
+            row.info = Arc::clone(info);
+        }
         self.owe(user_id, Known::Present);
-        if is_elsewhere {
+        if elsewhere.is_some() {
             return Change::ConnectionOnly;
         }
         self.members.remove(user_id);
@@ -322,6 +330,30 @@ mod tests {
         assert_eq!(roster.leave_elsewhere("10"), user);
         assert!(roster.is_empty());
         assert_eq!(roster.leave_elsewhere("10"), same, "never heard of");
+    }
+
+    #[test]
+    fn who_leaves_here_and_stays_elsewhere_is_as_the_others_say() {
+        let (here, there) = (member("10", "1"), member("10", "2"));
+        let id: Arc<str> = "10".into();
+        let infos = |first: &Member, second: &Member, is_first_here: bool| {
+            let mut roster = Roster::default();
+            for (member, is_here) in [(first, is_first_here), (second, !is_first_here)] {
+                let _ = match is_here {
+                    true => roster.join(member),
+                    false => roster.join_elsewhere(member),
+                };
+            }
+            let shown = |roster: &mut Roster| {
+                let frame = roster.frame(|roster| roster.snapshot().into_bytes().into());
+                String::from_utf8_lossy(&frame).contains(r#""10":1"#)
+            };
+            let before = shown(&mut roster);
+            assert_eq!(roster.leave(&id), Change::ConnectionOnly);
+            (before, shown(&mut roster))
+        };
+        assert_eq!(infos(&here, &there, true), (true, false));
+        assert_eq!(infos(&there, &here, false), (true, false));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! Invariants: a flag's value is checked by the table of keys, so that the same mistake gets the
 //! same words in a file, a variable and a flag.
 
+pub mod cluster;
 pub mod config;
 
 use std::collections::BTreeMap;
@@ -43,6 +44,9 @@ pub enum Command {
     /// Check or show the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Ask a running node about its cluster, or have it give connections away
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
     /// Put a server under load and measure it: latencies, CPU time, memory, what was lost
     ///
     /// Works with any server that speaks the Pusher protocol. Put load on servers only that you own
@@ -67,6 +71,43 @@ pub enum ConfigCommand {
     /// Print the reference page of all keys, as Markdown
     #[command(hide = true)]
     Reference,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ClusterCommand {
+    /// Print the nodes: state, last heard, connections, what is missing of each
+    ///
+    /// Asks one running node over its admin socket (admin.socket), as its user or as root. Exit
+    /// status: 0, or 1 if it does not answer.
+    Status {
+        #[command(flatten)]
+        of: OfNode,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Close connections that a node has above the mean of all, with 4200, so that they come back elsewhere
+    ///
+    /// At drain.rate_per_s, or evenly within a minute. A node that came back stays nearly empty
+    /// otherwise, since connections live long. Exit status: 0, or 1 if the node refuses or does not
+    /// answer.
+    Rebalance {
+        #[command(flatten)]
+        of: OfNode,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Which running node is asked.
+#[derive(Clone, Debug, Default, Args)]
+pub struct OfNode {
+    /// The node's admin socket [default: admin.socket of the configuration]
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    #[command(flatten)]
+    pub from: From,
 }
 
 /// Where a configuration comes from.

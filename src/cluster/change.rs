@@ -39,6 +39,11 @@ pub enum Change<'a> {
         app: &'a str,
         user_id: &'a str,
     },
+    /// So many connections of the app are on the sender.
+    Connections {
+        app: &'a str,
+        count: u64,
+    },
     /// Of a later version. It has its place in the numbers of its partition all the same.
     Unknown {
         tag: u64,
@@ -50,6 +55,7 @@ const MEMBER_JOINED: u64 = 2;
 const MEMBER_LEFT: u64 = 3;
 const USER_ONLINE: u64 = 4;
 const USER_OFFLINE: u64 = 5;
+const CONNECTIONS: u64 = 6;
 
 impl<'a> Change<'a> {
     /// What stands behind the fields is a later version's, and is skipped.
@@ -78,6 +84,10 @@ impl<'a> Change<'a> {
             USER_OFFLINE => Self::UserOffline {
                 app: reader.name()?,
                 user_id: reader.name()?,
+            },
+            CONNECTIONS => Self::Connections {
+                app: reader.name()?,
+                count: reader.varint()?,
             },
             tag => Self::Unknown { tag },
         };
@@ -127,6 +137,11 @@ impl<'a> Change<'a> {
                 out.varint(USER_OFFLINE);
                 out.name(app);
                 out.name(user_id);
+            }
+            Self::Connections { app, count } => {
+                out.varint(CONNECTIONS);
+                out.name(app);
+                out.varint(count);
             }
             Self::Unknown { tag } => out.varint(tag),
         }

@@ -39,6 +39,7 @@ pub enum Entry<'a> {
         app: &'a str,
         user_id: &'a str,
     },
+    Spent(Spent<'a>),
 }
 
 /// Who the sender is, in words.
@@ -57,6 +58,8 @@ pub struct Hello<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heartbeat {
     pub sums: [u64; GROUPS],
+    /// WebSocket connections that the sender has.
+    pub connections: u64,
 }
 
 /// A channel's event.
@@ -106,6 +109,17 @@ pub struct NumbersAsk {
 pub struct Latest {
     pub partition: Partition,
     pub number: u64,
+}
+
+/// What clients of the sender have used of an app's rates since it said so last. One that is lost is
+/// a rate that is kept less well for a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spent<'a> {
+    pub app: &'a str,
+    /// Of `max_backend_events_per_second`.
+    pub backend_events: u64,
+    /// Of `max_read_requests_per_second`.
+    pub reads: u64,
 }
 
 /// How does the partition stand? Asked where numbers are missing.
@@ -193,6 +207,7 @@ const SNAPSHOT: u64 = 9;
 const CANARY: u64 = 10;
 const PROOF: u64 = 11;
 const TERMINATE: u64 = 12;
+const SPENT: u64 = 13;
 
 impl<'a> Entry<'a> {
     pub(super) fn kind(&self) -> u64 {
@@ -209,6 +224,7 @@ impl<'a> Entry<'a> {
             Self::Canary(_) => CANARY,
             Self::Proof(_) => PROOF,
             Self::Terminate { .. } => TERMINATE,
+            Self::Spent(_) => SPENT,
         }
     }
 
@@ -253,6 +269,11 @@ impl<'a> Entry<'a> {
                 app: body.name()?,
                 user_id: body.name()?,
             },
+            SPENT => Self::Spent(Spent {
+                app: body.name()?,
+                backend_events: body.varint()?,
+                reads: body.varint()?,
+            }),
             _ => return Ok(None),
         };
         Ok(Some(entry))
@@ -264,7 +285,10 @@ impl<'a> Entry<'a> {
                 out.name(hello.name);
                 out.name(hello.program);
             }
-            Self::Heartbeat(heartbeat) => heartbeat.sums.iter().for_each(|sum| out.varint(*sum)),
+            Self::Heartbeat(heartbeat) => {
+                heartbeat.sums.iter().for_each(|sum| out.varint(*sum));
+                out.varint(heartbeat.connections);
+            }
             Self::Goodbye => {}
             Self::Event(event) => event.write(out),
             Self::Delta(delta) => {
@@ -291,6 +315,11 @@ impl<'a> Entry<'a> {
                 out.name(app);
                 out.name(user_id);
             }
+            Self::Spent(spent) => {
+                out.name(spent.app);
+                out.varint(spent.backend_events);
+                out.varint(spent.reads);
+            }
         }
     }
 }
@@ -301,7 +330,8 @@ impl Heartbeat {
         for sum in &mut sums {
             *sum = body.varint()?;
         }
-        Ok(Self { sums })
+        let connections = body.varint()?;
+        Ok(Self { sums, connections })
     }
 }
 

@@ -1,4 +1,5 @@
-//! Which channels are occupied, who is a member, which users are online, and on which nodes that is so.
+//! Which channels are occupied, who is a member, which users are online, how many connections apps have,
+//! and on which nodes that is so.
 //!
 //! Owns: `Holdings`: rows by partition and name, with their holders; what the holders of one thing come
 //! to together, and when that changes; the bytes that all of it may take.
@@ -24,7 +25,7 @@ use crate::protocol::partition::{PARTITIONS, Partition};
 pub struct ViewChange<'a> {
     pub partition: Partition,
     pub app: &'a str,
-    /// Of a channel, or the id of a user.
+    /// Of a channel, or the id of a user; empty for the app itself.
     pub name: &'a Arc<str>,
     pub change: Merged<'a>,
 }
@@ -45,6 +46,8 @@ pub enum Merged<'a> {
     },
     UserOnline,
     UserOffline,
+    /// So many connections of the app.
+    Connections(u32),
 }
 
 /// Who holds something: a number given for one life of a node, and a side that changes with each
@@ -91,11 +94,12 @@ impl<'a> Text<'a> {
     }
 }
 
-/// Names of channels and of users are apart.
+/// Names of channels and of users are apart; what an app has as a whole stands under the empty name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Space {
     Channels,
     Users,
+    Apps,
 }
 
 /// Of what something is so.
@@ -110,7 +114,7 @@ pub(super) struct Place<'a> {
 /// What is so for a holder.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Fact<'a> {
-    /// Subscriptions of a channel; of a user 1: online.
+    /// Subscriptions of a channel; of a user 1: online; connections of an app.
     Count(u32),
     Joined {
         user_id: Text<'a>,
@@ -127,6 +131,7 @@ pub struct Held {
     pub channels: usize,
     pub members: usize,
     pub users: usize,
+    pub apps: usize,
     /// Of all of it, with names, by the bounds of what each costs.
     pub bytes: usize,
     /// Changes for which there was no room.
@@ -358,6 +363,10 @@ impl Holdings {
                     app,
                     user_id: &row.name,
                 }),
+                (Space::Apps, count) => put(Change::Connections {
+                    app,
+                    count: count.into(),
+                }),
             }
             for member in row.members.iter().flat_map(|members| members.iter()) {
                 put(Change::MemberJoined {
@@ -394,6 +403,7 @@ impl Held {
         match space {
             Space::Channels => &mut self.channels,
             Space::Users => &mut self.users,
+            Space::Apps => &mut self.apps,
         }
     }
 }
@@ -476,7 +486,8 @@ impl Row {
             (Space::Channels, before, after) if before != after => Merged::Subscriptions(after),
             (Space::Users, 0, 1..) => Merged::UserOnline,
             (Space::Users, 1.., 0) => Merged::UserOffline,
-            (Space::Channels | Space::Users, _, _) => return,
+            (Space::Apps, before, after) if before != after => Merged::Connections(after),
+            (Space::Channels | Space::Users | Space::Apps, _, _) => return,
         };
         tell(self.told(scene, change));
     }

@@ -32,7 +32,7 @@ pub struct Own<'a> {
     /// Where the name belongs.
     pub partition: Partition,
     pub app: &'a str,
-    /// Of a channel; for users the user's id.
+    /// Of a channel; for users the user's id; empty for the app itself.
     pub name: &'a Arc<str>,
     pub change: OwnChange<'a>,
 }
@@ -51,6 +51,8 @@ pub enum OwnChange<'a> {
     },
     UserOnline,
     UserOffline,
+    /// So many connections of the app are on this node.
+    Connections(u32),
 }
 
 /// What was told of the own state, for metrics.
@@ -73,14 +75,14 @@ pub(super) struct Ledger {
     numbers: Box<[u64]>,
     /// By group the sum of them.
     sums: [u64; GROUPS],
-    /// Channels whose count was told a moment ago, and whether it is another now; at most `RECENT_MAX`.
-    recent: BTreeMap<ChannelKey, bool>,
+    /// What of which a count was told a moment ago, and whether it is another now; at most `RECENT_MAX`.
+    recent: BTreeMap<CountKey, bool>,
     /// When each of them may be told again.
-    due: VecDeque<(Millis, ChannelKey)>,
+    due: VecDeque<(Millis, CountKey)>,
     counters: LedgerCounters,
 }
 
-type ChannelKey = (Partition, AppNumber, Arc<str>);
+type CountKey = (Space, Partition, AppNumber, Arc<str>);
 
 impl Ledger {
     pub(super) fn new(hasher: RandomState) -> Self {
@@ -133,6 +135,7 @@ impl Ledger {
             OwnChange::MemberLeft { user_id } => (Space::Channels, Fact::Left { user_id }),
             OwnChange::UserOnline => (Space::Users, Fact::Count(1)),
             OwnChange::UserOffline => (Space::Users, Fact::Count(0)),
+            OwnChange::Connections(count) => (Space::Apps, Fact::Count(count)),
         };
         let place = Place {
             partition: own.partition,
@@ -141,13 +144,15 @@ impl Ledger {
             name: Text::Shared(own.name),
         };
         let is_counted = match own.change {
-            OwnChange::Subscriptions(count) => count > 0 && self.holdings.sum(place) > 0,
+            OwnChange::Subscriptions(count) | OwnChange::Connections(count) => {
+                count > 0 && self.holdings.sum(place) > 0
+            }
             OwnChange::MemberJoined { .. }
             | OwnChange::MemberLeft { .. }
             | OwnChange::UserOnline
             | OwnChange::UserOffline => false,
         };
-        let key = || (own.partition, app, own.name.clone());
+        let key = || (space, own.partition, app, own.name.clone());
         let is_early = is_counted && self.recent.contains_key(&key());
         let Self {
             holdings,
@@ -164,7 +169,7 @@ impl Ledger {
                 return;
             }
             tell(&change, numbers, sums, drafts, counters);
-            if let Merged::Subscriptions(_) = change.change {
+            if let Merged::Subscriptions(_) | Merged::Connections(_) = change.change {
                 remember(recent, due, now, key());
             }
         });
@@ -176,10 +181,10 @@ impl Ledger {
             if self.recent.remove(&key) != Some(true) || is_planted(Fault::CountForgotten) {
                 continue;
             }
-            let (partition, app, name) = &key;
+            let (space, partition, app, name) = &key;
             let count = self.holdings.sum(Place {
                 partition: *partition,
-                space: Space::Channels,
+                space: *space,
                 app: *app,
                 name: Text::Shared(name),
             });
@@ -187,7 +192,10 @@ impl Ledger {
                 partition: *partition,
                 app: apps.id(*app),
                 name,
-                change: Merged::Subscriptions(count),
+                change: match space {
+                    Space::Channels | Space::Users => Merged::Subscriptions(count),
+                    Space::Apps => Merged::Connections(count),
+                },
             };
             let Self {
                 numbers,
@@ -275,15 +283,19 @@ fn wire_change<'a>(change: &ViewChange<'a>) -> Change<'a> {
         },
         Merged::UserOnline => Change::UserOnline { app, user_id: name },
         Merged::UserOffline => Change::UserOffline { app, user_id: name },
+        Merged::Connections(count) => Change::Connections {
+            app,
+            count: count.into(),
+        },
     }
 }
 
 /// The count was told: the next one has time.
 fn remember(
-    recent: &mut BTreeMap<ChannelKey, bool>,
-    due: &mut VecDeque<(Millis, ChannelKey)>,
+    recent: &mut BTreeMap<CountKey, bool>,
+    due: &mut VecDeque<(Millis, CountKey)>,
     now: Millis,
-    key: ChannelKey,
+    key: CountKey,
 ) {
     if let Some(is_changed) = recent.get_mut(&key) {
         *is_changed = false;
@@ -295,7 +307,7 @@ fn remember(
 
 /// Of the own state there is one holder.
 const OWN: Holder = Holder::new(0, false);
-/// A channel's count is told ten times per second at most.
+/// A count is told ten times per second at most.
 const COUNT_MS: u64 = 100;
 /// Beyond it counts are told at once.
 const RECENT_MAX: usize = 1 << 16;

@@ -15,7 +15,7 @@ use shards::application::Millis;
 use super::{
     canary::{CANARIES_MISSED, Canaries},
     drafts::Drafts,
-    entry::{Entry, Event, EventId, Hello, Origin, Token},
+    entry::{Entry, Event, EventId, Heartbeat, Hello, Origin, Spent, Token},
     field::NAME_BYTES_MAX,
     holdings::ViewChange,
     identity::{ClusterTag, Identity, NodeId},
@@ -72,6 +72,8 @@ pub enum Heard<'a> {
         app: &'a str,
         user_id: &'a str,
     },
+    /// Another node has used some of an app's rates.
+    Spent(Spent<'a>),
 }
 
 /// What a step means for the caller, in this order.
@@ -131,6 +133,10 @@ pub struct Peer<'a> {
     /// In which its last batch was written.
     pub version: Version,
     pub heard_at: Millis,
+    /// WebSocket connections; `None` until it said so.
+    pub connections: Option<u64>,
+    /// Partitions of what it has of which something is missing here.
+    pub behind: usize,
     pub counters: &'a PeerCounters,
 }
 
@@ -227,6 +233,8 @@ pub struct Node {
     /// On the road of events. Those of the other road are membership's.
     echoes: Canaries,
     bus: BusState,
+    /// WebSocket connections of this node.
+    connections: u64,
     /// Given so far.
     event_ids: u64,
     tokens: u64,
@@ -249,6 +257,7 @@ struct Row {
     name: Box<str>,
     program: Box<str>,
     version: Version,
+    connections: Option<u64>,
     lanes: LanesHeard,
     /// It said goodbye; what was on its way is taken for one lease.
     left_at: Option<Millis>,
@@ -283,6 +292,7 @@ impl Node {
             ),
             echoes: Canaries::new(now, CANARIES_MISSED * times.canary_ms),
             bus: BusState::default(),
+            connections: 0,
             event_ids: 0,
             tokens: 0,
             heartbeats: 0,
@@ -360,6 +370,11 @@ impl Node {
     pub fn terminate(&mut self, app: &str, user_id: &str) -> Result<(), PushError> {
         let entry = Entry::Terminate { app, user_id };
         self.drafts.push(Topic::Nodes, &entry)
+    }
+
+    /// Tells all other nodes what this one has used of an app's rates.
+    pub fn spend(&mut self, spent: Spent<'_>) -> Result<(), PushError> {
+        self.drafts.push(Topic::Nodes, &Entry::Spent(spent))
     }
 
     /// Goes on with what is long, the end of a peer or a snapshot, looking at no more than `limit` rows.
@@ -558,12 +573,16 @@ impl Node {
                     self.apply(now, &changes, effects);
                 }
                 Ok(Entry::Heartbeat(heartbeat)) => {
+                    if let Some(row) = self.rows.get_mut(&sender.node) {
+                        row.connections = Some(heartbeat.connections);
+                    }
                     let drafts = &mut self.drafts;
                     self.state.hear_heartbeat(now, sender, &heartbeat, drafts);
                 }
                 Ok(Entry::NumbersAsk(ask)) => self.state.hear_numbers_ask(&ask),
                 Ok(Entry::SnapshotAsk(ask)) => self.state.hear_snapshot_ask(now, &ask),
                 Ok(Entry::Terminate { app, user_id }) => take(Heard::Terminate { app, user_id }),
+                Ok(Entry::Spent(spent)) => take(Heard::Spent(spent)),
                 // A canary is its sender's.
                 Ok(Entry::Canary(_) | Entry::Proof(_)) => {}
                 Ok(Entry::Event(_) | Entry::Delta(_) | Entry::Latest(_) | Entry::Snapshot(_)) => {
@@ -692,7 +711,10 @@ impl Node {
             self.counters.entries_unsaid += u64::from(said.is_err());
         }
         if is_heartbeat_due {
-            let heartbeat = self.state.heartbeat();
+            let heartbeat = Heartbeat {
+                sums: self.state.sums(),
+                connections: self.connections,
+            };
             self.say(Topic::Nodes, &Entry::Heartbeat(heartbeat));
         }
         if canary_ms > 0 && now >= self.canary_at {
@@ -788,6 +810,11 @@ impl Node {
         self.membership.is_fresh()
     }
 
+    /// What the next heartbeat says of this node.
+    pub fn set_connections(&mut self, connections: u64) {
+        self.connections = connections;
+    }
+
     /// The others that are there, by node.
     pub fn peers(&self) -> impl Iterator<Item = Peer<'_>> {
         self.membership.peers().map(|(identity, heard_at)| {
@@ -799,6 +826,8 @@ impl Node {
                 program: &row.program,
                 version: row.version,
                 heard_at,
+                connections: row.connections,
+                behind: self.state.behind(identity),
                 counters: &row.counters,
             }
         })
@@ -822,6 +851,7 @@ impl Row {
             name: Box::default(),
             program: Box::default(),
             version: Version::OURS,
+            connections: None,
             lanes: LanesHeard::new(),
             left_at: None,
             counters: PeerCounters::default(),

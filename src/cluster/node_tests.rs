@@ -291,6 +291,7 @@ impl Toy {
             Heard::Event(event) => heard.push((event.partition.number(), event.frame.to_vec())),
             Heard::View(change) => view.take(&change),
             Heard::Terminate { user_id, .. } => terminated.push(user_id.to_owned()),
+            Heard::Spent(_) => {}
         });
         station.note(now, effects);
     }

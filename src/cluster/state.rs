@@ -10,7 +10,7 @@ use shards::application::Millis;
 use super::{
     app_ids::AppIds,
     drafts::Drafts,
-    entry::{Entry, Group, Heartbeat, NumbersAsk, SnapshotAsk},
+    entry::{Entry, GROUPS, Group, Heartbeat, NumbersAsk, SnapshotAsk},
     holdings::ViewChange,
     identity::Identity,
     ledger::{Ledger, LedgerCounters, Own},
@@ -160,10 +160,14 @@ impl State {
         self.view.work(&mut self.apps, limit, tell)
     }
 
-    pub(super) fn heartbeat(&self) -> Heartbeat {
-        Heartbeat {
-            sums: self.ledger.sums(),
-        }
+    /// Partitions of a peer of which something is missing here.
+    pub(super) fn behind(&self, peer: Identity) -> usize {
+        self.view.behind(peer)
+    }
+
+    /// What has been told: by group the sum of the latest numbers.
+    pub(super) fn sums(&self) -> [u64; GROUPS] {
+        self.ledger.sums()
     }
 
     pub(super) fn counters(&self) -> StateCounters {

@@ -42,7 +42,7 @@ fn golden() -> Vec<(&'static str, &'static str, Entry<'static>)> {
         ),
         (
             "heartbeat",
-            "02 1E 00 01 7F 8001 AC02 FF7F 808001 00 00 00 00 00 00 00 00 FFFFFFFFFFFFFFFFFF01",
+            "02 20 00 01 7F 8001 AC02 FF7F 808001 00 00 00 00 00 00 00 00 FFFFFFFFFFFFFFFFFF01 E807",
             Entry::Heartbeat(Heartbeat {
                 sums: [
                     0,
@@ -62,6 +62,7 @@ fn golden() -> Vec<(&'static str, &'static str, Entry<'static>)> {
                     0,
                     u64::MAX,
                 ],
+                connections: 1_000,
             }),
         ),
         ("goodbye", "03 00", Entry::Goodbye),
@@ -169,6 +170,18 @@ fn golden() -> Vec<(&'static str, &'static str, Entry<'static>)> {
             }),
         ),
         (
+            "delta: connections of an app",
+            "05 0A AC02 07 06 03617070 E807",
+            Entry::Delta(Delta {
+                partition: partition(300),
+                number: 7,
+                change: Change::Connections {
+                    app: "app",
+                    count: 1_000,
+                },
+            }),
+        ),
+        (
             "numbers ask",
             "06 19 2914CA5D6A1327C2E0DF51FBF2974DA30102030405060708 04",
             Entry::NumbersAsk(NumbersAsk {
@@ -222,6 +235,15 @@ fn golden() -> Vec<(&'static str, &'static str, Entry<'static>)> {
                 app: "app",
                 user_id: "42",
             },
+        ),
+        (
+            "spent",
+            "0D 07 03617070 E807 05",
+            Entry::Spent(Spent {
+                app: "app",
+                backend_events: 1_000,
+                reads: 5,
+            }),
         ),
     ]
 }
@@ -588,6 +610,7 @@ fn entries_of<'a>(
         }),
         Entry::Heartbeat(Heartbeat {
             sums: std::array::from_fn(|group| number >> group),
+            connections: number,
         }),
         Entry::Goodbye,
         event(Origin::Api, None),
@@ -612,6 +635,7 @@ fn entries_of<'a>(
         }),
         delta(Change::UserOnline { app, user_id }),
         delta(Change::UserOffline { app, user_id }),
+        delta(Change::Connections { app, count: number }),
         Entry::NumbersAsk(NumbersAsk {
             of,
             group: Group::of(partition),
@@ -627,6 +651,11 @@ fn entries_of<'a>(
         Entry::Canary(Token(number)),
         Entry::Proof(Token(number)),
         Entry::Terminate { app, user_id },
+        Entry::Spent(Spent {
+            app,
+            backend_events: number,
+            reads: number >> 7,
+        }),
     ]
 }
 

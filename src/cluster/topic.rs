@@ -1,6 +1,6 @@
 //! Data path. Where a batch travels: topics of the bus, their lanes, roads and names.
 //!
-//! Owns: `Topic`, `Road`, `TopicNames`.
+//! Owns: `Topic`, `Road`, `TopicNames`, what may stand in a subject of NATS.
 //! May depend on: `cluster::{entry, identity, wire}`, `protocol::partition`.
 //! Invariants: a topic and its lane are one to one, and so are a topic and its name within one
 //! prefix, database and cluster; a name holds nothing that a client chose.
@@ -95,6 +95,8 @@ const ECHO_LANE: u16 = NODES_LANE + 1;
 pub struct TopicNames {
     /// What all of them begin with.
     stem: String,
+    /// Between the parts of a name.
+    separator: char,
     /// By lane.
     names: Box<[String]>,
 }
@@ -105,26 +107,41 @@ impl TopicNames {
     pub fn redis(prefix: &str, database: u32, cluster: &str) -> Self {
         let prefix = prefix.trim_end_matches(':');
         let separator = if prefix.is_empty() { "" } else { ":" };
-        Self::with_stem(format!("{prefix}{separator}v1:{database}:{cluster}:"))
+        Self::with_stem(format!("{prefix}{separator}v1:{database}:{cluster}:"), ':')
     }
 
-    fn with_stem(stem: String) -> Self {
+    /// Subjects for NATS. The dots of the prefix part it into tokens, so that a permission may be given
+    /// for the first of them; the cluster's name is one token.
+    pub fn nats(prefix: &str, cluster: &str) -> Self {
+        let prefix = prefix.trim_end_matches([':', '.']);
+        let tokens = prefix.split('.').filter(|token| !token.is_empty());
+        let tokens = tokens.chain(["v1", cluster]).map(subject_token);
+        let stem: String = tokens.map(|token| token + ".").collect();
+        Self::with_stem(stem, '.')
+    }
+
+    fn with_stem(stem: String, separator: char) -> Self {
         let name = |topic| match topic {
-            Topic::Events(partition) => format!("{stem}e:{}", partition.number()),
-            Topic::State(group) => format!("{stem}s:{}", group.number()),
+            Topic::Events(partition) => format!("{stem}e{separator}{}", partition.number()),
+            Topic::State(group) => format!("{stem}s{separator}{}", group.number()),
             Topic::Nodes => format!("{stem}n"),
             Topic::Echo => format!("{stem}x"),
         };
         let names: Box<[String]> = Topic::all().map(name).collect();
         assert_eq!(names.len(), usize::from(LANES), "one name per lane");
-        Self { stem, names }
+        Self {
+            stem,
+            separator,
+            names,
+        }
     }
 
     /// With the echo of this node. Without it all nodes' echoes are one topic, where each hears the
     /// others' for nothing.
     pub fn of_node(mut self, node: NodeId) -> Self {
         let echo = self.names.get_mut(usize::from(ECHO_LANE));
-        *echo.expect("every lane has a name") = format!("{}x:{node}", self.stem);
+        let (stem, separator) = (&self.stem, self.separator);
+        *echo.expect("every lane has a name") = format!("{stem}x{separator}{node}");
         self
     }
 
@@ -139,8 +156,10 @@ impl TopicNames {
         let rest = name.strip_prefix(self.stem.as_bytes())?;
         match rest {
             b"n" => Some(Topic::Nodes),
-            [b'e', b':', digits @ ..] => Partition::from_number(number(digits)?).map(Topic::Events),
-            [b's', b':', digits @ ..] => {
+            [b'e', separator, digits @ ..] if char::from(*separator) == self.separator => {
+                Partition::from_number(number(digits)?).map(Topic::Events)
+            }
+            [b's', separator, digits @ ..] if char::from(*separator) == self.separator => {
                 let group = u8::try_from(number(digits)?).ok()?;
                 Group::from_number(group).map(Topic::State)
             }
@@ -153,6 +172,22 @@ impl TopicNames {
     pub fn stem(&self) -> &str {
         &self.stem
     }
+}
+
+/// One token of a subject, whatever the text; of two texts never the same. NATS takes neither an empty
+/// token nor blanks, and `.`, `*`, `>` mean something there.
+fn subject_token(text: &str) -> String {
+    if text.is_empty() {
+        return "=".to_owned();
+    }
+    let mut token = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' => token.push(char::from(byte)),
+            _ => token += &format!("={byte:02X}"),
+        }
+    }
+    token
 }
 
 /// Of a name's number there is one spelling.
@@ -214,10 +249,36 @@ mod tests {
     }
 
     #[test]
+    fn a_subject_of_nats_holds_only_what_stands_for_itself() {
+        let state = Topic::State(Group::from_number(15).expect("a group"));
+        for (prefix, cluster, name) in [
+            ("sockudo", "shop", "sockudo.v1.shop.s.15"),
+            ("sockudo_nats:", "shop", "sockudo_nats.v1.shop.s.15"),
+            ("prod.eu.", "a-b_C9", "prod.eu.v1.a-b_C9.s.15"),
+            (".a..b.", "c", "a.b.v1.c.s.15"),
+            ("", "", "v1.=.s.15"),
+            ("a b*", "x.>", "a=20b=2A.v1.x=2E=3E.s.15"),
+            ("=", "ä\r\n", "=3D.v1.=C3=A4=0D=0A.s.15"),
+        ] {
+            let names = TopicNames::nats(prefix, cluster);
+            assert_eq!(names.name(state), name);
+            assert_eq!(names.topic(name.as_bytes()), Some(state), "{name}");
+            assert_eq!(names.topic(name.replace("s.15", "s:15").as_bytes()), None);
+        }
+        let node = NodeId::of_name("a");
+        let names = TopicNames::nats("p", "c").of_node(node);
+        assert_eq!(names.name(Topic::Echo), format!("p.v1.c.x.{node}"));
+    }
+
+    #[test]
     fn every_name_leads_back_to_its_topic() {
-        let names = TopicNames::redis("sockudo_adapter:", 0, "sockudo");
-        for topic in Topic::all() {
-            assert_eq!(names.topic(names.name(topic).as_bytes()), Some(topic));
+        for names in [
+            TopicNames::redis("sockudo_adapter:", 0, "sockudo"),
+            TopicNames::nats("sockudo", "sockudo"),
+        ] {
+            for topic in Topic::all() {
+                assert_eq!(names.topic(names.name(topic).as_bytes()), Some(topic));
+            }
         }
     }
 

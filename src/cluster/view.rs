@@ -240,6 +240,7 @@ impl View {
         let its_own = match space {
             Space::Channels => partitions.of_channel(name),
             Space::Users => partitions.of_user(name),
+            Space::Apps => partitions.own(),
         };
         // Elsewhere nobody would look for it.
         if its_own != partition {
@@ -332,6 +333,12 @@ impl View {
                 });
             }
         }
+    }
+
+    /// Partitions of a peer of which something is missing.
+    pub(super) fn behind(&self, peer: Identity) -> usize {
+        let replica = self.replicas.get(&peer.node);
+        replica.map_or(0, Replica::wants_count)
     }
 
     /// Takes the latest number of a partition. It travels behind the deltas that it counts.
@@ -612,6 +619,10 @@ fn fact_of(change: Change<'_>) -> Option<(Space, &str, &str, Fact<'_>)> {
         } => (Space::Channels, app, channel, Fact::Left { user_id }),
         Change::UserOnline { app, user_id } => (Space::Users, app, user_id, Fact::Count(1)),
         Change::UserOffline { app, user_id } => (Space::Users, app, user_id, Fact::Count(0)),
+        Change::Connections { app, count } => {
+            let count = u32::try_from(count).unwrap_or(u32::MAX);
+            (Space::Apps, app, "", Fact::Count(count))
+        }
         Change::Unknown { .. } => return None,
     };
     Some(found)

@@ -41,6 +41,10 @@ impl Version {
     }
 }
 
+/// A frame of an event that fits into a batch, whatever its names are.
+pub const EVENT_FRAME_BYTES_MAX: usize =
+    BATCH_BYTES_MAX - HEADER_BYTES - TAG_BYTES - 3 * NAME_BYTES_MAX;
+
 /// A road from a sender on which batches keep their order: a topic. Numbers are compared within it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Lane(pub u16);

@@ -43,9 +43,52 @@ pub(super) fn check(settings: &Settings, demo: Demo, report: &mut Report) {
 
 /// What the driver of the bus does not do yet: it would connect elsewhere, or in plain text.
 fn bus(settings: &Settings, report: &mut Report) {
-    if settings.text("adapter.driver") != "redis" {
-        return;
+    match settings.text("adapter.driver") {
+        "redis" => bus_redis(settings, report),
+        "nats" => bus_nats(settings, report),
+        _ => {}
     }
+}
+
+fn bus_nats(settings: &Settings, report: &mut Report) {
+    let mut refuse = |path: &str, what: &str, available: &str| {
+        let fault = Fault::NotInThisRelease {
+            shown: format!("{what} with adapter.driver = \"nats\""),
+            available: available.to_owned(),
+        };
+        report.error(settings.origin(path), path, fault);
+    };
+    let logins = "adapter.nats.username with adapter.nats.password, and adapter.nats.token";
+    for (path, what, available) in [
+        ("adapter.nats.creds_file", "a .creds file", logins),
+        ("adapter.nats.nkey_seed_file", "an nkey", logins),
+        ("adapter.nats.tls.required", "TLS", "nats://"),
+        ("adapter.nats.tls.ca_path", "TLS", "nats://"),
+        ("adapter.nats.tls.cert_path", "TLS", "nats://"),
+        ("adapter.nats.tls.key_path", "TLS", "nats://"),
+    ] {
+        if matches!(
+            settings.setting(path),
+            Setting::Text(_) | Setting::Flag(true)
+        ) {
+            refuse(path, what, available);
+        }
+    }
+    let servers = "adapter.nats.servers";
+    if let Setting::Urls(urls) = settings.setting(servers) {
+        let scheme = |url: &Secret| {
+            url.expose()
+                .split("://")
+                .next()
+                .map(str::to_ascii_lowercase)
+        };
+        if urls.iter().any(|url| scheme(url).as_deref() == Some("tls")) {
+            refuse(servers, "TLS (tls://)", "nats://");
+        }
+    }
+}
+
+fn bus_redis(settings: &Settings, report: &mut Report) {
     let mut refuse = |path: &str, what: &str, available: &str| {
         let fault = Fault::NotInThisRelease {
             shown: format!("{what} with adapter.driver = \"redis\""),

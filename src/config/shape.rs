@@ -58,6 +58,11 @@ pub const ABSOLUTE_PATH: Shape = Shape {
     fits: |text| text.starts_with('/') && !text.split('/').any(|part| part == ".."),
     wanted: "an absolute path without ..",
 };
+pub const SOCKET_PATH: Shape = Shape {
+    // A socket's address holds 108 bytes, and it is made under a longer name.
+    fits: |text| text.is_empty() || (text.len() <= 90 && (ABSOLUTE_PATH.fits)(text)),
+    wanted: "an absolute path of at most 90 bytes without .., or empty",
+};
 pub const URL_PATH: Shape = Shape {
     fits: |text| {
         text.chars()

@@ -128,7 +128,7 @@ fn action_of(
                 reports: vec![request.info],
                 is_batch: false,
             };
-            encode_events(&request, 0, keys, frame, &mut publication.events);
+            encode_events(app, &request, 0, keys, frame, &mut publication.events)?;
             Ok(Action::Publish(publication))
         }
         Route::BatchEvents { .. } => batch_of(app, keys, body, frame),
@@ -196,25 +196,32 @@ fn batch_of(
     for (item, request) in batch.events.iter().enumerate() {
         publication.reports.push(request.info);
         let item = u32::try_from(item).expect("batches are bounded");
-        encode_events(request, item, keys, frame, &mut publication.events);
+        encode_events(app, request, item, keys, frame, &mut publication.events)?;
     }
     Ok(Action::Publish(publication))
 }
 
 /// Encodes one event for each of its channels.
 fn encode_events(
+    app: &AppRules,
     request: &PublishRequest<'_>,
     item: u32,
     keys: Keys<'_>,
     frame: &mut Vec<u8>,
     events: &mut Vec<PublicEvent>,
-) {
+) -> Result<(), ApiError> {
     for (position, channel) in request.channels().enumerate() {
         frame.clear();
         let start = encode::begin_text(frame);
         let (event, data) = (request.event.token(), &*request.data);
         outgoing::event(frame, event, channel.as_str(), data, None);
         encode::finish_text(frame, start);
+        if frame.len() > app.frame_bytes_max {
+            return Err(ApiError::PayloadTooLarge {
+                bytes: frame.len(),
+                bytes_max: app.frame_bytes_max,
+            });
+        }
         let frame: Arc<[u8]> = Arc::from(frame.as_slice());
         // `data` stands last: `...,"data":<token>}`.
         let data_start = frame.len() - 1 - data.len();
@@ -232,6 +239,7 @@ fn encode_events(
             is_first: position == 0,
         });
     }
+    Ok(())
 }
 
 fn event_limits(app: &AppRules) -> EventLimits {
@@ -358,5 +366,19 @@ mod tests {
             .check("/apps/1/batch_events")
             .expect_err("one too many");
         assert_eq!(error.status().code(), 400);
+    }
+
+    #[test]
+    fn an_event_that_no_batch_between_nodes_holds_is_refused() {
+        let mut sent = Sent::new(EVENT);
+        let Ok(Action::Publish(publication)) = sent.check("/apps/1/events") else {
+            panic!("a good event");
+        };
+        let bytes = publication.events[0].event.frame.len();
+        sent.app.frame_bytes_max = bytes;
+        assert!(sent.check("/apps/1/events").is_ok());
+        sent.app.frame_bytes_max = bytes - 1;
+        let error = sent.check("/apps/1/events").expect_err("a byte too long");
+        assert_eq!(error.status().code(), 413);
     }
 }

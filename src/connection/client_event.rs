@@ -93,7 +93,9 @@ impl Connection {
                 data.write_token(view.token)
             }
         };
-        if data_bytes > app.event_data_bytes_max {
+        // Escaped as text it may take twice as much.
+        let frame_bytes = data_bytes.saturating_mul(2);
+        if data_bytes > app.event_data_bytes_max || frame_bytes > app.frame_bytes_max {
             return Err("The event data is too large");
         }
         Ok(row)

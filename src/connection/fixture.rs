@@ -62,6 +62,7 @@ pub(super) fn app_rules() -> AppRules {
         channel_name_bytes_max: 200,
         event_name_bytes_max: 200,
         event_data_bytes_max: 10_240,
+        frame_bytes_max: usize::MAX,
         member_bytes_max: 2_048,
         event_channels_max: 100,
         batch_events_max: 10,

@@ -51,6 +51,8 @@ pub struct AppRules {
     pub channel_name_bytes_max: usize,
     pub event_name_bytes_max: usize,
     pub event_data_bytes_max: usize,
+    /// Of an event as subscribers get it: what travels to other nodes fits into one batch.
+    pub frame_bytes_max: usize,
     pub member_bytes_max: usize,
     /// Channels of one event.
     pub event_channels_max: usize,

@@ -33,6 +33,16 @@ impl TokenBucket {
         true
     }
 
+    /// Others took `count` tokens, which they had whether they are here or not. Beyond two bursts of
+    /// them it forgets.
+    pub fn taken_elsewhere(&mut self, now: Millis, rate_per_s: u32, count: u32) {
+        let refilled = now.since(self.at).saturating_mul(u64::from(rate_per_s));
+        self.at = self.at.max(now);
+        let missing = self.missing_milli.saturating_sub(refilled);
+        let most = u64::from(rate_per_s) * 2_000;
+        self.missing_milli = (missing + u64::from(count) * 1_000).min(most.max(missing));
+    }
+
     /// Whole tokens left at `now`.
     pub fn left(&self, now: Millis, rate_per_s: u32) -> u32 {
         let rate = u64::from(rate_per_s);
@@ -72,6 +82,23 @@ mod tests {
         assert!(!bucket.take_of(Millis(99), 50, 10, 1));
         assert!(bucket.take_of(Millis(100), 50, 10, 1));
         assert!(!bucket.take_of(Millis(100), 50, 10, 1));
+    }
+
+    #[test]
+    fn what_others_took_is_missing_here_and_owed_for_a_second_at_most() {
+        let mut bucket = TokenBucket::default();
+        bucket.taken_elsewhere(Millis(0), 10, 4);
+        assert_eq!(bucket.left(Millis(0), 10), 6);
+        assert!(bucket.take(Millis(0), 10, 6));
+        bucket.taken_elsewhere(Millis(0), 10, 5);
+        assert!(
+            !bucket.take(Millis(599), 10, 1),
+            "five are owed, one is wanted"
+        );
+        assert!(bucket.take(Millis(600), 10, 1));
+        bucket.taken_elsewhere(Millis(600), 10, u32::MAX);
+        assert!(!bucket.take(Millis(1_699), 10, 1));
+        assert!(bucket.take(Millis(1_700), 10, 1));
     }
 
     #[test]

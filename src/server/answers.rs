@@ -150,9 +150,15 @@ impl ShardServer {
             } => {
                 self.begin_drain(turn, deadline, rate_per_s);
             }
+            FromBridge::Shed {
+                connections,
+                until,
+                rate_per_s,
+            } => self.begin_shed(turn, connections, until, rate_per_s),
             FromBridge::Settle => self.begin_settling(),
             FromBridge::Event(event) => self.on_node_event(turn, *event),
             FromBridge::State(state) => self.on_node_state(turn, *state),
+            FromBridge::Spent(spent) => self.on_spent_elsewhere(turn.now(), spent),
             FromBridge::Terminate(user) => self.on_node_terminates(turn, *user),
             FromBridge::Owned(owned) => self.on_owned(turn, *owned),
             FromBridge::TopicsLive(topics) => self.on_topics_live(&topics),
@@ -201,14 +207,11 @@ impl ShardServer {
                 Answer::Terminated
             }
             Question::AdmitToApp { app } => {
-                let max = self
-                    .apps
-                    .get(app)
-                    .map_or(0, |app| app.entry.app.max_connections);
-                Answer::AdmittedToApp {
-                    app,
-                    granted: self.quotas.admit_to_app(app, max),
-                }
+                let entry = self.apps.get(app).map(|app| &app.entry);
+                let partition = entry.map(|it| it.partitions.own());
+                let max = entry.map_or(0, |it| it.app.max_connections);
+                let granted = self.quotas.admit_to_app(app, partition, max);
+                Answer::AdmittedToApp { app, granted }
             }
             Question::AdmitToNode => {
                 let granted = self.quotas.admit_to_node(self.settings.connections_max);

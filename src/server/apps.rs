@@ -13,6 +13,7 @@ use crate::{
         message::WebhookInterest,
     },
     channel::home::Rules,
+    cluster::wire::EVENT_FRAME_BYTES_MAX,
     connection::rules::AppRules,
     protocol::app::{AppIndex, AppRows},
 };
@@ -52,7 +53,7 @@ impl ShardApps {
                 Rc::new(ShardApp {
                     entry: Arc::clone(entry),
                     rules: rules(entry, quiet),
-                    connections: connection_rules(entry),
+                    connections: connection_rules(entry, settings.has_bus),
                 })
             });
         }
@@ -103,7 +104,7 @@ fn rules(entry: &AppEntry, quiet: Rules) -> Rules {
     }
 }
 
-fn connection_rules(entry: &AppEntry) -> AppRules {
+fn connection_rules(entry: &AppEntry, has_bus: bool) -> AppRules {
     let app = &entry.app;
     AppRules {
         index: entry.index,
@@ -120,6 +121,11 @@ fn connection_rules(entry: &AppEntry) -> AppRules {
         channel_name_bytes_max: app.channel_name_bytes_max as usize,
         event_name_bytes_max: app.event_name_bytes_max as usize,
         event_data_bytes_max: app.event_payload_bytes_max as usize,
+        frame_bytes_max: if has_bus {
+            EVENT_FRAME_BYTES_MAX
+        } else {
+            usize::MAX
+        },
         member_bytes_max: app.presence_member_bytes_max as usize,
         event_channels_max: app.event_channels_max as usize,
         batch_events_max: app.event_batch_max as usize,

@@ -1,4 +1,5 @@
-//! Shutting a shard down gently, and apps that change while connections are open.
+//! Shutting a shard down gently, shedding some of its connections, and apps that change while
+//! connections are open.
 //!
 //! Owns: the paced closing of connections with 4200, the last events of channels, closing the
 //! connections of apps that are gone.
@@ -24,15 +25,51 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(super) struct Drain {
     deadline: Millis,
+    pace: Pace,
+    told: bool,
+    /// Ticks since all shards are drained.
+    settling: Option<u8>,
+}
+
+/// Some connections go elsewhere; the others stay.
+#[derive(Clone, Debug)]
+pub(super) struct Shed {
+    until: Millis,
+    pace: Pace,
+}
+
+/// Connections that are closed one after another.
+#[derive(Clone, Debug)]
+struct Pace {
     /// Closes per second on this shard; 0 = spread over what is left of the time.
     rate_per_s: u32,
+    /// Connections that are to be closed, those owed included.
+    left: u64,
     /// Connections to close at once.
     owed: u64,
     /// Where the walk over the connections goes on.
     next_index: usize,
-    told: bool,
-    /// Ticks since all shards are drained.
-    settling: Option<u8>,
+}
+
+impl Pace {
+    fn new(rate_per_s: u32, shards: u16, left: u64) -> Self {
+        Self {
+            rate_per_s: rate_per_s.div_ceil(u32::from(shards)),
+            left,
+            owed: 0,
+            next_index: 0,
+        }
+    }
+
+    /// Adds a tick's share of the open connections.
+    fn owe(&mut self, time_left_ms: u64, open: u64) {
+        let open = open.min(self.left);
+        let share = match self.rate_per_s {
+            0 => open.div_ceil((time_left_ms / TICK_MS).max(1)),
+            rate => (u64::from(rate) * TICK_MS).div_ceil(1_000),
+        };
+        self.owed = self.owed.saturating_add(share).min(open);
+    }
 }
 
 /// The runtime ticks this often.
@@ -47,12 +84,10 @@ impl ShardServer {
         deadline: Millis,
         rate_per_s: u32,
     ) {
-        let rate_per_s = rate_per_s.div_ceil(u32::from(self.shards));
+        self.shed = None;
         self.drain = Some(Drain {
             deadline,
-            rate_per_s,
-            owed: 0,
-            next_index: 0,
+            pace: Pace::new(rate_per_s, self.shards, u64::MAX),
             told: false,
             settling: None,
         });
@@ -65,13 +100,8 @@ impl ShardServer {
         let Some(drain) = &mut self.drain else { return };
         let open = self.counters.websockets;
         // Half of the time for closing: the other half is for echoes and what is queued.
-        let ticks_left = (drain.deadline.since(turn.now()) / TICK_MS / 2).max(1);
-        let share = if drain.rate_per_s == 0 {
-            open.div_ceil(ticks_left)
-        } else {
-            (u64::from(drain.rate_per_s) * TICK_MS).div_ceil(1_000)
-        };
-        drain.owed = drain.owed.saturating_add(share).min(open);
+        let time_left_ms = drain.deadline.since(turn.now()) / 2;
+        drain.pace.owe(time_left_ms, open);
         self.continue_drain(turn);
         // Their channels have something left to tell, which the bridge must hear before it ends.
         let is_empty = self.counters.websockets == 0 && self.departing.is_empty();
@@ -81,18 +111,52 @@ impl ShardServer {
         }
     }
 
+    /// Closes so many connections until then, and no more; the last order counts.
+    pub(super) fn begin_shed(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        connections: u64,
+        until: Millis,
+        rate_per_s: u32,
+    ) {
+        if self.drain.is_some() {
+            return; // All of them go.
+        }
+        let pace = Pace::new(rate_per_s, self.shards, connections);
+        self.shed = Some(Shed { until, pace });
+        turn.keep_ticking(true);
+        self.shed_some(turn);
+    }
+
+    /// Adds this tick's share, as `drain_some`.
+    pub(super) fn shed_some(&mut self, turn: &mut impl ServerTurn) {
+        let Some(shed) = &mut self.shed else { return };
+        let time_left_ms = shed.until.since(turn.now());
+        shed.pace.owe(time_left_ms, self.counters.websockets);
+        if shed.pace.owed == 0 {
+            self.shed = None;
+        }
+        self.continue_drain(turn);
+    }
+
     /// Closes connections that are to be closed now, until this turn's work is done.
     pub(super) fn continue_drain(&mut self, turn: &mut impl ServerTurn) {
         while self.owes_drain() && turn.work_left() > Work(0) {
             let slot = self.next_to_drain(turn);
-            let Some(drain) = &mut self.drain else { return };
+            let Some(pace) = self.pace_mut() else { return };
             let Some(slot) = slot else {
-                drain.owed = 0;
+                pace.owed = 0;
                 return;
             };
-            drain.owed -= 1;
+            pace.owed -= 1;
+            pace.left -= 1;
             self.close(turn, slot, CloseCode::RECONNECT);
         }
+    }
+
+    fn pace_mut(&mut self) -> Option<&mut Pace> {
+        let drain = self.drain.as_mut().map(|drain| &mut drain.pace);
+        drain.or_else(|| self.shed.as_mut().map(|shed| &mut shed.pace))
     }
 
     /// The node is about to end, or waits for its balancer to notice.
@@ -102,7 +166,9 @@ impl ShardServer {
 
     /// Some connections are to be closed before the next tick.
     pub(super) fn owes_drain(&self) -> bool {
-        self.drain.as_ref().is_some_and(|drain| drain.owed > 0)
+        let drain = self.drain.as_ref().map(|drain| &drain.pace);
+        let pace = drain.or_else(|| self.shed.as_ref().map(|shed| &shed.pace));
+        pace.is_some_and(|pace| pace.owed > 0)
     }
 
     /// All shards are drained: nobody will return within a grace.
@@ -137,23 +203,20 @@ impl ShardServer {
     }
 
     fn next_to_drain(&mut self, turn: &mut impl ServerTurn) -> Option<Slot> {
-        let drain = self.drain.as_mut()?;
-        let rest = self.connections.iter().enumerate().skip(drain.next_index);
-        let mut open = rest.filter(|(_, row)| row.is_open());
-        let found = open.next();
-        let walked = found
-            .as_ref()
-            .map_or(0, |(index, _)| index - drain.next_index);
+        let next_index = self.pace_mut()?.next_index;
+        let rest = self.connections.iter().enumerate().skip(next_index);
+        let found = rest
+            .filter(|(_, row)| row.is_open())
+            .map(|(index, row)| (index, row.generation))
+            .next();
+        let walked = found.map_or(0, |(index, _)| index - next_index);
         turn.spend(Work::bytes(64 * walked));
-        let Some((index, row)) = found else {
-            // New ones may have come below: the next tick looks again.
-            drain.next_index = 0;
-            return None;
-        };
-        drain.next_index = index + 1;
+        // New ones may have come below: the next tick looks again.
+        self.pace_mut()?.next_index = found.map_or(0, |(index, _)| index + 1);
+        let (index, generation) = found?;
         Some(Slot {
             index: u32::try_from(index).ok()?,
-            generation: row.generation,
+            generation,
         })
     }
 

@@ -59,7 +59,7 @@ use shards::application::{Application, Closed, Lane, Millis, ShardId, Slot, Turn
 use self::{
     apps::{ShardApp, ShardApps},
     close::Departing,
-    drain::Drain,
+    drain::{Drain, Shed},
     errands::Errands,
     forwarded::ToldDoubts,
     hooks::Owned,
@@ -163,6 +163,7 @@ pub struct ShardServer {
     health: Health,
     doubts: ToldDoubts,
     drain: Option<Drain>,
+    shed: Option<Shed>,
     tick_at: Millis,
 }
 
@@ -206,6 +207,7 @@ impl ShardServer {
             health: Health::UNKNOWN,
             doubts: ToldDoubts::default(),
             drain: None,
+            shed: None,
             tick_at: Millis(0),
         }
     }
@@ -235,7 +237,12 @@ impl ShardServer {
 
     /// Something is to be looked at again, though nothing may come.
     fn wants_ticks(&self) -> bool {
-        self.homes.next_due().is_some() || self.drain.is_some() || !self.untold.is_empty()
+        self.homes.next_due().is_some()
+            || self.drain.is_some()
+            || self.shed.is_some()
+            || !self.untold.is_empty()
+            || self.quotas.wants_tick()
+            || self.topics.is_stuck()
     }
 
     /// The row of a slot that the caller knows to be there.
@@ -265,7 +272,7 @@ impl Application for ShardServer {
             events: events.div_ceil(parts).max(1),
             bytes: bytes.div_ceil(parts),
         });
-        self.quotas = Quotas::new(&self.settings, shards);
+        self.quotas = Quotas::new(&self.settings, shards).with_nodes(self.settings.has_bus);
         if self.settings.has_bus {
             self.topics = Topics::new(shards);
             self.homes.tell_nodes();
@@ -318,8 +325,10 @@ impl Application for ShardServer {
         self.tick_at = turn.now();
         self.settle_homes(turn);
         self.drain_some(turn);
+        self.shed_some(turn);
         self.settle_some(turn);
         self.quotas.forget_old(turn.now());
+        self.quotas.tick();
         turn.keep_ticking(self.wants_ticks());
     }
 

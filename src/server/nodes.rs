@@ -7,11 +7,11 @@
 
 use std::sync::Arc;
 
-use shards::work::Work;
+use shards::{application::Millis, work::Work};
 
-use super::{ServerTurn, ShardServer};
+use super::{ServerTurn, ShardServer, message::Budget, quota::AppNews};
 use crate::{
-    bridge::message::{NodeEvent, NodeState, StateChange, ToBridge, UserOfNodes},
+    bridge::message::{NodeEvent, NodeState, Spent, StateChange, ToBridge, UserOfNodes},
     channel::{
         home::{Elsewhere, Event, HomeRef, News},
         names::NameKey,
@@ -100,6 +100,13 @@ impl ShardServer {
             }
         }
         while turn.work_left() > Work(0)
+            && let Some(news) = self.quotas.next_news()
+        {
+            if !self.tell_of_app(turn, news) {
+                return;
+            }
+        }
+        while turn.work_left() > Work(0)
             && let Some((app, user, news)) = self.users.next_news()
         {
             self.users.release_if_idle(app, &user);
@@ -122,7 +129,46 @@ impl ShardServer {
 
     /// There is news, and room for it as far as is known.
     pub(super) fn has_news(&self) -> bool {
-        (self.homes.has_news() || self.users.has_news()) && self.untold.is_empty()
+        let has_news = self.homes.has_news() || self.users.has_news() || self.quotas.has_news();
+        has_news && self.untold.is_empty()
+    }
+
+    /// Tells of an app's connections and of what was used of its rates. False where there is no room.
+    fn tell_of_app(&mut self, turn: &mut impl ServerTurn, news: AppNews) -> bool {
+        let AppNews {
+            app,
+            partition,
+            connections,
+            spent: [backend_events, reads],
+        } = news;
+        if backend_events > 0 || reads > 0 {
+            let spent = Spent {
+                app,
+                backend_events,
+                reads,
+            };
+            // Without room they hear less of it; it is no state.
+            _ = turn.to_bridge(ToBridge::Spent(spent));
+        }
+        let (Some(partition), Some(connections)) = (partition, connections) else {
+            return true;
+        };
+        let connections = u32::try_from(connections).unwrap_or(u32::MAX);
+        let state = NodeState {
+            app,
+            partition,
+            name: Arc::from(""),
+            change: StateChange::Connections(connections),
+        };
+        self.tell(turn, ToBridge::State(Box::new(state)))
+    }
+
+    /// Home: another node has used some of an app's rates.
+    pub(super) fn on_spent_elsewhere(&mut self, now: Millis, spent: Spent) {
+        let rates = [Budget::BackendEvents, Budget::Reads];
+        let rates = rates.map(|budget| self.app_rate(spent.app, budget));
+        let counts = [spent.backend_events, spent.reads];
+        self.quotas.spent_elsewhere(spent.app, now, rates, counts);
     }
 
     /// False where there is no room: it is kept, and comes first when there is some.
@@ -211,6 +257,9 @@ impl ShardServer {
                 Elsewhere::MemberJoined(Member { user_id, info })
             }
             StateChange::MemberLeft { user_id } => Elsewhere::MemberLeft { user_id },
+            StateChange::Connections(count) => {
+                return self.quotas.set_elsewhere(app, count.into());
+            }
             StateChange::UserOnline | StateChange::UserOffline => {
                 let user_id = self.user_of_nodes(partition, name);
                 let is_elsewhere = change == StateChange::UserOnline;

@@ -2,7 +2,8 @@
 //!
 //! Owns: `Quotas`.
 //! May depend on: `connection::{pending, token_bucket}`, `server::{addresses, message, settings}`.
-//! Invariants: a count is exact at its home; what was granted is returned once.
+//! Invariants: a count is exact at its home; what was granted is returned once; what other nodes are
+//! told of is what is so when they are told.
 
 use std::net::IpAddr;
 
@@ -17,7 +18,7 @@ use super::{
 use crate::{
     config::sections::RateLimit,
     connection::{pending::RateState, token_bucket::TokenBucket},
-    protocol::app::AppIndex,
+    protocol::{app::AppIndex, partition::Partition},
 };
 
 /// What this shard counts for the whole node.
@@ -31,13 +32,37 @@ pub(super) struct Quotas {
     accept: TokenBucket,
     accept_rate_per_s: u32,
     accept_burst: u32,
+    /// Apps of which other nodes do not know what is so; without other nodes there is none.
+    unsaid: Vec<AppIndex>,
+    /// Apps whose rates were used since the last tick, which tells of them.
+    spenders: Vec<AppIndex>,
+    has_nodes: bool,
 }
 
 #[derive(Clone, Default)]
 struct AppQuota {
     connections: u64,
+    /// Of the app itself, since one that is taken away still has connections that end.
+    partition: Option<Partition>,
+    /// On the other nodes.
+    elsewhere: u64,
     backend_events: TokenBucket,
     reads: TokenBucket,
+    /// Used since other nodes were told.
+    spent: [u32; 2],
+    has_changed: bool,
+    is_unsaid: bool,
+}
+
+/// What other nodes are to be told of an app.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct AppNews {
+    pub(super) app: AppIndex,
+    pub(super) partition: Option<Partition>,
+    /// None: as many as they know of.
+    pub(super) connections: Option<u64>,
+    /// By `Budget`.
+    pub(super) spent: [u32; 2],
 }
 
 /// Addresses remembered per shard and limiter: about 10 MB. Beyond it the one whose window ends
@@ -48,15 +73,29 @@ const FORGOTTEN_PER_TICK: usize = 1_000;
 
 impl Quotas {
     pub(super) fn new(settings: &Settings, shards: u16) -> Self {
+        let mut quotas = Self::without_rates();
+        quotas.rates_changed(settings, shards);
+        quotas
+    }
+
+    fn without_rates() -> Self {
         Self {
             node_connections: 0,
             apps: AHashMap::new(),
             api_addresses: AddressTable::new(ADDRESSES_MAX),
             upgrade_addresses: AddressTable::new(ADDRESSES_MAX),
             accept: TokenBucket::default(),
-            accept_rate_per_s: settings.accept_rate_per_s.div_ceil(u32::from(shards)),
-            accept_burst: settings.accept_burst.div_ceil(u32::from(shards)),
+            accept_rate_per_s: 0,
+            accept_burst: 0,
+            unsaid: Vec::new(),
+            spenders: Vec::new(),
+            has_nodes: false,
         }
+    }
+
+    /// From now on there are other nodes to tell.
+    pub(super) fn with_nodes(self, has_nodes: bool) -> Self {
+        Self { has_nodes, ..self }
     }
 
     /// The node's accept rate may have changed.
@@ -82,17 +121,75 @@ impl Quotas {
         self.node_connections = left.expect("what ends was admitted");
     }
 
-    pub(super) fn admit_to_app(&mut self, app: AppIndex, connections_max: u64) -> bool {
+    pub(super) fn admit_to_app(
+        &mut self,
+        app: AppIndex,
+        partition: Option<Partition>,
+        connections_max: u64,
+    ) -> bool {
         let quota = self.apps.entry(app).or_default();
-        let granted = connections_max == 0 || quota.connections < connections_max;
+        quota.partition = partition.or(quota.partition);
+        let all = quota.connections.saturating_add(quota.elsewhere);
+        let granted = connections_max == 0 || all < connections_max;
         quota.connections += u64::from(granted);
+        quota.has_changed |= granted;
+        if granted {
+            self.owe(app);
+        }
         granted
+    }
+
+    /// Other nodes have so many connections of the app.
+    pub(super) fn set_elsewhere(&mut self, app: AppIndex, connections: u64) {
+        self.apps.entry(app).or_default().elsewhere = connections;
     }
 
     pub(super) fn release_app(&mut self, app: AppIndex, connections: u32) {
         let quota = self.apps.get_mut(&app).expect("what ends was admitted");
         let left = quota.connections.checked_sub(u64::from(connections));
         quota.connections = left.expect("what ends was admitted");
+        quota.has_changed = true;
+        self.owe(app);
+    }
+
+    /// Other nodes are to be told of the app.
+    fn owe(&mut self, app: AppIndex) {
+        let quota = self.apps.get_mut(&app).filter(|_| self.has_nodes);
+        let Some(quota) = quota else { return };
+        if !std::mem::replace(&mut quota.is_unsaid, true) {
+            self.unsaid.push(app);
+        }
+    }
+
+    /// What was used since the last tick is to be told.
+    pub(super) fn tick(&mut self) {
+        for app in std::mem::take(&mut self.spenders) {
+            self.owe(app);
+        }
+    }
+
+    /// A tick will have something to tell.
+    pub(super) fn wants_tick(&self) -> bool {
+        !self.spenders.is_empty()
+    }
+
+    /// There is something to tell other nodes.
+    pub(super) fn has_news(&self) -> bool {
+        !self.unsaid.is_empty()
+    }
+
+    /// The next thing to tell them; whoever takes it tells it.
+    pub(super) fn next_news(&mut self) -> Option<AppNews> {
+        let app = self.unsaid.pop()?;
+        let quota = self.apps.get_mut(&app)?;
+        quota.is_unsaid = false;
+        let has_changed = std::mem::take(&mut quota.has_changed);
+        Some(AppNews {
+            app,
+            partition: quota.partition,
+            connections: has_changed.then_some(quota.connections),
+            spent: std::mem::take(&mut quota.spent),
+        })
     }
 
     /// Connections counted here now, for the node and for all apps together.
@@ -116,8 +213,16 @@ impl Quotas {
             Budget::Reads => &mut quota.reads,
         };
         // A request of more events than the rate passes when the bucket is full, or it never would.
-        let granted = bucket.take(now, rate_per_s, count.min(rate_per_s));
+        let count = count.min(rate_per_s);
+        let granted = bucket.take(now, rate_per_s, count);
         let remaining = bucket.left(now, rate_per_s);
+        if granted && self.has_nodes {
+            if quota.spent == [0; 2] {
+                self.spenders.push(app);
+            }
+            let spent = &mut quota.spent[budget as usize];
+            *spent = spent.saturating_add(count);
+        }
         (
             granted,
             RateState {
@@ -126,6 +231,21 @@ impl Quotas {
                 reset_s: 1,
             },
         )
+    }
+
+    /// Another node has spent so much, by `Budget`, of rates that are not 0 where there is one.
+    pub(super) fn spent_elsewhere(
+        &mut self,
+        app: AppIndex,
+        now: Millis,
+        rates_per_s: [u32; 2],
+        spent: [u32; 2],
+    ) {
+        let quota = self.apps.entry(app).or_default();
+        let buckets = [&mut quota.backend_events, &mut quota.reads];
+        for ((bucket, rate_per_s), spent) in buckets.into_iter().zip(rates_per_s).zip(spent) {
+            bucket.taken_elsewhere(now, rate_per_s, spent);
+        }
     }
 
     /// Counts one request of an address, as `addresses::counted` gives it.
@@ -160,6 +280,69 @@ impl Quotas {
     /// Forgets apps that are gone and have no connection left.
     pub(super) fn forget_apps(&mut self, is_known: impl Fn(AppIndex) -> bool) {
         self.apps
-            .retain(|app, quota| quota.connections > 0 || is_known(*app));
+            .retain(|app, quota| quota.connections > 0 || quota.is_unsaid || is_known(*app));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const APP: AppIndex = AppIndex(0);
+
+    fn quotas(has_nodes: bool) -> Quotas {
+        Quotas::without_rates().with_nodes(has_nodes)
+    }
+
+    fn admits(quotas: &mut Quotas, connections_max: u64) -> bool {
+        let partition = Partition::from_number(7);
+        quotas.admit_to_app(APP, partition, connections_max)
+    }
+
+    #[test]
+    fn connections_of_all_nodes_count() {
+        let mut quotas = quotas(true);
+        quotas.set_elsewhere(APP, 2);
+        assert!(admits(&mut quotas, 3));
+        assert!(!admits(&mut quotas, 3));
+        quotas.set_elsewhere(APP, 0);
+        assert!(admits(&mut quotas, 3));
+        quotas.set_elsewhere(APP, u64::from(u32::MAX));
+        assert!(!admits(&mut quotas, 3));
+        assert!(admits(&mut quotas, 0), "no limit");
+        quotas.release_app(APP, 2);
+        let news = quotas.next_news().expect("it has changed");
+        assert_eq!(news.connections, Some(1), "what is so now, once");
+        assert_eq!(quotas.next_news(), None);
+    }
+
+    #[test]
+    fn what_is_used_is_told_by_the_tick_and_what_others_used_is_missing() {
+        let mut quotas = quotas(true);
+        for count in [3, 4] {
+            assert!(quotas.spend(APP, Budget::Reads, Millis(0), 10, count).0);
+        }
+        assert!(!quotas.has_news() && quotas.wants_tick());
+        quotas.tick();
+        let news = quotas.next_news().expect("it was used");
+        assert_eq!((news.connections, news.spent), (None, [0, 7]));
+        quotas.tick();
+        assert!(!quotas.has_news() && !quotas.wants_tick());
+        quotas.spent_elsewhere(APP, Millis(0), [10, 10], [0, 3]);
+        assert!(!quotas.spend(APP, Budget::Reads, Millis(0), 10, 1).0);
+        assert!(
+            quotas
+                .spend(APP, Budget::BackendEvents, Millis(0), 10, 10)
+                .0
+        );
+    }
+
+    #[test]
+    fn a_node_that_is_alone_tells_nobody() {
+        let mut quotas = quotas(false);
+        assert!(admits(&mut quotas, 3));
+        assert!(quotas.spend(APP, Budget::Reads, Millis(0), 10, 1).0);
+        quotas.tick();
+        assert!(!quotas.has_news() && !quotas.wants_tick());
     }
 }

@@ -32,6 +32,8 @@ pub(super) struct Topics {
     rows: Vec<Row>,
     /// Rows whose wish has changed since the bridge heard of it.
     unsent: Vec<Partition>,
+    /// The bridge had no room for the last one: a tick tries again.
+    is_stuck: bool,
     /// Joins that waited for a topic which is live now.
     ready: VecDeque<Parked>,
     /// Joins that wait, ready ones too.
@@ -72,8 +74,13 @@ impl Topics {
         self.joins
     }
 
+    /// There is something to do at once.
     pub(super) fn has_ready(&self) -> bool {
-        !self.ready.is_empty() || !self.unsent.is_empty()
+        !self.ready.is_empty() || (!self.unsent.is_empty() && !self.is_stuck)
+    }
+
+    pub(super) fn is_stuck(&self) -> bool {
+        self.is_stuck
     }
 
     fn is_live(&self, partition: Partition) -> bool {
@@ -184,11 +191,13 @@ impl ShardServer {
 
     /// Tells the bridge what is wished, and begins subscriptions whose topics are live.
     pub(super) fn continue_topics(&mut self, turn: &mut impl ServerTurn) {
+        self.topics.is_stuck = false;
         while let Some(partition) = self.topics.unsent.pop() {
             let at = self.topics.at(partition);
             let wish = self.topics.rows[at].wish;
             if turn.to_bridge(ToBridge::Topic { partition, wish }).is_err() {
                 self.topics.unsent.push(partition);
+                self.topics.is_stuck = true;
                 break;
             }
             self.topics.rows[at].is_unsent = false;

@@ -13,12 +13,19 @@
     reason = "each wait has a deadline; lengths of time are what is tested; endpoints are threads"
 )]
 
+#[path = "../support/bus.rs"]
+mod bus;
+#[expect(dead_code, reason = "the tests of the bus use the rest")]
+#[path = "../support/nats.rs"]
+mod nats;
 #[path = "../support/proxy.rs"]
 mod proxy;
 #[path = "../support/redis.rs"]
 mod redis;
 #[path = "../support/mod.rs"]
 mod support;
+
+use support::skip;
 
 mod bench;
 mod bench_table;
@@ -31,6 +38,7 @@ mod http_api;
 mod limits;
 mod load_balancers;
 mod operations;
+mod operators;
 mod presence;
 mod proxy_header;
 mod raw_http;

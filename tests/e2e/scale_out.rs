@@ -1,8 +1,10 @@
-//! Several nodes on one Redis: each is told what it would be told if they were one.
+//! Several nodes on one bus: each is told what it would be told if they were one.
 
 use serde_json::{Value, json};
 
+use crate::bus::BusServer;
 use crate::clients;
+use crate::nats::Nats;
 use crate::redis::Redis;
 use crate::support::client::Client;
 use crate::support::config::{Config, merge};
@@ -11,25 +13,53 @@ use crate::support::skip::skip;
 use crate::support::wire::Wire;
 use crate::support::{SILENCE, eventually};
 
-/// A node of the cluster `test` on this Redis.
-pub(crate) fn node_config(redis: &Redis, name: &str, keys: Value) -> Config {
+/// What a node must be told of its bus.
+pub(crate) trait BusKeys {
+    fn keys(&self) -> Value;
+}
+
+impl BusKeys for Redis {
+    fn keys(&self) -> Value {
+        let (host, port) = (self.address.ip().to_string(), self.address.port());
+        json!({
+            "adapter": {"driver": "redis"},
+            "database": {"redis": {"host": host, "port": port}},
+        })
+    }
+}
+
+impl BusKeys for Nats {
+    fn keys(&self) -> Value {
+        let server = format!("nats://{}", self.address);
+        json!({"adapter": {"driver": "nats", "nats": {"servers": [server]}}})
+    }
+}
+
+impl BusKeys for BusServer {
+    fn keys(&self) -> Value {
+        match self {
+            Self::Redis(redis) => redis.keys(),
+            Self::Nats(nats) => nats.keys(),
+        }
+    }
+}
+
+/// A node of the cluster `test` on this bus.
+pub(crate) fn node_config(bus: &impl BusKeys, name: &str, keys: Value) -> Config {
     let mut all = json!({
-        "adapter": {"driver": "redis"},
         "cluster": {
             "node_id": name, "name": "test", "secret": "between nodes",
             // A start listens for two of them.
             "heartbeat_ms": 400,
         },
-        "database": {"redis": {
-            "host": redis.address.ip().to_string(), "port": redis.address.port(),
-        }},
     });
+    merge(&mut all, bus.keys());
     merge(&mut all, keys);
     Config::new().with(all)
 }
 
-pub(crate) fn starts(redis: &Redis, name: &str, keys: Value) -> Server {
-    Server::start(&node_config(redis, name, keys), 2)
+pub(crate) fn starts(bus: &impl BusKeys, name: &str, keys: Value) -> Server {
+    Server::start(&node_config(bus, name, keys), 2)
 }
 
 pub(crate) fn is_ready(node: &Server) {
@@ -44,85 +74,89 @@ fn hears(client: &mut Client, event: &str, channel: &str, data: &str) {
 
 #[test]
 fn events_of_one_node_reach_subscribers_of_the_other_once_and_in_order() {
-    let Some(redis) = Redis::start() else {
-        return skip("scale_out", "no redis-server");
-    };
-    let nodes = ["a", "b"].map(|name| starts(&redis, name, json!({})));
-    let [mut alice, mut bob] = [nodes[0].client("alice"), nodes[1].client("bob")];
-    for client in [&mut alice, &mut bob] {
-        client.subscribes("news");
-        client.subscribes("private-room");
-    }
-    let mut api = nodes[0].api();
-    for number in 0..500 {
-        api.publishes("n", "news", &number.to_string());
-    }
-    for client in [&mut alice, &mut bob] {
+    for bus in
+        BusServer::start_each("events_of_one_node_reach_subscribers_of_the_other_once_and_in_order")
+    {
+        let nodes = ["a", "b"].map(|name| starts(&bus, name, json!({})));
+        let [mut alice, mut bob] = [nodes[0].client("alice"), nodes[1].client("bob")];
+        for client in [&mut alice, &mut bob] {
+            client.subscribes("news");
+            client.subscribes("private-room");
+        }
+        let mut api = nodes[0].api();
         for number in 0..500 {
-            hears(client, "n", "news", &number.to_string());
+            api.publishes("n", "news", &number.to_string());
         }
-    }
-    // Whoever is excepted may be on another node; of a client event it is the sender.
-    let event = json!({"name": "n", "channel": "news", "data": "x", "socket_id": bob.socket_id});
-    api.posts_event(&event);
-    hears(&mut alice, "n", "news", "x");
-    bob.triggers("client-typing", "private-room", json!("hi"));
-    hears(&mut alice, "client-typing", "private-room", "hi");
-    let event = json!({"name": "m", "channels": ["news", "private-room", "empty"], "data": "all"});
-    api.posts_event(&event);
-    for client in [&mut alice, &mut bob] {
-        let mut heard: Vec<Value> = (0..2).map(|_| client.next()["channel"].clone()).collect();
-        heard.sort_by_key(Value::to_string);
-        assert_eq!(heard, ["news", "private-room"]);
-        client.expects_nothing();
-    }
-    let shown = |node: &Server, name: &str| node.metric(&format!("sockudo_{name}"));
-    for node in &nodes {
-        assert_eq!(shown(node, "backend_up"), Some(1.0));
-        assert_eq!(shown(node, "cluster_nodes"), Some(2.0));
-        assert_eq!(shown(node, "cluster_lost_batches_total"), Some(0.0));
-        assert_eq!(shown(node, "cluster_dropped_total"), Some(0.0));
-        assert_eq!(shown(node, "horizontal_adapter_sent_requests"), Some(0.0));
-        for grows in [
-            "adapter_canary_seconds_count",
-            "cluster_subscribe_seconds_count",
-        ] {
-            assert!(shown(node, grows) >= Some(2.0), "{grows}");
+        for client in [&mut alice, &mut bob] {
+            for number in 0..500 {
+                hears(client, "n", "news", &number.to_string());
+            }
         }
+        // Whoever is excepted may be on another node; of a client event it is the sender.
+        let event =
+            json!({"name": "n", "channel": "news", "data": "x", "socket_id": bob.socket_id});
+        api.posts_event(&event);
+        hears(&mut alice, "n", "news", "x");
+        bob.triggers("client-typing", "private-room", json!("hi"));
+        hears(&mut alice, "client-typing", "private-room", "hi");
+        let event =
+            json!({"name": "m", "channels": ["news", "private-room", "empty"], "data": "all"});
+        api.posts_event(&event);
+        for client in [&mut alice, &mut bob] {
+            let mut heard: Vec<Value> = (0..2).map(|_| client.next()["channel"].clone()).collect();
+            heard.sort_by_key(Value::to_string);
+            assert_eq!(heard, ["news", "private-room"]);
+            client.expects_nothing();
+        }
+        let shown = |node: &Server, name: &str| node.metric(&format!("sockudo_{name}"));
+        for node in &nodes {
+            assert_eq!(shown(node, "backend_up"), Some(1.0));
+            assert_eq!(shown(node, "cluster_nodes"), Some(2.0));
+            assert_eq!(shown(node, "cluster_lost_batches_total"), Some(0.0));
+            assert_eq!(shown(node, "cluster_dropped_total"), Some(0.0));
+            assert_eq!(shown(node, "horizontal_adapter_sent_requests"), Some(0.0));
+            for grows in [
+                "adapter_canary_seconds_count",
+                "cluster_subscribe_seconds_count",
+            ] {
+                assert!(shown(node, grows) >= Some(2.0), "{grows}");
+            }
+        }
+        assert!(shown(&nodes[0], "cluster_messages_total") >= Some(504.0));
     }
-    assert!(shown(&nodes[0], "cluster_messages_total") >= Some(504.0));
 }
 
 #[test]
 fn a_subscription_begins_when_the_bus_has_confirmed_it_and_not_before() {
-    let Some(mut redis) = Redis::start() else {
-        return skip("scale_out", "no redis-server");
-    };
-    redis.kill();
-    let node = Server::spawn(&node_config(&redis, "a", json!({})), 2);
-    let mut alice = eventually("the port", || {
-        std::net::TcpStream::connect(node.address).ok()?;
-        Some(node.client("alice"))
-    });
-    let up = node.gets("/up");
-    assert_eq!(
-        (up.status, up.header("x-health-check")),
-        (503, Some("ERROR"))
-    );
-    for channel in ["news", "more", "and-more"] {
-        alice.asks_for(channel);
+    for mut bus in
+        BusServer::start_each("a_subscription_begins_when_the_bus_has_confirmed_it_and_not_before")
+    {
+        bus.kill();
+        let node = Server::spawn(&node_config(&bus, "a", json!({})), 2);
+        let mut alice = eventually("the port", || {
+            std::net::TcpStream::connect(node.address).ok()?;
+            Some(node.client("alice"))
+        });
+        let up = node.gets("/up");
+        assert_eq!(
+            (up.status, up.header("x-health-check")),
+            (503, Some("ERROR"))
+        );
+        for channel in ["news", "more", "and-more"] {
+            alice.asks_for(channel);
+        }
+        // What it says next is held, pings too.
+        assert_eq!(alice.next_within(SILENCE), None);
+        bus.start_again();
+        for channel in ["news", "more", "and-more"] {
+            alice.expects_frame(json!({
+                "event": "pusher_internal:subscription_succeeded", "channel": channel, "data": "{}",
+            }));
+        }
+        is_ready(&node);
+        node.api().publishes("n", "news", "x");
+        hears(&mut alice, "n", "news", "x");
     }
-    // What it says next is held, pings too.
-    assert_eq!(alice.next_within(SILENCE), None);
-    redis.start_again();
-    for channel in ["news", "more", "and-more"] {
-        alice.expects_frame(json!({
-            "event": "pusher_internal:subscription_succeeded", "channel": channel, "data": "{}",
-        }));
-    }
-    is_ready(&node);
-    node.api().publishes("n", "news", "x");
-    hears(&mut alice, "n", "news", "x");
 }
 
 #[test]
@@ -244,68 +278,68 @@ fn the_last_event_of_a_cache_channel_is_known_where_somebody_subscribes() {
 
 #[test]
 fn a_bus_that_hangs_is_noticed_and_holds_up_nobody() {
-    let Some(redis) = Redis::start() else {
-        return skip("scale_out", "no redis-server");
-    };
-    let nodes = ["a", "b"].map(|name| starts(&redis, name, json!({})));
-    let [mut alice, mut bob] = [nodes[0].client("alice"), nodes[1].client("bob")];
-    for client in [&mut alice, &mut bob] {
-        client.subscribes("news");
+    for bus in BusServer::start_each("a_bus_that_hangs_is_noticed_and_holds_up_nobody") {
+        let nodes = ["a", "b"].map(|name| starts(&bus, name, json!({})));
+        let [mut alice, mut bob] = [nodes[0].client("alice"), nodes[1].client("bob")];
+        for client in [&mut alice, &mut bob] {
+            client.subscribes("news");
+        }
+        bus.signal("STOP");
+        let mut api = nodes[0].api();
+        for number in 0..1_000 {
+            api.publishes("n", "news", &number.to_string());
+            hears(&mut alice, "n", "news", &number.to_string());
+        }
+        for node in &nodes {
+            eventually("a node to say that the bus hangs", || {
+                (node.gets("/up").status == 503).then_some(())
+            });
+        }
+        bus.signal("CONT");
+        nodes.iter().for_each(is_ready);
+        // What was sent before the trouble may come late; what comes stays in order and comes once.
+        api.publishes("n", "news", "last");
+        let mut heard = Vec::new();
+        while heard.last().is_none_or(|it: &String| it != "last") {
+            let frame = bob.next();
+            heard.push(frame["data"].as_str().expect("a text").to_owned());
+        }
+        heard.pop();
+        let numbers: Vec<u32> = heard
+            .iter()
+            .map(|it| it.parse().expect("a number"))
+            .collect();
+        assert!(numbers.is_sorted_by(|a, b| a < b), "{numbers:?}");
     }
-    redis.signal("STOP");
-    let mut api = nodes[0].api();
-    for number in 0..1_000 {
-        api.publishes("n", "news", &number.to_string());
-        hears(&mut alice, "n", "news", &number.to_string());
-    }
-    for node in &nodes {
-        eventually("a node to say that the bus hangs", || {
-            (node.gets("/up").status == 503).then_some(())
-        });
-    }
-    redis.signal("CONT");
-    nodes.iter().for_each(is_ready);
-    // What was sent before the trouble may come late; what comes stays in order and comes once.
-    api.publishes("n", "news", "last");
-    let mut heard = Vec::new();
-    while heard.last().is_none_or(|it: &String| it != "last") {
-        let frame = bob.next();
-        heard.push(frame["data"].as_str().expect("a text").to_owned());
-    }
-    heard.pop();
-    let numbers: Vec<u32> = heard
-        .iter()
-        .map(|it| it.parse().expect("a number"))
-        .collect();
-    assert!(numbers.is_sorted_by(|a, b| a < b), "{numbers:?}");
 }
 
 #[test]
 fn who_starts_under_the_name_of_a_living_node_gives_way_before_anybody_hears_of_it() {
-    let Some(redis) = Redis::start() else {
-        return skip("scale_out", "no redis-server");
-    };
-    let nodes = ["a", "b"].map(|name| starts(&redis, name, json!({})));
-    let mut bob = nodes[1].client("bob");
-    bob.subscribes("news");
-    let mut api = nodes[0].api();
-    let mut double = Server::spawn(&node_config(&redis, "a", json!({})), 2);
-    let mut published = 0;
-    while double.is_running() {
-        api.publishes("n", "news", &published.to_string());
-        hears(&mut bob, "n", "news", &published.to_string());
-        published += 1;
-        std::thread::sleep(std::time::Duration::from_millis(10));
+    for bus in BusServer::start_each(
+        "who_starts_under_the_name_of_a_living_node_gives_way_before_anybody_hears_of_it",
+    ) {
+        let nodes = ["a", "b"].map(|name| starts(&bus, name, json!({})));
+        let mut bob = nodes[1].client("bob");
+        bob.subscribes("news");
+        let mut api = nodes[0].api();
+        let mut double = Server::spawn(&node_config(&bus, "a", json!({})), 2);
+        let mut published = 0;
+        while double.is_running() {
+            api.publishes("n", "news", &published.to_string());
+            hears(&mut bob, "n", "news", &published.to_string());
+            published += 1;
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        assert_eq!(double.exits().code(), Some(78));
+        let log = double.log();
+        assert!(!log.contains("ready node="), "{log}");
+        let told = "cluster.node_id = \"a\": a node that runs already has this name; give each";
+        assert!(log.contains(told), "{log}");
+        api.publishes("n", "news", "after");
+        hears(&mut bob, "n", "news", "after");
+        let log = nodes[1].log();
+        assert!(!log.contains("has started anew"), "{log}");
     }
-    assert_eq!(double.exits().code(), Some(78));
-    let log = double.log();
-    assert!(!log.contains("ready node="), "{log}");
-    let told = "cluster.node_id = \"a\": a node that runs already has this name; give each";
-    assert!(log.contains(told), "{log}");
-    api.publishes("n", "news", "after");
-    hears(&mut bob, "n", "news", "after");
-    let log = nodes[1].log();
-    assert!(!log.contains("has started anew"), "{log}");
 }
 
 #[test]
@@ -439,5 +473,31 @@ fn the_redis_user_of_the_documentation_may_do_all_that_is_needed() {
     for node in &nodes {
         let log = node.log();
         assert!(!log.contains("the bus between nodes"), "{log}");
+    }
+}
+
+#[test]
+fn the_nats_user_of_the_documentation_may_do_all_that_is_needed() {
+    let page = include_str!("../../docs/scale-out.md");
+    let (_, block) = page
+        .split_once("```text\nauthorization")
+        .expect("it is there");
+    let (block, _) = block.split_once("```").expect("it ends");
+    let Some(nats) = Nats::start_with(&format!("authorization{block}")) else {
+        return skip("scale_out", "no nats-server");
+    };
+    let keys = json!({
+        "adapter": {"nats": {"username": "sockudo", "password": "password"}},
+        "cluster": {"name": "shop"},
+    });
+    let nodes = ["a", "b"].map(|name| starts(&nats, name, keys.clone()));
+    let mut bob = nodes[1].client("bob");
+    bob.subscribes("news");
+    nodes[0].api().publishes("n", "news", "x");
+    hears(&mut bob, "n", "news", "x");
+    for node in &nodes {
+        let log = node.log();
+        assert!(!log.contains("the bus between nodes"), "{log}");
+        assert!(!log.contains("async_nats"), "{log}");
     }
 }

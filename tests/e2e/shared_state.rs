@@ -1,16 +1,16 @@
-//! Presence, counts, users and webhooks of several nodes on one Redis: those of one.
+//! Presence, counts, users and webhooks of several nodes on one bus: those of one.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::redis::Redis;
+use crate::bus::BusServer;
 use crate::scale_out::{is_ready, node_config, starts};
 use crate::support::config::merge;
 use crate::support::eventually;
 use crate::support::server::Server;
-use crate::support::skip::skip;
 use crate::support::webhook::WebhookSink;
+use crate::support::wire::Wire;
 use crate::users::told;
 
 /// A dead node is known to be after three seconds: a busy machine may hold a living one up for one.
@@ -34,192 +34,239 @@ fn reads(node: &Server, resource: &str, info: &str, wanted: &Value) {
 
 #[test]
 fn members_and_counts_are_those_of_all_nodes() {
-    let Some(redis) = Redis::start() else {
-        return skip("shared_state", "no redis-server");
-    };
-    let nodes = ["a", "b", "c"].map(|name| starts(&redis, name, json!({})));
-    let [mut alice, mut bob, mut again] =
-        [(0, "alice"), (1, "bob"), (2, "again")].map(|(at, name)| nodes[at].client(name));
-    assert_eq!(alice.joins("presence-room", "1").ids, ["1"]);
-    reads(
-        &nodes[1],
-        "/channels/presence-room/users",
-        "",
-        &json!({"users": [{"id": "1"}]}),
-    );
-    assert_eq!(bob.joins("presence-room", "2").ids, ["1", "2"]);
-    alice.expects_member_added("presence-room", "2");
-    reads(
-        &nodes[2],
-        "/channels/presence-room/users",
-        "",
-        &json!({"users": [{"id": "1"}, {"id": "2"}]}),
-    );
-    // Another connection of the same user, on a third node, is no other member.
-    assert_eq!(again.joins("presence-room", "1").ids, ["1", "2"]);
-    let counts = json!({"occupied": true, "user_count": 2, "subscription_count": 3});
-    for node in &nodes {
+    for bus in BusServer::start_each("members_and_counts_are_those_of_all_nodes") {
+        let nodes = ["a", "b", "c"].map(|name| starts(&bus, name, json!({})));
+        let [mut alice, mut bob, mut again] =
+            [(0, "alice"), (1, "bob"), (2, "again")].map(|(at, name)| nodes[at].client(name));
+        assert_eq!(alice.joins("presence-room", "1").ids, ["1"]);
         reads(
-            node,
-            "/channels/presence-room",
-            "user_count,subscription_count",
-            &counts,
+            &nodes[1],
+            "/channels/presence-room/users",
+            "",
+            &json!({"users": [{"id": "1"}]}),
         );
-        let listed = json!({"channels": {"presence-room": {"user_count": 2}}});
-        eventually("the channel to be listed", || {
-            let parameters = [("filter_by_prefix", "presence-"), ("info", "user_count")];
-            (node.api().reads("/channels", &parameters) == listed).then_some(())
-        });
-    }
-    alice.leaves();
-    bob.expects_nothing();
-    again.leaves();
-    bob.expects_member_removed("presence-room", "1");
-    bob.leaves();
-    for node in &nodes {
-        reads(node, "/channels", "", &json!({"channels": {}}));
+        assert_eq!(bob.joins("presence-room", "2").ids, ["1", "2"]);
+        alice.expects_member_added("presence-room", "2");
+        reads(
+            &nodes[2],
+            "/channels/presence-room/users",
+            "",
+            &json!({"users": [{"id": "1"}, {"id": "2"}]}),
+        );
+        // Another connection of the same user, on a third node, is no other member.
+        assert_eq!(again.joins("presence-room", "1").ids, ["1", "2"]);
+        let counts = json!({"occupied": true, "user_count": 2, "subscription_count": 3});
+        for node in &nodes {
+            reads(
+                node,
+                "/channels/presence-room",
+                "user_count,subscription_count",
+                &counts,
+            );
+            let listed = json!({"channels": {"presence-room": {"user_count": 2}}});
+            eventually("the channel to be listed", || {
+                let parameters = [("filter_by_prefix", "presence-"), ("info", "user_count")];
+                (node.api().reads("/channels", &parameters) == listed).then_some(())
+            });
+        }
+        alice.leaves();
+        bob.expects_nothing();
+        again.leaves();
+        bob.expects_member_removed("presence-room", "1");
+        bob.leaves();
+        for node in &nodes {
+            reads(node, "/channels", "", &json!({"channels": {}}));
+        }
     }
 }
 
 #[test]
 fn members_of_a_killed_node_go_once_and_those_who_are_elsewhere_stay() {
-    let Some(redis) = Redis::start() else {
-        return skip("shared_state", "no redis-server");
-    };
-    let mut sink = WebhookSink::start();
-    let hooks = sink.entry(&[
-        "channel_occupied",
-        "channel_vacated",
-        "member_added",
-        "member_removed",
-    ]);
-    let starts = |name: &str| {
-        let mut keys = quick();
-        merge(&mut keys, json!({"webhooks": {"grace_ms": 0}}));
-        let config = node_config(&redis, name, keys).with_app(json!({"webhooks": [hooks.clone()]}));
-        Server::start(&config, 2)
-    };
-    let mut nodes: Vec<Server> = ["a", "b", "c"].map(starts).into();
-    // Nobody owns anything before a lease: what falls due until then is told after it.
-    let mut alice = nodes[0].client("alice");
-    alice.joins("presence-room", "1");
-    sink.expects(json!({"name": "channel_occupied", "channel": "presence-room"}));
-    sink.expects(json!({"name": "member_added", "channel": "presence-room", "user_id": "1"}));
-    std::thread::sleep(Duration::from_secs(6)); // Two leases: shares do not move any more.
-    let mut bob = nodes[2].client("bob");
-    reads(
-        &nodes[2],
-        "/channels/presence-room/users",
-        "",
-        &json!({"users": [{"id": "1"}]}),
-    );
-    bob.joins("presence-room", "2");
-    alice.expects_member_added("presence-room", "2");
-    sink.expects(json!({"name": "member_added", "channel": "presence-room", "user_id": "2"}));
-    let mut bob_too = nodes[1].client("bob too");
-    reads(
-        &nodes[1],
-        "/channels/presence-room/users",
-        "",
-        &json!({"users": [{"id": "1"}, {"id": "2"}]}),
-    );
-    bob_too.joins("presence-room", "2");
-    let mut carol = nodes[2].client("carol");
-    carol.joins("presence-room", "3");
-    for client in [&mut alice, &mut bob_too] {
-        client.expects_member_added("presence-room", "3");
-    }
-    sink.expects(json!({"name": "member_added", "channel": "presence-room", "user_id": "3"}));
-    let killed = nodes.pop().expect("the third one");
-    killed.signal(libc::SIGKILL);
-    for client in [&mut alice, &mut bob_too] {
-        client.expects_member_removed("presence-room", "3");
-        client.expects_nothing();
-    }
-    sink.expects(json!({"name": "member_removed", "channel": "presence-room", "user_id": "3"}));
-    for node in &nodes {
+    for bus in
+        BusServer::start_each("members_of_a_killed_node_go_once_and_those_who_are_elsewhere_stay")
+    {
+        let mut sink = WebhookSink::start();
+        let hooks = sink.entry(&[
+            "channel_occupied",
+            "channel_vacated",
+            "member_added",
+            "member_removed",
+        ]);
+        let starts = |name: &str| {
+            let mut keys = quick();
+            merge(&mut keys, json!({"webhooks": {"grace_ms": 0}}));
+            let config =
+                node_config(&bus, name, keys).with_app(json!({"webhooks": [hooks.clone()]}));
+            Server::start(&config, 2)
+        };
+        let mut nodes: Vec<Server> = ["a", "b", "c"].map(starts).into();
+        // Nobody owns anything before a lease: what falls due until then is told after it.
+        let mut alice = nodes[0].client("alice");
+        alice.joins("presence-room", "1");
+        sink.expects(json!({"name": "channel_occupied", "channel": "presence-room"}));
+        sink.expects(json!({"name": "member_added", "channel": "presence-room", "user_id": "1"}));
+        std::thread::sleep(Duration::from_secs(6)); // Two leases: shares do not move any more.
+        let mut bob = nodes[2].client("bob");
         reads(
-            node,
+            &nodes[2],
+            "/channels/presence-room/users",
+            "",
+            &json!({"users": [{"id": "1"}]}),
+        );
+        bob.joins("presence-room", "2");
+        alice.expects_member_added("presence-room", "2");
+        sink.expects(json!({"name": "member_added", "channel": "presence-room", "user_id": "2"}));
+        let mut bob_too = nodes[1].client("bob too");
+        reads(
+            &nodes[1],
             "/channels/presence-room/users",
             "",
             &json!({"users": [{"id": "1"}, {"id": "2"}]}),
         );
+        bob_too.joins("presence-room", "2");
+        let mut carol = nodes[2].client("carol");
+        carol.joins("presence-room", "3");
+        for client in [&mut alice, &mut bob_too] {
+            client.expects_member_added("presence-room", "3");
+        }
+        sink.expects(json!({"name": "member_added", "channel": "presence-room", "user_id": "3"}));
+        let killed = nodes.pop().expect("the third one");
+        killed.signal(libc::SIGKILL);
+        for client in [&mut alice, &mut bob_too] {
+            client.expects_member_removed("presence-room", "3");
+            client.expects_nothing();
+        }
+        sink.expects(json!({"name": "member_removed", "channel": "presence-room", "user_id": "3"}));
+        for node in &nodes {
+            reads(
+                node,
+                "/channels/presence-room/users",
+                "",
+                &json!({"users": [{"id": "1"}, {"id": "2"}]}),
+            );
+        }
+        alice.leaves();
+        bob_too.expects_member_removed("presence-room", "1");
+        bob_too.leaves();
+        sink.expects(json!({"name": "member_removed", "channel": "presence-room", "user_id": "1"}));
+        sink.expects(json!({"name": "member_removed", "channel": "presence-room", "user_id": "2"}));
+        sink.expects(json!({"name": "channel_vacated", "channel": "presence-room"}));
+        sink.expects_nothing_for(Duration::from_secs(4));
     }
-    alice.leaves();
-    bob_too.expects_member_removed("presence-room", "1");
-    bob_too.leaves();
-    sink.expects(json!({"name": "member_removed", "channel": "presence-room", "user_id": "1"}));
-    sink.expects(json!({"name": "member_removed", "channel": "presence-room", "user_id": "2"}));
-    sink.expects(json!({"name": "channel_vacated", "channel": "presence-room"}));
-    sink.expects_nothing_for(Duration::from_secs(4));
 }
 
 #[test]
 fn users_are_watched_reached_and_sent_away_wherever_they_are() {
-    let Some(redis) = Redis::start() else {
-        return skip("shared_state", "no redis-server");
-    };
-    let nodes =
-        ["a", "b"].map(|name| Server::start(&node_config(&redis, name, json!({})).with_users(), 2));
-    let [mut alice, mut bob] = [nodes[0].client("alice"), nodes[1].client("bob")];
-    alice.signs_in_with(r#"{"id":"alice","watchlist":["bob"]}"#);
-    assert_eq!(alice.expects_watchlist(), told(&[("bob", "offline")]));
-    bob.signs_in("bob");
-    assert_eq!(alice.expects_watchlist(), told(&[("bob", "online")]));
-    let mut late = nodes[0].client("late");
-    late.signs_in_with(r#"{"id":"late","watchlist":["bob"]}"#);
-    assert_eq!(late.expects_watchlist(), told(&[("bob", "online")]));
-    let channel = bob.subscribes_to_own_channel("bob");
-    nodes[0].api().publishes("n", &channel, "for bob");
-    bob.expects_frame(json!({"event": "n", "channel": channel, "data": "for bob"}));
-    nodes[0].api().terminates("bob");
-    bob.is_closed_with(4009);
-    for client in [&mut alice, &mut late] {
-        assert_eq!(client.expects_watchlist(), told(&[("bob", "offline")]));
+    for bus in BusServer::start_each("users_are_watched_reached_and_sent_away_wherever_they_are") {
+        let nodes = ["a", "b"]
+            .map(|name| Server::start(&node_config(&bus, name, json!({})).with_users(), 2));
+        let [mut alice, mut bob] = [nodes[0].client("alice"), nodes[1].client("bob")];
+        alice.signs_in_with(r#"{"id":"alice","watchlist":["bob"]}"#);
+        assert_eq!(alice.expects_watchlist(), told(&[("bob", "offline")]));
+        bob.signs_in("bob");
+        assert_eq!(alice.expects_watchlist(), told(&[("bob", "online")]));
+        let mut late = nodes[0].client("late");
+        late.signs_in_with(r#"{"id":"late","watchlist":["bob"]}"#);
+        assert_eq!(late.expects_watchlist(), told(&[("bob", "online")]));
+        let channel = bob.subscribes_to_own_channel("bob");
+        nodes[0].api().publishes("n", &channel, "for bob");
+        bob.expects_frame(json!({"event": "n", "channel": channel, "data": "for bob"}));
+        nodes[0].api().terminates("bob");
+        bob.is_closed_with(4009);
+        for client in [&mut alice, &mut late] {
+            assert_eq!(client.expects_watchlist(), told(&[("bob", "offline")]));
+        }
     }
 }
 
 #[test]
 fn who_comes_to_a_cluster_knows_all_and_a_bus_that_died_leaves_no_ghost() {
-    let Some(mut redis) = Redis::start() else {
-        return skip("shared_state", "no redis-server");
-    };
-    let nodes = ["a", "b"].map(|name| starts(&redis, name, quick()));
-    let [mut alice, mut bob] = [nodes[0].client("alice"), nodes[1].client("bob")];
-    alice.joins("presence-room", "1");
-    reads(
-        &nodes[1],
-        "/channels/presence-room/users",
-        "",
-        &json!({"users": [{"id": "1"}]}),
-    );
-    bob.joins("presence-room", "2");
-    alice.expects_member_added("presence-room", "2");
-    let third = starts(&redis, "c", quick());
-    reads(
-        &third,
-        "/channels/presence-room/users",
-        "",
-        &json!({"users": [{"id": "1"}, {"id": "2"}]}),
-    );
-    redis.kill();
-    for node in &nodes {
-        eventually("a node to say that the bus is gone", || {
-            (node.gets("/up").status == 503).then_some(())
-        });
-    }
-    bob.leaves();
-    alice.expects_nothing_for(Duration::from_secs(6)); // Two leases: nobody is taken for dead.
-    redis.start_again();
-    for node in nodes.iter().chain([&third]) {
-        is_ready(node);
+    for mut bus in BusServer::start_each(
+        "who_comes_to_a_cluster_knows_all_and_a_bus_that_died_leaves_no_ghost",
+    ) {
+        let nodes = ["a", "b"].map(|name| starts(&bus, name, quick()));
+        let [mut alice, mut bob] = [nodes[0].client("alice"), nodes[1].client("bob")];
+        alice.joins("presence-room", "1");
         reads(
-            node,
+            &nodes[1],
             "/channels/presence-room/users",
             "",
             &json!({"users": [{"id": "1"}]}),
         );
+        bob.joins("presence-room", "2");
+        alice.expects_member_added("presence-room", "2");
+        let third = starts(&bus, "c", quick());
+        reads(
+            &third,
+            "/channels/presence-room/users",
+            "",
+            &json!({"users": [{"id": "1"}, {"id": "2"}]}),
+        );
+        bus.kill();
+        for node in &nodes {
+            eventually("a node to say that the bus is gone", || {
+                (node.gets("/up").status == 503).then_some(())
+            });
+        }
+        bob.leaves();
+        alice.expects_nothing_for(Duration::from_secs(6)); // Two leases: nobody is taken for dead.
+        bus.start_again();
+        for node in nodes.iter().chain([&third]) {
+            is_ready(node);
+            reads(
+                node,
+                "/channels/presence-room/users",
+                "",
+                &json!({"users": [{"id": "1"}]}),
+            );
+        }
+        alice.expects_member_removed("presence-room", "2");
+        alice.expects_nothing();
     }
-    alice.expects_member_removed("presence-room", "2");
-    alice.expects_nothing();
+}
+
+/// A new connection to the node, unless it is refused for the app's limit.
+fn is_admitted(node: &Server) -> Option<Wire> {
+    let mut wire = node.wire();
+    wire.upgrades("/app/app-key?protocol=7&client=test", "");
+    let first: Value = serde_json::from_slice(&wire.frame().payload).expect("JSON");
+    if first["event"] == "pusher:connection_established" {
+        return Some(wire);
+    }
+    assert_eq!(first["data"]["code"], 4004, "{first}");
+    None
+}
+
+#[test]
+fn connections_of_an_app_are_limited_over_all_nodes() {
+    for bus in BusServer::start_each("connections_of_an_app_are_limited_over_all_nodes") {
+        is_limited_over(&bus);
+    }
+}
+
+fn is_limited_over(bus: &BusServer) {
+    let nodes = ["a", "b"].map(|name| {
+        let config = node_config(bus, name, quick());
+        Server::start(&config.with_app(json!({"max_connections": 3})), 2)
+    });
+    for node in &nodes {
+        is_ready(node);
+    }
+    let mut here = vec![is_admitted(&nodes[0]), is_admitted(&nodes[0])];
+    let there = is_admitted(&nodes[1]);
+    assert!(there.is_some() && here.iter().all(Option::is_some));
+    // Both nodes know within a moment that there are three.
+    for node in &nodes {
+        eventually("the fourth to be refused", || {
+            is_admitted(node).is_none().then_some(())
+        });
+    }
+    here.pop();
+    let _again = eventually("one more on the other node", || is_admitted(&nodes[1]));
+    // What a dead node had is given back with its lease.
+    let [a, b] = nodes;
+    drop(a);
+    let more = eventually("the dead node's place", || is_admitted(&b));
+    assert!(is_admitted(&b).is_none());
+    drop((here, there, more));
 }

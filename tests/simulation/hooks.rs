@@ -45,6 +45,7 @@ impl Hooks {
             ToBridge::Event(_)
             | ToBridge::State(_)
             | ToBridge::Terminate(_)
+            | ToBridge::Spent(_)
             | ToBridge::Topic { .. } => {
                 panic!("a node without a bus")
             }

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,9 @@ use super::client::Client;
 use super::config::{APP_ID, Config, KEY, SECRET, merge};
 use super::eventually;
 use super::wire::{Reply, Wire};
+
+/// In the folder of a server.
+const ADMIN_SOCKET: &str = "admin.sock";
 
 /// A running server. Dropping it kills the process; a failing test prints the end of its log.
 pub(crate) struct Server {
@@ -101,6 +104,9 @@ impl Server {
             .to_owned();
         let folder = tempfile::tempdir().expect("a temporary folder");
         let file = folder.path().join("config.json");
+        if json.get("admin").is_none() {
+            json["admin"] = json!({"socket": folder.path().join(ADMIN_SOCKET)});
+        }
         std::fs::write(
             &file,
             serde_json::to_vec_pretty(&json).expect("a value is JSON"),
@@ -264,6 +270,14 @@ impl Server {
             );
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// Runs a command that asks this node.
+    pub(crate) fn is_asked(&self, command: &[&str]) -> Output {
+        let mut sockudo = Command::new(env!("CARGO_BIN_EXE_sockudo"));
+        sockudo.args(command).arg("--socket");
+        sockudo.arg(self.folder.path().join(ADMIN_SOCKET));
+        sockudo.output().expect("it starts")
     }
 
     pub(crate) fn pid(&self) -> u32 {

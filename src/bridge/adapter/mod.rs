@@ -9,6 +9,7 @@
 //! what may have been delivered is never sent again; a topic is told live only after the bus said so.
 
 mod backoff;
+pub mod nats;
 pub mod news;
 mod queue;
 pub mod redis;
@@ -17,6 +18,7 @@ pub mod status;
 mod wishes;
 
 use self::{
+    nats::{NatsBus, NatsSetup},
     news::{News, Refused},
     redis::{RedisBus, RedisSetup},
     status::Status,
@@ -27,12 +29,14 @@ use crate::cluster::topic::Topic;
 #[derive(Debug)]
 pub enum Bus {
     Redis(RedisBus),
+    Nats(NatsBus),
 }
 
 /// What a driver needs to start.
 #[derive(Clone, Debug)]
 pub enum Setup {
     Redis(RedisSetup),
+    Nats(NatsSetup),
 }
 
 /// Why a bus cannot be started: the operator erred. A server that is not there is no such error.
@@ -48,6 +52,20 @@ pub enum BusError {
          adapter.redis.redis_sub_options.url database {subscribe}: must be the same"
     )]
     Databases { publish: u32, subscribe: u32 },
+    #[error("{key} names no server of NATS: wants at least one, such as nats://host:4222")]
+    NoServers { key: &'static str },
+    /// The URL itself may hold a password, so it is not shown.
+    #[error("{key}: number {number} is no URL of a NATS server: {reason}")]
+    NatsUrl {
+        key: &'static str,
+        number: usize,
+        reason: &'static str,
+    },
+    #[error(
+        "adapter.nats.prefix and cluster.name: {bytes} bytes of a subject, dots and what is written as \
+         =XX included: at most {max}"
+    )]
+    LongSubjects { bytes: usize, max: usize },
 }
 
 impl Bus {
@@ -58,6 +76,7 @@ impl Bus {
     pub fn start(setup: Setup) -> Result<Self, BusError> {
         match setup {
             Setup::Redis(setup) => RedisBus::start(setup).map(Self::Redis),
+            Setup::Nats(setup) => NatsBus::start(setup).map(Self::Nats),
         }
     }
 
@@ -68,6 +87,7 @@ impl Bus {
     pub fn publish(&mut self, topic: Topic, batch: Vec<u8>) -> Result<(), Refused> {
         match self {
             Self::Redis(bus) => bus.roads.publish(topic, batch),
+            Self::Nats(bus) => bus.roads.publish(topic, batch),
         }
     }
 
@@ -76,6 +96,7 @@ impl Bus {
     pub fn subscribe(&mut self, topic: Topic) {
         match self {
             Self::Redis(bus) => bus.roads.subscribe(topic),
+            Self::Nats(bus) => bus.roads.subscribe(topic),
         }
     }
 
@@ -83,6 +104,7 @@ impl Bus {
     pub fn unsubscribe(&mut self, topic: Topic) {
         match self {
             Self::Redis(bus) => bus.roads.unsubscribe(topic),
+            Self::Nats(bus) => bus.roads.unsubscribe(topic),
         }
     }
 
@@ -90,6 +112,7 @@ impl Bus {
     pub async fn next(&mut self) -> News {
         match self {
             Self::Redis(bus) => bus.roads.next().await,
+            Self::Nats(bus) => bus.roads.next().await,
         }
     }
 
@@ -97,6 +120,7 @@ impl Bus {
     pub fn try_next(&mut self) -> Option<News> {
         match self {
             Self::Redis(bus) => bus.roads.try_next(),
+            Self::Nats(bus) => bus.roads.try_next(),
         }
     }
 
@@ -104,6 +128,7 @@ impl Bus {
     pub fn status(&self) -> Status {
         match self {
             Self::Redis(bus) => bus.roads.status("redis"),
+            Self::Nats(bus) => bus.roads.status("nats"),
         }
     }
 
@@ -111,6 +136,7 @@ impl Bus {
     pub async fn close(self) {
         match self {
             Self::Redis(bus) => bus.close().await,
+            Self::Nats(bus) => bus.close().await,
         }
     }
 }

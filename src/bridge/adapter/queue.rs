@@ -145,12 +145,20 @@ impl IncomingSender {
                     .sender
                     .send(Incoming::Batch(Queued { topic, bytes, room }));
             }
-            None => {
-                self.tally.dropped.fetch_add(1, Ordering::Relaxed);
-                if self.tally.dropped_untold.fetch_add(1, Ordering::Relaxed) == 0 {
-                    _ = self.sender.send(Incoming::Gap);
-                }
-            }
+            None => self.lose(1),
+        }
+    }
+
+    /// So many batches are missing from here on.
+    pub(super) fn lose(&self, batches: u64) {
+        self.tally.dropped.fetch_add(batches, Ordering::Relaxed);
+        if self
+            .tally
+            .dropped_untold
+            .fetch_add(batches, Ordering::Relaxed)
+            == 0
+        {
+            _ = self.sender.send(Incoming::Gap);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The connections of the admin listener.
+//! The connections of the metrics listener and of the admin socket.
 //!
 //! Owns: the accept loop, how many there are, how long each may take.
 //! May depend on: axum, hyper, tokio.
@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
+use axum::{Router, serve::Listener};
 use hyper::{
     server::conn::http1,
     service::{Service as _, service_fn},
@@ -24,7 +24,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncWrite},
     task::JoinHandle,
 };
 
@@ -49,25 +49,16 @@ impl Default for Bounds {
 }
 
 /// Accepts and serves for as long as the runtime runs.
-pub(super) async fn serve(listener: TcpListener, router: Router, bounds: Bounds) {
+pub(super) async fn serve(mut listener: impl Listener, router: Router, bounds: Bounds) {
     let mut guests: Vec<Guest> = Vec::with_capacity(bounds.connections_max);
     loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                make_room(&mut guests, bounds.connections_max);
-                guests.push(Guest::welcome(stream, router.clone(), bounds));
-                assert!(guests.len() <= bounds.connections_max);
-            }
-            // Most likely no file is left: who is here already may give one back.
-            Err(error) => {
-                tracing::debug!(%error, "the metrics listener cannot accept");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
+        // Where no file is left it pauses and tries again: who is here already may give one back.
+        let (stream, _) = listener.accept().await;
+        make_room(&mut guests, bounds.connections_max);
+        guests.push(Guest::welcome(stream, router.clone(), bounds));
+        assert!(guests.len() <= bounds.connections_max);
     }
 }
-
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A connection, oldest first in its list.
 struct Guest {
@@ -76,7 +67,10 @@ struct Guest {
 }
 
 impl Guest {
-    fn welcome(stream: TcpStream, router: Router, bounds: Bounds) -> Self {
+    fn welcome<S>(stream: S, router: Router, bounds: Bounds) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let has_asked = Arc::new(AtomicBool::new(false));
         let asked = Arc::clone(&has_asked);
         let routes = TowerToHyperService::new(router);
@@ -117,7 +111,8 @@ mod tests {
     use super::*;
     use axum::routing::get;
     use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt},
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::{TcpListener, TcpStream},
         time::timeout,
     };
 

@@ -1,12 +1,15 @@
-//! The metrics and admin listener.
+//! The metrics listener and the admin socket.
 //!
-//! Owns: the routes of `metrics.host:metrics.port`, and what they ask of the bridge.
+//! Owns: the routes of `metrics.host:metrics.port`, which only read, those of `admin.socket`, and what
+//! both ask of the bridge.
 //! May depend on: axum, hyper, tokio, `metrics::exposition`. Not on the link: it asks the bridge's loop.
 //! Invariants: a request waits for the loop, never the loop for a request; the port is bound before
 //! a shard starts.
 
 mod guests;
+pub mod report;
 mod routes;
+pub mod socket;
 
 use std::{
     io,
@@ -17,6 +20,7 @@ use std::{
 use prometheus::proto::MetricFamily;
 use tokio::sync::{mpsc, oneshot};
 
+use self::report::{ClusterReport, RebalanceReport};
 use super::message::Health;
 use crate::{config::sections::Metrics, metrics::exposition::Exposition};
 
@@ -27,6 +31,10 @@ pub enum AdminRequest {
     Scrape(oneshot::Sender<Scrape>),
     /// Whether this node is well.
     Status(oneshot::Sender<Status>),
+    /// The nodes, as this one sees them.
+    Cluster(oneshot::Sender<ClusterReport>),
+    /// Close what this node has above the mean; or why that cannot be.
+    Rebalance(oneshot::Sender<Result<RebalanceReport, String>>),
 }
 
 /// One scrape, shared by all who waited for it.
@@ -105,8 +113,10 @@ fn bind_first(metrics: &Metrics) -> Result<TcpListener, AdminError> {
     bound.map_err(|source| AdminError::Bind { host, port, source })
 }
 
-/// Requests that wait for the loop; more wait in their connections.
-const REQUESTS_MAX: usize = 64;
+/// Makes the queue of requests for the loop; more wait in their connections.
+pub fn requests() -> (mpsc::Sender<AdminRequest>, mpsc::Receiver<AdminRequest>) {
+    mpsc::channel(64)
+}
 
 /// Serves the listener on a task of its own. Needs a tokio runtime.
 ///
@@ -115,15 +125,15 @@ const REQUESTS_MAX: usize = 64;
 pub fn serve(
     listener: TcpListener,
     exposition: Arc<Exposition>,
-) -> io::Result<mpsc::Receiver<AdminRequest>> {
+    requests: mpsc::Sender<AdminRequest>,
+) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let (requests, receiver) = mpsc::channel(REQUESTS_MAX);
     let router = routes::router(routes::Admin {
         requests,
         exposition,
     });
     tokio::spawn(guests::serve(listener, router, guests::Bounds::default()));
-    Ok(receiver)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ impl Toy {
             OwnChange::Subscriptions(_)
             | OwnChange::MemberJoined { .. }
             | OwnChange::MemberLeft { .. } => partitions.of_channel(name),
+            OwnChange::Connections(_) => partitions.own(),
         };
         let station = &mut self.stations[at];
         station.own.note(name, change);
@@ -472,6 +473,7 @@ enum StateDeed {
     Leave(usize, u8, u8),
     Online(usize, u8),
     Offline(usize, u8),
+    Connections(usize, u32),
     Other(Deed),
 }
 
@@ -484,6 +486,7 @@ fn state_deed() -> impl Strategy<Value = StateDeed> {
         5 => (at(), 0_u8..3, 0_u8..5).prop_map(|(at, name, user)| StateDeed::Leave(at, name, user)),
         2 => (at(), 0_u8..3).prop_map(|(at, user)| StateDeed::Online(at, user)),
         2 => (at(), 0_u8..3).prop_map(|(at, user)| StateDeed::Offline(at, user)),
+        2 => (at(), 0_u32..4).prop_map(|(at, count)| StateDeed::Connections(at, count)),
         6 => deed().prop_map(StateDeed::Other),
     ]
 }
@@ -496,7 +499,8 @@ impl Toy {
             | StateDeed::Join(at, ..)
             | StateDeed::Leave(at, ..)
             | StateDeed::Online(at, _)
-            | StateDeed::Offline(at, _) => at,
+            | StateDeed::Offline(at, _)
+            | StateDeed::Connections(at, _) => at,
         };
         if self.stations[at].node.is_none() || self.stations[at].is_stopped {
             return;
@@ -517,6 +521,9 @@ impl Toy {
             StateDeed::Online(_, user) => self.report(at, &user.to_string(), OwnChange::UserOnline),
             StateDeed::Offline(_, user) => {
                 self.report(at, &user.to_string(), OwnChange::UserOffline);
+            }
+            StateDeed::Connections(_, count) => {
+                self.report(at, "", OwnChange::Connections(count));
             }
             StateDeed::Other(_) => {}
         }
@@ -562,7 +569,8 @@ impl StateDeed {
             | Self::Join(at, ..)
             | Self::Leave(at, ..)
             | Self::Online(at, _)
-            | Self::Offline(at, _) => *at %= nodes,
+            | Self::Offline(at, _)
+            | Self::Connections(at, _) => *at %= nodes,
             Self::Other(deed) => match deed {
                 Deed::Publish(at, _)
                 | Deed::Kill(at)
@@ -623,6 +631,7 @@ fn strange(number: u64, kind: u8, part: u64, changes: &[u8]) -> Entry<'_> {
         4 => Entry::Latest(Latest { partition, number }),
         5 => Entry::Heartbeat(Heartbeat {
             sums: [number; GROUPS],
+            connections: number,
         }),
         6 => Entry::NumbersAsk(NumbersAsk {
             of,

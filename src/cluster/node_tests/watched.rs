@@ -13,6 +13,7 @@ use crate::cluster::{
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Watched {
+    /// Subscriptions by channel, and under the empty name the app's connections.
     pub(super) counts: BTreeMap<String, u32>,
     /// By channel and user the info.
     pub(super) members: BTreeMap<(String, String), String>,
@@ -29,10 +30,10 @@ impl Watched {
         let name = change.name.to_string();
         self.changes += 1;
         match change.change {
-            Merged::Subscriptions(0) => {
+            Merged::Subscriptions(0) | Merged::Connections(0) => {
                 assert!(self.counts.remove(&name).is_some(), "{name} was vacant");
             }
-            Merged::Subscriptions(count) => {
+            Merged::Subscriptions(count) | Merged::Connections(count) => {
                 let before = self.counts.insert(name.clone(), count);
                 assert_ne!(before, Some(count), "{name} had it");
             }
@@ -56,8 +57,12 @@ impl Watched {
     pub(super) fn note(&mut self, name: &str, change: OwnChange<'_>) {
         let name = name.to_owned();
         match change {
-            OwnChange::Subscriptions(0) => drop(self.counts.remove(&name)),
-            OwnChange::Subscriptions(count) => drop(self.counts.insert(name, count)),
+            OwnChange::Subscriptions(0) | OwnChange::Connections(0) => {
+                self.counts.remove(&name);
+            }
+            OwnChange::Subscriptions(count) | OwnChange::Connections(count) => {
+                self.counts.insert(name, count);
+            }
             OwnChange::MemberJoined { user_id, info } => {
                 let key = (name, user_id.to_string());
                 self.members.insert(key, info.to_string());

@@ -27,7 +27,7 @@ choices! {
         Local = "local",
         Redis = "redis",
         RedisCluster = "redis-cluster" | "redis_cluster" later,
-        Nats = "nats" later,
+        Nats = "nats",
     }
 }
 

@@ -5,6 +5,7 @@
 //! Invariants: a key stands in one row; its record is read after every check passed.
 
 mod adapter;
+mod admin;
 pub mod app;
 mod app_manager;
 mod cache;
@@ -22,6 +23,7 @@ mod server;
 mod webhooks;
 
 pub use adapter::*;
+pub use admin::*;
 pub use app_manager::*;
 pub use cache::*;
 pub use cluster::*;
@@ -57,6 +59,7 @@ pub static SERVER: Table = Table {
         HttpApi::KEYS,
         RateLimiter::KEYS,
         Metrics::KEYS,
+        Admin::KEYS,
         Ssl::KEYS,
         UnixSocket::KEYS,
         AppManager::KEYS,

@@ -9,9 +9,9 @@ use crate::config::settings::Settings;
 use crate::config::shape;
 
 use super::{
-    Adapter, Admission, AppManager, Cache, ChannelLimits, Cluster, Cors, Database, DatabasePooling,
-    Drain, HttpApi, Logging, Metrics, Net, Queue, RateLimiter, Ssl, UnixSocket, Webhooks,
-    Websocket,
+    Adapter, Admin, Admission, AppManager, Cache, ChannelLimits, Cluster, Cors, Database,
+    DatabasePooling, Drain, HttpApi, Logging, Metrics, Net, Queue, RateLimiter, Ssl, UnixSocket,
+    Webhooks, Websocket,
 };
 
 section! {
@@ -68,6 +68,7 @@ section! {
         http_api: HttpApi => HttpApi::read;
         channel_limits: ChannelLimits => ChannelLimits::read;
         metrics: Metrics => Metrics::read;
+        admin: Admin => Admin::read;
         webhooks: Webhooks => Webhooks::read;
         rate_limiter: RateLimiter => RateLimiter::read;
         logging: Logging => Logging::read;

@@ -1,0 +1,150 @@
+//! The bus on servers of NATS: PUB and SUB, and a message to oneself as proof.
+//!
+//! Owns: `NatsBus`, `NatsSetup`; `server` (where to, as whom), `link` (one connection), `probe` (whether it
+//! lives, and what it proves), `publisher`, `subscriber`, `fault` (what an error means).
+//! May depend on: the rest of `adapter`, `cluster::topic`, `config::secret`, the crate `async-nats`, tokio.
+//! Invariants: each road has a publishing and a subscribing connection of its own; each is made anew by
+//! us when it ends or is silent, for ever. The crate's own reconnecting is cut off: it sends what is old,
+//! and says *connected* before anything is subscribed again.
+
+mod fault;
+mod link;
+mod probe;
+mod publisher;
+mod server;
+mod subscriber;
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::Subject;
+use tokio::{task::JoinSet, time::timeout};
+
+use self::server::Servers;
+use super::{BusError, roads::Roads};
+use crate::{
+    cluster::{
+        identity::NodeId,
+        topic::{Topic, TopicNames},
+    },
+    config::Secret,
+};
+
+/// What the configuration says of the bus.
+#[derive(Clone, Debug)]
+pub struct NatsSetup {
+    /// `adapter.nats.servers`: URLs, or hosts with or without a port.
+    pub servers: Vec<Secret>,
+    /// `adapter.nats.prefix`.
+    pub prefix: String,
+    /// Used where the URL names nobody, and only both.
+    pub username: Option<String>,
+    pub password: Option<Secret>,
+    /// Used without the two.
+    pub token: Option<Secret>,
+    /// The cluster's name.
+    pub cluster: String,
+    /// Of this node.
+    pub node: NodeId,
+    /// Of each direction of each road. At least one batch fits.
+    pub queue_bytes_max: usize,
+    /// `adapter.nats.connection_timeout_ms`.
+    pub connect_within: Duration,
+    /// `adapter.nats.request_timeout_ms`: what was sent and not proven for so long is given up.
+    pub timeout: Duration,
+}
+
+/// Our connections to servers of NATS.
+#[derive(Debug)]
+pub struct NatsBus {
+    pub(super) roads: Roads,
+    // Dropping a set ends its tasks.
+    publishers: JoinSet<()>,
+    subscribers: JoinSet<()>,
+}
+
+/// What one connection of a road works with.
+#[derive(Clone)]
+struct Duty {
+    servers: Arc<Servers>,
+    subjects: Arc<Subjects>,
+    timeout: Duration,
+}
+
+/// The names of all topics, as the crate wants them.
+struct Subjects {
+    names: TopicNames,
+    /// By lane.
+    subjects: Box<[Subject]>,
+}
+
+impl Subjects {
+    fn new(names: TopicNames) -> Self {
+        let subject = |topic| Subject::from(names.name(topic).to_owned());
+        Self {
+            subjects: Topic::all().map(subject).collect(),
+            names,
+        }
+    }
+
+    /// Costs a count of references.
+    fn of(&self, topic: Topic) -> Subject {
+        let subject = self.subjects.get(usize::from(topic.lane().0));
+        subject.expect("every lane has a subject").clone()
+    }
+
+    fn topic(&self, subject: &str) -> Option<Topic> {
+        self.names.topic(subject.as_bytes())
+    }
+
+    fn stem(&self) -> &str {
+        self.names.stem()
+    }
+}
+
+impl NatsBus {
+    pub(super) fn start(setup: NatsSetup) -> Result<Self, BusError> {
+        let servers = Arc::new(Servers::new(&setup)?);
+        let names = TopicNames::nats(&setup.prefix, &setup.cluster).of_node(setup.node);
+        let bytes = names.stem().len();
+        if bytes > STEM_BYTES_MAX {
+            let max = STEM_BYTES_MAX;
+            return Err(BusError::LongSubjects { bytes, max });
+        }
+        let duty = Duty {
+            servers,
+            subjects: Arc::new(Subjects::new(names)),
+            timeout: setup.timeout,
+        };
+        let (roads, ends) = Roads::new(setup.queue_bytes_max);
+        let mut publishers = JoinSet::new();
+        let mut subscribers = JoinSet::new();
+        for ends in ends {
+            publishers.spawn(publisher::run(duty.clone(), ends.publisher));
+            subscribers.spawn(subscriber::run(duty.clone(), ends.subscriber));
+        }
+        Ok(Self {
+            roads,
+            publishers,
+            subscribers,
+        })
+    }
+
+    pub(super) async fn close(self) {
+        let Self {
+            roads,
+            mut publishers,
+            subscribers,
+        } = self;
+        drop(subscribers);
+        // Without the bridge's end a publisher sends what is queued, and ends.
+        drop(roads);
+        let all = async { while publishers.join_next().await.is_some() {} };
+        if timeout(CLOSE_WITHIN, all).await.is_err() {
+            tracing::warn!("the bus between nodes: not all that was queued could be sent");
+        }
+    }
+}
+
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
+/// A longer line than a server takes (4 096 bytes unless set) would end the connection.
+const STEM_BYTES_MAX: usize = 512;

@@ -1,0 +1,173 @@
+//! What an operator is told of a cluster, and of connections that move.
+//!
+//! Owns: the JSON of the admin socket's answers.
+//! May depend on: serde.
+//! Invariants: nothing here names a channel, a user or a secret; fields are added, never renamed.
+
+use serde::{Deserialize, Serialize};
+
+/// The nodes as one of them sees them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClusterReport {
+    /// Who answers.
+    pub node_id: String,
+    /// `adapter.driver`.
+    pub adapter: String,
+    /// `cluster.name`.
+    pub cluster: String,
+    /// As `/ready` has it.
+    pub is_ready: bool,
+    /// Why not.
+    pub reasons: Vec<String>,
+    /// Empty on a node that is alone.
+    pub roads: Vec<RoadReport>,
+    /// The one that answers comes first, then the others by name.
+    pub nodes: Vec<NodeReport>,
+}
+
+/// What travels over the bus together.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RoadReport {
+    /// `events` or `state`.
+    pub road: String,
+    pub is_up: bool,
+    pub since_s: u64,
+    /// Why it is down, or does not do all that it should.
+    pub trouble: Option<String>,
+    /// Of the last canary that came back.
+    pub round_trip_ms: Option<u64>,
+    pub topics_wanted: u64,
+    pub topics_live: u64,
+    pub outgoing_bytes: usize,
+    pub incoming_bytes: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeReport {
+    pub node_id: String,
+    /// Of this life, in hexadecimal.
+    pub incarnation: String,
+    /// Version of its program.
+    pub program: String,
+    pub is_this: bool,
+    /// `live`, or `suspect`: not heard for two heartbeats.
+    pub state: String,
+    /// Since it was last heard; 0 of this one.
+    pub heard_ms_ago: u64,
+    /// WebSocket connections; none: it has not said.
+    pub connections: Option<u64>,
+    /// Partitions of its state of which something is missing here, and asked for.
+    pub partitions_behind: u64,
+    /// Batches of it that did not arrive here.
+    pub batches_lost: u64,
+}
+
+/// What `cluster rebalance` does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RebalanceReport {
+    /// Of this node.
+    pub connections: u64,
+    /// Of all live nodes, rounded up.
+    pub mean: u64,
+    /// To be closed with 4200.
+    pub closing: u64,
+    /// Closed per second at most; 0: evenly within `within_s`.
+    pub rate_per_s: u32,
+    pub within_s: u32,
+}
+
+impl RebalanceReport {
+    /// Of a node with so many connections among live nodes with those of `others`.
+    pub fn new(connections: u64, others: &[u64], rate_per_s: u32, within_s: u32) -> Self {
+        let all = others
+            .iter()
+            .fold(connections, |sum, it| sum.saturating_add(*it));
+        let mean = all.div_ceil(others.len() as u64 + 1);
+        let closing = connections.saturating_sub(mean);
+        let within_s = match rate_per_s {
+            0 => within_s,
+            rate => u32::try_from(closing.div_ceil(rate.into())).unwrap_or(u32::MAX),
+        };
+        Self {
+            connections,
+            mean,
+            closing,
+            rate_per_s,
+            within_s,
+        }
+    }
+
+    /// Which part of it each shard closes, in proportion to what it has.
+    pub fn shares(&self, by_shard: &[u64]) -> Vec<u64> {
+        let all = by_shard.iter().sum::<u64>().max(1);
+        let mut left = self.closing;
+        let mut shares: Vec<u64> = Vec::with_capacity(by_shard.len());
+        for connections in by_shard {
+            let share = u128::from(self.closing) * u128::from(*connections) / u128::from(all);
+            let share = u64::try_from(share).unwrap_or(u64::MAX).min(left);
+            left -= share;
+            shares.push(share);
+        }
+        for (share, connections) in shares.iter_mut().zip(by_shard) {
+            let more = left.min(connections.saturating_sub(*share));
+            *share += more;
+            left -= more;
+        }
+        shares
+    }
+}
+
+/// Why an order is not carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    pub error: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_closes_what_it_has_above_the_mean_and_no_more() {
+        for (own, others, mean, closing) in [
+            (0, &[][..], 0, 0),
+            (900, &[], 900, 0),
+            (900, &[0, 0], 300, 600),
+            (900, &[100], 500, 400),
+            (100, &[900], 500, 0),
+            (10, &[9, 9], 10, 0),
+            (u64::MAX, &[u64::MAX], u64::MAX.div_ceil(2), u64::MAX / 2),
+        ] {
+            let report = RebalanceReport::new(own, others, 0, 60);
+            assert_eq!(
+                (report.mean, report.closing),
+                (mean, closing),
+                "{own} {others:?}"
+            );
+        }
+        assert_eq!(RebalanceReport::new(900, &[0], 100, 60).within_s, 5);
+        assert_eq!(RebalanceReport::new(900, &[0], 0, 60).within_s, 60);
+    }
+
+    #[test]
+    fn shards_share_what_is_closed_by_what_they_have() {
+        for (closing, by_shard, expected) in [
+            (0, &[5, 5][..], &[0, 0][..]),
+            (4, &[5, 5], &[2, 2]),
+            (5, &[5, 5], &[3, 2]),
+            (7, &[1, 9], &[1, 6]),
+            (3, &[0, 3], &[0, 3]),
+            (1, &[1, 1, 1], &[1, 0, 0]),
+        ] {
+            let report = RebalanceReport {
+                closing,
+                ..RebalanceReport::new(0, &[], 0, 60)
+            };
+            assert_eq!(
+                report.shares(by_shard),
+                expected,
+                "{closing} of {by_shard:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! The Unix socket over which an operator asks or changes a running node.
+//!
+//! Owns: `AdminSocket` (its place in the file system, mode 0600), who may connect, its routes.
+//! May depend on: axum, tokio, `bridge::admin`.
+//! Invariants: nobody but this process' user and root is heard; a socket that another live process
+//! answers on is never taken away; the file goes with the process that made it.
+
+use std::{
+    fs, io,
+    os::unix::{
+        fs::{MetadataExt as _, PermissionsExt as _},
+        net::{UnixListener as StdListener, UnixStream as StdStream},
+    },
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse as _, Response},
+    routing::{get, post},
+    serve::Listener,
+};
+use tokio::{
+    net::{UnixListener, UnixStream, unix::SocketAddr},
+    sync::{mpsc, oneshot},
+};
+
+use super::{AdminRequest, guests, report::Refusal};
+
+/// Where it is, unless `admin.socket` says otherwise.
+pub const DEFAULT_PATH: &str = "/run/sockudo/admin.sock";
+
+/// Why the socket cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "admin.socket = {path:?}: cannot be bound: {source}; its folder must be there and this user may \
+     write to it, or set admin.socket = \"\" to go without"
+)]
+pub struct SocketError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// The place of the socket, and the socket once it is ours.
+#[derive(Debug)]
+pub struct AdminSocket {
+    path: PathBuf,
+    bound: Option<Bound>,
+}
+
+#[derive(Debug)]
+struct Bound {
+    listener: StdListener,
+    file: FileKey,
+}
+
+/// What a file is known by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FileKey {
+    device: u64,
+    inode: u64,
+    /// The user who made it, for whom this process runs.
+    owner: u32,
+}
+
+impl AdminSocket {
+    /// Binds the configured path; without one the default path, if that is possible. An empty one is
+    /// none. `None` is a node without a socket.
+    ///
+    /// # Errors
+    /// When a configured path cannot be bound. One that another process answers on is no error: it
+    /// is tried again while the node runs.
+    pub fn bind(configured: Option<&str>, is_demo: bool) -> Result<Option<Self>, SocketError> {
+        let path = match configured {
+            Some("") => return Ok(None),
+            Some(path) => PathBuf::from(path),
+            None if is_demo => return Ok(None),
+            None => PathBuf::from(DEFAULT_PATH),
+        };
+        match bind(&path) {
+            Ok(bound) => {
+                if bound.is_none() {
+                    tracing::warn!(
+                        path = %path.display(),
+                        "another process answers on the admin socket; this one takes it over when that has ended"
+                    );
+                }
+                Ok(Some(Self { path, bound }))
+            }
+            Err(source) if configured.is_some() => Err(SocketError { path, source }),
+            Err(error) => {
+                tracing::info!(path = %path.display(), %error, "no admin socket");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Serves it on a task of its own, which takes the path over where another process has it still.
+    pub(in crate::bridge) fn serve(self, requests: mpsc::Sender<AdminRequest>) {
+        tokio::spawn(async move {
+            let Self { path, mut bound } = self;
+            let bound = loop {
+                match bound.take() {
+                    Some(bound) => break bound,
+                    None => tokio::time::sleep(RETRY_AFTER).await,
+                }
+                bound = bind(&path).unwrap_or_default();
+            };
+            let owner = bound.file.owner;
+            let _file = File {
+                path,
+                key: bound.file,
+            };
+            match UnixListener::from_std(bound.listener) {
+                Ok(listener) => {
+                    let door = OwnersOnly { listener, owner };
+                    guests::serve(door, router(requests), guests::Bounds::default()).await;
+                }
+                Err(error) => tracing::warn!(%error, "the admin socket cannot be served"),
+            }
+        });
+    }
+}
+
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Takes the socket's file away with the process, unless a successor has put its own there.
+struct File {
+    path: PathBuf,
+    key: FileKey,
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        if key_of(&self.path).is_ok_and(|key| key == self.key) {
+            _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Puts a new socket in place, whole and with its mode; `None` where another process answers.
+fn bind(path: &Path) -> io::Result<Option<Bound>> {
+    if fs::symlink_metadata(path).is_ok() && StdStream::connect(path).is_ok() {
+        return Ok(None);
+    }
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}", std::process::id()));
+    let made = path.with_file_name(name);
+    _ = fs::remove_file(&made); // Of an earlier process with this number.
+    let listener = StdListener::bind(&made)?;
+    let placed = listener
+        .set_nonblocking(true)
+        .and_then(|()| fs::set_permissions(&made, fs::Permissions::from_mode(0o600)))
+        .and_then(|()| key_of(&made))
+        .and_then(|file| fs::rename(&made, path).map(|()| file));
+    if placed.is_err() {
+        _ = fs::remove_file(&made);
+    }
+    let file = placed?;
+    Ok(Some(Bound { listener, file }))
+}
+
+fn key_of(path: &Path) -> io::Result<FileKey> {
+    let metadata = fs::symlink_metadata(path)?;
+    Ok(FileKey {
+        device: metadata.dev(),
+        inode: metadata.ino(),
+        owner: metadata.uid(),
+    })
+}
+
+/// Accepts this process' user and root; hangs up on others, whatever the file's mode became.
+struct OwnersOnly {
+    listener: UnixListener,
+    owner: u32,
+}
+
+impl Listener for OwnersOnly {
+    type Io = UnixStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (UnixStream, SocketAddr) {
+        loop {
+            let (stream, address) = Listener::accept(&mut self.listener).await;
+            match stream.peer_cred() {
+                Ok(peer) if peer.uid() == 0 || peer.uid() == self.owner => {
+                    return (stream, address);
+                }
+                Ok(peer) => tracing::warn!(uid = peer.uid(), "refused on the admin socket"),
+                Err(error) => tracing::warn!(%error, "refused on the admin socket"),
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+fn router(requests: mpsc::Sender<AdminRequest>) -> Router {
+    Router::new()
+        .route("/cluster", get(cluster))
+        .route("/cluster/rebalance", post(rebalance))
+        .with_state(requests)
+}
+
+async fn cluster(State(requests): State<mpsc::Sender<AdminRequest>>) -> Response {
+    match asked(&requests, AdminRequest::Cluster).await {
+        Some(report) => json(StatusCode::OK, &report),
+        None => ending(),
+    }
+}
+
+async fn rebalance(State(requests): State<mpsc::Sender<AdminRequest>>) -> Response {
+    match asked(&requests, AdminRequest::Rebalance).await {
+        Some(Ok(report)) => json(StatusCode::OK, &report),
+        Some(Err(error)) => json(StatusCode::CONFLICT, &Refusal { error }),
+        None => ending(),
+    }
+}
+
+async fn asked<T>(
+    requests: &mpsc::Sender<AdminRequest>,
+    ask: impl FnOnce(oneshot::Sender<T>) -> AdminRequest,
+) -> Option<T> {
+    let (waiter, answer) = oneshot::channel();
+    requests.send(ask(waiter)).await.ok()?;
+    answer.await.ok()
+}
+
+fn ending() -> Response {
+    let error = "the node is ending".to_owned();
+    json(StatusCode::SERVICE_UNAVAILABLE, &Refusal { error })
+}
+
+fn json(status: StatusCode, body: &impl serde::Serialize) -> Response {
+    let body = serde_json::to_string(body).expect("plain fields");
+    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_is_for_its_owner_and_a_dead_one_is_replaced() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("admin.sock");
+        let text = path.to_str().expect("text");
+        let first = AdminSocket::bind(Some(text), false).expect("it can be bound");
+        let first = first.expect("configured");
+        assert!(first.bound.is_some());
+        let mode = fs::metadata(&path)
+            .expect("it is there")
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let second = AdminSocket::bind(Some(text), false).expect("it may wait");
+        assert!(
+            second.expect("configured").bound.is_none(),
+            "the first one answers"
+        );
+        drop(first); // As `kill -9`: the file stays.
+        let third = AdminSocket::bind(Some(text), false).expect("it can be bound");
+        assert!(third.expect("configured").bound.is_some(), "nobody answers");
+        let left: Vec<_> = fs::read_dir(folder.path()).expect("a folder").collect();
+        assert_eq!(left.len(), 1, "{left:?}");
+    }
+
+    #[test]
+    fn without_a_path_there_is_none_and_one_that_cannot_be_is_said() {
+        assert!(AdminSocket::bind(Some(""), false).expect("none").is_none());
+        assert!(AdminSocket::bind(None, true).expect("none").is_none());
+        let error = AdminSocket::bind(Some("/nowhere/at/all/admin.sock"), false);
+        let error = error.expect_err("no such folder").to_string();
+        assert!(
+            error.starts_with("admin.socket = \"/nowhere/at/all/admin.sock\": "),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn who_ends_takes_away_its_own_file_only() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("admin.sock");
+        for is_own in [true, false] {
+            let bound = bind(&path)
+                .expect("it can be bound")
+                .expect("nobody answers");
+            let mut key = bound.file;
+            drop(bound.listener);
+            key.inode += u64::from(!is_own);
+            drop(File {
+                path: path.clone(),
+                key,
+            });
+            assert_eq!(path.exists(), !is_own);
+        }
+    }
+}

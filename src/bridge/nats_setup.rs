@@ -1,0 +1,26 @@
+//! What the configuration says of NATS, as the bus wants it.
+//!
+//! Owns: `nats_setup`.
+//! May depend on: `bridge::adapter`, `cluster::identity`, `config`.
+//! Invariants: what the driver does not do was refused with the configuration.
+
+use std::time::Duration;
+
+use super::adapter::nats::NatsSetup;
+use crate::{cluster::identity::NodeId, config::Config};
+
+pub(super) fn nats_setup(config: &Config, name: &str, queue_bytes_max: usize) -> NatsSetup {
+    let nats = &config.adapter.nats;
+    NatsSetup {
+        servers: nats.servers.clone(),
+        prefix: nats.prefix.clone(),
+        username: nats.username.clone(),
+        password: nats.password.clone(),
+        token: nats.token.clone(),
+        cluster: config.cluster.name.clone().unwrap_or_default(),
+        node: NodeId::of_name(name),
+        queue_bytes_max,
+        connect_within: Duration::from_millis(nats.connection_timeout_ms),
+        timeout: Duration::from_millis(nats.request_timeout_ms),
+    }
+}

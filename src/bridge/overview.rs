@@ -1,0 +1,139 @@
+//! What an operator asks of a running node: how its cluster is, and to give connections away.
+//!
+//! Owns: how the loop's state becomes a `ClusterReport`, when and how a node sheds connections.
+//! May depend on: `bridge::{admin, nodes, run}`, `cluster::node`.
+//! Invariants: a node never sheds below the mean of what it knows, nor while what it knows is old.
+
+use std::time::Duration;
+
+use shards::application::{Millis, ShardId};
+
+use super::{
+    admin::report::{ClusterReport, NodeReport, RebalanceReport, RoadReport},
+    link::ShardLink,
+    message::{FromBridge, Grade},
+    nodes::Nodes,
+    run::Bridge,
+};
+use crate::cluster::{identity::Incarnation, node::Peer, topic::Road};
+
+/// Where `drain.rate_per_s` sets no pace.
+const REBALANCE_WITHIN_S: u32 = 60;
+
+impl<L: ShardLink> Bridge<L> {
+    pub(super) fn cluster(&mut self) -> ClusterReport {
+        let judgement = self.health().judge(!self.apps.is_empty());
+        let nodes = self.nodes.as_ref();
+        let own = NodeReport {
+            node_id: self.node_id.clone(),
+            incarnation: shown(nodes.map_or(Incarnation(0), Nodes::incarnation)),
+            program: self.build.version.to_owned(),
+            is_this: true,
+            state: LIVE.to_owned(),
+            heard_ms_ago: 0,
+            connections: Some(self.connections_by_shard().iter().sum()),
+            partitions_behind: 0,
+            batches_lost: 0,
+        };
+        let mut others = nodes.map(peers).unwrap_or_default();
+        others.sort_by(|a, b| a.node_id.cmp(&b.node_id));
+        ClusterReport {
+            node_id: self.node_id.clone(),
+            adapter: nodes
+                .map_or("local", |it| it.bus_status().driver)
+                .to_owned(),
+            cluster: self.config.cluster.name.clone().unwrap_or_default(),
+            is_ready: judgement.grade != Grade::Unready,
+            reasons: judgement.reasons.into_iter().map(str::to_owned).collect(),
+            roads: nodes.map(roads).unwrap_or_default(),
+            nodes: std::iter::once(own).chain(others).collect(),
+        }
+    }
+
+    /// Begins to close what this node has above the mean.
+    pub(super) fn rebalance(&mut self) -> Result<RebalanceReport, String> {
+        let Some(nodes) = &self.nodes else {
+            return Err("this node is alone: adapter.driver = \"local\"".to_owned());
+        };
+        if self.drain.is_some() {
+            return Err("this node drains: all of its connections go".to_owned());
+        }
+        if nodes.is_failing() || nodes.is_starting() {
+            let why = "the bus to the other nodes does not work, so what they have is not known";
+            return Err(why.to_owned());
+        }
+        let live = peers(nodes).into_iter().filter(|it| it.state == LIVE);
+        let others: Vec<u64> = live.filter_map(|it| it.connections).collect();
+        let by_shard = self.connections_by_shard();
+        let rate_per_s = self.config.drain.rate_per_s;
+        let connections = by_shard.iter().sum();
+        let report = RebalanceReport::new(connections, &others, rate_per_s, REBALANCE_WITHIN_S);
+        let until = self.link.started().elapsed() + Duration::from_secs(report.within_s.into());
+        let until = Millis(u64::try_from(until.as_millis()).unwrap_or(u64::MAX));
+        for (shard, connections) in (0..).map(ShardId).zip(report.shares(&by_shard)) {
+            let message = FromBridge::Shed {
+                connections,
+                until,
+                rate_per_s,
+            };
+            self.outbox.send(&self.link, shard, message);
+        }
+        let RebalanceReport { mean, closing, .. } = report;
+        tracing::info!(connections, mean, closing, "giving connections away");
+        Ok(report)
+    }
+
+    /// As of the last sample.
+    pub(super) fn connections_by_shard(&self) -> Vec<u64> {
+        let shards = self.gathering.shards().iter();
+        let websockets = shards.map(|it| Some(it.snapshot.as_ref()?.counters.websockets));
+        websockets.map(Option::unwrap_or_default).collect()
+    }
+}
+
+const LIVE: &str = "live";
+const SUSPECT: &str = "suspect";
+
+fn peers(nodes: &Nodes) -> Vec<NodeReport> {
+    let report = |(peer, silent_ms): (Peer<'_>, u64)| {
+        let lost = peer.counters.batches_lost;
+        NodeReport {
+            node_id: peer.name.to_owned(),
+            incarnation: shown(peer.identity.incarnation),
+            program: peer.program.to_owned(),
+            is_this: false,
+            state: match nodes.is_suspect(silent_ms) {
+                true => SUSPECT.to_owned(),
+                false => LIVE.to_owned(),
+            },
+            heard_ms_ago: silent_ms,
+            connections: peer.connections,
+            partitions_behind: peer.behind as u64,
+            batches_lost: lost.events.saturating_add(lost.state),
+        }
+    };
+    nodes.peers().map(report).collect()
+}
+
+fn roads(nodes: &Nodes) -> Vec<RoadReport> {
+    let status = nodes.bus_status();
+    let report = |road: Road| {
+        let of_road = status.road(road);
+        RoadReport {
+            road: road.name().to_owned(),
+            is_up: of_road.is_up,
+            since_s: of_road.since.elapsed().as_secs(),
+            trouble: of_road.trouble.clone(),
+            round_trip_ms: nodes.round_trip_ms(road),
+            topics_wanted: of_road.topics_wanted,
+            topics_live: of_road.topics_live,
+            outgoing_bytes: of_road.outgoing_bytes,
+            incoming_bytes: of_road.incoming_bytes,
+        }
+    };
+    Road::ALL.map(report).into()
+}
+
+fn shown(incarnation: Incarnation) -> String {
+    format!("{:016x}", incarnation.0)
+}

@@ -1,0 +1,17 @@
+//! The socket for operators.
+//!
+//! Owns: `admin`.
+//! May depend on: the words of `keys::rows`.
+//! Invariants: those of `keys`.
+
+use crate::config::keys::rows::*;
+use crate::config::shape;
+
+section! {
+    pub struct Admin in "admin" {
+        // `None` = the default path, where it can be had.
+        /// Unix socket, mode 0600, for commands to a running node; empty = none.
+        socket: Option<String> = text(shape::SOCKET_PATH)
+            .derived("/run/sockudo/admin.sock where it can be had; demo: none").ours();
+    }
+}

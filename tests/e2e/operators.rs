@@ -1,0 +1,121 @@
+//! What operators ask of a running node over its admin socket.
+
+use std::collections::HashSet;
+use std::process::Output;
+
+use serde_json::{Value, json};
+
+use crate::redis::Redis;
+use crate::scale_out::{is_ready, starts};
+use crate::support::config::Config;
+use crate::support::eventually;
+use crate::support::server::Server;
+use crate::support::skip::skip;
+
+fn said(output: &Output) -> (i32, String) {
+    let code = output.status.code().expect("it ends by itself");
+    let text = [&*output.stdout, &*output.stderr].concat();
+    (code, String::from_utf8(text).expect("text"))
+}
+
+fn status(node: &Server) -> Value {
+    let (code, text) = said(&node.is_asked(&["cluster", "status", "--json"]));
+    assert_eq!(code, 0, "{text}");
+    serde_json::from_str(&text).expect("JSON")
+}
+
+#[test]
+fn a_node_that_is_alone_shows_itself_and_has_nobody_to_give_connections_to() {
+    let node = Server::start(&Config::new(), 2);
+    let clients = ["a", "b", "c"].map(|name| node.client(name));
+    let alone = eventually("its numbers", || {
+        let status = status(&node);
+        (status["nodes"][0]["connections"] == 3).then_some(status)
+    });
+    assert_eq!(alone["adapter"], "local");
+    assert_eq!(alone["is_ready"], true);
+    assert_eq!(alone["nodes"].as_array().map(Vec::len), Some(1));
+    let (code, text) = said(&node.is_asked(&["cluster", "rebalance"]));
+    assert_eq!(
+        (code, text.contains("this node is alone")),
+        (1, true),
+        "{text}"
+    );
+    let (code, table) = said(&node.is_asked(&["cluster", "status"]));
+    assert!(code == 0 && table.contains("this one"), "{table}");
+    drop(clients);
+}
+
+#[test]
+fn nodes_see_each_other_and_a_full_one_gives_away_what_it_has_above_the_mean() {
+    let Some(redis) = Redis::start() else {
+        return skip("operators", "no redis-server");
+    };
+    let full = starts(&redis, "full", json!({"drain": {"rate_per_s": 1_000}}));
+    let empty = starts(&redis, "empty", json!({}));
+    for node in [&full, &empty] {
+        is_ready(node);
+    }
+    let mut clients: Vec<_> = (0..21)
+        .map(|number| full.client(&number.to_string()))
+        .collect();
+    clients
+        .iter_mut()
+        .for_each(|client| client.subscribes("news"));
+    // Both know what both have.
+    for node in [&full, &empty] {
+        eventually("what all have", || {
+            let status = status(node);
+            let nodes = status["nodes"].as_array()?;
+            let shown = |it: &Value| {
+                Some((
+                    it["node_id"].as_str()?.to_owned(),
+                    it["connections"].as_u64()?,
+                ))
+            };
+            let all: Option<HashSet<_>> = nodes.iter().map(shown).collect();
+            let wanted = [("full".to_owned(), 21), ("empty".to_owned(), 0)];
+            (all? == HashSet::from(wanted)).then_some(())
+        });
+    }
+    let seen = status(&empty);
+    assert_eq!(seen["nodes"][0]["node_id"], "empty");
+    assert_eq!(seen["nodes"][0]["is_this"], true);
+    assert_eq!(seen["nodes"][1]["state"], "live");
+    let up = |it: &Value| (it["road"].clone(), it["is_up"].clone());
+    let roads: Vec<_> = seen["roads"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(up)
+        .collect();
+    assert_eq!(
+        roads,
+        [
+            (json!("events"), json!(true)),
+            (json!("state"), json!(true))
+        ]
+    );
+    let (code, text) = said(&empty.is_asked(&["cluster", "rebalance"]));
+    assert!(code == 0 && text.starts_with("nothing to do"), "{text}");
+    let (code, text) = said(&full.is_asked(&["cluster", "rebalance"]));
+    assert_eq!(code, 0, "{text}");
+    assert!(text.starts_with("closing 10 of 21 connections"), "{text}");
+    eventually("eleven to be left", || {
+        (status(&full)["nodes"][0]["connections"] == 11).then_some(())
+    });
+    full.api().publishes("n", "news", "x");
+    let mut closed = 0;
+    for client in &mut clients {
+        let frame = client.next();
+        match frame["event"].as_str() {
+            Some("n") => {}
+            Some("pusher:error") => {
+                assert_eq!(frame["data"]["code"], 4200);
+                closed += 1;
+            }
+            _ => panic!("{frame}"),
+        }
+    }
+    assert_eq!(closed, 10);
+}
