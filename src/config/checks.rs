@@ -272,20 +272,31 @@ fn proxies(settings: &Settings, report: &mut Report) {
             is_on && has_upgrade_limit,
         ),
     ];
+    let trusted = "rate_limiter.trusted_proxies";
+    let trusts_all = settings.get::<Vec<ipnet::IpNet>>(trusted).is_empty();
+    let header = "net.proxy_protocol";
+    let has_header = settings.text(header) != "off";
+    if has_header && trusts_all {
+        let text = "needs rate_limiter.trusted_proxies: a PROXY header is believed from them only";
+        report.error(
+            settings.origin(header),
+            header,
+            Fault::Conflict(text.to_owned()),
+        );
+    }
     let mut hops_max = 0;
     for (path, is_on) in limits {
         let hops = settings.u64(path);
         hops_max = hops_max.max(hops);
         // Who wrote 0 for an address that others reach has no proxy in front.
         let is_meant = settings.is_explicit(path) && !is_local;
-        if is_on && hops == 0 && !is_meant {
+        if is_on && hops == 0 && !is_meant && !has_header {
             let text = "is 0: behind a proxy all its clients count as one address; set it to the \
                         number of proxies, or to 0 where there is none";
             report.warn(settings.origin(path), path, text.to_owned());
         }
     }
-    let trusted = "rate_limiter.trusted_proxies";
-    if hops_max > 0 && settings.get::<Vec<ipnet::IpNet>>(trusted).is_empty() {
+    if hops_max > 0 && trusts_all && !has_header {
         let text = format!(
             "is empty, so with trust_hops = {hops_max} the headers of every peer are believed: \
              who reaches this port past the proxy, or through one that sets no header, chooses \

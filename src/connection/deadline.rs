@@ -17,6 +17,8 @@ use crate::protocol::code::{CloseCode, MESSAGE_NOT_IN_TIME, NOT_AUTHORIZED_IN_TI
 /// What has a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deadline {
+    /// A proxy's word whose connection it is.
+    ProxyHeader,
     /// HTTP: the rest of a request, or the next one.
     Request,
     /// HTTP: our answer. Homes answer in microseconds, or when a channel has caught up with its
@@ -34,6 +36,8 @@ pub enum Deadline {
     Authorization,
     /// Our own: held input goes on.
     Rate,
+    /// Our own: it has lasted long enough.
+    Age,
 }
 
 /// What follows a deadline.
@@ -48,6 +52,8 @@ pub enum Due {
         code: CloseCode,
         reason: &'static str,
     },
+    /// A proxy did not say in time whose connection it is: the end, without a word.
+    NoProxyHeader,
     /// The request did not come in time: 408.
     TimedOut,
     /// Nothing was asked: the connection ends without a word.
@@ -71,6 +77,7 @@ impl Connection {
     pub fn next_deadline(&self, node: &NodeRules) -> Option<(Millis, Deadline)> {
         match self.state {
             State::Vacant | State::Ending => None,
+            State::ProxyHeader => Some((self.until, Deadline::ProxyHeader)),
             State::Http(awaited) => Some(self.http_deadline(awaited)),
             State::Closing => Some((self.until, Deadline::CloseEcho)),
             State::Upgrading | State::Open(_) => {
@@ -84,10 +91,23 @@ impl Connection {
                     authorize_by.map(|at| (at, Deadline::Authorization)),
                     has_begun.then_some((self.until, Deadline::Message)),
                     Some((silence, Deadline::Silence)),
+                    self.ends_at(node).map(|at| (at, Deadline::Age)),
                 ];
                 all.into_iter().flatten().min_by_key(|(at, _)| *at)
             }
         }
+    }
+
+    /// When an open connection has lasted long enough. Those that came in one moment go within a
+    /// tenth of the time, each when its id says.
+    fn ends_at(&self, node: &NodeRules) -> Option<Millis> {
+        let age_max_ms = node.age_max_ms;
+        if age_max_ms == 0 || !self.is_open() {
+            return None;
+        }
+        let later_ms = self.socket_id.low() % (age_max_ms / 10 + 1);
+        let opened_at = Millis(u64::from(self.opened_at_s) * 1_000);
+        Some(opened_at.plus(age_max_ms + later_ms))
     }
 
     fn http_deadline(&self, awaited: Awaited) -> (Millis, Deadline) {
@@ -130,6 +150,7 @@ impl Connection {
                 self.until = now.plus(KEEP_ALIVE_MS);
                 Due::Nothing
             }
+            Deadline::ProxyHeader => Due::NoProxyHeader,
             Deadline::Answer | Deadline::CloseEcho => Due::Cut,
             Deadline::Request => self.request_is_due(),
             Deadline::Message if self.is_held() => {
@@ -166,6 +187,10 @@ impl Connection {
                 self.holds.remove(Hold::Rate);
                 Due::Resume
             }
+            Deadline::Age => Due::Close {
+                code: CloseCode::RECONNECT,
+                reason: CloseCode::RECONNECT.reason(),
+            },
         }
     }
 
@@ -184,6 +209,7 @@ impl Connection {
 mod tests {
     use super::*;
     use crate::connection::fixture::{Step, app_rules, node_rules};
+    use crate::{http::proxy_header::Source, protocol::socket_id::SocketId};
 
     /// What is due at each time, from the first to the last.
     fn dues(connection: &mut Connection, times: &[u64]) -> Vec<Due> {
@@ -280,6 +306,73 @@ mod tests {
         assert_eq!(due, [Due::Nothing, Due::Resume, Due::Nothing]);
         assert!(!connection.is_held());
         assert!(connection.rare.is_none());
+    }
+
+    #[test]
+    fn an_old_connection_is_closed_with_4200_within_a_tenth_of_its_age_when_its_id_says() {
+        let rules = |age_max_s: u64| NodeRules {
+            age_max_ms: age_max_s * 1_000,
+            ..node_rules()
+        };
+        let lasting = |low| {
+            let mut connection = Step::new(app_rules()).connection;
+            let socket_id = SocketId::new(1, low).expect("in range");
+            connection.open(Millis(4_500), socket_id);
+            connection
+        };
+        let old = close(CloseCode::RECONNECT);
+        for (low, ends_at) in [
+            // From the next whole second on.
+            (0, 65_000),
+            (5_999, 70_999),
+            (6_000, 71_000),
+            (6_001, 65_000),
+            (9_999_999_999, 65_000 + 9_999_999_999 % 6_001),
+        ] {
+            let mut connection = lasting(low);
+            let due =
+                [ends_at - 1, ends_at].map(|at| connection.on_timer(Millis(at), &rules(60), 0));
+            assert_eq!(due, [Due::Nothing, old], "{low}");
+        }
+        // A busy one ends as well, one that has no bound does not, and silence is looked at as ever.
+        let mut busy = lasting(0);
+        assert!(!busy.keep_alive.heard(Millis(64_999)));
+        assert_eq!(busy.on_timer(Millis(65_000), &rules(60), 0), old);
+        let next = |age_max_s| lasting(0).next_deadline(&rules(age_max_s));
+        assert_eq!(next(0), Some((Millis(124_500), Deadline::Silence)));
+        assert_eq!(next(119), Some((Millis(124_000), Deadline::Age)));
+        assert_eq!(next(120), Some((Millis(124_500), Deadline::Silence)));
+        // Another bound holds for whoever is there already; one that closes goes on closing.
+        let mut there = lasting(0);
+        assert_eq!(
+            there.on_timer(Millis(100_000), &rules(3_600), 0),
+            Due::Nothing
+        );
+        assert_eq!(there.on_timer(Millis(100_000), &rules(60), 0), old);
+        there.leave_for(State::Closing);
+        there.until = Millis(105_000);
+        assert_eq!(there.on_timer(Millis(100_000), &rules(60), 0), Due::Nothing);
+        assert_eq!(there.on_timer(Millis(105_000), &rules(60), 0), Due::Cut);
+    }
+
+    #[test]
+    fn a_proxy_has_the_time_of_a_first_request_for_its_header_and_the_request() {
+        let slot = shards::application::Slot {
+            index: 0,
+            generation: 0,
+        };
+        let accepted = || Connection::accepted(slot, State::ProxyHeader, None, Millis(10_000));
+        let mut silent = accepted();
+        assert_eq!(
+            dues(&mut silent, &[9_999, 10_000]),
+            [Due::Nothing, Due::NoProxyHeader]
+        );
+        let mut half = accepted();
+        half.input = b"PROXY ".to_vec();
+        assert_eq!(dues(&mut half, &[10_000]), [Due::NoProxyHeader]);
+        let mut said = accepted();
+        said.on_proxy_header(Source::Proxy);
+        assert_eq!(dues(&mut said, &[9_999, 10_000]), [Due::Nothing, Due::End]);
     }
 
     #[test]

@@ -42,6 +42,7 @@ pub(super) fn node_rules() -> NodeRules {
         memberships_burst: 0,
         limits_connections: false,
         message_within_ms: 200_000,
+        age_max_ms: 0,
     }
 }
 

@@ -7,11 +7,16 @@
 use shards::application::Millis;
 
 /// Silence of one open connection.
+// One time and not two: a row's other eight bytes are somebody else's.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct KeepAlive {
-    heard_at: Millis,
-    /// When the peer is given up; set while a ping is outstanding.
-    answer_by: Option<Millis>,
+pub enum KeepAlive {
+    Heard {
+        at: Millis,
+    },
+    /// A ping is outstanding: without any frame by then the peer is given up.
+    Pinged {
+        answer_by: Millis,
+    },
 }
 
 /// What silence asks for.
@@ -29,37 +34,38 @@ pub const PONG_TIMEOUT_MS: u64 = 30_000;
 impl KeepAlive {
     /// A connection that spoke at `now`.
     pub fn new(now: Millis) -> Self {
-        Self {
-            heard_at: now,
-            answer_by: None,
-        }
+        Self::Heard { at: now }
     }
 
     /// A frame of any kind arrived. Returns true if it ended the wait for a pong: then the next
     /// deadline is nearer than the one before.
     #[must_use]
     pub fn heard(&mut self, now: Millis) -> bool {
-        self.heard_at = now;
-        self.answer_by.take().is_some()
+        let before = std::mem::replace(self, Self::Heard { at: now });
+        matches!(before, Self::Pinged { .. })
     }
 
     /// What is due at `now`; a due ping counts as sent.
     pub fn check(&mut self, now: Millis, activity_timeout_ms: u64) -> Due {
-        match self.answer_by {
-            Some(answer_by) if now >= answer_by => Due::GiveUp,
-            Some(_) => Due::Nothing,
-            None if now >= self.heard_at.plus(activity_timeout_ms) => {
-                self.answer_by = Some(now.plus(PONG_TIMEOUT_MS));
+        if now < self.next_deadline(activity_timeout_ms) {
+            return Due::Nothing;
+        }
+        match self {
+            Self::Pinged { .. } => Due::GiveUp,
+            Self::Heard { .. } => {
+                let answer_by = now.plus(PONG_TIMEOUT_MS);
+                *self = Self::Pinged { answer_by };
                 Due::Ping
             }
-            None => Due::Nothing,
         }
     }
 
     /// When `check` is next worth calling.
     pub fn next_deadline(&self, activity_timeout_ms: u64) -> Millis {
-        self.answer_by
-            .unwrap_or_else(|| self.heard_at.plus(activity_timeout_ms))
+        match self {
+            Self::Heard { at } => at.plus(activity_timeout_ms),
+            Self::Pinged { answer_by } => *answer_by,
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! The row of one connection on its shard.
 //!
 //! Owns: `Connection` and its rare parts, which sit behind one optional box.
-//! May depend on: the other files of this room, `ws`, `channel` for references, plain ids.
+//! May depend on: the other files of this room, `ws`, `http::proxy_header`, `channel` for references,
+//! plain ids.
 //! Invariants: a vacant row holds nothing; input is held while an answer is awaited, so that a
 //! connection's messages are handled strictly in order; the row is at most `ROW_BYTES_MAX`.
 
@@ -18,6 +19,7 @@ use super::{
 };
 use crate::{
     channel::user::UserId,
+    http::proxy_header::Source,
     protocol::{app::AppIndex, socket_id::SocketId},
     ws::codec::Decoder,
 };
@@ -38,6 +40,8 @@ pub struct Connection {
     pub authorized: bool,
     /// Where it is counted.
     pub counted: Counted,
+    /// When it was opened; in seconds, since it is looked at in hours.
+    pub opened_at_s: u32,
     /// Numbers the awaited answers, so that a late one is recognised.
     pub operation: u32,
     /// Known once `connection_established` was sent.
@@ -65,6 +69,8 @@ pub struct Connection {
 pub enum State {
     /// Nobody is here.
     Vacant,
+    /// A proxy's, which has to say whose connection it is.
+    ProxyHeader,
     /// Speaks HTTP.
     Http(Awaited),
     /// 101 was sent; the checks that follow are under way, and its frames are held.
@@ -186,7 +192,7 @@ pub struct Rare {
     pub pending: Option<Pending>,
     pub memberships: Memberships,
     pub user: Option<SignedIn>,
-    /// Of an HTTP connection.
+    /// Of an HTTP connection: who sent it, or whom its proxy's header names.
     pub peer: Option<IpAddr>,
     /// A request's body under way.
     pub body: Option<Box<Body>>,
@@ -224,6 +230,7 @@ impl Connection {
             reading: Reading::Flows,
             authorized: false,
             counted: Counted::default(),
+            opened_at_s: 0,
             operation: 0,
             socket_id: SocketId::new(0, 0).expect("in range"),
             until: Millis(0),
@@ -239,8 +246,9 @@ impl Connection {
         }
     }
 
-    /// A connection that was just accepted and must send its request until `until`.
-    pub fn accepted(slot: Slot, peer: Option<IpAddr>, until: Millis) -> Self {
+    /// A connection that was just accepted and must send its request until `until`, a proxy its
+    /// header before that.
+    pub fn accepted(slot: Slot, state: State, peer: Option<IpAddr>, until: Millis) -> Self {
         let rare = peer.map(|peer| {
             Box::new(Rare {
                 peer: Some(peer),
@@ -249,11 +257,29 @@ impl Connection {
         });
         Self {
             generation: slot.generation,
-            state: State::Http(Awaited::Rest),
+            state,
             until,
             rare,
             ..Self::vacant()
         }
+    }
+
+    /// A proxy has said whose connection it is: who that is takes the place of the peer.
+    pub fn on_proxy_header(&mut self, source: Source) {
+        assert_eq!(self.state, State::ProxyHeader, "there is one header");
+        self.state = State::Http(Awaited::Rest);
+        let peer = self.rare.as_mut().and_then(|rare| rare.peer.as_mut());
+        if let (Some(peer), Source::Client(client)) = (peer, source) {
+            *peer = client;
+        }
+    }
+
+    /// `connection_established` is about to be sent.
+    pub fn open(&mut self, now: Millis, socket_id: SocketId) {
+        self.state = State::Open(Awaited::Next);
+        self.socket_id = socket_id;
+        self.keep_alive = KeepAlive::new(now);
+        self.opened_at_s = u32::try_from(now.0.div_ceil(1_000)).unwrap_or(u32::MAX);
     }
 
     /// True from `connection_established` until it is closed.
@@ -353,5 +379,36 @@ impl Rare {
             && self.authorize_by.is_none()
             && self.throttled_until.is_none()
             && self.outbox_bytes.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whom_a_proxy_names_takes_the_place_of_the_peer() {
+        let address = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let slot = Slot {
+            index: 0,
+            generation: 0,
+        };
+        let proxy = address("10.0.0.1");
+        for (peer, source, expected) in [
+            (
+                Some(proxy),
+                Source::Client(address("192.0.2.7")),
+                Some(address("192.0.2.7")),
+            ),
+            (Some(proxy), Source::Proxy, Some(proxy)),
+            // Nobody asks for addresses: none is kept.
+            (None, Source::Client(address("192.0.2.7")), None),
+        ] {
+            let mut row = Connection::accepted(slot, State::ProxyHeader, peer, Millis(0));
+            row.on_proxy_header(source);
+            assert_eq!(row.state, State::Http(Awaited::Rest));
+            let peer = row.rare.as_ref().and_then(|rare| rare.peer);
+            assert_eq!(peer, expected, "{source:?}");
+        }
     }
 }

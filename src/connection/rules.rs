@@ -24,6 +24,8 @@ pub struct NodeRules {
     pub limits_connections: bool,
     /// How long a message may take, from its first byte to its last.
     pub message_within_ms: u64,
+    /// How long a connection may last, and a tenth of it more; 0 = for ever.
+    pub age_max_ms: u64,
 }
 
 /// What holds for the connections of an app.

@@ -255,6 +255,11 @@ pub(super) const SHARD_INPUTS_SHED: Family = counter(
     SHARD,
     "Strangers sent away because too much input was held for them",
 );
+pub(super) const SHARD_CONNECTIONS_AGED: Family = counter(
+    "shard_connections_aged_total",
+    SHARD,
+    "WebSocket connections closed because they had lasted net.connection_age_max_s",
+);
 pub(super) const SHARD_KEPT_BYTES: Family = gauge(
     "shard_kept_bytes",
     SHARD,
@@ -319,6 +324,11 @@ pub(super) const HANDSHAKE_FAILURES: Family = counter(
     "handshake_failures_total",
     &["node", "reason"],
     "Handshakes that failed",
+);
+pub(super) const PROXY_HEADER_FAILURES: Family = counter(
+    "proxy_header_failures_total",
+    &["node", "reason"],
+    "Connections of trusted proxies closed for their PROXY header",
 );
 pub(super) const MESH_HOP_SECONDS: Family = histogram(
     "mesh_hop_seconds",

@@ -126,6 +126,9 @@ pub struct ShardCounters {
     pub addresses_evicted: u64,
     /// `timeout`, `too_large`, `bad_request`, `tls`.
     pub handshake_failures: [u64; 4],
+    /// Proxies' connections that did not begin as they must: `timeout`, `missing`, `malformed`,
+    /// `too_long`.
+    pub proxy_header_failures: [u64; 4],
     /// `rate`, `max_connections`, `memory`, `ip`.
     pub accept_limited: [u64; 4],
     /// API requests by route (`ApiRoute`): counts per bucket of `TURN_BUCKETS_US`, and their sums.
@@ -147,6 +150,8 @@ pub struct ShardCounters {
     pub inputs_throttled: u64,
     /// Peers sent away since too much input was held for strangers.
     pub inputs_shed: u64,
+    /// Connections closed for their age.
+    pub connections_aged: u64,
     /// Open WebSocket connections.
     pub websockets: u64,
     /// Channels whose home is here.

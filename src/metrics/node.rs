@@ -49,6 +49,7 @@ pub(super) fn add(families: &mut Families<'_>, sample: &Sample<'_>, rows: &[AppR
 const DROP_REASONS: [&str; 4] = ["slow_oldest", "slow_newest", "bridge_full", "drain"];
 const LIMITS: [&str; 3] = ["connections", "backend_events", "read_requests"];
 const HANDSHAKE_REASONS: [&str; 4] = ["timeout", "too_large", "bad_request", "tls"];
+const PROXY_HEADER_REASONS: [&str; 4] = ["timeout", "missing", "malformed", "too_long"];
 const ACCEPT_REASONS: [&str; 4] = ["rate", "max_connections", "memory", "ip"];
 const BRIDGE_REQUESTS: [&str; 3] = ["webhook", "other", "publish"];
 
@@ -168,7 +169,7 @@ fn add_shard(
 /// What a shard did to stay within its bounds.
 fn add_pressure(families: &mut Families<'_>, node: &str, shard: &str, snapshot: &ShardSnapshot) {
     let (counters, runtime) = (&snapshot.counters, &snapshot.runtime);
-    let numbers: [(&'static Family, u64); 12] = [
+    let numbers: [(&'static Family, u64); 13] = [
         (&name::SHARD_TURNS_CUT, runtime.turns_cut),
         (&name::SHARD_ACCEPTS_REFUSED, runtime.accepts_refused),
         (&name::SHARD_SUBMIT_REFUSALS, runtime.submit_refusals),
@@ -177,6 +178,7 @@ fn add_pressure(families: &mut Families<'_>, node: &str, shard: &str, snapshot: 
         (&name::SHARD_PUBLISHERS_HELD, counters.publishers_held),
         (&name::SHARD_INPUTS_THROTTLED, counters.inputs_throttled),
         (&name::SHARD_INPUTS_SHED, counters.inputs_shed),
+        (&name::SHARD_CONNECTIONS_AGED, counters.connections_aged),
         (&name::SHARD_KEPT_BYTES, counters.kept_bytes),
         (&name::SHARD_JOINS_WAITING, counters.joins_waiting),
         (&name::SHARD_JOINS_REFUSED, counters.joins_refused),
@@ -303,6 +305,15 @@ fn add_handshakes(families: &mut Families<'_>, sample: &Sample<'_>) {
             &name::HANDSHAKE_FAILURES,
             &[sample.node, reason],
             count as f64,
+        );
+    }
+    for (index, reason) in PROXY_HEADER_REASONS.into_iter().enumerate() {
+        let snapshots = sample.shards.iter().filter_map(|shard| shard.snapshot);
+        let counts = snapshots.map(|it| it.counters.proxy_header_failures[index]);
+        families.add(
+            &name::PROXY_HEADER_FAILURES,
+            &[sample.node, reason],
+            counts.sum::<u64>() as f64,
         );
     }
 }

@@ -252,6 +252,12 @@ const ADDED: &[Row] = &[
         &[],
     ),
     (
+        "proxy_header_failures_total",
+        "counter",
+        &["node", "reason"],
+        &[],
+    ),
+    (
         "http_errors_total",
         "counter",
         &["app_id", "node", "status"],
@@ -318,6 +324,12 @@ const ADDED: &[Row] = &[
     ),
     (
         "shard_inputs_shed_total",
+        "counter",
+        &["node", "shard"],
+        &[],
+    ),
+    (
+        "shard_connections_aged_total",
         "counter",
         &["node", "shard"],
         &[],
@@ -518,6 +530,8 @@ fn the_numbers_of_all_shards_are_added_up() {
         "sockudo_shard_publishers_held_total{node=\"n1\",shard=\"1\"} 16",
         "sockudo_shard_inputs_throttled_total{node=\"n1\",shard=\"1\"} 17",
         "sockudo_shard_inputs_shed_total{node=\"n1\",shard=\"1\"} 18",
+        "sockudo_shard_connections_aged_total{node=\"n1\",shard=\"1\"} 37",
+        "sockudo_proxy_header_failures_total{node=\"n1\",reason=\"malformed\"} 82",
         "sockudo_shard_kept_bytes{node=\"n1\",shard=\"1\"} 19",
         "sockudo_shard_joins_waiting{node=\"n1\",shard=\"1\"} 23",
         "sockudo_shard_joins_refused_total{node=\"n1\",shard=\"1\"} 29",
@@ -817,6 +831,8 @@ fn busy_shard() -> ShardSnapshot {
     shard.counters.publishers_held = 16;
     shard.counters.inputs_throttled = 17;
     shard.counters.inputs_shed = 18;
+    shard.counters.connections_aged = 37;
+    shard.counters.proxy_header_failures[2] = 41;
     shard.counters.kept_bytes = 19;
     shard.counters.joins_waiting = 23;
     shard.counters.joins_refused = 29;

@@ -35,6 +35,7 @@ pub mod message;
 mod nodes;
 mod occupancy;
 mod pressure;
+mod proxy_header;
 mod quota;
 mod receive;
 mod replies;
@@ -289,10 +290,10 @@ impl Application for ShardServer {
         self.connections.grow_to(index);
         let within_ms = self.first_request_ms();
         let until = turn.now().plus(within_ms);
-        let peer = peer
-            .map(|peer| peer.ip())
-            .filter(|_| self.settings.wants_peers);
-        self.connections[index] = Connection::accepted(slot, peer, until);
+        let peer = peer.map(|peer| peer.ip());
+        let state = self.state_of_newcomer(peer);
+        let peer = peer.filter(|_| self.settings.wants_peers);
+        self.connections[index] = Connection::accepted(slot, state, peer, until);
         self.connections_held += 1;
         turn.arm_timer(slot, until);
     }

@@ -1,4 +1,5 @@
-//! Data path. Bytes of one connection, in order: HTTP first, frames after an upgrade.
+//! Data path. Bytes of one connection, in order: a proxy's header where there must be one, HTTP,
+//! frames after an upgrade.
 //!
 //! Owns: unfinished and held input, when reading is paused, whose input has its share of a turn next.
 //! May depend on: `connection::row`, the other files of this room.
@@ -147,7 +148,7 @@ impl ShardServer {
         self.counters.inputs_shed += 1;
         match self.held(slot).state {
             State::Upgrading | State::Open(_) => self.close(turn, slot, CloseCode::OVER_CAPACITY),
-            State::Http(_) | State::Closing => turn.close_now(slot),
+            State::ProxyHeader | State::Http(_) | State::Closing => turn.close_now(slot),
             State::Vacant | State::Ending => {}
         }
         let row = self.held(slot);
@@ -231,6 +232,7 @@ impl ShardServer {
             }
             let has_body = self.has_body_under_way(slot);
             let taken = match self.held(slot).state {
+                State::ProxyHeader => self.take_proxy_header(turn, slot, rest),
                 State::Http(_) if has_body => self.take_body(turn, slot, rest),
                 State::Http(_) => self.take_request(turn, slot, rest),
                 State::Upgrading | State::Open(_) | State::Closing => {

@@ -8,7 +8,7 @@ use crate::{
     channel::home_table::KeptMax,
     config::{
         Config,
-        sections::{Cors, CorsOrigin, RateLimit, SlowConsumer},
+        sections::{Cors, CorsOrigin, ProxyProtocol, RateLimit, SlowConsumer},
     },
     connection::{body::Pace, rules::NodeRules},
     http::cors::{CorsError, CorsPolicy},
@@ -45,6 +45,7 @@ pub struct Settings {
     pub api_limit: Option<RateLimit>,
     pub upgrade_limit: Option<RateLimit>,
     pub trusted_proxies: Vec<ipnet::IpNet>,
+    pub proxy_protocol: ProxyProtocol,
     /// Proxies in front of a WebSocket, whether its address is limited or not.
     pub upgrade_trust_hops: u32,
     /// The welcome page is served, for this app.
@@ -84,6 +85,7 @@ impl Settings {
                     bytes_per_s_min: config.net.body_rate_min_bytes_per_s,
                 }
                 .within_ms(config.websocket.max_payload_bytes.into()),
+                age_max_ms: u64::from(config.net.connection_age_max_s) * 1_000,
             },
             message_bytes_max: config.websocket.max_payload_bytes,
             path_prefix: config.path_prefix.clone(),
@@ -113,6 +115,7 @@ impl Settings {
             api_limit,
             upgrade_limit,
             trusted_proxies: limiter.trusted_proxies.clone(),
+            proxy_protocol: config.net.proxy_protocol,
             demo: config.demo.then_some(AppIndex(0)),
             lease_ms: config.cluster.lease_ms.into(),
             has_bus: config.adapter.driver != AdapterDriver::Local,

@@ -161,13 +161,20 @@ impl ShardServer {
                 Due::Ping => self.ping(turn, slot),
                 Due::Close { code, reason } => {
                     let error = match code {
-                        CloseCode::UNAUTHORIZED => ConnectionError::UnauthorizedTimeout,
-                        _ => ConnectionError::PongTimeout,
+                        CloseCode::UNAUTHORIZED => Some(ConnectionError::UnauthorizedTimeout),
+                        CloseCode::RECONNECT => None,
+                        _ => Some(ConnectionError::PongTimeout),
                     };
                     let app = row.app;
-                    self.counters.app(app).connection_errors[error as usize] += 1;
+                    match error {
+                        Some(error) => {
+                            self.counters.app(app).connection_errors[error as usize] += 1;
+                        }
+                        None => self.counters.connections_aged += 1,
+                    }
                     return self.close_saying(turn, slot, code, reason);
                 }
+                Due::NoProxyHeader => return self.refuse_late_proxy(turn, slot),
                 Due::TimedOut => return self.refuse_late_request(turn, slot),
                 Due::End => {
                     let never_asked = row.operation == 0;

@@ -17,7 +17,7 @@ use crate::{
     connection::{
         keep_alive::KeepAlive,
         pending::{Asked, Pending, RateState},
-        row::{Awaited, State},
+        row::State,
         upgrade::{Gate, NodeState, Upgrade, UpgradeNext, UpgradeRefusal, UpgradeStep},
     },
     http::response::Content,
@@ -188,9 +188,7 @@ impl ShardServer {
         let rules = &self.settings.connections;
         let (timeout_s, within_ms) = (rules.activity_timeout_ms / 1_000, rules.authorize_within_ms);
         let row = self.held(slot);
-        row.state = State::Open(Awaited::Next);
-        row.socket_id = socket_id;
-        row.keep_alive = KeepAlive::new(now);
+        row.open(now, socket_id);
         if needs_user {
             row.rare().authorize_by = Some(now.plus(within_ms));
         }

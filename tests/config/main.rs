@@ -141,6 +141,7 @@ fn example(key: &Key) -> String {
         "cluster.replication" => "full",
         "ssl.enabled" | "unix_socket.enabled" => "false",
         // Values that must fit others.
+        "net.proxy_protocol" => "off",
         "net.recv_buffers" => "2048",
         "net.send_queue_bytes" => "2000000",
         "websocket.max_payload_kb" => "65",

@@ -308,6 +308,10 @@ fn values_that_contradict_each_other_are_refused() {
             "burst_queue_bytes: 1048575 is less than net.send_queue_bytes = 1048576",
         ),
         (
+            "{\"net\": {\"proxy_protocol\": \"v1v2\"}}",
+            "net.proxy_protocol: needs rate_limiter.trusted_proxies",
+        ),
+        (
             "{\"metrics\": {\"port\": 6001}}",
             "metrics.port: 6001 is the server's own port",
         ),
@@ -356,6 +360,15 @@ fn limits_by_address_say_what_they_cannot_know_behind_a_proxy() {
             &[],
         ),
         (limiter("\"driver\": \"none\""), &[], &[]),
+        // A header names each connection's client.
+        (
+            format!(
+                "{{\"net\": {{\"proxy_protocol\": \"v1v2\"}}, {}",
+                &limiter("\"trusted_proxies\": [\"10.0.0.1/32\"]")[1..]
+            ),
+            &[],
+            &[],
+        ),
         ("{}".to_owned(), &[], &[]),
     ] {
         let loaded = Given { env, ..file(&text) }.loaded();

@@ -3,6 +3,7 @@
 //! The scripts in `tests/clients/` print a line per promise kept; here they get a server and are judged by their exit.
 
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 
@@ -91,14 +92,21 @@ fn clients() -> PathBuf {
 
 /// Starts a script under node, or notes that the test is skipped.
 pub(crate) fn node(test: &str, server: &Server, script: &str, more: &[&str]) -> Option<Script> {
+    node_at(test, server.address, script, more)
+}
+
+/// The same for a server that is reached by another address.
+pub(crate) fn node_at(
+    test: &str,
+    address: SocketAddr,
+    script: &str,
+    more: &[&str],
+) -> Option<Script> {
     if !clients().join("node_modules/pusher-js").exists() {
         skip(test, "the npm clients are not installed: run scripts/test");
         return None;
     }
-    let (host, port) = (
-        server.address.ip().to_string(),
-        server.address.port().to_string(),
-    );
+    let (host, port) = (address.ip().to_string(), address.port().to_string());
     let arguments: Vec<&str> = [&*host, &*port]
         .into_iter()
         .chain(more.iter().copied())

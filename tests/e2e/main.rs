@@ -18,6 +18,8 @@ mod bus;
 #[expect(dead_code, reason = "the tests of the bus use the rest")]
 #[path = "../support/nats.rs"]
 mod nats;
+#[path = "../support/proxy.rs"]
+mod proxy;
 #[path = "../support/redis.rs"]
 mod redis;
 #[path = "../support/mod.rs"]
@@ -34,9 +36,11 @@ mod frames;
 mod handshake;
 mod http_api;
 mod limits;
+mod load_balancers;
 mod operations;
 mod operators;
 mod presence;
+mod proxy_header;
 mod raw_http;
 mod report;
 mod scale_out;

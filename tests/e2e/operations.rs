@@ -1,6 +1,7 @@
 //! What an operator does: reload, disable, break the configuration, watch the numbers.
 
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -353,6 +354,42 @@ fn an_ordinary_user_with_a_desktops_limits_can_run_seven_shards() {
     assert_eq!(soft, Some("4096"), "raised by the server to its hard limit");
 }
 
+fn a_connection_that_has_lasted_long_enough_is_sent_to_come_back(shards: usize) {
+    let age = json!({"net": {"connection_age_max_s": 1}});
+    let server = Server::start(&Config::new().with(age), shards);
+    let mut clients = ["a", "b", "c", "d"].map(|name| server.client(name));
+    // Only WebSockets go.
+    let mut kept = server.wire();
+    let asks = "GET /live HTTP/1.1\r\nHost: test\r\n\r\n";
+    kept.sends(asks);
+    assert_eq!(kept.reply().status, 200);
+    for client in &mut clients {
+        client.is_closed_with(4200);
+    }
+    kept.sends(asks);
+    assert_eq!(kept.reply().status, 200);
+    eventually("the count of the old", || {
+        let count = server.metric("sockudo_shard_connections_aged_total");
+        (count == Some(4.0)).then_some(())
+    });
+    let errors = server.metric("sockudo_connection_errors_total");
+    assert_eq!(errors.unwrap_or(0.0), 0.0);
+}
+
+// Whoever is there already goes at the next look at its silence; one that speaks is looked at each second.
+#[test]
+fn a_reload_gives_connections_that_are_there_an_age() {
+    let server = Server::start(&Config::new().with(json!({"activity_timeout": 1})), 1);
+    let mut client = server.client("alice");
+    server.reloads(|json| json["net"] = json!({"connection_age_max_s": 1}));
+    let code = eventually("the connection to be old", || {
+        client.sends(json!({"event": "pusher:ping", "data": {}}));
+        let frame = client.wire.try_frame(Duration::from_millis(100))?;
+        frame.close_code()
+    });
+    assert_eq!(code, 4200);
+}
+
 // A huge page that is touched for the first time stops its shard for milliseconds.
 #[test]
 fn a_server_takes_no_huge_pages() {
@@ -380,4 +417,5 @@ on_one_and_three_shards! {
     connections_that_come_and_go_leave_no_memory_behind,
     the_metrics_count_connections_and_messages,
     a_bare_options_is_told_the_health_as_get_is_also_while_draining,
+    a_connection_that_has_lasted_long_enough_is_sent_to_come_back,
 }

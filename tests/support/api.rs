@@ -29,6 +29,15 @@ impl Api {
         }
     }
 
+    /// The same by way of a proxy.
+    pub(crate) fn by_way_of(self, address: SocketAddr) -> Self {
+        Self {
+            address,
+            wire: None,
+            ..self
+        }
+    }
+
     /// The path of this app's resource, e.g. `path("/events")`.
     pub(crate) fn path(&self, resource: &str) -> String {
         format!("{}/apps/{}{resource}", self.prefix, self.id)

@@ -20,11 +20,14 @@ impl Client {
     /// Connects with protocol 7 and reads `connection_established`.
     #[track_caller]
     pub(crate) fn connect(server: &Server, name: &str, key: &str, secret: &str) -> Self {
-        let mut wire = server.wire();
-        wire.upgrades(
-            &format!("{}/app/{key}?protocol=7&client=test", server.prefix),
-            "",
-        );
+        let target = format!("{}/app/{key}?protocol=7&client=test", server.prefix);
+        Self::over(server.wire(), &target, name, key, secret)
+    }
+
+    /// The same over a connection that leads to a server, past whatever stands between.
+    #[track_caller]
+    pub(crate) fn over(mut wire: Wire, target: &str, name: &str, key: &str, secret: &str) -> Self {
+        wire.upgrades(target, "");
         let mut client = Self {
             name: name.to_owned(),
             wire,

@@ -1,10 +1,11 @@
 //! A bare TCP connection that can send anything, well formed or not, and read HTTP answers and frames.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 
 use super::DEADLINE;
 
@@ -73,6 +74,16 @@ impl Wire {
     pub(crate) fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect_timeout(&address, DEADLINE).expect("the server accepts");
         Self::over(stream)
+    }
+
+    /// Connects from another address of this machine.
+    pub(crate) fn connect_from(source: Ipv4Addr, address: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        let source = SocketAddr::from((source, 0));
+        socket.bind(&source.into()).expect("loopback has it");
+        let connected = socket.connect_timeout(&address.into(), DEADLINE);
+        connected.expect("the server accepts");
+        Self::over(socket.into())
     }
 
     pub(crate) fn over(stream: TcpStream) -> Self {

@@ -37,6 +37,13 @@ section! {
         busy_poll_us: u32 = whole(0, 1_000_000, "microseconds").default("0").ours();
         /// Listen backlog.
         backlog: u32 = whole(1, 65_535, "").default("4096").ours();
+        /// `v1v2`: a connection from `rate_limiter.trusted_proxies` begins with a PROXY header, and
+        /// who it names counts as the peer; no other may send one.
+        proxy_protocol: ProxyProtocol = choice(ProxyProtocol::CHOICES).default("off").ours()
+            .reloads();
+        /// A WebSocket connection that has lasted so long is closed with 4200, at some moment within
+        /// a tenth of it more. 0 = never.
+        connection_age_max_s: u32 = seconds(0).default("0").ours().reloads();
         /// From accept to the whole head of a request.
         handshake_timeout_ms: u32 = milliseconds(1).default("10000").ours().reloads();
         /// After `net.handshake_timeout_ms` a request's body must have come at this rate at least,
@@ -61,6 +68,14 @@ choices! {
         Disconnect = "disconnect",
         DropNewest = "drop_newest",
         DropOldest = "drop_oldest",
+    }
+}
+
+choices! {
+    /// How a proxy says whose connection it passes on.
+    pub enum ProxyProtocol {
+        Off = "off",
+        V1V2 = "v1v2",
     }
 }
 

@@ -59,7 +59,8 @@ section! {
         /// Same as driver `redis-cluster`.
         _ as "redis.cluster_mode" = flag().default("false");
         redis: LimiterRedis => LimiterRedis::read;
-        /// Peers whose forwarding headers count; empty = all, as far as `trust_hops` says.
+        /// Peers whose forwarding headers count; empty = all, as far as `trust_hops` says. They send
+        /// PROXY headers where `net.proxy_protocol` asks for them.
         trusted_proxies: Vec<IpNet> = cidrs().default("").ours().reloads();
         /// What a request gets while counts cannot be reached: 500, or through.
         on_error: OnError = choice(OnError::CHOICES).default("deny").ours().reloads();

@@ -12,6 +12,7 @@ pub mod client_frame;
 pub mod cluster_batch;
 pub mod http_request;
 pub mod presence;
+pub mod proxy_header;
 pub mod ws_codec;
 
 mod judge;
