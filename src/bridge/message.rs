@@ -152,6 +152,8 @@ pub struct Ownership {
     pub partitions: [u64; PARTITIONS as usize / 64],
     /// What fell due on a partition that is new here since then was told by nobody.
     pub since: Millis,
+    /// What fell due from then on is not to be told yet.
+    pub until: Millis,
 }
 
 impl Ownership {

@@ -39,7 +39,12 @@ pub struct Change {
     pub partitions: Vec<Partition>,
     /// When the one that owned the new ones may last have told something.
     pub since: Millis,
+    /// What fell due from then on is another's; the next change says whose. `FOR_EVER` of the last one.
+    pub until: Millis,
 }
+
+/// Later than anything.
+pub const FOR_EVER: Millis = Millis(u64::MAX);
 
 impl Owners {
     /// Of a node that is not there yet: it comes with `came`, when the others hear of it.
@@ -80,27 +85,55 @@ impl Owners {
     }
 
     /// Time went on. What changed, in its order.
-    pub fn step(&mut self, now: Millis) -> impl Iterator<Item = Change> + use<> {
+    pub fn step(&mut self, now: Millis) -> Vec<Change> {
         let own = self.seats.get(&self.own.node);
         let counts_from = own.map(|own| own.counts_from).filter(|from| *from <= now);
-        let (mut first, mut since) = (None, now);
-        if self.owned.is_none()
-            && let Some(counts_from) = counts_from
-        {
+        match (&self.owned, counts_from) {
+            (None, Some(counts_from)) if self.is_founder(counts_from) => self.found(now),
             // Who takes over from a living one tells what falls due from then on.
-            since = counts_from;
-            if self.is_founder(counts_from) {
-                let all = (0..PARTITIONS).filter_map(Partition::from_number);
-                let partitions: Vec<Partition> = all.collect();
-                self.seated = vec![self.own.node];
-                self.owned = Some(partitions.clone());
-                first = Some(Change {
-                    partitions,
-                    since: Millis(0),
-                });
-            }
+            (None, Some(counts_from)) => self.change(now, counts_from).into_iter().collect(),
+            (Some(_), _) | (None, None) => self.change(now, now).into_iter().collect(),
         }
-        first.into_iter().chain(self.change(now, since))
+    }
+
+    /// Takes everything since the beginning, and gives each of the others its share of what fell due
+    /// since that one counts, however late this is noticed.
+    fn found(&mut self, now: Millis) -> Vec<Change> {
+        let others = self
+            .seats
+            .iter()
+            .filter(|(node, _)| **node != self.own.node);
+        let mut times: Vec<Millis> = others
+            .map(|(_, seat)| seat.counts_from)
+            .filter(|from| *from <= now)
+            .collect();
+        times.sort_unstable();
+        times.dedup();
+        let mut changes = Vec::new();
+        let ends = times.iter().copied().chain([FOR_EVER]);
+        for (from, until) in std::iter::once(Millis(0))
+            .chain(times.iter().copied())
+            .zip(ends)
+        {
+            let counts = |(node, seat): &(&NodeId, &Seat)| {
+                **node == self.own.node || seat.counts_from <= from
+            };
+            let seated: Vec<NodeId> = self
+                .seats
+                .iter()
+                .filter(counts)
+                .map(|(node, _)| *node)
+                .collect();
+            let partitions = self.share(&seated);
+            self.seated = seated;
+            self.owned = Some(partitions.clone());
+            changes.push(Change {
+                partitions,
+                since: Millis(0),
+                until,
+            });
+        }
+        changes
     }
 
     /// It started before all others, and came to them before any of them could count: nobody has told
@@ -135,16 +168,24 @@ impl Owners {
         if seated == self.seated {
             return None;
         }
-        let all = (0..PARTITIONS).filter_map(Partition::from_number);
-        let partitions: Vec<Partition> = all
-            .filter(|partition| owner_of(*partition, &seated) == Some(self.own.node))
-            .collect();
+        let partitions = self.share(&seated);
         self.seated = seated;
         if self.owned.as_ref() == Some(&partitions) {
             return None;
         }
         self.owned = Some(partitions.clone());
-        Some(Change { partitions, since })
+        Some(Change {
+            partitions,
+            since,
+            until: FOR_EVER,
+        })
+    }
+
+    /// What is this node's where these count.
+    fn share(&self, seated: &[NodeId]) -> Vec<Partition> {
+        let all = (0..PARTITIONS).filter_map(Partition::from_number);
+        all.filter(|partition| owner_of(*partition, seated) == Some(self.own.node))
+            .collect()
     }
 }
 
@@ -220,6 +261,7 @@ mod tests {
     fn stepped(owners: &mut Owners, now: u64) -> Vec<(usize, u64)> {
         let changes = owners.step(Millis(now));
         changes
+            .iter()
             .map(|it| (it.partitions.len(), it.since.0))
             .collect()
     }
@@ -243,11 +285,9 @@ mod tests {
             told.extend(stepped(&mut owners, 5_100));
             told
         });
+        // Until the first of the others counts, until the second one does, and from then on.
+        assert_eq!(told[0].len(), 3, "{told:?}");
         assert_eq!(told[0][0], (1_024, 0));
-        assert!(
-            told[0].len() == 3,
-            "two of three count by then, then all: {told:?}"
-        );
         let since: Vec<u64> = told
             .iter()
             .map(|it| it.last().expect("a share").1)
@@ -256,6 +296,12 @@ mod tests {
         assert_eq!(told[1][0].1, 5_010);
         let shares: usize = told.iter().map(|it| it.last().expect("a share").0).sum();
         assert_eq!(shares, 1_024);
+        let mut late = Owners::new(all[0], 5_000);
+        for (node, came) in all.iter().zip([20, 10, 50]) {
+            late.came(*node, Millis(came));
+        }
+        let ends: Vec<Millis> = late.step(Millis(6_000)).iter().map(|it| it.until).collect();
+        assert_eq!(ends, [Millis(5_010), Millis(5_050), FOR_EVER]);
         // One that started first and came when others had counted for long is told nothing of them.
         let mut late = Owners::new(all[0], 5_000);
         late.came(all[1], Millis(60_000));

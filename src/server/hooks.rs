@@ -61,12 +61,12 @@ impl Owned {
         let mut told = Vec::new();
         let kept_bytes = &mut self.kept_bytes;
         self.kept.retain(|kept| {
-            let is_new = after.has(kept.partition) && !before.has(kept.partition);
-            if !is_new {
+            if !after.has(kept.partition) || kept.at >= after.until {
                 return true;
             }
             *kept_bytes -= kept.event.approximate_bytes();
-            if kept.at >= after.since {
+            // Of one that was this node's before, what that was not to tell yet.
+            if before.has(kept.partition) || kept.at >= after.since {
                 told.push(kept.event.clone());
             }
             false
@@ -147,6 +147,7 @@ mod tests {
     fn of(since: u64, numbers: &[u16]) -> Ownership {
         let mut ownership = Ownership {
             since: Millis(since),
+            until: Millis(u64::MAX),
             ..Ownership::default()
         };
         for number in numbers {
@@ -169,6 +170,24 @@ mod tests {
         assert!(owned.change(of(0, &[8])).is_empty());
         assert_eq!(times(owned.change(of(0, &[7, 8, 1_023]))), [4]);
         assert_eq!((owned.kept.len(), owned.kept_bytes), (0, 0));
+    }
+
+    #[test]
+    fn what_fell_due_since_another_one_counts_is_told_by_that_one() {
+        let mut owned = Owned::default();
+        for (at, number) in [(1, 7), (2, 8), (5, 7), (6, 8)] {
+            owned.keep(kept(at, number), Millis(0));
+        }
+        let times = |events: Vec<WebhookEvent>| -> Vec<u64> {
+            events.into_iter().map(|event| event.time_ms).collect()
+        };
+        let all = Ownership {
+            until: Millis(5),
+            ..of(0, &[7, 8])
+        };
+        assert_eq!(times(owned.change(all)), [1, 2]);
+        assert_eq!(times(owned.change(of(0, &[8]))), [6]);
+        assert_eq!(owned.kept.len(), 1, "the other's, should it die");
     }
 
     #[test]

@@ -160,11 +160,17 @@ impl Teller<'_> {
 
 /// Tells all shards whose webhooks are this node's, where that has changed.
 pub(super) fn tell_owned(change: Option<owner::Change>, shards: u16, told: &mut Told) {
-    let Some(owner::Change { partitions, since }) = change else {
+    let Some(owner::Change {
+        partitions,
+        since,
+        until,
+    }) = change
+    else {
         return;
     };
     let mut owned = Ownership {
         since,
+        until,
         ..Ownership::default()
     };
     for partition in partitions {
