@@ -12,7 +12,7 @@
 )]
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -32,6 +32,7 @@ use super::{
         FromBridge, NodeEvent, NodeState, Ownership, Spent, StateChange, TopicWish, UserOfNodes,
     },
     nats_setup::nats_setup,
+    redis_cluster_setup::redis_cluster_setup,
 };
 use crate::{
     cluster::{
@@ -164,7 +165,10 @@ impl Nodes {
         let setup = match config.adapter.driver {
             AdapterDriver::Redis => Setup::Redis(redis_setup(config, name)),
             AdapterDriver::Nats => Setup::Nats(nats_setup(config, name, QUEUE_BYTES_MAX)),
-            AdapterDriver::Local | AdapterDriver::RedisCluster => return Ok(None),
+            AdapterDriver::RedisCluster => {
+                Setup::RedisCluster(redis_cluster_setup(config, name, QUEUE_BYTES_MAX))
+            }
+            AdapterDriver::Local => return Ok(None),
         };
         let mut bus = Bus::start(setup)?;
         let cluster = config.cluster.name.as_deref().unwrap_or_default();
@@ -414,6 +418,7 @@ impl Nodes {
             News::Live(topics) => self.on_live(&topics, told),
             News::Up(road) => tracing::info!(road = road.name(), "the bus is there"),
             News::Down(road) => self.on_down(road, told),
+            News::Lost(topics) => self.on_lost(&topics, told),
             News::Dropped { road, batches } => {
                 let road = road.name();
                 tracing::warn!(road, batches, "the bus brought more than could be taken");
@@ -480,6 +485,43 @@ impl Nodes {
         for shard in 0..self.shards {
             told.push((ShardId(shard), FromBridge::TopicsLost));
         }
+    }
+
+    /// Topics that the bus has given up and others of the same road not.
+    fn on_lost(&mut self, topics: &[Topic], told: &mut Told) {
+        let mut shards = BTreeSet::new();
+        for topic in topics {
+            let Topic::Events(partition) = *topic else {
+                self.on_common_lost(*topic);
+                continue;
+            };
+            let row = &mut self.topics[usize::from(partition.number())];
+            if row.state == State::Live {
+                row.state = State::Asked;
+                row.is_unproven = true;
+                self.unproven += 1;
+                shards.insert(self.home_of(partition).0);
+            }
+        }
+        for shard in shards {
+            // Those that stay are told again: shards know only of all of them at once.
+            let partitions = (0..PARTITIONS).filter_map(Partition::from_number);
+            let rows = partitions.zip(&self.topics);
+            let live = rows.filter(|(partition, row)| {
+                let is_live = row.state == State::Live && row.wish.is_wanted();
+                is_live && self.home_of(*partition) == ShardId(shard)
+            });
+            let live = live.map(|(partition, row)| (partition, row.wish)).collect();
+            told.push((ShardId(shard), FromBridge::TopicsLost));
+            told.push((ShardId(shard), FromBridge::TopicsLive(live)));
+        }
+    }
+
+    fn on_common_lost(&mut self, topic: Topic) {
+        for (_, is_live) in self.common.iter_mut().filter(|(it, _)| *it == topic) {
+            *is_live = false;
+        }
+        self.node.listens(now_of(self.started), false);
     }
 
     /// When `tick` is due.

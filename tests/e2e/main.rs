@@ -20,6 +20,8 @@ mod bus;
 mod nats;
 #[path = "../support/redis.rs"]
 mod redis;
+#[path = "../support/redis_cluster.rs"]
+mod redis_cluster;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -23,13 +23,29 @@ impl Wish {
 }
 
 /// The last wish for each topic.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Wishes([Wish; LANES as usize]);
 
 impl Wishes {
     pub(super) fn of(&self, topic: Topic) -> Wish {
         let wish = self.0.get(usize::from(topic.lane().0));
         *wish.expect("every lane has a wish")
+    }
+
+    /// Those of some topics, for a connection that is not asked for the others.
+    pub(super) fn only(&self, mut is_asked: impl FnMut(Topic) -> bool) -> Self {
+        let mut wishes = self.0;
+        for (topic, wish) in Topic::all().zip(&mut wishes) {
+            if wish.is_wanted() && !is_asked(topic) {
+                *wish = Wish::default();
+            }
+        }
+        Self(wishes)
+    }
+
+    /// Nothing is wanted.
+    pub(super) fn none() -> Self {
+        Self([Wish::default(); LANES as usize])
     }
 }
 
@@ -44,7 +60,7 @@ pub(super) struct WishSender {
 pub(super) type WishReceiver = watch::Receiver<Wishes>;
 
 pub(super) fn wishes() -> (WishSender, WishReceiver) {
-    let (sender, receiver) = watch::channel(Wishes([Wish::default(); LANES as usize]));
+    let (sender, receiver) = watch::channel(Wishes::none());
     (WishSender { sender, wanted: 0 }, receiver)
 }
 
