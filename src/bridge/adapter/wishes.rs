@@ -32,12 +32,13 @@ impl Wishes {
         *wish.expect("every lane has a wish")
     }
 
-    /// Those of some topics, for a connection that is not asked for the others.
+    /// Those of some topics, for a connection that is not asked for the others. It sees that there was
+    /// a wish, also where it never saw that one.
     pub(super) fn only(&self, mut is_asked: impl FnMut(Topic) -> bool) -> Self {
         let mut wishes = self.0;
         for (topic, wish) in Topic::all().zip(&mut wishes) {
             if wish.is_wanted() && !is_asked(topic) {
-                *wish = Wish::default();
+                *wish = wish.next(false);
             }
         }
         Self(wishes)

@@ -89,19 +89,16 @@ enum Sign {
 impl Listener {
     // Per batch: a look at its name and a place in the queue; never waits.
     fn hear(&self, info: PushInfo) -> Result<(), SendError> {
-        let sign = match info.kind {
-            PushKind::Message | PushKind::SMessage => {
-                self.hear_message(info.data);
-                None
-            }
-            PushKind::Subscribe | PushKind::SSubscribe => {
-                self.topic(info.data.first()).map(Sign::Confirmed)
-            }
-            PushKind::Unsubscribe | PushKind::SUnsubscribe => {
-                self.topic(info.data.first()).map(Sign::Ended)
-            }
-            PushKind::Disconnection => Some(Sign::Lost),
-            _ => None,
+        let is = |kinds: [PushKind; 2]| kinds.contains(&info.kind);
+        let sign = if is([PushKind::Message, PushKind::SMessage]) {
+            self.hear_message(info.data);
+            None
+        } else if is([PushKind::Subscribe, PushKind::SSubscribe]) {
+            self.topic(info.data.first()).map(Sign::Confirmed)
+        } else if is([PushKind::Unsubscribe, PushKind::SUnsubscribe]) {
+            self.topic(info.data.first()).map(Sign::Ended)
+        } else {
+            (info.kind == PushKind::Disconnection).then_some(Sign::Lost)
         };
         match sign {
             Some(sign) => self.signs.send(sign).map_err(|_| SendError),
@@ -199,6 +196,9 @@ async fn listen(
                 }
                 let wishes = end.wishes.borrow_and_update().clone();
                 let again = subscriptions.compare(&wishes);
+                if let Way::Sharded(_) = duty.way {
+                    end.reporter.lost(subscriptions.absent(wishes)).await;
+                }
                 command = subscriptions.command(duty);
                 end.reporter.live(again).await;
             }
@@ -249,6 +249,7 @@ struct Subscriptions {
     to_unsubscribe: Vec<Topic>,
     /// By the command that is on its way.
     unsubscribing: Vec<Topic>,
+    seen: Wishes,
 }
 
 #[derive(Clone, Copy)]
@@ -266,6 +267,7 @@ impl Subscriptions {
             to_subscribe: Vec::new(),
             to_unsubscribe: Vec::new(),
             unsubscribing: Vec::new(),
+            seen: Wishes::none(),
         }
     }
 
@@ -294,6 +296,17 @@ impl Subscriptions {
             }
         }
         again
+    }
+
+    /// What is not wished for any more and was not there: who moves it may ask for it elsewhere.
+    fn absent(&mut self, wishes: Wishes) -> Vec<Topic> {
+        let seen = std::mem::replace(&mut self.seen, wishes);
+        let topics = Topic::all().filter(|topic| topic.road() == self.road);
+        let is_absent = |topic: &Topic| {
+            let wish = self.seen.of(*topic);
+            !wish.is_wanted() && wish != seen.of(*topic) && !self.to_unsubscribe.contains(topic)
+        };
+        topics.filter(is_absent).collect()
     }
 
     /// The command that makes it so, if one is needed.
@@ -373,9 +386,11 @@ fn sharded(
     async move {
         let count = commands.len();
         let answers = connection.send_packed_commands(&commands, 0, count).await?;
-        let errors = answers.into_iter().filter_map(|answer| match answer {
-            Value::ServerError(error) => Some(RedisError::from(error)),
-            _ => None,
+        let errors = answers.into_iter().filter_map(|answer| {
+            let Value::ServerError(error) = answer else {
+                return None;
+            };
+            Some(RedisError::from(error))
         });
         // A redirection mends itself.
         let worst = errors.max_by_key(|error| error.kind() != MOVED);

@@ -47,10 +47,11 @@ impl Members {
             if settings.db() != 0 {
                 return Err(wrong_url(NODES, "a cluster has database 0 only"));
             }
-            let (host, port) = match connection.addr() {
-                ConnectionAddr::Tcp(host, port) => (host.clone(), *port),
-                ConnectionAddr::TcpTls { .. } => return Err(BusError::Tls { key: NODES }),
-                _ => return Err(wrong_url(NODES, "it names no host")),
+            if let ConnectionAddr::TcpTls { .. } = connection.addr() {
+                return Err(BusError::Tls { key: NODES });
+            }
+            let ConnectionAddr::Tcp(host, port) = connection.addr().clone() else {
+                return Err(wrong_url(NODES, "it names no host"));
             };
             members.seeds.push(Address { host, port });
             if !has_login && members.password.is_none() {

@@ -128,16 +128,12 @@ fn read_map(ranges: &Value, asked: &Address, slots: &TopicSlots) -> Option<SlotM
         }
     }
     let owner = |slot: &u16| by_slot.get(usize::from(*slot)).copied().flatten();
-    let owners: Box<[Option<u16>]> = slots.0.iter().map(owner).collect();
-    Some(only_ours(masters, owners, servers))
+    let owners: Vec<Option<u16>> = slots.0.iter().map(owner).collect();
+    Some(only_ours(masters, &owners, servers))
 }
 
 /// Without masters that have no slot of ours, which are no loss when they are gone.
-fn only_ours(
-    masters: Vec<Address>,
-    owners: Box<[Option<u16>]>,
-    servers: BTreeSet<Address>,
-) -> SlotMap {
+fn only_ours(masters: Vec<Address>, owners: &[Option<u16>], servers: BTreeSet<Address>) -> SlotMap {
     let used: BTreeSet<u16> = owners.iter().copied().flatten().collect();
     let renumbered = |old: u16| u16::try_from(used.range(..old).count()).ok();
     let owners = owners.iter().map(|it| it.and_then(renumbered)).collect();
@@ -157,32 +153,35 @@ fn server(value: &Value, asked: &Address) -> Option<Address> {
     let [host, port, ..] = server.as_slice() else {
         return None;
     };
+    let host = match host == &Value::Nil {
+        true => "",
+        false => text(host)?,
+    };
     let host = match host {
-        Value::Nil => asked.host.clone(),
-        other => match text(other)? {
-            "" => asked.host.clone(),
-            // A server whose own name is not known.
-            "?" => return None,
-            host => host.to_owned(),
-        },
+        "" => asked.host.clone(),
+        // A server whose own name is not known.
+        "?" => return None,
+        host => host.to_owned(),
     };
     let port = u16::try_from(number_of(port)?).ok()?;
     Some(Address { host, port })
 }
 
 fn number_of(value: &Value) -> Option<usize> {
-    match value {
-        Value::Int(number) => usize::try_from(*number).ok(),
-        _ => None,
-    }
+    let Value::Int(number) = value else {
+        return None;
+    };
+    usize::try_from(*number).ok()
 }
 
 fn text(value: &Value) -> Option<&str> {
-    match value {
-        Value::BulkString(bytes) => str::from_utf8(bytes).ok(),
-        Value::VerbatimString { text, .. } | Value::SimpleString(text) => Some(text),
-        _ => None,
+    if let Value::VerbatimString { text, .. } | Value::SimpleString(text) = value {
+        return Some(text);
     }
+    let Value::BulkString(bytes) = value else {
+        return None;
+    };
+    str::from_utf8(bytes).ok()
 }
 
 /// A cluster has at most a thousand servers by its specification; each master is four connections here.
