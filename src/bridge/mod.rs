@@ -21,7 +21,7 @@ mod gather;
 pub mod link;
 pub mod message;
 mod nats_setup;
-mod nodes;
+pub mod nodes;
 mod outbox;
 mod overview;
 pub mod queue;

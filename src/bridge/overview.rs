@@ -26,7 +26,7 @@ impl<L: ShardLink> Bridge<L> {
         let nodes = self.nodes.as_ref();
         let own = NodeReport {
             node_id: self.node_id.clone(),
-            incarnation: shown(nodes.map_or(Incarnation(0), Nodes::incarnation)),
+            incarnation: shown(nodes.map_or(Incarnation(0), |it| it.exchange().incarnation())),
             program: self.build.version.to_owned(),
             is_this: true,
             state: LIVE.to_owned(),
@@ -102,7 +102,7 @@ fn peers(nodes: &Nodes) -> Vec<NodeReport> {
             incarnation: shown(peer.identity.incarnation),
             program: peer.program.to_owned(),
             is_this: false,
-            state: match nodes.is_suspect(silent_ms) {
+            state: match nodes.exchange().is_suspect(silent_ms) {
                 true => SUSPECT.to_owned(),
                 false => LIVE.to_owned(),
             },
@@ -124,7 +124,11 @@ fn roads(nodes: &Nodes) -> Vec<RoadReport> {
             is_up: of_road.is_up,
             since_s: of_road.since.elapsed().as_secs(),
             trouble: of_road.trouble.clone(),
-            round_trip_ms: nodes.round_trip_ms(road),
+            round_trip_ms: nodes
+                .exchange()
+                .node()
+                .echoes(road)
+                .map(|it| it.round_trip_ms),
             topics_wanted: of_road.topics_wanted,
             topics_live: of_road.topics_live,
             outgoing_bytes: of_road.outgoing_bytes,

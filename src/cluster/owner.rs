@@ -4,7 +4,8 @@
 //! Owns: `Owners`: who is there for long enough, the partitions of this node.
 //! May depend on: `cluster::identity`, `protocol::partition`, siphasher. Time is an argument.
 //! Invariants: who comes takes a share of the others' partitions, who goes leaves its own to them, and
-//! nothing else moves; a node counts when it has been there for a lease, for itself as for others.
+//! nothing else moves; a node counts when it has been there for a lease, for itself as for others; of
+//! nodes that start together one tells what fell due before any of them counted.
 
 use std::{collections::BTreeMap, hash::Hasher};
 
@@ -74,20 +75,50 @@ impl Owners {
     /// was heard last.
     pub fn went(&mut self, node: NodeId, now: Millis) -> Option<Change> {
         let seat = self.seats.remove(&node)?;
+        self.owned.as_ref()?; // Its first share comes with `step`.
         self.change(now, seat.heard_at)
     }
 
-    /// Time went on.
-    pub fn step(&mut self, now: Millis) -> Option<Change> {
-        // Who is the first of all tells what fell due since it is there; who takes over from a living
-        // one, what falls due from now on.
+    /// Time went on. What changed, in its order.
+    pub fn step(&mut self, now: Millis) -> impl Iterator<Item = Change> + use<> {
+        let own = self.seats.get(&self.own.node);
+        let counts_from = own.map(|own| own.counts_from).filter(|from| *from <= now);
+        let (mut first, mut since) = (None, now);
+        if self.owned.is_none()
+            && let Some(counts_from) = counts_from
+        {
+            // Who takes over from a living one tells what falls due from then on.
+            since = counts_from;
+            if self.is_founder(counts_from) {
+                let all = (0..PARTITIONS).filter_map(Partition::from_number);
+                let partitions: Vec<Partition> = all.collect();
+                self.seated = vec![self.own.node];
+                self.owned = Some(partitions.clone());
+                first = Some(Change {
+                    partitions,
+                    since: Millis(0),
+                });
+            }
+        }
+        first.into_iter().chain(self.change(now, since))
+    }
+
+    /// It started before all others, and came to them before any of them could count: nobody has told
+    /// anything yet, and all of them know that it is this node's. Time begins with this node's start.
+    fn is_founder(&self, counts_from: Millis) -> bool {
         let mut seats = self.seats.values();
-        let is_first = seats.all(|seat| seat.incarnation >= self.own.incarnation);
-        let since = match self.owned {
-            None if is_first => Millis(0),
-            None | Some(_) => now,
-        };
-        self.change(now, since)
+        let is_oldest = seats.all(|seat| seat.incarnation >= self.own.incarnation);
+        is_oldest && counts_from.0 <= 2 * self.lease_ms
+    }
+
+    /// When `step` may change something.
+    pub fn due(&self) -> Option<Millis> {
+        if self.owned.is_none() {
+            return Some(self.seats.get(&self.own.node)?.counts_from);
+        }
+        let seats = self.seats.iter();
+        let waiting = seats.filter(|(node, _)| !self.seated.contains(node));
+        waiting.map(|(_, seat)| seat.counts_from).min()
     }
 
     fn change(&mut self, now: Millis, since: Millis) -> Option<Change> {
@@ -168,23 +199,67 @@ mod tests {
             incarnation: Incarnation(1 + at as u64),
         });
         let mut owners = Owners::new(a, 5_000);
-        assert_eq!(owners.step(Millis(100)), None);
+        assert_eq!(stepped(&mut owners, 100), []);
         owners.came(a, Millis(100));
-        assert_eq!(owners.step(Millis(5_099)), None);
-        let first = owners.step(Millis(5_100)).expect("all is its own");
-        assert_eq!((first.partitions.len(), first.since), (1_024, Millis(0)));
+        assert_eq!(owners.due(), Some(Millis(5_100)));
+        assert_eq!(stepped(&mut owners, 5_099), []);
+        assert_eq!(stepped(&mut owners, 5_100), [(1_024, 0)], "all is its own");
+        assert_eq!(owners.due(), None);
         owners.came(b, Millis(6_000));
-        assert_eq!(owners.step(Millis(10_999)), None);
-        let shared = owners.step(Millis(11_000)).expect("half of it goes");
-        assert!((450..=574).contains(&shared.partitions.len()));
+        assert_eq!(owners.due(), Some(Millis(11_000)));
+        assert_eq!(stepped(&mut owners, 10_999), []);
+        let shared = stepped(&mut owners, 11_000);
+        assert!(shared.len() == 1 && (450..=574).contains(&shared[0].0));
         owners.heard(b.node, Millis(20_000));
         let all = owners.went(b.node, Millis(25_000)).expect("it comes back");
         assert_eq!((all.partitions.len(), all.since), (1_024, Millis(20_000)));
-        assert_eq!(owners.step(Millis(26_000)), None);
-        let mut later = Owners::new(b, 5_000);
-        later.came(b, Millis(0));
-        later.came(a, Millis(10));
-        let share = later.step(Millis(5_010)).expect("its share");
-        assert_eq!(share.since, Millis(5_010), "the other one told the rest");
+        assert_eq!(stepped(&mut owners, 26_000), []);
+    }
+
+    /// Numbers of partitions and since when.
+    fn stepped(owners: &mut Owners, now: u64) -> Vec<(usize, u64)> {
+        let changes = owners.step(Millis(now));
+        changes
+            .map(|it| (it.partitions.len(), it.since.0))
+            .collect()
+    }
+
+    #[test]
+    fn of_nodes_that_start_together_the_oldest_tells_what_was_before_and_no_other() {
+        let all: Vec<Identity> = (1..)
+            .zip(nodes(3))
+            .map(|(incarnation, node)| Identity {
+                node,
+                incarnation: Incarnation(incarnation),
+            })
+            .collect();
+        // Each has its own clock, and hears of the others a little earlier or later.
+        let told = [(0, 5_030), (1, 5_040), (2, 5_060)].map(|(at, ticks_at)| {
+            let mut owners = Owners::new(all[at], 5_000);
+            for (node, came) in all.iter().zip([20, 10, 50]) {
+                owners.came(*node, Millis(came));
+            }
+            let mut told = stepped(&mut owners, ticks_at);
+            told.extend(stepped(&mut owners, 5_100));
+            told
+        });
+        assert_eq!(told[0][0], (1_024, 0));
+        assert!(
+            told[0].len() == 3,
+            "two of three count by then, then all: {told:?}"
+        );
+        let since: Vec<u64> = told
+            .iter()
+            .map(|it| it.last().expect("a share").1)
+            .collect();
+        assert_eq!(since, [5_100, 5_100, 5_050]);
+        assert_eq!(told[1][0].1, 5_010);
+        let shares: usize = told.iter().map(|it| it.last().expect("a share").0).sum();
+        assert_eq!(shares, 1_024);
+        // One that started first and came when others had counted for long is told nothing of them.
+        let mut late = Owners::new(all[0], 5_000);
+        late.came(all[1], Millis(60_000));
+        late.came(all[0], Millis(60_000));
+        assert_eq!(stepped(&mut late, 65_500)[0].1, 65_000);
     }
 }

@@ -7,7 +7,10 @@
 
 use std::sync::Arc;
 
-use shards::{application::Slot, work::Work};
+use shards::{
+    application::{ShardId, Slot},
+    work::Work,
+};
 
 use super::{
     ServerTurn, ShardServer,
@@ -172,13 +175,7 @@ impl ShardServer {
         user_id: Option<Arc<str>>,
         result: Result<Box<Joined>, JoinRefused>,
     ) {
-        let channel = self
-            .locals
-            .get_mut(local)
-            .expect("a pending join keeps its row");
-        channel.join_ends();
-        let home = channel.home;
-        self.locals.release_if_idle(local);
+        let home = self.forget_join(local);
         if let Ok(joined) = result {
             self.tell_leaving(
                 turn,
@@ -189,6 +186,18 @@ impl ShardServer {
                 },
             );
         }
+    }
+
+    /// A join whose connection has gone is not pending any more. Returns its home.
+    pub(super) fn forget_join(&mut self, local: LocalRef) -> ShardId {
+        let channel = self
+            .locals
+            .get_mut(local)
+            .expect("a pending join keeps its row");
+        channel.join_ends();
+        let home = channel.home;
+        self.locals.release_if_idle(local);
+        home
     }
 
     /// Takes a subscription that its connection has given up out of the channel.

@@ -206,6 +206,12 @@ impl ShardServer {
             && let Some((to, question)) = self.topics.pop_ready()
         {
             let partition = question.key.partition;
+            // Its undoing, a plain call here, would be told before the join itself.
+            if to.shard == self.shard && !self.awaits(to) {
+                self.forget_join(question.local);
+                self.topics.used(partition, false);
+                continue;
+            }
             self.home_join(turn, to, question);
             self.topics.used(partition, false);
             // What it has sent meanwhile was held; nobody else goes on with it here.

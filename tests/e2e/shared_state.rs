@@ -239,11 +239,14 @@ fn is_admitted(node: &Server) -> Option<Wire> {
 
 #[test]
 fn connections_of_an_app_are_limited_over_all_nodes() {
-    let Some(redis) = Redis::start() else {
-        return skip("shared_state", "no redis-server");
-    };
+    for bus in BusServer::start_each("connections_of_an_app_are_limited_over_all_nodes") {
+        is_limited_over(&bus);
+    }
+}
+
+fn is_limited_over(bus: &BusServer) {
     let nodes = ["a", "b"].map(|name| {
-        let config = node_config(&redis, name, quick());
+        let config = node_config(bus, name, quick());
         Server::start(&config.with_app(json!({"max_connections": 3})), 2)
     });
     for node in &nodes {

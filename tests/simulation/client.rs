@@ -83,7 +83,8 @@ pub(crate) struct Subscription {
     pub(crate) members: BTreeSet<String>,
     pub(crate) seen: BTreeSet<usize>,
     latest: BTreeMap<usize, usize>,
-    last: Option<usize>,
+    /// Of each publishing node.
+    last: BTreeMap<usize, usize>,
     /// The cached event or a miss comes first.
     awaits_cached: Option<Moment>,
     pub(crate) count: Option<u64>,
@@ -648,7 +649,8 @@ impl Client {
             latest < Some(number),
             "client {own} got {number} after {latest:?} of one sender"
         );
-        if let Some(last) = subscription.last.replace(number) {
+        let node = event.node;
+        if let Some(last) = subscription.last.insert(node, number) {
             judge.ledger.follows(&place, last, number);
         }
     }

@@ -19,27 +19,38 @@ pub(crate) struct Hooks {
     misses: BTreeMap<Place, Millis>,
     counts: BTreeMap<Place, u64>,
     client_events: BTreeMap<usize, u32>,
-    pub(crate) drained: BTreeMap<u16, Millis>,
+    /// By node and shard.
+    pub(crate) drained: BTreeMap<(usize, u16), Millis>,
     /// All shards were told that nobody will return, so no grace is waited for.
     pub(crate) settles: bool,
-    pub(crate) settled: BTreeMap<u16, Millis>,
+    /// What falls due before nodes of a cluster count is told when one does, and in the moment when
+    /// others do perhaps twice: until then neither graces nor doubles are judged.
+    late_until: Millis,
+    pub(crate) settled: BTreeMap<(usize, u16), Millis>,
 }
 
 impl Hooks {
-    pub(crate) fn hear(&mut self, shard: u16, now: Millis, message: &ToBridge) {
+    pub(crate) fn of(late_until: Millis) -> Self {
+        Self {
+            late_until,
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn hear(&mut self, shard: (usize, u16), now: Millis, message: &ToBridge) {
         match message {
             ToBridge::Webhook(event) => self.hear_event(now, event),
             ToBridge::Drained => {
                 let before = self.drained.insert(shard, now);
                 assert!(
                     before.is_none(),
-                    "shard {shard} said twice that it is drained"
+                    "shard {shard:?} said twice that it is drained"
                 );
             }
             ToBridge::Settled => {
-                assert!(self.settles, "shard {shard} settled unasked");
+                assert!(self.settles, "shard {shard:?} settled unasked");
                 let before = self.settled.insert(shard, now);
-                assert!(before.is_none(), "shard {shard} settled twice");
+                assert!(before.is_none(), "shard {shard:?} settled twice");
             }
             ToBridge::Snapshot { .. } | ToBridge::Usage { .. } => {}
             ToBridge::Event(_)
@@ -58,7 +69,11 @@ impl Hooks {
             !place.1.starts_with('#'),
             "a webhook of a user's channel: {place:?}"
         );
-        let grace_ms = if self.settles { 0 } else { GRACE_MS };
+        let grace_ms = match self.settles {
+            _ if now < self.late_until => None,
+            true => Some(0),
+            false => Some(GRACE_MS),
+        };
         match &event.kind {
             WebhookKind::ChannelOccupied => turn(&mut self.occupied, place, true, now, grace_ms),
             WebhookKind::ChannelVacated => turn(&mut self.occupied, place, false, now, grace_ms),
@@ -148,13 +163,18 @@ impl Hooks {
 }
 
 /// A thing comes or goes: both alternate, beginning with its coming, and going waits for the grace.
+/// Without one it is not judged.
 fn turn<K: Ord + std::fmt::Debug + Clone>(
     table: &mut BTreeMap<K, (bool, Millis)>,
     key: K,
     comes: bool,
     now: Millis,
-    grace_ms: u64,
+    grace_ms: Option<u64>,
 ) {
+    let Some(grace_ms) = grace_ms else {
+        table.insert(key, (comes, Millis(0)));
+        return;
+    };
     let (was_there, since) = table.get(&key).copied().unwrap_or((false, Millis(0)));
     assert_ne!(
         was_there, comes,

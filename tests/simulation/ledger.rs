@@ -11,8 +11,9 @@ pub(crate) type Place = (usize, String);
 #[derive(Default)]
 pub(crate) struct Ledger {
     pub(crate) events: Vec<Event>,
-    /// For each event what some subscriber got right after it, by channel.
-    followers: BTreeMap<Place, BTreeMap<usize, BTreeSet<usize>>>,
+    /// For each event what some subscriber got right after it of those of one node, by channel and
+    /// publishing node.
+    followers: BTreeMap<(Place, usize), BTreeMap<usize, BTreeSet<usize>>>,
     /// Subscriptions that must get an event: client, epoch of its subscription, event.
     pub(crate) owed: Vec<(usize, u64, usize)>,
     /// API events by channel.
@@ -24,6 +25,8 @@ pub(crate) struct Event {
     /// The number in its data: that of the first event of its request.
     pub(crate) data_number: usize,
     pub(crate) publisher: usize,
+    /// Where it was published.
+    pub(crate) node: usize,
     pub(crate) sender: Option<usize>,
     /// Who sent it as a client, or must not get it.
     pub(crate) except: Option<String>,
@@ -62,9 +65,10 @@ impl Ledger {
             .0
     }
 
-    /// A subscriber got `next` right after `previous`.
+    /// Of the events of one node a subscriber got `next` right after `previous`.
     pub(crate) fn follows(&mut self, place: &Place, previous: usize, next: usize) {
-        let followers = self.followers.entry(place.clone()).or_default();
+        let key = (place.clone(), self.events[next].node);
+        let followers = self.followers.entry(key).or_default();
         followers.entry(previous).or_default().insert(next);
     }
 
@@ -108,7 +112,7 @@ impl Ledger {
         }
     }
 
-    /// All subscribers of a channel have seen its events in one and the same order.
+    /// All subscribers of a channel have seen its events of one node in one and the same order.
     pub(crate) fn check_order(&self) {
         for (place, followers) in &self.followers {
             let mut before: BTreeMap<usize, usize> = BTreeMap::new();

@@ -15,10 +15,12 @@
 
 mod api;
 mod client;
+mod cluster;
 mod dice;
 mod hooks;
 mod ledger;
 mod node;
+mod nodes;
 mod plan;
 mod scene;
 #[path = "../support/sign.rs"]
@@ -40,6 +42,8 @@ use std::{
 
 /// Seeds that each size of node gets, the same each time: fresh ones are for `scripts/soak`.
 const SEEDS: u64 = 400;
+/// Those of several nodes.
+const CLUSTER_SEEDS: u64 = 100;
 const FIRST: u64 = 7_000_000;
 /// After so many failures a soak has seen enough.
 const FAILURES_MAX: usize = 10;
@@ -92,7 +96,7 @@ fn must_hold(seed: u64) -> u64 {
 /// The seeds of the node size of `residue`, or the one that the environment names.
 fn hold_for_size(residue: u64) {
     if let Some(seed) = named_seed() {
-        if seed % 4 == residue {
+        if !cluster::is_of_cluster(seed) && seed % 4 == residue {
             must_hold(seed);
         }
         return;
@@ -159,6 +163,17 @@ fn simulation_of_three_shards_keeps_every_promise() {
 #[test]
 fn simulation_of_seven_shards_keeps_every_promise() {
     hold_for_size(3);
+}
+
+#[test]
+fn simulation_of_many_nodes_keeps_every_promise() {
+    match named_seed() {
+        Some(seed) if cluster::is_of_cluster(seed) => _ = must_hold(seed),
+        Some(_) => {}
+        None => (0..CLUSTER_SEEDS).for_each(|number| {
+            must_hold(cluster::FIRST + number);
+        }),
+    }
 }
 
 #[test]

@@ -11,12 +11,17 @@ use sockudo::{
 
 use shards::work::Work;
 
-use crate::{api::Credentials, dice::Dice, hooks::GRACE_MS, node::Node, turn::Limits};
+use crate::{
+    api::Credentials, client::is_cache, cluster::ClusterPlan, dice::Dice, hooks::GRACE_MS,
+    node::Node, turn::Limits,
+};
 
 pub(crate) const SHARD_COUNTS: [u16; 4] = [1, 2, 3, 7];
 
 pub(crate) struct Plan {
     pub(crate) shards: u16,
+    /// None where a node is alone.
+    pub(crate) cluster: Option<ClusterPlan>,
     pub(crate) kept_ms: u64,
     /// So few last events are kept that some are evicted.
     pub(crate) evicts: bool,
@@ -41,6 +46,34 @@ impl Plan {
     /// The seed also names the number of shards, so that one number replays a run.
     pub(crate) fn of(seed: u64, dice: &mut Dice) -> Self {
         let shards = SHARD_COUNTS[(seed % 4) as usize];
+        Self::with(seed, dice, shards, &json!({}))
+    }
+
+    /// Of several nodes. What one keeps of cache channels the others do not know.
+    pub(crate) fn of_cluster(seed: u64, dice: &mut Dice) -> Self {
+        let cluster = ClusterPlan::of(dice);
+        let keys = json!({
+            "adapter": {"driver": "redis"},
+            "cluster": {
+                "lease_ms": cluster.times.lease_ms,
+                "heartbeat_ms": cluster.times.heartbeat_ms,
+                "canary_ms": cluster.times.canary_ms,
+            },
+        });
+        let shards = cluster.shards.iter().copied().max().unwrap_or(1);
+        let mut plan = Self::with(seed, dice, shards, &keys);
+        plan.channels.retain(|channel| !is_cache(channel));
+        if plan.channels.is_empty() {
+            plan.channels.push("news".to_owned());
+        }
+        plan.ends_with_drain = false;
+        Self {
+            cluster: Some(cluster),
+            ..plan
+        }
+    }
+
+    fn with(seed: u64, dice: &mut Dice, shards: u16, keys: &Value) -> Self {
         let has_slow = dice.percent(40);
         let kept_s = *dice.pick(&[2, 20, 1_800]);
         let slow_consumer = *dice.pick(&["disconnect", "drop_oldest", "drop_newest"]);
@@ -63,7 +96,7 @@ impl Plan {
         let evicts = dice.percent(20);
         let capacity = if evicts { usize::from(shards) } else { 100_000 };
         let members_max = *dice.pick(&[3, 100]);
-        let config = json!({
+        let mut config = json!({
             "rate_limiter": {"enabled": false},
             "webhooks": {"grace_ms": GRACE_MS},
             "channel_limits": {"cache_ttl": kept_s},
@@ -73,6 +106,9 @@ impl Plan {
             "net": {"slow_consumer": slow_consumer},
             "app_manager": {"driver": "memory", "array": {"apps": [app("one"), app("two")]}},
         });
+        for (key, value) in keys.as_object().expect("keys are an object") {
+            config[key] = value.clone();
+        }
         let config = loaded(&config);
         let node_seed = node_seed(&config, seed);
         let mut limits = Limits::USUAL;
@@ -90,6 +126,7 @@ impl Plan {
         channels.truncate(channel_count);
         Self {
             shards,
+            cluster: None,
             kept_ms: kept_s * 1_000,
             evicts,
             kept_max: capacity.div_ceil(usize::from(shards)),

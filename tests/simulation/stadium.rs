@@ -5,7 +5,7 @@ use std::cell::Cell;
 
 use shards::application::Closed;
 
-use crate::{client::Client, world::World};
+use crate::{client::Client, nodes::Nodes, world::World};
 
 /// More than a turn sends to.
 const AUDIENCE: usize = 4_700;
@@ -22,7 +22,8 @@ pub(crate) fn run(seed: u64, step: &Cell<u64>) -> u64 {
     world.plan.channels = vec![STADIUM.to_owned(), SMALL.to_owned()];
     world.plan.has_toggles = false;
     let limits = crate::turn::Limits::USUAL;
-    world.node = crate::node::Node::start(&roomy(&world), world.plan.shards, limits);
+    let node = crate::node::Node::start(&roomy(&world), world.plan.shards, limits);
+    world.nodes = Nodes::alone(node);
     world.plan.kept_ms = 1_800_000;
     for number in 0..AUDIENCE {
         world.arrives(number % 16 / 15, STADIUM);
@@ -31,7 +32,7 @@ pub(crate) fn run(seed: u64, step: &Cell<u64>) -> u64 {
         world.arrives(0, SMALL);
     }
     world.settles_in();
-    let publisher = world.connect_api(world.node.shards() - 1, 0);
+    let publisher = world.connect_api(0, world.nodes.shards(0) - 1, 0);
     world.apis.push(publisher);
     let mut jobs_seen = 0;
     for round in 0..24 {
@@ -49,12 +50,12 @@ pub(crate) fn run(seed: u64, step: &Cell<u64>) -> u64 {
         "only {jobs_seen} fan-outs took more than a turn"
     );
     assert!(
-        world.node.sends_highest <= SENDS_PER_TURN,
+        world.nodes.all[0].sends_highest <= SENDS_PER_TURN,
         "{} sends in a turn",
-        world.node.sends_highest
+        world.nodes.all[0].sends_highest
     );
     world.check_empty();
-    world.node.trace.hash()
+    world.nodes.trace()
 }
 
 /// The node's seed as the configuration says it.
@@ -70,8 +71,8 @@ fn roomy(world: &World) -> sockudo::server::NodeSeed {
 
 impl World {
     fn arrives(&mut self, shard: usize, channel: &str) {
-        let shard = shard % self.node.shards();
-        let number = self.node.connect(shard, 1 << 20);
+        let shard = shard % self.nodes.shards(0);
+        let number = self.nodes.connect(0, shard, 1 << 20);
         let credentials = self.plan.credentials(0);
         let credentials = (&*credentials.key, &*credentials.secret);
         let now = self.moment();
@@ -93,9 +94,8 @@ impl World {
         let at = self.apis.len() - 1;
         self.publishes_event(at, channel);
         let api = &mut self.apis[at];
-        self.node.links[api.number]
-            .to_server
-            .extend(api.output.drain(..));
+        let link = self.nodes.link(api.number);
+        link.to_server.extend(api.output.drain(..));
         number
     }
 
@@ -109,7 +109,8 @@ impl World {
             match self.dice.below(4) {
                 0 => {
                     self.clients[at].leaves = true;
-                    self.node.end_link(self.clients[at].number, Closed::ByError);
+                    self.nodes
+                        .end_link(self.clients[at].number, Closed::ByError);
                 }
                 1 => self.clients[at].unsubscribes(&mut self.dice, STADIUM),
                 2 => {
@@ -129,9 +130,9 @@ impl World {
         let mut is_busy = false;
         for _ in 0..ROUNDS_MAX {
             self.step += 1;
-            for shard in 0..self.node.shards() {
-                self.turn(shard, true);
-                is_busy |= self.node.occupancy().iter().any(|it| it.jobs > 0);
+            for shard in 0..self.nodes.shards(0) {
+                self.turn(0, shard, true);
+                is_busy |= self.nodes.occupancy().iter().any(|it| it.jobs > 0);
             }
             for at in 0..self.clients.len() {
                 if self.clients[at].channels.contains_key(SMALL) {

@@ -9,8 +9,10 @@ use sockudo::bridge::{apps::AppTable, message::FromBridge};
 use crate::{
     api::Ask,
     client::{Client, Phase, is_presence},
+    cluster::ClusterPlan,
     ledger::Event,
     node::Node,
+    nodes::Nodes,
     world::World,
 };
 
@@ -21,25 +23,31 @@ pub(crate) fn run(seed: u64, step: &Cell<u64>) -> u64 {
 
 /// The same, with shards that are stopped again and again: each goes on as it was put down.
 pub(crate) fn run_restored(seed: u64, step: &Cell<u64>) -> u64 {
-    run_with(seed, step, |node, step| {
+    run_with(seed, step, |nodes, step| {
         // Dice of its own: the run's are thrown as ever.
         if (step ^ seed).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 60 == 0 {
-            node.restores_all();
+            nodes.all.iter_mut().for_each(Node::restores_all);
         }
     })
 }
 
-fn run_with(seed: u64, step: &Cell<u64>, between: impl Fn(&mut Node, u64)) -> u64 {
+fn run_with(seed: u64, step: &Cell<u64>, between: impl Fn(&mut Nodes, u64)) -> u64 {
     let mut world = World::new(seed);
+    if let Some(cluster) = world.plan.cluster.clone().filter(|it| !it.comes_at_once) {
+        world.passes(cluster.start_ms());
+    }
     for _ in 0..world.dice.between(1, 3) {
         for _ in 0..world.plan.steps {
             world.step += 1;
             step.set(world.step);
-            between(&mut world.node, world.step);
+            between(&mut world.nodes, world.step);
             world.acts();
             world.check_bounds();
         }
-        world.comes_to_rest();
+        if world.is_starting() {
+            world.passes(world.plan.cluster.as_ref().map_or(0, ClusterPlan::start_ms));
+        }
+        world.comes_to_quiet();
         step.set(world.step);
         world.check_rest();
         world.check_api();
@@ -55,21 +63,53 @@ fn run_with(seed: u64, step: &Cell<u64>, between: impl Fn(&mut Node, u64)) -> u6
     }
     step.set(world.step);
     world.check_empty();
-    world.node.trace.hash()
+    world.nodes.trace()
 }
 
 impl World {
     /// One step.
     fn acts(&mut self) {
+        if self.plan.cluster.is_some() {
+            return self.acts_in_cluster();
+        }
         match self.dice.below(100) {
             0..48 => {
-                let shard = self.dice.below(self.node.shards());
-                self.turn(shard, false);
+                let (node, shard) = self.any_shard();
+                self.turn(node, shard, false);
             }
             48..64 => self.somebody_reads(),
             64..90 => self.somebody_acts(),
             90..96 => self.api_acts(),
             96..99 => self.time_passes(),
+            _ => self.operator_acts(),
+        }
+    }
+
+    /// One step of a node, its bridge, the clock, or somebody.
+    fn acts_in_cluster(&mut self) {
+        match self.dice.below(100) {
+            0..34 => {
+                let (node, shard) = self.any_shard();
+                self.turn(node, shard, false);
+            }
+            34..52 => {
+                let node = self.dice.below(self.nodes.all.len());
+                let apps = &self.plan.seed.apps;
+                self.nodes.bridge_turn(node, apps, &mut self.dice, false);
+            }
+            52..62 => self.somebody_reads(),
+            62..82 => self.somebody_acts(),
+            82..88 => self.api_acts(),
+            88..99 => match self.dice.below(40) {
+                0 => {
+                    let ms = self.dice.between(100, 4_000);
+                    self.passes(ms as u64);
+                }
+                _ => {
+                    let ms = self.dice.between(1, 20);
+                    self.nodes.is_now(self.nodes.now().plus(ms as u64));
+                }
+            },
             _ => self.operator_acts(),
         }
     }
@@ -80,7 +120,7 @@ impl World {
             1..4 => self.dice.between(50, 500),
             _ => self.dice.between(1, 20),
         };
-        self.node.now = self.node.now.plus(ms as u64);
+        self.nodes.is_now(self.nodes.now().plus(ms as u64));
     }
 
     fn somebody_reads(&mut self) {
@@ -127,10 +167,10 @@ impl World {
     }
 
     fn somebody_comes(&mut self) {
-        let shard = self.dice.below(self.node.shards());
+        let (node, shard) = self.any_shard();
         let is_slow = self.plan.has_slow && self.dice.percent(25);
         let socket_bytes_max = if is_slow { 300 } else { 1 << 16 };
-        let number = self.node.connect(shard, socket_bytes_max);
+        let number = self.nodes.connect(node, shard, socket_bytes_max);
         let app = usize::from(self.dice.percent(25));
         let credentials = self.plan.credentials(app);
         let credentials = (&*credentials.key, &*credentials.secret);
@@ -154,8 +194,8 @@ impl World {
                 self.clients[at].closes(&mut self.dice);
                 return self.hand_over(at);
             }
-            0 | 1 => self.node.end_link(number, Closed::ByPeer),
-            _ => self.node.end_link(number, Closed::ByError),
+            0 | 1 => self.nodes.end_link(number, Closed::ByPeer),
+            _ => self.nodes.end_link(number, Closed::ByError),
         }
         self.clients[at].leaves = true;
     }
@@ -207,6 +247,7 @@ impl World {
             place: (app, channel.to_owned()),
             data_number: self.ledger.events.len(),
             publisher: number,
+            node: self.nodes.node_of(number),
             sender: Some(at),
             except: Some(client.socket_id.clone()),
             user_id: is_presence(channel).then(|| client.identity.clone()),
@@ -241,9 +282,9 @@ impl World {
             .filter(|at| !self.apis[*at].is_over)
             .collect();
         if there.is_empty() || there.len() < 4 && self.dice.percent(20) {
-            let shard = self.dice.below(self.node.shards());
+            let (node, shard) = self.any_shard();
             let app = usize::from(self.dice.percent(25));
-            let api = self.connect_api(shard, app);
+            let api = self.connect_api(node, shard, app);
             return self.apis.push(api);
         }
         let at = *self.dice.pick(&there);
@@ -253,7 +294,7 @@ impl World {
             } else {
                 Closed::ByError
             };
-            self.node.end_link(self.apis[at].number, how);
+            self.nodes.end_link(self.apis[at].number, how);
             self.apis[at].is_over = true;
             return;
         }
@@ -261,9 +302,8 @@ impl World {
             self.api_asks(at);
         }
         let api = &mut self.apis[at];
-        self.node.links[api.number]
-            .to_server
-            .extend(api.output.drain(..));
+        let link = self.nodes.link(api.number);
+        link.to_server.extend(api.output.drain(..));
     }
 
     fn api_asks(&mut self, at: usize) {
@@ -297,6 +337,15 @@ impl World {
         self.apis[at].asks(now, ("POST", &path), &[], Some(&json!({})), ask);
     }
 
+    /// A shard of any node.
+    pub(crate) fn any_shard(&mut self) -> (usize, usize) {
+        let node = match self.nodes.all.len() {
+            1 => 0,
+            count => self.dice.below(count),
+        };
+        (node, self.dice.below(self.nodes.shards(node)))
+    }
+
     /// A socket to leave out now and then.
     fn except(&mut self) -> Option<String> {
         let open = self.clients.iter().filter(|it| it.phase == Phase::Open);
@@ -315,6 +364,7 @@ impl World {
             place: (self.apis[at].app, channel.to_owned()),
             data_number: data,
             publisher: self.apis[at].number,
+            node: self.nodes.node_of(self.apis[at].number),
             sender: None,
             except: except.clone(),
             user_id: None,
@@ -414,15 +464,15 @@ impl World {
         let table = AppTable::build(&self.plan.apps, Some(&self.plan.seed.apps));
         let table = Arc::new(table);
         self.plan.seed.apps = Arc::clone(&table);
-        self.node.tell_all(|| FromBridge::Apps(Arc::clone(&table)));
+        self.nodes.tell_all(|| FromBridge::Apps(Arc::clone(&table)));
     }
 
     /// The node drains while its clients go on.
     fn drain(&mut self) {
         self.drains = true;
-        let deadline = Millis(self.node.now.0 + 5_000);
+        let deadline = Millis(self.nodes.now().0 + 5_000);
         let rate_per_s = *self.dice.pick(&[0, 10, 100]);
-        self.node.tell_all(|| FromBridge::Drain {
+        self.nodes.tell_all(|| FromBridge::Drain {
             deadline,
             rate_per_s,
         });
@@ -431,13 +481,13 @@ impl World {
             self.acts();
         }
         for _ in 0..100 {
-            if self.hooks.drained.len() < self.node.shards() {
+            if self.hooks.drained.len() < self.nodes.shard_count() {
                 self.passes(100);
             }
         }
         assert_eq!(
             self.hooks.drained.len(),
-            self.node.shards(),
+            self.nodes.shard_count(),
             "shards that said they drained"
         );
         self.settle();
@@ -446,15 +496,15 @@ impl World {
     /// Nobody will return: what webhooks were spared until then comes now.
     fn settle(&mut self) {
         self.hooks.settles = true;
-        self.node.tell_all(|| FromBridge::Settle);
+        self.nodes.tell_all(|| FromBridge::Settle);
         for _ in 0..self.dice.below(20) {
-            let shard = self.dice.below(self.node.shards());
-            self.turn(shard, false);
+            let (node, shard) = self.any_shard();
+            self.turn(node, shard, false);
         }
         self.passes(300);
         assert_eq!(
             self.hooks.settled.len(),
-            self.node.shards(),
+            self.nodes.shard_count(),
             "shards that said they settled"
         );
         self.check_hooks();

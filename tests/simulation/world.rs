@@ -3,23 +3,25 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use shards::application::Closed;
+use shards::application::{Closed, Millis};
 use sockudo::bridge::message::ToBridge;
 
 use crate::{
     api::{ApiClient, Ask},
     client::{Client, Judge, Phase, is_presence},
+    cluster::{self, ClusterPlan, is_for_nodes, is_of_cluster},
     dice::Dice,
     hooks::{GRACE_MS, Hooks},
     ledger::{Ledger, Moment, Place},
     node::Node,
+    nodes::Nodes,
     plan::Plan,
 };
 
 pub(crate) struct World {
     pub(crate) plan: Plan,
     pub(crate) dice: Dice,
-    pub(crate) node: Node,
+    pub(crate) nodes: Nodes,
     pub(crate) step: u64,
     pub(crate) clients: Vec<Client>,
     pub(crate) apis: Vec<ApiClient>,
@@ -29,7 +31,8 @@ pub(crate) struct World {
     pub(crate) doomed: Vec<usize>,
     pub(crate) enabled: Vec<bool>,
     pub(crate) drains: bool,
-    heard: usize,
+    /// From when on the nodes hear each other.
+    pub(crate) together_at: Millis,
 }
 
 /// Turns after which a node with nothing new must be at rest.
@@ -40,20 +43,31 @@ const HELD_BYTES_MAX: usize = 64 * 1_024 + 16_384;
 impl World {
     pub(crate) fn new(seed: u64) -> Self {
         let mut dice = Dice::new(seed);
-        let plan = Plan::of(seed, &mut dice);
-        let node = Node::start(&plan.seed, plan.shards, plan.limits);
+        let plan = match is_of_cluster(seed) {
+            true => Plan::of_cluster(seed, &mut dice),
+            false => Plan::of(seed, &mut dice),
+        };
+        let nodes = match &plan.cluster {
+            Some(it) => cluster::start(&plan, it, seed),
+            None => Nodes::alone(Node::start(&plan.seed, plan.shards, plan.limits)),
+        };
+        let late = plan.cluster.as_ref().filter(|it| it.comes_at_once);
+        let late_until = Millis(late.map_or(0, ClusterPlan::start_ms));
         Self {
             dice,
-            node,
+            nodes,
             step: 0,
             clients: Vec::new(),
             apis: Vec::new(),
             ledger: Ledger::default(),
-            hooks: Hooks::default(),
+            hooks: Hooks::of(late_until),
             doomed: Vec::new(),
             enabled: vec![true; plan.apps.len()],
             drains: false,
-            heard: 0,
+            together_at: plan
+                .cluster
+                .as_ref()
+                .map_or(Millis(0), |it| Millis(it.start_ms())),
             plan,
         }
     }
@@ -61,27 +75,32 @@ impl World {
     pub(crate) fn moment(&self) -> Moment {
         Moment {
             step: self.step,
-            at: self.node.now,
+            at: self.nodes.now(),
         }
     }
 
     /// One turn of a shard, and what it told the bridge.
-    pub(crate) fn turn(&mut self, shard: usize, all: bool) -> bool {
-        let moved = self.node.take_turn(shard, &mut self.dice, all);
-        for (shard, at, message) in &self.node.told[self.heard..] {
-            self.hooks.hear(shard.0, *at, message);
+    pub(crate) fn turn(&mut self, node: usize, shard: usize, all: bool) -> bool {
+        let it = &mut self.nodes.all[node];
+        let moved = it.take_turn(shard, &mut self.dice, all);
+        for (shard, at, message) in it.told.drain(..) {
             assert!(
                 !matches!(message, ToBridge::Usage { .. }),
                 "nobody asked for the usage"
             );
+            match &mut self.nodes.cluster {
+                Some(cluster) if is_for_nodes(&message) => {
+                    cluster.tell(node, shard.0.into(), message);
+                }
+                Some(_) | None => self.hooks.hear((node, shard.0), at, &message),
+            }
         }
-        self.heard = self.node.told.len();
         moved
     }
 
     /// What has a bound stays within it.
     pub(crate) fn check_bounds(&self) {
-        for it in self.node.occupancy() {
+        for it in self.nodes.occupancy() {
             assert!(
                 it.held_bytes_highest <= HELD_BYTES_MAX,
                 "{} bytes held",
@@ -99,7 +118,7 @@ impl World {
     pub(crate) fn client_reads(&mut self, at: usize, bytes_max: usize) -> bool {
         let now = self.moment();
         let client = &mut self.clients[at];
-        let link = &mut self.node.links[client.number];
+        let link = self.nodes.link(client.number);
         let count = bytes_max.min(link.to_client.len());
         let bytes: Vec<u8> = link.to_client.drain(..count).collect();
         client.is_lossy |= link.was_full;
@@ -145,13 +164,13 @@ impl World {
     pub(crate) fn hand_over(&mut self, at: usize) {
         let client = &mut self.clients[at];
         let bytes = std::mem::take(&mut client.output);
-        self.node.links[client.number].to_server.extend(bytes);
+        self.nodes.link(client.number).to_server.extend(bytes);
     }
 
     pub(crate) fn api_reads(&mut self, at: usize, bytes_max: usize) -> bool {
         let now = self.moment();
         let api = &mut self.apis[at];
-        let link = &mut self.node.links[api.number];
+        let link = self.nodes.link(api.number);
         let count = bytes_max.min(link.to_client.len());
         let bytes: Vec<u8> = link.to_client.drain(..count).collect();
         let doomed = api.reads(&bytes, &mut self.ledger, now, self.plan.has_toggles);
@@ -166,9 +185,12 @@ impl World {
     pub(crate) fn comes_to_rest(&mut self) {
         for _ in 0..REST_TURNS_MAX {
             let mut moved = false;
-            for shard in 0..self.node.shards() {
-                moved |= self.turn(shard, true);
+            for node in 0..self.nodes.all.len() {
+                for shard in 0..self.nodes.shards(node) {
+                    moved |= self.turn(node, shard, true);
+                }
             }
+            moved |= self.bridges_turn();
             for at in 0..self.clients.len() {
                 moved |= self.client_reads(at, usize::MAX);
             }
@@ -183,15 +205,38 @@ impl World {
         panic!("the node does not come to rest");
     }
 
+    /// One turn of each bridge, after which nothing waits there.
+    fn bridges_turn(&mut self) -> bool {
+        let apps = &self.plan.seed.apps;
+        let mut moved = false;
+        for node in 0..self.nodes.all.len() {
+            moved |= self.nodes.bridge_turn(node, apps, &mut self.dice, true);
+        }
+        moved
+    }
+
+    /// The nodes do not know each other yet.
+    pub(crate) fn is_starting(&self) -> bool {
+        self.nodes.now() < self.together_at
+    }
+
+    /// Lets everything arrive that is under way. Between nodes that takes time.
+    pub(crate) fn comes_to_quiet(&mut self) {
+        match &self.plan.cluster {
+            Some(cluster) => self.passes(cluster.quiet_ms()),
+            None => self.comes_to_rest(),
+        }
+    }
+
     /// Lets the clock run on, from deadline to deadline.
     pub(crate) fn passes(&mut self, ms: u64) {
-        let until = self.node.now.plus(ms);
+        let until = self.nodes.now().plus(ms);
         self.comes_to_rest();
-        while let Some(at) = self.node.next_deadline().filter(|at| *at <= until) {
-            self.node.now = self.node.now.max(at);
+        while let Some(at) = self.nodes.next_deadline().filter(|at| *at <= until) {
+            self.nodes.is_now(self.nodes.now().max(at));
             self.comes_to_rest();
         }
-        self.node.now = until;
+        self.nodes.is_now(until);
         self.comes_to_rest();
     }
 
@@ -221,7 +266,7 @@ impl World {
         self.check_clients();
         self.check_answers();
         self.ledger.check_order();
-        for occupancy in self.node.occupancy() {
+        for occupancy in self.nodes.occupancy() {
             assert_eq!(
                 (
                     occupancy.jobs,
@@ -260,6 +305,8 @@ impl World {
                 continue;
             };
             let must = client.is_steady() && !client.is_lossy && event.acknowledged.is_some();
+            let is_here = self.nodes.node_of(client.number) == event.node;
+            let must = must && (is_here || event.sent.at >= self.together_at);
             assert!(
                 !must || subscription.seen.contains(&number),
                 "client {at} never got event {number} of {:?}",
@@ -350,12 +397,18 @@ impl World {
 
     /// What the HTTP API says at rest is the truth.
     pub(crate) fn check_api(&mut self) {
+        for node in 0..self.nodes.all.len() {
+            self.check_api_of(node);
+        }
+    }
+
+    fn check_api_of(&mut self, node: usize) {
         let (counts, members) = (self.subscriptions(), self.members());
         for app in 0..self.plan.apps.len() {
             if !self.enabled[app] {
                 continue;
             }
-            let told = self.probe(app, "/channels", &[("info", "subscription_count")]);
+            let told = self.probe(node, app, "/channels", &[("info", "subscription_count")]);
             let of_app = counts
                 .iter()
                 .filter(|(place, _)| place.0 == app && !place.1.starts_with('#'));
@@ -366,38 +419,40 @@ impl World {
                 .iter()
                 .map(|(name, it)| (&**name, it["subscription_count"].as_u64().unwrap_or(0)))
                 .collect();
-            assert_eq!(told, wanted, "channels that the API tells");
+            assert_eq!(told, wanted, "channels that the API of node {node} tells");
             for (place, users) in members.iter().filter(|(place, _)| place.0 == app) {
                 let path = format!("/channels/{}/users", place.1);
-                let told = self.probe(app, &path, &[]);
+                let told = self.probe(node, app, &path, &[]);
                 let told = told["users"].as_array().expect("users are told");
                 let mut told: Vec<&str> = told.iter().filter_map(|it| it["id"].as_str()).collect();
                 told.sort_unstable();
-                assert_eq!(told, *users, "users that the API tells of {place:?}");
+                assert_eq!(
+                    told, *users,
+                    "users that the API of node {node} tells of {place:?}"
+                );
             }
         }
     }
 
     /// A connection for the API.
-    pub(crate) fn connect_api(&mut self, shard: usize, app: usize) -> ApiClient {
-        let number = self.node.connect(shard, 1 << 16);
+    pub(crate) fn connect_api(&mut self, node: usize, shard: usize, app: usize) -> ApiClient {
+        let number = self.nodes.connect(node, shard, 1 << 16);
         ApiClient::new(number, app, &self.plan.credentials(app), self.moment())
     }
 
     /// Asks the API at rest, through any shard.
-    fn probe(&mut self, app: usize, path: &str, parameters: &[(&str, &str)]) -> Value {
-        let shard = self.dice.below(self.node.shards());
-        let mut api = self.connect_api(shard, app);
+    fn probe(&mut self, node: usize, app: usize, path: &str, parameters: &[(&str, &str)]) -> Value {
+        let shard = self.dice.below(self.nodes.shards(node));
+        let mut api = self.connect_api(node, shard, app);
         let number = api.number;
         api.asks(self.moment(), ("GET", path), parameters, None, Ask::Probe);
-        self.node.links[number]
-            .to_server
-            .extend(api.output.drain(..));
+        let link = self.nodes.link(number);
+        link.to_server.extend(api.output.drain(..));
         self.apis.push(api);
         self.comes_to_rest();
         let api = self.apis.last_mut().expect("pushed above");
         let answer = api.probed.pop_front().expect("a request is answered");
-        self.node.end_link(number, Closed::ByPeer);
+        self.nodes.end_link(number, Closed::ByPeer);
         self.comes_to_rest();
         self.apis.pop();
         answer
@@ -418,15 +473,15 @@ impl World {
                 Closed::ByError
             };
             self.clients[at].leaves = true;
-            self.node.end_link(self.clients[at].number, how);
+            self.nodes.end_link(self.clients[at].number, how);
         }
         for at in 0..self.apis.len() {
-            self.node.end_link(self.apis[at].number, Closed::ByPeer);
+            self.nodes.end_link(self.apis[at].number, Closed::ByPeer);
         }
         self.passes(10_000 + GRACE_MS);
         self.check_hooks();
         self.passes(self.plan.kept_ms.max(10_000));
-        for (shard, occupancy) in self.node.occupancy().into_iter().enumerate() {
+        for (shard, occupancy) in self.nodes.occupancy().into_iter().enumerate() {
             assert_eq!(
                 occupancy,
                 Default::default(),
@@ -435,7 +490,7 @@ impl World {
         }
         // One that drains is about to end, and ticks until then.
         assert!(
-            self.drains || !self.node.keeps_ticking(),
+            self.drains || !self.nodes.keep_ticking(),
             "an idle shard ticks"
         );
     }

@@ -1,0 +1,508 @@
+//! The exchange between shards and the other nodes: what shards say becomes batches, what the bus
+//! brings becomes messages for shards. It decides, and does nothing: time comes in, commands go out.
+//!
+//! Owns: `Exchange`: the cluster's protocol, which topics shards wish for and which are live, whose
+//! webhooks this node tells; `Command`.
+//! May depend on: `bridge::{adapter::news, apps, message}`, `cluster`, `protocol`. Not on a bus, a
+//! clock, or the configuration.
+//! Invariants: a topic is told live only after the bus confirmed it, and never after its road went down.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use ahash::AHashMap;
+use shards::application::{Millis, ShardId};
+
+use super::{
+    sample::{Counters, shown},
+    told::{Teller, Told, home_of, tell_owned},
+    topics::{Topics, Wished},
+};
+use crate::{
+    bridge::{
+        adapter::news::{News, Refused},
+        apps::AppTable,
+        message::{FromBridge, NodeEvent, NodeState, Spent, StateChange, TopicWish, UserOfNodes},
+    },
+    cluster::{
+        entry,
+        identity::{Identity, Incarnation},
+        ledger::{Own, OwnChange},
+        membership::{self, Reason},
+        node::{Effect, Heard, Node, Outgoing, Peer, Setup as NodeSetup},
+        owner::Owners,
+        start::Name,
+        topic::{Road, Topic},
+        wire::PushError,
+    },
+    protocol::{app::AppIndex, partition::Partition},
+};
+
+/// Rows of an ended peer, or of a snapshot, that are looked at in one step.
+const VIEWS_PER_STEP: usize = 4_096;
+
+/// Times are since the node's start, and never go back.
+#[derive(Debug)]
+pub struct Exchange {
+    pub(super) node: Node,
+    topics: Topics,
+    commands: VecDeque<Command>,
+    pub(super) heartbeat_ms: u64,
+    identity: Identity,
+    /// The others hear of this node.
+    has_come: bool,
+    owners: Owners,
+    /// Ids of apps that were named by their index, also of those that are gone meanwhile.
+    app_ids: AHashMap<AppIndex, Arc<str>>,
+    /// A peer's end or a snapshot is not wholly told to shards.
+    has_views: bool,
+    effects: Vec<Effect>,
+    name_is_taken: bool,
+    shards: u16,
+    pub(super) counters: Counters,
+}
+
+/// What is needed to start.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    pub node: NodeSetup,
+    /// Whose word the node's name is.
+    pub name: Name,
+    /// How long a topic is kept after its last subscriber.
+    pub linger: Duration,
+    pub shards: u16,
+}
+
+/// What the bus is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    Subscribe(Topic),
+    Unsubscribe(Topic),
+    Publish { topic: Topic, batch: Vec<u8> },
+}
+
+impl Exchange {
+    /// Of a node that starts now, and listens before it speaks.
+    pub fn new(now: Duration, setup: Setup) -> Self {
+        let Setup {
+            node,
+            name,
+            linger,
+            shards,
+        } = setup;
+        let (identity, times) = (node.identity, node.times);
+        let topics = Topics::new(linger);
+        Self {
+            commands: topics.common().map(Command::Subscribe).collect(),
+            topics,
+            heartbeat_ms: times.heartbeat_ms,
+            identity,
+            has_come: false,
+            owners: Owners::new(identity, times.lease_ms),
+            app_ids: AHashMap::new(),
+            has_views: false,
+            effects: Vec::new(),
+            name_is_taken: false,
+            node: Node::listening(millis(now), node, name),
+            shards,
+            counters: Counters::default(),
+        }
+    }
+
+    /// What the bus is to do next. To be asked for after each step, until there is nothing.
+    pub fn next_command(&mut self) -> Option<Command> {
+        self.commands.pop_front()
+    }
+
+    /// The bus did not take a batch.
+    pub fn batch_refused(&mut self, refused: Refused) {
+        match refused {
+            Refused::Full { .. } => {} // The bus counts it.
+            Refused::TooLong { .. } => self.counters.batches_too_long += 1,
+        }
+    }
+
+    /// Takes an event of this node; `flush` sends it.
+    // Per event: one look-up of its app, one copy into a batch.
+    pub fn publish(&mut self, apps: &AppTable, event: &NodeEvent) {
+        let Some(app) = apps.get(event.app) else {
+            return; // It was taken away meanwhile, on all nodes.
+        };
+        if self.node.is_outside() {
+            self.counters.events_before_start += 1;
+            return; // Nobody knows how long it would have to wait.
+        }
+        let outgoing = Outgoing {
+            partition: event.partition,
+            app: &app.app.id,
+            channel: &event.channel,
+            origin: event.origin,
+            except: event.except,
+            frame: &event.frame,
+        };
+        let mut result = self.node.publish(&outgoing);
+        if result == Err(PushError::BatchFull) {
+            self.flush();
+            result = self.node.publish(&outgoing);
+        }
+        match result {
+            Ok(()) => {}
+            Err(PushError::BatchFull) => self.counters.events_before_start += 1,
+            Err(_) => self.counters.events_too_long += 1,
+        }
+    }
+
+    /// Takes a change of what this node has; `flush` sends it.
+    pub fn report(&mut self, now: Duration, apps: &AppTable, state: &NodeState) {
+        let Some(app) = self.app_id(apps, state.app) else {
+            return;
+        };
+        let change = match &state.change {
+            StateChange::Subscriptions(count) => OwnChange::Subscriptions(*count),
+            StateChange::MemberJoined { user_id, info } => {
+                OwnChange::MemberJoined { user_id, info }
+            }
+            StateChange::MemberLeft { user_id } => OwnChange::MemberLeft { user_id },
+            StateChange::UserOnline => OwnChange::UserOnline,
+            StateChange::UserOffline => OwnChange::UserOffline,
+            StateChange::Connections(count) => OwnChange::Connections(*count),
+        };
+        let own = Own {
+            partition: state.partition,
+            app: &app,
+            name: &state.name,
+            change,
+        };
+        self.node.report(millis(now), &own);
+    }
+
+    /// Has a user's connections on the other nodes ended; `flush` sends it.
+    pub fn terminate(&mut self, apps: &AppTable, user: &UserOfNodes) {
+        let Some(app) = self.app_id(apps, user.app) else {
+            return;
+        };
+        let result = self.node.terminate(&app, &user.id);
+        self.counters.events_too_long += u64::from(result.is_err());
+    }
+
+    /// Tells the other nodes what was used of an app's rates; `flush` sends it.
+    pub fn spend(&mut self, apps: &AppTable, spent: &Spent) {
+        let Some(app) = self.app_id(apps, spent.app) else {
+            return;
+        };
+        // Without room they hear less of it: a rate is kept less well for a moment.
+        _ = self.node.spend(entry::Spent {
+            app: &app,
+            backend_events: spent.backend_events.into(),
+            reads: spent.reads.into(),
+        });
+    }
+
+    /// An app that has been taken away still has connections that end.
+    fn app_id(&mut self, apps: &AppTable, index: AppIndex) -> Option<Arc<str>> {
+        if let Some(id) = self.app_ids.get(&index) {
+            return Some(Arc::clone(id));
+        }
+        let id: Arc<str> = apps.get(index)?.app.id.as_str().into();
+        self.app_ids.insert(index, Arc::clone(&id));
+        Some(id)
+    }
+
+    /// Goes on telling shards what is long.
+    pub fn tell_views(&mut self, apps: &AppTable, told: &mut Told) {
+        let mut teller = Teller {
+            apps,
+            shards: self.shards,
+            counters: &mut self.counters,
+            told,
+        };
+        let node = &mut self.node;
+        self.has_views = node.next_views(VIEWS_PER_STEP, |view| teller.tell_view(&view));
+    }
+
+    /// `tell_views` has more to tell.
+    pub fn has_views(&self) -> bool {
+        self.has_views
+    }
+
+    /// Hands all that waits to the bus: what a wake-up brought goes out together.
+    pub fn flush(&mut self) {
+        let (commands, counters) = (&mut self.commands, &mut self.counters);
+        self.node.take_batches(|topic, batch| {
+            counters.bytes_out += batch.len() as u64;
+            commands.push_back(Command::Publish { topic, batch });
+        });
+    }
+
+    /// A shard wishes for a topic, or not any more.
+    pub fn wish(&mut self, now: Duration, partition: Partition, wish: TopicWish, told: &mut Told) {
+        match self.topics.wish(now, partition, wish) {
+            Wished::Wait => {}
+            Wished::Subscribe => {
+                let topic = Topic::Events(partition);
+                self.commands.push_back(Command::Subscribe(topic));
+            }
+            Wished::Live => {
+                let topics = [(partition, wish)].into();
+                let home = home_of(partition, self.shards);
+                told.push((home, FromBridge::TopicsLive(topics)));
+            }
+        }
+    }
+
+    /// Takes news of the bus. `settle` follows, once for as many as are there.
+    pub fn take(&mut self, now: Duration, apps: &AppTable, news: News, told: &mut Told) {
+        match news {
+            News::Batch { topic, bytes } => {
+                self.counters.bytes_in += bytes.len() as u64;
+                let mut teller = Teller {
+                    apps,
+                    shards: self.shards,
+                    counters: &mut self.counters,
+                    told,
+                };
+                let effects = &mut self.effects;
+                let tell = |heard: Heard<'_>| teller.tell(heard);
+                self.node.hear(millis(now), topic, &bytes, effects, tell);
+                self.counters.count_echoes(&self.node);
+            }
+            News::Live(topics) => self.on_live(now, &topics, told),
+            News::Up(road) => tracing::info!(road = road.name(), "the bus is there"),
+            News::Down(road) => self.on_down(now, road, told),
+            News::Lost(topics) => self.on_lost(now, &topics, told),
+            News::Dropped { road, batches } => {
+                let road = road.name();
+                tracing::warn!(road, batches, "the bus brought more than could be taken");
+            }
+        }
+    }
+
+    /// What the news that were taken mean.
+    pub fn settle(&mut self, now: Duration, told: &mut Told) {
+        self.tell_effects(now, told);
+        self.has_views = true;
+    }
+
+    fn on_live(&mut self, now: Duration, topics: &[Topic], told: &mut Told) {
+        let mut by_shard: Vec<Vec<(Partition, TopicWish)>> = Vec::new();
+        by_shard.resize_with(usize::from(self.shards), Vec::new);
+        for topic in topics {
+            self.node.heard_anew(*topic);
+            let Topic::Events(partition) = *topic else {
+                self.topics.confirm_common(*topic);
+                if self.topics.are_common_live() {
+                    self.node.listens(millis(now), true);
+                }
+                continue;
+            };
+            let Some(confirmed) = self.topics.confirm(now, partition) else {
+                continue; // It was left meanwhile.
+            };
+            if let Some(taken) = confirmed.taken {
+                self.counters.subscribe.observe(taken.as_secs_f64());
+            }
+            if let Some(wish) = confirmed.wish {
+                let home = home_of(partition, self.shards);
+                by_shard[usize::from(home.0)].push((partition, wish));
+            }
+        }
+        for (shard, topics) in (0..).zip(by_shard) {
+            if !topics.is_empty() {
+                told.push((ShardId(shard), FromBridge::TopicsLive(topics.into())));
+            }
+        }
+    }
+
+    fn on_down(&mut self, now: Duration, road: Road, told: &mut Told) {
+        tracing::warn!(road = road.name(), "the bus is gone; connecting again");
+        self.topics.lose(road);
+        self.node.listens(millis(now), false);
+        if road == Road::State {
+            return;
+        }
+        for shard in 0..self.shards {
+            told.push((ShardId(shard), FromBridge::TopicsLost));
+        }
+    }
+
+    /// Topics that the bus has given up, and others of the same road not.
+    fn on_lost(&mut self, now: Duration, topics: &[Topic], told: &mut Told) {
+        let mut homes = BTreeSet::new();
+        for topic in topics {
+            match (self.topics.lose_one(*topic), topic) {
+                (true, Topic::Events(partition)) => {
+                    homes.insert(home_of(*partition, self.shards).0);
+                }
+                (true, _) => self.node.listens(millis(now), false),
+                (false, _) => {}
+            }
+        }
+        for home in homes {
+            // A shard takes this for all of its topics; those that stay are told again.
+            let home = ShardId(home);
+            let is_its = |(partition, _): &_| home_of(*partition, self.shards) == home;
+            let live = self.topics.live().filter(is_its).collect();
+            told.push((home, FromBridge::TopicsLost));
+            told.push((home, FromBridge::TopicsLive(live)));
+        }
+    }
+
+    /// When `tick` is due.
+    pub fn due(&self) -> Duration {
+        let owners = self.owners.due().unwrap_or(Millis(u64::MAX));
+        let tick = Duration::from_millis(self.node.next_tick().min(owners).0);
+        self.topics.due().map_or(tick, |at| at.min(tick))
+    }
+
+    /// Does what is due.
+    pub fn tick(&mut self, now: Duration, told: &mut Told) {
+        while let Some(partition) = self.topics.leave(now) {
+            let topic = Topic::Events(partition);
+            self.commands.push_back(Command::Unsubscribe(topic));
+            self.node.forget_lane(topic);
+        }
+        if millis(now) >= self.node.next_tick() {
+            self.tick_node(now, told);
+        }
+        for change in self.owners.step(millis(now)) {
+            tell_owned(Some(change), self.shards, told);
+        }
+        self.flush();
+    }
+
+    fn tick_node(&mut self, now: Duration, told: &mut Told) {
+        self.node.tick(millis(now), &mut self.effects);
+        self.tell_effects(now, told);
+        for peer in self.node.peers() {
+            self.owners.heard(peer.identity.node, peer.heard_at);
+        }
+        if !self.has_come && self.node.has_started() && self.topics.are_common_live() {
+            self.has_come = true;
+            self.owners.came(self.identity, millis(now));
+        }
+        self.has_views = true;
+    }
+
+    fn tell_effects(&mut self, now: Duration, told: &mut Told) {
+        for effect in std::mem::take(&mut self.effects) {
+            match effect {
+                Effect::Peer(effect) => self.tell_peer(now, effect, told),
+                Effect::Introduced(peer) => {
+                    tracing::info!(peer = %self.name_of(peer), "a node has said its name");
+                }
+                Effect::Late(road) => {
+                    self.counters.count_late(road);
+                    tracing::warn!(
+                        road = road.name(),
+                        "what is sent to the bus does not come back"
+                    );
+                }
+                Effect::InTime(road) => tracing::info!(road = road.name(), "the bus answers again"),
+                Effect::NameTaken => self.name_is_taken = true,
+            }
+        }
+    }
+
+    fn tell_peer(&mut self, now: Duration, effect: membership::Effect, told: &mut Told) {
+        let now = millis(now);
+        match effect {
+            membership::Effect::Joined(peer) => {
+                self.owners.came(peer, now);
+                tracing::info!(peer = %self.name_of(peer), "a node is there");
+            }
+            membership::Effect::Restarted { old, new } => {
+                let change = self.owners.went(old.node, now);
+                tell_owned(change, self.shards, told);
+                self.owners.came(new, now);
+                self.has_views = true;
+                tracing::info!(peer = %self.name_of(new), "a node has started anew");
+            }
+            membership::Effect::Expelled(peer, reason) => {
+                let change = self.owners.went(peer.node, now);
+                tell_owned(change, self.shards, told);
+                self.has_views = true;
+                let reason = match reason {
+                    Reason::Goodbye => "it said goodbye",
+                    Reason::LeaseRanOut => {
+                        self.counters.lease_expiries += 1;
+                        "it was silent for cluster.lease_ms"
+                    }
+                };
+                tracing::info!(peer = %self.name_of(peer), reason, "a node is gone");
+            }
+            membership::Effect::Conflict(node) => {
+                let node = format!("{:032x}", node.0);
+                tracing::error!(
+                    node,
+                    "two nodes run under one cluster.node_id: give each its own"
+                );
+            }
+            membership::Effect::Stale => {
+                tracing::warn!("this node may be behind: nothing is announced until it is not");
+            }
+            membership::Effect::Fresh => tracing::info!("this node is up to date"),
+        }
+    }
+
+    fn name_of(&self, peer: Identity) -> String {
+        let known = self.node.peers().find(|it| it.identity.node == peer.node);
+        shown(known.map_or("", |it| it.name), peer)
+    }
+
+    /// The others have not heard of this node yet.
+    pub fn is_starting(&self) -> bool {
+        !self.node.has_started()
+    }
+
+    /// Another node lives under this one's name, which therefore must not start.
+    pub fn is_name_taken(&self) -> bool {
+        self.name_is_taken
+    }
+
+    /// Why no client should come here: the bus does not bring back what is sent to it, or a topic is
+    /// not proven again since a connection was gone.
+    pub fn is_failing(&self) -> bool {
+        !self.topics.are_common_live() || self.topics.is_unproven() || self.node.bus().is_late()
+    }
+
+    /// Ends this life for the others, so that nobody waits for the lease.
+    pub fn say_goodbye(&mut self) {
+        self.node.goodbye();
+        self.flush();
+    }
+
+    /// The others, each with the time since it was heard, in milliseconds.
+    pub fn peers(&self, now: Duration) -> impl Iterator<Item = (Peer<'_>, u64)> {
+        let now = millis(now);
+        let peers = self.node.peers();
+        peers.map(move |peer| (peer, now.since(peer.heard_at)))
+    }
+
+    /// A node that was not heard for so long may be gone.
+    pub fn is_suspect(&self, silent_ms: u64) -> bool {
+        silent_ms > 2 * self.heartbeat_ms
+    }
+
+    /// Of this life.
+    pub fn incarnation(&self) -> Incarnation {
+        self.identity.incarnation
+    }
+
+    /// WebSocket connections of this node, for the others to know.
+    pub fn set_connections(&mut self, connections: u64) {
+        self.node.set_connections(connections);
+    }
+
+    /// The cluster's protocol, to look at.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+}
+
+/// As the cluster's protocol has it.
+pub(super) fn millis(since_start: Duration) -> Millis {
+    Millis(u64::try_from(since_start.as_millis()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,305 @@
+//! The other nodes: what this one tells them over the bus, and what it hears.
+//!
+//! Owns: `Nodes`: the bus and the clock around `exchange`, where everything is decided; how it starts;
+//! `topics`, `told` and `sample`, which are parts of the exchange.
+//! May depend on: `bridge::{adapter, apps, message}`, `cluster`, `config`, `metrics`, the clock.
+//! Invariants: the bus is always read; nothing here waits for it; what the exchange commands is done
+//! after each step.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "an incarnation begins with the clock, and so does what lingers"
+)]
+
+pub mod exchange;
+mod sample;
+pub mod told;
+mod topics;
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use ahash::RandomState;
+
+use self::exchange::{Command, Exchange};
+pub(super) use self::told::Told;
+use super::{
+    adapter::{
+        Bus, BusError, Setup,
+        news::News,
+        redis::{RedisServer, RedisSetup},
+        status::Status,
+    },
+    apps::AppTable,
+    message::{NodeEvent, NodeState, Spent, TopicWish, UserOfNodes},
+    nats_setup::nats_setup,
+    redis_cluster_setup::redis_cluster_setup,
+};
+use crate::{
+    cluster::{
+        identity::{ClusterTag, Identity, Incarnation, NodeId},
+        mac::Secrets,
+        membership::Times,
+        node::{Peer, Setup as NodeSetup},
+        start::Name,
+    },
+    config::{Config, sections::AdapterDriver},
+    metrics::cluster::ClusterSample,
+    protocol::partition::Partition,
+};
+
+/// Bytes that may wait on each direction of each road of the bus.
+const QUEUE_BYTES_MAX: usize = 32 << 20;
+/// Bytes that what the other nodes have may take on the bridge.
+const VIEW_BYTES_MAX: usize = 2 << 30;
+/// News taken at once, so that shards are heard in between.
+const NEWS_PER_TAKE: usize = 1_024;
+
+pub(super) struct Nodes {
+    exchange: Exchange,
+    bus: Bus,
+    /// Start of the node's clock.
+    started: Instant,
+}
+
+impl Nodes {
+    /// Begins to connect; `None` with the local adapter. Must be called inside the bridge's runtime.
+    ///
+    /// # Errors
+    /// The configuration names something that is no server.
+    pub(super) fn start(
+        config: &Config,
+        name: &str,
+        program: &str,
+        started: Instant,
+        shards: u16,
+    ) -> Result<Option<Self>, BusError> {
+        let setup = match config.adapter.driver {
+            AdapterDriver::Redis => Setup::Redis(redis_setup(config, name)),
+            AdapterDriver::Nats => Setup::Nats(nats_setup(config, name, QUEUE_BYTES_MAX)),
+            AdapterDriver::RedisCluster => {
+                Setup::RedisCluster(redis_cluster_setup(config, name, QUEUE_BYTES_MAX))
+            }
+            AdapterDriver::Local => return Ok(None),
+        };
+        let bus = Bus::start(setup)?;
+        let node = node_setup(config, name, program);
+        if node.secrets.is_empty() {
+            tracing::warn!(
+                "cluster.secret is not set: whoever can publish on the bus is believed to be a node"
+            );
+        }
+        let whose = match config.cluster.node_id {
+            Some(_) => Name::Given,
+            None => Name::Chance,
+        };
+        let setup = exchange::Setup {
+            node,
+            name: whose,
+            linger: Duration::from_millis(config.cluster.linger_ms.into()),
+            shards,
+        };
+        let mut nodes = Self {
+            exchange: Exchange::new(started.elapsed(), setup),
+            bus,
+            started,
+        };
+        nodes.obey();
+        Ok(Some(nodes))
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Does what the exchange commands.
+    fn obey(&mut self) {
+        while let Some(command) = self.exchange.next_command() {
+            match command {
+                Command::Subscribe(topic) => self.bus.subscribe(topic),
+                Command::Unsubscribe(topic) => self.bus.unsubscribe(topic),
+                Command::Publish { topic, batch } => {
+                    if let Err(refused) = self.bus.publish(topic, batch) {
+                        self.exchange.batch_refused(refused);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes an event of this node; `flush` sends it.
+    pub(super) fn publish(&mut self, apps: &AppTable, event: &NodeEvent) {
+        self.exchange.publish(apps, event);
+        self.obey();
+    }
+
+    /// Takes a change of what this node has; `flush` sends it.
+    pub(super) fn report(&mut self, apps: &AppTable, state: &NodeState) {
+        self.exchange.report(self.now(), apps, state);
+    }
+
+    /// Has a user's connections on the other nodes ended; `flush` sends it.
+    pub(super) fn terminate(&mut self, apps: &AppTable, user: &UserOfNodes) {
+        self.exchange.terminate(apps, user);
+    }
+
+    /// Tells the other nodes what was used of an app's rates; `flush` sends it.
+    pub(super) fn spend(&mut self, apps: &AppTable, spent: &Spent) {
+        self.exchange.spend(apps, spent);
+    }
+
+    /// Goes on telling shards what is long.
+    pub(super) fn tell_views(&mut self, apps: &AppTable, told: &mut Told) {
+        self.exchange.tell_views(apps, told);
+    }
+
+    /// `tell_views` has more to tell.
+    pub(super) fn has_views(&self) -> bool {
+        self.exchange.has_views()
+    }
+
+    /// Hands all that waits to the bus: what a wake-up brought goes out together.
+    pub(super) fn flush(&mut self) {
+        self.exchange.flush();
+        self.obey();
+    }
+
+    /// A shard wishes for a topic, or not any more.
+    pub(super) fn wish(&mut self, partition: Partition, wish: TopicWish, told: &mut Told) {
+        self.exchange.wish(self.now(), partition, wish, told);
+        self.obey();
+    }
+
+    /// Waits for news of the bus. Nothing is lost when the future is dropped.
+    pub(super) async fn next(&mut self) -> News {
+        self.bus.next().await
+    }
+
+    /// Takes news, and what came right behind.
+    pub(super) fn take(&mut self, apps: &AppTable, first: News, told: &mut Told) {
+        let mut news = Some(first);
+        for _ in 0..NEWS_PER_TAKE {
+            let Some(it) = news else { break };
+            self.exchange.take(self.now(), apps, it, told);
+            news = self.bus.try_next();
+        }
+        if let Some(it) = news {
+            self.exchange.take(self.now(), apps, it, told);
+        }
+        self.exchange.settle(self.now(), told);
+        self.obey();
+    }
+
+    /// When `tick` is due.
+    pub(super) fn due(&self) -> Instant {
+        self.started + self.exchange.due()
+    }
+
+    /// Does what is due.
+    pub(super) fn tick(&mut self, told: &mut Told) {
+        self.exchange.tick(self.now(), told);
+        self.obey();
+    }
+
+    /// The others have not heard of this node yet.
+    pub(super) fn is_starting(&self) -> bool {
+        self.exchange.is_starting()
+    }
+
+    /// Another node lives under this one's name, which therefore must not start.
+    pub(super) fn is_name_taken(&self) -> bool {
+        self.exchange.is_name_taken()
+    }
+
+    /// Why no client should come here: a connection is gone, the bus does not bring back what is sent
+    /// to it, or a topic is not proven again since.
+    pub(super) fn is_failing(&self) -> bool {
+        self.exchange.is_failing() || !self.bus.status().is_up()
+    }
+
+    pub(super) fn bus_status(&self) -> Status {
+        self.bus.status()
+    }
+
+    /// The others, each with the time since it was heard, in milliseconds.
+    pub(super) fn peers(&self) -> impl Iterator<Item = (Peer<'_>, u64)> {
+        self.exchange.peers(self.now())
+    }
+
+    pub(super) fn exchange(&self) -> &Exchange {
+        &self.exchange
+    }
+
+    /// WebSocket connections of this node, for the others to know.
+    pub(super) fn set_connections(&mut self, connections: u64) {
+        self.exchange.set_connections(connections);
+    }
+
+    /// For a scrape. Of other nodes' events shards will not get so many.
+    pub(super) fn sample(&self, events_dropped: u64, unix_s: u64) -> ClusterSample {
+        let status = self.bus.status();
+        let now = self.now();
+        self.exchange.sample(now, &status, events_dropped, unix_s)
+    }
+
+    /// Says goodbye, so that nobody waits for the lease.
+    pub(super) async fn close(mut self) {
+        self.exchange.say_goodbye();
+        self.obey();
+        self.bus.close().await;
+    }
+}
+
+fn node_setup(config: &Config, name: &str, program: &str) -> NodeSetup {
+    let cluster = config.cluster.name.as_deref().unwrap_or_default();
+    NodeSetup {
+        identity: Identity {
+            node: NodeId::of_name(name),
+            incarnation: incarnation(),
+        },
+        name: name.to_owned(),
+        program: program.to_owned(),
+        cluster: ClusterTag::of_name(cluster),
+        secrets: Secrets::new(secrets_of(config)),
+        hasher: RandomState::new(),
+        view_bytes_max: VIEW_BYTES_MAX,
+        times: Times {
+            lease_ms: config.cluster.lease_ms.into(),
+            heartbeat_ms: config.cluster.heartbeat_ms.into(),
+            canary_ms: config.cluster.canary_ms.into(),
+        },
+    }
+}
+
+fn redis_setup(config: &Config, name: &str) -> RedisSetup {
+    let (adapter, server) = (&config.adapter.redis, &config.database.redis);
+    RedisSetup {
+        server: RedisServer {
+            host: server.host.clone(),
+            port: server.port,
+            database: server.db,
+            username: server.username.clone(),
+            password: server.password.clone(),
+        },
+        publisher_url: adapter.pub_url.clone(),
+        subscriber_url: adapter.sub_url.clone(),
+        prefix: adapter.prefix.clone(),
+        cluster: config.cluster.name.clone().unwrap_or_default(),
+        node: NodeId::of_name(name),
+        queue_bytes_max: QUEUE_BYTES_MAX,
+        timeout: Duration::from_millis(adapter.requests_timeout_ms),
+    }
+}
+
+/// The first one signs.
+fn secrets_of(config: &Config) -> impl Iterator<Item = &str> {
+    let cluster = &config.cluster;
+    let all = cluster.secret.iter().chain(&cluster.secrets);
+    all.map(crate::config::Secret::expose)
+}
+
+/// Greater than that of any earlier life, as long as the clock does not go back.
+fn incarnation() -> Incarnation {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let since = since.map_or(0, |since| since.as_micros());
+    Incarnation(u64::try_from(since).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,242 @@
+//! Which topics shards wish for, which are asked for, and which are live.
+//!
+//! Owns: `Topics`: a row per partition, what lingers, the topics to which every node listens.
+//! May depend on: `bridge::message`, `cluster::{entry, topic}`, `protocol::partition`. Time is an argument.
+//! Invariants: a topic is live from its confirmation until it or its road is lost, or it is left; one that
+//! nobody wishes for is left after `linger`, and not before.
+
+use std::{collections::VecDeque, time::Duration};
+
+use crate::{
+    bridge::message::TopicWish,
+    cluster::{
+        entry::Group,
+        topic::{Road, Topic},
+    },
+    protocol::partition::{PARTITIONS, Partition},
+};
+
+#[derive(Debug)]
+pub(super) struct Topics {
+    /// By partition.
+    rows: Vec<Row>,
+    /// Topics that nobody wishes for, and until when they are kept; may name some that are wished
+    /// for again.
+    lingering: VecDeque<(Duration, Partition)>,
+    linger: Duration,
+    /// Topics that are subscribed to and not confirmed since the road last went down.
+    unproven: usize,
+    /// The topics that every node listens to.
+    common: Vec<(Topic, bool)>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Row {
+    wish: TopicWish,
+    state: State,
+    /// When it was asked for; none while it is live, or is asked for again because its road went down.
+    asked_at: Option<Duration>,
+    /// Confirmed again or not, it was live before its road went down.
+    is_unproven: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Idle,
+    Asked,
+    Live,
+}
+
+impl Row {
+    /// Whether it was live.
+    fn lose(&mut self) -> bool {
+        let was_live = self.state == State::Live;
+        if was_live {
+            self.state = State::Asked;
+            self.is_unproven = true;
+        }
+        was_live
+    }
+}
+
+/// What a wish means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wished {
+    /// The topic is to be subscribed.
+    Subscribe,
+    /// It is live already.
+    Live,
+    /// It will be told when it is, or is kept for a while.
+    Wait,
+}
+
+/// A partition's topic that the bus confirmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Confirmed {
+    /// The wish that it answers; none if nobody wishes for it.
+    pub(super) wish: Option<TopicWish>,
+    /// Since it was asked for; none if that was for a road that came back.
+    pub(super) taken: Option<Duration>,
+}
+
+impl Topics {
+    pub(super) fn new(linger: Duration) -> Self {
+        let groups = (0..).map_while(Group::from_number).map(Topic::State);
+        let common = groups.chain([Topic::Nodes, Topic::Echo]);
+        Self {
+            rows: vec![Row::default(); usize::from(PARTITIONS)],
+            lingering: VecDeque::new(),
+            linger,
+            unproven: 0,
+            common: common.map(|topic| (topic, false)).collect(),
+        }
+    }
+
+    /// To which every node listens.
+    pub(super) fn common(&self) -> impl Iterator<Item = Topic> {
+        self.common.iter().map(|(topic, _)| *topic)
+    }
+
+    fn row(&mut self, partition: Partition) -> &mut Row {
+        &mut self.rows[usize::from(partition.number())]
+    }
+
+    /// A shard wishes for a topic, or not any more.
+    pub(super) fn wish(&mut self, now: Duration, partition: Partition, wish: TopicWish) -> Wished {
+        let row = self.row(partition);
+        row.wish = wish;
+        if !wish.is_wanted() {
+            self.lingering.push_back((now + self.linger, partition));
+            return Wished::Wait;
+        }
+        match row.state {
+            State::Idle => {
+                row.state = State::Asked;
+                row.asked_at = Some(now);
+                Wished::Subscribe
+            }
+            State::Asked => Wished::Wait,
+            State::Live => Wished::Live,
+        }
+    }
+
+    /// The bus confirmed a partition's topic; `None` if it was left meanwhile.
+    pub(super) fn confirm(&mut self, now: Duration, partition: Partition) -> Option<Confirmed> {
+        let row = self.row(partition);
+        if row.state == State::Idle {
+            return None;
+        }
+        row.state = State::Live;
+        let asked_at = row.asked_at.take();
+        let confirmed = Confirmed {
+            wish: Some(row.wish).filter(|wish| wish.is_wanted()),
+            taken: asked_at.map(|asked_at| now.saturating_sub(asked_at)),
+        };
+        let was_unproven = std::mem::take(&mut row.is_unproven);
+        self.unproven -= usize::from(was_unproven);
+        Some(confirmed)
+    }
+
+    /// The bus confirmed a topic to which every node listens.
+    pub(super) fn confirm_common(&mut self, topic: Topic) {
+        for (_, is_live) in self.common.iter_mut().filter(|(it, _)| *it == topic) {
+            *is_live = true;
+        }
+    }
+
+    /// A road is gone, and with it what was live there.
+    pub(super) fn lose(&mut self, road: Road) {
+        for (topic, is_live) in &mut self.common {
+            *is_live &= topic.road() != road;
+        }
+        if road == Road::State {
+            return;
+        }
+        for row in &mut self.rows {
+            self.unproven += usize::from(row.lose());
+        }
+    }
+
+    /// One topic is gone, and others of its road are not. Whether it was live.
+    pub(super) fn lose_one(&mut self, topic: Topic) -> bool {
+        if let Topic::Events(partition) = topic {
+            let was_live = self.row(partition).lose();
+            self.unproven += usize::from(was_live);
+            return was_live;
+        }
+        let same = self.common.iter_mut().find(|(it, _)| *it == topic);
+        same.is_some_and(|(_, is_live)| std::mem::take(is_live))
+    }
+
+    /// Partitions' topics that are live and wished for.
+    pub(super) fn live(&self) -> impl Iterator<Item = (Partition, TopicWish)> {
+        let partitions = (0..PARTITIONS).filter_map(Partition::from_number);
+        let rows = partitions.zip(&self.rows);
+        let live = rows.filter(|(_, row)| row.state == State::Live && row.wish.is_wanted());
+        live.map(|(partition, row)| (partition, row.wish))
+    }
+
+    /// Gives up a topic that lingered long enough and is not wished for again. Call again until there
+    /// is none.
+    pub(super) fn leave(&mut self, now: Duration) -> Option<Partition> {
+        while let Some((until, partition)) = self.lingering.front().copied()
+            && until <= now
+        {
+            self.lingering.pop_front();
+            let row = self.row(partition);
+            if row.wish.is_wanted() || row.state == State::Idle {
+                continue;
+            }
+            row.state = State::Idle;
+            row.asked_at = None;
+            let was_unproven = std::mem::take(&mut row.is_unproven);
+            self.unproven -= usize::from(was_unproven);
+            return Some(partition);
+        }
+        None
+    }
+
+    /// When `leave` has something to do.
+    pub(super) fn due(&self) -> Option<Duration> {
+        self.lingering.front().map(|(until, _)| *until)
+    }
+
+    pub(super) fn are_common_live(&self) -> bool {
+        self.common.iter().all(|(_, is_live)| *is_live)
+    }
+
+    /// Some topic was live, and is not proven again since its road went down.
+    pub(super) fn is_unproven(&self) -> bool {
+        self.unproven > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_that_is_lost_alone_is_unproven_until_it_is_confirmed_again() {
+        let mut topics = Topics::new(Duration::ZERO);
+        let now = Duration::ZERO;
+        let partitions = [1, 2].map(|it| Partition::from_number(it).expect("a partition"));
+        let wish = TopicWish::default().changed(true);
+        for partition in partitions {
+            assert_eq!(topics.wish(now, partition, wish), Wished::Subscribe);
+            assert!(topics.confirm(now, partition).is_some());
+        }
+        let [lost, kept] = partitions;
+        assert!(topics.lose_one(Topic::Events(lost)));
+        assert!(!topics.lose_one(Topic::Events(lost)), "once");
+        assert!(topics.is_unproven());
+        assert_eq!(topics.live().collect::<Vec<_>>(), [(kept, wish)]);
+        let confirmed = topics.confirm(now, lost).expect("it is wished for");
+        assert_eq!((confirmed.wish, confirmed.taken), (Some(wish), None));
+        assert!(!topics.is_unproven());
+
+        topics.confirm_common(Topic::Nodes);
+        assert!(topics.lose_one(Topic::Nodes));
+        assert!(!topics.lose_one(Topic::Nodes), "once");
+    }
+}

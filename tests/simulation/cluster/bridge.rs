@@ -1,0 +1,179 @@
+//! A node's bridge between its shards and the bus: the product's exchange, without its thread.
+
+use std::{collections::VecDeque, time::Duration};
+
+use shards::application::Millis;
+use sockudo::bridge::{
+    apps::AppTable,
+    message::ToBridge,
+    nodes::{
+        exchange::{Exchange, Setup},
+        told::Told,
+    },
+};
+
+use super::bus::Bus;
+use crate::{dice::Dice, node::Node};
+
+pub(crate) struct Bridge {
+    number: usize,
+    pub(crate) exchange: Exchange,
+    /// What each shard said, by lane: those do not wait for each other.
+    inbox: Vec<[VecDeque<ToBridge>; LANES]>,
+}
+
+const LANES: usize = 3;
+/// News that are taken at once.
+const NEWS_PER_TAKE: usize = 1_024;
+
+fn since_start(now: Millis) -> Duration {
+    Duration::from_millis(now.0)
+}
+
+fn lane_of(message: &ToBridge) -> usize {
+    match message {
+        ToBridge::Event(_) => 0,
+        ToBridge::State(_) | ToBridge::Terminate(_) | ToBridge::Spent(_) => 1,
+        _ => 2,
+    }
+}
+
+/// What goes to the other nodes.
+pub(crate) fn is_for_nodes(message: &ToBridge) -> bool {
+    matches!(
+        message,
+        ToBridge::Event(_)
+            | ToBridge::State(_)
+            | ToBridge::Terminate(_)
+            | ToBridge::Spent(_)
+            | ToBridge::Topic { .. }
+    )
+}
+
+impl Bridge {
+    /// Of the node with this number.
+    pub(crate) fn start(number: usize, now: Millis, setup: Setup) -> Self {
+        let shards = usize::from(setup.shards);
+        Self {
+            number,
+            exchange: Exchange::new(since_start(now), setup),
+            inbox: (0..shards).map(|_| Default::default()).collect(),
+        }
+    }
+
+    /// A shard says something.
+    pub(crate) fn tell(&mut self, shard: usize, message: ToBridge) {
+        self.inbox[shard][lane_of(&message)].push_back(message);
+    }
+
+    /// Does some of what waits; `all` of it when nothing is to be left. True if anything happened.
+    pub(crate) fn turn(
+        &mut self,
+        node: &mut Node,
+        apps: &AppTable,
+        bus: &mut Bus,
+        dice: &mut Dice,
+        all: bool,
+    ) -> bool {
+        let now = node.now;
+        let mut told = Told::new();
+        let mut moved = false;
+        if all || dice.percent(60) {
+            moved |= self.take_news(now, apps, bus, dice, all, &mut told);
+        }
+        if all || dice.percent(60) {
+            moved |= self.take_messages(now, apps, dice, all, &mut told);
+        }
+        if since_start(now) >= self.exchange.due() {
+            moved = true;
+            self.exchange.tick(since_start(now), &mut told);
+        }
+        if self.exchange.has_views() {
+            self.exchange.tell_views(apps, &mut told);
+            moved |= self.exchange.has_views();
+        }
+        while let Some(command) = self.exchange.next_command() {
+            moved = true;
+            bus.obey(self.number, command, dice);
+        }
+        moved |= !told.is_empty();
+        for (shard, message) in told {
+            node.tell(usize::from(shard.0), message);
+        }
+        moved
+    }
+
+    fn take_news(
+        &mut self,
+        now: Millis,
+        apps: &AppTable,
+        bus: &mut Bus,
+        dice: &mut Dice,
+        all: bool,
+        told: &mut Told,
+    ) -> bool {
+        let count = match all {
+            true => NEWS_PER_TAKE,
+            false => dice.between(1, 20),
+        };
+        let mut moved = false;
+        for _ in 0..count {
+            let Some(news) = bus.next_news(self.number) else {
+                break;
+            };
+            moved = true;
+            self.exchange.take(since_start(now), apps, news, told);
+        }
+        if moved {
+            self.exchange.settle(since_start(now), told);
+        }
+        moved
+    }
+
+    fn take_messages(
+        &mut self,
+        now: Millis,
+        apps: &AppTable,
+        dice: &mut Dice,
+        all: bool,
+        told: &mut Told,
+    ) -> bool {
+        let mut moved = false;
+        let mut lanes: Vec<usize> = (0..self.inbox.len() * LANES).collect();
+        dice.shuffle(&mut lanes);
+        for lane in lanes {
+            let waiting = self.inbox[lane / LANES][lane % LANES].len();
+            let count = match all {
+                true => waiting,
+                false => dice.below(waiting + 1),
+            };
+            for _ in 0..count {
+                let message = self.inbox[lane / LANES][lane % LANES].pop_front();
+                moved = true;
+                self.take_message(now, apps, &message.expect("counted above"), told);
+            }
+        }
+        if moved {
+            self.exchange.flush();
+        }
+        moved
+    }
+
+    fn take_message(&mut self, now: Millis, apps: &AppTable, message: &ToBridge, told: &mut Told) {
+        let now = since_start(now);
+        match message {
+            ToBridge::Event(event) => self.exchange.publish(apps, event),
+            ToBridge::State(state) => self.exchange.report(now, apps, state),
+            ToBridge::Terminate(user) => self.exchange.terminate(apps, user),
+            ToBridge::Spent(spent) => self.exchange.spend(apps, spent),
+            ToBridge::Topic { partition, wish } => self.exchange.wish(now, *partition, *wish, told),
+            _ => panic!("{message:?} is not for other nodes"),
+        }
+    }
+
+    /// When it has something to do by itself.
+    pub(crate) fn due(&self) -> Millis {
+        let due = self.exchange.due();
+        Millis(u64::try_from(due.as_millis()).expect("a run is short"))
+    }
+}

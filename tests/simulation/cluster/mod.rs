@@ -1,0 +1,154 @@
+//! Several nodes: what a seed decides of them, their bridges, and the bus between them.
+
+mod bridge;
+mod bus;
+
+use std::time::Duration;
+
+use shards::application::Millis;
+use sockudo::{
+    bridge::{apps::AppTable, message::ToBridge, nodes::exchange::Setup},
+    cluster::{
+        identity::{ClusterTag, Identity, Incarnation, NodeId},
+        mac::Secrets,
+        membership::Times,
+        node::Setup as NodeSetup,
+        start::Name,
+    },
+    server::SocketIdKey,
+};
+
+use self::{bridge::Bridge, bus::Bus};
+pub(crate) use self::{bridge::is_for_nodes, bus::Manners};
+use crate::{dice::Dice, node::Node, nodes::Nodes, plan::Plan};
+
+pub(crate) struct Cluster {
+    pub(crate) bus: Bus,
+    bridges: Vec<Bridge>,
+}
+
+/// What a seed decides of a cluster.
+#[derive(Clone, Debug)]
+pub(crate) struct ClusterPlan {
+    /// Of each node.
+    pub(crate) shards: Vec<u16>,
+    pub(crate) times: Times,
+    pub(crate) linger_ms: u64,
+    pub(crate) manners: Manners,
+    pub(crate) has_secret: bool,
+    /// Clients come before the nodes know each other.
+    pub(crate) comes_at_once: bool,
+}
+
+impl ClusterPlan {
+    pub(crate) fn of(dice: &mut Dice) -> Self {
+        let heartbeat_ms = *dice.pick(&[300, 1_000]);
+        let times = Times {
+            lease_ms: 5 * heartbeat_ms,
+            heartbeat_ms,
+            canary_ms: heartbeat_ms,
+        };
+        Self {
+            shards: (0..dice.between(2, 4))
+                .map(|_| *dice.pick(&[1, 2, 3]))
+                .collect(),
+            times,
+            linger_ms: *dice.pick(&[0, 200, 5_000]),
+            manners: Manners {
+                delay_ms_max: *dice.pick(&[0, 5, 40]),
+                doubles_percent: *dice.pick(&[0, 10]),
+                keeps_whole_order: dice.percent(50),
+            },
+            has_secret: dice.percent(50),
+            comes_at_once: dice.percent(30),
+        }
+    }
+
+    /// After which the nodes know each other, and whose webhooks are whose.
+    pub(crate) fn start_ms(&self) -> u64 {
+        2 * self.times.lease_ms + 3 * self.times.heartbeat_ms
+    }
+
+    /// After which everybody has heard everything, on a bus that loses nothing.
+    pub(crate) fn quiet_ms(&self) -> u64 {
+        500 + 10 * self.manners.delay_ms_max
+    }
+}
+
+impl Cluster {
+    /// A shard says something for the other nodes.
+    pub(crate) fn tell(&mut self, node: usize, shard: usize, message: ToBridge) {
+        self.bridges[node].tell(shard, message);
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Millis> {
+        let bridges = self.bridges.iter().map(Bridge::due);
+        bridges.chain(self.bus.next_landing()).min()
+    }
+}
+
+/// Seeds from here on are those of clusters.
+pub(crate) const FIRST: u64 = 1_000_000_000_000;
+
+pub(crate) fn is_of_cluster(seed: u64) -> bool {
+    seed >= FIRST
+}
+
+/// All nodes of a plan, each as its own process would begin.
+pub(crate) fn start(plan: &Plan, cluster: &ClusterPlan, seed: u64) -> Nodes {
+    let (mut nodes, mut bridges) = (Vec::new(), Vec::new());
+    for (number, shards) in cluster.shards.iter().enumerate() {
+        let mut node_seed = plan.seed.clone();
+        let of_node = seed ^ (number as u64 + 1) << 40;
+        node_seed.homes = Node::homes(of_node);
+        node_seed.socket_ids = SocketIdKey::from_seed(of_node);
+        nodes.push(Node::start(&node_seed, *shards, plan.limits));
+        let setup = setup(cluster, number, *shards, 1);
+        bridges.push(Bridge::start(number, Millis(0), setup));
+    }
+    let bus = Bus::new(nodes.len(), cluster.manners);
+    Nodes::together(nodes, Cluster { bus, bridges })
+}
+
+fn setup(cluster: &ClusterPlan, number: usize, shards: u16, life: u64) -> Setup {
+    let name = format!("node-{number}");
+    let secret = cluster.has_secret.then_some("between nodes");
+    let node = NodeSetup {
+        identity: Identity {
+            node: NodeId::of_name(&name),
+            // No two nodes begin at once, to the microsecond.
+            incarnation: Incarnation(life * 1_000 + number as u64),
+        },
+        name,
+        program: "simulated".to_owned(),
+        cluster: ClusterTag::of_name("simulated"),
+        secrets: Secrets::new(secret),
+        times: cluster.times,
+        hasher: Node::homes(number as u64),
+        view_bytes_max: 1 << 30,
+    };
+    Setup {
+        node,
+        name: Name::Given,
+        linger: Duration::from_millis(cluster.linger_ms),
+        shards,
+    }
+}
+
+impl Nodes {
+    /// One turn of a node's bridge. True if anything happened.
+    pub(crate) fn bridge_turn(
+        &mut self,
+        node: usize,
+        apps: &AppTable,
+        dice: &mut Dice,
+        all: bool,
+    ) -> bool {
+        let Some(Cluster { bus, bridges }) = &mut self.cluster else {
+            return false;
+        };
+        let it = &mut self.all[node];
+        bus.advance(it.now, dice);
+        bridges[node].turn(it, apps, bus, dice, all)
+    }
+}
