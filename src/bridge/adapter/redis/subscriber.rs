@@ -29,7 +29,7 @@ use super::{
         backoff::Backoff,
         news::{Trouble, Wish},
         queue::IncomingSender,
-        roads::SubscriberEnd,
+        roads::{Reporter, SubscriberEnd},
         status::Tally,
         wishes::Wishes,
     },
@@ -145,26 +145,19 @@ async fn listen(
         tokio::select! {
             biased;
             sign = signs.recv() => {
-                let mut confirmed = Vec::new();
-                let mut lost = Vec::new();
-                let mut next = Some(sign.unwrap_or(Sign::Lost)); // Its reader has ended.
-                while let Some(sign) = next {
-                    match sign {
-                        Sign::Confirmed(topic) => confirmed.extend(subscriptions.confirm(topic)),
-                        Sign::Ended(topic) => lost.extend(subscriptions.end(topic)),
-                        Sign::Lost => return closed(&duty.server),
-                    }
-                    next = signs.try_recv().ok();
-                }
-                if !lost.is_empty() {
+                let first = sign.unwrap_or(Sign::Lost); // Its reader has ended.
+                let all = std::iter::once(first).chain(std::iter::from_fn(|| signs.try_recv().ok()));
+                let Some(noted) = subscriptions.note(all) else {
+                    return closed(&duty.server);
+                };
+                if !noted.lost.is_empty() {
                     // What stood there is wished for elsewhere, as soon as somebody knows where.
                     duty.way.moved();
-                    confirmed.retain(|(topic, _)| !lost.contains(topic));
                     retry_at = Some(Instant::now() + LOOK_AGAIN_AFTER);
                     end.wishes.mark_changed();
                 }
-                end.reporter.live(confirmed).await;
-                end.reporter.lost(lost).await;
+                end.reporter.live(noted.confirmed).await;
+                end.reporter.lost(noted.lost).await;
             }
             answer = async { command.as_mut().expect("checked").await }, if command.is_some() => {
                 command = None;
@@ -175,16 +168,9 @@ async fn listen(
                 end.reporter.lost(subscriptions.ended()).await;
                 // Answers come behind the confirmations that they speak of, unless others got between.
                 let is_partial = subscriptions.forget_unconfirmed();
-                match answer {
-                    Err(error) if error.is_unrecoverable_error() => return closed(&duty.server),
-                    Err(error) if !duty.way.is_redirection(&error) => {
-                        retry_at = Some(Instant::now() + RETRY_AFTER);
-                        let (what, stem) = (duty.way.subscribe(), duty.names.stem());
-                        let trouble = denied(what, stem, &error, &duty.server);
-                        end.reporter.trouble(trouble).await;
-                    }
-                    Ok(()) if !is_partial => end.reporter.cured().await,
-                    Ok(()) | Err(_) => retry_at = Some(Instant::now() + LOOK_AGAIN_AFTER),
+                match listen_answered(duty, &mut end.reporter, answer, is_partial).await {
+                    Ok(after) => retry_at = after.map(|after| Instant::now() + after),
+                    Err(trouble) => return trouble,
                 }
             }
             () = async { sleep_until(retry_at.expect("checked")).await }, if retry_at.is_some() => {
@@ -206,6 +192,30 @@ async fn listen(
         }
         gauge.set(subscriptions.live());
     }
+}
+
+/// After which pause to look at the wishes again; the connection's end as an error.
+async fn listen_answered(
+    duty: &Duty,
+    reporter: &mut Reporter,
+    answer: RedisResult<()>,
+    is_partial: bool,
+) -> Result<Option<Duration>, Trouble> {
+    match answer {
+        Err(error) if error.is_unrecoverable_error() => return Err(closed(&duty.server)),
+        Err(error) if !duty.way.is_redirection(&error) => {
+            let (what, stem) = (duty.way.subscribe(), duty.names.stem());
+            let trouble = denied(what, stem, &error, &duty.server);
+            reporter.trouble(trouble).await;
+            return Ok(Some(RETRY_AFTER));
+        }
+        Ok(()) if !is_partial => {
+            reporter.cured().await;
+            return Ok(None);
+        }
+        Ok(()) | Err(_) => {}
+    }
+    Ok(Some(LOOK_AGAIN_AFTER))
 }
 
 /// What one connection adds to the gauge.
@@ -256,6 +266,12 @@ struct Subscriptions {
 struct Asked {
     wish: Wish,
     is_live: bool,
+}
+
+#[derive(Default)]
+struct Noted {
+    confirmed: Vec<(Topic, Wish)>,
+    lost: Vec<Topic>,
 }
 
 impl Subscriptions {
@@ -336,6 +352,21 @@ impl Subscriptions {
             Ok(())
         };
         Some(Box::pin(timeout(duty.timeout, command)))
+    }
+
+    /// What signs say; `None` if the connection is gone.
+    fn note(&mut self, signs: impl Iterator<Item = Sign>) -> Option<Noted> {
+        let mut noted = Noted::default();
+        for sign in signs {
+            match sign {
+                Sign::Confirmed(topic) => noted.confirmed.extend(self.confirm(topic)),
+                Sign::Ended(topic) => noted.lost.extend(self.end(topic)),
+                Sign::Lost => return None,
+            }
+        }
+        let lost = &noted.lost;
+        noted.confirmed.retain(|(topic, _)| !lost.contains(topic));
+        Some(noted)
     }
 
     fn confirm(&mut self, topic: Topic) -> Option<(Topic, Wish)> {
