@@ -25,6 +25,7 @@ pub mod nodes;
 mod outbox;
 mod overview;
 pub mod queue;
+mod redis_cluster_setup;
 pub mod run;
 pub mod signals;
 #[cfg(test)]

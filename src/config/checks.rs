@@ -45,6 +45,7 @@ pub(super) fn check(settings: &Settings, demo: Demo, report: &mut Report) {
 fn bus(settings: &Settings, report: &mut Report) {
     match settings.text("adapter.driver") {
         "redis" => bus_redis(settings, report),
+        "redis-cluster" => bus_redis_cluster(settings, report),
         "nats" => bus_nats(settings, report),
         _ => {}
     }
@@ -112,6 +113,66 @@ fn bus_redis(settings: &Settings, report: &mut Report) {
         if scheme.eq_ignore_ascii_case("rediss") {
             refuse(path, "TLS (rediss://)", "redis://");
         }
+    }
+}
+
+fn bus_redis_cluster(settings: &Settings, report: &mut Report) {
+    let mut refuse = |path: &str, what: &str, available: &str| {
+        let fault = Fault::NotInThisRelease {
+            shown: format!("{what} with adapter.driver = \"redis-cluster\""),
+            available: available.to_owned(),
+        };
+        report.error(settings.origin(path), path, fault);
+    };
+    let (urls, endpoints) = ("adapter.cluster.nodes", "database.redis.cluster_nodes");
+    let mut is_named = false;
+    if let Setting::Urls(all) = settings.setting(urls) {
+        is_named |= !all.is_empty();
+        let is_tls = |url: &Secret| url.expose().to_ascii_lowercase().starts_with("rediss:");
+        if all.iter().any(is_tls) {
+            refuse(urls, "TLS (rediss://)", "redis://");
+        }
+    }
+    if let Setting::Endpoints(all) = settings.setting(endpoints)
+        && !is_named
+    {
+        is_named |= !all.is_empty();
+        if all.iter().any(|it| it.tls) {
+            refuse(endpoints, "TLS (rediss://)", "redis://");
+        }
+    }
+    if settings.flag("database.redis.cluster.use_tls") {
+        refuse("database.redis.cluster.use_tls", "TLS", "false");
+    }
+    if !settings.flag("adapter.cluster.use_sharded_pubsub") {
+        let path = "adapter.cluster.use_sharded_pubsub";
+        refuse(path, "PUBLISH and SUBSCRIBE", "true, for Redis 7 and later");
+    }
+    let mut conflict = |path: &str, text: &str| {
+        report.error(
+            settings.origin(path),
+            path,
+            Fault::Conflict(text.to_owned()),
+        );
+    };
+    if !is_named {
+        conflict(
+            urls,
+            "adapter.driver = \"redis-cluster\" needs at least one node of the cluster here or in \
+             database.redis.cluster_nodes",
+        );
+    }
+    if settings.u64("database.redis.db") != 0 {
+        conflict(
+            "database.redis.db",
+            "must be 0 with adapter.driver = \"redis-cluster\": a cluster has no other database",
+        );
+    }
+    if settings.text("adapter.cluster.prefix").contains(['{', '}']) {
+        conflict(
+            "adapter.cluster.prefix",
+            "must not hold { or }: they would say which node a name belongs to",
+        );
     }
 }
 

@@ -207,6 +207,7 @@ async fn a_server_that_takes_less_than_a_batch_is_told_and_the_rest_goes_on() {
     );
     let (mut alice, mut bob) = (starts(&[&nats]), starts(&[&nats]));
     bob.subscribes([Topic::Nodes]).await;
+    bob.is_up().await;
     alice.is_up().await;
     let long = vec![0; 1_001];
     alice

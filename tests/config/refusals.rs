@@ -18,8 +18,8 @@ fn the_error_of_the_reference_has_its_exact_words() {
             "config.json:1: databse: no such key; did you mean database?",
         ),
         (
-            "{\"adapter\": {\"driver\": \"redis-cluster\"}}".to_owned(),
-            "config.json:1: adapter.driver: \"redis-cluster\" is not in this release, which has \"local\" and \"redis\" and \"nats\"",
+            "{\"queue\": {\"driver\": \"redis-cluster\"}}".to_owned(),
+            "config.json:1: queue.driver: \"redis-cluster\" is not in this release, which has \"memory\" and \"none\"",
         ),
         (
             "{\"port\": 1, \"host\": \"${NOWHERE}\"}".to_owned(),
@@ -136,7 +136,6 @@ fn names_without_a_meaning_are_warnings_and_unknown_ones_errors_unless_lenient()
 #[test]
 fn what_this_release_does_not_ship_refuses_to_start() {
     for (path, value) in [
-        ("adapter.driver", "redis-cluster"),
         ("app_manager.driver", "mysql"),
         ("app_manager.driver", "postgres"),
         ("app_manager.driver", "dynamodb"),
@@ -189,6 +188,26 @@ fn what_this_release_does_not_ship_refuses_to_start() {
             &[],
         ),
         (
+            r#"{"driver": "redis-cluster", "cluster": {"nodes": ["h", "rediss://u:p@h"],
+                "use_sharded_pubsub": false}}"#,
+            r#"{"redis": {"cluster": {"use_tls": true}}}"#,
+            &[
+                "adapter.cluster.nodes",
+                "adapter.cluster.use_sharded_pubsub",
+                "database.redis.cluster.use_tls",
+            ],
+        ),
+        (
+            r#"{"driver": "redis", "redis": {"cluster_mode": true}}"#,
+            r#"{"redis": {"cluster_nodes": ["rediss://h:1"]}}"#,
+            &["database.redis.cluster_nodes"],
+        ),
+        (
+            r#"{"driver": "redis-cluster", "cluster": {"nodes": ["h", "redis://u:p@h:1"]}}"#,
+            r#"{"redis": {"cluster_nodes": ["rediss://h:1"], "sentinels": ["s:1"]}}"#,
+            &[],
+        ),
+        (
             r#"{"driver": "local"}"#,
             r#"{"redis": {"sentinels": ["s:1"]}}"#,
             &[],
@@ -214,6 +233,18 @@ fn what_this_release_does_not_ship_refuses_to_start() {
             assert!(error.contains(told), "{error}");
         }
     }
+    let text = r#"{"adapter": {"driver": "redis-cluster", "cluster": {"prefix": "{a}"}},
+        "database": {"redis": {"db": 3}}}"#;
+    let errors = file(text).errors();
+    for (key, part) in [
+        ("adapter.cluster.nodes", "needs at least one node"),
+        ("adapter.cluster.prefix", "must not hold { or }"),
+        ("database.redis.db", "a cluster has no other database"),
+    ] {
+        let is_told = |error: &String| error.contains(key) && error.contains(part);
+        assert!(errors.iter().any(is_told), "{key}: {errors:?}");
+    }
+    assert_eq!(errors.len(), 3, "{errors:?}");
     let limiter = "{\"rate_limiter\": {\"enabled\": true, \"driver\": \"redis\"}}";
     assert!(file(limiter).errors()[0].contains("not in this release"));
     let hook = in_an_app(

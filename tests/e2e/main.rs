@@ -22,6 +22,8 @@ mod nats;
 mod proxy;
 #[path = "../support/redis.rs"]
 mod redis;
+#[path = "../support/redis_cluster.rs"]
+mod redis_cluster;
 #[path = "../support/mod.rs"]
 mod support;
 

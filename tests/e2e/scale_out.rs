@@ -1,11 +1,14 @@
 //! Several nodes on one bus: each is told what it would be told if they were one.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use crate::bus::BusServer;
 use crate::clients;
 use crate::nats::Nats;
 use crate::redis::Redis;
+use crate::redis_cluster::RedisCluster;
 use crate::support::client::Client;
 use crate::support::config::{Config, merge};
 use crate::support::server::{Server, own_address};
@@ -28,6 +31,14 @@ impl BusKeys for Redis {
     }
 }
 
+impl BusKeys for RedisCluster {
+    fn keys(&self) -> Value {
+        // One is enough to find the others.
+        let node = self.masters[1].address.to_string();
+        json!({"adapter": {"driver": "redis-cluster", "cluster": {"nodes": [node]}}})
+    }
+}
+
 impl BusKeys for Nats {
     fn keys(&self) -> Value {
         let server = format!("nats://{}", self.address);
@@ -39,6 +50,7 @@ impl BusKeys for BusServer {
     fn keys(&self) -> Value {
         match self {
             Self::Redis(redis) => redis.keys(),
+            Self::RedisCluster(cluster) => cluster.keys(),
             Self::Nats(nats) => nats.keys(),
         }
     }
@@ -474,6 +486,85 @@ fn the_redis_user_of_the_documentation_may_do_all_that_is_needed() {
         let log = node.log();
         assert!(!log.contains("the bus between nodes"), "{log}");
     }
+}
+
+#[test]
+fn the_user_of_the_documentation_may_do_all_that_is_needed_on_a_redis_cluster() {
+    let Some(mut cluster) = RedisCluster::start() else {
+        return skip("scale_out", "no redis-server");
+    };
+    let page = include_str!("../../docs/scale-out.md");
+    let is_its = |line: &&str| line.starts_with("ACL SETUSER") && line.contains("+spublish");
+    let line = page.lines().find(is_its);
+    let words: Vec<&str> = line.expect("it is there").split(' ').collect();
+    for master in &mut cluster.masters {
+        master.command(&words);
+    }
+    let login = json!({"username": "sockudo", "password": "password"});
+    let keys = json!({
+        "database": {"redis": {"cluster": login}},
+        "cluster": {"name": "shop"},
+    });
+    let nodes = ["a", "b"].map(|name| starts(&cluster, name, keys.clone()));
+    let mut bob = nodes[1].client("bob");
+    for number in 0..50 {
+        let channel = format!("news-{number}");
+        bob.subscribes(&channel);
+        nodes[0].api().publishes("n", &channel, "x");
+        hears(&mut bob, "n", &channel, "x");
+    }
+    for node in &nodes {
+        let log = node.log();
+        assert!(!log.contains("the bus between nodes"), "{log}");
+    }
+}
+
+/// A channel hears from the other node again, whoever has its slot by then; what comes is in order.
+#[test]
+fn a_master_that_dies_or_gives_slots_away_takes_no_client_with_it() {
+    let Some(mut cluster) = RedisCluster::start_with_replicas() else {
+        return skip("scale_out", "no redis-server");
+    };
+    let nodes = ["a", "b"].map(|name| starts(&cluster, name, json!({})));
+    let mut bob = nodes[1].client("bob");
+    let channels: Vec<String> = (0..60).map(|number| format!("news-{number}")).collect();
+    for channel in &channels {
+        bob.subscribes(channel);
+    }
+    let mut api = nodes[0].api();
+    let mut round = 0;
+    let mut heard = BTreeMap::new();
+    for step in 0..3 {
+        match step {
+            0 => {}
+            1 => cluster.moves(0..500, 0, 1),
+            _ => cluster.masters[2].kill(),
+        }
+        eventually("every channel to be heard again", || {
+            round += 1;
+            for channel in &channels {
+                api.publishes("n", channel, &round.to_string());
+            }
+            // What crosses has crossed by then, or comes with the next round.
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            nodes[1].api().publishes("n", "news-0", "end");
+            let mut missing = channels.len();
+            loop {
+                let frame = bob.next();
+                assert_eq!(frame["event"], "n", "{frame}");
+                let data = frame["data"].as_str().expect("a text");
+                let Ok(number) = data.parse::<u32>() else {
+                    break;
+                };
+                let channel = frame["channel"].as_str().expect("a text").to_owned();
+                let last = heard.insert(channel, number);
+                assert!(last < Some(number), "{frame} after {last:?}");
+                missing -= usize::from(number == round);
+            }
+            (missing == 0).then_some(())
+        });
+    }
+    nodes.iter().for_each(is_ready);
 }
 
 #[test]

@@ -1,11 +1,13 @@
-//! A server of either kind that nodes can have as their bus.
+//! A server of any kind that nodes can have as their bus.
 
 use crate::nats::Nats;
 use crate::redis::Redis;
+use crate::redis_cluster::RedisCluster;
 use crate::skip::skip;
 
 pub(crate) enum BusServer {
     Redis(Redis),
+    RedisCluster(RedisCluster),
     Nats(Nats),
 }
 
@@ -13,6 +15,7 @@ impl BusServer {
     /// One of each kind that the machine has; says which it lacks.
     pub(crate) fn start_each(test: &str) -> Vec<Self> {
         let redis = Redis::start().map(Self::Redis);
+        let cluster = RedisCluster::start().map(Self::RedisCluster);
         let nats = Nats::start().map(Self::Nats);
         for (name, is_missing) in [
             ("redis-server", redis.is_none()),
@@ -23,13 +26,14 @@ impl BusServer {
                 skip(test, &reason);
             }
         }
-        redis.into_iter().chain(nats).collect()
+        redis.into_iter().chain(cluster).chain(nats).collect()
     }
 
     /// As `kill -9`.
     pub(crate) fn kill(&mut self) {
         match self {
             Self::Redis(redis) => redis.kill(),
+            Self::RedisCluster(cluster) => cluster.kill(),
             Self::Nats(nats) => nats.kill(),
         }
     }
@@ -38,6 +42,7 @@ impl BusServer {
     pub(crate) fn start_again(&mut self) {
         match self {
             Self::Redis(redis) => redis.start_again(),
+            Self::RedisCluster(cluster) => cluster.start_again(),
             Self::Nats(nats) => nats.start_again(),
         }
     }
@@ -46,6 +51,7 @@ impl BusServer {
     pub(crate) fn signal(&self, signal: &str) {
         match self {
             Self::Redis(redis) => redis.signal(signal),
+            Self::RedisCluster(cluster) => cluster.signal(signal),
             Self::Nats(nats) => nats.signal(signal),
         }
     }

@@ -31,6 +31,27 @@ impl Redis {
     }
 
     pub(crate) fn start_with_arguments(password: Option<&str>, arguments: &[&str]) -> Option<Self> {
+        Self::start_as(password, |_| {
+            arguments.iter().map(|it| (*it).to_owned()).collect()
+        })
+    }
+
+    /// One that may become part of a cluster.
+    pub(crate) fn start_in_cluster(arguments: &[&str]) -> Option<Self> {
+        Self::start_as(None, |address| {
+            let host = address.ip().to_string();
+            let own = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"];
+            let own = own.into_iter().chain(["--cluster-announce-ip", &host]);
+            own.chain(arguments.iter().copied())
+                .map(str::to_owned)
+                .collect()
+        })
+    }
+
+    fn start_as(
+        password: Option<&str>,
+        arguments: impl FnOnce(SocketAddr) -> Vec<String>,
+    ) -> Option<Self> {
         // Each process has a loopback address of its own, so that no two tests share a port.
         let [_, high, middle, low] = std::process::id().to_be_bytes();
         let host = Ipv4Addr::new(127, 64 + high % 128, middle, low);
@@ -38,7 +59,7 @@ impl Redis {
         let address = SocketAddr::from((host, port));
         let folder = tempfile::tempdir().expect("a temporary folder");
         let password = password.map(str::to_owned);
-        let arguments: Vec<String> = arguments.iter().map(|it| (*it).to_owned()).collect();
+        let arguments = arguments(address);
         let child = spawn(address, password.as_deref(), &arguments, folder.path())?;
         let server = Self {
             child,

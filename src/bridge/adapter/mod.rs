@@ -13,6 +13,7 @@ pub mod nats;
 pub mod news;
 mod queue;
 pub mod redis;
+pub mod redis_cluster;
 mod roads;
 pub mod status;
 mod wishes;
@@ -21,6 +22,7 @@ use self::{
     nats::{NatsBus, NatsSetup},
     news::{News, Refused},
     redis::{RedisBus, RedisSetup},
+    redis_cluster::{RedisClusterBus, RedisClusterSetup},
     status::Status,
 };
 use crate::cluster::topic::Topic;
@@ -29,6 +31,7 @@ use crate::cluster::topic::Topic;
 #[derive(Debug)]
 pub enum Bus {
     Redis(RedisBus),
+    RedisCluster(RedisClusterBus),
     Nats(NatsBus),
 }
 
@@ -36,6 +39,7 @@ pub enum Bus {
 #[derive(Clone, Debug)]
 pub enum Setup {
     Redis(RedisSetup),
+    RedisCluster(RedisClusterSetup),
     Nats(NatsSetup),
 }
 
@@ -52,6 +56,14 @@ pub enum BusError {
          adapter.redis.redis_sub_options.url database {subscribe}: must be the same"
     )]
     Databases { publish: u32, subscribe: u32 },
+    #[error(
+        "{key} names no server of a Redis Cluster, and database.redis.cluster_nodes neither: wants at \
+         least one, such as redis://host:7000"
+    )]
+    NoNodes { key: &'static str },
+    /// They would say which slot a topic is in.
+    #[error("{key} must not hold {{ or }} with adapter.driver = \"redis-cluster\"")]
+    Braces { key: &'static str },
     #[error("{key} names no server of NATS: wants at least one, such as nats://host:4222")]
     NoServers { key: &'static str },
     /// The URL itself may hold a password, so it is not shown.
@@ -76,6 +88,7 @@ impl Bus {
     pub fn start(setup: Setup) -> Result<Self, BusError> {
         match setup {
             Setup::Redis(setup) => RedisBus::start(setup).map(Self::Redis),
+            Setup::RedisCluster(setup) => RedisClusterBus::start(setup).map(Self::RedisCluster),
             Setup::Nats(setup) => NatsBus::start(setup).map(Self::Nats),
         }
     }
@@ -87,6 +100,7 @@ impl Bus {
     pub fn publish(&mut self, topic: Topic, batch: Vec<u8>) -> Result<(), Refused> {
         match self {
             Self::Redis(bus) => bus.roads.publish(topic, batch),
+            Self::RedisCluster(bus) => bus.roads.publish(topic, batch),
             Self::Nats(bus) => bus.roads.publish(topic, batch),
         }
     }
@@ -96,6 +110,7 @@ impl Bus {
     pub fn subscribe(&mut self, topic: Topic) {
         match self {
             Self::Redis(bus) => bus.roads.subscribe(topic),
+            Self::RedisCluster(bus) => bus.roads.subscribe(topic),
             Self::Nats(bus) => bus.roads.subscribe(topic),
         }
     }
@@ -104,6 +119,7 @@ impl Bus {
     pub fn unsubscribe(&mut self, topic: Topic) {
         match self {
             Self::Redis(bus) => bus.roads.unsubscribe(topic),
+            Self::RedisCluster(bus) => bus.roads.unsubscribe(topic),
             Self::Nats(bus) => bus.roads.unsubscribe(topic),
         }
     }
@@ -112,6 +128,7 @@ impl Bus {
     pub async fn next(&mut self) -> News {
         match self {
             Self::Redis(bus) => bus.roads.next().await,
+            Self::RedisCluster(bus) => bus.roads.next().await,
             Self::Nats(bus) => bus.roads.next().await,
         }
     }
@@ -120,6 +137,7 @@ impl Bus {
     pub fn try_next(&mut self) -> Option<News> {
         match self {
             Self::Redis(bus) => bus.roads.try_next(),
+            Self::RedisCluster(bus) => bus.roads.try_next(),
             Self::Nats(bus) => bus.roads.try_next(),
         }
     }
@@ -128,6 +146,7 @@ impl Bus {
     pub fn status(&self) -> Status {
         match self {
             Self::Redis(bus) => bus.roads.status("redis"),
+            Self::RedisCluster(bus) => bus.roads.status("redis-cluster"),
             Self::Nats(bus) => bus.roads.status("nats"),
         }
     }
@@ -136,6 +155,7 @@ impl Bus {
     pub async fn close(self) {
         match self {
             Self::Redis(bus) => bus.close().await,
+            Self::RedisCluster(bus) => bus.close().await,
             Self::Nats(bus) => bus.close().await,
         }
     }

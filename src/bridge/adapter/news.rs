@@ -14,6 +14,9 @@ pub enum News {
     /// The bus confirmed these subscriptions: what is published from now on arrives, until the road
     /// is down. Topics that are not wished for any more are left out.
     Live(Vec<Topic>),
+    /// The bus has given these subscriptions up, and no others of their road. They stay wished for, and
+    /// are told live once they are.
+    Lost(Vec<Topic>),
     /// A connection of the road is gone or silent: nothing of it is live, nothing can be published.
     Down(Road),
     /// All connections of the road stand again. Subscriptions follow.
@@ -42,6 +45,8 @@ pub(super) enum Report {
     Cured(End),
     /// Confirmed subscriptions, each with the wish that it answers.
     Live(Vec<(Topic, Wish)>),
+    /// Subscriptions that are there no more, on a connection that stands.
+    Lost(Vec<Topic>),
 }
 
 /// The connections of a road.

@@ -112,6 +112,27 @@ impl Reporter {
         }
     }
 
+    pub(super) async fn lost(&mut self, topics: Vec<Topic>) {
+        if !topics.is_empty() {
+            self.report(Report::Lost(topics)).await;
+        }
+    }
+
+    /// For one connection of several that are this end: what it tells goes to who watches over them.
+    pub(super) fn part(&self) -> (Self, mpsc::Receiver<Report>) {
+        let (reports, watched) = mpsc::channel(REPORTS_MAX);
+        (Self::new(self.end, &reports, &self.tally), watched)
+    }
+
+    pub(super) const fn end(&self) -> End {
+        self.end
+    }
+
+    /// What the parts tell, as one end.
+    pub(super) async fn pass(&self, report: Report) {
+        self.report(report).await;
+    }
+
     async fn report(&self, report: Report) {
         _ = self.reports.send(report).await; // Who closes the bus hears no more.
     }
@@ -209,6 +230,7 @@ impl Roads {
                 None
             }
             Report::Live(confirmed) => self.line(road).live(confirmed),
+            Report::Lost(topics) => self.line(road).lost(&topics),
         }
     }
 
@@ -377,6 +399,20 @@ impl RoadLine {
         is_told.then(|| News::Live(confirmed.into_iter().map(|(topic, _)| topic).collect()))
     }
 
+    fn lost(&mut self, topics: &[Topic]) -> Option<News> {
+        let wishes = &self.wishes;
+        let mut lost = Vec::new();
+        for topic in topics {
+            if let Some(wish) = self.live.remove(topic)
+                && wishes.of(*topic) == wish
+            {
+                lost.push(*topic);
+            }
+        }
+        let was_told = self.is_up && !self.owes_live && !lost.is_empty();
+        was_told.then_some(News::Lost(lost))
+    }
+
     /// A road that lost its publisher alone kept its subscriptions: they are told again like others.
     fn owed(&mut self) -> Option<News> {
         if !std::mem::take(&mut self.owes_live) {
@@ -466,6 +502,30 @@ mod tests {
         assert_eq!(all_news(&mut roads), told, "the new connection has nothing");
         let counts = roads.status("").state.counts;
         assert_eq!(counts.reconnects, 2);
+    }
+
+    #[tokio::test]
+    async fn a_lost_topic_is_told_once_while_the_road_stands_and_the_wish_too() {
+        let (mut roads, [mut state, _events]) = Roads::new(0);
+        roads.subscribe(Topic::Nodes);
+        let wish = state.subscriber.wishes.borrow_and_update().of(Topic::Nodes);
+        let reporter = &mut state.subscriber.reporter;
+        reporter.up().await;
+        reporter.live(vec![(Topic::Nodes, wish)]).await;
+        reporter.lost(vec![Topic::Nodes]).await;
+        state.publisher.reporter.up().await;
+        assert_eq!(all_news(&mut roads), [News::Up(Road::State)]);
+        let live = || News::Live(vec![Topic::Nodes]);
+        reporter.live(vec![(Topic::Nodes, wish)]).await;
+        reporter.lost(vec![Topic::Nodes]).await;
+        reporter.lost(vec![Topic::Nodes]).await;
+        let lost = News::Lost(vec![Topic::Nodes]);
+        assert_eq!(all_news(&mut roads), [live(), lost]);
+        reporter.live(vec![(Topic::Nodes, wish)]).await;
+        assert_eq!(all_news(&mut roads), [live()]);
+        roads.unsubscribe(Topic::Nodes);
+        reporter.lost(vec![Topic::Nodes]).await;
+        assert_eq!(all_news(&mut roads), [], "nobody wishes for it");
     }
 
     #[test]

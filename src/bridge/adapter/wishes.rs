@@ -23,13 +23,41 @@ impl Wish {
 }
 
 /// The last wish for each topic.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Wishes([Wish; LANES as usize]);
 
 impl Wishes {
     pub(super) fn of(&self, topic: Topic) -> Wish {
         let wish = self.0.get(usize::from(topic.lane().0));
         *wish.expect("every lane has a wish")
+    }
+
+    /// Those of some topics, for a connection that is not asked for the others; `before` is what it was
+    /// asked last. What it is not asked for any more becomes `given_up`, so that it sees that there was
+    /// a wish, also one that came and went between two looks.
+    pub(super) fn only(
+        &self,
+        before: &Self,
+        given_up: Wish,
+        mut is_asked: impl FnMut(Topic) -> bool,
+    ) -> Self {
+        assert!(!given_up.is_wanted());
+        let mut wishes = self.0;
+        for ((topic, wish), before) in Topic::all().zip(&mut wishes).zip(&before.0) {
+            if wish.is_wanted() && is_asked(topic) {
+                continue;
+            }
+            *wish = match before.is_wanted() {
+                true => given_up,
+                false => *before,
+            };
+        }
+        Self(wishes)
+    }
+
+    /// Nothing is wanted.
+    pub(super) fn none() -> Self {
+        Self([Wish::default(); LANES as usize])
     }
 }
 
@@ -44,7 +72,7 @@ pub(super) struct WishSender {
 pub(super) type WishReceiver = watch::Receiver<Wishes>;
 
 pub(super) fn wishes() -> (WishSender, WishReceiver) {
-    let (sender, receiver) = watch::channel(Wishes([Wish::default(); LANES as usize]));
+    let (sender, receiver) = watch::channel(Wishes::none());
     (WishSender { sender, wanted: 0 }, receiver)
 }
 
@@ -88,6 +116,23 @@ mod tests {
         assert!(first.is_wanted() && last.is_wanted());
         assert_ne!(first, last);
         assert_eq!(sender.wanted(), 1);
+    }
+
+    #[test]
+    fn a_connection_that_was_asked_between_two_looks_sees_it() {
+        let (mut sender, receiver) = wishes();
+        sender.set(Topic::Nodes, true);
+        let all = receiver.borrow().clone();
+        let first = all.only(&Wishes::none(), Wish(2), |_| false);
+        assert_eq!(first, Wishes::none(), "it was never asked");
+        let asked = all.only(&first, Wish(4), |_| true);
+        assert_eq!(asked, all);
+        let given_up = asked.only(&asked, Wish(6), |_| false);
+        let asked = all.only(&given_up, Wish(8), |_| true);
+        let last = asked.only(&asked, Wish(10), |_| false);
+        assert_ne!(last.of(Topic::Nodes), given_up.of(Topic::Nodes));
+        assert!(!last.of(Topic::Nodes).is_wanted());
+        assert_eq!(last.of(Topic::Echo), Wish::default());
     }
 
     #[test]

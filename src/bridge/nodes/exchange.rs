@@ -7,7 +7,11 @@
 //! clock, or the configuration.
 //! Invariants: a topic is told live only after the bus confirmed it, and never after its road went down.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use ahash::AHashMap;
 use shards::application::{Millis, ShardId};
@@ -296,6 +300,7 @@ impl Exchange {
             News::Live(topics) => self.on_live(now, &topics, told),
             News::Up(road) => tracing::info!(road = road.name(), "the bus is there"),
             News::Down(road) => self.on_down(now, road, told),
+            News::Lost(topics) => self.on_lost(now, &topics, told),
             News::Dropped { road, batches } => {
                 let road = road.name();
                 tracing::warn!(road, batches, "the bus brought more than could be taken");
@@ -348,6 +353,28 @@ impl Exchange {
         }
         for shard in 0..self.shards {
             told.push((ShardId(shard), FromBridge::TopicsLost));
+        }
+    }
+
+    /// Topics that the bus has given up, and others of the same road not.
+    fn on_lost(&mut self, now: Duration, topics: &[Topic], told: &mut Told) {
+        let mut homes = BTreeSet::new();
+        for topic in topics {
+            match (self.topics.lose_one(*topic), topic) {
+                (true, Topic::Events(partition)) => {
+                    homes.insert(home_of(*partition, self.shards).0);
+                }
+                (true, _) => self.node.listens(millis(now), false),
+                (false, _) => {}
+            }
+        }
+        for home in homes {
+            // A shard takes this for all of its topics; those that stay are told again.
+            let home = ShardId(home);
+            let is_its = |(partition, _): &_| home_of(*partition, self.shards) == home;
+            let live = self.topics.live().filter(is_its).collect();
+            told.push((home, FromBridge::TopicsLost));
+            told.push((home, FromBridge::TopicsLive(live)));
         }
     }
 

@@ -32,6 +32,7 @@ use super::{
     apps::AppTable,
     message::{KeptEvent, KeptName, NodeEvent, NodeState, Spent, TopicWish, UserOfNodes},
     nats_setup::nats_setup,
+    redis_cluster_setup::redis_cluster_setup,
 };
 use crate::{
     cluster::{
@@ -75,7 +76,10 @@ impl Nodes {
         let setup = match config.adapter.driver {
             AdapterDriver::Redis => Setup::Redis(redis_setup(config, name)),
             AdapterDriver::Nats => Setup::Nats(nats_setup(config, name, QUEUE_BYTES_MAX)),
-            AdapterDriver::Local | AdapterDriver::RedisCluster => return Ok(None),
+            AdapterDriver::RedisCluster => {
+                Setup::RedisCluster(redis_cluster_setup(config, name, QUEUE_BYTES_MAX))
+            }
+            AdapterDriver::Local => return Ok(None),
         };
         let bus = Bus::start(setup)?;
         let node = node_setup(config, name, program);

@@ -2,7 +2,7 @@
 //!
 //! Owns: `Topics`: a row per partition, what lingers, the topics to which every node listens.
 //! May depend on: `bridge::message`, `cluster::{entry, topic}`, `protocol::partition`. Time is an argument.
-//! Invariants: a topic is live from its confirmation until its road goes down or it is left; one that
+//! Invariants: a topic is live from its confirmation until it or its road is lost, or it is left; one that
 //! nobody wishes for is left after `linger`, and not before.
 
 use std::{collections::VecDeque, time::Duration};
@@ -46,6 +46,18 @@ enum State {
     Idle,
     Asked,
     Live,
+}
+
+impl Row {
+    /// Whether it was live.
+    fn lose(&mut self) -> bool {
+        let was_live = self.state == State::Live;
+        if was_live {
+            self.state = State::Asked;
+            self.is_unproven = true;
+        }
+        was_live
+    }
 }
 
 /// What a wish means.
@@ -142,12 +154,27 @@ impl Topics {
             return;
         }
         for row in &mut self.rows {
-            if row.state == State::Live {
-                row.state = State::Asked;
-                row.is_unproven = true;
-                self.unproven += 1;
-            }
+            self.unproven += usize::from(row.lose());
         }
+    }
+
+    /// One topic is gone, and others of its road are not. Whether it was live.
+    pub(super) fn lose_one(&mut self, topic: Topic) -> bool {
+        if let Topic::Events(partition) = topic {
+            let was_live = self.row(partition).lose();
+            self.unproven += usize::from(was_live);
+            return was_live;
+        }
+        let same = self.common.iter_mut().find(|(it, _)| *it == topic);
+        same.is_some_and(|(_, is_live)| std::mem::take(is_live))
+    }
+
+    /// Partitions' topics that are live and wished for.
+    pub(super) fn live(&self) -> impl Iterator<Item = (Partition, TopicWish)> {
+        let partitions = (0..PARTITIONS).filter_map(Partition::from_number);
+        let rows = partitions.zip(&self.rows);
+        let live = rows.filter(|(_, row)| row.state == State::Live && row.wish.is_wanted());
+        live.map(|(partition, row)| (partition, row.wish))
     }
 
     /// Gives up a topic that lingered long enough and is not wished for again. Call again until there
@@ -182,5 +209,34 @@ impl Topics {
     /// Some topic was live, and is not proven again since its road went down.
     pub(super) fn is_unproven(&self) -> bool {
         self.unproven > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_that_is_lost_alone_is_unproven_until_it_is_confirmed_again() {
+        let mut topics = Topics::new(Duration::ZERO);
+        let now = Duration::ZERO;
+        let partitions = [1, 2].map(|it| Partition::from_number(it).expect("a partition"));
+        let wish = TopicWish::default().changed(true);
+        for partition in partitions {
+            assert_eq!(topics.wish(now, partition, wish), Wished::Subscribe);
+            assert!(topics.confirm(now, partition).is_some());
+        }
+        let [lost, kept] = partitions;
+        assert!(topics.lose_one(Topic::Events(lost)));
+        assert!(!topics.lose_one(Topic::Events(lost)), "once");
+        assert!(topics.is_unproven());
+        assert_eq!(topics.live().collect::<Vec<_>>(), [(kept, wish)]);
+        let confirmed = topics.confirm(now, lost).expect("it is wished for");
+        assert_eq!((confirmed.wish, confirmed.taken), (Some(wish), None));
+        assert!(!topics.is_unproven());
+
+        topics.confirm_common(Topic::Nodes);
+        assert!(topics.lose_one(Topic::Nodes));
+        assert!(!topics.lose_one(Topic::Nodes), "once");
     }
 }

@@ -113,7 +113,7 @@ pub(super) fn bus_driver(node: &Node) -> Converted {
     match text_of(node) {
         Some(text) if text.eq_ignore_ascii_case("cluster") => Converted::Refused {
             wanted: "possible here: nodes do not look for each other by UDP; \
-                     write \"local\" for one node, or \"redis\" or \"nats\" for more",
+                     write \"local\" for one node, or \"redis\", \"redis-cluster\" or \"nats\" for more",
         },
         _ => Converted::Same,
     }

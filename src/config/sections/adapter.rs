@@ -26,7 +26,7 @@ choices! {
     pub enum AdapterDriver {
         Local = "local",
         Redis = "redis",
-        RedisCluster = "redis-cluster" | "redis_cluster" later,
+        RedisCluster = "redis-cluster" | "redis_cluster",
         Nats = "nats",
     }
 }
@@ -62,9 +62,8 @@ section! {
         /// Reconnect.
         _ as "use_connection_manager" = flag().default("true")
             .no_effect("a lost connection is always made again");
-        // `None` = where the server knows sharded pub/sub.
-        /// SPUBLISH and SSUBSCRIBE.
-        use_sharded_pubsub: Option<bool> = flag().derived("true on Redis 7 and later").ours();
+        /// SPUBLISH and SSUBSCRIBE, which need Redis 7; nothing else is there yet.
+        _ as "use_sharded_pubsub" = flag().default("true").ours();
     }
 }
 

@@ -13,7 +13,7 @@ use super::{
 };
 
 /// Of a connection that was not made, or has ended.
-pub(super) fn fault(error: &RedisError, server: &Server) -> Trouble {
+pub(in crate::bridge::adapter) fn fault(error: &RedisError, server: &Server) -> Trouble {
     let (at, keys) = (server.address(), server.keys());
     let (kind, sentence) = match (error.kind(), error.code()) {
         (_, Some("WRONGPASS")) => (
@@ -30,16 +30,16 @@ pub(super) fn fault(error: &RedisError, server: &Server) -> Trouble {
         (ErrorKind::Server(ServerErrorKind::NoPerm), _) => (
             TroubleKind::Permission,
             format!(
-                "Redis at {at} does not let this user do all that is needed: allow it HELLO, SELECT, \
-                 PING, PUBLISH, SUBSCRIBE and UNSUBSCRIBE, or set another one ({})",
-                keys.login
+                "Redis at {at} does not let this user do all that is needed: allow it {}, or set \
+                 another one ({})",
+                keys.commands, keys.login
             ),
         ),
         _ if is_without_hello(error) => (
             TroubleKind::Protocol,
             format!(
-                "Redis at {at} does not speak RESP3: needs Redis 6 or later ({})",
-                keys.address
+                "Redis at {at} does not speak RESP3: needs Redis {} or later ({})",
+                keys.release, keys.address
             ),
         ),
         (ErrorKind::Server(ServerErrorKind::ResponseError), _) if is_select(error) => (
@@ -73,10 +73,14 @@ pub(super) fn fault(error: &RedisError, server: &Server) -> Trouble {
 
 /// The server's words repeat the command with its arguments, of which one is the password.
 fn is_without_hello(error: &RedisError) -> bool {
-    let is_unknown = |detail: &str| detail.to_ascii_lowercase().starts_with("unknown command");
     error.kind() == ErrorKind::RESP3NotSupported
         || error.code() == Some("NOPROTO")
-        || error.detail().is_some_and(is_unknown)
+        || is_unknown_command(error)
+}
+
+fn is_unknown_command(error: &RedisError) -> bool {
+    let is_unknown = |detail: &str| detail.to_ascii_lowercase().starts_with("unknown command");
+    error.detail().is_some_and(is_unknown)
 }
 
 /// The crate says it in words only.
@@ -85,9 +89,17 @@ fn is_select(error: &RedisError) -> bool {
 }
 
 /// Of a command that was not allowed, on a connection that stands.
-pub(super) fn denied(what: &str, stem: &str, error: &RedisError, server: &Server) -> Trouble {
+pub(in crate::bridge::adapter) fn denied(
+    what: &str,
+    stem: &str,
+    error: &RedisError,
+    server: &Server,
+) -> Trouble {
     let (at, login) = (server.address(), server.keys().login);
-    let sentence = if error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm) {
+    let sentence = if is_unknown_command(error) {
+        let release = server.keys().release;
+        format!("Redis at {at} does not know {what}: needs Redis {release} or later")
+    } else if error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm) {
         format!(
             "Redis at {at} does not let this user {what} on {stem}*: allow it (ACL SETUSER … \
              +{what} &{stem}*), or set another one ({login})"
@@ -101,21 +113,21 @@ pub(super) fn denied(what: &str, stem: &str, error: &RedisError, server: &Server
     }
 }
 
-pub(super) fn closed(server: &Server) -> Trouble {
+pub(in crate::bridge::adapter) fn closed(server: &Server) -> Trouble {
     Trouble {
         kind: TroubleKind::Closed,
         sentence: format!("Redis at {} has closed the connection", server.address()),
     }
 }
 
-pub(super) fn silent(server: &Server) -> Trouble {
+pub(in crate::bridge::adapter) fn silent(server: &Server) -> Trouble {
     Trouble {
         kind: TroubleKind::Silent,
         sentence: format!("Redis at {} does not answer", server.address()),
     }
 }
 
-fn words(error: &RedisError, server: &Server) -> String {
+pub(in crate::bridge::adapter) fn words(error: &RedisError, server: &Server) -> String {
     let words = error.to_string();
     if server.is_leaked_by(&words) {
         return "its words hold the password".to_owned();

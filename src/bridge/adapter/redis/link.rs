@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo,
-    ProtocolVersion, PushInfo, RedisConnectionInfo,
+    ProtocolVersion, PushInfo, RedisConnectionInfo, RedisResult,
     aio::{MultiplexedConnection, SendError},
 };
 use tokio::time::{Instant, sleep};
@@ -27,7 +27,7 @@ use crate::config::Secret;
 
 /// A server as one end of a road sees it.
 #[derive(Clone)]
-pub(super) struct Server {
+pub(in crate::bridge::adapter) struct Server {
     client: Client,
     keys: Keys,
     /// For people.
@@ -37,16 +37,22 @@ pub(super) struct Server {
 
 /// The keys that an operator would change, by what is wrong.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Keys {
-    pub(super) url: &'static str,
-    pub(super) address: &'static str,
-    pub(super) login: &'static str,
-    pub(super) database: &'static str,
+pub(in crate::bridge::adapter) struct Keys {
+    pub(in crate::bridge::adapter) url: &'static str,
+    pub(in crate::bridge::adapter) address: &'static str,
+    pub(in crate::bridge::adapter) login: &'static str,
+    pub(in crate::bridge::adapter) database: &'static str,
+    /// What a user must be allowed.
+    pub(in crate::bridge::adapter) commands: &'static str,
+    /// The oldest release that will do.
+    pub(in crate::bridge::adapter) release: &'static str,
 }
 
 impl Keys {
-    pub(super) const PUBLISHER: Self = Self::of_database("adapter.redis.redis_pub_options.url");
-    pub(super) const SUBSCRIBER: Self = Self::of_database("adapter.redis.redis_sub_options.url");
+    pub(in crate::bridge::adapter) const PUBLISHER: Self =
+        Self::of_database("adapter.redis.redis_pub_options.url");
+    pub(in crate::bridge::adapter) const SUBSCRIBER: Self =
+        Self::of_database("adapter.redis.redis_sub_options.url");
 
     const fn of_database(url: &'static str) -> Self {
         Self {
@@ -54,8 +60,20 @@ impl Keys {
             address: "database.redis.host, database.redis.port",
             login: "database.redis.username, database.redis.password",
             database: "database.redis.db",
+            commands: "HELLO, SELECT, PING, PUBLISH, SUBSCRIBE and UNSUBSCRIBE",
+            release: "6",
         }
     }
+
+    /// Most servers of a cluster are found, not named.
+    pub(in crate::bridge::adapter) const CLUSTER: Self = Self {
+        url: "adapter.cluster.nodes",
+        address: "adapter.cluster.nodes or database.redis.cluster_nodes",
+        login: "database.redis.cluster.username, database.redis.cluster.password",
+        database: "adapter.cluster.nodes",
+        commands: "HELLO, PING, CLUSTER INFO, CLUSTER SLOTS, SPUBLISH, SSUBSCRIBE and SUNSUBSCRIBE",
+        release: "7",
+    };
 
     /// A URL says all of it.
     const fn of_url(self) -> Self {
@@ -64,13 +82,14 @@ impl Keys {
             address: self.url,
             login: self.url,
             database: self.url,
+            ..self
         }
     }
 }
 
 impl Server {
     /// The one of the URL, or else of `database.redis`.
-    pub(super) fn new(
+    pub(in crate::bridge::adapter) fn new(
         url: Option<&Secret>,
         server: &RedisServer,
         keys: Keys,
@@ -101,27 +120,19 @@ impl Server {
         })
     }
 
-    pub(super) const fn database(&self) -> u32 {
+    pub(in crate::bridge::adapter) const fn database(&self) -> u32 {
         self.database
     }
 
     /// The connection, as soon as there is one. Tells why there is none.
-    pub(super) async fn connect(
+    pub(in crate::bridge::adapter) async fn connect(
         &self,
         backoff: &mut Backoff,
         reporter: &mut Reporter,
         on_push: impl Fn(PushInfo) -> Result<(), SendError> + Clone + Send + Sync + 'static,
     ) -> Standing {
         loop {
-            let config = AsyncConnectionConfig::new()
-                .set_connection_timeout(Some(CONNECT_WITHIN))
-                .set_response_timeout(None) // Each wait for an answer has a deadline of its own.
-                .set_pipeline_buffer_size(COMMANDS_QUEUED_MAX)
-                .set_push_sender(on_push.clone());
-            let connected = self
-                .client
-                .get_multiplexed_async_connection_with_config(&config);
-            match connected.await {
+            match self.attempt(on_push.clone()).await {
                 Ok(connection) => {
                     let since = Instant::now();
                     return Standing { connection, since };
@@ -134,16 +145,31 @@ impl Server {
         }
     }
 
-    pub(super) fn address(&self) -> &str {
+    /// One attempt.
+    pub(in crate::bridge::adapter) async fn attempt(
+        &self,
+        on_push: impl Fn(PushInfo) -> Result<(), SendError> + Send + Sync + 'static,
+    ) -> RedisResult<MultiplexedConnection> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_WITHIN))
+            .set_response_timeout(None) // Each wait for an answer has a deadline of its own.
+            .set_pipeline_buffer_size(COMMANDS_QUEUED_MAX)
+            .set_push_sender(on_push);
+        let client = &self.client;
+        let connected = client.get_multiplexed_async_connection_with_config(&config);
+        connected.await
+    }
+
+    pub(in crate::bridge::adapter) fn address(&self) -> &str {
         &self.address
     }
 
-    pub(super) const fn keys(&self) -> Keys {
+    pub(in crate::bridge::adapter) const fn keys(&self) -> Keys {
         self.keys
     }
 
     /// Whether the text holds the password; an old server repeats a command that it does not know.
-    pub(super) fn is_leaked_by(&self, text: &str) -> bool {
+    pub(in crate::bridge::adapter) fn is_leaked_by(&self, text: &str) -> bool {
         let password = self
             .client
             .get_connection_info()
@@ -154,14 +180,14 @@ impl Server {
 }
 
 /// A connection that was made.
-pub(super) struct Standing {
-    pub(super) connection: MultiplexedConnection,
+pub(in crate::bridge::adapter) struct Standing {
+    pub(in crate::bridge::adapter) connection: MultiplexedConnection,
     since: Instant,
 }
 
 impl Standing {
     /// It has ended. One that stood for a while is made anew at once.
-    pub(super) async fn ended(self, backoff: &mut Backoff) {
+    pub(in crate::bridge::adapter) async fn ended(self, backoff: &mut Backoff) {
         let stood = self.since.elapsed();
         drop(self);
         if stood >= CEILING {
@@ -172,7 +198,10 @@ impl Standing {
     }
 }
 
-fn parse(url: &Secret, key: &'static str) -> Result<ConnectionInfo, BusError> {
+pub(in crate::bridge::adapter) fn parse(
+    url: &Secret,
+    key: &'static str,
+) -> Result<ConnectionInfo, BusError> {
     if let Some(("rediss" | "valkeys", _)) = url.expose().split_once("://") {
         return Err(BusError::Tls { key });
     }
@@ -188,7 +217,7 @@ fn parse(url: &Secret, key: &'static str) -> Result<ConnectionInfo, BusError> {
     })
 }
 
-fn wrong_url(key: &'static str, reason: &str) -> BusError {
+pub(in crate::bridge::adapter) fn wrong_url(key: &'static str, reason: &str) -> BusError {
     let reason = reason.to_owned();
     BusError::Url { key, reason }
 }

@@ -1,21 +1,22 @@
 //! The bus on one Redis server: PUBLISH and SUBSCRIBE over RESP3.
 //!
-//! Owns: `RedisBus`, `RedisSetup`, `RedisServer`; `link` (one connection), `publisher`, `subscriber`,
+//! Owns: `RedisBus`, `RedisSetup`, `RedisServer`, `Way`; `link` (one connection), `publisher`, `subscriber`,
 //! `heartbeat`, `fault` (what an error means).
 //! May depend on: the rest of `adapter`, `cluster::topic`, `config::secret`, the crate `redis`, tokio.
 //! Invariants: each road has a publishing and a subscribing connection of its own; each is made anew
 //! when it ends or is silent, for ever. The crate's own reconnecting connection is not used: it gives
 //! up after some tries, and does not subscribe again.
 
-mod fault;
+pub(super) mod fault;
 mod heartbeat;
-mod link;
-mod publisher;
-mod subscriber;
+pub(super) mod link;
+pub(super) mod publisher;
+pub(super) mod subscriber;
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{task::JoinSet, time::timeout};
+use redis::{ErrorKind, RedisError, ServerErrorKind};
+use tokio::{sync::Notify, task::JoinSet, time::timeout};
 
 use self::link::{Keys, Server};
 use super::{BusError, roads::Roads};
@@ -65,10 +66,55 @@ pub struct RedisBus {
 }
 
 /// What one connection of a road works with.
-struct Duty {
-    server: Server,
-    names: Arc<TopicNames>,
-    timeout: Duration,
+pub(super) struct Duty {
+    pub(super) server: Server,
+    pub(super) names: Arc<TopicNames>,
+    pub(super) timeout: Duration,
+    pub(super) way: Way,
+}
+
+/// Which publish-subscribe of Redis.
+#[derive(Clone)]
+pub(super) enum Way {
+    /// Of one server, or of all servers of a cluster.
+    Classic,
+    /// Of the slot of a name, on its master. Who knows where slots are is woken when this one may have
+    /// moved.
+    Sharded(Arc<Notify>),
+}
+
+impl Way {
+    const fn publish(&self) -> &'static str {
+        match self {
+            Self::Classic => "publish",
+            Self::Sharded(_) => "spublish",
+        }
+    }
+
+    const fn subscribe(&self) -> &'static str {
+        match self {
+            Self::Classic => "subscribe",
+            Self::Sharded(_) => "ssubscribe",
+        }
+    }
+
+    fn moved(&self) {
+        if let Self::Sharded(watcher) = self {
+            watcher.notify_one();
+        }
+    }
+
+    /// Whether the error only says that a slot is elsewhere.
+    fn is_redirection(&self, error: &RedisError) -> bool {
+        use ServerErrorKind::{Ask, ClusterDown, Moved, TryAgain};
+        let ErrorKind::Server(kind) = error.kind() else {
+            return false;
+        };
+        if matches!(kind, Moved | Ask | TryAgain | ClusterDown) {
+            self.moved();
+        }
+        matches!(self, Self::Sharded(_)) && matches!(kind, Moved | Ask | TryAgain)
+    }
 }
 
 impl RedisBus {
@@ -92,6 +138,7 @@ impl RedisBus {
             server: server.clone(),
             names: Arc::clone(&names),
             timeout: setup.timeout,
+            way: Way::Classic,
         };
         let (roads, ends) = Roads::new(setup.queue_bytes_max);
         let mut publishers = JoinSet::new();

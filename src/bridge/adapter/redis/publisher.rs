@@ -39,7 +39,7 @@ use super::{
 use crate::cluster::topic::Topic;
 
 /// Publishes until the bus is closed.
-pub(super) async fn run(duty: Duty, mut end: PublisherEnd) {
+pub(in crate::bridge::adapter) async fn run(duty: Duty, mut end: PublisherEnd) {
     let mut backoff = Backoff::default();
     loop {
         let (lost_sender, mut lost) = mpsc::unbounded_channel();
@@ -58,6 +58,7 @@ pub(super) async fn run(duty: Duty, mut end: PublisherEnd) {
         let Some(trouble) = ended else {
             return;
         };
+        duty.way.moved();
         end.reporter.down(trouble).await;
         tokio::select! {
             () = standing.ended(&mut backoff) => {}
@@ -128,16 +129,24 @@ async fn publish_landed(
 ) {
     let batches = topics.len() as u64;
     let mut denials: Vec<RedisError> = Vec::new();
+    let mut astray = 0;
     for (topic, answer) in topics.into_iter().zip(answers) {
         // The number of receivers is no proof of anything, so it is not looked at.
         if let Value::ServerError(error) = answer {
-            denied.insert(topic);
-            denials.push(error.into());
+            let error = error.into();
+            // One that moved is another server's: nothing will end the trouble here.
+            if duty.way.is_redirection(&error) {
+                astray += 1;
+                denied.remove(&topic);
+            } else {
+                denied.insert(topic);
+                denials.push(error);
+            }
         } else {
             denied.remove(&topic);
         }
     }
-    let denials_count = denials.len() as u64;
+    let denials_count = denials.len() as u64 + astray;
     let tally = &end.tally;
     tally
         .published
@@ -146,7 +155,7 @@ async fn publish_landed(
         .publish_denied
         .fetch_add(denials_count, Ordering::Relaxed);
     if let Some(error) = denials.first() {
-        let trouble = fault::denied("publish", duty.names.stem(), error, &duty.server);
+        let trouble = fault::denied(duty.way.publish(), duty.names.stem(), error, &duty.server);
         end.reporter.trouble(trouble).await;
     } else if denied.is_empty() {
         end.reporter.cured().await;
@@ -176,7 +185,7 @@ fn loads(duty: &Duty, taken: impl Iterator<Item = Queued>) -> Vec<Load> {
         }
         load_bytes += bytes.len();
         let load = loads.last_mut().expect("the first batch opens one");
-        let publish = load.pipeline.cmd("PUBLISH");
+        let publish = load.pipeline.cmd(duty.way.publish());
         publish.arg(duty.names.name(topic)).arg(bytes);
         load.topics.push(topic);
         load.room.push(room);

@@ -1,0 +1,43 @@
+//! What the configuration says of Redis Cluster, as the bus wants it.
+//!
+//! Owns: `redis_cluster_setup`.
+//! May depend on: `bridge::adapter`, `cluster::identity`, `config`.
+//! Invariants: what the driver does not do was refused with the configuration.
+
+use std::time::Duration;
+
+use super::adapter::redis_cluster::RedisClusterSetup;
+use crate::{
+    cluster::identity::NodeId,
+    config::{Config, Secret, sections::Endpoint},
+};
+
+pub(super) fn redis_cluster_setup(
+    config: &Config,
+    name: &str,
+    queue_bytes_max: usize,
+) -> RedisClusterSetup {
+    let (cluster, redis) = (&config.adapter.cluster, &config.database.redis);
+    let nodes = match cluster.nodes.is_empty() {
+        true => redis.cluster_nodes.iter().map(url).collect(),
+        false => cluster.nodes.clone(),
+    };
+    RedisClusterSetup {
+        nodes,
+        username: redis.cluster_username.clone(),
+        password: redis.cluster_password.clone(),
+        prefix: cluster.prefix.clone(),
+        cluster: config.cluster.name.clone().unwrap_or_default(),
+        node: NodeId::of_name(name),
+        queue_bytes_max,
+        timeout: Duration::from_millis(cluster.request_timeout_ms),
+    }
+}
+
+fn url(endpoint: &Endpoint) -> Secret {
+    let (host, port) = (&endpoint.host, endpoint.port);
+    Secret::new(match host.contains(':') {
+        true => format!("redis://[{host}]:{port}"),
+        false => format!("redis://{host}:{port}"),
+    })
+}
