@@ -1,6 +1,6 @@
 //! The webhook events of a run, checked one by one as they leave the node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use shards::application::Millis;
 use sockudo::bridge::message::{ToBridge, WebhookEvent, WebhookKind};
@@ -27,6 +27,8 @@ pub(crate) struct Hooks {
     /// others do perhaps twice: until then neither graces nor doubles are judged.
     late_until: Millis,
     pub(crate) settled: BTreeMap<(usize, u16), Millis>,
+    /// Nodes that were told so alone.
+    settling: BTreeSet<usize>,
 }
 
 impl Hooks {
@@ -35,6 +37,27 @@ impl Hooks {
             late_until,
             ..Self::default()
         }
+    }
+
+    /// Nodes may differ in who tells what, until then.
+    pub(crate) fn are_late(&mut self, until: Millis) {
+        self.late_until = until;
+    }
+
+    /// It was told that nobody will return to it.
+    pub(crate) fn node_settles(&mut self, node: usize) {
+        self.settling.insert(node);
+    }
+
+    pub(crate) fn drained_of(&self, node: usize) -> usize {
+        self.drained.keys().filter(|it| it.0 == node).count()
+    }
+
+    /// Its life is over.
+    pub(crate) fn forget_node(&mut self, node: usize) {
+        self.settling.remove(&node);
+        self.drained.retain(|it, _| it.0 != node);
+        self.settled.retain(|it, _| it.0 != node);
     }
 
     pub(crate) fn hear(&mut self, shard: (usize, u16), now: Millis, message: &ToBridge) {
@@ -48,7 +71,8 @@ impl Hooks {
                 );
             }
             ToBridge::Settled => {
-                assert!(self.settles, "shard {shard:?} settled unasked");
+                let is_asked = self.settles || self.settling.contains(&shard.0);
+                assert!(is_asked, "shard {shard:?} settled unasked");
                 let before = self.settled.insert(shard, now);
                 assert!(before.is_none(), "shard {shard:?} settled twice");
             }

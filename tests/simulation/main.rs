@@ -28,6 +28,7 @@ mod scene;
 mod sign;
 mod stadium;
 mod stranger;
+mod trouble;
 mod turn;
 mod wire;
 mod work;
@@ -44,6 +45,8 @@ use std::{
 const SEEDS: u64 = 400;
 /// Those of several nodes.
 const CLUSTER_SEEDS: u64 = 100;
+/// Those of several nodes of which some die, on a bus that fails.
+const TROUBLE_SEEDS: u64 = 200;
 const FIRST: u64 = 7_000_000;
 /// After so many failures a soak has seen enough.
 const FAILURES_MAX: usize = 10;
@@ -167,11 +170,23 @@ fn simulation_of_seven_shards_keeps_every_promise() {
 
 #[test]
 fn simulation_of_many_nodes_keeps_every_promise() {
+    hold_from(cluster::FIRST, CLUSTER_SEEDS);
+}
+
+#[test]
+fn simulation_of_nodes_that_die_on_a_bus_that_fails_keeps_every_promise() {
+    hold_from(cluster::FIRST_OF_TROUBLE, TROUBLE_SEEDS);
+}
+
+/// So many seeds of clusters from there on, or the one of them that the environment names.
+fn hold_from(first: u64, count: u64) {
+    let is_here = |seed: &u64| seed / cluster::FIRST == first / cluster::FIRST;
     match named_seed() {
-        Some(seed) if cluster::is_of_cluster(seed) => _ = must_hold(seed),
-        Some(_) => {}
-        None => (0..CLUSTER_SEEDS).for_each(|number| {
-            must_hold(cluster::FIRST + number);
+        Some(seed) => {
+            Some(seed).filter(is_here).map(must_hold);
+        }
+        None => (first..first + count).for_each(|seed| {
+            must_hold(seed);
         }),
     }
 }
