@@ -27,6 +27,8 @@ pub(crate) struct Hooks {
     /// others do perhaps twice: until then neither graces nor doubles are judged.
     late_until: Millis,
     pub(crate) settled: BTreeMap<(usize, u16), Millis>,
+    /// Client events before this one are not judged.
+    events_before: usize,
     /// Nodes that were told so alone.
     settling: BTreeSet<usize>,
 }
@@ -42,6 +44,29 @@ impl Hooks {
     /// Nodes may differ in who tells what, until then.
     pub(crate) fn are_late(&mut self, until: Millis) {
         self.late_until = until;
+    }
+
+    /// Nodes agree again. What was told while they did not is not judged: from here on it is the truth.
+    pub(crate) fn begin_anew(
+        &mut self,
+        now: Millis,
+        subscriptions: &BTreeMap<Place, u64>,
+        members: &BTreeMap<Place, Vec<String>>,
+        events: usize,
+    ) {
+        if now >= self.late_until {
+            return; // They never differed.
+        }
+        self.late_until = now;
+        self.events_before = events;
+        let channels = subscriptions.keys().filter(|it| !it.1.starts_with('#'));
+        self.occupied = channels.map(|it| (it.clone(), (true, Millis(0)))).collect();
+        let users = members.iter().flat_map(|(place, users)| {
+            let of_place = users.iter().map(move |user| (place.clone(), user.clone()));
+            of_place.map(|key| (key, (true, Millis(0))))
+        });
+        self.members = users.collect();
+        self.counts.clear();
     }
 
     /// It was told that nobody will return to it.
@@ -174,7 +199,8 @@ impl Hooks {
                 "the last subscription_count webhook of {place:?}"
             );
         }
-        for (number, event) in ledger.events.iter().enumerate() {
+        let events = ledger.events.iter().enumerate();
+        for (number, event) in events.skip(self.events_before) {
             let hooked = self.client_events.contains_key(&number);
             let taken = event.sender.is_some() && event.acknowledged.is_some();
             assert!(hooked || !taken, "client event {number} had no webhook");

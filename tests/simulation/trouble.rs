@@ -421,7 +421,10 @@ impl World {
         }
         let times = self.times();
         self.passes(times.start_ms() + times.times.lease_ms + times.quiet_ms());
-        self.hooks.are_late(self.nodes.now());
+        self.comes_to_quiet();
+        let (counts, members) = (self.subscriptions(), self.members());
+        let (now, events) = (self.nodes.now(), self.ledger.events.len());
+        self.hooks.begin_anew(now, &counts, &members, events);
     }
 
     /// Nobody hears that a member has gone who was there all the time, unless its node could be taken

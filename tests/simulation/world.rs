@@ -329,7 +329,7 @@ impl World {
     }
 
     /// Subscriptions by channel, as the clients know them.
-    fn subscriptions(&self) -> BTreeMap<Place, u64> {
+    pub(crate) fn subscriptions(&self) -> BTreeMap<Place, u64> {
         let mut counts = BTreeMap::new();
         for client in self.clients.iter().filter(|client| client.is_steady()) {
             for channel in client.channels.keys() {
@@ -340,7 +340,7 @@ impl World {
     }
 
     /// Users of the presence channels, as the clients know them.
-    fn members(&self) -> BTreeMap<Place, Vec<String>> {
+    pub(crate) fn members(&self) -> BTreeMap<Place, Vec<String>> {
         let mut members: BTreeMap<Place, Vec<String>> = BTreeMap::new();
         for client in self.clients.iter().filter(|client| client.is_steady()) {
             for channel in client
