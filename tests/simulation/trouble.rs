@@ -121,6 +121,11 @@ impl Troubles {
         cuts.any(|cut| cut.until.is_none() && matches!(cut.what, Wrong::Split(_)))
     }
 
+    /// What is published on a node that the others do not hear of yet is lost for them.
+    pub(crate) fn is_unheard(&mut self, node: usize, now: Millis) {
+        self.heard_from[node] = self.heard_from[node].max(now.plus(1));
+    }
+
     pub(crate) fn was_drained(&self, node: usize) -> bool {
         self.drained.contains(&node)
     }
@@ -421,7 +426,10 @@ impl World {
         }
         let times = self.times();
         self.passes(times.start_ms() + times.times.lease_ms + times.quiet_ms());
-        self.comes_to_quiet();
+    }
+
+    /// Webhooks are judged again, when all are at rest and agree.
+    pub(crate) fn hooks_begin_anew(&mut self) {
         let (counts, members) = (self.subscriptions(), self.members());
         let (now, events) = (self.nodes.now(), self.ledger.events.len());
         self.hooks.begin_anew(now, &counts, &members, events);

@@ -43,15 +43,6 @@ fn run_with(seed: u64, step: &Cell<u64>, between: impl Fn(&mut Nodes, u64)) -> u
             between(&mut world.nodes, world.step);
             world.acts();
             world.may_be_struck();
-            if std::env::var("TRACE14").is_ok() {
-                println!(
-                    "T {} {} {:x} {}",
-                    world.step,
-                    world.nodes.now().0,
-                    world.nodes.trace(),
-                    world.troubles
-                );
-            }
             world.check_bounds();
         }
         world.calms_down();
@@ -61,6 +52,7 @@ fn run_with(seed: u64, step: &Cell<u64>, between: impl Fn(&mut Nodes, u64)) -> u
         world.comes_to_quiet();
         step.set(world.step);
         world.check_rest();
+        world.hooks_begin_anew();
         world.check_api();
         if world.dice.percent(50) {
             world.passes(crate::hooks::GRACE_MS + 200);
@@ -275,6 +267,9 @@ impl World {
     fn published(&mut self, event: Event) -> usize {
         let (place, sender) = (event.place.clone(), event.sender);
         let except = event.except.clone();
+        if self.nodes.is_starting(event.node) {
+            self.troubles.is_unheard(event.node, event.sent.at);
+        }
         let number = self.ledger.publish(event);
         for (at, client) in self.clients.iter().enumerate() {
             let is_left_out = Some(at) == sender || except.as_deref() == Some(&client.socket_id);

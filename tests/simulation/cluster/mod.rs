@@ -160,6 +160,12 @@ impl Nodes {
         cluster.bus.is_born(node);
     }
 
+    /// The others do not hear of it yet.
+    pub(crate) fn is_starting(&self, node: usize) -> bool {
+        let cluster = self.cluster.as_ref();
+        cluster.is_some_and(|it| it.bridges[node].exchange.is_starting())
+    }
+
     /// Says to the others that this life ends.
     pub(crate) fn says_goodbye(&mut self, node: usize) {
         if let Some(cluster) = &mut self.cluster {
