@@ -180,7 +180,8 @@ impl World {
 
     /// Now and then something goes wrong, or well again.
     pub(crate) fn may_be_struck(&mut self) {
-        if !self.plan.has_troubles || !self.dice.percent(STRIKES_PERCENT) {
+        // The first start of a cluster is left in peace.
+        if !self.plan.has_troubles || self.is_starting() || !self.dice.percent(STRIKES_PERCENT) {
             return;
         }
         let waits = |what: &Wrong| matches!(what, Wrong::Paused(_) | Wrong::Wedged);
@@ -311,7 +312,32 @@ impl World {
         self.nodes.says_goodbye(node);
         self.begins(Wrong::Gone(node));
         self.comes_to_quiet();
+        self.check_goodbye(node);
         self.is_gone(node);
+    }
+
+    /// Who hears all others waits for no lease to know that one has left.
+    fn check_goodbye(&self, node: usize) {
+        let cuts = self.troubles.cuts.iter();
+        let mut others = cuts.filter(|cut| cut.what != Wrong::Gone(node));
+        let times = &self
+            .plan
+            .cluster
+            .as_ref()
+            .expect("nodes leave clusters")
+            .times;
+        let healed_ms = 3 * times.lease_ms;
+        let now = self.nodes.now().0;
+        let has_trouble = others.any(|cut| cut.until.is_none_or(|it| it.0 + healed_ms > now));
+        if has_trouble || self.nodes.now() < self.troubles.heard_from[node] {
+            return;
+        }
+        for other in self.nodes.live().into_iter().filter(|it| *it != node) {
+            assert!(
+                !self.nodes.knows(other, node),
+                "node {other} did not hear the goodbye of {node}"
+            );
+        }
     }
 
     fn road_changes(&mut self, node: usize, road: Road) {

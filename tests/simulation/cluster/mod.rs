@@ -166,6 +166,14 @@ impl Nodes {
         cluster.is_some_and(|it| it.bridges[node].exchange.is_starting())
     }
 
+    /// Whether one node takes another to be there.
+    pub(crate) fn knows(&self, node: usize, other: usize) -> bool {
+        let cluster = self.cluster.as_ref().expect("nodes have others");
+        let other = NodeId::of_name(&format!("node-{other}"));
+        let mut peers = cluster.bridges[node].exchange.node().peers();
+        peers.any(|peer| peer.identity.node == other)
+    }
+
     /// Says to the others that this life ends.
     pub(crate) fn says_goodbye(&mut self, node: usize) {
         if let Some(cluster) = &mut self.cluster {
