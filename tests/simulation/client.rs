@@ -39,6 +39,8 @@ pub(crate) struct Client {
     pub(crate) is_lossy: bool,
     /// Members of which it heard that they are gone, by channel, until somebody looks.
     pub(crate) gone: Vec<(String, String)>,
+    /// When it asked for the subscriptions that it got, until somebody looks.
+    pub(crate) joined: Vec<Millis>,
     epoch: u64,
     /// To send as soon as the caller can.
     pub(crate) output: Vec<u8>,
@@ -163,6 +165,7 @@ impl Client {
             leaves: false,
             is_lossy: false,
             gone: Vec::new(),
+            joined: Vec::new(),
             epoch: 0,
             output: wire::upgrade_request(credentials.0).into_bytes(),
         }
@@ -472,6 +475,7 @@ impl Client {
             }
             return;
         }
+        self.joined.push(asked.at);
         self.epoch += 1;
         let subscription = Subscription {
             epoch: self.epoch,

@@ -23,7 +23,7 @@ const PLANTED: [Fault; 13] = [
     Fault::PruneSkipped,
 ];
 /// Within so many of the fixed seeds a fault is found.
-const SEEDS_MAX: u64 = 60;
+const SEEDS_MAX: u64 = 40;
 
 /// The first of the seeds that finds a fault, and how.
 pub(crate) fn find(fault: Fault) -> Option<String> {

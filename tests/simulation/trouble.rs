@@ -496,6 +496,23 @@ impl World {
         }
     }
 
+    /// Nobody is told to be subscribed by a node that cannot hear what others publish.
+    pub(crate) fn check_joined(&mut self, at: usize) {
+        let joined = std::mem::take(&mut self.clients[at].joined);
+        let node = self.nodes.node_of(self.clients[at].number);
+        let is_deaf = |cut: &Cut, asked: Millis| {
+            let is_down = cut.what == Wrong::AllDown || cut.what == Wrong::Down(node, Road::Events);
+            is_down && cut.until.is_none() && cut.from.plus(READS_WITHIN_MS) <= asked
+        };
+        for asked in joined {
+            assert!(
+                !self.troubles.cuts.iter().any(|cut| is_deaf(cut, asked)),
+                "client {at} was subscribed by node {node}, which is without its bus; {}",
+                self.troubles
+            );
+        }
+    }
+
     /// Whoever was said to have gone has gone: the server knew of an end before the client did.
     pub(crate) fn check_wronged(&mut self) {
         for ((number, channel, epoch), teller) in std::mem::take(&mut self.troubles.wronged) {

@@ -140,6 +140,7 @@ impl World {
         }
         self.check_close(at);
         self.check_gone(at);
+        self.check_joined(at);
         self.hand_over(at);
         count > 0
     }
