@@ -1,13 +1,15 @@
-//! Faults that tests plant in the state's machine, to see that they are found.
+//! Faults that tests plant in what is between nodes, to see that they are found.
 //!
-//! Owns: `Fault`, and which one is planted; outside of tests none ever is, and the question costs
-//! nothing.
+//! Owns: `Fault`, and which one is planted; outside of tests none ever is: nothing but `Planted` plants
+//! one, and no input of a node reaches that.
 //! May depend on: nothing.
 //! Invariants: a fault is planted for the thread of one test only, and for as long as its guard lives.
 
+use std::cell::Cell;
+
 /// What can be wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub enum Fault {
     /// A delta that a snapshot holds already is applied again.
     DeltaTwice,
     /// A gap is not looked at.
@@ -32,58 +34,66 @@ pub(super) enum Fault {
     SeatFreedEarly,
     /// A snapshot of a moment gets the number of a later one.
     SnapshotNumberLate,
+    /// A peer that is silent stays for ever.
+    LeaseForEver,
+    /// Leases run out though this node hears nothing itself.
+    LeaseWhileLate,
+    /// A goodbye is not heard.
+    GoodbyeIgnored,
+    /// A batch that came twice is taken twice.
+    DoublesTaken,
+    /// A topic is told live before the bus has confirmed it.
+    TopicLiveEarly,
+    /// A channel is told vacant when one of the others has left it.
+    VacatedEarly,
+    /// A member is told to have left with each node that it left.
+    MemberLeftTwice,
+    /// Snapshots of one half of the groups are not sent.
+    SnapshotsLost,
+    /// A node counts as an owner as soon as it comes.
+    OwnerAtOnce,
 }
 
-#[cfg(not(test))]
-pub(super) const fn is_planted(_: Fault) -> bool {
-    false
+thread_local! {
+    static PLANTED: Cell<Option<Fault>> = const { Cell::new(None) };
 }
 
+// One load; asked per batch, delta and tick, and never per event.
+pub(crate) fn is_planted(fault: Fault) -> bool {
+    PLANTED.get() == Some(fault)
+}
+
+/// While it lives the fault is there.
+#[derive(Debug)]
+pub struct Planted(());
+
+impl Planted {
+    /// Of tests only.
+    pub fn new(fault: Fault) -> Self {
+        PLANTED.set(Some(fault));
+        Self(())
+    }
+}
+
+impl Drop for Planted {
+    fn drop(&mut self) {
+        PLANTED.set(None);
+    }
+}
+
+/// Those that the state's own tests find.
 #[cfg(test)]
-pub(super) use planted::{ALL, Planted, is_planted};
-
-#[cfg(test)]
-mod planted {
-    use std::cell::Cell;
-
-    use super::Fault;
-
-    thread_local! {
-        static PLANTED: Cell<Option<Fault>> = const { Cell::new(None) };
-    }
-
-    pub(in crate::cluster) const ALL: [Fault; 12] = [
-        Fault::DeltaTwice,
-        Fault::ResyncSkipped,
-        Fault::HeldForgotten,
-        Fault::OldLifeKept,
-        Fault::SumIgnored,
-        Fault::NotAsDifference,
-        Fault::PruneSkipped,
-        Fault::AskedOnce,
-        Fault::CountForgotten,
-        Fault::PartsUnchecked,
-        Fault::SeatFreedEarly,
-        Fault::SnapshotNumberLate,
-    ];
-
-    pub(in crate::cluster) fn is_planted(fault: Fault) -> bool {
-        PLANTED.get() == Some(fault)
-    }
-
-    /// While it lives the fault is there.
-    pub(in crate::cluster) struct Planted;
-
-    impl Planted {
-        pub(in crate::cluster) fn new(fault: Fault) -> Self {
-            PLANTED.set(Some(fault));
-            Self
-        }
-    }
-
-    impl Drop for Planted {
-        fn drop(&mut self) {
-            PLANTED.set(None);
-        }
-    }
-}
+pub(super) const OF_STATE: [Fault; 12] = [
+    Fault::DeltaTwice,
+    Fault::ResyncSkipped,
+    Fault::HeldForgotten,
+    Fault::OldLifeKept,
+    Fault::SumIgnored,
+    Fault::NotAsDifference,
+    Fault::PruneSkipped,
+    Fault::AskedOnce,
+    Fault::CountForgotten,
+    Fault::PartsUnchecked,
+    Fault::SeatFreedEarly,
+    Fault::SnapshotNumberLate,
+];

@@ -15,6 +15,7 @@ use ahash::RandomState;
 use super::{
     app_ids::{AppIds, AppNumber},
     change::Change,
+    fault::{Fault, is_planted},
     field::NAME_BYTES_MAX,
     table::Table,
 };
@@ -479,6 +480,9 @@ impl Row {
         if count == 0 {
             self.drop_counts(&|it| it.seat() == holder.seat());
         }
+        if is_planted(Fault::VacatedEarly) && count == 0 && self.space == Space::Channels {
+            return tell(self.told(scene, Merged::Subscriptions(0)));
+        }
         self.tell_count(scene, before, tell);
     }
 
@@ -605,7 +609,13 @@ impl Row {
         let after = holders.info_bytes();
         match dropped {
             Dropped::None => {}
-            Dropped::Some => scene.held.bytes -= before - after,
+            Dropped::Some => {
+                scene.held.bytes -= before - after;
+                if is_planted(Fault::MemberLeftTwice) {
+                    let user_id = &members.row(at).user_id;
+                    say(Merged::MemberLeft { user_id });
+                }
+            }
             Dropped::First => {
                 scene.held.bytes -= before - after;
                 let member = members.row(at);

@@ -13,6 +13,7 @@ use shards::application::Millis;
 use super::{
     canary::{CANARIES_MISSED, Canaries},
     entry::Token,
+    fault::{Fault, is_planted},
     identity::{Identity, Incarnation, NodeId},
 };
 
@@ -265,6 +266,9 @@ impl Membership {
         if row.incarnation != peer.incarnation || row.state != State::Live {
             return;
         }
+        if is_planted(Fault::GoodbyeIgnored) {
+            return;
+        }
         if self.view != View::Fresh {
             row.state = State::Leaving;
             return;
@@ -309,7 +313,7 @@ impl Membership {
             (false, true) => effects.push(Effect::Fresh),
             (true, true) | (false, false) => {}
         }
-        if self.view == View::Fresh {
+        if self.view == View::Fresh || is_planted(Fault::LeaseWhileLate) {
             self.expel(now, effects);
         }
     }
@@ -332,6 +336,8 @@ impl Membership {
         let times = self.times;
         let proved_at = match times.canary_ms {
             0 => now,
+            _ if is_planted(Fault::LeaseWhileLate) => now,
+            _ if is_planted(Fault::LeaseForEver) => Millis(0),
             _ => self.canaries.echoed_at(),
         };
         self.rows.retain(|node, row| match row.state {

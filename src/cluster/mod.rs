@@ -16,7 +16,7 @@ mod canary;
 pub mod change;
 mod drafts;
 pub mod entry;
-mod fault;
+pub mod fault;
 pub mod field;
 pub mod holdings;
 pub mod identity;

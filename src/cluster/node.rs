@@ -16,6 +16,7 @@ use super::{
     canary::{CANARIES_MISSED, Canaries},
     drafts::Drafts,
     entry::{Entry, Event, EventId, Heartbeat, Hello, Kept, KeptAsk, Origin, Spent, Token},
+    fault::{Fault, is_planted},
     field::NAME_BYTES_MAX,
     holdings::ViewChange,
     identity::{ClusterTag, Identity, NodeId},
@@ -546,6 +547,9 @@ impl Node {
         if let Some(row) = same_life
             && row.lanes.has_heard(lane, header.number)
         {
+            if is_planted(Fault::DoublesTaken) {
+                return true;
+            }
             row.counters.batches_doubled += 1;
             self.counters.batches_doubled += 1;
             return false;

@@ -12,7 +12,10 @@ use std::{collections::BTreeMap, hash::Hasher};
 use shards::application::Millis;
 use siphasher::sip::SipHasher13;
 
-use super::identity::{Identity, Incarnation, NodeId};
+use super::{
+    fault::{Fault, is_planted},
+    identity::{Identity, Incarnation, NodeId},
+};
 use crate::protocol::partition::{PARTITIONS, Partition};
 
 /// The nodes that may own something.
@@ -60,7 +63,10 @@ impl Owners {
 
     /// A node is there, in a new life if it was there before.
     pub fn came(&mut self, node: Identity, now: Millis) {
-        let counts_from = now.plus(self.lease_ms);
+        let counts_from = match is_planted(Fault::OwnerAtOnce) {
+            true => now,
+            false => now.plus(self.lease_ms),
+        };
         let seat = Seat {
             incarnation: node.incarnation,
             counts_from,

@@ -164,6 +164,9 @@ impl Supply {
         let mut parts = VecDeque::new();
         ledger.cut(apps, partition, &mut parts);
         self.snapshots += 1;
+        if is_planted(Fault::SnapshotsLost) && partition.number() % 128 < 64 {
+            return;
+        }
         // From here on a question is about what came later.
         *row_mut(&mut self.rows, partition) = Row {
             is_wanted: false,

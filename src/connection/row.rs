@@ -6,9 +6,9 @@
 //! Invariants: a vacant row holds nothing; input is held while an answer is awaited, so that a
 //! connection's messages are handled strictly in order; the row is at most `ROW_BYTES_MAX`.
 
-use std::{hash::BuildHasherDefault, net::IpAddr, sync::Arc};
+use std::{hash::BuildHasher, net::IpAddr, sync::Arc};
 
-use ahash::AHasher;
+use ahash::{AHasher, RandomState};
 use hashbrown::HashMap;
 
 use shards::application::{Millis, ShardId, Slot};
@@ -161,7 +161,19 @@ impl Holds {
 /// Presence channels (their rows) and the user id that a connection has in each.
 // Rows are numbered by this shard: nobody outside can choose them to collide.
 #[derive(Clone, Debug, Default)]
-pub struct Memberships(HashMap<u32, Arc<str>, BuildHasherDefault<AHasher>>);
+pub struct Memberships(HashMap<u32, Arc<str>, RowHash>);
+
+/// The same in every process, so that one seed is one run of the simulator.
+#[derive(Clone, Copy, Debug, Default)]
+struct RowHash;
+
+impl BuildHasher for RowHash {
+    type Hasher = AHasher;
+
+    fn build_hasher(&self) -> AHasher {
+        RandomState::with_seeds(1, 2, 3, 4).build_hasher()
+    }
+}
 
 impl Memberships {
     pub fn is_empty(&self) -> bool {

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde_json::{Value, json};
+use shards::application::Millis;
 
 use crate::{
     dice::Dice,
@@ -36,6 +37,10 @@ pub(crate) struct Client {
     pub(crate) leaves: bool,
     /// Frames for it were dropped, or it was too slow.
     pub(crate) is_lossy: bool,
+    /// Members of which it heard that they are gone, by channel, until somebody looks.
+    pub(crate) gone: Vec<(String, String)>,
+    /// When it asked for the subscriptions that it got, until somebody looks.
+    pub(crate) joined: Vec<Millis>,
     epoch: u64,
     /// To send as soon as the caller can.
     pub(crate) output: Vec<u8>,
@@ -77,9 +82,10 @@ pub(crate) enum Expected {
     },
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Subscription {
     pub(crate) epoch: u64,
+    pub(crate) since: Millis,
     pub(crate) members: BTreeSet<String>,
     pub(crate) seen: BTreeSet<usize>,
     latest: BTreeMap<usize, usize>,
@@ -158,6 +164,8 @@ impl Client {
             signs_in: false,
             leaves: false,
             is_lossy: false,
+            gone: Vec::new(),
+            joined: Vec::new(),
             epoch: 0,
             output: wire::upgrade_request(credentials.0).into_bytes(),
         }
@@ -467,13 +475,18 @@ impl Client {
             }
             return;
         }
+        self.joined.push(asked.at);
         self.epoch += 1;
         let subscription = Subscription {
             epoch: self.epoch,
             members,
+            since: judge.now.at,
+            seen: BTreeSet::new(),
+            latest: BTreeMap::new(),
+            last: BTreeMap::new(),
             awaits_cached: is_cache(channel).then_some(asked),
+            count: None,
             ends,
-            ..Subscription::default()
         };
         self.channels.insert(wanted, subscription);
     }
@@ -611,6 +624,7 @@ impl Client {
             was_there || is_lossy,
             "client {number} heard that {user} left {channel} in vain"
         );
+        self.gone.push((channel.to_owned(), user));
     }
 
     fn hears_event(&mut self, frame: &Value, channel: &str, data: &str, judge: &mut Judge<'_>) {

@@ -1,6 +1,6 @@
 //! The webhook events of a run, checked one by one as they leave the node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use shards::application::Millis;
 use sockudo::bridge::message::{ToBridge, WebhookEvent, WebhookKind};
@@ -27,6 +27,10 @@ pub(crate) struct Hooks {
     /// others do perhaps twice: until then neither graces nor doubles are judged.
     late_until: Millis,
     pub(crate) settled: BTreeMap<(usize, u16), Millis>,
+    /// Client events before this one are not judged.
+    events_before: usize,
+    /// Nodes that were told so alone.
+    settling: BTreeSet<usize>,
 }
 
 impl Hooks {
@@ -35,6 +39,50 @@ impl Hooks {
             late_until,
             ..Self::default()
         }
+    }
+
+    /// Nodes may differ in who tells what, until then.
+    pub(crate) fn are_late(&mut self, until: Millis) {
+        self.late_until = until;
+    }
+
+    /// Nodes agree again. What was told while they did not is not judged: from here on it is the truth.
+    pub(crate) fn begin_anew(
+        &mut self,
+        now: Millis,
+        subscriptions: &BTreeMap<Place, u64>,
+        members: &BTreeMap<Place, Vec<String>>,
+        events: usize,
+    ) {
+        if now >= self.late_until {
+            return; // They never differed.
+        }
+        self.late_until = now;
+        self.events_before = events;
+        let channels = subscriptions.keys().filter(|it| !it.1.starts_with('#'));
+        self.occupied = channels.map(|it| (it.clone(), (true, Millis(0)))).collect();
+        let users = members.iter().flat_map(|(place, users)| {
+            let of_place = users.iter().map(move |user| (place.clone(), user.clone()));
+            of_place.map(|key| (key, (true, Millis(0))))
+        });
+        self.members = users.collect();
+        self.counts.clear();
+    }
+
+    /// It was told that nobody will return to it.
+    pub(crate) fn node_settles(&mut self, node: usize) {
+        self.settling.insert(node);
+    }
+
+    pub(crate) fn drained_of(&self, node: usize) -> usize {
+        self.drained.keys().filter(|it| it.0 == node).count()
+    }
+
+    /// Its life is over.
+    pub(crate) fn forget_node(&mut self, node: usize) {
+        self.settling.remove(&node);
+        self.drained.retain(|it, _| it.0 != node);
+        self.settled.retain(|it, _| it.0 != node);
     }
 
     pub(crate) fn hear(&mut self, shard: (usize, u16), now: Millis, message: &ToBridge) {
@@ -48,7 +96,8 @@ impl Hooks {
                 );
             }
             ToBridge::Settled => {
-                assert!(self.settles, "shard {shard:?} settled unasked");
+                let is_asked = self.settles || self.settling.contains(&shard.0);
+                assert!(is_asked, "shard {shard:?} settled unasked");
                 let before = self.settled.insert(shard, now);
                 assert!(before.is_none(), "shard {shard:?} settled twice");
             }
@@ -152,7 +201,8 @@ impl Hooks {
                 "the last subscription_count webhook of {place:?}"
             );
         }
-        for (number, event) in ledger.events.iter().enumerate() {
+        let events = ledger.events.iter().enumerate();
+        for (number, event) in events.skip(self.events_before) {
             let hooked = self.client_events.contains_key(&number);
             let taken = event.sender.is_some() && event.acknowledged.is_some();
             assert!(hooked || !taken, "client event {number} had no webhook");

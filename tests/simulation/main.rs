@@ -1,4 +1,4 @@
-//! One node of several shards, simulated: the real application on a virtual clock, a mesh whose
+//! Nodes of several shards, simulated, one alone or several with a bus between them: the real application on a virtual clock, a mesh whose
 //! deliveries interleave by chance, and clients that check every frame. All chance comes from a seed.
 //!
 //! Entry points: `workload::run` is one run; `node` and `turn` take the runtime's place; `client`,
@@ -22,12 +22,14 @@ mod ledger;
 mod node;
 mod nodes;
 mod plan;
+mod planted;
 mod scene;
 #[path = "../support/sign.rs"]
 #[expect(dead_code, reason = "the end-to-end tests use the rest")]
 mod sign;
 mod stadium;
 mod stranger;
+mod trouble;
 mod turn;
 mod wire;
 mod work;
@@ -44,6 +46,8 @@ use std::{
 const SEEDS: u64 = 400;
 /// Those of several nodes.
 const CLUSTER_SEEDS: u64 = 100;
+/// Those of several nodes of which some die, on a bus that fails.
+const TROUBLE_SEEDS: u64 = 200;
 const FIRST: u64 = 7_000_000;
 /// After so many failures a soak has seen enough.
 const FAILURES_MAX: usize = 10;
@@ -102,7 +106,10 @@ fn hold_for_size(residue: u64) {
         return;
     }
     match soak_time() {
-        Some(time) => soak(residue, time),
+        Some(time) => {
+            let shards = plan::SHARD_COUNTS[residue as usize];
+            soak(&format!("{shards} shards"), residue, 4, time);
+        }
         None => (0..SEEDS).for_each(|number| {
             must_hold(FIRST + 4 * number + residue);
         }),
@@ -110,24 +117,23 @@ fn hold_for_size(residue: u64) {
 }
 
 /// Fresh seeds for so long, also after one that failed; tells how many there were, and all failures.
-fn soak(residue: u64, time: Duration) {
+fn soak(of: &str, base: u64, step: u64, time: Duration) {
     catch_failures();
     let started = Instant::now();
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .expect("the clock is past 1970");
-    let first = since.as_nanos() as u64 / 1_000 % 1_000_000_000 * 4 + residue;
+    let first = since.as_nanos() as u64 / 1_000 % 1_000_000_000 * 4 + base;
     let (mut count, mut failures) = (0, Vec::new());
     while started.elapsed() < time && failures.len() < FAILURES_MAX {
-        if let Err(failure) = try_seed(first + 4 * count, workload::run) {
+        if let Err(failure) = try_seed(first + step * count, workload::run) {
             println!("{failure}");
             failures.push(failure);
         }
         count += 1;
     }
-    let shards = plan::SHARD_COUNTS[residue as usize];
     println!(
-        "{shards} shards: {count} seeds from {first} in steps of 4, {} failed",
+        "{of}: {count} seeds from {first} in steps of {step}, {} failed",
         failures.len()
     );
     assert!(failures.is_empty(), "{}", failures.join("\n"));
@@ -167,11 +173,30 @@ fn simulation_of_seven_shards_keeps_every_promise() {
 
 #[test]
 fn simulation_of_many_nodes_keeps_every_promise() {
-    match named_seed() {
-        Some(seed) if cluster::is_of_cluster(seed) => _ = must_hold(seed),
-        Some(_) => {}
-        None => (0..CLUSTER_SEEDS).for_each(|number| {
-            must_hold(cluster::FIRST + number);
+    hold_from("calm nodes", cluster::FIRST, CLUSTER_SEEDS);
+}
+
+#[test]
+fn simulation_of_nodes_that_die_on_a_bus_that_fails_keeps_every_promise() {
+    hold_from("troubled nodes", cluster::FIRST_OF_TROUBLE, TROUBLE_SEEDS);
+}
+
+#[test]
+fn simulation_finds_each_fault_that_is_planted_between_nodes() {
+    catch_failures();
+    planted::check();
+}
+
+/// So many seeds of clusters from there on, or the one of them that the environment names.
+fn hold_from(of: &str, first: u64, count: u64) {
+    let is_here = |seed: &u64| seed / cluster::FIRST == first / cluster::FIRST;
+    match (named_seed(), soak_time()) {
+        (Some(seed), _) => {
+            Some(seed).filter(is_here).map(must_hold);
+        }
+        (None, Some(time)) => soak(of, first, 1, time),
+        (None, None) => (first..first + count).for_each(|seed| {
+            must_hold(seed);
         }),
     }
 }

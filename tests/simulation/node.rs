@@ -104,6 +104,27 @@ impl Node {
         }
     }
 
+    /// It was killed; this is its next life. What was under way to its clients is gone with the old one.
+    pub(crate) fn restarts(&mut self, seed: &NodeSeed, limits: Limits) {
+        let shards = u16::try_from(self.shards.len()).expect("few shards");
+        let mut next = Self::start(seed, shards, limits);
+        next.now = self.now;
+        std::mem::swap(&mut next.links, &mut self.links);
+        std::mem::swap(&mut next.trace, &mut self.trace);
+        *self = next;
+    }
+
+    /// It is killed: its clients see their connections end.
+    pub(crate) fn dies(&mut self) {
+        for link in &mut self.links {
+            link.shard = usize::MAX;
+            link.server_ended = true;
+            link.to_client.clear();
+            link.to_server.clear();
+        }
+        self.told.clear();
+    }
+
     /// Homes as they follow from a seed.
     pub(crate) fn homes(seed: u64) -> RandomState {
         RandomState::with_seeds(seed, seed ^ 1, seed ^ 2, seed ^ 3)

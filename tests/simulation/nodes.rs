@@ -8,8 +8,20 @@ use crate::{
     node::{Link, Node},
 };
 
+/// Whether a node does anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Condition {
+    Live,
+    /// Stopped in the middle of whatever it did: to its peers it is there, and silent.
+    Paused,
+    /// It has died or left.
+    Absent,
+}
+
 pub(crate) struct Nodes {
     pub(crate) all: Vec<Node>,
+    /// By node.
+    conditions: Vec<Condition>,
     /// None where a node is alone.
     pub(crate) cluster: Option<Cluster>,
     /// Node and link of each connection, by its number.
@@ -20,6 +32,7 @@ impl Nodes {
     pub(crate) fn alone(node: Node) -> Self {
         Self {
             all: vec![node],
+            conditions: vec![Condition::Live],
             cluster: None,
             places: Vec::new(),
         }
@@ -27,10 +40,29 @@ impl Nodes {
 
     pub(crate) fn together(all: Vec<Node>, cluster: Cluster) -> Self {
         Self {
+            conditions: vec![Condition::Live; all.len()],
             all,
             cluster: Some(cluster),
             places: Vec::new(),
         }
+    }
+
+    pub(crate) fn condition(&self, node: usize) -> Condition {
+        self.conditions[node]
+    }
+
+    pub(crate) fn is_live(&self, node: usize) -> bool {
+        self.conditions[node] == Condition::Live
+    }
+
+    pub(crate) fn becomes(&mut self, node: usize, condition: Condition) {
+        self.conditions[node] = condition;
+    }
+
+    /// Nodes that do something.
+    pub(crate) fn live(&self) -> Vec<usize> {
+        let all = 0..self.all.len();
+        all.filter(|node| self.is_live(*node)).collect()
     }
 
     pub(crate) fn now(&self) -> Millis {
@@ -84,18 +116,23 @@ impl Nodes {
 
     /// What each shard of each node holds.
     pub(crate) fn occupancy(&self) -> Vec<Occupancy> {
-        self.all.iter().flat_map(Node::occupancy).collect()
+        let there = self.all.iter().zip(&self.conditions);
+        let there = there.filter(|(_, it)| **it != Condition::Absent);
+        there.flat_map(|(node, _)| node.occupancy()).collect()
     }
 
     /// When something next falls due on its own.
     pub(crate) fn next_deadline(&self) -> Option<Millis> {
-        let shards = self.all.iter().filter_map(Node::next_deadline);
-        let cluster = self.cluster.as_ref().and_then(Cluster::next_deadline);
+        let live = || (0..self.all.len()).filter(|node| self.is_live(*node));
+        let shards = live().filter_map(|node| self.all[node].next_deadline());
+        let cluster = self.cluster.as_ref();
+        let cluster = cluster.and_then(|it| it.next_deadline(live()));
         shards.chain(cluster).min()
     }
 
     pub(crate) fn keep_ticking(&self) -> bool {
-        self.all.iter().any(Node::keeps_ticking)
+        let live = self.live();
+        live.iter().any(|node| self.all[*node].keeps_ticking())
     }
 
     /// Everything that left the nodes.

@@ -12,8 +12,13 @@ use sockudo::{
 use shards::work::Work;
 
 use crate::{
-    api::Credentials, client::is_cache, cluster::ClusterPlan, dice::Dice, hooks::GRACE_MS,
-    node::Node, turn::Limits,
+    api::Credentials,
+    client::is_cache,
+    cluster::{ClusterPlan, FIRST_OF_TROUBLE},
+    dice::Dice,
+    hooks::GRACE_MS,
+    node::Node,
+    turn::Limits,
 };
 
 pub(crate) const SHARD_COUNTS: [u16; 4] = [1, 2, 3, 7];
@@ -32,6 +37,8 @@ pub(crate) struct Plan {
     pub(crate) has_slow: bool,
     /// Apps are disabled and enabled while it runs.
     pub(crate) has_toggles: bool,
+    /// Nodes die and the bus fails while it runs.
+    pub(crate) has_troubles: bool,
     pub(crate) ends_with_drain: bool,
     pub(crate) clients_max: usize,
     pub(crate) steps: usize,
@@ -67,6 +74,7 @@ impl Plan {
             plan.channels.push("news".to_owned());
         }
         plan.ends_with_drain = false;
+        plan.has_troubles = seed >= FIRST_OF_TROUBLE;
         Self {
             cluster: Some(cluster),
             ..plan
@@ -133,6 +141,7 @@ impl Plan {
             limits,
             has_slow,
             has_toggles: dice.percent(30),
+            has_troubles: false,
             ends_with_drain: dice.percent(30),
             clients_max: dice.between(4, 16),
             steps: dice.between(150, 500),

@@ -42,14 +42,17 @@ fn run_with(seed: u64, step: &Cell<u64>, between: impl Fn(&mut Nodes, u64)) -> u
             step.set(world.step);
             between(&mut world.nodes, world.step);
             world.acts();
+            world.may_be_struck();
             world.check_bounds();
         }
+        world.calms_down();
         if world.is_starting() {
             world.passes(world.plan.cluster.as_ref().map_or(0, ClusterPlan::start_ms));
         }
         world.comes_to_quiet();
         step.set(world.step);
         world.check_rest();
+        world.hooks_begin_anew();
         world.check_api();
         if world.dice.percent(50) {
             world.passes(crate::hooks::GRACE_MS + 200);
@@ -68,7 +71,7 @@ fn run_with(seed: u64, step: &Cell<u64>, between: impl Fn(&mut Nodes, u64)) -> u
 
 impl World {
     /// One step.
-    fn acts(&mut self) {
+    pub(crate) fn acts(&mut self) {
         if self.plan.cluster.is_some() {
             return self.acts_in_cluster();
         }
@@ -93,7 +96,7 @@ impl World {
                 self.turn(node, shard, false);
             }
             34..52 => {
-                let node = self.dice.below(self.nodes.all.len());
+                let node = self.any_node();
                 let apps = &self.plan.seed.apps;
                 self.nodes.bridge_turn(node, apps, &mut self.dice, false);
             }
@@ -264,6 +267,9 @@ impl World {
     fn published(&mut self, event: Event) -> usize {
         let (place, sender) = (event.place.clone(), event.sender);
         let except = event.except.clone();
+        if self.nodes.is_starting(event.node) {
+            self.troubles.is_unheard(event.node, event.sent.at);
+        }
         let number = self.ledger.publish(event);
         for (at, client) in self.clients.iter().enumerate() {
             let is_left_out = Some(at) == sender || except.as_deref() == Some(&client.socket_id);
@@ -326,9 +332,16 @@ impl World {
 
     fn terminates(&mut self, at: usize) {
         let (app, user) = (self.apis[at].app, self.dice.pick(&self.plan.users).clone());
+        let here = self.nodes.node_of(self.apis[at].number);
         let clients = self.clients.iter().enumerate();
         let signed_in = clients.filter(|(_, it)| {
-            it.app == app && it.identity == user && it.user.is_some() && it.is_steady()
+            // An order may be lost on a bus that fails.
+            let is_reached = !self.plan.has_troubles || self.nodes.node_of(it.number) == here;
+            it.app == app
+                && it.identity == user
+                && it.user.is_some()
+                && it.is_steady()
+                && is_reached
         });
         let clients = signed_in.map(|(at, _)| at).collect();
         let path = format!("/users/{user}/terminate_connections");
@@ -337,11 +350,16 @@ impl World {
         self.apis[at].asks(now, ("POST", &path), &[], Some(&json!({})), ask);
     }
 
+    /// One that does something.
+    fn any_node(&mut self) -> usize {
+        *self.dice.pick(&self.nodes.live())
+    }
+
     /// A shard of any node.
     pub(crate) fn any_shard(&mut self) -> (usize, usize) {
         let node = match self.nodes.all.len() {
             1 => 0,
-            count => self.dice.below(count),
+            _ => self.any_node(),
         };
         (node, self.dice.below(self.nodes.shards(node)))
     }

@@ -32,6 +32,7 @@ use crate::{
     },
     cluster::{
         entry,
+        fault::{Fault, is_planted},
         identity::{Identity, Incarnation},
         ledger::{Own, OwnChange},
         membership::{self, Reason},
@@ -272,6 +273,11 @@ impl Exchange {
             Wished::Subscribe => {
                 let topic = Topic::Events(partition);
                 self.commands.push_back(Command::Subscribe(topic));
+                if is_planted(Fault::TopicLiveEarly) {
+                    let topics = [(partition, wish)].into();
+                    let home = home_of(partition, self.shards);
+                    told.push((home, FromBridge::TopicsLive(topics)));
+                }
             }
             Wished::Live => {
                 let topics = [(partition, wish)].into();

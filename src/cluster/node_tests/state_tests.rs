@@ -7,7 +7,7 @@ use crate::{
     cluster::{
         change::{Change, Changes},
         entry::{Delta, GROUPS, Group, Heartbeat, Latest, NumbersAsk, Rest, Snapshot, SnapshotAsk},
-        fault::{ALL, Planted},
+        fault::{OF_STATE, Planted},
         ledger::{Own, OwnChange},
     },
     protocol::partition::AppPartitions,
@@ -741,7 +741,7 @@ fn each_planted_fault_is_found() {
         ("parts", a_snapshot_comes_in_parts_and_only_whole),
         ("stopped", a_node_that_was_stopped_for_long_is_whole_again),
     ];
-    for fault in ALL {
+    for fault in OF_STATE {
         let mut found = Vec::new();
         for (name, scenario) in scenarios {
             let _planted = Planted::new(fault);

@@ -1,7 +1,7 @@
-//! A bus between nodes: topics, delays, doubles.
+//! A bus between nodes: topics, delays, doubles, and each way in which a bus may lose.
 //!
 //! It promises what the real ones do and no more. What one node publishes on one topic keeps its order;
-//! all else may overtake each other. Nothing is lost. A subscription counts
+//! all else may overtake each other. Nothing is lost while the connections stand. A subscription counts
 //! from a moment between its asking and its confirmation, and the confirmation may overtake batches.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -32,6 +32,10 @@ pub(crate) struct Bus {
     /// In the order of their landing.
     flights: BTreeMap<(Millis, u64), Flight>,
     launched: u64,
+    /// Two groups of nodes do not hear each other, and nobody is told: by node, its group.
+    split: Vec<bool>,
+    /// It takes and gives nothing, though connections stand.
+    is_wedged: bool,
     /// When the last flight of a way lands.
     latest: BTreeMap<Way, Millis>,
     pub(crate) delivered: u64,
@@ -41,6 +45,9 @@ pub(crate) struct Bus {
 /// A node's connections on one road.
 #[derive(Default)]
 struct Seat {
+    is_up: bool,
+    /// Flights of an earlier one do not land.
+    epoch: u32,
     /// By topic, what the node wishes, and the number of that wish.
     wishes: BTreeMap<Topic, (u32, bool)>,
     /// As the bus has it.
@@ -51,6 +58,9 @@ struct Seat {
 }
 
 enum Report {
+    Up,
+    Down,
+    Dropped(u64),
     Live(Topic, u32),
 }
 
@@ -58,6 +68,7 @@ enum Report {
 struct Flight {
     node: usize,
     road: Road,
+    epoch: u32,
     load: Load,
 }
 
@@ -116,13 +127,18 @@ const GRAIN_MS: u64 = 4;
 impl Bus {
     /// With all connections up.
     pub(crate) fn new(nodes: usize, manners: Manners) -> Self {
-        let seat = Seat::default;
+        let seat = || Seat {
+            is_up: true,
+            ..Seat::default()
+        };
         Self {
             manners,
             now: Millis(0),
             seats: (0..nodes).map(|_| [seat(), seat()]).collect(),
             flights: BTreeMap::new(),
             launched: 0,
+            split: vec![false; nodes],
+            is_wedged: false,
             latest: BTreeMap::new(),
             delivered: 0,
             doubled: 0,
@@ -144,12 +160,14 @@ impl Bus {
             Command::Unsubscribe(topic) => self.wish(node, topic, false, dice),
             Command::Publish { topic, batch } => {
                 let road = topic.road();
-                let load = Load::Publish {
-                    topic,
-                    bytes: batch,
-                };
-                let way = Way::Publications { node, road };
-                self.launch(node, road, way, load, dice);
+                if self.seat(node, road).is_up {
+                    let load = Load::Publish {
+                        topic,
+                        bytes: batch,
+                    };
+                    let way = Way::Publications { node, road };
+                    self.launch(node, road, way, load, dice);
+                }
             }
         }
     }
@@ -160,12 +178,14 @@ impl Bus {
         let wish = seat.wishes.entry(topic).or_default();
         *wish = (wish.0 + 1, is_wanted);
         let number = wish.0;
-        let load = Load::Wish {
-            topic,
-            number,
-            is_wanted,
-        };
-        self.launch(node, road, Way::Wishes { node, road }, load, dice);
+        if seat.is_up {
+            let load = Load::Wish {
+                topic,
+                number,
+                is_wanted,
+            };
+            self.launch(node, road, Way::Wishes { node, road }, load, dice);
+        }
     }
 
     fn launch(&mut self, node: usize, road: Road, way: Way, load: Load, dice: &mut Dice) {
@@ -174,24 +194,121 @@ impl Bus {
         let latest = self.latest.entry(way).or_default();
         let at = Millis(at.next_multiple_of(GRAIN_MS)).max(*latest);
         *latest = at;
-        let flight = Flight { node, road, load };
+        let epoch = self.seat(node, road).epoch;
+        let flight = Flight {
+            node,
+            road,
+            epoch,
+            load,
+        };
         self.launched += 1;
         self.flights.insert((at, self.launched), flight);
     }
 
+    /// A node's connections on a road end: what is under way on them is lost, what has landed is not.
+    pub(crate) fn goes_down(&mut self, node: usize, road: Road) {
+        let seat = self.seat(node, road);
+        if std::mem::take(&mut seat.is_up) {
+            seat.epoch += 1;
+            seat.subscribed.clear();
+            seat.reports.push_back(Report::Down);
+        }
+    }
+
+    /// A node has died: nothing of its life is left.
+    pub(crate) fn dies(&mut self, node: usize) {
+        for road in Road::ALL {
+            self.goes_down(node, road);
+            let seat = self.seat(node, road);
+            let epoch = seat.epoch;
+            *seat = Seat {
+                epoch,
+                ..Seat::default()
+            };
+        }
+    }
+
+    /// A new life connects.
+    pub(crate) fn is_born(&mut self, node: usize) {
+        for road in Road::ALL {
+            self.seat(node, road).is_up = true;
+        }
+    }
+
+    pub(crate) fn is_up(&self, node: usize, road: Road) -> bool {
+        let [events, state] = &self.seats[node];
+        match road {
+            Road::Events => events.is_up,
+            Road::State => state.is_up,
+        }
+    }
+
+    /// They stand again, and topics are subscribed anew.
+    pub(crate) fn comes_up(&mut self, node: usize, road: Road, dice: &mut Dice) {
+        let seat = self.seat(node, road);
+        if std::mem::replace(&mut seat.is_up, true) {
+            return;
+        }
+        seat.reports.push_back(Report::Up);
+        let wishes = seat.wishes.iter().filter(|(_, (_, is_wanted))| *is_wanted);
+        let wishes: Vec<_> = wishes
+            .map(|(topic, (number, _))| (*topic, *number))
+            .collect();
+        for (topic, number) in wishes {
+            let load = Load::Wish {
+                topic,
+                number,
+                is_wanted: true,
+            };
+            self.launch(node, road, Way::Wishes { node, road }, load, dice);
+        }
+    }
+
+    /// A node that is slow loses the newest of what it has not taken, and hears how much. True if that
+    /// was anything.
+    pub(crate) fn drops(&mut self, node: usize, road: Road, batches_max: usize) -> bool {
+        let seat = self.seat(node, road);
+        let kept = seat.batches.len().min(batches_max);
+        let dropped = seat.batches.drain(kept..).count() as u64;
+        if dropped > 0 {
+            seat.reports.push_back(Report::Dropped(dropped));
+        }
+        dropped > 0
+    }
+
+    /// From now on nothing crosses between the two groups, in silence.
+    pub(crate) fn splits(&mut self, groups: Vec<bool>) {
+        self.split = groups;
+    }
+
+    pub(crate) fn heals(&mut self) {
+        self.split.fill(false);
+    }
+
+    pub(crate) fn is_wedged(&mut self, is_wedged: bool) {
+        self.is_wedged = is_wedged;
+    }
+
     /// When the next flight lands.
     pub(crate) fn next_landing(&self) -> Option<Millis> {
+        if self.is_wedged {
+            return None;
+        }
         self.flights.keys().next().map(|(at, _)| *at)
     }
 
     /// Lets land what has arrived by now.
     pub(crate) fn advance(&mut self, now: Millis, dice: &mut Dice) {
-        while let Some(entry) = self.flights.first_entry()
+        while !self.is_wedged
+            && let Some(entry) = self.flights.first_entry()
             && entry.key().0 <= now
         {
             self.now = self.now.max(entry.key().0);
             let flight = entry.remove();
-            self.land(flight, dice);
+            let seat = self.seat(flight.node, flight.road);
+            if seat.is_up && seat.epoch == flight.epoch {
+                self.land(flight, dice);
+            }
         }
         self.now = now;
     }
@@ -231,7 +348,8 @@ impl Bus {
         for to in 0..self.seats.len() {
             // Each node has an echo of its own.
             let is_for = topic != Topic::Echo || to == from;
-            if !is_for || !self.seat(to, road).subscribed.contains(&topic) {
+            let is_cut = self.split[from] != self.split[to];
+            if is_cut || !is_for || !self.seat(to, road).subscribed.contains(&topic) {
                 continue;
             }
             let way = match self.manners.keeps_whole_order {
@@ -256,6 +374,9 @@ impl Bus {
             let seat = self.seat(node, road);
             while let Some(report) = seat.reports.pop_front() {
                 match report {
+                    Report::Up => return Some(News::Up(road)),
+                    Report::Down => return Some(News::Down(road)),
+                    Report::Dropped(batches) => return Some(News::Dropped { road, batches }),
                     // Only the last wish is answered.
                     Report::Live(topic, number) if seat.wishes[&topic] == (number, true) => {
                         return Some(News::Live(vec![topic]));

@@ -15,11 +15,14 @@ use sockudo::{
         node::Setup as NodeSetup,
         start::Name,
     },
-    server::SocketIdKey,
+    server::{NodeSeed, SocketIdKey},
 };
 
-use self::{bridge::Bridge, bus::Bus};
-pub(crate) use self::{bridge::is_for_nodes, bus::Manners};
+use self::bridge::Bridge;
+pub(crate) use self::{
+    bridge::is_for_nodes,
+    bus::{Bus, Manners},
+};
 use crate::{dice::Dice, node::Node, nodes::Nodes, plan::Plan};
 
 pub(crate) struct Cluster {
@@ -81,14 +84,17 @@ impl Cluster {
         self.bridges[node].tell(shard, message);
     }
 
-    pub(crate) fn next_deadline(&self) -> Option<Millis> {
-        let bridges = self.bridges.iter().map(Bridge::due);
+    /// Of the bus and these nodes.
+    pub(crate) fn next_deadline(&self, nodes: impl Iterator<Item = usize>) -> Option<Millis> {
+        let bridges = nodes.map(|node| self.bridges[node].due());
         bridges.chain(self.bus.next_landing()).min()
     }
 }
 
 /// Seeds from here on are those of clusters.
 pub(crate) const FIRST: u64 = 1_000_000_000_000;
+/// And from here on of those in which something goes wrong.
+pub(crate) const FIRST_OF_TROUBLE: u64 = 2_000_000_000_000;
 
 pub(crate) fn is_of_cluster(seed: u64) -> bool {
     seed >= FIRST
@@ -98,26 +104,32 @@ pub(crate) fn is_of_cluster(seed: u64) -> bool {
 pub(crate) fn start(plan: &Plan, cluster: &ClusterPlan, seed: u64) -> Nodes {
     let (mut nodes, mut bridges) = (Vec::new(), Vec::new());
     for (number, shards) in cluster.shards.iter().enumerate() {
-        let mut node_seed = plan.seed.clone();
-        let of_node = seed ^ (number as u64 + 1) << 40;
-        node_seed.homes = Node::homes(of_node);
-        node_seed.socket_ids = SocketIdKey::from_seed(of_node);
+        let node_seed = seed_of(plan, number, seed);
         nodes.push(Node::start(&node_seed, *shards, plan.limits));
-        let setup = setup(cluster, number, *shards, 1);
+        // No two nodes begin at once, to the microsecond.
+        let setup = setup(cluster, number, *shards, 1_000 + number as u64);
         bridges.push(Bridge::start(number, Millis(0), setup));
     }
     let bus = Bus::new(nodes.len(), cluster.manners);
     Nodes::together(nodes, Cluster { bus, bridges })
 }
 
-fn setup(cluster: &ClusterPlan, number: usize, shards: u16, life: u64) -> Setup {
+fn seed_of(plan: &Plan, number: usize, seed: u64) -> NodeSeed {
+    let of_node = seed ^ (number as u64 + 1) << 40;
+    NodeSeed {
+        homes: Node::homes(of_node),
+        socket_ids: SocketIdKey::from_seed(of_node),
+        ..plan.seed.clone()
+    }
+}
+
+fn setup(cluster: &ClusterPlan, number: usize, shards: u16, incarnation: u64) -> Setup {
     let name = format!("node-{number}");
     let secret = cluster.has_secret.then_some("between nodes");
     let node = NodeSetup {
         identity: Identity {
             node: NodeId::of_name(&name),
-            // No two nodes begin at once, to the microsecond.
-            incarnation: Incarnation(life * 1_000 + number as u64),
+            incarnation: Incarnation(incarnation),
         },
         name,
         program: "simulated".to_owned(),
@@ -136,6 +148,39 @@ fn setup(cluster: &ClusterPlan, number: usize, shards: u16, life: u64) -> Setup 
 }
 
 impl Nodes {
+    /// A node begins its next life, as the cluster's `birth`th after the first ones.
+    pub(crate) fn is_born(&mut self, plan: &Plan, node: usize, birth: u64) {
+        let (Some(of), Some(cluster)) = (&plan.cluster, &mut self.cluster) else {
+            return;
+        };
+        let seed = seed_of(plan, node, birth);
+        self.all[node].restarts(&seed, plan.limits);
+        let setup = setup(of, node, of.shards[node], 2_000 + birth);
+        cluster.bridges[node] = Bridge::start(node, self.all[node].now, setup);
+        cluster.bus.is_born(node);
+    }
+
+    /// The others do not hear of it yet.
+    pub(crate) fn is_starting(&self, node: usize) -> bool {
+        let cluster = self.cluster.as_ref();
+        cluster.is_some_and(|it| it.bridges[node].exchange.is_starting())
+    }
+
+    /// Whether one node takes another to be there.
+    pub(crate) fn knows(&self, node: usize, other: usize) -> bool {
+        let cluster = self.cluster.as_ref().expect("nodes have others");
+        let other = NodeId::of_name(&format!("node-{other}"));
+        let mut peers = cluster.bridges[node].exchange.node().peers();
+        peers.any(|peer| peer.identity.node == other)
+    }
+
+    /// Says to the others that this life ends.
+    pub(crate) fn says_goodbye(&mut self, node: usize) {
+        if let Some(cluster) = &mut self.cluster {
+            cluster.bridges[node].exchange.say_goodbye();
+        }
+    }
+
     /// One turn of a node's bridge. True if anything happened.
     pub(crate) fn bridge_turn(
         &mut self,
