@@ -63,6 +63,8 @@ pub struct Heartbeat {
     pub sums: [u64; GROUPS],
     /// WebSocket connections that the sender has.
     pub connections: u64,
+    /// Somebody has told what fell due before any node counted, as far as the sender knows.
+    pub is_founded: bool,
 }
 
 /// A channel's event.
@@ -328,6 +330,7 @@ impl<'a> Entry<'a> {
             Self::Heartbeat(heartbeat) => {
                 heartbeat.sums.iter().for_each(|sum| out.varint(*sum));
                 out.varint(heartbeat.connections);
+                out.varint(if heartbeat.is_founded { IS_FOUNDED } else { 0 });
             }
             Self::Goodbye => {}
             Self::Event(event) => event.write(out),
@@ -376,14 +379,20 @@ impl<'a> Entry<'a> {
     }
 }
 
+/// A heartbeat's flag.
+const IS_FOUNDED: u64 = 1;
+
 impl Heartbeat {
     fn read(body: &mut Reader<'_>) -> Result<Self, FieldError> {
         let mut sums = [0; GROUPS];
         for sum in &mut sums {
             *sum = body.varint()?;
         }
-        let connections = body.varint()?;
-        Ok(Self { sums, connections })
+        Ok(Self {
+            sums,
+            connections: body.varint()?,
+            is_founded: read_flags(body, IS_FOUNDED)? != 0,
+        })
     }
 }
 

@@ -143,6 +143,8 @@ pub struct Peer<'a> {
     pub heard_at: Millis,
     /// WebSocket connections; `None` until it said so.
     pub connections: Option<u64>,
+    /// As `Heartbeat::is_founded`.
+    pub is_founded: bool,
     /// Partitions of what it has of which something is missing here.
     pub behind: usize,
     pub counters: &'a PeerCounters,
@@ -243,6 +245,7 @@ pub struct Node {
     bus: BusState,
     /// WebSocket connections of this node.
     connections: u64,
+    is_founded: bool,
     /// Given so far.
     event_ids: u64,
     tokens: u64,
@@ -266,6 +269,7 @@ struct Row {
     program: Box<str>,
     version: Version,
     connections: Option<u64>,
+    is_founded: bool,
     lanes: LanesHeard,
     /// It said goodbye; what was on its way is taken for one lease.
     left_at: Option<Millis>,
@@ -301,6 +305,7 @@ impl Node {
             echoes: Canaries::new(now, CANARIES_MISSED * times.canary_ms),
             bus: BusState::default(),
             connections: 0,
+            is_founded: false,
             event_ids: 0,
             tokens: 0,
             heartbeats: 0,
@@ -601,6 +606,7 @@ impl Node {
                 Ok(Entry::Heartbeat(heartbeat)) => {
                     if let Some(row) = self.rows.get_mut(&sender.node) {
                         row.connections = Some(heartbeat.connections);
+                        row.is_founded = heartbeat.is_founded;
                     }
                     let drafts = &mut self.drafts;
                     self.state.hear_heartbeat(now, sender, &heartbeat, drafts);
@@ -749,6 +755,7 @@ impl Node {
             let heartbeat = Heartbeat {
                 sums: self.state.sums(),
                 connections: self.connections,
+                is_founded: self.is_founded,
             };
             self.say(Topic::Nodes, &Entry::Heartbeat(heartbeat));
         }
@@ -850,6 +857,11 @@ impl Node {
         self.connections = connections;
     }
 
+    /// From now on heartbeats say that somebody has told what was before.
+    pub fn set_founded(&mut self) {
+        self.is_founded = true;
+    }
+
     /// The others that are there, by node.
     pub fn peers(&self) -> impl Iterator<Item = Peer<'_>> {
         self.membership.peers().map(|(identity, heard_at)| {
@@ -862,6 +874,7 @@ impl Node {
                 version: row.version,
                 heard_at,
                 connections: row.connections,
+                is_founded: row.is_founded,
                 behind: self.state.behind(identity),
                 counters: &row.counters,
             }
@@ -887,6 +900,7 @@ impl Row {
             program: Box::default(),
             version: Version::OURS,
             connections: None,
+            is_founded: false,
             lanes: LanesHeard::new(),
             left_at: None,
             counters: PeerCounters::default(),

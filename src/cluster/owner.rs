@@ -27,6 +27,8 @@ pub struct Owners {
     /// Who counted when this node's share was last computed, and the share.
     seated: Vec<NodeId>,
     owned: Option<Vec<Partition>>,
+    /// Somebody has told what was before any node counted.
+    is_founded: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -58,7 +60,18 @@ impl Owners {
             seats: BTreeMap::new(),
             seated: Vec::new(),
             owned: None,
+            is_founded: false,
         }
+    }
+
+    /// Another node says that somebody has told what was before.
+    pub fn set_founded(&mut self) {
+        self.is_founded = true;
+    }
+
+    /// Whether somebody has, this node or another.
+    pub fn is_founded(&self) -> bool {
+        self.is_founded
     }
 
     /// A node is there, in a new life if it was there before.
@@ -95,7 +108,7 @@ impl Owners {
         let own = self.seats.get(&self.own.node);
         let counts_from = own.map(|own| own.counts_from).filter(|from| *from <= now);
         match (&self.owned, counts_from) {
-            (None, Some(counts_from)) if self.is_founder(counts_from) => self.found(now),
+            (None, Some(_)) if self.is_founder() => self.found(now),
             // Who takes over from a living one tells what falls due from then on.
             (None, Some(counts_from)) => self.change(now, counts_from).into_iter().collect(),
             (Some(_), _) | (None, None) => self.change(now, now).into_iter().collect(),
@@ -115,6 +128,7 @@ impl Owners {
             .collect();
         times.sort_unstable();
         times.dedup();
+        self.is_founded = true;
         let mut changes = Vec::new();
         let ends = times.iter().copied().chain([FOR_EVER]);
         for (from, until) in std::iter::once(Millis(0))
@@ -142,12 +156,10 @@ impl Owners {
         changes
     }
 
-    /// It started before all others, and came to them before any of them could count: nobody has told
-    /// anything yet, and all of them know that it is this node's. Time begins with this node's start.
-    fn is_founder(&self, counts_from: Millis) -> bool {
+    /// It started before all others, which know it, and nobody has told what was before.
+    fn is_founder(&self) -> bool {
         let mut seats = self.seats.values();
-        let is_oldest = seats.all(|seat| seat.incarnation >= self.own.incarnation);
-        is_oldest && counts_from.0 <= 2 * self.lease_ms
+        !self.is_founded && seats.all(|seat| seat.incarnation >= self.own.incarnation)
     }
 
     /// When `step` may change something.
@@ -308,10 +320,11 @@ mod tests {
         }
         let ends: Vec<Millis> = late.step(Millis(6_000)).iter().map(|it| it.until).collect();
         assert_eq!(ends, [Millis(5_010), Millis(5_050), FOR_EVER]);
-        // One that started first and came when others had counted for long is told nothing of them.
+        // One that started first and came when others had told it tells nothing of that time.
         let mut late = Owners::new(all[0], 5_000);
         late.came(all[1], Millis(60_000));
         late.came(all[0], Millis(60_000));
+        late.set_founded();
         assert_eq!(stepped(&mut late, 65_500)[0].1, 65_000);
     }
 }

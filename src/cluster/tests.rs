@@ -42,7 +42,7 @@ fn golden() -> Vec<(&'static str, &'static str, Entry<'static>)> {
         ),
         (
             "heartbeat",
-            "02 20 00 01 7F 8001 AC02 FF7F 808001 00 00 00 00 00 00 00 00 FFFFFFFFFFFFFFFFFF01 E807",
+            "02 21 00 01 7F 8001 AC02 FF7F 808001 00 00 00 00 00 00 00 00 FFFFFFFFFFFFFFFFFF01 E807 01",
             Entry::Heartbeat(Heartbeat {
                 sums: [
                     0,
@@ -63,6 +63,7 @@ fn golden() -> Vec<(&'static str, &'static str, Entry<'static>)> {
                     u64::MAX,
                 ],
                 connections: 1_000,
+                is_founded: true,
             }),
         ),
         ("goodbye", "03 00", Entry::Goodbye),
@@ -655,6 +656,7 @@ fn entries_of<'a>(
         Entry::Heartbeat(Heartbeat {
             sums: std::array::from_fn(|group| number >> group),
             connections: number,
+            is_founded: number % 2 == 1,
         }),
         Entry::Goodbye,
         event(Origin::Api, None),

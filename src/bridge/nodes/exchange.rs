@@ -404,6 +404,9 @@ impl Exchange {
         for change in self.owners.step(millis(now)) {
             tell_owned(Some(change), self.shards, told);
         }
+        if self.owners.is_founded() {
+            self.node.set_founded();
+        }
         self.flush();
     }
 
@@ -412,6 +415,9 @@ impl Exchange {
         self.tell_effects(now, told);
         for peer in self.node.peers() {
             self.owners.heard(peer.identity.node, peer.heard_at);
+            if peer.is_founded {
+                self.owners.set_founded();
+            }
         }
         if !self.has_come && self.node.has_started() && self.topics.are_common_live() {
             self.has_come = true;

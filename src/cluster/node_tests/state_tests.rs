@@ -648,6 +648,7 @@ fn strange(number: u64, kind: u8, part: u64, changes: &[u8]) -> Entry<'_> {
         5 => Entry::Heartbeat(Heartbeat {
             sums: [number; GROUPS],
             connections: number,
+            is_founded: number % 2 == 1,
         }),
         6 => Entry::NumbersAsk(NumbersAsk {
             of,
