@@ -245,7 +245,7 @@ async fn the_longest_batch_fits_a_server_as_it_comes() {
             .expect("there is room");
     }
     for _ in 0..20 {
-        let News::Batch { bytes, .. } = bob.next().await else {
+        let News::Batch { bytes, .. } = bob.next_but_up().await else {
             panic!("nothing else happens");
         };
         assert!(bytes == long);
@@ -317,7 +317,7 @@ async fn between_servers_a_subscription_is_known_a_moment_later() {
         alice.publishes(topic, 1);
         let heard = tokio::time::timeout(Duration::from_millis(100), async {
             loop {
-                if let News::Batch { topic: on, .. } = bob.next().await
+                if let News::Batch { topic: on, .. } = bob.next_but_up().await
                     && on == topic
                 {
                     return;
@@ -344,7 +344,7 @@ async fn what_strangers_publish_hurts_nobody() {
     let long = vec![b'x'; BATCH_BYTES_MAX];
     for bytes in [b"", &b"\r\n"[..], &long] {
         nats.publish("sockudo.v1.test.n", bytes);
-        let News::Batch { topic, bytes: came } = bob.next().await else {
+        let News::Batch { topic, bytes: came } = bob.next_but_up().await else {
             panic!("a batch comes as it is");
         };
         assert_eq!((topic, came.len()), (Topic::Nodes, bytes.len()));
@@ -358,7 +358,7 @@ async fn what_strangers_publish_hurts_nobody() {
         nats.publish(subject, b"x");
     }
     nats.publish("sockudo.v1.test.n", b"last");
-    let last = bob.next().await;
+    let last = bob.next_but_up().await;
     assert!(matches!(last, News::Batch { bytes, .. } if bytes == b"last"));
 }
 

@@ -144,7 +144,7 @@ async fn a_planned_change_of_masters_takes_no_road_down() {
     cluster.replicas[1].command(&["CLUSTER", "FAILOVER"]);
     let mut lost = BTreeSet::new();
     while lost.is_empty() || bob.live.len() < 1_042 {
-        match bob.next().await {
+        match bob.next_but_up().await {
             News::Lost(topics) => lost.extend(topics),
             News::Live(_) => {}
             other => panic!("{other:?}"),
