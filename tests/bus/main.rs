@@ -22,21 +22,28 @@ use sockudo::bridge::adapter::{
     redis_cluster::RedisClusterSetup,
     status::RoadStatus,
 };
+use sockudo::bridge::tls::{TlsFiles, TlsKeys};
 use sockudo::cluster::identity::NodeId;
 use sockudo::cluster::topic::{Road, Topic};
 use sockudo::cluster::wire::Lane;
 
 #[path = "../support/bus.rs"]
 mod bus;
+#[path = "../support/certificates.rs"]
+mod certificates;
 #[path = "../support/nats.rs"]
 mod nats;
 mod on_nats;
 mod on_redis;
 mod on_redis_cluster;
+mod on_sentinels;
+mod over_tls;
 #[path = "../support/redis.rs"]
 mod redis;
 #[path = "../support/redis_cluster.rs"]
 mod redis_cluster;
+#[path = "../support/sentinel.rs"]
+mod sentinel;
 #[path = "../support/skip.rs"]
 mod skip;
 
@@ -210,12 +217,15 @@ fn setup(redis: &Redis) -> RedisSetup {
         server: RedisServer {
             host: redis.address.ip().to_string(),
             port: redis.address.port(),
+            uses_tls: false,
             database: 0,
             username: None,
             password: None,
         },
+        sentinels: None,
         publisher_url: None,
         subscriber_url: None,
+        tls: TlsFiles::none(TlsKeys::REDIS),
         prefix: "sockudo_adapter:".to_owned(),
         cluster: "test".to_owned(),
         node: NodeId::of_name("test"),

@@ -7,6 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::certificates::Certificates;
+
 /// A running server. Dropping it kills the process.
 pub(crate) struct Nats {
     child: Child,
@@ -28,6 +30,16 @@ impl Nats {
     pub(crate) fn start_with(lines: &str) -> Option<Self> {
         let address = next_address();
         Self::start_fixed(address, String::new(), lines)
+    }
+
+    /// One that speaks TLS, with the certificate of that name, to clients who show one.
+    pub(crate) fn start_with_tls(certificates: &Certificates, name: &str) -> Option<Self> {
+        Self::start_with(&format!(
+            "tls {{ cert_file: {:?}, key_file: {:?}, ca_file: {:?}, verify: true }}",
+            certificates.certificate(name),
+            certificates.key(name),
+            certificates.certificate("ca")
+        ))
     }
 
     /// Servers that are one cluster.

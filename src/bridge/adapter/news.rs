@@ -94,6 +94,7 @@ pub(super) enum TroubleKind {
     Login,
     Database,
     Protocol,
+    Tls,
     Permission,
     Refused,
 }

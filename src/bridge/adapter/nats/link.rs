@@ -130,8 +130,8 @@ async fn open(
         .subscription_capacity(MESSAGES_MAX)
         .connection_timeout(duty.servers.connect_within)
         .name("sockudo");
-    let connected = options.connect(&server.url).await;
-    let client = connected.map_err(|error| fault(&error, server))?;
+    let connected = duty.servers.secured(options).connect(&server.url).await;
+    let client = connected.map_err(|error| fault(&error, server, duty.servers.tls_words()))?;
     is_made.store(true, Ordering::Relaxed);
     let inbox = format!("{}i.{:016x}", duty.subjects.stem(), chance());
     let probe = Probe::new(client.clone(), inbox.into(), duty.timeout).await;

@@ -2,7 +2,8 @@
 //!
 //! Owns: `NatsBus`, `NatsSetup`; `server` (where to, as whom), `link` (one connection), `probe` (whether it
 //! lives, and what it proves), `publisher`, `subscriber`, `fault` (what an error means).
-//! May depend on: the rest of `adapter`, `cluster::topic`, `config::secret`, the crate `async-nats`, tokio.
+//! May depend on: the rest of `adapter`, `bridge::tls`, `cluster::topic`, `config::secret`, the crate
+//! `async-nats`, tokio.
 //! Invariants: each road has a publishing and a subscribing connection of its own; each is made anew by
 //! us when it ends or is silent, for ever. The crate's own reconnecting is cut off: it sends what is old,
 //! and says *connected* before anything is subscribed again.
@@ -22,6 +23,7 @@ use tokio::{task::JoinSet, time::timeout};
 use self::server::Servers;
 use super::{BusError, roads::Roads};
 use crate::{
+    bridge::tls::TlsFiles,
     cluster::{
         identity::NodeId,
         topic::{Topic, TopicNames},
@@ -41,6 +43,10 @@ pub struct NatsSetup {
     pub password: Option<Secret>,
     /// Used without the two.
     pub token: Option<Secret>,
+    /// `adapter.nats.tls.required`: also of servers that do not ask for it.
+    pub tls_required: bool,
+    /// `adapter.nats.tls`.
+    pub tls: TlsFiles,
     /// The cluster's name.
     pub cluster: String,
     /// Of this node.
