@@ -7,7 +7,8 @@
 
 #![expect(
     clippy::disallowed_methods,
-    reason = "each wait has a deadline; a server's start is waited for"
+    clippy::disallowed_types,
+    reason = "each wait has a deadline; a server's start is waited for; a gate is a thread"
 )]
 
 use std::collections::BTreeSet;
@@ -31,6 +32,8 @@ use sockudo::cluster::wire::Lane;
 mod bus;
 #[path = "../support/certificates.rs"]
 mod certificates;
+#[path = "../support/gate.rs"]
+mod gate;
 #[path = "../support/nats.rs"]
 mod nats;
 mod on_nats;

@@ -10,6 +10,7 @@ use crate::redis::{Redis, own_host};
 use crate::redis_cluster::RedisCluster;
 use crate::scale_out::{BusKeys, is_ready, starts};
 use crate::sentinel::{self, Watched};
+use crate::shared_state::{quick, reads};
 use crate::support::client::Client;
 use crate::support::config::merge;
 use crate::support::server::Server;
@@ -154,4 +155,97 @@ fn a_master_that_dies_is_followed_by_its_replica_and_may_come_back_as_one() {
         let lost = node.metric("sockudo_cluster_lost_batches_total");
         assert!(lost.is_some(), "it is shown");
     }
+}
+
+fn at(servers: &[&Nats]) -> Keys {
+    let url = |it: &&Nats| format!("nats://{}", it.address);
+    let servers: Vec<String> = servers.iter().map(url).collect();
+    Keys(json!({"adapter": {"driver": "nats", "nats": {"servers": servers}}}))
+}
+
+fn users_are(nodes: &[Server], ids: &[&str]) {
+    let users: Vec<Value> = ids.iter().map(|id| json!({"id": id})).collect();
+    for node in nodes {
+        reads(
+            node,
+            "/channels/presence-room/users",
+            "",
+            &json!({"users": users}),
+        );
+    }
+}
+
+#[test]
+fn nodes_of_a_server_that_dies_go_over_to_another() {
+    let name = "nodes_of_a_server_that_dies_go_over_to_another";
+    let Some(mut servers) = Nats::start_cluster::<3>() else {
+        return skip(name, "there is no nats-server; `scripts/test` installs it");
+    };
+    let bus = at(&servers.each_ref());
+    let nodes = ["a", "b"].map(|name| starts(&bus, name, quick()));
+    let [mut alice, mut bob] = [nodes[0].client("alice"), nodes[1].client("bob")];
+    alice.joins("presence-room", "1");
+    users_are(&nodes, &["1"]);
+    bob.joins("presence-room", "2");
+    alice.expects_member_added("presence-room", "2");
+    for dies in 0..3 {
+        servers[dies].kill();
+        let mut carol = nodes[dies % 2].client("carol");
+        carol.joins("presence-room", "3");
+        users_are(&nodes, &["1", "2", "3"]);
+        for client in [&mut alice, &mut bob] {
+            client.expects_member_added("presence-room", "3");
+        }
+        carol.leaves();
+        for client in [&mut alice, &mut bob] {
+            client.expects_member_removed("presence-room", "3");
+        }
+        users_are(&nodes, &["1", "2"]);
+        nodes.iter().for_each(is_ready_in_the_end);
+        servers[dies].start_again();
+        for node in &nodes {
+            crate::support::eventually("all witnesses", || {
+                // Three are wanted, and three heard.
+                let all = node.metric("sockudo_cluster_witnesses");
+                (all == Some(6.0)).then_some(())
+            });
+        }
+    }
+    for client in [&mut alice, &mut bob] {
+        client.expects_nothing();
+    }
+}
+
+#[test]
+fn nodes_that_no_route_joins_count_each_other_as_dead_and_find_each_other_again() {
+    let name = "nodes_that_no_route_joins_count_each_other_as_dead_and_find_each_other_again";
+    let Some(([near, far], gate)) = Nats::start_pair() else {
+        return skip(name, "there is no nats-server; `scripts/test` installs it");
+    };
+    let nodes = [("a", &near), ("b", &far)].map(|(name, it)| starts(&at(&[it]), name, quick()));
+    let [mut alice, mut bob] = [nodes[0].client("alice"), nodes[1].client("bob")];
+    alice.joins("presence-room", "1");
+    users_are(&nodes, &["1"]);
+    bob.joins("presence-room", "2");
+    alice.expects_member_added("presence-room", "2");
+    for _ in 0..2 {
+        gate.shut();
+        // Each has its server and its canary: the other is silent for a lease, and then dead.
+        alice.expects_member_removed("presence-room", "2");
+        bob.expects_member_removed("presence-room", "1");
+        nodes.iter().for_each(is_ready);
+        let mut carol = nodes[1].client("carol");
+        carol.joins("presence-room", "3");
+        bob.expects_member_added("presence-room", "3");
+        carol.leaves();
+        bob.expects_member_removed("presence-room", "3");
+        gate.open_again();
+        alice.expects_member_added("presence-room", "2");
+        bob.expects_member_added("presence-room", "1");
+        users_are(&nodes, &["1", "2"]);
+    }
+    bob.leaves();
+    alice.expects_member_removed("presence-room", "2");
+    users_are(&nodes, &["1"]);
+    alice.expects_nothing();
 }

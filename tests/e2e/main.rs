@@ -17,6 +17,8 @@
 mod bus;
 #[path = "../support/certificates.rs"]
 mod certificates;
+#[path = "../support/gate.rs"]
+mod gate;
 #[expect(dead_code, reason = "the tests of the bus use the rest")]
 #[path = "../support/nats.rs"]
 mod nats;

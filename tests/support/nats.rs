@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::certificates::Certificates;
+use crate::gate::Gate;
 
 /// A running server. Dropping it kills the process.
 pub(crate) struct Nats {
@@ -56,6 +57,19 @@ impl Nats {
         };
         let servers: Option<Vec<Self>> = all.into_iter().map(start).collect();
         servers?.try_into().ok()
+    }
+
+    /// Two servers that are one cluster by way of a gate.
+    pub(crate) fn start_pair() -> Option<([Self; 2], Gate)> {
+        let [near, far, near_route, far_route, gate] = [(); 5].map(|()| next_address());
+        let cluster = |own: SocketAddr, routes: &str| {
+            format!("cluster {{ name: test, listen: \"{own}\", routes: [{routes}] }}\n")
+        };
+        let near = Self::start_fixed(near, cluster(near_route, ""), "")?;
+        let through = Gate::open(gate, near_route);
+        let routes = format!("\"nats-route://{gate}\"");
+        let far = Self::start_fixed(far, cluster(far_route, &routes), "")?;
+        Some(([near, far], through))
     }
 
     fn start_fixed(address: SocketAddr, more: String, lines: &str) -> Option<Self> {

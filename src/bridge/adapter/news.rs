@@ -96,5 +96,7 @@ pub(super) enum TroubleKind {
     Protocol,
     Tls,
     Permission,
+    /// What is live may not be known everywhere.
+    Unproven,
     Refused,
 }

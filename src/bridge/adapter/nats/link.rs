@@ -78,7 +78,7 @@ pub(super) async fn connect(
     }
 }
 
-async fn open(
+pub(super) async fn open(
     duty: &Duty,
     number: usize,
     incoming: Option<&IncomingSender>,
@@ -209,7 +209,7 @@ fn of(death: Death, server: &Server) -> Trouble {
     }
 }
 
-fn chance() -> u64 {
+pub(super) fn chance() -> u64 {
     // Without chance all share an inbox, where a number that is not awaited is left aside.
     getrandom::u64().unwrap_or_default()
 }

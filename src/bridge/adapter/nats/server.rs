@@ -122,8 +122,14 @@ impl Servers {
         order
     }
 
+    pub(super) fn count(&self) -> usize {
+        self.servers.len()
+    }
+
     pub(super) fn server(&self, number: usize) -> &Server {
-        self.servers.get(number).expect("a number of a round")
+        self.servers
+            .get(number)
+            .expect("a number below their count")
     }
 }
 
