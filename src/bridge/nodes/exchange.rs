@@ -63,6 +63,8 @@ pub struct Exchange {
     app_ids: AHashMap<AppIndex, Arc<str>>,
     /// A peer's end or a snapshot is not wholly told to shards.
     has_views: bool,
+    /// Apps that were forgotten, of which shards are told that the others have nothing.
+    forgotten: AHashMap<String, AppIndex>,
     effects: Vec<Effect>,
     name_is_taken: bool,
     shards: u16,
@@ -108,6 +110,7 @@ impl Exchange {
             owners: Owners::new(identity, times.lease_ms),
             app_ids: AHashMap::new(),
             has_views: false,
+            forgotten: AHashMap::new(),
             effects: Vec::new(),
             name_is_taken: false,
             node: Node::listening(millis(now), node, name),
@@ -240,8 +243,32 @@ impl Exchange {
         Some(id)
     }
 
+    /// The apps of this node have changed. Of those that are new shards are told what the others have;
+    /// of those that are forgotten, that they have nothing.
+    pub fn apps_changed(&mut self, before: &AppTable, after: &AppTable) {
+        let ids = |table: &AppTable| {
+            let known = table.known().into_iter();
+            known.map(|(index, id)| (index, id.to_owned())).collect()
+        };
+        let (were, are): (Vec<_>, Vec<_>) = (ids(before), ids(after));
+        for (index, id) in were {
+            if after.index_of(&id).is_none() {
+                self.node.app_went(&id);
+                self.forgotten.insert(id, index);
+            }
+        }
+        for (_, id) in are {
+            if before.index_of(&id).is_none() {
+                self.forgotten.remove(&id);
+                self.node.app_came(&id);
+            }
+        }
+        self.has_views = true;
+    }
+
     /// Goes on telling shards what is long.
     pub fn tell_views(&mut self, apps: &AppTable, told: &mut Told) {
+        let forgotten = &self.forgotten;
         let mut teller = Teller {
             apps,
             shards: self.shards,
@@ -249,7 +276,14 @@ impl Exchange {
             told,
         };
         let node = &mut self.node;
-        self.has_views = node.next_views(VIEWS_PER_STEP, |view| teller.tell_view(&view));
+        self.has_views = node.next_views(VIEWS_PER_STEP, |view| match forgotten.get(view.app) {
+            Some(index) if view.change.is_nothing() => teller.tell_view_of(*index, &view),
+            Some(_) => {}
+            None => teller.tell_view(&view),
+        });
+        if !self.has_views {
+            self.forgotten.clear();
+        }
     }
 
     /// `tell_views` has more to tell.

@@ -37,6 +37,7 @@ use crate::{
         membership::Times,
         node::{Peer, Setup as NodeSetup},
         start::Name,
+        wire::Version,
     },
     config::{Config, sections::AdapterDriver},
     metrics::cluster::ClusterSample,
@@ -153,6 +154,11 @@ impl Nodes {
         self.exchange.answer_kept(apps, kept);
     }
 
+    /// The apps of this node have changed; `tell_views` says what follows.
+    pub(super) fn apps_changed(&mut self, before: &AppTable, after: &AppTable) {
+        self.exchange.apps_changed(before, after);
+    }
+
     /// Goes on telling shards what is long.
     pub(super) fn tell_views(&mut self, apps: &AppTable, told: &mut Told) {
         self.exchange.tell_views(apps, told);
@@ -267,6 +273,7 @@ fn node_setup(config: &Config, name: &str, program: &str) -> NodeSetup {
         cluster: ClusterTag::of_name(cluster),
         secrets: Secrets::new(secrets_of(config)),
         hasher: RandomState::new(),
+        version: Version::OURS,
         view_bytes_max: VIEW_BYTES_MAX,
         times: Times {
             lease_ms: config.cluster.lease_ms.into(),
