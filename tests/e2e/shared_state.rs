@@ -14,12 +14,12 @@ use crate::support::wire::Wire;
 use crate::users::told;
 
 /// A dead node is known to be after three seconds: a busy machine may hold a living one up for one.
-fn quick() -> Value {
+pub(crate) fn quick() -> Value {
     json!({"cluster": {"lease_ms": 3_000, "heartbeat_ms": 500, "canary_ms": 500}})
 }
 
 #[track_caller]
-fn reads(node: &Server, resource: &str, info: &str, wanted: &Value) {
+pub(crate) fn reads(node: &Server, resource: &str, info: &str, wanted: &Value) {
     let parameters: &[(&str, &str)] = if info.is_empty() {
         &[]
     } else {
