@@ -83,6 +83,7 @@ pub static SERVER: Table = Table {
         Database::KEYS,
         Redis::KEYS,
         Mysql::KEYS,
+        MysqlTls::KEYS,
         Postgres::KEYS,
         Dynamodb::KEYS,
         Scylladb::KEYS,
