@@ -15,6 +15,7 @@ use std::time::Duration;
 use sockudo::bridge::apps::store::{AppName, Store, StoreError};
 use sockudo::config::{App, Config, Sources, load};
 
+mod command_line;
 #[path = "../support/mariadb.rs"]
 mod mariadb;
 mod on_mysql;
