@@ -26,6 +26,7 @@ mod outbox;
 mod overview;
 pub mod queue;
 mod redis_cluster_setup;
+mod redis_setup;
 pub mod run;
 pub mod signals;
 #[cfg(test)]
@@ -34,6 +35,7 @@ pub mod signals;
     reason = "real time passes between real sockets"
 )]
 mod tests;
+pub mod tls;
 pub mod usage;
 mod view;
 pub mod webhook;

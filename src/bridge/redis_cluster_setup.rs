@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::adapter::redis_cluster::RedisClusterSetup;
+use super::{adapter::redis_cluster::RedisClusterSetup, redis_setup::redis_tls};
 use crate::{
     cluster::identity::NodeId,
     config::{Config, Secret, sections::Endpoint},
@@ -26,6 +26,8 @@ pub(super) fn redis_cluster_setup(
         nodes,
         username: redis.cluster_username.clone(),
         password: redis.cluster_password.clone(),
+        uses_tls: redis.cluster_use_tls || redis.tls.enabled,
+        tls: redis_tls(config),
         prefix: cluster.prefix.clone(),
         cluster: config.cluster.name.clone().unwrap_or_default(),
         node: NodeId::of_name(name),
@@ -36,8 +38,10 @@ pub(super) fn redis_cluster_setup(
 
 fn url(endpoint: &Endpoint) -> Secret {
     let (host, port) = (&endpoint.host, endpoint.port);
+    // Without one it is not said which, and the others may say it.
+    let scheme = if endpoint.tls { "rediss://" } else { "" };
     Secret::new(match host.contains(':') {
-        true => format!("redis://[{host}]:{port}"),
-        false => format!("redis://{host}:{port}"),
+        true => format!("{scheme}[{host}]:{port}"),
+        false => format!("{scheme}{host}:{port}"),
     })
 }

@@ -581,10 +581,11 @@ impl<L: ShardLink> Bridge<L> {
         }
         self.config = Arc::new(loaded.config.clone());
         self.loaded = loaded;
-        self.apps = Arc::new(AppTable::build(
-            &self.config.app_manager.apps,
-            Some(&self.apps),
-        ));
+        let apps = AppTable::build(&self.config.app_manager.apps, Some(&self.apps));
+        if let Some(nodes) = &mut self.nodes {
+            nodes.apps_changed(&self.apps, &apps);
+        }
+        self.apps = Arc::new(apps);
         self.webhooks.set_apps(&self.apps);
         self.reloaded = Reloaded {
             succeeded: true,

@@ -43,6 +43,11 @@ impl AppIds {
         Some(number)
     }
 
+    /// `None`: nothing was ever kept of it.
+    pub(super) fn find(&self, id: &str) -> Option<AppNumber> {
+        self.index.get(id).copied()
+    }
+
     pub(super) fn id(&self, number: AppNumber) -> &str {
         &self.row(number).0
     }

@@ -19,6 +19,7 @@ pub(super) struct Drafts {
     sender: Identity,
     cluster: ClusterTag,
     secrets: Secrets,
+    version: Version,
     lanes: Box<[Lane]>,
     /// In the order of the topics' first entries. Of a topic with several the last one is open.
     drafts: Vec<(Topic, BatchWriter)>,
@@ -43,11 +44,17 @@ impl Drafts {
             sender,
             cluster,
             secrets,
+            version: Version::OURS,
             lanes: vec![Lane::default(); usize::from(LANES)].into(),
             drafts: Vec::new(),
             bytes: 0,
             spare: Vec::new(),
         }
+    }
+
+    /// In a later version each batch begins with an entry that nobody knows yet.
+    pub(super) fn speaking(self, version: Version) -> Self {
+        Self { version, ..self }
     }
 
     /// Adds an entry to what is to go out on a topic. `BatchFull`: what is there is to be taken first.
@@ -69,7 +76,7 @@ impl Drafts {
             return Err(PushError::BatchFull);
         }
         let header = Header {
-            version: Version::OURS,
+            version: self.version,
             lane: topic.lane(),
             cluster: self.cluster,
             sender: self.sender,
@@ -77,6 +84,9 @@ impl Drafts {
         };
         let buffer = self.spare.pop().unwrap_or_default();
         let mut draft = BatchWriter::begin(&header, &self.secrets, buffer);
+        if self.version > Version::OURS {
+            draft.push_unknown(LATER_KIND, b"later")?;
+        }
         draft.push(entry)?;
         let index = u32::try_from(self.drafts.len()).expect("the bytes are bounded");
         *lane = Lane {
@@ -111,6 +121,8 @@ fn lane_mut(lanes: &mut [Lane], topic: Topic) -> &mut Lane {
 
 /// Beyond it nothing is begun: at most one batch more than this waits.
 pub(super) const DRAFTS_BYTES_MAX: usize = 32 * BATCH_BYTES_MAX;
+/// A kind of a later version, whatever it will be.
+const LATER_KIND: u64 = 1_000;
 const SPARE_MAX: usize = 64;
 const SPARE_BYTES_MAX: usize = 64 << 10;
 

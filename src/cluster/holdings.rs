@@ -3,10 +3,10 @@
 //!
 //! Owns: `Holdings`: rows by partition and name, with their holders; what the holders of one thing come
 //! to together, and when that changes; the bytes that all of it may take.
-//! May depend on: `cluster::{app_ids, change, field, table}`, `protocol::partition`, ahash.
+//! May depend on: `cluster::{app_ids, change, field, retelling, table}`, `protocol::partition`, ahash.
 //! Invariants: a row has a holder or a member, a member has a holder; a holder stands once in a row,
 //! whatever its side; a change is told if and only if the merged value changed, so joined and left
-//! alternate.
+//! alternate, but where it is told once more because it is asked for.
 
 use std::sync::Arc;
 
@@ -17,6 +17,7 @@ use super::{
     change::Change,
     fault::{Fault, is_planted},
     field::NAME_BYTES_MAX,
+    retelling::Retold,
     table::Table,
 };
 use crate::protocol::partition::{PARTITIONS, Partition};
@@ -52,6 +53,17 @@ pub enum Merged<'a> {
     /// The channel's last event is kept somewhere.
     EventKept,
     EventForgotten,
+}
+
+impl Merged<'_> {
+    /// Nobody holds it any more.
+    pub fn is_nothing(self) -> bool {
+        match self {
+            Self::Subscriptions(count) | Self::Connections(count) => count == 0,
+            Self::MemberLeft { .. } | Self::UserOffline | Self::EventForgotten => true,
+            Self::MemberJoined { .. } | Self::UserOnline | Self::EventKept => false,
+        }
+    }
 }
 
 /// Who holds something: a number given for one life of a node, and a side that changes with each
@@ -187,7 +199,7 @@ enum Holders {
 }
 
 /// How far a walk down has come.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Cursor {
     /// Rows below it remain.
     rows_end: usize,
@@ -354,6 +366,45 @@ impl Holdings {
                 self.remove(partition, at);
             }
         }
+    }
+
+    /// Tells what is so in a partition for the apps that are meant, or that nothing is; looks at so many
+    /// rows and members as there are in `budget`. True: it is through.
+    pub(super) fn tell_again(
+        &self,
+        apps: &AppIds,
+        partition: Partition,
+        cursor: &mut Cursor,
+        budget: &mut usize,
+        of: &impl Fn(AppNumber) -> Option<Retold>,
+        tell: &mut impl FnMut(ViewChange<'_>),
+    ) -> bool {
+        let table = part(&self.parts, partition);
+        if cursor.rows_end > table.len() {
+            (cursor.rows_end, cursor.members_end) = (table.len(), usize::MAX);
+        }
+        while let Some(at) = cursor.rows_end.checked_sub(1) {
+            let row = table.row(at);
+            if let Some(retold) = of(row.app) {
+                let mut say = |change| {
+                    tell(ViewChange {
+                        partition,
+                        app: apps.id(row.app),
+                        name: &row.name,
+                        change,
+                    });
+                };
+                if !row.tell_members(cursor, budget, retold, &mut say) || *budget == 0 {
+                    return false;
+                }
+                row.tell_count_again(retold, &mut say);
+            } else if *budget == 0 {
+                return false;
+            }
+            *budget -= 1;
+            (cursor.rows_end, cursor.members_end) = (at, usize::MAX);
+        }
+        true
     }
 
     /// All of a partition, as changes of the first holder: of one's own state there is no other.
@@ -658,6 +709,49 @@ impl Row {
             self.drop_member_holders(scene, at, is_gone, tell);
         }
         true
+    }
+
+    /// True: all members were told.
+    fn tell_members<'a>(
+        &'a self,
+        cursor: &mut Cursor,
+        budget: &mut usize,
+        retold: Retold,
+        say: &mut impl FnMut(Merged<'a>),
+    ) -> bool {
+        let Some(members) = &self.members else {
+            return true;
+        };
+        while let Some(at) = cursor.members_end.min(members.len()).checked_sub(1) {
+            if *budget == 0 {
+                return false;
+            }
+            *budget -= 1;
+            cursor.members_end = at;
+            let member = members.row(at);
+            let (user_id, info) = (&member.user_id, member.holders.info());
+            say(match retold {
+                Retold::All => Merged::MemberJoined { user_id, info },
+                Retold::Nothing => Merged::MemberLeft { user_id },
+            });
+        }
+        true
+    }
+
+    fn tell_count_again<'a>(&self, retold: Retold, say: &mut impl FnMut(Merged<'a>)) {
+        let sum = match (self.sum(), retold) {
+            (0, _) => return, // It has members only.
+            (sum, Retold::All) => sum,
+            (_, Retold::Nothing) => 0,
+        };
+        say(match (self.space, sum) {
+            (Space::Channels, sum) => Merged::Subscriptions(sum),
+            (Space::Apps, sum) => Merged::Connections(sum),
+            (Space::Users, 1..) => Merged::UserOnline,
+            (Space::Users, 0) => Merged::UserOffline,
+            (Space::Kept, 1..) => Merged::EventKept,
+            (Space::Kept, 0) => Merged::EventForgotten,
+        });
     }
 
     fn sweep_counts(

@@ -27,6 +27,7 @@ pub mod node;
 pub mod owner;
 mod replay;
 mod replica;
+mod retelling;
 pub mod start;
 pub mod state;
 pub mod supply;

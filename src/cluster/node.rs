@@ -24,6 +24,7 @@ use super::{
     mac::Secrets,
     membership::{self, Membership, PEERS_MAX, Reason, Times, Verdict},
     replay::LanesHeard,
+    retelling::Retold,
     start::{Name, Start},
     state::{State, StateCounters},
     topic::{Road, Topic},
@@ -42,6 +43,9 @@ pub struct Setup {
     pub program: String,
     pub cluster: ClusterTag,
     pub secrets: Secrets,
+    /// What it speaks. A test may let it speak a later one: each batch then begins with an entry that
+    /// nobody knows.
+    pub version: Version,
     pub times: Times,
     /// Keys the look-up of names, which strangers choose.
     pub hasher: RandomState,
@@ -295,7 +299,8 @@ impl Node {
             membership: Membership::new(now, identity, times),
             start: None,
             rows: BTreeMap::new(),
-            drafts: Drafts::new(identity, setup.cluster, setup.secrets.clone()),
+            drafts: Drafts::new(identity, setup.cluster, setup.secrets.clone())
+                .speaking(setup.version),
             state: State::new(
                 identity,
                 times.lease_ms,
@@ -353,6 +358,11 @@ impl Node {
         }
     }
 
+    /// Whether all that the others say of themselves is subscribed to, once it has been.
+    pub fn hears_peers(&mut self, does: bool) {
+        self.membership.hears_peers(does);
+    }
+
     /// Takes an event to tell the others. `BatchFull`: so much waits that it is to be taken first.
     // Per event: one index by lane, the lengths added up, one copy.
     pub fn publish(&mut self, event: &Outgoing<'_>) -> Result<(), PushError> {
@@ -403,6 +413,16 @@ impl Node {
     pub fn answer_kept(&mut self, kept: Kept<'_>) -> Result<(), PushError> {
         self.drafts
             .push(Topic::Events(kept.partition), &Entry::Kept(kept))
+    }
+
+    /// An app has become known here: `next_views` tells what the others have of it.
+    pub fn app_came(&mut self, app: &str) {
+        self.state.retell(app, Retold::All);
+    }
+
+    /// An app is known here no more: `next_views` tells that the others have nothing of it.
+    pub fn app_went(&mut self, app: &str) {
+        self.state.retell(app, Retold::Nothing);
     }
 
     /// Goes on with what is long, the end of a peer or a snapshot, looking at no more than `limit` rows.

@@ -64,6 +64,7 @@ fn node_with(
         program: "1.2.3".to_owned(),
         cluster: cluster(),
         secrets,
+        version: Version::OURS,
         times: TIMES,
         hasher: RandomState::with_seeds(1, 2, 3, 4),
         view_bytes_max,

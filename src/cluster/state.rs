@@ -14,6 +14,7 @@ use super::{
     holdings::{Place, Space, Text, ViewChange},
     identity::Identity,
     ledger::{Ledger, LedgerCounters, Own},
+    retelling::Retold,
     supply::{Supply, SupplyCounters},
     topic::Topic,
     view::{View, ViewCounters},
@@ -154,6 +155,13 @@ impl State {
         let dues = [self.ledger.due(), self.view.due(), supply];
         // What is left of a tick waits for the next one.
         dues.into_iter().flatten().min().map(|due| due.max(pace))
+    }
+
+    /// What the others have of an app is told once more, or that they have nothing.
+    pub(super) fn retell(&mut self, app: &str, retold: Retold) {
+        if let Some(number) = self.apps.find(app) {
+            self.view.retell(number, retold);
+        }
     }
 
     /// Goes on with what is long. True: more is left.

@@ -14,7 +14,7 @@ use ahash::RandomState;
 use shards::application::Millis;
 
 use super::{
-    app_ids::AppIds,
+    app_ids::{AppIds, AppNumber},
     change::{Change, Changes},
     entry::{Delta, Entry, Heartbeat, Latest, NumbersAsk, Snapshot, SnapshotAsk},
     fault::{Fault, is_planted},
@@ -22,6 +22,7 @@ use super::{
     holdings::{Cursor, Fact, HOLDERS_MAX, Held, Holder, Holdings, Place, Space, Text, ViewChange},
     identity::{Identity, NodeId},
     replica::{Heed, PartHeed, Release, Replica, WAITING_BYTES_MAX},
+    retelling::{Retelling, Retold},
 };
 use crate::protocol::partition::{PARTITIONS, Partition};
 
@@ -69,6 +70,7 @@ pub(super) struct View {
     leaving: Vec<Leaving>,
     sweep_at: u16,
     sweep_cursor: Cursor,
+    retelling: Retelling,
     /// What is to be asked, by when. One for each partition that is wanted and not there.
     asks: BTreeSet<(Millis, NodeId, Partition)>,
     /// Of what waits, of all peers.
@@ -118,6 +120,7 @@ impl View {
             leaving: Vec::new(),
             sweep_at: 0,
             sweep_cursor: Cursor::START,
+            retelling: Retelling::new(),
             asks: BTreeSet::new(),
             waiting_bytes: 0,
             counters: ViewCounters::default(),
@@ -409,6 +412,11 @@ impl View {
         self.asks.first().map(|(due, ..)| *due)
     }
 
+    /// What the others have of an app is told once more, in slices, or that they have nothing.
+    pub(super) fn retell(&mut self, app: AppNumber, retold: Retold) {
+        self.retelling.add(app, retold);
+    }
+
     /// Goes on with what is long, looking at no more than `limit` rows. True: more is left.
     pub(super) fn work(
         &mut self,
@@ -429,7 +437,8 @@ impl View {
                 return true;
             }
         }
-        false
+        let holdings = &self.holdings;
+        self.retelling.work(apps, holdings, &mut budget, tell)
     }
 
     /// Lets go what those hold that are gone, in one partition. False: the budget is used up.

@@ -64,60 +64,51 @@ fn bus_nats(settings: &Settings, report: &mut Report) {
     for (path, what, available) in [
         ("adapter.nats.creds_file", "a .creds file", logins),
         ("adapter.nats.nkey_seed_file", "an nkey", logins),
-        ("adapter.nats.tls.required", "TLS", "nats://"),
-        ("adapter.nats.tls.ca_path", "TLS", "nats://"),
-        ("adapter.nats.tls.cert_path", "TLS", "nats://"),
-        ("adapter.nats.tls.key_path", "TLS", "nats://"),
     ] {
-        if matches!(
-            settings.setting(path),
-            Setting::Text(_) | Setting::Flag(true)
-        ) {
+        if matches!(settings.setting(path), Setting::Text(_)) {
             refuse(path, what, available);
         }
     }
-    let servers = "adapter.nats.servers";
-    if let Setting::Urls(urls) = settings.setting(servers) {
-        let scheme = |url: &Secret| {
-            url.expose()
-                .split("://")
-                .next()
-                .map(str::to_ascii_lowercase)
-        };
-        if urls.iter().any(|url| scheme(url).as_deref() == Some("tls")) {
-            refuse(servers, "TLS (tls://)", "nats://");
-        }
-    }
+    client_certificate(settings, "adapter.nats.tls", report);
+}
+
+/// Half of one would be none.
+fn client_certificate(settings: &Settings, section: &str, report: &mut Report) {
+    let [cert, key] = ["cert_path", "key_path"].map(|name| format!("{section}.{name}"));
+    let (set, unset) = match (settings.is_null(&cert), settings.is_null(&key)) {
+        (false, true) => (cert, key),
+        (true, false) => (key, cert),
+        (true, true) | (false, false) => return,
+    };
+    let text = format!("needs {unset} beside it: a client certificate is both");
+    report.error(settings.origin(&set), set.clone(), Fault::Conflict(text));
 }
 
 fn bus_redis(settings: &Settings, report: &mut Report) {
-    let mut refuse = |path: &str, what: &str, available: &str| {
-        let fault = Fault::NotInThisRelease {
-            shown: format!("{what} with adapter.driver = \"redis\""),
-            available: available.to_owned(),
-        };
-        report.error(settings.origin(path), path, fault);
-    };
     let sentinels = "database.redis.sentinels";
-    if matches!(settings.setting(sentinels), Setting::Endpoints(all) if !all.is_empty()) {
-        let available = "one server, by database.redis.host and database.redis.port";
-        refuse(sentinels, "asking Sentinels", available);
-    }
-    for path in [
+    let urls = [
         "adapter.redis.redis_pub_options.url",
         "adapter.redis.redis_sub_options.url",
-    ] {
-        let Setting::Url(url) = settings.setting(path) else {
-            continue;
-        };
-        let scheme = url.expose().split("://").next().unwrap_or_default();
-        if scheme.eq_ignore_ascii_case("rediss") {
-            refuse(path, "TLS (rediss://)", "redis://");
+    ];
+    if let Setting::Endpoints(all) = settings.setting(sentinels) {
+        if !all.is_empty()
+            && let Some(url) = urls.into_iter().find(|url| !settings.is_null(url))
+        {
+            let text = format!("not asked where {url} names the server");
+            report.warn(settings.origin(sentinels), sentinels, text);
+        }
+        if all.iter().any(|it| it.tls) && !settings.flag("database.redis.tls.enabled") {
+            let text = "rediss:// on a Sentinel needs database.redis.tls.enabled = true: Sentinels and \
+                        their master speak TLS alike";
+            let fault = Fault::Conflict(text.to_owned());
+            report.error(settings.origin(sentinels), sentinels, fault);
         }
     }
+    client_certificate(settings, "database.redis.tls", report);
 }
 
 fn bus_redis_cluster(settings: &Settings, report: &mut Report) {
+    client_certificate(settings, "database.redis.tls", report);
     let mut refuse = |path: &str, what: &str, available: &str| {
         let fault = Fault::NotInThisRelease {
             shown: format!("{what} with adapter.driver = \"redis-cluster\""),
@@ -129,21 +120,9 @@ fn bus_redis_cluster(settings: &Settings, report: &mut Report) {
     let mut is_named = false;
     if let Setting::Urls(all) = settings.setting(urls) {
         is_named |= !all.is_empty();
-        let is_tls = |url: &Secret| url.expose().to_ascii_lowercase().starts_with("rediss:");
-        if all.iter().any(is_tls) {
-            refuse(urls, "TLS (rediss://)", "redis://");
-        }
     }
-    if let Setting::Endpoints(all) = settings.setting(endpoints)
-        && !is_named
-    {
+    if let Setting::Endpoints(all) = settings.setting(endpoints) {
         is_named |= !all.is_empty();
-        if all.iter().any(|it| it.tls) {
-            refuse(endpoints, "TLS (rediss://)", "redis://");
-        }
-    }
-    if settings.flag("database.redis.cluster.use_tls") {
-        refuse("database.redis.cluster.use_tls", "TLS", "false");
     }
     if !settings.flag("adapter.cluster.use_sharded_pubsub") {
         let path = "adapter.cluster.use_sharded_pubsub";

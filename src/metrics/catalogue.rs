@@ -513,6 +513,11 @@ pub(super) const CLUSTER_TOPICS: Family = gauge(
     &["node", "state"],
     "Topics on the bus: wanted, and confirmed",
 );
+pub(super) const CLUSTER_WITNESSES: Family = gauge(
+    "cluster_witnesses",
+    &["node", "state"],
+    "Servers of the bus at which topics are to be proven, and those where that is heard",
+);
 pub(super) const CLUSTER_SUBSCRIBE_SECONDS: Family = histogram(
     "cluster_subscribe_seconds",
     NODE,

@@ -45,6 +45,8 @@ pub struct ClusterSample {
     pub dropped: [u64; 9],
     /// By `TOPIC_STATES`.
     pub topics: [u64; 2],
+    /// By `WITNESS_STATES`.
+    pub witnesses: [u64; 2],
     pub subscribe: Seconds,
 }
 
@@ -69,6 +71,7 @@ const ROADS: [&str; 2] = ["events", "state"];
 const NODE_STATES: [&str; 2] = ["live", "suspect"];
 const DIRECTIONS: [&str; 2] = ["out", "in"];
 const TOPIC_STATES: [&str; 2] = ["wanted", "live"];
+const WITNESS_STATES: [&str; 2] = ["wanted", "heard"];
 const REFUSALS: [&str; 8] = [
     "foreign",
     "malformed",
@@ -130,13 +133,10 @@ pub(super) fn add(families: &mut Families<'_>, node: &str, sample: &ClusterSampl
         &NODE_STATES,
         &sample.nodes,
     );
-    add_columns(
-        families,
-        node,
-        &name::CLUSTER_TOPICS,
-        &TOPIC_STATES,
-        &sample.topics,
-    );
+    let (family, topics) = (&name::CLUSTER_TOPICS, &sample.topics);
+    add_columns(families, node, family, &TOPIC_STATES, topics);
+    let (family, witnesses) = (&name::CLUSTER_WITNESSES, &sample.witnesses);
+    add_columns(families, node, family, &WITNESS_STATES, witnesses);
     let refused = &sample.batches_refused;
     add_columns(
         families,

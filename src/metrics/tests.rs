@@ -453,6 +453,7 @@ const CLUSTER: &[Row] = &[
         &[],
     ),
     ("cluster_topics", "gauge", &["node", "state"], &[]),
+    ("cluster_witnesses", "gauge", &["node", "state"], &[]),
     ("cluster_subscribe_seconds", "histogram", &["node"], L),
 ];
 

@@ -7,7 +7,8 @@
 
 #![expect(
     clippy::disallowed_methods,
-    reason = "each wait has a deadline; a server's start is waited for"
+    clippy::disallowed_types,
+    reason = "each wait has a deadline; a server's start is waited for; a gate is a thread"
 )]
 
 use std::collections::BTreeSet;
@@ -22,21 +23,30 @@ use sockudo::bridge::adapter::{
     redis_cluster::RedisClusterSetup,
     status::RoadStatus,
 };
+use sockudo::bridge::tls::{TlsFiles, TlsKeys};
 use sockudo::cluster::identity::NodeId;
 use sockudo::cluster::topic::{Road, Topic};
 use sockudo::cluster::wire::Lane;
 
 #[path = "../support/bus.rs"]
 mod bus;
+#[path = "../support/certificates.rs"]
+mod certificates;
+#[path = "../support/gate.rs"]
+mod gate;
 #[path = "../support/nats.rs"]
 mod nats;
 mod on_nats;
 mod on_redis;
 mod on_redis_cluster;
+mod on_sentinels;
+mod over_tls;
 #[path = "../support/redis.rs"]
 mod redis;
 #[path = "../support/redis_cluster.rs"]
 mod redis_cluster;
+#[path = "../support/sentinel.rs"]
+mod sentinel;
 #[path = "../support/skip.rs"]
 mod skip;
 
@@ -210,12 +220,15 @@ fn setup(redis: &Redis) -> RedisSetup {
         server: RedisServer {
             host: redis.address.ip().to_string(),
             port: redis.address.port(),
+            uses_tls: false,
             database: 0,
             username: None,
             password: None,
         },
+        sentinels: None,
         publisher_url: None,
         subscriber_url: None,
+        tls: TlsFiles::none(TlsKeys::REDIS),
         prefix: "sockudo_adapter:".to_owned(),
         cluster: "test".to_owned(),
         node: NodeId::of_name("test"),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use sockudo::bridge::adapter::{
     Bus, BusError, Setup, news::News, redis_cluster::RedisClusterSetup, status::Counts,
 };
+use sockudo::bridge::tls::{TlsFiles, TlsKeys};
 use sockudo::cluster::identity::NodeId;
 use sockudo::cluster::topic::{Road, Topic};
 use sockudo::config::Secret;
@@ -25,6 +26,8 @@ fn setup_of(masters: impl IntoIterator<Item = SocketAddr>) -> RedisClusterSetup 
         nodes: masters.into_iter().map(url).collect(),
         username: None,
         password: None,
+        uses_tls: false,
+        tls: TlsFiles::none(TlsKeys::REDIS),
         prefix: "sockudo".to_owned(),
         cluster: "test".to_owned(),
         node: NodeId::of_name("test"),
@@ -416,7 +419,7 @@ async fn a_setup_that_can_never_work_is_refused_and_says_the_key() {
         "redis://u:secret@h:99999",
         "redis://u:secret@h/1",
         "http://u:secret@h",
-        "rediss://u:secret@h",
+        "rediss://u:secret@h#insecure",
     ] {
         let error = start(named(&["h", url])).expect_err(url).to_string();
         assert!(error.contains("adapter.cluster.nodes"), "{error}");

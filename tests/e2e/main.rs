@@ -15,6 +15,10 @@
 
 #[path = "../support/bus.rs"]
 mod bus;
+#[path = "../support/certificates.rs"]
+mod certificates;
+#[path = "../support/gate.rs"]
+mod gate;
 #[expect(dead_code, reason = "the tests of the bus use the rest")]
 #[path = "../support/nats.rs"]
 mod nats;
@@ -24,6 +28,8 @@ mod proxy;
 mod redis;
 #[path = "../support/redis_cluster.rs"]
 mod redis_cluster;
+#[path = "../support/sentinel.rs"]
+mod sentinel;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -31,6 +37,7 @@ use support::skip;
 
 mod bench;
 mod bench_table;
+mod bus_servers;
 mod cache;
 mod client_events;
 mod clients;

@@ -326,6 +326,38 @@ fn a_bus_that_hangs_is_noticed_and_holds_up_nobody() {
 }
 
 #[test]
+fn a_flood_that_the_bus_does_not_take_is_bounded_counted_and_disturbs_nobody() {
+    for bus in BusServer::start_each("a_flood_that_the_bus_does_not_take_is_bounded_and_counted") {
+        let nodes = ["a", "b"].map(|name| starts(&bus, name, json!({})));
+        let [mut alice, mut bob] = [nodes[0].client("alice"), nodes[1].client("bob")];
+        alice.subscribes("news");
+        bob.subscribes("flood");
+        let mut api = nodes[0].api();
+        let before = nodes[0].resident_bytes();
+        bus.signal("STOP");
+        // More than 300 MB.
+        let event = json!({"name": "n", "channel": "flood", "data": "x".repeat(80_000)});
+        let event = event.to_string().into_bytes();
+        for number in 0..4_000 {
+            let status = api.post("/events", &event).status;
+            assert!(status == 200 || status == 503, "{status}");
+            if number % 100 == 0 {
+                api.publishes("n", "news", &number.to_string());
+                hears(&mut alice, "n", "news", &number.to_string());
+            }
+        }
+        let grown = nodes[0].resident_bytes().saturating_sub(before);
+        assert!(grown < 160 << 20, "{grown} bytes for what waits");
+        let dropped = nodes[0].metric("sockudo_cluster_dropped_total");
+        assert!(dropped > Some(1_000.0), "{dropped:?}");
+        bus.signal("CONT");
+        nodes.iter().for_each(is_ready);
+        api.publishes("last", "flood", "");
+        while bob.next()["event"] != "last" {}
+    }
+}
+
+#[test]
 fn who_starts_under_the_name_of_a_living_node_gives_way_before_anybody_hears_of_it() {
     for bus in BusServer::start_each(
         "who_starts_under_the_name_of_a_living_node_gives_way_before_anybody_hears_of_it",
@@ -412,6 +444,30 @@ fn pusher_js_and_the_node_library_see_one_server() {
     script.succeeds();
 }
 
+#[test]
+fn a_rolling_restart_loses_nothing_for_whoever_is_subscribed() {
+    let name = "a_rolling_restart_loses_nothing_for_whoever_is_subscribed";
+    for bus in BusServer::start_each(name) {
+        let config = |name: &&str| node_config(&bus, name, json!({"shutdown_grace_period": 2}));
+        let configs = ["a", "b", "c"].each_ref().map(config);
+        let mut nodes = configs.each_ref().map(|config| Server::start(config, 2));
+        let ports = nodes.each_ref().map(|node| node.address.port().to_string());
+        let Some(mut script) =
+            clients::node(name, &nodes[0], "rolling.mjs", &[&ports[1], &ports[2]])
+        else {
+            return;
+        };
+        for (number, config) in configs.iter().enumerate() {
+            script.says(&format!("restart {number}"));
+            nodes[number].drains();
+            assert!(nodes[number].exits().success());
+            nodes[number] = nodes[number].is_succeeded(config, 2);
+            script.hears(&format!("restarted {number}"));
+        }
+        script.succeeds();
+    }
+}
+
 /// Runs `scripts/cluster`; what it printed.
 fn cluster(arguments: &[&str]) -> String {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/cluster");
@@ -457,6 +513,18 @@ fn the_script_starts_a_cluster_on_loopback_and_leaves_nothing_behind() {
         let mut wire = Wire::connect((own_address(), port).into());
         wire.sends(format!("GET /up HTTP/1.1\r\nHost: {host}\r\n\r\n"));
         assert_eq!(wire.reply().status, 200);
+    }
+    let status = printed
+        .lines()
+        .find_map(|line| line.strip_prefix("status "));
+    let mut status = status.expect("how to ask").split_whitespace();
+    let asked = std::process::Command::new(status.next().expect("a program"))
+        .args(status)
+        .output()
+        .expect("it can be run");
+    let table = String::from_utf8_lossy(&asked.stdout);
+    for node in ["node-1", "node-2"] {
+        assert!(table.contains(node), "{table}{asked:?}");
     }
     cluster(&["down", "--folder", folder]);
     assert!(!std::path::Path::new(folder).exists());

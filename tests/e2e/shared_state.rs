@@ -14,12 +14,12 @@ use crate::support::wire::Wire;
 use crate::users::told;
 
 /// A dead node is known to be after three seconds: a busy machine may hold a living one up for one.
-fn quick() -> Value {
+pub(crate) fn quick() -> Value {
     json!({"cluster": {"lease_ms": 3_000, "heartbeat_ms": 500, "canary_ms": 500}})
 }
 
 #[track_caller]
-fn reads(node: &Server, resource: &str, info: &str, wanted: &Value) {
+pub(crate) fn reads(node: &Server, resource: &str, info: &str, wanted: &Value) {
     let parameters: &[(&str, &str)] = if info.is_empty() {
         &[]
     } else {
@@ -224,6 +224,56 @@ fn who_comes_to_a_cluster_knows_all_and_a_bus_that_died_leaves_no_ghost() {
         }
         alice.expects_member_removed("presence-room", "2");
         alice.expects_nothing();
+    }
+}
+
+#[test]
+fn a_node_that_learns_of_an_app_later_knows_what_the_others_have_of_it() {
+    for bus in BusServer::start_each("a_node_that_learns_of_an_app_later") {
+        let config = |name| node_config(&bus, name, quick());
+        let a = Server::start(&config("a").and_app("late", json!({})), 2);
+        let b = Server::start(&config("b"), 2);
+        let mut alice = a.client_of("late", "alice");
+        alice.joins("presence-room", "1");
+        alice.subscribes("news");
+        let has_beside_its_first = |name: &str| {
+            b.reloads(|json| {
+                let apps = &mut json["app_manager"]["array"]["apps"];
+                let apps = apps.as_array_mut().expect("a list");
+                apps.truncate(1);
+                let mut other = apps[0].clone();
+                for key in ["id", "key", "secret"] {
+                    other[key] = json!(format!("{name}-{key}"));
+                }
+                apps.push(other);
+            });
+            eventually("the change", || {
+                (b.api_of(name).get("/channels", &[]).status == 200).then_some(())
+            });
+        };
+        let has = |users: Value, channels: Value| {
+            eventually("the node to know of the other", || {
+                let mut api = b.api_of("late");
+                let found = (
+                    api.reads("/channels/presence-room/users", &[])["users"].clone(),
+                    api.reads("/channels", &[])["channels"].clone(),
+                );
+                (found == (users.clone(), channels.clone())).then_some(())
+            });
+        };
+        has_beside_its_first("late");
+        has(
+            json!([{"id": "1"}]),
+            json!({"presence-room": {}, "news": {}}),
+        );
+        // It is remembered until the second change.
+        has_beside_its_first("one");
+        has_beside_its_first("two");
+        alice.unsubscribes("presence-room");
+        let mut bob = a.client_of("late", "bob");
+        bob.joins("presence-new", "2");
+        has_beside_its_first("late");
+        has(json!([]), json!({"presence-new": {}, "news": {}}));
     }
 }
 

@@ -41,6 +41,8 @@ enum Wrong {
     Paused(usize),
     /// Its connections on a road are down.
     Down(usize, Road),
+    /// The bus has given up some of its topics on a road.
+    Deaf(usize, Road),
     /// Those of all nodes, at one stroke.
     AllDown,
     /// It was too slow, and lost events.
@@ -56,11 +58,14 @@ impl Wrong {
     fn parts(&self, from: usize, to: usize) -> bool {
         match self {
             Self::Gone(node) | Self::Down(node, Road::Events) => *node == from || *node == to,
-            Self::Slow(node) => *node == to,
+            Self::Slow(node) | Self::Deaf(node, Road::Events) => *node == to,
             Self::AllDown => true,
             Self::Split(groups) => groups[from] != groups[to],
             // What waits is not lost.
-            Self::Paused(_) | Self::Down(_, Road::State) | Self::Wedged => false,
+            Self::Paused(_)
+            | Self::Down(_, Road::State)
+            | Self::Deaf(_, Road::State)
+            | Self::Wedged => false,
         }
     }
 
@@ -69,17 +74,27 @@ impl Wrong {
         match self {
             Self::Gone(it) | Self::Paused(it) | Self::Down(it, Road::State) => *it == node,
             Self::Split(groups) => groups[node] != groups[for_whom],
+            // Nor does it know who else has come meanwhile.
+            Self::Deaf(it, Road::State) => *it == for_whom,
             // Whoever hears nothing takes nobody for dead.
             Self::AllDown | Self::Wedged => false,
-            Self::Slow(_) | Self::Down(_, Road::Events) => false,
+            Self::Slow(_) | Self::Down(_, Road::Events) | Self::Deaf(_, Road::Events) => false,
         }
     }
 
     /// Nodes may differ in who tells webhooks.
     fn divides(&self) -> bool {
         match self {
-            Self::Gone(_) | Self::Paused(_) | Self::Down(_, Road::State) | Self::Split(_) => true,
-            Self::AllDown | Self::Wedged | Self::Slow(_) | Self::Down(_, Road::Events) => false,
+            Self::Gone(_)
+            | Self::Paused(_)
+            | Self::Down(_, Road::State)
+            | Self::Deaf(_, Road::State)
+            | Self::Split(_) => true,
+            Self::AllDown
+            | Self::Wedged
+            | Self::Slow(_)
+            | Self::Down(_, Road::Events)
+            | Self::Deaf(_, Road::Events) => false,
         }
     }
 }
@@ -210,7 +225,7 @@ impl World {
         let node = self.dice.below(self.nodes.all.len());
         let has_others = self.nodes.live().iter().any(|it| *it != node);
         let road = *self.dice.pick(&Road::ALL);
-        match (self.dice.below(9), self.nodes.condition(node)) {
+        match (self.dice.below(10), self.nodes.condition(node)) {
             (0..2, Condition::Absent) => self.is_born(node),
             (0..2, Condition::Paused) => self.goes_on(node),
             (0, Condition::Live) if has_others => self.dies(node),
@@ -231,6 +246,7 @@ impl World {
                 let kept = self.dice.below(4);
                 self.bus().drops(node, Road::State, kept);
             }
+            (9, Condition::Live | Condition::Paused) => self.hearing_changes(node, road),
             _ => {}
         }
     }
@@ -244,6 +260,7 @@ impl World {
     fn is_gone(&mut self, node: usize) {
         for road in Road::ALL {
             self.ends(&Wrong::Down(node, road));
+            self.ends(&Wrong::Deaf(node, road));
         }
         self.ends(&Wrong::Paused(node));
         self.bus().dies(node);
@@ -363,6 +380,19 @@ impl World {
         bus.comes_up(node, road, &mut self.dice);
     }
 
+    /// Some of a node's topics are lost to it, or found again.
+    fn hearing_changes(&mut self, node: usize, road: Road) {
+        let what = Wrong::Deaf(node, road);
+        let cluster = self.nodes.cluster.as_mut();
+        let bus = &mut cluster.expect("it is one").bus;
+        if self.troubles.is(&what) {
+            bus.finds_again(node, road, &mut self.dice);
+            self.ends(&what);
+        } else if bus.loses_some(node, road, &mut self.dice) {
+            self.begins(what);
+        }
+    }
+
     /// The whole bus goes, or comes again.
     fn bus_changes(&mut self) {
         let there = 0..self.nodes.all.len();
@@ -444,6 +474,9 @@ impl World {
         }
         for node in 0..self.nodes.all.len() {
             for road in Road::ALL {
+                if self.troubles.is(&Wrong::Deaf(node, road)) {
+                    self.hearing_changes(node, road);
+                }
                 let is_there = self.nodes.condition(node) != Condition::Absent;
                 if is_there && !self.bus().is_up(node, road) {
                     self.road_changes(node, road);

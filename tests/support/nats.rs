@@ -7,6 +7,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::certificates::Certificates;
+use crate::gate::Gate;
+
 /// A running server. Dropping it kills the process.
 pub(crate) struct Nats {
     child: Child,
@@ -30,6 +33,16 @@ impl Nats {
         Self::start_fixed(address, String::new(), lines)
     }
 
+    /// One that speaks TLS, with the certificate of that name, to clients who show one.
+    pub(crate) fn start_with_tls(certificates: &Certificates, name: &str) -> Option<Self> {
+        Self::start_with(&format!(
+            "tls {{ cert_file: {:?}, key_file: {:?}, ca_file: {:?}, verify: true }}",
+            certificates.certificate(name),
+            certificates.key(name),
+            certificates.certificate("ca")
+        ))
+    }
+
     /// Servers that are one cluster.
     pub(crate) fn start_cluster<const COUNT: usize>() -> Option<[Self; COUNT]> {
         let all: [[SocketAddr; 2]; COUNT] =
@@ -44,6 +57,19 @@ impl Nats {
         };
         let servers: Option<Vec<Self>> = all.into_iter().map(start).collect();
         servers?.try_into().ok()
+    }
+
+    /// Two servers that are one cluster by way of a gate.
+    pub(crate) fn start_pair() -> Option<([Self; 2], Gate)> {
+        let [near, far, near_route, far_route, gate] = [(); 5].map(|()| next_address());
+        let cluster = |own: SocketAddr, routes: &str| {
+            format!("cluster {{ name: test, listen: \"{own}\", routes: [{routes}] }}\n")
+        };
+        let near = Self::start_fixed(near, cluster(near_route, ""), "")?;
+        let through = Gate::open(gate, near_route);
+        let routes = format!("\"nats-route://{gate}\"");
+        let far = Self::start_fixed(far, cluster(far_route, &routes), "")?;
+        Some(([near, far], through))
     }
 
     fn start_fixed(address: SocketAddr, more: String, lines: &str) -> Option<Self> {

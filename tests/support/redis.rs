@@ -1,16 +1,20 @@
 //! A Redis server of the tests' own, which may be stopped, killed and started again.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::certificates::Certificates;
+
 /// A running server. Dropping it kills the process.
 pub(crate) struct Redis {
     child: Child,
     pub(crate) address: SocketAddr,
+    /// Where it speaks TLS too, if it does.
+    pub(crate) tls: Option<SocketAddr>,
     /// Of the default user; none: whoever comes may do all.
     password: Option<String>,
     arguments: Vec<String>,
@@ -36,27 +40,63 @@ impl Redis {
         })
     }
 
+    /// One that speaks TLS too, with the certificate of that name, to clients who show one.
+    pub(crate) fn start_with_tls(certificates: &Certificates, name: &str) -> Option<Self> {
+        Self::start_tls(certificates, name, |_| Vec::new())
+    }
+
+    /// One that has replicas, or is one of that master.
+    pub(crate) fn start_replicated(master: Option<SocketAddr>) -> Option<Self> {
+        Self::start_as(None, |address| {
+            let (host, port) = (address.ip().to_string(), address.port().to_string());
+            let own = [
+                "--replica-announce-ip",
+                &host,
+                "--replica-announce-port",
+                &port,
+            ];
+            let mut all = own.map(str::to_owned).to_vec();
+            if let Some(master) = master {
+                let (host, port) = (master.ip().to_string(), master.port().to_string());
+                all.extend(["--replicaof".to_owned(), host, port]);
+            }
+            all
+        })
+    }
+
     /// One that may become part of a cluster.
     pub(crate) fn start_in_cluster(arguments: &[&str]) -> Option<Self> {
-        Self::start_as(None, |address| {
-            let host = address.ip().to_string();
-            let own = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"];
-            let own = own.into_iter().chain(["--cluster-announce-ip", &host]);
-            own.chain(arguments.iter().copied())
-                .map(str::to_owned)
-                .collect()
-        })
+        Self::start_as(None, |address| in_cluster(address, arguments))
+    }
+
+    /// The same over TLS.
+    pub(crate) fn start_in_tls_cluster(certificates: &Certificates) -> Option<Self> {
+        let arguments = ["--tls-cluster", "yes", "--tls-replication", "yes"];
+        Self::start_tls(certificates, "server", |it| in_cluster(it, &arguments))
+    }
+
+    fn start_tls(
+        certificates: &Certificates,
+        name: &str,
+        more: impl FnOnce(SocketAddr) -> Vec<String>,
+    ) -> Option<Self> {
+        let tls = next_address();
+        let (port, ca) = (tls.port().to_string(), certificates.certificate("ca"));
+        let (cert, key) = (certificates.certificate(name), certificates.key(name));
+        let own = ["--tls-port", &port, "--tls-ca-cert-file", &ca];
+        let own = own.into_iter().chain(["--tls-cert-file", &cert]);
+        let own = own.chain(["--tls-key-file", &key, "--tls-auth-clients", "yes"]);
+        let own: Vec<String> = own.map(str::to_owned).collect();
+        let mut server = Self::start_as(None, |address| [own, more(address)].concat())?;
+        server.tls = Some(tls);
+        Some(server)
     }
 
     fn start_as(
         password: Option<&str>,
         arguments: impl FnOnce(SocketAddr) -> Vec<String>,
     ) -> Option<Self> {
-        // Each process has a loopback address of its own, so that no two tests share a port.
-        let [_, high, middle, low] = std::process::id().to_be_bytes();
-        let host = Ipv4Addr::new(127, 64 + high % 128, middle, low);
-        let port = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
-        let address = SocketAddr::from((host, port));
+        let address = next_address();
         let folder = tempfile::tempdir().expect("a temporary folder");
         let password = password.map(str::to_owned);
         let arguments = arguments(address);
@@ -64,6 +104,7 @@ impl Redis {
         let server = Self {
             child,
             address,
+            tls: None,
             password,
             arguments,
             folder,
@@ -135,6 +176,24 @@ impl Redis {
         };
         Ok(answer.trim_end().to_owned())
     }
+}
+
+/// Each process has a loopback address of its own, so that no two tests share a port.
+pub(crate) fn own_host() -> IpAddr {
+    let [_, high, middle, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, 64 + high % 128, middle, low).into()
+}
+
+pub(crate) fn next_address() -> SocketAddr {
+    SocketAddr::from((own_host(), NEXT_PORT.fetch_add(1, Ordering::Relaxed)))
+}
+
+fn in_cluster(address: SocketAddr, arguments: &[&str]) -> Vec<String> {
+    let host = address.ip().to_string();
+    let own = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"];
+    let own = own.into_iter().chain(["--cluster-announce-ip", &host]);
+    let all = own.chain(arguments.iter().copied());
+    all.map(str::to_owned).collect()
 }
 
 fn spawn(

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::certificates::Certificates;
 use crate::redis::Redis;
 
 /// Running servers. Dropping them kills the processes.
@@ -25,9 +26,18 @@ impl RedisCluster {
         Self::start_with(&[], MASTERS)
     }
 
+    /// Three masters that speak TLS to clients and to each other.
+    pub(crate) fn start_with_tls(certificates: &Certificates) -> Option<Self> {
+        Self::start_each(|| Redis::start_in_tls_cluster(certificates), 0)
+    }
+
     /// Each server with more arguments.
     pub(crate) fn start_with(arguments: &[&str], replicas: usize) -> Option<Self> {
-        let start = |_| Redis::start_in_cluster(arguments);
+        Self::start_each(|| Redis::start_in_cluster(arguments), replicas)
+    }
+
+    fn start_each(start: impl Fn() -> Option<Redis>, replicas: usize) -> Option<Self> {
+        let start = |_| start();
         let masters: Option<Vec<Redis>> = (0..MASTERS).map(start).collect();
         let replicas: Option<Vec<Redis>> = (0..replicas).map(start).collect();
         let mut cluster = Self {
@@ -44,7 +54,9 @@ impl RedisCluster {
             let last = (SLOTS * (number + 1) / MASTERS - 1).to_string();
             master.command(&["CLUSTER", "ADDSLOTSRANGE", &first, &last]);
         }
-        let addresses: Vec<_> = self.all().map(|it| it.address).collect();
+        // By which they reach each other.
+        let address = |it: &mut Redis| it.tls.unwrap_or(it.address);
+        let addresses: Vec<_> = self.all().map(address).collect();
         for (number, server) in (1..).zip(self.all()) {
             // Without it they would settle by chance which epoch is whose.
             server.command(&["CLUSTER", "SET-CONFIG-EPOCH", &number.to_string()]);

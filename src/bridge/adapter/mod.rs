@@ -3,8 +3,8 @@
 //! Owns: `Bus` over a closed set of drivers, `Setup`, `BusError`; `news` (what comes out), `status`
 //! (what is counted), `wishes` (what is to be subscribed), `queue` (what waits, in bytes), `roads` (the
 //! caller's end of both roads), `backoff`.
-//! May depend on: `cluster::{topic, wire}` for names and bounds, `config::secret`, tokio, the
-//! drivers' crates. Not on what stands in a batch.
+//! May depend on: `cluster::{topic, wire}` for names and bounds, `config::secret`, `bridge::tls`, tokio,
+//! the drivers' crates. Not on what stands in a batch.
 //! Invariants: nothing here waits for a bus but `next` and `close`; every queue is bounded in bytes;
 //! what may have been delivered is never sent again; a topic is told live only after the bus said so.
 
@@ -25,7 +25,7 @@ use self::{
     redis_cluster::{RedisClusterBus, RedisClusterSetup},
     status::Status,
 };
-use crate::cluster::topic::Topic;
+use crate::{bridge::tls::TlsError, cluster::topic::Topic};
 
 /// A bus and our connections to it. Connects by itself, again and again, until it is closed.
 #[derive(Debug)]
@@ -49,8 +49,12 @@ pub enum BusError {
     /// The URL itself may hold a password, so it is not shown.
     #[error("{key} is no URL of a Redis server: {reason}")]
     Url { key: &'static str, reason: String },
-    #[error("{key}: TLS to Redis is not supported by this release; use redis://")]
-    Tls { key: &'static str },
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(
+        "{key}: TLS on some servers of a Redis Cluster and not on others: rediss:// on all, or on none"
+    )]
+    MixedTls { key: &'static str },
     #[error(
         "adapter.redis.redis_pub_options.url names database {publish} and \
          adapter.redis.redis_sub_options.url database {subscribe}: must be the same"

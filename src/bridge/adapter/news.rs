@@ -94,6 +94,9 @@ pub(super) enum TroubleKind {
     Login,
     Database,
     Protocol,
+    Tls,
     Permission,
+    /// What is live may not be known everywhere.
+    Unproven,
     Refused,
 }

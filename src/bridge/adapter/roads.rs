@@ -431,6 +431,8 @@ impl RoadLine {
             trouble: trouble.map(|it| it.sentence.clone()),
             topics_wanted: self.wishes.wanted(),
             topics_live: self.tally.topics_live.load(Ordering::Relaxed),
+            witnesses: self.tally.witnesses.load(Ordering::Relaxed),
+            witnesses_heard: self.tally.witnesses_heard.load(Ordering::Relaxed),
             outgoing_bytes: self.outgoing.queued_bytes(),
             incoming_bytes: self.incoming.queued_bytes(),
             counts: self.tally.counts(),

@@ -42,6 +42,10 @@ pub struct RoadStatus {
     pub trouble: Option<String>,
     pub topics_wanted: u64,
     pub topics_live: u64,
+    /// Servers at which a topic is to be proven before it is live, where there are several.
+    pub witnesses: u64,
+    /// Those that are waited for; the others hear nothing of us.
+    pub witnesses_heard: u64,
     /// Waiting for the bus: queued, or sent and not answered.
     pub outgoing_bytes: usize,
     /// Waiting for us.
@@ -90,6 +94,9 @@ pub(super) struct Tally {
     pub(super) dropped_untold: AtomicU64,
     /// Gauge.
     pub(super) topics_live: AtomicU64,
+    /// Gauges.
+    pub(super) witnesses: AtomicU64,
+    pub(super) witnesses_heard: AtomicU64,
 }
 
 impl Tally {

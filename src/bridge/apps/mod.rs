@@ -111,6 +111,12 @@ impl AppTable {
         self.get(index).is_some() || self.gone_indices.contains(&index)
     }
 
+    /// The index of an app that is there, or left with the latest change.
+    pub fn index_of(&self, id: &str) -> Option<AppIndex> {
+        let index = self.by_id.get(id).or_else(|| self.gone.get(id));
+        index.copied()
+    }
+
     /// Indices and ids of the apps that are known, by index.
     pub fn known(&self) -> Vec<(AppIndex, &str)> {
         let all = self.by_id.iter().chain(&self.gone);

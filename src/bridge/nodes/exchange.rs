@@ -58,11 +58,15 @@ pub struct Exchange {
     identity: Identity,
     /// The others hear of this node.
     has_come: bool,
+    /// All topics of the others have been live.
+    has_heard: bool,
     owners: Owners,
     /// Ids of apps that were named by their index, also of those that are gone meanwhile.
     app_ids: AHashMap<AppIndex, Arc<str>>,
     /// A peer's end or a snapshot is not wholly told to shards.
     has_views: bool,
+    /// Apps that were forgotten, of which shards are told that the others have nothing.
+    forgotten: AHashMap<String, AppIndex>,
     effects: Vec<Effect>,
     name_is_taken: bool,
     shards: u16,
@@ -105,9 +109,11 @@ impl Exchange {
             heartbeat_ms: times.heartbeat_ms,
             identity,
             has_come: false,
+            has_heard: false,
             owners: Owners::new(identity, times.lease_ms),
             app_ids: AHashMap::new(),
             has_views: false,
+            forgotten: AHashMap::new(),
             effects: Vec::new(),
             name_is_taken: false,
             node: Node::listening(millis(now), node, name),
@@ -240,8 +246,32 @@ impl Exchange {
         Some(id)
     }
 
+    /// The apps of this node have changed. Of those that are new shards are told what the others have;
+    /// of those that are forgotten, that they have nothing.
+    pub fn apps_changed(&mut self, before: &AppTable, after: &AppTable) {
+        let ids = |table: &AppTable| {
+            let known = table.known().into_iter();
+            known.map(|(index, id)| (index, id.to_owned())).collect()
+        };
+        let (were, are): (Vec<_>, Vec<_>) = (ids(before), ids(after));
+        for (index, id) in were {
+            if after.index_of(&id).is_none() {
+                self.node.app_went(&id);
+                self.forgotten.insert(id, index);
+            }
+        }
+        for (_, id) in are {
+            if before.index_of(&id).is_none() {
+                self.forgotten.remove(&id);
+                self.node.app_came(&id);
+            }
+        }
+        self.has_views = true;
+    }
+
     /// Goes on telling shards what is long.
     pub fn tell_views(&mut self, apps: &AppTable, told: &mut Told) {
+        let forgotten = &self.forgotten;
         let mut teller = Teller {
             apps,
             shards: self.shards,
@@ -249,7 +279,14 @@ impl Exchange {
             told,
         };
         let node = &mut self.node;
-        self.has_views = node.next_views(VIEWS_PER_STEP, |view| teller.tell_view(&view));
+        self.has_views = node.next_views(VIEWS_PER_STEP, |view| match forgotten.get(view.app) {
+            Some(index) if view.change.is_nothing() => teller.tell_view_of(*index, &view),
+            Some(_) => {}
+            None => teller.tell_view(&view),
+        });
+        if !self.has_views {
+            self.forgotten.clear();
+        }
     }
 
     /// `tell_views` has more to tell.
@@ -303,10 +340,19 @@ impl Exchange {
                 self.node.hear(millis(now), topic, &bytes, effects, tell);
                 self.counters.count_echoes(&self.node);
             }
-            News::Live(topics) => self.on_live(now, &topics, told),
+            News::Live(topics) => {
+                self.on_live(now, &topics, told);
+                self.listen_to_peers();
+            }
             News::Up(road) => tracing::info!(road = road.name(), "the bus is there"),
-            News::Down(road) => self.on_down(now, road, told),
-            News::Lost(topics) => self.on_lost(now, &topics, told),
+            News::Down(road) => {
+                self.on_down(now, road, told);
+                self.listen_to_peers();
+            }
+            News::Lost(topics) => {
+                self.on_lost(now, &topics, told);
+                self.listen_to_peers();
+            }
             News::Dropped { road, batches } => {
                 let road = road.name();
                 tracing::warn!(road, batches, "the bus brought more than could be taken");
@@ -362,6 +408,15 @@ impl Exchange {
         }
     }
 
+    /// While a topic of the others is lost, their silence says nothing.
+    fn listen_to_peers(&mut self) {
+        let hears = self.topics.is_state_live();
+        self.has_heard |= hears;
+        if self.has_heard {
+            self.node.hears_peers(hears);
+        }
+    }
+
     /// Topics that the bus has given up, and others of the same road not.
     fn on_lost(&mut self, now: Duration, topics: &[Topic], told: &mut Told) {
         let mut homes = BTreeSet::new();
@@ -401,6 +456,7 @@ impl Exchange {
         if millis(now) >= self.node.next_tick() {
             self.tick_node(now, told);
         }
+        self.owners.set_deaf(!self.node.is_fresh());
         for change in self.owners.step(millis(now)) {
             tell_owned(Some(change), self.shards, told);
         }

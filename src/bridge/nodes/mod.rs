@@ -23,16 +23,12 @@ use ahash::RandomState;
 use self::exchange::{Command, Exchange};
 pub(super) use self::told::Told;
 use super::{
-    adapter::{
-        Bus, BusError, Setup,
-        news::News,
-        redis::{RedisServer, RedisSetup},
-        status::Status,
-    },
+    adapter::{Bus, BusError, Setup, news::News, status::Status},
     apps::AppTable,
     message::{KeptEvent, KeptName, NodeEvent, NodeState, Spent, TopicWish, UserOfNodes},
     nats_setup::nats_setup,
     redis_cluster_setup::redis_cluster_setup,
+    redis_setup::redis_setup,
 };
 use crate::{
     cluster::{
@@ -41,6 +37,7 @@ use crate::{
         membership::Times,
         node::{Peer, Setup as NodeSetup},
         start::Name,
+        wire::Version,
     },
     config::{Config, sections::AdapterDriver},
     metrics::cluster::ClusterSample,
@@ -74,7 +71,7 @@ impl Nodes {
         shards: u16,
     ) -> Result<Option<Self>, BusError> {
         let setup = match config.adapter.driver {
-            AdapterDriver::Redis => Setup::Redis(redis_setup(config, name)),
+            AdapterDriver::Redis => Setup::Redis(redis_setup(config, name, QUEUE_BYTES_MAX)),
             AdapterDriver::Nats => Setup::Nats(nats_setup(config, name, QUEUE_BYTES_MAX)),
             AdapterDriver::RedisCluster => {
                 Setup::RedisCluster(redis_cluster_setup(config, name, QUEUE_BYTES_MAX))
@@ -155,6 +152,11 @@ impl Nodes {
     /// Answers another node's question for it; `flush` sends it.
     pub(super) fn answer_kept(&mut self, apps: &AppTable, kept: &KeptEvent) {
         self.exchange.answer_kept(apps, kept);
+    }
+
+    /// The apps of this node have changed; `tell_views` says what follows.
+    pub(super) fn apps_changed(&mut self, before: &AppTable, after: &AppTable) {
+        self.exchange.apps_changed(before, after);
     }
 
     /// Goes on telling shards what is long.
@@ -271,32 +273,13 @@ fn node_setup(config: &Config, name: &str, program: &str) -> NodeSetup {
         cluster: ClusterTag::of_name(cluster),
         secrets: Secrets::new(secrets_of(config)),
         hasher: RandomState::new(),
+        version: Version::OURS,
         view_bytes_max: VIEW_BYTES_MAX,
         times: Times {
             lease_ms: config.cluster.lease_ms.into(),
             heartbeat_ms: config.cluster.heartbeat_ms.into(),
             canary_ms: config.cluster.canary_ms.into(),
         },
-    }
-}
-
-fn redis_setup(config: &Config, name: &str) -> RedisSetup {
-    let (adapter, server) = (&config.adapter.redis, &config.database.redis);
-    RedisSetup {
-        server: RedisServer {
-            host: server.host.clone(),
-            port: server.port,
-            database: server.db,
-            username: server.username.clone(),
-            password: server.password.clone(),
-        },
-        publisher_url: adapter.pub_url.clone(),
-        subscriber_url: adapter.sub_url.clone(),
-        prefix: adapter.prefix.clone(),
-        cluster: config.cluster.name.clone().unwrap_or_default(),
-        node: NodeId::of_name(name),
-        queue_bytes_max: QUEUE_BYTES_MAX,
-        timeout: Duration::from_millis(adapter.requests_timeout_ms),
     }
 }
 

@@ -134,6 +134,14 @@ impl Exchange {
                 roads.map(|it| it.topics_wanted).iter().sum(),
                 roads.map(|it| it.topics_live).iter().sum(),
             ],
+            witnesses: [
+                roads.map(|it| it.witnesses).into_iter().max().unwrap_or(0),
+                roads
+                    .map(|it| it.witnesses_heard)
+                    .into_iter()
+                    .min()
+                    .unwrap_or(0),
+            ],
             subscribe: ours.subscribe.clone(),
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! Owns: `Told`, and how what is heard becomes messages for shards.
 //! May depend on: `bridge::{apps, message}`, `cluster`.
-//! Invariants: of an app that this node does not have nothing is told; an event is told only where its
-//! channel's name says that it belongs.
+//! Invariants: of an app that this node does not know nothing is told, but that nothing is left; an event
+//! is told only where its channel's name says that it belongs.
 
 use std::sync::Arc;
 
@@ -65,10 +65,14 @@ impl Teller<'_> {
     }
 
     pub(super) fn tell_view(&mut self, view: &ViewChange<'_>) {
-        let Some(app) = self.apps.by_id(view.app) else {
-            self.counters.events_of_unknown_apps += 1;
-            return;
-        };
+        // One that has just left may come back: it stays up to date until it is forgotten.
+        match self.apps.index_of(view.app) {
+            Some(index) => self.tell_view_of(index, view),
+            None => self.counters.events_of_unknown_apps += 1,
+        }
+    }
+
+    pub(super) fn tell_view_of(&mut self, app: AppIndex, view: &ViewChange<'_>) {
         let change = match view.change {
             Merged::Subscriptions(count) => StateChange::Subscriptions(count),
             Merged::MemberJoined { user_id, info } => StateChange::MemberJoined {
@@ -85,7 +89,7 @@ impl Teller<'_> {
             Merged::EventForgotten => StateChange::EventKept(false),
         };
         let state = NodeState {
-            app: app.index,
+            app,
             partition: view.partition,
             name: Arc::clone(view.name),
             change,

@@ -1,6 +1,6 @@
 //! The state of nodes that are joined by a toy bus: at rest all hold what the others hold.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::*;
 use crate::{
@@ -114,6 +114,51 @@ fn what_one_node_holds_all_others_hold() {
     toy.until(2_800);
     let terminated = toy.stations.iter().map(|station| station.terminated.len());
     assert_eq!(terminated.collect::<Vec<_>>(), [0, 1, 1]);
+}
+
+#[test]
+fn an_app_that_becomes_known_is_told_whole_and_one_that_is_forgotten_as_nothing() {
+    let mut toy = Toy::new(3, 1);
+    toy.until(2_500);
+    for number in 0..500 {
+        toy.count(0, &format!("c-{number}"), number + 1);
+        toy.join(1, "presence-a", &number.to_string(), "{}");
+    }
+    toy.report(0, "u", OwnChange::UserOnline);
+    toy.report(1, "", OwnChange::Connections(7));
+    toy.report(1, "cache-a", OwnChange::EventKept);
+    toy.until(4_000);
+    toy.agrees();
+    let known = toy.stations[2].view.clone();
+    let node = toy.node(2);
+    for limit in [1, 7, 100_000] {
+        // Whoever takes it, `Watched` panics at what is told twice.
+        let (mut told, mut untold) = (Watched::default(), known.clone());
+        node.app_came("app");
+        node.app_came("another"); // Of which nobody has anything.
+        while node.next_views(limit, |view| told.take(&view)) {}
+        assert_eq!(told.members, known.members);
+        assert_eq!((&told.counts, &told.users), (&known.counts, &known.users));
+        assert_eq!(told.kept, known.kept);
+        node.app_went("app");
+        while node.next_views(limit, |view| untold.take(&view)) {}
+        assert!(untold.members.is_empty() && untold.counts.is_empty());
+        assert!(untold.users.is_empty() && untold.kept.is_empty());
+        // The last word counts, wherever the walk was.
+        let mut names = BTreeSet::new();
+        node.app_went("app");
+        node.next_views(limit, |_| {});
+        node.app_came("app");
+        while node.next_views(limit, |view| {
+            assert!(!view.change.is_nothing());
+            names.insert(view.name.to_string());
+        }) {}
+        assert_eq!(
+            names.len(),
+            500 + 4,
+            "channels, a user, the app, what is kept"
+        );
+    }
 }
 
 #[test]

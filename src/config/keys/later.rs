@@ -37,7 +37,7 @@ pub(in crate::config) const SERVER: Later = Later(
      adapter.nats.discovery_idle_wait_ms adapter.nats.subscription_capacity \
      adapter.nats.client_capacity adapter.nats.max_reconnects \
      app_manager.register_inline_apps cache.redis.redis_options cache.redis.tls \
-     database.redis.tls database.redis.cluster.tls database.surrealdb queue.sns queue.lease \
+     database.redis.cluster.tls database.surrealdb queue.sns queue.lease \
      queue.retry queue.redis.redis_options queue.redis.tls metrics.tcp_exporter \
      rate_limiter.redis.redis_options rate_limiter.redis.tls",
 );

@@ -52,6 +52,20 @@ section! {
         /// TLS for all cluster connections.
         cluster_use_tls: bool as "cluster.use_tls" = flag().default("false")
             .env(&["DATABASE_REDIS_CLUSTER_USE_TLS"]);
+        tls: RedisTls => RedisTls::read;
+    }
+}
+
+section! {
+    pub struct RedisTls in "database.redis.tls" {
+        /// TLS to database.redis.host, its Sentinels and cluster; a URL says it by `rediss://`.
+        enabled: bool = flag().default("false").ours();
+        /// CA of the servers, PEM; unset = those of the system. Holds for every component's Redis.
+        ca_path: Option<String> = text(shape::NOT_EMPTY).ours();
+        /// Client certificate, PEM.
+        cert_path: Option<String> = text(shape::NOT_EMPTY).ours();
+        /// Client key, PEM, without a password.
+        key_path: Option<String> = text(shape::NOT_EMPTY).ours();
     }
 }
 

@@ -82,6 +82,7 @@ pub static SERVER: Table = Table {
         CacheMemory::KEYS,
         Database::KEYS,
         Redis::KEYS,
+        RedisTls::KEYS,
         Mysql::KEYS,
         MysqlTls::KEYS,
         Postgres::KEYS,

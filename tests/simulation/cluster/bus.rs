@@ -52,6 +52,8 @@ struct Seat {
     wishes: BTreeMap<Topic, (u32, bool)>,
     /// As the bus has it.
     subscribed: BTreeSet<Topic>,
+    /// Topics that the bus has given up, and that are not subscribed anew yet.
+    lost: BTreeSet<Topic>,
     /// Landed and not taken; reports are taken first.
     reports: VecDeque<Report>,
     batches: VecDeque<(Topic, Vec<u8>)>,
@@ -62,6 +64,7 @@ enum Report {
     Down,
     Dropped(u64),
     Live(Topic, u32),
+    Lost(Vec<Topic>),
 }
 
 /// What is on its way, from or to a node on a road.
@@ -178,6 +181,7 @@ impl Bus {
         let wish = seat.wishes.entry(topic).or_default();
         *wish = (wish.0 + 1, is_wanted);
         let number = wish.0;
+        seat.lost.remove(&topic);
         if seat.is_up {
             let load = Load::Wish {
                 topic,
@@ -211,6 +215,7 @@ impl Bus {
         if std::mem::take(&mut seat.is_up) {
             seat.epoch += 1;
             seat.subscribed.clear();
+            seat.lost.clear();
             seat.reports.push_back(Report::Down);
         }
     }
@@ -276,6 +281,36 @@ impl Bus {
         dropped > 0
     }
 
+    /// The bus gives up some of a node's topics, as one that moves them to another server does, and the
+    /// node hears which. True if that was anything.
+    pub(crate) fn loses_some(&mut self, node: usize, road: Road, dice: &mut Dice) -> bool {
+        let seat = self.seat(node, road);
+        let topics = std::mem::take(&mut seat.subscribed).into_iter();
+        let (lost, kept): (Vec<_>, Vec<_>) = topics.partition(|_| dice.percent(50));
+        seat.subscribed.extend(kept);
+        seat.lost.extend(&lost);
+        let is_any = !lost.is_empty();
+        if is_any {
+            seat.reports.push_back(Report::Lost(lost));
+        }
+        is_any
+    }
+
+    /// Subscribes anew what was lost.
+    pub(crate) fn finds_again(&mut self, node: usize, road: Road, dice: &mut Dice) {
+        for topic in std::mem::take(&mut self.seat(node, road).lost) {
+            let (number, is_wanted) = self.seat(node, road).wishes[&topic];
+            if is_wanted {
+                let load = Load::Wish {
+                    topic,
+                    number,
+                    is_wanted,
+                };
+                self.launch(node, road, Way::Wishes { node, road }, load, dice);
+            }
+        }
+    }
+
     /// From now on nothing crosses between the two groups, in silence.
     pub(crate) fn splits(&mut self, groups: Vec<bool>) {
         self.split = groups;
@@ -333,7 +368,9 @@ impl Bus {
             Load::Publish { topic, bytes } => self.spread(node, topic, &bytes, dice),
             Load::Confirm { topic, number } => {
                 let seat = self.seat(node, road);
-                seat.reports.push_back(Report::Live(topic, number));
+                if seat.subscribed.contains(&topic) {
+                    seat.reports.push_back(Report::Live(topic, number));
+                }
             }
             Load::Batch { topic, bytes } => {
                 self.delivered += 1;
@@ -377,6 +414,7 @@ impl Bus {
                     Report::Up => return Some(News::Up(road)),
                     Report::Down => return Some(News::Down(road)),
                     Report::Dropped(batches) => return Some(News::Dropped { road, batches }),
+                    Report::Lost(topics) => return Some(News::Lost(topics)),
                     // Only the last wish is answered.
                     Report::Live(topic, number) if seat.wishes[&topic] == (number, true) => {
                         return Some(News::Live(vec![topic]));

@@ -14,6 +14,7 @@ use sockudo::{
         membership::Times,
         node::Setup as NodeSetup,
         start::Name,
+        wire::Version,
     },
     server::{NodeSeed, SocketIdKey},
 };
@@ -135,6 +136,8 @@ fn setup(cluster: &ClusterPlan, number: usize, shards: u16, incarnation: u64) ->
         program: "simulated".to_owned(),
         cluster: ClusterTag::of_name("simulated"),
         secrets: Secrets::new(secret),
+        // With each life of a node the other one of two neighbours.
+        version: Version(Version::OURS.0 + u8::from((incarnation + number as u64) % 2 == 1)),
         times: cluster.times,
         hasher: Node::homes(number as u64),
         view_bytes_max: 1 << 30,

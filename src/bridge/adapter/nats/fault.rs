@@ -1,7 +1,7 @@
 //! What an error of a NATS server means for an operator.
 //!
 //! Owns: the sentences; `Denial` (what a server does not let us do).
-//! May depend on: `adapter::news`, `nats::server`, the crate `async-nats`.
+//! May depend on: `adapter::news`, `nats::server`, `bridge::tls`, the crate `async-nats`.
 //! Invariants: a sentence names the key and what to do; a server's own words are shown only where
 //! they hold no secret, bounded and escaped.
 
@@ -13,10 +13,15 @@ use super::{
     super::news::{Trouble, TroubleKind},
     server::Server,
 };
+use crate::bridge::tls::TlsWords;
 
 /// Of a connection that was not made.
-pub(super) fn fault(error: &ConnectError, server: &Server) -> Trouble {
+pub(super) fn fault(error: &ConnectError, server: &Server, tls: TlsWords) -> Trouble {
     let (at, login) = (server.address(), server.login_keys());
+    if let Some(meaning) = tls.meaning_of(error) {
+        let (kind, sentence) = (TroubleKind::Tls, format!("NATS at {at} {meaning}"));
+        return Trouble { kind, sentence };
+    }
     let (kind, sentence) = match error.kind() {
         ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
             let sentence = match server.has_login() {
@@ -33,9 +38,9 @@ pub(super) fn fault(error: &ConnectError, server: &Server) -> Trouble {
             ),
         ),
         ConnectErrorKind::Tls => (
-            TroubleKind::Refused,
+            TroubleKind::Tls,
             format!(
-                "NATS at {at} wants TLS (adapter.nats.servers), and it does not come about: {}",
+                "NATS at {at}: TLS does not come about (adapter.nats.servers, adapter.nats.tls): {}",
                 words(error, server)
             ),
         ),

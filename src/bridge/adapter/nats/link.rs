@@ -78,7 +78,7 @@ pub(super) async fn connect(
     }
 }
 
-async fn open(
+pub(super) async fn open(
     duty: &Duty,
     number: usize,
     incoming: Option<&IncomingSender>,
@@ -130,8 +130,8 @@ async fn open(
         .subscription_capacity(MESSAGES_MAX)
         .connection_timeout(duty.servers.connect_within)
         .name("sockudo");
-    let connected = options.connect(&server.url).await;
-    let client = connected.map_err(|error| fault(&error, server))?;
+    let connected = duty.servers.secured(options).connect(&server.url).await;
+    let client = connected.map_err(|error| fault(&error, server, duty.servers.tls_words()))?;
     is_made.store(true, Ordering::Relaxed);
     let inbox = format!("{}i.{:016x}", duty.subjects.stem(), chance());
     let probe = Probe::new(client.clone(), inbox.into(), duty.timeout).await;
@@ -209,7 +209,7 @@ fn of(death: Death, server: &Server) -> Trouble {
     }
 }
 
-fn chance() -> u64 {
+pub(super) fn chance() -> u64 {
     // Without chance all share an inbox, where a number that is not awaited is left aside.
     getrandom::u64().unwrap_or_default()
 }

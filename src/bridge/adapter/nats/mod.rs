@@ -1,8 +1,10 @@
 //! The bus on servers of NATS: PUB and SUB, and a message to oneself as proof.
 //!
 //! Owns: `NatsBus`, `NatsSetup`; `server` (where to, as whom), `link` (one connection), `probe` (whether it
-//! lives, and what it proves), `publisher`, `subscriber`, `fault` (what an error means).
-//! May depend on: the rest of `adapter`, `cluster::topic`, `config::secret`, the crate `async-nats`, tokio.
+//! lives, and what it proves), `publisher`, `subscriber`, `witness` (whether other servers know), `fault` (what an
+//! error means).
+//! May depend on: the rest of `adapter`, `bridge::tls`, `cluster::topic`, `config::secret`, the crate
+//! `async-nats`, tokio.
 //! Invariants: each road has a publishing and a subscribing connection of its own; each is made anew by
 //! us when it ends or is silent, for ever. The crate's own reconnecting is cut off: it sends what is old,
 //! and says *connected* before anything is subscribed again.
@@ -13,15 +15,17 @@ mod probe;
 mod publisher;
 mod server;
 mod subscriber;
+mod witness;
 
 use std::{sync::Arc, time::Duration};
 
 use async_nats::Subject;
 use tokio::{task::JoinSet, time::timeout};
 
-use self::server::Servers;
+use self::{server::Servers, witness::Witnesses};
 use super::{BusError, roads::Roads};
 use crate::{
+    bridge::tls::TlsFiles,
     cluster::{
         identity::NodeId,
         topic::{Topic, TopicNames},
@@ -41,6 +45,10 @@ pub struct NatsSetup {
     pub password: Option<Secret>,
     /// Used without the two.
     pub token: Option<Secret>,
+    /// `adapter.nats.tls.required`: also of servers that do not ask for it.
+    pub tls_required: bool,
+    /// `adapter.nats.tls`.
+    pub tls: TlsFiles,
     /// The cluster's name.
     pub cluster: String,
     /// Of this node.
@@ -67,6 +75,7 @@ pub struct NatsBus {
 struct Duty {
     servers: Arc<Servers>,
     subjects: Arc<Subjects>,
+    witnesses: Witnesses,
     timeout: Duration,
 }
 
@@ -110,8 +119,10 @@ impl NatsBus {
             let max = STEM_BYTES_MAX;
             return Err(BusError::LongSubjects { bytes, max });
         }
+        let witnesses = Witnesses::new(names.stem(), servers.count());
         let duty = Duty {
             servers,
+            witnesses,
             subjects: Arc::new(Subjects::new(names)),
             timeout: setup.timeout,
         };
@@ -121,6 +132,9 @@ impl NatsBus {
         for ends in ends {
             publishers.spawn(publisher::run(duty.clone(), ends.publisher));
             subscribers.spawn(subscriber::run(duty.clone(), ends.subscriber));
+        }
+        for number in 0..duty.witnesses.count() {
+            subscribers.spawn(witness::run(duty.clone(), number));
         }
         Ok(Self {
             roads,

@@ -1,20 +1,26 @@
 //! Where the servers of NATS are, and who we are there.
 //!
 //! Owns: `Servers`, `Server`.
-//! May depend on: `adapter::BusError`, `config::secret`, `protocol::query`, the crate `async-nats`.
+//! May depend on: `adapter::BusError`, `bridge::tls`, `config::secret`, `protocol::query`, the crate `async-nats`.
 //! Invariants: every server that is named is tried, in another order each time, the one that was just
 //! lost last; nothing here prints a secret.
 
 use std::time::Duration;
 
-use async_nats::{Auth, ServerAddr};
+use async_nats::{Auth, ConnectOptions, ServerAddr};
 
 use super::{super::BusError, NatsSetup};
-use crate::{config::Secret, protocol::query::decode_percent};
+use crate::{
+    bridge::tls::{TlsClient, TlsFiles, TlsWords},
+    config::Secret,
+    protocol::query::decode_percent,
+};
 
 /// All that are named.
 pub(super) struct Servers {
     servers: Vec<Server>,
+    tls_required: bool,
+    tls: TlsFiles,
     /// Of one attempt.
     pub(super) connect_within: Duration,
 }
@@ -63,14 +69,45 @@ impl Servers {
         if servers.is_empty() {
             return Err(BusError::NoServers { key: SERVERS });
         }
+        let tls = &setup.tls;
+        let files = [&tls.ca_path, &tls.cert_path, &tls.key_path];
+        let is_tls = |server: &Server| server.url.tls_required();
+        if setup.tls_required || files.iter().any(|it| it.is_some()) || servers.iter().any(is_tls) {
+            // The crate reads them again for each connection; what is wrong now is told now.
+            TlsClient::read(tls)?;
+        }
         let connect_within = match servers.len() {
             1 => setup.connect_within,
             _ => setup.connect_within.min(CONNECT_WITHIN),
         };
         Ok(Self {
             servers,
+            tls_required: setup.tls_required,
+            tls: setup.tls.clone(),
             connect_within,
         })
+    }
+
+    /// With what TLS needs, where a server or we ask for it.
+    pub(super) fn secured(&self, options: ConnectOptions) -> ConnectOptions {
+        let TlsFiles {
+            ca_path,
+            cert_path,
+            key_path,
+            ..
+        } = &self.tls;
+        let mut options = options.require_tls(self.tls_required);
+        if let Some(ca) = ca_path {
+            options = options.add_root_certificates(ca.into());
+        }
+        if let (Some(cert), Some(key)) = (cert_path, key_path) {
+            options = options.add_client_certificate(cert.into(), key.into());
+        }
+        options
+    }
+
+    pub(super) const fn tls_words(&self) -> TlsWords {
+        self.tls.words()
     }
 
     /// Numbers of all servers in the order in which to try them.
@@ -85,8 +122,14 @@ impl Servers {
         order
     }
 
+    pub(super) fn count(&self) -> usize {
+        self.servers.len()
+    }
+
     pub(super) fn server(&self, number: usize) -> &Server {
-        self.servers.get(number).expect("a number of a round")
+        self.servers
+            .get(number)
+            .expect("a number below their count")
     }
 }
 
@@ -95,8 +138,7 @@ impl Server {
         let text = url.expose();
         let scheme = text.split_once("://").map(|(scheme, _)| scheme);
         match scheme {
-            None | Some("nats") => {}
-            Some("tls") => return Err("TLS is not supported by this release; use nats://"),
+            None | Some("nats" | "tls") => {}
             Some(_) => return Err(FORM),
         }
         // The crate's own reason might quote the URL.
@@ -168,6 +210,6 @@ impl Server {
 }
 
 const SERVERS: &str = "adapter.nats.servers";
-const FORM: &str = "wants nats://[user:password@]host[:port]";
+const FORM: &str = "wants nats://[user:password@]host[:port], or tls://";
 /// Where there is another server to try.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);

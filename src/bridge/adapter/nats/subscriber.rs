@@ -4,7 +4,8 @@
 //! May depend on: the rest of `adapter` and `nats`, the crate `async-nats`, tokio.
 //! Invariants: each subscription is emptied at once into a bounded queue of ours, whatever this task
 //! waits for; a topic is live only after a message to ourselves came back that was sent behind its
-//! subscription on the connection that stands; one such group at a time.
+//! subscription on the connection that stands, and each witness that is waited for has heard the call behind
+//! it; one such group at a time.
 
 use std::{collections::BTreeMap, sync::Arc, sync::atomic::Ordering, time::Duration};
 
@@ -26,6 +27,7 @@ use super::{
     fault::Denial,
     link::{Link, connect},
     probe::{self, Death},
+    witness::Hearing,
 };
 use crate::cluster::topic::{Road, Topic};
 
@@ -39,6 +41,7 @@ pub(super) async fn run(duty: Duty, mut end: SubscriberEnd) {
         end.reporter.up().await;
         let trouble = listen(&duty, &mut end, &mut link).await;
         end.tally.topics_live.store(0, Ordering::Relaxed);
+        end.tally.witnesses_heard.store(0, Ordering::Relaxed);
         end.reporter.down(trouble).await;
         link.ended(&mut backoff).await;
     }
@@ -47,13 +50,16 @@ pub(super) async fn run(duty: Duty, mut end: SubscriberEnd) {
 /// Keeps the subscriptions of one connection until it is dead.
 async fn listen(duty: &Duty, end: &mut SubscriberEnd, link: &mut Link) -> Trouble {
     let mut subscriptions = Subscriptions::new(end, link.client.clone());
+    let mut hearing = Hearing::new(&duty.witnesses, end.road);
     let mut retry_at = None;
+    let mut is_denied = false;
     end.wishes.mark_changed(); // All that is wanted, at the first look.
     let death = loop {
         let is_idle = subscriptions.group.is_none() && retry_at.is_none();
         tokio::select! {
             biased;
             Some(denial) = link.denials.recv() => {
+                is_denied = true;
                 subscriptions.note(denial, duty, end, link).await;
             }
             () = link.left.wait() => break Death::Closed,
@@ -62,18 +68,15 @@ async fn listen(duty: &Duty, end: &mut SubscriberEnd, link: &mut Link) -> Troubl
                     // What was denied before it came has been read, and is only one step away.
                     tokio::task::yield_now().await;
                     while let Ok(denial) = link.denials.try_recv() {
+                        is_denied = true;
                         subscriptions.note(denial, duty, end, link).await;
                     }
-                    if let Some(proven) = subscriptions.prove(number) {
-                        if proven.is_denied {
-                            retry_at = Some(Instant::now() + RETRY_AFTER);
-                        } else {
-                            end.reporter.cured().await;
-                        }
-                        end.reporter.live(proven.live).await;
-                        end.wishes.mark_changed();
-                    }
+                    subscriptions.hear(number);
                 }
+                Err(death) => break death,
+            },
+            heard = hearing.next(&link.client) => match heard {
+                Ok(()) => {}
                 Err(death) => break death,
             },
             () = async { sleep_until(retry_at.expect("checked")).await }, if retry_at.is_some() => {
@@ -87,15 +90,48 @@ async fn listen(duty: &Duty, end: &mut SubscriberEnd, link: &mut Link) -> Troubl
                 let wishes = end.wishes.borrow_and_update().clone();
                 let again = subscriptions.compare(&wishes).await;
                 end.reporter.live(again).await;
-                if let Err(death) = subscriptions.ask(&duty.subjects, link).await {
+                if let Err(death) = subscriptions.ask(&duty.subjects, link, &mut hearing).await {
                     break death;
                 }
             }
         }
+        if let Some(proven) = subscriptions.prove(&hearing) {
+            if proven.is_denied {
+                retry_at = Some(Instant::now() + RETRY_AFTER);
+            }
+            is_denied = proven.is_denied;
+            end.reporter.live(proven.live).await;
+            end.wishes.mark_changed();
+        }
+        tell(duty, end, link, &hearing, is_denied).await;
         let live = subscriptions.live();
         end.tally.topics_live.store(live, Ordering::Relaxed);
     };
     link.trouble(death)
+}
+
+/// What is denied is told where it is heard, and stays the trouble until it is allowed.
+async fn tell(
+    duty: &Duty,
+    end: &mut SubscriberEnd,
+    link: &Link,
+    hearing: &Hearing,
+    is_denied: bool,
+) {
+    let tally = &end.tally;
+    tally
+        .witnesses
+        .store(duty.witnesses.count() as u64, Ordering::Relaxed);
+    tally
+        .witnesses_heard
+        .store(hearing.counting(), Ordering::Relaxed);
+    if is_denied {
+        return;
+    }
+    match hearing.trouble(duty, link) {
+        Some(trouble) => end.reporter.trouble(trouble).await,
+        None => end.reporter.cured().await,
+    }
 }
 
 /// After a refusal, which an operator may lift.
@@ -128,6 +164,10 @@ enum State {
 /// Subscriptions that one message to ourselves proves.
 struct Group {
     proof: u64,
+    /// Of the call to the witnesses.
+    call: u64,
+    /// It came back.
+    is_proven: bool,
     topics: Vec<Topic>,
     denied: Vec<Topic>,
     /// The server complained of something that names no topic.
@@ -186,7 +226,12 @@ impl Subscriptions {
     }
 
     /// Subscribes to what waits, as far as one group reaches, and sends the proof behind it.
-    async fn ask(&mut self, subjects: &Arc<Subjects>, link: &mut Link) -> Result<(), Death> {
+    async fn ask(
+        &mut self,
+        subjects: &Arc<Subjects>,
+        link: &mut Link,
+        hearing: &mut Hearing,
+    ) -> Result<(), Death> {
         assert!(self.group.is_none(), "one group at a time");
         let is_waiting = |asked: &Asked| matches!(asked.state, State::Waiting);
         let waiting = self.asked.iter().filter(|(_, asked)| is_waiting(asked));
@@ -203,7 +248,9 @@ impl Subscriptions {
             asked.state = State::Sent(task);
         }
         self.group = Some(Group {
+            call: hearing.call(&self.client).await?,
             proof: link.probe.send().await?,
+            is_proven: false,
             topics,
             denied: Vec::new(),
             is_doubtful: false,
@@ -229,8 +276,16 @@ impl Subscriptions {
     }
 
     /// The proof with this number is back.
-    fn prove(&mut self, number: u64) -> Option<Proven> {
-        let group = self.group.take_if(|group| group.proof <= number)?;
+    fn hear(&mut self, number: u64) {
+        if let Some(group) = &mut self.group {
+            group.is_proven |= group.proof <= number;
+        }
+    }
+
+    /// Whether a group is proven, and by all who are waited for.
+    fn prove(&mut self, hearing: &Hearing) -> Option<Proven> {
+        let is_done = |group: &mut Group| group.is_proven && hearing.is_heard(group.call);
+        let group = self.group.take_if(is_done)?;
         let mut live = Vec::new();
         let mut is_denied = false;
         for topic in group.topics {

@@ -1,7 +1,7 @@
 //! What an error of a Redis server means for an operator.
 //!
 //! Owns: the sentences.
-//! May depend on: `adapter::news`, `redis::link`, the crate `redis`.
+//! May depend on: `adapter::news`, `redis::link`, `bridge::tls`, the crate `redis`.
 //! Invariants: a sentence names the key and what to do; a server's own words are shown only where
 //! they cannot hold the password, bounded and escaped.
 
@@ -11,26 +11,27 @@ use super::{
     super::news::{Trouble, TroubleKind},
     link::Server,
 };
+use crate::bridge::tls::{Failure, TlsClient};
 
 /// Of a connection that was not made, or has ended.
 pub(in crate::bridge::adapter) fn fault(error: &RedisError, server: &Server) -> Trouble {
     let (at, keys) = (server.address(), server.keys());
+    if let Some(meaning) = server.tls().and_then(|tls| tls.words.meaning_of(error)) {
+        return tls_trouble(at, &meaning);
+    }
     let (kind, sentence) = match (error.kind(), error.code()) {
         (_, Some("WRONGPASS")) => (
             TroubleKind::Login,
-            format!(
-                "Redis at {at} refuses this user and password: set {}",
-                keys.login
-            ),
+            format!("{at} refuses this user and password: set {}", keys.login),
         ),
         (_, Some("NOAUTH")) => (
             TroubleKind::Login,
-            format!("Redis at {at} wants a password: set {}", keys.login),
+            format!("{at} wants a password: set {}", keys.login),
         ),
         (ErrorKind::Server(ServerErrorKind::NoPerm), _) => (
             TroubleKind::Permission,
             format!(
-                "Redis at {at} does not let this user do all that is needed: allow it {}, or set \
+                "{at} does not let this user do all that is needed: allow it {}, or set \
                  another one ({})",
                 keys.commands, keys.login
             ),
@@ -38,14 +39,14 @@ pub(in crate::bridge::adapter) fn fault(error: &RedisError, server: &Server) -> 
         _ if is_without_hello(error) => (
             TroubleKind::Protocol,
             format!(
-                "Redis at {at} does not speak RESP3: needs Redis {} or later ({})",
+                "{at} does not speak RESP3: needs Redis {} or later ({})",
                 keys.release, keys.address
             ),
         ),
         (ErrorKind::Server(ServerErrorKind::ResponseError), _) if is_select(error) => (
             TroubleKind::Database,
             format!(
-                "Redis at {at} does not give us database {}: set {} ({})",
+                "{at} does not give us database {}: set {} ({})",
                 server.database(),
                 keys.database,
                 words(error, server)
@@ -54,7 +55,7 @@ pub(in crate::bridge::adapter) fn fault(error: &RedisError, server: &Server) -> 
         (ErrorKind::Io | ErrorKind::InvalidClientConfig, _) => (
             TroubleKind::Unreachable,
             format!(
-                "Redis at {at} cannot be reached ({}): {}",
+                "{at} cannot be reached ({}): {}",
                 keys.address,
                 words(error, server)
             ),
@@ -62,13 +63,52 @@ pub(in crate::bridge::adapter) fn fault(error: &RedisError, server: &Server) -> 
         _ => (
             TroubleKind::Refused,
             format!(
-                "Redis at {at} refuses us ({}): {}",
+                "{at} refuses us ({}): {}",
                 keys.address,
                 words(error, server)
             ),
         ),
     };
     Trouble { kind, sentence }
+}
+
+/// TLS did not come about.
+pub(super) fn tls_fault(failure: &Failure, tls: &TlsClient, server: &Server) -> Trouble {
+    let (at, key) = (server.address(), server.keys().address);
+    if let Some(meaning) = tls.words.meaning(failure) {
+        return tls_trouble(at, &meaning);
+    }
+    match failure {
+        Failure::Unreachable(error) | Failure::Handshake(error) => Trouble {
+            kind: TroubleKind::Unreachable,
+            sentence: format!("{at} cannot be reached ({key}): {error}"),
+        },
+        Failure::Unanswered | Failure::Mute => unanswered(server),
+    }
+}
+
+fn tls_trouble(at: &str, meaning: &str) -> Trouble {
+    let kind = TroubleKind::Tls;
+    let sentence = format!("{at} {meaning}");
+    Trouble { kind, sentence }
+}
+
+pub(super) fn unanswered(server: &Server) -> Trouble {
+    let (at, key) = (server.address(), server.keys().address);
+    Trouble {
+        kind: TroubleKind::Unreachable,
+        sentence: format!("{at} cannot be reached ({key}): no answer in time"),
+    }
+}
+
+/// A server that ends a connection at its first bytes, which were plain, may speak TLS only.
+pub(super) fn wants_tls(error: &RedisError, server: &Server) -> Trouble {
+    let Trouble { kind, sentence } = fault(error, server);
+    let hint = "if it speaks TLS there: rediss:// in a URL, or database.redis.tls.enabled";
+    Trouble {
+        kind,
+        sentence: format!("{sentence}; {hint}"),
+    }
 }
 
 /// The server's words repeat the command with its arguments, of which one is the password.
@@ -81,6 +121,21 @@ fn is_without_hello(error: &RedisError) -> bool {
 fn is_unknown_command(error: &RedisError) -> bool {
     let is_unknown = |detail: &str| detail.to_ascii_lowercase().starts_with("unknown command");
     error.detail().is_some_and(is_unknown)
+}
+
+/// Of a command that each connection begins with.
+pub(super) fn denied_command(what: &str, error: &RedisError, server: &Server) -> Trouble {
+    if error.kind() != ErrorKind::Server(ServerErrorKind::NoPerm) {
+        return fault(error, server);
+    }
+    let (at, login) = (server.address(), server.keys().login);
+    Trouble {
+        kind: TroubleKind::Permission,
+        sentence: format!(
+            "{at} does not let this user {what}: allow it (ACL SETUSER … +{what}), or set another one \
+             ({login})"
+        ),
+    }
 }
 
 /// The crate says it in words only.
@@ -98,14 +153,14 @@ pub(in crate::bridge::adapter) fn denied(
     let (at, login) = (server.address(), server.keys().login);
     let sentence = if is_unknown_command(error) {
         let release = server.keys().release;
-        format!("Redis at {at} does not know {what}: needs Redis {release} or later")
+        format!("{at} does not know {what}: needs Redis {release} or later")
     } else if error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm) {
         format!(
-            "Redis at {at} does not let this user {what} on {stem}*: allow it (ACL SETUSER … \
+            "{at} does not let this user {what} on {stem}*: allow it (ACL SETUSER … \
              +{what} &{stem}*), or set another one ({login})"
         )
     } else {
-        format!("Redis at {at} refuses to {what}: {}", words(error, server))
+        format!("{at} refuses to {what}: {}", words(error, server))
     };
     Trouble {
         kind: TroubleKind::Permission,
@@ -116,14 +171,14 @@ pub(in crate::bridge::adapter) fn denied(
 pub(in crate::bridge::adapter) fn closed(server: &Server) -> Trouble {
     Trouble {
         kind: TroubleKind::Closed,
-        sentence: format!("Redis at {} has closed the connection", server.address()),
+        sentence: format!("{} has closed the connection", server.address()),
     }
 }
 
 pub(in crate::bridge::adapter) fn silent(server: &Server) -> Trouble {
     Trouble {
         kind: TroubleKind::Silent,
-        sentence: format!("Redis at {} does not answer", server.address()),
+        sentence: format!("{} does not answer", server.address()),
     }
 }
 

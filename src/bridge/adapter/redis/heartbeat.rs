@@ -1,7 +1,7 @@
-//! Whether a connection lives: a PING each second, and an answer within two.
+//! Whether a connection lives: a PING each second, and an answer within two; ROLE where it must be a master.
 //!
 //! Owns: `Heartbeat`.
-//! May depend on: `redis::{fault, link}`, the crate `redis`, tokio.
+//! May depend on: `redis::{fault, link, sentinel}`, the crate `redis`, tokio.
 //! Invariants: a stopped server is noticed within `EVERY` and `ANSWER_WITHIN`; a slow one that still
 //! answers anything is not taken for dead.
 
@@ -14,6 +14,7 @@ use super::{
     super::news::Trouble,
     fault::{closed, silent},
     link::Server,
+    sentinel::{is_master, no_master, role},
 };
 
 pub(super) struct Heartbeat {
@@ -54,7 +55,11 @@ impl Heartbeat {
             let Some(ping) = &mut self.ping else {
                 sleep_until(self.due).await;
                 let mut connection = self.connection.clone();
-                let ping = async move { connection.send_packed_command(&cmd("PING")).await };
+                let question = match server.is_master() {
+                    true => role(),
+                    false => cmd("PING"),
+                };
+                let ping = async move { connection.send_packed_command(&question).await };
                 self.ping = Some(Box::pin(ping));
                 self.heard();
                 self.due = self.heard_at + EVERY;
@@ -63,6 +68,9 @@ impl Heartbeat {
             };
             match timeout_at(self.heard_at + ANSWER_WITHIN, ping).await {
                 Ok(Err(error)) if error.is_unrecoverable_error() => return closed(server),
+                Ok(Ok(answer)) if server.is_master() && !is_master(&answer) => {
+                    return no_master(server);
+                }
                 // An error, such as of a server that loads its data, is an answer.
                 Ok(_) => {
                     self.ping = None;

@@ -1,43 +1,62 @@
 //! One connection to a Redis server: where it goes, how it is made.
 //!
-//! Owns: `Server`, `Keys`.
-//! May depend on: `redis::fault`, `adapter`, `config::secret`, the crate `redis`.
+//! Owns: `Server`, `Keys`, `Standing` (a connection that was made).
+//! May depend on: `redis::{fault, sentinel}`, `adapter`, `bridge::tls`, `config::secret`, the crate `redis`.
 //! Invariants: RESP3 and TCP_NODELAY always; an attempt ends within its time; nothing here prints a
 //! password.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo,
-    ProtocolVersion, PushInfo, RedisConnectionInfo, RedisResult,
+    ProtocolVersion, PushInfo, RedisConnectionInfo,
     aio::{MultiplexedConnection, SendError},
 };
-use tokio::time::{Instant, sleep};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, timeout_at},
+};
 
 use super::{
     super::{
         BusError,
         backoff::{Backoff, CEILING},
+        news::Trouble,
         roads::Reporter,
     },
     RedisServer,
-    fault::fault,
+    fault::{fault, tls_fault, unanswered, wants_tls},
+    sentinel::Sentinels,
 };
-use crate::config::Secret;
+use crate::{bridge::tls::TlsClient, config::Secret};
 
 /// A server as one end of a road sees it.
 #[derive(Clone)]
 pub(in crate::bridge::adapter) struct Server {
     client: Client,
     keys: Keys,
+    tls: Option<TlsClient>,
     /// For people.
     address: String,
     database: u32,
+    /// Who says where it is; then all but the database is found anew for each connection.
+    sentinels: Option<Arc<Sentinels>>,
+    is_master: bool,
 }
+
+/// What is done with what comes unasked.
+pub(in crate::bridge::adapter) trait OnPush:
+    Fn(PushInfo) -> Result<(), SendError> + Clone + Send + Sync + 'static
+{
+}
+
+impl<F> OnPush for F where F: Fn(PushInfo) -> Result<(), SendError> + Clone + Send + Sync + 'static {}
 
 /// The keys that an operator would change, by what is wrong.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::bridge::adapter) struct Keys {
+    /// What a server is called.
+    what: &'static str,
     pub(in crate::bridge::adapter) url: &'static str,
     pub(in crate::bridge::adapter) address: &'static str,
     pub(in crate::bridge::adapter) login: &'static str,
@@ -56,6 +75,7 @@ impl Keys {
 
     const fn of_database(url: &'static str) -> Self {
         Self {
+            what: "Redis",
             url,
             address: "database.redis.host, database.redis.port",
             login: "database.redis.username, database.redis.password",
@@ -67,6 +87,7 @@ impl Keys {
 
     /// Most servers of a cluster are found, not named.
     pub(in crate::bridge::adapter) const CLUSTER: Self = Self {
+        what: "Redis",
         url: "adapter.cluster.nodes",
         address: "adapter.cluster.nodes or database.redis.cluster_nodes",
         login: "database.redis.cluster.username, database.redis.cluster.password",
@@ -74,6 +95,25 @@ impl Keys {
         commands: "HELLO, PING, CLUSTER INFO, CLUSTER SLOTS, SPUBLISH, SSUBSCRIBE and SUNSUBSCRIBE",
         release: "7",
     };
+
+    pub(super) const SENTINEL: Self = Self {
+        what: "Sentinel",
+        url: "database.redis.sentinels",
+        address: "database.redis.sentinels",
+        login: "database.redis.sentinel_password",
+        database: "database.redis.sentinels",
+        commands: "HELLO and SENTINEL",
+        release: "6",
+    };
+
+    /// Of a master that is found.
+    pub(super) const fn of_sentinels(self) -> Self {
+        Self {
+            address: "database.redis.sentinels",
+            commands: "HELLO, SELECT, ROLE, PUBLISH, SUBSCRIBE and UNSUBSCRIBE",
+            ..self
+        }
+    }
 
     /// A URL says all of it.
     const fn of_url(self) -> Self {
@@ -88,20 +128,22 @@ impl Keys {
 }
 
 impl Server {
-    /// The one of the URL, or else of `database.redis`.
+    /// The one of the URL, or else of `database.redis`. `tls` is there if `uses_tls`.
     pub(in crate::bridge::adapter) fn new(
         url: Option<&Secret>,
         server: &RedisServer,
         keys: Keys,
+        tls: Option<&TlsClient>,
     ) -> Result<Self, BusError> {
+        let tls = uses_tls(url, server).then(|| tls.expect("read for whom uses it").clone());
         let (connection, keys) = match url {
             Some(url) => (parse(url, keys.url)?, keys.of_url()),
             None => (of_server(server), keys),
         };
-        if matches!(connection.addr(), ConnectionAddr::TcpTls { .. }) {
-            return Err(BusError::Tls { key: keys.url });
+        if tls.is_some() && !matches!(connection.addr(), ConnectionAddr::Tcp(..)) {
+            return Err(wrong_url(keys.url, "it names no host"));
         }
-        let address = connection.addr().to_string();
+        let address = format!("{} at {}", keys.what, connection.addr());
         let database = u32::try_from(connection.redis_settings().db());
         let database = database.map_err(|_| wrong_url(keys.database, "a database below 0"))?;
         let login = connection.redis_settings().clone();
@@ -115,9 +157,28 @@ impl Server {
         Ok(Self {
             client: Client::open(connection).map_err(reason)?,
             keys,
+            tls,
             address,
             database,
+            sentinels: None,
+            is_master: false,
         })
+    }
+
+    /// It is where the Sentinels say.
+    pub(super) fn by(self, sentinels: Sentinels) -> Self {
+        let sentinels = Some(Arc::new(sentinels));
+        Self { sentinels, ..self }
+    }
+
+    /// It was found as a master, and is to be left when it is none.
+    pub(super) fn into_master(self) -> Self {
+        let is_master = true;
+        Self { is_master, ..self }
+    }
+
+    pub(super) const fn is_master(&self) -> bool {
+        self.is_master
     }
 
     pub(in crate::bridge::adapter) const fn database(&self) -> u32 {
@@ -129,35 +190,69 @@ impl Server {
         &self,
         backoff: &mut Backoff,
         reporter: &mut Reporter,
-        on_push: impl Fn(PushInfo) -> Result<(), SendError> + Clone + Send + Sync + 'static,
+        on_push: impl OnPush,
     ) -> Standing {
-        loop {
-            match self.attempt(on_push.clone()).await {
-                Ok(connection) => {
-                    let since = Instant::now();
-                    return Standing { connection, since };
-                }
-                Err(error) => {
-                    reporter.failed(fault(&error, self)).await;
+        for turn in 0.. {
+            let made = match &self.sentinels {
+                Some(sentinels) => sentinels.connect(turn, on_push.clone()).await,
+                None => self.attempt(on_push.clone()).await,
+            };
+            match made {
+                Ok(standing) => return standing,
+                Err(trouble) => {
+                    reporter.failed(trouble).await;
                     sleep(backoff.pause()).await;
                 }
             }
         }
+        unreachable!("nobody counts so far")
     }
 
     /// One attempt.
     pub(in crate::bridge::adapter) async fn attempt(
         &self,
-        on_push: impl Fn(PushInfo) -> Result<(), SendError> + Send + Sync + 'static,
-    ) -> RedisResult<MultiplexedConnection> {
+        on_push: impl OnPush,
+    ) -> Result<Standing, Trouble> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_WITHIN))
             .set_response_timeout(None) // Each wait for an answer has a deadline of its own.
             .set_pipeline_buffer_size(COMMANDS_QUEUED_MAX)
             .set_push_sender(on_push);
+        if let Some(tls) = &self.tls {
+            return self.attempt_tls(tls, config).await;
+        }
         let client = &self.client;
         let connected = client.get_multiplexed_async_connection_with_config(&config);
-        connected.await
+        match connected.await {
+            Ok(connection) => Ok(Standing::new(self, connection, JoinSet::new())),
+            Err(error) if error.is_connection_dropped() => Err(wants_tls(&error, self)),
+            Err(error) => Err(fault(&error, self)),
+        }
+    }
+
+    async fn attempt_tls(
+        &self,
+        tls: &TlsClient,
+        config: AsyncConnectionConfig,
+    ) -> Result<Standing, Trouble> {
+        let until = Instant::now() + CONNECT_WITHIN;
+        let info = self.client.get_connection_info();
+        let ConnectionAddr::Tcp(host, port) = info.addr() else {
+            panic!("TLS was refused for anything else");
+        };
+        let stream = tls.connect(host, *port, CONNECT_WITHIN).await;
+        let stream = stream.map_err(|failure| tls_fault(&failure, tls, self))?;
+        let made = MultiplexedConnection::new_with_config(info.redis_settings(), stream, config);
+        let made = timeout_at(until, made).await;
+        let made = made.map_err(|_| unanswered(self))?;
+        let (connection, driver) = made.map_err(|error| fault(&error, self))?;
+        let mut drivers = JoinSet::new();
+        drivers.spawn(driver);
+        Ok(Standing::new(self, connection, drivers))
+    }
+
+    pub(in crate::bridge::adapter) const fn tls(&self) -> Option<&TlsClient> {
+        self.tls.as_ref()
     }
 
     pub(in crate::bridge::adapter) fn address(&self) -> &str {
@@ -182,10 +277,23 @@ impl Server {
 /// A connection that was made.
 pub(in crate::bridge::adapter) struct Standing {
     pub(in crate::bridge::adapter) connection: MultiplexedConnection,
+    /// Where it leads to.
+    pub(super) server: Server,
     since: Instant,
+    /// What reads and writes, where that is ours to run. Ends with this.
+    _drivers: JoinSet<()>,
 }
 
 impl Standing {
+    fn new(server: &Server, connection: MultiplexedConnection, drivers: JoinSet<()>) -> Self {
+        Self {
+            connection,
+            server: server.clone(),
+            since: Instant::now(),
+            _drivers: drivers,
+        }
+    }
+
     /// It has ended. One that stood for a while is made anew at once.
     pub(in crate::bridge::adapter) async fn ended(self, backoff: &mut Backoff) {
         let stood = self.since.elapsed();
@@ -202,19 +310,45 @@ pub(in crate::bridge::adapter) fn parse(
     url: &Secret,
     key: &'static str,
 ) -> Result<ConnectionInfo, BusError> {
-    if let Some(("rediss" | "valkeys", _)) = url.expose().split_once("://") {
-        return Err(BusError::Tls { key });
+    let text = url.expose();
+    let plain = behind_tls_scheme(text).map(|rest| format!("redis://{rest}"));
+    if plain.as_ref().is_some_and(|text| text.contains('#')) {
+        let reason = "wants nothing behind a #: a certificate is always verified, and a private CA \
+                      is given by database.redis.tls.ca_path";
+        return Err(wrong_url(key, reason));
     }
+    let text = plain.as_deref().unwrap_or(text);
     // The crate's own reason may quote a part of the URL.
-    url.expose().into_connection_info().map_err(|error| {
+    text.into_connection_info().map_err(|error| {
         let is_malformed = error.kind() == ErrorKind::InvalidClientConfig;
         let reason = if is_malformed {
-            "wants redis://[user:password@]host[:port][/database]"
+            "wants redis://[user:password@]host[:port][/database], or rediss:// for TLS"
         } else {
             "it cannot be read"
         };
         wrong_url(key, reason)
     })
+}
+
+/// Whether the URL, or else the server, is to be spoken to by TLS.
+pub(in crate::bridge::adapter) fn uses_tls(url: Option<&Secret>, server: &RedisServer) -> bool {
+    match url {
+        Some(url) => scheme_is_tls(url),
+        None => server.uses_tls,
+    }
+}
+
+pub(in crate::bridge::adapter) fn scheme_is_tls(url: &Secret) -> bool {
+    behind_tls_scheme(url.expose()).is_some()
+}
+
+/// The crate is told nothing of TLS, which is ours.
+fn behind_tls_scheme(url: &str) -> Option<&str> {
+    let (scheme, rest) = url.split_once("://")?;
+    let is_tls = ["rediss", "valkeys"]
+        .iter()
+        .any(|it| scheme.eq_ignore_ascii_case(it));
+    is_tls.then_some(rest)
 }
 
 pub(in crate::bridge::adapter) fn wrong_url(key: &'static str, reason: &str) -> BusError {

@@ -1,8 +1,9 @@
 //! The bus on one Redis server: PUBLISH and SUBSCRIBE over RESP3.
 //!
 //! Owns: `RedisBus`, `RedisSetup`, `RedisServer`, `Way`; `link` (one connection), `publisher`, `subscriber`,
-//! `heartbeat`, `fault` (what an error means).
-//! May depend on: the rest of `adapter`, `cluster::topic`, `config::secret`, the crate `redis`, tokio.
+//! `heartbeat`, `sentinel` (where the master is), `fault` (what an error means).
+//! May depend on: the rest of `adapter`, `bridge::tls`, `cluster::topic`, `config::secret`, the crate `redis`,
+//! tokio.
 //! Invariants: each road has a publishing and a subscribing connection of its own; each is made anew
 //! when it ends or is silent, for ever. The crate's own reconnecting connection is not used: it gives
 //! up after some tries, and does not subscribe again.
@@ -11,6 +12,7 @@ pub(super) mod fault;
 mod heartbeat;
 pub(super) mod link;
 pub(super) mod publisher;
+pub mod sentinel;
 pub(super) mod subscriber;
 
 use std::{sync::Arc, time::Duration};
@@ -18,9 +20,13 @@ use std::{sync::Arc, time::Duration};
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 use tokio::{sync::Notify, task::JoinSet, time::timeout};
 
-use self::link::{Keys, Server};
+use self::{
+    link::{Keys, Server, Standing, uses_tls},
+    sentinel::{SentinelSetup, Sentinels},
+};
 use super::{BusError, roads::Roads};
 use crate::{
+    bridge::tls::{TlsClient, TlsFiles},
     cluster::{identity::NodeId, topic::TopicNames},
     config::Secret,
 };
@@ -30,10 +36,14 @@ use crate::{
 pub struct RedisSetup {
     /// `database.redis`; for a connection that has no URL.
     pub server: RedisServer,
+    /// Who says where that server is, instead of its host and port.
+    pub sentinels: Option<SentinelSetup>,
     /// `adapter.redis.redis_pub_options.url`.
     pub publisher_url: Option<Secret>,
     /// `adapter.redis.redis_sub_options.url`.
     pub subscriber_url: Option<Secret>,
+    /// `database.redis.tls`, wherever TLS is spoken.
+    pub tls: TlsFiles,
     /// `adapter.redis.prefix`.
     pub prefix: String,
     /// The cluster's name.
@@ -51,6 +61,8 @@ pub struct RedisSetup {
 pub struct RedisServer {
     pub host: String,
     pub port: u16,
+    /// `database.redis.tls.enabled`.
+    pub uses_tls: bool,
     pub database: u32,
     pub username: Option<String>,
     pub password: Option<Secret>,
@@ -66,11 +78,22 @@ pub struct RedisBus {
 }
 
 /// What one connection of a road works with.
+#[derive(Clone)]
 pub(super) struct Duty {
     pub(super) server: Server,
     pub(super) names: Arc<TopicNames>,
     pub(super) timeout: Duration,
     pub(super) way: Way,
+}
+
+impl Duty {
+    /// The same at the server that was found.
+    fn at(&self, standing: &Standing) -> Self {
+        Self {
+            server: standing.server.clone(),
+            ..self.clone()
+        }
+    }
 }
 
 /// Which publish-subscribe of Redis.
@@ -119,12 +142,20 @@ impl Way {
 
 impl RedisBus {
     pub(super) fn start(setup: RedisSetup) -> Result<Self, BusError> {
-        let publish = Server::new(setup.publisher_url.as_ref(), &setup.server, Keys::PUBLISHER)?;
-        let subscribe = Server::new(
-            setup.subscriber_url.as_ref(),
-            &setup.server,
-            Keys::SUBSCRIBER,
-        )?;
+        let urls = [setup.publisher_url.as_ref(), setup.subscriber_url.as_ref()];
+        let is_used = urls.iter().any(|url| uses_tls(*url, &setup.server));
+        let tls = is_used.then(|| TlsClient::read(&setup.tls)).transpose()?;
+        let server = |url: Option<&Secret>, keys| {
+            let server = Server::new(url, &setup.server, keys, tls.as_ref())?;
+            let Some(sentinels) = setup.sentinels.as_ref().filter(|_| url.is_none()) else {
+                return Ok(server);
+            };
+            let sentinels = Sentinels::new(sentinels, &setup.server, keys, tls.as_ref())?;
+            Ok::<_, BusError>(server.by(sentinels))
+        };
+        let [publish, subscribe] = urls;
+        let publish = server(publish, Keys::PUBLISHER)?;
+        let subscribe = server(subscribe, Keys::SUBSCRIBER)?;
         if publish.database() != subscribe.database() {
             return Err(BusError::Databases {
                 publish: publish.database(),

@@ -54,7 +54,8 @@ pub(in crate::bridge::adapter) async fn run(duty: Duty, mut end: PublisherEnd) {
             () = discard(&mut end.outgoing, &end.tally) => return,
         };
         end.reporter.up().await;
-        let ended = publish(&duty, &mut end, standing.connection.clone(), &mut lost).await;
+        let at = duty.at(&standing);
+        let ended = publish(&at, &mut end, standing.connection.clone(), &mut lost).await;
         let Some(trouble) = ended else {
             return;
         };

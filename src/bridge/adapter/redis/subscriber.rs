@@ -59,7 +59,8 @@ pub(in crate::bridge::adapter) async fn run(duty: Duty, mut end: SubscriberEnd) 
             .await;
         end.reporter.up().await;
         let connection = standing.connection.clone();
-        let trouble = listen(&duty, &mut end, connection, &heard, &mut signs).await;
+        let at = duty.at(&standing);
+        let trouble = listen(&at, &mut end, connection, &heard, &mut signs).await;
         duty.way.moved();
         end.reporter.down(trouble).await;
         standing.ended(&mut backoff).await;

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use redis::{ErrorKind, Pipeline, RedisError, ServerErrorKind, Value, aio::MultiplexedConnection};
+use redis::{ErrorKind, Pipeline, RedisError, ServerErrorKind, Value};
 use tokio::{
     sync::{Notify, watch},
     task::JoinSet,
@@ -26,7 +26,7 @@ use super::{
         redis::{
             Way,
             fault::{fault, silent, words},
-            link::Server,
+            link::{Server, Standing},
         },
     },
     members::Members,
@@ -111,14 +111,14 @@ pub(super) async fn keep(
     }
 }
 
-type Asked = (Address, Result<(Answer, MultiplexedConnection), Trouble>);
+type Asked = (Address, Result<(Answer, Standing), Trouble>);
 
 /// What all servers say that answer in time.
 async fn ask_all(
     members: &Arc<Members>,
     slots: &Arc<TopicSlots>,
     map: Option<&SlotMap>,
-    connections: &mut BTreeMap<Address, MultiplexedConnection>,
+    connections: &mut BTreeMap<Address, Standing>,
 ) -> (Vec<Answer>, Vec<Trouble>) {
     let seeds = members.seeds.iter();
     let servers: BTreeSet<&Address> = seeds.chain(map.iter().flat_map(|it| &it.servers)).collect();
@@ -160,18 +160,16 @@ async fn ask(
     server: &Server,
     at: &Address,
     slots: &TopicSlots,
-    connection: Option<MultiplexedConnection>,
-) -> Result<(Answer, MultiplexedConnection), Trouble> {
-    let mut connection = match connection {
-        Some(connection) => connection,
-        None => {
-            let made = server.attempt(|_| Ok(())).await;
-            made.map_err(|error| fault(&error, server))?
-        }
+    standing: Option<Standing>,
+) -> Result<(Answer, Standing), Trouble> {
+    let mut standing = match standing {
+        Some(standing) => standing,
+        None => server.attempt(|_| Ok(())).await?,
     };
     let mut commands = Pipeline::new();
     commands.cmd("CLUSTER").arg("INFO");
     commands.cmd("CLUSTER").arg("SLOTS");
+    let connection = &mut standing.connection;
     let answers = connection.send_packed_commands(&commands, 0, 2).await;
     let answers = answers.map_err(|error| fault(&error, server))?;
     let answer = match answers.as_slice() {
@@ -183,14 +181,14 @@ async fn ask(
     };
     let answer = answer.ok_or_else(|| {
         let sentence = format!(
-            "Redis at {} says nothing that we understand of its cluster ({})",
+            "{} says nothing that we understand of its cluster ({})",
             server.address(),
             server.keys().address
         );
         let kind = TroubleKind::Protocol;
         Trouble { kind, sentence }
     })?;
-    Ok((answer, connection))
+    Ok((answer, standing))
 }
 
 fn refused(error: &RedisError, server: &Server) -> Trouble {
@@ -203,12 +201,12 @@ fn refused(error: &RedisError, server: &Server) -> Trouble {
         .is_some_and(|it| it.contains("cluster support disabled"));
     let sentence = match is_single {
         true => format!(
-            "Redis at {at} is not part of a cluster: set adapter.driver to \"redis\", or {} to servers \
+            "{at} is not part of a cluster: set adapter.driver to \"redis\", or {} to servers \
              of a cluster",
             keys.address
         ),
         false => format!(
-            "Redis at {at} does not tell its cluster ({}): {}",
+            "{at} does not tell its cluster ({}): {}",
             keys.address,
             words(error, server)
         ),

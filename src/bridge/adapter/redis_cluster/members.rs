@@ -1,7 +1,7 @@
 //! Where the servers of a cluster are, and who we are there.
 //!
 //! Owns: `Members`.
-//! May depend on: `adapter::BusError`, `redis::link`, `config::secret`.
+//! May depend on: `adapter::BusError`, `redis::link`, `bridge::tls`, `config::secret`.
 //! Invariants: one login for all servers, since most of them are found and not named; nothing here
 //! prints a secret.
 
@@ -12,13 +12,13 @@ use super::{
         BusError,
         redis::{
             RedisServer,
-            link::{Keys, Server, parse, wrong_url},
+            link::{Keys, Server, parse, scheme_is_tls, wrong_url},
         },
     },
     RedisClusterSetup,
     slots::Address,
 };
-use crate::config::Secret;
+use crate::{bridge::tls::TlsClient, config::Secret};
 
 /// Servers that are named, and the login for those and all others.
 pub(super) struct Members {
@@ -26,6 +26,8 @@ pub(super) struct Members {
     username: Option<String>,
     password: Option<Secret>,
     keys: Keys,
+    /// With all servers or none, since those that are found do not say.
+    tls: Option<TlsClient>,
 }
 
 impl Members {
@@ -35,20 +37,24 @@ impl Members {
             username: setup.username.clone(),
             password: setup.password.clone(),
             keys: Keys::CLUSTER,
+            tls: None,
         };
+        let mut named_plain = false;
+        let mut named_tls = setup.uses_tls;
         let has_login = setup.username.is_some() || setup.password.is_some();
         for node in &setup.nodes {
-            let named = match node.expose().contains("://") {
+            let has_scheme = node.expose().contains("://");
+            let named = match has_scheme {
                 true => node.clone(),
                 false => Secret::new(format!("redis://{}", node.expose())),
             };
+            let is_tls = scheme_is_tls(&named);
+            named_plain |= has_scheme && !is_tls;
+            named_tls |= is_tls;
             let connection = parse(&named, NODES)?;
             let settings = connection.redis_settings();
             if settings.db() != 0 {
                 return Err(wrong_url(NODES, "a cluster has database 0 only"));
-            }
-            if let ConnectionAddr::TcpTls { .. } = connection.addr() {
-                return Err(BusError::Tls { key: NODES });
             }
             let ConnectionAddr::Tcp(host, port) = connection.addr().clone() else {
                 return Err(wrong_url(NODES, "it names no host"));
@@ -65,6 +71,13 @@ impl Members {
         if members.seeds.is_empty() {
             return Err(BusError::NoNodes { key: NODES });
         }
+        if named_tls {
+            // Who asks for TLS by its own key means servers of any scheme.
+            if named_plain && !setup.uses_tls {
+                return Err(BusError::MixedTls { key: NODES });
+            }
+            members.tls = Some(TlsClient::read(&setup.tls)?);
+        }
         Ok(members)
     }
 
@@ -72,11 +85,13 @@ impl Members {
         let server = RedisServer {
             host: at.host.clone(),
             port: at.port,
+            uses_tls: self.tls.is_some(),
             database: 0,
             username: self.username.clone(),
             password: self.password.clone(),
         };
-        Server::new(None, &server, self.keys).expect("a host, a port and database 0 will do")
+        let made = Server::new(None, &server, self.keys, self.tls.as_ref());
+        made.expect("a host, a port and database 0 will do")
     }
 }
 

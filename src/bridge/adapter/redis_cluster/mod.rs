@@ -3,8 +3,8 @@
 //! Owns: `RedisClusterBus`, `RedisClusterSetup`; `slots` (which topic is whose), `chart` (who finds that out),
 //! `members` (where servers are, as whom), `parts` (several connections as one end of a road),
 //! `publisher`, `subscriber`.
-//! May depend on: the rest of `adapter`, `redis` for single connections, `cluster::topic`, `config::secret`,
-//! the crate `redis`, tokio.
+//! May depend on: the rest of `adapter`, `redis` for single connections, `bridge::tls`, `cluster::topic`,
+//! `config::secret`, the crate `redis`, tokio.
 //! Invariants: each road has a publishing and a subscribing connection to each master, made anew for
 //! ever; a road is up while all of them stand. Which topics are wanted is kept here, since a server
 //! that loses a slot tells it once. The crate's own cluster connection is not used: it takes that
@@ -28,6 +28,7 @@ use self::{
 };
 use super::{BusError, redis, roads::Roads};
 use crate::{
+    bridge::tls::TlsFiles,
     cluster::{identity::NodeId, topic::TopicNames},
     config::Secret,
 };
@@ -42,6 +43,11 @@ pub struct RedisClusterSetup {
     /// has any where there are none.
     pub username: Option<String>,
     pub password: Option<Secret>,
+    /// `database.redis.cluster.use_tls` or `database.redis.tls.enabled`; else TLS is spoken if the nodes are
+    /// `rediss://`.
+    pub uses_tls: bool,
+    /// `database.redis.tls`.
+    pub tls: TlsFiles,
     /// `adapter.cluster.prefix`.
     pub prefix: String,
     /// The cluster's name.

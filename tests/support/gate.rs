@@ -1,0 +1,68 @@
+//! A way between two servers that can be shut: whoever goes through it is cut off, and comes no more until it is
+//! open again.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+/// Listens until the process ends.
+pub(crate) struct Gate {
+    state: Arc<Mutex<State>>,
+}
+
+struct State {
+    is_open: bool,
+    streams: Vec<TcpStream>,
+}
+
+impl Gate {
+    /// At that address, to that one.
+    pub(crate) fn open(at: SocketAddr, to: SocketAddr) -> Self {
+        let listener = TcpListener::bind(at).expect("a free port");
+        let state = State {
+            is_open: true,
+            streams: Vec::new(),
+        };
+        let state = Arc::new(Mutex::new(state));
+        let shared = Arc::clone(&state);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let mut state = shared.lock().expect("nobody panics with it");
+                // A connection that is dropped is closed.
+                if state.is_open
+                    && let Ok(target) = TcpStream::connect(to)
+                {
+                    let ends = [&stream, &target, &stream, &target];
+                    let [a, b, c, d] = ends.map(|it| it.try_clone().expect("it can be copied"));
+                    std::thread::spawn(move || carry(a, b));
+                    std::thread::spawn(move || carry(d, c));
+                    state.streams.extend([stream, target]);
+                }
+            }
+        });
+        Self { state }
+    }
+
+    pub(crate) fn shut(&self) {
+        let mut state = self.state.lock().expect("nobody panics with it");
+        state.is_open = false;
+        for stream in state.streams.drain(..) {
+            // It may be closed already.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    pub(crate) fn open_again(&self) {
+        self.state.lock().expect("nobody panics with it").is_open = true;
+    }
+}
+
+fn carry(mut from: TcpStream, mut to: TcpStream) {
+    let mut bytes = [0; 4_096];
+    while let Ok(count @ 1..) = from.read(&mut bytes) {
+        if to.write_all(&bytes[..count]).is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown(Shutdown::Both);
+}
