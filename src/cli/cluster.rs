@@ -246,7 +246,7 @@ fn columns<const N: usize>(names: [&str; N]) -> [String; N] {
     names.map(str::to_uppercase)
 }
 
-fn align<const N: usize>(out: &mut String, rows: &[[String; N]]) {
+pub(super) fn align<const N: usize>(out: &mut String, rows: &[[String; N]]) {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
     let widths: [usize; N] = std::array::from_fn(|column| width(column).unwrap_or(0));
     for row in rows {

@@ -5,6 +5,7 @@
 //! Invariants: a flag's value is checked by the table of keys, so that the same mistake gets the
 //! same words in a file, a variable and a flag.
 
+pub mod apps;
 pub mod cluster;
 pub mod config;
 
@@ -47,6 +48,13 @@ pub enum Command {
     /// Ask a running node about its cluster, or have it give connections away
     #[command(subcommand)]
     Cluster(ClusterCommand),
+    /// List and change the apps of the configured store
+    ///
+    /// The store is app_manager.driver's: a table of MariaDB or MySQL. Where the configuration itself keeps the
+    /// apps (memory), what changes one prints the lines for the file and writes nothing. Running nodes take a change
+    /// up within app_manager.cache.ttl.
+    #[command(subcommand)]
+    Apps(AppsCommand),
     /// Put a server under load and measure it: latencies, CPU time, memory, what was lost
     ///
     /// Works with any server that speaks the Pusher protocol. Put load on servers only that you own
@@ -98,6 +106,131 @@ pub enum ClusterCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum AppsCommand {
+    /// Print all apps, and those rows that cannot be one
+    ///
+    /// Exit status: 0, 1 if there is a row that cannot be an app or the store does not answer, 78 for a bad
+    /// configuration; the same for all of `apps`.
+    List {
+        #[command(flatten)]
+        of: OfApps,
+    },
+    /// Print one app with every value that holds for it
+    Get {
+        /// Id of the app
+        id: String,
+        #[command(flatten)]
+        of: OfApps,
+    },
+    /// Add an app; key and secret are made where none is given
+    Add {
+        /// Id of the app
+        id: String,
+        /// Key of the app [default: 20 random hexadecimal digits]
+        #[arg(long, value_name = "KEY")]
+        key: Option<String>,
+        /// Values of an app's keys, as a variable has them: max_connections=100
+        #[arg(value_name = "KEY=VALUE")]
+        values: Vec<String>,
+        #[command(flatten)]
+        of: OfApps,
+    },
+    /// Change values of an app; KEY= goes back to the default
+    Set {
+        /// Id of the app
+        id: String,
+        /// Values of an app's keys, as a variable has them: max_connections=100
+        #[arg(value_name = "KEY=VALUE", required = true)]
+        values: Vec<String>,
+        #[command(flatten)]
+        of: OfApps,
+    },
+    /// Turn an app off: its connections are closed with 4003, its requests refused
+    Disable {
+        /// Id of the app
+        id: String,
+        #[command(flatten)]
+        of: OfApps,
+    },
+    /// Turn an app on again
+    Enable {
+        /// Id of the app
+        id: String,
+        #[command(flatten)]
+        of: OfApps,
+    },
+    /// Remove an app
+    Remove {
+        /// Id of the app
+        id: String,
+        #[command(flatten)]
+        of: OfApps,
+    },
+    /// Make a new secret; the old one goes on to verify until `apps set ID secrets=`
+    RotateSecret {
+        /// Id of the app
+        id: String,
+        #[command(flatten)]
+        of: OfApps,
+    },
+    /// Add the apps of a file: a configuration, or a JSON list of apps
+    ///
+    /// Nothing is written unless all of them hold.
+    Import {
+        /// JSON, or TOML if its name ends so
+        #[arg(value_name = "FILE")]
+        file: String,
+        /// Change apps that are there already, too
+        #[arg(long)]
+        overwrite: bool,
+        #[command(flatten)]
+        of: OfApps,
+    },
+    /// Print all apps as a configuration file, which `import` reads
+    Export {
+        #[command(flatten)]
+        of: OfApps,
+    },
+    /// Make the table; of one that is there, print the statement that adds what it lacks
+    Init {
+        #[command(flatten)]
+        of: OfApps,
+    },
+}
+
+/// Which store, and how its apps are printed.
+#[derive(Clone, Debug, Default, Args)]
+pub struct OfApps {
+    #[command(flatten)]
+    pub from: From,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Print secrets instead of ***
+    #[arg(long)]
+    pub secrets: bool,
+}
+
+impl AppsCommand {
+    /// Which store it is about.
+    pub fn of(&self) -> &OfApps {
+        match self {
+            Self::List { of }
+            | Self::Get { of, .. }
+            | Self::Add { of, .. }
+            | Self::Set { of, .. }
+            | Self::Disable { of, .. }
+            | Self::Enable { of, .. }
+            | Self::Remove { of, .. }
+            | Self::RotateSecret { of, .. }
+            | Self::Import { of, .. }
+            | Self::Export { of }
+            | Self::Init { of } => of,
+        }
+    }
 }
 
 /// Which running node is asked.

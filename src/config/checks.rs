@@ -31,6 +31,7 @@ pub(super) fn check(settings: &Settings, demo: Demo, report: &mut Report) {
     numbers(settings, report);
     queues(settings, report);
     apps(settings, report);
+    app_store(settings, report);
     demo_credentials(settings, demo, report);
     proxies(settings, report);
     for app in settings.records(APPS) {
@@ -207,6 +208,29 @@ fn numbers(settings: &Settings, report: &mut Report) {
     }
 }
 
+/// The database that keeps the apps.
+fn app_store(settings: &Settings, report: &mut Report) {
+    if settings.text("app_manager.driver") != "mysql" {
+        return;
+    }
+    let (certificate, key) = (
+        "database.mysql.tls.cert_path",
+        "database.mysql.tls.key_path",
+    );
+    for (one, other) in [(certificate, key), (key, certificate)] {
+        if !settings.is_null(one) && settings.is_null(other) {
+            let fault = Fault::Conflict(format!("needs {other}"));
+            report.error(settings.origin(one), one, fault);
+        }
+    }
+    let table = "database.mysql.table_name";
+    let parts: Vec<&str> = settings.text(table).split('.').collect();
+    if parts.len() > 2 || parts.contains(&"") {
+        let text = "has a dot that stands between no database and its table".to_owned();
+        report.error(settings.origin(table), table, Fault::Conflict(text));
+    }
+}
+
 /// Buffers and outboxes.
 fn queues(settings: &Settings, report: &mut Report) {
     let mut conflict = |path: &str, text: String| {
@@ -257,22 +281,22 @@ fn apps(settings: &Settings, report: &mut Report) {
         }
     }
     for app in apps {
-        let has_secrets = matches!(app.setting("secrets"), Setting::Secrets(s) if !s.is_empty());
-        let name = app.name("secret");
-        if app.is_null("secret") && !has_secrets && !report.is_refused(&name) {
-            report.error(&app.origin, name, Fault::Missing);
-        }
+        secret_is_there(app, report);
+    }
+}
+
+pub(super) fn secret_is_there(app: &Settings, report: &mut Report) {
+    let has_secrets = matches!(app.setting("secrets"), Setting::Secrets(s) if !s.is_empty());
+    let name = app.name("secret");
+    if app.is_null("secret") && !has_secrets && !report.is_refused(&name) {
+        report.error(&app.origin, name, Fault::Missing);
     }
 }
 
 /// The demo credentials are public: anybody could publish to whoever connects.
 fn demo_credentials(settings: &Settings, demo: Demo, report: &mut Report) {
-    let is_demo = |app: &&Settings| {
-        let secret =
-            matches!(app.setting("secret"), Setting::Secret(s) if s.expose() == DEMO_SECRET);
-        secret && *app.setting("key") == Setting::Text(DEMO_KEY.to_owned())
-    };
-    let Some(app) = settings.records(APPS).iter().find(is_demo) else {
+    let mut apps = settings.records(APPS).iter();
+    let Some(app) = apps.find(|app| has_demo_credentials(app)) else {
         return;
     };
     if settings.text("mode") != "production" {
@@ -280,7 +304,7 @@ fn demo_credentials(settings: &Settings, demo: Demo, report: &mut Report) {
     }
     let origin = app.origin("secret");
     let hosts = settings.text("host");
-    if hosts.split(',').map(str::trim).all(is_loopback) {
+    if !is_public_production(settings) {
         let text = "the demo app's credentials are public; \
                     here they are reachable from this host only";
         if !demo.is_on {
@@ -293,6 +317,17 @@ fn demo_credentials(settings: &Settings, demo: Demo, report: &mut Report) {
         );
         report.error(origin, app.name("secret"), Fault::Conflict(text));
     }
+}
+
+pub(super) fn has_demo_credentials(app: &Settings) -> bool {
+    let secret = matches!(app.setting("secret"), Setting::Secret(s) if s.expose() == DEMO_SECRET);
+    secret && *app.setting("key") == Setting::Text(DEMO_KEY.to_owned())
+}
+
+/// Others than this host reach a server that is not for trying out.
+pub(super) fn is_public_production(settings: &Settings) -> bool {
+    let mut hosts = settings.text("host").split(',').map(str::trim);
+    settings.text("mode") == "production" && !hosts.all(is_loopback)
 }
 
 /// What limits by address and `require_tls` can know behind a proxy, or without one.
@@ -403,7 +438,7 @@ fn unset_limits(app: &Settings, settings: &Settings, report: &mut Report) {
     report.note(&app.origin, name, text);
 }
 
-fn check_webhook(webhook: &Settings, report: &mut Report) {
+pub(super) fn check_webhook(webhook: &Settings, report: &mut Report) {
     let lambda = ["lambda.function_name", "lambda_function"];
     let lambda = lambda.into_iter().find(|path| !webhook.is_null(path));
     match (webhook.setting("url"), lambda) {

@@ -193,9 +193,14 @@ fn send_queue(settings: &mut Settings, report: &mut Report) {
 pub(super) fn largest_message_bytes(settings: &Settings) -> u64 {
     let apps = settings.records("app_manager.array.apps").iter();
     let payloads = apps.map(|app| app.u64("max_event_payload_in_kb"));
-    let payloads = payloads.filter(|bytes| *bytes != UNLIMITED);
+    // Apps of a database are not known yet; those that set no limit of their own have this one.
+    let of_others = match settings.text("app_manager.driver") {
+        "memory" => 0,
+        _ => settings.u64("event_limits.max_payload_in_kb"),
+    };
     payloads
-        .chain([settings.u64("websocket.max_payload_kb")])
+        .chain([of_others, settings.u64("websocket.max_payload_kb")])
+        .filter(|bytes| *bytes != UNLIMITED)
         .max()
         .unwrap_or(0)
 }

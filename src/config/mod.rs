@@ -29,6 +29,7 @@ pub mod kind;
 pub mod load;
 mod origin;
 mod read;
+mod record;
 pub mod reference;
 mod release;
 pub mod secret;
@@ -44,6 +45,10 @@ mod tree;
 pub use error::{ConfigError, ConfigErrors, Level, Notice};
 pub use load::{Flag, Loaded, Sources, load};
 pub use origin::Origin;
+pub use record::{
+    AppDefaults, app_key, app_of_record, nearest_app_key, record_of_settings, records_of_file,
+    settings_of_record,
+};
 pub use secret::Secret;
 pub use sections::app::{self, App};
 pub use sections::{Config, Logging};

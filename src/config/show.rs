@@ -7,6 +7,8 @@
 
 use std::fmt::Write as _;
 
+use serde_json::{Map, Value as Json};
+
 use super::keys::{Key, Status, gather_sections};
 use super::kind::{Kind, UNLIMITED, kilobytes};
 use super::origin::Origin;
@@ -33,6 +35,62 @@ pub fn json(settings: &Settings, secrets: Secrets, origins: Origins) -> String {
     json_value(&object(settings, secrets, origins), 0, &mut out);
     out.push('\n');
     out
+}
+
+/// What somebody gave of an app or of a webhook, without what follows by itself.
+pub fn given(settings: &Settings, secrets: Secrets) -> Map<String, Json> {
+    let mut members = Vec::new();
+    let given = settings.table.iter();
+    for key in given.filter(|key| settings.is_explicit(key.path)) {
+        match settings.setting(key.path) {
+            Setting::Null => {}
+            Setting::Records(records) => {
+                let records = records.iter().map(|record| given_node(record, secrets));
+                insert(&mut members, key.path, Value::List(records.collect()));
+            }
+            setting => insert(&mut members, key.path, plain(key, setting, secrets)),
+        }
+    }
+    members_json(&members)
+}
+
+/// Every value that holds for an app, whoever said it.
+pub fn all(settings: &Settings, secrets: Secrets) -> Map<String, Json> {
+    match value_json(&object(settings, secrets, Origins::Left)) {
+        Json::Object(mut members) => {
+            members.retain(|_, value| !value.is_null());
+            members
+        }
+        _ => Map::new(),
+    }
+}
+
+fn given_node(record: &Settings, secrets: Secrets) -> Node {
+    let mut members = Vec::new();
+    for key in record.table.iter() {
+        let setting = record.setting(key.path);
+        if record.is_explicit(key.path) && *setting != Setting::Null {
+            insert(&mut members, key.path, plain(key, setting, secrets));
+        }
+    }
+    Node::new(Value::Object(members), 0)
+}
+
+fn members_json(members: &[Member]) -> Map<String, Json> {
+    let member = |member: &Member| (member.name.clone(), value_json(&member.node.value));
+    members.iter().map(member).collect()
+}
+
+/// A value as the crate for JSON has it.
+pub(super) fn value_json(value: &Value) -> Json {
+    match value {
+        Value::Null => Json::Null,
+        Value::Flag(flag) => (*flag).into(),
+        Value::Number(digits) => digits.parse().map_or(Json::Null, Json::Number),
+        Value::Text(text) => text.as_str().into(),
+        Value::List(nodes) => nodes.iter().map(|node| value_json(&node.value)).collect(),
+        Value::Object(members) => Json::Object(members_json(members)),
+    }
 }
 
 /// The settings as TOML. Origins are comments; a key that is unset is left out.

@@ -5,6 +5,8 @@
 //! Invariants: an index is never given to another app; an app keeps its own while it is there and
 //! until the second change after that; a table is immutable, so a change is a new table.
 
+pub mod store;
+
 use std::sync::Arc;
 
 use ahash::{AHashMap, AHashSet};

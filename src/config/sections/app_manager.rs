@@ -5,6 +5,7 @@
 //! Invariants: those of `keys`.
 
 use super::app::{APP, App};
+use crate::config::AppDefaults;
 use crate::config::keys::rows::*;
 use crate::config::settings::Settings;
 
@@ -17,6 +18,8 @@ section! {
         _ as "array.apps" = records(&APP).default("").reloads();
         /// The static apps of file and environment; ids and keys are unique.
         apps: Vec<App> => apps;
+        /// What an app of a database takes over from the server.
+        app_defaults: AppDefaults => AppDefaults::read;
         /// Keep apps of a database in memory.
         cache_enabled: bool as "cache.enabled" = flag().default("true")
             .env(&["APP_MANAGER_CACHE_ENABLED"]);

@@ -84,6 +84,7 @@ pub static SERVER: Table = Table {
         Redis::KEYS,
         RedisTls::KEYS,
         Mysql::KEYS,
+        MysqlTls::KEYS,
         Postgres::KEYS,
         Dynamodb::KEYS,
         Scylladb::KEYS,

@@ -1,0 +1,191 @@
+//! The store of apps that nodes share: a database that is asked for one app at a time.
+//!
+//! Owns: the closed set of stores, what is asked, and what a store answers.
+//! May depend on: `config`; each driver its crate. Not on who asks.
+//! Invariants: an app is found by exactly the name that was asked, byte for byte, whatever the
+//! database thinks equal; each answer comes within the driver's deadline; no error holds a secret.
+
+pub mod mysql;
+
+use std::future::Future;
+
+use mysql::{MysqlRows, MysqlStore};
+use serde_json::{Map, Value as Json};
+
+use crate::config::{App, Config, sections::AppStoreDriver};
+
+/// Who is looked for: exact, byte for byte.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum AppName {
+    Key(Box<str>),
+    Id(Box<str>),
+}
+
+impl AppName {
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Key(name) | Self::Id(name) => name,
+        }
+    }
+}
+
+/// Where apps are kept, beside the configuration. A clone is the same store.
+#[derive(Clone, Debug)]
+pub enum Store {
+    Mysql(MysqlStore),
+}
+
+/// Why a store gives no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// Not reachable, too late, a login refused: a sentence that names the key and what to do.
+    #[error("{0}")]
+    Down(String),
+    /// It is there and cannot be an app. Each fault begins with its column.
+    #[error("the app {id:?} cannot be used: {}", faults.join("; "))]
+    Malformed { id: String, faults: Vec<String> },
+}
+
+/// Why a store cannot even be asked: a key of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {fault}")]
+pub struct StoreSetupError {
+    pub key: &'static str,
+    pub fault: String,
+}
+
+/// The apps as who changes them sees them: rows, one connection, whoever waits.
+#[derive(Debug)]
+pub enum Rows {
+    Mysql(MysqlRows),
+}
+
+/// Why a row was not read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum RowsError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the table has no column for {key}; this adds it:\n{statement};")]
+    NoColumn { key: String, statement: String },
+    #[error("an app with this id or key is there already, or one that the database takes for it")]
+    Taken,
+    #[error("{0}: its column is unsigned and cannot hold -1: give it a large number instead")]
+    Unsigned(String),
+}
+
+/// What became of the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Created {
+    Made,
+    /// It was there, with a column for everything.
+    Whole,
+    /// It was there; this statement completes it.
+    Lacks(String),
+}
+
+impl Rows {
+    /// `None` where apps stand in the configuration.
+    pub fn open(config: &Config) -> Result<Option<Result<Self, StoreError>>, StoreSetupError> {
+        match config.app_manager.driver {
+            AppStoreDriver::Mysql => {
+                let opened = MysqlRows::open(config)?;
+                Ok(Some(opened.map(Self::Mysql)))
+            }
+            AppStoreDriver::Memory
+            | AppStoreDriver::Dynamodb
+            | AppStoreDriver::Pgsql
+            | AppStoreDriver::Scylladb => Ok(None),
+        }
+    }
+
+    /// Every row as a record, by id; of one that cannot be read its id and the fault.
+    pub fn list(
+        &mut self,
+        each: impl FnMut(Result<Map<String, Json>, (String, String)>),
+    ) -> Result<(), RowsError> {
+        match self {
+            Self::Mysql(rows) => rows.list(each),
+        }
+    }
+
+    /// The row of an id.
+    pub fn read(&mut self, id: &str) -> Result<Option<Map<String, Json>>, RowsError> {
+        match self {
+            Self::Mysql(rows) => rows.read(id),
+        }
+    }
+
+    /// A new row of what was given; `resolved` has what a column wants that nobody gave.
+    pub fn insert(
+        &mut self,
+        given: &Map<String, Json>,
+        resolved: &Map<String, Json>,
+    ) -> Result<(), RowsError> {
+        match self {
+            Self::Mysql(rows) => rows.insert(given, resolved),
+        }
+    }
+
+    /// Changes members of the row of an id; null takes one away.
+    pub fn update(&mut self, id: &str, changes: &Map<String, Json>) -> Result<(), RowsError> {
+        match self {
+            Self::Mysql(rows) => rows.update(id, changes),
+        }
+    }
+
+    pub fn remove(&mut self, id: &str) -> Result<(), RowsError> {
+        match self {
+            Self::Mysql(rows) => rows.remove(id),
+        }
+    }
+
+    /// Makes the table where it is not; one that is there is never altered.
+    pub fn create(&mut self) -> Result<Created, RowsError> {
+        match self {
+            Self::Mysql(rows) => rows.create(),
+        }
+    }
+}
+
+impl Store {
+    /// `None` where apps stand in the configuration. Reads the files that the configuration names,
+    /// and opens no connection: the first question does, and every one after a loss.
+    pub fn start(config: &Config) -> Result<Option<Self>, StoreSetupError> {
+        match config.app_manager.driver {
+            AppStoreDriver::Mysql => MysqlStore::start(config).map(|it| Some(Self::Mysql(it))),
+            AppStoreDriver::Memory
+            | AppStoreDriver::Dynamodb
+            | AppStoreDriver::Pgsql
+            | AppStoreDriver::Scylladb => Ok(None),
+        }
+    }
+
+    /// After a reload: what apps found from now on take over from the server.
+    pub fn reload(&self, config: &Config) {
+        match self {
+            Self::Mysql(store) => store.reload(config),
+        }
+    }
+
+    /// The app of that name; `None` where there is none.
+    pub fn find(
+        &self,
+        name: AppName,
+    ) -> impl Future<Output = Result<Option<App>, StoreError>> + Send + 'static {
+        match self {
+            Self::Mysql(store) => store.clone().find(name),
+        }
+    }
+
+    /// Those of the ids that are there, in any order. A row that cannot be an app is logged and
+    /// left out. The deadline is that of each of its statements, of which the first that fails
+    /// ends it.
+    pub fn find_all(
+        &self,
+        ids: Vec<Box<str>>,
+    ) -> impl Future<Output = Result<Vec<App>, StoreError>> + Send + 'static {
+        match self {
+            Self::Mysql(store) => store.clone().find_all(ids),
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Apps in a table of MariaDB or MySQL.
+//!
+//! Owns: `MysqlStore`: the deadline around each question, and cutting long lists into statements.
+//! May depend on: `config`, tokio; below it the crate `mysql`, on threads of its own.
+//! Invariants: nothing here waits longer than `database.mysql.timeout_ms` for one statement, even
+//! where the server accepts and never answers; only SELECT is used.
+
+mod fault;
+mod pool;
+mod row;
+mod rows;
+mod setup;
+mod table;
+
+pub use rows::MysqlRows;
+
+use std::sync::Arc;
+
+use tokio::{
+    sync::{oneshot, watch},
+    time::timeout,
+};
+
+use self::{
+    pool::{Crowded, Pool, Question},
+    setup::MysqlSetup,
+    table::{Found, Malformed},
+};
+use super::{AppName, StoreError, StoreSetupError};
+use crate::config::{App, AppDefaults, Config};
+
+/// A clone is the same store.
+#[derive(Clone, Debug)]
+pub struct MysqlStore {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    setup: Arc<MysqlSetup>,
+    pool: Pool,
+    /// Of the latest reload.
+    defaults: watch::Sender<Arc<AppDefaults>>,
+}
+
+impl MysqlStore {
+    pub fn start(config: &Config) -> Result<Self, StoreSetupError> {
+        let setup = Arc::new(MysqlSetup::of(config)?);
+        let defaults = Arc::new(config.app_manager.app_defaults.clone());
+        let shared = Shared {
+            pool: Pool::new(Arc::clone(&setup)),
+            setup,
+            defaults: watch::Sender::new(defaults),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
+    }
+
+    pub fn reload(&self, config: &Config) {
+        let defaults = Arc::new(config.app_manager.app_defaults.clone());
+        self.shared.defaults.send_replace(defaults);
+    }
+
+    pub async fn find(self, name: AppName) -> Result<Option<App>, StoreError> {
+        if !may_be_a_name(name.as_str()) {
+            return Ok(None);
+        }
+        self.ask(|answer| Question::Find { name, answer }).await
+    }
+
+    pub async fn find_all(self, ids: Vec<Box<str>>) -> Result<Vec<App>, StoreError> {
+        let (mut apps, mut malformed) = (Vec::with_capacity(ids.len()), Vec::new());
+        for ids in ids.chunks(IDS_PER_STATEMENT) {
+            let ids = ids.iter().filter(|id| may_be_a_name(id)).cloned();
+            let ids: Vec<Box<str>> = ids.collect();
+            let found: Vec<Found> = self.ask(|answer| Question::FindAll { ids, answer }).await?;
+            for found in found {
+                match found {
+                    Ok(app) => apps.push(app),
+                    Err(row) => malformed.push(row),
+                }
+            }
+        }
+        log(&malformed);
+        Ok(apps)
+    }
+
+    async fn ask<T>(
+        &self,
+        question: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Question,
+    ) -> Result<T, StoreError> {
+        let Shared {
+            setup,
+            pool,
+            defaults,
+        } = &*self.shared;
+        let (answer, answered) = oneshot::channel();
+        let defaults = Arc::clone(&defaults.borrow());
+        if let Err(Crowded) = pool.ask(question(answer), defaults) {
+            return Err(StoreError::Down(fault::crowded(setup)));
+        }
+        match timeout(setup.timeout, answered).await {
+            Ok(Ok(answer)) => answer,
+            // The deadline passed here, or on the thread before it came to the question.
+            Ok(Err(_)) | Err(_) => Err(StoreError::Down(fault::silent(setup))),
+        }
+    }
+}
+
+/// No app has another name (`config::shape::PATH_SEGMENT`), so the database need not be asked.
+fn may_be_a_name(name: &str) -> bool {
+    (1..=NAME_BYTES_MAX).contains(&name.len())
+}
+
+/// One line, however many there are: the first is mended first.
+fn log(malformed: &[Malformed]) {
+    if let [first, others @ ..] = malformed {
+        let (app_id, faults) = (&first.id, first.faults.join("; "));
+        let others = others.len();
+        tracing::warn!(app_id, faults, others, "apps of the store cannot be used");
+    }
+}
+
+const NAME_BYTES_MAX: usize = 255;
+/// A power of two, as the statements' lengths are.
+const IDS_PER_STATEMENT: usize = 256;

@@ -1,0 +1,302 @@
+//! The table of apps for who changes it: every row, one connection, nothing in the background.
+//!
+//! Owns: the statements that write, the columns that are there, and the table that is made.
+//! May depend on: `mysql::{setup, table, row, fault}`, `config::app_key`, `serde_json`.
+//! Invariants: every value is bound; a row is changed only if its id is byte for byte the one that
+//! was given; a table that exists is never altered.
+
+use std::{fmt::Write as _, sync::Arc};
+
+use mysql::{Conn, Value, prelude::Queryable as _};
+use serde_json::{Map, Value as Json};
+
+use super::{
+    super::{Created, RowsError, StoreError, StoreSetupError},
+    fault, row,
+    setup::MysqlSetup,
+    table,
+};
+use crate::config::{Config, app_key};
+
+#[derive(Debug)]
+pub struct MysqlRows {
+    setup: Arc<MysqlSetup>,
+    connection: Conn,
+}
+
+/// A column that says something about an app.
+#[derive(Debug)]
+struct Column {
+    name: String,
+    /// The key of an app that it holds.
+    key: &'static str,
+    is_unsigned: bool,
+    /// A new row must say it.
+    is_required: bool,
+}
+
+impl MysqlRows {
+    pub fn open(config: &Config) -> Result<Result<Self, StoreError>, StoreSetupError> {
+        let setup = Arc::new(MysqlSetup::of(config)?);
+        let connected = table::connect(&setup);
+        let connected = connected.map_err(|failed| table::down(&failed, &setup));
+        Ok(connected.map(|connection| Self { setup, connection }))
+    }
+
+    /// Every row as a record, by id; one that cannot even be read is a fault beside its id.
+    pub fn list(
+        &mut self,
+        mut each: impl FnMut(Result<Map<String, Json>, (String, String)>),
+    ) -> Result<(), RowsError> {
+        let statement = format!("SELECT * FROM {} ORDER BY `id`", self.setup.table_quoted);
+        let rows = self.connection.exec_iter(statement, ());
+        let rows = rows.map_err(|error| down(&error, &self.setup))?;
+        for row in rows {
+            let row = row.map_err(|error| down(&error, &self.setup))?;
+            let id = row::text(&row, "id").unwrap_or_default();
+            each(row::record(&row).map_err(|fault| (id, fault)));
+        }
+        Ok(())
+    }
+
+    /// The row of an id.
+    pub fn read(&mut self, id: &str) -> Result<Option<Map<String, Json>>, RowsError> {
+        let table = &self.setup.table_quoted;
+        let statement = format!("SELECT * FROM {table} WHERE `id` = ?");
+        let rows = self.connection.exec_iter(statement, (id,));
+        let rows = rows.map_err(|error| down(&error, &self.setup))?;
+        let mut found = None;
+        for row in rows {
+            let row = row.map_err(|error| down(&error, &self.setup))?;
+            if row::text(&row, "id").is_some_and(|text| text == id) {
+                let faults = |fault| StoreError::Malformed {
+                    id: id.to_owned(),
+                    faults: vec![fault],
+                };
+                found = Some(row::record(&row).map_err(faults)?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// A new row of what was given; `resolved` says what columns want that must be said.
+    pub fn insert(
+        &mut self,
+        given: &Map<String, Json>,
+        resolved: &Map<String, Json>,
+    ) -> Result<(), RowsError> {
+        let columns = self.columns()?;
+        let (mut names, mut values) = (Vec::new(), Vec::new());
+        for (key, value) in given {
+            let column = self.column(&columns, key)?;
+            names.push(quoted(&column.name));
+            values.push(column.value(value)?);
+        }
+        let left = columns
+            .iter()
+            .filter(|it| it.is_required && !given.contains_key(it.key));
+        for column in left {
+            if let Some(value) = resolved.get(column.key) {
+                names.push(quoted(&column.name));
+                values.push(column.value(value)?);
+            }
+        }
+        let marks = vec!["?"; names.len()].join(", ");
+        let (table, names) = (&self.setup.table_quoted, names.join(", "));
+        let statement = format!("INSERT INTO {table} ({names}) VALUES ({marks})");
+        self.write(&statement, values)
+    }
+
+    /// Changes columns of the row of an id; null is the column's NULL.
+    pub fn update(&mut self, id: &str, changes: &Map<String, Json>) -> Result<(), RowsError> {
+        let columns = self.columns()?;
+        let (mut names, mut values) = (Vec::new(), Vec::new());
+        for (key, value) in changes {
+            let column = self.column(&columns, key)?;
+            names.push(format!("{} = ?", quoted(&column.name)));
+            values.push(column.value(value)?);
+        }
+        let (table, names) = (&self.setup.table_quoted, names.join(", "));
+        let statement = format!("UPDATE {table} SET {names} WHERE {THIS_ID}");
+        values.extend([Value::from(id), Value::from(id)]);
+        self.write(&statement, values)
+    }
+
+    pub fn remove(&mut self, id: &str) -> Result<(), RowsError> {
+        let statement = format!("DELETE FROM {} WHERE {THIS_ID}", self.setup.table_quoted);
+        self.write(&statement, vec![Value::from(id), Value::from(id)])
+    }
+
+    /// Makes the table where it is not.
+    pub fn create(&mut self) -> Result<Created, RowsError> {
+        let table = self.setup.table_quoted.clone();
+        let probe = format!("SELECT * FROM {table} LIMIT 0");
+        match self.connection.exec_drop(probe, ()) {
+            Ok(()) => {}
+            Err(error) if fault::is_of_no_table(&error) => {
+                let columns = DEFINITIONS.map(|(name, kind)| format!("  {} {kind}", quoted(name)));
+                let statement = format!(
+                    "CREATE TABLE {table} (\n{}\n) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 \
+                     COLLATE=utf8mb4_bin",
+                    columns.join(",\n")
+                );
+                let made = self.connection.query_drop(statement);
+                return made
+                    .map(|()| Created::Made)
+                    .map_err(|error| down(&error, &self.setup));
+            }
+            Err(error) => return Err(down(&error, &self.setup)),
+        }
+        let there = self.columns()?;
+        let missing = DEFINITIONS.iter().filter(|(name, _)| {
+            app_key(name).is_some_and(|key| there.iter().all(|it| it.key != key))
+        });
+        let mut statement = String::new();
+        for (name, kind) in missing {
+            let before = match statement.is_empty() {
+                true => format!("ALTER TABLE {table}"),
+                false => ",".to_owned(),
+            };
+            // A row that is there already says nothing of it.
+            let kind = kind.replace("NOT NULL", "NULL");
+            _ = write!(statement, "{before}\n  ADD COLUMN {} {kind}", quoted(name));
+        }
+        Ok(match statement.is_empty() {
+            true => Created::Whole,
+            false => Created::Lacks(statement),
+        })
+    }
+
+    /// The column of a key, or the statement that adds it.
+    fn column<'a>(&self, columns: &'a [Column], key: &str) -> Result<&'a Column, RowsError> {
+        if let Some(column) = columns.iter().find(|column| column.key == key) {
+            return Ok(column);
+        }
+        let kind = DEFINITIONS.iter().find(|(name, _)| *name == key);
+        let kind = kind.map_or("TEXT NULL", |(_, kind)| kind);
+        let (table, column) = (&self.setup.table_quoted, quoted(key));
+        Err(RowsError::NoColumn {
+            key: key.to_owned(),
+            statement: format!("ALTER TABLE {table} ADD COLUMN {column} {kind}"),
+        })
+    }
+
+    fn columns(&mut self) -> Result<Vec<Column>, RowsError> {
+        let (database, table) = match self.setup.table.split_once('.') {
+            Some((database, table)) => (database, table),
+            None => (&*self.setup.database, &*self.setup.table),
+        };
+        let rows: Result<Vec<mysql::Row>, _> = self.connection.exec(
+            "SELECT COLUMN_NAME, COLUMN_TYPE, IS_NULLABLE, COLUMN_DEFAULT IS NULL \
+             FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? \
+             ORDER BY ORDINAL_POSITION",
+            (database, table),
+        );
+        let rows = rows.map_err(|error| down(&error, &self.setup))?;
+        let column = |row: &mysql::Row| {
+            let text = |at| match row.as_ref(at) {
+                Some(Value::Bytes(bytes)) => String::from_utf8_lossy(bytes).into_owned(),
+                _ => String::new(),
+            };
+            let name = text(0);
+            let is_without_default = matches!(row.as_ref(3), Some(Value::Int(1)));
+            Some(Column {
+                key: app_key(&name)?,
+                name,
+                is_unsigned: text(1).contains("unsigned"),
+                is_required: text(2) == "NO" && is_without_default,
+            })
+        };
+        Ok(rows.iter().filter_map(column).collect())
+    }
+
+    fn write(&mut self, statement: &str, values: Vec<Value>) -> Result<(), RowsError> {
+        match self.connection.exec_drop(statement, values) {
+            Ok(()) => Ok(()),
+            Err(error) if fault::is_of_a_double(&error) => Err(RowsError::Taken),
+            Err(error) => Err(down(&error, &self.setup)),
+        }
+    }
+}
+
+impl Column {
+    fn value(&self, value: &Json) -> Result<Value, RowsError> {
+        Ok(match value {
+            Json::Null => Value::NULL,
+            Json::Bool(flag) => Value::Int((*flag).into()),
+            Json::Number(number) => match (number.as_i64(), number.as_u64()) {
+                (Some(number), _) if number < 0 && self.is_unsigned => {
+                    return Err(RowsError::Unsigned(self.name.clone()));
+                }
+                (Some(number), _) => Value::Int(number),
+                (None, Some(number)) => Value::UInt(number),
+                (None, None) => Value::from(number.as_f64()),
+            },
+            Json::String(text) => Value::from(text),
+            Json::Array(_) | Json::Object(_) => Value::from(value.to_string()),
+        })
+    }
+}
+
+fn down(error: &mysql::Error, setup: &MysqlSetup) -> RowsError {
+    StoreError::Down(fault::sentence(error, setup)).into()
+}
+
+fn quoted(name: &str) -> String {
+    format!("`{}`", name.replace('`', "``"))
+}
+
+/// The first half finds the row by the index, the second knows it from those that are only alike.
+const THIS_ID: &str =
+    "`id` = ? AND CAST(CONVERT(`id` USING utf8mb4) AS BINARY) = CAST(? AS BINARY)";
+
+/// As Sockudo 2.9 makes it, so that it can use the table too; below what it knows not.
+const DEFINITIONS: [(&str, &str); 26] = [
+    ("id", "VARCHAR(255) NOT NULL PRIMARY KEY"),
+    ("key", "VARCHAR(255) NOT NULL UNIQUE"),
+    ("secret", "VARCHAR(255) NOT NULL"),
+    ("enabled", "BOOLEAN NOT NULL DEFAULT TRUE"),
+    ("max_connections", "INT UNSIGNED NOT NULL"),
+    ("enable_client_messages", "BOOLEAN NOT NULL DEFAULT FALSE"),
+    ("max_client_events_per_second", "INT UNSIGNED NOT NULL"),
+    ("max_backend_events_per_second", "INT UNSIGNED NULL"),
+    ("max_read_requests_per_second", "INT UNSIGNED NULL"),
+    ("max_presence_members_per_channel", "INT UNSIGNED NULL"),
+    ("max_presence_member_size_in_kb", "INT UNSIGNED NULL"),
+    ("max_channel_name_length", "INT UNSIGNED NULL"),
+    ("max_event_channels_at_once", "INT UNSIGNED NULL"),
+    ("max_event_name_length", "INT UNSIGNED NULL"),
+    ("max_event_payload_in_kb", "INT UNSIGNED NULL"),
+    ("max_event_batch_size", "INT UNSIGNED NULL"),
+    ("enable_user_authentication", "BOOLEAN NULL"),
+    ("enable_watchlist_events", "BOOLEAN NULL"),
+    ("webhooks", "JSON NULL"),
+    ("allowed_origins", "JSON NULL"),
+    ("created_at", "TIMESTAMP NULL DEFAULT CURRENT_TIMESTAMP"),
+    (
+        "updated_at",
+        "TIMESTAMP NULL DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP",
+    ),
+    ("secrets", "JSON NULL"),
+    ("max_subscriptions_per_connection", "INT UNSIGNED NULL"),
+    ("enable_subscription_count", "BOOLEAN NULL"),
+    ("require_tls", "BOOLEAN NULL"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::keys::APP;
+
+    #[test]
+    fn the_table_that_is_made_has_a_column_for_every_key_of_an_app() {
+        let mut kept: Vec<&str> = DEFINITIONS
+            .iter()
+            .filter_map(|(name, _)| app_key(name))
+            .collect();
+        let mut keys: Vec<&str> = APP.iter().map(|key| key.path).collect();
+        kept.sort_unstable();
+        keys.sort_unstable();
+        assert_eq!(kept, keys);
+    }
+}

@@ -1,0 +1,157 @@
+//! What the configuration says of MariaDB and MySQL, as the crate wants it.
+//!
+//! Owns: `MysqlSetup`.
+//! May depend on: `config`, the crate `mysql`.
+//! Invariants: each wait of a connection has an end; a table's name is quoted.
+
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+
+use mysql::{ClientIdentity, Opts, OptsBuilder, SslOpts};
+
+use super::super::StoreSetupError;
+use crate::config::{Config, Secret};
+
+/// Everything that a connection needs, and how many there may be.
+#[derive(Clone)]
+pub(super) struct MysqlSetup {
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) user: String,
+    pub(super) database: String,
+    /// As it was given.
+    pub(super) table: String,
+    /// Between backquotes.
+    pub(super) table_quoted: String,
+    pub(super) has_tls: bool,
+    pub(super) timeout: Duration,
+    /// Threads that stay, each with a connection.
+    pub(super) threads_min: usize,
+    pub(super) threads_max: NonZeroUsize,
+    password: Secret,
+    opts: Opts,
+}
+
+/// The crate's own options hold the password in the clear.
+impl std::fmt::Debug for MysqlSetup {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "MysqlSetup({} as {})", self.at(), self.user)
+    }
+}
+
+impl MysqlSetup {
+    pub(super) fn of(config: &Config) -> Result<Self, StoreSetupError> {
+        let mysql = &config.database.mysql;
+        let timeout = Duration::from_millis(mysql.timeout_ms);
+        let (threads_min, threads_max) = threads(config);
+        let mut opts = OptsBuilder::new()
+            .user(Some(&mysql.username))
+            .pass(Some(mysql.password.expose()))
+            .db_name(Some(&mysql.database))
+            .tcp_port(mysql.port)
+            // Otherwise the crate goes over to whatever listens on a socket of the server's path.
+            .prefer_socket(false)
+            .tcp_connect_timeout(Some(timeout))
+            .read_timeout(Some(timeout))
+            .write_timeout(Some(timeout))
+            .tcp_keepalive_time_ms(Some(KEEP_ALIVE_MS))
+            .max_allowed_packet(Some(ROW_BYTES_MAX))
+            // The crate greets MariaDB with three-byte UTF-8.
+            .init(vec!["SET NAMES utf8mb4"]);
+        if mysql.tls.enabled {
+            opts = opts.ssl_opts(tls(config)?);
+        }
+        Ok(Self {
+            host: mysql.host.clone(),
+            port: mysql.port,
+            user: mysql.username.clone(),
+            database: mysql.database.clone(),
+            table: mysql.table_name.clone(),
+            table_quoted: quoted(&mysql.table_name),
+            has_tls: mysql.tls.enabled,
+            timeout,
+            threads_min,
+            threads_max,
+            password: mysql.password.clone(),
+            opts: with_host(opts, &mysql.host).into(),
+        })
+    }
+
+    /// Options for addresses of one kind: the crate tries only the first one otherwise.
+    pub(super) fn opts(&self, any_address: SocketAddr) -> Opts {
+        OptsBuilder::from_opts(self.opts.clone())
+            .bind_address(Some(any_address))
+            .into()
+    }
+
+    /// The server as an operator knows it.
+    pub(super) fn at(&self) -> String {
+        match self.host.contains(':') {
+            true => format!("[{}]:{}", self.host, self.port),
+            false => format!("{}:{}", self.host, self.port),
+        }
+    }
+
+    /// A server's words must not be shown.
+    pub(super) fn is_leaked_by(&self, words: &str) -> bool {
+        let password = self.password.expose();
+        !password.is_empty() && words.contains(password)
+    }
+}
+
+fn with_host(opts: OptsBuilder, host: &str) -> OptsBuilder {
+    match host.contains(':') && !host.starts_with('[') {
+        true => opts.ip_or_hostname(Some(format!("[{host}]"))),
+        false => opts.ip_or_hostname(Some(host)),
+    }
+}
+
+fn threads(config: &Config) -> (usize, NonZeroUsize) {
+    let (mysql, pooling) = (&config.database.mysql, &config.database_pooling);
+    let (min, max) = match pooling.enabled {
+        true => (
+            mysql.pool_min.unwrap_or(pooling.min),
+            mysql.pool_max.unwrap_or(pooling.max),
+        ),
+        false => (0, mysql.connection_pool_size),
+    };
+    let max = NonZeroUsize::new(max as usize).map_or(NonZeroUsize::MIN, |max| max);
+    let max = max.min(THREADS_MAX);
+    ((min as usize).min(max.get()), max)
+}
+
+/// The files are read at each connection, so that a new certificate is taken up; here they are
+/// looked at once, so that a wrong path is told at the start.
+fn tls(config: &Config) -> Result<SslOpts, StoreSetupError> {
+    let tls = &config.database.mysql.tls;
+    for (key, path) in [
+        ("database.mysql.tls.ca_path", &tls.ca_path),
+        ("database.mysql.tls.cert_path", &tls.cert_path),
+        ("database.mysql.tls.key_path", &tls.key_path),
+    ] {
+        if let Some(path) = path {
+            std::fs::read(path).map_err(|error| StoreSetupError {
+                key,
+                fault: format!("{path} cannot be read: {error}"),
+            })?;
+        }
+    }
+    let path = |path: &Option<String>| path.as_ref().map(PathBuf::from);
+    let identity = path(&tls.cert_path)
+        .zip(path(&tls.key_path))
+        .map(|(certificate, key)| ClientIdentity::new(certificate, key));
+    Ok(SslOpts::default()
+        .with_root_cert_path(path(&tls.ca_path))
+        .with_client_identity(identity))
+}
+
+/// `shop.apps` is a table of another database.
+fn quoted(table: &str) -> String {
+    let parts: Vec<String> = table.split('.').map(|part| format!("`{part}`")).collect();
+    parts.join(".")
+}
+
+/// A row with its webhooks; more cannot be meant.
+pub(super) const ROW_BYTES_MAX: usize = 4 << 20;
+const KEEP_ALIVE_MS: u32 = 60_000;
+/// Each look-up takes a millisecond or two: more threads than these would only wait for the server.
+const THREADS_MAX: NonZeroUsize = NonZeroUsize::new(64).expect("not zero");

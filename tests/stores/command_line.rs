@@ -1,0 +1,368 @@
+//! `sockudo apps` on a table, and where the configuration keeps the apps.
+
+use std::collections::BTreeMap;
+
+use clap::Parser as _;
+use serde_json::Value;
+use sockudo::cli::{Cli, Command, apps, config::Answer};
+use sockudo::config::{Loaded, Sources, load, sections::AppStoreDriver};
+
+use crate::mariadb::MariaDb;
+use crate::skip;
+
+/// Who types the commands.
+struct Operator {
+    loaded: Loaded,
+}
+
+impl Operator {
+    /// Of a table, as a user that may change it.
+    fn on(server: &MariaDb, user: &str) -> Self {
+        let variable = |name: &str, value: String| (format!("DATABASE_MYSQL_{name}"), value);
+        let variables = BTreeMap::from([
+            variable("HOST", server.address.ip().to_string()),
+            variable("PORT", server.address.port().to_string()),
+            variable("USERNAME", user.to_owned()),
+            variable("PASSWORD", "hunter-2".to_owned()),
+        ]);
+        let mut loaded = loaded(variables);
+        loaded.config.app_manager.driver = AppStoreDriver::Mysql;
+        Self { loaded }
+    }
+
+    fn types(&self, words: &[&str]) -> Answer {
+        let cli = Cli::try_parse_from(["sockudo", "apps"].iter().chain(words));
+        let command = match cli {
+            Ok(cli) => cli.command,
+            Err(error) => panic!("{words:?}: {error}"),
+        };
+        match command {
+            Some(Command::Apps(command)) => apps::answer(&command, self.loaded.clone()),
+            other => panic!("{words:?} is no command of apps: {other:?}"),
+        }
+    }
+
+    /// The command must do what it says.
+    #[track_caller]
+    fn does(&self, words: &[&str]) -> String {
+        let answer = self.types(words);
+        assert_eq!(answer.exit, 0, "{words:?}: {}", answer.diagnostics);
+        answer.out
+    }
+
+    /// The command must do nothing, and say so.
+    #[track_caller]
+    fn is_refused(&self, words: &[&str], part: &str) {
+        let answer = self.types(words);
+        assert_eq!(answer.exit, 1, "{words:?}: {answer:?}");
+        assert!(answer.diagnostics.contains(part), "{words:?}: {answer:?}");
+    }
+
+    #[track_caller]
+    fn shows(&self, id: &str) -> Value {
+        let out = self.does(&["get", id, "--json", "--secrets"]);
+        serde_json::from_str(&out).expect("JSON")
+    }
+}
+
+fn loaded(environment: BTreeMap<String, String>) -> Loaded {
+    let sources = Sources {
+        environment,
+        ..Sources::default()
+    };
+    match load(&sources) {
+        Ok(loaded) => loaded,
+        Err(errors) => panic!("{errors}"),
+    }
+}
+
+fn prepare(server: &MariaDb) {
+    server.run(&[
+        "CREATE DATABASE sockudo CHARACTER SET utf8mb4",
+        "CREATE USER owner@'%' IDENTIFIED BY 'hunter-2', reader@'%' IDENTIFIED BY 'hunter-2'",
+        "GRANT ALL ON sockudo.* TO owner@'%'",
+        "GRANT SELECT ON sockudo.* TO reader@'%'",
+    ]);
+}
+
+#[test]
+fn an_app_is_added_changed_shown_and_removed() {
+    let Some(server) = MariaDb::start() else {
+        return skip::skip(
+            "an_app_is_added_changed_shown_and_removed",
+            "there is no mariadbd",
+        );
+    };
+    prepare(&server);
+    let (owner, reader) = (
+        Operator::on(&server, "owner"),
+        Operator::on(&server, "reader"),
+    );
+    owner.is_refused(&["list"], "`sockudo apps init` creates it");
+    reader.is_refused(&["init"], "does not let reader");
+    assert_eq!(owner.does(&["init"]), "made the table\n");
+    assert_eq!(
+        owner.does(&["init"]),
+        "the table is there, with every column\n"
+    );
+
+    let hook = "webhooks=[{\"url\": \"http://h.example/\", \"event_types\": [\"member_added\"]}]";
+    owner.does(&[
+        "add",
+        "shop",
+        "--key",
+        "shop-key",
+        "max_connections=5",
+        hook,
+        "secret=first",
+    ]);
+    owner.does(&[
+        "add",
+        "Shop",
+        "maxPresenceMembersPerChannel=7",
+        "enabled=no",
+    ]);
+    let shop = owner.shows("shop");
+    assert_eq!(
+        (&shop["key"], &shop["max_connections"]),
+        (&"shop-key".into(), &5.into())
+    );
+    assert_eq!(shop["webhooks"][0]["event_types"][0], "member_added");
+    let other = reader.shows("Shop");
+    assert_eq!(other["max_presence_members_per_channel"], 7);
+    let secret = other["secret"].as_str().expect("one was made");
+    assert_eq!(secret.len(), 40);
+    let masked = reader.does(&["get", "Shop"]) + &reader.does(&["list", "--json"]);
+    assert!(
+        !masked.contains(secret) && masked.contains("***"),
+        "{masked}"
+    );
+
+    for (words, part) in [
+        (&["add", "shop"][..], "there is an app \"shop\" already"),
+        (
+            &["add", "new", "--key", "shop-key"],
+            "this id or key is there already",
+        ),
+        (
+            &["add", "with space"],
+            "id: \"with space\" is not 1..=255 bytes",
+        ),
+        (&["set", "none", "enabled=no"], "there is no app \"none\""),
+        (&["set", "SHOP", "enabled=no"], "there is no app \"SHOP\""),
+        (&["set", "shop ", "enabled=no"], "there is no app \"shop \""),
+        (
+            &["set", "shop", "max_conections=1"],
+            "did you mean max_connections?",
+        ),
+        (
+            &["set", "shop", "max_connections=many"],
+            "max_connections: \"many\" is not",
+        ),
+        (
+            &["set", "shop", "max_event_batch_size=-1"],
+            "its column is unsigned",
+        ),
+        (&["set", "shop", "id=x"], "id names the app"),
+        (&["set", "shop", "secret="], "secret: is required"),
+        (&["set", "shop", "enabled"], "is no KEY=VALUE"),
+        (&["remove", "shoP"], "there is no app"),
+    ] {
+        owner.is_refused(words, part);
+    }
+    reader.is_refused(&["set", "shop", "enabled=no"], "does not let reader");
+    assert_eq!(owner.shows("shop"), shop, "nothing was written");
+
+    owner.does(&[
+        "set",
+        "shop",
+        "max_connections=-1",
+        "webhooks=",
+        "max_client_events_per_sec=9",
+    ]);
+    owner.does(&["disable", "shop"]);
+    let shop = owner.shows("shop");
+    assert_eq!(
+        (&shop["max_connections"], &shop["webhooks"]),
+        (&0.into(), &Value::Null)
+    );
+    assert_eq!(
+        (&shop["max_client_events_per_second"], &shop["enabled"]),
+        (&9.into(), &false.into())
+    );
+    owner.does(&["enable", "shop"]);
+    assert_eq!(owner.shows("shop")["enabled"], true);
+
+    let answer = owner.types(&["rotate-secret", "shop"]);
+    assert!(
+        answer.diagnostics.contains("apps set shop secrets="),
+        "{answer:?}"
+    );
+    let rotated = owner.shows("shop");
+    assert_eq!(rotated["secrets"], serde_json::json!(["first"]));
+    assert_ne!(rotated["secret"], "first");
+    owner.does(&["set", "shop", "secrets="]);
+    assert_eq!(owner.shows("shop")["secrets"], Value::Null);
+
+    let listed = reader.does(&["list"]);
+    let first: Vec<&str> = listed
+        .lines()
+        .map(|line| line.split(' ').next().unwrap_or(""))
+        .collect();
+    assert_eq!(first, ["ID", "Shop", "shop"], "{listed}");
+    owner.does(&["remove", "Shop"]);
+    owner.is_refused(&["get", "Shop"], "there is no app \"Shop\"");
+    owner.does(&["get", "shop"]);
+}
+
+#[test]
+fn a_table_of_others_is_used_as_it_is_and_never_altered() {
+    let Some(server) = MariaDb::start() else {
+        return skip::skip(
+            "a_table_of_others_is_used_as_it_is_and_never_altered",
+            "there is no mariadbd",
+        );
+    };
+    prepare(&server);
+    server.run(&[
+        "CREATE TABLE sockudo.applications (id VARCHAR(255) PRIMARY KEY, `key` VARCHAR(255) UNIQUE,
+            secret VARCHAR(255), max_connections INT NOT NULL, enabled TINYINT(1) NOT NULL,
+            max_client_events_per_sec INT)",
+        "INSERT INTO sockudo.applications VALUES ('a', 'a', 's', -1, 1, NULL),
+            ('broken', 'b b', 's', 0, 1, NULL)",
+    ]);
+    let owner = Operator::on(&server, "owner");
+    let answer = owner.types(&["init"]);
+    assert_eq!(answer.exit, 1);
+    assert!(
+        answer
+            .out
+            .starts_with("ALTER TABLE `applications`\n  ADD COLUMN `"),
+        "{}",
+        answer.out
+    );
+    assert!(
+        !answer.out.contains("max_client_events_per_second"),
+        "{}",
+        answer.out
+    );
+    owner.is_refused(
+        &["rotate-secret", "a"],
+        "ALTER TABLE `applications` ADD COLUMN `secrets` JSON NULL",
+    );
+    owner.is_refused(
+        &["set", "a", "require_tls=yes"],
+        "ADD COLUMN `require_tls` BOOLEAN NULL",
+    );
+    owner.does(&["set", "a", "max_client_events_per_second=3"]);
+    assert_eq!(owner.shows("a")["max_client_events_per_second"], 3);
+    assert_eq!(owner.shows("a")["secret"], "s");
+    // What columns want that the operator did not say.
+    owner.does(&["add", "c"]);
+    assert_eq!(owner.shows("c")["enabled"], true);
+
+    // One that cannot be is said, and can be mended or removed.
+    let answer = owner.types(&["list"]);
+    assert_eq!((answer.exit, answer.out.lines().count()), (1, 3));
+    assert!(
+        answer
+            .diagnostics
+            .contains("\"broken\" cannot be used: key: "),
+        "{answer:?}"
+    );
+    owner.is_refused(&["get", "broken"], "key: ");
+    owner.does(&["set", "broken", "key=whole"]);
+    assert_eq!(owner.shows("broken")["key"], "whole");
+    owner.does(&["remove", "broken"]);
+
+    // The statement completes the table.
+    let statement = owner.types(&["init"]).out;
+    server.run(&["USE sockudo", statement.trim_end_matches(['\n', ';'])]);
+    assert_eq!(
+        owner.does(&["init"]),
+        "the table is there, with every column\n"
+    );
+}
+
+#[test]
+fn what_is_exported_can_be_imported() {
+    let Some(server) = MariaDb::start() else {
+        return skip::skip("what_is_exported_can_be_imported", "there is no mariadbd");
+    };
+    prepare(&server);
+    let owner = Operator::on(&server, "owner");
+    owner.does(&["init"]);
+    owner.does(&[
+        "add",
+        "a",
+        "secret=s-a",
+        "allowed_origins=https://a.example,*.b.example",
+    ]);
+    owner.does(&["add", "b", "secret=s-b", "max_event_payload_in_kb=7"]);
+    let masked = owner.types(&["export"]);
+    assert!(
+        !masked.out.contains("s-a") && masked.diagnostics.contains("--secrets"),
+        "{masked:?}"
+    );
+    let exported = owner.does(&["export", "--secrets"]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("apps.json");
+    std::fs::write(&path, &exported).expect("a file");
+    let path = path.to_string_lossy().into_owned();
+    owner.does(&["remove", "a"]);
+    owner.does(&["set", "b", "max_event_payload_in_kb=8"]);
+    let out = owner.does(&["import", &path]);
+    assert_eq!(
+        out,
+        "1 added, 0 changed, 1 left as they were (--overwrite changes them too)\n"
+    );
+    let out = owner.does(&["import", &path, "--overwrite"]);
+    assert_eq!(out, "0 added, 2 changed, 0 left as they were\n");
+    assert_eq!(owner.does(&["export", "--secrets"]), exported);
+
+    // Nothing is written where one does not hold.
+    let toml = folder.path().join("apps.toml");
+    let text = "[[app_manager.array.apps]]\nid = 'd'\nkey = 'd'\nsecret = 's'\n\
+                [[app_manager.array.apps]]\nid = 'e'\nkey = 'e'\n";
+    std::fs::write(&toml, text).expect("a file");
+    let toml = toml.to_string_lossy().into_owned();
+    owner.is_refused(
+        &["import", &toml],
+        "the app \"e\" would not hold:\nsecret: is required",
+    );
+    owner.is_refused(&["get", "d"], "there is no app");
+    owner.is_refused(&["import", "/nowhere.json"], "/nowhere.json: ");
+}
+
+#[test]
+fn where_the_configuration_keeps_the_apps_lines_are_printed_and_nothing_is_written() {
+    let variables = [("ID", "v"), ("KEY", "v-key"), ("SECRET", "v-secret")];
+    let variable =
+        |(name, value): (&str, &str)| (format!("SOCKUDO_DEFAULT_APP_{name}"), value.to_owned());
+    let operator = Operator {
+        loaded: loaded(variables.map(variable).into()),
+    };
+    assert!(operator.does(&["list"]).contains("v-key"));
+    assert!(!operator.does(&["get", "v"]).contains("v-secret"));
+    for words in [
+        &["add", "n", "max_connections=3"][..],
+        &["set", "v", "max_connections=3"],
+        &["rotate-secret", "v"],
+    ] {
+        let answer = operator.types(words);
+        assert_eq!(answer.exit, 0, "{answer:?}");
+        assert!(
+            answer.diagnostics.contains("nothing was written"),
+            "{answer:?}"
+        );
+        let app: Value = serde_json::from_str(&answer.out).expect("lines of a file");
+        assert!(app["secret"] == "***" && app["id"].is_string(), "{app}");
+    }
+    let answer = operator.types(&["remove", "v"]);
+    assert!(
+        answer.diagnostics.contains("take the app v out of it"),
+        "{answer:?}"
+    );
+    operator.is_refused(&["get", "w"], "there is no app \"w\"");
+    assert_eq!(operator.types(&["init"]).exit, 0);
+}

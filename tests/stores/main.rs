@@ -1,0 +1,73 @@
+//! Stores of apps against real servers: what is found, what is not, and what is said when they are gone.
+//!
+//! Owns: a store with its server, and the words of its tests; what is a driver's own stands under `on_mysql`.
+//! May depend on: `sockudo::{bridge::apps::store, config}`.
+//! Invariants: every wait has a deadline ten times what is needed; nothing is left running.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "each wait has a deadline; a server's start is waited for"
+)]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use sockudo::bridge::apps::store::{AppName, Store, StoreError};
+use sockudo::config::{App, Config, Sources, load};
+
+mod command_line;
+#[path = "../support/mariadb.rs"]
+mod mariadb;
+mod on_mysql;
+#[path = "../support/skip.rs"]
+mod skip;
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+fn key(name: &str) -> AppName {
+    AppName::Key(name.into())
+}
+
+fn id(name: &str) -> AppName {
+    AppName::Id(name.into())
+}
+
+fn ids(names: &[&str]) -> Vec<Box<str>> {
+    names.iter().map(|name| (*name).into()).collect()
+}
+
+/// A configuration from variables alone.
+fn configuration(variables: &BTreeMap<String, String>) -> Config {
+    let sources = Sources {
+        environment: variables.clone(),
+        ..Sources::default()
+    };
+    match load(&sources) {
+        Ok(loaded) => loaded.config,
+        Err(errors) => panic!("{errors}"),
+    }
+}
+
+/// The app that must be there.
+#[track_caller]
+fn found(answer: Result<Option<App>, StoreError>) -> App {
+    match answer {
+        Ok(Some(app)) => app,
+        other => panic!("an app should be found: {other:?}"),
+    }
+}
+
+/// Asks until it is answered.
+async fn answers_again(store: &Store, name: AppName) -> Option<App> {
+    let deadline = tokio::time::Instant::now() + DEADLINE;
+    loop {
+        match store.find(name.clone()).await {
+            Ok(app) => return app,
+            Err(error) => {
+                let is_late = tokio::time::Instant::now() > deadline;
+                assert!(!is_late, "it does not come back: {error}");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+}
