@@ -21,7 +21,10 @@ use crate::{
             self, AdminError,
             socket::{AdminSocket, SocketError},
         },
-        apps::AppTable,
+        apps::{
+            AppTable,
+            store::{Store, StoreSetupError},
+        },
         run::{self as bridge, BridgeError, Reload, Setup},
         signals,
     },
@@ -47,6 +50,8 @@ pub enum ServeError {
     Admin(#[from] AdminError),
     #[error(transparent)]
     AdminSocket(#[from] SocketError),
+    #[error(transparent)]
+    Store(#[from] StoreSetupError),
     #[error("the system's random source failed: {0}")]
     Random(getrandom::Error),
     #[error(transparent)]
@@ -61,7 +66,7 @@ impl ServeError {
     /// The process' exit code: 78 for a wrong configuration (sysexits.h), else 1.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Host { .. } | Self::Cors(_) => 78,
+            Self::Config(_) | Self::Host { .. } | Self::Cors(_) | Self::Store(_) => 78,
             Self::Bridge(BridgeError::Bus(_) | BridgeError::NameTaken { .. }) => 78,
             Self::Logging(_)
             | Self::Admin(_)
@@ -90,10 +95,14 @@ pub fn serve(sources: Sources) -> Result<(), ServeError> {
     let settings = Settings::from_config(config, node_id.clone(), sockets_max(config))?;
     let metrics = admin::bind(&config.metrics)?;
     let admin = AdminSocket::bind(config.admin.socket.as_deref(), config.demo)?;
-    let apps = Arc::new(AppTable::build(&config.app_manager.apps, None));
+    let store = Store::start(config)?;
+    let apps = match store {
+        Some(_) => AppTable::default(),
+        None => AppTable::build(&config.app_manager.apps, None),
+    };
     let seed = NodeSeed {
         settings,
-        apps: Arc::clone(&apps),
+        apps: Arc::new(apps.clone()),
         homes: RandomState::new(),
         socket_ids: SocketIdKey::random().map_err(ServeError::Random)?,
     };
@@ -110,6 +119,7 @@ pub fn serve(sources: Sources) -> Result<(), ServeError> {
         announce(&loaded.config, &node_id, &link);
         let setup = Setup {
             apps,
+            store,
             node_id,
             build: Build {
                 version: VERSION,

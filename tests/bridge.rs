@@ -184,7 +184,8 @@ impl Node {
 
 fn setup(loaded: Loaded, admin: TcpListener, sources: Sources) -> Setup {
     Setup {
-        apps: Arc::new(AppTable::build(&loaded.config.app_manager.apps, None)),
+        apps: AppTable::build(&loaded.config.app_manager.apps, None),
+        store: None,
         loaded,
         node_id: "n1".to_owned(),
         build: Build {
@@ -377,7 +378,9 @@ impl Application for Echo {
             FromBridge::Settle => turn.to_bridge(ToBridge::Settled).expect("an empty queue"),
             FromBridge::Config(_)
             | FromBridge::Shed { .. }
-            | FromBridge::Apps(_)
+            | FromBridge::Apps { .. }
+            | FromBridge::AppsOpen { .. }
+            | FromBridge::AppFound { .. }
             | FromBridge::Health(_)
             | FromBridge::Event(_)
             | FromBridge::State(_)

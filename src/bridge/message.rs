@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use shards::application::{Lane, Millis, Waiter};
 
-use super::apps::AppTable;
+use super::apps::{AppChange, AppName};
 use crate::{
     cluster::entry::Origin,
     config::Config,
@@ -37,6 +37,10 @@ pub enum ToBridge {
     Drained,
     /// The last webhook events of this shard's channels were sent, after `FromBridge::Settle`.
     Settled,
+    /// An app is looked for that this shard does not know; the answer is `FromBridge::AppFound`.
+    FindApp(Box<AppName>),
+    /// This shard has taken the changes of apps up to this number.
+    AppsTaken { number: u64 },
     /// An event that the other nodes are to hear.
     Event(Box<NodeEvent>),
     /// What has changed here, for the other nodes.
@@ -64,6 +68,8 @@ impl ToBridge {
             Self::Snapshot { .. } | Self::Drained => Lane::Control,
             // At most one for each partition between two turns of the shard.
             Self::Topic { .. } => Lane::Control,
+            // One for each message of the bridge.
+            Self::AppsTaken { .. } => Lane::Control,
             Self::State(_) | Self::Terminate(_) | Self::Spent(_) | Self::KeptAsk(_) => Lane::State,
             Self::Kept(kept) => Lane::Publish {
                 bytes: kept.approximate_bytes(),
@@ -71,7 +77,7 @@ impl ToBridge {
             Self::Event(event) => Lane::Publish {
                 bytes: event.approximate_bytes(),
             },
-            Self::Usage { .. } => Lane::Question,
+            Self::Usage { .. } | Self::FindApp(_) => Lane::Question,
             Self::Webhook(event) => Lane::Event {
                 source: event.app.0,
                 bytes: event.approximate_bytes(),
@@ -91,8 +97,16 @@ pub enum FromBridge {
     Usage { waiter: Waiter, body: Box<str> },
     /// The configuration was read again: the keys that reload hold from now on. `Apps` follows.
     Config(Arc<Config>),
-    /// The apps changed: use these from now on.
-    Apps(Arc<AppTable>),
+    /// The apps changed; the answer is `ToBridge::AppsTaken`. Apps that are new are not shown to clients
+    /// before `AppsOpen`.
+    Apps {
+        number: u64,
+        changes: Arc<[AppChange]>,
+    },
+    /// All shards have taken the changes of apps up to this number.
+    AppsOpen { number: u64 },
+    /// Whether there is an app of that name.
+    AppFound { name: Box<AppName>, found: AppFound },
     /// The bridge's view of the node's health changed.
     Health(Health),
     /// Close all connections with 4200 until `deadline`, `rate_per_s` at most (0 = evenly spread).
@@ -124,6 +138,17 @@ pub enum FromBridge {
     TopicsLive(Box<[(Partition, TopicWish)]>),
     /// No topic is live any more; what is wished stands.
     TopicsLost,
+}
+
+/// What became of a search for an app.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppFound {
+    /// All shards know it now.
+    Known,
+    /// There is none; for so long that need not be asked again.
+    Absent { for_ms: u64 },
+    /// That cannot be known now: whoever wants it should come back.
+    Unavailable,
 }
 
 /// An event on its way between nodes. Its frame is the one that subscribers get.
@@ -275,8 +300,10 @@ pub struct Health {
     pub shard_stalled: bool,
     /// The webhook queue cannot take or deliver jobs.
     pub queue_failing: bool,
-    /// The cache or the app store is failing.
+    /// A backend that is needed to start does not answer yet.
     pub backend_failing: bool,
+    /// The store of apps does not answer any more: those that are known go on.
+    pub app_store_failing: bool,
     /// The bus to the other nodes is down, or does not bring back what is sent to it.
     pub bus_failing: bool,
     /// Memory in use is above `http_api.accept_traffic.memory_threshold`.
@@ -292,6 +319,7 @@ impl Health {
         shard_stalled: false,
         queue_failing: false,
         backend_failing: false,
+        app_store_failing: false,
         bus_failing: false,
         memory_above_threshold: false,
         draining: false,
@@ -317,14 +345,18 @@ impl Health {
         if !has_apps {
             reasons.push("no_apps");
         }
-        let grade = match (reasons.is_empty(), self.queue_failing) {
+        let degraded = [
+            (self.app_store_failing, "app_store"),
+            (self.queue_failing, "webhook_queue"),
+        ];
+        let degraded = degraded.into_iter().filter(|(holds, _)| *holds);
+        let degraded: Vec<_> = degraded.map(|(_, reason)| reason).collect();
+        let grade = match (reasons.is_empty(), degraded.is_empty()) {
             (false, _) => Grade::Unready,
-            (true, true) => Grade::Degraded,
-            (true, false) => Grade::Well,
+            (true, false) => Grade::Degraded,
+            (true, true) => Grade::Well,
         };
-        if self.queue_failing {
-            reasons.push("webhook_queue");
-        }
+        reasons.extend(degraded);
         Judgement { grade, reasons }
     }
 }

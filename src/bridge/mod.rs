@@ -9,6 +9,7 @@
 pub mod adapter;
 pub mod admin;
 pub mod apps;
+mod app_source;
 mod busy;
 mod drain;
 #[cfg(test)]

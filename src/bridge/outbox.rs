@@ -2,9 +2,9 @@
 //!
 //! Owns: what waits per shard, and what is left out.
 //! May depend on: `bridge::{link, message}`.
-//! Invariants: the bridge never waits for a shard; config, apps, health, the steps of a drain, an order
+//! Invariants: the bridge never waits for a shard; config, health, the steps of a drain, an order
 //! to shed and the question for numbers always arrive, the latest of each; so do answers, of which a shard never
-//! awaits more than fit, and news of topics, in order; events of other nodes keep their order, and
+//! awaits more than fit, changes of apps and news of topics, in order; events of other nodes keep their order, and
 //! where they would hold more than their bound the newest is dropped and counted.
 
 use std::{collections::VecDeque, mem, sync::Arc};
@@ -12,7 +12,6 @@ use std::{collections::VecDeque, mem, sync::Arc};
 use shards::application::{BridgeFull, ShardId};
 
 use super::{
-    apps::AppTable,
     link::ShardLink,
     message::{FromBridge, Health, NodeEvent, Ownership, USAGES_ASKED_MAX},
 };
@@ -27,7 +26,8 @@ pub(super) struct Outbox {
 #[derive(Debug, Default)]
 struct Waiting {
     config: Option<Arc<Config>>,
-    apps: Option<Arc<AppTable>>,
+    /// Changes of apps and answers to who looks for one, in order.
+    apps: VecDeque<FromBridge>,
     health: Option<Health>,
     drain: Option<FromBridge>,
     shed: Option<FromBridge>,
@@ -117,8 +117,10 @@ impl Waiting {
             | FromBridge::KeptAsk(_)
             | FromBridge::Kept(_) => !self.states.is_empty(),
             FromBridge::TopicsLive(_) | FromBridge::TopicsLost => !self.topics.is_empty(),
+            FromBridge::Apps { .. } | FromBridge::AppsOpen { .. } | FromBridge::AppFound { .. } => {
+                !self.apps.is_empty()
+            }
             FromBridge::Config(_)
-            | FromBridge::Apps(_)
             | FromBridge::Health(_)
             | FromBridge::Drain { .. }
             | FromBridge::Shed { .. }
@@ -132,7 +134,9 @@ impl Waiting {
     fn keep(&mut self, message: FromBridge) {
         match message {
             FromBridge::Config(config) => self.config = Some(config),
-            FromBridge::Apps(apps) => self.apps = Some(apps),
+            FromBridge::Apps { .. } | FromBridge::AppsOpen { .. } | FromBridge::AppFound { .. } => {
+                self.apps.push_back(message);
+            }
             FromBridge::Health(health) => self.health = Some(health),
             FromBridge::Drain { .. } => self.drain = Some(message),
             FromBridge::Shed { .. } => self.shed = Some(message),
@@ -172,7 +176,7 @@ impl Waiting {
 
     fn take(&mut self) -> Option<FromBridge> {
         let state = self.config.take().map(FromBridge::Config);
-        let state = state.or_else(|| self.apps.take().map(FromBridge::Apps));
+        let state = state.or_else(|| self.apps.pop_front());
         let state = state.or_else(|| self.health.take().map(FromBridge::Health));
         state
             .or_else(|| self.drain.take())
@@ -208,9 +212,11 @@ impl Waiting {
                 self.event_bytes += event.approximate_bytes();
                 self.events.push_front(event);
             }
+            FromBridge::Apps { .. } | FromBridge::AppsOpen { .. } | FromBridge::AppFound { .. } => {
+                self.apps.push_front(message);
+            }
             FromBridge::Scrape { .. }
             | FromBridge::Config(_)
-            | FromBridge::Apps(_)
             | FromBridge::Health(_)
             | FromBridge::Drain { .. }
             | FromBridge::Shed { .. }
@@ -224,7 +230,7 @@ impl Waiting {
     fn is_empty(&self) -> bool {
         let no_state = self.owned.is_none()
             && self.config.is_none()
-            && self.apps.is_none()
+            && self.apps.is_empty()
             && self.health.is_none()
             && self.drain.is_none()
             && self.shed.is_none()
@@ -296,7 +302,10 @@ mod tests {
             FromBridge::Scrape { token: 7 },
             FromBridge::Settle,
             FromBridge::Health(Health::default()),
-            FromBridge::Apps(Arc::default()),
+            FromBridge::Apps {
+                number: 1,
+                changes: Arc::default(),
+            },
             drain,
             usage(1),
         ] {

@@ -23,7 +23,8 @@ use tokio::sync::mpsc;
 use super::{
     adapter::{BusError, news::News},
     admin::{self, AdminRequest, Status, socket::AdminSocket},
-    apps::AppTable,
+    app_source::{AppSource, Reached},
+    apps::{AppTable, openings::Openings, store::Store},
     busy::BusyWindow,
     drain::{Drain, Step},
     gather::Gathering,
@@ -50,7 +51,9 @@ pub type Reload = Box<dyn FnMut() -> Result<Loaded, ConfigErrors>>;
 pub struct Setup {
     pub loaded: Loaded,
     /// The table that the shards were started with.
-    pub apps: Arc<AppTable>,
+    pub apps: AppTable,
+    /// Where other apps are looked for.
+    pub store: Option<Store>,
     pub node_id: String,
     pub build: Build,
     /// From `admin::bind`.
@@ -111,7 +114,9 @@ pub struct Bridge<L> {
     /// What `config` was made from, to tell what a reload changes.
     loaded: Loaded,
     pub(super) config: Arc<Config>,
-    pub(super) apps: Arc<AppTable>,
+    pub(super) apps: AppTable,
+    pub(super) openings: Openings,
+    pub(super) source: Option<AppSource>,
     pub(super) node_id: String,
     pub(super) build: Build,
     pub(super) exposition: Arc<Exposition>,
@@ -153,6 +158,7 @@ enum Wake {
     Signal(Signal),
     Bus(News),
     Webhooks,
+    Store(Reached),
     Time,
 }
 
@@ -167,7 +173,7 @@ impl<L: ShardLink> Bridge<L> {
         let config = Arc::new(setup.loaded.config.clone());
         let exposition = Arc::new(Exposition::new(&config.metrics.prefix)?);
         let mut webhooks = Webhooks::new(config.queue.driver, &config.webhooks, link.started())?;
-        webhooks.set_apps(&setup.apps);
+        webhooks.begin(&setup.apps);
         let mut port = config.metrics.port;
         let (asked, requests) = admin::requests();
         if let Some(listener) = setup.metrics {
@@ -190,6 +196,8 @@ impl<L: ShardLink> Bridge<L> {
             loaded: setup.loaded,
             config,
             apps: setup.apps,
+            openings: Openings::new(shards),
+            source: setup.store.map(|store| AppSource::new(&config, store, started)),
             node_id: setup.node_id,
             build: setup.build,
             exposition,
@@ -229,6 +237,7 @@ impl<L: ShardLink> Bridge<L> {
                 Wake::Signal(Signal::Reload) => self.reload(),
                 Wake::Signal(Signal::DumpStats) => self.log_stats(),
                 Wake::Bus(news) => self.hear_nodes(news),
+                Wake::Store(reached) => self.reached_store(reached),
                 Wake::Webhooks | Wake::Time => {}
             }
             self.do_what_is_due();
@@ -253,12 +262,19 @@ impl<L: ShardLink> Bridge<L> {
                 None => None,
             }
         };
+        let reached = async {
+            match &mut self.source {
+                Some(source) => Some(source.reached().await),
+                None => None,
+            }
+        };
         tokio::select! {
             () = self.link.receive(inbox) => Wake::Shards,
             Some(request) = self.requests.recv() => Wake::Admin(request),
             Some(news) = news => Wake::Bus(news),
             Some(signal) = self.signals.recv() => Wake::Signal(signal),
             () = self.webhooks.progress() => Wake::Webhooks,
+            Some(reached) = reached => Wake::Store(reached),
             () = tokio::time::sleep_until(wake_at.into()) => Wake::Time,
         }
     }
@@ -285,6 +301,7 @@ impl<L: ShardLink> Bridge<L> {
             self.gathering.deadline(),
             self.drain.as_ref().map(Drain::due),
             self.nodes.as_ref().map(Nodes::due),
+            self.source.as_ref().and_then(AppSource::due),
             has_views.then(Instant::now),
             (!self.outbox.is_empty()).then(|| Instant::now() + RETRY_AFTER),
         ];
@@ -348,6 +365,8 @@ impl<L: ShardLink> Bridge<L> {
                         drain.drained(shard);
                     }
                 }
+                ToBridge::FindApp(name) => self.find_app(shard, *name),
+                ToBridge::AppsTaken { number } => self.apps_taken(shard, number),
                 ToBridge::Settled => {
                     if let Some(drain) = &mut self.drain {
                         drain.settled(shard);
@@ -406,6 +425,7 @@ impl<L: ShardLink> Bridge<L> {
             self.sample();
         }
         self.do_what_nodes_want(now);
+        self.tick_apps();
         if self.gathering.is_due(now) {
             self.finish_sample();
         }
@@ -448,6 +468,9 @@ impl<L: ShardLink> Bridge<L> {
             return;
         }
         let is_in_cluster = |nodes: &Nodes| !nodes.is_starting() && !nodes.is_failing();
+        if self.source.as_ref().is_some_and(AppSource::is_failing) {
+            return;
+        }
         if self.nodes.as_ref().is_none_or(is_in_cluster) {
             self.is_announced = true;
             self.check_health(); // The shards know before the log says it.
@@ -462,6 +485,9 @@ impl<L: ShardLink> Bridge<L> {
         }
         if health.queue_failing && !self.health.queue_failing {
             tracing::warn!("the webhook queue overflows: its oldest jobs are dropped");
+        }
+        if health.app_store_failing && !self.health.app_store_failing {
+            tracing::warn!("the store of apps does not answer: apps that are known go on");
         }
         if health.bus_failing && !self.health.bus_failing && self.is_announced {
             tracing::warn!("the bus does not work: not ready");
@@ -481,6 +507,7 @@ impl<L: ShardLink> Bridge<L> {
         let now = Instant::now();
         let now_ms = u64::try_from(self.link.started().elapsed().as_millis()).unwrap_or(u64::MAX);
         let last_turns = (0..self.link.shards()).map(|it| self.link.last_turn_ms(ShardId(it)));
+        let is_store_failing = self.source.as_ref().is_some_and(AppSource::is_failing);
         Health {
             starting: !self.gathering.is_complete()
                 || self.nodes.as_ref().is_some_and(Nodes::is_starting),
@@ -488,7 +515,8 @@ impl<L: ShardLink> Bridge<L> {
                 .min()
                 .is_some_and(|ms| ms.saturating_add(STALL_MS) < now_ms),
             queue_failing: self.webhooks.is_failing(),
-            backend_failing: false, // This release has no backends that could.
+            backend_failing: is_store_failing && !self.is_announced,
+            app_store_failing: is_store_failing && self.is_announced,
             bus_failing: self.nodes.as_ref().is_some_and(Nodes::is_failing),
             memory_above_threshold: self.memory.read(now).fraction()
                 > self.config.http_api.memory_threshold,
@@ -496,7 +524,7 @@ impl<L: ShardLink> Bridge<L> {
         }
     }
 
-    fn broadcast(&mut self, message: impl Fn() -> FromBridge) {
+    pub(super) fn broadcast(&mut self, message: impl Fn() -> FromBridge) {
         for shard in 0..self.link.shards() {
             self.outbox.send(&self.link, ShardId(shard), message());
         }
@@ -581,22 +609,16 @@ impl<L: ShardLink> Bridge<L> {
         }
         self.config = Arc::new(loaded.config.clone());
         self.loaded = loaded;
-        let apps = AppTable::build(&self.config.app_manager.apps, Some(&self.apps));
-        if let Some(nodes) = &mut self.nodes {
-            nodes.apps_changed(&self.apps, &apps);
-        }
-        self.apps = Arc::new(apps);
-        self.webhooks.set_apps(&self.apps);
         self.reloaded = Reloaded {
             succeeded: true,
             unix_s: unix_s(),
         };
-        let (config, apps) = (Arc::clone(&self.config), Arc::clone(&self.apps));
+        let config = Arc::clone(&self.config);
         self.broadcast(|| FromBridge::Config(Arc::clone(&config)));
-        self.broadcast(|| FromBridge::Apps(Arc::clone(&apps)));
+        self.reload_apps();
         tracing::info!(
             node = self.node_id,
-            apps = apps.iter().count(),
+            apps = self.apps.iter().count(),
             "configuration reloaded"
         );
     }
@@ -605,7 +627,7 @@ impl<L: ShardLink> Bridge<L> {
         Status {
             node: self.node_id.clone(),
             health: self.health(),
-            has_apps: !self.apps.is_empty(),
+            has_apps: self.source.is_some() || !self.apps.is_empty(),
         }
     }
 }

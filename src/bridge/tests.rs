@@ -16,7 +16,7 @@ use tokio::{sync::mpsc, time::timeout};
 
 use super::{
     admin,
-    apps::AppTable,
+    apps::{AppChange, AppTable},
     fixture::{FakeLink, FakeShards, PATIENCE},
     message::{FromBridge, ToBridge},
     run::{Exit, Setup, run},
@@ -294,13 +294,15 @@ async fn a_reload_gives_all_shards_the_new_apps_and_a_refused_one_changes_nothin
             "a port needs a restart"
         );
         let apps = |message: FromBridge| match message {
-            FromBridge::Apps(apps) => Some(apps),
+            FromBridge::Apps { number: 1, changes } => Some(changes),
             _ => None,
         };
-        let apps = node.find(0, apps).await;
-        let entry = apps.by_key("new-key").expect("the reloaded key");
+        let changes = node.find(0, apps).await;
+        let [AppChange::Put(entry)] = &*changes else {
+            panic!("{changes:?}");
+        };
+        assert_eq!(entry.app.key, "new-key");
         assert_eq!(entry.index, AppIndex(0), "the same app, the same index");
-        assert!(apps.by_key("app-key").is_none());
         let scrape = node.ask_answering_scrapes("/metrics", "").await;
         assert!(
             scrape
@@ -383,7 +385,8 @@ impl Node {
         std::fs::write(proc.join("meminfo"), MEMINFO).expect("the folder is ours");
         let setup = Setup {
             loaded,
-            apps: Arc::new(apps),
+            apps,
+            store: None,
             node_id: "n1".to_owned(),
             build: Build {
                 version: "0.1.0",

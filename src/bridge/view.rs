@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 
 use super::{
     admin::Scrape,
+    app_source::AppSource,
     gather::Latest,
     link::ShardLink,
     run::{Bridge, unix_s},
@@ -38,6 +39,7 @@ impl<L: ShardLink> Bridge<L> {
                 .collect(),
             webhooks: self.webhooks.counters(),
             webhook_state: self.webhooks.state(),
+            store: self.source.as_ref().map(AppSource::sample),
             cluster: self
                 .nodes
                 .as_ref()

@@ -33,6 +33,8 @@ pub enum Pending {
     Api(Box<ApiCall>),
     /// The body of `/usage`.
     Usage(Asked),
+    /// Whether there is the app that the request names, which is looked at again then.
+    App,
 }
 
 /// How a long answer goes out in parts.

@@ -53,6 +53,15 @@ pub struct NodeState {
     pub is_memory_high: bool,
 }
 
+/// What is known of an app that somebody names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lookup<T> {
+    Known(T),
+    Absent,
+    /// Whether there is one cannot be known now.
+    Unavailable,
+}
+
 /// What an upgrade may look at.
 pub struct Gate<'g, 'a> {
     pub node: &'g NodeRules,
@@ -60,7 +69,7 @@ pub struct Gate<'g, 'a> {
     /// Spends one of the accept rate.
     pub take_accept: &'g mut dyn FnMut() -> bool,
     /// Looks a client's key up, which is counted.
-    pub app_by_key: &'g mut dyn FnMut(&str) -> Option<&'a AppRules>,
+    pub app_by_key: &'g mut dyn FnMut(&str) -> Lookup<&'a AppRules>,
     /// The app that was found before, as it is now.
     pub app: Option<&'a AppRules>,
 }
@@ -90,6 +99,7 @@ pub enum UpgradeRefusal {
     VersionInvalid,
     VersionUnsupported,
     AppUnknown,
+    AppUnavailable,
     AppDisabled,
     TlsRequired,
     OriginNotAllowed,
@@ -100,9 +110,11 @@ impl UpgradeRefusal {
     pub fn code(self) -> CloseCode {
         match self {
             Self::Draining => CloseCode::RECONNECT,
-            Self::OutOfFiles | Self::MemoryHigh | Self::AcceptRate | Self::NodeFull => {
-                CloseCode::OVER_CAPACITY
-            }
+            Self::OutOfFiles
+            | Self::MemoryHigh
+            | Self::AcceptRate
+            | Self::NodeFull
+            | Self::AppUnavailable => CloseCode::OVER_CAPACITY,
             Self::PathNotFound => CloseCode::PATH_NOT_FOUND,
             Self::VersionMissing => CloseCode::VERSION_MISSING,
             Self::VersionInvalid => CloseCode::VERSION_INVALID,
@@ -128,6 +140,7 @@ impl UpgradeRefusal {
             | Self::VersionInvalid
             | Self::VersionUnsupported
             | Self::AppUnknown
+            | Self::AppUnavailable
             | Self::AppDisabled
             | Self::TlsRequired
             | Self::AppFull => self.code().reason(),
@@ -190,7 +203,11 @@ impl Upgrade {
             ProtocolParam::Invalid => return Err(UpgradeRefusal::VersionInvalid),
             ProtocolParam::Unsupported => return Err(UpgradeRefusal::VersionUnsupported),
         }
-        (gate.app_by_key)(&self.key).ok_or(UpgradeRefusal::AppUnknown)
+        match (gate.app_by_key)(&self.key) {
+            Lookup::Known(app) => Ok(app),
+            Lookup::Absent => Err(UpgradeRefusal::AppUnknown),
+            Lookup::Unavailable => Err(UpgradeRefusal::AppUnavailable),
+        }
     }
 
     fn check_app(&self, app: &AppRules) -> Result<(), UpgradeRefusal> {
@@ -232,7 +249,7 @@ mod tests {
     type Fault = fn(&mut NodeState, &mut NodeRules, &mut Upgrade, &mut AppRules);
 
     /// Every refusal but those of quotas, in the order in which they are looked for.
-    const FAULTS: [(UpgradeRefusal, u16, Fault); 11] = [
+    const FAULTS: [(UpgradeRefusal, u16, Fault); 12] = [
         (UpgradeRefusal::Draining, 4200, |state, _, _, _| {
             state.is_draining = true;
         }),
@@ -265,6 +282,9 @@ mod tests {
         ),
         (UpgradeRefusal::AppUnknown, 4001, |_, _, upgrade, _| {
             upgrade.key = "nobody's".into();
+        }),
+        (UpgradeRefusal::AppUnavailable, 4100, |_, _, upgrade, _| {
+            upgrade.key = "nowhere".into();
         }),
         (UpgradeRefusal::AppDisabled, 4003, |_, _, _, app| {
             app.is_enabled = false;
@@ -304,7 +324,11 @@ mod tests {
             node: &node,
             state,
             take_accept: &mut || true,
-            app_by_key: &mut |key| (key == app.key).then_some(&app),
+            app_by_key: &mut |key| match key {
+                "nowhere" => Lookup::Unavailable,
+                _ if key == app.key => Lookup::Known(&app),
+                _ => Lookup::Absent,
+            },
             app: None,
         });
         match next {
@@ -355,7 +379,7 @@ mod tests {
                     accepts += 1;
                     true
                 },
-                app_by_key: &mut |_| Some(&known),
+                app_by_key: &mut |_| Lookup::Known(&known),
                 app,
             });
             format!("{next:?}")

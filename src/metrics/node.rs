@@ -249,8 +249,20 @@ fn add_requests(families: &mut Families<'_>, sample: &Sample<'_>) {
         );
     }
     for (index, result) in LOOKUP_RESULTS.into_iter().enumerate() {
-        let count: u64 = counters().map(|it| it.app_lookups[index]).sum();
+        let mut count: u64 = counters().map(|it| it.app_lookups[index]).sum();
+        if result == "negative_hit" {
+            count += sample.store.map_or(0, |store| store.lookups[1]);
+        }
         families.add(&name::APP_LOOKUP, &[sample.node, result], count as f64);
+    }
+    if let Some(store) = &sample.store {
+        let [hits, _, answers, errors] = store.lookups;
+        for (result, count) in [("bridge_hit", hits), ("store", answers), ("error", errors)] {
+            families.add(&name::APP_LOOKUP, &[sample.node, result], count as f64);
+        }
+        let labels = [store.backend, sample.node, "app_manager"];
+        let is_up = f64::from(u8::from(store.is_up));
+        families.add(&name::BACKEND_UP, &labels, is_up);
     }
 }
 

@@ -30,6 +30,8 @@ pub struct Sample<'a> {
     pub webhooks: &'a WebhookCounters,
     pub webhook_state: WebhookState,
     /// None on a node without a bus.
+    /// `None` where apps stand in the configuration.
+    pub store: Option<StoreSample>,
     pub cluster: Option<ClusterSample>,
     pub bridge: BridgeState<'a>,
 }
@@ -64,6 +66,16 @@ pub struct BridgeState<'a> {
     pub reload_succeeded: bool,
     pub reload_unix_s: f64,
     pub build: Build,
+}
+
+/// The store of apps.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreSample {
+    /// As in `app_manager.driver`.
+    pub backend: &'static str,
+    pub is_up: bool,
+    /// Look-ups of the bridge, in the order of `bridge_hit`, `negative_hit`, `store`, `error`.
+    pub lookups: [u64; 4],
 }
 
 /// What is running.

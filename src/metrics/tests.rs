@@ -777,6 +777,7 @@ fn sample<'a>(
     webhooks: &'a WebhookCounters,
 ) -> Sample<'a> {
     Sample {
+        store: None,
         node: "n1",
         port: "9601",
         apps: (0..).map(AppIndex).zip(apps.iter().copied()).collect(),

@@ -44,6 +44,15 @@ impl<T> AppRows<T> {
         row.get_or_insert_with(make)
     }
 
+    /// Takes an app's row out.
+    pub fn remove(&mut self, app: AppIndex) -> Option<T> {
+        let page = self.pages.get_mut(app.0 as usize / PAGE_ROWS)?;
+        let rows = page.as_mut()?;
+        let row = rows.get_mut(app.0 as usize % PAGE_ROWS)?.take();
+        page.take_if(|rows| rows.iter().all(Option::is_none));
+        row
+    }
+
     /// The rows by number.
     pub fn iter(&self) -> impl Iterator<Item = (AppIndex, &T)> {
         let pages = self.pages.iter().zip(0_u32..);
@@ -88,6 +97,10 @@ mod tests {
         rows.retain(|app, _| app.0 == 63);
         let listed: Vec<u32> = rows.iter().map(|(app, _)| app.0).collect();
         assert_eq!(listed, [63]);
+        assert_eq!(rows.remove(AppIndex(62)), None);
+        *rows.enter(AppIndex(6_400), || 0) += 1;
+        assert_eq!(rows.remove(AppIndex(6_400)), Some(1));
+        assert_eq!(rows.remove(AppIndex(6_400)), None);
         assert_eq!(rows.pages.iter().flatten().count(), 1);
     }
 }

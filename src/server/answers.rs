@@ -141,7 +141,9 @@ impl ShardServer {
                     self.resume(turn, waiter.slot);
                 }
             }
-            FromBridge::Apps(table) => self.on_apps(&table),
+            FromBridge::Apps { number, changes } => self.on_apps(turn, number, &changes),
+            FromBridge::AppsOpen { number } => self.apps.open(number),
+            FromBridge::AppFound { name, found } => self.on_app_found(turn, *name, found),
             FromBridge::Config(config) => self.on_settings(turn, &config),
             FromBridge::Health(health) => self.health = health,
             FromBridge::Drain {

@@ -186,7 +186,7 @@ impl ShardServer {
         route: &Route<'_>,
     ) -> Result<(Rc<ShardApp>, Action), ApiError> {
         let id = route.api_app().ok_or(ApiError::NotFound)?;
-        let app = self.app_by_id(id).ok_or(ApiError::AppUnknown)?;
+        let app = self.app_by_id(turn.now(), id)?;
         let index = app.entry.index;
         exchange.app = index;
         let counters = self.counters.app(index);

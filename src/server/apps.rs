@@ -2,14 +2,18 @@
 //!
 //! Owns: `ShardApps`, `ShardApp`.
 //! May depend on: `bridge::apps`, `channel::home::Rules`, `connection::rules`, `server::settings`.
-//! Invariants: a shard clones only its own `Rc`s, so that no counter is shared between cores.
+//! Invariants: a shard clones only its own `Rc`s, so that no counter is shared between cores; a client finds
+//! an app only when all shards know it.
 
-use std::{rc::Rc, sync::Arc};
+use std::{collections::BTreeSet, rc::Rc, sync::Arc};
+
+use ahash::RandomState;
+use hashbrown::HashMap;
 
 use super::settings::Settings;
 use crate::{
     bridge::{
-        apps::{AppEntry, AppTable},
+        apps::{AppChange, AppEntry, AppTable},
         message::WebhookInterest,
     },
     channel::home::Rules,
@@ -29,39 +33,132 @@ pub(super) struct ShardApp {
 /// The apps by number, key and id.
 #[derive(Clone)]
 pub(super) struct ShardApps {
-    table: Arc<AppTable>,
     apps: AppRows<Rc<ShardApp>>,
+    by_key: HashMap<Arc<str>, AppIndex, RandomState>,
+    by_id: HashMap<Arc<str>, AppIndex, RandomState>,
+    /// Ids that apps had in earlier versions; they find an app where no app has them now.
+    by_former_id: HashMap<&'static str, AppIndex, RandomState>,
+    /// Apps that left and may come back under their number.
+    gone: BTreeSet<AppIndex>,
+    /// New ones, whose names lead nowhere until all shards know them: the number of the change.
+    unopened: Vec<(u64, AppIndex)>,
     /// For channels of an app that is gone: nothing is announced to webhooks.
     quiet: Rules,
+    has_bus: bool,
 }
 
 impl ShardApps {
-    pub(super) fn new(table: &Arc<AppTable>, settings: &Settings) -> Self {
-        let quiet = Rules {
-            members_max: 0,
-            count_frames: false,
-            hook_occupancy: false,
-            hook_members: false,
-            hook_counts: false,
-            hook_misses: false,
-            kept_ms: settings.kept_ms,
-            grace_ms: settings.grace_ms,
+    pub(super) fn new(table: &AppTable, settings: &Settings) -> Self {
+        let mut apps = Self {
+            apps: AppRows::default(),
+            by_key: HashMap::default(),
+            by_id: HashMap::default(),
+            by_former_id: HashMap::default(),
+            gone: BTreeSet::new(),
+            unopened: Vec::new(),
+            quiet: quiet_rules(settings),
+            has_bus: settings.has_bus,
         };
-        let mut apps = AppRows::default();
         for entry in table.iter() {
-            apps.enter(entry.index, || {
-                Rc::new(ShardApp {
-                    entry: Arc::clone(entry),
-                    rules: rules(entry, quiet),
-                    connections: connection_rules(entry, settings.has_bus),
-                })
-            });
+            apps.put(Arc::clone(entry));
+            apps.list(entry.index);
         }
-        Self {
-            table: Arc::clone(table),
-            apps,
-            quiet,
+        apps
+    }
+
+    /// Takes changes. Apps that are new serve channels from now on, and clients after `open`: another
+    /// shard may ask this one about them before.
+    pub(super) fn apply(&mut self, number: u64, changes: &[AppChange]) {
+        for change in changes {
+            match change {
+                AppChange::Put(entry) => {
+                    let index = entry.index;
+                    let is_listed = self.unlist(index);
+                    self.put(Arc::clone(entry));
+                    if is_listed {
+                        self.list(index);
+                    } else {
+                        self.unopened.push((number, index));
+                    }
+                }
+                AppChange::Gone(index) => {
+                    self.unlist(*index);
+                    self.apps.remove(*index);
+                    self.gone.insert(*index);
+                }
+                AppChange::Forgotten(index, _) => _ = self.gone.remove(index),
+            }
         }
+    }
+
+    /// All shards have taken the changes up to this number.
+    pub(super) fn open(&mut self, number: u64) {
+        for (at, index) in std::mem::take(&mut self.unopened) {
+            if at > number {
+                self.unopened.push((at, index));
+            } else {
+                self.list(index);
+            }
+        }
+    }
+
+    /// The settings from which rules follow have changed.
+    pub(super) fn reconfigure(&mut self, settings: &Settings) {
+        self.quiet = quiet_rules(settings);
+        let entries: Vec<Arc<AppEntry>> = self
+            .apps
+            .iter()
+            .map(|(_, app)| Arc::clone(&app.entry))
+            .collect();
+        for entry in entries {
+            self.put(entry);
+        }
+    }
+
+    fn put(&mut self, entry: Arc<AppEntry>) {
+        let index = entry.index;
+        let app = ShardApp {
+            rules: rules(&entry, self.quiet),
+            connections: connection_rules(&entry, self.has_bus),
+            entry,
+        };
+        self.gone.remove(&index);
+        self.apps.remove(index);
+        self.apps.enter(index, || Rc::new(app));
+    }
+
+    fn list(&mut self, index: AppIndex) {
+        let Some(app) = self.apps.get(index) else {
+            return; // It has left meanwhile.
+        };
+        let app = &app.entry.app;
+        self.by_key.insert(app.key.as_str().into(), index);
+        self.by_id.insert(app.id.as_str().into(), index);
+        if let Some(id) = app.former_id {
+            self.by_former_id.insert(id, index);
+        }
+    }
+
+    /// Its names lead nowhere from now on; false if they did not before.
+    fn unlist(&mut self, index: AppIndex) -> bool {
+        let Some(app) = self.apps.get(index).map(Rc::clone) else {
+            return false;
+        };
+        let app = &app.entry.app;
+        // Another one may have taken a name over.
+        if self.by_key.get(app.key.as_str()) == Some(&index) {
+            self.by_key.remove(app.key.as_str());
+        }
+        if let Some(id) = app.former_id
+            && self.by_former_id.get(id) == Some(&index)
+        {
+            self.by_former_id.remove(id);
+        }
+        let is_listed = self.by_id.get(app.id.as_str()) == Some(&index);
+        if is_listed {
+            self.by_id.remove(app.id.as_str());
+        }
+        is_listed
     }
 
     pub(super) fn get(&self, app: AppIndex) -> Option<&Rc<ShardApp>> {
@@ -69,25 +166,39 @@ impl ShardApps {
     }
 
     pub(super) fn by_key(&self, key: &str) -> Option<&Rc<ShardApp>> {
-        self.get(self.table.by_key(key)?.index)
+        self.get(*self.by_key.get(key)?)
     }
 
     pub(super) fn by_id(&self, id: &str) -> Option<&Rc<ShardApp>> {
-        self.get(self.table.by_id(id)?.index)
+        let index = self.by_id.get(id).or_else(|| self.by_former_id.get(id));
+        self.get(*index?)
     }
 
-    /// The app is there, or left with the latest change.
+    /// The app is there, or left a short while ago.
     pub(super) fn knows(&self, app: AppIndex) -> bool {
-        self.table.knows(app)
+        self.get(app).is_some() || self.gone.contains(&app)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.table.is_empty()
+        self.by_id.is_empty()
     }
 
     /// The rules of an app's channels.
     pub(super) fn rules(&self, app: AppIndex) -> Rules {
         self.get(app).map_or(self.quiet, |app| app.rules)
+    }
+}
+
+fn quiet_rules(settings: &Settings) -> Rules {
+    Rules {
+        members_max: 0,
+        count_frames: false,
+        hook_occupancy: false,
+        hook_members: false,
+        hook_counts: false,
+        hook_misses: false,
+        kept_ms: settings.kept_ms,
+        grace_ms: settings.grace_ms,
     }
 }
 

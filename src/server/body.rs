@@ -116,7 +116,7 @@ impl ShardServer {
             return Use::Discarded;
         };
         let Some(app) = self.apps.by_id(id) else {
-            return Use::Unread;
+            return Use::Unread; // Whoever may be there was waited for.
         };
         let request = RequestToVerify {
             method: head.method,

@@ -7,16 +7,16 @@
 //! Invariants: the bridge hears `Drained` once, when no WebSocket connection is left, and `Settled`
 //! once, when no webhook event waits for somebody's return.
 
-use std::{rc::Rc, sync::Arc};
+use std::rc::Rc;
 
 use shards::{
     application::{Millis, Slot},
     work::Work,
 };
 
-use super::{ServerTurn, Settings, ShardServer, apps::ShardApps, errands::Errand};
+use super::{ServerTurn, Settings, ShardServer, errands::Errand};
 use crate::{
-    bridge::{apps::AppTable, message::ToBridge},
+    bridge::{apps::AppChange, message::ToBridge},
     config::Config,
     protocol::code::CloseCode,
 };
@@ -229,12 +229,28 @@ impl ShardServer {
             return;
         };
         self.quotas.rates_changed(&settings, turn.shards());
+        self.apps.reconfigure(&settings);
         self.settings = Rc::new(settings);
     }
 
     /// The apps changed: connections of those that are gone or disabled are closed, in slices.
-    pub(super) fn on_apps(&mut self, table: &Arc<AppTable>) {
-        self.apps = ShardApps::new(table, &self.settings);
-        self.errands.push(Errand::CheckApps { next: 0 });
+    pub(super) fn on_apps(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        number: u64,
+        changes: &[AppChange],
+    ) {
+        turn.spend(Work::ROW.times(changes.len()));
+        let ends = |change: &AppChange| match change {
+            AppChange::Put(entry) => !entry.app.enabled,
+            AppChange::Gone(_) | AppChange::Forgotten(..) => true,
+        };
+        let any_ends = changes.iter().any(ends);
+        self.apps.apply(number, changes);
+        if any_ends {
+            self.errands.push(Errand::CheckApps { next: 0 });
+        }
+        // There is always room in the lane of control; without an answer nothing new is opened.
+        _ = turn.to_bridge(ToBridge::AppsTaken { number });
     }
 }

@@ -62,16 +62,21 @@ impl ShardServer {
         head: &Head<'_>,
         app: Option<&str>,
     ) {
-        let judgement = match app.map(|id| self.apps.by_id(id)) {
+        let judgement = match app.map(|id| self.look_up_id(turn.now(), id)) {
             None => {
                 self.counters.system_http_calls += 1;
-                self.node_health().judge(!self.apps.is_empty())
+                let has_apps = self.settings.asks_for_apps || !self.apps.is_empty();
+                self.node_health().judge(has_apps)
             }
-            Some(None) => {
+            Some(Lookup::Unavailable) => {
+                let word = Health::Error;
+                return self.respond_health(turn, slot, head, word, &["app_store"]);
+            }
+            Some(Lookup::Absent) => {
                 let word = Health::NotFound;
                 return self.respond_health(turn, slot, head, word, &["no_such_app"]);
             }
-            Some(Some(app)) => {
+            Some(Lookup::Known(app)) => {
                 let index = app.entry.index;
                 let enabled = app.entry.app.enabled;
                 self.counters.app(index).http_calls += 1;

@@ -31,6 +31,7 @@ mod home;
 mod hooks;
 mod kept;
 mod listing;
+mod lookups;
 pub mod message;
 mod nodes;
 mod occupancy;
@@ -65,6 +66,7 @@ use self::{
     forwarded::ToldDoubts,
     hooks::Owned,
     kept::KeptAsks,
+    lookups::Lookups,
     message::{Leaving, Message},
     pressure::Pressure,
     quota::Quotas,
@@ -88,7 +90,9 @@ use crate::{
     connection::{
         row::{Connection, State},
         table::ConnectionTable,
+        upgrade::Lookup,
     },
+    http::api::ApiError,
     metrics::counters::ShardCounters,
 };
 
@@ -120,6 +124,7 @@ pub struct ShardServer {
     shards: u16,
     settings: Rc<Settings>,
     apps: ShardApps,
+    lookups: Lookups,
     /// By slot index.
     connections: ConnectionTable,
     /// Those of them that hold a connection.
@@ -178,6 +183,7 @@ impl ShardServer {
             shard,
             shards: 1,
             apps: ShardApps::new(&seed.apps, &settings),
+            lookups: Lookups::default(),
             quotas: Quotas::new(&settings, 1),
             settings,
             connections: ConnectionTable::default(),
@@ -233,9 +239,13 @@ impl ShardServer {
     }
 
     /// The app that an API path names; counted.
-    fn app_by_id(&mut self, id: &str) -> Option<Rc<ShardApp>> {
-        let app = self.apps.by_id(id).map(Rc::clone);
-        self.counters.app_lookups[usize::from(app.is_none())] += 1;
+    fn app_by_id(&mut self, now: Millis, id: &str) -> Result<Rc<ShardApp>, ApiError> {
+        let app = match self.look_up_id(now, id) {
+            Lookup::Known(app) => Ok(Rc::clone(app)),
+            Lookup::Absent => Err(ApiError::AppUnknown),
+            Lookup::Unavailable => Err(ApiError::Unavailable),
+        };
+        self.counters.app_lookups[usize::from(app.is_err())] += 1;
         app
     }
 

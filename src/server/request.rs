@@ -91,7 +91,18 @@ impl ShardServer {
         slot: Slot,
         bytes: &[u8],
     ) -> usize {
-        match self.read_request(turn, bytes) {
+        let step = self.read_request(turn, bytes);
+        let head = match &step {
+            Ok(Step::Whole(request)) => Some(&request.head),
+            Ok(Step::Body(head)) => Some(head),
+            Ok(Step::Wants) | Err(_) => None,
+        };
+        if let Some(head) = head
+            && self.awaits_app(turn, slot, head.raw_path)
+        {
+            return 0; // It is looked at again when that is known.
+        }
+        match step {
             Ok(Step::Wants) => 0,
             Ok(Step::Whole(request)) => {
                 self.dispatch(turn, slot, &request, bytes);

@@ -55,6 +55,8 @@ pub struct Settings {
     pub node: String,
     /// Other nodes are spoken with.
     pub has_bus: bool,
+    /// Apps that are not known may be in a store, which the bridge asks.
+    pub asks_for_apps: bool,
     /// Silence after which another node is taken for dead.
     pub lease_ms: u64,
 }
@@ -119,6 +121,7 @@ impl Settings {
             demo: config.demo.then_some(AppIndex(0)),
             lease_ms: config.cluster.lease_ms.into(),
             has_bus: config.adapter.driver != AdapterDriver::Local,
+            asks_for_apps: config.app_manager.driver != AppStoreDriver::Memory,
             node,
         })
     }

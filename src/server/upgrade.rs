@@ -18,7 +18,7 @@ use crate::{
         keep_alive::KeepAlive,
         pending::{Asked, Pending, RateState},
         row::State,
-        upgrade::{Gate, NodeState, Upgrade, UpgradeNext, UpgradeRefusal, UpgradeStep},
+        upgrade::{Gate, Lookup, NodeState, Upgrade, UpgradeNext, UpgradeRefusal, UpgradeStep},
     },
     http::response::Content,
     metrics::counters::ConnectionError,
@@ -91,17 +91,30 @@ impl ShardServer {
             is_out_of_files: self.is_out_of_files(),
             is_memory_high: self.health.memory_above_threshold,
         };
-        let (now, apps, quotas) = (turn.now(), &self.apps, &mut self.quotas);
+        let now = turn.now();
+        let found = match self.look_up_key(now, &upgrade.key) {
+            Lookup::Known(app) => Lookup::Known(app.entry.index),
+            Lookup::Absent => Lookup::Absent,
+            Lookup::Unavailable => Lookup::Unavailable,
+        };
+        let (apps, quotas) = (&self.apps, &mut self.quotas);
         let lookups = &mut self.counters.app_lookups;
         let app = apps.get(self.connections[slot.index as usize].app);
         let next = upgrade.advance(&mut Gate {
             node: &self.settings.connections,
             state,
             take_accept: &mut || quotas.take_accept(now),
-            app_by_key: &mut |key| {
-                let app = apps.by_key(key);
-                lookups[usize::from(app.is_none())] += 1;
-                app.map(|app| &app.connections)
+            app_by_key: &mut |_| {
+                let known = match found {
+                    Lookup::Known(index) => apps.get(index).map(|app| &app.connections),
+                    Lookup::Absent | Lookup::Unavailable => None,
+                };
+                lookups[usize::from(known.is_none())] += 1;
+                match (known, found) {
+                    (Some(rules), _) => Lookup::Known(rules),
+                    (None, Lookup::Unavailable) => Lookup::Unavailable,
+                    (None, _) => Lookup::Absent,
+                }
             },
             app: app.map(|app| &app.connections),
         });
@@ -212,6 +225,10 @@ impl ShardServer {
                 self.refused_early(1, ConnectionError::OverCapacity);
             }
             UpgradeRefusal::MemoryHigh => self.refused_early(2, ConnectionError::OverCapacity),
+            UpgradeRefusal::AppUnavailable => {
+                let errors = &mut self.counters.unknown_app_errors;
+                errors[ConnectionError::OverCapacity as usize] += 1;
+            }
             UpgradeRefusal::AppUnknown => {
                 let errors = &mut self.counters.unknown_app_errors;
                 errors[ConnectionError::AppNotFound as usize] += 1;

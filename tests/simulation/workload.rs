@@ -479,10 +479,13 @@ impl World {
         }
         self.enabled[1] = !self.enabled[1];
         self.plan.apps[1].enabled = self.enabled[1];
-        let table = AppTable::build(&self.plan.apps, Some(&self.plan.seed.apps));
-        let table = Arc::new(table);
-        self.plan.seed.apps = Arc::clone(&table);
-        self.nodes.tell_all(|| FromBridge::Apps(Arc::clone(&table)));
+        let mut table = AppTable::clone(&self.plan.seed.apps);
+        let changes = table.replace(&self.plan.apps).into();
+        self.plan.seed.apps = Arc::new(table);
+        self.nodes.tell_all(|| FromBridge::Apps {
+            number: 1,
+            changes: Arc::clone(&changes),
+        });
     }
 
     /// The node drains while its clients go on.

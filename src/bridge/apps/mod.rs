@@ -1,9 +1,13 @@
 //! Apps as the server uses them: numbered, with their signers and patterns prepared.
 //!
-//! Owns: `AppIndex`, `App` made ready (`AppEntry`), the table that shards read (`AppTable`).
+//! Owns: `App` made ready (`AppEntry`), the table of those that are known (`AppTable`) and its changes
+//! (`AppChange`); `finder`, which looks for others.
 //! May depend on: `config::app`, `protocol::{auth, origin, partition}`, `bridge::message::WebhookInterest`.
 //! Invariants: an index is never given to another app; an app keeps its own while it is there and
-//! until the second change after that; a table is immutable, so a change is a new table.
+//! until the second change after that.
+
+pub mod finder;
+pub mod openings;
 
 pub mod store;
 
@@ -22,6 +26,21 @@ use crate::{
     },
 };
 
+/// Who is looked for: exact, byte for byte.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AppName {
+    Key(Box<str>),
+    Id(Box<str>),
+}
+
+impl AppName {
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Key(name) | Self::Id(name) => name,
+        }
+    }
+}
+
 /// An app with all that is prepared once and used per message.
 #[derive(Debug)]
 pub struct AppEntry {
@@ -35,8 +54,19 @@ pub struct AppEntry {
     pub partitions: AppPartitions,
 }
 
-/// All apps of this node.
-#[derive(Debug, Default)]
+/// A change of what apps there are, for those who keep their own view of them.
+#[derive(Clone, Debug)]
+pub enum AppChange {
+    /// It is new, or other than before.
+    Put(Arc<AppEntry>),
+    /// It is there no more; its index and counters stay, in case it comes back.
+    Gone(AppIndex),
+    /// It will not come back under this index.
+    Forgotten(AppIndex, Box<str>),
+}
+
+/// The apps that this node knows.
+#[derive(Clone, Debug, Default)]
 pub struct AppTable {
     entries: AppRows<Arc<AppEntry>>,
     by_key: AHashMap<String, AppIndex>,
@@ -54,33 +84,89 @@ pub struct AppTable {
 impl AppTable {
     /// The table of `apps`. Apps that `previous` knows keep their index.
     pub fn build(apps: &[App], previous: Option<&Self>) -> Self {
-        let mut table = Self {
-            given: previous.map_or(0, |previous| previous.given),
-            ..Self::default()
-        };
-        for app in apps {
-            let known = previous.and_then(|previous| {
-                let index = previous.by_id.get(&app.id);
-                index.or_else(|| previous.gone.get(&app.id)).copied()
-            });
-            let index = known.unwrap_or_else(|| table.next_index());
-            table.by_key.insert(app.key.clone(), index);
-            table.by_id.insert(app.id.clone(), index);
-            if let Some(id) = app.former_id {
-                table.by_former_id.insert(id, index);
-            }
-            table
-                .entries
-                .enter(index, || Arc::new(AppEntry::prepare(index, app)));
-        }
-        let before = previous.into_iter().flat_map(|previous| &previous.by_id);
-        for (id, index) in before {
-            if !table.by_id.contains_key(id) {
-                table.gone.insert(id.clone(), *index);
-                table.gone_indices.insert(*index);
-            }
-        }
+        let mut table = previous.cloned().unwrap_or_default();
+        table.replace(apps);
         table
+    }
+
+    /// From now on there are these and no others. Apps that were known keep their index.
+    pub fn replace(&mut self, apps: &[App]) -> Vec<AppChange> {
+        let forgotten = std::mem::take(&mut self.gone);
+        let stay: AHashSet<&str> = apps.iter().map(|app| app.id.as_str()).collect();
+        let leave = self.by_id.keys().filter(|id| !stay.contains(id.as_str()));
+        let leave: Vec<String> = leave.cloned().collect();
+        let mut changes: Vec<AppChange> = Vec::new();
+        for id in leave {
+            changes.extend(self.remove(&id));
+        }
+        // What was gone before and comes back keeps its index.
+        for (id, index) in forgotten {
+            if stay.contains(id.as_str()) {
+                self.gone.insert(id, index);
+            } else {
+                self.gone_indices.remove(&index);
+                changes.push(AppChange::Forgotten(index, id.into()));
+            }
+        }
+        for app in apps {
+            changes.extend(self.put(app));
+        }
+        changes
+    }
+
+    /// Takes an app as it is now; `None` if it was so before.
+    pub fn put(&mut self, app: &App) -> Option<AppChange> {
+        let known = self.by_id.get(&app.id).copied();
+        let entry = known.and_then(|index| self.entries.get(index));
+        if entry.is_some_and(|entry| entry.app == *app) {
+            return None;
+        }
+        if let Some(entry) = entry.cloned() {
+            self.unlist(&entry);
+        }
+        let known = known.or_else(|| self.gone.remove(&app.id));
+        let index = known.unwrap_or_else(|| self.next_index());
+        self.gone_indices.remove(&index);
+        self.by_key.insert(app.key.clone(), index);
+        self.by_id.insert(app.id.clone(), index);
+        if let Some(id) = app.former_id {
+            self.by_former_id.insert(id, index);
+        }
+        let entry = Arc::new(AppEntry::prepare(index, app));
+        self.entries.remove(index);
+        self.entries.enter(index, || Arc::clone(&entry));
+        Some(AppChange::Put(entry))
+    }
+
+    /// Takes an app away; its index is remembered.
+    pub fn remove(&mut self, id: &str) -> Option<AppChange> {
+        let index = *self.by_id.get(id)?;
+        let entry = self.entries.remove(index)?;
+        self.unlist(&entry);
+        self.by_id.remove(id);
+        self.gone.insert(id.to_owned(), index);
+        self.gone_indices.insert(index);
+        Some(AppChange::Gone(index))
+    }
+
+    /// An app that is gone will not come back under its index.
+    pub fn forget(&mut self, id: &str) -> Option<AppChange> {
+        let index = self.gone.remove(id)?;
+        self.gone_indices.remove(&index);
+        Some(AppChange::Forgotten(index, id.into()))
+    }
+
+    /// Its names lead nowhere; of two apps with one key the later one keeps it.
+    fn unlist(&mut self, entry: &AppEntry) {
+        let is_its = |index: &&AppIndex| **index == entry.index;
+        if self.by_key.get(&entry.app.key).filter(is_its).is_some() {
+            self.by_key.remove(&entry.app.key);
+        }
+        if let Some(id) = entry.app.former_id
+            && self.by_former_id.get(id).filter(is_its).is_some()
+        {
+            self.by_former_id.remove(id);
+        }
     }
 
     pub fn by_key(&self, key: &str) -> Option<&Arc<AppEntry>> {

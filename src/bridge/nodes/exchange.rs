@@ -246,26 +246,17 @@ impl Exchange {
         Some(id)
     }
 
-    /// The apps of this node have changed. Of those that are new shards are told what the others have;
-    /// of those that are forgotten, that they have nothing.
-    pub fn apps_changed(&mut self, before: &AppTable, after: &AppTable) {
-        let ids = |table: &AppTable| {
-            let known = table.known().into_iter();
-            known.map(|(index, id)| (index, id.to_owned())).collect()
-        };
-        let (were, are): (Vec<_>, Vec<_>) = (ids(before), ids(after));
-        for (index, id) in were {
-            if after.index_of(&id).is_none() {
-                self.node.app_went(&id);
-                self.forgotten.insert(id, index);
-            }
-        }
-        for (_, id) in are {
-            if before.index_of(&id).is_none() {
-                self.forgotten.remove(&id);
-                self.node.app_came(&id);
-            }
-        }
+    /// An app has become known here: shards are told what the others have of it.
+    pub fn app_came(&mut self, id: &str) {
+        self.forgotten.remove(id);
+        self.node.app_came(id);
+        self.has_views = true;
+    }
+
+    /// An app is forgotten: shards are told that the others have nothing of it.
+    pub fn app_went(&mut self, index: AppIndex, id: &str) {
+        self.forgotten.insert(id.to_owned(), index);
+        self.node.app_went(id);
         self.has_views = true;
     }
 

@@ -41,7 +41,7 @@ use crate::{
     },
     config::{Config, sections::AdapterDriver},
     metrics::cluster::ClusterSample,
-    protocol::partition::Partition,
+    protocol::{app::AppIndex, partition::Partition},
 };
 
 /// Bytes that may wait on each direction of each road of the bus.
@@ -154,9 +154,14 @@ impl Nodes {
         self.exchange.answer_kept(apps, kept);
     }
 
-    /// The apps of this node have changed; `tell_views` says what follows.
-    pub(super) fn apps_changed(&mut self, before: &AppTable, after: &AppTable) {
-        self.exchange.apps_changed(before, after);
+    /// An app has become known here; `tell_views` says what follows.
+    pub(super) fn app_came(&mut self, id: &str) {
+        self.exchange.app_came(id);
+    }
+
+    /// An app is forgotten; `tell_views` says what follows.
+    pub(super) fn app_went(&mut self, index: AppIndex, id: &str) {
+        self.exchange.app_went(index, id);
     }
 
     /// Goes on telling shards what is long.

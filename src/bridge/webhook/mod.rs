@@ -29,7 +29,7 @@ use self::{
     target::{TargetTable, Wanted},
 };
 use super::{
-    apps::AppTable,
+    apps::{AppChange, AppTable},
     message::WebhookEvent,
     queue::{
         Job, QueueSettings, TargetId,
@@ -109,11 +109,33 @@ impl Webhooks {
         })
     }
 
-    /// Takes over reloaded apps. Jobs of webhooks that are no more are given up.
-    pub fn set_apps(&mut self, apps: &AppTable) {
-        self.targets = self.targets.rebuilt(apps);
-        self.queue.retain(|id| self.targets.target(id).is_some());
-        self.queue.counters.forget_apps(|app| apps.knows(app));
+    /// Takes over the apps that there are at the start.
+    pub fn begin(&mut self, apps: &AppTable) {
+        for entry in apps.iter() {
+            self.targets.put(entry);
+        }
+    }
+
+    /// Takes over changed apps. Jobs of webhooks that are no more are given up.
+    pub fn change_apps(&mut self, changes: &[AppChange]) {
+        let (mut any_target_went, mut any_app_went) = (false, false);
+        for change in changes {
+            match change {
+                AppChange::Put(entry) => any_target_went |= self.targets.put(entry),
+                AppChange::Gone(app) => any_target_went |= self.targets.remove(*app),
+                AppChange::Forgotten(..) => any_app_went = true,
+            }
+        }
+        if any_target_went {
+            self.queue.retain(|id| self.targets.target(id).is_some());
+        }
+        if any_app_went {
+            let is_forgotten = |app| {
+                let mut changes = changes.iter();
+                changes.any(|it| matches!(it, AppChange::Forgotten(index, _) if *index == app))
+            };
+            self.queue.counters.forget_apps(|app| !is_forgotten(app));
+        }
     }
 
     /// Takes over a reloaded `webhooks` section.

@@ -16,7 +16,7 @@ use reqwest::{
 use crate::protocol::app::AppIndex;
 use crate::{
     bridge::{
-        apps::{AppEntry, AppTable},
+        apps::AppEntry,
         message::WebhookEvent,
         queue::TargetId,
     },
@@ -140,35 +140,43 @@ pub(super) struct TargetTable {
 }
 
 impl TargetTable {
-    /// The targets of `apps`; those that `self` has already keep their ids.
-    pub(super) fn rebuilt(&self, apps: &AppTable) -> Self {
-        let mut made = Self {
-            next: self.next,
-            ..Self::default()
-        };
-        for entry in apps.iter() {
-            let mut former = self.by_app.get(&entry.index).cloned().unwrap_or_default();
-            for target in entry
-                .app
-                .webhooks
-                .iter()
-                .filter_map(|hook| Target::of(entry, hook))
-            {
-                let same = former
-                    .iter()
-                    .position(|id| self.targets[id].url == target.url);
-                let id = match same {
-                    Some(index) => former.remove(index),
-                    None => {
-                        made.next += 1;
-                        TargetId(made.next)
-                    }
-                };
-                made.by_app.entry(entry.index).or_default().push(id);
-                made.targets.insert(id, Arc::new(target));
-            }
+    /// Takes the targets of an app as they are now; those that were there keep their ids. True if one
+    /// is there no more.
+    pub(super) fn put(&mut self, entry: &AppEntry) -> bool {
+        let mut former = self.by_app.remove(&entry.index).unwrap_or_default();
+        let hooks = entry.app.webhooks.iter();
+        let mut ids = Vec::new();
+        for target in hooks.filter_map(|hook| Target::of(entry, hook)) {
+            let same = former.iter();
+            let same = same
+                .clone()
+                .position(|id| self.targets[id].url == target.url);
+            let id = match same {
+                Some(index) => former.remove(index),
+                None => {
+                    self.next += 1;
+                    TargetId(self.next)
+                }
+            };
+            ids.push(id);
+            self.targets.insert(id, Arc::new(target));
         }
-        made
+        if !ids.is_empty() {
+            self.by_app.insert(entry.index, ids);
+        }
+        for id in &former {
+            self.targets.remove(id);
+        }
+        !former.is_empty()
+    }
+
+    /// True if the app had any.
+    pub(super) fn remove(&mut self, app: AppIndex) -> bool {
+        let ids = self.by_app.remove(&app).unwrap_or_default();
+        for id in &ids {
+            self.targets.remove(id);
+        }
+        !ids.is_empty()
     }
 
     pub(super) fn target(&self, id: TargetId) -> Option<&Arc<Target>> {

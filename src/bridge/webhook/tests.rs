@@ -289,7 +289,7 @@ async fn a_reload_keeps_what_waits_for_a_webhook_that_stays_and_signs_with_the_n
     let mut gone = fixture::app("gone");
     gone.webhooks = vec![fixture::webhook("http://127.0.0.1:9/", ALL)];
     let apps = [app_for(&endpoint), gone];
-    let table = AppTable::build(&apps, None);
+    let mut table = AppTable::build(&apps, None);
     let mut webhooks = webhooks(&apps, &long);
     webhooks.accept(event("a", 1));
     webhooks.accept(WebhookEvent {
@@ -298,7 +298,7 @@ async fn a_reload_keeps_what_waits_for_a_webhook_that_stays_and_signs_with_the_n
     });
     let mut app = app_for(&endpoint);
     app.secrets = vec![Secret::new("rotated")];
-    webhooks.set_apps(&AppTable::build(&[app], Some(&table)));
+    webhooks.change_apps(&table.replace(&[app]));
     webhooks.hurry();
     let request = endpoint.next(&mut webhooks).await;
     let signature = request.header("X-Pusher-Signature").concat();
@@ -317,7 +317,7 @@ async fn without_a_queue_nothing_is_sent_and_an_unknown_driver_is_refused() {
     let table = AppTable::build(&[app_for(&endpoint)], None);
     let mut webhooks =
         Webhooks::new(QueueDriver::None, &settings(), Instant::now()).expect("a client");
-    webhooks.set_apps(&table);
+    webhooks.begin(&table);
     webhooks.accept(event("a", 1));
     assert!(webhooks.is_idle());
     assert!(endpoint.requests.try_recv().is_err());
@@ -352,7 +352,7 @@ fn settings() -> Settings {
 fn webhooks(apps: &[App], settings: &Settings) -> Webhooks {
     let mut webhooks =
         Webhooks::new(QueueDriver::Memory, settings, Instant::now()).expect("a client");
-    webhooks.set_apps(&AppTable::build(apps, None));
+    webhooks.begin(&AppTable::build(apps, None));
     webhooks
 }
 

@@ -13,6 +13,7 @@ use crate::config::settings::Settings;
 use crate::config::shape;
 
 section! {
+    #[derive(PartialEq)]
     pub struct App {
         /// Names the app in the HTTP API.
         id: String = text_or_number(shape::PATH_SEGMENT).required();
@@ -217,6 +218,16 @@ pub struct WebhookFilter {
     pub prefix: Option<String>,
     pub suffix: Option<String>,
     pub pattern: Option<regex::Regex>,
+}
+
+impl PartialEq for WebhookFilter {
+    fn eq(&self, other: &Self) -> bool {
+        let parts = |filter: &Self| {
+            let pattern = filter.pattern.as_ref().map(|it| it.as_str().to_owned());
+            (filter.prefix.clone(), filter.suffix.clone(), pattern)
+        };
+        parts(self) == parts(other)
+    }
 }
 
 impl WebhookFilter {

@@ -290,8 +290,9 @@ fn stranger_whose_app_a_home_does_not_know_yet_comes_back_later() {
     let new = json!({"id": "new-id", "key": "new-key", "secret": "new-secret", "enabled": true});
     let config = json!({"app_manager": {"driver": "memory", "array": {"apps": [new]}}});
     let apps = crate::plan::loaded(&config).app_manager.apps;
-    let table = Arc::new(AppTable::build(&apps, Some(&scene.apps)));
-    scene.node.tell(0, FromBridge::Apps(table));
+    let changes = AppTable::clone(&scene.apps).replace(&apps).into();
+    scene.node.tell(0, FromBridge::Apps { number: 1, changes });
+    scene.node.tell(0, FromBridge::AppsOpen { number: 1 });
     scene.rest();
     let mut closed = 0;
     for number in 0..30 {
@@ -334,13 +335,16 @@ fn stranger_whose_app_is_taken_away_is_missed_at_no_home() {
             scene.round();
         }
         // After the second change nobody knows its id any more.
-        let mut table = Arc::clone(&scene.apps);
+        let mut table = AppTable::clone(&scene.apps);
         for other in ["one", "two"] {
             let app = json!({"id": other, "key": other, "secret": other, "enabled": true});
             let config = json!({"app_manager": {"driver": "memory", "array": {"apps": [app]}}});
             let apps = crate::plan::loaded(&config).app_manager.apps;
-            table = Arc::new(AppTable::build(&apps, Some(&table)));
-            scene.node.tell_all(|| FromBridge::Apps(Arc::clone(&table)));
+            let changes = table.replace(&apps).into();
+            scene.node.tell_all(|| FromBridge::Apps {
+                number: 1,
+                changes: Arc::clone(&changes),
+            });
         }
         scene.rest();
         scene.passes(10_000);

@@ -1,0 +1,297 @@
+//! Apps of a store, as the bridge has them: what shards look for, what the store says, who is told.
+//!
+//! Owns: `AppSource`: the finder and the questions that are under way; how changes of apps reach shards,
+//! webhooks and the other nodes.
+//! May depend on: `bridge::{apps, message, run}`, tokio.
+//! Invariants: nothing here waits for the store; a change reaches all shards in the order of its number.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use shards::application::ShardId;
+use tokio::task::JoinSet;
+
+use super::{
+    apps::{
+        AppChange, AppName,
+        finder::{Errand, Finder, FinderCounters, FinderSettings},
+        store::{Store, StoreError},
+    },
+    link::ShardLink,
+    message::FromBridge,
+    run::Bridge,
+};
+use crate::{
+    config::{App, Config},
+    metrics::sample::StoreSample,
+};
+
+pub(super) struct AppSource {
+    finder: Finder,
+    store: Store,
+    questions: JoinSet<Reached>,
+    /// Start of the node's clock.
+    started: Instant,
+    /// What the store said last of its trouble, told once.
+    told: Option<String>,
+}
+
+/// The store has answered, or could not be asked.
+pub(super) enum Reached {
+    One {
+        name: AppName,
+        result: Result<Option<App>, StoreError>,
+    },
+    All {
+        ids: Vec<Box<str>>,
+        result: Result<Vec<App>, StoreError>,
+    },
+}
+
+/// Names that nobody knows may be asked of the store so often, by all shards together.
+const UNKNOWN_PER_S: u32 = 200;
+
+fn settings(config: &Config) -> FinderSettings {
+    let app_manager = &config.app_manager;
+    let ttl_s = match app_manager.cache_enabled {
+        true => app_manager.cache_ttl_s.max(1),
+        false => 1,
+    };
+    FinderSettings {
+        // What is looked at takes a moment.
+        ttl: Duration::from_secs(ttl_s).mul_f64(0.9),
+        negative_ttl: Duration::from_secs(app_manager.negative_ttl_s.clamp(1, ttl_s)),
+        unknown_per_s: UNKNOWN_PER_S,
+    }
+}
+
+impl AppSource {
+    pub(super) fn new(config: &Config, store: Store, started: Instant) -> Self {
+        Self {
+            finder: Finder::new(started.elapsed(), settings(config)),
+            store,
+            questions: JoinSet::new(),
+            started,
+            told: None,
+        }
+    }
+
+    /// The next answer of the store.
+    pub(super) async fn reached(&mut self) -> Reached {
+        loop {
+            match self.questions.join_next().await {
+                Some(Ok(reached)) => return reached,
+                // A question that panicked: whoever asked is answered by its deadline.
+                Some(Err(error)) => tracing::error!(%error, "a question to the store of apps broke"),
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    pub(super) fn due(&self) -> Option<Instant> {
+        let due = self.finder.due()?;
+        Some(self.started + due)
+    }
+
+    /// The store did not answer what it was asked last, or has never been heard.
+    pub(super) fn is_failing(&self) -> bool {
+        self.finder.is_failing()
+    }
+
+    pub(super) fn sample(&self) -> StoreSample {
+        let FinderCounters {
+            hits,
+            absent_hits,
+            known,
+            absent,
+            failed,
+            refused,
+            late,
+        } = self.finder.counters;
+        StoreSample {
+            backend: self.store.name(),
+            is_up: !self.is_failing(),
+            lookups: [hits, absent_hits, known + absent, failed + refused + late],
+        }
+    }
+
+    fn tell_trouble(&mut self, error: &StoreError) {
+        let text = error.to_string();
+        if self.told.as_ref() != Some(&text) {
+            tracing::warn!(error = text, "the store of apps");
+            self.told = Some(text);
+        }
+    }
+}
+
+impl<L: ShardLink> Bridge<L> {
+    /// A shard looks for an app.
+    pub(super) fn find_app(&mut self, shard: ShardId, name: AppName) {
+        if let Some(source) = &mut self.source {
+            let now = source.now();
+            source.finder.ask(now, &self.apps, shard, name);
+            self.run_app_errands();
+        }
+    }
+
+    /// A shard has taken changes of apps.
+    pub(super) fn apps_taken(&mut self, shard: ShardId, number: u64) {
+        let Some(number) = self.openings.taken(shard, number) else {
+            return;
+        };
+        self.broadcast(|| FromBridge::AppsOpen { number });
+        if let Some(source) = &mut self.source {
+            source.finder.opened(number);
+            self.run_app_errands();
+        }
+    }
+
+    /// The configuration was read again.
+    pub(super) fn reload_apps(&mut self) {
+        if let Some(source) = &mut self.source {
+            source.finder.reconfigure(settings(&self.config));
+            source.store.reload(&self.config);
+            let now = source.now();
+            source.finder.look_again(now);
+            return self.tick_apps();
+        }
+        let changes = self.apps.replace(&self.config.app_manager.apps);
+        self.change_apps(changes);
+    }
+
+    /// Tells everybody what has changed; the number of the latest change.
+    fn change_apps(&mut self, changes: Vec<AppChange>) -> u64 {
+        if changes.is_empty() {
+            return self.openings.latest();
+        }
+        self.webhooks.change_apps(&changes);
+        if let Some(nodes) = &mut self.nodes {
+            for change in &changes {
+                match change {
+                    AppChange::Put(entry) => nodes.app_came(&entry.app.id),
+                    AppChange::Gone(_) => {} // It may come back.
+                    AppChange::Forgotten(index, id) => nodes.app_went(*index, id),
+                }
+            }
+        }
+        let (number, changes) = (self.openings.next(), Arc::from(changes));
+        self.broadcast(|| FromBridge::Apps {
+            number,
+            changes: Arc::clone(&changes),
+        });
+        number
+    }
+
+    /// Takes an answer of the store.
+    pub(super) fn reached_store(&mut self, reached: Reached) {
+        let Some(source) = &mut self.source else {
+            return;
+        };
+        let now = source.now();
+        match reached {
+            Reached::One { name, result } => match result {
+                Ok(Some(app)) => {
+                    let change = self.apps.put(&app);
+                    let number = self.change_apps(change.into_iter().collect());
+                    if let Some(source) = &mut self.source {
+                        source.finder.found(now, &name, &app.id, number);
+                        source.told = None;
+                    }
+                }
+                Ok(None) => source.finder.not_found(now, &name),
+                // What cannot be an app is none, until the row is mended.
+                Err(error @ StoreError::Malformed { .. }) => {
+                    source.tell_trouble(&error);
+                    source.finder.not_found(now, &name);
+                }
+                Err(error) => {
+                    source.tell_trouble(&error);
+                    source.finder.failed(now, &name);
+                }
+            },
+            Reached::All { ids, result } => match result {
+                Ok(apps) => self.looked_at(now, &ids, &apps),
+                Err(error) => {
+                    source.tell_trouble(&error);
+                    source.finder.look_failed(now, ids);
+                }
+            },
+        }
+        self.run_app_errands();
+    }
+
+    /// Known apps as they are now; of those that were asked for and are not among them, none is left.
+    fn looked_at(&mut self, now: Duration, ids: &[Box<str>], apps: &[App]) {
+        let mut changes: Vec<AppChange> = Vec::new();
+        let is_there = |id: &str| apps.iter().any(|app| app.id == id);
+        let Some(source) = &mut self.source else {
+            return;
+        };
+        source.told = None;
+        for id in ids.iter().filter(|id| !is_there(id)) {
+            changes.extend(self.apps.remove(id));
+            source.finder.left(now, id);
+        }
+        let stay = ids.iter().filter(|id| is_there(id)).cloned();
+        source.finder.looked_at(now, stay);
+        changes.extend(apps.iter().filter_map(|app| self.apps.put(app)));
+        self.change_apps(changes);
+    }
+
+    /// Does what is due.
+    pub(super) fn tick_apps(&mut self) {
+        if let Some(source) = &mut self.source {
+            let now = source.now();
+            if source.finder.due().is_some_and(|due| due <= now) {
+                source.finder.tick(now);
+            }
+            self.run_app_errands();
+        }
+    }
+
+    fn run_app_errands(&mut self) {
+        while let Some(errand) = self.source.as_mut().and_then(|it| it.finder.next_errand()) {
+            match errand {
+                Errand::Find(name) => self.ask_store(|store| {
+                    let found = store.find(name.clone());
+                    async move {
+                        let result = found.await;
+                        Reached::One { name, result }
+                    }
+                }),
+                Errand::FindAll(ids) => self.ask_store(|store| {
+                    let found = store.find_all(ids.clone());
+                    async move {
+                        let result = found.await;
+                        Reached::All { ids, result }
+                    }
+                }),
+                Errand::Answer { shard, name, found } => {
+                    let name = Box::new(name);
+                    let answer = FromBridge::AppFound { name, found };
+                    self.outbox.send(&self.link, shard, answer);
+                }
+                Errand::Forget(id) => {
+                    let change = self.apps.forget(&id);
+                    self.change_apps(change.into_iter().collect());
+                }
+            }
+        }
+    }
+
+    fn ask_store<F>(&mut self, ask: impl FnOnce(&Store) -> F)
+    where
+        F: Future<Output = Reached> + 'static,
+    {
+        if let Some(source) = &mut self.source {
+            let question = ask(&source.store);
+            source.questions.spawn_local(question);
+        }
+    }
+}

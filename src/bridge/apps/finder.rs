@@ -1,0 +1,527 @@
+//! Apps of a store that this node does not know: who asks, what is asked of the store, who is answered.
+//! It decides, and does nothing: time comes in, errands go out.
+//!
+//! Owns: `Finder`, `Errand`.
+//! May depend on: `bridge::{apps, message}`, `shards::application` for ids.
+//! Invariants: a name is asked of the store once at a time, however many ask for it; whoever asks is
+//! answered, at the latest after `ANSWER_WITHIN`; a known app is never asked for because of a question, so
+//! that strangers' questions delay nobody else's; an app is shown to clients only when all shards have it;
+//! a store that is gone takes no app away.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::Duration,
+};
+
+use ahash::{AHashMap, AHashSet};
+use shards::application::ShardId;
+
+use super::{AppName, AppTable};
+use crate::bridge::message::AppFound;
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Errand {
+    /// Ask the store for one app; `found` takes the answer.
+    Find(AppName),
+    /// Ask the store for those of these ids that are there; `found_all` takes the answer.
+    FindAll(Vec<Box<str>>),
+    /// Tell a shard what became of its question.
+    Answer {
+        shard: ShardId,
+        name: AppName,
+        found: AppFound,
+    },
+    /// An app that has left will not come back.
+    Forget(String),
+}
+
+/// How often apps are looked at again, and how much strangers may ask.
+#[derive(Clone, Copy, Debug)]
+pub struct FinderSettings {
+    /// A change in the store is seen within this time.
+    pub ttl: Duration,
+    /// So long a name that the store does not know stays unknown.
+    pub negative_ttl: Duration,
+    /// Names that are not known may be asked of the store so often.
+    pub unknown_per_s: u32,
+}
+
+#[derive(Debug)]
+pub struct Finder {
+    settings: FinderSettings,
+    asked: AHashMap<AppName, Asked>,
+    /// When the questions must be answered, in the order in which they came.
+    deadlines: VecDeque<(Duration, AppName)>,
+    absent: AHashMap<AppName, Duration>,
+    /// The same in the order in which they end.
+    fades: VecDeque<(Duration, AppName)>,
+    /// Questions of strangers that may be put to the store now, in thousandths, and since when.
+    allowance: (u64, Duration),
+    /// Apps by the time at which they are to be looked at again.
+    dues: VecDeque<(Duration, Box<str>)>,
+    /// All of those, also while they are looked at.
+    watched: AHashSet<Box<str>>,
+    is_looking: bool,
+    /// Apps that have left, by the time at which they are forgotten.
+    leaving: VecDeque<(Duration, String)>,
+    /// All shards have the changes up to this number.
+    opened: u64,
+    /// Answers that wait until all shards have a change.
+    unopened: VecDeque<(u64, AppName)>,
+    store: StoreState,
+    errands: VecDeque<Errand>,
+    pub counters: FinderCounters,
+}
+
+/// For metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FinderCounters {
+    /// Questions of shards for an app that another shard had asked for.
+    pub hits: u64,
+    /// For a name that the store did not know a moment ago.
+    pub absent_hits: u64,
+    pub known: u64,
+    pub absent: u64,
+    pub failed: u64,
+    /// Questions that were not put to the store: there were too many.
+    pub refused: u64,
+    /// Questions that the store did not answer in time.
+    pub late: u64,
+}
+
+#[derive(Debug, Default)]
+struct Asked {
+    shards: BTreeSet<u16>,
+    until: Duration,
+}
+
+/// How the store is, as far as is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum StoreState {
+    /// It has not answered yet.
+    Unheard,
+    Well,
+    Failing,
+}
+
+/// After so long whoever asks is told to come back.
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(4);
+/// An app that has left keeps its number and counters so long.
+const FORGET_AFTER: Duration = Duration::from_secs(60);
+/// Apps that are looked at again with one question.
+const LOOKED_AT_ONCE: usize = 256;
+/// A store that fails is asked again so often.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// Names that are asked for at one time, and names that are remembered as absent.
+const NAMES_MAX: usize = 16_384;
+
+impl Finder {
+    /// Begins with a question, by which it is known whether the store is there.
+    pub fn new(now: Duration, settings: FinderSettings) -> Self {
+        Self {
+            settings,
+            asked: AHashMap::new(),
+            deadlines: VecDeque::new(),
+            absent: AHashMap::new(),
+            fades: VecDeque::new(),
+            allowance: (burst(settings), now),
+            dues: VecDeque::new(),
+            watched: AHashSet::new(),
+            is_looking: true,
+            leaving: VecDeque::new(),
+            opened: 0,
+            unopened: VecDeque::new(),
+            store: StoreState::Unheard,
+            errands: [Errand::FindAll(Vec::new())].into(),
+            counters: FinderCounters::default(),
+        }
+    }
+
+    pub fn next_errand(&mut self) -> Option<Errand> {
+        self.errands.pop_front()
+    }
+
+    pub fn reconfigure(&mut self, settings: FinderSettings) {
+        self.settings = settings;
+    }
+
+    /// The store has answered since the start.
+    pub fn is_heard(&self) -> bool {
+        self.store != StoreState::Unheard
+    }
+
+    /// What was asked last was not answered.
+    pub fn is_failing(&self) -> bool {
+        self.store != StoreState::Well
+    }
+
+    /// A shard looks for an app.
+    pub fn ask(&mut self, now: Duration, table: &AppTable, shard: ShardId, name: AppName) {
+        let known = match &name {
+            AppName::Key(key) => table.by_key(key),
+            AppName::Id(id) => table.by_id(id),
+        };
+        if known.is_some() {
+            self.counters.hits += 1;
+            // Another shard was first. Those that have not taken it yet have something ahead of this answer.
+            return self.answer(shard, name, AppFound::Known);
+        }
+        if let Some(asked) = self.asked.get_mut(&name) {
+            asked.shards.insert(shard.0);
+            return;
+        }
+        if let Some(until) = self.absent.get(&name).filter(|until| **until > now) {
+            let for_ms = millis(*until - now);
+            self.counters.absent_hits += 1;
+            return self.answer(shard, name, AppFound::Absent { for_ms });
+        }
+        if self.asked.len() == NAMES_MAX || !self.may_ask(now) {
+            self.counters.refused += 1;
+            return self.answer(shard, name, AppFound::Unavailable);
+        }
+        let (shards, until) = (BTreeSet::from([shard.0]), now + ANSWER_WITHIN);
+        self.asked.insert(name.clone(), Asked { shards, until });
+        self.deadlines.push_back((until, name.clone()));
+        self.errands.push_back(Errand::Find(name));
+    }
+
+    /// Spends one of what strangers may ask.
+    fn may_ask(&mut self, now: Duration) -> bool {
+        let (left, since) = self.allowance;
+        let earned = millis(now.saturating_sub(since)).saturating_mul(self.settings.unknown_per_s.into());
+        let left = left.saturating_add(earned).min(burst(self.settings));
+        let may = left >= 1_000;
+        self.allowance = (left - if may { 1_000 } else { 0 }, now);
+        may
+    }
+
+    /// The store knows the app, and it is in the table with the change of this number.
+    pub fn found(&mut self, now: Duration, name: &AppName, id: &str, number: u64) {
+        self.store = StoreState::Well;
+        self.counters.known += 1;
+        if self.watched.insert(id.into()) {
+            self.dues.push_back((now + self.settings.ttl, id.into()));
+        }
+        self.unopened.push_back((number, name.clone()));
+        self.answer_opened();
+    }
+
+    /// The store does not know the name.
+    pub fn not_found(&mut self, now: Duration, name: &AppName) {
+        self.store = StoreState::Well;
+        self.counters.absent += 1;
+        let until = now + self.settings.negative_ttl;
+        self.absent.insert(name.clone(), until);
+        self.fades.push_back((until, name.clone()));
+        let for_ms = millis(self.settings.negative_ttl);
+        self.answer_all(name, AppFound::Absent { for_ms });
+    }
+
+    /// The store could not be asked.
+    pub fn failed(&mut self, now: Duration, name: &AppName) {
+        if self.store == StoreState::Well {
+            self.store = StoreState::Failing;
+        }
+        self.counters.failed += 1;
+        let again = now + AGAIN_AFTER;
+        // Nobody may ask for long, and it is to be known when it is back.
+        if !self.is_looking && self.dues.front().is_none_or(|(due, _)| *due > again) {
+            self.dues.push_front((again, "".into()));
+        }
+        self.answer_all(name, AppFound::Unavailable);
+    }
+
+    /// Apps were looked at again; those that are there.
+    pub fn looked_at(&mut self, now: Duration, ids: impl Iterator<Item = Box<str>>) {
+        self.store = StoreState::Well;
+        self.is_looking = false;
+        let due = now + self.settings.ttl;
+        self.dues.extend(ids.map(|id| (due, id)));
+    }
+
+    /// Apps could not be looked at again: they stay as they are.
+    pub fn look_failed(&mut self, now: Duration, ids: Vec<Box<str>>) {
+        if self.store == StoreState::Well {
+            self.store = StoreState::Failing;
+        }
+        self.counters.failed += 1;
+        self.is_looking = false;
+        let again = now + AGAIN_AFTER;
+        if ids.is_empty() {
+            return self.dues.push_front((again, "".into()));
+        }
+        for id in ids.into_iter().rev() {
+            self.dues.push_front((again, id));
+        }
+    }
+
+    /// An app has left the store.
+    pub fn left(&mut self, now: Duration, id: &str) {
+        self.watched.remove(id);
+        self.leaving.push_back((now + FORGET_AFTER, id.to_owned()));
+    }
+
+    /// Every app is to be looked at again now, and nothing is known to be absent.
+    pub fn look_again(&mut self, now: Duration) {
+        for (due, _) in &mut self.dues {
+            *due = (*due).min(now);
+        }
+        self.absent.clear();
+        self.fades.clear();
+    }
+
+    /// All shards have the changes up to this number.
+    pub fn opened(&mut self, number: u64) {
+        self.opened = number;
+        self.answer_opened();
+    }
+
+    fn answer_opened(&mut self) {
+        while let Some((number, name)) = self.unopened.pop_front() {
+            if number > self.opened {
+                return self.unopened.push_front((number, name));
+            }
+            self.answer_all(&name, AppFound::Known);
+        }
+    }
+
+    fn answer_all(&mut self, name: &AppName, found: AppFound) {
+        let asked = self.asked.remove(name).unwrap_or_default();
+        for shard in asked.shards {
+            self.answer(ShardId(shard), name.clone(), found);
+        }
+    }
+
+    fn answer(&mut self, shard: ShardId, name: AppName, found: AppFound) {
+        self.errands.push_back(Errand::Answer { shard, name, found });
+    }
+
+    /// When `tick` is due.
+    pub fn due(&self) -> Option<Duration> {
+        let look = self.dues.front().filter(|_| !self.is_looking);
+        let dues = [
+            self.deadlines.front().map(|(due, _)| *due),
+            self.fades.front().map(|(due, _)| *due),
+            self.leaving.front().map(|(due, _)| *due),
+            look.map(|(due, _)| *due),
+        ];
+        dues.into_iter().flatten().min()
+    }
+
+    /// Does what is due.
+    pub fn tick(&mut self, now: Duration) {
+        while let Some((due, name)) = self.deadlines.pop_front_if(|(due, _)| *due <= now) {
+            // Answered questions leave their deadline behind; what is asked again has a later one.
+            if self.asked.get(&name).is_some_and(|it| it.until == due) {
+                self.counters.late += 1;
+                self.answer_all(&name, AppFound::Unavailable);
+            }
+        }
+        while let Some((_, name)) = self
+            .fades
+            .pop_front_if(|(due, _)| *due <= now)
+        {
+            self.absent.remove_entry(&name);
+        }
+        while self.fades.len() > NAMES_MAX {
+            let oldest = self.fades.pop_front();
+            self.absent.remove(&oldest.expect("there are more").1);
+        }
+        while let Some((_, id)) = self.leaving.pop_front_if(|(due, _)| *due <= now) {
+            self.errands.push_back(Errand::Forget(id));
+        }
+        if !self.is_looking && self.dues.front().is_some_and(|(due, _)| *due <= now) {
+            let mut ids = Vec::new();
+            while ids.len() < LOOKED_AT_ONCE
+                && let Some((_, id)) = self.dues.pop_front_if(|(due, _)| *due <= now)
+            {
+                ids.push(id);
+            }
+            // An empty one asks whether the store is there.
+            ids.retain(|id| !id.is_empty());
+            self.is_looking = true;
+            self.errands.push_back(Errand::FindAll(ids));
+        }
+    }
+}
+
+/// In thousandths: what may be asked at once after a quiet time.
+fn burst(settings: FinderSettings) -> u64 {
+    2 * 1_000 * u64::from(settings.unknown_per_s)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bridge::fixture;
+
+    const SETTINGS: FinderSettings = FinderSettings {
+        ttl: Duration::from_secs(300),
+        negative_ttl: Duration::from_secs(10),
+        unknown_per_s: 100,
+    };
+
+    fn key(name: &str) -> AppName {
+        AppName::Key(format!("key-{name}").into())
+    }
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn begun() -> Finder {
+        let mut finder = Finder::new(at(0), SETTINGS);
+        assert_eq!(errands(&mut finder), [Errand::FindAll(Vec::new())]);
+        finder.looked_at(at(0), std::iter::empty());
+        finder
+    }
+
+    fn errands(finder: &mut Finder) -> Vec<Errand> {
+        std::iter::from_fn(|| finder.next_errand()).collect()
+    }
+
+    fn answer(shard: u16, name: &AppName, found: AppFound) -> Errand {
+        Errand::Answer {
+            shard: ShardId(shard),
+            name: name.clone(),
+            found,
+        }
+    }
+
+    #[test]
+    fn however_many_ask_the_store_is_asked_once_and_all_are_answered_when_all_shards_have_the_app() {
+        let (mut finder, mut table) = (begun(), AppTable::default());
+        let name = key("a");
+        for shard in [2, 0, 2] {
+            finder.ask(at(1), &table, ShardId(shard), name.clone());
+        }
+        assert_eq!(errands(&mut finder), [Errand::Find(name.clone())]);
+        table.put(&fixture::app("a"));
+        finder.found(at(2), &name, "a", 7);
+        finder.opened(6);
+        assert_eq!(errands(&mut finder), [], "a shard has not taken it yet");
+        finder.opened(7);
+        let known = |shard| answer(shard, &name, AppFound::Known);
+        assert_eq!(errands(&mut finder), [known(0), known(2)]);
+        finder.ask(at(3), &table, ShardId(1), name.clone());
+        assert_eq!(errands(&mut finder), [known(1)], "the store is left in peace");
+    }
+
+    #[test]
+    fn what_is_absent_is_not_asked_for_again_for_a_while() {
+        let (mut finder, table) = (begun(), AppTable::default());
+        let name = key("nobody");
+        finder.ask(at(1), &table, ShardId(0), name.clone());
+        finder.not_found(at(1), &name);
+        let absent = |for_ms| answer(0, &name, AppFound::Absent { for_ms });
+        let asked = Errand::Find(name.clone());
+        assert_eq!(errands(&mut finder), [asked.clone(), absent(10_000)]);
+        finder.ask(at(5), &table, ShardId(0), name.clone());
+        assert_eq!(errands(&mut finder), [absent(6_000)]);
+        finder.tick(at(11));
+        finder.ask(at(11), &table, ShardId(0), name.clone());
+        assert_eq!(errands(&mut finder), [asked.clone()]);
+        // Asked for by hand to look again, nothing counts as absent.
+        finder.not_found(at(11), &name);
+        finder.look_again(at(12));
+        errands(&mut finder);
+        finder.ask(at(12), &table, ShardId(0), name.clone());
+        assert_eq!(errands(&mut finder), [asked]);
+    }
+
+    #[test]
+    fn strangers_ask_so_often_and_delay_nobody_whose_app_is_known() {
+        let (mut finder, mut table) = (begun(), AppTable::default());
+        table.put(&fixture::app("a"));
+        let mut put_to_the_store = 0;
+        for number in 0..1_000 {
+            finder.ask(at(1), &table, ShardId(0), key(&format!("stranger-{number}")));
+            put_to_the_store += errands(&mut finder)
+                .iter()
+                .filter(|errand| matches!(errand, Errand::Find(_)))
+                .count();
+        }
+        assert_eq!(put_to_the_store, 200, "two seconds' worth");
+        assert_eq!(finder.counters.refused, 800);
+        finder.ask(at(1), &table, ShardId(0), key("a"));
+        assert_eq!(errands(&mut finder), [answer(0, &key("a"), AppFound::Known)]);
+        finder.ask(at(2), &table, ShardId(0), key("later"));
+        assert_eq!(errands(&mut finder), [Errand::Find(key("later"))]);
+    }
+
+    #[test]
+    fn who_asks_a_store_that_is_silent_or_gone_is_told_to_come_back() {
+        let (mut finder, table) = (begun(), AppTable::default());
+        let name = key("a");
+        finder.ask(at(1), &table, ShardId(0), name.clone());
+        errands(&mut finder);
+        assert_eq!(finder.due(), Some(at(1) + ANSWER_WITHIN));
+        finder.tick(at(1) + ANSWER_WITHIN);
+        let unavailable = answer(0, &name, AppFound::Unavailable);
+        assert_eq!(errands(&mut finder), [unavailable.clone()]);
+        assert_eq!(finder.counters.late, 1);
+        assert!(!finder.is_failing());
+        finder.ask(at(6), &table, ShardId(0), name.clone());
+        finder.failed(at(6), &name);
+        assert_eq!(errands(&mut finder), [Errand::Find(name.clone()), unavailable]);
+        assert!(finder.is_failing() && finder.is_heard());
+        // Whether it is back is found though nobody asks.
+        finder.tick(at(7));
+        assert_eq!(errands(&mut finder), [Errand::FindAll(Vec::new())]);
+        finder.looked_at(at(7), std::iter::empty());
+        assert!(!finder.is_failing());
+    }
+
+    #[test]
+    fn known_apps_are_looked_at_within_their_time_and_stay_while_the_store_is_gone() {
+        let (mut finder, mut table) = (begun(), AppTable::default());
+        for id in ["a", "b"] {
+            finder.ask(at(0), &table, ShardId(0), key(id));
+            table.put(&fixture::app(id));
+            finder.found(at(0), &key(id), id, 0);
+            finder.found(at(0), &AppName::Id(id.into()), id, 0);
+        }
+        errands(&mut finder);
+        assert_eq!(finder.due(), Some(ANSWER_WITHIN));
+        finder.tick(at(299));
+        assert_eq!(errands(&mut finder), []);
+        finder.tick(at(300));
+        let ids: Vec<Box<str>> = vec!["a".into(), "b".into()];
+        assert_eq!(errands(&mut finder), [Errand::FindAll(ids.clone())]);
+        finder.tick(at(301));
+        assert_eq!(errands(&mut finder), [], "one question at a time");
+        finder.look_failed(at(302), ids.clone());
+        assert!(finder.is_failing());
+        assert_eq!(finder.due(), Some(at(303)));
+        finder.tick(at(303));
+        assert_eq!(errands(&mut finder), [Errand::FindAll(ids)]);
+        finder.left(at(304), "b");
+        finder.looked_at(at(304), ["a".into()].into_iter());
+        assert!(!finder.is_failing());
+        finder.tick(at(364));
+        assert_eq!(errands(&mut finder), [Errand::Forget("b".to_owned())]);
+        finder.tick(at(604));
+        assert_eq!(errands(&mut finder), [Errand::FindAll(vec!["a".into()])]);
+    }
+
+    #[test]
+    fn a_store_that_was_never_heard_is_asked_until_it_answers() {
+        let mut finder = Finder::new(at(0), SETTINGS);
+        errands(&mut finder);
+        assert!(finder.is_failing() && !finder.is_heard());
+        for second in 1..5 {
+            finder.look_failed(at(second - 1), Vec::new());
+            assert_eq!(finder.due(), Some(at(second)));
+            finder.tick(at(second));
+            assert_eq!(errands(&mut finder), [Errand::FindAll(Vec::new())]);
+        }
+        finder.looked_at(at(5), std::iter::empty());
+        assert!(!finder.is_failing() && finder.is_heard());
+        assert_eq!(finder.due(), None);
+    }
+}
