@@ -84,7 +84,9 @@ impl AppSource {
             match self.questions.join_next().await {
                 Some(Ok(reached)) => return reached,
                 // A question that panicked: whoever asked is answered by its deadline.
-                Some(Err(error)) => tracing::error!(%error, "a question to the store of apps broke"),
+                Some(Err(error)) => {
+                    tracing::error!(%error, "a question to the store of apps broke")
+                }
                 None => std::future::pending().await,
             }
         }
@@ -258,20 +260,24 @@ impl<L: ShardLink> Bridge<L> {
     fn run_app_errands(&mut self) {
         while let Some(errand) = self.source.as_mut().and_then(|it| it.finder.next_errand()) {
             match errand {
-                Errand::Find(name) => self.ask_store(|store| {
-                    let found = store.find(name.clone());
-                    async move {
-                        let result = found.await;
-                        Reached::One { name, result }
+                Errand::Find(name) => {
+                    if let Some(source) = &mut self.source {
+                        let found = source.store.find(name.clone());
+                        source.questions.spawn(async move {
+                            let result = found.await;
+                            Reached::One { name, result }
+                        });
                     }
-                }),
-                Errand::FindAll(ids) => self.ask_store(|store| {
-                    let found = store.find_all(ids.clone());
-                    async move {
-                        let result = found.await;
-                        Reached::All { ids, result }
+                }
+                Errand::FindAll(ids) => {
+                    if let Some(source) = &mut self.source {
+                        let found = source.store.find_all(ids.clone());
+                        source.questions.spawn(async move {
+                            let result = found.await;
+                            Reached::All { ids, result }
+                        });
                     }
-                }),
+                }
                 Errand::Answer { shard, name, found } => {
                     let name = Box::new(name);
                     let answer = FromBridge::AppFound { name, found };
@@ -282,16 +288,6 @@ impl<L: ShardLink> Bridge<L> {
                     self.change_apps(change.into_iter().collect());
                 }
             }
-        }
-    }
-
-    fn ask_store<F>(&mut self, ask: impl FnOnce(&Store) -> F)
-    where
-        F: Future<Output = Reached> + 'static,
-    {
-        if let Some(source) = &mut self.source {
-            let question = ask(&source.store);
-            source.questions.spawn_local(question);
         }
     }
 }

@@ -8,8 +8,8 @@
 
 pub mod adapter;
 pub mod admin;
-pub mod apps;
 mod app_source;
+pub mod apps;
 mod busy;
 mod drain;
 #[cfg(test)]

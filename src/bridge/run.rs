@@ -188,6 +188,8 @@ impl<L: ShardLink> Bridge<L> {
         let (started, shards) = (link.started(), link.shards());
         let program = setup.build.version;
         let nodes = Nodes::start(&config, &setup.node_id, program, started, shards)?;
+        let source = setup.store;
+        let source = source.map(|store| AppSource::new(&config, store, started));
         let now = Instant::now();
         Ok(Self {
             outbox: Outbox::new(link.shards()),
@@ -197,7 +199,7 @@ impl<L: ShardLink> Bridge<L> {
             config,
             apps: setup.apps,
             openings: Openings::new(shards),
-            source: setup.store.map(|store| AppSource::new(&config, store, started)),
+            source,
             node_id: setup.node_id,
             build: setup.build,
             exposition,

@@ -11,7 +11,10 @@ use shards::application::Slot;
 use super::{ServerTurn, ShardServer, request::Reply};
 use crate::{
     bridge::message::{Grade, Health as NodeHealth, Judgement, ToBridge, USAGES_ASKED_MAX},
-    connection::pending::{Asked, Pending},
+    connection::{
+        pending::{Asked, Pending},
+        upgrade::Lookup,
+    },
     http::{
         api::ApiError,
         health::{Health, HealthReport},

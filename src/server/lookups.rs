@@ -124,7 +124,12 @@ impl ShardServer {
     }
 
     /// The bridge says whether there is such an app; who waited goes on, each with its share of a turn.
-    pub(super) fn on_app_found(&mut self, turn: &mut impl ServerTurn, name: AppName, found: AppFound) {
+    pub(super) fn on_app_found(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        name: AppName,
+        found: AppFound,
+    ) {
         let now = turn.now();
         let waiters = self.lookups.asked.remove(&name).unwrap_or_default();
         match found {
@@ -187,7 +192,14 @@ mod tests {
         // Found missing again before it fades: the later word counts.
         lookups.note(Millis(4_000), last.clone(), Missing::Unavailable, 0);
         lookups.note(Millis(5_001), name(0), Missing::Absent, 0);
-        assert_eq!(lookups.missing(Millis(4_999), &last), Some(Missing::Unavailable));
-        assert_eq!(lookups.missing.len(), 1, "the others have faded, and it has");
+        assert_eq!(
+            lookups.missing(Millis(4_999), &last),
+            Some(Missing::Unavailable)
+        );
+        assert_eq!(
+            lookups.missing.len(),
+            1,
+            "the others have faded, and it has"
+        );
     }
 }

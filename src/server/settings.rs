@@ -67,9 +67,9 @@ impl Settings {
     /// # Errors
     /// A CORS value cannot stand in a header.
     pub fn from_config(config: &Config, node: String, sockets_max: u64) -> Result<Self, CorsError> {
-        use crate::config::sections::AdapterDriver;
         use crate::config::sections::CacheDriver;
         use crate::config::sections::RateLimiterDriver;
+        use crate::config::sections::{AdapterDriver, AppStoreDriver};
         let limiter = &config.rate_limiter;
         let limited = limiter.enabled && limiter.driver != RateLimiterDriver::None;
         let api_limit = limited.then(|| limiter.api.clone());

@@ -19,6 +19,8 @@ mod bus;
 mod certificates;
 #[path = "../support/gate.rs"]
 mod gate;
+#[path = "../support/mariadb.rs"]
+mod mariadb;
 #[expect(dead_code, reason = "the tests of the bus use the rest")]
 #[path = "../support/nats.rs"]
 mod nats;
@@ -54,6 +56,7 @@ mod raw_http;
 mod report;
 mod scale_out;
 mod shared_state;
+mod stores;
 mod strangers;
 mod subscriptions;
 mod users;

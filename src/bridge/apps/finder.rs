@@ -189,7 +189,8 @@ impl Finder {
     /// Spends one of what strangers may ask.
     fn may_ask(&mut self, now: Duration) -> bool {
         let (left, since) = self.allowance;
-        let earned = millis(now.saturating_sub(since)).saturating_mul(self.settings.unknown_per_s.into());
+        let earned =
+            millis(now.saturating_sub(since)).saturating_mul(self.settings.unknown_per_s.into());
         let left = left.saturating_add(earned).min(burst(self.settings));
         let may = left >= 1_000;
         self.allowance = (left - if may { 1_000 } else { 0 }, now);
@@ -294,7 +295,8 @@ impl Finder {
     }
 
     fn answer(&mut self, shard: ShardId, name: AppName, found: AppFound) {
-        self.errands.push_back(Errand::Answer { shard, name, found });
+        self.errands
+            .push_back(Errand::Answer { shard, name, found });
     }
 
     /// When `tick` is due.
@@ -318,10 +320,7 @@ impl Finder {
                 self.answer_all(&name, AppFound::Unavailable);
             }
         }
-        while let Some((_, name)) = self
-            .fades
-            .pop_front_if(|(due, _)| *due <= now)
-        {
+        while let Some((_, name)) = self.fades.pop_front_if(|(due, _)| *due <= now) {
             self.absent.remove_entry(&name);
         }
         while self.fades.len() > NAMES_MAX {
@@ -394,7 +393,8 @@ mod tests {
     }
 
     #[test]
-    fn however_many_ask_the_store_is_asked_once_and_all_are_answered_when_all_shards_have_the_app() {
+    fn however_many_ask_the_store_is_asked_once_and_all_are_answered_when_all_shards_have_the_app()
+    {
         let (mut finder, mut table) = (begun(), AppTable::default());
         let name = key("a");
         for shard in [2, 0, 2] {
@@ -409,7 +409,11 @@ mod tests {
         let known = |shard| answer(shard, &name, AppFound::Known);
         assert_eq!(errands(&mut finder), [known(0), known(2)]);
         finder.ask(at(3), &table, ShardId(1), name.clone());
-        assert_eq!(errands(&mut finder), [known(1)], "the store is left in peace");
+        assert_eq!(
+            errands(&mut finder),
+            [known(1)],
+            "the store is left in peace"
+        );
     }
 
     #[test]
@@ -440,7 +444,12 @@ mod tests {
         table.put(&fixture::app("a"));
         let mut put_to_the_store = 0;
         for number in 0..1_000 {
-            finder.ask(at(1), &table, ShardId(0), key(&format!("stranger-{number}")));
+            finder.ask(
+                at(1),
+                &table,
+                ShardId(0),
+                key(&format!("stranger-{number}")),
+            );
             put_to_the_store += errands(&mut finder)
                 .iter()
                 .filter(|errand| matches!(errand, Errand::Find(_)))
@@ -449,7 +458,10 @@ mod tests {
         assert_eq!(put_to_the_store, 200, "two seconds' worth");
         assert_eq!(finder.counters.refused, 800);
         finder.ask(at(1), &table, ShardId(0), key("a"));
-        assert_eq!(errands(&mut finder), [answer(0, &key("a"), AppFound::Known)]);
+        assert_eq!(
+            errands(&mut finder),
+            [answer(0, &key("a"), AppFound::Known)]
+        );
         finder.ask(at(2), &table, ShardId(0), key("later"));
         assert_eq!(errands(&mut finder), [Errand::Find(key("later"))]);
     }
@@ -468,7 +480,10 @@ mod tests {
         assert!(!finder.is_failing());
         finder.ask(at(6), &table, ShardId(0), name.clone());
         finder.failed(at(6), &name);
-        assert_eq!(errands(&mut finder), [Errand::Find(name.clone()), unavailable]);
+        assert_eq!(
+            errands(&mut finder),
+            [Errand::Find(name.clone()), unavailable]
+        );
         assert!(finder.is_failing() && finder.is_heard());
         // Whether it is back is found though nobody asks.
         finder.tick(at(7));

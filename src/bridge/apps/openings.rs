@@ -55,7 +55,10 @@ mod tests {
     #[test]
     fn a_change_is_open_when_the_last_shard_has_it() {
         let mut openings = Openings::new(3);
-        assert_eq!((openings.next(), openings.next(), openings.latest()), (1, 2, 2));
+        assert_eq!(
+            (openings.next(), openings.next(), openings.latest()),
+            (1, 2, 2)
+        );
         for (shard, number, opened) in [
             (0, 2, None),
             (2, 1, None),
@@ -64,7 +67,11 @@ mod tests {
             (2, 2, Some(2)),
             (2, 1, None),
         ] {
-            assert_eq!(openings.taken(ShardId(shard), number), opened, "{shard} {number}");
+            assert_eq!(
+                openings.taken(ShardId(shard), number),
+                opened,
+                "{shard} {number}"
+            );
         }
     }
 }

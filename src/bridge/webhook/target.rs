@@ -15,11 +15,7 @@ use reqwest::{
 
 use crate::protocol::app::AppIndex;
 use crate::{
-    bridge::{
-        apps::AppEntry,
-        message::WebhookEvent,
-        queue::TargetId,
-    },
+    bridge::{apps::AppEntry, message::WebhookEvent, queue::TargetId},
     config::app::{EventType, Webhook, WebhookTarget},
 };
 
@@ -142,7 +138,7 @@ pub(super) struct TargetTable {
 impl TargetTable {
     /// Takes the targets of an app as they are now; those that were there keep their ids. True if one
     /// is there no more.
-    pub(super) fn put(&mut self, entry: &AppEntry) -> bool {
+    pub(super) fn put(&mut self, entry: &Arc<AppEntry>) -> bool {
         let mut former = self.by_app.remove(&entry.index).unwrap_or_default();
         let hooks = entry.app.webhooks.iter();
         let mut ids = Vec::new();

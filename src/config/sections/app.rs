@@ -110,6 +110,7 @@ fn all_webhooks(settings: &Settings) -> Vec<Webhook> {
 }
 
 section! {
+    #[derive(PartialEq)]
     pub struct Webhook {
         /// Where to POST; http or https.
         _ as "url" = url().null_is_absent();

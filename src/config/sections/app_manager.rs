@@ -39,7 +39,7 @@ section! {
 choices! {
     pub enum AppStoreDriver {
         Memory = "memory" | "array",
-        Mysql = "mysql" later,
+        Mysql = "mysql",
         Dynamodb = "dynamodb" later,
         Pgsql = "pgsql" | "postgres" | "postgresql" later,
         Scylladb = "scylladb" | "scylla" later,

@@ -12,22 +12,9 @@ use std::future::Future;
 use mysql::{MysqlRows, MysqlStore};
 use serde_json::{Map, Value as Json};
 
+pub use super::AppName;
+
 use crate::config::{App, Config, sections::AppStoreDriver};
-
-/// Who is looked for: exact, byte for byte.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum AppName {
-    Key(Box<str>),
-    Id(Box<str>),
-}
-
-impl AppName {
-    pub fn as_str(&self) -> &str {
-        match self {
-            Self::Key(name) | Self::Id(name) => name,
-        }
-    }
-}
 
 /// Where apps are kept, beside the configuration. A clone is the same store.
 #[derive(Clone, Debug)]
@@ -160,6 +147,13 @@ impl Store {
         }
     }
 
+    /// As `app_manager.driver` has it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Mysql(_) => "mysql",
+        }
+    }
+
     /// After a reload: what apps found from now on take over from the server.
     pub fn reload(&self, config: &Config) {
         match self {
@@ -171,7 +165,7 @@ impl Store {
     pub fn find(
         &self,
         name: AppName,
-    ) -> impl Future<Output = Result<Option<App>, StoreError>> + Send + 'static {
+    ) -> impl Future<Output = Result<Option<App>, StoreError>> + Send + 'static + use<> {
         match self {
             Self::Mysql(store) => store.clone().find(name),
         }
@@ -183,7 +177,7 @@ impl Store {
     pub fn find_all(
         &self,
         ids: Vec<Box<str>>,
-    ) -> impl Future<Output = Result<Vec<App>, StoreError>> + Send + 'static {
+    ) -> impl Future<Output = Result<Vec<App>, StoreError>> + Send + 'static + use<> {
         match self {
             Self::Mysql(store) => store.clone().find_all(ids),
         }

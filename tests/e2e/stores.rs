@@ -1,0 +1,244 @@
+//! Apps that stand in a database: found when somebody wants them, kept while it is gone.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::mariadb::MariaDb;
+use crate::support::client::Client;
+use crate::support::config::{Config, merge};
+use crate::support::eventually;
+use crate::support::server::Server;
+use crate::support::skip::skip;
+
+const TABLE: &str = "CREATE TABLE apps.applications (
+    id VARCHAR(255) PRIMARY KEY, `key` VARCHAR(255) UNIQUE NOT NULL, secret VARCHAR(255) NOT NULL,
+    enabled BOOLEAN NOT NULL DEFAULT TRUE, max_connections INT UNSIGNED NOT NULL DEFAULT 0,
+    enable_client_messages BOOLEAN NOT NULL DEFAULT FALSE,
+    max_client_events_per_second INT UNSIGNED NOT NULL DEFAULT 0, webhooks JSON NULL
+) DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_unicode_ci";
+
+/// A database with the apps `shop` and `other`, of which the server may only read.
+fn database(test: &str) -> Option<MariaDb> {
+    let Some(database) = MariaDb::start() else {
+        skip(test, "there is no MariaDB; `scripts/test` installs it");
+        return None;
+    };
+    database.run(&[
+        "CREATE DATABASE apps",
+        TABLE,
+        "CREATE USER reader IDENTIFIED BY 'wanted'",
+        "GRANT SELECT ON apps.applications TO reader",
+    ]);
+    for name in ["shop", "other"] {
+        adds(&database, name);
+    }
+    Some(database)
+}
+
+fn adds(database: &MariaDb, name: &str) {
+    database.run(&[&format!(
+        "INSERT INTO apps.applications (id, `key`, secret) \
+         VALUES ('{name}-id', '{name}-key', '{name}-secret')"
+    )]);
+}
+
+fn config(database: &MariaDb, more: Value) -> Config {
+    let mut keys = json!({
+        "app_manager": {"driver": "mysql", "array": {"apps": []}},
+        "database": {"mysql": {
+            "host": database.address.ip().to_string(), "port": database.address.port(),
+            "username": "reader", "password": "wanted", "database": "apps", "timeout_ms": 1_000,
+        }},
+    });
+    merge(&mut keys, more);
+    Config::new().with(keys)
+}
+
+/// The code with which a new connection is refused; 0 = it is not.
+fn refusal(server: &Server, key: &str) -> u64 {
+    let mut wire = server.wire();
+    wire.upgrades(&format!("/app/{key}?protocol=7&client=test"), "");
+    let first: Value = serde_json::from_slice(&wire.frame().payload).expect("JSON");
+    if first["event"] == "pusher:connection_established" {
+        return 0;
+    }
+    first["data"]["code"].as_u64().expect("a code")
+}
+
+fn is_refused(server: &Server, key: &str, code: u64) {
+    let mut last = 0;
+    eventually(&format!("{key} to be refused with {code}"), || {
+        last = refusal(server, key);
+        (last == code).then_some(())
+    });
+}
+
+fn has_health(server: &Server, status: u16, word: &str) {
+    eventually(&format!("/up to say {status} {word}"), || {
+        let up = server.gets("/up");
+        (up.status == status && up.header("x-health-check") == Some(word)).then_some(())
+    });
+}
+
+#[test]
+fn apps_of_a_database_serve_as_those_of_a_file() {
+    let Some(database) = database("apps_of_a_database_serve_as_those_of_a_file") else {
+        return;
+    };
+    for shards in [1, 3] {
+        let server = Server::start(&config(&database, json!({})), shards);
+        has_health(&server, 200, "OK");
+        // Its first use is by a client, and by the API.
+        let mut alice = server.client_of("shop", "alice");
+        let channels: Vec<String> = (0..30).map(|number| format!("c-{number}")).collect();
+        for channel in &channels {
+            alice.subscribes(channel);
+        }
+        let mut api = server.api_of("shop");
+        for channel in &channels {
+            api.publishes("n", channel, "x");
+            alice.expects("n", channel);
+        }
+        assert_eq!(server.api_of("other").get("/channels", &[]).status, 200);
+        assert_eq!(server.gets("/up/shop-id").status, 200);
+        // What the database takes for equal is not.
+        for key in ["SHOP-KEY", "shop-key%20", "sh%C3%B6p-key", "nobody"] {
+            assert_eq!(refusal(&server, key), 4001, "{key}");
+        }
+        assert_eq!(server.api_of("nobody").get("/channels", &[]).status, 404);
+        assert_eq!(server.gets("/up/nobody").status, 404);
+        let log = server.log();
+        assert!(
+            !log.contains("shop-secret") && !log.contains("wanted"),
+            "{log}"
+        );
+    }
+}
+
+#[test]
+fn what_changes_in_the_database_holds_within_its_time_and_at_once_after_a_reload() {
+    let Some(database) = database("what_changes_in_the_database_holds") else {
+        return;
+    };
+    let quick = json!({"app_manager": {"cache": {"ttl": 1}}});
+    let servers = [json!({}), quick].map(|more| Server::start(&config(&database, more), 2));
+    let mut clients: Vec<[Client; 2]> = servers
+        .iter()
+        .map(|server| ["shop", "other"].map(|name| server.client_of(name, name)))
+        .collect();
+    for server in &servers {
+        is_refused(server, "late-key", 4001);
+    }
+    database.run(&[
+        "UPDATE apps.applications SET enabled = FALSE WHERE id = 'shop-id'",
+        "DELETE FROM apps.applications WHERE id = 'other-id'",
+    ]);
+    adds(&database, "late");
+    servers[0].reloads(|_| {});
+    for [disabled, deleted] in &mut clients {
+        disabled.is_closed_with(4003);
+        deleted.is_closed_with(4001);
+    }
+    for server in &servers {
+        is_refused(server, "late-key", 0);
+        is_refused(server, "shop-key", 4003);
+        is_refused(server, "other-key", 4001);
+    }
+}
+
+#[test]
+fn a_database_that_is_killed_under_load_takes_no_known_app_with_it() {
+    let Some(mut database) = database("a_database_that_is_killed_under_load") else {
+        return;
+    };
+    // Known apps are looked at again all the time.
+    let quick = json!({"app_manager": {"cache": {"ttl": 1}}});
+    let server = Server::start(&config(&database, quick), 2);
+    let mut alice = server.client_of("shop", "alice");
+    alice.subscribes("news");
+    let mut api = server.api_of("shop");
+    let mut published = 0;
+    let mut works_for = |lasts: Duration| {
+        let until = Instant::now() + lasts;
+        while Instant::now() < until {
+            api.publishes("n", "news", &published.to_string());
+            alice.expects_frame(
+                json!({"event": "n", "channel": "news", "data": published.to_string()}),
+            );
+            assert_eq!(refusal(&server, "shop-key"), 0);
+            published += 1;
+        }
+    };
+    works_for(Duration::from_secs(1));
+    database.kill();
+    works_for(Duration::from_secs(3));
+    has_health(&server, 200, "DEGRADED");
+    assert_eq!(server.metric("sockudo_backend_up"), Some(0.0));
+    // Whether there is such an app cannot be known: they are to come back.
+    assert_eq!(refusal(&server, "other-key"), 4100);
+    assert_eq!(server.api_of("other").get("/channels", &[]).status, 503);
+    works_for(Duration::from_secs(1));
+    database.start_again();
+    has_health(&server, 200, "OK");
+    is_refused(&server, "other-key", 0);
+    is_refused(&server, "nobody", 4001);
+    // A server that accepts and never answers.
+    database.signal("STOP");
+    assert_eq!(refusal(&server, "somebody"), 4100);
+    works_for(Duration::from_secs(2));
+    has_health(&server, 200, "DEGRADED");
+    database.signal("CONT");
+    has_health(&server, 200, "OK");
+    is_refused(&server, "somebody", 4001);
+}
+
+#[test]
+fn a_node_is_not_ready_before_its_database_has_answered_once() {
+    let Some(mut database) = database("a_node_is_not_ready_before_its_database") else {
+        return;
+    };
+    database.kill();
+    let server = Server::spawn(&config(&database, json!({})), 2);
+    eventually("the port", || {
+        std::net::TcpStream::connect(server.address).ok()
+    });
+    has_health(&server, 503, "ERROR");
+    assert_eq!(refusal(&server, "shop-key"), 4100);
+    database.start_again();
+    has_health(&server, 200, "OK");
+    is_refused(&server, "shop-key", 0);
+}
+
+#[test]
+fn a_flood_of_unknown_keys_reaches_the_database_a_little_and_delays_no_known_app() {
+    let Some(database) = database("a_flood_of_unknown_keys") else {
+        return;
+    };
+    let server = Server::start(&config(&database, json!({})), 2);
+    let mut alice = server.client_of("shop", "alice");
+    alice.subscribes("news");
+    let mut api = server.api_of("shop");
+    let before = database.counter("Com_stmt_execute");
+    let began = Instant::now();
+    let flood: Vec<_> = (0..2_000)
+        .map(|number| {
+            let mut wire = server.wire();
+            let head = format!("GET /app/stranger-{number}?protocol=7 HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n");
+            wire.sends(head);
+            if number % 100 == 0 {
+                api.publishes("n", "news", &number.to_string());
+                alice.expects("n", "news");
+                assert_eq!(refusal(&server, "shop-key"), 0);
+            }
+            wire
+        })
+        .collect();
+    alice.expects_pong();
+    let asked = database.counter("Com_stmt_execute") - before;
+    // Two seconds' worth at once, and what came in since.
+    let allowed = 400 + 200 * (began.elapsed().as_secs() + 1) + 50;
+    assert!(asked <= allowed, "{asked} questions, {allowed} allowed");
+    drop(flood);
+    assert_eq!(refusal(&server, "shop-key"), 0);
+}
