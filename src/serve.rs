@@ -97,7 +97,7 @@ pub fn serve(sources: Sources) -> Result<(), ServeError> {
     let admin = AdminSocket::bind(config.admin.socket.as_deref(), config.demo)?;
     let store = Store::start(config)?;
     let apps = match store {
-        Some(_) => AppTable::default(),
+        Some(_) => AppTable::of_store(),
         None => AppTable::build(&config.app_manager.apps, None),
     };
     let seed = NodeSeed {

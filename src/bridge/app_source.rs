@@ -14,6 +14,7 @@ use shards::application::ShardId;
 use tokio::task::JoinSet;
 
 use super::{
+    admin::report::AppsReport,
     apps::{
         AppChange, AppName,
         finder::{Errand, Finder, FinderCounters, FinderSettings},
@@ -137,7 +138,8 @@ impl<L: ShardLink> Bridge<L> {
     pub(super) fn find_app(&mut self, shard: ShardId, name: AppName) {
         if let Some(source) = &mut self.source {
             let now = source.now();
-            source.finder.ask(now, &self.apps, shard, name);
+            let known = (&self.apps, self.openings.latest());
+            source.finder.ask(now, known, shard, name);
             self.run_app_errands();
         }
     }
@@ -165,6 +167,26 @@ impl<L: ShardLink> Bridge<L> {
         }
         let changes = self.apps.replace(&self.config.app_manager.apps);
         self.change_apps(changes);
+    }
+
+    /// An operator wants changes to hold at once. Apps of a file come with all of the file.
+    pub(super) fn look_at_apps(&mut self) -> Result<AppsReport, String> {
+        match &mut self.source {
+            Some(source) => {
+                let now = source.now();
+                source.finder.look_again(now);
+                self.tick_apps();
+            }
+            None => self.reload(),
+        }
+        if !self.reloaded.succeeded {
+            return Err("the configuration is refused; the log says why".to_owned());
+        }
+        let driver = self.source.as_ref().map_or("memory", |it| it.store.name());
+        Ok(AppsReport {
+            driver: driver.to_owned(),
+            apps: self.apps.iter().count(),
+        })
     }
 
     /// Tells everybody what has changed; the number of the latest change.

@@ -291,6 +291,7 @@ impl<L: ShardLink> Bridge<L> {
             AdminRequest::Status(waiter) => _ = waiter.send(self.status()),
             AdminRequest::Cluster(waiter) => _ = waiter.send(self.cluster()),
             AdminRequest::Rebalance(waiter) => _ = waiter.send(self.rebalance()),
+            AdminRequest::ReloadApps(waiter) => _ = waiter.send(self.look_at_apps()),
         }
     }
 
@@ -588,7 +589,7 @@ impl<L: ShardLink> Bridge<L> {
         }
     }
 
-    fn reload(&mut self) {
+    pub(super) fn reload(&mut self) {
         self.reloaded.succeeded = false;
         let loaded = match (self.reload)() {
             Ok(loaded) => loaded,

@@ -20,7 +20,7 @@ use std::{
 use prometheus::proto::MetricFamily;
 use tokio::sync::{mpsc, oneshot};
 
-use self::report::{ClusterReport, RebalanceReport};
+use self::report::{AppsReport, ClusterReport, RebalanceReport};
 use super::message::Health;
 use crate::{config::sections::Metrics, metrics::exposition::Exposition};
 
@@ -35,6 +35,8 @@ pub enum AdminRequest {
     Cluster(oneshot::Sender<ClusterReport>),
     /// Close what this node has above the mean; or why that cannot be.
     Rebalance(oneshot::Sender<Result<RebalanceReport, String>>),
+    /// Look at the apps again.
+    ReloadApps(oneshot::Sender<Result<AppsReport, String>>),
 }
 
 /// One scrape, shared by all who waited for it.

@@ -62,6 +62,15 @@ pub struct NodeReport {
     pub batches_lost: u64,
 }
 
+/// What `apps reload` does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AppsReport {
+    /// As `app_manager.driver` has it.
+    pub driver: String,
+    /// Apps that are looked at again; of a file, that are there now.
+    pub apps: usize,
+}
+
 /// What `cluster rebalance` does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RebalanceReport {

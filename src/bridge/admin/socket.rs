@@ -204,6 +204,7 @@ fn router(requests: mpsc::Sender<AdminRequest>) -> Router {
     Router::new()
         .route("/cluster", get(cluster))
         .route("/cluster/rebalance", post(rebalance))
+        .route("/apps/reload", post(reload_apps))
         .with_state(requests)
 }
 
@@ -216,6 +217,14 @@ async fn cluster(State(requests): State<mpsc::Sender<AdminRequest>>) -> Response
 
 async fn rebalance(State(requests): State<mpsc::Sender<AdminRequest>>) -> Response {
     match asked(&requests, AdminRequest::Rebalance).await {
+        Some(Ok(report)) => json(StatusCode::OK, &report),
+        Some(Err(error)) => json(StatusCode::CONFLICT, &Refusal { error }),
+        None => ending(),
+    }
+}
+
+async fn reload_apps(State(requests): State<mpsc::Sender<AdminRequest>>) -> Response {
+    match asked(&requests, AdminRequest::ReloadApps).await {
         Some(Ok(report)) => json(StatusCode::OK, &report),
         Some(Err(error)) => json(StatusCode::CONFLICT, &Refusal { error }),
         None => ending(),

@@ -156,20 +156,30 @@ impl Finder {
         self.store != StoreState::Well
     }
 
-    /// A shard looks for an app.
-    pub fn ask(&mut self, now: Duration, table: &AppTable, shard: ShardId, name: AppName) {
+    /// A shard looks for an app. `latest` is the number of the latest change.
+    pub fn ask(
+        &mut self,
+        now: Duration,
+        (table, latest): (&AppTable, u64),
+        shard: ShardId,
+        name: AppName,
+    ) {
+        if let Some(asked) = self.asked.get_mut(&name) {
+            asked.shards.insert(shard.0);
+            return;
+        }
         let known = match &name {
             AppName::Key(key) => table.by_key(key),
             AppName::Id(id) => table.by_id(id),
         };
         if known.is_some() {
             self.counters.hits += 1;
-            // Another shard was first. Those that have not taken it yet have something ahead of this answer.
-            return self.answer(shard, name, AppFound::Known);
-        }
-        if let Some(asked) = self.asked.get_mut(&name) {
-            asked.shards.insert(shard.0);
-            return;
+            if latest <= self.opened {
+                return self.answer(shard, name, AppFound::Known);
+            }
+            // Another shard was first, and it may be on its way to some.
+            self.unopened.push_back((latest, name.clone()));
+            return self.await_answer(now, shard, name);
         }
         if let Some(until) = self.absent.get(&name).filter(|until| **until > now) {
             let for_ms = millis(*until - now);
@@ -180,10 +190,14 @@ impl Finder {
             self.counters.refused += 1;
             return self.answer(shard, name, AppFound::Unavailable);
         }
+        self.errands.push_back(Errand::Find(name.clone()));
+        self.await_answer(now, shard, name);
+    }
+
+    fn await_answer(&mut self, now: Duration, shard: ShardId, name: AppName) {
         let (shards, until) = (BTreeSet::from([shard.0]), now + ANSWER_WITHIN);
         self.asked.insert(name.clone(), Asked { shards, until });
-        self.deadlines.push_back((until, name.clone()));
-        self.errands.push_back(Errand::Find(name));
+        self.deadlines.push_back((until, name));
     }
 
     /// Spends one of what strangers may ask.
@@ -398,7 +412,7 @@ mod tests {
         let (mut finder, mut table) = (begun(), AppTable::default());
         let name = key("a");
         for shard in [2, 0, 2] {
-            finder.ask(at(1), &table, ShardId(shard), name.clone());
+            finder.ask(at(1), (&table, 0), ShardId(shard), name.clone());
         }
         assert_eq!(errands(&mut finder), [Errand::Find(name.clone())]);
         table.put(&fixture::app("a"));
@@ -408,10 +422,13 @@ mod tests {
         finder.opened(7);
         let known = |shard| answer(shard, &name, AppFound::Known);
         assert_eq!(errands(&mut finder), [known(0), known(2)]);
-        finder.ask(at(3), &table, ShardId(1), name.clone());
+        finder.ask(at(3), (&table, 7), ShardId(1), name.clone());
+        // While a change is on its way it may be this app.
+        finder.ask(at(3), (&table, 8), ShardId(3), name.clone());
+        finder.opened(8);
         assert_eq!(
             errands(&mut finder),
-            [known(1)],
+            [known(1), known(3)],
             "the store is left in peace"
         );
     }
@@ -420,21 +437,21 @@ mod tests {
     fn what_is_absent_is_not_asked_for_again_for_a_while() {
         let (mut finder, table) = (begun(), AppTable::default());
         let name = key("nobody");
-        finder.ask(at(1), &table, ShardId(0), name.clone());
+        finder.ask(at(1), (&table, 0), ShardId(0), name.clone());
         finder.not_found(at(1), &name);
         let absent = |for_ms| answer(0, &name, AppFound::Absent { for_ms });
         let asked = Errand::Find(name.clone());
         assert_eq!(errands(&mut finder), [asked.clone(), absent(10_000)]);
-        finder.ask(at(5), &table, ShardId(0), name.clone());
+        finder.ask(at(5), (&table, 0), ShardId(0), name.clone());
         assert_eq!(errands(&mut finder), [absent(6_000)]);
         finder.tick(at(11));
-        finder.ask(at(11), &table, ShardId(0), name.clone());
+        finder.ask(at(11), (&table, 0), ShardId(0), name.clone());
         assert_eq!(errands(&mut finder), [asked.clone()]);
         // Asked for by hand to look again, nothing counts as absent.
         finder.not_found(at(11), &name);
         finder.look_again(at(12));
         errands(&mut finder);
-        finder.ask(at(12), &table, ShardId(0), name.clone());
+        finder.ask(at(12), (&table, 0), ShardId(0), name.clone());
         assert_eq!(errands(&mut finder), [asked]);
     }
 
@@ -446,7 +463,7 @@ mod tests {
         for number in 0..1_000 {
             finder.ask(
                 at(1),
-                &table,
+                (&table, 0),
                 ShardId(0),
                 key(&format!("stranger-{number}")),
             );
@@ -457,12 +474,12 @@ mod tests {
         }
         assert_eq!(put_to_the_store, 200, "two seconds' worth");
         assert_eq!(finder.counters.refused, 800);
-        finder.ask(at(1), &table, ShardId(0), key("a"));
+        finder.ask(at(1), (&table, 0), ShardId(0), key("a"));
         assert_eq!(
             errands(&mut finder),
             [answer(0, &key("a"), AppFound::Known)]
         );
-        finder.ask(at(2), &table, ShardId(0), key("later"));
+        finder.ask(at(2), (&table, 0), ShardId(0), key("later"));
         assert_eq!(errands(&mut finder), [Errand::Find(key("later"))]);
     }
 
@@ -470,7 +487,7 @@ mod tests {
     fn who_asks_a_store_that_is_silent_or_gone_is_told_to_come_back() {
         let (mut finder, table) = (begun(), AppTable::default());
         let name = key("a");
-        finder.ask(at(1), &table, ShardId(0), name.clone());
+        finder.ask(at(1), (&table, 0), ShardId(0), name.clone());
         errands(&mut finder);
         assert_eq!(finder.due(), Some(at(1) + ANSWER_WITHIN));
         finder.tick(at(1) + ANSWER_WITHIN);
@@ -478,7 +495,7 @@ mod tests {
         assert_eq!(errands(&mut finder), [unavailable.clone()]);
         assert_eq!(finder.counters.late, 1);
         assert!(!finder.is_failing());
-        finder.ask(at(6), &table, ShardId(0), name.clone());
+        finder.ask(at(6), (&table, 0), ShardId(0), name.clone());
         finder.failed(at(6), &name);
         assert_eq!(
             errands(&mut finder),
@@ -496,7 +513,7 @@ mod tests {
     fn known_apps_are_looked_at_within_their_time_and_stay_while_the_store_is_gone() {
         let (mut finder, mut table) = (begun(), AppTable::default());
         for id in ["a", "b"] {
-            finder.ask(at(0), &table, ShardId(0), key(id));
+            finder.ask(at(0), (&table, 0), ShardId(0), key(id));
             table.put(&fixture::app(id));
             finder.found(at(0), &key(id), id, 0);
             finder.found(at(0), &AppName::Id(id.into()), id, 0);

@@ -79,6 +79,8 @@ pub struct AppTable {
     gone_indices: AHashSet<AppIndex>,
     /// Indices given so far.
     given: u32,
+    /// There may be apps that it does not know.
+    is_partial: bool,
 }
 
 impl AppTable {
@@ -87,6 +89,19 @@ impl AppTable {
         let mut table = previous.cloned().unwrap_or_default();
         table.replace(apps);
         table
+    }
+
+    /// Without an app, of a store where there may be any.
+    pub fn of_store() -> Self {
+        Self {
+            is_partial: true,
+            ..Self::default()
+        }
+    }
+
+    /// There may be apps that it does not know: what is said of them is no fault.
+    pub fn is_partial(&self) -> bool {
+        self.is_partial
     }
 
     /// From now on there are these and no others. Apps that were known keep their index.

@@ -52,7 +52,7 @@ impl Teller<'_> {
 
     fn tell_event(&mut self, event: &Event<'_>) {
         let Some(app) = self.apps.by_id(event.app) else {
-            self.counters.events_of_unknown_apps += 1;
+            self.unknown_app();
             return;
         };
         // Its name says where it belongs, whatever the sender says.
@@ -68,7 +68,7 @@ impl Teller<'_> {
         // One that has just left may come back: it stays up to date until it is forgotten.
         match self.apps.index_of(view.app) {
             Some(index) => self.tell_view_of(index, view),
-            None => self.counters.events_of_unknown_apps += 1,
+            None => self.unknown_app(),
         }
     }
 
@@ -154,6 +154,13 @@ impl Teller<'_> {
             frame: kept.frame.into(),
         };
         self.push(kept.partition, FromBridge::Kept(Box::new(event)));
+    }
+
+    fn unknown_app(&mut self) {
+        // Of a store's app that nobody here has used nobody here wants to know.
+        if !self.apps.is_partial() {
+            self.counters.events_of_unknown_apps += 1;
+        }
     }
 
     fn push(&mut self, partition: Partition, message: FromBridge) {
