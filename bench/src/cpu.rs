@@ -4,7 +4,7 @@
 //! May depend on: libc.
 //! Invariants: differences of two readings of one process are never negative.
 
-use std::{fs, io, time::Duration};
+use std::{fs, io, path::PathBuf, time::Duration};
 
 /// One reading of a process.
 #[derive(Clone, Copy, Debug, Default)]
@@ -83,6 +83,20 @@ impl Usage {
             switches_pushed: self.switches_pushed.saturating_sub(earlier.switches_pushed),
         }
     }
+}
+
+/// CPU time of a process' first thread with that name. Of one that runs just now the last few
+/// milliseconds may be missing.
+pub fn cpu_of_thread(pid: u32, name: &str) -> Option<Duration> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    let mut folders = threads.filter_map(|thread| Some(thread.ok()?.path()));
+    let is_it = |folder: &PathBuf| {
+        let comm = fs::read_to_string(folder.join("comm")).unwrap_or_default();
+        comm.trim_end() == name
+    };
+    let statistics = fs::read_to_string(folders.find(is_it)?.join("schedstat")).ok()?;
+    let ran_ns = statistics.split(' ').next()?.parse().ok()?;
+    Some(Duration::from_nanos(ran_ns))
 }
 
 /// CPU time of the calling thread.
@@ -165,5 +179,20 @@ mod tests {
     fn a_process_can_read_itself() {
         let usage = Usage::of(std::process::id()).expect("it exists");
         assert!(usage.rss_bytes > 0 && usage.user <= usage.cpu);
+    }
+
+    #[test]
+    fn a_thread_is_found_by_its_name() {
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let named = std::thread::Builder::new().name("by its name".to_owned());
+        let thread = named.spawn(move || stopped.recv().is_err());
+        let thread = thread.expect("it starts");
+        let pid = std::process::id();
+        while cpu_of_thread(pid, "by its name").is_none() {
+            std::thread::yield_now();
+        }
+        assert_eq!(cpu_of_thread(pid, "nobody"), None);
+        drop(stop);
+        thread.join().expect("it ends");
     }
 }

@@ -121,6 +121,11 @@ impl Crowd {
         self
     }
 
+    /// From now on connections go elsewhere, to a server with the same apps.
+    pub fn turns_to(&mut self, target: &Target) {
+        self.target = target.clone();
+    }
+
     /// Begins a connection with a new number.
     pub fn open(&mut self, kind: Kind, wishes: Vec<Subscription>) -> io::Result<usize> {
         let client = self.clients.len();

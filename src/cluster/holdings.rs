@@ -199,7 +199,7 @@ enum Holders {
 }
 
 /// How far a walk down has come.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Cursor {
     /// Rows below it remain.
     rows_end: usize,
@@ -739,9 +739,10 @@ impl Row {
     }
 
     fn tell_count_again<'a>(&self, retold: Retold, say: &mut impl FnMut(Merged<'a>)) {
-        let sum = match retold {
-            Retold::All => self.sum(),
-            Retold::Nothing => 0,
+        let sum = match (self.sum(), retold) {
+            (0, _) => return, // It has members only.
+            (sum, Retold::All) => sum,
+            (_, Retold::Nothing) => 0,
         };
         say(match (self.space, sum) {
             (Space::Channels, sum) => Merged::Subscriptions(sum),

@@ -98,6 +98,9 @@ pub struct Membership {
     canaries: Canaries,
     ticked_at: Millis,
     view: View,
+    hears_peers: bool,
+    /// It did not at some time since the last tick.
+    was_deaf: bool,
     counters: Counters,
 }
 
@@ -123,7 +126,7 @@ enum State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum View {
     Fresh,
-    /// The own canary is late.
+    /// The own canary is late, or a topic of the others is lost.
     Deaf,
     /// The trouble is over, and everybody gets a whole lease.
     Granting {
@@ -184,6 +187,8 @@ impl Membership {
             canaries: Canaries::new(now, times.echo_ms()),
             ticked_at: now,
             view: View::Fresh,
+            hears_peers: true,
+            was_deaf: false,
             counters: Counters::default(),
         }
     }
@@ -292,6 +297,13 @@ impl Membership {
         &self.canaries
     }
 
+    /// Whether this node is subscribed to all that the others say of themselves: a bus may bring its canaries
+    /// and not their heartbeats.
+    pub fn hears_peers(&mut self, does: bool) {
+        self.hears_peers = does;
+        self.was_deaf |= !does;
+    }
+
     /// Time went on: at least each half heartbeat, after what waited on the bus was heard.
     pub fn tick(&mut self, now: Millis, effects: &mut Vec<Effect>) {
         let pause_ms = now.since(self.ticked_at);
@@ -301,7 +313,8 @@ impl Membership {
         let was_fresh = self.view == View::Fresh;
         // Where it was known, a late echo is the end of the trouble.
         let was_late = self.canaries.take_was_late() && self.view != View::Deaf;
-        let is_late = was_late || self.canaries.is_late(now);
+        let was_deaf = std::mem::replace(&mut self.was_deaf, !self.hears_peers);
+        let is_late = was_late || was_deaf || self.canaries.is_late(now);
         let trouble = match (is_late, is_paused) {
             (true, _) => Some(Trouble::CanaryLate),
             (false, true) => Some(Trouble::Pause),
@@ -526,6 +539,23 @@ mod tests {
         let fresh = (65_500, Effect::Fresh);
         let gone = (65_500, Effect::Expelled(b, Reason::Goodbye));
         assert_eq!(node.until(80_000, &[a]), [fresh, gone]);
+    }
+
+    #[test]
+    fn while_topics_of_the_others_are_lost_nobody_ends() {
+        let mut node = Node::new();
+        let a = peer(1, 1);
+        let _ = node.until(2_000, &[a]);
+        node.membership.hears_peers(false);
+        assert_eq!(node.until(60_000, &[]), [(2_500, Effect::Stale)]);
+        node.membership.hears_peers(true);
+        let gone = Effect::Expelled(a, Reason::LeaseRanOut);
+        let expected = [(66_000, Effect::Fresh), (66_000, gone)];
+        assert_eq!(node.until(80_000, &[]), expected);
+        // Lost for a moment between two ticks is lost too.
+        node.membership.hears_peers(false);
+        node.membership.hears_peers(true);
+        assert_eq!(node.until(80_500, &[]), [(80_500, Effect::Stale)]);
     }
 
     #[test]

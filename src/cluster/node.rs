@@ -358,6 +358,11 @@ impl Node {
         }
     }
 
+    /// Whether all that the others say of themselves is subscribed to, once it has been.
+    pub fn hears_peers(&mut self, does: bool) {
+        self.membership.hears_peers(does);
+    }
+
     /// Takes an event to tell the others. `BatchFull`: so much waits that it is to be taken first.
     // Per event: one index by lane, the lengths added up, one copy.
     pub fn publish(&mut self, event: &Outgoing<'_>) -> Result<(), PushError> {

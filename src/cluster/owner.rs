@@ -29,6 +29,8 @@ pub struct Owners {
     owned: Option<Vec<Partition>>,
     /// Somebody has told what was before any node counted.
     is_founded: bool,
+    /// This node may not hear who else is there.
+    is_deaf: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +63,14 @@ impl Owners {
             seated: Vec::new(),
             owned: None,
             is_founded: false,
+            is_deaf: false,
         }
+    }
+
+    /// Whether this node may not hear who else is there: then it does not begin to own anything, since
+    /// each of several would take itself for alone.
+    pub fn set_deaf(&mut self, is_deaf: bool) {
+        self.is_deaf = is_deaf;
     }
 
     /// Another node says that somebody has told what was before.
@@ -105,6 +114,9 @@ impl Owners {
 
     /// Time went on. What changed, in its order.
     pub fn step(&mut self, now: Millis) -> Vec<Change> {
+        if self.owned.is_none() && self.is_deaf {
+            return Vec::new();
+        }
         let own = self.seats.get(&self.own.node);
         let counts_from = own.map(|own| own.counts_from).filter(|from| *from <= now);
         match (&self.owned, counts_from) {
@@ -165,6 +177,9 @@ impl Owners {
     /// When `step` may change something.
     pub fn due(&self) -> Option<Millis> {
         if self.owned.is_none() {
+            if self.is_deaf {
+                return None;
+            }
             return Some(self.seats.get(&self.own.node)?.counts_from);
         }
         let seats = self.seats.iter();
@@ -273,6 +288,30 @@ mod tests {
         let all = owners.went(b.node, Millis(25_000)).expect("it comes back");
         assert_eq!((all.partitions.len(), all.since), (1_024, Millis(20_000)));
         assert_eq!(stepped(&mut owners, 26_000), []);
+    }
+
+    #[test]
+    fn who_does_not_hear_the_others_does_not_take_itself_for_alone() {
+        let [a, b] = [0, 1].map(|at| Identity {
+            node: nodes(2)[at],
+            incarnation: Incarnation(2 - at as u64),
+        });
+        let mut owners = Owners::new(a, 5_000);
+        owners.came(a, Millis(100));
+        owners.set_deaf(true);
+        assert_eq!(owners.due(), None);
+        assert_eq!(stepped(&mut owners, 30_000), []);
+        // Then it hears that it is not the oldest.
+        owners.came(b, Millis(31_000));
+        owners.set_deaf(false);
+        let own = stepped(&mut owners, 36_000);
+        assert!(
+            own.len() == 1 && own[0].0 < 1_024 && own[0].1 > 0,
+            "{own:?}"
+        );
+        // What it owns it keeps, whatever it hears.
+        owners.set_deaf(true);
+        assert_eq!(stepped(&mut owners, 90_000), []);
     }
 
     /// Numbers of partitions and since when.

@@ -42,8 +42,10 @@ impl Retelling {
 
     /// The last word on an app counts.
     pub(super) fn add(&mut self, app: AppNumber, retold: Retold) {
-        // One more: where the walk is now, only a part of the partition is ahead.
-        self.apps.insert(app, (retold, PARTITIONS + 1));
+        // One more where only a part of the partition is ahead: what was before it is told again, which
+        // changes nothing for whoever hears it twice.
+        let parts = PARTITIONS + u16::from(self.cursor != Cursor::START);
+        self.apps.insert(app, (retold, parts));
     }
 
     /// Goes on, looking at as many rows and members as there are in `budget`. True: more is left.

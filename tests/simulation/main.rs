@@ -23,6 +23,7 @@ mod node;
 mod nodes;
 mod plan;
 mod planted;
+mod scale;
 mod scene;
 #[path = "../support/sign.rs"]
 #[expect(dead_code, reason = "the end-to-end tests use the rest")]

@@ -74,9 +74,11 @@ impl Wrong {
         match self {
             Self::Gone(it) | Self::Paused(it) | Self::Down(it, Road::State) => *it == node,
             Self::Split(groups) => groups[node] != groups[for_whom],
+            // Nor does it know who else has come meanwhile.
+            Self::Deaf(it, Road::State) => *it == for_whom,
             // Whoever hears nothing takes nobody for dead.
-            Self::AllDown | Self::Wedged | Self::Deaf(..) => false,
-            Self::Slow(_) | Self::Down(_, Road::Events) => false,
+            Self::AllDown | Self::Wedged => false,
+            Self::Slow(_) | Self::Down(_, Road::Events) | Self::Deaf(_, Road::Events) => false,
         }
     }
 

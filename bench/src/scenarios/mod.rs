@@ -58,7 +58,12 @@ const CLIENT_EVENT: Names = Names {
 };
 
 /// A signed request that publishes one event, or a batch of them, each with its number.
-fn publication(target: &Target, channel: &str, numbers: Range<u64>, bytes: usize) -> Vec<u8> {
+pub(crate) fn publication(
+    target: &Target,
+    channel: &str,
+    numbers: Range<u64>,
+    bytes: usize,
+) -> Vec<u8> {
     if numbers.end - numbers.start == 1 {
         let data = wire::numbered(numbers.start, bytes);
         let body = format!(r#"{{"name":"bench","channels":["{channel}"],"data":"{data}"}}"#);

@@ -218,6 +218,7 @@ impl Course {
             metrics: matches!(self, Self::Neighbour | Self::Hop | Self::Listing),
             is_unlimited: self == Self::Listing,
             shards_min: (self == Self::Hop).then_some(HOP_SHARDS),
+            seat: None,
         }
     }
 

@@ -1,6 +1,6 @@
 //! Tables: this build beside floors and budgets, or beside other servers, in rounds.
 //!
-//! Owns: `sockudo bench table` and `sockudo bench peers`, with all that only they need.
+//! Owns: `sockudo bench table`, `sockudo bench peers` and `sockudo bench cluster`, with all that only they need.
 //! May depend on: `floors`, `scenarios`, `outcome`, `rig`, `target`, `wire`. Nothing outside depends on it but `cli`.
 //! Invariants: what a table compares ran in the same rounds; what failed or was void is said below it.
 
@@ -11,10 +11,12 @@ use clap::Subcommand;
 use crate::floors::FloorProcess;
 use beside_floors::BudgetTable;
 use beside_peers::PeerTable;
+use cluster::ClusterTable;
 
 pub mod beside_floors;
 pub mod beside_peers;
 pub mod budgets;
+pub mod cluster;
 pub mod courses;
 pub mod exposition;
 pub mod flags;
@@ -31,6 +33,8 @@ pub enum Command {
     Table(BudgetTable),
     /// Side by side with other servers
     Peers(PeerTable),
+    /// Two nodes with a bus between them, beside the bare client of that bus
+    Cluster(ClusterTable),
     /// A server of bare system calls, which the table runs for itself
     #[command(hide = true)]
     Floor(FloorProcess),
@@ -41,6 +45,7 @@ impl Command {
         match self {
             Self::Table(table) => table.run(),
             Self::Peers(table) => table.run(),
+            Self::Cluster(table) => table.run(),
             Self::Floor(floor) => floor.run(),
         }
     }

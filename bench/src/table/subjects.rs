@@ -19,6 +19,7 @@ use std::{
 use serde_json::{Value, json};
 use thiserror::Error;
 
+use super::cluster::bus::Seat;
 use crate::{
     floors::Floor,
     target::{Credentials, Target},
@@ -63,6 +64,8 @@ pub struct Needs {
     /// A connection may have any number of channels, as fast as it likes.
     pub is_unlimited: bool,
     pub shards_min: Option<u16>,
+    /// It is a node of a cluster.
+    pub seat: Option<Seat>,
 }
 
 /// Why a subject did not start.
@@ -238,13 +241,23 @@ impl Subject {
                     configuration["app_manager"]["array"]["apps"][0]["max_subscriptions_per_connection"] =
                         json!(0);
                 }
+                if let Some(seat) = needs.seat {
+                    seat.joins(&mut configuration);
+                    configuration["cluster"] = seat.cluster();
+                }
                 if let Some(port) = ports.metrics {
                     configuration["metrics"] =
                         json!({"enabled": true, "host": "127.0.0.1", "port": port});
                 }
                 configured(path, &["serve"], &configuration)
             }
-            Program::Predecessor { path } => configured(path, &[], &configuration(app, port)),
+            Program::Predecessor { path } => {
+                let mut configuration = configuration(app, port);
+                if let Some(seat) = needs.seat {
+                    seat.joins(&mut configuration);
+                }
+                configured(path, &[], &configuration)
+            }
             Program::Floor { path, floor } => {
                 let mut command = Command::new(path.canonicalize()?);
                 command
@@ -277,7 +290,7 @@ struct Ports {
 
 /// Ends the child when this program is killed, whose drops then do not run; and lets it have huge
 /// pages, which this program has left.
-fn set_apart(command: &mut Command) -> &mut Command {
+pub(super) fn set_apart(command: &mut Command) -> &mut Command {
     let prepare = || {
         // Where it is refused this program has not left them either.
         // SAFETY: the call takes numbers, and may be made between fork and exec.
@@ -382,7 +395,7 @@ pub fn ask(address: SocketAddr, request: &[u8]) -> io::Result<(u16, Vec<u8>)> {
 }
 
 /// A port that nobody has. It is free again when this returns, so two programs could still race.
-fn free_port() -> io::Result<u16> {
+pub(super) fn free_port() -> io::Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     Ok(listener.local_addr()?.port())
 }

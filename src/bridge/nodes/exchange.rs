@@ -58,6 +58,8 @@ pub struct Exchange {
     identity: Identity,
     /// The others hear of this node.
     has_come: bool,
+    /// All topics of the others have been live.
+    has_heard: bool,
     owners: Owners,
     /// Ids of apps that were named by their index, also of those that are gone meanwhile.
     app_ids: AHashMap<AppIndex, Arc<str>>,
@@ -107,6 +109,7 @@ impl Exchange {
             heartbeat_ms: times.heartbeat_ms,
             identity,
             has_come: false,
+            has_heard: false,
             owners: Owners::new(identity, times.lease_ms),
             app_ids: AHashMap::new(),
             has_views: false,
@@ -337,10 +340,19 @@ impl Exchange {
                 self.node.hear(millis(now), topic, &bytes, effects, tell);
                 self.counters.count_echoes(&self.node);
             }
-            News::Live(topics) => self.on_live(now, &topics, told),
+            News::Live(topics) => {
+                self.on_live(now, &topics, told);
+                self.listen_to_peers();
+            }
             News::Up(road) => tracing::info!(road = road.name(), "the bus is there"),
-            News::Down(road) => self.on_down(now, road, told),
-            News::Lost(topics) => self.on_lost(now, &topics, told),
+            News::Down(road) => {
+                self.on_down(now, road, told);
+                self.listen_to_peers();
+            }
+            News::Lost(topics) => {
+                self.on_lost(now, &topics, told);
+                self.listen_to_peers();
+            }
             News::Dropped { road, batches } => {
                 let road = road.name();
                 tracing::warn!(road, batches, "the bus brought more than could be taken");
@@ -396,6 +408,15 @@ impl Exchange {
         }
     }
 
+    /// While a topic of the others is lost, their silence says nothing.
+    fn listen_to_peers(&mut self) {
+        let hears = self.topics.is_state_live();
+        self.has_heard |= hears;
+        if self.has_heard {
+            self.node.hears_peers(hears);
+        }
+    }
+
     /// Topics that the bus has given up, and others of the same road not.
     fn on_lost(&mut self, now: Duration, topics: &[Topic], told: &mut Told) {
         let mut homes = BTreeSet::new();
@@ -435,6 +456,7 @@ impl Exchange {
         if millis(now) >= self.node.next_tick() {
             self.tick_node(now, told);
         }
+        self.owners.set_deaf(!self.node.is_fresh());
         for change in self.owners.step(millis(now)) {
             tell_owned(Some(change), self.shards, told);
         }

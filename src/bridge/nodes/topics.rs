@@ -202,6 +202,13 @@ impl Topics {
         self.lingering.front().map(|(until, _)| *until)
     }
 
+    /// All on which the others speak of themselves.
+    pub(super) fn is_state_live(&self) -> bool {
+        let common = self.common.iter();
+        let mut state = common.filter(|(topic, _)| topic.road() == Road::State);
+        state.all(|(_, is_live)| *is_live)
+    }
+
     pub(super) fn are_common_live(&self) -> bool {
         self.common.iter().all(|(_, is_live)| *is_live)
     }
