@@ -173,10 +173,10 @@ impl World {
     }
 
     fn begins(&mut self, what: Wrong) {
+        let from = self.nodes.now();
         if what.divides() {
             self.hooks.are_late(Millis(u64::MAX));
         }
-        let from = self.nodes.now();
         self.troubles.cuts.push(Cut {
             from,
             until: None,
