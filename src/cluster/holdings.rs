@@ -358,7 +358,7 @@ impl Holdings {
                 return false;
             }
             *budget -= 1;
-            row.sweep_counts(&scene, is_gone, tell);
+            row.sweep_counts(&mut scene, is_gone, tell);
             let is_vacant = row.is_vacant();
             cursor.rows_end = at;
             cursor.members_end = usize::MAX;
@@ -451,15 +451,12 @@ impl Holdings {
     #[cfg(test)]
     pub(super) fn bytes_beyond_texts(&self) -> usize {
         let of_row = |row: &Row| {
-            let more = row.more.as_ref().map_or(0, |more| {
-                size_of::<Vec<u8>>() + size_of::<(Holder, u32)>() * more.capacity()
-            });
             let members = row.members.as_ref().map_or(0, |members| {
-                let several: usize = members.iter().map(|it| it.holders.bytes()).sum();
+                let several: usize = members.iter().map(|it| it.holders.own_bytes()).sum();
                 let texts = 2 * ARC_BYTES * members.len();
                 size_of::<Table<Member>>() + members.bytes() + texts + several
             });
-            ARC_BYTES + more + members
+            ARC_BYTES + row.more_bytes() + members
         };
         let of_part = |part: &Table<Row>| part.bytes() + part.iter().map(of_row).sum::<usize>();
         self.parts.iter().map(of_part).sum()
@@ -495,6 +492,14 @@ impl Row {
         self.first == Holder::NONE && self.members.is_none()
     }
 
+    /// What further holders take.
+    fn more_bytes(&self) -> usize {
+        let of = |more: &Vec<(Holder, u32)>| {
+            size_of::<Vec<u8>>() + size_of::<(Holder, u32)>() * more.capacity()
+        };
+        self.more.as_ref().map_or(0, |more| of(more))
+    }
+
     fn sum(&self) -> u32 {
         let more = self.more.iter().flat_map(|more| more.iter());
         more.fold(self.count, |sum, (_, count)| sum.saturating_add(*count))
@@ -516,7 +521,7 @@ impl Row {
         count: u32,
         tell: &mut impl FnMut(ViewChange<'_>),
     ) {
-        let before = self.sum();
+        let (before, more_bytes) = (self.sum(), self.more_bytes());
         // Of the holder's other side too: it goes over into this one.
         let is_its = |it: Holder| it != Holder::NONE && it.seat() == holder.seat();
         let mut more = self.more.iter_mut().flat_map(|more| more.iter_mut());
@@ -526,11 +531,16 @@ impl Row {
             Some(row) => *row = (holder, count),
             None if count == 0 => {}
             None if self.first == Holder::NONE => (self.first, self.count) = (holder, count),
+            None if scene.held.bytes + MORE_BYTES_MAX > scene.bytes_max => {
+                scene.held.refused += 1;
+                return;
+            }
             None => self.more.get_or_insert_default().push((holder, count)),
         }
         if count == 0 {
             self.drop_counts(&|it| it.seat() == holder.seat());
         }
+        scene.held.bytes = scene.held.bytes - more_bytes + self.more_bytes();
         if is_planted(Fault::VacatedEarly) && count == 0 && self.space == Space::Channels {
             return tell(self.told(scene, Merged::Subscriptions(0)));
         }
@@ -579,7 +589,7 @@ impl Row {
         let members = self.members.as_deref();
         let found = members.and_then(|members| members.position(hash, |it| it.is(user_id)));
         let bytes = match found {
-            Some(_) => info.as_str().len(),
+            Some(_) => info.as_str().len() + MORE_BYTES_MAX,
             None => user_id.as_str().len() + info.as_str().len() + MEMBER_BYTES_MAX,
         };
         if user_id.as_str().len() > NAME_BYTES_MAX || scene.held.bytes + bytes > scene.bytes_max {
@@ -590,9 +600,9 @@ impl Row {
         let (at, is_told) = match found {
             Some(at) => {
                 let member = members.row_mut(at);
-                scene.held.bytes -= member.holders.info_bytes();
+                scene.held.bytes -= member.holders.bytes();
                 let is_told = member.holders.put(holder, info);
-                scene.held.bytes += member.holders.info_bytes();
+                scene.held.bytes += member.holders.bytes();
                 (at, is_told)
             }
             None => {
@@ -655,9 +665,9 @@ impl Row {
         };
         let members = self.members.as_mut().expect("the member was found");
         let holders = &mut members.row_mut(at).holders;
-        let before = holders.info_bytes();
+        let before = holders.bytes();
         let dropped = holders.drop_those(is_gone);
-        let after = holders.info_bytes();
+        let after = holders.bytes();
         match dropped {
             Dropped::None => {}
             Dropped::Some => {
@@ -756,12 +766,13 @@ impl Row {
 
     fn sweep_counts(
         &mut self,
-        scene: &Scene<'_>,
+        scene: &mut Scene<'_>,
         is_gone: &impl Fn(Holder) -> bool,
         tell: &mut impl FnMut(ViewChange<'_>),
     ) {
-        let before = self.sum();
+        let (before, more_bytes) = (self.sum(), self.more_bytes());
         self.drop_counts(is_gone);
+        scene.held.bytes = scene.held.bytes - more_bytes + self.more_bytes();
         self.tell_count(scene, before, tell);
     }
 }
@@ -790,16 +801,17 @@ impl Holders {
         }
     }
 
-    fn info_bytes(&self) -> usize {
-        match self {
+    /// Beyond its own place, with the infos as if no two were shared.
+    fn bytes(&self) -> usize {
+        let infos = match self {
             Self::One(_, info) => info.len(),
             Self::Several(all) => all.iter().map(|(_, info)| info.len()).sum(),
-        }
+        };
+        infos + self.own_bytes()
     }
 
-    /// Beyond its own place.
-    #[cfg(test)]
-    fn bytes(&self) -> usize {
+    /// Beyond its own place and the infos.
+    fn own_bytes(&self) -> usize {
         match self {
             Self::One(..) => 0,
             Self::Several(all) => {
@@ -878,6 +890,9 @@ const ARC_BYTES: usize = 16;
 const ROW_BYTES_MAX: usize = 96;
 /// What a member costs at most beyond its id and its info, likewise.
 const MEMBER_BYTES_MAX: usize = 96;
+/// What one more holder of a channel or member costs when it comes, beyond its info: a vector that begins, or
+/// a short one that doubles. A long one may so pass the bound, by 24 KB at most.
+const MORE_BYTES_MAX: usize = 160;
 /// Five bytes for each place, and 16 places for 7 rows.
 const INDEX_BYTES_MAX: usize = 5 * 16 / 7 + 1;
 const _: () = assert!(size_of::<Row>() <= 48);
@@ -933,6 +948,19 @@ pub(super) mod tests {
 
         pub(in crate::cluster) fn bytes_beyond_texts(&self) -> usize {
             self.holdings.bytes_beyond_texts()
+        }
+    }
+
+    #[test]
+    fn what_is_counted_is_no_less_than_what_is_held_however_many_hold_it() {
+        for (channels, members, holders) in [(10, 0, 200), (10, 5, 100), (1_000, 0, 1)] {
+            let mut filled = holdings();
+            filled.fill(channels, members, holders);
+            let (counted, beyond) = (filled.holdings.held().bytes, filled.bytes_beyond_texts());
+            assert!(
+                counted >= beyond,
+                "{holders} holders: {counted} of {beyond}"
+            );
         }
     }
 }

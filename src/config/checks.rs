@@ -70,6 +70,15 @@ fn bus_nats(settings: &Settings, report: &mut Report) {
         }
     }
     client_certificate(settings, "adapter.nats.tls", report);
+    let is_asked_for = match settings.setting("adapter.nats.servers") {
+        Setting::Urls(urls) => urls.iter().all(|url| has_scheme(url, &["tls"])),
+        _ => false,
+    };
+    if !is_asked_for && !settings.flag("adapter.nats.tls.required") {
+        let what = "is used where a server asks for TLS, and the others are spoken to without: \
+                    adapter.nats.tls.required = true takes no other";
+        unused_files(settings, "adapter.nats.tls", what, report);
+    }
 }
 
 /// Half of one would be none.
@@ -105,6 +114,38 @@ fn bus_redis(settings: &Settings, report: &mut Report) {
         }
     }
     client_certificate(settings, "database.redis.tls", report);
+    let is_on = settings.flag("database.redis.tls.enabled");
+    let named: Vec<(&str, bool)> = urls
+        .into_iter()
+        .filter_map(|path| match settings.setting(path) {
+            Setting::Url(url) => Some((path, has_scheme(url, &["rediss", "valkeys"]))),
+            _ => None,
+        })
+        .collect();
+    if let Some((path, _)) = named.iter().find(|(_, is_tls)| is_on && !is_tls) {
+        let text =
+            "would go without TLS although database.redis.tls.enabled = true: write rediss://";
+        let fault = Fault::Conflict(text.to_owned());
+        report.error(settings.origin(path), *path, fault);
+    }
+    if !is_on && !named.iter().any(|(_, is_tls)| *is_tls) {
+        let what = "has no effect on the adapter, which goes without TLS: set \
+                    database.redis.tls.enabled, or rediss:// in its URL";
+        unused_files(settings, "database.redis.tls", what, report);
+    }
+}
+
+fn has_scheme(url: &Secret, schemes: &[&str]) -> bool {
+    let (scheme, _) = url.expose().split_once("://").unwrap_or_default();
+    schemes.iter().any(|it| scheme.eq_ignore_ascii_case(it))
+}
+
+/// Whoever names files for TLS believes that it is spoken.
+fn unused_files(settings: &Settings, section: &str, what: &str, report: &mut Report) {
+    let paths = ["ca_path", "cert_path", "key_path"].map(|name| format!("{section}.{name}"));
+    if let Some(path) = paths.into_iter().find(|path| !settings.is_null(path)) {
+        report.warn(settings.origin(&path), path.clone(), what.to_owned());
+    }
 }
 
 fn bus_redis_cluster(settings: &Settings, report: &mut Report) {

@@ -387,6 +387,26 @@ async fn a_server_that_hears_nothing_holds_nobody_up_and_is_waited_for_again() {
 }
 
 #[tokio::test]
+async fn a_server_that_hangs_holds_joins_up_for_its_silence_only() {
+    let name = "a_server_that_hangs_holds_joins_up_for_its_silence_only";
+    let Some([near, mut far]) = Nats::start_cluster::<2>() else {
+        return skip::skip(name, "there is no nats-server; `scripts/test` installs it");
+    };
+    let (_alice, mut bob) = at_two_servers(&near, &mut far).await;
+    far.signal("STOP");
+    for partition in 0..20 {
+        bob.subscribes([events(partition)]).await;
+    }
+    is_heard_by(&mut bob, 1).await;
+    let trouble = bob.road(Road::Events).trouble.unwrap_or_default();
+    assert!(trouble.contains(&far.address.to_string()), "{trouble}");
+    assert_eq!(bob.road(Road::Events).counts.reconnects, 0);
+    far.signal("CONT");
+    is_heard_by(&mut bob, 2).await;
+    assert_eq!(bob.road(Road::Events).trouble, None);
+}
+
+#[tokio::test]
 async fn what_strangers_publish_hurts_nobody() {
     let nats = nats_or_skip!("what_strangers_publish_hurts_nobody", Nats::start());
     let mut bob = starts(&[&nats]);

@@ -247,6 +247,12 @@ fn what_this_release_does_not_ship_refuses_to_start() {
             "needs adapter.nats.tls.cert_path beside it",
         ),
         (
+            r#"{"driver": "redis", "redis": {"redis_sub_options": {"url": "redis://h"}}}"#,
+            r#"{"tls": {"enabled": true}}"#,
+            "adapter.redis.redis_sub_options.url",
+            "would go without TLS although database.redis.tls.enabled = true",
+        ),
+        (
             r#"{"driver": "redis"}"#,
             r#"{"sentinels": ["rediss://s:1"]}"#,
             "database.redis.sentinels",
@@ -259,6 +265,27 @@ fn what_this_release_does_not_ship_refuses_to_start() {
         assert!(errors[0].contains(place), "{errors:?}");
         assert!(errors[0].contains(part), "{errors:?}");
     }
+    let warned = |adapter: &str, redis: &str| {
+        let text = format!(r#"{{"adapter": {adapter}, "database": {{"redis": {redis}}}}}"#);
+        let notices = file(&text).loaded().notices;
+        notices
+            .iter()
+            .any(|it| it.to_string().contains("tls.ca_path"))
+    };
+    let files = r#"{"tls": {"ca_path": "c"}}"#;
+    let nats = |servers: &str| {
+        format!(
+            r#"{{"driver": "nats", "nats": {{"servers": {servers}, "tls": {{"ca_path": "c"}}}}}}"#
+        )
+    };
+    assert!(warned(r#"{"driver": "redis"}"#, files));
+    assert!(!warned(
+        r#"{"driver": "redis"}"#,
+        r#"{"tls": {"enabled": true, "ca_path": "c"}}"#
+    ));
+    assert!(!warned(r#"{"driver": "local"}"#, files));
+    assert!(warned(&nats(r#"["h", "tls://h"]"#), "{}"));
+    assert!(!warned(&nats(r#"["tls://h"]"#), "{}"));
     let limiter = "{\"rate_limiter\": {\"enabled\": true, \"driver\": \"redis\"}}";
     assert!(file(limiter).errors()[0].contains("not in this release"));
     let hook = in_an_app(

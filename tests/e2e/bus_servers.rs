@@ -119,11 +119,12 @@ fn a_master_that_dies_is_followed_by_its_replica_and_may_come_back_as_one() {
     nodes.iter().for_each(is_ready);
     watched.master.kill();
     for node in &nodes {
-        crate::support::eventually("a node to say that the bus is gone", || {
-            (node.gets("/up").status == 503).then_some(())
+        // Of its four connections each was made anew.
+        sentinel::until("all connections", || {
+            node.metric("sockudo_backend_reconnects_total") >= Some(4.0)
         });
+        is_ready_in_the_end(node);
     }
-    nodes.iter().for_each(is_ready_in_the_end);
     let info = watched.replica.command(&["INFO", "replication"]);
     assert!(info.contains("role:master"), "{info}");
     // Those who subscribed before need not do so again.

@@ -17,6 +17,7 @@ use sockudo::{
         membership::Times,
         node::{Node, Setup},
         topic::Topic,
+        wire::Version,
     },
     protocol::partition::AppPartitions,
 };
@@ -88,6 +89,7 @@ fn node(number: usize, now: u64) -> Node {
         program: "simulated".to_owned(),
         cluster: ClusterTag::of_name("scale"),
         secrets: Secrets::new(["between nodes"]),
+        version: Version::OURS,
         times: TIMES,
         hasher: Simulated::homes(number as u64),
         view_bytes_max: 8 << 30,

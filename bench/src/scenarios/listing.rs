@@ -165,8 +165,14 @@ fn is_in_chunks(head: &[u8]) -> bool {
     wire::find(&head, b"transfer-encoding: chunked").is_some()
 }
 
-/// How many channels an answer tells, each of which must be a number behind the prefix and told once.
-fn channels_of(bytes: &[u8], prefix: &str) -> Result<usize, String> {
+/// How many channels a server lists, whatever their names.
+pub(crate) fn listed(rig: &Rig) -> Result<usize, RunError> {
+    let answer = Answer::ask(rig, String::new())?;
+    let body = body_of(&answer.bytes).map_err(RunError::Refused)?;
+    Ok(body["channels"].as_object().map_or(0, |all| all.len()))
+}
+
+fn body_of(bytes: &[u8]) -> Result<serde_json::Value, String> {
     let head_bytes = wire::find(bytes, b"\r\n\r\n").ok_or("no head")? + 4;
     let (head, rest) = bytes.split_at(head_bytes);
     if !head.starts_with(b"HTTP/1.1 200 ") {
@@ -176,8 +182,12 @@ fn channels_of(bytes: &[u8], prefix: &str) -> Result<usize, String> {
         true => joined(rest).ok_or("its chunks are broken")?,
         false => rest.to_vec(),
     };
-    let body: serde_json::Value =
-        serde_json::from_slice(&body).map_err(|error| error.to_string())?;
+    serde_json::from_slice(&body).map_err(|error| error.to_string())
+}
+
+/// How many channels an answer tells, each of which must be a number behind the prefix and told once.
+fn channels_of(bytes: &[u8], prefix: &str) -> Result<usize, String> {
+    let body = body_of(bytes)?;
     let channels = body["channels"].as_object().ok_or("no channels")?;
     let number_of = |name: &String| name.strip_prefix(prefix)?.parse::<usize>().ok();
     let mut numbers: Vec<usize> = channels.keys().filter_map(number_of).collect();

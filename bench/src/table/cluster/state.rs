@@ -10,8 +10,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::Value;
-
 use super::{
     Run,
     pair::{Counts, Pair, Setup},
@@ -20,7 +18,8 @@ use crate::{
     cpu::Usage,
     crowd::{Crowd, Heard, Subscription},
     rig::{Rig, RunError, figure},
-    table::subjects::{Needs, Running, Subject, ask},
+    scenarios::listing::listed,
+    table::subjects::{Needs, Running, Subject},
     target::Target,
 };
 
@@ -368,7 +367,7 @@ impl Coming<'_> {
         ];
         Ok(Arrival {
             values,
-            listed: listed(pair.target(self.node))?,
+            listed: listed(&self.setup.rig(pair.target(self.node)))?,
         })
     }
 
@@ -380,7 +379,7 @@ impl Coming<'_> {
             return Ok(false);
         }
         if self.channels < FEW {
-            return Ok(listed(pair.target(self.node))? >= self.channels + JOINERS);
+            return Ok(listed(&self.setup.rig(pair.target(self.node)))? >= self.channels + JOINERS);
         }
         Ok(counts.deltas_in >= self.channels as f64 || counts.snapshots_in >= PARTITIONS)
     }
@@ -426,11 +425,4 @@ fn await_each_other(pair: &Pair) -> Result<(), RunError> {
         thread::sleep(LOOK);
     }
     Ok(())
-}
-
-/// How many channels a node lists, of all nodes.
-fn listed(target: &Target) -> Result<usize, RunError> {
-    let (_, body) = ask(target.address, &target.api_question("channels", &[]))?;
-    let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
-    Ok(answer["channels"].as_object().map_or(0, |all| all.len()))
 }

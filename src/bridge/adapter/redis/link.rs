@@ -225,7 +225,9 @@ impl Server {
         let connected = client.get_multiplexed_async_connection_with_config(&config);
         match connected.await {
             Ok(connection) => Ok(Standing::new(self, connection, JoinSet::new())),
-            Err(error) if error.is_connection_dropped() => Err(wants_tls(&error, self)),
+            Err(error) if error.is_connection_dropped() && !error.is_connection_refusal() => {
+                Err(wants_tls(&error, self))
+            }
             Err(error) => Err(fault(&error, self)),
         }
     }

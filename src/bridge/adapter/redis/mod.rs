@@ -147,7 +147,11 @@ impl RedisBus {
         let tls = is_used.then(|| TlsClient::read(&setup.tls)).transpose()?;
         let server = |url: Option<&Secret>, keys| {
             let server = Server::new(url, &setup.server, keys, tls.as_ref())?;
-            let Some(sentinels) = setup.sentinels.as_ref().filter(|_| url.is_none()) else {
+            let sentinels = setup
+                .sentinels
+                .as_ref()
+                .filter(|it| !it.sentinels.is_empty());
+            let Some(sentinels) = sentinels.filter(|_| url.is_none()) else {
                 return Ok(server);
             };
             let sentinels = Sentinels::new(sentinels, &setup.server, keys, tls.as_ref())?;
