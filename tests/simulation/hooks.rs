@@ -36,10 +36,12 @@ pub(crate) struct Hooks {
 }
 
 impl Hooks {
-    pub(crate) fn of(late_until: Millis) -> Self {
+    /// With troubles more chances are looked at, among them those in which nobody tells a beginning in the
+    /// moment when nodes begin to count each other.
+    pub(crate) fn of(late_until: Millis, has_troubles: bool) -> Self {
         Self {
             late_until,
-            differed_at_start: late_until > Millis(0),
+            differed_at_start: has_troubles && late_until > Millis(0),
             ..Self::default()
         }
     }
