@@ -15,6 +15,7 @@ use crate::{
 };
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::{
+    cell::Cell,
     net::SocketAddr,
     sync::{
         Arc,
@@ -123,6 +124,8 @@ impl<A: Application> BridgeSender<A> {
 /// The bridge's end of the link.
 pub struct BridgeLink<A: Application> {
     sender: BridgeSender<A>,
+    /// By shard, messages posted since its bell was rung.
+    posts: Box<[Cell<u32>]>,
     news: Arc<Notify>,
     node: Node,
 }
@@ -166,6 +169,41 @@ impl<A: Application> BridgeLink<A> {
         message: A::FromBridge,
     ) -> Result<(), BridgeFull<A::FromBridge>> {
         self.sender.send(to, message)
+    }
+
+    /// Queues a message to a shard, which is woken by `ring`, or when `POSTS_PER_RING` wait.
+    ///
+    /// # Errors
+    /// Gives the message back when the queue is full.
+    ///
+    /// # Panics
+    /// When there is no such shard.
+    // A shard that is woken for each of many messages parks in between: one bell for what came together.
+    pub fn post(
+        &self,
+        to: ShardId,
+        message: A::FromBridge,
+    ) -> Result<(), BridgeFull<A::FromBridge>> {
+        let peer = &self.sender.peers[usize::from(to.0)];
+        if let Err(refused) = peer.to_shard.try_send(message) {
+            return Err(BridgeFull(refused.into_inner()));
+        }
+        let owed = &self.posts[usize::from(to.0)];
+        owed.set(owed.get() + 1);
+        if owed.get() == POSTS_PER_RING {
+            owed.set(0);
+            peer.bell.ring();
+        }
+        Ok(())
+    }
+
+    /// Wakes the shards for which something was posted. To be called before the bridge waits.
+    pub fn ring(&self) {
+        for (peer, owed) in self.sender.peers.iter().zip(&self.posts) {
+            if owed.take() > 0 {
+                peer.bell.ring();
+            }
+        }
     }
 
     /// A sender of its own, for other tasks of the bridge.
@@ -231,6 +269,9 @@ impl<A: Application> BridgeLink<A> {
     }
 }
 
+/// So many messages to a shard wait for the bridge's own pace.
+const POSTS_PER_RING: u32 = 64;
+
 /// Makes both ends, one shard's end per bell.
 pub(crate) fn link<A: Application>(
     bells: &[Arc<Doorbell>],
@@ -262,6 +303,7 @@ pub(crate) fn link<A: Application>(
     }
     (
         BridgeLink {
+            posts: peers.iter().map(|_| Cell::new(0)).collect(),
             sender: BridgeSender {
                 peers: peers.into(),
             },

@@ -204,7 +204,7 @@ impl<L: ShardLink> Bridge<L> {
                 }
             }
         }
-        let (number, changes) = (self.openings.next(), Arc::from(changes));
+        let (number, changes) = (self.openings.begin(), Arc::from(changes));
         self.broadcast(|| FromBridge::Apps {
             number,
             changes: Arc::clone(&changes),

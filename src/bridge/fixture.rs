@@ -191,6 +191,8 @@ impl ShardLink for FakeLink {
             })
     }
 
+    fn ring(&self) {}
+
     async fn receive(&mut self, into: &mut Vec<(ShardId, ToBridge)>) {
         match self.messages.recv().await {
             Some(message) => into.push(message),

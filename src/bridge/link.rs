@@ -18,11 +18,14 @@ pub trait ShardLink {
     /// Start of the node's clock.
     fn started(&self) -> Instant;
 
-    /// Queues a message to a shard.
+    /// Queues a message to a shard, which is woken by `ring` at the latest.
     ///
     /// # Errors
     /// Gives the message back when the queue is full.
     fn send(&self, to: ShardId, message: FromBridge) -> Result<(), BridgeFull<FromBridge>>;
+
+    /// Wakes the shards for which something is queued. To be called before the bridge waits.
+    fn ring(&self);
 
     /// Waits for messages of shards. Nothing is lost when the future is dropped.
     fn receive(&mut self, into: &mut Vec<(ShardId, ToBridge)>) -> impl Future<Output = ()>;
@@ -49,7 +52,11 @@ where
     }
 
     fn send(&self, to: ShardId, message: FromBridge) -> Result<(), BridgeFull<FromBridge>> {
-        self.send(to, message)
+        self.post(to, message)
+    }
+
+    fn ring(&self) {
+        self.ring();
     }
 
     fn receive(&mut self, into: &mut Vec<(ShardId, ToBridge)>) -> impl Future<Output = ()> {

@@ -102,6 +102,7 @@ pub enum BridgeError {
 pub async fn run<L: ShardLink>(link: L, setup: Setup) -> Result<Exit, BridgeError> {
     let mut bridge = Bridge::new(link, setup)?;
     let exit = bridge.run().await?;
+    bridge.link.ring();
     if let Some(nodes) = bridge.nodes.take() {
         nodes.close().await;
     }
@@ -255,6 +256,7 @@ impl<L: ShardLink> Bridge<L> {
 
     /// The one place where the bridge waits.
     async fn wait(&mut self, inbox: &mut Vec<(ShardId, ToBridge)>) -> Wake {
+        self.link.ring();
         let wake_at = self.wake_at();
         // What shards do not keep up with waits on the bus, which has its bounds.
         let is_behind = self.outbox.is_behind();

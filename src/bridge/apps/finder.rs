@@ -446,7 +446,7 @@ mod tests {
         assert_eq!(errands(&mut finder), [absent(6_000)]);
         finder.tick(at(11));
         finder.ask(at(11), (&table, 0), ShardId(0), name.clone());
-        assert_eq!(errands(&mut finder), [asked.clone()]);
+        assert_eq!(errands(&mut finder), std::slice::from_ref(&asked));
         // Asked for by hand to look again, nothing counts as absent.
         finder.not_found(at(11), &name);
         finder.look_again(at(12));
@@ -492,7 +492,7 @@ mod tests {
         assert_eq!(finder.due(), Some(at(1) + ANSWER_WITHIN));
         finder.tick(at(1) + ANSWER_WITHIN);
         let unavailable = answer(0, &name, AppFound::Unavailable);
-        assert_eq!(errands(&mut finder), [unavailable.clone()]);
+        assert_eq!(errands(&mut finder), std::slice::from_ref(&unavailable));
         assert_eq!(finder.counters.late, 1);
         assert!(!finder.is_failing());
         finder.ask(at(6), (&table, 0), ShardId(0), name.clone());

@@ -31,7 +31,7 @@ impl Openings {
     }
 
     /// The number of a change that is sent now.
-    pub fn next(&mut self) -> u64 {
+    pub fn begin(&mut self) -> u64 {
         self.latest += 1;
         self.latest
     }
@@ -56,7 +56,7 @@ mod tests {
     fn a_change_is_open_when_the_last_shard_has_it() {
         let mut openings = Openings::new(3);
         assert_eq!(
-            (openings.next(), openings.next(), openings.latest()),
+            (openings.begin(), openings.begin(), openings.latest()),
             (1, 2, 2)
         );
         for (shard, number, opened) in [
