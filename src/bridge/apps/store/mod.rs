@@ -160,6 +160,13 @@ impl Store {
         }
     }
 
+    /// As `app_manager.driver` has it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Mysql(_) => "mysql",
+        }
+    }
+
     /// After a reload: what apps found from now on take over from the server.
     pub fn reload(&self, config: &Config) {
         match self {
@@ -171,7 +178,7 @@ impl Store {
     pub fn find(
         &self,
         name: AppName,
-    ) -> impl Future<Output = Result<Option<App>, StoreError>> + Send + 'static {
+    ) -> impl Future<Output = Result<Option<App>, StoreError>> + Send + use<> {
         match self {
             Self::Mysql(store) => store.clone().find(name),
         }
@@ -183,7 +190,7 @@ impl Store {
     pub fn find_all(
         &self,
         ids: Vec<Box<str>>,
-    ) -> impl Future<Output = Result<Vec<App>, StoreError>> + Send + 'static {
+    ) -> impl Future<Output = Result<Vec<App>, StoreError>> + Send + use<> {
         match self {
             Self::Mysql(store) => store.clone().find_all(ids),
         }
