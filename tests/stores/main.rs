@@ -15,6 +15,8 @@ use std::time::Duration;
 use sockudo::bridge::apps::store::{AppName, Store, StoreError};
 use sockudo::config::{App, Config, Sources, load};
 
+#[path = "../support/certificates.rs"]
+mod certificates;
 mod command_line;
 #[path = "../support/mariadb.rs"]
 mod mariadb;

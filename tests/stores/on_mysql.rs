@@ -8,6 +8,7 @@ use sockudo::bridge::apps::store::{Store, StoreError};
 use sockudo::config::app::EventType;
 use tokio::time::Instant;
 
+use crate::certificates::Certificates;
 use crate::mariadb::MariaDb;
 use crate::{answers_again, configuration, found, id, ids, key, skip};
 
@@ -346,11 +347,6 @@ async fn a_refusal_names_the_key_and_what_to_do() {
             "empty",
             &["no table applications in empty", "sockudo apps init"],
         ),
-        (
-            "TABLE_NAME",
-            "empty.keyless",
-            &["empty.keyless", "lacks a column", "'key'"],
-        ),
         ("TABLE_NAME", "mysql.user", &["GRANT SELECT"]),
         (
             "HOST",
@@ -368,6 +364,11 @@ async fn a_refusal_names_the_key_and_what_to_do() {
         is_down(store.find(key("app")).await, parts);
         is_down(store.find_all(ids(&["app"])).await, parts);
     }
+    let store = Place::on(&server)
+        .with("TABLE_NAME", "empty.keyless")
+        .store();
+    let parts = ["empty.keyless", "lacks a column", "'key'"];
+    is_down(store.find(key("app")).await, &parts);
     let store = Place::on(&server).with("USERNAME", "modern").store();
     assert_eq!(
         store.find(key("app")).await.map(|it| it.is_none()),
@@ -485,4 +486,76 @@ async fn ten_thousand_apps_take_forty_statements() {
     assert_eq!(server.counter("Com_stmt_execute") - executed, 100);
     // Only those of the counters.
     assert!(server.counter("Connections") - connections <= 3);
+}
+
+#[tokio::test]
+async fn tls_is_verified_and_lets_in_who_must_use_it() {
+    const TEST: &str = "tls_is_verified_and_lets_in_who_must_use_it";
+    let Some(files) = Certificates::make(MariaDb::host().into()) else {
+        return skip::skip(TEST, "there is no openssl; `scripts/test` installs it");
+    };
+    let option = |name: &str, file: String| format!("--{name}={file}");
+    let options = [
+        option("ssl-ca", files.certificate("ca")),
+        option("ssl-cert", files.certificate("server")),
+        option("ssl-key", files.key("server")),
+    ];
+    let server = mariadb_or_skip!(
+        "tls_is_verified_and_lets_in_who_must_use_it",
+        MariaDb::start_with_arguments(&options.each_ref().map(|it| it.as_str()))
+    );
+    prepare(&server);
+    server.run(&[
+        "CREATE USER safe@'%' IDENTIFIED BY 'hunter-2-hunter' REQUIRE SSL",
+        "CREATE USER known@'%' IDENTIFIED BY 'hunter-2-hunter' REQUIRE X509",
+        "GRANT SELECT ON sockudo.* TO safe@'%', known@'%'",
+        "INSERT INTO sockudo.applications (id, `key`, secret) VALUES ('a', 'a', 's')",
+    ]);
+    let place = |user: &str, authority: &str| {
+        let place = Place::on(&server).with("USERNAME", user);
+        let place = place.with("TLS__CA_PATH", files.certificate(authority));
+        place.with("TLS__ENABLED", true)
+    };
+    let with_client = |place: Place| {
+        let place = place.with("TLS__CERT_PATH", files.certificate("client"));
+        place.with("TLS__KEY_PATH", files.key("client"))
+    };
+    assert_eq!(
+        found(place("safe", "ca").store().find(key("a")).await).id,
+        "a"
+    );
+    let known = with_client(place("known", "ca")).store();
+    assert_eq!(found(known.find(key("a")).await).id, "a");
+    is_down(
+        place("known", "ca").store().find(key("a")).await,
+        &["refuses this user"],
+    );
+    let words = [
+        "no TLS with the database at",
+        "UnknownIssuer",
+        "database.mysql.tls.ca_path",
+    ];
+    is_down(
+        place("safe", "other-ca").store().find(key("a")).await,
+        &words,
+    );
+
+    // A certificate of the same authority for another host, taken up by the running server.
+    for (from, to) in [
+        (files.certificate("foreign"), files.certificate("server")),
+        (files.key("foreign"), files.key("server")),
+    ] {
+        std::fs::copy(from, to).expect("both are ours");
+    }
+    server.run(&["FLUSH SSL"]);
+    let words = ["no TLS with the database at", "database.mysql.host"];
+    is_down(place("safe", "ca").store().find(key("a")).await, &words);
+
+    let nowhere = place("safe", "ca").with("TLS__CA_PATH", "/nowhere/ca.pem");
+    let error = MysqlStore::start(&configuration(&nowhere.0)).expect_err("no such file");
+    assert_eq!(error.key, "database.mysql.tls.ca_path");
+    assert!(
+        error.fault.starts_with("/nowhere/ca.pem cannot be read"),
+        "{error}"
+    );
 }

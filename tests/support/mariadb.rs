@@ -25,10 +25,14 @@ impl MariaDb {
         Self::start_with_arguments(&[])
     }
 
-    pub(crate) fn start_with_arguments(arguments: &[&str]) -> Option<Self> {
-        // Each process has a loopback address of its own, so that no two tests share a port.
+    /// Each process has a loopback address of its own, so that no two tests share a port.
+    pub(crate) fn host() -> Ipv4Addr {
         let [_, high, middle, low] = std::process::id().to_be_bytes();
-        let host = Ipv4Addr::new(127, 64 + high % 128, middle, low);
+        Ipv4Addr::new(127, 64 + high % 128, middle, low)
+    }
+
+    pub(crate) fn start_with_arguments(arguments: &[&str]) -> Option<Self> {
+        let host = Self::host();
         let port = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
         let address = SocketAddr::from((host, port));
         let folder = tempfile::tempdir().expect("a temporary folder");

@@ -165,7 +165,7 @@ impl Store {
     pub fn find(
         &self,
         name: AppName,
-    ) -> impl Future<Output = Result<Option<App>, StoreError>> + Send + 'static + use<> {
+    ) -> impl Future<Output = Result<Option<App>, StoreError>> + Send + use<> {
         match self {
             Self::Mysql(store) => store.clone().find(name),
         }
@@ -177,7 +177,7 @@ impl Store {
     pub fn find_all(
         &self,
         ids: Vec<Box<str>>,
-    ) -> impl Future<Output = Result<Vec<App>, StoreError>> + Send + 'static + use<> {
+    ) -> impl Future<Output = Result<Vec<App>, StoreError>> + Send + use<> {
         match self {
             Self::Mysql(store) => store.clone().find_all(ids),
         }

@@ -135,12 +135,8 @@ fn run(there: &There, setup: &Arc<MysqlSetup>, taken: &Receiver<Job>) {
                 job.put(&mut table, Open(counts));
             }
             Err(error) if error.is_disconnected() => return,
-            Err(_) => {
-                table.hang_up();
-                if counts.threads.load(Ordering::Relaxed) > setup.threads_min {
-                    return;
-                }
-            }
+            Err(_) if counts.threads.load(Ordering::Relaxed) > setup.threads_min => return,
+            Err(_) => {}
         }
     }
 }

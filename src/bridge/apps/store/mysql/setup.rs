@@ -1,7 +1,7 @@
 //! What the configuration says of MariaDB and MySQL, as the crate wants it.
 //!
 //! Owns: `MysqlSetup`.
-//! May depend on: `config`, the crate `mysql`.
+//! May depend on: `config`, the crate `mysql`, rustls for its provider.
 //! Invariants: each wait of a connection has an end; a table's name is quoted.
 
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
@@ -135,6 +135,8 @@ fn tls(config: &Config) -> Result<SslOpts, StoreSetupError> {
             })?;
         }
     }
+    // The crate asks for the process's; a second one changes nothing.
+    _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let path = |path: &Option<String>| path.as_ref().map(PathBuf::from);
     let identity = path(&tls.cert_path)
         .zip(path(&tls.key_path))

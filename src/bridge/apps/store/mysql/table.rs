@@ -54,11 +54,6 @@ impl Table {
         }
     }
 
-    /// Until the next question.
-    pub(super) fn hang_up(&mut self) {
-        self.connection = None;
-    }
-
     /// The app of a name. `may_retry` is asked before a second try, which a connection that was
     /// lost while it lay idle gets.
     pub(super) fn find(
