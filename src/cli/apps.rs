@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     AppsCommand, OfApps,
-    cluster::align,
+    cluster::{self, align},
     config::{Answer, EXIT_BAD_CONFIG},
 };
 use crate::{
@@ -79,8 +79,11 @@ impl AppsError {
 }
 
 pub fn run(command: &AppsCommand, environment: BTreeMap<String, String>) -> Answer {
-    let of = command.of();
-    match config::load(&of.from.sources(environment)) {
+    if let AppsCommand::Reload { of, json } = command {
+        return cluster::reload_apps(of, *json, environment);
+    }
+    let from = command.of().map(|of| of.from.clone()).unwrap_or_default();
+    match config::load(&from.sources(environment)) {
         Ok(loaded) => answer(command, loaded),
         Err(errors) => refused(&AppsError::Config(errors)),
     }
@@ -89,7 +92,7 @@ pub fn run(command: &AppsCommand, environment: BTreeMap<String, String>) -> Answ
 /// The same with a configuration in hand.
 pub fn answer(command: &AppsCommand, loaded: Loaded) -> Answer {
     let answer = Kept::open(&loaded).and_then(|kept| {
-        let of = command.of();
+        let of = &command.of().cloned().unwrap_or_default();
         Work { of, loaded, kept }.run(command)
     });
     answer.unwrap_or_else(|error| refused(&error))
@@ -153,6 +156,7 @@ impl Work<'_> {
             } => self.import(file, *overwrite),
             AppsCommand::Export { .. } => self.export(),
             AppsCommand::Init { .. } => self.init(),
+            AppsCommand::Reload { .. } => unreachable!("a running node is asked, and no store"),
         }
     }
 

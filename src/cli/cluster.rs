@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use super::{ClusterCommand, OfNode, config::Answer};
 use crate::{
     bridge::admin::{
-        report::{ClusterReport, NodeReport, RebalanceReport, Refusal},
+        report::{AppsReport, ClusterReport, NodeReport, RebalanceReport, Refusal},
         socket::DEFAULT_PATH,
     },
     config::{self, ConfigErrors},
@@ -50,6 +50,20 @@ pub fn run(command: &ClusterCommand, environment: BTreeMap<String, String>) -> A
             })
         }
     };
+    told(answer)
+}
+
+/// What `apps reload` answers.
+pub fn reload_apps(of: &OfNode, json: bool, environment: BTreeMap<String, String>) -> Answer {
+    let answer = ask::<AppsReport>(of, environment, Method::Post, "/apps/reload");
+    told(answer.map(|report| match (json, report.driver.as_str()) {
+        (true, _) => to_json(&report),
+        (false, "memory") => format!("{} apps from the configuration\n", report.apps),
+        (false, _) => format!("looking again at the {} apps that are known\n", report.apps),
+    }))
+}
+
+fn told(answer: Result<String, AskError>) -> Answer {
     let (out, diagnostics, exit) = match answer {
         Ok(out) => (out, String::new(), 0),
         Err(error) => (String::new(), format!("{error}\n"), 1),

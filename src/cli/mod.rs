@@ -148,6 +148,18 @@ pub enum AppsCommand {
         #[command(flatten)]
         of: OfApps,
     },
+    /// Have a running node look at its apps again, so that changes hold at once
+    ///
+    /// Asks one running node over its admin socket (admin.socket), as its user or as root; each node of a cluster is
+    /// asked by itself. Where the configuration keeps the apps it is read again, as with SIGHUP. Exit status: 0,
+    /// or 1 if the node does not answer or refuses.
+    Reload {
+        #[command(flatten)]
+        of: OfNode,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
     /// Turn an app off: its connections are closed with 4003, its requests refused
     Disable {
         /// Id of the app
@@ -215,9 +227,10 @@ pub struct OfApps {
 }
 
 impl AppsCommand {
-    /// Which store it is about.
-    pub fn of(&self) -> &OfApps {
-        match self {
+    /// Which store it is about; `None`: a running node is asked.
+    pub fn of(&self) -> Option<&OfApps> {
+        let of = match self {
+            Self::Reload { .. } => return None,
             Self::List { of }
             | Self::Get { of, .. }
             | Self::Add { of, .. }
@@ -229,7 +242,8 @@ impl AppsCommand {
             | Self::Import { of, .. }
             | Self::Export { of }
             | Self::Init { of } => of,
-        }
+        };
+        Some(of)
     }
 }
 

@@ -135,7 +135,12 @@ fn what_changes_in_the_database_holds_within_its_time_and_at_once_after_a_reload
         "DELETE FROM apps.applications WHERE id = 'other-id'",
     ]);
     adds(&database, "late");
-    servers[0].reloads(|_| {});
+    let asked = servers[0].is_asked(&["apps", "reload"]);
+    let said = String::from_utf8_lossy(&asked.stdout);
+    assert_eq!(
+        said, "looking again at the 2 apps that are known\n",
+        "{asked:?}"
+    );
     for [disabled, deleted] in &mut clients {
         disabled.is_closed_with(4003);
         deleted.is_closed_with(4001);
