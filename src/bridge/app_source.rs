@@ -22,6 +22,7 @@ use super::{
     },
     link::ShardLink,
     message::FromBridge,
+    nodes::Nodes,
     run::Bridge,
 };
 use crate::{
@@ -175,6 +176,9 @@ impl<L: ShardLink> Bridge<L> {
             Some(source) => {
                 let now = source.now();
                 source.finder.look_again(now);
+                if let Some(nodes) = &mut self.nodes {
+                    nodes.tell_apps_changed();
+                }
                 self.tick_apps();
             }
             None => self.reload(),
@@ -187,6 +191,16 @@ impl<L: ShardLink> Bridge<L> {
             driver: driver.to_owned(),
             apps: self.apps.iter().count(),
         })
+    }
+
+    /// An operator has told another node that apps have changed.
+    pub(super) fn hear_of_apps(&mut self) {
+        let has_changed = self.nodes.as_mut().is_some_and(Nodes::take_apps_changed);
+        if let Some(source) = self.source.as_mut().filter(|_| has_changed) {
+            let now = source.now();
+            source.finder.look_again(now);
+            self.tick_apps();
+        }
     }
 
     /// Tells everybody what has changed; the number of the latest change.

@@ -410,6 +410,7 @@ impl<L: ShardLink> Bridge<L> {
             nodes.take(&self.apps, news, &mut told);
         }
         self.tell(told);
+        self.hear_of_apps();
         self.announce();
     }
 

@@ -150,8 +150,8 @@ pub enum AppsCommand {
     },
     /// Have a running node look at its apps again, so that changes hold at once
     ///
-    /// Asks one running node over its admin socket (admin.socket), as its user or as root; each node of a cluster is
-    /// asked by itself. Where the configuration keeps the apps it is read again, as with SIGHUP. Exit status: 0,
+    /// Asks one running node over its admin socket (admin.socket), as its user or as root; it tells the other
+    /// nodes of its cluster. Where the configuration keeps the apps it is read again, as with SIGHUP. Exit status: 0,
     /// or 1 if the node does not answer or refuses.
     Reload {
         #[command(flatten)]

@@ -43,6 +43,8 @@ pub enum Entry<'a> {
     /// What is the channel's last event?
     KeptAsk(KeptAsk<'a>),
     Kept(Kept<'a>),
+    /// An operator has changed apps in the store that all nodes ask: they are to be looked at again.
+    AppsChanged,
 }
 
 /// Who the sender is, in words.
@@ -236,6 +238,7 @@ const TERMINATE: u64 = 12;
 const SPENT: u64 = 13;
 const KEPT_ASK: u64 = 14;
 const KEPT: u64 = 15;
+const APPS_CHANGED: u64 = 16;
 
 impl<'a> Entry<'a> {
     pub(super) fn kind(&self) -> u64 {
@@ -255,6 +258,7 @@ impl<'a> Entry<'a> {
             Self::Spent(_) => SPENT,
             Self::KeptAsk(_) => KEPT_ASK,
             Self::Kept(_) => KEPT,
+            Self::AppsChanged => APPS_CHANGED,
         }
     }
 
@@ -316,6 +320,7 @@ impl<'a> Entry<'a> {
                 left_ms: body.varint()?,
                 frame: body.bytes()?,
             }),
+            APPS_CHANGED => Self::AppsChanged,
             _ => return Ok(None),
         };
         Ok(Some(entry))
@@ -332,7 +337,7 @@ impl<'a> Entry<'a> {
                 out.varint(heartbeat.connections);
                 out.varint(if heartbeat.is_founded { IS_FOUNDED } else { 0 });
             }
-            Self::Goodbye => {}
+            Self::Goodbye | Self::AppsChanged => {}
             Self::Event(event) => event.write(out),
             Self::Delta(delta) => {
                 out.partition(delta.partition);

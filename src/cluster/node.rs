@@ -98,6 +98,8 @@ pub enum Effect {
     Late(Road),
     /// It does again.
     InTime(Road),
+    /// An operator has told a peer that apps have changed in the store that all ask.
+    AppsChanged,
     /// Another node lives under this one's name: this one must not start. Told while it starts.
     NameTaken,
 }
@@ -361,6 +363,12 @@ impl Node {
     /// Whether all that the others say of themselves is subscribed to, once it has been.
     pub fn hears_peers(&mut self, does: bool) {
         self.membership.hears_peers(does);
+    }
+
+    /// Tells the others that apps have changed in the store that all ask. False where there is no room.
+    pub fn tell_apps_changed(&mut self) -> bool {
+        let has_say = self.has_started() && !self.has_left;
+        has_say && self.drafts.push(Topic::Nodes, &Entry::AppsChanged).is_ok()
     }
 
     /// Takes an event to tell the others. `BatchFull`: so much waits that it is to be taken first.
@@ -640,6 +648,7 @@ impl Node {
                         take(Heard::KeptAsk { app, channel });
                     }
                 }
+                Ok(Entry::AppsChanged) => effects.push(Effect::AppsChanged),
                 // A canary is its sender's.
                 Ok(Entry::Canary(_) | Entry::Proof(_)) => {}
                 Ok(

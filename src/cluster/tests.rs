@@ -290,6 +290,7 @@ fn golden() -> Vec<(&'static str, &'static str, Entry<'static>)> {
                 frame: b"\x81\x02{}",
             }),
         ),
+        ("apps changed", "10 00", Entry::AppsChanged),
     ]
 }
 
@@ -712,6 +713,7 @@ fn entries_of<'a>(
             left_ms: number,
             frame: bytes,
         }),
+        Entry::AppsChanged,
     ]
 }
 

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::mariadb::MariaDb;
+use crate::redis::Redis;
+use crate::scale_out::starts;
 use crate::support::client::Client;
 use crate::support::config::{Config, merge};
 use crate::support::eventually;
@@ -44,6 +46,10 @@ fn adds(database: &MariaDb, name: &str) {
 }
 
 fn config(database: &MariaDb, more: Value) -> Config {
+    Config::new().with(keys(database, more))
+}
+
+fn keys(database: &MariaDb, more: Value) -> Value {
     let mut keys = json!({
         "app_manager": {"driver": "mysql", "array": {"apps": []}},
         "database": {"mysql": {
@@ -52,7 +58,7 @@ fn config(database: &MariaDb, more: Value) -> Config {
         }},
     });
     merge(&mut keys, more);
-    Config::new().with(keys)
+    keys
 }
 
 /// The code with which a new connection is refused; 0 = it is not.
@@ -150,6 +156,33 @@ fn what_changes_in_the_database_holds_within_its_time_and_at_once_after_a_reload
         is_refused(server, "shop-key", 4003);
         is_refused(server, "other-key", 4001);
     }
+}
+
+#[test]
+fn nodes_of_a_cluster_share_apps_and_hear_of_their_changes() {
+    let name = "nodes_of_a_cluster_share_apps_and_hear_of_their_changes";
+    let Some(database) = database(name) else {
+        return;
+    };
+    let Some(redis) = Redis::start() else {
+        return skip(name, "no redis-server");
+    };
+    let nodes = ["a", "b"].map(|name| starts(&redis, name, keys(&database, json!({}))));
+    let mut alice = nodes[0].client_of("shop", "alice");
+    alice.joins("presence-room", "1");
+    // The other node has not used the app yet: it learns what there is of it when it does.
+    eventually("the other node to know of her", || {
+        let mut api = nodes[1].api_of("shop");
+        let users = api.reads("/channels/presence-room/users", &[]);
+        (users == json!({"users": [{"id": "1"}]})).then_some(())
+    });
+    let mut bob = nodes[1].client_of("shop", "bob");
+    bob.joins("presence-room", "2");
+    alice.expects_member_added("presence-room", "2");
+    database.run(&["UPDATE apps.applications SET enabled = FALSE WHERE id = 'shop-id'"]);
+    assert!(nodes[0].is_asked(&["apps", "reload"]).status.success());
+    bob.is_closed_with(4003);
+    is_refused(&nodes[0], "shop-key", 4003);
 }
 
 #[test]

@@ -69,6 +69,8 @@ pub struct Exchange {
     forgotten: AHashMap<String, AppIndex>,
     effects: Vec<Effect>,
     name_is_taken: bool,
+    /// A peer says so, of those in the store that all ask.
+    apps_have_changed: bool,
     shards: u16,
     pub(super) counters: Counters,
 }
@@ -116,6 +118,7 @@ impl Exchange {
             forgotten: AHashMap::new(),
             effects: Vec::new(),
             name_is_taken: false,
+            apps_have_changed: false,
             node: Node::listening(millis(now), node, name),
             shards,
             counters: Counters::default(),
@@ -244,6 +247,16 @@ impl Exchange {
         let id: Arc<str> = apps.get(index)?.app.id.as_str().into();
         self.app_ids.insert(index, Arc::clone(&id));
         Some(id)
+    }
+
+    /// Tells the others that apps have changed in the store; `flush` sends it.
+    pub fn tell_apps_changed(&mut self) -> bool {
+        self.node.tell_apps_changed()
+    }
+
+    /// Whether a peer has told so since this was asked.
+    pub fn take_apps_changed(&mut self) -> bool {
+        std::mem::take(&mut self.apps_have_changed)
     }
 
     /// An app has become known here: shards are told what the others have of it.
@@ -488,6 +501,7 @@ impl Exchange {
                     );
                 }
                 Effect::InTime(road) => tracing::info!(road = road.name(), "the bus answers again"),
+                Effect::AppsChanged => self.apps_have_changed = true,
                 Effect::NameTaken => self.name_is_taken = true,
             }
         }

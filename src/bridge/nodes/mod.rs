@@ -154,6 +154,19 @@ impl Nodes {
         self.exchange.answer_kept(apps, kept);
     }
 
+    /// Tells the others that apps have changed in the store that all ask.
+    pub(super) fn tell_apps_changed(&mut self) {
+        if !self.exchange.tell_apps_changed() {
+            tracing::warn!("the other nodes were not told that apps have changed");
+        }
+        self.flush();
+    }
+
+    /// Whether a peer has told so since this was asked.
+    pub(super) fn take_apps_changed(&mut self) -> bool {
+        self.exchange.take_apps_changed()
+    }
+
     /// An app has become known here; `tell_views` says what follows.
     pub(super) fn app_came(&mut self, id: &str) {
         self.exchange.app_came(id);
