@@ -534,6 +534,34 @@ fn the_script_starts_a_cluster_on_loopback_and_leaves_nothing_behind() {
     }
 }
 
+#[test]
+fn the_script_keeps_apps_in_a_database_of_its_own_if_it_is_asked_to() {
+    let name = "the_script_keeps_apps_in_a_database_of_its_own_if_it_is_asked_to";
+    if Redis::start().is_none() || !std::path::Path::new("/usr/sbin/mariadbd").exists() {
+        return skip(name, "no redis-server or no MariaDB");
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let folder = folder.path().join("cluster");
+    let folder = folder
+        .to_str()
+        .expect("a temporary folder has a plain name");
+    let host = own_address().to_string();
+    let binary = env!("CARGO_BIN_EXE_sockudo");
+    let mut arguments = vec!["up", "--host", &host, "--port", "22000", "--apps", "mysql"];
+    arguments.extend(["--binary", binary, "--folder", folder]);
+    let printed = cluster(&arguments);
+    assert!(printed.contains(&format!("{host}:22008")), "{printed}");
+    for port in [22_010, 22_020] {
+        let mut wire = Wire::connect((own_address(), port).into());
+        wire.sends(format!("GET /up/1 HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        assert_eq!(wire.reply().status, 200);
+    }
+    cluster(&["down", "--folder", folder]);
+    assert!(!std::path::Path::new(folder).exists());
+    let connected = std::net::TcpStream::connect((own_address(), 22_008));
+    assert!(connected.is_err(), "the database goes on");
+}
+
 // What an operator copies.
 #[test]
 fn the_redis_user_of_the_documentation_may_do_all_that_is_needed() {
