@@ -251,8 +251,34 @@ fn numbers(settings: &Settings, report: &mut Report) {
 
 /// The database that keeps the apps.
 fn app_store(settings: &Settings, report: &mut Report) {
-    if settings.text("app_manager.driver") != "mysql" {
+    let driver = settings.text("app_manager.driver");
+    if driver == "memory" {
         return;
+    }
+    let is_asked = [
+        (
+            "app_manager.seed",
+            settings.text("app_manager.seed") != "never",
+            "import FILE",
+        ),
+        (
+            "app_manager.create_schema",
+            settings.flag("app_manager.create_schema"),
+            "init",
+        ),
+    ];
+    for (path, _, command) in is_asked.into_iter().filter(|(_, is_asked, _)| *is_asked) {
+        let text = format!(
+            "is not in this release: a node writes nothing to a database; `sockudo apps {command}` does"
+        );
+        report.error(settings.origin(path), path, Fault::Conflict(text));
+    }
+    let apps = settings.records(APPS).len();
+    if apps > 0 {
+        let text = format!(
+            "{apps} not used: app_manager.driver = \"{driver}\" keeps the apps; `sockudo apps import` takes them over"
+        );
+        report.warn(settings.origin(APPS), APPS, text);
     }
     let (certificate, key) = (
         "database.mysql.tls.cert_path",

@@ -134,9 +134,40 @@ fn names_without_a_meaning_are_warnings_and_unknown_ones_errors_unless_lenient()
 }
 
 #[test]
+fn a_database_is_written_by_a_person_only_and_apps_of_the_file_are_said_to_be_unused() {
+    let app = r#"{"id": "a", "key": "k", "secret": "s"}"#;
+    let config = |more: &str| {
+        format!(r#"{{"app_manager": {{"driver": "mysql"{more}, "array": {{"apps": [{app}]}}}}}}"#)
+    };
+    for (more, path, command) in [
+        (
+            r#", "seed": "if_missing""#,
+            "app_manager.seed",
+            "apps import",
+        ),
+        (
+            r#", "create_schema": true"#,
+            "app_manager.create_schema",
+            "apps init",
+        ),
+    ] {
+        let errors = file(&config(more)).errors();
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert!(
+            errors[0].contains(path) && errors[0].contains(command),
+            "{errors:?}"
+        );
+    }
+    let loaded = file(&config("")).loaded();
+    let is_said = |notice: &Notice| {
+        notice.level == Level::Warning && notice.to_string().contains("1 not used")
+    };
+    assert!(loaded.notices.iter().any(is_said), "{:?}", loaded.notices);
+}
+
+#[test]
 fn what_this_release_does_not_ship_refuses_to_start() {
     for (path, value) in [
-        ("app_manager.driver", "mysql"),
         ("app_manager.driver", "postgres"),
         ("app_manager.driver", "dynamodb"),
         ("app_manager.driver", "scylla"),
