@@ -225,10 +225,11 @@ fn a_table_of_others_is_used_as_it_is_and_never_altered() {
     };
     prepare(&server);
     server.run(&[
-        "CREATE TABLE sockudo.applications (id VARCHAR(255) PRIMARY KEY, `key` VARCHAR(255) UNIQUE,
+        "CREATE TABLE sockudo.applications (id VARCHAR(255), `key` VARCHAR(255) UNIQUE,
             secret VARCHAR(255), max_connections INT NOT NULL, enabled TINYINT(1) NOT NULL,
             max_client_events_per_sec INT)",
         "INSERT INTO sockudo.applications VALUES ('a', 'a', 's', -1, 1, NULL),
+            ('A', 'other', 's', 0, 1, NULL),
             ('broken', 'b b', 's', 0, 1, NULL)",
     ]);
     let owner = Operator::on(&server, "owner");
@@ -257,6 +258,13 @@ fn a_table_of_others_is_used_as_it_is_and_never_altered() {
     owner.does(&["set", "a", "max_client_events_per_second=3"]);
     assert_eq!(owner.shows("a")["max_client_events_per_second"], 3);
     assert_eq!(owner.shows("a")["secret"], "s");
+    // The database takes these two for one.
+    assert_eq!(
+        owner.shows("A")["max_client_events_per_second"],
+        Value::Null
+    );
+    owner.does(&["remove", "A"]);
+    assert_eq!(owner.shows("a")["key"], "a");
     // What columns want that the operator did not say.
     owner.does(&["add", "c"]);
     assert_eq!(owner.shows("c")["enabled"], true);

@@ -90,6 +90,10 @@ fn said_by_driver(error: &DriverError, setup: &MysqlSetup) -> String {
     let server = server(setup);
     match error {
         DriverError::ConnectTimeout => silent(setup),
+        // After its addresses of one kind the crate tries the others, bound to the first kind.
+        DriverError::CouldNotConnect(Some((_, _, io::ErrorKind::InvalidInput))) => {
+            unreachable(&"none of its addresses answers", setup)
+        }
         DriverError::CouldNotConnect(Some((_, reason, _))) => unreachable(reason, setup),
         DriverError::TlsNotSupported => format!(
             "{server} has no TLS: turn it on there, or set database.mysql.tls.enabled = false"

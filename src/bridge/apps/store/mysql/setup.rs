@@ -55,7 +55,7 @@ impl MysqlSetup {
             .write_timeout(Some(timeout))
             .tcp_keepalive_time_ms(Some(KEEP_ALIVE_MS))
             .max_allowed_packet(Some(ROW_BYTES_MAX))
-            // The crate greets MariaDB with three-byte UTF-8.
+            // A server may be set to ignore the character set with which a client greets it.
             .init(vec!["SET NAMES utf8mb4"]);
         if mysql.tls.enabled {
             opts = opts.ssl_opts(tls(config)?);
