@@ -28,7 +28,10 @@ use crate::{
         run::{self as bridge, BridgeError, Reload, Setup},
         signals,
     },
-    config::{self, Config, ConfigErrors, Loaded, Notice, Sources, sections::AdapterDriver},
+    config::{
+        self, Config, ConfigErrors, Loaded, Notice, Sources,
+        sections::{AdapterDriver, AppStoreDriver},
+    },
     http::cors::CorsError,
     logging::{self, LoggingError},
     metrics::sample::Build,
@@ -141,6 +144,17 @@ pub fn serve(sources: Sources) -> Result<(), ServeError> {
 }
 
 /// As the configuration has it.
+const fn store_name(driver: AppStoreDriver) -> &'static str {
+    match driver {
+        AppStoreDriver::Memory => "memory",
+        AppStoreDriver::Mysql => "mysql",
+        AppStoreDriver::Dynamodb => "dynamodb",
+        AppStoreDriver::Pgsql => "pgsql",
+        AppStoreDriver::Scylladb => "scylladb",
+    }
+}
+
+/// As the configuration has it.
 const fn adapter_name(driver: AdapterDriver) -> &'static str {
     match driver {
         AdapterDriver::Local => "local",
@@ -231,7 +245,7 @@ fn announce(config: &Config, node_id: &str, link: &BridgeLink<ShardServer>) {
         bridge_core = link.bridge_core(),
         apps = config.app_manager.apps.len(),
         adapter = adapter_name(config.adapter.driver),
-        app_manager = "memory",
+        app_manager = store_name(config.app_manager.driver),
         queue = "memory",
         message_bytes_max = config.websocket.max_payload_bytes,
         outbox_bytes_max = config.net.send_queue_bytes,

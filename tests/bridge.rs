@@ -380,6 +380,7 @@ impl Application for Echo {
             | FromBridge::Shed { .. }
             | FromBridge::Apps { .. }
             | FromBridge::AppsOpen { .. }
+            | FromBridge::ForgetMissing
             | FromBridge::AppFound { .. }
             | FromBridge::Health(_)
             | FromBridge::Event(_)

@@ -18,7 +18,7 @@ use super::{
     apps::{
         AppChange, AppName,
         finder::{Errand, Finder, FinderCounters, FinderSettings},
-        store::{Store, StoreError},
+        store::{FoundApps, Store, StoreError},
     },
     link::ShardLink,
     message::FromBridge,
@@ -48,7 +48,7 @@ pub(super) enum Reached {
     },
     All {
         ids: Vec<Box<str>>,
-        result: Result<Vec<App>, StoreError>,
+        result: Result<FoundApps, StoreError>,
     },
 }
 
@@ -164,6 +164,7 @@ impl<L: ShardLink> Bridge<L> {
             source.store.reload(&self.config);
             let now = source.now();
             source.finder.look_again(now);
+            self.broadcast(|| FromBridge::ForgetMissing);
             return self.tick_apps();
         }
         let changes = self.apps.replace(&self.config.app_manager.apps);
@@ -176,6 +177,7 @@ impl<L: ShardLink> Bridge<L> {
             Some(source) => {
                 let now = source.now();
                 source.finder.look_again(now);
+                self.broadcast(|| FromBridge::ForgetMissing);
                 if let Some(nodes) = &mut self.nodes {
                     nodes.tell_apps_changed();
                 }
@@ -183,7 +185,7 @@ impl<L: ShardLink> Bridge<L> {
             }
             None => self.reload(),
         }
-        if !self.reloaded.succeeded {
+        if self.source.is_none() && !self.reloaded.succeeded {
             return Err("the configuration is refused; the log says why".to_owned());
         }
         let driver = self.source.as_ref().map_or("memory", |it| it.store.name());
@@ -199,6 +201,7 @@ impl<L: ShardLink> Bridge<L> {
         if let Some(source) = self.source.as_mut().filter(|_| has_changed) {
             let now = source.now();
             source.finder.look_again(now);
+            self.broadcast(|| FromBridge::ForgetMissing);
             self.tick_apps();
         }
     }
@@ -254,7 +257,7 @@ impl<L: ShardLink> Bridge<L> {
                 }
             },
             Reached::All { ids, result } => match result {
-                Ok(apps) => self.looked_at(now, &ids, &apps),
+                Ok(found) => self.looked_at(now, &ids, &found),
                 Err(error) => {
                     source.tell_trouble(&error);
                     source.finder.look_failed(now, ids);
@@ -264,10 +267,14 @@ impl<L: ShardLink> Bridge<L> {
         self.run_app_errands();
     }
 
-    /// Known apps as they are now; of those that were asked for and are not among them, none is left.
-    fn looked_at(&mut self, now: Duration, ids: &[Box<str>], apps: &[App]) {
+    /// Known apps as they are now; of those that were asked for and are not among them, none is left. One
+    /// whose row cannot be an app any more stays as it was, like all of a file that is refused.
+    fn looked_at(&mut self, now: Duration, ids: &[Box<str>], found: &FoundApps) {
+        let FoundApps { apps, malformed } = found;
         let mut changes: Vec<AppChange> = Vec::new();
-        let is_there = |id: &str| apps.iter().any(|app| app.id == id);
+        let is_there = |id: &str| {
+            apps.iter().any(|app| app.id == id) || malformed.iter().any(|it| **it == *id)
+        };
         let Some(source) = &mut self.source else {
             return;
         };

@@ -105,6 +105,8 @@ pub enum FromBridge {
     },
     /// All shards have taken the changes of apps up to this number.
     AppsOpen { number: u64 },
+    /// What was found missing may be there now.
+    ForgetMissing,
     /// Whether there is an app of that name.
     AppFound { name: Box<AppName>, found: AppFound },
     /// The bridge's view of the node's health changed.

@@ -117,9 +117,10 @@ impl Waiting {
             | FromBridge::KeptAsk(_)
             | FromBridge::Kept(_) => !self.states.is_empty(),
             FromBridge::TopicsLive(_) | FromBridge::TopicsLost => !self.topics.is_empty(),
-            FromBridge::Apps { .. } | FromBridge::AppsOpen { .. } | FromBridge::AppFound { .. } => {
-                !self.apps.is_empty()
-            }
+            FromBridge::Apps { .. }
+            | FromBridge::AppsOpen { .. }
+            | FromBridge::ForgetMissing
+            | FromBridge::AppFound { .. } => !self.apps.is_empty(),
             FromBridge::Config(_)
             | FromBridge::Health(_)
             | FromBridge::Drain { .. }
@@ -134,7 +135,10 @@ impl Waiting {
     fn keep(&mut self, message: FromBridge) {
         match message {
             FromBridge::Config(config) => self.config = Some(config),
-            FromBridge::Apps { .. } | FromBridge::AppsOpen { .. } | FromBridge::AppFound { .. } => {
+            FromBridge::Apps { .. }
+            | FromBridge::AppsOpen { .. }
+            | FromBridge::ForgetMissing
+            | FromBridge::AppFound { .. } => {
                 self.apps.push_back(message);
             }
             FromBridge::Health(health) => self.health = Some(health),
@@ -212,7 +216,10 @@ impl Waiting {
                 self.event_bytes += event.approximate_bytes();
                 self.events.push_front(event);
             }
-            FromBridge::Apps { .. } | FromBridge::AppsOpen { .. } | FromBridge::AppFound { .. } => {
+            FromBridge::Apps { .. }
+            | FromBridge::AppsOpen { .. }
+            | FromBridge::ForgetMissing
+            | FromBridge::AppFound { .. } => {
                 self.apps.push_front(message);
             }
             FromBridge::Scrape { .. }

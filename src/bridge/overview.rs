@@ -22,7 +22,8 @@ const REBALANCE_WITHIN_S: u32 = 60;
 
 impl<L: ShardLink> Bridge<L> {
     pub(super) fn cluster(&mut self) -> ClusterReport {
-        let judgement = self.health().judge(!self.apps.is_empty());
+        let has_apps = self.source.is_some() || !self.apps.is_empty();
+        let judgement = self.health().judge(has_apps);
         let nodes = self.nodes.as_ref();
         let own = NodeReport {
             node_id: self.node_id.clone(),

@@ -339,10 +339,14 @@ impl Work<'_> {
         let entry = self.one(id)?;
         let entry = entry.ok_or_else(|| AppsError::Unknown(id.to_owned()))?;
         let old = with_first_secret(record_of_settings(&entry.settings));
-        let old = old.get("secret").cloned().unwrap_or_default();
+        // Those of an earlier rotation stay too, until they are taken away.
+        let mut olds = vec![old.get("secret").cloned().unwrap_or_default()];
+        let earlier = old.get("secrets").and_then(Value::as_array);
+        olds.extend(earlier.into_iter().flatten().cloned());
+        olds.dedup();
         let changes = Map::from_iter([
             ("secret".to_owned(), random(SECRET_BYTES)?.into()),
-            ("secrets".to_owned(), json!([old])),
+            ("secrets".to_owned(), json!(olds)),
         ]);
         let mut answer = self.change(id, changes, "rotated the secret of")?;
         if matches!(self.kept, Kept::Store(_)) {
@@ -431,7 +435,8 @@ impl Work<'_> {
     /// What was done, or what to write instead.
     fn told(&self, id: &str, verb: &str, settings: &Settings) -> Answer {
         if matches!(self.kept, Kept::Configuration) {
-            return not_written(lines(settings, self.secrets()));
+            // A secret that was made just now stands nowhere else.
+            return not_written(lines(settings, Secrets::Shown));
         }
         done(match (self.of.json, self.of.secrets) {
             (true, _) => pretty(&Value::Object(show::given(settings, self.secrets()))),

@@ -352,11 +352,27 @@ fn apps(settings: &Settings, report: &mut Report) {
     }
 }
 
+/// What stands for a secret where it is not shown.
+const MASK: &str = "***";
+
 pub(super) fn secret_is_there(app: &Settings, report: &mut Report) {
     let has_secrets = matches!(app.setting("secrets"), Setting::Secrets(s) if !s.is_empty());
     let name = app.name("secret");
     if app.is_null("secret") && !has_secrets && !report.is_refused(&name) {
         report.error(&app.origin, name, Fault::Missing);
+        return;
+    }
+    let is_mask = |secret: &Secret| secret.expose() == MASK;
+    for member in ["secret", "secrets"] {
+        let is_masked = match app.setting(member) {
+            Setting::Secret(secret) => is_mask(secret),
+            Setting::Secrets(secrets) => secrets.iter().any(is_mask),
+            _ => false,
+        };
+        if is_masked {
+            let text = format!("is {MASK}, as a secret is printed: write the secret itself");
+            report.error(app.origin(member), app.name(member), Fault::Conflict(text));
+        }
     }
 }
 

@@ -143,6 +143,7 @@ impl ShardServer {
             }
             FromBridge::Apps { number, changes } => self.on_apps(turn, number, &changes),
             FromBridge::AppsOpen { number } => self.apps.open(number),
+            FromBridge::ForgetMissing => self.lookups.forget_missing(),
             FromBridge::AppFound { name, found } => self.on_app_found(turn, *name, found),
             FromBridge::Config(config) => self.on_settings(turn, &config),
             FromBridge::Health(health) => self.health = health,

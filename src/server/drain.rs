@@ -91,6 +91,7 @@ impl ShardServer {
             told: false,
             settling: None,
         });
+        self.give_up_lookups(turn);
         turn.keep_ticking(true);
         self.drain_some(turn);
     }
@@ -104,7 +105,8 @@ impl ShardServer {
         drain.pace.owe(time_left_ms, open);
         self.continue_drain(turn);
         // Their channels have something left to tell, which the bridge must hear before it ends.
-        let is_empty = self.counters.websockets == 0 && self.departing.is_empty();
+        let is_answered = self.lookups.is_empty() && self.ready.is_empty();
+        let is_empty = self.counters.websockets == 0 && self.departing.is_empty() && is_answered;
         let Some(drain) = &mut self.drain else { return };
         if is_empty && !drain.told {
             drain.told = turn.to_bridge(ToBridge::Drained).is_ok();

@@ -57,6 +57,17 @@ impl Lookups {
         (*until > now).then_some(*missing)
     }
 
+    /// What was missing may be there now.
+    pub(super) fn forget_missing(&mut self) {
+        self.missing.clear();
+        self.fades.clear();
+    }
+
+    /// Nobody waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.asked.is_empty()
+    }
+
     fn note(&mut self, now: Millis, name: AppName, missing: Missing, for_ms: u64) {
         let until = now.plus(for_ms.max(MISSING_MS_MIN));
         self.missing.insert(name.clone(), (missing, until));
@@ -146,6 +157,14 @@ impl ShardServer {
         }
     }
 
+    /// The node is about to end: nobody waits for the store any longer.
+    pub(super) fn give_up_lookups(&mut self, turn: &mut impl ServerTurn) {
+        let names: Vec<AppName> = self.lookups.asked.keys().cloned().collect();
+        for name in names {
+            self.on_app_found(turn, name, AppFound::Unavailable);
+        }
+    }
+
     /// What is known of a client's key.
     pub(super) fn look_up_key(&self, now: Millis, key: &str) -> Lookup<&ShardApp> {
         match self.apps.by_key(key) {
@@ -191,11 +210,11 @@ mod tests {
         assert_eq!(lookups.missing(Millis(5_000), &last), None);
         // Found missing again before it fades: the later word counts.
         lookups.note(Millis(4_000), last.clone(), Missing::Unavailable, 0);
-        lookups.note(Millis(5_001), name(0), Missing::Absent, 0);
         assert_eq!(
             lookups.missing(Millis(4_999), &last),
             Some(Missing::Unavailable)
         );
+        lookups.note(Millis(5_001), name(0), Missing::Absent, 0);
         assert_eq!(
             lookups.missing.len(),
             1,

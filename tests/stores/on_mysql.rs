@@ -302,7 +302,9 @@ async fn a_row_that_is_no_app_is_told_with_its_columns_and_spoils_no_other() {
     let all = ids(&[
         "good", "bytes", "hook", "text", "secret", "origin", "large", "none",
     ]);
-    let apps = store.find_all(all).await.expect("the others");
+    let looked_at = store.find_all(all).await.expect("the others");
+    let apps = looked_at.apps;
+    assert!(!looked_at.malformed.is_empty());
     assert_eq!(apps.len(), 1);
     assert_eq!(apps[0].id, "good");
 }
@@ -413,6 +415,7 @@ async fn a_server_that_was_killed_is_found_again_and_one_that_dropped_us_is_not_
             is_down(store.find(key("a")).await, &["cannot be reached"]);
         }
         is_down(store.find_all(ids(&["a"])).await, &["cannot be reached"]);
+        is_down(store.find_all(Vec::new()).await, &["cannot be reached"]);
         server.start_again();
         let app = store.find(key("a")).await;
         assert_eq!(found(app).id, "a", "round {round}");
@@ -474,7 +477,7 @@ async fn ten_thousand_apps_take_forty_statements() {
         server.counter("Com_stmt_execute"),
         server.counter("Com_stmt_prepare"),
     );
-    let mut apps = store.find_all(all).await.expect("they are there");
+    let mut apps = store.find_all(all).await.expect("they are there").apps;
     assert_eq!(server.counter("Com_stmt_execute") - executed, 40);
     // One for the full length, one for the rest.
     assert_eq!(server.counter("Com_stmt_prepare") - prepared, 2);

@@ -124,8 +124,10 @@ impl Reporter {
         (Self::new(self.end, &reports, &self.tally), watched)
     }
 
-    pub(super) const fn end(&self) -> End {
-        self.end
+    /// All parts stand, each of which has counted itself.
+    pub(super) async fn all_up(&mut self) {
+        self.told = None;
+        self.report(Report::Up(self.end)).await;
     }
 
     /// What the parts tell, as one end.

@@ -63,6 +63,8 @@ pub struct Finder {
     /// All of those, also while they are looked at.
     watched: AHashSet<Box<str>>,
     is_looking: bool,
+    /// What is looked at is to be looked at once more.
+    looks_again: bool,
     /// Apps that have left, by the time at which they are forgotten.
     leaving: VecDeque<(Duration, String)>,
     /// All shards have the changes up to this number.
@@ -94,6 +96,8 @@ pub struct FinderCounters {
 struct Asked {
     shards: BTreeSet<u16>,
     until: Duration,
+    /// What the store says may be older than a call to look again.
+    is_stale: bool,
 }
 
 /// How the store is, as far as is known.
@@ -129,6 +133,7 @@ impl Finder {
             dues: VecDeque::new(),
             watched: AHashSet::new(),
             is_looking: true,
+            looks_again: false,
             leaving: VecDeque::new(),
             opened: 0,
             unopened: VecDeque::new(),
@@ -196,7 +201,13 @@ impl Finder {
 
     fn await_answer(&mut self, now: Duration, shard: ShardId, name: AppName) {
         let (shards, until) = (BTreeSet::from([shard.0]), now + ANSWER_WITHIN);
-        self.asked.insert(name.clone(), Asked { shards, until });
+        let is_stale = false;
+        let asked = Asked {
+            shards,
+            until,
+            is_stale,
+        };
+        self.asked.insert(name.clone(), asked);
         self.deadlines.push_back((until, name));
     }
 
@@ -215,8 +226,12 @@ impl Finder {
     pub fn found(&mut self, now: Duration, name: &AppName, id: &str, number: u64) {
         self.store = StoreState::Well;
         self.counters.known += 1;
+        let is_stale = self.asked.get(name).is_some_and(|asked| asked.is_stale);
         if self.watched.insert(id.into()) {
-            self.dues.push_back((now + self.settings.ttl, id.into()));
+            match is_stale {
+                true => self.dues.push_front((now, id.into())),
+                false => self.dues.push_back((now + self.settings.ttl, id.into())),
+            }
         }
         self.unopened.push_back((number, name.clone()));
         self.answer_opened();
@@ -226,6 +241,11 @@ impl Finder {
     pub fn not_found(&mut self, now: Duration, name: &AppName) {
         self.store = StoreState::Well;
         self.counters.absent += 1;
+        if let Some(asked) = self.asked.get_mut(name)
+            && std::mem::take(&mut asked.is_stale)
+        {
+            return self.errands.push_back(Errand::Find(name.clone()));
+        }
         let until = now + self.settings.negative_ttl;
         self.absent.insert(name.clone(), until);
         self.fades.push_back((until, name.clone()));
@@ -251,6 +271,13 @@ impl Finder {
     pub fn looked_at(&mut self, now: Duration, ids: impl Iterator<Item = Box<str>>) {
         self.store = StoreState::Well;
         self.is_looking = false;
+        if std::mem::take(&mut self.looks_again) {
+            let ids: Vec<_> = ids.collect();
+            for id in ids.into_iter().rev() {
+                self.dues.push_front((now, id));
+            }
+            return;
+        }
         let due = now + self.settings.ttl;
         self.dues.extend(ids.map(|id| (due, id)));
     }
@@ -284,6 +311,11 @@ impl Finder {
         }
         self.absent.clear();
         self.fades.clear();
+        // What is under way may be answered by how it was before.
+        self.looks_again = self.is_looking;
+        for asked in self.asked.values_mut() {
+            asked.is_stale = true;
+        }
     }
 
     /// All shards have the changes up to this number.
@@ -539,6 +571,37 @@ mod tests {
         assert_eq!(errands(&mut finder), [Errand::Forget("b".to_owned())]);
         finder.tick(at(604));
         assert_eq!(errands(&mut finder), [Errand::FindAll(vec!["a".into()])]);
+    }
+
+    #[test]
+    fn what_is_under_way_when_all_is_to_be_looked_at_again_is_asked_for_again() {
+        let (mut finder, mut table) = (begun(), AppTable::default());
+        for id in ["a", "b"] {
+            finder.ask(at(0), (&table, 0), ShardId(0), key(id));
+        }
+        errands(&mut finder);
+        finder.look_again(at(1));
+        table.put(&fixture::app("a"));
+        finder.found(at(1), &key("a"), "a", 0);
+        finder.not_found(at(1), &key("b"));
+        let again = Errand::Find(key("b"));
+        assert_eq!(
+            errands(&mut finder),
+            [answer(0, &key("a"), AppFound::Known), again]
+        );
+        finder.not_found(at(1), &key("b"));
+        let absent = AppFound::Absent { for_ms: 10_000 };
+        assert_eq!(errands(&mut finder), [answer(0, &key("b"), absent)]);
+        finder.tick(at(1));
+        let all = Errand::FindAll(vec!["a".into()]);
+        assert_eq!(errands(&mut finder), std::slice::from_ref(&all));
+        finder.look_again(at(2));
+        finder.looked_at(at(3), ["a".into()].into_iter());
+        finder.tick(at(3));
+        assert_eq!(errands(&mut finder), [all]);
+        finder.looked_at(at(4), ["a".into()].into_iter());
+        finder.tick(at(300));
+        assert_eq!(errands(&mut finder), []);
     }
 
     #[test]

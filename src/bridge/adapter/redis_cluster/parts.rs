@@ -189,9 +189,14 @@ impl<Line> Parts<Line> {
         self.is_up = self.is_whole && self.parts.values().all(will_do);
         let troubles = self.parts.values().filter_map(|part| part.trouble.as_ref());
         let trouble = self.trouble.iter().chain(troubles).next().cloned();
-        let end = self.reporter.end();
         match (was_up, self.is_up, trouble) {
-            (false, true, _) => self.reporter.pass(Report::Up(end)).await,
+            (false, true, trouble) => {
+                self.reporter.all_up().await;
+                // What one of them is denied may have been heard before the last one stood.
+                if let Some(trouble) = trouble {
+                    self.reporter.trouble(trouble).await;
+                }
+            }
             (true, false, trouble) => {
                 let trouble = trouble.unwrap_or_else(uncovered);
                 self.reporter.down(trouble).await;

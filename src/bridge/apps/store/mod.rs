@@ -22,6 +22,14 @@ pub enum Store {
     Mysql(MysqlStore),
 }
 
+/// Of the ids that were asked for, those that are there.
+#[derive(Clone, Debug, Default)]
+pub struct FoundApps {
+    pub apps: Vec<App>,
+    /// Those that are there and cannot be an app.
+    pub malformed: Vec<Box<str>>,
+}
+
 /// Why a store gives no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
@@ -171,13 +179,13 @@ impl Store {
         }
     }
 
-    /// Those of the ids that are there, in any order. A row that cannot be an app is logged and
-    /// left out. The deadline is that of each of its statements, of which the first that fails
+    /// Those of the ids that are there, in any order; of none, whether the store answers. A row that
+    /// cannot be an app is logged. The deadline is that of each of its statements, of which the first that fails
     /// ends it.
     pub fn find_all(
         &self,
         ids: Vec<Box<str>>,
-    ) -> impl Future<Output = Result<Vec<App>, StoreError>> + Send + use<> {
+    ) -> impl Future<Output = Result<FoundApps, StoreError>> + Send + use<> {
         match self {
             Self::Mysql(store) => store.clone().find_all(ids),
         }

@@ -26,7 +26,7 @@ use self::{
     setup::MysqlSetup,
     table::{Found, Malformed},
 };
-use super::{AppName, StoreError, StoreSetupError};
+use super::{AppName, FoundApps, StoreError, StoreSetupError};
 use crate::config::{App, AppDefaults, Config};
 
 /// A clone is the same store.
@@ -69,8 +69,13 @@ impl MysqlStore {
         self.ask(|answer| Question::Find { name, answer }).await
     }
 
-    pub async fn find_all(self, ids: Vec<Box<str>>) -> Result<Vec<App>, StoreError> {
+    pub async fn find_all(self, ids: Vec<Box<str>>) -> Result<FoundApps, StoreError> {
         let (mut apps, mut malformed) = (Vec::with_capacity(ids.len()), Vec::new());
+        if ids.is_empty() {
+            // Whether it is there: no app has this name.
+            let name = AppName::Id("".into());
+            self.ask(|answer| Question::Find { name, answer }).await?;
+        }
         for ids in ids.chunks(IDS_PER_STATEMENT) {
             let ids = ids.iter().filter(|id| may_be_a_name(id)).cloned();
             let ids: Vec<Box<str>> = ids.collect();
@@ -83,7 +88,8 @@ impl MysqlStore {
             }
         }
         log(&malformed);
-        Ok(apps)
+        let malformed = malformed.into_iter().map(|row| row.id.into()).collect();
+        Ok(FoundApps { apps, malformed })
     }
 
     async fn ask<T>(
