@@ -93,7 +93,14 @@ pub fn run(command: &AppsCommand, environment: BTreeMap<String, String>) -> Answ
 pub fn answer(command: &AppsCommand, loaded: Loaded) -> Answer {
     let answer = Kept::open(&loaded).and_then(|kept| {
         let of = &command.of().cloned().unwrap_or_default();
-        Work { of, loaded, kept }.run(command)
+        let has_made_secret = false;
+        let mut work = Work {
+            of,
+            loaded,
+            kept,
+            has_made_secret,
+        };
+        work.run(command)
     });
     answer.unwrap_or_else(|error| refused(&error))
 }
@@ -127,6 +134,8 @@ struct Work<'a> {
     of: &'a OfApps,
     loaded: Loaded,
     kept: Kept,
+    /// One that stands nowhere but here.
+    has_made_secret: bool,
 }
 
 /// One app as it is kept.
@@ -251,6 +260,7 @@ impl Work<'_> {
         let key = key.map_or_else(|| random(KEY_BYTES), |key| Ok(key.to_owned()))?;
         record.insert("key".to_owned(), key.into());
         if !record.contains_key("secret") {
+            self.has_made_secret = true;
             record.insert("secret".to_owned(), random(SECRET_BYTES)?.into());
         }
         let settings = self.holding(id, &record)?;
@@ -344,6 +354,7 @@ impl Work<'_> {
         let earlier = old.get("secrets").and_then(Value::as_array);
         olds.extend(earlier.into_iter().flatten().cloned());
         olds.dedup();
+        self.has_made_secret = true;
         let changes = Map::from_iter([
             ("secret".to_owned(), random(SECRET_BYTES)?.into()),
             ("secrets".to_owned(), json!(olds)),
@@ -435,8 +446,11 @@ impl Work<'_> {
     /// What was done, or what to write instead.
     fn told(&self, id: &str, verb: &str, settings: &Settings) -> Answer {
         if matches!(self.kept, Kept::Configuration) {
-            // A secret that was made just now stands nowhere else.
-            return not_written(lines(settings, Secrets::Shown));
+            let secrets = match self.has_made_secret {
+                true => Secrets::Shown,
+                false => self.secrets(),
+            };
+            return not_written(lines(settings, secrets));
         }
         done(match (self.of.json, self.of.secrets) {
             (true, _) => pretty(&Value::Object(show::given(settings, self.secrets()))),
