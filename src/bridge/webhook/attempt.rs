@@ -17,13 +17,7 @@ use super::{
     policy::{GuardedResolver, TargetPolicy},
     target::Target,
 };
-use crate::{
-    bridge::{
-        message::{WebhookEvent, WebhookKind},
-        queue::Job,
-    },
-    protocol::webhook as wire,
-};
+use crate::{bridge::queue::Job, protocol::webhook as wire};
 
 /// Why an attempt did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +73,7 @@ pub(super) async fn attempt(
     wire::body(
         &mut body,
         job.time_ms(),
-        job.events.iter().map(|event| on_the_wire(event)),
+        job.events.iter().map(|event| event.on_the_wire()),
     );
     let signature = target.entry.signers[0].sign_hex(&[&body]);
     let mut request = client
@@ -112,32 +106,6 @@ pub(super) async fn attempt(
 
 const X_PUSHER_KEY: HeaderName = HeaderName::from_static("x-pusher-key");
 const X_PUSHER_SIGNATURE: HeaderName = HeaderName::from_static("x-pusher-signature");
-
-fn on_the_wire(event: &WebhookEvent) -> wire::WebhookEvent<'_> {
-    let channel = &*event.channel;
-    match &event.kind {
-        WebhookKind::ChannelOccupied => wire::WebhookEvent::ChannelOccupied { channel },
-        WebhookKind::ChannelVacated => wire::WebhookEvent::ChannelVacated { channel },
-        WebhookKind::MemberAdded { user_id } => {
-            wire::WebhookEvent::MemberAdded { channel, user_id }
-        }
-        WebhookKind::MemberRemoved { user_id } => {
-            wire::WebhookEvent::MemberRemoved { channel, user_id }
-        }
-        WebhookKind::ClientEvent(event) => wire::WebhookEvent::ClientEvent {
-            channel,
-            event_token: &event.event,
-            data_token: &event.data,
-            socket_id: &event.socket_id,
-            user_id: event.user_id.as_deref(),
-        },
-        WebhookKind::CacheMiss => wire::WebhookEvent::CacheMiss { channel },
-        WebhookKind::SubscriptionCount { count } => wire::WebhookEvent::SubscriptionCount {
-            channel,
-            count: *count,
-        },
-    }
-}
 
 /// An address in a URL is connected to without the resolver.
 fn literal_address(url: &Url) -> Option<IpAddr> {
