@@ -27,6 +27,7 @@ mod outbox;
 mod overview;
 pub mod queue;
 mod redis_cluster_setup;
+pub mod redis_commands;
 mod redis_setup;
 pub mod run;
 pub mod signals;

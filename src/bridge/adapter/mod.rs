@@ -8,7 +8,7 @@
 //! Invariants: nothing here waits for a bus but `next` and `close`; every queue is bounded in bytes;
 //! what may have been delivered is never sent again; a topic is told live only after the bus said so.
 
-mod backoff;
+pub(super) mod backoff;
 pub mod nats;
 pub mod news;
 mod queue;
