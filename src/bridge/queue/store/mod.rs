@@ -6,6 +6,9 @@
 //! dies; whatever is said may be said twice; each answer comes within the driver's deadline; no error
 //! holds a secret.
 
+pub mod redis;
+
+use self::redis::RedisStore;
 use super::TargetName;
 
 /// By which a store knows a job that was taken from it. Only the driver reads it.
@@ -73,6 +76,8 @@ pub struct Take {
 /// What the store says.
 #[derive(Clone, Debug, Default)]
 pub struct Answer {
+    /// Why the jobs were not kept although the rest was done; `None` = they were.
+    pub put_fault: Option<StoreFault>,
     pub taken: Vec<Taken>,
     /// Targets that this node has no more: nothing of them waits, or they are another's.
     pub released: Vec<TargetName>,
@@ -112,3 +117,21 @@ pub struct StoreState {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct StoreFault(pub String);
+
+/// The closed set of drivers. A clone is the same store.
+#[derive(Clone, Debug)]
+pub enum Store {
+    Redis(RedisStore),
+}
+
+impl Store {
+    /// Says it and hears the answer. Nothing is lost when it fails: the same may be said again.
+    ///
+    /// # Errors
+    /// When there is no answer within the driver's deadline, or the store refuses.
+    pub async fn turn(&self, turn: &Turn) -> Result<Answer, StoreFault> {
+        match self {
+            Self::Redis(store) => store.turn(turn).await,
+        }
+    }
+}
