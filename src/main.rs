@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use shards::small_pages;
 use sockudo::cli::config::{self as command, Answer};
-use sockudo::cli::{Cli, Command, ConfigCommand, Serve, apps, cluster};
+use sockudo::cli::{Cli, Command, ConfigCommand, Serve, apps, cluster, webhooks};
 use sockudo::config::reference;
 use sockudo::serve;
 
@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         None => serve(&cli.serve, environment),
         Some(Command::Serve(arguments)) => serve(&arguments, environment),
         Some(Command::Apps(command)) => print(&apps::run(&command, environment)),
+        Some(Command::Webhooks(command)) => print(&webhooks::run(&command, environment)),
         Some(Command::Bench(arguments)) => bench::cli::run(arguments),
         Some(Command::Cluster(command)) => print(&cluster::run(&command, environment)),
         Some(Command::Config(ConfigCommand::Check(arguments))) => {

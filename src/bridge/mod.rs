@@ -26,6 +26,7 @@ pub mod nodes;
 mod outbox;
 mod overview;
 pub mod queue;
+pub mod queue_setup;
 mod redis_cluster_setup;
 pub mod redis_commands;
 mod redis_setup;

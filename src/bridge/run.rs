@@ -32,6 +32,7 @@ use super::{
     message::{FromBridge, Health, ToBridge},
     nodes::{Nodes, Told},
     outbox::Outbox,
+    queue_setup,
     signals::Signal,
     usage::MemoryGauge,
     webhook::{WebhookError, Webhooks},
@@ -173,7 +174,8 @@ impl<L: ShardLink> Bridge<L> {
     fn new(link: L, setup: Setup) -> Result<Self, BridgeError> {
         let config = Arc::new(setup.loaded.config.clone());
         let exposition = Arc::new(Exposition::new(&config.metrics.prefix)?);
-        let mut webhooks = Webhooks::new(config.queue.driver, &config.webhooks, link.started())?;
+        let keeping = queue_setup::keeping(&config)?;
+        let mut webhooks = Webhooks::new(keeping, &config.webhooks, link.started())?;
         webhooks.begin(&setup.apps);
         let mut port = config.metrics.port;
         let (asked, requests) = admin::requests();
@@ -293,6 +295,12 @@ impl<L: ShardLink> Bridge<L> {
             AdminRequest::Status(waiter) => _ = waiter.send(self.status()),
             AdminRequest::Cluster(waiter) => _ = waiter.send(self.cluster()),
             AdminRequest::Rebalance(waiter) => _ = waiter.send(self.rebalance()),
+            AdminRequest::Letters(waiter) => _ = waiter.send(self.webhooks.report_letters()),
+            AdminRequest::SettleLetters {
+                ids,
+                settle,
+                waiter,
+            } => _ = waiter.send(self.webhooks.settle_letters(ids, settle)),
             AdminRequest::ReloadApps(waiter) => _ = waiter.send(self.look_at_apps()),
         }
     }

@@ -8,6 +8,7 @@
 pub mod apps;
 pub mod cluster;
 pub mod config;
+pub mod webhooks;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -55,6 +56,9 @@ pub enum Command {
     /// up within app_manager.cache.ttl.
     #[command(subcommand)]
     Apps(AppsCommand),
+    /// Webhooks that were given up, and one that is sent to see what comes back
+    #[command(subcommand)]
+    Webhooks(WebhooksCommand),
     /// Put a server under load and measure it: latencies, CPU time, memory, what was lost
     ///
     /// Works with any server that speaks the Pusher protocol. Put load on servers only that you own
@@ -211,6 +215,105 @@ pub enum AppsCommand {
         #[command(flatten)]
         of: OfApps,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum WebhooksCommand {
+    /// List, show, retry or drop webhooks that were given up
+    ///
+    /// With queue.driver redis or redis-cluster they are read from the store, whichever node gave them up. With
+    /// memory each node keeps its own until it ends, and one running node is asked over its admin socket.
+    #[command(subcommand)]
+    Dead(DeadCommand),
+    /// Send a signed webhook to the targets of an app, once, and print what they answer
+    ///
+    /// It goes out from here, not from a node, with the filters of the app and within webhooks.targets. Exit
+    /// status: 0 if every target that asks for the event answered 2xx, 1 if not, or if none asks for it.
+    Send(SendWebhook),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DeadCommand {
+    /// Print all, oldest first
+    ///
+    /// Exit status: 0, 1 if the store or the node does not answer, 78 for a bad configuration; the same for all of
+    /// `dead`.
+    List {
+        #[command(flatten)]
+        of: OfNode,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print one with its events, as JSON
+    Show {
+        /// As `list` has it
+        id: String,
+        #[command(flatten)]
+        of: OfNode,
+    },
+    /// Put one or all back into the queue, as if they were new
+    Retry {
+        #[command(flatten)]
+        which: WhichLetters,
+        #[command(flatten)]
+        of: OfNode,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Drop one or all
+    Drop {
+        #[command(flatten)]
+        which: WhichLetters,
+        #[command(flatten)]
+        of: OfNode,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+impl DeadCommand {
+    /// Which node, or whose store.
+    pub fn of(&self) -> &OfNode {
+        match self {
+            Self::List { of, .. }
+            | Self::Show { of, .. }
+            | Self::Retry { of, .. }
+            | Self::Drop { of, .. } => of,
+        }
+    }
+}
+
+/// One, or all on purpose.
+#[derive(Clone, Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct WhichLetters {
+    /// As `list` has it
+    pub id: Option<String>,
+    /// All of them
+    #[arg(long)]
+    pub all: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct SendWebhook {
+    /// Id of the app
+    #[arg(long, value_name = "ID")]
+    pub app: String,
+    /// channel_occupied, channel_vacated, member_added, member_removed, client_event, cache_miss or
+    /// subscription_count
+    #[arg(long, value_name = "EVENT")]
+    pub event: String,
+    /// Channel that the event is about
+    #[arg(long, value_name = "CHANNEL", default_value = "test-channel")]
+    pub channel: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub from: From,
 }
 
 /// Which store, and how its apps are printed.

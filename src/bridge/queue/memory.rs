@@ -94,6 +94,10 @@ impl MemoryQueue {
         }
     }
 
+    pub fn settings(&self) -> &QueueSettings {
+        &self.settings
+    }
+
     /// Takes over a reloaded rhythm; what waits stays.
     pub fn reconfigure(&mut self, settings: QueueSettings, now: Millis) {
         self.settings = settings;
@@ -160,6 +164,17 @@ impl MemoryQueue {
         self.schedule(target, now);
         self.remove_if_idle(target);
         jobs
+    }
+
+    /// Takes all jobs that were not tried yet.
+    pub fn take_all_untried(&mut self, now: Millis) -> Vec<(TargetId, Job)> {
+        let ids: Vec<TargetId> = self.lanes.keys().copied().collect();
+        let mut taken = Vec::new();
+        for id in ids {
+            let jobs = self.take_untried(id, 0, now).into_iter();
+            taken.extend(jobs.map(|job| (id, job)));
+        }
+        taken
     }
 
     /// Jobs that left other than delivered since this was asked last.

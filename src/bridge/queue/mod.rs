@@ -7,8 +7,10 @@
 //! Invariants: a job is in the queue or in flight until it is delivered or counted as dead.
 
 mod batch;
+pub mod dead;
 pub(super) mod lane;
 pub mod memory;
+pub mod part;
 pub mod record;
 mod shares;
 pub mod store;

@@ -132,6 +132,38 @@ impl Record {
     }
 }
 
+/// What a job of Sockudo 2.9 says. The secret in it is not read.
+#[derive(Debug)]
+pub struct OldRecord {
+    pub app_id: Box<str>,
+    /// Their `app` is not known yet.
+    pub events: Vec<WebhookEvent>,
+}
+
+#[derive(Deserialize)]
+struct OldText<'a> {
+    app_id: Box<str>,
+    #[serde(borrow)]
+    payload: OldPayload<'a>,
+}
+
+#[derive(Deserialize)]
+struct OldPayload<'a> {
+    time_ms: u64,
+    #[serde(borrow)]
+    events: Vec<EventText<'a>>,
+}
+
+impl OldRecord {
+    /// `None` for what is none.
+    pub fn read(text: &[u8]) -> Option<Self> {
+        let OldText { app_id, payload } = sonic_rs::from_slice(text).ok()?;
+        let events = payload.events.into_iter();
+        let events: Vec<WebhookEvent> = events.filter_map(|it| it.event(payload.time_ms)).collect();
+        (!events.is_empty()).then_some(Self { app_id, events })
+    }
+}
+
 type Head<'a> = (&'a str, TargetName, u64, u32);
 
 fn write(
@@ -268,6 +300,26 @@ mod tests {
             assert!(Record::read(&whole.as_bytes()[..end]).is_err(), "{end}");
         }
         assert_eq!(Record::read(b"\xff\xfe"), Err(RecordFault::Json));
+    }
+
+    #[test]
+    fn a_job_of_sockudo_2_9_is_read() {
+        let text = br#"{"app_key":"k","app_id":"a","app_secret":"s","payload":{"time_ms":5,"events":[
+            {"name":"client_event","channel":"private-c","event":"client-x","data":{"a":1},"socket_id":"1.2"},
+            {"name":"unheard_of","channel":"c"}]},"original_signature":"ff"}"#;
+        let record = OldRecord::read(text).expect("a job");
+        assert_eq!((&*record.app_id, record.events.len()), ("a", 1));
+        let mut wire = Vec::new();
+        record.events[0].on_the_wire().write(&mut wire);
+        assert_eq!(
+            String::from_utf8_lossy(&wire),
+            r#"{"name":"client_event","channel":"private-c","event":"client-x","data":{"a":1},"socket_id":"1.2"}"#
+        );
+        assert!(!format!("{record:?}").contains(""s""));
+        assert!(OldRecord::read(b"{}").is_none());
+        assert!(
+            OldRecord::read(br#"{"app_id":"a","payload":{"time_ms":5,"events":[]}}"#).is_none()
+        );
     }
 
     #[test]

@@ -66,6 +66,21 @@ pub(super) async fn attempt(
     target: Arc<Target>,
     job: &Job,
 ) -> Result<(), AttemptError> {
+    let (status, _) = exchange(client, policy, target, job, 0).await?;
+    match status.is_success() {
+        true => Ok(()),
+        false => Err(AttemptError::Status(status)),
+    }
+}
+
+/// Sends `job` to `target` once: the status, and so many bytes of the body.
+pub(super) async fn exchange(
+    client: Client,
+    policy: Arc<TargetPolicy>,
+    target: Arc<Target>,
+    job: &Job,
+    keep_bytes: usize,
+) -> Result<(StatusCode, Vec<u8>), AttemptError> {
     if let Some(address) = literal_address(&target.url).filter(|ip| !policy.permits(*ip)) {
         return Err(AttemptError::Denied(address));
     }
@@ -90,18 +105,16 @@ pub(super) async fn attempt(
     }
     let mut response = request.body(body).send().await.map_err(exchange_error)?;
     let status = response.status();
-    let mut read = 0;
+    let (mut read, mut kept) = (0, Vec::new());
     while let Ok(Some(chunk)) = response.chunk().await {
         read += chunk.len();
+        let room = keep_bytes.saturating_sub(kept.len());
+        kept.extend_from_slice(&chunk[..chunk.len().min(room)]);
         if read > ANSWER_BYTES_MAX {
             break;
         }
     }
-    if status.is_success() {
-        Ok(())
-    } else {
-        Err(AttemptError::Status(status))
-    }
+    Ok((status, kept))
 }
 
 const X_PUSHER_KEY: HeaderName = HeaderName::from_static("x-pusher-key");

@@ -15,7 +15,11 @@ use reqwest::{
 
 use crate::protocol::app::AppIndex;
 use crate::{
-    bridge::{apps::AppEntry, message::WebhookEvent, queue::TargetId},
+    bridge::{
+        apps::AppEntry,
+        message::WebhookEvent,
+        queue::{TargetId, TargetName},
+    },
     config::app::{EventType, Webhook, WebhookTarget},
 };
 
@@ -23,6 +27,8 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Target {
     pub entry: Arc<AppEntry>,
+    /// What every node calls it.
+    pub name: TargetName,
     pub url: Url,
     /// The configured headers, without the reserved ones.
     pub headers: HeaderMap,
@@ -56,7 +62,8 @@ impl Target {
         self.url.origin().ascii_serialization()
     }
 
-    fn of(entry: &Arc<AppEntry>, hook: &Webhook) -> Option<Self> {
+    /// `ordinal` counts the app's earlier targets with this URL.
+    fn of(entry: &Arc<AppEntry>, hook: &Webhook, ordinal: usize) -> Option<Self> {
         let WebhookTarget::Url(url) = &hook.target else {
             return None; // The configuration refuses functions: no driver for them.
         };
@@ -75,6 +82,7 @@ impl Target {
         let headers = headers(app_id, hook);
         Some(Self {
             entry: Arc::clone(entry),
+            name: TargetName::of(app_id, url.as_str(), ordinal),
             url,
             headers,
             hook: hook.clone(),
@@ -132,6 +140,9 @@ fn is_reserved(name: &HeaderName) -> bool {
 pub(super) struct TargetTable {
     targets: BTreeMap<TargetId, Arc<Target>>,
     by_app: AHashMap<AppIndex, Vec<TargetId>>,
+    by_name: AHashMap<TargetName, TargetId>,
+    /// Those that went, until what waited for them is given up.
+    gone: BTreeMap<TargetId, Arc<Target>>,
     next: u32,
 }
 
@@ -140,9 +151,14 @@ impl TargetTable {
     /// is there no more.
     pub(super) fn put(&mut self, entry: &Arc<AppEntry>) -> bool {
         let mut former = self.by_app.remove(&entry.index).unwrap_or_default();
-        let hooks = entry.app.webhooks.iter();
         let mut ids = Vec::new();
-        for target in hooks.filter_map(|hook| Target::of(entry, hook)) {
+        let mut earlier: Vec<&WebhookTarget> = Vec::new();
+        for hook in &entry.app.webhooks {
+            let ordinal = earlier.iter().filter(|it| ***it == hook.target).count();
+            earlier.push(&hook.target);
+            let Some(target) = Target::of(entry, hook, ordinal) else {
+                continue;
+            };
             let same = former.iter();
             let same = same
                 .clone()
@@ -155,13 +171,15 @@ impl TargetTable {
                 }
             };
             ids.push(id);
+            self.forget(id); // It may have had another name.
+            self.by_name.insert(target.name, id);
             self.targets.insert(id, Arc::new(target));
         }
         if !ids.is_empty() {
             self.by_app.insert(entry.index, ids);
         }
         for id in &former {
-            self.targets.remove(id);
+            self.go(*id);
         }
         !former.is_empty()
     }
@@ -170,9 +188,44 @@ impl TargetTable {
     pub(super) fn remove(&mut self, app: AppIndex) -> bool {
         let ids = self.by_app.remove(&app).unwrap_or_default();
         for id in &ids {
-            self.targets.remove(id);
+            self.go(*id);
         }
         !ids.is_empty()
+    }
+
+    fn go(&mut self, id: TargetId) {
+        if let Some(target) = self.forget(id) {
+            self.gone.insert(id, target);
+        }
+    }
+
+    fn forget(&mut self, id: TargetId) -> Option<Arc<Target>> {
+        let target = self.targets.remove(&id)?;
+        if self.by_name.get(&target.name) == Some(&id) {
+            self.by_name.remove(&target.name);
+        }
+        Some(target)
+    }
+
+    /// Also one that went with the latest change, for what is said of its jobs.
+    pub(super) fn target_or_gone(&self, id: TargetId) -> Option<&Arc<Target>> {
+        self.targets.get(&id).or_else(|| self.gone.get(&id))
+    }
+
+    pub(super) fn forget_gone(&mut self) {
+        self.gone.clear();
+    }
+
+    /// `None`: not known here, or without targets.
+    pub(super) fn app_of_id(&self, id: &str) -> Option<AppIndex> {
+        let mut all = self.targets.values();
+        let target = all.find(|target| target.entry.app.id == id)?;
+        Some(target.entry.index)
+    }
+
+    pub(super) fn of_name(&self, name: TargetName) -> Option<(TargetId, &Arc<Target>)> {
+        let id = *self.by_name.get(&name)?;
+        Some((id, self.targets.get(&id)?))
     }
 
     pub(super) fn target(&self, id: TargetId) -> Option<&Arc<Target>> {

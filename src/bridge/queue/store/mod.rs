@@ -8,17 +8,23 @@
 
 pub mod redis;
 
+use std::sync::Arc;
+
 use self::redis::RedisStore;
 use super::TargetName;
 
-/// By which a store knows a job that was taken from it. Only the driver reads it.
+/// By which a store knows a job that was taken from it. Only the driver reads its text.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Receipt(pub std::sync::Arc<str>);
+pub struct Receipt {
+    /// Whose job it is.
+    pub target: TargetName,
+    pub text: Arc<str>,
+}
 
 /// All that a node has to say at one moment, and what it wants.
 #[derive(Clone, Debug, Default)]
 pub struct Turn {
-    pub put: Option<Put>,
+    pub put: Option<Arc<Put>>,
     /// Delivered: these may be forgotten.
     pub done: Vec<Receipt>,
     /// An attempt failed: to be taken again after so many milliseconds.
@@ -90,7 +96,6 @@ pub struct Answer {
 #[derive(Clone, Debug)]
 pub struct Taken {
     pub receipt: Receipt,
-    pub target: TargetName,
     /// Attempts that failed since it was put.
     pub attempts: u32,
     pub text: Vec<u8>,
@@ -118,6 +123,14 @@ pub struct StoreState {
 #[error("{0}")]
 pub struct StoreFault(pub String);
 
+/// A dead letter that is one no more.
+#[derive(Clone, Debug)]
+pub struct SettledLetter {
+    pub id: u64,
+    /// The job that is to be tried again; `None`: it is dropped.
+    pub again: Option<NewJob>,
+}
+
 /// The closed set of drivers. A clone is the same store.
 #[derive(Clone, Debug)]
 pub enum Store {
@@ -132,6 +145,27 @@ impl Store {
     pub async fn turn(&self, turn: &Turn) -> Result<Answer, StoreFault> {
         match self {
             Self::Redis(store) => store.turn(turn).await,
+        }
+    }
+
+    /// The dead letters with their numbers, oldest first.
+    ///
+    /// # Errors
+    /// As `turn`.
+    pub async fn letters(&self) -> Result<Vec<(u64, Vec<u8>)>, StoreFault> {
+        match self {
+            Self::Redis(store) => store.letters().await,
+        }
+    }
+
+    /// Takes letters away, and keeps the jobs that are given for them; the number of those that were
+    /// there.
+    ///
+    /// # Errors
+    /// As `turn`.
+    pub async fn settle_letters(&self, letters: &[SettledLetter]) -> Result<u64, StoreFault> {
+        match self {
+            Self::Redis(store) => store.settle_letters(letters).await,
         }
     }
 }

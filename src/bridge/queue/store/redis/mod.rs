@@ -1,11 +1,14 @@
 //! Jobs in Redis, of one server or a cluster: one part of the queue, all keys of which have one slot.
 //!
-//! Owns: `RedisStore`, the names of its keys; the scripts `put` and `turn`, which are the queue.
+//! Owns: `RedisStore`, the names of its keys; the scripts `put` and `turn`, which are the queue; `old`, the list
+//! of Sockudo 2.9.
 //! May depend on: `bridge::{queue, redis_commands}`, the crate `redis`.
 //! Invariants: a target belongs to one node at a time, which has its jobs in their order; a node that says
 //! nothing for its lease is dead, and what it had is free; a full Redis refuses jobs and gives them away
 //! all the same; nothing is ever trimmed unseen: a bound says what goes, counts it and keeps it as a dead
 //! letter.
+
+pub mod old;
 
 use std::{
     fmt::Write as _,
@@ -18,7 +21,7 @@ use std::{
 
 use redis::{Cmd, ErrorKind, Pipeline, RedisError, Script, ServerErrorKind, Value};
 
-use super::{Answer, Put, Receipt, StoreFault, StoreState, Taken, Turn};
+use super::{Answer, Put, Receipt, SettledLetter, StoreFault, StoreState, Taken, Turn};
 use crate::bridge::{
     queue::TargetName,
     redis_commands::{Purpose, RedisCommands},
@@ -59,6 +62,7 @@ struct Part {
 struct Scripts {
     put: Source,
     turn: Source,
+    letters: Source,
 }
 
 /// A script and what a server calls it.
@@ -105,6 +109,11 @@ impl Keys {
         }
     }
 
+    /// Where Sockudo 2.9 has its jobs.
+    fn old_list(prefix: &str) -> String {
+        format!("{prefix}:queue:webhooks")
+    }
+
     pub fn of(&self, what: &str) -> String {
         format!("{}:{what}", self.prefix)
     }
@@ -138,6 +147,7 @@ impl RedisStore {
             scripts: Scripts {
                 put: Source::new(include_str!("put.lua")),
                 turn: Source::new(include_str!("turn.lua")),
+                letters: Source::new(include_str!("letters.lua")),
             },
             was_there: AtomicBool::new(false),
             born: Mutex::default(),
@@ -169,6 +179,52 @@ impl RedisStore {
         Ok(answer)
     }
 }
+
+impl RedisStore {
+    pub(super) async fn letters(&self) -> Result<Vec<(u64, Vec<u8>)>, StoreFault> {
+        let part = &self.0;
+        let key = part.keys.of("dead");
+        let mut pipeline = Pipeline::new();
+        pipeline.cmd("HGETALL").arg(&key);
+        let answers = part.commands.run(&key, &pipeline, LETTERS_WITHIN).await;
+        let answers = answers.map_err(|fault| StoreFault(fault.to_string()))?;
+        let answer = part.hold(answers.into_iter().next().ok_or_else(odd)?)?;
+        let flat: Vec<(u64, Vec<u8>)> = redis::from_redis_value(answer).map_err(|_| odd())?;
+        let mut letters = flat;
+        letters.sort_unstable_by_key(|(id, _)| *id);
+        Ok(letters)
+    }
+
+    pub(super) async fn settle_letters(
+        &self,
+        letters: &[SettledLetter],
+    ) -> Result<u64, StoreFault> {
+        let part = &self.0;
+        let mut call = Call {
+            script: &part.scripts.letters,
+            keys: part.keys.all(&SHARED_KEYS),
+            words: Vec::new(),
+        };
+        for letter in letters {
+            call.say(letter.id);
+            match &letter.again {
+                Some(job) => {
+                    call.say(job.target);
+                    call.words.push(job.text.clone());
+                }
+                None => {
+                    call.say("");
+                    call.say("");
+                }
+            }
+        }
+        let answer = part.run(&[call]).await?.into_iter().next();
+        number(Some(&part.hold(answer.ok_or_else(odd)?)?))
+    }
+}
+
+/// They may be many bytes.
+const LETTERS_WITHIN: Duration = Duration::from_secs(30);
 
 /// A script with its keys and arguments.
 struct Call<'a> {
@@ -234,24 +290,24 @@ impl Part {
         call.say(self.bounds.dead_max);
         call.say(self.bounds.dead_bytes_max);
         call.say(turn.done.len());
-        turn.done.iter().for_each(|it| call.say(&it.0));
+        turn.done.iter().for_each(|it| call.say(&it.text));
         call.say(turn.again.len());
         for (receipt, ms) in &turn.again {
-            call.say(&receipt.0);
+            call.say(&receipt.text);
             call.say(ms);
         }
         call.say(turn.back.len());
-        turn.back.iter().for_each(|it| call.say(&it.0));
+        turn.back.iter().for_each(|it| call.say(&it.text));
         call.say(turn.dead.len());
         for dead in &turn.dead {
-            call.say(dead.receipt.as_ref().map_or("", |it| &it.0));
+            call.say(dead.receipt.as_ref().map_or("", |it| &it.text));
             call.words.push(dead.text.clone());
         }
         match &turn.holds {
             None => call.say(-1),
             Some(holds) => {
                 call.say(holds.len());
-                holds.iter().for_each(|it| call.say(&it.0));
+                holds.iter().for_each(|it| call.say(&it.text));
             }
         }
         let take = &turn.take;
@@ -350,13 +406,16 @@ impl Part {
         let released = released.iter().map(target).collect::<Result<_, _>>()?;
         let mut flat = self::words(next()?)?.into_iter();
         let mut taken = Vec::new();
-        while let (Some(member), Some(attempts), Some(job)) = (flat.next(), flat.next(), flat.next())
+        while let (Some(member), Some(attempts), Some(job)) =
+            (flat.next(), flat.next(), flat.next())
         {
             let receipt = text(&member)?;
             let name = receipt.split('/').next().and_then(TargetName::parse);
             taken.push(Taken {
-                target: name.ok_or_else(odd)?,
-                receipt: Receipt(receipt.into()),
+                receipt: Receipt {
+                    target: name.ok_or_else(odd)?,
+                    text: receipt.into(),
+                },
                 attempts: u32::try_from(number(Some(&attempts))?).unwrap_or(u32::MAX),
                 text: bytes(job)?,
             });
@@ -389,7 +448,10 @@ fn odd() -> StoreFault {
 
 fn words(value: Value) -> Result<Vec<Value>, StoreFault> {
     match value {
-        Value::Array(words) => words.into_iter().map(|it| it.extract_error().map_err(|_| odd())).collect(),
+        Value::Array(words) => words
+            .into_iter()
+            .map(|it| it.extract_error().map_err(|_| odd()))
+            .collect(),
         _ => Err(odd()),
     }
 }
