@@ -19,6 +19,7 @@ mod drain;
 )]
 mod fixture;
 mod gather;
+mod kept_store;
 pub mod link;
 pub mod message;
 mod nats_setup;

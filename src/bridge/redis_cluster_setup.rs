@@ -40,7 +40,6 @@ pub(super) fn redis_cluster_setup(
     }
 }
 
-#[expect(dead_code, reason = "those who ask follow")]
 /// The cluster for commands: of `nodes`, or else `database.redis.cluster_nodes`.
 pub(super) fn cluster_redis(config: &Config, nodes: &[Secret]) -> CommandsSetup {
     let redis = &config.database.redis;

@@ -35,7 +35,6 @@ pub(super) fn redis_setup(config: &Config, name: &str, queue_bytes_max: usize) -
     }
 }
 
-#[expect(dead_code, reason = "those who ask follow")]
 /// The server for commands: of `url`, or else `database.redis`.
 pub(super) fn one_redis(config: &Config, url: Option<&Secret>) -> CommandsSetup {
     CommandsSetup::One(OneServer {
