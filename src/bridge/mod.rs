@@ -27,6 +27,7 @@ pub mod nodes;
 mod outbox;
 mod overview;
 pub mod queue;
+mod rate_store;
 mod redis_cluster_setup;
 pub mod redis_commands;
 mod redis_setup;
