@@ -171,7 +171,6 @@ fn what_this_release_does_not_ship_refuses_to_start() {
         ("app_manager.driver", "postgres"),
         ("app_manager.driver", "dynamodb"),
         ("app_manager.driver", "scylla"),
-        ("cache.driver", "redis"),
         ("queue.driver", "redis"),
         ("queue.driver", "sqs"),
         ("ssl.enabled", "true"),
