@@ -387,6 +387,8 @@ impl Application for Echo {
             | FromBridge::State(_)
             | FromBridge::Spent(_)
             | FromBridge::KeptAsk(_)
+            | FromBridge::Found(_)
+            | FromBridge::RateTaken(_)
             | FromBridge::Kept(_)
             | FromBridge::Owned(_)
             | FromBridge::Terminate(_)

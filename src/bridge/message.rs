@@ -6,7 +6,7 @@
 //! Invariants: every message is owned data; a request carries the slot it is for, and the answer
 //! carries it back.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use shards::application::{Lane, Millis, Waiter};
 
@@ -51,10 +51,14 @@ pub enum ToBridge {
     Terminate(Box<UserOfNodes>),
     /// What was used here of an app's rates, for the other nodes.
     Spent(Spent),
-    /// A channel's last event is wanted, which another node keeps.
+    /// A channel's last event is wanted, which another node or the shared cache keeps.
     KeptAsk(Box<KeptName>),
     /// A channel's last event, for the node that asked.
     Kept(Box<KeptEvent>),
+    /// A channel's last event, for the shared cache.
+    Keep(Box<KeepEvent>),
+    /// Some of a rate is wanted that nodes share; the answer is `FromBridge::RateTaken`.
+    TakeRate(RateQuestion),
     /// Whether a partition's topic is wanted, from now on.
     Topic {
         partition: Partition,
@@ -76,10 +80,13 @@ impl ToBridge {
             Self::Kept(kept) => Lane::Publish {
                 bytes: kept.approximate_bytes(),
             },
+            Self::Keep(keep) => Lane::Publish {
+                bytes: keep.approximate_bytes(),
+            },
             Self::Event(event) => Lane::Publish {
                 bytes: event.approximate_bytes(),
             },
-            Self::Usage { .. } | Self::FindApp(_) => Lane::Question,
+            Self::Usage { .. } | Self::FindApp(_) | Self::TakeRate(_) => Lane::Question,
             Self::Webhook(event) => Lane::Event {
                 source: event.app.0,
                 bytes: event.approximate_bytes(),
@@ -132,6 +139,10 @@ pub enum FromBridge {
     KeptAsk(Box<KeptName>),
     /// A channel's last event that was asked for.
     Kept(Box<KeptEvent>),
+    /// What the shared cache has of a channel's last event that was asked for.
+    Found(Box<FoundEvent>),
+    /// What the shared store gave of a rate.
+    RateTaken(Box<RateTaken>),
     /// Another node has used some of an app's rates, whose home is this shard.
     Spent(Spent),
     /// Another node was asked to end all connections of a user whose home is this shard.
@@ -221,6 +232,38 @@ pub struct KeptName {
     pub app: AppIndex,
     pub partition: Partition,
     pub channel: Arc<str>,
+    /// Another node has said that it keeps it.
+    pub is_elsewhere: bool,
+}
+
+/// A channel's last event on its way to the shared cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeepEvent {
+    pub app: AppIndex,
+    pub channel: Arc<str>,
+    /// For so long it is kept.
+    pub left_ms: u64,
+    pub frame: Arc<[u8]>,
+    /// Where the event's text begins in the frame.
+    pub text_from: usize,
+}
+
+impl KeepEvent {
+    /// About the bytes that it holds while it waits.
+    pub fn approximate_bytes(&self) -> usize {
+        size_of::<Self>() + self.channel.len() + self.frame.len()
+    }
+}
+
+/// What the shared cache has of a channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundEvent {
+    pub app: AppIndex,
+    pub partition: Partition,
+    pub channel: Arc<str>,
+    /// The event as JSON, whoever wrote it, and for how many milliseconds it is kept; `None` where
+    /// there is none.
+    pub text: Option<(Box<[u8]>, u64)>,
 }
 
 /// A channel's last event on its way between nodes.
@@ -239,6 +282,50 @@ impl KeptEvent {
     pub fn approximate_bytes(&self) -> usize {
         size_of::<Self>() + self.channel.len() + self.frame.len()
     }
+}
+
+/// A rate that nodes share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RateOf {
+    /// API requests of a client address.
+    Api(IpAddr),
+    /// New connections of a client address.
+    Upgrade(IpAddr),
+    /// Events that an app publishes.
+    BackendEvents(AppIndex),
+    /// What an app reads.
+    Reads(AppIndex),
+}
+
+/// How much is wanted of a rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateQuestion {
+    pub of: RateOf,
+    /// Not 0.
+    pub limit: u32,
+    pub window_ms: u64,
+    /// At most the limit.
+    pub count: u32,
+    /// Less is of no use to who asks first.
+    pub least: u32,
+}
+
+/// What is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateGrant {
+    pub granted: u32,
+    pub remaining: u32,
+    /// Until all of the limit is there again.
+    pub whole_in_ms: u64,
+    /// Until one is there; 0 while there is.
+    pub wait_ms: u64,
+}
+
+/// The answer to a question; `None`: the store did not say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateTaken {
+    pub question: RateQuestion,
+    pub grant: Option<RateGrant>,
 }
 
 /// What was used of an app's rates on one node since it was told last.
@@ -308,6 +395,10 @@ pub struct Health {
     pub backend_failing: bool,
     /// The store of apps does not answer any more: those that are known go on.
     pub app_store_failing: bool,
+    /// The shared cache does not answer: channels have the last events that this node heard.
+    pub cache_failing: bool,
+    /// The shared rates cannot be counted: `rate_limiter.on_error` decides.
+    pub rate_limiter_failing: bool,
     /// The bus to the other nodes is down, or does not bring back what is sent to it.
     pub bus_failing: bool,
     /// Memory in use is above `http_api.accept_traffic.memory_threshold`.
@@ -324,6 +415,8 @@ impl Health {
         queue_failing: false,
         backend_failing: false,
         app_store_failing: false,
+        cache_failing: false,
+        rate_limiter_failing: false,
         bus_failing: false,
         memory_above_threshold: false,
         draining: false,
@@ -351,6 +444,8 @@ impl Health {
         }
         let degraded = [
             (self.app_store_failing, "app_store"),
+            (self.cache_failing, "cache"),
+            (self.rate_limiter_failing, "rate_limiter"),
             (self.queue_failing, "webhook_queue"),
         ];
         let degraded = degraded.into_iter().filter(|(holds, _)| *holds);

@@ -28,11 +28,13 @@ use super::{
     busy::BusyWindow,
     drain::{Drain, Step},
     gather::Gathering,
+    kept_store::{self, KeptStore},
     link::ShardLink,
     message::{FromBridge, Health, ToBridge},
     nodes::{Nodes, Told},
     outbox::Outbox,
     queue_setup,
+    rate_store::{self, RateStore},
     signals::Signal,
     usage::MemoryGauge,
     webhook::{WebhookError, Webhooks},
@@ -119,6 +121,10 @@ pub struct Bridge<L> {
     pub(super) apps: AppTable,
     pub(super) openings: Openings,
     pub(super) source: Option<AppSource>,
+    /// Where nodes share last events.
+    pub(super) kept_store: Option<KeptStore>,
+    /// Where nodes share rates.
+    pub(super) rate_store: Option<RateStore>,
     pub(super) node_id: String,
     pub(super) build: Build,
     pub(super) exposition: Arc<Exposition>,
@@ -161,6 +167,8 @@ enum Wake {
     Bus(News),
     Webhooks,
     Store(Reached),
+    Cache(kept_store::Reached),
+    Rates(rate_store::Load),
     Time,
 }
 
@@ -193,6 +201,8 @@ impl<L: ShardLink> Bridge<L> {
         let nodes = Nodes::start(&config, &setup.node_id, program, started, shards)?;
         let source = setup.store;
         let source = source.map(|store| AppSource::new(&config, store, started));
+        let kept_store = KeptStore::start(&config)?;
+        let rate_store = RateStore::start(&config)?;
         let now = Instant::now();
         Ok(Self {
             outbox: Outbox::new(link.shards()),
@@ -203,6 +213,8 @@ impl<L: ShardLink> Bridge<L> {
             apps: setup.apps,
             openings: Openings::new(shards),
             source,
+            kept_store,
+            rate_store,
             node_id: setup.node_id,
             build: setup.build,
             exposition,
@@ -243,6 +255,8 @@ impl<L: ShardLink> Bridge<L> {
                 Wake::Signal(Signal::DumpStats) => self.log_stats(),
                 Wake::Bus(news) => self.hear_nodes(news),
                 Wake::Store(reached) => self.reached_store(reached),
+                Wake::Cache(reached) => self.reached_cache(reached),
+                Wake::Rates(load) => self.reached_rates(load),
                 Wake::Webhooks | Wake::Time => {}
             }
             self.do_what_is_due();
@@ -274,6 +288,18 @@ impl<L: ShardLink> Bridge<L> {
                 None => None,
             }
         };
+        let cached = async {
+            match &mut self.kept_store {
+                Some(store) => Some(store.reached().await),
+                None => None,
+            }
+        };
+        let rates = async {
+            match &mut self.rate_store {
+                Some(store) => Some(store.reached().await),
+                None => None,
+            }
+        };
         tokio::select! {
             () = self.link.receive(inbox) => Wake::Shards,
             Some(request) = self.requests.recv() => Wake::Admin(request),
@@ -281,6 +307,8 @@ impl<L: ShardLink> Bridge<L> {
             Some(signal) = self.signals.recv() => Wake::Signal(signal),
             () = self.webhooks.progress() => Wake::Webhooks,
             Some(reached) = reached => Wake::Store(reached),
+            Some(reached) = cached => Wake::Cache(reached),
+            Some(load) = rates => Wake::Rates(load),
             () = tokio::time::sleep_until(wake_at.into()) => Wake::Time,
         }
     }
@@ -315,6 +343,7 @@ impl<L: ShardLink> Bridge<L> {
             self.drain.as_ref().map(Drain::due),
             self.nodes.as_ref().map(Nodes::due),
             self.source.as_ref().and_then(AppSource::due),
+            self.kept_store.as_ref().and_then(KeptStore::due),
             has_views.then(Instant::now),
             (!self.outbox.is_empty()).then(|| Instant::now() + RETRY_AFTER),
         ];
@@ -353,11 +382,9 @@ impl<L: ShardLink> Bridge<L> {
                         nodes.terminate(&self.apps, &user);
                     }
                 }
-                ToBridge::KeptAsk(name) => {
-                    if let Some(nodes) = &mut self.nodes {
-                        nodes.ask_kept(&self.apps, &name);
-                    }
-                }
+                ToBridge::KeptAsk(name) => self.ask_kept(*name),
+                ToBridge::Keep(event) => self.keep_event(&event),
+                ToBridge::TakeRate(question) => self.ask_rate(shard, question),
                 ToBridge::Kept(kept) => {
                     if let Some(nodes) = &mut self.nodes {
                         nodes.answer_kept(&self.apps, &kept);
@@ -387,6 +414,7 @@ impl<L: ShardLink> Bridge<L> {
                 }
             }
         }
+        self.flush_rates();
         self.webhooks.start();
         if let Some(nodes) = &mut self.nodes {
             nodes.flush();
@@ -440,6 +468,9 @@ impl<L: ShardLink> Bridge<L> {
         }
         self.do_what_nodes_want(now);
         self.tick_apps();
+        if let Some(store) = &mut self.kept_store {
+            store.tick(now);
+        }
         if self.gathering.is_due(now) {
             self.finish_sample();
         }
@@ -531,6 +562,8 @@ impl<L: ShardLink> Bridge<L> {
             queue_failing: self.webhooks.is_failing(),
             backend_failing: is_store_failing && !self.is_announced,
             app_store_failing: is_store_failing && self.is_announced,
+            cache_failing: self.kept_store.as_ref().is_some_and(KeptStore::is_failing),
+            rate_limiter_failing: self.rate_store.as_ref().is_some_and(RateStore::is_failing),
             bus_failing: self.nodes.as_ref().is_some_and(Nodes::is_failing),
             memory_above_threshold: self.memory.read(now).fraction()
                 > self.config.http_api.memory_threshold,

@@ -114,6 +114,8 @@ impl Hooks {
             | ToBridge::Spent(_)
             | ToBridge::KeptAsk(_)
             | ToBridge::Kept(_)
+            | ToBridge::Keep(_)
+            | ToBridge::TakeRate(_)
             | ToBridge::Topic { .. } => {
                 panic!("a node without a bus")
             }

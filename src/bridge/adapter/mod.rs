@@ -60,10 +60,7 @@ pub enum BusError {
          adapter.redis.redis_sub_options.url database {subscribe}: must be the same"
     )]
     Databases { publish: u32, subscribe: u32 },
-    #[error(
-        "{key} names no server of a Redis Cluster, and database.redis.cluster_nodes neither: wants at \
-         least one, such as redis://host:7000"
-    )]
+    #[error("{key}: wants at least one server of a Redis Cluster, such as redis://host:7000")]
     NoNodes { key: &'static str },
     /// They would say which slot a topic is in.
     #[error("{key} must not hold {{ or }} with adapter.driver = \"redis-cluster\"")]

@@ -8,7 +8,7 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
-use redis::{ErrorKind, Pipeline, RedisError, ServerErrorKind, Value};
+use redis::{Cmd, ErrorKind, Pipeline, RedisError, ServerErrorKind, Value};
 use tokio::{
     sync::{Notify, watch},
     task::JoinSet,
@@ -101,6 +101,60 @@ impl Cluster {
                 answers[index] = answer;
             }
         }
+    }
+
+    pub(super) async fn run_each(
+        &self,
+        commands: &[(String, Cmd)],
+        within: Duration,
+    ) -> Vec<Result<Value, CommandFault>> {
+        let until = Instant::now() + within;
+        let mut answers: Vec<Option<Result<Value, CommandFault>>> = vec![None; commands.len()];
+        // By master, known by its connection.
+        let mut groups: BTreeMap<usize, (Arc<Kept>, Vec<usize>)> = BTreeMap::new();
+        for (index, (key, _)) in commands.iter().enumerate() {
+            match self.master(slot_of_key(key), until).await {
+                Ok(master) => {
+                    let group = groups.entry(Arc::as_ptr(&master).addr());
+                    group.or_insert_with(|| (master, Vec::new())).1.push(index);
+                }
+                Err(fault) => answers[index] = Some(Err(fault)),
+            }
+        }
+        let mut asking = JoinSet::new();
+        for (master, indices) in groups.into_values() {
+            let commands: Vec<_> = indices.iter().map(|it| commands[*it].clone()).collect();
+            let left = until.saturating_duration_since(Instant::now());
+            asking.spawn(async move { (indices, master.run_each(&commands, left).await) });
+        }
+        while let Some(Ok((indices, said))) = asking.join_next().await {
+            for (index, answer) in indices.into_iter().zip(said) {
+                answers[index] = Some(answer);
+            }
+        }
+        let mut all = Vec::with_capacity(commands.len());
+        for ((key, command), answer) in commands.iter().zip(answers) {
+            let lost = || Err(CommandFault::Unknown("the question was lost".to_owned()));
+            let mut answer = answer.unwrap_or_else(lost);
+            match &answer {
+                Ok(value) if is_astray(value) => answer = self.again(key, command, until).await,
+                Ok(_) => {}
+                Err(_) => self.asked.notify_one(),
+            }
+            all.push(answer);
+        }
+        all
+    }
+
+    /// Sends one again that a server redirected.
+    async fn again(&self, key: &str, command: &Cmd, until: Instant) -> Result<Value, CommandFault> {
+        self.look_again(until).await;
+        let mut pipeline = Pipeline::new();
+        pipeline.add_command(command.clone());
+        let left = until.saturating_duration_since(Instant::now());
+        let mut answers = self.run(key, &pipeline, left).await?;
+        let lost = || CommandFault::Unknown("the question was lost".to_owned());
+        answers.pop().ok_or_else(lost)
     }
 
     async fn ask(

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use redis::{Pipeline, PushInfo, PushKind, Value, aio::MultiplexedConnection};
+use redis::{Cmd, Pipeline, PushInfo, PushKind, Value, aio::MultiplexedConnection};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -103,6 +103,22 @@ impl Kept {
                     "{at} does not answer in time"
                 )))
             }
+        }
+    }
+
+    /// The same for commands of any keys that are this server's.
+    pub(super) async fn run_each(
+        &self,
+        commands: &[(String, Cmd)],
+        within: Duration,
+    ) -> Vec<Result<Value, CommandFault>> {
+        let mut pipeline = Pipeline::with_capacity(commands.len());
+        for (_, command) in commands {
+            pipeline.add_command(command.clone());
+        }
+        match self.run(&pipeline, within).await {
+            Ok(answers) => answers.into_iter().map(Ok).collect(),
+            Err(fault) => vec![Err(fault); commands.len()],
         }
     }
 

@@ -13,7 +13,7 @@ mod kept;
 
 use std::{sync::Arc, time::Duration};
 
-use redis::{Pipeline, Value};
+use redis::{Cmd, Pipeline, Value};
 
 use self::{cluster::Cluster, kept::Kept};
 pub use super::adapter::redis_cluster::members::ClusterServers;
@@ -116,6 +116,19 @@ impl RedisCommands {
         match &*self.0 {
             Reach::One(kept) => kept.run(commands, within).await,
             Reach::Cluster(cluster) => cluster.run(key, commands, within).await,
+        }
+    }
+
+    /// What is said to commands that concern a key each, in as few round trips as there are servers.
+    /// They are carried out in any order.
+    pub async fn run_each(
+        &self,
+        commands: Vec<(String, Cmd)>,
+        within: Duration,
+    ) -> Vec<Result<Value, CommandFault>> {
+        match &*self.0 {
+            Reach::One(kept) => kept.run_each(&commands, within).await,
+            Reach::Cluster(cluster) => cluster.run_each(&commands, within).await,
         }
     }
 

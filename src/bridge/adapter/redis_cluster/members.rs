@@ -89,7 +89,7 @@ impl Members {
             }
         }
         if members.seeds.is_empty() {
-            return Err(BusError::NoNodes { key: nodes_key });
+            return Err(BusError::NoNodes { key: keys.address });
         }
         if named_tls {
             // Who asks for TLS by its own key means servers of any scheme.
