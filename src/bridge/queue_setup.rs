@@ -41,6 +41,7 @@ pub(super) fn keeping(config: &Config) -> Result<Keeping, BusError> {
         QueueDriver::RedisCluster => ("redis-cluster", queue.redis_cluster.concurrency),
     };
     let (stores, old) = redis_stores(config, &incarnation())?;
+    tokio::spawn(old.warning_of_loss());
     Ok(Keeping::Shared(SharedSetup {
         driver,
         stores,

@@ -18,8 +18,8 @@ fn the_error_of_the_reference_has_its_exact_words() {
             "config.json:1: databse: no such key; did you mean database?",
         ),
         (
-            "{\"queue\": {\"driver\": \"redis-cluster\"}}".to_owned(),
-            "config.json:1: queue.driver: \"redis-cluster\" is not in this release, which has \"memory\" and \"none\"",
+            "{\"queue\": {\"driver\": \"sqs\"}}".to_owned(),
+            "config.json:1: queue.driver: \"sqs\" is not in this release, which has \"memory\", \"redis\", \"redis-cluster\" and \"none\"",
         ),
         (
             "{\"port\": 1, \"host\": \"${NOWHERE}\"}".to_owned(),
@@ -171,7 +171,6 @@ fn what_this_release_does_not_ship_refuses_to_start() {
         ("app_manager.driver", "postgres"),
         ("app_manager.driver", "dynamodb"),
         ("app_manager.driver", "scylla"),
-        ("queue.driver", "redis"),
         ("queue.driver", "sqs"),
         ("ssl.enabled", "true"),
         ("unix_socket.enabled", "true"),

@@ -53,6 +53,8 @@ pub struct Part {
     say: Say,
     under_way: Option<UnderWay>,
     rhythm: Rhythm,
+    /// What the store said last of its beginning.
+    born: Option<Arc<str>>,
     is_closing: bool,
     pub counters: PartCounters,
 }
@@ -110,6 +112,8 @@ pub struct PartCounters {
     pub taken: u64,
     /// Turns that had no answer, and puts that were refused.
     pub faults: u64,
+    /// Times that the store had lost what it knew.
+    pub forgot: u64,
     /// What the store said last; what only grows is summed.
     pub store: StoreState,
 }
@@ -154,6 +158,7 @@ impl Part {
             say: Say::default(),
             under_way: None,
             rhythm: Rhythm::default(),
+            born: None,
             is_closing: false,
             counters: PartCounters::default(),
         }
@@ -429,6 +434,9 @@ impl Part {
             let sent = self.sending.take().expect("it was said");
             self.counters.put += sent.jobs.len() as u64;
         }
+        let has_forgotten = self.born.is_some() && self.born != answer.born;
+        self.counters.forgot += u64::from(has_forgotten);
+        self.born = answer.born.take();
         let heard = self.hear(answer, &under_way);
         if self.is_closing {
             self.targets.retain(|_, count| *count > 0);
@@ -497,7 +505,6 @@ impl Part {
             recovered: sum.recovered + state.recovered,
             overflown: sum.overflown + state.overflown,
             dead_dropped: sum.dead_dropped + state.dead_dropped,
-            forgot: sum.forgot + state.forgot,
             ..*state
         };
     }

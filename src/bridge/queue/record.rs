@@ -315,7 +315,7 @@ mod tests {
             String::from_utf8_lossy(&wire),
             r#"{"name":"client_event","channel":"private-c","event":"client-x","data":{"a":1},"socket_id":"1.2"}"#
         );
-        assert!(!format!("{record:?}").contains(""s""));
+        assert!(!format!("{record:?}").contains("app_secret"));
         assert!(OldRecord::read(b"{}").is_none());
         assert!(
             OldRecord::read(br#"{"app_id":"a","payload":{"time_ms":5,"events":[]}}"#).is_none()

@@ -153,9 +153,10 @@ impl Shared {
         jitter: f64,
     ) -> part::Heard {
         let put_fault = answer.as_ref().ok().and_then(|it| it.put_fault.clone());
-        let forgot = answer.as_ref().is_ok_and(|it| it.state.forgot > 0);
-        let heard = self.parts[index].0.ended(answer, now, jitter);
-        if forgot {
+        let part = &mut self.parts[index].0;
+        let forgot = part.counters.forgot;
+        let heard = part.ended(answer, now, jitter);
+        if part.counters.forgot > forgot {
             tracing::error!(
                 driver = self.driver,
                 "the webhook queue has lost its jobs: was it started again without persistence?"
@@ -201,7 +202,7 @@ impl Shared {
                 state.recovered,
                 state.overflown,
                 sum(|it| it.faults),
-                state.forgot,
+                sum(|it| it.forgot),
             ],
         }
     }
@@ -216,7 +217,6 @@ impl Shared {
                 recovered: sum.recovered + it.recovered,
                 overflown: sum.overflown + it.overflown,
                 dead_dropped: sum.dead_dropped + it.dead_dropped,
-                forgot: sum.forgot + it.forgot,
             }
         })
     }

@@ -87,6 +87,8 @@ pub struct Answer {
     pub taken: Vec<Taken>,
     /// Targets that this node has no more: nothing of them waits, or they are another's.
     pub released: Vec<TargetName>,
+    /// What the store says of its own beginning: another word than before, and it has lost all.
+    pub born: Option<Arc<str>>,
     /// The store took this node for dead: what it had taken before is free for others.
     pub was_dead: bool,
     pub state: StoreState,
@@ -113,8 +115,6 @@ pub struct StoreState {
     pub overflown: u64,
     /// Dead letters dropped for want of room.
     pub dead_dropped: u64,
-    /// The store has lost what it knew.
-    pub forgot: u64,
 }
 
 /// Why a store gives no answer: a sentence that names the key and what to do. Whether something was done

@@ -8,12 +8,13 @@
 //! all the same; nothing is ever trimmed unseen: a bound says what goes, counts it and keeps it as a dead
 //! letter.
 
+pub mod look;
 pub mod old;
 
 use std::{
     fmt::Write as _,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -54,8 +55,6 @@ struct Part {
     scripts: Scripts,
     /// This node has been heard.
     was_there: AtomicBool,
-    /// What the store says of its own beginning: another word than before, and it has lost all.
-    born: Mutex<Option<Box<str>>>,
 }
 
 #[derive(Debug)]
@@ -150,7 +149,6 @@ impl RedisStore {
                 letters: Source::new(include_str!("letters.lua")),
             },
             was_there: AtomicBool::new(false),
-            born: Mutex::default(),
         }))
     }
 
@@ -394,7 +392,7 @@ impl Part {
         let mut next = || words.next().ok_or_else(odd);
         let was_dead = number(Some(&next()?))? > 0;
         let born = text(&next()?)?;
-        let mut state = StoreState {
+        let state = StoreState {
             recovered: number(Some(&next()?))?,
             dead_dropped: number(Some(&next()?))?,
             waiting: number(Some(&next()?))?,
@@ -420,15 +418,11 @@ impl Part {
                 text: bytes(job)?,
             });
         }
-        let mut known = self.born.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.as_ref().is_some_and(|known| **known != *born) {
-            state.forgot = 1;
-        }
-        *known = Some(born.into());
         Ok(Answer {
             taken,
             released,
             was_dead,
+            born: Some(born.into()),
             put_fault: None,
             state,
         })
@@ -447,13 +441,13 @@ fn odd() -> StoreFault {
 }
 
 fn words(value: Value) -> Result<Vec<Value>, StoreFault> {
-    match value {
-        Value::Array(words) => words
-            .into_iter()
-            .map(|it| it.extract_error().map_err(|_| odd()))
-            .collect(),
-        _ => Err(odd()),
-    }
+    let Value::Array(words) = value else {
+        return Err(odd());
+    };
+    let words = words.into_iter();
+    words
+        .map(|it| it.extract_error().map_err(|_| odd()))
+        .collect()
 }
 
 fn number(value: Option<&Value>) -> Result<u64, StoreFault> {
@@ -466,10 +460,10 @@ fn text(value: &Value) -> Result<String, StoreFault> {
 }
 
 fn bytes(value: Value) -> Result<Vec<u8>, StoreFault> {
-    match value {
-        Value::BulkString(bytes) => Ok(bytes),
-        _ => Err(odd()),
-    }
+    let Value::BulkString(bytes) = value else {
+        return Err(odd());
+    };
+    Ok(bytes)
 }
 
 fn target(value: &Value) -> Result<TargetName, StoreFault> {

@@ -9,7 +9,7 @@ use std::{fmt, time::Duration};
 
 use redis::{Pipeline, Value};
 
-use super::{Keys, odd};
+use super::{Keys, look, odd};
 use crate::bridge::{queue::store::StoreFault, redis_commands::RedisCommands};
 
 /// The list, for one node.
@@ -42,6 +42,11 @@ impl OldList {
             list: list.into(),
             node: node.into(),
         }
+    }
+
+    /// Says what a queue should not find of this Redis, once it answers.
+    pub fn warning_of_loss(&self) -> impl Future<Output = ()> + use<> {
+        look::warn_of_loss(self.commands.clone(), self.list.to_string())
     }
 
     /// The next jobs, which stay where they are; none while another node moves them.
