@@ -257,7 +257,8 @@ impl<L: ShardLink> Bridge<L> {
                 Wake::Store(reached) => self.reached_store(reached),
                 Wake::Cache(reached) => self.reached_cache(reached),
                 Wake::Rates(load) => self.reached_rates(load),
-                Wake::Webhooks | Wake::Time => {}
+                Wake::Webhooks => self.find_apps_of_webhooks(),
+                Wake::Time => {}
             }
             self.do_what_is_due();
             if self.step_drain() {
@@ -528,7 +529,8 @@ impl<L: ShardLink> Bridge<L> {
         if health == self.health {
             return;
         }
-        if health.queue_failing && !self.health.queue_failing {
+        let overflows = self.webhooks.is_overflowing();
+        if health.queue_failing && !self.health.queue_failing && overflows {
             tracing::warn!("the webhook queue overflows: its oldest jobs are dropped");
         }
         if health.app_store_failing && !self.health.app_store_failing {

@@ -19,7 +19,7 @@ fn the_error_of_the_reference_has_its_exact_words() {
         ),
         (
             "{\"queue\": {\"driver\": \"sqs\"}}".to_owned(),
-            "config.json:1: queue.driver: \"sqs\" is not in this release, which has \"memory\", \"redis\", \"redis-cluster\" and \"none\"",
+            "config.json:1: queue.driver: \"sqs\" is not in this release, which has \"memory\" and \"redis\" and \"redis-cluster\" and \"none\"",
         ),
         (
             "{\"port\": 1, \"host\": \"${NOWHERE}\"}".to_owned(),

@@ -280,6 +280,14 @@ impl Server {
         sockudo.output().expect("it starts")
     }
 
+    /// Runs a command with this node's configuration.
+    pub(crate) fn has_run(&self, command: &[&str]) -> Output {
+        let mut sockudo = Command::new(env!("CARGO_BIN_EXE_sockudo"));
+        sockudo.args(command).arg("--config");
+        sockudo.arg(self.folder.path().join("config.json"));
+        sockudo.output().expect("it starts")
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }

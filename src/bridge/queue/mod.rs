@@ -11,6 +11,8 @@ pub mod dead;
 pub(super) mod lane;
 pub mod memory;
 pub mod part;
+#[cfg(test)]
+mod part_tests;
 pub mod record;
 mod shares;
 pub mod store;

@@ -43,6 +43,7 @@ pub struct Part {
     /// Said to the store and not answered.
     sending: Option<Sending>,
     put_number: u64,
+    turn_number: u64,
     /// Each job that this node has.
     held: BTreeSet<Receipt>,
     /// Targets that this node has, and how many jobs of them.
@@ -124,6 +125,8 @@ pub struct Heard {
     pub taken: Vec<Taken>,
     /// The store gave this node's jobs away: those that were not tried are to be let go.
     pub was_dead: bool,
+    /// The store has lost them: nobody else has what this node has.
+    pub has_forgotten: bool,
 }
 
 /// A store is asked so often although there is nothing to say: for what others left, and to live.
@@ -151,6 +154,7 @@ impl Part {
             backlog: MemoryQueue::new(settings),
             sending: None,
             put_number: 0,
+            turn_number: 0,
             held: BTreeSet::new(),
             targets: BTreeMap::new(),
             failing: BTreeSet::new(),
@@ -265,7 +269,9 @@ impl Part {
             has_put: self.sending.is_some(),
         };
         let again = self.say.again.iter();
+        self.turn_number += 1;
         let turn = Turn {
+            number: self.turn_number,
             put: self.sending.as_ref().map(|it| Arc::clone(&it.put)),
             done: self.say.done.clone(),
             again: again
@@ -437,7 +443,8 @@ impl Part {
         let has_forgotten = self.born.is_some() && self.born != answer.born;
         self.counters.forgot += u64::from(has_forgotten);
         self.born = answer.born.take();
-        let heard = self.hear(answer, &under_way);
+        let mut heard = self.hear(answer, &under_way);
+        heard.has_forgotten = has_forgotten;
         if self.is_closing {
             self.targets.retain(|_, count| *count > 0);
         }
@@ -496,6 +503,7 @@ impl Part {
         Heard {
             taken,
             was_dead: answer.was_dead,
+            has_forgotten: false,
         }
     }
 

@@ -5,6 +5,8 @@
 //! Invariants: a job that a store gave is called done, dead, again or back, once; what cannot be read or
 //! belongs to nobody does not stay for ever.
 
+use std::collections::BTreeSet;
+
 use shards::application::Millis;
 
 use super::{Webhooks, jitter, shared::Turned, since, wall_ms};
@@ -31,7 +33,15 @@ const UNKNOWN_MS: u64 = 60_000;
 /// It is left to them so long.
 const LEAVE_MS: u64 = 2_000;
 
+/// Apps that are looked for at once.
+const WANTED_MAX: usize = 256;
+
 impl Webhooks {
+    /// Apps of which there are jobs and that are not known here.
+    pub fn take_wanted_apps(&mut self) -> BTreeSet<Box<str>> {
+        std::mem::take(&mut self.wanted_apps)
+    }
+
     /// Tells the store, or notes down, what became of jobs that left the queues.
     pub(super) fn keep_account(&mut self, error: Option<&str>) {
         for left in self.queue.take_left() {
@@ -93,8 +103,13 @@ impl Webhooks {
         };
         let heard = shared.hear(turned, now, jitter());
         if heard.was_dead {
-            // Others have them, or this node gets them again.
-            drop(self.queue.take_all_untried(now));
+            for (id, mut job) in self.queue.take_all_untried(now) {
+                // Else others have it, or this node gets it again.
+                if heard.has_forgotten || job.receipt.is_none() {
+                    job.receipt = None;
+                    self.queue.push_job(id, job, now);
+                }
+            }
         }
         for taken in heard.taken {
             self.take(taken, now);
@@ -122,6 +137,9 @@ impl Webhooks {
         let target = target.filter(|(_, it)| it.entry.app.id == *record.app_id);
         let Some((id, target)) = target else {
             if age_ms < UNKNOWN_MS {
+                if self.wanted_apps.len() < WANTED_MAX {
+                    self.wanted_apps.insert(record.app_id);
+                }
                 part.leave(receipt.target, LEAVE_MS);
                 return part.back(&receipt);
             }

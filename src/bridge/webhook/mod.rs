@@ -21,6 +21,7 @@ mod target;
 mod tests;
 
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -73,6 +74,8 @@ pub struct Webhooks {
     shared: Option<Shared>,
     /// `None` of a store's.
     letters: DeadLetters,
+    /// At most `WANTED_MAX`.
+    wanted_apps: BTreeSet<Box<str>>,
     targets: TargetTable,
     policy: Arc<TargetPolicy>,
     client: reqwest::Client,
@@ -115,6 +118,7 @@ impl Webhooks {
             queue: MemoryQueue::new(queue),
             shared,
             letters: DeadLetters::default(),
+            wanted_apps: BTreeSet::new(),
             targets: TargetTable::default(),
             client: attempt::client(&policy)?,
             policy,
@@ -368,12 +372,17 @@ impl Webhooks {
         self.queue.is_idle() && parts.all(Part::is_idle)
     }
 
-    /// The queue overflowed a short while ago, or its store does not answer.
+    /// The queue overflows, or its store does not answer.
     pub fn is_failing(&self) -> bool {
+        let mut parts = self.shared.iter().flat_map(Shared::parts);
+        self.is_overflowing() || parts.any(Part::is_failing)
+    }
+
+    /// What waits here overflowed a short while ago.
+    pub fn is_overflowing(&self) -> bool {
         let now = self.now();
         let mut parts = self.shared.iter().flat_map(Shared::parts);
-        self.queue.is_failing(now)
-            || parts.any(|part| part.is_failing() || part.is_overflowing(now))
+        self.queue.is_failing(now) || parts.any(|part| part.is_overflowing(now))
     }
 
     pub fn counters(&self) -> &WebhookCounters {

@@ -62,12 +62,14 @@ impl Shared {
     pub(super) fn new(setup: SharedSetup, settings: &QueueSettings) -> Self {
         assert!(!setup.stores.is_empty(), "a store has a part");
         let settings = of_part(settings, setup.stores.len());
+        // While some are under way the next ones come.
+        let jobs_max = setup.in_flight_max * 2;
+        let jobs_per_target_max = jobs_max.min(settings.in_flight_per_target_max * 2);
         let bounds = PartBounds {
-            // While some are under way the next ones come.
-            jobs_max: (setup.in_flight_max * 2)
+            jobs_max: jobs_max
                 .div_ceil(setup.stores.len())
-                .max(2),
-            jobs_per_target_max: settings.in_flight_per_target_max * 2,
+                .max(jobs_per_target_max),
+            jobs_per_target_max,
         };
         let part = |store| (Part::new(settings.clone(), bounds), store);
         Self {

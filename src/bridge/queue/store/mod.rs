@@ -24,6 +24,8 @@ pub struct Receipt {
 /// All that a node has to say at one moment, and what it wants.
 #[derive(Clone, Debug, Default)]
 pub struct Turn {
+    /// Of this node: one that comes after a later one is not to be heard.
+    pub number: u64,
     pub put: Option<Arc<Put>>,
     /// Delivered: these may be forgotten.
     pub done: Vec<Receipt>,

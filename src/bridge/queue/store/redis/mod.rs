@@ -276,6 +276,7 @@ impl Part {
     fn turn_call(&self, turn: &Turn) -> Call<'_> {
         let mut keys = self.keys.all(&SHARED_KEYS);
         keys.extend(self.keys.all(&["held", "owned", "nodes"]));
+        keys.push(self.keys.of(&format!("turn:{}", self.node)));
         let (script, words) = (&self.scripts.turn, Vec::new());
         let mut call = Call {
             script,
@@ -283,6 +284,7 @@ impl Part {
             words,
         };
         call.say(&self.node);
+        call.say(turn.number);
         call.say(self.bounds.lease.as_millis());
         call.say(u8::from(self.was_there.load(Ordering::Relaxed)));
         call.say(self.bounds.dead_max);

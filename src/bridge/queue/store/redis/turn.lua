@@ -1,10 +1,10 @@
 -- What became of a node's jobs, and the jobs that it gets.
--- ARGV: node, its lease in ms, whether it was there before, dead letters, bytes of them, then lists with
+-- ARGV: node, number of its turn, its lease in ms, whether it was there before, dead letters, bytes of them, then lists with
 -- their lengths before them: done; again (job, ms); back; dead (job or '', letter); holds (-1: not said);
 -- left targets (target, ms); then room, room per target, targets at most, wanted targets (target, jobs).
 local jobs, ready, lanes, later, failed, state, sizes, dead, dead_order =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
-local held, owned, nodes = KEYS[10], KEYS[11], KEYS[12]
+local held, owned, nodes, last = KEYS[10], KEYS[11], KEYS[12], KEYS[13]
 -- After a write that needs no memory a full Redis lets a script do the rest: so the queue drains.
 redis.call('ZREM', nodes, '')
 
@@ -18,7 +18,10 @@ local function text_of(number) return string.format('%.0f', number) end
 local function target_of(member) return string.sub(member, 1, 32) end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local node, lease_ms, was_there = next_word(), next_number(), next_word()
+local node, number, lease_ms, was_there = next_word(), next_number(), next_number(), next_word()
+-- A turn that was given up and comes late, out of a connection that was closed meanwhile, would take jobs unheard.
+if number <= tonumber(redis.call('GET', last) or '0') then return {} end
+redis.call('SET', last, text_of(number), 'EX', 3600)
 local letters_max, letter_bytes_max = next_number(), next_number()
 local OWNED = '9007199254740991'
 
