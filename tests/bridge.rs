@@ -390,6 +390,7 @@ impl Application for Echo {
             | FromBridge::Spent(_)
             | FromBridge::KeptAsk(_)
             | FromBridge::Found(_)
+            | FromBridge::RateTaken(_)
             | FromBridge::Kept(_)
             | FromBridge::Owned(_)
             | FromBridge::Terminate(_)

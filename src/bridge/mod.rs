@@ -28,6 +28,7 @@ pub mod notify;
 mod outbox;
 mod overview;
 pub mod queue;
+mod rate_store;
 mod redis_cluster_setup;
 pub mod redis_commands;
 mod redis_setup;

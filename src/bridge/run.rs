@@ -34,6 +34,7 @@ use super::{
     nodes::{Nodes, Told},
     notify::Supervisor,
     outbox::Outbox,
+    rate_store::{self, RateStore},
     signals::Signal,
     usage::MemoryGauge,
     webhook::{WebhookError, Webhooks},
@@ -124,6 +125,8 @@ pub struct Bridge<L> {
     pub(super) source: Option<AppSource>,
     /// Where nodes share last events.
     pub(super) kept_store: Option<KeptStore>,
+    /// Where nodes share rates.
+    pub(super) rate_store: Option<RateStore>,
     pub(super) node_id: String,
     pub(super) build: Build,
     pub(super) exposition: Arc<Exposition>,
@@ -168,6 +171,7 @@ enum Wake {
     Webhooks,
     Store(Reached),
     Cache(kept_store::Reached),
+    Rates(rate_store::Load),
     Time,
 }
 
@@ -200,6 +204,7 @@ impl<L: ShardLink> Bridge<L> {
         let source = setup.store;
         let source = source.map(|store| AppSource::new(&config, store, started));
         let kept_store = KeptStore::start(&config)?;
+        let rate_store = RateStore::start(&config)?;
         let now = Instant::now();
         Ok(Self {
             outbox: Outbox::new(link.shards()),
@@ -211,6 +216,7 @@ impl<L: ShardLink> Bridge<L> {
             openings: Openings::new(shards),
             source,
             kept_store,
+            rate_store,
             node_id: setup.node_id,
             build: setup.build,
             exposition,
@@ -253,6 +259,7 @@ impl<L: ShardLink> Bridge<L> {
                 Wake::Bus(news) => self.hear_nodes(news),
                 Wake::Store(reached) => self.reached_store(reached),
                 Wake::Cache(reached) => self.reached_cache(reached),
+                Wake::Rates(load) => self.reached_rates(load),
                 Wake::Webhooks | Wake::Time => {}
             }
             self.do_what_is_due();
@@ -290,6 +297,12 @@ impl<L: ShardLink> Bridge<L> {
                 None => None,
             }
         };
+        let rates = async {
+            match &mut self.rate_store {
+                Some(store) => Some(store.reached().await),
+                None => None,
+            }
+        };
         tokio::select! {
             () = self.link.receive(inbox) => Wake::Shards,
             Some(request) = self.requests.recv() => Wake::Admin(request),
@@ -298,6 +311,7 @@ impl<L: ShardLink> Bridge<L> {
             () = self.webhooks.progress() => Wake::Webhooks,
             Some(reached) = reached => Wake::Store(reached),
             Some(reached) = cached => Wake::Cache(reached),
+            Some(load) = rates => Wake::Rates(load),
             () = tokio::time::sleep_until(wake_at.into()) => Wake::Time,
         }
     }
@@ -368,6 +382,7 @@ impl<L: ShardLink> Bridge<L> {
                 }
                 ToBridge::KeptAsk(name) => self.ask_kept(*name),
                 ToBridge::Keep(event) => self.keep_event(&event),
+                ToBridge::TakeRate(question) => self.ask_rate(shard, question),
                 ToBridge::Kept(kept) => {
                     if let Some(nodes) = &mut self.nodes {
                         nodes.answer_kept(&self.apps, &kept);
@@ -397,6 +412,7 @@ impl<L: ShardLink> Bridge<L> {
                 }
             }
         }
+        self.flush_rates();
         self.webhooks.start();
         if let Some(nodes) = &mut self.nodes {
             nodes.flush();
@@ -572,6 +588,7 @@ impl<L: ShardLink> Bridge<L> {
             backend_failing: is_store_failing && !self.is_announced,
             app_store_failing: is_store_failing && self.is_announced,
             cache_failing: self.kept_store.as_ref().is_some_and(KeptStore::is_failing),
+            rate_limiter_failing: self.rate_store.as_ref().is_some_and(RateStore::is_failing),
             bus_failing: self.nodes.as_ref().is_some_and(Nodes::is_failing),
             memory_above_threshold: self.memory.read(now).fraction()
                 > self.config.http_api.memory_threshold,
