@@ -387,6 +387,7 @@ impl Application for Echo {
             | FromBridge::State(_)
             | FromBridge::Spent(_)
             | FromBridge::KeptAsk(_)
+            | FromBridge::Found(_)
             | FromBridge::Kept(_)
             | FromBridge::Owned(_)
             | FromBridge::Terminate(_)

@@ -49,10 +49,12 @@ pub enum ToBridge {
     Terminate(Box<UserOfNodes>),
     /// What was used here of an app's rates, for the other nodes.
     Spent(Spent),
-    /// A channel's last event is wanted, which another node keeps.
+    /// A channel's last event is wanted, which another node or the shared cache keeps.
     KeptAsk(Box<KeptName>),
     /// A channel's last event, for the node that asked.
     Kept(Box<KeptEvent>),
+    /// A channel's last event, for the shared cache.
+    Keep(Box<KeepEvent>),
     /// Whether a partition's topic is wanted, from now on.
     Topic {
         partition: Partition,
@@ -73,6 +75,9 @@ impl ToBridge {
             Self::State(_) | Self::Terminate(_) | Self::Spent(_) | Self::KeptAsk(_) => Lane::State,
             Self::Kept(kept) => Lane::Publish {
                 bytes: kept.approximate_bytes(),
+            },
+            Self::Keep(keep) => Lane::Publish {
+                bytes: keep.approximate_bytes(),
             },
             Self::Event(event) => Lane::Publish {
                 bytes: event.approximate_bytes(),
@@ -130,6 +135,8 @@ pub enum FromBridge {
     KeptAsk(Box<KeptName>),
     /// A channel's last event that was asked for.
     Kept(Box<KeptEvent>),
+    /// What the shared cache has of a channel's last event that was asked for.
+    Found(Box<FoundEvent>),
     /// Another node has used some of an app's rates, whose home is this shard.
     Spent(Spent),
     /// Another node was asked to end all connections of a user whose home is this shard.
@@ -219,6 +226,38 @@ pub struct KeptName {
     pub app: AppIndex,
     pub partition: Partition,
     pub channel: Arc<str>,
+    /// Another node has said that it keeps it.
+    pub is_elsewhere: bool,
+}
+
+/// A channel's last event on its way to the shared cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeepEvent {
+    pub app: AppIndex,
+    pub channel: Arc<str>,
+    /// For so long it is kept.
+    pub left_ms: u64,
+    pub frame: Arc<[u8]>,
+    /// Where the event's text begins in the frame.
+    pub text_from: usize,
+}
+
+impl KeepEvent {
+    /// About the bytes that it holds while it waits.
+    pub fn approximate_bytes(&self) -> usize {
+        size_of::<Self>() + self.channel.len() + self.frame.len()
+    }
+}
+
+/// What the shared cache has of a channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundEvent {
+    pub app: AppIndex,
+    pub partition: Partition,
+    pub channel: Arc<str>,
+    /// The event as JSON, whoever wrote it, and for how many milliseconds it is kept; `None` where
+    /// there is none.
+    pub text: Option<(Box<[u8]>, u64)>,
 }
 
 /// A channel's last event on its way between nodes.
@@ -306,6 +345,8 @@ pub struct Health {
     pub backend_failing: bool,
     /// The store of apps does not answer any more: those that are known go on.
     pub app_store_failing: bool,
+    /// The shared cache does not answer: channels have the last events that this node heard.
+    pub cache_failing: bool,
     /// The bus to the other nodes is down, or does not bring back what is sent to it.
     pub bus_failing: bool,
     /// Memory in use is above `http_api.accept_traffic.memory_threshold`.
@@ -322,6 +363,7 @@ impl Health {
         queue_failing: false,
         backend_failing: false,
         app_store_failing: false,
+        cache_failing: false,
         bus_failing: false,
         memory_above_threshold: false,
         draining: false,
@@ -349,6 +391,7 @@ impl Health {
         }
         let degraded = [
             (self.app_store_failing, "app_store"),
+            (self.cache_failing, "cache"),
             (self.queue_failing, "webhook_queue"),
         ];
         let degraded = degraded.into_iter().filter(|(holds, _)| *holds);

@@ -19,6 +19,7 @@ mod drain;
 )]
 mod fixture;
 mod gather;
+mod kept_store;
 pub mod link;
 pub mod message;
 mod nats_setup;
@@ -27,6 +28,7 @@ mod outbox;
 mod overview;
 pub mod queue;
 mod redis_cluster_setup;
+pub mod redis_commands;
 mod redis_setup;
 pub mod run;
 pub mod signals;

@@ -7,15 +7,14 @@
 //! awaits more than fit, changes of apps and news of topics, in order; events of other nodes keep their order, and
 //! where they would hold more than their bound the newest is dropped and counted.
 
-use std::{collections::VecDeque, mem, sync::Arc};
+use std::collections::VecDeque;
 
 use shards::application::{BridgeFull, ShardId};
 
 use super::{
     link::ShardLink,
-    message::{FromBridge, Health, NodeEvent, Ownership, USAGES_ASKED_MAX},
+    message::{FromBridge, NodeEvent, USAGES_ASKED_MAX},
 };
-use crate::config::Config;
 
 /// What could not be sent yet, for all shards.
 #[derive(Debug)]
@@ -25,25 +24,76 @@ pub(super) struct Outbox {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    config: Option<Arc<Config>>,
-    /// Changes of apps and answers to who looks for one, in order.
-    apps: VecDeque<FromBridge>,
-    health: Option<Health>,
-    drain: Option<FromBridge>,
-    shed: Option<FromBridge>,
-    settles: bool,
-    scrape: Option<u64>,
-    /// Live topics behind the last loss of all of them.
-    topics: VecDeque<FromBridge>,
-    owned: Option<Box<Ownership>>,
-    answers: VecDeque<FromBridge>,
-    /// What other nodes have: nothing of it may be lost, so who sends it stops while much waits.
-    states: VecDeque<FromBridge>,
+    /// Of what only the newest counts.
+    newest: [Option<FromBridge>; NEWEST],
+    lines: [VecDeque<FromBridge>; LINES],
     events: VecDeque<Box<NodeEvent>>,
     event_bytes: usize,
     /// Messages that met a full queue.
     full: u64,
     events_dropped: u64,
+}
+
+/// Where a message waits.
+#[derive(Clone, Copy)]
+enum Place {
+    /// In place of the one before it.
+    Newest(usize),
+    /// Behind those before it.
+    Line(usize),
+    /// Among events, which are dropped beyond a bound.
+    Events,
+}
+
+const NEWEST: usize = 7;
+const LINES: usize = 4;
+/// Changes of apps and answers to who looks for one.
+const APPS: Place = Place::Line(0);
+/// Live topics behind the last loss of all of them.
+const TOPICS: usize = 1;
+const ANSWERS: usize = 2;
+/// What other nodes have: nothing of it may be lost, so who sends it stops while much waits.
+const STATES: usize = 3;
+
+/// What goes first. The configuration goes before the apps that it is read with.
+const ORDER: [Place; NEWEST + LINES + 1] = [
+    Place::Newest(0),
+    APPS,
+    Place::Newest(1),
+    Place::Newest(2),
+    Place::Newest(3),
+    Place::Newest(4),
+    Place::Newest(5),
+    Place::Newest(6),
+    Place::Line(TOPICS),
+    Place::Line(ANSWERS),
+    Place::Line(STATES),
+    Place::Events,
+];
+
+fn place_of(message: &FromBridge) -> Place {
+    match message {
+        FromBridge::Config(_) => Place::Newest(0),
+        FromBridge::Apps { .. }
+        | FromBridge::AppsOpen { .. }
+        | FromBridge::ForgetMissing
+        | FromBridge::AppFound { .. } => APPS,
+        FromBridge::Health(_) => Place::Newest(1),
+        FromBridge::Drain { .. } => Place::Newest(2),
+        FromBridge::Shed { .. } => Place::Newest(3),
+        FromBridge::Settle => Place::Newest(4),
+        FromBridge::Scrape { .. } => Place::Newest(5),
+        FromBridge::Owned(_) => Place::Newest(6),
+        FromBridge::TopicsLive(_) | FromBridge::TopicsLost => Place::Line(TOPICS),
+        FromBridge::Usage { .. } => Place::Line(ANSWERS),
+        FromBridge::State(_)
+        | FromBridge::Terminate(_)
+        | FromBridge::Spent(_)
+        | FromBridge::KeptAsk(_)
+        | FromBridge::Kept(_)
+        | FromBridge::Found(_) => Place::Line(STATES),
+        FromBridge::Event(_) => Place::Events,
+    }
 }
 
 /// Answers that wait for one shard: as many as it may await.
@@ -97,7 +147,9 @@ impl Outbox {
 
     /// So much of other nodes' state waits for shards that no more should be sent.
     pub(super) fn is_behind(&self) -> bool {
-        self.shards.iter().any(|it| it.states.len() >= STATES_MANY)
+        self.shards
+            .iter()
+            .any(|it| it.lines[STATES].len() >= STATES_MANY)
     }
 
     /// Events of other nodes that shards will not get.
@@ -107,59 +159,23 @@ impl Outbox {
 }
 
 impl Waiting {
-    /// Something waits that the message may not overtake.
+    /// Something waits that the message may not overtake. Answers go to who asked, each for itself.
     fn is_ahead_of(&self, message: &FromBridge) -> bool {
-        match message {
-            FromBridge::Event(_) => !self.events.is_empty(),
-            FromBridge::State(_)
-            | FromBridge::Terminate(_)
-            | FromBridge::Spent(_)
-            | FromBridge::KeptAsk(_)
-            | FromBridge::Kept(_) => !self.states.is_empty(),
-            FromBridge::TopicsLive(_) | FromBridge::TopicsLost => !self.topics.is_empty(),
-            FromBridge::Apps { .. }
-            | FromBridge::AppsOpen { .. }
-            | FromBridge::ForgetMissing
-            | FromBridge::AppFound { .. } => !self.apps.is_empty(),
-            FromBridge::Config(_)
-            | FromBridge::Health(_)
-            | FromBridge::Drain { .. }
-            | FromBridge::Shed { .. }
-            | FromBridge::Settle
-            | FromBridge::Scrape { .. }
-            | FromBridge::Owned(_)
-            | FromBridge::Usage { .. } => false,
+        match place_of(message) {
+            Place::Newest(_) | Place::Line(ANSWERS) => false,
+            Place::Line(line) => !self.lines[line].is_empty(),
+            Place::Events => !self.events.is_empty(),
         }
     }
 
     fn keep(&mut self, message: FromBridge) {
-        match message {
-            FromBridge::Config(config) => self.config = Some(config),
-            FromBridge::Apps { .. }
-            | FromBridge::AppsOpen { .. }
-            | FromBridge::ForgetMissing
-            | FromBridge::AppFound { .. } => {
-                self.apps.push_back(message);
-            }
-            FromBridge::Health(health) => self.health = Some(health),
-            FromBridge::Drain { .. } => self.drain = Some(message),
-            FromBridge::Shed { .. } => self.shed = Some(message),
-            FromBridge::Settle => self.settles = true,
-            FromBridge::Scrape { token } => self.scrape = Some(token),
-            FromBridge::Owned(owned) => self.owned = Some(owned),
-            FromBridge::TopicsLost => {
-                self.topics.clear();
-                self.topics.push_back(message);
-            }
-            FromBridge::TopicsLive(_) => self.topics.push_back(message),
-            FromBridge::State(_)
-            | FromBridge::Terminate(_)
-            | FromBridge::Spent(_)
-            | FromBridge::KeptAsk(_)
-            | FromBridge::Kept(_) => {
-                self.states.push_back(message);
-            }
-            FromBridge::Event(event) => {
+        if matches!(message, FromBridge::TopicsLost) {
+            self.lines[TOPICS].clear();
+        }
+        let place = place_of(&message);
+        match (place, message) {
+            (Place::Newest(place), message) => self.newest[place] = Some(message),
+            (_, FromBridge::Event(event)) => {
                 let bytes = event.approximate_bytes();
                 if self.event_bytes + bytes > EVENT_BYTES_MAX {
                     self.events_dropped += 1;
@@ -168,89 +184,53 @@ impl Waiting {
                 self.event_bytes += bytes;
                 self.events.push_back(event);
             }
-            FromBridge::Usage { .. } => {
-                assert!(
-                    self.answers.len() < ANSWERS_MAX,
-                    "more answers than asked for"
-                );
-                self.answers.push_back(message);
+            (Place::Line(line), message) => {
+                self.lines[line].push_back(message);
+                let answers = self.lines[ANSWERS].len();
+                assert!(answers <= ANSWERS_MAX, "more answers than asked for");
             }
+            (Place::Events, _) => unreachable!("only an event is among events"),
         }
     }
 
     fn take(&mut self) -> Option<FromBridge> {
-        let state = self.config.take().map(FromBridge::Config);
-        let state = state.or_else(|| self.apps.pop_front());
-        let state = state.or_else(|| self.health.take().map(FromBridge::Health));
-        state
-            .or_else(|| self.drain.take())
-            .or_else(|| self.shed.take())
-            .or_else(|| mem::take(&mut self.settles).then_some(FromBridge::Settle))
-            .or_else(|| {
-                let token = self.scrape.take()?;
-                Some(FromBridge::Scrape { token })
-            })
-            .or_else(|| self.owned.take().map(FromBridge::Owned))
-            .or_else(|| self.topics.pop_front())
-            .or_else(|| self.answers.pop_front())
-            .or_else(|| self.states.pop_front())
-            .or_else(|| {
+        ORDER.into_iter().find_map(|place| match place {
+            Place::Newest(place) => self.newest[place].take(),
+            Place::Line(line) => self.lines[line].pop_front(),
+            Place::Events => {
                 let event = self.events.pop_front()?;
                 self.event_bytes -= event.approximate_bytes();
                 Some(FromBridge::Event(event))
-            })
+            }
+        })
     }
 
+    /// What was taken and not sent; nothing newer of its kind has come meanwhile.
     fn put_back(&mut self, message: FromBridge) {
-        match message {
-            FromBridge::Usage { .. } => self.answers.push_front(message),
-            FromBridge::TopicsLive(_) | FromBridge::TopicsLost => self.topics.push_front(message),
-            FromBridge::State(_)
-            | FromBridge::Terminate(_)
-            | FromBridge::Spent(_)
-            | FromBridge::KeptAsk(_)
-            | FromBridge::Kept(_) => {
-                self.states.push_front(message);
-            }
-            FromBridge::Event(event) => {
+        let place = place_of(&message);
+        match (place, message) {
+            (Place::Newest(place), message) => self.newest[place] = Some(message),
+            (_, FromBridge::Event(event)) => {
                 self.event_bytes += event.approximate_bytes();
                 self.events.push_front(event);
             }
-            FromBridge::Apps { .. }
-            | FromBridge::AppsOpen { .. }
-            | FromBridge::ForgetMissing
-            | FromBridge::AppFound { .. } => {
-                self.apps.push_front(message);
-            }
-            FromBridge::Scrape { .. }
-            | FromBridge::Config(_)
-            | FromBridge::Health(_)
-            | FromBridge::Drain { .. }
-            | FromBridge::Shed { .. }
-            | FromBridge::Owned(_)
-            | FromBridge::Settle => {
-                self.keep(message);
-            }
+            (Place::Line(line), message) => self.lines[line].push_front(message),
+            (Place::Events, _) => unreachable!("only an event is among events"),
         }
     }
 
     fn is_empty(&self) -> bool {
-        let no_state = self.owned.is_none()
-            && self.config.is_none()
-            && self.apps.is_empty()
-            && self.health.is_none()
-            && self.drain.is_none()
-            && self.shed.is_none()
-            && !self.settles
-            && self.scrape.is_none();
-        let no_news = self.topics.is_empty() && self.states.is_empty() && self.events.is_empty();
-        no_state && no_news && self.answers.is_empty()
+        let no_news = self.newest.iter().all(Option::is_none);
+        no_news && self.lines.iter().all(VecDeque::is_empty) && self.events.is_empty()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::bridge::message::Health;
     use shards::application::Waiter;
 
     use crate::bridge::fixture::FakeLink;

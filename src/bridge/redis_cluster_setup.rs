@@ -1,12 +1,16 @@
-//! What the configuration says of Redis Cluster, as the bus wants it.
+//! What the configuration says of Redis Cluster, as the bus and those who send commands want it.
 //!
-//! Owns: `redis_cluster_setup`.
-//! May depend on: `bridge::adapter`, `cluster::identity`, `config`.
+//! Owns: `redis_cluster_setup`, `cluster_redis`.
+//! May depend on: `bridge::{adapter, redis_commands}`, `cluster::identity`, `config`.
 //! Invariants: what the driver does not do was refused with the configuration.
 
 use std::time::Duration;
 
-use super::{adapter::redis_cluster::RedisClusterSetup, redis_setup::redis_tls};
+use super::{
+    adapter::redis_cluster::{RedisClusterSetup, members::ClusterServers},
+    redis_commands::CommandsSetup,
+    redis_setup::redis_tls,
+};
 use crate::{
     cluster::identity::NodeId,
     config::{Config, Secret, sections::Endpoint},
@@ -34,6 +38,21 @@ pub(super) fn redis_cluster_setup(
         queue_bytes_max,
         timeout: Duration::from_millis(cluster.request_timeout_ms),
     }
+}
+
+/// The cluster for commands: of `nodes`, or else `database.redis.cluster_nodes`.
+pub(super) fn cluster_redis(config: &Config, nodes: &[Secret]) -> CommandsSetup {
+    let redis = &config.database.redis;
+    CommandsSetup::Cluster(ClusterServers {
+        nodes: match nodes.is_empty() {
+            true => redis.cluster_nodes.iter().map(url).collect(),
+            false => nodes.to_vec(),
+        },
+        username: redis.cluster_username.clone(),
+        password: redis.cluster_password.clone(),
+        uses_tls: redis.cluster_use_tls || redis.tls.enabled,
+        tls: redis_tls(config),
+    })
 }
 
 fn url(endpoint: &Endpoint) -> Secret {

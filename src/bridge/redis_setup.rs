@@ -1,34 +1,28 @@
-//! What the configuration says of one Redis, as the bus wants it.
+//! What the configuration says of one Redis, as the bus and those who send commands want it.
 //!
-//! Owns: `redis_setup`, `redis_tls`.
-//! May depend on: `bridge::{adapter, tls}`, `cluster::identity`, `config`.
+//! Owns: `redis_setup`, `one_redis`, `redis_tls`.
+//! May depend on: `bridge::{adapter, redis_commands, tls}`, `cluster::identity`, `config`.
 //! Invariants: what the driver does not do was refused with the configuration.
 
 use std::time::Duration;
 
 use super::{
     adapter::redis::{RedisServer, RedisSetup, sentinel::SentinelSetup},
+    redis_commands::{CommandsSetup, OneServer},
     tls::{TlsFiles, TlsKeys},
 };
 use crate::{
     cluster::identity::NodeId,
     config::{
-        Config,
+        Config, Secret,
         sections::{Endpoint, Redis},
     },
 };
 
 pub(super) fn redis_setup(config: &Config, name: &str, queue_bytes_max: usize) -> RedisSetup {
-    let (adapter, server) = (&config.adapter.redis, &config.database.redis);
+    let adapter = &config.adapter.redis;
     RedisSetup {
-        server: RedisServer {
-            host: server.host.clone(),
-            port: server.port,
-            uses_tls: server.tls.enabled,
-            database: server.db,
-            username: server.username.clone(),
-            password: server.password.clone(),
-        },
+        server: server(&config.database.redis),
         sentinels: sentinels(&config.database.redis),
         publisher_url: adapter.pub_url.clone(),
         subscriber_url: adapter.sub_url.clone(),
@@ -38,6 +32,27 @@ pub(super) fn redis_setup(config: &Config, name: &str, queue_bytes_max: usize) -
         node: NodeId::of_name(name),
         queue_bytes_max,
         timeout: Duration::from_millis(adapter.requests_timeout_ms),
+    }
+}
+
+/// The server for commands: of `url`, or else `database.redis`.
+pub(super) fn one_redis(config: &Config, url: Option<&Secret>) -> CommandsSetup {
+    CommandsSetup::One(OneServer {
+        server: server(&config.database.redis),
+        sentinels: sentinels(&config.database.redis),
+        url: url.cloned(),
+        tls: redis_tls(config),
+    })
+}
+
+fn server(redis: &Redis) -> RedisServer {
+    RedisServer {
+        host: redis.host.clone(),
+        port: redis.port,
+        uses_tls: redis.tls.enabled,
+        database: redis.db,
+        username: redis.username.clone(),
+        password: redis.password.clone(),
     }
 }
 

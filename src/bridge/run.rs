@@ -28,6 +28,7 @@ use super::{
     busy::BusyWindow,
     drain::{Drain, Step},
     gather::Gathering,
+    kept_store::{self, KeptStore},
     link::ShardLink,
     message::{FromBridge, Health, ToBridge},
     nodes::{Nodes, Told},
@@ -118,6 +119,8 @@ pub struct Bridge<L> {
     pub(super) apps: AppTable,
     pub(super) openings: Openings,
     pub(super) source: Option<AppSource>,
+    /// Where nodes share last events.
+    pub(super) kept_store: Option<KeptStore>,
     pub(super) node_id: String,
     pub(super) build: Build,
     pub(super) exposition: Arc<Exposition>,
@@ -160,6 +163,7 @@ enum Wake {
     Bus(News),
     Webhooks,
     Store(Reached),
+    Cache(kept_store::Reached),
     Time,
 }
 
@@ -191,6 +195,7 @@ impl<L: ShardLink> Bridge<L> {
         let nodes = Nodes::start(&config, &setup.node_id, program, started, shards)?;
         let source = setup.store;
         let source = source.map(|store| AppSource::new(&config, store, started));
+        let kept_store = KeptStore::start(&config)?;
         let now = Instant::now();
         Ok(Self {
             outbox: Outbox::new(link.shards()),
@@ -201,6 +206,7 @@ impl<L: ShardLink> Bridge<L> {
             apps: setup.apps,
             openings: Openings::new(shards),
             source,
+            kept_store,
             node_id: setup.node_id,
             build: setup.build,
             exposition,
@@ -241,6 +247,7 @@ impl<L: ShardLink> Bridge<L> {
                 Wake::Signal(Signal::DumpStats) => self.log_stats(),
                 Wake::Bus(news) => self.hear_nodes(news),
                 Wake::Store(reached) => self.reached_store(reached),
+                Wake::Cache(reached) => self.reached_cache(reached),
                 Wake::Webhooks | Wake::Time => {}
             }
             self.do_what_is_due();
@@ -272,6 +279,12 @@ impl<L: ShardLink> Bridge<L> {
                 None => None,
             }
         };
+        let cached = async {
+            match &mut self.kept_store {
+                Some(store) => Some(store.reached().await),
+                None => None,
+            }
+        };
         tokio::select! {
             () = self.link.receive(inbox) => Wake::Shards,
             Some(request) = self.requests.recv() => Wake::Admin(request),
@@ -279,6 +292,7 @@ impl<L: ShardLink> Bridge<L> {
             Some(signal) = self.signals.recv() => Wake::Signal(signal),
             () = self.webhooks.progress() => Wake::Webhooks,
             Some(reached) = reached => Wake::Store(reached),
+            Some(reached) = cached => Wake::Cache(reached),
             () = tokio::time::sleep_until(wake_at.into()) => Wake::Time,
         }
     }
@@ -307,6 +321,7 @@ impl<L: ShardLink> Bridge<L> {
             self.drain.as_ref().map(Drain::due),
             self.nodes.as_ref().map(Nodes::due),
             self.source.as_ref().and_then(AppSource::due),
+            self.kept_store.as_ref().and_then(KeptStore::due),
             has_views.then(Instant::now),
             (!self.outbox.is_empty()).then(|| Instant::now() + RETRY_AFTER),
         ];
@@ -345,11 +360,8 @@ impl<L: ShardLink> Bridge<L> {
                         nodes.terminate(&self.apps, &user);
                     }
                 }
-                ToBridge::KeptAsk(name) => {
-                    if let Some(nodes) = &mut self.nodes {
-                        nodes.ask_kept(&self.apps, &name);
-                    }
-                }
+                ToBridge::KeptAsk(name) => self.ask_kept(*name),
+                ToBridge::Keep(event) => self.keep_event(&event),
                 ToBridge::Kept(kept) => {
                     if let Some(nodes) = &mut self.nodes {
                         nodes.answer_kept(&self.apps, &kept);
@@ -432,6 +444,9 @@ impl<L: ShardLink> Bridge<L> {
         }
         self.do_what_nodes_want(now);
         self.tick_apps();
+        if let Some(store) = &mut self.kept_store {
+            store.tick(now);
+        }
         if self.gathering.is_due(now) {
             self.finish_sample();
         }
@@ -523,6 +538,7 @@ impl<L: ShardLink> Bridge<L> {
             queue_failing: self.webhooks.is_failing(),
             backend_failing: is_store_failing && !self.is_announced,
             app_store_failing: is_store_failing && self.is_announced,
+            cache_failing: self.kept_store.as_ref().is_some_and(KeptStore::is_failing),
             bus_failing: self.nodes.as_ref().is_some_and(Nodes::is_failing),
             memory_above_threshold: self.memory.read(now).fraction()
                 > self.config.http_api.memory_threshold,

@@ -13,6 +13,7 @@ use super::{
     admin::Scrape,
     app_source::AppSource,
     gather::Latest,
+    kept_store::KeptStore,
     link::ShardLink,
     run::{Bridge, unix_s},
 };
@@ -40,6 +41,8 @@ impl<L: ShardLink> Bridge<L> {
             webhooks: self.webhooks.counters(),
             webhook_state: self.webhooks.state(),
             store: self.source.as_ref().map(AppSource::sample),
+            backends: self.kept_store.iter().map(KeptStore::backend).collect(),
+            cache: self.kept_store.as_ref().map(KeptStore::sample),
             cluster: self
                 .nodes
                 .as_ref()

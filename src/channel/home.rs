@@ -316,9 +316,14 @@ impl Home {
         Some((&kept.event, (kept.expires_at.0 - now.0) / 1_000))
     }
 
-    /// The last event is not here, but on another node.
+    /// The last event is not here, though this is a channel that has one.
     pub fn misses_kept(&self, now: Millis) -> bool {
-        self.kind.is_cache() && self.kept_elsewhere && self.kept(now).is_none()
+        self.kind.is_cache() && self.kept(now).is_none()
+    }
+
+    /// Another node has said that it keeps the last event.
+    pub fn is_kept_elsewhere(&self) -> bool {
+        self.kept_elsewhere
     }
 
     /// The last event, and for how many milliseconds it is kept.

@@ -345,6 +345,16 @@ pub(super) const APP_LOOKUP: Family = counter(
     &["node", "result"],
     "Look-ups of an app by its key or id",
 );
+pub(super) const CACHE_OPERATIONS: Family = counter(
+    "cache_operations_total",
+    &["node", "result"],
+    "Last events read from and written to the shared cache",
+);
+pub(super) const CACHE_WAITING_BYTES: Family = gauge(
+    "cache_waiting_bytes",
+    &["node"],
+    "Bytes of last events that wait to be written to the shared cache",
+);
 pub(super) const HTTP_ERRORS: Family = counter(
     "http_errors_total",
     &["app_id", "node", "status"],

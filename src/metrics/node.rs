@@ -11,7 +11,7 @@ use super::{
     cluster,
     counters::{AppCounters, ShardSnapshot},
     families::Families,
-    sample::{AppRow, Sample, ShardSample},
+    sample::{AppRow, CACHE_RESULTS, Sample, ShardSample},
 };
 
 /// Adds the rows of the node, its shards and its apps.
@@ -263,6 +263,22 @@ fn add_requests(families: &mut Families<'_>, sample: &Sample<'_>) {
         let labels = [store.backend, sample.node, "app_manager"];
         let is_up = f64::from(u8::from(store.is_up));
         families.add(&name::BACKEND_UP, &labels, is_up);
+    }
+    for backend in &sample.backends {
+        let labels = [backend.backend, sample.node, backend.role];
+        let is_up = f64::from(u8::from(backend.is_up));
+        families.add(&name::BACKEND_UP, &labels, is_up);
+    }
+    if let Some(cache) = &sample.cache {
+        for (result, count) in CACHE_RESULTS.into_iter().zip(cache.operations) {
+            families.add(
+                &name::CACHE_OPERATIONS,
+                &[sample.node, result],
+                count as f64,
+            );
+        }
+        let waiting = cache.waiting_bytes as f64;
+        families.add(&name::CACHE_WAITING_BYTES, &[sample.node], waiting);
     }
 }
 

@@ -29,9 +29,13 @@ pub struct Sample<'a> {
     pub shards: Vec<ShardSample<'a>>,
     pub webhooks: &'a WebhookCounters,
     pub webhook_state: WebhookState,
-    /// None on a node without a bus.
     /// `None` where apps stand in the configuration.
     pub store: Option<StoreSample>,
+    /// Other backends than the bus that this node uses.
+    pub backends: Vec<BackendSample>,
+    /// `None` where the cache is this node's own.
+    pub cache: Option<CacheSample>,
+    /// None on a node without a bus.
     pub cluster: Option<ClusterSample>,
     pub bridge: BridgeState<'a>,
 }
@@ -77,6 +81,27 @@ pub struct StoreSample {
     /// Look-ups of the bridge, in the order of `bridge_hit`, `negative_hit`, `store`, `error`.
     pub lookups: [u64; 4],
 }
+
+/// A backend and whether it answers.
+#[derive(Clone, Copy, Debug)]
+pub struct BackendSample {
+    /// `redis`, `mysql` and such.
+    pub backend: &'static str,
+    /// `cache`, `queue` and such.
+    pub role: &'static str,
+    pub is_up: bool,
+}
+
+/// The shared cache of last events.
+#[derive(Clone, Copy, Debug)]
+pub struct CacheSample {
+    /// In the order of `CACHE_RESULTS`.
+    pub operations: [u64; 5],
+    pub waiting_bytes: usize,
+}
+
+/// Labels of `CacheSample::operations`.
+pub const CACHE_RESULTS: [&str; 5] = ["hit", "miss", "error", "written", "lost"];
 
 /// What is running.
 #[derive(Clone, Copy, Debug)]

@@ -13,7 +13,10 @@ use super::{
     cluster::{ClusterSample, PeerSample, RoadSample},
     counters::{ShardCounters, ShardSnapshot},
     exposition::{Exposition, open_metrics, rfc3339, text},
-    sample::{AppLabels, AppRow, BridgeState, Build, Sample, ShardSample, WebhookState},
+    sample::{
+        AppLabels, AppRow, BackendSample, BridgeState, Build, CacheSample, Sample, ShardSample,
+        WebhookState,
+    },
 };
 use crate::protocol::app::AppIndex;
 
@@ -594,6 +597,51 @@ fn a_node_with_a_bus_shows_it_and_its_peers() {
     }
 }
 
+/// Only where nodes share a cache.
+const CACHE: &[Row] = &[
+    (
+        "cache_operations_total",
+        "counter",
+        &["node", "result"],
+        &[],
+    ),
+    ("cache_waiting_bytes", "gauge", &["node"], &[]),
+    ("backend_up", "gauge", &["backend", "node", "role"], &[]),
+];
+
+#[test]
+fn a_node_with_a_shared_cache_shows_it() {
+    let webhooks = WebhookCounters::default();
+    let mut sample = sample(&[], &[], 10, &webhooks);
+    let alone = sample_names(&sample);
+    sample.backends = vec![BackendSample {
+        backend: "redis",
+        role: "cache",
+        is_up: false,
+    }];
+    sample.cache = Some(CacheSample {
+        operations: [1, 2, 3, 4, 5],
+        waiting_bytes: 6,
+    });
+    let exposition = Exposition::new("sockudo_").expect("collector");
+    let families = exposition.families(&sample, &mut AppLabels::default());
+    for row in CACHE {
+        assert_row(&families, row);
+    }
+    let added: BTreeSet<String> = &sample_names(&sample) - &alone;
+    let names = CACHE.iter().map(|row| format!("sockudo_{}", row.0));
+    assert_eq!(added, names.collect());
+    let body = text(&families).expect("valid families");
+    for line in [
+        "sockudo_backend_up{backend=\"redis\",node=\"n1\",role=\"cache\"} 0",
+        "sockudo_cache_operations_total{node=\"n1\",result=\"error\"} 3",
+        "sockudo_cache_operations_total{node=\"n1\",result=\"lost\"} 5",
+        "sockudo_cache_waiting_bytes{node=\"n1\"} 6",
+    ] {
+        assert!(body.lines().any(|l| l == line), "no line {line}\n{body}");
+    }
+}
+
 fn sample_names(sample: &Sample<'_>) -> BTreeSet<String> {
     let exposition = Exposition::new("sockudo_").expect("collector");
     let families = exposition.families(sample, &mut AppLabels::default());
@@ -778,6 +826,8 @@ fn sample<'a>(
 ) -> Sample<'a> {
     Sample {
         store: None,
+        backends: Vec::new(),
+        cache: None,
         node: "n1",
         port: "9601",
         apps: (0..).map(AppIndex).zip(apps.iter().copied()).collect(),

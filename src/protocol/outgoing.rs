@@ -182,6 +182,35 @@ pub fn event(
     out.push(b'}');
 }
 
+/// An event that was kept as JSON somewhere, as one of this channel: its name and data as they are
+/// written there, data that is no string as its JSON. `None`, with nothing of use appended, where it
+/// is no event.
+pub fn stored_event(out: &mut Vec<u8>, text: &str, channel: &str) -> Option<()> {
+    let (mut name, mut data) = (None, None);
+    json::for_each_member(text, |key, value| {
+        if key.is("event") {
+            name = value.as_text();
+        } else if key.is("data") {
+            data = Some(value);
+        }
+    })
+    .ok()?;
+    let name = name?;
+    let mut token = Vec::new();
+    let data = match data {
+        Some(data) => match data.as_text() {
+            Some(text) => text.token(),
+            None => {
+                json::compact_into_string_token(data.raw(), &mut token);
+                std::str::from_utf8(&token).ok()?
+            }
+        },
+        None => "\"null\"",
+    };
+    event(out, name.token(), channel, data, None);
+    Some(())
+}
+
 /// Where the JSON token of `data` stands in an event's text, which another node may have made.
 /// `None` where it is not such a text.
 pub fn data_of(text: &str) -> Option<Range<usize>> {

@@ -163,6 +163,7 @@ impl ShardServer {
             FromBridge::State(state) => self.on_node_state(turn, *state),
             FromBridge::KeptAsk(name) => self.on_kept_ask(turn, *name),
             FromBridge::Kept(kept) => self.on_kept(turn, *kept),
+            FromBridge::Found(found) => self.on_found(turn, *found),
             FromBridge::Spent(spent) => self.on_spent_elsewhere(turn.now(), spent),
             FromBridge::Terminate(user) => self.on_node_terminates(turn, *user),
             FromBridge::Owned(owned) => self.on_owned(turn, *owned),

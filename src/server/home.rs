@@ -340,6 +340,7 @@ impl ShardServer {
             let at = if kind.is_cache() && self.settings.keeps_events {
                 let entered = self.homes.enter(app, &it.channel, it.key);
                 self.homes.keep(entered, now, &rules, it.event.clone());
+                self.share_kept(turn, app, &it.channel, &it.event.frame);
                 self.settle_home(turn, entered);
                 Some(entered)
             } else {

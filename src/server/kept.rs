@@ -1,4 +1,4 @@
-//! Last events of channels that another node keeps: asked for when somebody subscribes here.
+//! Last events of channels that another node or the shared cache keeps: asked for when somebody subscribes.
 //!
 //! Owns: `KeptAsks`: subscriptions that wait for an answer.
 //! May depend on: `bridge::message`, `channel`, `server::{home, message, topics}`.
@@ -14,9 +14,9 @@ use shards::{
 
 use super::{ServerTurn, ShardServer, message::JoinQuestion, topics::JOINS_MAX};
 use crate::{
-    bridge::message::{KeptEvent, KeptName, ToBridge},
+    bridge::message::{FoundEvent, KeepEvent, KeptEvent, KeptName, ToBridge},
     channel::{
-        home::{Event, Rules},
+        home::{Event, HomeRef, Rules},
         names::NameKey,
     },
     protocol::{app::AppIndex, name::ChannelKind, outgoing},
@@ -65,8 +65,8 @@ impl KeptAsks {
 }
 
 impl ShardServer {
-    /// Home: a subscription to a channel whose last event another node keeps waits for it. Gives back
-    /// one that need not.
+    /// Home: a subscription to a channel whose last event is not here, and may be elsewhere, waits for
+    /// it. Gives back one that need not.
     pub(super) fn await_kept(
         &mut self,
         turn: &mut impl ServerTurn,
@@ -76,7 +76,13 @@ impl ShardServer {
         let JoinQuestion { app, key, .. } = question;
         let at = self.homes.find(app, &question.channel, key.hash);
         let home = at.and_then(|at| self.homes.get(at));
-        let misses = home.is_some_and(|home| home.misses_kept(turn.now()));
+        let is_elsewhere = home.is_some_and(|home| home.is_kept_elsewhere());
+        let is_missing = home.map_or_else(
+            || ChannelKind::of(&question.channel).is_cache(),
+            |home| home.misses_kept(turn.now()),
+        );
+        let may_be_shared = self.settings.shares_events && self.apps.get(app).is_some();
+        let misses = is_missing && (is_elsewhere || may_be_shared);
         if question.has_asked || !misses || self.kept_asks.joins == JOINS_MAX {
             return Some((to, question));
         }
@@ -87,6 +93,7 @@ impl ShardServer {
                 app,
                 partition: key.partition,
                 channel: Arc::clone(&question.channel),
+                is_elsewhere,
             }));
             if turn.to_bridge(ask).is_err() {
                 return Some((to, question));
@@ -131,6 +138,7 @@ impl ShardServer {
             app,
             partition,
             channel,
+            ..
         } = name;
         let hash = self.name_hasher.hash(&channel);
         let at = self.homes.find(app, &channel, hash);
@@ -178,16 +186,86 @@ impl ShardServer {
             };
             let key = NameKey { partition, hash };
             debug_assert_eq!(self.homes.get(at).map(|it| it.key), Some(key));
-            let rules = self.apps.rules(app);
-            let rules = Rules {
-                kept_ms: left_ms.min(rules.kept_ms),
-                ..rules
-            };
-            self.homes.keep(at, turn.now(), &rules, event);
-            self.settle_home(turn, at);
+            self.keep_for(turn, app, at, event, left_ms);
         }
         self.release_kept(turn, app, &channel);
     }
+
+    fn keep_for(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        app: AppIndex,
+        at: HomeRef,
+        event: Event,
+        left_ms: u64,
+    ) {
+        let rules = self.apps.rules(app);
+        let rules = Rules {
+            kept_ms: left_ms.min(rules.kept_ms),
+            ..rules
+        };
+        self.homes.keep(at, turn.now(), &rules, event);
+        self.settle_home(turn, at);
+    }
+
+    /// Home: an event was published here that is the channel's last.
+    pub(super) fn share_kept(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        app: AppIndex,
+        channel: &Arc<str>,
+        frame: &Arc<[u8]>,
+    ) {
+        let text = encode::text_of(frame).filter(|_| self.settings.shares_events);
+        let Some(text) = text else { return };
+        let keep = KeepEvent {
+            app,
+            channel: Arc::clone(channel),
+            left_ms: self.apps.rules(app).kept_ms,
+            frame: Arc::clone(frame),
+            text_from: frame.len() - text.len(),
+        };
+        // Without room the cache has the event before, until the next one.
+        let is_told = turn.to_bridge(ToBridge::Keep(Box::new(keep))).is_ok();
+        self.counters.bridge_full[2] += u64::from(!is_told);
+    }
+
+    /// Home: what the shared cache has of a channel. Whoever wrote it, clients get an event of this channel.
+    pub(super) fn on_found(&mut self, turn: &mut impl ServerTurn, found: FoundEvent) {
+        turn.spend(Work::EVENT);
+        let FoundEvent {
+            app,
+            partition,
+            channel,
+            text,
+        } = found;
+        let hash = self.name_hasher.hash(&channel);
+        let at = self.homes.find(app, &channel, hash);
+        let home = at.and_then(|at| self.homes.get(at));
+        let has_none = home.is_none_or(|home| home.misses_kept(turn.now()));
+        let is_wanted = has_none && self.settings.shares_events && self.apps.get(app).is_some();
+        if let Some((text, left_ms)) = text.filter(|_| is_wanted) {
+            match event_of_text(&text, &channel) {
+                Some(event) => {
+                    let key = NameKey { partition, hash };
+                    let at = self.homes.enter(app, &channel, key);
+                    self.keep_for(turn, app, at, event, left_ms);
+                }
+                None => self.counters.node_events_refused += 1,
+            }
+        }
+        self.release_kept(turn, app, &channel);
+    }
+}
+
+/// The event that a shared cache has as JSON; `None` where it is none.
+fn event_of_text(text: &[u8], channel: &str) -> Option<Event> {
+    let text = std::str::from_utf8(text).ok()?;
+    let mut frame = Vec::with_capacity(text.len() + 16);
+    let start = encode::begin_text(&mut frame);
+    outgoing::stored_event(&mut frame, text, channel)?;
+    encode::finish_text(&mut frame, start);
+    event_of(&frame.into())
 }
 
 /// The event in a frame of another node; `None` where it is none.

@@ -40,6 +40,8 @@ pub struct Settings {
     pub kept_max: KeptMax,
     /// False with `cache.driver = none`: cache channels always miss.
     pub keeps_events: bool,
+    /// The bridge writes last events into a cache that other nodes share, and reads them there.
+    pub shares_events: bool,
     pub grace_ms: u64,
     pub cors: CorsPolicy,
     pub api_limit: Option<RateLimit>,
@@ -107,6 +109,7 @@ impl Settings {
                 bytes: usize::try_from(config.cache.memory.max_bytes).unwrap_or(usize::MAX),
             },
             keeps_events: config.cache.driver != CacheDriver::None,
+            shares_events: config.cache.driver.is_shared(),
             grace_ms: config.webhooks.grace_ms,
             cors: cors_of(&config.cors)?,
             upgrade_trust_hops: limiter.upgrade_trust_hops,

@@ -32,6 +32,7 @@ use sockudo::cluster::wire::Lane;
 mod bus;
 #[path = "../support/certificates.rs"]
 mod certificates;
+mod commands;
 #[path = "../support/gate.rs"]
 mod gate;
 #[path = "../support/nats.rs"]

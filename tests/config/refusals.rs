@@ -170,7 +170,6 @@ fn what_this_release_does_not_ship_refuses_to_start() {
     for (path, value) in [
         ("app_manager.driver", "dynamodb"),
         ("app_manager.driver", "scylla"),
-        ("cache.driver", "redis"),
         ("queue.driver", "redis"),
         ("queue.driver", "sqs"),
         ("ssl.enabled", "true"),

@@ -58,6 +58,7 @@ mod proxy_header;
 mod raw_http;
 mod report;
 mod scale_out;
+mod shared_cache;
 mod shared_state;
 mod stores;
 mod strangers;

@@ -114,6 +114,7 @@ impl Hooks {
             | ToBridge::Spent(_)
             | ToBridge::KeptAsk(_)
             | ToBridge::Kept(_)
+            | ToBridge::Keep(_)
             | ToBridge::Topic { .. } => {
                 panic!("a node without a bus")
             }

@@ -329,6 +329,11 @@ impl Server {
 
     /// The sum of a metric over its labels, from the metrics port.
     pub(crate) fn metric(&self, name: &str) -> Option<f64> {
+        self.metric_with(name, "")
+    }
+
+    /// The same over the rows that have the label, written as `name="value"`.
+    pub(crate) fn metric_with(&self, name: &str, label: &str) -> Option<f64> {
         let mut wire = Wire::connect(self.metrics);
         wire.sends(format!(
             "GET /metrics HTTP/1.1\r\nHost: {}\r\n\r\n",
@@ -337,7 +342,7 @@ impl Server {
         let text = wire.reply().text();
         let values = text
             .lines()
-            .filter(|line| line.split(['{', ' ']).next() == Some(name))
+            .filter(|line| line.split(['{', ' ']).next() == Some(name) && line.contains(label))
             .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
         values.reduce(|sum, value| sum + value)
     }

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 /// Pauses of an end that has no connection.
 #[derive(Debug, Default)]
-pub(super) struct Backoff {
+pub(in crate::bridge) struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
     /// The next pause: between half and all of what doubles with each failure.
-    pub(super) fn pause(&mut self) -> Duration {
+    pub(in crate::bridge) fn pause(&mut self) -> Duration {
         let whole = FIRST.saturating_mul(1 << self.failures.min(DOUBLINGS_MAX));
         self.failures = self.failures.saturating_add(1);
         let half = whole.min(CEILING) / 2;
@@ -25,14 +25,14 @@ impl Backoff {
     }
 
     /// After a connection that stood for a while.
-    pub(super) fn rest(&mut self) {
+    pub(in crate::bridge) fn rest(&mut self) {
         self.failures = 0;
     }
 }
 
 const FIRST: Duration = Duration::from_millis(50);
 /// A bus that is back is used again soon: what nodes miss meanwhile is lost.
-pub(super) const CEILING: Duration = Duration::from_secs(1);
+pub(in crate::bridge) const CEILING: Duration = Duration::from_secs(1);
 const DOUBLINGS_MAX: u32 = 8;
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 //! Invariants: nothing here waits for a bus but `next` and `close`; every queue is bounded in bytes;
 //! what may have been delivered is never sent again; a topic is told live only after the bus said so.
 
-mod backoff;
+pub(super) mod backoff;
 pub mod nats;
 pub mod news;
 mod queue;
@@ -60,10 +60,7 @@ pub enum BusError {
          adapter.redis.redis_sub_options.url database {subscribe}: must be the same"
     )]
     Databases { publish: u32, subscribe: u32 },
-    #[error(
-        "{key} names no server of a Redis Cluster, and database.redis.cluster_nodes neither: wants at \
-         least one, such as redis://host:7000"
-    )]
+    #[error("{key}: wants at least one server of a Redis Cluster, such as redis://host:7000")]
     NoNodes { key: &'static str },
     /// They would say which slot a topic is in.
     #[error("{key} must not hold {{ or }} with adapter.driver = \"redis-cluster\"")]

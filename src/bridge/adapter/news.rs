@@ -58,7 +58,7 @@ pub(super) enum End {
 
 impl TroubleKind {
     /// A server that is gone shows it in turn by a closed connection, silence, a refused one.
-    pub(super) fn is_like(self, other: Self) -> bool {
+    pub(in crate::bridge) fn is_like(self, other: Self) -> bool {
         let is_gone = |kind| matches!(kind, Self::Unreachable | Self::Closed | Self::Silent);
         self == other || (is_gone(self) && is_gone(other))
     }
@@ -80,14 +80,14 @@ pub(super) struct Wish(pub(super) u32);
 
 /// What an operator should hear.
 #[derive(Clone, Debug)]
-pub(super) struct Trouble {
-    pub(super) kind: TroubleKind,
-    pub(super) sentence: String,
+pub(in crate::bridge) struct Trouble {
+    pub(in crate::bridge) kind: TroubleKind,
+    pub(in crate::bridge) sentence: String,
 }
 
 /// Troubles that are like each other are logged once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum TroubleKind {
+pub(in crate::bridge) enum TroubleKind {
     Unreachable,
     Closed,
     Silent,

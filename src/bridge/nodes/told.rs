@@ -130,6 +130,7 @@ impl Teller<'_> {
         };
         let partition = app.partitions.of_channel(channel);
         let name = KeptName {
+            is_elsewhere: true,
             app: app.index,
             partition,
             channel: channel.into(),
@@ -193,7 +194,7 @@ pub(super) fn tell_owned(change: Option<owner::Change>, shards: u16, told: &mut 
 }
 
 /// The shard that is the home of a partition's names.
-pub(super) fn home_of(partition: Partition, shards: u16) -> ShardId {
+pub(in crate::bridge) fn home_of(partition: Partition, shards: u16) -> ShardId {
     ShardId(partition.number() % shards)
 }
 

@@ -20,10 +20,17 @@ section! {
 choices! {
     pub enum CacheDriver {
         Memory = "memory",
-        Redis = "redis" later,
-        RedisCluster = "redis-cluster" | "redis_cluster" later,
+        Redis = "redis",
+        RedisCluster = "redis-cluster" | "redis_cluster",
         /// Cache channels always miss.
         None = "none",
+    }
+}
+
+impl CacheDriver {
+    /// Other nodes find there what this one keeps.
+    pub const fn is_shared(self) -> bool {
+        matches!(self, Self::Redis | Self::RedisCluster)
     }
 }
 

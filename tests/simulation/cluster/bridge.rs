@@ -32,7 +32,7 @@ fn since_start(now: Millis) -> Duration {
 
 fn lane_of(message: &ToBridge) -> usize {
     match message {
-        ToBridge::Event(_) | ToBridge::Kept(_) => 0,
+        ToBridge::Event(_) | ToBridge::Kept(_) | ToBridge::Keep(_) => 0,
         ToBridge::State(_) | ToBridge::Terminate(_) | ToBridge::Spent(_) | ToBridge::KeptAsk(_) => {
             1
         }
@@ -50,6 +50,7 @@ pub(crate) fn is_for_nodes(message: &ToBridge) -> bool {
             | ToBridge::Spent(_)
             | ToBridge::KeptAsk(_)
             | ToBridge::Kept(_)
+            | ToBridge::Keep(_)
             | ToBridge::Topic { .. }
     )
 }
@@ -172,6 +173,8 @@ impl Bridge {
             ToBridge::Spent(spent) => self.exchange.spend(apps, spent),
             ToBridge::KeptAsk(name) => self.exchange.ask_kept(apps, name),
             ToBridge::Kept(kept) => self.exchange.answer_kept(apps, kept),
+            // Nobody shares a cache here.
+            ToBridge::Keep(_) => {}
             ToBridge::Topic { partition, wish } => self.exchange.wish(now, *partition, *wish, told),
             _ => panic!("{message:?} is not for other nodes"),
         }

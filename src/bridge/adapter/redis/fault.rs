@@ -14,7 +14,7 @@ use super::{
 use crate::bridge::tls::{Failure, TlsClient};
 
 /// Of a connection that was not made, or has ended.
-pub(in crate::bridge::adapter) fn fault(error: &RedisError, server: &Server) -> Trouble {
+pub(in crate::bridge) fn fault(error: &RedisError, server: &Server) -> Trouble {
     let (at, keys) = (server.address(), server.keys());
     if let Some(meaning) = server.tls().and_then(|tls| tls.words.meaning_of(error)) {
         return tls_trouble(at, &meaning);
@@ -144,7 +144,7 @@ fn is_select(error: &RedisError) -> bool {
 }
 
 /// Of a command that was not allowed, on a connection that stands.
-pub(in crate::bridge::adapter) fn denied(
+pub(in crate::bridge) fn denied(
     what: &str,
     stem: &str,
     error: &RedisError,
@@ -168,21 +168,21 @@ pub(in crate::bridge::adapter) fn denied(
     }
 }
 
-pub(in crate::bridge::adapter) fn closed(server: &Server) -> Trouble {
+pub(in crate::bridge) fn closed(server: &Server) -> Trouble {
     Trouble {
         kind: TroubleKind::Closed,
         sentence: format!("{} has closed the connection", server.address()),
     }
 }
 
-pub(in crate::bridge::adapter) fn silent(server: &Server) -> Trouble {
+pub(in crate::bridge) fn silent(server: &Server) -> Trouble {
     Trouble {
         kind: TroubleKind::Silent,
         sentence: format!("{} does not answer", server.address()),
     }
 }
 
-pub(in crate::bridge::adapter) fn words(error: &RedisError, server: &Server) -> String {
+pub(in crate::bridge) fn words(error: &RedisError, server: &Server) -> String {
     let words = error.to_string();
     if server.is_leaked_by(&words) {
         return "its words hold the password".to_owned();

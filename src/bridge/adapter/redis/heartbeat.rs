@@ -17,7 +17,7 @@ use super::{
     sentinel::{is_master, no_master, role},
 };
 
-pub(super) struct Heartbeat {
+pub(in crate::bridge) struct Heartbeat {
     connection: MultiplexedConnection,
     ping: Option<Pin<Box<dyn Future<Output = RedisResult<Value>> + Send>>>,
     due: Instant,
@@ -28,7 +28,7 @@ pub(super) struct Heartbeat {
 }
 
 impl Heartbeat {
-    pub(super) fn new(connection: MultiplexedConnection) -> Self {
+    pub(in crate::bridge) fn new(connection: MultiplexedConnection) -> Self {
         let now = Instant::now();
         Self {
             connection,
@@ -40,13 +40,13 @@ impl Heartbeat {
     }
 
     /// Something else was answered, which proves the same.
-    pub(super) fn heard(&mut self) {
+    pub(in crate::bridge) fn heard(&mut self) {
         self.heard_at = Instant::now();
     }
 
     /// Beats until the connection is dead. `received` grows with whatever comes unasked. The future
     /// may be dropped at any time, and another be made.
-    pub(super) async fn until_dead(
+    pub(in crate::bridge) async fn until_dead(
         &mut self,
         server: &Server,
         received: impl Fn() -> u64,

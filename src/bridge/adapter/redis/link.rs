@@ -28,11 +28,14 @@ use super::{
     fault::{fault, tls_fault, unanswered, wants_tls},
     sentinel::Sentinels,
 };
-use crate::{bridge::tls::TlsClient, config::Secret};
+use crate::{
+    bridge::{redis_commands::Purpose, tls::TlsClient},
+    config::Secret,
+};
 
 /// A server as one end of a road sees it.
 #[derive(Clone)]
-pub(in crate::bridge::adapter) struct Server {
+pub(in crate::bridge) struct Server {
     client: Client,
     keys: Keys,
     tls: Option<TlsClient>,
@@ -45,7 +48,7 @@ pub(in crate::bridge::adapter) struct Server {
 }
 
 /// What is done with what comes unasked.
-pub(in crate::bridge::adapter) trait OnPush:
+pub(in crate::bridge) trait OnPush:
     Fn(PushInfo) -> Result<(), SendError> + Clone + Send + Sync + 'static
 {
 }
@@ -54,23 +57,24 @@ impl<F> OnPush for F where F: Fn(PushInfo) -> Result<(), SendError> + Clone + Se
 
 /// The keys that an operator would change, by what is wrong.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::bridge::adapter) struct Keys {
+pub(in crate::bridge) struct Keys {
     /// What a server is called.
     what: &'static str,
-    pub(in crate::bridge::adapter) url: &'static str,
-    pub(in crate::bridge::adapter) address: &'static str,
-    pub(in crate::bridge::adapter) login: &'static str,
-    pub(in crate::bridge::adapter) database: &'static str,
+    pub(in crate::bridge) url: &'static str,
+    pub(in crate::bridge) address: &'static str,
+    pub(in crate::bridge) login: &'static str,
+    pub(in crate::bridge) database: &'static str,
     /// What a user must be allowed.
-    pub(in crate::bridge::adapter) commands: &'static str,
+    pub(in crate::bridge) commands: &'static str,
     /// The oldest release that will do.
-    pub(in crate::bridge::adapter) release: &'static str,
+    pub(in crate::bridge) release: &'static str,
+    pub(in crate::bridge) driver: &'static str,
 }
 
 impl Keys {
-    pub(in crate::bridge::adapter) const PUBLISHER: Self =
+    pub(in crate::bridge) const PUBLISHER: Self =
         Self::of_database("adapter.redis.redis_pub_options.url");
-    pub(in crate::bridge::adapter) const SUBSCRIBER: Self =
+    pub(in crate::bridge) const SUBSCRIBER: Self =
         Self::of_database("adapter.redis.redis_sub_options.url");
 
     const fn of_database(url: &'static str) -> Self {
@@ -82,11 +86,34 @@ impl Keys {
             database: "database.redis.db",
             commands: "HELLO, SELECT, PING, PUBLISH, SUBSCRIBE and UNSUBSCRIBE",
             release: "6",
+            driver: "adapter.driver",
+        }
+    }
+
+    /// Of one server that is asked for something.
+    pub(in crate::bridge) const fn of_one(purpose: Purpose) -> Self {
+        Self {
+            commands: purpose.commands,
+            driver: purpose.driver,
+            ..Self::of_database(purpose.url)
+        }
+    }
+
+    /// Of a cluster that is asked for something.
+    pub(in crate::bridge) const fn of_cluster(purpose: Purpose) -> Self {
+        Self {
+            url: purpose.nodes,
+            address: purpose.nodes,
+            database: purpose.nodes,
+            commands: purpose.commands,
+            release: "6",
+            driver: purpose.driver,
+            ..Self::CLUSTER
         }
     }
 
     /// Most servers of a cluster are found, not named.
-    pub(in crate::bridge::adapter) const CLUSTER: Self = Self {
+    pub(in crate::bridge) const CLUSTER: Self = Self {
         what: "Redis",
         url: "adapter.cluster.nodes",
         address: "adapter.cluster.nodes or database.redis.cluster_nodes",
@@ -94,6 +121,7 @@ impl Keys {
         database: "adapter.cluster.nodes",
         commands: "HELLO, PING, CLUSTER INFO, CLUSTER SLOTS, SPUBLISH, SSUBSCRIBE and SUNSUBSCRIBE",
         release: "7",
+        driver: "adapter.driver",
     };
 
     pub(super) const SENTINEL: Self = Self {
@@ -104,6 +132,7 @@ impl Keys {
         database: "database.redis.sentinels",
         commands: "HELLO and SENTINEL",
         release: "6",
+        driver: "adapter.driver",
     };
 
     /// Of a master that is found.
@@ -129,7 +158,7 @@ impl Keys {
 
 impl Server {
     /// The one of the URL, or else of `database.redis`. `tls` is there if `uses_tls`.
-    pub(in crate::bridge::adapter) fn new(
+    pub(in crate::bridge) fn new(
         url: Option<&Secret>,
         server: &RedisServer,
         keys: Keys,
@@ -166,7 +195,7 @@ impl Server {
     }
 
     /// It is where the Sentinels say.
-    pub(super) fn by(self, sentinels: Sentinels) -> Self {
+    pub(in crate::bridge) fn by(self, sentinels: Sentinels) -> Self {
         let sentinels = Some(Arc::new(sentinels));
         Self { sentinels, ..self }
     }
@@ -181,7 +210,7 @@ impl Server {
         self.is_master
     }
 
-    pub(in crate::bridge::adapter) const fn database(&self) -> u32 {
+    pub(in crate::bridge) const fn database(&self) -> u32 {
         self.database
     }
 
@@ -193,11 +222,7 @@ impl Server {
         on_push: impl OnPush,
     ) -> Standing {
         for turn in 0.. {
-            let made = match &self.sentinels {
-                Some(sentinels) => sentinels.connect(turn, on_push.clone()).await,
-                None => self.attempt(on_push.clone()).await,
-            };
-            match made {
+            match self.attempt_nth(turn, on_push.clone()).await {
                 Ok(standing) => return standing,
                 Err(trouble) => {
                     reporter.failed(trouble).await;
@@ -208,8 +233,20 @@ impl Server {
         unreachable!("nobody counts so far")
     }
 
+    /// One attempt; where Sentinels say where it is, each turn begins with another of them.
+    pub(in crate::bridge) async fn attempt_nth(
+        &self,
+        turn: usize,
+        on_push: impl OnPush,
+    ) -> Result<Standing, Trouble> {
+        match &self.sentinels {
+            Some(sentinels) => sentinels.connect(turn, on_push).await,
+            None => self.attempt(on_push).await,
+        }
+    }
+
     /// One attempt.
-    pub(in crate::bridge::adapter) async fn attempt(
+    pub(in crate::bridge) async fn attempt(
         &self,
         on_push: impl OnPush,
     ) -> Result<Standing, Trouble> {
@@ -253,20 +290,20 @@ impl Server {
         Ok(Standing::new(self, connection, drivers))
     }
 
-    pub(in crate::bridge::adapter) const fn tls(&self) -> Option<&TlsClient> {
+    pub(in crate::bridge) const fn tls(&self) -> Option<&TlsClient> {
         self.tls.as_ref()
     }
 
-    pub(in crate::bridge::adapter) fn address(&self) -> &str {
+    pub(in crate::bridge) fn address(&self) -> &str {
         &self.address
     }
 
-    pub(in crate::bridge::adapter) const fn keys(&self) -> Keys {
+    pub(in crate::bridge) const fn keys(&self) -> Keys {
         self.keys
     }
 
     /// Whether the text holds the password; an old server repeats a command that it does not know.
-    pub(in crate::bridge::adapter) fn is_leaked_by(&self, text: &str) -> bool {
+    pub(in crate::bridge) fn is_leaked_by(&self, text: &str) -> bool {
         let password = self
             .client
             .get_connection_info()
@@ -277,8 +314,8 @@ impl Server {
 }
 
 /// A connection that was made.
-pub(in crate::bridge::adapter) struct Standing {
-    pub(in crate::bridge::adapter) connection: MultiplexedConnection,
+pub(in crate::bridge) struct Standing {
+    pub(in crate::bridge) connection: MultiplexedConnection,
     /// Where it leads to.
     pub(super) server: Server,
     since: Instant,
@@ -296,8 +333,12 @@ impl Standing {
         }
     }
 
+    pub(in crate::bridge) const fn server(&self) -> &Server {
+        &self.server
+    }
+
     /// It has ended. One that stood for a while is made anew at once.
-    pub(in crate::bridge::adapter) async fn ended(self, backoff: &mut Backoff) {
+    pub(in crate::bridge) async fn ended(self, backoff: &mut Backoff) {
         let stood = self.since.elapsed();
         drop(self);
         if stood >= CEILING {
@@ -308,7 +349,7 @@ impl Standing {
     }
 }
 
-pub(in crate::bridge::adapter) fn parse(
+pub(in crate::bridge) fn parse(
     url: &Secret,
     key: &'static str,
 ) -> Result<ConnectionInfo, BusError> {
@@ -333,14 +374,14 @@ pub(in crate::bridge::adapter) fn parse(
 }
 
 /// Whether the URL, or else the server, is to be spoken to by TLS.
-pub(in crate::bridge::adapter) fn uses_tls(url: Option<&Secret>, server: &RedisServer) -> bool {
+pub(in crate::bridge) fn uses_tls(url: Option<&Secret>, server: &RedisServer) -> bool {
     match url {
         Some(url) => scheme_is_tls(url),
         None => server.uses_tls,
     }
 }
 
-pub(in crate::bridge::adapter) fn scheme_is_tls(url: &Secret) -> bool {
+pub(in crate::bridge) fn scheme_is_tls(url: &Secret) -> bool {
     behind_tls_scheme(url.expose()).is_some()
 }
 
@@ -353,7 +394,7 @@ fn behind_tls_scheme(url: &str) -> Option<&str> {
     is_tls.then_some(rest)
 }
 
-pub(in crate::bridge::adapter) fn wrong_url(key: &'static str, reason: &str) -> BusError {
+pub(in crate::bridge) fn wrong_url(key: &'static str, reason: &str) -> BusError {
     let reason = reason.to_owned();
     BusError::Url { key, reason }
 }

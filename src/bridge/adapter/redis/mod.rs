@@ -8,9 +8,9 @@
 //! when it ends or is silent, for ever. The crate's own reconnecting connection is not used: it gives
 //! up after some tries, and does not subscribe again.
 
-pub(super) mod fault;
-mod heartbeat;
-pub(super) mod link;
+pub(in crate::bridge) mod fault;
+pub(in crate::bridge) mod heartbeat;
+pub(in crate::bridge) mod link;
 pub(super) mod publisher;
 pub mod sentinel;
 pub(super) mod subscriber;

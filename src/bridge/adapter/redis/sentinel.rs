@@ -34,7 +34,7 @@ pub struct SentinelSetup {
 }
 
 /// Whom to ask for the master, and who we are there.
-pub(super) struct Sentinels {
+pub(in crate::bridge) struct Sentinels {
     sentinels: Vec<Server>,
     name: String,
     /// But for host and port.
@@ -44,7 +44,7 @@ pub(super) struct Sentinels {
 }
 
 impl Sentinels {
-    pub(super) fn new(
+    pub(in crate::bridge) fn new(
         setup: &SentinelSetup,
         master: &RedisServer,
         keys: Keys,

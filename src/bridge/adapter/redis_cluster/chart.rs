@@ -1,6 +1,6 @@
 //! Who finds out which master has which slot, and tells both roads.
 //!
-//! Owns: `Chart` (what is known), `keep` (the task that asks).
+//! Owns: `Known`, `Chart` (the same for topics), `keep` (the task that asks).
 //! May depend on: `adapter::news`, `redis::{fault, link}`, `redis_cluster::{members, slots}`, the crate `redis`,
 //! tokio.
 //! Invariants: all servers that are known are asked each time, at once, and the newest answer counts,
@@ -30,26 +30,51 @@ use super::{
         },
     },
     members::Members,
-    slots::{Address, Answer, SlotMap, TopicSlots},
+    slots::{Address, Answer, SlotMap},
 };
 
 /// What is known of the cluster.
-#[derive(Clone, Default)]
-pub(super) struct Known {
-    pub(super) map: Option<Arc<SlotMap>>,
+#[derive(Clone)]
+pub(in crate::bridge) struct Known<M> {
+    pub(in crate::bridge) map: Option<Arc<M>>,
     /// Why nothing newer is known.
-    pub(super) trouble: Option<Trouble>,
+    pub(in crate::bridge) trouble: Option<Trouble>,
 }
+
+impl<M> Default for Known<M> {
+    fn default() -> Self {
+        let (map, trouble) = (None, None);
+        Self { map, trouble }
+    }
+}
+
+pub(super) type KnownTopics = Known<SlotMap>;
+
+/// As much of a cluster's slots as somebody needs.
+pub(in crate::bridge) trait Map:
+    Clone + PartialEq + Send + Sync + 'static
+{
+    /// Replicas too.
+    fn servers(&self) -> &BTreeSet<Address>;
+}
+
+/// Reads the answer to CLUSTER SLOTS of the server at that address.
+pub(in crate::bridge) trait Read<M>:
+    Fn(&Value, &Address) -> Option<M> + Clone + Send + Sync + 'static
+{
+}
+
+impl<M, F> Read<M> for F where F: Fn(&Value, &Address) -> Option<M> + Clone + Send + Sync + 'static {}
 
 /// What is known, for who needs it.
 #[derive(Clone)]
 pub(super) struct Chart {
-    known: watch::Receiver<Known>,
+    known: watch::Receiver<KnownTopics>,
     asked: Arc<Notify>,
 }
 
 impl Chart {
-    pub(super) fn new(known: watch::Receiver<Known>) -> Self {
+    pub(super) fn new(known: watch::Receiver<KnownTopics>) -> Self {
         Self {
             known,
             asked: Arc::new(Notify::new()),
@@ -57,7 +82,7 @@ impl Chart {
     }
 
     /// Waits for something that was not seen here yet. Never ready again once nobody asks.
-    pub(super) async fn next(&mut self) -> Known {
+    pub(super) async fn next(&mut self) -> KnownTopics {
         match self.known.changed().await {
             Ok(()) => self.known.borrow_and_update().clone(),
             Err(_) => std::future::pending().await,
@@ -70,23 +95,26 @@ impl Chart {
     }
 
     pub(super) fn way(&self) -> Way {
-        Way::Sharded(Arc::clone(&self.asked))
+        Way::Sharded(self.asked())
+    }
+
+    pub(super) fn asked(&self) -> Arc<Notify> {
+        Arc::clone(&self.asked)
     }
 }
 
-/// Asks, again and again, until the bus is closed, which drops this.
-pub(super) async fn keep(
+/// Asks, again and again and whenever it is `asked`, until this is dropped.
+pub(in crate::bridge) async fn keep<M: Map>(
     members: Arc<Members>,
-    slots: TopicSlots,
-    known: watch::Sender<Known>,
-    chart: Chart,
+    read: impl Read<M>,
+    known: watch::Sender<Known<M>>,
+    asked: Arc<Notify>,
 ) {
-    let slots = Arc::new(slots);
     let mut connections = BTreeMap::new();
     loop {
         let current = known.borrow().map.clone();
         let (answers, troubles) =
-            ask_all(&members, &slots, current.as_deref(), &mut connections).await;
+            ask_all(&members, &read, current.as_deref(), &mut connections).await;
         let trouble = match answers.is_empty() {
             true => worst(troubles),
             false => None,
@@ -107,30 +135,32 @@ pub(super) async fn keep(
         });
         // However often it is asked for, there is a pause.
         sleep(PAUSE).await;
-        _ = timeout(pause, chart.asked.notified()).await;
+        _ = timeout(pause, asked.notified()).await;
     }
 }
 
-type Asked = (Address, Result<(Answer, Standing), Trouble>);
+type Asked<M> = (Address, Result<(Answer<M>, Standing), Trouble>);
 
 /// What all servers say that answer in time.
-async fn ask_all(
+async fn ask_all<M: Map>(
     members: &Arc<Members>,
-    slots: &Arc<TopicSlots>,
-    map: Option<&SlotMap>,
+    read: &impl Read<M>,
+    map: Option<&M>,
     connections: &mut BTreeMap<Address, Standing>,
-) -> (Vec<Answer>, Vec<Trouble>) {
+) -> (Vec<Answer<M>>, Vec<Trouble>) {
     let seeds = members.seeds.iter();
-    let servers: BTreeSet<&Address> = seeds.chain(map.iter().flat_map(|it| &it.servers)).collect();
+    let servers: BTreeSet<&Address> = seeds
+        .chain(map.iter().flat_map(|it| it.servers()))
+        .collect();
     let mut asking = JoinSet::new();
     // What does not answer in time has no connection left.
     let mut standing = std::mem::take(connections);
     for at in servers.iter().copied().take(ASKED_MAX) {
-        let (members, slots, at) = (Arc::clone(members), Arc::clone(slots), at.clone());
+        let (members, read, at) = (Arc::clone(members), read.clone(), at.clone());
         let connection = standing.remove(&at);
         asking.spawn(async move {
             let server = members.server(&at);
-            let asked = ask(&server, &at, &slots, connection);
+            let asked = ask(&server, &at, &read, connection);
             let result = timeout(ANSWER_WITHIN, asked).await;
             (at, result.unwrap_or_else(|_| Err(silent(&server))))
         });
@@ -139,7 +169,7 @@ async fn ask_all(
     let mut until = Instant::now() + 2 * ANSWER_WITHIN;
     let (mut answers, mut troubles) = (Vec::new(), Vec::new());
     while let Ok(Some(asked)) = timeout_at(until, asking.join_next()).await {
-        let Ok(asked): Result<Asked, _> = asked else {
+        let Ok(asked): Result<Asked<M>, _> = asked else {
             continue;
         };
         match asked {
@@ -156,12 +186,12 @@ async fn ask_all(
     (answers, troubles)
 }
 
-async fn ask(
+async fn ask<M>(
     server: &Server,
     at: &Address,
-    slots: &TopicSlots,
+    read: &impl Read<M>,
     standing: Option<Standing>,
-) -> Result<(Answer, Standing), Trouble> {
+) -> Result<(Answer<M>, Standing), Trouble> {
     let mut standing = match standing {
         Some(standing) => standing,
         None => server.attempt(|_| Ok(())).await?,
@@ -176,7 +206,7 @@ async fn ask(
         [Value::ServerError(error), _] | [_, Value::ServerError(error)] => {
             return Err(refused(&error.clone().into(), server));
         }
-        [info, ranges] => Answer::read(info, ranges, at, slots),
+        [info, ranges] => read(ranges, at).and_then(|map| Answer::read(info, map)),
         _ => None,
     };
     let answer = answer.ok_or_else(|| {
@@ -201,9 +231,8 @@ fn refused(error: &RedisError, server: &Server) -> Trouble {
         .is_some_and(|it| it.contains("cluster support disabled"));
     let sentence = match is_single {
         true => format!(
-            "{at} is not part of a cluster: set adapter.driver to \"redis\", or {} to servers \
-             of a cluster",
-            keys.address
+            "{at} is not part of a cluster: set {} to \"redis\", or {} to servers of a cluster",
+            keys.driver, keys.address
         ),
         false => format!(
             "{at} does not tell its cluster ({}): {}",
@@ -224,8 +253,8 @@ fn worst(troubles: Vec<Trouble>) -> Option<Trouble> {
 }
 
 /// The answer of who knows most; among equals what most say.
-fn newest(answers: Vec<Answer>, current: Option<&SlotMap>) -> Option<SlotMap> {
-    let rank = |answer: &Answer| {
+fn newest<M: Map>(answers: Vec<Answer<M>>, current: Option<&M>) -> Option<M> {
+    let rank = |answer: &Answer<M>| {
         let same = answers.iter().filter(|it| it.map == answer.map);
         let knows = same.clone().map(|it| (it.is_ok, it.epoch)).max();
         (knows, same.count(), current == Some(&answer.map))

@@ -1,6 +1,6 @@
 //! Where the servers of a cluster are, and who we are there.
 //!
-//! Owns: `Members`.
+//! Owns: `ClusterServers`, `Members`.
 //! May depend on: `adapter::BusError`, `redis::link`, `bridge::tls`, `config::secret`.
 //! Invariants: one login for all servers, since most of them are found and not named; nothing here
 //! prints a secret.
@@ -15,14 +15,32 @@ use super::{
             link::{Keys, Server, parse, scheme_is_tls, wrong_url},
         },
     },
-    RedisClusterSetup,
     slots::Address,
 };
-use crate::{bridge::tls::TlsClient, config::Secret};
+use crate::{
+    bridge::tls::{TlsClient, TlsFiles},
+    config::Secret,
+};
+
+/// What the configuration says of a cluster's servers.
+#[derive(Clone, Debug)]
+pub struct ClusterServers {
+    /// URLs, or hosts with or without a port. Any of the cluster: the others are found by them.
+    pub nodes: Vec<Secret>,
+    /// `database.redis.cluster.username` and `.password`, for all servers; those of the first URL that
+    /// has any where there are none.
+    pub username: Option<String>,
+    pub password: Option<Secret>,
+    /// `database.redis.cluster.use_tls` or `database.redis.tls.enabled`; else TLS is spoken if the nodes are
+    /// `rediss://`.
+    pub uses_tls: bool,
+    /// `database.redis.tls`.
+    pub tls: TlsFiles,
+}
 
 /// Servers that are named, and the login for those and all others.
-pub(super) struct Members {
-    pub(super) seeds: Vec<Address>,
+pub(in crate::bridge) struct Members {
+    pub(in crate::bridge) seeds: Vec<Address>,
     username: Option<String>,
     password: Option<Secret>,
     keys: Keys,
@@ -31,12 +49,14 @@ pub(super) struct Members {
 }
 
 impl Members {
-    pub(super) fn new(setup: &RedisClusterSetup) -> Result<Self, BusError> {
+    /// `keys` are those that name them.
+    pub(in crate::bridge) fn new(setup: &ClusterServers, keys: Keys) -> Result<Self, BusError> {
+        let nodes_key = keys.url;
         let mut members = Self {
             seeds: Vec::new(),
             username: setup.username.clone(),
             password: setup.password.clone(),
-            keys: Keys::CLUSTER,
+            keys,
             tls: None,
         };
         let mut named_plain = false;
@@ -51,37 +71,37 @@ impl Members {
             let is_tls = scheme_is_tls(&named);
             named_plain |= has_scheme && !is_tls;
             named_tls |= is_tls;
-            let connection = parse(&named, NODES)?;
+            let connection = parse(&named, nodes_key)?;
             let settings = connection.redis_settings();
             if settings.db() != 0 {
-                return Err(wrong_url(NODES, "a cluster has database 0 only"));
+                return Err(wrong_url(nodes_key, "a cluster has database 0 only"));
             }
             let ConnectionAddr::Tcp(host, port) = connection.addr().clone() else {
-                return Err(wrong_url(NODES, "it names no host"));
+                return Err(wrong_url(nodes_key, "it names no host"));
             };
             members.seeds.push(Address { host, port });
             if !has_login && members.password.is_none() {
                 members.username = settings.username().map(str::to_owned);
                 members.password = settings.password().map(Secret::from);
                 if members.password.is_some() {
-                    members.keys.login = NODES;
+                    members.keys.login = nodes_key;
                 }
             }
         }
         if members.seeds.is_empty() {
-            return Err(BusError::NoNodes { key: NODES });
+            return Err(BusError::NoNodes { key: keys.address });
         }
         if named_tls {
             // Who asks for TLS by its own key means servers of any scheme.
             if named_plain && !setup.uses_tls {
-                return Err(BusError::MixedTls { key: NODES });
+                return Err(BusError::MixedTls { key: nodes_key });
             }
             members.tls = Some(TlsClient::read(&setup.tls)?);
         }
         Ok(members)
     }
 
-    pub(super) fn server(&self, at: &Address) -> Server {
+    pub(in crate::bridge) fn server(&self, at: &Address) -> Server {
         let server = RedisServer {
             host: at.host.clone(),
             port: at.port,
@@ -94,5 +114,3 @@ impl Members {
         made.expect("a host, a port and database 0 will do")
     }
 }
-
-const NODES: &str = "adapter.cluster.nodes";

@@ -10,23 +10,28 @@
 //! that loses a slot tells it once. The crate's own cluster connection is not used: it takes that
 //! message for a wish of ours, and forgets the topic.
 
-mod chart;
-mod members;
+pub(in crate::bridge) mod chart;
+pub(in crate::bridge) mod members;
 mod parts;
 mod publisher;
-mod slots;
+pub(in crate::bridge) mod slots;
 mod subscriber;
 
 use std::{sync::Arc, time::Duration};
 
+use ::redis::Value;
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 use self::{
-    chart::{Chart, Known},
-    members::Members,
-    slots::TopicSlots,
+    chart::{Chart, KnownTopics},
+    members::{ClusterServers, Members},
+    slots::{Address, TopicSlots, read_map},
 };
-use super::{BusError, redis, roads::Roads};
+use super::{
+    BusError,
+    redis::{self, link::Keys},
+    roads::Roads,
+};
 use crate::{
     bridge::tls::TlsFiles,
     cluster::{identity::NodeId, topic::TopicNames},
@@ -80,7 +85,7 @@ struct Duty {
 
 impl Duty {
     /// For a connection to one master.
-    fn of(&self, at: &slots::Address) -> redis::Duty {
+    fn of(&self, at: &Address) -> redis::Duty {
         redis::Duty {
             server: self.members.server(at),
             names: Arc::clone(&self.names),
@@ -90,9 +95,21 @@ impl Duty {
     }
 }
 
+impl RedisClusterSetup {
+    fn servers(&self) -> ClusterServers {
+        ClusterServers {
+            nodes: self.nodes.clone(),
+            username: self.username.clone(),
+            password: self.password.clone(),
+            uses_tls: self.uses_tls,
+            tls: self.tls.clone(),
+        }
+    }
+}
+
 impl RedisClusterBus {
     pub(super) fn start(setup: RedisClusterSetup) -> Result<Self, BusError> {
-        let members = Arc::new(Members::new(&setup)?);
+        let members = Arc::new(Members::new(&setup.servers(), Keys::CLUSTER)?);
         for (key, text) in [
             ("adapter.cluster.prefix", &setup.prefix),
             ("cluster.name", &setup.cluster),
@@ -104,8 +121,8 @@ impl RedisClusterBus {
         // A cluster has database 0 only.
         let names = TopicNames::redis(&setup.prefix, 0, &setup.cluster).of_node(setup.node);
         let names = Arc::new(names);
-        let slots = TopicSlots::new(&names);
-        let (known, receiver) = watch::channel(Known::default());
+        let slots = Arc::new(TopicSlots::new(&names));
+        let (known, receiver) = watch::channel(KnownTopics::default());
         let chart = Chart::new(receiver);
         let duty = Duty {
             members: Arc::clone(&members),
@@ -116,7 +133,8 @@ impl RedisClusterBus {
         let (roads, ends) = Roads::new(setup.queue_bytes_max);
         let mut publishers = JoinSet::new();
         let mut others = JoinSet::new();
-        others.spawn(chart::keep(members, slots, known, chart));
+        let read = move |ranges: &Value, asked: &Address| read_map(ranges, asked, &slots);
+        others.spawn(chart::keep(members, read, known, chart.asked()));
         for ends in ends {
             publishers.spawn(publisher::run(duty.clone(), ends.publisher));
             others.spawn(subscriber::run(duty.clone(), ends.subscriber));

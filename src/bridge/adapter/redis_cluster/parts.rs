@@ -23,7 +23,7 @@ use super::{
         news::{Report, Trouble, TroubleKind, Wish},
         roads::Reporter,
     },
-    chart::{Chart, Known},
+    chart::{Chart, KnownTopics},
     slots::{Address, SlotMap},
 };
 use crate::cluster::topic::Topic;
@@ -59,7 +59,7 @@ enum State {
 /// What happened.
 pub(super) enum Turn {
     /// To be adopted.
-    Known(Known),
+    Known(KnownTopics),
     /// At one master.
     Heard(Address, Option<Heard>),
 }
@@ -100,7 +100,7 @@ impl<Line> Parts<Line> {
     /// Takes what is known: begins connections, and gives back those of masters that are none any more.
     pub(super) fn adopt(
         &mut self,
-        known: Known,
+        known: KnownTopics,
         mut begin: impl FnMut(&Address, Reporter) -> Line,
     ) -> Vec<(Address, Line)> {
         let masters = known.map.as_deref().map_or(&[][..], SlotMap::masters);

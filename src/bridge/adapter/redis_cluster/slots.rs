@@ -1,6 +1,7 @@
 //! Which topic is whose: slots of names, and the masters that a cluster says it has.
 //!
-//! Owns: `Address`, `TopicSlots`, `SlotMap`, `Answer` (what one server says of the cluster).
+//! Owns: `Address`, `AllSlots`, `slot_of_key`; of topics `TopicSlots`, `SlotMap`, `Answer` (what one server
+//! says of the cluster).
 //! May depend on: `cluster::topic`, the crate `redis` for values.
 //! Invariants: what a server says is malformed or a map, never a panic; a map names at most
 //! `MASTERS_MAX` masters.
@@ -9,13 +10,14 @@ use std::collections::BTreeSet;
 
 use redis::Value;
 
+use super::chart::Map;
 use crate::cluster::topic::{Topic, TopicNames};
 
 /// Where a server is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Address {
-    pub(super) host: String,
-    pub(super) port: u16,
+pub(in crate::bridge) struct Address {
+    pub(in crate::bridge) host: String,
+    pub(in crate::bridge) port: u16,
 }
 
 /// The slot of each topic, by lane.
@@ -26,6 +28,15 @@ impl TopicSlots {
     pub(super) fn new(names: &TopicNames) -> Self {
         Self(Topic::all().map(|it| slot(names.name(it))).collect())
     }
+}
+
+/// The slot of a key: of what its first braces hold, if that is anything.
+pub(in crate::bridge) fn slot_of_key(key: &str) -> u16 {
+    let tag = key
+        .split_once('{')
+        .and_then(|(_, rest)| rest.split_once('}'));
+    let tag = tag.map(|(tag, _)| tag).filter(|tag| !tag.is_empty());
+    slot(tag.unwrap_or(key))
 }
 
 /// CRC16/XMODEM of a name without braces, as the specification of Redis Cluster has it.
@@ -70,22 +81,17 @@ impl SlotMap {
 
 /// What one server says of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Answer {
-    pub(super) map: SlotMap,
+pub(super) struct Answer<M = SlotMap> {
+    pub(super) map: M,
     /// It believes that all slots are served.
     pub(super) is_ok: bool,
     /// Grows with each change of who has what.
     pub(super) epoch: u64,
 }
 
-impl Answer {
-    /// Reads the answers to CLUSTER INFO and CLUSTER SLOTS. A server may call itself by an empty host.
-    pub(super) fn read(
-        info: &Value,
-        ranges: &Value,
-        asked: &Address,
-        slots: &TopicSlots,
-    ) -> Option<Self> {
+impl<M> Answer<M> {
+    /// Reads the answer to CLUSTER INFO.
+    pub(super) fn read(info: &Value, map: M) -> Option<Self> {
         let info = text(info)?;
         let field = |name| {
             let mut lines = info.lines().filter_map(|line| line.split_once(':'));
@@ -93,40 +99,90 @@ impl Answer {
         };
         let is_ok = field("cluster_state")? == "ok";
         let epoch = field("cluster_current_epoch")?.parse().ok()?;
-        let map = read_map(ranges, asked, slots)?;
         Some(Self { map, is_ok, epoch })
     }
 }
 
-fn read_map(ranges: &Value, asked: &Address, slots: &TopicSlots) -> Option<SlotMap> {
-    let Value::Array(ranges) = ranges else {
-        return None;
-    };
-    let mut servers = BTreeSet::new();
-    let mut masters: Vec<Address> = Vec::new();
-    let mut by_slot: Vec<Option<u16>> = vec![None; usize::from(SLOTS)];
-    for range in ranges {
+impl Map for AllSlots {
+    fn servers(&self) -> &BTreeSet<Address> {
+        &self.servers
+    }
+}
+
+impl Map for SlotMap {
+    fn servers(&self) -> &BTreeSet<Address> {
+        &self.servers
+    }
+}
+
+/// Which master has which slot, whatever it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::bridge) struct AllSlots {
+    masters: Vec<Address>,
+    /// By slot: the number of its master.
+    owners: Box<[Option<u16>]>,
+    /// Replicas too.
+    pub(in crate::bridge) servers: BTreeSet<Address>,
+}
+
+impl AllSlots {
+    pub(in crate::bridge) fn owner(&self, slot: u16) -> Option<&Address> {
+        let owner = *self.owners.get(usize::from(slot))?;
+        self.masters.get(usize::from(owner?))
+    }
+
+    pub(in crate::bridge) fn masters(&self) -> &[Address] {
+        &self.masters
+    }
+
+    /// Reads the answer to CLUSTER SLOTS.
+    pub(in crate::bridge) fn read(ranges: &Value, asked: &Address) -> Option<Self> {
+        let Value::Array(ranges) = ranges else {
+            return None;
+        };
+        let mut all = Self {
+            masters: Vec::new(),
+            owners: vec![None; usize::from(SLOTS)].into(),
+            servers: BTreeSet::new(),
+        };
+        for range in ranges {
+            all.take_range(range, asked)?;
+            if all.masters.len() > MASTERS_MAX || all.servers.len() > SERVERS_MAX {
+                return None;
+            }
+        }
+        Some(all)
+    }
+
+    fn take_range(&mut self, range: &Value, asked: &Address) -> Option<()> {
         let Value::Array(range) = range else {
             return None;
         };
-        let [first, last, all @ ..] = range.as_slice() else {
+        let [first, last, servers @ ..] = range.as_slice() else {
             return None;
         };
-        let all: Vec<Address> = all.iter().filter_map(|it| server(it, asked)).collect();
-        let master = all.first()?;
-        let known = masters.iter().position(|it| it == master);
+        let servers: Vec<Address> = servers.iter().filter_map(|it| server(it, asked)).collect();
+        let master = servers.first()?;
+        let known = self.masters.iter().position(|it| it == master);
         let number = known.unwrap_or_else(|| {
-            masters.push(master.clone());
-            masters.len() - 1
+            self.masters.push(master.clone());
+            self.masters.len() - 1
         });
         let number = u16::try_from(number).ok()?;
         let range = number_of(first)?..=number_of(last)?;
-        by_slot.get_mut(range)?.fill(Some(number));
-        servers.extend(all);
-        if masters.len() > MASTERS_MAX || servers.len() > SERVERS_MAX {
-            return None;
-        }
+        self.owners.get_mut(range)?.fill(Some(number));
+        self.servers.extend(servers);
+        Some(())
     }
+}
+
+/// Reads the answer to CLUSTER SLOTS. A server may call itself by an empty host.
+pub(super) fn read_map(ranges: &Value, asked: &Address, slots: &TopicSlots) -> Option<SlotMap> {
+    let AllSlots {
+        masters,
+        owners: by_slot,
+        servers,
+    } = AllSlots::read(ranges, asked)?;
     let owner = |slot: &u16| by_slot.get(usize::from(*slot)).copied().flatten();
     let owners: Vec<Option<u16>> = slots.0.iter().map(owner).collect();
     Some(only_ours(masters, &owners, servers))
@@ -241,6 +297,18 @@ mod tests {
     }
 
     #[test]
+    fn what_the_first_braces_hold_decides_if_it_is_anything() {
+        for (key, same) in [
+            ("a{foo}b{c}", "foo"),
+            ("{foo", "{foo"),
+            ("{}foo", "{}foo"),
+            ("foo", "foo"),
+        ] {
+            assert_eq!(slot_of_key(key), slot(same), "{key}");
+        }
+    }
+
+    #[test]
     fn a_topic_is_its_slots_masters() {
         let map = read(vec![
             range(0, 8_191, vec![server(bytes("a"), 1), server(bytes("c"), 3)]),
@@ -310,10 +378,7 @@ mod tests {
 
     #[test]
     fn what_a_server_knows_is_read_with_its_map() {
-        let read = |info: &str| {
-            let slots = TopicSlots::new(&names());
-            Answer::read(&bytes(info), &Value::Array(vec![]), &asked(), &slots)
-        };
+        let read = |info: &str| Answer::read(&bytes(info), ());
         let answer = read("cluster_state:fail\r\nx:1\r\ncluster_current_epoch:7\r\n");
         let answer = answer.expect("an answer");
         assert_eq!((answer.is_ok, answer.epoch), (false, 7));

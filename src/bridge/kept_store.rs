@@ -1,0 +1,490 @@
+//! The last events of cache channels in a Redis that nodes share.
+//!
+//! Owns: `KeptStore`, `Writes`.
+//! May depend on: `bridge::{adapter, message, redis_commands, run}`, `config`, tokio.
+//! Invariants: of a channel what was said last is written last; what waits to be written has a bound in
+//! bytes; a client never hears of the store's trouble: what cannot be had is a miss.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the bridge reads the clock and hands it on"
+)]
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use redis::{Cmd, Pipeline, Value};
+use tokio::task::JoinSet;
+
+use super::{
+    adapter::BusError,
+    link::ShardLink,
+    message::{FoundEvent, FromBridge, KeepEvent, KeptName},
+    nodes::told::home_of,
+    redis_cluster_setup::cluster_redis,
+    redis_commands::{CommandFault, Purpose, RedisCommands},
+    redis_setup::one_redis,
+    run::Bridge,
+};
+use crate::{
+    config::{Config, sections::CacheDriver},
+    metrics::sample::{BackendSample, CacheSample},
+};
+
+/// Reads and writes of the cache.
+#[derive(Debug)]
+pub(super) struct KeptStore {
+    commands: RedisCommands,
+    prefix: String,
+    /// As in `cache.driver`.
+    backend: &'static str,
+    writes: Writes,
+    /// A load of writes is on its way.
+    is_writing: bool,
+    /// After a failure the next load waits until then.
+    resumes: Option<Instant>,
+    asks: usize,
+    tasks: JoinSet<Reached>,
+    counters: KeptCounters,
+}
+
+/// What became of it.
+#[derive(Clone, Copy, Debug, Default)]
+struct KeptCounters {
+    hits: u64,
+    misses: u64,
+    /// Reads without an answer, each of which was a miss for its client.
+    failures: u64,
+    written: u64,
+    /// Writes that the server refused, or that were given up for want of room.
+    writes_lost: u64,
+}
+
+/// The store has answered, or could not be asked.
+#[derive(Debug)]
+pub(super) enum Reached {
+    Wrote(Vec<(String, Write, Result<Value, CommandFault>)>),
+    Read {
+        name: Box<KeptName>,
+        result: Result<Vec<Value>, CommandFault>,
+    },
+}
+
+impl KeptStore {
+    /// `None` where the cache is this node's own.
+    pub(super) fn start(config: &Config) -> Result<Option<Self>, BusError> {
+        let cache = &config.cache;
+        let (setup, backend) = match cache.driver {
+            CacheDriver::Redis => (
+                one_redis(config, cache.redis.url_override.as_ref()),
+                "redis",
+            ),
+            CacheDriver::RedisCluster => (cluster_redis(config, &[]), "redis_cluster"),
+            CacheDriver::Memory | CacheDriver::None => return Ok(None),
+        };
+        let commands = RedisCommands::start(&setup, PURPOSE)?;
+        Ok(Some(Self::new(commands, &cache.redis.prefix, backend)))
+    }
+
+    fn new(commands: RedisCommands, prefix: &str, backend: &'static str) -> Self {
+        Self {
+            commands,
+            prefix: prefix.to_owned(),
+            backend,
+            writes: Writes::default(),
+            is_writing: false,
+            resumes: None,
+            asks: 0,
+            tasks: JoinSet::new(),
+            counters: KeptCounters::default(),
+        }
+    }
+
+    pub(super) fn backend(&self) -> BackendSample {
+        BackendSample {
+            backend: self.backend,
+            role: "cache",
+            is_up: !self.is_failing(),
+        }
+    }
+
+    pub(super) const fn sample(&self) -> CacheSample {
+        let KeptCounters {
+            hits,
+            misses,
+            failures,
+            written,
+            writes_lost,
+        } = self.counters;
+        CacheSample {
+            operations: [hits, misses, failures, written, writes_lost],
+            waiting_bytes: self.writes.bytes,
+        }
+    }
+
+    pub(super) fn is_failing(&self) -> bool {
+        self.commands.trouble().is_some()
+    }
+
+    /// The names that Sockudo 2.9 uses, so that what it kept is found.
+    fn key(&self, app_id: &str, channel: &str) -> String {
+        let prefix = &self.prefix;
+        format!("{prefix}:app:{app_id}:channel:{channel}:cache_miss")
+    }
+
+    /// Writes an event, as soon as the one before it is written.
+    pub(super) fn keep(&mut self, now: Instant, app_id: &str, event: &KeepEvent) {
+        let key = self.key(app_id, &event.channel);
+        let write = Write {
+            frame: Arc::clone(&event.frame),
+            text_from: event.text_from,
+            until: now + Duration::from_millis(event.left_ms),
+        };
+        self.counters.writes_lost += self.writes.put(key, write);
+        self.write(now);
+    }
+
+    /// When something is to be done that nobody will say.
+    pub(super) const fn due(&self) -> Option<Instant> {
+        self.resumes
+    }
+
+    pub(super) fn tick(&mut self, now: Instant) {
+        if self.resumes.is_some_and(|at| at <= now) {
+            self.resumes = None;
+            self.write(now);
+        }
+    }
+
+    /// Sends what waits, unless a load is on its way.
+    fn write(&mut self, now: Instant) {
+        if self.is_writing || self.resumes.is_some() {
+            return;
+        }
+        let load = self.writes.take(now);
+        if load.is_empty() {
+            return;
+        }
+        self.is_writing = true;
+        let commands = self.commands.clone();
+        self.tasks.spawn(async move {
+            let all = load.iter();
+            let all = all.map(|(key, write)| (key.clone(), write.command(key, now)));
+            let answers = commands.run_each(all.collect(), WRITE_WITHIN).await;
+            let said = load.into_iter().zip(answers);
+            Reached::Wrote(
+                said.map(|((key, write), said)| (key, write, said))
+                    .collect(),
+            )
+        });
+    }
+
+    /// Looks for a channel's last event; false where too many are looked for already.
+    pub(super) fn ask(&mut self, app_id: &str, name: KeptName) -> bool {
+        if self.asks == ASKS_MAX {
+            self.counters.failures += 1;
+            return false;
+        }
+        self.asks += 1;
+        let key = self.key(app_id, &name.channel);
+        let (commands, name) = (self.commands.clone(), Box::new(name));
+        self.tasks.spawn(async move {
+            let mut question = Pipeline::new();
+            question.cmd("GET").arg(&key);
+            question.cmd("PTTL").arg(&key);
+            let result = commands.run(&key, &question, ASK_WITHIN).await;
+            Reached::Read { name, result }
+        });
+        true
+    }
+
+    /// The next answer. Nothing is lost when the future is dropped.
+    pub(super) async fn reached(&mut self) -> Reached {
+        loop {
+            match self.tasks.join_next().await {
+                Some(Ok(reached)) => return reached,
+                Some(Err(error)) => tracing::error!(%error, "a question to the cache broke"),
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Takes an answer; gives what is to be told to the channel's home.
+    pub(super) fn take(
+        &mut self,
+        now: Instant,
+        reached: Reached,
+    ) -> Option<(KeptName, FoundEvent)> {
+        match reached {
+            Reached::Wrote(answers) => {
+                self.is_writing = false;
+                for (key, write, answer) in answers {
+                    match answer {
+                        Ok(Value::ServerError(error)) => {
+                            tracing::debug!(?error, "the cache refuses an event");
+                            self.counters.writes_lost += 1;
+                        }
+                        Ok(_) => self.counters.written += 1,
+                        Err(_) => {
+                            self.resumes = Some(now + AGAIN_AFTER);
+                            self.counters.writes_lost += self.writes.put_back(key, write);
+                        }
+                    }
+                }
+                self.write(now);
+                None
+            }
+            Reached::Read { name, result } => {
+                self.asks -= 1;
+                let text = self.read(result);
+                let found = FoundEvent {
+                    app: name.app,
+                    partition: name.partition,
+                    channel: Arc::clone(&name.channel),
+                    text,
+                };
+                Some((*name, found))
+            }
+        }
+    }
+
+    fn read(&mut self, result: Result<Vec<Value>, CommandFault>) -> Option<(Box<[u8]>, u64)> {
+        let counters = &mut self.counters;
+        let answers = result.unwrap_or_default();
+        let (text, left_ms) = match <[Value; 2]>::try_from(answers) {
+            Ok([Value::BulkString(text), Value::Int(left_ms)]) => (text, left_ms),
+            Ok([Value::Nil, _]) => {
+                counters.misses += 1;
+                return None;
+            }
+            Ok(_) | Err(_) => {
+                counters.failures += 1;
+                return None;
+            }
+        };
+        // It has no end, or has just gone.
+        let left_ms = match left_ms {
+            -1 => u64::MAX,
+            gone if gone <= 0 => {
+                counters.misses += 1;
+                return None;
+            }
+            left_ms => left_ms.unsigned_abs(),
+        };
+        counters.hits += 1;
+        Some((text.into_boxed_slice(), left_ms))
+    }
+}
+
+/// An event that is to be written.
+#[derive(Clone, Debug)]
+pub(super) struct Write {
+    frame: Arc<[u8]>,
+    text_from: usize,
+    until: Instant,
+}
+
+impl Write {
+    fn command(&self, key: &str, now: Instant) -> Cmd {
+        let text = self.frame.get(self.text_from..).unwrap_or_default();
+        let left_ms = self.until.saturating_duration_since(now).as_millis().max(1);
+        let mut command = redis::cmd("SET");
+        let left_ms = u64::try_from(left_ms).unwrap_or(u64::MAX / 2);
+        command.arg(key).arg(text).arg("PX").arg(left_ms);
+        command
+    }
+}
+
+/// What waits to be written: the last event of each channel, the one that waits longest first.
+#[derive(Debug, Default)]
+struct Writes {
+    waiting: BTreeMap<String, Write>,
+    /// Each key of `waiting` once.
+    order: VecDeque<String>,
+    bytes: usize,
+}
+
+impl Writes {
+    /// Returns how many had to go for it.
+    fn put(&mut self, key: String, write: Write) -> u64 {
+        self.bytes += bytes_of(&key, &write);
+        match self.waiting.insert(key.clone(), write) {
+            Some(before) => self.bytes -= bytes_of(&key, &before),
+            None => self.order.push_back(key),
+        }
+        let mut lost = 0;
+        while self.bytes > WAITING_BYTES_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            lost += u64::from(self.remove(&oldest).is_some());
+        }
+        lost
+    }
+
+    /// After a load that failed: unless there is a newer one.
+    fn put_back(&mut self, key: String, write: Write) -> u64 {
+        match self.waiting.contains_key(&key) {
+            true => 0,
+            false => self.put(key, write),
+        }
+    }
+
+    fn remove(&mut self, key: &str) -> Option<Write> {
+        let write = self.waiting.remove(key)?;
+        self.bytes -= bytes_of(key, &write);
+        Some(write)
+    }
+
+    /// The next load; what nobody would find any more is left out.
+    fn take(&mut self, now: Instant) -> Vec<(String, Write)> {
+        let (mut load, mut load_bytes) = (Vec::new(), 0);
+        while load.len() < LOAD_MAX
+            && load_bytes < LOAD_BYTES_MAX
+            && let Some(key) = self.order.pop_front()
+        {
+            let write = self.remove(&key).filter(|write| write.until > now);
+            if let Some(write) = write {
+                load_bytes += write.frame.len();
+                load.push((key, write));
+            }
+        }
+        load
+    }
+}
+
+fn bytes_of(key: &str, write: &Write) -> usize {
+    2 * key.len() + write.frame.len() + size_of::<Write>() + 64
+}
+
+impl<L: ShardLink> Bridge<L> {
+    /// A shard wants a channel's last event.
+    pub(super) fn ask_kept(&mut self, name: KeptName) {
+        if let Some(store) = &mut self.kept_store
+            && let Some(app) = self.apps.get(name.app)
+            && store.ask(&app.app.id, name.clone())
+        {
+            return;
+        }
+        self.ask_nodes_for_kept(&name);
+    }
+
+    fn ask_nodes_for_kept(&mut self, name: &KeptName) {
+        if let Some(nodes) = self.nodes.as_mut().filter(|_| name.is_elsewhere) {
+            nodes.ask_kept(&self.apps, name);
+        } else {
+            self.tell_found(FoundEvent {
+                app: name.app,
+                partition: name.partition,
+                channel: Arc::clone(&name.channel),
+                text: None,
+            });
+        }
+    }
+
+    /// A shard has published a channel's last event.
+    pub(super) fn keep_event(&mut self, event: &KeepEvent) {
+        if let Some(store) = &mut self.kept_store
+            && let Some(app) = self.apps.get(event.app)
+        {
+            store.keep(Instant::now(), &app.app.id, event);
+        }
+    }
+
+    pub(super) fn reached_cache(&mut self, reached: Reached) {
+        let Some(store) = &mut self.kept_store else {
+            return;
+        };
+        let Some((name, found)) = store.take(Instant::now(), reached) else {
+            return;
+        };
+        match found.text {
+            Some(_) => self.tell_found(found),
+            None => self.ask_nodes_for_kept(&name),
+        }
+    }
+
+    fn tell_found(&mut self, found: FoundEvent) {
+        let home = home_of(found.partition, self.link.shards());
+        let found = FromBridge::Found(Box::new(found));
+        self.outbox.send(&self.link, home, found);
+    }
+}
+
+const PURPOSE: Purpose = Purpose {
+    name: "cache",
+    url: "cache.redis.url_override",
+    nodes: "database.redis.cluster_nodes",
+    driver: "cache.driver",
+    commands: "HELLO, SELECT, PING, GET, PTTL and SET",
+};
+
+/// A subscription waits no longer either.
+const ASK_WITHIN: Duration = Duration::from_millis(500);
+const WRITE_WITHIN: Duration = Duration::from_secs(2);
+const AGAIN_AFTER: Duration = Duration::from_millis(200);
+/// Channels that are looked for at the same time.
+const ASKS_MAX: usize = 4_096;
+const LOAD_MAX: usize = 256;
+const LOAD_BYTES_MAX: usize = 2 << 20;
+/// Beyond it the one that waits longest is given up, and the cache keeps what it had before.
+const WAITING_BYTES_MAX: usize = 16 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(text: &str, until: Instant) -> Write {
+        Write {
+            frame: format!("..{text}").into_bytes().into(),
+            text_from: 2,
+            until,
+        }
+    }
+
+    #[test]
+    fn of_a_channel_the_last_event_is_written_and_a_failure_does_not_undo_a_newer_one() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(10);
+        let mut writes = Writes::default();
+        for (key, text) in [("a", "1"), ("b", "2"), ("a", "3")] {
+            assert_eq!(writes.put(key.to_owned(), write(text, later)), 0);
+        }
+        let load = writes.take(now);
+        let packed: Vec<_> = load
+            .iter()
+            .map(|(key, write)| write.command(key, now).get_packed_command())
+            .collect();
+        assert!(packed[0].ends_with(b"$1\r\na\r\n$1\r\n3\r\n$2\r\nPX\r\n$5\r\n10000\r\n"));
+        assert_eq!((load.len(), writes.bytes), (2, 0));
+        writes.put("b".to_owned(), write("4", later));
+        for (key, write) in load {
+            assert_eq!(writes.put_back(key, write), 0);
+        }
+        let texts = writes.take(now);
+        let texts: Vec<_> = texts
+            .iter()
+            .map(|(key, write)| (key.as_str(), &write.frame[2..]))
+            .collect();
+        assert_eq!(texts, [("b", &b"4"[..]), ("a", &b"3"[..])]);
+    }
+
+    #[test]
+    fn what_waits_is_bounded_and_what_is_over_is_not_written() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(10);
+        let mut writes = Writes::default();
+        let big = "x".repeat(1 << 20);
+        let lost: u64 = (0..20)
+            .map(|number| writes.put(number.to_string(), write(&big, later)))
+            .sum();
+        assert_eq!(lost, 5);
+        assert!(writes.bytes <= WAITING_BYTES_MAX);
+        let first = writes.take(now);
+        assert_eq!(first[0].0, "5");
+        assert!(writes.take(later).is_empty());
+        assert_eq!(writes.bytes, 0);
+    }
+}

@@ -1,0 +1,259 @@
+//! Commands to a Redis Cluster: each to the master of its key.
+//!
+//! Owns: `Cluster`.
+//! May depend on: `redis_commands::kept`, `adapter::redis_cluster::{chart, members, slots}`, the crate
+//! `redis`, tokio.
+//! Invariants: a command that a server redirected was not carried out there, and only such a one is sent
+//! again; masters that are no more have no connection left.
+
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+
+use redis::{Cmd, ErrorKind, Pipeline, RedisError, ServerErrorKind, Value};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinSet,
+    time::{Instant, timeout, timeout_at},
+};
+
+use super::{CommandFault, kept::Kept};
+use crate::bridge::adapter::redis_cluster::{
+    chart::{self, Known},
+    members::Members,
+    slots::{Address, AllSlots, slot_of_key},
+};
+
+/// The masters of a cluster.
+pub(super) struct Cluster {
+    masters: watch::Receiver<Masters>,
+    /// What is known may be wrong.
+    asked: Arc<Notify>,
+    // Dropping it ends the tasks.
+    _tasks: JoinSet<()>,
+}
+
+#[derive(Clone)]
+enum Masters {
+    /// Nobody has answered so far.
+    Begun,
+    Known(Arc<Connected>),
+    Unknown(String),
+}
+
+/// A connection to each of them.
+struct Connected {
+    map: Arc<AllSlots>,
+    kept: BTreeMap<Address, Arc<Kept>>,
+}
+
+impl Cluster {
+    pub(super) fn start(members: Members, purpose: &'static str) -> Self {
+        let members = Arc::new(members);
+        let (sender, known) = watch::channel(Known::default());
+        let (connected, masters) = watch::channel(Masters::Begun);
+        let asked = Arc::new(Notify::new());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(chart::keep(
+            Arc::clone(&members),
+            AllSlots::read,
+            sender,
+            Arc::clone(&asked),
+        ));
+        tasks.spawn(follow(members, purpose, known, connected));
+        Self {
+            masters,
+            asked,
+            _tasks: tasks,
+        }
+    }
+
+    pub(super) fn trouble(&self) -> Option<String> {
+        match &*self.masters.borrow() {
+            Masters::Begun => Some("not connected yet".to_owned()),
+            Masters::Unknown(sentence) => Some(sentence.clone()),
+            Masters::Known(it) => it.kept.values().find_map(|kept| kept.trouble()),
+        }
+    }
+
+    pub(super) async fn run(
+        &self,
+        key: &str,
+        commands: &Pipeline,
+        within: Duration,
+    ) -> Result<Vec<Value>, CommandFault> {
+        let until = Instant::now() + within;
+        let slot = slot_of_key(key);
+        let mut answers = self.ask(slot, commands, until).await?;
+        loop {
+            let indices = 0..answers.len();
+            let astray: Vec<usize> = indices.filter(|it| is_astray(&answers[*it])).collect();
+            if astray.is_empty() || Instant::now() >= until {
+                return Ok(answers);
+            }
+            self.look_again(until).await;
+            let mut again = Pipeline::new();
+            for (index, command) in commands.cmd_iter().enumerate() {
+                if astray.contains(&index) {
+                    again.add_command(command.clone());
+                }
+            }
+            let others = self.ask(slot, &again, until).await?;
+            for (index, answer) in astray.into_iter().zip(others) {
+                answers[index] = answer;
+            }
+        }
+    }
+
+    pub(super) async fn run_each(
+        &self,
+        commands: &[(String, Cmd)],
+        within: Duration,
+    ) -> Vec<Result<Value, CommandFault>> {
+        let until = Instant::now() + within;
+        let mut answers: Vec<Option<Result<Value, CommandFault>>> = vec![None; commands.len()];
+        // By master, known by its connection.
+        let mut groups: BTreeMap<usize, (Arc<Kept>, Vec<usize>)> = BTreeMap::new();
+        for (index, (key, _)) in commands.iter().enumerate() {
+            match self.master(slot_of_key(key), until).await {
+                Ok(master) => {
+                    let group = groups.entry(Arc::as_ptr(&master).addr());
+                    group.or_insert_with(|| (master, Vec::new())).1.push(index);
+                }
+                Err(fault) => answers[index] = Some(Err(fault)),
+            }
+        }
+        let mut asking = JoinSet::new();
+        for (master, indices) in groups.into_values() {
+            let commands: Vec<_> = indices.iter().map(|it| commands[*it].clone()).collect();
+            let left = until.saturating_duration_since(Instant::now());
+            asking.spawn(async move { (indices, master.run_each(&commands, left).await) });
+        }
+        while let Some(Ok((indices, said))) = asking.join_next().await {
+            for (index, answer) in indices.into_iter().zip(said) {
+                answers[index] = Some(answer);
+            }
+        }
+        let mut all = Vec::with_capacity(commands.len());
+        for ((key, command), answer) in commands.iter().zip(answers) {
+            let lost = || Err(CommandFault::Unknown("the question was lost".to_owned()));
+            let mut answer = answer.unwrap_or_else(lost);
+            match &answer {
+                Ok(value) if is_astray(value) => answer = self.again(key, command, until).await,
+                Ok(_) => {}
+                Err(_) => self.asked.notify_one(),
+            }
+            all.push(answer);
+        }
+        all
+    }
+
+    /// Sends one again that a server redirected.
+    async fn again(&self, key: &str, command: &Cmd, until: Instant) -> Result<Value, CommandFault> {
+        self.look_again(until).await;
+        let mut pipeline = Pipeline::new();
+        pipeline.add_command(command.clone());
+        let left = until.saturating_duration_since(Instant::now());
+        let mut answers = self.run(key, &pipeline, left).await?;
+        let lost = || CommandFault::Unknown("the question was lost".to_owned());
+        answers.pop().ok_or_else(lost)
+    }
+
+    async fn ask(
+        &self,
+        slot: u16,
+        commands: &Pipeline,
+        until: Instant,
+    ) -> Result<Vec<Value>, CommandFault> {
+        let master = self.master(slot, until).await?;
+        let left = until.saturating_duration_since(Instant::now());
+        let answers = master.run(commands, left).await;
+        if answers.is_err() {
+            self.asked.notify_one();
+        }
+        answers
+    }
+
+    /// The master of the slot; waits while none was found out so far.
+    async fn master(&self, slot: u16, until: Instant) -> Result<Arc<Kept>, CommandFault> {
+        let mut masters = self.masters.clone();
+        let begun = masters.wait_for(|it| !matches!(it, Masters::Begun));
+        let masters = match timeout_at(until, begun).await {
+            Ok(Ok(masters)) => masters.clone(),
+            Ok(Err(_)) | Err(_) => Masters::Begun,
+        };
+        match masters {
+            Masters::Known(it) => {
+                let kept = it.map.owner(slot).and_then(|at| it.kept.get(at));
+                kept.cloned().ok_or_else(|| {
+                    self.asked.notify_one();
+                    let sentence = "the Redis Cluster has no master for a slot";
+                    CommandFault::Down(sentence.to_owned())
+                })
+            }
+            Masters::Unknown(sentence) => Err(CommandFault::Down(sentence)),
+            Masters::Begun => Err(CommandFault::Down("not connected yet".to_owned())),
+        }
+    }
+
+    /// Waits for what may be better than what is known, a moment.
+    async fn look_again(&self, until: Instant) {
+        let mut masters = self.masters.clone();
+        masters.mark_unchanged();
+        self.asked.notify_one();
+        _ = timeout_at(until, timeout(LOOK_AGAIN_WITHIN, masters.changed())).await;
+    }
+}
+
+/// Keeps a connection to each master, for as long as somebody may ask.
+async fn follow(
+    members: Arc<Members>,
+    purpose: &'static str,
+    mut known: watch::Receiver<Known<AllSlots>>,
+    masters: watch::Sender<Masters>,
+) {
+    let mut kept: BTreeMap<Address, Arc<Kept>> = BTreeMap::new();
+    while known.changed().await.is_ok() {
+        let Known { map, trouble } = known.borrow_and_update().clone();
+        let now = match (map, trouble) {
+            (Some(map), _) => {
+                kept.retain(|at, _| map.masters().contains(at));
+                for at in map.masters() {
+                    let start = || Arc::new(Kept::start(members.server(at), purpose));
+                    kept.entry(at.clone()).or_insert_with(start);
+                }
+                let kept = kept.clone();
+                Masters::Known(Arc::new(Connected { map, kept }))
+            }
+            (None, Some(trouble)) => Masters::Unknown(trouble.sentence),
+            (None, None) => continue,
+        };
+        if let Masters::Unknown(sentence) = &now
+            && !matches!(&*masters.borrow(), Masters::Unknown(said) if said == sentence)
+        {
+            tracing::warn!(purpose, "{sentence}");
+        }
+        masters.send_replace(now);
+    }
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster")
+            .field("trouble", &self.trouble())
+            .finish()
+    }
+}
+
+/// The slot is another server's, or on its way to it.
+fn is_astray(answer: &Value) -> bool {
+    use ServerErrorKind::{Ask, ClusterDown, Moved, TryAgain};
+    let Value::ServerError(error) = answer else {
+        return false;
+    };
+    let error: RedisError = error.clone().into();
+    matches!(
+        error.kind(),
+        ErrorKind::Server(Moved | Ask | TryAgain | ClusterDown)
+    )
+}
+
+const LOOK_AGAIN_WITHIN: Duration = Duration::from_millis(250);

@@ -1,0 +1,156 @@
+//! Commands to a Redis that nodes share: of caches, limits and queues. The bus has roads of its own.
+//!
+//! Owns: `RedisCommands`, `CommandsSetup`, `CommandFault`; `kept` (one connection), `cluster` (masters by
+//! slot).
+//! May depend on: `adapter::{redis, redis_cluster}` for how connections are made and masters found,
+//! `bridge::tls`, `config::secret`, the crate `redis`, tokio.
+//! Invariants: a question waits neither for a connection that is gone nor beyond its deadline; a
+//! connection that ended or is silent is made anew, for ever; what may have been carried out is not
+//! sent again.
+
+mod cluster;
+mod kept;
+
+use std::{sync::Arc, time::Duration};
+
+use redis::{Cmd, Pipeline, Value};
+
+use self::{cluster::Cluster, kept::Kept};
+pub use super::adapter::redis_cluster::members::ClusterServers;
+use super::adapter::{
+    BusError,
+    redis::{
+        RedisServer,
+        link::{Keys, Server, uses_tls},
+        sentinel::{SentinelSetup, Sentinels},
+    },
+    redis_cluster::members::Members,
+};
+use crate::{
+    bridge::tls::{TlsClient, TlsFiles},
+    config::Secret,
+};
+
+/// Whom to ask.
+#[derive(Clone, Debug)]
+pub enum CommandsSetup {
+    One(OneServer),
+    Cluster(ClusterServers),
+}
+
+/// One server, or the master that Sentinels name.
+#[derive(Clone, Debug)]
+pub struct OneServer {
+    /// Where no URL says it.
+    pub server: RedisServer,
+    pub sentinels: Option<SentinelSetup>,
+    pub url: Option<Secret>,
+    pub tls: TlsFiles,
+}
+
+/// What is asked, for sentences and logs.
+#[derive(Clone, Copy, Debug)]
+pub struct Purpose {
+    /// `cache`, `rate limiter`, `webhook queue`.
+    pub name: &'static str,
+    /// The key of a URL of its own.
+    pub url: &'static str,
+    /// The key that names nodes of a cluster.
+    pub nodes: &'static str,
+    /// The key of the driver.
+    pub driver: &'static str,
+    /// What a user must be allowed.
+    pub commands: &'static str,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CommandFault {
+    /// Nothing was sent.
+    #[error("{0}")]
+    Down(String),
+    /// It was sent: it may have been carried out, or may yet be.
+    #[error("{0}")]
+    Unknown(String),
+}
+
+/// Connections for one purpose. A clone shares them; they end with the last one.
+#[derive(Clone, Debug)]
+pub struct RedisCommands(Arc<Reach>);
+
+#[derive(Debug)]
+enum Reach {
+    One(Kept),
+    Cluster(Cluster),
+}
+
+impl RedisCommands {
+    /// Starts to connect in the background. Needs a tokio runtime with time and I/O.
+    ///
+    /// # Errors
+    /// When the configuration cannot be right: a URL that is none, a certificate that cannot be read.
+    pub fn start(setup: &CommandsSetup, purpose: Purpose) -> Result<Self, BusError> {
+        let reach = match setup {
+            CommandsSetup::One(setup) => {
+                Reach::One(Kept::start(server(setup, purpose)?, purpose.name))
+            }
+            CommandsSetup::Cluster(servers) => {
+                let members = Members::new(servers, Keys::of_cluster(purpose))?;
+                Reach::Cluster(Cluster::start(members, purpose.name))
+            }
+        };
+        Ok(Self(Arc::new(reach)))
+    }
+
+    /// What the server says to each of the commands, which all concern keys of the slot of `key`. An
+    /// answer may be an error of its own.
+    ///
+    /// # Errors
+    /// When they cannot be sent, or are not answered `within`.
+    pub async fn run(
+        &self,
+        key: &str,
+        commands: &Pipeline,
+        within: Duration,
+    ) -> Result<Vec<Value>, CommandFault> {
+        match &*self.0 {
+            Reach::One(kept) => kept.run(commands, within).await,
+            Reach::Cluster(cluster) => cluster.run(key, commands, within).await,
+        }
+    }
+
+    /// What is said to commands that concern a key each, in as few round trips as there are servers.
+    /// They are carried out in any order.
+    pub async fn run_each(
+        &self,
+        commands: Vec<(String, Cmd)>,
+        within: Duration,
+    ) -> Vec<Result<Value, CommandFault>> {
+        match &*self.0 {
+            Reach::One(kept) => kept.run_each(&commands, within).await,
+            Reach::Cluster(cluster) => cluster.run_each(&commands, within).await,
+        }
+    }
+
+    /// Why it does not answer; `None` while it does.
+    pub fn trouble(&self) -> Option<String> {
+        match &*self.0 {
+            Reach::One(kept) => kept.trouble(),
+            Reach::Cluster(cluster) => cluster.trouble(),
+        }
+    }
+}
+
+fn server(setup: &OneServer, purpose: Purpose) -> Result<Server, BusError> {
+    let (url, keys) = (setup.url.as_ref(), Keys::of_one(purpose));
+    let is_tls = uses_tls(url, &setup.server);
+    let tls = is_tls.then(|| TlsClient::read(&setup.tls)).transpose()?;
+    let server = Server::new(url, &setup.server, keys, tls.as_ref())?;
+    let sentinels = setup.sentinels.as_ref();
+    let sentinels = sentinels.filter(|it| !it.sentinels.is_empty() && url.is_none());
+    let Some(sentinels) = sentinels else {
+        return Ok(server);
+    };
+    let sentinels = Sentinels::new(sentinels, &setup.server, keys, tls.as_ref())?;
+    Ok(server.by(sentinels))
+}

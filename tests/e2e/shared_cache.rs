@@ -1,0 +1,188 @@
+//! Last events of cache channels in a Redis: after a restart, on another node, while it is gone.
+
+use serde_json::{Value, json};
+
+use crate::redis::Redis;
+use crate::redis_cluster::RedisCluster;
+use crate::support::config::{APP_ID, Config, merge};
+use crate::support::eventually;
+use crate::support::server::Server;
+use crate::support::skip::skip;
+
+const NO_REDIS: &str = "there is no redis-server; `scripts/test` installs it";
+
+fn on_redis(redis: &Redis, more: Value) -> Config {
+    let (host, port) = (redis.address.ip().to_string(), redis.address.port());
+    let mut keys = json!({
+        "cache": {"driver": "redis"}, "database": {"redis": {"host": host, "port": port}},
+    });
+    merge(&mut keys, more);
+    Config::new().with(keys)
+}
+
+fn key(channel: &str) -> String {
+    format!("sockudo_cache::app:{APP_ID}:channel:{channel}:cache_miss")
+}
+
+fn has_health(server: &Server, word: &str) {
+    eventually(&format!("/up to say {word}"), || {
+        let up = server.gets("/up");
+        (up.status == 200 && up.header("x-health-check") == Some(word)).then_some(())
+    });
+}
+
+fn operations(server: &Server, result: &str) -> f64 {
+    let label = format!("result=\"{result}\"");
+    let name = "sockudo_cache_operations_total";
+    server.metric_with(name, &label).unwrap_or(0.0)
+}
+
+#[test]
+fn the_last_event_outlives_the_server() {
+    let Some(mut redis) = Redis::start() else {
+        return skip("the_last_event_outlives_the_server", NO_REDIS);
+    };
+    let odd = "{ \"a\" : 1.50, \"b\":\"\\u00e9\" , not json";
+    for shards in [1, 3] {
+        let config = on_redis(&redis, json!({}));
+        {
+            let server = Server::start(&config, shards);
+            has_health(&server, "OK");
+            let mut api = server.api();
+            for number in 0..40 {
+                api.publishes("first", &format!("cache-{number}"), "1");
+                api.publishes("my-event", &format!("cache-{number}"), odd);
+            }
+            eventually("the last one to be written", || {
+                let value = redis.command(&["GET", &key("cache-39")]);
+                value.contains("my-event").then_some(())
+            });
+        }
+        let left: i64 = redis
+            .command(&["PTTL", &key("cache-7")])
+            .trim()
+            .trim_start_matches(':')
+            .parse()
+            .expect("a number");
+        assert!(left > 1_000_000 && left <= 1_800_000, "{left}");
+        let server = Server::start(&config, shards);
+        let mut alice = server.client("alice");
+        for number in 0..40 {
+            let channel = format!("cache-{number}");
+            alice.subscribes(&channel);
+            alice.expects_frame(json!({"event": "my-event", "channel": channel, "data": odd}));
+        }
+        // There is none for sure, and nobody waits for anything more.
+        alice.subscribes_to_empty_cache("cache-nothing");
+        redis.command(&["FLUSHALL"]);
+    }
+}
+
+#[test]
+fn what_sockudo_2_9_kept_is_found_and_what_is_no_event_is_a_miss() {
+    let name = "what_sockudo_2_9_kept_is_found_and_what_is_no_event_is_a_miss";
+    let Some(mut redis) = Redis::start() else {
+        return skip(name, NO_REDIS);
+    };
+    for (channel, value) in [
+        (
+            "cache-text",
+            r#"{"event":"e","channel":"cache-text","data":"{\"a\":1}"}"#,
+        ),
+        (
+            "cache-json",
+            r#"{"channel":"other", "event":"e", "data": {"a" : [1, 2]}}"#,
+        ),
+        ("cache-none", r#"{"event":"e"}"#),
+        ("cache-list", r#"["event"]"#),
+        ("cache-cut", r#"{"event":"e","data":"#),
+        ("cache-empty", ""),
+    ] {
+        redis.command(&["SET", &key(channel), value]);
+    }
+    let server = Server::start(&on_redis(&redis, json!({})), 2);
+    let mut alice = server.client("alice");
+    for (channel, data) in [
+        ("cache-text", "{\"a\":1}"),
+        ("cache-json", "{\"a\":[1,2]}"),
+        ("cache-none", "null"),
+    ] {
+        alice.subscribes(channel);
+        alice.expects_frame(json!({"event": "e", "channel": channel, "data": data}));
+    }
+    for channel in ["cache-list", "cache-cut", "cache-empty"] {
+        alice.subscribes_to_empty_cache(channel);
+    }
+    // From now on it is here, and heard once more by nobody.
+    let mut bob = server.client("bob");
+    bob.subscribes("cache-text");
+    bob.expects_frame(json!({"event": "e", "channel": "cache-text", "data": "{\"a\":1}"}));
+}
+
+#[test]
+fn while_redis_is_gone_channels_miss_and_what_was_published_is_written_later() {
+    let name = "while_redis_is_gone_channels_miss_and_what_was_published_is_written_later";
+    let Some(mut redis) = Redis::start() else {
+        return skip(name, NO_REDIS);
+    };
+    redis.command(&["SET", &key("cache-old"), r#"{"event":"e","data":"1"}"#]);
+    let server = Server::start(&on_redis(&redis, json!({})), 2);
+    has_health(&server, "OK");
+    redis.kill();
+    has_health(&server, "DEGRADED");
+    let mut alice = server.client("alice");
+    alice.subscribes_to_empty_cache("cache-old");
+    let mut api = server.api();
+    for number in 0..3 {
+        api.publishes("e", "cache-new", &number.to_string());
+    }
+    // What this node heard it still knows.
+    alice.subscribes("cache-new");
+    alice.expects_frame(json!({"event": "e", "channel": "cache-new", "data": "2"}));
+    redis.start_again();
+    has_health(&server, "OK");
+    eventually("what waited to be written", || {
+        let value = redis.command(&["GET", &key("cache-new")]);
+        value.contains("\"data\":\"2\"").then_some(())
+    });
+    // One that accepts and does not answer delays a subscription, and nothing else.
+    redis.signal("STOP");
+    alice.subscribes_to_empty_cache("cache-silent");
+    alice.expects_pong();
+    redis.signal("CONT");
+    eventually("an answer to be counted as missing", || {
+        (operations(&server, "error") > 0.0).then_some(())
+    });
+}
+
+#[test]
+fn a_cluster_keeps_last_events_wherever_their_slot_is() {
+    let name = "a_cluster_keeps_last_events_wherever_their_slot_is";
+    let Some(cluster) = RedisCluster::start() else {
+        return skip(name, NO_REDIS);
+    };
+    let node = &cluster.masters[1].address;
+    let nodes = json!([{"host": node.ip().to_string(), "port": node.port()}]);
+    let config = Config::new().with(json!({
+        "cache": {"driver": "redis-cluster"}, "database": {"redis": {"cluster_nodes": nodes}},
+    }));
+    {
+        let server = Server::start(&config, 2);
+        has_health(&server, "OK");
+        let mut api = server.api();
+        for number in 0..60 {
+            api.publishes("e", &format!("cache-{number}"), &number.to_string());
+        }
+        eventually("all to be written", || {
+            (operations(&server, "written") >= 60.0).then_some(())
+        });
+    }
+    let server = Server::start(&config, 2);
+    has_health(&server, "OK");
+    let mut alice = server.client("alice");
+    for number in 0..60 {
+        let channel = format!("cache-{number}");
+        alice.subscribes(&channel);
+        alice.expects_frame(json!({"event": "e", "channel": channel, "data": number.to_string()}));
+    }
+}
