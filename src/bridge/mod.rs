@@ -24,6 +24,7 @@ pub mod link;
 pub mod message;
 mod nats_setup;
 pub mod nodes;
+pub mod notify;
 mod outbox;
 mod overview;
 pub mod queue;

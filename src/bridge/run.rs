@@ -32,6 +32,7 @@ use super::{
     link::ShardLink,
     message::{FromBridge, Health, ToBridge},
     nodes::{Nodes, Told},
+    notify::Supervisor,
     outbox::Outbox,
     queue_setup,
     rate_store::{self, RateStore},
@@ -66,6 +67,8 @@ pub struct Setup {
     /// From `signals::listen`.
     pub signals: mpsc::Receiver<Signal>,
     pub reload: Reload,
+    /// Who started this process, and wants to know how it goes.
+    pub supervisor: Supervisor,
     /// `/`; tests have a root of their own.
     pub memory_root: PathBuf,
 }
@@ -146,6 +149,7 @@ pub struct Bridge<L> {
     _requests: mpsc::Sender<AdminRequest>,
     signals: mpsc::Receiver<Signal>,
     reload: Reload,
+    supervisor: Supervisor,
     health_due: Instant,
     sample_due: Instant,
     is_announced: bool,
@@ -234,6 +238,7 @@ impl<L: ShardLink> Bridge<L> {
             _requests: asked,
             signals: setup.signals,
             reload: setup.reload,
+            supervisor: setup.supervisor,
             health_due: now,
             sample_due: now,
             is_announced: false,
@@ -343,6 +348,7 @@ impl<L: ShardLink> Bridge<L> {
             self.gathering.deadline(),
             self.drain.as_ref().map(Drain::due),
             self.nodes.as_ref().map(Nodes::due),
+            self.supervisor.due(),
             self.source.as_ref().and_then(AppSource::due),
             self.kept_store.as_ref().and_then(KeptStore::due),
             has_views.then(Instant::now),
@@ -464,6 +470,10 @@ impl<L: ShardLink> Bridge<L> {
             self.health_due = now + HEALTH_EVERY;
             self.check_health();
         }
+        if self.supervisor.due().is_some_and(|due| now >= due) {
+            let is_stalled = self.is_shard_stalled();
+            self.supervisor.feed(now, || !is_stalled);
+        }
         if now >= self.sample_due {
             self.sample();
         }
@@ -506,6 +516,7 @@ impl<L: ShardLink> Bridge<L> {
             }
         }
         self.announce();
+        self.tell_status();
     }
 
     /// Says once that clients may come.
@@ -521,6 +532,8 @@ impl<L: ShardLink> Bridge<L> {
             self.is_announced = true;
             self.check_health(); // The shards know before the log says it.
             tracing::info!(node = self.node_id, shards = self.link.shards(), "ready");
+            self.supervisor.ready();
+            self.tell_status();
         }
     }
 
@@ -546,21 +559,41 @@ impl<L: ShardLink> Bridge<L> {
             tracing::warn!("a shard has not turned for {STALL_MS} ms: not ready");
         }
         self.health = health;
+        self.tell_status();
         self.broadcast(|| FromBridge::Health(health));
+    }
+
+    /// For who asks the supervisor how it goes.
+    fn tell_status(&mut self) {
+        let unready = self.health.unready();
+        let shards = self.link.shards();
+        let status = match (self.is_announced, unready.is_empty()) {
+            (true, true) => {
+                let connections: u64 = self.connections_by_shard().iter().sum();
+                format!("connections {connections}, shards {shards}")
+            }
+            (false, true) => "waiting for what it needs to start".to_owned(),
+            (_, false) => format!("not ready: {}", unready.join(", ")),
+        };
+        self.supervisor.status(status);
+    }
+
+    fn is_shard_stalled(&self) -> bool {
+        let now_ms = u64::try_from(self.link.started().elapsed().as_millis()).unwrap_or(u64::MAX);
+        let last_turns = (0..self.link.shards()).map(|it| self.link.last_turn_ms(ShardId(it)));
+        last_turns
+            .min()
+            .is_some_and(|ms| ms.saturating_add(STALL_MS) < now_ms)
     }
 
     /// What both ports judge by; the shards are told when it changes.
     pub(super) fn health(&mut self) -> Health {
         let now = Instant::now();
-        let now_ms = u64::try_from(self.link.started().elapsed().as_millis()).unwrap_or(u64::MAX);
-        let last_turns = (0..self.link.shards()).map(|it| self.link.last_turn_ms(ShardId(it)));
         let is_store_failing = self.source.as_ref().is_some_and(AppSource::is_failing);
         Health {
             starting: !self.gathering.is_complete()
                 || self.nodes.as_ref().is_some_and(Nodes::is_starting),
-            shard_stalled: last_turns
-                .min()
-                .is_some_and(|ms| ms.saturating_add(STALL_MS) < now_ms),
+            shard_stalled: self.is_shard_stalled(),
             queue_failing: self.webhooks.is_failing(),
             backend_failing: is_store_failing && !self.is_announced,
             app_store_failing: is_store_failing && self.is_announced,
@@ -591,6 +624,7 @@ impl<L: ShardLink> Bridge<L> {
         );
         self.drain = Some(Drain::begin(settings, self.link.shards(), now));
         self.check_health(); // Readiness goes off before anything else happens.
+        self.supervisor.stopping();
     }
 
     /// Goes on with a stop; true when it is done.
@@ -636,6 +670,13 @@ impl<L: ShardLink> Bridge<L> {
     }
 
     pub(super) fn reload(&mut self) {
+        self.supervisor.reloading();
+        self.read_configuration_again();
+        // Also when it was refused: the node serves on with the old one.
+        self.supervisor.reloaded();
+    }
+
+    fn read_configuration_again(&mut self) {
         self.reloaded.succeeded = false;
         let loaded = match (self.reload)() {
             Ok(loaded) => loaded,

@@ -92,22 +92,17 @@ fn calls(unit: &Unit) -> Finding {
     );
     const CALLS: [&str; 3] = ["io_uring_setup", "io_uring_enter", "io_uring_register"];
     let should_be = "no filter, or one with io_uring_setup, io_uring_enter, io_uring_register";
-    let is_denied = unit
+    let has = |word: &str| unit.calls.iter().any(|it| it == word);
+    let is_forbidden = ["~@io-uring", "~@aio"].into_iter().any(has)
+        || CALLS.iter().any(|call| has(&format!("~{call}")));
+    // A filter whose first line forbids lets everything else through.
+    let allows_the_rest = unit
         .calls
         .first()
-        .is_some_and(|first| first.starts_with('~'));
-    let names = |name: &str| {
-        unit.calls
-            .iter()
-            .any(|word| word.trim_start_matches('~') == name)
-    };
-    let lets_through = match (unit.calls.is_empty(), is_denied) {
-        (true, _) => true,
-        (false, true) => !CALLS.into_iter().any(names) && !names("@io-uring"),
-        (false, false) => CALLS.into_iter().all(names),
-    };
-    // @system-service has had them since it came, in no documented way.
-    let severity = match names("@system-service") && !is_denied {
+        .is_none_or(|first| first.starts_with('~'));
+    let lets_through = !is_forbidden && (allows_the_rest || CALLS.into_iter().all(has));
+    // @system-service has had them since it came, by way of @aio, which is documented nowhere.
+    let severity = match has("@system-service") && !is_forbidden {
         true => Severity::Warning,
         false => Severity::Blocking,
     };
@@ -192,3 +187,34 @@ fn time(unit: &Unit, needs: &Needs) -> Option<Finding> {
 }
 
 const STOP_MS_MIN: u64 = 20_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_lets_the_rings_through_or_not() {
+        for (filter, expected) in [
+            ("", Severity::Fine),
+            (
+                "@system-service io_uring_setup io_uring_enter io_uring_register ~@privileged",
+                Severity::Fine,
+            ),
+            ("~@privileged ~@mount", Severity::Fine),
+            ("@system-service", Severity::Warning),
+            ("@system-service io_uring_setup", Severity::Warning),
+            ("@basic-io", Severity::Blocking),
+            ("~io_uring_setup", Severity::Blocking),
+            (
+                "@system-service io_uring_setup io_uring_enter io_uring_register ~@aio",
+                Severity::Blocking,
+            ),
+        ] {
+            let unit = Unit {
+                calls: filter.split_whitespace().map(str::to_owned).collect(),
+                ..Unit::default()
+            };
+            assert_eq!(calls(&unit).severity, expected, "{filter:?}");
+        }
+    }
+}

@@ -7,7 +7,7 @@
 use crate::tree::{Reading, Tree};
 
 /// The soft and the hard limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limit {
     /// What holds; a process may raise it to `hard`.
     pub soft: u64,

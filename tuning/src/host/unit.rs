@@ -11,7 +11,7 @@ use super::limits::Limit;
 use crate::tree::Tree;
 
 /// The unit's settings that matter; `None` is not set.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Unit {
     /// The file that defines it.
     pub path: String,
@@ -31,7 +31,7 @@ pub struct Unit {
     pub cpu_millicores: Option<u64>,
     /// `TimeoutStopSec=` in milliseconds; `u64::MAX` is for ever.
     pub stop_ms: Option<u64>,
-    /// The words of all `SystemCallFilter=`; empty is no filter.
+    /// The words of all `SystemCallFilter=`, those of a list that forbids each with its `~`; empty is no filter.
     pub calls: Vec<String>,
     /// `CPUAffinity=` or `AllowedCPUs=`, as written.
     pub affinity: Option<String>,
@@ -123,13 +123,20 @@ impl Settings {
         })
     }
 
+    /// A `~` before the first word of a line holds for all of them.
     fn words(&self, key: &str) -> Vec<String> {
         let lines = self.0.get(key).map(Vec::as_slice).unwrap_or_default();
-        lines
-            .iter()
-            .flat_map(|line| line.split_whitespace())
-            .map(str::to_owned)
-            .collect()
+        let words = |line: &String| {
+            let (sign, words) = match line.strip_prefix('~') {
+                Some(words) => ("~", words),
+                None => ("", line.as_str()),
+            };
+            let words = words.split_whitespace();
+            words
+                .map(|word| format!("{sign}{word}"))
+                .collect::<Vec<_>>()
+        };
+        lines.iter().flat_map(words).collect()
     }
 }
 
@@ -248,7 +255,7 @@ mod tests {
             "[Manager]\n#DefaultLimitNOFILE=9\nDefaultLimitMEMLOCK=4M\n",
         );
         let unit = "[Service]\nType=notify\nLimitNOFILE=1000:2000\nSystemCallFilter=@system-service \\\n  io_uring_setup\n\
-                    TimeoutStopSec=1min 30s\nTasksMax=10%\nCPUQuota=150%\n";
+                    SystemCallFilter=~@mount @swap\nTimeoutStopSec=1min 30s\nTasksMax=10%\nCPUQuota=150%\n";
         write(root, "/usr/lib/systemd/system/sockudo.service", unit);
         write(
             root,
@@ -269,7 +276,10 @@ mod tests {
         };
         assert_eq!(unit.files, whole(1 << 20));
         assert_eq!(unit.locked_bytes, Some(whole(4 << 20)));
-        assert_eq!(unit.calls, ["@system-service", "io_uring_setup"]);
+        assert_eq!(
+            unit.calls,
+            ["@system-service", "io_uring_setup", "~@mount", "~@swap"]
+        );
         assert_eq!((unit.stop_ms, unit.threads), (Some(90_000), None));
         assert_eq!(
             (unit.cpu_millicores, unit.memory_bytes),

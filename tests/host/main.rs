@@ -1,11 +1,14 @@
 //! The commands that look at the host, as an operator runs them.
 //!
-//! Owns: exit codes and output of the built program on whole trees and on this host.
-//! May depend on: the built program, bash; root rights where a test says so.
+//! Owns: exit codes and output of the built program on whole trees and on this host; the units of systemd.
+//! May depend on: the built program, bash, systemd's own tools; root rights where a test says so.
 //! Invariants: nothing of this host is changed; each test writes only into a temporary folder of its own.
 
-#[path = "support/skip.rs"]
+#![expect(clippy::disallowed_methods, reason = "each wait has a deadline")]
+
+#[path = "../support/skip.rs"]
 mod skip;
+mod units;
 
 use std::{
     fs,
