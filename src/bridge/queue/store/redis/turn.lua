@@ -131,6 +131,11 @@ if holds >= 0 then
       set_free(member)
     end
   end
+  -- Nor does it know all targets that it was given: it gets them anew.
+  for _, entry in ipairs(redis.call('ZRANGEBYLEX', owned, '[' .. node .. '/', '(' .. node .. '0')) do
+    redis.call('ZREM', owned, entry)
+    disown(string.sub(entry, #node + 2), 0)
+  end
 end
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', later, '-inf', text_of(now), 'LIMIT', 0, 200)) do
   redis.call('ZREM', later, member)
