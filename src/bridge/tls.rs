@@ -41,6 +41,12 @@ impl TlsKeys {
         key: "adapter.nats.tls.key_path",
         plain: "nats:// and adapter.nats.tls.required = false",
     };
+    pub const POSTGRES: Self = Self {
+        ca: "database.postgres.tls.ca_path",
+        cert: "database.postgres.tls.cert_path",
+        key: "database.postgres.tls.key_path",
+        plain: "database.postgres.tls.enabled = false",
+    };
 }
 
 /// What the configuration says. Files are PEM.
@@ -174,17 +180,28 @@ impl TlsClient {
         within: Duration,
     ) -> Result<TlsStream<TcpStream>, Failure> {
         let until = Instant::now() + within;
-        let name = ServerName::try_from(host.to_owned());
-        let name = name.map_err(|error| Failure::Unreachable(io::Error::other(error)))?;
         let stream = timeout_at(until, TcpStream::connect((host, port))).await;
         let stream = stream.map_err(|_| Failure::Unanswered)?;
         let stream = stream.map_err(Failure::Unreachable)?;
         stream.set_nodelay(true).map_err(Failure::Unreachable)?;
+        let stream = timeout_at(until, self.over(host, stream)).await;
+        stream.map_err(|_| Failure::Mute)?
+    }
+
+    /// Makes TLS of a connection that stands, however long the server takes.
+    ///
+    /// # Errors
+    /// When the server does not take part, or is not whom we trust.
+    pub async fn over(
+        &self,
+        host: &str,
+        stream: TcpStream,
+    ) -> Result<TlsStream<TcpStream>, Failure> {
+        let name = ServerName::try_from(host.to_owned());
+        let name = name.map_err(|error| Failure::Unreachable(io::Error::other(error)))?;
         let connector = TlsConnector::from(Arc::clone(&self.config));
-        let stream = timeout_at(until, connector.connect(name, stream)).await;
-        stream
-            .map_err(|_| Failure::Mute)?
-            .map_err(Failure::Handshake)
+        let stream = connector.connect(name, stream).await;
+        stream.map_err(Failure::Handshake)
     }
 }
 

@@ -305,21 +305,33 @@ fn app_store(settings: &Settings, report: &mut Report) {
         );
         report.warn(settings.origin(APPS), APPS, text);
     }
-    let (certificate, key) = (
-        "database.mysql.tls.cert_path",
-        "database.mysql.tls.key_path",
-    );
-    for (one, other) in [(certificate, key), (key, certificate)] {
-        if !settings.is_null(one) && settings.is_null(other) {
-            let fault = Fault::Conflict(format!("needs {other}"));
-            report.error(settings.origin(one), one, fault);
+    let pairs = [
+        (
+            "database.mysql.tls.cert_path",
+            "database.mysql.tls.key_path",
+        ),
+        (
+            "database.postgres.tls.cert_path",
+            "database.postgres.tls.key_path",
+        ),
+    ];
+    for (certificate, key) in pairs {
+        for (one, other) in [(certificate, key), (key, certificate)] {
+            if !settings.is_null(one) && settings.is_null(other) {
+                let fault = Fault::Conflict(format!("needs {other}"));
+                report.error(settings.origin(one), one, fault);
+            }
         }
     }
-    let table = "database.mysql.table_name";
-    let parts: Vec<&str> = settings.text(table).split('.').collect();
-    if parts.len() > 2 || parts.contains(&"") {
-        let text = "has a dot that stands between no database and its table".to_owned();
-        report.error(settings.origin(table), table, Fault::Conflict(text));
+    for (table, outer) in [
+        ("database.mysql.table_name", "database"),
+        ("database.postgres.table_name", "schema"),
+    ] {
+        let parts: Vec<&str> = settings.text(table).split('.').collect();
+        if parts.len() > 2 || parts.contains(&"") {
+            let text = format!("has a dot that stands between no {outer} and its table");
+            report.error(settings.origin(table), table, Fault::Conflict(text));
+        }
     }
 }
 

@@ -168,7 +168,6 @@ fn a_database_is_written_by_a_person_only_and_apps_of_the_file_are_said_to_be_un
 #[test]
 fn what_this_release_does_not_ship_refuses_to_start() {
     for (path, value) in [
-        ("app_manager.driver", "postgres"),
         ("app_manager.driver", "dynamodb"),
         ("app_manager.driver", "scylla"),
         ("queue.driver", "redis"),
@@ -410,6 +409,14 @@ fn values_that_contradict_each_other_are_refused() {
         (
             "{\"database\": {\"mysql\": {\"pool_min\": 3, \"pool_max\": 2}}}",
             "pool_min: 3 is more than",
+        ),
+        (
+            "{\"app_manager\": {\"driver\": \"pgsql\"}, \"database\": {\"postgres\": {\"tls\": {\"key_path\": \"k\"}}}}",
+            "database.postgres.tls.key_path: needs database.postgres.tls.cert_path",
+        ),
+        (
+            "{\"app_manager\": {\"driver\": \"pgsql\"}, \"database\": {\"postgres\": {\"table_name\": \"a.b.c\"}}}",
+            "database.postgres.table_name: has a dot that stands between no schema",
         ),
         (
             "{\"net\": {\"recv_buffers\": 1000}}",

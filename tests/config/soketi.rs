@@ -457,7 +457,7 @@ fn what_soketi_has_and_this_release_has_not_is_refused_with_a_way_out() {
             "ssl.enabled: true is not in this release",
         ),
         (
-            nested("appManager.driver", "\"postgres\""),
+            nested("appManager.driver", "\"scylla\""),
             "not in this release, which has \"memory\"",
         ),
         (

@@ -24,6 +24,9 @@ mod mariadb;
 #[expect(dead_code, reason = "the tests of the bus use the rest")]
 #[path = "../support/nats.rs"]
 mod nats;
+#[expect(dead_code, reason = "the tests of the stores use the rest")]
+#[path = "../support/postgres.rs"]
+mod postgres;
 #[path = "../support/proxy.rs"]
 mod proxy;
 #[path = "../support/redis.rs"]

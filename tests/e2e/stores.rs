@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::mariadb::MariaDb;
+use crate::postgres::Postgres;
 use crate::redis::Redis;
 use crate::scale_out::starts;
 use crate::support::client::Client;
@@ -229,6 +230,51 @@ fn a_database_that_is_killed_under_load_takes_no_known_app_with_it() {
     database.signal("CONT");
     has_health(&server, 200, "OK");
     is_refused(&server, "somebody", 4001);
+}
+
+#[test]
+fn postgresql_behind_apps_may_die_and_come_back() {
+    let Some(mut database) = Postgres::start() else {
+        return skip("postgresql_behind_apps_may_die", "there is no postgres");
+    };
+    database.run(&[
+        "CREATE TABLE applications (id TEXT PRIMARY KEY, key TEXT UNIQUE, secret TEXT)",
+        "INSERT INTO applications SELECT n || '-id', n || '-key', n || '-secret'
+            FROM unnest(ARRAY['shop', 'other']) n",
+        "CREATE USER reader PASSWORD 'wanted'",
+        "GRANT SELECT ON applications TO reader",
+    ]);
+    let address = database.address;
+    let server = Server::start(
+        &Config::new().with(json!({
+            "app_manager": {"driver": "pgsql", "array": {"apps": []}, "cache": {"ttl": 1}},
+            "database": {"postgres": {
+                "host": address.ip().to_string(), "port": address.port(), "username": "reader",
+                "password": "wanted", "timeout_ms": 1_000,
+            }},
+        })),
+        2,
+    );
+    let mut alice = server.client_of("shop", "alice");
+    alice.subscribes("news");
+    let mut api = server.api_of("shop");
+    assert_eq!(refusal(&server, "SHOP-KEY"), 4001);
+    database.kill();
+    has_health(&server, 200, "DEGRADED");
+    api.publishes("n", "news", "x");
+    alice.expects("n", "news");
+    assert_eq!(refusal(&server, "other-key"), 4100);
+    database.start_again();
+    has_health(&server, 200, "OK");
+    is_refused(&server, "other-key", 0);
+    database.run(&["UPDATE applications SET key = 'new-key' WHERE id = 'shop-id'"]);
+    is_refused(&server, "shop-key", 4001);
+    is_refused(&server, "new-key", 0);
+    let log = server.log();
+    assert!(
+        !log.contains("wanted") && !log.contains("shop-secret"),
+        "{log}"
+    );
 }
 
 #[test]

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use clap::Parser as _;
 use serde_json::Value;
 use sockudo::cli::{Cli, Command, apps, config::Answer};
-use sockudo::config::{Loaded, Sources, load, sections::AppStoreDriver};
+use sockudo::config::{Loaded, Sources, load};
 
-use crate::mariadb::MariaDb;
+use crate::backend::{Backend, Kind};
 use crate::skip;
 
 /// Who types the commands.
@@ -17,16 +17,8 @@ struct Operator {
 
 impl Operator {
     /// Of a table, as a user that may change it.
-    fn on(server: &MariaDb, user: &str) -> Self {
-        let variable = |name: &str, value: String| (format!("DATABASE_MYSQL_{name}"), value);
-        let variables = BTreeMap::from([
-            variable("HOST", server.address.ip().to_string()),
-            variable("PORT", server.address.port().to_string()),
-            variable("USERNAME", user.to_owned()),
-            variable("PASSWORD", "hunter-2".to_owned()),
-        ]);
-        let mut loaded = loaded(variables);
-        loaded.config.app_manager.driver = AppStoreDriver::Mysql;
+    fn on(backend: &Backend, user: &str) -> Self {
+        let loaded = loaded(backend.variables(user).all);
         Self { loaded }
     }
 
@@ -76,27 +68,39 @@ fn loaded(environment: BTreeMap<String, String>) -> Loaded {
     }
 }
 
-fn prepare(server: &MariaDb) {
-    server.run(&[
-        "CREATE DATABASE sockudo CHARACTER SET utf8mb4",
-        "CREATE USER owner@'%' IDENTIFIED BY 'hunter-2', reader@'%' IDENTIFIED BY 'hunter-2'",
-        "GRANT ALL ON sockudo.* TO owner@'%'",
-        "GRANT SELECT ON sockudo.* TO reader@'%'",
-    ]);
+/// Each of them on every store with a table.
+macro_rules! on_every_table {
+    ($($test:ident),+ $(,)?) => { $(
+        mod $test {
+            #[test]
+            fn on_mysql() {
+                super::started(stringify!($test), super::Kind::Mysql, super::$test);
+            }
+            #[test]
+            fn on_pgsql() {
+                super::started(stringify!($test), super::Kind::Pgsql, super::$test);
+            }
+        }
+    )+ };
 }
 
-#[test]
-fn an_app_is_added_changed_shown_and_removed() {
-    let Some(server) = MariaDb::start() else {
-        return skip::skip(
-            "an_app_is_added_changed_shown_and_removed",
-            "there is no mariadbd",
-        );
-    };
-    prepare(&server);
+fn started(test: &str, kind: Kind, body: impl FnOnce(&Backend)) {
+    match Backend::start(kind) {
+        Some(backend) => body(&backend),
+        None => skip::skip(test, "its database is missing; `scripts/test` installs it"),
+    }
+}
+
+on_every_table!(
+    an_app_is_added_changed_shown_and_removed,
+    a_table_of_others_is_used_as_it_is_and_never_altered,
+    what_is_exported_can_be_imported,
+);
+
+fn an_app_is_added_changed_shown_and_removed(backend: &Backend) {
     let (owner, reader) = (
-        Operator::on(&server, "owner"),
-        Operator::on(&server, "reader"),
+        Operator::on(backend, "owner"),
+        Operator::on(backend, "reader"),
     );
     owner.is_refused(&["list"], "`sockudo apps init` creates it");
     reader.is_refused(&["init"], "does not let reader");
@@ -159,16 +163,16 @@ fn an_app_is_added_changed_shown_and_removed() {
             &["set", "shop", "max_connections=many"],
             "max_connections: \"many\" is not",
         ),
-        (
-            &["set", "shop", "max_event_batch_size=-1"],
-            "its column is unsigned",
-        ),
         (&["set", "shop", "id=x"], "id names the app"),
         (&["set", "shop", "secret="], "secret: is required"),
         (&["set", "shop", "enabled"], "is no KEY=VALUE"),
         (&["remove", "shoP"], "there is no app"),
     ] {
         owner.is_refused(words, part);
+    }
+    if backend.kind == Kind::Mysql {
+        let words = ["set", "shop", "max_event_batch_size=-1"];
+        owner.is_refused(&words, "its column is unsigned");
     }
     reader.is_refused(&["set", "shop", "enabled=no"], "does not let reader");
     assert_eq!(owner.shows("shop"), shop, "nothing was written");
@@ -215,30 +219,30 @@ fn an_app_is_added_changed_shown_and_removed() {
     owner.does(&["get", "shop"]);
 }
 
-#[test]
-fn a_table_of_others_is_used_as_it_is_and_never_altered() {
-    let Some(server) = MariaDb::start() else {
-        return skip::skip(
-            "a_table_of_others_is_used_as_it_is_and_never_altered",
-            "there is no mariadbd",
-        );
-    };
-    prepare(&server);
-    server.run(&[
-        "CREATE TABLE sockudo.applications (id VARCHAR(255), `key` VARCHAR(255) UNIQUE,
-            secret VARCHAR(255), max_connections INT NOT NULL, enabled TINYINT(1) NOT NULL,
-            max_client_events_per_sec INT)",
+fn a_table_of_others_is_used_as_it_is_and_never_altered(backend: &Backend) {
+    let key = backend.quotes("key");
+    backend.run(&[
+        &format!(
+            "CREATE TABLE sockudo.applications (id VARCHAR(255), {key} VARCHAR(255) UNIQUE, \
+             secret VARCHAR(255), max_connections INT NOT NULL, enabled SMALLINT NOT NULL, \
+             max_client_events_per_sec INT)"
+        ),
         "INSERT INTO sockudo.applications VALUES ('a', 'a', 's', -1, 1, NULL),
             ('A', 'other', 's', 0, 1, NULL),
             ('broken', 'b b', 's', 0, 1, NULL)",
     ]);
-    let owner = Operator::on(&server, "owner");
+    let in_quotes = |text: &str| text.replace('"', &key[..1]);
+    let list = match backend.kind {
+        Kind::Mysql => "JSON",
+        Kind::Pgsql => "JSONB",
+    };
+    let owner = Operator::on(backend, "owner");
     let answer = owner.types(&["init"]);
     assert_eq!(answer.exit, 1);
     assert!(
         answer
             .out
-            .starts_with("ALTER TABLE `applications`\n  ADD COLUMN `"),
+            .starts_with(&in_quotes("ALTER TABLE \"applications\"\n  ADD COLUMN \"")),
         "{}",
         answer.out
     );
@@ -249,11 +253,13 @@ fn a_table_of_others_is_used_as_it_is_and_never_altered() {
     );
     owner.is_refused(
         &["rotate-secret", "a"],
-        "ALTER TABLE `applications` ADD COLUMN `secrets` JSON NULL",
+        &in_quotes(&format!(
+            "ALTER TABLE \"applications\" ADD COLUMN \"secrets\" {list} NULL"
+        )),
     );
     owner.is_refused(
         &["set", "a", "require_tls=yes"],
-        "ADD COLUMN `require_tls` BOOLEAN NULL",
+        &in_quotes("ADD COLUMN \"require_tls\" BOOLEAN NULL"),
     );
     owner.does(&["set", "a", "max_client_events_per_second=3"]);
     assert_eq!(owner.shows("a")["max_client_events_per_second"], 3);
@@ -285,20 +291,16 @@ fn a_table_of_others_is_used_as_it_is_and_never_altered() {
 
     // The statement completes the table.
     let statement = owner.types(&["init"]).out;
-    server.run(&["USE sockudo", statement.trim_end_matches(['\n', ';'])]);
+    let statement = statement.replacen("applications", &in_quotes("sockudo\".\"applications"), 1);
+    backend.run(&[statement.trim_end_matches(['\n', ';'])]);
     assert_eq!(
         owner.does(&["init"]),
         "the table is there, with every column\n"
     );
 }
 
-#[test]
-fn what_is_exported_can_be_imported() {
-    let Some(server) = MariaDb::start() else {
-        return skip::skip("what_is_exported_can_be_imported", "there is no mariadbd");
-    };
-    prepare(&server);
-    let owner = Operator::on(&server, "owner");
+fn what_is_exported_can_be_imported(backend: &Backend) {
+    let owner = Operator::on(backend, "owner");
     owner.does(&["init"]);
     owner.does(&[
         "add",

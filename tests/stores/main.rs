@@ -1,6 +1,7 @@
 //! Stores of apps against real servers: what is found, what is not, and what is said when they are gone.
 //!
-//! Owns: a store with its server, and the words of its tests; what is a driver's own stands under `on_mysql`.
+//! Owns: a store with its server, and the words of its tests; what all keep to stands in `contract`, what is a driver's
+//! own under `on_mysql`, `on_pgsql`.
 //! May depend on: `sockudo::{bridge::apps::store, config}`.
 //! Invariants: every wait has a deadline ten times what is needed; nothing is left running.
 
@@ -15,12 +16,17 @@ use std::time::Duration;
 use sockudo::bridge::apps::store::{AppName, Store, StoreError};
 use sockudo::config::{App, Config, Sources, load};
 
+mod backend;
 #[path = "../support/certificates.rs"]
 mod certificates;
 mod command_line;
+mod contract;
 #[path = "../support/mariadb.rs"]
 mod mariadb;
 mod on_mysql;
+mod on_pgsql;
+#[path = "../support/postgres.rs"]
+mod postgres;
 #[path = "../support/skip.rs"]
 mod skip;
 
@@ -71,5 +77,19 @@ async fn answers_again(store: &Store, name: AppName) -> Option<App> {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }
+    }
+}
+
+/// `Down`, with each of the parts in its sentence, and never the password.
+#[track_caller]
+fn is_down(answer: Result<impl std::fmt::Debug, StoreError>, parts: &[&str]) {
+    match answer {
+        Err(StoreError::Down(sentence)) => {
+            for part in parts {
+                assert!(sentence.contains(part), "{sentence:?} lacks {part:?}");
+            }
+            assert!(!sentence.contains(backend::PASSWORD), "{sentence}");
+        }
+        other => panic!("the store should be down: {other:?}"),
     }
 }

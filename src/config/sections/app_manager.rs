@@ -41,7 +41,7 @@ choices! {
         Memory = "memory" | "array",
         Mysql = "mysql",
         Dynamodb = "dynamodb" later,
-        Pgsql = "pgsql" | "postgres" | "postgresql" later,
+        Pgsql = "pgsql" | "postgres" | "postgresql",
         Scylladb = "scylladb" | "scylla" later,
     }
 }

@@ -127,7 +127,7 @@ section! {
 
 section! {
     pub struct Postgres in "database.postgres" {
-        /// Postgres host.
+        /// Postgres host, or the folder of its Unix socket.
         host: String = text(shape::NOT_EMPTY).default("localhost").env(&["DATABASE_POSTGRES_HOST"]);
         /// Postgres port.
         port: u16 = port().default("5432").env(&["DATABASE_POSTGRES_PORT"]);
@@ -148,12 +148,28 @@ section! {
         pool_min: Option<u32> = count(0).env(&["DATABASE_POSTGRES_POOL_MIN"]);
         /// Instead of database_pooling.max.
         pool_max: Option<u32> = count(1).env(&["DATABASE_POSTGRES_POOL_MAX"]);
+        /// How long a look-up may take, connecting included.
+        timeout_ms: u64 = milliseconds(100).default("2000").ours();
+        tls: PostgresTls => PostgresTls::read;
         /// Cache.
         _ as "cache_ttl" = count(0).default("300").no_effect(NOT_USED);
         /// Cache.
         _ as "cache_cleanup_interval" = count(0).default("60").no_effect(NOT_USED);
         /// Cache.
         _ as "cache_max_capacity" = count(0).default("100").no_effect(NOT_USED);
+    }
+}
+
+section! {
+    pub struct PostgresTls in "database.postgres.tls" {
+        /// Encrypt, and refuse a server without TLS or with a certificate that does not hold.
+        enabled: bool = flag().default("false").ours();
+        /// CA of the server, PEM; unset = those of the system.
+        ca_path: Option<String> = text(shape::NOT_EMPTY).ours();
+        /// Client certificate, PEM.
+        cert_path: Option<String> = text(shape::NOT_EMPTY).ours();
+        /// Client key, PEM, without a password.
+        key_path: Option<String> = text(shape::NOT_EMPTY).ours();
     }
 }
 

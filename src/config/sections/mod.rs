@@ -86,6 +86,7 @@ pub static SERVER: Table = Table {
         Mysql::KEYS,
         MysqlTls::KEYS,
         Postgres::KEYS,
+        PostgresTls::KEYS,
         Dynamodb::KEYS,
         Scylladb::KEYS,
         DatabasePooling::KEYS,

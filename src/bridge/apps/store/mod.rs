@@ -5,11 +5,15 @@
 //! Invariants: an app is found by exactly the name that was asked, byte for byte, whatever the
 //! database thinks equal; each answer comes within the driver's deadline; no error holds a secret.
 
+mod columns;
+mod found;
 pub mod mysql;
+pub mod pgsql;
 
 use std::future::Future;
 
 use mysql::{MysqlRows, MysqlStore};
+use pgsql::{PgsqlRows, PgsqlStore};
 use serde_json::{Map, Value as Json};
 
 pub use super::AppName;
@@ -20,6 +24,7 @@ use crate::config::{App, Config, sections::AppStoreDriver};
 #[derive(Clone, Debug)]
 pub enum Store {
     Mysql(MysqlStore),
+    Pgsql(PgsqlStore),
 }
 
 /// Of the ids that were asked for, those that are there.
@@ -53,6 +58,7 @@ pub struct StoreSetupError {
 #[derive(Debug)]
 pub enum Rows {
     Mysql(MysqlRows),
+    Pgsql(PgsqlRows),
 }
 
 /// Why a row was not read or written.
@@ -86,10 +92,13 @@ impl Rows {
                 let opened = MysqlRows::open(config)?;
                 Ok(Some(opened.map(Self::Mysql)))
             }
-            AppStoreDriver::Memory
-            | AppStoreDriver::Dynamodb
-            | AppStoreDriver::Pgsql
-            | AppStoreDriver::Scylladb => Ok(None),
+            AppStoreDriver::Pgsql => {
+                let opened = PgsqlRows::open(config)?;
+                Ok(Some(opened.map(Self::Pgsql)))
+            }
+            AppStoreDriver::Memory | AppStoreDriver::Dynamodb | AppStoreDriver::Scylladb => {
+                Ok(None)
+            }
         }
     }
 
@@ -100,6 +109,7 @@ impl Rows {
     ) -> Result<(), RowsError> {
         match self {
             Self::Mysql(rows) => rows.list(each),
+            Self::Pgsql(rows) => rows.list(each),
         }
     }
 
@@ -107,6 +117,7 @@ impl Rows {
     pub fn read(&mut self, id: &str) -> Result<Option<Map<String, Json>>, RowsError> {
         match self {
             Self::Mysql(rows) => rows.read(id),
+            Self::Pgsql(rows) => rows.read(id),
         }
     }
 
@@ -118,6 +129,7 @@ impl Rows {
     ) -> Result<(), RowsError> {
         match self {
             Self::Mysql(rows) => rows.insert(given, resolved),
+            Self::Pgsql(rows) => rows.insert(given, resolved),
         }
     }
 
@@ -125,12 +137,14 @@ impl Rows {
     pub fn update(&mut self, id: &str, changes: &Map<String, Json>) -> Result<(), RowsError> {
         match self {
             Self::Mysql(rows) => rows.update(id, changes),
+            Self::Pgsql(rows) => rows.update(id, changes),
         }
     }
 
     pub fn remove(&mut self, id: &str) -> Result<(), RowsError> {
         match self {
             Self::Mysql(rows) => rows.remove(id),
+            Self::Pgsql(rows) => rows.remove(id),
         }
     }
 
@@ -138,6 +152,7 @@ impl Rows {
     pub fn create(&mut self) -> Result<Created, RowsError> {
         match self {
             Self::Mysql(rows) => rows.create(),
+            Self::Pgsql(rows) => rows.create(),
         }
     }
 }
@@ -148,10 +163,10 @@ impl Store {
     pub fn start(config: &Config) -> Result<Option<Self>, StoreSetupError> {
         match config.app_manager.driver {
             AppStoreDriver::Mysql => MysqlStore::start(config).map(|it| Some(Self::Mysql(it))),
-            AppStoreDriver::Memory
-            | AppStoreDriver::Dynamodb
-            | AppStoreDriver::Pgsql
-            | AppStoreDriver::Scylladb => Ok(None),
+            AppStoreDriver::Pgsql => PgsqlStore::start(config).map(|it| Some(Self::Pgsql(it))),
+            AppStoreDriver::Memory | AppStoreDriver::Dynamodb | AppStoreDriver::Scylladb => {
+                Ok(None)
+            }
         }
     }
 
@@ -159,6 +174,7 @@ impl Store {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Mysql(_) => "mysql",
+            Self::Pgsql(_) => "pgsql",
         }
     }
 
@@ -166,6 +182,7 @@ impl Store {
     pub fn reload(&self, config: &Config) {
         match self {
             Self::Mysql(store) => store.reload(config),
+            Self::Pgsql(store) => store.reload(config),
         }
     }
 
@@ -174,8 +191,12 @@ impl Store {
         &self,
         name: AppName,
     ) -> impl Future<Output = Result<Option<App>, StoreError>> + Send + use<> {
-        match self {
-            Self::Mysql(store) => store.clone().find(name),
+        let store = self.clone();
+        async move {
+            match store {
+                Self::Mysql(store) => store.find(name).await,
+                Self::Pgsql(store) => store.find(name).await,
+            }
         }
     }
 
@@ -186,8 +207,12 @@ impl Store {
         &self,
         ids: Vec<Box<str>>,
     ) -> impl Future<Output = Result<FoundApps, StoreError>> + Send + use<> {
-        match self {
-            Self::Mysql(store) => store.clone().find_all(ids),
+        let store = self.clone();
+        async move {
+            match store {
+                Self::Mysql(store) => store.find_all(ids).await,
+                Self::Pgsql(store) => store.find_all(ids).await,
+            }
         }
     }
 }

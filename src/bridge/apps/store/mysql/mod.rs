@@ -24,9 +24,11 @@ use tokio::{
 use self::{
     pool::{Crowded, Pool, Question},
     setup::MysqlSetup,
-    table::{Found, Malformed},
 };
-use super::{AppName, FoundApps, StoreError, StoreSetupError};
+use super::{
+    AppName, FoundApps, StoreError, StoreSetupError,
+    found::{Found, may_be_a_name},
+};
 use crate::config::{App, AppDefaults, Config};
 
 /// A clone is the same store.
@@ -70,7 +72,7 @@ impl MysqlStore {
     }
 
     pub async fn find_all(self, ids: Vec<Box<str>>) -> Result<FoundApps, StoreError> {
-        let (mut apps, mut malformed) = (Vec::with_capacity(ids.len()), Vec::new());
+        let mut all = Vec::with_capacity(ids.len());
         if ids.is_empty() {
             // Whether it is there: no app has this name.
             let name = AppName::Id("".into());
@@ -80,16 +82,9 @@ impl MysqlStore {
             let ids = ids.iter().filter(|id| may_be_a_name(id)).cloned();
             let ids: Vec<Box<str>> = ids.collect();
             let found: Vec<Found> = self.ask(|answer| Question::FindAll { ids, answer }).await?;
-            for found in found {
-                match found {
-                    Ok(app) => apps.push(app),
-                    Err(row) => malformed.push(row),
-                }
-            }
+            all.extend(found);
         }
-        log(&malformed);
-        let malformed = malformed.into_iter().map(|row| row.id.into()).collect();
-        Ok(FoundApps { apps, malformed })
+        Ok(FoundApps::of(all))
     }
 
     async fn ask<T>(
@@ -114,20 +109,5 @@ impl MysqlStore {
     }
 }
 
-/// No app has another name (`config::shape::PATH_SEGMENT`), so the database need not be asked.
-fn may_be_a_name(name: &str) -> bool {
-    (1..=NAME_BYTES_MAX).contains(&name.len())
-}
-
-/// One line, however many there are: the first is mended first.
-fn log(malformed: &[Malformed]) {
-    if let [first, others @ ..] = malformed {
-        let (app_id, faults) = (&first.id, first.faults.join("; "));
-        let others = others.len();
-        tracing::warn!(app_id, faults, others, "apps of the store cannot be used");
-    }
-}
-
-const NAME_BYTES_MAX: usize = 255;
 /// A power of two, as the statements' lengths are.
 const IDS_PER_STATEMENT: usize = 256;

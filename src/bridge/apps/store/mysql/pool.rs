@@ -19,9 +19,9 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use tokio::sync::oneshot;
 
 use super::{
-    super::{AppName, StoreError},
+    super::{AppName, StoreError, found::Found},
     setup::MysqlSetup,
-    table::{Found, Table},
+    table::Table,
 };
 use crate::config::{App, AppDefaults};
 

@@ -11,7 +11,10 @@ use mysql::{Conn, Value, prelude::Queryable as _};
 use serde_json::{Map, Value as Json};
 
 use super::{
-    super::{Created, RowsError, StoreError, StoreSetupError},
+    super::{
+        Created, RowsError, StoreError, StoreSetupError,
+        columns::{COLUMNS, Kind},
+    },
     fault, row,
     setup::MysqlSetup,
     table,
@@ -134,7 +137,8 @@ impl MysqlRows {
         match self.connection.exec_drop(probe, ()) {
             Ok(()) => {}
             Err(error) if fault::is_of_no_table(&error) => {
-                let columns = DEFINITIONS.map(|(name, kind)| format!("  {} {kind}", quoted(name)));
+                let columns =
+                    COLUMNS.map(|it| format!("  {} {}", quoted(it.name), definition(it.kind)));
                 let statement = format!(
                     "CREATE TABLE {table} (\n{}\n) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 \
                      COLLATE=utf8mb4_bin",
@@ -148,18 +152,19 @@ impl MysqlRows {
             Err(error) => return Err(down(&error, &self.setup)),
         }
         let there = self.columns()?;
-        let missing = DEFINITIONS.iter().filter(|(name, _)| {
-            app_key(name).is_some_and(|key| there.iter().all(|it| it.key != key))
+        let missing = COLUMNS.iter().filter(|column| {
+            app_key(column.name).is_some_and(|key| there.iter().all(|it| it.key != key))
         });
         let mut statement = String::new();
-        for (name, kind) in missing {
+        for made in missing {
             let before = match statement.is_empty() {
                 true => format!("ALTER TABLE {table}"),
                 false => ",".to_owned(),
             };
             // A row that is there already says nothing of it.
-            let kind = kind.replace("NOT NULL", "NULL");
-            _ = write!(statement, "{before}\n  ADD COLUMN {} {kind}", quoted(name));
+            let kind = definition(made.kind).replace("NOT NULL", "NULL");
+            let name = quoted(made.name);
+            _ = write!(statement, "{before}\n  ADD COLUMN {name} {kind}");
         }
         Ok(match statement.is_empty() {
             true => Created::Whole,
@@ -172,8 +177,8 @@ impl MysqlRows {
         if let Some(column) = columns.iter().find(|column| column.key == key) {
             return Ok(column);
         }
-        let kind = DEFINITIONS.iter().find(|(name, _)| *name == key);
-        let kind = kind.map_or("TEXT NULL", |(_, kind)| kind);
+        let kind = COLUMNS.iter().find(|made| made.name == key);
+        let kind = kind.map_or("TEXT NULL", |made| definition(made.kind));
         let (table, column) = (&self.setup.table_quoted, quoted(key));
         Err(RowsError::NoColumn {
             key: key.to_owned(),
@@ -250,53 +255,19 @@ fn quoted(name: &str) -> String {
 const THIS_ID: &str =
     "`id` = ? AND CAST(CONVERT(`id` USING utf8mb4) AS BINARY) = CAST(? AS BINARY)";
 
-/// As Sockudo 2.9 makes it, so that it can use the table too; below what it knows not.
-const DEFINITIONS: [(&str, &str); 26] = [
-    ("id", "VARCHAR(255) NOT NULL PRIMARY KEY"),
-    ("key", "VARCHAR(255) NOT NULL UNIQUE"),
-    ("secret", "VARCHAR(255) NOT NULL"),
-    ("enabled", "BOOLEAN NOT NULL DEFAULT TRUE"),
-    ("max_connections", "INT UNSIGNED NOT NULL"),
-    ("enable_client_messages", "BOOLEAN NOT NULL DEFAULT FALSE"),
-    ("max_client_events_per_second", "INT UNSIGNED NOT NULL"),
-    ("max_backend_events_per_second", "INT UNSIGNED NULL"),
-    ("max_read_requests_per_second", "INT UNSIGNED NULL"),
-    ("max_presence_members_per_channel", "INT UNSIGNED NULL"),
-    ("max_presence_member_size_in_kb", "INT UNSIGNED NULL"),
-    ("max_channel_name_length", "INT UNSIGNED NULL"),
-    ("max_event_channels_at_once", "INT UNSIGNED NULL"),
-    ("max_event_name_length", "INT UNSIGNED NULL"),
-    ("max_event_payload_in_kb", "INT UNSIGNED NULL"),
-    ("max_event_batch_size", "INT UNSIGNED NULL"),
-    ("enable_user_authentication", "BOOLEAN NULL"),
-    ("enable_watchlist_events", "BOOLEAN NULL"),
-    ("webhooks", "JSON NULL"),
-    ("allowed_origins", "JSON NULL"),
-    ("created_at", "TIMESTAMP NULL DEFAULT CURRENT_TIMESTAMP"),
-    (
-        "updated_at",
-        "TIMESTAMP NULL DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP",
-    ),
-    ("secrets", "JSON NULL"),
-    ("max_subscriptions_per_connection", "INT UNSIGNED NULL"),
-    ("enable_subscription_count", "BOOLEAN NULL"),
-    ("require_tls", "BOOLEAN NULL"),
-];
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::keys::APP;
-
-    #[test]
-    fn the_table_that_is_made_has_a_column_for_every_key_of_an_app() {
-        let mut kept: Vec<&str> = DEFINITIONS
-            .iter()
-            .filter_map(|(name, _)| app_key(name))
-            .collect();
-        let mut keys: Vec<&str> = APP.iter().map(|key| key.path).collect();
-        kept.sort_unstable();
-        keys.sort_unstable();
-        assert_eq!(kept, keys);
+/// How a table says what a column holds.
+const fn definition(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Id => "VARCHAR(255) NOT NULL PRIMARY KEY",
+        Kind::Key => "VARCHAR(255) NOT NULL UNIQUE",
+        Kind::Text => "VARCHAR(255) NOT NULL",
+        Kind::Count => "INT UNSIGNED NOT NULL",
+        Kind::CountOrNone => "INT UNSIGNED NULL",
+        Kind::Flag(true) => "BOOLEAN NOT NULL DEFAULT TRUE",
+        Kind::Flag(false) => "BOOLEAN NOT NULL DEFAULT FALSE",
+        Kind::FlagOrNone => "BOOLEAN NULL",
+        Kind::List => "JSON NULL",
+        Kind::CreatedAt => "TIMESTAMP NULL DEFAULT CURRENT_TIMESTAMP",
+        Kind::UpdatedAt => "TIMESTAMP NULL DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP",
     }
 }

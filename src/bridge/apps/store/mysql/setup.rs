@@ -8,7 +8,7 @@ use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use mysql::{ClientIdentity, Opts, OptsBuilder, SslOpts};
 
-use super::super::StoreSetupError;
+use super::super::{StoreSetupError, found::ROW_BYTES_MAX};
 use crate::config::{Config, Secret};
 
 /// Everything that a connection needs, and how many there may be.
@@ -152,8 +152,6 @@ fn quoted(table: &str) -> String {
     parts.join(".")
 }
 
-/// A row with its webhooks; more cannot be meant.
-pub(super) const ROW_BYTES_MAX: usize = 4 << 20;
 const KEEP_ALIVE_MS: u32 = 60_000;
 /// Each look-up takes a millisecond or two: more threads than these would only wait for the server.
 const THREADS_MAX: NonZeroUsize = NonZeroUsize::new(64).expect("not zero");

@@ -18,32 +18,18 @@ use std::{
 use mysql::{Conn, Row, Value, prelude::Queryable as _};
 
 use super::{
-    super::{AppName, StoreError},
+    super::{
+        AppName, StoreError,
+        found::{self, Found, Malformed, ROW_BYTES_MAX},
+    },
     fault, row,
     setup::MysqlSetup,
 };
-use crate::config::{App, AppDefaults, app_of_record};
+use crate::config::{App, AppDefaults};
 
 pub(super) struct Table {
     setup: Arc<MysqlSetup>,
     connection: Option<Conn>,
-}
-
-/// What a row was found to be.
-pub(super) type Found = Result<App, Malformed>;
-
-/// Why a row cannot be an app.
-#[derive(Debug)]
-pub(super) struct Malformed {
-    pub(super) id: String,
-    pub(super) faults: Vec<String>,
-}
-
-impl From<Malformed> for StoreError {
-    fn from(malformed: Malformed) -> Self {
-        let Malformed { id, faults } = malformed;
-        Self::Malformed { id, faults }
-    }
 }
 
 impl Table {
@@ -73,19 +59,11 @@ impl Table {
             let is_it = row::text(row, column).is_some_and(|text| text == asked);
             is_it.then(|| app(row, defaults))
         });
-        let mut rows = match rows {
-            Ok(rows) => rows,
-            Err(error) if fault::is_of_no_row(&error.0) => return Ok(None),
-            Err(error) if fault::is_too_large(&error.0) => return Err(too_large(asked).into()),
-            Err(error) => return Err(down(&error, &self.setup)),
-        };
-        match (rows.pop(), rows.is_empty()) {
-            (None, _) => Ok(None),
-            (Some(found), true) => Ok(Some(found?)),
-            (Some(_), false) => Err(StoreError::Malformed {
-                id: asked.to_owned(),
-                faults: vec![format!("{column}: several rows have this one")],
-            }),
+        match rows {
+            Ok(rows) => found::the_only_one(rows, column, asked),
+            Err(error) if fault::is_of_no_row(&error.0) => Ok(None),
+            Err(error) if fault::is_too_large(&error.0) => Err(too_large(asked).into()),
+            Err(error) => Err(down(&error, &self.setup)),
         }
     }
 
@@ -229,16 +207,12 @@ fn rows<T>(
 }
 
 fn app(row: &Row, defaults: &AppDefaults) -> Found {
-    let record = row::record(row).map_err(|fault| vec![fault]);
-    let app = record.and_then(|record| app_of_record(defaults, &record));
-    app.map_err(|faults| Malformed {
-        id: row::text(row, "id").unwrap_or_default(),
-        faults,
-    })
+    let id = row::text(row, "id").unwrap_or_default();
+    found::app(&id, row::record(row), defaults)
 }
 
 fn too_large(name: &str) -> Malformed {
-    let bytes = super::setup::ROW_BYTES_MAX;
+    let bytes = ROW_BYTES_MAX;
     Malformed {
         id: name.to_owned(),
         faults: vec![format!("the row has more than {bytes} bytes")],

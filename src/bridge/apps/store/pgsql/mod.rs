@@ -1,0 +1,154 @@
+//! Apps in a table of PostgreSQL, asked itself or through pgbouncer.
+//!
+//! Owns: `PgsqlStore`: the deadline around each question, and cutting long lists into statements.
+//! May depend on: `config`, `bridge::tls`, tokio, the crate `tokio-postgres`.
+//! Invariants: nothing here waits longer than `database.postgres.timeout_ms` for one statement, even
+//! where the server accepts and never answers; only SELECT is used; no statement outlives its
+//! question, so that it matters not which connection of a pooler is behind ours.
+
+mod fault;
+mod link;
+mod pool;
+mod rows;
+mod setup;
+mod table;
+
+pub use rows::PgsqlRows;
+
+use std::sync::Arc;
+
+use tokio::{sync::watch, time::timeout};
+
+use self::{pool::Pool, setup::PgsqlSetup};
+use super::{
+    AppName, FoundApps, StoreError, StoreSetupError,
+    found::{self, Found, may_be_a_name},
+};
+use crate::config::{App, AppDefaults, Config};
+
+/// A clone is the same store.
+#[derive(Clone, Debug)]
+pub struct PgsqlStore {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    setup: Arc<PgsqlSetup>,
+    pool: Pool,
+    /// Of the latest reload.
+    defaults: watch::Sender<Arc<AppDefaults>>,
+}
+
+impl PgsqlStore {
+    pub fn start(config: &Config) -> Result<Self, StoreSetupError> {
+        let setup = Arc::new(PgsqlSetup::of(config)?);
+        let defaults = Arc::new(config.app_manager.app_defaults.clone());
+        let shared = Shared {
+            pool: Pool::new(Arc::clone(&setup)),
+            setup,
+            defaults: watch::Sender::new(defaults),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
+    }
+
+    pub fn reload(&self, config: &Config) {
+        let defaults = Arc::new(config.app_manager.app_defaults.clone());
+        self.shared.defaults.send_replace(defaults);
+    }
+
+    pub async fn find(self, name: AppName) -> Result<Option<App>, StoreError> {
+        let asked = name.as_str();
+        if !may_be_a_name(asked) {
+            return Ok(None);
+        }
+        let column = match name {
+            AppName::Key(_) => "key",
+            AppName::Id(_) => "id",
+        };
+        let statement = table::by(column, &self.shared.setup);
+        let wanted = [asked];
+        let found = self.within(self.look(&statement, asked, column, &wanted));
+        found::the_only_one(found.await?, column, asked)
+    }
+
+    pub async fn find_all(self, ids: Vec<Box<str>>) -> Result<FoundApps, StoreError> {
+        let mut all = Vec::with_capacity(ids.len());
+        if ids.is_empty() {
+            // Whether it is there: no app has this name.
+            let statement = table::by("id", &self.shared.setup);
+            self.within(self.look(&statement, "-", "id", &[])).await?;
+        }
+        for ids in ids.chunks(IDS_PER_STATEMENT) {
+            let ids = ids.iter().map(|id| &**id).filter(|id| may_be_a_name(id));
+            let ids: Vec<&str> = ids.collect();
+            let statement = table::by_ids(&self.shared.setup);
+            let list = table::array(&ids);
+            let found = self.within(self.look_or_reject(&statement, &list, &ids));
+            match found.await? {
+                Some(found) => all.extend(found),
+                // One of them spoils the statement.
+                None => all.extend(self.find_each(&ids).await?),
+            }
+        }
+        Ok(FoundApps::of(all))
+    }
+
+    async fn find_each(&self, ids: &[&str]) -> Result<Vec<Found>, StoreError> {
+        let mut all = Vec::with_capacity(ids.len());
+        let statement = table::by("id", &self.shared.setup);
+        for id in ids {
+            all.extend(self.within(self.look(&statement, id, "id", &[id])).await?);
+        }
+        Ok(all)
+    }
+
+    /// The rows whose column is one of the wanted.
+    async fn look(
+        &self,
+        statement: &str,
+        text: &str,
+        column: &str,
+        wanted: &[&str],
+    ) -> Result<Vec<Found>, StoreError> {
+        let Shared { pool, setup, .. } = &*self.shared;
+        match pool.ask(statement, text).await {
+            Ok(rows) => Ok(table::apps(&rows, column, wanted, &self.defaults())),
+            Err(failed) if fault::is_of_no_row(&failed) => Ok(Vec::new()),
+            Err(failed) => Err(fault::down(&failed, setup)),
+        }
+    }
+
+    /// The same of many ids; `None` if the database cannot even compare one of them.
+    async fn look_or_reject(
+        &self,
+        statement: &str,
+        list: &str,
+        wanted: &[&str],
+    ) -> Result<Option<Vec<Found>>, StoreError> {
+        let Shared { pool, setup, .. } = &*self.shared;
+        match pool.ask(statement, list).await {
+            Ok(rows) => Ok(Some(table::apps(&rows, "id", wanted, &self.defaults()))),
+            Err(failed) if fault::is_of_no_row(&failed) => Ok(None),
+            Err(failed) => Err(fault::down(&failed, setup)),
+        }
+    }
+
+    fn defaults(&self) -> Arc<AppDefaults> {
+        Arc::clone(&self.shared.defaults.borrow())
+    }
+
+    /// A connection whose question is given up is closed: its answer would be taken for the next one's.
+    async fn within<T>(
+        &self,
+        question: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let setup = &self.shared.setup;
+        let answer = timeout(setup.timeout, question).await;
+        answer.unwrap_or_else(|_| Err(StoreError::Down(fault::silent(setup))))
+    }
+}
+
+const IDS_PER_STATEMENT: usize = 256;
