@@ -38,7 +38,7 @@ use super::{
     rate_store::{self, RateStore},
     signals::Signal,
     usage::MemoryGauge,
-    webhook::{WebhookError, Webhooks},
+    webhook::Webhooks,
 };
 use crate::{
     config::{Config, ConfigErrors, Loaded},
@@ -85,8 +85,6 @@ pub enum Exit {
 /// Why the bridge cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum BridgeError {
-    #[error(transparent)]
-    Webhook(#[from] WebhookError),
     #[error(transparent)]
     Bus(#[from] BusError),
     #[error(
@@ -187,7 +185,7 @@ impl<L: ShardLink> Bridge<L> {
         let config = Arc::new(setup.loaded.config.clone());
         let exposition = Arc::new(Exposition::new(&config.metrics.prefix)?);
         let keeping = queue_setup::keeping(&config)?;
-        let mut webhooks = Webhooks::new(keeping, &config.webhooks, link.started())?;
+        let mut webhooks = Webhooks::new(keeping, &config.webhooks, link.started());
         webhooks.begin(&setup.apps);
         let mut port = config.metrics.port;
         let (asked, requests) = admin::requests();
@@ -687,10 +685,7 @@ impl<L: ShardLink> Bridge<L> {
         };
         let keys = self.loaded.keys_that_need_a_restart(&loaded);
         let loaded = self.loaded.reloaded(loaded);
-        if let Err(error) = self.webhooks.reconfigure(&loaded.config.webhooks) {
-            tracing::error!(%error, "the new configuration is refused; the old one stays");
-            return;
-        }
+        self.webhooks.reconfigure(&loaded.config.webhooks);
         if !keys.is_empty() {
             tracing::warn!(
                 keys = keys.join(" "),

@@ -9,6 +9,7 @@ pub mod apps;
 pub mod cluster;
 pub mod config;
 pub mod doctor;
+pub mod tune;
 pub mod webhooks;
 
 use std::collections::BTreeMap;
@@ -66,6 +67,13 @@ pub enum Command {
     /// and as an ordinary user, who may see less. Exit status: 0 if all is fine, 1 if something would be better otherwise,
     /// 2 if the server would not start or not carry the connections.
     Doctor(Doctor),
+    /// Write the files that make this host fit for so many connections; apply nothing
+    ///
+    /// For this host's kernel, cards and cores: sysctl.d, a drop-in of the unit, limits.d, a script for interrupts and packet
+    /// queues with a unit that runs it at the boot. Each line has its reason, and no value is below what the host has. Prints how
+    /// to apply them, and what no file can mend. Exit status: 0, 1 if the host cannot carry so many or a file could not be
+    /// written, 2 for wrong usage.
+    Tune(Tune),
     /// Put a server under load and measure it: latencies, CPU time, memory, what was lost
     ///
     /// Works with any server that speaks the Pusher protocol. Put load on servers only that you own
@@ -427,6 +435,25 @@ pub struct Doctor {
     pub root: Option<PathBuf>,
 }
 
+#[derive(Clone, Debug, Args)]
+pub struct Tune {
+    /// Connections that the host is to carry at once, 1..=1000000000
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    pub connections: u64,
+    /// Threads that serve connections, 1..=1024 [default: as many as `serve` starts, one per physical core but one]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=1_024))]
+    pub shards: Option<u64>,
+    /// Folder to write into, made if it is not there; etc/ and usr/ come below it
+    #[arg(long, value_name = "DIR", required_unless_present = "diff")]
+    pub write: Option<PathBuf>,
+    /// Print what would change in the files that this host has
+    #[arg(long)]
+    pub diff: bool,
+    /// Read a copy of a host's files, as tuning/record makes it
+    #[arg(long, value_name = "DIR", hide = true)]
+    pub root: Option<PathBuf>,
+}
+
 #[derive(Clone, Debug, Default, Args)]
 pub struct Check {
     #[command(flatten)]
@@ -517,6 +544,8 @@ Examples:
   sockudo config check -c sockudo.toml      what is wrong, before a restart
   sockudo config show --origin              every value, and where it came from
   sockudo doctor --connections 100000       what this host lacks for that
+  sockudo tune --connections 100000 --write tuned
+                                            the files that mend it, to look at
 
 Every key and variable: docs/configuration.md";
 

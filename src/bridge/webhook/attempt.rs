@@ -1,20 +1,18 @@
-//! One HTTP request to a webhook target.
+//! One request to a webhook target.
 //!
-//! Owns: the request's headers and signature, what counts as success, the client's settings.
-//! May depend on: `reqwest`, `webhook::{target, policy}`, `protocol::{auth, webhook}`.
-//! Invariants: the signature is over the exact bytes sent; a redirect is not followed; no address
-//! outside the policy is connected to, and no proxy is used, which would connect in our place.
+//! Owns: the request's headers and signature, what counts as success.
+//! May depend on: `webhook::{client, target}`, `protocol::webhook`.
+//! Invariants: the signature is over the exact bytes sent.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use reqwest::{
-    Client, StatusCode, Url,
+use hyper::{
+    StatusCode,
     header::{CONTENT_TYPE, HeaderName, HeaderValue},
-    redirect::Policy,
 };
 
 use super::{
-    policy::{GuardedResolver, TargetPolicy},
+    client::{Client, Exchange, ExchangeError, Kept},
     target::Target,
 };
 use crate::{bridge::queue::Job, protocol::webhook as wire};
@@ -24,66 +22,34 @@ use crate::{bridge::queue::Job, protocol::webhook as wire};
 pub(super) enum AttemptError {
     #[error("answered {0}")]
     Status(StatusCode),
-    #[error("{0} is an address that webhooks.targets denies")]
-    Denied(IpAddr),
-    #[error("no answer within {} s", ATTEMPT_TIMEOUT.as_secs())]
-    Timeout,
-    #[error("{0}")]
-    Exchange(String),
+    #[error(transparent)]
+    Exchange(#[from] ExchangeError),
 }
-
-/// Makes the client for all targets.
-///
-/// # Errors
-/// When the TLS library finds no usable setup on this host.
-pub(super) fn client(policy: &Arc<TargetPolicy>) -> Result<Client, reqwest::Error> {
-    Client::builder()
-        .redirect(Policy::none())
-        .no_proxy()
-        .dns_resolver(Arc::new(GuardedResolver {
-            policy: Arc::clone(policy),
-        }))
-        .timeout(ATTEMPT_TIMEOUT)
-        .connect_timeout(CONNECT_TIMEOUT)
-        .pool_idle_timeout(Duration::from_secs(60))
-        .pool_max_idle_per_host(4)
-        .http1_title_case_headers()
-        .user_agent(concat!("sockudo/", env!("CARGO_PKG_VERSION")))
-        .build()
-}
-
-/// How long a target may take to answer.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// More of an answer is not read; the connection is closed instead of used again.
-const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
 /// Sends `job` to `target` once. Success is any 2xx.
 pub(super) async fn attempt(
     client: Client,
-    policy: Arc<TargetPolicy>,
+    kept: Option<Kept>,
     target: Arc<Target>,
     job: &Job,
-) -> Result<(), AttemptError> {
-    let (status, _) = exchange(client, policy, target, job, 0).await?;
-    match status.is_success() {
-        true => Ok(()),
-        false => Err(AttemptError::Status(status)),
-    }
+) -> (Result<(), AttemptError>, Option<Kept>) {
+    let Exchange { answer, kept } = exchange(client, kept, target, job, 0).await;
+    let result = match answer {
+        Ok((status, _)) if status.is_success() => Ok(()),
+        Ok((status, _)) => Err(AttemptError::Status(status)),
+        Err(error) => Err(error.into()),
+    };
+    (result, kept)
 }
 
-/// Sends `job` to `target` once: the status, and so many bytes of the body.
+/// Sends `job` to `target` once, and keeps so many bytes of the answer.
 pub(super) async fn exchange(
     client: Client,
-    policy: Arc<TargetPolicy>,
+    kept: Option<Kept>,
     target: Arc<Target>,
     job: &Job,
     keep_bytes: usize,
-) -> Result<(StatusCode, Vec<u8>), AttemptError> {
-    if let Some(address) = literal_address(&target.url).filter(|ip| !policy.permits(*ip)) {
-        return Err(AttemptError::Denied(address));
-    }
+) -> Exchange {
     let mut body = Vec::new();
     wire::body(
         &mut body,
@@ -91,53 +57,24 @@ pub(super) async fn exchange(
         job.events.iter().map(|event| event.on_the_wire()),
     );
     let signature = target.entry.signers[0].sign_hex(&[&body]);
-    let mut request = client
-        .post(target.url.clone())
-        .headers(target.headers.clone());
+    let mut headers = target.headers.clone();
     for (name, value) in [
         (CONTENT_TYPE, &b"application/json"[..]), // Pusher's Node library refuses parameters.
         (X_PUSHER_KEY, target.entry.app.key.as_bytes()),
         (X_PUSHER_SIGNATURE, &signature),
     ] {
-        let value = HeaderValue::from_bytes(value)
-            .map_err(|_| AttemptError::Exchange(format!("{name} cannot be sent as a header")))?;
-        request = request.header(name, value);
+        let Ok(value) = HeaderValue::from_bytes(value) else {
+            let error = ExchangeError::Broken(format!("{name} cannot be sent as a header"));
+            let (answer, kept) = (Err(error), None);
+            return Exchange { answer, kept };
+        };
+        headers.insert(name, value);
     }
-    let mut response = request.body(body).send().await.map_err(exchange_error)?;
-    let status = response.status();
-    let (mut read, mut kept) = (0, Vec::new());
-    while let Ok(Some(chunk)) = response.chunk().await {
-        read += chunk.len();
-        let room = keep_bytes.saturating_sub(kept.len());
-        kept.extend_from_slice(&chunk[..chunk.len().min(room)]);
-        if read > ANSWER_BYTES_MAX {
-            break;
-        }
-    }
-    Ok((status, kept))
+    let to = &target.destination;
+    client
+        .post(to, kept, headers, body.into(), keep_bytes)
+        .await
 }
 
 const X_PUSHER_KEY: HeaderName = HeaderName::from_static("x-pusher-key");
 const X_PUSHER_SIGNATURE: HeaderName = HeaderName::from_static("x-pusher-signature");
-
-/// An address in a URL is connected to without the resolver.
-fn literal_address(url: &Url) -> Option<IpAddr> {
-    let host = url.host_str()?;
-    host.trim_start_matches('[')
-        .trim_end_matches(']')
-        .parse()
-        .ok()
-}
-
-/// The innermost cause, without the URL: its path or query may hold a credential.
-fn exchange_error(error: reqwest::Error) -> AttemptError {
-    if error.is_timeout() {
-        return AttemptError::Timeout;
-    }
-    let error = error.without_url();
-    let mut cause: &dyn std::error::Error = &error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    AttemptError::Exchange(cause.to_string())
-}

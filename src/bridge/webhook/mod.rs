@@ -2,12 +2,13 @@
 //!
 //! Owns: which target gets which event, attempts under way, what is told of them; `shared` has the parts of
 //! a queue that nodes share, `account` what became of jobs.
-//! May depend on: `bridge::{apps, message, queue}`, `config`, `protocol`, `reqwest`, tokio.
+//! May depend on: `bridge::{apps, message, queue}`, `config`, `protocol`, tokio.
 //! Invariants: an event is delivered at least once or counted as dead; a slow target delays no
 //! other; nothing here waits while the bridge has other work.
 
 mod account;
 mod attempt;
+mod client;
 mod old;
 pub mod policy;
 pub mod probe;
@@ -31,6 +32,7 @@ use tokio::task::JoinSet;
 
 use self::{
     attempt::AttemptError,
+    client::{Client, Connections, Kept},
     policy::TargetPolicy,
     shared::{Heard, Keeping, Shared},
     target::{TargetTable, Wanted},
@@ -56,13 +58,6 @@ use crate::{
     },
 };
 
-/// Why webhooks cannot be sent at all.
-#[derive(Debug, thiserror::Error)]
-pub enum WebhookError {
-    #[error("the HTTP client for webhooks cannot be made: {0}")]
-    Client(#[from] reqwest::Error),
-}
-
 /// All webhooks of this node.
 #[derive(Debug)]
 pub struct Webhooks {
@@ -77,8 +72,8 @@ pub struct Webhooks {
     /// At most `WANTED_MAX`.
     wanted_apps: BTreeSet<Box<str>>,
     targets: TargetTable,
-    policy: Arc<TargetPolicy>,
-    client: reqwest::Client,
+    client: Client,
+    connections: Connections,
     attempts: JoinSet<Attempted>,
     started: Instant,
     told: LogLimit,
@@ -91,20 +86,13 @@ struct Attempted {
     job: Job,
     result: Result<(), AttemptError>,
     took: Duration,
+    kept: Option<Kept>,
 }
 
 impl Webhooks {
     /// `started` is the start of the node's clock.
-    ///
-    /// # Errors
-    /// When the host has no usable TLS setup.
-    pub fn new(
-        keeping: Keeping,
-        settings: &Settings,
-        started: Instant,
-    ) -> Result<Self, WebhookError> {
+    pub fn new(keeping: Keeping, settings: &Settings, started: Instant) -> Self {
         let enabled = !matches!(keeping, Keeping::Nowhere);
-        let policy = Arc::new(TargetPolicy::of(&settings.targets));
         let mut queue = QueueSettings::of(settings);
         let shared = match keeping {
             Keeping::Nowhere | Keeping::Memory => None,
@@ -113,19 +101,19 @@ impl Webhooks {
                 Some(Shared::new(setup, &queue))
             }
         };
-        Ok(Self {
+        Self {
             enabled,
             queue: MemoryQueue::new(queue),
             shared,
             letters: DeadLetters::default(),
             wanted_apps: BTreeSet::new(),
             targets: TargetTable::default(),
-            client: attempt::client(&policy)?,
-            policy,
+            client: client_of(&settings.targets),
+            connections: Connections::default(),
             attempts: JoinSet::new(),
             started,
             told: LogLimit::default(),
-        })
+        }
     }
 
     /// Takes over the apps that there are at the start.
@@ -163,11 +151,9 @@ impl Webhooks {
     }
 
     /// Takes over a reloaded `webhooks` section.
-    ///
-    /// # Errors
-    /// As `new`; the former settings stay.
-    pub fn reconfigure(&mut self, settings: &Settings) -> Result<(), WebhookError> {
-        self.set_policy(&settings.targets)?;
+    pub fn reconfigure(&mut self, settings: &Settings) {
+        self.client = client_of(&settings.targets);
+        self.connections.clear(); // Some may lead where nothing may go any more.
         let now = self.now();
         let mut settings = QueueSettings::of(settings);
         if let Some(shared) = &mut self.shared {
@@ -176,14 +162,6 @@ impl Webhooks {
         }
         self.queue.reconfigure(settings, now);
         self.keep_account(None);
-        Ok(())
-    }
-
-    fn set_policy(&mut self, targets: &Targets) -> Result<(), WebhookError> {
-        let policy = Arc::new(TargetPolicy::of(targets));
-        self.client = attempt::client(&policy)?;
-        self.policy = policy;
-        Ok(())
     }
 
     /// Queues an event for every target that wants it. `start` sends what is due.
@@ -237,7 +215,7 @@ impl Webhooks {
                 self.queue.gone(id, &job); // `retain` has emptied its lane: only a race leads here.
                 continue;
             };
-            let (client, policy) = (self.client.clone(), Arc::clone(&self.policy));
+            let (client, kept) = (self.client.clone(), self.connections.take(id));
             let target = Arc::clone(target);
             self.attempts.spawn(async move {
                 #[expect(
@@ -245,12 +223,13 @@ impl Webhooks {
                     reason = "an attempt takes the time that it takes"
                 )]
                 let began = Instant::now();
-                let result = attempt::attempt(client, policy, target, &job).await;
+                let (result, kept) = attempt::attempt(client, kept, target, &job).await;
                 Attempted {
                     target: id,
                     job,
                     result,
                     took: began.elapsed(),
+                    kept,
                 }
             });
         }
@@ -264,10 +243,12 @@ impl Webhooks {
         let due = [self.queue.next_due(), shared_due];
         let due = due.into_iter().flatten().min();
         let due = due
-            .map(|due| self.started + Duration::from_millis(due.0.saturating_sub(CLOCK_BEGINS_MS)));
+            .map(|due| self.started + Duration::from_millis(due.0.saturating_sub(CLOCK_BEGINS_MS)))
+            .map(tokio::time::Instant::from_std);
+        let due = [due, self.connections.due()].into_iter().flatten().min();
         let due = async {
             match due {
-                Some(due) => tokio::time::sleep_until(due.into()).await,
+                Some(due) => tokio::time::sleep_until(due).await,
                 None => std::future::pending().await,
             }
         };
@@ -287,7 +268,7 @@ impl Webhooks {
                 let ended = ended.expect("an attempt ends by itself");
                 self.settle(ended);
             }
-            () = due => {}
+            () = due => self.connections.close_old(),
         }
         self.start();
     }
@@ -298,7 +279,11 @@ impl Webhooks {
             job,
             result,
             took,
+            kept,
         } = ended;
+        if let Some(kept) = kept {
+            self.connections.put(target, kept);
+        }
         self.queue.counters.attempts.observe(took.as_secs_f64());
         if let (Ok(()), Some(shared), Some(receipt)) = (&result, &mut self.shared, &job.receipt) {
             shared
@@ -418,6 +403,10 @@ impl Webhooks {
     fn now(&self) -> Millis {
         since(self.started)
     }
+}
+
+fn client_of(targets: &Targets) -> Client {
+    Client::new(Arc::new(TargetPolicy::of(targets)))
 }
 
 /// The queue's clock begins so that a job which is older than this process has a time on it.

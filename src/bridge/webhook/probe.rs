@@ -1,7 +1,7 @@
 //! One webhook, sent to see what comes back.
 //!
 //! Owns: `probe`, `Probed`.
-//! May depend on: `bridge::{apps, webhook}`, `config`, reqwest.
+//! May depend on: `bridge::{apps, webhook}`, `config`.
 //! Invariants: it is signed, filtered and bound to `webhooks.targets` as every other; what is shown of a
 //! URL holds no path and no query; nothing is queued or tried again.
 
@@ -13,8 +13,7 @@ use std::{
 use shards::application::Millis;
 
 use super::{
-    WebhookError, attempt,
-    policy::TargetPolicy,
+    attempt, client_of,
     target::{TargetTable, Wanted},
 };
 use crate::{
@@ -59,9 +58,6 @@ pub enum Outcome {
 const SHOWN_BYTES: usize = 512;
 
 /// Sends an event of `kind` on `channel` to all targets of `app`, one after the other.
-///
-/// # Errors
-/// When the host has no usable TLS setup.
 #[expect(
     clippy::disallowed_methods,
     reason = "how long an answer takes is to be said"
@@ -72,9 +68,8 @@ pub async fn probe(
     kind: EventType,
     channel: &str,
     time_ms: u64,
-) -> Result<Vec<Probed>, WebhookError> {
-    let policy = Arc::new(TargetPolicy::of(&settings.targets));
-    let client = attempt::client(&policy)?;
+) -> Vec<Probed> {
+    let client = client_of(&settings.targets);
     let table = AppTable::build(std::slice::from_ref(app), None);
     let entry = table.by_id(&app.id).expect("it was put in");
     let mut targets = TargetTable::default();
@@ -95,12 +90,11 @@ pub async fn probe(
             Wanted::Filtered => Outcome::Filtered,
             Wanted::Yes => {
                 let job = Job::new(entry.index, vec![Arc::new(event.clone())], Millis(0));
-                let (client, policy) = (client.clone(), Arc::clone(&policy));
                 let began = Instant::now();
-                let target = Arc::clone(target);
-                let answer = attempt::exchange(client, policy, target, &job, SHOWN_BYTES).await;
+                let (client, target) = (client.clone(), Arc::clone(target));
+                let exchange = attempt::exchange(client, None, target, &job, SHOWN_BYTES).await;
                 let took = began.elapsed();
-                match answer {
+                match exchange.answer {
                     Ok((status, body)) => Outcome::Answered {
                         status: status.as_u16(),
                         took,
@@ -118,7 +112,7 @@ pub async fn probe(
             outcome,
         });
     }
-    Ok(probed)
+    probed
 }
 
 /// An event of that kind, of a user and a socket that are nobody's.

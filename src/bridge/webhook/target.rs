@@ -8,11 +8,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use ahash::AHashMap;
-use reqwest::{
-    Url,
-    header::{HeaderMap, HeaderName, HeaderValue},
-};
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::Url;
 
+use super::client::Destination;
 use crate::protocol::app::AppIndex;
 use crate::{
     bridge::{
@@ -29,7 +28,8 @@ pub(super) struct Target {
     pub entry: Arc<AppEntry>,
     /// What every node calls it.
     pub name: TargetName,
-    pub url: Url,
+    url: Url,
+    pub destination: Destination,
     /// The configured headers, without the reserved ones.
     pub headers: HeaderMap,
     hook: Webhook,
@@ -75,6 +75,10 @@ impl Target {
                 return None;
             }
         };
+        let Some(destination) = Destination::of(&url) else {
+            tracing::warn!(app_id, "a webhook whose url leads nowhere gets nothing");
+            return None;
+        };
         let kinds = hook
             .event_types
             .iter()
@@ -84,6 +88,7 @@ impl Target {
             entry: Arc::clone(entry),
             name: TargetName::of(app_id, url.as_str(), ordinal),
             url,
+            destination,
             headers,
             hook: hook.clone(),
             kinds,

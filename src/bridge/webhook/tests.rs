@@ -273,7 +273,7 @@ async fn a_denied_target_is_never_connected_to_by_address_or_by_name() {
         endpoint.requests.try_recv().is_err(),
         "a denied target was asked"
     );
-    webhooks.reconfigure(&settings()).expect("a client");
+    webhooks.reconfigure(&settings());
     webhooks.accept(event("a", 2));
     endpoint.next(&mut webhooks).await;
     endpoint.next(&mut webhooks).await;
@@ -315,8 +315,7 @@ async fn a_reload_keeps_what_waits_for_a_webhook_that_stays_and_signs_with_the_n
 async fn without_a_queue_nothing_is_sent() {
     let mut endpoint = Endpoint::start(vec![Answer::Status(200)]).await;
     let table = AppTable::build(&[app_for(&endpoint)], None);
-    let mut webhooks =
-        Webhooks::new(Keeping::Nowhere, &settings(), Instant::now()).expect("a client");
+    let mut webhooks = Webhooks::new(Keeping::Nowhere, &settings(), Instant::now());
     webhooks.begin(&table);
     webhooks.accept(event("a", 1));
     assert!(webhooks.is_idle());
@@ -345,7 +344,7 @@ fn settings() -> Settings {
 }
 
 fn webhooks(apps: &[App], settings: &Settings) -> Webhooks {
-    let mut webhooks = Webhooks::new(Keeping::Memory, settings, Instant::now()).expect("a client");
+    let mut webhooks = Webhooks::new(Keeping::Memory, settings, Instant::now());
     webhooks.begin(&AppTable::build(apps, None));
     webhooks
 }
