@@ -397,6 +397,11 @@ pub(super) const WEBHOOK_EVENTS_DROPPED: Family = counter(
 );
 pub(super) const WEBHOOK_IN_FLIGHT: Family =
     gauge("webhook_in_flight", NODE, "Webhook requests under way");
+pub(super) const WEBHOOK_TARGETS_FAILING: Family = gauge(
+    "webhook_targets_failing",
+    NODE,
+    "Webhook targets that this node leaves alone between attempts, since they fail",
+);
 pub(super) const WEBHOOK_DELIVERIES: Family = counter(
     "webhook_deliveries_total",
     &["app_id", "event", "node", "result"],

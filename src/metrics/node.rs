@@ -99,6 +99,8 @@ fn add_webhook_queue(families: &mut Families<'_>, sample: &Sample<'_>) {
     families.add(&name::WEBHOOK_QUEUE_BYTES, &[state.driver, node], bytes);
     families.add(&name::WEBHOOK_IN_FLIGHT, &[node], state.in_flight as f64);
     families.add(&name::WEBHOOK_OLDEST_JOB, &[node], state.oldest_s);
+    let failing = state.targets_failing as f64;
+    families.add(&name::WEBHOOK_TARGETS_FAILING, &[node], failing);
     let letters = state.dead_letters as f64;
     families.add(&name::WEBHOOK_DEAD_LETTERS_KEPT, &[node], letters);
     let dropped = state.dead_letters_dropped as f64;

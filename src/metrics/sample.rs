@@ -57,6 +57,7 @@ pub struct WebhookState {
     pub waiting_events: usize,
     pub waiting_bytes: usize,
     pub in_flight: usize,
+    pub targets_failing: usize,
     pub oldest_s: f64,
     pub dead_letters: u64,
     pub dead_letters_dropped: u64,

@@ -373,6 +373,7 @@ const ADDED: &[Row] = &[
         &["app_id", "node", "reason"],
         &[],
     ),
+    ("webhook_targets_failing", "gauge", &["node"], &[]),
     ("webhook_dead_letters", "gauge", &["node"], &[]),
     (
         "webhook_dead_letters_dropped_total",

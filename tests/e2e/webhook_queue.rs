@@ -81,8 +81,8 @@ impl Wire {
     }
 }
 
-/// Puts jobs as a node does: `channel` of each is its number.
-fn puts(wire: &mut Wire, number: u64, target: TargetName, channels: std::ops::Range<u64>) {
+/// Puts jobs as a node does.
+fn puts(wire: &mut Wire, number: u64, target: TargetName, events: impl Iterator<Item = Value>) {
     let now_ms = crate::support::sign::unix_now() * 1_000;
     let script = include_str!("../../src/bridge/queue/store/redis/put.lua");
     let mut words: Vec<Vec<u8>> = vec!["EVAL".into(), script.into(), "10".into()];
@@ -102,16 +102,20 @@ fn puts(wire: &mut Wire, number: u64, target: TargetName, channels: std::ops::Ra
     }
     let bounds = [number, 1 << 40, 1_000, 1_000_000];
     words.extend(bounds.map(|it| it.to_string().into_bytes()));
-    for channel in channels {
+    for event in events {
         words.push(target.to_string().into());
-        words.push(
-            format!(
-                r#"{{"v":1,"app":"{APP_ID}","target":"{target}","since":{now_ms},"time_ms":{now_ms},"events":[{{"name":"channel_occupied","channel":"{channel}"}}]}}"#
-            )
-            .into(),
-        );
+        let job = json!({
+            "v": 1, "app": APP_ID, "target": target.to_string(), "since": now_ms,
+            "time_ms": now_ms, "events": [event],
+        });
+        words.push(job.to_string().into());
     }
     wire.says(&words);
+}
+
+/// Of a room that is known by its number.
+fn occupied(number: u64) -> Value {
+    json!({"name": "channel_occupied", "channel": number.to_string()})
 }
 
 fn waits(redis: &mut Redis) -> u64 {
@@ -171,7 +175,12 @@ fn no_job_is_lost_over_dying_nodes() {
     for (number, first) in (0..JOBS).step_by(500).enumerate() {
         let url = &urls[number % urls.len()];
         let target = TargetName::of(APP_ID, url, 0);
-        puts(&mut wire, number as u64 + 1, target, first..first + 500);
+        puts(
+            &mut wire,
+            number as u64 + 1,
+            target,
+            (first..first + 500).map(occupied),
+        );
     }
     assert_eq!(waits(&mut redis), JOBS);
     let began = Instant::now();
@@ -609,4 +618,29 @@ fn cluster_has_jobs_nowhere(cluster: &mut RedisCluster) -> bool {
         let keys = master.command(&["KEYS", &format!("{PREFIX}:v2:*:jobs")]);
         keys == "*0"
     })
+}
+
+#[test]
+fn of_one_channel_a_target_hears_in_order_whichever_node_delivers() {
+    let test = "of_one_channel_a_target_hears_in_order_whichever_node_delivers";
+    let Some(redis) = redis(test, &[]) else {
+        return;
+    };
+    let mut sink = WebhookSink::start();
+    let config = config(&redis, json!([sink.entry(&["subscription_count"])]));
+    let _nodes = [Server::start(&config, 1), Server::start(&config, 1)];
+    let mut wire = Wire::to(&redis);
+    let target = TargetName::of(APP_ID, &sink.url(), 0);
+    for put in 0..30 {
+        let event = |count| json!({"name": "subscription_count", "channel": "a", "subscription_count": count});
+        puts(
+            &mut wire,
+            put + 1,
+            target,
+            (put * 10..put * 10 + 10).map(event),
+        );
+    }
+    for count in 0..300 {
+        assert_eq!(sink.next()["subscription_count"], count);
+    }
 }

@@ -182,6 +182,11 @@ impl MemoryQueue {
         std::mem::take(&mut self.left)
     }
 
+    /// Targets that are left alone between attempts.
+    pub fn targets_failing(&self) -> usize {
+        self.lanes.values().filter(|lane| lane.is_failing()).count()
+    }
+
     pub fn is_target_failing(&self, target: TargetId) -> bool {
         self.lanes.get(&target).is_some_and(Lane::is_failing)
     }

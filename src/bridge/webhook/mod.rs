@@ -396,6 +396,7 @@ impl Webhooks {
             waiting_bytes: self.queue.waiting_bytes()
                 + parts().map(Part::waiting_bytes).sum::<usize>(),
             in_flight: self.queue.in_flight(),
+            targets_failing: self.queue.targets_failing(),
             oldest_s: oldest as f64 / 1e3,
         }
     }
