@@ -5,13 +5,13 @@
 //! Invariants: answers go to stdout, diagnostics to stderr.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
 use shards::small_pages;
 use sockudo::cli::config::{self as command, Answer};
-use sockudo::cli::{Cli, Command, ConfigCommand, Serve, apps, cluster};
+use sockudo::cli::{Cli, Command, ConfigCommand, Serve, apps, cluster, doctor};
 use sockudo::config::reference;
 use sockudo::serve;
 
@@ -38,6 +38,10 @@ fn main() -> ExitCode {
         }
         Some(Command::Config(ConfigCommand::Show(arguments))) => {
             print(&command::show(&arguments, environment))
+        }
+        Some(Command::Doctor(arguments)) => {
+            let is_terminal = std::io::stdout().is_terminal();
+            print(&doctor::run(&arguments, &environment, is_terminal))
         }
         Some(Command::Config(ConfigCommand::Reference)) => {
             let out = reference::markdown();

@@ -6,8 +6,10 @@
 //! shards listen.
 
 use std::{
+    collections::BTreeMap,
     net::{SocketAddr, ToSocketAddrs as _},
     sync::Arc,
+    time::Instant,
 };
 
 use ahash::RandomState;
@@ -25,6 +27,7 @@ use crate::{
             AppTable,
             store::{Store, StoreSetupError},
         },
+        notify::Supervisor,
         run::{self as bridge, BridgeError, Reload, Setup},
         signals,
     },
@@ -88,6 +91,7 @@ impl ServeError {
 /// When it cannot start as configured.
 pub fn serve(sources: Sources) -> Result<(), ServeError> {
     signals::hold();
+    let environment = sources.environment.clone();
     let loaded = config::load(&sources).map_err(ServeError::Config)?;
     let logs = logging::init(&loaded.config.logging, loaded.config.debug)?;
     shards::abort_on_panic();
@@ -133,6 +137,7 @@ pub fn serve(sources: Sources) -> Result<(), ServeError> {
             admin,
             signals: signals::listen().map_err(ServeError::Signals)?,
             reload: reload as Reload,
+            supervisor: supervisor(&environment),
             memory_root: "/".into(),
             loaded,
         };
@@ -141,6 +146,14 @@ pub fn serve(sources: Sources) -> Result<(), ServeError> {
     shards::run(runtime, move |shard| ShardServer::new(&seed, shard), run)??;
     info!("stopped");
     Ok(())
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the first moment of the watchdog"
+)]
+fn supervisor(environment: &BTreeMap<String, String>) -> Supervisor {
+    Supervisor::find(environment, std::process::id(), Instant::now())
 }
 
 /// As the configuration has it.

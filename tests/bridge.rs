@@ -21,6 +21,7 @@ use sockudo::{
         admin,
         apps::AppTable,
         message::{FromBridge, ToBridge, WebhookEvent, WebhookKind},
+        notify::Supervisor,
         run::{Exit, Setup, run},
         signals,
     },
@@ -197,6 +198,7 @@ fn setup(loaded: Loaded, admin: TcpListener, sources: Sources) -> Setup {
         admin: None,
         signals: signals::listen().expect("signal handlers"),
         reload: Box::new(move || load(&sources)),
+        supervisor: Supervisor::default(),
         memory_root: "/".into(),
     }
 }
@@ -388,6 +390,7 @@ impl Application for Echo {
             | FromBridge::Spent(_)
             | FromBridge::KeptAsk(_)
             | FromBridge::Found(_)
+            | FromBridge::RateTaken(_)
             | FromBridge::Kept(_)
             | FromBridge::Owned(_)
             | FromBridge::Terminate(_)

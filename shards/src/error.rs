@@ -41,7 +41,7 @@ pub enum StartError {
         "io_uring is forbidden (EPERM) though kernel.io_uring_disabled is {setting}: a seccomp \
          filter or security module refuses io_uring_setup; with Docker or Podman use a seccomp \
          profile that allows io_uring, with systemd add io_uring_setup, io_uring_enter and \
-         io_uring_register to SystemCallFilter (examples/sockudo.service)"
+         io_uring_register to SystemCallFilter (systemd/sockudo.service)"
     )]
     RingFiltered {
         /// The sysctl's value.

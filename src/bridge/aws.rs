@@ -176,6 +176,10 @@ pub enum AwsFault {
 }
 
 impl AwsFault {
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "whatever else the SDK has to say, there is no answer"
+    )]
     pub fn of<E>(error: &SdkError<E, HttpResponse>) -> Self
     where
         E: ProvideErrorMetadata + Error + 'static,

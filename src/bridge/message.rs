@@ -5,7 +5,7 @@
 //! Invariants: every message is owned data; a request carries the slot it is for, and the answer
 //! carries it back.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use shards::application::{Lane, Millis, Waiter};
 
@@ -55,6 +55,8 @@ pub enum ToBridge {
     Kept(Box<KeptEvent>),
     /// A channel's last event, for the shared cache.
     Keep(Box<KeepEvent>),
+    /// Some of a rate is wanted that nodes share; the answer is `FromBridge::RateTaken`.
+    TakeRate(RateQuestion),
     /// Whether a partition's topic is wanted, from now on.
     Topic {
         partition: Partition,
@@ -82,7 +84,7 @@ impl ToBridge {
             Self::Event(event) => Lane::Publish {
                 bytes: event.approximate_bytes(),
             },
-            Self::Usage { .. } | Self::FindApp(_) => Lane::Question,
+            Self::Usage { .. } | Self::FindApp(_) | Self::TakeRate(_) => Lane::Question,
             Self::Webhook(event) => Lane::Event {
                 source: event.app.0,
                 bytes: event.approximate_bytes(),
@@ -137,6 +139,8 @@ pub enum FromBridge {
     Kept(Box<KeptEvent>),
     /// What the shared cache has of a channel's last event that was asked for.
     Found(Box<FoundEvent>),
+    /// What the shared store gave of a rate.
+    RateTaken(Box<RateTaken>),
     /// Another node has used some of an app's rates, whose home is this shard.
     Spent(Spent),
     /// Another node was asked to end all connections of a user whose home is this shard.
@@ -278,6 +282,50 @@ impl KeptEvent {
     }
 }
 
+/// A rate that nodes share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RateOf {
+    /// API requests of a client address.
+    Api(IpAddr),
+    /// New connections of a client address.
+    Upgrade(IpAddr),
+    /// Events that an app publishes.
+    BackendEvents(AppIndex),
+    /// What an app reads.
+    Reads(AppIndex),
+}
+
+/// How much is wanted of a rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateQuestion {
+    pub of: RateOf,
+    /// Not 0.
+    pub limit: u32,
+    pub window_ms: u64,
+    /// At most the limit.
+    pub count: u32,
+    /// Less is of no use to who asks first.
+    pub least: u32,
+}
+
+/// What is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateGrant {
+    pub granted: u32,
+    pub remaining: u32,
+    /// Until all of the limit is there again.
+    pub whole_in_ms: u64,
+    /// Until one is there; 0 while there is.
+    pub wait_ms: u64,
+}
+
+/// The answer to a question; `None`: the store did not say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateTaken {
+    pub question: RateQuestion,
+    pub grant: Option<RateGrant>,
+}
+
 /// What was used of an app's rates on one node since it was told last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spent {
@@ -347,6 +395,8 @@ pub struct Health {
     pub app_store_failing: bool,
     /// The shared cache does not answer: channels have the last events that this node heard.
     pub cache_failing: bool,
+    /// The shared rates cannot be counted: `rate_limiter.on_error` decides.
+    pub rate_limiter_failing: bool,
     /// The bus to the other nodes is down, or does not bring back what is sent to it.
     pub bus_failing: bool,
     /// Memory in use is above `http_api.accept_traffic.memory_threshold`.
@@ -364,6 +414,7 @@ impl Health {
         backend_failing: false,
         app_store_failing: false,
         cache_failing: false,
+        rate_limiter_failing: false,
         bus_failing: false,
         memory_above_threshold: false,
         draining: false,
@@ -392,6 +443,7 @@ impl Health {
         let degraded = [
             (self.app_store_failing, "app_store"),
             (self.cache_failing, "cache"),
+            (self.rate_limiter_failing, "rate_limiter"),
             (self.queue_failing, "webhook_queue"),
         ];
         let degraded = degraded.into_iter().filter(|(holds, _)| *holds);

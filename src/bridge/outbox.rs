@@ -46,12 +46,14 @@ enum Place {
 }
 
 const NEWEST: usize = 7;
-const LINES: usize = 4;
+const LINES: usize = 5;
 /// Changes of apps and answers to who looks for one.
 const APPS: Place = Place::Line(0);
 /// Live topics behind the last loss of all of them.
 const TOPICS: usize = 1;
 const ANSWERS: usize = 2;
+/// Answers about rates: one for each that a shard asked for.
+const RATES: usize = 4;
 /// What other nodes have: nothing of it may be lost, so who sends it stops while much waits.
 const STATES: usize = 3;
 
@@ -67,6 +69,7 @@ const ORDER: [Place; NEWEST + LINES + 1] = [
     Place::Newest(6),
     Place::Line(TOPICS),
     Place::Line(ANSWERS),
+    Place::Line(RATES),
     Place::Line(STATES),
     Place::Events,
 ];
@@ -78,6 +81,7 @@ fn place_of(message: &FromBridge) -> Place {
         | FromBridge::AppsOpen { .. }
         | FromBridge::ForgetMissing
         | FromBridge::AppFound { .. } => APPS,
+        FromBridge::RateTaken(_) => Place::Line(RATES),
         FromBridge::Health(_) => Place::Newest(1),
         FromBridge::Drain { .. } => Place::Newest(2),
         FromBridge::Shed { .. } => Place::Newest(3),
@@ -162,7 +166,7 @@ impl Waiting {
     /// Something waits that the message may not overtake. Answers go to who asked, each for itself.
     fn is_ahead_of(&self, message: &FromBridge) -> bool {
         match place_of(message) {
-            Place::Newest(_) | Place::Line(ANSWERS) => false,
+            Place::Newest(_) | Place::Line(ANSWERS | RATES) => false,
             Place::Line(line) => !self.lines[line].is_empty(),
             Place::Events => !self.events.is_empty(),
         }

@@ -32,7 +32,9 @@ use super::{
     link::ShardLink,
     message::{FromBridge, Health, ToBridge},
     nodes::{Nodes, Told},
+    notify::Supervisor,
     outbox::Outbox,
+    rate_store::{self, RateStore},
     signals::Signal,
     usage::MemoryGauge,
     webhook::{WebhookError, Webhooks},
@@ -64,6 +66,8 @@ pub struct Setup {
     /// From `signals::listen`.
     pub signals: mpsc::Receiver<Signal>,
     pub reload: Reload,
+    /// Who started this process, and wants to know how it goes.
+    pub supervisor: Supervisor,
     /// `/`; tests have a root of their own.
     pub memory_root: PathBuf,
 }
@@ -121,6 +125,8 @@ pub struct Bridge<L> {
     pub(super) source: Option<AppSource>,
     /// Where nodes share last events.
     pub(super) kept_store: Option<KeptStore>,
+    /// Where nodes share rates.
+    pub(super) rate_store: Option<RateStore>,
     pub(super) node_id: String,
     pub(super) build: Build,
     pub(super) exposition: Arc<Exposition>,
@@ -142,6 +148,7 @@ pub struct Bridge<L> {
     _requests: mpsc::Sender<AdminRequest>,
     signals: mpsc::Receiver<Signal>,
     reload: Reload,
+    supervisor: Supervisor,
     health_due: Instant,
     sample_due: Instant,
     is_announced: bool,
@@ -164,6 +171,7 @@ enum Wake {
     Webhooks,
     Store(Reached),
     Cache(kept_store::Reached),
+    Rates(rate_store::Load),
     Time,
 }
 
@@ -196,6 +204,7 @@ impl<L: ShardLink> Bridge<L> {
         let source = setup.store;
         let source = source.map(|store| AppSource::new(&config, store, started));
         let kept_store = KeptStore::start(&config)?;
+        let rate_store = RateStore::start(&config)?;
         let now = Instant::now();
         Ok(Self {
             outbox: Outbox::new(link.shards()),
@@ -207,6 +216,7 @@ impl<L: ShardLink> Bridge<L> {
             openings: Openings::new(shards),
             source,
             kept_store,
+            rate_store,
             node_id: setup.node_id,
             build: setup.build,
             exposition,
@@ -226,6 +236,7 @@ impl<L: ShardLink> Bridge<L> {
             _requests: asked,
             signals: setup.signals,
             reload: setup.reload,
+            supervisor: setup.supervisor,
             health_due: now,
             sample_due: now,
             is_announced: false,
@@ -248,6 +259,7 @@ impl<L: ShardLink> Bridge<L> {
                 Wake::Bus(news) => self.hear_nodes(news),
                 Wake::Store(reached) => self.reached_store(reached),
                 Wake::Cache(reached) => self.reached_cache(reached),
+                Wake::Rates(load) => self.reached_rates(load),
                 Wake::Webhooks | Wake::Time => {}
             }
             self.do_what_is_due();
@@ -285,6 +297,12 @@ impl<L: ShardLink> Bridge<L> {
                 None => None,
             }
         };
+        let rates = async {
+            match &mut self.rate_store {
+                Some(store) => Some(store.reached().await),
+                None => None,
+            }
+        };
         tokio::select! {
             () = self.link.receive(inbox) => Wake::Shards,
             Some(request) = self.requests.recv() => Wake::Admin(request),
@@ -293,6 +311,7 @@ impl<L: ShardLink> Bridge<L> {
             () = self.webhooks.progress() => Wake::Webhooks,
             Some(reached) = reached => Wake::Store(reached),
             Some(reached) = cached => Wake::Cache(reached),
+            Some(load) = rates => Wake::Rates(load),
             () = tokio::time::sleep_until(wake_at.into()) => Wake::Time,
         }
     }
@@ -320,6 +339,7 @@ impl<L: ShardLink> Bridge<L> {
             self.gathering.deadline(),
             self.drain.as_ref().map(Drain::due),
             self.nodes.as_ref().map(Nodes::due),
+            self.supervisor.due(),
             self.source.as_ref().and_then(AppSource::due),
             self.kept_store.as_ref().and_then(KeptStore::due),
             has_views.then(Instant::now),
@@ -362,6 +382,7 @@ impl<L: ShardLink> Bridge<L> {
                 }
                 ToBridge::KeptAsk(name) => self.ask_kept(*name),
                 ToBridge::Keep(event) => self.keep_event(&event),
+                ToBridge::TakeRate(question) => self.ask_rate(shard, question),
                 ToBridge::Kept(kept) => {
                     if let Some(nodes) = &mut self.nodes {
                         nodes.answer_kept(&self.apps, &kept);
@@ -391,6 +412,7 @@ impl<L: ShardLink> Bridge<L> {
                 }
             }
         }
+        self.flush_rates();
         self.webhooks.start();
         if let Some(nodes) = &mut self.nodes {
             nodes.flush();
@@ -439,6 +461,10 @@ impl<L: ShardLink> Bridge<L> {
             self.health_due = now + HEALTH_EVERY;
             self.check_health();
         }
+        if self.supervisor.due().is_some_and(|due| now >= due) {
+            let is_stalled = self.is_shard_stalled();
+            self.supervisor.feed(now, || !is_stalled);
+        }
         if now >= self.sample_due {
             self.sample();
         }
@@ -481,6 +507,7 @@ impl<L: ShardLink> Bridge<L> {
             }
         }
         self.announce();
+        self.tell_status();
     }
 
     /// Says once that clients may come.
@@ -496,6 +523,8 @@ impl<L: ShardLink> Bridge<L> {
             self.is_announced = true;
             self.check_health(); // The shards know before the log says it.
             tracing::info!(node = self.node_id, shards = self.link.shards(), "ready");
+            self.supervisor.ready();
+            self.tell_status();
         }
     }
 
@@ -520,25 +549,46 @@ impl<L: ShardLink> Bridge<L> {
             tracing::warn!("a shard has not turned for {STALL_MS} ms: not ready");
         }
         self.health = health;
+        self.tell_status();
         self.broadcast(|| FromBridge::Health(health));
+    }
+
+    /// For who asks the supervisor how it goes.
+    fn tell_status(&mut self) {
+        let unready = self.health.unready();
+        let shards = self.link.shards();
+        let status = match (self.is_announced, unready.is_empty()) {
+            (true, true) => {
+                let connections: u64 = self.connections_by_shard().iter().sum();
+                format!("connections {connections}, shards {shards}")
+            }
+            (false, true) => "waiting for what it needs to start".to_owned(),
+            (_, false) => format!("not ready: {}", unready.join(", ")),
+        };
+        self.supervisor.status(status);
+    }
+
+    fn is_shard_stalled(&self) -> bool {
+        let now_ms = u64::try_from(self.link.started().elapsed().as_millis()).unwrap_or(u64::MAX);
+        let last_turns = (0..self.link.shards()).map(|it| self.link.last_turn_ms(ShardId(it)));
+        last_turns
+            .min()
+            .is_some_and(|ms| ms.saturating_add(STALL_MS) < now_ms)
     }
 
     /// What both ports judge by; the shards are told when it changes.
     pub(super) fn health(&mut self) -> Health {
         let now = Instant::now();
-        let now_ms = u64::try_from(self.link.started().elapsed().as_millis()).unwrap_or(u64::MAX);
-        let last_turns = (0..self.link.shards()).map(|it| self.link.last_turn_ms(ShardId(it)));
         let is_store_failing = self.source.as_ref().is_some_and(AppSource::is_failing);
         Health {
             starting: !self.gathering.is_complete()
                 || self.nodes.as_ref().is_some_and(Nodes::is_starting),
-            shard_stalled: last_turns
-                .min()
-                .is_some_and(|ms| ms.saturating_add(STALL_MS) < now_ms),
+            shard_stalled: self.is_shard_stalled(),
             queue_failing: self.webhooks.is_failing(),
             backend_failing: is_store_failing && !self.is_announced,
             app_store_failing: is_store_failing && self.is_announced,
             cache_failing: self.kept_store.as_ref().is_some_and(KeptStore::is_failing),
+            rate_limiter_failing: self.rate_store.as_ref().is_some_and(RateStore::is_failing),
             bus_failing: self.nodes.as_ref().is_some_and(Nodes::is_failing),
             memory_above_threshold: self.memory.read(now).fraction()
                 > self.config.http_api.memory_threshold,
@@ -564,6 +614,7 @@ impl<L: ShardLink> Bridge<L> {
         );
         self.drain = Some(Drain::begin(settings, self.link.shards(), now));
         self.check_health(); // Readiness goes off before anything else happens.
+        self.supervisor.stopping();
     }
 
     /// Goes on with a stop; true when it is done.
@@ -609,6 +660,13 @@ impl<L: ShardLink> Bridge<L> {
     }
 
     pub(super) fn reload(&mut self) {
+        self.supervisor.reloading();
+        self.read_configuration_again();
+        // Also when it was refused: the node serves on with the old one.
+        self.supervisor.reloaded();
+    }
+
+    fn read_configuration_again(&mut self) {
         self.reloaded.succeeded = false;
         let loaded = match (self.reload)() {
             Ok(loaded) => loaded,

@@ -18,6 +18,7 @@ use super::{
     apps::{AppChange, AppTable},
     fixture::{FakeLink, FakeShards, PATIENCE},
     message::{FromBridge, ToBridge},
+    notify::Supervisor,
     run::{Exit, Setup, run},
     signals::Signal,
 };
@@ -134,6 +135,47 @@ async fn health_follows_apps_and_start() {
             assert_eq!(get(&node.url("/ready"), "").await.code, 200);
         })
         .await;
+}
+
+#[tokio::test]
+async fn the_watchdog_is_fed_while_all_shards_turn_and_no_longer() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("notify");
+    let socket = tokio::net::UnixDatagram::bind(&path).expect("the folder is ours");
+    let (sender, mut heard) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        let mut buffer = [0; 4_096];
+        while let Ok(length) = socket.recv(&mut buffer).await {
+            let said = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            if sender.send(said).is_err() {
+                return;
+            }
+        }
+    });
+    let environment = [
+        ("NOTIFY_SOCKET", path.to_str().expect("UTF-8")),
+        ("WATCHDOG_USEC", "200000"),
+    ];
+    let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let mut node = Node::new(1, &[]);
+    let (_, setup) = node.start.as_mut().expect("not started yet");
+    setup.supervisor = Supervisor::find(&environment.into(), 1, Instant::now());
+    node.run(async |node| {
+        node.ask_answering_scrapes("/metrics", "").await;
+        for word in ["READY=1", "WATCHDOG=1", "WATCHDOG=1"] {
+            let hears = async { while heard.recv().await.expect("open") != word {} };
+            timeout(PATIENCE, hears).await.expect(word);
+        }
+        node.shards.stall();
+        let word = "STATUS=not ready: shard_stalled";
+        let hears = async { while heard.recv().await.expect("open") != word {} };
+        timeout(PATIENCE, hears).await.expect(word);
+        // Twenty times the time after which it was fed before.
+        let fed = async { while heard.recv().await.expect("open") != "WATCHDOG=1" {} };
+        let fed = timeout(Duration::from_secs(2), fed).await;
+        assert!(fed.is_err(), "fed though a shard does not turn");
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -396,6 +438,7 @@ impl Node {
             admin: None,
             signals: receiver,
             reload: Box::new(|| panic!("no reload was prepared")),
+            supervisor: Supervisor::default(),
             memory_root: host.path().into(),
         };
         Self {

@@ -15,9 +15,10 @@ use super::{
     gather::Latest,
     kept_store::KeptStore,
     link::ShardLink,
+    rate_store::RateStore,
     run::{Bridge, unix_s},
 };
-use crate::metrics::sample::{BridgeState, Sample, ShardSample};
+use crate::metrics::sample::{BackendSample, BridgeState, Sample, ShardSample};
 
 impl<L: ShardLink> Bridge<L> {
     pub(super) fn scrape(&mut self) -> Scrape {
@@ -41,7 +42,7 @@ impl<L: ShardLink> Bridge<L> {
             webhooks: self.webhooks.counters(),
             webhook_state: self.webhooks.state(),
             store: self.source.as_ref().map(AppSource::sample),
-            backends: self.kept_store.iter().map(KeptStore::backend).collect(),
+            backends: self.backends(),
             cache: self.kept_store.as_ref().map(KeptStore::sample),
             cluster: self
                 .nodes
@@ -61,6 +62,12 @@ impl<L: ShardLink> Bridge<L> {
             shards: Arc::new(shards.iter().enumerate().map(shard_json).collect()),
             unix_s: unix_s(),
         }
+    }
+
+    fn backends(&self) -> Vec<BackendSample> {
+        let caches = self.kept_store.iter().map(KeptStore::backend);
+        let limiters = self.rate_store.iter().map(RateStore::backend);
+        caches.chain(limiters).collect()
     }
 
     /// One line per shard and one for the bridge.

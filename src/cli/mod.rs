@@ -8,6 +8,7 @@
 pub mod apps;
 pub mod cluster;
 pub mod config;
+pub mod doctor;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -55,6 +56,12 @@ pub enum Command {
     /// up within app_manager.cache.ttl.
     #[command(subcommand)]
     Apps(AppsCommand),
+    /// Say what this host lacks for so many connections, and how to mend it
+    ///
+    /// Reads /proc, /sys and the unit of systemd, makes one ring of io_uring and closes it; changes nothing. Works as root
+    /// and as an ordinary user, who may see less. Exit status: 0 if all is fine, 1 if something would be better otherwise,
+    /// 2 if the server would not start or not carry the connections.
+    Doctor(Doctor),
     /// Put a server under load and measure it: latencies, CPU time, memory, what was lost
     ///
     /// Works with any server that speaks the Pusher protocol. Put load on servers only that you own
@@ -300,6 +307,23 @@ pub struct Serve {
     pub no_pin: bool,
 }
 
+#[derive(Clone, Debug, Args)]
+pub struct Doctor {
+    /// Connections that the host is to carry at once, 1..=1000000000
+    #[arg(long, value_name = "COUNT", default_value_t = 10_000,
+        value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    pub connections: u64,
+    /// Threads that serve connections, 1..=1024 [default: as many as `serve` starts, one per physical core but one]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=1_024))]
+    pub shards: Option<u64>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Read a copy of a host's files, as tuning/record makes it
+    #[arg(long, value_name = "DIR", hide = true)]
+    pub root: Option<PathBuf>,
+}
+
 #[derive(Clone, Debug, Default, Args)]
 pub struct Check {
     #[command(flatten)]
@@ -389,6 +413,7 @@ Examples:
                                             serve one app without a file
   sockudo config check -c sockudo.toml      what is wrong, before a restart
   sockudo config show --origin              every value, and where it came from
+  sockudo doctor --connections 100000       what this host lacks for that
 
 Every key and variable: docs/configuration.md";
 

@@ -28,6 +28,7 @@ pub(super) struct Demo {
 pub(super) fn check(settings: &Settings, demo: Demo, report: &mut Report) {
     release::check(settings, report);
     bus(settings, report);
+    shared_redis(settings, report);
     numbers(settings, report);
     queues(settings, report);
     apps(settings, report);
@@ -49,6 +50,30 @@ fn bus(settings: &Settings, report: &mut Report) {
         "redis-cluster" => bus_redis_cluster(settings, report),
         "nats" => bus_nats(settings, report),
         _ => {}
+    }
+}
+
+/// Components that keep something in Redis, beside the bus.
+fn shared_redis(settings: &Settings, report: &mut Report) {
+    let limits = settings.flag("rate_limiter.enabled");
+    let mut has_any = false;
+    for (path, is_on) in [("cache.driver", true), ("rate_limiter.driver", limits)] {
+        let driver = settings.text(path);
+        if !is_on || !["redis", "redis-cluster"].contains(&driver) {
+            continue;
+        }
+        has_any = true;
+        let nodes = "database.redis.cluster_nodes";
+        let is_named =
+            matches!(settings.setting(nodes), Setting::Endpoints(all) if !all.is_empty());
+        if driver == "redis-cluster" && !is_named {
+            let text = format!("needs at least one node of the cluster in {nodes}");
+            report.error(settings.origin(path), path, Fault::Conflict(text));
+        }
+    }
+    let is_checked = ["redis", "redis-cluster"].contains(&settings.text("adapter.driver"));
+    if has_any && !is_checked {
+        client_certificate(settings, "database.redis.tls", report);
     }
 }
 

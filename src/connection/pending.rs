@@ -121,6 +121,15 @@ pub struct RateState {
     pub reset_s: u32,
 }
 
+impl RateState {
+    /// Nobody could count.
+    pub const UNKNOWN: Self = Self {
+        limit: 0,
+        remaining: 0,
+        reset_s: 0,
+    };
+}
+
 /// Where an API request stands.
 #[derive(Clone, Debug)]
 pub enum ApiStep {

@@ -164,6 +164,7 @@ impl ShardServer {
             FromBridge::KeptAsk(name) => self.on_kept_ask(turn, *name),
             FromBridge::Kept(kept) => self.on_kept(turn, *kept),
             FromBridge::Found(found) => self.on_found(turn, *found),
+            FromBridge::RateTaken(taken) => self.on_rate_taken(turn, &taken),
             FromBridge::Spent(spent) => self.on_spent_elsewhere(turn.now(), spent),
             FromBridge::Terminate(user) => self.on_node_terminates(turn, *user),
             FromBridge::Owned(owned) => self.on_owned(turn, *owned),
@@ -223,9 +224,14 @@ impl ShardServer {
                 let granted = self.quotas.admit_to_node(self.settings.connections_max);
                 Answer::AdmittedToNode { granted }
             }
+            Question::Spend { app, budget, count } if self.settings.shares_rates => {
+                return self.spend_shared(turn, waiter, app, budget, count);
+            }
+            Question::AddressLimit { address, limit } if self.settings.shares_rates => {
+                return self.limit_address_shared(turn, waiter, address, limit);
+            }
             Question::Spend { app, budget, count } => {
-                let rate = self.app_rate(app, budget);
-                let (granted, rate) = self.quotas.spend(app, budget, now, rate, count);
+                let (granted, rate) = self.spend_here(now, app, budget, count);
                 Answer::Spent { granted, rate }
             }
             Question::AddressLimit { address, limit } => {

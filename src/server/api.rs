@@ -8,7 +8,7 @@
 use std::rc::Rc;
 
 use shards::{
-    application::{ShardId, Slot, Waiter},
+    application::{Millis, ShardId, Slot, Waiter},
     work::Work,
 };
 
@@ -163,6 +163,20 @@ impl ShardServer {
         let home = self.home_of(checked.entry.partitions.own());
         let question = Question::Spend { app, budget, count };
         self.ask(turn, slot, home, Pending::Api(Box::new(call)), question);
+    }
+
+    /// Counts what an app uses of a rate, for this node.
+    pub(super) fn spend_here(
+        &mut self,
+        now: Millis,
+        app: AppIndex,
+        budget: Budget,
+        count: u32,
+    ) -> (bool, RateState) {
+        match self.app_rate(app, budget) {
+            0 => (true, RateState::UNKNOWN), // It has gone meanwhile, or has no limit any more.
+            rate => self.quotas.spend(app, budget, now, rate, count),
+        }
     }
 
     /// A rate that belongs to a whole app, per second; 0 = unlimited.

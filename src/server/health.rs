@@ -179,6 +179,7 @@ impl ShardServer {
     pub(super) fn report(&mut self, turn: &mut impl ServerTurn, token: u64) {
         let draining = self.drain.is_some().then_some(self.counters.websockets);
         (self.counters.addresses, self.counters.addresses_evicted) = self.quotas.addresses();
+        self.counters.addresses += self.leases.len() as u64;
         self.counters.kept_bytes = self.homes.kept_bytes() as u64;
         let joins = self.topics.joins() + self.kept_asks.joins();
         self.counters.joins_waiting = joins as u64;

@@ -30,6 +30,7 @@ mod health;
 mod home;
 mod hooks;
 mod kept;
+mod leases;
 mod listing;
 mod lookups;
 pub mod message;
@@ -42,6 +43,7 @@ mod receive;
 mod replies;
 mod request;
 mod settings;
+mod shared_rates;
 mod sign_in;
 mod slow;
 mod socket;
@@ -66,10 +68,11 @@ use self::{
     forwarded::ToldDoubts,
     hooks::Owned,
     kept::KeptAsks,
+    leases::Leases,
     lookups::Lookups,
     message::{Leaving, Message},
     pressure::Pressure,
-    quota::Quotas,
+    quota::{ADDRESSES_MAX, Quotas},
     slow::SlowConsumers,
     socket_ids::SocketIds,
     topics::Topics,
@@ -143,6 +146,7 @@ pub struct ShardServer {
     leaving: Vec<Vec<Leaving>>,
     topics: Topics,
     kept_asks: KeptAsks,
+    leases: Leases,
     owned: Owned,
     /// What the other nodes are to be told and met a full lane: the news that met it, and orders of the
     /// API, each of which is to be carried out.
@@ -199,6 +203,7 @@ impl ShardServer {
             leaving: Vec::new(),
             topics: Topics::default(),
             kept_asks: KeptAsks::default(),
+            leases: Leases::new(ADDRESSES_MAX),
             owned: Owned::default(),
             untold: VecDeque::new(),
             jobs: VecDeque::new(),

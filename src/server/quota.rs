@@ -67,7 +67,7 @@ pub(super) struct AppNews {
 
 /// Addresses remembered per shard and limiter: about 10 MB. Beyond it the one whose window ends
 /// first makes room.
-const ADDRESSES_MAX: usize = 100_000;
+pub(super) const ADDRESSES_MAX: usize = 100_000;
 /// Ten ticks per second: a full table is forgotten within 10 s.
 const FORGOTTEN_PER_TICK: usize = 1_000;
 

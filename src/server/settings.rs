@@ -42,6 +42,10 @@ pub struct Settings {
     pub keeps_events: bool,
     /// The bridge writes last events into a cache that other nodes share, and reads them there.
     pub shares_events: bool,
+    /// The bridge counts rates together with other nodes.
+    pub shares_rates: bool,
+    /// While it cannot, requests are refused.
+    pub denies_uncounted: bool,
     pub grace_ms: u64,
     pub cors: CorsPolicy,
     pub api_limit: Option<RateLimit>,
@@ -70,8 +74,8 @@ impl Settings {
     /// A CORS value cannot stand in a header.
     pub fn from_config(config: &Config, node: String, sockets_max: u64) -> Result<Self, CorsError> {
         use crate::config::sections::CacheDriver;
-        use crate::config::sections::RateLimiterDriver;
         use crate::config::sections::{AdapterDriver, AppStoreDriver};
+        use crate::config::sections::{OnError, RateLimiterDriver};
         let limiter = &config.rate_limiter;
         let limited = limiter.enabled && limiter.driver != RateLimiterDriver::None;
         let api_limit = limited.then(|| limiter.api.clone());
@@ -110,6 +114,8 @@ impl Settings {
             },
             keeps_events: config.cache.driver != CacheDriver::None,
             shares_events: config.cache.driver.is_shared(),
+            shares_rates: limited && limiter.driver.is_shared(),
+            denies_uncounted: limiter.on_error == OnError::Deny,
             grace_ms: config.webhooks.grace_ms,
             cors: cors_of(&config.cors)?,
             upgrade_trust_hops: limiter.upgrade_trust_hops,

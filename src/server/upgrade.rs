@@ -266,13 +266,8 @@ impl ShardServer {
             AddressLimit::Api => &self.settings.api_limit,
             AddressLimit::Upgrade => &self.settings.upgrade_limit,
         };
-        let unlimited = RateState {
-            limit: 0,
-            remaining: 0,
-            reset_s: 0,
-        };
         let Some(limit) = limit else {
-            return (true, unlimited);
+            return (true, RateState::UNKNOWN);
         };
         self.quotas.limit_address(which, address, now, limit)
     }

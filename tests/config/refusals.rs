@@ -314,8 +314,22 @@ fn what_this_release_does_not_ship_refuses_to_start() {
     assert!(!warned(r#"{"driver": "local"}"#, files));
     assert!(warned(&nats(r#"["h", "tls://h"]"#), "{}"));
     assert!(!warned(&nats(r#"["tls://h"]"#), "{}"));
-    let limiter = "{\"rate_limiter\": {\"enabled\": true, \"driver\": \"redis\"}}";
-    assert!(file(limiter).errors()[0].contains("not in this release"));
+    for (text, place) in [
+        (
+            r#"{"rate_limiter": {"enabled": true, "driver": "redis-cluster"}}"#,
+            "rate_limiter.driver",
+        ),
+        (r#"{"cache": {"driver": "redis-cluster"}}"#, "cache.driver"),
+        (
+            r#"{"cache": {"driver": "redis"}, "database": {"redis": {"tls": {"cert_path": "c"}}}}"#,
+            "database.redis.tls.cert_path",
+        ),
+    ] {
+        let errors = file(text).errors();
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert!(errors[0].contains(place), "{errors:?}");
+    }
+    file(r#"{"rate_limiter": {"enabled": false, "driver": "redis-cluster"}}"#).loaded();
     let hook = in_an_app(
         "webhooks",
         "[{\"lambda_function\": \"f\", \"event_types\": []}]",

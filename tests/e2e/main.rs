@@ -59,6 +59,7 @@ mod raw_http;
 mod report;
 mod scale_out;
 mod shared_cache;
+mod shared_rates;
 mod shared_state;
 mod stores;
 mod strangers;

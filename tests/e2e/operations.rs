@@ -312,30 +312,6 @@ fn without_configuration_there_is_a_demo_on_loopback_with_a_welcome_page() {
 }
 
 #[test]
-fn the_example_unit_names_nothing_that_systemd_does_not_know() {
-    let name = "the_example_unit_names_nothing_that_systemd_does_not_know";
-    let unit = include_str!("../../examples/sockudo.service");
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let path = folder.path().join("sockudo.service");
-    // The program and the user are the operator's to make.
-    let unit = unit
-        .replace("/usr/local/bin/sockudo", "/bin/true")
-        .replace("User=sockudo\n", "");
-    std::fs::write(&path, unit).expect("the folder is ours");
-    let verify = Command::new("systemd-analyze")
-        .args(["verify", "--man=no", "--recursive-errors=no"])
-        .arg(&path)
-        .output();
-    let Ok(output) = verify else {
-        skip(name, "systemd is not installed");
-        return;
-    };
-    let said = String::from_utf8_lossy(&output.stderr);
-    let is_about_ours = said.contains("sockudo.service:");
-    assert!(output.status.success() && !is_about_ours, "{said}");
-}
-
-#[test]
 fn an_ordinary_user_with_a_desktops_limits_can_run_seven_shards() {
     let Some(server) = Server::start_as_a_desktop_user(7) else {
         skip(

@@ -115,6 +115,7 @@ impl Hooks {
             | ToBridge::KeptAsk(_)
             | ToBridge::Kept(_)
             | ToBridge::Keep(_)
+            | ToBridge::TakeRate(_)
             | ToBridge::Topic { .. } => {
                 panic!("a node without a bus")
             }

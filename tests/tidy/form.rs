@@ -14,7 +14,7 @@ const LINE_COLUMNS: usize = 120;
 #[test]
 fn every_module_begins_with_its_contract() {
     let mut findings = Findings::default();
-    for source in sources(&["src", "shards/src"]) {
+    for source in sources(&["src", "shards/src", "tuning/src"]) {
         if !source.text.starts_with("//! ") {
             findings.add(
                 &source.path,

@@ -7,7 +7,10 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{rows::Row, subjects::Needs};
+use super::{
+    rows::Row,
+    subjects::{Hooks, Needs},
+};
 use crate::{
     outcome::Outcome,
     rig::{Rig, RunError},
@@ -49,6 +52,11 @@ pub enum Course {
     Listing,
     Drop,
     DropLarge,
+    /// Client events of which each becomes a webhook, alone and in batches.
+    Webhooks,
+    WebhookBatches,
+    /// Publishes that are counted in a Redis, none of which is refused.
+    PublishCounted,
     /// Chatter on two shards at least, and what their messages to each other take.
     Hop,
 }
@@ -70,6 +78,7 @@ const ROSTER_CHANGES_PER_S: u64 = 500;
 const CONNECTIONS_PER_S: u64 = 500;
 const STORM_CONNECTIONS: usize = 2_000;
 const LARGE_PER_S: u64 = 2;
+const WEBHOOKS_PER_S: u64 = 1_000;
 const HOP_SHARDS: u16 = 2;
 /// As many, if both processes may have so many files open.
 const IDLE_CONNECTIONS: u64 = 10_000;
@@ -87,13 +96,16 @@ const LISTED_BY: usize = 200;
 const OTHER_FILES: u64 = 1_000;
 
 impl Course {
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 29] = [
         Self::Fanout,
         Self::FanoutBatch,
         Self::Chatter,
         Self::Ingest,
         Self::Publish,
         Self::PublishBatch,
+        Self::PublishCounted,
+        Self::Webhooks,
+        Self::WebhookBatches,
         Self::ChatterBursts,
         Self::IngestBursts,
         Self::PublishBursts,
@@ -125,6 +137,9 @@ impl Course {
             Self::Ingest => "ingest",
             Self::Publish => "publish",
             Self::PublishBatch => "publish-batch",
+            Self::PublishCounted => "publish-counted",
+            Self::Webhooks => "webhooks",
+            Self::WebhookBatches => "webhook-batches",
             Self::ChatterBursts => "chatter-bursts",
             Self::IngestBursts => "ingest-bursts",
             Self::PublishBursts => "publish-bursts",
@@ -171,6 +186,13 @@ impl Course {
             Self::PublishBatch => format!(
                 "{BATCH_REQUESTS_PER_S} requests/s of {BATCH} events, {PUBLISHERS} connections that stay"
             ),
+            Self::PublishCounted => {
+                "as publish, each request counted in a Redis that is never reached".to_owned()
+            }
+            Self::Webhooks => format!(
+                "{WEBHOOKS_PER_S} client events/s, alone in their channels, a webhook for each"
+            ),
+            Self::WebhookBatches => "as webhooks, in batches of 50 ms".to_owned(),
             Self::ChatterBursts => format!("as chatter, {}", bursts(CLIENT_EVENTS_PER_S)),
             Self::IngestBursts => format!("as ingest, {}", bursts(CLIENT_EVENTS_PER_S)),
             Self::PublishBursts => format!("as publish, {}", bursts(REQUESTS_PER_S)),
@@ -219,6 +241,20 @@ impl Course {
             is_unlimited: self == Self::Listing,
             shards_min: (self == Self::Hop).then_some(HOP_SHARDS),
             seat: None,
+            webhooks: match self {
+                Self::Webhooks => Some(Hooks::Single),
+                Self::WebhookBatches => Some(Hooks::Batched),
+                _ => None,
+            },
+            counts_in_redis: self == Self::PublishCounted,
+        }
+    }
+
+    /// Webhooks that a run of so many seconds makes.
+    pub fn webhooks(self, seconds: u64) -> u64 {
+        match self {
+            Self::Webhooks | Self::WebhookBatches => WEBHOOKS_PER_S * seconds,
+            _ => 0,
         }
     }
 
@@ -250,6 +286,12 @@ impl Course {
             Self::FanoutBatch => fanout(BATCHES_PER_S, BATCH).run(rig),
             Self::Chatter => chatter(TALKERS / 2, 2).run(rig),
             Self::Ingest => chatter(TALKERS, 1).run(rig),
+            Self::Webhooks | Self::WebhookBatches => Chatter {
+                rate: WEBHOOKS_PER_S,
+                ..chatter(TALKERS, 1)
+            }
+            .run(rig),
+            Self::PublishCounted => publish(REQUESTS_PER_S, 0).run(rig),
             Self::Publish => publish(REQUESTS_PER_S, 0).run(rig),
             Self::PublishBatch => publish(BATCH_REQUESTS_PER_S, BATCH).run(rig),
             Self::ChatterBursts => Self::Chatter.run(&in_bursts(rig), descriptors),

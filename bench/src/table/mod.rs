@@ -23,6 +23,7 @@ pub mod flags;
 pub mod print;
 pub mod rounds;
 pub mod rows;
+pub mod sink;
 pub mod spread;
 pub mod subjects;
 

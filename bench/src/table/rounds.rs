@@ -5,7 +5,11 @@
 //! Invariants: a course's subjects follow each other, in an order that alternates, so that what the machine
 //! does meanwhile falls on all of them; each run has a fresh process; a void run has no value.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    thread,
+    time::{Duration, Instant},
+};
 
 use crate::{
     cores::Placed,
@@ -129,6 +133,20 @@ impl Plan {
         let outcome = course.run(&rig, self.descriptors);
         drop(placed);
         let mut outcome = outcome.map_err(|error| error.to_string())?;
+        if let Some(sink) = &running.sink {
+            // Whatever is missing was lost, or the server is far behind.
+            let wanted = course.webhooks(self.seconds);
+            let until = Instant::now() + WEBHOOKS_WITHIN;
+            while sink.events() < wanted && Instant::now() < until {
+                thread::sleep(Duration::from_millis(10));
+            }
+            let came = sink.events();
+            if came < wanted {
+                outcome
+                    .faults
+                    .push(format!("{came} of {wanted} webhooks came"));
+            }
+        }
         if let Some(metrics) = running.metrics {
             let request = rig.target.plain_request("/metrics");
             let (_, body) = ask(metrics, &request).map_err(|error| format!("metrics: {error}"))?;
@@ -137,6 +155,9 @@ impl Plan {
         Ok(outcome)
     }
 }
+
+/// Of the last ones.
+const WEBHOOKS_WITHIN: Duration = Duration::from_secs(10);
 
 /// What the server measured of itself since it started.
 fn own_figures(metrics: &[u8]) -> Vec<Figure> {

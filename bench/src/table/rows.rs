@@ -225,7 +225,7 @@ pub fn of_budgets() -> Vec<Row> {
     use Course::{
         Burst300, Burst3000, Burst10000, BurstLarge, Chatter, ChatterBursts, Connect, Drop,
         DropLarge, Fanout, Hop, Hostile, IdleOwn, IdleShared, Listing, Neighbour, Presence,
-        PublishBatch, Storm,
+        PublishBatch, PublishCounted, Storm, WebhookBatches, Webhooks,
     };
     let mut ring = Row::cpu(
         Fanout,
@@ -250,6 +250,24 @@ pub fn of_budgets() -> Vec<Row> {
     rows.insert(1, ring);
     rows.extend([
         batch,
+        Row::cpu(
+            PublishCounted,
+            "publish_counted_cpu",
+            "HTTP publish, counted in Redis",
+            REQUEST,
+        ),
+        Row::cpu(
+            Webhooks,
+            "webhook_cpu",
+            "client event with a webhook",
+            CLIENT_EVENT,
+        ),
+        Row::cpu(
+            WebhookBatches,
+            "webhook_batches_cpu",
+            "… in batches of 50 ms",
+            CLIENT_EVENT,
+        ),
         Row::cpu(
             Chatter,
             "chatter_cpu",
@@ -377,7 +395,7 @@ struct Group {
     latencies: &'static [(&'static str, &'static str)],
 }
 
-const GROUPS: [Group; 15] = [
+const GROUPS: [Group; 18] = [
     Group {
         course: Course::Fanout,
         what: "fan-out",
@@ -413,6 +431,24 @@ const GROUPS: [Group; 15] = [
         what: "HTTP batch of 10",
         cpu: Some(REQUEST),
         latencies: &[("answer", "answer")],
+    },
+    Group {
+        course: Course::PublishCounted,
+        what: "HTTP publish, counted in Redis",
+        cpu: Some(REQUEST),
+        latencies: &[("answer", "answer")],
+    },
+    Group {
+        course: Course::Webhooks,
+        what: "client event with a webhook",
+        cpu: Some(CLIENT_EVENT),
+        latencies: &[],
+    },
+    Group {
+        course: Course::WebhookBatches,
+        what: "client event with a webhook, batched",
+        cpu: Some(CLIENT_EVENT),
+        latencies: &[],
     },
     Group {
         course: Course::ChatterBursts,

@@ -19,7 +19,10 @@ use std::{
 use serde_json::{Value, json};
 use thiserror::Error;
 
-use super::cluster::bus::Seat;
+use super::{
+    cluster::bus::{Bus, Engine, Seat},
+    sink::Sink,
+};
 use crate::{
     floors::Floor,
     target::{Credentials, Target},
@@ -66,6 +69,19 @@ pub struct Needs {
     pub shards_min: Option<u16>,
     /// It is a node of a cluster.
     pub seat: Option<Seat>,
+    /// Client events become webhooks to a target of the table's own.
+    pub webhooks: Option<Hooks>,
+    /// Requests are counted in a Redis of the table's own, against limits that none reaches.
+    pub counts_in_redis: bool,
+}
+
+/// How webhooks are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hooks {
+    /// A request for each event.
+    Single,
+    /// A request for those of 50 ms.
+    Batched,
 }
 
 /// Why a subject did not start.
@@ -83,6 +99,9 @@ pub struct Running {
     pub target: Target,
     /// Where its metrics are, if they were asked for.
     pub metrics: Option<SocketAddr>,
+    /// Where its webhooks go, if it sends any.
+    pub sink: Option<Sink>,
+    _redis: Option<Bus>,
     folder: tempfile::TempDir,
 }
 
@@ -167,7 +186,18 @@ impl Subject {
             true => Some(free_port().map_err(failed)?),
             false => None,
         };
-        let ports = Ports { server, metrics };
+        let sink = needs.webhooks.map(|_| Sink::start()).transpose();
+        let sink = sink.map_err(failed)?;
+        let redis = needs.counts_in_redis.then(|| Bus::start(Engine::Redis));
+        let redis = redis
+            .transpose()
+            .map_err(|error| failed(io::Error::other(error)))?;
+        let ports = Ports {
+            server,
+            metrics,
+            sink: sink.as_ref().map(|it| it.address),
+            redis: redis.as_ref().map(|it| it.address.port()),
+        };
         let app = Credentials {
             id: "bench-id".to_owned(),
             key: "bench-key".to_owned(),
@@ -198,6 +228,8 @@ impl Subject {
             child,
             target,
             metrics: metrics.map(local),
+            sink,
+            _redis: redis,
             folder,
         };
         if running.is_ready() {
@@ -230,7 +262,7 @@ impl Subject {
                 shards,
                 is_pinned,
             } => {
-                let mut configuration = configuration(app, port);
+                let mut configuration = configuration(app, ports, needs);
                 let shards = (*shards).max(needs.shards_min);
                 if let Some(shards) = shards {
                     configuration["shards"] = json!(shards);
@@ -252,7 +284,7 @@ impl Subject {
                 configured(path, &["serve"], &configuration)
             }
             Program::Predecessor { path } => {
-                let mut configuration = configuration(app, port);
+                let mut configuration = configuration(app, ports, needs);
                 if let Some(seat) = needs.seat {
                     seat.joins(&mut configuration);
                 }
@@ -286,6 +318,8 @@ impl Subject {
 struct Ports {
     server: u16,
     metrics: Option<u16>,
+    sink: Option<SocketAddr>,
+    redis: Option<u16>,
 }
 
 /// Ends the child when this program is killed, whose drops then do not run; and lets it have huge
@@ -305,9 +339,9 @@ pub(super) fn set_apart(command: &mut Command) -> &mut Command {
     unsafe { command.pre_exec(prepare) }
 }
 
-fn configuration(app: &Credentials, port: u16) -> Value {
-    json!({
-        "host": "127.0.0.1", "port": port,
+fn configuration(app: &Credentials, ports: Ports, needs: Needs) -> Value {
+    let mut configuration = json!({
+        "host": "127.0.0.1", "port": ports.server,
         "queue": {"driver": "none"},
         "rate_limiter": {"enabled": false},
         "metrics": {"enabled": false},
@@ -316,7 +350,23 @@ fn configuration(app: &Credentials, port: u16) -> Value {
             "max_connections": 1_000_000, "enable_client_messages": true,
             "max_client_events_per_second": 1_000_000,
         }]}},
-    })
+    });
+    if let (Some(sink), Some(hooks)) = (ports.sink, needs.webhooks) {
+        let is_batched = hooks == Hooks::Batched;
+        configuration["queue"] = json!({"driver": "memory"});
+        configuration["webhooks"] = json!({"batching": {"enabled": is_batched, "duration": 50}});
+        configuration["app_manager"]["array"]["apps"][0]["webhooks"] = json!([{
+            "url": format!("http://{sink}/"), "event_types": ["client_event"],
+        }]);
+    }
+    if let Some(port) = ports.redis {
+        configuration["rate_limiter"] = json!({
+            "enabled": true, "driver": "redis",
+            "api_rate_limit": {"max_requests": 1_000_000_000, "window_seconds": 60},
+        });
+        configuration["database"] = json!({"redis": {"host": "127.0.0.1", "port": port}});
+    }
+    configuration
 }
 
 impl Running {

@@ -62,17 +62,24 @@ section! {
         /// Peers whose forwarding headers count; empty = all, as far as `trust_hops` says. They send
         /// PROXY headers where `net.proxy_protocol` asks for them.
         trusted_proxies: Vec<IpNet> = cidrs().default("").ours().reloads();
-        /// What a request gets while counts cannot be reached: 500, or through.
-        on_error: OnError = choice(OnError::CHOICES).default("deny").ours().reloads();
+        /// While shared counts cannot be reached: each node counts for itself, or 503.
+        on_error: OnError = choice(OnError::CHOICES).default("allow").ours().reloads();
     }
 }
 
 choices! {
     pub enum RateLimiterDriver {
         Memory = "memory",
-        Redis = "redis" later,
-        RedisCluster = "redis-cluster" | "redis_cluster" later,
+        Redis = "redis",
+        RedisCluster = "redis-cluster" | "redis_cluster",
         None = "none",
+    }
+}
+
+impl RateLimiterDriver {
+    /// Nodes count together there.
+    pub const fn is_shared(self) -> bool {
+        matches!(self, Self::Redis | Self::RedisCluster)
     }
 }
 

@@ -51,6 +51,7 @@ pub(crate) fn is_for_nodes(message: &ToBridge) -> bool {
             | ToBridge::KeptAsk(_)
             | ToBridge::Kept(_)
             | ToBridge::Keep(_)
+            | ToBridge::TakeRate(_)
             | ToBridge::Topic { .. }
     )
 }

@@ -63,7 +63,7 @@ pub struct StoreSetupError {
 pub enum Rows {
     Mysql(MysqlRows),
     Pgsql(PgsqlRows),
-    Dynamodb(DynamodbRows),
+    Dynamodb(Box<DynamodbRows>),
 }
 
 /// Why a row was not read or written.
@@ -103,7 +103,7 @@ impl Rows {
             }
             AppStoreDriver::Dynamodb => {
                 let opened = DynamodbRows::open(config)?;
-                Ok(Some(opened.map(Self::Dynamodb)))
+                Ok(Some(opened.map(|rows| Self::Dynamodb(Box::new(rows)))))
             }
             AppStoreDriver::Memory | AppStoreDriver::Scylladb => Ok(None),
         }

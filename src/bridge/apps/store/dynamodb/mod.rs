@@ -176,7 +176,7 @@ impl DynamodbStore {
         let app = |attributes: I| {
             let item = item::Item::of(attributes, names);
             let is_wanted = item.text(attribute).is_some_and(|it| wanted.contains(&it));
-            is_wanted.then(|| found::app(&item.id().to_owned(), item.record(), &defaults))
+            is_wanted.then(|| found::app(item.id(), item.record(), &defaults))
         };
         items.into_iter().filter_map(app).collect()
     }

@@ -1,0 +1,241 @@
+//! Rates that nodes share, counted in a Redis.
+//!
+//! Owns: `RateStore`, the script that counts.
+//! May depend on: `bridge::{adapter, apps, message, redis_commands, run}`, `config`, `metrics`, tokio.
+//! Invariants: who asks is answered within `ANSWER_WITHIN`, by a count or by nothing; all that was asked
+//! in one turn of the bridge goes out together.
+
+use std::time::Duration;
+
+use redis::{Cmd, Value};
+use shards::application::ShardId;
+use tokio::task::JoinSet;
+
+use super::{
+    adapter::BusError,
+    apps::AppTable,
+    link::ShardLink,
+    message::{FromBridge, RateGrant, RateOf, RateQuestion, RateTaken},
+    redis_cluster_setup::cluster_redis,
+    redis_commands::{CommandFault, CommandsSetup, Purpose, RedisCommands},
+    redis_setup::one_redis,
+    run::Bridge,
+};
+use crate::{
+    config::{Config, sections::RateLimiterDriver},
+    metrics::sample::BackendSample,
+};
+
+/// The rates of all nodes.
+#[derive(Debug)]
+pub(super) struct RateStore {
+    commands: RedisCommands,
+    prefix: String,
+    backend: &'static str,
+    /// Since the last load.
+    asked: Vec<(ShardId, RateQuestion)>,
+    loads: JoinSet<Load>,
+    told: bool,
+}
+
+pub(super) type Load = Vec<(ShardId, RateQuestion, Result<Value, CommandFault>)>;
+
+/// What is counted, by a cell rate: `limit` at once, and as many again over the window, evenly. Of
+/// what is wanted the part is given that is there. One time per run, since it moves on.
+///
+/// KEYS\[1\]: when all of the limit will be there again, in microseconds. ARGV: the limit, the window in
+/// microseconds, what is wanted. Answers what is given, what is left, and milliseconds until all is there
+/// and until one is.
+const SCRIPT: &str = "\
+local t = redis.call('TIME') \
+local now = t[1] * 1000000 + t[2] \
+local limit, window, want = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]) \
+local full = math.max(tonumber(redis.call('GET', KEYS[1]) or '0') or 0, now) \
+full = math.min(full, now + window) \
+local there = math.floor((now + window - full) * limit / window + 0.000001) \
+local given = math.min(want, there) \
+if given > 0 then \
+full = full + given * window / limit \
+redis.call('SET', KEYS[1], string.format('%.0f', full), 'PX', math.max(1, math.ceil((full - now) / 1000))) \
+end \
+local wait = math.max(0, math.ceil((full + window / limit - window - now) / 1000)) \
+return {given, there - given, math.ceil((full - now) / 1000), wait}";
+
+impl RateStore {
+    /// `None` where each node counts for itself.
+    pub(super) fn start(config: &Config) -> Result<Option<Self>, BusError> {
+        let limiter = &config.rate_limiter;
+        let url = limiter.redis.url_override.as_ref();
+        let (setup, backend) = match limiter.driver {
+            _ if !limiter.enabled => return Ok(None),
+            RateLimiterDriver::Redis => (one_redis(config, url), "redis"),
+            RateLimiterDriver::RedisCluster => (cluster_redis(config, &[]), "redis_cluster"),
+            RateLimiterDriver::Memory | RateLimiterDriver::None => return Ok(None),
+        };
+        Self::new(&setup, &limiter.redis.prefix, backend).map(Some)
+    }
+
+    fn new(setup: &CommandsSetup, prefix: &str, backend: &'static str) -> Result<Self, BusError> {
+        Ok(Self {
+            commands: RedisCommands::start(setup, PURPOSE)?,
+            prefix: prefix.to_owned(),
+            backend,
+            asked: Vec::new(),
+            loads: JoinSet::new(),
+            told: false,
+        })
+    }
+
+    pub(super) fn is_failing(&self) -> bool {
+        self.commands.trouble().is_some()
+    }
+
+    pub(super) fn backend(&self) -> BackendSample {
+        BackendSample {
+            backend: self.backend,
+            role: "rate_limiter",
+            is_up: !self.is_failing(),
+        }
+    }
+
+    /// The prefix of Sockudo 2.9 with names of our own, since the values differ.
+    fn key(&self, apps: &AppTable, of: RateOf) -> Option<String> {
+        let prefix = &self.prefix;
+        Some(match of {
+            RateOf::Api(address) => format!("{prefix}:cell:api:{address}"),
+            RateOf::Upgrade(address) => format!("{prefix}:cell:ws:{address}"),
+            RateOf::BackendEvents(app) => {
+                format!("{prefix}:cell:events:{}", apps.get(app)?.app.id)
+            }
+            RateOf::Reads(app) => format!("{prefix}:cell:reads:{}", apps.get(app)?.app.id),
+        })
+    }
+
+    /// Sends what was asked; gives back what cannot be.
+    fn flush(&mut self, apps: &AppTable) -> Vec<(ShardId, RateQuestion)> {
+        let mut load = std::mem::take(&mut self.asked);
+        if self.loads.len() == LOADS_MAX {
+            return load;
+        }
+        let mut refused = Vec::new();
+        let mut commands = Vec::with_capacity(load.len());
+        load.retain(|(shard, question)| match self.key(apps, question.of) {
+            Some(key) => {
+                commands.push((key.clone(), command(&key, question)));
+                true
+            }
+            None => {
+                refused.push((*shard, *question));
+                false
+            }
+        });
+        if !load.is_empty() {
+            let asked = self.commands.clone();
+            self.loads.spawn(async move {
+                let answers = asked.run_each(commands, ANSWER_WITHIN).await;
+                let said = load.into_iter().zip(answers);
+                said.map(|((shard, question), answer)| (shard, question, answer))
+                    .collect()
+            });
+        }
+        refused
+    }
+
+    /// The next answers. Nothing is lost when the future is dropped.
+    pub(super) async fn reached(&mut self) -> Load {
+        loop {
+            match self.loads.join_next().await {
+                Some(Ok(load)) => return load,
+                // Nobody is answered then; but nothing there can panic.
+                Some(Err(error)) => tracing::error!(%error, "a question of rates broke"),
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    fn read(&mut self, answer: Result<Value, CommandFault>) -> Option<RateGrant> {
+        let numbers = match answer {
+            Ok(Value::Array(numbers)) => numbers,
+            Ok(Value::ServerError(error)) => {
+                if !std::mem::replace(&mut self.told, true) {
+                    let code = error.code();
+                    tracing::warn!(code, "the rate limiter's Redis refuses the script");
+                }
+                return None;
+            }
+            Ok(_) | Err(_) => return None,
+        };
+        let number = |index: usize| match numbers.get(index) {
+            Some(Value::Int(number)) => u64::try_from(*number).ok(),
+            _ => None,
+        };
+        let grant = RateGrant {
+            granted: u32::try_from(number(0)?).ok()?,
+            remaining: u32::try_from(number(1)?).ok()?,
+            whole_in_ms: number(2)?,
+            wait_ms: number(3)?,
+        };
+        self.told = false;
+        Some(grant)
+    }
+}
+
+fn command(key: &str, question: &RateQuestion) -> Cmd {
+    let mut command = redis::cmd("EVAL");
+    let window_us = question.window_ms.saturating_mul(1_000);
+    command.arg(SCRIPT).arg(1).arg(key);
+    command
+        .arg(question.limit)
+        .arg(window_us)
+        .arg(question.count);
+    command
+}
+
+impl<L: ShardLink> Bridge<L> {
+    /// A shard wants some of a rate.
+    pub(super) fn ask_rate(&mut self, shard: ShardId, question: RateQuestion) {
+        match &mut self.rate_store {
+            Some(store) => store.asked.push((shard, question)),
+            None => self.tell_rate(shard, question, None),
+        }
+    }
+
+    /// What was asked since the last time goes out.
+    pub(super) fn flush_rates(&mut self) {
+        let Some(store) = self.rate_store.as_mut().filter(|it| !it.asked.is_empty()) else {
+            return;
+        };
+        for (shard, question) in store.flush(&self.apps) {
+            self.tell_rate(shard, question, None);
+        }
+    }
+
+    pub(super) fn reached_rates(&mut self, load: Load) {
+        for (shard, question, answer) in load {
+            let Some(store) = &mut self.rate_store else {
+                return;
+            };
+            let grant = store.read(answer);
+            self.tell_rate(shard, question, grant);
+        }
+    }
+
+    fn tell_rate(&mut self, shard: ShardId, question: RateQuestion, grant: Option<RateGrant>) {
+        let taken = Box::new(RateTaken { question, grant });
+        let message = FromBridge::RateTaken(taken);
+        self.outbox.send(&self.link, shard, message);
+    }
+}
+
+const PURPOSE: Purpose = Purpose {
+    name: "rate limiter",
+    url: "rate_limiter.redis.url_override",
+    nodes: "database.redis.cluster_nodes",
+    driver: "rate_limiter.driver",
+    commands: "HELLO, SELECT, PING, EVAL, TIME, GET and SET",
+};
+
+/// Who waits is a request, which `rate_limiter.on_error` decides about afterwards.
+const ANSWER_WITHIN: Duration = Duration::from_millis(250);
+/// Loads on their way; each has all that was asked in one turn.
+const LOADS_MAX: usize = 64;

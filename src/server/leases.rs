@@ -1,0 +1,358 @@
+//! Rates that are counted in a store that nodes share: what this shard has taken in advance.
+//!
+//! Owns: `Leases`.
+//! May depend on: `bridge::message`, `connection::pending`.
+//! Invariants: what is granted here was taken from the store before; at most one question per rate is on
+//! its way; what was taken and not used is void after `LEASE_MS`; at most `leases_max` rates are
+//! remembered, and one that somebody waits for is not forgotten.
+
+use std::collections::VecDeque;
+
+use ahash::AHashMap;
+use shards::application::{Millis, Waiter};
+
+use crate::{
+    bridge::message::{RateGrant, RateOf, RateQuestion},
+    connection::pending::RateState,
+};
+
+/// The rates of which this shard is the home.
+#[derive(Clone)]
+pub(super) struct Leases {
+    leases: AHashMap<RateOf, Lease>,
+    /// Each rate once, to be looked at from then on: it may be forgotten.
+    ends: VecDeque<(Millis, RateOf)>,
+    leases_max: usize,
+}
+
+#[derive(Clone, Default)]
+struct Lease {
+    /// Taken from the store and not used.
+    left: u32,
+    left_until: Millis,
+    /// The store has nothing left until then.
+    denied_until: Millis,
+    /// What the store had left, and when all of it will be there again.
+    remaining: u32,
+    whole_at: Millis,
+    waiting: Vec<(Waiter, u32)>,
+    is_asked: bool,
+}
+
+/// What becomes of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    Granted(RateState),
+    Denied(RateState),
+    /// It waits for the store, which is to be asked this, unless it is asked already.
+    Waits(Option<RateQuestion>),
+    /// Too many rates are waited for.
+    Full,
+}
+
+/// Who waited, and what becomes of them; `None`: the store did not say.
+pub(super) type Served = Vec<(Waiter, u32, Option<(bool, RateState)>)>;
+
+/// A rate as the configuration has it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rate {
+    pub(super) limit: u32,
+    pub(super) window_ms: u64,
+}
+
+/// What is taken beyond what is asked for: so much of the limit, so that a busy rate asks some fifty
+/// times per window and node.
+const LEASE_PART: u32 = 50;
+const LEASE_MAX: u32 = 1_000;
+/// What other nodes may still use of the rate is not kept from them for long.
+const LEASE_MS: u64 = 1_000;
+/// Looked at per request.
+const FORGOTTEN_PER_REQUEST: usize = 4;
+
+impl Leases {
+    pub(super) fn new(leases_max: usize) -> Self {
+        assert!(leases_max > 0, "the rate that is asked for must be counted");
+        Self {
+            leases: AHashMap::new(),
+            ends: VecDeque::new(),
+            leases_max,
+        }
+    }
+
+    /// Takes `count` of a rate for who waits, at most the limit.
+    pub(super) fn take(
+        &mut self,
+        now: Millis,
+        of: RateOf,
+        rate: Rate,
+        waiter: Waiter,
+        count: u32,
+    ) -> Taken {
+        self.forget_old(now);
+        let count = count.min(rate.limit);
+        if !self.leases.contains_key(&of) {
+            if self.leases.len() >= self.leases_max {
+                return Taken::Full;
+            }
+            self.leases.insert(of, Lease::default());
+            self.ends.push_back((now.plus(LEASE_MS), of));
+        }
+        let lease = self.leases.get_mut(&of).expect("it was put there");
+        if let Some(state) = lease.use_up(now, rate.limit, count) {
+            return Taken::Granted(state);
+        }
+        if now < lease.denied_until {
+            return Taken::Denied(lease.denied(now, rate.limit));
+        }
+        lease.waiting.push((waiter, count));
+        if std::mem::replace(&mut lease.is_asked, true) {
+            return Taken::Waits(None);
+        }
+        let more = (rate.limit / LEASE_PART).min(LEASE_MAX);
+        Taken::Waits(Some(RateQuestion {
+            of,
+            limit: rate.limit,
+            window_ms: rate.window_ms,
+            count: count.saturating_add(more).min(rate.limit),
+            least: count,
+        }))
+    }
+
+    /// The store has answered, or could not be asked.
+    pub(super) fn on_answer(
+        &mut self,
+        now: Millis,
+        question: &RateQuestion,
+        grant: Option<RateGrant>,
+    ) -> Served {
+        let Some(lease) = self.leases.get_mut(&question.of) else {
+            return Vec::new();
+        };
+        lease.is_asked = false;
+        let waiting = std::mem::take(&mut lease.waiting);
+        let Some(grant) = grant else {
+            let unsaid = waiting.into_iter();
+            return unsaid
+                .map(|(waiter, count)| (waiter, count, None))
+                .collect();
+        };
+        let left = if now < lease.left_until {
+            lease.left
+        } else {
+            0
+        };
+        lease.left = left.saturating_add(grant.granted);
+        lease.left_until = now.plus(LEASE_MS.min(question.window_ms));
+        lease.remaining = grant.remaining;
+        lease.whole_at = now.plus(grant.whole_in_ms);
+        if grant.granted < question.least {
+            lease.denied_until = now.plus(grant.wait_ms.max(1));
+        }
+        let limit = question.limit;
+        let serve = |(waiter, count)| {
+            let used = lease.use_up(now, limit, count).map(|state| (true, state));
+            let said = used.unwrap_or_else(|| (false, lease.denied(now, limit)));
+            (waiter, count, Some(said))
+        };
+        waiting.into_iter().map(serve).collect()
+    }
+
+    /// Rates remembered.
+    pub(super) fn len(&self) -> usize {
+        self.leases.len()
+    }
+
+    fn forget_old(&mut self, now: Millis) {
+        for _ in 0..FORGOTTEN_PER_REQUEST {
+            let Some((_, of)) = self.ends.pop_front_if(|(end, _)| *end <= now) else {
+                return;
+            };
+            match self
+                .leases
+                .get(&of)
+                .and_then(|lease| lease.needed_until(now))
+            {
+                Some(end) => self.ends.push_back((end, of)),
+                None => _ = self.leases.remove(&of),
+            }
+        }
+    }
+}
+
+impl Lease {
+    fn use_up(&mut self, now: Millis, limit: u32, count: u32) -> Option<RateState> {
+        if now >= self.left_until {
+            self.left = 0;
+        }
+        self.left = self.left.checked_sub(count)?;
+        Some(RateState {
+            limit,
+            remaining: self.remaining.saturating_add(self.left).min(limit),
+            reset_s: seconds(self.whole_at.since(now)),
+        })
+    }
+
+    fn denied(&self, now: Millis, limit: u32) -> RateState {
+        RateState {
+            limit,
+            remaining: 0,
+            reset_s: seconds(self.denied_until.since(now)).max(1),
+        }
+    }
+
+    /// `None` once it may be forgotten.
+    fn needed_until(&self, now: Millis) -> Option<Millis> {
+        let end = self.left_until.max(self.denied_until);
+        if self.is_asked {
+            return Some(now.plus(LEASE_MS));
+        }
+        (end > now).then_some(end)
+    }
+}
+
+fn seconds(ms: u64) -> u32 {
+    u32::try_from(ms.div_ceil(1_000)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use shards::application::{ShardId, Slot};
+
+    use super::*;
+    use crate::protocol::app::AppIndex;
+
+    const RATE: Rate = Rate {
+        limit: 100,
+        window_ms: 60_000,
+    };
+
+    fn of(number: u32) -> RateOf {
+        RateOf::Reads(AppIndex(number))
+    }
+
+    fn waiter(number: u32) -> Waiter {
+        let slot = Slot {
+            index: number,
+            generation: 0,
+        };
+        Waiter {
+            shard: ShardId(0),
+            slot,
+            operation: 0,
+        }
+    }
+
+    fn grant(granted: u32, remaining: u32, wait_ms: u64) -> Option<RateGrant> {
+        Some(RateGrant {
+            granted,
+            remaining,
+            whole_in_ms: 3_000,
+            wait_ms,
+        })
+    }
+
+    fn asks(leases: &mut Leases, now: u64, number: u32, count: u32) -> RateQuestion {
+        match leases.take(Millis(now), of(0), RATE, waiter(number), count) {
+            Taken::Waits(Some(question)) => question,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn granted(served: &Served) -> Vec<(u32, Option<bool>)> {
+        let said = served.iter();
+        said.map(|(waiter, _, said)| (waiter.slot.index, said.map(|it| it.0)))
+            .collect()
+    }
+
+    #[test]
+    fn the_first_asks_the_others_wait_with_it_and_what_is_left_is_used_without_asking() {
+        let mut leases = Leases::new(10);
+        let question = asks(&mut leases, 0, 1, 1);
+        assert_eq!((question.count, question.least), (3, 1));
+        for number in 2..=4 {
+            let taken = leases.take(Millis(0), of(0), RATE, waiter(number), 1);
+            assert_eq!(taken, Taken::Waits(None));
+        }
+        let served = leases.on_answer(Millis(5), &question, grant(3, 97, 0));
+        let expected = [(1, true), (2, true), (3, true), (4, false)];
+        assert_eq!(granted(&served), expected.map(|(n, it)| (n, Some(it))));
+        let question = asks(&mut leases, 6, 5, 1);
+        leases.on_answer(Millis(7), &question, grant(3, 94, 0));
+        let Taken::Granted(state) = leases.take(Millis(8), of(0), RATE, waiter(6), 2) else {
+            panic!("two are left");
+        };
+        assert_eq!((state.limit, state.remaining, state.reset_s), (100, 94, 3));
+    }
+
+    #[test]
+    fn what_the_store_refused_is_refused_here_until_it_has_some_again() {
+        let mut leases = Leases::new(10);
+        let question = asks(&mut leases, 0, 1, 1);
+        let served = leases.on_answer(Millis(1), &question, grant(0, 0, 1_500));
+        assert_eq!(granted(&served), [(1, Some(false))]);
+        for (now, reset_s) in [(2, 2), (1_000, 1), (1_500, 1)] {
+            let Taken::Denied(state) = leases.take(Millis(now), of(0), RATE, waiter(1), 1) else {
+                panic!("nothing is left at {now}");
+            };
+            assert_eq!((state.remaining, state.reset_s), (0, reset_s));
+        }
+        asks(&mut leases, 1_501, 1, 1);
+    }
+
+    #[test]
+    fn what_was_taken_and_not_used_is_void_after_a_while() {
+        let mut leases = Leases::new(10);
+        let question = asks(&mut leases, 0, 1, 1);
+        leases.on_answer(Millis(0), &question, grant(3, 97, 0));
+        assert!(matches!(
+            leases.take(Millis(999), of(0), RATE, waiter(1), 1),
+            Taken::Granted(_)
+        ));
+        asks(&mut leases, 1_000, 1, 1);
+    }
+
+    #[test]
+    fn without_an_answer_all_who_wait_are_told_so_and_the_next_asks_again() {
+        let mut leases = Leases::new(10);
+        let question = asks(&mut leases, 0, 1, 7);
+        leases.take(Millis(0), of(0), RATE, waiter(2), 1);
+        let served = leases.on_answer(Millis(1), &question, None);
+        assert_eq!(granted(&served), [(1, None), (2, None)]);
+        assert_eq!(served[0].1, 7);
+        asks(&mut leases, 2, 3, 1);
+    }
+
+    #[test]
+    fn a_request_of_more_than_the_limit_is_one_of_the_limit() {
+        let mut leases = Leases::new(10);
+        let question = asks(&mut leases, 0, 1, 1_000);
+        assert_eq!((question.count, question.least), (100, 100));
+        let served = leases.on_answer(Millis(1), &question, grant(100, 0, 0));
+        assert_eq!(granted(&served), [(1, Some(true))]);
+    }
+
+    #[test]
+    fn rates_are_bounded_and_old_ones_make_room() {
+        let mut leases = Leases::new(2);
+        let mut questions = Vec::new();
+        for number in 0..2 {
+            let taken = leases.take(Millis(0), of(number), RATE, waiter(1), 1);
+            let Taken::Waits(Some(question)) = taken else {
+                panic!("{taken:?}");
+            };
+            questions.push(question);
+        }
+        let taken = leases.take(Millis(5_000), of(9), RATE, waiter(1), 1);
+        assert_eq!(taken, Taken::Full, "somebody waits for each");
+        for question in &questions {
+            leases.on_answer(Millis(5_000), question, grant(3, 97, 0));
+        }
+        assert_eq!(
+            leases.take(Millis(5_500), of(9), RATE, waiter(1), 1),
+            Taken::Full
+        );
+        let taken = leases.take(Millis(6_001), of(9), RATE, waiter(1), 1);
+        assert!(matches!(taken, Taken::Waits(Some(_))), "{taken:?}");
+        assert_eq!(leases.len(), 1);
+    }
+}

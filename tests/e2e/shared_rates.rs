@@ -1,0 +1,181 @@
+//! Rates that nodes count together in a Redis: exact over nodes and shards, and what holds while it is gone.
+
+use serde_json::{Value, json};
+
+use crate::redis::Redis;
+use crate::redis_cluster::RedisCluster;
+use crate::support::config::{Config, merge};
+use crate::support::eventually;
+use crate::support::server::Server;
+use crate::support::skip::skip;
+
+const NO_REDIS: &str = "there is no redis-server; `scripts/test` installs it";
+
+/// So long that nothing comes back within a test.
+const LONG_S: u64 = 86_400;
+
+fn config(redis: &Redis, limiter: Value) -> Config {
+    let (host, port) = (redis.address.ip().to_string(), redis.address.port());
+    let mut keys = json!({
+        "rate_limiter": {"enabled": true, "driver": "redis"},
+        "database": {"redis": {"host": host, "port": port}},
+    });
+    merge(&mut keys, json!({"rate_limiter": limiter}));
+    Config::new().with(keys)
+}
+
+fn has_health(server: &Server, word: &str) {
+    eventually(&format!("/up to say {word}"), || {
+        let up = server.gets("/up");
+        (up.status == 200 && up.header("x-health-check") == Some(word)).then_some(())
+    });
+}
+
+fn statuses(server: &Server, count: usize) -> Vec<u16> {
+    let mut api = server.api();
+    let mut status = || api.get("/channels", &[]).status;
+    (0..count).map(|_| status()).collect()
+}
+
+fn passed(statuses: &[u16]) -> usize {
+    assert!(
+        statuses.iter().all(|it| [200, 429].contains(it)),
+        "{statuses:?}"
+    );
+    statuses.iter().filter(|it| **it == 200).count()
+}
+
+#[test]
+fn two_nodes_together_let_as_many_in_as_one_may() {
+    let Some(redis) = Redis::start() else {
+        return skip("two_nodes_together_let_as_many_in_as_one_may", NO_REDIS);
+    };
+    let limits = json!({
+        "api_rate_limit": {"max_requests": 30, "window_seconds": LONG_S},
+        "websocket_rate_limit": {"max_requests": 5, "window_seconds": LONG_S},
+    });
+    let nodes = [1, 3].map(|shards| Server::start(&config(&redis, limits.clone()), shards));
+    nodes.iter().for_each(|node| has_health(node, "OK"));
+    let mut api = nodes[0].api();
+    let first = api.get("/channels", &[]);
+    let shown = |name: &str| first.header(name).expect("a header").to_owned();
+    assert_eq!(
+        (first.status, shown("x-ratelimit-limit")),
+        (200, "30".to_owned())
+    );
+    assert_eq!(shown("x-ratelimit-remaining"), "29");
+    let in_turn = (0..20).flat_map(|_| nodes.iter().map(|node| passed(&statuses(node, 1))));
+    assert_eq!(in_turn.sum::<usize>(), 29);
+    let refused = api.get("/channels", &[]);
+    assert_eq!(refused.status, 429);
+    let wait_s: u64 = refused
+        .header("retry-after")
+        .expect("a time")
+        .parse()
+        .expect("seconds");
+    assert!((1..=LONG_S / 30 + 1).contains(&wait_s), "{wait_s}");
+    // New connections are counted apart.
+    let _inside: Vec<_> = (0..5)
+        .map(|n| nodes[n % 2].client(&n.to_string()))
+        .collect();
+    for node in &nodes {
+        let mut wire = node.wire();
+        wire.asks_upgrade("/app/app-key?protocol=7", "");
+        assert_eq!(wire.reply().status, 429);
+    }
+}
+
+#[test]
+fn what_is_taken_in_advance_is_a_fiftieth_and_never_beyond_the_limit() {
+    let name = "what_is_taken_in_advance_is_a_fiftieth_and_never_beyond_the_limit";
+    let Some(redis) = Redis::start() else {
+        return skip(name, NO_REDIS);
+    };
+    let limits = json!({"api_rate_limit": {"max_requests": 500, "window_seconds": LONG_S}});
+    let nodes = [2, 2].map(|shards| Server::start(&config(&redis, limits.clone()), shards));
+    nodes.iter().for_each(|node| has_health(node, "OK"));
+    let all: usize = std::thread::scope(|scope| {
+        let crowd = |node| scope.spawn(move || passed(&statuses(node, 400)));
+        let crowds: Vec<_> = nodes.iter().map(crowd).collect();
+        let passed = crowds.into_iter().map(|it| it.join().expect("it ends"));
+        passed.sum()
+    });
+    assert!((480..=500).contains(&all), "{all}");
+}
+
+#[test]
+fn an_apps_rates_hold_over_all_nodes() {
+    let Some(redis) = Redis::start() else {
+        return skip("an_apps_rates_hold_over_all_nodes", NO_REDIS);
+    };
+    let limits = json!({"api_rate_limit": {"max_requests": 100_000, "window_seconds": 1}});
+    let config = config(&redis, limits).with_app(json!({"max_read_requests_per_second": 1}));
+    let nodes = [1, 2].map(|shards| Server::start(&config, shards));
+    nodes.iter().for_each(|node| has_health(node, "OK"));
+    // One per second of both together: of twenty at once from each at most those of the time that passed.
+    let began = std::time::Instant::now();
+    let all: usize = nodes.iter().map(|node| passed(&statuses(node, 20))).sum();
+    let seconds = began.elapsed().as_secs() as usize;
+    assert!(all >= 1 && all <= 2 + seconds, "{all} in {seconds} s");
+}
+
+#[test]
+fn while_redis_is_gone_each_node_counts_for_itself_or_nothing_passes() {
+    let name = "while_redis_is_gone_each_node_counts_for_itself_or_nothing_passes";
+    let Some(mut redis) = Redis::start() else {
+        return skip(name, NO_REDIS);
+    };
+    let limits = |on_error: &str| {
+        json!({
+            "on_error": on_error,
+            "api_rate_limit": {"max_requests": 10, "window_seconds": LONG_S},
+        })
+    };
+    let [lenient, strict] =
+        ["allow", "deny"].map(|it| Server::start(&config(&redis, limits(it)), 2));
+    for node in [&lenient, &strict] {
+        has_health(node, "OK");
+    }
+    redis.kill();
+    for node in [&lenient, &strict] {
+        has_health(node, "DEGRADED");
+    }
+    assert_eq!(passed(&statuses(&lenient, 15)), 10);
+    let refused = strict.api().get("/channels", &[]);
+    assert_eq!(
+        (refused.status, refused.header("retry-after")),
+        (503, Some("1"))
+    );
+    redis.start_again();
+    for node in [&lenient, &strict] {
+        has_health(node, "OK");
+    }
+    assert_eq!(statuses(&strict, 1), [200]);
+    // One that does not answer is no answer, after a quarter of a second.
+    redis.signal("STOP");
+    assert_eq!(statuses(&strict, 1), [503]);
+    strict.client("nobody waits for it").expects_pong();
+    redis.signal("CONT");
+    has_health(&strict, "OK");
+    assert_eq!(statuses(&strict, 1), [200]);
+}
+
+#[test]
+fn a_cluster_counts_as_one_server_does() {
+    let Some(cluster) = RedisCluster::start() else {
+        return skip("a_cluster_counts_as_one_server_does", NO_REDIS);
+    };
+    let node = &cluster.masters[0].address;
+    let nodes = json!([{"host": node.ip().to_string(), "port": node.port()}]);
+    let config = Config::new().with(json!({
+        "rate_limiter": {
+            "enabled": true, "driver": "redis-cluster",
+            "api_rate_limit": {"max_requests": 20, "window_seconds": LONG_S},
+        },
+        "database": {"redis": {"cluster_nodes": nodes}},
+    }));
+    let nodes = [2, 2].map(|shards| Server::start(&config, shards));
+    nodes.iter().for_each(|node| has_health(node, "OK"));
+    let all: usize = nodes.iter().map(|node| passed(&statuses(node, 15))).sum();
+    assert_eq!(all, 20);
+}
