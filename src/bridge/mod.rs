@@ -10,6 +10,7 @@ pub mod adapter;
 pub mod admin;
 mod app_source;
 pub mod apps;
+pub mod aws;
 mod busy;
 mod drain;
 #[cfg(test)]

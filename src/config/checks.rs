@@ -314,6 +314,10 @@ fn app_store(settings: &Settings, report: &mut Report) {
             "database.postgres.tls.cert_path",
             "database.postgres.tls.key_path",
         ),
+        (
+            "database.dynamodb.aws_access_key_id",
+            "database.dynamodb.aws_secret_access_key",
+        ),
     ];
     for (certificate, key) in pairs {
         for (one, other) in [(certificate, key), (key, certificate)] {

@@ -1,19 +1,22 @@
 //! A store with its server, as what is the same for all of them is tested.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use sockudo::bridge::apps::store::Store;
 
 use crate::configuration;
 use crate::mariadb::MariaDb;
+use crate::moto::Moto;
 use crate::postgres::Postgres;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Mysql,
     Pgsql,
+    Dynamodb,
 }
 
 impl Kind {
@@ -22,6 +25,7 @@ impl Kind {
         match self {
             Self::Mysql => "mysql",
             Self::Pgsql => "postgresql",
+            Self::Dynamodb => "dynamodb",
         }
     }
 
@@ -30,6 +34,7 @@ impl Kind {
         match self {
             Self::Mysql => "mysql",
             Self::Pgsql => "postgres",
+            Self::Dynamodb => "dynamodb",
         }
     }
 }
@@ -37,12 +42,15 @@ impl Kind {
 enum Server {
     Mysql(MariaDb),
     Pgsql(Postgres),
+    Dynamodb(Moto),
 }
 
 /// With a database or schema `sockudo`, which `owner` may change and `reader` may read.
 pub(crate) struct Backend {
     pub(crate) kind: Kind,
     server: Server,
+    /// What a server that only remembers is told again.
+    told: RefCell<Vec<(&'static str, Value)>>,
 }
 
 pub(crate) const PASSWORD: &str = "hunter-2-hunter";
@@ -53,8 +61,10 @@ impl Backend {
         let server = match kind {
             Kind::Mysql => Server::Mysql(MariaDb::start()?),
             Kind::Pgsql => Server::Pgsql(Postgres::start()?),
+            Kind::Dynamodb => Server::Dynamodb(Moto::start()?),
         };
-        let backend = Self { kind, server };
+        let told = RefCell::default();
+        let backend = Self { kind, server, told };
         match kind {
             Kind::Mysql => backend.run(&[
                 "CREATE DATABASE sockudo CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci",
@@ -73,6 +83,7 @@ impl Backend {
                     GRANT SELECT ON TABLES TO reader",
                 "ALTER DEFAULT PRIVILEGES IN SCHEMA sockudo GRANT ALL ON TABLES TO owner",
             ]),
+            Kind::Dynamodb => {}
         }
         Some(backend)
     }
@@ -83,11 +94,15 @@ impl Backend {
         match &self.server {
             Server::Mysql(server) => server.run(statements),
             Server::Pgsql(server) => server.run(statements),
+            Server::Dynamodb(_) => panic!("it knows no statements: {statements:?}"),
         }
     }
 
     /// A table in which every column may be anything, so that rows may be wrong.
     pub(crate) fn makes_loose_table(&self) {
+        if self.kind == Kind::Dynamodb {
+            return self.tells("CreateTable", dynamodb_table());
+        }
         let key = self.quotes("key");
         self.run(&[&format!(
             "CREATE TABLE sockudo.applications (id VARCHAR(255) PRIMARY KEY, {key} VARCHAR(255) UNIQUE, \
@@ -97,6 +112,15 @@ impl Backend {
 
     /// Rows of that table.
     pub(crate) fn puts(&self, rows: &[Value]) {
+        if self.kind == Kind::Dynamodb {
+            for rows in rows.chunks(25) {
+                let put = |row| json!({"PutRequest": {"Item": attributes(row)}});
+                let puts: Vec<Value> = rows.iter().map(put).collect();
+                let items = json!({"RequestItems": {"sockudo-applications": puts}});
+                self.tells("BatchWriteItem", items);
+            }
+            return;
+        }
         let statements = rows.iter().map(|row| {
             let row = row.as_object().expect("a row is an object");
             let names: Vec<String> = row.keys().map(|name| self.quotes(name)).collect();
@@ -104,7 +128,7 @@ impl Backend {
                 Value::String(text) => {
                     let text = match self.kind {
                         Kind::Mysql => text.replace('\\', "\\\\"),
-                        Kind::Pgsql => text.clone(),
+                        Kind::Pgsql | Kind::Dynamodb => text.clone(),
                     };
                     format!("'{}'", text.replace('\'', "''"))
                 }
@@ -125,7 +149,7 @@ impl Backend {
     pub(crate) fn quotes(&self, name: &str) -> String {
         match self.kind {
             Kind::Mysql => format!("`{name}`"),
-            Kind::Pgsql => format!("\"{name}\""),
+            Kind::Pgsql | Kind::Dynamodb => format!("\"{name}\""),
         }
     }
 
@@ -134,6 +158,7 @@ impl Backend {
         let address = match &self.server {
             Server::Mysql(server) => server.address,
             Server::Pgsql(server) => server.address,
+            Server::Dynamodb(server) => server.address,
         };
         Variables::of(self.kind, address, user)
     }
@@ -142,6 +167,7 @@ impl Backend {
         match &mut self.server {
             Server::Mysql(server) => server.kill(),
             Server::Pgsql(server) => server.kill(),
+            Server::Dynamodb(server) => server.kill(),
         }
     }
 
@@ -150,6 +176,12 @@ impl Backend {
         match &mut self.server {
             Server::Mysql(server) => server.start_again(),
             Server::Pgsql(server) => server.start_again(),
+            Server::Dynamodb(server) => {
+                server.start_again();
+                for (operation, body) in self.told.borrow().iter() {
+                    server.does("dynamodb", &target(operation), body);
+                }
+            }
         }
     }
 
@@ -158,8 +190,57 @@ impl Backend {
         match &self.server {
             Server::Mysql(server) => server.signal(signal),
             Server::Pgsql(server) => server.signal(signal),
+            Server::Dynamodb(server) => server.signal(signal),
         }
     }
+
+    /// Calls an operation of DynamoDB.
+    pub(crate) fn tells(&self, operation: &'static str, body: Value) {
+        if let Server::Dynamodb(server) = &self.server {
+            server.does("dynamodb", &target(operation), &body);
+            self.told.borrow_mut().push((operation, body));
+        }
+    }
+}
+
+fn target(operation: &str) -> String {
+    format!("DynamoDB_20120810.{operation}")
+}
+
+/// As Sockudo 2.9 makes it.
+fn dynamodb_table() -> Value {
+    let throughput = json!({"ReadCapacityUnits": 5, "WriteCapacityUnits": 5});
+    json!({
+        "TableName": "sockudo-applications",
+        "AttributeDefinitions": [
+            {"AttributeName": "id", "AttributeType": "S"},
+            {"AttributeName": "key", "AttributeType": "S"},
+        ],
+        "KeySchema": [{"AttributeName": "id", "KeyType": "HASH"}],
+        "GlobalSecondaryIndexes": [{
+            "IndexName": "KeyIndex",
+            "KeySchema": [{"AttributeName": "key", "KeyType": "HASH"}],
+            "Projection": {"ProjectionType": "ALL"},
+            "ProvisionedThroughput": throughput,
+        }],
+        "ProvisionedThroughput": throughput,
+    })
+}
+
+/// A row as Sockudo 2.9 writes it: lists as texts of JSON.
+fn attributes(row: &Value) -> Value {
+    let members = row.as_object().expect("a row is an object").iter();
+    let attribute = |(name, value): (&String, &Value)| {
+        let value = match value {
+            Value::Null => return None,
+            Value::String(text) => json!({"S": text}),
+            Value::Number(number) => json!({"N": number.to_string()}),
+            Value::Bool(flag) => json!({"BOOL": flag}),
+            other => json!({"S": other.to_string()}),
+        };
+        Some((name.clone(), value))
+    };
+    Value::Object(members.filter_map(attribute).collect())
 }
 
 /// What the configuration says of the store.
@@ -173,11 +254,31 @@ impl Variables {
     fn of(kind: Kind, address: SocketAddr, user: &str) -> Self {
         let driver = ("APP_MANAGER_DRIVER".to_owned(), kind.driver().to_owned());
         let all = BTreeMap::from([driver]);
-        Self { kind, all }
-            .with("HOST", address.ip())
-            .with("PORT", address.port())
-            .with("USERNAME", user)
-            .with("PASSWORD", PASSWORD)
+        let variables = Self { kind, all }.at(address);
+        // The machine may have others to do; who tests deadlines says another one.
+        let variables = variables.with("TIMEOUT_MS", 20_000);
+        match kind {
+            Kind::Mysql | Kind::Pgsql => {
+                variables.with("USERNAME", user).with("PASSWORD", PASSWORD)
+            }
+            Kind::Dynamodb => variables
+                .with("AWS_ACCESS_KEY_ID", user)
+                .with("AWS_SECRET_ACCESS_KEY", PASSWORD),
+        }
+    }
+
+    /// Where the server is.
+    pub(crate) fn at(self, address: SocketAddr) -> Self {
+        match self.kind {
+            Kind::Mysql | Kind::Pgsql => {
+                self.with("HOST", address.ip()).with("PORT", address.port())
+            }
+            Kind::Dynamodb => self.with("ENDPOINT_URL", format!("http://{address}")),
+        }
+    }
+
+    pub(crate) fn of_dynamodb(address: SocketAddr) -> Self {
+        Self::of(Kind::Dynamodb, address, "reader")
     }
 
     pub(crate) fn of_pgsql(address: SocketAddr, user: &str) -> Self {

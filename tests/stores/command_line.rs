@@ -7,22 +7,26 @@ use serde_json::Value;
 use sockudo::cli::{Cli, Command, apps, config::Answer};
 use sockudo::config::{Loaded, Sources, load};
 
-use crate::backend::{Backend, Kind};
+use crate::backend::{Backend, Kind, Variables};
 use crate::skip;
 
 /// Who types the commands.
-struct Operator {
+pub(crate) struct Operator {
     loaded: Loaded,
 }
 
 impl Operator {
     /// Of a table, as a user that may change it.
-    fn on(backend: &Backend, user: &str) -> Self {
-        let loaded = loaded(backend.variables(user).all);
+    pub(crate) fn on(backend: &Backend, user: &str) -> Self {
+        Self::with(&backend.variables(user))
+    }
+
+    pub(crate) fn with(variables: &Variables) -> Self {
+        let loaded = loaded(variables.all.clone());
         Self { loaded }
     }
 
-    fn types(&self, words: &[&str]) -> Answer {
+    pub(crate) fn types(&self, words: &[&str]) -> Answer {
         let cli = Cli::try_parse_from(["sockudo", "apps"].iter().chain(words));
         let command = match cli {
             Ok(cli) => cli.command,
@@ -36,7 +40,7 @@ impl Operator {
 
     /// The command must do what it says.
     #[track_caller]
-    fn does(&self, words: &[&str]) -> String {
+    pub(crate) fn does(&self, words: &[&str]) -> String {
         let answer = self.types(words);
         assert_eq!(answer.exit, 0, "{words:?}: {}", answer.diagnostics);
         answer.out
@@ -44,14 +48,14 @@ impl Operator {
 
     /// The command must do nothing, and say so.
     #[track_caller]
-    fn is_refused(&self, words: &[&str], part: &str) {
+    pub(crate) fn is_refused(&self, words: &[&str], part: &str) {
         let answer = self.types(words);
         assert_eq!(answer.exit, 1, "{words:?}: {answer:?}");
         assert!(answer.diagnostics.contains(part), "{words:?}: {answer:?}");
     }
 
     #[track_caller]
-    fn shows(&self, id: &str) -> Value {
+    pub(crate) fn shows(&self, id: &str) -> Value {
         let out = self.does(&["get", id, "--json", "--secrets"]);
         serde_json::from_str(&out).expect("JSON")
     }
@@ -68,10 +72,14 @@ fn loaded(environment: BTreeMap<String, String>) -> Loaded {
     }
 }
 
-/// Each of them on every store with a table.
-macro_rules! on_every_table {
+/// Each of them on every store.
+macro_rules! on_every_store {
     ($($test:ident),+ $(,)?) => { $(
         mod $test {
+            #[test]
+            fn on_dynamodb() {
+                super::started(stringify!($test), super::Kind::Dynamodb, super::$test);
+            }
             #[test]
             fn on_mysql() {
                 super::started(stringify!($test), super::Kind::Mysql, super::$test);
@@ -91,7 +99,7 @@ fn started(test: &str, kind: Kind, body: impl FnOnce(&Backend)) {
     }
 }
 
-on_every_table!(
+on_every_store!(
     an_app_is_added_changed_shown_and_removed,
     a_table_of_others_is_used_as_it_is_and_never_altered,
     what_is_exported_can_be_imported,
@@ -103,7 +111,10 @@ fn an_app_is_added_changed_shown_and_removed(backend: &Backend) {
         Operator::on(backend, "reader"),
     );
     owner.is_refused(&["list"], "`sockudo apps init` creates it");
-    reader.is_refused(&["init"], "does not let reader");
+    let knows_users = backend.kind != Kind::Dynamodb;
+    if knows_users {
+        reader.is_refused(&["init"], "does not let reader");
+    }
     assert_eq!(owner.does(&["init"]), "made the table\n");
     assert_eq!(
         owner.does(&["init"]),
@@ -174,7 +185,9 @@ fn an_app_is_added_changed_shown_and_removed(backend: &Backend) {
         let words = ["set", "shop", "max_event_batch_size=-1"];
         owner.is_refused(&words, "its column is unsigned");
     }
-    reader.is_refused(&["set", "shop", "enabled=no"], "does not let reader");
+    if knows_users {
+        reader.is_refused(&["set", "shop", "enabled=no"], "does not let reader");
+    }
     assert_eq!(owner.shows("shop"), shop, "nothing was written");
 
     owner.does(&[
@@ -220,6 +233,9 @@ fn an_app_is_added_changed_shown_and_removed(backend: &Backend) {
 }
 
 fn a_table_of_others_is_used_as_it_is_and_never_altered(backend: &Backend) {
+    if backend.kind == Kind::Dynamodb {
+        return; // It has no columns: `on_dynamodb`.
+    }
     let key = backend.quotes("key");
     backend.run(&[
         &format!(
@@ -234,7 +250,7 @@ fn a_table_of_others_is_used_as_it_is_and_never_altered(backend: &Backend) {
     let in_quotes = |text: &str| text.replace('"', &key[..1]);
     let list = match backend.kind {
         Kind::Mysql => "JSON",
-        Kind::Pgsql => "JSONB",
+        Kind::Pgsql | Kind::Dynamodb => "JSONB",
     };
     let owner = Operator::on(backend, "owner");
     let answer = owner.types(&["init"]);

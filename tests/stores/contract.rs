@@ -15,6 +15,10 @@ macro_rules! on_every_store {
     ($($test:ident),+ $(,)?) => { $(
         mod $test {
             #[tokio::test]
+            async fn on_dynamodb() {
+                super::started(stringify!($test), super::Kind::Dynamodb, super::$test).await;
+            }
+            #[tokio::test]
             async fn on_mysql() {
                 super::started(stringify!($test), super::Kind::Mysql, super::$test).await;
             }
@@ -156,6 +160,9 @@ async fn a_row_that_is_no_app_is_told_and_spoils_no_other(backend: Backend) {
 }
 
 async fn a_refusal_names_the_key_and_what_to_do(backend: Backend) {
+    if backend.kind == Kind::Dynamodb {
+        return; // Its refusals are others: `on_dynamodb`.
+    }
     let section = backend.kind.section();
     let variables = backend.variables("reader");
     for (member, value, parts) in [
@@ -198,7 +205,7 @@ async fn a_server_that_was_killed_is_found_again(mut backend: Backend) {
     for round in 0..3 {
         // Look-ups that are under way, some of them over connections of their own.
         let mut asked = tokio::task::JoinSet::new();
-        for _ in 0..200 {
+        for _ in 0..60 {
             asked.spawn(store.find(key("a")));
         }
         asked.join_next().await;
@@ -208,7 +215,7 @@ async fn a_server_that_was_killed_is_found_again(mut backend: Backend) {
                 is_down(Err::<(), _>(error), &[]);
             }
         }
-        for _ in 0..20 {
+        for _ in 0..5 {
             is_down(store.find(key("a")).await, &["cannot be reached"]);
         }
         is_down(store.find_all(ids(&["a"])).await, &["cannot be reached"]);
@@ -238,8 +245,8 @@ async fn a_stopped_server_holds_nobody_beyond_the_deadline(backend: Backend) {
             other => panic!("nothing can answer: {other:?}"),
         }
     }
-    // Those that wait for a connection are bounded; ten have theirs.
-    assert!((1_024..=1_034).contains(&late), "{late}");
+    // Those that wait for a connection are bounded; up to 32 have theirs.
+    assert!((1_024..=1_056).contains(&late), "{late}");
     assert_eq!(late + crowded, 3_000);
     let lasted = begun.elapsed();
     assert!(lasted < Duration::from_secs(20), "{lasted:?}");
@@ -251,11 +258,17 @@ async fn a_stopped_server_holds_nobody_beyond_the_deadline(backend: Backend) {
 
 async fn a_server_that_accepts_and_never_answers_holds_nobody(backend: Backend) {
     let mute = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = mute.local_addr().expect("bound").port();
+    let address = mute.local_addr().expect("bound");
     let variables = backend.variables("reader").with("TIMEOUT_MS", 300);
-    let variables = variables.with("HOST", "127.0.0.1").with("PORT", port);
-    for with_tls in [false, true] {
-        let store = variables.clone().with("TLS__ENABLED", with_tls).store();
+    let variables = variables.at(address);
+    let with_tls = match backend.kind {
+        Kind::Mysql | Kind::Pgsql => variables.clone().with("TLS__ENABLED", true),
+        Kind::Dynamodb => variables
+            .clone()
+            .with("ENDPOINT_URL", format!("https://{address}")),
+    };
+    for variables in [variables, with_tls] {
+        let store = variables.store();
         for _ in 0..3 {
             is_down(
                 store.find(key("a")).await,
@@ -268,19 +281,19 @@ async fn a_server_that_accepts_and_never_answers_holds_nobody(backend: Backend) 
 
 async fn many_apps_are_found_at_once(backend: Backend) {
     backend.makes_loose_table();
-    let rows: Vec<_> = (0..600)
+    let rows: Vec<_> = (0..300)
         .map(|number| json!({"id": format!("{number}"), "key": format!("key-{number}"), "secret": "s"}))
         .collect();
     backend.puts(&rows);
     let store = backend.variables("reader").store();
-    let all: Vec<Box<str>> = (0..620).map(|it| it.to_string().into()).collect();
+    let all: Vec<Box<str>> = (0..320).map(|it| it.to_string().into()).collect();
     let mut apps = store.find_all(all).await.expect("they are there").apps;
     apps.sort_unstable_by_key(|app| app.id.parse::<u32>().expect("a number"));
-    assert_eq!(apps.len(), 600);
-    assert_eq!((&*apps[599].id, &*apps[599].key), ("599", "key-599"));
+    assert_eq!(apps.len(), 300);
+    assert_eq!((&*apps[299].id, &*apps[299].key), ("299", "key-299"));
     // Side by side.
     let mut asked = tokio::task::JoinSet::new();
-    for number in 0..300 {
+    for number in 0..100 {
         let name = key(&format!("key-{number}"));
         let found_one = store.find(name);
         asked.spawn(async move { (number, found_one.await) });

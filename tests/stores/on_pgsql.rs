@@ -236,8 +236,7 @@ async fn behind_a_pooler_each_look_up_gets_its_own_answer() {
     };
     let variables = Variables::of_pgsql(pooler.address, "reader");
     // Two nodes, whose connections share the two behind the pooler.
-    let patient = variables.clone().with("TIMEOUT_MS", 30_000);
-    let stores = [patient.store(), patient.store()];
+    let stores = [variables.store(), variables.store()];
     for round in 0..4 {
         let mut asked = tokio::task::JoinSet::new();
         for number in 1..=500 {

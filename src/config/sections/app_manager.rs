@@ -40,7 +40,7 @@ choices! {
     pub enum AppStoreDriver {
         Memory = "memory" | "array",
         Mysql = "mysql",
-        Dynamodb = "dynamodb" later,
+        Dynamodb = "dynamodb",
         Pgsql = "pgsql" | "postgres" | "postgresql",
         Scylladb = "scylladb" | "scylla" later,
     }

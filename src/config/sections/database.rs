@@ -190,8 +190,12 @@ section! {
         aws_access_key_id: Option<Secret> = secret().env(&["AWS_ACCESS_KEY_ID"]);
         /// Static credentials.
         aws_secret_access_key: Option<Secret> = secret().env(&["AWS_SECRET_ACCESS_KEY"]);
+        /// Of temporary static credentials.
+        aws_session_token: Option<Secret> = secret().env(&["AWS_SESSION_TOKEN"]).ours();
         /// A profile of AWS's files.
         aws_profile_name: Option<String> = text(shape::NOT_EMPTY).fallback_env(&["AWS_PROFILE"]);
+        /// How long a look-up may take, retries included.
+        timeout_ms: u64 = milliseconds(100).default("2000").ours();
         /// Whose names the table's attributes have.
         layout: DynamodbLayout = choice(DynamodbLayout::CHOICES).default("sockudo").ours();
     }

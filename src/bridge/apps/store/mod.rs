@@ -6,12 +6,15 @@
 //! database thinks equal; each answer comes within the driver's deadline; no error holds a secret.
 
 mod columns;
+mod crowd;
+pub mod dynamodb;
 mod found;
 pub mod mysql;
 pub mod pgsql;
 
 use std::future::Future;
 
+use dynamodb::{DynamodbRows, DynamodbStore};
 use mysql::{MysqlRows, MysqlStore};
 use pgsql::{PgsqlRows, PgsqlStore};
 use serde_json::{Map, Value as Json};
@@ -25,6 +28,7 @@ use crate::config::{App, Config, sections::AppStoreDriver};
 pub enum Store {
     Mysql(MysqlStore),
     Pgsql(PgsqlStore),
+    Dynamodb(DynamodbStore),
 }
 
 /// Of the ids that were asked for, those that are there.
@@ -59,6 +63,7 @@ pub struct StoreSetupError {
 pub enum Rows {
     Mysql(MysqlRows),
     Pgsql(PgsqlRows),
+    Dynamodb(Box<DynamodbRows>),
 }
 
 /// Why a row was not read or written.
@@ -96,9 +101,11 @@ impl Rows {
                 let opened = PgsqlRows::open(config)?;
                 Ok(Some(opened.map(Self::Pgsql)))
             }
-            AppStoreDriver::Memory | AppStoreDriver::Dynamodb | AppStoreDriver::Scylladb => {
-                Ok(None)
+            AppStoreDriver::Dynamodb => {
+                let opened = DynamodbRows::open(config)?;
+                Ok(Some(opened.map(|rows| Self::Dynamodb(Box::new(rows)))))
             }
+            AppStoreDriver::Memory | AppStoreDriver::Scylladb => Ok(None),
         }
     }
 
@@ -110,6 +117,7 @@ impl Rows {
         match self {
             Self::Mysql(rows) => rows.list(each),
             Self::Pgsql(rows) => rows.list(each),
+            Self::Dynamodb(rows) => rows.list(each),
         }
     }
 
@@ -118,6 +126,7 @@ impl Rows {
         match self {
             Self::Mysql(rows) => rows.read(id),
             Self::Pgsql(rows) => rows.read(id),
+            Self::Dynamodb(rows) => rows.read(id),
         }
     }
 
@@ -130,6 +139,7 @@ impl Rows {
         match self {
             Self::Mysql(rows) => rows.insert(given, resolved),
             Self::Pgsql(rows) => rows.insert(given, resolved),
+            Self::Dynamodb(rows) => rows.insert(given),
         }
     }
 
@@ -138,6 +148,7 @@ impl Rows {
         match self {
             Self::Mysql(rows) => rows.update(id, changes),
             Self::Pgsql(rows) => rows.update(id, changes),
+            Self::Dynamodb(rows) => rows.update(id, changes),
         }
     }
 
@@ -145,6 +156,7 @@ impl Rows {
         match self {
             Self::Mysql(rows) => rows.remove(id),
             Self::Pgsql(rows) => rows.remove(id),
+            Self::Dynamodb(rows) => rows.remove(id),
         }
     }
 
@@ -153,6 +165,7 @@ impl Rows {
         match self {
             Self::Mysql(rows) => rows.create(),
             Self::Pgsql(rows) => rows.create(),
+            Self::Dynamodb(rows) => rows.create(),
         }
     }
 }
@@ -164,9 +177,10 @@ impl Store {
         match config.app_manager.driver {
             AppStoreDriver::Mysql => MysqlStore::start(config).map(|it| Some(Self::Mysql(it))),
             AppStoreDriver::Pgsql => PgsqlStore::start(config).map(|it| Some(Self::Pgsql(it))),
-            AppStoreDriver::Memory | AppStoreDriver::Dynamodb | AppStoreDriver::Scylladb => {
-                Ok(None)
+            AppStoreDriver::Dynamodb => {
+                DynamodbStore::start(config).map(|it| Some(Self::Dynamodb(it)))
             }
+            AppStoreDriver::Memory | AppStoreDriver::Scylladb => Ok(None),
         }
     }
 
@@ -175,6 +189,7 @@ impl Store {
         match self {
             Self::Mysql(_) => "mysql",
             Self::Pgsql(_) => "pgsql",
+            Self::Dynamodb(_) => "dynamodb",
         }
     }
 
@@ -183,6 +198,7 @@ impl Store {
         match self {
             Self::Mysql(store) => store.reload(config),
             Self::Pgsql(store) => store.reload(config),
+            Self::Dynamodb(store) => store.reload(config),
         }
     }
 
@@ -196,6 +212,7 @@ impl Store {
             match store {
                 Self::Mysql(store) => store.find(name).await,
                 Self::Pgsql(store) => store.find(name).await,
+                Self::Dynamodb(store) => store.find(name).await,
             }
         }
     }
@@ -212,6 +229,7 @@ impl Store {
             match store {
                 Self::Mysql(store) => store.find_all(ids).await,
                 Self::Pgsql(store) => store.find_all(ids).await,
+                Self::Dynamodb(store) => store.find_all(ids).await,
             }
         }
     }
