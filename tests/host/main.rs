@@ -6,6 +6,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "each wait has a deadline")]
 
+mod ansible;
 mod monitoring;
 mod package;
 #[path = "../support/skip.rs"]

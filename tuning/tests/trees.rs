@@ -90,13 +90,9 @@ fn a_small_machine_cannot_carry_a_million_connections_and_each_reason_is_named()
         .into_iter()
         .filter(|it| it.starts_with("blocking"))
         .collect();
-    assert_eq!(
-        blocking,
-        [
-            "blocking limits.nofile",
-            "blocking net.netfilter.nf_conntrack_max"
-        ]
-    );
+    assert_eq!(blocking, ["blocking limits.nofile"]);
+    // Nothing is tracked there yet.
+    assert!(complaints(&findings).contains(&"warning net.netfilter.nf_conntrack_max".to_owned()));
     let findings = check(
         &Host::read(&trees().join("root")),
         &target(10_000_000, Some(1)),

@@ -316,15 +316,20 @@ fn tracking(host: &Host, needs: &Needs) -> Vec<Finding> {
         other => return vec![MAX.unread(other, number(needs.tracked))],
     };
     let now = network.tracked.value().copied().unwrap_or(0);
-    let is_full = now >= max / 10 * 9;
+    let is_full = now > 0 && now >= max / 10 * 9;
     let is = match now {
-        0 => number(max),
+        0 => format!("{}; nothing is tracked now", number(max)),
         now => format!("{}, of which {} are taken", number(max), number(now)),
     };
     let should_be = needs.tracked.max(now.saturating_mul(2));
+    // A table without a single entry is there for rules that nobody has made yet.
+    let severity = match now {
+        0 => Severity::Warning,
+        _ => Severity::Blocking,
+    };
     let mut findings = vec![MAX.judge(
         max >= needs.tracked && !is_full,
-        Severity::Blocking,
+        severity,
         is,
         format!("at least {}", number(should_be)),
         format!("{}; {NOTRACK}", set_key(MAX.check, should_be)),
