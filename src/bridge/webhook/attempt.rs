@@ -1,7 +1,7 @@
 //! One HTTP request to a webhook target.
 //!
 //! Owns: the request's headers and signature, what counts as success, the client's settings.
-//! May depend on: `reqwest`, `webhook::{target, policy}`, `protocol::{auth, webhook}`.
+//! May depend on: `reqwest`, `webhook::{target, policy, lambda}`, `protocol::{auth, webhook}`.
 //! Invariants: the signature is over the exact bytes sent; a redirect is not followed; no address
 //! outside the policy is connected to, and no proxy is used, which would connect in our place.
 
@@ -14,6 +14,7 @@ use reqwest::{
 };
 
 use super::{
+    lambda,
     policy::{GuardedResolver, TargetPolicy},
     target::Target,
 };
@@ -34,6 +35,8 @@ pub(super) enum AttemptError {
     Denied(IpAddr),
     #[error("no answer within {} s", ATTEMPT_TIMEOUT.as_secs())]
     Timeout,
+    #[error("the function is not invoked: {0}")]
+    Function(String),
     #[error("{0}")]
     Exchange(String),
 }
@@ -81,6 +84,14 @@ pub(super) async fn attempt(
         job.time_ms(),
         job.events.iter().map(|event| on_the_wire(event)),
     );
+    if let Some(function) = &target.function {
+        let headers = function
+            .functions
+            .headers(&target.url, &function.region, &body);
+        let request = client.post(target.url.clone()).headers(headers.await?);
+        let response = request.body(body).send().await.map_err(exchange_error)?;
+        return lambda::verdict(response.status(), response.headers());
+    }
     let signature = target.entry.signers[0].sign_hex(&[&body]);
     let mut request = client
         .post(target.url.clone())

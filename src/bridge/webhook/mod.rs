@@ -6,6 +6,7 @@
 //! other; nothing here waits while the bridge has other work.
 
 mod attempt;
+mod lambda;
 pub mod policy;
 mod target;
 #[cfg(test)]
@@ -100,7 +101,7 @@ impl Webhooks {
         Ok(Self {
             enabled,
             queue: MemoryQueue::new(QueueSettings::of(settings)),
-            targets: TargetTable::default(),
+            targets: TargetTable::new(settings.lambda_endpoint_url.as_deref()),
             client: attempt::client(&policy)?,
             policy,
             attempts: JoinSet::new(),

@@ -1,7 +1,7 @@
 //! Who gets which webhook.
 //!
 //! Owns: `Target`, the prepared form of one entry of an app's `webhooks`, and the table of them.
-//! May depend on: `bridge::{apps, queue, message}`, `config::app`. Not on HTTP exchanges.
+//! May depend on: `bridge::{apps, queue, message}`, `webhook::lambda`, `config::app`. Not on HTTP exchanges.
 //! Invariants: a target keeps its id over reloads while its app has an entry with its URL; an extra
 //! header never replaces one of ours.
 
@@ -13,6 +13,7 @@ use reqwest::{
     header::{HeaderMap, HeaderName, HeaderValue},
 };
 
+use super::lambda::Functions;
 use crate::protocol::app::AppIndex;
 use crate::{
     bridge::{apps::AppEntry, message::WebhookEvent, queue::TargetId},
@@ -24,11 +25,20 @@ use crate::{
 pub(super) struct Target {
     pub entry: Arc<AppEntry>,
     pub url: Url,
+    /// It is a function of AWS Lambda at this address.
+    pub function: Option<Function>,
     /// The configured headers, without the reserved ones.
     pub headers: HeaderMap,
     hook: Webhook,
     /// Bit `1 << WebhookKind::column` for each wanted kind.
     kinds: u8,
+}
+
+/// What is needed to invoke one.
+#[derive(Debug)]
+pub(super) struct Function {
+    pub functions: Arc<Functions>,
+    pub region: String,
 }
 
 /// What a target says to an event.
@@ -56,18 +66,9 @@ impl Target {
         self.url.origin().ascii_serialization()
     }
 
-    fn of(entry: &Arc<AppEntry>, hook: &Webhook) -> Option<Self> {
-        let WebhookTarget::Url(url) = &hook.target else {
-            return None; // The configuration refuses functions: no driver for them.
-        };
+    fn of(entry: &Arc<AppEntry>, hook: &Webhook, functions: &Arc<Functions>) -> Option<Self> {
+        let (url, function) = address(&entry.app.id, &hook.target, functions)?;
         let app_id = &entry.app.id;
-        let url = match Url::parse(url.expose()) {
-            Ok(url) => url,
-            Err(error) => {
-                tracing::warn!(app_id, %error, "a webhook with an invalid url gets nothing");
-                return None;
-            }
-        };
         let kinds = hook
             .event_types
             .iter()
@@ -76,10 +77,42 @@ impl Target {
         Some(Self {
             entry: Arc::clone(entry),
             url,
+            function,
             headers,
             hook: hook.clone(),
             kinds,
         })
+    }
+}
+
+/// Where it is, and how it is called if it is a function; `None` is told.
+fn address(
+    app_id: &str,
+    target: &WebhookTarget,
+    functions: &Arc<Functions>,
+) -> Option<(Url, Option<Function>)> {
+    match target {
+        WebhookTarget::Url(url) => match Url::parse(url.expose()) {
+            Ok(url) => Some((url, None)),
+            Err(error) => {
+                tracing::warn!(app_id, %error, "a webhook with an invalid url gets nothing");
+                None
+            }
+        },
+        WebhookTarget::Lambda {
+            function_name,
+            region,
+        } => {
+            let Some(url) = functions.url(function_name, region) else {
+                tracing::warn!(app_id, region, "a webhook in no such region gets nothing");
+                return None;
+            };
+            let function = Function {
+                functions: Arc::clone(functions),
+                region: region.clone(),
+            };
+            Some((url, Some(function)))
+        }
     }
 }
 
@@ -132,17 +165,26 @@ fn is_reserved(name: &HeaderName) -> bool {
 pub(super) struct TargetTable {
     targets: BTreeMap<TargetId, Arc<Target>>,
     by_app: AHashMap<AppIndex, Vec<TargetId>>,
+    functions: Arc<Functions>,
     next: u32,
 }
 
 impl TargetTable {
+    /// With another address of AWS Lambda than its own.
+    pub(super) fn new(lambda_endpoint: Option<&str>) -> Self {
+        Self {
+            functions: Arc::new(Functions::at(lambda_endpoint)),
+            ..Self::default()
+        }
+    }
+
     /// Takes the targets of an app as they are now; those that were there keep their ids. True if one
     /// is there no more.
     pub(super) fn put(&mut self, entry: &Arc<AppEntry>) -> bool {
         let mut former = self.by_app.remove(&entry.index).unwrap_or_default();
         let hooks = entry.app.webhooks.iter();
         let mut ids = Vec::new();
-        for target in hooks.filter_map(|hook| Target::of(entry, hook)) {
+        for target in hooks.filter_map(|hook| Target::of(entry, hook, &self.functions)) {
             let same = former.iter();
             let same = same
                 .clone()
