@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use shards::small_pages;
 use sockudo::cli::config::{self as command, Answer};
-use sockudo::cli::{Cli, Command, ConfigCommand, Serve, apps, cluster, doctor};
+use sockudo::cli::{Cli, Command, ConfigCommand, Serve, apps, cluster, doctor, tune, webhooks};
 use sockudo::config::reference;
 use sockudo::serve;
 
@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         None => serve(&cli.serve, environment),
         Some(Command::Serve(arguments)) => serve(&arguments, environment),
         Some(Command::Apps(command)) => print(&apps::run(&command, environment)),
+        Some(Command::Webhooks(command)) => print(&webhooks::run(&command, environment)),
         Some(Command::Bench(arguments)) => bench::cli::run(arguments),
         Some(Command::Cluster(command)) => print(&cluster::run(&command, environment)),
         Some(Command::Config(ConfigCommand::Check(arguments))) => {
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
             let is_terminal = std::io::stdout().is_terminal();
             print(&doctor::run(&arguments, &environment, is_terminal))
         }
+        Some(Command::Tune(arguments)) => print(&tune::run(&arguments)),
         Some(Command::Config(ConfigCommand::Reference)) => {
             let out = reference::markdown();
             print(&Answer {

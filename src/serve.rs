@@ -33,7 +33,7 @@ use crate::{
     },
     config::{
         self, Config, ConfigErrors, Loaded, Notice, Sources,
-        sections::{AdapterDriver, AppStoreDriver},
+        sections::{AdapterDriver, AppStoreDriver, QueueDriver},
     },
     http::cors::CorsError,
     logging::{self, LoggingError},
@@ -177,6 +177,16 @@ const fn adapter_name(driver: AdapterDriver) -> &'static str {
     }
 }
 
+const fn queue_name(driver: QueueDriver) -> &'static str {
+    match driver {
+        QueueDriver::Memory => "memory",
+        QueueDriver::Redis => "redis",
+        QueueDriver::RedisCluster => "redis-cluster",
+        QueueDriver::Sqs => "sqs",
+        QueueDriver::None => "none",
+    }
+}
+
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 fn tell_notices(notices: &[Notice]) {
@@ -259,7 +269,7 @@ fn announce(config: &Config, node_id: &str, link: &BridgeLink<ShardServer>) {
         apps = config.app_manager.apps.len(),
         adapter = adapter_name(config.adapter.driver),
         app_manager = store_name(config.app_manager.driver),
-        queue = "memory",
+        queue = queue_name(config.queue.driver),
         message_bytes_max = config.websocket.max_payload_bytes,
         outbox_bytes_max = config.net.send_queue_bytes,
         files_max = files_max(),

@@ -145,6 +145,16 @@ impl<L: ShardLink> Bridge<L> {
         }
     }
 
+    /// Jobs of apps that this node has not used may have been put by another.
+    pub(super) fn find_apps_of_webhooks(&mut self) {
+        for id in self.webhooks.take_wanted_apps() {
+            if self.apps.by_id(&id).is_none() {
+                // All shards hear of an app; this one may be told that there is none.
+                self.find_app(ShardId(0), AppName::Id(id));
+            }
+        }
+    }
+
     /// A shard has taken changes of apps.
     pub(super) fn apps_taken(&mut self, shard: ShardId, number: u64) {
         let Some(number) = self.openings.taken(shard, number) else {

@@ -1,7 +1,8 @@
 //! What shards and the bridge say to each other.
 //!
 //! Owns: `ToBridge`, `FromBridge` and their parts.
-//! May depend on: `bridge::apps`, `config`, `metrics::counters`. Not on sockets or drivers.
+//! May depend on: `bridge::apps`, `config`, `metrics::counters`, `protocol::webhook`. Not on sockets or
+//! drivers.
 //! Invariants: every message is owned data; a request carries the slot it is for, and the answer
 //! carries it back.
 
@@ -18,6 +19,7 @@ use crate::{
         app::AppIndex,
         partition::{PARTITIONS, Partition},
         socket_id::SocketId,
+        webhook as wire,
     },
 };
 
@@ -512,6 +514,33 @@ impl WebhookKind {
 }
 
 impl WebhookEvent {
+    /// As it stands in a body.
+    pub fn on_the_wire(&self) -> wire::WebhookEvent<'_> {
+        let channel = &*self.channel;
+        match &self.kind {
+            WebhookKind::ChannelOccupied => wire::WebhookEvent::ChannelOccupied { channel },
+            WebhookKind::ChannelVacated => wire::WebhookEvent::ChannelVacated { channel },
+            WebhookKind::MemberAdded { user_id } => {
+                wire::WebhookEvent::MemberAdded { channel, user_id }
+            }
+            WebhookKind::MemberRemoved { user_id } => {
+                wire::WebhookEvent::MemberRemoved { channel, user_id }
+            }
+            WebhookKind::ClientEvent(event) => wire::WebhookEvent::ClientEvent {
+                channel,
+                event_token: &event.event,
+                data_token: &event.data,
+                socket_id: &event.socket_id,
+                user_id: event.user_id.as_deref(),
+            },
+            WebhookKind::CacheMiss => wire::WebhookEvent::CacheMiss { channel },
+            WebhookKind::SubscriptionCount { count } => wire::WebhookEvent::SubscriptionCount {
+                channel,
+                count: *count,
+            },
+        }
+    }
+
     /// About the bytes that the event holds while it waits, as a job of its own.
     pub fn approximate_bytes(&self) -> usize {
         let fixed = 384 + self.channel.len();

@@ -29,6 +29,7 @@ pub mod notify;
 mod outbox;
 mod overview;
 pub mod queue;
+pub mod queue_setup;
 mod rate_store;
 mod redis_cluster_setup;
 pub mod redis_commands;

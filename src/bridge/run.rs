@@ -34,10 +34,11 @@ use super::{
     nodes::{Nodes, Told},
     notify::Supervisor,
     outbox::Outbox,
+    queue_setup,
     rate_store::{self, RateStore},
     signals::Signal,
     usage::MemoryGauge,
-    webhook::{WebhookError, Webhooks},
+    webhook::Webhooks,
 };
 use crate::{
     config::{Config, ConfigErrors, Loaded},
@@ -84,8 +85,6 @@ pub enum Exit {
 /// Why the bridge cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum BridgeError {
-    #[error(transparent)]
-    Webhook(#[from] WebhookError),
     #[error(transparent)]
     Bus(#[from] BusError),
     #[error(
@@ -185,7 +184,8 @@ impl<L: ShardLink> Bridge<L> {
     fn new(link: L, setup: Setup) -> Result<Self, BridgeError> {
         let config = Arc::new(setup.loaded.config.clone());
         let exposition = Arc::new(Exposition::new(&config.metrics.prefix)?);
-        let mut webhooks = Webhooks::new(config.queue.driver, &config.webhooks, link.started())?;
+        let keeping = queue_setup::keeping(&config)?;
+        let mut webhooks = Webhooks::new(keeping, &config.webhooks, link.started());
         webhooks.begin(&setup.apps);
         let mut port = config.metrics.port;
         let (asked, requests) = admin::requests();
@@ -260,7 +260,8 @@ impl<L: ShardLink> Bridge<L> {
                 Wake::Store(reached) => self.reached_store(reached),
                 Wake::Cache(reached) => self.reached_cache(reached),
                 Wake::Rates(load) => self.reached_rates(load),
-                Wake::Webhooks | Wake::Time => {}
+                Wake::Webhooks => self.find_apps_of_webhooks(),
+                Wake::Time => {}
             }
             self.do_what_is_due();
             if self.step_drain() {
@@ -326,6 +327,12 @@ impl<L: ShardLink> Bridge<L> {
             AdminRequest::Status(waiter) => _ = waiter.send(self.status()),
             AdminRequest::Cluster(waiter) => _ = waiter.send(self.cluster()),
             AdminRequest::Rebalance(waiter) => _ = waiter.send(self.rebalance()),
+            AdminRequest::Letters(waiter) => _ = waiter.send(self.webhooks.report_letters()),
+            AdminRequest::SettleLetters {
+                ids,
+                settle,
+                waiter,
+            } => _ = waiter.send(self.webhooks.settle_letters(ids, settle)),
             AdminRequest::ReloadApps(waiter) => _ = waiter.send(self.look_at_apps()),
         }
     }
@@ -533,7 +540,8 @@ impl<L: ShardLink> Bridge<L> {
         if health == self.health {
             return;
         }
-        if health.queue_failing && !self.health.queue_failing {
+        let overflows = self.webhooks.is_overflowing();
+        if health.queue_failing && !self.health.queue_failing && overflows {
             tracing::warn!("the webhook queue overflows: its oldest jobs are dropped");
         }
         if health.app_store_failing && !self.health.app_store_failing {
@@ -677,10 +685,7 @@ impl<L: ShardLink> Bridge<L> {
         };
         let keys = self.loaded.keys_that_need_a_restart(&loaded);
         let loaded = self.loaded.reloaded(loaded);
-        if let Err(error) = self.webhooks.reconfigure(&loaded.config.webhooks) {
-            tracing::error!(%error, "the new configuration is refused; the old one stays");
-            return;
-        }
+        self.webhooks.reconfigure(&loaded.config.webhooks);
         if !keys.is_empty() {
             tracing::warn!(
                 keys = keys.join(" "),

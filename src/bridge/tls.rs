@@ -35,6 +35,13 @@ impl TlsKeys {
         key: "database.redis.tls.key_path",
         plain: "redis://, or database.redis.tls.enabled and database.redis.cluster.use_tls = false",
     };
+    /// No file is named for it: the system's authorities count.
+    pub const WEBHOOKS: Self = Self {
+        ca: "the system's certificate authorities",
+        cert: "",
+        key: "",
+        plain: "http:// in the webhook's url",
+    };
     pub const NATS: Self = Self {
         ca: "adapter.nats.tls.ca_path",
         cert: "adapter.nats.tls.cert_path",

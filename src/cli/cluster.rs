@@ -19,7 +19,7 @@ use crate::{
 
 /// Why a running node cannot be asked.
 #[derive(Debug, thiserror::Error)]
-enum AskError {
+pub(super) enum AskError {
     #[error("{0}\n--socket PATH names the node's socket without a configuration")]
     Config(ConfigErrors),
     #[error("admin.socket is empty: a node with this configuration cannot be asked")]
@@ -76,7 +76,7 @@ fn told(answer: Result<String, AskError>) -> Answer {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Method {
+pub(super) enum Method {
     Get,
     Post,
 }
@@ -84,7 +84,7 @@ enum Method {
 /// An answer takes a moment; one that does not come is a node that hangs.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
-fn ask<T: DeserializeOwned>(
+pub(super) fn ask<T: DeserializeOwned>(
     of: &OfNode,
     environment: BTreeMap<String, String>,
     method: Method,
@@ -151,7 +151,7 @@ fn in_full(error: &dyn std::error::Error) -> String {
     last.to_string()
 }
 
-fn to_json(report: &impl serde::Serialize) -> String {
+pub(super) fn to_json(report: &impl serde::Serialize) -> String {
     let json = serde_json::to_string_pretty(report).expect("plain fields");
     json + "\n"
 }

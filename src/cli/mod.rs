@@ -9,6 +9,8 @@ pub mod apps;
 pub mod cluster;
 pub mod config;
 pub mod doctor;
+pub mod tune;
+pub mod webhooks;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -56,12 +58,22 @@ pub enum Command {
     /// up within app_manager.cache.ttl.
     #[command(subcommand)]
     Apps(AppsCommand),
+    /// Webhooks that were given up, and one that is sent to see what comes back
+    #[command(subcommand)]
+    Webhooks(WebhooksCommand),
     /// Say what this host lacks for so many connections, and how to mend it
     ///
     /// Reads /proc, /sys and the unit of systemd, makes one ring of io_uring and closes it; changes nothing. Works as root
     /// and as an ordinary user, who may see less. Exit status: 0 if all is fine, 1 if something would be better otherwise,
     /// 2 if the server would not start or not carry the connections.
     Doctor(Doctor),
+    /// Write the files that make this host fit for so many connections; apply nothing
+    ///
+    /// For this host's kernel, cards and cores: sysctl.d, a drop-in of the unit, limits.d, a script for interrupts and packet
+    /// queues with a unit that runs it at the boot. Each line has its reason, and no value is below what the host has. Prints how
+    /// to apply them, and what no file can mend. Exit status: 0, 1 if the host cannot carry so many or a file could not be
+    /// written, 2 for wrong usage.
+    Tune(Tune),
     /// Put a server under load and measure it: latencies, CPU time, memory, what was lost
     ///
     /// Works with any server that speaks the Pusher protocol. Put load on servers only that you own
@@ -220,6 +232,105 @@ pub enum AppsCommand {
     },
 }
 
+#[derive(Debug, Subcommand)]
+pub enum WebhooksCommand {
+    /// List, show, retry or drop webhooks that were given up
+    ///
+    /// With queue.driver redis or redis-cluster they are read from the store, whichever node gave them up. With
+    /// memory each node keeps its own until it ends, and one running node is asked over its admin socket.
+    #[command(subcommand)]
+    Dead(DeadCommand),
+    /// Send a signed webhook to the targets of an app, once, and print what they answer
+    ///
+    /// It goes out from here, not from a node, with the filters of the app and within webhooks.targets. Exit
+    /// status: 0 if every target that asks for the event answered 2xx, 1 if not, or if none asks for it.
+    Send(SendWebhook),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DeadCommand {
+    /// Print all, oldest first
+    ///
+    /// Exit status: 0, 1 if the store or the node does not answer, 78 for a bad configuration; the same for all of
+    /// `dead`.
+    List {
+        #[command(flatten)]
+        of: OfNode,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print one with its events, as JSON
+    Show {
+        /// As `list` has it
+        id: String,
+        #[command(flatten)]
+        of: OfNode,
+    },
+    /// Put one or all back into the queue, as if they were new
+    Retry {
+        #[command(flatten)]
+        which: WhichLetters,
+        #[command(flatten)]
+        of: OfNode,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Drop one or all
+    Drop {
+        #[command(flatten)]
+        which: WhichLetters,
+        #[command(flatten)]
+        of: OfNode,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+impl DeadCommand {
+    /// Which node, or whose store.
+    pub fn of(&self) -> &OfNode {
+        match self {
+            Self::List { of, .. }
+            | Self::Show { of, .. }
+            | Self::Retry { of, .. }
+            | Self::Drop { of, .. } => of,
+        }
+    }
+}
+
+/// One, or all on purpose.
+#[derive(Clone, Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct WhichLetters {
+    /// As `list` has it
+    pub id: Option<String>,
+    /// All of them
+    #[arg(long)]
+    pub all: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct SendWebhook {
+    /// Id of the app
+    #[arg(long, value_name = "ID")]
+    pub app: String,
+    /// channel_occupied, channel_vacated, member_added, member_removed, client_event, cache_miss or
+    /// subscription_count
+    #[arg(long, value_name = "EVENT")]
+    pub event: String,
+    /// Channel that the event is about
+    #[arg(long, value_name = "CHANNEL", default_value = "test-channel")]
+    pub channel: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub from: From,
+}
+
 /// Which store, and how its apps are printed.
 #[derive(Clone, Debug, Default, Args)]
 pub struct OfApps {
@@ -324,6 +435,25 @@ pub struct Doctor {
     pub root: Option<PathBuf>,
 }
 
+#[derive(Clone, Debug, Args)]
+pub struct Tune {
+    /// Connections that the host is to carry at once, 1..=1000000000
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    pub connections: u64,
+    /// Threads that serve connections, 1..=1024 [default: as many as `serve` starts, one per physical core but one]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=1_024))]
+    pub shards: Option<u64>,
+    /// Folder to write into, made if it is not there; etc/ and usr/ come below it
+    #[arg(long, value_name = "DIR", required_unless_present = "diff")]
+    pub write: Option<PathBuf>,
+    /// Print what would change in the files that this host has
+    #[arg(long)]
+    pub diff: bool,
+    /// Read a copy of a host's files, as tuning/record makes it
+    #[arg(long, value_name = "DIR", hide = true)]
+    pub root: Option<PathBuf>,
+}
+
 #[derive(Clone, Debug, Default, Args)]
 pub struct Check {
     #[command(flatten)]
@@ -414,6 +544,8 @@ Examples:
   sockudo config check -c sockudo.toml      what is wrong, before a restart
   sockudo config show --origin              every value, and where it came from
   sockudo doctor --connections 100000       what this host lacks for that
+  sockudo tune --connections 100000 --write tuned
+                                            the files that mend it, to look at
 
 Every key and variable: docs/configuration.md";
 

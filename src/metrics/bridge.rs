@@ -92,6 +92,13 @@ impl WebhookCounters {
         self.apps.retain(|app, _| is_known(app));
     }
 
+    /// Adds what was counted elsewhere on this node.
+    pub fn absorb(&mut self, other: &Self) {
+        for (app, webhooks) in other.apps() {
+            self.app(app).absorb(webhooks);
+        }
+    }
+
     /// All apps' counters, by their index.
     pub fn apps(&self) -> impl Iterator<Item = (AppIndex, &AppWebhooks)> {
         self.apps.iter().map(|(app, webhooks)| (app, &**webhooks))

@@ -427,6 +427,26 @@ pub(super) const WEBHOOK_OLDEST_JOB: Family = gauge(
     NODE,
     "Age of the oldest webhook not yet delivered",
 );
+pub(super) const WEBHOOK_DEAD_LETTERS_DROPPED: Family = counter(
+    "webhook_dead_letters_dropped_total",
+    NODE,
+    "Dead letters dropped for want of room",
+);
+pub(super) const WEBHOOK_STORE_JOBS: Family = gauge(
+    "webhook_store_jobs",
+    &["driver", "node"],
+    "Webhook requests in the store that nodes share, waiting or taken",
+);
+pub(super) const WEBHOOK_STORE_BYTES: Family = gauge(
+    "webhook_store_bytes",
+    &["driver", "node"],
+    "Bytes of the webhook requests in the store that nodes share",
+);
+pub(super) const WEBHOOK_STORE_EVENTS: Family = counter(
+    "webhook_store_events_total",
+    &["driver", "event", "node"],
+    "What this node did and saw at the store: put, taken, recovered, overflow, fault, forgot",
+);
 pub(super) const DRAIN_CONNECTIONS_REMAINING: Family = gauge(
     "drain_connections_remaining",
     NODE,

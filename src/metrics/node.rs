@@ -11,7 +11,7 @@ use super::{
     cluster,
     counters::{AppCounters, ShardSnapshot},
     families::Families,
-    sample::{AppRow, CACHE_RESULTS, Sample, ShardSample},
+    sample::{AppRow, CACHE_RESULTS, Sample, ShardSample, WebhookStoreSample},
 };
 
 /// Adds the rows of the node, its shards and its apps.
@@ -99,8 +99,21 @@ fn add_webhook_queue(families: &mut Families<'_>, sample: &Sample<'_>) {
     families.add(&name::WEBHOOK_QUEUE_BYTES, &[state.driver, node], bytes);
     families.add(&name::WEBHOOK_IN_FLIGHT, &[node], state.in_flight as f64);
     families.add(&name::WEBHOOK_OLDEST_JOB, &[node], state.oldest_s);
-    // The memory driver counts what it gives up and keeps nothing of it.
-    families.add(&name::WEBHOOK_DEAD_LETTERS_KEPT, &[node], 0.0);
+    let letters = state.dead_letters as f64;
+    families.add(&name::WEBHOOK_DEAD_LETTERS_KEPT, &[node], letters);
+    let dropped = state.dead_letters_dropped as f64;
+    families.add(&name::WEBHOOK_DEAD_LETTERS_DROPPED, &[node], dropped);
+    if let Some(store) = &state.store {
+        let labels = [state.driver, node];
+        families.add(&name::WEBHOOK_STORE_JOBS, &labels, store.jobs as f64);
+        families.add(&name::WEBHOOK_STORE_BYTES, &labels, store.bytes as f64);
+        for (event, count) in WebhookStoreSample::EVENTS.into_iter().zip(store.events) {
+            let labels = [state.driver, event, node];
+            families.add(&name::WEBHOOK_STORE_EVENTS, &labels, count as f64);
+        }
+        let labels = [state.driver, node, "queue"];
+        families.add(&name::BACKEND_UP, &labels, f64::from(u8::from(store.is_up)));
+    }
     let attempts = &sample.webhooks.attempts;
     let bounds = &name::BUCKETS_S;
     let family = &name::WEBHOOK_DELIVERY_SECONDS;

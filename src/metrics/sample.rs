@@ -58,6 +58,25 @@ pub struct WebhookState {
     pub waiting_bytes: usize,
     pub in_flight: usize,
     pub oldest_s: f64,
+    pub dead_letters: u64,
+    pub dead_letters_dropped: u64,
+    /// `None` where webhooks wait in this process.
+    pub store: Option<WebhookStoreSample>,
+}
+
+/// The webhook queue that nodes share.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WebhookStoreSample {
+    pub is_up: bool,
+    pub jobs: u64,
+    pub bytes: u64,
+    /// In the order of `EVENTS`.
+    pub events: [u64; 6],
+}
+
+impl WebhookStoreSample {
+    /// Labels of `webhook_store_events_total`.
+    pub const EVENTS: [&str; 6] = ["put", "taken", "recovered", "overflow", "fault", "forgot"];
 }
 
 /// The bridge itself now.

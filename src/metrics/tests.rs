@@ -374,6 +374,12 @@ const ADDED: &[Row] = &[
         &[],
     ),
     ("webhook_dead_letters", "gauge", &["node"], &[]),
+    (
+        "webhook_dead_letters_dropped_total",
+        "counter",
+        &["node"],
+        &[],
+    ),
     ("webhook_oldest_job_seconds", "gauge", &["node"], &[]),
     ("drain_connections_remaining", "gauge", &["node"], &[]),
     (

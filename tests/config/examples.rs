@@ -56,18 +56,7 @@ fn the_examples_of_the_reference_load() {
         ("shop", 100)
     );
 
-    // Upstream's own default queue is not in this release; everything else of it loads.
-    let complete = read("complete.json");
-    let errors = file(&complete).errors();
-    assert!(
-        errors.len() == 1 && errors[0].contains("queue.driver: \"redis\""),
-        "{errors:#?}"
-    );
-    let loaded = Given {
-        env: &[("QUEUE_DRIVER", "memory")],
-        ..file(&complete)
-    }
-    .loaded();
+    let loaded = file(&read("complete.json")).loaded();
     assert_eq!(
         (
             loaded.config.cluster.lease_ms,

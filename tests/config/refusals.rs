@@ -18,8 +18,8 @@ fn the_error_of_the_reference_has_its_exact_words() {
             "config.json:1: databse: no such key; did you mean database?",
         ),
         (
-            "{\"queue\": {\"driver\": \"redis-cluster\"}}".to_owned(),
-            "config.json:1: queue.driver: \"redis-cluster\" is not in this release, which has \"memory\" and \"none\"",
+            "{\"queue\": {\"driver\": \"sqs\"}}".to_owned(),
+            "config.json:1: queue.driver: \"sqs\" is not in this release, which has \"memory\" and \"redis\" and \"redis-cluster\" and \"none\"",
         ),
         (
             "{\"port\": 1, \"host\": \"${NOWHERE}\"}".to_owned(),
@@ -169,7 +169,6 @@ fn a_database_is_written_by_a_person_only_and_apps_of_the_file_are_said_to_be_un
 fn what_this_release_does_not_ship_refuses_to_start() {
     for (path, value) in [
         ("app_manager.driver", "scylla"),
-        ("queue.driver", "redis"),
         ("queue.driver", "sqs"),
         ("ssl.enabled", "true"),
         ("unix_socket.enabled", "true"),
@@ -330,11 +329,6 @@ fn what_this_release_does_not_ship_refuses_to_start() {
         assert!(errors[0].contains(place), "{errors:?}");
     }
     file(r#"{"rate_limiter": {"enabled": false, "driver": "redis-cluster"}}"#).loaded();
-    let hook = in_an_app(
-        "webhooks",
-        "[{\"lambda_function\": \"f\", \"event_types\": []}]",
-    );
-    assert!(file(&hook).errors()[0].contains("a Lambda function is not in this release"));
 }
 
 #[test]
@@ -342,6 +336,13 @@ fn webhooks_and_apps_that_cannot_work_are_refused() {
     let hook = |members: &str| in_an_app("webhooks", &format!("[{{{members}}}]"));
     let base = "\"event_types\": []";
     let pattern = format!(r#""url": "https://h", {base}, "filter": {{"channel_pattern": "("}}"#);
+    let elsewhere = format!(r#""lambda": {{"function_name": "f", "region": "e/u"}}, {base}"#);
+    let errors = file(&hook(&elsewhere)).errors();
+    assert!(
+        errors[0].contains("lambda.region: \"e/u\" is not a region"),
+        "{errors:?}"
+    );
+    file(&hook(&format!(r#""lambda_function": "f", {base}"#))).loaded();
     let ftp = format!(r#""url": "ftp://h", {base}"#);
     let apps = |apps: &str| format!(r#"{{"app_manager": {{"array": {{"apps": [{apps}]}}}}}}"#);
     let two = r#"{"id": "a", "key": "k", "secret": "s"}, {"id": "b", "key": "k", "secret": "s"}"#;

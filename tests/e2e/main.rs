@@ -65,4 +65,5 @@ mod stores;
 mod strangers;
 mod subscriptions;
 mod users;
+mod webhook_queue;
 mod webhooks;

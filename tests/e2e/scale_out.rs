@@ -13,6 +13,7 @@ use crate::support::client::Client;
 use crate::support::config::{Config, merge};
 use crate::support::server::{Server, own_address};
 use crate::support::skip::skip;
+use crate::support::webhook::WebhookSink;
 use crate::support::wire::Wire;
 use crate::support::{SILENCE, eventually};
 
@@ -560,6 +561,61 @@ fn the_script_keeps_apps_in_a_database_of_its_own_if_it_is_asked_to() {
     assert!(!std::path::Path::new(folder).exists());
     let connected = std::net::TcpStream::connect((own_address(), 22_008));
     assert!(connected.is_err(), "the database goes on");
+}
+
+/// Three nodes that share all backends, as the script starts them: pusher-js is on each, and a webhook is told once.
+fn nodes_share_backends(name: &str, port: u16, how: &[&str]) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let folder = folder.path().join("cluster");
+    let folder = folder
+        .to_str()
+        .expect("a temporary folder has a plain name");
+    let (host, port_text) = (own_address().to_string(), port.to_string());
+    let binary = env!("CARGO_BIN_EXE_sockudo");
+    let mut arguments = vec!["up", "--nodes", "3", "--host", &host, "--port", &port_text];
+    arguments.extend(["--binary", binary, "--folder", folder]);
+    arguments.extend(how);
+    cluster(&arguments);
+    let mut sink = WebhookSink::start();
+    let hooks = format!("webhooks={}", json!([sink.entry(&["channel_occupied"])]));
+    let config = format!("{folder}/node-1.json");
+    for words in [
+        &["apps", "set", "1", &*hooks, "--config", &config][..],
+        &["apps", "reload", "--config", &config],
+    ] {
+        let output = std::process::Command::new(binary).args(words).output();
+        let output = output.expect("it can be run");
+        assert!(output.status.success(), "{words:?}: {output:?}");
+    }
+    let [first, second, third] = [10, 20, 30].map(|more| port + more);
+    let others = [second, third].map(|port| port.to_string());
+    let others = others.each_ref().map(String::as_str);
+    let address = (own_address(), first).into();
+    if let Some(script) = clients::node_at(name, address, "backends.mjs", &others) {
+        script.succeeds();
+        let mut told = [sink.next(), sink.next()];
+        told.sort_by_key(|event| event["channel"].to_string());
+        for (event, channel) in told.iter().zip(["cache-last", "news"]) {
+            assert_eq!(
+                event,
+                &json!({"name": "channel_occupied", "channel": channel})
+            );
+        }
+        sink.expects_nothing_for(SILENCE);
+    }
+    cluster(&["down", "--folder", folder]);
+    assert!(!std::path::Path::new(folder).exists());
+}
+
+#[test]
+fn nodes_share_a_database_and_a_redis_for_all_the_rest() {
+    let name = "nodes_share_a_database_and_a_redis_for_all_the_rest";
+    if Redis::start().is_none() || !std::path::Path::new("/usr/sbin/mariadbd").exists() {
+        return skip(name, "no redis-server or no MariaDB");
+    }
+    let mut how = vec!["--adapter", "redis", "--apps", "mysql", "--queue", "redis"];
+    how.extend(["--cache", "redis", "--rate-limiter", "redis"]);
+    nodes_share_backends(name, 25_000, &how);
 }
 
 // What an operator copies.

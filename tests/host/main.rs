@@ -8,6 +8,7 @@
 
 #[path = "../support/skip.rs"]
 mod skip;
+mod tune;
 mod units;
 
 use std::{

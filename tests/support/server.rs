@@ -114,6 +114,7 @@ impl Server {
         .expect("the configuration can be written");
         let mut command = Command::new(env!("CARGO_BIN_EXE_sockudo"));
         command.arg("serve").arg("--config").arg(&file);
+        command.envs(config.environment.iter().cloned());
         if let Some(files_max) = files_max {
             let limit = libc::rlimit {
                 rlim_cur: files_max,
@@ -277,6 +278,14 @@ impl Server {
         let mut sockudo = Command::new(env!("CARGO_BIN_EXE_sockudo"));
         sockudo.args(command).arg("--socket");
         sockudo.arg(self.folder.path().join(ADMIN_SOCKET));
+        sockudo.output().expect("it starts")
+    }
+
+    /// Runs a command with this node's configuration.
+    pub(crate) fn has_run(&self, command: &[&str]) -> Output {
+        let mut sockudo = Command::new(env!("CARGO_BIN_EXE_sockudo"));
+        sockudo.args(command).arg("--config");
+        sockudo.arg(self.folder.path().join("config.json"));
         sockudo.output().expect("it starts")
     }
 

@@ -18,6 +18,7 @@
 pub mod check;
 pub mod finding;
 pub mod host;
+pub mod plan;
 pub mod report;
 pub mod target;
 pub mod tree;
@@ -25,4 +26,5 @@ pub mod tree;
 pub use check::check;
 pub use finding::{Finding, Group, Severity, verdict};
 pub use host::{Host, ring::Ring};
+pub use plan::{Plan, plan};
 pub use target::{Needs, Target};

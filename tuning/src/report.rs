@@ -39,10 +39,7 @@ impl Ink {
 /// The page, worst first.
 pub fn text(host: &Host, target: &Target, findings: &[Finding], ink: Ink) -> String {
     let needs = target.needs(host);
-    let shards = match needs.shards {
-        1 => "1 shard".to_owned(),
-        count => format!("{count} shards"),
-    };
+    let shards = crate::check::shards(needs.shards);
     let mut out = format!(
         "This host for {} connections on {shards}\n",
         number(needs.connections)

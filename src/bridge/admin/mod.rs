@@ -20,7 +20,7 @@ use std::{
 use prometheus::proto::MetricFamily;
 use tokio::sync::{mpsc, oneshot};
 
-use self::report::{AppsReport, ClusterReport, RebalanceReport};
+use self::report::{AppsReport, ClusterReport, LettersReport, RebalanceReport, SettledReport};
 use super::message::Health;
 use crate::{config::sections::Metrics, metrics::exposition::Exposition};
 
@@ -35,8 +35,23 @@ pub enum AdminRequest {
     Cluster(oneshot::Sender<ClusterReport>),
     /// Close what this node has above the mean; or why that cannot be.
     Rebalance(oneshot::Sender<Result<RebalanceReport, String>>),
+    /// Webhooks that this node gave up.
+    Letters(oneshot::Sender<Result<LettersReport, String>>),
+    /// Try some of them again, or drop them; `None` = all.
+    SettleLetters {
+        ids: Option<Vec<u64>>,
+        settle: Settle,
+        waiter: oneshot::Sender<Result<SettledReport, String>>,
+    },
     /// Look at the apps again.
     ReloadApps(oneshot::Sender<Result<AppsReport, String>>),
+}
+
+/// What becomes of a dead letter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settle {
+    Retry,
+    Drop,
 }
 
 /// One scrape, shared by all who waited for it.

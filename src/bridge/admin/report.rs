@@ -1,10 +1,15 @@
-//! What an operator is told of a cluster, and of connections that move.
+//! What an operator is told of a cluster, of connections that move, and of webhooks that were given up.
 //!
 //! Owns: the JSON of the admin socket's answers.
-//! May depend on: serde.
-//! Invariants: nothing here names a channel, a user or a secret; fields are added, never renamed.
+//! May depend on: serde, `bridge::{message, queue}`.
+//! Invariants: nothing here holds a secret or a URL, and only a dead letter names channels and users; fields
+//! are added, never renamed.
+
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+use crate::bridge::{message::WebhookEvent, queue::dead::DeadLetter};
 
 /// The nodes as one of them sees them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -60,6 +65,62 @@ pub struct NodeReport {
     pub partitions_behind: u64,
     /// Batches of it that did not arrive here.
     pub batches_lost: u64,
+}
+
+/// A webhook that was given up.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LetterReport {
+    /// For `show`, `retry` and `drop`.
+    pub id: String,
+    /// Milliseconds since the Unix epoch.
+    pub died_ms: u64,
+    /// As in the label of `webhook_dead_letters_total`, or `malformed`.
+    pub reason: String,
+    pub attempts: u32,
+    /// What the last attempt met.
+    pub error: Option<String>,
+    /// Of what was no job there is no app.
+    pub app_id: Option<String>,
+    /// A digest of the app's id and the URL.
+    pub target: Option<String>,
+    /// As they go on the wire.
+    pub events: Vec<serde_json::Value>,
+}
+
+/// Those that a node or a store keeps, oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LettersReport {
+    pub letters: Vec<LetterReport>,
+}
+
+/// How many letters were tried again, or dropped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettledReport {
+    pub settled: u64,
+}
+
+impl LetterReport {
+    /// `None` for what is no letter.
+    pub fn of(id: String, text: &[u8]) -> Option<Self> {
+        let letter = DeadLetter::read(text)?;
+        let job = letter.job.as_ref();
+        let events = job.map_or(&[][..], |job| &job.events);
+        let event = |event: &Arc<WebhookEvent>| {
+            let mut text = Vec::new();
+            event.on_the_wire().write(&mut text);
+            serde_json::from_slice(&text).unwrap_or_default()
+        };
+        Some(Self {
+            id,
+            died_ms: letter.died_ms,
+            reason: letter.reason.into(),
+            attempts: letter.attempts,
+            error: letter.error.map(Into::into),
+            app_id: job.map(|job| job.app_id.to_string()),
+            target: job.map(|job| job.target.to_string()),
+            events: events.iter().map(event).collect(),
+        })
+    }
 }
 
 /// What `apps reload` does.

@@ -17,7 +17,7 @@ use std::{
 
 use axum::{
     Router,
-    extract::State,
+    extract::{Query, State},
     http::{StatusCode, header},
     response::{IntoResponse as _, Response},
     routing::{get, post},
@@ -28,7 +28,7 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-use super::{AdminRequest, guests, report::Refusal};
+use super::{AdminRequest, Settle, guests, report::Refusal};
 
 /// Where it is, unless `admin.socket` says otherwise.
 pub const DEFAULT_PATH: &str = "/run/sockudo/admin.sock";
@@ -205,6 +205,9 @@ fn router(requests: mpsc::Sender<AdminRequest>) -> Router {
         .route("/cluster", get(cluster))
         .route("/cluster/rebalance", post(rebalance))
         .route("/apps/reload", post(reload_apps))
+        .route("/webhooks/dead", get(letters))
+        .route("/webhooks/dead/retry", post(retry_letters))
+        .route("/webhooks/dead/drop", post(drop_letters))
         .with_state(requests)
 }
 
@@ -225,6 +228,52 @@ async fn rebalance(State(requests): State<mpsc::Sender<AdminRequest>>) -> Respon
 
 async fn reload_apps(State(requests): State<mpsc::Sender<AdminRequest>>) -> Response {
     match asked(&requests, AdminRequest::ReloadApps).await {
+        Some(Ok(report)) => json(StatusCode::OK, &report),
+        Some(Err(error)) => json(StatusCode::CONFLICT, &Refusal { error }),
+        None => ending(),
+    }
+}
+
+async fn letters(State(requests): State<mpsc::Sender<AdminRequest>>) -> Response {
+    match asked(&requests, AdminRequest::Letters).await {
+        Some(Ok(report)) => json(StatusCode::OK, &report),
+        Some(Err(error)) => json(StatusCode::CONFLICT, &Refusal { error }),
+        None => ending(),
+    }
+}
+
+/// `?id=17`; without it all.
+#[derive(Debug, serde::Deserialize)]
+struct Which {
+    id: Option<u64>,
+}
+
+async fn retry_letters(
+    State(requests): State<mpsc::Sender<AdminRequest>>,
+    Query(which): Query<Which>,
+) -> Response {
+    settle_letters(&requests, which, Settle::Retry).await
+}
+
+async fn drop_letters(
+    State(requests): State<mpsc::Sender<AdminRequest>>,
+    Query(which): Query<Which>,
+) -> Response {
+    settle_letters(&requests, which, Settle::Drop).await
+}
+
+async fn settle_letters(
+    requests: &mpsc::Sender<AdminRequest>,
+    which: Which,
+    settle: Settle,
+) -> Response {
+    let ids = which.id.map(|id| vec![id]);
+    let ask = |waiter| AdminRequest::SettleLetters {
+        ids,
+        settle,
+        waiter,
+    };
+    match asked(requests, ask).await {
         Some(Ok(report)) => json(StatusCode::OK, &report),
         Some(Err(error)) => json(StatusCode::CONFLICT, &Refusal { error }),
         None => ending(),

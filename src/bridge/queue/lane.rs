@@ -12,7 +12,7 @@ use std::{
 
 use shards::application::Millis;
 
-use super::{Job, QueueSettings};
+use super::{Job, QueueSettings, batch::Batch};
 use crate::bridge::message::WebhookEvent;
 use crate::protocol::app::AppIndex;
 
@@ -20,9 +20,7 @@ use crate::protocol::app::AppIndex;
 #[derive(Debug)]
 pub(crate) struct Lane {
     app: AppIndex,
-    /// Events that wait for their batch to close; empty when no batch is open.
-    open: Vec<Arc<WebhookEvent>>,
-    opened: Millis,
+    open: Batch,
     /// Not yet tried, oldest first.
     ready: VecDeque<Job>,
     /// To try again, by when; the number keeps two of the same time apart.
@@ -53,8 +51,7 @@ impl Lane {
     pub(crate) fn new(app: AppIndex) -> Self {
         Self {
             app,
-            open: Vec::new(),
-            opened: Millis(0),
+            open: Batch::default(),
             ready: VecDeque::new(),
             retries: BTreeMap::new(),
             retries_by_age: BTreeMap::new(),
@@ -74,43 +71,37 @@ impl Lane {
 
     /// Adds an event to the open batch and closes it when it is full.
     pub(crate) fn push(&mut self, event: Arc<WebhookEvent>, now: Millis, settings: &QueueSettings) {
-        if self.open.is_empty() {
-            self.opened = now;
-        }
-        self.open.push(event);
-        let full = self.open.len() >= settings.batch_events_max;
-        if full || settings.batch_ms.is_none() {
+        if self.open.push(event, now, settings) {
             self.close();
         }
     }
 
+    /// Adds a job that was made elsewhere, behind all others.
+    pub(crate) fn push_job(&mut self, job: Job) {
+        self.ready.push_back(job);
+    }
+
+    /// Takes the first whole job that was not tried, whatever is under way.
+    pub(crate) fn pop(&mut self) -> Option<Job> {
+        self.ready.pop_front()
+    }
+
+    /// Takes the jobs that were not tried, but for the first `keep`.
+    pub(crate) fn take_untried(&mut self, keep: usize) -> Vec<Job> {
+        let keep = keep.min(self.ready.len());
+        self.ready.split_off(keep).into()
+    }
+
     /// Closes the batch if its time is over.
     pub(crate) fn close_due(&mut self, now: Millis, settings: &QueueSettings) {
-        let window = settings.batch_ms.unwrap_or(0);
-        if !self.open.is_empty() && now >= self.opened.plus(window) {
+        if self.open.closes(settings).is_some_and(|at| at <= now) {
             self.close();
         }
     }
 
     /// Makes a job of the open batch, however young it is.
     pub(crate) fn close(&mut self) {
-        if self.open.is_empty() {
-            return;
-        }
-        let events = std::mem::take(&mut self.open);
-        let mut channels: Vec<u64> = events.iter().map(|event| hash(&event.channel)).collect();
-        channels.sort_unstable();
-        channels.dedup();
-        let bytes = events.iter().map(|event| event.approximate_bytes()).sum();
-        self.ready.push_back(Job {
-            app: self.app,
-            events,
-            created: self.opened,
-            attempts: 0,
-            is_probe: false,
-            channels,
-            bytes,
-        });
+        self.ready.extend(self.open.close(self.app));
     }
 
     /// Takes the job that may start now. `spare` = the node has many free places.
@@ -256,7 +247,7 @@ impl Lane {
 
     /// When the oldest waiting event came.
     pub(crate) fn oldest(&self) -> Option<Millis> {
-        let open = (!self.open.is_empty()).then_some(self.opened);
+        let open = self.open.opened();
         let ready = self.ready.front().map(|job| job.created);
         let retries = self.retries_by_age.first_key_value();
         let retries = retries.map(|((created, _), _)| *created);
@@ -269,8 +260,7 @@ impl Lane {
         if self.in_flight >= self.places(spare, settings) {
             return None;
         }
-        let window = settings.batch_ms.unwrap_or(0);
-        let open = (!self.open.is_empty()).then(|| self.opened.plus(window));
+        let open = self.open.closes(settings);
         let ready = self.startable().map(|_| Millis(0));
         let retry = self.retries.first_key_value().map(|(key, _)| key.0);
         let first = [open, ready, retry].into_iter().flatten().min()?;
@@ -280,7 +270,7 @@ impl Lane {
     /// Nothing waits, nothing is in flight, and no failure is to be remembered.
     pub(crate) fn is_removable(&self) -> bool {
         let nothing_waits =
-            self.open.is_empty() && self.ready.is_empty() && self.retries.is_empty();
+            !self.open.is_open() && self.ready.is_empty() && self.retries.is_empty();
         nothing_waits && self.in_flight == 0 && self.failures == 0
     }
 
@@ -306,13 +296,4 @@ impl Lane {
 
 fn are_disjoint(a: &[u64], b: &[u64]) -> bool {
     a.iter().all(|channel| b.binary_search(channel).is_err())
-}
-
-/// Equal channels hash equally within one process; a collision only delays a job.
-fn hash(channel: &str) -> u64 {
-    HASHER.with(|hasher| hasher.hash_one(channel))
-}
-
-thread_local! {
-    static HASHER: ahash::RandomState = ahash::RandomState::new();
 }

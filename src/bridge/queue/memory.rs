@@ -43,7 +43,17 @@ pub struct MemoryQueue {
     probes: usize,
     in_flight_events: usize,
     overflowed_at: Option<Millis>,
+    /// Jobs that left other than delivered, for who keeps account of them. It takes them after each call.
+    left: Vec<Left>,
     pub counters: WebhookCounters,
+}
+
+/// A job that is this queue's no more, and why.
+#[derive(Debug)]
+pub enum Left {
+    Dead(TargetId, Job, DeadReason),
+    /// It is kept elsewhere until then.
+    Again(TargetId, Job, Millis),
 }
 
 /// How a target's state changed with an attempt, for one log line per change.
@@ -79,8 +89,13 @@ impl MemoryQueue {
             probes: 0,
             in_flight_events: 0,
             overflowed_at: None,
+            left: Vec::new(),
             counters: WebhookCounters::default(),
         }
+    }
+
+    pub fn settings(&self) -> &QueueSettings {
+        &self.settings
     }
 
     /// Takes over a reloaded rhythm; what waits stays.
@@ -103,6 +118,74 @@ impl MemoryQueue {
         self.make_room(now);
     }
 
+    /// Adds a job that was made elsewhere.
+    pub fn push_job(&mut self, target: TargetId, job: Job, now: Millis) {
+        self.waiting_events += job.events.len();
+        self.shares.add(job.app, target, job.bytes);
+        let lane = self.lanes.entry(target);
+        let lane = lane.or_insert_with(|| Lane::new(job.app));
+        assert!(lane.app() == job.app, "a target belongs to one app");
+        lane.push_job(job);
+        self.schedule(target, now);
+        self.make_room(now);
+    }
+
+    /// Takes one whole job, to keep it elsewhere: it is this queue's no more. A queue that gives its jobs
+    /// away so starts none.
+    pub fn pop(&mut self, now: Millis) -> Option<(TargetId, Job)> {
+        assert!(self.in_flight == 0, "jobs are started or given away");
+        self.list_due(now);
+        while let Some(id) = self.turns.pop_front() {
+            self.looks += 1;
+            self.give_up_old(id, now);
+            let lane = self.lanes.get_mut(&id)?;
+            lane.is_listed = false;
+            lane.close_due(now, &self.settings);
+            let job = lane.pop();
+            if let Some(job) = &job {
+                self.forget_waiting(id, job);
+            }
+            self.schedule(id, now);
+            self.remove_if_idle(id);
+            if let Some(job) = job {
+                return Some((id, job));
+            }
+        }
+        None
+    }
+
+    /// Takes the jobs of a target that were not tried yet, but for the first `keep`.
+    pub fn take_untried(&mut self, target: TargetId, keep: usize, now: Millis) -> Vec<Job> {
+        let lane = self.lanes.get_mut(&target);
+        let jobs = lane.map_or_else(Vec::new, |lane| lane.take_untried(keep));
+        for job in &jobs {
+            self.forget_waiting(target, job);
+        }
+        self.schedule(target, now);
+        self.remove_if_idle(target);
+        jobs
+    }
+
+    /// Takes all jobs that were not tried yet.
+    pub fn take_all_untried(&mut self, now: Millis) -> Vec<(TargetId, Job)> {
+        let ids: Vec<TargetId> = self.lanes.keys().copied().collect();
+        let mut taken = Vec::new();
+        for id in ids {
+            let jobs = self.take_untried(id, 0, now).into_iter();
+            taken.extend(jobs.map(|job| (id, job)));
+        }
+        taken
+    }
+
+    /// Jobs that left other than delivered since this was asked last.
+    pub fn take_left(&mut self) -> Vec<Left> {
+        std::mem::take(&mut self.left)
+    }
+
+    pub fn is_target_failing(&self, target: TargetId) -> bool {
+        self.lanes.get(&target).is_some_and(Lane::is_failing)
+    }
+
     fn make_room(&mut self, now: Millis) {
         while self.shares.bytes() > self.settings.bytes_max {
             self.overflowed_at = Some(now);
@@ -115,11 +198,7 @@ impl MemoryQueue {
         if self.in_flight >= self.settings.in_flight_max {
             return None;
         }
-        while self.wakes.first().is_some_and(|(at, _)| *at <= now)
-            && let Some((_, id)) = self.wakes.pop_first()
-        {
-            self.list(id);
-        }
+        self.list_due(now);
         for _ in 0..self.turns.len() + self.held.len() {
             let held = &mut self.held;
             let may_probe = self.probes < probes_max(&self.settings);
@@ -132,6 +211,14 @@ impl MemoryQueue {
         }
         assert!(self.turns.is_empty(), "each lane was looked at once");
         None
+    }
+
+    fn list_due(&mut self, now: Millis) {
+        while self.wakes.first().is_some_and(|(at, _)| *at <= now)
+            && let Some((_, id)) = self.wakes.pop_first()
+        {
+            self.list(id);
+        }
     }
 
     /// Looks at a lane that was listed.
@@ -243,13 +330,14 @@ impl MemoryQueue {
         let due = now.plus(backoff_ms(&self.settings, job.attempts, jitter));
         let ends = job.created.plus(retry.max_age_s.saturating_mul(1_000));
         if retry.attempts > 0 && job.attempts >= retry.attempts {
-            self.bury(&job, DeadReason::Attempts);
+            self.bury(target, job, DeadReason::Attempts);
         } else if due > ends {
-            self.bury(&job, DeadReason::Age);
+            self.bury(target, job, DeadReason::Age);
+        } else if job.receipt.is_some() {
+            self.count_retry(&job);
+            self.left.push(Left::Again(target, job, due));
         } else {
-            let counters = self.counters.app(job.app);
-            counters.count(&job.counts(), DeliveryResult::Retry);
-            counters.retries += 1;
+            self.count_retry(&job);
             self.waiting_events += job.events.len();
             self.shares.add(job.app, target, job.bytes);
             lane_in_flight(&mut self.lanes, target).retry(job, due);
@@ -275,7 +363,7 @@ impl MemoryQueue {
         for id in gone {
             while let Some(job) = self.lanes.get_mut(&id).and_then(Lane::take_oldest) {
                 self.forget_waiting(id, &job);
-                self.bury(&job, DeadReason::Gone);
+                self.bury(id, job, DeadReason::Gone);
             }
             if let Some(lane) = self.lanes.get_mut(&id) {
                 lane.forgive();
@@ -290,7 +378,7 @@ impl MemoryQueue {
         lane.ended(job, false);
         lane.forgive();
         self.leave(job);
-        self.bury(job, DeadReason::Gone);
+        self.bury(target, job.clone(), DeadReason::Gone);
         self.remove_if_idle(target);
     }
 
@@ -369,7 +457,7 @@ impl MemoryQueue {
             .and_then(|lane| lane.take_older(oldest))
         {
             self.forget_waiting(id, &job);
-            self.bury(&job, DeadReason::Age);
+            self.bury(id, job, DeadReason::Age);
         }
     }
 
@@ -386,7 +474,7 @@ impl MemoryQueue {
         let job = self.lanes.get_mut(&id).and_then(Lane::take_oldest);
         let job = job.expect("a lane with an oldest event gives it");
         self.forget_waiting(id, &job);
-        self.bury(&job, reason);
+        self.bury(id, job, reason);
         self.remove_if_idle(id);
         true
     }
@@ -413,10 +501,17 @@ impl MemoryQueue {
         self.shares.take(job.app, target, job.bytes);
     }
 
-    fn bury(&mut self, job: &Job, reason: DeadReason) {
+    fn bury(&mut self, target: TargetId, job: Job, reason: DeadReason) {
         let counters = self.counters.app(job.app);
         counters.count(&job.counts(), DeliveryResult::Dead);
         counters.dead[reason as usize] += 1;
+        self.left.push(Left::Dead(target, job, reason));
+    }
+
+    fn count_retry(&mut self, job: &Job) {
+        let counters = self.counters.app(job.app);
+        counters.count(&job.counts(), DeliveryResult::Retry);
+        counters.retries += 1;
     }
 
     fn remove_if_idle(&mut self, id: TargetId) {

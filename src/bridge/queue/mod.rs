@@ -1,22 +1,34 @@
 //! The webhook queue: what waits for delivery, in which order, and for how long.
 //!
-//! Owns: the drivers; today the one in memory. Also its bounds.
+//! Owns: `Job`; `batch` makes them, `memory` holds what this process may deliver, `store` is where nodes
+//! share the rest, `record` is a job as text. Also its bounds.
 //! May depend on: `bridge::message`, `metrics::bridge`, the configuration's `webhooks` section. Not
-//! on HTTP, sockets or a clock: time is an argument.
+//! on HTTP or a clock: time is an argument. Only drivers of `store` know sockets.
 //! Invariants: a job is in the queue or in flight until it is delivered or counted as dead.
 
+mod batch;
+pub mod dead;
 pub(super) mod lane;
 pub mod memory;
+pub mod part;
+#[cfg(test)]
+mod part_tests;
+pub mod record;
 mod shares;
+pub mod store;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
+
+use sha2::{Digest as _, Sha256};
 
 use super::message::WebhookEvent;
 use crate::config::sections::{Retry, Webhooks};
 use crate::protocol::app::AppIndex;
 use shards::application::Millis;
+
+use self::store::Receipt;
 
 /// Number of a webhook target on this node; never given twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,6 +43,8 @@ pub struct Job {
     pub created: Millis,
     /// Attempts made.
     pub attempts: u32,
+    /// By which the store knows it; `None` = this process alone has it.
+    pub receipt: Option<Receipt>,
     /// Its target was failing when the attempt under way began.
     pub(super) is_probe: bool,
     /// Hashes of its channels, sorted: two jobs that share one must not overtake each other.
@@ -40,6 +54,23 @@ pub struct Job {
 }
 
 impl Job {
+    pub fn new(app: AppIndex, events: Vec<Arc<WebhookEvent>>, created: Millis) -> Self {
+        let mut channels: Vec<u64> = events.iter().map(|event| hash(&event.channel)).collect();
+        channels.sort_unstable();
+        channels.dedup();
+        let bytes = events.iter().map(|event| event.approximate_bytes()).sum();
+        Self {
+            app,
+            events,
+            created,
+            attempts: 0,
+            receipt: None,
+            is_probe: false,
+            channels,
+            bytes,
+        }
+    }
+
     /// Events per kind, in the order of `WEBHOOK_EVENTS`.
     pub fn counts(&self) -> [u32; 7] {
         let mut counts = [0; 7];
@@ -52,6 +83,65 @@ impl Job {
     /// Wall clock of the webhook's making, the same at every attempt.
     pub fn time_ms(&self) -> u64 {
         self.events.first().map_or(0, |event| event.time_ms)
+    }
+}
+
+/// Equal channels hash equally within one process; a collision only delays a job.
+fn hash(channel: &str) -> u64 {
+    HASHER.with(|hasher| hasher.hash_one(channel))
+}
+
+thread_local! {
+    static HASHER: ahash::RandomState = ahash::RandomState::new();
+}
+
+/// What every node calls a target: a digest of its app's id, its URL, and how many of the app's earlier
+/// targets have the same URL. It tells nothing of the URL, which may hold a credential.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TargetName([u8; 16]);
+
+impl TargetName {
+    pub fn of(app_id: &str, url: &str, ordinal: usize) -> Self {
+        let ordinal = u64::try_from(ordinal).unwrap_or(u64::MAX).to_be_bytes();
+        let mut digest = Sha256::new();
+        // An id has a length of its own, so that no part can be taken for another.
+        let id_bytes = u64::try_from(app_id.len())
+            .unwrap_or(u64::MAX)
+            .to_be_bytes();
+        for part in [&id_bytes[..], app_id.as_bytes(), &ordinal, url.as_bytes()] {
+            digest.update(part);
+        }
+        let mut name = [0; 16];
+        name.copy_from_slice(&digest.finalize()[..16]);
+        Self(name)
+    }
+
+    /// Of the 32 hexadecimal digits that `Display` writes.
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_hex = |it: u8| it.is_ascii_digit() || (b'a'..=b'f').contains(&it);
+        if text.len() != 32 || !text.bytes().all(is_hex) {
+            return None;
+        }
+        u128::from_str_radix(text, 16)
+            .ok()
+            .map(|it| Self(it.to_be_bytes()))
+    }
+
+    /// One of `count` parts, evenly.
+    pub fn part(self, count: usize) -> usize {
+        usize::from(self.0[15]) % count
+    }
+}
+
+impl fmt::Display for TargetName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
+impl fmt::Debug for TargetName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

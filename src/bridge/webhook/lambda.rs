@@ -1,24 +1,28 @@
 //! A function of AWS Lambda as a webhook's target: its address, and a request that it knows to be ours.
 //!
 //! Owns: `Functions`: where they are, and the credentials for all of them.
-//! May depend on: `bridge::aws`, reqwest's types, aws-sigv4, tokio.
+//! May depend on: `bridge::aws`, `webhook::client`, aws-sigv4, hyper's headers, tokio.
 //! Invariants: a function is called without waiting for what it does; credentials are kept until they are about to
 //! expire, and asked for by one request at a time.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use aws_credential_types::{Credentials, provider::ProvideCredentials as _};
 use aws_sigv4::{
     http_request::{SignableBody, SignableRequest, SigningSettings, sign},
     sign::v4,
 };
-use reqwest::{
-    StatusCode, Url,
+use hyper::{
+    StatusCode,
     header::{HeaderMap, HeaderName, HeaderValue},
 };
+use reqwest::Url;
 use tokio::sync::Mutex;
 
-use super::attempt::AttemptError;
+use super::{attempt::AttemptError, client::ExchangeError};
 use crate::bridge::aws::{AwsKeys, AwsPlace};
 
 /// All functions that are targets.
@@ -57,23 +61,7 @@ impl Functions {
         Some(url)
     }
 
-    /// The headers with which a function is invoked with that body.
-    pub(super) async fn headers(
-        &self,
-        url: &Url,
-        region: &str,
-        body: &[u8],
-    ) -> Result<HeaderMap, AttemptError> {
-        let credentials = self.credentials(region).await?;
-        let fixed = [
-            ("content-type", "application/json"),
-            ("x-amz-invocation-type", "Event"),
-        ];
-        signed(&credentials, url, region, &fixed, body)
-            .ok_or_else(|| AttemptError::Exchange("the request cannot be signed".to_owned()))
-    }
-
-    async fn credentials(&self, region: &str) -> Result<Credentials, AttemptError> {
+    async fn credentials(&self, region: &str) -> Result<Credentials, ExchangeError> {
         let mut kept = self.credentials.lock().await;
         if let Some(credentials) = kept.as_ref().filter(|it| holds(it, now())) {
             return Ok(credentials.clone());
@@ -86,7 +74,7 @@ impl Functions {
             profile: None,
             timeout: CREDENTIALS_TIMEOUT,
         };
-        let missing = |reason: String| AttemptError::Exchange(place.missing(&reason).fault);
+        let missing = |reason: String| ExchangeError::Broken(place.missing(&reason).fault);
         let resolved = place.resolve_soon().await.map_err(missing)?;
         let provider = resolved.credentials_provider();
         let provider = provider.ok_or_else(|| missing("nothing was found".to_owned()))?;
@@ -97,20 +85,43 @@ impl Functions {
     }
 }
 
-/// What an answer says of the call: it was taken, or why not.
-pub(super) fn verdict(status: StatusCode, headers: &HeaderMap) -> Result<(), AttemptError> {
-    let said = |name: &str| {
-        let value = headers.get(name)?.to_str().ok()?;
-        Some(value.chars().take(WORDS_MAX).collect::<String>())
-    };
-    if let Some(error) = said("x-amz-function-error") {
-        return Err(AttemptError::Function(error));
+/// What is needed to invoke one.
+#[derive(Debug)]
+pub(super) struct Function {
+    functions: Arc<Functions>,
+    region: String,
+}
+
+impl Function {
+    pub(super) fn new(functions: &Arc<Functions>, region: &str) -> Self {
+        Self {
+            functions: Arc::clone(functions),
+            region: region.to_owned(),
+        }
     }
-    match (status.is_success(), said("x-amzn-errortype")) {
-        (true, _) => Ok(()),
-        (false, Some(error)) => Err(AttemptError::Function(format!("{status}, {error}"))),
-        (false, None) => Err(AttemptError::Status(status)),
+
+    /// The headers with which it is invoked at its address with that body.
+    pub(super) async fn headers(&self, url: &Url, body: &[u8]) -> Result<HeaderMap, ExchangeError> {
+        let credentials = self.functions.credentials(&self.region).await?;
+        let fixed = [
+            ("content-type", "application/json"),
+            ("x-amz-invocation-type", "Event"),
+        ];
+        signed(&credentials, url, &self.region, &fixed, body)
+            .ok_or_else(|| ExchangeError::Broken("the request cannot be signed".to_owned()))
     }
+}
+
+/// The call was taken, or why not. Another success than 202 is that of a function that was waited for, and may itself have
+/// failed: it is none of ours.
+pub(super) fn verdict(status: StatusCode, body: &[u8]) -> Result<(), AttemptError> {
+    if status == StatusCode::ACCEPTED {
+        return Ok(());
+    }
+    let words = String::from_utf8_lossy(body);
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    let words: String = words.chars().map(plain).collect();
+    Err(AttemptError::Function(format!("{status} {words}")))
 }
 
 /// Not to expire while the request is on its way.
@@ -170,7 +181,8 @@ fn now() -> SystemTime {
 const API_VERSION: &str = "2015-03-31";
 const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(2);
 const RENEWED_BEFORE: Duration = Duration::from_secs(300);
-const WORDS_MAX: usize = 100;
+/// Of an answer, to be told.
+pub(super) const WORDS_BYTES: usize = 200;
 
 #[cfg(test)]
 mod tests {
@@ -218,18 +230,12 @@ mod tests {
     }
 
     #[test]
-    fn an_error_of_the_function_is_none_of_ours_but_no_success() {
-        let with = |name: &'static str| {
-            HeaderMap::from_iter([(
-                HeaderName::from_static(name),
-                HeaderValue::from_static("Oops"),
-            )])
-        };
-        assert!(verdict(StatusCode::ACCEPTED, &HeaderMap::new()).is_ok());
-        let failed = verdict(StatusCode::OK, &with("x-amz-function-error"));
-        assert!(matches!(failed, Err(AttemptError::Function(_))));
-        let refused = verdict(StatusCode::NOT_FOUND, &with("x-amzn-errortype"));
-        let refused = refused.expect_err("refused").to_string();
-        assert_eq!(refused, "the function is not invoked: 404 Not Found, Oops");
+    fn only_a_call_that_was_taken_is_a_success() {
+        assert!(verdict(StatusCode::ACCEPTED, b"").is_ok());
+        for status in [StatusCode::OK, StatusCode::NOT_FOUND, StatusCode::FORBIDDEN] {
+            let refused = verdict(status, b"{\"Message\":\n\"no\"}").expect_err("no call");
+            let wanted = format!("the function is not invoked: {status} {{\"Message\": \"no\"}}");
+            assert_eq!(refused.to_string(), wanted);
+        }
     }
 }

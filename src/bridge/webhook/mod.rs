@@ -1,13 +1,19 @@
 //! Webhooks: from events of shards to signed requests.
 //!
-//! Owns: which target gets which event, batches, attempts under way, retries.
-//! May depend on: `bridge::{apps, message, queue}`, `config`, `protocol`, `reqwest`, tokio.
+//! Owns: which target gets which event, attempts under way, what is told of them; `shared` has the parts of
+//! a queue that nodes share, `account` what became of jobs.
+//! May depend on: `bridge::{apps, message, queue}`, `config`, `protocol`, tokio.
 //! Invariants: an event is delivered at least once or counted as dead; a slow target delays no
 //! other; nothing here waits while the bridge has other work.
 
+mod account;
 mod attempt;
+mod client;
 mod lambda;
+mod old;
 pub mod policy;
+pub mod probe;
+pub mod shared;
 mod target;
 #[cfg(test)]
 #[expect(
@@ -17,8 +23,9 @@ mod target;
 mod tests;
 
 use std::{
+    collections::BTreeSet,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use shards::application::Millis;
@@ -26,7 +33,9 @@ use tokio::task::JoinSet;
 
 use self::{
     attempt::AttemptError,
+    client::{Client, Connections, Kept},
     policy::TargetPolicy,
+    shared::{Heard, Keeping, Shared},
     target::{TargetTable, Wanted},
 };
 use super::{
@@ -34,13 +43,15 @@ use super::{
     message::WebhookEvent,
     queue::{
         Job, QueueSettings, TargetId,
+        dead::DeadLetters,
         memory::{MemoryQueue, TargetChange},
+        part::Part,
     },
 };
 use crate::{
     config::{
         app::EventType,
-        sections::{QueueDriver, Targets, Webhooks as Settings},
+        sections::{Targets, Webhooks as Settings},
     },
     metrics::{
         bridge::{DeliveryResult, WebhookCounters},
@@ -48,24 +59,22 @@ use crate::{
     },
 };
 
-/// Why webhooks cannot be sent at all.
-#[derive(Debug, thiserror::Error)]
-pub enum WebhookError {
-    #[error("the HTTP client for webhooks cannot be made: {0}")]
-    Client(#[from] reqwest::Error),
-    #[error("queue.driver = {0}: this release has memory and none")]
-    Driver(&'static str),
-}
-
 /// All webhooks of this node.
 #[derive(Debug)]
 pub struct Webhooks {
     /// `queue.driver = none` turns webhooks off.
     enabled: bool,
+    /// What this process may deliver.
     queue: MemoryQueue,
+    /// What waits elsewhere; `None` = all waits in `queue`.
+    shared: Option<Shared>,
+    /// `None` of a store's.
+    letters: DeadLetters,
+    /// At most `WANTED_MAX`.
+    wanted_apps: BTreeSet<Box<str>>,
     targets: TargetTable,
-    policy: Arc<TargetPolicy>,
-    client: reqwest::Client,
+    client: Client,
+    connections: Connections,
     attempts: JoinSet<Attempted>,
     started: Instant,
     told: LogLimit,
@@ -78,36 +87,34 @@ struct Attempted {
     job: Job,
     result: Result<(), AttemptError>,
     took: Duration,
+    kept: Option<Kept>,
 }
 
 impl Webhooks {
     /// `started` is the start of the node's clock.
-    ///
-    /// # Errors
-    /// When the queue driver is not in this release, or the host has no usable TLS setup.
-    pub fn new(
-        driver: QueueDriver,
-        settings: &Settings,
-        started: Instant,
-    ) -> Result<Self, WebhookError> {
-        let enabled = match driver {
-            QueueDriver::Memory => true,
-            QueueDriver::None => false,
-            QueueDriver::Redis => return Err(WebhookError::Driver("redis")),
-            QueueDriver::RedisCluster => return Err(WebhookError::Driver("redis-cluster")),
-            QueueDriver::Sqs => return Err(WebhookError::Driver("sqs")),
+    pub fn new(keeping: Keeping, settings: &Settings, started: Instant) -> Self {
+        let enabled = !matches!(keeping, Keeping::Nowhere);
+        let mut queue = QueueSettings::of(settings);
+        let shared = match keeping {
+            Keeping::Nowhere | Keeping::Memory => None,
+            Keeping::Shared(setup) => {
+                queue.in_flight_max = setup.in_flight_max;
+                Some(Shared::new(setup, &queue))
+            }
         };
-        let policy = Arc::new(TargetPolicy::of(&settings.targets));
-        Ok(Self {
+        Self {
             enabled,
-            queue: MemoryQueue::new(QueueSettings::of(settings)),
+            queue: MemoryQueue::new(queue),
+            shared,
+            letters: DeadLetters::default(),
+            wanted_apps: BTreeSet::new(),
             targets: TargetTable::new(settings.lambda_endpoint_url.as_deref()),
-            client: attempt::client(&policy)?,
-            policy,
+            client: client_of(&settings.targets),
+            connections: Connections::default(),
             attempts: JoinSet::new(),
             started,
             told: LogLimit::default(),
-        })
+        }
     }
 
     /// Takes over the apps that there are at the start.
@@ -129,6 +136,11 @@ impl Webhooks {
         }
         if any_target_went {
             self.queue.retain(|id| self.targets.target(id).is_some());
+            for part in self.shared.iter_mut().flat_map(Shared::parts_mut) {
+                part.retain(|id| self.targets.target(id).is_some());
+            }
+            self.keep_account(None);
+            self.targets.forget_gone();
         }
         if any_app_went {
             let is_forgotten = |app| {
@@ -140,21 +152,17 @@ impl Webhooks {
     }
 
     /// Takes over a reloaded `webhooks` section.
-    ///
-    /// # Errors
-    /// As `new`; the former settings stay.
-    pub fn reconfigure(&mut self, settings: &Settings) -> Result<(), WebhookError> {
-        self.set_policy(&settings.targets)?;
-        self.queue
-            .reconfigure(QueueSettings::of(settings), self.now());
-        Ok(())
-    }
-
-    fn set_policy(&mut self, targets: &Targets) -> Result<(), WebhookError> {
-        let policy = Arc::new(TargetPolicy::of(targets));
-        self.client = attempt::client(&policy)?;
-        self.policy = policy;
-        Ok(())
+    pub fn reconfigure(&mut self, settings: &Settings) {
+        self.client = client_of(&settings.targets);
+        self.connections.clear(); // Some may lead where nothing may go any more.
+        let now = self.now();
+        let mut settings = QueueSettings::of(settings);
+        if let Some(shared) = &mut self.shared {
+            settings.in_flight_max = self.queue.settings().in_flight_max;
+            shared.reconfigure(&settings, now);
+        }
+        self.queue.reconfigure(settings, now);
+        self.keep_account(None);
     }
 
     /// Queues an event for every target that wants it. `start` sends what is due.
@@ -170,7 +178,13 @@ impl Webhooks {
                 .target(*id)
                 .expect("a listed target is in the table");
             match target.wants(&event) {
-                Wanted::Yes => self.queue.push(*id, event.app, Arc::clone(&event), now),
+                Wanted::Yes => match &mut self.shared {
+                    None => self.queue.push(*id, event.app, Arc::clone(&event), now),
+                    Some(shared) => {
+                        let part = shared.part(target.name);
+                        part.push(*id, event.app, Arc::clone(&event), now);
+                    }
+                },
                 Wanted::Filtered => {
                     let counters = self.queue.counters.app(event.app);
                     let row = &mut counters.deliveries[event.kind.column()];
@@ -179,16 +193,30 @@ impl Webhooks {
                 Wanted::No => {}
             }
         }
+        self.keep_account(None);
     }
 
-    /// Begins every attempt that is due and has a place.
+    /// Begins every attempt that is due and has a place, and says to the store what is to be said.
     pub fn start(&mut self) {
+        self.start_attempts();
+        self.keep_account(None);
+        let now = self.now();
+        if let Some(shared) = &mut self.shared {
+            let targets = &self.targets;
+            shared.begin(now, wall_ms(), |id| {
+                let target = targets.target(id)?;
+                Some((&*target.entry.app.id, target.name))
+            });
+        }
+    }
+
+    fn start_attempts(&mut self) {
         while let Some((id, job)) = self.queue.start(self.now()) {
             let Some(target) = self.targets.target(id) else {
                 self.queue.gone(id, &job); // `retain` has emptied its lane: only a race leads here.
                 continue;
             };
-            let (client, policy) = (self.client.clone(), Arc::clone(&self.policy));
+            let (client, kept) = (self.client.clone(), self.connections.take(id));
             let target = Arc::clone(target);
             self.attempts.spawn(async move {
                 #[expect(
@@ -196,12 +224,13 @@ impl Webhooks {
                     reason = "an attempt takes the time that it takes"
                 )]
                 let began = Instant::now();
-                let result = attempt::attempt(client, policy, target, &job).await;
+                let (result, kept) = attempt::attempt(client, kept, target, &job).await;
                 Attempted {
                     target: id,
                     job,
                     result,
                     took: began.elapsed(),
+                    kept,
                 }
             });
         }
@@ -210,23 +239,37 @@ impl Webhooks {
     /// Waits until an attempt has ended or something is due, and deals with it. Nothing is lost
     /// when the future is dropped before it is ready.
     pub async fn progress(&mut self) {
-        let due = self
-            .queue
-            .next_due()
-            .map(|due| self.started + Duration::from_millis(due.0));
+        let now = self.now();
+        let shared_due = self.shared.as_ref().and_then(|it| it.due(now));
+        let due = [self.queue.next_due(), shared_due];
+        let due = due.into_iter().flatten().min();
+        let due = due
+            .map(|due| self.started + Duration::from_millis(due.0.saturating_sub(CLOCK_BEGINS_MS)))
+            .map(tokio::time::Instant::from_std);
+        let due = [due, self.connections.due()].into_iter().flatten().min();
         let due = async {
             match due {
-                Some(due) => tokio::time::sleep_until(due.into()).await,
+                Some(due) => tokio::time::sleep_until(due).await,
                 None => std::future::pending().await,
             }
         };
+        let heard = async {
+            match &mut self.shared {
+                Some(shared) => shared.heard().await,
+                None => std::future::pending::<Heard>().await,
+            }
+        };
         tokio::select! {
+            heard = heard => match heard {
+                Heard::Turned(turned) => self.hear(turned),
+                Heard::Old(heard) => self.hear_old(heard),
+            },
             Some(ended) = self.attempts.join_next() => {
                 // An attempt neither panics nor is aborted while we live.
                 let ended = ended.expect("an attempt ends by itself");
                 self.settle(ended);
             }
-            () = due => {}
+            () = due => self.connections.close_old(),
         }
         self.start();
     }
@@ -237,13 +280,23 @@ impl Webhooks {
             job,
             result,
             took,
+            kept,
         } = ended;
+        if let Some(kept) = kept {
+            self.connections.put(target, kept);
+        }
         self.queue.counters.attempts.observe(took.as_secs_f64());
+        if let (Ok(()), Some(shared), Some(receipt)) = (&result, &mut self.shared, &job.receipt) {
+            shared
+                .part(receipt.target)
+                .done(receipt, since(self.started));
+        }
         let Some(entry) = self.targets.target(target).cloned() else {
             match result {
                 Ok(()) => _ = self.queue.delivered(target, &job, self.now()),
                 Err(_) => self.queue.gone(target, &job),
             }
+            self.keep_account(None);
             return;
         };
         let app_id = &entry.entry.app.id;
@@ -251,6 +304,9 @@ impl Webhooks {
         match result {
             Ok(()) => {
                 let change = self.queue.delivered(target, &job, now);
+                if change == TargetChange::Recovered {
+                    self.recovers(target);
+                }
                 if change == TargetChange::Recovered
                     && let Some(suppressed) = self.told.allow(now)
                 {
@@ -261,6 +317,10 @@ impl Webhooks {
                 let attempt = job.attempts + 1;
                 tracing::debug!(app_id, endpoint, %error, attempt, "webhook failed");
                 let change = self.queue.failed(target, job, now, jitter());
+                self.keep_account(Some(&error.to_string()));
+                if change == TargetChange::Fails {
+                    self.fails(target);
+                }
                 if change == TargetChange::Fails
                     && let Some(suppressed) = self.told.allow(now)
                 {
@@ -270,8 +330,10 @@ impl Webhooks {
         }
     }
 
-    /// Sends everything that waits as soon as it has a place: the process is about to stop.
+    /// Sends everything that waits as soon as it has a place, or gives it to the store: the process is about
+    /// to stop.
     pub fn hurry(&mut self) {
+        self.close_parts();
         self.queue.hurry(self.now());
         self.start();
     }
@@ -279,17 +341,34 @@ impl Webhooks {
     /// Gives up all that is left; returns the number of events that were lost.
     pub fn abandon(&mut self) -> usize {
         self.attempts.abort_all();
-        self.queue.abandon()
+        let Some(shared) = &mut self.shared else {
+            return self.queue.abandon();
+        };
+        // What is in the store stays there.
+        let backlog: usize = shared.parts_mut().map(Part::abandon).sum();
+        let now = since(self.started);
+        let own = self.queue.take_all_untried(now).into_iter();
+        let own = own.filter(|(_, job)| job.receipt.is_none());
+        backlog + own.map(|(_, job)| job.events.len()).sum::<usize>()
     }
 
     /// Nothing waits and nothing is under way.
     pub fn is_idle(&self) -> bool {
-        self.queue.is_idle()
+        let mut parts = self.shared.iter().flat_map(Shared::parts);
+        self.queue.is_idle() && parts.all(Part::is_idle)
     }
 
-    /// The queue overflowed a short while ago.
+    /// The queue overflows, or its store does not answer.
     pub fn is_failing(&self) -> bool {
-        self.queue.is_failing(self.now())
+        let mut parts = self.shared.iter().flat_map(Shared::parts);
+        self.is_overflowing() || parts.any(Part::is_failing)
+    }
+
+    /// What waits here overflowed a short while ago.
+    pub fn is_overflowing(&self) -> bool {
+        let now = self.now();
+        let mut parts = self.shared.iter().flat_map(Shared::parts);
+        self.queue.is_failing(now) || parts.any(|part| part.is_overflowing(now))
     }
 
     pub fn counters(&self) -> &WebhookCounters {
@@ -298,19 +377,57 @@ impl Webhooks {
 
     /// The queue's gauges.
     pub fn state(&self) -> WebhookState {
+        let now = self.now();
+        let parts = || self.shared.iter().flat_map(Shared::parts);
+        let oldest = parts().map(|part| part.oldest_ms(now)).max().unwrap_or(0);
+        let oldest = oldest.max(self.queue.oldest_ms(now));
+        let driver = match &self.shared {
+            Some(shared) => shared.driver,
+            None if self.enabled => "memory",
+            None => "none",
+        };
+        let store = self.shared.as_ref().map(Shared::state);
         WebhookState {
-            driver: if self.enabled { "memory" } else { "none" },
-            waiting_events: self.queue.waiting_events(),
-            waiting_bytes: self.queue.waiting_bytes(),
+            dead_letters: store.map_or(self.letters.len() as u64, |it| it.dead),
+            dead_letters_dropped: store.map_or(self.letters.dropped, |it| it.dead_dropped),
+            store: self.shared.as_ref().map(Shared::sample),
+            driver,
+            waiting_events: self.queue.waiting_events()
+                + parts().map(Part::waiting_events).sum::<usize>(),
+            waiting_bytes: self.queue.waiting_bytes()
+                + parts().map(Part::waiting_bytes).sum::<usize>(),
             in_flight: self.queue.in_flight(),
-            oldest_s: self.queue.oldest_ms(self.now()) as f64 / 1e3,
+            oldest_s: oldest as f64 / 1e3,
         }
     }
 
     fn now(&self) -> Millis {
-        let since = self.started.elapsed().as_millis();
-        Millis(u64::try_from(since).expect("a process lives less than 500 million years"))
+        since(self.started)
     }
+}
+
+fn client_of(targets: &Targets) -> Client {
+    Client::new(Arc::new(TargetPolicy::of(targets)))
+}
+
+/// The queue's clock begins so that a job which is older than this process has a time on it.
+const CLOCK_BEGINS_MS: u64 = 1 << 40;
+
+fn since(started: Instant) -> Millis {
+    let since = u64::try_from(started.elapsed().as_millis());
+    Millis(CLOCK_BEGINS_MS + since.expect("a process lives less than 500 million years"))
+}
+
+/// Milliseconds since the Unix epoch.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "nodes that share jobs have no other clock in common"
+)]
+pub(super) fn wall_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
 }
 
 /// Keeps targets that go up and down from filling the disk.

@@ -1,19 +1,17 @@
 //! Where webhooks may go.
 //!
 //! Owns: `TargetPolicy` and the resolver that lets no other address through.
-//! May depend on: `ipnet`, tokio's resolver, reqwest's resolver trait.
+//! May depend on: `ipnet`, tokio's resolver.
 //! Invariants: the check is made on the very addresses that are connected to, so a name that
 //! resolves differently a second time gains nothing.
 
 use std::{
+    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::Arc,
 };
 
-use ipnet::IpNet;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-
 use crate::config::sections::Targets;
+use ipnet::IpNet;
 
 /// Which addresses webhooks may go to: `allow` wins over `deny`, and what is in neither is allowed.
 #[derive(Debug)]
@@ -92,33 +90,28 @@ pub enum ResolveError {
     Denied(String),
     #[error("{0} has no address")]
     Nothing(String),
+    #[error("{0} has no address: {1}")]
+    Failed(String, io::Error),
 }
 
-/// Resolves names with the host's resolver and drops what the policy does not permit.
-#[derive(Clone, Debug)]
-pub struct GuardedResolver {
-    pub policy: Arc<TargetPolicy>,
-}
-
-impl Resolve for GuardedResolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        let policy = Arc::clone(&self.policy);
-        Box::pin(async move {
-            let host = name.as_str();
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((host, 0)).await?.collect();
-            if found.is_empty() {
-                return Err(ResolveError::Nothing(host.to_owned()).into());
-            }
-            let permitted: Vec<SocketAddr> = found
-                .into_iter()
-                .filter(|address| policy.permits(address.ip()))
-                .collect();
-            if permitted.is_empty() {
-                return Err(ResolveError::Denied(host.to_owned()).into());
-            }
-            let permitted: Addrs = Box::new(permitted.into_iter());
-            Ok(permitted)
-        })
+/// Addresses of a name by the host's resolver, without those that the policy does not permit.
+pub(super) async fn resolve(
+    policy: &TargetPolicy,
+    host: &str,
+    port: u16,
+) -> Result<Vec<SocketAddr>, ResolveError> {
+    let found = tokio::net::lookup_host((host, port)).await;
+    let found: Vec<SocketAddr> = found
+        .map_err(|error| ResolveError::Failed(host.to_owned(), error))?
+        .collect();
+    if found.is_empty() {
+        return Err(ResolveError::Nothing(host.to_owned()));
+    }
+    let permitted = found.into_iter().filter(|it| policy.permits(it.ip()));
+    let permitted: Vec<SocketAddr> = permitted.collect();
+    match permitted.is_empty() {
+        true => Err(ResolveError::Denied(host.to_owned())),
+        false => Ok(permitted),
     }
 }
 

@@ -1,22 +1,27 @@
 //! Who gets which webhook.
 //!
 //! Owns: `Target`, the prepared form of one entry of an app's `webhooks`, and the table of them.
-//! May depend on: `bridge::{apps, queue, message}`, `webhook::lambda`, `config::app`. Not on HTTP exchanges.
+//! May depend on: `bridge::{apps, queue, message}`, `config::app`. Not on HTTP exchanges.
 //! Invariants: a target keeps its id over reloads while its app has an entry with its URL; an extra
 //! header never replaces one of ours.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use ahash::AHashMap;
-use reqwest::{
-    Url,
-    header::{HeaderMap, HeaderName, HeaderValue},
-};
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::Url;
 
-use super::lambda::Functions;
+use super::{
+    client::Destination,
+    lambda::{Function, Functions},
+};
 use crate::protocol::app::AppIndex;
 use crate::{
-    bridge::{apps::AppEntry, message::WebhookEvent, queue::TargetId},
+    bridge::{
+        apps::AppEntry,
+        message::WebhookEvent,
+        queue::{TargetId, TargetName},
+    },
     config::app::{EventType, Webhook, WebhookTarget},
 };
 
@@ -24,7 +29,10 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Target {
     pub entry: Arc<AppEntry>,
+    /// What every node calls it.
+    pub name: TargetName,
     pub url: Url,
+    pub destination: Destination,
     /// It is a function of AWS Lambda at this address.
     pub function: Option<Function>,
     /// The configured headers, without the reserved ones.
@@ -32,13 +40,6 @@ pub(super) struct Target {
     hook: Webhook,
     /// Bit `1 << WebhookKind::column` for each wanted kind.
     kinds: u8,
-}
-
-/// What is needed to invoke one.
-#[derive(Debug)]
-pub(super) struct Function {
-    pub functions: Arc<Functions>,
-    pub region: String,
 }
 
 /// What a target says to an event.
@@ -66,9 +67,19 @@ impl Target {
         self.url.origin().ascii_serialization()
     }
 
-    fn of(entry: &Arc<AppEntry>, hook: &Webhook, functions: &Arc<Functions>) -> Option<Self> {
-        let (url, function) = address(&entry.app.id, &hook.target, functions)?;
+    /// `ordinal` counts the app's earlier targets with this URL.
+    fn of(
+        entry: &Arc<AppEntry>,
+        hook: &Webhook,
+        ordinal: usize,
+        functions: &Arc<Functions>,
+    ) -> Option<Self> {
         let app_id = &entry.app.id;
+        let (url, function) = address(app_id, &hook.target, functions)?;
+        let Some(destination) = Destination::of(&url) else {
+            tracing::warn!(app_id, "a webhook whose url leads nowhere gets nothing");
+            return None;
+        };
         let kinds = hook
             .event_types
             .iter()
@@ -76,7 +87,9 @@ impl Target {
         let headers = headers(app_id, hook);
         Some(Self {
             entry: Arc::clone(entry),
+            name: TargetName::of(app_id, url.as_str(), ordinal),
             url,
+            destination,
             function,
             headers,
             hook: hook.clone(),
@@ -107,11 +120,7 @@ fn address(
                 tracing::warn!(app_id, region, "a webhook in no such region gets nothing");
                 return None;
             };
-            let function = Function {
-                functions: Arc::clone(functions),
-                region: region.clone(),
-            };
-            Some((url, Some(function)))
+            Some((url, Some(Function::new(functions, region))))
         }
     }
 }
@@ -166,6 +175,9 @@ pub(super) struct TargetTable {
     targets: BTreeMap<TargetId, Arc<Target>>,
     by_app: AHashMap<AppIndex, Vec<TargetId>>,
     functions: Arc<Functions>,
+    by_name: AHashMap<TargetName, TargetId>,
+    /// Those that went, until what waited for them is given up.
+    gone: BTreeMap<TargetId, Arc<Target>>,
     next: u32,
 }
 
@@ -182,9 +194,14 @@ impl TargetTable {
     /// is there no more.
     pub(super) fn put(&mut self, entry: &Arc<AppEntry>) -> bool {
         let mut former = self.by_app.remove(&entry.index).unwrap_or_default();
-        let hooks = entry.app.webhooks.iter();
         let mut ids = Vec::new();
-        for target in hooks.filter_map(|hook| Target::of(entry, hook, &self.functions)) {
+        let mut earlier: Vec<&WebhookTarget> = Vec::new();
+        for hook in &entry.app.webhooks {
+            let ordinal = earlier.iter().filter(|it| ***it == hook.target).count();
+            earlier.push(&hook.target);
+            let Some(target) = Target::of(entry, hook, ordinal, &self.functions) else {
+                continue;
+            };
             let same = former.iter();
             let same = same
                 .clone()
@@ -197,13 +214,15 @@ impl TargetTable {
                 }
             };
             ids.push(id);
+            self.forget(id); // It may have had another name.
+            self.by_name.insert(target.name, id);
             self.targets.insert(id, Arc::new(target));
         }
         if !ids.is_empty() {
             self.by_app.insert(entry.index, ids);
         }
         for id in &former {
-            self.targets.remove(id);
+            self.go(*id);
         }
         !former.is_empty()
     }
@@ -212,9 +231,44 @@ impl TargetTable {
     pub(super) fn remove(&mut self, app: AppIndex) -> bool {
         let ids = self.by_app.remove(&app).unwrap_or_default();
         for id in &ids {
-            self.targets.remove(id);
+            self.go(*id);
         }
         !ids.is_empty()
+    }
+
+    fn go(&mut self, id: TargetId) {
+        if let Some(target) = self.forget(id) {
+            self.gone.insert(id, target);
+        }
+    }
+
+    fn forget(&mut self, id: TargetId) -> Option<Arc<Target>> {
+        let target = self.targets.remove(&id)?;
+        if self.by_name.get(&target.name) == Some(&id) {
+            self.by_name.remove(&target.name);
+        }
+        Some(target)
+    }
+
+    /// Also one that went with the latest change, for what is said of its jobs.
+    pub(super) fn target_or_gone(&self, id: TargetId) -> Option<&Arc<Target>> {
+        self.targets.get(&id).or_else(|| self.gone.get(&id))
+    }
+
+    pub(super) fn forget_gone(&mut self) {
+        self.gone.clear();
+    }
+
+    /// `None`: not known here, or without targets.
+    pub(super) fn app_of_id(&self, id: &str) -> Option<AppIndex> {
+        let mut all = self.targets.values();
+        let target = all.find(|target| target.entry.app.id == id)?;
+        Some(target.entry.index)
+    }
+
+    pub(super) fn of_name(&self, name: TargetName) -> Option<(TargetId, &Arc<Target>)> {
+        let id = *self.by_name.get(&name)?;
+        Some((id, self.targets.get(&id)?))
     }
 
     pub(super) fn target(&self, id: TargetId) -> Option<&Arc<Target>> {

@@ -16,7 +16,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::Webhooks;
+use super::{Webhooks, shared::Keeping};
 use crate::metrics::bridge::AppWebhooks;
 use crate::protocol::app::AppIndex;
 use crate::{
@@ -28,7 +28,7 @@ use crate::{
     config::{
         Secret,
         app::{App, WebhookFilter},
-        sections::{QueueDriver, Retry, Targets, Webhooks as Settings},
+        sections::{Retry, Targets, Webhooks as Settings},
     },
     protocol::auth::Signer,
 };
@@ -273,7 +273,7 @@ async fn a_denied_target_is_never_connected_to_by_address_or_by_name() {
         endpoint.requests.try_recv().is_err(),
         "a denied target was asked"
     );
-    webhooks.reconfigure(&settings()).expect("a client");
+    webhooks.reconfigure(&settings());
     webhooks.accept(event("a", 2));
     endpoint.next(&mut webhooks).await;
     endpoint.next(&mut webhooks).await;
@@ -312,20 +312,14 @@ async fn a_reload_keeps_what_waits_for_a_webhook_that_stays_and_signs_with_the_n
 }
 
 #[tokio::test]
-async fn without_a_queue_nothing_is_sent_and_an_unknown_driver_is_refused() {
+async fn without_a_queue_nothing_is_sent() {
     let mut endpoint = Endpoint::start(vec![Answer::Status(200)]).await;
     let table = AppTable::build(&[app_for(&endpoint)], None);
-    let mut webhooks =
-        Webhooks::new(QueueDriver::None, &settings(), Instant::now()).expect("a client");
+    let mut webhooks = Webhooks::new(Keeping::Nowhere, &settings(), Instant::now());
     webhooks.begin(&table);
     webhooks.accept(event("a", 1));
     assert!(webhooks.is_idle());
     assert!(endpoint.requests.try_recv().is_err());
-    let refused = Webhooks::new(QueueDriver::Sqs, &settings(), Instant::now());
-    assert_eq!(
-        refused.expect_err("no such driver").to_string(),
-        "queue.driver = sqs: this release has memory and none"
-    );
 }
 
 fn settings() -> Settings {
@@ -350,8 +344,7 @@ fn settings() -> Settings {
 }
 
 fn webhooks(apps: &[App], settings: &Settings) -> Webhooks {
-    let mut webhooks =
-        Webhooks::new(QueueDriver::Memory, settings, Instant::now()).expect("a client");
+    let mut webhooks = Webhooks::new(Keeping::Memory, settings, Instant::now());
     webhooks.begin(&AppTable::build(apps, None));
     webhooks
 }

@@ -12,6 +12,10 @@ section! {
     pub struct Queue in "queue" {
         /// Where webhooks wait; `none` = webhooks are off.
         driver: QueueDriver = choice(QueueDriver::CHOICES).default("memory").env(&["QUEUE_DRIVER"]);
+        /// A node that is silent so long is dead, and its jobs go to others.
+        lease_s: u32 = whole(1, 43_200, "seconds").default("30").ours();
+        /// What may wait in Redis; beyond it the target with the most loses its oldest, to the dead letters.
+        bytes: u64 = whole(1_048_576, 1_099_511_627_776, "bytes").default("268435456").ours();
         redis: QueueRedis => QueueRedis::read;
         redis_cluster: QueueRedisCluster => QueueRedisCluster::read;
         sqs: Sqs => Sqs::read;
@@ -21,8 +25,8 @@ section! {
 choices! {
     pub enum QueueDriver {
         Memory = "memory" | "sync",
-        Redis = "redis" later,
-        RedisCluster = "redis-cluster" | "redis_cluster" later,
+        Redis = "redis",
+        RedisCluster = "redis-cluster" | "redis_cluster",
         Sqs = "sqs" later,
         /// Webhooks are off.
         None = "none",

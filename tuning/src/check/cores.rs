@@ -48,7 +48,7 @@ fn count(host: &Host, needs: &Needs) -> Finding {
     )
 }
 
-pub(super) fn shards(count: u64) -> String {
+pub(crate) fn shards(count: u64) -> String {
     match count {
         1 => "1 shard".to_owned(),
         count => format!("{count} shards"),

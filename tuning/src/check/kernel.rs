@@ -155,12 +155,6 @@ fn clock(host: &Host) -> Finding {
         "kernel.clocksource",
         "each turn reads the clock; from these that takes no system call (vDSO), from others about a microsecond",
     );
-    const FAST: [&str; 4] = [
-        "tsc",
-        "kvm-clock",
-        "hyperv_clocksource_tsc_page",
-        "arch_sys_counter",
-    ];
     let should_be = FAST.join(", ");
     match &host.kernel.clock {
         Reading::Is(clock) => {
@@ -177,7 +171,7 @@ fn clock(host: &Host) -> Finding {
                     .to_owned(),
             };
             RULE.judge(
-                FAST.contains(&&**clock),
+                is_fast_clock(clock),
                 Severity::Warning,
                 clock,
                 should_be,
@@ -187,3 +181,15 @@ fn clock(host: &Host) -> Finding {
         other => RULE.unread(other, should_be),
     }
 }
+
+/// Whether reading this clock takes no system call.
+pub(crate) fn is_fast_clock(clock: &str) -> bool {
+    FAST.contains(&clock)
+}
+
+const FAST: [&str; 4] = [
+    "tsc",
+    "kvm-clock",
+    "hyperv_clocksource_tsc_page",
+    "arch_sys_counter",
+];

@@ -14,6 +14,10 @@ mod memory;
 mod network;
 mod service;
 
+pub(crate) use cores::shards;
+pub(crate) use kernel::is_fast_clock;
+pub(crate) use network::{RECEIVE_BYTES, SEND_BYTES};
+
 use crate::{
     finding::{self, Finding, Rule, Severity},
     host::Host,

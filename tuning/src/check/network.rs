@@ -344,8 +344,8 @@ fn tracking(host: &Host, needs: &Needs) -> Vec<Finding> {
 /// 1024 to 65535.
 const PORTS_MAX: u64 = 64_512;
 /// The kernel's own (ip-sysctl): one page, and what its defaults begin with.
-const RECEIVE_BYTES: [u64; 3] = [4_096, 65_536, 1_048_576];
+pub(crate) const RECEIVE_BYTES: [u64; 3] = [4_096, 65_536, 1_048_576];
 /// The last one is `net.send_queue_bytes`.
-const SEND_BYTES: [u64; 3] = [4_096, 16_384, 1_048_576];
+pub(crate) const SEND_BYTES: [u64; 3] = [4_096, 16_384, 1_048_576];
 /// Kernels before 5.15 had four (nf_conntrack-sysctl).
 const ENTRIES_PER_BUCKET_MAX: u64 = 4;

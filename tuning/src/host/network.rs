@@ -87,7 +87,7 @@ fn drops(text: &str) -> Option<u64> {
 }
 
 /// `6001,9600-9601`, or nothing.
-fn ranges(text: &str) -> Option<Vec<(u64, u64)>> {
+pub(crate) fn ranges(text: &str) -> Option<Vec<(u64, u64)>> {
     if text.is_empty() {
         return Some(Vec::new());
     }

@@ -1,0 +1,104 @@
+//! What the configuration says of the webhook queue.
+//!
+//! Owns: `keeping`, `stores`.
+//! May depend on: `bridge::{queue, redis_commands, redis_setup, redis_cluster_setup, webhook}`, `config`.
+//! Invariants: what a driver does not do was refused with the configuration.
+
+use std::time::Duration;
+
+use super::{
+    adapter::BusError,
+    queue::{
+        dead::{LETTER_BYTES_MAX, LETTERS_MAX},
+        store::{
+            Store,
+            redis::{Keys, REDIS_PURPOSE, RedisBounds, RedisStore, old::OldList},
+        },
+    },
+    redis_cluster_setup::cluster_redis,
+    redis_commands::RedisCommands,
+    redis_setup::one_redis,
+    webhook::shared::{Keeping, SharedSetup},
+};
+use crate::config::{Config, sections::QueueDriver};
+
+/// Parts of a queue in a cluster: each on one master.
+const CLUSTER_PARTS: usize = 16;
+
+/// A server that is slower than this is as good as gone.
+const REDIS_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Where webhooks wait. Needs a tokio runtime.
+///
+/// # Errors
+/// When the store's server cannot even be asked: a URL that is none, a certificate that cannot be read.
+pub(super) fn keeping(config: &Config) -> Result<Keeping, BusError> {
+    let queue = &config.queue;
+    let (driver, in_flight_max) = match queue.driver {
+        QueueDriver::Memory => return Ok(Keeping::Memory),
+        QueueDriver::None | QueueDriver::Sqs => return Ok(Keeping::Nowhere),
+        QueueDriver::Redis => ("redis", queue.redis.concurrency),
+        QueueDriver::RedisCluster => ("redis-cluster", queue.redis_cluster.concurrency),
+    };
+    let (stores, old) = redis_stores(config, &incarnation())?;
+    tokio::spawn(old.warning_of_loss());
+    Ok(Keeping::Shared(SharedSetup {
+        driver,
+        stores,
+        old: Some(old),
+        in_flight_max: in_flight_max.max(1) as usize,
+    }))
+}
+
+/// The parts of the queue, for who looks at it. Needs a tokio runtime.
+///
+/// # Errors
+/// As `keeping`.
+pub fn stores(config: &Config) -> Result<Vec<Store>, BusError> {
+    match config.queue.driver {
+        QueueDriver::Memory | QueueDriver::None | QueueDriver::Sqs => Ok(Vec::new()),
+        QueueDriver::Redis | QueueDriver::RedisCluster => {
+            redis_stores(config, &incarnation()).map(|(stores, _)| stores)
+        }
+    }
+}
+
+fn redis_stores(config: &Config, node: &str) -> Result<(Vec<Store>, OldList), BusError> {
+    let queue = &config.queue;
+    let is_cluster = queue.driver == QueueDriver::RedisCluster;
+    let (setup, prefix, parts, timeout) = match is_cluster {
+        false => {
+            let redis = &queue.redis;
+            let setup = one_redis(config, redis.url_override.as_ref());
+            (setup, &redis.prefix, vec![None], REDIS_TIMEOUT)
+        }
+        true => {
+            let cluster = &queue.redis_cluster;
+            let setup = cluster_redis(config, &cluster.nodes);
+            let timeout = Duration::from_millis(cluster.request_timeout_ms);
+            let parts = (0..CLUSTER_PARTS).map(Some).collect();
+            (setup, &cluster.prefix, parts, timeout)
+        }
+    };
+    let commands = RedisCommands::start(&setup, REDIS_PURPOSE)?;
+    let count = parts.len() as u64;
+    let store = |part| {
+        let bounds = RedisBounds {
+            lease: Duration::from_secs(queue.lease_s.into()),
+            bytes_max: (config.queue.bytes / count).max(1),
+            dead_max: (LETTERS_MAX / count).max(1),
+            dead_bytes_max: (LETTER_BYTES_MAX / count).max(1),
+            timeout,
+        };
+        let keys = Keys::new(prefix, part);
+        Store::Redis(RedisStore::new(commands.clone(), keys, node, bounds))
+    };
+    let old = OldList::new(commands.clone(), prefix, node);
+    Ok((parts.into_iter().map(store).collect(), old))
+}
+
+/// A name that no other process has or had. Without chance the time tells them apart.
+fn incarnation() -> String {
+    let chance = getrandom::u64().unwrap_or_else(|_| super::webhook::wall_ms());
+    format!("{chance:016x}")
+}

@@ -1,0 +1,276 @@
+//! What became of jobs: told to the store, or kept as dead letters here.
+//!
+//! Owns: the part of `Webhooks` that keeps account, and takes jobs of a store.
+//! May depend on: `bridge::{queue, webhook}`.
+//! Invariants: a job that a store gave is called done, dead, again or back, once; what cannot be read or
+//! belongs to nobody does not stay for ever.
+
+use std::collections::BTreeSet;
+
+use shards::application::Millis;
+
+use super::{Webhooks, jitter, shared::Turned, since, wall_ms};
+use crate::{
+    bridge::{
+        admin::{
+            Settle,
+            report::{LetterReport, LettersReport, SettledReport},
+        },
+        queue::{
+            Job, TargetId,
+            dead::DeadLetter,
+            memory::Left,
+            record::Record,
+            store::{Dead, Taken},
+        },
+    },
+    metrics::bridge::DeadReason,
+};
+
+/// A target that this node does not know may be known to others, whose configuration is newer or older;
+/// after so long its jobs are given up.
+const UNKNOWN_MS: u64 = 60_000;
+/// It is left to them so long.
+const LEAVE_MS: u64 = 2_000;
+
+/// Apps that are looked for at once.
+const WANTED_MAX: usize = 256;
+
+impl Webhooks {
+    /// Apps of which there are jobs and that are not known here.
+    pub fn take_wanted_apps(&mut self) -> BTreeSet<Box<str>> {
+        std::mem::take(&mut self.wanted_apps)
+    }
+
+    /// Tells the store, or notes down, what became of jobs that left the queues.
+    pub(super) fn keep_account(&mut self, error: Option<&str>) {
+        for left in self.queue.take_left() {
+            match left {
+                Left::Again(_, job, due) => {
+                    if let (Some(shared), Some(receipt)) = (&mut self.shared, &job.receipt) {
+                        shared.part(receipt.target).again(receipt, due);
+                    }
+                }
+                Left::Dead(id, job, reason) => self.bury(id, &job, reason, error),
+            }
+        }
+        let mut gone = Vec::new();
+        for part in self.shared.iter_mut().flat_map(|it| it.parts_mut()) {
+            let (left, counters) = part.take_left();
+            self.queue.counters.absorb(&counters);
+            gone.extend(left);
+        }
+        for left in gone {
+            if let Left::Dead(id, job, reason) = left {
+                self.bury(id, &job, reason, None);
+            }
+        }
+    }
+
+    fn bury(&mut self, id: TargetId, job: &Job, reason: DeadReason, error: Option<&str>) {
+        let entry = self.targets.target_or_gone(id);
+        let text = entry.map(|entry| {
+            let wall_ms = wall_ms();
+            let since_ms = wall_ms.saturating_sub(self.now().since(job.created));
+            let head = (wall_ms, DeadReason::LABELS[reason as usize], job.attempts);
+            let mut text = Vec::new();
+            DeadLetter::write(&mut text, head, error, |out| {
+                Record::write(out, &entry.entry.app.id, entry.name, since_ms, job);
+            });
+            (entry.name, text)
+        });
+        match (&mut self.shared, &job.receipt, text) {
+            (Some(shared), receipt, Some((name, text))) => {
+                let receipt = receipt.clone();
+                shared.part(name).dead(Dead { receipt, text });
+            }
+            // Its target went while it was under way: nobody could call it back.
+            (Some(shared), Some(receipt), None) => {
+                let now = since(self.started);
+                shared.part(receipt.target).done(receipt, now);
+            }
+            (None, _, Some((_, text))) => self.letters.push(text),
+            (_, None, None) => {}
+            (None, Some(_), None) => unreachable!("who has no store has no receipts"),
+        }
+    }
+
+    /// A store has answered.
+    pub(super) fn hear(&mut self, turned: Turned) {
+        let now = self.now();
+        let Some(shared) = &mut self.shared else {
+            return;
+        };
+        let heard = shared.hear(turned, now, jitter());
+        if heard.was_dead {
+            for (id, mut job) in self.queue.take_all_untried(now) {
+                // Else others have it, or this node gets it again.
+                if heard.has_forgotten || job.receipt.is_none() {
+                    job.receipt = None;
+                    self.queue.push_job(id, job, now);
+                }
+            }
+        }
+        for taken in heard.taken {
+            self.take(taken, now);
+        }
+    }
+
+    fn take(&mut self, taken: Taken, now: Millis) {
+        let Some(shared) = &mut self.shared else {
+            return;
+        };
+        let receipt = taken.receipt;
+        let part = shared.part(receipt.target);
+        let wall_ms = wall_ms();
+        let record = match Record::read(&taken.text) {
+            Ok(record) => record,
+            Err(fault) => {
+                tracing::warn!(%fault, "a job in the webhook queue is none and was given up");
+                let text = DeadLetter::of_malformed(wall_ms, &fault.to_string());
+                let receipt = Some(receipt);
+                return part.dead(Dead { receipt, text });
+            }
+        };
+        let age_ms = wall_ms.saturating_sub(record.since_ms);
+        let target = self.targets.of_name(record.target);
+        let target = target.filter(|(_, it)| it.entry.app.id == *record.app_id);
+        let Some((id, target)) = target else {
+            if age_ms < UNKNOWN_MS {
+                if self.wanted_apps.len() < WANTED_MAX {
+                    self.wanted_apps.insert(record.app_id);
+                }
+                part.leave(receipt.target, LEAVE_MS);
+                return part.back(&receipt);
+            }
+            let head = (
+                wall_ms,
+                DeadReason::LABELS[DeadReason::Gone as usize],
+                taken.attempts,
+            );
+            let mut text = Vec::new();
+            DeadLetter::write(&mut text, head, None, |out| out.extend(record.to_bytes()));
+            let receipt = Some(receipt);
+            return part.dead(Dead { receipt, text });
+        };
+        if self.queue.is_target_failing(id) {
+            part.set_failing(receipt.target, true);
+        }
+        let created = Millis(now.0.saturating_sub(age_ms));
+        let mut job = record.into_job(target.entry.index, created);
+        job.attempts = job.attempts.saturating_add(taken.attempts);
+        job.receipt = Some(receipt);
+        self.queue.push_job(id, job, now);
+    }
+
+    /// A target that begins to fail keeps one job here; the others are free for when it is back.
+    pub(super) fn fails(&mut self, id: TargetId) {
+        let now = self.now();
+        let (Some(shared), Some(target)) = (&mut self.shared, self.targets.target(id)) else {
+            return;
+        };
+        let part = shared.part(target.name);
+        part.set_failing(target.name, true);
+        for job in self.queue.take_untried(id, 1, now) {
+            match &job.receipt {
+                Some(receipt) => part.back(receipt),
+                None => self.queue.push_job(id, job, now),
+            }
+        }
+    }
+
+    pub(super) fn recovers(&mut self, id: TargetId) {
+        if let (Some(shared), Some(target)) = (&mut self.shared, self.targets.target(id)) {
+            shared.part(target.name).set_failing(target.name, false);
+        }
+    }
+
+    /// Gives back what was not tried, and keeps what the store does not have.
+    pub(super) fn close_parts(&mut self) {
+        let now = self.now();
+        let Some(shared) = &mut self.shared else {
+            return;
+        };
+        let mut own = Vec::new();
+        for (id, job) in self.queue.take_all_untried(now) {
+            match &job.receipt {
+                Some(receipt) => shared.part(receipt.target).back(receipt),
+                None => own.push((id, job)),
+            }
+        }
+        for part in shared.parts_mut() {
+            part.close(now);
+            if part.is_failing() {
+                own.extend(part.take_backlog(now));
+            }
+        }
+        for (id, job) in own {
+            self.queue.push_job(id, job, now);
+        }
+    }
+
+    /// Those of this process alone.
+    ///
+    /// # Errors
+    /// When they are in a store.
+    pub fn report_letters(&self) -> Result<LettersReport, String> {
+        self.has_letters()?;
+        let letters = self.letters.iter();
+        let letters = letters.filter_map(|(id, text)| LetterReport::of(id.to_string(), text));
+        Ok(LettersReport {
+            letters: letters.collect(),
+        })
+    }
+
+    fn has_letters(&self) -> Result<(), String> {
+        match &self.shared {
+            None => Ok(()),
+            Some(shared) => Err(format!(
+                "queue.driver = {}: the dead letters are in the store; ask it with the node's \
+                 configuration, without --socket",
+                shared.driver
+            )),
+        }
+    }
+
+    /// Tries letters again, or drops them. One whose target is no more stays.
+    ///
+    /// # Errors
+    /// When they are in a store.
+    pub fn settle_letters(
+        &mut self,
+        ids: Option<Vec<u64>>,
+        settle: Settle,
+    ) -> Result<SettledReport, String> {
+        self.has_letters()?;
+        let all = || self.letters.iter().map(|(id, _)| id).collect();
+        let ids = ids.unwrap_or_else(all);
+        let mut settled = 0;
+        for id in ids {
+            let is_settled = match settle {
+                Settle::Drop => self.letters.remove(id).is_some(),
+                Settle::Retry => self.retry_letter(id),
+            };
+            settled += u64::from(is_settled);
+        }
+        self.start();
+        Ok(SettledReport { settled })
+    }
+
+    fn retry_letter(&mut self, id: u64) -> bool {
+        let text = self.letters.iter().find(|(other, _)| *other == id);
+        let record = text.and_then(|(_, text)| DeadLetter::read(text)?.job);
+        let Some(record) = record else { return false };
+        let target = self.targets.of_name(record.target);
+        let target = target.filter(|(_, it)| it.entry.app.id == *record.app_id);
+        let Some((target, app)) = target.map(|(id, it)| (id, it.entry.index)) else {
+            return false;
+        };
+        self.letters.remove(id);
+        let now = self.now();
+        let mut job = record.into_job(app, now);
+        job.attempts = 0;
+        self.queue.push_job(target, job, now);
+        true
+    }
+}

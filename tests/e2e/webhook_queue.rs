@@ -1,0 +1,612 @@
+//! Webhooks that wait in a Redis that nodes share: they arrive, whoever dies meanwhile.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use sockudo::bridge::queue::TargetName;
+
+use crate::redis::Redis;
+use crate::redis_cluster::RedisCluster;
+use crate::support::config::{APP_ID, Config, KEY, SECRET};
+use crate::support::eventually;
+use crate::support::server::Server;
+use crate::support::skip::skip;
+use crate::support::webhook::WebhookSink;
+
+/// Starts Redis as a queue wants it, or says why not.
+fn redis(test: &str, arguments: &[&str]) -> Option<Redis> {
+    let own = ["--appendonly", "yes", "--appendfsync", "always"];
+    let server = Redis::start_with_arguments(None, &[&own[..], arguments].concat());
+    if server.is_none() {
+        skip(test, "there is no redis-server; `scripts/test` installs it");
+    }
+    server
+}
+
+/// A node with this queue and these targets.
+fn config(redis: &Redis, hooks: Value) -> Config {
+    let (host, port) = (redis.address.ip().to_string(), redis.address.port());
+    Config::new()
+        .with(json!({
+            "queue": {"driver": "redis", "lease_s": 1, "redis": {"concurrency": 32}},
+            "webhooks": {"retry": {"backoff_ms": 50, "backoff_max_ms": 500}},
+            "database": {"redis": {"host": host, "port": port}},
+        }))
+        .with_app(json!({"webhooks": hooks}))
+}
+
+const PREFIX: &str = "sockudo_queue::queue:webhooks";
+
+/// One connection for many commands.
+struct Wire(BufReader<TcpStream>);
+
+impl Wire {
+    fn to(redis: &Redis) -> Self {
+        let stream = TcpStream::connect(redis.address).expect("Redis listens");
+        let limit = Some(Duration::from_secs(30));
+        stream.set_read_timeout(limit).expect("a limit");
+        Self(BufReader::new(stream))
+    }
+
+    /// The first line of the answer.
+    #[track_caller]
+    fn says(&mut self, words: &[Vec<u8>]) -> String {
+        let mut request = format!("*{}\r\n", words.len()).into_bytes();
+        for word in words {
+            request.extend(format!("${}\r\n", word.len()).into_bytes());
+            request.extend_from_slice(word);
+            request.extend_from_slice(b"\r\n");
+        }
+        self.0
+            .get_mut()
+            .write_all(&request)
+            .expect("it can be sent");
+        let line = self.line();
+        assert!(!line.starts_with('-'), "{line}");
+        if let Some(count) = line.strip_prefix('*') {
+            for _ in 0..count.parse::<usize>().expect("a number") {
+                self.line(); // Numbers only.
+            }
+        }
+        line
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.0.read_line(&mut line).expect("an answer");
+        line.trim_end().to_owned()
+    }
+}
+
+/// Puts jobs as a node does: `channel` of each is its number.
+fn puts(wire: &mut Wire, number: u64, target: TargetName, channels: std::ops::Range<u64>) {
+    let now_ms = crate::support::sign::unix_now() * 1_000;
+    let script = include_str!("../../src/bridge/queue/store/redis/put.lua");
+    let mut words: Vec<Vec<u8>> = vec!["EVAL".into(), script.into(), "10".into()];
+    for key in [
+        "jobs",
+        "ready",
+        "targets",
+        "later",
+        "failed",
+        "state",
+        "bytes",
+        "dead",
+        "dead:order",
+        "put:test",
+    ] {
+        words.push(format!("{PREFIX}:v2:{key}").into());
+    }
+    let bounds = [number, 1 << 40, 1_000, 1_000_000];
+    words.extend(bounds.map(|it| it.to_string().into_bytes()));
+    for channel in channels {
+        words.push(target.to_string().into());
+        words.push(
+            format!(
+                r#"{{"v":1,"app":"{APP_ID}","target":"{target}","since":{now_ms},"time_ms":{now_ms},"events":[{{"name":"channel_occupied","channel":"{channel}"}}]}}"#
+            )
+            .into(),
+        );
+    }
+    wire.says(&words);
+}
+
+fn waits(redis: &mut Redis) -> u64 {
+    let answer = redis.command(&["HLEN", &format!("{PREFIX}:v2:jobs")]);
+    answer.trim_start_matches(':').parse().expect("a number")
+}
+
+#[test]
+fn webhooks_of_two_nodes_arrive_once_and_nothing_is_left() {
+    let test = "webhooks_of_two_nodes_arrive_once_and_nothing_is_left";
+    let Some(mut redis) = redis(test, &[]) else {
+        return;
+    };
+    let mut sink = WebhookSink::start();
+    let config = config(&redis, json!([sink.entry(&["channel_occupied"])]));
+    let nodes = [Server::start(&config, 1), Server::start(&config, 2)];
+    let mut clients: Vec<_> = nodes.iter().map(|node| node.client("alice")).collect();
+    for number in 0..50 {
+        for (node, client) in clients.iter_mut().enumerate() {
+            client.subscribes(&format!("room-{node}-{number}"));
+        }
+    }
+    let mut seen = BTreeSet::new();
+    while seen.len() < 100 {
+        let delivery = sink.next_delivery();
+        delivery.is_signed_with(KEY, SECRET);
+        for event in delivery.events() {
+            assert_eq!(event["name"], "channel_occupied");
+            let channel = event["channel"].as_str().expect("a name").to_owned();
+            assert!(seen.insert(channel), "{event} came twice");
+        }
+    }
+    eventually("the queue to be empty", || {
+        (waits(&mut redis) == 0).then_some(())
+    });
+    for node in &nodes {
+        assert_eq!(node.gets("/up").header("x-health-check"), Some("OK"));
+    }
+}
+
+#[test]
+fn no_job_is_lost_over_dying_nodes() {
+    const JOBS: u64 = 100_000;
+    let test = "no_job_is_lost_over_dying_nodes";
+    let Some(mut redis) = redis(test, &["--appendfsync", "no"]) else {
+        return;
+    };
+    let mut sink = WebhookSink::start();
+    let urls: Vec<String> = (0..8)
+        .map(|path| sink.url_at(&format!("/{path}")))
+        .collect();
+    let hooks = urls
+        .iter()
+        .map(|url| json!({"url": url, "event_types": ["channel_occupied"]}));
+    let config = config(&redis, Value::from_iter(hooks));
+    let mut wire = Wire::to(&redis);
+    for (number, first) in (0..JOBS).step_by(500).enumerate() {
+        let url = &urls[number % urls.len()];
+        let target = TargetName::of(APP_ID, url, 0);
+        puts(&mut wire, number as u64 + 1, target, first..first + 500);
+    }
+    assert_eq!(waits(&mut redis), JOBS);
+    let began = Instant::now();
+    let mut nodes = vec![Server::start(&config, 1), Server::start(&config, 1)];
+    let (mut seen, mut deliveries, mut deaths) = (BTreeSet::new(), 0_u64, 0);
+    while (seen.len() as u64) < JOBS {
+        for event in sink.next_delivery().events() {
+            let channel = event["channel"].as_str().expect("a name");
+            seen.insert(channel.parse::<u64>().expect("a number"));
+        }
+        deliveries += 1;
+        if deliveries.is_multiple_of(JOBS / 10) {
+            let dying = nodes.remove(0);
+            dying.signal(libc::SIGKILL);
+            deaths += 1;
+            nodes.push(Server::start(&config, 1));
+        }
+    }
+    let took = began.elapsed();
+    println!("{JOBS} jobs in {took:?}, {deliveries} deliveries, {deaths} deaths");
+    eventually("the queue to be empty", || {
+        (waits(&mut redis) == 0).then_some(())
+    });
+    // A delivery that was under way when its node died is made again, and no other.
+    assert!(deliveries - JOBS <= deaths * 64, "{deliveries}");
+}
+
+/// A node whose queue does not take jobs is degraded, and goes on.
+fn is_degraded(node: &Server, is_so: bool) {
+    let word = if is_so { "DEGRADED" } else { "OK" };
+    eventually(&format!("/up to say {word}"), || {
+        let up = node.gets("/up");
+        (up.status == 200 && up.header("x-health-check") == Some(word)).then_some(())
+    });
+}
+
+/// Reads deliveries until all these channels were there.
+fn arrive(sink: &mut WebhookSink, channels: impl Iterator<Item = String>) {
+    let mut missing: BTreeSet<String> = channels.collect();
+    while !missing.is_empty() {
+        let Some(event) = sink.next_within(Duration::from_secs(30)) else {
+            panic!("these did not arrive: {missing:?}");
+        };
+        missing.remove(event["channel"].as_str().expect("a name"));
+    }
+}
+
+fn rooms(name: &str, count: usize) -> impl Iterator<Item = String> + use<> {
+    let name = name.to_owned();
+    (0..count).map(move |number| format!("{name}-{number}"))
+}
+
+#[test]
+fn nothing_is_lost_while_redis_is_killed_stopped_or_full() {
+    let test = "nothing_is_lost_while_redis_is_killed_stopped_or_full";
+    let Some(mut redis) = redis(test, &["--maxmemory-policy", "noeviction"]) else {
+        return;
+    };
+    let mut sink = WebhookSink::start();
+    let config = config(&redis, json!([sink.entry(&["channel_occupied"])]));
+    let each_alone = json!({"webhooks": {"batching": {"enabled": false}}});
+    let node = Server::start(&config.with(each_alone), 1);
+    let mut alice = node.client("alice");
+    rooms("before", 20).for_each(|room| alice.subscribes(&room));
+    redis.kill();
+    rooms("killed", 200).for_each(|room| alice.subscribes(&room));
+    is_degraded(&node, true);
+    redis.start_again();
+    arrive(&mut sink, rooms("before", 20).chain(rooms("killed", 200)));
+    is_degraded(&node, false);
+    // It accepts and does not answer.
+    redis.signal("STOP");
+    rooms("stopped", 200).for_each(|room| alice.subscribes(&room));
+    is_degraded(&node, true);
+    redis.signal("CONT");
+    arrive(&mut sink, rooms("stopped", 200));
+    is_degraded(&node, false);
+    // It takes nothing, and gives what it has.
+    sink.answers_after(Duration::from_secs(3));
+    rooms("waiting", 60).for_each(|room| alice.subscribes(&room));
+    eventually("jobs to wait", || (waits(&mut redis) == 60).then_some(()));
+    redis.command(&["CONFIG", "SET", "maxmemory", "1"]);
+    rooms("full", 60).for_each(|room| alice.subscribes(&room));
+    is_degraded(&node, true);
+    sink.answers_after(Duration::ZERO);
+    arrive(&mut sink, rooms("waiting", 60));
+    eventually("a full queue to empty", || {
+        (waits(&mut redis) == 0).then_some(())
+    });
+    assert!(node.log().contains("Redis is full"), "{}", node.log());
+    redis.command(&["CONFIG", "SET", "maxmemory", "0"]);
+    arrive(&mut sink, rooms("full", 60));
+    is_degraded(&node, false);
+    let lost = node.metric("sockudo_webhook_dead_letters_total");
+    assert_eq!(lost.unwrap_or(0.0), 0.0);
+}
+
+#[test]
+fn a_redis_that_does_not_let_it_in_or_forgets_is_said_with_what_to_do() {
+    let test = "a_redis_that_does_not_let_it_in_or_forgets_is_said_with_what_to_do";
+    let Some(mut server) = Redis::start_with_password("wanted") else {
+        return skip(test, "there is no redis-server; `scripts/test` installs it");
+    };
+    let mut sink = WebhookSink::start();
+    let config = config(&server, json!([sink.entry(&["channel_occupied"])]));
+    let of = |password: &str| json!({"database": {"redis": {"password": password}}});
+    let wrong = Server::start(&config.clone().with(of("guessed")), 1);
+    wrong.client("alice").subscribes("one");
+    is_degraded(&wrong, true);
+    eventually("a sentence with the key", || {
+        wrong
+            .log()
+            .contains("database.redis.password")
+            .then_some(())
+    });
+    assert!(!wrong.log().contains("guessed"), "{}", wrong.log());
+    let node = Server::start(&config.with(of("wanted")), 1);
+    let mut alice = node.client("alice");
+    alice.subscribes("two");
+    arrive(&mut sink, ["two".to_owned()].into_iter());
+    eventually("a warning", || {
+        node.log().contains("set appendonly yes").then_some(())
+    });
+    // Jobs of a target that does not answer wait; then the server forgets them.
+    server.command(&["FLUSHALL"]);
+    eventually("the loss to be counted", || {
+        let seen = node.log().contains("the webhook queue has lost its jobs");
+        seen.then_some(())
+    });
+    alice.subscribes("three");
+    arrive(&mut sink, ["three".to_owned()].into_iter());
+}
+
+#[test]
+fn a_node_that_is_killed_in_mid_delivery_leaves_its_jobs_to_others() {
+    let test = "a_node_that_is_killed_in_mid_delivery_leaves_its_jobs_to_others";
+    let Some(mut redis) = redis(test, &[]) else {
+        return;
+    };
+    let mut sink = WebhookSink::start();
+    let config = config(&redis, json!([sink.entry(&["channel_occupied"])]));
+    let dying = Server::start(&config, 1);
+    sink.answers_after(Duration::from_secs(5));
+    dying.client("alice").subscribes("room");
+    assert_eq!(sink.next()["channel"], "room");
+    dying.signal(libc::SIGKILL);
+    sink.answers_after(Duration::ZERO);
+    let heir = Server::start(&config, 1);
+    assert_eq!(sink.next()["channel"], "room");
+    eventually("the queue to be empty", || {
+        (waits(&mut redis) == 0).then_some(())
+    });
+    assert_eq!(heir.metric("sockudo_webhook_store_jobs"), Some(0.0));
+    // One that ends in order leaves nothing to wait for.
+    let mut heir = heir;
+    sink.answers_after(Duration::from_secs(1));
+    heir.client("alice").subscribes("last");
+    assert_eq!(sink.next()["channel"], "last");
+    heir.drains();
+    assert!(heir.exits().success());
+    assert_eq!(waits(&mut redis), 0);
+    assert!(
+        redis
+            .command(&["ZCARD", &format!("{PREFIX}:v2:owned")])
+            .ends_with(":0")
+    );
+}
+
+#[test]
+fn jobs_of_sockudo_2_9_are_delivered_with_our_secret() {
+    let test = "jobs_of_sockudo_2_9_are_delivered_with_our_secret";
+    let Some(mut redis) = redis(test, &[]) else {
+        return;
+    };
+    let mut sink = WebhookSink::start();
+    let config = config(
+        &redis,
+        json!([sink.entry(&["member_added", "client_event"])]),
+    );
+    let old = |name: &str, more: &str| {
+        format!(
+            r#"{{"app_key":"k","app_id":"{APP_ID}","app_secret":"an-old-secret","payload":{{"time_ms":17,"events":[{{"name":"{name}","channel":"presence-c"{more}}}]}},"original_signature":"00"}}"#
+        )
+    };
+    for job in [
+        old("member_added", r#","user_id":"7""#),
+        old("channel_occupied", ""),
+        "no job at all".to_owned(),
+        old(
+            "client_event",
+            r#","event":"client-x","data":"{\"a\":1}","socket_id":"1.2""#,
+        ),
+    ] {
+        redis.command(&["RPUSH", PREFIX, &job]);
+    }
+    let node = Server::start(&config, 1);
+    let first = sink.next_delivery();
+    first.is_signed_with(KEY, SECRET);
+    let mut events = first.events();
+    while events.len() < 2 {
+        events.extend(sink.next_delivery().events());
+    }
+    assert_eq!(first.json()["time_ms"], 17);
+    assert_eq!(events[0]["user_id"], "7");
+    assert_eq!(events[1]["data"], r#"{"a":1}"#);
+    eventually("the old list to be empty", || {
+        (redis.command(&["LLEN", PREFIX]) == ":0").then_some(())
+    });
+    assert!(!node.log().contains("an-old-secret"), "{}", node.log());
+}
+
+/// What a command says, which must succeed.
+#[track_caller]
+fn says(output: &std::process::Output) -> String {
+    let (out, err) = (&output.stdout, &output.stderr);
+    let err = String::from_utf8_lossy(err);
+    assert!(output.status.success(), "{}: {err}", output.status);
+    String::from_utf8_lossy(out).into_owned()
+}
+
+/// Webhooks that were given up, found and called back by commands.
+fn dead_letters_are_called_back(config: &Config, sink: &mut WebhookSink) {
+    let keys = json!({"webhooks": {"retry": {"attempts": 2}, "batching": {"enabled": false}}});
+    let node = Server::start(&config.clone().with(keys), 1);
+    let mut alice = node.client("alice");
+    assert_eq!(
+        says(&node.has_run(&["webhooks", "dead", "list"])),
+        "no dead letters\n"
+    );
+    // Both attempts of two events, one after the other.
+    for room in ["one", "two"] {
+        sink.answers_with(&[500, 500]);
+        alice.subscribes(room);
+        for _ in 0..2 {
+            assert_eq!(sink.next()["channel"], room);
+        }
+    }
+    let list = || {
+        let json = says(&node.has_run(&["webhooks", "dead", "list", "--json"]));
+        let report: Value = serde_json::from_str(&json).expect("JSON");
+        report["letters"].as_array().expect("a list").clone()
+    };
+    let letters = eventually("two dead letters", || {
+        Some(list()).filter(|it| it.len() == 2)
+    });
+    let (one, two) = (&letters[0], &letters[1]);
+    assert_eq!(
+        (&one["app_id"], &one["reason"]),
+        (&json!(APP_ID), &json!("attempts"))
+    );
+    assert_eq!(one["attempts"], 2);
+    assert!(
+        one["error"].as_str().expect("words").contains("500"),
+        "{one}"
+    );
+    assert_eq!(
+        one["events"],
+        json!([{"name": "channel_occupied", "channel": "one"}])
+    );
+    let shown = says(&node.has_run(&["webhooks", "dead", "list"]));
+    assert!(shown.contains("channel_occupied two"), "{shown}");
+    let (one, two) = (
+        one["id"].as_str().expect("text"),
+        two["id"].as_str().expect("text"),
+    );
+    let shown = says(&node.has_run(&["webhooks", "dead", "show", two]));
+    assert!(shown.contains("\"two\""), "{shown}");
+    assert_eq!(
+        says(&node.has_run(&["webhooks", "dead", "retry", one])),
+        "1 wait again\n"
+    );
+    let back = sink.next_delivery();
+    back.is_signed_with(KEY, SECRET);
+    assert_eq!(back.events()[0]["channel"], "one");
+    assert_eq!(
+        says(&node.has_run(&["webhooks", "dead", "drop", "--all"])),
+        "1 dropped\n"
+    );
+    assert!(list().is_empty());
+    let unknown = node.has_run(&["webhooks", "dead", "retry", one]);
+    assert_eq!(unknown.status.code(), Some(1));
+    let words = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    assert!(words.contains("there is no dead letter"), "{words}");
+    assert_eq!(
+        node.has_run(&["webhooks", "dead", "drop"]).status.code(),
+        Some(2)
+    );
+    let text = format!("{} {}", node.log(), shown);
+    assert!(
+        !text.contains(SECRET) && !shown.contains(&sink.url()),
+        "{text}"
+    );
+}
+
+#[test]
+fn dead_letters_in_redis_are_called_back() {
+    let Some(redis) = redis("dead_letters_in_redis_are_called_back", &[]) else {
+        return;
+    };
+    let mut sink = WebhookSink::start();
+    let config = config(&redis, json!([sink.entry(&["channel_occupied"])]));
+    dead_letters_are_called_back(&config, &mut sink);
+}
+
+#[test]
+fn dead_letters_of_a_node_are_called_back() {
+    let mut sink = WebhookSink::start();
+    let hooks = json!([sink.entry(&["channel_occupied"])]);
+    let keys = json!({"webhooks": {"retry": {"backoff_ms": 50}}});
+    let config = Config::new()
+        .with(keys)
+        .with_app(json!({"webhooks": hooks}));
+    dead_letters_are_called_back(&config, &mut sink);
+}
+
+#[test]
+fn a_webhook_that_is_sent_by_hand_says_what_came_back() {
+    let mut sink = WebhookSink::start();
+    let mut other = sink.entry(&["member_added"]);
+    other["url"] = json!(sink.url_at("/other?token=hidden"));
+    let mut filtered = sink.entry(&["channel_occupied"]);
+    filtered["filter"] = json!({"channel_prefix": "room-"});
+    let hooks = json!([sink.entry(&["channel_occupied"]), other, filtered]);
+    let node = Server::start(&Config::new().with_app(json!({"webhooks": hooks})), 1);
+    let send = |more: &[&str]| {
+        let own = ["webhooks", "send", "--app", APP_ID, "--event"];
+        node.has_run(&[&own[..], more].concat())
+    };
+    let said = says(&send(&["channel_occupied", "--channel", "lobby"]));
+    let delivery = sink.next_delivery();
+    delivery.is_signed_with(KEY, SECRET);
+    assert_eq!(
+        delivery.events(),
+        [json!({"name": "channel_occupied", "channel": "lobby"})]
+    );
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(lines[0].contains(": 200 in "), "{said}");
+    assert!(
+        lines[1].ends_with("it does not ask for this event"),
+        "{said}"
+    );
+    assert!(
+        lines[2].ends_with("its filter leaves this channel out"),
+        "{said}"
+    );
+    assert!(!said.contains("hidden"), "{said}");
+    sink.answers_with(&[503]);
+    let failed = send(&["member_added", "--json"]);
+    assert_eq!(failed.status.code(), Some(1));
+    let answers: Value = serde_json::from_slice(&failed.stdout).expect("JSON");
+    assert_eq!(answers[1]["status"], 503, "{answers}");
+    assert_eq!(sink.next_delivery().path, "/other?token=hidden");
+    for (event, code) in [("cache_miss", 1), ("unheard_of", 2)] {
+        assert_eq!(send(&[event]).status.code(), Some(code), "{event}");
+    }
+}
+
+#[test]
+fn webhooks_wait_in_a_redis_cluster_whose_masters_die() {
+    let test = "webhooks_wait_in_a_redis_cluster_whose_masters_die";
+    let keep = ["--appendonly", "yes", "--appendfsync", "always"];
+    let Some(mut cluster) = RedisCluster::start_with(&keep, 0) else {
+        return skip(test, "there is no redis-server; `scripts/test` installs it");
+    };
+    let mut sink = WebhookSink::start();
+    // Targets of many parts.
+    let urls: Vec<String> = (0..12)
+        .map(|path| sink.url_at(&format!("/{path}")))
+        .collect();
+    let hooks = urls
+        .iter()
+        .map(|url| json!({"url": url, "event_types": ["channel_occupied"]}));
+    let seed = cluster.masters[1].address.to_string();
+    let config = Config::new()
+        .with(json!({
+            "queue": {
+                "driver": "redis-cluster", "lease_s": 1,
+                "redis_cluster": {"concurrency": 32, "nodes": [seed], "request_timeout_ms": 2_000},
+            },
+            "webhooks": {"retry": {"backoff_ms": 50, "backoff_max_ms": 500}},
+        }))
+        .with_app(json!({"webhooks": Value::from_iter(hooks)}));
+    let nodes = [Server::start(&config, 1), Server::start(&config, 1)];
+    let mut clients: Vec<_> = nodes.iter().map(|node| node.client("alice")).collect();
+    let mut occupies = |name: &str| {
+        for (node, client) in clients.iter_mut().enumerate() {
+            rooms(&format!("{name}-{node}"), 20).for_each(|room| client.subscribes(&room));
+        }
+    };
+    // Every target hears of every room.
+    let hear = |sink: &mut WebhookSink, name: &str| {
+        let all = (0..2).flat_map(|node| rooms(&format!("{name}-{node}"), 20));
+        let all: Vec<String> = all.collect();
+        let paths = (0..12).map(|path| format!("/{path}"));
+        let mut missing: BTreeSet<(String, String)> = paths
+            .flat_map(|path| all.iter().map(move |room| (path.clone(), room.clone())))
+            .collect();
+        while !missing.is_empty() {
+            let delivery = sink.next_delivery_within(Duration::from_secs(30));
+            let Some(delivery) = delivery else {
+                panic!("{name}: {} did not arrive: {missing:?}", missing.len());
+            };
+            for event in delivery.events() {
+                let room = event["channel"].as_str().expect("a name").to_owned();
+                missing.remove(&(delivery.path.clone(), room));
+            }
+        }
+    };
+    occupies("well");
+    hear(&mut sink, "well");
+    // One master of three: what belongs to the others goes on.
+    cluster.masters[2].kill();
+    occupies("killed");
+    is_degraded(&nodes[0], true);
+    cluster.masters[2].start_again();
+    cluster.is_well();
+    hear(&mut sink, "killed");
+    is_degraded(&nodes[0], false);
+    // All of them.
+    cluster.kill();
+    occupies("dark");
+    is_degraded(&nodes[1], true);
+    cluster.start_again();
+    hear(&mut sink, "dark");
+    eventually("the parts to be empty", || {
+        cluster_has_jobs_nowhere(&mut cluster).then_some(())
+    });
+    for node in &nodes {
+        assert_eq!(node.metric("sockudo_webhook_dead_letters_total"), None);
+    }
+}
+
+fn cluster_has_jobs_nowhere(cluster: &mut RedisCluster) -> bool {
+    cluster.masters.iter_mut().all(|master| {
+        let keys = master.command(&["KEYS", &format!("{PREFIX}:v2:*:jobs")]);
+        keys == "*0"
+    })
+}
