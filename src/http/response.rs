@@ -193,6 +193,9 @@ pub fn write_rate_limit_headers(
         ("X-RateLimit-Limit: ", Some(limit)),
         ("X-RateLimit-Remaining: ", Some(remaining)),
         ("X-RateLimit-Reset: ", Some(reset_s)),
+        ("RateLimit-Limit: ", Some(limit)),
+        ("RateLimit-Remaining: ", Some(remaining)),
+        ("RateLimit-Reset: ", Some(reset_s)),
         ("Retry-After: ", retry_after_s),
     ] {
         let Some(value) = value else { continue };
@@ -249,7 +252,8 @@ mod tests {
         let head = "HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/json\r\n\
                     Connection: keep-alive\r\nAccess-Control-Allow-Origin: *\r\n\
                     X-RateLimit-Limit: 100\r\nX-RateLimit-Remaining: 0\r\n\
-                    X-RateLimit-Reset: 17\r\nRetry-After: 17\r\nContent-Length: 2\r\n\r\n";
+                    X-RateLimit-Reset: 17\r\nRateLimit-Limit: 100\r\nRateLimit-Remaining: 0\r\n\
+                    RateLimit-Reset: 17\r\nRetry-After: 17\r\nContent-Length: 2\r\n\r\n";
         assert_eq!(String::from_utf8_lossy(&out), format!("{head}{{}}"));
         let mut head_only = Vec::new();
         let content = Content::HeadOnly;

@@ -415,7 +415,7 @@ impl ShardServer {
         turn.arm_timer(slot, until);
     }
 
-    /// 429, with when to come back; 503 where nobody could count.
+    /// 429, with when to come back; 500 where nobody could count.
     pub(super) fn respond_limited(
         &mut self,
         turn: &mut impl ServerTurn,
@@ -424,8 +424,7 @@ impl ShardServer {
         asked: &Asked,
     ) {
         if rate == RateState::UNKNOWN {
-            let headers: &[&[u8]] = &[b"Retry-After: 1\r\n"];
-            return self.respond_fault(turn, slot, ApiError::Unavailable, headers, asked);
+            return self.respond_fault(turn, slot, ApiError::Internal, &[], asked);
         }
         let mut headers = Vec::new();
         write_rate(&mut headers, rate, Some(rate.reset_s));

@@ -792,6 +792,9 @@ fn the_limit_per_address_refuses_with_headers_and_spares_health(shards: usize) {
         "x-ratelimit-limit",
         "x-ratelimit-remaining",
         "x-ratelimit-reset",
+        "ratelimit-limit",
+        "ratelimit-remaining",
+        "ratelimit-reset",
         "retry-after",
     ] {
         let value = reply.header(header).unwrap_or_else(|| panic!("{header}"));

@@ -6,6 +6,8 @@
 
 #![expect(clippy::disallowed_methods, reason = "each wait has a deadline")]
 
+mod monitoring;
+mod package;
 #[path = "../support/skip.rs"]
 mod skip;
 mod tune;

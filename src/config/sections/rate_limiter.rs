@@ -62,7 +62,7 @@ section! {
         /// Peers whose forwarding headers count; empty = all, as far as `trust_hops` says. They send
         /// PROXY headers where `net.proxy_protocol` asks for them.
         trusted_proxies: Vec<IpNet> = cidrs().default("").ours().reloads();
-        /// While shared counts cannot be reached: each node counts for itself, or 503.
+        /// While shared counts cannot be reached: each node counts for itself, or 500.
         on_error: OnError = choice(OnError::CHOICES).default("allow").ours().reloads();
     }
 }
