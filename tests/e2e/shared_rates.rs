@@ -142,10 +142,7 @@ fn while_redis_is_gone_each_node_counts_for_itself_or_nothing_passes() {
     }
     assert_eq!(passed(&statuses(&lenient, 15)), 10);
     let refused = strict.api().get("/channels", &[]);
-    assert_eq!(
-        (refused.status, refused.header("retry-after")),
-        (500, None)
-    );
+    assert_eq!((refused.status, refused.header("retry-after")), (500, None));
     redis.start_again();
     for node in [&lenient, &strict] {
         has_health(node, "OK");
