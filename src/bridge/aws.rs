@@ -59,6 +59,13 @@ impl AwsKeys {
                       (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or aws_profile_name, or give this host or \
                       pod a role",
     };
+    pub const LAMBDA: Self = Self {
+        region: "webhooks[].lambda.region",
+        endpoint: "webhooks.lambda.endpoint_url",
+        access_key: "AWS_ACCESS_KEY_ID",
+        credentials: "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give this host or \
+                      pod a role that may invoke the webhook's function",
+    };
 }
 
 /// Nobody says who we are.
@@ -84,16 +91,21 @@ impl AwsPlace {
             resolving.join()
         });
         let resolved = resolved.unwrap_or_else(|_| Err("looking for them broke".to_owned()));
-        resolved.map_err(|reason| NoCredentials {
+        resolved.map_err(|reason| self.missing(&reason))
+    }
+
+    pub fn missing(&self, reason: &str) -> NoCredentials {
+        NoCredentials {
             key: self.keys.access_key,
             fault: format!(
                 "there are no AWS credentials: {}. Looked for: {reason}",
                 self.keys.credentials
             ),
-        })
+        }
     }
 
-    async fn resolve_soon(&self) -> Result<SdkConfig, String> {
+    /// The same inside a runtime, or why there are none.
+    pub async fn resolve_soon(&self) -> Result<SdkConfig, String> {
         let resolving = tokio::time::timeout(Duration::from_millis(RESOLVE_MS), async {
             let client = http_client().map_err(|error| chain(&error))?;
             let loader = self.loader(client.clone());

@@ -578,13 +578,19 @@ pub(super) fn check_webhook(webhook: &Settings, report: &mut Report) {
                 report.warn(webhook.origin(path), webhook.name(path), text);
             }
         }
-        (_, Some(path)) => {
-            let shown = "a Lambda function".to_owned();
-            let fault = Fault::NotInThisRelease {
-                shown,
-                available: release::LAMBDA_AVAILABLE.to_owned(),
+        (_, Some(_)) => {
+            let region: Option<String> = webhook.get("lambda.region");
+            let is_one = |region: &String| {
+                let mut letters = region.chars();
+                letters.all(|c| c.is_ascii_alphanumeric() || c == '-')
             };
-            report.error(webhook.origin(path), webhook.name(path), fault);
+            if let Some(region) = region.filter(|region| !is_one(region)) {
+                let shown = format!("{region:?}");
+                let wanted = "a region of AWS such as eu-central-1".to_owned();
+                let fault = Fault::Value { shown, wanted };
+                let path = "lambda.region";
+                report.error(webhook.origin(path), webhook.name(path), fault);
+            }
         }
         (_, None) if report.is_refused(&webhook.name("")) => {}
         (_, None) => report.error(&webhook.origin, webhook.name("url"), Fault::Missing),

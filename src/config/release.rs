@@ -9,9 +9,6 @@ use super::keys::{Key, SERVER};
 use super::kind::Kind;
 use super::settings::{Setting, Settings};
 
-/// Targets of webhooks that cannot be chosen yet.
-pub(super) const LAMBDA_AVAILABLE: &str = "webhooks by \"url\" only";
-
 /// Values of a key that cannot be chosen yet.
 pub(super) fn later_values(key: &Key) -> Vec<&'static str> {
     match key.kind {

@@ -329,11 +329,6 @@ fn what_this_release_does_not_ship_refuses_to_start() {
         assert!(errors[0].contains(place), "{errors:?}");
     }
     file(r#"{"rate_limiter": {"enabled": false, "driver": "redis-cluster"}}"#).loaded();
-    let hook = in_an_app(
-        "webhooks",
-        "[{\"lambda_function\": \"f\", \"event_types\": []}]",
-    );
-    assert!(file(&hook).errors()[0].contains("a Lambda function is not in this release"));
 }
 
 #[test]
@@ -341,6 +336,13 @@ fn webhooks_and_apps_that_cannot_work_are_refused() {
     let hook = |members: &str| in_an_app("webhooks", &format!("[{{{members}}}]"));
     let base = "\"event_types\": []";
     let pattern = format!(r#""url": "https://h", {base}, "filter": {{"channel_pattern": "("}}"#);
+    let elsewhere = format!(r#""lambda": {{"function_name": "f", "region": "e/u"}}, {base}"#);
+    let errors = file(&hook(&elsewhere)).errors();
+    assert!(
+        errors[0].contains("lambda.region: \"e/u\" is not a region"),
+        "{errors:?}"
+    );
+    file(&hook(&format!(r#""lambda_function": "f", {base}"#))).loaded();
     let ftp = format!(r#""url": "ftp://h", {base}"#);
     let apps = |apps: &str| format!(r#"{{"app_manager": {{"array": {{"apps": [{apps}]}}}}}}"#);
     let two = r#"{"id": "a", "key": "k", "secret": "s"}, {"id": "b", "key": "k", "secret": "s"}"#;

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::on_one_and_three_shards;
 use crate::support::config::{Config, KEY, SECRET};
 use crate::support::server::{Server, own_address};
+use crate::support::sign::hex;
 use crate::support::webhook::{Delivery, WebhookSink};
 
 /// Longer than the three seconds that a vacated channel has for coming back.
@@ -399,4 +400,88 @@ on_one_and_three_shards! {
     a_users_own_channel_is_in_no_webhook,
     a_drain_flushes_the_webhooks,
     a_drain_tells_who_left_without_waiting_for_a_return,
+}
+
+#[test]
+fn a_function_of_lambda_is_called_by_a_signed_request_and_called_again_when_it_was_not_taken() {
+    let mut sink = WebhookSink::start();
+    let hook = json!({
+        "lambda": {"function_name": "notify:live", "region": "eu-central-1"},
+        "event_types": ["channel_occupied"],
+    });
+    let config = with_hooks(json!([hook])).with(json!({"webhooks": {
+        "lambda": {"endpoint_url": sink.url()}, "retry": {"backoff_ms": 50},
+    }}));
+    // A call that was waited for, and may have failed, is none of ours.
+    sink.answers_with(&[404, 200, 202]);
+    let environment = [
+        ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"),
+        ("AWS_SECRET_ACCESS_KEY", AWS_SECRET),
+        ("AWS_SESSION_TOKEN", "a-token"),
+    ];
+    let server = Server::start(&config.with_environment(&environment), 2);
+    server.client("alice").subscribes("my-channel");
+    for _ in 0..3 {
+        let delivery = sink.next_delivery();
+        assert_eq!(
+            delivery.path,
+            "/2015-03-31/functions/notify:live/invocations"
+        );
+        assert_eq!(delivery.header("x-amz-invocation-type"), Some("Event"));
+        assert_eq!(delivery.header("x-amz-security-token"), Some("a-token"));
+        assert_eq!(delivery.header("x-pusher-signature"), None);
+        let occupied = json!({"name": "channel_occupied", "channel": "my-channel"});
+        assert_eq!(delivery.events(), [occupied]);
+        assert_eq!(
+            delivery.header("authorization"),
+            Some(&*aws_authorization(&delivery))
+        );
+    }
+    sink.expects_nothing_for(Duration::from_millis(500));
+    let log = server.log();
+    assert!(
+        !log.contains(AWS_SECRET) && !log.contains("a-token"),
+        "{log}"
+    );
+}
+
+const AWS_SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
+
+/// As AWS describes it, "Signature Version 4 signing process", for a path whose only odd sign is a colon.
+fn aws_authorization(delivery: &Delivery) -> String {
+    use hmac::{Hmac, KeyInit as _, Mac as _};
+    use sha2::{Digest as _, Sha256};
+    let hmac = |key: &[u8], text: &str| {
+        let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("any length");
+        mac.update(text.as_bytes());
+        mac.finalize().into_bytes().to_vec()
+    };
+    let header = |name: &str| delivery.header(name).expect(name);
+    let given = header("authorization");
+    let names = given
+        .split("SignedHeaders=")
+        .nth(1)
+        .expect("signed headers");
+    let names = names.split(',').next().expect("their names");
+    let headers: String = names
+        .split(';')
+        .map(|name| format!("{name}:{}\n", header(name)))
+        .collect();
+    let path = delivery.path.replace(':', "%3A");
+    let body = hex(&Sha256::digest(&delivery.body));
+    let canonical = format!("POST\n{path}\n\n{headers}\n{names}\n{body}");
+    let (date, scope) = (header("x-amz-date"), "eu-central-1/lambda/aws4_request");
+    let day = &date[..8];
+    let text = format!(
+        "AWS4-HMAC-SHA256\n{date}\n{day}/{scope}\n{}",
+        hex(&Sha256::digest(canonical.as_bytes()))
+    );
+    let mut key = hmac(format!("AWS4{AWS_SECRET}").as_bytes(), day);
+    for part in scope.split('/') {
+        key = hmac(&key, part);
+    }
+    let signature = hex(&hmac(&key, &text));
+    format!(
+        "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/{day}/{scope}, SignedHeaders={names}, Signature={signature}"
+    )
 }

@@ -229,7 +229,7 @@ async fn behind_a_pooler_each_look_up_gets_its_own_answer() {
     let server = postgres_or_skip!("behind_a_pooler", Postgres::start());
     prepare(&server);
     server.run(&["INSERT INTO applications (id, key, secret)
-        SELECT n, 'key-' || n, 'secret-' || n FROM generate_series(1, 500) n"]);
+        SELECT n, 'key-' || n, 'secret-' || n FROM generate_series(1, 200) n"]);
     let users = [("reader", PASSWORD)];
     let Some(pooler) = PgBouncer::start(&server, &users, 2) else {
         return skip::skip("behind_a_pooler", "there is no pgbouncer");
@@ -237,9 +237,9 @@ async fn behind_a_pooler_each_look_up_gets_its_own_answer() {
     let variables = Variables::of_pgsql(pooler.address, "reader");
     // Two nodes, whose connections share the two behind the pooler.
     let stores = [variables.store(), variables.store()];
-    for round in 0..4 {
+    for round in 0..3 {
         let mut asked = tokio::task::JoinSet::new();
-        for number in 1..=500 {
+        for number in 1..=200 {
             for store in &stores {
                 let name = match number % 2 {
                     0 => key(&format!("key-{number}")),
@@ -256,9 +256,9 @@ async fn behind_a_pooler_each_look_up_gets_its_own_answer() {
             assert_eq!(app.secrets[0].expose(), format!("secret-{number}"));
         }
         // Other statements, and other columns, between them.
-        let all: Vec<Box<str>> = (1..=500).map(|it| it.to_string().into()).collect();
+        let all: Vec<Box<str>> = (1..=200).map(|it| it.to_string().into()).collect();
         let all = stores[round % 2].find_all(all).await.expect("all");
-        assert_eq!(all.apps.len(), 500);
+        assert_eq!(all.apps.len(), 200);
         server.run(&[&format!("ALTER TABLE applications ADD note_{round} TEXT")]);
     }
     // The server behind it is ended under look-ups, and comes back.

@@ -10,6 +10,8 @@ pub(crate) const SECRET: &str = "app-secret";
 #[derive(Clone)]
 pub(crate) struct Config {
     pub(crate) json: Value,
+    /// Variables of the process.
+    pub(crate) environment: Vec<(String, String)>,
 }
 
 impl Config {
@@ -25,7 +27,14 @@ impl Config {
             "drain": {"deadline_s": 5},
             "app_manager": {"driver": "memory", "array": {"apps": [app(APP_ID, KEY, SECRET)]}},
         });
-        Self { json }
+        let environment = Vec::new();
+        Self { json, environment }
+    }
+
+    pub(crate) fn with_environment(mut self, variables: &[(&str, &str)]) -> Self {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        self.environment = variables.iter().map(owned).collect();
+        self
     }
 
     /// Merges keys into the top level, objects deeply.

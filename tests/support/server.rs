@@ -114,6 +114,7 @@ impl Server {
         .expect("the configuration can be written");
         let mut command = Command::new(env!("CARGO_BIN_EXE_sockudo"));
         command.arg("serve").arg("--config").arg(&file);
+        command.envs(config.environment.iter().cloned());
         if let Some(files_max) = files_max {
             let limit = libc::rlimit {
                 rlim_cur: files_max,

@@ -1,7 +1,7 @@
 //! One request to a webhook target.
 //!
 //! Owns: the request's headers and signature, what counts as success.
-//! May depend on: `webhook::{client, target}`, `protocol::webhook`.
+//! May depend on: `webhook::{client, lambda, target}`, `protocol::webhook`.
 //! Invariants: the signature is over the exact bytes sent.
 
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use hyper::{
 
 use super::{
     client::{Client, Exchange, ExchangeError, Kept},
+    lambda,
     target::Target,
 };
 use crate::{bridge::queue::Job, protocol::webhook as wire};
@@ -22,19 +23,27 @@ use crate::{bridge::queue::Job, protocol::webhook as wire};
 pub(super) enum AttemptError {
     #[error("answered {0}")]
     Status(StatusCode),
+    #[error("the function is not invoked: {0}")]
+    Function(String),
     #[error(transparent)]
     Exchange(#[from] ExchangeError),
 }
 
-/// Sends `job` to `target` once. Success is any 2xx.
+/// Sends `job` to `target` once. Success is any 2xx; of a function, that it was taken.
 pub(super) async fn attempt(
     client: Client,
     kept: Option<Kept>,
     target: Arc<Target>,
     job: &Job,
 ) -> (Result<(), AttemptError>, Option<Kept>) {
-    let Exchange { answer, kept } = exchange(client, kept, target, job, 0).await;
+    let is_function = target.function.is_some();
+    let keep_bytes = match is_function {
+        true => lambda::WORDS_BYTES,
+        false => 0,
+    };
+    let Exchange { answer, kept } = exchange(client, kept, target, job, keep_bytes).await;
     let result = match answer {
+        Ok((status, body)) if is_function => lambda::verdict(status, &body),
         Ok((status, _)) if status.is_success() => Ok(()),
         Ok((status, _)) => Err(AttemptError::Status(status)),
         Err(error) => Err(error.into()),
@@ -56,6 +65,21 @@ pub(super) async fn exchange(
         job.time_ms(),
         job.events.iter().map(|event| event.on_the_wire()),
     );
+    if let Some(function) = &target.function {
+        let headers = function.headers(&target.url, &body).await;
+        return match headers {
+            Ok(headers) => {
+                let to = &target.destination;
+                client
+                    .post(to, kept, headers, body.into(), keep_bytes)
+                    .await
+            }
+            Err(error) => {
+                let (answer, kept) = (Err(error), None);
+                Exchange { answer, kept }
+            }
+        };
+    }
     let signature = target.entry.signers[0].sign_hex(&[&body]);
     let mut headers = target.headers.clone();
     for (name, value) in [

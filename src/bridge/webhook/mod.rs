@@ -9,6 +9,7 @@
 mod account;
 mod attempt;
 mod client;
+mod lambda;
 mod old;
 pub mod policy;
 pub mod probe;
@@ -107,7 +108,7 @@ impl Webhooks {
             shared,
             letters: DeadLetters::default(),
             wanted_apps: BTreeSet::new(),
-            targets: TargetTable::default(),
+            targets: TargetTable::new(settings.lambda_endpoint_url.as_deref()),
             client: client_of(&settings.targets),
             connections: Connections::default(),
             attempts: JoinSet::new(),

@@ -11,7 +11,10 @@ use ahash::AHashMap;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::Url;
 
-use super::client::Destination;
+use super::{
+    client::Destination,
+    lambda::{Function, Functions},
+};
 use crate::protocol::app::AppIndex;
 use crate::{
     bridge::{
@@ -28,8 +31,10 @@ pub(super) struct Target {
     pub entry: Arc<AppEntry>,
     /// What every node calls it.
     pub name: TargetName,
-    url: Url,
+    pub url: Url,
     pub destination: Destination,
+    /// It is a function of AWS Lambda at this address.
+    pub function: Option<Function>,
     /// The configured headers, without the reserved ones.
     pub headers: HeaderMap,
     hook: Webhook,
@@ -63,18 +68,14 @@ impl Target {
     }
 
     /// `ordinal` counts the app's earlier targets with this URL.
-    fn of(entry: &Arc<AppEntry>, hook: &Webhook, ordinal: usize) -> Option<Self> {
-        let WebhookTarget::Url(url) = &hook.target else {
-            return None; // The configuration refuses functions: no driver for them.
-        };
+    fn of(
+        entry: &Arc<AppEntry>,
+        hook: &Webhook,
+        ordinal: usize,
+        functions: &Arc<Functions>,
+    ) -> Option<Self> {
         let app_id = &entry.app.id;
-        let url = match Url::parse(url.expose()) {
-            Ok(url) => url,
-            Err(error) => {
-                tracing::warn!(app_id, %error, "a webhook with an invalid url gets nothing");
-                return None;
-            }
-        };
+        let (url, function) = address(app_id, &hook.target, functions)?;
         let Some(destination) = Destination::of(&url) else {
             tracing::warn!(app_id, "a webhook whose url leads nowhere gets nothing");
             return None;
@@ -89,10 +90,38 @@ impl Target {
             name: TargetName::of(app_id, url.as_str(), ordinal),
             url,
             destination,
+            function,
             headers,
             hook: hook.clone(),
             kinds,
         })
+    }
+}
+
+/// Where it is, and how it is called if it is a function; `None` is told.
+fn address(
+    app_id: &str,
+    target: &WebhookTarget,
+    functions: &Arc<Functions>,
+) -> Option<(Url, Option<Function>)> {
+    match target {
+        WebhookTarget::Url(url) => match Url::parse(url.expose()) {
+            Ok(url) => Some((url, None)),
+            Err(error) => {
+                tracing::warn!(app_id, %error, "a webhook with an invalid url gets nothing");
+                None
+            }
+        },
+        WebhookTarget::Lambda {
+            function_name,
+            region,
+        } => {
+            let Some(url) = functions.url(function_name, region) else {
+                tracing::warn!(app_id, region, "a webhook in no such region gets nothing");
+                return None;
+            };
+            Some((url, Some(Function::new(functions, region))))
+        }
     }
 }
 
@@ -145,6 +174,7 @@ fn is_reserved(name: &HeaderName) -> bool {
 pub(super) struct TargetTable {
     targets: BTreeMap<TargetId, Arc<Target>>,
     by_app: AHashMap<AppIndex, Vec<TargetId>>,
+    functions: Arc<Functions>,
     by_name: AHashMap<TargetName, TargetId>,
     /// Those that went, until what waited for them is given up.
     gone: BTreeMap<TargetId, Arc<Target>>,
@@ -152,6 +182,14 @@ pub(super) struct TargetTable {
 }
 
 impl TargetTable {
+    /// With another address of AWS Lambda than its own.
+    pub(super) fn new(lambda_endpoint: Option<&str>) -> Self {
+        Self {
+            functions: Arc::new(Functions::at(lambda_endpoint)),
+            ..Self::default()
+        }
+    }
+
     /// Takes the targets of an app as they are now; those that were there keep their ids. True if one
     /// is there no more.
     pub(super) fn put(&mut self, entry: &Arc<AppEntry>) -> bool {
@@ -161,7 +199,7 @@ impl TargetTable {
         for hook in &entry.app.webhooks {
             let ordinal = earlier.iter().filter(|it| ***it == hook.target).count();
             earlier.push(&hook.target);
-            let Some(target) = Target::of(entry, hook, ordinal) else {
+            let Some(target) = Target::of(entry, hook, ordinal, &self.functions) else {
                 continue;
             };
             let same = former.iter();

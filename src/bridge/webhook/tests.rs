@@ -330,6 +330,7 @@ fn settings() -> Settings {
         grace_ms: 3_000,
         queue_bytes: 1_048_576,
         shard_queue_bytes: 1_048_576,
+        lambda_endpoint_url: None,
         retry: Retry {
             attempts: 0,
             backoff_ms: 20,

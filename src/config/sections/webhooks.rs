@@ -5,6 +5,7 @@
 //! Invariants: those of `keys`.
 
 use crate::config::keys::rows::*;
+use crate::config::shape;
 use ipnet::IpNet;
 
 section! {
@@ -24,6 +25,8 @@ section! {
             .reloads();
         /// What may wait on one shard for the bridge; beyond it as `webhooks.queue_bytes`.
         shard_queue_bytes: u32 = whole(65_536, 1_073_741_824, "bytes").default("16777216").ours();
+        /// Another address of AWS Lambda than its own.
+        lambda_endpoint_url: Option<String> as "lambda.endpoint_url" = text(shape::HTTP_URL).ours();
         retry: Retry => Retry::read;
         targets: Targets => Targets::read;
     }
