@@ -119,8 +119,9 @@ impl StartError {
 /// What else there is to say about an address that cannot be had.
 fn advice(source: &io::Error) -> &'static str {
     if source.kind() == io::ErrorKind::AddrInUse {
-        "; another process listens there: two servers share a port only when both run as one \
-         user (SO_REUSEPORT, effective user)"
+        "; another process listens there (two servers share a port only when both run as one user: \
+         SO_REUSEPORT, effective user), or an outgoing connection of this host has the port, also for a \
+         minute after its end: net.ipv4.ip_local_reserved_ports keeps it for the server"
     } else {
         ""
     }

@@ -30,7 +30,7 @@ use super::{
     run::Bridge,
 };
 use crate::{
-    config::{Config, sections::CacheDriver},
+    config::{App, Config, sections::CacheDriver},
     metrics::sample::{BackendSample, CacheSample},
 };
 
@@ -46,6 +46,8 @@ pub(super) struct KeptStore {
     is_writing: bool,
     /// After a failure the next load waits until then.
     resumes: Option<Instant>,
+    /// The last write was answered by an error: its code, told once.
+    refuses: Option<String>,
     asks: usize,
     tasks: JoinSet<Reached>,
     counters: KeptCounters,
@@ -97,6 +99,7 @@ impl KeptStore {
             writes: Writes::default(),
             is_writing: false,
             resumes: None,
+            refuses: None,
             asks: 0,
             tasks: JoinSet::new(),
             counters: KeptCounters::default(),
@@ -126,7 +129,7 @@ impl KeptStore {
     }
 
     pub(super) fn is_failing(&self) -> bool {
-        self.commands.trouble().is_some()
+        self.commands.trouble().is_some() || self.refuses.is_some()
     }
 
     /// The names that Sockudo 2.9 uses, so that what it kept is found.
@@ -183,17 +186,20 @@ impl KeptStore {
     }
 
     /// Looks for a channel's last event; false where too many are looked for already.
-    pub(super) fn ask(&mut self, app_id: &str, name: KeptName) -> bool {
+    pub(super) fn ask(&mut self, app: &App, name: KeptName) -> bool {
         if self.asks == ASKS_MAX {
             self.counters.failures += 1;
             return false;
         }
         self.asks += 1;
-        let key = self.key(app_id, &name.channel);
+        let key = self.key(&app.id, &name.channel);
+        let bytes_max = text_bytes_max(app.event_payload_bytes_max);
         let (commands, name) = (self.commands.clone(), Box::new(name));
         self.tasks.spawn(async move {
             let mut question = Pipeline::new();
-            question.cmd("GET").arg(&key);
+            question.cmd("STRLEN").arg(&key);
+            // Whoever put it there may have had other limits, or none.
+            question.cmd("GETRANGE").arg(&key).arg(0).arg(bytes_max);
             question.cmd("PTTL").arg(&key);
             let result = commands.run(&key, &question, ASK_WITHIN).await;
             Reached::Read { name, result }
@@ -223,11 +229,18 @@ impl KeptStore {
                 self.is_writing = false;
                 for (key, write, answer) in answers {
                     match answer {
+                        // A full one may have room later, and a user more rights.
                         Ok(Value::ServerError(error)) => {
-                            tracing::debug!(?error, "the cache refuses an event");
-                            self.counters.writes_lost += 1;
+                            self.refused(error.code());
+                            self.resumes = Some(now + REFUSED_FOR);
+                            self.counters.writes_lost += self.writes.put_back(key, write);
                         }
-                        Ok(_) => self.counters.written += 1,
+                        Ok(_) => {
+                            self.counters.written += 1;
+                            if self.refuses.take().is_some() {
+                                tracing::info!("the cache's Redis takes events again");
+                            }
+                        }
                         Err(_) => {
                             self.resumes = Some(now + AGAIN_AFTER);
                             self.counters.writes_lost += self.writes.put_back(key, write);
@@ -251,15 +264,29 @@ impl KeptStore {
         }
     }
 
+    fn refused(&mut self, code: &str) {
+        if self.refuses.as_deref() != Some(code) {
+            let prefix = &self.prefix;
+            tracing::warn!(code, prefix, "the cache's Redis refuses events: they wait");
+            self.refuses = Some(code.to_owned());
+        }
+    }
+
     fn read(&mut self, result: Result<Vec<Value>, CommandFault>) -> Option<(Box<[u8]>, u64)> {
         let counters = &mut self.counters;
         let answers = result.unwrap_or_default();
-        let (text, left_ms) = match <[Value; 2]>::try_from(answers) {
-            Ok([Value::BulkString(text), Value::Int(left_ms)]) => (text, left_ms),
-            Ok([Value::Nil, _]) => {
+        let (text, left_ms) = match <[Value; 3]>::try_from(answers) {
+            Ok([Value::Int(0), _, _]) => {
                 counters.misses += 1;
                 return None;
             }
+            Ok(
+                [
+                    Value::Int(bytes),
+                    Value::BulkString(text),
+                    Value::Int(left_ms),
+                ],
+            ) if usize::try_from(bytes).is_ok_and(|bytes| bytes == text.len()) => (text, left_ms),
             Ok(_) | Err(_) => {
                 counters.failures += 1;
                 return None;
@@ -277,6 +304,11 @@ impl KeptStore {
         counters.hits += 1;
         Some((text.into_boxed_slice(), left_ms))
     }
+}
+
+/// Bytes of an event's text whose data an app may publish: each may be escaped.
+fn text_bytes_max(data_bytes_max: u32) -> u64 {
+    u64::from(data_bytes_max).saturating_mul(6).min(64 << 20) + 16_384
 }
 
 /// An event that is to be written.
@@ -364,7 +396,7 @@ impl<L: ShardLink> Bridge<L> {
     pub(super) fn ask_kept(&mut self, name: KeptName) {
         if let Some(store) = &mut self.kept_store
             && let Some(app) = self.apps.get(name.app)
-            && store.ask(&app.app.id, name.clone())
+            && store.ask(&app.app, name.clone())
         {
             return;
         }
@@ -418,13 +450,14 @@ const PURPOSE: Purpose = Purpose {
     url: "cache.redis.url_override",
     nodes: "database.redis.cluster_nodes",
     driver: "cache.driver",
-    commands: "HELLO, SELECT, PING, GET, PTTL and SET",
+    commands: "HELLO, SELECT, PING, STRLEN, GETRANGE, PTTL and SET",
 };
 
 /// A subscription waits no longer either.
 const ASK_WITHIN: Duration = Duration::from_millis(500);
 const WRITE_WITHIN: Duration = Duration::from_secs(2);
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
+const REFUSED_FOR: Duration = Duration::from_secs(1);
 /// Channels that are looked for at the same time.
 const ASKS_MAX: usize = 4_096;
 const LOAD_MAX: usize = 256;

@@ -35,13 +35,15 @@ pub(super) struct RateStore {
     /// Since the last load.
     asked: Vec<(ShardId, RateQuestion)>,
     loads: JoinSet<Load>,
-    told: bool,
+    /// The last answer was an error: its code, told once.
+    refuses: Option<String>,
 }
 
 pub(super) type Load = Vec<(ShardId, RateQuestion, Result<Value, CommandFault>)>;
 
 /// What is counted, by a cell rate: `limit` at once, and as many again over the window, evenly. Of
-/// what is wanted the part is given that is there. One time per run, since it moves on.
+/// what is wanted the part is given that is there. One time per run, since it moves on. What a longer window left there
+/// is cut to this one.
 ///
 /// KEYS\[1\]: when all of the limit will be there again, in microseconds. ARGV: the limit, the window in
 /// microseconds, what is wanted. Answers what is given, what is left, and milliseconds until all is there
@@ -50,12 +52,13 @@ const SCRIPT: &str = "\
 local t = redis.call('TIME') \
 local now = t[1] * 1000000 + t[2] \
 local limit, window, want = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]) \
-local full = math.max(tonumber(redis.call('GET', KEYS[1]) or '0') or 0, now) \
-full = math.min(full, now + window) \
+local kept = tonumber(redis.call('GET', KEYS[1]) or '0') or 0 \
+if kept ~= kept then kept = 0 end \
+local full = math.min(math.max(kept, now), now + window) \
 local there = math.floor((now + window - full) * limit / window + 0.000001) \
 local given = math.min(want, there) \
-if given > 0 then \
 full = full + given * window / limit \
+if given > 0 or kept > now + window then \
 redis.call('SET', KEYS[1], string.format('%.0f', full), 'PX', math.max(1, math.ceil((full - now) / 1000))) \
 end \
 local wait = math.max(0, math.ceil((full + window / limit - window - now) / 1000)) \
@@ -82,12 +85,12 @@ impl RateStore {
             backend,
             asked: Vec::new(),
             loads: JoinSet::new(),
-            told: false,
+            refuses: None,
         })
     }
 
     pub(super) fn is_failing(&self) -> bool {
-        self.commands.trouble().is_some()
+        self.commands.trouble().is_some() || self.refuses.is_some()
     }
 
     pub(super) fn backend(&self) -> BackendSample {
@@ -157,9 +160,11 @@ impl RateStore {
         let numbers = match answer {
             Ok(Value::Array(numbers)) => numbers,
             Ok(Value::ServerError(error)) => {
-                if !std::mem::replace(&mut self.told, true) {
-                    let code = error.code();
-                    tracing::warn!(code, "the rate limiter's Redis refuses the script");
+                let code = error.code().to_owned();
+                if self.refuses.as_ref() != Some(&code) {
+                    let prefix = &self.prefix;
+                    tracing::warn!(code, prefix, "the rate limiter's Redis refuses to count");
+                    self.refuses = Some(code);
                 }
                 return None;
             }
@@ -175,7 +180,9 @@ impl RateStore {
             whole_in_ms: number(2)?,
             wait_ms: number(3)?,
         };
-        self.told = false;
+        if self.refuses.take().is_some() {
+            tracing::info!("the rate limiter's Redis counts again");
+        }
         Some(grant)
     }
 }

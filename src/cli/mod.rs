@@ -53,7 +53,7 @@ pub enum Command {
     Cluster(ClusterCommand),
     /// List and change the apps of the configured store
     ///
-    /// The store is app_manager.driver's: a table of MariaDB or MySQL. Where the configuration itself keeps the
+    /// The store is app_manager.driver's: a table of MariaDB, MySQL, PostgreSQL or DynamoDB. Where the configuration itself keeps the
     /// apps (memory), what changes one prints the lines for the file and writes nothing. Running nodes take a change
     /// up within app_manager.cache.ttl.
     #[command(subcommand)]

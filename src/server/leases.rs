@@ -3,7 +3,7 @@
 //! Owns: `Leases`.
 //! May depend on: `bridge::message`, `connection::pending`.
 //! Invariants: what is granted here was taken from the store before; at most one question per rate is on
-//! its way; what was taken and not used is void after `LEASE_MS`; at most `leases_max` rates are
+//! its way; what was taken and not used is void after `LEASE_MS`, and so is a refusal; at most `leases_max` rates are
 //! remembered, and one that somebody waits for is not forgotten.
 
 use std::collections::VecDeque;
@@ -30,8 +30,10 @@ struct Lease {
     /// Taken from the store and not used.
     left: u32,
     left_until: Millis,
-    /// The store has nothing left until then.
+    /// The store is not asked again until then.
     denied_until: Millis,
+    /// When it will have some again, by what it said.
+    again_at: Millis,
     /// What the store had left, and when all of it will be there again.
     remaining: u32,
     whole_at: Millis,
@@ -64,7 +66,8 @@ pub(super) struct Rate {
 /// times per window and node.
 const LEASE_PART: u32 = 50;
 const LEASE_MAX: u32 = 1_000;
-/// What other nodes may still use of the rate is not kept from them for long.
+/// What other nodes may still use of the rate is not kept from them for long; nor is a refusal believed for
+/// longer, since the limit or what was counted may be others by then.
 const LEASE_MS: u64 = 1_000;
 /// Looked at per request.
 const FORGOTTEN_PER_REQUEST: usize = 4;
@@ -146,7 +149,8 @@ impl Leases {
         lease.remaining = grant.remaining;
         lease.whole_at = now.plus(grant.whole_in_ms);
         if grant.granted < question.least {
-            lease.denied_until = now.plus(grant.wait_ms.max(1));
+            lease.denied_until = now.plus(grant.wait_ms.clamp(1, LEASE_MS));
+            lease.again_at = now.plus(grant.wait_ms);
         }
         let limit = question.limit;
         let serve = |(waiter, count)| {
@@ -196,7 +200,7 @@ impl Lease {
         RateState {
             limit,
             remaining: 0,
-            reset_s: seconds(self.denied_until.since(now)).max(1),
+            reset_s: seconds(self.again_at.since(now)).max(1),
         }
     }
 
@@ -290,13 +294,16 @@ mod tests {
         let question = asks(&mut leases, 0, 1, 1);
         let served = leases.on_answer(Millis(1), &question, grant(0, 0, 1_500));
         assert_eq!(granted(&served), [(1, Some(false))]);
-        for (now, reset_s) in [(2, 2), (1_000, 1), (1_500, 1)] {
+        for (now, reset_s) in [(2, 2), (600, 1), (1_000, 1)] {
             let Taken::Denied(state) = leases.take(Millis(now), of(0), RATE, waiter(1), 1) else {
                 panic!("nothing is left at {now}");
             };
             assert_eq!((state.remaining, state.reset_s), (0, reset_s));
         }
-        asks(&mut leases, 1_501, 1, 1);
+        // Somebody may have raised the limit meanwhile.
+        let question = asks(&mut leases, 1_001, 1, 1);
+        let served = leases.on_answer(Millis(1_002), &question, grant(0, 0, 500));
+        assert_eq!(granted(&served), [(1, Some(false))]);
     }
 
     #[test]

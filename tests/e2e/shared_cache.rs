@@ -113,6 +113,10 @@ fn what_sockudo_2_9_kept_is_found_and_what_is_no_event_is_a_miss() {
     for channel in ["cache-list", "cache-cut", "cache-empty"] {
         alice.subscribes_to_empty_cache(channel);
     }
+    let huge = "x".repeat(2 << 20);
+    let huge = format!(r#"{{"event":"e","channel":"cache-huge","data":"{huge}"}}"#);
+    redis.command(&["SET", &key("cache-huge"), &huge]);
+    alice.subscribes_to_empty_cache("cache-huge");
     // From now on it is here, and heard once more by nobody.
     let mut bob = server.client("bob");
     bob.subscribes("cache-text");
@@ -153,6 +157,33 @@ fn while_redis_is_gone_channels_miss_and_what_was_published_is_written_later() {
     eventually("an answer to be counted as missing", || {
         (operations(&server, "error") > 0.0).then_some(())
     });
+}
+
+#[test]
+fn what_a_full_redis_refuses_is_written_when_it_has_room() {
+    let Some(mut redis) = Redis::start() else {
+        return skip(
+            "what_a_full_redis_refuses_is_written_when_it_has_room",
+            NO_REDIS,
+        );
+    };
+    let server = Server::start(&on_redis(&redis, json!({})), 2);
+    has_health(&server, "OK");
+    let mut api = server.api();
+    api.publishes("e", "cache-full", "1");
+    eventually("the first one to be written", || {
+        let value = redis.command(&["GET", &key("cache-full")]);
+        value.contains("\"data\":\"1\"").then_some(())
+    });
+    redis.command(&["CONFIG", "SET", "maxmemory", "1"]);
+    api.publishes("e", "cache-full", "2");
+    has_health(&server, "DEGRADED");
+    redis.command(&["CONFIG", "SET", "maxmemory", "0"]);
+    eventually("the second one to be written", || {
+        let value = redis.command(&["GET", &key("cache-full")]);
+        value.contains("\"data\":\"2\"").then_some(())
+    });
+    has_health(&server, "OK");
 }
 
 #[test]

@@ -158,6 +158,43 @@ fn while_redis_is_gone_each_node_counts_for_itself_or_nothing_passes() {
 }
 
 #[test]
+fn a_limit_that_a_reload_raises_holds_for_who_was_refused() {
+    let name = "a_limit_that_a_reload_raises_holds_for_who_was_refused";
+    let Some(mut redis) = Redis::start() else {
+        return skip(name, NO_REDIS);
+    };
+    let limits = json!({"api_rate_limit": {"max_requests": 1, "window_seconds": LONG_S}});
+    let server = Server::start(&config(&redis, limits), 2);
+    has_health(&server, "OK");
+    assert_eq!(statuses(&server, 3), [200, 429, 429]);
+    server.reloads(|keys| {
+        keys["rate_limiter"]["api_rate_limit"] = json!({"max_requests": 600, "window_seconds": 60});
+    });
+    eventually("a request to pass", || {
+        (statuses(&server, 1) == [200]).then_some(())
+    });
+    // Whatever is there instead of a count delays nobody for ever.
+    let cells = redis.command(&["KEYS", "sockudo_rl::cell:api:*"]);
+    let cell = cells.lines().last().expect("one address asked");
+    for strange in ["inf", "nan", "1e400", "words", "-5"] {
+        redis.command(&["SET", cell, strange]);
+        eventually(strange, || (statuses(&server, 1) == [200]).then_some(()));
+    }
+    // What cannot be counted is said.
+    redis.command(&["DEL", cell]);
+    redis.command(&["RPUSH", cell, "x"]);
+    eventually("/up to be degraded", || {
+        statuses(&server, 1);
+        (server.gets("/up").header("x-health-check") == Some("DEGRADED")).then_some(())
+    });
+    redis.command(&["DEL", cell]);
+    eventually("/up to be well", || {
+        statuses(&server, 1);
+        (server.gets("/up").header("x-health-check") == Some("OK")).then_some(())
+    });
+}
+
+#[test]
 fn a_cluster_counts_as_one_server_does() {
     let Some(cluster) = RedisCluster::start() else {
         return skip("a_cluster_counts_as_one_server_does", NO_REDIS);

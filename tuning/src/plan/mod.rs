@@ -61,7 +61,7 @@ pub fn plan(host: &Host, target: &Target) -> Plan {
         ),
         file(
             "etc/security/limits.d/90-sockudo.conf",
-            service::limits(&needs),
+            service::limits(host, &needs),
         ),
         PlannedFile {
             is_executable: true,

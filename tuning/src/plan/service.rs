@@ -64,15 +64,29 @@ pub(super) fn drop_in(host: &Host, needs: &Needs) -> String {
     )
 }
 
-pub(super) fn limits(needs: &Needs) -> String {
+pub(super) fn limits(host: &Host, needs: &Needs) -> String {
+    // What sessions may have already is never made less.
+    let there = host.limits.value();
+    let files = there.map_or(0, |it| it.files.hard).max(needs.files);
+    let locked = there
+        .map_or(0, |it| it.locked_bytes.hard)
+        .max(needs.locked_bytes);
+    let shown = |value: u64, unit: u32| match value {
+        u64::MAX => "unlimited".to_owned(),
+        value => (value >> unit).to_string(),
+    };
     format!(
         "# Written by `sockudo tune`: for a server or a load generator that a person starts in a\n\
          # session of the user sockudo or of root. The unit has its own limits. limits.conf(5)\n\
          sockudo - nofile {files}\nsockudo - memlock {locked}\nroot - nofile {files}\n",
-        files = needs.files,
-        locked = needs.locked_bytes >> 10,
+        // There is no such word for files.
+        files = shown(files.min(FILES_MOST.max(needs.files)), 0),
+        locked = shown(locked, 10),
     )
 }
+
+/// The kernel gives no process more, unless fs.nr_open says so.
+const FILES_MOST: u64 = 1 << 20;
 
 /// The unit of this release, or the one that is there, with the drop-in.
 pub(super) fn applied(unit: Option<&Unit>, needs: &Needs) -> Unit {
