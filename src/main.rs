@@ -11,7 +11,9 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use shards::small_pages;
 use sockudo::cli::config::{self as command, Answer};
-use sockudo::cli::{Cli, Command, ConfigCommand, Serve, apps, cluster, doctor, tune, webhooks};
+use sockudo::cli::{
+    Cli, Command, ConfigCommand, Serve, apps, cluster, doctor, top, tune, webhooks,
+};
 use sockudo::config::reference;
 use sockudo::serve;
 
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
         Some(Command::Apps(command)) => print(&apps::run(&command, environment)),
         Some(Command::Webhooks(command)) => print(&webhooks::run(&command, environment)),
         Some(Command::Bench(arguments)) => bench::cli::run(arguments),
+        Some(Command::Top(top)) => print(&top::run(&top, &environment)),
         Some(Command::Cluster(command)) => print(&cluster::run(&command, environment)),
         Some(Command::Config(ConfigCommand::Check(arguments))) => {
             print(&command::check(&arguments, environment))

@@ -1,6 +1,6 @@
-//! What an operator asks of a running node: how its cluster is, and to give connections away.
+//! What an operator asks of a running node: how it and its cluster are, and to give connections away.
 //!
-//! Owns: how the loop's state becomes a `ClusterReport`, when and how a node sheds connections.
+//! Owns: how the loop's state becomes a `TopReport` and a `ClusterReport`, when and how a node sheds connections.
 //! May depend on: `bridge::{admin, nodes, run}`, `cluster::node`.
 //! Invariants: a node never sheds below the mean of what it knows, nor while what it knows is old.
 
@@ -9,7 +9,11 @@ use std::time::Duration;
 use shards::application::{Millis, ShardId};
 
 use super::{
-    admin::report::{ClusterReport, NodeReport, RebalanceReport, RoadReport},
+    admin::report::{
+        BackendTop, BridgeTop, ClusterReport, NodeReport, RebalanceReport, RoadReport, ShardTop,
+        TopReport,
+    },
+    gather::Latest,
     link::ShardLink,
     message::{FromBridge, Grade},
     nodes::Nodes,
@@ -21,6 +25,64 @@ use crate::cluster::{identity::Incarnation, node::Peer, topic::Road};
 const REBALANCE_WITHIN_S: u32 = 60;
 
 impl<L: ShardLink> Bridge<L> {
+    pub(super) fn top(&mut self) -> TopReport {
+        let has_apps = self.source.is_some() || !self.apps.is_empty();
+        let judgement = self.health().judge(has_apps);
+        let health = match judgement.grade {
+            Grade::Well => "ok",
+            Grade::Degraded => "degraded",
+            Grade::Unready => "error",
+        };
+        let others = self.nodes.as_ref().map_or(0, |nodes| nodes.peers().count());
+        let shards = self.gathering.shards().iter().enumerate();
+        TopReport {
+            node_id: self.node_id.clone(),
+            version: self.build.version.to_owned(),
+            uptime_s: self.link.started().elapsed().as_secs(),
+            health: health.to_owned(),
+            reasons: judgement.reasons.into_iter().map(str::to_owned).collect(),
+            draining: self.drain.is_some(),
+            nodes: 1 + others as u64,
+            shards: shards.map(shard_top).collect(),
+            bridge: self.bridge_top(),
+            backends: self.backends_top(),
+        }
+    }
+
+    fn bridge_top(&mut self) -> BridgeTop {
+        let busy_ratio = self.busy_ratio();
+        let webhooks = self.webhooks.state();
+        BridgeTop {
+            busy_ratio,
+            queue: webhooks.driver.to_owned(),
+            webhooks_waiting: webhooks.waiting_events as u64,
+            webhooks_in_flight: webhooks.in_flight as u64,
+            oldest_webhook_s: webhooks.oldest_s,
+            dead_letters: webhooks.dead_letters,
+            apps: self.apps.iter().count() as u64,
+        }
+    }
+
+    fn backends_top(&self) -> Vec<BackendTop> {
+        let apps = self.source.as_ref().map(|source| {
+            let sample = source.sample();
+            ("app_manager", sample.backend, sample.is_up)
+        });
+        let others = self.backends().into_iter();
+        let others = others.map(|it| (it.role, it.backend, it.is_up));
+        let webhooks = self.webhooks.state();
+        let queue = webhooks
+            .store
+            .map(|it| ("queue", webhooks.driver, it.is_up));
+        let all = apps.into_iter().chain(queue).chain(others);
+        let report = |(role, backend, is_up): (&str, &str, bool)| BackendTop {
+            role: role.to_owned(),
+            backend: backend.to_owned(),
+            is_up,
+        };
+        all.map(report).collect()
+    }
+
     pub(super) fn cluster(&mut self) -> ClusterReport {
         let has_apps = self.source.is_some() || !self.apps.is_empty();
         let judgement = self.health().judge(has_apps);
@@ -90,6 +152,38 @@ impl<L: ShardLink> Bridge<L> {
         let websockets = shards.map(|it| Some(it.snapshot.as_ref()?.counters.websockets));
         websockets.map(Option::unwrap_or_default).collect()
     }
+}
+
+fn shard_top((shard, latest): (usize, &Latest)) -> ShardTop {
+    let shard = u16::try_from(shard).unwrap_or(u16::MAX);
+    let Some(snapshot) = &latest.snapshot else {
+        return ShardTop {
+            shard,
+            ..ShardTop::default()
+        };
+    };
+    let (counters, runtime) = (&snapshot.counters, &snapshot.runtime);
+    let mut top = ShardTop {
+        shard,
+        at_ms: runtime.since_start_ns / 1_000_000,
+        connections: counters.websockets,
+        channels: counters.home_channels,
+        turns: runtime.turns,
+        turns_us: runtime.turn_us_sum,
+        turn_stalls: runtime.turn_stalls,
+        busy_ratio: latest.busy_ratio,
+        outbox_bytes: runtime.outbox_bytes,
+        waiting_for_shards: runtime.mesh_depths.iter().map(|it| u64::from(*it)).sum(),
+        waiting_for_bridge: runtime.to_bridge_depth.into(),
+        ..ShardTop::default()
+    };
+    for (_, app) in counters.apps() {
+        top.messages_received += app.messages_received;
+        top.messages_sent += app.messages_sent;
+        top.api_requests += app.http_calls;
+        top.slow_consumers += app.slow_consumer_disconnects;
+    }
+    top
 }
 
 const LIVE: &str = "live";

@@ -325,6 +325,7 @@ impl<L: ShardLink> Bridge<L> {
                 self.sample();
             }
             AdminRequest::Status(waiter) => _ = waiter.send(self.status()),
+            AdminRequest::Top(waiter) => _ = waiter.send(self.top()),
             AdminRequest::Cluster(waiter) => _ = waiter.send(self.cluster()),
             AdminRequest::Rebalance(waiter) => _ = waiter.send(self.rebalance()),
             AdminRequest::Letters(waiter) => _ = waiter.send(self.webhooks.report_letters()),

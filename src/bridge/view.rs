@@ -64,7 +64,7 @@ impl<L: ShardLink> Bridge<L> {
         }
     }
 
-    fn backends(&self) -> Vec<BackendSample> {
+    pub(super) fn backends(&self) -> Vec<BackendSample> {
         let caches = self.kept_store.iter().map(KeptStore::backend);
         let limiters = self.rate_store.iter().map(RateStore::backend);
         caches.chain(limiters).collect()
@@ -99,7 +99,7 @@ impl<L: ShardLink> Bridge<L> {
         );
     }
 
-    fn busy_ratio(&mut self) -> f64 {
+    pub(super) fn busy_ratio(&mut self) -> f64 {
         let Ok(runtime) = Handle::try_current() else {
             return 0.0;
         };

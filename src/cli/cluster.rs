@@ -63,7 +63,7 @@ pub fn reload_apps(of: &OfNode, json: bool, environment: BTreeMap<String, String
     }))
 }
 
-fn told(answer: Result<String, AskError>) -> Answer {
+pub(super) fn told(answer: Result<String, AskError>) -> Answer {
     let (out, diagnostics, exit) = match answer {
         Ok(out) => (out, String::new(), 0),
         Err(error) => (String::new(), format!("{error}\n"), 1),

@@ -9,6 +9,7 @@ pub mod apps;
 pub mod cluster;
 pub mod config;
 pub mod doctor;
+pub mod top;
 pub mod tune;
 pub mod webhooks;
 
@@ -61,6 +62,12 @@ pub enum Command {
     /// Webhooks that were given up, and one that is sent to see what comes back
     #[command(subcommand)]
     Webhooks(WebhooksCommand),
+    /// Watch a running node: shards, bridge, backends
+    ///
+    /// Asks over the admin socket (admin.socket), as the node's user or as root. Keys: q ends it, p pauses, s sorts by the next
+    /// column. Without a terminal, and with --once, one table over some two seconds. Exit status: 0, or 1 if the node does not
+    /// answer.
+    Top(Top),
     /// Say what this host lacks for so many connections, and how to mend it
     ///
     /// Reads /proc, /sys and the unit of systemd, makes one ring of io_uring and closes it; changes nothing. Works as root
@@ -363,6 +370,22 @@ impl AppsCommand {
         };
         Some(of)
     }
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Top {
+    #[command(flatten)]
+    pub of: OfNode,
+    /// Print one table and end
+    #[arg(long)]
+    pub once: bool,
+    /// Print what the node says, as JSON, and end; what counts, counts since its start
+    #[arg(long, conflicts_with = "once")]
+    pub json: bool,
+    /// Seconds between two looks, 1..=60; the node itself looks at its shards every two
+    #[arg(long = "interval", value_name = "SECONDS", default_value_t = 2,
+          value_parser = clap::value_parser!(u64).range(1..=60))]
+    pub interval_s: u64,
 }
 
 /// Which running node is asked.

@@ -119,3 +119,94 @@ fn nodes_see_each_other_and_a_full_one_gives_away_what_it_has_above_the_mean() {
     }
     assert_eq!(closed, 10);
 }
+
+#[test]
+fn top_shows_a_node_once_as_json_and_in_a_terminal() {
+    let name = "top_shows_a_node_once_as_json_and_in_a_terminal";
+    let node = Server::start(&Config::new(), 2);
+    let mut clients = ["a", "b", "c"].map(|name| node.client(name));
+    clients
+        .iter_mut()
+        .for_each(|client| client.subscribes("news"));
+    let seen = eventually("its numbers", || {
+        let (code, text) = said(&node.is_asked(&["top", "--json"]));
+        assert_eq!(code, 0, "{text}");
+        let top: Value = serde_json::from_str(&text).expect("JSON");
+        let shards = top["shards"].as_array().expect("a list");
+        let all: u64 = shards
+            .iter()
+            .filter_map(|it| it["connections"].as_u64())
+            .sum();
+        (all == 3).then_some(top)
+    });
+    assert_eq!((&seen["health"], &seen["nodes"]), (&json!("ok"), &json!(1)));
+    let (code, table) = said(&node.is_asked(&["top", "--once"]));
+    assert!(code == 0 && table.contains("ok, 3 connections"), "{table}");
+    assert!(
+        table.contains("turn us") && table.contains("webhooks (memory)"),
+        "{table}"
+    );
+    let Some(screen) = Screen::start(&node, "top") else {
+        return skip(name, "there is no tmux: the live view was not looked at");
+    };
+    screen.shows("ok, 3 connections");
+    screen.shows("sort by shard");
+    screen.types("s");
+    screen.shows("sort by busy");
+    screen.types("p");
+    screen.shows("paused");
+    screen.types("q");
+    eventually("the view to end", || (!screen.is_there()).then_some(()));
+}
+
+/// A terminal of its own with one command of the program in it.
+struct Screen {
+    socket: String,
+}
+
+impl Screen {
+    /// `None` where there is no tmux.
+    fn start(node: &Server, command: &str) -> Option<Self> {
+        let socket = format!("sockudo-test-{}", node.pid());
+        let program = node.asking(&[command]).join(" ");
+        let screen = Self { socket };
+        let started = screen.tmux(&["new-session", "-d", "-x", "120", "-y", "20", &program])?;
+        assert!(started.status.success(), "{started:?}");
+        Some(screen)
+    }
+
+    fn tmux(&self, arguments: &[&str]) -> Option<Output> {
+        let mut command = std::process::Command::new("tmux");
+        command.args(["-L", &self.socket, "-f", "/dev/null"]);
+        command
+            .args(arguments)
+            .env("TERM", "xterm-256color")
+            .output()
+            .ok()
+    }
+
+    fn shows(&self, part: &str) {
+        let mut last = String::new();
+        eventually(&format!("{part:?} on the screen"), || {
+            let output = self.tmux(&["capture-pane", "-p"]).expect("it runs");
+            last = String::from_utf8_lossy(&output.stdout).into_owned();
+            last.contains(part).then_some(())
+        });
+    }
+
+    fn types(&self, key: &str) {
+        self.tmux(&["send-keys", key]).expect("it runs");
+    }
+
+    fn is_there(&self) -> bool {
+        self.tmux(&["has-session"])
+            .is_some_and(|it| it.status.success())
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        // It has ended already where all went well.
+        self.tmux(&["kill-server"]);
+    }
+}

@@ -281,6 +281,15 @@ impl Server {
         sockudo.output().expect("it starts")
     }
 
+    /// The words of a command that asks this node, for a shell.
+    pub(crate) fn asking(&self, command: &[&str]) -> Vec<String> {
+        let socket = self.folder.path().join(ADMIN_SOCKET);
+        let socket = socket.to_str().expect("a plain name");
+        let program = env!("CARGO_BIN_EXE_sockudo");
+        let words = [&[program], command, &["--socket", socket]].concat();
+        words.into_iter().map(str::to_owned).collect()
+    }
+
     /// Runs a command with this node's configuration.
     pub(crate) fn has_run(&self, command: &[&str]) -> Output {
         let mut sockudo = Command::new(env!("CARGO_BIN_EXE_sockudo"));

@@ -20,7 +20,9 @@ use std::{
 use prometheus::proto::MetricFamily;
 use tokio::sync::{mpsc, oneshot};
 
-use self::report::{AppsReport, ClusterReport, LettersReport, RebalanceReport, SettledReport};
+use self::report::{
+    AppsReport, ClusterReport, LettersReport, RebalanceReport, SettledReport, TopReport,
+};
 use super::message::Health;
 use crate::{config::sections::Metrics, metrics::exposition::Exposition};
 
@@ -31,6 +33,8 @@ pub enum AdminRequest {
     Scrape(oneshot::Sender<Scrape>),
     /// Whether this node is well.
     Status(oneshot::Sender<Status>),
+    /// This node at this moment.
+    Top(oneshot::Sender<TopReport>),
     /// The nodes, as this one sees them.
     Cluster(oneshot::Sender<ClusterReport>),
     /// Close what this node has above the mean; or why that cannot be.

@@ -67,6 +67,71 @@ pub struct NodeReport {
     pub batches_lost: u64,
 }
 
+/// A node at one moment; what counts, counts since its start.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TopReport {
+    pub node_id: String,
+    pub version: String,
+    pub uptime_s: u64,
+    /// `ok`, `degraded` or `error`, as `/up` has it.
+    pub health: String,
+    pub reasons: Vec<String>,
+    pub draining: bool,
+    /// Nodes of the cluster, this one included.
+    pub nodes: u64,
+    pub shards: Vec<ShardTop>,
+    pub bridge: BridgeTop,
+    /// But for the bus, of which `cluster status` speaks.
+    pub backends: Vec<BackendTop>,
+}
+
+/// One shard, as of its last sample, which is at most some seconds old.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ShardTop {
+    pub shard: u16,
+    /// Of the shard's clock; differences of counts are over differences of this.
+    pub at_ms: u64,
+    pub connections: u64,
+    pub channels: u64,
+    pub messages_received: u64,
+    pub messages_sent: u64,
+    pub api_requests: u64,
+    pub turns: u64,
+    pub turns_us: u64,
+    /// Turns of more than 100 ms.
+    pub turn_stalls: u64,
+    /// Of the last ten seconds.
+    pub busy_ratio: f64,
+    /// What clients have not taken yet.
+    pub outbox_bytes: u64,
+    /// Messages that wait for other shards, and for the bridge.
+    pub waiting_for_shards: u64,
+    pub waiting_for_bridge: u64,
+    pub slow_consumers: u64,
+}
+
+/// What leaves the host.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BridgeTop {
+    /// Of the last ten seconds.
+    pub busy_ratio: f64,
+    /// `queue.driver`.
+    pub queue: String,
+    pub webhooks_waiting: u64,
+    pub webhooks_in_flight: u64,
+    pub oldest_webhook_s: f64,
+    pub dead_letters: u64,
+    /// Apps that this node knows.
+    pub apps: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendTop {
+    pub role: String,
+    pub backend: String,
+    pub is_up: bool,
+}
+
 /// A webhook that was given up.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LetterReport {

@@ -202,6 +202,7 @@ impl Listener for OwnersOnly {
 
 fn router(requests: mpsc::Sender<AdminRequest>) -> Router {
     Router::new()
+        .route("/top", get(top))
         .route("/cluster", get(cluster))
         .route("/cluster/rebalance", post(rebalance))
         .route("/apps/reload", post(reload_apps))
@@ -209,6 +210,13 @@ fn router(requests: mpsc::Sender<AdminRequest>) -> Router {
         .route("/webhooks/dead/retry", post(retry_letters))
         .route("/webhooks/dead/drop", post(drop_letters))
         .with_state(requests)
+}
+
+async fn top(State(requests): State<mpsc::Sender<AdminRequest>>) -> Response {
+    match asked(&requests, AdminRequest::Top).await {
+        Some(report) => json(StatusCode::OK, &report),
+        None => ending(),
+    }
 }
 
 async fn cluster(State(requests): State<mpsc::Sender<AdminRequest>>) -> Response {
