@@ -89,7 +89,7 @@ impl Calls {
                     Err(failed) if failed.is_without_queue() => self.make(which, name).await?,
                     Err(failed) => return Err(failed),
                 };
-                found.ok_or_else(|| Failed::Odd("gives no URL of a queue"))?
+                found.ok_or(Failed::Odd("gives no URL of a queue"))?
             }
         };
         let asked = self
