@@ -59,6 +59,13 @@ impl AwsKeys {
                       (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or aws_profile_name, or give this host or \
                       pod a role",
     };
+    pub const SQS: Self = Self {
+        region: "queue.sqs.region",
+        endpoint: "queue.sqs.endpoint_url",
+        access_key: "queue.driver",
+        credentials: "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give this host or \
+                      pod a role that may use the webhook queue",
+    };
     pub const LAMBDA: Self = Self {
         region: "webhooks[].lambda.region",
         endpoint: "webhooks.lambda.endpoint_url",

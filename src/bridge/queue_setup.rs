@@ -13,6 +13,7 @@ use super::{
         store::{
             Store,
             redis::{Keys, REDIS_PURPOSE, RedisBounds, RedisStore, old::OldList},
+            sqs::{SqsSetup, SqsStore},
         },
     },
     redis_cluster_setup::cluster_redis,
@@ -36,7 +37,8 @@ pub(super) fn keeping(config: &Config) -> Result<Keeping, BusError> {
     let queue = &config.queue;
     let (driver, in_flight_max) = match queue.driver {
         QueueDriver::Memory => return Ok(Keeping::Memory),
-        QueueDriver::None | QueueDriver::Sqs => return Ok(Keeping::Nowhere),
+        QueueDriver::None => return Ok(Keeping::Nowhere),
+        QueueDriver::Sqs => return sqs_keeping(config),
         QueueDriver::Redis => ("redis", queue.redis.concurrency),
         QueueDriver::RedisCluster => ("redis-cluster", queue.redis_cluster.concurrency),
     };
@@ -56,11 +58,27 @@ pub(super) fn keeping(config: &Config) -> Result<Keeping, BusError> {
 /// As `keeping`.
 pub fn stores(config: &Config) -> Result<Vec<Store>, BusError> {
     match config.queue.driver {
-        QueueDriver::Memory | QueueDriver::None | QueueDriver::Sqs => Ok(Vec::new()),
+        QueueDriver::Memory | QueueDriver::None => Ok(Vec::new()),
+        QueueDriver::Sqs => Ok(vec![sqs_store(SqsSetup::of(config))?]),
         QueueDriver::Redis | QueueDriver::RedisCluster => {
             redis_stores(config, &incarnation()).map(|(stores, _)| stores)
         }
     }
+}
+
+fn sqs_keeping(config: &Config) -> Result<Keeping, BusError> {
+    let setup = SqsSetup::of(config);
+    Ok(Keeping::Shared(SharedSetup {
+        driver: "sqs",
+        in_flight_max: setup.in_flight_max(),
+        stores: vec![sqs_store(setup)?],
+        old: None,
+    }))
+}
+
+fn sqs_store(setup: SqsSetup) -> Result<Store, BusError> {
+    let store = SqsStore::start(setup, &incarnation());
+    Ok(Store::Sqs(store.map_err(BusError::Credentials)?))
 }
 
 fn redis_stores(config: &Config, node: &str) -> Result<(Vec<Store>, OldList), BusError> {

@@ -18,8 +18,8 @@ fn the_error_of_the_reference_has_its_exact_words() {
             "config.json:1: databse: no such key; did you mean database?",
         ),
         (
-            "{\"queue\": {\"driver\": \"sqs\"}}".to_owned(),
-            "config.json:1: queue.driver: \"sqs\" is not in this release, which has \"memory\" and \"redis\" and \"redis-cluster\" and \"none\"",
+            "{\"app_manager\": {\"driver\": \"scylladb\"}}".to_owned(),
+            "config.json:1: app_manager.driver: \"scylladb\" is not in this release, which has \"memory\" and \"mysql\" and \"dynamodb\" and \"pgsql\"",
         ),
         (
             "{\"port\": 1, \"host\": \"${NOWHERE}\"}".to_owned(),
@@ -169,7 +169,6 @@ fn a_database_is_written_by_a_person_only_and_apps_of_the_file_are_said_to_be_un
 fn what_this_release_does_not_ship_refuses_to_start() {
     for (path, value) in [
         ("app_manager.driver", "scylla"),
-        ("queue.driver", "sqs"),
         ("ssl.enabled", "true"),
         ("unix_socket.enabled", "true"),
         ("cluster.replication", "owned"),

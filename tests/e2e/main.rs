@@ -21,6 +21,8 @@ mod certificates;
 mod gate;
 #[path = "../support/mariadb.rs"]
 mod mariadb;
+#[path = "../support/moto.rs"]
+mod moto;
 #[expect(dead_code, reason = "the tests of the bus use the rest")]
 #[path = "../support/nats.rs"]
 mod nats;
@@ -66,4 +68,5 @@ mod strangers;
 mod subscriptions;
 mod users;
 mod webhook_queue;
+mod webhook_sqs;
 mod webhooks;

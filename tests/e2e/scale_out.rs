@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::bus::BusServer;
 use crate::clients;
+use crate::moto::Moto;
 use crate::nats::Nats;
 use crate::redis::Redis;
 use crate::redis_cluster::RedisCluster;
@@ -616,6 +617,18 @@ fn nodes_share_a_database_and_a_redis_for_all_the_rest() {
     let mut how = vec!["--adapter", "redis", "--apps", "mysql", "--queue", "redis"];
     how.extend(["--cache", "redis", "--rate-limiter", "redis"]);
     nodes_share_backends(name, 25_000, &how);
+}
+
+#[test]
+fn nodes_share_apps_in_dynamodb_a_queue_in_sqs_and_a_bus_of_nats() {
+    let name = "nodes_share_apps_in_dynamodb_a_queue_in_sqs_and_a_bus_of_nats";
+    let servers = (Redis::start(), Nats::start(), Moto::start());
+    if !matches!(servers, (Some(_), Some(_), Some(_))) {
+        return skip(name, "no redis-server, no nats-server or no moto");
+    }
+    let mut how = vec!["--adapter", "nats", "--apps", "dynamodb", "--queue", "sqs"];
+    how.extend(["--cache", "redis", "--rate-limiter", "redis"]);
+    nodes_share_backends(name, 26_000, &how);
 }
 
 // What an operator copies.

@@ -209,7 +209,7 @@ fn no_job_is_lost_over_dying_nodes() {
 }
 
 /// A node whose queue does not take jobs is degraded, and goes on.
-fn is_degraded(node: &Server, is_so: bool) {
+pub(crate) fn is_degraded(node: &Server, is_so: bool) {
     let word = if is_so { "DEGRADED" } else { "OK" };
     eventually(&format!("/up to say {word}"), || {
         let up = node.gets("/up");
@@ -218,7 +218,7 @@ fn is_degraded(node: &Server, is_so: bool) {
 }
 
 /// Reads deliveries until all these channels were there.
-fn arrive(sink: &mut WebhookSink, channels: impl Iterator<Item = String>) {
+pub(crate) fn arrive(sink: &mut WebhookSink, channels: impl Iterator<Item = String>) {
     let mut missing: BTreeSet<String> = channels.collect();
     while !missing.is_empty() {
         let Some(event) = sink.next_within(Duration::from_secs(30)) else {
@@ -228,7 +228,7 @@ fn arrive(sink: &mut WebhookSink, channels: impl Iterator<Item = String>) {
     }
 }
 
-fn rooms(name: &str, count: usize) -> impl Iterator<Item = String> + use<> {
+pub(crate) fn rooms(name: &str, count: usize) -> impl Iterator<Item = String> + use<> {
     let name = name.to_owned();
     (0..count).map(move |number| format!("{name}-{number}"))
 }
@@ -402,7 +402,7 @@ fn says(output: &std::process::Output) -> String {
 }
 
 /// Webhooks that were given up, found and called back by commands.
-fn dead_letters_are_called_back(config: &Config, sink: &mut WebhookSink) {
+pub(crate) fn dead_letters_are_called_back(config: &Config, sink: &mut WebhookSink) {
     let keys = json!({"webhooks": {"retry": {"attempts": 2}, "batching": {"enabled": false}}});
     let node = Server::start(&config.clone().with(keys), 1);
     let mut alice = node.client("alice");

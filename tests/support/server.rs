@@ -1,5 +1,6 @@
 //! The release binary as a child process with a configuration, an address and a log of its own.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::fs::Permissions;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -28,6 +29,8 @@ pub(crate) struct Server {
     pub(crate) metrics: SocketAddr,
     pub(crate) prefix: String,
     folder: tempfile::TempDir,
+    /// Beside that of whoever runs the test.
+    environment: Vec<(OsString, OsString)>,
 }
 
 /// Each process has a loopback address of its own, so that no two tests can share a port, which
@@ -220,18 +223,15 @@ impl Server {
         let log = File::create(folder.path().join("log")).expect("the log can be created");
         // The server reads its environment, which must be the test's and not that of who runs it.
         let kept = ["PATH", "HOME", "RUST_BACKTRACE"].map(|name| (name, std::env::var_os(name)));
-        let own: Vec<_> = command
+        let own: Vec<(OsString, OsString)> = command
             .get_envs()
-            .map(|(name, value)| (name.to_owned(), value.map(ToOwned::to_owned)))
+            .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
             .collect();
         command.env_clear();
         for (name, value) in kept {
             command.envs(value.map(|value| (name, value)));
         }
-        command.envs(
-            own.into_iter()
-                .filter_map(|(name, value)| Some((name, value?))),
-        );
+        command.envs(own.iter().cloned());
         let child = command
             .current_dir(folder.path())
             .stdin(Stdio::null())
@@ -245,6 +245,7 @@ impl Server {
             metrics,
             prefix,
             folder,
+            environment: own,
         }
     }
 
@@ -295,6 +296,7 @@ impl Server {
         let mut sockudo = Command::new(env!("CARGO_BIN_EXE_sockudo"));
         sockudo.args(command).arg("--config");
         sockudo.arg(self.folder.path().join("config.json"));
+        sockudo.envs(self.environment.iter().cloned());
         sockudo.output().expect("it starts")
     }
 

@@ -25,7 +25,10 @@ use self::{
     redis_cluster::{RedisClusterBus, RedisClusterSetup},
     status::Status,
 };
-use crate::{bridge::tls::TlsError, cluster::topic::Topic};
+use crate::{
+    bridge::{aws::NoCredentials, tls::TlsError},
+    cluster::topic::Topic,
+};
 
 /// A bus and our connections to it. Connects by itself, again and again, until it is closed.
 #[derive(Debug)]
@@ -46,6 +49,8 @@ pub enum Setup {
 /// Why a bus cannot be started: the operator erred. A server that is not there is no such error.
 #[derive(Debug, thiserror::Error)]
 pub enum BusError {
+    #[error("{}: {}", .0.key, .0.fault)]
+    Credentials(NoCredentials),
     /// The URL itself may hold a password, so it is not shown.
     #[error("{key} is no URL of a Redis server: {reason}")]
     Url { key: &'static str, reason: String },

@@ -48,7 +48,7 @@ pub struct Part {
     held: BTreeSet<Receipt>,
     /// Targets that this node has, and how many jobs of them.
     targets: BTreeMap<TargetName, usize>,
-    failing: BTreeSet<TargetName>,
+    failing: Arc<BTreeSet<TargetName>>,
     /// Where the next turn begins to ask, so that each target has its turn.
     asked_last: Option<TargetName>,
     say: Say,
@@ -157,7 +157,7 @@ impl Part {
             turn_number: 0,
             held: BTreeSet::new(),
             targets: BTreeMap::new(),
-            failing: BTreeSet::new(),
+            failing: Arc::default(),
             asked_last: None,
             say: Say::default(),
             under_way: None,
@@ -230,8 +230,8 @@ impl Part {
     /// A target that fails gets one job at a time.
     pub fn set_failing(&mut self, target: TargetName, is_failing: bool) {
         match is_failing {
-            true => self.failing.insert(target),
-            false => self.failing.remove(&target),
+            true => Arc::make_mut(&mut self.failing).insert(target),
+            false => Arc::make_mut(&mut self.failing).remove(&target),
         };
     }
 
@@ -367,7 +367,13 @@ impl Part {
             room_per_target: self.bounds.jobs_per_target_max,
             targets,
             leave: self.say.leave.clone(),
+            failing: Arc::clone(&self.failing),
         }
+    }
+
+    /// The store has jobs: the next turn is due if there is room.
+    pub fn is_offered(&mut self) {
+        self.rhythm.is_hungry = true;
     }
 
     /// When something is to be said; `None` while something is under way.
@@ -498,7 +504,7 @@ impl Part {
             || got.any(|(name, count)| *count >= wanted(name).copied().unwrap_or(per_target));
         if self.failing.len() > FAILING_MAX {
             let targets = &self.targets;
-            self.failing.retain(|name| targets.contains_key(name));
+            Arc::make_mut(&mut self.failing).retain(|name| targets.contains_key(name));
         }
         Heard {
             taken,

@@ -88,6 +88,15 @@ impl Record {
         write(out, (app_id, target, since_ms, job.attempts), &job.events);
     }
 
+    /// The same with other events.
+    pub fn with(&self, events: Vec<Arc<WebhookEvent>>) -> Self {
+        Self {
+            app_id: self.app_id.clone(),
+            events,
+            ..*self
+        }
+    }
+
     /// The same text again.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::new();

@@ -263,6 +263,10 @@ impl Webhooks {
             heard = heard => match heard {
                 Heard::Turned(turned) => self.hear(turned),
                 Heard::Old(heard) => self.hear_old(heard),
+                Heard::Ready => {
+                    let parts = self.shared.iter_mut().flat_map(Shared::parts_mut);
+                    parts.for_each(Part::is_offered);
+                }
             },
             Some(ended) = self.attempts.join_next() => {
                 // An attempt neither panics nor is aborted while we live.

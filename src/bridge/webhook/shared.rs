@@ -53,6 +53,8 @@ pub(super) struct Shared {
 pub(super) enum Heard {
     Turned(Turned),
     Old(old::Heard),
+    /// A store has jobs.
+    Ready,
 }
 
 /// A turn that has ended.
@@ -142,7 +144,14 @@ impl Shared {
                 None => std::future::pending().await,
             }
         };
+        let ready = async {
+            match &*self.parts {
+                [(_, store)] => store.ready().await,
+                _ => std::future::pending().await, // Nobody has parts that tell.
+            }
+        };
         tokio::select! {
+            () = ready => Heard::Ready,
             turned = turned => Heard::Turned(turned),
             heard = old => Heard::Old(heard),
         }

@@ -27,7 +27,7 @@ choices! {
         Memory = "memory" | "sync",
         Redis = "redis",
         RedisCluster = "redis-cluster" | "redis_cluster",
-        Sqs = "sqs" later,
+        Sqs = "sqs",
         /// Webhooks are off.
         None = "none",
     }
@@ -68,23 +68,23 @@ section! {
     pub struct Sqs in "queue.sqs" {
         /// AWS region.
         region: String = text(shape::NOT_EMPTY).default("us-east-1").env(&["QUEUE_SQS_REGION"]);
-        /// The queue's URL without its name.
+        /// The queues' URLs without their names; unset = AWS tells them by the names, and they are made if missing.
         queue_url_prefix: Option<String> = text(shape::HTTP_URL);
-        /// A job is leased so long.
+        /// A job is a node's for so long, at least 2, and again and again while that node lives.
         visibility_timeout_s: u32 as "visibility_timeout" = whole(0, 43_200, "seconds")
             .default("30").env(&["QUEUE_SQS_VISIBILITY_TIMEOUT"]);
         /// Another endpoint than AWS's.
         endpoint_url: Option<String> = text(shape::HTTP_URL).env(&["QUEUE_SQS_ENDPOINT_URL"]);
-        /// Jobs fetched at once.
+        /// Messages fetched at once.
         max_messages: u32 = whole(1, 10, "").default("10").env(&["QUEUE_SQS_MAX_MESSAGES"]);
         /// Long poll.
         wait_time_s: u32 as "wait_time_seconds" = whole(0, 20, "seconds").default("5")
             .env(&["QUEUE_SQS_WAIT_TIME_SECONDS"]);
-        /// Pollers.
+        /// Pollers, at most 64; deliveries in flight are this times `max_messages`, 20 to 256.
         concurrency: u32 = count(1).default("5").env(&["QUEUE_SQS_CONCURRENCY"]);
-        /// A `.fifo` queue.
+        /// The queue `webhooks.fifo`, which has orders, instead of `webhooks`.
         fifo: bool = flag().default("false").env(&["QUEUE_SQS_FIFO"]);
-        /// Group; or `per_channel`.
+        /// With `fifo`: one order of all jobs, by this name; or `per_channel`: one for each target and channel.
         message_group_id: Option<String> = text(shape::NOT_EMPTY).default("default").nullable();
     }
 }

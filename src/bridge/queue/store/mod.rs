@@ -7,10 +7,11 @@
 //! holds a secret.
 
 pub mod redis;
+pub mod sqs;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
-use self::redis::RedisStore;
+use self::{redis::RedisStore, sqs::SqsStore};
 use super::TargetName;
 
 /// By which a store knows a job that was taken from it. Only the driver reads its text.
@@ -79,6 +80,8 @@ pub struct Take {
     pub targets: Vec<(TargetName, usize)>,
     /// Targets that are to be left to others for so many milliseconds.
     pub leave: Vec<(TargetName, u64)>,
+    /// Targets that fail, each of which gets one job: for a driver that sees to it itself.
+    pub failing: Arc<BTreeSet<TargetName>>,
 }
 
 /// What the store says.
@@ -137,9 +140,18 @@ pub struct SettledLetter {
 #[derive(Clone, Debug)]
 pub enum Store {
     Redis(RedisStore),
+    Sqs(SqsStore),
 }
 
 impl Store {
+    /// Ends when a turn may bring jobs that an earlier one did not; never where only a turn knows.
+    pub async fn ready(&self) {
+        match self {
+            Self::Redis(_) => std::future::pending().await,
+            Self::Sqs(store) => store.ready().await,
+        }
+    }
+
     /// Says it and hears the answer. Nothing is lost when it fails: the same may be said again.
     ///
     /// # Errors
@@ -147,6 +159,7 @@ impl Store {
     pub async fn turn(&self, turn: &Turn) -> Result<Answer, StoreFault> {
         match self {
             Self::Redis(store) => store.turn(turn).await,
+            Self::Sqs(store) => store.turn(turn).await,
         }
     }
 
@@ -157,6 +170,7 @@ impl Store {
     pub async fn letters(&self) -> Result<Vec<(u64, Vec<u8>)>, StoreFault> {
         match self {
             Self::Redis(store) => store.letters().await,
+            Self::Sqs(store) => store.letters().await,
         }
     }
 
@@ -168,6 +182,7 @@ impl Store {
     pub async fn settle_letters(&self, letters: &[SettledLetter]) -> Result<u64, StoreFault> {
         match self {
             Self::Redis(store) => store.settle_letters(letters).await,
+            Self::Sqs(store) => store.settle_letters(letters).await,
         }
     }
 }
