@@ -24,6 +24,8 @@ await promise("whoever is on any node hears what is published on another", async
 await promise("the last event of a cache channel is that of all nodes", async () => {
   for (const [number, backend] of backends.entries()) {
     await backend.trigger("cache-last", "n", { number });
+    // A node that keeps its own event listens for those of others a moment later.
+    await pause(2_000);
   }
   // A node that has published itself hears of the others a moment later.
   const last = backends.length - 1;
