@@ -40,7 +40,7 @@ mod sentinel;
 #[path = "../support/mod.rs"]
 mod support;
 
-use support::skip;
+use support::{signal, skip};
 
 mod bench;
 mod bench_table;
