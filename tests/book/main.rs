@@ -5,7 +5,10 @@
 //! Invariants: a page runs in name spaces of its own (network, processes, mounts) with a folder of its own, so that it
 //! may use the ports and paths that it prints, and ends with all that it started.
 
-#![expect(clippy::disallowed_methods, reason = "each wait has a deadline")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tools are looked for where the path says"
+)]
 
 mod page;
 mod settings;
