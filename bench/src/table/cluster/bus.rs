@@ -156,6 +156,8 @@ impl Seat {
                 configuration["adapter"] = json!({"driver": "redis"});
                 configuration["database"] =
                     json!({"redis": {"host": "127.0.0.1", "port": self.port}});
+                // Predecessors do not start as a cluster with a cache in memory.
+                configuration["cache"] = json!({"driver": "redis"});
             }
             Engine::Nats => {
                 let server = format!("nats://127.0.0.1:{}", self.port);
