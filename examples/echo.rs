@@ -10,7 +10,9 @@
     reason = "whoever starts it reads where it listens"
 )]
 
-use shards::{Application, BridgeLink, Closed, Config, ShardId, Slot, TurnOf, abort_on_panic, run};
+use shards::{
+    Application, BridgeLink, Closed, Config, Peer, ShardId, Slot, TurnOf, abort_on_panic, run,
+};
 use sockudo::{
     http::request::{Version, parse_head},
     ws::{
@@ -47,7 +49,7 @@ impl Application for Echo {
 
     fn on_started<T: TurnOf<Self>>(&mut self, _: &mut T) {}
 
-    fn on_accepted<T: TurnOf<Self>>(&mut self, _: &mut T, slot: Slot, _: Option<SocketAddr>) {
+    fn on_accepted<T: TurnOf<Self>>(&mut self, _: &mut T, slot: Slot, _: Peer) {
         let index = slot.index as usize;
         self.rows
             .resize_with(self.rows.len().max(index + 1), Row::default);

@@ -8,8 +8,10 @@
 use std::{
     collections::BTreeMap,
     net::{SocketAddr, ToSocketAddrs as _},
+    os::unix::net::UnixListener,
+    path::Path,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use ahash::RandomState;
@@ -30,10 +32,11 @@ use crate::{
         notify::Supervisor,
         run::{self as bridge, BridgeError, Reload, Setup},
         signals,
+        socket_file::SocketFile,
     },
     config::{
         self, Config, ConfigErrors, Loaded, Notice, Sources,
-        sections::{AdapterDriver, AppStoreDriver, QueueDriver},
+        sections::{AdapterDriver, AppStoreDriver, QueueDriver, UnixSocket},
     },
     http::cors::CorsError,
     logging::{self, LoggingError},
@@ -58,6 +61,8 @@ pub enum ServeError {
     AdminSocket(#[from] SocketError),
     #[error(transparent)]
     Store(#[from] StoreSetupError),
+    #[error("unix_socket.path = {path:?}: cannot be bound: {reason}")]
+    UnixSocket { path: String, reason: String },
     #[error("the system's random source failed: {0}")]
     Random(getrandom::Error),
     #[error(transparent)]
@@ -77,6 +82,7 @@ impl ServeError {
             Self::Logging(_)
             | Self::Admin(_)
             | Self::AdminSocket(_)
+            | Self::UnixSocket { .. }
             | Self::Random(_)
             | Self::Start(_)
             | Self::Signals(_)
@@ -113,7 +119,10 @@ pub fn serve(sources: Sources) -> Result<(), ServeError> {
         homes: RandomState::new(),
         socket_ids: SocketIdKey::random().map_err(ServeError::Random)?,
     };
-    let runtime = runtime_config(config)?;
+    let mut runtime = runtime_config(config)?;
+    // Taken away when the node has stopped.
+    let (local, _file) = unix_socket(&config.unix_socket)?.unzip();
+    runtime.local = local.map(Arc::new);
     let reload: Box<dyn FnMut() -> Result<Loaded, ConfigErrors> + Send> = Box::new(move || {
         let loaded = config::load(&sources)?;
         tell_notices(&loaded.notices);
@@ -219,7 +228,14 @@ fn runtime_config(config: &Config) -> Result<shards::Config, ServeError> {
         shards: config.shards,
         pin: config.pin,
         bridge_core: config.bridge_core.map(usize::from),
-        listen: listen_addresses(config)?,
+        listen: match &config.unix_socket {
+            UnixSocket {
+                enabled: true,
+                also_tcp: false,
+                ..
+            } => Vec::new(),
+            _ => listen_addresses(config)?,
+        },
         backlog: config.net.backlog,
         recv_buffers: recv_buffers.unwrap_or(defaults.recv_buffers),
         recv_buffer_bytes: config.net.recv_buffer_bytes,
@@ -230,6 +246,40 @@ fn runtime_config(config: &Config) -> Result<shards::Config, ServeError> {
         busy_poll_us: config.net.busy_poll_us,
         ..defaults
     })
+}
+
+/// How long a listener there may still answer whose process has just ended: the kernel takes its rings
+/// apart later.
+const SOCKET_WITHIN: Duration = Duration::from_secs(3);
+
+/// The listener that proxies on this host may use.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "nothing runs yet that could be held up"
+)]
+fn unix_socket(socket: &UnixSocket) -> Result<Option<(UnixListener, SocketFile)>, ServeError> {
+    if !socket.enabled {
+        return Ok(None);
+    }
+    let refused = |reason: String| ServeError::UnixSocket {
+        path: socket.path.clone(),
+        reason,
+    };
+    let path = Path::new(&socket.path);
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(|error| refused(error.to_string()))?;
+    }
+    let begun = Instant::now();
+    loop {
+        match SocketFile::bind(path, socket.permission_mode) {
+            Ok(Some(bound)) => return Ok(Some(bound)),
+            Ok(None) if begun.elapsed() < SOCKET_WITHIN => {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            Ok(None) => return Err(refused("another process answers there".to_owned())),
+            Err(error) => return Err(refused(error.to_string())),
+        }
+    }
 }
 
 /// One address per host: IPv4 first when a name has both.
@@ -259,6 +309,9 @@ fn announce(config: &Config, node_id: &str, link: &BridgeLink<ShardServer>) {
         .collect();
     for address in link.addresses() {
         info!(%address, "listening");
+    }
+    if config.unix_socket.enabled {
+        info!(path = config.unix_socket.path, "listening");
     }
     tell_neighbours(&link.neighbours());
     info!(
@@ -319,14 +372,14 @@ fn sockets_max(config: &Config) -> u64 {
 fn accepts_max(config: &Config) -> u64 {
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
     let shards = config.shards.map_or(cores, u64::from);
-    let of_shard = FILES_OF_SHARD + ACCEPTED_AHEAD_OF_SHARD + config.host.len() as u64;
+    let of_shard = FILES_OF_SHARD + ACCEPTED_AHEAD_OF_SHARD + config.host.len() as u64 + 1;
     let reserved = FILES_RESERVED + shards * of_shard;
     files_max().saturating_sub(reserved).max(64)
 }
 
 /// Files for the bridge, webhooks, scrapes and logs.
 const FILES_RESERVED: u64 = 256;
-/// Rings and doorbells of one shard, beside a listener per host.
+/// Rings and doorbells of one shard, beside a listener per host and the Unix socket.
 const FILES_OF_SHARD: u64 = 8;
 /// So many connections a shard accepts before the others hear of them.
 const ACCEPTED_AHEAD_OF_SHARD: u64 = 16;

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shards::{Application, BridgeLink, Closed, ShardId, Slot, TurnOf, application::Waiter};
+use shards::{Application, BridgeLink, Closed, Peer, ShardId, Slot, TurnOf, application::Waiter};
 use sockudo::{
     bridge::{
         admin,
@@ -323,7 +323,7 @@ impl Application for Echo {
 
     fn on_started<T: TurnOf<Self>>(&mut self, _: &mut T) {}
 
-    fn on_accepted<T: TurnOf<Self>>(&mut self, _: &mut T, slot: Slot, _: Option<SocketAddr>) {
+    fn on_accepted<T: TurnOf<Self>>(&mut self, _: &mut T, slot: Slot, _: Peer) {
         self.slots.push(slot);
     }
 

@@ -120,6 +120,17 @@ pub enum Lane {
     AfterEvents,
 }
 
+/// Who a connection comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// A client, or a proxy, over TCP.
+    Address(SocketAddr),
+    /// A process of this host, over the Unix socket.
+    Local,
+    /// It has ended already.
+    Gone,
+}
+
 /// What runs on a shard. One value per shard; it is called by that shard's thread only.
 pub trait Application: Sized + 'static {
     /// Travels between shards.
@@ -137,7 +148,7 @@ pub trait Application: Sized + 'static {
     /// Called once, before the first connection.
     fn on_started<T: TurnOf<Self>>(&mut self, turn: &mut T);
     /// A connection was accepted. Reading has begun.
-    fn on_accepted<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot, peer: Option<SocketAddr>);
+    fn on_accepted<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot, peer: Peer);
     /// Bytes arrived. They may be changed in place and are gone after the call.
     fn on_received<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot, bytes: &mut [u8]);
     /// The peer ended its side and may still read. Whoever has nothing more to say ends the

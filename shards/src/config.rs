@@ -5,7 +5,7 @@
 //! Invariants: a `Config` that `check` accepted can be started on any host whose kernel allows
 //! io_uring.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, os::unix::net::UnixListener, sync::Arc};
 use thiserror::Error;
 
 /// The runtime's settings. `Config::default()` listens on nothing.
@@ -19,6 +19,8 @@ pub struct Config {
     pub bridge_core: Option<usize>,
     /// Listen addresses; port 0 takes a free port, the same one for all shards.
     pub listen: Vec<SocketAddr>,
+    /// A Unix socket from which all shards accept too; who comes over it has no address.
+    pub local: Option<Arc<UnixListener>>,
     /// Listen backlog per shard.
     pub backlog: u32,
     /// Receive buffers per shard, a power of two.
@@ -67,6 +69,7 @@ impl Default for Config {
             pin: true,
             bridge_core: None,
             listen: Vec::new(),
+            local: None,
             backlog: 4_096,
             recv_buffers: 1_024,
             recv_buffer_bytes: 4_096,

@@ -43,8 +43,8 @@ mod turn;
 mod wire;
 
 pub use application::{
-    Application, BridgeDropped, BridgeFull, Closed, FrameId, Lane, Millis, Queued, RuntimeCounters,
-    ShardId, Slot, Turn, TurnOf,
+    Application, BridgeDropped, BridgeFull, Closed, FrameId, Lane, Millis, Peer, Queued,
+    RuntimeCounters, ShardId, Slot, Turn, TurnOf,
 };
 pub use bridge::{BridgeLink, BridgeSender};
 pub use config::Config;

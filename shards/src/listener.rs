@@ -1,4 +1,4 @@
-//! Listening sockets: one per shard and address, all on the same port.
+//! Listening sockets: one per shard and address, all on the same port; one Unix socket for all.
 //!
 //! Owns: how a listener is made.
 //! May depend on: socket2, `error`.
@@ -6,9 +6,14 @@
 //! `TCP_NODELAY` and keep-alive, so that accepting costs no further system call.
 
 use crate::{error::StartError, neighbours::Residence};
-use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use std::{
-    fs::File, io, net::SocketAddr, os::fd::OwnedFd, os::unix::fs::MetadataExt, time::Duration,
+    fs::File,
+    io,
+    net::SocketAddr,
+    os::fd::OwnedFd,
+    os::unix::{fs::MetadataExt, net::UnixListener},
+    time::Duration,
 };
 
 /// A listening socket of one shard.
@@ -32,6 +37,7 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// Binds every address once per shard.
 pub(crate) fn bind_all(
     wanted: &[SocketAddr],
+    local: Option<&UnixListener>,
     shards: u16,
     backlog: u32,
 ) -> Result<Listeners, StartError> {
@@ -57,10 +63,34 @@ pub(crate) fn bind_all(
         }
         residence.addresses.push(taken);
     }
+    if let Some(local) = local {
+        let copies = copies(local, backlog, &mut per_shard);
+        copies.map_err(|source| StartError::System {
+            what: "a copy of the Unix socket",
+            source,
+        })?;
+    }
     Ok(Listeners {
         per_shard,
         residence,
     })
+}
+
+/// Gives each shard its own descriptor of one socket: whichever is idle accepts.
+fn copies(
+    local: &UnixListener,
+    backlog: u32,
+    per_shard: &mut [Vec<ShardListener>],
+) -> io::Result<()> {
+    // Who made it may have asked for less.
+    SockRef::from(local).listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    for listeners in per_shard {
+        listeners.push(ShardListener {
+            socket: Socket::from(local.try_clone()?),
+            is_armed: false,
+        });
+    }
+    Ok(())
 }
 
 fn bind(address: SocketAddr, backlog: u32) -> io::Result<Socket> {
@@ -96,7 +126,7 @@ mod tests {
     #[test]
     fn port_zero_becomes_one_port_for_all_shards() {
         let wanted = ["127.0.0.1:0".parse().expect("an address")];
-        let listeners = bind_all(&wanted, 3, 16).expect("a free port");
+        let listeners = bind_all(&wanted, None, 3, 16).expect("a free port");
         assert_ne!(listeners.residence.addresses[0].port(), 0);
         for shard in &listeners.per_shard {
             let bound = shard[0].socket.local_addr().expect("bound").as_socket();
@@ -107,7 +137,9 @@ mod tests {
     #[test]
     fn an_address_that_is_not_ours_is_named_in_the_error() {
         let wanted = ["192.0.2.1:9".parse().expect("an address")];
-        let error = bind_all(&wanted, 1, 16).err().expect("not our address");
+        let error = bind_all(&wanted, None, 1, 16)
+            .err()
+            .expect("not our address");
         assert!(error.to_string().contains("192.0.2.1:9"), "{error}");
         assert!(!error.to_string().contains("one user"), "{error}");
     }
@@ -116,7 +148,7 @@ mod tests {
     fn a_port_that_another_holds_alone_says_who_may_share_one() {
         let alone = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let wanted = [alone.local_addr().expect("bound")];
-        let error = bind_all(&wanted, 1, 16).err().expect("it is taken");
+        let error = bind_all(&wanted, None, 1, 16).err().expect("it is taken");
         assert!(error.to_string().contains("one user"), "{error}");
     }
 }

@@ -6,7 +6,7 @@
 //! after it has looked at every queue since it said that it would.
 
 use crate::{
-    application::{Application, Millis, ShardId},
+    application::{Application, Millis, Peer, ShardId},
     bridge::Orders,
     connections::State,
     doorbell::Doorbell,
@@ -39,6 +39,18 @@ const MESSAGES_PER_ROUND: usize = 64;
 const GOSSIP_STEP: u32 = 16;
 /// For how long a stopping shard waits for its last completions.
 const STOP_NS: u64 = 5_000_000_000;
+
+/// Who a connection comes from; one that has ended already has nobody any more.
+fn peer_of(connection: &OwnedFd) -> Peer {
+    let socket = socket2::SockRef::from(connection);
+    let address = socket.peer_addr().ok().and_then(|it| it.as_socket());
+    let is_local = || socket.local_addr().is_ok_and(|ours| ours.is_unix());
+    match address {
+        Some(address) => Peer::Address(address),
+        None if is_local() => Peer::Local,
+        None => Peer::Gone,
+    }
+}
 
 /// One shard: the application and what it runs on.
 pub(crate) struct Shard<A: Application> {
@@ -284,11 +296,10 @@ impl<A: Application> Shard<A> {
         if self.stopping_since_ns.is_some() {
             return;
         }
-        let peer = socket2::SockRef::from(&connection).peer_addr().ok();
+        let peer = peer_of(&connection);
         let slot = self.turn.adopt(connection);
         // Within a turn too: it may accept thousands.
         self.turn.mesh.gossip(self.turn.rows.open(), GOSSIP_STEP);
-        let peer = peer.and_then(|address| address.as_socket());
         self.application.on_accepted(&mut self.turn, slot, peer);
     }
 

@@ -53,7 +53,7 @@ const STOP_MAX: Duration = Duration::from_millis(5_500);
 /// # Errors
 /// When the host or the configuration does not allow the start; nothing is left running then.
 pub fn run<A, B, F, R>(
-    config: Config,
+    mut config: Config,
     make: impl Fn(ShardId) -> A + Send + Clone + 'static,
     bridge: B,
 ) -> Result<R, StartError>
@@ -71,7 +71,10 @@ where
     let topology = Topology::read().map_err(|source| refused("the affinity mask", source))?;
     let placement = topology::place(&config, &topology)?;
     let shards = placement.shards.len() as u16;
-    let listeners = bind_all(&config.listen, shards, config.backlog)?;
+    // Taken out of the configuration, or it would listen for as long as that is there.
+    let local = config.local.take();
+    let listeners = bind_all(&config.listen, local.as_deref(), shards, config.backlog)?;
+    drop(local);
     let bells = (0..shards)
         .map(|_| Doorbell::new().map(Arc::new))
         .collect::<Result<Vec<_>, _>>();

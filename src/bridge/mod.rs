@@ -36,6 +36,7 @@ pub mod redis_commands;
 mod redis_setup;
 pub mod run;
 pub mod signals;
+pub mod socket_file;
 #[cfg(test)]
 #[expect(
     clippy::disallowed_methods,

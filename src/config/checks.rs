@@ -35,11 +35,23 @@ pub(super) fn check(settings: &Settings, demo: Demo, report: &mut Report) {
     app_store(settings, report);
     demo_credentials(settings, demo, report);
     proxies(settings, report);
+    unix_socket(settings, report);
     for app in settings.records(APPS) {
         unset_limits(app, settings, report);
         for webhook in app.records("webhooks") {
             check_webhook(webhook, report);
         }
+    }
+}
+
+/// Who may write to the socket's file may say whose requests it forwards.
+fn unix_socket(settings: &Settings, report: &mut Report) {
+    let path = "unix_socket.permission_mode";
+    let mode = settings.setting(path);
+    let is_open = matches!(mode, Setting::Mode(mode) if mode & 0o002 != 0);
+    if settings.flag("unix_socket.enabled") && is_open {
+        let text = "every user of this host may connect, and is believed whom it forwards";
+        report.warn(settings.origin(path), path, text.to_owned());
     }
 }
 
@@ -475,7 +487,9 @@ fn proxies(settings: &Settings, report: &mut Report) {
     let trusts_all = settings.get::<Vec<ipnet::IpNet>>(trusted).is_empty();
     let header = "net.proxy_protocol";
     let has_header = settings.text(header) != "off";
-    if has_header && trusts_all {
+    // Who comes over the Unix socket is believed without a list.
+    let has_local = settings.flag("unix_socket.enabled");
+    if has_header && trusts_all && !has_local {
         let text = "needs rate_limiter.trusted_proxies: a PROXY header is believed from them only";
         report.error(
             settings.origin(header),

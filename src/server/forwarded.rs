@@ -4,12 +4,16 @@
 //! May depend on: `http::request`, `connection::pending`.
 //! Invariants: without `trust_hops`, or from a peer that is no trusted proxy, no header counts.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 use tracing::warn;
 
 use crate::{connection::upgrade::Transport, http::request::Head};
+
+/// Who comes over the Unix socket: no client has this address, and what it forwards is believed, since only
+/// who may write to the socket's file gets here.
+pub(super) const LOCAL_PEER: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 /// How many proxies stand in front, and which peers they are.
 #[derive(Clone, Copy, Debug)]
@@ -37,8 +41,13 @@ pub(super) struct ToldDoubts(Vec<Doubt>);
 impl Trust<'_> {
     fn believes(self, peer: IpAddr) -> bool {
         let peer = peer.to_canonical();
-        self.hops > 0
-            && (self.proxies.is_empty() || self.proxies.iter().any(|net| net.contains(&peer)))
+        let is_trusted = || self.proxies.iter().any(|net| net.contains(&peer));
+        peer == LOCAL_PEER || (self.hops > 0 && (self.proxies.is_empty() || is_trusted()))
+    }
+
+    /// A local proxy is one, whether others are trusted or not.
+    fn hops_from(self, peer: IpAddr) -> usize {
+        self.hops.max(u32::from(peer == LOCAL_PEER)) as usize
     }
 
     /// The address that a limiter counts: the peer's, or what trusted proxies say of it.
@@ -53,7 +62,7 @@ impl Trust<'_> {
             return (peer, is_forwarded.then_some(doubt));
         }
         let parse = |text: &str| text.trim().parse().ok().map(|ip: IpAddr| ip.to_canonical());
-        let forwarded = head.forwarded_entry(self.hops as usize).and_then(parse);
+        let forwarded = head.forwarded_entry(self.hops_from(peer)).and_then(parse);
         match forwarded.or_else(|| head.x_real_ip.and_then(parse)) {
             Some(address) => (address, None),
             None => (peer, Some(Doubt::NoHeader)),
@@ -62,10 +71,10 @@ impl Trust<'_> {
 
     /// This server itself speaks no TLS, so a trusted proxy has to say so.
     pub(super) fn transport(self, head: &Head<'_>, peer: Option<IpAddr>) -> Transport {
-        if !peer.is_some_and(|peer| self.believes(peer)) {
+        let Some(peer) = peer.filter(|peer| self.believes(*peer)) else {
             return Transport::Plain;
-        }
-        match head.forwarded_proto(self.hops as usize) {
+        };
+        match head.forwarded_proto(self.hops_from(peer)) {
             // Traefik says "wss" of a WebSocket.
             Some(scheme)
                 if scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("wss") =>

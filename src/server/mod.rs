@@ -55,16 +55,17 @@ mod upgrade;
 mod users;
 mod welcome;
 
-use std::{collections::VecDeque, net::SocketAddr, rc::Rc, sync::Arc};
+use std::{collections::VecDeque, rc::Rc, sync::Arc};
 
 use ahash::RandomState;
-use shards::application::{Application, Closed, Lane, Millis, ShardId, Slot, Turn};
+use shards::application::{Application, Closed, Lane, Millis, Peer, ShardId, Slot, Turn};
 
 use self::{
     apps::{ShardApp, ShardApps},
     close::Departing,
     drain::{Drain, Shed},
     errands::Errands,
+    forwarded::LOCAL_PEER,
     forwarded::ToldDoubts,
     hooks::Owned,
     kept::KeptAsks,
@@ -300,12 +301,16 @@ impl Application for ShardServer {
         }
     }
 
-    fn on_accepted<T: ServerTurn>(&mut self, turn: &mut T, slot: Slot, peer: Option<SocketAddr>) {
+    fn on_accepted<T: ServerTurn>(&mut self, turn: &mut T, slot: Slot, peer: Peer) {
         let index = slot.index as usize;
         self.connections.grow_to(index);
         let within_ms = self.first_request_ms();
         let until = turn.now().plus(within_ms);
-        let peer = peer.map(|peer| peer.ip());
+        let peer = match peer {
+            Peer::Address(address) => Some(address.ip()),
+            Peer::Local => Some(LOCAL_PEER),
+            Peer::Gone => None,
+        };
         let state = self.state_of_newcomer(peer);
         let peer = peer.filter(|_| self.settings.wants_peers);
         self.connections[index] = Connection::accepted(slot, state, peer, until);

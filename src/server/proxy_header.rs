@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use shards::{application::Slot, work::Work};
 use tracing::debug;
 
-use super::{ServerTurn, ShardServer};
+use super::{ServerTurn, ShardServer, forwarded::LOCAL_PEER};
 use crate::{
     config::sections::ProxyProtocol,
     connection::row::{Awaited, State},
@@ -34,6 +34,9 @@ impl ShardServer {
 
     fn is_trusted_proxy(&self, peer: IpAddr) -> bool {
         let peer = peer.to_canonical();
+        if peer == LOCAL_PEER {
+            return true;
+        }
         let mut proxies = self.settings.trusted_proxies.iter();
         proxies.any(|net| net.contains(&peer))
     }

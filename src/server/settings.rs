@@ -122,6 +122,7 @@ impl Settings {
             wants_peers: limiter.upgrade_trust_hops > 0
                 || api_limit.is_some()
                 || upgrade_limit.is_some()
+                || config.unix_socket.enabled
                 || config.demo,
             api_limit,
             upgrade_limit,

@@ -170,7 +170,6 @@ fn what_this_release_does_not_ship_refuses_to_start() {
     for (path, value) in [
         ("app_manager.driver", "scylla"),
         ("ssl.enabled", "true"),
-        ("unix_socket.enabled", "true"),
         ("cluster.replication", "owned"),
     ] {
         let errors = file(&nested(path, &json_text(value))).errors();

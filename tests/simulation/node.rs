@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use ahash::RandomState;
 use shards::{
-    application::{Application, Closed, Millis, ShardId, Slot},
+    application::{Application, Closed, Millis, Peer, ShardId, Slot},
     work::Work,
 };
 use sockudo::{
@@ -290,7 +290,7 @@ impl Node {
             let slot = it.turn.adopt(at);
             link.slot = Some(slot);
             it.turn.budget.spend(Work::ACCEPT);
-            it.server.on_accepted(&mut it.turn, slot, None);
+            it.server.on_accepted(&mut it.turn, slot, Peer::Gone);
             return true;
         };
         if !it.turn.is_open(slot) {

@@ -7,7 +7,8 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use shards::{
-    Application, Closed, Config, Lane, Millis, Queued, RuntimeCounters, ShardId, Slot, TurnOf, run,
+    Application, Closed, Config, Lane, Millis, Peer, Queued, RuntimeCounters, ShardId, Slot,
+    TurnOf, run,
 };
 use std::{
     collections::HashMap,
@@ -161,10 +162,14 @@ impl Application for Probe {
         assert_eq!(turn.shard(), self.shard);
     }
 
-    fn on_accepted<T: TurnOf<Self>>(&mut self, _: &mut T, slot: Slot, peer: Option<SocketAddr>) {
+    fn on_accepted<T: TurnOf<Self>>(&mut self, _: &mut T, slot: Slot, peer: Peer) {
         self.facts.accepted.fetch_add(1, SeqCst);
         assert!(self.open.insert(slot, Millis(0)).is_none());
-        assert!(peer.is_none_or(|peer| peer.ip().is_loopback()));
+        assert!(match peer {
+            Peer::Address(peer) => peer.ip().is_loopback(),
+            Peer::Gone => true,
+            Peer::Local => false,
+        });
     }
 
     fn on_received<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot, bytes: &mut [u8]) {

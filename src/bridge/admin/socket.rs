@@ -6,11 +6,8 @@
 //! answers on is never taken away; the file goes with the process that made it.
 
 use std::{
-    fs, io,
-    os::unix::{
-        fs::{MetadataExt as _, PermissionsExt as _},
-        net::{UnixListener as StdListener, UnixStream as StdStream},
-    },
+    io,
+    os::unix::net::UnixListener as StdListener,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -28,7 +25,7 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-use super::{AdminRequest, Settle, guests, report::Refusal};
+use super::{super::socket_file::SocketFile, AdminRequest, Settle, guests, report::Refusal};
 
 /// Where it is, unless `admin.socket` says otherwise.
 pub const DEFAULT_PATH: &str = "/run/sockudo/admin.sock";
@@ -48,22 +45,7 @@ pub struct SocketError {
 #[derive(Debug)]
 pub struct AdminSocket {
     path: PathBuf,
-    bound: Option<Bound>,
-}
-
-#[derive(Debug)]
-struct Bound {
-    listener: StdListener,
-    file: FileKey,
-}
-
-/// What a file is known by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct FileKey {
-    device: u64,
-    inode: u64,
-    /// The user who made it, for whom this process runs.
-    owner: u32,
+    bound: Option<(StdListener, SocketFile)>,
 }
 
 impl AdminSocket {
@@ -102,20 +84,16 @@ impl AdminSocket {
     pub(in crate::bridge) fn serve(self, requests: mpsc::Sender<AdminRequest>) {
         tokio::spawn(async move {
             let Self { path, mut bound } = self;
-            let bound = loop {
+            let (listener, file) = loop {
                 match bound.take() {
                     Some(bound) => break bound,
                     None => tokio::time::sleep(RETRY_AFTER).await,
                 }
                 bound = bind(&path).unwrap_or_default();
             };
-            let owner = bound.file.owner;
-            let _file = File {
-                path,
-                key: bound.file,
-            };
-            match UnixListener::from_std(bound.listener) {
+            match UnixListener::from_std(listener) {
                 Ok(listener) => {
+                    let owner = file.owner();
                     let door = OwnersOnly { listener, owner };
                     guests::serve(door, router(requests), guests::Bounds::default()).await;
                 }
@@ -127,49 +105,13 @@ impl AdminSocket {
 
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Takes the socket's file away with the process, unless a successor has put its own there.
-struct File {
-    path: PathBuf,
-    key: FileKey,
-}
-
-impl Drop for File {
-    fn drop(&mut self) {
-        if key_of(&self.path).is_ok_and(|key| key == self.key) {
-            _ = fs::remove_file(&self.path);
-        }
+/// `None` where another process answers.
+fn bind(path: &Path) -> io::Result<Option<(StdListener, SocketFile)>> {
+    let bound = SocketFile::bind(path, 0o600)?;
+    if let Some((listener, _)) = &bound {
+        listener.set_nonblocking(true)?;
     }
-}
-
-/// Puts a new socket in place, whole and with its mode; `None` where another process answers.
-fn bind(path: &Path) -> io::Result<Option<Bound>> {
-    if fs::symlink_metadata(path).is_ok() && StdStream::connect(path).is_ok() {
-        return Ok(None);
-    }
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}", std::process::id()));
-    let made = path.with_file_name(name);
-    _ = fs::remove_file(&made); // Of an earlier process with this number.
-    let listener = StdListener::bind(&made)?;
-    let placed = listener
-        .set_nonblocking(true)
-        .and_then(|()| fs::set_permissions(&made, fs::Permissions::from_mode(0o600)))
-        .and_then(|()| key_of(&made))
-        .and_then(|file| fs::rename(&made, path).map(|()| file));
-    if placed.is_err() {
-        _ = fs::remove_file(&made);
-    }
-    let file = placed?;
-    Ok(Some(Bound { listener, file }))
-}
-
-fn key_of(path: &Path) -> io::Result<FileKey> {
-    let metadata = fs::symlink_metadata(path)?;
-    Ok(FileKey {
-        device: metadata.dev(),
-        inode: metadata.ino(),
-        owner: metadata.uid(),
-    })
+    Ok(bound)
 }
 
 /// Accepts this process' user and root; hangs up on others, whatever the file's mode became.
@@ -312,28 +254,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_socket_is_for_its_owner_and_a_dead_one_is_replaced() {
+    fn while_another_process_answers_there_it_waits() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("admin.sock");
-        let text = path.to_str().expect("text");
-        let first = AdminSocket::bind(Some(text), false).expect("it can be bound");
-        let first = first.expect("configured");
+        let bind = || AdminSocket::bind(path.to_str(), false).expect("it may wait");
+        let first = bind().expect("configured");
         assert!(first.bound.is_some());
-        let mode = fs::metadata(&path)
-            .expect("it is there")
-            .permissions()
-            .mode();
-        assert_eq!(mode & 0o777, 0o600);
-        let second = AdminSocket::bind(Some(text), false).expect("it may wait");
-        assert!(
-            second.expect("configured").bound.is_none(),
-            "the first one answers"
-        );
-        drop(first); // As `kill -9`: the file stays.
-        let third = AdminSocket::bind(Some(text), false).expect("it can be bound");
-        assert!(third.expect("configured").bound.is_some(), "nobody answers");
-        let left: Vec<_> = fs::read_dir(folder.path()).expect("a folder").collect();
-        assert_eq!(left.len(), 1, "{left:?}");
+        assert!(bind().expect("configured").bound.is_none());
+        drop(first);
+        assert!(bind().expect("configured").bound.is_some());
     }
 
     #[test]
@@ -346,24 +275,5 @@ mod tests {
             error.starts_with("admin.socket = \"/nowhere/at/all/admin.sock\": "),
             "{error}"
         );
-    }
-
-    #[test]
-    fn who_ends_takes_away_its_own_file_only() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("admin.sock");
-        for is_own in [true, false] {
-            let bound = bind(&path)
-                .expect("it can be bound")
-                .expect("nobody answers");
-            let mut key = bound.file;
-            drop(bound.listener);
-            key.inode += u64::from(!is_own);
-            drop(File {
-                path: path.clone(),
-                key,
-            });
-            assert_eq!(path.exists(), !is_own);
-        }
     }
 }

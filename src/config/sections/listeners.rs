@@ -31,8 +31,7 @@ section! {
 section! {
     pub struct UnixSocket in "unix_socket" {
         /// Listen on a Unix socket instead of TCP.
-        enabled: bool = flag().default("false").env(&["UNIX_SOCKET_ENABLED"])
-            .later("TCP listeners only");
+        enabled: bool = flag().default("false").env(&["UNIX_SOCKET_ENABLED"]);
         /// Its path.
         path: String = text(shape::ABSOLUTE_PATH).default("/var/run/sockudo/sockudo.sock")
             .env(&["UNIX_SOCKET_PATH"]);

@@ -1,0 +1,109 @@
+//! A Unix socket's place in the file system.
+//!
+//! Owns: how a listening socket is put in place, and when its file goes.
+//! May depend on: std.
+//! Invariants: a socket that another live process answers on is never taken away, nor a file that is no
+//! socket; whoever finds the file finds its mode with it; the file goes with who made it, unless a
+//! successor has put its own there.
+
+use std::{
+    fs, io,
+    os::unix::{
+        fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
+        net::{UnixListener, UnixStream},
+    },
+    path::{Path, PathBuf},
+};
+
+/// The file of a socket that is ours. Dropping it takes the file away.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+    /// The user who made it, for whom this process runs.
+    owner: u32,
+}
+
+impl SocketFile {
+    /// Puts a new socket in place, whole and with its mode; `None` where another process answers.
+    ///
+    /// # Errors
+    /// When the path's folder cannot be written to, or something else than a socket is there.
+    pub fn bind(path: &Path, mode: u32) -> io::Result<Option<(UnixListener, Self)>> {
+        if let Ok(there) = fs::symlink_metadata(path) {
+            if !there.file_type().is_socket() {
+                let what = "there is something else than a socket";
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
+            }
+            if UnixStream::connect(path).is_ok() {
+                return Ok(None);
+            }
+        }
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".{}", std::process::id()));
+        let made = path.with_file_name(name);
+        _ = fs::remove_file(&made); // Of an earlier process with this number.
+        let listener = UnixListener::bind(&made)?;
+        let placed = fs::set_permissions(&made, fs::Permissions::from_mode(mode))
+            .and_then(|()| fs::symlink_metadata(&made))
+            .and_then(|file| fs::rename(&made, path).map(|()| file));
+        if placed.is_err() {
+            _ = fs::remove_file(&made);
+        }
+        let placed = placed?;
+        let file = Self {
+            path: path.to_owned(),
+            device: placed.dev(),
+            inode: placed.ino(),
+            owner: placed.uid(),
+        };
+        Ok(Some((listener, file)))
+    }
+
+    pub fn owner(&self) -> u32 {
+        self.owner
+    }
+
+    fn is_in_place(&self) -> bool {
+        let there = fs::symlink_metadata(&self.path);
+        there.is_ok_and(|it| (it.dev(), it.ino()) == (self.device, self.inode))
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if self.is_in_place() {
+            _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_socket_is_replaced_a_live_one_and_a_file_stay() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("socket");
+        let (first, file) = SocketFile::bind(&path, 0o640)
+            .expect("bound")
+            .expect("free");
+        let mode = fs::metadata(&path).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o640);
+        assert!(SocketFile::bind(&path, 0o600).expect("asked").is_none());
+        drop(first);
+        let (second, successor) = SocketFile::bind(&path, 0o600)
+            .expect("bound")
+            .expect("dead");
+        drop(file);
+        assert!(UnixStream::connect(&path).is_ok(), "the successor's stays");
+        drop((second, successor));
+        assert!(!path.exists());
+        fs::write(&path, "text").expect("written");
+        let refused = SocketFile::bind(&path, 0o600).expect_err("a file");
+        assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&path).expect("untouched"), b"text");
+    }
+}
