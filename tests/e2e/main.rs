@@ -53,6 +53,7 @@ mod handshake;
 mod http_api;
 mod limits;
 mod load_balancers;
+mod load_test;
 mod operations;
 mod operators;
 mod presence;
