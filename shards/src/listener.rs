@@ -8,7 +8,12 @@
 use crate::{error::StartError, neighbours::Residence};
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 use std::{
-    fs::File, io, net::SocketAddr, os::fd::OwnedFd, os::unix::fs::MetadataExt, time::Duration,
+    fs::File,
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    os::fd::OwnedFd,
+    os::unix::fs::MetadataExt,
+    time::Duration,
 };
 
 /// A listening socket of one shard.
@@ -52,9 +57,11 @@ pub(crate) fn listen(socket: &Socket, backlog: u32) -> io::Result<()> {
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))
 }
 
+const UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
 fn address_of(socket: &Socket) -> SocketAddr {
     let address = socket.local_addr().ok().and_then(|it| it.as_socket());
-    address.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)))
+    address.unwrap_or(UNKNOWN)
 }
 
 /// Binds every address once per shard. Nobody can connect before `listen`.

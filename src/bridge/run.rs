@@ -540,7 +540,11 @@ impl<L: ShardLink> Bridge<L> {
     /// Leaves all that comes to the process that it succeeds, as long as that listens and this one is not
     /// ready: an event that is published on a node without its bus reaches nobody elsewhere.
     fn accept_when(&mut self, is_ready: bool) {
-        if !self.link.waits_to_accept() || !(is_ready || !self.link.is_succeeded()) {
+        if !self.link.waits_to_accept() {
+            return;
+        }
+        let is_alone = || !self.link.is_succeeded();
+        if !is_ready && !is_alone() {
             return;
         }
         match self.link.begin_accepting() {

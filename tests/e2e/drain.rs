@@ -63,7 +63,9 @@ impl Told {
     fn reads(&mut self, sink: &mut WebhookSink) {
         while let Some(event) = sink.next_within(Duration::from_secs(1)) {
             let name = event["name"].as_str().expect("a name");
-            let whom = event["user_id"].as_str().or(event["channel"].as_str());
+            let whom = event["user_id"]
+                .as_str()
+                .or_else(|| event["channel"].as_str());
             let whom = whom.expect("a user or a channel");
             *self.0.entry(format!("{name} {whom}")).or_default() += 1;
         }

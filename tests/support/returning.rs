@@ -521,15 +521,13 @@ impl Hearing<'_> {
 
     fn client(&mut self, now: Instant, number: usize, client: &mut Client, heard: &Heard<'_>) {
         match heard {
-            Heard::Subscribed => {
-                if client.state == State::Joining {
-                    client.state = State::Joined;
-                    self.shared.joined.fetch_add(1, Ordering::Relaxed);
-                    client.news.next_at_start = self.channels[0].next;
-                    client.room.next_at_start = self.channels[number / self.size.members + 1].next;
-                    if let Some(since) = client.offline_since.take() {
-                        self.suffered.offline.push(now - since);
-                    }
+            Heard::Subscribed if client.state == State::Joining => {
+                client.state = State::Joined;
+                self.shared.joined.fetch_add(1, Ordering::Relaxed);
+                client.news.next_at_start = self.channels[0].next;
+                client.room.next_at_start = self.channels[number / self.size.members + 1].next;
+                if let Some(since) = client.offline_since.take() {
+                    self.suffered.offline.push(now - since);
                 }
             }
             Heard::Event {
