@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 use serde_json::{Value, json};
 
 use crate::support::config::{APP_ID, Config, KEY, SECRET};
+use crate::support::eventually;
 use crate::support::server::Server;
 
 fn load_test(arguments: &[&str]) -> Output {
@@ -121,6 +122,10 @@ fn a_server_without_files_a_server_that_is_not_there_and_a_plan_without_addresse
     assert_eq!(limit["limit"], "ports", "{limit}");
     let address = server.address;
     drop(server);
+    // The kernel closes a killed server's listeners when its rings are gone.
+    eventually("nobody to listen", || {
+        std::net::TcpStream::connect(address).err()
+    });
     let output = load_test(&["--url", &format!("ws://{address}"), "--connections", "10"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(

@@ -51,6 +51,8 @@ pub(crate) struct Suffered {
     /// What no client may see: events lost or doubled within a subscription, members that come twice.
     pub(crate) faults: Vec<String>,
     pub(crate) newcomers: u64,
+    /// Newcomers who were told 4200 first, and served when they came again.
+    pub(crate) sent_on: u64,
     pub(crate) published: u64,
     pub(crate) received: u64,
     /// Events that came after a later one: publishers on two nodes have no common order.
@@ -72,9 +74,10 @@ impl Suffered {
         offline.sort_unstable();
         let at = |part: usize| offline.get(offline.len() * part / 100).copied();
         format!(
-            "{} newcomers, {} refused; {} events published, {} unanswered, {} received, {} late; closes {:?}; \
+            "{} newcomers, {} sent on, {} refused; {} events published, {} unanswered, {} received, {} late; closes {:?}; \
              offline half {:?}, 99 % {:?}, longest {:?}; {} faults",
             self.newcomers,
+            self.sent_on,
             self.refused.len(),
             self.published,
             self.unanswered.len(),
@@ -189,6 +192,7 @@ enum Part {
     Client,
     Newcomer {
         is_served: bool,
+        was_sent_on: bool,
     },
     /// A request with an event of this channel.
     Request(usize),
@@ -343,7 +347,13 @@ impl Worker {
 
     fn let_one_come(&mut self) {
         self.suffered.newcomers += 1;
-        self.open(Kind::WebSocket, Part::Newcomer { is_served: false });
+        self.open(
+            Kind::WebSocket,
+            Part::Newcomer {
+                is_served: false,
+                was_sent_on: false,
+            },
+        );
     }
 
     /// Begins a request; the event's number is taken when it is sent.
@@ -385,6 +395,11 @@ impl Worker {
         }
         for number in news.served {
             self.crowd.say_goodbye(number);
+        }
+        for number in news.sent_on {
+            let wishes = vec![Subscription::to(NEWS)];
+            let opened = self.crowd.reopen(number, Kind::WebSocket, wishes);
+            opened.expect("a socket");
         }
         for number in news.answered {
             self.crowd.reset(number);
@@ -481,6 +496,8 @@ struct News {
     connected: Vec<(usize, usize)>,
     /// Newcomers who have what they came for.
     served: Vec<usize>,
+    /// Newcomers who are told 4200, and come again.
+    sent_on: Vec<usize>,
     /// Requests that are done.
     answered: Vec<usize>,
     ended: Vec<usize>,
@@ -489,11 +506,23 @@ struct News {
 impl Hearing<'_> {
     fn passer_by(&mut self, number: usize, part: &mut Part, heard: &Heard<'_>, news: &mut News) {
         match (&mut *part, heard) {
-            (Part::Newcomer { is_served }, Heard::Subscribed) => {
+            (Part::Newcomer { is_served, .. }, Heard::Subscribed) => {
                 *is_served = true;
                 news.served.push(number);
             }
-            (Part::Newcomer { is_served }, Heard::Ended(reason)) => {
+            // Accepted in the moment of the stop: it comes again at once, as all of them do.
+            (
+                Part::Newcomer {
+                    is_served: false,
+                    was_sent_on,
+                },
+                Heard::Ended(reason),
+            ) if !*was_sent_on && reason.starts_with("closed with 4200") => {
+                *was_sent_on = true;
+                self.suffered.sent_on += 1;
+                news.sent_on.push(number);
+            }
+            (Part::Newcomer { is_served, .. }, Heard::Ended(reason)) => {
                 if !*is_served {
                     note(&mut self.suffered.refused, reason);
                 }
