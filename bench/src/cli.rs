@@ -340,7 +340,6 @@ mod tests {
             ("ramp --percentile", ["0.9", "100.1"]),
             ("ramp --factor", ["1.0", "10.1"]),
             ("carry --connections", ["0", "1000001"]),
-            ("carry --profile", ["one", "twohosts"]),
             ("carry --ports-per-address", ["0", "64001"]),
         ] {
             for value in values {
