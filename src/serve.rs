@@ -308,7 +308,12 @@ fn announce(config: &Config, node_id: &str, link: &BridgeLink<ShardServer>) {
         .map(|core| core.map_or_else(|| "any".to_owned(), |core| core.to_string()))
         .collect();
     for address in link.addresses() {
-        info!(%address, "listening");
+        match link.waits_to_accept() {
+            true => {
+                info!(%address, "another process listens here: this one waits until it can serve")
+            }
+            false => info!(%address, "listening"),
+        }
     }
     if config.unix_socket.enabled {
         info!(path = config.unix_socket.path, "listening");

@@ -22,9 +22,10 @@ use crate::{
     plan,
     rig::{Rig, RunError},
     scenarios::{
-        burst::Burst, chatter::Chatter, connect::Connect, drop_all::DropAll, fanout::Fanout,
-        hostile::Hostile, idle::Idle, listing::Listing, mixed::Mixed, neighbour::Neighbour,
-        presence::Presence, publish::Publish, ramp::RampUp, slow::Slow, storm::Storm, whole,
+        burst::Burst, carry::Carry, chatter::Chatter, connect::Connect, drop_all::DropAll,
+        fanout::Fanout, hostile::Hostile, idle::Idle, listing::Listing, mixed::Mixed,
+        neighbour::Neighbour, presence::Presence, publish::Publish, ramp::RampUp, slow::Slow,
+        storm::Storm, whole,
     },
     summary::Summary,
     table,
@@ -130,6 +131,10 @@ pub enum Command {
     Hostile(With<Hostile>),
     /// An app with very many channels is asked for all of them; is the answer whole, does somebody else notice?
     Listing(With<Listing>),
+    /// Hold many connections and publish to them: does the server carry it, and what was the limit?
+    ///
+    /// Ends with a verdict. `scripts/load-test` runs it with a server of its own.
+    Carry(With<Carry>),
     /// Raise a load until an objective breaks, and name the highest that held
     ///
     /// Each step lasts --seconds. A step breaks by its latency or by a fault; one whose generator was
@@ -158,6 +163,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Drop(with) => with.run_one(DropAll::run),
         Command::Hostile(with) => with.run_one(Hostile::run),
         Command::Listing(with) => with.run_one(Listing::run),
+        Command::Carry(with) => with.run_one(Carry::run),
         Command::Ramp(with) => with.run(|ramp, rig| {
             let (outcomes, ramp) = ramp.run(rig)?;
             Ok((outcomes, Some(ramp)))
@@ -202,10 +208,11 @@ impl<S: Args> With<S> {
 /// Void outweighs faults: what a late generator saw says nothing about the target.
 fn exit_code(run: &Run) -> ExitCode {
     let is_void = run.outcomes.iter().any(|outcome| outcome.void.is_some());
-    let is_faulty = run
-        .outcomes
-        .iter()
-        .any(|outcome| !outcome.faults.is_empty());
+    let has_failed = |outcome: &Outcome| {
+        let verdict = outcome.verdict.as_ref();
+        !outcome.faults.is_empty() || verdict.is_some_and(|verdict| !verdict.has_passed)
+    };
+    let is_faulty = run.outcomes.iter().any(has_failed);
     match (is_void, is_faulty) {
         (true, _) => ExitCode::from(2),
         (false, true) => ExitCode::FAILURE,
@@ -313,7 +320,7 @@ mod tests {
     fn every_scenario_runs_with_its_defaults() {
         for scenario in [
             "fanout", "chatter", "presence", "publish", "connect", "idle", "storm", "mixed",
-            "slow", "ramp",
+            "slow", "ramp", "carry",
         ] {
             assert!(parsed(scenario).is_ok(), "{scenario}");
         }
@@ -332,6 +339,8 @@ mod tests {
             ("slow --slow-percent", ["0", "91"]),
             ("ramp --percentile", ["0.9", "100.1"]),
             ("ramp --factor", ["1.0", "10.1"]),
+            ("carry --connections", ["0", "1000001"]),
+            ("carry --ports-per-address", ["0", "64001"]),
         ] {
             for value in values {
                 let kind = parsed(&format!("{flag} {value}")).map_err(|error| error.kind());

@@ -1,7 +1,7 @@
 //! Many non-blocking connections on one thread: WebSocket clients, and HTTP clients that stay connected.
 //!
 //! Owns: the numbers of connections; the thread's wait for readiness.
-//! May depend on: mio, socket2, `conversation`, `target`, `wire`.
+//! May depend on: mio, socket2, `conversation`, `sources`, `target`, `wire`.
 //! Invariants: each ready socket is read until the kernel has no more; nothing is heard of a connection
 //! after its end, nor after it was dropped from this side.
 
@@ -9,6 +9,7 @@ use std::{
     io::{self, ErrorKind},
     mem,
     net::{Ipv4Addr, SocketAddr},
+    os::fd::AsRawFd as _,
     thread,
     time::{Duration, Instant},
 };
@@ -16,7 +17,7 @@ use std::{
 use mio::{Events, Interest, Poll, Token, net::TcpStream};
 use socket2::{Domain, SockRef, Socket, Type};
 
-use crate::{conversation::Conversation, target::Target, wire};
+use crate::{conversation::Conversation, sources::Sources, target::Target, wire};
 
 /// What a WebSocket client asks for as soon as it may.
 #[derive(Clone, Debug)]
@@ -69,8 +70,7 @@ pub enum Kind {
 /// The connections of one thread.
 pub struct Crowd {
     target: Target,
-    /// Where its connections come from, if not from wherever the kernel likes.
-    source: Option<Ipv4Addr>,
+    sources: Sources,
     step: Duration,
     /// The least that it sleeps: what falls due meanwhile is sent together.
     step_min: Duration,
@@ -91,7 +91,7 @@ impl Crowd {
     pub fn new(target: Target, step: Duration) -> io::Result<Self> {
         Ok(Self {
             target,
-            source: None,
+            sources: Sources::default(),
             step,
             // So that a fast pace does not cost a system call per operation.
             step_min: step / 4,
@@ -112,12 +112,19 @@ impl Crowd {
 
     /// Comes from an address of its own on loopback: with tens of thousands of connections from one, the
     /// kernel's search for a free port takes a new one milliseconds. Elsewhere it changes nothing.
-    pub fn from_elsewhere(mut self) -> Self {
+    pub fn from_elsewhere(self) -> Self {
         const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
-        self.source = match self.target.address {
-            SocketAddr::V4(address) if address.ip().is_loopback() => Some(ELSEWHERE),
-            _ => None,
-        };
+        match self.target.address {
+            SocketAddr::V4(address) if address.ip().is_loopback() => {
+                self.from(Sources::one(ELSEWHERE))
+            }
+            _ => self,
+        }
+    }
+
+    /// Connections come from these addresses, by their numbers.
+    pub fn from(mut self, sources: Sources) -> Self {
+        self.sources = sources;
         self
     }
 
@@ -148,7 +155,7 @@ impl Crowd {
     }
 
     fn connect(&self, client: usize) -> io::Result<TcpStream> {
-        let mut stream = match self.source {
+        let mut stream = match self.sources.of(client) {
             None => TcpStream::connect(self.target.address)?,
             Some(source) => connect_from(source, self.target.address)?,
         };
@@ -260,9 +267,26 @@ impl Crowd {
 fn connect_from(source: Ipv4Addr, target: SocketAddr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
+    leave_the_port_to_connect(&socket);
     socket.bind(&SocketAddr::from((source, 0)).into())?;
     match socket.connect(&target.into()) {
         Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
         _ => Ok(TcpStream::from_std(socket.into())),
+    }
+}
+
+/// A port chosen by `bind` must be free of all targets, one chosen by `connect` of this one only, and the
+/// search for it is shorter. Where the kernel refuses that, `bind` chooses.
+fn leave_the_port_to_connect(socket: &Socket) {
+    let on: libc::c_int = 1;
+    // SAFETY: the descriptor is open, and the value is an int that outlives the call.
+    unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            size_of_val(&on) as libc::socklen_t,
+        );
     }
 }

@@ -133,6 +133,14 @@ fn state(outcomes: &[Outcome]) -> (&'static str, String) {
     let void = outcomes.iter().filter(|one| one.void.is_some()).count();
     let faulty = outcomes.iter().filter(|one| !one.faults.is_empty()).count();
     let runs = outcomes.len();
+    if let [only] = outcomes
+        && let (None, Some(verdict)) = (&only.void, &only.verdict)
+    {
+        return match verdict.has_passed {
+            true => ("clean", "passed".to_owned()),
+            false => ("faults", "failed".to_owned()),
+        };
+    }
     match (void, faulty) {
         (0, 0) if runs == 0 => ("void", "nothing was run".to_owned()),
         (0, 0) => ("clean", "clean".to_owned()),
@@ -233,6 +241,19 @@ fn write_outcome(f: Formatter<'_, '_>, outcome: &Outcome, name: &str, open: bool
             f,
             "<p class=\"alert void\"><strong>Void:</strong> {}. The figures say nothing about the target.</p>",
             Escaped(void)
+        )?;
+    }
+    if let Some(verdict) = &outcome.verdict {
+        let class = if verdict.has_passed {
+            "verdict"
+        } else {
+            "alert"
+        };
+        let sentence = verdict.sentence();
+        writeln!(
+            f,
+            "<p class=\"{class}\"><strong>{}</strong></p>",
+            Escaped(&sentence)
         )?;
     }
     for fault in &outcome.faults {

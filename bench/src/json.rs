@@ -37,6 +37,7 @@ fn outcome(outcome: &Outcome) -> Value {
         "generator": outcome.generator,
         "faults": outcome.faults,
         "void": outcome.void,
+        "verdict": outcome.verdict,
     })
 }
 

@@ -35,6 +35,82 @@ pub struct Outcome {
     pub faults: Vec<String>,
     /// Why the run says nothing about the target.
     pub void: Option<String>,
+    /// Of a scenario that asks whether a load is carried.
+    pub verdict: Option<Verdict>,
+}
+
+/// Whether a load was carried, and what the limit was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Verdict {
+    pub has_passed: bool,
+    /// None = it was carried.
+    pub limit: Option<Limit>,
+    /// What was seen of the limit.
+    pub words: String,
+    /// Connections that were subscribed, and those that were to be.
+    pub connections: usize,
+    pub asked: usize,
+}
+
+/// What a load that was not carried ran into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Limit {
+    Files,
+    Ports,
+    Memory,
+    Unreachable,
+    ServerRefused,
+    ServerFiles,
+    ServerClosed,
+    ServerGone,
+    ServerCpu,
+    HostCpu,
+    Generator,
+    Latency,
+    Faults,
+    Stalled,
+}
+
+impl Limit {
+    /// For people, and what to do.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Files => "open files of the load generator; raise its limit (ulimit -n)",
+            Self::Ports => "ports of this host's addresses; name more addresses (--source)",
+            Self::Memory => "this host's memory",
+            Self::Unreachable => "the way to the server; look at address, port and firewall",
+            Self::ServerRefused => "what the server takes; its words name the bound",
+            Self::ServerFiles => "open files of the server; raise LimitNOFILE",
+            Self::ServerClosed => "the server, which closes connections; its log may say why",
+            Self::ServerGone => "the server's life",
+            Self::ServerCpu => "the server's CPU; give it more shards, or cores",
+            Self::HostCpu => "this host's CPU, which server and clients share; use two hosts",
+            Self::Generator => "the load generator; nothing is known of the server",
+            Self::Latency => "the latency that was asked for, though CPU was left",
+            Self::Faults => "faults of the server, though CPU was left",
+            Self::Stalled => "new connections, which the server left waiting",
+        }
+    }
+}
+
+impl Verdict {
+    /// In one sentence.
+    pub fn sentence(&self) -> String {
+        let Self {
+            connections, asked, ..
+        } = self;
+        match self.limit {
+            None => format!(
+                "PASSED: {connections} connections, and all that was published reached them in time"
+            ),
+            Some(limit) => format!(
+                "FAILED with {connections} of {asked} connections: {}. The limit was {}",
+                self.words,
+                limit.words()
+            ),
+        }
+    }
 }
 
 /// One part of the load: `subscribers = 1000`.

@@ -248,6 +248,7 @@ impl Meter {
             generator,
             faults: Vec::new(),
             void: generator.verdict(),
+            verdict: None,
         })
     }
 }

@@ -189,6 +189,11 @@ fn write_ramp(f: Formatter<'_, '_>, ramp: &Ramp) -> fmt::Result {
 }
 
 fn write_verdict(f: Formatter<'_, '_>, outcomes: &[Outcome]) -> fmt::Result {
+    if let [only] = outcomes
+        && let Some(verdict) = &only.verdict
+    {
+        return writeln!(f, "\n{}", Plain(&verdict.sentence()));
+    }
     let runs = outcomes.len();
     let void = outcomes.iter().filter(|one| one.void.is_some()).count();
     let faulty = outcomes.iter().filter(|one| !one.faults.is_empty()).count();

@@ -1,7 +1,7 @@
 //! The link between the shards and the one bridge thread.
 //!
 //! Owns: a shard's lanes to the bridge and its queue from it, and how either side is woken.
-//! May depend on: crossbeam-channel, tokio's `Notify`, `doorbell`, `lanes`, `application`.
+//! May depend on: crossbeam-channel, socket2, tokio's `Notify`, `doorbell`, `lanes`, `listener`, `application`.
 //! Invariants: neither side ever waits for room; messages to one shard, and those of one lane (of
 //! events: of one source) to the bridge, keep their order; a side that has news to fetch is awake
 //! or about to look.
@@ -11,11 +11,13 @@ use crate::{
     config::Config,
     doorbell::Doorbell,
     lanes::{LaneReceiver, LaneSender, lanes},
+    listener::listen,
     neighbours::{Neighbour, Residence},
 };
 use crossbeam_channel::{Receiver, Sender, bounded};
+use socket2::Socket;
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     net::SocketAddr,
     sync::{
         Arc,
@@ -28,6 +30,8 @@ use tokio::sync::Notify;
 /// What the starting thread tells the shards. Written rarely, read once per turn.
 #[derive(Default)]
 pub(crate) struct Orders {
+    /// The listeners listen.
+    pub(crate) accept: AtomicBool,
     pub(crate) stop_accepting: AtomicBool,
     pub(crate) stop: AtomicBool,
 }
@@ -78,6 +82,9 @@ struct Peer<A: Application> {
 /// What the bridge knows of the node when it starts.
 pub(crate) struct Node {
     pub(crate) residence: Residence,
+    /// Copies of the listeners, until they listen.
+    pub(crate) waiting: RefCell<Vec<Socket>>,
+    pub(crate) backlog: u32,
     pub(crate) cores: Vec<Option<usize>>,
     pub(crate) bridge_core: Option<usize>,
     pub(crate) orders: Arc<Orders>,
@@ -235,8 +242,30 @@ impl<A: Application> BridgeLink<A> {
         }
     }
 
+    /// Whether this node listens nowhere yet, since another process did when it started.
+    pub fn waits_to_accept(&self) -> bool {
+        !self.node.waiting.borrow().is_empty()
+    }
+
+    /// Listens, where that was left to another process so far.
+    ///
+    /// # Errors
+    /// What the kernel says; the next call tries again.
+    pub fn begin_accepting(&self) -> std::io::Result<()> {
+        let mut waiting = self.node.waiting.borrow_mut();
+        for socket in &*waiting {
+            listen(socket, self.node.backlog)?;
+        }
+        // A copy that stays would listen on when the shards have closed theirs.
+        waiting.clear();
+        self.node.orders.accept.store(true, Ordering::SeqCst);
+        self.sender.peers.iter().for_each(|peer| peer.bell.ring());
+        Ok(())
+    }
+
     /// Closes all listeners; connections stay. Takes effect with each shard's next turn.
     pub fn stop_accepting(&self) {
+        self.node.waiting.borrow_mut().clear();
         self.node
             .orders
             .stop_accepting

@@ -59,6 +59,8 @@ impl Rest {
 pub(crate) struct Inbound {
     listeners: Vec<ShardListener>,
     is_accepting: bool,
+    /// The listeners do not listen yet.
+    waits: bool,
     rest: Rest,
     /// Connections whose receive found no buffer, one entry per connection.
     starved: VecDeque<Slot>,
@@ -75,12 +77,22 @@ impl Inbound {
         Self {
             listeners,
             is_accepting: true,
+            waits: true,
             rest: Rest::default(),
             starved: VecDeque::new(),
             held: VecDeque::new(),
             busy: VecDeque::new(),
             served: VecDeque::new(),
         }
+    }
+
+    /// No accept was armed yet: the listeners may not listen.
+    pub(crate) fn waits(&self) -> bool {
+        self.waits
+    }
+
+    pub(crate) fn waits_no_longer(&mut self) {
+        self.waits = false;
     }
 
     /// No order to stop accepting has come.

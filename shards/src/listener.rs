@@ -6,11 +6,11 @@
 //! `TCP_NODELAY` and keep-alive, so that accepting costs no further system call.
 
 use crate::{error::StartError, neighbours::Residence};
-use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 use std::{
     fs::File,
     io,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     os::fd::OwnedFd,
     os::unix::{fs::MetadataExt, net::UnixListener},
     time::Duration,
@@ -34,12 +34,41 @@ pub(crate) struct Listeners {
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(120);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Binds every address once per shard.
+impl Listeners {
+    /// Takes part in what comes to the addresses from now on.
+    pub(crate) fn listen(&self, backlog: u32) -> Result<(), StartError> {
+        for listener in self.per_shard.iter().flatten() {
+            listen(&listener.socket, backlog).map_err(|source| StartError::Bind {
+                address: address_of(&listener.socket),
+                source,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The same sockets again, for who lets them listen later.
+    pub(crate) fn copies(&self) -> io::Result<Vec<Socket>> {
+        let sockets = self.per_shard.iter().flatten();
+        sockets.map(|it| it.socket.try_clone()).collect()
+    }
+}
+
+pub(crate) fn listen(socket: &Socket, backlog: u32) -> io::Result<()> {
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))
+}
+
+const UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+fn address_of(socket: &Socket) -> SocketAddr {
+    let address = socket.local_addr().ok().and_then(|it| it.as_socket());
+    address.unwrap_or(UNKNOWN)
+}
+
+/// Binds every address once per shard. Nobody can connect before `listen`.
 pub(crate) fn bind_all(
     wanted: &[SocketAddr],
     local: Option<&UnixListener>,
     shards: u16,
-    backlog: u32,
 ) -> Result<Listeners, StartError> {
     let mut per_shard: Vec<Vec<ShardListener>> = (0..shards).map(|_| Vec::new()).collect();
     let mut residence = Residence::default();
@@ -51,7 +80,7 @@ pub(crate) fn bind_all(
                 address: asked,
                 source,
             };
-            let socket = bind(taken, backlog).map_err(refused)?;
+            let socket = bind(taken).map_err(refused)?;
             // The first socket may have taken a free port: all others share that one.
             let bound = socket.local_addr().map_err(refused)?;
             taken = bound.as_socket().unwrap_or(taken);
@@ -64,8 +93,8 @@ pub(crate) fn bind_all(
         residence.addresses.push(taken);
     }
     if let Some(local) = local {
-        let copies = copies(local, backlog, &mut per_shard);
-        copies.map_err(|source| StartError::System {
+        let shared = share(local, &mut per_shard);
+        shared.map_err(|source| StartError::System {
             what: "a copy of the Unix socket",
             source,
         })?;
@@ -77,13 +106,7 @@ pub(crate) fn bind_all(
 }
 
 /// Gives each shard its own descriptor of one socket: whichever is idle accepts.
-fn copies(
-    local: &UnixListener,
-    backlog: u32,
-    per_shard: &mut [Vec<ShardListener>],
-) -> io::Result<()> {
-    // Who made it may have asked for less.
-    SockRef::from(local).listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+fn share(local: &UnixListener, per_shard: &mut [Vec<ShardListener>]) -> io::Result<()> {
     for listeners in per_shard {
         listeners.push(ShardListener {
             socket: Socket::from(local.try_clone()?),
@@ -93,7 +116,7 @@ fn copies(
     Ok(())
 }
 
-fn bind(address: SocketAddr, backlog: u32) -> io::Result<Socket> {
+fn bind(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -109,7 +132,6 @@ fn bind(address: SocketAddr, backlog: u32) -> io::Result<Socket> {
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE);
     socket.set_tcp_keepalive(&keepalive.with_interval(KEEPALIVE_INTERVAL))?;
     socket.bind(&SockAddr::from(address))?;
-    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
     Ok(socket)
 }
 
@@ -126,7 +148,7 @@ mod tests {
     #[test]
     fn port_zero_becomes_one_port_for_all_shards() {
         let wanted = ["127.0.0.1:0".parse().expect("an address")];
-        let listeners = bind_all(&wanted, None, 3, 16).expect("a free port");
+        let listeners = bind_all(&wanted, None, 3).expect("a free port");
         assert_ne!(listeners.residence.addresses[0].port(), 0);
         for shard in &listeners.per_shard {
             let bound = shard[0].socket.local_addr().expect("bound").as_socket();
@@ -137,9 +159,7 @@ mod tests {
     #[test]
     fn an_address_that_is_not_ours_is_named_in_the_error() {
         let wanted = ["192.0.2.1:9".parse().expect("an address")];
-        let error = bind_all(&wanted, None, 1, 16)
-            .err()
-            .expect("not our address");
+        let error = bind_all(&wanted, None, 1).err().expect("not our address");
         assert!(error.to_string().contains("192.0.2.1:9"), "{error}");
         assert!(!error.to_string().contains("one user"), "{error}");
     }
@@ -148,7 +168,7 @@ mod tests {
     fn a_port_that_another_holds_alone_says_who_may_share_one() {
         let alone = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let wanted = [alone.local_addr().expect("bound")];
-        let error = bind_all(&wanted, None, 1, 16).err().expect("it is taken");
+        let error = bind_all(&wanted, None, 1).err().expect("it is taken");
         assert!(error.to_string().contains("one user"), "{error}");
     }
 }

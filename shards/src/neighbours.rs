@@ -235,11 +235,17 @@ mod tests {
     #[test]
     fn another_listener_on_our_port_is_seen_with_its_process_and_our_own_are_not() {
         let wanted = ["127.0.0.1:0".parse().expect("an address")];
-        let ours = bind_all(&wanted, None, 3, 16).expect("a free port");
+        let ours = bind_all(&wanted, None, 3).expect("a free port");
+        ours.listen(16).expect("it is ours");
         assert_eq!(ours.residence.inodes.len(), 3);
         assert_eq!(ours.residence.neighbours(), []);
         assert!(!ours.residence.is_succeeded());
-        let theirs = bind_all(&ours.residence.addresses, None, 2, 16).expect("shared");
+        let theirs = bind_all(&ours.residence.addresses, None, 2).expect("shared");
+        assert!(
+            !ours.residence.is_succeeded(),
+            "bound, and not listening yet"
+        );
+        theirs.listen(16).expect("shared");
         let neighbours = ours.residence.neighbours();
         assert_eq!(neighbours.len(), 1, "two listeners of one process");
         assert_eq!(neighbours[0].address, ours.residence.addresses[0]);

@@ -92,7 +92,7 @@ impl<A: Application> Shard<A> {
             .store(self.turn.clock.now.0.max(1), Ordering::Relaxed);
         self.application.on_started(&mut self.turn);
         self.turn.wire.hear_bell(self.bell.fd());
-        self.turn.arm_accepts();
+        self.begin_accepting();
     }
 
     /// Turns until the shard is told to stop and has stopped.
@@ -107,6 +107,14 @@ impl<A: Application> Shard<A> {
             }
             // The executor's other tasks, if it has any, run between turns.
             glommio::yield_if_needed().await;
+        }
+    }
+
+    /// Accepts as soon as the listeners listen.
+    fn begin_accepting(&mut self) {
+        if self.turn.inbound.waits() && self.orders.accept.load(Ordering::SeqCst) {
+            self.turn.inbound.waits_no_longer();
+            self.turn.arm_accepts();
         }
     }
 
@@ -149,6 +157,7 @@ impl<A: Application> Shard<A> {
         if now.0 >= self.heartbeat.load(Ordering::Relaxed) + TICK_MS {
             self.heartbeat.store(now.0, Ordering::Relaxed);
         }
+        self.begin_accepting();
         if self.turn.inbound.is_accepting() && self.orders.stop_accepting.load(Ordering::Relaxed) {
             self.turn.stop_accepting();
         }
@@ -158,7 +167,8 @@ impl<A: Application> Shard<A> {
             self.end_all();
         }
         self.turn.rest_if_refused();
-        if self.turn.inbound.rests_until().is_some_and(|at| at <= now) {
+        if !self.turn.inbound.waits() && self.turn.inbound.rests_until().is_some_and(|at| at <= now)
+        {
             self.turn.arm_accepts();
         }
     }
@@ -469,6 +479,7 @@ impl<A: Application> Shard<A> {
             || (!holds && turn.link.has_incoming())
             || turn.mesh.deliver_spilled()
             || turn.link.lanes.send_spilled()
+            || (turn.inbound.waits() && self.orders.accept.load(Ordering::SeqCst))
             || (turn.inbound.is_accepting() && self.orders.stop_accepting.load(Ordering::Relaxed))
             || (self.stopping_since_ns.is_none() && self.orders.stop.load(Ordering::Relaxed));
         if !has_news {

@@ -12,7 +12,7 @@ use crate::{
     doorbell::Doorbell,
     error::{StartError, memlock_bytes},
     inbound::Inbound,
-    listener::{ShardListener, bind_all},
+    listener::{Listeners, ShardListener, bind_all},
     mesh::{MeshEnd, mesh},
     ring,
     shard::Shard,
@@ -24,7 +24,9 @@ use crate::{
 };
 use crossbeam_channel::{Receiver, Sender, bounded};
 use glommio::{LocalExecutorBuilder, Placement};
+use socket2::Socket;
 use std::{
+    cell::RefCell,
     ffi::CStr,
     sync::{
         Arc,
@@ -73,16 +75,20 @@ where
     let shards = placement.shards.len() as u16;
     // Taken out of the configuration, or it would listen for as long as that is there.
     let local = config.local.take();
-    let listeners = bind_all(&config.listen, local.as_deref(), shards, config.backlog)?;
+    let listeners = bind_all(&config.listen, local.as_deref(), shards)?;
     drop(local);
+    let waiting = listen_unless_succeeding(&listeners, config.backlog)?;
     let bells = (0..shards)
         .map(|_| Doorbell::new().map(Arc::new))
         .collect::<Result<Vec<_>, _>>();
     let bells = bells.map_err(|source| refused("an eventfd", source))?;
     let heartbeats: Vec<_> = (0..shards).map(|_| Arc::new(AtomicU64::new(0))).collect();
     let orders = Arc::new(Orders::default());
+    orders.accept.store(waiting.is_empty(), Ordering::SeqCst);
     let node = Node {
         residence: listeners.residence,
+        waiting: RefCell::new(waiting),
+        backlog: config.backlog,
         cores: placement.shards.clone(),
         bridge_core: placement.bridge,
         orders: orders.clone(),
@@ -120,6 +126,20 @@ where
     let value = run_bridge(bridge_link, placement.bridge, bridge)?;
     running.stop();
     Ok(value)
+}
+
+/// Listens; where another process does so on all the addresses already, gives copies of the sockets
+/// instead: whoever comes goes there until this node is ready to serve.
+fn listen_unless_succeeding(
+    listeners: &Listeners,
+    backlog: u32,
+) -> Result<Vec<Socket>, StartError> {
+    if listeners.residence.is_succeeded() {
+        let copies = listeners.copies();
+        return copies.map_err(|source| refused("a copy of a listener", source));
+    }
+    listeners.listen(backlog)?;
+    Ok(Vec::new())
 }
 
 fn refused(what: &'static str, source: std::io::Error) -> StartError {

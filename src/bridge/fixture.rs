@@ -75,6 +75,7 @@ pub(super) struct FakeLink {
     messages: UnboundedReceiver<(ShardId, ToBridge)>,
     is_stopped: Arc<AtomicBool>,
     has_successor: Arc<AtomicBool>,
+    waits_to_accept: AtomicBool,
     news: Arc<Notify>,
     started: Instant,
     last_turn_ms: Arc<AtomicU64>,
@@ -106,6 +107,7 @@ impl FakeLink {
             messages,
             is_stopped: Arc::clone(&is_stopped),
             has_successor: Arc::clone(&has_successor),
+            waits_to_accept: AtomicBool::new(false),
             news: Arc::clone(&news),
             started: Instant::now() - UP_FOR,
             last_turn_ms: Arc::clone(&last_turn_ms),
@@ -198,6 +200,15 @@ impl ShardLink for FakeLink {
             Some(message) => into.push(message),
             None => std::future::pending().await,
         }
+    }
+
+    fn waits_to_accept(&self) -> bool {
+        self.waits_to_accept.load(Ordering::SeqCst)
+    }
+
+    fn begin_accepting(&self) -> std::io::Result<()> {
+        self.waits_to_accept.store(false, Ordering::SeqCst);
+        Ok(())
     }
 
     fn stop_accepting(&self) {

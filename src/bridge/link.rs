@@ -30,6 +30,15 @@ pub trait ShardLink {
     /// Waits for messages of shards. Nothing is lost when the future is dropped.
     fn receive(&mut self, into: &mut Vec<(ShardId, ToBridge)>) -> impl Future<Output = ()>;
 
+    /// Whether this node listens nowhere yet, since another process did when it started.
+    fn waits_to_accept(&self) -> bool;
+
+    /// Listens, where that was left to another process so far.
+    ///
+    /// # Errors
+    /// What the kernel says; the next call tries again.
+    fn begin_accepting(&self) -> std::io::Result<()>;
+
     /// Closes all listeners; connections stay.
     fn stop_accepting(&self);
 
@@ -61,6 +70,14 @@ where
 
     fn receive(&mut self, into: &mut Vec<(ShardId, ToBridge)>) -> impl Future<Output = ()> {
         self.receive(into)
+    }
+
+    fn waits_to_accept(&self) -> bool {
+        self.waits_to_accept()
+    }
+
+    fn begin_accepting(&self) -> std::io::Result<()> {
+        self.begin_accepting()
     }
 
     fn stop_accepting(&self) {

@@ -520,19 +520,36 @@ impl<L: ShardLink> Bridge<L> {
 
     /// Says once that clients may come.
     fn announce(&mut self) {
-        if self.is_announced || !self.gathering.is_complete() {
+        if self.is_announced {
             return;
         }
         let is_in_cluster = |nodes: &Nodes| !nodes.is_starting() && !nodes.is_failing();
-        if self.source.as_ref().is_some_and(AppSource::is_failing) {
-            return;
-        }
-        if self.nodes.as_ref().is_none_or(is_in_cluster) {
+        let is_ready = self.gathering.is_complete()
+            && !self.source.as_ref().is_some_and(AppSource::is_failing)
+            && self.nodes.as_ref().is_none_or(is_in_cluster);
+        self.accept_when(is_ready);
+        if is_ready {
             self.is_announced = true;
             self.check_health(); // The shards know before the log says it.
             tracing::info!(node = self.node_id, shards = self.link.shards(), "ready");
             self.supervisor.ready();
             self.tell_status();
+        }
+    }
+
+    /// Leaves all that comes to the process that it succeeds, as long as that listens and this one is not
+    /// ready: an event that is published on a node without its bus reaches nobody elsewhere.
+    fn accept_when(&mut self, is_ready: bool) {
+        if !self.link.waits_to_accept() {
+            return;
+        }
+        let is_alone = || !self.link.is_succeeded();
+        if !is_ready && !is_alone() {
+            return;
+        }
+        match self.link.begin_accepting() {
+            Ok(()) => tracing::info!(is_ready, "listening, beside or after another process"),
+            Err(error) => tracing::error!(%error, "cannot listen"),
         }
     }
 

@@ -26,6 +26,8 @@ mod moto;
 #[expect(dead_code, reason = "the tests of the bus use the rest")]
 #[path = "../support/nats.rs"]
 mod nats;
+#[path = "../support/network.rs"]
+mod network;
 #[expect(dead_code, reason = "the tests of the stores use the rest")]
 #[path = "../support/postgres.rs"]
 mod postgres;
@@ -35,6 +37,8 @@ mod proxy;
 mod redis;
 #[path = "../support/redis_cluster.rs"]
 mod redis_cluster;
+#[path = "../support/returning.rs"]
+mod returning;
 #[path = "../support/sentinel.rs"]
 mod sentinel;
 #[path = "../support/mod.rs"]
@@ -49,11 +53,13 @@ mod bus_servers;
 mod cache;
 mod client_events;
 mod clients;
+mod drain;
 mod frames;
 mod handshake;
 mod http_api;
 mod limits;
 mod load_balancers;
+mod load_test;
 mod operations;
 mod operators;
 mod presence;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::on_one_and_three_shards;
 use crate::support::config::Config;
 use crate::support::eventually;
-use crate::support::server::Server;
+use crate::support::server::{Server, own_address};
 use crate::support::skip::skip;
 use crate::support::wire::Wire;
 
@@ -176,6 +176,33 @@ fn who_comes_while_a_server_drains_goes_to_the_other_one_on_its_port(shards: usi
         second.client("newcomer").expects_pong();
         held.expects_pong();
     }
+}
+
+// Events published by way of a node without its bus reached nobody on the other.
+fn a_server_that_cannot_serve_yet_leaves_the_port_to_the_one_that_does(shards: usize) {
+    let mut first = Server::start(&Config::new(), shards);
+    let nobody = std::net::TcpListener::bind((own_address(), 0)).expect("a free port");
+    let bus = nobody.local_addr().expect("it is bound");
+    drop(nobody);
+    let config = Config::new().with(json!({
+        "adapter": {"driver": "redis"},
+        "database": {"redis": {"host": bus.ip().to_string(), "port": bus.port()}},
+        "cluster": {"secret": "between nodes"},
+    }));
+    let second = first.is_followed(&config, shards);
+    eventually("the second server to be there", || {
+        let log = second.log();
+        (log.contains("waits until it can serve") && log.contains("running")).then_some(())
+    });
+    for number in 0..100 {
+        assert_eq!(answers_up(&first), Some(200), "connection {number}");
+    }
+    assert_eq!(listeners(first.address), shards, "the first server's");
+    first.drains();
+    assert!(first.exits().success());
+    // Nobody else is left: better one that is not ready than none.
+    eventually("the second server to listen", || answers_up(&second));
+    assert_eq!(answers_up(&second), Some(503));
 }
 
 /// The status that a fresh connection gets, if it is not reset.
@@ -388,6 +415,7 @@ fn a_server_takes_no_huge_pages() {
 
 on_one_and_three_shards! {
     who_comes_while_a_server_drains_goes_to_the_other_one_on_its_port,
+    a_server_that_cannot_serve_yet_leaves_the_port_to_the_one_that_does,
     an_app_that_is_disabled_or_deleted_loses_its_sockets,
     a_reload_lets_new_apps_in_and_a_broken_file_changes_nothing,
     connections_that_come_and_go_leave_no_memory_behind,

@@ -29,6 +29,12 @@ pub(crate) fn example(name: &str) -> String {
 impl Proxy {
     /// `None` where the machine lacks the program.
     pub(crate) fn start(name: &str, nodes: [&Server; 2]) -> Option<Self> {
+        // The machine may allow few open files.
+        Self::start_for(name, nodes, 1_000)
+    }
+
+    /// The same, for so many clients at once.
+    pub(crate) fn start_for(name: &str, nodes: [&Server; 2], clients: usize) -> Option<Self> {
         let program = match name.starts_with("haproxy") {
             true => "/usr/sbin/haproxy",
             false => "/usr/sbin/nginx",
@@ -49,8 +55,8 @@ impl Proxy {
         if program.ends_with("haproxy") {
             text = replaced(&text, "bind :443", &format!("bind {tls}"));
             text = replaced(&text, "bind :80", &format!("bind {plain}"));
-            // The machine may allow few open files.
-            text = replaced(&text, "maxconn 50000", "maxconn 1000");
+            let most = format!("maxconn {clients}");
+            text = replaced(&text, "maxconn 50000", &most);
             text = replaced(&text, "/etc/haproxy/sockudo.pem", &at("pem"));
         } else {
             text = replaced(&text, "listen 443", &format!("listen {tls}"));

@@ -55,9 +55,14 @@ impl Server {
 
     /// Starts another server on the same address while this one drains, as a rolling restart does.
     pub(crate) fn is_succeeded(&self, config: &Config, shards: usize) -> Self {
-        let successor = Self::spawn_at(self.address, config, shards, None);
+        let successor = self.is_followed(config, shards);
         successor.is_ready_within(Duration::from_secs(30));
         successor
+    }
+
+    /// The same, without waiting for it.
+    pub(crate) fn is_followed(&self, config: &Config, shards: usize) -> Self {
+        Self::spawn_at(self.address, config, shards, None)
     }
 
     /// Starts a server that may open so many files.

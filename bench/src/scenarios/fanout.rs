@@ -127,6 +127,10 @@ impl Load {
         }
     }
 
+    pub(super) fn received(&self) -> u64 {
+        self.ledger.received()
+    }
+
     pub(super) fn is_done(&self) -> bool {
         self.ledger.received() >= self.expected && self.requests.is_done()
     }

@@ -13,6 +13,7 @@ use crate::{crowd::Heard, target::Target, track::Names, wire};
 
 pub mod burst;
 mod bystander;
+pub mod carry;
 pub mod chatter;
 mod churn;
 pub mod connect;

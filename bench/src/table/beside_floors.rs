@@ -376,6 +376,7 @@ mod tests {
             generator: Generator::default(),
             faults: Vec::new(),
             void: cpu_us.err().map(str::to_owned),
+            verdict: None,
         }
     }
 

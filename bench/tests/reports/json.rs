@@ -30,6 +30,7 @@ fn a_run_keeps_its_shape() {
             "settings",
             "target",
             "used",
+            "verdict",
             "void"
         ]
     );

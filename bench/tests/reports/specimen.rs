@@ -144,6 +144,7 @@ fn outcome(target: &str, slowness: f64, per_s: f64) -> Outcome {
         },
         faults: Vec::new(),
         void: None,
+        verdict: None,
     }
 }
 
