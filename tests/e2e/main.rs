@@ -48,6 +48,7 @@ mod bus_servers;
 mod cache;
 mod client_events;
 mod clients;
+mod faults;
 mod frames;
 mod handshake;
 mod http_api;

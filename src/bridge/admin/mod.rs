@@ -84,14 +84,21 @@ pub enum AdminError {
     #[error("metrics.host = {host}: resolves to no address")]
     NoAddress { host: String },
     #[error(
-        "metrics.port = {port} on {host}: cannot be bound: {source}; \
-         metrics.required = false starts without metrics"
+        "metrics.port = {port} on {host}: cannot be bound: {source}{}; \
+         metrics.required = false starts without metrics",
+        held(*port, source)
     )]
     Bind {
         host: String,
         port: u16,
         source: io::Error,
     },
+}
+
+fn held(port: u16, source: &io::Error) -> String {
+    let is_taken = source.kind() == io::ErrorKind::AddrInUse;
+    let holders = is_taken.then(|| shards::holders_told(port)).flatten();
+    holders.map_or_else(String::new, |holders| format!("; it is held by {holders}"))
 }
 
 /// Binds the listener. `None` = metrics are off, or may be missing and the port is taken.
