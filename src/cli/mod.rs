@@ -480,13 +480,17 @@ pub struct Serve {
 
 #[derive(Clone, Debug, Args)]
 pub struct Doctor {
-    /// Connections that the host is to carry at once, 1..=1000000000
-    #[arg(long, value_name = "COUNT", default_value_t = 10_000,
-        value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
-    pub connections: u64,
-    /// Threads that serve connections, 1..=1024 [default: as many as `serve` starts, one per physical core but one]
+    /// Connections that the host is to carry at once, 1..=1000000000 [default: admission.max_connections
+    /// of --config, else 10000]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    pub connections: Option<u64>,
+    /// Threads that serve connections, 1..=1024 [default: shards of --config, else as many as `serve` starts, one per
+    /// physical core but one]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=1_024))]
     pub shards: Option<u64>,
+    /// The server's configuration, for its connections, shards and ports [default: none is read]
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
