@@ -3,7 +3,8 @@
 //! Owns: `KeptStore`, `Writes`.
 //! May depend on: `bridge::{adapter, message, redis_commands, run}`, `config`, tokio.
 //! Invariants: of a channel what was said last is written last; what waits to be written has a bound in
-//! bytes; a client never hears of the store's trouble: what cannot be had is a miss.
+//! bytes, and is what a question is answered with; a client never hears of the store's trouble: what
+//! cannot be had is a miss.
 
 #![expect(
     clippy::disallowed_methods,
@@ -42,8 +43,8 @@ pub(super) struct KeptStore {
     /// As in `cache.driver`.
     backend: &'static str,
     writes: Writes,
-    /// A load of writes is on its way.
-    is_writing: bool,
+    /// The load that is on its way.
+    writing: Vec<(String, Write)>,
     /// After a failure the next load waits until then.
     resumes: Option<Instant>,
     /// The last write was answered by an error: its code, told once.
@@ -68,11 +69,14 @@ struct KeptCounters {
 /// The store has answered, or could not be asked.
 #[derive(Debug)]
 pub(super) enum Reached {
-    Wrote(Vec<(String, Write, Result<Value, CommandFault>)>),
+    /// An answer to each of the load.
+    Wrote(Vec<Result<Value, CommandFault>>),
     Read {
         name: Box<KeptName>,
         result: Result<Vec<Value>, CommandFault>,
     },
+    /// It was not asked: this waits to be written there.
+    Waiting { name: Box<KeptName>, write: Write },
 }
 
 impl KeptStore {
@@ -97,7 +101,7 @@ impl KeptStore {
             prefix: prefix.to_owned(),
             backend,
             writes: Writes::default(),
-            is_writing: false,
+            writing: Vec::new(),
             resumes: None,
             refuses: None,
             asks: 0,
@@ -164,25 +168,26 @@ impl KeptStore {
 
     /// Sends what waits, unless a load is on its way.
     fn write(&mut self, now: Instant) {
-        if self.is_writing || self.resumes.is_some() {
+        if !self.writing.is_empty() || self.resumes.is_some() {
             return;
         }
-        let load = self.writes.take(now);
-        if load.is_empty() {
+        self.writing = self.writes.take(now);
+        if self.writing.is_empty() {
             return;
         }
-        self.is_writing = true;
         let commands = self.commands.clone();
-        self.tasks.spawn(async move {
-            let all = load.iter();
-            let all = all.map(|(key, write)| (key.clone(), write.command(key, now)));
-            let answers = commands.run_each(all.collect(), WRITE_WITHIN).await;
-            let said = load.into_iter().zip(answers);
-            Reached::Wrote(
-                said.map(|((key, write), said)| (key, write, said))
-                    .collect(),
-            )
-        });
+        let load = self.writing.iter();
+        let load = load.map(|(key, write)| (key.clone(), write.command(key, now)));
+        let load = load.collect();
+        self.tasks
+            .spawn(async move { Reached::Wrote(commands.run_each(load, WRITE_WITHIN).await) });
+    }
+
+    /// What is not written yet of a channel.
+    fn unwritten(&self, key: &str) -> Option<&Write> {
+        let waiting = self.writes.waiting.get(key);
+        let writing = || self.writing.iter().find(|(other, _)| other == key);
+        waiting.or_else(|| writing().map(|(_, write)| write))
     }
 
     /// Looks for a channel's last event; false where too many are looked for already.
@@ -195,6 +200,11 @@ impl KeptStore {
         let key = self.key(&app.id, &name.channel);
         let bytes_max = text_bytes_max(app.event_payload_bytes_max);
         let (commands, name) = (self.commands.clone(), Box::new(name));
+        if let Some(write) = self.unwritten(&key).cloned() {
+            self.tasks
+                .spawn(async move { Reached::Waiting { name, write } });
+            return true;
+        }
         self.tasks.spawn(async move {
             let mut question = Pipeline::new();
             question.cmd("STRLEN").arg(&key);
@@ -226,8 +236,8 @@ impl KeptStore {
     ) -> Option<(KeptName, FoundEvent)> {
         match reached {
             Reached::Wrote(answers) => {
-                self.is_writing = false;
-                for (key, write, answer) in answers {
+                let load = std::mem::take(&mut self.writing);
+                for ((key, write), answer) in load.into_iter().zip(answers) {
                     match answer {
                         // A full one may have room later, and a user more rights.
                         Ok(Value::ServerError(error)) => {
@@ -253,13 +263,14 @@ impl KeptStore {
             Reached::Read { name, result } => {
                 self.asks -= 1;
                 let text = self.read(result);
-                let found = FoundEvent {
-                    app: name.app,
-                    partition: name.partition,
-                    channel: Arc::clone(&name.channel),
-                    text,
-                };
-                Some((*name, found))
+                Some(found(*name, text))
+            }
+            Reached::Waiting { name, write } => {
+                self.asks -= 1;
+                let left = write.until.saturating_duration_since(now);
+                let left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+                let text = (left_ms > 0).then(|| (Box::from(write.text()), left_ms));
+                Some(found(*name, text))
             }
         }
     }
@@ -306,6 +317,16 @@ impl KeptStore {
     }
 }
 
+fn found(name: KeptName, text: Option<(Box<[u8]>, u64)>) -> (KeptName, FoundEvent) {
+    let found = FoundEvent {
+        app: name.app,
+        partition: name.partition,
+        channel: Arc::clone(&name.channel),
+        text,
+    };
+    (name, found)
+}
+
 /// Bytes of an event's text whose data an app may publish: each may be escaped.
 fn text_bytes_max(data_bytes_max: u32) -> u64 {
     u64::from(data_bytes_max).saturating_mul(6).min(64 << 20) + 16_384
@@ -320,12 +341,15 @@ pub(super) struct Write {
 }
 
 impl Write {
+    fn text(&self) -> &[u8] {
+        self.frame.get(self.text_from..).unwrap_or_default()
+    }
+
     fn command(&self, key: &str, now: Instant) -> Cmd {
-        let text = self.frame.get(self.text_from..).unwrap_or_default();
         let left_ms = self.until.saturating_duration_since(now).as_millis().max(1);
         let mut command = redis::cmd("SET");
         let left_ms = u64::try_from(left_ms).unwrap_or(u64::MAX / 2);
-        command.arg(key).arg(text).arg("PX").arg(left_ms);
+        command.arg(key).arg(self.text()).arg("PX").arg(left_ms);
         command
     }
 }

@@ -76,12 +76,16 @@ impl ToBridge {
             Self::Topic { .. } => Lane::Control,
             // One for each message of the bridge.
             Self::AppsTaken { .. } => Lane::Control,
-            Self::State(_) | Self::Terminate(_) | Self::Spent(_) | Self::KeptAsk(_) => Lane::State,
+            Self::State(_) | Self::Terminate(_) | Self::Spent(_) => Lane::State,
             Self::Kept(kept) => Lane::Publish {
                 bytes: kept.approximate_bytes(),
             },
             Self::Keep(keep) => Lane::Publish {
                 bytes: keep.approximate_bytes(),
+            },
+            // It must not overtake what was kept before.
+            Self::KeptAsk(name) => Lane::Publish {
+                bytes: name.approximate_bytes(),
             },
             Self::Event(event) => Lane::Publish {
                 bytes: event.approximate_bytes(),
@@ -234,6 +238,13 @@ pub struct KeptName {
     pub channel: Arc<str>,
     /// Another node has said that it keeps it.
     pub is_elsewhere: bool,
+}
+
+impl KeptName {
+    /// About the bytes that it holds while it waits.
+    pub fn approximate_bytes(&self) -> usize {
+        size_of::<Self>() + self.channel.len()
+    }
 }
 
 /// A channel's last event on its way to the shared cache.

@@ -3,7 +3,8 @@
 //! Owns: `KeptAsks`: subscriptions that wait for an answer.
 //! May depend on: `bridge::message`, `channel`, `server::{home, message, topics}`.
 //! Invariants: a subscription waits for half a second at most, and once; while one waits its topic is
-//! wanted, since the answer comes on it.
+//! wanted, since the answer comes on it; what was published here since the question is newer than the
+//! answer.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -37,6 +38,8 @@ pub(super) struct KeptAsks {
 #[derive(Clone)]
 struct Asked {
     until: Millis,
+    /// The last event that was known here then.
+    known: Option<Arc<[u8]>>,
     joins: Vec<(Waiter, JoinQuestion)>,
 }
 
@@ -57,6 +60,13 @@ impl KeptAsks {
         joins
     }
 
+    /// The last event is still what it was when the channel was asked for.
+    fn is_as_asked(&self, app: AppIndex, channel: &Arc<str>, now_known: &Arc<[u8]>) -> bool {
+        let asked = self.asked.get(&(app, Arc::clone(channel)));
+        let known = asked.and_then(|asked| asked.known.as_ref());
+        known.is_some_and(|known| Arc::ptr_eq(known, now_known))
+    }
+
     /// A channel that has waited for long enough.
     fn late(&self, now: Millis) -> Option<(AppIndex, Arc<str>)> {
         let late = self.asked.iter().find(|(_, asked)| asked.until <= now);
@@ -65,8 +75,9 @@ impl KeptAsks {
 }
 
 impl ShardServer {
-    /// Home: a subscription to a channel whose last event is not here, and may be elsewhere, waits for
-    /// it. Gives back one that need not.
+    /// Home: a subscription to a channel whose last event may be elsewhere waits for it: where nodes share
+    /// a cache also if there is one here, since while nobody was subscribed others may have published
+    /// unheard. Gives back one that need not.
     pub(super) fn await_kept(
         &mut self,
         turn: &mut impl ServerTurn,
@@ -81,9 +92,14 @@ impl ShardServer {
             || ChannelKind::of(&question.channel).is_cache(),
             |home| home.misses_kept(turn.now()),
         );
-        let may_be_shared = self.settings.shares_events && self.apps.get(app).is_some();
-        let misses = is_missing && (is_elsewhere || may_be_shared);
-        if question.has_asked || !misses || self.kept_asks.joins == JOINS_MAX {
+        let is_unheard = home.is_none_or(|home| home.subscriptions() == 0);
+        let known = home.and_then(|home| home.kept(turn.now()));
+        let known = known.map(|(event, _)| Arc::clone(&event.frame));
+        let is_shared = self.settings.shares_events && self.apps.get(app).is_some();
+        let is_cache = ChannelKind::of(&question.channel).is_cache();
+        let may_be_newer = is_shared && is_cache && (is_missing || is_unheard);
+        let is_asked_for = may_be_newer || (is_missing && is_elsewhere);
+        if question.has_asked || !is_asked_for || self.kept_asks.joins == JOINS_MAX {
             return Some((to, question));
         }
         question.has_asked = true;
@@ -93,7 +109,7 @@ impl ShardServer {
                 app,
                 partition: key.partition,
                 channel: Arc::clone(&question.channel),
-                is_elsewhere,
+                is_elsewhere: is_missing && is_elsewhere,
             }));
             if turn.to_bridge(ask).is_err() {
                 return Some((to, question));
@@ -103,6 +119,7 @@ impl ShardServer {
         self.kept_asks.joins += 1;
         let asked = self.kept_asks.asked.entry(name).or_insert_with(|| Asked {
             until: turn.now().plus(ASK_MS),
+            known,
             joins: Vec::new(),
         });
         asked.joins.push((to, question));
@@ -242,8 +259,10 @@ impl ShardServer {
         let hash = self.name_hasher.hash(&channel);
         let at = self.homes.find(app, &channel, hash);
         let home = at.and_then(|at| self.homes.get(at));
-        let has_none = home.is_none_or(|home| home.misses_kept(turn.now()));
-        let is_wanted = has_none && self.settings.shares_events && self.apps.get(app).is_some();
+        let known = home.and_then(|home| home.kept(turn.now()));
+        let is_newest =
+            known.is_none_or(|(event, _)| self.kept_asks.is_as_asked(app, &channel, &event.frame));
+        let is_wanted = is_newest && self.settings.shares_events && self.apps.get(app).is_some();
         if let Some((text, left_ms)) = text.filter(|_| is_wanted) {
             match event_of_text(&text, &channel) {
                 Some(event) => {

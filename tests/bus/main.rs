@@ -48,6 +48,8 @@ mod redis;
 mod redis_cluster;
 #[path = "../support/sentinel.rs"]
 mod sentinel;
+#[path = "../support/signal.rs"]
+mod signal;
 #[path = "../support/skip.rs"]
 mod skip;
 

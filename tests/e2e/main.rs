@@ -40,8 +40,9 @@ mod sentinel;
 #[path = "../support/mod.rs"]
 mod support;
 
-use support::skip;
+use support::{signal, skip};
 
+mod backend_faults;
 mod bench;
 mod bench_table;
 mod bus_servers;

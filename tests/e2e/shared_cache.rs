@@ -124,6 +124,51 @@ fn what_sockudo_2_9_kept_is_found_and_what_is_no_event_is_a_miss() {
 }
 
 #[test]
+fn what_another_node_wrote_while_nobody_was_subscribed_here_is_the_last_event() {
+    let name = "what_another_node_wrote_while_nobody_was_subscribed_here_is_the_last_event";
+    let Some(mut redis) = Redis::start() else {
+        return skip(name, NO_REDIS);
+    };
+    for shards in [1, 3] {
+        let server = Server::start(&on_redis(&redis, json!({})), shards);
+        has_health(&server, "OK");
+        let channel = format!("cache-of-{shards}");
+        let last = |data: &str| json!({"event": "e", "channel": channel, "data": data});
+        let mut api = server.api();
+        api.publishes("e", &channel, "1");
+        eventually("the first one to be written", || {
+            let value = redis.command(&["GET", &key(&channel)]);
+            value.contains("\"data\":\"1\"").then_some(())
+        });
+        let mut others = |data: &str| {
+            redis.command(&["SET", &key(&channel), &last(data).to_string()]);
+        };
+        others("2");
+        let mut alice = server.client("alice");
+        alice.subscribes(&channel);
+        alice.expects_frame(last("2"));
+        // Who is subscribed hears the others: nobody asks.
+        others("3");
+        let mut bob = server.client("bob");
+        bob.subscribes(&channel);
+        bob.expects_frame(last("2"));
+        alice.unsubscribes(&channel);
+        bob.unsubscribes(&channel);
+        alice.subscribes(&channel);
+        alice.expects_frame(last("3"));
+        // What is published here is the last one, whether it is written already or not.
+        for number in 4..40 {
+            let data = number.to_string();
+            api.publishes("e", &channel, &data);
+            alice.expects_frame(last(&data));
+            alice.unsubscribes(&channel);
+            alice.subscribes(&channel);
+            alice.expects_frame(last(&data));
+        }
+    }
+}
+
+#[test]
 fn while_redis_is_gone_channels_miss_and_what_was_published_is_written_later() {
     let name = "while_redis_is_gone_channels_miss_and_what_was_published_is_written_later";
     let Some(mut redis) = Redis::start() else {

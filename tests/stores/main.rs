@@ -30,6 +30,8 @@ mod on_mysql;
 mod on_pgsql;
 #[path = "../support/postgres.rs"]
 mod postgres;
+#[path = "../support/signal.rs"]
+mod signal;
 #[path = "../support/skip.rs"]
 mod skip;
 

@@ -7,6 +7,7 @@ pub(crate) mod client;
 pub(crate) mod config;
 pub(crate) mod server;
 pub(crate) mod sign;
+pub(crate) mod signal;
 pub(crate) mod skip;
 pub(crate) mod webhook;
 pub(crate) mod wire;

@@ -71,9 +71,7 @@ impl Moto {
 
     /// `STOP` or `CONT`.
     pub(crate) fn signal(&self, signal: &str) {
-        let pid = self.child.id().to_string();
-        let status = Command::new("kill").args(["-s", signal, &pid]).status();
-        assert!(status.expect("kill runs").success(), "kill -s {signal}");
+        crate::signal::signal(signal, &[self.child.id()]);
     }
 
     /// Calls an operation as another client does, such as `DynamoDB_20120810.PutItem`.

@@ -115,9 +115,7 @@ impl Nats {
 
     /// `STOP`, `CONT` or `HUP`.
     pub(crate) fn signal(&self, signal: &str) {
-        let pid = self.child.id().to_string();
-        let status = Command::new("kill").args(["-s", signal, &pid]).status();
-        assert!(status.expect("kill runs").success(), "kill -s {signal}");
+        crate::signal::signal(signal, &[self.child.id()]);
     }
 
     /// Publishes as a stranger without a login.

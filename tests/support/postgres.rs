@@ -60,7 +60,7 @@ impl Postgres {
 
     /// Ends the server and all its sessions at once; nothing is put in order.
     pub(crate) fn kill(&mut self) {
-        self.signals("QUIT", &[self.child.id()]);
+        crate::signal::signal("QUIT", &[self.child.id()]);
         self.child.wait().expect("it was ours");
     }
 
@@ -77,16 +77,7 @@ impl Postgres {
         let children = std::fs::read_to_string(path).expect("the server runs");
         let mut pids = vec![pid];
         pids.extend(children.split_whitespace().flat_map(str::parse::<u32>));
-        self.signals(signal, &pids);
-    }
-
-    fn signals(&self, signal: &str, pids: &[u32]) {
-        let pids = pids.iter().map(u32::to_string);
-        // A session may have ended meanwhile.
-        let _ = Command::new("kill")
-            .args(["-s", signal])
-            .args(pids)
-            .output();
+        crate::signal::signal(signal, &pids);
     }
 
     /// Runs statements as the owner of everything, one after the other.
@@ -173,12 +164,12 @@ impl Drop for Postgres {
 impl Postgres {
     fn signal_if_there(&self) {
         let pid = self.child.id();
-        self.signals("QUIT", &[pid]);
+        crate::signal::signal("QUIT", &[pid]);
         let path = format!("/proc/{pid}/task/{pid}/children");
         let children = std::fs::read_to_string(path).unwrap_or_default();
         let mut pids: Vec<u32> = children.split_whitespace().flat_map(str::parse).collect();
         pids.push(pid);
-        self.signals("CONT", &pids);
+        crate::signal::signal("CONT", &pids);
     }
 }
 

@@ -137,9 +137,7 @@ impl Redis {
 
     /// `STOP` or `CONT`.
     pub(crate) fn signal(&self, signal: &str) {
-        let pid = self.child.id().to_string();
-        let status = Command::new("kill").args(["-s", signal, &pid]).status();
-        assert!(status.expect("kill runs").success(), "kill -s {signal}");
+        crate::signal::signal(signal, &[self.child.id()]);
     }
 
     /// Runs a command. Its answer must not be an error.
