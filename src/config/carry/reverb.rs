@@ -227,14 +227,10 @@ impl Carrying<'_> {
         let Some(apps) = config.at("apps") else {
             return;
         };
-        if let Some(provider) = apps.at("provider") {
-            if provider.word().as_deref() != Some("config") {
-                self.leave(
-                    "apps.provider",
-                    provider,
-                    "apps of a provider of your own: add them with `sockudo apps add`",
-                );
-            }
+        let of_others = |provider: &&Item| provider.word().as_deref() != Some("config");
+        if let Some(provider) = apps.at("provider").filter(of_others) {
+            let what = "apps of a provider of your own: add them with `sockudo apps add`";
+            self.leave("apps.provider", provider, what);
         }
         if let Some(list) = apps.at("apps") {
             self.apps(list);
@@ -541,13 +537,9 @@ impl Carrying<'_> {
 
     fn unknown(&mut self, rows: &[Unknown], of: &Item, at: &str) {
         for (name, usual, what) in rows {
-            if let Some(item) = of
-                .at(name)
-                .filter(|it| it.word().as_deref() != Some(*usual))
-            {
-                if item.value != Php::Null {
-                    self.leave(&format!("{at}.{name}"), item, what);
-                }
+            let asks = |it: &&Item| it.value != Php::Null && it.word().as_deref() != Some(*usual);
+            if let Some(item) = of.at(name).filter(asks) {
+                self.leave(&format!("{at}.{name}"), item, what);
             }
         }
     }
