@@ -1,11 +1,13 @@
 //! Logs: `tracing` to stdout, for people or as JSON, with a filter that a reload can change.
 //!
-//! Owns: the form of a line and the one global subscriber.
+//! Owns: the form of a line, the one global subscriber, the count of lines that nobody took.
 //! May depend on: `tracing-subscriber`, `config::Logging`.
 //! Invariants: a JSON line is `{"timestamp","level","fields":{"message",...},"target"}`, with
-//! `filename` and `line_number` in debug mode only.
+//! `filename` and `line_number` in debug mode only. A line that cannot be written, on a full disk or
+//! into a closed pipe, is lost and counted: no log ends the server.
 
-use std::io::IsTerminal as _;
+use std::io::{self, IsTerminal as _, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tracing::Subscriber;
 use tracing_subscriber::fmt::MakeWriter;
@@ -42,9 +44,35 @@ impl ReloadHandle {
 
 /// Sets up the logs of this process. `debug` adds file and line.
 pub fn init(logging: &Logging, debug: bool) -> Result<ReloadHandle, LoggingError> {
-    let (subscriber, handle) = subscriber(logging, debug, std::io::stdout)?;
+    let (subscriber, handle) = subscriber(logging, debug, || Lossy(io::stdout()))?;
     subscriber.try_init()?;
     Ok(handle)
+}
+
+/// Lines of the log that could not be written since the start.
+pub fn lines_lost() -> u64 {
+    LINES_LOST.load(Ordering::Relaxed)
+}
+
+static LINES_LOST: AtomicU64 = AtomicU64::new(0);
+
+/// Takes every line, and counts those that the writer below does not. Otherwise the subscriber tells
+/// of each failure on stderr, which most likely is on the same full disk, and panics if that fails, too.
+struct Lossy<W>(W);
+
+impl<W: Write> Write for Lossy<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.0.write_all(line).is_err() {
+            LINES_LOST.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        // What could not be written was counted.
+        let _ = self.0.flush();
+        Ok(())
+    }
 }
 
 fn subscriber<W>(
@@ -68,7 +96,7 @@ where
             .with_span_list(false)
             .boxed(),
         LogFormat::Human => {
-            let by_terminal = || std::io::stdout().is_terminal();
+            let by_terminal = || io::stdout().is_terminal();
             lines
                 .with_ansi(logging.colors_enabled.unwrap_or_else(by_terminal))
                 .boxed()
@@ -98,7 +126,6 @@ fn filter(level: &str) -> Result<EnvFilter, LoggingError> {
     reason = "a writer of log lines must be shareable"
 )]
 mod tests {
-    use std::io::Write;
     use std::sync::{Arc, Mutex, PoisonError};
 
     use super::*;
@@ -107,7 +134,7 @@ mod tests {
     struct Lines(Arc<Mutex<Vec<u8>>>);
 
     impl Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
@@ -115,7 +142,7 @@ mod tests {
             Ok(bytes.len())
         }
 
-        fn flush(&mut self) -> std::io::Result<()> {
+        fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
     }
@@ -143,6 +170,20 @@ mod tests {
             subscriber(logging, debug, move || writer.clone()).expect("the filter holds");
         tracing::subscriber::with_default(subscriber, || what(&handle));
         lines.taken()
+    }
+
+    #[test]
+    fn a_line_on_a_full_disk_is_lost_and_counted() {
+        let full = || std::fs::OpenOptions::new().write(true).open("/dev/full");
+        let writer = move || Lossy(full().expect("the device is there"));
+        let before = lines_lost();
+        let (subscriber, _) =
+            subscriber(&logging(LogFormat::Human), false, writer).expect("the filter holds");
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!("one");
+            tracing::info!("two");
+        });
+        assert_eq!(lines_lost() - before, 2);
     }
 
     #[test]

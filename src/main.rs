@@ -12,7 +12,7 @@ use clap::Parser as _;
 use shards::small_pages;
 use sockudo::cli::config::{self as command, Answer};
 use sockudo::cli::{
-    Cli, Command, ConfigCommand, Serve, apps, cluster, doctor, top, tune, webhooks,
+    Cli, Command, ConfigCommand, Serve, apps, cluster, doctor, migrate, top, tune, webhooks,
 };
 use sockudo::config::reference;
 use sockudo::serve;
@@ -48,6 +48,7 @@ fn main() -> ExitCode {
             print(&doctor::run(&arguments, &environment, is_terminal))
         }
         Some(Command::Tune(arguments)) => print(&tune::run(&arguments)),
+        Some(Command::MigrateFrom(arguments)) => print(&migrate::run(&arguments)),
         Some(Command::Config(ConfigCommand::Reference)) => {
             let out = reference::markdown();
             print(&Answer {

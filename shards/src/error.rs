@@ -1,10 +1,10 @@
 //! Why the runtime could not start, and what to do about it.
 //!
-//! Owns: `StartError`; the reading of the facts that explain a refused io_uring.
-//! May depend on: `config`, libc.
+//! Owns: `StartError`; the reading of the facts that explain a refused io_uring or address.
+//! May depend on: `config`, `neighbours`, libc.
 //! Invariants: every variant names what is wrong, what is needed, and where to change it.
 
-use crate::config::ConfigError;
+use crate::{config::ConfigError, neighbours::holders_told};
 use std::{fs, io, net::SocketAddr};
 use thiserror::Error;
 
@@ -60,7 +60,7 @@ pub enum StartError {
     #[error("io_uring could not be set up")]
     Ring(#[source] io::Error),
     /// An address could not be listened on.
-    #[error("cannot listen on {address}: {source}{}", advice(source))]
+    #[error("cannot listen on {address}: {source}{}", advice(*address, source))]
     Bind {
         /// The address.
         address: SocketAddr,
@@ -117,13 +117,20 @@ impl StartError {
 }
 
 /// What else there is to say about an address that cannot be had.
-fn advice(source: &io::Error) -> &'static str {
-    if source.kind() == io::ErrorKind::AddrInUse {
-        "; another process listens there (two servers share a port only when both run as one user: \
-         SO_REUSEPORT, effective user), or an outgoing connection of this host has the port, also for a \
-         minute after its end: net.ipv4.ip_local_reserved_ports keeps it for the server"
-    } else {
-        ""
+fn advice(address: SocketAddr, source: &io::Error) -> String {
+    if source.kind() != io::ErrorKind::AddrInUse {
+        return String::new();
+    }
+    match holders_told(address) {
+        Some(holders) => format!(
+            "; it is held by {holders} (two servers share a port only when both run as one user: \
+             SO_REUSEPORT, effective user)"
+        ),
+        None => {
+            "; nobody listens there: an outgoing connection of this host has the port, also for a \
+                 minute after its end: net.ipv4.ip_local_reserved_ports keeps it for the server"
+                .to_owned()
+        }
     }
 }
 

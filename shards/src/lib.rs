@@ -49,6 +49,6 @@ pub use application::{
 pub use bridge::{BridgeLink, BridgeSender};
 pub use config::Config;
 pub use error::StartError;
-pub use neighbours::{Neighbour, Process};
+pub use neighbours::{Neighbour, Process, holders_of, holders_told};
 pub use start::{abort_on_panic, run};
 pub use work::Work;

@@ -1,7 +1,7 @@
 //! Other processes that listen where this node does.
 //!
 //! Owns: which listeners of the network namespace are not ours, and whose they are.
-//! May depend on: std. Only the bridge's thread calls it: it reads `/proc`.
+//! May depend on: std. Only the bridge's thread calls it, and a start that fails: it reads `/proc`.
 //! Invariants: a listener of ours is never taken for another's; what is read grows with the
 //! listeners, not with the connections; nothing here needs a right.
 
@@ -75,6 +75,41 @@ impl Residence {
             .flat_map(|file| listeners(BufReader::new(file)))
             .filter(move |listener| !ours(listener))
     }
+}
+
+/// Who listens on an address, or on one that holds it or is held by it: what keeps another from having it.
+pub fn holders_of(address: SocketAddr) -> Vec<Neighbour> {
+    let mut found: Vec<Neighbour> = Vec::new();
+    let everywhere = Residence::default();
+    // A listener on all of IPv6 mostly has all of IPv4, too.
+    let meets = |other: SocketAddr| {
+        let is_any = other.ip().is_unspecified() || address.ip().is_unspecified();
+        other.port() == address.port() && (is_any || other.ip() == address.ip())
+    };
+    let rivals = everywhere.others().filter(|it| meets(it.address));
+    for listener in rivals.take(HOLDERS_MAX) {
+        let holder = Neighbour {
+            address: listener.address,
+            process: owner_of(listener.inode),
+        };
+        if !found.contains(&holder) {
+            found.push(holder);
+        }
+    }
+    found
+}
+
+/// More listeners of one port are one server with many threads.
+const HOLDERS_MAX: usize = 8;
+
+/// The same as part of a sentence: "sockudo (pid 12) on 0.0.0.0:6001".
+pub fn holders_told(address: SocketAddr) -> Option<String> {
+    let told = |holder: &Neighbour| match &holder.process {
+        Some(it) => format!("{} (pid {}) on {}", it.command, it.pid, holder.address),
+        None => format!("a process of another user on {}", holder.address),
+    };
+    let all: Vec<String> = holders_of(address).iter().map(told).collect();
+    (!all.is_empty()).then(|| all.join(", "))
 }
 
 /// A row of the kernel's table.
@@ -198,6 +233,22 @@ mod tests {
             "   0: 01:1 00000000:0000 0A 0 0 0 0 0 x",
         ] {
             assert_eq!(listener(broken), None, "{broken:?}");
+        }
+    }
+
+    #[test]
+    fn who_holds_a_port_is_told_with_process_and_address() {
+        for host in ["127.0.0.1:0", "[::1]:0"] {
+            let Ok(listener) = TcpListener::bind(host) else {
+                continue; // A host without IPv6.
+            };
+            let address = listener.local_addr().expect("it is bound");
+            let told = holders_told(address).expect("it is ours");
+            let pid = std::process::id();
+            assert!(
+                told.contains(&format!("(pid {pid}) on {address}")),
+                "{told}"
+            );
         }
     }
 

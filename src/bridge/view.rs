@@ -54,6 +54,7 @@ impl<L: ShardLink> Bridge<L> {
                 draining: self.drain.is_some(),
                 reload_succeeded: self.reloaded.succeeded,
                 reload_unix_s: self.reloaded.unix_s as f64,
+                log_lines_lost: crate::logging::lines_lost(),
                 build: self.build,
             },
         };

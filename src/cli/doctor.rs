@@ -1,7 +1,7 @@
 //! What `doctor` answers: the host's findings as a page or as JSON, and an exit code.
 //!
 //! Owns: the form of the JSON; when the page has colours.
-//! May depend on: `tuning`; the arguments in `cli`.
+//! May depend on: `tuning`, `config`; the arguments in `cli`.
 //! Invariants: nothing of the host is changed; a host that cannot be read is a finding, not an error.
 
 use std::{collections::BTreeMap, path::Path};
@@ -9,7 +9,9 @@ use std::{collections::BTreeMap, path::Path};
 use serde_json::json;
 use tuning::{Finding, Host, Ring, Severity, Target, check, report, report::Ink, verdict};
 
-use super::{Doctor, config::Answer};
+use super::config::{Answer, EXIT_BAD_CONFIG};
+use super::{Doctor, From};
+use crate::config::{ConfigErrors, load};
 
 pub fn run(
     arguments: &Doctor,
@@ -24,15 +26,20 @@ pub fn run(
             exit: EXIT_WRONG_USAGE,
         };
     }
+    let target = match target(arguments, environment) {
+        Ok(target) => target,
+        Err(errors) => {
+            return Answer {
+                out: String::new(),
+                diagnostics: format!("{errors}\n"),
+                exit: EXIT_BAD_CONFIG,
+            };
+        }
+    };
     let mut host = Host::read(root.unwrap_or_else(|| Path::new("/")));
     if root.is_none() {
         host.ring = Some(Ring::probe());
     }
-    let target = Target {
-        connections: arguments.connections,
-        shards: arguments.shards,
-        ..Target::default()
-    };
     let findings = check(&host, &target);
     let out = match arguments.json {
         true => as_json(&host, &target, &findings),
@@ -46,6 +53,35 @@ pub fn run(
 }
 
 const EXIT_WRONG_USAGE: u8 = 2;
+
+/// What the flags ask for, and where they are silent the configuration.
+fn target(
+    arguments: &Doctor,
+    environment: &BTreeMap<String, String>,
+) -> Result<Target, ConfigErrors> {
+    let mut target = Target::default();
+    if let Some(file) = &arguments.config {
+        let from = From {
+            config: Some(file.clone()),
+            ..From::default()
+        };
+        let config = load(&from.sources(environment.clone()))?.config;
+        if config.admission.max_connections > 0 {
+            target.connections = config.admission.max_connections.min(CONNECTIONS_MAX);
+        }
+        target.shards = config.shards.map(u64::from);
+        target.ports = vec![config.port];
+        target
+            .ports
+            .extend(config.metrics.enabled.then_some(config.metrics.port));
+    }
+    target.connections = arguments.connections.unwrap_or(target.connections);
+    target.shards = arguments.shards.or(target.shards);
+    Ok(target)
+}
+
+/// As `--connections` bounds it.
+const CONNECTIONS_MAX: u64 = 1_000_000_000;
 
 const fn exit(worst: Severity) -> u8 {
     match worst {
@@ -121,10 +157,44 @@ mod tests {
     }
 
     #[test]
+    fn the_configuration_says_what_the_flags_do_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("sockudo.toml");
+        let text = "shards = 3\nport = 443\nmetrics.enabled = false\n\
+                    admission.max_connections = 77\n";
+        std::fs::write(&file, text).expect("ours");
+        let of = |connections, shards, config| {
+            let arguments = Doctor {
+                connections,
+                shards,
+                config,
+                json: false,
+                root: None,
+            };
+            let target = target(&arguments, &BTreeMap::new()).expect("the file holds");
+            (target.connections, target.shards, target.ports)
+        };
+        let usual = vec![6_001, 9_601];
+        assert_eq!(of(None, None, None), (10_000, None, usual));
+        let file = Some(file);
+        assert_eq!(of(None, None, file.clone()), (77, Some(3), vec![443]));
+        assert_eq!(of(Some(5), Some(2), file), (5, Some(2), vec![443]));
+        let arguments = Doctor {
+            connections: None,
+            shards: None,
+            config: Some("/none/such.toml".into()),
+            json: false,
+            root: None,
+        };
+        assert_eq!(run(&arguments, &BTreeMap::new(), false).exit, 78);
+    }
+
+    #[test]
     fn a_root_that_is_not_there_is_wrong_usage() {
         let arguments = Doctor {
-            connections: 1,
+            connections: Some(1),
             shards: None,
+            config: None,
             json: false,
             root: Some("/none/such".into()),
         };

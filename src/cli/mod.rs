@@ -9,6 +9,7 @@ pub mod apps;
 pub mod cluster;
 pub mod config;
 pub mod doctor;
+pub mod migrate;
 pub mod top;
 pub mod tune;
 pub mod webhooks;
@@ -81,6 +82,13 @@ pub enum Command {
     /// to apply them, and what no file can mend. Exit status: 0, 1 if the host cannot carry so many or a file could not be
     /// written, 2 for wrong usage.
     Tune(Tune),
+    /// Write a configuration from that of another server, and say what has no place in it
+    ///
+    /// Reads the files that are named and nothing else, changes none of them. What was carried goes to stdout or to
+    /// --write, what was not to stderr, each with what to do instead; secrets are in the file, which only its owner may
+    /// read, and nowhere else. Exit status: 0 if all was carried, 1 if something was not, 73 if the file to write exists
+    /// or cannot be written, 78 if what is to be read cannot be.
+    MigrateFrom(MigrateFrom),
     /// Put a server under load and measure it: latencies, CPU time, memory, what was lost
     ///
     /// Works with any server that speaks the Pusher protocol. Put load on servers only that you own
@@ -373,6 +381,35 @@ impl AppsCommand {
 }
 
 #[derive(Clone, Debug, Args)]
+pub struct MigrateFrom {
+    /// Whose configuration it is; sockudo is 2.9 to 5
+    #[arg(value_name = "SERVER")]
+    pub former: Former,
+    /// Its file; - reads stdin. soketi: JSON or a module that exports it; reverb: config/reverb.php; sockudo: JSON or
+    /// TOML; for each the .env alone will do, and is all that there is for pusher
+    #[arg(value_name = "FILE", required_unless_present = "env")]
+    pub file: Option<PathBuf>,
+    /// Its .env, which ranks above the file as it did there; for reverb it fills env()
+    #[arg(long, value_name = "FILE")]
+    pub env: Option<PathBuf>,
+    /// Write to this file, which must not exist yet, with mode 0600 [default: stdout]
+    #[arg(long, value_name = "FILE")]
+    pub write: Option<PathBuf>,
+    /// Say what would be carried, write nothing
+    #[arg(long, conflicts_with = "write")]
+    pub check: bool,
+}
+
+/// Whose configuration is carried over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Former {
+    Soketi,
+    Reverb,
+    Pusher,
+    Sockudo,
+}
+
+#[derive(Clone, Debug, Args)]
 pub struct Top {
     #[command(flatten)]
     pub of: OfNode,
@@ -443,13 +480,17 @@ pub struct Serve {
 
 #[derive(Clone, Debug, Args)]
 pub struct Doctor {
-    /// Connections that the host is to carry at once, 1..=1000000000
-    #[arg(long, value_name = "COUNT", default_value_t = 10_000,
-        value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
-    pub connections: u64,
-    /// Threads that serve connections, 1..=1024 [default: as many as `serve` starts, one per physical core but one]
+    /// Connections that the host is to carry at once, 1..=1000000000 [default: admission.max_connections
+    /// of --config, else 10000]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    pub connections: Option<u64>,
+    /// Threads that serve connections, 1..=1024 [default: shards of --config, else as many as `serve` starts, one per
+    /// physical core but one]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=1_024))]
     pub shards: Option<u64>,
+    /// The server's configuration, for its connections, shards and ports [default: none is read]
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
@@ -566,6 +607,8 @@ Examples:
                                             serve one app without a file
   sockudo config check -c sockudo.toml      what is wrong, before a restart
   sockudo config show --origin              every value, and where it came from
+  sockudo migrate-from soketi soketi.json --write sockudo.toml
+                                            the same server, in a file of ours
   sockudo doctor --connections 100000       what this host lacks for that
   sockudo tune --connections 100000 --write tuned
                                             the files that mend it, to look at

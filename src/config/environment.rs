@@ -70,6 +70,11 @@ impl Variables {
         self.0.get(name).map(|variable| &variable.origin)
     }
 
+    /// All names, in order.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
     /// A name with a value that is not empty.
     pub(super) fn is_set(&self, name: &str) -> bool {
         self.value(name)

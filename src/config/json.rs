@@ -11,8 +11,24 @@ use super::tree::{Lines, Member, Node, Value};
 
 /// Reads `text`; an error names the line it was found in.
 pub(super) fn parse(text: &str) -> Result<Node, (u32, Fault)> {
+    parse_as(text, &STRICT)
+}
+
+/// The same for an object as JavaScript writes it: bare names, comments, single quotes.
+pub(super) fn parse_loose(text: &str) -> Result<Node, (u32, Fault)> {
+    let loose = ParseOptions {
+        allow_comments: true,
+        allow_loose_object_property_names: true,
+        allow_trailing_commas: true,
+        allow_single_quoted_strings: true,
+        ..STRICT
+    };
+    parse_as(text, &loose)
+}
+
+fn parse_as(text: &str, options: &ParseOptions) -> Result<Node, (u32, Fault)> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let parsed = parse_to_ast(text, &CollectOptions::default(), &STRICT).map_err(|error| {
+    let parsed = parse_to_ast(text, &CollectOptions::default(), options).map_err(|error| {
         let line = u32::try_from(error.line_display()).unwrap_or(u32::MAX);
         (
             line,

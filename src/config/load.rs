@@ -259,7 +259,7 @@ fn flag_assignments(flags: &[Flag]) -> Vec<Assignment> {
 }
 
 /// Settles the server's keys. Two come first: which defaults hold, and which log filter.
-fn settled(
+pub(super) fn settled(
     assignments: &mut Vec<Assignment>,
     variables: &Variables,
     report: &mut Report,
@@ -302,7 +302,7 @@ fn settled(
 }
 
 /// The app that `SOCKUDO_DEFAULT_APP_*` makes, or changes where a file has one of that id.
-fn env_app(settings: &mut Settings, variables: &Variables, report: &mut Report) {
+pub(super) fn env_app(settings: &mut Settings, variables: &Variables, report: &mut Report) {
     let mut given = environment::app_assignments(variables, report);
     let made_by = environment::app_of_variables(variables);
     if made_by == AppOfVariables::None {

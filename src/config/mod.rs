@@ -18,6 +18,7 @@
     )
 )]
 
+pub mod carry;
 mod checks;
 mod derive;
 mod dotenv;

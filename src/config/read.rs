@@ -401,7 +401,7 @@ fn read(given: &Assignment) -> Result<Option<Setting>, Misread> {
         .map_err(|misfit| (misfit.at, misfit.line, misfit.fault))
 }
 
-fn default_of(key: &'static Key, defaults: Defaults<'_>) -> (Setting, Origin) {
+pub(super) fn default_of(key: &'static Key, defaults: Defaults<'_>) -> (Setting, Origin) {
     if let (Some(path), Some(server)) = (key.inherits, defaults.server) {
         let entry = server.entry(path);
         return (entry.setting.clone(), entry.origin.clone());

@@ -95,9 +95,28 @@ pub(super) fn value_json(value: &Value) -> Json {
 
 /// The settings as TOML. Origins are comments; a key that is unset is left out.
 pub fn toml(settings: &Settings, secrets: Secrets, origins: Origins) -> String {
+    toml_of(settings, secrets, origins, &is_shown)
+}
+
+/// Only the keys that `is_written` names, as a file to keep: with secrets, without origins.
+pub(super) fn carried(settings: &Settings, is_written: Written<'_>) -> String {
+    toml_of(settings, Secrets::Shown, Origins::Left, is_written)
+}
+
+/// Which keys of a record are printed.
+type Written<'a> = &'a dyn Fn(&Settings, &'static Key) -> bool;
+
+fn toml_of(
+    settings: &Settings,
+    secrets: Secrets,
+    origins: Origins,
+    is_written: Written<'_>,
+) -> String {
     let mut out = String::new();
     let mut section = "";
-    let keys = shown_keys(settings).filter(|key| !matches!(key.kind, Kind::Records(_)));
+    let keys = settings.table.iter();
+    let keys =
+        keys.filter(|key| !matches!(key.kind, Kind::Records(_)) && is_written(settings, key));
     let mut keys: Vec<&Key> = keys.collect();
     // A table's header may stand only once.
     gather_sections(&mut keys, section_of);
@@ -114,9 +133,10 @@ pub fn toml(settings: &Settings, secrets: Secrets, origins: Origins) -> String {
         let member = key.path.rsplit('.').next().unwrap_or(key.path);
         toml_line(member, key, entry, secrets, origins, &mut out);
     }
-    for key in shown_keys(settings) {
+    for key in settings.table.iter() {
         if let Setting::Records(records) = settings.setting(key.path) {
-            toml_records(key.path, records, secrets, origins, &mut out);
+            let form = (secrets, origins, is_written);
+            toml_records(key.path, records, form, &mut out);
         }
     }
     out
@@ -129,36 +149,31 @@ fn section_of(path: &str) -> &str {
 
 /// Keys that do nothing are shown only where somebody set them.
 fn shown_keys(settings: &Settings) -> impl Iterator<Item = &'static Key> {
-    settings
-        .table
-        .iter()
-        .filter(|key| key.status == Status::Keep || *settings.origin(key.path) != Origin::Default)
+    settings.table.iter().filter(|key| is_shown(settings, key))
+}
+
+fn is_shown(settings: &Settings, key: &'static Key) -> bool {
+    key.status == Status::Keep || *settings.origin(key.path) != Origin::Default
 }
 
 fn toml_records(
     path: &str,
     records: &[Settings],
-    secrets: Secrets,
-    origins: Origins,
+    form: (Secrets, Origins, Written<'_>),
     out: &mut String,
 ) {
+    let (secrets, origins, is_written) = form;
     for record in records {
         write_line(out, format_args!("\n[[{path}]]"));
-        for key in shown_keys(record) {
+        for key in record.table.iter().filter(|key| is_written(record, key)) {
             let entry = record.entry(key.path);
             if !matches!(entry.setting, Setting::Null | Setting::Records(_)) {
                 toml_line(key.path, key, entry, secrets, origins, out);
             }
         }
-        for key in shown_keys(record) {
+        for key in record.table.iter() {
             if let Setting::Records(inner) = record.setting(key.path) {
-                toml_records(
-                    &format!("{path}.{}", key.path),
-                    inner,
-                    secrets,
-                    origins,
-                    out,
-                );
+                toml_records(&format!("{path}.{}", key.path), inner, form, out);
             }
         }
     }

@@ -175,6 +175,11 @@ pub(super) const CONFIG_RELOAD_TIMESTAMP: Family = gauge(
     NODE,
     "Unix time of the last configuration that was taken over",
 );
+pub(super) const LOG_LINES_LOST: Family = counter(
+    "log_lines_lost_total",
+    NODE,
+    "Lines of the log that could not be written: a full disk, a closed pipe",
+);
 pub(super) const READY: Family = gauge(
     "ready",
     &["node", "reason"],

@@ -69,6 +69,8 @@ fn add_bridge(families: &mut Families<'_>, sample: &Sample<'_>) {
         &[node],
         bridge.reload_unix_s,
     );
+    let lost = bridge.log_lines_lost as f64;
+    families.add(&name::LOG_LINES_LOST, &[node], lost);
     if bridge.unready.is_empty() {
         families.add(&name::READY, &[node, "none"], 1.0);
     }

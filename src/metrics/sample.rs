@@ -89,6 +89,7 @@ pub struct BridgeState<'a> {
     pub draining: bool,
     pub reload_succeeded: bool,
     pub reload_unix_s: f64,
+    pub log_lines_lost: u64,
     pub build: Build,
 }
 

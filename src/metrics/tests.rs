@@ -169,6 +169,7 @@ const ADDED: &[Row] = &[
         &[],
     ),
     ("config_last_reload_success", "gauge", &["node"], &[]),
+    ("log_lines_lost_total", "counter", &["node"], &[]),
     (
         "config_last_reload_timestamp_seconds",
         "gauge",
@@ -859,6 +860,7 @@ fn sample<'a>(
             draining: false,
             reload_succeeded: true,
             reload_unix_s: 1.0,
+            log_lines_lost: 3,
             build: Build {
                 version: "0",
                 commit: "c",

@@ -7,6 +7,7 @@
 
 mod examples;
 mod keys;
+mod migrate;
 mod program;
 mod refusals;
 mod secrets;

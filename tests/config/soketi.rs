@@ -11,7 +11,7 @@ use sockudo::config::{App, Config, Level, Origin, Secret};
 use crate::{Given, env, file, in_an_app, nested};
 
 /// What a configuration comes to, as a text.
-type Effect = fn(&Config) -> String;
+pub(super) type Effect = fn(&Config) -> String;
 
 fn secret(secret: &Option<Secret>) -> String {
     secret
@@ -23,7 +23,7 @@ fn app(config: &Config) -> &App {
     &config.app_manager.apps[0]
 }
 
-fn usual() -> &'static str {
+pub(super) fn usual() -> &'static str {
     include_str!("files/soketi.json")
 }
 
@@ -134,7 +134,7 @@ fn seconds_are_ours_and_milliseconds_soketis_by_the_spelling_of_the_key() {
 }
 
 /// Names of a file: path, value, effect, expected.
-const IN_A_FILE: &[(&str, &str, Effect, &str)] = &[
+pub(super) const IN_A_FILE: &[(&str, &str, Effect, &str)] = &[
     (
         "userAuthenticationTimeout",
         "5000",
@@ -480,7 +480,7 @@ fn what_soketi_has_and_this_release_has_not_is_refused_with_a_way_out() {
 }
 
 /// Variables after `SOKETI_`: value, effect, expected.
-const VARIABLES: &[(&str, &str, Effect, &str)] = &[
+pub(super) const VARIABLES: &[(&str, &str, Effect, &str)] = &[
     (
         "ADAPTER_DRIVER",
         "local",
@@ -1013,7 +1013,7 @@ const SETTINGS: &[(&str, &str, &str, Setting)] = &[
     ),
 ];
 
-const SOKETI_APP: [(&str, &str); 3] = [
+pub(super) const SOKETI_APP: [(&str, &str); 3] = [
     ("SOKETI_DEFAULT_APP_ID", "shop"),
     ("SOKETI_DEFAULT_APP_KEY", "k"),
     ("SOKETI_DEFAULT_APP_SECRET", "s"),

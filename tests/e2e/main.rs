@@ -54,6 +54,7 @@ mod cache;
 mod client_events;
 mod clients;
 mod drain;
+mod faults;
 mod frames;
 mod handshake;
 mod http_api;

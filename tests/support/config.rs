@@ -12,6 +12,8 @@ pub(crate) struct Config {
     pub(crate) json: Value,
     /// Variables of the process.
     pub(crate) environment: Vec<(String, String)>,
+    /// Where the log goes, if not to the server's own file.
+    pub(crate) log: Option<&'static str>,
 }
 
 impl Config {
@@ -27,8 +29,17 @@ impl Config {
             "drain": {"deadline_s": 5},
             "app_manager": {"driver": "memory", "array": {"apps": [app(APP_ID, KEY, SECRET)]}},
         });
-        let environment = Vec::new();
-        Self { json, environment }
+        Self {
+            json,
+            environment: Vec::new(),
+            log: None,
+        }
+    }
+
+    /// No byte of the log finds room.
+    pub(crate) fn with_a_full_disk(mut self) -> Self {
+        self.log = Some("/dev/full");
+        self
     }
 
     pub(crate) fn with_environment(mut self, variables: &[(&str, &str)]) -> Self {

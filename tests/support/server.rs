@@ -139,7 +139,13 @@ impl Server {
                 });
             }
         }
-        Self::run(command, folder, address, metrics, prefix)
+        let own = folder.path().join("log");
+        let log = match config.log {
+            Some(path) => File::options().write(true).open(path),
+            None => File::create(own),
+        };
+        let log = log.expect("the log can be opened");
+        Self::run_with_log(command, log, folder, (address, metrics, prefix))
     }
 
     /// Starts the server as an ordinary user with the limits of a usual desktop; only root can
@@ -219,13 +225,22 @@ impl Server {
     }
 
     fn run(
-        mut command: Command,
+        command: Command,
         folder: tempfile::TempDir,
         address: SocketAddr,
         metrics: SocketAddr,
         prefix: String,
     ) -> Self {
         let log = File::create(folder.path().join("log")).expect("the log can be created");
+        Self::run_with_log(command, log, folder, (address, metrics, prefix))
+    }
+
+    fn run_with_log(
+        mut command: Command,
+        log: File,
+        folder: tempfile::TempDir,
+        (address, metrics, prefix): (SocketAddr, SocketAddr, String),
+    ) -> Self {
         // The server reads its environment, which must be the test's and not that of who runs it.
         let kept = ["PATH", "HOME", "RUST_BACKTRACE"].map(|name| (name, std::env::var_os(name)));
         let own: Vec<(OsString, OsString)> = command

@@ -13,7 +13,7 @@ pub mod socket;
 
 use std::{
     io,
-    net::{TcpListener, ToSocketAddrs},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs},
     sync::Arc,
 };
 
@@ -84,14 +84,26 @@ pub enum AdminError {
     #[error("metrics.host = {host}: resolves to no address")]
     NoAddress { host: String },
     #[error(
-        "metrics.port = {port} on {host}: cannot be bound: {source}; \
-         metrics.required = false starts without metrics"
+        "metrics.port = {port} on {host}: cannot be bound: {source}{}; \
+         metrics.required = false starts without metrics",
+        held(host, *port, source)
     )]
     Bind {
         host: String,
         port: u16,
         source: io::Error,
     },
+}
+
+fn held(host: &str, port: u16, source: &io::Error) -> String {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    // A name may stand for any address.
+    let ip = bare.parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let is_taken = source.kind() == io::ErrorKind::AddrInUse;
+    let holders = is_taken
+        .then(|| shards::holders_told(SocketAddr::new(ip, port)))
+        .flatten();
+    holders.map_or_else(String::new, |holders| format!("; it is held by {holders}"))
 }
 
 /// Binds the listener. `None` = metrics are off, or may be missing and the port is taken.

@@ -35,9 +35,8 @@ impl Processes {
             let command = tree.text(&format!("/proc/{pid}/comm"));
             match command.value().map(String::as_str) {
                 Some("irqbalance") => processes.has_irqbalance = true,
-                Some("sockudo") if processes.servers.len() < SERVERS_MAX => {
-                    // Other commands of the same program have no shards.
-                    let is_server = has_shards(tree, pid);
+                Some(command) if processes.servers.len() < SERVERS_MAX => {
+                    let is_server = is_server(tree, pid, command == "sockudo");
                     let limits = Limits::read(tree, &name);
                     processes
                         .servers
@@ -50,14 +49,63 @@ impl Processes {
     }
 }
 
-/// A server names its threads.
-fn has_shards(tree: &Tree, pid: u64) -> bool {
+/// A server names its threads: other commands of the same program have no shards, and a program of
+/// another name that has both shards and a bridge is one of ours.
+fn is_server(tree: &Tree, pid: u64, is_named: bool) -> bool {
     let threads = tree.names(&format!("/proc/{pid}/task"));
-    let mut threads = threads.iter().take(THREADS_MAX);
-    threads.any(|thread| {
+    let (mut has_shards, mut has_bridge) = (false, is_named);
+    for thread in threads.iter().take(THREADS_MAX) {
         let name = tree.text(&format!("/proc/{pid}/task/{thread}/comm"));
-        name.value().is_some_and(|name| name.starts_with("shard"))
-    })
+        match name.value().map(String::as_str) {
+            Some("bridge") => has_bridge = true,
+            Some(name) if name.starts_with("shard") => has_shards = true,
+            _ => {}
+        }
+        if has_shards && has_bridge {
+            return true;
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_server_is_told_by_its_threads_whatever_the_program_is_called() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for (pid, command, threads, _) in CASES {
+            let process = folder.path().join("proc").join(pid);
+            let write = |path: &str, text: &str| {
+                let path = process.join(path);
+                fs::create_dir_all(path.parent().expect("it has one")).expect("ours");
+                fs::write(path, text).expect("ours");
+            };
+            write("comm", command);
+            for (number, thread) in threads.iter().enumerate() {
+                write(&format!("task/{number}/comm"), thread);
+            }
+        }
+        let found = Processes::read(&Tree::new(folder.path()));
+        let found: Vec<u64> = found.servers.iter().map(|server| server.pid).collect();
+        let expected = CASES.iter().filter(|case| case.3);
+        let expected: Vec<u64> = expected
+            .map(|case| case.0.parse().expect("a pid"))
+            .collect();
+        assert_eq!(found, expected);
+    }
+
+    /// Number, name of the program, of its threads, whether it is a server.
+    const CASES: &[(&str, &str, &[&str], bool)] = &[
+        ("10", "sockudo", &["sockudo", "shard-0"], true),
+        ("11", "sockudo", &["sockudo", "tokio"], false),
+        ("12", "realtime", &["realtime", "shard-0", "bridge"], true),
+        ("13", "mongod", &["mongod", "shard-0"], false),
+        ("14", "ip", &["ip", "bridge"], false),
+    ];
 }
 
 const SERVERS_MAX: usize = 16;

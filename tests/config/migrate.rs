@@ -1,0 +1,725 @@
+//! What people bring from another server, carried into a file of ours: each name to its effect.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use sockudo::config::carry::{Carried, Former, Given as Texts, Text, carry};
+use sockudo::config::{Config, Loaded};
+
+use crate::soketi::{Effect, IN_A_FILE, SOKETI_APP, VARIABLES};
+use crate::{Given, nested, soketi};
+
+/// Of a file and a `.env`, either of which may be empty.
+fn try_carry(former: Former, file: &str, env: &str) -> Result<Carried, String> {
+    let text = |name, text| Text { name, text };
+    let texts = Texts {
+        file: (!file.is_empty()).then(|| text("old", file)),
+        variables: (!env.is_empty()).then(|| text(".env", env)),
+    };
+    carry(former, texts).map_err(|errors| errors.to_string())
+}
+
+fn carried(former: Former, file: &str, env: &str) -> Carried {
+    try_carry(former, file, env).unwrap_or_else(|errors| panic!("{file}\n{env}\n{errors}"))
+}
+
+/// The file that was made, as a server would read it.
+fn loaded(carried: &Carried) -> Loaded {
+    let given = Given {
+        file: Some(("sockudo.toml", &carried.file)),
+        ..Given::default()
+    };
+    given.loaded()
+}
+
+fn left(carried: &Carried) -> Vec<String> {
+    carried.left.iter().map(ToString::to_string).collect()
+}
+
+fn is_listed(carried: &Carried, parts: &[&str]) -> bool {
+    let lines = left(carried);
+    lines
+        .iter()
+        .any(|line| parts.iter().all(|part| line.contains(part)))
+}
+
+#[test]
+fn every_name_of_a_soketi_file_has_its_effect_in_the_new_file() {
+    for &(path, value, effect, expected) in IN_A_FILE {
+        let old = nested(path, value);
+        let new = carried(Former::Soketi, &old, "");
+        assert_eq!(
+            effect(&loaded(&new).config),
+            expected,
+            "{old}\n{}",
+            new.file
+        );
+    }
+}
+
+#[test]
+fn every_variable_of_soketi_has_its_effect_in_the_new_file() {
+    let app: Vec<String> = SOKETI_APP
+        .map(|(name, value)| format!("{name}={value}\n"))
+        .into();
+    for &(name, value, effect, expected) in VARIABLES {
+        if name == "METRICS_DRIVER" {
+            continue; // It looks whether metrics are on, which they are not in Soketi.
+        }
+        let value = value.replace('"', "\\\"");
+        let env = format!("PORT=1\n{}SOKETI_{name}=\"{value}\"\n", app.concat());
+        let new = carried(Former::Soketi, "", &env);
+        assert_eq!(
+            effect(&loaded(&new).config),
+            expected,
+            "{env}\n{}",
+            new.file
+        );
+        if name == "PORT" {
+            // A list of variables is as good in place of the file.
+            assert_eq!(carried(Former::Soketi, &env, "").file, new.file);
+        }
+    }
+}
+
+#[test]
+fn the_usual_file_of_soketi_is_carried_and_lists_what_has_no_place() {
+    let old = soketi::usual();
+    let new = carried(Former::Soketi, old, "");
+    let config = loaded(&new).config;
+    assert_eq!(new.apps, 1);
+    assert_eq!(
+        config.app_manager.apps[0].secrets[0].expose(),
+        "shop-secret"
+    );
+    assert!(
+        is_listed(&new, &["old:", "cluster.port", "11002", "by UDP"]),
+        "{:?}",
+        left(&new)
+    );
+    assert!(
+        is_listed(
+            &new,
+            &["appManager.mysql.version = \"8.0\"", "the driver asks"]
+        ),
+        "{:?}",
+        left(&new)
+    );
+    let all = left(&new).concat() + &new.notes.concat();
+    assert!(!all.contains("shop-secret"), "{all}");
+}
+
+/// What Soketi does without being told, or in a unit of its own: its file, effect, expected.
+const SILENT: &[(&str, Effect, &str)] = &[
+    ("{\"port\": 1}", |c| c.metrics.enabled.to_string(), "false"),
+    ("{\"port\": 1}", |c| c.metrics.prefix.clone(), "soketi_"),
+    (
+        "{\"port\": 1}",
+        |c| c.webhooks.batching_enabled.to_string(),
+        "false",
+    ),
+    (
+        "{\"port\": 1}",
+        |c| c.database_pooling.enabled.to_string(),
+        "false",
+    ),
+    ("{\"port\": 1}", |c| c.database_pooling.max.to_string(), "7"),
+    (
+        "{\"port\": 1}",
+        |c| c.rate_limiter.enabled.to_string(),
+        "false",
+    ),
+    (
+        "{\"rateLimiter\": {\"driver\": \"redis\"}}",
+        |c| c.rate_limiter.enabled.to_string(),
+        "false",
+    ),
+    (
+        "{\"port\": 1}",
+        |c| c.app_manager.cache_enabled.to_string(),
+        "false",
+    ),
+    (
+        "{\"port\": 1}",
+        |c| c.cors.allowed_headers.len().to_string(),
+        "9",
+    ),
+    (
+        "{\"port\": 1}",
+        |c| c.cors.methods.join(" "),
+        "GET POST PUT DELETE OPTIONS",
+    ),
+    (
+        "{\"port\": 1}",
+        |c| c.http_api.request_bytes_max.to_string(),
+        "104857600",
+    ),
+    (
+        "{\"port\": 1}",
+        |c| c.http_api.memory_threshold.to_string(),
+        "0.85",
+    ),
+    (
+        "{\"port\": 1}",
+        |c| format!("{:?}", c.queue.driver),
+        "Memory",
+    ),
+    (
+        "{\"port\": 1}",
+        |c| c.user_authentication_timeout_s.to_string(),
+        "30",
+    ),
+    ("{\"port\": 1}", |c| c.drain.deadline_s.to_string(), "3"),
+    (
+        "{\"port\": 1}",
+        |c| c.channel_limits.cache_ttl_s.to_string(),
+        "3600",
+    ),
+    (
+        "{\"appManager\": {\"driver\": \"mysql\"}}",
+        |c| c.database.mysql.table_name.clone(),
+        "apps",
+    ),
+    (
+        "{\"appManager\": {\"driver\": \"postgres\"}}",
+        |c| c.database.postgres.database.clone(),
+        "main",
+    ),
+    (
+        "{\"appManager\": {\"driver\": \"dynamodb\"}}",
+        |c| c.database.dynamodb.table_name.clone(),
+        "apps",
+    ),
+    (
+        "{\"metrics\": {\"enabled\": true, \"prometheus\": {\"prefix\": \"a_\"}}}",
+        |c| format!("{} {}", c.metrics.enabled, c.metrics.prefix),
+        "true a_",
+    ),
+    (
+        r#"{"appManager": {"array": {"apps": [{"id": 1, "key": "k", "secret": "s"}]}}}"#,
+        |c| {
+            c.app_manager.apps[0]
+                .max_client_events_per_second
+                .to_string()
+        },
+        "0",
+    ),
+];
+
+#[test]
+fn what_soketi_does_without_being_told_is_written_out() {
+    for &(old, effect, expected) in SILENT {
+        let new = carried(Former::Soketi, old, "");
+        assert_eq!(
+            effect(&loaded(&new).config),
+            expected,
+            "{old}\n{}",
+            new.file
+        );
+    }
+}
+
+#[test]
+fn what_soketi_has_and_this_release_has_not_is_listed_and_the_rest_carried() {
+    for (old, parts) in [
+        (
+            "{\"adapter\": {\"driver\": \"cluster\"}, \"port\": 7}",
+            &["old:1: adapter.driver", "by UDP", "\"redis\""][..],
+        ),
+        (
+            "{\"port\": 7, \"ssl\": {\"certPath\": \"/c\", \"keyPath\": \"/k\"}}",
+            &["ssl.enabled", "TLS proxy"],
+        ),
+        (
+            "{\"port\": 7, \"appManager\": {\"driver\": \"scylla\"}}",
+            &["app_manager.driver", "not in this release"],
+        ),
+        (
+            "{\"port\": 7, \"databse\": {}}",
+            &["databse", "no such key; did you mean database"],
+        ),
+        (
+            "{\"port\": 7, \"eventLimits\": {\"maxBatchSize\": \"many\"}}",
+            &["eventLimits.maxBatchSize", "\"many\" is not"],
+        ),
+        (
+            "{\"port\": 7, \"appManager\": {\"array\": {\"apps\": [{\"id\": \"a\", \"key\": \"k\"}]}}}",
+            &["apps[0].secret", "is required"],
+        ),
+        (
+            "{\"port\": 7, \"appManager\": {\"array\": {\"apps\": [{\"id\": \"app-id\", \"key\": \"app-key\", \"secret\": \"app-secret\"}]}}}",
+            &["credentials are public"],
+        ),
+        (
+            "module.exports = { port: 7, // c\n queue: { driver: 'kafka' }, };",
+            &["old:2: queue.driver", "kafka"],
+        ),
+    ] {
+        let new = carried(Former::Soketi, old, "");
+        assert!(is_listed(&new, parts), "{old}: {:?}", left(&new));
+        assert_eq!(loaded(&new).config.port, 7, "{old}");
+        assert_eq!(new.apps, 0, "{old}");
+    }
+}
+
+#[test]
+fn an_app_whose_origins_are_in_doubt_is_closed_and_a_broken_webhook_alone_goes() {
+    let old = r#"{"appManager": {"array": {"apps": [
+        {"id": "a", "key": "ka", "secret": "s1", "allowedOrigins": ["https://*.*.a"]},
+        {"id": "b", "key": "kb", "secret": "s2", "webhooks": [
+            {"url": "gopher://x", "event_types": ["channel_occupied"]},
+            {"url": "https://h", "event_types": ["channel_occupied"]}]}]}}}"#;
+    let new = carried(Former::Soketi, old, "");
+    let config = loaded(&new).config;
+    let [a, b] = &config.app_manager.apps[..] else {
+        panic!("two apps: {}", new.file)
+    };
+    assert!(!a.enabled && b.enabled);
+    assert_eq!(b.webhooks.len(), 1);
+    assert!(
+        is_listed(&new, &["allowedOrigins[0]", "written disabled"]),
+        "{:?}",
+        left(&new)
+    );
+    assert!(is_listed(&new, &["webhooks[0].url"]), "{:?}", left(&new));
+}
+
+#[test]
+fn what_cannot_be_read_is_refused_with_its_line() {
+    for (former, file, env, part) in [
+        (
+            Former::Soketi,
+            "{\"port\": 1,\n",
+            "",
+            "old:1: not valid JSON",
+        ),
+        (
+            Former::Soketi,
+            "module.exports = {\n port: process.env.PORT }",
+            "",
+            "old:2: not valid JSON",
+        ),
+        (Former::Soketi, "[1]", "", "an object of keys"),
+        (Former::Soketi, "", "FOO=1", "no variable of that server"),
+        (
+            Former::Soketi,
+            "",
+            "SOKETI_DEFAULT_APP_SECRET='hunter2",
+            ".env:1: not valid env file",
+        ),
+        (
+            Former::Reverb,
+            "<?php\nreturn [",
+            "",
+            "old:2: not valid PHP",
+        ),
+        (
+            Former::Reverb,
+            "<?php\nreturn config('x');",
+            "",
+            "old:2: not valid PHP",
+        ),
+        (
+            Former::Reverb,
+            "",
+            "PUSHER_APP_ID=1",
+            "no variable of Reverb",
+        ),
+        (
+            Former::Pusher,
+            "",
+            "PUSHER_APP_ID=1\nPUSHER_APP_KEY=k",
+            "it holds no PUSHER_APP_SECRET",
+        ),
+        (Former::Sockudo, "port = = 1", "", "old:1: not valid TOML"),
+        (Former::Sockudo, "{\"port\": \"${NONE}\"}", "", "NONE"),
+    ] {
+        match try_carry(former, file, env) {
+            Ok(new) => assert!(is_listed(&new, &[part]), "{file}{env}: {:?}", left(&new)),
+            Err(errors) => {
+                assert!(errors.contains(part), "{file}{env}: {errors}");
+                assert!(!errors.contains("hunter2"), "{errors}");
+            }
+        }
+    }
+}
+
+const REVERB_APP: &str = "REVERB_APP_ID=1\nREVERB_APP_KEY=k\nREVERB_APP_SECRET=hunter2\n";
+
+/// Variables of Reverb: lines, effect, expected.
+const REVERB: &[(&str, Effect, &str)] = &[
+    ("", |c| c.host.join(","), "0.0.0.0"),
+    ("", |c| c.port.to_string(), "8080"),
+    ("", |c| c.activity_timeout_s.to_string(), "30"),
+    ("", |c| c.websocket.max_payload_bytes.to_string(), "10000"),
+    ("", |c| c.http_api.request_bytes_max.to_string(), "1048576"),
+    ("", |c| format!("{:?}", c.adapter.driver), "Local"),
+    ("", |c| c.app_manager.apps[0].id.clone(), "1"),
+    ("", |c| c.app_manager.apps[0].key.clone(), "k"),
+    (
+        "",
+        |c| c.app_manager.apps[0].secrets[0].expose().to_owned(),
+        "hunter2",
+    ),
+    (
+        "",
+        |c| c.app_manager.apps[0].enable_client_messages.to_string(),
+        "true",
+    ),
+    (
+        "",
+        |c| {
+            c.app_manager.apps[0]
+                .max_client_events_per_second
+                .to_string()
+        },
+        "0",
+    ),
+    (
+        "",
+        |c| c.app_manager.apps[0].max_connections.to_string(),
+        "0",
+    ),
+    (
+        "",
+        |c| c.app_manager.apps[0].allowed_origins.len().to_string(),
+        "0",
+    ),
+    (
+        "REVERB_SERVER_HOST=127.0.0.1",
+        |c| c.host.join(","),
+        "127.0.0.1",
+    ),
+    ("REVERB_SERVER_PORT=9000", |c| c.port.to_string(), "9000"),
+    ("REVERB_SERVER_PATH=/ws", |c| c.path_prefix.clone(), "/ws"),
+    (
+        "REVERB_PORT=443\nREVERB_HOST=x.example",
+        |c| format!("{} {}", c.port, c.host.join(",")),
+        "8080 0.0.0.0",
+    ),
+    (
+        "REVERB_MAX_REQUEST_SIZE=2_000_000",
+        |c| c.http_api.request_bytes_max.to_string(),
+        "10485760",
+    ),
+    (
+        "REVERB_MAX_REQUEST_SIZE=2000000",
+        |c| c.http_api.request_bytes_max.to_string(),
+        "2097152",
+    ),
+    (
+        "REVERB_APP_ACTIVITY_TIMEOUT=45",
+        |c| c.activity_timeout_s.to_string(),
+        "45",
+    ),
+    (
+        "REVERB_APP_MAX_MESSAGE_SIZE=20480",
+        |c| c.websocket.max_payload_bytes.to_string(),
+        "20480",
+    ),
+    (
+        "REVERB_APP_MAX_CONNECTIONS=50",
+        |c| c.app_manager.apps[0].max_connections.to_string(),
+        "50",
+    ),
+    (
+        "REVERB_APP_ACCEPT_CLIENT_EVENTS_FROM=none",
+        |c| c.app_manager.apps[0].enable_client_messages.to_string(),
+        "false",
+    ),
+    (
+        "REVERB_APP_ACCEPT_CLIENT_EVENTS_FROM=all",
+        |c| c.app_manager.apps[0].enable_client_messages.to_string(),
+        "true",
+    ),
+    (
+        "REVERB_APP_RATE_LIMITING_ENABLED=true",
+        |c| {
+            c.app_manager.apps[0]
+                .max_client_events_per_second
+                .to_string()
+        },
+        "1",
+    ),
+    (
+        "REVERB_APP_RATE_LIMITING_ENABLED=true\nREVERB_APP_RATE_LIMIT_MAX_ATTEMPTS=601\nREVERB_APP_RATE_LIMIT_DECAY_SECONDS=60",
+        |c| {
+            c.app_manager.apps[0]
+                .max_client_events_per_second
+                .to_string()
+        },
+        "11",
+    ),
+    (
+        "REVERB_SCALING_ENABLED=true",
+        |c| format!("{:?} {}", c.adapter.driver, c.adapter.redis.prefix),
+        "Redis reverb",
+    ),
+    (
+        "REVERB_SCALING_ENABLED=true\nREVERB_SCALING_CHANNEL=x",
+        |c| c.adapter.redis.prefix.clone(),
+        "x",
+    ),
+    (
+        "REVERB_SCALING_ENABLED=true\nREDIS_HOST=r\nREDIS_PORT=7\nREDIS_PASSWORD=p\nREDIS_DB=2\nREDIS_USERNAME=u",
+        |c| {
+            let redis = &c.database.redis;
+            let password = redis.password.as_ref().map(|it| it.expose().to_owned());
+            format!(
+                "{} {} {:?} {} {:?}",
+                redis.host, redis.port, password, redis.db, redis.username
+            )
+        },
+        "r 7 Some(\"p\") 2 Some(\"u\")",
+    ),
+    (
+        "REVERB_SCALING_ENABLED=true\nREDIS_URL=redis://:p@r:1",
+        |c| {
+            c.adapter
+                .redis
+                .sub_url
+                .as_ref()
+                .map_or_else(String::new, |it| it.expose().to_owned())
+        },
+        "redis://:p@r:1",
+    ),
+];
+
+#[test]
+fn every_variable_of_reverb_has_its_effect_in_the_new_file() {
+    for &(lines, effect, expected) in REVERB {
+        let env = format!(
+            "APP_NAME=\"a b\"\n{REVERB_APP}{lines}\nVITE_REVERB_APP_KEY=\"${{REVERB_APP_KEY}}\"\n"
+        );
+        let new = carried(Former::Reverb, "", &env);
+        assert_eq!(
+            effect(&loaded(&new).config),
+            expected,
+            "{lines}\n{}",
+            new.file
+        );
+        let is_about_size = lines.contains("2_000_000");
+        assert_eq!(
+            new.left.is_empty(),
+            !is_about_size,
+            "{lines}: {:?}",
+            left(&new)
+        );
+    }
+}
+
+#[test]
+fn what_reverb_has_and_this_server_has_not_is_listed_with_a_way_out() {
+    for (lines, parts) in [
+        (
+            "REVERB_PULSE_INGEST_INTERVAL=5",
+            &[".env:4: REVERB_PULSE_INGEST_INTERVAL = 5", "sockudo top"][..],
+        ),
+        (
+            "REVERB_TELESCOPE_INGEST_INTERVAL=5",
+            &["REVERB_TELESCOPE_INGEST_INTERVAL = 5", "log"],
+        ),
+        (
+            "REVERB_APP_PING_INTERVAL=5",
+            &["REVERB_APP_PING_INTERVAL = 5", "activity_timeout"],
+        ),
+        (
+            "REVERB_APP_ACCEPT_CLIENT_EVENTS_FROM=some",
+            &["REVERB_APP_ACCEPT_CLIENT_EVENTS_FROM = some", "none"],
+        ),
+        (
+            "REVERB_APP_RATE_LIMITING_ENABLED=true\nREVERB_APP_RATE_LIMIT_TERMINATE=true",
+            &["REVERB_APP_RATE_LIMIT_TERMINATE = true", "4301"],
+        ),
+        (
+            "REVERB_SCALING_ENABLED=true\nREDIS_TIMEOUT=5",
+            &["REDIS_TIMEOUT = 5"],
+        ),
+        ("REVERB_SERVER_PORT=abc", &["port", "\"abc\" is not"]),
+        (
+            "REVERB_SERVER=swoole",
+            &["servers.swoole", "no such server"],
+        ),
+        (
+            "REVERB_APPS_COUNT=5",
+            &[".env:4: REVERB_APPS_COUNT = 5", "config/reverb.php"],
+        ),
+        ("REVERB_PEPPER=hunter3", &[".env:4: REVERB_PEPPER: "]),
+        (
+            "REVERB_WEBHOOK_SECRET=hunter3",
+            &[".env:4: REVERB_WEBHOOK_SECRET: "],
+        ),
+    ] {
+        let new = carried(Former::Reverb, "", &format!("{REVERB_APP}{lines}\n"));
+        loaded(&new);
+        assert!(is_listed(&new, parts), "{lines}: {:?}", left(&new));
+        assert_eq!(
+            new.left.len(),
+            if lines.contains("swoole") { 2 } else { 1 },
+            "{lines}: {:?}",
+            left(&new)
+        );
+        assert!(!left(&new).concat().contains("hunter"), "{:?}", left(&new));
+    }
+}
+
+const REVERB_FILE: &str = include_str!("files/reverb.php");
+
+#[test]
+fn a_file_of_reverb_with_several_apps_is_read_without_php() {
+    let env = "REVERB_APP_KEY=k1\nREVERB_APP_SECRET=hunter2\nCHAT_SECRET=hunter3\nREDIS_URL=redis://r:1\n";
+    let new = carried(Former::Reverb, REVERB_FILE, env);
+    let config: Config = loaded(&new).config;
+    let apps = &config.app_manager.apps;
+    let ids: Vec<&str> = apps.iter().map(|app| &*app.id).collect();
+    assert_eq!(ids, ["shop", "chat", "closed"], "{}", new.file);
+    assert_eq!(
+        apps[1].allowed_origins,
+        ["chat.example.com", "*.chat.example.com"]
+    );
+    assert_eq!((apps[0].max_connections, apps[1].max_connections), (0, 500));
+    assert!(apps[0].enabled && apps[1].enabled && !apps[2].enabled);
+    assert_eq!(config.activity_timeout_s, 30);
+    assert_eq!(config.websocket.max_payload_bytes, 50_000);
+    let url = config.adapter.redis.pub_url.as_ref().map(|it| it.expose());
+    assert_eq!(url, Some("redis://r:1"));
+    for parts in [
+        &["servers.reverb.options.tls", "TLS proxy"][..],
+        &["servers.other", "for each"],
+        &["servers.reverb.magic = 7", "not a name of Reverb's"],
+        &["apps[2].allowed_origins", "only PHP", "disabled"],
+        &["apps[3].secret", "GONE_SECRET is not set"],
+        &["apps.apps[].activity_timeout = 60", "30 is written"],
+    ] {
+        assert!(is_listed(&new, parts), "{parts:?}: {:#?}", left(&new));
+    }
+    assert!(!left(&new).concat().contains("hunter"), "{:?}", left(&new));
+}
+
+#[test]
+fn the_variables_of_pusher_make_an_app_and_say_what_to_change() {
+    for env in [
+        "PUSHER_APP_ID=12\nPUSHER_APP_KEY=k\nPUSHER_APP_SECRET=hunter2\nPUSHER_APP_CLUSTER=eu\nPUSHER_HOST=\n",
+        "export PUSHER_ID=12\nPUSHER_KEY=k\nPUSHER_SECRET='hunter2'\nPUSHER_CLUSTER=eu\n",
+        "PUSHER_URL=https://k:hunter2@api-eu.pusher.com/apps/12\nPUSHER_CLUSTER=eu\n",
+    ] {
+        for new in [
+            carried(Former::Pusher, env, ""),
+            carried(Former::Pusher, "", env),
+        ] {
+            let config = loaded(&new).config;
+            let app = &config.app_manager.apps[0];
+            let given = (&*app.id, &*app.key, app.secrets[0].expose());
+            assert_eq!(given, ("12", "k", "hunter2"), "{env}");
+            assert!(new.left.is_empty(), "{:?}", left(&new));
+            let notes = new.notes.concat();
+            assert!(
+                notes.contains("cluster (eu)") && notes.contains("wsHost"),
+                "{notes}"
+            );
+            assert!(!notes.contains("hunter2"), "{notes}");
+        }
+    }
+}
+
+#[test]
+fn a_file_or_the_variables_of_an_earlier_sockudo_keep_their_effects() {
+    let app = "{\"id\": \"a\", \"key\": \"k\", \"secret\": \"s\"}";
+    let file = format!(
+        "{{\"port\": 7, \"cleanup\": {{\"batch_size\": 5}}, \"history\": {{}},
+          \"app_manager\": {{\"array\": {{\"apps\": [{app}]}}}}}}"
+    );
+    let toml = "port = 7\n[history]\n[[app_manager.array.apps]]\nid = \"a\"\nkey = \"k\"\nsecret = \"s\"\n";
+    for old in [&*file, toml] {
+        let new = carried(Former::Sockudo, old, "REDIS_URL=redis://r:1\n");
+        let config = loaded(&new).config;
+        assert_eq!(config.port, 7);
+        assert!(
+            is_listed(&new, &["history", "not supported"]),
+            "{:?}",
+            left(&new)
+        );
+        assert_eq!(new.left.len(), 1, "{:?}", left(&new));
+        let url = config
+            .queue
+            .redis
+            .url_override
+            .as_ref()
+            .map(|it| it.expose());
+        assert_eq!(url, Some("redis://r:1"));
+        // As before: no limit where 2.x had none.
+        assert_eq!(config.app_manager.apps[0].event_batch_max, u32::MAX);
+        assert_eq!(config.app_manager.apps[0].max_client_events_per_second, 0);
+    }
+    let env = "SOCKUDO_DEFAULT_APP_ID=a\nSOCKUDO_DEFAULT_APP_KEY=k\nSOCKUDO_DEFAULT_APP_SECRET=s\n";
+    let new = carried(Former::Sockudo, "", env);
+    let config = loaded(&new).config;
+    assert_eq!(
+        config.app_manager.apps[0].max_connections, 100,
+        "{}",
+        new.file
+    );
+}
+
+fn migrate(folder: &Path, arguments: &[&str]) -> (Output, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_sockudo"))
+        .arg("migrate-from")
+        .args(arguments)
+        .env_clear()
+        .env("PORT", "1")
+        .current_dir(folder)
+        .output()
+        .expect("the program was built");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (out, diagnostics) = (text(&output.stdout), text(&output.stderr));
+    (output, out, diagnostics)
+}
+
+#[test]
+fn the_program_writes_a_new_file_that_holds_and_never_over_another() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("env"), REVERB_APP).expect("ours");
+    std::fs::write(path("soketi.json"), soketi::usual()).expect("ours");
+    let run = |arguments: &[&str]| migrate(folder.path(), arguments);
+
+    let (output, out, said) = run(&["reverb", "--env", "env", "--write", "new.toml"]);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(
+        out.is_empty() && said.contains("new.toml is written"),
+        "{said}"
+    );
+    assert!(!said.contains("hunter2"), "{said}");
+    let mode = std::fs::metadata(path("new.toml"))
+        .expect("written")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let check = Command::new(env!("CARGO_BIN_EXE_sockudo"))
+        .args(["config", "check", "--config", "new.toml"])
+        .env_clear()
+        .current_dir(folder.path())
+        .output()
+        .expect("the program was built");
+    assert_eq!(check.status.code(), Some(0), "{check:?}");
+
+    let (output, _, said) = run(&["soketi", "soketi.json", "--write", "new.toml"]);
+    assert_eq!(output.status.code(), Some(73), "{said}");
+    assert!(said.contains("new.toml: cannot be written"), "{said}");
+    let kept = std::fs::read_to_string(path("new.toml")).expect("still there");
+    assert!(kept.contains("Reverb"), "{kept}");
+
+    let (output, out, said) = run(&["soketi", "soketi.json"]);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        out.contains("shop-secret") && !said.contains("shop-secret"),
+        "{said}"
+    );
+    let (output, out, _) = run(&["soketi", "soketi.json", "--check"]);
+    assert_eq!((output.status.code(), &*out), (Some(1), ""));
+    let (output, _, said) = run(&["soketi", "none.json"]);
+    assert_eq!(output.status.code(), Some(78), "{said}");
+    assert!(said.contains("none.json: cannot be read"), "{said}");
+    assert_eq!(run(&["soketi"]).0.status.code(), Some(2));
+}
