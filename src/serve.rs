@@ -28,6 +28,8 @@ use crate::{
             store::{Store, StoreSetupError},
         },
         notify::Supervisor,
+        port_tls::{PortTls, PortTlsError},
+        redirect::{self, RedirectError},
         run::{self as bridge, BridgeError, Reload, Setup},
         signals,
     },
@@ -58,6 +60,8 @@ pub enum ServeError {
     AdminSocket(#[from] SocketError),
     #[error(transparent)]
     Store(#[from] StoreSetupError),
+    #[error(transparent)]
+    Tls(#[from] PortTlsError),
     #[error("the system's random source failed: {0}")]
     Random(getrandom::Error),
     #[error(transparent)]
@@ -66,13 +70,17 @@ pub enum ServeError {
     Signals(std::io::Error),
     #[error(transparent)]
     Bridge(#[from] BridgeError),
+    #[error(transparent)]
+    Redirect(#[from] RedirectError),
 }
 
 impl ServeError {
     /// The process' exit code: 78 for a wrong configuration (sysexits.h), else 1.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Host { .. } | Self::Cors(_) | Self::Store(_) => 78,
+            Self::Config(_) | Self::Host { .. } | Self::Cors(_) | Self::Store(_) | Self::Tls(_) => {
+                78
+            }
             Self::Bridge(BridgeError::Bus(_) | BridgeError::NameTaken { .. }) => 78,
             Self::Logging(_)
             | Self::Admin(_)
@@ -80,7 +88,8 @@ impl ServeError {
             | Self::Random(_)
             | Self::Start(_)
             | Self::Signals(_)
-            | Self::Bridge(_) => 1,
+            | Self::Bridge(_)
+            | Self::Redirect(_) => 1,
         }
     }
 }
@@ -100,6 +109,7 @@ pub fn serve(sources: Sources) -> Result<(), ServeError> {
     let node_id = node_id(config);
     info!(version = VERSION, node = %node_id, "starting");
     let settings = Settings::from_config(config, node_id.clone(), sockets_max(config))?;
+    let tls = PortTls::read(&config.ssl, None)?;
     let metrics = admin::bind(&config.metrics)?;
     let admin = AdminSocket::bind(config.admin.socket.as_deref(), config.demo)?;
     let store = Store::start(config)?;
@@ -113,7 +123,9 @@ pub fn serve(sources: Sources) -> Result<(), ServeError> {
         homes: RandomState::new(),
         socket_ids: SocketIdKey::random().map_err(ServeError::Random)?,
     };
-    let runtime = runtime_config(config)?;
+    let runtime = runtime_config(config, tls.as_ref())?;
+    let redirects = redirect_addresses(config)?;
+    let https_port = config.port;
     let reload: Box<dyn FnMut() -> Result<Loaded, ConfigErrors> + Send> = Box::new(move || {
         let loaded = config::load(&sources)?;
         tell_notices(&loaded.notices);
@@ -124,6 +136,8 @@ pub fn serve(sources: Sources) -> Result<(), ServeError> {
     });
     let run = move |link: BridgeLink<ShardServer>| async move {
         announce(&loaded.config, &node_id, &link);
+        tell_tls(tls.as_ref());
+        redirect::begin(&redirects, https_port)?;
         let setup = Setup {
             apps,
             store,
@@ -137,6 +151,7 @@ pub fn serve(sources: Sources) -> Result<(), ServeError> {
             admin,
             signals: signals::listen().map_err(ServeError::Signals)?,
             reload: reload as Reload,
+            tls,
             supervisor: supervisor(&environment),
             memory_root: "/".into(),
             loaded,
@@ -209,7 +224,7 @@ fn node_id(config: &Config) -> String {
     })
 }
 
-fn runtime_config(config: &Config) -> Result<shards::Config, ServeError> {
+fn runtime_config(config: &Config, tls: Option<&PortTls>) -> Result<shards::Config, ServeError> {
     let defaults = shards::Config::default();
     let recv_buffers = config
         .net
@@ -219,7 +234,7 @@ fn runtime_config(config: &Config) -> Result<shards::Config, ServeError> {
         shards: config.shards,
         pin: config.pin,
         bridge_core: config.bridge_core.map(usize::from),
-        listen: listen_addresses(config)?,
+        listen: listen_addresses(config, config.port)?,
         backlog: config.net.backlog,
         recv_buffers: recv_buffers.unwrap_or(defaults.recv_buffers),
         recv_buffer_bytes: config.net.recv_buffer_bytes,
@@ -228,18 +243,28 @@ fn runtime_config(config: &Config) -> Result<shards::Config, ServeError> {
         connections_max: u32::try_from(accepts_max(config)).unwrap_or(u32::MAX),
         bridge_event_bytes_max: config.webhooks.shard_queue_bytes,
         busy_poll_us: config.net.busy_poll_us,
+        tls: tls.map(|tls| tls.port.clone()),
         ..defaults
     })
 }
 
+/// Where http is sent to https.
+fn redirect_addresses(config: &Config) -> Result<Vec<SocketAddr>, ServeError> {
+    if config.ssl.enabled && config.ssl.redirect_http {
+        listen_addresses(config, config.ssl.http_port.unwrap_or(80))
+    } else {
+        Ok(Vec::new())
+    }
+}
+
 /// One address per host: IPv4 first when a name has both.
-fn listen_addresses(config: &Config) -> Result<Vec<SocketAddr>, ServeError> {
+fn listen_addresses(config: &Config, port: u16) -> Result<Vec<SocketAddr>, ServeError> {
     let resolve = |host: &String| {
         let refused = |reason: String| ServeError::Host {
             host: host.clone(),
             reason,
         };
-        let found = (host.as_str(), config.port).to_socket_addrs();
+        let found = (host.as_str(), port).to_socket_addrs();
         let mut found: Vec<_> = found.map_err(|error| refused(error.to_string()))?.collect();
         found.sort_by_key(SocketAddr::is_ipv6);
         found
@@ -248,6 +273,23 @@ fn listen_addresses(config: &Config) -> Result<Vec<SocketAddr>, ServeError> {
             .ok_or_else(|| refused("resolves to no address".to_owned()))
     };
     config.host.iter().map(resolve).collect()
+}
+
+fn tell_tls(tls: Option<&PortTls>) {
+    if let Some(tls) = tls {
+        let kernel_tls = kernel_has_tls();
+        info!(
+            kernel_tls,
+            "TLS on the port; the kernel's is not used, had or not"
+        );
+        tls.tell_doubts();
+    }
+}
+
+/// Whether the kernel has the module `tls` at hand.
+fn kernel_has_tls() -> bool {
+    let protocols = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_available_ulp");
+    protocols.is_ok_and(|names| names.split_whitespace().any(|name| name == "tls"))
 }
 
 /// What an operator wants to see first.
@@ -286,8 +328,11 @@ fn announce(config: &Config, node_id: &str, link: &BridgeLink<ShardServer>) {
         warn!("the demo app's secret is public, and this server listens beyond loopback");
     }
     if let Some(address) = link.addresses().first().filter(|_| config.demo) {
+        let scheme = if config.ssl.enabled { "https" } else { "http" };
         let prefix = &config.path_prefix;
-        info!("demo mode: open http://{address}{prefix}/ and see a first event within a minute");
+        info!(
+            "demo mode: open {scheme}://{address}{prefix}/ and see a first event within a minute"
+        );
     }
 }
 

@@ -311,6 +311,9 @@ impl Application for ShardServer {
         self.connections[index] = Connection::accepted(slot, state, peer, until);
         self.connections_held += 1;
         turn.arm_timer(slot, until);
+        if state != State::ProxyHeader {
+            turn.begin_tls(slot, &[]);
+        }
     }
 
     fn on_received<T: ServerTurn>(&mut self, turn: &mut T, slot: Slot, bytes: &mut [u8]) {

@@ -50,7 +50,13 @@ impl ShardServer {
             Ok(None) => 0,
             Ok(Some(header)) => {
                 self.held(slot).on_proxy_header(header.source);
-                header.bytes
+                // The header itself is never sealed; what follows it is, where the port has TLS.
+                let rest = bytes.get(header.bytes..).unwrap_or_default();
+                if turn.begin_tls(slot, rest) {
+                    bytes.len()
+                } else {
+                    header.bytes
+                }
             }
             Err(error) => {
                 let column = match error {

@@ -281,7 +281,7 @@ impl ShardServer {
             hops: self.settings.upgrade_trust_hops,
             proxies: &self.settings.trusted_proxies,
         };
-        trust.transport(head, peer)
+        trust.transport(head, peer, self.settings.speaks_tls)
     }
 
     fn refuse_upgrade_request(

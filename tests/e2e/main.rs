@@ -67,6 +67,7 @@ mod shared_state;
 mod stores;
 mod strangers;
 mod subscriptions;
+mod tls;
 mod users;
 mod webhook_queue;
 mod webhook_sqs;
