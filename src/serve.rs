@@ -30,6 +30,8 @@ use crate::{
             store::{Store, StoreSetupError},
         },
         notify::Supervisor,
+        port_tls::{PortTls, PortTlsError},
+        redirect::{self, RedirectError},
         run::{self as bridge, BridgeError, Reload, Setup},
         signals,
         socket_file::SocketFile,
@@ -63,6 +65,8 @@ pub enum ServeError {
     Store(#[from] StoreSetupError),
     #[error("unix_socket.path = {path:?}: cannot be bound: {reason}")]
     UnixSocket { path: String, reason: String },
+    #[error(transparent)]
+    Tls(#[from] PortTlsError),
     #[error("the system's random source failed: {0}")]
     Random(getrandom::Error),
     #[error(transparent)]
@@ -71,13 +75,17 @@ pub enum ServeError {
     Signals(std::io::Error),
     #[error(transparent)]
     Bridge(#[from] BridgeError),
+    #[error(transparent)]
+    Redirect(#[from] RedirectError),
 }
 
 impl ServeError {
     /// The process' exit code: 78 for a wrong configuration (sysexits.h), else 1.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Host { .. } | Self::Cors(_) | Self::Store(_) => 78,
+            Self::Config(_) | Self::Host { .. } | Self::Cors(_) | Self::Store(_) | Self::Tls(_) => {
+                78
+            }
             Self::Bridge(BridgeError::Bus(_) | BridgeError::NameTaken { .. }) => 78,
             Self::Logging(_)
             | Self::Admin(_)
@@ -86,7 +94,8 @@ impl ServeError {
             | Self::Random(_)
             | Self::Start(_)
             | Self::Signals(_)
-            | Self::Bridge(_) => 1,
+            | Self::Bridge(_)
+            | Self::Redirect(_) => 1,
         }
     }
 }
@@ -106,6 +115,7 @@ pub fn serve(sources: Sources) -> Result<(), ServeError> {
     let node_id = node_id(config);
     info!(version = VERSION, node = %node_id, "starting");
     let settings = Settings::from_config(config, node_id.clone(), sockets_max(config))?;
+    let tls = PortTls::read(&config.ssl, None)?;
     let metrics = admin::bind(&config.metrics)?;
     let admin = AdminSocket::bind(config.admin.socket.as_deref(), config.demo)?;
     let store = Store::start(config)?;
@@ -119,10 +129,12 @@ pub fn serve(sources: Sources) -> Result<(), ServeError> {
         homes: RandomState::new(),
         socket_ids: SocketIdKey::random().map_err(ServeError::Random)?,
     };
-    let mut runtime = runtime_config(config)?;
+    let mut runtime = runtime_config(config, tls.as_ref())?;
     // Taken away when the node has stopped.
     let (local, _file) = unix_socket(&config.unix_socket)?.unzip();
     runtime.local = local.map(Arc::new);
+    let redirects = redirect_addresses(config)?;
+    let https_port = config.port;
     let reload: Box<dyn FnMut() -> Result<Loaded, ConfigErrors> + Send> = Box::new(move || {
         let loaded = config::load(&sources)?;
         tell_notices(&loaded.notices);
@@ -133,6 +145,8 @@ pub fn serve(sources: Sources) -> Result<(), ServeError> {
     });
     let run = move |link: BridgeLink<ShardServer>| async move {
         announce(&loaded.config, &node_id, &link);
+        tell_tls(tls.as_ref());
+        redirect::begin(&redirects, https_port)?;
         let setup = Setup {
             apps,
             store,
@@ -146,6 +160,7 @@ pub fn serve(sources: Sources) -> Result<(), ServeError> {
             admin,
             signals: signals::listen().map_err(ServeError::Signals)?,
             reload: reload as Reload,
+            tls,
             supervisor: supervisor(&environment),
             memory_root: "/".into(),
             loaded,
@@ -218,7 +233,7 @@ fn node_id(config: &Config) -> String {
     })
 }
 
-fn runtime_config(config: &Config) -> Result<shards::Config, ServeError> {
+fn runtime_config(config: &Config, tls: Option<&PortTls>) -> Result<shards::Config, ServeError> {
     let defaults = shards::Config::default();
     let recv_buffers = config
         .net
@@ -234,7 +249,7 @@ fn runtime_config(config: &Config) -> Result<shards::Config, ServeError> {
                 also_tcp: false,
                 ..
             } => Vec::new(),
-            _ => listen_addresses(config)?,
+            _ => listen_addresses(config, config.port)?,
         },
         backlog: config.net.backlog,
         recv_buffers: recv_buffers.unwrap_or(defaults.recv_buffers),
@@ -244,6 +259,7 @@ fn runtime_config(config: &Config) -> Result<shards::Config, ServeError> {
         connections_max: u32::try_from(accepts_max(config)).unwrap_or(u32::MAX),
         bridge_event_bytes_max: config.webhooks.shard_queue_bytes,
         busy_poll_us: config.net.busy_poll_us,
+        tls: tls.map(|tls| tls.port.clone()),
         ..defaults
     })
 }
@@ -282,14 +298,23 @@ fn unix_socket(socket: &UnixSocket) -> Result<Option<(UnixListener, SocketFile)>
     }
 }
 
+/// Where http is sent to https.
+fn redirect_addresses(config: &Config) -> Result<Vec<SocketAddr>, ServeError> {
+    if config.ssl.enabled && config.ssl.redirect_http {
+        listen_addresses(config, config.ssl.http_port.unwrap_or(80))
+    } else {
+        Ok(Vec::new())
+    }
+}
+
 /// One address per host: IPv4 first when a name has both.
-fn listen_addresses(config: &Config) -> Result<Vec<SocketAddr>, ServeError> {
+fn listen_addresses(config: &Config, port: u16) -> Result<Vec<SocketAddr>, ServeError> {
     let resolve = |host: &String| {
         let refused = |reason: String| ServeError::Host {
             host: host.clone(),
             reason,
         };
-        let found = (host.as_str(), config.port).to_socket_addrs();
+        let found = (host.as_str(), port).to_socket_addrs();
         let mut found: Vec<_> = found.map_err(|error| refused(error.to_string()))?.collect();
         found.sort_by_key(SocketAddr::is_ipv6);
         found
@@ -298,6 +323,23 @@ fn listen_addresses(config: &Config) -> Result<Vec<SocketAddr>, ServeError> {
             .ok_or_else(|| refused("resolves to no address".to_owned()))
     };
     config.host.iter().map(resolve).collect()
+}
+
+fn tell_tls(tls: Option<&PortTls>) {
+    if let Some(tls) = tls {
+        let kernel_tls = kernel_has_tls();
+        info!(
+            kernel_tls,
+            "TLS on the port; the kernel's is not used, had or not"
+        );
+        tls.tell_doubts();
+    }
+}
+
+/// Whether the kernel has the module `tls` at hand.
+fn kernel_has_tls() -> bool {
+    let protocols = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_available_ulp");
+    protocols.is_ok_and(|names| names.split_whitespace().any(|name| name == "tls"))
 }
 
 /// What an operator wants to see first.
@@ -344,8 +386,11 @@ fn announce(config: &Config, node_id: &str, link: &BridgeLink<ShardServer>) {
         warn!("the demo app's secret is public, and this server listens beyond loopback");
     }
     if let Some(address) = link.addresses().first().filter(|_| config.demo) {
+        let scheme = if config.ssl.enabled { "https" } else { "http" };
         let prefix = &config.path_prefix;
-        info!("demo mode: open http://{address}{prefix}/ and see a first event within a minute");
+        info!(
+            "demo mode: open {scheme}://{address}{prefix}/ and see a first event within a minute"
+        );
     }
 }
 

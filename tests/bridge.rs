@@ -198,6 +198,7 @@ fn setup(loaded: Loaded, admin: TcpListener, sources: Sources) -> Setup {
         admin: None,
         signals: signals::listen().expect("signal handlers"),
         reload: Box::new(move || load(&sources)),
+        tls: None,
         supervisor: Supervisor::default(),
         memory_root: "/".into(),
     }
@@ -379,6 +380,7 @@ impl Application for Echo {
             }
             FromBridge::Settle => turn.to_bridge(ToBridge::Settled).expect("an empty queue"),
             FromBridge::Config(_)
+            | FromBridge::Tls(_)
             | FromBridge::Shed { .. }
             | FromBridge::Apps { .. }
             | FromBridge::AppsOpen { .. }

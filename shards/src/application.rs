@@ -1,11 +1,14 @@
 //! The two traits between the runtime and what runs on it.
 //!
 //! Owns: `Application` (what a program supplies per shard) and `Turn` (what a shard offers it).
-//! May depend on: `work` and std only, so that a simulator can implement `Turn` without a ring.
+//! May depend on: `work`, the plain types of `wire` and std only, so that a simulator can implement `Turn` without a ring.
 //! Invariants: every accepted slot gets exactly one `on_closed`, and no call names it afterwards;
 //! messages of one pair of shards arrive in the order in which they were posted.
 
-use crate::work::Work;
+use crate::{
+    wire::{TlsCounters, TlsPort},
+    work::Work,
+};
 use std::{fmt, net::SocketAddr, sync::Arc};
 
 /// Number of a shard on this node, `0..shards`.
@@ -225,6 +228,17 @@ pub trait Turn {
     /// Drops queued, not yet started frames, oldest first, until `bytes` fit; returns frames and
     /// bytes dropped. Frames queued with `send` are never dropped.
     fn drop_oldest(&mut self, slot: Slot, bytes: usize) -> (u32, usize);
+    /// The connection speaks TLS from here on; these of its bytes have come already. False if the
+    /// node has none: then they are what they seem. From now on the application sees what they hold.
+    fn begin_tls(&mut self, slot: Slot, bytes: &[u8]) -> bool {
+        let _ = (slot, bytes);
+        false
+    }
+    /// New connections are offered this TLS from now on; the others keep theirs. Only where the node
+    /// was started with some.
+    fn offer_tls(&mut self, port: TlsPort) {
+        let _ = port;
+    }
     /// Bytes waiting in the outbox.
     fn outbox_bytes(&self, slot: Slot) -> usize;
 
@@ -322,6 +336,8 @@ pub struct RuntimeCounters {
     pub from_bridge_depth: u32,
     /// Messages to the bridge that were dropped or given back.
     pub to_bridge_full: u64,
+    /// What TLS did.
+    pub tls: TlsCounters,
 }
 
 /// Upper bounds of `RuntimeCounters::turn_us_buckets`, microseconds.

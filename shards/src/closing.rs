@@ -29,6 +29,13 @@ impl<A: Application> RingTurn<A> {
         assert!(row.state == State::Open);
         row.state = State::Flushing;
         row.flushing_since = self.clock.now.coarse();
+        if row.is(Flag::TLS) {
+            if row.is(Flag::SHAKING) {
+                self.forget_entries(index);
+            }
+            self.owe_end(index);
+        }
+        let row = self.rows.row(index);
         if row.outbox_is_empty() {
             self.outbox_flushed(index);
         } else {
@@ -70,9 +77,9 @@ impl<A: Application> RingTurn<A> {
     /// still read, and what it asked for may be under way.
     pub(crate) fn peer_ended(&mut self, index: u32) -> bool {
         let row = self.rows.row_mut(index);
-        row.mark(Flag::PEER_ENDED, true);
+        let was_told = row.mark(Flag::PEER_ENDED, true);
         match row.state {
-            State::Open => return true,
+            State::Open => return !was_told,
             State::Lingering => self.end_now(index, Closed::ByPeer),
             State::Flushing | State::Ending => {}
             State::Free => unreachable!("a free row has no receive in flight"),
@@ -91,19 +98,40 @@ impl<A: Application> RingTurn<A> {
         let row = self.rows.row_mut(index);
         row.state = State::Ending;
         self.wire.cancel(index, row);
+        if row.is(Flag::TLS) {
+            self.wire.sessions.end(index);
+        }
         self.free_if_quiet(index);
     }
 
     fn drop_outbox(&mut self, index: u32) {
+        self.forget_entries(index);
+        self.forget_unsent(index);
+    }
+
+    /// Drops what is queued and not sealed.
+    pub(crate) fn forget_entries(&mut self, index: u32) {
         let (row, spares) = self.rows.outbox_mut(index);
         assert!(!row.is(Flag::SEND));
+        let mut bytes = 0;
         while let Some((frame, _)) = row.pop(spares) {
+            bytes += self.frames.bytes(frame).len() as u32;
             self.frames.release(frame);
         }
-        self.counts.outbox_bytes -= u64::from(row.outbox_bytes);
-        row.outbox_bytes = 0;
+        bytes -= row.first_sent;
+        assert!(bytes <= row.outbox_bytes);
+        row.outbox_bytes -= bytes;
+        self.counts.outbox_bytes -= u64::from(bytes);
         row.own_bytes = 0;
         row.first_sent = 0;
+    }
+
+    /// Drops the count of what is sealed; the bytes go with the row's TLS.
+    pub(crate) fn forget_unsent(&mut self, index: u32) {
+        let row = self.rows.row_mut(index);
+        row.mark(Flag::UNSENT, false);
+        self.counts.outbox_bytes -= u64::from(row.outbox_bytes);
+        row.outbox_bytes = 0;
     }
 
     /// The application has heard that the connection ended.

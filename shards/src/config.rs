@@ -1,10 +1,11 @@
 //! What the runtime needs to know before it starts.
 //!
 //! Owns: `Config`, its ranges and defaults.
-//! May depend on: thiserror.
+//! May depend on: thiserror, `wire::TlsPort`.
 //! Invariants: a `Config` that `check` accepted can be started on any host whose kernel allows
 //! io_uring.
 
+use crate::wire::TlsPort;
 use std::{net::SocketAddr, os::unix::net::UnixListener, sync::Arc};
 use thiserror::Error;
 
@@ -47,6 +48,8 @@ pub struct Config {
     /// Connections of the node at most; more are closed right after accept. Shards know each
     /// other's counts but a tick late, so that some more may be let in.
     pub connections_max: u32,
+    /// TLS on all listeners; `None` = what comes is plain.
+    pub tls: Option<TlsPort>,
 }
 
 impl Config {
@@ -81,6 +84,7 @@ impl Default for Config {
             bridge_messages_max: 8_192,
             bridge_event_bytes_max: 16 * 1_024 * 1_024,
             connections_max: 4_000_000,
+            tls: None,
         }
     }
 }

@@ -56,6 +56,13 @@ impl Flag {
     /// Shared frames are not queued any more.
     pub(crate) const SEALED: Self = Self(1 << 11);
 
+    /// Its bytes are sealed: the application knows them opened.
+    pub(crate) const TLS: Self = Self(1 << 12);
+    /// The handshake of its TLS is not done.
+    pub(crate) const SHAKING: Self = Self(1 << 13);
+    /// Sealed bytes wait to be sent, or our end is to be said.
+    pub(crate) const UNSENT: Self = Self(1 << 14);
+
     const IN_FLIGHT: u16 = Self::RECV.0 | Self::SEND.0 | Self::WRITABLE.0;
 }
 
@@ -161,7 +168,7 @@ impl Row {
     }
 
     pub(crate) fn outbox_is_empty(&self) -> bool {
-        self.inline_count == 0
+        self.inline_count == 0 && !self.is(Flag::UNSENT)
     }
 
     /// Appends an entry. No allocation up to two entries, then from `spares` if there is one.

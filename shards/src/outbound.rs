@@ -12,12 +12,13 @@ use crate::{
     frames::FrameTable,
     ring::Completion,
     turn::RingTurn,
+    wire::RECORD_BYTES_MAX,
     work::Work,
 };
 use std::collections::VecDeque;
 
 /// Bytes that are joined into one send at most. A larger first frame is sent in place.
-const JOINED_BYTES_MAX: usize = 65_536;
+pub(crate) const JOINED_BYTES_MAX: usize = 65_536;
 /// Memory in which frames are joined, per flush between two system calls.
 const SCRATCH_BYTES: usize = 524_288;
 
@@ -34,6 +35,8 @@ pub(crate) struct Outbound {
     /// Small frames joined for one send each; reused when the sends have settled.
     scratch: Box<[u8]>,
     scratch_used: usize,
+    /// Small frames joined for one record; empty while there is no TLS.
+    record: Vec<u8>,
     /// Connections whose outbox waited for its peer lately, one entry per connection.
     lagging: Vec<Slot>,
     /// Connections whose answers have gone and whose application wants to know.
@@ -48,6 +51,7 @@ impl Outbound {
             working: Vec::new(),
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
             scratch_used: 0,
+            record: Vec::new(),
             lagging: Vec::new(),
             drained: VecDeque::new(),
         }
@@ -106,6 +110,37 @@ impl Outbound {
         (joined.as_ptr(), len)
     }
 
+    /// The bytes of one record: those of a row's entries behind `skipped` that follow what was sent.
+    pub(crate) fn gather<'a>(
+        &'a mut self,
+        row: &Row,
+        frames: &'a FrameTable,
+        skipped: usize,
+    ) -> &'a [u8] {
+        let mut skipped = row.first_sent as usize + skipped;
+        let mut entries = row.entries().peekable();
+        self.record.clear();
+        while let Some(frame) = entries.next() {
+            let bytes = frames.bytes(frame);
+            let Some(bytes) = bytes.get(skipped..).filter(|bytes| !bytes.is_empty()) else {
+                skipped -= bytes.len();
+                continue;
+            };
+            skipped = 0;
+            let room = RECORD_BYTES_MAX - self.record.len();
+            let bytes = &bytes[..bytes.len().min(room)];
+            let is_alone = bytes.len() == room || entries.peek().is_none();
+            if self.record.is_empty() && is_alone {
+                return bytes;
+            }
+            self.record.extend_from_slice(bytes);
+            if self.record.len() == RECORD_BYTES_MAX {
+                break;
+            }
+        }
+        &self.record
+    }
+
     /// No send is in flight: nothing reads the joined frames any more.
     fn settled(&mut self) {
         self.scratch_used = 0;
@@ -153,6 +188,7 @@ impl<A: Application> RingTurn<A> {
             let row = self.rows.row(index);
             let is_sendable = matches!(row.state, State::Open | State::Flushing)
                 && !row.is(Flag::WRITABLE)
+                && !row.is(Flag::SHAKING)
                 && !row.outbox_is_empty();
             if !is_sendable {
                 return;
@@ -185,6 +221,13 @@ impl<A: Application> RingTurn<A> {
         if !may_send || row.is(Flag::SEND) || row.is(Flag::WRITABLE) {
             return;
         }
+        if row.is(Flag::TLS) {
+            if !self.wire.sessions.has_memory_for(JOINED_BYTES_MAX) {
+                self.settle();
+            }
+            self.start_sealed_send(index);
+            return;
+        }
         let (first, second) = row.first_two();
         let Some(first) = first else { return };
         let unsent = &self.frames.bytes(first)[row.first_sent as usize..];
@@ -205,6 +248,7 @@ impl<A: Application> RingTurn<A> {
         }
         self.wire.reuse(sends);
         self.outbound.settled();
+        self.wire.sessions.sends_settled();
     }
 
     fn sent(&mut self, completion: Completion) {
@@ -213,10 +257,15 @@ impl<A: Application> RingTurn<A> {
         assert!(completion.token.is_of(row.generation));
         assert!(row.mark(Flag::SEND, false));
         match completion.result {
+            taken @ 1.. if row.is(Flag::TLS) => self.sent_sealed(index, taken as u32),
             taken @ 1.. => self.sent_bytes(index, taken as u32),
             // The socket has no room: poll, and send on when it has.
             code if matches!(-code, libc::EAGAIN | libc::ENOBUFS | libc::EINTR) => {
-                self.await_room(index);
+                if row.is(Flag::TLS) {
+                    self.sent_sealed(index, 0);
+                } else {
+                    self.await_room(index);
+                }
             }
             // EPIPE, ECONNRESET, ETIMEDOUT and their like: the peer is gone.
             _ => self.end_now(index, Closed::ByError),
@@ -224,8 +273,15 @@ impl<A: Application> RingTurn<A> {
     }
 
     fn sent_bytes(&mut self, index: u32, taken: u32) {
+        let sending = self.rows.row(index).sending;
+        assert!(taken <= sending);
+        self.taken_from_outbox(index, taken);
+        self.after_send(index, taken < sending);
+    }
+
+    /// So many bytes are off the outbox.
+    pub(crate) fn taken_from_outbox(&mut self, index: u32, taken: u32) {
         let (row, spares) = self.rows.outbox_mut(index);
-        assert!(taken <= row.sending);
         assert!(taken <= row.outbox_bytes);
         row.outbox_bytes -= taken;
         self.counts.outbox_bytes -= u64::from(taken);
@@ -243,7 +299,11 @@ impl<A: Application> RingTurn<A> {
             self.frames.release(first);
         }
         row.first_sent = left as u32;
-        let is_short = taken < row.sending;
+    }
+
+    /// What follows a send, of which the kernel left something or not.
+    pub(crate) fn after_send(&mut self, index: u32, is_short: bool) {
+        let row = self.rows.row(index);
         let (is_empty, state) = (row.outbox_is_empty(), row.state);
         self.tell_if_drained(index);
         if state == State::Flushing && !is_empty {

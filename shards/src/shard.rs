@@ -8,7 +8,7 @@
 use crate::{
     application::{Application, Millis, Peer, ShardId},
     bridge::Orders,
-    connections::State,
+    connections::{Flag, State},
     doorbell::Doorbell,
     mesh::Envelope,
     ring::{Completion, Kind},
@@ -30,6 +30,7 @@ const KEPT_AFTER_DRAINED: u32 = 45;
 const KEPT_AFTER_MESSAGES: u32 = 35;
 const KEPT_AFTER_BRIDGE: u32 = 30;
 const KEPT_AFTER_TIMERS: u32 = 25;
+const KEPT_AFTER_HANDSHAKES: u32 = 15;
 /// For what is left over of the turn's ends.
 const KEPT_AFTER_LAST_CALL: u32 = 6;
 /// Messages taken from one peer before the next has its turn.
@@ -54,8 +55,8 @@ fn peer_of(connection: &OwnedFd) -> Peer {
 
 /// One shard: the application and what it runs on.
 pub(crate) struct Shard<A: Application> {
-    application: A,
-    turn: RingTurn<A>,
+    pub(crate) application: A,
+    pub(crate) turn: RingTurn<A>,
     bell: Arc<Doorbell>,
     orders: Arc<Orders>,
     heartbeat: Arc<AtomicU64>,
@@ -134,6 +135,8 @@ impl<A: Application> Shard<A> {
         has_moved |= self.take_from_bridge();
         self.turn.budget.begin_stage(KEPT_AFTER_TIMERS);
         has_moved |= self.fire_timers();
+        self.turn.budget.begin_stage(KEPT_AFTER_HANDSHAKES);
+        has_moved |= self.take_handshakes();
         self.tick();
         self.turn.budget.begin_stage(KEPT_AFTER_LAST_CALL);
         let has_more = self.application.on_turn_end(&mut self.turn);
@@ -192,6 +195,7 @@ impl<A: Application> Shard<A> {
         turn.frames.end_turn();
         turn.has_left_over()
             || turn.outbound.has_listed()
+            || turn.wire.sessions.has_ready()
             || (may_read && (turn.inbound.has_held() || turn.inbound.has_starved()))
     }
 
@@ -263,7 +267,7 @@ impl<A: Application> Shard<A> {
         has_moved
     }
 
-    fn has_work_left(&self) -> bool {
+    pub(crate) fn has_work_left(&self) -> bool {
         self.turn.budget.stage_left() > Work(0)
     }
 
@@ -284,13 +288,22 @@ impl<A: Application> Shard<A> {
             .spend(Work::RECEIVE.and(Work::bytes(bytes)));
         if let Some(mut filled) = self.turn.wire.take_bytes(completion) {
             if completion.result > 0 && self.turn.rows.row(index).state == State::Open {
-                self.application
-                    .on_received(&mut self.turn, slot, filled.bytes());
+                if self.turn.rows.row(index).is(Flag::TLS) {
+                    self.receive_sealed(slot, filled.bytes());
+                } else {
+                    self.application
+                        .on_received(&mut self.turn, slot, filled.bytes());
+                }
             }
             self.turn.wire.give_back(filled);
         }
         self.turn.count_receive(index, bytes, spent_before);
         if self.turn.recv_went_on(completion) {
+            if self.turn.rows.row(index).is(Flag::TLS) {
+                self.turn.wire.sessions.counts.truncated += 1;
+                self.peer_ended_sealed(slot);
+                return;
+            }
             self.application.on_peer_ended(&mut self.turn, slot);
         }
     }

@@ -318,7 +318,11 @@ fn run_shard<A: Application>(seat: Seat<A>, make: impl Fn(ShardId) -> A) -> Resu
 /// Makes a shard on its own thread.
 fn sit<A: Application>(seat: Seat<A>, make: impl Fn(ShardId) -> A) -> Result<Shard<A>, StartError> {
     let config = &seat.config;
-    let wire = Wire::open(config.recv_buffers, config.recv_buffer_bytes);
+    let wire = Wire::open(
+        config.recv_buffers,
+        config.recv_buffer_bytes,
+        config.tls.clone(),
+    );
     let limits = Limits {
         outbox_bytes_max: config.outbox_bytes_max,
         burst_bytes_max: config.burst_bytes_max.max(config.outbox_bytes_max),

@@ -18,7 +18,7 @@ use crate::{
     outbound::Outbound,
     rows::Rows,
     timers::TICK_MS,
-    wire::Wire,
+    wire::{TlsPort, Wire},
     work::{Budget, Work},
 };
 use std::{
@@ -413,6 +413,14 @@ impl<A: Application> Turn for RingTurn<A> {
         }
     }
 
+    fn begin_tls(&mut self, slot: Slot, bytes: &[u8]) -> bool {
+        self.begin_sealing(slot, bytes)
+    }
+
+    fn offer_tls(&mut self, port: TlsPort) {
+        self.wire.sessions.offer(port);
+    }
+
     fn keep_ticking(&mut self, on: bool) {
         self.keeps_ticking = on;
     }
@@ -440,6 +448,7 @@ impl<A: Application> Turn for RingTurn<A> {
         counts.ring_overflows = self.wire.overflows();
         counts.submit_refusals = self.wire.refusals();
         counts.recv_buffers_free = u64::from(self.wire.free_buffers());
+        counts.tls = self.wire.sessions.counts.clone();
         counts.mesh_depths = self.mesh.depths();
         counts.mesh_overflow_depths = self.mesh.spilled_depths();
         (counts.to_bridge_depth, counts.from_bridge_depth) = self.link.depths();

@@ -32,6 +32,11 @@ impl Work {
     pub const FRAME: Self = Self(150);
     /// A text of a client, parsed and checked.
     pub const TEXT: Self = Self(800);
+    /// What follows the first step of a TLS handshake: a check of the client's last message, keys,
+    /// tickets.
+    pub const HANDSHAKE_STEP: Self = Self(25_000);
+    /// A TLS record, beside its bytes.
+    pub const RECORD: Self = Self(500);
     /// A signature.
     pub const SIGNATURE: Self = Self(2_000);
     /// A channel joined or left, at its home or on its shard.

@@ -8,7 +8,10 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use shards::application::{Lane, Millis, Waiter};
+use shards::{
+    TlsPort,
+    application::{Lane, Millis, Waiter},
+};
 
 use super::apps::{AppChange, AppName};
 use crate::{
@@ -110,6 +113,8 @@ pub enum FromBridge {
     Usage { waiter: Waiter, body: Box<str> },
     /// The configuration was read again: the keys that reload hold from now on. `Apps` follows.
     Config(Arc<Config>),
+    /// New connections are offered this.
+    Tls(Box<TlsPort>),
     /// The apps changed; the answer is `ToBridge::AppsTaken`. Apps that are new are not shown to clients
     /// before `AppsOpen`.
     Apps {

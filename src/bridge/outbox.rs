@@ -45,7 +45,7 @@ enum Place {
     Events,
 }
 
-const NEWEST: usize = 7;
+const NEWEST: usize = 8;
 const LINES: usize = 5;
 /// Changes of apps and answers to who looks for one.
 const APPS: Place = Place::Line(0);
@@ -67,6 +67,7 @@ const ORDER: [Place; NEWEST + LINES + 1] = [
     Place::Newest(4),
     Place::Newest(5),
     Place::Newest(6),
+    Place::Newest(7),
     Place::Line(TOPICS),
     Place::Line(ANSWERS),
     Place::Line(RATES),
@@ -88,6 +89,7 @@ fn place_of(message: &FromBridge) -> Place {
         FromBridge::Settle => Place::Newest(4),
         FromBridge::Scrape { .. } => Place::Newest(5),
         FromBridge::Owned(_) => Place::Newest(6),
+        FromBridge::Tls(_) => Place::Newest(7),
         FromBridge::TopicsLive(_) | FromBridge::TopicsLost => Place::Line(TOPICS),
         FromBridge::Usage { .. } => Place::Line(ANSWERS),
         FromBridge::State(_)

@@ -34,6 +34,7 @@ use super::{
     nodes::{Nodes, Told},
     notify::Supervisor,
     outbox::Outbox,
+    port_tls::PortTls,
     queue_setup,
     rate_store::{self, RateStore},
     signals::Signal,
@@ -67,6 +68,8 @@ pub struct Setup {
     /// From `signals::listen`.
     pub signals: mpsc::Receiver<Signal>,
     pub reload: Reload,
+    /// TLS as the shards were started with.
+    pub tls: Option<PortTls>,
     /// Who started this process, and wants to know how it goes.
     pub supervisor: Supervisor,
     /// `/`; tests have a root of their own.
@@ -147,6 +150,7 @@ pub struct Bridge<L> {
     _requests: mpsc::Sender<AdminRequest>,
     signals: mpsc::Receiver<Signal>,
     reload: Reload,
+    tls: Option<PortTls>,
     supervisor: Supervisor,
     health_due: Instant,
     sample_due: Instant,
@@ -236,6 +240,7 @@ impl<L: ShardLink> Bridge<L> {
             _requests: asked,
             signals: setup.signals,
             reload: setup.reload,
+            tls: setup.tls,
             supervisor: setup.supervisor,
             health_due: now,
             sample_due: now,
@@ -701,6 +706,13 @@ impl<L: ShardLink> Bridge<L> {
                 return;
             }
         };
+        let tls = match PortTls::read(&loaded.config.ssl, self.tls.as_ref()) {
+            Ok(tls) => tls.filter(|_| self.tls.is_some()),
+            Err(error) => {
+                tracing::error!(%error, "the new configuration is refused; the old one stays");
+                return;
+            }
+        };
         let keys = self.loaded.keys_that_need_a_restart(&loaded);
         let loaded = self.loaded.reloaded(loaded);
         self.webhooks.reconfigure(&loaded.config.webhooks);
@@ -718,6 +730,11 @@ impl<L: ShardLink> Bridge<L> {
         };
         let config = Arc::clone(&self.config);
         self.broadcast(|| FromBridge::Config(Arc::clone(&config)));
+        if let Some(tls) = tls {
+            tls.tell_doubts();
+            self.broadcast(|| FromBridge::Tls(Box::new(tls.port.clone())));
+            self.tls = Some(tls);
+        }
         self.reload_apps();
         tracing::info!(
             node = self.node_id,

@@ -438,6 +438,7 @@ impl Node {
             admin: None,
             signals: receiver,
             reload: Box::new(|| panic!("no reload was prepared")),
+            tls: None,
             supervisor: Supervisor::default(),
             memory_root: host.path().into(),
         };

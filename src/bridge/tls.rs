@@ -338,7 +338,7 @@ fn file(key: &'static str, path: &str, reason: &str) -> TlsError {
     }
 }
 
-fn read_certificates(
+pub(super) fn read_certificates(
     key: &'static str,
     path: &str,
 ) -> Result<Vec<CertificateDer<'static>>, TlsError> {
@@ -350,7 +350,7 @@ fn read_certificates(
     }
 }
 
-fn read_roots(key: &'static str, path: &str) -> Result<RootCertStore, TlsError> {
+pub(super) fn read_roots(key: &'static str, path: &str) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in read_certificates(key, path)? {
         let added = roots.add(certificate);
@@ -359,7 +359,7 @@ fn read_roots(key: &'static str, path: &str) -> Result<RootCertStore, TlsError> 
     Ok(roots)
 }
 
-fn read_key(key: &'static str, path: &str) -> Result<PrivateKeyDer<'static>, TlsError> {
+pub(super) fn read_key(key: &'static str, path: &str) -> Result<PrivateKeyDer<'static>, TlsError> {
     let text = read(key, path)?;
     // Else it is only said that there is none.
     if String::from_utf8_lossy(&text).contains("ENCRYPTED") {

@@ -36,6 +36,7 @@ pub(super) fn check(settings: &Settings, demo: Demo, report: &mut Report) {
     demo_credentials(settings, demo, report);
     proxies(settings, report);
     unix_socket(settings, report);
+    tls_of_port(settings, report);
     for app in settings.records(APPS) {
         unset_limits(app, settings, report);
         for webhook in app.records("webhooks") {
@@ -466,6 +467,23 @@ pub(super) fn is_public_production(settings: &Settings) -> bool {
     settings.text("mode") == "production" && !hosts.all(is_loopback)
 }
 
+/// TLS that has nothing to show would be plain text.
+fn tls_of_port(settings: &Settings, report: &mut Report) {
+    if !settings.flag("ssl.enabled") {
+        return;
+    }
+    for path in ["ssl.cert_path", "ssl.key_path"] {
+        if settings.text(path).is_empty() {
+            let text = "is empty, and ssl.enabled = true: name a PEM file, or turn TLS off";
+            report.error(
+                settings.origin(path),
+                path,
+                Fault::Conflict(text.to_owned()),
+            );
+        }
+    }
+}
+
 /// What limits by address and `require_tls` can know behind a proxy, or without one.
 fn proxies(settings: &Settings, report: &mut Report) {
     let is_local = settings
@@ -522,7 +540,7 @@ fn proxies(settings: &Settings, report: &mut Report) {
         }
     }
     for app in settings.records(APPS) {
-        if app.flag("require_tls") && hops_max == 0 {
+        if app.flag("require_tls") && hops_max == 0 && !settings.flag("ssl.enabled") {
             let text = "refuses every connection with 4000: TLS is a proxy's, and no proxy is \
                         trusted to say so (rate_limiter.websocket_rate_limit.trust_hops)";
             report.warn(

@@ -1,6 +1,6 @@
 //! What this release does not ship: the keys are known and checked, choosing it refuses to start.
 //!
-//! Owns: the refusal of what a row or a name of a choice calls `later`.
+//! Owns: the refusal of what a name of a choice calls `later`.
 //! May depend on: `keys`, `settings`, `error`.
 //! Invariants: nothing falls back silently to something else.
 
@@ -16,14 +16,14 @@ pub(super) fn later_values(key: &Key) -> Vec<&'static str> {
             let later = choices.iter().filter(|choice| choice.is_later);
             later.map(|choice| choice.name).collect()
         }
-        _ => key.later.iter().map(|_| "true").collect(),
+        _ => Vec::new(),
     }
 }
 
 /// What can be chosen instead.
 fn available(key: &Key) -> String {
     let Kind::Choice(choices) = key.kind else {
-        return key.later.unwrap_or_default().to_owned();
+        return String::new();
     };
     let shipped = choices.iter().filter(|choice| !choice.is_later);
     let names: Vec<String> = shipped.map(|choice| format!("{:?}", choice.name)).collect();
@@ -38,7 +38,6 @@ pub(super) fn check(settings: &Settings, report: &mut Report) {
         let later = later_values(key);
         let shown = match settings.setting(key.path) {
             Setting::Text(text) if later.contains(&text.as_str()) => format!("{text:?}"),
-            Setting::Flag(true) if later.contains(&"true") => "true".to_owned(),
             _ => continue,
         };
         let origin = settings.origin(key.path);

@@ -240,6 +240,33 @@ pub(super) const SHARD_ACCEPT_RESTS: Family = counter(
     SHARD,
     "Times that accepting rested for a second because of that",
 );
+pub(super) const TLS_HANDSHAKES: Family = counter(
+    "tls_handshakes_total",
+    &["kind", "node", "shard"],
+    "TLS handshakes that were done, in full or as a resumption",
+);
+pub(super) const TLS_FAILURES: Family = counter(
+    "tls_failures_total",
+    &["node", "reason", "shard"],
+    "TLS handshakes that failed and TLS connections that were ended, by reason",
+);
+pub(super) const TLS_TRUNCATED: Family = counter(
+    "tls_truncated_total",
+    SHARD,
+    "TLS connections whose client ended them by TCP alone",
+);
+pub(super) const TLS_KEY_UPDATES: Family =
+    counter("tls_key_updates_total", SHARD, "Keys that clients renewed");
+pub(super) const TLS_HANDSHAKING: Family = gauge(
+    "tls_handshaking",
+    SHARD,
+    "Connections whose TLS handshake is not done",
+);
+pub(super) const TLS_INPUT_BYTES: Family = gauge(
+    "tls_input_bytes",
+    SHARD,
+    "Bytes of unfinished handshakes and records",
+);
 pub(super) const SHARD_OUTBOX_PRESSES: Family = counter(
     "shard_outbox_presses_total",
     SHARD,

@@ -29,6 +29,7 @@ pub(super) fn add(families: &mut Families<'_>, sample: &Sample<'_>, rows: &[AppR
         if let Some(snapshot) = shard.snapshot {
             add_shard(families, sample.node, &label, shard, snapshot);
             add_pressure(families, sample.node, &label, snapshot);
+            add_tls(families, sample.node, &label, snapshot);
             add_mesh(families, sample.node, &label, snapshot);
             add_admission(families, sample.node, &label, snapshot);
         }
@@ -180,6 +181,35 @@ fn add_shard(
             &[node, request, shard],
             count as f64,
         );
+    }
+}
+
+fn add_tls(families: &mut Families<'_>, node: &str, shard: &str, snapshot: &ShardSnapshot) {
+    let tls = &snapshot.runtime.tls;
+    for (kind, count) in [
+        ("full", tls.handshakes_full),
+        ("resumed", tls.handshakes_resumed),
+    ] {
+        families.add(&name::TLS_HANDSHAKES, &[kind, node, shard], count as f64);
+    }
+    for (reason, count) in [
+        ("not_tls", tls.failed_not_tls),
+        ("client_gave_up", tls.failed_by_client),
+        ("no_agreement", tls.failed_by_us),
+        ("unfinished", tls.failed_unfinished),
+        ("input_full", tls.input_refused),
+        ("bad_record", tls.records_refused),
+        ("alert", tls.alerts_received),
+    ] {
+        families.add(&name::TLS_FAILURES, &[node, reason, shard], count as f64);
+    }
+    for (family, value) in [
+        (&name::TLS_TRUNCATED, tls.truncated),
+        (&name::TLS_KEY_UPDATES, tls.key_updates),
+        (&name::TLS_HANDSHAKING, tls.handshaking),
+        (&name::TLS_INPUT_BYTES, tls.input_bytes),
+    ] {
+        families.add(family, &[node, shard], value as f64);
     }
 }
 

@@ -303,6 +303,22 @@ const ADDED: &[Row] = &[
     ),
     ("shard_turns_cut_total", "counter", &["node", "shard"], &[]),
     (
+        "tls_handshakes_total",
+        "counter",
+        &["kind", "node", "shard"],
+        &[],
+    ),
+    (
+        "tls_failures_total",
+        "counter",
+        &["node", "reason", "shard"],
+        &[],
+    ),
+    ("tls_truncated_total", "counter", &["node", "shard"], &[]),
+    ("tls_key_updates_total", "counter", &["node", "shard"], &[]),
+    ("tls_handshaking", "gauge", &["node", "shard"], &[]),
+    ("tls_input_bytes", "gauge", &["node", "shard"], &[]),
+    (
         "shard_outbox_presses_total",
         "counter",
         &["node", "shard"],
@@ -544,6 +560,10 @@ fn the_numbers_of_all_shards_are_added_up() {
         "sockudo_shard_inputs_shed_total{node=\"n1\",shard=\"1\"} 18",
         "sockudo_shard_connections_aged_total{node=\"n1\",shard=\"1\"} 37",
         "sockudo_proxy_header_failures_total{node=\"n1\",reason=\"malformed\"} 82",
+        "sockudo_tls_handshakes_total{kind=\"resumed\",node=\"n1\",shard=\"1\"} 51",
+        "sockudo_tls_failures_total{node=\"n1\",reason=\"not_tls\",shard=\"1\"} 52",
+        "sockudo_tls_failures_total{node=\"n1\",reason=\"bad_record\",shard=\"1\"} 53",
+        "sockudo_tls_handshaking{node=\"n1\",shard=\"1\"} 54",
         "sockudo_shard_kept_bytes{node=\"n1\",shard=\"1\"} 19",
         "sockudo_shard_joins_waiting{node=\"n1\",shard=\"1\"} 23",
         "sockudo_shard_joins_refused_total{node=\"n1\",shard=\"1\"} 29",
@@ -889,6 +909,10 @@ fn busy_shard() -> ShardSnapshot {
     shard.runtime.turns_cut = 13;
     shard.runtime.outbox_presses = 14;
     shard.runtime.submit_refusals = 15;
+    shard.runtime.tls.handshakes_resumed = 51;
+    shard.runtime.tls.failed_not_tls = 52;
+    shard.runtime.tls.records_refused = 53;
+    shard.runtime.tls.handshaking = 54;
     shard.counters.publishers_held = 16;
     shard.counters.inputs_throttled = 17;
     shard.counters.inputs_shed = 18;

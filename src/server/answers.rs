@@ -146,6 +146,7 @@ impl ShardServer {
             FromBridge::ForgetMissing => self.lookups.forget_missing(),
             FromBridge::AppFound { name, found } => self.on_app_found(turn, *name, found),
             FromBridge::Config(config) => self.on_settings(turn, &config),
+            FromBridge::Tls(port) => turn.offer_tls(*port),
             FromBridge::Health(health) => self.health = health,
             FromBridge::Drain {
                 deadline,

@@ -69,8 +69,16 @@ impl Trust<'_> {
         }
     }
 
-    /// This server itself speaks no TLS, so a trusted proxy has to say so.
-    pub(super) fn transport(self, head: &Head<'_>, peer: Option<IpAddr>) -> Transport {
+    /// Where this server itself speaks no TLS, a trusted proxy has to say so.
+    pub(super) fn transport(
+        self,
+        head: &Head<'_>,
+        peer: Option<IpAddr>,
+        speaks_tls: bool,
+    ) -> Transport {
+        if speaks_tls {
+            return Transport::Tls;
+        }
         let Some(peer) = peer.filter(|peer| self.believes(*peer)) else {
             return Transport::Plain;
         };
@@ -248,7 +256,7 @@ mod tests {
                 proxies: &proxies,
             };
             let peer = "9.9.9.9".parse().expect("an address");
-            let found = trust.transport(&head, Some(peer));
+            let found = trust.transport(&head, Some(peer), false);
             assert_eq!(found, expected, "{trust:?} {headers:?}");
         }
     }

@@ -306,6 +306,7 @@ impl Application for ShardServer {
         self.connections.grow_to(index);
         let within_ms = self.first_request_ms();
         let until = turn.now().plus(within_ms);
+        let is_local = peer == Peer::Local;
         let peer = match peer {
             Peer::Address(address) => Some(address.ip()),
             Peer::Local => Some(LOCAL_PEER),
@@ -316,6 +317,10 @@ impl Application for ShardServer {
         self.connections[index] = Connection::accepted(slot, state, peer, until);
         self.connections_held += 1;
         turn.arm_timer(slot, until);
+        // Who speaks for others on this host has dealt with their TLS.
+        if state != State::ProxyHeader && !is_local {
+            turn.begin_tls(slot, &[]);
+        }
     }
 
     fn on_received<T: ServerTurn>(&mut self, turn: &mut T, slot: Slot, bytes: &mut [u8]) {

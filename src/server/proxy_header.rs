@@ -52,8 +52,16 @@ impl ShardServer {
         match parse_proxy_header(bytes) {
             Ok(None) => 0,
             Ok(Some(header)) => {
+                let rare = self.held(slot).rare.as_ref();
+                let is_local = rare.and_then(|rare| rare.peer) == Some(LOCAL_PEER);
                 self.held(slot).on_proxy_header(header.source);
-                header.bytes
+                // The header itself is never sealed; what follows it is, where the port has TLS.
+                let rest = bytes.get(header.bytes..).unwrap_or_default();
+                if !is_local && turn.begin_tls(slot, rest) {
+                    bytes.len()
+                } else {
+                    header.bytes
+                }
             }
             Err(error) => {
                 let column = match error {

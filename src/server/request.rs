@@ -11,7 +11,11 @@ use std::{borrow::Cow, net::IpAddr, rc::Rc};
 use shards::{application::Slot, work::Work};
 use smallvec::SmallVec;
 
-use super::{ServerTurn, ShardServer, addresses::counted, forwarded::Trust};
+use super::{
+    ServerTurn, ShardServer,
+    addresses::counted,
+    forwarded::{LOCAL_PEER, Trust},
+};
 use crate::{
     connection::{
         deadline::KEEP_ALIVE_MS,
@@ -281,7 +285,8 @@ impl ShardServer {
             hops: self.settings.upgrade_trust_hops,
             proxies: &self.settings.trusted_proxies,
         };
-        trust.transport(head, peer)
+        let speaks_tls = self.settings.speaks_tls && peer != Some(LOCAL_PEER);
+        trust.transport(head, peer, speaks_tls)
     }
 
     fn refuse_upgrade_request(

@@ -52,6 +52,8 @@ pub struct Settings {
     pub upgrade_limit: Option<RateLimit>,
     pub trusted_proxies: Vec<ipnet::IpNet>,
     pub proxy_protocol: ProxyProtocol,
+    /// All connections are TLS.
+    pub speaks_tls: bool,
     /// Proxies in front of a WebSocket, whether its address is limited or not.
     pub upgrade_trust_hops: u32,
     /// The welcome page is served, for this app.
@@ -119,6 +121,7 @@ impl Settings {
             grace_ms: config.webhooks.grace_ms,
             cors: cors_of(&config.cors)?,
             upgrade_trust_hops: limiter.upgrade_trust_hops,
+            speaks_tls: config.ssl.enabled,
             wants_peers: limiter.upgrade_trust_hops > 0
                 || api_limit.is_some()
                 || upgrade_limit.is_some()

@@ -140,6 +140,7 @@ fn example(key: &Key) -> String {
         "app_manager.driver" => "memory",
         "cache.driver" | "queue.driver" | "rate_limiter.driver" => "none",
         "cluster.replication" => "full",
+        // On, it wants files.
         "ssl.enabled" => "false",
         // Values that must fit others.
         "net.proxy_protocol" => "off",

@@ -169,7 +169,6 @@ fn a_database_is_written_by_a_person_only_and_apps_of_the_file_are_said_to_be_un
 fn what_this_release_does_not_ship_refuses_to_start() {
     for (path, value) in [
         ("app_manager.driver", "scylla"),
-        ("ssl.enabled", "true"),
         ("cluster.replication", "owned"),
     ] {
         let errors = file(&nested(path, &json_text(value))).errors();

@@ -450,11 +450,11 @@ fn what_soketi_has_and_this_release_has_not_is_refused_with_a_way_out() {
         ),
         (
             nested("ssl.certPath", "\"/c.pem\""),
-            "ssl.enabled: true is not in this release, which has plain TCP only",
+            "ssl.key_path: is empty, and ssl.enabled = true",
         ),
         (
             nested("ssl.keyPath", "\"/k.pem\""),
-            "ssl.enabled: true is not in this release",
+            "ssl.cert_path: is empty, and ssl.enabled = true",
         ),
         (
             nested("appManager.driver", "\"scylla\""),
@@ -1077,7 +1077,7 @@ fn every_variable_of_soketi_has_its_effect() {
         }
     }
     let tls = [&SOKETI_APP[..], &[("SOKETI_SSL_CERT", "/c.pem")]].concat();
-    assert!(env(&tls).errors()[0].contains("ssl.enabled: true is not in this release"));
+    assert!(env(&tls).errors()[0].contains("ssl.key_path: is empty, and ssl.enabled = true"));
     let bus = [&SOKETI_APP[..], &[("SOKETI_ADAPTER_DRIVER", "cluster")]].concat();
     assert!(env(&bus).errors()[0].contains("by UDP"));
     let misspelt = [&SOKETI_APP[..], &[("SOKETI_DEFAULT_APP_MAX_CONN", "1")]].concat();

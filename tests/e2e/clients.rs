@@ -26,11 +26,17 @@ pub(crate) struct Script {
 
 impl Script {
     /// `None` where the program or its packages are missing.
-    fn start(interpreter: &Path, script: &str, arguments: &[&str]) -> Option<Self> {
+    fn start(
+        interpreter: &Path,
+        script: &str,
+        arguments: &[&str],
+        environment: &[(&str, String)],
+    ) -> Option<Self> {
         let file = clients().join(script);
         let mut child = Command::new(interpreter)
             .arg(&file)
             .args(arguments)
+            .envs(environment.iter().cloned())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
@@ -102,6 +108,17 @@ pub(crate) fn node_at(
     script: &str,
     more: &[&str],
 ) -> Option<Script> {
+    node_with(test, address, script, more, &[])
+}
+
+/// The same with variables of its own.
+pub(crate) fn node_with(
+    test: &str,
+    address: SocketAddr,
+    script: &str,
+    more: &[&str],
+    environment: &[(&str, String)],
+) -> Option<Script> {
     if !clients().join("node_modules/pusher-js").exists() {
         skip(test, "the npm clients are not installed: run scripts/test");
         return None;
@@ -111,7 +128,7 @@ pub(crate) fn node_at(
         .into_iter()
         .chain(more.iter().copied())
         .collect();
-    let script = Script::start(Path::new("node"), script, &arguments);
+    let script = Script::start(Path::new("node"), script, &arguments, environment);
     if script.is_none() {
         skip(test, "node is not installed");
     }
@@ -240,7 +257,8 @@ fn the_python_library_makes_every_call_and_verifies_webhooks(shards: usize) {
         server.address.port().to_string(),
     );
     let arguments = [&*host, &*main_port, &*port.to_string()];
-    let mut script = Script::start(&python, "pusher_python.py", &arguments).expect("it is there");
+    let mut script =
+        Script::start(&python, "pusher_python.py", &arguments, &[]).expect("it is there");
     script.says("ready for the member");
     let mut member = server.client("member");
     member.subscribes("news");

@@ -74,6 +74,7 @@ mod shared_state;
 mod stores;
 mod strangers;
 mod subscriptions;
+mod tls;
 mod unix_socket;
 mod users;
 mod webhook_queue;

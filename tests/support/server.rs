@@ -29,6 +29,8 @@ pub(crate) struct Server {
     pub(crate) metrics: SocketAddr,
     pub(crate) prefix: String,
     folder: tempfile::TempDir,
+    /// The port answers a request in plain text with a refusal.
+    speaks_tls: bool,
     /// Beside that of whoever runs the test.
     environment: Vec<(OsString, OsString)>,
 }
@@ -145,7 +147,10 @@ impl Server {
             None => File::create(own),
         };
         let log = log.expect("the log can be opened");
-        Self::run_with_log(command, log, folder, (address, metrics, prefix))
+        let speaks_tls = json["ssl"]["enabled"] == true;
+        let mut server = Self::run_with_log(command, log, folder, (address, metrics, prefix));
+        server.speaks_tls = speaks_tls;
+        server
     }
 
     /// Starts the server as an ordinary user with the limits of a usual desktop; only root can
@@ -265,6 +270,7 @@ impl Server {
             metrics,
             prefix,
             folder,
+            speaks_tls: false,
             environment: own,
         }
     }
@@ -280,7 +286,10 @@ impl Server {
                     self.address
                 ));
                 // The answer is one shard's; the log's word holds for all.
-                let is_up = wire.try_reply().is_some_and(|reply| reply.status == 200);
+                let expected = if self.speaks_tls { 400 } else { 200 };
+                let is_up = wire
+                    .try_reply()
+                    .is_some_and(|reply| reply.status == expected);
                 if is_up && self.log().contains("ready") {
                     return;
                 }

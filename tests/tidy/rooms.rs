@@ -95,7 +95,12 @@ fn dependencies_between_rooms_point_one_way() {
         }
     }
     for source in sources(&["shards/src"]) {
+        let is_wire = source.path.to_string_lossy().contains("shards/src/wire/");
         for (line, code) in source.product() {
+            if !is_wire && has_word(code, "rustls") {
+                let rule = "of `shards` only `wire` knows of rustls".to_owned();
+                findings.add(&source.path, line, rule);
+            }
             for word in [
                 "sockudo",
                 "pusher",

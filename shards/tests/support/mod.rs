@@ -162,7 +162,8 @@ impl Application for Probe {
         assert_eq!(turn.shard(), self.shard);
     }
 
-    fn on_accepted<T: TurnOf<Self>>(&mut self, _: &mut T, slot: Slot, peer: Peer) {
+    fn on_accepted<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot, peer: Peer) {
+        turn.begin_tls(slot, &[]);
         self.facts.accepted.fetch_add(1, SeqCst);
         assert!(self.open.insert(slot, Millis(0)).is_none());
         assert!(match peer {

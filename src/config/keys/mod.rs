@@ -94,8 +94,6 @@ pub struct Key {
     pub source: Source,
     /// A reload gives it effect.
     pub reloads: bool,
-    /// This release cannot turn the flag on; what there is instead.
-    pub later: Option<&'static str>,
     /// A flag that, when off, makes the choice irrelevant.
     pub switch: Option<&'static str>,
     pub doc: &'static str,

@@ -135,7 +135,6 @@ const fn of(kind: Kind) -> Key {
         status: Status::Keep,
         source: Source::Upstream,
         reloads: false,
-        later: None,
         switch: None,
         doc: "",
     }
@@ -227,7 +226,6 @@ impl Key {
         no_effect(why: &'static str) { status = Status::NoEffect(why) }
         ours() { source = Source::Ours }
         reloads() { reloads = true }
-        later(available: &'static str) { later = Some(available) }
         matters_with(path: &'static str) { switch = Some(path) }
     }
 }

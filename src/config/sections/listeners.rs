@@ -11,20 +11,33 @@ use crate::config::shape;
 section! {
     pub struct Ssl in "ssl" {
         /// TLS on `port`.
-        enabled: bool = flag().default("false").env(&["SSL_ENABLED"])
-            .later("plain TCP only; put a TLS proxy in front");
-        /// Certificate chain, PEM.
+        enabled: bool = flag().default("false").env(&["SSL_ENABLED"]);
+        /// Certificate chain, PEM: the key's own certificate first.
         cert_path: String = text(shape::ANY).default("").env(&["SSL_CERT_PATH"]).reloads();
         /// Private key, PEM.
         key_path: String = text(shape::ANY).default("").env(&["SSL_KEY_PATH"]).reloads();
-        /// Opens the private key.
-        passphrase: Option<Secret> = secret().env(&["SSL_PASS"]);
-        /// CA of client certificates, PEM.
-        ca_path: Option<String> = text(shape::ANY).env(&["SSL_CA"]);
+        /// Opens the private keys that are encrypted.
+        passphrase: Option<Secret> = secret().env(&["SSL_PASS"]).reloads();
+        /// More certificate chains, PEM, each for the names in it; `ssl.cert_path` is for the rest.
+        extra_cert_paths: Vec<String> = texts(shape::NOT_EMPTY).default("").ours().reloads();
+        /// Their private keys, in the same order.
+        extra_key_paths: Vec<String> = texts(shape::NOT_EMPTY).default("").ours().reloads();
+        /// CA of client certificates, PEM; clients are asked for one then.
+        ca_path: Option<String> = text(shape::ANY).env(&["SSL_CA"]).reloads();
+        /// What follows when a client that is asked shows none.
+        client_certificates: ClientCertificates = choice(ClientCertificates::CHOICES)
+            .default("required").ours().reloads();
         /// A second listener that redirects to https.
         redirect_http: bool = flag().default("false").env(&["SSL_REDIRECT_HTTP"]);
         /// Its port.
         http_port: Option<u16> = port().default("80").nullable().env(&["SSL_HTTP_PORT"]);
+    }
+}
+
+choices! {
+    pub enum ClientCertificates {
+        Required = "required",
+        Optional = "optional",
     }
 }
 

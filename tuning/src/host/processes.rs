@@ -68,6 +68,9 @@ fn is_server(tree: &Tree, pid: u64, is_named: bool) -> bool {
     false
 }
 
+const SERVERS_MAX: usize = 16;
+const THREADS_MAX: usize = 4_096;
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -107,6 +110,3 @@ mod tests {
         ("14", "ip", &["ip", "bridge"], false),
     ];
 }
-
-const SERVERS_MAX: usize = 16;
-const THREADS_MAX: usize = 4_096;

@@ -1,10 +1,15 @@
 //! Data path. Between rows and the ring: what a connection sends and receives.
 //!
 //! Owns: the ring and its receive buffers; how an operation of a row begins and what is noted of it.
-//! May depend on: `ring`, `buffers`, `connections`. Not on outboxes, lists or the application.
+//! May depend on: `ring`, `buffers`, `connections`; its own rooms on rustls, which nothing else of
+//! this crate names. Not on outboxes, lists or the application.
 //! Invariants: at most one receive, one send and one wait for room of a row are in flight, each with
-//! its flag; a completion of a row names its generation. Whoever changes bytes on their way (as an
-//! encryption would) does it here.
+//! its flag; a completion of a row names its generation. Whatever changes bytes on their way (as TLS
+//! does) is here.
+
+mod records;
+mod sessions;
+mod tls;
 
 use crate::{
     buffers::{Filled, GROUP, RecvBuffers},
@@ -13,18 +18,29 @@ use crate::{
 };
 use std::{io, os::fd::RawFd};
 
+pub(crate) use records::{Opened, RECORD_BYTES_MAX};
+pub(crate) use sessions::Sessions;
+pub use sessions::{TlsCounters, TlsPort};
+pub(crate) use tls::Progress;
+
 /// A shard's road to the kernel.
 pub(crate) struct Wire {
     // The ring goes first at the end of life: then nothing uses the buffers any more.
     ring: NetRing,
     buffers: RecvBuffers,
+    /// The rows that speak TLS.
+    pub(crate) sessions: Sessions,
 }
 
 impl Wire {
-    pub(crate) fn open(buffers: u16, buffer_bytes: u32) -> io::Result<Self> {
+    pub(crate) fn open(buffers: u16, buffer_bytes: u32, tls: Option<TlsPort>) -> io::Result<Self> {
         let ring = NetRing::open()?;
         let buffers = RecvBuffers::register(ring.raw(), buffers, buffer_bytes)?;
-        Ok(Self { ring, buffers })
+        Ok(Self {
+            ring,
+            buffers,
+            sessions: Sessions::new(tls),
+        })
     }
 
     /// Begins to receive.

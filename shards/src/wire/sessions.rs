@@ -1,0 +1,347 @@
+//! Data path. The TLS of a shard's rows, where there is any.
+//!
+//! Owns: `TlsPort`, what new connections are offered; `Sessions`: one `Tls` per row, the handshakes
+//! that have something to do, the bytes that wait to be opened.
+//! May depend on: rustls, `tls`, `records`, `application`, `work`.
+//! Invariants: what waits to be opened on a shard is at most `INPUT_BYTES_MAX`; a row is listed for
+//! its handshake once at most.
+
+use super::{
+    records::{Alert, Front, OVERHEAD_BYTES_MAX, Opened, RECORD_BYTES_MAX, front},
+    tls::{Failure, Progress, Tls},
+};
+use crate::{application::Slot, work::Work};
+use rustls::ServerConfig;
+use std::{collections::VecDeque, sync::Arc};
+
+/// TLS as new connections are offered it.
+#[derive(Clone, Debug)]
+pub struct TlsPort {
+    /// Must allow secrets to be taken out: the runtime opens and seals records itself.
+    pub config: Arc<ServerConfig>,
+    /// What a full handshake costs: its signature is most of it.
+    pub handshake: Work,
+    /// What is said to whoever speaks something else.
+    pub not_tls: &'static [u8],
+}
+
+/// What happened, per shard.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsCounters {
+    /// Handshakes done in full.
+    pub handshakes_full: u64,
+    /// Handshakes that went on where an earlier connection was.
+    pub handshakes_resumed: u64,
+    /// Handshakes that failed: the first bytes were not TLS.
+    pub failed_not_tls: u64,
+    /// The client gave up, with an alert.
+    pub failed_by_client: u64,
+    /// We could not agree.
+    pub failed_by_us: u64,
+    /// The connection ended or was closed before its handshake did.
+    pub failed_unfinished: u64,
+    /// Connections closed since too many bytes waited to be opened.
+    pub input_refused: u64,
+    /// Connections closed for a record that cannot be opened.
+    pub records_refused: u64,
+    /// Connections that the client ended with an alert.
+    pub alerts_received: u64,
+    /// Connections that ended without saying so in TLS.
+    pub truncated: u64,
+    /// Keys that clients renewed.
+    pub key_updates: u64,
+    /// Connections whose handshake is not done.
+    pub handshaking: u64,
+    /// Bytes that wait to be opened.
+    pub input_bytes: u64,
+}
+
+/// The TLS of all rows of a shard.
+pub(crate) struct Sessions {
+    port: Option<TlsPort>,
+    rows: Vec<Option<Box<Tls>>>,
+    /// Rows whose handshake can go on.
+    ready: VecDeque<Slot>,
+    pub(crate) counts: TlsCounters,
+    /// Where a send's records are put together; empty while there is no TLS.
+    sealed: Vec<u8>,
+}
+
+/// Bytes of unfinished records and handshakes on one shard: 2 000 of the longest records.
+const INPUT_BYTES_MAX: u64 = 32 * 1_024 * 1_024;
+/// Of one connection: the longest message of a handshake, in records.
+const INPUT_BYTES_OF_ONE_MAX: usize = 69_632;
+
+impl Sessions {
+    pub(super) fn new(port: Option<TlsPort>) -> Self {
+        Self {
+            port,
+            rows: Vec::new(),
+            ready: VecDeque::new(),
+            counts: TlsCounters::default(),
+            sealed: Vec::new(),
+        }
+    }
+
+    /// Offers new connections something else from now on.
+    pub(crate) fn offer(&mut self, port: TlsPort) {
+        assert!(self.port.is_some(), "what was begun plain stays plain");
+        self.port = Some(port);
+    }
+
+    /// Gives a row its TLS. False if this shard speaks none.
+    pub(crate) fn begin(&mut self, index: u32) -> bool {
+        let Some(tls) = self.port.as_ref().and_then(|port| Tls::new(&port.config)) else {
+            return false;
+        };
+        let index = index as usize;
+        if index >= self.rows.len() {
+            self.rows.resize_with(index + 1, || None);
+        }
+        assert!(self.rows[index].is_none());
+        self.rows[index] = Some(Box::new(tls));
+        self.counts.handshaking += 1;
+        true
+    }
+
+    /// The connection ends: nothing is opened or sealed any more.
+    pub(crate) fn end(&mut self, index: u32) {
+        if let Some(tls) = self.rows.get_mut(index as usize).and_then(Option::take) {
+            self.counts.input_bytes -= tls.unopened.len() as u64;
+            if tls.is_handshaking() {
+                self.counts.handshaking -= 1;
+                self.counts.failed_unfinished += 1;
+            }
+        }
+    }
+
+    fn tls(&mut self, index: u32) -> &mut Tls {
+        self.rows[index as usize]
+            .as_deref_mut()
+            .expect("the row has TLS: its flag says so")
+    }
+
+    /// Keeps bytes of a handshake. False if that is too much.
+    pub(crate) fn keep_handshake(&mut self, slot: Slot, bytes: &[u8]) -> bool {
+        let is_room = self.has_room_for(slot.index, bytes.len());
+        let tls = self.tls(slot.index);
+        if !is_room {
+            return false;
+        }
+        tls.unopened.extend_from_slice(bytes);
+        if tls.can_step() && !std::mem::replace(&mut tls.is_listed, true) {
+            self.ready.push_back(slot);
+        }
+        self.counts.input_bytes += bytes.len() as u64;
+        true
+    }
+
+    fn has_room_for(&mut self, index: u32, bytes: usize) -> bool {
+        let of_one = self.tls(index).unopened.len() + bytes;
+        let all = self.counts.input_bytes + bytes as u64;
+        let is_room = of_one <= INPUT_BYTES_OF_ONE_MAX && all <= INPUT_BYTES_MAX;
+        self.counts.input_refused += u64::from(!is_room);
+        is_room
+    }
+
+    /// The next row whose handshake can go on.
+    pub(crate) fn take_ready(&mut self) -> Option<Slot> {
+        self.ready.pop_front()
+    }
+
+    pub(crate) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Whether the row's handshake can go on.
+    pub(crate) fn is_ready(&mut self, index: u32) -> bool {
+        self.tls(index).is_listed
+    }
+
+    /// Takes a handshake a step further; what it has cost.
+    pub(crate) fn step(&mut self, index: u32) -> (Progress, Work) {
+        let (not_tls, full) = match &self.port {
+            Some(port) => (port.not_tls, port.handshake),
+            None => (&b""[..], Work(0)),
+        };
+        let tls = self.tls(index);
+        tls.is_listed = false;
+        let (waiting, is_first) = (tls.unopened.len(), !tls.has_begun());
+        let progress = tls.step(not_tls);
+        let left = tls.unopened.len();
+        self.counts.input_bytes -= (waiting - left) as u64;
+        let work = match progress {
+            Progress::Failed(Failure::NotTls) => Work::TEXT,
+            // The first step holds the key exchange and the signature.
+            Progress::Waits | Progress::Done { .. } | Progress::Failed(_) if is_first => full,
+            Progress::Waits | Progress::Done { .. } | Progress::Failed(_) => Work::HANDSHAKE_STEP,
+        };
+        self.count(progress);
+        (progress, work)
+    }
+
+    fn count(&mut self, progress: Progress) {
+        let counts = &mut self.counts;
+        match progress {
+            Progress::Waits => return,
+            Progress::Done { is_resumed: true } => counts.handshakes_resumed += 1,
+            Progress::Done { is_resumed: false } => counts.handshakes_full += 1,
+            Progress::Failed(Failure::NotTls) => counts.failed_not_tls += 1,
+            Progress::Failed(Failure::Alerted) => counts.failed_by_client += 1,
+            Progress::Failed(Failure::Refused) => counts.failed_by_us += 1,
+        }
+        counts.handshaking -= 1;
+    }
+
+    /// Takes out what waits of a record, to be opened with what has come now.
+    pub(crate) fn take_unopened(&mut self, index: u32) -> Vec<u8> {
+        let unopened = std::mem::take(&mut self.tls(index).unopened);
+        self.counts.input_bytes -= unopened.len() as u64;
+        unopened
+    }
+
+    /// Keeps the first part of a record. False if that is too much.
+    // Nothing is kept, and no room for it, of a connection that is idle between two records.
+    pub(crate) fn keep(&mut self, index: u32, mut part: Vec<u8>) -> bool {
+        if part.is_empty() {
+            return true;
+        }
+        if !self.has_room_for(index, part.len()) {
+            return false;
+        }
+        if let Ok(Front::Part { whole }) = front(&part) {
+            part.reserve_exact(whole.saturating_sub(part.len()));
+        }
+        self.counts.input_bytes += part.len() as u64;
+        self.tls(index).unopened = part;
+        true
+    }
+
+    /// Opens the record at the front of `bytes`, if it is whole; its length.
+    pub(crate) fn open(
+        &mut self,
+        index: u32,
+        bytes: &mut [u8],
+    ) -> Result<Option<(Opened, usize)>, Alert> {
+        let opened = match front(bytes) {
+            Ok(Front::Part { .. }) => return Ok(None),
+            Ok(Front::Record { len }) => {
+                let opened = self.tls(index).open(&mut bytes[..len]);
+                opened.map(|opened| Some((opened, len)))
+            }
+            Err(alert) => Err(alert),
+        };
+        match &opened {
+            Ok(Some((Opened::KeyUpdate { .. }, _))) => self.counts.key_updates += 1,
+            Ok(Some((Opened::Alerted, _))) => self.counts.alerts_received += 1,
+            Ok(_) => {}
+            Err(alert) => {
+                self.counts.records_refused += 1;
+                self.tls(index).alert(*alert);
+            }
+        }
+        opened
+    }
+
+    /// By how much the bytes that wait sealed have grown since this was last asked, and whether
+    /// there are any.
+    pub(crate) fn recount(&mut self, index: u32) -> (i64, bool) {
+        let tls = self.tls(index);
+        let waiting = tls.unsent.len() as u32;
+        let grown = i64::from(waiting) - i64::from(tls.counted);
+        tls.counted = waiting;
+        (grown, waiting > 0)
+    }
+
+    /// Bytes can be sealed for this row.
+    pub(crate) fn is_open(&mut self, index: u32) -> bool {
+        self.tls(index).is_open()
+    }
+
+    /// Begins a send with what waits sealed, as much as fits.
+    pub(crate) fn begin_send(&mut self, index: u32, bytes_max: usize) -> Sending {
+        let tls = self.rows[index as usize]
+            .as_deref_mut()
+            .expect("the row has TLS: its flag says so");
+        let at = self.sealed.len();
+        let taken = tls.unsent.len().min(bytes_max);
+        self.sealed.extend_from_slice(&tls.unsent[..taken]);
+        tls.unsent.drain(..taken);
+        if tls.unsent.is_empty() {
+            tls.unsent = Vec::new();
+        }
+        tls.sealed = 0;
+        Sending {
+            at,
+            ends: at + bytes_max,
+        }
+    }
+
+    /// Whether another record of the longest fits into a send.
+    pub(crate) fn has_room(&mut self, index: u32, sending: &Sending) -> bool {
+        let is_open = self.tls(index).is_open() && self.tls(index).unsent.is_empty();
+        let ends = self.sealed.len() + RECORD_BYTES_MAX + 2 * OVERHEAD_BYTES_MAX;
+        is_open && ends <= sending.ends
+    }
+
+    /// Adds a record to a send. False if the connection can seal no more.
+    pub(crate) fn seal(&mut self, index: u32, plain: &[u8]) -> bool {
+        let tls = self.rows[index as usize]
+            .as_deref_mut()
+            .expect("the row has TLS: its flag says so");
+        tls.sealed += plain.len() as u32;
+        tls.seal(plain, &mut self.sealed)
+    }
+
+    /// Adds our end to a send.
+    pub(crate) fn say_end(&mut self, index: u32) {
+        let tls = self.rows[index as usize]
+            .as_deref_mut()
+            .expect("the row has TLS: its flag says so");
+        tls.say_end(&mut self.sealed);
+    }
+
+    /// The bytes of a send, which stay where they are until `sends_settled`; and where they begin.
+    pub(crate) fn sent_bytes(&mut self, index: u32, sending: &Sending) -> (*const u8, usize) {
+        self.tls(index).at = sending.at as u32;
+        let bytes = &self.sealed[sending.at..];
+        (bytes.as_ptr(), bytes.len())
+    }
+
+    /// Memory for a send of so many bytes that will not move what is being sent.
+    pub(crate) fn has_memory_for(&self, bytes: usize) -> bool {
+        self.sealed.len() + bytes <= self.sealed.capacity()
+    }
+
+    /// A send of `len` bytes is over, of which the kernel took `taken`: keeps the others. Returns
+    /// the plain bytes that were sealed for it.
+    pub(crate) fn sent(&mut self, index: u32, len: usize, taken: usize) -> u32 {
+        assert!(taken <= len);
+        let tls = self.rows[index as usize]
+            .as_deref_mut()
+            .expect("the row has TLS: its flag says so");
+        let at = tls.at as usize;
+        if taken < len {
+            let rest = &self.sealed[at + taken..at + len];
+            tls.unsent.splice(..0, rest.iter().copied());
+        }
+        std::mem::take(&mut tls.sealed)
+    }
+
+    /// No send is in flight.
+    pub(crate) fn sends_settled(&mut self) {
+        self.sealed.clear();
+        if self.port.is_some() && self.sealed.capacity() == 0 {
+            self.sealed.reserve_exact(SENDS_BYTES);
+        }
+    }
+}
+
+/// A send that is being put together.
+pub(crate) struct Sending {
+    at: usize,
+    ends: usize,
+}
+
+/// Memory in which records are put together, between two system calls.
+const SENDS_BYTES: usize = 524_288;

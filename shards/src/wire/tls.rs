@@ -1,0 +1,256 @@
+//! Data path. TLS of one connection: from its first byte to its last.
+//!
+//! Owns: `Tls`: the handshake, then the records; what was received and not opened, what was sealed
+//! and not sent.
+//! May depend on: rustls, `records`.
+//! Invariants: nothing is received or sent here; sealed bytes leave in the order of their numbers;
+//! bytes that wait are at most one handshake's flight or one record.
+
+use super::records::{Alert, Front, Opened, RECORD_BYTES_MAX, Records, front};
+use rustls::{
+    ContentType, ServerConfig,
+    server::UnbufferedServerConnection,
+    unbuffered::{ConnectionState, EncodeError, UnbufferedStatus},
+};
+use std::sync::Arc;
+
+/// One connection's TLS.
+pub(crate) struct Tls {
+    stage: Stage,
+    /// Received and not opened: of a handshake, or the first part of a record.
+    pub(super) unopened: Vec<u8>,
+    /// Sealed and not taken by the kernel.
+    pub(super) unsent: Vec<u8>,
+    /// Plain bytes in the send that is under way.
+    pub(super) sealed: u32,
+    /// Of `unsent`, what the row's outbox counts.
+    pub(super) counted: u32,
+    /// Where the send that is under way begins in the shard's memory for such.
+    pub(super) at: u32,
+    /// On the list of handshakes that can go on.
+    pub(super) is_listed: bool,
+    /// A whole record was there.
+    has_begun: bool,
+    /// Our last alert is said.
+    has_ended: bool,
+}
+
+enum Stage {
+    /// Boxed: it is large, and gone after the handshake.
+    Handshake(Box<UnbufferedServerConnection>),
+    Open(Records),
+    /// Nothing can be opened or sealed any more.
+    Over,
+}
+
+/// How far a handshake came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// It waits for bytes.
+    Waits,
+    /// It is done; what is left of `unopened` are records.
+    Done {
+        is_resumed: bool,
+    },
+    Failed(Failure),
+}
+
+/// Why there is no TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// The first byte is not TLS's.
+    NotTls,
+    /// The client said that it gives up.
+    Alerted,
+    /// We cannot go on with what the client said, and told it so.
+    Refused,
+}
+
+impl Tls {
+    pub(super) fn new(config: &Arc<ServerConfig>) -> Option<Self> {
+        let handshake = UnbufferedServerConnection::new(Arc::clone(config)).ok()?;
+        Some(Self {
+            stage: Stage::Handshake(Box::new(handshake)),
+            unopened: Vec::new(),
+            unsent: Vec::new(),
+            sealed: 0,
+            counted: 0,
+            at: 0,
+            is_listed: false,
+            has_begun: false,
+            has_ended: false,
+        })
+    }
+
+    /// Whether what waits is worth a step of the handshake.
+    pub(super) fn can_step(&self) -> bool {
+        let is_whole = !matches!(front(&self.unopened), Ok(Front::Part { .. }));
+        is_whole || self.is_foreign()
+    }
+
+    pub(super) fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
+    pub(super) fn is_handshaking(&self) -> bool {
+        matches!(self.stage, Stage::Handshake(_))
+    }
+
+    fn is_foreign(&self) -> bool {
+        let first = self.unopened.first();
+        !self.has_begun && first.is_some_and(|&first| first != HANDSHAKE)
+    }
+
+    /// Takes the handshake as far as the whole records that wait bring it.
+    pub(super) fn step(&mut self, not_tls: &[u8]) -> Progress {
+        if self.is_foreign() {
+            self.unsent.extend_from_slice(not_tls);
+            return self.fail(Failure::NotTls);
+        }
+        let Stage::Handshake(handshake) = &mut self.stage else {
+            return Progress::Waits;
+        };
+        self.has_begun = true;
+        let stepped = step_handshake(handshake, &mut self.unopened, &mut self.unsent);
+        match stepped {
+            Ok(()) if handshake.is_handshaking() => Progress::Waits,
+            Ok(()) => self.open_records(),
+            Err(failure) => self.fail(failure),
+        }
+    }
+
+    fn open_records(&mut self) -> Progress {
+        let Stage::Handshake(handshake) = std::mem::replace(&mut self.stage, Stage::Over) else {
+            return self.fail(Failure::Refused);
+        };
+        let is_resumed = handshake.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
+        match Records::of(*handshake) {
+            Ok(records) => {
+                self.stage = Stage::Open(records);
+                Progress::Done { is_resumed }
+            }
+            Err(_) => self.fail(Failure::Refused),
+        }
+    }
+
+    fn fail(&mut self, failure: Failure) -> Progress {
+        self.stage = Stage::Over;
+        self.unopened = Vec::new();
+        self.has_ended = true;
+        Progress::Failed(failure)
+    }
+
+    /// Opens one whole record in its place.
+    pub(super) fn open(&mut self, record: &mut [u8]) -> Result<Opened, Alert> {
+        let Stage::Open(records) = &mut self.stage else {
+            return Err(Alert::INTERNAL_ERROR);
+        };
+        let opened = records.open(record)?;
+        if opened == (Opened::KeyUpdate { is_asked: true }) {
+            // Who asks again before the first answer left has that one.
+            if self.unsent.is_empty() && !records.renew_sealing(&mut self.unsent) {
+                return Err(Alert::INTERNAL_ERROR);
+            }
+        }
+        Ok(opened)
+    }
+
+    /// Says why nothing more can be opened.
+    pub(super) fn alert(&mut self, alert: Alert) {
+        if let Stage::Open(records) = &mut self.stage
+            && !std::mem::replace(&mut self.has_ended, true)
+        {
+            records.alert(alert, &mut self.unsent);
+        }
+    }
+
+    /// Bytes can be sealed.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.stage, Stage::Open(_)) && !self.has_ended
+    }
+
+    /// Appends one record, of at most `RECORD_BYTES_MAX`. False when that cannot be done any more.
+    pub(super) fn seal(&mut self, plain: &[u8], into: &mut Vec<u8>) -> bool {
+        assert!(plain.len() <= RECORD_BYTES_MAX);
+        let Stage::Open(records) = &mut self.stage else {
+            return false;
+        };
+        records.seal(ContentType::ApplicationData, plain, into)
+    }
+
+    /// Says that we send no more, once.
+    pub(super) fn say_end(&mut self, into: &mut Vec<u8>) {
+        if let Stage::Open(records) = &mut self.stage
+            && !std::mem::replace(&mut self.has_ended, true)
+        {
+            records.alert(Alert::CLOSE_NOTIFY, into);
+        }
+    }
+}
+
+/// The first byte of a handshake's record.
+const HANDSHAKE: u8 = 22;
+
+/// Hands rustls one record more at a time, so that it never opens one behind the handshake.
+fn step_handshake(
+    handshake: &mut UnbufferedServerConnection,
+    unopened: &mut Vec<u8>,
+    unsent: &mut Vec<u8>,
+) -> Result<(), Failure> {
+    let mut given = 0;
+    while handshake.is_handshaking() {
+        match front(&unopened[given..]) {
+            Ok(Front::Record { len }) => given += len,
+            Ok(Front::Part { .. }) => return Ok(()),
+            // rustls has the words for it.
+            Err(_) => given = unopened.len(),
+        }
+        let done = hand(handshake, &mut unopened[..given], unsent);
+        let (discard, outcome) = match done {
+            Ok(discard) => (discard, Ok(())),
+            Err(failure) => (given, Err(failure)),
+        };
+        unopened.drain(..discard);
+        given -= discard;
+        if outcome.is_err() {
+            // The alert that tells the client.
+            let _ = hand(handshake, &mut [], unsent);
+            return outcome;
+        }
+    }
+    Ok(())
+}
+
+/// Lets rustls work on what it is given until it wants more; how much of it is done with.
+fn hand(
+    handshake: &mut UnbufferedServerConnection,
+    given: &mut [u8],
+    unsent: &mut Vec<u8>,
+) -> Result<usize, Failure> {
+    let mut done = 0;
+    loop {
+        let UnbufferedStatus { discard, state, .. } =
+            handshake.process_tls_records(&mut given[done..]);
+        done += discard;
+        match state {
+            Ok(ConnectionState::EncodeTlsData(mut flight)) => {
+                let Err(EncodeError::InsufficientSize(size)) = flight.encode(&mut []) else {
+                    return Err(Failure::Refused);
+                };
+                let start = unsent.len();
+                unsent.resize(start + size.required_size, 0);
+                if flight.encode(&mut unsent[start..]).is_err() {
+                    return Err(Failure::Refused);
+                }
+            }
+            Ok(ConnectionState::TransmitTlsData(flight)) => flight.done(),
+            Ok(ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_)) => {
+                return Ok(done);
+            }
+            // Nothing of the kind is said before a handshake ends.
+            Ok(_) => return Err(Failure::Refused),
+            Err(rustls::Error::AlertReceived(_)) => return Err(Failure::Alerted),
+            Err(_) => return Err(Failure::Refused),
+        }
+    }
+}

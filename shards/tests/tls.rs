@@ -1,0 +1,375 @@
+//! TLS: what is sealed comes out whole, in every size, and what is no TLS is told so.
+//!
+//! Owns: the tests of the wire's TLS with rustls as the client.
+//! May depend on: shards, rustls, tests/support.
+//! Invariants: no test sleeps; each waits for a condition with a deadline.
+
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "each wait has a deadline; what shards saw is read by the test"
+)]
+
+#[path = "../../tests/support/certificates.rs"]
+mod certificates;
+mod support;
+
+use certificates::Certificates;
+use rustls::{
+    ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion, RootCertStore, ServerConfig,
+    StreamOwned,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
+};
+use shards::{Config, TlsCounters, TlsPort, Work, run};
+use std::{
+    io::{Read, Write},
+    net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream},
+    sync::Arc,
+    thread,
+};
+use support::{Facts, Mode, Probe, config, connect, pattern, read_to_end, wait_until};
+
+const NOT_TLS: &[u8] = b"speak TLS";
+
+/// A server's TLS, and clients that trust it.
+struct Both {
+    port: TlsPort,
+    clients: Arc<ClientConfig>,
+    old_clients: Arc<ClientConfig>,
+}
+
+impl Both {
+    /// `None` without openssl.
+    fn make() -> Option<Self> {
+        let files = Certificates::make(Ipv4Addr::LOCALHOST.into())?;
+        let certificate = |name: &str| {
+            CertificateDer::from_pem_file(files.certificate(name)).expect("a certificate")
+        };
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let key = PrivateKeyDer::from_pem_file(files.key("server")).expect("a key");
+        let config = ServerConfig::builder_with_provider(Arc::clone(&provider));
+        let config = config.with_safe_default_protocol_versions().expect("both");
+        let config = config.with_no_client_auth();
+        let mut config = config
+            .with_single_cert(vec![certificate("server")], key)
+            .expect("they belong together");
+        config.enable_secret_extraction = true;
+        config.ticketer = aws_lc_rs::Ticketer::new().expect("random numbers");
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate("ca")).expect("an authority");
+        let clients = |version| {
+            let config = ClientConfig::builder_with_provider(Arc::clone(&provider));
+            let config = config
+                .with_protocol_versions(&[version])
+                .expect("it is known");
+            Arc::new(
+                config
+                    .with_root_certificates(roots.clone())
+                    .with_no_client_auth(),
+            )
+        };
+        Some(Self {
+            port: TlsPort {
+                config: Arc::new(config),
+                handshake: Work(130_000),
+                not_tls: NOT_TLS,
+            },
+            clients: clients(&rustls::version::TLS13),
+            old_clients: clients(&rustls::version::TLS12),
+        })
+    }
+
+    fn all(&self) -> [Arc<ClientConfig>; 2] {
+        [Arc::clone(&self.clients), Arc::clone(&self.old_clients)]
+    }
+
+    fn config(&self, shards: u16) -> Config {
+        Config {
+            tls: Some(self.port.clone()),
+            ..config(shards)
+        }
+    }
+}
+
+/// Runs probes with TLS; what it did is known afterwards.
+fn serve(
+    config: Config,
+    mode: Mode,
+    client: impl FnOnce(SocketAddr) + Send + 'static,
+) -> TlsCounters {
+    let facts = Arc::new(Facts::default());
+    let (made, counted) = (facts.clone(), facts.clone());
+    run(
+        config,
+        move |shard| Probe::new(shard, mode, made.clone()),
+        |link| async move {
+            let address = link.addresses()[0];
+            let ended = tokio::task::spawn_blocking(move || client(address)).await;
+            ended.expect("the client is well");
+            let shards = link.shards();
+            for shard in 0..shards {
+                link.send(shards::ShardId(shard), b"counters".to_vec())
+                    .expect("there is room");
+            }
+            let all = move || {
+                wait_until("all counters", || {
+                    counted.counters.lock().expect("unpoisoned").len() == usize::from(shards)
+                });
+            };
+            tokio::task::spawn_blocking(all).await.expect("counters");
+        },
+    )
+    .expect("the runtime starts");
+    let counters = facts.counters.lock().expect("unpoisoned");
+    let mut sum = TlsCounters::default();
+    for shard in counters.values() {
+        assert_eq!(shard.outbox_bytes, 0, "what was queued is gone");
+        sum.handshakes_full += shard.tls.handshakes_full;
+        sum.handshakes_resumed += shard.tls.handshakes_resumed;
+        sum.failed_not_tls += shard.tls.failed_not_tls;
+        sum.failed_by_client += shard.tls.failed_by_client;
+        sum.failed_by_us += shard.tls.failed_by_us;
+        sum.failed_unfinished += shard.tls.failed_unfinished;
+        sum.records_refused += shard.tls.records_refused;
+        sum.truncated += shard.tls.truncated;
+        sum.key_updates += shard.tls.key_updates;
+        sum.handshaking += shard.tls.handshaking;
+        sum.input_bytes += shard.tls.input_bytes;
+    }
+    sum
+}
+
+type Stream = StreamOwned<ClientConnection, TcpStream>;
+
+fn secure(address: SocketAddr, clients: &Arc<ClientConfig>) -> Stream {
+    let name = ServerName::from(address.ip());
+    let client = ClientConnection::new(Arc::clone(clients), name).expect("a client");
+    StreamOwned::new(client, connect(address))
+}
+
+/// Starts what a test needs, or ends it where there is no openssl.
+macro_rules! both_or_skip {
+    () => {
+        match Both::make() {
+            Some(both) => both,
+            None => return println!("skipped: there is no openssl"),
+        }
+    };
+}
+
+#[test]
+fn every_byte_comes_back_through_both_versions_of_tls() {
+    let both = both_or_skip!();
+    for shards in [1, 3] {
+        let all = both.all();
+        let counts = serve(both.config(shards), Mode::Echo, move |address| {
+            let clients = all
+                .iter()
+                .flat_map(|clients| [clients, clients])
+                .enumerate();
+            let threads: Vec<_> = clients
+                .map(|(number, clients)| {
+                    let mut stream = secure(address, clients);
+                    thread::spawn(move || {
+                        let sent = pattern(200_000 + number);
+                        // Records of every size, most of them in parts.
+                        for chunk in sent.chunks(7_777 * number + 77) {
+                            stream.write_all(chunk).expect("written");
+                            let mut got = vec![0; chunk.len()];
+                            stream.read_exact(&mut got).expect("echoed");
+                            assert!(got == chunk, "{number}");
+                        }
+                    })
+                })
+                .collect();
+            for thread in threads {
+                thread.join().expect("a client");
+            }
+        });
+        let done = counts.handshakes_full + counts.handshakes_resumed;
+        assert_eq!(done, 4, "{counts:?}");
+        assert_eq!(counts.handshaking, 0, "{counts:?}");
+        assert_eq!(counts.input_bytes, 0, "{counts:?}");
+        assert_eq!(counts.records_refused, 0, "{counts:?}");
+    }
+}
+
+#[test]
+fn a_slow_reader_gets_a_large_answer_whole_and_its_end_said() {
+    let both = both_or_skip!();
+    let bytes = 12_000_000;
+    for clients in both.all() {
+        let settings = Config {
+            outbox_bytes_max: 16_777_216,
+            ..both.config(1)
+        };
+        let counts = serve(settings, Mode::BlastAndClose(bytes), move |address| {
+            let mut stream = secure(address, &clients);
+            stream.write_all(b"?").expect("written");
+            let mut got = Vec::new();
+            // Without a close_notify this would be an unexpected end.
+            stream.read_to_end(&mut got).expect("an orderly end");
+            assert!(got == pattern(bytes));
+        });
+        assert_eq!(counts.handshakes_full, 1);
+    }
+}
+
+#[test]
+fn a_handshake_may_come_byte_by_byte() {
+    let both = both_or_skip!();
+    for clients in both.all() {
+        let counts = serve(both.config(1), Mode::Echo, move |address| {
+            let name = ServerName::from(address.ip());
+            let mut client = ClientConnection::new(clients, name).expect("a client");
+            let mut stream = connect(address);
+            client.writer().write_all(b"hello").expect("it waits");
+            let mut got = Vec::new();
+            while got.len() < 5 {
+                let mut flight = Vec::new();
+                while client.wants_write() {
+                    client.write_tls(&mut flight).expect("memory");
+                }
+                for byte in flight {
+                    stream.write_all(&[byte]).expect("written");
+                }
+                client.read_tls(&mut stream).expect("read");
+                let state = client.process_new_packets().expect("TLS");
+                let mut plain = vec![0; state.plaintext_bytes_to_read()];
+                client.reader().read_exact(&mut plain).expect("it is there");
+                got.extend(plain);
+            }
+            assert_eq!(got, b"hello");
+        });
+        assert_eq!(counts.handshakes_full, 1);
+    }
+}
+
+#[test]
+fn a_ticket_of_one_shard_is_taken_by_the_others() {
+    let both = both_or_skip!();
+    for clients in both.all() {
+        let counts = serve(both.config(3), Mode::Echo, move |address| {
+            for number in 0..16 {
+                let mut stream = secure(address, &clients);
+                stream.write_all(b"hello").expect("written");
+                let mut got = [0; 5];
+                stream.read_exact(&mut got).expect("echoed");
+                let kind = stream.conn.handshake_kind();
+                assert_eq!(kind == Some(HandshakeKind::Resumed), number > 0, "{number}");
+            }
+        });
+        assert_eq!((counts.handshakes_full, counts.handshakes_resumed), (1, 15));
+    }
+}
+
+#[test]
+fn a_client_that_renews_its_keys_gets_new_ones_too() {
+    let both = both_or_skip!();
+    let clients = both.all()[0].clone();
+    let counts = serve(both.config(1), Mode::Echo, move |address| {
+        let mut stream = secure(address, &clients);
+        for number in 0..20 {
+            let sent = pattern(1_000 + number);
+            stream.write_all(&sent).expect("written");
+            let mut got = vec![0; sent.len()];
+            stream.read_exact(&mut got).expect("echoed");
+            assert!(got == sent, "{number}");
+            stream.conn.refresh_traffic_keys().expect("TLS 1.3");
+        }
+    });
+    assert_eq!(counts.key_updates, 19, "the last one was not sent");
+}
+
+#[test]
+fn what_is_no_tls_is_told_so_and_closed() {
+    let both = both_or_skip!();
+    let counts = serve(both.config(1), Mode::Echo, |address| {
+        for first in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"\x00", b"\r\n"] {
+            let mut stream = connect(address);
+            stream.write_all(first).expect("written");
+            assert_eq!(read_to_end(&mut stream), NOT_TLS);
+        }
+        // An alert of TLS, code 10 or 50, and the end.
+        let mut stream = connect(address);
+        stream
+            .write_all(b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00")
+            .expect("written");
+        let answer = read_to_end(&mut stream);
+        assert_eq!(answer.first(), Some(&21), "{answer:?}");
+    });
+    assert_eq!((counts.failed_not_tls, counts.failed_by_us), (3, 1));
+    assert_eq!(counts.handshaking, 0);
+}
+
+#[test]
+fn a_record_that_was_changed_on_its_way_ends_the_connection() {
+    let both = both_or_skip!();
+    for clients in both.all() {
+        let counts = serve(both.config(1), Mode::Echo, move |address| {
+            let mut stream = secure(address, &clients);
+            stream.write_all(b"hello").expect("written");
+            stream.read_exact(&mut [0; 5]).expect("echoed");
+            stream.conn.writer().write_all(b"again").expect("it waits");
+            let mut sealed = Vec::new();
+            stream.conn.write_tls(&mut sealed).expect("memory");
+            *sealed.last_mut().expect("a tag") ^= 1;
+            stream.sock.write_all(&sealed).expect("written");
+            let error = stream.read(&mut [0; 5]).expect_err("an alert");
+            assert!(error.to_string().contains("BadRecordMac"), "{error}");
+        });
+        assert_eq!(counts.records_refused, 1);
+    }
+}
+
+#[test]
+fn ends_of_either_kind_in_any_state_leave_nothing_behind() {
+    let both = both_or_skip!();
+    let clients = both.all()[0].clone();
+    let counts = serve(both.config(1), Mode::Echo, move |address| {
+        // Before a byte, within the hello, after it.
+        drop(connect(address));
+        let mut stream = connect(address);
+        stream.write_all(b"\x16\x03\x01").expect("written");
+        stream.shutdown(Shutdown::Write).expect("our side ends");
+        assert_eq!(read_to_end(&mut stream), b"");
+        // Said in TLS: what was asked before is answered, and our end is said too.
+        let mut stream = secure(address, &clients);
+        stream.write_all(b"hello").expect("written");
+        stream.conn.send_close_notify();
+        let mut got = Vec::new();
+        stream.read_to_end(&mut got).expect("an orderly end");
+        assert_eq!(got, b"hello");
+        // Said by TCP alone.
+        let mut stream = secure(address, &clients);
+        stream.write_all(b"hello").expect("written");
+        stream
+            .sock
+            .shutdown(Shutdown::Write)
+            .expect("our side ends");
+        got.clear();
+        stream.read_to_end(&mut got).expect("an orderly end");
+        assert_eq!(got, b"hello");
+    });
+    assert_eq!(counts.handshaking, 0);
+    assert!(counts.failed_unfinished >= 1, "{counts:?}");
+    assert!(counts.truncated >= 2, "{counts:?}");
+}
+
+#[test]
+fn versions_are_the_two_that_are_safe() {
+    let both = both_or_skip!();
+    let [new, old] = both.all();
+    serve(both.config(1), Mode::Echo, move |address| {
+        for (clients, version) in [
+            (new, ProtocolVersion::TLSv1_3),
+            (old, ProtocolVersion::TLSv1_2),
+        ] {
+            let mut stream = secure(address, &clients);
+            stream.write_all(b"hello").expect("written");
+            stream.read_exact(&mut [0; 5]).expect("echoed");
+            assert_eq!(stream.conn.protocol_version(), Some(version));
+        }
+    });
+}

@@ -1,0 +1,284 @@
+//! TLS on the port: what openssl, curl and the npm clients make of it.
+
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::certificates::Certificates;
+use crate::clients::node_with;
+use crate::on_one_and_three_shards;
+use crate::support::config::Config;
+use crate::support::eventually;
+use crate::support::server::{Server, next_port, own_address};
+use crate::support::skip::skip;
+
+/// Certificates of the server's address, or the end of the test where they cannot be made.
+macro_rules! certificates_or_skip {
+    ($test:literal) => {
+        match Certificates::make(own_address().into()) {
+            Some(files) => files,
+            None => return skip($test, "openssl is not installed: run scripts/test"),
+        }
+    };
+}
+
+fn config(files: &Certificates, more: Value) -> Config {
+    let ssl = json!({
+        "enabled": true, "cert_path": files.certificate("server"), "key_path": files.key("server"),
+    });
+    Config::new()
+        .with(json!({"ssl": ssl}))
+        .with(json!({"ssl": more}))
+}
+
+fn curl(arguments: &[&str]) -> Output {
+    let mut curl = Command::new("curl");
+    let curl = curl.args(["--silent", "--show-error", "--max-time", "15"]);
+    curl.args(arguments).output().expect("curl is installed")
+}
+
+/// What `openssl s_client` says of a connection, and of `/up` over it.
+fn openssl(server: &Server, files: &Certificates, arguments: &[&str]) -> String {
+    let mut command = Command::new("openssl");
+    command.args([
+        "s_client",
+        "-ign_eof",
+        "-connect",
+        &server.address.to_string(),
+    ]);
+    command
+        .args(["-CAfile", &files.certificate("ca")])
+        .args(arguments);
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("openssl is installed");
+    let mut input = child.stdin.take().expect("it is piped");
+    let request = b"GET /up HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
+    // It may be refused before that.
+    let _ = std::io::Write::write_all(&mut input, request);
+    drop(input);
+    let output = child.wait_with_output().expect("it ends");
+    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+}
+
+#[track_caller]
+fn says(output: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(output.contains(part), "no {part:?} in:\n{output}");
+    }
+}
+
+fn openssl_and_curl_are_served_by_both_versions(shards: usize) {
+    let files = certificates_or_skip!("openssl_and_curl_are_served_by_both_versions");
+    let server = Server::start(&config(&files, json!({})), shards);
+    for (flag, version) in [("-tls1_2", "TLSv1.2"), ("-tls1_3", "TLSv1.3")] {
+        let output = openssl(&server, &files, &[flag, "-alpn", "h2,http/1.1"]);
+        says(
+            &output,
+            &[
+                version,
+                "Verify return code: 0 (ok)",
+                "HTTP/1.1 200 OK",
+                "ALPN protocol: http/1.1",
+            ],
+        );
+    }
+    for flag in ["-tls1", "-tls1_1"] {
+        let output = openssl(&server, &files, &[flag, "-cipher", "ALL:@SECLEVEL=0"]);
+        assert!(!output.contains("200 OK"), "{output}");
+    }
+    let (ca, address) = (files.certificate("ca"), server.address);
+    let output = curl(&["--cacert", &ca, &format!("https://{address}/up")]);
+    assert!(output.status.success(), "{output:?}");
+    let output = curl(&[
+        "--write-out",
+        " %{http_code}",
+        &format!("http://{address}/up"),
+    ]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    says(&said, &["speaks TLS only", " 400"]);
+}
+
+fn pusher_js_and_its_library_work_over_tls(shards: usize) {
+    let test = "pusher_js_and_its_library_work_over_tls";
+    let files = certificates_or_skip!("pusher_js_and_its_library_work_over_tls");
+    let server = Server::start(&config(&files, json!({})), shards);
+    let ca = [("NODE_EXTRA_CA_CERTS", files.certificate("ca"))];
+    let Some(script) = node_with(test, server.address, "tls.mjs", &[], &ca) else {
+        return;
+    };
+    script.succeeds();
+}
+
+fn each_name_has_its_certificate(shards: usize) {
+    let files = certificates_or_skip!("each_name_has_its_certificate");
+    let more = json!({
+        "extra_cert_paths": [files.certificate("foreign")], "extra_key_paths": [files.key("foreign")],
+    });
+    let server = Server::start(&config(&files, more), shards);
+    for (name, subject) in [
+        ("elsewhere.test", "subject=CN = foreign"),
+        ("unknown.test", "subject=CN = server"),
+    ] {
+        let output = openssl(&server, &files, &["-servername", name]);
+        says(&output, &[subject, "HTTP/1.1 200 OK"]);
+    }
+    let output = openssl(&server, &files, &["-noservername"]);
+    says(&output, &["subject=CN = server"]);
+}
+
+fn clients_are_asked_who_they_are(shards: usize) {
+    let files = certificates_or_skip!("clients_are_asked_who_they_are");
+    let ca = files.certificate("ca");
+    for (rule, passes_without) in [("required", false), ("optional", true)] {
+        let more = json!({"ca_path": ca, "client_certificates": rule});
+        let server = Server::start(&config(&files, more), shards);
+        let url = format!("https://{}/up", server.address);
+        let output = curl(&["--cacert", &ca, &url]);
+        assert_eq!(
+            output.status.success(),
+            passes_without,
+            "{rule}: {output:?}"
+        );
+        let (cert, key) = (files.certificate("client"), files.key("client"));
+        let output = curl(&["--cacert", &ca, "--cert", &cert, "--key", &key, &url]);
+        assert!(output.status.success(), "{rule}: {output:?}");
+    }
+}
+
+fn a_reload_shows_another_certificate_and_a_broken_file_keeps_the_old(shards: usize) {
+    let files = certificates_or_skip!("a_reload_shows_another_certificate");
+    let server = Server::start(&config(&files, json!({})), shards);
+    let copy = |from: &str, to: &str| {
+        std::fs::copy(files.certificate(from), files.certificate(to)).expect("a copy");
+        std::fs::copy(files.key(from), files.key(to)).expect("a copy");
+    };
+    let shown = || openssl(&server, &files, &[]);
+    says(&shown(), &["subject=CN = server"]);
+    copy("client", "server");
+    server.signal(libc::SIGHUP);
+    eventually("another certificate", || {
+        shown().contains("subject=CN = client").then_some(())
+    });
+    std::fs::write(files.certificate("server"), "no certificate").expect("it can be written");
+    server.signal(libc::SIGHUP);
+    eventually("a refusal in the log", || {
+        let log = server.log();
+        let is_said = log.contains("ssl.cert_path") && log.contains("holds no certificate in PEM");
+        is_said.then_some(())
+    });
+    says(&shown(), &["subject=CN = client", "HTTP/1.1 200 OK"]);
+}
+
+fn tls_follows_the_header_of_a_trusted_proxy(shards: usize) {
+    let files = certificates_or_skip!("tls_follows_the_header_of_a_trusted_proxy");
+    let trusting = json!({
+        "net": {"proxy_protocol": "v1v2"}, "rate_limiter": {"trusted_proxies": ["127.0.0.2"]},
+    });
+    let server = Server::start(&config(&files, json!({})).with(trusting), shards);
+    let (ca, url) = (
+        files.certificate("ca"),
+        format!("https://{}/up", server.address),
+    );
+    let from = |source: &str, more: &[&str]| {
+        let common = ["--interface", source, "--cacert", &ca, &url];
+        curl(&[&common[..], more].concat()).status.success()
+    };
+    assert!(from("127.0.0.2", &["--haproxy-protocol"]));
+    assert!(
+        !from("127.0.0.2", &[]),
+        "a proxy says whose the connection is"
+    );
+    assert!(from("127.0.0.3", &[]));
+    assert!(
+        !from("127.0.0.3", &["--haproxy-protocol"]),
+        "a stranger may not"
+    );
+}
+
+fn an_encrypted_key_is_opened_by_its_passphrase(shards: usize) {
+    let files = certificates_or_skip!("an_encrypted_key_is_opened_by_its_passphrase");
+    let sealed = format!("{}.sealed", files.key("server"));
+    let mut openssl_pkcs8 = Command::new("openssl");
+    openssl_pkcs8.args([
+        "pkcs8",
+        "-topk8",
+        "-in",
+        &files.key("server"),
+        "-out",
+        &sealed,
+    ]);
+    let status = openssl_pkcs8.args(["-passout", "pass:opens it"]).status();
+    assert!(status.expect("openssl is installed").success());
+    let with = |passphrase: Value| json!({"key_path": sealed, "passphrase": passphrase});
+    let server = Server::start(&config(&files, with(json!("opens it"))), shards);
+    says(&openssl(&server, &files, &[]), &["HTTP/1.1 200 OK"]);
+    for (passphrase, part) in [
+        (json!("does not"), "ssl.passphrase does not open the key"),
+        (Value::Null, "the key is encrypted: set ssl.passphrase"),
+    ] {
+        let mut server = Server::spawn(&config(&files, with(passphrase)), shards);
+        assert_eq!(server.exits().code(), Some(78), "{}", server.log());
+        says(&server.log(), &["ssl.key_path", part]);
+    }
+}
+
+fn plain_http_is_sent_to_https(shards: usize) {
+    let files = certificates_or_skip!("plain_http_is_sent_to_https");
+    let port = next_port();
+    let more = json!({"redirect_http": true, "http_port": port});
+    let server = Server::start(&config(&files, more), shards);
+    let (host, ca) = (server.address.ip(), files.certificate("ca"));
+    let url = format!("http://{host}:{port}/up");
+    let output = curl(&["--write-out", "%{http_code} %{redirect_url}", &url]);
+    let expected = format!("308 https://{}/up", server.address);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
+    let output = curl(&["--location", "--cacert", &ca, &url]);
+    assert_eq!(output.stdout, b"OK", "{output:?}");
+}
+
+#[test]
+fn files_that_cannot_be_used_are_refused_at_the_start_with_their_key() {
+    let files = certificates_or_skip!("files_that_cannot_be_used_are_refused");
+    for (more, parts) in [
+        (
+            json!({"cert_path": "/nowhere.pem"}),
+            ["ssl.cert_path = \"/nowhere.pem\"", "cannot be read"],
+        ),
+        (
+            json!({"key_path": files.key("client")}),
+            ["ssl.key_path", "the key's own certificate comes first"],
+        ),
+        (
+            json!({"key_path": files.certificate("server")}),
+            ["ssl.key_path", "holds no private key in PEM"],
+        ),
+        (
+            json!({"extra_cert_paths": [files.certificate("foreign")]}),
+            ["ssl.extra_cert_paths has 1", "ssl.extra_key_paths 0"],
+        ),
+        (
+            json!({"ca_path": files.key("client")}),
+            ["ssl.ca_path", "holds no certificate in PEM"],
+        ),
+    ] {
+        let mut server = Server::spawn(&config(&files, more), 1);
+        let status = server.exits();
+        assert_eq!(status.code(), Some(78), "{}", server.log());
+        says(&server.log(), &parts);
+    }
+}
+
+on_one_and_three_shards!(
+    openssl_and_curl_are_served_by_both_versions,
+    pusher_js_and_its_library_work_over_tls,
+    each_name_has_its_certificate,
+    clients_are_asked_who_they_are,
+    an_encrypted_key_is_opened_by_its_passphrase,
+    tls_follows_the_header_of_a_trusted_proxy,
+    plain_http_is_sent_to_https,
+    a_reload_shows_another_certificate_and_a_broken_file_keeps_the_old,
+);
