@@ -181,7 +181,7 @@ fn shard_top((shard, latest): (usize, &Latest)) -> ShardTop {
         top.messages_received += app.messages_received;
         top.messages_sent += app.messages_sent;
         top.api_requests += app.http_calls;
-        top.slow_consumers += app.slow_consumer_disconnects;
+        top.slow_consumers += app.faults().slow_consumer_disconnects;
     }
     top
 }

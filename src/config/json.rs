@@ -7,7 +7,7 @@
 use jsonc_parser::{CollectOptions, ParseOptions, ast, common::Ranged, parse_to_ast};
 
 use super::error::Fault;
-use super::tree::{Member, Node, Value, line_of};
+use super::tree::{Lines, Member, Node, Value};
 
 /// Reads `text`; an error names the line it was found in.
 pub(super) fn parse(text: &str) -> Result<Node, (u32, Fault)> {
@@ -24,13 +24,13 @@ pub(super) fn parse(text: &str) -> Result<Node, (u32, Fault)> {
         )
     })?;
     match parsed.value {
-        Some(value) => node(text, &value),
+        Some(value) => node(&Lines::of(text), &value),
         None => Err((1, syntax("the file is empty".to_owned()))),
     }
 }
 
-fn node(text: &str, value: &ast::Value<'_>) -> Result<Node, (u32, Fault)> {
-    let line = line_of(text, value.range().start);
+fn node(lines: &Lines, value: &ast::Value<'_>) -> Result<Node, (u32, Fault)> {
+    let line = lines.line(value.range().start);
     let value = match value {
         ast::Value::NullKeyword(_) => Value::Null,
         ast::Value::BooleanLit(literal) => Value::Flag(literal.value),
@@ -40,19 +40,19 @@ fn node(text: &str, value: &ast::Value<'_>) -> Result<Node, (u32, Fault)> {
             array
                 .elements
                 .iter()
-                .map(|element| node(text, element))
+                .map(|element| node(lines, element))
                 .collect::<Result<_, _>>()?,
         ),
-        ast::Value::Object(object) => Value::Object(members(text, object)?),
+        ast::Value::Object(object) => Value::Object(members(lines, object)?),
     };
     Ok(Node::new(value, line))
 }
 
-fn members(text: &str, object: &ast::Object<'_>) -> Result<Vec<Member>, (u32, Fault)> {
+fn members(lines: &Lines, object: &ast::Object<'_>) -> Result<Vec<Member>, (u32, Fault)> {
     let mut members: Vec<Member> = Vec::with_capacity(object.properties.len());
     for property in &object.properties {
         let name = property.name.as_str();
-        let line = line_of(text, property.range.start);
+        let line = lines.line(property.range.start);
         if members.iter().any(|member| member.name == name) {
             return Err((
                 line,
@@ -62,7 +62,7 @@ fn members(text: &str, object: &ast::Object<'_>) -> Result<Vec<Member>, (u32, Fa
         members.push(Member {
             name: name.to_owned(),
             line,
-            node: node(text, &property.value)?,
+            node: node(lines, &property.value)?,
         });
     }
     Ok(members)

@@ -7,49 +7,50 @@
 use toml_edit::{Document, Item, TableLike};
 
 use super::error::Fault;
-use super::tree::{Member, Node, Value, line_of};
+use super::tree::{Lines, Member, Node, Value};
 
 /// Reads `text`; an error names the line it was found in.
 pub(super) fn parse(text: &str) -> Result<Node, (u32, Fault)> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let lines = Lines::of(text);
     let document = Document::parse(text).map_err(|error| {
-        let line = error.span().map_or(1, |span| line_of(text, span.start));
+        let line = error.span().map_or(1, |span| lines.line(span.start));
         (line, syntax(error.message().to_owned()))
     })?;
     Ok(Node::new(
-        Value::Object(members(text, document.as_table(), 1)?),
+        Value::Object(members(&lines, document.as_table(), 1)?),
         1,
     ))
 }
 
 fn members(
-    text: &str,
+    lines: &Lines,
     table: &dyn TableLike,
     table_line: u32,
 ) -> Result<Vec<Member>, (u32, Fault)> {
     let mut members = Vec::with_capacity(table.len());
     for (name, item) in table.iter() {
         let span = table.key(name).and_then(|key| key.span());
-        let line = span.map_or(table_line, |span| line_of(text, span.start));
+        let line = span.map_or(table_line, |span| lines.line(span.start));
         members.push(Member {
             name: name.to_owned(),
             line,
-            node: item_node(text, item, line)?,
+            node: item_node(lines, item, line)?,
         });
     }
     Ok(members)
 }
 
-fn item_node(text: &str, item: &Item, line: u32) -> Result<Node, (u32, Fault)> {
+fn item_node(lines: &Lines, item: &Item, line: u32) -> Result<Node, (u32, Fault)> {
     let value = match item {
         Item::None => Value::Null,
-        Item::Value(value) => return value_node(text, value, line),
-        Item::Table(table) => Value::Object(members(text, table, line)?),
+        Item::Value(value) => return value_node(lines, value, line),
+        Item::Table(table) => Value::Object(members(lines, table, line)?),
         Item::ArrayOfTables(tables) => {
             let mut nodes = Vec::with_capacity(tables.len());
             for table in tables {
-                let line = table.span().map_or(line, |span| line_of(text, span.start));
-                nodes.push(Node::new(Value::Object(members(text, table, line)?), line));
+                let line = table.span().map_or(line, |span| lines.line(span.start));
+                nodes.push(Node::new(Value::Object(members(lines, table, line)?), line));
             }
             Value::List(nodes)
         }
@@ -57,8 +58,8 @@ fn item_node(text: &str, item: &Item, line: u32) -> Result<Node, (u32, Fault)> {
     Ok(Node::new(value, line))
 }
 
-fn value_node(text: &str, value: &toml_edit::Value, line: u32) -> Result<Node, (u32, Fault)> {
-    let line = value.span().map_or(line, |span| line_of(text, span.start));
+fn value_node(lines: &Lines, value: &toml_edit::Value, line: u32) -> Result<Node, (u32, Fault)> {
+    let line = value.span().map_or(line, |span| lines.line(span.start));
     let value = match value {
         toml_edit::Value::String(text) => Value::Text(text.value().clone()),
         toml_edit::Value::Integer(number) => Value::Number(number.value().to_string()),
@@ -70,10 +71,10 @@ fn value_node(text: &str, value: &toml_edit::Value, line: u32) -> Result<Node, (
         toml_edit::Value::Array(array) => Value::List(
             array
                 .iter()
-                .map(|value| value_node(text, value, line))
+                .map(|value| value_node(lines, value, line))
                 .collect::<Result<_, _>>()?,
         ),
-        toml_edit::Value::InlineTable(table) => Value::Object(members(text, table, line)?),
+        toml_edit::Value::InlineTable(table) => Value::Object(members(lines, table, line)?),
     };
     Ok(Node::new(value, line))
 }

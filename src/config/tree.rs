@@ -60,15 +60,26 @@ impl Node {
     }
 }
 
-/// The number of the line that holds byte `at`, from 1.
-pub(super) fn line_of(text: &str, at: usize) -> u32 {
-    let breaks = text
-        .as_bytes()
-        .iter()
-        .take(at)
-        .filter(|&&byte| byte == b'\n')
-        .count();
-    u32::try_from(breaks).map_or(u32::MAX, |breaks| breaks.saturating_add(1))
+/// Where the lines of a text begin, so that any place's line is found without reading it again.
+pub(super) struct Lines {
+    /// Of each break, in order.
+    breaks_at: Vec<usize>,
+}
+
+impl Lines {
+    pub(super) fn of(text: &str) -> Self {
+        let bytes = text.bytes().enumerate();
+        let breaks = bytes.filter(|(_, byte)| *byte == b'\n');
+        Self {
+            breaks_at: breaks.map(|(at, _)| at).collect(),
+        }
+    }
+
+    /// The number of the line that holds byte `at`, from 1.
+    pub(super) fn line(&self, at: usize) -> u32 {
+        let breaks = self.breaks_at.partition_point(|it| *it < at);
+        u32::try_from(breaks).map_or(u32::MAX, |breaks| breaks.saturating_add(1))
+    }
 }
 
 fn quoted(text: &str) -> String {

@@ -49,10 +49,10 @@ pub(super) fn node_rules() -> NodeRules {
 pub(super) fn app_rules() -> AppRules {
     AppRules {
         index: AppIndex(0),
-        key: "app-key".to_owned(),
-        partitions: AppPartitions::of_app("app-id"),
-        signers: vec![Signer::new(SECRET)],
-        origins: Vec::new(),
+        key: "app-key".into(),
+        partitions: AppPartitions::of_app("app-id").into(),
+        signers: [Signer::new(SECRET)].into(),
+        origins: [].into(),
         is_enabled: true,
         requires_tls: false,
         limits_connections: false,

@@ -5,6 +5,8 @@
 //! Invariants: plain values, made once per start or reload; 0 stands for *unlimited* where a field
 //! says so.
 
+use std::sync::Arc;
+
 use crate::protocol::{
     app::AppIndex, auth::Signer, origin::OriginPattern, partition::AppPartitions,
 };
@@ -28,17 +30,18 @@ pub struct NodeRules {
     pub age_max_ms: u64,
 }
 
-/// What holds for the connections of an app.
+/// What holds for the connections of an app. What is large is shared by all shards, and counted by none of
+/// them once it is here.
 #[derive(Clone, Debug)]
 pub struct AppRules {
     pub index: AppIndex,
-    pub key: String,
+    pub key: Arc<str>,
     /// Where its names belong.
-    pub partitions: AppPartitions,
+    pub partitions: Arc<AppPartitions>,
     /// One per secret.
-    pub signers: Vec<Signer>,
+    pub signers: Arc<[Signer]>,
     /// None: every origin may come.
-    pub origins: Vec<OriginPattern>,
+    pub origins: Arc<[OriginPattern]>,
     pub is_enabled: bool,
     pub requires_tls: bool,
     /// Connections are counted for the app.

@@ -189,7 +189,7 @@ mod tests {
             step.app.allows_sign_in = false;
         }),
         ("The sign-in's signature is invalid", |step| {
-            step.app.key = "another".to_owned();
+            step.app.key = "another".into();
         }),
         ("The user_data is invalid", |step| step.user_data = "{}"),
         ("Already signed in as another user", |step| {

@@ -294,7 +294,7 @@ mod tests {
         }),
         (UpgradeRefusal::OriginNotAllowed, 4009, |_, _, _, app| {
             let pattern = origin::OriginPattern::parse("https://example.com");
-            app.origins = vec![pattern.expect("a pattern")];
+            app.origins = [pattern.expect("a pattern")].into();
         }),
     ];
 
@@ -326,7 +326,7 @@ mod tests {
             take_accept: &mut || true,
             app_by_key: &mut |key| match key {
                 "nowhere" => Lookup::Unavailable,
-                _ if key == app.key => Lookup::Known(&app),
+                _ if *key == *app.key => Lookup::Known(&app),
                 _ => Lookup::Absent,
             },
             app: None,

@@ -1,6 +1,6 @@
 //! Data path. The plain counters of one shard.
 //!
-//! Owns: `ShardCounters`, `AppCounters`, and the snapshot that goes to the bridge.
+//! Owns: `ShardCounters`, `AppCounters`, `AppFaults`, and the snapshot that goes to the bridge.
 //! May depend on: std, the runtime's counters. Not on `prometheus`.
 //! Invariants: counters only grow, and leave with their app; gauges are never negative.
 
@@ -76,13 +76,12 @@ pub struct Latency {
     pub sum_ms: f64,
 }
 
-/// What is counted per app.
+/// What is counted per app: a row per app that this shard has worked for, so it is kept short.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AppCounters {
     pub connected: u64,
     pub new_connections: u64,
     pub new_disconnections: u64,
-    pub connection_errors: [u64; 16],
     pub received_bytes: u64,
     pub transmitted_bytes: u64,
     pub messages_received: u64,
@@ -96,6 +95,16 @@ pub struct AppCounters {
     pub channel_unsubscriptions: [u64; 5],
     /// Channels with at least one subscriber whose home is this shard.
     pub active_channels: [u64; 5],
+    /// What goes wrong; `None` until something did.
+    faults: Option<Box<AppFaults>>,
+    /// [channel type][recipient bucket]; `None` until first used.
+    pub broadcast_latency: Option<Box<[[Latency; 5]; 5]>>,
+}
+
+/// What goes wrong with an app's connections, frames and requests.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AppFaults {
+    pub connection_errors: [u64; 16],
     pub slow_consumer_disconnects: u64,
     /// `slow_oldest`, `slow_newest`, `bridge_full`, `drain`.
     pub dropped_frames: [u64; 4],
@@ -106,8 +115,6 @@ pub struct AppCounters {
     pub limit_denied: [u64; 3],
     /// API answers >= 400: status and count; at most a dozen rows.
     pub http_errors: Vec<(u16, u64)>,
-    /// [channel type][recipient bucket]; `None` until first used.
-    pub broadcast_latency: Option<Box<[[Latency; 5]; 5]>>,
 }
 
 /// What one shard counts.
@@ -202,7 +209,6 @@ impl AppCounters {
         self.connected += other.connected;
         self.new_connections += other.new_connections;
         self.new_disconnections += other.new_disconnections;
-        absorb_all(&mut self.connection_errors, &other.connection_errors);
         self.received_bytes += other.received_bytes;
         self.transmitted_bytes += other.transmitted_bytes;
         self.messages_received += other.messages_received;
@@ -221,16 +227,8 @@ impl AppCounters {
             &other.channel_unsubscriptions,
         );
         absorb_all(&mut self.active_channels, &other.active_channels);
-        self.slow_consumer_disconnects += other.slow_consumer_disconnects;
-        absorb_all(&mut self.dropped_frames, &other.dropped_frames);
-        absorb_all(&mut self.dropped_bytes, &other.dropped_bytes);
-        self.webhooks_dropped += other.webhooks_dropped;
-        absorb_all(&mut self.limit_denied, &other.limit_denied);
-        for (status, count) in &other.http_errors {
-            match self.http_errors.iter_mut().find(|row| row.0 == *status) {
-                Some(row) => row.1 += count,
-                None => self.http_errors.push((*status, *count)),
-            }
+        if let Some(theirs) = &other.faults {
+            self.faults_mut().absorb(theirs);
         }
         if let Some(theirs) = &other.broadcast_latency {
             let ours = self.broadcast_latency.get_or_insert_with(Box::default);
@@ -244,10 +242,6 @@ impl AppCounters {
     /// By how much the counters have fallen below `before`; gauges may fall.
     pub(super) fn shortfall(&self, before: &Self) -> Self {
         let one = |now: u64, before: u64| before.saturating_sub(now);
-        let status = |(status, count): &(u16, u64)| {
-            let now = self.http_errors.iter().find(|row| row.0 == *status);
-            (*status, one(now.map_or(0, |row| row.1), *count))
-        };
         let none = Box::default();
         let latency = before.broadcast_latency.as_ref().map(|before| {
             let mut lost = before.clone();
@@ -263,7 +257,6 @@ impl AppCounters {
             active_channels: [0; 5],
             new_connections: one(self.new_connections, before.new_connections),
             new_disconnections: one(self.new_disconnections, before.new_disconnections),
-            connection_errors: fallen(&self.connection_errors, &before.connection_errors),
             received_bytes: one(self.received_bytes, before.received_bytes),
             transmitted_bytes: one(self.transmitted_bytes, before.transmitted_bytes),
             messages_received: one(self.messages_received, before.messages_received),
@@ -281,6 +274,62 @@ impl AppCounters {
                 &self.channel_unsubscriptions,
                 &before.channel_unsubscriptions,
             ),
+            faults: before
+                .faults
+                .as_ref()
+                .map(|before| Box::new(self.faults().shortfall(before))),
+            broadcast_latency: latency,
+        }
+    }
+
+    pub fn faults(&self) -> &AppFaults {
+        self.faults.as_deref().unwrap_or(&NO_FAULTS)
+    }
+
+    pub fn faults_mut(&mut self) -> &mut AppFaults {
+        let faults = &mut self.faults;
+        faults.get_or_insert_with(|| Box::new(AppFaults::NONE))
+    }
+
+    /// Counts one API answer of `status` >= 400.
+    pub fn http_error(&mut self, status: u16) {
+        self.faults_mut().http_errors_add(status, 1);
+    }
+}
+
+static NO_FAULTS: AppFaults = AppFaults::NONE;
+
+impl AppFaults {
+    const NONE: Self = Self {
+        connection_errors: [0; 16],
+        slow_consumer_disconnects: 0,
+        dropped_frames: [0; 4],
+        dropped_bytes: [0; 4],
+        webhooks_dropped: 0,
+        limit_denied: [0; 3],
+        http_errors: Vec::new(),
+    };
+
+    fn absorb(&mut self, other: &Self) {
+        absorb_all(&mut self.connection_errors, &other.connection_errors);
+        self.slow_consumer_disconnects += other.slow_consumer_disconnects;
+        absorb_all(&mut self.dropped_frames, &other.dropped_frames);
+        absorb_all(&mut self.dropped_bytes, &other.dropped_bytes);
+        self.webhooks_dropped += other.webhooks_dropped;
+        absorb_all(&mut self.limit_denied, &other.limit_denied);
+        for (status, count) in &other.http_errors {
+            self.http_errors_add(*status, *count);
+        }
+    }
+
+    fn shortfall(&self, before: &Self) -> Self {
+        let one = |now: u64, before: u64| before.saturating_sub(now);
+        let status = |(status, count): &(u16, u64)| {
+            let now = self.http_errors.iter().find(|row| row.0 == *status);
+            (*status, one(now.map_or(0, |row| row.1), *count))
+        };
+        Self {
+            connection_errors: fallen(&self.connection_errors, &before.connection_errors),
             slow_consumer_disconnects: one(
                 self.slow_consumer_disconnects,
                 before.slow_consumer_disconnects,
@@ -290,15 +339,13 @@ impl AppCounters {
             webhooks_dropped: one(self.webhooks_dropped, before.webhooks_dropped),
             limit_denied: fallen(&self.limit_denied, &before.limit_denied),
             http_errors: before.http_errors.iter().map(status).collect(),
-            broadcast_latency: latency,
         }
     }
 
-    /// Counts one API answer of `status` >= 400.
-    pub fn http_error(&mut self, status: u16) {
+    fn http_errors_add(&mut self, status: u16, count: u64) {
         match self.http_errors.iter_mut().find(|row| row.0 == status) {
-            Some(row) => row.1 += 1,
-            None => self.http_errors.push((status, 1)),
+            Some(row) => row.1 += count,
+            None => self.http_errors.push((status, count)),
         }
     }
 }

@@ -362,6 +362,7 @@ fn add_handshakes(families: &mut Families<'_>, sample: &Sample<'_>) {
 }
 
 fn add_app(families: &mut Families<'_>, node: &str, id: &str, counters: &AppCounters) {
+    let counters = counters.faults();
     let slow = counters.slow_consumer_disconnects as f64;
     families.add(&name::SLOW_CONSUMER_DISCONNECTS, &[id, node], slow);
     for (index, reason) in DROP_REASONS.into_iter().enumerate() {

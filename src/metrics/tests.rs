@@ -695,7 +695,7 @@ fn a_forgotten_app_takes_nothing_away_from_other_and_no_app_leaves_it() {
                 counters.connected,
                 row.webhooks.retries,
             ];
-            format!("{} {counted:?} {:?}", row.id, counters.http_errors)
+            format!("{} {counted:?} {:?}", row.id, counters.faults().http_errors)
         };
         rows.iter().map(row).collect::<Vec<String>>()
     };
@@ -899,11 +899,12 @@ fn busy_shard() -> ShardSnapshot {
     let app = shard.counters.app(AppIndex(0));
     app.connected = 3;
     app.new_connections = 3;
-    app.connection_errors[super::counters::ConnectionError::PongTimeout as usize] = 1;
-    app.dropped_frames[0] = 1;
-    app.dropped_bytes[0] = 100;
-    app.limit_denied[0] = 1;
-    app.webhooks_dropped = 1;
+    let faults = app.faults_mut();
+    faults.connection_errors[super::counters::ConnectionError::PongTimeout as usize] = 1;
+    faults.dropped_frames[0] = 1;
+    faults.dropped_bytes[0] = 100;
+    faults.limit_denied[0] = 1;
+    faults.webhooks_dropped = 1;
     app.http_error(401);
     app.broadcast_latency.get_or_insert_with(Box::default)[2][2].observe(2.0);
     shard

@@ -26,7 +26,7 @@ pub(super) fn add(families: &mut Families<'_>, sample: &Sample<'_>, rows: &[AppR
             families,
             sample.port,
             row.id,
-            &row.counters.connection_errors,
+            &row.counters.faults().connection_errors,
             false,
         );
         add_broadcast_latency(families, sample.port, row);

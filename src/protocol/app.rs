@@ -1,9 +1,12 @@
 //! The number that stands for an app inside one process, and rows by that number.
 //!
-//! Owns: `AppIndex`, `AppRows`.
-//! May depend on: std.
+//! Owns: `AppIndex`, `AppRows`, `AppNames`.
+//! May depend on: std, `ahash`, `hashbrown`.
 //! Invariants: a number is given once per process and never to another app, so one that is still on
 //! its way when its app is gone finds nothing; a row takes memory only while it is there.
+
+use ahash::RandomState;
+use hashbrown::HashTable;
 
 /// Number of an app on this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -79,6 +82,53 @@ impl<T> AppRows<T> {
     }
 }
 
+/// Apps by a name that their rows hold, which whoever asks shows: five bytes for each.
+#[derive(Clone, Debug, Default)]
+pub struct AppNames {
+    table: HashTable<AppIndex>,
+    hasher: RandomState,
+}
+
+impl AppNames {
+    pub fn get<'a>(&self, name: &str, name_of: impl Fn(AppIndex) -> &'a str) -> Option<AppIndex> {
+        let hash = self.hasher.hash_one(name);
+        let found = self.table.find(hash, |it| name_of(*it) == name);
+        found.copied()
+    }
+
+    /// The name leads to this app from now on. Apps that it leads to must still have their rows.
+    pub fn put<'a>(
+        &mut self,
+        name: &str,
+        app: AppIndex,
+        name_of: impl Fn(AppIndex) -> &'a str + Copy,
+    ) {
+        let hash = self.hasher.hash_one(name);
+        if let Some(found) = self.table.find_mut(hash, |it| name_of(*it) == name) {
+            *found = app;
+            return;
+        }
+        let rehash = |it: &AppIndex| self.hasher.hash_one(name_of(*it));
+        self.table.insert_unique(hash, app, rehash);
+    }
+
+    /// The name leads nowhere, if it led to this app.
+    pub fn remove(&mut self, name: &str, app: AppIndex) -> bool {
+        let hash = self.hasher.hash_one(name);
+        let entry = self.table.find_entry(hash, |it| *it == app);
+        entry.map(|entry| entry.remove()).is_ok()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
+    /// In no order.
+    pub fn iter(&self) -> impl Iterator<Item = AppIndex> {
+        self.table.iter().copied()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,5 +152,22 @@ mod tests {
         assert_eq!(rows.remove(AppIndex(6_400)), Some(1));
         assert_eq!(rows.remove(AppIndex(6_400)), None);
         assert_eq!(rows.pages.iter().flatten().count(), 1);
+    }
+
+    #[test]
+    fn names_lead_to_the_app_that_was_put_last_until_it_is_taken_out() {
+        let rows: Vec<String> = (0..1_000).map(|it| format!("app-{}", it % 500)).collect();
+        let name_of = |app: AppIndex| rows[app.0 as usize].as_str();
+        let mut names = AppNames::default();
+        for index in 0..1_000 {
+            names.put(&rows[index as usize], AppIndex(index), name_of);
+        }
+        assert_eq!(names.iter().count(), 500);
+        assert_eq!(names.get("app-7", name_of), Some(AppIndex(507)));
+        assert!(!names.remove("app-7", AppIndex(7)), "another has it");
+        assert!(names.remove("app-7", AppIndex(507)));
+        assert_eq!(names.get("app-7", name_of), None);
+        assert_eq!(names.get("app-8", name_of), Some(AppIndex(508)));
+        assert!(!names.is_empty());
     }
 }

@@ -245,7 +245,7 @@ impl ShardServer {
             2
         };
         let counters = self.counters.app(exchange.app);
-        counters.limit_denied[column] += 1;
+        counters.faults_mut().limit_denied[column] += 1;
         counters.http_error(Status::TooManyRequests.code());
         self.respond_limited(turn, slot, rate, &exchange.asked);
     }

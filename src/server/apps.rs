@@ -19,7 +19,7 @@ use crate::{
     channel::home::Rules,
     cluster::wire::EVENT_FRAME_BYTES_MAX,
     connection::rules::AppRules,
-    protocol::app::{AppIndex, AppRows},
+    protocol::app::{AppIndex, AppNames, AppRows},
 };
 
 /// An app, and what follows from it for channels and connections.
@@ -34,8 +34,8 @@ pub(super) struct ShardApp {
 #[derive(Clone)]
 pub(super) struct ShardApps {
     apps: AppRows<Rc<ShardApp>>,
-    by_key: HashMap<Arc<str>, AppIndex, RandomState>,
-    by_id: HashMap<Arc<str>, AppIndex, RandomState>,
+    by_key: AppNames,
+    by_id: AppNames,
     /// Ids that apps had in earlier versions; they find an app where no app has them now.
     by_former_id: HashMap<&'static str, AppIndex, RandomState>,
     /// Apps that left and may come back under their number.
@@ -51,8 +51,8 @@ impl ShardApps {
     pub(super) fn new(table: &AppTable, settings: &Settings) -> Self {
         let mut apps = Self {
             apps: AppRows::default(),
-            by_key: HashMap::default(),
-            by_id: HashMap::default(),
+            by_key: AppNames::default(),
+            by_id: AppNames::default(),
             by_former_id: HashMap::default(),
             gone: BTreeSet::new(),
             unopened: Vec::new(),
@@ -132,8 +132,8 @@ impl ShardApps {
             return; // It has left meanwhile.
         };
         let app = &app.entry.app;
-        self.by_key.insert(app.key.as_str().into(), index);
-        self.by_id.insert(app.id.as_str().into(), index);
+        self.by_key.put(&app.key, index, key_in(&self.apps));
+        self.by_id.put(&app.id, index, id_in(&self.apps));
         if let Some(id) = app.former_id {
             self.by_former_id.insert(id, index);
         }
@@ -146,19 +146,13 @@ impl ShardApps {
         };
         let app = &app.entry.app;
         // Another one may have taken a name over.
-        if self.by_key.get(app.key.as_str()) == Some(&index) {
-            self.by_key.remove(app.key.as_str());
-        }
+        self.by_key.remove(&app.key, index);
         if let Some(id) = app.former_id
             && self.by_former_id.get(id) == Some(&index)
         {
             self.by_former_id.remove(id);
         }
-        let is_listed = self.by_id.get(app.id.as_str()) == Some(&index);
-        if is_listed {
-            self.by_id.remove(app.id.as_str());
-        }
-        is_listed
+        self.by_id.remove(&app.id, index)
     }
 
     pub(super) fn get(&self, app: AppIndex) -> Option<&Rc<ShardApp>> {
@@ -166,12 +160,12 @@ impl ShardApps {
     }
 
     pub(super) fn by_key(&self, key: &str) -> Option<&Rc<ShardApp>> {
-        self.get(*self.by_key.get(key)?)
+        self.get(self.by_key.get(key, key_in(&self.apps))?)
     }
 
     pub(super) fn by_id(&self, id: &str) -> Option<&Rc<ShardApp>> {
-        let index = self.by_id.get(id).or_else(|| self.by_former_id.get(id));
-        self.get(*index?)
+        let index = self.by_id.get(id, id_in(&self.apps));
+        self.get(index.or_else(|| self.by_former_id.get(id).copied())?)
     }
 
     /// The app is there, or left a short while ago.
@@ -187,6 +181,14 @@ impl ShardApps {
     pub(super) fn rules(&self, app: AppIndex) -> Rules {
         self.get(app).map_or(self.quiet, |app| app.rules)
     }
+}
+
+fn id_in<'a>(apps: &'a AppRows<Rc<ShardApp>>) -> impl Fn(AppIndex) -> &'a str + Copy {
+    |index| apps.get(index).map_or("", |app| &app.entry.app.id)
+}
+
+fn key_in<'a>(apps: &'a AppRows<Rc<ShardApp>>) -> impl Fn(AppIndex) -> &'a str + Copy {
+    |index| apps.get(index).map_or("", |app| &app.entry.app.key)
 }
 
 fn quiet_rules(settings: &Settings) -> Rules {
@@ -219,10 +221,10 @@ fn connection_rules(entry: &AppEntry, has_bus: bool) -> AppRules {
     let app = &entry.app;
     AppRules {
         index: entry.index,
-        key: app.key.clone(),
-        partitions: entry.partitions.clone(),
-        signers: entry.signers.clone(),
-        origins: entry.origins.clone(),
+        key: Arc::clone(&entry.key),
+        partitions: Arc::clone(&entry.partitions),
+        signers: Arc::clone(&entry.signers),
+        origins: Arc::clone(&entry.origins),
         is_enabled: app.enabled,
         requires_tls: app.require_tls,
         limits_connections: app.max_connections > 0,

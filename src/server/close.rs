@@ -141,7 +141,8 @@ impl ShardServer {
         let Some(row) = self.row(slot) else { return };
         let (state, app) = (row.state, row.app);
         if matches!(state, State::Open(_)) && how == Closed::ByError {
-            self.counters.app(app).connection_errors[ConnectionError::SocketFailed as usize] += 1;
+            self.counters.app(app).faults_mut().connection_errors
+                [ConnectionError::SocketFailed as usize] += 1;
         }
         self.leave_for(turn, slot, State::Ending);
         self.input_held -= u64::from(self.held(slot).held_bytes);

@@ -116,7 +116,7 @@ impl ShardServer {
         for message in dropped.into_iter().flat_map(|dropped| dropped.0) {
             if let ToBridge::Webhook(event) = message {
                 self.counters.bridge_full[0] += 1;
-                self.counters.app(event.app).webhooks_dropped += 1;
+                self.counters.app(event.app).faults_mut().webhooks_dropped += 1;
             }
         }
     }

@@ -78,7 +78,7 @@ impl ShardServer {
                     (frames, dropped, reason) = (older, older_bytes, SLOW_OLDEST);
                 }
             }
-            let counters = self.counters.app(app);
+            let counters = self.counters.app(app).faults_mut();
             counters.dropped_frames[reason] += u64::from(frames);
             counters.dropped_bytes[reason] += dropped as u64;
         }
@@ -96,7 +96,7 @@ impl ShardServer {
                 continue;
             };
             let app = row.app;
-            let counters = self.counters.app(app);
+            let counters = self.counters.app(app).faults_mut();
             counters.slow_consumer_disconnects += 1;
             counters.connection_errors[ConnectionError::SlowConsumer as usize] += 1;
             self.close(turn, slot, CloseCode::OVER_CAPACITY);
@@ -104,6 +104,6 @@ impl ShardServer {
     }
 }
 
-/// Columns of `AppCounters::dropped_frames`.
+/// Columns of `AppFaults::dropped_frames`.
 const SLOW_OLDEST: usize = 0;
 const SLOW_NEWEST: usize = 1;

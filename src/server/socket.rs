@@ -104,9 +104,11 @@ impl ShardServer {
         counters.received_bytes += tally.message_bytes;
         counters.client_event_checks += u64::from(tally.client_event_checks);
         counters.client_event_limited += u64::from(tally.client_events_limited);
-        let errors = &mut counters.connection_errors;
-        errors[ConnectionError::InvalidMessageFormat as usize] += u64::from(tally.malformed);
-        errors[ConnectionError::AuthenticationFailed as usize] += u64::from(tally.unauthorized);
+        if tally.malformed > 0 || tally.unauthorized > 0 {
+            let errors = &mut counters.faults_mut().connection_errors;
+            errors[ConnectionError::InvalidMessageFormat as usize] += u64::from(tally.malformed);
+            errors[ConnectionError::AuthenticationFailed as usize] += u64::from(tally.unauthorized);
+        }
         if tally.throttled > 0 {
             self.counters.inputs_throttled += u64::from(tally.throttled);
             self.arm_deadline(turn, slot);
@@ -136,7 +138,7 @@ impl ShardServer {
                     CloseCode::TOO_BIG => ConnectionError::TooLarge,
                     _ => ConnectionError::ProtocolError,
                 };
-                self.counters.app(app).connection_errors[kind as usize] += 1;
+                self.counters.app(app).faults_mut().connection_errors[kind as usize] += 1;
                 self.close(turn, slot, code);
                 self.end(turn, slot);
             }
@@ -168,7 +170,8 @@ impl ShardServer {
                     let app = row.app;
                     match error {
                         Some(error) => {
-                            self.counters.app(app).connection_errors[error as usize] += 1;
+                            self.counters.app(app).faults_mut().connection_errors
+                                [error as usize] += 1;
                         }
                         None => self.counters.connections_aged += 1,
                     }

@@ -238,7 +238,7 @@ impl ShardServer {
                 self.refused_by_app(app, ConnectionError::OriginNotAllowed);
             }
             UpgradeRefusal::AppFull => {
-                self.counters.app(app).limit_denied[0] += 1;
+                self.counters.app(app).faults_mut().limit_denied[0] += 1;
                 self.refused_by_app(app, ConnectionError::OverQuota);
             }
             UpgradeRefusal::Draining
@@ -252,7 +252,7 @@ impl ShardServer {
     }
 
     fn refused_by_app(&mut self, app: AppIndex, error: ConnectionError) {
-        self.counters.app(app).connection_errors[error as usize] += 1;
+        self.counters.app(app).faults_mut().connection_errors[error as usize] += 1;
     }
 
     /// Counts one request of an address at its home.

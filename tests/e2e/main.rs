@@ -42,6 +42,7 @@ mod support;
 
 use support::{signal, skip};
 
+mod backend_faults;
 mod bench;
 mod bench_table;
 mod bus_servers;

@@ -19,7 +19,7 @@ use super::{message::WebhookInterest, webhook};
 use crate::{
     config::app::App,
     protocol::{
-        app::{AppIndex, AppRows},
+        app::{AppIndex, AppNames, AppRows},
         auth::Signer,
         origin::OriginPattern,
         partition::AppPartitions,
@@ -46,12 +46,14 @@ impl AppName {
 pub struct AppEntry {
     pub index: AppIndex,
     pub app: App,
-    /// One per secret; the first one signs.
-    pub signers: Vec<Signer>,
-    pub origins: Vec<OriginPattern>,
+    /// As the app has it.
+    pub key: Arc<str>,
+    /// One per secret; the first one signs. These are shared with the rules of each shard.
+    pub signers: Arc<[Signer]>,
+    pub origins: Arc<[OriginPattern]>,
     pub webhook_interest: WebhookInterest,
     /// Where its channels, its users and it itself belong.
-    pub partitions: AppPartitions,
+    pub partitions: Arc<AppPartitions>,
 }
 
 /// A change of what apps there are, for those who keep their own view of them.
@@ -69,8 +71,8 @@ pub enum AppChange {
 #[derive(Clone, Debug, Default)]
 pub struct AppTable {
     entries: AppRows<Arc<AppEntry>>,
-    by_key: AHashMap<String, AppIndex>,
-    by_id: AHashMap<String, AppIndex>,
+    by_key: AppNames,
+    by_id: AppNames,
     /// Ids that apps had in earlier versions; they find an app where no app has them now.
     by_former_id: AHashMap<&'static str, AppIndex>,
     /// Apps that the latest change took away. They keep their index and counters until the next
@@ -108,7 +110,8 @@ impl AppTable {
     pub fn replace(&mut self, apps: &[App]) -> Vec<AppChange> {
         let forgotten = std::mem::take(&mut self.gone);
         let stay: AHashSet<&str> = apps.iter().map(|app| app.id.as_str()).collect();
-        let leave = self.by_id.keys().filter(|id| !stay.contains(id.as_str()));
+        let leave = self.iter().map(|entry| &entry.app.id);
+        let leave = leave.filter(|id| !stay.contains(id.as_str()));
         let leave: Vec<String> = leave.cloned().collect();
         let mut changes: Vec<AppChange> = Vec::new();
         for id in leave {
@@ -131,7 +134,7 @@ impl AppTable {
 
     /// Takes an app as it is now; `None` if it was so before.
     pub fn put(&mut self, app: &App) -> Option<AppChange> {
-        let known = self.by_id.get(&app.id).copied();
+        let known = self.by_id.get(&app.id, id_in(&self.entries));
         let entry = known.and_then(|index| self.entries.get(index));
         if entry.is_some_and(|entry| entry.app == *app) {
             return None;
@@ -142,23 +145,23 @@ impl AppTable {
         let known = known.or_else(|| self.gone.remove(&app.id));
         let index = known.unwrap_or_else(|| self.next_index());
         self.gone_indices.remove(&index);
-        self.by_key.insert(app.key.clone(), index);
-        self.by_id.insert(app.id.clone(), index);
-        if let Some(id) = app.former_id {
-            self.by_former_id.insert(id, index);
-        }
         let entry = Arc::new(AppEntry::prepare(index, app));
         self.entries.remove(index);
         self.entries.enter(index, || Arc::clone(&entry));
+        self.by_key.put(&app.key, index, key_in(&self.entries));
+        self.by_id.put(&app.id, index, id_in(&self.entries));
+        if let Some(id) = app.former_id {
+            self.by_former_id.insert(id, index);
+        }
         Some(AppChange::Put(entry))
     }
 
     /// Takes an app away; its index is remembered.
     pub fn remove(&mut self, id: &str) -> Option<AppChange> {
-        let index = *self.by_id.get(id)?;
+        let index = self.by_id.get(id, id_in(&self.entries))?;
+        self.by_id.remove(id, index);
         let entry = self.entries.remove(index)?;
         self.unlist(&entry);
-        self.by_id.remove(id);
         self.gone.insert(id.to_owned(), index);
         self.gone_indices.insert(index);
         Some(AppChange::Gone(index))
@@ -173,24 +176,21 @@ impl AppTable {
 
     /// Its names lead nowhere; of two apps with one key the later one keeps it.
     fn unlist(&mut self, entry: &AppEntry) {
-        let is_its = |index: &&AppIndex| **index == entry.index;
-        if self.by_key.get(&entry.app.key).filter(is_its).is_some() {
-            self.by_key.remove(&entry.app.key);
-        }
+        self.by_key.remove(&entry.app.key, entry.index);
         if let Some(id) = entry.app.former_id
-            && self.by_former_id.get(id).filter(is_its).is_some()
+            && self.by_former_id.get(id) == Some(&entry.index)
         {
             self.by_former_id.remove(id);
         }
     }
 
     pub fn by_key(&self, key: &str) -> Option<&Arc<AppEntry>> {
-        self.by_key.get(key).and_then(|index| self.get(*index))
+        self.get(self.by_key.get(key, key_in(&self.entries))?)
     }
 
     pub fn by_id(&self, id: &str) -> Option<&Arc<AppEntry>> {
-        let index = self.by_id.get(id).or_else(|| self.by_former_id.get(id))?;
-        self.get(*index)
+        let index = self.by_id.get(id, id_in(&self.entries));
+        self.get(index.or_else(|| self.by_former_id.get(id).copied())?)
     }
 
     /// The app of an index; `None` when it was removed.
@@ -214,14 +214,17 @@ impl AppTable {
 
     /// The index of an app that is there, or left with the latest change.
     pub fn index_of(&self, id: &str) -> Option<AppIndex> {
-        let index = self.by_id.get(id).or_else(|| self.gone.get(id));
-        index.copied()
+        let index = self.by_id.get(id, id_in(&self.entries));
+        index.or_else(|| self.gone.get(id).copied())
     }
 
     /// Indices and ids of the apps that are known, by index.
     pub fn known(&self) -> Vec<(AppIndex, &str)> {
-        let all = self.by_id.iter().chain(&self.gone);
-        let mut all: Vec<_> = all.map(|(id, index)| (*index, id.as_str())).collect();
+        let there = self
+            .iter()
+            .map(|entry| (entry.index, entry.app.id.as_str()));
+        let gone = self.gone.iter().map(|(id, index)| (*index, id.as_str()));
+        let mut all: Vec<_> = there.chain(gone).collect();
         all.sort_unstable();
         all
     }
@@ -231,6 +234,14 @@ impl AppTable {
         self.given = self.given.checked_add(1).expect("fewer than 2^32 apps");
         index
     }
+}
+
+fn id_in<'a>(entries: &'a AppRows<Arc<AppEntry>>) -> impl Fn(AppIndex) -> &'a str + Copy {
+    |index| entries.get(index).map_or("", |entry| &entry.app.id)
+}
+
+fn key_in<'a>(entries: &'a AppRows<Arc<AppEntry>>) -> impl Fn(AppIndex) -> &'a str + Copy {
+    |index| entries.get(index).map_or("", |entry| &entry.app.key)
 }
 
 impl AppEntry {
@@ -250,7 +261,8 @@ impl AppEntry {
             signers,
             origins: origins(app),
             webhook_interest: WebhookInterest(webhook::interest(kinds)),
-            partitions: AppPartitions::of_app(&app.id),
+            partitions: Arc::new(AppPartitions::of_app(&app.id)),
+            key: app.key.as_str().into(),
             app: app.clone(),
         }
     }
@@ -258,7 +270,7 @@ impl AppEntry {
 
 /// The patterns were checked with the configuration. Should one fail here all the same, it becomes
 /// one that no origin matches: leaving it out could leave none, which lets everyone in.
-fn origins(app: &App) -> Vec<OriginPattern> {
+fn origins(app: &App) -> Arc<[OriginPattern]> {
     let parse = |pattern: &String| {
         OriginPattern::parse(pattern).unwrap_or_else(|error| {
             tracing::warn!(app_id = app.id, pattern, %error, "an origin pattern matches nothing");
