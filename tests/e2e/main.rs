@@ -46,6 +46,7 @@ mod support;
 
 use support::{signal, skip};
 
+mod alerts;
 mod backend_faults;
 mod bench;
 mod bench_table;
