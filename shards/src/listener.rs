@@ -13,6 +13,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     os::fd::OwnedFd,
     os::unix::{fs::MetadataExt, net::UnixListener},
+    sync::Arc,
     time::Duration,
 };
 
@@ -64,10 +65,11 @@ fn address_of(socket: &Socket) -> SocketAddr {
     address.unwrap_or(UNKNOWN)
 }
 
-/// Binds every address once per shard. Nobody can connect before `listen`.
+/// Binds every address once per shard. Nobody can connect before `listen`. `local` is given up: a copy that
+/// were kept would listen for as long.
 pub(crate) fn bind_all(
     wanted: &[SocketAddr],
-    local: Option<&UnixListener>,
+    local: Option<Arc<UnixListener>>,
     shards: u16,
 ) -> Result<Listeners, StartError> {
     let mut per_shard: Vec<Vec<ShardListener>> = (0..shards).map(|_| Vec::new()).collect();
@@ -93,7 +95,7 @@ pub(crate) fn bind_all(
         residence.addresses.push(taken);
     }
     if let Some(local) = local {
-        let shared = share(local, &mut per_shard);
+        let shared = share(&local, &mut per_shard);
         shared.map_err(|source| StartError::System {
             what: "a copy of the Unix socket",
             source,

@@ -73,10 +73,7 @@ where
     let topology = Topology::read().map_err(|source| refused("the affinity mask", source))?;
     let placement = topology::place(&config, &topology)?;
     let shards = placement.shards.len() as u16;
-    // Taken out of the configuration, or it would listen for as long as that is there.
-    let local = config.local.take();
-    let listeners = bind_all(&config.listen, local.as_deref(), shards)?;
-    drop(local);
+    let listeners = bind_all(&config.listen, config.local.take(), shards)?;
     let waiting = listen_unless_succeeding(&listeners, config.backlog)?;
     let bells = (0..shards)
         .map(|_| Doorbell::new().map(Arc::new))

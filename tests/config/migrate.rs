@@ -228,10 +228,6 @@ fn what_soketi_has_and_this_release_has_not_is_listed_and_the_rest_carried() {
             &["old:1: adapter.driver", "by UDP", "\"redis\""][..],
         ),
         (
-            "{\"port\": 7, \"ssl\": {\"certPath\": \"/c\", \"keyPath\": \"/k\"}}",
-            &["ssl.enabled", "TLS proxy"],
-        ),
-        (
             "{\"port\": 7, \"appManager\": {\"driver\": \"scylla\"}}",
             &["app_manager.driver", "not in this release"],
         ),
@@ -261,6 +257,10 @@ fn what_soketi_has_and_this_release_has_not_is_listed_and_the_rest_carried() {
         assert_eq!(loaded(&new).config.port, 7, "{old}");
         assert_eq!(new.apps, 0, "{old}");
     }
+    let tls = "{\"ssl\": {\"certPath\": \"/c\", \"keyPath\": \"/k\"}}";
+    let ssl = loaded(&carried(Former::Soketi, tls, "")).config.ssl;
+    let files = (ssl.cert_path.as_str(), ssl.key_path.as_str());
+    assert_eq!((ssl.enabled, files), (true, ("/c", "/k")));
 }
 
 #[test]
@@ -585,7 +585,7 @@ fn a_file_of_reverb_with_several_apps_is_read_without_php() {
     let url = config.adapter.redis.pub_url.as_ref().map(|it| it.expose());
     assert_eq!(url, Some("redis://r:1"));
     for parts in [
-        &["servers.reverb.options.tls", "TLS proxy"][..],
+        &["servers.reverb.options.tls", "ssl.cert_path"][..],
         &["servers.other", "for each"],
         &["servers.reverb.magic = 7", "not a name of Reverb's"],
         &["apps[2].allowed_origins", "only PHP", "disabled"],

@@ -264,7 +264,9 @@ impl Carrying<'_> {
                 }
                 let path = format!("{at}.options.{}", name.as_deref().unwrap_or("?"));
                 let what = match is_tls {
-                    true => "no TLS in this release: put a TLS proxy in front",
+                    true => {
+                        "write the PEM files into ssl.cert_path and ssl.key_path, and ssl.enabled = true"
+                    }
                     false => "an option of PHP's sockets",
                 };
                 self.leave(&path, option, what);
