@@ -216,6 +216,80 @@ fn a_slow_reader_gets_a_large_answer_whole_and_its_end_said() {
     }
 }
 
+/// Numbers that are the same each time (xorshift).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % end as u64) as usize
+    }
+
+    /// A client's first message with some bytes changed, cut into records, with others between them.
+    fn spoil(&mut self, hello: &[u8]) -> Vec<u8> {
+        let mut message = hello[5..].to_vec();
+        for _ in 0..self.below(3) {
+            let at = self.below(message.len().min(80));
+            message[at] = self.below(256) as u8;
+        }
+        message.truncate(1 + self.below(2 * message.len()));
+        let mut bytes = Vec::new();
+        while !message.is_empty() {
+            let part = 1 + self.below(message.len());
+            let kind = if self.below(4) > 0 {
+                22
+            } else {
+                20 + self.below(6) as u8
+            };
+            bytes.extend([
+                kind,
+                3,
+                1 + self.below(3) as u8,
+                (part >> 8) as u8,
+                part as u8,
+            ]);
+            bytes.extend(message.drain(..part));
+        }
+        bytes
+    }
+}
+
+#[test]
+fn a_spoilt_handshake_ends_its_own_connection_and_no_other() {
+    let both = both_or_skip!();
+    for clients in both.all() {
+        let counts = serve(both.config(2), Mode::Echo, move |address| {
+            let mut good = secure(address, &clients);
+            let mut dice = Dice(0x5EED);
+            for number in 0..600_u32 {
+                let name = ServerName::from(address.ip());
+                let mut client = ClientConnection::new(clients.clone(), name).expect("a client");
+                let mut hello = Vec::new();
+                client.write_tls(&mut hello).expect("it is there");
+                let mut stream = connect(address);
+                // Who is refused early may find its connection reset.
+                let _ = stream.write_all(&dice.spoil(&hello));
+                let _ = stream.shutdown(Shutdown::Write);
+                let _ = stream.read_to_end(&mut Vec::new());
+                if number.is_multiple_of(100) {
+                    good.write_all(b"?").expect("written");
+                    let mut got = [0];
+                    good.read_exact(&mut got).expect("echoed");
+                }
+            }
+        });
+        let refused = counts.failed_by_us + counts.failed_by_client + counts.failed_not_tls;
+        assert!(refused >= 200, "{counts:?}");
+        assert_eq!(
+            (counts.handshaking, counts.input_bytes),
+            (0, 0),
+            "{counts:?}"
+        );
+    }
+}
+
 #[test]
 fn a_handshake_may_come_byte_by_byte() {
     let both = both_or_skip!();

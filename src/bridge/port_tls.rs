@@ -64,6 +64,13 @@ pub enum PortTlsError {
     Library(rustls::Error),
 }
 
+impl PortTlsError {
+    /// This user may not read a file: whether the server can use it is not known.
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self, Self::File(TlsError::File { reason, .. }) if reason.contains("Permission denied"))
+    }
+}
+
 impl fmt::Debug for PortTls {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("PortTls").finish_non_exhaustive()

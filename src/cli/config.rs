@@ -1,14 +1,16 @@
 //! What `config check` and `config show` answer, as texts and exit codes.
 //!
 //! Owns: the form of a check's findings.
-//! May depend on: `config`, and the arguments in `cli`.
-//! Invariants: pure but for the load: the caller prints.
+//! May depend on: `config`, `bridge::port_tls`, and the arguments in `cli`.
+//! Invariants: pure but for the load and the files of TLS: the caller prints.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
 use super::{Check, Format, Show};
+use crate::bridge::port_tls::PortTls;
+use crate::config::error::Fault;
 use crate::config::load::{self, Loaded};
 use crate::config::show::{self, Origins, Secrets};
 use crate::config::{App, ConfigError, ConfigErrors, Level, Notice};
@@ -28,7 +30,7 @@ pub const EXIT_BAD_CONFIG: u8 = 78;
 const EXIT_FINDINGS: u8 = 1;
 
 pub fn check(arguments: &Check, environment: BTreeMap<String, String>) -> Answer {
-    let loaded = load::load(&arguments.from.sources(environment));
+    let loaded = load::load(&arguments.from.sources(environment)).and_then(with_tls);
     let exit = match &loaded {
         Err(_) => EXIT_BAD_CONFIG,
         Ok(loaded) if arguments.strict && count(&loaded.notices, Level::Warning) > 0 => {
@@ -45,6 +47,18 @@ pub fn check(arguments: &Check, environment: BTreeMap<String, String>) -> Answer
         out,
         diagnostics: String::new(),
         exit,
+    }
+}
+
+/// What the server would refuse of its TLS files. Those that this user may not read are the server's to judge.
+fn with_tls(loaded: Loaded) -> Result<Loaded, ConfigErrors> {
+    match PortTls::read(&loaded.config.ssl, None) {
+        Err(error) if !error.is_forbidden() => Err(ConfigErrors(vec![ConfigError {
+            origin: loaded.settings.origin("ssl.enabled").clone(),
+            key: String::new(),
+            fault: Fault::Conflict(error.to_string()),
+        }])),
+        Ok(_) | Err(_) => Ok(loaded),
     }
 }
 

@@ -466,7 +466,7 @@ pub struct Serve {
     /// Port for /metrics, 0..=65535, 0 = any free one [default: 9601]
     #[arg(long, value_name = "PORT")]
     pub metrics_port: Option<String>,
-    /// Threads that serve connections, 1..=1024 or auto [default: auto, one per physical core]
+    /// Threads that serve connections, 1..=512 or auto [default: auto, one per physical core]
     #[arg(long, value_name = "COUNT")]
     pub shards: Option<String>,
     /// Name of this node in a cluster, 1..=64 of letters, digits, _ . - [default: host name and a

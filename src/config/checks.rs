@@ -45,11 +45,21 @@ pub(super) fn check(settings: &Settings, demo: Demo, report: &mut Report) {
     }
 }
 
+/// Beside it a file of a longer name is made first.
+const SOCKET_PATH_BYTES_MAX: usize = 96;
+
 /// Who may write to the socket's file may say whose requests it forwards.
 fn unix_socket(settings: &Settings, report: &mut Report) {
     let path = "unix_socket.permission_mode";
     let mode = settings.setting(path);
     let is_open = matches!(mode, Setting::Mode(mode) if mode & 0o002 != 0);
+    let socket = "unix_socket.path";
+    let bytes = settings.text(socket).len();
+    if settings.flag("unix_socket.enabled") && bytes > SOCKET_PATH_BYTES_MAX {
+        let text =
+            format!("has {bytes} bytes; Linux takes {SOCKET_PATH_BYTES_MAX} of a socket's path");
+        report.error(settings.origin(socket), socket, Fault::Conflict(text));
+    }
     if settings.flag("unix_socket.enabled") && is_open {
         let text = "every user of this host may connect, and is believed whom it forwards";
         report.warn(settings.origin(path), path, text.to_owned());
@@ -469,8 +479,23 @@ pub(super) fn is_public_production(settings: &Settings) -> bool {
 
 /// TLS that has nothing to show would be plain text.
 fn tls_of_port(settings: &Settings, report: &mut Report) {
+    let redirect = "ssl.redirect_http";
     if !settings.flag("ssl.enabled") {
+        if settings.flag(redirect) {
+            let text =
+                "does nothing while ssl.enabled = false: there is no https to send anybody to";
+            report.warn(settings.origin(redirect), redirect, text.to_owned());
+        }
         return;
+    }
+    let http_port = "ssl.http_port";
+    let port = settings.get::<Option<u16>>(http_port).unwrap_or(80);
+    let has_metrics = settings.flag("metrics.enabled");
+    for (other, is_on) in [("port", true), ("metrics.port", has_metrics)] {
+        if settings.flag(redirect) && is_on && settings.get::<u16>(other) == port {
+            let text = format!("{port} is {other} too: plain http needs a port of its own");
+            report.error(settings.origin(http_port), http_port, Fault::Conflict(text));
+        }
     }
     for path in ["ssl.cert_path", "ssl.key_path"] {
         if settings.text(path).is_empty() {
@@ -515,13 +540,14 @@ fn proxies(settings: &Settings, report: &mut Report) {
             Fault::Conflict(text.to_owned()),
         );
     }
+    let is_only_local = has_local && !settings.flag("unix_socket.also_tcp");
     let mut hops_max = 0;
     for (path, is_on) in limits {
         let hops = settings.u64(path);
         hops_max = hops_max.max(hops);
         // Who wrote 0 for an address that others reach has no proxy in front.
         let is_meant = settings.is_explicit(path) && !is_local;
-        if is_on && hops == 0 && !is_meant && !has_header {
+        if is_on && hops == 0 && !is_meant && !has_header && !is_only_local {
             let text = "is 0: behind a proxy all its clients count as one address; set it to the \
                         number of proxies, or to 0 where there is none";
             report.warn(settings.origin(path), path, text.to_owned());

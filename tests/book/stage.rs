@@ -99,10 +99,16 @@ impl Stage {
         command.arg("bash").arg(at("page.sh"));
         let path = std::env::var("PATH").unwrap_or_default();
         let path = format!("{}:{path}:/usr/sbin:/sbin", at("bin").display());
+        // The server reads variables too: those of who runs the tests are none of the page's.
+        let of_login = ["HOME", "USER", "LOGNAME", "SHELL", "TERM", "LANG"];
+        let of_login = of_login.map(|name| (name, std::env::var_os(name)));
+        let of_login = of_login.into_iter();
+        command.env_clear();
+        command.envs(of_login.filter_map(|(name, value)| Some((name, value?))));
         command.env("PATH", path).env("STAGE", self.folder.path());
         command.env("SOCKUDO", env!("CARGO_BIN_EXE_sockudo"));
         command.env("TMPDIR", at("tmp"));
-        command.env_remove("CARGO_TARGET_DIR").env("NO_COLOR", "1");
+        command.env("NO_COLOR", "1");
         let ran = command.output().expect("unshare is there");
         let said = String::from_utf8_lossy(&ran.stderr);
         if said.contains("unshare failed") || said.contains("unshare: ") {

@@ -518,3 +518,30 @@ fn limits_by_address_say_what_they_cannot_know_behind_a_proxy() {
         assert_eq!(found, is_warned, "{text}");
     }
 }
+
+#[test]
+fn tls_and_sockets_that_cannot_work_are_refused_before_a_start() {
+    let tls = |more: &str| {
+        format!(
+            "{{\"port\": 7001, \"ssl\": {{\"enabled\": true, \"cert_path\": \"/c\", \"key_path\": \"/k\"{more}}}}}"
+        )
+    };
+    file(&tls("")).loaded();
+    for (port, other) in [(7_001, "port"), (9_601, "metrics.port")] {
+        let more = format!(", \"redirect_http\": true, \"http_port\": {port}");
+        let errors = file(&tls(&more)).errors();
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        let is_said =
+            errors[0].contains("ssl.http_port") && errors[0].contains(&format!("is {other} too"));
+        assert!(is_said, "{errors:?}");
+    }
+    let path = "x".repeat(200);
+    let errors = file(&format!(
+        "{{\"unix_socket\": {{\"enabled\": true, \"path\": \"/run/{path}\"}}}}"
+    ))
+    .errors();
+    assert!(
+        errors[0].contains("unix_socket.path") && errors[0].contains("205 bytes"),
+        "{errors:?}"
+    );
+}

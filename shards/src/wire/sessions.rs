@@ -123,6 +123,10 @@ impl Sessions {
 
     /// Keeps bytes of a handshake. False if that is too much.
     pub(crate) fn keep_handshake(&mut self, slot: Slot, bytes: &[u8]) -> bool {
+        // The first bytes are enough to say that this is not TLS.
+        if self.tls(slot.index).is_foreign() {
+            return true;
+        }
         let is_room = self.has_room_for(slot.index, bytes.len());
         let tls = self.tls(slot.index);
         if !is_room {

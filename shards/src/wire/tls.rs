@@ -9,8 +9,8 @@
 use super::records::{Alert, Front, Opened, RECORD_BYTES_MAX, Records, front};
 use rustls::{
     ContentType, ServerConfig,
-    server::UnbufferedServerConnection,
-    unbuffered::{ConnectionState, EncodeError, UnbufferedStatus},
+    server::{ServerConnectionData, UnbufferedServerConnection},
+    unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus},
 };
 use std::sync::Arc;
 
@@ -96,7 +96,8 @@ impl Tls {
         matches!(self.stage, Stage::Handshake(_))
     }
 
-    fn is_foreign(&self) -> bool {
+    /// What has come is not TLS's.
+    pub(super) fn is_foreign(&self) -> bool {
         let first = self.unopened.first();
         !self.has_begun && first.is_some_and(|&first| first != HANDSHAKE)
     }
@@ -205,28 +206,21 @@ fn step_handshake(
             // rustls has the words for it.
             Err(_) => given = unopened.len(),
         }
-        let done = hand(handshake, &mut unopened[..given], unsent);
-        let (discard, outcome) = match done {
-            Ok(discard) => (discard, Ok(())),
-            Err(failure) => (given, Err(failure)),
-        };
-        unopened.drain(..discard);
-        given -= discard;
-        if outcome.is_err() {
-            // The alert that tells the client.
-            let _ = hand(handshake, &mut [], unsent);
-            return outcome;
-        }
+        let (done, outcome) = hand(handshake, &mut unopened[..given], unsent);
+        unopened.drain(..done);
+        given -= done;
+        outcome?;
     }
     Ok(())
 }
 
-/// Lets rustls work on what it is given until it wants more; how much of it is done with.
+/// Lets rustls work on what it is given until it wants more; how much of it is done with, and whether the
+/// handshake can go on.
 fn hand(
     handshake: &mut UnbufferedServerConnection,
     given: &mut [u8],
     unsent: &mut Vec<u8>,
-) -> Result<usize, Failure> {
+) -> (usize, Result<(), Failure>) {
     let mut done = 0;
     loop {
         let UnbufferedStatus { discard, state, .. } =
@@ -234,23 +228,40 @@ fn hand(
         done += discard;
         match state {
             Ok(ConnectionState::EncodeTlsData(mut flight)) => {
-                let Err(EncodeError::InsufficientSize(size)) = flight.encode(&mut []) else {
-                    return Err(Failure::Refused);
-                };
-                let start = unsent.len();
-                unsent.resize(start + size.required_size, 0);
-                if flight.encode(&mut unsent[start..]).is_err() {
-                    return Err(Failure::Refused);
+                if !encode(&mut flight, unsent) {
+                    return (done, Err(Failure::Refused));
                 }
             }
             Ok(ConnectionState::TransmitTlsData(flight)) => flight.done(),
             Ok(ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_)) => {
-                return Ok(done);
+                return (done, Ok(()));
             }
             // Nothing of the kind is said before a handshake ends.
-            Ok(_) => return Err(Failure::Refused),
-            Err(rustls::Error::AlertReceived(_)) => return Err(Failure::Alerted),
-            Err(_) => return Err(Failure::Refused),
+            Ok(_) => return (done, Err(Failure::Refused)),
+            Err(rustls::Error::AlertReceived(_)) => return (done, Err(Failure::Alerted)),
+            Err(_) => {
+                fetch_alert(handshake, &mut given[done..], unsent);
+                return (done, Err(Failure::Refused));
+            }
         }
     }
+}
+
+/// After a failure: the alert that tells the client. It is asked for once, and with what was not done with: rustls
+/// counts bytes from the front of what it has seen, and would look at them again once it has said its alert.
+fn fetch_alert(handshake: &mut UnbufferedServerConnection, left: &mut [u8], unsent: &mut Vec<u8>) {
+    if let Ok(ConnectionState::EncodeTlsData(mut alert)) = handshake.process_tls_records(left).state
+    {
+        encode(&mut alert, unsent);
+    }
+}
+
+/// Appends what rustls has to send. False if it cannot say it.
+fn encode(flight: &mut EncodeTlsData<'_, ServerConnectionData>, unsent: &mut Vec<u8>) -> bool {
+    let Err(EncodeError::InsufficientSize(size)) = flight.encode(&mut []) else {
+        return false;
+    };
+    let start = unsent.len();
+    unsent.resize(start + size.required_size, 0);
+    flight.encode(&mut unsent[start..]).is_ok()
 }
