@@ -13,6 +13,7 @@ use std::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::fs::FileExt as _,
     },
+    sync::Arc,
     time::Duration,
 };
 
@@ -242,7 +243,7 @@ pub struct Waiting(AsyncFd<LinkFd>);
 
 /// So that `AsyncFd` sees the descriptor.
 #[derive(Debug)]
-struct LinkFd(Link);
+struct LinkFd(Arc<Link>);
 
 impl std::os::fd::AsRawFd for LinkFd {
     fn as_raw_fd(&self) -> std::os::fd::RawFd {
@@ -256,7 +257,7 @@ impl Waiting {
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn new(link: Link) -> io::Result<Self> {
+    pub fn new(link: Arc<Link>) -> io::Result<Self> {
         // SAFETY: the descriptor is owned by the link, which is never taken out again nor given another one.
         let registered = unsafe { AsyncFd::register(LinkFd(link)) };
         Ok(Self(registered.map_err(io::Error::from)?))
@@ -393,7 +394,7 @@ mod tests {
     #[tokio::test]
     async fn a_dropped_wait_loses_nothing() {
         let (ours, theirs) = pair();
-        let theirs = Waiting::new(theirs).expect("in a runtime");
+        let theirs = Waiting::new(Arc::new(theirs)).expect("in a runtime");
         let taken = Packet::Taken(Taken { count: 3 });
         tokio::select! {
             biased;

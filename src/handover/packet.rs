@@ -91,6 +91,8 @@ pub enum Kind {
 #[serde(default)]
 pub struct Listeners {
     pub kinds: Vec<Kind>,
+    /// A path or an address for each.
+    pub places: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -226,7 +228,13 @@ mod tests {
         let kinds = vec!["Tcp", "Quic"];
         let read = of_another(&Other::Listeners(OtherListeners { kinds }));
         let kinds = vec![Kind::Tcp, Kind::Unknown];
-        assert_eq!(read.expect("known"), Packet::Listeners(Listeners { kinds }));
+        assert_eq!(
+            read.expect("known"),
+            Packet::Listeners(Listeners {
+                kinds,
+                ..Listeners::default()
+            })
+        );
     }
 
     #[test]
@@ -259,6 +267,7 @@ mod tests {
             }),
             Packet::Listeners(Listeners {
                 kinds: vec![Kind::Unix, Kind::Admin],
+                places: vec!["/run/x".to_owned(), String::new()],
             }),
             Packet::Ready(Empty {}),
             Packet::State(State {

@@ -18,6 +18,8 @@ use std::{
     process::{Child, Command, ExitStatus},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use super::link::Link;
 
 /// Names the descriptor of the link to a process that is started to take over.
@@ -109,6 +111,14 @@ impl Successor {
     /// Kills it, if it has not ended by itself, and says how it ended.
     pub fn end(mut self) -> Option<ExitStatus> {
         self.child.take().and_then(end)
+    }
+
+    /// Asks it to read its configuration again.
+    pub fn reload(&self) {
+        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw);
+        if let Some(pid) = pid {
+            _ = kill_process(pid, Signal::HUP); // Fails for one that has ended.
+        }
     }
 
     /// It lives on when this process ends.

@@ -171,6 +171,23 @@ impl ShardServer {
             FromBridge::Owned(owned) => self.on_owned(turn, *owned),
             FromBridge::TopicsLive(topics) => self.on_topics_live(&topics),
             FromBridge::TopicsLost => self.on_topics_lost(),
+            FromBridge::Export => {
+                let exported = Box::new(crate::handover::record::Exported {
+                    left: self.counters.websockets,
+                    is_last: true,
+                    ..Default::default()
+                });
+                let _ = turn.to_bridge(crate::bridge::message::ToBridge::Exported(exported));
+            }
+            FromBridge::Import(import) => {
+                if import.is_last {
+                    let _ = turn.to_bridge(crate::bridge::message::ToBridge::Imported {
+                        connections: 0,
+                        refused: 0,
+                    });
+                }
+            }
+            FromBridge::TakenOver => {}
         }
     }
 
