@@ -19,6 +19,7 @@ pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod connection;
+pub mod handover;
 pub mod http;
 pub mod logging;
 pub mod metrics;

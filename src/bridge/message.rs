@@ -17,6 +17,7 @@ use super::apps::{AppChange, AppName};
 use crate::{
     cluster::entry::Origin,
     config::Config,
+    handover::record::{Exported, Import},
     metrics::counters::ShardSnapshot,
     protocol::{
         app::AppIndex,
@@ -67,6 +68,11 @@ pub enum ToBridge {
         partition: Partition,
         wish: TopicWish,
     },
+    /// A part of what this shard holds, after `FromBridge::Export`.
+    Exported(Box<Exported>),
+    /// All that was given to this shard with `FromBridge::Import` stands; so many connections could not be
+    /// taken over.
+    Imported { connections: u64, refused: u64 },
 }
 
 impl ToBridge {
@@ -75,6 +81,8 @@ impl ToBridge {
         match self {
             // One at a time, since the bridge asks for it.
             Self::Snapshot { .. } | Self::Drained => Lane::Control,
+            // The shard is still: nothing else is on its way.
+            Self::Exported(_) | Self::Imported { .. } => Lane::Control,
             // At most one for each partition between two turns of the shard.
             Self::Topic { .. } => Lane::Control,
             // One for each message of the bridge.
@@ -162,6 +170,12 @@ pub enum FromBridge {
     TopicsLive(Box<[(Partition, TopicWish)]>),
     /// No topic is live any more; what is wished stands.
     TopicsLost,
+    /// The shard is still: say what it holds (`ToBridge::Exported`).
+    Export,
+    /// What another process held, a part of it. This shard is frozen.
+    Import(Box<Import>),
+    /// What was imported is this process' from now on; comes before the shards thaw.
+    TakenOver,
 }
 
 /// What became of a search for an app.
