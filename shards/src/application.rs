@@ -1,15 +1,21 @@
 //! The two traits between the runtime and what runs on it.
 //!
 //! Owns: `Application` (what a program supplies per shard) and `Turn` (what a shard offers it).
-//! May depend on: `work`, the plain types of `wire` and std only, so that a simulator can implement `Turn` without a ring.
+//! May depend on: `work`, `carried`, the plain types of `wire` and std only, so that a simulator can implement `Turn` without a ring.
 //! Invariants: every accepted slot gets exactly one `on_closed`, and no call names it afterwards;
 //! messages of one pair of shards arrive in the order in which they were posted.
 
 use crate::{
+    carried::Carried,
     wire::{TlsCounters, TlsPort},
     work::Work,
 };
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{
+    fmt,
+    net::SocketAddr,
+    os::fd::{OwnedFd, RawFd},
+    sync::Arc,
+};
 
 /// Number of a shard on this node, `0..shards`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -176,6 +182,11 @@ pub trait Application: Sized + 'static {
     /// Last call of each turn before the outboxes are flushed. Returns true when work was left
     /// over, which keeps the shard from parking.
     fn on_turn_end<T: TurnOf<Self>>(&mut self, turn: &mut T) -> bool;
+    /// Looked at after each turn of a shard that freezes: nothing that the application began goes on (no slices of a
+    /// fan-out, no answers awaited of other shards …). It is waited for, up to a bound.
+    fn is_settled(&self) -> bool {
+        true
+    }
 }
 
 /// A `Turn` whose messages are those of application `A`.
@@ -270,6 +281,26 @@ pub trait Turn {
     /// # Errors
     /// Gives back what the lane had no room for: this message, or older ones.
     fn to_bridge(&mut self, message: Self::ToBridge) -> Result<(), BridgeDropped<Self::ToBridge>>;
+
+    /// This shard is frozen, or freezes: it reads and accepts nothing, and fires no timer.
+    fn is_frozen(&self) -> bool {
+        false
+    }
+    /// Of an open connection of a shard that is still (see `Freeze::Still`): its socket, and what another process
+    /// needs beside to go on with it. The descriptor stays this process'; it is valid until the next
+    /// thaw, as long as nothing ends the connection. `None`: it is not open, its TLS handshake is not
+    /// done, or the shard is not still.
+    fn carry(&mut self, slot: Slot) -> Option<(RawFd, Carried)> {
+        let _ = slot;
+        None
+    }
+    /// Takes over a connection that another process carried; `Application::on_accepted` is not called
+    /// for it. While the node is frozen nothing of it is read or sent. `None`: what was carried cannot be
+    /// gone on with (TLS that this node does not have): the descriptor is closed.
+    fn adopt(&mut self, connection: OwnedFd, carried: Carried) -> Option<Slot> {
+        let _ = (connection, carried);
+        None
+    }
 
     /// The runtime's own counters of this shard.
     fn runtime_counters(&self) -> RuntimeCounters;

@@ -1,7 +1,8 @@
 //! The link between the shards and the one bridge thread.
 //!
 //! Owns: a shard's lanes to the bridge and its queue from it, and how either side is woken.
-//! May depend on: crossbeam-channel, socket2, tokio's `Notify`, `doorbell`, `lanes`, `listener`, `application`.
+//! May depend on: crossbeam-channel, socket2, tokio's `Notify`, `doorbell`, `lanes`, `listener`, `freezing`,
+//! `application`.
 //! Invariants: neither side ever waits for room; messages to one shard, and those of one lane (of
 //! events: of one source) to the bridge, keep their order; a side that has news to fetch is awake
 //! or about to look.
@@ -10,6 +11,7 @@ use crate::{
     application::{Application, BridgeDropped, BridgeFull, ShardId},
     config::Config,
     doorbell::Doorbell,
+    freezing::{Freeze, OrderCell, Record, Watch},
     lanes::{LaneReceiver, LaneSender, lanes},
     listener::listen,
     neighbours::{Neighbour, Residence},
@@ -18,9 +20,11 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use socket2::Socket;
 use std::{
     cell::{Cell, RefCell},
+    io,
     net::SocketAddr,
+    os::fd::OwnedFd,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Instant,
@@ -34,6 +38,7 @@ pub(crate) struct Orders {
     pub(crate) accept: AtomicBool,
     pub(crate) stop_accepting: AtomicBool,
     pub(crate) stop: AtomicBool,
+    pub(crate) frost: OrderCell,
 }
 
 /// A shard's end of the link.
@@ -77,6 +82,14 @@ struct Peer<A: Application> {
     bell: Arc<Doorbell>,
     /// Last turn, milliseconds of the node's clock; written at most once per 100 ms.
     turned_at: Arc<AtomicU64>,
+    record: Arc<Record>,
+}
+
+/// What a shard lets be seen of itself.
+#[derive(Clone, Default)]
+pub(crate) struct Pulse {
+    pub(crate) turned_at: Arc<AtomicU64>,
+    pub(crate) record: Arc<Record>,
 }
 
 /// What the bridge knows of the node when it starts.
@@ -84,6 +97,10 @@ pub(crate) struct Node {
     pub(crate) residence: Residence,
     /// Copies of the listeners, until they listen.
     pub(crate) waiting: RefCell<Vec<Socket>>,
+    /// The TCP listeners.
+    pub(crate) listeners: Vec<Weak<Socket>>,
+    /// They listen, as far as they do not yet, when the node thaws.
+    pub(crate) sleeps: Cell<bool>,
     pub(crate) backlog: u32,
     pub(crate) cores: Vec<Option<usize>>,
     pub(crate) bridge_core: Option<usize>,
@@ -135,6 +152,7 @@ pub struct BridgeLink<A: Application> {
     posts: Box<[Cell<u32>]>,
     news: Arc<Notify>,
     node: Node,
+    watch: RefCell<Watch>,
 }
 
 impl<A: Application> BridgeLink<A> {
@@ -251,7 +269,7 @@ impl<A: Application> BridgeLink<A> {
     ///
     /// # Errors
     /// What the kernel says; the next call tries again.
-    pub fn begin_accepting(&self) -> std::io::Result<()> {
+    pub fn begin_accepting(&self) -> io::Result<()> {
         let mut waiting = self.node.waiting.borrow_mut();
         for socket in &*waiting {
             listen(socket, self.node.backlog)?;
@@ -271,6 +289,60 @@ impl<A: Application> BridgeLink<A> {
             .stop_accepting
             .store(true, Ordering::SeqCst);
         self.sender.peers.iter().for_each(|peer| peer.bell.ring());
+    }
+
+    /// Begins to freeze all shards: they stop reading and accepting, fire no timers, and finish what was
+    /// begun. Listeners go on listening, and peers wait in the kernel. Nothing of it is final: `thaw`
+    /// undoes it.
+    pub fn freeze(&self) {
+        self.watch.borrow_mut().freeze(&self.node.orders.frost);
+        self.sender.peers.iter().for_each(|peer| peer.bell.ring());
+    }
+
+    /// Moves the freezing on; to be called every millisecond or so after `freeze`, while messages of shards are
+    /// received as ever. When `is_overdue`, what still goes on beside receiving is not waited for.
+    /// Once it says `Still` it does so until the next `thaw`.
+    pub fn freeze_step(&self, is_overdue: bool) -> Freeze {
+        let peers = self.sender.peers.iter();
+        let has_posted = peers.clone().any(|peer| !peer.to_shard.is_empty());
+        let records = peers.clone().map(|peer| &*peer.record);
+        let orders = &self.node.orders.frost;
+        let before = orders.get();
+        let freeze = self
+            .watch
+            .borrow_mut()
+            .step(orders, records, has_posted, is_overdue);
+        if orders.get() != before {
+            peers.for_each(|peer| peer.bell.ring());
+        }
+        freeze
+    }
+
+    /// Ends a freezing, however far it is, or the frozen start: everything goes on. A node that started
+    /// frozen listens from now on where it inherited no listeners.
+    pub fn thaw(&self) {
+        if self.node.sleeps.take() {
+            let sockets = self.node.listeners.iter().filter_map(Weak::upgrade);
+            for socket in sockets {
+                if let Err(error) = listen(&socket, self.node.backlog) {
+                    tracing::error!(%error, "a listener stays closed");
+                }
+            }
+        }
+        self.watch.borrow_mut().thaw(&self.node.orders.frost);
+        self.sender.peers.iter().for_each(|peer| peer.bell.ring());
+    }
+
+    /// Copies of the listening TCP sockets, for another process. Whoever keeps one listens on. None while this node
+    /// listens nowhere.
+    ///
+    /// # Errors
+    /// When the system has no descriptor left.
+    pub fn listening(&self) -> io::Result<Vec<OwnedFd>> {
+        let sockets = self.node.listeners.iter().filter_map(Weak::upgrade);
+        let listening = sockets.filter(|socket| socket.is_listener().unwrap_or(false));
+        let copies = listening.map(|socket| socket.try_clone().map(OwnedFd::from));
+        copies.collect()
     }
 
     /// Other processes that listen where this node does. Reads `/proc` now.
@@ -304,7 +376,7 @@ const POSTS_PER_RING: u32 = 64;
 /// Makes both ends, one shard's end per bell.
 pub(crate) fn link<A: Application>(
     bells: &[Arc<Doorbell>],
-    heartbeats: &[Arc<AtomicU64>],
+    pulses: &[Pulse],
     config: &Config,
     node: Node,
 ) -> (BridgeLink<A>, Vec<ShardLink<A>>) {
@@ -313,7 +385,7 @@ pub(crate) fn link<A: Application>(
     let mut peers = Vec::new();
     let messages_max = config.bridge_messages_max as usize;
     let bytes_max = config.bridge_event_bytes_max as usize;
-    for (bell, turned_at) in bells.iter().zip(heartbeats) {
+    for (bell, pulse) in bells.iter().zip(pulses) {
         let (lanes, from_shard) = lanes(messages_max, bytes_max);
         let (to_shard, from_bridge) = bounded(messages_max);
         let news = news.clone();
@@ -322,12 +394,12 @@ pub(crate) fn link<A: Application>(
             from_bridge,
             news,
         });
-        let (bell, turned_at) = (bell.clone(), turned_at.clone());
         peers.push(Peer {
             to_shard,
             from_shard,
-            bell,
-            turned_at,
+            bell: bell.clone(),
+            turned_at: pulse.turned_at.clone(),
+            record: pulse.record.clone(),
         });
     }
     (
@@ -338,6 +410,7 @@ pub(crate) fn link<A: Application>(
             },
             news,
             node,
+            watch: RefCell::default(),
         },
         shards,
     )

@@ -6,7 +6,12 @@
 //! io_uring.
 
 use crate::wire::TlsPort;
-use std::{net::SocketAddr, os::unix::net::UnixListener, sync::Arc};
+use std::{
+    net::SocketAddr,
+    os::{fd::OwnedFd, unix::net::UnixListener},
+    sync::Arc,
+    time::Instant,
+};
 use thiserror::Error;
 
 /// The runtime's settings. `Config::default()` listens on nothing.
@@ -50,6 +55,14 @@ pub struct Config {
     pub connections_max: u32,
     /// TLS on all listeners; `None` = what comes is plain.
     pub tls: Option<TlsPort>,
+    /// Starts frozen: nothing is read, sent or accepted and no timer fires before `BridgeLink::thaw`.
+    pub frozen: bool,
+    /// Listening TCP sockets of another process, to be listened on in place of new ones where their
+    /// address is wanted. They are dealt to the shards, however many that process had; the copies are
+    /// given up by the start, so that whoever keeps others listens on.
+    pub inherited: Vec<Arc<OwnedFd>>,
+    /// Origin of the node's clock, so that times mean the same as in the process before; `None` = now.
+    pub started: Option<Instant>,
 }
 
 impl Config {
@@ -85,6 +98,9 @@ impl Default for Config {
             bridge_event_bytes_max: 16 * 1_024 * 1_024,
             connections_max: 4_000_000,
             tls: None,
+            frozen: false,
+            inherited: Vec::new(),
+            started: None,
         }
     }
 }

@@ -215,10 +215,15 @@ impl Row {
 
     /// All entries, first to last.
     pub(crate) fn entries(&self) -> impl Iterator<Item = FrameId> + '_ {
+        self.marked_entries().map(|(frame, _)| frame)
+    }
+
+    /// All entries with whether they were queued with `send`.
+    pub(crate) fn marked_entries(&self) -> impl Iterator<Item = (FrameId, bool)> + '_ {
         let inline = self.inline[..usize::from(self.inline_count)].iter();
         inline
             .chain(self.spill.iter().flat_map(|spill| spill.iter()))
-            .map(|e| FrameId(e & !OWN))
+            .map(|e| (FrameId(e & !OWN), e & OWN != 0))
     }
 
     /// The first two entries.
@@ -390,6 +395,11 @@ impl Connections {
         let row = self.pages.get(slot.index as usize / PAGE_ROWS)?;
         let row = &row[slot.index as usize % PAGE_ROWS];
         (row.generation == slot.generation && row.state == State::Open).then_some(row)
+    }
+
+    /// Rows there are, in use or not.
+    pub(crate) fn capacity(&self) -> u32 {
+        (self.pages.len() * PAGE_ROWS) as u32
     }
 
     /// Indices of all rows in use.

@@ -78,6 +78,11 @@ impl FrameTable {
         }
     }
 
+    /// Takes bytes that somebody has put together already.
+    pub(crate) fn add_boxed(&mut self, bytes: Box<[u8]>) -> FrameId {
+        self.add(Bytes::Own(bytes))
+    }
+
     /// Appends to `frame` when it is the arena's last and nobody else refers to it.
     pub(crate) fn extend_own(&mut self, frame: FrameId, more: &[u8]) -> bool {
         let Frame {

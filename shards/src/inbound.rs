@@ -4,7 +4,7 @@
 //! are armed again; `Rest`.
 //! May depend on: `turn` and what it holds. Not on the application.
 //! Invariants: a connection has at most one receive in flight; it has one unless it is paused,
-//! starved of buffers, ended by its peer, or ending.
+//! starved of buffers, ended by its peer, or ending, or the shard is frozen.
 
 use crate::{
     application::{Application, Closed, Millis, Slot},
@@ -58,6 +58,8 @@ impl Rest {
 /// Listeners, and receives that wait.
 pub(crate) struct Inbound {
     listeners: Vec<ShardListener>,
+    /// Receives whose last completion was not dealt with.
+    receiving: u32,
     is_accepting: bool,
     /// The listeners do not listen yet.
     waits: bool,
@@ -76,6 +78,7 @@ impl Inbound {
     pub(crate) fn new(listeners: Vec<ShardListener>) -> Self {
         Self {
             listeners,
+            receiving: 0,
             is_accepting: true,
             waits: true,
             rest: Rest::default(),
@@ -103,6 +106,16 @@ impl Inbound {
     /// When accepting goes on, while it rests.
     pub(crate) fn rests_until(&self) -> Option<Millis> {
         self.rest.until()
+    }
+
+    /// Receives that are armed, or brought something that was not dealt with.
+    pub(crate) fn receiving(&self) -> u32 {
+        self.receiving
+    }
+
+    /// An accept is armed.
+    pub(crate) fn has_armed(&self) -> bool {
+        self.listeners.iter().any(|listener| listener.is_armed)
     }
 
     /// Every listener is closed.
@@ -178,7 +191,7 @@ impl<A: Application> RingTurn<A> {
         self.cancel_accepts();
     }
 
-    fn cancel_accepts(&mut self) {
+    pub(crate) fn cancel_accepts(&mut self) {
         for index in 0..self.inbound.listeners.len() {
             if self.inbound.listeners[index].is_armed {
                 self.wire.cancel_accept(index as u32);
@@ -210,7 +223,8 @@ impl<A: Application> RingTurn<A> {
                 None
             }
         };
-        if self.inbound.is_accepting && self.inbound.rest.until().is_none() {
+        let may_accept = self.inbound.is_accepting && !self.frost.is_frozen();
+        if may_accept && self.inbound.rest.until().is_none() {
             self.arm_accepts();
         }
         let connection = connection?;
@@ -249,11 +263,12 @@ impl<A: Application> RingTurn<A> {
     /// Gives a connection its row and begins to read it.
     pub(crate) fn adopt(&mut self, connection: OwnedFd) -> Slot {
         let slot = self.rows.insert(connection.into_raw_fd());
-        self.arm_recv(slot.index);
+        self.arm_recv_if_wanted(slot.index);
         slot
     }
 
     fn arm_recv(&mut self, index: u32) {
+        self.inbound.receiving += 1;
         self.wire.receive(index, self.rows.row_mut(index));
     }
 
@@ -266,7 +281,7 @@ impl<A: Application> RingTurn<A> {
             State::Free | State::Ending => false,
         };
         let is_held = row.is(Flag::RECV) || row.is(Flag::STARVED) || row.is(Flag::PEER_ENDED);
-        if is_wanted && !is_held {
+        if is_wanted && !is_held && !self.frost.is_frozen() {
             self.arm_recv(index);
         }
     }
@@ -292,6 +307,7 @@ impl<A: Application> RingTurn<A> {
         let row = self.rows.row_mut(index);
         if !completion.goes_on() {
             row.mark(Flag::RECV, false);
+            self.inbound.receiving -= 1;
         }
         match completion.result {
             0 => peer_ended = self.peer_ended(index),

@@ -216,7 +216,8 @@ impl<M> LaneSender<M> {
         !self.events.is_full() && self.crossing.bytes.load(Ordering::Relaxed) < self.bytes_max
     }
 
-    fn has_spilled(&self) -> bool {
+    /// Events wait here for room.
+    pub(crate) fn has_spilled(&self) -> bool {
         !self.spilled.sources.is_empty() || !self.last.is_empty()
     }
 

@@ -17,6 +17,7 @@
 
 pub mod application;
 pub mod bridge;
+pub mod carried;
 pub mod config;
 pub mod error;
 pub mod small_pages;
@@ -24,10 +25,12 @@ pub mod start;
 pub mod work;
 
 mod buffers;
+mod carrying;
 mod closing;
 mod connections;
 mod doorbell;
 mod frames;
+mod freezing;
 mod inbound;
 mod lanes;
 mod listener;
@@ -48,9 +51,11 @@ pub use application::{
     RuntimeCounters, ShardId, Slot, Turn, TurnOf,
 };
 pub use bridge::{BridgeLink, BridgeSender};
+pub use carried::{Carried, CarriedFrame};
 pub use config::Config;
 pub use error::StartError;
+pub use freezing::Freeze;
 pub use neighbours::{Neighbour, Process, holders_of, holders_told};
 pub use start::{abort_on_panic, run};
-pub use wire::{TlsCounters, TlsPort};
+pub use wire::{CarriedKeys, CarriedTls, Secret, TlsCounters, TlsPort};
 pub use work::Work;

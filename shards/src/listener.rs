@@ -13,15 +13,25 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     os::fd::OwnedFd,
     os::unix::{fs::MetadataExt, net::UnixListener},
-    sync::Arc,
+    sync::{Arc, Weak},
     time::Duration,
 };
 
 /// A listening socket of one shard.
 pub(crate) struct ShardListener {
-    pub(crate) socket: Socket,
+    /// Whoever looks at it otherwise holds no more than a weak reference: a listener is closed when its shard says so.
+    pub(crate) socket: Arc<Socket>,
     /// A multishot accept is in flight.
     pub(crate) is_armed: bool,
+}
+
+impl ShardListener {
+    fn of(socket: Socket) -> Self {
+        Self {
+            socket: Arc::new(socket),
+            is_armed: false,
+        }
+    }
 }
 
 /// The listeners of a node.
@@ -47,6 +57,13 @@ impl Listeners {
         Ok(())
     }
 
+    /// References to the TCP sockets that keep none of them open.
+    pub(crate) fn tcp(&self) -> Vec<Weak<Socket>> {
+        let sockets = self.per_shard.iter().flatten().map(|it| &it.socket);
+        let is_tcp = |it: &&Arc<Socket>| tcp_address(it).is_some();
+        sockets.filter(is_tcp).map(Arc::downgrade).collect()
+    }
+
     /// The same sockets again, for who lets them listen later.
     pub(crate) fn copies(&self) -> io::Result<Vec<Socket>> {
         let sockets = self.per_shard.iter().flatten();
@@ -60,37 +77,76 @@ pub(crate) fn listen(socket: &Socket, backlog: u32) -> io::Result<()> {
 
 const UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
-fn address_of(socket: &Socket) -> SocketAddr {
-    let address = socket.local_addr().ok().and_then(|it| it.as_socket());
-    address.unwrap_or(UNKNOWN)
+fn tcp_address(socket: &Socket) -> Option<SocketAddr> {
+    socket.local_addr().ok()?.as_socket()
 }
 
-/// Binds every address once per shard. Nobody can connect before `listen`. `local` is given up: a copy that
-/// were kept would listen for as long.
+fn address_of(socket: &Socket) -> SocketAddr {
+    tcp_address(socket).unwrap_or(UNKNOWN)
+}
+
+/// Listening sockets that another process had.
+#[derive(Default)]
+pub(crate) struct Inherited(Vec<(SocketAddr, Socket)>);
+
+impl Inherited {
+    /// Takes them over; what is no listening TCP socket is not kept.
+    pub(crate) fn of(sockets: Vec<Arc<OwnedFd>>) -> io::Result<Self> {
+        let mut kept = Vec::new();
+        for socket in sockets {
+            let own = Arc::try_unwrap(socket).or_else(|shared| shared.try_clone())?;
+            let socket = Socket::from(own);
+            let listens = socket.is_listener().unwrap_or(false);
+            if let Some(address) = tcp_address(&socket).filter(|_| listens) {
+                kept.push((address, socket));
+            }
+        }
+        Ok(Self(kept))
+    }
+
+    fn take(&mut self, wanted: SocketAddr) -> Vec<Socket> {
+        let all = std::mem::take(&mut self.0);
+        let (taken, left) = all.into_iter().partition(|(address, _)| *address == wanted);
+        self.0 = left;
+        let taken: Vec<(SocketAddr, Socket)> = taken;
+        taken.into_iter().map(|(_, socket)| socket).collect()
+    }
+}
+
+/// Binds every address once per shard, but on those that have an inherited socket of it; a shard may have
+/// several of these. Nobody can connect to the others before `listen`. `local` and what of `inherited` is not wanted
+/// is given up: a copy that were kept would listen for as long.
 pub(crate) fn bind_all(
     wanted: &[SocketAddr],
     local: Option<Arc<UnixListener>>,
     shards: u16,
+    mut inherited: Inherited,
 ) -> Result<Listeners, StartError> {
     let mut per_shard: Vec<Vec<ShardListener>> = (0..shards).map(|_| Vec::new()).collect();
     let mut residence = Residence::default();
     for &address in wanted {
         let mut taken = address;
-        for listeners in &mut per_shard {
-            let asked = taken;
+        let given = inherited.take(address);
+        let shards_given = given.len();
+        let mut add = |listeners: &mut Vec<ShardListener>, socket: Socket| {
+            let found = inode(&socket).map_err(|source| StartError::Bind { address, source })?;
+            residence.inodes.push(found);
+            listeners.push(ShardListener::of(socket));
+            Ok::<(), StartError>(())
+        };
+        for (index, socket) in given.into_iter().enumerate() {
+            add(&mut per_shard[index % usize::from(shards)], socket)?;
+        }
+        for listeners in per_shard.iter_mut().skip(shards_given) {
             let refused = |source| StartError::Bind {
-                address: asked,
+                address: taken,
                 source,
             };
             let socket = bind(taken).map_err(refused)?;
             // The first socket may have taken a free port: all others share that one.
             let bound = socket.local_addr().map_err(refused)?;
+            add(listeners, socket)?;
             taken = bound.as_socket().unwrap_or(taken);
-            residence.inodes.push(inode(&socket).map_err(refused)?);
-            listeners.push(ShardListener {
-                socket,
-                is_armed: false,
-            });
         }
         residence.addresses.push(taken);
     }
@@ -110,10 +166,7 @@ pub(crate) fn bind_all(
 /// Gives each shard its own descriptor of one socket: whichever is idle accepts.
 fn share(local: &UnixListener, per_shard: &mut [Vec<ShardListener>]) -> io::Result<()> {
     for listeners in per_shard {
-        listeners.push(ShardListener {
-            socket: Socket::from(local.try_clone()?),
-            is_armed: false,
-        });
+        listeners.push(ShardListener::of(Socket::from(local.try_clone()?)));
     }
     Ok(())
 }
@@ -150,7 +203,7 @@ mod tests {
     #[test]
     fn port_zero_becomes_one_port_for_all_shards() {
         let wanted = ["127.0.0.1:0".parse().expect("an address")];
-        let listeners = bind_all(&wanted, None, 3).expect("a free port");
+        let listeners = bind_all(&wanted, None, 3, Inherited::default()).expect("a free port");
         assert_ne!(listeners.residence.addresses[0].port(), 0);
         for shard in &listeners.per_shard {
             let bound = shard[0].socket.local_addr().expect("bound").as_socket();
@@ -161,7 +214,9 @@ mod tests {
     #[test]
     fn an_address_that_is_not_ours_is_named_in_the_error() {
         let wanted = ["192.0.2.1:9".parse().expect("an address")];
-        let error = bind_all(&wanted, None, 1).err().expect("not our address");
+        let error = bind_all(&wanted, None, 1, Inherited::default())
+            .err()
+            .expect("not our address");
         assert!(error.to_string().contains("192.0.2.1:9"), "{error}");
         assert!(!error.to_string().contains("one user"), "{error}");
     }
@@ -170,7 +225,9 @@ mod tests {
     fn a_port_that_another_holds_alone_says_who_may_share_one() {
         let alone = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let wanted = [alone.local_addr().expect("bound")];
-        let error = bind_all(&wanted, None, 1).err().expect("it is taken");
+        let error = bind_all(&wanted, None, 1, Inherited::default())
+            .err()
+            .expect("it is taken");
         assert!(error.to_string().contains("one user"), "{error}");
     }
 }

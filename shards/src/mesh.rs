@@ -70,6 +70,9 @@ pub(crate) struct MeshEnd<M> {
     /// Peers that asked us to hold.
     holds: u16,
     count_sent: u32,
+    /// Envelopes handed to `post`, or told beside it, and taken, ever: equal over all ends when none is under way.
+    posted: u64,
+    received: u64,
 }
 
 /// Makes the ends of a mesh, one per bell.
@@ -116,6 +119,8 @@ impl<M> MeshEnd<M> {
             asked_to_hold: false,
             holds: 0,
             count_sent: 0,
+            posted: 0,
+            received: 0,
         }
     }
 
@@ -128,6 +133,7 @@ impl<M> MeshEnd<M> {
         let outgoing = self.outgoing[usize::from(to.0)].as_mut();
         let outgoing = outgoing.expect("a shard posts to others only");
         outgoing.posted = true;
+        self.posted += 1;
         let refused = if outgoing.spilled.is_empty() {
             match outgoing.queue.try_send(envelope) {
                 Ok(()) => return,
@@ -209,6 +215,7 @@ impl<M> MeshEnd<M> {
     pub(crate) fn receive(&mut self, from: ShardId) -> Option<Envelope<M>> {
         let incoming = self.incoming[usize::from(from.0)].as_mut()?;
         let envelope = incoming.queue.try_recv().ok()?;
+        self.received += 1;
         match envelope {
             Envelope::Count(count) => incoming.count = count,
             Envelope::Hold => {
@@ -240,6 +247,16 @@ impl<M> MeshEnd<M> {
             .any(|incoming| !incoming.queue.is_empty())
     }
 
+    /// Envelopes posted and received, ever.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        (self.posted, self.received)
+    }
+
+    /// Envelopes wait here for room.
+    pub(crate) fn has_spilled(&self) -> bool {
+        self.spilled > 0
+    }
+
     /// True while this shard must not read its sockets or the bridge.
     pub(crate) fn holds_reading(&self) -> bool {
         self.spilled > 0 || self.holds > 0
@@ -257,7 +274,10 @@ impl<M> MeshEnd<M> {
                 continue;
             }
             match outgoing.queue.try_send(Envelope::Count(count)) {
-                Ok(()) => outgoing.posted = true,
+                Ok(()) => {
+                    outgoing.posted = true;
+                    self.posted += 1;
+                }
                 Err(_) => self.count_sent = u32::MAX / 2,
             }
         }

@@ -200,7 +200,7 @@ const FILES_SEEN_MAX: usize = 1_024;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::listener::bind_all;
+    use crate::listener::{Inherited, bind_all};
     use std::net::TcpListener;
 
     #[cfg(target_endian = "little")]
@@ -286,12 +286,13 @@ mod tests {
     #[test]
     fn another_listener_on_our_port_is_seen_with_its_process_and_our_own_are_not() {
         let wanted = ["127.0.0.1:0".parse().expect("an address")];
-        let ours = bind_all(&wanted, None, 3).expect("a free port");
+        let ours = bind_all(&wanted, None, 3, Inherited::default()).expect("a free port");
         ours.listen(16).expect("it is ours");
         assert_eq!(ours.residence.inodes.len(), 3);
         assert_eq!(ours.residence.neighbours(), []);
         assert!(!ours.residence.is_succeeded());
-        let theirs = bind_all(&ours.residence.addresses, None, 2).expect("shared");
+        let theirs =
+            bind_all(&ours.residence.addresses, None, 2, Inherited::default()).expect("shared");
         assert!(
             !ours.residence.is_succeeded(),
             "bound, and not listening yet"

@@ -170,6 +170,13 @@ impl<A: Application> RingTurn<A> {
     // Per connection: one row, one 64 B submission, one 16 B completion; frames under 64 KiB that
     // wait together cost one copy and no further send. One `enter` per 2 048 connections.
     pub(crate) fn flush(&mut self) {
+        if self.frost.is_still() {
+            // Who is listed stays so.
+            if self.wire.has_unsubmitted() {
+                self.settle();
+            }
+            return;
+        }
         let rows = self.outbound.take_listed();
         for &index in &rows {
             self.start_send(index);
@@ -189,7 +196,8 @@ impl<A: Application> RingTurn<A> {
             let is_sendable = matches!(row.state, State::Open | State::Flushing)
                 && !row.is(Flag::WRITABLE)
                 && !row.is(Flag::SHAKING)
-                && !row.outbox_is_empty();
+                && !row.outbox_is_empty()
+                && !self.frost.is_still();
             if !is_sendable {
                 return;
             }

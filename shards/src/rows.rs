@@ -67,6 +67,11 @@ impl Rows {
         self.connections.used_rows()
     }
 
+    /// Rows there are, in use or not.
+    pub(crate) fn capacity(&self) -> u32 {
+        self.connections.capacity()
+    }
+
     /// Rows in use, those included that only wait for their last completions.
     pub(crate) fn used(&self) -> u32 {
         self.connections.used
@@ -102,6 +107,11 @@ impl Rows {
 
     pub(crate) fn disarm(&mut self, index: u32) {
         self.wheel.cancel(index);
+    }
+
+    /// When the row's timer falls due.
+    pub(crate) fn due_at(&self, index: u32) -> Option<Millis> {
+        self.wheel.due_at(index)
     }
 
     /// Time has come this far.

@@ -208,6 +208,7 @@ impl<A: Application> Shard<A> {
             && let Some(slot) = self.turn.wire.sessions.take_ready()
         {
             has_moved = true;
+            self.turn.frost.told += 1;
             if self.turn.rows.open_row(slot).is_none() {
                 continue;
             }

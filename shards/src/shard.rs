@@ -7,9 +7,10 @@
 
 use crate::{
     application::{Application, Millis, Peer, ShardId},
-    bridge::Orders,
+    bridge::{Orders, Pulse},
     connections::{Flag, State},
     doorbell::Doorbell,
+    freezing::Record,
     mesh::Envelope,
     ring::{Completion, Kind},
     timers::TICK_MS,
@@ -58,8 +59,9 @@ pub(crate) struct Shard<A: Application> {
     pub(crate) application: A,
     pub(crate) turn: RingTurn<A>,
     bell: Arc<Doorbell>,
-    orders: Arc<Orders>,
+    pub(crate) orders: Arc<Orders>,
     heartbeat: Arc<AtomicU64>,
+    pub(crate) record: Arc<Record>,
     /// When this shard began to stop.
     stopping_since_ns: Option<u64>,
     busy_poll_ns: u64,
@@ -72,7 +74,7 @@ impl<A: Application> Shard<A> {
         turn: RingTurn<A>,
         bell: Arc<Doorbell>,
         orders: Arc<Orders>,
-        heartbeat: Arc<AtomicU64>,
+        pulse: Pulse,
         busy_poll_us: u32,
     ) -> Self {
         Self {
@@ -80,7 +82,8 @@ impl<A: Application> Shard<A> {
             turn,
             bell,
             orders,
-            heartbeat,
+            heartbeat: pulse.turned_at,
+            record: pulse.record,
             stopping_since_ns: None,
             busy_poll_ns: u64::from(busy_poll_us) * 1_000,
             last_moved_ns: 0,
@@ -111,9 +114,15 @@ impl<A: Application> Shard<A> {
         }
     }
 
+    /// The listeners listen, and nothing was armed on them yet that may be.
+    fn may_begin_accepting(&self) -> bool {
+        let turn = &self.turn;
+        turn.inbound.waits() && !turn.frost.is_frozen() && self.orders.accept.load(Ordering::SeqCst)
+    }
+
     /// Accepts as soon as the listeners listen.
     fn begin_accepting(&mut self) {
-        if self.turn.inbound.waits() && self.orders.accept.load(Ordering::SeqCst) {
+        if self.may_begin_accepting() {
             self.turn.inbound.waits_no_longer();
             self.turn.arm_accepts();
         }
@@ -146,6 +155,7 @@ impl<A: Application> Shard<A> {
         let is_cut = has_more || self.turn.has_left_over();
         self.turn.counts.turns_cut += u64::from(is_cut);
         let is_left_over = self.end_turn();
+        self.answer_order(has_more);
         self.turn.count_turn();
         if has_moved {
             self.last_moved_ns = self.turn.clock.now_ns;
@@ -160,6 +170,7 @@ impl<A: Application> Shard<A> {
         if now.0 >= self.heartbeat.load(Ordering::Relaxed) + TICK_MS {
             self.heartbeat.store(now.0, Ordering::Relaxed);
         }
+        self.take_order();
         self.begin_accepting();
         if self.turn.inbound.is_accepting() && self.orders.stop_accepting.load(Ordering::Relaxed) {
             self.turn.stop_accepting();
@@ -170,8 +181,8 @@ impl<A: Application> Shard<A> {
             self.end_all();
         }
         self.turn.rest_if_refused();
-        if !self.turn.inbound.waits() && self.turn.inbound.rests_until().is_some_and(|at| at <= now)
-        {
+        let may_arm = !self.turn.inbound.waits() && !self.turn.frost.is_frozen();
+        if may_arm && self.turn.inbound.rests_until().is_some_and(|at| at <= now) {
             self.turn.arm_accepts();
         }
     }
@@ -182,7 +193,9 @@ impl<A: Application> Shard<A> {
         let turn = &mut self.turn;
         turn.mesh.deliver_spilled();
         turn.mesh.balance_holds();
-        turn.mesh.gossip(turn.rows.open(), GOSSIP_STEP);
+        if !turn.frost.is_frozen() {
+            turn.mesh.gossip(turn.rows.open(), GOSSIP_STEP);
+        }
         turn.mesh.ring_peers();
         turn.link.notify();
         turn.count_holding();
@@ -194,7 +207,8 @@ impl<A: Application> Shard<A> {
         turn.flush();
         turn.frames.end_turn();
         turn.has_left_over()
-            || turn.outbound.has_listed()
+            || turn.frost.walks()
+            || (turn.outbound.has_listed() && !turn.frost.is_still())
             || turn.wire.sessions.has_ready()
             || (may_read && (turn.inbound.has_held() || turn.inbound.has_starved()))
     }
@@ -278,6 +292,7 @@ impl<A: Application> Shard<A> {
     }
 
     fn on_receive(&mut self, completion: Completion) {
+        self.turn.frost.told += 1;
         let index = completion.token.index();
         let slot = self.turn.rows.slot(index);
         assert!(completion.token.is_of(slot.generation));
@@ -321,8 +336,11 @@ impl<A: Application> Shard<A> {
         }
         let peer = peer_of(&connection);
         let slot = self.turn.adopt(connection);
+        self.turn.frost.told += 1;
         // Within a turn too: it may accept thousands.
-        self.turn.mesh.gossip(self.turn.rows.open(), GOSSIP_STEP);
+        if !self.turn.frost.is_frozen() {
+            self.turn.mesh.gossip(self.turn.rows.open(), GOSSIP_STEP);
+        }
         self.application.on_accepted(&mut self.turn, slot, peer);
     }
 
@@ -351,6 +369,7 @@ impl<A: Application> Shard<A> {
             && let Some(envelope) = self.turn.mesh.receive(from)
         {
             taken += 1;
+            self.turn.frost.told += 1;
             self.turn.budget.spend(Work::MESSAGE);
             match envelope {
                 Envelope::Message(message) => {
@@ -374,6 +393,7 @@ impl<A: Application> Shard<A> {
             && let Some(message) = self.turn.link.receive()
         {
             has_moved = true;
+            self.turn.frost.told += 1;
             self.turn.budget.spend(Work::MESSAGE);
             self.application.on_bridge_message(&mut self.turn, message);
         }
@@ -387,6 +407,7 @@ impl<A: Application> Shard<A> {
             && let Some(slot) = self.turn.outbound.take_drained()
         {
             has_moved = true;
+            self.turn.frost.told += 1;
             self.turn.budget.spend(Work::MESSAGE);
             if self.turn.rows.open_row(slot).is_some() {
                 self.application.on_drained(&mut self.turn, slot);
@@ -396,6 +417,9 @@ impl<A: Application> Shard<A> {
     }
 
     fn fire_timers(&mut self) -> bool {
+        if self.turn.frost.is_frozen() {
+            return false;
+        }
         self.turn.rows.advance(self.turn.clock.now);
         let mut has_moved = false;
         while self.has_work_left()
@@ -420,7 +444,7 @@ impl<A: Application> Shard<A> {
 
     fn tick(&mut self) {
         let now = self.turn.clock.now;
-        if now < self.turn.tick_at {
+        if now < self.turn.tick_at || self.turn.frost.is_frozen() {
             return;
         }
         self.turn.tick_at = now.plus(TICK_MS);
@@ -437,6 +461,7 @@ impl<A: Application> Shard<A> {
             && let Some(ended) = self.turn.rows.take_ended()
         {
             has_moved = true;
+            self.turn.frost.told += 1;
             self.turn.budget.spend(Work::MESSAGE);
             self.application
                 .on_closed(&mut self.turn, ended.slot, ended.how);
@@ -473,6 +498,15 @@ impl<A: Application> Shard<A> {
         self.busy_poll_ns > 0 && self.turn.clock.now_ns < self.last_moved_ns + self.busy_poll_ns
     }
 
+    /// The starting thread or the bridge wants something that was not done yet.
+    fn has_orders(&self) -> bool {
+        let orders = &self.orders;
+        self.has_order()
+            || self.may_begin_accepting()
+            || (self.turn.inbound.is_accepting() && orders.stop_accepting.load(Ordering::Relaxed))
+            || (self.stopping_since_ns.is_none() && orders.stop.load(Ordering::Relaxed))
+    }
+
     /// Waits for a completion, a bell or a deadline, unless there is news already.
     // One system call, in our own ring: waiting on an eventfd through the executor's reactor cost
     // ten (three rings flushed, timers moved, a membarrier) and 48 us per wake-up.
@@ -486,15 +520,15 @@ impl<A: Application> Shard<A> {
             turn.wire.arm_deadline(now_ns, at.0 * 1_000_000);
         }
         self.bell.park();
+        let has_orders = self.has_orders();
+        let turn = &mut self.turn;
         let holds = turn.mesh.holds_reading();
-        let has_news = turn.wire.arrived() > 0
+        let has_news = has_orders
+            || turn.wire.arrived() > 0
             || turn.mesh.has_incoming()
             || (!holds && turn.link.has_incoming())
             || turn.mesh.deliver_spilled()
-            || turn.link.lanes.send_spilled()
-            || (turn.inbound.waits() && self.orders.accept.load(Ordering::SeqCst))
-            || (turn.inbound.is_accepting() && self.orders.stop_accepting.load(Ordering::Relaxed))
-            || (self.stopping_since_ns.is_none() && self.orders.stop.load(Ordering::Relaxed));
+            || turn.link.lanes.send_spilled();
         if !has_news {
             turn.wire.wait();
         }
@@ -504,11 +538,15 @@ impl<A: Application> Shard<A> {
 
 /// When the shard must turn next, though nothing happens.
 fn next_wake<A: Application>(turn: &RingTurn<A>, stopping_since_ns: Option<u64>) -> Option<Millis> {
+    let stop_at = stopping_since_ns.map(|since| Millis((since + STOP_NS) / 1_000_000 + 1));
+    if turn.frost.is_frozen() {
+        let both = [stop_at, turn.looks_again_at()];
+        return both.into_iter().flatten().min();
+    }
     let ticks = turn.keeps_ticking
         || turn.mesh.owes_gossip(turn.rows.open())
         || turn.outbound.has_lagging();
     let tick_at = ticks.then_some(turn.tick_at);
-    let stop_at = stopping_since_ns.map(|since| Millis((since + STOP_NS) / 1_000_000 + 1));
     let all = [
         turn.rows.next_timer_at(),
         tick_at,

@@ -7,12 +7,13 @@
 
 use crate::{
     application::{Application, ShardId},
-    bridge::{BridgeLink, Node, Orders, ShardLink, link},
+    bridge::{BridgeLink, Node, Orders, Pulse, ShardLink, link},
     config::Config,
     doorbell::Doorbell,
     error::{StartError, memlock_bytes},
+    freezing::{Frost, Order},
     inbound::Inbound,
-    listener::{Listeners, ShardListener, bind_all},
+    listener::{Inherited, Listeners, ShardListener, bind_all},
     mesh::{MeshEnd, mesh},
     ring,
     shard::Shard,
@@ -26,12 +27,9 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use glommio::{LocalExecutorBuilder, Placement};
 use socket2::Socket;
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     ffi::CStr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -66,32 +64,39 @@ where
     R: Send + 'static,
 {
     #[expect(clippy::disallowed_methods, reason = "the origin of all shards' time")]
-    let node_started = Instant::now();
+    let node_started = config.started.unwrap_or_else(Instant::now);
     config.check()?;
     check_host()?;
     leave_huge_pages();
     let topology = Topology::read().map_err(|source| refused("the affinity mask", source))?;
     let placement = topology::place(&config, &topology)?;
     let shards = placement.shards.len() as u16;
-    let listeners = bind_all(&config.listen, config.local.take(), shards)?;
-    let waiting = listen_unless_succeeding(&listeners, config.backlog)?;
+    let inherited = Inherited::of(std::mem::take(&mut config.inherited));
+    let inherited = inherited.map_err(|source| refused("a copy of a listener", source))?;
+    let listeners = bind_all(&config.listen, config.local.take(), shards, inherited)?;
+    let waiting = listen_unless_later(&listeners, &config)?;
     let bells = (0..shards)
         .map(|_| Doorbell::new().map(Arc::new))
         .collect::<Result<Vec<_>, _>>();
     let bells = bells.map_err(|source| refused("an eventfd", source))?;
-    let heartbeats: Vec<_> = (0..shards).map(|_| Arc::new(AtomicU64::new(0))).collect();
+    let pulses: Vec<_> = (0..shards).map(|_| Pulse::default()).collect();
     let orders = Arc::new(Orders::default());
     orders.accept.store(waiting.is_empty(), Ordering::SeqCst);
+    if config.frozen {
+        orders.frost.set(Order::FROZEN);
+    }
     let node = Node {
+        listeners: listeners.tcp(),
         residence: listeners.residence,
         waiting: RefCell::new(waiting),
+        sleeps: Cell::new(config.frozen),
         backlog: config.backlog,
         cores: placement.shards.clone(),
         bridge_core: placement.bridge,
         orders: orders.clone(),
         started: node_started,
     };
-    let (bridge_link, shard_links) = link::<A>(&bells, &heartbeats, &config, node);
+    let (bridge_link, shard_links) = link::<A>(&bells, &pulses, &config, node);
     let ends = mesh::<A::Message>(&bells, config.mesh_messages_per_pair(shards));
 
     let (reports, started) = bounded(usize::from(shards) * 2);
@@ -113,7 +118,7 @@ where
             listeners,
             bell: running.bells[index].clone(),
             orders: running.orders.clone(),
-            heartbeat: heartbeats[index].clone(),
+            pulse: pulses[index].clone(),
             reports: reports.clone(),
         };
         running.spawn(seat, make.clone())?;
@@ -126,16 +131,17 @@ where
 }
 
 /// Listens; where another process does so on all the addresses already, gives copies of the sockets
-/// instead: whoever comes goes there until this node is ready to serve.
-fn listen_unless_succeeding(
-    listeners: &Listeners,
-    backlog: u32,
-) -> Result<Vec<Socket>, StartError> {
+/// instead: whoever comes goes there until this node is ready to serve. A node that starts frozen listens
+/// when it thaws.
+fn listen_unless_later(listeners: &Listeners, config: &Config) -> Result<Vec<Socket>, StartError> {
+    if config.frozen {
+        return Ok(Vec::new());
+    }
     if listeners.residence.is_succeeded() {
         let copies = listeners.copies();
         return copies.map_err(|source| refused("a copy of a listener", source));
     }
-    listeners.listen(backlog)?;
+    listeners.listen(config.backlog)?;
     Ok(Vec::new())
 }
 
@@ -207,7 +213,7 @@ struct Seat<A: Application> {
     listeners: Vec<ShardListener>,
     bell: Arc<Doorbell>,
     orders: Arc<Orders>,
-    heartbeat: Arc<AtomicU64>,
+    pulse: Pulse,
     reports: Sender<Report>,
 }
 
@@ -325,9 +331,14 @@ fn sit<A: Application>(seat: Seat<A>, make: impl Fn(ShardId) -> A) -> Result<Sha
         burst_bytes_max: config.burst_bytes_max.max(config.outbox_bytes_max),
         connections_max: config.connections_max,
     };
+    let frozen = if config.frozen {
+        Order::FROZEN
+    } else {
+        Order::default()
+    };
     let turn = RingTurn::new(
         wire.map_err(StartError::of_ring)?,
-        Inbound::new(seat.listeners),
+        (Inbound::new(seat.listeners), Frost::starting(frozen)),
         (seat.mesh, seat.link),
         seat.shard,
         limits,
@@ -341,7 +352,7 @@ fn sit<A: Application>(seat: Seat<A>, make: impl Fn(ShardId) -> A) -> Result<Sha
         turn,
         seat.bell,
         seat.orders,
-        seat.heartbeat,
+        seat.pulse,
         busy_poll_us,
     ))
 }

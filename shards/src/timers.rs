@@ -97,6 +97,16 @@ impl Wheel {
         }
     }
 
+    /// When the row's timer falls due, or did so without having been taken.
+    pub(crate) fn due_at(&self, row: u32) -> Option<Millis> {
+        let tick = match self.nodes.get(row as usize)?.due {
+            UNARMED => return None,
+            FIRED => self.passed,
+            due => due,
+        };
+        Some(Millis(u64::from(tick) * TICK_MS))
+    }
+
     /// Moves on to `now`; what fell due can then be taken with `take_fired`.
     pub(crate) fn advance(&mut self, now: Millis) {
         let current = tick_at(now);

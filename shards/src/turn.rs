@@ -11,8 +11,10 @@ use crate::{
         TURN_BUCKETS_US, Turn,
     },
     bridge::ShardLink,
+    carried::Carried,
     connections::Flag,
     frames::FrameTable,
+    freezing::Frost,
     inbound::Inbound,
     mesh::{Envelope, MeshEnd},
     outbound::Outbound,
@@ -22,6 +24,7 @@ use crate::{
     work::{Budget, Work},
 };
 use std::{
+    os::fd::{OwnedFd, RawFd},
     sync::Arc,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
@@ -34,6 +37,7 @@ pub(crate) struct RingTurn<A: Application> {
     pub(crate) frames: FrameTable,
     pub(crate) inbound: Inbound,
     pub(crate) outbound: Outbound,
+    pub(crate) frost: Frost,
     pub(crate) mesh: MeshEnd<A::Message>,
     pub(crate) link: ShardLink<A>,
     pub(crate) shard: ShardId,
@@ -101,7 +105,7 @@ impl<A: Application> RingTurn<A> {
     /// A shard's part that waits for its first turn.
     pub(crate) fn new(
         wire: Wire,
-        inbound: Inbound,
+        (inbound, frost): (Inbound, Frost),
         (mesh, link): (MeshEnd<A::Message>, ShardLink<A>),
         shard: ShardId,
         limits: Limits,
@@ -114,6 +118,7 @@ impl<A: Application> RingTurn<A> {
             frames: FrameTable::new(),
             inbound,
             outbound: Outbound::new(),
+            frost,
             mesh,
             link,
             shard,
@@ -136,7 +141,7 @@ impl<A: Application> RingTurn<A> {
         self.outbound.list(index, is_reply);
     }
 
-    fn queue(&mut self, slot: Slot, frame: FrameId, bytes: usize, is_own: bool) {
+    pub(crate) fn queue(&mut self, slot: Slot, frame: FrameId, bytes: usize, is_own: bool) {
         self.frames.retain(frame);
         let (row, spares) = self.rows.outbox_mut(slot.index);
         row.push(frame, is_own, spares);
@@ -437,6 +442,18 @@ impl<A: Application> Turn for RingTurn<A> {
         self.link.post(message)
     }
 
+    fn is_frozen(&self) -> bool {
+        self.frost.is_frozen()
+    }
+
+    fn carry(&mut self, slot: Slot) -> Option<(RawFd, Carried)> {
+        self.carry_row(slot)
+    }
+
+    fn adopt(&mut self, connection: OwnedFd, carried: Carried) -> Option<Slot> {
+        self.adopt_carried(connection, carried)
+    }
+
     fn runtime_counters(&self) -> RuntimeCounters {
         let mut counts = self.counts.clone();
         let lagging = self.outbound.lagging().map(|slot| self.outbox_bytes(slot));
@@ -463,6 +480,6 @@ const PATIENCE_MS: u64 = 1_000;
 /// Outboxes of a shard hold so many bursts together; beyond that each has its bound only.
 const BURSTS_MAX: u64 = 16;
 /// An outbox that would pass this ends its connection: no application answers so much at once.
-const ANSWERS_BYTES_MAX: usize = 1 << 30;
+pub(crate) const ANSWERS_BYTES_MAX: usize = 1 << 30;
 /// A turn longer than this is a stall, microseconds.
 const STALL_US: u64 = 100_000;

@@ -98,6 +98,8 @@ fn place_of(message: &FromBridge) -> Place {
         | FromBridge::KeptAsk(_)
         | FromBridge::Kept(_)
         | FromBridge::Found(_) => Place::Line(STATES),
+        // One after the other, and nothing else is on its way to a shard that is still.
+        FromBridge::Export | FromBridge::Import(_) | FromBridge::TakenOver => Place::Line(STATES),
         FromBridge::Event(_) => Place::Events,
     }
 }

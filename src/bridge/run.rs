@@ -416,6 +416,7 @@ impl<L: ShardLink> Bridge<L> {
                         drain.drained(shard);
                     }
                 }
+                ToBridge::Exported(_) | ToBridge::Imported { .. } => {}
                 ToBridge::FindApp(name) => self.find_app(shard, *name),
                 ToBridge::AppsTaken { number } => self.apps_taken(shard, number),
                 ToBridge::Settled => {

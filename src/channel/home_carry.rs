@@ -41,8 +41,7 @@ impl Home {
             record.count_at_ms = later.count_at.map(|at| at.0);
             record.count_quiet_until_ms = later.count_quiet_until.0;
         }
-        let is_plain =
-            record.members.is_empty() && record.kept.is_none() && self.later.is_none();
+        let is_plain = record.members.is_empty() && record.kept.is_none() && self.later.is_none();
         (!is_plain).then_some(record)
     }
 
@@ -103,7 +102,9 @@ impl HomeTable {
         };
         home.restore(&record);
         let is_cache = home.kind.is_cache();
-        let kept = record.kept.filter(|kept| is_cache && kept.expires_at_ms > now.0);
+        let kept = record
+            .kept
+            .filter(|kept| is_cache && kept.expires_at_ms > now.0);
         if let Some(kept) = kept {
             let rules = Rules {
                 kept_ms: kept.expires_at_ms - now.0,

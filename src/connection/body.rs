@@ -141,7 +141,10 @@ impl Body {
         let kept = record.kept.map(|bytes| {
             let mut digest = BodyDigest::default();
             digest.update(&bytes);
-            Kept { bytes: bytes.into_vec(), digest }
+            Kept {
+                bytes: bytes.into_vec(),
+                digest,
+            }
         });
         Self {
             head: record.head.into(),

@@ -5,7 +5,10 @@
 //! May depend on: `handover::record` and the other files of this room.
 //! Invariants: what was written and read back is the same connection, but for what it was waiting for.
 
-use shards::application::{Carried, Millis, Slot};
+use shards::{
+    Carried,
+    application::{Millis, Slot},
+};
 
 use super::{
     body::Body,
@@ -48,10 +51,13 @@ impl Connection {
             silence,
             client_events: self.client_events.parts(),
             memberships_rate: self.memberships_rate.parts(),
-            fragments: self.decoder.message_begun().map(|(is_text, payload)| Fragments {
-                is_text,
-                payload: payload.to_vec(),
-            }),
+            fragments: self
+                .decoder
+                .message_begun()
+                .map(|(is_text, payload)| Fragments {
+                    is_text,
+                    payload: payload.to_vec(),
+                }),
             input: self.input.clone(),
             is_throttled: self.holds.has(Hold::Rate),
             throttled_until_ms: rare.and_then(|rare| rare.throttled_until).map(|at| at.0),
@@ -66,8 +72,18 @@ impl Connection {
 
     /// The connection of a record, in a slot of this process. Who it subscribes with and is signed in as is
     /// the caller's to add.
-    pub fn restored(slot: Slot, record: &mut ConnectionRecord) -> Self {
-        let awaited = |has_begun| if has_begun { Awaited::Rest } else { Awaited::Next };
+    pub fn restored(
+        slot: Slot,
+        record: &mut ConnectionRecord,
+        (is_paused, peer_ended, awaits_drained): (bool, bool, bool),
+    ) -> Self {
+        let awaited = |has_begun| {
+            if has_begun {
+                Awaited::Rest
+            } else {
+                Awaited::Next
+            }
+        };
         let state = match record.stage {
             Stage::ProxyHeader => State::ProxyHeader,
             Stage::Http(has_begun) => State::Http(awaited(has_begun)),
@@ -78,7 +94,10 @@ impl Connection {
         let (high, low) = record.socket_id;
         let rare = Rare {
             peer: record.peer,
-            body: record.body.take().map(|body| Box::new(Body::restored(body))),
+            body: record
+                .body
+                .take()
+                .map(|body| Box::new(Body::restored(body))),
             authorize_by: record.authorize_by_ms.map(Millis),
             throttled_until: record.throttled_until_ms.map(Millis),
             ..Rare::default()
@@ -92,7 +111,9 @@ impl Connection {
             until: Millis(record.until_ms),
             keep_alive: match record.silence {
                 Silence::Heard(at) => KeepAlive::Heard { at: Millis(at) },
-                Silence::Pinged(at) => KeepAlive::Pinged { answer_by: Millis(at) },
+                Silence::Pinged(at) => KeepAlive::Pinged {
+                    answer_by: Millis(at),
+                },
             },
             decoder: record.fragments.take().map_or_else(Decoder::new, |begun| {
                 Decoder::inside_message(begun.is_text, begun.payload)
@@ -106,10 +127,13 @@ impl Connection {
         if record.is_throttled {
             row.holds.add(Hold::Rate);
         }
-        if record.carried.is_paused {
+        if is_paused {
             row.reading = Reading::Paused;
         }
-        if record.carried.peer_ended {
+        if awaits_drained {
+            row.holds.add(Hold::Outbox);
+        }
+        if peer_ended {
             row.reading = Reading::Ended;
         }
         row.shed_rare();

@@ -13,7 +13,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use shards::application::Carried;
+use shards::Carried;
 use thiserror::Error;
 
 use crate::http::body::ChunkedBody;
@@ -156,14 +156,29 @@ pub struct KeptRecord {
     pub expires_at_ms: u64,
 }
 
-/// What of rates is used up: thousandths of tokens that are missing, and when that was so.
+/// What of rates is used up.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 pub struct LimitsRecord {
-    /// By app: backend events, reads.
-    pub apps: Vec<(String, (u64, u64), (u64, u64))>,
-    /// By address, limiter (0 = the API's) and window: requests counted, when the window ends.
-    #[serde(default)]
-    pub addresses: Vec<(IpAddr, u8, u32, u64)>,
+    pub apps: Vec<AppRatesRecord>,
+    pub addresses: Vec<WindowRecord>,
+}
+
+/// Of an app: thousandths of tokens that are missing, and when that was so (milliseconds).
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct AppRatesRecord {
+    pub app: String,
+    pub backend_events: (u64, u64),
+    pub reads: (u64, u64),
+}
+
+/// Requests of an address in a window that is open.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct WindowRecord {
+    pub address: IpAddr,
+    /// It counts connections, not requests of the API.
+    pub is_of_upgrades: bool,
+    pub count: u32,
+    pub ends_at_ms: u64,
 }
 
 /// Why a record cannot be had.

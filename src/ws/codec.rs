@@ -135,9 +135,20 @@ impl Decoder {
     /// A decoder that goes on with a message which another has begun: text or not, and its payload so
     /// far.
     pub fn inside_message(is_text: bool, payload: Vec<u8>) -> Self {
-        let kind = if is_text { MessageKind::Text } else { MessageKind::Binary };
-        let fragments = Fragments { kind, payload, complete: false };
-        Self { fragments: Some(Box::new(fragments)), ended: false }
+        let kind = if is_text {
+            MessageKind::Text
+        } else {
+            MessageKind::Binary
+        };
+        let fragments = Fragments {
+            kind,
+            payload,
+            complete: false,
+        };
+        Self {
+            fragments: Some(Box::new(fragments)),
+            ended: false,
+        }
     }
 
     /// The fragmented message that has begun and not ended; see `inside_message`.

@@ -7,6 +7,7 @@
 //! its flag; a completion of a row names its generation. Whatever changes bytes on their way (as TLS
 //! does) is here.
 
+mod carried;
 mod records;
 mod sessions;
 mod tls;
@@ -18,6 +19,7 @@ use crate::{
 };
 use std::{io, os::fd::RawFd};
 
+pub use carried::{CarriedKeys, CarriedTls, Secret};
 pub(crate) use records::{Opened, RECORD_BYTES_MAX};
 pub(crate) use sessions::Sessions;
 pub use sessions::{TlsCounters, TlsPort};
