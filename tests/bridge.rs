@@ -399,7 +399,10 @@ impl Application for Echo {
             | FromBridge::Owned(_)
             | FromBridge::Terminate(_)
             | FromBridge::TopicsLive(_)
-            | FromBridge::TopicsLost => {}
+            | FromBridge::TopicsLost
+            | FromBridge::Export
+            | FromBridge::Import(_)
+            | FromBridge::TakenOver => {}
         }
     }
 

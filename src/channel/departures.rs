@@ -66,6 +66,15 @@ impl Departures {
         Some(first.user_id)
     }
 
+    /// Who waits, and until when (milliseconds), in the order of the times.
+    pub(super) fn list(&self) -> Vec<(String, u64)> {
+        let waits = |it: &&Departure| self.waiting.get(&it.user_id) == Some(&it.number);
+        let waiting = self.order.iter().filter(waits);
+        waiting
+            .map(|it| (it.user_id.to_string(), it.at.0))
+            .collect()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }

@@ -34,7 +34,7 @@ pub struct Home {
     pub key: NameKey,
     pub kind: ChannelKind,
     interests: SmallVec<[Interest; 1]>,
-    subscriptions: u32,
+    pub(super) subscriptions: u32,
     /// On other nodes.
     elsewhere: u32,
     /// What other nodes were told of `subscriptions`.
@@ -49,9 +49,9 @@ pub struct Home {
     pub(super) is_owing: bool,
     /// The server's note: it is counted as a use of its partition's topic.
     pub uses_topic: bool,
-    roster: Option<Box<Roster>>,
+    pub(super) roster: Option<Box<Roster>>,
     kept: Option<Box<Kept>>,
-    later: Option<Box<Later>>,
+    pub(super) later: Option<Box<Later>>,
     /// The table's note: when the entry is next looked at.
     pub(super) due_at: Option<Millis>,
 }
@@ -66,6 +66,13 @@ pub struct Interest {
     pub shard: ShardId,
     pub local: LocalRef,
     count: u32,
+}
+
+impl Interest {
+    /// It has one subscriber.
+    pub(super) fn is_first(&self) -> bool {
+        self.count == 1
+    }
 }
 
 /// An encoded event: its WebSocket frame, and where in it the JSON string token of `data` stands.
@@ -95,12 +102,12 @@ const KEPT_FIXED_BYTES: usize = 512;
 
 /// What has to happen later; boxed since most channels have nothing of it.
 #[derive(Clone, Debug, Default)]
-struct Later {
-    vacate_at: Option<Millis>,
-    departures: Departures,
-    miss_quiet_until: Millis,
-    count_at: Option<Millis>,
-    count_quiet_until: Millis,
+pub(super) struct Later {
+    pub(super) vacate_at: Option<Millis>,
+    pub(super) departures: Departures,
+    pub(super) miss_quiet_until: Millis,
+    pub(super) count_at: Option<Millis>,
+    pub(super) count_quiet_until: Millis,
 }
 
 /// What the app's settings mean for a channel.
@@ -235,7 +242,7 @@ impl Home {
         self.has_nodes = true;
     }
 
-    fn roster_mut(&mut self) -> &mut Roster {
+    pub(super) fn roster_mut(&mut self) -> &mut Roster {
         let new = || Box::new(Roster::new(self.has_nodes));
         self.roster.get_or_insert_with(new)
     }
@@ -441,7 +448,7 @@ impl Home {
         expired.map(|kept| kept.bytes())
     }
 
-    fn add_interest(&mut self, shard: ShardId, local: LocalRef) {
+    pub(super) fn add_interest(&mut self, shard: ShardId, local: LocalRef) {
         if let Some(interest) = self.interests.iter_mut().find(|it| it.shard == shard) {
             assert_eq!(
                 interest.local, local,
@@ -504,7 +511,7 @@ impl Home {
         self.member_went(now, rules, Arc::clone(user_id), effects);
     }
 
-    fn member_went(
+    pub(super) fn member_went(
         &mut self,
         now: Millis,
         rules: &Rules,

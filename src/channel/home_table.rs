@@ -27,7 +27,7 @@ use crate::protocol::{app::AppIndex, partition::Partition};
 /// All channels whose home is this shard.
 #[derive(Clone, Debug)]
 pub struct HomeTable {
-    rows: Rows<Home>,
+    pub(super) rows: Rows<Home>,
     names: Names,
     /// Deadlines of entries; may hold older times than an entry's `due_at`, which are ignored.
     due: BinaryHeap<Reverse<(Millis, HomeRef)>>,
@@ -41,7 +41,7 @@ pub struct HomeTable {
     kept_number: u64,
     kept_max: KeptMax,
     /// Homes with at least one subscription here.
-    occupied: usize,
+    pub(super) occupied: usize,
     /// Other nodes are told what changes here.
     has_nodes: bool,
     /// Homes with news for them, each once.
@@ -369,7 +369,7 @@ impl HomeTable {
     }
 
     /// Puts the entry's next deadline on the heap, unless an earlier one is there.
-    fn arm(&mut self, at: HomeRef) {
+    pub(super) fn arm(&mut self, at: HomeRef) {
         let Some(home) = self.rows.get_mut(at.0) else {
             return;
         };

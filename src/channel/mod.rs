@@ -2,13 +2,14 @@
 //!
 //! Owns: `home` (one channel: occupancy, roster, last event, order), `home_table` (all of a shard),
 //! `home_effect` (what their steps ask for), `local` (a shard's subscribers).
-//! May depend on: `protocol`, the plain ids of `shards::application`. Not on connections (it knows
+//! May depend on: `protocol`, `handover::record`, the plain ids of `shards::application`. Not on connections (it knows
 //! slots), queues, sockets, clocks.
 //! Invariants: stated at the head of each file.
 #![forbid(unsafe_code)]
 
 mod departures;
 pub mod home;
+mod home_carry;
 pub mod home_effect;
 pub mod home_table;
 pub mod local;

@@ -205,6 +205,47 @@ impl Roster {
         Change::User
     }
 
+    /// Ids and infos of those who are here.
+    pub fn here(&self) -> Vec<(String, String)> {
+        let here = self.members.iter().filter(|(_, row)| row.connections > 0);
+        here.map(|(user_id, row)| (user_id.to_string(), row.info.to_string()))
+            .collect()
+    }
+
+    /// A member whom another process had, with its info; its connections come before or after.
+    pub fn restore_member(&mut self, member: &Member) {
+        self.frame = None;
+        match self.members.get_mut(&member.user_id) {
+            Some(row) => row.info = Arc::clone(&member.info),
+            None => self.add(member, 0, None),
+        }
+    }
+
+    /// A connection that a member had in another process.
+    pub fn restore_connection(&mut self, user_id: &Arc<str>) {
+        if let Some(row) = self.members.get_mut(user_id) {
+            row.connections += 1;
+            return;
+        }
+        let member = Member {
+            user_id: Arc::clone(user_id),
+            info: "null".into(),
+        };
+        self.add(&member, 1, None);
+    }
+
+    /// Takes out who was restored and has no connection.
+    pub fn take_absent(&mut self) -> Vec<Arc<str>> {
+        let is_absent = |row: &Row| row.connections == 0 && row.elsewhere.is_none();
+        let members = self.members.iter().filter(|(_, row)| is_absent(row));
+        let absent: Vec<Arc<str>> = members.map(|(user_id, _)| Arc::clone(user_id)).collect();
+        for user_id in &absent {
+            self.members.remove(user_id);
+            self.frame = None;
+        }
+        absent
+    }
+
     /// True if the user is listed.
     pub fn contains(&self, user_id: &str) -> bool {
         self.members.contains_key(user_id)

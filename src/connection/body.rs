@@ -1,7 +1,7 @@
 //! A request body that comes in pieces: kept and hashed as it arrives, or discarded.
 //!
 //! Owns: `Body`, how much of a body is still to come, and until when.
-//! May depend on: `http::body`, `protocol::request_auth` (digests), plain ids.
+//! May depend on: `http::body`, `handover::record`, `protocol::request_auth` (digests), plain ids.
 //! Invariants: raw bytes are dropped as they are decoded; each byte is hashed once; a discarded body
 //! holds its request's head at most; a request has one deadline, which only bytes of its body move, and only by the
 //! time that they may take.
@@ -9,6 +9,7 @@
 use shards::application::Millis;
 
 use crate::{
+    handover::record::{BodyRecord, CodingRecord},
     http::{
         body::ChunkedBody,
         request::{BodyFraming, HttpError},
@@ -118,6 +119,46 @@ impl Body {
         };
         self.received_bytes += taken as u64;
         Ok(taken)
+    }
+
+    /// What another process is told of it.
+    pub fn record(&self) -> BodyRecord {
+        BodyRecord {
+            head: self.head.to_vec(),
+            coding: match &self.coding {
+                Coding::Length { left } => CodingRecord::Length(*left as u64),
+                Coding::Chunked(chunks) => CodingRecord::Chunked(chunks.clone()),
+            },
+            kept: self.kept.as_ref().map(|kept| kept.bytes.clone().into()),
+            began_at_ms: self.began_at.0,
+            received_bytes: self.received_bytes,
+            body_bytes: self.body_bytes as u64,
+        }
+    }
+
+    /// The body of a record; what is kept of it is hashed again.
+    pub fn restored(record: BodyRecord) -> Self {
+        let kept = record.kept.map(|bytes| {
+            let mut digest = BodyDigest::default();
+            digest.update(&bytes);
+            Kept {
+                bytes: bytes.into_vec(),
+                digest,
+            }
+        });
+        Self {
+            head: record.head.into(),
+            coding: match record.coding {
+                CodingRecord::Length(left) => Coding::Length {
+                    left: usize::try_from(left).unwrap_or(usize::MAX),
+                },
+                CodingRecord::Chunked(chunks) => Coding::Chunked(chunks),
+            },
+            kept,
+            began_at: Millis(record.began_at_ms),
+            received_bytes: record.received_bytes,
+            body_bytes: usize::try_from(record.body_bytes).unwrap_or(usize::MAX),
+        }
     }
 
     /// Bytes of the body so far, without its coding.

@@ -14,6 +14,17 @@ pub struct TokenBucket {
 }
 
 impl TokenBucket {
+    /// A bucket that another process had: thousandths that are missing, and when that was so.
+    pub fn of_parts((missing_milli, at): (u64, u64)) -> Self {
+        let at = Millis(at);
+        Self { missing_milli, at }
+    }
+
+    /// See `of_parts`.
+    pub fn parts(&self) -> (u64, u64) {
+        (self.missing_milli, self.at.0)
+    }
+
     /// Takes `count` tokens if they are there. A burst of `rate_per_s` passes, the next one in the
     /// same instant does not, and a steady `rate_per_s` always does.
     pub fn take(&mut self, now: Millis, rate_per_s: u32, count: u32) -> bool {

@@ -18,7 +18,10 @@ use std::{
     process::{Child, Command, ExitStatus},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    process::{Pid, Signal, kill_process},
+    thread::{CpuSet, sched_getaffinity, sched_setaffinity},
+};
 
 use super::link::Link;
 
@@ -37,10 +40,13 @@ pub struct Program {
     binary: PathBuf,
     name: OsString,
     arguments: Vec<OsString>,
+    /// The cores that this process was given.
+    cores: CpuSet,
 }
 
 impl Program {
-    /// To be asked when the process starts: later the file may be another one, or gone.
+    /// To be asked when the process starts, before any thread is bound to a core: later the file may be another one,
+    /// or gone.
     ///
     /// # Errors
     /// When `/proc` does not say what runs.
@@ -56,6 +62,7 @@ impl Program {
             binary: if is_same { typed.to_owned() } else { running },
             arguments: arguments.collect(),
             name,
+            cores: sched_getaffinity(None)?,
         })
     }
 
@@ -86,15 +93,28 @@ impl Program {
     /// When there is no such program, or no room for files or processes.
     pub fn start(&self, asked: Option<&Path>) -> io::Result<(Successor, Link)> {
         let (ours, theirs) = Link::pair()?;
-        let child = Command::new(self.binary(asked))
+        let mut command = Command::new(self.binary(asked));
+        command
             .arg0(&self.name)
             .args(&self.arguments)
             .env(VARIABLE, DESCRIPTOR)
             .env_remove(WATCHDOG_PID)
-            .stdin(theirs)
-            .spawn()?;
+            .stdin(theirs);
+        let child = spawn(command, self.cores)?;
         Ok((Successor { child: Some(child) }, ours))
     }
+}
+
+/// A process may run where the thread may that started it, and ours is bound to a core: so another thread does it.
+fn spawn(mut command: Command, cores: CpuSet) -> io::Result<Child> {
+    let work = move || {
+        // Where a sandbox refuses it the child has one core, which is a slow start and no wrong one.
+        _ = sched_setaffinity(None, &cores);
+        command.spawn()
+    };
+    let thread = std::thread::Builder::new().name("spawn".to_owned());
+    let child = thread.spawn(work)?.join();
+    child.unwrap_or_else(|_| Err(io::Error::other("the thread that started it panicked")))
 }
 
 /// A process that was started to take over.
@@ -172,6 +192,7 @@ mod tests {
             binary: binary.into(),
             name: binary.into(),
             arguments: arguments.iter().map(OsString::from).collect(),
+            cores: sched_getaffinity(None).expect("this thread runs somewhere"),
         }
     }
 

@@ -1,13 +1,213 @@
-//! The batches in which records travel.
+//! The records that are handed over.
 //!
-//! Owns: `Exported`, `Import`.
-//! May depend on: std.
-//! Invariants: a record is bytes here.
+//! Owns: `ConnectionRecord`, `HomeRecord`, `LimitsRecord` and their parts, how they are written and read; the
+//! batches in which shards and the bridge pass them on.
+//! May depend on: serde, MessagePack, `http::body`, `shards` for what the runtime carries.
+//! Invariants: every time is one of the node's clock, whose origin is handed over too; every field beyond
+//! the first version's has a default.
 
 use std::{
+    net::IpAddr,
     os::fd::{OwnedFd, RawFd},
     sync::Arc,
 };
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use shards::Carried;
+use thiserror::Error;
+
+use crate::http::body::ChunkedBody;
+
+/// One connection, whatever it does.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct ConnectionRecord {
+    /// What the runtime holds of it.
+    pub carried: Carried,
+    /// The id of its app, once that is known.
+    pub app: Option<String>,
+    pub stage: Stage,
+    pub is_authorized: bool,
+    /// It counts in its app's, and in the node's, number of connections.
+    pub is_counted_by_app: bool,
+    pub is_counted_by_node: bool,
+    /// Seconds of the node's clock.
+    pub opened_at_s: u32,
+    /// Both parts of its socket id; zeros before there is one.
+    pub socket_id: (u64, u64),
+    /// When what is awaited must be here, milliseconds.
+    pub until_ms: u64,
+    pub silence: Silence,
+    /// Missing thousandths of tokens, and when that was so, in milliseconds.
+    pub client_events: (u64, u64),
+    pub memberships_rate: (u64, u64),
+    /// The message that came in part.
+    pub fragments: Option<Fragments>,
+    /// Input that was not handled yet.
+    #[serde(with = "serde_bytes")]
+    pub input: Vec<u8>,
+    /// Its input is held because it subscribed too fast.
+    pub is_throttled: bool,
+    pub throttled_until_ms: Option<u64>,
+    pub authorize_by_ms: Option<u64>,
+    /// Of an HTTP connection: whose it is.
+    pub peer: Option<IpAddr>,
+    pub body: Option<BodyRecord>,
+    pub subscriptions: Vec<SubscriptionRecord>,
+    pub user: Option<UserRecord>,
+    /// An answer was awaited that did not come in time: it cannot go on.
+    pub is_stuck: bool,
+}
+
+/// What a connection is doing.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub enum Stage {
+    ProxyHeader,
+    /// HTTP; true: a request has begun.
+    Http(bool),
+    Upgrading,
+    /// WebSocket; true: a message has begun.
+    Open(bool),
+    Closing,
+}
+
+/// When it was heard last, or by when it must answer a ping; milliseconds.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub enum Silence {
+    Heard(u64),
+    Pinged(u64),
+}
+
+/// The part of a fragmented message that is here.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Fragments {
+    pub is_text: bool,
+    #[serde(with = "serde_bytes")]
+    pub payload: Vec<u8>,
+}
+
+/// A request's body under way.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct BodyRecord {
+    #[serde(with = "serde_bytes")]
+    pub head: Vec<u8>,
+    pub coding: CodingRecord,
+    /// What has come of it; none: it is thrown away.
+    pub kept: Option<serde_bytes::ByteBuf>,
+    pub began_at_ms: u64,
+    pub received_bytes: u64,
+    pub body_bytes: u64,
+}
+
+/// How a body's end is found.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub enum CodingRecord {
+    /// Bytes that are still to come.
+    Length(u64),
+    Chunked(ChunkedBody),
+}
+
+/// A channel that a connection is subscribed to.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct SubscriptionRecord {
+    pub channel: String,
+    /// As whom, on a presence channel; what is told of it stands in the channel's record.
+    pub user_id: Option<String>,
+}
+
+/// As whom a connection is signed in.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct UserRecord {
+    pub user_id: String,
+    pub info: String,
+    pub watchlist: Vec<String>,
+    pub is_known: bool,
+}
+
+/// What belongs to no connection.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub enum StateRecord {
+    Home(HomeRecord),
+    Limits(LimitsRecord),
+}
+
+/// A channel, as its home has it, beside its subscribers.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+pub struct HomeRecord {
+    pub app: String,
+    pub channel: String,
+    /// Ids and infos of a presence channel's members.
+    pub members: Vec<(String, String)>,
+    pub kept: Option<KeptRecord>,
+    pub vacate_at_ms: Option<u64>,
+    /// Who left and is not told of yet, and when that is due, in its order.
+    pub departures: Vec<(String, u64)>,
+    pub miss_quiet_until_ms: u64,
+    pub count_at_ms: Option<u64>,
+    pub count_quiet_until_ms: u64,
+}
+
+/// A cache channel's last event.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct KeptRecord {
+    #[serde(with = "serde_bytes")]
+    pub frame: Vec<u8>,
+    pub data_start: u32,
+    pub data_bytes: u32,
+    pub expires_at_ms: u64,
+}
+
+/// What of rates is used up.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+pub struct LimitsRecord {
+    pub apps: Vec<AppRatesRecord>,
+    pub addresses: Vec<WindowRecord>,
+}
+
+/// Of an app: thousandths of tokens that are missing, and when that was so (milliseconds).
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct AppRatesRecord {
+    pub app: String,
+    pub backend_events: (u64, u64),
+    pub reads: (u64, u64),
+}
+
+/// Requests of an address in a window that is open.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct WindowRecord {
+    pub address: IpAddr,
+    /// It counts connections, not requests of the API.
+    pub is_of_upgrades: bool,
+    pub count: u32,
+    pub ends_at_ms: u64,
+}
+
+/// Why a record cannot be had.
+#[derive(Debug, Error)]
+pub enum RecordError {
+    #[error("cannot be written: {0}")]
+    Written(#[from] rmp_serde::encode::Error),
+    #[error("cannot be read: {0}")]
+    Read(#[from] rmp_serde::decode::Error),
+}
+
+/// The bytes of a record.
+///
+/// # Errors
+/// What it holds cannot be written, which no record's can.
+pub fn write(record: &impl Serialize) -> Result<Vec<u8>, RecordError> {
+    Ok(rmp_serde::to_vec_named(record)?)
+}
+
+/// The record that bytes hold.
+///
+/// # Errors
+/// They are no such record.
+pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RecordError> {
+    Ok(rmp_serde::from_slice(bytes)?)
+}
+
+/// Connections of one batch at most: what one message of the socket between the processes takes.
+pub const BATCH_CONNECTIONS_MAX: usize = 64;
 
 /// A part of what a shard holds, for the next process.
 #[derive(Clone, Debug, Default)]

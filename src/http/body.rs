@@ -2,14 +2,16 @@
 //!
 //! Owns: the chunked coding (RFC 9112, section 7.1), strictly: what a lenient parser would read
 //! differently is refused.
-//! May depend on: `request` (errors).
+//! May depend on: `request` (errors), serde.
 //! Invariants: the body never exceeds its limit; extensions and trailers are bounded and dropped;
 //! nothing is held.
+
+use serde::{Deserialize, Serialize};
 
 use crate::http::request::HttpError;
 
 /// Where in a body its reader is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct ChunkedBody {
     /// Of the body so far.
     body_bytes: usize,
@@ -19,7 +21,7 @@ pub struct ChunkedBody {
     state: State,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 enum State {
     Size { bytes: u64, digits: u8 },
     Extension { bytes: u64 },

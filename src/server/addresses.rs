@@ -1,7 +1,7 @@
 //! How many requests each address made in its window.
 //!
 //! Owns: `AddressTable`, and what counts as one address.
-//! May depend on: `config`, `connection::pending`.
+//! May depend on: `config`, `connection::pending`, `handover::record`.
 //! Invariants: every request is counted, a stranger's too; at most `addresses_max` addresses are
 //! remembered; a request costs a bounded number of steps.
 
@@ -13,7 +13,9 @@ use std::{
 use ahash::AHashMap;
 use shards::application::Millis;
 
-use crate::{config::sections::RateLimit, connection::pending::RateState};
+use crate::{
+    config::sections::RateLimit, connection::pending::RateState, handover::record::WindowRecord,
+};
 
 /// Fixed windows of addresses, for one limiter.
 #[derive(Clone)]
@@ -119,6 +121,32 @@ impl AddressTable {
             self.windows.remove(&address);
         }
         is_current
+    }
+
+    /// Windows that are open, in the order of their ends.
+    pub(super) fn windows(&self, now: Millis) -> impl Iterator<Item = WindowRecord> {
+        self.ends.iter().filter_map(move |(ends_at, address)| {
+            let window = self.windows.get(address)?;
+            let is_open = window.ends_at == *ends_at && *ends_at > now;
+            is_open.then_some(WindowRecord {
+                address: *address,
+                is_of_upgrades: false,
+                count: window.count,
+                ends_at_ms: ends_at.0,
+            })
+        })
+    }
+
+    /// A window that another process has begun; one that is restored later ends no earlier.
+    pub(super) fn restore(&mut self, it: &WindowRecord) {
+        let last = self.ends.back().map(|(last, _)| *last);
+        self.begin(
+            it.address,
+            Millis(it.ends_at_ms).max(last.unwrap_or_default()),
+        );
+        if let Some(window) = self.windows.get_mut(&it.address) {
+            window.count = it.count;
+        }
     }
 
     /// Addresses remembered now.

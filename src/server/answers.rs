@@ -126,6 +126,10 @@ impl ShardServer {
                 online,
             } => self.on_watch_news(turn, app, slots, user_id, online),
             Message::Terminate { slots } => self.terminate(slots),
+            Message::Restore(restored) => self.on_restore(turn, from, *restored),
+            Message::HomeIs { local, home } => self.on_home_is(local, home),
+            Message::RestoreEnds => self.send_home(turn, from, Message::RestoreTaken),
+            Message::RestoreTaken => self.on_restore_taken(turn),
         }
     }
 
@@ -171,23 +175,9 @@ impl ShardServer {
             FromBridge::Owned(owned) => self.on_owned(turn, *owned),
             FromBridge::TopicsLive(topics) => self.on_topics_live(&topics),
             FromBridge::TopicsLost => self.on_topics_lost(),
-            FromBridge::Export => {
-                let exported = Box::new(crate::handover::record::Exported {
-                    left: self.counters.websockets,
-                    is_last: true,
-                    ..Default::default()
-                });
-                let _ = turn.to_bridge(crate::bridge::message::ToBridge::Exported(exported));
-            }
-            FromBridge::Import(import) => {
-                if import.is_last {
-                    let _ = turn.to_bridge(crate::bridge::message::ToBridge::Imported {
-                        connections: 0,
-                        refused: 0,
-                    });
-                }
-            }
-            FromBridge::TakenOver => {}
+            FromBridge::Export => self.begin_export(),
+            FromBridge::Import(import) => self.import(turn, *import),
+            FromBridge::TakenOver => self.on_taken_over(turn),
         }
     }
 

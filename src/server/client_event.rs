@@ -10,7 +10,7 @@ use shards::application::Slot;
 
 use super::{
     ServerTurn, ShardServer,
-    message::{ClientEvent, Message, SocketPlace},
+    message::{ClientEvent, Message},
 };
 use crate::{
     bridge::message::{ClientEventOfWebhook, WebhookInterest},
@@ -60,11 +60,7 @@ impl ShardServer {
         let event = ClientEvent {
             home: home.expect("a subscription follows its home's answer"),
             frame: Arc::from(self.scratch.as_slice()),
-            except: SocketPlace {
-                shard: self.shard,
-                slot_index: slot.index,
-                low: socket_id.low(),
-            },
+            except: socket_id,
             hook,
         };
         self.send_home(turn, channel.home, Message::ClientEvent(event));

@@ -169,6 +169,8 @@ impl ShardServer {
         }
         self.leave_all(turn, slot);
         self.sign_out(turn, slot);
+        self.socket_ids
+            .forget(self.connections[slot.index as usize].socket_id);
         let counters = self.counters.app(app);
         counters.connected = counters.connected.checked_sub(1).expect("established once");
         counters.new_disconnections += 1;

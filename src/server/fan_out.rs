@@ -11,14 +11,13 @@ use shards::{
     work::Work,
 };
 
-use super::{
-    ServerTurn, ShardServer,
-    message::{Delivery, SocketPlace},
-};
+use super::{ServerTurn, ShardServer, message::Delivery};
 use crate::{
     channel::local::{JobFrame, LocalRef, Slice},
     config::sections::SlowConsumer,
+    connection::row::Connection,
     metrics::counters::Latency,
+    protocol::socket_id::SocketId,
 };
 
 /// Positions of one slice of a job, so that several jobs share a turn.
@@ -33,7 +32,7 @@ impl ShardServer {
             except,
             asked_at,
         } = delivery;
-        let except = except.and_then(|place| self.slot_of(place));
+        let except = except.and_then(|id| self.slot_of(id));
         self.fan_out(turn, local, frame, except, asked_at);
     }
 
@@ -190,14 +189,16 @@ impl ShardServer {
     }
 
     /// The slot of a socket, if it is on this shard and open.
-    fn slot_of(&self, place: SocketPlace) -> Option<Slot> {
-        let index = place.slot_index;
-        let row = self
-            .connections
-            .get(index as usize)
-            .filter(|_| place.shard == self.shard)?;
-        let is_it = row.is_open() && row.socket_id.low() == place.low;
-        is_it.then_some(Slot {
+    fn slot_of(&self, id: SocketId) -> Option<Slot> {
+        let index = self.socket_ids.slot_index(id);
+        let is_it = |row: &&Connection| row.is_open() && row.socket_id == id;
+        let row = |index: u32| self.connections.get(index as usize).filter(is_it);
+        // One that another process has given stands where nobody can read in it.
+        let carried = || self.socket_ids.carried(id);
+        let index = index
+            .filter(|index| row(*index).is_some())
+            .or_else(carried)?;
+        row(index).map(|row| Slot {
             index,
             generation: row.generation,
         })

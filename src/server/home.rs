@@ -16,7 +16,6 @@ use super::{
     ServerTurn, ShardServer,
     message::{
         Answer, ClientEvent, Delivery, JoinQuestion, Joined, Leaving, Message, PublishQuestion,
-        SocketPlace,
     },
 };
 use crate::{
@@ -32,7 +31,7 @@ use crate::{
         pending::{BusFull, Counts, ReportedCounts},
         subscriptions::Subscription,
     },
-    protocol::{app::AppIndex, outgoing, partition::Partition},
+    protocol::{app::AppIndex, outgoing, partition::Partition, socket_id::SocketId},
     ws::encode,
 };
 
@@ -349,8 +348,7 @@ impl ShardServer {
             let mut counts = Counts::default();
             if let Some(at) = at {
                 counts = self.counts_of(at);
-                let except = it.except.and_then(|id| self.socket_ids.place(id));
-                self.deliver_all(turn, at, &it.event.frame, except, Some(asked_at));
+                self.deliver_all(turn, at, &it.event.frame, it.except, Some(asked_at));
                 behind = behind.or_else(|| self.pressure.is_behind(at).then_some(at));
             }
             if wants_counts {
@@ -381,7 +379,7 @@ impl ShardServer {
         turn: &mut impl ServerTurn,
         at: HomeRef,
         frame: &Arc<[u8]>,
-        except: Option<SocketPlace>,
+        except: Option<SocketId>,
         asked_at: Option<Millis>,
     ) {
         let mut next = 0;

@@ -7,7 +7,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use shards::application::{Millis, ShardId, Slot, Waiter};
+use shards::application::{Millis, Slot, Waiter};
 
 use crate::{
     bridge::message::ClientEventOfWebhook,
@@ -23,7 +23,7 @@ use crate::{
         BusFull, ChannelFacts, ChannelPart, ChannelsQuestion, PublicEvent, RateState,
         ReportedCounts,
     },
-    protocol::app::AppIndex,
+    protocol::{app::AppIndex, socket_id::SocketId},
 };
 
 /// From one shard to another.
@@ -68,6 +68,36 @@ pub enum Message {
     },
     /// From a user's home: close these sockets of the user.
     Terminate { slots: Arc<[Slot]> },
+    /// To a home: what its shard had in another process.
+    Restore(Box<Restored>),
+    /// From a home: where a channel stands whose subscription was restored.
+    HomeIs { local: LocalRef, home: HomeRef },
+    /// That was all that this shard restores.
+    RestoreEnds,
+    /// All of that is there, and was said.
+    RestoreTaken,
+}
+
+/// What connections that another process had are to a home.
+#[derive(Debug, Default)]
+pub struct Restored {
+    pub subscriptions: Vec<RestoredSubscription>,
+    /// Connections that count for these apps.
+    pub of_apps: Vec<AppIndex>,
+    /// Connections that count for the node.
+    pub of_node: u32,
+    pub signed_in: Vec<(AppIndex, UserId, Socket)>,
+    pub watched: Vec<(AppIndex, UserId, Socket)>,
+}
+
+/// A subscription that another process had.
+#[derive(Debug)]
+pub struct RestoredSubscription {
+    pub app: AppIndex,
+    pub channel: Arc<str>,
+    pub key: NameKey,
+    pub local: LocalRef,
+    pub user_id: Option<Arc<str>>,
 }
 
 /// A question for a home shard.
@@ -209,21 +239,12 @@ pub struct Leaving {
     pub user_id: Option<Arc<str>>,
 }
 
-/// Where the socket with an id stands, if it is still there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SocketPlace {
-    pub shard: ShardId,
-    pub slot_index: u32,
-    /// The id's second part, which nobody guesses.
-    pub low: u64,
-}
-
 /// A client event on its way to its channel's home.
 #[derive(Debug)]
 pub struct ClientEvent {
     pub home: HomeRef,
     pub frame: Arc<[u8]>,
-    pub except: SocketPlace,
+    pub except: SocketId,
     /// For the app's webhooks, if one wants client events.
     pub hook: Option<Box<ClientEventOfWebhook>>,
 }
@@ -233,7 +254,7 @@ pub struct ClientEvent {
 pub struct Delivery {
     pub local: LocalRef,
     pub frame: Arc<[u8]>,
-    pub except: Option<SocketPlace>,
+    pub except: Option<SocketId>,
     /// When the API took the event; `None` for what is not timed.
     pub asked_at: Option<Millis>,
 }

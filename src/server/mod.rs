@@ -26,6 +26,7 @@ mod drain;
 mod errands;
 mod fan_out;
 mod forwarded;
+mod handover;
 mod health;
 mod home;
 mod hooks;
@@ -67,6 +68,7 @@ use self::{
     errands::Errands,
     forwarded::LOCAL_PEER,
     forwarded::ToldDoubts,
+    handover::Handover,
     hooks::Owned,
     kept::KeptAsks,
     leases::Leases,
@@ -177,6 +179,7 @@ pub struct ShardServer {
     doubts: ToldDoubts,
     drain: Option<Drain>,
     shed: Option<Shed>,
+    handover: Handover,
     tick_at: Millis,
 }
 
@@ -224,6 +227,7 @@ impl ShardServer {
             doubts: ToldDoubts::default(),
             drain: None,
             shed: None,
+            handover: Handover::default(),
             tick_at: Millis(0),
         }
     }
@@ -363,11 +367,21 @@ impl Application for ShardServer {
         turn.keep_ticking(self.wants_ticks());
     }
 
+    fn is_settled(&self) -> bool {
+        self.jobs.is_empty()
+            && self.errands.is_empty()
+            && self.departing.is_empty()
+            && self.slow.is_empty()
+    }
+
     fn on_turn_end<T: ServerTurn>(&mut self, turn: &mut T) -> bool {
+        let is_frozen = turn.is_frozen();
         // Who comes last may find nothing left, so each comes first in its turn.
         for step in 0..7 {
             match self.turn_number.wrapping_add(step) % 7 {
                 0 => self.continue_jobs(turn),
+                // It goes on where the connections go on.
+                1 if is_frozen => self.continue_export(turn),
                 1 => self.continue_input(turn),
                 2 => self.continue_errands(turn),
                 3 => self.continue_departing(turn),
@@ -376,6 +390,7 @@ impl Application for ShardServer {
                     self.continue_topics(turn);
                     self.continue_news(turn);
                 }
+                _ if is_frozen => {}
                 _ => {
                     self.settle_homes(turn);
                     self.continue_drain(turn);
@@ -385,6 +400,9 @@ impl Application for ShardServer {
         self.post_leaving(turn);
         turn.keep_ticking(self.wants_ticks());
         self.turn_number = self.turn_number.wrapping_add(1);
+        if is_frozen {
+            return !self.is_settled() || self.handover.is_exporting();
+        }
         !self.jobs.is_empty()
             || !self.ready.is_empty()
             || !self.errands.is_empty()

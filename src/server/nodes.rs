@@ -68,7 +68,6 @@ impl ShardServer {
             None => self.homes.find(app, &channel, hash),
         };
         if let Some(at) = at {
-            let except = except.and_then(|id| self.socket_ids.place(id));
             self.deliver_all(turn, at, &frame, except, None);
         }
     }

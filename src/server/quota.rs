@@ -1,7 +1,8 @@
 //! Budgets that belong to an app, an address or the node, counted at their home shard.
 //!
 //! Owns: `Quotas`.
-//! May depend on: `connection::{pending, token_bucket}`, `server::{addresses, message, settings}`.
+//! May depend on: `connection::{pending, token_bucket}`, `handover::record`,
+//! `server::{addresses, message, settings}`.
 //! Invariants: a count is exact at its home; what was granted is returned once; what other nodes are
 //! told of is what is so when they are told.
 
@@ -18,6 +19,7 @@ use super::{
 use crate::{
     config::sections::RateLimit,
     connection::{pending::RateState, token_bucket::TokenBucket},
+    handover::record::{AppRatesRecord, WindowRecord},
     protocol::{app::AppIndex, partition::Partition},
 };
 
@@ -114,6 +116,48 @@ impl Quotas {
         let granted = connections_max == 0 || self.node_connections < connections_max;
         self.node_connections += u64::from(granted);
         granted
+    }
+
+    /// A connection counts that another process has admitted.
+    pub(super) fn restore_in_app(&mut self, app: AppIndex, partition: Option<Partition>) {
+        _ = self.admit_to_app(app, partition, 0);
+    }
+
+    /// So many connections count that another process has admitted.
+    pub(super) fn restore_in_node(&mut self, connections: u32) {
+        self.node_connections += u64::from(connections);
+    }
+
+    /// What of the apps' rates is used up: app, backend events, reads; see `TokenBucket::parts`.
+    pub(super) fn rates(&self) -> impl Iterator<Item = (AppIndex, (u64, u64), (u64, u64))> {
+        let used = self.apps.iter();
+        used.map(|(app, it)| (*app, it.backend_events.parts(), it.reads.parts()))
+    }
+
+    /// So much of an app's rates is used up; see `rates`.
+    pub(super) fn restore_rates(&mut self, app: AppIndex, rates: &AppRatesRecord) {
+        let quota = self.apps.entry(app).or_default();
+        quota.backend_events = TokenBucket::of_parts(rates.backend_events);
+        quota.reads = TokenBucket::of_parts(rates.reads);
+    }
+
+    /// Open windows of addresses.
+    pub(super) fn windows(&self, now: Millis) -> Vec<WindowRecord> {
+        let mut windows: Vec<WindowRecord> = self.api_addresses.windows(now).collect();
+        windows.extend(self.upgrade_addresses.windows(now).map(|it| WindowRecord {
+            is_of_upgrades: true,
+            ..it
+        }));
+        windows
+    }
+
+    /// An address has an open window.
+    pub(super) fn restore_window(&mut self, window: &WindowRecord) {
+        let table = match window.is_of_upgrades {
+            false => &mut self.api_addresses,
+            true => &mut self.upgrade_addresses,
+        };
+        table.restore(window);
     }
 
     pub(super) fn release_node(&mut self, connections: u32) {

@@ -96,7 +96,7 @@ impl ShardServer {
     /// Keeps count of the input that is held for peers which nobody has vouched for, and of the bodies
     /// whose heads are signed. Beyond the node's bound somebody who holds much is sent away.
     // Per receive: some lengths and compares.
-    fn count_held(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
+    pub(super) fn count_held(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
         let Some(row) = self.row(slot) else { return };
         let (mut held, mut kept) = (0, 0);
         if !row.authorized && row.state != State::Ending {

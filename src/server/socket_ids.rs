@@ -1,13 +1,14 @@
 //! Socket ids: unique by construction, and readable by the node that gave them.
 //!
 //! Owns: `SocketIds`, the scheme behind the two numbers.
-//! May depend on: `protocol::socket_id`, getrandom.
+//! May depend on: `protocol::socket_id`, ahash, getrandom.
 //! Invariants: two live sockets of a node never share an id, since the first part is a keyed
-//! permutation of (shard, slot index); the second part is random, so nobody guesses another's id.
+//! permutation of (shard, slot index); the second part is random, so nobody guesses another's id. An id that
+//! another process has given is kept, and never given again.
 
+use ahash::AHashMap;
 use shards::application::ShardId;
 
-use super::message::SocketPlace;
 use crate::protocol::socket_id::SocketId;
 
 /// The key of the permutation; one per process, the same on all shards.
@@ -50,6 +51,8 @@ pub(super) struct SocketIds {
     shard: ShardId,
     random: [u8; 256],
     used: usize,
+    /// Ids of another process whose connections are here, and their slots.
+    carried: AHashMap<SocketId, u32>,
 }
 
 /// Bits of a slot index in the first part; the rest are the shard's.
@@ -70,12 +73,13 @@ impl SocketIds {
             shard,
             random: [0; 256],
             used: 256,
+            carried: AHashMap::new(),
         }
     }
 
     /// A fresh second part. Panics if the system's random source fails, which it does only before
     /// it is seeded at boot.
-    pub(super) fn fresh_low(&mut self) -> u64 {
+    fn fresh_low(&mut self) -> u64 {
         loop {
             if self.used + 8 > self.random.len() {
                 self.refill();
@@ -103,22 +107,45 @@ impl SocketIds {
         }
     }
 
+    /// A fresh id for a slot of this shard.
+    pub(super) fn fresh(&mut self, slot_index: u32) -> SocketId {
+        loop {
+            let low = self.fresh_low();
+            let id = self.of(slot_index, low);
+            if self.carried.is_empty() || !self.carried.contains_key(&id) {
+                return id;
+            }
+        }
+    }
+
     /// The id of a slot of this shard.
-    pub(super) fn of(&self, slot_index: u32, low: u64) -> SocketId {
+    fn of(&self, slot_index: u32, low: u64) -> SocketId {
         assert!(slot_index < SLOTS_MAX);
         let place = u32::from(self.shard.0) << INDEX_BITS | slot_index;
         SocketId::new(u64::from(permute(self.key, place)), low).expect("both parts are in range")
     }
 
-    /// Where the socket of an id stands, if it has one.
-    pub(super) fn place(&self, id: SocketId) -> Option<SocketPlace> {
+    /// The slot of this shard that an id of this process names.
+    pub(super) fn slot_index(&self, id: SocketId) -> Option<u32> {
         let place = unpermute(self.key, u32::try_from(id.high()).ok()?);
-        let shard = u16::try_from(place >> INDEX_BITS).ok()?;
-        Some(SocketPlace {
-            shard: ShardId(shard),
-            slot_index: place & (SLOTS_MAX - 1),
-            low: id.low(),
-        })
+        (place >> INDEX_BITS == u32::from(self.shard.0)).then_some(place & (SLOTS_MAX - 1))
+    }
+
+    /// A connection here has an id that another process has given.
+    pub(super) fn carry(&mut self, id: SocketId, slot_index: u32) {
+        self.carried.insert(id, slot_index);
+    }
+
+    /// The slot of such a connection.
+    pub(super) fn carried(&self, id: SocketId) -> Option<u32> {
+        self.carried.get(&id).copied()
+    }
+
+    /// The connection has ended.
+    pub(super) fn forget(&mut self, id: SocketId) {
+        if !self.carried.is_empty() {
+            self.carried.remove(&id);
+        }
     }
 }
 
@@ -174,8 +201,7 @@ mod tests {
                 let low = ids.fresh_low();
                 assert!(low <= 10_000_000_000);
                 let id = ids.of(index, low);
-                let place = ids.place(id).expect("an id of ours");
-                assert_eq!((place.shard, place.slot_index), (ShardId(shard), index));
+                assert_eq!(ids.slot_index(id), Some(index));
                 assert!(seen.insert(id.high()), "shard {shard} slot {index}");
             }
         }

@@ -196,8 +196,7 @@ impl ShardServer {
 
     fn establish(&mut self, turn: &mut impl ServerTurn, slot: Slot, needs_user: bool) {
         let now = turn.now();
-        let low = self.socket_ids.fresh_low();
-        let socket_id = self.socket_ids.of(slot.index, low);
+        let socket_id = self.socket_ids.fresh(slot.index);
         let rules = &self.settings.connections;
         let (timeout_s, within_ms) = (rules.activity_timeout_ms / 1_000, rules.authorize_within_ms);
         let row = self.held(slot);

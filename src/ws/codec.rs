@@ -132,6 +132,31 @@ impl Decoder {
         Self::default()
     }
 
+    /// A decoder that goes on with a message which another has begun: text or not, and its payload so
+    /// far.
+    pub fn inside_message(is_text: bool, payload: Vec<u8>) -> Self {
+        let kind = if is_text {
+            MessageKind::Text
+        } else {
+            MessageKind::Binary
+        };
+        let fragments = Fragments {
+            kind,
+            payload,
+            complete: false,
+        };
+        Self {
+            fragments: Some(Box::new(fragments)),
+            ended: false,
+        }
+    }
+
+    /// The fragmented message that has begun and not ended; see `inside_message`.
+    pub fn message_begun(&self) -> Option<(bool, &[u8])> {
+        let begun = self.fragments.as_ref().filter(|it| !it.complete)?;
+        Some((begun.kind == MessageKind::Text, &begun.payload))
+    }
+
     /// Takes the first frame of `bytes`, unmasking it in place. Call again with what `consumed`
     /// leaves over (were it nothing: that gives back the buffer of a fragmented message) until it
     /// is zero, then with more bytes appended.

@@ -119,6 +119,9 @@ impl Hooks {
             | ToBridge::Topic { .. } => {
                 panic!("a node without a bus")
             }
+            ToBridge::Exported(_) | ToBridge::Imported { .. } => {
+                panic!("a node that is not replaced")
+            }
         }
     }
 

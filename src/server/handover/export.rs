@@ -1,0 +1,176 @@
+//! Telling another process what this shard holds.
+//!
+//! Owns: the walk over limits, homes and connections, a part of it each turn.
+//! May depend on: see `handover`.
+//! Invariants: what is exported is read only; every connection is exported once, or counted as left behind.
+
+use shards::{application::Slot, work::Work};
+
+use super::super::{ServerTurn, ShardServer};
+use crate::{
+    bridge::message::ToBridge,
+    connection::row::State,
+    handover::record::{
+        AppRatesRecord, BATCH_CONNECTIONS_MAX, ConnectionRecord, Exported, LimitsRecord,
+        StateRecord, SubscriptionRecord, UserRecord, write,
+    },
+};
+
+/// Where the walk goes on.
+#[derive(Clone, Debug, Default)]
+pub(in crate::server) struct Export {
+    are_limits_told: bool,
+    /// The next row of homes; `None` = all are told.
+    home: Option<u32>,
+    are_homes_told: bool,
+    connection: usize,
+    left: u64,
+    stuck: u64,
+}
+
+/// Homes that are looked at in one step.
+const HOMES_AT_ONCE: u32 = 256;
+/// Bytes of state in one message, or one record more.
+const STATE_BYTES: usize = 65_536;
+
+impl ShardServer {
+    /// The shard is still: it tells what it holds, from the beginning.
+    pub(in crate::server) fn begin_export(&mut self) {
+        self.handover.export = Some(Export::default());
+    }
+
+    /// Goes on with telling until this turn's work is done.
+    pub(in crate::server) fn continue_export(&mut self, turn: &mut impl ServerTurn) {
+        while turn.work_left() > Work(0)
+            && let Some(mut export) = self.handover.export.take()
+        {
+            let exported = self.export_some(turn, &mut export);
+            let is_last = exported.is_last;
+            // Its lane refuses nothing.
+            if turn
+                .to_bridge(ToBridge::Exported(Box::new(exported)))
+                .is_err()
+                || is_last
+            {
+                return;
+            }
+            self.handover.export = Some(export);
+        }
+    }
+
+    fn export_some(&self, turn: &mut impl ServerTurn, export: &mut Export) -> Exported {
+        if !export.are_limits_told {
+            export.are_limits_told = true;
+            let limits = StateRecord::Limits(self.limits_record(turn));
+            return Exported {
+                state: write(&limits).into_iter().collect(),
+                ..Exported::default()
+            };
+        }
+        if !export.are_homes_told {
+            return self.export_homes(turn, export);
+        }
+        self.export_connections(turn, export)
+    }
+
+    fn export_homes(&self, turn: &mut impl ServerTurn, export: &mut Export) -> Exported {
+        let (mut state, mut bytes) = (Vec::new(), 0);
+        while !export.are_homes_told && bytes < STATE_BYTES && turn.work_left() > Work(0) {
+            turn.spend(Work::ROW.times(HOMES_AT_ONCE as usize));
+            let from = export.home.unwrap_or(0);
+            export.home =
+                self.homes
+                    .records(turn.now(), from, HOMES_AT_ONCE, |home, mut record| {
+                        let Some(app) = self.apps.get(home.app) else {
+                            return; // Nobody will ask for it.
+                        };
+                        record.app.clone_from(&app.entry.app.id);
+                        if let Ok(written) = write(&StateRecord::Home(record)) {
+                            bytes += written.len();
+                            state.push(written);
+                        }
+                    });
+            export.are_homes_told = export.home.is_none();
+        }
+        turn.spend(Work::bytes_hashed(bytes));
+        Exported {
+            state,
+            ..Exported::default()
+        }
+    }
+
+    fn export_connections(&self, turn: &mut impl ServerTurn, export: &mut Export) -> Exported {
+        let mut exported = Exported::default();
+        let mut bytes = 0;
+        while exported.connections.len() < BATCH_CONNECTIONS_MAX && bytes < STATE_BYTES {
+            let Some(row) = self.connections.get(export.connection) else {
+                exported.is_last = true;
+                break;
+            };
+            let index = u32::try_from(export.connection).expect("slot indices are u32");
+            let generation = row.generation;
+            export.connection += 1;
+            if row.state == State::Vacant {
+                continue;
+            }
+            turn.spend(Work::MEMBERSHIP);
+            let slot = Slot { index, generation };
+            let carried = turn.carry(slot);
+            let record =
+                carried.and_then(|(fd, carried)| Some((fd, self.record_of(slot, carried)?)));
+            let Some((fd, record)) = record else {
+                export.left += 1;
+                continue;
+            };
+            export.stuck += u64::from(record.is_stuck);
+            if let Ok(written) = write(&record) {
+                bytes += written.len();
+                exported.connections.push((fd, written));
+            }
+        }
+        turn.spend(Work::bytes_hashed(bytes));
+        exported.left = export.left;
+        exported.stuck = export.stuck;
+        exported
+    }
+
+    fn limits_record(&self, turn: &impl ServerTurn) -> LimitsRecord {
+        let apps = self.quotas.rates().filter_map(|(app, events, reads)| {
+            let app = self.apps.get(app)?;
+            Some(AppRatesRecord {
+                app: app.entry.app.id.clone(),
+                backend_events: events,
+                reads,
+            })
+        });
+        LimitsRecord {
+            apps: apps.collect(),
+            addresses: self.quotas.windows(turn.now()),
+        }
+    }
+
+    fn record_of(&self, slot: Slot, carried: shards::Carried) -> Option<ConnectionRecord> {
+        let row = &self.connections[slot.index as usize];
+        let mut record = row.record(carried)?;
+        let app = self.apps.get(row.app);
+        record.app = app.map(|app| app.entry.app.id.clone());
+        let subscriptions = row.subscriptions.iter();
+        record.subscriptions = subscriptions
+            .map(|it| SubscriptionRecord {
+                channel: self.locals.at(it.channel).name.to_string(),
+                user_id: row.membership(it.channel).map(ToString::to_string),
+            })
+            .collect();
+        record.user = row.user().map(|user| UserRecord {
+            user_id: user.user_id.text.to_string(),
+            info: user.info.to_string(),
+            watchlist: user
+                .watchlist
+                .iter()
+                .map(|it| it.text.to_string())
+                .collect(),
+            is_known: user.is_known,
+        });
+        Some(record)
+    }
+}

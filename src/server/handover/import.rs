@@ -1,0 +1,351 @@
+//! Taking over what another process told.
+//!
+//! Owns: rows, subscriptions, sign-ins and counts that come to be as they were; the shards' agreement that all
+//! of it stands.
+//! May depend on: see `handover`.
+//! Invariants: see `handover`.
+
+use std::{os::fd::OwnedFd, sync::Arc};
+
+use shards::application::{ShardId, Slot};
+
+use super::super::{
+    ServerTurn, ShardServer,
+    apps::ShardApp,
+    message::{Message, Restored, RestoredSubscription},
+};
+use crate::{
+    bridge::message::ToBridge,
+    channel::{
+        home::HomeRef,
+        local::{LocalRef, Subscriber},
+        user::UserId,
+    },
+    connection::{
+        row::{Connection, SignedIn, State},
+        subscriptions::Subscription,
+    },
+    handover::record::{
+        ConnectionRecord, HomeRecord, Import, LimitsRecord, StateRecord, UserRecord, read,
+    },
+    protocol::code::CloseCode,
+};
+
+impl ShardServer {
+    /// A part of what another process held.
+    pub(in crate::server) fn import(&mut self, turn: &mut impl ServerTurn, import: Import) {
+        for state in import.state.iter() {
+            match read(state) {
+                Ok(StateRecord::Home(home)) => self.import_home(turn, home),
+                Ok(StateRecord::Limits(limits)) => self.import_limits(&limits),
+                Err(error) => tracing::warn!(%error, "a record of the process before"),
+            }
+        }
+        let mut homes: Vec<Restored> = Vec::new();
+        homes.resize_with(usize::from(self.shards), Restored::default);
+        for (connection, record) in import.connections {
+            let adopted = match read(&record) {
+                Ok(record) => self.import_connection(turn, connection, record, &mut homes),
+                Err(error) => {
+                    tracing::warn!(%error, "a connection's record of the process before");
+                    None
+                }
+            };
+            match adopted {
+                Some(slot) => self.handover.adopted.push(slot),
+                None => self.handover.refused += 1,
+            }
+        }
+        for (home, restored) in homes.into_iter().enumerate() {
+            if !restored.is_empty() {
+                let home = ShardId(u16::try_from(home).expect("a shard's number"));
+                self.send_home(turn, home, Message::Restore(Box::new(restored)));
+            }
+        }
+        if import.is_last {
+            self.handover.awaited = self.shards;
+            for shard in 0..self.shards {
+                self.send_home(turn, ShardId(shard), Message::RestoreEnds);
+            }
+        }
+    }
+
+    fn import_home(&mut self, turn: &mut impl ServerTurn, record: HomeRecord) {
+        let Some(app) = self.apps.by_id(&record.app).map(std::rc::Rc::clone) else {
+            return;
+        };
+        let key = self
+            .name_hasher
+            .channel_key(&app.connections.partitions, &record.channel);
+        if self.home_of(key.partition) != self.shard {
+            return;
+        }
+        let channel: Arc<str> = record.channel.as_str().into();
+        let at = self.homes.enter(app.entry.index, &channel, key);
+        self.homes.restore(at, turn.now(), &app.rules, record);
+        self.handover.restored.push(at);
+    }
+
+    /// Windows of addresses and rates of apps whose home is this shard.
+    fn import_limits(&mut self, limits: &LimitsRecord) {
+        for rates in &limits.apps {
+            let Some(app) = self.apps.by_id(&rates.app) else {
+                continue;
+            };
+            let (index, partition) = (app.entry.index, app.connections.partitions.own());
+            if self.home_of(partition) == self.shard {
+                self.quotas.restore_rates(index, rates);
+            }
+        }
+        for window in &limits.addresses {
+            if self.home_of_address(&window.address) == self.shard {
+                self.quotas.restore_window(window);
+            }
+        }
+    }
+
+    /// One connection; `None`: it cannot be taken over.
+    fn import_connection(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        connection: OwnedFd,
+        mut record: ConnectionRecord,
+        homes: &mut [Restored],
+    ) -> Option<Slot> {
+        let app = match &record.app {
+            Some(id) => Some(self.apps.by_id(id).map(std::rc::Rc::clone)?),
+            None => None,
+        };
+        let carried = std::mem::take(&mut record.carried);
+        let awaits_drained = carried.awaits_drained;
+        let (is_paused, peer_ended) = (carried.is_paused, carried.peer_ended);
+        let slot = turn.adopt(connection, carried)?;
+        self.connections.grow_to(slot.index as usize);
+        let mut row =
+            Connection::restored(slot, &mut record, (is_paused, peer_ended, awaits_drained));
+        let is_open = matches!(row.state, State::Open(_));
+        if let Some(app) = &app {
+            row.app = app.entry.index;
+        }
+        let id = row.socket_id;
+        self.connections[slot.index as usize] = row;
+        self.connections_held += 1;
+        if let Some(app) = &app {
+            self.count_restored(slot, app, &record, homes);
+        }
+        if is_open && let Some(app) = &app {
+            self.socket_ids.carry(id, slot.index);
+            self.counters.websockets += 1;
+            self.counters.app(app.entry.index).connected += 1;
+            for it in &record.subscriptions {
+                let user_id = it.user_id.as_deref().map(Arc::from);
+                self.restore_subscription(slot, app, &it.channel, user_id, homes);
+            }
+            if let Some(user) = record.user.take() {
+                self.restore_user(slot, app, user, homes);
+            }
+        }
+        if record.is_stuck {
+            self.handover.stuck.push(slot);
+        }
+        Some(slot)
+    }
+
+    /// The quotas that the connection counts in go on counting it.
+    fn count_restored(
+        &mut self,
+        slot: Slot,
+        app: &ShardApp,
+        record: &ConnectionRecord,
+        homes: &mut [Restored],
+    ) {
+        let index = app.entry.index;
+        if record.is_counted_by_app {
+            let home = self.home_of(app.connections.partitions.own());
+            self.held(slot).counted.by_app = Some(home);
+            homes[usize::from(home.0)].of_apps.push(index);
+        }
+        if record.is_counted_by_node {
+            self.held(slot).counted.by_node = true;
+            homes[usize::from(Self::home_of_node().0)].of_node += 1;
+        }
+    }
+
+    fn restore_subscription(
+        &mut self,
+        slot: Slot,
+        app: &ShardApp,
+        channel: &str,
+        user_id: Option<Arc<str>>,
+        homes: &mut [Restored],
+    ) {
+        let index = app.entry.index;
+        let key = self
+            .name_hasher
+            .channel_key(&app.connections.partitions, channel);
+        let local = self.enter_local(index, channel, key);
+        let row = &mut self.connections[slot.index as usize];
+        if row.subscriptions.find(local.0.index).is_some() {
+            return; // The record says it twice.
+        }
+        let number = row.subscriptions.next_number();
+        let channel = self.locals.held(local.0.index);
+        let position = channel.add(Subscriber {
+            slot,
+            subscription: number,
+        });
+        row.subscriptions.add(Subscription {
+            channel: local.0.index,
+            position,
+        });
+        if let Some(user_id) = &user_id {
+            let memberships = &mut row.rare().memberships;
+            memberships.insert(local.0.index, Arc::clone(user_id));
+        }
+        homes[usize::from(channel.home.0)]
+            .subscriptions
+            .push(RestoredSubscription {
+                app: index,
+                channel: Arc::clone(&channel.name),
+                key,
+                local,
+                user_id,
+            });
+    }
+
+    fn restore_user(
+        &mut self,
+        slot: Slot,
+        app: &ShardApp,
+        user: UserRecord,
+        homes: &mut [Restored],
+    ) {
+        let (index, socket) = (app.entry.index, self.socket(slot));
+        let user_of =
+            |it: &Self, id: &str| UserId::new(&it.name_hasher, &app.connections.partitions, id);
+        let user_id = user_of(self, &user.user_id);
+        let watchlist: Vec<UserId> = user.watchlist.iter().map(|id| user_of(self, id)).collect();
+        if user.is_known {
+            let home = self.home_of(user_id.key.partition);
+            homes[usize::from(home.0)]
+                .signed_in
+                .push((index, user_id.clone(), socket));
+        }
+        for watched in &watchlist {
+            let home = self.home_of(watched.key.partition);
+            homes[usize::from(home.0)]
+                .watched
+                .push((index, watched.clone(), socket));
+        }
+        self.held(slot).rare().user = Some(SignedIn {
+            user_id,
+            info: user.info.into(),
+            watchlist,
+            is_known: user.is_known,
+        });
+    }
+
+    /// Home: what a shard had in another process.
+    pub(in crate::server) fn on_restore(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        from: ShardId,
+        restored: Restored,
+    ) {
+        for it in restored.subscriptions {
+            let at = self.homes.enter(it.app, &it.channel, it.key);
+            let mut effects = std::mem::take(&mut self.effects);
+            let user_id = it.user_id.as_ref();
+            let is_first =
+                self.homes
+                    .restore_subscription(at, from, it.local, user_id, &mut effects);
+            for effect in effects.drain(..) {
+                self.perform(turn, at, effect);
+            }
+            self.effects = effects;
+            if is_first {
+                let (local, home) = (it.local, at);
+                self.send_home(turn, from, Message::HomeIs { local, home });
+            }
+        }
+        for app in restored.of_apps {
+            let partition = self
+                .apps
+                .get(app)
+                .map(|app| app.connections.partitions.own());
+            self.quotas.restore_in_app(app, partition);
+        }
+        self.quotas.restore_in_node(restored.of_node);
+        for (app, user_id, socket) in restored.signed_in {
+            _ = self.users.sign_in(app, &user_id, socket);
+        }
+        for (app, user_id, socket) in restored.watched {
+            self.users.watch(app, &user_id, socket);
+        }
+    }
+
+    /// Where a channel stands at its home.
+    pub(in crate::server) fn on_home_is(&mut self, local: LocalRef, home: HomeRef) {
+        if let Some(channel) = self.locals.get_mut(local) {
+            channel.home_ref = Some(home);
+        }
+    }
+
+    /// A shard has all that this one restores, and has said all about it.
+    pub(in crate::server) fn on_restore_taken(&mut self, turn: &mut impl ServerTurn) {
+        self.handover.awaited = self.handover.awaited.saturating_sub(1);
+        if self.handover.awaited > 0 {
+            return;
+        }
+        let imported = ToBridge::Imported {
+            connections: self.handover.adopted.len() as u64,
+            refused: self.handover.refused,
+        };
+        // Its lane refuses nothing.
+        _ = turn.to_bridge(imported);
+    }
+
+    /// The other process has let go: what was imported goes on.
+    pub(in crate::server) fn on_taken_over(&mut self, turn: &mut impl ServerTurn) {
+        let handover = std::mem::take(&mut self.handover);
+        for at in handover.restored {
+            let Some(app) = self.homes.get(at).map(|home| home.app) else {
+                continue;
+            };
+            let rules = self.apps.rules(app);
+            let mut effects = std::mem::take(&mut self.effects);
+            self.homes
+                .settle_restored(at, turn.now(), &rules, &mut effects);
+            for effect in effects.drain(..) {
+                self.perform(turn, at, effect);
+            }
+            self.effects = effects;
+            self.settle_home(turn, at);
+        }
+        for slot in handover.stuck {
+            match self.row(slot).map(|row| row.state) {
+                Some(State::Upgrading | State::Open(_)) => {
+                    self.close(turn, slot, CloseCode::OVER_CAPACITY);
+                }
+                Some(_) => turn.close_now(slot),
+                None => {}
+            }
+        }
+        for slot in handover.adopted {
+            self.count_held(turn, slot);
+            // What is whole of its input, or its end, is looked at in its turn.
+            self.queue_input(slot);
+        }
+        turn.keep_ticking(true);
+    }
+}
+
+impl Restored {
+    fn is_empty(&self) -> bool {
+        self.subscriptions.is_empty()
+            && self.of_apps.is_empty()
+            && self.of_node == 0
+            && self.signed_in.is_empty()
+            && self.watched.is_empty()
+    }
+}
