@@ -5,7 +5,7 @@
 //! Invariants: nothing listens before the configuration was found right; `ready` is said once all
 //! shards listen.
 
-mod inheritance;
+mod sockets;
 
 use std::{
     collections::BTreeMap,
@@ -19,6 +19,7 @@ use shards::{BridgeLink, Neighbour, Process};
 use thiserror::Error;
 use tracing::{info, warn};
 
+use self::sockets::Sockets;
 use crate::{
     bridge::{
         admin::{AdminError, socket::SocketError},
@@ -26,7 +27,7 @@ use crate::{
             AppTable,
             store::{Store, StoreSetupError},
         },
-        handover::{Legacy, adapter_name, doors::Doors},
+        handover::adapter_name,
         notify::Supervisor,
         port_tls::{PortTls, PortTlsError},
         redirect::{self, RedirectError},
@@ -41,10 +42,10 @@ use crate::{
         link::Link,
         packet::{Packet, Refused},
         predecessor::{MeetError, Predecessor},
-        process::{self, Program},
+        process,
     },
     http::cors::CorsError,
-    logging::{self, LoggingError},
+    logging::{self, LoggingError, ReloadHandle},
     metrics::sample::Build,
     server::{NodeSeed, Settings, ShardServer, SocketIdKey},
 };
@@ -126,12 +127,19 @@ pub fn serve(mut sources: Sources) -> Result<(), ServeError> {
     let link = process::link_of(&mut sources.environment);
     let link = link.map_err(ServeError::Link)?.map(Arc::new);
     let result = start(sources, link.clone());
-    if let (Some(link), Err(error)) = (link, &result) {
-        let reason = error.to_string();
-        // It may have ended, or have given this process up.
-        _ = link.try_send(&Packet::Refused(Refused { reason }), &[]);
+    if let Err(error) = &result {
+        tell(link.as_deref(), error);
     }
     result
+}
+
+/// Tells the process before why this one ends, as it is about to.
+fn tell(before: Option<&Link>, error: &ServeError) {
+    if let Some(before) = before {
+        let reason = error.to_string();
+        // It may have ended, or have given this process up.
+        _ = before.try_send(&Packet::Refused(Refused { reason }), &[]);
+    }
 }
 
 /// With a link it takes over from the process at the other end.
@@ -142,7 +150,8 @@ fn start(sources: Sources, link: Option<Arc<Link>>) -> Result<(), ServeError> {
     shards::abort_on_panic();
     tell_notices(&loaded.notices);
     let config = &loaded.config;
-    let mut predecessor = meet(link, config)?;
+    let before = link.clone();
+    let predecessor = meet(link, config)?;
     let node_id = match (&config.cluster.node_id, &predecessor) {
         (None, Some(predecessor)) => predecessor.welcome.node_id.clone(),
         _ => node_id(config),
@@ -150,10 +159,9 @@ fn start(sources: Sources, link: Option<Arc<Link>>) -> Result<(), ServeError> {
     info!(version = VERSION, node = %node_id, "starting");
     let settings = Settings::from_config(config, node_id.clone(), sockets_max(config))?;
     let tls = PortTls::read(&config.ssl, None)?;
-    let mut doors = Doors::default();
-    doors.files.set(predecessor.is_none());
-    let metrics = inheritance::metrics(&config.metrics, predecessor.as_mut(), &mut doors)?;
-    let admin = inheritance::admin(config, predecessor.as_mut(), &mut doors)?;
+    let mut runtime = runtime_config(config, tls.as_ref())?;
+    let redirects = redirect_addresses(config)?;
+    let sockets = Sockets::take(config, redirects, predecessor, &mut runtime)?;
     let store = Store::start(config)?;
     let apps = match store {
         Some(_) => AppTable::of_store(),
@@ -165,32 +173,15 @@ fn start(sources: Sources, link: Option<Arc<Link>>) -> Result<(), ServeError> {
         homes: RandomState::new(),
         socket_ids: SocketIdKey::random().map_err(ServeError::Random)?,
     };
-    let mut runtime = runtime_config(config, tls.as_ref())?;
-    // Taken away when the node has stopped.
-    let (local, _file) =
-        inheritance::unix_socket(&config.unix_socket, predecessor.as_mut(), &mut doors)?.unzip();
-    runtime.local = local.map(Arc::new);
-    let redirects = redirect_addresses(config)?;
-    let redirects = inheritance::redirects(redirects, predecessor.as_mut());
-    inheritance::port(&mut runtime, predecessor.as_mut());
-    let program = Program::current();
-    if let Err(error) = &program {
-        warn!(%error, "this process cannot be upgraded while it runs: it is not known which program it is");
-    }
-    let mut legacy = Legacy {
-        program: program.ok(),
-        doors,
-        predecessor: predecessor.map(Predecessor::into_link),
-    };
     let https_port = config.port;
-    let reload: Box<dyn FnMut() -> Result<Loaded, ConfigErrors> + Send> = Box::new(move || {
-        let loaded = config::load(&sources)?;
-        tell_notices(&loaded.notices);
-        if let Err(error) = logs.set_level(&loaded.config.logging.level) {
-            warn!(%error, "the log level was not changed");
-        }
-        Ok(loaded)
-    });
+    let reload = reload(sources, logs);
+    let Sockets {
+        metrics,
+        admin,
+        redirects,
+        mut legacy,
+        unix_file: _file, // Taken away when the node has stopped.
+    } = sockets;
     let run = move |link: BridgeLink<ShardServer>| async move {
         announce(&loaded.config, &node_id, &link);
         tell_tls(tls.as_ref());
@@ -214,17 +205,44 @@ fn start(sources: Sources, link: Option<Arc<Link>>) -> Result<(), ServeError> {
             memory_root: "/".into(),
             loaded,
         };
-        let exit = bridge::run(link, setup).await?;
-        if exit == Exit::HandedOver {
-            info!("stopped: another process goes on");
-            // An ordinary stop would shut sockets down that are another's as well.
-            std::process::exit(0);
-        }
-        Ok::<_, ServeError>(())
+        end(bridge::run(link, setup).await, before.as_deref())
     };
     shards::run(runtime, move |shard| ShardServer::new(&seed, shard), run)??;
     info!("stopped");
     Ok(())
+}
+
+/// Reads everything again, and sets the log's level.
+fn reload(
+    sources: Sources,
+    logs: ReloadHandle,
+) -> Box<dyn FnMut() -> Result<Loaded, ConfigErrors> + Send> {
+    Box::new(move || {
+        let loaded = config::load(&sources)?;
+        tell_notices(&loaded.notices);
+        if let Err(error) = logs.set_level(&loaded.config.logging.level) {
+            warn!(%error, "the log level was not changed");
+        }
+        Ok(loaded)
+    })
+}
+
+/// An ordinary stop would end connections on sockets that are another process' as well.
+fn end(ended: Result<Exit, BridgeError>, before: Option<&Link>) -> Result<(), ServeError> {
+    match ended {
+        Ok(Exit::HandedOver) => {
+            info!("stopped: another process goes on");
+            std::process::exit(0)
+        }
+        Ok(Exit::Drained | Exit::Interrupted) => Ok(()),
+        Err(error) if before.is_some() => {
+            tracing::error!(%error, "stopped");
+            let error = ServeError::from(error);
+            tell(before, &error);
+            std::process::exit(error.exit_code().into())
+        }
+        Err(error) => Err(ServeError::from(error)),
+    }
 }
 
 #[expect(

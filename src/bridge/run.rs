@@ -275,12 +275,13 @@ impl<L: ShardLink> Bridge<L> {
                     tracing::info!(node = self.node_id, "stopped at once by a second signal");
                     return Ok(Exit::Interrupted);
                 }
-                Wake::Signal(Signal::Stop) => {
-                    if self.handover.departing.is_some() {
-                        return Ok(Exit::HandedOver);
-                    }
-                    self.begin_drain();
+                Wake::Signal(Signal::Stop) if self.handover.departing.is_some() => {
+                    return Ok(Exit::HandedOver);
                 }
+                Wake::Signal(Signal::Stop) if self.handover.taking.is_some() => {
+                    self.stop_taking()?;
+                }
+                Wake::Signal(Signal::Stop) => self.begin_drain(),
                 Wake::Signal(Signal::Reload) => self.reload(),
                 Wake::Signal(Signal::DumpStats) => self.log_stats(),
                 Wake::Signal(Signal::Upgrade) => {
@@ -459,11 +460,8 @@ impl<L: ShardLink> Bridge<L> {
                         drain.drained(shard);
                     }
                 }
-                ToBridge::Exported(exported) => self.take_exported(shard, *exported),
-                ToBridge::Imported {
-                    connections,
-                    refused,
-                } => self.imported(connections, refused),
+                ToBridge::Exported(part) => self.take_exported(shard, *part),
+                ToBridge::Imported { .. } => self.take_imported(&message),
                 ToBridge::FindApp(name) => self.find_app(shard, *name),
                 ToBridge::AppsTaken { number } => self.apps_taken(shard, number),
                 ToBridge::Settled => {
@@ -586,6 +584,7 @@ impl<L: ShardLink> Bridge<L> {
             && self.nodes.as_ref().is_none_or(is_in_cluster);
         if self.handover.taking.is_some() {
             if is_ready {
+                self.check_health(); // The shards know when they wake.
                 self.ready_to_take();
             }
             return;
@@ -691,7 +690,7 @@ impl<L: ShardLink> Bridge<L> {
         }
     }
 
-    fn begin_drain(&mut self) {
+    pub(super) fn begin_drain(&mut self) {
         self.end_upgrade("this node drains".to_owned());
         self.handover.doors.forget();
         let now = Instant::now();

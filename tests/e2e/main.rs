@@ -77,6 +77,7 @@ mod strangers;
 mod subscriptions;
 mod tls;
 mod unix_socket;
+mod upgrade;
 mod users;
 mod webhook_queue;
 mod webhook_sqs;

@@ -57,6 +57,8 @@ pub(crate) struct Suffered {
     pub(crate) received: u64,
     /// Events that came after a later one: publishers on two nodes have no common order.
     pub(crate) late: u64,
+    /// How often clients heard that a member left.
+    pub(crate) removed: u64,
     /// How often clients were closed, by the reason.
     pub(crate) closes: BTreeMap<String, u64>,
     /// From a close to all subscriptions being back.
@@ -604,6 +606,7 @@ impl Hearing<'_> {
         let data = frame["data"].as_str().unwrap_or_default();
         let data: serde_json::Value = serde_json::from_str(data).unwrap_or_default();
         let user = data["user_id"].as_str().unwrap_or_default().to_owned();
+        self.suffered.removed += u64::from(!has_come);
         if client.members.insert(user.clone(), has_come) == Some(has_come) {
             let what = String::from_utf8_lossy(name);
             note(

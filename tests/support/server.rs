@@ -25,6 +25,8 @@ const ADMIN_SOCKET: &str = "admin.sock";
 /// A running server. Dropping it kills the process; a failing test prints the end of its log.
 pub(crate) struct Server {
     child: Child,
+    /// Took over from the child, and is nobody's child.
+    successor: Option<u32>,
     pub(crate) address: SocketAddr,
     pub(crate) metrics: SocketAddr,
     pub(crate) prefix: String,
@@ -266,6 +268,7 @@ impl Server {
             .expect("the release binary starts");
         Self {
             child,
+            successor: None,
             address,
             metrics,
             prefix,
@@ -330,7 +333,39 @@ impl Server {
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.successor.unwrap_or_else(|| self.child.id())
+    }
+
+    /// Lets another process take over, by `sockudo upgrade`; what that says, as JSON.
+    pub(crate) fn is_upgraded(&mut self) -> Value {
+        let output = self.is_asked(&["upgrade", "--json"]);
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{words}: {}", self.log());
+        let report: Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
+        self.is_taken_over_by(report["pid"].as_u64().expect("a process"));
+        report
+    }
+
+    /// Another process serves: the one before ends.
+    pub(crate) fn is_taken_over_by(&mut self, pid: u64) {
+        let before = self.pid();
+        self.successor = Some(u32::try_from(pid).expect("a pid fits"));
+        assert_ne!(self.pid(), before);
+        if before == self.child.id() {
+            assert!(self.exits().success());
+        } else {
+            eventually("the end of the process before", || has_ended(before));
+        }
+    }
+
+    /// Waits for the end of the process that took over.
+    pub(crate) fn successor_ends(&mut self) {
+        let pid = self.successor.take().expect("there was an upgrade");
+        eventually("the end of the process that took over", || has_ended(pid));
+    }
+
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        self.folder.path()
     }
 
     pub(crate) fn log(&self) -> String {
@@ -404,9 +439,13 @@ impl Server {
     pub(crate) fn signal(&self, signal: i32) {
         let pid = i32::try_from(self.pid()).expect("a pid fits");
         // SAFETY: `kill` takes no pointers. The pid is our child's, which is not reaped before `self` drops or
-        // `exits` returns, so it cannot name another process.
+        // `exits` returns, so it cannot name another process; or that of the process that took over from it, which
+        // serves until a test ends it.
         let sent = unsafe { libc::kill(pid, signal) };
-        assert_eq!(sent, 0, "the server can be signalled");
+        assert!(
+            sent == 0 || std::thread::panicking(),
+            "the server can be signalled"
+        );
     }
 
     /// Waits for the process to end.
@@ -452,9 +491,22 @@ impl Server {
     }
 }
 
+/// A process that is nobody's child here may wait as a zombie for who reaps it.
+fn has_ended(pid: u32) -> Option<()> {
+    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) => stat
+            .rsplit_once(") ")
+            .is_some_and(|(_, rest)| rest.starts_with('Z'))
+            .then_some(()),
+        Err(_) => Some(()),
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
-        if let Ok(Some(status)) = self.child.try_wait() {
+        if self.successor.is_some() {
+            self.signal(libc::SIGKILL);
+        } else if let Ok(Some(status)) = self.child.try_wait() {
             eprintln!("the server had ended by itself: {status}");
         }
         // Both fail only for a process that is gone already.

@@ -36,7 +36,7 @@ const PLAIN_VALUES: [&str; 4] = [
 ];
 
 /// What may stand where: by room, the rooms that it must not name.
-const ARROWS: [(&str, &str); 9] = [
+const ARROWS: [(&str, &str); 10] = [
     (
         "protocol",
         "ws http channel connection cluster server bridge config",
@@ -46,6 +46,10 @@ const ARROWS: [(&str, &str); 9] = [
     ("channel", "connection cluster server bridge config ws http"),
     ("connection", "server bridge config"),
     ("cluster", "server bridge config"),
+    (
+        "handover",
+        "server bridge config ws channel connection cluster",
+    ),
     ("config", "server bridge ws http channel connection cluster"),
     (
         "metrics",

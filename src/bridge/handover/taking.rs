@@ -14,7 +14,7 @@ use super::UpgradeReport;
 use crate::{
     bridge::{
         link::ShardLink,
-        message::FromBridge,
+        message::{FromBridge, ToBridge},
         run::{Bridge, BridgeError},
     },
     handover::{
@@ -37,6 +37,8 @@ pub(in crate::bridge) struct Taking {
     awaited: Option<u16>,
     imported: Imported,
     is_imported: bool,
+    /// It was asked to stop when it was too late to leave everything to the old process.
+    stop_waits: bool,
 }
 
 impl Taking {
@@ -49,6 +51,7 @@ impl Taking {
             awaited: None,
             imported: Imported::default(),
             is_imported: false,
+            stop_waits: false,
         })
     }
 
@@ -112,6 +115,19 @@ impl<L: ShardLink> Bridge<L> {
                 Ok(())
             }
             Err(error) => Err(refused(error.to_string())),
+        }
+    }
+
+    /// A signal asks it to end: while the old process can go on it does.
+    pub(in crate::bridge) fn stop_taking(&mut self) -> Result<(), BridgeError> {
+        match &mut self.handover.taking {
+            Some(taking) if taking.is_imported => {
+                taking.stop_waits = true;
+                Ok(())
+            }
+            Some(_) | None => Err(BridgeError::Predecessor {
+                reason: "a signal asked this process to stop".to_owned(),
+            }),
         }
     }
 
@@ -179,8 +195,15 @@ impl<L: ShardLink> Bridge<L> {
     }
 
     /// A shard has put everything in its place.
-    pub(in crate::bridge) fn imported(&mut self, connections: u64, refused: u64) {
-        let Some(taking) = &mut self.handover.taking else {
+    pub(in crate::bridge) fn take_imported(&mut self, message: &ToBridge) {
+        let (
+            Some(taking),
+            ToBridge::Imported {
+                connections,
+                refused,
+            },
+        ) = (&mut self.handover.taking, message)
+        else {
             return;
         };
         let Some(awaited) = &mut taking.awaited else {
@@ -201,7 +224,10 @@ impl<L: ShardLink> Bridge<L> {
             return;
         };
         let Taking {
-            welcome, imported, ..
+            welcome,
+            imported,
+            stop_waits,
+            ..
         } = taking;
         self.handover.doors.files.set(true);
         self.broadcast(|| FromBridge::TakenOver);
@@ -232,6 +258,9 @@ impl<L: ShardLink> Bridge<L> {
             silence_ms,
         });
         self.announce();
+        if stop_waits {
+            self.begin_drain();
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
     net::{SocketAddr, TcpListener},
     os::{fd::OwnedFd, unix::net::UnixListener},
     path::Path,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -15,18 +16,64 @@ use super::ServeError;
 use crate::{
     bridge::{
         admin::{self, socket::AdminSocket},
-        handover::doors::Doors,
+        handover::{Legacy, doors::Doors},
         socket_file::{Ownership, SocketFile},
     },
     config::{
         Config,
         sections::{Metrics, UnixSocket},
     },
-    handover::{clock, packet::Kind, predecessor::Predecessor},
+    handover::{clock, packet::Kind, predecessor::Predecessor, process::Program},
 };
 
+/// Beside those of the port, which the runtime has.
+pub(super) struct Sockets {
+    pub(super) metrics: Option<TcpListener>,
+    pub(super) admin: Option<AdminSocket>,
+    pub(super) redirects: Vec<(SocketAddr, Option<OwnedFd>)>,
+    pub(super) legacy: Legacy,
+    /// The Unix socket's place, as long as it is kept.
+    pub(super) unix_file: Option<SocketFile>,
+}
+
+impl Sockets {
+    /// Takes or binds all of them; those of the port and the Unix socket go into the runtime's settings.
+    pub(super) fn take(
+        config: &Config,
+        redirects: Vec<SocketAddr>,
+        mut predecessor: Option<Predecessor>,
+        runtime: &mut shards::Config,
+    ) -> Result<Self, ServeError> {
+        let mut doors = Doors::default();
+        doors.files.set(predecessor.is_none());
+        let metrics = metrics(&config.metrics, predecessor.as_mut(), &mut doors)?;
+        let admin = admin(config, predecessor.as_mut(), &mut doors)?;
+        let unix = unix_socket(&config.unix_socket, predecessor.as_mut(), &mut doors)?;
+        let (local, unix_file) = unix.unzip();
+        runtime.local = local.map(Arc::new);
+        let redirects = inherited(redirects, predecessor.as_mut());
+        port(runtime, predecessor.as_mut());
+        let program = Program::current();
+        if let Err(error) = &program {
+            tracing::warn!(%error, "it is not known which program this is: it cannot be upgraded while it runs");
+        }
+        let legacy = Legacy {
+            program: program.ok(),
+            doors,
+            predecessor: predecessor.map(Predecessor::into_link),
+        };
+        Ok(Self {
+            metrics,
+            admin,
+            redirects,
+            legacy,
+            unix_file,
+        })
+    }
+}
+
 /// The listener for metrics, if there is one.
-pub(super) fn metrics(
+fn metrics(
     metrics: &Metrics,
     predecessor: Option<&mut Predecessor>,
     doors: &mut Doors,
@@ -50,7 +97,7 @@ pub(super) fn metrics(
 }
 
 /// The admin socket, if there is one.
-pub(super) fn admin(
+fn admin(
     config: &Config,
     predecessor: Option<&mut Predecessor>,
     doors: &mut Doors,
@@ -74,7 +121,7 @@ pub(super) fn admin(
 }
 
 /// The listener that proxies on this host may use.
-pub(super) fn unix_socket(
+fn unix_socket(
     socket: &UnixSocket,
     predecessor: Option<&mut Predecessor>,
     doors: &mut Doors,
@@ -135,26 +182,21 @@ fn bind_unix(
 }
 
 /// For each address the socket that is there already.
-pub(super) fn redirects(
+fn inherited(
     addresses: Vec<SocketAddr>,
     mut predecessor: Option<&mut Predecessor>,
 ) -> Vec<(SocketAddr, Option<OwnedFd>)> {
-    let inherited = |address: SocketAddr| {
+    let with_socket = |address: SocketAddr| {
         let place = address.to_string();
-        let socket = predecessor
-            .as_mut()?
-            .take(Kind::Redirect, |its| its == place);
-        Some((address, socket))
+        let predecessor = predecessor.as_mut();
+        let socket = predecessor.and_then(|it| it.take(Kind::Redirect, |its| its == place));
+        (address, socket)
     };
-    let mut inherited = inherited;
-    addresses
-        .into_iter()
-        .map(|address| inherited(address).unwrap_or((address, None)))
-        .collect()
+    addresses.into_iter().map(with_socket).collect()
 }
 
 /// The port's listeners, which the shards choose from, and the node's clock.
-pub(super) fn port(runtime: &mut shards::Config, predecessor: Option<&mut Predecessor>) {
+fn port(runtime: &mut shards::Config, predecessor: Option<&mut Predecessor>) {
     if let Some(predecessor) = predecessor {
         runtime.frozen = true;
         runtime.inherited = predecessor.take_port();

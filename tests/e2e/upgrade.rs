@@ -1,0 +1,308 @@
+//! A running node is followed by another process on the same sockets, and no client notices.
+
+use std::fs;
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::certificates::Certificates;
+use crate::on_one_and_three_shards;
+use crate::returning::{Returning, Size};
+use crate::support::config::Config;
+use crate::support::eventually;
+use crate::support::server::{Server, next_port, own_address};
+use crate::support::skip::skip;
+use crate::support::wire::Wire;
+
+fn said(output: &Output) -> String {
+    let parts = [&output.stdout, &output.stderr];
+    parts.map(|part| String::from_utf8_lossy(part)).concat()
+}
+
+/// Asks again and again, on a connection of its own each time; the number of answers, and what was none.
+fn asks_until(
+    server: &Server,
+    ends: &Arc<AtomicBool>,
+) -> std::thread::JoinHandle<(u64, Vec<String>)> {
+    let (address, ends) = (server.address, Arc::clone(ends));
+    std::thread::spawn(move || {
+        let (mut answered, mut unanswered) = (0, Vec::new());
+        while !ends.load(Ordering::Relaxed) {
+            match TcpStream::connect(address) {
+                Ok(stream) => {
+                    let mut wire = Wire::over(stream);
+                    wire.sends("GET /up HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+                    match wire.try_reply().map(|reply| reply.status) {
+                        Some(200) => answered += 1,
+                        other => unanswered.push(format!("{other:?}")),
+                    }
+                }
+                Err(error) => unanswered.push(error.to_string()),
+            }
+        }
+        (answered, unanswered)
+    })
+}
+
+fn no_request_of_ten_upgrades_is_refused_or_lost(shards: usize) {
+    let mut server = Server::start(&Config::new(), shards);
+    let ends = Arc::new(AtomicBool::new(false));
+    let askers: Vec<_> = (0..3).map(|_| asks_until(&server, &ends)).collect();
+    let mut silences = Vec::new();
+    for number in 1..=10 {
+        let report = server.is_upgraded();
+        assert_eq!(report["state"], "done");
+        assert_eq!(report["number"], number);
+        silences.push(report["silence_ms"].as_f64().expect("a number"));
+    }
+    ends.store(true, Ordering::Relaxed);
+    let mut answers = 0;
+    for asker in askers {
+        let (answered, unanswered) = asker.join().expect("it ends well");
+        assert!(unanswered.is_empty(), "{unanswered:?}");
+        answers += answered;
+    }
+    println!("{answers} answers; silences in ms: {silences:.1?}");
+    let done = server.metric_with("sockudo_upgrades_total", r#"result="done""#);
+    assert_eq!(done, Some(10.0));
+    assert!(server.metric("sockudo_upgrade_silence_seconds").is_some());
+}
+
+fn a_program_that_cannot_take_over_leaves_everything_with_the_one_that_serves(shards: usize) {
+    let config = Config::new().with(json!({"upgrade": {"ready_within_s": 1}}));
+    let mut server = Server::start(&config, shards);
+    let mut alice = server.client("alice");
+    alice.subscribes("news");
+    let program = |name: &str, script: &str, mode: u32| -> PathBuf {
+        let path = server.folder().join(name);
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("the folder is ours");
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("it is ours");
+        path
+    };
+    let cases = [
+        (server.folder().join("none"), "No such file"),
+        (program("plain", "exit 0", 0o644), "may not be executed"),
+        (program("ends", "exit 3", 0o755), "ended with exit status 3"),
+        (
+            program("hangs", "exec sleep 1000", 0o755),
+            "it said nothing in time",
+        ),
+        (
+            program("babbles", "printf 'hello' >&0; exec sleep 1000", 0o755),
+            "cut short",
+        ),
+        (
+            program("other", "printf '\\000hello' >&0; exec sleep 1000", 0o755),
+            "not understood",
+        ),
+    ];
+    let pid = server.pid();
+    for (binary, reason) in cases {
+        let binary = binary.to_str().expect("a plain name");
+        let output = server.is_asked(&["upgrade", "--binary", binary]);
+        let words = said(&output);
+        assert_eq!(output.status.code(), Some(1), "{binary}: {words}");
+        assert!(words.contains(reason), "{binary}: {words}");
+        alice.expects_pong();
+        server.api().publishes("e", "news", "x");
+        alice.expects("e", "news");
+        assert!(server.is_running());
+        assert_eq!(server.pid(), pid);
+    }
+    let failed = server.metric_with("sockudo_upgrades_total", r#"result="failed""#);
+    assert_eq!(failed, Some(4.0), "those that were started");
+    // Nothing of it stands in the way of the real one.
+    let report = server.is_upgraded();
+    assert_eq!(report["number"], 5);
+}
+
+fn a_configuration_that_is_refused_is_said_and_the_old_process_goes_on(shards: usize) {
+    let mut server = Server::start(&Config::new(), shards);
+    let mut alice = server.client("alice");
+    let file = server.folder().join("config.json");
+    let right = fs::read(&file).expect("it is there");
+    fs::write(&file, "{\"port\": \"nonsense\"}").expect("it is ours");
+    let output = server.is_asked(&["upgrade"]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(said(&output).contains("port"), "{}", said(&output));
+    alice.expects_pong();
+    fs::write(&file, right).expect("it is ours");
+    server.is_upgraded();
+}
+
+#[test]
+fn the_supervisor_hears_of_the_new_process_from_the_old_one_then_from_itself() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("notify");
+    let supervisor = UnixDatagram::bind(&path).expect("a socket");
+    let patience = Some(Duration::from_secs(30));
+    supervisor.set_read_timeout(patience).expect("a socket");
+    let hears = |wanted: &str| loop {
+        let mut datagram = [0; 512];
+        let bytes = supervisor.recv(&mut datagram).expect(wanted);
+        let text = String::from_utf8_lossy(&datagram[..bytes]).into_owned();
+        if text.starts_with(wanted) {
+            return text;
+        }
+        assert!(
+            text.starts_with("STATUS=") || text.starts_with("WATCHDOG="),
+            "{text}"
+        );
+    };
+    let environment = [("NOTIFY_SOCKET", path.to_str().expect("a plain name"))];
+    let mut server = Server::start(&Config::new().with_environment(&environment), 2);
+    hears("READY=1");
+    for _ in 0..2 {
+        let report = server.is_upgraded();
+        assert_eq!(hears("MAINPID="), format!("MAINPID={}", report["pid"]));
+        hears("READY=1");
+    }
+    server.drains();
+    hears("STOPPING=1");
+    server.successor_ends();
+}
+
+#[test]
+fn a_watchdog_is_fed_by_the_process_that_took_over() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("notify");
+    let supervisor = UnixDatagram::bind(&path).expect("a socket");
+    let patience = Some(Duration::from_secs(30));
+    supervisor.set_read_timeout(patience).expect("a socket");
+    let environment = [
+        ("NOTIFY_SOCKET", path.to_str().expect("a plain name")),
+        ("WATCHDOG_USEC", "1000000"),
+    ];
+    let mut server = Server::start(&Config::new().with_environment(&environment), 1);
+    server.is_upgraded();
+    let (mut is_new, mut datagram) = (false, [0; 512]);
+    loop {
+        let bytes = supervisor.recv(&mut datagram).expect("the watchdog is fed");
+        let text = String::from_utf8_lossy(&datagram[..bytes]);
+        is_new |= text.starts_with("MAINPID=");
+        if is_new && text == "WATCHDOG=1" {
+            return;
+        }
+    }
+}
+
+#[test]
+fn sigusr2_upgrades_and_the_log_tells() {
+    let mut server = Server::start(&Config::new(), 2);
+    let mut alice = server.client("alice");
+    server.signal(libc::SIGUSR2);
+    let log = eventually("the other process to serve", || {
+        let log = server.log();
+        log.contains("taken over").then_some(log)
+    });
+    let line = log
+        .lines()
+        .find(|line| line.contains("another process has taken over"));
+    let line = line.expect("the old one says so");
+    let pid = line
+        .split("pid=")
+        .nth(1)
+        .and_then(|rest| rest.split(' ').next());
+    let pid = pid.and_then(|pid| pid.parse().ok()).expect("it names it");
+    server.is_taken_over_by(pid);
+    alice.expects_pong();
+}
+
+#[test]
+fn sockets_files_stay_and_go_with_the_process_that_has_them() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("proxies.sock");
+    let socket = json!({"enabled": true, "path": path, "also_tcp": true});
+    let mut server = Server::start(&Config::new().with(json!({"unix_socket": socket})), 2);
+    let admin = server.folder().join("admin.sock");
+    let inode = |path: &Path| {
+        use std::os::unix::fs::MetadataExt as _;
+        fs::symlink_metadata(path).expect("it is there").ino()
+    };
+    let before = [inode(&path), inode(&admin)];
+    for _ in 0..3 {
+        server.is_upgraded();
+        assert_eq!([inode(&path), inode(&admin)], before);
+        UnixStream::connect(&path).expect("it listens");
+        assert!(server.is_asked(&["top", "--json"]).status.success());
+    }
+    server.drains();
+    server.successor_ends();
+    assert!(!path.exists());
+    assert!(!admin.exists());
+}
+
+#[test]
+fn plain_http_is_sent_on_to_https_after_an_upgrade_as_before() {
+    let name = "plain_http_is_sent_on_to_https_after_an_upgrade_as_before";
+    let Some(certificates) = Certificates::make(own_address().into()) else {
+        return skip(name, "no openssl");
+    };
+    let port = next_port();
+    let ssl = json!({
+        "enabled": true, "redirect_http": true, "http_port": port,
+        "cert_path": certificates.certificate("server"), "key_path": certificates.key("server"),
+    });
+    let mut server = Server::start(&Config::new().with(json!({"ssl": ssl})), 1);
+    for _ in 0..2 {
+        let mut wire = Wire::connect((own_address(), port).into());
+        wire.sends("GET /x HTTP/1.1\r\nHost: h.test\r\n\r\n");
+        assert_eq!(wire.reply().status, 308);
+        server.is_upgraded();
+    }
+}
+
+#[test]
+fn a_node_that_drains_is_not_upgraded() {
+    let drain = json!({"drain": {"deadline_s": 60, "lb_wait_s": 30}});
+    let server = Server::start(&Config::new().with(drain), 1);
+    server.drains();
+    eventually("the drain to be known", || {
+        (server.gets("/up").status == 503).then_some(())
+    });
+    let output = server.is_asked(&["upgrade"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).contains("drains"), "{}", said(&output));
+}
+
+#[test]
+fn ten_thousand_clients_do_not_notice_ten_upgrades() {
+    const SIZE: Size = Size {
+        clients: 10_000,
+        members: 20,
+        newcomers_per_s: 20,
+        news_per_s: 1,
+        rooms_per_s: 50,
+    };
+    let mut server = Server::start(&Config::new(), 2);
+    let clients = Returning::start(server.address, SIZE);
+    clients.are_joined(SIZE.clients);
+    let mut silences = Vec::new();
+    for _ in 0..10 {
+        let report = server.is_upgraded();
+        assert_eq!(report["closed"], 0, "{report}");
+        silences.push(report["silence_ms"].as_f64().expect("a number"));
+    }
+    let suffered = clients.end();
+    println!("{}", suffered.summary());
+    println!("silences in ms: {silences:.1?}");
+    assert!(suffered.closes.is_empty(), "{:?}", suffered.closes);
+    assert!(suffered.refused.is_empty(), "{:#?}", suffered.refused);
+    assert!(suffered.unanswered.is_empty(), "{:#?}", suffered.unanswered);
+    assert!(suffered.faults.is_empty(), "{:#?}", suffered.faults);
+    assert_eq!(suffered.late, 0, "order is kept");
+    assert_eq!(suffered.removed, 0, "nobody is told that somebody left");
+}
+
+on_one_and_three_shards! {
+    no_request_of_ten_upgrades_is_refused_or_lost,
+    a_program_that_cannot_take_over_leaves_everything_with_the_one_that_serves,
+    a_configuration_that_is_refused_is_said_and_the_old_process_goes_on,
+}
