@@ -12,7 +12,8 @@ use clap::Parser as _;
 use shards::small_pages;
 use sockudo::cli::config::{self as command, Answer};
 use sockudo::cli::{
-    Cli, Command, ConfigCommand, Serve, apps, cluster, doctor, migrate, top, tune, webhooks,
+    Cli, Command, ConfigCommand, Serve, apps, cluster, doctor, migrate, top, tune, upgrade,
+    webhooks,
 };
 use sockudo::config::reference;
 use sockudo::serve;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         Some(Command::Webhooks(command)) => print(&webhooks::run(&command, environment)),
         Some(Command::Bench(arguments)) => bench::cli::run(arguments),
         Some(Command::Top(top)) => print(&top::run(&top, &environment)),
+        Some(Command::Upgrade(arguments)) => print(&upgrade::run(&arguments, &environment)),
         Some(Command::Cluster(command)) => print(&cluster::run(&command, environment)),
         Some(Command::Config(ConfigCommand::Check(arguments))) => {
             print(&command::check(&arguments, environment))

@@ -5,13 +5,13 @@
 //! Invariants: nothing listens before the configuration was found right; `ready` is said once all
 //! shards listen.
 
+mod inheritance;
+
 use std::{
     collections::BTreeMap,
     net::{SocketAddr, ToSocketAddrs as _},
-    os::unix::net::UnixListener,
-    path::Path,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use ahash::RandomState;
@@ -21,24 +21,27 @@ use tracing::{info, warn};
 
 use crate::{
     bridge::{
-        admin::{
-            self, AdminError,
-            socket::{AdminSocket, SocketError},
-        },
+        admin::{AdminError, socket::SocketError},
         apps::{
             AppTable,
             store::{Store, StoreSetupError},
         },
+        handover::{Legacy, adapter_name, doors::Doors},
         notify::Supervisor,
         port_tls::{PortTls, PortTlsError},
         redirect::{self, RedirectError},
-        run::{self as bridge, BridgeError, Reload, Setup},
+        run::{self as bridge, BridgeError, Exit, Reload, Setup},
         signals,
-        socket_file::SocketFile,
     },
     config::{
         self, Config, ConfigErrors, Loaded, Notice, Sources,
-        sections::{AdapterDriver, AppStoreDriver, QueueDriver, UnixSocket},
+        sections::{AppStoreDriver, QueueDriver, UnixSocket},
+    },
+    handover::{
+        link::Link,
+        packet::{Packet, Refused},
+        predecessor::{MeetError, Predecessor},
+        process::{self, Program},
     },
     http::cors::CorsError,
     logging::{self, LoggingError},
@@ -71,6 +74,16 @@ pub enum ServeError {
     Random(getrandom::Error),
     #[error(transparent)]
     Start(#[from] shards::StartError),
+    #[error("SOCKUDO_HANDOVER_FD names no link of `sockudo upgrade`: {0}")]
+    Link(std::io::Error),
+    #[error(transparent)]
+    Predecessor(#[from] MeetError),
+    #[error(
+        "adapter.driver was {before:?} and is {now:?} now, which a running node cannot change: restart it"
+    )]
+    Adapter { before: String, now: &'static str },
+    #[error("the listeners' sockets cannot be copied: {0}")]
+    Doors(std::io::Error),
     #[error("signal handlers: {0}")]
     Signals(std::io::Error),
     #[error(transparent)]
@@ -94,6 +107,10 @@ impl ServeError {
             | Self::Random(_)
             | Self::Start(_)
             | Self::Signals(_)
+            | Self::Link(_)
+            | Self::Predecessor(_)
+            | Self::Adapter { .. }
+            | Self::Doors(_)
             | Self::Bridge(_)
             | Self::Redirect(_) => 1,
         }
@@ -104,20 +121,39 @@ impl ServeError {
 ///
 /// # Errors
 /// When it cannot start as configured.
-pub fn serve(sources: Sources) -> Result<(), ServeError> {
+pub fn serve(mut sources: Sources) -> Result<(), ServeError> {
     signals::hold();
+    let link = process::link_of(&mut sources.environment);
+    let link = link.map_err(ServeError::Link)?.map(Arc::new);
+    let result = start(sources, link.clone());
+    if let (Some(link), Err(error)) = (link, &result) {
+        let reason = error.to_string();
+        // It may have ended, or have given this process up.
+        _ = link.try_send(&Packet::Refused(Refused { reason }), &[]);
+    }
+    result
+}
+
+/// With a link it takes over from the process at the other end.
+fn start(sources: Sources, link: Option<Arc<Link>>) -> Result<(), ServeError> {
     let environment = sources.environment.clone();
     let loaded = config::load(&sources).map_err(ServeError::Config)?;
     let logs = logging::init(&loaded.config.logging, loaded.config.debug)?;
     shards::abort_on_panic();
     tell_notices(&loaded.notices);
     let config = &loaded.config;
-    let node_id = node_id(config);
+    let mut predecessor = meet(link, config)?;
+    let node_id = match (&config.cluster.node_id, &predecessor) {
+        (None, Some(predecessor)) => predecessor.welcome.node_id.clone(),
+        _ => node_id(config),
+    };
     info!(version = VERSION, node = %node_id, "starting");
     let settings = Settings::from_config(config, node_id.clone(), sockets_max(config))?;
     let tls = PortTls::read(&config.ssl, None)?;
-    let metrics = admin::bind(&config.metrics)?;
-    let admin = AdminSocket::bind(config.admin.socket.as_deref(), config.demo)?;
+    let mut doors = Doors::default();
+    doors.files.set(predecessor.is_none());
+    let metrics = inheritance::metrics(&config.metrics, predecessor.as_mut(), &mut doors)?;
+    let admin = inheritance::admin(config, predecessor.as_mut(), &mut doors)?;
     let store = Store::start(config)?;
     let apps = match store {
         Some(_) => AppTable::of_store(),
@@ -131,9 +167,21 @@ pub fn serve(sources: Sources) -> Result<(), ServeError> {
     };
     let mut runtime = runtime_config(config, tls.as_ref())?;
     // Taken away when the node has stopped.
-    let (local, _file) = unix_socket(&config.unix_socket)?.unzip();
+    let (local, _file) =
+        inheritance::unix_socket(&config.unix_socket, predecessor.as_mut(), &mut doors)?.unzip();
     runtime.local = local.map(Arc::new);
     let redirects = redirect_addresses(config)?;
+    let redirects = inheritance::redirects(redirects, predecessor.as_mut());
+    inheritance::port(&mut runtime, predecessor.as_mut());
+    let program = Program::current();
+    if let Err(error) = &program {
+        warn!(%error, "this process cannot be upgraded while it runs: it is not known which program it is");
+    }
+    let mut legacy = Legacy {
+        program: program.ok(),
+        doors,
+        predecessor: predecessor.map(Predecessor::into_link),
+    };
     let https_port = config.port;
     let reload: Box<dyn FnMut() -> Result<Loaded, ConfigErrors> + Send> = Box::new(move || {
         let loaded = config::load(&sources)?;
@@ -146,7 +194,7 @@ pub fn serve(sources: Sources) -> Result<(), ServeError> {
     let run = move |link: BridgeLink<ShardServer>| async move {
         announce(&loaded.config, &node_id, &link);
         tell_tls(tls.as_ref());
-        redirect::begin(&redirects, https_port)?;
+        redirect::begin(redirects, https_port, &mut legacy.doors)?;
         let setup = Setup {
             apps,
             store,
@@ -162,10 +210,17 @@ pub fn serve(sources: Sources) -> Result<(), ServeError> {
             reload: reload as Reload,
             tls,
             supervisor: supervisor(&environment),
+            legacy,
             memory_root: "/".into(),
             loaded,
         };
-        bridge::run(link, setup).await.map_err(ServeError::Bridge)
+        let exit = bridge::run(link, setup).await?;
+        if exit == Exit::HandedOver {
+            info!("stopped: another process goes on");
+            // An ordinary stop would shut sockets down that are another's as well.
+            std::process::exit(0);
+        }
+        Ok::<_, ServeError>(())
     };
     shards::run(runtime, move |shard| ShardServer::new(&seed, shard), run)??;
     info!("stopped");
@@ -191,14 +246,22 @@ const fn store_name(driver: AppStoreDriver) -> &'static str {
     }
 }
 
-/// As the configuration has it.
-const fn adapter_name(driver: AdapterDriver) -> &'static str {
-    match driver {
-        AdapterDriver::Local => "local",
-        AdapterDriver::Redis => "redis",
-        AdapterDriver::RedisCluster => "redis-cluster",
-        AdapterDriver::Nats => "nats",
+/// Whom this process takes over from. What they must have in common is looked at here.
+fn meet(link: Option<Arc<Link>>, config: &Config) -> Result<Option<Predecessor>, ServeError> {
+    let Some(link) = link else { return Ok(None) };
+    let shards = config.shards.unwrap_or(0);
+    let predecessor = Predecessor::meet(link, VERSION, shards)?;
+    let (before, now) = (
+        &predecessor.welcome.adapter,
+        adapter_name(config.adapter.driver),
+    );
+    if before != now {
+        return Err(ServeError::Adapter {
+            before: before.clone(),
+            now,
+        });
     }
+    Ok(Some(predecessor))
 }
 
 const fn queue_name(driver: QueueDriver) -> &'static str {
@@ -262,40 +325,6 @@ fn runtime_config(config: &Config, tls: Option<&PortTls>) -> Result<shards::Conf
         tls: tls.map(|tls| tls.port.clone()),
         ..defaults
     })
-}
-
-/// How long a listener there may still answer whose process has just ended: the kernel takes its rings
-/// apart later.
-const SOCKET_WITHIN: Duration = Duration::from_secs(3);
-
-/// The listener that proxies on this host may use.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "nothing runs yet that could be held up"
-)]
-fn unix_socket(socket: &UnixSocket) -> Result<Option<(UnixListener, SocketFile)>, ServeError> {
-    if !socket.enabled {
-        return Ok(None);
-    }
-    let refused = |reason: String| ServeError::UnixSocket {
-        path: socket.path.clone(),
-        reason,
-    };
-    let path = Path::new(&socket.path);
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(|error| refused(error.to_string()))?;
-    }
-    let begun = Instant::now();
-    loop {
-        match SocketFile::bind(path, socket.permission_mode) {
-            Ok(Some(bound)) => return Ok(Some(bound)),
-            Ok(None) if begun.elapsed() < SOCKET_WITHIN => {
-                std::thread::sleep(Duration::from_millis(100));
-            }
-            Ok(None) => return Err(refused("another process answers there".to_owned())),
-            Err(error) => return Err(refused(error.to_string())),
-        }
-    }
 }
 
 /// Where http is sent to https.

@@ -20,6 +20,7 @@ use sockudo::{
     bridge::{
         admin,
         apps::AppTable,
+        handover::Legacy,
         message::{FromBridge, ToBridge, WebhookEvent, WebhookKind},
         notify::Supervisor,
         run::{Exit, Setup, run},
@@ -200,6 +201,7 @@ fn setup(loaded: Loaded, admin: TcpListener, sources: Sources) -> Setup {
         reload: Box::new(move || load(&sources)),
         tls: None,
         supervisor: Supervisor::default(),
+        legacy: Legacy::default(),
         memory_root: "/".into(),
     }
 }

@@ -222,4 +222,16 @@ impl ShardLink for FakeLink {
     fn last_turn_ms(&self, _: ShardId) -> u64 {
         self.last_turn_ms.load(Ordering::SeqCst)
     }
+
+    fn freeze(&self) {}
+
+    fn freeze_step(&self, _: bool) -> shards::Freeze {
+        shards::Freeze::Still
+    }
+
+    fn thaw(&self) {}
+
+    fn listening(&self) -> std::io::Result<Vec<std::os::fd::OwnedFd>> {
+        Ok(Vec::new())
+    }
 }

@@ -4,9 +4,12 @@
 //! May depend on: `shards`, `bridge::message`.
 //! Invariants: nothing here blocks; a full queue gives the message back.
 
-use std::{future::Future, time::Instant};
+use std::{future::Future, os::fd::OwnedFd, time::Instant};
 
-use shards::application::{Application, BridgeFull, ShardId};
+use shards::{
+    Freeze,
+    application::{Application, BridgeFull, ShardId},
+};
 
 use super::message::{FromBridge, ToBridge};
 
@@ -47,7 +50,23 @@ pub trait ShardLink {
 
     /// When the shard last turned, milliseconds of the node's clock.
     fn last_turn_ms(&self, shard: ShardId) -> u64;
+
+    /// Begins to freeze all shards; `thaw` undoes it.
+    fn freeze(&self);
+
+    /// Moves the freezing on; what still moves is not waited for when it is overdue.
+    fn freeze_step(&self, is_overdue: bool) -> Freeze;
+
+    /// Everything goes on, however far the freezing was; also after a frozen start.
+    fn thaw(&self);
+
+    /// Copies of the port's listening sockets.
+    ///
+    /// # Errors
+    /// When the system has no descriptor left.
+    fn listening(&self) -> std::io::Result<Vec<OwnedFd>>;
 }
+
 impl<A> ShardLink for shards::bridge::BridgeLink<A>
 where
     A: Application<ToBridge = ToBridge, FromBridge = FromBridge>,
@@ -90,5 +109,21 @@ where
 
     fn last_turn_ms(&self, shard: ShardId) -> u64 {
         self.last_turn_ms(shard)
+    }
+
+    fn freeze(&self) {
+        self.freeze();
+    }
+
+    fn freeze_step(&self, is_overdue: bool) -> Freeze {
+        self.freeze_step(is_overdue)
+    }
+
+    fn thaw(&self) {
+        self.thaw();
+    }
+
+    fn listening(&self) -> std::io::Result<Vec<OwnedFd>> {
+        self.listening()
     }
 }

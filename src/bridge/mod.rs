@@ -20,6 +20,7 @@ mod drain;
 )]
 mod fixture;
 mod gather;
+pub mod handover;
 mod kept_store;
 pub mod link;
 pub mod message;

@@ -19,6 +19,8 @@ pub struct Supervisor {
     socket: Option<Socket>,
     watchdog: Option<Watchdog>,
     is_ready: bool,
+    /// It hears of another process.
+    is_held: bool,
     /// The last status, which is not said twice.
     status: String,
 }
@@ -77,6 +79,23 @@ impl Supervisor {
         }
     }
 
+    /// Nothing is said until `release`: it listens to another process. systemd would complain of each word.
+    pub(super) fn hold(&mut self) {
+        self.is_held = true;
+    }
+
+    pub(super) fn release(&mut self) {
+        self.is_held = false;
+        self.status.clear();
+    }
+
+    /// The service is another process from now on, which says the rest. Only the main process is believed, so the
+    /// one that goes says it.
+    pub(super) fn main_is(&mut self, pid: u32) {
+        self.say(&format!("MAINPID={pid}"));
+        self.hold();
+    }
+
     /// A drain begins.
     pub(super) fn stopping(&self) {
         self.say("STOPPING=1");
@@ -84,7 +103,7 @@ impl Supervisor {
 
     /// One line for `systemctl status`.
     pub(super) fn status(&mut self, status: String) {
-        if self.socket.is_some() && self.status != status {
+        if self.socket.is_some() && !self.is_held && self.status != status {
             self.say(&format!("STATUS={status}"));
             self.status = status;
         }
@@ -107,7 +126,7 @@ impl Supervisor {
 
     /// A supervisor that is slow or gone must not stop the bridge.
     fn say(&self, state: &str) {
-        let Some(Socket { from, to }) = &self.socket else {
+        let Some(Socket { from, to }) = self.socket.as_ref().filter(|_| !self.is_held) else {
             return;
         };
         if let Err(error) = from.send_to_addr(state.as_bytes(), to) {

@@ -5,7 +5,7 @@
 //! Invariants: nobody is served for longer than `WITHIN`, nor more than `SERVED_MAX` at once; nothing that
 //! was not checked stands in an answer.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -13,6 +13,9 @@ use tokio::{
     sync::Semaphore,
     time::timeout,
 };
+
+use super::handover::doors::{Doors, Gate};
+use crate::handover::packet::Kind;
 
 /// An address that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -22,19 +25,39 @@ pub struct RedirectError {
     pub source: io::Error,
 }
 
-/// Listens on these addresses and sends whoever asks there to `https_port`. Needs a tokio runtime;
-/// ends with it.
+/// Listens on these addresses, or takes the process' before socket there, and sends whoever asks there to
+/// `https_port`. Needs a tokio runtime; ends with it.
 ///
 /// # Errors
 /// When an address cannot be had.
-pub fn begin(addresses: &[SocketAddr], https_port: u16) -> Result<(), RedirectError> {
+pub fn begin(
+    addresses: Vec<(SocketAddr, Option<OwnedFd>)>,
+    https_port: u16,
+    doors: &mut Doors,
+) -> Result<(), RedirectError> {
     let served = Arc::new(Semaphore::new(SERVED_MAX));
-    for &address in addresses {
-        let listener = listen(address).map_err(|source| RedirectError { address, source })?;
+    for (address, inherited) in addresses {
+        let refused = |source| RedirectError { address, source };
+        let listener = match inherited {
+            Some(socket) => adopt(socket),
+            None => listen(address),
+        };
+        let listener = listener.map_err(refused)?;
+        let place = address.to_string();
+        doors
+            .add(Kind::Redirect, place, &listener)
+            .map_err(refused)?;
         tracing::info!(%address, "listening for http, which is sent to https");
-        tokio::spawn(serve(listener, https_port, Arc::clone(&served)));
+        let served = Arc::clone(&served);
+        tokio::spawn(serve(listener, https_port, served, doors.gate()));
     }
     Ok(())
+}
+
+fn adopt(socket: OwnedFd) -> io::Result<TcpListener> {
+    let listener = std::net::TcpListener::from(socket);
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
@@ -50,18 +73,26 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-async fn serve(listener: TcpListener, https_port: u16, served: Arc<Semaphore>) {
+async fn serve(listener: TcpListener, https_port: u16, served: Arc<Semaphore>, mut gate: Gate) {
     loop {
         let Ok(permit) = Arc::clone(&served).acquire_owned().await else {
             return;
         };
-        let Ok((stream, _)) = listener.accept().await else {
+        gate.opens().await;
+        let accepted = tokio::select! {
+            biased;
+            () = gate.shuts() => continue,
+            accepted = listener.accept() => accepted,
+        };
+        let Ok((stream, _)) = accepted else {
             // Too many open files: the next try is a little later.
             tokio::time::sleep(REST).await;
             continue;
         };
+        let guest = gate.guest();
         tokio::spawn(async move {
             let _ = timeout(WITHIN, answer(stream, https_port)).await;
+            drop(guest);
             drop(permit);
         });
     }

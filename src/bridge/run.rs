@@ -28,6 +28,7 @@ use super::{
     busy::BusyWindow,
     drain::{Drain, Step},
     gather::Gathering,
+    handover::{Handover, Legacy},
     kept_store::{self, KeptStore},
     link::ShardLink,
     message::{FromBridge, Health, ToBridge},
@@ -43,6 +44,7 @@ use super::{
 };
 use crate::{
     config::{Config, ConfigErrors, Loaded},
+    handover::link::{LinkError, Received},
     metrics::{
         exposition::Exposition,
         sample::{AppLabels, Build},
@@ -72,6 +74,8 @@ pub struct Setup {
     pub tls: Option<PortTls>,
     /// Who started this process, and wants to know how it goes.
     pub supervisor: Supervisor,
+    /// Who came before this process, and how another one may follow.
+    pub legacy: Legacy,
     /// `/`; tests have a root of their own.
     pub memory_root: PathBuf,
 }
@@ -83,6 +87,8 @@ pub enum Exit {
     Drained,
     /// A second signal asked to stop at once.
     Interrupted,
+    /// Another process has all connections. This one must end without closing anything.
+    HandedOver,
 }
 
 /// Why the bridge cannot start.
@@ -95,6 +101,8 @@ pub enum BridgeError {
          cluster its own, or leave the key out and chance names it"
     )]
     NameTaken { name: String },
+    #[error("nothing was taken over: {reason}")]
+    Predecessor { reason: String },
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
     #[error("the metrics listener cannot be served: {0}")]
@@ -143,6 +151,7 @@ pub struct Bridge<L> {
     pub(super) health: Health,
     pub(super) drain: Option<Drain>,
     pub(super) reloaded: Reloaded,
+    pub(super) handover: Handover,
     pub(super) busy: BusyWindow,
     memory: MemoryGauge,
     requests: mpsc::Receiver<AdminRequest>,
@@ -151,7 +160,7 @@ pub struct Bridge<L> {
     signals: mpsc::Receiver<Signal>,
     reload: Reload,
     tls: Option<PortTls>,
-    supervisor: Supervisor,
+    pub(super) supervisor: Supervisor,
     health_due: Instant,
     sample_due: Instant,
     is_announced: bool,
@@ -175,6 +184,7 @@ enum Wake {
     Store(Reached),
     Cache(kept_store::Reached),
     Rates(rate_store::Load),
+    Process(Result<Received, LinkError>),
     Time,
 }
 
@@ -191,16 +201,22 @@ impl<L: ShardLink> Bridge<L> {
         let keeping = queue_setup::keeping(&config)?;
         let mut webhooks = Webhooks::new(keeping, &config.webhooks, link.started());
         webhooks.begin(&setup.apps);
+        let handover = Handover::new(setup.legacy)?;
         let mut port = config.metrics.port;
         let (asked, requests) = admin::requests();
         if let Some(listener) = setup.metrics {
             let address = listener.local_addr()?;
             port = address.port();
             tracing::info!(node = setup.node_id, %address, "listening for metrics");
-            admin::serve(listener, Arc::clone(&exposition), asked.clone())?;
+            let gate = handover.doors.gate();
+            admin::serve(listener, Arc::clone(&exposition), asked.clone(), gate)?;
         }
         if let Some(socket) = setup.admin {
-            socket.serve(asked.clone());
+            socket.serve(asked.clone(), handover.doors.gate());
+        }
+        let mut supervisor = setup.supervisor;
+        if handover.taking.is_some() {
+            supervisor.hold();
         }
         let (started, shards) = (link.started(), link.shards());
         let program = setup.build.version;
@@ -241,7 +257,8 @@ impl<L: ShardLink> Bridge<L> {
             signals: setup.signals,
             reload: setup.reload,
             tls: setup.tls,
-            supervisor: setup.supervisor,
+            supervisor,
+            handover,
             health_due: now,
             sample_due: now,
             is_announced: false,
@@ -258,9 +275,23 @@ impl<L: ShardLink> Bridge<L> {
                     tracing::info!(node = self.node_id, "stopped at once by a second signal");
                     return Ok(Exit::Interrupted);
                 }
-                Wake::Signal(Signal::Stop) => self.begin_drain(),
+                Wake::Signal(Signal::Stop) => {
+                    if self.handover.departing.is_some() {
+                        return Ok(Exit::HandedOver);
+                    }
+                    self.begin_drain();
+                }
                 Wake::Signal(Signal::Reload) => self.reload(),
                 Wake::Signal(Signal::DumpStats) => self.log_stats(),
+                Wake::Signal(Signal::Upgrade) => {
+                    if let Err(reason) = self.begin_upgrade(None) {
+                        tracing::error!(reason, "no upgrade begins");
+                    }
+                }
+                Wake::Process(heard) if self.handover.giving.is_some() => {
+                    self.hear_successor(heard);
+                }
+                Wake::Process(heard) => self.hear_predecessor(heard)?,
                 Wake::Bus(news) => self.hear_nodes(news),
                 Wake::Store(reached) => self.reached_store(reached),
                 Wake::Cache(reached) => self.reached_cache(reached),
@@ -271,6 +302,9 @@ impl<L: ShardLink> Bridge<L> {
             self.do_what_is_due();
             if self.step_drain() {
                 return Ok(Exit::Drained);
+            }
+            if self.step_upgrade() {
+                return Ok(Exit::HandedOver);
             }
             if self.nodes.as_ref().is_some_and(Nodes::is_name_taken) {
                 let name = self.node_id.clone();
@@ -318,6 +352,7 @@ impl<L: ShardLink> Bridge<L> {
             Some(reached) = reached => Wake::Store(reached),
             Some(reached) = cached => Wake::Cache(reached),
             Some(load) = rates => Wake::Rates(load),
+            heard = self.handover.hear() => Wake::Process(heard),
             () = tokio::time::sleep_until(wake_at.into()) => Wake::Time,
         }
     }
@@ -340,6 +375,13 @@ impl<L: ShardLink> Bridge<L> {
                 waiter,
             } => _ = waiter.send(self.webhooks.settle_letters(ids, settle)),
             AdminRequest::ReloadApps(waiter) => _ = waiter.send(self.look_at_apps()),
+            AdminRequest::BeginUpgrade { binary, waiter } => {
+                let begun = self.begin_upgrade(binary.as_deref());
+                _ = waiter.send(begun.map(|_| self.handover.last.clone().unwrap_or_default()));
+            }
+            AdminRequest::Upgrade(waiter) => {
+                _ = waiter.send(self.handover.last.clone().unwrap_or_default());
+            }
         }
     }
 
@@ -355,6 +397,7 @@ impl<L: ShardLink> Bridge<L> {
             self.supervisor.due(),
             self.source.as_ref().and_then(AppSource::due),
             self.kept_store.as_ref().and_then(KeptStore::due),
+            self.handover.due(Instant::now()),
             has_views.then(Instant::now),
             (!self.outbox.is_empty()).then(|| Instant::now() + RETRY_AFTER),
         ];
@@ -416,7 +459,11 @@ impl<L: ShardLink> Bridge<L> {
                         drain.drained(shard);
                     }
                 }
-                ToBridge::Exported(_) | ToBridge::Imported { .. } => {}
+                ToBridge::Exported(exported) => self.take_exported(shard, *exported),
+                ToBridge::Imported {
+                    connections,
+                    refused,
+                } => self.imported(connections, refused),
                 ToBridge::FindApp(name) => self.find_app(shard, *name),
                 ToBridge::AppsTaken { number } => self.apps_taken(shard, number),
                 ToBridge::Settled => {
@@ -524,8 +571,12 @@ impl<L: ShardLink> Bridge<L> {
         self.tell_status();
     }
 
+    pub(super) fn is_announced(&self) -> bool {
+        self.is_announced
+    }
+
     /// Says once that clients may come.
-    fn announce(&mut self) {
+    pub(super) fn announce(&mut self) {
         if self.is_announced {
             return;
         }
@@ -533,6 +584,12 @@ impl<L: ShardLink> Bridge<L> {
         let is_ready = self.gathering.is_complete()
             && !self.source.as_ref().is_some_and(AppSource::is_failing)
             && self.nodes.as_ref().is_none_or(is_in_cluster);
+        if self.handover.taking.is_some() {
+            if is_ready {
+                self.ready_to_take();
+            }
+            return;
+        }
         self.accept_when(is_ready);
         if is_ready {
             self.is_announced = true;
@@ -635,6 +692,8 @@ impl<L: ShardLink> Bridge<L> {
     }
 
     fn begin_drain(&mut self) {
+        self.end_upgrade("this node drains".to_owned());
+        self.handover.doors.forget();
         let now = Instant::now();
         let settings = &self.config.drain;
         let (node, lb_wait_s) = (&self.node_id, settings.lb_wait_s);
@@ -692,6 +751,11 @@ impl<L: ShardLink> Bridge<L> {
     }
 
     pub(super) fn reload(&mut self) {
+        if self.handover.giving.is_some() {
+            tracing::info!("the reload waits until the upgrade has ended");
+            self.handover.reload_waits = true;
+            return;
+        }
         self.supervisor.reloading();
         self.read_configuration_again();
         // Also when it was refused: the node serves on with the old one.

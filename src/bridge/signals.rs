@@ -20,6 +20,8 @@ pub enum Signal {
     Reload,
     /// USR1.
     DumpStats,
+    /// USR2: another process takes over.
+    Upgrade,
 }
 
 /// Holds our signals back in this thread and all that it starts, until `listen`. Called before any
@@ -35,7 +37,14 @@ fn mask(how: libc::c_int) {
     let result = unsafe {
         let mut set = std::mem::zeroed::<libc::sigset_t>();
         libc::sigemptyset(&raw mut set);
-        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGUSR1] {
+        let ours = [
+            libc::SIGTERM,
+            libc::SIGINT,
+            libc::SIGHUP,
+            libc::SIGUSR1,
+            libc::SIGUSR2,
+        ];
+        for signal in ours {
             libc::sigaddset(&raw mut set, signal);
         }
         libc::pthread_sigmask(how, &raw const set, std::ptr::null_mut())
@@ -52,6 +61,7 @@ pub fn listen() -> io::Result<mpsc::Receiver<Signal>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
     let mut user = signal(SignalKind::user_defined1())?;
+    let mut second = signal(SignalKind::user_defined2())?;
     mask(libc::SIG_UNBLOCK);
     let (sender, receiver) = mpsc::channel(16);
     tokio::spawn(async move {
@@ -61,6 +71,7 @@ pub fn listen() -> io::Result<mpsc::Receiver<Signal>> {
                 _ = interrupt.recv() => Signal::Stop,
                 _ = hangup.recv() => Signal::Reload,
                 _ = user.recv() => Signal::DumpStats,
+                _ = second.recv() => Signal::Upgrade,
             };
             if sender.send(received).await.is_err() {
                 return; // The bridge has stopped.

@@ -4,7 +4,7 @@
 //! May depend on: std.
 //! Invariants: a socket that another live process answers on is never taken away, nor a file that is no
 //! socket; whoever finds the file finds its mode with it; the file goes with who made it, unless a
-//! successor has put its own there.
+//! successor has put its own there, or has taken this one over with the socket.
 
 use std::{
     fs, io,
@@ -13,7 +13,36 @@ use std::{
         net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
+
+/// Whether the files of sockets are this process'. One that is about to take them over owns none yet; one that has given
+/// them away does no more.
+#[derive(Clone, Debug)]
+pub struct Ownership(Arc<AtomicBool>);
+
+impl Default for Ownership {
+    fn default() -> Self {
+        Self::new(true)
+    }
+}
+
+impl Ownership {
+    pub fn new(is_ours: bool) -> Self {
+        Self(Arc::new(AtomicBool::new(is_ours)))
+    }
+
+    pub fn set(&self, is_ours: bool) {
+        self.0.store(is_ours, Ordering::SeqCst);
+    }
+
+    fn is_ours(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
 
 /// The file of a socket that is ours. Dropping it takes the file away.
 #[derive(Debug)]
@@ -23,6 +52,7 @@ pub struct SocketFile {
     inode: u64,
     /// The user who made it, for whom this process runs.
     owner: u32,
+    ownership: Ownership,
 }
 
 impl SocketFile {
@@ -57,8 +87,30 @@ impl SocketFile {
             device: placed.dev(),
             inode: placed.ino(),
             owner: placed.uid(),
+            ownership: Ownership::default(),
         };
         Ok(Some((listener, file)))
+    }
+
+    /// The file of a socket that another process hands over.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn adopt(path: &Path, ownership: Ownership) -> io::Result<Self> {
+        let placed = fs::symlink_metadata(path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            device: placed.dev(),
+            inode: placed.ino(),
+            owner: placed.uid(),
+            ownership,
+        })
+    }
+
+    /// Whether the file is taken away depends on it.
+    pub fn owned_by(mut self, ownership: Ownership) -> Self {
+        self.ownership = ownership;
+        self
     }
 
     pub fn owner(&self) -> u32 {
@@ -73,7 +125,7 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if self.is_in_place() {
+        if self.ownership.is_ours() && self.is_in_place() {
             _ = fs::remove_file(&self.path);
         }
     }
@@ -100,6 +152,21 @@ mod tests {
         drop(file);
         assert!(UnixStream::connect(&path).is_ok(), "the successor's stays");
         drop((second, successor));
+        assert!(!path.exists());
+        let (third, file) = SocketFile::bind(&path, 0o600)
+            .expect("bound")
+            .expect("free");
+        let [mine, yours] = [Ownership::new(true), Ownership::new(false)];
+        let file = file.owned_by(mine.clone());
+        let adopted = SocketFile::adopt(&path, yours.clone()).expect("it is there");
+        let again = SocketFile::adopt(&path, yours.clone()).expect("it is there");
+        drop(again);
+        assert!(UnixStream::connect(&path).is_ok(), "not its own yet");
+        mine.set(false);
+        drop(file);
+        assert!(UnixStream::connect(&path).is_ok(), "given away");
+        yours.set(true);
+        drop((third, adopted));
         assert!(!path.exists());
         fs::write(&path, "text").expect("written");
         let refused = SocketFile::bind(&path, 0o600).expect_err("a file");

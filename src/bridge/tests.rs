@@ -17,6 +17,7 @@ use super::{
     admin,
     apps::{AppChange, AppTable},
     fixture::{FakeLink, FakeShards, PATIENCE},
+    handover::Legacy,
     message::{FromBridge, ToBridge},
     notify::Supervisor,
     run::{Exit, Setup, run},
@@ -440,6 +441,7 @@ impl Node {
             reload: Box::new(|| panic!("no reload was prepared")),
             tls: None,
             supervisor: Supervisor::default(),
+            legacy: Legacy::default(),
             memory_root: host.path().into(),
         };
         Self {

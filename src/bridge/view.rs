@@ -54,6 +54,8 @@ impl<L: ShardLink> Bridge<L> {
                 draining: self.drain.is_some(),
                 reload_succeeded: self.reloaded.succeeded,
                 reload_unix_s: self.reloaded.unix_s as f64,
+                upgrades: self.handover.counts,
+                upgrade_silence_s: self.handover.silence_s(),
                 log_lines_lost: crate::logging::lines_lost(),
                 build: self.build,
             },

@@ -12,6 +12,7 @@ pub mod doctor;
 pub mod migrate;
 pub mod top;
 pub mod tune;
+pub mod upgrade;
 pub mod webhooks;
 
 use std::collections::BTreeMap;
@@ -69,6 +70,13 @@ pub enum Command {
     /// column. Without a terminal, and with --once, one table over some two seconds. Exit status: 0, or 1 if the node does not
     /// answer.
     Top(Top),
+    /// Let another process take over a running node, with all its connections
+    ///
+    /// The node starts its program anew, or another binary, hands it listening sockets, connections and their state, and ends; no
+    /// client notices. Whatever stands against it, the old process goes on. Asks over the admin socket (admin.socket), as the
+    /// node's user or as root, and waits for the outcome; SIGUSR2 does the same and tells the log. Exit status: 0 if the new
+    /// process serves, 1 if the old one goes on, 2 for wrong usage.
+    Upgrade(Upgrade),
     /// Say what this host lacks for so many connections, and how to mend it
     ///
     /// Reads /proc, /sys and the unit of systemd, makes one ring of io_uring and closes it; changes nothing. Works as root
@@ -423,6 +431,18 @@ pub struct Top {
     #[arg(long = "interval", value_name = "SECONDS", default_value_t = 2,
           value_parser = clap::value_parser!(u64).range(1..=60))]
     pub interval_s: u64,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Upgrade {
+    #[command(flatten)]
+    pub of: OfNode,
+    /// The program to start [default: the file that the node was started from, as it is now]
+    #[arg(long, value_name = "PATH")]
+    pub binary: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Which running node is asked.

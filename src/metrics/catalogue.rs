@@ -180,6 +180,16 @@ pub(super) const LOG_LINES_LOST: Family = counter(
     NODE,
     "Lines of the log that could not be written: a full disk, a closed pipe",
 );
+pub(super) const UPGRADES: Family = counter(
+    "upgrades_total",
+    &["node", "result"],
+    "Upgrades of the running node: done, failed; they go on from one process to the next",
+);
+pub(super) const UPGRADE_SILENCE: Family = gauge(
+    "upgrade_silence_seconds",
+    NODE,
+    "For so long nothing was read or sent in the last upgrade; absent before the first",
+);
 pub(super) const READY: Family = gauge(
     "ready",
     &["node", "reason"],

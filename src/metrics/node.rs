@@ -72,6 +72,12 @@ fn add_bridge(families: &mut Families<'_>, sample: &Sample<'_>) {
     );
     let lost = bridge.log_lines_lost as f64;
     families.add(&name::LOG_LINES_LOST, &[node], lost);
+    for (result, count) in ["done", "failed"].into_iter().zip(bridge.upgrades) {
+        families.add(&name::UPGRADES, &[node, result], count as f64);
+    }
+    if let Some(silence_s) = bridge.upgrade_silence_s {
+        families.add(&name::UPGRADE_SILENCE, &[node], silence_s);
+    }
     if bridge.unready.is_empty() {
         families.add(&name::READY, &[node, "none"], 1.0);
     }

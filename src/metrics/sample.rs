@@ -90,6 +90,10 @@ pub struct BridgeState<'a> {
     pub reload_succeeded: bool,
     pub reload_unix_s: f64,
     pub log_lines_lost: u64,
+    /// Done, failed.
+    pub upgrades: [u64; 2],
+    /// Of the last upgrade.
+    pub upgrade_silence_s: Option<f64>,
     pub build: Build,
 }
 

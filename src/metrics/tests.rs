@@ -170,6 +170,8 @@ const ADDED: &[Row] = &[
     ),
     ("config_last_reload_success", "gauge", &["node"], &[]),
     ("log_lines_lost_total", "counter", &["node"], &[]),
+    ("upgrades_total", "counter", &["node", "result"], &[]),
+    ("upgrade_silence_seconds", "gauge", &["node"], &[]),
     (
         "config_last_reload_timestamp_seconds",
         "gauge",
@@ -881,6 +883,8 @@ fn sample<'a>(
             reload_succeeded: true,
             reload_unix_s: 1.0,
             log_lines_lost: 3,
+            upgrades: [2, 1],
+            upgrade_silence_s: Some(0.012),
             build: Build {
                 version: "0",
                 commit: "c",

@@ -28,6 +28,8 @@ use tokio::{
     task::JoinHandle,
 };
 
+use crate::bridge::handover::doors::{Gate, Served};
+
 /// What the listener's peers may take.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
@@ -49,13 +51,23 @@ impl Default for Bounds {
 }
 
 /// Accepts and serves for as long as the runtime runs.
-pub(super) async fn serve(mut listener: impl Listener, router: Router, bounds: Bounds) {
+pub(super) async fn serve(
+    mut listener: impl Listener,
+    router: Router,
+    bounds: Bounds,
+    mut gate: Gate,
+) {
     let mut guests: Vec<Guest> = Vec::with_capacity(bounds.connections_max);
     loop {
         // Where no file is left it pauses and tries again: who is here already may give one back.
-        let (stream, _) = listener.accept().await;
+        gate.opens().await;
+        let (stream, _) = tokio::select! {
+            biased;
+            () = gate.shuts() => continue,
+            accepted = listener.accept() => accepted,
+        };
         make_room(&mut guests, bounds.connections_max);
-        guests.push(Guest::welcome(stream, router.clone(), bounds));
+        guests.push(Guest::welcome(stream, router.clone(), bounds, gate.guest()));
         assert!(guests.len() <= bounds.connections_max);
     }
 }
@@ -67,7 +79,7 @@ struct Guest {
 }
 
 impl Guest {
-    fn welcome<S>(stream: S, router: Router, bounds: Bounds) -> Self
+    fn welcome<S>(stream: S, router: Router, bounds: Bounds, served: Served) -> Self
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -87,6 +99,7 @@ impl Guest {
                 .serve_connection(TokioIo::new(stream), service);
             // A peer that breaks off, or takes too long, is nobody's trouble but its own.
             let _ = tokio::time::timeout(bounds.done_within, connection).await;
+            drop(served);
         });
         Self { task, has_asked }
     }
@@ -109,6 +122,7 @@ fn make_room(guests: &mut Vec<Guest>, connections_max: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bridge::handover::doors::Doors;
     use axum::routing::get;
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -122,7 +136,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let router = Router::new().route("/up", get(async || "OK"));
-        tokio::spawn(serve(listener, router, bounds));
+        let gate = Doors::default().gate();
+        tokio::spawn(serve(listener, router, bounds, gate));
         address
     }
 

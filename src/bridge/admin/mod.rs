@@ -14,6 +14,7 @@ pub mod socket;
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs},
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -23,7 +24,10 @@ use tokio::sync::{mpsc, oneshot};
 use self::report::{
     AppsReport, ClusterReport, LettersReport, RebalanceReport, SettledReport, TopReport,
 };
-use super::message::Health;
+use super::{
+    handover::{UpgradeReport, doors::Gate},
+    message::Health,
+};
 use crate::{config::sections::Metrics, metrics::exposition::Exposition};
 
 /// What a route asks of the bridge's loop.
@@ -49,6 +53,13 @@ pub enum AdminRequest {
     },
     /// Look at the apps again.
     ReloadApps(oneshot::Sender<Result<AppsReport, String>>),
+    /// Start another process, of this binary or another one, which takes over; or why that cannot be.
+    BeginUpgrade {
+        binary: Option<PathBuf>,
+        waiter: oneshot::Sender<Result<UpgradeReport, String>>,
+    },
+    /// The last upgrade.
+    Upgrade(oneshot::Sender<UpgradeReport>),
 }
 
 /// What becomes of a dead letter.
@@ -159,13 +170,19 @@ pub fn serve(
     listener: TcpListener,
     exposition: Arc<Exposition>,
     requests: mpsc::Sender<AdminRequest>,
+    gate: Gate,
 ) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let router = routes::router(routes::Admin {
         requests,
         exposition,
     });
-    tokio::spawn(guests::serve(listener, router, guests::Bounds::default()));
+    tokio::spawn(guests::serve(
+        listener,
+        router,
+        guests::Bounds::default(),
+        gate,
+    ));
     Ok(())
 }
 

@@ -7,7 +7,10 @@
 
 use std::{
     io,
-    os::unix::net::UnixListener as StdListener,
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::net::UnixListener as StdListener,
+    },
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -25,7 +28,14 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-use super::{super::socket_file::SocketFile, AdminRequest, Settle, guests, report::Refusal};
+use super::{
+    super::{
+        handover::doors::{Copied, Gate},
+        socket_file::{Ownership, SocketFile},
+    },
+    AdminRequest, Settle, guests,
+    report::Refusal,
+};
 
 /// Where it is, unless `admin.socket` says otherwise.
 pub const DEFAULT_PATH: &str = "/run/sockudo/admin.sock";
@@ -46,6 +56,8 @@ pub struct SocketError {
 pub struct AdminSocket {
     path: PathBuf,
     bound: Option<(StdListener, SocketFile)>,
+    files: Ownership,
+    copy: Copied,
 }
 
 impl AdminSocket {
@@ -55,14 +67,15 @@ impl AdminSocket {
     /// # Errors
     /// When a configured path cannot be bound. One that another process answers on is no error: it
     /// is tried again while the node runs.
-    pub fn bind(configured: Option<&str>, is_demo: bool) -> Result<Option<Self>, SocketError> {
-        let path = match configured {
-            Some("") => return Ok(None),
-            Some(path) => PathBuf::from(path),
-            None if is_demo => return Ok(None),
-            None => PathBuf::from(DEFAULT_PATH),
+    pub fn bind(
+        configured: Option<&str>,
+        is_demo: bool,
+        files: Ownership,
+    ) -> Result<Option<Self>, SocketError> {
+        let Some(path) = Self::place(configured, is_demo) else {
+            return Ok(None);
         };
-        match bind(&path) {
+        match bind(&path, &files) {
             Ok(bound) => {
                 if bound.is_none() {
                     tracing::warn!(
@@ -70,7 +83,14 @@ impl AdminSocket {
                         "another process answers on the admin socket; this one takes it over when that has ended"
                     );
                 }
-                Ok(Some(Self { path, bound }))
+                let admin = Self {
+                    path,
+                    bound,
+                    files,
+                    copy: Copied::default(),
+                };
+                admin.keep_copy();
+                Ok(Some(admin))
             }
             Err(source) if configured.is_some() => Err(SocketError { path, source }),
             Err(error) => {
@@ -80,22 +100,74 @@ impl AdminSocket {
         }
     }
 
+    /// Where it is to be; `None` is a node without one.
+    pub fn place(configured: Option<&str>, is_demo: bool) -> Option<PathBuf> {
+        match configured {
+            Some("") => None,
+            Some(path) => Some(PathBuf::from(path)),
+            None if is_demo => None,
+            None => Some(PathBuf::from(DEFAULT_PATH)),
+        }
+    }
+
+    /// The socket of the process before, with its file.
+    ///
+    /// # Errors
+    /// When the file has gone.
+    pub fn adopt(path: PathBuf, socket: OwnedFd, files: Ownership) -> Result<Self, SocketError> {
+        let listener = StdListener::from(socket);
+        let adopted = listener
+            .set_nonblocking(true)
+            .and_then(|()| SocketFile::adopt(&path, files.clone()));
+        let bound = match adopted {
+            Ok(file) => Some((listener, file)),
+            Err(source) => return Err(SocketError { path, source }),
+        };
+        let admin = Self {
+            path,
+            bound,
+            files,
+            copy: Copied::default(),
+        };
+        admin.keep_copy();
+        Ok(admin)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A copy of the socket for the next process, once this one has it.
+    pub fn copied(&self) -> Copied {
+        Copied::clone(&self.copy)
+    }
+
+    fn keep_copy(&self) {
+        keep_copy(&self.copy, self.bound.as_ref());
+    }
+
     /// Serves it on a task of its own, which takes the path over where another process has it still.
-    pub(in crate::bridge) fn serve(self, requests: mpsc::Sender<AdminRequest>) {
+    pub(in crate::bridge) fn serve(self, requests: mpsc::Sender<AdminRequest>, gate: Gate) {
         tokio::spawn(async move {
-            let Self { path, mut bound } = self;
+            let Self {
+                path,
+                mut bound,
+                files,
+                copy,
+            } = self;
             let (listener, file) = loop {
                 match bound.take() {
                     Some(bound) => break bound,
                     None => tokio::time::sleep(RETRY_AFTER).await,
                 }
-                bound = bind(&path).unwrap_or_default();
+                bound = bind(&path, &files).unwrap_or_default();
+                keep_copy(&copy, bound.as_ref());
             };
             match UnixListener::from_std(listener) {
                 Ok(listener) => {
                     let owner = file.owner();
                     let door = OwnersOnly { listener, owner };
-                    guests::serve(door, router(requests), guests::Bounds::default()).await;
+                    guests::serve(door, router(requests), guests::Bounds::default(), gate).await;
                 }
                 Err(error) => tracing::warn!(%error, "the admin socket cannot be served"),
             }
@@ -106,12 +178,20 @@ impl AdminSocket {
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// `None` where another process answers.
-fn bind(path: &Path) -> io::Result<Option<(StdListener, SocketFile)>> {
-    let bound = SocketFile::bind(path, 0o600)?;
-    if let Some((listener, _)) = &bound {
-        listener.set_nonblocking(true)?;
+fn bind(path: &Path, files: &Ownership) -> io::Result<Option<(StdListener, SocketFile)>> {
+    let Some((listener, file)) = SocketFile::bind(path, 0o600)? else {
+        return Ok(None);
+    };
+    listener.set_nonblocking(true)?;
+    Ok(Some((listener, file.owned_by(files.clone()))))
+}
+
+/// Without room for a copy the next process finds the path taken until this one has ended.
+fn keep_copy(copy: &Copied, bound: Option<&(StdListener, SocketFile)>) {
+    let socket = bound.and_then(|(listener, _)| listener.as_fd().try_clone_to_owned().ok());
+    if let Some(socket) = socket {
+        _ = copy.set(socket); // It is set once.
     }
-    Ok(bound)
 }
 
 /// Accepts this process' user and root; hangs up on others, whatever the file's mode became.
@@ -148,6 +228,7 @@ fn router(requests: mpsc::Sender<AdminRequest>) -> Router {
         .route("/cluster", get(cluster))
         .route("/cluster/rebalance", post(rebalance))
         .route("/apps/reload", post(reload_apps))
+        .route("/upgrade", get(upgrade).post(begin_upgrade))
         .route("/webhooks/dead", get(letters))
         .route("/webhooks/dead/retry", post(retry_letters))
         .route("/webhooks/dead/drop", post(drop_letters))
@@ -180,6 +261,31 @@ async fn reload_apps(State(requests): State<mpsc::Sender<AdminRequest>>) -> Resp
     match asked(&requests, AdminRequest::ReloadApps).await {
         Some(Ok(report)) => json(StatusCode::OK, &report),
         Some(Err(error)) => json(StatusCode::CONFLICT, &Refusal { error }),
+        None => ending(),
+    }
+}
+
+/// `?binary=/usr/bin/sockudo`; without it the file that this process was started from.
+#[derive(Debug, serde::Deserialize)]
+struct Binary {
+    binary: Option<PathBuf>,
+}
+
+async fn begin_upgrade(
+    State(requests): State<mpsc::Sender<AdminRequest>>,
+    Query(Binary { binary }): Query<Binary>,
+) -> Response {
+    let ask = |waiter| AdminRequest::BeginUpgrade { binary, waiter };
+    match asked(&requests, ask).await {
+        Some(Ok(report)) => json(StatusCode::ACCEPTED, &report),
+        Some(Err(error)) => json(StatusCode::CONFLICT, &Refusal { error }),
+        None => ending(),
+    }
+}
+
+async fn upgrade(State(requests): State<mpsc::Sender<AdminRequest>>) -> Response {
+    match asked(&requests, AdminRequest::Upgrade).await {
+        Some(report) => json(StatusCode::OK, &report),
         None => ending(),
     }
 }
@@ -257,7 +363,8 @@ mod tests {
     fn while_another_process_answers_there_it_waits() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("admin.sock");
-        let bind = || AdminSocket::bind(path.to_str(), false).expect("it may wait");
+        let bind =
+            || AdminSocket::bind(path.to_str(), false, Ownership::default()).expect("it may wait");
         let first = bind().expect("configured");
         assert!(first.bound.is_some());
         assert!(bind().expect("configured").bound.is_none());
@@ -267,9 +374,10 @@ mod tests {
 
     #[test]
     fn without_a_path_there_is_none_and_one_that_cannot_be_is_said() {
-        assert!(AdminSocket::bind(Some(""), false).expect("none").is_none());
-        assert!(AdminSocket::bind(None, true).expect("none").is_none());
-        let error = AdminSocket::bind(Some("/nowhere/at/all/admin.sock"), false);
+        let bind = |path, is_demo| AdminSocket::bind(path, is_demo, Ownership::default());
+        assert!(bind(Some(""), false).expect("none").is_none());
+        assert!(bind(None, true).expect("none").is_none());
+        let error = bind(Some("/nowhere/at/all/admin.sock"), false);
         let error = error.expect_err("no such folder").to_string();
         assert!(
             error.starts_with("admin.socket = \"/nowhere/at/all/admin.sock\": "),

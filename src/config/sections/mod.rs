@@ -49,6 +49,7 @@ pub static SERVER: Table = Table {
         Net::KEYS,
         Admission::KEYS,
         Drain::KEYS,
+        Upgrade::KEYS,
         INSTANCE,
         Cluster::KEYS,
         ChannelLimits::KEYS,

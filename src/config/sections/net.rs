@@ -1,6 +1,6 @@
 //! Connections: what one may hold, how many there may be, how they are closed.
 //!
-//! Owns: `websocket`, `net`, `admission`, `drain`.
+//! Owns: `websocket`, `net`, `admission`, `drain`, `upgrade`.
 //! May depend on: the words of `keys::rows`.
 //! Invariants: those of `keys`.
 
@@ -100,5 +100,12 @@ section! {
         rate_per_s: u32 = count(0).default("0").ours().reloads();
         /// Unready but serving, before closing starts.
         lb_wait_s: u32 = whole(0, 86_400, "seconds").default("0").ours().reloads();
+    }
+}
+
+section! {
+    pub struct Upgrade in "upgrade" {
+        /// The process that is to take over is ready by then, or is given up.
+        ready_within_s: u32 = whole(1, 3_600, "seconds").default("60").ours().reloads();
     }
 }

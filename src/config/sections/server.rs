@@ -11,7 +11,7 @@ use crate::config::shape;
 use super::{
     Adapter, Admin, Admission, AppManager, Cache, ChannelLimits, Cluster, Cors, Database,
     DatabasePooling, Drain, HttpApi, Logging, Metrics, Net, Queue, RateLimiter, Ssl, UnixSocket,
-    Webhooks, Websocket,
+    Upgrade, Webhooks, Websocket,
 };
 
 section! {
@@ -63,6 +63,7 @@ section! {
         net: Net => Net::read;
         admission: Admission => Admission::read;
         drain: Drain => Drain::read;
+        upgrade: Upgrade => Upgrade::read;
         cluster: Cluster => Cluster::read;
         cors: Cors => Cors::read;
         http_api: HttpApi => HttpApi::read;

@@ -1,0 +1,501 @@
+//! The process that is followed: it starts the next one, freezes, gives everything away, and ends.
+//!
+//! Owns: `Giving`: how far an upgrade is, by when; `Departing`: what is left to do afterwards.
+//! May depend on: `handover`, `bridge::run`'s state.
+//! Invariants: whatever goes wrong before `Yours`, the successor has ended before anything thaws; at most `WINDOW`
+//! packets with sockets are under way, so that the limit of open files holds.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the bridge reads the clock here and hands it on"
+)]
+
+use std::{
+    io,
+    os::{
+        fd::{AsFd as _, BorrowedFd, RawFd},
+        unix::process::ExitStatusExt as _,
+    },
+    path::Path,
+    process::ExitStatus,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use serde_bytes::ByteBuf;
+use shards::{Freeze, application::ShardId};
+
+use super::{UpgradeReport, Waits};
+use crate::{
+    bridge::{link::ShardLink, message::FromBridge, run::Bridge},
+    config::sections::AdapterDriver,
+    handover::{
+        clock,
+        link::{LinkError, Received, Waiting},
+        packet::{
+            Connections, DESCRIPTORS_MAX, End, Hello, Imported, Listeners, PROTOCOL, Packet,
+            Refused, State, Welcome, Yours, spoken,
+        },
+        process::{Program, Successor},
+        record::Exported,
+    },
+};
+
+/// Packets with sockets or state that wait for their acknowledgement.
+const WINDOW: usize = 4;
+
+/// What still moves in the shards is not waited for any longer.
+const SETTLES_WITHIN: Duration = Duration::from_millis(300);
+/// Each step of a hand-over takes milliseconds; one that takes so long does not end.
+const STEP_WITHIN: Duration = Duration::from_secs(10);
+/// A freezing is looked at so often.
+const LOOKS_EVERY: Duration = Duration::from_millis(1);
+/// Who is being answered on the metrics port is answered.
+const GUESTS_WITHIN: Duration = Duration::from_secs(1);
+const LOOKS_FOR_GUESTS_EVERY: Duration = Duration::from_millis(10);
+
+/// An upgrade under way.
+#[derive(Debug)]
+pub(in crate::bridge) struct Giving {
+    successor: Successor,
+    link: Waiting,
+    phase: Phase,
+    /// Of the phase.
+    deadline: Instant,
+    to_version: String,
+    frozen_at: Option<Instant>,
+    waits: Waits<Outgoing>,
+    in_flight: usize,
+    /// By shard: it has said everything.
+    has_exported: Vec<bool>,
+    sent: End,
+    left: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// The successor has said nothing yet.
+    Greeting,
+    /// It gets ready.
+    Starting,
+    /// The shards come to rest.
+    Freezing,
+    /// They say what they hold, which goes on to the successor.
+    Exporting,
+    /// The successor puts all of it in its place.
+    Importing,
+}
+
+/// A packet with sockets of shards that are still, which nobody closes before they thaw.
+#[derive(Debug)]
+struct Outgoing {
+    packet: Packet,
+    sockets: Vec<RawFd>,
+}
+
+/// All is given away; webhooks that wait in this process' memory are delivered yet.
+#[derive(Debug)]
+pub(in crate::bridge) struct Departing {
+    ends: Instant,
+    guests_until: Instant,
+}
+
+impl Departing {
+    pub(super) fn due(&self, now: Instant) -> Instant {
+        self.ends.min(now + LOOKS_FOR_GUESTS_EVERY)
+    }
+}
+
+impl Giving {
+    pub(super) fn link(&self) -> &Waiting {
+        &self.link
+    }
+
+    pub(super) fn due(&self, now: Instant) -> Instant {
+        match self.phase {
+            Phase::Freezing => now + LOOKS_EVERY,
+            Phase::Greeting | Phase::Starting | Phase::Exporting | Phase::Importing => {
+                self.deadline
+            }
+        }
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.deadline = Instant::now() + STEP_WITHIN;
+    }
+
+    fn send(&self, packet: &Packet, sockets: &[BorrowedFd<'_>]) -> Result<(), String> {
+        let sent = self.link.try_send(packet, sockets);
+        sent.map_err(|error| format!("{} was not sent: {error}", packet.name()))
+    }
+
+    /// Adds what a shard holds to what waits, in the order: all that belongs to no connection goes first.
+    fn add(&mut self, shard: ShardId, exported: Exported) {
+        let Exported {
+            connections,
+            state,
+            left,
+            stuck,
+            is_last,
+        } = exported;
+        self.left += left + stuck;
+        if !state.is_empty() {
+            self.sent.states += state.len() as u64;
+            let records = state.into_iter().map(ByteBuf::from).collect();
+            let packet = Packet::State(State { records });
+            let before = self.waits.iter().position(|it| !it.sockets.is_empty());
+            let sockets = Vec::new();
+            let place = before.unwrap_or(self.waits.len());
+            self.waits.insert(place, Outgoing { packet, sockets });
+        }
+        for part in connections.chunks(DESCRIPTORS_MAX) {
+            self.sent.connections += part.len() as u64;
+            let (sockets, records) = part.iter().cloned().unzip::<_, _, Vec<_>, Vec<_>>();
+            let records = records.into_iter().map(ByteBuf::from).collect();
+            let shard = shard.0;
+            let packet = Packet::Connections(Connections { shard, records });
+            self.waits.push_back(Outgoing { packet, sockets });
+        }
+        if is_last {
+            self.has_exported[usize::from(shard.0)] = true;
+        }
+    }
+
+    /// Sends what the window allows, the end behind it. All states go before all connections.
+    fn push(&mut self) -> Result<(), String> {
+        let has_all = self.has_exported.iter().all(|has| *has);
+        while self.in_flight < WINDOW {
+            let is_state = |it: &Outgoing| it.sockets.is_empty();
+            let Some(next) = self.waits.front().filter(|it| has_all || is_state(it)) else {
+                break;
+            };
+            let borrow = |socket: &RawFd| {
+                // SAFETY: a shard that is still exported it, which keeps it open until the next thaw; that
+                // comes when this packet has gone, or with `waits` dropped.
+                unsafe { BorrowedFd::borrow_raw(*socket) }
+            };
+            let sockets: Vec<_> = next.sockets.iter().map(borrow).collect();
+            match self.link.try_send(&next.packet, &sockets) {
+                Ok(()) => {
+                    self.waits.pop_front();
+                    self.in_flight += 1;
+                }
+                // Its acknowledgements make room.
+                Err(error) if is_full(&error) && self.in_flight > 0 => break,
+                Err(error) => return Err(format!("a connection was not sent: {error}")),
+            }
+        }
+        if has_all && self.waits.is_empty() && self.in_flight == 0 {
+            self.send(&Packet::End(self.sent.clone()), &[])?;
+            self.enter(Phase::Importing);
+        }
+        Ok(())
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(libc::ETOOMANYREFS)
+}
+
+impl<L: ShardLink> Bridge<L> {
+    /// Starts the process that is to follow this one; the number of the upgrade.
+    pub(in crate::bridge) fn begin_upgrade(
+        &mut self,
+        binary: Option<&Path>,
+    ) -> Result<u64, String> {
+        let number = self.handover.counts.iter().sum::<u64>() + 1;
+        let program = self.may_upgrade(binary)?;
+        let (successor, link) = program
+            .start(binary)
+            .map_err(|error| format!("{}: {error}", program.binary(binary).display()))?;
+        let link = Waiting::new(Arc::new(link)).map_err(|error| error.to_string())?;
+        let pid = successor.pid();
+        let binary = program.binary(binary).display().to_string();
+        tracing::info!(node = self.node_id, pid, binary, "an upgrade begins");
+        let within = Duration::from_secs(self.config.upgrade.ready_within_s.into());
+        self.handover.giving = Some(Giving {
+            successor,
+            link,
+            phase: Phase::Greeting,
+            deadline: Instant::now() + within,
+            to_version: String::new(),
+            frozen_at: None,
+            waits: Waits::new(),
+            in_flight: 0,
+            has_exported: vec![false; usize::from(self.link.shards())],
+            sent: End::default(),
+            left: 0,
+        });
+        self.handover.last = Some(UpgradeReport {
+            number,
+            state: "running".to_owned(),
+            from_version: self.build.version.to_owned(),
+            pid: std::process::id(),
+            ..UpgradeReport::default()
+        });
+        Ok(number)
+    }
+
+    /// The program, unless something stands against it that can be known before.
+    fn may_upgrade(&self, binary: Option<&Path>) -> Result<Program, String> {
+        if self.handover.giving.is_some() || self.handover.departing.is_some() {
+            return Err("an upgrade is under way".to_owned());
+        }
+        if self.handover.taking.is_some() || !self.is_announced() {
+            return Err("this node is not ready yet".to_owned());
+        }
+        if self.drain.is_some() {
+            return Err("this node drains: it is about to end".to_owned());
+        }
+        if self.config.adapter.driver != AdapterDriver::Local {
+            let name = adapter_name(self.config.adapter.driver);
+            return Err(format!(
+                "not yet with adapter.driver = {name:?}: restart the nodes of a cluster one by one"
+            ));
+        }
+        let Some(program) = &self.handover.program else {
+            return Err("it is not known which program this is (/proc/self/exe)".to_owned());
+        };
+        Program::check(program.binary(binary))?;
+        Ok(program.clone())
+    }
+
+    /// What the successor says.
+    pub(in crate::bridge) fn hear_successor(&mut self, heard: Result<Received, LinkError>) {
+        let Some(giving) = &mut self.handover.giving else {
+            return;
+        };
+        let done = match (giving.phase, heard) {
+            (_, Err(LinkError::Ended)) => Err(String::new()),
+            (_, Err(error)) => Err(error.to_string()),
+            (_, Ok((Packet::Refused(Refused { reason }), _))) => Err(reason),
+            (Phase::Greeting, Ok((Packet::Hello(hello), _))) => self.welcome(&hello),
+            (Phase::Starting, Ok((Packet::Ready(_), _))) => {
+                self.begin_freezing();
+                Ok(())
+            }
+            (Phase::Exporting, Ok((Packet::Taken(_), _))) => {
+                giving.in_flight = giving.in_flight.saturating_sub(1);
+                giving.deadline = Instant::now() + STEP_WITHIN;
+                giving.push()
+            }
+            (Phase::Importing, Ok((Packet::Imported(imported), _))) => self.conclude(&imported),
+            (_, Ok((packet, _))) => Err(format!("it said {} out of turn", packet.name())),
+        };
+        if let Err(reason) = done {
+            self.end_upgrade(reason);
+        }
+    }
+
+    /// Answers the first word, with all listening sockets.
+    fn welcome(&mut self, hello: &Hello) -> Result<(), String> {
+        let Some(giving) = &mut self.handover.giving else {
+            return Ok(());
+        };
+        let Some(protocol) = spoken(PROTOCOL, hello.protocol) else {
+            return Err(format!(
+                "it is version {}, whose hand-over (protocol {}) this version (protocol {PROTOCOL}) does not \
+                 understand: restart instead",
+                hello.version, hello.protocol
+            ));
+        };
+        giving.to_version.clone_from(&hello.version);
+        let port = self.link.listening();
+        let port = port.map_err(|error| format!("the port's sockets cannot be copied: {error}"))?;
+        let kind = crate::handover::packet::Kind::Tcp;
+        let mut listeners: Vec<_> = port.iter().map(|it| (kind, "", it.as_fd())).collect();
+        let others = self.handover.doors.copies();
+        listeners.extend(others.map(|(kind, place, socket)| (kind, place, socket.as_fd())));
+        let welcome = Welcome {
+            protocol,
+            version: self.build.version.to_owned(),
+            pid: std::process::id(),
+            shards: self.link.shards(),
+            clock_origin_ns: clock::to_ns(self.link.started()),
+            node_id: self.node_id.clone(),
+            adapter: adapter_name(self.config.adapter.driver).to_owned(),
+            listeners: u32::try_from(listeners.len()).unwrap_or(u32::MAX),
+            upgrades: self.handover.counts,
+        };
+        giving.send(&Packet::Welcome(welcome), &[])?;
+        for part in listeners.chunks(DESCRIPTORS_MAX) {
+            let kinds = part.iter().map(|(kind, _, _)| *kind).collect();
+            let places = part
+                .iter()
+                .map(|(_, place, _)| (*place).to_owned())
+                .collect();
+            let sockets: Vec<_> = part.iter().map(|(_, _, socket)| *socket).collect();
+            giving.send(&Packet::Listeners(Listeners { kinds, places }), &sockets)?;
+        }
+        giving.phase = Phase::Starting; // Within the same time.
+        Ok(())
+    }
+
+    fn begin_freezing(&mut self) {
+        let Some(giving) = &mut self.handover.giving else {
+            return;
+        };
+        giving.enter(Phase::Freezing);
+        giving.frozen_at = Some(Instant::now());
+        self.handover.doors.set_open(false);
+        self.link.freeze();
+    }
+
+    /// Goes on with an upgrade; true when this process has nothing left to do.
+    pub(in crate::bridge) fn step_upgrade(&mut self) -> bool {
+        let now = Instant::now();
+        if let Some(departing) = &self.handover.departing {
+            let is_answering = self.handover.doors.has_guests() && now < departing.guests_until;
+            return (self.webhooks.is_idle() && !is_answering) || now >= departing.ends;
+        }
+        let Some(giving) = &mut self.handover.giving else {
+            return false;
+        };
+        if now >= giving.deadline {
+            let reason = match giving.phase {
+                Phase::Greeting => "it said nothing in time: is it this server?",
+                Phase::Starting => "it was not ready in time (upgrade.ready_within_s)",
+                Phase::Freezing => "the shards did not come to rest in time",
+                Phase::Exporting => "connections were not handed over in time",
+                Phase::Importing => "it did not take the connections over in time",
+            };
+            self.end_upgrade(reason.to_owned());
+            return false;
+        }
+        if let (Phase::Freezing, Some(since)) = (giving.phase, giving.frozen_at) {
+            let is_overdue = now >= since + SETTLES_WITHIN;
+            if self.link.freeze_step(is_overdue) == Freeze::Still {
+                giving.enter(Phase::Exporting);
+                self.broadcast(|| FromBridge::Export);
+            }
+        }
+        false
+    }
+
+    /// A part of what a shard holds.
+    pub(in crate::bridge) fn take_exported(&mut self, shard: ShardId, exported: Exported) {
+        let Some(giving) = &mut self.handover.giving else {
+            return; // It was given up meanwhile.
+        };
+        if giving.phase != Phase::Exporting {
+            return;
+        }
+        giving.deadline = Instant::now() + STEP_WITHIN;
+        giving.add(shard, exported);
+        if let Err(reason) = giving.push() {
+            self.end_upgrade(reason);
+        }
+    }
+
+    /// The successor has everything. With the word that this sends there is no way back.
+    fn conclude(&mut self, imported: &Imported) -> Result<(), String> {
+        let now = Instant::now();
+        let Some(giving) = &mut self.handover.giving else {
+            return Ok(());
+        };
+        let (sent, came) = (
+            giving.sent.connections,
+            imported.connections + imported.refused,
+        );
+        if sent != came {
+            return Err(format!("of {sent} connections it has {came}"));
+        }
+        let silence = giving.frozen_at.map_or(Duration::ZERO, |since| now - since);
+        let left = giving.left;
+        let yours = Packet::Yours(Yours {
+            silence_us: u64::try_from(silence.as_micros()).unwrap_or(u64::MAX),
+            left,
+        });
+        self.handover.doors.files.set(false);
+        if let Err(reason) = giving.send(&yours, &[]) {
+            self.handover.doors.files.set(true);
+            return Err(reason);
+        }
+        let Some(giving) = self.handover.giving.take() else {
+            return Ok(());
+        };
+        let pid = giving.successor.pid();
+        self.supervisor.main_is(pid);
+        if self.handover.reload_waits {
+            giving.successor.reload();
+        }
+        giving.successor.let_go();
+        let deadline = Duration::from_secs(self.config.drain.deadline_s.into());
+        self.handover.departing = Some(Departing {
+            ends: now + deadline,
+            guests_until: now + GUESTS_WITHIN.min(deadline),
+        });
+        self.webhooks.hurry();
+        tracing::info!(
+            node = self.node_id,
+            pid,
+            connections = imported.connections,
+            refused = imported.refused,
+            left,
+            silence_ms = silence.as_secs_f64() * 1_000.0,
+            "another process has taken over: this one ends"
+        );
+        Ok(())
+    }
+
+    /// It comes to nothing: the successor ends, everything goes on here. An empty reason: it ended by itself.
+    pub(in crate::bridge) fn end_upgrade(&mut self, reason: String) {
+        let Some(giving) = self.handover.giving.take() else {
+            return;
+        };
+        let Giving {
+            successor,
+            link,
+            frozen_at,
+            ..
+        } = giving;
+        let status = successor.end();
+        drop(link);
+        if frozen_at.is_some() {
+            self.link.thaw();
+            self.handover.doors.set_open(true);
+        }
+        let reason = match reason.is_empty() {
+            true => format!("the new process {}; its log tells more", how(status)),
+            false => format!("the new process cannot take over: {reason}"),
+        };
+        let silence = frozen_at.map_or(Duration::ZERO, |since| since.elapsed());
+        tracing::error!(
+            node = self.node_id,
+            reason,
+            silence_ms = silence.as_secs_f64() * 1_000.0,
+            "the upgrade failed: this process goes on"
+        );
+        self.handover.counts[1] += 1;
+        if let Some(last) = &mut self.handover.last {
+            last.state = "failed".to_owned();
+            last.reason = Some(reason);
+            last.silence_ms = silence.as_secs_f64() * 1_000.0;
+        }
+        if std::mem::take(&mut self.handover.reload_waits) {
+            self.reload();
+        }
+    }
+}
+
+/// As the configuration has it.
+pub const fn adapter_name(driver: AdapterDriver) -> &'static str {
+    match driver {
+        AdapterDriver::Local => "local",
+        AdapterDriver::Redis => "redis",
+        AdapterDriver::RedisCluster => "redis-cluster",
+        AdapterDriver::Nats => "nats",
+    }
+}
+
+/// How a process ended.
+fn how(status: Option<ExitStatus>) -> String {
+    let code = status.and_then(|status| status.code());
+    let signal = status.and_then(|status| status.signal());
+    match (code, signal) {
+        (Some(code), _) => format!("ended with exit status {code}"),
+        (None, Some(libc::SIGKILL)) | (None, None) => "let go of the link".to_owned(),
+        (None, Some(signal)) => format!("was ended by signal {signal}"),
+    }
+}

@@ -1,0 +1,238 @@
+//! The successor as a process: how it is started, seen to end, killed, and how it finds its link.
+//!
+//! Owns: `Program` (what is started again), `Successor`, the variable `SOCKUDO_HANDOVER_FD`.
+//! May depend on: std's processes, rustix, `link`.
+//! Invariants: a successor that is dropped before it was let go is killed and has ended; the link is its standard
+//! input and nothing that it starts inherits it.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fs::File,
+    io,
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::{fs::PermissionsExt as _, process::CommandExt as _},
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus},
+};
+
+use rustix::{
+    process::{Pid, Signal, kill_process},
+    thread::{CpuSet, sched_getaffinity, sched_setaffinity},
+};
+
+use super::link::Link;
+
+/// Names the descriptor of the link to a process that is started to take over.
+pub const VARIABLE: &str = "SOCKUDO_HANDOVER_FD";
+
+/// The standard input: the one descriptor that every program is given in the same place.
+const DESCRIPTOR: &str = "0";
+
+/// Of systemd: whom the watchdog is meant for. Inherited it would name the process before.
+const WATCHDOG_PID: &str = "WATCHDOG_PID";
+
+/// How this process was started.
+#[derive(Clone, Debug)]
+pub struct Program {
+    binary: PathBuf,
+    name: OsString,
+    arguments: Vec<OsString>,
+    /// The cores that this process was given.
+    cores: CpuSet,
+}
+
+impl Program {
+    /// To be asked when the process starts, before any thread is bound to a core: later the file may be another one,
+    /// or gone.
+    ///
+    /// # Errors
+    /// When `/proc` does not say what runs.
+    pub fn current() -> io::Result<Self> {
+        let running = std::env::current_exe()?;
+        let mut arguments = std::env::args_os();
+        let name = arguments.next().unwrap_or_else(|| running.clone().into());
+        // A link to the current version leads to the next one when it is moved; what it leads to now does not.
+        let typed = Path::new(&name);
+        let is_same =
+            typed.is_absolute() && typed.canonicalize().is_ok_and(|typed| typed == running);
+        Ok(Self {
+            binary: if is_same { typed.to_owned() } else { running },
+            arguments: arguments.collect(),
+            name,
+            cores: sched_getaffinity(None)?,
+        })
+    }
+
+    /// The program that would be started.
+    pub fn binary<'a>(&'a self, asked: Option<&'a Path>) -> &'a Path {
+        asked.unwrap_or(&self.binary)
+    }
+
+    /// Whether a file can be started, as far as its mode says.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    pub fn check(binary: &Path) -> Result<(), String> {
+        let shown = binary.display();
+        let found = std::fs::metadata(binary).map_err(|error| format!("{shown}: {error}"))?;
+        if !found.is_file() {
+            return Err(format!("{shown}: is not a file"));
+        }
+        match found.permissions().mode() & 0o111 {
+            0 => Err(format!("{shown}: may not be executed (its mode)")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Starts it again, or another binary in the same way: arguments, environment and folder are this process'.
+    ///
+    /// # Errors
+    /// When there is no such program, or no room for files or processes.
+    pub fn start(&self, asked: Option<&Path>) -> io::Result<(Successor, Link)> {
+        let (ours, theirs) = Link::pair()?;
+        let mut command = Command::new(self.binary(asked));
+        command
+            .arg0(&self.name)
+            .args(&self.arguments)
+            .env(VARIABLE, DESCRIPTOR)
+            .env_remove(WATCHDOG_PID)
+            .stdin(theirs);
+        let child = spawn(command, self.cores)?;
+        Ok((Successor { child: Some(child) }, ours))
+    }
+}
+
+/// A process may run where the thread may that started it, and ours is bound to a core: so another thread does it.
+fn spawn(mut command: Command, cores: CpuSet) -> io::Result<Child> {
+    let work = move || {
+        // Where a sandbox refuses it the child has one core, which is a slow start and no wrong one.
+        _ = sched_setaffinity(None, &cores);
+        command.spawn()
+    };
+    let thread = std::thread::Builder::new().name("spawn".to_owned());
+    let child = thread.spawn(work)?.join();
+    child.unwrap_or_else(|_| Err(io::Error::other("the thread that started it panicked")))
+}
+
+/// A process that was started to take over.
+#[derive(Debug)]
+pub struct Successor {
+    child: Option<Child>,
+}
+
+impl Successor {
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().map_or(0, Child::id)
+    }
+
+    /// Kills it, if it has not ended by itself, and says how it ended.
+    pub fn end(mut self) -> Option<ExitStatus> {
+        self.child.take().and_then(end)
+    }
+
+    /// Asks it to read its configuration again.
+    pub fn reload(&self) {
+        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw);
+        if let Some(pid) = pid {
+            _ = kill_process(pid, Signal::HUP); // Fails for one that has ended.
+        }
+    }
+
+    /// It lives on when this process ends.
+    pub fn let_go(mut self) {
+        self.child = None;
+    }
+}
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        self.child.take().and_then(end);
+    }
+}
+
+/// Waits for the end of a process that is being killed: its copies of our sockets are gone then.
+fn end(mut child: Child) -> Option<ExitStatus> {
+    if let Ok(Some(status)) = child.try_wait() {
+        return Some(status);
+    }
+    _ = child.kill(); // Fails for one that has ended just now.
+    child.wait().ok()
+}
+
+/// The link to the process before this one, if it was started to take over. Takes the variable out of the
+/// environment, and the link off the standard input.
+///
+/// # Errors
+/// When the variable names something else than such a link.
+pub fn link_of(environment: &mut BTreeMap<String, String>) -> io::Result<Option<Link>> {
+    let Some(value) = environment.remove(VARIABLE) else {
+        return Ok(None);
+    };
+    if value != DESCRIPTOR {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    let stdin = io::stdin();
+    let socket: OwnedFd = stdin.as_fd().try_clone_to_owned()?;
+    let link = Link::of(socket)?;
+    rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+    Ok(Some(link))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn program(binary: &str, arguments: &[&str]) -> Program {
+        Program {
+            binary: binary.into(),
+            name: binary.into(),
+            arguments: arguments.iter().map(OsString::from).collect(),
+            cores: sched_getaffinity(None).expect("this thread runs somewhere"),
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_started_is_said_with_its_reason() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let plain = folder.path().join("plain");
+        std::fs::write(&plain, "text").expect("written");
+        for (binary, reason) in [
+            (folder.path().join("none"), "No such file"),
+            (folder.path().to_owned(), "is not a file"),
+            (plain, "may not be executed"),
+        ] {
+            let refused = Program::check(&binary).expect_err("it cannot be");
+            assert!(refused.contains(reason), "{refused}");
+        }
+        assert_eq!(Program::check(Path::new("/bin/true")), Ok(()));
+    }
+
+    #[test]
+    fn a_successor_finds_the_link_as_its_input_and_its_end_is_seen() {
+        let script = "test \"$SOCKUDO_HANDOVER_FD\" = 0 && test -S /dev/stdin && exit 7";
+        let started = program("/bin/sh", &["-c", script]).start(None);
+        let (mut successor, link) = started.expect("a shell");
+        let ended = link.receive_within(Duration::from_secs(30));
+        assert!(ended.is_err(), "it said something");
+        // It ended by itself, and is not killed.
+        let child = successor.child.as_mut().expect("not let go");
+        let status = child.wait().expect("ours");
+        assert_eq!(status.code(), Some(7));
+        assert_eq!(successor.end().and_then(|status| status.code()), Some(7));
+    }
+
+    #[test]
+    fn a_successor_that_is_dropped_has_ended() {
+        let started = program("/bin/sleep", &["1000"]).start(None);
+        let (successor, link) = started.expect("it is there");
+        assert!(successor.pid() > 0);
+        drop(successor);
+        let ended = link.receive_within(Duration::from_secs(30));
+        assert!(ended.is_err(), "nobody holds the other end");
+    }
+}
