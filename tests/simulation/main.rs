@@ -23,6 +23,7 @@ mod node;
 mod nodes;
 mod plan;
 mod planted;
+mod replaced;
 mod scale;
 mod scene;
 #[path = "../support/sign.rs"]
@@ -226,6 +227,16 @@ fn simulation_of_shards_that_are_put_down_and_restored_leaves_the_same_trace() {
         let restored = try_seed(seed, workload::run_restored);
         let restored = restored.unwrap_or_else(|failure| panic!("restored: {failure}"));
         assert_eq!(restored, must_hold(seed), "seed {seed}");
+    }
+}
+
+#[test]
+fn simulation_of_a_node_whose_process_is_replaced_keeps_every_promise() {
+    catch_failures();
+    for seed in named_seed().map_or(3_000..3_064, |seed| seed..seed + 1) {
+        if let Err(failure) = try_seed(seed, workload::run_replaced) {
+            panic!("replaced: {failure}");
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
 
 pub(crate) struct Node {
     pub(crate) now: Millis,
-    shards: Vec<Shard>,
+    pub(crate) shards: Vec<Shard>,
     /// From shard, to shard: what was posted and not delivered yet.
     mesh: Vec<Vec<VecDeque<Message>>>,
     from_bridge: Vec<VecDeque<FromBridge>>,
@@ -35,16 +35,18 @@ pub(crate) struct Node {
     pub(crate) posted: u64,
 }
 
-struct Shard {
-    server: ShardServer,
-    turn: SimulatedTurn,
+pub(crate) struct Shard {
+    pub(crate) server: ShardServer,
+    pub(crate) turn: SimulatedTurn,
     has_more: bool,
 }
 
 /// A connection between a client and a shard.
 pub(crate) struct Link {
-    shard: usize,
-    slot: Option<Slot>,
+    pub(crate) shard: usize,
+    pub(crate) slot: Option<Slot>,
+    /// It has or had a slot.
+    pub(crate) was_accepted: bool,
     pub(crate) to_server: VecDeque<u8>,
     /// The client's side has ended, after what is in `to_server`.
     client_end: Option<Closed>,
@@ -60,7 +62,7 @@ pub(crate) struct Link {
 const STEP_WORK_MAX: Work = Work(1_500_000);
 
 /// A running hash of everything that left the node.
-pub(crate) struct Trace(u64);
+pub(crate) struct Trace(pub(crate) u64);
 
 impl Trace {
     fn add(&mut self, bytes: &[u8]) {
@@ -146,6 +148,7 @@ impl Node {
         self.links.push(Link {
             shard,
             slot: None,
+            was_accepted: false,
             to_server: VecDeque::new(),
             client_end: None,
             client_end_heard: false,
@@ -246,7 +249,7 @@ impl Node {
         }
     }
 
-    fn tell_drained(&mut self, shard: usize) -> bool {
+    pub(crate) fn tell_drained(&mut self, shard: usize) -> bool {
         let it = &mut self.shards[shard];
         let mut moved = false;
         while let Some(slot) = it.turn.drained.pop_front() {
@@ -289,6 +292,7 @@ impl Node {
         let Some(slot) = link.slot else {
             let slot = it.turn.adopt(at);
             link.slot = Some(slot);
+            link.was_accepted = true;
             it.turn.budget.spend(Work::ACCEPT);
             it.server.on_accepted(&mut it.turn, slot, Peer::Gone);
             return true;
@@ -336,7 +340,7 @@ impl Node {
         true
     }
 
-    fn take_messages(&mut self, shard: usize, dice: &mut Dice, all: bool) -> bool {
+    pub(crate) fn take_messages(&mut self, shard: usize, dice: &mut Dice, all: bool) -> bool {
         let mut moved = false;
         self.shards[shard].turn.budget.begin_stage(35);
         for from in 0..self.shards.len() {
@@ -374,7 +378,7 @@ impl Node {
         moved
     }
 
-    fn tell_ended(&mut self, shard: usize) -> bool {
+    pub(crate) fn tell_ended(&mut self, shard: usize) -> bool {
         let it = &mut self.shards[shard];
         let mut moved = false;
         while it.turn.budget.stage_left() > Work(0)
@@ -389,7 +393,7 @@ impl Node {
     }
 
     /// Flushes the outboxes and hands over what was posted.
-    fn end_turn(&mut self, shard: usize) -> bool {
+    pub(crate) fn end_turn(&mut self, shard: usize) -> bool {
         let it = &mut self.shards[shard];
         let mut moved = false;
         let (links, trace) = (&mut self.links, &mut self.trace);
@@ -425,6 +429,13 @@ impl Node {
             self.told.push((number, self.now, message));
         }
         moved
+    }
+
+    /// What closing connections still have to say goes out, as it would while the process ends.
+    pub(crate) fn flush_closing(&mut self, shard: usize) {
+        let (it, links) = (&mut self.shards[shard], &mut self.links);
+        it.turn
+            .flush_closing(|at, bytes| links[at].to_client.extend(bytes));
     }
 
     /// When something next falls due on its own.

@@ -116,9 +116,19 @@ impl Nodes {
 
     /// What each shard of each node holds.
     pub(crate) fn occupancy(&self) -> Vec<Occupancy> {
+        let of_shards = self.occupancy_of_shards();
+        of_shards.into_iter().map(|(it, _)| it).collect()
+    }
+
+    /// The same, each with the number of its node's shards.
+    pub(crate) fn occupancy_of_shards(&self) -> Vec<(Occupancy, usize)> {
         let there = self.all.iter().zip(&self.conditions);
         let there = there.filter(|(_, it)| **it != Condition::Absent);
-        there.flat_map(|(node, _)| node.occupancy()).collect()
+        let of_node = |node: &Node| {
+            let shards = node.shards();
+            node.occupancy().into_iter().map(move |it| (it, shards))
+        };
+        there.flat_map(|(node, _)| of_node(node)).collect()
     }
 
     /// When something next falls due on its own.

@@ -30,7 +30,7 @@ pub(crate) struct Plan {
     pub(crate) kept_ms: u64,
     /// So few last events are kept that some are evicted.
     pub(crate) evicts: bool,
-    /// Last events that one shard keeps at most.
+    /// Last events that the node keeps at most, each shard its part.
     pub(crate) kept_max: usize,
     pub(crate) limits: Limits,
     /// Some clients read rarely.
@@ -137,7 +137,7 @@ impl Plan {
             cluster: None,
             kept_ms: kept_s * 1_000,
             evicts,
-            kept_max: capacity.div_ceil(usize::from(shards)),
+            kept_max: capacity,
             limits,
             has_slow,
             has_toggles: dice.percent(30),

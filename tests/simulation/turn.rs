@@ -3,9 +3,14 @@
 //! It keeps every promise of `shards::application::Turn` and uses all the liberty that it leaves: a
 //! slot is given away again as soon as its end was told, and a frame's number is void after its turn.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    os::fd::{AsRawFd, OwnedFd, RawFd},
+    sync::Arc,
+};
 
 use shards::{
+    Carried, CarriedFrame,
     application::{
         BridgeDropped, Closed, FrameId, Millis, Queued, RuntimeCounters, ShardId, Slot, Turn,
     },
@@ -63,6 +68,14 @@ pub(crate) struct SimulatedTurn {
     pub(crate) frames_sent: usize,
     pub(crate) sends: usize,
     number: u64,
+    /// Nothing is read, and no timer falls due.
+    pub(crate) is_frozen: bool,
+    /// Nothing is sent either.
+    pub(crate) is_still: bool,
+    /// Descriptors that stand for the links of another process.
+    pub(crate) arriving: BTreeMap<RawFd, usize>,
+    /// Links that were taken over, and their slots.
+    pub(crate) adopted: Vec<(usize, Slot)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,6 +146,10 @@ impl SimulatedTurn {
             frames_sent: 0,
             sends: 0,
             number: 1,
+            is_frozen: false,
+            is_still: false,
+            arriving: BTreeMap::new(),
+            adopted: Vec::new(),
         }
     }
 
@@ -307,6 +324,9 @@ impl SimulatedTurn {
     /// Moves queued bytes to the sockets, each as far as it has room; calls `put` with what they took,
     /// or with nothing when the connection ends. Returns the rows that still have something to send.
     pub(crate) fn flush(&mut self, mut put: impl FnMut(usize, Option<&[u8]>)) -> usize {
+        if self.is_still {
+            return 0;
+        }
         let mut rows = std::mem::take(&mut self.dirty);
         rows.sort_unstable();
         rows.dedup();
@@ -333,6 +353,19 @@ impl SimulatedTurn {
             }
         }
         self.dirty.len()
+    }
+
+    /// Hands over what connections that are closing have queued.
+    pub(crate) fn flush_closing(&mut self, mut put: impl FnMut(usize, &[u8])) {
+        for row in self
+            .rows
+            .iter_mut()
+            .filter(|row| row.state == State::Flushing)
+        {
+            for entry in row.outbox.drain(..) {
+                put(row.link, &entry.bytes[entry.sent..]);
+            }
+        }
     }
 
     pub(crate) fn end_turn(&mut self) {
@@ -551,6 +584,57 @@ impl Turn for SimulatedTurn {
         if let Some(row) = self.open(slot) {
             row.due_tick = None;
         }
+    }
+
+    fn is_frozen(&self) -> bool {
+        self.is_frozen
+    }
+
+    fn carry(&mut self, slot: Slot) -> Option<(RawFd, Carried)> {
+        assert!(self.is_still, "only what is still is carried");
+        let now = self.now;
+        let row = self.open(slot)?;
+        let unsent = row.outbox.iter().map(|entry| CarriedFrame {
+            bytes: entry.bytes[entry.sent..].to_vec(),
+            is_own: entry.is_own || entry.sent > 0,
+        });
+        let carried = Carried {
+            unsent: unsent.collect(),
+            is_sealed: row.sealed,
+            awaits_drained: row.awaits_drained,
+            is_paused: row.paused,
+            peer_ended: row.peer_ended,
+            blocked_ms: row.blocked_at.map_or(0, |at| now.since(at)),
+            timer_ms: row.due_tick.map(|tick| tick * TICK_MS),
+            ..Carried::default()
+        };
+        Some((RawFd::try_from(row.link).expect("few links"), carried))
+    }
+
+    fn adopt(&mut self, connection: OwnedFd, carried: Carried) -> Option<Slot> {
+        let link = self.arriving.remove(&connection.as_raw_fd());
+        let link = link.expect("each descriptor stands for a link");
+        let slot = Self::adopt(self, link);
+        self.adopted.push((link, slot));
+        let (now, row) = (self.now, self.open(slot).expect("just adopted"));
+        row.sealed = carried.is_sealed;
+        row.awaits_drained = carried.awaits_drained;
+        row.paused = carried.is_paused;
+        row.peer_ended = carried.peer_ended;
+        row.due_tick = carried.timer_ms.map(|ms| ms.div_ceil(TICK_MS));
+        row.blocked_at = (!carried.unsent.is_empty()).then_some(now);
+        row.outbox_bytes = carried.unsent.iter().map(|it| it.bytes.len()).sum();
+        row.outbox = carried
+            .unsent
+            .into_iter()
+            .map(|it| Entry {
+                bytes: it.bytes.into(),
+                sent: 0,
+                is_own: it.is_own,
+            })
+            .collect();
+        self.dirty.push(slot.index);
+        Some(slot)
     }
 
     fn keep_ticking(&mut self, on: bool) {

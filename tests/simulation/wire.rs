@@ -85,7 +85,10 @@ pub(crate) fn take_frame(input: &mut Vec<u8>) -> Option<Frame> {
     };
     let payload = input.get(start..start + length)?;
     let frame = match first & 0x0F {
-        1 => Frame::Text(serde_json::from_slice(payload).expect("the server sends JSON")),
+        1 => Frame::Text(serde_json::from_slice(payload).unwrap_or_else(|error| {
+            let text = String::from_utf8_lossy(payload);
+            panic!("the server sends JSON: {error}: {text:?}")
+        })),
         8 => Frame::Close(
             payload
                 .first_chunk()

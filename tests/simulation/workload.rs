@@ -4,7 +4,10 @@ use std::{cell::Cell, collections::BTreeSet, sync::Arc};
 
 use serde_json::{Value, json};
 use shards::application::{Closed, Millis};
-use sockudo::bridge::{apps::AppTable, message::FromBridge};
+use sockudo::{
+    bridge::{apps::AppTable, message::FromBridge},
+    server::{NodeSeed, SocketIdKey},
+};
 
 use crate::{
     api::Ask,
@@ -12,7 +15,7 @@ use crate::{
     cluster::ClusterPlan,
     ledger::Event,
     node::Node,
-    nodes::Nodes,
+    plan::SHARD_COUNTS,
     world::World,
 };
 
@@ -23,15 +26,38 @@ pub(crate) fn run(seed: u64, step: &Cell<u64>) -> u64 {
 
 /// The same, with shards that are stopped again and again: each goes on as it was put down.
 pub(crate) fn run_restored(seed: u64, step: &Cell<u64>) -> u64 {
-    run_with(seed, step, |nodes, step| {
-        // Dice of its own: the run's are thrown as ever.
-        if (step ^ seed).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 60 == 0 {
-            nodes.all.iter_mut().for_each(Node::restores_all);
+    run_with(seed, step, |world, step| {
+        if throw(seed, step) >> 60 == 0 {
+            world.nodes.all.iter_mut().for_each(Node::restores_all);
         }
     })
 }
 
-fn run_with(seed: u64, step: &Cell<u64>, between: impl Fn(&mut Nodes, u64)) -> u64 {
+/// The same, with a node whose process is replaced again and again, by one of more or fewer shards.
+pub(crate) fn run_replaced(seed: u64, step: &Cell<u64>) -> u64 {
+    run_with(seed, step, |world, step| {
+        let number = throw(seed, step);
+        // Another process would read what is enabled by now.
+        if number >> 58 != 0 || world.drains || world.enabled.contains(&false) {
+            return;
+        }
+        let seed = NodeSeed {
+            homes: Node::homes(number),
+            socket_ids: SocketIdKey::from_seed(number),
+            ..world.plan.seed.clone()
+        };
+        let shards = SHARD_COUNTS[(number % 4) as usize];
+        world.nodes.all[0].is_replaced(&seed, world.plan.limits, shards);
+    })
+}
+
+/// Dice of a step's own: the run's are thrown as ever.
+fn throw(seed: u64, step: u64) -> u64 {
+    let mixed = (step ^ seed).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    mixed ^ mixed >> 29
+}
+
+fn run_with(seed: u64, step: &Cell<u64>, between: impl Fn(&mut World, u64)) -> u64 {
     let mut world = World::new(seed);
     if let Some(cluster) = world.plan.cluster.clone().filter(|it| !it.comes_at_once) {
         world.passes(cluster.start_ms());
@@ -40,7 +66,8 @@ fn run_with(seed: u64, step: &Cell<u64>, between: impl Fn(&mut Nodes, u64)) -> u
         for _ in 0..world.plan.steps {
             world.step += 1;
             step.set(world.step);
-            between(&mut world.nodes, world.step);
+            let now = world.step;
+            between(&mut world, now);
             world.acts();
             world.may_be_struck();
             world.check_bounds();

@@ -102,14 +102,14 @@ impl World {
 
     /// What has a bound stays within it.
     pub(crate) fn check_bounds(&self) {
-        for it in self.nodes.occupancy() {
+        for (it, shards) in self.nodes.occupancy_of_shards() {
             assert!(
                 it.held_bytes_highest <= HELD_BYTES_MAX,
                 "{} bytes held",
                 it.held_bytes_highest
             );
             assert!(
-                it.kept_events <= self.plan.kept_max,
+                it.kept_events <= self.plan.kept_max.div_ceil(shards),
                 "{} events kept",
                 it.kept_events
             );

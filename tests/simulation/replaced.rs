@@ -1,0 +1,171 @@
+//! A node whose process is replaced: every shard freezes, tells what it holds, and another set of shards takes
+//! it over, in another number, with other keys.
+//!
+//! The runtime's part is simulated as `shards` promises it: nothing is read and no timer falls due while the
+//! node is frozen, and nothing is sent once it is still.
+
+use std::{collections::VecDeque, fs::File, os::fd::AsRawFd};
+
+use shards::application::Application;
+use sockudo::{
+    bridge::message::{FromBridge, ToBridge},
+    handover::record::{Exported, Import},
+    server::NodeSeed,
+};
+
+use crate::{
+    dice::Dice,
+    node::{Node, Trace},
+    turn::Limits,
+};
+
+/// Rounds in which everything has settled.
+const ROUNDS_MAX: usize = 100_000;
+
+impl Node {
+    /// Goes on as another process of so many shards.
+    pub(crate) fn is_replaced(&mut self, seed: &NodeSeed, limits: Limits, shards: u16) {
+        self.freezes();
+        let exported = self.exports();
+        let mut next = Self::start(seed, shards, limits);
+        next.now = self.now;
+        (next.frames, next.posted) = (self.frames, self.posted);
+        next.links = std::mem::take(&mut self.links);
+        next.told = std::mem::take(&mut self.told);
+        next.trace = Trace(self.trace.hash());
+        for link in &mut next.links {
+            link.shard %= usize::from(shards);
+            link.slot = None;
+        }
+        next.imports(exported);
+        *self = next;
+    }
+
+    /// Goes on with what has arrived, until nothing moves.
+    fn freezes(&mut self) {
+        for it in &mut self.shards {
+            it.turn.is_frozen = true;
+        }
+        self.settles();
+        for shard in 0..self.shards() {
+            self.flush_closing(shard);
+        }
+    }
+
+    /// Turns of frozen shards, until nothing moves.
+    fn settles(&mut self) {
+        for _ in 0..ROUNDS_MAX {
+            let mut moved = false;
+            for shard in 0..self.shards() {
+                let it = &mut self.shards[shard];
+                it.turn.now = self.now;
+                it.turn.budget.refill();
+                it.turn.budget.begin_stage(0);
+                moved |= self.tell_ended(shard);
+                moved |= self.tell_drained(shard);
+                moved |= self.take_messages(shard, &mut Dice::new(0), true);
+                let it = &mut self.shards[shard];
+                moved |= it.server.on_turn_end(&mut it.turn);
+                moved |= self.tell_ended(shard);
+                moved |= self.end_turn(shard);
+            }
+            if !moved {
+                let settled = self.shards.iter().all(|it| it.server.is_settled());
+                assert!(settled, "a shard at rest is settled");
+                return;
+            }
+        }
+        panic!("a frozen node does not settle");
+    }
+
+    fn exports(&mut self) -> Vec<Exported> {
+        for it in &mut self.shards {
+            it.turn.is_still = true;
+        }
+        let told_before = std::mem::take(&mut self.told);
+        self.tell_all(|| FromBridge::Export);
+        self.settles();
+        let mut exported = Vec::new();
+        let mut lasts = 0;
+        for (_, _, message) in std::mem::replace(&mut self.told, told_before) {
+            let ToBridge::Exported(part) = message else {
+                panic!("a still shard says {message:?}");
+            };
+            assert_eq!(part.stuck, 0, "every answer has come");
+            lasts += usize::from(part.is_last);
+            exported.push(*part);
+        }
+        assert_eq!(lasts, self.shards(), "each shard says that it is done");
+        exported
+    }
+
+    fn imports(&mut self, exported: Vec<Exported>) {
+        let count = self.shards();
+        for it in &mut self.shards {
+            (it.turn.is_frozen, it.turn.is_still) = (true, true);
+        }
+        let told_before = std::mem::take(&mut self.told);
+        let mut parts: Vec<VecDeque<Import>> = (0..count).map(|_| VecDeque::new()).collect();
+        for (number, part) in exported.into_iter().enumerate() {
+            for queue in &mut parts {
+                queue.push_back(Import {
+                    state: part.state.clone().into(),
+                    ..Import::default()
+                });
+            }
+            let shard = number % count;
+            let mut connections = Vec::new();
+            for (link, record) in part.connections {
+                let stand_in = File::open("/dev/null").expect("a descriptor");
+                let link = usize::try_from(link).expect("a link's number");
+                self.shards[shard]
+                    .turn
+                    .arriving
+                    .insert(stand_in.as_raw_fd(), link);
+                connections.push((stand_in.into(), record));
+            }
+            parts[shard].push_back(Import {
+                connections,
+                ..Import::default()
+            });
+        }
+        for (shard, queue) in parts.into_iter().enumerate() {
+            let last = Import {
+                is_last: true,
+                ..Import::default()
+            };
+            for import in queue.into_iter().chain([last]) {
+                self.tell(shard, FromBridge::Import(Box::new(import)));
+            }
+        }
+        self.settles();
+        for (_, _, message) in std::mem::replace(&mut self.told, told_before) {
+            let ToBridge::Imported { refused, .. } = message else {
+                panic!("a frozen shard says {message:?}");
+            };
+            assert_eq!(refused, 0, "every connection is taken over");
+        }
+        for shard in 0..count {
+            let it = &mut self.shards[shard];
+            for (link, slot) in it.turn.adopted.drain(..) {
+                (self.links[link].shard, self.links[link].slot) = (shard, Some(slot));
+            }
+        }
+        self.ends_what_was_left();
+        self.tell_all(|| FromBridge::TakenOver);
+        for it in &mut self.shards {
+            (it.turn.is_frozen, it.turn.is_still) = (false, false);
+        }
+    }
+
+    /// Connections that ended with the process before.
+    fn ends_what_was_left(&mut self) {
+        for link in &mut self.links {
+            if link.slot.is_none() && link.was_accepted {
+                link.shard = usize::MAX;
+                link.server_ended = true;
+                link.to_server.clear();
+            }
+        }
+    }
+}
