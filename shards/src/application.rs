@@ -1,7 +1,8 @@
 //! The two traits between the runtime and what runs on it.
 //!
 //! Owns: `Application` (what a program supplies per shard) and `Turn` (what a shard offers it).
-//! May depend on: `work`, `carried`, the plain types of `wire` and std only, so that a simulator can implement `Turn` without a ring.
+//! May depend on: `work`, `carried`, the plain types of `wire` and std only, so that a simulator can
+//! implement `Turn` without a ring.
 //! Invariants: every accepted slot gets exactly one `on_closed`, and no call names it afterwards;
 //! messages of one pair of shards arrive in the order in which they were posted.
 
@@ -288,8 +289,8 @@ pub trait Turn {
     }
     /// Of an open connection of a shard that is still (see `Freeze::Still`): its socket, and what another process
     /// needs beside to go on with it. The descriptor stays this process'; it is valid until the next
-    /// thaw, as long as nothing ends the connection. `None`: it is not open, its TLS handshake is not
-    /// done, or the shard is not still.
+    /// thaw, as long as nothing ends the connection. `None`: it is not open, it is within its TLS
+    /// handshake, or the shard is not still.
     fn carry(&mut self, slot: Slot) -> Option<(RawFd, Carried)> {
         let _ = slot;
         None

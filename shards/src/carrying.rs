@@ -19,9 +19,14 @@ impl<A: Application> RingTurn<A> {
     // One copy of what waits; nothing else grows with the connection.
     pub(crate) fn carry_row(&self, slot: Slot) -> Option<(RawFd, Carried)> {
         let row = self.rows.open_row(slot)?;
-        if !self.frost.is_still() || row.is(Flag::SHAKING) || row.is(Flag::TLS) {
+        if !self.frost.is_still() {
             return None;
         }
+        let tls = if row.is(Flag::TLS) {
+            Some(self.wire.sessions.carry(slot.index)?)
+        } else {
+            None
+        };
         let mut sent = row.first_sent as usize;
         let unsent = row.marked_entries().map(|(frame, is_own)| {
             let sent = std::mem::take(&mut sent);
@@ -37,7 +42,7 @@ impl<A: Application> RingTurn<A> {
             peer_ended: row.is(Flag::PEER_ENDED),
             blocked_ms: u64::from(blocked) << 4,
             timer_ms: self.rows.due_at(slot.index).map(|at| at.0),
-            tls: None,
+            tls,
         };
         Some((row.fd, carried))
     }
@@ -45,9 +50,16 @@ impl<A: Application> RingTurn<A> {
     /// See `Turn::adopt`.
     pub(crate) fn adopt_carried(&mut self, connection: OwnedFd, carried: Carried) -> Option<Slot> {
         let bytes: usize = carried.unsent.iter().map(|frame| frame.bytes.len()).sum();
-        if bytes > ANSWERS_BYTES_MAX || carried.tls.is_some() {
+        if bytes > ANSWERS_BYTES_MAX {
             return None;
         }
+        let (tls, hello) = match carried.tls {
+            Some(mut tls) => {
+                let hello = tls.is_fresh.then(|| std::mem::take(&mut tls.unopened));
+                (Some(self.wire.sessions.adopt(tls)?), hello)
+            }
+            None => (None, None),
+        };
         let slot = self.rows.insert(connection.into_raw_fd());
         let blocked = Millis(carried.blocked_ms).coarse();
         let now = self.clock.now.coarse();
@@ -60,6 +72,15 @@ impl<A: Application> RingTurn<A> {
             (Flag::DRAIN_AWAITED, carried.awaits_drained),
         ] {
             row.mark(flag, is_set);
+        }
+        if let Some(tls) = tls {
+            row.mark(Flag::TLS, true);
+            row.mark(Flag::SHAKING, hello.is_some());
+            self.wire.sessions.put(slot.index, tls);
+            self.recount_sealed(slot.index);
+        }
+        if let Some(hello) = hello {
+            self.keep_handshake(slot, &hello);
         }
         if let Some(at) = carried.timer_ms {
             self.rows.arm(slot.index, Millis(at));

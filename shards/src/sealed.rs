@@ -35,14 +35,14 @@ impl<A: Application> RingTurn<A> {
         true
     }
 
-    fn keep_handshake(&mut self, slot: Slot, bytes: &[u8]) {
+    pub(crate) fn keep_handshake(&mut self, slot: Slot, bytes: &[u8]) {
         if !self.wire.sessions.keep_handshake(slot, bytes) {
             self.end_now(slot.index, Closed::ByUs);
         }
     }
 
     /// Sealed bytes have been added or sent: the outbox counts them as its own.
-    fn recount_sealed(&mut self, index: u32) {
+    pub(crate) fn recount_sealed(&mut self, index: u32) {
         let (grown, has_unsent) = self.wire.sessions.recount(index);
         let can_say_end = self.wire.sessions.is_open(index);
         let row = self.rows.row_mut(index);

@@ -71,20 +71,15 @@ where
     let topology = Topology::read().map_err(|source| refused("the affinity mask", source))?;
     let placement = topology::place(&config, &topology)?;
     let shards = placement.shards.len() as u16;
-    let inherited = Inherited::of(std::mem::take(&mut config.inherited));
-    let inherited = inherited.map_err(|source| refused("a copy of a listener", source))?;
-    let listeners = bind_all(&config.listen, config.local.take(), shards, inherited)?;
+    let listeners = open_listeners(&mut config, shards)?;
     let waiting = listen_unless_later(&listeners, &config)?;
-    let bells = (0..shards)
-        .map(|_| Doorbell::new().map(Arc::new))
-        .collect::<Result<Vec<_>, _>>();
+    let bells = (0..shards).map(|_| Doorbell::new().map(Arc::new));
+    let bells: Result<Vec<_>, _> = bells.collect();
     let bells = bells.map_err(|source| refused("an eventfd", source))?;
     let pulses: Vec<_> = (0..shards).map(|_| Pulse::default()).collect();
     let orders = Arc::new(Orders::default());
     orders.accept.store(waiting.is_empty(), Ordering::SeqCst);
-    if config.frozen {
-        orders.frost.set(Order::FROZEN);
-    }
+    orders.frost.set(first_order(&config));
     let node = Node {
         listeners: listeners.tcp(),
         residence: listeners.residence,
@@ -100,12 +95,7 @@ where
     let ends = mesh::<A::Message>(&bells, config.mesh_messages_per_pair(shards));
 
     let (reports, started) = bounded(usize::from(shards) * 2);
-    let mut running = Running {
-        orders,
-        bells,
-        threads: Vec::new(),
-        reports: started,
-    };
+    let mut running = Running::none(orders, bells, started);
     let parts = ends.into_iter().zip(shard_links).zip(listeners.per_shard);
     for (index, ((mesh, link), listeners)) in parts.enumerate() {
         let seat = Seat {
@@ -128,6 +118,21 @@ where
     let value = run_bridge(bridge_link, placement.bridge, bridge)?;
     running.stop();
     Ok(value)
+}
+
+/// Opens the listeners, and gives up what the configuration holds of them.
+fn open_listeners(config: &mut Config, shards: u16) -> Result<Listeners, StartError> {
+    let inherited = Inherited::of(std::mem::take(&mut config.inherited));
+    let inherited = inherited.map_err(|source| refused("a copy of a listener", source))?;
+    bind_all(&config.listen, config.local.take(), shards, inherited)
+}
+
+fn first_order(config: &Config) -> Order {
+    if config.frozen {
+        Order::FROZEN
+    } else {
+        Order::default()
+    }
 }
 
 /// Listens; where another process does so on all the addresses already, gives copies of the sockets
@@ -233,6 +238,15 @@ struct Running {
 }
 
 impl Running {
+    fn none(orders: Arc<Orders>, bells: Vec<Arc<Doorbell>>, reports: Receiver<Report>) -> Self {
+        Self {
+            orders,
+            bells,
+            threads: Vec::new(),
+            reports,
+        }
+    }
+
     fn spawn<A: Application>(
         &mut self,
         seat: Seat<A>,
@@ -331,14 +345,12 @@ fn sit<A: Application>(seat: Seat<A>, make: impl Fn(ShardId) -> A) -> Result<Sha
         burst_bytes_max: config.burst_bytes_max.max(config.outbox_bytes_max),
         connections_max: config.connections_max,
     };
-    let frozen = if config.frozen {
-        Order::FROZEN
-    } else {
-        Order::default()
-    };
     let turn = RingTurn::new(
         wire.map_err(StartError::of_ring)?,
-        (Inbound::new(seat.listeners), Frost::starting(frozen)),
+        (
+            Inbound::new(seat.listeners),
+            Frost::starting(first_order(config)),
+        ),
         (seat.mesh, seat.link),
         seat.shard,
         limits,

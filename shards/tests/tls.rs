@@ -10,87 +10,22 @@
     reason = "each wait has a deadline; what shards saw is read by the test"
 )]
 
+#[path = "support/both.rs"]
+mod both;
 #[path = "../../tests/support/certificates.rs"]
 mod certificates;
 mod support;
 
-use certificates::Certificates;
-use rustls::{
-    ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion, RootCertStore, ServerConfig,
-    StreamOwned,
-    crypto::aws_lc_rs,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
-};
-use shards::{Config, TlsCounters, TlsPort, Work, run};
+use both::{Both, NOT_TLS, secure};
+use rustls::{ClientConnection, HandshakeKind, ProtocolVersion, pki_types::ServerName};
+use shards::{Config, TlsCounters, run};
 use std::{
     io::{Read, Write},
-    net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream},
+    net::{Shutdown, SocketAddr},
     sync::Arc,
     thread,
 };
-use support::{Facts, Mode, Probe, config, connect, pattern, read_to_end, wait_until};
-
-const NOT_TLS: &[u8] = b"speak TLS";
-
-/// A server's TLS, and clients that trust it.
-struct Both {
-    port: TlsPort,
-    clients: Arc<ClientConfig>,
-    old_clients: Arc<ClientConfig>,
-}
-
-impl Both {
-    /// `None` without openssl.
-    fn make() -> Option<Self> {
-        let files = Certificates::make(Ipv4Addr::LOCALHOST.into())?;
-        let certificate = |name: &str| {
-            CertificateDer::from_pem_file(files.certificate(name)).expect("a certificate")
-        };
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let key = PrivateKeyDer::from_pem_file(files.key("server")).expect("a key");
-        let config = ServerConfig::builder_with_provider(Arc::clone(&provider));
-        let config = config.with_safe_default_protocol_versions().expect("both");
-        let config = config.with_no_client_auth();
-        let mut config = config
-            .with_single_cert(vec![certificate("server")], key)
-            .expect("they belong together");
-        config.enable_secret_extraction = true;
-        config.ticketer = aws_lc_rs::Ticketer::new().expect("random numbers");
-        let mut roots = RootCertStore::empty();
-        roots.add(certificate("ca")).expect("an authority");
-        let clients = |version| {
-            let config = ClientConfig::builder_with_provider(Arc::clone(&provider));
-            let config = config
-                .with_protocol_versions(&[version])
-                .expect("it is known");
-            Arc::new(
-                config
-                    .with_root_certificates(roots.clone())
-                    .with_no_client_auth(),
-            )
-        };
-        Some(Self {
-            port: TlsPort {
-                config: Arc::new(config),
-                handshake: Work(130_000),
-                not_tls: NOT_TLS,
-            },
-            clients: clients(&rustls::version::TLS13),
-            old_clients: clients(&rustls::version::TLS12),
-        })
-    }
-
-    fn all(&self) -> [Arc<ClientConfig>; 2] {
-        [Arc::clone(&self.clients), Arc::clone(&self.old_clients)]
-    }
-
-    fn config(&self, shards: u16) -> Config {
-        Config {
-            tls: Some(self.port.clone()),
-            ..config(shards)
-        }
-    }
-}
+use support::{Facts, Mode, Probe, connect, pattern, read_to_end, wait_until};
 
 /// Runs probes with TLS; what it did is known afterwards.
 fn serve(
@@ -138,14 +73,6 @@ fn serve(
         sum.input_bytes += shard.tls.input_bytes;
     }
     sum
-}
-
-type Stream = StreamOwned<ClientConnection, TcpStream>;
-
-fn secure(address: SocketAddr, clients: &Arc<ClientConfig>) -> Stream {
-    let name = ServerName::from(address.ip());
-    let client = ClientConnection::new(Arc::clone(clients), name).expect("a client");
-    StreamOwned::new(client, connect(address))
 }
 
 /// Starts what a test needs, or ends it where there is no openssl.

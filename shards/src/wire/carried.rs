@@ -7,17 +7,20 @@
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// The TLS of a connection whose handshake is done.
+/// The TLS of a connection whose handshake is done, or has not begun. It may be gone on with in one
+/// process only: two that seal with one key would use numbers twice, which gives the key away.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CarriedTls {
+    /// Nothing was said yet: `unopened` is all there is.
+    pub is_fresh: bool,
     /// The cipher suite's number in TLS.
     pub suite: u16,
     /// How the peer seals.
     pub opening: CarriedKeys,
     /// How we seal.
     pub sealing: CarriedKeys,
-    /// Received and not opened: the first part of a record.
+    /// Received and not opened: the first part of a record, or of a handshake.
     #[serde(with = "serde_bytes")]
     pub unopened: Vec<u8>,
     /// Sealed and not taken by the kernel.
@@ -30,6 +33,7 @@ pub struct CarriedTls {
 impl fmt::Debug for CarriedTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CarriedTls")
+            .field("is_fresh", &self.is_fresh)
             .field("suite", &self.suite)
             .field("opened", &self.opening.number)
             .field("sealed", &self.sealing.number)
@@ -67,6 +71,16 @@ impl fmt::Debug for CarriedKeys {
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(#[serde(with = "serde_bytes")] Vec<u8>);
+
+impl Secret {
+    pub(super) fn of(bytes: &[u8]) -> Self {
+        Self(bytes.to_vec())
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -8,6 +8,7 @@
 //! does) is here.
 
 mod carried;
+mod keys;
 mod records;
 mod sessions;
 mod tls;

@@ -1,18 +1,21 @@
 //! Data path. TLS records of a connection whose handshake is done.
 //!
 //! Owns: `Records`: both directions' keys and numbers; what a record means.
-//! May depend on: rustls, which agreed on the keys and makes the ciphers.
+//! May depend on: rustls, which agreed on the keys and makes the ciphers; `keys`.
 //! Invariants: a number is used once per key; nothing is sealed beyond what a key may seal; what
 //! cannot be opened ends the connection.
 
+use super::{
+    carried::CarriedKeys,
+    keys::{OneWay, Overheard},
+};
 use rustls::{
-    ConnectionTrafficSecrets, ContentType, Error, ProtocolVersion, SupportedCipherSuite,
+    ContentType, Error, ProtocolVersion, SupportedCipherSuite,
     crypto::cipher::{
-        InboundOpaqueMessage, MessageDecrypter, MessageEncrypter, OutboundChunks,
+        AeadKey, InboundOpaqueMessage, Iv, MessageDecrypter, MessageEncrypter, OutboundChunks,
         OutboundPlainMessage,
     },
-    kernel::KernelConnection,
-    server::{ServerConnectionData, UnbufferedServerConnection},
+    server::UnbufferedServerConnection,
 };
 use std::ops::Range;
 
@@ -92,24 +95,68 @@ pub(super) struct Records {
     sealed: u64,
     opened: u64,
     suite: SupportedCipherSuite,
-    /// Makes the next keys; TLS 1.2 has none.
-    next_keys: Option<Box<KernelConnection<ServerConnectionData>>>,
+    /// Boxed, so that a connection in its handshake is not as large.
+    keys: Box<Keys>,
+}
+
+/// What the ciphers were made with.
+struct Keys {
+    sealing: OneWay,
+    opening: OneWay,
 }
 
 impl Records {
     /// Takes over where a handshake ended.
-    pub(super) fn of(handshake: UnbufferedServerConnection) -> Result<Self, Error> {
+    pub(super) fn of(
+        handshake: UnbufferedServerConnection,
+        overheard: Overheard,
+    ) -> Result<Self, Error> {
         let (secrets, kernel) = handshake.dangerous_into_kernel_connection()?;
         let suite = kernel.negotiated_cipher_suite();
-        let sealed = secrets.tx.0;
+        let ((sealed, sealing), (opened, opening)) = (secrets.tx, secrets.rx);
+        let sealing = OneWay::of(suite, sealing, overheard.sealing);
+        let opening = OneWay::of(suite, opening, overheard.opening);
+        let (sealing, opening) = sealing.zip(opening).ok_or(Error::HandshakeNotComplete)?;
+        Self::from(suite, Keys { sealing, opening }, sealed, opened)
+    }
+
+    /// Goes on with keys of which some numbers were used.
+    fn from(
+        suite: SupportedCipherSuite,
+        keys: Keys,
+        sealed: u64,
+        opened: u64,
+    ) -> Result<Self, Error> {
+        let both = keys.sealing.make(suite).zip(keys.opening.make(suite));
+        let (sealing, opening_with) = both.ok_or(Error::EncryptError)?;
         Ok(Self {
-            sealing: sealing_from(suite, secrets.tx)?,
-            opening: opening(suite, secrets.rx.1),
+            sealing: sealing_from(suite, sealed, sealing)?,
+            opening: opening(suite, opening_with),
             sealed,
-            opened: secrets.rx.0,
+            opened,
             suite,
-            next_keys: suite.tls13().map(|_| Box::new(kernel)),
+            keys: Box::new(keys),
         })
+    }
+
+    /// What another process needs: the suite, how the peer seals, how we do.
+    pub(super) fn carry(&self) -> (u16, CarriedKeys, CarriedKeys) {
+        let opening = self.keys.opening.carry(self.opened);
+        let sealing = self.keys.sealing.carry(self.sealed);
+        (self.suite.suite().into(), opening, sealing)
+    }
+
+    /// `None` for what is no key of this suite.
+    pub(super) fn adopt(
+        suite: SupportedCipherSuite,
+        opening: &CarriedKeys,
+        sealing: &CarriedKeys,
+    ) -> Option<Self> {
+        let keys = Keys {
+            sealing: OneWay::adopt(suite, sealing)?,
+            opening: OneWay::adopt(suite, opening)?,
+        };
+        Self::from(suite, keys, sealing.number, opening.number).ok()
     }
 
     /// Appends a record of these bytes. False when the key is worn and there is no other.
@@ -144,15 +191,16 @@ impl Records {
 
     /// Tells the peer of a new key, and takes it. False in TLS 1.2.
     pub(super) fn renew_sealing(&mut self, into: &mut Vec<u8>) -> bool {
-        let Some(next) = &mut self.next_keys else {
+        let Some(next) = self.keys.sealing.next(self.suite) else {
             return false;
         };
-        let Ok((number, secrets)) = next.update_tx_secret() else {
+        let Some(made) = next.make(self.suite) else {
             return false;
         };
         let is_told = self.seal_with_key(ContentType::Handshake, &KEY_UPDATE, into);
-        self.sealing = sealing(self.suite, secrets);
-        self.sealed = number;
+        self.sealing = sealing(self.suite, made);
+        self.keys.sealing = next;
+        self.sealed = 0;
         is_told
     }
 
@@ -176,7 +224,7 @@ impl Records {
             return Err(Alert::INTERNAL_ERROR);
         };
         let kind = ContentType::from(header[0]);
-        let is_tls13 = self.next_keys.is_some();
+        let is_tls13 = self.suite.tls13().is_some();
         if is_tls13 && kind != ContentType::ApplicationData {
             return Err(Alert::UNEXPECTED_MESSAGE);
         }
@@ -210,11 +258,12 @@ impl Records {
         let Some([24, 0, 0, 1, asked @ 0..=1]) = message else {
             return Err(Alert::UNEXPECTED_MESSAGE);
         };
-        let next = self.next_keys.as_mut().ok_or(Alert::INTERNAL_ERROR)?;
-        let next = next.update_rx_secret();
-        let (number, secrets) = next.map_err(|_| Alert::INTERNAL_ERROR)?;
-        self.opening = opening(self.suite, secrets);
-        self.opened = number;
+        let next = self.keys.opening.next(self.suite);
+        let next = next.ok_or(Alert::INTERNAL_ERROR)?;
+        let made = next.make(self.suite).ok_or(Alert::INTERNAL_ERROR)?;
+        self.opening = opening(self.suite, made);
+        self.keys.opening = next;
+        self.opened = 0;
         let is_asked = asked == 1;
         Ok(Opened::KeyUpdate { is_asked })
     }
@@ -233,11 +282,7 @@ fn alerted(message: &[u8], is_tls13: bool) -> Result<Opened, Alert> {
 }
 
 /// What seals with a key that a handshake agreed on.
-fn sealing(
-    suite: SupportedCipherSuite,
-    secrets: ConnectionTrafficSecrets,
-) -> Box<dyn MessageEncrypter> {
-    let (key, iv) = key_and_iv(secrets);
+fn sealing(suite: SupportedCipherSuite, (key, iv): (AeadKey, Iv)) -> Box<dyn MessageEncrypter> {
     match suite {
         SupportedCipherSuite::Tls13(suite) => suite.aead_alg.encrypter(key, iv),
         SupportedCipherSuite::Tls12(suite) => {
@@ -248,16 +293,17 @@ fn sealing(
     }
 }
 
-/// The same for a key that rustls has sealed with already.
+/// The same for a key that somebody has sealed with already.
 ///
 /// AES-GCM of aws-lc learns from the first number that it sees how numbers are hidden in nonces, and takes that
 /// for 0; then it refuses what does not grow. So it seals an empty record with number 0, which goes
 /// nowhere: nobody sees two texts under one nonce.
 fn sealing_from(
     suite: SupportedCipherSuite,
-    (number, secrets): (u64, ConnectionTrafficSecrets),
+    number: u64,
+    made: (AeadKey, Iv),
 ) -> Result<Box<dyn MessageEncrypter>, Error> {
-    let mut sealing = sealing(suite, secrets);
+    let mut sealing = sealing(suite, made);
     if number > 0 {
         let nothing = OutboundPlainMessage {
             typ: ContentType::ApplicationData,
@@ -269,11 +315,7 @@ fn sealing_from(
     Ok(sealing)
 }
 
-fn opening(
-    suite: SupportedCipherSuite,
-    secrets: ConnectionTrafficSecrets,
-) -> Box<dyn MessageDecrypter> {
-    let (key, iv) = key_and_iv(secrets);
+fn opening(suite: SupportedCipherSuite, (key, iv): (AeadKey, Iv)) -> Box<dyn MessageDecrypter> {
     match suite {
         SupportedCipherSuite::Tls13(suite) => suite.aead_alg.decrypter(key, iv),
         SupportedCipherSuite::Tls12(suite) => {
@@ -281,17 +323,6 @@ fn opening(
             let (fixed, _explicit) = iv.as_ref().split_at(shape.fixed_iv_len);
             suite.aead_alg.decrypter(key, fixed)
         }
-    }
-}
-
-fn key_and_iv(
-    secrets: ConnectionTrafficSecrets,
-) -> (rustls::crypto::cipher::AeadKey, rustls::crypto::cipher::Iv) {
-    match secrets {
-        ConnectionTrafficSecrets::Aes128Gcm { key, iv }
-        | ConnectionTrafficSecrets::Aes256Gcm { key, iv }
-        | ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (key, iv),
-        _ => unreachable!("the provider has these three ciphers"),
     }
 }
 

@@ -2,11 +2,13 @@
 //!
 //! Owns: `TlsPort`, what new connections are offered; `Sessions`: one `Tls` per row, the handshakes
 //! that have something to do, the bytes that wait to be opened.
-//! May depend on: rustls, `tls`, `records`, `application`, `work`.
+//! May depend on: rustls, `tls`, `records`, `keys`, `carried`, `application`, `work`.
 //! Invariants: what waits to be opened on a shard is at most `INPUT_BYTES_MAX`; a row is listed for
 //! its handshake once at most.
 
 use super::{
+    carried::CarriedTls,
+    keys::overheard,
     records::{Alert, Front, OVERHEAD_BYTES_MAX, Opened, RECORD_BYTES_MAX, front},
     tls::{Failure, Progress, Tls},
 };
@@ -23,6 +25,15 @@ pub struct TlsPort {
     pub handshake: Work,
     /// What is said to whoever speaks something else.
     pub not_tls: &'static [u8],
+}
+
+impl TlsPort {
+    fn overheard(self) -> Self {
+        Self {
+            config: overheard(&self.config),
+            ..self
+        }
+    }
 }
 
 /// What happened, per shard.
@@ -75,7 +86,7 @@ const INPUT_BYTES_OF_ONE_MAX: usize = 69_632;
 impl Sessions {
     pub(super) fn new(port: Option<TlsPort>) -> Self {
         Self {
-            port,
+            port: port.map(TlsPort::overheard),
             rows: Vec::new(),
             ready: VecDeque::new(),
             counts: TlsCounters::default(),
@@ -86,7 +97,7 @@ impl Sessions {
     /// Offers new connections something else from now on.
     pub(crate) fn offer(&mut self, port: TlsPort) {
         assert!(self.port.is_some(), "what was begun plain stays plain");
-        self.port = Some(port);
+        self.port = Some(port.overheard());
     }
 
     /// Gives a row its TLS. False if this shard speaks none.
@@ -94,14 +105,45 @@ impl Sessions {
         let Some(tls) = self.port.as_ref().and_then(|port| Tls::new(&port.config)) else {
             return false;
         };
-        let index = index as usize;
+        self.set(index as usize, Box::new(tls));
+        self.counts.handshaking += 1;
+        true
+    }
+
+    /// What another process needs to go on with a row; `None` within its handshake.
+    pub(crate) fn carry(&self, index: u32) -> Option<CarriedTls> {
+        self.rows.get(index as usize)?.as_ref()?.carry()
+    }
+
+    /// The TLS of a connection that another process carried. `None` where this shard speaks none, or
+    /// not that.
+    pub(crate) fn adopt(&self, carried: CarriedTls) -> Option<Box<Tls>> {
+        if carried.unopened.len() > INPUT_BYTES_OF_ONE_MAX {
+            return None;
+        }
+        let config = &self.port.as_ref()?.config;
+        let tls = if carried.is_fresh {
+            // What has come is kept when there is a row.
+            Tls::new(config)
+        } else {
+            Tls::adopt(config, carried)
+        };
+        tls.map(Box::new)
+    }
+
+    /// Gives a row what `adopt` made.
+    pub(crate) fn put(&mut self, index: u32, tls: Box<Tls>) {
+        self.counts.handshaking += u64::from(tls.is_handshaking());
+        self.counts.input_bytes += tls.unopened.len() as u64;
+        self.set(index as usize, tls);
+    }
+
+    fn set(&mut self, index: usize, tls: Box<Tls>) {
         if index >= self.rows.len() {
             self.rows.resize_with(index + 1, || None);
         }
         assert!(self.rows[index].is_none());
-        self.rows[index] = Some(Box::new(tls));
-        self.counts.handshaking += 1;
-        true
+        self.rows[index] = Some(tls);
     }
 
     /// The connection ends: nothing is opened or sealed any more.

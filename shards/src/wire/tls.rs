@@ -2,11 +2,15 @@
 //!
 //! Owns: `Tls`: the handshake, then the records; what was received and not opened, what was sealed
 //! and not sent.
-//! May depend on: rustls, `records`.
+//! May depend on: rustls, `records`, `keys`, `carried`.
 //! Invariants: nothing is received or sent here; sealed bytes leave in the order of their numbers;
 //! bytes that wait are at most one handshake's flight or one record.
 
-use super::records::{Alert, Front, Opened, RECORD_BYTES_MAX, Records, front};
+use super::{
+    carried::CarriedTls,
+    keys::Overheard,
+    records::{Alert, Front, Opened, RECORD_BYTES_MAX, Records, front},
+};
 use rustls::{
     ContentType, ServerConfig,
     server::{ServerConnectionData, UnbufferedServerConnection},
@@ -37,10 +41,16 @@ pub(crate) struct Tls {
 
 enum Stage {
     /// Boxed: it is large, and gone after the handshake.
-    Handshake(Box<UnbufferedServerConnection>),
+    Handshake(Box<Handshake>),
     Open(Records),
     /// Nothing can be opened or sealed any more.
     Over,
+}
+
+struct Handshake {
+    connection: UnbufferedServerConnection,
+    /// Its secrets, as far as they were said.
+    overheard: Overheard,
 }
 
 /// How far a handshake came.
@@ -68,9 +78,16 @@ pub(crate) enum Failure {
 
 impl Tls {
     pub(super) fn new(config: &Arc<ServerConfig>) -> Option<Self> {
-        let handshake = UnbufferedServerConnection::new(Arc::clone(config)).ok()?;
-        Some(Self {
-            stage: Stage::Handshake(Box::new(handshake)),
+        let handshake = Handshake {
+            connection: UnbufferedServerConnection::new(Arc::clone(config)).ok()?,
+            overheard: Overheard::default(),
+        };
+        Some(Self::at(Stage::Handshake(Box::new(handshake))))
+    }
+
+    fn at(stage: Stage) -> Self {
+        Self {
+            stage,
             unopened: Vec::new(),
             unsent: Vec::new(),
             sealed: 0,
@@ -79,6 +96,40 @@ impl Tls {
             is_listed: false,
             has_begun: false,
             has_ended: false,
+        }
+    }
+
+    /// What another process needs to go on; `None` within a handshake. No send is under way.
+    pub(super) fn carry(&self) -> Option<CarriedTls> {
+        let mut carried = CarriedTls {
+            is_fresh: self.is_handshaking(),
+            unopened: self.unopened.clone(),
+            unsent: self.unsent.clone(),
+            has_ended: self.has_ended,
+            ..CarriedTls::default()
+        };
+        match &self.stage {
+            Stage::Open(records) => {
+                (carried.suite, carried.opening, carried.sealing) = records.carry();
+            }
+            Stage::Handshake(_) if !self.has_begun => {}
+            Stage::Handshake(_) | Stage::Over => return None,
+        }
+        Some(carried)
+    }
+
+    /// Goes on where another process stopped. `None` if it had other ciphers than this one.
+    pub(super) fn adopt(config: &ServerConfig, carried: CarriedTls) -> Option<Self> {
+        let suites = &config.crypto_provider().cipher_suites;
+        let mut suites = suites.iter().copied();
+        let suite = suites.find(|suite| u16::from(suite.suite()) == carried.suite)?;
+        let records = Records::adopt(suite, &carried.opening, &carried.sealing)?;
+        Some(Self {
+            unopened: carried.unopened,
+            unsent: carried.unsent,
+            has_begun: true,
+            has_ended: carried.has_ended,
+            ..Self::at(Stage::Open(records))
         })
     }
 
@@ -112,9 +163,11 @@ impl Tls {
             return Progress::Waits;
         };
         self.has_begun = true;
-        let stepped = step_handshake(handshake, &mut self.unopened, &mut self.unsent);
+        let connection = &mut handshake.connection;
+        let stepped = step_handshake(connection, &mut self.unopened, &mut self.unsent);
+        handshake.overheard.hear();
         match stepped {
-            Ok(()) if handshake.is_handshaking() => Progress::Waits,
+            Ok(()) if handshake.connection.is_handshaking() => Progress::Waits,
             Ok(()) => self.open_records(),
             Err(failure) => self.fail(failure),
         }
@@ -124,8 +177,12 @@ impl Tls {
         let Stage::Handshake(handshake) = std::mem::replace(&mut self.stage, Stage::Over) else {
             return self.fail(Failure::Refused);
         };
-        let is_resumed = handshake.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
-        match Records::of(*handshake) {
+        let Handshake {
+            connection,
+            overheard,
+        } = *handshake;
+        let is_resumed = connection.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
+        match Records::of(connection, overheard) {
             Ok(records) => {
                 self.stage = Stage::Open(records);
                 Progress::Done { is_resumed }
