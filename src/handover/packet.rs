@@ -295,7 +295,7 @@ mod tests {
             }),
         ] {
             let read = Packet::decode(&packet.encode());
-            assert_eq!(read.expect(packet.name()), packet);
+            assert_eq!(read.ok(), Some(packet));
         }
     }
 

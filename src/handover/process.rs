@@ -227,6 +227,29 @@ mod tests {
     }
 
     #[test]
+    fn a_successor_may_run_wherever_this_process_could_at_its_start() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let found = folder.path().join("found");
+        let script = format!("grep Cpus_allowed: /proc/self/status >{}", found.display());
+        let program = program("/bin/sh", &["-c", &script]);
+        let allowed = || {
+            let status = std::fs::read_to_string("/proc/thread-self/status").expect("it is there");
+            let line = status.lines().find(|it| it.starts_with("Cpus_allowed:"));
+            line.expect("Linux says it").to_owned()
+        };
+        let before = allowed();
+        let mut one = CpuSet::new();
+        let mut cores = 0..CpuSet::MAX_CPU;
+        one.set(cores.find(|it| program.cores.is_set(*it)).expect("a core"));
+        sched_setaffinity(None, &one).expect("one of ours");
+        let (mut successor, _link) = program.start(None).expect("a shell");
+        let child = successor.child.as_mut().expect("not let go");
+        assert!(child.wait().expect("ours").success());
+        let found = std::fs::read_to_string(found).expect("it was written");
+        assert_eq!(found.trim_end(), before);
+    }
+
+    #[test]
     fn a_successor_that_is_dropped_has_ended() {
         let started = program("/bin/sleep", &["1000"]).start(None);
         let (successor, link) = started.expect("it is there");

@@ -19,6 +19,7 @@ use crate::support::config::Config;
 use crate::support::eventually;
 use crate::support::server::{Server, next_port, own_address};
 use crate::support::skip::skip;
+use crate::support::webhook::WebhookSink;
 use crate::support::wire::Wire;
 
 fn said(output: &Output) -> String {
@@ -240,6 +241,23 @@ fn sockets_files_stay_and_go_with_the_process_that_has_them() {
 }
 
 #[test]
+fn webhooks_that_wait_are_delivered_once_by_the_process_that_has_them() {
+    let mut sink = WebhookSink::start();
+    sink.answers_with(&[500]);
+    let config = Config::new().with(json!({"drain": {"deadline_s": 60}}));
+    let config = config.with_app(json!({"webhooks": [sink.entry(&["channel_occupied"])]}));
+    let mut server = Server::start(&config, 2);
+    let mut alice = server.client("alice");
+    alice.subscribes("news");
+    assert_eq!(sink.next()["name"], "channel_occupied", "refused for now");
+    // The old process ends when it has nothing left to deliver.
+    server.is_upgraded();
+    assert_eq!(sink.next()["name"], "channel_occupied");
+    sink.expects_nothing_for(Duration::from_secs(1));
+    alice.expects_pong();
+}
+
+#[test]
 fn plain_http_is_sent_on_to_https_after_an_upgrade_as_before() {
     let name = "plain_http_is_sent_on_to_https_after_an_upgrade_as_before";
     let Some(certificates) = Certificates::make(own_address().into()) else {
@@ -293,6 +311,11 @@ fn ten_thousand_clients_do_not_notice_ten_upgrades() {
     let suffered = clients.end();
     println!("{}", suffered.summary());
     println!("silences in ms: {silences:.1?}");
+    let log = server.log();
+    let parts = log
+        .lines()
+        .filter_map(|line| line.split_once("settled_ms="));
+    parts.for_each(|(_, parts)| println!("of these: settled_ms={parts}"));
     assert!(suffered.closes.is_empty(), "{:?}", suffered.closes);
     assert!(suffered.refused.is_empty(), "{:#?}", suffered.refused);
     assert!(suffered.unanswered.is_empty(), "{:#?}", suffered.unanswered);

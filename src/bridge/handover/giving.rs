@@ -64,6 +64,9 @@ pub(in crate::bridge) struct Giving {
     deadline: Instant,
     to_version: String,
     frozen_at: Option<Instant>,
+    /// When the shards were still, and when the successor had been sent everything.
+    still_at: Option<Instant>,
+    sent_at: Option<Instant>,
     waits: Waits<Outgoing>,
     in_flight: usize,
     /// By shard: it has said everything.
@@ -189,6 +192,7 @@ impl Giving {
         if has_all && self.waits.is_empty() && self.in_flight == 0 {
             self.send(&Packet::End(self.sent.clone()), &[])?;
             self.enter(Phase::Importing);
+            self.sent_at = Some(Instant::now());
         }
         Ok(())
     }
@@ -221,6 +225,8 @@ impl<L: ShardLink> Bridge<L> {
             deadline: Instant::now() + within,
             to_version: String::new(),
             frozen_at: None,
+            still_at: None,
+            sent_at: None,
             waits: Waits::new(),
             in_flight: 0,
             has_exported: vec![false; usize::from(self.link.shards())],
@@ -367,6 +373,7 @@ impl<L: ShardLink> Bridge<L> {
             let is_overdue = now >= since + SETTLES_WITHIN;
             if self.link.freeze_step(is_overdue) == Freeze::Still {
                 giving.enter(Phase::Exporting);
+                giving.still_at = Some(now);
                 self.broadcast(|| FromBridge::Export);
             }
         }
@@ -403,20 +410,33 @@ impl<L: ShardLink> Bridge<L> {
         }
         let silence = giving.frozen_at.map_or(Duration::ZERO, |since| now - since);
         let left = giving.left;
+        let since = |from: Option<Instant>, to: Option<Instant>| {
+            let took = to
+                .zip(from)
+                .map(|(to, from)| to.saturating_duration_since(from));
+            took.map_or(0, |took| took.as_millis())
+        };
+        let settled_ms = since(giving.frozen_at, giving.still_at);
+        let sent_ms = since(giving.still_at, giving.sent_at);
+        let imported_ms = since(giving.sent_at, Some(now));
         let yours = Packet::Yours(Yours {
             silence_us: u64::try_from(silence.as_micros()).unwrap_or(u64::MAX),
             left,
         });
         self.handover.doors.files.set(false);
+        // Before the word: what the new process says after it is heard as that of the main one.
+        let pid = giving.successor.pid();
+        self.supervisor.main_is(pid);
         if let Err(reason) = giving.send(&yours, &[]) {
             self.handover.doors.files.set(true);
+            self.supervisor.release();
+            self.supervisor.main_is(std::process::id());
+            self.supervisor.release();
             return Err(reason);
         }
         let Some(giving) = self.handover.giving.take() else {
             return Ok(());
         };
-        let pid = giving.successor.pid();
-        self.supervisor.main_is(pid);
         if self.handover.reload_waits {
             giving.successor.reload();
         }
@@ -434,6 +454,9 @@ impl<L: ShardLink> Bridge<L> {
             refused = imported.refused,
             left,
             silence_ms = silence.as_secs_f64() * 1_000.0,
+            settled_ms,
+            sent_ms,
+            imported_ms,
             "another process has taken over: this one ends"
         );
         Ok(())
