@@ -216,9 +216,9 @@ pub struct Exported {
     pub connections: Vec<(RawFd, Vec<u8>)>,
     /// Written `StateRecord`s.
     pub state: Vec<Vec<u8>>,
-    /// Connections that cannot follow.
+    /// Connections of this part that cannot follow.
     pub left: u64,
-    /// Connections whose answer is awaited still.
+    /// Connections of this part whose answer is awaited still: they follow, and are closed there.
     pub stuck: u64,
     pub is_last: bool,
 }

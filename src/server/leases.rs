@@ -23,6 +23,8 @@ pub(super) struct Leases {
     /// Each rate once, to be looked at from then on: it may be forgotten.
     ends: VecDeque<(Millis, RateOf)>,
     leases_max: usize,
+    /// Questions that the store has not answered.
+    asked: usize,
 }
 
 #[derive(Clone, Default)]
@@ -79,6 +81,7 @@ impl Leases {
             leases: AHashMap::new(),
             ends: VecDeque::new(),
             leases_max,
+            asked: 0,
         }
     }
 
@@ -111,6 +114,7 @@ impl Leases {
         if std::mem::replace(&mut lease.is_asked, true) {
             return Taken::Waits(None);
         }
+        self.asked += 1;
         let more = (rate.limit / LEASE_PART).min(LEASE_MAX);
         Taken::Waits(Some(RateQuestion {
             of,
@@ -131,7 +135,7 @@ impl Leases {
         let Some(lease) = self.leases.get_mut(&question.of) else {
             return Vec::new();
         };
-        lease.is_asked = false;
+        self.asked -= usize::from(std::mem::take(&mut lease.is_asked));
         let waiting = std::mem::take(&mut lease.waiting);
         let Some(grant) = grant else {
             let unsaid = waiting.into_iter();
@@ -159,6 +163,11 @@ impl Leases {
             (waiter, count, Some(said))
         };
         waiting.into_iter().map(serve).collect()
+    }
+
+    /// Nobody waits for the store.
+    pub(super) fn is_served(&self) -> bool {
+        self.asked == 0
     }
 
     /// Rates remembered.

@@ -24,8 +24,6 @@ pub(in crate::server) struct Export {
     home: Option<u32>,
     are_homes_told: bool,
     connection: usize,
-    left: u64,
-    stuck: u64,
 }
 
 /// Homes that are looked at in one step.
@@ -119,18 +117,16 @@ impl ShardServer {
             let record =
                 carried.and_then(|(fd, carried)| Some((fd, self.record_of(slot, carried)?)));
             let Some((fd, record)) = record else {
-                export.left += 1;
+                exported.left += 1;
                 continue;
             };
-            export.stuck += u64::from(record.is_stuck);
+            exported.stuck += u64::from(record.is_stuck);
             if let Ok(written) = write(&record) {
                 bytes += written.len();
                 exported.connections.push((fd, written));
             }
         }
         turn.spend(Work::bytes_hashed(bytes));
-        exported.left = export.left;
-        exported.stuck = export.stuck;
         exported
     }
 
