@@ -1,7 +1,7 @@
 //! The link between the shards and the one bridge thread.
 //!
 //! Owns: a shard's lanes to the bridge and its queue from it, and how either side is woken.
-//! May depend on: crossbeam-channel, socket2, tokio's `Notify`, `doorbell`, `lanes`, `listener`, `freezing`,
+//! May depend on: crossbeam-channel, socket2, tokio's `Notify`, `doorbell`, `lanes`, `listener`, `settling`,
 //! `application`.
 //! Invariants: neither side ever waits for room; messages to one shard, and those of one lane (of
 //! events: of one source) to the bridge, keep their order; a side that has news to fetch is awake
@@ -11,10 +11,10 @@ use crate::{
     application::{Application, BridgeDropped, BridgeFull, ShardId},
     config::Config,
     doorbell::Doorbell,
-    freezing::{Freeze, OrderCell, Record, Watch},
     lanes::{LaneReceiver, LaneSender, lanes},
     listener::listen,
     neighbours::{Neighbour, Residence},
+    settling::{Freeze, OrderCell, Record, Watch},
 };
 use crossbeam_channel::{Receiver, Sender, bounded};
 use socket2::Socket;
@@ -299,9 +299,9 @@ impl<A: Application> BridgeLink<A> {
         self.sender.peers.iter().for_each(|peer| peer.bell.ring());
     }
 
-    /// Moves the freezing on; to be called every millisecond or so after `freeze`, while messages of shards are
-    /// received as ever. When `is_overdue`, what still goes on beside receiving is not waited for.
-    /// Once it says `Still` it does so until the next `thaw`.
+    /// Moves the freezing on; to be called every millisecond or so after `freeze` (before it, nothing
+    /// settles), while messages of shards are received as ever. When `is_overdue`, what still goes on
+    /// beside receiving is not waited for. Once it says `Still` it does so until the next `thaw`.
     pub fn freeze_step(&self, is_overdue: bool) -> Freeze {
         let peers = self.sender.peers.iter();
         let has_posted = peers.clone().any(|peer| !peer.to_shard.is_empty());

@@ -79,9 +79,6 @@ impl<A: Application> RingTurn<A> {
             self.wire.sessions.put(slot.index, tls);
             self.recount_sealed(slot.index);
         }
-        if let Some(hello) = hello {
-            self.keep_handshake(slot, &hello);
-        }
         if let Some(at) = carried.timer_ms {
             self.rows.arm(slot.index, Millis(at));
         }
@@ -94,6 +91,10 @@ impl<A: Application> RingTurn<A> {
         }
         self.tell_if_drained(slot.index);
         self.arm_recv_if_wanted(slot.index);
+        if let Some(hello) = hello {
+            // Last: it may be too much, and end the connection.
+            self.keep_handshake(slot, &hello);
+        }
         Some(slot)
     }
 }

@@ -19,7 +19,7 @@ use std::{
 
 /// A listening socket of one shard.
 pub(crate) struct ShardListener {
-    /// Whoever looks at it otherwise holds no more than a weak reference: a listener is closed when its shard says so.
+    /// Others hold weak references at most: a listener is closed when its shard says so.
     pub(crate) socket: Arc<Socket>,
     /// A multishot accept is in flight.
     pub(crate) is_armed: bool,
@@ -208,6 +208,39 @@ mod tests {
         for shard in &listeners.per_shard {
             let bound = shard[0].socket.local_addr().expect("bound").as_socket();
             assert_eq!(bound, Some(listeners.residence.addresses[0]));
+        }
+    }
+
+    #[test]
+    fn inherited_sockets_are_dealt_round_and_shards_without_one_bind_their_own() {
+        for (theirs, ours, expected) in [
+            (2, 2, &[1, 1][..]),
+            (1, 3, &[1, 1, 1]),
+            (5, 2, &[3, 2]),
+            (3, 1, &[3]),
+        ] {
+            let wanted = ["127.0.0.1:0".parse().expect("an address")];
+            let old = bind_all(&wanted, None, theirs, Inherited::default()).expect("a free port");
+            old.listen(16).expect("it is ours");
+            let address = old.residence.addresses[0];
+            let copies = old.copies().expect("copies").into_iter();
+            let mut copies: Vec<_> = copies.map(|it| Arc::new(OwnedFd::from(it))).collect();
+            // What listens elsewhere, or not at all, is not wanted.
+            let elsewhere = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+            let file = File::open("/dev/null").expect("it is there");
+            copies.extend([Arc::new(elsewhere.into()), Arc::new(file.into())]);
+            let inherited = Inherited::of(copies).expect("no copy is made");
+            let new = bind_all(&[address], None, ours, inherited).expect("shared");
+            let counts: Vec<usize> = new.per_shard.iter().map(Vec::len).collect();
+            assert_eq!(counts, expected, "{theirs} to {ours}");
+            assert_eq!(new.residence.addresses, [address]);
+            let of_old = |inode: &&u64| old.residence.inodes.contains(inode);
+            let inherited = new.residence.inodes.iter().filter(of_old).count();
+            assert_eq!(inherited, usize::from(theirs), "{theirs} to {ours}");
+            let all = new.per_shard.iter().flatten();
+            let listening = all.filter(|it| it.socket.is_listener().expect("a socket"));
+            assert_eq!(listening.count(), usize::from(theirs), "the others wait");
+            assert_eq!(new.residence.neighbours(), [], "the old process is none");
         }
     }
 

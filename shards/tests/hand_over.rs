@@ -30,7 +30,7 @@ use rustls::{
 use shards::{BridgeLink, Config, Freeze, ShardId, run};
 use std::{
     io::{Read, Write},
-    net::SocketAddr,
+    net::{SocketAddr, TcpStream},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
@@ -212,7 +212,7 @@ struct Heir {
     parcels: oneshot::Receiver<Vec<Parcel>>,
     adopted: oneshot::Sender<usize>,
     /// Never said when the hand-over fails.
-    go: oneshot::Receiver<Clients>,
+    go: oneshot::Receiver<Left>,
 }
 
 /// Starts the node that takes over.
@@ -225,14 +225,29 @@ fn start_heir(config: Config, seen: &Arc<Seen>, heir: Heir) -> JoinHandle<()> {
         assert_eq!(link.neighbours(), [], "its predecessor is none");
         let adopted = link.adopt(parcels).await;
         heir.adopted.send(adopted).expect("it is awaited");
-        let Ok(clients) = heir.go.await else { return };
+        let Ok(left) = heir.go.await else { return };
         link.thaw();
         for shard in 0..link.shards() {
             assert!(link.send(ShardId(shard), Ask::Resume).is_ok(), "room");
         }
-        beside(|| clients.finish()).await;
+        beside(|| left.finish()).await;
     };
     thread::spawn(move || run(config, make, bridge).expect("the heir starts"))
+}
+
+/// What is left to be said when the new node runs: of clients that it took over, and of those that have
+/// called meanwhile.
+struct Left {
+    clients: Clients,
+    calls: Vec<Box<dyn Line>>,
+    have_spoken: bool,
+}
+
+impl Left {
+    fn finish(self) {
+        Clients::finish_calls(self.calls, self.have_spoken);
+        self.clients.finish();
+    }
 }
 
 struct Plan {
@@ -289,12 +304,22 @@ fn hand_over(plan: Plan) {
         let calls = Clients::call(address, &connect, plan.speaks_first, CALLS);
         let parcels = link.export().await;
         assert_eq!(parcels.len(), clients.len(), "all are carried");
+        let half_sent = parcels.iter().filter(|it| it.is_half_sent()).count();
+        assert!(
+            half_sent > 0,
+            "nothing is half sent: the kernel took it all"
+        );
         assert!(parcels_to.send(parcels).is_ok(), "they are awaited");
         assert_eq!(adopted_back.await, Ok(clients.len()));
         assert_eq!(looked.received.load(SeqCst), received, "nothing was read");
         assert_eq!(looked.ticks.load(SeqCst), ticks, "nor did it tick");
+        let left = Left {
+            clients,
+            calls,
+            have_spoken: plan.speaks_first,
+        };
         if !plan.fails {
-            return Some((clients, calls, heir, go_to));
+            return Some((left, heir, go_to));
         }
         drop(go_to);
         beside(|| heir.join().expect("it ended")).await;
@@ -302,21 +327,19 @@ fn hand_over(plan: Plan) {
         for shard in 0..link.shards() {
             assert!(link.send(ShardId(shard), Ask::Resume).is_ok(), "room");
         }
-        beside(|| clients.finish()).await;
-        beside(move || Clients::finish_calls(calls, plan.speaks_first)).await;
+        beside(|| left.finish()).await;
         None
     };
     let left = run(old, movers(&seen), bridge).expect("the runtime starts");
     let before = seen.accepted.load(SeqCst);
     assert_eq!(seen.closed.load(SeqCst), before);
-    let Some((clients, calls, heir, go)) = left else {
+    let Some((left, heir, go)) = left else {
         assert_eq!(seen_after.accepted.load(SeqCst), 0);
         return;
     };
-    assert_eq!(before, clients.len() as u64);
-    assert!(go.send(clients).is_ok(), "it is awaited");
+    assert_eq!(before, left.clients.len() as u64);
     // They were never told that their node had changed, and waited for it.
-    Clients::finish_calls(calls, plan.speaks_first);
+    assert!(go.send(left).is_ok(), "it is awaited");
     heir.join().expect("it ended well");
     assert_eq!(seen_after.accepted.load(SeqCst), CALLS as u64);
 }
@@ -327,7 +350,7 @@ fn plain() -> Connect {
 
 fn settings(shards: u16) -> Config {
     Config {
-        outbox_bytes_max: 2_000_000,
+        outbox_bytes_max: 12_000_000,
         ..config(shards)
     }
 }
@@ -362,6 +385,10 @@ impl Line for Stream {
     fn end(&mut self) {
         self.conn.send_close_notify();
         self.flush().expect("our side ends");
+    }
+
+    fn socket(&self) -> &TcpStream {
+        self.get_ref()
     }
 
     fn renew(&mut self) {

@@ -10,6 +10,7 @@ use crate::{
     mover::{BLAST_BYTES, DRAINED, LATER, MESSAGE_BYTES},
     support::pattern,
 };
+use socket2::SockRef;
 use std::{
     io::{Read, Write},
     net::{Shutdown, SocketAddr, TcpStream},
@@ -20,6 +21,7 @@ use std::{
 pub(crate) trait Line: Read + Write + Send {
     /// Ends our side.
     fn end(&mut self);
+    fn socket(&self) -> &TcpStream;
     /// Takes other keys, where there are some.
     fn renew(&mut self) {}
 }
@@ -27,6 +29,10 @@ pub(crate) trait Line: Read + Write + Send {
 impl Line for TcpStream {
     fn end(&mut self) {
         self.shutdown(Shutdown::Write).expect("our side ends");
+    }
+
+    fn socket(&self) -> &TcpStream {
+        self
     }
 }
 
@@ -85,7 +91,7 @@ impl Clients {
             heard: 0,
         };
         let kinds = KINDS.iter().copied().cycle().take(count);
-        for kind in kinds.chain([b'b'; 24]).chain([b'l'; 12]).chain([b'q'; 10]) {
+        for kind in kinds.chain([b'b'; 8]).chain([b'l'; 12]).chain([b'q'; 10]) {
             clients.add(kind, address);
         }
         clients
@@ -96,6 +102,11 @@ impl Clients {
         let line = (self.connect)(address);
         let owed = Vec::new();
         let mut client = Client { kind, line, owed };
+        if kind == b'b' {
+            // Or the kernel would take all of it.
+            let socket = SockRef::from(client.line.socket());
+            socket.set_recv_buffer_size(65_536).expect("a small window");
+        }
         if kind == b'q' {
             self.all.push(client);
             return;
