@@ -70,9 +70,18 @@ fn settings(config: &Config) -> FinderSettings {
 }
 
 impl AppSource {
-    pub(super) fn new(config: &Config, store: Store, started: Instant) -> Self {
+    /// `inherited` are ids of apps that the process before knew.
+    pub(super) fn new(
+        config: &Config,
+        store: Store,
+        started: Instant,
+        inherited: Vec<String>,
+    ) -> Self {
+        let now = started.elapsed();
+        let mut finder = Finder::new(now, settings(config));
+        finder.inherit(now, inherited.into_iter().map(Into::into));
         Self {
-            finder: Finder::new(started.elapsed(), settings(config)),
+            finder,
             store,
             questions: JoinSet::new(),
             started,
@@ -106,6 +115,11 @@ impl AppSource {
     /// The store did not answer what it was asked last, or has never been heard.
     pub(super) fn is_failing(&self) -> bool {
         self.finder.is_failing()
+    }
+
+    /// The apps that the process before knew have been looked at.
+    pub(super) fn has_inherited(&self) -> bool {
+        self.finder.has_looked_at_inherited()
     }
 
     pub(super) fn sample(&self) -> StoreSample {

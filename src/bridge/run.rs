@@ -201,6 +201,7 @@ impl<L: ShardLink> Bridge<L> {
         let keeping = queue_setup::keeping(&config)?;
         let mut webhooks = Webhooks::new(keeping, &config.webhooks, link.started());
         webhooks.begin(&setup.apps);
+        let inherited = setup.legacy.inherited_apps();
         let handover = Handover::new(setup.legacy)?;
         let mut port = config.metrics.port;
         let (asked, requests) = admin::requests();
@@ -222,7 +223,7 @@ impl<L: ShardLink> Bridge<L> {
         let program = setup.build.version;
         let nodes = Nodes::start(&config, &setup.node_id, program, started, shards)?;
         let source = setup.store;
-        let source = source.map(|store| AppSource::new(&config, store, started));
+        let source = source.map(|store| AppSource::new(&config, store, started, inherited));
         let kept_store = KeptStore::start(&config)?;
         let rate_store = RateStore::start(&config)?;
         let now = Instant::now();
@@ -583,7 +584,8 @@ impl<L: ShardLink> Bridge<L> {
             && !self.source.as_ref().is_some_and(AppSource::is_failing)
             && self.nodes.as_ref().is_none_or(is_in_cluster);
         if self.handover.taking.is_some() {
-            if is_ready {
+            let has_apps = self.source.as_ref().is_none_or(AppSource::has_inherited);
+            if is_ready && has_apps && self.openings.are_all_open() {
                 self.check_health(); // The shards know when they wake.
                 self.ready_to_take();
             }

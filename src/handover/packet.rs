@@ -67,6 +67,8 @@ pub struct Welcome {
     pub listeners: u32,
     /// Hand-overs of this node so far: done, failed.
     pub upgrades: [u64; 2],
+    /// Ids of apps of a store that this node knows: its connections name no others.
+    pub apps: Vec<String>,
 }
 
 /// What a listening socket is for.

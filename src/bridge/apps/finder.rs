@@ -62,6 +62,8 @@ pub struct Finder {
     dues: VecDeque<(Duration, Box<str>)>,
     /// All of those, also while they are looked at.
     watched: AHashSet<Box<str>>,
+    /// Those of them that the process before knew, until they were looked at for the first time.
+    inherited: AHashSet<Box<str>>,
     is_looking: bool,
     /// What is looked at is to be looked at once more.
     looks_again: bool,
@@ -132,6 +134,7 @@ impl Finder {
             allowance: (burst(settings), now),
             dues: VecDeque::new(),
             watched: AHashSet::new(),
+            inherited: AHashSet::new(),
             is_looking: true,
             looks_again: false,
             leaving: VecDeque::new(),
@@ -141,6 +144,21 @@ impl Finder {
             errands: [Errand::FindAll(Vec::new())].into(),
             counters: FinderCounters::default(),
         }
+    }
+
+    /// Begins with the apps that the process before knew.
+    pub fn inherit(&mut self, now: Duration, ids: impl IntoIterator<Item = Box<str>>) {
+        for id in ids {
+            if self.watched.insert(id.clone()) {
+                self.dues.push_back((now, id.clone()));
+                self.inherited.insert(id);
+            }
+        }
+    }
+
+    /// All apps that were inherited have been looked at.
+    pub fn has_looked_at_inherited(&self) -> bool {
+        self.inherited.is_empty()
     }
 
     pub fn next_errand(&mut self) -> Option<Errand> {
@@ -271,6 +289,8 @@ impl Finder {
     pub fn looked_at(&mut self, now: Duration, ids: impl Iterator<Item = Box<str>>) {
         self.store = StoreState::Well;
         self.is_looking = false;
+        let inherited = &mut self.inherited;
+        let ids = ids.inspect(|id| _ = inherited.remove(id));
         if std::mem::take(&mut self.looks_again) {
             let ids: Vec<_> = ids.collect();
             for id in ids.into_iter().rev() {
@@ -301,6 +321,7 @@ impl Finder {
     /// An app has left the store.
     pub fn left(&mut self, now: Duration, id: &str) {
         self.watched.remove(id);
+        self.inherited.remove(id);
         self.leaving.push_back((now + FORGET_AFTER, id.to_owned()));
     }
 
@@ -410,6 +431,26 @@ mod tests {
         negative_ttl: Duration::from_secs(10),
         unknown_per_s: 100,
     };
+
+    #[test]
+    fn apps_of_the_process_before_are_looked_at_first() {
+        let mut finder = Finder::new(at(7), SETTINGS);
+        finder.inherit(at(7), ["a", "b"].map(Into::into));
+        assert_eq!(finder.next_errand(), Some(Errand::FindAll(Vec::new())));
+        finder.looked_at(at(7), [].into_iter());
+        assert!(!finder.has_looked_at_inherited());
+        finder.tick(at(7));
+        let both = ["a", "b"].map(Box::<str>::from);
+        assert_eq!(finder.next_errand(), Some(Errand::FindAll(both.to_vec())));
+        finder.look_failed(at(8), both.to_vec());
+        assert!(!finder.has_looked_at_inherited(), "the store did not say");
+        finder.tick(at(9));
+        assert_eq!(finder.next_errand(), Some(Errand::FindAll(both.to_vec())));
+        finder.left(at(9), "b");
+        finder.looked_at(at(9), ["a".into()].into_iter());
+        assert!(finder.has_looked_at_inherited());
+        assert_eq!(finder.due(), Some(at(69)), "b is forgotten");
+    }
 
     fn key(name: &str) -> AppName {
         AppName::Key(format!("key-{name}").into())

@@ -30,6 +30,11 @@ impl Openings {
         self.latest
     }
 
+    /// All shards have taken all changes.
+    pub fn are_all_open(&self) -> bool {
+        self.opened == self.latest
+    }
+
     /// The number of a change that is sent now.
     pub fn begin(&mut self) -> u64 {
         self.latest += 1;

@@ -323,6 +323,10 @@ impl<L: ShardLink> Bridge<L> {
             adapter: adapter_name(self.config.adapter.driver).to_owned(),
             listeners: u32::try_from(listeners.len()).unwrap_or(u32::MAX),
             upgrades: self.handover.counts,
+            apps: match self.source {
+                Some(_) => self.apps.iter().map(|it| it.app.id.clone()).collect(),
+                None => Vec::new(),
+            },
         };
         giving.send(&Packet::Welcome(welcome), &[])?;
         for part in listeners.chunks(DESCRIPTORS_MAX) {

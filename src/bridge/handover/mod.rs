@@ -73,6 +73,14 @@ pub struct UpgradeReport {
     pub silence_ms: f64,
 }
 
+impl Legacy {
+    /// Ids of apps that the process before knew.
+    pub(super) fn inherited_apps(&self) -> Vec<String> {
+        let welcome = self.predecessor.as_ref().map(|(_, welcome)| welcome);
+        welcome.map_or_else(Vec::new, |welcome| welcome.apps.clone())
+    }
+}
+
 impl Handover {
     pub(super) fn new(legacy: Legacy) -> std::io::Result<Self> {
         let Legacy {
