@@ -309,6 +309,7 @@ fn hand_over(plan: Plan) {
             half_sent > 0,
             "nothing is half sent: the kernel took it all"
         );
+        assert!(parcels.iter().any(Parcel::awaits_drained));
         assert!(parcels_to.send(parcels).is_ok(), "they are awaited");
         assert_eq!(adopted_back.await, Ok(clients.len()));
         assert_eq!(looked.received.load(SeqCst), received, "nothing was read");
@@ -350,7 +351,7 @@ fn plain() -> Connect {
 
 fn settings(shards: u16) -> Config {
     Config {
-        outbox_bytes_max: 12_000_000,
+        outbox_bytes_max: 9_000_000,
         ..config(shards)
     }
 }

@@ -20,7 +20,7 @@ use std::{
 };
 
 /// Bytes of the answer to `b`, without what follows when they have drained.
-pub(crate) const BLAST_BYTES: usize = 6_000_000;
+pub(crate) const BLAST_BYTES: usize = 8_000_000;
 pub(crate) const DRAINED: &[u8] = b"drained";
 pub(crate) const LATER: &[u8] = b"later";
 /// Bytes of a message that `h` collects before it answers.
