@@ -31,6 +31,8 @@ impl<A: Application> RingTurn<A> {
         let unsent = row.marked_entries().map(|(frame, is_own)| {
             let sent = std::mem::take(&mut sent);
             let bytes = self.frames.bytes(frame)[sent..].to_vec();
+            // What has begun is not dropped any more, whatever it was.
+            let is_own = is_own || sent > 0;
             CarriedFrame { bytes, is_own }
         });
         let blocked = self.clock.now.coarse().wrapping_sub(row.blocked_at);

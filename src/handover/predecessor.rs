@@ -114,3 +114,88 @@ impl Predecessor {
         (self.link, self.welcome)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd as _;
+
+    use super::*;
+    use crate::handover::packet::{Listeners, Taken};
+
+    /// What comes of a meeting in which the old process says this, with a socket each for the listeners.
+    fn met(answers: Vec<Packet>) -> Result<Predecessor, MeetError> {
+        let (old, new) = Link::pair().expect("there is room for files");
+        for packet in answers {
+            let sockets = match &packet {
+                Packet::Listeners(listeners) => listeners.kinds.len(),
+                _ => 0,
+            };
+            let file = std::fs::File::open("/dev/null").expect("it is there");
+            let sockets = vec![file.as_fd(); sockets];
+            old.try_send(&packet, &sockets).expect("room");
+        }
+        let link = Link::of(new).expect("a link");
+        let met = Predecessor::meet(Arc::new(link), "2.0", 3);
+        let (hello, _) = old.receive_within(WITHIN).expect("it says hello");
+        assert!(matches!(hello, Packet::Hello(Hello { shards: 3, .. })));
+        met
+    }
+
+    fn welcome(protocol: u32, listeners: u32) -> Packet {
+        Packet::Welcome(Welcome {
+            protocol,
+            listeners,
+            version: "9.9".to_owned(),
+            ..Welcome::default()
+        })
+    }
+
+    fn listeners(kinds: &[Kind]) -> Packet {
+        Packet::Listeners(Listeners {
+            kinds: kinds.to_vec(),
+            places: kinds.iter().map(|kind| format!("{kind:?}")).collect(),
+        })
+    }
+
+    #[test]
+    fn listeners_are_there_for_who_wants_them_however_they_came() {
+        let answers = vec![
+            welcome(PROTOCOL, 4),
+            listeners(&[Kind::Tcp, Kind::Admin]),
+            listeners(&[Kind::Tcp, Kind::Unknown]),
+        ];
+        let mut met = met(answers).expect("they understand each other");
+        assert!(
+            met.take(Kind::Admin, |place| place == "elsewhere")
+                .is_none()
+        );
+        assert!(met.take(Kind::Admin, |place| place == "Admin").is_some());
+        assert!(met.take(Kind::Admin, |place| place == "Admin").is_none());
+        assert_eq!(met.take_port().len(), 2);
+        assert!(met.take(Kind::Metrics, |_| true).is_none());
+    }
+
+    #[test]
+    fn who_cannot_be_understood_is_refused_with_a_sentence() {
+        let refused = Packet::Refused(Refused {
+            reason: "not now".to_owned(),
+        });
+        for (answers, sentence) in [
+            (vec![welcome(PROTOCOL + 2, 0)], "restart instead"),
+            (vec![welcome(0, 0)], "version 9.9"),
+            (vec![refused], "refuses: not now"),
+            (vec![Packet::Taken(Taken::default())], "said Taken"),
+            (
+                vec![welcome(PROTOCOL, 1), welcome(PROTOCOL, 1)],
+                "said Welcome",
+            ),
+            (
+                vec![welcome(PROTOCOL, 1), listeners(&[])],
+                "without their sockets",
+            ),
+        ] {
+            let error = met(answers).expect_err(sentence).to_string();
+            assert!(error.contains(sentence), "{error}");
+        }
+    }
+}

@@ -475,6 +475,7 @@ impl<L: ShardLink> Bridge<L> {
             successor,
             link,
             frozen_at,
+            to_version,
             ..
         } = giving;
         let status = successor.end();
@@ -498,6 +499,7 @@ impl<L: ShardLink> Bridge<L> {
         if let Some(last) = &mut self.handover.last {
             last.state = "failed".to_owned();
             last.reason = Some(reason);
+            last.to_version = to_version;
             last.silence_ms = silence.as_secs_f64() * 1_000.0;
         }
         if std::mem::take(&mut self.handover.reload_waits) {
