@@ -300,18 +300,15 @@ impl<A: Application> BridgeLink<A> {
     }
 
     /// Moves the freezing on; to be called every millisecond or so after `freeze` (before it, nothing
-    /// settles), while messages of shards are received as ever. When `is_overdue`, what still goes on
-    /// beside receiving is not waited for. Once it says `Still` it does so until the next `thaw`.
-    pub fn freeze_step(&self, is_overdue: bool) -> Freeze {
+    /// settles), while messages of shards are received as ever. Once it says `Still` it does so until the
+    /// next `thaw`. A node that does not settle is to be thawed: what goes on in it cannot be handed over.
+    pub fn freeze_step(&self) -> Freeze {
         let peers = self.sender.peers.iter();
         let has_posted = peers.clone().any(|peer| !peer.to_shard.is_empty());
         let records = peers.clone().map(|peer| &*peer.record);
         let orders = &self.node.orders.frost;
         let before = orders.get();
-        let freeze = self
-            .watch
-            .borrow_mut()
-            .step(orders, records, has_posted, is_overdue);
+        let freeze = self.watch.borrow_mut().step(orders, records, has_posted);
         if orders.get() != before {
             peers.for_each(|peer| peer.bell.ring());
         }

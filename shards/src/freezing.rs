@@ -160,9 +160,6 @@ impl<A: Application> Shard<A> {
             told: turn.frost.told,
             is_idle,
         });
-        if turn.is_deaf() {
-            self.record.is_deaf(order);
-        }
         if turn.frost.is_still() {
             self.record.is_still(order);
         }

@@ -129,8 +129,6 @@ pub(crate) struct Record {
     received: AtomicU64,
     told: AtomicU64,
     is_idle: AtomicU64,
-    /// The last freezing in which all receives and accepts were over.
-    deaf_in: AtomicU64,
     /// The last freezing in which it sent nothing any more.
     still_in: AtomicU64,
 }
@@ -148,11 +146,6 @@ impl Record {
         self.told.store(said.told, SeqCst);
         self.is_idle.store(u64::from(said.is_idle), SeqCst);
         self.turn.store((self.turn.load(SeqCst) | 1) + 1, SeqCst);
-    }
-
-    /// All receives and accepts are over.
-    pub(crate) fn is_deaf(&self, order: Order) {
-        self.deaf_in.store(order.number, SeqCst);
     }
 
     /// Nothing is sent any more.
@@ -200,16 +193,13 @@ impl Watch {
         cell: &OrderCell,
         mut records: impl Iterator<Item = &'a Record> + Clone,
         has_posted: bool,
-        is_overdue: bool,
     ) -> Freeze {
         let order = cell.get();
         match order.phase {
             Phase::Runs => Freeze::Settling,
             Phase::Settles => {
                 let now: Option<Vec<Said>> = records.clone().map(Record::read).collect();
-                let is_settled = !has_posted && self.has_settled(now, order.number);
-                let is_deaf = |record: &Record| record.deaf_in.load(SeqCst) == order.number;
-                if is_settled || (is_overdue && records.all(is_deaf)) {
+                if !has_posted && self.has_settled(now, order.number) {
                     cell.set(order.still());
                     return Freeze::Stilling;
                 }
@@ -275,9 +265,8 @@ mod tests {
             });
         }
 
-        fn step(&mut self, is_overdue: bool) -> Freeze {
-            let records = self.records.iter();
-            self.watch.step(&self.cell, records, false, is_overdue)
+        fn step(&mut self) -> Freeze {
+            self.watch.step(&self.cell, self.records.iter(), false)
         }
     }
 
@@ -287,20 +276,16 @@ mod tests {
         shards.says(0, 5, 2, 9, true);
         shards.says(1, 2, 4, 9, true);
         for _ in 0..3 {
-            assert_eq!(
-                shards.step(false),
-                Freeze::Settling,
-                "one of five is under way"
-            );
+            assert_eq!(shards.step(), Freeze::Settling, "one of five is under way");
         }
         shards.records[1].turn_begins();
-        assert_eq!(shards.step(false), Freeze::Settling, "it is being handled");
+        assert_eq!(shards.step(), Freeze::Settling, "it is being handled");
         shards.says(1, 3, 5, 10, true);
-        assert_eq!(shards.step(false), Freeze::Settling, "it was answered");
-        assert_eq!(shards.step(false), Freeze::Settling);
+        assert_eq!(shards.step(), Freeze::Settling, "it was answered");
+        assert_eq!(shards.step(), Freeze::Settling);
         shards.says(0, 5, 3, 10, true);
-        assert_eq!(shards.step(false), Freeze::Settling, "looked at once");
-        assert_eq!(shards.step(false), Freeze::Stilling, "looked at twice");
+        assert_eq!(shards.step(), Freeze::Settling, "looked at once");
+        assert_eq!(shards.step(), Freeze::Stilling, "looked at twice");
     }
 
     #[test]
@@ -309,57 +294,32 @@ mod tests {
         // Sums that are equal only because the looks fell into one exchange.
         shards.says(0, 1, 0, 1, true);
         shards.says(1, 0, 1, 1, true);
-        assert_eq!(shards.step(false), Freeze::Settling);
+        assert_eq!(shards.step(), Freeze::Settling);
         shards.says(1, 1, 1, 2, true);
         shards.says(0, 1, 1, 2, true);
-        assert_eq!(shards.step(false), Freeze::Settling, "both moved");
+        assert_eq!(shards.step(), Freeze::Settling, "both moved");
         shards.says(0, 1, 1, 2, false);
-        assert_eq!(
-            shards.step(false),
-            Freeze::Settling,
-            "one has something left"
-        );
-        assert_eq!(shards.step(false), Freeze::Settling);
+        assert_eq!(shards.step(), Freeze::Settling, "one has something left");
+        assert_eq!(shards.step(), Freeze::Settling);
         // Turns in which the application heard nothing, as those that only send, do no harm.
         shards.says(0, 1, 1, 2, true);
-        assert_eq!(shards.step(false), Freeze::Settling);
+        assert_eq!(shards.step(), Freeze::Settling);
         shards.says(0, 1, 1, 2, true);
-        assert_eq!(shards.step(false), Freeze::Stilling);
-    }
-
-    #[test]
-    fn an_overdue_node_is_stilled_once_nothing_is_received_any_more() {
-        let mut shards = Shards::freezing(2);
-        shards.says(0, 7, 0, 1, false);
-        assert_eq!(shards.step(true), Freeze::Settling);
-        shards.records[0].is_deaf(shards.cell.get());
-        assert_eq!(
-            shards.step(true),
-            Freeze::Settling,
-            "the other still receives"
-        );
-        shards.records[1].is_deaf(shards.cell.get());
-        assert_eq!(shards.step(false), Freeze::Settling, "it may still settle");
-        assert_eq!(shards.step(true), Freeze::Stilling);
-        shards.records[0].is_still(shards.cell.get());
-        assert_eq!(shards.step(true), Freeze::Stilling);
-        shards.records[1].is_still(shards.cell.get());
-        assert_eq!(shards.step(true), Freeze::Still);
+        assert_eq!(shards.step(), Freeze::Stilling);
     }
 
     #[test]
     fn what_was_said_in_an_earlier_freezing_counts_for_nothing() {
         let mut shards = Shards::freezing(1);
         shards.says(0, 0, 0, 1, true);
-        shards.records[0].is_deaf(shards.cell.get());
-        assert_eq!(shards.step(false), Freeze::Settling);
-        assert_eq!(shards.step(false), Freeze::Stilling);
+        assert_eq!(shards.step(), Freeze::Settling);
+        assert_eq!(shards.step(), Freeze::Stilling);
         shards.records[0].is_still(shards.cell.get());
-        assert_eq!(shards.step(false), Freeze::Still);
+        assert_eq!(shards.step(), Freeze::Still);
         shards.watch.thaw(&shards.cell);
         shards.watch.freeze(&shards.cell);
-        for is_overdue in [false, false, true] {
-            assert_eq!(shards.step(is_overdue), Freeze::Settling);
+        for _ in 0..3 {
+            assert_eq!(shards.step(), Freeze::Settling);
         }
     }
 }

@@ -225,7 +225,7 @@ impl ShardLink for FakeLink {
 
     fn freeze(&self) {}
 
-    fn freeze_step(&self, _: bool) -> shards::Freeze {
+    fn freeze_step(&self) -> shards::Freeze {
         shards::Freeze::Still
     }
 

@@ -54,8 +54,8 @@ pub trait ShardLink {
     /// Begins to freeze all shards; `thaw` undoes it.
     fn freeze(&self);
 
-    /// Moves the freezing on; what still moves is not waited for when it is overdue.
-    fn freeze_step(&self, is_overdue: bool) -> Freeze;
+    /// Moves the freezing on.
+    fn freeze_step(&self) -> Freeze;
 
     /// Everything goes on, however far the freezing was; also after a frozen start.
     fn thaw(&self);
@@ -115,8 +115,8 @@ where
         self.freeze();
     }
 
-    fn freeze_step(&self, is_overdue: bool) -> Freeze {
-        self.freeze_step(is_overdue)
+    fn freeze_step(&self) -> Freeze {
+        self.freeze_step()
     }
 
     fn thaw(&self) {

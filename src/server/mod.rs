@@ -270,6 +270,15 @@ impl ShardServer {
             || !self.kept_asks.is_empty()
     }
 
+    /// Nobody waits for what the bridge was asked.
+    fn is_answered(&self) -> bool {
+        self.lookups.is_empty()
+            && self.topics.joins() == 0
+            && self.kept_asks.is_empty()
+            && self.usages_asked == 0
+            && self.leases.is_served()
+    }
+
     /// The row of a slot that the caller knows to be there.
     fn held(&mut self, slot: Slot) -> &mut Connection {
         self.row(slot)
@@ -371,14 +380,9 @@ impl Application for ShardServer {
         let is_done = self.jobs.is_empty()
             && self.errands.is_empty()
             && self.departing.is_empty()
-            && self.slow.is_empty();
-        // What the bridge is asked for; nobody waits for it in vain, nor for long.
-        let is_answered = self.lookups.is_empty()
-            && self.topics.joins() == 0
-            && self.kept_asks.is_empty()
-            && self.usages_asked == 0
-            && self.leases.is_served();
-        is_done && is_answered && self.untold.is_empty()
+            && self.slow.is_empty()
+            && self.untold.is_empty();
+        is_done && (self.is_answered() || self.handover.gives_up_waiting())
     }
 
     fn on_turn_end<T: ServerTurn>(&mut self, turn: &mut T) -> bool {
@@ -407,7 +411,10 @@ impl Application for ShardServer {
         self.post_leaving(turn);
         turn.keep_ticking(self.wants_ticks());
         self.turn_number = self.turn_number.wrapping_add(1);
-        if is_frozen && self.handover.is_exporting() {
+        self.handover.turns(turn.now(), is_frozen);
+        // Who waits for the bridge is looked at until that has taken long enough.
+        let waits = !self.is_answered() && !self.handover.gives_up_waiting();
+        if is_frozen && (waits || self.handover.is_exporting()) {
             return true;
         }
         let has_input = !is_frozen && !self.ready.is_empty();

@@ -138,13 +138,19 @@ fn a_configuration_that_is_refused_is_said_and_the_old_process_goes_on(shards: u
     server.is_upgraded();
 }
 
+/// The socket that stands for systemd's.
+fn supervisor_at(path: &Path) -> UnixDatagram {
+    let supervisor = UnixDatagram::bind(path).expect("a socket");
+    let patience = Some(Duration::from_secs(30));
+    supervisor.set_read_timeout(patience).expect("a socket");
+    supervisor
+}
+
 #[test]
 fn the_supervisor_hears_of_the_new_process_from_the_old_one_then_from_itself() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("notify");
-    let supervisor = UnixDatagram::bind(&path).expect("a socket");
-    let patience = Some(Duration::from_secs(30));
-    supervisor.set_read_timeout(patience).expect("a socket");
+    let supervisor = supervisor_at(&path);
     let hears = |wanted: &str| loop {
         let mut datagram = [0; 512];
         let bytes = supervisor.recv(&mut datagram).expect(wanted);
@@ -174,9 +180,7 @@ fn the_supervisor_hears_of_the_new_process_from_the_old_one_then_from_itself() {
 fn a_watchdog_is_fed_by_the_process_that_took_over() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("notify");
-    let supervisor = UnixDatagram::bind(&path).expect("a socket");
-    let patience = Some(Duration::from_secs(30));
-    supervisor.set_read_timeout(patience).expect("a socket");
+    let supervisor = supervisor_at(&path);
     let environment = [
         ("NOTIFY_SOCKET", path.to_str().expect("a plain name")),
         ("WATCHDOG_USEC", "1000000"),

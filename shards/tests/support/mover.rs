@@ -310,7 +310,7 @@ impl Moves for BridgeLink<Mover> {
     async fn come_to_rest(&self) {
         self.freeze();
         let deadline = Instant::now() + Duration::from_secs(20);
-        while self.freeze_step(false) != Freeze::Still {
+        while self.freeze_step() != Freeze::Still {
             assert!(Instant::now() < deadline, "it does not settle");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }

@@ -83,14 +83,7 @@ impl AdminSocket {
                         "another process answers on the admin socket; this one takes it over when that has ended"
                     );
                 }
-                let admin = Self {
-                    path,
-                    bound,
-                    files,
-                    copy: Copied::default(),
-                };
-                admin.keep_copy();
-                Ok(Some(admin))
+                Ok(Some(Self::with(path, bound, files)))
             }
             Err(source) if configured.is_some() => Err(SocketError { path, source }),
             Err(error) => {
@@ -119,10 +112,13 @@ impl AdminSocket {
         let adopted = listener
             .set_nonblocking(true)
             .and_then(|()| SocketFile::adopt(&path, files.clone()));
-        let bound = match adopted {
-            Ok(file) => Some((listener, file)),
-            Err(source) => return Err(SocketError { path, source }),
-        };
+        match adopted {
+            Ok(file) => Ok(Self::with(path, Some((listener, file)), files)),
+            Err(source) => Err(SocketError { path, source }),
+        }
+    }
+
+    fn with(path: PathBuf, bound: Option<(StdListener, SocketFile)>, files: Ownership) -> Self {
         let admin = Self {
             path,
             bound,
@@ -130,7 +126,7 @@ impl AdminSocket {
             copy: Copied::default(),
         };
         admin.keep_copy();
-        Ok(admin)
+        admin
     }
 
     pub fn path(&self) -> &Path {

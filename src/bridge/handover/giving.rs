@@ -44,8 +44,8 @@ use crate::{
 /// Packets with sockets or state that wait for their acknowledgement.
 const WINDOW: usize = 4;
 
-/// What still moves in the shards is not waited for any longer.
-const SETTLES_WITHIN: Duration = Duration::from_millis(300);
+/// Shards that do not come to rest by then go on: what moves in them could not be handed over.
+const SETTLES_WITHIN: Duration = Duration::from_secs(2);
 /// Each step of a hand-over takes milliseconds; one that takes so long does not end.
 const STEP_WITHIN: Duration = Duration::from_secs(10);
 /// A freezing is looked at so often.
@@ -346,8 +346,10 @@ impl<L: ShardLink> Bridge<L> {
         let Some(giving) = &mut self.handover.giving else {
             return;
         };
-        giving.enter(Phase::Freezing);
-        giving.frozen_at = Some(Instant::now());
+        let now = Instant::now();
+        giving.phase = Phase::Freezing;
+        giving.deadline = now + SETTLES_WITHIN;
+        giving.frozen_at = Some(now);
         self.handover.doors.set_open(false);
         self.link.freeze();
     }
@@ -373,13 +375,10 @@ impl<L: ShardLink> Bridge<L> {
             self.end_upgrade(reason.to_owned());
             return false;
         }
-        if let (Phase::Freezing, Some(since)) = (giving.phase, giving.frozen_at) {
-            let is_overdue = now >= since + SETTLES_WITHIN;
-            if self.link.freeze_step(is_overdue) == Freeze::Still {
-                giving.enter(Phase::Exporting);
-                giving.still_at = Some(now);
-                self.broadcast(|| FromBridge::Export);
-            }
+        if giving.phase == Phase::Freezing && self.link.freeze_step() == Freeze::Still {
+            giving.enter(Phase::Exporting);
+            giving.still_at = Some(now);
+            self.broadcast(|| FromBridge::Export);
         }
         false
     }

@@ -12,13 +12,17 @@
 mod export;
 mod import;
 
-use shards::application::Slot;
+use shards::application::{Millis, Slot};
 
 use crate::channel::home::HomeRef;
 
 /// What a shard notes of the replacement.
 #[derive(Clone, Default)]
 pub(super) struct Handover {
+    /// Since when the shard is frozen.
+    frozen_at: Option<Millis>,
+    /// Answers of the bridge have been waited for long enough: who waits for one is told to come back.
+    gives_up_waiting: bool,
     export: Option<export::Export>,
     /// Homes that have a record of another process.
     restored: Vec<HomeRef>,
@@ -31,7 +35,22 @@ pub(super) struct Handover {
     awaited: u16,
 }
 
+/// For so long a frozen shard waits for what the bridge was asked.
+const ANSWERED_WITHIN_MS: u64 = 250;
+
 impl Handover {
+    /// The shard has turned, frozen or not.
+    pub(super) fn turns(&mut self, now: Millis, is_frozen: bool) {
+        self.frozen_at = is_frozen.then(|| self.frozen_at.unwrap_or(now));
+        let waited_ms = self.frozen_at.map_or(0, |since| now.since(since));
+        self.gives_up_waiting = waited_ms >= ANSWERED_WITHIN_MS;
+    }
+
+    /// See `ANSWERED_WITHIN_MS`.
+    pub(super) fn gives_up_waiting(&self) -> bool {
+        self.gives_up_waiting
+    }
+
     /// Something is to be exported.
     pub(super) fn is_exporting(&self) -> bool {
         self.export.is_some()
