@@ -2,8 +2,10 @@
 //! net ring, joined by a mesh of bounded queues and by a link to one bridge thread.
 //!
 //! Owns: threads, pinning, listeners, sockets, buffers, outboxes, timers, queues between threads.
-//! May depend on: glommio, io-uring, crossbeam-channel, tokio (bridge thread only), libc.
-//! Invariants: a connection never leaves its shard once the application has seen it; shards and
+//! May depend on: glommio, io-uring, crossbeam-channel, tokio (bridge thread only), libc; serde for what is
+//! carried to another process.
+//! Invariants: a connection never leaves its shard once the application has seen it, but for another
+//! process, and then only from a node at rest; shards and
 //! bridge share no mutable memory but flags and byte counts; nothing here knows what bytes mean.
 
 #![cfg_attr(
