@@ -35,6 +35,7 @@ use crate::{
         run::{self as bridge, BridgeError, Reload, Setup},
         signals,
         socket_file::SocketFile,
+        tickets::TicketKeys,
     },
     config::{
         self, Config, ConfigErrors, Loaded, Notice, Sources,
@@ -115,7 +116,7 @@ pub fn serve(sources: Sources) -> Result<(), ServeError> {
     let node_id = node_id(config);
     info!(version = VERSION, node = %node_id, "starting");
     let settings = Settings::from_config(config, node_id.clone(), sockets_max(config))?;
-    let tls = PortTls::read(&config.ssl, None)?;
+    let tls = PortTls::read(&config.ssl, &TicketKeys::default(), bridge::unix_s())?;
     let metrics = admin::bind(&config.metrics)?;
     let admin = AdminSocket::bind(config.admin.socket.as_deref(), config.demo)?;
     let store = Store::start(config)?;
