@@ -349,3 +349,78 @@ pub(crate) struct Sending {
 
 /// Memory in which records are put together, between two system calls.
 const SENDS_BYTES: usize = 524_288;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::{crypto::aws_lc_rs, server::ResolvesServerCertUsingSni};
+
+    /// With so many rows of TLS, none of which can show a certificate.
+    fn sessions(rows: u32) -> Sessions {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider);
+        let config = config.with_safe_default_protocol_versions().expect("both");
+        let config = config.with_no_client_auth();
+        let config = config.with_cert_resolver(Arc::new(ResolvesServerCertUsingSni::new()));
+        let mut sessions = Sessions::new(Some(TlsPort {
+            config: Arc::new(config),
+            handshake: Work(0),
+            not_tls: b"",
+        }));
+        assert!((0..rows).all(|index| sessions.begin(index)));
+        sessions
+    }
+
+    fn slot(index: u32) -> Slot {
+        Slot {
+            index,
+            generation: 0,
+        }
+    }
+
+    /// The start of a handshake's record.
+    fn flight(bytes: usize) -> Vec<u8> {
+        let mut flight = vec![22, 3, 1, 64, 0];
+        flight.resize(bytes, 0);
+        flight
+    }
+
+    #[test]
+    fn a_handshake_holds_so_many_bytes_and_not_one_more() {
+        let mut sessions = sessions(2);
+        for (bytes, is_kept) in [(INPUT_BYTES_OF_ONE_MAX - 1, true), (1, true), (1, false)] {
+            assert_eq!(sessions.keep_handshake(slot(0), &flight(bytes)), is_kept);
+        }
+        assert_eq!(sessions.counts.input_refused, 1);
+        assert!(
+            sessions.keep_handshake(slot(1), &flight(9)),
+            "another's room"
+        );
+        let held = INPUT_BYTES_OF_ONE_MAX as u64 + 9;
+        assert_eq!(
+            sessions.counts.input_bytes, held,
+            "what was refused is not held"
+        );
+        sessions.end(0);
+        sessions.end(1);
+        assert_eq!(sessions.counts.input_bytes, 0);
+    }
+
+    #[test]
+    fn a_shard_holds_so_many_bytes_of_all_and_has_room_again_when_one_ends() {
+        let full = (INPUT_BYTES_MAX / INPUT_BYTES_OF_ONE_MAX as u64) as u32;
+        let rest = INPUT_BYTES_MAX as usize % INPUT_BYTES_OF_ONE_MAX;
+        let mut sessions = sessions(full + 2);
+        for index in 0..full {
+            assert!(sessions.keep_handshake(slot(index), &flight(INPUT_BYTES_OF_ONE_MAX)));
+        }
+        assert!(sessions.keep(full, flight(rest)), "exactly as much");
+        assert_eq!(sessions.counts.input_bytes, INPUT_BYTES_MAX);
+        assert!(!sessions.keep(full + 1, flight(1)), "a part of a record");
+        assert!(!sessions.keep_handshake(slot(full + 1), &flight(1)));
+        assert_eq!(sessions.counts.input_refused, 2);
+        sessions.end(0);
+        assert!(sessions.keep_handshake(slot(full + 1), &flight(INPUT_BYTES_OF_ONE_MAX)));
+        assert_eq!(sessions.counts.input_bytes, INPUT_BYTES_MAX);
+    }
+}
