@@ -147,6 +147,8 @@ fn serve(
         sum.records_refused += shard.tls.records_refused;
         sum.truncated += shard.tls.truncated;
         sum.key_updates += shard.tls.key_updates;
+        sum.sealed_bytes += shard.tls.sealed_bytes;
+        sum.connections += shard.tls.connections;
         sum.handshaking += shard.tls.handshaking;
         sum.input_bytes += shard.tls.input_bytes;
     }
@@ -226,6 +228,7 @@ fn a_slow_reader_gets_a_large_answer_whole_and_its_end_said() {
             assert!(got == pattern(bytes));
         });
         assert_eq!(counts.handshakes_full, 1);
+        assert_eq!(counts.sealed_bytes, bytes as u64);
     }
 }
 

@@ -50,10 +50,21 @@ pub struct TlsCounters {
     pub truncated: u64,
     /// Keys that clients renewed.
     pub key_updates: u64,
+    /// Bytes that were sealed, as they were before.
+    pub sealed_bytes: u64,
+    /// Connections with TLS, those whose handshake is not done among them.
+    pub connections: u64,
     /// Connections whose handshake is not done.
     pub handshaking: u64,
     /// Bytes that wait to be opened.
     pub input_bytes: u64,
+}
+
+impl TlsCounters {
+    /// Handshakes that were never done, for whatever reason.
+    pub const fn handshakes_failed(&self) -> u64 {
+        self.failed_not_tls + self.failed_by_client + self.failed_by_us + self.failed_unfinished
+    }
 }
 
 /// The TLS of all rows of a shard.
@@ -100,6 +111,7 @@ impl Sessions {
         }
         assert!(self.rows[index].is_none());
         self.rows[index] = Some(Box::new(tls));
+        self.counts.connections += 1;
         self.counts.handshaking += 1;
         true
     }
@@ -107,6 +119,7 @@ impl Sessions {
     /// The connection ends: nothing is opened or sealed any more.
     pub(crate) fn end(&mut self, index: u32) {
         if let Some(tls) = self.rows.get_mut(index as usize).and_then(Option::take) {
+            self.counts.connections -= 1;
             self.counts.input_bytes -= tls.unopened.len() as u64;
             if tls.is_handshaking() {
                 self.counts.handshaking -= 1;
@@ -294,6 +307,7 @@ impl Sessions {
             .as_deref_mut()
             .expect("the row has TLS: its flag says so");
         tls.sealed += plain.len() as u32;
+        self.counts.sealed_bytes += plain.len() as u64;
         tls.seal(plain, &mut self.sealed)
     }
 
@@ -401,9 +415,13 @@ mod tests {
             sessions.counts.input_bytes, held,
             "what was refused is not held"
         );
+        assert_eq!(sessions.counts.connections, 2);
         sessions.end(0);
         sessions.end(1);
-        assert_eq!(sessions.counts.input_bytes, 0);
+        assert_eq!(
+            (sessions.counts.input_bytes, sessions.counts.connections),
+            (0, 0)
+        );
     }
 
     #[test]
