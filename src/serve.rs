@@ -33,6 +33,7 @@ use crate::{
         redirect::{self, RedirectError},
         run::{self as bridge, BridgeError, Exit, Reload, Setup},
         signals,
+        tickets::TicketKeys,
     },
     config::{
         self, Config, ConfigErrors, Loaded, Notice, Sources,
@@ -158,7 +159,9 @@ fn start(sources: Sources, link: Option<Arc<Link>>) -> Result<(), ServeError> {
     };
     info!(version = VERSION, node = %node_id, "starting");
     let settings = Settings::from_config(config, node_id.clone(), sockets_max(config))?;
-    let tls = PortTls::read(&config.ssl, None)?;
+    let tickets = predecessor.as_ref().map(|it| it.welcome.tickets());
+    let tickets: TicketKeys = tickets.unwrap_or_default();
+    let tls = PortTls::read(&config.ssl, &tickets, bridge::unix_s())?;
     let mut runtime = runtime_config(config, tls.as_ref())?;
     let redirects = redirect_addresses(config)?;
     let sockets = Sockets::take(config, redirects, predecessor, &mut runtime)?;

@@ -77,8 +77,6 @@ impl<A: Application> RingTurn<A> {
                 break;
             }
             sealed += plain.len();
-            self.budget
-                .spend(Work::RECORD.and(Work::bytes(plain.len())));
             if !self.wire.sessions.seal(index, plain) {
                 self.end_now(index, Closed::ByUs);
                 return;
@@ -166,7 +164,8 @@ impl<A: Application> Shard<A> {
         while self.turn.rows.open_row(slot).is_some() {
             match self.turn.wire.sessions.open(slot.index, &mut bytes[used..]) {
                 Ok(Some((opened, len))) => {
-                    self.turn.budget.spend(Work::RECORD.and(Work::bytes(len)));
+                    let work = Work::RECORD.and(Work::bytes_sealed(len));
+                    self.turn.budget.spend(work);
                     self.take_opened(slot, opened, &mut bytes[used..used + len]);
                     used += len;
                 }

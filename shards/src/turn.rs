@@ -138,7 +138,19 @@ impl<A: Application> RingTurn<A> {
             return;
         }
         self.budget.spend(Work::SEND);
+        if self.rows.row(index).is(Flag::TLS) {
+            self.budget.spend(Work::RECORD);
+        }
         self.outbound.list(index, is_reply);
+    }
+
+    /// Bytes join a send, and are sealed for it where there is TLS: paid for here, since what a flush
+    /// costs no stage can take into account any more.
+    fn spend_on_joined(&mut self, index: u32, bytes: usize) {
+        let work = Work::JOINED_FRAME.and(Work::bytes(bytes));
+        let is_sealed = self.rows.row(index).is(Flag::TLS);
+        let sealing = Work::bytes_sealed(if is_sealed { bytes } else { 0 });
+        self.budget.spend(work.and(sealing));
     }
 
     pub(crate) fn queue(&mut self, slot: Slot, frame: FrameId, bytes: usize, is_own: bool) {
@@ -150,8 +162,7 @@ impl<A: Application> RingTurn<A> {
             row.own_bytes += bytes as u32;
         }
         self.counts.outbox_bytes += bytes as u64;
-        self.budget
-            .spend(Work::JOINED_FRAME.and(Work::bytes(bytes)));
+        self.spend_on_joined(slot.index, bytes);
         self.mark_dirty(slot.index, is_own);
     }
 
@@ -316,8 +327,7 @@ impl<A: Application> Turn for RingTurn<A> {
             row.outbox_bytes += bytes.len() as u32;
             row.own_bytes += bytes.len() as u32;
             self.counts.outbox_bytes += bytes.len() as u64;
-            self.budget
-                .spend(Work::JOINED_FRAME.and(Work::bytes(bytes.len())));
+            self.spend_on_joined(slot.index, bytes.len());
             return;
         }
         let frame = self.frames.add_own(bytes);

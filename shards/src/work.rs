@@ -52,6 +52,12 @@ impl Work {
         Self::of(count / 8)
     }
 
+    /// Bytes of a TLS record that are sealed or opened: 0.13 ns each with AES-256-GCM and 0.41 with
+    /// ChaCha20-Poly1305, between records of 1 and of 16 KB that take 0.46 and 2.4 us, 0.71 and 7.0 us.
+    pub const fn bytes_sealed(count: usize) -> Self {
+        Self::of(count / 4)
+    }
+
     /// Bytes that are hashed or parsed.
     pub const fn bytes_hashed(count: usize) -> Self {
         Self::of(count.saturating_mul(2))

@@ -17,15 +17,27 @@ mod certificates;
 mod support;
 
 use both::{Both, NOT_TLS, secure};
-use rustls::{ClientConnection, HandshakeKind, ProtocolVersion, pki_types::ServerName};
-use shards::{Config, TlsCounters, run};
+use rustls::{
+    CipherSuiteCommon, ClientConnection, HandshakeKind, ProtocolVersion, ServerConfig, StreamOwned,
+    SupportedCipherSuite, Tls12CipherSuite, Tls13CipherSuite,
+    crypto::{CryptoProvider, aws_lc_rs},
+    pki_types::ServerName,
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+use shards::{Closed, Config, TlsCounters, TlsPort, Work, run};
 use std::{
-    io::{Read, Write},
-    net::{Shutdown, SocketAddr},
-    sync::Arc,
+    io::{self, Read, Write},
+    net::{Shutdown, SocketAddr, TcpStream},
+    os::fd::AsRawFd as _,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+        mpsc,
+    },
     thread,
 };
-use support::{Facts, Mode, Probe, connect, pattern, read_to_end, wait_until};
+use support::{Facts, Mode, Moment, Probe, config, connect, pattern, read_to_end, wait_until};
 
 /// Runs probes with TLS; what it did is known afterwards.
 fn serve(
@@ -69,6 +81,8 @@ fn serve(
         sum.records_refused += shard.tls.records_refused;
         sum.truncated += shard.tls.truncated;
         sum.key_updates += shard.tls.key_updates;
+        sum.sealed_bytes += shard.tls.sealed_bytes;
+        sum.connections += shard.tls.connections;
         sum.handshaking += shard.tls.handshaking;
         sum.input_bytes += shard.tls.input_bytes;
     }
@@ -140,6 +154,7 @@ fn a_slow_reader_gets_a_large_answer_whole_and_its_end_said() {
             assert!(got == pattern(bytes));
         });
         assert_eq!(counts.handshakes_full, 1);
+        assert_eq!(counts.sealed_bytes, bytes as u64);
     }
 }
 
@@ -356,6 +371,249 @@ fn ends_of_either_kind_in_any_state_leave_nothing_behind() {
     assert_eq!(counts.handshaking, 0);
     assert!(counts.failed_unfinished >= 1, "{counts:?}");
     assert!(counts.truncated >= 2, "{counts:?}");
+}
+
+/// Counts certificates that are shown: one in the first step of each handshake.
+#[derive(Debug)]
+struct Counting {
+    inner: Arc<dyn ResolvesServerCert>,
+    shown: Arc<AtomicUsize>,
+}
+
+impl ResolvesServerCert for Counting {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.shown.fetch_add(1, SeqCst);
+        self.inner.resolve(hello)
+    }
+}
+
+/// The other side's kernel has all that was written.
+fn has_arrived(stream: &TcpStream) -> bool {
+    let mut unacknowledged: libc::c_int = -1;
+    // SAFETY: the descriptor is open, and the answer is an int that outlives the call.
+    let done = unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut unacknowledged) };
+    assert_eq!(done, 0);
+    unacknowledged == 0
+}
+
+/// What was shown when turns ended, and when the ping came.
+#[derive(Default)]
+struct Seen {
+    at_ends: Vec<usize>,
+    at_ping: Option<(usize, usize)>,
+}
+
+#[test]
+fn a_turn_takes_its_part_of_a_storm_of_handshakes_after_everybodys_frames() {
+    const STORM: usize = 40;
+    let both = both_or_skip!();
+    let shown = Arc::new(AtomicUsize::new(0));
+    let mut tls = ServerConfig::clone(&both.port.config);
+    tls.cert_resolver = Arc::new(Counting {
+        inner: Arc::clone(&tls.cert_resolver),
+        shown: Arc::clone(&shown),
+    });
+    let settings = Config {
+        turn_work_us: 1_000,
+        tls: Some(TlsPort {
+            config: Arc::new(tls),
+            // Three use up what 85 % of a turn pay for.
+            handshake: Work(400_000),
+            not_tls: NOT_TLS,
+        }),
+        ..config(1)
+    };
+    let (facts, seen) = (
+        Arc::new(Facts::default()),
+        Arc::new(Mutex::new(Seen::default())),
+    );
+    let (holds, is_held) = mpsc::channel();
+    let (lets_go, let_go) = mpsc::channel::<()>();
+    let (watched, counted, let_go) = (seen.clone(), shown.clone(), Mutex::new(let_go));
+    let watcher = move |moment| {
+        let mut seen = watched.lock().expect("unpoisoned");
+        let now = counted.load(SeqCst);
+        match moment {
+            Moment::TurnEnds => seen.at_ends.push(now),
+            Moment::Received(b'p') => {
+                let before = *seen.at_ends.last().expect("turns ended");
+                seen.at_ping = Some((before, now));
+            }
+            Moment::Received(b'h') => {
+                holds.send(()).expect("it is waited for");
+                // Everything else comes while the shard is held here.
+                let let_go = let_go.lock().expect("unpoisoned");
+                let_go.recv().expect("it is let go");
+            }
+            Moment::Received(_) => {}
+        }
+    };
+    assert!(facts.watcher.set(Box::new(watcher)).is_ok());
+    let (clients, accepted) = (both.all()[0].clone(), facts.clone());
+    let storm = move |address| {
+        let mut canary = secure(address, &clients);
+        canary.write_all(b"?").expect("written");
+        canary.read_exact(&mut [0]).expect("echoed");
+        let mut streams: Vec<_> = (0..STORM).map(|_| connect(address)).collect();
+        wait_until("all are there", || {
+            accepted.accepted.load(SeqCst) == STORM as u64 + 1
+        });
+        canary.write_all(b"h").expect("written");
+        is_held.recv().expect("the shard is held");
+        for stream in &mut streams {
+            let name = ServerName::from(address.ip());
+            let mut client = ClientConnection::new(clients.clone(), name).expect("a client");
+            client.write_tls(stream).expect("written");
+        }
+        canary.write_all(b"p").expect("written");
+        wait_until("all has come", || {
+            streams.iter().chain([&canary.sock]).all(has_arrived)
+        });
+        lets_go.send(()).expect("it waits");
+        canary.read_exact(&mut [0; 2]).expect("echoed");
+        wait_until("all are served", || shown.load(SeqCst) == STORM + 1);
+    };
+    support::serve(settings, Mode::Echo, &facts, storm);
+    let seen = seen.lock().expect("unpoisoned");
+    let steps = seen.at_ends.windows(2).map(|ends| ends[1] - ends[0]);
+    let steps: Vec<_> = steps.skip_while(|&taken| taken == 0).collect();
+    // The canary's own is the first, long before.
+    let storm = steps[1..].iter().skip_while(|&&taken| taken == 0);
+    let mut left = STORM;
+    for taken in storm.take_while(|&&taken| taken > 0) {
+        assert!(*taken <= 3, "{steps:?}");
+        left -= taken;
+    }
+    assert_eq!(left, 0, "no turn leaves all of them waiting: {steps:?}");
+    let (before, at_ping) = seen.at_ping.expect("it came");
+    assert_eq!(at_ping, before, "frames come before handshakes");
+    assert!(
+        at_ping < STORM / 2,
+        "a ping waits for few of them: {at_ping}"
+    );
+}
+
+/// A provider whose keys are worn after so few records.
+fn worn_after(records: u64) -> CryptoProvider {
+    let common = |common: &CipherSuiteCommon| CipherSuiteCommon {
+        suite: common.suite,
+        hash_provider: common.hash_provider,
+        confidentiality_limit: records,
+    };
+    let mut provider = aws_lc_rs::default_provider();
+    for suite in &mut provider.cipher_suites {
+        *suite = match *suite {
+            SupportedCipherSuite::Tls13(suite) => {
+                SupportedCipherSuite::Tls13(Box::leak(Box::new(Tls13CipherSuite {
+                    common: common(&suite.common),
+                    hkdf_provider: suite.hkdf_provider,
+                    aead_alg: suite.aead_alg,
+                    quic: suite.quic,
+                })))
+            }
+            SupportedCipherSuite::Tls12(suite) => {
+                SupportedCipherSuite::Tls12(Box::leak(Box::new(Tls12CipherSuite {
+                    common: common(&suite.common),
+                    prf_provider: suite.prf_provider,
+                    kx: suite.kx,
+                    sign: suite.sign,
+                    aead_alg: suite.aead_alg,
+                })))
+            }
+        };
+    }
+    provider
+}
+
+const WORN_AFTER: usize = 16;
+
+/// Starts what a test of worn keys needs, or ends it where there is no openssl.
+macro_rules! worn_or_skip {
+    () => {
+        match Both::with(worn_after(WORN_AFTER as u64)) {
+            Some(both) => both,
+            None => return println!("skipped: there is no openssl"),
+        }
+    };
+}
+
+/// A stream that keeps what it has read.
+struct Kept {
+    stream: TcpStream,
+    bytes: Vec<u8>,
+}
+
+impl Read for Kept {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.stream.read(into)?;
+        self.bytes.extend_from_slice(&into[..read]);
+        Ok(read)
+    }
+}
+
+impl Write for Kept {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
+}
+
+#[test]
+fn a_worn_key_is_renewed_and_the_client_is_told() {
+    let both = worn_or_skip!();
+    let clients = both.all()[0].clone();
+    let counts = serve(both.config(1), Mode::Echo, move |address| {
+        let name = ServerName::from(address.ip());
+        let client = ClientConnection::new(clients, name).expect("a client");
+        let (stream, bytes) = (connect(address), Vec::new());
+        let mut stream = StreamOwned::new(client, Kept { stream, bytes });
+        let sent = pattern(1_000);
+        for number in 0..100 {
+            stream.write_all(&sent).expect("written");
+            let mut got = vec![0; sent.len()];
+            stream.read_exact(&mut got).expect("echoed");
+            assert!(got == sent, "{number}");
+        }
+        let mut lengths = Vec::new();
+        let mut rest = &stream.sock.bytes[..];
+        while let [_, _, _, high, low, ..] = *rest {
+            let len = usize::from(u16::from_be_bytes([high, low]));
+            lengths.push(len);
+            rest = &rest[5 + len..];
+        }
+        // A record of ours is 17 bytes longer than what it holds: 1 000, or a key update of five.
+        let first = lengths.iter().position(|&len| len == 1_017);
+        let keys = lengths[first.expect("an echo")..].split(|&len| len == 22);
+        let keys: Vec<_> = keys.map(<[usize]>::len).collect();
+        assert!(keys.iter().all(|&records| records < WORN_AFTER), "{keys:?}");
+        assert_eq!(keys.iter().sum::<usize>(), 100, "{keys:?}");
+    });
+    assert_eq!(counts.handshakes_full, 1);
+    assert_eq!(counts.records_refused, 0);
+}
+
+#[test]
+fn a_worn_key_that_has_no_successor_ends_its_connection() {
+    let both = worn_or_skip!();
+    let [_, old] = both.all();
+    let facts = Arc::new(Facts::default());
+    support::serve(both.config(1), Mode::Echo, &facts, move |address| {
+        let mut other = secure(address, &old);
+        let mut stream = secure(address, &old);
+        let mut echoes = 0;
+        while stream.write_all(b"x").is_ok() && stream.read_exact(&mut [0]).is_ok() {
+            echoes += 1;
+            assert!(echoes < WORN_AFTER, "a key seals more than it may");
+        }
+        assert!(echoes > WORN_AFTER / 2, "only {echoes}");
+        other.write_all(b"x").expect("written");
+        other.read_exact(&mut [0]).expect("another goes on");
+    });
+    let ends = facts.ends.lock().expect("unpoisoned");
+    assert_eq!(ends.first(), Some(&Closed::ByUs), "{ends:?}");
 }
 
 #[test]

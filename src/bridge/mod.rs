@@ -46,6 +46,7 @@ pub mod socket_file;
     reason = "real time passes between real sockets"
 )]
 mod tests;
+pub mod tickets;
 pub mod tls;
 pub mod usage;
 mod view;

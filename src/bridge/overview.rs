@@ -6,12 +6,15 @@
 
 use std::time::Duration;
 
-use shards::application::{Millis, ShardId};
+use shards::{
+    TlsCounters,
+    application::{Millis, ShardId},
+};
 
 use super::{
     admin::report::{
         BackendTop, BridgeTop, ClusterReport, NodeReport, RebalanceReport, RoadReport, ShardTop,
-        TopReport,
+        TlsTop, TopReport,
     },
     gather::Latest,
     link::ShardLink,
@@ -175,6 +178,7 @@ fn shard_top((shard, latest): (usize, &Latest)) -> ShardTop {
         outbox_bytes: runtime.outbox_bytes,
         waiting_for_shards: runtime.mesh_depths.iter().map(|it| u64::from(*it)).sum(),
         waiting_for_bridge: runtime.to_bridge_depth.into(),
+        tls: tls_top(&runtime.tls),
         ..ShardTop::default()
     };
     for (_, app) in counters.apps() {
@@ -184,6 +188,17 @@ fn shard_top((shard, latest): (usize, &Latest)) -> ShardTop {
         top.slow_consumers += app.faults().slow_consumer_disconnects;
     }
     top
+}
+
+const fn tls_top(tls: &TlsCounters) -> TlsTop {
+    TlsTop {
+        connections: tls.connections,
+        handshaking: tls.handshaking,
+        handshakes_full: tls.handshakes_full,
+        handshakes_resumed: tls.handshakes_resumed,
+        handshakes_failed: tls.handshakes_failed(),
+        sealed_bytes: tls.sealed_bytes,
+    }
 }
 
 const LIVE: &str = "live";

@@ -1,10 +1,10 @@
 //! TLS on the port: what the node shows of itself, and whom it asks who they are.
 //!
-//! Owns: `PortTls`: the certificates by name, the clients' authorities, the keys of tickets; what an
+//! Owns: `PortTls`: the certificates by name, the clients' authorities, when tickets get a new key; what an
 //! operator should know of them.
-//! May depend on: rustls, pkcs8 for encrypted keys, `tls` for its files, `config`.
+//! May depend on: rustls, pkcs8 for encrypted keys, `tls` for its files, `tickets`, `config`.
 //! Invariants: what cannot be used is refused with its key and a reason, and no private key stands in
-//! one; tickets of before a reload hold only where clients are asked the same.
+//! one; a ticket holds only where clients are asked the same as where it was given.
 
 use std::{fmt, sync::Arc};
 
@@ -15,14 +15,18 @@ use rustls::{
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime},
     server::{
-        ClientHello, NoServerSessionStorage, ParsedCertificate, ProducesTickets,
-        ResolvesServerCert, WebPkiClientVerifier,
+        ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert,
+        WebPkiClientVerifier,
     },
     sign::CertifiedKey,
 };
+use sha2::{Digest as _, Sha256};
 use shards::{TlsPort, Work};
 
-use super::tls::{TlsError, read_certificates, read_key, read_roots};
+use super::{
+    tickets::{Asked, TicketKeys},
+    tls::{TlsError, read_certificates, read_key, read_roots},
+};
 use crate::config::{
     Secret,
     sections::{ClientCertificates, Ssl},
@@ -32,17 +36,12 @@ use crate::config::{
 #[derive(Clone)]
 pub struct PortTls {
     pub port: TlsPort,
-    tickets: Arc<dyn ProducesTickets>,
-    /// Whom clients must show themselves to, as it was read.
-    clients: Clients,
+    tickets: TicketKeys,
+    /// They stand in a file: nobody here makes others.
+    are_tickets_shared: bool,
+    asked: Asked,
     /// What looks wrong with files that can be used.
     doubts: Vec<String>,
-}
-
-#[derive(Clone, PartialEq, Eq)]
-struct Clients {
-    authorities: Vec<CertificateDer<'static>>,
-    are_required: bool,
 }
 
 /// Files that cannot be used, or a library that cannot start.
@@ -78,12 +77,12 @@ impl fmt::Debug for PortTls {
 }
 
 impl PortTls {
-    /// Reads what the configuration names; `None` without `ssl.enabled`. What was offered before lends
-    /// the keys of its tickets, so that a reload makes nobody begin anew.
+    /// Reads what the configuration names; `None` without `ssl.enabled`. The keys of tickets are those of
+    /// before, be it a reload or another process, so that nobody must begin anew; a file of keys goes first.
     ///
     /// # Errors
     /// When a file is missing or is not what it should be.
-    pub fn read(ssl: &Ssl, before: Option<&Self>) -> Result<Option<Self>, PortTlsError> {
+    pub fn read(ssl: &Ssl, before: &TicketKeys, now_s: u64) -> Result<Option<Self>, PortTlsError> {
         if !ssl.enabled {
             return Ok(None);
         }
@@ -91,7 +90,7 @@ impl PortTls {
         let certificates = Certificates::read(ssl, &provider)?;
         let doubts = certificates.doubts();
         let handshake = certificates.handshake();
-        let (clients, verifier) = read_clients(ssl, &provider)?;
+        let (asked, verifier) = read_clients(ssl, &provider)?;
         let builder = ServerConfig::builder_with_provider(provider);
         let builder = builder.with_safe_default_protocol_versions();
         let builder = builder.map_err(PortTlsError::Library)?;
@@ -100,11 +99,14 @@ impl PortTls {
             None => builder.with_no_client_auth(),
         };
         let mut config = builder.with_cert_resolver(Arc::new(certificates));
-        let tickets = match before.filter(|before| before.clients == clients) {
-            Some(before) => Arc::clone(&before.tickets),
-            None => aws_lc_rs::Ticketer::new().map_err(PortTlsError::Library)?,
+        let shared = read_tickets(ssl)?;
+        let are_tickets_shared = shared.is_some();
+        let tickets = match shared {
+            Some(shared) => shared,
+            None => renewed(before, now_s).map_err(PortTlsError::Library)?,
         };
-        config.ticketer = Arc::clone(&tickets);
+        let ticketer = tickets.ticketer(asked);
+        config.ticketer = ticketer.map_err(PortTlsError::Library)?;
         // Tickets alone: what a server remembers itself would be another shard's.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -117,10 +119,52 @@ impl PortTls {
         Ok(Some(Self {
             port,
             tickets,
-            clients,
+            are_tickets_shared,
+            asked,
             doubts,
         }))
     }
+
+    /// The keys of tickets, for whoever goes on where this process ends.
+    pub const fn tickets(&self) -> &TicketKeys {
+        &self.tickets
+    }
+
+    /// Gives tickets another key if it is time to. True if `port` is to be offered anew.
+    ///
+    /// # Errors
+    /// When there are no random numbers; the old key stays.
+    pub fn renew_tickets(&mut self, now_s: u64) -> Result<bool, rustls::Error> {
+        if self.are_tickets_shared {
+            return Ok(false);
+        }
+        let Some(renewed) = self.tickets.renewed(now_s)? else {
+            return Ok(false);
+        };
+        let mut config = ServerConfig::clone(&self.port.config);
+        config.ticketer = renewed.ticketer(self.asked)?;
+        self.port.config = Arc::new(config);
+        self.tickets = renewed;
+        Ok(true)
+    }
+}
+
+fn renewed(before: &TicketKeys, now_s: u64) -> Result<TicketKeys, rustls::Error> {
+    let renewed = before.renewed(now_s)?;
+    Ok(renewed.unwrap_or_else(|| before.clone()))
+}
+
+fn read_tickets(ssl: &Ssl) -> Result<Option<TicketKeys>, PortTlsError> {
+    let path = ssl.ticket_keys_path.as_ref();
+    let Some(path) = path.filter(|path| !path.is_empty()) else {
+        return Ok(None);
+    };
+    let keys = TicketKeys::read(path).map_err(|reason| TlsError::File {
+        key: "ssl.ticket_keys_path",
+        path: path.clone(),
+        reason,
+    })?;
+    Ok(Some(keys))
 }
 
 impl PortTls {
@@ -297,15 +341,10 @@ type Verifier = Arc<dyn rustls::server::danger::ClientCertVerifier>;
 fn read_clients(
     ssl: &Ssl,
     provider: &Arc<CryptoProvider>,
-) -> Result<(Clients, Option<Verifier>), PortTlsError> {
+) -> Result<(Asked, Option<Verifier>), PortTlsError> {
     const KEY: &str = "ssl.ca_path";
-    let are_required = ssl.client_certificates == ClientCertificates::Required;
     let Some(path) = ssl.ca_path.as_ref().filter(|path| !path.is_empty()) else {
-        let clients = Clients {
-            authorities: Vec::new(),
-            are_required,
-        };
-        return Ok((clients, None));
+        return Ok((Sha256::digest(b"nobody is asked").into(), None));
     };
     let authorities = read_certificates(KEY, path)?;
     let roots = Arc::new(read_roots(KEY, path)?);
@@ -319,11 +358,17 @@ fn read_clients(
         path: path.clone(),
         reason: error.to_string(),
     })?;
-    let clients = Clients {
-        authorities,
-        are_required,
-    };
-    Ok((clients, Some(verifier)))
+    Ok((asked(ssl.client_certificates, &authorities), Some(verifier)))
+}
+
+fn asked(rule: ClientCertificates, authorities: &[CertificateDer<'static>]) -> Asked {
+    let mut asked = Sha256::new();
+    asked.update([u8::from(rule == ClientCertificates::Required)]);
+    for authority in authorities {
+        asked.update((authority.len() as u64).to_be_bytes());
+        asked.update(authority);
+    }
+    asked.finalize().into()
 }
 
 /// A handshake with an ECDSA or Ed25519 key: 128 us with P-256.

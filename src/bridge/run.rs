@@ -159,7 +159,7 @@ pub struct Bridge<L> {
     _requests: mpsc::Sender<AdminRequest>,
     signals: mpsc::Receiver<Signal>,
     reload: Reload,
-    tls: Option<PortTls>,
+    pub(super) tls: Option<PortTls>,
     pub(super) supervisor: Supervisor,
     health_due: Instant,
     sample_due: Instant,
@@ -520,6 +520,7 @@ impl<L: ShardLink> Bridge<L> {
         if now >= self.health_due {
             self.health_due = now + HEALTH_EVERY;
             self.check_health();
+            self.renew_tickets();
         }
         if self.supervisor.due().is_some_and(|due| now >= due) {
             let is_stalled = self.is_shard_stalled();
@@ -535,6 +536,20 @@ impl<L: ShardLink> Bridge<L> {
         }
         if self.gathering.is_due(now) {
             self.finish_sample();
+        }
+    }
+
+    fn renew_tickets(&mut self) {
+        let Some(tls) = &mut self.tls else {
+            return;
+        };
+        match tls.renew_tickets(unix_s()) {
+            Ok(false) => {}
+            Ok(true) => {
+                let port = tls.port.clone();
+                self.broadcast(|| FromBridge::Tls(Box::new(port.clone())));
+            }
+            Err(error) => tracing::error!(%error, "tickets of TLS sessions keep an old key"),
         }
     }
 
@@ -772,7 +787,9 @@ impl<L: ShardLink> Bridge<L> {
                 return;
             }
         };
-        let tls = match PortTls::read(&loaded.config.ssl, self.tls.as_ref()) {
+        let tickets = self.tls.as_ref().map(|tls| tls.tickets().clone());
+        let tickets = tickets.unwrap_or_default();
+        let tls = match PortTls::read(&loaded.config.ssl, &tickets, unix_s()) {
             Ok(tls) => tls.filter(|_| self.tls.is_some()),
             Err(error) => {
                 tracing::error!(%error, "the new configuration is refused; the old one stays");
@@ -821,7 +838,7 @@ impl<L: ShardLink> Bridge<L> {
 /// A shard that has not turned for so long makes the node unready.
 const STALL_MS: u64 = 5_000;
 
-pub(super) fn unix_s() -> u64 {
+pub fn unix_s() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use shards::TlsCounters;
 use tokio::runtime::Handle;
 
 use super::{
@@ -144,6 +145,20 @@ fn shard_json((shard, latest): (usize, &Latest)) -> Value {
         "to_bridge_depth": runtime.to_bridge_depth,
         "from_bridge_depth": runtime.from_bridge_depth,
         "to_bridge_full": runtime.to_bridge_full,
+        "tls": tls_json(&runtime.tls),
         "draining": snapshot.draining,
+    })
+}
+
+fn tls_json(tls: &TlsCounters) -> Value {
+    json!({
+        "connections": tls.connections,
+        "handshaking": tls.handshaking,
+        "handshakes_full": tls.handshakes_full,
+        "handshakes_resumed": tls.handshakes_resumed,
+        "handshakes_failed": tls.handshakes_failed(),
+        "input_bytes": tls.input_bytes,
+        "sealed_bytes": tls.sealed_bytes,
+        "key_updates": tls.key_updates,
     })
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::{Check, Format, Show};
-use crate::bridge::port_tls::PortTls;
+use crate::bridge::{port_tls::PortTls, tickets::TicketKeys};
 use crate::config::error::Fault;
 use crate::config::load::{self, Loaded};
 use crate::config::show::{self, Origins, Secrets};
@@ -52,7 +52,7 @@ pub fn check(arguments: &Check, environment: BTreeMap<String, String>) -> Answer
 
 /// What the server would refuse of its TLS files. Those that this user may not read are the server's to judge.
 fn with_tls(loaded: Loaded) -> Result<Loaded, ConfigErrors> {
-    match PortTls::read(&loaded.config.ssl, None) {
+    match PortTls::read(&loaded.config.ssl, &TicketKeys::default(), 0) {
         Err(error) if !error.is_forbidden() => Err(ConfigErrors(vec![ConfigError {
             origin: loaded.settings.origin("ssl.enabled").clone(),
             key: String::new(),

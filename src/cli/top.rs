@@ -27,7 +27,7 @@ use super::{
     cluster::{AskError, Method, ask, to_json, told},
     config::Answer,
 };
-use crate::bridge::admin::report::{ShardTop, TopReport};
+use crate::bridge::admin::report::{ShardTop, TlsTop, TopReport};
 
 /// Runs until it is told to stop; with `--once` or `--json`, or without a terminal, prints one table.
 pub fn run(top: &Top, environment: &BTreeMap<String, String>) -> Answer {
@@ -250,6 +250,18 @@ fn others(shown: &Shown) -> Vec<String> {
         bridge.oldest_webhook_s,
         bridge.dead_letters,
     )];
+    let tls: TlsTop = shown.report.shards.iter().map(|it| it.tls).sum();
+    if tls != TlsTop::default() {
+        lines.push(format!(
+            "TLS: {} connections, {} shaking hands; handshakes: {} full, {} resumed, {} failed; {} sealed",
+            tls.connections,
+            tls.handshaking,
+            tls.handshakes_full,
+            tls.handshakes_resumed,
+            tls.handshakes_failed,
+            bytes(tls.sealed_bytes),
+        ));
+    }
     if !shown.report.backends.is_empty() {
         let of = |it: &crate::bridge::admin::report::BackendTop| {
             let state = if it.is_up { "up" } else { "DOWN" };
@@ -432,6 +444,14 @@ mod tests {
             turns_us: 50 * counts,
             busy_ratio: 0.9 - f64::from(number) / 2.0,
             outbox_bytes: 20_000,
+            tls: TlsTop {
+                connections: 9,
+                handshaking: u64::from(number),
+                handshakes_full: 20,
+                handshakes_resumed: 30,
+                handshakes_failed: 4,
+                sealed_bytes: 5_000,
+            },
             ..ShardTop::default()
         };
         TopReport {
@@ -481,6 +501,8 @@ mod tests {
         assert_eq!(row(lines[4])[0], "0");
         assert!(text.contains("webhooks (redis): 4 waiting, 1 under way, oldest 2 s, 5 dead"));
         assert!(text.contains("cache in redis DOWN"), "{text}");
+        let tls = "TLS: 18 connections, 1 shaking hands; handshakes: 40 full, 60 resumed, 8 failed; 9 KiB";
+        assert!(text.contains(tls), "{text}");
         // A node that began anew, or one that has not sampled since, has no rates.
         for before in [report(9_000, 900), report(3_000, 300)] {
             let shown = Shown::between(&before, &report(3_000, 300));

@@ -1,12 +1,16 @@
 //! The words of a hand-over, as bytes: MessagePack with named fields.
 //!
 //! Owns: `Packet`, `PROTOCOL`, which versions understand each other.
-//! May depend on: serde, rmp-serde.
+//! May depend on: `record`, serde, rmp-serde.
 //! Invariants: a field that a reader does not know is skipped, one that is missing has its default; so a field may be added
 //! at any time, and one that changes its meaning needs another `PROTOCOL`; a variant is never renamed.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_bytes::ByteBuf;
+
+use super::record;
 
 /// Version of the hand-over: of the packets, and of the records that travel in them.
 pub const PROTOCOL: u32 = 1;
@@ -69,6 +73,31 @@ pub struct Welcome {
     pub upgrades: [u64; 2],
     /// Ids of apps of a store that this node knows: its connections name no others.
     pub apps: Vec<String>,
+    /// What seals and opens the tickets of TLS sessions.
+    pub tickets: Hidden,
+}
+
+/// A written record that no log shows.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hidden(ByteBuf);
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} bytes", self.0.len())
+    }
+}
+
+impl Welcome {
+    /// With the keys of tickets. Without them sessions begin anew, and nothing is lost.
+    pub fn with_tickets(mut self, keys: &impl Serialize) -> Self {
+        self.tickets = Hidden(record::write(keys).unwrap_or_default().into());
+        self
+    }
+
+    /// The keys of tickets, if there are some that can be read.
+    pub fn tickets<T: DeserializeOwned + Default>(&self) -> T {
+        record::read(&self.tickets.0).unwrap_or_default()
+    }
 }
 
 /// What a listening socket is for.

@@ -267,6 +267,16 @@ pub(super) const TLS_TRUNCATED: Family = counter(
 );
 pub(super) const TLS_KEY_UPDATES: Family =
     counter("tls_key_updates_total", SHARD, "Keys that clients renewed");
+pub(super) const TLS_SEALED_BYTES: Family = counter(
+    "tls_sealed_bytes_total",
+    SHARD,
+    "Bytes that were sealed for clients, as they were before",
+);
+pub(super) const TLS_CONNECTIONS: Family = gauge(
+    "tls_connections",
+    SHARD,
+    "Connections with TLS, those whose handshake is not done among them",
+);
 pub(super) const TLS_HANDSHAKING: Family = gauge(
     "tls_handshaking",
     SHARD,

@@ -212,6 +212,8 @@ fn add_tls(families: &mut Families<'_>, node: &str, shard: &str, snapshot: &Shar
     for (family, value) in [
         (&name::TLS_TRUNCATED, tls.truncated),
         (&name::TLS_KEY_UPDATES, tls.key_updates),
+        (&name::TLS_SEALED_BYTES, tls.sealed_bytes),
+        (&name::TLS_CONNECTIONS, tls.connections),
         (&name::TLS_HANDSHAKING, tls.handshaking),
         (&name::TLS_INPUT_BYTES, tls.input_bytes),
     ] {

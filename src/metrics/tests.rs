@@ -318,6 +318,8 @@ const ADDED: &[Row] = &[
     ),
     ("tls_truncated_total", "counter", &["node", "shard"], &[]),
     ("tls_key_updates_total", "counter", &["node", "shard"], &[]),
+    ("tls_sealed_bytes_total", "counter", &["node", "shard"], &[]),
+    ("tls_connections", "gauge", &["node", "shard"], &[]),
     ("tls_handshaking", "gauge", &["node", "shard"], &[]),
     ("tls_input_bytes", "gauge", &["node", "shard"], &[]),
     (
@@ -566,6 +568,8 @@ fn the_numbers_of_all_shards_are_added_up() {
         "sockudo_tls_failures_total{node=\"n1\",reason=\"not_tls\",shard=\"1\"} 52",
         "sockudo_tls_failures_total{node=\"n1\",reason=\"bad_record\",shard=\"1\"} 53",
         "sockudo_tls_handshaking{node=\"n1\",shard=\"1\"} 54",
+        "sockudo_tls_connections{node=\"n1\",shard=\"1\"} 55",
+        "sockudo_tls_sealed_bytes_total{node=\"n1\",shard=\"1\"} 56",
         "sockudo_shard_kept_bytes{node=\"n1\",shard=\"1\"} 19",
         "sockudo_shard_joins_waiting{node=\"n1\",shard=\"1\"} 23",
         "sockudo_shard_joins_refused_total{node=\"n1\",shard=\"1\"} 29",
@@ -917,6 +921,8 @@ fn busy_shard() -> ShardSnapshot {
     shard.runtime.tls.failed_not_tls = 52;
     shard.runtime.tls.records_refused = 53;
     shard.runtime.tls.handshaking = 54;
+    shard.runtime.tls.connections = 55;
+    shard.runtime.tls.sealed_bytes = 56;
     shard.counters.publishers_held = 16;
     shard.counters.inputs_throttled = 17;
     shard.counters.inputs_shed = 18;

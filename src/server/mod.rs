@@ -413,8 +413,8 @@ impl Application for ShardServer {
         self.turn_number = self.turn_number.wrapping_add(1);
         self.handover.turns(turn.now(), is_frozen);
         // Who waits for the bridge is looked at until that has taken long enough.
-        let waits = !self.is_answered() && !self.handover.gives_up_waiting();
-        if is_frozen && (waits || self.handover.is_exporting()) {
+        let waits = || !self.is_answered() && !self.handover.gives_up_waiting();
+        if is_frozen && (waits() || self.handover.is_exporting()) {
             return true;
         }
         let has_input = !is_frozen && !self.ready.is_empty();

@@ -1,8 +1,17 @@
 //! TLS on the port: what openssl, curl and the npm clients make of it.
 
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
 
+use rustls::{
+    ClientConfig, ClientConnection, HandshakeKind, RootCertStore, ServerConfig, ServerConnection,
+    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
+};
 use serde_json::{Value, json};
+use sockudo::bridge::{port_tls::PortTls, tickets::TicketKeys};
+use sockudo::config::{Sources, load};
 
 use crate::certificates::Certificates;
 use crate::clients::node_with;
@@ -58,7 +67,7 @@ fn openssl(server: &Server, files: &Certificates, arguments: &[&str]) -> String 
     let mut input = child.stdin.take().expect("it is piped");
     let request = b"GET /up HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
     // It may be refused before that.
-    let _ = std::io::Write::write_all(&mut input, request);
+    let _ = input.write_all(request);
     drop(input);
     let output = child.wait_with_output().expect("it ends");
     String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
@@ -240,6 +249,155 @@ fn plain_http_is_sent_to_https(shards: usize) {
     assert_eq!(output.stdout, b"OK", "{output:?}");
 }
 
+/// A file that only its owner may read.
+fn write_keys(path: &str, text: &str) {
+    let mut file = std::fs::OpenOptions::new();
+    let file = file.write(true).create(true).truncate(true).mode(0o600);
+    let written = file
+        .open(path)
+        .and_then(|mut it| it.write_all(text.as_bytes()));
+    written.expect("it can be written");
+}
+
+fn nodes_that_share_keys_resume_each_others_sessions(shards: usize) {
+    let files = certificates_or_skip!("nodes_that_share_keys_resume_each_others_sessions");
+    let (keys, session) = (files.key("tickets"), files.key("session"));
+    let (old, new) = ("5a".repeat(48), "c3".repeat(48));
+    write_keys(&keys, &old);
+    let sharing = config(&files, json!({"ticket_keys_path": keys}));
+    let (one, other) = (
+        Server::start(&sharing, shards),
+        Server::start(&sharing, shards),
+    );
+    let alone = Server::start(&config(&files, json!({})), shards);
+    for version in ["-tls1_2", "-tls1_3"] {
+        openssl(&one, &files, &[version, "-sess_out", &session]);
+        let resumes = |server| {
+            let output = openssl(server, &files, &[version, "-sess_in", &session]);
+            says(&output, &["HTTP/1.1 200 OK"]);
+            output.contains("Reused, TLS")
+        };
+        assert!(resumes(&other), "{version}");
+        assert!(!resumes(&alone), "{version}: another node's ticket");
+    }
+    openssl(&one, &files, &["-sess_out", &session]);
+    let resumes = || {
+        let output = openssl(&other, &files, &["-sess_in", &session]);
+        output.contains("Reused, TLS")
+    };
+    let reload = || {
+        let reloads = || other.log().matches("configuration reloaded").count();
+        let before = reloads();
+        other.signal(libc::SIGHUP);
+        eventually("a reload", || (reloads() > before).then_some(()));
+    };
+    write_keys(&keys, &format!("{new}\n{old}\n"));
+    reload();
+    assert!(resumes(), "the old key is still there");
+    write_keys(&keys, &new);
+    reload();
+    eventually("the old key is gone on all shards", || {
+        (!resumes()).then_some(())
+    });
+}
+
+/// TLS as a node offers it that begins now and was given these keys.
+fn port(ssl: Value, before: &TicketKeys, now_s: u64) -> PortTls {
+    let file = tempfile::Builder::new()
+        .suffix(".json")
+        .tempfile()
+        .expect("a file");
+    std::fs::write(file.path(), json!({"ssl": ssl}).to_string()).expect("it can be written");
+    let sources = Sources {
+        config: Some(file.path().to_owned()),
+        env_file: None,
+        search: Vec::new(),
+        environment: std::collections::BTreeMap::new(),
+        flags: Vec::new(),
+        lenient: false,
+        allow_demo_app: true,
+    };
+    let loaded = load(&sources).expect("a configuration");
+    let port = PortTls::read(&loaded.config.ssl, before, now_s);
+    port.expect("files that can be used")
+        .expect("it is enabled")
+}
+
+/// Shakes hands in memory. Whether an earlier session went on.
+fn resumes(clients: &Arc<ClientConfig>, server: &Arc<ServerConfig>) -> bool {
+    let name = ServerName::from(std::net::IpAddr::from(own_address()));
+    let mut client = ClientConnection::new(Arc::clone(clients), name).expect("a client");
+    let mut server = ServerConnection::new(Arc::clone(server)).expect("a server");
+    while client.wants_write() || server.wants_write() {
+        let mut flight = Vec::new();
+        client.write_tls(&mut flight).expect("memory");
+        server.read_tls(&mut &flight[..]).expect("memory");
+        server.process_new_packets().expect("TLS");
+        flight.clear();
+        while server.wants_write() {
+            server.write_tls(&mut flight).expect("memory");
+        }
+        let mut flight = &flight[..];
+        while !flight.is_empty() {
+            client.read_tls(&mut flight).expect("memory");
+            client.process_new_packets().expect("TLS");
+        }
+    }
+    assert!(!client.is_handshaking());
+    client.handshake_kind() == Some(HandshakeKind::Resumed)
+}
+
+#[test]
+fn sessions_go_on_where_the_keys_went_and_not_when_a_key_is_too_old() {
+    const HOUR_S: u64 = 3_600;
+    const NOW_S: u64 = 1_800_000_000;
+    let files = certificates_or_skip!("sessions_go_on_where_the_keys_went");
+    let ssl = json!({
+        "enabled": true, "cert_path": files.certificate("server"), "key_path": files.key("server"),
+    });
+    let mut asking = ssl.clone();
+    asking["ca_path"] = json!(files.certificate("ca"));
+    asking["client_certificates"] = json!("optional");
+    let authority = CertificateDer::from_pem_file(files.certificate("ca")).expect("a certificate");
+    let mut roots = RootCertStore::empty();
+    roots.add(authority).expect("an authority");
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let nobody = TicketKeys::default();
+        let mut first = port(ssl.clone(), &nobody, NOW_S);
+        let clients = ClientConfig::builder_with_protocol_versions(&[version]);
+        let clients = clients.with_root_certificates(roots.clone());
+        let clients = Arc::new(clients.with_no_client_auth());
+        assert!(!resumes(&clients, &first.port.config), "the first time");
+        assert!(resumes(&clients, &first.port.config));
+        let handed = serde_json::to_vec(first.tickets()).expect("plain data");
+        let handed: TicketKeys = serde_json::from_slice(&handed).expect("plain data");
+        // Each attempt leaves a ticket of the node that was tried: so the first one is tried again.
+        for (what, ssl, keys, hours, goes_on) in [
+            ("a successor", &ssl, &handed, 1, true),
+            ("one whose key is new", &ssl, &handed, 7, true),
+            ("one that begins too late", &ssl, &handed, 12, false),
+            ("one without the keys", &ssl, &nobody, 1, false),
+            ("one that asks who clients are", &asking, &handed, 1, false),
+        ] {
+            resumes(&clients, &first.port.config);
+            let second = port(ssl.clone(), keys, NOW_S + hours * HOUR_S);
+            let kind = resumes(&clients, &second.port.config);
+            assert_eq!(kind, goes_on, "{what}, {version:?}");
+        }
+        resumes(&clients, &first.port.config);
+        for (hours, renews, goes_on) in [(5, false, true), (6, true, true), (6, false, true)] {
+            let renewed = first.renew_tickets(NOW_S + hours * HOUR_S);
+            assert_eq!(renewed, Ok(renews), "after {hours} hours");
+            assert_eq!(resumes(&clients, &first.port.config), goes_on, "{hours}");
+        }
+        assert_eq!(first.renew_tickets(NOW_S + 18 * HOUR_S), Ok(true));
+        assert!(
+            !resumes(&clients, &first.port.config),
+            "both keys are too old"
+        );
+    }
+}
+
 #[test]
 fn files_that_cannot_be_used_are_refused_at_the_start_with_their_key() {
     let files = certificates_or_skip!("files_that_cannot_be_used_are_refused");
@@ -264,6 +422,18 @@ fn files_that_cannot_be_used_are_refused_at_the_start_with_their_key() {
             json!({"ca_path": files.key("client")}),
             ["ssl.ca_path", "holds no certificate in PEM"],
         ),
+        (
+            json!({"ticket_keys_path": files.certificate("ca")}),
+            ["ssl.ticket_keys_path", "chmod 640"],
+        ),
+        (
+            json!({"ticket_keys_path": "/nowhere"}),
+            ["ssl.ticket_keys_path", "cannot be read"],
+        ),
+        (
+            json!({"ticket_keys_path": files.key("server")}),
+            ["ssl.ticket_keys_path", "line 1 is no key"],
+        ),
     ] {
         let mut server = Server::spawn(&config(&files, more), 1);
         let status = server.exits();
@@ -280,5 +450,6 @@ on_one_and_three_shards!(
     an_encrypted_key_is_opened_by_its_passphrase,
     tls_follows_the_header_of_a_trusted_proxy,
     plain_http_is_sent_to_https,
+    nodes_that_share_keys_resume_each_others_sessions,
     a_reload_shows_another_certificate_and_a_broken_file_keeps_the_old,
 );

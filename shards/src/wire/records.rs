@@ -204,12 +204,13 @@ impl Records {
         is_told
     }
 
+    /// So many records a key may seal, but for the one that says what follows: its last.
     fn sealed_max(&self) -> u64 {
         let of_suite = match self.suite {
             SupportedCipherSuite::Tls12(suite) => suite.common.confidentiality_limit,
             SupportedCipherSuite::Tls13(suite) => suite.common.confidentiality_limit,
         };
-        of_suite.min(SEALED_MAX)
+        of_suite.min(SEALED_MAX) - 1
     }
 
     /// Opens one whole record in its place.

@@ -61,10 +61,21 @@ pub struct TlsCounters {
     pub truncated: u64,
     /// Keys that clients renewed.
     pub key_updates: u64,
+    /// Bytes that were sealed, as they were before.
+    pub sealed_bytes: u64,
+    /// Connections with TLS, those whose handshake is not done among them.
+    pub connections: u64,
     /// Connections whose handshake is not done.
     pub handshaking: u64,
     /// Bytes that wait to be opened.
     pub input_bytes: u64,
+}
+
+impl TlsCounters {
+    /// Handshakes that were never done, for whatever reason.
+    pub const fn handshakes_failed(&self) -> u64 {
+        self.failed_not_tls + self.failed_by_client + self.failed_by_us + self.failed_unfinished
+    }
 }
 
 /// The TLS of all rows of a shard.
@@ -144,11 +155,13 @@ impl Sessions {
         }
         assert!(self.rows[index].is_none());
         self.rows[index] = Some(tls);
+        self.counts.connections += 1;
     }
 
     /// The connection ends: nothing is opened or sealed any more.
     pub(crate) fn end(&mut self, index: u32) {
         if let Some(tls) = self.rows.get_mut(index as usize).and_then(Option::take) {
+            self.counts.connections -= 1;
             self.counts.input_bytes -= tls.unopened.len() as u64;
             if tls.is_handshaking() {
                 self.counts.handshaking -= 1;
@@ -336,6 +349,7 @@ impl Sessions {
             .as_deref_mut()
             .expect("the row has TLS: its flag says so");
         tls.sealed += plain.len() as u32;
+        self.counts.sealed_bytes += plain.len() as u64;
         tls.seal(plain, &mut self.sealed)
     }
 
@@ -391,3 +405,82 @@ pub(crate) struct Sending {
 
 /// Memory in which records are put together, between two system calls.
 const SENDS_BYTES: usize = 524_288;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::{crypto::aws_lc_rs, server::ResolvesServerCertUsingSni};
+
+    /// With so many rows of TLS, none of which can show a certificate.
+    fn sessions(rows: u32) -> Sessions {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider);
+        let config = config.with_safe_default_protocol_versions().expect("both");
+        let config = config.with_no_client_auth();
+        let config = config.with_cert_resolver(Arc::new(ResolvesServerCertUsingSni::new()));
+        let mut sessions = Sessions::new(Some(TlsPort {
+            config: Arc::new(config),
+            handshake: Work(0),
+            not_tls: b"",
+        }));
+        assert!((0..rows).all(|index| sessions.begin(index)));
+        sessions
+    }
+
+    fn slot(index: u32) -> Slot {
+        Slot {
+            index,
+            generation: 0,
+        }
+    }
+
+    /// The start of a handshake's record.
+    fn flight(bytes: usize) -> Vec<u8> {
+        let mut flight = vec![22, 3, 1, 64, 0];
+        flight.resize(bytes, 0);
+        flight
+    }
+
+    #[test]
+    fn a_handshake_holds_so_many_bytes_and_not_one_more() {
+        let mut sessions = sessions(2);
+        for (bytes, is_kept) in [(INPUT_BYTES_OF_ONE_MAX - 1, true), (1, true), (1, false)] {
+            assert_eq!(sessions.keep_handshake(slot(0), &flight(bytes)), is_kept);
+        }
+        assert_eq!(sessions.counts.input_refused, 1);
+        assert!(
+            sessions.keep_handshake(slot(1), &flight(9)),
+            "another's room"
+        );
+        let held = INPUT_BYTES_OF_ONE_MAX as u64 + 9;
+        assert_eq!(
+            sessions.counts.input_bytes, held,
+            "what was refused is not held"
+        );
+        assert_eq!(sessions.counts.connections, 2);
+        sessions.end(0);
+        sessions.end(1);
+        assert_eq!(
+            (sessions.counts.input_bytes, sessions.counts.connections),
+            (0, 0)
+        );
+    }
+
+    #[test]
+    fn a_shard_holds_so_many_bytes_of_all_and_has_room_again_when_one_ends() {
+        let full = (INPUT_BYTES_MAX / INPUT_BYTES_OF_ONE_MAX as u64) as u32;
+        let rest = INPUT_BYTES_MAX as usize % INPUT_BYTES_OF_ONE_MAX;
+        let mut sessions = sessions(full + 2);
+        for index in 0..full {
+            assert!(sessions.keep_handshake(slot(index), &flight(INPUT_BYTES_OF_ONE_MAX)));
+        }
+        assert!(sessions.keep(full, flight(rest)), "exactly as much");
+        assert_eq!(sessions.counts.input_bytes, INPUT_BYTES_MAX);
+        assert!(!sessions.keep(full + 1, flight(1)), "a part of a record");
+        assert!(!sessions.keep_handshake(slot(full + 1), &flight(1)));
+        assert_eq!(sessions.counts.input_refused, 2);
+        sessions.end(0);
+        assert!(sessions.keep_handshake(slot(full + 1), &flight(INPUT_BYTES_OF_ONE_MAX)));
+        assert_eq!(sessions.counts.input_bytes, INPUT_BYTES_MAX);
+    }
+}

@@ -13,7 +13,7 @@ use crate::{
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned, SupportedCipherSuite,
     SupportedProtocolVersion,
-    crypto::aws_lc_rs,
+    crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
     version::{TLS12, TLS13},
 };
@@ -34,13 +34,17 @@ pub(crate) struct Both {
 impl Both {
     /// `None` without openssl.
     pub(crate) fn make() -> Option<Self> {
+        Self::with(aws_lc_rs::default_provider())
+    }
+
+    /// The server has this provider.
+    pub(crate) fn with(of_server: CryptoProvider) -> Option<Self> {
         let files = Certificates::make(Ipv4Addr::LOCALHOST.into())?;
         let certificate = |name: &str| {
             CertificateDer::from_pem_file(files.certificate(name)).expect("a certificate")
         };
-        let provider = Arc::new(aws_lc_rs::default_provider());
         let key = PrivateKeyDer::from_pem_file(files.key("server")).expect("a key");
-        let config = ServerConfig::builder_with_provider(Arc::clone(&provider));
+        let config = ServerConfig::builder_with_provider(Arc::new(of_server));
         let config = config.with_safe_default_protocol_versions().expect("both");
         let config = config.with_no_client_auth();
         let mut config = config

@@ -15,7 +15,7 @@ use std::{
     io::Read,
     net::{SocketAddr, TcpStream},
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicU64, Ordering::SeqCst},
     },
     time::{Duration, Instant},
@@ -37,6 +37,23 @@ pub(crate) struct Facts {
     pub(crate) spilled_highest: AtomicU64,
     pub(crate) counters: Mutex<HashMap<u16, RuntimeCounters>>,
     pub(crate) ends: Mutex<Vec<Closed>>,
+    /// Is told of moments on the shard's own thread, and may hold it there.
+    pub(crate) watcher: OnceLock<Box<dyn Fn(Moment) + Send + Sync>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Moment {
+    /// Bytes that begin with this one have come.
+    Received(u8),
+    TurnEnds,
+}
+
+impl Facts {
+    fn watch(&self, moment: Moment) {
+        if let Some(watcher) = self.watcher.get() {
+            watcher(moment);
+        }
+    }
 }
 
 /// What a `Probe` does with the bytes that arrive.
@@ -175,6 +192,7 @@ impl Application for Probe {
 
     fn on_received<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot, bytes: &mut [u8]) {
         assert!(self.open.contains_key(&slot));
+        self.facts.watch(Moment::Received(bytes[0]));
         match self.mode {
             Mode::Echo => turn.send(slot, bytes),
             Mode::Blast(count) => Self::blast(turn, slot, count),
@@ -271,6 +289,7 @@ impl Application for Probe {
     }
 
     fn on_turn_end<T: TurnOf<Self>>(&mut self, _: &mut T) -> bool {
+        self.facts.watch(Moment::TurnEnds);
         false
     }
 }

@@ -108,6 +108,33 @@ pub struct ShardTop {
     pub waiting_for_shards: u64,
     pub waiting_for_bridge: u64,
     pub slow_consumers: u64,
+    #[serde(default)]
+    pub tls: TlsTop,
+}
+
+/// The TLS of a shard's connections, or of a node's; all zero where the port has none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TlsTop {
+    pub connections: u64,
+    /// Of these, those whose handshake is not done.
+    pub handshaking: u64,
+    pub handshakes_full: u64,
+    pub handshakes_resumed: u64,
+    pub handshakes_failed: u64,
+    pub sealed_bytes: u64,
+}
+
+impl std::iter::Sum for TlsTop {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, one| Self {
+            connections: sum.connections + one.connections,
+            handshaking: sum.handshaking + one.handshaking,
+            handshakes_full: sum.handshakes_full + one.handshakes_full,
+            handshakes_resumed: sum.handshakes_resumed + one.handshakes_resumed,
+            handshakes_failed: sum.handshakes_failed + one.handshakes_failed,
+            sealed_bytes: sum.sealed_bytes + one.sealed_bytes,
+        })
+    }
 }
 
 /// What leaves the host.

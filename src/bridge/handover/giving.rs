@@ -327,6 +327,11 @@ impl<L: ShardLink> Bridge<L> {
                 Some(_) => self.apps.iter().map(|it| it.app.id.clone()).collect(),
                 None => Vec::new(),
             },
+            ..Welcome::default()
+        };
+        let welcome = match &self.tls {
+            Some(tls) => welcome.with_tickets(tls.tickets()),
+            None => welcome,
         };
         giving.send(&Packet::Welcome(welcome), &[])?;
         for part in listeners.chunks(DESCRIPTORS_MAX) {

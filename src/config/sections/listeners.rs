@@ -27,6 +27,9 @@ section! {
         /// What follows when a client that is asked shows none.
         client_certificates: ClientCertificates = choice(ClientCertificates::CHOICES)
             .default("required").ours().reloads();
+        /// Keys of the tickets by which sessions are resumed, for nodes that share them: a key on each line, the first
+        /// one seals. Without it each node makes its own.
+        ticket_keys_path: Option<String> = text(shape::ANY).ours().reloads();
         /// A second listener that redirects to https.
         redirect_http: bool = flag().default("false").env(&["SSL_REDIRECT_HTTP"]);
         /// Its port.
