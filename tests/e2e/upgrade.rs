@@ -1,7 +1,8 @@
 //! A running node is followed by another process on the same sockets, and no client notices.
 
 use std::fs;
-use std::net::TcpStream;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
@@ -10,6 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use rustls::{
+    ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned,
+    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
+    version::{TLS12, TLS13},
+};
 use serde_json::json;
 
 use crate::certificates::Certificates;
@@ -261,6 +267,55 @@ fn webhooks_that_wait_are_delivered_once_by_the_process_that_has_them() {
     alice.expects_pong();
 }
 
+/// A request for `/up` over TLS; its answer begins with 200.
+fn asks_up(stream: &mut StreamOwned<ClientConnection, TcpStream>) {
+    let request = b"GET /up HTTP/1.1\r\nHost: h.test\r\n\r\n";
+    stream.write_all(request).expect("it is read");
+    let (mut answer, mut byte) = (Vec::new(), [0]);
+    while !answer.ends_with(b"\r\n\r\nOK") {
+        stream.read_exact(&mut byte).expect("an answer");
+        answer.extend_from_slice(&byte);
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 200"), "{answer:?}");
+}
+
+fn connections_with_tls_follow_and_sessions_are_resumed(shards: usize) {
+    let name = "connections_with_tls_follow_and_sessions_are_resumed";
+    let Some(files) = Certificates::make(own_address().into()) else {
+        return skip(name, "no openssl");
+    };
+    let ssl = json!({
+        "enabled": true, "cert_path": files.certificate("server"), "key_path": files.key("server"),
+    });
+    let mut server = Server::start(&Config::new().with(json!({"ssl": ssl})), shards);
+    let mut roots = RootCertStore::empty();
+    let authority = CertificateDer::from_pem_file(files.certificate("ca")).expect("a certificate");
+    roots.add(authority).expect("an authority");
+    for version in [&TLS13, &TLS12] {
+        let config = ClientConfig::builder_with_protocol_versions(&[version]);
+        let config = config.with_root_certificates(roots.clone());
+        let config = Arc::new(config.with_no_client_auth());
+        let connect = |address: SocketAddr| {
+            let name = ServerName::from(address.ip());
+            let client = ClientConnection::new(Arc::clone(&config), name).expect("a client");
+            let stream = TcpStream::connect(address).expect("it listens");
+            let patience = Some(Duration::from_secs(30));
+            stream.set_read_timeout(patience).expect("a socket");
+            let mut stream = StreamOwned::new(client, stream);
+            asks_up(&mut stream);
+            stream
+        };
+        let mut streams: Vec<_> = (0..20).map(|_| connect(server.address)).collect();
+        for _ in 0..2 {
+            let report = server.is_upgraded();
+            assert_eq!(report["closed"], 0, "{report}");
+            streams.iter_mut().for_each(asks_up);
+        }
+        let kind = connect(server.address).conn.handshake_kind();
+        assert_eq!(kind, Some(HandshakeKind::Resumed), "{version:?}");
+    }
+}
+
 #[test]
 fn plain_http_is_sent_on_to_https_after_an_upgrade_as_before() {
     let name = "plain_http_is_sent_on_to_https_after_an_upgrade_as_before";
@@ -332,4 +387,5 @@ on_one_and_three_shards! {
     no_request_of_ten_upgrades_is_refused_or_lost,
     a_program_that_cannot_take_over_leaves_everything_with_the_one_that_serves,
     a_configuration_that_is_refused_is_said_and_the_old_process_goes_on,
+    connections_with_tls_follow_and_sessions_are_resumed,
 }
