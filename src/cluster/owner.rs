@@ -5,7 +5,8 @@
 //! May depend on: `cluster::identity`, `protocol::partition`, siphasher. Time is an argument.
 //! Invariants: who comes takes a share of the others' partitions, who goes leaves its own to them, and
 //! nothing else moves; a node counts when it has been there for a lease, for itself as for others; of
-//! nodes that start together one tells what fell due before any of them counted.
+//! nodes that start together one tells what fell due before any of them counted; where partitions change
+//! hands, what falls due in that moment is told at least once.
 
 use std::{collections::BTreeMap, hash::Hasher};
 
@@ -104,12 +105,13 @@ impl Owners {
         }
     }
 
-    /// A node is gone. Call `step` before the next one goes or comes: what it owned is told since it
-    /// was heard last.
+    /// A node is gone. Call `step` before the next one goes or comes: what it owned is told since a
+    /// moment before it was heard last.
     pub fn went(&mut self, node: NodeId, now: Millis) -> Option<Change> {
         let seat = self.seats.remove(&node)?;
         self.owned.as_ref()?; // Its first share comes with `step`.
-        self.change(now, seat.heard_at)
+        // What this node saw just before it heard that one last may not have reached that one.
+        self.change(now, self.before(seat.heard_at))
     }
 
     /// Time went on. What changed, in its order.
@@ -121,8 +123,7 @@ impl Owners {
         let counts_from = own.map(|own| own.counts_from).filter(|from| *from <= now);
         match (&self.owned, counts_from) {
             (None, Some(_)) if self.is_founder() => self.found(now),
-            // Who takes over from a living one tells what falls due from then on.
-            (None, Some(counts_from)) => self.change(now, counts_from).into_iter().collect(),
+            (None, Some(counts_from)) => self.take_share(now, counts_from),
             (Some(_), _) | (None, None) => self.change(now, now).into_iter().collect(),
         }
     }
@@ -168,6 +169,30 @@ impl Owners {
         changes
     }
 
+    /// Takes over from those that live, which tell what they see until they count this node. They see it
+    /// a way earlier or later than this node does: what fell due a moment before is told again rather
+    /// than by nobody, and only of the share that stays when those count that come as well.
+    fn take_share(&mut self, now: Millis, counts_from: Millis) -> Vec<Change> {
+        let partitions = self.share(&self.seated_at(now.plus(self.overlap_ms())));
+        let overlap = Change {
+            partitions: partitions.clone(),
+            since: self.before(counts_from),
+            until: FOR_EVER,
+        };
+        self.owned = Some(partitions);
+        let rest = self.change(now, counts_from);
+        std::iter::once(overlap).chain(rest).collect()
+    }
+
+    /// What one node sees then, another one sees at the latest so much later.
+    fn overlap_ms(&self) -> u64 {
+        self.lease_ms / OVERLAPS_PER_LEASE
+    }
+
+    fn before(&self, at: Millis) -> Millis {
+        Millis(at.0.saturating_sub(self.overlap_ms()))
+    }
+
     /// It started before all others, which know it, and nobody has told what was before.
     fn is_founder(&self) -> bool {
         let mut seats = self.seats.values();
@@ -192,12 +217,7 @@ impl Owners {
         if own.counts_from > now {
             return None;
         }
-        let seated: Vec<NodeId> = self
-            .seats
-            .iter()
-            .filter(|(_, seat)| seat.counts_from <= now)
-            .map(|(node, _)| *node)
-            .collect();
+        let seated = self.seated_at(now);
         if seated == self.seated {
             return None;
         }
@@ -212,6 +232,13 @@ impl Owners {
             since,
             until: FOR_EVER,
         })
+    }
+
+    /// Who counts then, of those that are there now.
+    fn seated_at(&self, at: Millis) -> Vec<NodeId> {
+        let seats = self.seats.iter();
+        let counting = seats.filter(|(_, seat)| seat.counts_from <= at);
+        counting.map(|(node, _)| *node).collect()
     }
 
     /// What is this node's where these count.
@@ -232,6 +259,9 @@ fn owner_of(partition: Partition, nodes: &[NodeId]) -> Option<NodeId> {
     };
     nodes.iter().copied().max_by_key(weight)
 }
+
+/// The part is a heartbeat, by default.
+const OVERLAPS_PER_LEASE: u64 = 5;
 
 /// Public and fixed for ever, as that of partitions: nodes that differ would both tell, or neither.
 const KEY: &[u8; 16] = b"sockudowebhookof";
@@ -267,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_counts_after_a_lease_and_what_the_dead_owned_is_told_since_it_was_heard() {
+    fn a_node_counts_after_a_lease_and_what_the_dead_owned_is_told_since_before_it_was_heard() {
         let [a, b] = [0, 1].map(|at| Identity {
             node: nodes(2)[at],
             incarnation: Incarnation(1 + at as u64),
@@ -286,8 +316,83 @@ mod tests {
         assert!(shared.len() == 1 && (450..=574).contains(&shared[0].0));
         owners.heard(b.node, Millis(20_000));
         let all = owners.went(b.node, Millis(25_000)).expect("it comes back");
-        assert_eq!((all.partitions.len(), all.since), (1_024, Millis(20_000)));
+        // What was seen here at 19 000 may have been on its way to it when it died.
+        assert_eq!((all.partitions.len(), all.since), (1_024, Millis(19_000)));
         assert_eq!(stepped(&mut owners, 26_000), []);
+    }
+
+    /// What the first node has told by then, and what the second one tells of what fell due before it counted.
+    struct Handover {
+        first_until: Millis,
+        second_since: Millis,
+    }
+
+    impl Handover {
+        /// Of a partition that goes from the first node to the second one.
+        fn of(first: &[Change], second: &[Change]) -> Self {
+            let gained = &second.first().expect("a share").partitions;
+            let before = first.iter().rev().find(|it| it.partitions.len() == 1_024);
+            let first_until = before.expect("all was the first one's").until;
+            assert!(!gained.is_empty());
+            Self {
+                first_until,
+                second_since: second.first().expect("a share").since,
+            }
+        }
+
+        /// Whether anybody tells what the two nodes see at these times.
+        fn is_told(&self, on_first: u64, on_second: u64) -> bool {
+            Millis(on_first) < self.first_until || Millis(on_second) >= self.second_since
+        }
+    }
+
+    #[test]
+    fn what_falls_due_while_a_node_takes_its_share_is_told_at_least_once() {
+        let [a, b] = [0, 1].map(|at| Identity {
+            node: nodes(2)[at],
+            incarnation: Incarnation(1 + at as u64),
+        });
+        // The second one comes at 100, which the first one hears at once or later. Each hears what the
+        // other one has a way later.
+        let ways = [0, 4, 40, 400, 999];
+        for (hello, way) in ways.iter().flat_map(|it| ways.map(|way| (*it, way))) {
+            let (mut first, mut second) = (Owners::new(a, 5_000), Owners::new(b, 5_000));
+            for (owners, of_a, of_b) in [(&mut first, 90, 100 + hello), (&mut second, 95, 100)] {
+                owners.came(a, Millis(of_a));
+                owners.came(b, Millis(of_b));
+            }
+            let first = first.step(Millis(5_100 + hello));
+            let second = second.step(Millis(5_100));
+            let handover = Handover::of(&first, &second);
+            for at in 3_000..7_000 {
+                for (on_first, on_second) in [(at, at + way), (at + way, at)] {
+                    assert!(
+                        handover.is_told(on_first, on_second),
+                        "hello after {hello} ms: {on_first} on the first, {on_second} on the second"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn who_comes_tells_of_the_time_before_it_counts_its_own_share_only() {
+        let all: Vec<Identity> = (1..)
+            .zip(nodes(3))
+            .map(|(incarnation, node)| Identity {
+                node,
+                incarnation: Incarnation(incarnation),
+            })
+            .collect();
+        // Alone at first, since the others count a moment later.
+        let mut owners = Owners::new(all[1], 5_000);
+        for (node, came) in all.iter().zip([20, 10, 50]) {
+            owners.came(*node, Millis(came));
+        }
+        let changes = stepped(&mut owners, 5_010);
+        assert_eq!(changes.len(), 2, "{changes:?}");
+        assert!((250..=430).contains(&changes[0].0) && changes[0].1 == 4_010);
+        assert_eq!(changes[1], (1_024, 5_010));
     }
 
     #[test]
@@ -349,8 +454,9 @@ mod tests {
             .iter()
             .map(|it| it.last().expect("a share").1)
             .collect();
-        assert_eq!(since, [5_100, 5_100, 5_050]);
-        assert_eq!(told[1][0].1, 5_010);
+        assert_eq!(since, [5_100, 5_100, 4_050]);
+        // A lease's fifth before it counts, for what the oldest sees a way later.
+        assert_eq!(told[1][0].1, 4_010);
         let shares: usize = told.iter().map(|it| it.last().expect("a share").0).sum();
         assert_eq!(shares, 1_024);
         let mut late = Owners::new(all[0], 5_000);
@@ -364,6 +470,6 @@ mod tests {
         late.came(all[1], Millis(60_000));
         late.came(all[0], Millis(60_000));
         late.set_founded();
-        assert_eq!(stepped(&mut late, 65_500)[0].1, 65_000);
+        assert_eq!(stepped(&mut late, 65_500)[0].1, 64_000);
     }
 }

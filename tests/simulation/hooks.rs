@@ -26,8 +26,6 @@ pub(crate) struct Hooks {
     /// What falls due before nodes of a cluster count is told when one does, and in the moment when
     /// others do perhaps twice: until then neither graces nor doubles are judged.
     late_until: Millis,
-    /// It was so at the start.
-    differed_at_start: bool,
     pub(crate) settled: BTreeMap<(usize, u16), Millis>,
     /// Client events before this one are not judged.
     events_before: usize,
@@ -36,12 +34,9 @@ pub(crate) struct Hooks {
 }
 
 impl Hooks {
-    /// With troubles more chances are looked at, among them those in which nobody tells a beginning in the
-    /// moment when nodes begin to count each other.
-    pub(crate) fn of(late_until: Millis, has_troubles: bool) -> Self {
+    pub(crate) fn of(late_until: Millis) -> Self {
         Self {
             late_until,
-            differed_at_start: has_troubles && late_until > Millis(0),
             ..Self::default()
         }
     }
@@ -137,26 +132,11 @@ impl Hooks {
             false => Some(GRACE_MS),
         };
         match &event.kind {
-            // What came while nodes differed at the start may have been told by nobody.
-            WebhookKind::ChannelVacated
-                if self.differed_at_start && !self.occupied.contains_key(&place) =>
-            {
-                self.occupied.insert(place, (false, now));
-            }
             WebhookKind::ChannelOccupied => turn(&mut self.occupied, place, true, now, grace_ms),
             WebhookKind::ChannelVacated => turn(&mut self.occupied, place, false, now, grace_ms),
             WebhookKind::MemberAdded { user_id } => {
                 let key = (place, user_id.to_string());
                 turn(&mut self.members, key, true, now, grace_ms);
-            }
-            WebhookKind::MemberRemoved { user_id }
-                if self.differed_at_start
-                    && !self
-                        .members
-                        .contains_key(&(place.clone(), user_id.to_string())) =>
-            {
-                self.members
-                    .insert((place, user_id.to_string()), (false, now));
             }
             WebhookKind::MemberRemoved { user_id } => {
                 let key = (place, user_id.to_string());

@@ -33,6 +33,23 @@ struct Cut {
     what: Wrong,
 }
 
+/// What is judged, and how long it takes until all have heard all when nothing is wrong.
+#[derive(Clone, Copy)]
+struct Judged {
+    now: Millis,
+    heard_ms: u64,
+}
+
+impl Judged {
+    fn since(self) -> Millis {
+        self.before(self.now)
+    }
+
+    fn before(self, at: Millis) -> Millis {
+        Millis(at.0.saturating_sub(self.heard_ms))
+    }
+}
+
 /// Of what a node may lose something.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Wrong {
@@ -74,10 +91,21 @@ impl Wrong {
         match self {
             Self::Gone(it) | Self::Paused(it) | Self::Down(it, Road::State) => *it == node,
             Self::Split(groups) => groups[node] != groups[for_whom],
-            // Nor does it know who else has come meanwhile.
-            Self::Deaf(it, Road::State) => *it == for_whom,
             // Whoever hears nothing takes nobody for dead.
-            Self::AllDown | Self::Wedged => false,
+            Self::AllDown | Self::Wedged | Self::Deaf(_, Road::State) => false,
+            Self::Slow(_) | Self::Down(_, Road::Events) | Self::Deaf(_, Road::Events) => false,
+        }
+    }
+
+    /// A node does not hear who comes to another one.
+    fn conceals(&self, node: usize, for_whom: usize) -> bool {
+        match self {
+            Self::AllDown | Self::Wedged => true,
+            Self::Gone(it)
+            | Self::Paused(it)
+            | Self::Down(it, Road::State)
+            | Self::Deaf(it, Road::State) => *it == for_whom || self.silences(node, for_whom),
+            Self::Split(_) => self.silences(node, for_whom),
             Self::Slow(_) | Self::Down(_, Road::Events) | Self::Deaf(_, Road::Events) => false,
         }
     }
@@ -119,6 +147,24 @@ impl Troubles {
     /// Whether one node may have taken another for dead since then.
     fn may_be_dead(&self, since: Millis, node: usize, for_whom: usize) -> bool {
         self.any_since(since, 0, |what| what.silences(node, for_whom))
+    }
+
+    /// Whether a node may not know yet who came to another one then: since then it was never without
+    /// trouble for so long that it has heard all there is. Whom it once knew it knows until its life ends.
+    fn may_be_unknown(&self, came: Millis, node: usize, for_whom: usize, judged: Judged) -> bool {
+        let mut from = judged.since();
+        loop {
+            let cuts = self.cuts.iter();
+            let mut conceal = cuts.filter(|cut| {
+                let reaches = cut.until.is_none_or(|until| until >= from);
+                reaches && judged.before(cut.from) < from && cut.what.conceals(node, for_whom)
+            });
+            match conceal.next() {
+                Some(cut) if cut.what == Wrong::Gone(for_whom) => return true,
+                Some(cut) => from = judged.before(cut.from),
+                None => return came >= from,
+            }
+        }
     }
 
     fn any_since(&self, since: Millis, late_ms: u64, is_so: impl Fn(&Wrong) -> bool) -> bool {
@@ -495,7 +541,7 @@ impl World {
     }
 
     /// Nobody hears that a member has gone who was there all the time, unless its node could be taken
-    /// for dead.
+    /// for dead, or who hears it could not know of this connection yet when another one ended.
     pub(crate) fn check_gone(&mut self, at: usize) {
         let gone = std::mem::take(&mut self.clients[at].gone);
         let client = &self.clients[at];
@@ -506,9 +552,11 @@ impl World {
             return;
         }
         let times = cluster.times;
-        let now = self.nodes.now();
-        let judged_ms = times.lease_ms + 3 * times.heartbeat_ms + READS_WITHIN_MS;
-        let since = Millis(now.0.saturating_sub(judged_ms));
+        let judged = Judged {
+            now: self.nodes.now(),
+            heard_ms: times.lease_ms + 3 * times.heartbeat_ms + READS_WITHIN_MS,
+        };
+        let since = judged.since();
         let here = self.nodes.node_of(client.number);
         for (channel, user) in gone {
             let is_there = |it: &&Client| {
@@ -520,7 +568,11 @@ impl World {
             };
             for member in self.clients.iter().filter(is_there) {
                 let there = self.nodes.node_of(member.number);
-                if !self.troubles.may_be_dead(since, there, here) {
+                let came = member.channels[&channel].since;
+                let troubles = &self.troubles;
+                let is_excused = troubles.may_be_dead(since, there, here)
+                    || troubles.may_be_unknown(came, there, here, judged);
+                if !is_excused {
                     let epoch = member.channels[&channel].epoch;
                     let wronged = (member.number, channel.clone(), epoch);
                     self.troubles.wronged.push((wronged, client.number));

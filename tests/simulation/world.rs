@@ -65,7 +65,7 @@ impl World {
             clients: Vec::new(),
             apis: Vec::new(),
             ledger: Ledger::default(),
-            hooks: Hooks::of(late_until, plan.has_troubles),
+            hooks: Hooks::of(late_until),
             doomed: Vec::new(),
             enabled: vec![true; plan.apps.len()],
             drains: false,
