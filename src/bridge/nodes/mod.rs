@@ -311,6 +311,31 @@ fn secrets_of(config: &Config) -> impl Iterator<Item = &str> {
 /// Greater than that of any earlier life, as long as the clock does not go back.
 fn incarnation() -> Incarnation {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    let since = since.map_or(0, |since| since.as_micros());
-    Incarnation(u64::try_from(since).unwrap_or(u64::MAX))
+    let since_us = since.map_or(0, |since| since.as_micros());
+    // Without chance, two that start in one microsecond are one life, as far as others see.
+    incarnation_of(since_us, getrandom::u32().unwrap_or_default())
+}
+
+/// The microsecond, then chance: two copies of a node may be started in the same one.
+fn incarnation_of(since_us: u128, chance: u32) -> Incarnation {
+    let since_us = u64::try_from(since_us).unwrap_or(u64::MAX);
+    let began = since_us.min(u64::MAX >> CHANCE_BITS) << CHANCE_BITS;
+    Incarnation(began | (u64::from(chance) & ((1 << CHANCE_BITS) - 1)))
+}
+
+/// The microseconds have 52 bits until the year 2112.
+const CHANCE_BITS: u32 = 12;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_life_is_greater_and_two_of_one_microsecond_differ() {
+        let now_us = 1_795_940_121_874_052;
+        let [first, second] = [7, 8].map(|chance| incarnation_of(now_us, chance));
+        assert!(first < second);
+        assert!(incarnation_of(now_us, u32::MAX) < incarnation_of(now_us + 1, 0));
+        assert_eq!(incarnation_of(u128::MAX, u32::MAX), Incarnation(u64::MAX));
+    }
 }
