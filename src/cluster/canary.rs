@@ -2,7 +2,8 @@
 //!
 //! Owns: `Canaries`: those of one road that are out, the last echo.
 //! May depend on: `cluster::entry`, `Millis`. Time is an argument.
-//! Invariants: of those that are out the oldest is kept, since it says how late they are.
+//! Invariants: of those that are out the oldest is kept, since it says how late they are, and the newest
+//! are, since they say that it is over: of what a bus has lost nothing comes back.
 
 use std::collections::VecDeque;
 
@@ -38,11 +39,12 @@ impl Canaries {
         }
     }
 
-    /// One was handed to the bus. Beyond the bound the newest is not kept.
+    /// One was handed to the bus. Beyond the bound the oldest but one is not kept.
     pub(super) fn sent(&mut self, now: Millis, token: Token) {
-        if self.out.len() < CANARIES_MAX {
-            self.out.push_back((token, now));
+        if self.out.len() == CANARIES_MAX {
+            self.out.remove(1);
         }
+        self.out.push_back((token, now));
     }
 
     /// One came back, and with it whatever was sent before it.
@@ -101,11 +103,31 @@ mod tests {
         canaries.heard(Millis(3_000), Token(sent));
         assert!(canaries.is_late(Millis(3_000)));
         assert_eq!(canaries.round_trip_ms(), None);
-        canaries.heard(Millis(3_000), Token(2));
-        assert_eq!(canaries.round_trip_ms(), Some(2_998));
+        let kept = sent - CANARIES_MAX as u64 + 1;
+        canaries.heard(Millis(3_000), Token(kept));
+        assert_eq!(canaries.round_trip_ms(), Some(3_000 - kept));
         assert!(canaries.take_was_late());
-        assert!(!canaries.is_late(Millis(3_002)));
-        assert!(canaries.is_late(Millis(3_003)));
+        assert!(!canaries.is_late(Millis(3_000 + kept)));
+        assert!(canaries.is_late(Millis(3_001 + kept)));
         assert!(!canaries.take_was_late());
+    }
+
+    #[test]
+    fn after_however_many_that_were_lost_the_next_that_comes_back_is_the_end_of_it() {
+        for lost in [1, CANARIES_MAX - 1, CANARIES_MAX, CANARIES_MAX + 1, 1_000] {
+            let mut canaries = Canaries::new(Millis(0), 3_000);
+            let lost = lost as u64;
+            for number in 0..lost {
+                canaries.sent(Millis(1_000 * number), Token(number));
+            }
+            let now = 1_000 * lost + 10_000;
+            // The bus is there again, and slow: two are on their way at a time.
+            canaries.sent(Millis(now), Token(lost));
+            canaries.sent(Millis(now + 1_000), Token(lost + 1));
+            assert!(canaries.is_late(Millis(now + 1_000)), "{lost} lost");
+            canaries.heard(Millis(now + 1_500), Token(lost));
+            assert!(!canaries.is_late(Millis(now + 1_500)), "{lost} lost");
+            assert_eq!(canaries.round_trip_ms(), Some(1_500));
+        }
     }
 }
