@@ -42,6 +42,11 @@ impl Owned {
         words.all(|word| *word == u64::MAX)
     }
 
+    /// Whether this node tells what falls due then.
+    fn tells(&self, partition: Partition, at: Millis) -> bool {
+        self.ownership.has(partition) && at < self.ownership.until
+    }
+
     fn keep(&mut self, kept: Kept, until: Millis) {
         self.kept_bytes += kept.event.approximate_bytes();
         self.kept.push_back(kept);
@@ -83,10 +88,10 @@ impl ShardServer {
         partition: Partition,
         event: WebhookEvent,
     ) {
-        if !self.topics.has_bus() || self.owned.ownership.has(partition) {
+        let at = turn.now();
+        if !self.topics.has_bus() || self.owned.tells(partition, at) {
             return self.tell_webhook(turn, event);
         }
-        let at = turn.now();
         // Who dies is known to be dead after a lease, and some for the way. Whose everything is is not
         // known before a node has come to its cluster.
         let until = match self.owned.is_known {
@@ -186,6 +191,9 @@ mod tests {
             ..of(0, &[7, 8])
         };
         assert_eq!(times(owned.change(all)), [1, 2]);
+        for (at, is_told) in [(4, true), (5, false), (6, false)] {
+            assert_eq!(owned.tells(partition(7), Millis(at)), is_told, "at {at}");
+        }
         assert_eq!(times(owned.change(of(0, &[8]))), [6]);
         assert_eq!(owned.kept.len(), 1, "the other's, should it die");
     }
