@@ -39,6 +39,9 @@ pub struct Home {
     elsewhere: u32,
     /// What other nodes were told of `subscriptions`.
     told: u32,
+    /// It was occupied here and nowhere else since then: they are told even if it is vacant again, since
+    /// one of them may have to tell webhooks so.
+    was_occupied: bool,
     /// Whether other nodes were told that the last event is kept here.
     told_kept: bool,
     /// It is kept on another node.
@@ -183,6 +186,7 @@ impl Home {
             subscriptions: 0,
             elsewhere: 0,
             told: 0,
+            was_occupied: false,
             told_kept: false,
             kept_elsewhere: false,
             has_nodes: false,
@@ -219,11 +223,17 @@ impl Home {
     pub(super) fn owes(&self) -> bool {
         let owes_members = || self.roster.as_ref().is_some_and(|it| it.owes());
         let owes_kept = self.told_kept != self.kept.is_some();
-        self.has_nodes && (self.told != self.subscriptions || owes_kept || owes_members())
+        let owes_count = self.told != self.subscriptions || self.was_occupied;
+        self.has_nodes && (owes_count || owes_kept || owes_members())
     }
 
     /// The next thing that other nodes are to be told.
     pub(super) fn next_news(&mut self) -> Option<News> {
+        let was_occupied = std::mem::take(&mut self.was_occupied);
+        if was_occupied && self.told == 0 && self.subscriptions == 0 {
+            self.told = 1;
+            return Some(News::Subscriptions(1));
+        }
         if self.told != self.subscriptions {
             self.told = self.subscriptions;
             return Some(News::Subscriptions(self.subscriptions));
@@ -404,6 +414,7 @@ impl Home {
         if self.subscriptions == 0 {
             assert!(self.interests.is_empty(), "no subscription, no interest");
             effects.push(HomeEffect::Vacant);
+            self.was_occupied = self.has_nodes && self.elsewhere == 0 && self.told == 0;
         }
         self.count_changed(now, rules, effects);
         self.occupied_or_vacant(now, rules, self.total() + 1, effects);
@@ -816,6 +827,29 @@ pub(super) mod tests {
         assert_eq!(words(&channel.leave(10, None)), ["tell 1"]);
         assert_eq!(words(&channel.leave(10, None)), ["vacant", "tell 0"]);
         assert_eq!(channel.0.subscriptions(), 0);
+    }
+
+    #[test]
+    fn other_nodes_hear_of_a_channel_that_was_occupied_for_a_moment() {
+        let mut channel = Channel::new("news");
+        channel.0.tell_nodes();
+        let mut told = |comes: &[u32], elsewhere: u32| {
+            let there = Elsewhere::Subscriptions(elsewhere);
+            let effects = &mut Vec::new();
+            channel
+                .0
+                .change_elsewhere(Millis(0), &RULES, there, effects);
+            for count in comes {
+                (0..*count).for_each(|_| drop(channel.join(0, None)));
+                (0..*count).for_each(|_| drop(channel.leave(0, None)));
+            }
+            let news = std::iter::from_fn(|| channel.0.owes().then(|| channel.0.next_news()));
+            news.flatten().collect::<Vec<_>>()
+        };
+        let [occupied, vacant] = [1, 0].map(News::Subscriptions);
+        assert_eq!(told(&[1], 0), [occupied.clone(), vacant.clone()]);
+        assert_eq!(told(&[3, 1], 0), [occupied, vacant], "once");
+        assert_eq!(told(&[1], 2), [], "it was occupied all the time");
     }
 
     #[test]

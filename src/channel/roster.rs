@@ -31,7 +31,7 @@ pub struct Roster {
     frame: Option<Arc<[u8]>>,
     /// Users of whom other nodes may know something that is not so any more, and what they know;
     /// `None` where there are no other nodes.
-    owed: Option<BTreeMap<Arc<str>, Known>>,
+    owed: Option<BTreeMap<Arc<str>, Owed>>,
 }
 
 #[derive(Clone, Debug)]
@@ -42,6 +42,14 @@ struct Row {
     connections: u32,
     /// What the other nodes say of it; `None`: they do not have it.
     elsewhere: Option<Arc<str>>,
+}
+
+#[derive(Clone, Debug)]
+struct Owed {
+    known: Known,
+    /// It was here and nowhere else since then, with this info, and they do not know it. They are told
+    /// even if it is gone: one of them may have to tell webhooks that it went.
+    visit: Option<Arc<str>>,
 }
 
 /// What other nodes know of a user on this one.
@@ -144,12 +152,24 @@ impl Roster {
     fn owe(&mut self, user_id: &Arc<str>, known: Known) {
         let Some(owed) = &mut self.owed else { return };
         match owed.entry(Arc::clone(user_id)) {
-            Entry::Vacant(entry) => _ = entry.insert(known),
+            Entry::Vacant(entry) => {
+                let visit = None;
+                entry.insert(Owed { known, visit });
+            }
             Entry::Occupied(mut entry) => {
-                if known != Known::Present && *entry.get() == Known::Present {
-                    entry.insert(Known::Outdated);
+                let owed = entry.get_mut();
+                if known != Known::Present && owed.known == Known::Present {
+                    owed.known = Known::Outdated;
                 }
             }
+        }
+    }
+
+    /// A user that was here alone has gone.
+    fn owe_visit(&mut self, user_id: &Arc<str>, info: Arc<str>) {
+        let owed = self.owed.as_mut().and_then(|owed| owed.get_mut(user_id));
+        if let Some(owed) = owed.filter(|owed| owed.known == Known::Absent) {
+            owed.visit = Some(info);
         }
     }
 
@@ -160,7 +180,8 @@ impl Roster {
 
     /// The next thing that other nodes are to be told.
     pub fn next_news(&mut self) -> Option<MemberNews> {
-        while let Some((user_id, known)) = self.owed.as_mut()?.pop_first() {
+        let owed = self.owed.as_mut()?;
+        while let Some((user_id, Owed { known, visit })) = owed.pop_first() {
             let here = self.members.get(&user_id).filter(|row| row.connections > 0);
             match (here, known) {
                 (Some(row), Known::Absent | Known::Outdated) => {
@@ -170,7 +191,16 @@ impl Roster {
                 (None, Known::Present | Known::Outdated) => {
                     return Some(MemberNews::Left { user_id });
                 }
-                (Some(_), Known::Present) | (None, Known::Absent) => {}
+                (None, Known::Absent) => {
+                    let Some(info) = visit else { continue };
+                    let left = Owed {
+                        known: Known::Present,
+                        visit: None,
+                    };
+                    owed.insert(Arc::clone(&user_id), left);
+                    return Some(MemberNews::Joined(Member { user_id, info }));
+                }
+                (Some(_), Known::Present) => {}
             }
         }
         None
@@ -189,7 +219,7 @@ impl Roster {
         if row.connections > 0 {
             return Change::ConnectionOnly;
         }
-        let elsewhere = row.elsewhere.clone();
+        let (elsewhere, info_here) = (row.elsewhere.clone(), Arc::clone(&row.info));
         if let Some(info) = &elsewhere
             && row.info != *info
         {
@@ -200,6 +230,7 @@ impl Roster {
         if elsewhere.is_some() {
             return Change::ConnectionOnly;
         }
+        self.owe_visit(user_id, info_here);
         self.members.remove(user_id);
         self.frame = None;
         Change::User
@@ -423,9 +454,24 @@ mod tests {
         let _ = roster.leave(&id);
         let _ = roster.leave(&id);
         assert_eq!(roster.next_news(), left);
+        let _ = roster.leave_elsewhere(&id);
+        for _ in 0..2 {
+            let _ = roster.join(&ann);
+            let _ = roster.leave(&id);
+        }
+        assert_eq!(roster.next_news(), joined(&ann), "came and went");
+        assert_eq!(roster.next_news(), left);
+        let _ = roster.join(&named);
+        let _ = roster.leave(&id);
+        let _ = roster.join(&ann);
+        assert_eq!(roster.next_news(), joined(&ann), "is there again");
+        assert!(!roster.owes());
+        let _ = roster.leave(&id);
+        assert_eq!(roster.next_news(), left);
+        let _ = roster.join_elsewhere(&named);
         let _ = roster.join(&ann);
         let _ = roster.leave(&id);
-        assert_eq!(roster.next_news(), None, "came and went");
+        assert_eq!(roster.next_news(), None, "they had it all the time");
         assert!(!roster.owes());
     }
 }
