@@ -149,8 +149,8 @@ pub struct Peer<'a> {
     pub heard_at: Millis,
     /// WebSocket connections; `None` until it said so.
     pub connections: Option<u64>,
-    /// As `Heartbeat::is_founded`.
-    pub is_founded: bool,
+    /// Since when it says `Heartbeat::is_founded`.
+    pub founded_at: Option<Millis>,
     /// Partitions of what it has of which something is missing here.
     pub behind: usize,
     pub counters: &'a PeerCounters,
@@ -275,7 +275,7 @@ struct Row {
     program: Box<str>,
     version: Version,
     connections: Option<u64>,
-    is_founded: bool,
+    founded_at: Option<Millis>,
     lanes: LanesHeard,
     /// It said goodbye; what was on its way is taken for one lease.
     left_at: Option<Millis>,
@@ -634,7 +634,9 @@ impl Node {
                 Ok(Entry::Heartbeat(heartbeat)) => {
                     if let Some(row) = self.rows.get_mut(&sender.node) {
                         row.connections = Some(heartbeat.connections);
-                        row.is_founded = heartbeat.is_founded;
+                        if heartbeat.is_founded {
+                            row.founded_at.get_or_insert(now);
+                        }
                     }
                     let drafts = &mut self.drafts;
                     self.state.hear_heartbeat(now, sender, &heartbeat, drafts);
@@ -886,9 +888,13 @@ impl Node {
         self.connections = connections;
     }
 
-    /// From now on heartbeats say that somebody has told what was before.
-    pub fn set_founded(&mut self) {
-        self.is_founded = true;
+    /// From now on heartbeats say that somebody has told what was before. The first one at once: others
+    /// wait for it.
+    pub fn set_founded(&mut self, now: Millis) {
+        if !std::mem::replace(&mut self.is_founded, true) && self.has_started() && !self.has_left {
+            self.heartbeat_at = now;
+            self.tick_speak(now);
+        }
     }
 
     /// The others that are there, by node.
@@ -903,7 +909,7 @@ impl Node {
                 version: row.version,
                 heard_at,
                 connections: row.connections,
-                is_founded: row.is_founded,
+                founded_at: row.founded_at,
                 behind: self.state.behind(identity),
                 counters: &row.counters,
             }
@@ -929,7 +935,7 @@ impl Row {
             program: Box::default(),
             version: Version::OURS,
             connections: None,
-            is_founded: false,
+            founded_at: None,
             lanes: LanesHeard::new(),
             left_at: None,
             counters: PeerCounters::default(),

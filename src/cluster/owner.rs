@@ -5,8 +5,9 @@
 //! May depend on: `cluster::identity`, `protocol::partition`, siphasher. Time is an argument.
 //! Invariants: who comes takes a share of the others' partitions, who goes leaves its own to them, and
 //! nothing else moves; a node counts when it has been there for a lease, for itself as for others; of
-//! nodes that start together one tells what fell due before any of them counted; where partitions change
-//! hands, what falls due in that moment is told at least once.
+//! nodes that start together the oldest tells what fell due before any of them counted, and before any
+//! other tells anything; where partitions change hands, what falls due in that moment is told at least
+//! once, and who gives them away has told his last before who gets them tells the first.
 
 use std::{collections::BTreeMap, hash::Hasher};
 
@@ -25,6 +26,8 @@ pub struct Owners {
     own: Identity,
     lease_ms: u64,
     seats: BTreeMap<NodeId, Seat>,
+    /// Since when something may be this node's to tell, before its first share.
+    tells_from: Millis,
     /// Who counted when this node's share was last computed, and the share.
     seated: Vec<NodeId>,
     owned: Option<Vec<Partition>>,
@@ -32,6 +35,8 @@ pub struct Owners {
     is_founded: bool,
     /// This node may not hear who else is there.
     is_deaf: bool,
+    /// It did not at some time before its first share.
+    was_deaf: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -61,10 +66,12 @@ impl Owners {
             own,
             lease_ms,
             seats: BTreeMap::new(),
+            tells_from: Millis(0),
             seated: Vec::new(),
             owned: None,
             is_founded: false,
             is_deaf: false,
+            was_deaf: false,
         }
     }
 
@@ -72,11 +79,16 @@ impl Owners {
     /// each of several would take itself for alone.
     pub fn set_deaf(&mut self, is_deaf: bool) {
         self.is_deaf = is_deaf;
+        self.was_deaf |= is_deaf && self.owned.is_none();
     }
 
-    /// Another node says that somebody has told what was before.
-    pub fn set_founded(&mut self) {
-        self.is_founded = true;
+    /// Somebody has told what was before, and said so then: from then on count all that are there.
+    pub fn set_founded(&mut self, at: Millis) {
+        if !std::mem::replace(&mut self.is_founded, true) {
+            for seat in self.seats.values_mut() {
+                seat.counts_from = seat.counts_from.max(at);
+            }
+        }
     }
 
     /// Whether somebody has, this node or another.
@@ -96,6 +108,9 @@ impl Owners {
             heard_at: now,
         };
         self.seats.insert(node.node, seat);
+        if node == self.own {
+            self.tells_from = counts_from;
+        }
     }
 
     /// A node was heard then.
@@ -109,7 +124,13 @@ impl Owners {
     /// moment before it was heard last.
     pub fn went(&mut self, node: NodeId, now: Millis) -> Option<Change> {
         let seat = self.seats.remove(&node)?;
-        self.owned.as_ref()?; // Its first share comes with `step`.
+        if self.owned.is_none() {
+            // For others this node may count already, and the first share comes with `step`.
+            if now.plus(self.overlap_ms()) >= self.tells_from {
+                self.tells_from = self.tells_from.min(seat.heard_at);
+            }
+            return None;
+        }
         // What this node saw just before it heard that one last may not have reached that one.
         self.change(now, self.before(seat.heard_at))
     }
@@ -119,69 +140,79 @@ impl Owners {
         if self.owned.is_none() && self.is_deaf {
             return Vec::new();
         }
-        let own = self.seats.get(&self.own.node);
-        let counts_from = own.map(|own| own.counts_from).filter(|from| *from <= now);
-        match (&self.owned, counts_from) {
-            (None, Some(_)) if self.is_founder() => self.found(now),
-            (None, Some(counts_from)) => self.take_share(now, counts_from),
-            (Some(_), _) | (None, None) => self.change(now, now).into_iter().collect(),
+        if self.owned.is_some() {
+            return self.change(now, now).into_iter().collect();
+        }
+        match self.begins_at() {
+            Some(at) if at <= now && self.is_founded => self.take_share(now),
+            Some(at) if at <= now => self.found(now),
+            Some(_) | None => Vec::new(),
         }
     }
 
-    /// Takes everything since the beginning, and gives each of the others its share of what fell due
-    /// since that one counts, however late this is noticed.
-    fn found(&mut self, now: Millis) -> Vec<Change> {
-        let others = self
-            .seats
-            .iter()
-            .filter(|(node, _)| **node != self.own.node);
-        let mut times: Vec<Millis> = others
-            .map(|(_, seat)| seat.counts_from)
-            .filter(|from| *from <= now)
-            .collect();
-        times.sort_unstable();
-        times.dedup();
-        self.is_founded = true;
-        let mut changes = Vec::new();
-        let ends = times.iter().copied().chain([FOR_EVER]);
-        for (from, until) in std::iter::once(Millis(0))
-            .chain(times.iter().copied())
-            .zip(ends)
-        {
-            let counts = |(node, seat): &(&NodeId, &Seat)| {
-                **node == self.own.node || seat.counts_from <= from
-            };
-            let seated: Vec<NodeId> = self
-                .seats
-                .iter()
-                .filter(counts)
-                .map(|(node, _)| *node)
-                .collect();
-            let partitions = self.share(&seated);
-            self.seated = seated;
-            self.owned = Some(partitions.clone());
-            changes.push(Change {
-                partitions,
-                since: Millis(0),
-                until,
-            });
+    /// When this node takes its first share: for what was before a lease later than the one before it
+    /// in age, which may hear nobody; else when those that have had it surely count this node.
+    fn begins_at(&self) -> Option<Millis> {
+        let counts_from = self.seats.get(&self.own.node)?.counts_from;
+        if self.is_founded {
+            return Some(counts_from.plus(self.overlap_ms()));
         }
-        changes
+        let age = |node: NodeId, incarnation: Incarnation| (incarnation, node);
+        let own = age(self.own.node, self.own.incarnation);
+        let seats = self.seats.iter();
+        let older = seats.filter(|(node, seat)| age(**node, seat.incarnation) < own);
+        Some(counts_from.plus(self.lease_ms * older.count() as u64))
+    }
+
+    /// Takes everything since the beginning; what falls due from now on is for those that count.
+    fn found(&mut self, now: Millis) -> Vec<Change> {
+        self.set_founded(now);
+        self.seated = vec![self.own.node];
+        let all = self.share(&self.seated);
+        self.owned = Some(all.clone());
+        let rest = self.change(now, Millis(0));
+        let first = Change {
+            partitions: all,
+            since: Millis(0),
+            until: if rest.is_some() { now } else { FOR_EVER },
+        };
+        std::iter::once(first).chain(rest).collect()
     }
 
     /// Takes over from those that live, which tell what they see until they count this node. They see it
     /// a way earlier or later than this node does: what fell due a moment before is told again rather
-    /// than by nobody, and only of the share that stays when those count that come as well.
-    fn take_share(&mut self, now: Millis, counts_from: Millis) -> Vec<Change> {
-        let partitions = self.share(&self.seated_at(now.plus(self.overlap_ms())));
+    /// than by nobody, and only of the share that stays. With each that counts since then it is less.
+    fn take_share(&mut self, now: Millis) -> Vec<Change> {
+        let counted_from = self.seats.get(&self.own.node).map(|it| it.counts_from);
+        let counted_from = counted_from.unwrap_or(now);
+        // Who was deaf heard too late of those that have told all since.
+        let is_late = self.was_deaf && now.since(self.tells_from) > self.lease_ms;
+        let from = if is_late { now } else { counted_from };
+        let since = self.before(self.tells_from);
         let overlap = Change {
-            partitions: partitions.clone(),
-            since: self.before(counts_from),
-            until: FOR_EVER,
+            partitions: self.share(&self.seated_at(now)),
+            since,
+            until: from,
         };
-        self.owned = Some(partitions);
-        let rest = self.change(now, counts_from);
-        std::iter::once(overlap).chain(rest).collect()
+        let own = self.own.node;
+        let others = self.seats.iter().filter(|(node, _)| **node != own);
+        let counting = others.map(|(_, seat)| seat.counts_from);
+        let mut times: Vec<Millis> = counting.filter(|at| *at > from && *at <= now).collect();
+        times.sort_unstable();
+        times.dedup();
+        let ends = times.iter().copied().chain([FOR_EVER]);
+        let mut changes = vec![overlap];
+        for (at, until) in std::iter::once(from).chain(times.iter().copied()).zip(ends) {
+            self.seated = self.seated_at(at);
+            let partitions = self.share(&self.seated);
+            self.owned = Some(partitions.clone());
+            changes.push(Change {
+                partitions,
+                since: self.tells_from,
+                until,
+            });
+        }
+        changes
     }
 
     /// What one node sees then, another one sees at the latest so much later.
@@ -193,19 +224,13 @@ impl Owners {
         Millis(at.0.saturating_sub(self.overlap_ms()))
     }
 
-    /// It started before all others, which know it, and nobody has told what was before.
-    fn is_founder(&self) -> bool {
-        let mut seats = self.seats.values();
-        !self.is_founded && seats.all(|seat| seat.incarnation >= self.own.incarnation)
-    }
-
     /// When `step` may change something.
     pub fn due(&self) -> Option<Millis> {
         if self.owned.is_none() {
             if self.is_deaf {
                 return None;
             }
-            return Some(self.seats.get(&self.own.node)?.counts_from);
+            return self.begins_at();
         }
         let seats = self.seats.iter();
         let waiting = seats.filter(|(node, _)| !self.seated.contains(node));
@@ -321,22 +346,44 @@ mod tests {
         assert_eq!(stepped(&mut owners, 26_000), []);
     }
 
-    /// What the first node has told by then, and what the second one tells of what fell due before it counted.
+    /// A partition that goes from the first node to the second one.
     struct Handover {
+        /// The first one tells what falls due until then.
         first_until: Millis,
+        /// The second one begins then, with what fell due since.
+        second_at: Millis,
         second_since: Millis,
     }
 
     impl Handover {
-        /// Of a partition that goes from the first node to the second one.
-        fn of(first: &[Change], second: &[Change]) -> Self {
-            let gained = &second.first().expect("a share").partitions;
-            let before = first.iter().rev().find(|it| it.partitions.len() == 1_024);
-            let first_until = before.expect("all was the first one's").until;
-            assert!(!gained.is_empty());
+        /// The second node comes at 100, which the first one hears so much later.
+        fn of(first_founds: u64, hello: u64, way: u64) -> Self {
+            let [a, b] = [0, 1].map(|at| Identity {
+                node: nodes(2)[at],
+                incarnation: Incarnation(1 + at as u64),
+            });
+            let (mut first, mut second) = (Owners::new(a, 5_000), Owners::new(b, 5_000));
+            for (owners, of_a, of_b) in [(&mut first, 90, 100 + hello), (&mut second, 95, 100)] {
+                owners.came(a, Millis(of_a));
+                owners.came(b, Millis(of_b));
+            }
+            let founded = first.step(Millis(first_founds));
+            assert_eq!(
+                (founded[0].partitions.len(), founded[0].since.0),
+                (1_024, 0)
+            );
+            let counts_at = first.due().map_or(founded[0].until, |due| {
+                assert_eq!(first.step(due).len(), 1);
+                due
+            });
+            second.set_founded(Millis(first_founds + way));
+            let second_at = second.due().expect("its share");
+            let gained = second.step(second_at);
+            assert!(!gained[0].partitions.is_empty());
             Self {
-                first_until,
-                second_since: second.first().expect("a share").since,
+                first_until: counts_at,
+                second_at,
+                second_since: gained[0].since,
             }
         }
 
@@ -348,28 +395,17 @@ mod tests {
 
     #[test]
     fn what_falls_due_while_a_node_takes_its_share_is_told_at_least_once() {
-        let [a, b] = [0, 1].map(|at| Identity {
-            node: nodes(2)[at],
-            incarnation: Incarnation(1 + at as u64),
-        });
-        // The second one comes at 100, which the first one hears at once or later. Each hears what the
-        // other one has a way later.
+        // Each hears what the other one has a way later.
         let ways = [0, 4, 40, 400, 999];
         for (hello, way) in ways.iter().flat_map(|it| ways.map(|way| (*it, way))) {
-            let (mut first, mut second) = (Owners::new(a, 5_000), Owners::new(b, 5_000));
-            for (owners, of_a, of_b) in [(&mut first, 90, 100 + hello), (&mut second, 95, 100)] {
-                owners.came(a, Millis(of_a));
-                owners.came(b, Millis(of_b));
-            }
-            let first = first.step(Millis(5_100 + hello));
-            let second = second.step(Millis(5_100));
-            let handover = Handover::of(&first, &second);
-            for at in 3_000..7_000 {
-                for (on_first, on_second) in [(at, at + way), (at + way, at)] {
-                    assert!(
-                        handover.is_told(on_first, on_second),
-                        "hello after {hello} ms: {on_first} on the first, {on_second} on the second"
-                    );
+            for first_founds in [5_090, 5_100 + hello, 5_100 + hello + 3_000] {
+                let handover = Handover::of(first_founds, hello, way);
+                let of = format!("founded at {first_founds}, hello {hello}, way {way}");
+                assert!(handover.second_at >= handover.first_until, "{of}");
+                for at in 3_000..12_000 {
+                    for (on_first, on_second) in [(at, at + way), (at + way, at)] {
+                        assert!(handover.is_told(on_first, on_second), "{of}: {at}");
+                    }
                 }
             }
         }
@@ -389,10 +425,54 @@ mod tests {
         for (node, came) in all.iter().zip([20, 10, 50]) {
             owners.came(*node, Millis(came));
         }
-        let changes = stepped(&mut owners, 5_010);
-        assert_eq!(changes.len(), 2, "{changes:?}");
-        assert!((250..=430).contains(&changes[0].0) && changes[0].1 == 4_010);
-        assert_eq!(changes[1], (1_024, 5_010));
+        owners.set_founded(Millis(4_000));
+        assert_eq!(stepped(&mut owners, 6_009), []);
+        let changes = owners.step(Millis(6_010));
+        let shares: Vec<usize> = changes.iter().map(|it| it.partitions.len()).collect();
+        assert!((250..=430).contains(&shares[0]), "{shares:?}");
+        assert_eq!((shares.len(), shares[1], shares[3]), (4, 1_024, shares[0]));
+        assert_eq!(
+            changes.iter().map(|it| it.since.0).collect::<Vec<_>>(),
+            [4_010, 5_010, 5_010, 5_010]
+        );
+        let until: Vec<Millis> = changes.iter().map(|it| it.until).collect();
+        assert_eq!(until, [5_010, 5_020, 5_050, u64::MAX].map(Millis));
+    }
+
+    #[test]
+    fn nobody_tells_anything_before_the_oldest_and_a_lease_later_the_next_one_is_that() {
+        let all: Vec<Identity> = (1..)
+            .zip(nodes(3))
+            .map(|(incarnation, node)| Identity {
+                node,
+                incarnation: Incarnation(incarnation),
+            })
+            .collect();
+        let begin = |own: usize| {
+            let mut owners = Owners::new(all[own], 5_000);
+            for (node, came) in all.iter().zip([100, 10, 50]) {
+                owners.came(*node, Millis(came));
+            }
+            owners
+        };
+        for (own, due) in [(0, 5_100), (1, 10_010), (2, 15_050)] {
+            let mut owners = begin(own);
+            assert_eq!(owners.due(), Some(Millis(due)));
+            assert_eq!(stepped(&mut owners, due - 1), []);
+            let all = stepped(&mut owners, due);
+            assert_eq!(all[0], (1_024, 0), "node {own}");
+            assert!(all[1].0 < 500, "node {own}");
+        }
+        // It dies: the next one is the oldest.
+        let mut owners = begin(1);
+        assert_eq!(owners.went(all[0].node, Millis(6_000)), None);
+        assert_eq!(stepped(&mut owners, 6_000)[0], (1_024, 0));
+        // It dies when it has said so, and others count this one already: its own is told since.
+        let mut owners = begin(1);
+        owners.set_founded(Millis(5_200));
+        owners.heard(all[0].node, Millis(3_000));
+        assert_eq!(owners.went(all[0].node, Millis(6_000)), None);
+        assert_eq!(stepped(&mut owners, 6_200)[0].1, 2_000);
     }
 
     #[test]
@@ -408,12 +488,10 @@ mod tests {
         assert_eq!(stepped(&mut owners, 30_000), []);
         // Then it hears that it is not the oldest.
         owners.came(b, Millis(31_000));
+        owners.set_founded(Millis(31_500));
         owners.set_deaf(false);
         let own = stepped(&mut owners, 36_000);
-        assert!(
-            own.len() == 1 && own[0].0 < 1_024 && own[0].1 > 0,
-            "{own:?}"
-        );
+        assert_eq!(own, [(514, 4_100), (514, 5_100)]);
         // What it owns it keeps, whatever it hears.
         owners.set_deaf(true);
         assert_eq!(stepped(&mut owners, 90_000), []);
@@ -443,18 +521,22 @@ mod tests {
             for (node, came) in all.iter().zip([20, 10, 50]) {
                 owners.came(*node, Millis(came));
             }
-            let mut told = stepped(&mut owners, ticks_at);
-            told.extend(stepped(&mut owners, 5_100));
+            let mut told = match at {
+                0 => stepped(&mut owners, ticks_at),
+                _ => Vec::new(),
+            };
+            owners.set_founded(Millis(ticks_at));
+            told.extend(stepped(&mut owners, 6_100));
             told
         });
-        // Until the first of the others counts, until the second one does, and from then on.
+        // Until it tells, until another one counts, and from then on.
         assert_eq!(told[0].len(), 3, "{told:?}");
         assert_eq!(told[0][0], (1_024, 0));
         let since: Vec<u64> = told
             .iter()
             .map(|it| it.last().expect("a share").1)
             .collect();
-        assert_eq!(since, [5_100, 5_100, 4_050]);
+        assert_eq!(since, [6_100, 5_010, 5_050]);
         // A lease's fifth before it counts, for what the oldest sees a way later.
         assert_eq!(told[1][0].1, 4_010);
         let shares: usize = told.iter().map(|it| it.last().expect("a share").0).sum();
@@ -464,12 +546,12 @@ mod tests {
             late.came(*node, Millis(came));
         }
         let ends: Vec<Millis> = late.step(Millis(6_000)).iter().map(|it| it.until).collect();
-        assert_eq!(ends, [Millis(5_010), Millis(5_050), FOR_EVER]);
+        assert_eq!(ends, [Millis(6_000), FOR_EVER]);
         // One that started first and came when others had told it tells nothing of that time.
         let mut late = Owners::new(all[0], 5_000);
         late.came(all[1], Millis(60_000));
         late.came(all[0], Millis(60_000));
-        late.set_founded();
-        assert_eq!(stepped(&mut late, 65_500)[0].1, 64_000);
+        late.set_founded(Millis(60_000));
+        assert_eq!(stepped(&mut late, 66_500)[0].1, 64_000);
     }
 }

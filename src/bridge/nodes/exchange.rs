@@ -465,7 +465,7 @@ impl Exchange {
             tell_owned(Some(change), self.shards, told);
         }
         if self.owners.is_founded() {
-            self.node.set_founded();
+            self.node.set_founded(millis(now));
         }
         self.flush();
     }
@@ -475,9 +475,10 @@ impl Exchange {
         self.tell_effects(now, told);
         for peer in self.node.peers() {
             self.owners.heard(peer.identity.node, peer.heard_at);
-            if peer.is_founded {
-                self.owners.set_founded();
-            }
+        }
+        let founded_at = self.node.peers().filter_map(|peer| peer.founded_at);
+        if let Some(founded_at) = founded_at.min() {
+            self.owners.set_founded(founded_at);
         }
         if !self.has_come && self.node.has_started() && self.topics.are_common_live() {
             self.has_come = true;
