@@ -125,8 +125,11 @@ impl Owners {
     pub fn went(&mut self, node: NodeId, now: Millis) -> Option<Change> {
         let seat = self.seats.remove(&node)?;
         if self.owned.is_none() {
-            // For others this node may count already, and the first share comes with `step`.
-            if now.plus(self.overlap_ms()) >= self.tells_from {
+            // The first share comes with `step`. For others this node may count already, and where none
+            // of them counts nobody takes over what that one leaves.
+            let mut others = self.seats.iter().filter(|it| *it.0 != self.own.node);
+            let is_left = !others.any(|(_, seat)| seat.counts_from <= now);
+            if is_left || now.plus(self.overlap_ms()) >= self.tells_from {
                 self.tells_from = self.tells_from.min(seat.heard_at);
             }
             return None;
@@ -473,6 +476,28 @@ mod tests {
         owners.heard(all[0].node, Millis(3_000));
         assert_eq!(owners.went(all[0].node, Millis(6_000)), None);
         assert_eq!(stepped(&mut owners, 6_200)[0].1, 2_000);
+    }
+
+    #[test]
+    fn who_comes_as_the_last_that_counts_goes_tells_what_fell_due_since() {
+        let all = nodes(3)
+            .into_iter()
+            .zip(1..)
+            .map(|(node, number)| Identity {
+                node,
+                incarnation: Incarnation(number),
+            });
+        let all: Vec<Identity> = all.collect();
+        for (others_stay, since) in [(false, 58_000), (true, 64_000)] {
+            let mut owners = Owners::new(all[2], 5_000);
+            owners.came(all[0], Millis(50_000));
+            owners.came(all[1], Millis(50_000 + if others_stay { 0 } else { 9_500 }));
+            owners.set_founded(Millis(50_000));
+            owners.came(all[2], Millis(60_000));
+            owners.heard(all[0].node, Millis(59_000));
+            assert_eq!(owners.went(all[0].node, Millis(61_000)), None);
+            assert_eq!(stepped(&mut owners, 66_000)[0].1, since, "{others_stay}");
+        }
     }
 
     #[test]
