@@ -57,6 +57,8 @@ impl Connect {
                 churn.hear(now, client, &heard);
             })?;
         }
+        // The last ones say goodbye.
+        churn.begin_due(&mut crowd, Instant::now());
         let settings = vec![setting("seconds", rig.seconds), setting("rate", self.rate)];
         let mut outcome = meter.finish(rig, "connect", settings, churn.pace.late_ms())?;
         let per_s = churn.subscribed as f64 / outcome.seconds;
