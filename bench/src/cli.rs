@@ -6,7 +6,7 @@
 //! 1 = faults or no run, 2 = void.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Write as _},
     net::{SocketAddr, TcpStream, ToSocketAddrs},
     path::PathBuf,
@@ -24,12 +24,13 @@ use crate::{
     scenarios::{
         burst::Burst, carry::Carry, chatter::Chatter, connect::Connect, drop_all::DropAll,
         fanout::Fanout, hostile::Hostile, idle::Idle, listing::Listing, mixed::Mixed,
-        neighbour::Neighbour, presence::Presence, publish::Publish, ramp::RampUp, slow::Slow,
-        storm::Storm, whole,
+        neighbour::Neighbour, presence::Presence, publish::Publish, ramp::RampUp,
+        reconnect::Reconnect, slow::Slow, storm::Storm, whole,
     },
     summary::Summary,
     table,
     target::{Credentials, Target},
+    tls::Tls,
 };
 
 #[derive(Debug, Args)]
@@ -56,9 +57,12 @@ pub struct With<S: Args> {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Target and run")]
 struct Shared {
-    /// Server, as HOST:PORT; plain TCP, no TLS
+    /// Server, as HOST:PORT
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:6001")]
     target: String,
+    /// Speak TLS, and trust the certificates of this PEM file, no others [default: plain TCP]
+    #[arg(long, value_name = "FILE.pem")]
+    ca: Option<PathBuf>,
     /// The app's id
     #[arg(long, value_name = "ID", default_value = "app-id")]
     app_id: String,
@@ -114,6 +118,8 @@ pub enum Command {
     Idle(With<Idle>),
     /// All connections drop at once and come back, again and again; do others notice?
     Storm(With<Storm>),
+    /// All connections drop at once and come back, again and again; does somebody who stayed notice?
+    Reconnect(With<Reconnect>),
     /// A day in small: rooms, pairs that talk, newcomers
     Mixed(With<Mixed>),
     /// Some subscribers stop reading; do the others notice?
@@ -156,6 +162,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Connect(with) => with.run_one(Connect::run),
         Command::Idle(with) => with.run_one(Idle::run),
         Command::Storm(with) => with.run_one(Storm::run),
+        Command::Reconnect(with) => with.run_one(Reconnect::run),
         Command::Mixed(with) => with.run_one(Mixed::run),
         Command::Slow(with) => with.run_one(Slow::run),
         Command::Neighbour(with) => with.run_one(Neighbour::run),
@@ -244,13 +251,28 @@ impl Shared {
         Ok(())
     }
 
+    fn tls(&self) -> Result<Option<Tls>, RunError> {
+        let Some(file) = &self.ca else {
+            return Ok(None);
+        };
+        let refused = |reason: String| RunError::Setting(format!("{}: {reason}", file.display()));
+        let pem = fs::read(file).map_err(|error| refused(error.to_string()))?;
+        let host = self.target.rsplit_once(':');
+        let host = host.map_or(&*self.target, |(host, _)| host);
+        let tls = Tls::to(host, &pem).map_err(|error| refused(error.to_string()))?;
+        Ok(Some(tls))
+    }
+
     fn rig(&self) -> Result<Rig, RunError> {
-        let address = address(&self.target)?;
+        let (address, tls) = (address(&self.target)?, self.tls()?);
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
         let tag = since_epoch.map_or(0, |time| time.as_millis()) % 1_000_000_000;
         Ok(Rig {
             target: Target {
-                name: self.target.clone(),
+                name: match tls {
+                    None => self.target.clone(),
+                    Some(_) => format!("{}, TLS", self.target),
+                },
                 address,
                 authority: self.target.clone(),
                 app: Credentials {
@@ -259,6 +281,7 @@ impl Shared {
                     secret: self.secret.clone(),
                 },
                 pid: self.pid,
+                tls,
             },
             seconds: self.seconds,
             step: Duration::from_micros(self.poll_interval_us),

@@ -1,20 +1,19 @@
 //! One connection's conversation: from TCP over the upgrade and the greeting to events, or requests and answers.
 //!
 //! Owns: the socket, its stage, what of its input and output is incomplete.
-//! May depend on: mio, `crowd` (what is heard), `target`, `wire`.
+//! May depend on: `crowd` (what is heard), `line`, `target`, `wire`.
 //! Invariants: a unit is handed over once, in order; what a socket does not take is kept, at most
 //! `OUTGOING_MAX`, and of a unit at most `INCOMING_MAX`; pings are answered; `Ended` is the last that is heard.
 
 use std::{
-    io::{self, ErrorKind, Read as _, Write as _},
+    io::{self, ErrorKind},
     mem,
     time::Instant,
 };
 
-use mio::net::TcpStream;
-
 use crate::{
     crowd::{Heard, Kind, Subscription},
+    line::Line,
     target::Target,
     wire::{self, Unit, shortened},
 };
@@ -30,7 +29,7 @@ enum Stage {
 
 pub(crate) struct Conversation {
     /// None = ended or dropped.
-    pub(crate) stream: Option<TcpStream>,
+    pub(crate) stream: Option<Line>,
     stage: Stage,
     unfinished: Vec<u8>,
     outgoing: Vec<u8>,
@@ -46,7 +45,7 @@ pub(crate) struct Conversation {
 pub(crate) type Hear<'a> = dyn FnMut(Instant, Heard<'_>) + 'a;
 
 impl Conversation {
-    pub(crate) fn new(stream: TcpStream, kind: Kind, wishes: Vec<Subscription>) -> Self {
+    pub(crate) fn new(stream: Line, kind: Kind, wishes: Vec<Subscription>) -> Self {
         Self {
             stream: Some(stream),
             stage: Stage::Connecting(kind),
@@ -77,10 +76,10 @@ impl Conversation {
         let (Stage::Connecting(kind), Some(stream)) = (self.stage, &self.stream) else {
             return Ok(());
         };
-        if let Some(error) = stream.take_error().map_err(|error| words(&error))? {
+        if let Some(error) = stream.tcp().take_error().map_err(|error| words(&error))? {
             return Err(words(&error));
         }
-        if stream.peer_addr().is_err() {
+        if stream.tcp().peer_addr().is_err() {
             return Ok(()); // An early event: not connected yet.
         }
         hear(Instant::now(), Heard::Connected);
@@ -115,6 +114,7 @@ impl Conversation {
         if self.outgoing.len() > OUTGOING_MAX {
             return Err(format!("the server left {OUTGOING_MAX} bytes unread"));
         }
+        stream.push().map_err(|error| words(&error))?;
         while !self.outgoing.is_empty() {
             match stream.write(&self.outgoing) {
                 Ok(sent) => drop(self.outgoing.drain(..sent)),
@@ -140,10 +140,11 @@ impl Conversation {
                 Ok(0) => return Err("the server ended the connection".to_owned()),
                 Ok(count) => {
                     let now = Instant::now();
+                    let may_hold_more = stream.may_hold_more(count, buffer.len());
                     self.digest(target, &buffer[..count], now, hear)?;
                     // A short read empties the socket: a later byte is a new edge. An end that
                     // came with these bytes is none.
-                    if count < buffer.len() && !self.is_ending {
+                    if !may_hold_more && !self.is_ending {
                         return Ok(());
                     }
                 }

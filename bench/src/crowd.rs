@@ -1,7 +1,7 @@
 //! Many non-blocking connections on one thread: WebSocket clients, and HTTP clients that stay connected.
 //!
 //! Owns: the numbers of connections; the thread's wait for readiness.
-//! May depend on: mio, socket2, `conversation`, `sources`, `target`, `wire`.
+//! May depend on: mio, socket2, `conversation`, `line`, `sources`, `target`, `wire`.
 //! Invariants: each ready socket is read until the kernel has no more; nothing is heard of a connection
 //! after its end, nor after it was dropped from this side.
 
@@ -17,7 +17,7 @@ use std::{
 use mio::{Events, Interest, Poll, Token, net::TcpStream};
 use socket2::{Domain, SockRef, Socket, Type};
 
-use crate::{conversation::Conversation, sources::Sources, target::Target, wire};
+use crate::{conversation::Conversation, line::Line, sources::Sources, target::Target, wire};
 
 /// What a WebSocket client asks for as soon as it may.
 #[derive(Clone, Debug)]
@@ -154,7 +154,7 @@ impl Crowd {
         Ok(())
     }
 
-    fn connect(&self, client: usize) -> io::Result<TcpStream> {
+    fn connect(&self, client: usize) -> io::Result<Line> {
         let mut stream = match self.sources.of(client) {
             None => TcpStream::connect(self.target.address)?,
             Some(source) => connect_from(source, self.target.address)?,
@@ -164,7 +164,7 @@ impl Crowd {
         self.poll
             .registry()
             .register(&mut stream, Token(client), interest)?;
-        Ok(stream)
+        Ok(Line::new(stream, self.target.tls.as_ref()))
     }
 
     /// Sends bytes as they are; what the socket does not take now follows when it can.
@@ -193,11 +193,17 @@ impl Crowd {
         self.clients[client].send(&wire::masked_control(wire::CLOSE, &NORMAL));
     }
 
+    /// Whether its TLS went on with an earlier session.
+    pub fn has_resumed(&self, client: usize) -> bool {
+        let stream = self.clients[client].stream.as_ref();
+        stream.is_some_and(Line::has_resumed)
+    }
+
     /// Drops the connection as a client that lost its network does: the server gets a reset.
     pub fn reset(&mut self, client: usize) {
         if let Some(stream) = self.clients[client].stream.take() {
             // Without it the server gets an orderly end instead, which is no reason to stop.
-            let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+            let _ = SockRef::from(stream.tcp()).set_linger(Some(Duration::ZERO));
         }
     }
 
@@ -208,7 +214,7 @@ impl Crowd {
         client.is_paused = true;
         if let Some(stream) = &client.stream {
             // A larger window only makes the server notice later.
-            let _ = SockRef::from(stream).set_recv_buffer_size(SMALL_BYTES);
+            let _ = SockRef::from(stream.tcp()).set_recv_buffer_size(SMALL_BYTES);
         }
     }
 
@@ -219,7 +225,7 @@ impl Crowd {
         if mem::take(&mut paused.is_paused) {
             if let Some(stream) = &paused.stream {
                 // With the small one, what waits on the server's side would come in drops.
-                let _ = SockRef::from(stream).set_recv_buffer_size(LARGE_BYTES);
+                let _ = SockRef::from(stream.tcp()).set_recv_buffer_size(LARGE_BYTES);
             }
             self.resumed.push(client);
         }

@@ -214,6 +214,7 @@ mod tests {
                 secret: String::new(),
             },
             pid: None,
+            tls: None,
         }
     }
 

@@ -83,6 +83,14 @@ impl Rig {
         format!("bench-{}-{name}", self.tag)
     }
 
+    /// For what is sent to its socket as it is.
+    pub fn must_be_plain(&self, scenario: &str) -> Result<(), RunError> {
+        match self.target.tls {
+            None => Ok(()),
+            Some(_) => Err(RunError::Setting(format!("{scenario} speaks no TLS"))),
+        }
+    }
+
     /// Nobody yet, for so many connections.
     pub fn crowd(&self, connections: usize) -> Result<Crowd, RunError> {
         let limit = cpu::raise_descriptor_limit();

@@ -1,7 +1,7 @@
 //! A server under load: where it listens, which app it serves, which process it is.
 //!
 //! Owns: addresses and credentials; signatures of channels and API requests.
-//! May depend on: hmac, sha2, md-5. Not on the server's own code, whose oracle this is.
+//! May depend on: hmac, sha2, md-5, `tls`. Not on the server's own code, whose oracle this is.
 //! Invariants: an API request is signed with the time at which it was made.
 
 use std::{
@@ -13,6 +13,8 @@ use std::{
 use hmac::{Hmac, KeyInit, Mac};
 use md5::{Digest, Md5};
 use sha2::Sha256;
+
+use crate::tls::Tls;
 
 /// One app's names and secret.
 #[derive(Clone, Debug)]
@@ -32,6 +34,8 @@ pub struct Target {
     pub app: Credentials,
     /// Its process, where it runs on this machine and is known.
     pub pid: Option<u32>,
+    /// None = plain TCP.
+    pub tls: Option<Tls>,
 }
 
 impl Target {
@@ -130,6 +134,7 @@ mod tests {
                 secret: "7ad3773142a6692b25b8".to_owned(),
             },
             pid: None,
+            tls: None,
         };
         assert_eq!(
             target.channel_auth("1234.1234", "private-foobar"),

@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::certificates::Certificates;
 use crate::support::config::{Config, KEY, SECRET};
 use crate::support::eventually;
 use crate::support::server::{Server, next_port, own_address};
+use crate::support::skip::skip;
 
 /// Client events without limit.
 fn server() -> Server {
@@ -59,8 +61,12 @@ fn latency(outcome: &Value, key: &str, percentile: &str) -> f64 {
 /// Runs a scenario and checks that it is clean (or void), with these figures and latencies.
 #[track_caller]
 fn is_clean(flags: &str, figures: &[&str], latencies: &[&str]) -> Value {
-    let server = server();
-    let output = runs(&server, flags);
+    is_clean_on(&server(), flags, figures, latencies)
+}
+
+#[track_caller]
+fn is_clean_on(server: &Server, flags: &str, figures: &[&str], latencies: &[&str]) -> Value {
+    let output = runs(server, flags);
     let json = json_of(&output);
     for outcome in json["outcomes"].as_array().expect("a list") {
         assert_eq!(outcome["faults"], json!([]), "{flags}");
@@ -171,6 +177,56 @@ fn after_a_storm_all_are_back() {
         &["storms", "rejoined_all_s", "turned_away"],
         &["rejoined", "canary", "up"],
     );
+}
+
+#[test]
+fn who_stays_while_all_reconnect_is_timed_alone_and_beside_them() {
+    is_clean(
+        "reconnect --seconds 1 --connections 200",
+        &["storms", "rejoined_all_s", "cpu_per_connection_us"],
+        &["rejoined", "ping", "ping_alone"],
+    );
+}
+
+#[test]
+fn a_load_over_tls_trusts_the_named_certificate_and_no_other() {
+    let Some(files) = Certificates::make(own_address().into()) else {
+        return skip(
+            "a_load_over_tls_trusts_the_named_certificate_and_no_other",
+            "openssl is not installed: run scripts/test",
+        );
+    };
+    let ssl = json!({
+        "enabled": true, "cert_path": files.certificate("server"), "key_path": files.key("server"),
+    });
+    let config = Config::new().with(json!({"ssl": ssl}));
+    let server = Server::start(&config, 1);
+    let trusting = |flags: &str, ca| format!("{flags} --seconds 1 --ca {}", files.certificate(ca));
+    // More than one record of TLS, and more than one read.
+    let flags = "fanout --subscribers 20 --rate 20 --message-bytes 60000 --batch 2";
+    let json = is_clean_on(&server, &trusting(flags, "ca"), &[], &["delivery"]);
+    assert_eq!(json["outcomes"][0]["deliveries"]["received"], 800);
+    for (flags, figure, latency) in [
+        ("connect --rate 50", "resumed_percent", "subscribed"),
+        ("reconnect --connections 100", "storms", "ping"),
+    ] {
+        is_clean_on(&server, &trusting(flags, "ca"), &[figure], &[latency]);
+    }
+    let idle = trusting("idle --connections 100", "ca");
+    is_clean_on(&server, &idle, &["resident_per_connection_bytes"], &[]);
+    for (flags, expected) in [
+        (
+            trusting("connect", "other-ca"),
+            "invalid peer certificate: unknownissuer",
+        ),
+        (trusting("hostile", "ca"), "hostile speaks no TLS"),
+        ("connect --ca /dev/null".to_owned(), "no certificate in PEM"),
+    ] {
+        let output = runs(&server, &flags);
+        assert_eq!(output.status.code(), Some(1), "{flags}");
+        let words = words(&output);
+        assert!(words.contains(expected), "{flags}: {words}");
+    }
 }
 
 #[test]

@@ -47,6 +47,33 @@ fn a_table_fails_for_a_broken_budget_and_only_for_one() {
 }
 
 #[test]
+fn beside_peers_with_tls_all_who_can_resume_do() {
+    let test = "beside_peers_with_tls_all_who_can_resume_do";
+    if Command::new("openssl").arg("version").output().is_err() {
+        return skip(test, "openssl is not installed: run scripts/test");
+    }
+    let (output, json) = bench(&["peers", "--loads", "tls-connect,tls-resumed,tls-fanout"]);
+    assert_eq!(output.status.code(), Some(0));
+    let value = |key: &str| {
+        let mut rows = json["rows"].as_array().expect("a list").iter();
+        let row = rows.find(|row| row["key"] == key).expect("the row");
+        row["servers"][0]["value"]["median"].as_f64()
+    };
+    // A machine that is busy makes a run void.
+    for key in ["tls_connect_cpu", "tls_fanout_cpu"] {
+        assert!(value(key).is_none_or(|us| us > 0.0), "{key}: {json:#}");
+    }
+    let resumed = value("tls_resumed_percent");
+    assert!(resumed.is_none_or(|percent| percent > 99.0), "{json:#}");
+    let troubles = json["troubles"].as_array().expect("a list").iter();
+    let is_void = |it: &Value| {
+        it.to_string()
+            .contains("the load generator was the bottleneck")
+    };
+    assert!(troubles.into_iter().all(is_void), "{json:#}");
+}
+
+#[test]
 fn a_peer_that_does_not_start_is_shown_as_failed_and_the_run_goes_on() {
     let peer = "broken=echo no config >&2; exit 3";
     let (output, json) = bench(&["peers", "--peer", peer, "--loads", "publish,connect"]);

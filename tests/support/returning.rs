@@ -236,6 +236,7 @@ impl Worker {
             authority: address.to_string(),
             app,
             pid: None,
+            tls: None,
         };
         let crowd = Crowd::new(target.clone(), Duration::from_millis(2)).expect("epoll is there");
         let rooms = size.clients.div_ceil(size.members);

@@ -155,6 +155,7 @@ mod tests {
                     secret: "secret".to_owned(),
                 },
                 pid: None,
+                tls: None,
             },
             seconds: 1,
             step: std::time::Duration::from_millis(1),

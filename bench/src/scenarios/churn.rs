@@ -22,6 +22,8 @@ pub(super) struct Churn {
     free: Vec<usize>,
     leaving: Vec<usize>,
     pub(super) subscribed: u64,
+    /// Of which TLS went on with an earlier session.
+    pub(super) resumed: u64,
     connected_track: Track,
     established_track: Track,
     subscribed_track: Track,
@@ -57,6 +59,7 @@ impl Churn {
             free: Vec::new(),
             leaving: Vec::new(),
             subscribed: 0,
+            resumed: 0,
             connected_track: Track::new(began, CONNECTED),
             established_track: Track::new(began, ESTABLISHED),
             subscribed_track: Track::new(began, subscribed),
@@ -82,6 +85,7 @@ impl Churn {
     /// Closes what is subscribed, and opens what is due.
     pub(super) fn begin_due(&mut self, crowd: &mut Crowd, now: Instant) {
         for client in self.leaving.drain(..) {
+            self.resumed += u64::from(crowd.has_resumed(client));
             crowd.say_goodbye(client);
         }
         while let Some(number) = self.pace.take_due(now) {

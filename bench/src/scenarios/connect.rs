@@ -34,11 +34,14 @@ const CPU: CpuKeys = [
 
 impl Connect {
     pub fn run(&self, rig: &Rig) -> Result<Outcome, RunError> {
-        // Connections are short; a second of them may be open at once.
-        let mut crowd = rig.crowd(self.rate as usize)?;
+        // Connections are short; a second of them may be open at once, beside as many from before.
+        let mut crowd = rig.crowd(self.rate as usize * 2)?;
         let wish = Subscription::to(rig.channel("connect"));
-        // Says what is wrong with target or key; and first-time costs are paid.
-        rig.join(&mut crowd, 1, |_| vec![wish.clone()])?;
+        // Says what is wrong with target or key; and first-time costs are paid. Where sessions are to be
+        // resumed, there are tickets for all that may be under way at once.
+        let resumes = rig.target.tls.as_ref().is_some_and(|tls| tls.resumes);
+        let first = if resumes { self.rate as usize } else { 1 };
+        rig.join(&mut crowd, first, |_| vec![wish.clone()])?;
 
         let meter = rig.start()?;
         let pace = Pace::new(rig::beginning(), self.rate, rig.seconds);
@@ -54,6 +57,8 @@ impl Connect {
                 churn.hear(now, client, &heard);
             })?;
         }
+        // The last ones say goodbye.
+        churn.begin_due(&mut crowd, Instant::now());
         let settings = vec![setting("seconds", rig.seconds), setting("rate", self.rate)];
         let mut outcome = meter.finish(rig, "connect", settings, churn.pace.late_ms())?;
         let per_s = churn.subscribed as f64 / outcome.seconds;
@@ -64,6 +69,11 @@ impl Connect {
             "1/s",
             per_s,
         ));
+        if rig.target.tls.is_some() {
+            let percent = churn.resumed as f64 * 100.0 / churn.subscribed.max(1) as f64;
+            let figure = figure("resumed_percent", "of which resumed TLS", "%", percent);
+            outcome.figures.push(figure);
+        }
         churn.complete(&mut outcome);
         Ok(outcome)
     }

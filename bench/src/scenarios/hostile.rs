@@ -56,6 +56,7 @@ const FORGED_BYTES: usize = 10_000_000;
 
 impl Hostile {
     pub fn run(&self, rig: &Rig) -> Result<Outcome, RunError> {
+        rig.must_be_plain("hostile")?;
         let mut bystander = Bystander::arrive(rig)?;
         let alone = bystander.alone(CALM)?;
         let meter = rig.start()?;

@@ -42,6 +42,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Listing {
     pub fn run(&self, rig: &Rig) -> Result<Outcome, RunError> {
+        rig.must_be_plain("listing")?;
         let mut crowd = rig.crowd(self.connections + 4)?;
         let prefix = rig.channel("listing-");
         let each = self.channels.div_ceil(self.connections);

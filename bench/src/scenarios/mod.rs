@@ -27,6 +27,7 @@ pub mod neighbour;
 pub mod presence;
 pub mod publish;
 pub mod ramp;
+pub mod reconnect;
 pub mod slow;
 pub mod storm;
 

@@ -17,7 +17,7 @@ use super::{Trouble, churn::Churn, count};
 use crate::{
     cpu,
     crowd::{Crowd, Heard, Kind, Subscription},
-    outcome::{Outcome, Setting},
+    outcome::{Figure, Outcome, Setting},
     pace::Pace,
     requests::Requests,
     rig::{self, CpuKeys, Rig, RunError, cpu_figures, figure, setting},
@@ -84,38 +84,13 @@ impl Storm {
         }
         let ends = began + Duration::from_secs(rig.seconds);
         let mut back = Back::new(self.connections, began);
-        while Instant::now() < ends && back.is_complete() {
-            back.drop_all(&mut crowd);
-            while !back.is_complete() && back.dropped.elapsed() < PATIENCE {
-                back.begin(&mut crowd, self.in_flight, &wish)?;
-                crowd.turn(ends, &mut |now, client, heard| {
-                    back.hear(now, client, &heard)
-                })?;
-            }
-            back.longest = back.longest.max(back.dropped.elapsed());
-        }
+        back.rage(&mut crowd, self.in_flight, &wish, ends)?;
         let canary = canary.join().map_err(|_| RunError::Thread)??;
         let late_ms = canary.churn.pace.late_ms();
         let mut outcome = meter.finish(rig, "storm", self.settings(rig), late_ms)?;
         outcome.generator.cpu_share = outcome.generator.cpu_share.max(canary.cpu_share);
         outcome.void = outcome.generator.verdict();
-        let (storms, longest_s) = (back.storms, back.longest.as_secs_f64());
-        outcome.figures = cpu_figures(&outcome, self.connections as u64 * storms, CPU);
-        outcome.figures.extend([
-            figure("storms", "times that all dropped", "", storms as f64),
-            figure(
-                "rejoined_all_s",
-                "all were back after, at worst",
-                "s",
-                longest_s,
-            ),
-            figure(
-                "turned_away",
-                "attempts that the server turned away",
-                "",
-                back.away as f64,
-            ),
-        ]);
+        outcome.figures = back.figures(&outcome);
         back.complete(&mut outcome);
         canary.complete(&mut outcome);
         Ok(outcome)
@@ -131,7 +106,7 @@ impl Storm {
 }
 
 /// Connections on their way back.
-struct Back {
+pub(super) struct Back {
     dropped: Instant,
     /// Who waits, and until when; in the order of their times.
     waiting: VecDeque<(usize, Instant)>,
@@ -147,7 +122,7 @@ struct Back {
 
 impl Back {
     /// Everybody is there.
-    fn new(connections: usize, began: Instant) -> Self {
+    pub(super) fn new(connections: usize, began: Instant) -> Self {
         Self {
             dropped: began,
             waiting: VecDeque::new(),
@@ -160,6 +135,49 @@ impl Back {
             track: Track::new(began, REJOINED).shown(),
             trouble: Trouble::default(),
         }
+    }
+
+    /// Drops all and has them come back, until that time; the last storm is seen to its end.
+    pub(super) fn rage(
+        &mut self,
+        crowd: &mut Crowd,
+        in_flight: usize,
+        wish: &Subscription,
+        ends: Instant,
+    ) -> Result<(), RunError> {
+        while Instant::now() < ends && self.is_complete() {
+            self.drop_all(crowd);
+            while !self.is_complete() && self.dropped.elapsed() < PATIENCE {
+                self.begin(crowd, in_flight, wish)?;
+                crowd.turn(ends, &mut |now, client, heard| {
+                    self.hear(now, client, &heard)
+                })?;
+            }
+            self.longest = self.longest.max(self.dropped.elapsed());
+        }
+        Ok(())
+    }
+
+    /// What a storm costs and how it went, in figures.
+    pub(super) fn figures(&self, outcome: &Outcome) -> Vec<Figure> {
+        let connections = self.has_joined.len() as u64 * self.storms;
+        let mut figures = cpu_figures(outcome, connections, CPU);
+        figures.extend([
+            figure("storms", "times that all dropped", "", self.storms as f64),
+            figure(
+                "rejoined_all_s",
+                "all were back after, at worst",
+                "s",
+                self.longest.as_secs_f64(),
+            ),
+            figure(
+                "turned_away",
+                "attempts that the server turned away",
+                "",
+                self.away as f64,
+            ),
+        ]);
+        figures
     }
 
     fn is_complete(&self) -> bool {
@@ -220,7 +238,7 @@ impl Back {
         }
     }
 
-    fn complete(self, outcome: &mut Outcome) {
+    pub(super) fn complete(self, outcome: &mut Outcome) {
         outcome.faults.extend(self.trouble.faults());
         let all = self.has_joined.len();
         if !self.is_complete() {

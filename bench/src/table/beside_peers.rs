@@ -31,10 +31,13 @@ pub struct PeerTable {
     #[arg(long, value_name = "VERSION=PATH", value_parser = named)]
     sockudo: Vec<(String, String)>,
     /// Another server, run by `sh -c` with HOST, PORT, APP_ID, APP_KEY and APP_SECRET in its
-    /// environment; may be repeated. The CPU time is that of the shell's last child
+    /// environment, and CERTIFICATE and KEY, its files for TLS; may be repeated. The CPU time is that of the shell's last child
     #[arg(long, value_name = "NAME=COMMAND", value_parser = named)]
     peer: Vec<(String, String)>,
-    /// Loads to run [default: all]
+    /// The loads with TLS on the port instead of those without
+    #[arg(long, conflicts_with = "loads")]
+    tls: bool,
+    /// Loads to run [default: all without TLS]
     #[arg(long, value_name = "NAMES", value_delimiter = ',',
         value_parser = PossibleValuesParser::new(loads()))]
     loads: Vec<String>,
@@ -64,8 +67,10 @@ impl PeerTable {
 
     fn measure(&self) -> io::Result<Measured> {
         let is_wanted = |row: &Row| {
-            let mut loads = self.loads.iter();
-            loads.len() == 0 || loads.any(|name| name == row.course.name())
+            if self.loads.is_empty() {
+                return row.course.has_tls() == self.tls;
+            }
+            self.loads.iter().any(|name| name == row.course.name())
         };
         let rows: Vec<Row> = rows::of_peers().into_iter().filter(is_wanted).collect();
         let subjects = self.subjects()?;
@@ -122,7 +127,8 @@ fn goal(row: &Row) -> Option<f64> {
             Kind::Cpu,
             Course::Chatter | Course::ChatterBursts | Course::Publish | Course::PublishBursts,
         ) => Some(3.0),
-        (Kind::Cpu, Course::Fanout | Course::FanoutBatch) => Some(2.0),
+        (Kind::Cpu, Course::Fanout | Course::FanoutBatch | Course::TlsFanout) => Some(2.0),
+        (Kind::Memory, Course::TlsIdle) => Some(4.0),
         (Kind::Memory, _) => Some(8.0),
         (Kind::Latency, _) => Some(1.0),
         (Kind::Cpu | Kind::Other, _) => None,

@@ -17,8 +17,9 @@ use crate::{
     scenarios::{
         burst::Burst, chatter::Chatter, connect::Connect, drop_all::DropAll, fanout::Fanout,
         hostile::Hostile, idle::Idle, listing::Listing, mixed::Mixed, neighbour::Neighbour,
-        presence::Presence, publish::Publish, slow::Slow, storm::Storm,
+        presence::Presence, publish::Publish, reconnect::Reconnect, slow::Slow, storm::Storm,
     },
+    tls::Tls,
 };
 
 /// One scenario with fixed parameters.
@@ -59,6 +60,13 @@ pub enum Course {
     PublishCounted,
     /// Chatter on two shards at least, and what their messages to each other take.
     Hop,
+    /// The same as some above with TLS on the port; handshakes in full, but for `TlsResumed`.
+    TlsFanout,
+    TlsConnect,
+    TlsResumed,
+    TlsIdle,
+    /// Who comes back shakes hands in full, all at once.
+    TlsStorm,
 }
 
 const SUBSCRIBERS: usize = 1_000;
@@ -96,7 +104,7 @@ const LISTED_BY: usize = 200;
 const OTHER_FILES: u64 = 1_000;
 
 impl Course {
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 34] = [
         Self::Fanout,
         Self::FanoutBatch,
         Self::Chatter,
@@ -126,6 +134,11 @@ impl Course {
         Self::Drop,
         Self::DropLarge,
         Self::Hop,
+        Self::TlsFanout,
+        Self::TlsConnect,
+        Self::TlsResumed,
+        Self::TlsIdle,
+        Self::TlsStorm,
     ];
 
     /// On the command line and in JSON.
@@ -160,10 +173,16 @@ impl Course {
             Self::Drop => "drop",
             Self::DropLarge => "drop-large",
             Self::Hop => "hop",
+            Self::TlsFanout => "tls-fanout",
+            Self::TlsConnect => "tls-connect",
+            Self::TlsResumed => "tls-resumed",
+            Self::TlsIdle => "tls-idle",
+            Self::TlsStorm => "tls-storm",
         }
     }
 
     /// Of what the figures speak, in words with the parameters.
+    // tidy: table, an arm for each course.
     pub fn description(self, descriptors: u64) -> String {
         let idle = allowed(IDLE_CONNECTIONS, descriptors);
         let large = allowed(LARGE_SUBSCRIBERS, descriptors);
@@ -231,6 +250,13 @@ impl Course {
             Self::Hop => format!(
                 "{CLIENT_EVENTS_PER_S} client events/s on {HOP_SHARDS} shards that are not pinned"
             ),
+            Self::TlsFanout => "as fanout, with TLS".to_owned(),
+            Self::TlsConnect => "as connect, each with a TLS handshake in full".to_owned(),
+            Self::TlsResumed => "as connect, each resuming a TLS session".to_owned(),
+            Self::TlsIdle => "as idle-shared, with TLS".to_owned(),
+            Self::TlsStorm => format!(
+                "one connection's pings while {STORM_CONNECTIONS} drop and come back at once, again and again, with TLS"
+            ),
         }
     }
 
@@ -247,7 +273,16 @@ impl Course {
                 _ => None,
             },
             counts_in_redis: self == Self::PublishCounted,
+            tls: self.has_tls(),
         }
+    }
+
+    pub fn has_tls(self) -> bool {
+        use Course::{TlsConnect, TlsFanout, TlsIdle, TlsResumed, TlsStorm};
+        matches!(
+            self,
+            TlsFanout | TlsConnect | TlsResumed | TlsIdle | TlsStorm
+        )
     }
 
     /// Webhooks that a run of so many seconds makes.
@@ -362,6 +397,14 @@ impl Course {
             }
             .run(rig),
             Self::Hop => chatter(TALKERS / 2, 2).run(rig),
+            Self::TlsFanout => Self::Fanout.run(rig, descriptors),
+            Self::TlsConnect => Self::Connect.run(rig, descriptors),
+            Self::TlsResumed => Self::Connect.run(&resuming(rig), descriptors),
+            Self::TlsIdle => Self::IdleShared.run(rig, descriptors),
+            Self::TlsStorm => Reconnect {
+                connections: STORM_CONNECTIONS,
+            }
+            .run(rig),
         }
     }
 }
@@ -374,6 +417,12 @@ pub fn described(rows: &[Row], descriptors: u64) -> Vec<String> {
         format!("{}: {description}", course.name())
     };
     courses.into_iter().map(described).collect()
+}
+
+fn resuming(rig: &Rig) -> Rig {
+    let mut rig = rig.clone();
+    rig.target.tls = rig.target.tls.as_ref().map(Tls::resuming);
+    rig
 }
 
 const BURSTS_EVERY: Duration = Duration::from_millis(1);

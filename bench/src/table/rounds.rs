@@ -149,7 +149,8 @@ impl Plan {
         }
         if let Some(metrics) = running.metrics {
             let request = rig.target.plain_request("/metrics");
-            let (_, body) = ask(metrics, &request).map_err(|error| format!("metrics: {error}"))?;
+            let (_, body) =
+                ask(metrics, None, &request).map_err(|error| format!("metrics: {error}"))?;
             outcome.figures.extend(own_figures(&body));
         }
         Ok(outcome)

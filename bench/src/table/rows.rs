@@ -161,6 +161,7 @@ const KERNEL: &[&str] = &[
 ];
 const IDLE_CPU: &[&str] = &["idle_cpu_percent"];
 const RECONNECTS: &[&str] = &["reconnects"];
+const RESUMED: &[&str] = &["resumed_percent"];
 const TURN: &[&str] = &["turn_p999_ms"];
 const HOP: &[&str] = &["mesh_hop_p99_us"];
 
@@ -225,7 +226,8 @@ pub fn of_budgets() -> Vec<Row> {
     use Course::{
         Burst300, Burst3000, Burst10000, BurstLarge, Chatter, ChatterBursts, Connect, Drop,
         DropLarge, Fanout, Hop, Hostile, IdleOwn, IdleShared, Listing, Neighbour, Presence,
-        PublishBatch, PublishCounted, Storm, WebhookBatches, Webhooks,
+        PublishBatch, PublishCounted, Storm, TlsConnect, TlsFanout, TlsIdle, TlsResumed, TlsStorm,
+        WebhookBatches, Webhooks,
     };
     let mut ring = Row::cpu(
         Fanout,
@@ -382,6 +384,30 @@ pub fn of_budgets() -> Vec<Row> {
             99.0,
         ),
         Row::other(Hop, "hop_p99", "hop to another shard, p99", HOP, "us"),
+        Row::cpu(TlsFanout, "tls_fanout_cpu", "TLS: fan-out", DELIVERED),
+        Row::cpu(
+            TlsConnect,
+            "tls_connect_cpu",
+            "TLS: connect to closed",
+            CONNECTION,
+        ),
+        Row::cpu(
+            TlsResumed,
+            "tls_resumed_cpu",
+            "… with a resumed session",
+            CONNECTION,
+        ),
+        Row::memory(TlsIdle, "tls_memory", "TLS: memory, one channel", RESIDENT),
+        pings(
+            TlsStorm,
+            "tls_storm_p99",
+            "TLS: 2 000 come back at once: a ping's p99",
+        ),
+        alone(
+            TlsStorm,
+            "tls_storm_alone",
+            "… the same connection before: p99",
+        ),
     ]);
     rows
 }
@@ -395,7 +421,7 @@ struct Group {
     latencies: &'static [(&'static str, &'static str)],
 }
 
-const GROUPS: [Group; 18] = [
+const GROUPS: [Group; 21] = [
     Group {
         course: Course::Fanout,
         what: "fan-out",
@@ -504,6 +530,24 @@ const GROUPS: [Group; 18] = [
         cpu: None,
         latencies: &[("neighbour", "delivery")],
     },
+    Group {
+        course: Course::TlsFanout,
+        what: "TLS, fan-out",
+        cpu: Some(DELIVERED),
+        latencies: &[("delivery", "delivery")],
+    },
+    Group {
+        course: Course::TlsConnect,
+        what: "TLS, connect in full",
+        cpu: Some(CONNECTION),
+        latencies: &[("subscribed", "subscribed")],
+    },
+    Group {
+        course: Course::TlsResumed,
+        what: "TLS, connect and resume",
+        cpu: Some(CONNECTION),
+        latencies: &[("subscribed", "subscribed")],
+    },
 ];
 
 /// Percentiles of the table with peers: in keys, shown, and as numbers.
@@ -541,7 +585,7 @@ impl Group {
 
 /// All rows of the table with peers: CPU time and latencies, load by load, then idle connections.
 pub fn of_peers() -> Vec<Row> {
-    use Course::{IdleOwn, IdleShared};
+    use Course::{IdleOwn, IdleShared, TlsIdle, TlsResumed};
     let mut rows: Vec<Row> = GROUPS.iter().flat_map(Group::rows).collect();
     rows.extend([
         Row::cpu(
@@ -553,6 +597,14 @@ pub fn of_peers() -> Vec<Row> {
         Row::memory(IdleShared, "memory_shared", "memory, one channel", RESIDENT),
         Row::memory(IdleOwn, "memory_own", "memory, a channel each", RESIDENT),
         Row::other(IdleShared, "idle_cpu", "idle CPU", IDLE_CPU, "% of a core"),
+        Row::other(
+            TlsResumed,
+            "tls_resumed_percent",
+            "TLS, connect and resume: did resume",
+            RESUMED,
+            "%",
+        ),
+        Row::memory(TlsIdle, "tls_memory", "TLS, memory, one channel", RESIDENT),
     ]);
     rows
 }

@@ -7,7 +7,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Read as _, Write as _},
+    io::{self, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
@@ -16,16 +16,19 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustls::StreamOwned;
 use serde_json::{Value, json};
 use thiserror::Error;
 
 use super::{
     cluster::bus::{Bus, Engine, Seat},
+    identity::{CERTIFICATE, Identity, KEY},
     sink::Sink,
 };
 use crate::{
     floors::Floor,
     target::{Credentials, Target},
+    tls::Tls,
     wire,
 };
 
@@ -73,6 +76,8 @@ pub struct Needs {
     pub webhooks: Option<Hooks>,
     /// Requests are counted in a Redis of the table's own, against limits that none reaches.
     pub counts_in_redis: bool,
+    /// Its port speaks TLS, with a certificate that all of the table show.
+    pub tls: bool,
 }
 
 /// How webhooks are sent.
@@ -192,6 +197,8 @@ impl Subject {
         let redis = redis
             .transpose()
             .map_err(|error| failed(io::Error::other(error)))?;
+        let present = || Identity::of_this_run()?.present(folder.path());
+        let tls = needs.tls.then(present).transpose().map_err(failed)?;
         let ports = Ports {
             server,
             metrics,
@@ -223,6 +230,7 @@ impl Subject {
             authority: local(server).to_string(),
             app,
             pid: Some(child.id()),
+            tls,
         };
         let mut running = Running {
             child,
@@ -298,19 +306,25 @@ impl Subject {
                     .env_clear();
                 Ok(command)
             }
-            Program::Shell { command: line } => {
-                let mut command = Command::new("sh");
-                command
-                    .args(["-c", line])
-                    .env("HOST", "127.0.0.1")
-                    .env("PORT", port.to_string())
-                    .env("APP_ID", &app.id)
-                    .env("APP_KEY", &app.key)
-                    .env("APP_SECRET", &app.secret);
-                Ok(command)
-            }
+            Program::Shell { command: line } => Ok(shell(line, port, app, needs.tls)),
         }
     }
+}
+
+/// What it is to serve is in its environment.
+fn shell(line: &str, port: u16, app: &Credentials, has_tls: bool) -> Command {
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", line])
+        .env("HOST", "127.0.0.1")
+        .env("PORT", port.to_string())
+        .env("APP_ID", &app.id)
+        .env("APP_KEY", &app.key)
+        .env("APP_SECRET", &app.secret);
+    if has_tls {
+        command.envs([("CERTIFICATE", CERTIFICATE), ("KEY", KEY)]);
+    }
+    command
 }
 
 /// Where a subject listens.
@@ -359,6 +373,10 @@ fn configuration(app: &Credentials, ports: Ports, needs: Needs) -> Value {
             "url": format!("http://{sink}/"), "event_types": ["client_event"],
         }]);
     }
+    if needs.tls {
+        // The process works in its own folder.
+        configuration["ssl"] = json!({"enabled": true, "cert_path": CERTIFICATE, "key_path": KEY});
+    }
     if let Some(port) = ports.redis {
         configuration["rate_limiter"] = json!({
             "enabled": true, "driver": "redis",
@@ -379,7 +397,8 @@ impl Running {
                 return false;
             }
             let request = self.target.api_request("events", body);
-            if ask(self.target.address, &request).is_ok_and(|(status, _)| status == 200) {
+            let tls = self.target.tls.as_ref();
+            if ask(self.target.address, tls, &request).is_ok_and(|(status, _)| status == 200) {
                 return true;
             }
             thread::sleep(LOOK);
@@ -426,10 +445,17 @@ impl Drop for Running {
 }
 
 /// Status and body of the answer to one request.
-pub fn ask(address: SocketAddr, request: &[u8]) -> io::Result<(u16, Vec<u8>)> {
+pub fn ask(address: SocketAddr, tls: Option<&Tls>, request: &[u8]) -> io::Result<(u16, Vec<u8>)> {
     const PATIENCE: Duration = Duration::from_secs(2);
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
+    match tls {
+        None => exchange(stream, request),
+        Some(tls) => exchange(StreamOwned::new(tls.begin(), stream), request),
+    }
+}
+
+fn exchange(mut stream: impl Read + Write, request: &[u8]) -> io::Result<(u16, Vec<u8>)> {
     stream.write_all(request)?;
     let mut input = Vec::new();
     let mut buffer = [0; 16_384];

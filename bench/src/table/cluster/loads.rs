@@ -174,7 +174,7 @@ fn await_first(near: &Rig, crowd: &mut Crowd, channel: &str) -> Result<(), RunEr
             return Err(RunError::Closed(said));
         }
         let request = publication(&near.target, channel, 0..1, DATA_BYTES);
-        ask(near.target.address, &request)?;
+        ask(near.target.address, None, &request)?;
         let until = Instant::now() + PAUSE;
         while Instant::now() < until {
             crowd.turn(until, &mut |_, _, heard| {

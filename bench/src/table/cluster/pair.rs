@@ -140,7 +140,7 @@ pub(super) struct Counts {
 
 impl Counts {
     fn read(target: &Target, metrics: SocketAddr) -> io::Result<Self> {
-        let (_, body) = ask(metrics, &target.plain_request("/metrics"))?;
+        let (_, body) = ask(metrics, None, &target.plain_request("/metrics"))?;
         Ok(Self::parse(&String::from_utf8_lossy(&body)))
     }
 
