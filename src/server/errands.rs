@@ -37,6 +37,8 @@ pub(super) enum Errand {
     List(Waiter),
     /// The apps changed: connections of those that are gone or disabled are closed.
     CheckApps { next: usize },
+    /// The next slice of a search for the largest channels.
+    Largest,
 }
 
 /// What watchers are told, encoded once for all of a shard.
@@ -204,6 +206,13 @@ impl ShardServer {
             Errand::List(waiter) => {
                 turn.spend(Work::MESSAGE);
                 self.list_more(turn, waiter);
+                None
+            }
+            Errand::Largest => {
+                // Behind the others: who waits for those does not wait for an operator.
+                if self.search_largest(turn) {
+                    self.errands.push(Errand::Largest);
+                }
                 None
             }
             Errand::CheckApps { mut next } => {

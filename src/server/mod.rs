@@ -31,6 +31,7 @@ mod health;
 mod home;
 mod hooks;
 mod kept;
+mod largest;
 mod leases;
 mod listing;
 mod lookups;
@@ -71,6 +72,7 @@ use self::{
     handover::Handover,
     hooks::Owned,
     kept::KeptAsks,
+    largest::Largest,
     leases::Leases,
     lookups::Lookups,
     message::{Leaving, Message},
@@ -167,6 +169,8 @@ pub struct ShardServer {
     bodies_kept: u64,
     /// Work for many connections, first come first done.
     errands: Errands,
+    /// The largest channels are looked for.
+    largest: Option<Largest>,
     /// Tells a channel's fan-outs of this turn from earlier ones.
     turn_number: u32,
     slow: SlowConsumers,
@@ -217,6 +221,7 @@ impl ShardServer {
             holder_next: 0,
             bodies_kept: 0,
             errands: Errands::default(),
+            largest: None,
             turn_number: 1,
             slow: SlowConsumers::default(),
             departing: Departing::default(),

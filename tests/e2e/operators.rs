@@ -62,6 +62,7 @@ fn nodes_see_each_other_and_a_full_one_gives_away_what_it_has_above_the_mean() {
     clients
         .iter_mut()
         .for_each(|client| client.subscribes("news"));
+    clients[0].subscribes("orders");
     // Both know what both have.
     for node in [&full, &empty] {
         eventually("what all have", || {
@@ -140,10 +141,19 @@ fn top_shows_a_node_once_as_json_and_in_a_terminal() {
         (all == 3).then_some(top)
     });
     assert_eq!((&seen["health"], &seen["nodes"]), (&json!("ok"), &json!(1)));
+    assert_eq!(
+        seen["channels"],
+        json!([
+            {"app_id": "app-id", "channel": "news", "subscribers": 3, "everywhere": 3},
+            {"app_id": "app-id", "channel": "orders", "subscribers": 1, "everywhere": 1},
+        ])
+    );
     let (code, table) = said(&node.is_asked(&["top", "--once"]));
     assert!(code == 0 && table.contains("ok, 3 connections"), "{table}");
     assert!(
-        table.contains("turn us") && table.contains("webhooks (memory)"),
+        table.contains("app-id  news")
+            && table.contains("turn us")
+            && table.contains("webhooks (memory)"),
         "{table}"
     );
     let Some(screen) = Screen::start(&node, "top") else {
