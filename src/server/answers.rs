@@ -138,7 +138,7 @@ impl ShardServer {
     /// A message of the bridge.
     pub(super) fn hear_bridge(&mut self, turn: &mut impl ServerTurn, message: FromBridge) {
         match message {
-            FromBridge::Scrape { token } => self.report(turn, token),
+            FromBridge::Scrape { token } => self.on_scrape(turn, token),
             FromBridge::Largest { token } => self.on_largest_asked(token),
             FromBridge::Usage { waiter, body } => {
                 assert!(self.usages_asked > 0, "an answer to no question");

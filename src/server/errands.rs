@@ -40,6 +40,8 @@ pub(super) enum Errand {
     CheckApps { next: usize },
     /// The next slice of a search for the largest channels.
     Largest,
+    /// The next part of a report to the bridge.
+    Report,
 }
 
 /// What watchers are told, encoded once for all of a shard.
@@ -213,6 +215,12 @@ impl ShardServer {
                 // Behind the others: who waits for those does not wait for an operator.
                 if self.search_largest(turn) {
                     self.errands.push(Errand::Largest);
+                }
+                None
+            }
+            Errand::Report => {
+                if self.report_more(turn) {
+                    self.errands.push(Errand::Report);
                 }
                 None
             }

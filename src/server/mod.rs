@@ -70,6 +70,7 @@ use self::{
     forwarded::LOCAL_PEER,
     forwarded::ToldDoubts,
     handover::Handover,
+    health::Report,
     hooks::Owned,
     kept::KeptAsks,
     largest::Largest,
@@ -171,6 +172,8 @@ pub struct ShardServer {
     errands: Errands,
     /// The largest channels are looked for.
     largest: Option<Largest>,
+    /// The bridge is being told what is counted here.
+    report: Option<Report>,
     /// Tells a channel's fan-outs of this turn from earlier ones.
     turn_number: u32,
     slow: SlowConsumers,
@@ -222,6 +225,7 @@ impl ShardServer {
             bodies_kept: 0,
             errands: Errands::default(),
             largest: None,
+            report: None,
             turn_number: 1,
             slow: SlowConsumers::default(),
             departing: Departing::default(),
