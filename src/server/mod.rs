@@ -67,7 +67,6 @@ use self::{
     close::Departing,
     drain::{Drain, Shed},
     errands::Errands,
-    forwarded::LOCAL_PEER,
     forwarded::ToldDoubts,
     handover::Handover,
     health::Report,
@@ -97,7 +96,7 @@ use crate::{
         user::UserTable,
     },
     connection::{
-        row::{Connection, State},
+        row::{Connection, PeerKind, State},
         table::ConnectionTable,
         upgrade::Lookup,
     },
@@ -330,8 +329,8 @@ impl Application for ShardServer {
         let until = turn.now().plus(within_ms);
         let is_local = peer == Peer::Local;
         let peer = match peer {
-            Peer::Address(address) => Some(address.ip()),
-            Peer::Local => Some(LOCAL_PEER),
+            Peer::Address(address) => Some(PeerKind::Address(address.ip())),
+            Peer::Local => Some(PeerKind::Local),
             Peer::Gone => None,
         };
         let state = self.state_of_newcomer(peer);

@@ -30,7 +30,7 @@ impl ShardServer {
     pub(super) fn may_welcome(&mut self, slot: Slot, head: &Head<'_>) -> bool {
         let peer = self.held(slot).rare.as_ref().and_then(|rare| rare.peer);
         self.settings.demo.is_some()
-            && peer.is_some_and(|peer| peer.to_canonical().is_loopback())
+            && peer.is_some_and(|peer| peer.address().is_loopback())
             && names_this_machine(head)
     }
 
