@@ -38,7 +38,7 @@ use super::{
 };
 
 /// Where it is, unless `admin.socket` says otherwise.
-pub const DEFAULT_PATH: &str = "/run/sockudo/admin.sock";
+pub const DEFAULT_PATH: &str = crate::config::sections::ADMIN_SOCKET;
 
 /// Why the socket cannot be had.
 #[derive(Debug, thiserror::Error)]
