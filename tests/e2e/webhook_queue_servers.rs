@@ -17,11 +17,11 @@ use crate::support::skip::skip;
 use crate::support::webhook::WebhookSink;
 
 /// Two nodes with a queue there, which tell the sink of channels.
-fn nodes(driver: &str, redis: &Value, sink: &WebhookSink) -> [Server; 2] {
+fn nodes(queue: Value, redis: &Value, sink: &WebhookSink) -> [Server; 2] {
     let hooks = json!([sink.entry(&["channel_occupied"])]);
     let config = Config::new()
         .with(json!({
-            "queue": {"driver": driver, "lease_s": 1},
+            "queue": queue,
             "webhooks": {"retry": {"backoff_ms": 50, "backoff_max_ms": 500}},
             "database": {"redis": redis},
         }))
@@ -74,18 +74,19 @@ fn webhooks_wait_in_redis_over_tls() {
     merge(&mut redis_tls, json!({"enabled": true}));
     let at = redis.tls.expect("it speaks TLS");
     let member = cluster.masters[2].tls.expect("it speaks TLS");
-    for (driver, keys) in [
+    let seeds = [format!("rediss://{member}")];
+    for (queue, keys) in [
         (
-            "redis",
+            json!({"driver": "redis", "lease_s": 1}),
             json!({"host": at.ip(), "port": at.port(), "tls": redis_tls}),
         ),
         (
-            "redis-cluster",
-            json!({"cluster_nodes": [format!("rediss://{member}")], "tls": redis_tls}),
+            json!({"driver": "redis-cluster", "lease_s": 1, "redis_cluster": {"nodes": seeds}}),
+            json!({"tls": redis_tls}),
         ),
     ] {
         let mut sink = WebhookSink::start();
-        let nodes = nodes(driver, &keys, &sink);
+        let nodes = nodes(queue, &keys, &sink);
         let mut clients = [nodes[0].client("alice"), nodes[1].client("bob")];
         all_are_told(&mut clients, "room", &mut sink);
         is_empty(&nodes);
@@ -102,7 +103,7 @@ fn webhooks_wait_in_the_replica_that_sentinels_make_the_master() {
     let sentinels: Vec<Value> = watched.sentinels.iter().map(at).collect();
     let keys = json!({"sentinels": sentinels, "name": sentinel::NAME});
     let mut sink = WebhookSink::start();
-    let nodes = nodes("redis", &keys, &sink);
+    let nodes = nodes(json!({"driver": "redis", "lease_s": 1}), &keys, &sink);
     let mut clients = [nodes[0].client("alice"), nodes[1].client("bob")];
     all_are_told(&mut clients, "before", &mut sink);
     watched.master.kill();
