@@ -187,7 +187,7 @@ fn start(sources: Sources, link: Option<Arc<Link>>) -> Result<(), ServeError> {
     } = sockets;
     let run = move |link: BridgeLink<ShardServer>| async move {
         announce(&loaded.config, &node_id, &link);
-        tell_tls(tls.as_ref());
+        tell_tls(tls.as_ref(), &loaded.config.unix_socket);
         redirect::begin(redirects, https_port, &mut legacy.doors)?;
         let setup = Setup {
             apps,
@@ -375,13 +375,17 @@ fn listen_addresses(config: &Config, port: u16) -> Result<Vec<SocketAddr>, Serve
     config.host.iter().map(resolve).collect()
 }
 
-fn tell_tls(tls: Option<&PortTls>) {
+fn tell_tls(tls: Option<&PortTls>, unix: &UnixSocket) {
     if let Some(tls) = tls {
-        let kernel_tls = kernel_has_tls();
-        info!(
-            kernel_tls,
-            "TLS on the port; the kernel's is not used, had or not"
-        );
+        if unix.enabled && !unix.also_tcp {
+            info!("TLS is for nobody: there is no port, and the Unix socket has none");
+        } else {
+            let kernel_tls = kernel_has_tls();
+            info!(
+                kernel_tls,
+                "TLS on the port; the kernel's is not used, had or not"
+            );
+        }
         tls.tell_doubts();
     }
 }

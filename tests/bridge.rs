@@ -366,6 +366,11 @@ impl Application for Echo {
                 turn.to_bridge(ToBridge::Snapshot { token, snapshot })
                     .expect("an empty queue");
             }
+            FromBridge::Largest { token } => {
+                let channels = Vec::new();
+                turn.to_bridge(ToBridge::Largest { token, channels })
+                    .expect("an empty queue");
+            }
             FromBridge::Usage { waiter, body } => {
                 let line = format!("{body}\n");
                 turn.send(waiter.slot, line.as_bytes());

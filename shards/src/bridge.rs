@@ -108,46 +108,9 @@ pub(crate) struct Node {
     pub(crate) started: Instant,
 }
 
-/// Sends to the shards; cheap to clone, for the bridge's own tasks.
-pub struct BridgeSender<A: Application> {
-    peers: Arc<[Peer<A>]>,
-}
-
-impl<A: Application> Clone for BridgeSender<A> {
-    fn clone(&self) -> Self {
-        Self {
-            peers: self.peers.clone(),
-        }
-    }
-}
-
-impl<A: Application> BridgeSender<A> {
-    /// Queues a message and wakes the shard if it is parked.
-    ///
-    /// # Errors
-    /// Gives the message back when the queue is full.
-    ///
-    /// # Panics
-    /// When there is no such shard.
-    pub fn send(
-        &self,
-        to: ShardId,
-        message: A::FromBridge,
-    ) -> Result<(), BridgeFull<A::FromBridge>> {
-        let peer = &self.peers[usize::from(to.0)];
-        match peer.to_shard.try_send(message) {
-            Ok(()) => {
-                peer.bell.ring();
-                Ok(())
-            }
-            Err(refused) => Err(BridgeFull(refused.into_inner())),
-        }
-    }
-}
-
 /// The bridge's end of the link.
 pub struct BridgeLink<A: Application> {
-    sender: BridgeSender<A>,
+    peers: Arc<[Peer<A>]>,
     /// By shard, messages posted since its bell was rung.
     posts: Box<[Cell<u32>]>,
     news: Arc<Notify>,
@@ -158,7 +121,7 @@ pub struct BridgeLink<A: Application> {
 impl<A: Application> BridgeLink<A> {
     /// Number of shards.
     pub fn shards(&self) -> u16 {
-        self.sender.peers.len() as u16
+        self.peers.len() as u16
     }
 
     /// Addresses listened on, with the ports really taken, in the order of `Config::listen`.
@@ -193,7 +156,14 @@ impl<A: Application> BridgeLink<A> {
         to: ShardId,
         message: A::FromBridge,
     ) -> Result<(), BridgeFull<A::FromBridge>> {
-        self.sender.send(to, message)
+        let peer = &self.peers[usize::from(to.0)];
+        match peer.to_shard.try_send(message) {
+            Ok(()) => {
+                peer.bell.ring();
+                Ok(())
+            }
+            Err(refused) => Err(BridgeFull(refused.into_inner())),
+        }
     }
 
     /// Queues a message to a shard, which is woken by `ring`, or when `POSTS_PER_RING` wait.
@@ -209,7 +179,7 @@ impl<A: Application> BridgeLink<A> {
         to: ShardId,
         message: A::FromBridge,
     ) -> Result<(), BridgeFull<A::FromBridge>> {
-        let peer = &self.sender.peers[usize::from(to.0)];
+        let peer = &self.peers[usize::from(to.0)];
         if let Err(refused) = peer.to_shard.try_send(message) {
             return Err(BridgeFull(refused.into_inner()));
         }
@@ -224,16 +194,11 @@ impl<A: Application> BridgeLink<A> {
 
     /// Wakes the shards for which something was posted. To be called before the bridge waits.
     pub fn ring(&self) {
-        for (peer, owed) in self.sender.peers.iter().zip(&self.posts) {
+        for (peer, owed) in self.peers.iter().zip(&self.posts) {
             if owed.take() > 0 {
                 peer.bell.ring();
             }
         }
-    }
-
-    /// A sender of its own, for other tasks of the bridge.
-    pub fn sender(&self) -> BridgeSender<A> {
-        self.sender.clone()
     }
 
     /// Waits until a shard has sent something, then takes what all have sent, of events a bounded
@@ -242,7 +207,7 @@ impl<A: Application> BridgeLink<A> {
         loop {
             let before = into.len();
             let mut is_more = false;
-            for (shard, peer) in self.sender.peers.iter().enumerate() {
+            for (shard, peer) in self.peers.iter().enumerate() {
                 let shard = ShardId(shard as u16);
                 let taken = peer.from_shard.take(|message| into.push((shard, message)));
                 if taken.ring {
@@ -277,7 +242,7 @@ impl<A: Application> BridgeLink<A> {
         // A copy that stays would listen on when the shards have closed theirs.
         waiting.clear();
         self.node.orders.accept.store(true, Ordering::SeqCst);
-        self.sender.peers.iter().for_each(|peer| peer.bell.ring());
+        self.peers.iter().for_each(|peer| peer.bell.ring());
         Ok(())
     }
 
@@ -288,7 +253,7 @@ impl<A: Application> BridgeLink<A> {
             .orders
             .stop_accepting
             .store(true, Ordering::SeqCst);
-        self.sender.peers.iter().for_each(|peer| peer.bell.ring());
+        self.peers.iter().for_each(|peer| peer.bell.ring());
     }
 
     /// Begins to freeze all shards: they stop reading and accepting, fire no timers, and finish what was
@@ -296,14 +261,14 @@ impl<A: Application> BridgeLink<A> {
     /// undoes it.
     pub fn freeze(&self) {
         self.watch.borrow_mut().freeze(&self.node.orders.frost);
-        self.sender.peers.iter().for_each(|peer| peer.bell.ring());
+        self.peers.iter().for_each(|peer| peer.bell.ring());
     }
 
     /// Moves the freezing on; to be called every millisecond or so after `freeze` (before it, nothing
     /// settles), while messages of shards are received as ever. Once it says `Still` it does so until the
     /// next `thaw`. A node that does not settle is to be thawed: what goes on in it cannot be handed over.
     pub fn freeze_step(&self) -> Freeze {
-        let peers = self.sender.peers.iter();
+        let peers = self.peers.iter();
         let has_posted = peers.clone().any(|peer| !peer.to_shard.is_empty());
         let records = peers.clone().map(|peer| &*peer.record);
         let orders = &self.node.orders.frost;
@@ -327,7 +292,7 @@ impl<A: Application> BridgeLink<A> {
             }
         }
         self.watch.borrow_mut().thaw(&self.node.orders.frost);
-        self.sender.peers.iter().for_each(|peer| peer.bell.ring());
+        self.peers.iter().for_each(|peer| peer.bell.ring());
     }
 
     /// Copies of the listening TCP sockets, for another process. Whoever keeps one listens on. None while this node
@@ -359,7 +324,7 @@ impl<A: Application> BridgeLink<A> {
     /// # Panics
     /// When there is no such shard.
     pub fn last_turn_ms(&self, shard: ShardId) -> u64 {
-        let peer = &self.sender.peers[usize::from(shard.0)];
+        let peer = &self.peers[usize::from(shard.0)];
         if peer.bell.is_parked() {
             return self.node.started.elapsed().as_millis() as u64;
         }
@@ -402,9 +367,7 @@ pub(crate) fn link<A: Application>(
     (
         BridgeLink {
             posts: peers.iter().map(|_| Cell::new(0)).collect(),
-            sender: BridgeSender {
-                peers: peers.into(),
-            },
+            peers: peers.into(),
             news,
             node,
             watch: RefCell::default(),

@@ -53,7 +53,7 @@ pub use application::{
     Application, BridgeDropped, BridgeFull, Closed, FrameId, Lane, Millis, Peer, Queued,
     RuntimeCounters, ShardId, Slot, Turn, TurnOf,
 };
-pub use bridge::{BridgeLink, BridgeSender};
+pub use bridge::BridgeLink;
 pub use carried::{Carried, CarriedFrame};
 pub use config::Config;
 pub use error::StartError;

@@ -42,23 +42,11 @@ impl Residence {
     /// Listeners of others that share connections with ours, or whose address holds ours or is
     /// held by it. One per address and process.
     pub(crate) fn neighbours(&self) -> Vec<Neighbour> {
-        let mut found: Vec<Neighbour> = Vec::new();
-        for listener in self.others() {
-            let meets = |ours: &SocketAddr| {
-                covers(listener.address, *ours) || covers(*ours, listener.address)
-            };
-            if !self.addresses.iter().any(meets) {
-                continue;
-            }
-            let neighbour = Neighbour {
-                address: listener.address,
-                process: owner_of(listener.inode),
-            };
-            if !found.contains(&neighbour) {
-                found.push(neighbour);
-            }
-        }
-        found
+        let meets = |other: &Listener| {
+            let mut ours = self.addresses.iter();
+            ours.any(|own| covers(other.address, *own) || covers(*own, other.address))
+        };
+        owners_of(self.others().filter(meets))
     }
 
     /// Whether all that ours give up would go to another process.
@@ -79,7 +67,6 @@ impl Residence {
 
 /// Who listens on an address, or on one that holds it or is held by it: what keeps another from having it.
 pub fn holders_of(address: SocketAddr) -> Vec<Neighbour> {
-    let mut found: Vec<Neighbour> = Vec::new();
     let everywhere = Residence::default();
     // A listener on all of IPv6 mostly has all of IPv4, too.
     let meets = |other: SocketAddr| {
@@ -87,13 +74,19 @@ pub fn holders_of(address: SocketAddr) -> Vec<Neighbour> {
         other.port() == address.port() && (is_any || other.ip() == address.ip())
     };
     let rivals = everywhere.others().filter(|it| meets(it.address));
-    for listener in rivals.take(HOLDERS_MAX) {
-        let holder = Neighbour {
+    owners_of(rivals.take(HOLDERS_MAX))
+}
+
+/// Whose they are: one per address and process.
+fn owners_of(listeners: impl Iterator<Item = Listener>) -> Vec<Neighbour> {
+    let mut found: Vec<Neighbour> = Vec::new();
+    for listener in listeners {
+        let neighbour = Neighbour {
             address: listener.address,
             process: owner_of(listener.inode),
         };
-        if !found.contains(&holder) {
-            found.push(holder);
+        if !found.contains(&neighbour) {
+            found.push(neighbour);
         }
     }
     found

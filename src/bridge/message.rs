@@ -35,6 +35,11 @@ pub enum ToBridge {
         token: u64,
         snapshot: Box<ShardSnapshot>,
     },
+    /// Answer to `FromBridge::Largest`: this shard's channels with the most subscribers.
+    Largest {
+        token: u64,
+        channels: Vec<ChannelSize>,
+    },
     /// An event for the webhooks of an app, in the order of its channel.
     Webhook(WebhookEvent),
     /// `/usage` was asked for; the answer is `FromBridge::Usage`.
@@ -80,7 +85,7 @@ impl ToBridge {
     pub fn lane(&self) -> Lane {
         match self {
             // One at a time, since the bridge asks for it.
-            Self::Snapshot { .. } | Self::Drained => Lane::Control,
+            Self::Snapshot { .. } | Self::Largest { .. } | Self::Drained => Lane::Control,
             // The shard is still: nothing else is on its way.
             Self::Exported(_) | Self::Imported { .. } => Lane::Control,
             // At most one for each partition between two turns of the shard.
@@ -117,6 +122,8 @@ impl ToBridge {
 pub enum FromBridge {
     /// Send a `ToBridge::Snapshot` with this token.
     Scrape { token: u64 },
+    /// Send a `ToBridge::Largest` with this token.
+    Largest { token: u64 },
     /// The body of `/usage`.
     Usage { waiter: Waiter, body: Box<str> },
     /// The configuration was read again: the keys that reload hold from now on. `Apps` follows.
@@ -176,6 +183,17 @@ pub enum FromBridge {
     Import(Box<Import>),
     /// What was imported is this process' from now on; comes before the shards thaw.
     TakenOver,
+}
+
+/// A channel by its subscribers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChannelSize {
+    pub app: AppIndex,
+    pub channel: Arc<str>,
+    /// Subscribed sockets on this node.
+    pub subscribers: u32,
+    /// The same on all nodes.
+    pub everywhere: u32,
 }
 
 /// What became of a search for an app.

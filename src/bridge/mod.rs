@@ -22,6 +22,7 @@ mod fixture;
 mod gather;
 pub mod handover;
 mod kept_store;
+mod largest;
 pub mod link;
 pub mod message;
 mod nats_setup;

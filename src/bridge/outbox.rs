@@ -45,7 +45,7 @@ enum Place {
     Events,
 }
 
-const NEWEST: usize = 8;
+const NEWEST: usize = 9;
 const LINES: usize = 5;
 /// Changes of apps and answers to who looks for one.
 const APPS: Place = Place::Line(0);
@@ -68,6 +68,7 @@ const ORDER: [Place; NEWEST + LINES + 1] = [
     Place::Newest(5),
     Place::Newest(6),
     Place::Newest(7),
+    Place::Newest(8),
     Place::Line(TOPICS),
     Place::Line(ANSWERS),
     Place::Line(RATES),
@@ -90,6 +91,7 @@ fn place_of(message: &FromBridge) -> Place {
         FromBridge::Scrape { .. } => Place::Newest(5),
         FromBridge::Owned(_) => Place::Newest(6),
         FromBridge::Tls(_) => Place::Newest(7),
+        FromBridge::Largest { .. } => Place::Newest(8),
         FromBridge::TopicsLive(_) | FromBridge::TopicsLost => Place::Line(TOPICS),
         FromBridge::Usage { .. } => Place::Line(ANSWERS),
         FromBridge::State(_)

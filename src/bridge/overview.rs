@@ -49,6 +49,7 @@ impl<L: ShardLink> Bridge<L> {
             shards: shards.map(shard_top).collect(),
             bridge: self.bridge_top(),
             backends: self.backends_top(),
+            channels: self.largest_top(),
         }
     }
 

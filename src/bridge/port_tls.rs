@@ -6,7 +6,7 @@
 //! Invariants: what cannot be used is refused with its key and a reason, and no private key stands in
 //! one; a ticket holds only where clients are asked the same as where it was given.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, io, sync::Arc};
 
 use pkcs8::{EncryptedPrivateKeyInfoRef, SecretDocument};
 use rustls::{
@@ -66,7 +66,8 @@ pub enum PortTlsError {
 impl PortTlsError {
     /// This user may not read a file: whether the server can use it is not known.
     pub fn is_forbidden(&self) -> bool {
-        matches!(self, Self::File(TlsError::File { reason, .. }) if reason.contains("Permission denied"))
+        let forbidden = io::ErrorKind::PermissionDenied;
+        matches!(self, Self::File(TlsError::File { unread, .. }) if *unread == Some(forbidden))
     }
 }
 
@@ -159,11 +160,7 @@ fn read_tickets(ssl: &Ssl) -> Result<Option<TicketKeys>, PortTlsError> {
     let Some(path) = path.filter(|path| !path.is_empty()) else {
         return Ok(None);
     };
-    let keys = TicketKeys::read(path).map_err(|reason| TlsError::File {
-        key: "ssl.ticket_keys_path",
-        path: path.clone(),
-        reason,
-    })?;
+    let keys = TicketKeys::read("ssl.ticket_keys_path", path)?;
     Ok(Some(keys))
 }
 

@@ -30,6 +30,7 @@ use super::{
     gather::Gathering,
     handover::{Handover, Legacy},
     kept_store::{self, KeptStore},
+    largest::LargestChannels,
     link::ShardLink,
     message::{FromBridge, Health, ToBridge},
     nodes::{Nodes, Told},
@@ -145,6 +146,7 @@ pub struct Bridge<L> {
     pub(super) port: String,
     pub(super) outbox: Outbox,
     pub(super) gathering: Gathering,
+    pub(super) largest: LargestChannels,
     pub(super) webhooks: Webhooks,
     /// None on a node that is alone.
     pub(super) nodes: Option<Nodes>,
@@ -220,16 +222,16 @@ impl<L: ShardLink> Bridge<L> {
             supervisor.hold();
         }
         let (started, shards) = (link.started(), link.shards());
-        let program = setup.build.version;
-        let nodes = Nodes::start(&config, &setup.node_id, program, started, shards)?;
-        let source = setup.store;
-        let source = source.map(|store| AppSource::new(&config, store, started, inherited));
+        let (node, version, store) = (&setup.node_id, setup.build.version, setup.store);
+        let nodes = Nodes::start(&config, node, version, started, shards)?;
+        let source = store.map(|store| AppSource::new(&config, store, started, inherited));
         let kept_store = KeptStore::start(&config)?;
         let rate_store = RateStore::start(&config)?;
         let now = Instant::now();
         Ok(Self {
             outbox: Outbox::new(link.shards()),
-            gathering: Gathering::new(link.shards()),
+            gathering: Gathering::new(shards),
+            largest: LargestChannels::new(shards),
             link,
             loaded: setup.loaded,
             config,
@@ -367,7 +369,7 @@ impl<L: ShardLink> Bridge<L> {
                 self.sample();
             }
             AdminRequest::Status(waiter) => _ = waiter.send(self.status()),
-            AdminRequest::Top(waiter) => _ = waiter.send(self.top()),
+            AdminRequest::Top(waiter) => self.ask_top(Instant::now(), waiter),
             AdminRequest::Cluster(waiter) => _ = waiter.send(self.cluster()),
             AdminRequest::Rebalance(waiter) => _ = waiter.send(self.rebalance()),
             AdminRequest::Letters(waiter) => _ = waiter.send(self.webhooks.report_letters()),
@@ -394,6 +396,7 @@ impl<L: ShardLink> Bridge<L> {
             Some(self.health_due),
             Some(self.sample_due),
             self.gathering.deadline(),
+            self.largest.deadline(),
             self.drain.as_ref().map(Drain::due),
             self.nodes.as_ref().map(Nodes::due),
             self.supervisor.due(),
@@ -417,6 +420,7 @@ impl<L: ShardLink> Bridge<L> {
                 ToBridge::Snapshot { token, snapshot } => {
                     self.gathering.answer(shard, token, snapshot);
                 }
+                ToBridge::Largest { token, channels } => self.largest.hear(shard, token, channels),
                 ToBridge::Webhook(event) => self.webhooks.accept(event),
                 ToBridge::Usage { waiter } => {
                     let body = self.memory.read(Instant::now()).json().into_boxed_str();
@@ -537,6 +541,7 @@ impl<L: ShardLink> Bridge<L> {
         if self.gathering.is_due(now) {
             self.finish_sample();
         }
+        self.serve_top(now);
     }
 
     fn renew_tickets(&mut self) {

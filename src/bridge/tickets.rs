@@ -2,7 +2,7 @@
 //!
 //! Owns: `TicketKeys`, plain data that one process can hand to the next; what seals and opens with
 //! them; how a file of keys is read.
-//! May depend on: aws-lc-rs, rustls for its trait, serde, base64. Time is an argument.
+//! May depend on: aws-lc-rs, rustls for its trait, serde, base64, `tls` for errors of files. Time is an argument.
 //! Invariants: the first key seals and all open; a key that was made here seals for `SEALS_S` and
 //! opens for as long again, whatever the host's clock does; a ticket opens only where clients are
 //! asked for the same; no key stands in a log or in an error.
@@ -13,6 +13,8 @@ use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, Nonce, RandomizedNonceKey};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rustls::{Error, server::ProducesTickets};
 use serde::{Deserialize, Serialize};
+
+use super::tls::{TlsError, file, unread};
 
 /// Keys of tickets, the one that seals first. Whoever is given them can open what they sealed:
 /// they go from a process to its successor, and nowhere else.
@@ -73,21 +75,22 @@ impl TicketKeys {
     /// Reads a file that nodes share: a key on each line, 48 bytes in base64 or in hexadecimal.
     ///
     /// # Errors
-    /// In words, when it cannot be used.
-    pub(super) fn read(path: &str) -> Result<Self, String> {
+    /// With `key`, which names the file, when it cannot be used.
+    pub(super) fn read(key: &'static str, path: &str) -> Result<Self, TlsError> {
         let read = |path| -> io::Result<(u32, String)> {
             let mode = std::fs::metadata(path)?.permissions().mode();
             Ok((mode, std::fs::read_to_string(path)?))
         };
-        let (mode, text) = read(path).map_err(|error| format!("cannot be read: {error}"))?;
+        let (mode, text) = read(path).map_err(|error| unread(key, path, &error))?;
         if mode & 0o007 != 0 {
             let mode = mode & 0o777;
-            return Err(format!(
+            let reason = format!(
                 "everybody on this host can read or change it (mode {mode:o}), and whoever has a key \
                  can read what its tickets protect: chmod 640"
-            ));
+            );
+            return Err(file(key, path, &reason));
         }
-        Self::parse(&text)
+        Self::parse(&text).map_err(|reason| file(key, path, &reason))
     }
 
     fn parse(text: &str) -> Result<Self, String> {

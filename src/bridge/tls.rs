@@ -94,6 +94,8 @@ pub enum TlsError {
         key: &'static str,
         path: String,
         reason: String,
+        /// Why it could not be read; `None` where what it holds is wrong.
+        unread: Option<io::ErrorKind>,
     },
     #[error("{set} is set and {unset} is not: a client certificate wants both")]
     Half {
@@ -327,14 +329,24 @@ fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> 
 }
 
 fn read(key: &'static str, path: &str) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path).map_err(|error| file(key, path, &format!("cannot be read: {error}")))
+    std::fs::read(path).map_err(|error| unread(key, path, &error))
 }
 
-fn file(key: &'static str, path: &str, reason: &str) -> TlsError {
+pub(super) fn unread(key: &'static str, path: &str, error: &io::Error) -> TlsError {
+    TlsError::File {
+        key,
+        path: path.to_owned(),
+        reason: format!("cannot be read: {error}"),
+        unread: Some(error.kind()),
+    }
+}
+
+pub(super) fn file(key: &'static str, path: &str, reason: &str) -> TlsError {
     TlsError::File {
         key,
         path: path.to_owned(),
         reason: reason.to_owned(),
+        unread: None,
     }
 }
 

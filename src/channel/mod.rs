@@ -12,6 +12,7 @@ pub mod home;
 mod home_carry;
 pub mod home_effect;
 pub mod home_table;
+pub mod largest;
 pub mod local;
 pub mod names;
 pub mod roster;

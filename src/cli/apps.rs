@@ -49,10 +49,23 @@ enum AppsError {
     Fixed(&'static str),
     #[error("the app {id:?} would not hold:\n{}", faults.join("\n"))]
     Faults { id: String, faults: Vec<String> },
+    #[error("the app {id:?} was not imported: {source}\n{}", kept(*written))]
+    Import {
+        id: String,
+        written: usize,
+        source: RowsError,
+    },
     #[error("{path}: {fault}")]
     File { path: String, fault: String },
     #[error("no random bytes: {0}")]
     Random(getrandom::Error),
+}
+
+fn kept(written: usize) -> String {
+    match written {
+        0 => "nothing was written".to_owned(),
+        written => format!("{written} apps before it were"),
+    }
 }
 
 fn hint(nearest: &Option<String>) -> String {
@@ -72,6 +85,7 @@ impl AppsError {
             | Self::NoKey { .. }
             | Self::Fixed(_)
             | Self::Faults { .. }
+            | Self::Import { .. }
             | Self::File { .. }
             | Self::Random(_) => 1,
         }
@@ -264,16 +278,15 @@ impl Work<'_> {
             record.insert("secret".to_owned(), random(SECRET_BYTES)?.into());
         }
         let settings = self.holding(id, &record)?;
-        self.insert(&settings)?;
-        Ok(self.told(id, "added", &settings))
-    }
-
-    fn insert(&mut self, settings: &Settings) -> Result<(), AppsError> {
         if let Kept::Store(rows) = &mut self.kept {
-            let given = with_first_secret(record_of_settings(settings));
-            rows.insert(&given, &show::all(settings, Secrets::Shown))?;
+            insert(rows, &settings)?;
         }
-        Ok(())
+        let mut answer = self.told(id, "added", &settings);
+        if matches!(self.kept, Kept::Store(_)) && !self.of.json && !self.of.secrets {
+            // Clients need it, and whoever added the app may not have chosen it.
+            _ = writeln!(answer.out, "key = {:?}", text(&settings, "key"));
+        }
+        Ok(answer)
     }
 
     /// Changes some members of an app, if the whole holds afterwards.
@@ -382,26 +395,36 @@ impl Work<'_> {
             let id = record.get("id").map_or_else(String::new, text_of);
             apps.push((id.clone(), self.holding(&id, record)?));
         }
-        let (mut added, mut changed, mut left) = (0, 0, 0);
-        let mut out = String::new();
-        for (id, settings) in &apps {
-            let Kept::Store(rows) = &mut self.kept else {
-                out += &lines(settings, self.secrets());
-                continue;
-            };
-            if rows.read(id)?.is_none() {
-                self.insert(settings)?;
-                added += 1;
-            } else if overwrite {
-                rows.update(id, &with_first_secret(record_of_settings(settings)))?;
-                changed += 1;
-            } else {
-                left += 1;
-            }
-        }
-        if matches!(self.kept, Kept::Configuration) {
+        let Kept::Store(rows) = &mut self.kept else {
+            let out: String = apps.iter().map(|it| lines(&it.1, self.secrets())).collect();
             return Ok(not_written(out));
+        };
+        // Before the first is written: a database may end a transaction in which a question failed.
+        let mut are_there = Vec::with_capacity(apps.len());
+        for (id, _) in &apps {
+            are_there.push(rows.read(id)?.is_some());
         }
+        let is_whole = rows.begin()?;
+        let (mut added, mut changed, mut left) = (0, 0, 0);
+        for ((id, settings), is_there) in apps.iter().zip(are_there) {
+            let written = match (is_there, overwrite) {
+                (false, _) => insert(rows, settings).map(|()| added += 1),
+                (true, true) => {
+                    let given = with_first_secret(record_of_settings(settings));
+                    rows.update(id, &given).map(|()| changed += 1)
+                }
+                (true, false) => {
+                    left += 1;
+                    Ok(())
+                }
+            };
+            written.map_err(|source| AppsError::Import {
+                id: id.clone(),
+                written: if is_whole { 0 } else { added + changed },
+                source,
+            })?;
+        }
+        rows.commit()?;
         let hint = match left {
             0 => "",
             _ => " (--overwrite changes them too)",
@@ -481,6 +504,11 @@ fn assignments(values: &[String]) -> Result<Map<String, Value>, AppsError> {
         members.insert(key.to_owned(), value);
     }
     Ok(members)
+}
+
+fn insert(rows: &mut Rows, settings: &Settings) -> Result<(), RowsError> {
+    let given = with_first_secret(record_of_settings(settings));
+    rows.insert(&given, &show::all(settings, Secrets::Shown))
 }
 
 /// A table's `secret` is never NULL: where only a list is given, its first one signs.

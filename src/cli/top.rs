@@ -27,7 +27,7 @@ use super::{
     cluster::{AskError, Method, ask, to_json, told},
     config::Answer,
 };
-use crate::bridge::admin::report::{ShardTop, TlsTop, TopReport};
+use crate::bridge::admin::report::{ChannelTop, ShardTop, TlsTop, TopReport};
 
 /// Runs until it is told to stop; with `--once` or `--json`, or without a terminal, prints one table.
 pub fn run(top: &Top, environment: &BTreeMap<String, String>) -> Answer {
@@ -297,7 +297,26 @@ fn plain(shown: &Shown, sort: Sort) -> String {
     for text in others(shown) {
         _ = writeln!(out, "{text}");
     }
+    let largest = largest(&shown.report.channels);
+    if !largest.is_empty() {
+        _ = writeln!(out, "\n{}", largest.join("\n"));
+    }
     out
+}
+
+/// The channels with the most subscribers, below a head.
+fn largest(channels: &[ChannelTop]) -> Vec<String> {
+    let line = |subscribers: &str, everywhere: &str, app: &str, channel: &str| {
+        format!("{subscribers:>11}  {everywhere:>10}  {app}  {channel}")
+    };
+    let of = |it: &ChannelTop| {
+        let (here, everywhere) = (it.subscribers.to_string(), it.everywhere.to_string());
+        // What an operator named an app is not what a terminal is to obey.
+        let app = it.app_id.escape_debug().to_string();
+        line(&here, &everywhere, &app, &it.channel)
+    };
+    let head = (!channels.is_empty()).then(|| line("subscribers", "everywhere", "app", "channel"));
+    head.into_iter().chain(channels.iter().map(of)).collect()
 }
 
 /// What the live view shows now.
@@ -383,10 +402,16 @@ const LOOK: Duration = Duration::from_millis(250);
 fn draw(frame: &mut Frame<'_>, view: &View) {
     let Some(shown) = &view.shown else { return };
     let below = others(shown);
-    let [top, middle, bottom, keys] = Layout::vertical([
+    let largest = largest(&shown.report.channels);
+    let lines = |count: usize| u16::try_from(count).unwrap_or(u16::MAX);
+    // They get what the rest leaves.
+    let rest = lines(2 + 1 + shown.shards.len() + below.len() + 1 + 1);
+    let room = frame.area().height.saturating_sub(rest);
+    let [top, middle, bottom, channels, keys] = Layout::vertical([
         Constraint::Length(2),
         Constraint::Min(3),
-        Constraint::Length(below.len() as u16 + 1),
+        Constraint::Length(lines(below.len() + 1)),
+        Constraint::Length(lines(largest.len()).min(room)),
         Constraint::Length(1),
     ])
     .areas(frame.area());
@@ -412,6 +437,7 @@ fn draw(frame: &mut Frame<'_>, view: &View) {
     let table = Table::new(rows, widths).header(Row::new(names).style(bold));
     frame.render_widget(table, middle);
     frame.render_widget(Paragraph::new(below.join("\n")), bottom);
+    frame.render_widget(Paragraph::new(largest.join("\n")), channels);
     let state = match (&view.trouble, view.is_paused) {
         (Some(trouble), _) => trouble.clone(),
         (None, true) => "paused".to_owned(),
@@ -477,6 +503,12 @@ mod tests {
                 backend: "redis".to_owned(),
                 is_up: false,
             }],
+            channels: vec![ChannelTop {
+                app_id: "sh\u{1b}op".to_owned(),
+                channel: "presence-stadium".to_owned(),
+                subscribers: 25,
+                everywhere: 70,
+            }],
         }
     }
 
@@ -503,6 +535,8 @@ mod tests {
         assert!(text.contains("cache in redis DOWN"), "{text}");
         let tls = "TLS: 18 connections, 1 shaking hands; handshakes: 40 full, 60 resumed, 8 failed; 9 KiB";
         assert!(text.contains(tls), "{text}");
+        let largest = "\nsubscribers  everywhere  app  channel\n         25          70  sh\\u{1b}op  presence-stadium\n";
+        assert!(text.ends_with(largest), "{text}");
         // A node that began anew, or one that has not sampled since, has no rates.
         for before in [report(9_000, 900), report(3_000, 300)] {
             let shown = Shown::between(&before, &report(3_000, 300));
@@ -527,6 +561,7 @@ mod tests {
                 for part in [
                     "connections",
                     "cache in redis DOWN",
+                    "presence-stadium",
                     "paused",
                     "sort by connections",
                 ] {

@@ -4,7 +4,7 @@
 //! May depend on: `settings`, `error`, `release`.
 //! Invariants: every conflict names both keys, and what would resolve it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use super::derive::largest_message_bytes;
 use super::error::{Fault, Report};
@@ -12,7 +12,7 @@ use super::keys::APP_PREFIX;
 use super::origin::Origin;
 use super::release;
 use super::secret::{Secret, masked_url};
-use super::sections::app::EventType;
+use super::sections::{ADMIN_SOCKET, app::EventType};
 use super::settings::{Setting, Settings};
 use super::shape;
 
@@ -58,6 +58,14 @@ fn unix_socket(settings: &Settings, report: &mut Report) {
     if settings.flag("unix_socket.enabled") && bytes > SOCKET_PATH_BYTES_MAX {
         let text =
             format!("has {bytes} bytes; Linux takes {SOCKET_PATH_BYTES_MAX} of a socket's path");
+        report.error(settings.origin(socket), socket, Fault::Conflict(text));
+    }
+    let admin = settings.get::<Option<String>>("admin.socket");
+    let admin = admin.as_deref().unwrap_or(ADMIN_SOCKET);
+    // What is written in two ways may be one place.
+    let is_admins = Path::new(admin) == Path::new(settings.text(socket));
+    if settings.flag("unix_socket.enabled") && is_admins {
+        let text = format!("{admin:?} is admin.socket too: each wants a path of its own");
         report.error(settings.origin(socket), socket, Fault::Conflict(text));
     }
     if settings.flag("unix_socket.enabled") && is_open {

@@ -13,7 +13,7 @@ use shards::{
 use super::{
     body::Body,
     keep_alive::KeepAlive,
-    row::{Awaited, Connection, Hold, Rare, Reading, State},
+    row::{Awaited, Connection, Hold, PeerKind, Rare, Reading, State},
     token_bucket::TokenBucket,
 };
 use crate::{
@@ -62,7 +62,7 @@ impl Connection {
             is_throttled: self.holds.has(Hold::Rate),
             throttled_until_ms: rare.and_then(|rare| rare.throttled_until).map(|at| at.0),
             authorize_by_ms: rare.and_then(|rare| rare.authorize_by).map(|at| at.0),
-            peer: rare.and_then(|rare| rare.peer),
+            peer: rare.and_then(|rare| rare.peer).map(PeerKind::carried),
             body: rare.and_then(|rare| rare.body.as_ref().map(|body| body.record())),
             subscriptions: Vec::new(),
             user: None,
@@ -93,7 +93,7 @@ impl Connection {
         };
         let (high, low) = record.socket_id;
         let rare = Rare {
-            peer: record.peer,
+            peer: record.peer.map(PeerKind::restored),
             body: record
                 .body
                 .take()

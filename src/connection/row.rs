@@ -6,7 +6,11 @@
 //! Invariants: a vacant row holds nothing; input is held while an answer is awaited, so that a
 //! connection's messages are handled strictly in order; the row is at most `ROW_BYTES_MAX`.
 
-use std::{hash::BuildHasher, net::IpAddr, sync::Arc};
+use std::{
+    hash::BuildHasher,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 
 use ahash::{AHasher, RandomState};
 use hashbrown::HashMap;
@@ -205,7 +209,7 @@ pub struct Rare {
     pub memberships: Memberships,
     pub user: Option<SignedIn>,
     /// Of an HTTP connection: who sent it, or whom its proxy's header names.
-    pub peer: Option<IpAddr>,
+    pub peer: Option<PeerKind>,
     /// A request's body under way.
     pub body: Option<Box<Body>>,
     /// When a connection that needs authorisation is closed without.
@@ -215,6 +219,47 @@ pub struct Rare {
     /// What the outbox of a choked HTTP connection held when that was last looked at.
     pub outbox_bytes: Option<usize>,
 }
+
+/// Who an HTTP connection comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerKind {
+    /// A client or a proxy over TCP, or whom a proxy's header names.
+    Address(IpAddr),
+    /// A process of this host, over the Unix socket: only who may write to the socket's file gets here.
+    Local,
+}
+
+impl PeerKind {
+    /// What a limiter counts of a peer that forwards nothing: all that is local is one.
+    pub fn address(self) -> IpAddr {
+        match self {
+            Self::Address(address) => address.to_canonical(),
+            Self::Local => LOCAL_ADDRESS,
+        }
+    }
+
+    /// As another process is told: one address stands for what is local.
+    pub fn carried(self) -> IpAddr {
+        match self {
+            // Whoever was named so is not local, there either.
+            Self::Address(LOCAL_ADDRESS) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            Self::Address(address) => address,
+            Self::Local => LOCAL_ADDRESS,
+        }
+    }
+
+    /// What another process told.
+    pub fn restored(address: IpAddr) -> Self {
+        if address == LOCAL_ADDRESS {
+            Self::Local
+        } else {
+            Self::Address(address)
+        }
+    }
+}
+
+/// No client has it.
+const LOCAL_ADDRESS: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 /// Who a connection is signed in as.
 #[derive(Clone, Debug, PartialEq)]
@@ -260,7 +305,7 @@ impl Connection {
 
     /// A connection that was just accepted and must send its request until `until`, a proxy its
     /// header before that.
-    pub fn accepted(slot: Slot, state: State, peer: Option<IpAddr>, until: Millis) -> Self {
+    pub fn accepted(slot: Slot, state: State, peer: Option<PeerKind>, until: Millis) -> Self {
         let rare = peer.map(|peer| {
             Box::new(Rare {
                 peer: Some(peer),
@@ -282,7 +327,7 @@ impl Connection {
         self.state = State::Http(Awaited::Rest);
         let peer = self.rare.as_mut().and_then(|rare| rare.peer.as_mut());
         if let (Some(peer), Source::Client(client)) = (peer, source) {
-            *peer = client;
+            *peer = PeerKind::Address(client);
         }
     }
 
@@ -401,17 +446,21 @@ mod tests {
     #[test]
     fn whom_a_proxy_names_takes_the_place_of_the_peer() {
         let address = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let named = |text: &str| Some(PeerKind::Address(address(text)));
         let slot = Slot {
             index: 0,
             generation: 0,
         };
-        let proxy = address("10.0.0.1");
+        let proxy = PeerKind::Address(address("10.0.0.1"));
+        let local = PeerKind::Local;
         for (peer, source, expected) in [
             (
                 Some(proxy),
                 Source::Client(address("192.0.2.7")),
-                Some(address("192.0.2.7")),
+                named("192.0.2.7"),
             ),
+            (Some(local), Source::Client(address("::")), named("::")),
+            (Some(local), Source::Proxy, Some(local)),
             (Some(proxy), Source::Proxy, Some(proxy)),
             // Nobody asks for addresses: none is kept.
             (None, Source::Client(address("192.0.2.7")), None),
@@ -421,6 +470,21 @@ mod tests {
             assert_eq!(row.state, State::Http(Awaited::Rest));
             let peer = row.rare.as_ref().and_then(|rare| rare.peer);
             assert_eq!(peer, expected, "{source:?}");
+        }
+    }
+
+    #[test]
+    fn a_peer_is_of_its_kind_in_another_process_too() {
+        let address = |text: &str| PeerKind::Address(text.parse().expect("an address"));
+        for (peer, expected) in [
+            (PeerKind::Local, PeerKind::Local),
+            (address("192.0.2.7"), address("192.0.2.7")),
+            (address("::1"), address("::1")),
+            (address("::"), address("0.0.0.0")),
+            (address("0.0.0.0"), address("0.0.0.0")),
+        ] {
+            let restored = PeerKind::restored(peer.carried());
+            assert_eq!(restored, expected, "{peer:?}");
         }
     }
 }

@@ -167,6 +167,13 @@ pub struct ShardCounters {
     pub kept_bytes: u64,
 }
 
+/// The apps' rows as far as they were copied.
+#[derive(Clone, Debug, Default)]
+pub struct AppsCopy {
+    apps: AppRows<Box<AppCounters>>,
+    page: usize,
+}
+
 /// One shard's numbers at one moment.
 #[derive(Clone, Debug)]
 pub struct ShardSnapshot {
@@ -188,6 +195,24 @@ impl ShardCounters {
             let is_in_use = counters.connected > 0 || counters.active_channels != [0; 5];
             is_in_use || is_known(app)
         });
+    }
+
+    /// Copies the rows of some more apps; returns how many there were, and whether there are more.
+    pub fn copy_apps(&self, copy: &mut AppsCopy) -> (usize, bool) {
+        let (rows, next) = self.apps.copy_page(copy.page, &mut copy.apps);
+        copy.page = next.unwrap_or(copy.page);
+        (rows, next.is_some())
+    }
+
+    /// All that is counted now, with the apps' rows as they were copied.
+    pub fn with_apps(&mut self, copy: AppsCopy) -> Self {
+        let apps = std::mem::take(&mut self.apps);
+        let rest = self.clone();
+        self.apps = apps;
+        Self {
+            apps: copy.apps,
+            ..rest
+        }
     }
 
     /// Counts one answered API request.

@@ -535,6 +535,27 @@ fn a_busy_node_exports_exactly_the_names_of_the_reference() {
 }
 
 #[test]
+fn what_goes_wrong_with_an_app_is_there_from_0_on_so_that_its_first_time_is_an_increase() {
+    let families = scrape(&[], &["app-1"], 1_000, &WebhookCounters::default());
+    let body = text(&families).expect("valid families");
+    for (name, rows) in [
+        ("connection_errors_total", 16),
+        ("slow_consumer_disconnects_total", 1),
+        ("dropped_frames_total", 4),
+        ("dropped_bytes_total", 4),
+        ("limit_lease_denied_total", 3),
+        ("webhook_events_dropped_total", 1),
+        ("webhook_retries_total", 1),
+        ("webhook_dead_letters_total", 5),
+    ] {
+        let begin = format!("sockudo_{name}{{app_id=\"app-1\",");
+        let of_name = body.lines().filter(|line| line.starts_with(&begin));
+        let zeros = of_name.filter(|line| line.ends_with(" 0"));
+        assert_eq!(zeros.count(), rows, "{name}");
+    }
+}
+
+#[test]
 fn the_numbers_of_all_shards_are_added_up() {
     let families = scrape(
         &[busy_shard(), busy_shard()],

@@ -27,7 +27,6 @@ pub(super) fn add(families: &mut Families<'_>, sample: &Sample<'_>, rows: &[AppR
             sample.port,
             row.id,
             &row.counters.faults().connection_errors,
-            false,
         );
         add_broadcast_latency(families, sample.port, row);
     }
@@ -127,15 +126,13 @@ fn add_client_event_limits(families: &mut Families<'_>, port: &str, row: &AppRow
     );
 }
 
-fn add_errors(families: &mut Families<'_>, port: &str, id: &str, errors: &[u64; 16], all: bool) {
+fn add_errors(families: &mut Families<'_>, port: &str, id: &str, errors: &[u64; 16]) {
     for (error_type, count) in ConnectionError::LABELS.into_iter().zip(errors) {
-        if all || *count > 0 {
-            families.add(
-                &name::CONNECTION_ERRORS,
-                &[id, error_type, port],
-                *count as f64,
-            );
-        }
+        families.add(
+            &name::CONNECTION_ERRORS,
+            &[id, error_type, port],
+            *count as f64,
+        );
     }
 }
 
@@ -175,7 +172,7 @@ fn add_without_app(families: &mut Families<'_>, sample: &Sample<'_>) {
             triggered[index] += counters.ip_limit_triggered[index];
         }
     }
-    add_errors(families, sample.port, UNKNOWN_APP, &errors, true);
+    add_errors(families, sample.port, UNKNOWN_APP, &errors);
     let calls = system_http_calls as f64;
     families.add(&name::HTTP_CALLS_RECEIVED, &[SYSTEM, sample.port], calls);
     for (index, request) in ["websocket_upgrade", "http_api"].into_iter().enumerate() {

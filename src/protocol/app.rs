@@ -67,6 +67,20 @@ impl<T> AppRows<T> {
         })
     }
 
+    /// Copies some rows, by number, from `page` on (0 at first); returns how many there were, and where it goes on.
+    pub fn copy_page(&self, page: usize, into: &mut Self) -> (usize, Option<usize>)
+    where
+        T: Clone,
+    {
+        let Some(rows) = self.pages.get(page) else {
+            return (0, None);
+        };
+        into.pages.resize_with(page, || None);
+        into.pages.push(rows.clone());
+        let count = rows.iter().flat_map(|rows| rows.iter().flatten()).count();
+        (count, (page + 1 < self.pages.len()).then_some(page + 1))
+    }
+
     /// Drops the rows that are not to be kept.
     pub fn retain(&mut self, keep: impl Fn(AppIndex, &T) -> bool) {
         for (page, number) in self.pages.iter_mut().zip(0_u32..) {
@@ -144,6 +158,15 @@ mod tests {
         assert_eq!(listed, [(0, 0), (63, 64), (64, 64), (6_400, 6_400)]);
         assert_eq!(rows.get(AppIndex(1)), None);
         assert_eq!(rows.get(AppIndex(u32::MAX)), None);
+        let (mut copy, mut counts, mut next) = (AppRows::default(), Vec::new(), Some(0));
+        while let Some(page) = next {
+            let count;
+            (count, next) = rows.copy_page(page, &mut copy);
+            counts.push(count);
+        }
+        assert_eq!((counts.len(), counts.iter().sum::<usize>()), (101, 4));
+        assert!(copy.iter().eq(rows.iter()));
+        assert_eq!(AppRows::<u32>::default().copy_page(0, &mut copy), (0, None));
         rows.retain(|app, _| app.0 == 63);
         let listed: Vec<u32> = rows.iter().map(|(app, _)| app.0).collect();
         assert_eq!(listed, [63]);

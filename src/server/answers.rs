@@ -16,6 +16,7 @@ use crate::{
     bridge::message::FromBridge,
     channel::{home::HomeRef, user::Socket},
     connection::pending::{ChannelFacts, Pending},
+    protocol::{app::AppIndex, partition::Partition},
 };
 
 impl ShardServer {
@@ -107,6 +108,7 @@ impl ShardServer {
             Message::Deliver(delivery) => self.on_delivery(turn, delivery),
             Message::Behind { home, is_behind } => self.on_behind(turn, home, is_behind),
             Message::HoldPublishers { local, hold } => self.on_hold_publishers(local, hold),
+            Message::CountInApp { app } => self.count_in_app(app),
             Message::Release { app, connections } => self.quotas.release_app(app, connections),
             Message::ReleaseNode { connections } => self.quotas.release_node(connections),
             Message::SignOut {
@@ -136,7 +138,8 @@ impl ShardServer {
     /// A message of the bridge.
     pub(super) fn hear_bridge(&mut self, turn: &mut impl ServerTurn, message: FromBridge) {
         match message {
-            FromBridge::Scrape { token } => self.report(turn, token),
+            FromBridge::Scrape { token } => self.on_scrape(turn, token),
+            FromBridge::Largest { token } => self.on_largest_asked(token),
             FromBridge::Usage { waiter, body } => {
                 assert!(self.usages_asked > 0, "an answer to no question");
                 self.usages_asked -= 1;
@@ -222,9 +225,9 @@ impl ShardServer {
                 Answer::Terminated
             }
             Question::AdmitToApp { app } => {
-                let entry = self.apps.get(app).map(|app| &app.entry);
-                let partition = entry.map(|it| it.partitions.own());
-                let max = entry.map_or(0, |it| it.app.max_connections);
+                let partition = self.partition_of(app);
+                let app_there = self.apps.get(app);
+                let max = app_there.map_or(0, |it| it.entry.app.max_connections);
                 let granted = self.quotas.admit_to_app(app, partition, max);
                 Answer::AdmittedToApp { app, granted }
             }
@@ -332,6 +335,17 @@ impl ShardServer {
             | Answer::Spent { .. }
             | Answer::AddressLimited { .. } => {}
         }
+    }
+
+    /// Home of an app's quota: a connection counts that has long been there.
+    fn count_in_app(&mut self, app: AppIndex) {
+        let partition = self.partition_of(app);
+        self.quotas.count_in_app(app, partition);
+    }
+
+    /// Where an app's quota is counted; `None` of one that has gone.
+    fn partition_of(&self, app: AppIndex) -> Option<Partition> {
+        self.apps.get(app).map(|it| it.entry.partitions.own())
     }
 
     fn channel_facts(&self, turn: &impl ServerTurn, at: Option<HomeRef>) -> ChannelFacts {

@@ -235,7 +235,8 @@ impl ShardServer {
         self.settings = Rc::new(settings);
     }
 
-    /// The apps changed: connections of those that are gone or disabled are closed, in slices.
+    /// The apps changed: connections of those that are gone or disabled are closed, those of an app with its first
+    /// limit counted, in slices.
     pub(super) fn on_apps(
         &mut self,
         turn: &mut impl ServerTurn,
@@ -243,13 +244,18 @@ impl ShardServer {
         changes: &[AppChange],
     ) {
         turn.spend(Work::ROW.times(changes.len()));
-        let ends = |change: &AppChange| match change {
-            AppChange::Put(entry) => !entry.app.enabled,
+        let had_limit = |index| match self.apps.get(index) {
+            Some(app) => app.connections.limits_connections,
+            None => true, // There is nobody to be counted.
+        };
+        let concerns_connections = |change: &AppChange| match change {
+            AppChange::Put(entry) if !entry.app.enabled => true,
+            AppChange::Put(entry) => entry.app.max_connections > 0 && !had_limit(entry.index),
             AppChange::Gone(_) | AppChange::Forgotten(..) => true,
         };
-        let any_ends = changes.iter().any(ends);
+        let is_check_due = changes.iter().any(concerns_connections);
         self.apps.apply(number, changes);
-        if any_ends {
+        if is_check_due {
             self.errands.push(Errand::CheckApps { next: 0 });
         }
         // There is always room in the lane of control; without an answer nothing new is opened.

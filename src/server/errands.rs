@@ -14,7 +14,7 @@ use shards::{
     work::Work,
 };
 
-use super::{ServerTurn, ShardServer};
+use super::{ServerTurn, ShardServer, message::Message};
 use crate::{
     connection::{pending::Pending, row::SignedIn},
     protocol::{app::AppIndex, code::CloseCode, outgoing},
@@ -35,8 +35,13 @@ pub(super) enum Errand {
     },
     /// The next slice of a listing.
     List(Waiter),
-    /// The apps changed: connections of those that are gone or disabled are closed.
+    /// The apps changed: connections of those that are gone or disabled are closed, those of an app that has its
+    /// first limit are counted.
     CheckApps { next: usize },
+    /// The next slice of a search for the largest channels.
+    Largest,
+    /// The next part of a report to the bridge.
+    Report,
 }
 
 /// What watchers are told, encoded once for all of a shard.
@@ -206,24 +211,40 @@ impl ShardServer {
                 self.list_more(turn, waiter);
                 None
             }
-            Errand::CheckApps { mut next } => {
-                while next < self.connections.len() {
-                    self.check_app_of(turn, next);
-                    next += 1;
-                    if turn.work_left() == Work(0) {
-                        break;
-                    }
+            Errand::Largest => {
+                // Behind the others: who waits for those does not wait for an operator.
+                if self.search_largest(turn) {
+                    self.errands.push(Errand::Largest);
                 }
-                if next < self.connections.len() {
-                    return Some(Errand::CheckApps { next });
-                }
-                // Nobody of theirs is left to be counted.
-                let apps = &self.apps;
-                self.counters.forget_apps(|app| apps.knows(app));
-                self.quotas.forget_apps(|app| apps.knows(app));
                 None
             }
+            Errand::Report => {
+                if self.report_more(turn) {
+                    self.errands.push(Errand::Report);
+                }
+                None
+            }
+            Errand::CheckApps { next } => self.check_apps(turn, next),
         }
+    }
+
+    /// Looks at some connections after a change of apps; what is left of that comes back.
+    fn check_apps(&mut self, turn: &mut impl ServerTurn, mut next: usize) -> Option<Errand> {
+        while next < self.connections.len() {
+            self.check_app_of(turn, next);
+            next += 1;
+            if turn.work_left() == Work(0) {
+                break;
+            }
+        }
+        if next < self.connections.len() {
+            return Some(Errand::CheckApps { next });
+        }
+        // Nobody of theirs is left to be counted.
+        let apps = &self.apps;
+        self.counters.forget_apps(|app| apps.knows(app));
+        self.quotas.forget_apps(|app| apps.knows(app));
+        None
     }
 
     fn tell_watcher(
@@ -276,6 +297,9 @@ impl ShardServer {
         let code = match self.apps.get(row.app).map(Rc::as_ref) {
             None => CloseCode::APP_UNKNOWN,
             Some(app) if !app.entry.app.enabled => CloseCode::APP_DISABLED,
+            Some(app) if app.connections.limits_connections && row.counted.by_app.is_none() => {
+                return self.count_late(turn, index);
+            }
             Some(_) => return,
         };
         let slot = Slot {
@@ -283,6 +307,18 @@ impl ShardServer {
             generation: row.generation,
         };
         self.close(turn, slot, code);
+    }
+}
+
+impl ShardServer {
+    /// Has an open connection counted that came before its app had a limit.
+    fn count_late(&mut self, turn: &mut impl ServerTurn, index: usize) {
+        turn.spend(Work::MESSAGE);
+        let app = self.connections[index].app;
+        let rules = self.apps.get(app).expect("the caller knows the app");
+        let home = self.home_of(rules.connections.partitions.own());
+        self.connections[index].counted.by_app = Some(home);
+        self.send_home(turn, home, Message::CountInApp { app });
     }
 }
 

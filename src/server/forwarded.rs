@@ -1,19 +1,18 @@
 //! What proxies in front say of a request, and how far they are believed.
 //!
 //! Owns: the client's address and scheme behind proxies, and what looks wrong about their headers.
-//! May depend on: `http::request`, `connection::pending`.
+//! May depend on: `http::request`, `connection::{row, upgrade}`.
 //! Invariants: without `trust_hops`, or from a peer that is no trusted proxy, no header counts.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use tracing::warn;
 
-use crate::{connection::upgrade::Transport, http::request::Head};
-
-/// Who comes over the Unix socket: no client has this address, and what it forwards is believed, since only
-/// who may write to the socket's file gets here.
-pub(super) const LOCAL_PEER: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+use crate::{
+    connection::{row::PeerKind, upgrade::Transport},
+    http::request::Head,
+};
 
 /// How many proxies stand in front, and which peers they are.
 #[derive(Clone, Copy, Debug)]
@@ -39,33 +38,36 @@ pub(super) enum Doubt {
 pub(super) struct ToldDoubts(Vec<Doubt>);
 
 impl Trust<'_> {
-    fn believes(self, peer: IpAddr) -> bool {
+    /// What a local peer forwards is believed, since only who may write to the socket's file is one.
+    fn believes(self, peer: PeerKind) -> bool {
+        let PeerKind::Address(peer) = peer else {
+            return true;
+        };
         let peer = peer.to_canonical();
         let is_trusted = || self.proxies.iter().any(|net| net.contains(&peer));
-        peer == LOCAL_PEER || (self.hops > 0 && (self.proxies.is_empty() || is_trusted()))
+        self.hops > 0 && (self.proxies.is_empty() || is_trusted())
     }
 
     /// A local proxy is one, whether others are trusted or not.
-    fn hops_from(self, peer: IpAddr) -> usize {
-        self.hops.max(u32::from(peer == LOCAL_PEER)) as usize
+    fn hops_from(self, peer: PeerKind) -> usize {
+        self.hops.max(u32::from(peer == PeerKind::Local)) as usize
     }
 
     /// The address that a limiter counts: the peer's, or what trusted proxies say of it.
-    pub(super) fn address(self, head: &Head<'_>, peer: IpAddr) -> (IpAddr, Option<Doubt>) {
-        let peer = peer.to_canonical();
+    pub(super) fn address(self, head: &Head<'_>, peer: PeerKind) -> (IpAddr, Option<Doubt>) {
         let is_forwarded = !head.x_forwarded_for.is_empty() || head.x_real_ip.is_some();
         if !self.believes(peer) {
             let doubt = match self.hops {
                 0 => Doubt::NotTrusted,
                 _ => Doubt::StrangePeer,
             };
-            return (peer, is_forwarded.then_some(doubt));
+            return (peer.address(), is_forwarded.then_some(doubt));
         }
         let parse = |text: &str| text.trim().parse().ok().map(|ip: IpAddr| ip.to_canonical());
         let forwarded = head.forwarded_entry(self.hops_from(peer)).and_then(parse);
         match forwarded.or_else(|| head.x_real_ip.and_then(parse)) {
             Some(address) => (address, None),
-            None => (peer, Some(Doubt::NoHeader)),
+            None => (peer.address(), Some(Doubt::NoHeader)),
         }
     }
 
@@ -73,7 +75,7 @@ impl Trust<'_> {
     pub(super) fn transport(
         self,
         head: &Head<'_>,
-        peer: Option<IpAddr>,
+        peer: Option<PeerKind>,
         speaks_tls: bool,
     ) -> Transport {
         if speaks_tls {
@@ -127,6 +129,13 @@ mod tests {
     fn trust(hops: u32, proxies: &[&str]) -> (u32, Vec<IpNet>) {
         let proxies = proxies.iter().map(|net| net.parse().expect("a network"));
         (hops, proxies.collect())
+    }
+
+    fn peer_of(text: &str) -> PeerKind {
+        match text {
+            "local" => PeerKind::Local,
+            address => PeerKind::Address(address.parse().expect("an address")),
+        }
     }
 
     #[test]
@@ -197,6 +206,18 @@ mod tests {
                 "9.9.9.9",
                 Some(Doubt::NoHeader),
             ),
+            // Over the Unix socket, whatever is trusted.
+            (0, &["8.0.0.0/8"], "local", forwarded, "2.2.2.2", None),
+            // Whom a header named so is not that.
+            (0, &[], "::", forwarded, "::", Some(Doubt::NotTrusted)),
+            (
+                1,
+                &["8.0.0.0/8"],
+                "::",
+                forwarded,
+                "::",
+                Some(Doubt::StrangePeer),
+            ),
         ] {
             let bytes = format!("GET / HTTP/1.1\r\nHost: x\r\n{headers}\r\n");
             let head = parse_head(bytes.as_bytes()).expect("valid").expect("whole");
@@ -205,7 +226,7 @@ mod tests {
                 hops,
                 proxies: &proxies,
             };
-            let found = trust.address(&head, peer.parse().expect("an address"));
+            let found = trust.address(&head, peer_of(peer));
             let expected = (address.parse().expect("an address"), doubt);
             assert_eq!(found, expected, "{trust:?} {peer} {headers:?}");
         }
@@ -255,7 +276,7 @@ mod tests {
                 hops,
                 proxies: &proxies,
             };
-            let peer = "9.9.9.9".parse().expect("an address");
+            let peer = peer_of("9.9.9.9");
             let found = trust.transport(&head, Some(peer), false);
             assert_eq!(found, expected, "{trust:?} {headers:?}");
         }

@@ -2,13 +2,14 @@
 //!
 //! Owns: which health route asks what; the judgement is `bridge::message`'s, for both ports.
 //! May depend on: `http`, `bridge::message`, `metrics::counters`.
-//! Invariants: health routes need no authentication and meet no limiter.
+//! Invariants: health routes need no authentication and meet no limiter; no part of a report is longer than a
+//! thousand apps' rows.
 
 use std::rc::Rc;
 
-use shards::application::Slot;
+use shards::{application::Slot, work::Work};
 
-use super::{ServerTurn, ShardServer, request::Reply};
+use super::{ServerTurn, ShardServer, errands::Errand, request::Reply};
 use crate::{
     bridge::message::{Grade, Health as NodeHealth, Judgement, ToBridge, USAGES_ASKED_MAX},
     connection::{
@@ -22,8 +23,18 @@ use crate::{
         response::Status,
         route::Route,
     },
-    metrics::counters::ShardSnapshot,
+    metrics::counters::{AppsCopy, ShardSnapshot},
 };
+
+/// A report to the bridge under way.
+#[derive(Clone, Debug)]
+pub(super) struct Report {
+    token: u64,
+    apps: AppsCopy,
+}
+
+/// Rows of apps that are copied at once: 0.1 us each.
+const REPORTED_AT_ONCE: usize = 1_024;
 
 impl ShardServer {
     /// What load balancers ask for.
@@ -175,8 +186,42 @@ impl ShardServer {
         self.respond(turn, slot, reply, &asked);
     }
 
+    /// The bridge wants this shard's numbers. Where an older question is not answered yet, the answer to that is
+    /// one to this.
+    pub(super) fn on_scrape(&mut self, turn: &mut impl ServerTurn, token: u64) {
+        if let Some(report) = &mut self.report {
+            report.token = token;
+            return;
+        }
+        let apps = AppsCopy::default();
+        self.report = Some(Report { token, apps });
+        if self.report_more(turn) {
+            self.errands.push(Errand::Report);
+        }
+    }
+
+    /// Copies what is counted, a part at a time, since thousands of apps take long; false when all has gone to
+    /// the bridge.
+    pub(super) fn report_more(&mut self, turn: &mut impl ServerTurn) -> bool {
+        let report = self.report.as_mut().expect("the errand is for a report");
+        let mut rows = 0;
+        let mut has_more = true;
+        while has_more && rows < REPORTED_AT_ONCE {
+            let count;
+            (count, has_more) = self.counters.copy_apps(&mut report.apps);
+            rows += count.max(1);
+        }
+        turn.spend(Work::ROW.times(3 * rows));
+        if has_more {
+            return true;
+        }
+        let Report { token, apps } = self.report.take().expect("it was there above");
+        self.send_report(turn, token, apps);
+        false
+    }
+
     /// Sends this shard's numbers to the bridge.
-    pub(super) fn report(&mut self, turn: &mut impl ServerTurn, token: u64) {
+    fn send_report(&mut self, turn: &mut impl ServerTurn, token: u64, apps: AppsCopy) {
         let draining = self.drain.is_some().then_some(self.counters.websockets);
         (self.counters.addresses, self.counters.addresses_evicted) = self.quotas.addresses();
         self.counters.addresses += self.leases.len() as u64;
@@ -184,7 +229,7 @@ impl ShardServer {
         let joins = self.topics.joins() + self.kept_asks.joins();
         self.counters.joins_waiting = joins as u64;
         let snapshot = ShardSnapshot {
-            counters: self.counters.clone(),
+            counters: self.counters.with_apps(apps),
             runtime: turn.runtime_counters(),
             draining,
         };

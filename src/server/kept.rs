@@ -88,20 +88,17 @@ impl ShardServer {
         let at = self.homes.find(app, &question.channel, key.hash);
         let home = at.and_then(|at| self.homes.get(at));
         let is_elsewhere = home.is_some_and(|home| home.is_kept_elsewhere());
-        let is_missing = home.map_or_else(
-            || ChannelKind::of(&question.channel).is_cache(),
-            |home| home.misses_kept(turn.now()),
-        );
-        let is_unheard = home.is_none_or(|home| home.subscriptions() == 0);
-        let known = home.and_then(|home| home.kept(turn.now()));
-        let known = known.map(|(event, _)| Arc::clone(&event.frame));
-        let is_shared = self.settings.shares_events && self.apps.get(app).is_some();
         let is_cache = ChannelKind::of(&question.channel).is_cache();
+        let is_missing = home.map_or(is_cache, |home| home.misses_kept(turn.now()));
+        let is_unheard = home.is_none_or(|home| home.subscriptions() == 0);
+        let is_shared = self.settings.shares_events && self.apps.get(app).is_some();
         let may_be_newer = is_shared && is_cache && (is_missing || is_unheard);
         let is_asked_for = may_be_newer || (is_missing && is_elsewhere);
         if question.has_asked || !is_asked_for || self.kept_asks.joins == JOINS_MAX {
             return Some((to, question));
         }
+        let known = home.and_then(|home| home.kept(turn.now()));
+        let known = known.map(|(event, _)| Arc::clone(&event.frame));
         question.has_asked = true;
         let name = (app, Arc::clone(&question.channel));
         if !self.kept_asks.asked.contains_key(&name) {

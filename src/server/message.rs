@@ -43,6 +43,8 @@ pub enum Message {
     Behind { home: HomeRef, is_behind: bool },
     /// From a home: hold those who publish to a channel, or let them go on.
     HoldPublishers { local: LocalRef, hold: bool },
+    /// To the home of an app's quota: a connection counts that came when the app had no limit.
+    CountInApp { app: AppIndex },
     /// To the home of an app's quota: connections ended.
     Release { app: AppIndex, connections: u32 },
     /// To the home of the node's quota: connections ended.

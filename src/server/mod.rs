@@ -31,6 +31,7 @@ mod health;
 mod home;
 mod hooks;
 mod kept;
+mod largest;
 mod leases;
 mod listing;
 mod lookups;
@@ -66,11 +67,12 @@ use self::{
     close::Departing,
     drain::{Drain, Shed},
     errands::Errands,
-    forwarded::LOCAL_PEER,
     forwarded::ToldDoubts,
     handover::Handover,
+    health::Report,
     hooks::Owned,
     kept::KeptAsks,
+    largest::Largest,
     leases::Leases,
     lookups::Lookups,
     message::{Leaving, Message},
@@ -94,7 +96,7 @@ use crate::{
         user::UserTable,
     },
     connection::{
-        row::{Connection, State},
+        row::{Connection, PeerKind, State},
         table::ConnectionTable,
         upgrade::Lookup,
     },
@@ -167,6 +169,10 @@ pub struct ShardServer {
     bodies_kept: u64,
     /// Work for many connections, first come first done.
     errands: Errands,
+    /// The largest channels are looked for.
+    largest: Option<Largest>,
+    /// The bridge is being told what is counted here.
+    report: Option<Report>,
     /// Tells a channel's fan-outs of this turn from earlier ones.
     turn_number: u32,
     slow: SlowConsumers,
@@ -217,6 +223,8 @@ impl ShardServer {
             holder_next: 0,
             bodies_kept: 0,
             errands: Errands::default(),
+            largest: None,
+            report: None,
             turn_number: 1,
             slow: SlowConsumers::default(),
             departing: Departing::default(),
@@ -321,8 +329,8 @@ impl Application for ShardServer {
         let until = turn.now().plus(within_ms);
         let is_local = peer == Peer::Local;
         let peer = match peer {
-            Peer::Address(address) => Some(address.ip()),
-            Peer::Local => Some(LOCAL_PEER),
+            Peer::Address(address) => Some(PeerKind::Address(address.ip())),
+            Peer::Local => Some(PeerKind::Local),
             Peer::Gone => None,
         };
         let state = self.state_of_newcomer(peer);

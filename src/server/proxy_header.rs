@@ -5,15 +5,13 @@
 //! Invariants: nobody's header is read but a trusted proxy's, and nothing of a trusted proxy's
 //! connection is before its header is whole; whom it names counts as the peer in all that follows.
 
-use std::net::IpAddr;
-
 use shards::{application::Slot, work::Work};
 use tracing::debug;
 
-use super::{ServerTurn, ShardServer, forwarded::LOCAL_PEER};
+use super::{ServerTurn, ShardServer};
 use crate::{
     config::sections::ProxyProtocol,
-    connection::row::{Awaited, State},
+    connection::row::{Awaited, PeerKind, State},
     http::proxy_header::{ProxyHeaderError, parse_proxy_header},
 };
 
@@ -25,18 +23,18 @@ const TOO_LONG: usize = 3;
 
 impl ShardServer {
     /// What is expected first of a connection that comes now.
-    pub(super) fn state_of_newcomer(&self, peer: Option<IpAddr>) -> State {
+    pub(super) fn state_of_newcomer(&self, peer: Option<PeerKind>) -> State {
         match (self.settings.proxy_protocol, peer) {
             (ProxyProtocol::V1V2, Some(peer)) if self.is_trusted_proxy(peer) => State::ProxyHeader,
             (ProxyProtocol::Off | ProxyProtocol::V1V2, _) => State::Http(Awaited::Rest),
         }
     }
 
-    fn is_trusted_proxy(&self, peer: IpAddr) -> bool {
-        let peer = peer.to_canonical();
-        if peer == LOCAL_PEER {
+    fn is_trusted_proxy(&self, peer: PeerKind) -> bool {
+        let PeerKind::Address(peer) = peer else {
             return true;
-        }
+        };
+        let peer = peer.to_canonical();
         let mut proxies = self.settings.trusted_proxies.iter();
         proxies.any(|net| net.contains(&peer))
     }
@@ -53,7 +51,7 @@ impl ShardServer {
             Ok(None) => 0,
             Ok(Some(header)) => {
                 let rare = self.held(slot).rare.as_ref();
-                let is_local = rare.and_then(|rare| rare.peer) == Some(LOCAL_PEER);
+                let is_local = rare.and_then(|rare| rare.peer) == Some(PeerKind::Local);
                 self.held(slot).on_proxy_header(header.source);
                 // The header itself is never sealed; what follows it is, where the port has TLS.
                 let rest = bytes.get(header.bytes..).unwrap_or_default();

@@ -118,8 +118,9 @@ impl Quotas {
         granted
     }
 
-    /// A connection counts that another process has admitted.
-    pub(super) fn restore_in_app(&mut self, app: AppIndex, partition: Option<Partition>) {
+    /// A connection counts that is there already: another process has admitted it, or the app had no limit
+    /// when it came. Whatever the limit, it stays.
+    pub(super) fn count_in_app(&mut self, app: AppIndex, partition: Option<Partition>) {
         _ = self.admit_to_app(app, partition, 0);
     }
 
@@ -358,6 +359,21 @@ mod tests {
         let news = quotas.next_news().expect("it has changed");
         assert_eq!(news.connections, Some(1), "what is so now, once");
         assert_eq!(quotas.next_news(), None);
+    }
+
+    #[test]
+    fn who_is_there_already_counts_whatever_the_limit_and_leaves_a_place() {
+        let mut quotas = quotas(true);
+        for _ in 0..4 {
+            quotas.count_in_app(APP, Partition::from_number(7));
+        }
+        let news = quotas.next_news().expect("other nodes count them too");
+        assert_eq!(news.connections, Some(4));
+        assert!(!admits(&mut quotas, 3));
+        quotas.release_app(APP, 1);
+        assert!(!admits(&mut quotas, 3));
+        quotas.release_app(APP, 1);
+        assert!(admits(&mut quotas, 3));
     }
 
     #[test]

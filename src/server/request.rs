@@ -11,16 +11,12 @@ use std::{borrow::Cow, net::IpAddr, rc::Rc};
 use shards::{application::Slot, work::Work};
 use smallvec::SmallVec;
 
-use super::{
-    ServerTurn, ShardServer,
-    addresses::counted,
-    forwarded::{LOCAL_PEER, Trust},
-};
+use super::{ServerTurn, ShardServer, addresses::counted, forwarded::Trust};
 use crate::{
     connection::{
         deadline::KEEP_ALIVE_MS,
         pending::{Asked, Parts, RateState},
-        row::{Awaited, State},
+        row::{Awaited, PeerKind, State},
         upgrade::{Transport, Upgrade, UpgradeStep},
     },
     http::{
@@ -266,7 +262,6 @@ impl ShardServer {
         trust_hops: u32,
     ) -> Option<IpAddr> {
         let peer = self.held(slot).rare.as_ref().and_then(|rare| rare.peer)?;
-        let peer = peer.to_canonical();
         let proxies = &self.settings.trusted_proxies;
         let trust = Trust {
             hops: trust_hops,
@@ -274,7 +269,7 @@ impl ShardServer {
         };
         let (address, doubt) = trust.address(head, peer);
         if let Some(doubt) = doubt {
-            self.doubts.tell(doubt, peer);
+            self.doubts.tell(doubt, peer.address());
         }
         Some(counted(address))
     }
@@ -285,7 +280,7 @@ impl ShardServer {
             hops: self.settings.upgrade_trust_hops,
             proxies: &self.settings.trusted_proxies,
         };
-        let speaks_tls = self.settings.speaks_tls && peer != Some(LOCAL_PEER);
+        let speaks_tls = self.settings.speaks_tls && peer != Some(PeerKind::Local);
         trust.transport(head, peer, speaks_tls)
     }
 

@@ -30,7 +30,7 @@ impl ShardServer {
     pub(super) fn may_welcome(&mut self, slot: Slot, head: &Head<'_>) -> bool {
         let peer = self.held(slot).rare.as_ref().and_then(|rare| rare.peer);
         self.settings.demo.is_some()
-            && peer.is_some_and(|peer| peer.to_canonical().is_loopback())
+            && peer.is_some_and(|peer| peer.address().is_loopback())
             && names_this_machine(head)
     }
 
@@ -116,6 +116,35 @@ fn names_this_machine(head: &Head<'_>) -> bool {
         });
         matches!(name, "localhost" | "127.0.0.1" | "[::1]")
     };
-    let origin_is_local = |origin: &str| origin.strip_prefix("http://").is_some_and(is_local);
+    let origin_is_local = |origin: &str| {
+        let schemes = ["http://", "https://"];
+        let rests = schemes.iter().filter_map(|it| origin.strip_prefix(it));
+        rests.into_iter().any(is_local)
+    };
     head.host.is_some_and(is_local) && head.origin.is_none_or(origin_is_local)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::request::parse_head;
+
+    #[test]
+    fn only_a_page_of_this_machine_gets_signatures_over_http_or_https() {
+        for (host, origin, expected) in [
+            ("localhost:6001", "", true),
+            ("127.0.0.1", "Origin: http://127.0.0.1\r\n", true),
+            ("[::1]:6001", "Origin: http://[::1]:6001\r\n", true),
+            ("localhost:6001", "Origin: https://localhost:6001\r\n", true),
+            ("evil.test", "", false),
+            ("localhost", "Origin: https://evil.test\r\n", false),
+            ("localhost", "Origin: http://evil.test\r\n", false),
+            ("localhost", "Origin: null\r\n", false),
+            ("localhost", "Origin: localhost\r\n", false),
+        ] {
+            let bytes = format!("GET / HTTP/1.1\r\nHost: {host}\r\n{origin}\r\n");
+            let head = parse_head(bytes.as_bytes()).expect("valid").expect("whole");
+            assert_eq!(names_this_machine(&head), expected, "{host} {origin:?}");
+        }
+    }
 }

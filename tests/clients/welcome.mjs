@@ -52,6 +52,17 @@ await promise("shows the event that its form published", async () => {
   assert.match((await frames()).join("\n"), /é日😀 \+ & =/);
 });
 
+await promise("its snippets are for https where the page came over it", async () => {
+  const texts = await page.evaluate(() => {
+    const from = { protocol: "https:", hostname: "localhost", port: "" };
+    return templates.map((text) => printed(text, from));
+  });
+  const all = texts.join("\n");
+  for (const part of ["wssPort: 443, forceTLS: true", "useTLS: true", "port=443, ssl=True", '"https", "useTLS" => true']) {
+    assert.ok(all.includes(part), `${part} in ${all}`);
+  }
+});
+
 await promise("its snippets work as they are printed", async () => {
   const snippet = (id) => page.textContent(`#${id}`);
   await meet(await snippet("browser"), await snippet("node"));

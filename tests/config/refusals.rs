@@ -544,4 +544,17 @@ fn tls_and_sockets_that_cannot_work_are_refused_before_a_start() {
         errors[0].contains("unix_socket.path") && errors[0].contains("205 bytes"),
         "{errors:?}"
     );
+    for (unix, admin) in [
+        ("/run/a.sock", ", \"admin\": {\"socket\": \"/run/a.sock\"}"),
+        (
+            "/run//a.sock",
+            ", \"admin\": {\"socket\": \"/run/./a.sock\"}",
+        ),
+        ("/run/sockudo/admin.sock", ""),
+    ] {
+        let unix = format!("\"unix_socket\": {{\"enabled\": true, \"path\": \"{unix}\"}}");
+        let errors = file(&format!("{{{unix}{admin}}}")).errors();
+        let expected = "is admin.socket too: each wants a path of its own";
+        assert!(errors[0].contains(expected), "{errors:?}");
+    }
 }

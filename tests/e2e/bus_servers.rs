@@ -42,7 +42,7 @@ fn hears(client: &mut Client, data: &str) {
 }
 
 /// Waits longer than for anything that is decided here.
-fn is_ready_in_the_end(node: &Server) {
+pub(crate) fn is_ready_in_the_end(node: &Server) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while node.gets("/up").status != 200 {
         assert!(Instant::now() < deadline, "waited for a node to be ready");

@@ -87,6 +87,45 @@ fn a_reload_changes_limits_and_webhooks_and_a_broken_file_keeps_them() {
 }
 
 #[test]
+fn an_app_that_gets_its_first_limit_counts_who_is_there_already() {
+    for shards in [1, 3] {
+        let server = Server::start(&Config::new(), shards);
+        let mut early: Vec<_> = (0..4)
+            .map(|number| server.client(&number.to_string()))
+            .collect();
+        reloads_with(&server, "limited", |json| {
+            app(json)["max_connections"] = json!(3);
+        });
+        let told = || {
+            let mut wire = server.wire();
+            wire.upgrades("/app/app-key?protocol=7", "");
+            String::from_utf8_lossy(&wire.frame().payload).into_owned()
+        };
+        // Shards count them in slices.
+        eventually("all to be counted", || {
+            told().contains("4004").then_some(())
+        });
+        for client in &mut early {
+            client.subscribes("news"); // Nobody is sent away.
+        }
+        early.truncate(2);
+        eventually("a place", || {
+            told().contains("connection_established").then_some(())
+        });
+        // The second limit does not count them again.
+        reloads_with(&server, "again", |json| {
+            app(json)["max_connections"] = json!(0);
+        });
+        reloads_with(&server, "four", |json| {
+            app(json)["max_connections"] = json!(3);
+        });
+        eventually("a place", || {
+            told().contains("connection_established").then_some(())
+        });
+    }
+}
+
+#[test]
 fn a_reload_names_the_keys_that_need_a_restart() {
     let server = Server::start(&Config::new(), 1);
     reloads_with(&server, "more", |json| json["net"] = json!({"backlog": 77}));

@@ -80,5 +80,6 @@ mod unix_socket;
 mod upgrade;
 mod users;
 mod webhook_queue;
+mod webhook_queue_servers;
 mod webhook_sqs;
 mod webhooks;

@@ -101,7 +101,10 @@ impl Hooks {
                 let before = self.settled.insert(shard, now);
                 assert!(before.is_none(), "shard {shard:?} settled twice");
             }
-            ToBridge::Snapshot { .. } | ToBridge::Usage { .. } | ToBridge::AppsTaken { .. } => {}
+            ToBridge::Snapshot { .. }
+            | ToBridge::Largest { .. }
+            | ToBridge::Usage { .. }
+            | ToBridge::AppsTaken { .. } => {}
             ToBridge::FindApp(name) => panic!("{name:?} is looked for without a store"),
             ToBridge::Event(_)
             | ToBridge::State(_)

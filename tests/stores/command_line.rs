@@ -131,12 +131,14 @@ fn an_app_is_added_changed_shown_and_removed(backend: &Backend) {
         hook,
         "secret=first",
     ]);
-    owner.does(&[
+    let told = owner.does(&[
         "add",
         "Shop",
         "maxPresenceMembersPerChannel=7",
         "enabled=no",
     ]);
+    let key = &owner.shows("Shop")["key"];
+    assert_eq!(told, format!("added Shop\nkey = {key}\n"));
     let shop = owner.shows("shop");
     assert_eq!(
         (&shop["key"], &shop["max_connections"]),
@@ -357,6 +359,25 @@ fn what_is_exported_can_be_imported(backend: &Backend) {
         "the app \"e\" would not hold:\nsecret: is required",
     );
     owner.is_refused(&["get", "d"], "there is no app");
+
+    // Nor, in a database with transactions, where one meets another's key.
+    if backend.kind != Kind::Dynamodb {
+        let one = |id: &str, key: &str| {
+            format!("[[app_manager.array.apps]]\nid = '{id}'\nkey = '{key}'\nsecret = 's'\n")
+        };
+        let doubled = [
+            one("a", "key-of-a"),
+            one("d", "d"),
+            one("e", &owner.shows("b")["key"].to_string().replace('"', "")),
+        ];
+        std::fs::write(&toml, doubled.concat()).expect("a file");
+        owner.is_refused(
+            &["import", &toml, "--overwrite"],
+            "the app \"e\" was not imported: an app with this id or key is there already",
+        );
+        owner.is_refused(&["get", "d"], "there is no app");
+        assert_eq!(owner.does(&["export", "--secrets"]), exported);
+    }
     owner.is_refused(&["import", "/nowhere.json"], "/nowhere.json: ");
 }
 

@@ -28,9 +28,10 @@ const IMPURE: [&str; 16] = [
 ];
 
 /// Impure names that only carry plain values: an address is data, a socket is not.
-const PLAIN_VALUES: [&str; 4] = [
+const PLAIN_VALUES: [&str; 5] = [
     "std::net::IpAddr",
     "std::net::Ipv4Addr",
+    "std::net::Ipv6Addr",
     "std::net::Ipv6Addr",
     "std::net::SocketAddr",
 ];

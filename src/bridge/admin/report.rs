@@ -2,8 +2,8 @@
 //!
 //! Owns: the JSON of the admin socket's answers.
 //! May depend on: serde, `bridge::{message, queue}`.
-//! Invariants: nothing here holds a secret or a URL, and only a dead letter names channels and users; fields
-//! are added, never renamed.
+//! Invariants: nothing here holds a secret or a URL; only a dead letter names users, it and the largest channels
+//! name channels; fields are added, never renamed.
 
 use std::sync::Arc;
 
@@ -83,6 +83,9 @@ pub struct TopReport {
     pub bridge: BridgeTop,
     /// But for the bus, of which `cluster status` speaks.
     pub backends: Vec<BackendTop>,
+    /// Those with the most subscribers on this node, largest first, at most ten; as of some seconds ago at most.
+    #[serde(default)]
+    pub channels: Vec<ChannelTop>,
 }
 
 /// One shard, as of its last sample, which is at most some seconds old.
@@ -157,6 +160,17 @@ pub struct BackendTop {
     pub role: String,
     pub backend: String,
     pub is_up: bool,
+}
+
+/// A channel by its subscribers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChannelTop {
+    pub app_id: String,
+    pub channel: String,
+    /// Subscribed connections of this node.
+    pub subscribers: u32,
+    /// Of all nodes.
+    pub everywhere: u32,
 }
 
 /// A webhook that was given up.

@@ -38,7 +38,7 @@ use super::{
 };
 
 /// Where it is, unless `admin.socket` says otherwise.
-pub const DEFAULT_PATH: &str = "/run/sockudo/admin.sock";
+pub const DEFAULT_PATH: &str = crate::config::sections::ADMIN_SOCKET;
 
 /// Why the socket cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -221,6 +221,7 @@ impl Listener for OwnersOnly {
 fn router(requests: mpsc::Sender<AdminRequest>) -> Router {
     Router::new()
         .route("/top", get(top))
+        .route("/debug/channels", get(largest))
         .route("/cluster", get(cluster))
         .route("/cluster/rebalance", post(rebalance))
         .route("/apps/reload", post(reload_apps))
@@ -234,6 +235,13 @@ fn router(requests: mpsc::Sender<AdminRequest>) -> Router {
 async fn top(State(requests): State<mpsc::Sender<AdminRequest>>) -> Response {
     match asked(&requests, AdminRequest::Top).await {
         Some(report) => json(StatusCode::OK, &report),
+        None => ending(),
+    }
+}
+
+async fn largest(State(requests): State<mpsc::Sender<AdminRequest>>) -> Response {
+    match asked(&requests, AdminRequest::Top).await {
+        Some(report) => json(StatusCode::OK, &report.channels),
         None => ending(),
     }
 }

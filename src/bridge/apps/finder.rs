@@ -169,11 +169,6 @@ impl Finder {
         self.settings = settings;
     }
 
-    /// The store has answered since the start.
-    pub fn is_heard(&self) -> bool {
-        self.store != StoreState::Unheard
-    }
-
     /// What was asked last was not answered.
     pub fn is_failing(&self) -> bool {
         self.store != StoreState::Well
@@ -574,7 +569,7 @@ mod tests {
             errands(&mut finder),
             [Errand::Find(name.clone()), unavailable]
         );
-        assert!(finder.is_failing() && finder.is_heard());
+        assert_eq!(finder.store, StoreState::Failing);
         // Whether it is back is found though nobody asks.
         finder.tick(at(7));
         assert_eq!(errands(&mut finder), [Errand::FindAll(Vec::new())]);
@@ -649,7 +644,8 @@ mod tests {
     fn a_store_that_was_never_heard_is_asked_until_it_answers() {
         let mut finder = Finder::new(at(0), SETTINGS);
         errands(&mut finder);
-        assert!(finder.is_failing() && !finder.is_heard());
+        assert_eq!(finder.store, StoreState::Unheard);
+        assert!(finder.is_failing());
         for second in 1..5 {
             finder.look_failed(at(second - 1), Vec::new());
             assert_eq!(finder.due(), Some(at(second)));
@@ -657,7 +653,7 @@ mod tests {
             assert_eq!(errands(&mut finder), [Errand::FindAll(Vec::new())]);
         }
         finder.looked_at(at(5), std::iter::empty());
-        assert!(!finder.is_failing() && finder.is_heard());
+        assert!(!finder.is_failing());
         assert_eq!(finder.due(), None);
     }
 }

@@ -7,6 +7,9 @@
 use crate::config::keys::rows::*;
 use crate::config::shape;
 
+/// Where the socket is, unless `admin.socket` says otherwise.
+pub const ADMIN_SOCKET: &str = "/run/sockudo/admin.sock";
+
 section! {
     pub struct Admin in "admin" {
         // `None` = the default path, where it can be had.

@@ -273,7 +273,7 @@ impl ShardServer {
                 .apps
                 .get(app)
                 .map(|app| app.connections.partitions.own());
-            self.quotas.restore_in_app(app, partition);
+            self.quotas.count_in_app(app, partition);
         }
         self.quotas.restore_in_node(restored.of_node);
         for (app, user_id, socket) in restored.signed_in {

@@ -152,6 +152,25 @@ impl Rows {
         }
     }
 
+    /// What is written from now on is kept with `commit`, all of it or nothing; false where the store has no
+    /// transactions. Whoever goes without committing has written nothing.
+    pub fn begin(&mut self) -> Result<bool, RowsError> {
+        match self {
+            Self::Mysql(rows) => rows.begin().map(|()| true),
+            Self::Pgsql(rows) => rows.begin().map(|()| true),
+            Self::Dynamodb(_) => Ok(false),
+        }
+    }
+
+    /// Keeps what was written since `begin`.
+    pub fn commit(&mut self) -> Result<(), RowsError> {
+        match self {
+            Self::Mysql(rows) => rows.commit(),
+            Self::Pgsql(rows) => rows.commit(),
+            Self::Dynamodb(_) => Ok(()),
+        }
+    }
+
     pub fn remove(&mut self, id: &str) -> Result<(), RowsError> {
         match self {
             Self::Mysql(rows) => rows.remove(id),

@@ -5,7 +5,7 @@
 //! Invariants: every value is bound; a row is changed only if its id is byte for byte the one that
 //! was given; a table that exists is never altered.
 
-use std::{fmt::Write as _, sync::Arc};
+use std::{fmt::Write as _, rc::Rc, sync::Arc};
 
 use mysql::{Conn, Value, prelude::Queryable as _};
 use serde_json::{Map, Value as Json};
@@ -25,6 +25,8 @@ use crate::config::{Config, app_key};
 pub struct MysqlRows {
     setup: Arc<MysqlSetup>,
     connection: Conn,
+    /// As they were when a transaction began: each write of it looks at them.
+    known: Option<Rc<[Column]>>,
 }
 
 /// A column that says something about an app.
@@ -43,7 +45,11 @@ impl MysqlRows {
         let setup = Arc::new(MysqlSetup::of(config)?);
         let connected = table::connect(&setup);
         let connected = connected.map_err(|failed| table::down(&failed, &setup));
-        Ok(connected.map(|connection| Self { setup, connection }))
+        Ok(connected.map(|connection| Self {
+            setup,
+            connection,
+            known: None,
+        }))
     }
 
     /// Every row as a record, by id; one that cannot even be read is a fault beside its id.
@@ -125,6 +131,18 @@ impl MysqlRows {
         self.write(&statement, values)
     }
 
+    /// What is written from now on is kept with `commit`, or not at all.
+    pub fn begin(&mut self) -> Result<(), RowsError> {
+        self.known = Some(self.columns()?);
+        self.order("START TRANSACTION")
+    }
+
+    /// Keeps what was written since `begin`.
+    pub fn commit(&mut self) -> Result<(), RowsError> {
+        self.known = None;
+        self.order("COMMIT")
+    }
+
     pub fn remove(&mut self, id: &str) -> Result<(), RowsError> {
         let statement = format!("DELETE FROM {} WHERE {THIS_ID}", self.setup.table_quoted);
         self.write(&statement, vec![Value::from(id), Value::from(id)])
@@ -186,7 +204,10 @@ impl MysqlRows {
         })
     }
 
-    fn columns(&mut self) -> Result<Vec<Column>, RowsError> {
+    fn columns(&mut self) -> Result<Rc<[Column]>, RowsError> {
+        if let Some(known) = &self.known {
+            return Ok(Rc::clone(known));
+        }
         let (database, table) = match self.setup.table.split_once('.') {
             Some((database, table)) => (database, table),
             None => (&*self.setup.database, &*self.setup.table),
@@ -213,6 +234,12 @@ impl MysqlRows {
             })
         };
         Ok(rows.iter().filter_map(column).collect())
+    }
+
+    /// As text: MySQL prepares no `START TRANSACTION`.
+    fn order(&mut self, statement: &str) -> Result<(), RowsError> {
+        let done = self.connection.query_drop(statement);
+        done.map_err(|error| down(&error, &self.setup))
     }
 
     fn write(&mut self, statement: &str, values: Vec<Value>) -> Result<(), RowsError> {

@@ -5,7 +5,7 @@
 //! Invariants: every value is bound; a row is changed only if its id is byte for byte the one that
 //! was given; a table that exists is never altered.
 
-use std::{fmt::Write as _, future::poll_fn, pin::pin, sync::Arc};
+use std::{fmt::Write as _, future::poll_fn, pin::pin, rc::Rc, sync::Arc};
 
 use futures_core::Stream as _;
 use serde_json::{Map, Value as Json};
@@ -32,6 +32,8 @@ pub struct PgsqlRows {
     setup: Arc<PgsqlSetup>,
     runtime: Runtime,
     link: Link,
+    /// As they were when a transaction began: each write of it looks at them.
+    known: Option<Rc<[Column]>>,
 }
 
 /// A column that says something about an app.
@@ -59,6 +61,7 @@ impl PgsqlRows {
             setup,
             runtime,
             link,
+            known: None,
         }))
     }
 
@@ -146,6 +149,18 @@ impl PgsqlRows {
         self.write(&statement, &values)
     }
 
+    /// What is written from now on is kept with `commit`, or not at all.
+    pub fn begin(&mut self) -> Result<(), RowsError> {
+        self.known = Some(self.columns()?);
+        self.write("BEGIN", &[])
+    }
+
+    /// Keeps what was written since `begin`.
+    pub fn commit(&mut self) -> Result<(), RowsError> {
+        self.known = None;
+        self.write("COMMIT", &[])
+    }
+
     pub fn remove(&mut self, id: &str) -> Result<(), RowsError> {
         let statement = format!("DELETE FROM {} WHERE {THIS_ID}", self.setup.table_quoted);
         self.write(&statement, &vec![Some(id.to_owned()); 2])
@@ -200,7 +215,10 @@ impl PgsqlRows {
         })
     }
 
-    fn columns(&mut self) -> Result<Vec<Column>, RowsError> {
+    fn columns(&mut self) -> Result<Rc<[Column]>, RowsError> {
+        if let Some(known) = &self.known {
+            return Ok(Rc::clone(known));
+        }
         let rows = self.ask(
             "SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), \
              (a.attnotnull AND NOT a.atthasdef AND a.attidentity = '')::text \

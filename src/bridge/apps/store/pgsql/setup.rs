@@ -116,7 +116,9 @@ fn tls(config: &Config) -> Result<Option<TlsClient>, StoreSetupError> {
     };
     let read = TlsClient::read(&files).map_err(|error| {
         let (key, fault) = match error {
-            TlsError::File { key, path, reason } => (key, format!("{path}: {reason}")),
+            TlsError::File {
+                key, path, reason, ..
+            } => (key, format!("{path}: {reason}")),
             other @ (TlsError::Half { .. } | TlsError::Pair { .. }) => {
                 (TlsKeys::POSTGRES.cert, other.to_string())
             }
