@@ -20,6 +20,8 @@ pub(super) fn nats_setup(config: &Config, name: &str, queue_bytes_max: usize) ->
         username: nats.username.clone(),
         password: nats.password.clone(),
         token: nats.token.clone(),
+        creds_file: nats.creds_file.clone(),
+        nkey_seed_file: nats.nkey_seed_file.clone(),
         tls_required: nats.tls.required,
         tls: TlsFiles {
             keys: TlsKeys::NATS,

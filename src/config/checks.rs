@@ -109,22 +109,7 @@ fn shared_redis(settings: &Settings, report: &mut Report) {
 }
 
 fn bus_nats(settings: &Settings, report: &mut Report) {
-    let mut refuse = |path: &str, what: &str, available: &str| {
-        let fault = Fault::NotInThisRelease {
-            shown: format!("{what} with adapter.driver = \"nats\""),
-            available: available.to_owned(),
-        };
-        report.error(settings.origin(path), path, fault);
-    };
-    let logins = "adapter.nats.username with adapter.nats.password, and adapter.nats.token";
-    for (path, what, available) in [
-        ("adapter.nats.creds_file", "a .creds file", logins),
-        ("adapter.nats.nkey_seed_file", "an nkey", logins),
-    ] {
-        if matches!(settings.setting(path), Setting::Text(_)) {
-            refuse(path, what, available);
-        }
-    }
+    logins_nats(settings, report);
     client_certificate(settings, "adapter.nats.tls", report);
     let is_asked_for = match settings.setting("adapter.nats.servers") {
         Setting::Urls(urls) => urls.iter().all(|url| has_scheme(url, &["tls"])),
@@ -134,6 +119,45 @@ fn bus_nats(settings: &Settings, report: &mut Report) {
         let what = "is used where a server asks for TLS, and the others are spoken to without: \
                     adapter.nats.tls.required = true takes no other";
         unused_files(settings, "adapter.nats.tls", what, report);
+    }
+}
+
+/// A server is told one of them, and would refuse it where the other was meant.
+fn logins_nats(settings: &Settings, report: &mut Report) {
+    let files = ["adapter.nats.creds_file", "adapter.nats.nkey_seed_file"];
+    let texts = [
+        "adapter.nats.username",
+        "adapter.nats.password",
+        "adapter.nats.token",
+    ];
+    // A variable that is set to nothing names nobody.
+    let is_set = |path: &str| match settings.setting(path) {
+        Setting::Text(text) => !text.is_empty(),
+        Setting::Secret(secret) => !secret.expose().is_empty(),
+        _ => false,
+    };
+    let Some(file) = files.into_iter().find(|path| is_set(path)) else {
+        return;
+    };
+    let mut refuse = |text: String| {
+        report.error(settings.origin(file), file, Fault::Conflict(text));
+    };
+    let others = files.into_iter().chain(texts);
+    if let Some(other) = others
+        .filter(|path| *path != file)
+        .find(|path| is_set(path))
+    {
+        refuse(format!(
+            "is a login, and {other} is another: set one of them"
+        ));
+    }
+    let servers = "adapter.nats.servers";
+    if let Setting::Urls(urls) = settings.setting(servers)
+        && urls.iter().any(|url| url.expose().contains('@'))
+    {
+        refuse(format!(
+            "is a login, and {servers} holds another before an @: leave one of them out"
+        ));
     }
 }
 

@@ -20,6 +20,8 @@ pub(crate) fn setup(servers: &[&Nats]) -> NatsSetup {
         username: None,
         password: None,
         token: None,
+        creds_file: None,
+        nkey_seed_file: None,
         tls_required: false,
         tls: TlsFiles::none(TlsKeys::NATS),
         cluster: "test".to_owned(),

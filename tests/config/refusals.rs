@@ -187,10 +187,15 @@ fn what_this_release_does_not_ship_refuses_to_start() {
             &[][..],
         ),
         (
-            r#"{"driver": "nats", "nats": {"servers": ["h", "tls://u:p@h"], "creds_file": "f",
-                "nkey_seed_file": "f", "tls": {"required": true, "ca_path": "f"}}}"#,
+            r#"{"driver": "nats", "nats": {"servers": ["h", "tls://h"], "creds_file": "f",
+                "username": null, "token": "", "tls": {"required": true, "ca_path": "f"}}}"#,
             "{}",
-            &["adapter.nats.creds_file", "adapter.nats.nkey_seed_file"],
+            &[],
+        ),
+        (
+            r#"{"driver": "nats", "nats": {"nkey_seed_file": "f"}}"#,
+            "{}",
+            &[],
         ),
         (
             r#"{"driver": "nats", "nats": {"servers": ["h", "nats://u:p@h:1"], "token": "t"}}"#,
@@ -557,4 +562,56 @@ fn tls_and_sockets_that_cannot_work_are_refused_before_a_start() {
         let expected = "is admin.socket too: each wants a path of its own";
         assert!(errors[0].contains(expected), "{errors:?}");
     }
+}
+
+#[test]
+fn two_logins_to_nats_at_once_are_refused_with_both_keys() {
+    let two = |nats: &str| {
+        let errors = file(&format!(
+            r#"{{"adapter": {{"driver": "nats", "nats": {{{nats}}}}}}}"#
+        ))
+        .errors();
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        errors[0].clone()
+    };
+    let (creds, nkey) = ("adapter.nats.creds_file", "adapter.nats.nkey_seed_file");
+    for (nats, first, second) in [
+        (r#""creds_file": "f", "nkey_seed_file": "f""#, creds, nkey),
+        (
+            r#""creds_file": "f", "username": "u", "password": "p""#,
+            creds,
+            "adapter.nats.username",
+        ),
+        (
+            r#""creds_file": "f", "token": "t""#,
+            creds,
+            "adapter.nats.token",
+        ),
+        (
+            r#""nkey_seed_file": "f", "password": "p""#,
+            nkey,
+            "adapter.nats.password",
+        ),
+        (
+            r#""nkey_seed_file": "f", "token": "t""#,
+            nkey,
+            "adapter.nats.token",
+        ),
+        (
+            r#""nkey_seed_file": "f", "servers": ["h", "nats://u:p@h"]"#,
+            nkey,
+            "adapter.nats.servers",
+        ),
+        (
+            r#""creds_file": "f", "servers": ["nats://t@h"]"#,
+            creds,
+            "adapter.nats.servers",
+        ),
+    ] {
+        let error = two(nats);
+        assert!(error.contains(&format!("{first}: ")), "{error}");
+        assert!(error.contains(&format!("{second} ")), "{error}");
+    }
+    // They say nothing to another bus.
+    file(r#"{"adapter": {"driver": "redis", "nats": {"creds_file": "f", "token": "t"}}}"#).loaded();
 }

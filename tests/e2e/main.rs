@@ -62,6 +62,7 @@ mod http_api;
 mod limits;
 mod load_balancers;
 mod load_test;
+mod nats_logins;
 mod operations;
 mod operators;
 mod presence;

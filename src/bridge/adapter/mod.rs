@@ -19,7 +19,7 @@ pub mod status;
 mod wishes;
 
 use self::{
-    nats::{NatsBus, NatsSetup},
+    nats::{LoginFileError, NatsBus, NatsSetup},
     news::{News, Refused},
     redis::{RedisBus, RedisSetup},
     redis_cluster::{RedisClusterBus, RedisClusterSetup},
@@ -79,6 +79,8 @@ pub enum BusError {
         number: usize,
         reason: &'static str,
     },
+    #[error(transparent)]
+    NatsLogin(#[from] LoginFileError),
     #[error(
         "adapter.nats.prefix and cluster.name: {bytes} bytes of a subject, dots and what is written as \
          =XX included: at most {max}"

@@ -85,9 +85,9 @@ section! {
         password: Option<Secret> = secret().env(&["NATS_PASSWORD"]);
         /// Used without user name and password.
         token: Option<Secret> = secret().env(&["NATS_TOKEN"]);
-        /// A `.creds` file.
+        /// A `.creds` file, which is a login alone; read again before each connection.
         creds_file: Option<String> = text(shape::NOT_EMPTY).ours();
-        /// A file with an nkey seed.
+        /// A file with a user's nkey seed, which is a login alone; read again before each connection.
         nkey_seed_file: Option<String> = text(shape::NOT_EMPTY).ours();
         tls: NatsTls => NatsTls::read;
     }

@@ -1,7 +1,7 @@
 //! What an error of a NATS server means for an operator.
 //!
 //! Owns: the sentences; `Denial` (what a server does not let us do).
-//! May depend on: `adapter::news`, `nats::server`, `bridge::tls`, the crate `async-nats`.
+//! May depend on: `adapter::news`, `nats::{login, server}`, `bridge::tls`, the crate `async-nats`.
 //! Invariants: a sentence names the key and what to do; a server's own words are shown only where
 //! they hold no secret, bounded and escaped.
 
@@ -11,23 +11,27 @@ use async_nats::{ConnectError, ConnectErrorKind};
 
 use super::{
     super::news::{Trouble, TroubleKind},
+    login::Login,
     server::Server,
 };
 use crate::bridge::tls::TlsWords;
 
 /// Of a connection that was not made.
-pub(super) fn fault(error: &ConnectError, server: &Server, tls: TlsWords) -> Trouble {
-    let (at, login) = (server.address(), server.login_keys());
+pub(super) fn fault(
+    error: &ConnectError,
+    server: &Server,
+    login: &Login,
+    tls: TlsWords,
+) -> Trouble {
+    let at = server.address();
     if let Some(meaning) = tls.meaning_of(error) {
         let (kind, sentence) = (TroubleKind::Tls, format!("NATS at {at} {meaning}"));
         return Trouble { kind, sentence };
     }
     let (kind, sentence) = match error.kind() {
         ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
-            let sentence = match server.has_login() {
-                true => format!("NATS at {at} refuses this login: set {login}"),
-                false => format!("NATS at {at} wants a login: set {login}"),
-            };
+            let refusal = login.refusal(server.login_keys());
+            let sentence = format!("NATS at {at} {refusal}");
             (TroubleKind::Login, sentence)
         }
         ConnectErrorKind::TimedOut => (

@@ -86,8 +86,7 @@ pub(super) async fn open(
     let server = duty.servers.server(number);
     let (denials_sender, denials) = mpsc::channel(DENIALS_MAX);
     let (left_sender, left) = watch::channel(false);
-    let is_made = Arc::new(AtomicBool::new(false));
-    let incoming = incoming.cloned();
+    let (is_made, incoming) = (Arc::new(AtomicBool::new(false)), incoming.cloned());
     let on_event = move |event| {
         match event {
             Event::Disconnected | Event::Closed => _ = left_sender.send_replace(true),
@@ -111,15 +110,16 @@ pub(super) async fn open(
         }
         std::future::ready(())
     };
-    let (auth, has_lived) = (server.auth(), Arc::clone(&is_made));
+    let login = server.login().await;
+    let (asked, has_lived) = (login.clone(), Arc::clone(&is_made));
     // The only way to keep the crate from a second life: it cannot be told to make no attempt, but an
     // attempt without a login is one that fails, and the next would be one too many.
-    let login = move |_| {
+    let answer = move |nonce: Vec<u8>| {
         let is_first = !has_lived.load(Ordering::Relaxed);
         let refused = || AuthError::new("a connection has one life");
-        std::future::ready(is_first.then(|| auth.clone()).ok_or_else(refused))
+        std::future::ready(is_first.then(|| asked.auth(&nonce)).ok_or_else(refused))
     };
-    let options = ConnectOptions::with_auth_callback(login)
+    let options = ConnectOptions::with_auth_callback(answer)
         .event_callback(on_event)
         .max_reconnects(1)
         .reconnect_delay_callback(|_| Duration::ZERO)
@@ -131,7 +131,8 @@ pub(super) async fn open(
         .connection_timeout(duty.servers.connect_within)
         .name("sockudo");
     let connected = duty.servers.secured(options).connect(&server.url).await;
-    let client = connected.map_err(|error| fault(&error, server, duty.servers.tls_words()))?;
+    let client =
+        connected.map_err(|error| fault(&error, server, &login, duty.servers.tls_words()))?;
     is_made.store(true, Ordering::Relaxed);
     let inbox = format!("{}i.{:016x}", duty.subjects.stem(), chance());
     let probe = Probe::new(client.clone(), inbox.into(), duty.timeout).await;

@@ -1,6 +1,6 @@
 //! The bus on servers of NATS: PUB and SUB, and a message to oneself as proof.
 //!
-//! Owns: `NatsBus`, `NatsSetup`; `server` (where to, as whom), `link` (one connection), `probe` (whether it
+//! Owns: `NatsBus`, `NatsSetup`; `server` (where to, as whom), `login` (who we are), `login_file` (what says so), `link` (one connection), `probe` (whether it
 //! lives, and what it proves), `publisher`, `subscriber`, `witness` (whether other servers know), `fault` (what an
 //! error means).
 //! May depend on: the rest of `adapter`, `bridge::tls`, `cluster::topic`, `config::secret`, the crate
@@ -11,6 +11,8 @@
 
 mod fault;
 mod link;
+mod login;
+mod login_file;
 mod probe;
 mod publisher;
 mod server;
@@ -22,6 +24,7 @@ use std::{sync::Arc, time::Duration};
 use async_nats::Subject;
 use tokio::{task::JoinSet, time::timeout};
 
+pub use self::login_file::LoginFileError;
 use self::{server::Servers, witness::Witnesses};
 use super::{BusError, roads::Roads};
 use crate::{
@@ -45,6 +48,10 @@ pub struct NatsSetup {
     pub password: Option<Secret>,
     /// Used without the two.
     pub token: Option<Secret>,
+    /// `adapter.nats.creds_file` and `adapter.nats.nkey_seed_file`: instead of those, and only one. Read at the
+    /// start and before each connection.
+    pub creds_file: Option<String>,
+    pub nkey_seed_file: Option<String>,
     /// `adapter.nats.tls.required`: also of servers that do not ask for it.
     pub tls_required: bool,
     /// `adapter.nats.tls`.

@@ -1,15 +1,21 @@
 //! Where the servers of NATS are, and who we are there.
 //!
 //! Owns: `Servers`, `Server`.
-//! May depend on: `adapter::BusError`, `bridge::tls`, `config::secret`, `protocol::query`, the crate `async-nats`.
+//! May depend on: `adapter::BusError`, `nats::{login, login_file}`, `bridge::tls`, `config::secret`, `protocol::query`, the
+//! crate `async-nats`.
 //! Invariants: every server that is named is tried, in another order each time, the one that was just
 //! lost last; nothing here prints a secret.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use async_nats::{Auth, ConnectOptions, ServerAddr};
+use async_nats::{ConnectOptions, ServerAddr};
 
-use super::{super::BusError, NatsSetup};
+use super::{
+    super::BusError,
+    NatsSetup,
+    login::Login,
+    login_file::{FileKind, LoginFile},
+};
 use crate::{
     bridge::tls::{TlsClient, TlsFiles, TlsWords},
     config::Secret,
@@ -30,30 +36,46 @@ pub(super) struct Server {
     pub(super) url: ServerAddr,
     /// For people.
     address: String,
-    login: Login,
-    is_named_in_url: bool,
+    source: Source,
 }
 
-#[derive(Clone, Default)]
-struct Login {
-    username: Option<String>,
-    password: Option<Secret>,
-    token: Option<Secret>,
+/// What says who we are.
+#[derive(Clone)]
+enum Source {
+    /// The server's own URL.
+    Url(Login),
+    /// Keys of the configuration.
+    Keys(Login),
+    /// A file that one of them names.
+    File(Arc<LoginFile>),
+}
+
+impl Source {
+    fn new(setup: &NatsSetup) -> Result<Self, BusError> {
+        for (kind, path) in [
+            (FileKind::Creds, &setup.creds_file),
+            (FileKind::Nkey, &setup.nkey_seed_file),
+        ] {
+            if let Some(path) = path {
+                let file = LoginFile::open(kind, path)?;
+                return Ok(Self::File(Arc::new(file)));
+            }
+        }
+        let login = match (&setup.username, &setup.password, &setup.token) {
+            (Some(username), Some(password), _) => Login::User {
+                username: username.clone(),
+                password: password.clone(),
+            },
+            (_, _, Some(token)) => Login::Token(token.clone()),
+            (_, _, None) => Login::Nobody,
+        };
+        Ok(Self::Keys(login))
+    }
 }
 
 impl Servers {
     pub(super) fn new(setup: &NatsSetup) -> Result<Self, BusError> {
-        let login = match (&setup.username, &setup.password) {
-            (Some(username), Some(password)) => Login {
-                username: Some(username.clone()),
-                password: Some(password.clone()),
-                token: None,
-            },
-            _ => Login {
-                token: setup.token.clone(),
-                ..Login::default()
-            },
-        };
+        let source = Source::new(setup)?;
         let numbered = (1..).zip(&setup.servers);
         let servers: Result<Vec<_>, _> = numbered
             .map(|(number, url)| {
@@ -62,7 +84,7 @@ impl Servers {
                     number,
                     reason,
                 };
-                Server::new(url, &login).map_err(wrong)
+                Server::new(url, &source).map_err(wrong)
             })
             .collect();
         let servers = servers?;
@@ -134,7 +156,7 @@ impl Servers {
 }
 
 impl Server {
-    fn new(url: &Secret, login: &Login) -> Result<Self, &'static str> {
+    fn new(url: &Secret, source: &Source) -> Result<Self, &'static str> {
         let text = url.expose();
         let scheme = text.split_once("://").map(|(scheme, _)| scheme);
         match scheme {
@@ -157,21 +179,16 @@ impl Server {
         };
         let own = match (url.username(), url.password()) {
             (None, _) => None,
-            (Some(username), Some(password)) => Some(Login {
-                username: Some(decoded(username)?),
-                password: Some(Secret::new(decoded(password)?)),
-                token: None,
+            (Some(username), Some(password)) => Some(Login::User {
+                username: decoded(username)?,
+                password: Secret::new(decoded(password)?),
             }),
             // As all clients of NATS read it.
-            (Some(token), None) => Some(Login {
-                token: Some(Secret::new(decoded(token)?)),
-                ..Login::default()
-            }),
+            (Some(token), None) => Some(Login::Token(Secret::new(decoded(token)?))),
         };
         Ok(Self {
             address,
-            is_named_in_url: own.is_some(),
-            login: own.unwrap_or_else(|| login.clone()),
+            source: own.map_or_else(|| source.clone(), Source::Url),
             url,
         })
     }
@@ -181,31 +198,30 @@ impl Server {
     }
 
     /// The key to look at when we are not let in.
-    pub(super) const fn login_keys(&self) -> &'static str {
-        match self.is_named_in_url {
-            true => "the user and password in adapter.nats.servers",
-            false => "adapter.nats.username and adapter.nats.password, or adapter.nats.token",
+    pub(super) fn login_keys(&self) -> &'static str {
+        match &self.source {
+            Source::Url(_) => "the user and password in adapter.nats.servers",
+            Source::Keys(_) => {
+                "adapter.nats.username and adapter.nats.password, or adapter.nats.token"
+            }
+            Source::File(file) => file.kind.key(),
         }
     }
 
-    pub(super) const fn has_login(&self) -> bool {
-        self.login.username.is_some() || self.login.token.is_some()
-    }
-
-    pub(super) fn auth(&self) -> Auth {
-        let exposed = |secret: &Option<Secret>| secret.as_ref().map(|it| it.expose().to_owned());
-        let mut auth = Auth::new();
-        auth.username = self.login.username.clone();
-        auth.password = exposed(&self.login.password);
-        auth.token = exposed(&self.login.token);
-        auth
+    /// For one attempt to connect. A file is read again.
+    pub(super) async fn login(&self) -> Login {
+        match &self.source {
+            Source::Url(login) | Source::Keys(login) => login.clone(),
+            Source::File(file) => Login::Signed(file.renewed().await),
+        }
     }
 
     /// Whether the text holds a secret.
     pub(super) fn is_leaked_by(&self, text: &str) -> bool {
-        let secrets = [&self.login.password, &self.login.token];
-        let mut secrets = secrets.into_iter().flatten().map(Secret::expose);
-        secrets.any(|secret| !secret.is_empty() && text.contains(secret))
+        match &self.source {
+            Source::Url(login) | Source::Keys(login) => login.is_leaked_by(text),
+            Source::File(file) => Login::Signed(file.identity()).is_leaked_by(text),
+        }
     }
 }
 
