@@ -37,7 +37,7 @@ use crate::{
     },
     config::{
         self, Config, ConfigErrors, Loaded, Notice, Sources,
-        sections::{AppStoreDriver, QueueDriver, UnixSocket},
+        sections::{AdapterDriver, AppStoreDriver, QueueDriver, UnixSocket},
     },
     handover::{
         link::Link,
@@ -84,6 +84,14 @@ pub enum ServeError {
         "adapter.driver was {before:?} and is {now:?} now, which a running node cannot change: restart it"
     )]
     Adapter { before: String, now: &'static str },
+    #[error(
+        "{key} was {before:?} and is {now:?} now, which a running node cannot change: restart it"
+    )]
+    Cluster {
+        key: &'static str,
+        before: String,
+        now: String,
+    },
     #[error("the listeners' sockets cannot be copied: {0}")]
     Doors(std::io::Error),
     #[error("signal handlers: {0}")]
@@ -112,6 +120,7 @@ impl ServeError {
             | Self::Link(_)
             | Self::Predecessor(_)
             | Self::Adapter { .. }
+            | Self::Cluster { .. }
             | Self::Doors(_)
             | Self::Bridge(_)
             | Self::Redirect(_) => 1,
@@ -281,6 +290,19 @@ fn meet(link: Option<Arc<Link>>, config: &Config) -> Result<Option<Predecessor>,
             before: before.clone(),
             now,
         });
+    }
+    let welcome = &predecessor.welcome;
+    let cluster = config.cluster.name.clone().unwrap_or_default();
+    let node_id = config.cluster.node_id.as_ref();
+    let node_id = node_id.unwrap_or(&welcome.node_id);
+    for (key, before, now) in [
+        ("cluster.name", &welcome.cluster, &cluster),
+        ("cluster.node_id", &welcome.node_id, node_id),
+    ] {
+        if config.adapter.driver != AdapterDriver::Local && before != now {
+            let (before, now) = (before.clone(), now.clone());
+            return Err(ServeError::Cluster { key, before, now });
+        }
     }
     Ok(Some(predecessor))
 }

@@ -23,7 +23,19 @@ use std::{
 pub struct ShardId(pub u16);
 
 /// Milliseconds of the node's monotonic clock since the process started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    serde::Deserialize,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    serde::Serialize,
+)]
 pub struct Millis(pub u64);
 
 impl Millis {

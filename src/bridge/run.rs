@@ -28,12 +28,12 @@ use super::{
     busy::BusyWindow,
     drain::{Drain, Step},
     gather::Gathering,
-    handover::{Handover, Legacy},
+    handover::{Giving, Handover, Legacy},
     kept_store::{self, KeptStore},
     largest::LargestChannels,
     link::ShardLink,
     message::{FromBridge, Health, ToBridge},
-    nodes::{Nodes, Told},
+    nodes::{NodeOf, Nodes, Told},
     notify::Supervisor,
     outbox::Outbox,
     port_tls::PortTls,
@@ -81,6 +81,16 @@ pub struct Setup {
     pub memory_root: PathBuf,
 }
 
+impl Setup {
+    fn of_node(&self) -> NodeOf<'_> {
+        NodeOf {
+            name: &self.node_id,
+            program: self.build.version,
+            followed: self.legacy.welcome(),
+        }
+    }
+}
+
 /// How the bridge ended. Both are a success of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -119,6 +129,9 @@ pub async fn run<L: ShardLink>(link: L, setup: Setup) -> Result<Exit, BridgeErro
     let mut bridge = Bridge::new(link, setup)?;
     let exit = bridge.run().await?;
     bridge.link.ring();
+    if let Some(nodes) = bridge.handover.nodes.take() {
+        nodes.leave().await;
+    }
     if let Some(nodes) = bridge.nodes.take() {
         nodes.close().await;
     }
@@ -176,6 +189,15 @@ pub struct Reloaded {
     pub unix_s: u64,
 }
 
+impl Reloaded {
+    fn at_start() -> Self {
+        Self {
+            succeeded: true,
+            unix_s: unix_s(),
+        }
+    }
+}
+
 /// What woke the loop.
 enum Wake {
     Shards,
@@ -204,6 +226,8 @@ impl<L: ShardLink> Bridge<L> {
         let mut webhooks = Webhooks::new(keeping, &config.webhooks, link.started());
         webhooks.begin(&setup.apps);
         let inherited = setup.legacy.inherited_apps();
+        let (started, shards) = (link.started(), link.shards());
+        let nodes = Nodes::start(&config, &setup.of_node(), started, shards)?;
         let handover = Handover::new(setup.legacy)?;
         let mut port = config.metrics.port;
         let (asked, requests) = admin::requests();
@@ -221,10 +245,8 @@ impl<L: ShardLink> Bridge<L> {
         if handover.taking.is_some() {
             supervisor.hold();
         }
-        let (started, shards) = (link.started(), link.shards());
-        let (node, version, store) = (&setup.node_id, setup.build.version, setup.store);
-        let nodes = Nodes::start(&config, node, version, started, shards)?;
-        let source = store.map(|store| AppSource::new(&config, store, started, inherited));
+        let source = setup.store;
+        let source = source.map(|store| AppSource::new(&config, store, started, inherited));
         let kept_store = KeptStore::start(&config)?;
         let rate_store = RateStore::start(&config)?;
         let now = Instant::now();
@@ -249,10 +271,7 @@ impl<L: ShardLink> Bridge<L> {
             nodes,
             health: Health::UNKNOWN,
             drain: None,
-            reloaded: Reloaded {
-                succeeded: true,
-                unix_s: unix_s(),
-            },
+            reloaded: Reloaded::at_start(),
             busy: BusyWindow::default(),
             memory: MemoryGauge::new(setup.memory_root),
             requests,
@@ -322,9 +341,14 @@ impl<L: ShardLink> Bridge<L> {
         self.link.ring();
         let wake_at = self.wake_at();
         // What shards do not keep up with waits on the bus, which has its bounds.
-        let is_behind = self.outbox.is_behind();
+        let giving = self.handover.giving.as_ref();
+        let hears = !self.outbox.is_behind() && !giving.is_some_and(Giving::is_deaf);
         let news = async {
-            match self.nodes.as_mut().filter(|_| !is_behind) {
+            match self
+                .nodes
+                .as_mut()
+                .filter(|nodes| hears && !nodes.is_full())
+            {
                 Some(nodes) => Some(nodes.next().await),
                 None => None,
             }
@@ -392,13 +416,14 @@ impl<L: ShardLink> Bridge<L> {
     fn wake_at(&self) -> Instant {
         let has_views = self.nodes.as_ref().is_some_and(Nodes::has_views);
         let has_views = has_views && !self.outbox.is_behind();
+        let is_silent = self.is_silent();
         let timers = [
             Some(self.health_due),
             Some(self.sample_due),
             self.gathering.deadline(),
             self.largest.deadline(),
             self.drain.as_ref().map(Drain::due),
-            self.nodes.as_ref().map(Nodes::due),
+            self.nodes.as_ref().filter(|_| !is_silent).map(Nodes::due),
             self.supervisor.due(),
             self.source.as_ref().and_then(AppSource::due),
             self.kept_store.as_ref().and_then(KeptStore::due),
@@ -486,10 +511,10 @@ impl<L: ShardLink> Bridge<L> {
 
     /// Ticks, and goes on with what is long as far as the shards keep up.
     fn do_what_nodes_want(&mut self, now: Instant) {
-        let is_behind = self.outbox.is_behind();
+        let (is_behind, is_silent) = (self.outbox.is_behind(), self.is_silent());
         let Some(nodes) = &mut self.nodes else { return };
         let mut told = Told::new();
-        let is_due = now >= nodes.due();
+        let is_due = !is_silent && now >= nodes.due();
         if is_due {
             nodes.tick(&mut told);
         }
@@ -502,6 +527,12 @@ impl<L: ShardLink> Bridge<L> {
         }
     }
 
+    /// Another process is about to be this node for the others, or was not that yet.
+    fn is_silent(&self) -> bool {
+        let giving = self.handover.giving.as_ref();
+        giving.is_some_and(Giving::is_silent) || self.handover.taking.is_some()
+    }
+
     fn hear_nodes(&mut self, news: News) {
         let mut told = Told::new();
         if let Some(nodes) = &mut self.nodes {
@@ -510,9 +541,10 @@ impl<L: ShardLink> Bridge<L> {
         self.tell(told);
         self.hear_of_apps();
         self.announce();
+        self.say_proven();
     }
 
-    fn tell(&mut self, told: Told) {
+    pub(super) fn tell(&mut self, told: Told) {
         for (shard, message) in told {
             self.outbox.send(&self.link, shard, message);
         }

@@ -36,18 +36,18 @@ pub struct Home {
     interests: SmallVec<[Interest; 1]>,
     pub(super) subscriptions: u32,
     /// On other nodes.
-    elsewhere: u32,
+    pub(super) elsewhere: u32,
     /// What other nodes were told of `subscriptions`.
-    told: u32,
+    pub(super) told: u32,
     /// It was occupied here and nowhere else since then: they are told even if it is vacant again, since
     /// one of them may have to tell webhooks so.
     was_occupied: bool,
     /// Whether other nodes were told that the last event is kept here.
-    told_kept: bool,
+    pub(super) told_kept: bool,
     /// It is kept on another node.
-    kept_elsewhere: bool,
+    pub(super) kept_elsewhere: bool,
     /// Other nodes are told what changes here.
-    has_nodes: bool,
+    pub(super) has_nodes: bool,
     /// The table's note: it is listed as one with news for other nodes.
     pub(super) is_owing: bool,
     /// The server's note: it is counted as a use of its partition's topic.
@@ -293,7 +293,7 @@ impl Home {
     }
 
     /// The channel's first subscription on any node came, or its last one went.
-    fn occupied_or_vacant(
+    pub(super) fn occupied_or_vacant(
         &mut self,
         now: Millis,
         rules: &Rules,

@@ -16,7 +16,7 @@ use super::{
     local::LocalRef,
     roster::Member,
 };
-use crate::handover::record::{HomeRecord, KeptRecord};
+use crate::handover::record::{HomeOfNodesRecord, HomeRecord, KeptRecord};
 
 impl Home {
     /// What another process is told beside the subscriptions; `None`: nothing.
@@ -41,8 +41,23 @@ impl Home {
             record.count_at_ms = later.count_at.map(|at| at.0);
             record.count_quiet_until_ms = later.count_quiet_until.0;
         }
-        let is_plain = record.members.is_empty() && record.kept.is_none() && self.later.is_none();
+        record.nodes = self.has_nodes.then(|| self.nodes_record());
+        let is_plain = record.members.is_empty()
+            && record.kept.is_none()
+            && record.nodes.is_none()
+            && self.later.is_none();
         (!is_plain).then_some(record)
+    }
+
+    fn nodes_record(&self) -> HomeOfNodesRecord {
+        let roster = self.roster.as_ref();
+        HomeOfNodesRecord {
+            told: self.told,
+            is_kept_told: self.told_kept,
+            elsewhere: self.elsewhere,
+            is_kept_elsewhere: self.kept_elsewhere,
+            members: roster.map_or_else(Vec::new, |roster| roster.elsewhere()),
+        }
     }
 
     fn restore(&mut self, record: &HomeRecord) {
@@ -54,6 +69,9 @@ impl Home {
                     info: info.as_str().into(),
                 });
             }
+        }
+        if let Some(nodes) = record.nodes.as_ref().filter(|_| self.has_nodes) {
+            self.restore_nodes(nodes);
         }
         let is_quiet = record.vacate_at_ms.is_none()
             && record.count_at_ms.is_none()
@@ -71,6 +89,22 @@ impl Home {
         later.miss_quiet_until = Millis(record.miss_quiet_until_ms);
         later.count_at = record.count_at_ms.map(Millis);
         later.count_quiet_until = Millis(record.count_quiet_until_ms);
+    }
+
+    fn restore_nodes(&mut self, nodes: &HomeOfNodesRecord) {
+        self.told = nodes.told;
+        self.told_kept = nodes.is_kept_told;
+        self.elsewhere = nodes.elsewhere;
+        self.kept_elsewhere = nodes.is_kept_elsewhere;
+        if !self.kind.is_presence() {
+            return;
+        }
+        for (user_id, info) in &nodes.members {
+            self.roster_mut().restore_elsewhere(&Member {
+                user_id: user_id.as_str().into(),
+                info: info.as_str().into(),
+            });
+        }
     }
 }
 
@@ -140,7 +174,8 @@ impl HomeTable {
         is_first
     }
 
-    /// All subscriptions are restored: members without any leave. `release_if_idle` follows once the effects
+    /// All subscriptions are restored: members without any leave, and other nodes are told what is not as it
+    /// was. `release_if_idle` follows once the effects
     /// are performed.
     pub fn settle_restored(
         &mut self,
@@ -156,6 +191,10 @@ impl HomeTable {
         for user_id in absent.into_iter().flatten() {
             home.member_went(now, rules, user_id, effects);
         }
+        if home.told > 0 && home.total() == 0 {
+            home.occupied_or_vacant(now, rules, home.told, effects);
+        }
+        self.note_news(at);
         self.arm(at);
     }
 }
@@ -174,5 +213,194 @@ impl Home {
         }
         let interest = self.interests().iter().find(|it| it.shard == shard);
         interest.is_some_and(|it| it.is_first())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{
+            home::{
+                Elsewhere, News,
+                tests::{APP, RULES, event, join_from},
+            },
+            home_effect::tests::words,
+            home_table::KeptMax,
+            names::tests::key,
+            roster::MemberNews,
+        },
+        *,
+    };
+
+    fn table() -> HomeTable {
+        let mut table = HomeTable::new(KeptMax {
+            events: 10,
+            bytes: 1 << 20,
+        });
+        table.tell_nodes();
+        table
+    }
+
+    fn member(user_id: &str, info: &str) -> Member {
+        Member {
+            user_id: user_id.into(),
+            info: info.into(),
+        }
+    }
+
+    /// What the other nodes are told of it now.
+    fn news(table: &mut HomeTable) -> Vec<News> {
+        let mut all = Vec::new();
+        while let Some((_, news)) = table.next_news() {
+            all.extend(news);
+        }
+        all
+    }
+
+    fn join(table: &mut HomeTable, name: &str, user: Option<&str>) -> HomeRef {
+        let at = table.enter(APP, &name.into(), key(name));
+        let join = join_from(0, user);
+        let joined = table.join(at, Millis(0), &RULES, &join, &mut Vec::new());
+        joined.expect("there is room");
+        at
+    }
+
+    fn changes(table: &mut HomeTable, at: HomeRef, change: Elsewhere) -> Vec<String> {
+        let mut effects = Vec::new();
+        table.change_elsewhere(at, Millis(1), &RULES, change, &mut effects);
+        words(&effects)
+    }
+
+    /// Another process has what this one has, but of the named subscriptions only so many.
+    fn follows(table: &HomeTable, subscriptions: &[(&str, Option<&str>)]) -> HomeTable {
+        let mut next = self::table();
+        let mut records = Vec::new();
+        let rest = table.records(Millis(2), 0, u32::MAX, |_, record| records.push(record));
+        assert_eq!(rest, None);
+        let mut effects = Vec::new();
+        for (name, user) in subscriptions {
+            let at = next.enter(APP, &(*name).into(), key(name));
+            let join = join_from(0, *user);
+            let user_id = user.map(Arc::from);
+            let (shard, local) = (join.to.shard, join.local);
+            next.restore_subscription(at, shard, local, user_id.as_ref(), &mut effects);
+        }
+        for record in records {
+            let name: Arc<str> = record.channel.as_str().into();
+            let at = next.enter(APP, &name, key(&name));
+            next.restore(at, Millis(2), &RULES, record);
+        }
+        next
+    }
+
+    fn settles(table: &mut HomeTable, name: &str) -> Vec<String> {
+        let at = table
+            .find(APP, name, key(name).hash)
+            .expect("it was restored");
+        let mut effects = Vec::new();
+        table.settle_restored(at, Millis(2), &RULES, &mut effects);
+        words(&effects)
+    }
+
+    #[test]
+    fn a_channel_of_several_nodes_is_as_it_was_and_nobody_is_told_anything() {
+        let mut table = table();
+        let at = join(&mut table, "presence-room", Some("ann"));
+        join(&mut table, "presence-room", Some("ann"));
+        for change in [
+            Elsewhere::Subscriptions(3),
+            Elsewhere::MemberJoined(member("ann", "1")),
+            Elsewhere::MemberJoined(member("bob", "2")),
+            Elsewhere::EventKept(true),
+        ] {
+            changes(&mut table, at, change);
+        }
+        assert_eq!(news(&mut table).len(), 2, "a count and a member");
+        let all = [
+            ("presence-room", Some("ann")),
+            ("presence-room", Some("ann")),
+        ];
+        let mut next = follows(&table, &all);
+        assert!(settles(&mut next, "presence-room").is_empty());
+        assert!(news(&mut next).is_empty());
+        let at = next.find(APP, "presence-room", key("presence-room").hash);
+        let at = at.expect("it was restored");
+        let home = next.get(at).expect("it is there");
+        assert_eq!(
+            (home.subscriptions(), home.total(), home.users()),
+            (2, 5, 2)
+        );
+        assert!(home.is_kept_elsewhere());
+        // Views that are told once more change nothing, and what changes is told once.
+        for change in [
+            Elsewhere::Subscriptions(3),
+            Elsewhere::MemberJoined(member("bob", "2")),
+        ] {
+            assert!(changes(&mut next, at, change).is_empty());
+        }
+        let left = |user: &str| Elsewhere::MemberLeft {
+            user_id: user.into(),
+        };
+        assert!(changes(&mut next, at, left("ann")).is_empty());
+        assert_eq!(changes(&mut next, at, left("bob")), ["tell -bob"]);
+    }
+
+    #[test]
+    fn what_did_not_follow_is_told_to_the_other_nodes_and_here() {
+        let mut table = table();
+        let at = join(&mut table, "presence-room", Some("ann"));
+        join(&mut table, "presence-room", Some("eve"));
+        join(&mut table, "news", None);
+        let change = Elsewhere::MemberJoined(member("eve", "2"));
+        changes(&mut table, at, change);
+        news(&mut table);
+        let mut next = follows(&table, &[]);
+        // Eve is on another node still.
+        let told = ["tell -ann"];
+        assert_eq!(settles(&mut next, "presence-room"), told);
+        settles(&mut next, "news");
+        let left = |user: &str| {
+            News::Member(MemberNews::Left {
+                user_id: user.into(),
+            })
+        };
+        let expected = [
+            News::Subscriptions(0),
+            left("ann"),
+            left("eve"),
+            News::Subscriptions(0),
+        ];
+        assert_eq!(news(&mut next), expected);
+        let hooks = |table: &mut HomeTable| {
+            let mut effects = Vec::new();
+            while let Some(at) = table.pop_due(Millis(60_000)) {
+                table.settle(at, Millis(60_000), &RULES, &mut effects);
+            }
+            words(&effects)
+        };
+        let mut told = hooks(&mut next);
+        told.sort_unstable();
+        assert_eq!(told, ["hook -ann", "hook vacated", "hook vacated"]);
+    }
+
+    #[test]
+    fn a_last_event_that_was_told_and_is_gone_is_told_to_be_gone() {
+        let mut table = table();
+        let at = join(&mut table, "cache-prices", None);
+        table.keep(at, Millis(0), &RULES, event(7));
+        assert_eq!(news(&mut table).len(), 2);
+        let mut next = follows(&table, &[("cache-prices", None)]);
+        settles(&mut next, "cache-prices");
+        assert!(news(&mut next).is_empty());
+        let gone = HomeTable::records(&table, Millis(5_000), 0, u32::MAX, |_, record| {
+            assert_eq!(record.kept, None, "its time is over");
+            let mut last = self::table();
+            let at = last.enter(APP, &"cache-prices".into(), key("cache-prices"));
+            last.restore(at, Millis(5_000), &RULES, record);
+            settles(&mut last, "cache-prices");
+            let told = [News::Subscriptions(0), News::EventKept(false)];
+            assert_eq!(news(&mut last), told);
+        });
+        assert_eq!(gone, None);
     }
 }

@@ -242,7 +242,7 @@ impl HomeTable {
     }
 
     /// Lists a home with news for other nodes.
-    fn note_news(&mut self, at: HomeRef) {
+    pub(super) fn note_news(&mut self, at: HomeRef) {
         let home = self.rows.get_mut(at.0).expect("the caller's home");
         if home.owes() && !home.is_owing {
             home.is_owing = true;

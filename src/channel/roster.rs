@@ -243,12 +243,31 @@ impl Roster {
             .collect()
     }
 
-    /// A member whom another process had, with its info; its connections come before or after.
+    /// Ids and infos of those who are on other nodes, as these say.
+    pub fn elsewhere(&self) -> Vec<(String, String)> {
+        let rows = self.members.iter();
+        rows.filter_map(|(user_id, row)| {
+            Some((user_id.to_string(), row.elsewhere.as_ref()?.to_string()))
+        })
+        .collect()
+    }
+
+    /// A member whom another process had, with its info; its connections come before or after. Other nodes
+    /// know it.
     pub fn restore_member(&mut self, member: &Member) {
         self.frame = None;
         match self.members.get_mut(&member.user_id) {
             Some(row) => row.info = Arc::clone(&member.info),
             None => self.add(member, 0, None),
+        }
+        self.owe(&member.user_id, Known::Present);
+    }
+
+    /// A member who is on another node, as that says; what is restored of it here comes before or after.
+    pub fn restore_elsewhere(&mut self, member: &Member) {
+        match self.members.get_mut(&member.user_id) {
+            Some(row) => row.elsewhere = Some(Arc::clone(&member.info)),
+            None => self.add(member, 0, Some(Arc::clone(&member.info))),
         }
     }
 
@@ -265,8 +284,16 @@ impl Roster {
         self.add(&member, 1, None);
     }
 
-    /// Takes out who was restored and has no connection.
+    /// Takes out who was restored and has no connection, here or on another node.
     pub fn take_absent(&mut self) -> Vec<Arc<str>> {
+        for row in self.members.values_mut().filter(|row| row.connections == 0) {
+            if let Some(info) = &row.elsewhere
+                && *info != row.info
+            {
+                row.info = Arc::clone(info);
+                self.frame = None;
+            }
+        }
         let is_absent = |row: &Row| row.connections == 0 && row.elsewhere.is_none();
         let members = self.members.iter().filter(|(_, row)| is_absent(row));
         let absent: Vec<Arc<str>> = members.map(|(user_id, _)| Arc::clone(user_id)).collect();

@@ -63,6 +63,7 @@ pub struct UserTable {
 
 #[derive(Clone, Debug)]
 struct User {
+    app: AppIndex,
     id: Arc<str>,
     sockets: SocketSet,
     watchers: SocketSet,
@@ -186,6 +187,34 @@ impl UserTable {
             .map_or(&[], |user| user.watchers.as_slice())
     }
 
+    /// What users and other nodes know of each other, from a row on, until `rows_max` were looked at: who is
+    /// told of, whether they know it here, whether one of them has it. Where it goes on.
+    pub fn of_nodes(
+        &self,
+        from: u32,
+        rows_max: u32,
+        mut told: impl FnMut(AppIndex, &str, bool, bool),
+    ) -> Option<u32> {
+        let end = self.rows.bound().min(from.saturating_add(rows_max));
+        for row in from..end {
+            if let Some((_, user)) = self.rows.at(row)
+                && (user.is_told || user.is_elsewhere)
+            {
+                told(user.app, &user.id, user.is_told, user.is_elsewhere);
+            }
+        }
+        (end < self.rows.bound()).then_some(end)
+    }
+
+    /// A user as another process had it; its sockets and watchers come before or after.
+    pub fn restore(&mut self, app: AppIndex, user_id: &UserId, is_told: bool, is_elsewhere: bool) {
+        let user = self.enter(app, user_id);
+        user.is_told = is_told;
+        user.is_elsewhere = is_elsewhere;
+        // What is not so any more is told, once all stands.
+        self.note_news(app, user_id);
+    }
+
     /// Users with an entry.
     pub fn len(&self) -> usize {
         self.rows.len()
@@ -226,6 +255,7 @@ impl UserTable {
     fn enter(&mut self, app: AppIndex, user_id: &UserId) -> &mut User {
         let at = self.find(app, user_id).unwrap_or_else(|| {
             let at = self.rows.insert(User {
+                app,
                 id: Arc::clone(&user_id.text),
                 sockets: SocketSet::default(),
                 watchers: SocketSet::default(),
@@ -299,6 +329,38 @@ mod tests {
         assert_eq!(told(&mut table), [false]);
         table.release_if_idle(app, &ann);
         assert!(table.is_empty() && !table.has_news());
+    }
+
+    #[test]
+    fn what_other_nodes_know_of_a_user_and_have_of_it_goes_to_another_process() {
+        let app = AppIndex(0);
+        let mut table = UserTable::default();
+        table.tell_nodes();
+        let users = ["ann", "bob", "eve"].map(user_id);
+        for (user, number) in users.iter().zip(1..) {
+            table.sign_in(app, user, socket(number));
+        }
+        table.change_elsewhere(app, &users[1], true);
+        while table.next_news().is_some() {}
+        let mut next = UserTable::default();
+        next.tell_nodes();
+        next.sign_in(app, &users[0], socket(1));
+        let rest = table.of_nodes(0, 10, |app, id, is_told, is_elsewhere| {
+            next.restore(app, &user_id(id), is_told, is_elsewhere);
+        });
+        assert_eq!(rest, None);
+        next.sign_in(app, &users[1], socket(2));
+        let mut told = Vec::new();
+        while let Some((_, user, news)) = next.next_news() {
+            told.extend(news.map(|is_here| (user.text.to_string(), is_here)));
+        }
+        assert_eq!(
+            told,
+            [("eve".to_owned(), false)],
+            "her socket did not follow"
+        );
+        let same = Presence::Same;
+        assert_eq!(next.sign_out(app, &users[1], socket(2)), same, "elsewhere");
     }
 
     #[test]

@@ -14,6 +14,13 @@ use crate::protocol::partition::AppPartitions;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct AppNumber(u32);
 
+impl AppNumber {
+    /// So many others were given before it.
+    pub(super) fn at(self) -> u32 {
+        self.0
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct AppIds {
     rows: Vec<(Arc<str>, AppPartitions)>,
@@ -41,6 +48,16 @@ impl AppIds {
         self.rows.push((id.clone(), AppPartitions::of_app(&id)));
         self.index.insert(id, number);
         Some(number)
+    }
+
+    /// All of them, by growing number.
+    pub(super) fn all(&self) -> impl Iterator<Item = &str> {
+        self.rows.iter().map(|(id, _)| &**id)
+    }
+
+    /// The one that was given so many others before.
+    pub(super) fn nth(&self, at: u32) -> Option<AppNumber> {
+        ((at as usize) < self.rows.len()).then_some(AppNumber(at))
     }
 
     /// `None`: nothing was ever kept of it.

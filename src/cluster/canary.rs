@@ -1,15 +1,25 @@
 //! What a node sends itself through the bus: whether it comes back, and how soon.
 //!
 //! Owns: `Canaries`: those of one road that are out, the last echo.
-//! May depend on: `cluster::entry`, `Millis`. Time is an argument.
+//! May depend on: `cluster::entry`, serde, `Millis`. Time is an argument.
 //! Invariants: of those that are out the oldest is kept, since it says how late they are, and the newest
 //! are, since they say that it is over: of what a bus has lost nothing comes back.
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
 use shards::application::Millis;
 
 use super::entry::Token;
+
+/// For the process that follows.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct CanariesRecord {
+    out: Vec<(Token, Millis)>,
+    echoed_at: Millis,
+    round_trip_ms: Option<u64>,
+    was_late: bool,
+}
 
 /// The canaries of one road.
 #[derive(Debug)]
@@ -37,6 +47,29 @@ impl Canaries {
             echoes: 0,
             was_late: false,
         }
+    }
+
+    pub(super) fn carry(&self) -> CanariesRecord {
+        CanariesRecord {
+            out: self.out.iter().copied().collect(),
+            echoed_at: self.echoed_at,
+            round_trip_ms: self.round_trip_ms,
+            was_late: self.was_late,
+        }
+    }
+
+    /// Goes on as the one that was carried; what is counted begins anew.
+    pub(super) fn go_on(&mut self, record: CanariesRecord) {
+        let CanariesRecord {
+            out,
+            echoed_at,
+            round_trip_ms,
+            was_late,
+        } = record;
+        self.out = out.into_iter().take(CANARIES_MAX).collect();
+        self.echoed_at = echoed_at;
+        self.round_trip_ms = round_trip_ms;
+        self.was_late = was_late;
     }
 
     /// One was handed to the bus. Beyond the bound the oldest but one is not kept.

@@ -1,16 +1,19 @@
 //! Data path. What is to go out: one batch per topic, put together until the bus takes them.
 //!
 //! Owns: `Drafts`: the open batches, the numbers of this life's lanes, the buffers.
-//! May depend on: `cluster::{entry, identity, mac, topic, wire}`.
+//! May depend on: `cluster::{carrying, entry, identity, mac, topic, wire}`, serde.
 //! Invariants: the batches of a lane are numbered from 1 without a gap, in the order in which they are
 //! taken; no batch is without an entry; what is refused leaves no trace.
 
+use serde::{Deserialize, Serialize};
+
 use super::{
+    carrying::{Carrier, CarryError, Kind, read},
     entry::Entry,
     identity::{ClusterTag, Identity},
     mac::Secrets,
     topic::{LANES, Topic},
-    wire::{BATCH_BYTES_MAX, BatchWriter, Header, PushError, Version},
+    wire::{BATCH_BYTES_MAX, BatchWriter, Header, Lane as WireLane, PushError, Version},
 };
 
 /// Batches that are being put together.
@@ -38,6 +41,16 @@ struct Lane {
     open: Option<u32>,
 }
 
+/// A batch that waits, for the process that follows.
+#[derive(Debug, Deserialize, Serialize)]
+struct DraftRecord<'a> {
+    lane: u16,
+    number: u64,
+    entries: usize,
+    #[serde(with = "serde_bytes")]
+    bytes: &'a [u8],
+}
+
 impl Drafts {
     pub(super) fn new(sender: Identity, cluster: ClusterTag, secrets: Secrets) -> Self {
         Self {
@@ -55,6 +68,72 @@ impl Drafts {
     /// In a later version each batch begins with an entry that nobody knows yet.
     pub(super) fn speaking(self, version: Version) -> Self {
         Self { version, ..self }
+    }
+
+    pub(super) fn carry(&self, carrier: &mut Carrier<'_>) {
+        let numbers: Vec<u64> = self.lanes.iter().map(|lane| lane.number).collect();
+        carrier.item(Kind::LANES, &numbers);
+        // Of a lane with several drafts the last one has the lane's number.
+        let mut behind = vec![0; self.lanes.len()];
+        let mut records = Vec::new();
+        for (topic, draft) in self.drafts.iter().rev() {
+            let lane = topic.lane().0;
+            let latest = numbers.get(usize::from(lane)).copied().unwrap_or(0);
+            let behind = behind.get_mut(usize::from(lane));
+            let behind = behind.expect("a topic's lane is below `LANES`");
+            let (entries, bytes) = draft.entries();
+            records.push(DraftRecord {
+                lane,
+                number: latest - *behind,
+                entries,
+                bytes,
+            });
+            *behind += 1;
+        }
+        for record in records.iter().rev() {
+            carrier.item(Kind::DRAFT, record);
+        }
+    }
+
+    /// Batches of a topic that were begun.
+    pub(super) fn number(&self, topic: Topic) -> u64 {
+        let lane = self.lanes.get(usize::from(topic.lane().0));
+        lane.map_or(0, |lane| lane.number)
+    }
+
+    /// As if so many had been.
+    pub(super) fn begin_behind(&mut self, topic: Topic, number: u64) {
+        lane_mut(&mut self.lanes, topic).number = number;
+    }
+
+    /// Takes the numbers of those that were carried.
+    pub(super) fn take_numbers(&mut self, item: &[u8]) -> Result<(), CarryError> {
+        let numbers: Vec<u64> = read(item)?;
+        for (lane, number) in self.lanes.iter_mut().zip(numbers) {
+            lane.number = number;
+        }
+        Ok(())
+    }
+
+    /// Takes a batch that waited; after the numbers, in their order.
+    pub(super) fn take_draft(&mut self, item: &[u8]) -> Result<(), CarryError> {
+        let record: DraftRecord<'_> = read(item)?;
+        let topic = Topic::from_lane(WireLane(record.lane));
+        let topic = topic.ok_or(CarryError::Inconsistent("a batch of no topic"))?;
+        let header = Header {
+            version: self.version,
+            lane: topic.lane(),
+            cluster: self.cluster,
+            sender: self.sender,
+            number: record.number,
+        };
+        let draft = BatchWriter::resume(&header, &self.secrets, record.entries, record.bytes);
+        let draft = draft.ok_or(CarryError::Inconsistent("a batch that is too long"))?;
+        let index = u32::try_from(self.drafts.len()).ok();
+        lane_mut(&mut self.lanes, topic).open = index;
+        self.bytes += draft.bytes();
+        self.drafts.push((topic, draft));
+        Ok(())
     }
 
     /// Adds an entry to what is to go out on a topic. `BatchFull`: what is there is to be taken first.

@@ -1,10 +1,11 @@
 //! Data path. What a batch holds: events, news of the sender's state, questions between nodes.
 //!
 //! Owns: `Entry`, what its variants carry, their numbers and their form on the wire.
-//! May depend on: `cluster::{change, field, identity}`, `protocol::{partition, socket_id}`.
+//! May depend on: `cluster::{change, field, identity}`, `protocol::{partition, socket_id}`, serde.
 //! Invariants: an entry borrows from its batch; a kind's number and the order of its fields never
 //! change: a later version adds fields at the end or takes a new number.
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::{
@@ -182,7 +183,7 @@ pub enum Rest {
 }
 
 /// What comes back to whoever sent it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Hash, Serialize)]
 pub struct Token(pub u64);
 
 /// Partitions whose changes travel together.

@@ -3,14 +3,18 @@
 //!
 //! Owns: `Holdings`: rows by partition and name, with their holders; what the holders of one thing come
 //! to together, and when that changes; the bytes that all of it may take.
-//! May depend on: `cluster::{app_ids, change, field, retelling, table}`, `protocol::partition`, ahash.
+//! May depend on: `cluster::{app_ids, carrying, change, field, retelling, table}`, `protocol::partition`, ahash,
+//! serde.
 //! Invariants: a row has a holder or a member, a member has a holder; a holder stands once in a row,
 //! whatever its side; a change is told if and only if the merged value changed, so joined and left
 //! alternate, but where it is told once more because it is asked for.
 
+mod carrying;
+
 use std::sync::Arc;
 
 use ahash::RandomState;
+use serde::{Deserialize, Serialize};
 
 use super::{
     app_ids::{AppIds, AppNumber},
@@ -68,7 +72,7 @@ impl Merged<'_> {
 
 /// Who holds something: a number given for one life of a node, and a side that changes with each
 /// snapshot of a partition, so that what a snapshot does not name is known by the old one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub(super) struct Holder(u16);
 
 impl Holder {
@@ -111,7 +115,7 @@ impl<'a> Text<'a> {
 }
 
 /// Names of channels and of users are apart; what an app has as a whole stands under the empty name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub(super) enum Space {
     Channels,
     Users,
@@ -199,7 +203,7 @@ enum Holders {
 }
 
 /// How far a walk down has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub(super) struct Cursor {
     /// Rows below it remain.
     rows_end: usize,

@@ -1,15 +1,16 @@
 //! Who speaks on the bus: a node, one life of it, and the cluster to which it belongs.
 //!
 //! Owns: `NodeId`, `Incarnation`, `Identity`, `ClusterTag`, and how names become them.
-//! May depend on: `sha2`.
+//! May depend on: `sha2`, serde.
 //! Invariants: a name gives the same id on every node and in every version.
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 /// A node, through all of its lives: what is left of `cluster.node_id` on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct NodeId(pub u128);
 
 impl NodeId {
@@ -28,11 +29,11 @@ impl fmt::Display for NodeId {
 /// One life of a node, between a start and an end. A later life has a greater number, so that what
 /// an earlier one left on the bus is known for what it is. Whoever starts a node makes it from the
 /// clock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct Incarnation(pub u64);
 
 /// A node in one of its lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct Identity {
     pub node: NodeId,
     pub incarnation: Incarnation,

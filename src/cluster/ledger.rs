@@ -2,8 +2,8 @@
 //!
 //! Owns: `Ledger`: the own channels, members and users, the deltas' numbers and their sums, counts that
 //! wait for their time; `Own`, what shards report.
-//! May depend on: `cluster::{app_ids, change, drafts, entry, holdings, topic}`, `protocol::partition`,
-//! `Millis`.
+//! May depend on: `cluster::{app_ids, carrying, change, drafts, entry, holdings, topic}`, `protocol::partition`,
+//! serde, `Millis`.
 //! Invariants: what is held and was told differs in nothing but counts that are due; the deltas of a
 //! partition are numbered from 1 without a gap, also those for which there was no room.
 
@@ -13,10 +13,12 @@ use std::{
 };
 
 use ahash::RandomState;
+use serde::{Deserialize, Serialize};
 use shards::application::Millis;
 
 use super::{
     app_ids::{AppIds, AppNumber},
+    carrying::{Carrier, CarryError, Kind, read},
     change::{Change, ChangeRefused, ChangesWriter},
     drafts::Drafts,
     entry::{Delta, Entry, GROUPS, Group},
@@ -86,6 +88,24 @@ pub(super) struct Ledger {
 }
 
 type CountKey = (Space, Partition, AppNumber, Arc<str>);
+
+/// Beside its rows, for the process that follows.
+#[derive(Debug, Deserialize, Serialize)]
+struct LedgerRecord {
+    numbers: Vec<u64>,
+    /// What was told a moment ago, in its order.
+    recent: Vec<RecentRecord>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+struct RecentRecord {
+    due: Millis,
+    space: Space,
+    partition: u16,
+    app: u32,
+    name: String,
+    is_changed: bool,
+}
 
 impl Ledger {
     pub(super) fn new(hasher: RandomState) -> Self {
@@ -220,6 +240,50 @@ impl Ledger {
     /// When a count is due.
     pub(super) fn due(&self) -> Option<Millis> {
         self.due.front().map(|(due, _)| *due)
+    }
+
+    pub(super) fn carry(&self, carrier: &mut Carrier<'_>) {
+        let recent = self.due.iter().map(|(due, key)| RecentRecord {
+            due: *due,
+            space: key.0,
+            partition: key.1.number(),
+            app: key.2.at(),
+            name: key.3.to_string(),
+            is_changed: self.recent.get(key) == Some(&true),
+        });
+        let record = LedgerRecord {
+            numbers: self.numbers.to_vec(),
+            recent: recent.collect(),
+        };
+        carrier.item(Kind::LEDGER, &record);
+        self.holdings.carry(Kind::LEDGER_ROWS, carrier);
+    }
+
+    /// Takes what was carried beside the rows.
+    pub(super) fn take_record(&mut self, apps: &AppIds, item: &[u8]) -> Result<(), CarryError> {
+        let record: LedgerRecord = read(item)?;
+        for (partition, carried) in (0..).map_while(Partition::from_number).zip(record.numbers) {
+            let number = self.numbers.get_mut(usize::from(partition.number()));
+            *number.expect("each partition has a number") = carried;
+            let sum = self
+                .sums
+                .get_mut(usize::from(Group::of(partition).number()));
+            let sum = sum.expect("each group has a sum");
+            *sum = sum.wrapping_add(carried);
+        }
+        for it in record.recent {
+            let partition = Partition::from_number(it.partition);
+            let partition = partition.ok_or(CarryError::NO_SUCH_PARTITION)?;
+            let app = apps.nth(it.app).ok_or(CarryError::NO_SUCH_APP)?;
+            let key = (it.space, partition, app, it.name.into());
+            self.recent.insert(key.clone(), it.is_changed);
+            self.due.push_back((it.due, key));
+        }
+        Ok(())
+    }
+
+    pub(super) fn take_rows(&mut self, apps: &AppIds, item: &[u8]) -> Result<(), CarryError> {
+        self.holdings.take_rows(apps, item)
     }
 
     /// All of a partition, in parts. What never fits into one is left out and counted.

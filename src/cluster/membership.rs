@@ -1,17 +1,19 @@
 //! Who of the cluster is there: leases of peers, and when one's own silence is to blame.
 //!
 //! Owns: `Membership`: peers with their incarnations and leases, the own canary, own pauses.
-//! May depend on: `cluster::{canary, entry, identity}`, `Millis`. Time is an argument; what time is now never
+//! May depend on: `cluster::{canary, carrying, entry, identity}`, serde, `Millis`. Time is an argument; what time is now never
 //! goes back.
 //! Invariants: a node has at most one living incarnation; each that joined ends at most once; while
 //! views are stale nobody ends, and for one whole lease after the trouble nobody does.
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use shards::application::Millis;
 
 use super::{
-    canary::{CANARIES_MISSED, Canaries},
+    canary::{CANARIES_MISSED, Canaries, CanariesRecord},
+    carrying::CarryError,
     entry::Token,
     fault::{Fault, is_planted},
     identity::{Identity, Incarnation, NodeId},
@@ -104,7 +106,7 @@ pub struct Membership {
     counters: Counters,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 struct Row {
     incarnation: Incarnation,
     state: State,
@@ -112,7 +114,8 @@ struct Row {
     strays: Strays,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+// For the process that follows too, as the rest of a row is.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 enum State {
     Live,
     /// Said goodbye while views were stale: it ends when they are fresh.
@@ -123,7 +126,7 @@ enum State {
     },
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 enum View {
     Fresh,
     /// The own canary is late, or a topic of the others is lost.
@@ -143,7 +146,7 @@ enum Trouble {
 }
 
 /// Batches of an older life, heard after the newer one's first lease: the older one lives.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 struct Strays {
     /// What a dead one left on the bus has arrived by then.
     after: Millis,
@@ -173,6 +176,18 @@ impl Strays {
         self.count = self.count.saturating_add(1);
         self.count == STRAYS_OF_A_CONFLICT
     }
+}
+
+/// For the process that follows.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct MembershipRecord {
+    rows: Vec<(NodeId, Row)>,
+    doubles: Strays,
+    canaries: CanariesRecord,
+    ticked_at: Millis,
+    view: View,
+    hears_peers: bool,
+    was_deaf: bool,
 }
 
 impl Membership {
@@ -367,6 +382,34 @@ impl Membership {
             State::Gone { until } => now < until,
             State::Live => true,
         });
+    }
+
+    pub(super) fn carry(&self) -> MembershipRecord {
+        let rows = self.rows.iter();
+        MembershipRecord {
+            rows: rows.map(|(node, row)| (*node, row.clone())).collect(),
+            doubles: self.doubles,
+            canaries: self.canaries.carry(),
+            ticked_at: self.ticked_at,
+            view: self.view,
+            hears_peers: self.hears_peers,
+            was_deaf: self.was_deaf,
+        }
+    }
+
+    /// Goes on as the one that was carried; what is counted begins anew.
+    pub(super) fn go_on(&mut self, record: MembershipRecord) -> Result<(), CarryError> {
+        self.rows = record.rows.into_iter().collect();
+        if self.rows.len() > PEERS_MAX || self.rows.contains_key(&self.own.node) {
+            return Err(CarryError::Inconsistent("peers that cannot be"));
+        }
+        self.doubles = record.doubles;
+        self.canaries.go_on(record.canaries);
+        self.ticked_at = record.ticked_at;
+        self.view = record.view;
+        self.hears_peers = record.hears_peers;
+        self.was_deaf = record.was_deaf;
+        Ok(())
     }
 
     /// Peers that are there, and when each was heard last, by node.

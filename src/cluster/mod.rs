@@ -4,8 +4,9 @@
 //! them), `mac` (who may speak), `topic` (where batches travel), `membership` (who is there), `node` (all of
 //! it together: messages in, messages and effects out) with its `start`, `drafts`, `replay` and `canary`;
 //! `state` (who holds what): `ledger` and `supply` (the own, told and asked for), `view` and `replica` (the
-//! peers', merged), all of it in `holdings` of `table`s with `app_ids`; `owner` (who tells webhooks).
-//! May depend on: `protocol`, plain ids; `hmac`, `sha2`, `subtle`, `thiserror`. Not on the bus (it
+//! peers', merged), all of it in `holdings` of `table`s with `app_ids`; `owner` (who tells webhooks);
+//! `carrying` (all of it for the process that follows).
+//! May depend on: `protocol`, plain ids; `hmac`, `sha2`, `subtle`, `thiserror`; serde and MessagePack. Not on the bus (it
 //! sees messages in, messages out), sockets, clocks, randomness.
 //! Invariants: stated at the head of each file; nothing here panics on any bytes of the bus.
 #![forbid(unsafe_code)]
@@ -13,6 +14,7 @@
 
 mod app_ids;
 mod canary;
+pub mod carrying;
 pub mod change;
 mod drafts;
 pub mod entry;

@@ -7,6 +7,8 @@
 //! where there is a secret, on the topic for which it was made, and new; what fails one of these
 //! changes a counter and nothing else; each peer that membership knows has a row.
 
+mod carrying;
+
 use std::collections::BTreeMap;
 
 use ahash::RandomState;

@@ -4,6 +4,7 @@
 //! May depend on: `cluster`.
 //! Invariants: the same seed gives the same run.
 
+mod carried_tests;
 mod state_tests;
 mod watched;
 
@@ -58,7 +59,12 @@ fn node_with(
     secrets: Secrets,
     view_bytes_max: usize,
 ) -> Node {
-    let setup = Setup {
+    let setup = setup_with(at, incarnation, secrets, view_bytes_max);
+    Node::new(Millis(now), setup)
+}
+
+fn setup_with(at: usize, incarnation: u64, secrets: Secrets, view_bytes_max: usize) -> Setup {
+    Setup {
         identity: identity_of(at, incarnation),
         name: name_of(at),
         program: "1.2.3".to_owned(),
@@ -68,8 +74,7 @@ fn node_with(
         times: TIMES,
         hasher: RandomState::with_seeds(1, 2, 3, 4),
         view_bytes_max,
-    };
-    Node::new(Millis(now), setup)
+    }
 }
 
 fn secret() -> Secrets {

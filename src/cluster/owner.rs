@@ -2,7 +2,7 @@
 //! the same nodes.
 //!
 //! Owns: `Owners`: who is there for long enough, the partitions of this node.
-//! May depend on: `cluster::identity`, `protocol::partition`, siphasher. Time is an argument.
+//! May depend on: `cluster::{carrying, identity}`, `protocol::partition`, siphasher, serde. Time is an argument.
 //! Invariants: who comes takes a share of the others' partitions, who goes leaves its own to them, and
 //! nothing else moves; a node counts when it has been there for a lease, for itself as for others; of
 //! nodes that start together the oldest tells what fell due before any of them counted, and before any
@@ -11,10 +11,12 @@
 
 use std::{collections::BTreeMap, hash::Hasher};
 
+use serde::{Deserialize, Serialize};
 use shards::application::Millis;
 use siphasher::sip::SipHasher13;
 
 use super::{
+    carrying::{Carrier, CarryError, Kind, read},
     fault::{Fault, is_planted},
     identity::{Identity, Incarnation, NodeId},
 };
@@ -39,11 +41,24 @@ pub struct Owners {
     was_deaf: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
+/// For the process that follows too.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 struct Seat {
     incarnation: Incarnation,
     counts_from: Millis,
     heard_at: Millis,
+}
+
+/// For the process that follows.
+#[derive(Debug, Deserialize, Serialize)]
+struct OwnersRecord {
+    seats: Vec<(NodeId, Seat)>,
+    seated: Vec<NodeId>,
+    owned: Option<Vec<u16>>,
+    tells_from: Millis,
+    is_founded: bool,
+    is_deaf: bool,
+    was_deaf: bool,
 }
 
 /// Other partitions are this node's.
@@ -73,6 +88,41 @@ impl Owners {
             is_deaf: false,
             was_deaf: false,
         }
+    }
+
+    pub(super) fn carry(&self, carrier: &mut Carrier<'_>) {
+        let owned = self.owned.as_ref();
+        let record = OwnersRecord {
+            seats: self
+                .seats
+                .iter()
+                .map(|(node, seat)| (*node, *seat))
+                .collect(),
+            seated: self.seated.clone(),
+            owned: owned.map(|owned| owned.iter().map(|it| it.number()).collect()),
+            tells_from: self.tells_from,
+            is_founded: self.is_founded,
+            is_deaf: self.is_deaf,
+            was_deaf: self.was_deaf,
+        };
+        carrier.item(Kind::OWNERS, &record);
+    }
+
+    /// Goes on as those that were carried.
+    pub(super) fn go_on(&mut self, item: &[u8]) -> Result<(), CarryError> {
+        let record: OwnersRecord = read(item)?;
+        let of = |number| Partition::from_number(number).ok_or(CarryError::NO_SUCH_PARTITION);
+        let owned = record
+            .owned
+            .map(|owned| owned.into_iter().map(of).collect());
+        self.seats = record.seats.into_iter().collect();
+        self.seated = record.seated;
+        self.owned = owned.transpose()?;
+        self.tells_from = record.tells_from;
+        self.is_founded = record.is_founded;
+        self.is_deaf = record.is_deaf;
+        self.was_deaf = record.was_deaf;
+        Ok(())
     }
 
     /// Whether this node may not hear who else is there: then it does not begin to own anything, since

@@ -2,11 +2,20 @@
 //! left out is a loss.
 //!
 //! Owns: `LanesHeard`.
-//! May depend on: `cluster::{topic, wire}`.
+//! May depend on: `cluster::{topic, wire}`, serde.
 //! Invariants: the number of a lane only grows, through all times that the lane was not heard; what
 //! stands in front of the first batch that is heard of a lane is no loss.
 
+use serde::{Deserialize, Serialize};
+
 use super::{topic::LANES, wire::Lane};
+
+/// For the process that follows.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct LanesRecord {
+    numbers: Vec<u64>,
+    broken: Vec<u64>,
+}
 
 /// The lanes of one life of a peer.
 // 8.5 KB per peer in one piece: the bound on peers makes it 2 MB, and a look-up is one index.
@@ -24,6 +33,24 @@ impl LanesHeard {
             numbers: vec![0; usize::from(LANES)].into(),
             broken: [0; WORDS],
         }
+    }
+
+    pub(super) fn carry(&self) -> LanesRecord {
+        LanesRecord {
+            numbers: self.numbers.to_vec(),
+            broken: self.broken.to_vec(),
+        }
+    }
+
+    pub(super) fn carried(record: &LanesRecord) -> Self {
+        let mut lanes = Self::new();
+        for (lane, number) in lanes.numbers.iter_mut().zip(&record.numbers) {
+            *lane = *number;
+        }
+        for (word, carried) in lanes.broken.iter_mut().zip(&record.broken) {
+            *word = *carried;
+        }
+        lanes
     }
 
     /// Whether such a batch was there before.

@@ -2,19 +2,23 @@
 //!
 //! Owns: `Replica`: the latest numbers and their sums, partitions of which something is missing, deltas
 //! and parts of snapshots that wait.
-//! May depend on: `cluster::{change, entry, holdings, identity}`, `protocol::partition`, `Millis`.
+//! May depend on: `cluster::{carrying, change, entry, holdings, identity}`, `protocol::partition`, serde,
+//! `Millis`.
 //! Invariants: a number grows by one with each delta, or to that of a snapshot; while something of a
 //! partition is missing none of its deltas is applied; what waits is at most `WAITING_BYTES_MAX`.
 
 use std::collections::{BTreeMap, VecDeque};
 
+use serde::{Deserialize, Serialize};
+use serde_bytes::Bytes;
 use shards::application::Millis;
 
 use super::{
+    carrying::{Carrier, CarryError, Kind, read},
     entry::{Delta, GROUPS, Group, Rest, Snapshot},
     fault::{Fault, is_planted},
     holdings::Holder,
-    identity::Identity,
+    identity::{Identity, NodeId},
 };
 use crate::protocol::partition::{PARTITIONS, Partition};
 
@@ -55,6 +59,37 @@ struct Parts {
     /// The part that is next.
     next: u64,
     encoded: Vec<u8>,
+}
+
+/// Beside what it wants, for the process that follows.
+#[derive(Debug, Deserialize, Serialize)]
+struct ReplicaRecord {
+    identity: Identity,
+    seat: Option<u16>,
+    numbers: Vec<u64>,
+    sides: Vec<u64>,
+    said: Option<Vec<u64>>,
+    numbers_asked_at: Vec<Option<Millis>>,
+}
+
+/// Of a peer, likewise.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct WantRecord<'a> {
+    pub(super) of: NodeId,
+    partition: u16,
+    due: Option<Millis>,
+    #[serde(borrow)]
+    held: Vec<(u64, &'a Bytes)>,
+    parts: Option<PartsRecord<'a>>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+struct PartsRecord<'a> {
+    id: u64,
+    number: u64,
+    next: u64,
+    #[serde(with = "serde_bytes")]
+    encoded: &'a [u8],
 }
 
 /// What is to be done with a delta.
@@ -105,6 +140,84 @@ impl Replica {
             wants: BTreeMap::new(),
             waiting_bytes: 0,
         }
+    }
+
+    pub(super) fn carry(&self, carrier: &mut Carrier<'_>) {
+        let record = ReplicaRecord {
+            identity: self.identity,
+            seat: self.seat,
+            numbers: self.numbers.to_vec(),
+            sides: self.sides.to_vec(),
+            said: self.said.map(Vec::from),
+            numbers_asked_at: self.numbers_asked_at.to_vec(),
+        };
+        carrier.item(Kind::REPLICA, &record);
+        for (partition, want) in &self.wants {
+            let held = want.held.iter();
+            let record = WantRecord {
+                of: self.identity.node,
+                partition: partition.number(),
+                due: want.due,
+                held: held.map(|(number, it)| (*number, Bytes::new(it))).collect(),
+                parts: want.parts.as_ref().map(|parts| PartsRecord {
+                    id: parts.id,
+                    number: parts.number,
+                    next: parts.next,
+                    encoded: &parts.encoded,
+                }),
+            };
+            carrier.item(Kind::WANT, &record);
+        }
+    }
+
+    pub(super) fn carried(item: &[u8]) -> Result<Self, CarryError> {
+        let record: ReplicaRecord = read(item)?;
+        let mut replica = Self::new(record.identity, record.seat);
+        for (partition, number) in (0..).map_while(Partition::from_number).zip(record.numbers) {
+            if number > 0 {
+                replica.reach(partition, number);
+            }
+        }
+        for (sides, carried) in replica.sides.iter_mut().zip(record.sides) {
+            *sides = carried;
+        }
+        replica.said = record.said.and_then(|said| said.try_into().ok());
+        let asked_at = replica.numbers_asked_at.iter_mut();
+        for (asked_at, carried) in asked_at.zip(record.numbers_asked_at) {
+            *asked_at = carried;
+        }
+        Ok(replica)
+    }
+
+    /// Takes what is missing of a partition.
+    pub(super) fn take_want(&mut self, record: &WantRecord<'_>) -> Result<(), CarryError> {
+        let partition = Partition::from_number(record.partition);
+        let partition = partition.ok_or(CarryError::NO_SUCH_PARTITION)?;
+        let held = record.held.iter();
+        let parts = record.parts.as_ref();
+        let want = Want {
+            due: record.due,
+            held: held
+                .map(|(number, it)| (*number, Box::from(&***it)))
+                .collect(),
+            parts: parts.map(|parts| Parts {
+                id: parts.id,
+                number: parts.number,
+                next: parts.next,
+                encoded: parts.encoded.to_vec(),
+            }),
+        };
+        let parts_bytes = want.parts.as_ref().map_or(0, |parts| parts.encoded.len());
+        self.waiting_bytes += held_bytes(&want.held) + parts_bytes;
+        match self.wants.insert(partition, want) {
+            None => Ok(()),
+            Some(_) => Err(CarryError::Inconsistent("a partition is wanted twice")),
+        }
+    }
+
+    /// So many bytes of a snapshot wait to be merged.
+    pub(super) fn take_merge(&mut self, bytes: usize) {
+        self.waiting_bytes += bytes;
     }
 
     /// As whom it holds what it reports of a partition.

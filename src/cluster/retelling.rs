@@ -2,25 +2,35 @@
 //! that nothing is left of one that nobody here knows any more.
 //!
 //! Owns: `Retelling`: which apps, and how far the walk over all partitions has come.
-//! May depend on: `cluster::{app_ids, holdings}`, `protocol::partition`.
+//! May depend on: `cluster::{app_ids, carrying, holdings}`, `protocol::partition`, serde.
 //! Invariants: one walk serves all apps, so that many of them cost what one does; each app is told once
 //! around, from where the walk was when it was added.
 
 use ahash::AHashMap;
+use serde::{Deserialize, Serialize};
 
 use super::{
     app_ids::{AppIds, AppNumber},
+    carrying::CarryError,
     holdings::{Cursor, Holdings, ViewChange},
 };
 use crate::protocol::partition::{PARTITIONS, Partition};
 
 /// What is told of an app.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub(super) enum Retold {
     /// What is so.
     All,
     /// That nothing is so.
     Nothing,
+}
+
+/// For the process that follows.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct RetellingRecord {
+    apps: Vec<(u32, Retold, u16)>,
+    at: u16,
+    cursor: Cursor,
 }
 
 #[derive(Debug)]
@@ -38,6 +48,34 @@ impl Retelling {
             at: 0,
             cursor: Cursor::START,
         }
+    }
+
+    pub(super) fn carry(&self) -> RetellingRecord {
+        let apps = self.apps.iter();
+        let mut apps: Vec<_> = apps
+            .map(|(app, (retold, left))| (app.at(), *retold, *left))
+            .collect();
+        apps.sort_unstable_by_key(|(app, ..)| *app);
+        RetellingRecord {
+            apps,
+            at: self.at,
+            cursor: self.cursor,
+        }
+    }
+
+    pub(super) fn carried(ids: &AppIds, record: &RetellingRecord) -> Result<Self, CarryError> {
+        let mut retelling = Self {
+            apps: AHashMap::new(),
+            at: record.at % PARTITIONS,
+            cursor: record.cursor,
+        };
+        for (app, retold, left) in &record.apps {
+            let app = ids.nth(*app).ok_or(CarryError::NO_SUCH_APP)?;
+            if *left > 0 {
+                retelling.apps.insert(app, (*retold, *left));
+            }
+        }
+        Ok(retelling)
     }
 
     /// The last word on an app counts.

@@ -1,9 +1,10 @@
 //! The start of a node: nobody hears of it until it knows that no other lives under its name.
 //!
 //! Owns: `Name`; within the room `Start`: how long to listen, what was heard of others of the own name, the probes.
-//! May depend on: `cluster::{drafts, entry, identity, mac, topic}`, `Millis`. Time is an argument.
+//! May depend on: `cluster::{drafts, entry, identity, mac, topic}`, serde, `Millis`. Time is an argument.
 //! Invariants: of two that start at once the later incarnation gives way; whoever has started never does.
 
+use serde::{Deserialize, Serialize};
 use shards::application::Millis;
 
 use super::{
@@ -38,8 +39,18 @@ pub(super) struct Start {
     drafts: Drafts,
 }
 
+/// For the process that follows. Probes are repeated.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct StartRecord {
+    listens_ms: u64,
+    since: Option<Millis>,
+    double: Option<Double>,
+    /// Batches of probes that were made.
+    probes: u64,
+}
+
 /// Another life under the own name.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 struct Double {
     incarnation: Incarnation,
     heard_at: Millis,
@@ -66,6 +77,23 @@ impl Start {
             double: None,
             drafts: Drafts::new(own, cluster, secrets),
         }
+    }
+
+    pub(super) fn carry(&self) -> StartRecord {
+        StartRecord {
+            listens_ms: self.listens_ms,
+            since: self.since,
+            double: self.double,
+            probes: self.drafts.number(Topic::Echo),
+        }
+    }
+
+    /// Goes on as the one that was carried.
+    pub(super) fn go_on(&mut self, record: &StartRecord) {
+        self.listens_ms = record.listens_ms;
+        self.since = record.since;
+        self.double = record.double;
+        self.drafts.begin_behind(Topic::Echo, record.probes);
     }
 
     /// The bus brings all that is said from now on, or does not any more.

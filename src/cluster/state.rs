@@ -9,6 +9,7 @@ use shards::application::Millis;
 
 use super::{
     app_ids::AppIds,
+    carrying::{Carrier, CarryError, Kind, read},
     drafts::Drafts,
     entry::{Entry, GROUPS, Group, Heartbeat, NumbersAsk, SnapshotAsk},
     holdings::{Place, Space, Text, ViewChange},
@@ -188,6 +189,35 @@ impl State {
     /// Partitions of a peer of which something is missing here.
     pub(super) fn behind(&self, peer: Identity) -> usize {
         self.view.behind(peer)
+    }
+
+    pub(super) fn carry(&self, carrier: &mut Carrier<'_>) {
+        carrier.rows(Kind::APPS, self.apps.all());
+        self.ledger.carry(carrier);
+        self.supply.carry(carrier);
+        self.view.carry(carrier);
+    }
+
+    /// Takes an item of what was carried; those of kinds that are not known are skipped.
+    pub(super) fn take_item(&mut self, kind: Kind, item: &[u8]) -> Result<(), CarryError> {
+        match kind {
+            Kind::APPS => {
+                for id in read::<Vec<&str>>(item)? {
+                    self.apps.intern(id).ok_or(CarryError::NO_SUCH_APP)?;
+                }
+            }
+            Kind::LEDGER => self.ledger.take_record(&self.apps, item)?,
+            Kind::LEDGER_ROWS => self.ledger.take_rows(&self.apps, item)?,
+            Kind::SUPPLY => self.supply = Supply::carried(item)?,
+            Kind::SUPPLY_PART => self.supply.take_part(item)?,
+            _ => self.view.take_item(&self.apps, kind, item)?,
+        }
+        Ok(())
+    }
+
+    /// All items were taken. Whether the peers that hold something are just those.
+    pub(super) fn settle(&mut self, peers: impl Iterator<Item = Identity>) -> bool {
+        self.view.settle(peers)
     }
 
     /// What has been told: by group the sum of the latest numbers.

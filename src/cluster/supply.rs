@@ -2,17 +2,19 @@
 //!
 //! Owns: `Supply`: which groups' numbers and which partitions are asked for, the snapshot that is being
 //! sent.
-//! May depend on: `cluster::{app_ids, change, drafts, entry, ledger, topic}`, `protocol::partition`,
-//! `Millis`.
+//! May depend on: `cluster::{app_ids, carrying, change, drafts, entry, ledger, topic}`, `protocol::partition`,
+//! serde, `Millis`.
 //! Invariants: a snapshot is of one moment, that of its number; answers go to all peers, and what several
 //! ask for at a time is sent once; questions take a bit each, whoever asks and how often.
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
 use shards::application::Millis;
 
 use super::{
     app_ids::AppIds,
+    carrying::{Carrier, CarryError, Kind, read},
     change::Changes,
     drafts::Drafts,
     entry::{Entry, GROUPS, Group, Latest, Rest, Snapshot},
@@ -63,6 +65,25 @@ struct Sending {
     parts: VecDeque<Vec<u8>>,
 }
 
+/// For the process that follows. The parts of the snapshot that is being sent come behind it.
+#[derive(Debug, Deserialize, Serialize)]
+struct SupplyRecord {
+    groups: Vec<u8>,
+    wanted: Vec<u16>,
+    /// By partition when the last snapshot was sent, and its number.
+    sent: Vec<(u16, Millis, u64)>,
+    sending: Option<SendingRecord>,
+    snapshots: u64,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+struct SendingRecord {
+    id: u64,
+    partition: u16,
+    number: u64,
+    part: u64,
+}
+
 impl Supply {
     pub(super) fn new() -> Self {
         Self {
@@ -100,6 +121,70 @@ impl Supply {
         }
         row.is_wanted = true;
         self.wanted.push_back(partition);
+    }
+
+    pub(super) fn carry(&self, carrier: &mut Carrier<'_>) {
+        let groups = (0..).zip(self.groups).filter(|(_, is_wanted)| *is_wanted);
+        let sent = (0..).zip(&self.rows).filter_map(|(partition, row)| {
+            let (at, number) = row.sent?;
+            Some((partition, at, number))
+        });
+        let sending = self.sending.as_ref().map(|it| SendingRecord {
+            id: it.id,
+            partition: it.partition.number(),
+            number: it.number,
+            part: it.part,
+        });
+        let record = SupplyRecord {
+            groups: groups.map(|(group, _)| group).collect(),
+            wanted: self.wanted.iter().map(|it| it.number()).collect(),
+            sent: sent.collect(),
+            sending,
+            snapshots: self.snapshots,
+        };
+        carrier.item(Kind::SUPPLY, &record);
+        for part in self.sending.iter().flat_map(|sending| &sending.parts) {
+            carrier.item(Kind::SUPPLY_PART, &serde_bytes::Bytes::new(part));
+        }
+    }
+
+    pub(super) fn carried(item: &[u8]) -> Result<Self, CarryError> {
+        let record: SupplyRecord = read(item)?;
+        let of = |number| Partition::from_number(number).ok_or(CarryError::NO_SUCH_PARTITION);
+        let mut supply = Self::new();
+        for group in record.groups {
+            if let Some(is_wanted) = supply.groups.get_mut(usize::from(group)) {
+                *is_wanted = true;
+            }
+        }
+        for (partition, at, number) in record.sent {
+            row_mut(&mut supply.rows, of(partition)?).sent = Some((at, number));
+        }
+        for partition in record.wanted {
+            let partition = of(partition)?;
+            row_mut(&mut supply.rows, partition).is_wanted = true;
+            supply.wanted.push_back(partition);
+        }
+        if let Some(sending) = record.sending {
+            supply.sending = Some(Sending {
+                id: sending.id,
+                partition: of(sending.partition)?,
+                number: sending.number,
+                part: sending.part,
+                parts: VecDeque::new(),
+            });
+        }
+        supply.snapshots = record.snapshots;
+        Ok(supply)
+    }
+
+    /// Takes a part of the snapshot that is being sent.
+    pub(super) fn take_part(&mut self, item: &[u8]) -> Result<(), CarryError> {
+        let part: serde_bytes::ByteBuf = read(item)?;
+        let sending = self.sending.as_mut();
+        let sending = sending.ok_or(CarryError::Inconsistent("a part of no snapshot"))?;
+        sending.parts.push_back(part.into_vec());
+        Ok(())
     }
 
     pub(super) fn is_busy(&self) -> bool {

@@ -2,15 +2,18 @@
 //!
 //! Owns: `View`: the replicas of the peers, what they hold merged, what is to be asked, what is merged or
 //! let go in slices.
-//! May depend on: `cluster::{app_ids, change, entry, holdings, identity, replica}`,
-//! `protocol::partition`, `Millis`.
+//! May depend on: `cluster::{app_ids, carrying, change, entry, holdings, identity, replica}`,
+//! `protocol::partition`, serde, `Millis`.
 //! Invariants: at rest it is the union of what the peers hold of themselves; a snapshot is merged as
 //! a difference: what stays is not told; each peer that was asked for a partition is asked again until
 //! it is there; no step works longer than its batch or its `limit`.
 
+mod carrying;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use ahash::RandomState;
+use serde::{Deserialize, Serialize};
 use shards::application::Millis;
 
 use super::{
@@ -92,7 +95,7 @@ struct Merge {
     cursor: Cursor,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 enum Phase {
     Begin,
     /// Its changes are taken; as whom the peer held before.
@@ -104,7 +107,7 @@ enum Phase {
 }
 
 /// A life that has ended, of which entries may be left in so many partitions.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 struct Leaving {
     seat: u16,
     parts: u16,

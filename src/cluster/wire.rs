@@ -215,6 +215,29 @@ impl BatchWriter {
         }
     }
 
+    /// Goes on with a batch that had so many entries. `None`: those are none that it can have.
+    pub(super) fn resume(
+        header: &Header,
+        secrets: &Secrets,
+        entries: usize,
+        bytes: &[u8],
+    ) -> Option<Self> {
+        let is_short = HEADER_BYTES + bytes.len() + TAG_BYTES <= BATCH_BYTES_MAX;
+        if !is_short || entries > ENTRIES_MAX || check_frames(bytes).is_err() {
+            return None;
+        }
+        let mut batch = Self::begin(header, secrets, Vec::new());
+        batch.bytes.put(bytes);
+        batch.entries = entries;
+        Some(batch)
+    }
+
+    /// How many there are, and their bytes.
+    pub(super) fn entries(&self) -> (usize, &[u8]) {
+        let entries = self.bytes.get(HEADER_BYTES..);
+        (self.entries, entries.expect("a header stands in front"))
+    }
+
     /// Adds an entry.
     // Per entry: its lengths are added up, then one copy of its bytes.
     pub fn push(&mut self, entry: &Entry<'_>) -> Result<(), PushError> {

@@ -29,11 +29,18 @@ pub enum Packet {
     Listeners(Listeners),
     /// New: it could serve now; connections may come.
     Ready(Empty),
+    /// Old, at rest: topics of the bus that the new process must have proven before it is let go. Only in a cluster.
+    Topics(Topics),
+    /// New: it hears all of them.
+    Proven(Empty),
+    /// Old: what it knows of the other nodes, and they of it.
+    Nodes(State),
     /// Old: what belongs to no connection.
     State(State),
     /// Old: connections, a record for each descriptor.
     Connections(Connections),
-    /// New: so many descriptors or records of one packet have come whole. One for each `State` and `Connections`.
+    /// New: so many descriptors or records of one packet have come whole. One for each `Nodes`, `State` and
+    /// `Connections`.
     Taken(Taken),
     /// Old: that was all.
     End(End),
@@ -67,6 +74,12 @@ pub struct Welcome {
     pub node_id: String,
     /// `adapter.driver`, which must be the same.
     pub adapter: String,
+    /// `cluster.name`, which must be the same.
+    pub cluster: String,
+    /// This life of the node, as the others know it; 0 on a node that is alone.
+    pub incarnation: u64,
+    /// Partitions whose topics the node hears.
+    pub topics: Vec<u16>,
     /// So many listeners follow.
     pub listeners: u32,
     /// Hand-overs of this node so far: done, failed.
@@ -138,6 +151,12 @@ pub struct State {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
+pub struct Topics {
+    pub partitions: Vec<u16>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Connections {
     /// The shard of the old process that they are from.
     pub shard: u16,
@@ -198,6 +217,9 @@ impl Packet {
             Self::Welcome(_) => "Welcome",
             Self::Listeners(_) => "Listeners",
             Self::Ready(_) => "Ready",
+            Self::Topics(_) => "Topics",
+            Self::Proven(_) => "Proven",
+            Self::Nodes(_) => "Nodes",
             Self::State(_) => "State",
             Self::Connections(_) => "Connections",
             Self::Taken(_) => "Taken",
@@ -301,6 +323,13 @@ mod tests {
                 places: vec!["/run/x".to_owned(), String::new()],
             }),
             Packet::Ready(Empty {}),
+            Packet::Topics(Topics {
+                partitions: vec![0, 1_023],
+            }),
+            Packet::Proven(Empty {}),
+            Packet::Nodes(State {
+                records: vec![record.clone()],
+            }),
             Packet::State(State {
                 records: vec![record.clone()],
             }),

@@ -1,6 +1,6 @@
 //! The records that are handed over.
 //!
-//! Owns: `ConnectionRecord`, `HomeRecord`, `LimitsRecord` and their parts, how they are written and read; the
+//! Owns: `ConnectionRecord`, `HomeRecord`, `LimitsRecord`, `OwnedRecord` and their parts, how they are written and read; the
 //! batches in which shards and the bridge pass them on.
 //! May depend on: serde, MessagePack, `http::body`, `shards` for what the runtime carries.
 //! Invariants: every time is one of the node's clock, whose origin is handed over too; every field beyond
@@ -128,6 +128,8 @@ pub struct UserRecord {
 pub enum StateRecord {
     Home(HomeRecord),
     Limits(LimitsRecord),
+    User(UserOfNodesRecord),
+    Owned(OwnedRecord),
 }
 
 /// A channel, as its home has it, beside its subscribers.
@@ -144,6 +146,72 @@ pub struct HomeRecord {
     pub miss_quiet_until_ms: u64,
     pub count_at_ms: Option<u64>,
     pub count_quiet_until_ms: u64,
+    /// Only on a node with others.
+    #[serde(default)]
+    pub nodes: Option<HomeOfNodesRecord>,
+}
+
+/// What a channel's home and the other nodes know of each other.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(default)]
+pub struct HomeOfNodesRecord {
+    /// Subscriptions here that they know of.
+    pub told: u32,
+    /// They know that the last event is kept here.
+    pub is_kept_told: bool,
+    /// Subscriptions on all of them.
+    pub elsewhere: u32,
+    /// One of them keeps the last event.
+    pub is_kept_elsewhere: bool,
+    /// Ids and infos of members on them.
+    pub members: Vec<(String, String)>,
+}
+
+/// What a user's home and the other nodes know of each other.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(default)]
+pub struct UserOfNodesRecord {
+    pub app: String,
+    pub user_id: String,
+    /// They know that it is here.
+    pub is_told: bool,
+    /// One of them has it.
+    pub is_elsewhere: bool,
+}
+
+/// Whose webhooks a shard tells, and what fell due of those of others.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(default)]
+pub struct OwnedRecord {
+    pub is_known: bool,
+    /// A bit for each partition, in words of 64.
+    pub partitions: Vec<u64>,
+    pub since_ms: u64,
+    pub until_ms: u64,
+    pub kept: Vec<KeptHookRecord>,
+}
+
+/// A webhook that another node is to tell, or this one if that dies.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct KeptHookRecord {
+    pub at_ms: u64,
+    pub partition: u16,
+    pub app: String,
+    /// Wall clock, milliseconds since the Unix epoch.
+    pub time_ms: u64,
+    pub channel: String,
+    pub kind: HookRecord,
+}
+
+/// What a webhook of a channel tells.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub enum HookRecord {
+    ChannelOccupied,
+    ChannelVacated,
+    MemberAdded(String),
+    MemberRemoved(String),
+    CacheMiss,
+    SubscriptionCount(u64),
 }
 
 /// A cache channel's last event.
@@ -169,6 +237,9 @@ pub struct AppRatesRecord {
     pub app: String,
     pub backend_events: (u64, u64),
     pub reads: (u64, u64),
+    /// Connections on the other nodes.
+    #[serde(default)]
+    pub elsewhere: u64,
 }
 
 /// Requests of an address in a window that is open.

@@ -1,7 +1,7 @@
 //! Which webhooks of channels this node tells: in a cluster one node tells each.
 //!
 //! Owns: the partitions of which this node is the owner, what fell due lately on others.
-//! May depend on: `bridge::message`.
+//! May depend on: `bridge::message`, `handover::record`.
 //! Invariants: every node finds what falls due by itself, since all see the same channels; only the
 //! owner tells it. What fell due while an owner was dead and not yet known to be is told by the next one.
 
@@ -11,8 +11,9 @@ use shards::application::Millis;
 
 use super::{ServerTurn, ShardServer};
 use crate::{
-    bridge::message::{Ownership, ToBridge, WebhookEvent},
-    protocol::partition::Partition,
+    bridge::message::{Ownership, ToBridge, WebhookEvent, WebhookKind},
+    handover::record::{HookRecord, KeptHookRecord, OwnedRecord},
+    protocol::{app::AppIndex, partition::Partition},
 };
 
 /// Bytes of what fell due elsewhere; beyond, the oldest goes.
@@ -80,6 +81,110 @@ impl Owned {
     }
 }
 
+impl Owned {
+    /// As another process is told of it, with at most so many webhooks in a record; `app_id` says which app one
+    /// is of, if that is still known.
+    pub(super) fn records(
+        &self,
+        kept_max: usize,
+        app_id: impl Fn(AppIndex) -> Option<String>,
+    ) -> impl Iterator<Item = OwnedRecord> {
+        let kept = self.kept.iter().filter_map(move |kept| {
+            Some(KeptHookRecord {
+                at_ms: kept.at.0,
+                partition: kept.partition.number(),
+                app: app_id(kept.event.app)?,
+                time_ms: kept.event.time_ms,
+                channel: kept.event.channel.to_string(),
+                kind: hook_record(&kept.event.kind)?,
+            })
+        });
+        let kept: Vec<KeptHookRecord> = kept.collect();
+        let first = OwnedRecord {
+            is_known: self.is_known,
+            partitions: self.ownership.partitions.to_vec(),
+            since_ms: self.ownership.since.0,
+            until_ms: self.ownership.until.0,
+            kept: Vec::new(),
+        };
+        let parts: Vec<OwnedRecord> = kept
+            .chunks(kept_max)
+            .map(|kept| OwnedRecord {
+                kept: kept.to_vec(),
+                ..first.clone()
+            })
+            .collect();
+        std::iter::once(first).chain(parts)
+    }
+
+    /// Takes over what a record says. `mine` says the app of a webhook whose channel's home is this shard.
+    pub(super) fn restore(
+        &mut self,
+        record: OwnedRecord,
+        mine: impl Fn(&KeptHookRecord) -> Option<AppIndex>,
+    ) {
+        self.is_known |= record.is_known;
+        for (word, had) in self.ownership.partitions.iter_mut().zip(record.partitions) {
+            *word |= had;
+        }
+        self.ownership.since = Millis(record.since_ms);
+        self.ownership.until = Millis(record.until_ms);
+        for kept in record.kept {
+            let (Some(app), Some(partition)) =
+                (mine(&kept), Partition::from_number(kept.partition))
+            else {
+                continue;
+            };
+            let event = WebhookEvent {
+                app,
+                time_ms: kept.time_ms,
+                channel: kept.channel.into(),
+                kind: hook_of(kept.kind),
+            };
+            let at = Millis(kept.at_ms);
+            self.kept_bytes += event.approximate_bytes();
+            // Several shards of that process had a part of it.
+            let place = self.kept.partition_point(|it| it.at <= at);
+            self.kept.insert(
+                place,
+                Kept {
+                    at,
+                    partition,
+                    event,
+                },
+            );
+        }
+    }
+}
+
+/// None of what the node tells that has it.
+fn hook_record(kind: &WebhookKind) -> Option<HookRecord> {
+    Some(match kind {
+        WebhookKind::ChannelOccupied => HookRecord::ChannelOccupied,
+        WebhookKind::ChannelVacated => HookRecord::ChannelVacated,
+        WebhookKind::MemberAdded { user_id } => HookRecord::MemberAdded(user_id.to_string()),
+        WebhookKind::MemberRemoved { user_id } => HookRecord::MemberRemoved(user_id.to_string()),
+        WebhookKind::CacheMiss => HookRecord::CacheMiss,
+        WebhookKind::SubscriptionCount { count } => HookRecord::SubscriptionCount(*count),
+        WebhookKind::ClientEvent(_) => return None,
+    })
+}
+
+fn hook_of(record: HookRecord) -> WebhookKind {
+    match record {
+        HookRecord::ChannelOccupied => WebhookKind::ChannelOccupied,
+        HookRecord::ChannelVacated => WebhookKind::ChannelVacated,
+        HookRecord::MemberAdded(user_id) => WebhookKind::MemberAdded {
+            user_id: user_id.into(),
+        },
+        HookRecord::MemberRemoved(user_id) => WebhookKind::MemberRemoved {
+            user_id: user_id.into(),
+        },
+        HookRecord::CacheMiss => WebhookKind::CacheMiss,
+        HookRecord::SubscriptionCount(count) => WebhookKind::SubscriptionCount { count },
+    }
+}
+
 impl ShardServer {
     /// Home: an event of a channel for the app's webhooks, if this node is to tell it.
     pub(super) fn tell_owned(
@@ -130,7 +235,6 @@ impl ShardServer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{bridge::message::WebhookKind, protocol::app::AppIndex};
 
     fn partition(number: u16) -> Partition {
         Partition::from_number(number).expect("a partition")
@@ -175,6 +279,36 @@ mod tests {
         assert!(owned.change(of(0, &[8])).is_empty());
         assert_eq!(times(owned.change(of(0, &[7, 8, 1_023]))), [4]);
         assert_eq!((owned.kept.len(), owned.kept_bytes), (0, 0));
+    }
+
+    #[test]
+    fn what_fell_due_elsewhere_goes_to_another_process_in_its_order() {
+        let shards: [Owned; 2] = [0, 1].map(|shard| {
+            let mut owned = Owned::default();
+            owned.change(of(3, &[7]));
+            for (at, number) in [(1, 8), (2, 9), (3, 8), (4, 9)] {
+                if number % 2 == shard {
+                    owned.keep(kept(at, number), Millis(0));
+                }
+            }
+            owned
+        });
+        let mut next = Owned::default();
+        for record in shards
+            .iter()
+            .flat_map(|it| it.records(1, |_| Some("app".to_owned())))
+        {
+            assert!(record.kept.len() <= 1);
+            next.restore(record, |kept| {
+                assert_eq!(kept.app, "app");
+                Some(AppIndex(5))
+            });
+        }
+        assert!(next.is_known && next.ownership == of(3, &[7]));
+        let kept: Vec<_> = next.kept.iter().map(|it| (it.at.0, it.event.app)).collect();
+        assert_eq!(kept, [1, 2, 3, 4].map(|at| (at, AppIndex(5))));
+        let bytes: usize = shards.iter().map(|it| it.kept_bytes).sum();
+        assert_eq!(next.kept_bytes, bytes);
     }
 
     #[test]

@@ -389,7 +389,8 @@ impl Application for ShardServer {
             && self.errands.is_empty()
             && self.departing.is_empty()
             && self.slow.is_empty()
-            && self.untold.is_empty();
+            && self.untold.is_empty()
+            && !self.has_news();
         is_done && (self.is_answered() || self.handover.gives_up_waiting())
     }
 

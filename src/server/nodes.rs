@@ -76,6 +76,9 @@ impl ShardServer {
     // Per change: one message of some 60 B. Of a channel that changes faster than that, what is so
     // when its turn comes.
     pub(super) fn continue_news(&mut self, turn: &mut impl ServerTurn) {
+        if self.handover.is_importing() {
+            return; // The process before has told them, and tells them still.
+        }
         while let Some(message) = self.untold.pop_front() {
             if !self.tell(turn, message) {
                 return;
@@ -123,7 +126,7 @@ impl ShardServer {
     /// There is news, and room for it as far as is known.
     pub(super) fn has_news(&self) -> bool {
         let has_news = self.homes.has_news() || self.users.has_news() || self.quotas.has_news();
-        has_news && self.untold.is_empty()
+        has_news && self.untold.is_empty() && !self.handover.is_importing()
     }
 
     /// Tells of an app's connections and of what was used of its rates. False where there is no room.

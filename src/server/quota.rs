@@ -129,17 +129,34 @@ impl Quotas {
         self.node_connections += u64::from(connections);
     }
 
-    /// What of the apps' rates is used up: app, backend events, reads; see `TokenBucket::parts`.
-    pub(super) fn rates(&self) -> impl Iterator<Item = (AppIndex, (u64, u64), (u64, u64))> {
+    /// What of the apps' rates is used up, and how many connections are elsewhere; ids are the caller's.
+    pub(super) fn rates(&self) -> impl Iterator<Item = (AppIndex, AppRatesRecord)> {
         let used = self.apps.iter();
-        used.map(|(app, it)| (*app, it.backend_events.parts(), it.reads.parts()))
+        used.map(|(app, it)| {
+            let record = AppRatesRecord {
+                app: String::new(),
+                backend_events: it.backend_events.parts(),
+                reads: it.reads.parts(),
+                elsewhere: it.elsewhere,
+            };
+            (*app, record)
+        })
     }
 
-    /// So much of an app's rates is used up; see `rates`.
-    pub(super) fn restore_rates(&mut self, app: AppIndex, rates: &AppRatesRecord) {
+    /// So much of an app's rates is used up; see `rates`. Other nodes are told its connections once more.
+    pub(super) fn restore_rates(
+        &mut self,
+        app: AppIndex,
+        partition: Partition,
+        rates: &AppRatesRecord,
+    ) {
         let quota = self.apps.entry(app).or_default();
         quota.backend_events = TokenBucket::of_parts(rates.backend_events);
         quota.reads = TokenBucket::of_parts(rates.reads);
+        quota.elsewhere = rates.elsewhere;
+        quota.partition = Some(partition);
+        quota.has_changed = true;
+        self.owe(app);
     }
 
     /// Open windows of addresses.

@@ -191,6 +191,9 @@ impl ShardServer {
 
     /// Tells the bridge what is wished, and begins subscriptions whose topics are live.
     pub(super) fn continue_topics(&mut self, turn: &mut impl ServerTurn) {
+        if self.handover.is_importing() {
+            return;
+        }
         self.topics.is_stuck = false;
         while let Some(partition) = self.topics.unsent.pop() {
             let at = self.topics.at(partition);

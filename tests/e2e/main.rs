@@ -79,6 +79,7 @@ mod subscriptions;
 mod tls;
 mod unix_socket;
 mod upgrade;
+mod upgrade_cluster;
 mod users;
 mod webhook_queue;
 mod webhook_queue_servers;

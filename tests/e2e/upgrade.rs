@@ -16,11 +16,12 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, pem::PemObject as _},
     version::{TLS12, TLS13},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::certificates::Certificates;
 use crate::on_one_and_three_shards;
 use crate::returning::{Returning, Size};
+use crate::support::client::Client;
 use crate::support::config::Config;
 use crate::support::eventually;
 use crate::support::server::{Server, next_port, own_address};
@@ -145,6 +146,26 @@ fn a_configuration_that_is_refused_is_said_and_the_old_process_goes_on(shards: u
 }
 
 /// The socket that stands for systemd's.
+#[test]
+fn connections_of_an_app_that_is_no_more_are_told_so_and_the_others_stay() {
+    let config = Config::new().and_app("second", json!({}));
+    let mut server = Server::start(&config, 2);
+    let mut bob = Client::connect(&server, "bob", "second-key", "second-secret");
+    bob.subscribes("news");
+    let mut alice = server.client("alice");
+    alice.subscribes("news");
+    let file = server.folder().join("config.json");
+    let text = fs::read(&file).expect("it is there");
+    let mut json: Value = serde_json::from_slice(&text).expect("it is JSON");
+    let apps = json["app_manager"]["array"]["apps"].as_array_mut();
+    apps.expect("apps is a list").truncate(1);
+    fs::write(&file, json.to_string()).expect("it is ours");
+    server.is_upgraded();
+    bob.is_closed_with(4001);
+    server.api().publishes("e", "news", "x");
+    alice.expects("e", "news");
+}
+
 fn supervisor_at(path: &Path) -> UnixDatagram {
     let supervisor = UnixDatagram::bind(path).expect("a socket");
     let patience = Some(Duration::from_secs(30));

@@ -241,6 +241,20 @@ fn simulation_of_a_node_whose_process_is_replaced_keeps_every_promise() {
 }
 
 #[test]
+fn simulation_of_a_node_of_a_cluster_whose_process_is_replaced_keeps_every_promise() {
+    catch_failures();
+    let first = cluster::FIRST + 6_000;
+    let seeds = named_seed().map_or(first..first + 24, |seed| seed..seed + 1);
+    let count = seeds.clone().count() as u64;
+    let replaced = seeds.map(|seed| {
+        let replaced = try_seed(seed, workload::run_replaced_in_cluster);
+        replaced.unwrap_or_else(|failure| panic!("replaced: {failure}"))
+    });
+    let replaced: u64 = replaced.sum();
+    assert!(replaced >= count, "{replaced} times in {count} runs");
+}
+
+#[test]
 fn simulation_of_a_stadium_keeps_a_small_channel_flowing() {
     catch_failures();
     for seed in [4, 5, 6] {

@@ -26,6 +26,11 @@ impl Node {
     /// Goes on as another process of so many shards.
     pub(crate) fn is_replaced(&mut self, seed: &NodeSeed, limits: Limits, shards: u16) {
         self.freezes();
+        self.is_replaced_at_rest(seed, limits, shards);
+    }
+
+    /// The same, behind `freezes`.
+    pub(crate) fn is_replaced_at_rest(&mut self, seed: &NodeSeed, limits: Limits, shards: u16) {
         let exported = self.exports();
         let mut next = Self::start(seed, shards, limits);
         next.now = self.now;
@@ -43,18 +48,37 @@ impl Node {
 
     /// Goes on with what has arrived, until nothing moves.
     fn freezes(&mut self) {
+        assert!(self.may_freeze(ROUNDS_MAX), "a frozen node does not settle");
+    }
+
+    /// The same, unless a shard waits for longer than so many rounds, as for an answer of other nodes.
+    pub(crate) fn may_freeze(&mut self, rounds_max: usize) -> bool {
         for it in &mut self.shards {
             it.turn.is_frozen = true;
         }
-        self.settles();
+        if !self.may_settle(rounds_max) {
+            return false;
+        }
         for shard in 0..self.shards() {
             self.flush_closing(shard);
         }
+        true
+    }
+
+    /// Goes on itself.
+    pub(crate) fn thaws(&mut self) {
+        for it in &mut self.shards {
+            it.turn.is_frozen = false;
+        }
+    }
+
+    fn settles(&mut self) {
+        assert!(self.may_settle(ROUNDS_MAX), "a frozen node does not settle");
     }
 
     /// Turns of frozen shards, until nothing moves.
-    fn settles(&mut self) {
-        for _ in 0..ROUNDS_MAX {
+    fn may_settle(&mut self, rounds_max: usize) -> bool {
+        for _ in 0..rounds_max {
             let mut moved = false;
             for shard in 0..self.shards() {
                 let it = &mut self.shards[shard];
@@ -72,10 +96,10 @@ impl Node {
             if !moved {
                 let settled = self.shards.iter().all(|it| it.server.is_settled());
                 assert!(settled, "a shard at rest is settled");
-                return;
+                return true;
             }
         }
-        panic!("a frozen node does not settle");
+        false
     }
 
     fn exports(&mut self) -> Vec<Exported> {

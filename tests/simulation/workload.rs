@@ -37,8 +37,7 @@ pub(crate) fn run_restored(seed: u64, step: &Cell<u64>) -> u64 {
 pub(crate) fn run_replaced(seed: u64, step: &Cell<u64>) -> u64 {
     run_with(seed, step, |world, step| {
         let number = throw(seed, step);
-        // Another process would read what is enabled by now.
-        if number >> 58 != 0 || world.drains || world.enabled.contains(&false) {
+        if number >> 58 != 0 || !may_be_replaced(world) {
             return;
         }
         let seed = NodeSeed {
@@ -51,6 +50,23 @@ pub(crate) fn run_replaced(seed: u64, step: &Cell<u64>) -> u64 {
     })
 }
 
+/// The same of one node of several after the other; how often that was.
+pub(crate) fn run_replaced_in_cluster(seed: u64, step: &Cell<u64>) -> u64 {
+    let world = world_of(seed, step, |world, step| {
+        let number = throw(seed, step);
+        if number >> 59 == 0 && may_be_replaced(world) {
+            let shards = SHARD_COUNTS[(number % 4) as usize];
+            world.is_followed_or_replaced(number, shards);
+        }
+    });
+    world.nodes.cluster.map_or(0, |it| it.replaced)
+}
+
+/// Another process would read what is enabled by now.
+fn may_be_replaced(world: &World) -> bool {
+    !world.drains && !world.enabled.contains(&false)
+}
+
 /// Dice of a step's own: the run's are thrown as ever.
 fn throw(seed: u64, step: u64) -> u64 {
     let mixed = (step ^ seed).wrapping_mul(0x9E37_79B9_7F4A_7C15);
@@ -58,6 +74,10 @@ fn throw(seed: u64, step: u64) -> u64 {
 }
 
 fn run_with(seed: u64, step: &Cell<u64>, between: impl Fn(&mut World, u64)) -> u64 {
+    world_of(seed, step, between).nodes.trace()
+}
+
+fn world_of(seed: u64, step: &Cell<u64>, between: impl Fn(&mut World, u64)) -> World {
     let mut world = World::new(seed);
     if let Some(cluster) = world.plan.cluster.clone().filter(|it| !it.comes_at_once) {
         world.passes(cluster.start_ms());
@@ -93,7 +113,7 @@ fn run_with(seed: u64, step: &Cell<u64>, between: impl Fn(&mut World, u64)) -> u
     }
     step.set(world.step);
     world.check_empty();
-    world.nodes.trace()
+    world
 }
 
 impl World {

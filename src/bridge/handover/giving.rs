@@ -27,14 +27,19 @@ use shards::{Freeze, application::ShardId};
 
 use super::{UpgradeReport, Waits};
 use crate::{
-    bridge::{link::ShardLink, message::FromBridge, run::Bridge},
+    bridge::{
+        link::ShardLink,
+        message::FromBridge,
+        nodes::{Nodes, Told},
+        run::Bridge,
+    },
     config::sections::AdapterDriver,
     handover::{
         clock,
         link::{LinkError, Received, Waiting},
         packet::{
             Connections, DESCRIPTORS_MAX, End, Hello, Imported, Listeners, PROTOCOL, Packet,
-            Refused, State, Welcome, Yours, spoken,
+            Refused, State, Topics, Welcome, Yours, spoken,
         },
         process::{Program, Successor},
         record::Exported,
@@ -71,16 +76,34 @@ pub(in crate::bridge) struct Giving {
     in_flight: usize,
     /// By shard: it has said everything.
     has_exported: Vec<bool>,
+    /// Partitions whose topics the successor was told of first.
+    topics: Vec<u16>,
+    /// What there is to say of the other nodes; `None`: nothing, or all is said.
+    nodes: Option<OfNodes>,
     sent: End,
     left: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The part of an upgrade that only nodes of a cluster have.
+#[derive(Clone, Copy, Debug)]
+struct OfNodes {
+    /// Since when the successor hears all that this process hears.
+    proven_at: Option<Instant>,
+    /// It may not have heard some of it for as long as this process had to be silent.
+    has_late: bool,
+    /// Others must not take this node for gone: by then it serves again, in one process or the other. Since the
+    /// node went silent.
+    by: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
     /// The successor has said nothing yet.
     Greeting,
     /// It gets ready.
     Starting,
+    /// What the bus brings is kept; what it has brought is told to the shards.
+    Hushing,
     /// The shards come to rest.
     Freezing,
     /// They say what they hold, which goes on to the successor.
@@ -116,11 +139,22 @@ impl Giving {
 
     pub(super) fn due(&self, now: Instant) -> Instant {
         match self.phase {
-            Phase::Freezing => now + LOOKS_EVERY,
+            Phase::Hushing | Phase::Freezing => now + LOOKS_EVERY,
+            Phase::Exporting if self.nodes.is_some() => now + LOOKS_EVERY,
             Phase::Greeting | Phase::Starting | Phase::Exporting | Phase::Importing => {
                 self.deadline
             }
         }
+    }
+
+    /// Other nodes hear nothing that this process does of itself.
+    pub(in crate::bridge) fn is_silent(&self) -> bool {
+        self.phase >= Phase::Hushing
+    }
+
+    /// The bus is the successor's: what it brings here that one hears too.
+    pub(in crate::bridge) fn is_deaf(&self) -> bool {
+        self.phase >= Phase::Exporting && self.nodes.is_none()
     }
 
     fn enter(&mut self, phase: Phase) {
@@ -167,7 +201,7 @@ impl Giving {
 
     /// Sends what the window allows, the end behind it. All states go before all connections.
     fn push(&mut self) -> Result<(), String> {
-        let has_all = self.has_exported.iter().all(|has| *has);
+        let has_all = self.has_exported.iter().all(|has| *has) && self.nodes.is_none();
         while self.in_flight < WINDOW {
             let is_state = |it: &Outgoing| it.sockets.is_empty();
             let Some(next) = self.waits.front().filter(|it| has_all || is_state(it)) else {
@@ -230,6 +264,12 @@ impl<L: ShardLink> Bridge<L> {
             waits: Waits::new(),
             in_flight: 0,
             has_exported: vec![false; usize::from(self.link.shards())],
+            topics: Vec::new(),
+            nodes: self.nodes.as_ref().map(|_| OfNodes {
+                proven_at: None,
+                has_late: false,
+                by: None,
+            }),
             sent: End::default(),
             left: 0,
         });
@@ -254,11 +294,10 @@ impl<L: ShardLink> Bridge<L> {
         if self.drain.is_some() {
             return Err("this node drains: it is about to end".to_owned());
         }
-        if self.config.adapter.driver != AdapterDriver::Local {
-            let name = adapter_name(self.config.adapter.driver);
-            return Err(format!(
-                "not yet with adapter.driver = {name:?}: restart the nodes of a cluster one by one"
-            ));
+        if self.nodes.as_ref().is_some_and(Nodes::is_failing) {
+            return Err(
+                "the bus does not work now, so nothing can be taken over from it".to_owned(),
+            );
         }
         let Some(program) = &self.handover.program else {
             return Err("it is not known which program this is (/proc/self/exe)".to_owned());
@@ -278,7 +317,13 @@ impl<L: ShardLink> Bridge<L> {
             (_, Ok((Packet::Refused(Refused { reason }), _))) => Err(reason),
             (Phase::Greeting, Ok((Packet::Hello(hello), _))) => self.welcome(&hello),
             (Phase::Starting, Ok((Packet::Ready(_), _))) => {
-                self.begin_freezing();
+                self.begin_hushing();
+                Ok(())
+            }
+            (Phase::Exporting, Ok((Packet::Proven(_), _))) => {
+                if let Some(nodes) = &mut giving.nodes {
+                    nodes.proven_at = Some(Instant::now());
+                }
                 Ok(())
             }
             (Phase::Exporting, Ok((Packet::Taken(_), _))) => {
@@ -307,6 +352,7 @@ impl<L: ShardLink> Bridge<L> {
             ));
         };
         giving.to_version.clone_from(&hello.version);
+        giving.topics = self.nodes.as_ref().map_or_else(Vec::new, Nodes::topics);
         let port = self.link.listening();
         let port = port.map_err(|error| format!("the port's sockets cannot be copied: {error}"))?;
         let kind = crate::handover::packet::Kind::Tcp;
@@ -321,6 +367,12 @@ impl<L: ShardLink> Bridge<L> {
             clock_origin_ns: clock::to_ns(self.link.started()),
             node_id: self.node_id.clone(),
             adapter: adapter_name(self.config.adapter.driver).to_owned(),
+            cluster: self.config.cluster.name.clone().unwrap_or_default(),
+            incarnation: self
+                .nodes
+                .as_ref()
+                .map_or(0, |it| it.exchange().incarnation().0),
+            topics: giving.topics.clone(),
             listeners: u32::try_from(listeners.len()).unwrap_or(u32::MAX),
             upgrades: self.handover.counts,
             apps: match self.source {
@@ -347,16 +399,87 @@ impl<L: ShardLink> Bridge<L> {
         Ok(())
     }
 
-    fn begin_freezing(&mut self) {
+    fn begin_hushing(&mut self) {
         let Some(giving) = &mut self.handover.giving else {
             return;
         };
         let now = Instant::now();
-        giving.phase = Phase::Freezing;
+        giving.phase = Phase::Hushing;
         giving.deadline = now + SETTLES_WITHIN;
         giving.frozen_at = Some(now);
+        let lease = Duration::from_millis(self.config.cluster.lease_ms.into());
+        if let (Some(nodes), Some(of_nodes)) = (&mut self.nodes, &mut giving.nodes) {
+            of_nodes.by = Some(now + lease / 2);
+            nodes.hold();
+        }
         self.handover.doors.set_open(false);
-        self.link.freeze();
+    }
+
+    fn begin_freezing(&mut self, now: Instant) {
+        if let Some(giving) = &mut self.handover.giving {
+            giving.phase = Phase::Freezing;
+            giving.deadline = now + SETTLES_WITHIN;
+            self.link.freeze();
+        }
+    }
+
+    /// Nothing of the bus is on its way to the shards.
+    fn is_hushed(&self) -> bool {
+        self.outbox.is_empty() && !self.nodes.as_ref().is_some_and(Nodes::has_views)
+    }
+
+    /// The shards are still: they say what they hold, and what the bus is to bring the successor proves.
+    fn begin_exporting(&mut self, now: Instant) -> Result<(), String> {
+        let Some(giving) = &mut self.handover.giving else {
+            return Ok(());
+        };
+        giving.enter(Phase::Exporting);
+        giving.still_at = Some(now);
+        if let Some(nodes) = &mut self.nodes {
+            nodes.flush();
+            nodes.hold_all();
+            let partitions = nodes.topics();
+            if let Some(of_nodes) = &mut giving.nodes {
+                of_nodes.has_late = partitions.iter().any(|it| !giving.topics.contains(it));
+            }
+            giving.send(&Packet::Topics(Topics { partitions }), &[])?;
+        }
+        self.broadcast(|| FromBridge::Export);
+        Ok(())
+    }
+
+    /// What this node knows of the others goes along once it can change no more: all that it published has
+    /// reached the bus, all that it hears the successor hears.
+    fn give_nodes(&mut self) -> Result<(), String> {
+        let (Some(giving), Some(nodes)) = (&mut self.handover.giving, &mut self.nodes) else {
+            return Ok(());
+        };
+        let Some(of_nodes) = giving.nodes else {
+            return Ok(());
+        };
+        // What was sent on a topic before the successor heard it comes to this process, and goes along.
+        let way = if of_nodes.has_late {
+            nodes.way()
+        } else {
+            Duration::ZERO
+        };
+        let has_come = of_nodes.proven_at.is_some_and(|at| at.elapsed() >= way);
+        let has_exported = giving.has_exported.iter().all(|has| *has);
+        if !has_come || !has_exported || !nodes.is_all_published() {
+            return Ok(());
+        }
+        let mut records = Vec::new();
+        nodes.carry(&self.apps, &mut |record| records.push(record));
+        for record in records.into_iter().rev() {
+            giving.sent.states += 1;
+            let records = vec![ByteBuf::from(record)];
+            giving.waits.push_front(Outgoing {
+                packet: Packet::Nodes(State { records }),
+                sockets: Vec::new(),
+            });
+        }
+        giving.nodes = None;
+        giving.push()
     }
 
     /// Goes on with an upgrade; true when this process has nothing left to do.
@@ -369,21 +492,41 @@ impl<L: ShardLink> Bridge<L> {
         let Some(giving) = &mut self.handover.giving else {
             return false;
         };
-        if now >= giving.deadline {
+        let by = giving.nodes.and_then(|nodes| nodes.by);
+        if now >= giving.deadline || by.is_some_and(|by| now >= by) {
             let reason = match giving.phase {
                 Phase::Greeting => "it said nothing in time: is it this server?",
                 Phase::Starting => "it was not ready in time (upgrade.ready_within_s)",
+                Phase::Hushing => "what the bus has brought was not told to the shards in time",
                 Phase::Freezing => "the shards did not come to rest in time",
+                Phase::Exporting if giving.nodes.is_some_and(|nodes| nodes.proven_at.is_none()) => {
+                    "it does not hear the bus as this process does"
+                }
                 Phase::Exporting => "connections were not handed over in time",
                 Phase::Importing => "it did not take the connections over in time",
             };
             self.end_upgrade(reason.to_owned());
             return false;
         }
-        if giving.phase == Phase::Freezing && self.link.freeze_step() == Freeze::Still {
-            giving.enter(Phase::Exporting);
-            giving.still_at = Some(now);
-            self.broadcast(|| FromBridge::Export);
+        let (phase, has_nodes) = (giving.phase, giving.nodes.is_some());
+        let done = match phase {
+            Phase::Hushing if self.is_hushed() => {
+                self.begin_freezing(now);
+                Ok(())
+            }
+            Phase::Freezing if self.link.freeze_step() == Freeze::Still => {
+                self.begin_exporting(now)
+            }
+            Phase::Exporting if has_nodes => self.give_nodes(),
+            Phase::Greeting
+            | Phase::Starting
+            | Phase::Hushing
+            | Phase::Freezing
+            | Phase::Exporting
+            | Phase::Importing => Ok(()),
+        };
+        if let Err(reason) = done {
+            self.end_upgrade(reason);
         }
         false
     }
@@ -454,6 +597,8 @@ impl<L: ShardLink> Bridge<L> {
             ends: now + deadline,
             guests_until: now + GUESTS_WITHIN.min(deadline),
         });
+        // The new process is this node for the others: nothing more is said or heard here.
+        self.handover.nodes = self.nodes.take();
         self.webhooks.hurry();
         tracing::info!(
             node = self.node_id,
@@ -485,6 +630,11 @@ impl<L: ShardLink> Bridge<L> {
         let status = successor.end();
         drop(link);
         if frozen_at.is_some() {
+            let mut told = Told::new();
+            if let Some(nodes) = &mut self.nodes {
+                nodes.release(&self.apps, &mut told);
+            }
+            self.tell(told);
             self.link.thaw();
             self.handover.doors.set_open(true);
         }

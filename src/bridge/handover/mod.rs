@@ -20,6 +20,7 @@ pub(super) use self::{
     giving::{Departing, Giving},
     taking::Taking,
 };
+use super::nodes::Nodes;
 use crate::handover::{
     link::{Link, LinkError, Received, Waiting},
     packet::Welcome,
@@ -37,13 +38,14 @@ pub struct Legacy {
 }
 
 /// Upgrades of this node: the last one, those before, and the one under way.
-#[derive(Debug)]
 pub(super) struct Handover {
     pub program: Option<Program>,
     pub doors: Doors,
     pub giving: Option<Giving>,
     pub taking: Option<Taking>,
     pub departing: Option<Departing>,
+    /// The bus of a process that has been followed: to be left without a word.
+    pub nodes: Option<Nodes>,
     /// Done, failed. They go on from one process to the next.
     pub counts: [u64; 2],
     pub last: Option<UpgradeReport>,
@@ -74,10 +76,15 @@ pub struct UpgradeReport {
 }
 
 impl Legacy {
+    /// What the process before said of itself.
+    pub(super) fn welcome(&self) -> Option<&Welcome> {
+        self.predecessor.as_ref().map(|(_, welcome)| welcome)
+    }
+
     /// Ids of apps that the process before knew.
     pub(super) fn inherited_apps(&self) -> Vec<String> {
-        let welcome = self.predecessor.as_ref().map(|(_, welcome)| welcome);
-        welcome.map_or_else(Vec::new, |welcome| welcome.apps.clone())
+        self.welcome()
+            .map_or_else(Vec::new, |welcome| welcome.apps.clone())
     }
 }
 
@@ -98,6 +105,7 @@ impl Handover {
             counts: taking.as_ref().map_or([0; 2], Taking::upgrades),
             taking,
             departing: None,
+            nodes: None,
             last: None,
             reload_waits: false,
         })

@@ -15,15 +15,18 @@ use crate::{
     bridge::{
         link::ShardLink,
         message::{FromBridge, ToBridge},
+        nodes::Told,
         run::{Bridge, BridgeError},
     },
     handover::{
         link::{Link, LinkError, Received, Waiting},
         packet::{
-            Connections, Empty, End, Imported, Packet, Refused, State, Taken, Welcome, Yours,
+            Connections, Empty, End, Imported, Packet, Refused, State, Taken, Topics, Welcome,
+            Yours,
         },
         record::Import,
     },
+    protocol::partition::Partition,
 };
 
 /// A take-over under way.
@@ -33,6 +36,10 @@ pub(in crate::bridge) struct Taking {
     welcome: Welcome,
     is_ready: bool,
     came: End,
+    /// Of the other nodes.
+    nodes: Vec<Vec<u8>>,
+    /// Topics that are to be proven before the old process may let go.
+    owes_proof: Option<Vec<Partition>>,
     /// Shards that have not put everything in its place yet, once all has come.
     awaited: Option<u16>,
     imported: Imported,
@@ -48,6 +55,8 @@ impl Taking {
             welcome,
             is_ready: false,
             came: End::default(),
+            nodes: Vec::new(),
+            owes_proof: None,
             awaited: None,
             imported: Imported::default(),
             is_imported: false,
@@ -97,6 +106,11 @@ impl<L: ShardLink> Bridge<L> {
         let refused = |reason: String| BridgeError::Predecessor { reason };
         match heard {
             Ok((Packet::State(state), _)) => self.take_state(state),
+            Ok((Packet::Topics(topics), _)) => {
+                self.prove(&topics);
+                Ok(())
+            }
+            Ok((Packet::Nodes(state), _)) => self.take_nodes(state),
             Ok((Packet::Connections(part), sockets)) => self.take_connections(part, sockets),
             Ok((Packet::End(end), _)) if taking.awaited.is_none() => self.take_end(&end),
             Ok((Packet::Yours(yours), _)) if taking.is_imported => {
@@ -129,6 +143,42 @@ impl<L: ShardLink> Bridge<L> {
                 reason: "a signal asked this process to stop".to_owned(),
             }),
         }
+    }
+
+    /// Subscribes to what the old process has subscribed to since it said so first.
+    fn prove(&mut self, topics: &Topics) {
+        let (Some(nodes), Some(taking)) = (&mut self.nodes, &mut self.handover.taking) else {
+            return;
+        };
+        let partitions = topics.partitions.iter();
+        let partitions: Vec<Partition> = partitions
+            .filter_map(|number| Partition::from_number(*number))
+            .collect();
+        nodes.follow(&partitions);
+        taking.owes_proof = Some(partitions);
+        self.say_proven();
+    }
+
+    /// Says that all topics are heard, once they are.
+    pub(in crate::bridge) fn say_proven(&mut self) {
+        let (Some(nodes), Some(taking)) = (&self.nodes, &mut self.handover.taking) else {
+            return;
+        };
+        let owed = taking.owes_proof.as_ref();
+        if owed.is_some_and(|partitions| nodes.is_proven(partitions)) {
+            taking.owes_proof = None;
+            // If it cannot be said the link has ended, which is heard next.
+            _ = taking.send(&Packet::Proven(Empty {}));
+        }
+    }
+
+    fn take_nodes(&mut self, state: State) -> Result<(), BridgeError> {
+        let count = state.records.len();
+        if let Some(taking) = &mut self.handover.taking {
+            let records = state.records.into_iter().map(ByteBuf::into_vec);
+            taking.nodes.extend(records);
+        }
+        self.taken(count, |came, count| came.states += count)
     }
 
     /// Goes to all shards: each takes what is its own.
@@ -185,6 +235,13 @@ impl<L: ShardLink> Bridge<L> {
             return Err(BridgeError::Predecessor { reason });
         }
         taking.awaited = Some(shards);
+        if let Some(nodes) = &mut self.nodes {
+            let records = std::mem::take(&mut taking.nodes);
+            nodes.take_records(&records).map_err(|error| {
+                let reason = format!("what it knows of the other nodes: {error}");
+                BridgeError::Predecessor { reason }
+            })?;
+        }
         self.broadcast(|| {
             FromBridge::Import(Box::new(Import {
                 is_last: true,
@@ -231,6 +288,11 @@ impl<L: ShardLink> Bridge<L> {
         } = taking;
         self.handover.doors.files.set(true);
         self.broadcast(|| FromBridge::TakenOver);
+        let mut told = Told::new();
+        if let Some(nodes) = &mut self.nodes {
+            nodes.take_over(&self.apps, &mut told);
+        }
+        self.tell(told);
         self.link.ring();
         self.link.thaw();
         self.handover.doors.set_open(true);

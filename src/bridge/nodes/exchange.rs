@@ -17,6 +17,7 @@ use ahash::AHashMap;
 use shards::application::{Millis, ShardId};
 
 use super::{
+    carrying::{Following, Held},
     sample::{Counters, shown},
     told::{Teller, Told, home_of, tell_owned},
     topics::{Topics, Wished},
@@ -48,30 +49,37 @@ use crate::{
 /// Rows of an ended peer, or of a snapshot, that are looked at in one step.
 const VIEWS_PER_STEP: usize = 4_096;
 
+/// Some decades after the start.
+const NEVER: Duration = Duration::from_secs(1 << 30);
+
 /// Times are since the node's start, and never go back.
 #[derive(Debug)]
 pub struct Exchange {
     pub(super) node: Node,
-    topics: Topics,
-    commands: VecDeque<Command>,
+    /// Until it takes the place of another process's.
+    pub(super) following: Option<Box<Following>>,
+    /// Batches are not read while this process hands over to another one.
+    pub(super) held: Option<Held>,
+    pub(super) topics: Topics,
+    pub(super) commands: VecDeque<Command>,
     pub(super) heartbeat_ms: u64,
     identity: Identity,
     /// The others hear of this node.
-    has_come: bool,
+    pub(super) has_come: bool,
     /// All topics of the others have been live.
-    has_heard: bool,
-    owners: Owners,
+    pub(super) has_heard: bool,
+    pub(super) owners: Owners,
     /// Ids of apps that were named by their index, also of those that are gone meanwhile.
     app_ids: AHashMap<AppIndex, Arc<str>>,
     /// A peer's end or a snapshot is not wholly told to shards.
-    has_views: bool,
+    pub(super) has_views: bool,
     /// Apps that were forgotten, of which shards are told that the others have nothing.
     forgotten: AHashMap<String, AppIndex>,
     effects: Vec<Effect>,
     name_is_taken: bool,
     /// A peer says so, of those in the store that all ask.
-    apps_have_changed: bool,
-    shards: u16,
+    pub(super) apps_have_changed: bool,
+    pub(super) shards: u16,
     pub(super) counters: Counters,
 }
 
@@ -108,6 +116,8 @@ impl Exchange {
         Self {
             commands: topics.common().map(Command::Subscribe).collect(),
             topics,
+            following: None,
+            held: None,
             heartbeat_ms: times.heartbeat_ms,
             identity,
             has_come: false,
@@ -300,6 +310,9 @@ impl Exchange {
 
     /// Hands all that waits to the bus: what a wake-up brought goes out together.
     pub fn flush(&mut self) {
+        if self.following.is_some() {
+            return;
+        }
         let (commands, counters) = (&mut self.commands, &mut self.counters);
         self.node.take_batches(|topic, batch| {
             counters.bytes_out += batch.len() as u64;
@@ -311,6 +324,7 @@ impl Exchange {
     pub fn wish(&mut self, now: Duration, partition: Partition, wish: TopicWish, told: &mut Told) {
         match self.topics.wish(now, partition, wish) {
             Wished::Wait => {}
+            Wished::Live if self.following.is_some() => {} // Told when it takes over.
             Wished::Subscribe => {
                 let topic = Topic::Events(partition);
                 self.commands.push_back(Command::Subscribe(topic));
@@ -330,6 +344,12 @@ impl Exchange {
 
     /// Takes news of the bus. `settle` follows, once for as many as are there.
     pub fn take(&mut self, now: Duration, apps: &AppTable, news: News, told: &mut Told) {
+        if self.following.is_some() {
+            return self.keep(now, news);
+        }
+        let Some(news) = self.hold_back(news) else {
+            return;
+        };
         match news {
             News::Batch { topic, bytes } => {
                 self.counters.bytes_in += bytes.len() as u64;
@@ -366,6 +386,9 @@ impl Exchange {
 
     /// What the news that were taken mean.
     pub fn settle(&mut self, now: Duration, told: &mut Told) {
+        if self.following.is_some() {
+            return;
+        }
         self.tell_effects(now, told);
         self.has_views = true;
     }
@@ -413,7 +436,7 @@ impl Exchange {
     }
 
     /// While a topic of the others is lost, their silence says nothing.
-    fn listen_to_peers(&mut self) {
+    pub(super) fn listen_to_peers(&mut self) {
         let hears = self.topics.is_state_live();
         self.has_heard |= hears;
         if self.has_heard {
@@ -445,6 +468,9 @@ impl Exchange {
 
     /// When `tick` is due.
     pub fn due(&self) -> Duration {
+        if self.following.is_some() {
+            return NEVER;
+        }
         let owners = self.owners.due().unwrap_or(Millis(u64::MAX));
         let tick = Duration::from_millis(self.node.next_tick().min(owners).0);
         self.topics.due().map_or(tick, |at| at.min(tick))
@@ -452,6 +478,9 @@ impl Exchange {
 
     /// Does what is due.
     pub fn tick(&mut self, now: Duration, told: &mut Told) {
+        if self.following.is_some() {
+            return;
+        }
         while let Some(partition) = self.topics.leave(now) {
             let topic = Topic::Events(partition);
             self.commands.push_back(Command::Unsubscribe(topic));
@@ -556,7 +585,7 @@ impl Exchange {
 
     /// The others have not heard of this node yet.
     pub fn is_starting(&self) -> bool {
-        !self.node.has_started()
+        !self.is_following() && !self.node.has_started()
     }
 
     /// Another node lives under this one's name, which therefore must not start.
@@ -567,6 +596,9 @@ impl Exchange {
     /// Why no client should come here: the bus does not bring back what is sent to it, or a topic is
     /// not proven again since a connection was gone.
     pub fn is_failing(&self) -> bool {
+        if self.is_following() {
+            return !self.is_proven(self.subscribed());
+        }
         !self.topics.are_common_live() || self.topics.is_unproven() || self.node.bus().is_late()
     }
 

@@ -1,7 +1,7 @@
 //! The other nodes: what this one tells them over the bus, and what it hears.
 //!
 //! Owns: `Nodes`: the bus and the clock around `exchange`, where everything is decided; how it starts;
-//! `topics`, `told` and `sample`, which are parts of the exchange.
+//! `carrying`, `topics`, `told` and `sample`, which are parts of the exchange.
 //! May depend on: `bridge::{adapter, apps, message}`, `cluster`, `config`, `metrics`, the clock.
 //! Invariants: the bus is always read; nothing here waits for it; what the exchange commands is done
 //! after each step.
@@ -11,6 +11,9 @@
     reason = "an incarnation begins with the clock, and so does what lingers"
 )]
 
+mod carrying;
+#[cfg(test)]
+mod carrying_tests;
 pub mod exchange;
 mod sample;
 pub mod told;
@@ -32,6 +35,7 @@ use super::{
 };
 use crate::{
     cluster::{
+        carrying::CarryError,
         identity::{ClusterTag, Identity, Incarnation, NodeId},
         mac::Secrets,
         membership::Times,
@@ -40,6 +44,7 @@ use crate::{
         wire::Version,
     },
     config::{Config, sections::AdapterDriver},
+    handover::packet::Welcome,
     metrics::cluster::ClusterSample,
     protocol::{app::AppIndex, partition::Partition},
 };
@@ -48,6 +53,9 @@ use crate::{
 const QUEUE_BYTES_MAX: usize = 32 << 20;
 /// Bytes that what the other nodes have may take on the bridge.
 const VIEW_BYTES_MAX: usize = 2 << 30;
+/// Of what a bus brings: less is within the grain of a round trip, more the silence of an upgrade does not bear.
+const WAY_MS_MIN: u64 = 10;
+const WAY_MS_MAX: u64 = 200;
 /// News taken at once, so that shards are heard in between.
 const NEWS_PER_TAKE: usize = 1_024;
 
@@ -58,6 +66,14 @@ pub(super) struct Nodes {
     started: Instant,
 }
 
+/// Which node this is.
+pub(super) struct NodeOf<'a> {
+    pub name: &'a str,
+    pub program: &'a str,
+    /// The process whose place this one takes.
+    pub followed: Option<&'a Welcome>,
+}
+
 impl Nodes {
     /// Begins to connect; `None` with the local adapter. Must be called inside the bridge's runtime.
     ///
@@ -65,11 +81,11 @@ impl Nodes {
     /// The configuration names something that is no server.
     pub(super) fn start(
         config: &Config,
-        name: &str,
-        program: &str,
+        of_node: &NodeOf<'_>,
         started: Instant,
         shards: u16,
     ) -> Result<Option<Self>, BusError> {
+        let name = of_node.name;
         let setup = match config.adapter.driver {
             AdapterDriver::Redis => Setup::Redis(redis_setup(config, name, QUEUE_BYTES_MAX)),
             AdapterDriver::Nats => Setup::Nats(nats_setup(config, name, QUEUE_BYTES_MAX)),
@@ -79,7 +95,7 @@ impl Nodes {
             AdapterDriver::Local => return Ok(None),
         };
         let bus = Bus::start(setup)?;
-        let node = node_setup(config, name, program);
+        let node = node_setup(config, of_node);
         if node.secrets.is_empty() {
             tracing::warn!(
                 "cluster.secret is not set: whoever can publish on the bus is believed to be a node"
@@ -95,8 +111,17 @@ impl Nodes {
             linger: Duration::from_millis(config.cluster.linger_ms.into()),
             shards,
         };
+        let now = started.elapsed();
+        let exchange = match of_node.followed {
+            Some(welcome) => {
+                let topics = welcome.topics.iter();
+                let topics = topics.filter_map(|number| Partition::from_number(*number));
+                Exchange::following(now, setup, topics)
+            }
+            None => Exchange::new(now, setup),
+        };
         let mut nodes = Self {
-            exchange: Exchange::new(started.elapsed(), setup),
+            exchange,
             bus,
             started,
         };
@@ -271,6 +296,82 @@ impl Nodes {
         self.exchange.sample(now, &status, events_dropped, unix_s)
     }
 
+    /// Partitions whose topics this node hears, or is about to.
+    pub(super) fn topics(&self) -> Vec<u16> {
+        let topics = self.exchange.subscribed();
+        topics.map(|partition| partition.number()).collect()
+    }
+
+    /// From now on batches of the bus are kept, and their time is not noticed.
+    pub(super) fn hold(&mut self) {
+        self.exchange.hold();
+    }
+
+    /// From now on all news of the bus are kept.
+    pub(super) fn hold_all(&mut self) {
+        self.exchange.hold_all();
+    }
+
+    /// Within this time after another subscription all that was sent before it has come here.
+    pub(super) fn way(&self) -> Duration {
+        let bus = self.exchange.node().bus();
+        let round_trips = [bus.events.round_trip_ms, bus.state.round_trip_ms];
+        let longest_ms = round_trips.into_iter().flatten().max().unwrap_or(0);
+        Duration::from_millis((2 * longest_ms).clamp(WAY_MS_MIN, WAY_MS_MAX))
+    }
+
+    /// What was kept is heard now, as if it had come now.
+    pub(super) fn release(&mut self, apps: &AppTable, told: &mut Told) {
+        self.exchange.release(self.now(), apps, told);
+        self.obey();
+    }
+
+    /// As much is kept as may be: the rest waits on the bus.
+    pub(super) fn is_full(&self) -> bool {
+        self.exchange.is_full()
+    }
+
+    /// The bus has all that this node had to say, as far as it will ever be known.
+    pub(super) fn is_all_published(&self) -> bool {
+        let status = self.bus.status();
+        status.events.outgoing_bytes == 0 && status.state.outgoing_bytes == 0
+    }
+
+    /// What the process that follows is to know, in parts.
+    pub(super) fn carry(&mut self, apps: &AppTable, put: &mut impl FnMut(Vec<u8>)) {
+        self.exchange.carry(apps, put);
+    }
+
+    /// Subscribes to these as well, for the process whose place this one takes.
+    pub(super) fn follow(&mut self, partitions: &[Partition]) {
+        self.exchange.follow(partitions.iter().copied());
+        self.obey();
+    }
+
+    /// All that it hears is heard here too.
+    pub(super) fn is_proven(&self, partitions: &[Partition]) -> bool {
+        self.exchange.is_proven(partitions.iter().copied())
+    }
+
+    /// Takes what that process knew. Nothing is said yet.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(super) fn take_records(&mut self, records: &[Vec<u8>]) -> Result<(), CarryError> {
+        self.exchange.take_records(self.now(), records)
+    }
+
+    /// This process is the node now: it hears what was kept, and speaks.
+    pub(super) fn take_over(&mut self, apps: &AppTable, told: &mut Told) {
+        self.exchange.take_over(self.now(), apps, told);
+        self.obey();
+    }
+
+    /// Ends without a word: another process is this node.
+    pub(super) async fn leave(self) {
+        self.bus.close().await;
+    }
+
     /// Says goodbye, so that nobody waits for the lease.
     pub(super) async fn close(mut self) {
         self.exchange.say_goodbye();
@@ -279,12 +380,18 @@ impl Nodes {
     }
 }
 
-fn node_setup(config: &Config, name: &str, program: &str) -> NodeSetup {
+fn node_setup(config: &Config, of_node: &NodeOf<'_>) -> NodeSetup {
+    let NodeOf {
+        name,
+        program,
+        followed,
+    } = *of_node;
+    let followed = followed.map(|welcome| Incarnation(welcome.incarnation));
     let cluster = config.cluster.name.as_deref().unwrap_or_default();
     NodeSetup {
         identity: Identity {
             node: NodeId::of_name(name),
-            incarnation: incarnation(),
+            incarnation: followed.unwrap_or_else(incarnation),
         },
         name: name.to_owned(),
         program: program.to_owned(),

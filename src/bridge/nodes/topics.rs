@@ -16,6 +16,9 @@ use crate::{
     protocol::partition::{PARTITIONS, Partition},
 };
 
+/// Shards that another process's connections have come to have wished for their topics.
+const WISHES_WITHIN: Duration = Duration::from_secs(10);
+
 #[derive(Debug)]
 pub(super) struct Topics {
     /// By partition.
@@ -119,6 +122,40 @@ impl Topics {
             State::Asked => Wished::Wait,
             State::Live => Wished::Live,
         }
+    }
+
+    /// A topic that nobody wishes for yet: kept until `let_linger`. Whether it is to be subscribed.
+    pub(super) fn follow(&mut self, partition: Partition) -> bool {
+        let row = self.row(partition);
+        let is_new = row.state == State::Idle;
+        if is_new {
+            row.state = State::Asked;
+        }
+        is_new
+    }
+
+    /// Keeps what nobody wishes for no longer than usual, but until wishes have had their time.
+    pub(super) fn let_linger(&mut self, now: Duration) {
+        let until = now + self.linger.max(WISHES_WITHIN);
+        self.lingering.clear();
+        for partition in (0..PARTITIONS).filter_map(Partition::from_number) {
+            let row = self.row(partition);
+            if row.state != State::Idle && !row.wish.is_wanted() {
+                self.lingering.push_back((until, partition));
+            }
+        }
+    }
+
+    /// Partitions whose topics are subscribed to, confirmed or not.
+    pub(super) fn subscribed(&self) -> impl Iterator<Item = Partition> {
+        let partitions = (0..PARTITIONS).filter_map(Partition::from_number);
+        let rows = partitions.zip(&self.rows);
+        let subscribed = rows.filter(|(_, row)| row.state != State::Idle);
+        subscribed.map(|(partition, _)| partition)
+    }
+
+    pub(super) fn is_live(&self, partition: Partition) -> bool {
+        self.rows[usize::from(partition.number())].state == State::Live
     }
 
     /// The bus confirmed a partition's topic; `None` if it was left meanwhile.

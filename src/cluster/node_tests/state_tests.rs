@@ -14,7 +14,7 @@ use crate::{
 };
 
 impl Toy {
-    fn report(&mut self, at: usize, name: &str, change: OwnChange<'_>) {
+    pub(super) fn report(&mut self, at: usize, name: &str, change: OwnChange<'_>) {
         let partitions = AppPartitions::of_app("app");
         let partition = match change {
             OwnChange::UserOnline | OwnChange::UserOffline => partitions.of_user(name),
@@ -514,7 +514,7 @@ fn what_a_channel_and_a_member_cost_is_bounded() {
 
 /// What a run may do between steps, besides what it may do with events.
 #[derive(Clone, Copy, Debug)]
-enum StateDeed {
+pub(super) enum StateDeed {
     Count(usize, u8, u32),
     Join(usize, u8, u8, u8),
     Leave(usize, u8, u8),
@@ -526,7 +526,7 @@ enum StateDeed {
     Other(Deed),
 }
 
-fn state_deed() -> impl Strategy<Value = StateDeed> {
+pub(super) fn state_deed() -> impl Strategy<Value = StateDeed> {
     let at = || 0_usize..3;
     prop_oneof![
         6 => (at(), 0_u8..4, 0_u32..4).prop_map(|(at, name, count)| StateDeed::Count(at, name, count)),
@@ -543,7 +543,7 @@ fn state_deed() -> impl Strategy<Value = StateDeed> {
 }
 
 impl Toy {
-    fn does_state(&mut self, deed: StateDeed, frame: u32, incarnations: &mut [u64]) {
+    pub(super) fn does_state(&mut self, deed: StateDeed, frame: u32, incarnations: &mut [u64]) {
         let at = match deed {
             StateDeed::Other(deed) => return self.does(deed, frame, incarnations),
             StateDeed::Count(at, ..)
@@ -622,7 +622,7 @@ fn run(nodes: usize, seed: u64, work_limit: usize, deeds: Vec<(StateDeed, u64)>)
 
 impl StateDeed {
     /// By one of so many nodes.
-    fn of(mut self, nodes: usize) -> Self {
+    pub(super) fn of(mut self, nodes: usize) -> Self {
         match &mut self {
             Self::Count(at, ..)
             | Self::Join(at, ..)

@@ -6,10 +6,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ahash::RandomState;
+
 use crate::cluster::{
     holdings::{Merged, ViewChange},
     ledger::OwnChange,
 };
+
+const TRACE: RandomState = RandomState::with_seeds(1, 2, 3, 4);
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Watched {
@@ -23,6 +27,8 @@ pub(super) struct Watched {
     pub(super) joins: u64,
     pub(super) leaves: u64,
     pub(super) changes: u64,
+    /// Of all changes in their order.
+    pub(super) trace: u64,
 }
 
 impl Watched {
@@ -30,6 +36,7 @@ impl Watched {
     pub(super) fn take(&mut self, change: &ViewChange<'_>) {
         let name = change.name.to_string();
         self.changes += 1;
+        self.trace = TRACE.hash_one((self.trace, format!("{change:?}")));
         match change.change {
             Merged::Subscriptions(0) | Merged::Connections(0) => {
                 assert!(self.counts.remove(&name).is_some(), "{name} was vacant");

@@ -12,7 +12,7 @@ use crate::{
     connection::row::State,
     handover::record::{
         AppRatesRecord, BATCH_CONNECTIONS_MAX, ConnectionRecord, Exported, LimitsRecord,
-        StateRecord, SubscriptionRecord, UserRecord, write,
+        StateRecord, SubscriptionRecord, UserOfNodesRecord, UserRecord, write,
     },
 };
 
@@ -23,6 +23,10 @@ pub(in crate::server) struct Export {
     /// The next row of homes; `None` = all are told.
     home: Option<u32>,
     are_homes_told: bool,
+    /// As `home`, of users whom other nodes know or have.
+    user: Option<u32>,
+    are_users_told: bool,
+    is_owned_told: bool,
     connection: usize,
 }
 
@@ -30,6 +34,8 @@ pub(in crate::server) struct Export {
 const HOMES_AT_ONCE: u32 = 256;
 /// Bytes of state in one message, or one record more.
 const STATE_BYTES: usize = 65_536;
+/// Webhooks of others in one record.
+const HOOKS_AT_ONCE: usize = 256;
 
 impl ShardServer {
     /// The shard is still: it tells what it holds, from the beginning.
@@ -68,6 +74,17 @@ impl ShardServer {
         if !export.are_homes_told {
             return self.export_homes(turn, export);
         }
+        if self.topics.has_bus() && !export.is_owned_told {
+            export.is_owned_told = true;
+            let state = self.owned_records(turn);
+            return Exported {
+                state,
+                ..Exported::default()
+            };
+        }
+        if self.topics.has_bus() && !export.are_users_told {
+            return self.export_users(turn, export);
+        }
         self.export_connections(turn, export)
     }
 
@@ -95,6 +112,46 @@ impl ShardServer {
             state,
             ..Exported::default()
         }
+    }
+
+    fn export_users(&self, turn: &mut impl ServerTurn, export: &mut Export) -> Exported {
+        let (mut state, mut bytes) = (Vec::new(), 0);
+        while !export.are_users_told && bytes < STATE_BYTES && turn.work_left() > Work(0) {
+            turn.spend(Work::ROW.times(HOMES_AT_ONCE as usize));
+            let from = export.user.unwrap_or(0);
+            let told = |app, user_id: &str, is_told, is_elsewhere| {
+                let Some(app) = self.apps.get(app) else {
+                    return; // Nobody will ask for it.
+                };
+                let record = UserOfNodesRecord {
+                    app: app.entry.app.id.clone(),
+                    user_id: user_id.to_owned(),
+                    is_told,
+                    is_elsewhere,
+                };
+                if let Ok(written) = write(&StateRecord::User(record)) {
+                    bytes += written.len();
+                    state.push(written);
+                }
+            };
+            export.user = self.users.of_nodes(from, HOMES_AT_ONCE, told);
+            export.are_users_told = export.user.is_none();
+        }
+        turn.spend(Work::bytes_hashed(bytes));
+        Exported {
+            state,
+            ..Exported::default()
+        }
+    }
+
+    /// At most 4 MiB of them, which is what a shard keeps.
+    fn owned_records(&self, turn: &mut impl ServerTurn) -> Vec<Vec<u8>> {
+        let app_id = |app| Some(self.apps.get(app)?.entry.app.id.clone());
+        let records = self.owned.records(HOOKS_AT_ONCE, app_id);
+        let written = records.map(StateRecord::Owned).flat_map(|it| write(&it));
+        let state: Vec<Vec<u8>> = written.collect();
+        turn.spend(Work::bytes_hashed(state.iter().map(Vec::len).sum()));
+        state
     }
 
     fn export_connections(&self, turn: &mut impl ServerTurn, export: &mut Export) -> Exported {
@@ -131,13 +188,9 @@ impl ShardServer {
     }
 
     fn limits_record(&self, turn: &impl ServerTurn) -> LimitsRecord {
-        let apps = self.quotas.rates().filter_map(|(app, events, reads)| {
-            let app = self.apps.get(app)?;
-            Some(AppRatesRecord {
-                app: app.entry.app.id.clone(),
-                backend_events: events,
-                reads,
-            })
+        let apps = self.quotas.rates().filter_map(|(app, rates)| {
+            let app = self.apps.get(app)?.entry.app.id.clone();
+            Some(AppRatesRecord { app, ..rates })
         });
         LimitsRecord {
             apps: apps.collect(),

@@ -12,6 +12,7 @@ use shards::application::{ShardId, Slot};
 use super::super::{
     ServerTurn, ShardServer,
     apps::ShardApp,
+    errands::Errand,
     message::{Message, Restored, RestoredSubscription},
 };
 use crate::{
@@ -26,7 +27,8 @@ use crate::{
         subscriptions::Subscription,
     },
     handover::record::{
-        ConnectionRecord, HomeRecord, Import, LimitsRecord, StateRecord, UserRecord, read,
+        ConnectionRecord, HomeRecord, Import, LimitsRecord, OwnedRecord, Stage, StateRecord,
+        UserOfNodesRecord, UserRecord, read,
     },
     protocol::code::CloseCode,
 };
@@ -34,10 +36,13 @@ use crate::{
 impl ShardServer {
     /// A part of what another process held.
     pub(in crate::server) fn import(&mut self, turn: &mut impl ServerTurn, import: Import) {
+        self.handover.imports = true;
         for state in import.state.iter() {
             match read(state) {
                 Ok(StateRecord::Home(home)) => self.import_home(turn, home),
                 Ok(StateRecord::Limits(limits)) => self.import_limits(&limits),
+                Ok(StateRecord::User(user)) => self.import_user(&user),
+                Ok(StateRecord::Owned(owned)) => self.import_owned(owned),
                 Err(error) => tracing::warn!(%error, "a record of the process before"),
             }
         }
@@ -94,7 +99,7 @@ impl ShardServer {
             };
             let (index, partition) = (app.entry.index, app.connections.partitions.own());
             if self.home_of(partition) == self.shard {
-                self.quotas.restore_rates(index, rates);
+                self.quotas.restore_rates(index, partition, rates);
             }
         }
         for window in &limits.addresses {
@@ -102,6 +107,31 @@ impl ShardServer {
                 self.quotas.restore_window(window);
             }
         }
+    }
+
+    fn import_user(&mut self, record: &UserOfNodesRecord) {
+        let Some(app) = self.apps.by_id(&record.app) else {
+            return;
+        };
+        let (index, partitions) = (app.entry.index, &app.connections.partitions);
+        let user_id = UserId::new(&self.name_hasher, partitions, record.user_id.as_str());
+        if self.home_of(user_id.key.partition) == self.shard {
+            self.users
+                .restore(index, &user_id, record.is_told, record.is_elsewhere);
+        }
+    }
+
+    /// Each shard knows all that is the node's; what fell due is that of its own channels.
+    fn import_owned(&mut self, record: OwnedRecord) {
+        if !self.topics.has_bus() {
+            return;
+        }
+        let (shard, shards) = (self.shard, self.shards);
+        let apps = &self.apps;
+        self.owned.restore(record, |kept| {
+            let app = apps.by_id(&kept.app)?.entry.index;
+            (kept.partition % shards == shard.0).then_some(app)
+        });
     }
 
     /// One connection; `None`: it cannot be taken over.
@@ -112,10 +142,9 @@ impl ShardServer {
         mut record: ConnectionRecord,
         homes: &mut [Restored],
     ) -> Option<Slot> {
-        let app = match &record.app {
-            Some(id) => Some(self.apps.by_id(id).map(std::rc::Rc::clone)?),
-            None => None,
-        };
+        let app = record.app.as_ref();
+        let app = app.and_then(|id| self.apps.by_id(id).map(std::rc::Rc::clone));
+        let is_homeless = app.is_none() && record.app.is_some() && forget_app(&mut record);
         let carried = std::mem::take(&mut record.carried);
         let awaits_drained = carried.awaits_drained;
         let (is_paused, peer_ended) = (carried.is_paused, carried.peer_ended);
@@ -145,7 +174,9 @@ impl ShardServer {
                 self.restore_user(slot, app, user, homes);
             }
         }
-        if record.is_stuck {
+        if is_homeless {
+            self.handover.homeless.push(slot);
+        } else if record.is_stuck {
             self.handover.stuck.push(slot);
         }
         Some(slot)
@@ -259,6 +290,10 @@ impl ShardServer {
             let is_first =
                 self.homes
                     .restore_subscription(at, from, it.local, user_id, &mut effects);
+            // Its topic is wished for when all stands.
+            if is_first && self.topics.has_bus() {
+                self.handover.restored.push(at);
+            }
             for effect in effects.drain(..) {
                 self.perform(turn, at, effect);
             }
@@ -331,13 +366,29 @@ impl ShardServer {
                 None => {}
             }
         }
+        for slot in handover.homeless {
+            self.close(turn, slot, CloseCode::APP_UNKNOWN);
+        }
         for slot in handover.adopted {
             self.count_held(turn, slot);
             // What is whole of its input, or its end, is looked at in its turn.
             self.queue_input(slot);
         }
+        // This process' configuration may have disabled one of theirs, or given it its first limit.
+        self.errands.push(Errand::CheckApps { next: 0 });
         turn.keep_ticking(true);
     }
+}
+
+/// The configuration of this process has no such app any more. True: a WebSocket, which is told so.
+fn forget_app(record: &mut ConnectionRecord) -> bool {
+    record.subscriptions.clear();
+    record.user = None;
+    let is_websocket = matches!(record.stage, Stage::Upgrading | Stage::Open(_));
+    if is_websocket {
+        record.stage = Stage::Upgrading;
+    }
+    is_websocket
 }
 
 impl Restored {

@@ -24,12 +24,16 @@ pub(super) struct Handover {
     /// Answers of the bridge have been waited for long enough: who waits for one is told to come back.
     gives_up_waiting: bool,
     export: Option<export::Export>,
+    /// What another process held is being taken over: nobody is told anything.
+    imports: bool,
     /// Homes that have a record of another process.
     restored: Vec<HomeRef>,
     /// Connections that were taken over.
     adopted: Vec<Slot>,
     /// Those of them that waited for an answer.
     stuck: Vec<Slot>,
+    /// Those whose app this process does not know.
+    homeless: Vec<Slot>,
     refused: u64,
     /// Shards that have not said `RestoreTaken`.
     awaited: u16,
@@ -49,6 +53,11 @@ impl Handover {
     /// See `ANSWERED_WITHIN_MS`.
     pub(super) fn gives_up_waiting(&self) -> bool {
         self.gives_up_waiting
+    }
+
+    /// Nothing may be said to the bridge or other nodes of what is here.
+    pub(super) fn is_importing(&self) -> bool {
+        self.imports
     }
 
     /// Something is to be exported.

@@ -16,7 +16,8 @@ use super::bus::Bus;
 use crate::{dice::Dice, node::Node};
 
 pub(crate) struct Bridge {
-    number: usize,
+    /// Its seat on the bus.
+    pub(super) number: usize,
     pub(crate) exchange: Exchange,
     /// What each shard said, by lane: those do not wait for each other.
     inbox: Vec<[VecDeque<ToBridge>; LANES]>,
@@ -26,7 +27,7 @@ const LANES: usize = 3;
 /// News that are taken at once.
 const NEWS_PER_TAKE: usize = 1_024;
 
-fn since_start(now: Millis) -> Duration {
+pub(super) fn since_start(now: Millis) -> Duration {
     Duration::from_millis(now.0)
 }
 
@@ -64,6 +65,49 @@ impl Bridge {
             number,
             exchange: Exchange::new(since_start(now), setup),
             inbox: (0..shards).map(|_| Default::default()).collect(),
+        }
+    }
+
+    /// Of a process that takes the place of another one, from this seat on the bus.
+    pub(super) fn follow(number: usize, shards: u16, exchange: Exchange) -> Self {
+        Self {
+            number,
+            exchange,
+            inbox: (0..shards).map(|_| Default::default()).collect(),
+        }
+    }
+
+    /// Does what its shards have said and tells them what follows; hears nothing and does not tick. True if
+    /// anything happened.
+    pub(super) fn comes_to_rest(
+        &mut self,
+        node: &mut Node,
+        apps: &AppTable,
+        bus: &mut Bus,
+        dice: &mut Dice,
+    ) -> bool {
+        let mut told = Told::new();
+        let mut moved = self.take_messages(node.now, apps, dice, true, &mut told);
+        while self.exchange.has_views() {
+            self.exchange.tell_views(apps, &mut told);
+        }
+        self.exchange.flush();
+        while let Some(command) = self.exchange.next_command() {
+            bus.obey(self.number, command, dice);
+        }
+        moved |= !told.is_empty();
+        for (shard, message) in told {
+            node.tell(usize::from(shard.0), message);
+        }
+        moved
+    }
+
+    /// Takes what has landed, and reads nothing of it.
+    pub(super) fn holds(&mut self, now: Millis, apps: &AppTable, bus: &mut Bus) {
+        self.exchange.hold();
+        let mut told = Told::new();
+        while let Some(news) = bus.next_news(self.number) {
+            self.exchange.take(since_start(now), apps, news, &mut told);
         }
     }
 

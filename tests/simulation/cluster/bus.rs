@@ -28,7 +28,10 @@ pub(crate) struct Manners {
 pub(crate) struct Bus {
     manners: Manners,
     now: Millis,
+    /// By node, and one more for a process that takes the place of a node's.
     seats: Vec<[Seat; 2]>,
+    /// The node of that one.
+    spare_of: usize,
     /// In the order of their landing.
     flights: BTreeMap<(Millis, u64), Flight>,
     launched: u64,
@@ -124,6 +127,33 @@ enum Way {
     },
 }
 
+impl Way {
+    /// As it is when one seat has become another.
+    fn moved(self, from: usize, to: usize) -> Self {
+        let of = |node| if node == from { to } else { node };
+        match self {
+            Self::Wishes { node, road } => Self::Wishes {
+                node: of(node),
+                road,
+            },
+            Self::Publications { node, road } => Self::Publications {
+                node: of(node),
+                road,
+            },
+            Self::Confirmations { node, road } => Self::Confirmations {
+                node: of(node),
+                road,
+            },
+            Self::Whole { to, road } => Self::Whole { to: of(to), road },
+            Self::Topic { from, to, topic } => Self::Topic {
+                from: of(from),
+                to: of(to),
+                topic,
+            },
+        }
+    }
+}
+
 /// Landings are brought together, so that a run has fewer moments.
 const GRAIN_MS: u64 = 4;
 
@@ -137,7 +167,8 @@ impl Bus {
         Self {
             manners,
             now: Millis(0),
-            seats: (0..nodes).map(|_| [seat(), seat()]).collect(),
+            seats: (0..=nodes).map(|_| [seat(), seat()]).collect(),
+            spare_of: 0,
             flights: BTreeMap::new(),
             launched: 0,
             split: vec![false; nodes],
@@ -153,6 +184,56 @@ impl Bus {
         match road {
             Road::Events => events,
             Road::State => state,
+        }
+    }
+
+    /// What has reached the bus has left it for all that are subscribed, and lands within so much.
+    pub(super) fn way_ms_max(&self) -> u64 {
+        self.manners.delay_ms_max + GRAIN_MS
+    }
+
+    /// Another process of this node connects; its seat.
+    pub(super) fn is_joined(&mut self, node: usize) -> usize {
+        self.spare_of = node;
+        self.seats.len() - 1
+    }
+
+    /// It is the node's only one from now on. What was published is on its way.
+    pub(super) fn is_left_alone(&mut self, node: usize) {
+        let spare = self.seats.len() - 1;
+        self.seats.swap(node, spare);
+        self.seats[spare] = [(); 2].map(|()| Seat {
+            is_up: true,
+            ..Seat::default()
+        });
+        let epochs = [Road::Events, Road::State].map(|road| self.seat(node, road).epoch);
+        self.flights.retain(|_, flight| {
+            let is_published = matches!(flight.load, Load::Publish { .. });
+            if flight.node == node && is_published {
+                flight.epoch = match flight.road {
+                    Road::Events => epochs[0],
+                    Road::State => epochs[1],
+                };
+            } else if flight.node == node {
+                return false;
+            }
+            if flight.node == spare {
+                flight.node = node;
+            }
+            true
+        });
+        let latest = std::mem::take(&mut self.latest);
+        for (way, at) in latest {
+            let latest = self.latest.entry(way.moved(spare, node)).or_default();
+            *latest = at.max(*latest);
+        }
+    }
+
+    /// Whose a seat is.
+    fn node_of(&self, seat: usize) -> usize {
+        match seat + 1 == self.seats.len() {
+            true => self.spare_of,
+            false => seat,
         }
     }
 
@@ -384,8 +465,9 @@ impl Bus {
         let road = topic.road();
         for to in 0..self.seats.len() {
             // Each node has an echo of its own.
-            let is_for = topic != Topic::Echo || to == from;
-            let is_cut = self.split[from] != self.split[to];
+            let nodes = (self.node_of(from), self.node_of(to));
+            let is_for = topic != Topic::Echo || nodes.0 == nodes.1;
+            let is_cut = self.split[nodes.0] != self.split[nodes.1];
             if is_cut || !is_for || !self.seat(to, road).subscribed.contains(&topic) {
                 continue;
             }

@@ -2,6 +2,7 @@
 
 mod bridge;
 mod bus;
+mod replaced;
 
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use sockudo::{
     server::{NodeSeed, SocketIdKey},
 };
 
-use self::bridge::Bridge;
+use self::{bridge::Bridge, replaced::Follower};
 pub(crate) use self::{
     bridge::is_for_nodes,
     bus::{Bus, Manners},
@@ -29,6 +30,10 @@ use crate::{dice::Dice, node::Node, nodes::Nodes, plan::Plan};
 pub(crate) struct Cluster {
     pub(crate) bus: Bus,
     bridges: Vec<Bridge>,
+    /// The process that takes the place of a node's, once it hears all that this one hears.
+    follower: Option<Follower>,
+    /// Nodes whose process was replaced.
+    pub(crate) replaced: u64,
 }
 
 /// What a seed decides of a cluster.
@@ -112,7 +117,13 @@ pub(crate) fn start(plan: &Plan, cluster: &ClusterPlan, seed: u64) -> Nodes {
         bridges.push(Bridge::start(number, Millis(0), setup));
     }
     let bus = Bus::new(nodes.len(), cluster.manners);
-    Nodes::together(nodes, Cluster { bus, bridges })
+    let cluster = Cluster {
+        bus,
+        bridges,
+        follower: None,
+        replaced: 0,
+    };
+    Nodes::together(nodes, cluster)
 }
 
 fn seed_of(plan: &Plan, number: usize, seed: u64) -> NodeSeed {
@@ -192,11 +203,14 @@ impl Nodes {
         dice: &mut Dice,
         all: bool,
     ) -> bool {
-        let Some(Cluster { bus, bridges }) = &mut self.cluster else {
+        let Some(cluster) = &mut self.cluster else {
             return false;
         };
-        let it = &mut self.all[node];
+        let (bus, it) = (&mut cluster.bus, &mut self.all[node]);
         bus.advance(it.now, dice);
-        bridges[node].turn(it, apps, bus, dice, all)
+        let follower = cluster.follower.as_mut().filter(|it| it.node == node);
+        let has_followed =
+            follower.is_some_and(|follower| follower.bridge.turn(it, apps, bus, dice, all));
+        cluster.bridges[node].turn(it, apps, bus, dice, all) || has_followed
     }
 }

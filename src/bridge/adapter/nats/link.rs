@@ -86,30 +86,8 @@ pub(super) async fn open(
     let server = duty.servers.server(number);
     let (denials_sender, denials) = mpsc::channel(DENIALS_MAX);
     let (left_sender, left) = watch::channel(false);
-    let (is_made, incoming) = (Arc::new(AtomicBool::new(false)), incoming.cloned());
-    let on_event = move |event| {
-        match event {
-            Event::Disconnected | Event::Closed => _ = left_sender.send_replace(true),
-            Event::ServerError(ServerError::Other(words)) => {
-                _ = denials_sender.try_send(Denial::new(&words));
-            }
-            // Cannot be: a subscription holds more than is read at once, and is emptied in between.
-            Event::SlowConsumer(_) => {
-                if let Some(incoming) = &incoming {
-                    incoming.lose(1);
-                }
-            }
-            // What was wrong with the login was said, or the connection ends by it.
-            Event::ServerError(
-                ServerError::AuthorizationViolation | ServerError::SlowConsumer(_),
-            )
-            | Event::Connected
-            | Event::LameDuckMode
-            | Event::Draining
-            | Event::ClientError(_) => {}
-        }
-        std::future::ready(())
-    };
+    let is_made = Arc::new(AtomicBool::new(false));
+    let on_event = on_event(incoming.cloned(), denials_sender, left_sender);
     let login = server.login().await;
     let (asked, has_lived) = (login.clone(), Arc::clone(&is_made));
     // The only way to keep the crate from a second life: it cannot be told to make no attempt, but an
@@ -147,6 +125,37 @@ pub(super) async fn open(
     };
     link.prove(duty.subjects.stem()).await?;
     Ok(link)
+}
+
+/// What the crate tells of a connection.
+fn on_event(
+    incoming: Option<IncomingSender>,
+    denials: mpsc::Sender<Denial>,
+    left: watch::Sender<bool>,
+) -> impl Fn(Event) -> std::future::Ready<()> {
+    move |event| {
+        match event {
+            Event::Disconnected | Event::Closed => _ = left.send_replace(true),
+            Event::ServerError(ServerError::Other(words)) => {
+                _ = denials.try_send(Denial::new(&words));
+            }
+            // Cannot be: a subscription holds more than is read at once, and is emptied in between.
+            Event::SlowConsumer(_) => {
+                if let Some(incoming) = &incoming {
+                    incoming.lose(1);
+                }
+            }
+            // What was wrong with the login was said, or the connection ends by it.
+            Event::ServerError(
+                ServerError::AuthorizationViolation | ServerError::SlowConsumer(_),
+            )
+            | Event::Connected
+            | Event::LameDuckMode
+            | Event::Draining
+            | Event::ClientError(_) => {}
+        }
+        std::future::ready(())
+    }
 }
 
 impl Link {

@@ -1,0 +1,417 @@
+//! Exchanges with a bus between them that loses nothing: one of them is another process's for the rest.
+//!
+//! Owns: `Scene`.
+//! May depend on: `bridge::nodes`, `cluster`.
+//! Invariants: none.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use ahash::RandomState;
+
+use super::{
+    exchange::{Command, Exchange, Setup},
+    told::Told,
+};
+use crate::{
+    bridge::{
+        adapter::news::News,
+        apps::AppTable,
+        fixture::app,
+        message::{FromBridge, NodeEvent, NodeState, StateChange, TopicWish},
+    },
+    cluster::{
+        carrying::CarryError,
+        entry::{Entry, Origin},
+        identity::{ClusterTag, Identity, Incarnation, NodeId},
+        mac::Secrets,
+        membership::Times,
+        node::Setup as NodeSetup,
+        start::Name,
+        topic::{Road, Topic},
+        wire::{Batch, Version},
+    },
+    protocol::partition::Partition,
+};
+
+const TIMES: Times = Times {
+    lease_ms: 5_000,
+    heartbeat_ms: 1_000,
+    canary_ms: 1_000,
+};
+
+/// The node that is replaced, its peer, and the process that follows the first one.
+const OLD: usize = 0;
+const PEER: usize = 1;
+const NEW: usize = 2;
+
+fn setup(at: usize, shards: u16) -> Setup {
+    let node = at % 2;
+    let name = format!("node-{node}");
+    Setup {
+        node: NodeSetup {
+            identity: Identity {
+                node: NodeId::of_name(&name),
+                incarnation: Incarnation(1 + node as u64),
+            },
+            name,
+            program: "1.2.3".to_owned(),
+            cluster: ClusterTag::of_name("scene"),
+            secrets: Secrets::default(),
+            version: Version::OURS,
+            times: TIMES,
+            hasher: RandomState::with_seeds(at as u64, 2, 3, 4),
+            view_bytes_max: 1 << 30,
+        },
+        name: Name::Chance,
+        linger: Duration::from_secs(1),
+        shards,
+    }
+}
+
+struct Scene {
+    now_ms: u64,
+    apps: AppTable,
+    partition: Partition,
+    exchanges: Vec<Exchange>,
+    told: Vec<Told>,
+    subscribed: Vec<BTreeSet<Topic>>,
+    /// It hears nothing and does nothing.
+    is_frozen: Vec<bool>,
+    /// By process: numbers and topics of what it published.
+    published: Vec<(usize, Topic, u64)>,
+}
+
+impl Scene {
+    /// Two nodes that know each other and have their shares; the first one is subscribed to a channel.
+    fn new() -> Self {
+        let apps = AppTable::build(&[app("app")], None);
+        let entry = apps.by_id("app").expect("it is there");
+        let mut scene = Self {
+            now_ms: 0,
+            partition: entry.partitions.of_channel("news"),
+            apps,
+            exchanges: [OLD, PEER]
+                .map(|at| Exchange::new(Duration::ZERO, setup(at, 2)))
+                .into(),
+            told: vec![Told::new(), Told::new()],
+            subscribed: vec![BTreeSet::new(); 2],
+            is_frozen: vec![false; 2],
+            published: Vec::new(),
+        };
+        let wish = TopicWish::default().changed(true);
+        let partition = scene.partition;
+        scene.exchanges[OLD].wish(Duration::ZERO, partition, wish, &mut Told::new());
+        scene.reports(OLD, 3);
+        scene.reports(PEER, 5);
+        scene.passes(20_000);
+        scene
+    }
+
+    fn now(&self) -> Duration {
+        Duration::from_millis(self.now_ms)
+    }
+
+    fn passes(&mut self, ms: u64) {
+        for _ in 0..ms / 50 {
+            self.now_ms += 50;
+            let now = self.now();
+            for at in 0..self.exchanges.len() {
+                if !self.is_frozen[at] && now >= self.exchanges[at].due() {
+                    self.exchanges[at].tick(now, &mut self.told[at]);
+                }
+            }
+            self.settles();
+        }
+    }
+
+    /// Until the bus is empty.
+    fn settles(&mut self) {
+        let now = self.now();
+        let mut is_moving = true;
+        while std::mem::take(&mut is_moving) {
+            for at in 0..self.exchanges.len() {
+                while let Some(command) = self.exchanges[at].next_command() {
+                    is_moving = true;
+                    self.obeys(at, command);
+                }
+                if !self.is_frozen[at] {
+                    self.exchanges[at].settle(now, &mut self.told[at]);
+                    while self.exchanges[at].has_views() {
+                        self.exchanges[at].tell_views(&self.apps, &mut self.told[at]);
+                    }
+                    self.exchanges[at].flush();
+                }
+            }
+        }
+    }
+
+    fn obeys(&mut self, at: usize, command: Command) {
+        match command {
+            Command::Subscribe(topic) => {
+                self.subscribed[at].insert(topic);
+                self.brings(at, News::Live(vec![topic]));
+            }
+            Command::Unsubscribe(topic) => _ = self.subscribed[at].remove(&topic),
+            Command::Publish { topic, batch } => {
+                let read = Batch::decode(&batch, ClusterTag::of_name("scene"), &Secrets::default());
+                let read = read.expect("a batch");
+                self.published.push((at, topic, read.header.number));
+                let says_so = read.entries().flatten().any(|it| it == Entry::Goodbye);
+                assert!(!says_so);
+                for to in 0..self.exchanges.len() {
+                    let is_at_home = topic != Topic::Echo || to % 2 == at % 2;
+                    if is_at_home && self.subscribed[to].contains(&topic) {
+                        let bytes = batch.clone();
+                        self.brings(to, News::Batch { topic, bytes });
+                    }
+                }
+            }
+        }
+    }
+
+    fn brings(&mut self, to: usize, news: News) {
+        if !self.is_frozen[to] {
+            let now = self.now();
+            self.exchanges[to].take(now, &self.apps, news, &mut self.told[to]);
+        }
+    }
+
+    fn publishes(&mut self, at: usize, frame: &[u8]) {
+        let app = self.apps.by_id("app").expect("it is there").index;
+        let event = NodeEvent {
+            app,
+            partition: self.partition,
+            channel: "news".into(),
+            origin: Origin::Api,
+            except: None,
+            frame: frame.into(),
+        };
+        self.exchanges[at].publish(&self.apps, &event);
+        self.exchanges[at].flush();
+        self.settles();
+    }
+
+    fn reports(&mut self, at: usize, count: u32) {
+        let app = self.apps.by_id("app").expect("it is there").index;
+        let state = NodeState {
+            app,
+            partition: self.partition,
+            name: "news".into(),
+            change: StateChange::Subscriptions(count),
+        };
+        let now = self.now();
+        self.exchanges[at].report(now, &self.apps, &state);
+        self.exchanges[at].flush();
+        self.settles();
+    }
+
+    /// Another process begins to follow the first node's.
+    fn is_followed(&mut self, shards: u16) {
+        let subscribed: Vec<Partition> = self.exchanges[OLD].subscribed().collect();
+        let next = Exchange::following(self.now(), setup(NEW, shards), subscribed.clone());
+        assert!(!next.is_proven(subscribed.clone()));
+        self.exchanges.push(next);
+        self.told.push(Told::new());
+        self.subscribed.push(BTreeSet::new());
+        self.is_frozen.push(false);
+        self.settles();
+        assert!(self.exchanges[NEW].is_proven(subscribed));
+    }
+
+    fn carries(&mut self) -> Vec<Vec<u8>> {
+        let mut records = Vec::new();
+        self.is_frozen[OLD] = true;
+        self.exchanges[OLD].carry(&self.apps, &mut |record| records.push(record));
+        records
+    }
+
+    fn takes_over(&mut self, records: &[Vec<u8>]) -> Result<(), CarryError> {
+        let now = self.now();
+        let told = &mut self.told[NEW];
+        self.exchanges[NEW].take_records(now, records)?;
+        self.exchanges[NEW].take_over(now, &self.apps, told);
+        self.subscribed[OLD].clear();
+        self.settles();
+        Ok(())
+    }
+
+    /// Frames of events, and counts of the channel, that shards were told.
+    fn heard(&self, at: usize) -> (Vec<&[u8]>, Vec<u32>) {
+        let (mut frames, mut counts) = (Vec::new(), Vec::new());
+        for (_, message) in &self.told[at] {
+            match message {
+                FromBridge::Event(event) => frames.push(&*event.frame),
+                FromBridge::State(state) => {
+                    if let StateChange::Subscriptions(count) = state.change {
+                        counts.push(count);
+                    }
+                }
+                _ => {}
+            }
+        }
+        (frames, counts)
+    }
+
+    /// Whose webhooks shards were told to be this node's last, by shard.
+    fn owned(&self, at: usize) -> Vec<[u64; 16]> {
+        let mut owned = Vec::new();
+        for (shard, message) in &self.told[at] {
+            if let FromBridge::Owned(ownership) = message {
+                owned.resize(owned.len().max(usize::from(shard.0) + 1), [0; 16]);
+                owned[usize::from(shard.0)] = ownership.partitions;
+            }
+        }
+        owned
+    }
+}
+
+#[test]
+fn what_the_bus_brings_while_processes_change_is_heard_once_and_the_others_notice_nothing() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.heard(OLD).1, [5]);
+    scene.is_followed(3);
+    scene.publishes(PEER, b"before");
+    scene.reports(PEER, 6);
+    scene.passes(1_000);
+    let records = scene.carries();
+    scene.publishes(PEER, b"meanwhile");
+    scene.reports(PEER, 7);
+    scene.passes(300);
+    assert_eq!(scene.heard(OLD), (vec![&b"before"[..]], vec![5, 6]));
+    assert!(scene.told[NEW].is_empty(), "it tells nothing before");
+    assert!(scene.published.iter().all(|(at, ..)| *at != NEW));
+    scene.takes_over(&records).expect("the records are whole");
+    assert_eq!(scene.heard(NEW), (vec![&b"meanwhile"[..]], vec![7]));
+    let owned = scene.owned(OLD);
+    assert!(owned[0] != [0; 16] && owned[0] != [u64::MAX; 16], "a share");
+
+    scene.publishes(NEW, b"after");
+    scene.reports(NEW, 4);
+    scene.passes(20_000);
+    let peer = scene.exchanges[PEER].node();
+    let [seen] = peer.peers().collect::<Vec<_>>()[..] else {
+        panic!("one peer");
+    };
+    assert_eq!(seen.identity.incarnation, Incarnation(1));
+    let lost = seen.counters.batches_lost;
+    assert_eq!(
+        (lost.events, lost.state, seen.counters.batches_doubled),
+        (0, 0, 0)
+    );
+    assert_eq!(peer.state_counters().view.gaps, 0);
+    assert_eq!(scene.heard(PEER).1, [3, 4]);
+    assert_eq!(scene.owned(PEER).len(), 2);
+    // Each lane goes on with the next number.
+    let mut latest = std::collections::BTreeMap::new();
+    for (at, topic, number) in &scene.published {
+        let before = latest.insert((at % 2, *topic), *number).unwrap_or(0);
+        assert_eq!(*number, before + 1, "{topic:?}");
+    }
+}
+
+#[test]
+fn a_topic_is_live_at_once_for_who_wishes_for_it_and_lingers_as_usual() {
+    let mut scene = Scene::new();
+    scene.is_followed(1);
+    let records = scene.carries();
+    let (partition, wish) = (scene.partition, TopicWish::default().changed(true));
+    // Before it takes over, and behind it.
+    let now = scene.now();
+    scene.exchanges[NEW].wish(now, partition, wish, &mut scene.told[NEW]);
+    assert!(scene.told[NEW].is_empty());
+    scene.takes_over(&records).expect("the records are whole");
+    let is_live = |message: &FromBridge| match message {
+        FromBridge::TopicsLive(topics) => topics.contains(&(partition, wish)),
+        _ => false,
+    };
+    let told = scene.told[NEW].iter().filter(|(_, it)| is_live(it));
+    assert_eq!(told.count(), 1);
+    scene.passes(12_000);
+    assert!(scene.subscribed[NEW].contains(&Topic::Events(partition)));
+    let wish = wish.changed(false);
+    let now = scene.now();
+    scene.exchanges[NEW].wish(now, partition, wish, &mut scene.told[NEW]);
+    scene.passes(2_000);
+    assert!(!scene.subscribed[NEW].contains(&Topic::Events(partition)));
+}
+
+#[test]
+fn what_nobody_wishes_for_behind_it_is_left_when_all_had_time_to_wish() {
+    let mut scene = Scene::new();
+    scene.is_followed(1);
+    scene.passes(5_000);
+    let topic = Topic::Events(scene.partition);
+    assert!(
+        scene.subscribed[NEW].contains(&topic),
+        "it is kept until then"
+    );
+    let records = scene.carries();
+    scene.takes_over(&records).expect("the records are whole");
+    scene.passes(9_000);
+    assert!(scene.subscribed[NEW].contains(&topic));
+    scene.passes(2_000);
+    assert!(!scene.subscribed[NEW].contains(&topic));
+}
+
+#[test]
+fn records_that_are_not_whole_change_neither_process() {
+    let mut scene = Scene::new();
+    scene.is_followed(2);
+    let records = scene.carries();
+    let mut cut = records;
+    let last = cut.last_mut().expect("records");
+    last.truncate(last.len() / 2);
+    let found = scene.takes_over(&cut);
+    assert!(matches!(found, Err(CarryError::Cut)), "{found:?}");
+    assert!(scene.exchanges[NEW].is_following());
+    // The one before goes on as if it had been stopped for a moment.
+    scene.publishes(PEER, b"missed");
+    scene.is_frozen[OLD] = false;
+    scene.publishes(PEER, b"heard");
+    scene.passes(10_000);
+    assert_eq!(scene.heard(OLD).0, [b"heard"]);
+    assert!(scene.told[NEW].is_empty());
+    let peer = scene.exchanges[PEER].node();
+    let lost: Vec<u64> = peer
+        .peers()
+        .map(|it| it.counters.batches_lost.state)
+        .collect();
+    assert_eq!(lost, [0]);
+    // And may be followed once more.
+    let records = scene.carries();
+    scene.takes_over(&records).expect("the records are whole");
+    assert!(!scene.exchanges[NEW].is_following());
+}
+
+#[test]
+fn a_bus_that_fails_before_it_takes_over_leaves_it_unproven_and_deaf_for_a_while() {
+    let mut scene = Scene::new();
+    scene.is_followed(2);
+    let partitions = [scene.partition];
+    for road in Road::ALL {
+        scene.brings(NEW, News::Down(road));
+        assert!(!scene.exchanges[NEW].is_proven(partitions));
+        let topics = Topic::all().filter(|it| it.road() == road);
+        let topics = topics
+            .filter(|it| scene.subscribed[NEW].contains(it))
+            .collect();
+        scene.brings(NEW, News::Live(topics));
+        assert!(scene.exchanges[NEW].is_proven(partitions));
+    }
+    scene.brings(NEW, News::Lost(vec![Topic::Events(scene.partition)]));
+    assert!(!scene.exchanges[NEW].is_proven(partitions));
+    let records = scene.carries();
+    scene.takes_over(&records).expect("the records are whole");
+    assert!(scene.exchanges[NEW].node().is_fresh());
+    scene.passes(600);
+    assert!(
+        !scene.exchanges[NEW].node().is_fresh(),
+        "something may have been missed"
+    );
+    assert!(scene.exchanges[NEW].is_failing(), "a topic is not proven");
+    let topic = Topic::Events(scene.partition);
+    scene.brings(NEW, News::Live(vec![topic]));
+    scene.passes(8_000);
+    assert!(scene.exchanges[NEW].node().is_fresh());
+    assert!(!scene.exchanges[NEW].is_failing());
+}
