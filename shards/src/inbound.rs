@@ -64,6 +64,8 @@ pub(crate) struct Inbound {
     /// The listeners do not listen yet.
     waits: bool,
     rest: Rest,
+    /// Accepts that have completed, bounded by the files that the process may open.
+    newcomers: VecDeque<Completion>,
     /// Connections whose receive found no buffer, one entry per connection.
     starved: VecDeque<Slot>,
     /// Receives kept back while reading is held; bounded by the buffers and the connections.
@@ -82,6 +84,7 @@ impl Inbound {
             is_accepting: true,
             waits: true,
             rest: Rest::default(),
+            newcomers: VecDeque::new(),
             starved: VecDeque::new(),
             held: VecDeque::new(),
             busy: VecDeque::new(),
@@ -121,6 +124,19 @@ impl Inbound {
     /// Every listener is closed.
     pub(crate) fn has_closed(&self) -> bool {
         self.listeners.is_empty()
+    }
+
+    /// An accept has completed: it is dealt with after what those bring who are here.
+    pub(crate) fn queue_newcomer(&mut self, completion: Completion) {
+        self.newcomers.push_back(completion);
+    }
+
+    pub(crate) fn take_newcomer(&mut self) -> Option<Completion> {
+        self.newcomers.pop_front()
+    }
+
+    pub(crate) fn has_newcomers(&self) -> bool {
+        !self.newcomers.is_empty()
     }
 
     /// Keeps a receive back, behind those that are kept back already.

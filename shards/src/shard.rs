@@ -27,11 +27,15 @@ use std::{
 
 /// What each stage of a turn keeps of the turn's budget for those behind it, percent.
 const KEPT_AFTER_COMPLETIONS: u32 = 50;
+const KEPT_AFTER_NEWCOMERS: u32 = 45;
 const KEPT_AFTER_DRAINED: u32 = 45;
 const KEPT_AFTER_MESSAGES: u32 = 35;
 const KEPT_AFTER_BRIDGE: u32 = 30;
 const KEPT_AFTER_TIMERS: u32 = 25;
 const KEPT_AFTER_HANDSHAKES: u32 = 15;
+/// Of a turn, for handshakes of TLS, percent: one of them is longer than most turns, and who is there already
+/// waits for the turn's end.
+const FOR_HANDSHAKES: u32 = 20;
 /// For what is left over of the turn's ends.
 const KEPT_AFTER_LAST_CALL: u32 = 6;
 /// Messages taken from one peer before the next has its turn.
@@ -136,6 +140,8 @@ impl<A: Application> Shard<A> {
         self.begin_turn();
         self.turn.budget.begin_stage(KEPT_AFTER_COMPLETIONS);
         let mut has_moved = self.take_completions();
+        self.turn.budget.begin_stage(KEPT_AFTER_NEWCOMERS);
+        has_moved |= self.take_newcomers();
         self.turn.budget.begin_stage(KEPT_AFTER_DRAINED);
         has_moved |= self.tell_drained();
         self.turn.budget.begin_stage(KEPT_AFTER_MESSAGES);
@@ -145,6 +151,7 @@ impl<A: Application> Shard<A> {
         self.turn.budget.begin_stage(KEPT_AFTER_TIMERS);
         has_moved |= self.fire_timers();
         self.turn.budget.begin_stage(KEPT_AFTER_HANDSHAKES);
+        self.turn.budget.limit_stage(FOR_HANDSHAKES);
         has_moved |= self.take_handshakes();
         self.tick();
         self.turn.budget.begin_stage(KEPT_AFTER_LAST_CALL);
@@ -239,7 +246,8 @@ impl<A: Application> Shard<A> {
                     self.turn.inbound.queue_busy(completion);
                 }
                 Kind::Recv => self.on_receive(completion),
-                Kind::Accept => self.accepted(completion),
+                // Thousands may come at once: who is here already comes first.
+                Kind::Accept => self.turn.inbound.queue_newcomer(completion),
                 Kind::Writable => self.turn.has_room(completion),
                 Kind::Deadline => self.turn.wire.deadline_passed(),
                 Kind::Wake => self.woken(completion),
@@ -321,6 +329,18 @@ impl<A: Application> Shard<A> {
             }
             self.application.on_peer_ended(&mut self.turn, slot);
         }
+    }
+
+    /// Connections that were accepted, in their order; the rest of them in the next turns.
+    fn take_newcomers(&mut self) -> bool {
+        let mut has_moved = false;
+        while self.has_work_left()
+            && let Some(completion) = self.turn.inbound.take_newcomer()
+        {
+            self.accepted(completion);
+            has_moved = true;
+        }
+        has_moved
     }
 
     fn accepted(&mut self, completion: Completion) {

@@ -210,7 +210,10 @@ impl<A: Application> RingTurn<A> {
 
     /// Completions, ends or drained outboxes that are known wait for the next turn.
     pub(crate) fn has_left_over(&self) -> bool {
-        self.wire.arrived() > 0 || self.rows.has_ended() || self.outbound.has_drained()
+        self.wire.arrived() > 0
+            || self.inbound.has_newcomers()
+            || self.rows.has_ended()
+            || self.outbound.has_drained()
     }
 
     /// Counts a turn that began at the clock's time and ends now.

@@ -117,6 +117,13 @@ impl Budget {
         self.stage_left = self.left.saturating_sub(kept).max(self.whole / 16).max(1);
     }
 
+    /// The stage may use this part of the whole at most.
+    pub fn limit_stage(&mut self, percent: u32) {
+        let most = u64::from(self.whole) * u64::from(percent) / 100;
+        let most = u32::try_from(most).unwrap_or(u32::MAX).max(1);
+        self.stage_left = self.stage_left.min(most);
+    }
+
     /// Takes work off; more than is left may be taken, by the one step that ends the stage.
     pub fn spend(&mut self, work: Work) {
         self.left = self.left.saturating_sub(work.0);
@@ -157,5 +164,9 @@ mod tests {
         assert_eq!(budget.spent(), 2_100);
         budget.refill();
         assert_eq!(budget.stage_left(), Work(1_600));
+        for (percent, granted) in [(200, 1_600), (25, 400), (50, 400), (0, 1)] {
+            budget.limit_stage(percent);
+            assert_eq!(budget.stage_left(), Work(granted), "{percent} %");
+        }
     }
 }

@@ -417,8 +417,8 @@ fn a_turn_takes_its_part_of_a_storm_of_handshakes_after_everybodys_frames() {
         turn_work_us: 1_000,
         tls: Some(TlsPort {
             config: Arc::new(tls),
-            // Three use up what 85 % of a turn pay for.
-            handshake: Work(400_000),
+            // Three use up what a turn has for them, a fifth of it.
+            handshake: Work(80_000),
             not_tls: NOT_TLS,
         }),
         ..config(1)

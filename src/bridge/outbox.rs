@@ -45,7 +45,7 @@ enum Place {
     Events,
 }
 
-const NEWEST: usize = 9;
+const NEWEST: usize = 8;
 const LINES: usize = 5;
 /// Changes of apps and answers to who looks for one.
 const APPS: Place = Place::Line(0);
@@ -68,7 +68,6 @@ const ORDER: [Place; NEWEST + LINES + 1] = [
     Place::Newest(5),
     Place::Newest(6),
     Place::Newest(7),
-    Place::Newest(8),
     Place::Line(TOPICS),
     Place::Line(ANSWERS),
     Place::Line(RATES),
@@ -89,12 +88,13 @@ fn place_of(message: &FromBridge) -> Place {
         FromBridge::Shed { .. } => Place::Newest(3),
         FromBridge::Settle => Place::Newest(4),
         FromBridge::Scrape { .. } => Place::Newest(5),
-        FromBridge::Owned(_) => Place::Newest(6),
-        FromBridge::Tls(_) => Place::Newest(7),
-        FromBridge::Largest { .. } => Place::Newest(8),
+        FromBridge::Tls(_) => Place::Newest(6),
+        FromBridge::Largest { .. } => Place::Newest(7),
         FromBridge::TopicsLive(_) | FromBridge::TopicsLost => Place::Line(TOPICS),
         FromBridge::Usage { .. } => Place::Line(ANSWERS),
         FromBridge::State(_)
+        // Each says what fell due between two of them, and comes where it came among what did.
+        | FromBridge::Owned(_)
         | FromBridge::Terminate(_)
         | FromBridge::Spent(_)
         | FromBridge::KeptAsk(_)
@@ -240,7 +240,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::bridge::message::Health;
+    use crate::bridge::message::{Health, Ownership};
     use shards::application::Waiter;
 
     use crate::bridge::fixture::FakeLink;
@@ -287,6 +287,35 @@ mod tests {
                 &format!("{:?}", usage(2)),
             ]
         );
+    }
+
+    #[test]
+    fn each_change_of_who_tells_webhooks_waits_and_none_replaces_another() {
+        let (link, mut shards) = FakeLink::new(1, 1);
+        let mut outbox = Outbox::new(1);
+        let changes = [5, 9, u64::MAX].map(|until| Ownership {
+            until: ::shards::application::Millis(until),
+            ..Ownership::default()
+        });
+        outbox.send(&link, ShardId(0), FromBridge::Scrape { token: 1 });
+        for change in &changes {
+            outbox.send(
+                &link,
+                ShardId(0),
+                FromBridge::Owned(Box::new(change.clone())),
+            );
+        }
+        let mut told = Vec::new();
+        while !outbox.is_empty() {
+            told.extend(shards.told(0));
+            outbox.retry(&link);
+        }
+        told.extend(shards.told(0));
+        let told = told.into_iter().filter_map(|message| match message {
+            FromBridge::Owned(change) => Some(*change),
+            _ => None,
+        });
+        assert_eq!(told.collect::<Vec<_>>(), changes);
     }
 
     #[test]
