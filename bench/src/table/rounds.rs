@@ -61,7 +61,7 @@ impl Plan {
             None => rows.iter().any(|row| row.course == course),
         };
         let mut runs = Vec::new();
-        for course in Course::ALL {
+        for &course in Course::ALL {
             let takers = subjects.iter().enumerate();
             let takers = takers.filter(|(_, subject)| is_wanted(course, subject));
             runs.extend(takers.map(|(at, _)| (course, at)));
@@ -77,7 +77,7 @@ impl Plan {
                 self.rounds
             ));
             shown.stalls.watch(WATCHED);
-            for course in Course::ALL {
+            for &course in Course::ALL {
                 let mut turn: Vec<usize> = self.takers(course).collect();
                 if round % 2 == 0 {
                     turn.reverse();
