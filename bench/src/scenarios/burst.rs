@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::{
+    DELIVERED_CPU,
     bystander::{BESIDE, Bystander},
     count, publication, whole,
 };
@@ -17,7 +18,7 @@ use crate::{
     crowd::{Crowd, Heard, Subscription},
     outcome::{Outcome, Setting},
     requests::Requests,
-    rig::{CpuKeys, Rig, RunError, cpu_figures, figure, setting},
+    rig::{Rig, RunError, cpu_figures, figure, setting},
     wire,
 };
 
@@ -38,11 +39,6 @@ pub struct Burst {
 }
 
 const BATCH: u64 = 10;
-const CPU: CpuKeys = [
-    ("cpu_per_delivered_us", "CPU per delivered message"),
-    ("cpu_user_per_delivered_us", "… in user space"),
-    ("cpu_system_per_delivered_us", "… in the kernel"),
-];
 /// For which the bystander is watched alone.
 const CALM: Duration = Duration::from_secs(1);
 /// Without any delivery for so long, the rest is lost.
@@ -83,7 +79,7 @@ impl Burst {
         let asked = bursts * self.batches();
         outcome.faults.extend(requests.faults(asked));
         outcome.faults.extend(account.faults);
-        outcome.figures = cpu_figures(&outcome, account.delivered, CPU);
+        outcome.figures = cpu_figures(&outcome, account.delivered, DELIVERED_CPU);
         outcome.figures.extend([
             figure("ping_alone_p99_ms", "p99 of a ping, alone", "ms", p99_ms[0]),
             figure(

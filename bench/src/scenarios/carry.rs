@@ -14,16 +14,16 @@ use std::{
 use clap::{Args, ValueEnum};
 
 use super::{
-    count,
+    DELIVERED_CPU, count,
     fanout::{Load, Rooms},
-    publication, whole,
+    whole,
 };
 use crate::{
     crowd::{Crowd, Heard, Kind, Subscription},
     outcome::{Limit, Outcome, Series, Setting, Verdict},
     pace::Pace,
     requests::Requests,
-    rig::{self, CpuKeys, Meter, Rig, RunError, cpu_figures, figure, setting},
+    rig::{self, Meter, Rig, RunError, cpu_figures, figure, setting},
     sources::{self, Sources},
     strain::{self, Strain},
     wire,
@@ -70,12 +70,6 @@ pub enum Profile {
     /// Clients here, the server elsewhere
     TwoHosts,
 }
-
-const CPU: CpuKeys = [
-    ("cpu_per_delivered_us", "CPU per delivered message"),
-    ("cpu_user_per_delivered_us", "… in user space"),
-    ("cpu_system_per_delivered_us", "… in the kernel"),
-];
 
 /// Connections under way at once.
 const WAVE: usize = 200;
@@ -238,28 +232,12 @@ impl Carry {
         let meter = rig.start()?;
         let pace = Pace::new(rig::beginning(), self.rate(), rig.seconds);
         let mut load = Load::new(pace, requests, rooms, 1);
-        while !load.is_done() {
-            let now = Instant::now();
-            if load.pace.gives_up(now) {
-                break;
-            }
-            load.begin_due(&mut crowd, now, |number| {
-                let channel = rig.channel(&format!("carry-{}", number % rooms.count));
-                publication(
-                    &rig.target,
-                    &channel,
-                    number..number + 1,
-                    self.message_bytes,
-                )
-            })?;
-            let until = load.pace.next_at();
-            crowd.turn(until, &mut |now, client, heard| {
-                load.hear(now, client, &heard);
-            })?;
-        }
+        load.run(rig, &mut crowd, self.message_bytes, |number| {
+            rig.channel(&format!("carry-{}", number % rooms.count))
+        })?;
         let late_ms = load.pace.late_ms();
         let mut outcome = meter.finish(rig, "carry", self.settings(rig, addresses), late_ms)?;
-        outcome.figures = cpu_figures(&outcome, load.received(), CPU);
+        outcome.figures = cpu_figures(&outcome, load.received(), DELIVERED_CPU);
         let mut outcome = load.complete(outcome);
         let busiest = strain.busiest_thread();
         outcome.figures.extend(busiest.map(|share| {

@@ -8,14 +8,14 @@ use std::time::Instant;
 
 use clap::Args;
 
-use super::{ANSWER, DELIVERY, Trouble, count, publication, whole};
+use super::{ANSWER, DELIVERED_CPU, DELIVERY, Trouble, count, publication, whole};
 use crate::{
     crowd::{Crowd, Heard, Subscription},
     ledger::{self, Ledger},
     outcome::{Latency, Outcome, Setting},
     pace::Pace,
     requests::Requests,
-    rig::{self, CpuKeys, Rig, RunError, cpu_figures, figure, setting},
+    rig::{self, Rig, RunError, cpu_figures, figure, setting},
     track::Track,
     wire,
 };
@@ -36,12 +36,6 @@ pub struct Fanout {
     pub batch: u64,
 }
 
-const CPU: CpuKeys = [
-    ("cpu_per_delivered_us", "CPU per delivered message"),
-    ("cpu_user_per_delivered_us", "… in user space"),
-    ("cpu_system_per_delivered_us", "… in the kernel"),
-];
-
 impl Fanout {
     pub fn run(&self, rig: &Rig) -> Result<Outcome, RunError> {
         let channel = rig.channel("fanout");
@@ -57,23 +51,10 @@ impl Fanout {
             members: self.subscribers as u64,
         };
         let mut load = Load::new(pace, requests, rooms, self.batch);
-        while !load.is_done() {
-            let now = Instant::now();
-            if load.pace.gives_up(now) {
-                break;
-            }
-            load.begin_due(&mut crowd, now, |number| {
-                let numbers = number * self.batch..(number + 1) * self.batch;
-                publication(&rig.target, &channel, numbers, self.message_bytes)
-            })?;
-            let until = load.pace.next_at();
-            crowd.turn(until, &mut |now, client, heard| {
-                load.hear(now, client, &heard);
-            })?;
-        }
+        load.run(rig, &mut crowd, self.message_bytes, |_| channel.clone())?;
         let late_ms = load.pace.late_ms();
         let mut outcome = meter.finish(rig, "fanout", self.settings(rig), late_ms)?;
-        outcome.figures = cpu_figures(&outcome, load.ledger.received(), CPU);
+        outcome.figures = cpu_figures(&outcome, load.ledger.received(), DELIVERED_CPU);
         Ok(load.complete(outcome))
     }
 
@@ -133,6 +114,33 @@ impl Load {
 
     pub(super) fn is_done(&self) -> bool {
         self.ledger.received() >= self.expected && self.requests.is_done()
+    }
+
+    /// Publishes until all has come, or what is left never will. `channel_of` names the channel of a number.
+    pub(super) fn run(
+        &mut self,
+        rig: &Rig,
+        crowd: &mut Crowd,
+        message_bytes: usize,
+        channel_of: impl Fn(u64) -> String,
+    ) -> Result<(), RunError> {
+        let batch = self.batch;
+        let request_of = |number| {
+            let numbers = number * batch..(number + 1) * batch;
+            publication(&rig.target, &channel_of(number), numbers, message_bytes)
+        };
+        while !self.is_done() {
+            let now = Instant::now();
+            if self.pace.gives_up(now) {
+                break;
+            }
+            self.begin_due(crowd, now, request_of)?;
+            let until = self.pace.next_at();
+            crowd.turn(until, &mut |now, client, heard| {
+                self.hear(now, client, &heard);
+            })?;
+        }
+        Ok(())
     }
 
     /// Publishes what is due. `request_of` makes the request of a number.

@@ -9,7 +9,7 @@ use std::ops::{Range, RangeInclusive};
 
 use clap::builder::RangedU64ValueParser;
 
-use crate::{crowd::Heard, target::Target, track::Names, wire};
+use crate::{crowd::Heard, rig::CpuKeys, target::Target, track::Names, wire};
 
 pub mod burst;
 mod bystander;
@@ -40,6 +40,12 @@ pub(crate) fn count(range: RangeInclusive<u64>) -> RangedU64ValueParser<usize> {
 pub(crate) fn whole(range: RangeInclusive<u64>) -> RangedU64ValueParser<u64> {
     RangedU64ValueParser::new().range(range)
 }
+
+const DELIVERED_CPU: CpuKeys = [
+    ("cpu_per_delivered_us", "CPU per delivered message"),
+    ("cpu_user_per_delivered_us", "… in user space"),
+    ("cpu_system_per_delivered_us", "… in the kernel"),
+];
 
 const DELIVERY: Names = Names {
     latency: ("delivery", "publish scheduled to event received"),

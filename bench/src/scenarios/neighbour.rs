@@ -10,9 +10,9 @@ use std::{thread, time::Instant};
 use clap::Args;
 
 use super::{
-    count,
+    DELIVERED_CPU, count,
     fanout::{Load, Rooms},
-    publication, whole,
+    whole,
 };
 use crate::{
     cpu,
@@ -20,7 +20,7 @@ use crate::{
     outcome::{Outcome, Setting},
     pace::Pace,
     requests::Requests,
-    rig::{self, CpuKeys, Rig, RunError, cpu_figures, setting},
+    rig::{self, Rig, RunError, cpu_figures, setting},
 };
 
 #[derive(Clone, Debug, Args)]
@@ -41,12 +41,6 @@ pub struct Neighbour {
     #[arg(long, value_name = "BYTES", default_value_t = 200, value_parser = count(16..=100_000))]
     pub message_bytes: usize,
 }
-
-const CPU: CpuKeys = [
-    ("cpu_per_delivered_us", "CPU per delivered message"),
-    ("cpu_user_per_delivered_us", "… in user space"),
-    ("cpu_system_per_delivered_us", "… in the kernel"),
-];
 
 /// Some rooms, a publisher, and what is published to them.
 struct Part {
@@ -123,25 +117,9 @@ impl Part {
         let (began, cpu_before) = (Instant::now(), cpu::thread_cpu());
         let pace = Pace::new(rig::beginning(), self.rate, rig.seconds);
         let mut load = Load::new(pace, requests, self.rooms, 1);
-        while !load.is_done() {
-            let now = Instant::now();
-            if load.pace.gives_up(now) {
-                break;
-            }
-            load.begin_due(crowd, now, |number| {
-                let channel = self.channel(rig, number);
-                publication(
-                    &rig.target,
-                    &channel,
-                    number..number + 1,
-                    self.message_bytes,
-                )
-            })?;
-            let until = load.pace.next_at();
-            crowd.turn(until, &mut |now, client, heard| {
-                load.hear(now, client, &heard);
-            })?;
-        }
+        load.run(rig, crowd, self.message_bytes, |number| {
+            self.channel(rig, number)
+        })?;
         let used = cpu::thread_cpu() - cpu_before;
         self.cpu_share = used.as_secs_f64() / began.elapsed().as_secs_f64();
         Ok(load)
@@ -152,7 +130,9 @@ fn complete(outcome: Outcome, load: Load, beside: Load) -> Outcome {
     let beside = beside.complete(outcome.clone());
     let mut outcome = load.complete(outcome);
     let received = outcome.deliveries.map_or(0, |account| account.received);
-    outcome.figures.extend(cpu_figures(&outcome, received, CPU));
+    outcome
+        .figures
+        .extend(cpu_figures(&outcome, received, DELIVERED_CPU));
     outcome.faults.extend(beside.faults);
     if let Some(mut latency) = beside.latencies.into_iter().next() {
         latency.key = "neighbour";

@@ -12,7 +12,7 @@ use clap::Args;
 use super::{
     count,
     fanout::{Load, Rooms},
-    publication, whole,
+    whole,
 };
 use crate::{
     crowd::{Crowd, Heard, Subscription},
@@ -43,18 +43,15 @@ const REST: Duration = Duration::from_secs(4);
 
 impl Slow {
     pub fn run(&self, rig: &Rig) -> Result<Outcome, RunError> {
-        let channel = rig.channel("slow");
         let mut crowd = rig.crowd(self.subscribers + 2)?;
-        let wish = Subscription::to(&*channel);
+        let wish = Subscription::to(rig.channel("slow"));
         rig.join(&mut crowd, self.subscribers, |_| vec![wish.clone()])?;
         let requests = Requests::open(&mut crowd, 1)?;
         let slow = (self.subscribers * self.slow_percent / 100).max(1);
         let reading = self.subscribers - slow;
 
         // The first half: everybody reads.
-        let seconds = rig.seconds.div_ceil(2);
-        let load = self.load(requests, self.subscribers, seconds);
-        let before = self.publish(rig, &mut crowd, load, &channel)?;
+        let before = self.publish(rig, &mut crowd, requests, self.subscribers)?;
         let (before, faults) = before.into_baseline(&mut crowd);
         let requests = Requests::open(&mut crowd, 1)?;
 
@@ -62,8 +59,7 @@ impl Slow {
             crowd.pause(client);
         }
         let meter = rig.start()?;
-        let load = self.load(requests, reading, seconds);
-        let load = self.publish(rig, &mut crowd, load, &channel)?;
+        let load = self.publish(rig, &mut crowd, requests, reading)?;
         let late_ms = load.pace.late_ms();
         let mut outcome = meter.finish(rig, "slow", self.settings(rig), late_ms)?;
         let closed = self.closed(&mut crowd, reading)?;
@@ -104,35 +100,21 @@ impl Slow {
         Ok(outcome)
     }
 
-    fn load(&self, requests: Requests, members: usize, seconds: u64) -> Load {
-        let rooms = Rooms {
-            count: 1,
-            members: members as u64,
-        };
-        let pace = Pace::new(rig::beginning(), self.rate, seconds);
-        Load::new(pace, requests, rooms, 1)
-    }
-
+    /// Publishes for half of the time.
     fn publish(
         &self,
         rig: &Rig,
         crowd: &mut Crowd,
-        mut load: Load,
-        channel: &str,
+        requests: Requests,
+        members: usize,
     ) -> Result<Load, RunError> {
-        while !load.is_done() {
-            let now = Instant::now();
-            if load.pace.gives_up(now) {
-                break;
-            }
-            load.begin_due(crowd, now, |number| {
-                publication(&rig.target, channel, number..number + 1, self.message_bytes)
-            })?;
-            let until = load.pace.next_at();
-            crowd.turn(until, &mut |now, client, heard| {
-                load.hear(now, client, &heard);
-            })?;
-        }
+        let rooms = Rooms {
+            count: 1,
+            members: members as u64,
+        };
+        let pace = Pace::new(rig::beginning(), self.rate, rig.seconds.div_ceil(2));
+        let mut load = Load::new(pace, requests, rooms, 1);
+        load.run(rig, crowd, self.message_bytes, |_| rig.channel("slow"))?;
         Ok(load)
     }
 
