@@ -91,24 +91,29 @@ impl Row {
 
     fn cpu(course: Course, key: &str, label: &str, keys: &'static [&'static str]) -> Self {
         let divisor = 1.0;
-        Self::of(
-            course,
-            key,
-            label,
-            Kind::Cpu,
-            Source::Figures { keys, divisor },
-        )
+        let source = Source::Figures { keys, divisor };
+        Self::of(course, key, label, Kind::Cpu, source)
+    }
+
+    /// Beside a floor that ran that course.
+    fn beside(
+        course: Course,
+        key: &str,
+        label: &str,
+        keys: &'static [&'static str],
+        floor: Floor,
+        of: Course,
+    ) -> Self {
+        Self {
+            floor: Some((floor, of)),
+            ..Self::cpu(course, key, label, keys)
+        }
     }
 
     fn memory(course: Course, key: &str, label: &str, keys: &'static [&'static str]) -> Self {
         let divisor = 1_024.0;
-        Self::of(
-            course,
-            key,
-            label,
-            Kind::Memory,
-            Source::Figures { keys, divisor },
-        )
+        let source = Source::Figures { keys, divisor };
+        Self::of(course, key, label, Kind::Memory, source)
     }
 
     fn other(
@@ -139,6 +144,10 @@ impl Row {
         };
         Self::of(course, key, label, Kind::Latency, source)
     }
+
+    fn p99(course: Course, key: &str, label: &str, latency: &'static str) -> Self {
+        Self::percentile(course, key, label, latency, 99.0)
+    }
 }
 
 /// Of fewer values the percentile would be but their maximum.
@@ -164,251 +173,84 @@ const RECONNECTS: &[&str] = &["reconnects"];
 const RESUMED: &[&str] = &["resumed_percent"];
 const TURN: &[&str] = &["turn_p999_ms"];
 const HOP: &[&str] = &["mesh_hop_p99_us"];
+const PING: &str = "ping";
+const PING_ALONE: &str = "ping_alone";
+
+/// A line for each row: how it is made, its course, key and label, and where its value is.
+macro_rules! rows {
+    ($($make:ident $course:ident $key:literal $label:literal ($($source:expr),*),)*) => {
+        vec![$(Row::$make(Course::$course, $key, $label, $($source),*),)*]
+    };
+}
 
 /// CPU time per message beside its floor: what a short run shows.
 pub fn of_messages() -> Vec<Row> {
-    use Course::{Fanout, FanoutBatch, Ingest, IngestBursts, Publish, PublishBursts};
-    let beside = |course, key, label, figure, floor, of| {
-        let mut row = Row::cpu(course, key, label, figure);
-        row.floor = Some((floor, of));
-        row
-    };
-    let (send, epoll) = (Floor::Send, Floor::Epoll);
-    let (one, ten) = ("fan-out, 1 message per turn", "fan-out, 10 per turn");
-    vec![
-        beside(Fanout, "fanout_cpu", one, DELIVERED, send, Fanout),
-        beside(
-            FanoutBatch,
-            "fanout_batch_cpu",
-            ten,
-            DELIVERED,
-            send,
-            Fanout,
-        ),
-        beside(
-            Ingest,
-            "ingest_cpu",
-            "client event to nobody",
-            CLIENT_EVENT,
-            epoll,
-            Ingest,
-        ),
-        beside(
-            IngestBursts,
-            "ingest_bursts_cpu",
-            "… in bursts of 10",
-            CLIENT_EVENT,
-            epoll,
-            IngestBursts,
-        ),
-        beside(
-            Publish,
-            "publish_cpu",
-            "HTTP publish",
-            REQUEST,
-            epoll,
-            Publish,
-        ),
-        beside(
-            PublishBursts,
-            "publish_bursts_cpu",
-            "… in bursts of 8",
-            REQUEST,
-            epoll,
-            PublishBursts,
-        ),
-    ]
+    use Course::{Fanout, Ingest, IngestBursts, Publish, PublishBursts};
+    use Floor::{Epoll, Send};
+    rows! {
+        beside Fanout "fanout_cpu" "fan-out, 1 message per turn" (DELIVERED, Send, Fanout),
+        beside FanoutBatch "fanout_batch_cpu" "fan-out, 10 per turn" (DELIVERED, Send, Fanout),
+        beside Ingest "ingest_cpu" "client event to nobody" (CLIENT_EVENT, Epoll, Ingest),
+        beside IngestBursts "ingest_bursts_cpu" "… in bursts of 10" (CLIENT_EVENT, Epoll, IngestBursts),
+        beside Publish "publish_cpu" "HTTP publish" (REQUEST, Epoll, Publish),
+        beside PublishBursts "publish_bursts_cpu" "… in bursts of 8" (REQUEST, Epoll, PublishBursts),
+    }
 }
 
 /// All rows of the table with floors and budgets.
-// tidy: table, an entry for each row.
 pub fn of_budgets() -> Vec<Row> {
-    use Course::{
-        Burst300, Burst3000, Burst10000, BurstLarge, Chatter, ChatterBursts, Connect, Drop,
-        DropLarge, Fanout, Hop, Hostile, IdleOwn, IdleShared, Listing, Neighbour, Presence,
-        PublishBatch, PublishCounted, Storm, TlsConnect, TlsFanout, TlsIdle, TlsResumed, TlsStorm,
-        WebhookBatches, Webhooks,
-    };
-    let mut ring = Row::cpu(
-        Fanout,
-        "fanout_ring_cpu",
-        "… beside one io_uring batch",
-        DELIVERED,
-    );
-    ring.floor = Some((Floor::Ring, Fanout));
-    let mut batch = Row::cpu(
-        PublishBatch,
-        "publish_batch_cpu",
-        "HTTP batch of 10",
-        REQUEST,
-    );
-    batch.floor = Some((Floor::Epoll, PublishBatch));
-    let (fresh, up) = ("storm: fresh connection p99", "storm: /up p99");
-    let (beside, turns) = ("beside a large channel: p99", "… the server's turns, p99.9");
-    let pings = |course, key, label| Row::percentile(course, key, label, "ping", 99.0);
-    let alone = |course, key, label| Row::percentile(course, key, label, "ping_alone", 99.0);
-    let times = |course, key, label, keys| Row::other(course, key, label, keys, "x alone");
+    use Course::{Fanout, PublishBatch};
+    use Floor::{Epoll, Ring};
+    const TIMES: &str = "x alone";
     let mut rows = of_messages();
-    rows.insert(1, ring);
-    rows.extend([
-        batch,
-        Row::cpu(
-            PublishCounted,
-            "publish_counted_cpu",
-            "HTTP publish, counted in Redis",
-            REQUEST,
-        ),
-        Row::cpu(
-            Webhooks,
-            "webhook_cpu",
-            "client event with a webhook",
-            CLIENT_EVENT,
-        ),
-        Row::cpu(
-            WebhookBatches,
-            "webhook_batches_cpu",
-            "… in batches of 50 ms",
-            CLIENT_EVENT,
-        ),
-        Row::cpu(
-            Chatter,
-            "chatter_cpu",
-            "client event to 1 other",
-            CLIENT_EVENT,
-        ),
-        Row::cpu(
-            ChatterBursts,
-            "chatter_bursts_cpu",
-            "… in bursts of 10",
-            CLIENT_EVENT,
-        ),
-        Row::cpu(
-            Presence,
-            "presence_cpu",
-            "presence join or leave",
-            ROSTER_CHANGE,
-        ),
-        Row::cpu(IdleShared, "join_cpu", "connect to subscribed", CONNECTION),
-        Row::cpu(Connect, "connect_cpu", "connect to closed", CONNECTION),
-        Row::memory(IdleShared, "memory_shared", "memory, one channel", RESIDENT),
-        Row::memory(IdleOwn, "memory_own", "memory, a channel each", RESIDENT),
-        Row::memory(
-            IdleShared,
-            "memory_kernel",
-            "… in the kernel, both ends",
-            KERNEL,
-        ),
-        Row::other(IdleShared, "idle_cpu", "idle CPU", IDLE_CPU, "% of a core"),
-        Row::percentile(Storm, "storm_canary_p99", fresh, "canary", 99.0),
-        Row::percentile(Storm, "storm_up_p99", up, "up", 99.0),
-        Row::percentile(Neighbour, "neighbour_p99", beside, "neighbour", 99.0),
-        Row::other(Neighbour, "turn_p999", turns, TURN, "ms"),
-        pings(Burst300, "burst_300", "300 events at once: a ping's p99"),
-        pings(Burst3000, "burst_3000", "3 000 at once: a ping's p99"),
-        pings(Burst10000, "burst_10000", "10 000 at once: a ping's p99"),
-        pings(
-            BurstLarge,
-            "burst_large",
-            "300 at once, more hear: a ping's p99",
-        ),
-        alone(BurstLarge, "burst_alone", "… the same connection before"),
-        times(
-            Hostile,
-            "hostile_subscribe",
-            "beside subscribes: a ping's p99",
-            &["subscribe_ratio"],
-        ),
-        times(
-            Hostile,
-            "hostile_unsubscribe",
-            "beside unsubscribes",
-            &["unsubscribe_ratio"],
-        ),
-        times(
-            Hostile,
-            "hostile_chunks",
-            "beside endless bodies",
-            &["chunks_ratio"],
-        ),
-        times(
-            Hostile,
-            "hostile_head",
-            "beside a HEAD pipeline",
-            &["head_ratio"],
-        ),
-        times(
-            Hostile,
-            "hostile_forged",
-            "beside forged bodies",
-            &["forged_ratio"],
-        ),
-        times(
-            Hostile,
-            "hostile_pipelines",
-            "beside 20 pipelines",
-            &["pipelines_ratio"],
-        ),
-        alone(
-            Hostile,
-            "hostile_alone",
-            "… the same connection before: p99",
-        ),
-        pings(Listing, "listing_p99", "beside a listing: a ping's p99"),
-        alone(Listing, "listing_alone", "… the same connection before"),
-        Row::other(
-            Listing,
-            "listing_turn_p999",
-            "… the server's turns, p99.9",
-            TURN,
-            "ms",
-        ),
-        Row::percentile(
-            Drop,
-            "drop_p99",
-            "5 000 drop: fresh connection p99",
-            "fresh",
-            99.0,
-        ),
-        Row::percentile(
-            DropLarge,
-            "drop_large_p99",
-            "19 000 drop: the same",
-            "fresh",
-            99.0,
-        ),
-        Row::percentile(
-            DropLarge,
-            "drop_alone",
-            "… before: the same",
-            "fresh_alone",
-            99.0,
-        ),
-        Row::other(Hop, "hop_p99", "hop to another shard, p99", HOP, "us"),
-        Row::cpu(TlsFanout, "tls_fanout_cpu", "TLS: fan-out", DELIVERED),
-        Row::cpu(
-            TlsConnect,
-            "tls_connect_cpu",
-            "TLS: connect to closed",
-            CONNECTION,
-        ),
-        Row::cpu(
-            TlsResumed,
-            "tls_resumed_cpu",
-            "… with a resumed session",
-            CONNECTION,
-        ),
-        Row::memory(TlsIdle, "tls_memory", "TLS: memory, one channel", RESIDENT),
-        pings(
-            TlsStorm,
-            "tls_storm_p99",
-            "TLS: 2 000 come back at once: a ping's p99",
-        ),
-        alone(
-            TlsStorm,
-            "tls_storm_alone",
-            "… the same connection before: p99",
-        ),
-    ]);
+    let ring = rows! {
+        beside Fanout "fanout_ring_cpu" "… beside one io_uring batch" (DELIVERED, Ring, Fanout),
+    };
+    rows.splice(1..1, ring);
+    rows.extend(rows! {
+        beside PublishBatch "publish_batch_cpu" "HTTP batch of 10" (REQUEST, Epoll, PublishBatch),
+        cpu PublishCounted "publish_counted_cpu" "HTTP publish, counted in Redis" (REQUEST),
+        cpu Webhooks "webhook_cpu" "client event with a webhook" (CLIENT_EVENT),
+        cpu WebhookBatches "webhook_batches_cpu" "… in batches of 50 ms" (CLIENT_EVENT),
+        cpu Chatter "chatter_cpu" "client event to 1 other" (CLIENT_EVENT),
+        cpu ChatterBursts "chatter_bursts_cpu" "… in bursts of 10" (CLIENT_EVENT),
+        cpu Presence "presence_cpu" "presence join or leave" (ROSTER_CHANGE),
+        cpu IdleShared "join_cpu" "connect to subscribed" (CONNECTION),
+        cpu Connect "connect_cpu" "connect to closed" (CONNECTION),
+        memory IdleShared "memory_shared" "memory, one channel" (RESIDENT),
+        memory IdleOwn "memory_own" "memory, a channel each" (RESIDENT),
+        memory IdleShared "memory_kernel" "… in the kernel, both ends" (KERNEL),
+        other IdleShared "idle_cpu" "idle CPU" (IDLE_CPU, "% of a core"),
+        p99 Storm "storm_canary_p99" "storm: fresh connection p99" ("canary"),
+        p99 Storm "storm_up_p99" "storm: /up p99" ("up"),
+        p99 Neighbour "neighbour_p99" "beside a large channel: p99" ("neighbour"),
+        other Neighbour "turn_p999" "… the server's turns, p99.9" (TURN, "ms"),
+        p99 Burst300 "burst_300" "300 events at once: a ping's p99" (PING),
+        p99 Burst3000 "burst_3000" "3 000 at once: a ping's p99" (PING),
+        p99 Burst10000 "burst_10000" "10 000 at once: a ping's p99" (PING),
+        p99 BurstLarge "burst_large" "300 at once, more hear: a ping's p99" (PING),
+        p99 BurstLarge "burst_alone" "… the same connection before" (PING_ALONE),
+        other Hostile "hostile_subscribe" "beside subscribes: a ping's p99" (&["subscribe_ratio"], TIMES),
+        other Hostile "hostile_unsubscribe" "beside unsubscribes" (&["unsubscribe_ratio"], TIMES),
+        other Hostile "hostile_chunks" "beside endless bodies" (&["chunks_ratio"], TIMES),
+        other Hostile "hostile_head" "beside a HEAD pipeline" (&["head_ratio"], TIMES),
+        other Hostile "hostile_forged" "beside forged bodies" (&["forged_ratio"], TIMES),
+        other Hostile "hostile_pipelines" "beside 20 pipelines" (&["pipelines_ratio"], TIMES),
+        p99 Hostile "hostile_alone" "… the same connection before: p99" (PING_ALONE),
+        p99 Listing "listing_p99" "beside a listing: a ping's p99" (PING),
+        p99 Listing "listing_alone" "… the same connection before" (PING_ALONE),
+        other Listing "listing_turn_p999" "… the server's turns, p99.9" (TURN, "ms"),
+        p99 Drop "drop_p99" "5 000 drop: fresh connection p99" ("fresh"),
+        p99 DropLarge "drop_large_p99" "19 000 drop: the same" ("fresh"),
+        p99 DropLarge "drop_alone" "… before: the same" ("fresh_alone"),
+        other Hop "hop_p99" "hop to another shard, p99" (HOP, "us"),
+        cpu TlsFanout "tls_fanout_cpu" "TLS: fan-out" (DELIVERED),
+        cpu TlsConnect "tls_connect_cpu" "TLS: connect to closed" (CONNECTION),
+        cpu TlsResumed "tls_resumed_cpu" "… with a resumed session" (CONNECTION),
+        memory TlsIdle "tls_memory" "TLS: memory, one channel" (RESIDENT),
+        p99 TlsStorm "tls_storm_p99" "TLS: 2 000 come back at once: a ping's p99" (PING),
+        p99 TlsStorm "tls_storm_alone" "… the same connection before: p99" (PING_ALONE),
+    });
     rows
 }
 
@@ -416,139 +258,47 @@ pub fn of_budgets() -> Vec<Row> {
 struct Group {
     course: Course,
     what: &'static str,
-    cpu: Option<&'static [&'static str]>,
+    /// Of CPU time; none = not shown.
+    cpu: &'static [&'static str],
     /// Key, and of what it is.
     latencies: &'static [(&'static str, &'static str)],
 }
 
-const GROUPS: [Group; 21] = [
-    Group {
-        course: Course::Fanout,
-        what: "fan-out",
-        cpu: Some(DELIVERED),
-        latencies: &[("delivery", "delivery")],
-    },
-    Group {
-        course: Course::FanoutBatch,
-        what: "fan-out in tens",
-        cpu: Some(DELIVERED),
-        latencies: &[("delivery", "delivery")],
-    },
-    Group {
-        course: Course::Chatter,
-        what: "client event",
-        cpu: Some(CLIENT_EVENT),
-        latencies: &[("client_event", "delivery")],
-    },
-    Group {
-        course: Course::Ingest,
-        what: "client event to nobody",
-        cpu: Some(CLIENT_EVENT),
-        latencies: &[],
-    },
-    Group {
-        course: Course::Publish,
-        what: "HTTP publish",
-        cpu: Some(REQUEST),
-        latencies: &[("answer", "answer")],
-    },
-    Group {
-        course: Course::PublishBatch,
-        what: "HTTP batch of 10",
-        cpu: Some(REQUEST),
-        latencies: &[("answer", "answer")],
-    },
-    Group {
-        course: Course::PublishCounted,
-        what: "HTTP publish, counted in Redis",
-        cpu: Some(REQUEST),
-        latencies: &[("answer", "answer")],
-    },
-    Group {
-        course: Course::Webhooks,
-        what: "client event with a webhook",
-        cpu: Some(CLIENT_EVENT),
-        latencies: &[],
-    },
-    Group {
-        course: Course::WebhookBatches,
-        what: "client event with a webhook, batched",
-        cpu: Some(CLIENT_EVENT),
-        latencies: &[],
-    },
-    Group {
-        course: Course::ChatterBursts,
-        what: "client event, in bursts of 10",
-        cpu: Some(CLIENT_EVENT),
-        latencies: &[],
-    },
-    Group {
-        course: Course::IngestBursts,
-        what: "client event to nobody, in bursts of 10",
-        cpu: Some(CLIENT_EVENT),
-        latencies: &[],
-    },
-    Group {
-        course: Course::PublishBursts,
-        what: "HTTP publish, in bursts of 8",
-        cpu: Some(REQUEST),
-        latencies: &[],
-    },
-    Group {
-        course: Course::Presence,
-        what: "presence",
-        cpu: Some(ROSTER_CHANGE),
-        latencies: &[("member_added", "join"), ("member_removed", "leave")],
-    },
-    Group {
-        course: Course::Connect,
-        what: "connect",
-        cpu: Some(CONNECTION),
-        latencies: &[("subscribed", "subscribed")],
-    },
-    Group {
-        course: Course::Storm,
-        what: "storm",
-        cpu: Some(CONNECTION),
-        latencies: &[("canary", "fresh connection"), ("up", "/up")],
-    },
-    Group {
-        course: Course::Slow,
-        what: "beside slow readers",
-        cpu: None,
-        latencies: &[("delivery", "delivery")],
-    },
-    Group {
-        course: Course::Mixed,
-        what: "mixed",
-        cpu: Some(DELIVERED),
-        latencies: &[("delivery", "delivery"), ("client_event", "client event")],
-    },
-    Group {
-        course: Course::Neighbour,
-        what: "beside a large channel",
-        cpu: None,
-        latencies: &[("neighbour", "delivery")],
-    },
-    Group {
-        course: Course::TlsFanout,
-        what: "TLS, fan-out",
-        cpu: Some(DELIVERED),
-        latencies: &[("delivery", "delivery")],
-    },
-    Group {
-        course: Course::TlsConnect,
-        what: "TLS, connect in full",
-        cpu: Some(CONNECTION),
-        latencies: &[("subscribed", "subscribed")],
-    },
-    Group {
-        course: Course::TlsResumed,
-        what: "TLS, connect and resume",
-        cpu: Some(CONNECTION),
-        latencies: &[("subscribed", "subscribed")],
-    },
-];
+/// A line for each group.
+macro_rules! groups {
+    ($($course:ident $what:literal $cpu:expr, $latencies:expr;)*) => {
+        &[$(Group {
+            course: Course::$course,
+            what: $what,
+            cpu: $cpu,
+            latencies: &$latencies,
+        },)*]
+    };
+}
+
+const GROUPS: &[Group] = groups! {
+    Fanout "fan-out" DELIVERED, [("delivery", "delivery")];
+    FanoutBatch "fan-out in tens" DELIVERED, [("delivery", "delivery")];
+    Chatter "client event" CLIENT_EVENT, [("client_event", "delivery")];
+    Ingest "client event to nobody" CLIENT_EVENT, [];
+    Publish "HTTP publish" REQUEST, [("answer", "answer")];
+    PublishBatch "HTTP batch of 10" REQUEST, [("answer", "answer")];
+    PublishCounted "HTTP publish, counted in Redis" REQUEST, [("answer", "answer")];
+    Webhooks "client event with a webhook" CLIENT_EVENT, [];
+    WebhookBatches "client event with a webhook, batched" CLIENT_EVENT, [];
+    ChatterBursts "client event, in bursts of 10" CLIENT_EVENT, [];
+    IngestBursts "client event to nobody, in bursts of 10" CLIENT_EVENT, [];
+    PublishBursts "HTTP publish, in bursts of 8" REQUEST, [];
+    Presence "presence" ROSTER_CHANGE, [("member_added", "join"), ("member_removed", "leave")];
+    Connect "connect" CONNECTION, [("subscribed", "subscribed")];
+    Storm "storm" CONNECTION, [("canary", "fresh connection"), ("up", "/up")];
+    Slow "beside slow readers" &[], [("delivery", "delivery")];
+    Mixed "mixed" DELIVERED, [("delivery", "delivery"), ("client_event", "client event")];
+    Neighbour "beside a large channel" &[], [("neighbour", "delivery")];
+    TlsFanout "TLS, fan-out" DELIVERED, [("delivery", "delivery")];
+    TlsConnect "TLS, connect in full" CONNECTION, [("subscribed", "subscribed")];
+    TlsResumed "TLS, connect and resume" CONNECTION, [("subscribed", "subscribed")];
+};
 
 /// Percentiles of the table with peers: in keys, shown, and as numbers.
 const PERCENTILES: [(&str, &str, f64); 4] = [
@@ -563,9 +313,9 @@ impl Group {
         let (course, what) = (self.course, self.what);
         let name = course.name().replace('-', "_");
         let mut rows = Vec::new();
-        if let Some(figures) = self.cpu {
+        if !self.cpu.is_empty() {
             let label = format!("{what}: CPU");
-            rows.push(Row::cpu(course, &format!("{name}_cpu"), &label, figures));
+            rows.push(Row::cpu(course, &format!("{name}_cpu"), &label, self.cpu));
         }
         if matches!(course, Course::Publish | Course::PublishBatch) {
             let label = format!("{what}: reconnects");
@@ -585,27 +335,15 @@ impl Group {
 
 /// All rows of the table with peers: CPU time and latencies, load by load, then idle connections.
 pub fn of_peers() -> Vec<Row> {
-    use Course::{IdleOwn, IdleShared, TlsIdle, TlsResumed};
     let mut rows: Vec<Row> = GROUPS.iter().flat_map(Group::rows).collect();
-    rows.extend([
-        Row::cpu(
-            IdleShared,
-            "join_cpu",
-            "connect to subscribed: CPU",
-            CONNECTION,
-        ),
-        Row::memory(IdleShared, "memory_shared", "memory, one channel", RESIDENT),
-        Row::memory(IdleOwn, "memory_own", "memory, a channel each", RESIDENT),
-        Row::other(IdleShared, "idle_cpu", "idle CPU", IDLE_CPU, "% of a core"),
-        Row::other(
-            TlsResumed,
-            "tls_resumed_percent",
-            "TLS, connect and resume: did resume",
-            RESUMED,
-            "%",
-        ),
-        Row::memory(TlsIdle, "tls_memory", "TLS, memory, one channel", RESIDENT),
-    ]);
+    rows.extend(rows! {
+        cpu IdleShared "join_cpu" "connect to subscribed: CPU" (CONNECTION),
+        memory IdleShared "memory_shared" "memory, one channel" (RESIDENT),
+        memory IdleOwn "memory_own" "memory, a channel each" (RESIDENT),
+        other IdleShared "idle_cpu" "idle CPU" (IDLE_CPU, "% of a core"),
+        other TlsResumed "tls_resumed_percent" "TLS, connect and resume: did resume" (RESUMED, "%"),
+        memory TlsIdle "tls_memory" "TLS, memory, one channel" (RESIDENT),
+    });
     rows
 }
 
