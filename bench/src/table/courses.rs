@@ -145,7 +145,7 @@ courses! { rig, descriptors;
         ("{}", beside_burst(&burst(300, CROWD_MAX, descriptors)))
         => burst(300, CROWD_MAX, descriptors).run(rig),
     Hostile "hostile"
-        ("one connection's pings while another floods, in five manners")
+        ("one connection's pings while another floods, in six manners")
         => Hostile {}.run(rig),
     Listing "listing"
         ("one connection's pings while {LISTED} channels are listed, and searched in vain")
