@@ -289,6 +289,8 @@ impl<L: ShardLink> Bridge<L> {
             },
         }
         self.run_app_errands();
+        // Before `/up` says so: from then on a store that dies takes no node with it.
+        self.announce();
     }
 
     /// Known apps as they are now; of those that were asked for and are not among them, none is left. One
