@@ -354,6 +354,17 @@ mod tests {
             .collect()
     }
 
+    /// Of so many nodes, the oldest first.
+    fn lives(count: u128) -> Vec<Identity> {
+        let lives = nodes(count).into_iter().zip(1..);
+        lives
+            .map(|(node, number)| Identity {
+                node,
+                incarnation: Incarnation(number),
+            })
+            .collect()
+    }
+
     fn owners_of(nodes: &[NodeId]) -> Vec<NodeId> {
         let all = (0..PARTITIONS).filter_map(Partition::from_number);
         all.map(|it| owner_of(it, nodes).expect("somebody"))
@@ -466,13 +477,7 @@ mod tests {
 
     #[test]
     fn who_comes_tells_of_the_time_before_it_counts_its_own_share_only() {
-        let all: Vec<Identity> = (1..)
-            .zip(nodes(3))
-            .map(|(incarnation, node)| Identity {
-                node,
-                incarnation: Incarnation(incarnation),
-            })
-            .collect();
+        let all = lives(3);
         // Alone at first, since the others count a moment later.
         let mut owners = Owners::new(all[1], 5_000);
         for (node, came) in all.iter().zip([20, 10, 50]) {
@@ -494,13 +499,7 @@ mod tests {
 
     #[test]
     fn nobody_tells_anything_before_the_oldest_and_a_lease_later_the_next_one_is_that() {
-        let all: Vec<Identity> = (1..)
-            .zip(nodes(3))
-            .map(|(incarnation, node)| Identity {
-                node,
-                incarnation: Incarnation(incarnation),
-            })
-            .collect();
+        let all = lives(3);
         let begin = |own: usize| {
             let mut owners = Owners::new(all[own], 5_000);
             for (node, came) in all.iter().zip([100, 10, 50]) {
@@ -530,14 +529,7 @@ mod tests {
 
     #[test]
     fn who_comes_as_the_last_that_counts_goes_tells_what_fell_due_since() {
-        let all = nodes(3)
-            .into_iter()
-            .zip(1..)
-            .map(|(node, number)| Identity {
-                node,
-                incarnation: Incarnation(number),
-            });
-        let all: Vec<Identity> = all.collect();
+        let all = lives(3);
         for (others_stay, since) in [(false, 58_000), (true, 64_000)] {
             let mut owners = Owners::new(all[2], 5_000);
             owners.came(all[0], Millis(50_000));
@@ -583,13 +575,7 @@ mod tests {
 
     #[test]
     fn of_nodes_that_start_together_the_oldest_tells_what_was_before_and_no_other() {
-        let all: Vec<Identity> = (1..)
-            .zip(nodes(3))
-            .map(|(incarnation, node)| Identity {
-                node,
-                incarnation: Incarnation(incarnation),
-            })
-            .collect();
+        let all = lives(3);
         // Each has its own clock, and hears of the others a little earlier or later.
         let told = [(0, 5_030), (1, 5_040), (2, 5_060)].map(|(at, ticks_at)| {
             let mut owners = Owners::new(all[at], 5_000);

@@ -50,17 +50,22 @@ pub(crate) fn is_ready_in_the_end(node: &Server) {
     }
 }
 
+/// The keys by which a node shows a server who it is, and knows it.
+pub(crate) fn files_of_client(certificates: &Certificates) -> Value {
+    json!({
+        "ca_path": certificates.certificate("ca"),
+        "cert_path": certificates.certificate("client"),
+        "key_path": certificates.key("client"),
+    })
+}
+
 #[test]
 fn nodes_find_each_other_over_tls() {
     let name = "nodes_find_each_other_over_tls";
     let Some(certificates) = Certificates::make(own_host()) else {
         return skip(name, "there is no openssl");
     };
-    let files = json!({
-        "ca_path": certificates.certificate("ca"),
-        "cert_path": certificates.certificate("client"),
-        "key_path": certificates.key("client"),
-    });
+    let files = files_of_client(&certificates);
     let redis = Redis::start_with_tls(&certificates, "server");
     let cluster = RedisCluster::start_with_tls(&certificates);
     let nats = Nats::start_with_tls(&certificates, "server");

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::bus_servers::is_ready_in_the_end;
+use crate::bus_servers::{files_of_client, is_ready_in_the_end};
 use crate::certificates::Certificates;
 use crate::redis::{Redis, own_host};
 use crate::redis_cluster::RedisCluster;
@@ -60,11 +60,7 @@ fn webhooks_wait_in_redis_over_tls() {
     let Some(certificates) = Certificates::make(own_host()) else {
         return skip(name, "there is no openssl");
     };
-    let files = json!({
-        "ca_path": certificates.certificate("ca"),
-        "cert_path": certificates.certificate("client"),
-        "key_path": certificates.key("client"),
-    });
+    let files = files_of_client(&certificates);
     let redis = Redis::start_with_tls(&certificates, "server");
     let cluster = RedisCluster::start_with_tls(&certificates);
     let (Some(redis), Some(cluster)) = (redis, cluster) else {

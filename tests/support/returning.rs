@@ -65,7 +65,27 @@ pub(crate) struct Suffered {
     pub(crate) offline: Vec<Duration>,
 }
 
+/// The crowd that must not notice an upgrade.
+pub(crate) const TEN_THOUSAND: Size = Size {
+    clients: 10_000,
+    members: 20,
+    newcomers_per_s: 20,
+    news_per_s: 1,
+    rooms_per_s: 50,
+};
+
 impl Suffered {
+    /// Nobody was closed, refused or left without an answer, and nothing was lost, doubled or out of order.
+    #[track_caller]
+    pub(crate) fn is_nothing(&self) {
+        assert!(self.closes.is_empty(), "{:?}", self.closes);
+        assert!(self.refused.is_empty(), "{:#?}", self.refused);
+        assert!(self.unanswered.is_empty(), "{:#?}", self.unanswered);
+        assert!(self.faults.is_empty(), "{:#?}", self.faults);
+        assert_eq!(self.late, 0, "order is kept");
+        assert_eq!(self.removed, 0, "nobody is told that somebody left");
+    }
+
     pub(crate) fn longest_offline(&self) -> Duration {
         self.offline.iter().copied().max().unwrap_or_default()
     }

@@ -80,6 +80,9 @@ pub(in crate::bridge) struct Giving {
     topics: Vec<u16>,
     /// What there is to say of the other nodes; `None`: nothing, or all is said.
     nodes: Option<OfNodes>,
+    /// Others must not take this node for gone: by then it serves again, in one process or the other. `None`: there
+    /// are no others, or the node is not silent yet.
+    serves_by: Option<Instant>,
     sent: End,
     left: u64,
 }
@@ -91,9 +94,6 @@ struct OfNodes {
     proven_at: Option<Instant>,
     /// It may not have heard some of it for as long as this process had to be silent.
     has_late: bool,
-    /// Others must not take this node for gone: by then it serves again, in one process or the other. Since the
-    /// node went silent.
-    by: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -142,9 +142,15 @@ impl Giving {
             Phase::Hushing | Phase::Freezing => now + LOOKS_EVERY,
             Phase::Exporting if self.nodes.is_some() => now + LOOKS_EVERY,
             Phase::Greeting | Phase::Starting | Phase::Exporting | Phase::Importing => {
-                self.deadline
+                self.ends_at()
             }
         }
+    }
+
+    /// It has come to nothing then.
+    fn ends_at(&self) -> Instant {
+        let serves_by = self.serves_by.unwrap_or(self.deadline);
+        self.deadline.min(serves_by)
     }
 
     /// Other nodes hear nothing that this process does of itself.
@@ -268,8 +274,8 @@ impl<L: ShardLink> Bridge<L> {
             nodes: self.nodes.as_ref().map(|_| OfNodes {
                 proven_at: None,
                 has_late: false,
-                by: None,
             }),
+            serves_by: None,
             sent: End::default(),
             left: 0,
         });
@@ -408,8 +414,8 @@ impl<L: ShardLink> Bridge<L> {
         giving.deadline = now + SETTLES_WITHIN;
         giving.frozen_at = Some(now);
         let lease = Duration::from_millis(self.config.cluster.lease_ms.into());
-        if let (Some(nodes), Some(of_nodes)) = (&mut self.nodes, &mut giving.nodes) {
-            of_nodes.by = Some(now + lease / 2);
+        if let Some(nodes) = &mut self.nodes {
+            giving.serves_by = Some(now + lease / 2);
             nodes.hold();
         }
         self.handover.doors.set_open(false);
@@ -492,8 +498,7 @@ impl<L: ShardLink> Bridge<L> {
         let Some(giving) = &mut self.handover.giving else {
             return false;
         };
-        let by = giving.nodes.and_then(|nodes| nodes.by);
-        if now >= giving.deadline || by.is_some_and(|by| now >= by) {
+        if now >= giving.ends_at() {
             let reason = match giving.phase {
                 Phase::Greeting => "it said nothing in time: is it this server?",
                 Phase::Starting => "it was not ready in time (upgrade.ready_within_s)",
