@@ -1,7 +1,7 @@
 //! Apps of a store, as the bridge has them: what shards look for, what the store says, who is told.
 //!
-//! Owns: `AppSource`: the finder and the questions that are under way; how changes of apps reach shards,
-//! webhooks and the other nodes.
+//! Owns: `AppSource`: the finder and the questions that are under way, what a start does to the store; how changes
+//! of apps reach shards, webhooks and the other nodes.
 //! May depend on: `bridge::{apps, message, run}`, tokio.
 //! Invariants: nothing here waits for the store; a change reaches all shards in the order of its number.
 
@@ -14,11 +14,12 @@ use shards::application::ShardId;
 use tokio::task::JoinSet;
 
 use super::{
+    adapter::backoff::Backoff,
     admin::report::AppsReport,
     apps::{
         AppChange, AppName,
         finder::{Errand, Finder, FinderCounters, FinderSettings},
-        store::{FoundApps, Store, StoreError},
+        store::{FoundApps, Preparation, Prepared, Store, StoreError},
     },
     link::ShardLink,
     message::FromBridge,
@@ -38,6 +39,17 @@ pub(super) struct AppSource {
     started: Instant,
     /// What the store said last of its trouble, told once.
     told: Option<String>,
+    /// What the start is to do to the store, until that is done.
+    preparing: Option<Preparing>,
+}
+
+struct Preparing {
+    work: Preparation,
+    /// When to begin, on the node's clock; `None` while it is under way.
+    due: Option<Duration>,
+    backoff: Backoff,
+    /// What stood in its way last, told once.
+    told: Option<String>,
 }
 
 /// The store has answered, or could not be asked.
@@ -50,10 +62,13 @@ pub(super) enum Reached {
         ids: Vec<Box<str>>,
         result: Result<FoundApps, StoreError>,
     },
+    Prepared(Result<Prepared, String>),
 }
 
 /// Names that nobody knows may be asked of the store so often, by all shards together.
 const UNKNOWN_PER_S: u32 = 200;
+/// A store is written to anew after so many pauses of a bus: up to three seconds.
+const PREPARE_PAUSES: u32 = 3;
 
 fn settings(config: &Config) -> FinderSettings {
     let app_manager = &config.app_manager;
@@ -74,10 +89,17 @@ impl AppSource {
     pub(super) fn new(
         config: &Config,
         store: Store,
+        preparation: Option<Preparation>,
         started: Instant,
         inherited: Vec<String>,
     ) -> Self {
         let now = started.elapsed();
+        let preparing = preparation.map(|work| Preparing {
+            work,
+            due: Some(now),
+            backoff: Backoff::default(),
+            told: None,
+        });
         let mut finder = Finder::new(now, settings(config));
         finder.inherit(now, inherited.into_iter().map(Into::into));
         Self {
@@ -86,6 +108,7 @@ impl AppSource {
             questions: JoinSet::new(),
             started,
             told: None,
+            preparing,
         }
     }
 
@@ -108,13 +131,59 @@ impl AppSource {
     }
 
     pub(super) fn due(&self) -> Option<Instant> {
-        let due = self.finder.due()?;
+        let preparing = self.preparing.as_ref().and_then(|it| it.due);
+        let due = self.finder.due().into_iter().chain(preparing).min()?;
         Some(self.started + due)
     }
 
-    /// The store did not answer what it was asked last, or has never been heard.
+    /// The store did not answer what it was asked last, has never been heard, or is not yet as the configuration wants
+    /// it.
     pub(super) fn is_failing(&self) -> bool {
-        self.finder.is_failing()
+        self.finder.is_failing() || self.preparing.is_some()
+    }
+
+    /// Begins what the start is to do to the store, when that is due.
+    fn prepare(&mut self, now: Duration) {
+        if let Some(preparing) = &mut self.preparing
+            && preparing.due.is_some_and(|due| due <= now)
+        {
+            preparing.due = None;
+            let work = preparing.work.clone().run();
+            let prepared = async move { Reached::Prepared(work.await) };
+            self.questions.spawn(prepared);
+        }
+    }
+
+    /// What the start did to the store, or why it must be tried again. True when that is done.
+    fn prepared(&mut self, now: Duration, result: Result<Prepared, String>) -> bool {
+        match (result, &mut self.preparing) {
+            (Ok(prepared), _) => {
+                let Prepared {
+                    has_made_table,
+                    has_completed_table,
+                    apps,
+                } = prepared;
+                tracing::info!(
+                    has_made_table,
+                    has_completed_table,
+                    added = apps.added,
+                    changed = apps.changed,
+                    left = apps.left,
+                    "the store of apps is as the configuration wants it"
+                );
+                self.preparing = None;
+                true
+            }
+            (Err(error), Some(preparing)) => {
+                if preparing.told.as_ref() != Some(&error) {
+                    tracing::warn!(error, "the store of apps cannot be written to: not ready");
+                    preparing.told = Some(error);
+                }
+                preparing.due = Some(now + preparing.backoff.pause() * PREPARE_PAUSES);
+                false
+            }
+            (Err(_), None) => false,
+        }
     }
 
     /// The apps that the process before knew have been looked at.
@@ -186,10 +255,7 @@ impl<L: ShardLink> Bridge<L> {
         if let Some(source) = &mut self.source {
             source.finder.reconfigure(settings(&self.config));
             source.store.reload(&self.config);
-            let now = source.now();
-            source.finder.look_again(now);
-            self.broadcast(|| FromBridge::ForgetMissing);
-            return self.tick_apps();
+            return self.look_at_all_again();
         }
         let changes = self.apps.replace(&self.config.app_manager.apps);
         self.change_apps(changes);
@@ -197,16 +263,8 @@ impl<L: ShardLink> Bridge<L> {
 
     /// An operator wants changes to hold at once. Apps of a file come with all of the file.
     pub(super) fn look_at_apps(&mut self) -> Result<AppsReport, String> {
-        match &mut self.source {
-            Some(source) => {
-                let now = source.now();
-                source.finder.look_again(now);
-                self.broadcast(|| FromBridge::ForgetMissing);
-                if let Some(nodes) = &mut self.nodes {
-                    nodes.tell_apps_changed();
-                }
-                self.tick_apps();
-            }
+        match &self.source {
+            Some(_) => self.tell_of_changed_apps(),
             None => self.reload(),
         }
         if self.source.is_none() && !self.reloaded.succeeded {
@@ -219,14 +277,28 @@ impl<L: ShardLink> Bridge<L> {
         })
     }
 
-    /// An operator has told another node that apps have changed.
-    pub(super) fn hear_of_apps(&mut self) {
-        let has_changed = self.nodes.as_mut().is_some_and(Nodes::take_apps_changed);
-        if let Some(source) = self.source.as_mut().filter(|_| has_changed) {
+    /// The store has changed: what is known of it is looked at again, here and on the other nodes.
+    fn tell_of_changed_apps(&mut self) {
+        if let Some(nodes) = &mut self.nodes {
+            nodes.tell_apps_changed();
+        }
+        self.look_at_all_again();
+    }
+
+    fn look_at_all_again(&mut self) {
+        if let Some(source) = &mut self.source {
             let now = source.now();
             source.finder.look_again(now);
             self.broadcast(|| FromBridge::ForgetMissing);
             self.tick_apps();
+        }
+    }
+
+    /// An operator has told another node that apps have changed.
+    pub(super) fn hear_of_apps(&mut self) {
+        let has_changed = self.nodes.as_mut().is_some_and(Nodes::take_apps_changed);
+        if has_changed {
+            self.look_at_all_again();
         }
     }
 
@@ -287,6 +359,11 @@ impl<L: ShardLink> Bridge<L> {
                     source.finder.look_failed(now, ids);
                 }
             },
+            Reached::Prepared(result) => {
+                if source.prepared(now, result) {
+                    self.tell_of_changed_apps();
+                }
+            }
         }
         self.run_app_errands();
         // Before `/up` says so: from then on a store that dies takes no node with it.
@@ -319,6 +396,7 @@ impl<L: ShardLink> Bridge<L> {
     pub(super) fn tick_apps(&mut self) {
         if let Some(source) = &mut self.source {
             let now = source.now();
+            source.prepare(now);
             if source.finder.due().is_some_and(|due| due <= now) {
                 source.finder.tick(now);
             }

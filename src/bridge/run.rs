@@ -24,7 +24,11 @@ use super::{
     adapter::{BusError, news::News},
     admin::{self, AdminRequest, Status, socket::AdminSocket},
     app_source::{AppSource, Reached},
-    apps::{AppTable, openings::Openings, store::Store},
+    apps::{
+        AppTable,
+        openings::Openings,
+        store::{Preparation, Store},
+    },
     busy::BusyWindow,
     drain::{Drain, Step},
     gather::Gathering,
@@ -245,8 +249,10 @@ impl<L: ShardLink> Bridge<L> {
         if handover.taking.is_some() {
             supervisor.hold();
         }
-        let source = setup.store;
-        let source = source.map(|store| AppSource::new(&config, store, started, inherited));
+        let preparation = Preparation::of(&setup.loaded);
+        let source = setup
+            .store
+            .map(|store| AppSource::new(&config, store, preparation, started, inherited));
         let kept_store = KeptStore::start(&config)?;
         let rate_store = RateStore::start(&config)?;
         let now = Instant::now();

@@ -15,7 +15,10 @@ use super::{
     config::{Answer, EXIT_BAD_CONFIG},
 };
 use crate::{
-    bridge::apps::store::{Created, Rows, RowsError, StoreError, StoreSetupError},
+    bridge::apps::store::{
+        Created, ImportError, Imported, Rows, RowsError, StoreError, StoreSetupError,
+        with_first_secret,
+    },
     config::{
         self, AppDefaults, ConfigErrors, Loaded, app_key, nearest_app_key, record_of_settings,
         records_of_file,
@@ -49,23 +52,12 @@ enum AppsError {
     Fixed(&'static str),
     #[error("the app {id:?} would not hold:\n{}", faults.join("\n"))]
     Faults { id: String, faults: Vec<String> },
-    #[error("the app {id:?} was not imported: {source}\n{}", kept(*written))]
-    Import {
-        id: String,
-        written: usize,
-        source: RowsError,
-    },
+    #[error("{0}")]
+    Import(#[from] ImportError),
     #[error("{path}: {fault}")]
     File { path: String, fault: String },
     #[error("no random bytes: {0}")]
     Random(getrandom::Error),
-}
-
-fn kept(written: usize) -> String {
-    match written {
-        0 => "nothing was written".to_owned(),
-        written => format!("{written} apps before it were"),
-    }
 }
 
 fn hint(nearest: &Option<String>) -> String {
@@ -85,7 +77,7 @@ impl AppsError {
             | Self::NoKey { .. }
             | Self::Fixed(_)
             | Self::Faults { .. }
-            | Self::Import { .. }
+            | Self::Import(_)
             | Self::File { .. }
             | Self::Random(_) => 1,
         }
@@ -279,7 +271,7 @@ impl Work<'_> {
         }
         let settings = self.holding(id, &record)?;
         if let Kept::Store(rows) = &mut self.kept {
-            insert(rows, &settings)?;
+            rows.add(&settings)?;
         }
         let mut answer = self.told(id, "added", &settings);
         if matches!(self.kept, Kept::Store(_)) && !self.of.json && !self.of.secrets {
@@ -399,32 +391,12 @@ impl Work<'_> {
             let out: String = apps.iter().map(|it| lines(&it.1, self.secrets())).collect();
             return Ok(not_written(out));
         };
-        // Before the first is written: a database may end a transaction in which a question failed.
-        let mut are_there = Vec::with_capacity(apps.len());
-        for (id, _) in &apps {
-            are_there.push(rows.read(id)?.is_some());
-        }
-        let is_whole = rows.begin()?;
-        let (mut added, mut changed, mut left) = (0, 0, 0);
-        for ((id, settings), is_there) in apps.iter().zip(are_there) {
-            let written = match (is_there, overwrite) {
-                (false, _) => insert(rows, settings).map(|()| added += 1),
-                (true, true) => {
-                    let given = with_first_secret(record_of_settings(settings));
-                    rows.update(id, &given).map(|()| changed += 1)
-                }
-                (true, false) => {
-                    left += 1;
-                    Ok(())
-                }
-            };
-            written.map_err(|source| AppsError::Import {
-                id: id.clone(),
-                written: if is_whole { 0 } else { added + changed },
-                source,
-            })?;
-        }
-        rows.commit()?;
+        let apps: Vec<Settings> = apps.into_iter().map(|(_, app)| app).collect();
+        let Imported {
+            added,
+            changed,
+            left,
+        } = rows.import(&apps, overwrite)?;
         let hint = match left {
             0 => "",
             _ => " (--overwrite changes them too)",
@@ -504,25 +476,6 @@ fn assignments(values: &[String]) -> Result<Map<String, Value>, AppsError> {
         members.insert(key.to_owned(), value);
     }
     Ok(members)
-}
-
-fn insert(rows: &mut Rows, settings: &Settings) -> Result<(), RowsError> {
-    let given = with_first_secret(record_of_settings(settings));
-    rows.insert(&given, &show::all(settings, Secrets::Shown))
-}
-
-/// A table's `secret` is never NULL: where only a list is given, its first one signs.
-fn with_first_secret(mut record: Map<String, Value>) -> Map<String, Value> {
-    if record.contains_key("secret") {
-        return record;
-    }
-    if let Some(Value::Array(secrets)) = record.get_mut("secrets")
-        && !secrets.is_empty()
-    {
-        let first = secrets.remove(0);
-        record.insert("secret".to_owned(), first);
-    }
-    record
 }
 
 fn random(bytes: usize) -> Result<String, AppsError> {

@@ -332,33 +332,36 @@ fn numbers(settings: &Settings, report: &mut Report) {
 /// The database that keeps the apps.
 fn app_store(settings: &Settings, report: &mut Report) {
     let driver = settings.text("app_manager.driver");
-    if driver == "memory" {
-        return;
-    }
+    let is_seeded = settings.text("app_manager.seed") != "never";
+    let apps = settings.records(APPS).len();
     let is_asked = [
-        (
-            "app_manager.seed",
-            settings.text("app_manager.seed") != "never",
-            "import FILE",
-        ),
+        ("app_manager.seed", is_seeded),
         (
             "app_manager.create_schema",
             settings.flag("app_manager.create_schema"),
-            "init",
         ),
     ];
-    for (path, _, command) in is_asked.into_iter().filter(|(_, is_asked, _)| *is_asked) {
-        let text = format!(
-            "is not in this release: a node writes nothing to a database; `sockudo apps {command}` does"
-        );
-        report.error(settings.origin(path), path, Fault::Conflict(text));
+    if driver == "memory" {
+        for (path, _) in is_asked.into_iter().filter(|(_, is_asked)| *is_asked) {
+            let text = "has no effect: app_manager.driver = \"memory\" has no database to write to";
+            report.warn(settings.origin(path), path, text.to_owned());
+        }
+        return;
     }
-    let apps = settings.records(APPS).len();
-    if apps > 0 {
+    if apps > 0 && !is_seeded {
         let text = format!(
-            "{apps} not used: app_manager.driver = \"{driver}\" keeps the apps; `sockudo apps import` takes them over"
+            "{apps} not used: app_manager.driver = \"{driver}\" keeps the apps; app_manager.seed or \
+             `sockudo apps import` takes them over"
         );
         report.warn(settings.origin(APPS), APPS, text);
+    }
+    if apps == 0 && is_seeded {
+        let text = format!("has no effect: there is no app in {APPS}");
+        report.warn(
+            settings.origin("app_manager.seed"),
+            "app_manager.seed",
+            text,
+        );
     }
     let pairs = [
         (

@@ -124,6 +124,41 @@ fn apps_of_a_database_serve_as_those_of_a_file() {
 }
 
 #[test]
+fn a_node_is_ready_when_its_apps_are_in_the_database_as_it_was_told_to_write_them() {
+    let test = "a_node_is_ready_when_its_apps_are_in_the_database";
+    let Some(database) = database(test) else {
+        return;
+    };
+    let seeds = |more: Value| {
+        let app = json!({"id": "new-id", "key": "new-key", "secret": "new-secret"});
+        let array = json!({"apps": [app]});
+        let mut all = json!({"app_manager": {
+            "seed": "if_missing", "create_schema": true, "array": array,
+        }});
+        merge(&mut all, more);
+        config(&database, all)
+    };
+    // An account that may only read.
+    let server = Server::spawn(&seeds(json!({})), 1);
+    eventually("the log to say what stands in its way", || {
+        let log = server.log();
+        log.contains("app_manager.create_schema: ").then_some(())
+    });
+    has_health(&server, 503, "ERROR");
+    assert!(!server.log().contains("new-secret"), "{}", server.log());
+    database.run(&["GRANT ALL ON apps.applications TO reader"]);
+    has_health(&server, 200, "OK");
+    assert_eq!(refusal(&server, "new-key"), 0);
+    // What somebody changed since stays.
+    database.run(&["UPDATE apps.applications SET enabled = FALSE WHERE id = 'new-id'"]);
+    drop(server);
+    let server = Server::start(&seeds(json!({})), 1);
+    has_health(&server, 200, "OK");
+    assert_eq!(refusal(&server, "new-key"), 4003);
+    assert_eq!(refusal(&server, "shop-key"), 0);
+}
+
+#[test]
 fn what_changes_in_the_database_holds_within_its_time_and_at_once_after_a_reload() {
     let Some(database) = database("what_changes_in_the_database_holds") else {
         return;

@@ -1,7 +1,7 @@
 //! Stores of apps against real servers: what is found, what is not, and what is said when they are gone.
 //!
 //! Owns: a store with its server, and the words of its tests; what all keep to stands in `contract`, what is a driver's
-//! own under `on_mysql`, `on_pgsql`, `on_dynamodb`.
+//! own under `on_mysql`, `on_pgsql`, `on_dynamodb`, what a node's start writes under `preparation`.
 //! May depend on: `sockudo::{bridge::apps::store, config}`.
 //! Invariants: every wait has a deadline ten times what is needed; nothing is left running.
 
@@ -30,6 +30,7 @@ mod on_mysql;
 mod on_pgsql;
 #[path = "../support/postgres.rs"]
 mod postgres;
+mod preparation;
 #[path = "../support/signal.rs"]
 mod signal;
 #[path = "../support/skip.rs"]

@@ -29,9 +29,9 @@ section! {
         /// How long an unknown app stays unknown.
         negative_ttl_s: u64 as "negative_ttl" = seconds(0)
             .derived("app_manager.cache.ttl, 10 at most").ours();
-        /// Whether static apps are written to the database at start.
+        /// Whether static apps are written to the database at start; the node is not ready before they are.
         seed: Seed = choice(Seed::CHOICES).default("never").ours();
-        /// Create or alter the database's table at start.
+        /// Make the database's table at start, or give it what it lacks; the node is not ready before that is done.
         create_schema: bool = flag().default("false").ours();
     }
 }

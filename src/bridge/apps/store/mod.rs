@@ -9,8 +9,10 @@ mod columns;
 mod crowd;
 pub mod dynamodb;
 mod found;
+mod import;
 pub mod mysql;
 pub mod pgsql;
+mod prepare;
 
 use std::future::Future;
 
@@ -20,6 +22,8 @@ use pgsql::{PgsqlRows, PgsqlStore};
 use serde_json::{Map, Value as Json};
 
 pub use super::AppName;
+pub use import::{ImportError, Imported, with_first_secret};
+pub use prepare::{Preparation, Prepared};
 
 use crate::config::{App, Config, sections::AppStoreDriver};
 
@@ -179,12 +183,21 @@ impl Rows {
         }
     }
 
-    /// Makes the table where it is not; one that is there is never altered.
+    /// Makes the table where it is not; one that is there is left as it is.
     pub fn create(&mut self) -> Result<Created, RowsError> {
         match self {
             Self::Mysql(rows) => rows.create(),
             Self::Pgsql(rows) => rows.create(),
             Self::Dynamodb(rows) => rows.create(),
+        }
+    }
+
+    /// Gives a table what it lacks, as `create` said it.
+    pub fn complete(&mut self, statement: &str) -> Result<(), RowsError> {
+        match self {
+            Self::Mysql(rows) => rows.complete(statement),
+            Self::Pgsql(rows) => rows.complete(statement),
+            Self::Dynamodb(rows) => rows.add_index(),
         }
     }
 }

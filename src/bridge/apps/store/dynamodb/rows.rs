@@ -3,15 +3,17 @@
 //! Owns: the calls that write, and the table that is made.
 //! May depend on: `dynamodb::{setup, item, fault}`, `serde_json`, tokio, the crate `aws-sdk-dynamodb`.
 //! Invariants: an item is written only if it is there, or is not, as the call says; a key that another item has is refused,
-//! as far as the index knows by then; a table that exists is never altered.
+//! as far as the index knows by then; a table that exists is altered by `add_index` only.
 
 use std::time::Duration;
 
 use aws_sdk_dynamodb::{
     Client,
+    error::BuildError,
     types::{
-        AttributeDefinition, AttributeValue, BillingMode, GlobalSecondaryIndex, KeySchemaElement,
-        KeyType, Projection, ProjectionType, ScalarAttributeType, TableStatus,
+        AttributeDefinition, AttributeValue, BillingMode, CreateGlobalSecondaryIndexAction,
+        GlobalSecondaryIndex, GlobalSecondaryIndexUpdate, IndexStatus, KeySchemaElement, KeyType,
+        Projection, ProjectionType, ScalarAttributeType, TableDescription, TableStatus,
     },
 };
 use serde_json::{Map, Value as Json};
@@ -27,6 +29,13 @@ use super::{
     setup::DynamodbSetup,
 };
 use crate::config::Config;
+
+/// A table that is there.
+struct Described {
+    has_index: bool,
+    /// The table and its index.
+    is_usable: bool,
+}
 
 #[derive(Debug)]
 pub struct DynamodbRows {
@@ -164,66 +173,81 @@ impl DynamodbRows {
     /// Makes the table where it is not.
     pub fn create(&mut self) -> Result<Created, RowsError> {
         let described = self.runtime.block_on(self.describe());
-        let (_, has_index) = match described {
+        let described = match described {
             Err(failed) if failed.is("ResourceNotFoundException") => {
                 self.run(self.make())?;
                 return Ok(Created::Made);
             }
             described => described.map_err(|failed| self.down(&failed))?,
         };
-        Ok(match has_index {
+        Ok(match described.has_index {
             true => Created::Whole,
             false => Created::Lacks(self.index_command()),
         })
     }
 
-    /// Whether the table can be used, and has its index.
-    async fn describe(&self) -> Result<(bool, bool), Failed> {
+    async fn describe(&self) -> Result<Described, Failed> {
         let asked = self.client.describe_table().table_name(&self.setup.table);
         let table = asked.send().await?.table;
-        let is_active = table
-            .as_ref()
-            .is_some_and(|it| it.table_status == Some(TableStatus::Active));
         let mut indexes = table.iter().flat_map(|it| it.global_secondary_indexes());
-        let has_index = indexes.any(|it| it.index_name() == Some(self.setup.names.index));
-        Ok((is_active, has_index))
+        let index = indexes.find(|it| it.index_name() == Some(self.setup.names.index));
+        let is_active = |it: &TableDescription| it.table_status == Some(TableStatus::Active);
+        Ok(Described {
+            has_index: index.is_some(),
+            is_usable: table.as_ref().is_some_and(is_active)
+                && index.is_some_and(|it| it.index_status == Some(IndexStatus::Active)),
+        })
     }
 
     async fn make(&self) -> Result<(), Failed> {
         let names = self.setup.names;
-        let attribute = |name: &str| {
-            AttributeDefinition::builder()
-                .attribute_name(name)
-                .attribute_type(ScalarAttributeType::S)
-                .build()
-        };
-        let hash = |name: &str| {
-            KeySchemaElement::builder()
-                .attribute_name(name)
-                .key_type(KeyType::Hash)
-                .build()
-        };
-        let all = Projection::builder().projection_type(ProjectionType::All);
-        let index = GlobalSecondaryIndex::builder()
-            .index_name(names.index)
-            .key_schema(hash(names.key)?)
-            .projection(all.build());
         let make = self
             .client
             .create_table()
             .table_name(&self.setup.table)
-            .attribute_definitions(attribute(names.id)?)
-            .attribute_definitions(attribute(names.key)?)
-            .key_schema(hash(names.id)?)
-            .global_secondary_indexes(index.build()?)
+            .attribute_definitions(text_attribute(names.id)?)
+            .attribute_definitions(text_attribute(names.key)?)
+            .key_schema(hash_key(names.id)?)
+            .global_secondary_indexes(
+                GlobalSecondaryIndex::builder()
+                    .index_name(names.index)
+                    .key_schema(hash_key(names.key)?)
+                    .projection(whole_items())
+                    .build()?,
+            )
             .billing_mode(BillingMode::PayPerRequest);
         make.send().await?;
+        self.until_usable("the new table is still being made").await
+    }
+
+    /// Gives a table that is there its index, which fills beside what goes on.
+    pub fn add_index(&mut self) -> Result<(), RowsError> {
+        self.run(self.make_index())
+    }
+
+    async fn make_index(&self) -> Result<(), Failed> {
+        let names = self.setup.names;
+        let create = CreateGlobalSecondaryIndexAction::builder()
+            .index_name(names.index)
+            .key_schema(hash_key(names.key)?)
+            .projection(whole_items());
+        let update = GlobalSecondaryIndexUpdate::builder().create(create.build()?);
+        let asked = self
+            .client
+            .update_table()
+            .table_name(&self.setup.table)
+            .attribute_definitions(text_attribute(names.key)?)
+            .global_secondary_index_updates(update.build());
+        asked.send().await?;
+        self.until_usable("the table's new index is still being made")
+            .await
+    }
+
+    async fn until_usable(&self, late: &str) -> Result<(), Failed> {
         let until = Instant::now() + MADE_WITHIN;
-        while !self.describe().await?.0 {
+        while !self.describe().await?.is_usable {
             if Instant::now() > until {
-                return Err(Failed::Unasked(
-                    "the new table is still being made".to_owned(),
-                ));
+                return Err(Failed::Unasked(late.to_owned()));
             }
             sleep(Duration::from_millis(250)).await;
         }
@@ -280,6 +304,25 @@ impl DynamodbRows {
     fn down(&self, failed: &Failed) -> RowsError {
         fault::down(failed, &self.setup).into()
     }
+}
+
+fn text_attribute(name: &str) -> Result<AttributeDefinition, BuildError> {
+    AttributeDefinition::builder()
+        .attribute_name(name)
+        .attribute_type(ScalarAttributeType::S)
+        .build()
+}
+
+fn hash_key(name: &str) -> Result<KeySchemaElement, BuildError> {
+    KeySchemaElement::builder()
+        .attribute_name(name)
+        .key_type(KeyType::Hash)
+        .build()
+}
+
+fn whole_items() -> Projection {
+    let all = Projection::builder().projection_type(ProjectionType::All);
+    all.build()
 }
 
 const MADE_WITHIN: Duration = Duration::from_secs(30);

@@ -3,7 +3,7 @@
 //! Owns: the statements that write, the columns that are there, and the table that is made.
 //! May depend on: `mysql::{setup, table, row, fault}`, `config::app_key`, `serde_json`.
 //! Invariants: every value is bound; a row is changed only if its id is byte for byte the one that
-//! was given; a table that exists is never altered.
+//! was given; a table that exists is altered by `complete` only.
 
 use std::{fmt::Write as _, rc::Rc, sync::Arc};
 
@@ -188,6 +188,11 @@ impl MysqlRows {
             true => Created::Whole,
             false => Created::Lacks(statement),
         })
+    }
+
+    /// Runs what `create` said is lacking.
+    pub fn complete(&mut self, statement: &str) -> Result<(), RowsError> {
+        self.order(statement)
     }
 
     /// The column of a key, or the statement that adds it.

@@ -3,7 +3,7 @@
 //! Owns: the statements that write, the columns that are there, and the table that is made.
 //! May depend on: `pgsql::{setup, link, table, fault}`, `config::app_key`, `serde_json`, tokio.
 //! Invariants: every value is bound; a row is changed only if its id is byte for byte the one that
-//! was given; a table that exists is never altered.
+//! was given; a table that exists is altered by `complete` only.
 
 use std::{fmt::Write as _, future::poll_fn, pin::pin, rc::Rc, sync::Arc};
 
@@ -199,6 +199,11 @@ impl PgsqlRows {
             true => Created::Whole,
             false => Created::Lacks(statement),
         })
+    }
+
+    /// Runs what `create` said is lacking.
+    pub fn complete(&mut self, statement: &str) -> Result<(), RowsError> {
+        self.write(statement, &[])
     }
 
     /// The column of a key, or the statement that adds it.
