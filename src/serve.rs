@@ -30,6 +30,7 @@ use crate::{
         handover::adapter_name,
         notify::Supervisor,
         port_tls::{PortTls, PortTlsError},
+        reach::{queue_name, store_name},
         redirect::{self, RedirectError},
         run::{self as bridge, BridgeError, Exit, Reload, Setup},
         signals,
@@ -37,7 +38,7 @@ use crate::{
     },
     config::{
         self, Config, ConfigErrors, Loaded, Notice, Sources,
-        sections::{AdapterDriver, AppStoreDriver, QueueDriver, UnixSocket},
+        sections::{AdapterDriver, UnixSocket},
     },
     handover::{
         link::Link,
@@ -265,17 +266,6 @@ fn supervisor(environment: &BTreeMap<String, String>) -> Supervisor {
     Supervisor::find(environment, std::process::id(), Instant::now())
 }
 
-/// As the configuration has it.
-const fn store_name(driver: AppStoreDriver) -> &'static str {
-    match driver {
-        AppStoreDriver::Memory => "memory",
-        AppStoreDriver::Mysql => "mysql",
-        AppStoreDriver::Dynamodb => "dynamodb",
-        AppStoreDriver::Pgsql => "pgsql",
-        AppStoreDriver::Scylladb => "scylladb",
-    }
-}
-
 /// Whom this process takes over from. What they must have in common is looked at here.
 fn meet(link: Option<Arc<Link>>, config: &Config) -> Result<Option<Predecessor>, ServeError> {
     let Some(link) = link else { return Ok(None) };
@@ -305,16 +295,6 @@ fn meet(link: Option<Arc<Link>>, config: &Config) -> Result<Option<Predecessor>,
         }
     }
     Ok(Some(predecessor))
-}
-
-const fn queue_name(driver: QueueDriver) -> &'static str {
-    match driver {
-        QueueDriver::Memory => "memory",
-        QueueDriver::Redis => "redis",
-        QueueDriver::RedisCluster => "redis-cluster",
-        QueueDriver::Sqs => "sqs",
-        QueueDriver::None => "none",
-    }
 }
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -79,20 +79,28 @@ pub(super) enum Reached {
     Waiting { name: Box<KeptName>, write: Write },
 }
 
+/// The server of the cache, and how it is called; `None` where the cache is this node's own.
+pub(super) fn commands(config: &Config) -> Result<Option<(RedisCommands, &'static str)>, BusError> {
+    let cache = &config.cache;
+    let (setup, backend) = match cache.driver {
+        CacheDriver::Redis => (
+            one_redis(config, cache.redis.url_override.as_ref()),
+            "redis",
+        ),
+        CacheDriver::RedisCluster => (cluster_redis(config, &[]), "redis_cluster"),
+        CacheDriver::Memory | CacheDriver::None => return Ok(None),
+    };
+    Ok(Some((RedisCommands::start(&setup, PURPOSE)?, backend)))
+}
+
 impl KeptStore {
     /// `None` where the cache is this node's own.
     pub(super) fn start(config: &Config) -> Result<Option<Self>, BusError> {
-        let cache = &config.cache;
-        let (setup, backend) = match cache.driver {
-            CacheDriver::Redis => (
-                one_redis(config, cache.redis.url_override.as_ref()),
-                "redis",
-            ),
-            CacheDriver::RedisCluster => (cluster_redis(config, &[]), "redis_cluster"),
-            CacheDriver::Memory | CacheDriver::None => return Ok(None),
+        let Some((commands, backend)) = commands(config)? else {
+            return Ok(None);
         };
-        let commands = RedisCommands::start(&setup, PURPOSE)?;
-        Ok(Some(Self::new(commands, &cache.redis.prefix, backend)))
+        let prefix = &config.cache.redis.prefix;
+        Ok(Some(Self::new(commands, prefix, backend)))
     }
 
     fn new(commands: RedisCommands, prefix: &str, backend: &'static str) -> Self {

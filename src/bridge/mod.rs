@@ -34,6 +34,7 @@ pub mod port_tls;
 pub mod queue;
 pub mod queue_setup;
 mod rate_store;
+pub mod reach;
 pub mod redirect;
 mod redis_cluster_setup;
 pub mod redis_commands;

@@ -17,7 +17,7 @@ use super::{
     link::ShardLink,
     message::{FromBridge, RateGrant, RateOf, RateQuestion, RateTaken},
     redis_cluster_setup::cluster_redis,
-    redis_commands::{CommandFault, CommandsSetup, Purpose, RedisCommands},
+    redis_commands::{CommandFault, Purpose, RedisCommands},
     redis_setup::one_redis,
     run::Bridge,
 };
@@ -64,29 +64,38 @@ end \
 local wait = math.max(0, math.ceil((full + window / limit - window - now) / 1000)) \
 return {given, there - given, math.ceil((full - now) / 1000), wait}";
 
+/// The server of the limiter, and how it is called; `None` where each node counts for itself.
+pub(super) fn commands(config: &Config) -> Result<Option<(RedisCommands, &'static str)>, BusError> {
+    let limiter = &config.rate_limiter;
+    let url = limiter.redis.url_override.as_ref();
+    let (setup, backend) = match limiter.driver {
+        _ if !limiter.enabled => return Ok(None),
+        RateLimiterDriver::Redis => (one_redis(config, url), "redis"),
+        RateLimiterDriver::RedisCluster => (cluster_redis(config, &[]), "redis_cluster"),
+        RateLimiterDriver::Memory | RateLimiterDriver::None => return Ok(None),
+    };
+    Ok(Some((RedisCommands::start(&setup, PURPOSE)?, backend)))
+}
+
 impl RateStore {
     /// `None` where each node counts for itself.
     pub(super) fn start(config: &Config) -> Result<Option<Self>, BusError> {
-        let limiter = &config.rate_limiter;
-        let url = limiter.redis.url_override.as_ref();
-        let (setup, backend) = match limiter.driver {
-            _ if !limiter.enabled => return Ok(None),
-            RateLimiterDriver::Redis => (one_redis(config, url), "redis"),
-            RateLimiterDriver::RedisCluster => (cluster_redis(config, &[]), "redis_cluster"),
-            RateLimiterDriver::Memory | RateLimiterDriver::None => return Ok(None),
+        let Some((commands, backend)) = commands(config)? else {
+            return Ok(None);
         };
-        Self::new(&setup, &limiter.redis.prefix, backend).map(Some)
+        let prefix = &config.rate_limiter.redis.prefix;
+        Ok(Some(Self::new(commands, prefix, backend)))
     }
 
-    fn new(setup: &CommandsSetup, prefix: &str, backend: &'static str) -> Result<Self, BusError> {
-        Ok(Self {
-            commands: RedisCommands::start(setup, PURPOSE)?,
+    fn new(commands: RedisCommands, prefix: &str, backend: &'static str) -> Self {
+        Self {
+            commands,
             prefix: prefix.to_owned(),
             backend,
             asked: Vec::new(),
             loads: JoinSet::new(),
             refuses: None,
-        })
+        }
     }
 
     pub(super) fn is_failing(&self) -> bool {

@@ -1,15 +1,19 @@
 //! What `config check` and `config show` answer, as texts and exit codes.
 //!
 //! Owns: the form of a check's findings.
-//! May depend on: `config`, `bridge::port_tls`, and the arguments in `cli`.
-//! Invariants: pure but for the load and the files of TLS: the caller prints.
+//! May depend on: `config`, `bridge::{port_tls, reach}`, and the arguments in `cli`.
+//! Invariants: pure but for the load, the files of TLS and the backends that are asked: the caller prints.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
 use super::{Check, Format, Show};
-use crate::bridge::{port_tls::PortTls, tickets::TicketKeys};
+use crate::bridge::{
+    port_tls::PortTls,
+    reach::{self, Backend},
+    tickets::TicketKeys,
+};
 use crate::config::error::Fault;
 use crate::config::load::{self, Loaded};
 use crate::config::show::{self, Origins, Secrets};
@@ -31,22 +35,42 @@ const EXIT_FINDINGS: u8 = 1;
 
 pub fn check(arguments: &Check, environment: BTreeMap<String, String>) -> Answer {
     let loaded = load::load(&arguments.from.sources(environment)).and_then(with_tls);
+    let backends = match &loaded {
+        Ok(loaded) if arguments.online => reached(loaded),
+        Ok(_) | Err(_) => Vec::new(),
+    };
+    let has_silent = backends.iter().any(|backend| backend.answer.is_err());
     let exit = match &loaded {
         Err(_) => EXIT_BAD_CONFIG,
         Ok(loaded) if arguments.strict && count(&loaded.notices, Level::Warning) > 0 => {
             EXIT_FINDINGS
         }
+        Ok(_) if has_silent => EXIT_FINDINGS,
         Ok(_) => 0,
     };
     let out = if arguments.json {
-        check_json(&loaded)
+        check_json(&loaded, arguments.online.then_some(&*backends))
     } else {
-        check_text(&loaded)
+        check_text(&loaded, &backends)
     };
     Answer {
         out,
         diagnostics: String::new(),
         exit,
+    }
+}
+
+fn reached(loaded: &Loaded) -> Vec<Backend> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(reach::reach(&loaded.config)),
+        Err(error) => vec![Backend {
+            section: "online",
+            driver: "none",
+            answer: Err(format!("no runtime: {error}")),
+        }],
     }
 }
 
@@ -99,7 +123,7 @@ pub fn show(arguments: &Show, environment: BTreeMap<String, String>) -> Answer {
     }
 }
 
-fn check_text(loaded: &Result<Loaded, ConfigErrors>) -> String {
+fn check_text(loaded: &Result<Loaded, ConfigErrors>, backends: &[Backend]) -> String {
     match loaded {
         Err(errors) => {
             let count = errors.0.len();
@@ -116,18 +140,34 @@ fn check_text(loaded: &Result<Loaded, ConfigErrors>) -> String {
                 }
             }
             out.push_str(&limits_text(&loaded.config.app_manager.apps));
+            for backend in backends {
+                let answer = match &backend.answer {
+                    Ok(()) => "answers",
+                    Err(fault) => fault,
+                };
+                let (section, driver) = (backend.section, backend.driver);
+                out.push_str(&format!("backend: {section} ({driver}): {answer}\n"));
+            }
             let file = loaded.file.as_ref().map(|file| file.display().to_string());
             let file = file.unwrap_or_else(|| "no file".to_owned());
             let warnings = plural(count(&loaded.notices, Level::Warning), "warning");
             let notes = plural(count(&loaded.notices, Level::Note), "note");
             let apps = plural(loaded.config.app_manager.apps.len(), "app");
-            out.push_str(&format!("ok ({file}, {apps}): {warnings}, {notes}\n"));
+            let silent = backends.iter().filter(|it| it.answer.is_err()).count();
+            let silent = match silent {
+                0 => String::new(),
+                silent => format!(", {} without an answer", plural(silent, "backend")),
+            };
+            out.push_str(&format!(
+                "ok ({file}, {apps}): {warnings}, {notes}{silent}\n"
+            ));
             out
         }
     }
 }
 
-fn check_json(loaded: &Result<Loaded, ConfigErrors>) -> String {
+/// `backends` if they were asked.
+fn check_json(loaded: &Result<Loaded, ConfigErrors>, backends: Option<&[Backend]>) -> String {
     let answer = match loaded {
         Err(ConfigErrors(errors)) => {
             let error = |error: &ConfigError| {
@@ -153,10 +193,23 @@ fn check_json(loaded: &Result<Loaded, ConfigErrors>) -> String {
             let file = loaded.file.as_ref().map(|file| file.display().to_string());
             let apps = loaded.config.app_manager.apps.iter();
             let apps: Vec<Value> = apps.map(limits_json).collect();
-            json!({ "ok": true, "file": file, "notices": notices, "apps": apps })
+            let mut answer = json!({ "ok": true, "file": file, "notices": notices, "apps": apps });
+            if let Some(backends) = backends {
+                answer["backends"] = backends.iter().map(backend_json).collect();
+            }
+            answer
         }
     };
     format!("{answer:#}\n")
+}
+
+fn backend_json(backend: &Backend) -> Value {
+    json!({
+        "section": backend.section,
+        "driver": backend.driver,
+        "ok": backend.answer.is_ok(),
+        "text": backend.answer.as_ref().err(),
+    })
 }
 
 /// The limits that hold, app by app, whoever set them.

@@ -113,8 +113,9 @@ pub enum Command {
 pub enum ConfigCommand {
     /// Say everything that is wrong with the configuration, and what to know about it
     ///
-    /// Reads file, environment and flags as `serve` would, opens no port and no connection. Exit
-    /// status: 0 if the server would start, 78 if not, 1 for warnings under --strict.
+    /// Reads file, environment and flags as `serve` would, opens no port, and a connection under --online
+    /// only. Exit status: 0 if the server would start, 78 if not, 1 for warnings under --strict, and for a
+    /// backend that does not answer under --online.
     Check(Check),
     /// Print the values that are in effect, secrets masked
     Show(Show),
@@ -548,6 +549,9 @@ pub struct Check {
     /// Exit 1 if there is a warning
     #[arg(long)]
     pub strict: bool,
+    /// Also ask every backend whether it answers: apps, bus, cache, rate limiter, queue
+    #[arg(long)]
+    pub online: bool,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -1,7 +1,7 @@
 //! What operators ask of a running node over its admin socket.
 
 use std::collections::HashSet;
-use std::process::Output;
+use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
@@ -188,7 +188,7 @@ impl Screen {
     }
 
     fn tmux(&self, arguments: &[&str]) -> Option<Output> {
-        let mut command = std::process::Command::new("tmux");
+        let mut command = Command::new("tmux");
         command.args(["-L", &self.socket, "-f", "/dev/null"]);
         command
             .args(arguments)
@@ -220,5 +220,64 @@ impl Drop for Screen {
     fn drop(&mut self) {
         // It has ended already where all went well.
         self.tmux(&["kill-server"]);
+    }
+}
+
+/// `config check --online` on these keys: how it ends, and what it says of each backend.
+fn checked(keys: &Value) -> (i32, Vec<(String, Option<String>)>) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("config.json");
+    std::fs::write(&file, keys.to_string()).expect("a file");
+    let output = Command::new(env!("CARGO_BIN_EXE_sockudo"))
+        .args(["config", "check", "--online", "--json", "--config"])
+        .arg(&file)
+        .output()
+        .expect("it starts");
+    let (code, text) = said(&output);
+    let answer: Value = serde_json::from_str(&text).expect("JSON");
+    let backends = answer["backends"].as_array().expect("a list").iter();
+    let backend = |it: &Value| {
+        let (section, text) = (&it["section"], &it["text"]);
+        assert_eq!(it["ok"], text.is_null());
+        let section = section.as_str().expect("a text").to_owned();
+        (section, text.as_str().map(str::to_owned))
+    };
+    (code, backends.map(backend).collect())
+}
+
+#[test]
+fn a_check_asks_each_backend_and_names_the_keys_of_who_does_not_answer() {
+    let Some(mut redis) = Redis::start_with_password("hunter-2") else {
+        return skip("operators", "no redis-server");
+    };
+    let (host, port) = (redis.address.ip().to_string(), redis.address.port());
+    let keys = |password: &str| {
+        json!({
+            "adapter": {"driver": "redis"}, "cache": {"driver": "redis"}, "queue": {"driver": "redis"},
+            "rate_limiter": {"enabled": true, "driver": "redis"},
+            "database": {"redis": {"host": host, "port": port, "password": password}},
+        })
+    };
+    assert_eq!(checked(&json!({})), (0, vec![]));
+    let (code, backends) = checked(&keys("hunter-2"));
+    let sections = ["adapter", "cache", "rate_limiter", "queue"];
+    let all_answer = sections.map(|section| (section.to_owned(), None));
+    assert_eq!((code, &*backends), (0, &all_answer[..]));
+    // It wrote nothing there.
+    assert_eq!(redis.command(&["DBSIZE"]), ":0");
+    for (password, part) in [
+        ("wrong-2", "database.redis.password"),
+        ("hunter-2", "cannot"),
+    ] {
+        let (code, backends) = checked(&keys(password));
+        assert_eq!((code, backends.len()), (1, 4), "{backends:?}");
+        for (section, text) in &backends {
+            let text = text.as_deref().unwrap_or_default();
+            assert!(
+                text.contains(part) && !text.contains(password),
+                "{section}: {text}"
+            );
+        }
+        redis.kill();
     }
 }

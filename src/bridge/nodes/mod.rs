@@ -74,6 +74,18 @@ pub(super) struct NodeOf<'a> {
     pub followed: Option<&'a Welcome>,
 }
 
+/// The bus of the configuration, as a node of that name connects to it; `None` with the local adapter.
+pub(super) fn bus_setup(config: &Config, name: &str) -> Option<Setup> {
+    Some(match config.adapter.driver {
+        AdapterDriver::Redis => Setup::Redis(redis_setup(config, name, QUEUE_BYTES_MAX)),
+        AdapterDriver::Nats => Setup::Nats(nats_setup(config, name, QUEUE_BYTES_MAX)),
+        AdapterDriver::RedisCluster => {
+            Setup::RedisCluster(redis_cluster_setup(config, name, QUEUE_BYTES_MAX))
+        }
+        AdapterDriver::Local => return None,
+    })
+}
+
 impl Nodes {
     /// Begins to connect; `None` with the local adapter. Must be called inside the bridge's runtime.
     ///
@@ -85,14 +97,8 @@ impl Nodes {
         started: Instant,
         shards: u16,
     ) -> Result<Option<Self>, BusError> {
-        let name = of_node.name;
-        let setup = match config.adapter.driver {
-            AdapterDriver::Redis => Setup::Redis(redis_setup(config, name, QUEUE_BYTES_MAX)),
-            AdapterDriver::Nats => Setup::Nats(nats_setup(config, name, QUEUE_BYTES_MAX)),
-            AdapterDriver::RedisCluster => {
-                Setup::RedisCluster(redis_cluster_setup(config, name, QUEUE_BYTES_MAX))
-            }
-            AdapterDriver::Local => return Ok(None),
+        let Some(setup) = bus_setup(config, of_node.name) else {
+            return Ok(None);
         };
         let bus = Bus::start(setup)?;
         let node = node_setup(config, of_node);

@@ -144,6 +144,17 @@ pub enum Store {
 }
 
 impl Store {
+    /// Asks whether it answers, and changes nothing.
+    ///
+    /// # Errors
+    /// As `turn`.
+    pub async fn reach(&self) -> Result<(), StoreFault> {
+        match self {
+            Self::Redis(store) => store.reach().await,
+            Self::Sqs(store) => store.reach().await,
+        }
+    }
+
     /// Ends when a turn may bring jobs that an earlier one did not; never where only a turn knows.
     pub async fn ready(&self) {
         match self {

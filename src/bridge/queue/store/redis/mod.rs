@@ -179,6 +179,17 @@ impl RedisStore {
 }
 
 impl RedisStore {
+    pub(super) async fn reach(&self) -> Result<(), StoreFault> {
+        let part = &self.0;
+        let key = part.keys.of("dead");
+        let mut pipeline = Pipeline::new();
+        pipeline.cmd("HLEN").arg(&key);
+        let answers = part.commands.run(&key, &pipeline, LETTERS_WITHIN).await;
+        let answers = answers.map_err(|fault| StoreFault(fault.to_string()))?;
+        part.hold(answers.into_iter().next().ok_or_else(odd)?)
+            .map(drop)
+    }
+
     pub(super) async fn letters(&self) -> Result<Vec<(u64, Vec<u8>)>, StoreFault> {
         let part = &self.0;
         let key = part.keys.of("dead");

@@ -79,9 +79,28 @@ impl Calls {
         Ok(queue)
     }
 
+    /// Asks for the queue of the jobs and changes nothing: one that is not there is made by who uses it.
+    pub(super) async fn reach(&self) -> Result<(), Failed> {
+        let name = self.setup.queue();
+        if let Some(url) = self.url_by_prefix(name) {
+            let asked = self.client.get_queue_attributes().queue_url(url);
+            return Ok(asked.send().await.map(drop)?);
+        }
+        let asked = self.client.get_queue_url().queue_name(name).send().await;
+        match asked.map_err(Failed::from) {
+            Err(failed) if !failed.is_without_queue() => Err(failed),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    fn url_by_prefix(&self, name: &str) -> Option<String> {
+        let prefix = self.setup.url_prefix.as_ref()?;
+        Some(format!("{}/{name}", prefix.trim_end_matches('/')))
+    }
+
     async fn find(&self, which: Which, name: &str) -> Result<Queue, Failed> {
-        let url = match &self.setup.url_prefix {
-            Some(prefix) => format!("{}/{name}", prefix.trim_end_matches('/')),
+        let url = match self.url_by_prefix(name) {
+            Some(url) => url,
             None => {
                 let asked = self.client.get_queue_url().queue_name(name).send().await;
                 let found = match asked.map_err(Failed::from) {

@@ -95,6 +95,12 @@ impl SqsStore {
         })))
     }
 
+    pub(super) async fn reach(&self) -> Result<(), StoreFault> {
+        let calls = &self.0.calls;
+        let reached = calls.reach().await;
+        reached.map_err(|failed| failed.told(&calls.setup))
+    }
+
     /// Ends when there may be something to take.
     pub(super) async fn ready(&self) {
         self.0.ready.notified().await;

@@ -1,0 +1,186 @@
+//! Whether what a configuration names outside of this host answers, asked once.
+//!
+//! Owns: `reach`, `Backend`; the drivers' names.
+//! May depend on: `config`, the stores and buses of `bridge`, tokio.
+//! Invariants: nothing is written there; every answer comes within `ANSWER_WITHIN`; no text holds a secret.
+
+use std::{fmt, time::Duration};
+
+use ::redis::cmd;
+use tokio::time::{sleep, timeout};
+
+use super::{
+    adapter::{Bus, BusError, status::Status},
+    apps::store::Store,
+    handover::adapter_name,
+    kept_store,
+    nodes::bus_setup,
+    queue_setup, rate_store,
+    redis_commands::RedisCommands,
+};
+use crate::config::{
+    Config,
+    sections::{AppStoreDriver, QueueDriver},
+};
+
+/// What of a configuration is elsewhere.
+#[derive(Clone, Debug)]
+pub struct Backend {
+    /// The section that names it.
+    pub section: &'static str,
+    pub driver: &'static str,
+    /// A sentence that names the key and what to do.
+    pub answer: Result<(), String>,
+}
+
+/// A server that is slower is as good as gone, and connections that were refused are tried again until then.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+const AGAIN_AFTER: Duration = Duration::from_millis(100);
+
+/// All that the configuration names, at once. Needs a tokio runtime with time and I/O.
+pub async fn reach(config: &Config) -> Vec<Backend> {
+    let (apps, bus, cache, rates, queue) = tokio::join!(
+        apps(config),
+        bus(config),
+        redis("cache", kept_store::commands(config)),
+        redis("rate_limiter", rate_store::commands(config)),
+        queue(config),
+    );
+    [apps, bus, cache, rates, queue]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+async fn apps(config: &Config) -> Option<Backend> {
+    let answer = match Store::start(config) {
+        Ok(None) => return None,
+        Ok(Some(store)) => {
+            again(async || store.find_all(Vec::new()).await.map(drop).map_err(text)).await
+        }
+        Err(error) => Err(text(error)),
+    };
+    Some(Backend {
+        section: "app_manager",
+        driver: store_name(config.app_manager.driver),
+        answer,
+    })
+}
+
+async fn bus(config: &Config) -> Option<Backend> {
+    let setup = bus_setup(config, "check")?;
+    let answer = match Bus::start(setup) {
+        Ok(bus) => up(bus).await,
+        Err(error) => Err(text(error)),
+    };
+    Some(Backend {
+        section: "adapter",
+        driver: adapter_name(config.adapter.driver),
+        answer,
+    })
+}
+
+async fn up(mut bus: Bus) -> Result<(), String> {
+    let up = async {
+        while !bus.status().is_up() {
+            bus.next().await;
+        }
+    };
+    let is_up = timeout(ANSWER_WITHIN, up).await.is_ok();
+    let Status { events, state, .. } = bus.status();
+    bus.close().await;
+    match is_up {
+        true => Ok(()),
+        false => Err(events.trouble.or(state.trouble).unwrap_or_else(silence)),
+    }
+}
+
+async fn redis(
+    section: &'static str,
+    commands: Result<Option<(RedisCommands, &'static str)>, BusError>,
+) -> Option<Backend> {
+    let (driver, answer) = match commands {
+        Ok(None) => return None,
+        Ok(Some((commands, driver))) => (driver, again(async || pong(&commands).await).await),
+        Err(error) => ("redis", Err(text(error))),
+    };
+    Some(Backend {
+        section,
+        driver,
+        answer,
+    })
+}
+
+async fn pong(commands: &RedisCommands) -> Result<(), String> {
+    let ping = vec![(String::new(), cmd("PING"))];
+    let answers = commands.run_each(ping, ANSWER_WITHIN).await;
+    let answer = answers.into_iter().next();
+    answer.map_or(Ok(()), |answer| answer.map(drop).map_err(text))
+}
+
+async fn queue(config: &Config) -> Option<Backend> {
+    let answer = match queue_setup::stores(config) {
+        Ok(stores) if stores.is_empty() => return None,
+        Ok(stores) => {
+            again(async || {
+                for store in &stores {
+                    store.reach().await.map_err(text)?;
+                }
+                Ok(())
+            })
+            .await
+        }
+        Err(error) => Err(text(error)),
+    };
+    Some(Backend {
+        section: "queue",
+        driver: queue_name(config.queue.driver),
+        answer,
+    })
+}
+
+fn silence() -> String {
+    "does not answer".to_owned()
+}
+
+fn text(fault: impl fmt::Display) -> String {
+    fault.to_string()
+}
+
+/// Asks until there is an answer, or the last fault: a connection may be on its way yet.
+async fn again(mut ask: impl AsyncFnMut() -> Result<(), String>) -> Result<(), String> {
+    let mut last = silence();
+    let asking = async {
+        loop {
+            match ask().await {
+                Ok(()) => return,
+                Err(fault) => last = fault,
+            }
+            sleep(AGAIN_AFTER).await;
+        }
+    };
+    let asked = timeout(ANSWER_WITHIN, asking).await;
+    asked.map_err(|_| last)
+}
+
+/// As the configuration has it.
+pub const fn store_name(driver: AppStoreDriver) -> &'static str {
+    match driver {
+        AppStoreDriver::Memory => "memory",
+        AppStoreDriver::Mysql => "mysql",
+        AppStoreDriver::Dynamodb => "dynamodb",
+        AppStoreDriver::Pgsql => "pgsql",
+        AppStoreDriver::Scylladb => "scylladb",
+    }
+}
+
+/// As the configuration has it.
+pub const fn queue_name(driver: QueueDriver) -> &'static str {
+    match driver {
+        QueueDriver::Memory => "memory",
+        QueueDriver::Redis => "redis",
+        QueueDriver::RedisCluster => "redis-cluster",
+        QueueDriver::Sqs => "sqs",
+        QueueDriver::None => "none",
+    }
+}
