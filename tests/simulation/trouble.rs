@@ -33,11 +33,23 @@ struct Cut {
     what: Wrong,
 }
 
+impl Cut {
+    fn reaches(&self, at: Millis) -> bool {
+        self.until.is_none_or(|until| until >= at)
+    }
+
+    fn lasted_ms(&self, now: Millis) -> u64 {
+        self.until.unwrap_or(now).since(self.from)
+    }
+}
+
 /// What is judged, and how long it takes until all have heard all when nothing is wrong.
 #[derive(Clone, Copy)]
 struct Judged {
     now: Millis,
     heard_ms: u64,
+    /// After so much silence a node may be taken for dead.
+    expelled_ms: u64,
 }
 
 impl Judged {
@@ -150,21 +162,26 @@ impl Troubles {
     }
 
     /// Whether a node may not know yet who came to another one then: since then it was never without
-    /// trouble for so long that it has heard all there is. Whom it once knew it knows until its life ends.
+    /// trouble for so long that it has heard all there is. Whom it once knew it knows until its life ends,
+    /// or until it took that node for dead, by right, and has not heard all of it since.
     fn may_be_unknown(&self, came: Millis, node: usize, for_whom: usize, judged: Judged) -> bool {
         let mut from = judged.since();
         loop {
             let cuts = self.cuts.iter();
             let mut conceal = cuts.filter(|cut| {
-                let reaches = cut.until.is_none_or(|until| until >= from);
-                reaches && judged.before(cut.from) < from && cut.what.conceals(node, for_whom)
+                let is_before = judged.before(cut.from) < from;
+                cut.reaches(from) && is_before && cut.what.conceals(node, for_whom)
             });
             match conceal.next() {
                 Some(cut) if cut.what == Wrong::Gone(for_whom) => return true,
                 Some(cut) => from = judged.before(cut.from),
-                None => return came >= from,
+                None => break,
             }
         }
+        let cuts = self.cuts.iter().filter(|cut| cut.reaches(from));
+        let silent = cuts.filter(|cut| cut.what.silences(node, for_whom));
+        let silent_ms: u64 = silent.map(|cut| cut.lasted_ms(judged.now)).sum();
+        came >= from || silent_ms >= judged.expelled_ms
     }
 
     fn any_since(&self, since: Millis, late_ms: u64, is_so: impl Fn(&Wrong) -> bool) -> bool {
@@ -555,6 +572,8 @@ impl World {
         let judged = Judged {
             now: self.nodes.now(),
             heard_ms: times.lease_ms + 3 * times.heartbeat_ms + READS_WITHIN_MS,
+            // It was heard last up to a heartbeat and a way before.
+            expelled_ms: times.lease_ms - 2 * times.heartbeat_ms,
         };
         let since = judged.since();
         let here = self.nodes.node_of(client.number);
