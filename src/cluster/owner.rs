@@ -6,8 +6,9 @@
 //! Invariants: who comes takes a share of the others' partitions, who goes leaves its own to them, and
 //! nothing else moves; a node counts when it has been there for a lease, for itself as for others; of
 //! nodes that start together the oldest tells what fell due before any of them counted, and before any
-//! other tells anything; where partitions change hands, what falls due in that moment is told at least
-//! once, and who gives them away has told his last before who gets them tells the first.
+//! other tells anything, and no two tell all of it; where partitions change hands, what falls due in that
+//! moment is told at least once, and who gives them away has told his last before who gets them tells the
+//! first.
 
 use std::{collections::BTreeMap, hash::Hasher};
 
@@ -39,6 +40,9 @@ pub struct Owners {
     is_deaf: bool,
     /// It did not at some time before its first share.
     was_deaf: bool,
+    /// Since when it hears them again.
+    hears_from: Option<Millis>,
+    stepped_at: Millis,
 }
 
 /// For the process that follows too.
@@ -59,6 +63,8 @@ struct OwnersRecord {
     is_founded: bool,
     is_deaf: bool,
     was_deaf: bool,
+    #[serde(default)]
+    hears_from: Option<Millis>,
 }
 
 /// Other partitions are this node's.
@@ -87,6 +93,8 @@ impl Owners {
             is_founded: false,
             is_deaf: false,
             was_deaf: false,
+            hears_from: None,
+            stepped_at: Millis(0),
         }
     }
 
@@ -104,6 +112,7 @@ impl Owners {
             is_founded: self.is_founded,
             is_deaf: self.is_deaf,
             was_deaf: self.was_deaf,
+            hears_from: self.hears_from,
         };
         carrier.item(Kind::OWNERS, &record);
     }
@@ -122,22 +131,32 @@ impl Owners {
         self.is_founded = record.is_founded;
         self.is_deaf = record.is_deaf;
         self.was_deaf = record.was_deaf;
+        self.hears_from = record.hears_from;
         Ok(())
     }
 
     /// Whether this node may not hear who else is there: then it does not begin to own anything, since
     /// each of several would take itself for alone.
-    pub fn set_deaf(&mut self, is_deaf: bool) {
-        self.is_deaf = is_deaf;
+    pub fn set_deaf(&mut self, now: Millis, is_deaf: bool) {
+        if std::mem::replace(&mut self.is_deaf, is_deaf) != is_deaf {
+            self.hears_from = Some(now).filter(|_| !is_deaf);
+        }
         self.was_deaf |= is_deaf && self.owned.is_none();
     }
 
     /// Somebody has told what was before, and said so then: from then on count all that are there.
     pub fn set_founded(&mut self, at: Millis) {
-        if !std::mem::replace(&mut self.is_founded, true) {
-            for seat in self.seats.values_mut() {
-                seat.counts_from = seat.counts_from.max(at);
-            }
+        if std::mem::replace(&mut self.is_founded, true) {
+            return;
+        }
+        // Who heard it as it was said knows how much is told; not so who takes over from one that is gone.
+        let heard_it = !self.is_deaf && self.hears_from.is_none_or(|from| from <= at);
+        let own = self.seats.get(&self.own.node);
+        if heard_it && own.is_some_and(|seat| seat.counts_from == self.tells_from) {
+            self.tells_from = self.tells_from.max(self.before(at));
+        }
+        for seat in self.seats.values_mut() {
+            seat.counts_from = seat.counts_from.max(at);
         }
     }
 
@@ -190,6 +209,7 @@ impl Owners {
 
     /// Time went on. What changed, in its order.
     pub fn step(&mut self, now: Millis) -> Vec<Change> {
+        self.stepped_at = now;
         if self.owned.is_none() && self.is_deaf {
             return Vec::new();
         }
@@ -203,18 +223,47 @@ impl Owners {
         }
     }
 
-    /// When this node takes its first share: for what was before a lease later than the one before it
-    /// in age, which may hear nobody; else when those that have had it surely count this node.
+    /// When this node takes its first share: when those that have had it surely count this node, or,
+    /// where nobody has had it, when it is this node's to tell what was before.
     fn begins_at(&self) -> Option<Millis> {
         let counts_from = self.seats.get(&self.own.node)?.counts_from;
-        if self.is_founded {
-            return Some(counts_from.plus(self.overlap_ms()));
+        match self.is_founded {
+            true => Some(counts_from.plus(self.overlap_ms())),
+            false => self.founds_at(),
         }
-        let age = |node: NodeId, incarnation: Incarnation| (incarnation, node);
-        let own = age(self.own.node, self.own.incarnation);
-        let seats = self.seats.iter();
-        let older = seats.filter(|(node, seat)| age(**node, seat.incarnation) < own);
-        Some(counts_from.plus(self.lease_ms * older.count() as u64))
+    }
+
+    /// When it tells what was before: in its turn. Who heard nobody then, or was not the oldest yet, keeps
+    /// clear of the turns of the others, since of two that tell it at once neither hears of the other; and
+    /// those that hear again at one time do it by their age.
+    fn founds_at(&self) -> Option<Millis> {
+        let turns = self.turns();
+        let age = turns.iter().position(|(node, _)| *node == self.own.node)?;
+        let (_, turn) = *turns.get(age)?;
+        let again = self.hears_from.unwrap_or(Millis(0));
+        let again = again.plus(self.lease_ms * age as u64);
+        let mut at = turn.max(again).max(self.stepped_at);
+        for (_, other) in turns.into_iter().filter(|it| it.0 != self.own.node) {
+            let is_near = at.plus(self.overlap_ms()) > other && other.plus(self.overlap_ms()) > at;
+            if is_near {
+                at = other.plus(self.overlap_ms());
+            }
+        }
+        Some(at)
+    }
+
+    /// By age, when each tells what was before if nobody has: a lease after the one before it, which may
+    /// hear nobody.
+    fn turns(&self) -> Vec<(NodeId, Millis)> {
+        let mut seats: Vec<(&NodeId, &Seat)> = self.seats.iter().collect();
+        seats.sort_unstable_by_key(|(node, seat)| (seat.incarnation, **node));
+        let mut next = Millis(0);
+        let turns = seats.into_iter().map(|(node, seat)| {
+            let turn = seat.counts_from.max(next);
+            next = turn.plus(self.lease_ms);
+            (*node, turn)
+        });
+        turns.collect()
     }
 
     /// Takes everything since the beginning; what falls due from now on is for those that count.
@@ -462,7 +511,7 @@ mod tests {
         // Each hears what the other one has a way later.
         let ways = [0, 4, 40, 400, 999];
         for (hello, way) in ways.iter().flat_map(|it| ways.map(|way| (*it, way))) {
-            for first_founds in [5_090, 5_100 + hello, 5_100 + hello + 3_000] {
+            for first_founds in [5_090, 5_100 + hello, 5_100 + hello + 2_900] {
                 let handover = Handover::of(first_founds, hello, way);
                 let of = format!("founded at {first_founds}, hello {hello}, way {way}");
                 assert!(handover.second_at >= handover.first_until, "{of}");
@@ -507,7 +556,7 @@ mod tests {
             }
             owners
         };
-        for (own, due) in [(0, 5_100), (1, 10_010), (2, 15_050)] {
+        for (own, due) in [(0, 5_100), (1, 10_100), (2, 15_100)] {
             let mut owners = begin(own);
             assert_eq!(owners.due(), Some(Millis(due)));
             assert_eq!(stepped(&mut owners, due - 1), []);
@@ -550,18 +599,98 @@ mod tests {
         });
         let mut owners = Owners::new(a, 5_000);
         owners.came(a, Millis(100));
-        owners.set_deaf(true);
+        owners.set_deaf(Millis(200), true);
         assert_eq!(owners.due(), None);
         assert_eq!(stepped(&mut owners, 30_000), []);
         // Then it hears that it is not the oldest.
         owners.came(b, Millis(31_000));
         owners.set_founded(Millis(31_500));
-        owners.set_deaf(false);
+        owners.set_deaf(Millis(32_000), false);
         let own = stepped(&mut owners, 36_000);
         assert_eq!(own, [(514, 4_100), (514, 5_100)]);
         // What it owns it keeps, whatever it hears.
-        owners.set_deaf(true);
+        owners.set_deaf(Millis(40_000), true);
         assert_eq!(stepped(&mut owners, 90_000), []);
+    }
+
+    /// When each of the nodes, the oldest first, tells what was before; each came, and hears again, then.
+    /// None hears the others.
+    fn founded(nodes: &[(u64, Option<u64>)]) -> Vec<u64> {
+        let all = lives(nodes.len() as u128);
+        let times = (0..nodes.len()).map(|own| {
+            let mut owners = Owners::new(all[own], 5_000);
+            for (node, (came, _)) in all.iter().zip(nodes) {
+                owners.came(*node, Millis(*came));
+            }
+            let (came, hears_from) = nodes[own];
+            if let Some(hears_from) = hears_from {
+                owners.set_deaf(Millis(came + 1), true);
+                assert_eq!(owners.step(Millis(hears_from)), []);
+                owners.set_deaf(Millis(hears_from), false);
+            }
+            owners.due().expect("its turn comes").0
+        });
+        times.collect()
+    }
+
+    #[test]
+    fn who_hears_nobody_in_its_turn_does_not_tell_in_that_of_another() {
+        let (came, counts) = (100, 5_100);
+        for hears_from in (1_000..30_000).step_by(97) {
+            for waits in [0, 1, 2] {
+                for skew in [0, 400, 999] {
+                    // One alone, or two of them, which hear again at about one time.
+                    for others in [None, Some(hears_from + skew)] {
+                        let mut nodes = [(came, others); 3];
+                        nodes[waits].1 = Some(hears_from);
+                        nodes[(waits + 1) % 3].1 = None;
+                        let told = founded(&nodes);
+                        let of = format!("{nodes:?}: {told:?}");
+                        for (at, other) in [(0, 1), (0, 2), (1, 2)] {
+                            assert!(told[at].abs_diff(told[other]) >= 1_000, "{of}");
+                        }
+                    }
+                }
+            }
+        }
+        assert_eq!(founded(&[(came, Some(9_990)), (came, None)])[0], 11_100);
+        assert_eq!(founded(&[(came, Some(8_000)), (came, None)])[0], 8_000);
+        assert_eq!(founded(&[(came, None); 2]), [counts, counts + 5_000]);
+    }
+
+    #[test]
+    fn who_hears_that_the_oldest_told_it_late_tells_no_more_than_what_fell_due_around_that() {
+        let all = lives(2);
+        // It may have heard it long after.
+        for (hears_from, since) in [(None, 6_000), (Some(7_999), 6_000), (Some(8_001), 4_110)] {
+            let mut owners = Owners::new(all[1], 5_000);
+            owners.came(all[0], Millis(100));
+            owners.came(all[1], Millis(110));
+            if let Some(hears_from) = hears_from {
+                owners.set_deaf(Millis(200), true);
+                owners.set_deaf(Millis(hears_from), false);
+            }
+            owners.set_founded(Millis(8_000));
+            assert_eq!(stepped(&mut owners, 8_999), []);
+            assert_eq!(stepped(&mut owners, 9_000)[0].1, since, "{hears_from:?}");
+        }
+    }
+
+    #[test]
+    fn who_waits_for_an_older_one_that_came_later_waits_for_its_turn() {
+        assert_eq!(founded(&[(5_000, None), (100, None)]), [10_000, 15_000]);
+    }
+
+    #[test]
+    fn who_is_the_oldest_all_of_a_sudden_does_not_tell_in_the_next_ones_turn() {
+        let all = lives(3);
+        let mut owners = Owners::new(all[1], 5_000);
+        for node in &all {
+            owners.came(*node, Millis(100));
+        }
+        assert_eq!(owners.went(all[0].node, Millis(9_990)), None);
+        assert_eq!(stepped(&mut owners, 9_990), []);
+        assert_eq!(owners.due(), Some(Millis(11_100)));
     }
 
     /// Numbers of partitions and since when.

@@ -43,7 +43,7 @@ impl Hooks {
 
     /// Nodes may differ in who tells what, until then.
     pub(crate) fn are_late(&mut self, until: Millis) {
-        self.late_until = until;
+        self.late_until = self.late_until.max(until);
     }
 
     /// Nodes agree again. What was told while they did not is not judged: from here on it is the truth.

@@ -83,6 +83,10 @@ impl World {
 
     /// One turn of a shard, and what it told the bridge.
     pub(crate) fn turn(&mut self, node: usize, shard: usize, all: bool) -> bool {
+        let quiet_ms = self.plan.cluster.as_ref().map_or(0, ClusterPlan::quiet_ms);
+        if self.nodes.are_sharing(quiet_ms) {
+            self.hooks.are_late(self.nodes.now().plus(1));
+        }
         let it = &mut self.nodes.all[node];
         let moved = it.take_turn(shard, &mut self.dice, all);
         for (shard, at, message) in it.told.drain(..) {

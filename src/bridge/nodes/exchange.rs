@@ -489,7 +489,6 @@ impl Exchange {
         if millis(now) >= self.node.next_tick() {
             self.tick_node(now, told);
         }
-        self.owners.set_deaf(!self.node.is_fresh());
         for change in self.owners.step(millis(now)) {
             tell_owned(Some(change), self.shards, told);
         }
@@ -502,6 +501,7 @@ impl Exchange {
     fn tick_node(&mut self, now: Duration, told: &mut Told) {
         self.node.tick(millis(now), &mut self.effects);
         self.tell_effects(now, told);
+        self.owners.set_deaf(millis(now), !self.node.is_fresh());
         for peer in self.node.peers() {
             self.owners.heard(peer.identity.node, peer.heard_at);
         }

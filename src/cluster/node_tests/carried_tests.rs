@@ -258,7 +258,7 @@ fn whose_partitions_are_whose_is_carried() {
                 _ if step % 29 == 1 => owners.came(other(step / 29), now),
                 _ if step % 83 == 5 => changes.extend(owners.went(other(step / 83).node, now)),
                 _ if step % 2 == 0 => owners.heard(other(step).node, now),
-                _ => owners.set_deaf(step % 90 < 5),
+                _ => owners.set_deaf(now, step % 90 < 5),
             }
             changes.extend(owners.step(now));
             if is_carried {

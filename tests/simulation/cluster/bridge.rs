@@ -5,7 +5,7 @@ use std::{collections::VecDeque, time::Duration};
 use shards::application::Millis;
 use sockudo::bridge::{
     apps::AppTable,
-    message::ToBridge,
+    message::{FromBridge, ToBridge},
     nodes::{
         exchange::{Exchange, Setup},
         told::Told,
@@ -21,6 +21,8 @@ pub(crate) struct Bridge {
     pub(crate) exchange: Exchange,
     /// What each shard said, by lane: those do not wait for each other.
     inbox: Vec<[VecDeque<ToBridge>; LANES]>,
+    /// Since when this life has its share of webhooks.
+    pub(super) shared_at: Option<Millis>,
 }
 
 const LANES: usize = 3;
@@ -65,6 +67,7 @@ impl Bridge {
             number,
             exchange: Exchange::new(since_start(now), setup),
             inbox: (0..shards).map(|_| Default::default()).collect(),
+            shared_at: None,
         }
     }
 
@@ -74,6 +77,7 @@ impl Bridge {
             number,
             exchange,
             inbox: (0..shards).map(|_| Default::default()).collect(),
+            shared_at: None,
         }
     }
 
@@ -137,6 +141,10 @@ impl Bridge {
         if since_start(now) >= self.exchange.due() {
             moved = true;
             self.exchange.tick(since_start(now), &mut told);
+            let has_share = told
+                .iter()
+                .any(|(_, it)| matches!(it, FromBridge::Owned(_)));
+            self.shared_at = self.shared_at.or_else(|| has_share.then_some(now));
         }
         if self.exchange.has_views() {
             self.exchange.tell_views(apps, &mut told);

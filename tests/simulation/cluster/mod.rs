@@ -25,7 +25,12 @@ pub(crate) use self::{
     bridge::is_for_nodes,
     bus::{Bus, Manners},
 };
-use crate::{dice::Dice, node::Node, nodes::Nodes, plan::Plan};
+use crate::{
+    dice::Dice,
+    node::Node,
+    nodes::{Condition, Nodes},
+    plan::Plan,
+};
 
 pub(crate) struct Cluster {
     pub(crate) bus: Bus,
@@ -186,6 +191,17 @@ impl Nodes {
         let other = NodeId::of_name(&format!("node-{other}"));
         let mut peers = cluster.bridges[node].exchange.node().peers();
         peers.any(|peer| peer.identity.node == other)
+    }
+
+    /// A node has not had its share of webhooks for so long that what it tells with it was told.
+    pub(crate) fn are_sharing(&self, told_ms: u64) -> bool {
+        let bridges = self.cluster.iter().flat_map(|it| &it.bridges);
+        let mut there = (0..).zip(bridges);
+        there.any(|(node, bridge)| {
+            let is_there = self.condition(node) != Condition::Absent;
+            let has_told = |at: Millis| self.now() >= at.plus(told_ms);
+            is_there && !bridge.shared_at.is_some_and(has_told)
+        })
     }
 
     /// Says to the others that this life ends.

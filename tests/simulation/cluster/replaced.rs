@@ -123,6 +123,7 @@ impl Nodes {
         }
         bus.is_left_alone(node);
         follower.bridge.number = node;
+        follower.bridge.shared_at = cluster.bridges[node].shared_at;
         cluster.bridges[node] = follower.bridge;
         cluster.replaced += 1;
     }
