@@ -56,6 +56,7 @@ pub(super) struct Held {
 #[derive(Debug)]
 enum Kept {
     Batch {
+        at: Duration,
         topic: Topic,
         bytes: Vec<u8>,
     },
@@ -147,7 +148,7 @@ impl Exchange {
             return;
         };
         match news {
-            News::Batch { topic, bytes } => following.keep(topic, bytes),
+            News::Batch { topic, bytes } => following.keep(now, topic, bytes),
             News::Live(topics) => {
                 for topic in topics {
                     if !following.proven.insert(topic) {
@@ -289,10 +290,15 @@ impl Exchange {
         apps: &AppTable,
         told: &mut Told,
     ) {
+        // A peer that has ended meanwhile is not known any more, and what it said before was heard.
+        let lease_ms = following.setup.times.lease_ms;
+        let lease = Duration::from_millis(lease_ms - lease_ms / 4);
         for kept in following.kept {
             match kept {
-                Kept::Batch { topic, bytes } => {
-                    self.take(now, apps, News::Batch { topic, bytes }, told);
+                Kept::Batch { at, topic, bytes } => {
+                    if at + lease > now || self.node.knows_sender(&bytes) {
+                        self.take(now, apps, News::Batch { topic, bytes }, told);
+                    }
                 }
                 Kept::Anew(topic) => self.node.heard_anew(topic),
             }
@@ -326,9 +332,9 @@ impl Exchange {
 }
 
 impl Following {
-    fn keep(&mut self, topic: Topic, bytes: Vec<u8>) {
+    fn keep(&mut self, at: Duration, topic: Topic, bytes: Vec<u8>) {
         self.bytes += bytes.len();
-        self.kept.push_back(Kept::Batch { topic, bytes });
+        self.kept.push_back(Kept::Batch { at, topic, bytes });
         // The other process has heard the oldest.
         while self.bytes > KEPT_BYTES_MAX
             && let Some(oldest) = self.kept.pop_front()

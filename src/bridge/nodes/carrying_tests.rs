@@ -415,3 +415,20 @@ fn a_bus_that_fails_before_it_takes_over_leaves_it_unproven_and_deaf_for_a_while
     assert!(scene.exchanges[NEW].node().is_fresh());
     assert!(!scene.exchanges[NEW].is_failing());
 }
+
+#[test]
+fn a_peer_that_has_ended_while_it_was_followed_does_not_come_back() {
+    let mut scene = Scene::new();
+    scene.is_followed(2);
+    scene.publishes(PEER, b"before");
+    scene.passes(1_000);
+    // It dies, and its lease runs out long before the other process takes over.
+    scene.is_frozen[PEER] = true;
+    scene.passes(3 * TIMES.lease_ms);
+    assert_eq!(scene.heard(OLD).0, [b"before"]);
+    assert_eq!(scene.exchanges[OLD].node().peers().count(), 0);
+    let records = scene.carries();
+    scene.takes_over(&records).expect("the records are whole");
+    assert!(scene.heard(NEW).0.is_empty(), "it was heard before");
+    assert_eq!(scene.exchanges[NEW].node().peers().count(), 0);
+}

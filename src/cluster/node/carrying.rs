@@ -1,6 +1,6 @@
 //! A node for the process that follows: all that it knows and has said.
 //!
-//! Owns: `Node::carry`, `Node::carried`; the records of the node itself and of its peers.
+//! Owns: `Node::carry`, `Node::carried`, `Node::knows_sender`; the records of the node itself and of its peers.
 //! May depend on: `cluster`, serde.
 //! Invariants: to carry a node changes nothing of it; the one that was carried does what the other would
 //! have done, but that what is counted begins anew; secrets, names and bounds are those of its own setup.
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::Bytes;
 
 use super::{
-    BusState, Identity, Millis, NAME_BYTES_MAX, Node, RoadState, Row, Setup, Start, Version,
+    BusState, Header, Identity, Millis, NAME_BYTES_MAX, Node, RoadState, Row, Setup, Start, Version,
 };
 use crate::cluster::{
     canary::CanariesRecord,
@@ -135,6 +135,15 @@ impl Node {
             node,
             owners,
             beside,
+        })
+    }
+
+    /// Whether a batch is of a life of a peer that is known, whatever the bytes.
+    pub fn knows_sender(&self, bytes: &[u8]) -> bool {
+        let sender = Header::peek(bytes).map(|header| header.sender);
+        sender.is_ok_and(|sender| {
+            let row = self.rows.get(&sender.node);
+            row.is_some_and(|row| row.identity == sender)
         })
     }
 
