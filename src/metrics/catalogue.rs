@@ -615,6 +615,11 @@ pub(super) const CLUSTER_SNAPSHOTS: Family = counter(
     &["direction", "node"],
     "Snapshots of partitions, sent to peers and merged from them",
 );
+pub(super) const UPGRADE_DROPPED_BATCHES: Family = counter(
+    "upgrade_dropped_batches_total",
+    NODE,
+    "Batches of others that this process kept no longer, of what came before it took over",
+);
 pub(super) const CLUSTER_SEQUENCE_GAPS: Family = counter(
     "cluster_sequence_gaps_total",
     NODE,

@@ -43,6 +43,8 @@ pub struct ClusterSample {
     pub entries_broken: u64,
     /// By `LOSSES`.
     pub dropped: [u64; 9],
+    /// Batches that came before this process took over, beyond what it could keep.
+    pub unkept: u64,
     /// By `TOPIC_STATES`.
     pub topics: [u64; 2],
     /// By `WITNESS_STATES`.
@@ -147,7 +149,8 @@ pub(super) fn add(families: &mut Families<'_>, node: &str, sample: &ClusterSampl
     );
     let dropped = &sample.dropped;
     add_columns(families, node, &name::CLUSTER_DROPPED, &LOSSES, dropped);
-    let numbers: [(&'static Family, u64); 5] = [
+    let numbers: [(&'static Family, u64); 6] = [
+        (&name::UPGRADE_DROPPED_BATCHES, sample.unkept),
         (&name::CLUSTER_SEQUENCE_GAPS, sample.gaps),
         (&name::CLUSTER_BEHIND, sample.behind),
         (&name::CLUSTER_LEASE_EXPIRIES, sample.lease_expiries),

@@ -421,6 +421,7 @@ const CLUSTER: &[Row] = &[
         &[],
     ),
     ("cluster_sequence_gaps_total", "counter", &["node"], &[]),
+    ("upgrade_dropped_batches_total", "counter", &["node"], &[]),
     ("cluster_partitions_behind", "gauge", &["node"], &[]),
     ("backend_up", "gauge", &["backend", "node", "role"], &[]),
     (
@@ -624,6 +625,7 @@ fn a_node_with_a_bus_shows_it_and_its_peers() {
         events: [3, 4],
         batches_refused: [0, 0, 0, 0, 5, 6, 0, 0],
         dropped: [1, 2, 0, 0, 0, 4, 0, 0, 0],
+        unkept: 3,
         topics: [9, 8],
         ..ClusterSample::default()
     });
@@ -646,6 +648,7 @@ fn a_node_with_a_bus_shows_it_and_its_peers() {
         "sockudo_cluster_refused_batches_total{node=\"n1\",reason=\"wrong_mac\"} 6",
         "sockudo_cluster_dropped_total{node=\"n1\",reason=\"shard_full\"} 4",
         "sockudo_horizontal_transport_messages_dropped_total{node=\"n1\",transport=\"redis\"} 7",
+        "sockudo_upgrade_dropped_batches_total{node=\"n1\"} 3",
         "sockudo_cluster_topics{node=\"n1\",state=\"live\"} 8",
     ] {
         assert!(body.lines().any(|l| l == line), "no line {line}\n{body}");

@@ -148,7 +148,9 @@ impl Exchange {
             return;
         };
         match news {
-            News::Batch { topic, bytes } => following.keep(now, topic, bytes),
+            News::Batch { topic, bytes } => {
+                self.counters.batches_unkept += following.keep(now, topic, bytes);
+            }
             News::Live(topics) => {
                 for topic in topics {
                     if !following.proven.insert(topic) {
@@ -332,20 +334,26 @@ impl Exchange {
 }
 
 impl Following {
-    fn keep(&mut self, at: Duration, topic: Topic, bytes: Vec<u8>) {
+    /// How many are not kept any more.
+    fn keep(&mut self, at: Duration, topic: Topic, bytes: Vec<u8>) -> u64 {
         self.bytes += bytes.len();
         self.kept.push_back(Kept::Batch { at, topic, bytes });
         // The other process has heard the oldest.
+        let mut dropped = 0;
         while self.bytes > KEPT_BYTES_MAX
             && let Some(oldest) = self.kept.pop_front()
         {
             match oldest {
-                Kept::Batch { bytes, .. } => self.bytes -= bytes.len(),
+                Kept::Batch { bytes, .. } => {
+                    self.bytes -= bytes.len();
+                    dropped += 1;
+                }
                 Kept::Anew(_) => {}
             }
         }
+        dropped
     }
 }
 
 /// Of batches that wait until it takes over.
-const KEPT_BYTES_MAX: usize = 32 << 20;
+pub(super) const KEPT_BYTES_MAX: usize = 32 << 20;

@@ -9,6 +9,7 @@ use std::{collections::BTreeSet, time::Duration};
 use ahash::RandomState;
 
 use super::{
+    carrying::KEPT_BYTES_MAX,
     exchange::{Command, Exchange, Setup},
     told::Told,
 };
@@ -431,4 +432,22 @@ fn a_peer_that_has_ended_while_it_was_followed_does_not_come_back() {
     scene.takes_over(&records).expect("the records are whole");
     assert!(scene.heard(NEW).0.is_empty(), "it was heard before");
     assert_eq!(scene.exchanges[NEW].node().peers().count(), 0);
+}
+
+#[test]
+fn what_is_kept_unread_is_bounded_and_what_is_given_up_is_counted() {
+    let mut scene = Scene::new();
+    scene.is_followed(2);
+    let bytes = vec![0; KEPT_BYTES_MAX / 8];
+    let mut came = 0;
+    for (count, dropped) in [(7, 0), (8, 0), (9, 1), (20, 12)] {
+        while came < count {
+            came += 1;
+            let topic = Topic::Events(scene.partition);
+            let bytes = bytes.clone();
+            scene.brings(NEW, News::Batch { topic, bytes });
+        }
+        let unkept = scene.exchanges[NEW].counters.batches_unkept;
+        assert_eq!(unkept, dropped, "of {count}");
+    }
 }

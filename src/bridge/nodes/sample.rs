@@ -35,6 +35,8 @@ pub(super) struct Counters {
     pub(super) events_misplaced: u64,
     /// Own batches that are too long for the bus.
     pub(super) batches_too_long: u64,
+    /// Batches that a process that follows another one kept no longer.
+    pub(super) batches_unkept: u64,
     pub(super) bytes_out: u64,
     pub(super) bytes_in: u64,
     pub(super) lease_expiries: u64,
@@ -130,6 +132,7 @@ impl Exchange {
                 ours.events_before_start,
                 ours.events_of_unknown_apps,
             ],
+            unkept: ours.batches_unkept,
             topics: [
                 roads.map(|it| it.topics_wanted).iter().sum(),
                 roads.map(|it| it.topics_live).iter().sum(),
