@@ -24,6 +24,7 @@ mod nodes;
 mod plan;
 mod planted;
 mod replaced;
+mod replaced_scene;
 mod scale;
 mod scene;
 #[path = "../support/sign.rs"]

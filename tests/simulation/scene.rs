@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use shards::application::Closed;
-use sockudo::bridge::apps::AppTable;
+use sockudo::{bridge::apps::AppTable, server::NodeSeed};
 
 use crate::{
     dice::Dice,
@@ -26,6 +26,8 @@ pub(crate) struct Scene {
     pub(crate) node: Node,
     /// The apps as the node was started with them.
     pub(crate) apps: Arc<AppTable>,
+    /// What it was started with.
+    pub(crate) seed: NodeSeed,
     dice: Dice,
     shards: usize,
 }
@@ -58,7 +60,8 @@ impl Scene {
         let seed = node_seed(&loaded(&config), 1);
         Self {
             node: Node::start(&seed, shards, limits),
-            apps: seed.apps,
+            apps: Arc::clone(&seed.apps),
+            seed,
             dice: Dice::new(1),
             shards: usize::from(shards),
         }

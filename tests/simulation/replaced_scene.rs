@@ -1,0 +1,164 @@
+//! A node of several whose process is replaced in the middle of something: what waited is said once, by the
+//! process that follows. The test takes the bus's place.
+
+use serde_json::json;
+use shards::application::Millis;
+use sockudo::{
+    bridge::message::{FromBridge, Ownership, ToBridge, WebhookEvent, WebhookKind},
+    protocol::partition::{PARTITIONS, Partition},
+    server::{NodeSeed, SocketIdKey},
+};
+
+use crate::{
+    hooks::GRACE_MS,
+    node::Node,
+    scene::{KEY, Scene, Visitor, frame, texts},
+    sign,
+    turn::Limits,
+};
+
+const CHANNEL: &str = "presence-room";
+
+fn keys() -> serde_json::Value {
+    json!({
+        "adapter": {"driver": "redis"},
+        "webhooks": {"grace_ms": GRACE_MS},
+    })
+}
+
+/// With webhooks of all that waits.
+fn app() -> serde_json::Value {
+    let events = ["channel_vacated", "member_removed"];
+    json!({"webhooks": [{"url": "http://127.0.0.1:9/hook", "event_types": events}]})
+}
+
+/// All webhooks are this node's from now on, or another's; also what fell due since then and was told by nobody.
+fn owns(scene: &mut Scene, all: bool, since: u64) -> Vec<String> {
+    let mut ownership = Ownership {
+        since: Millis(since),
+        until: Millis(u64::MAX),
+        ..Ownership::default()
+    };
+    if all {
+        let partitions = (0..PARTITIONS).filter_map(Partition::from_number);
+        partitions.for_each(|it| ownership.add(it));
+    }
+    let owned = || FromBridge::Owned(Box::new(ownership.clone()));
+    scene.node.tell_all(owned);
+    passes(scene, 0)
+}
+
+/// At rest, with every topic live for which a shard wished; the webhooks that it told.
+fn settles(scene: &mut Scene) -> Vec<WebhookEvent> {
+    let mut webhooks = Vec::new();
+    loop {
+        scene.rest();
+        let told = std::mem::take(&mut scene.node.told);
+        if told.is_empty() {
+            return webhooks;
+        }
+        for (shard, _, message) in told {
+            match message {
+                ToBridge::Topic { partition, wish } if wish.is_wanted() => {
+                    let live = [(partition, wish)].into();
+                    let shard = usize::from(shard.0);
+                    scene.node.tell(shard, FromBridge::TopicsLive(live));
+                }
+                ToBridge::Webhook(event) => webhooks.push(event),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn passes(scene: &mut Scene, ms: u64) -> Vec<String> {
+    scene.passes(ms);
+    let webhooks = settles(scene).into_iter();
+    let mut names: Vec<String> = webhooks
+        .map(|event| match event.kind {
+            WebhookKind::ChannelVacated => format!("{} is vacated", event.channel),
+            WebhookKind::MemberRemoved { user_id } => {
+                format!("{user_id} is removed from {}", event.channel)
+            }
+            kind => panic!("{kind:?} was not asked for"),
+        })
+        .collect();
+    names.sort_unstable();
+    names
+}
+
+fn joins(scene: &mut Scene, visitor: &Visitor) {
+    let data = json!({"user_id": "alice"}).to_string();
+    let id = &visitor.socket_id;
+    let auth = sign::channel_auth(KEY.0, KEY.1, id, CHANNEL, Some(&data));
+    let data = json!({"channel": CHANNEL, "auth": auth, "channel_data": data});
+    let text = frame(&json!({"event": "pusher:subscribe", "data": data}));
+    scene.say(visitor.link, &text);
+    settles(scene);
+    let told = texts(&scene.takes(visitor.link));
+    let event = &told.last().expect("an answer")["event"];
+    assert_eq!(event, "pusher_internal:subscription_succeeded");
+}
+
+/// Another process takes over, with so many shards and other keys.
+fn is_replaced(scene: Scene, keys: &serde_json::Value, app: &serde_json::Value) -> Scene {
+    let mut next = Scene::start(3, keys, app);
+    let seed = NodeSeed {
+        homes: Node::homes(7),
+        socket_ids: SocketIdKey::from_seed(7),
+        ..next.seed.clone()
+    };
+    next.node = scene.node;
+    next.node.is_replaced(&seed, Limits::USUAL, 3);
+    settles(&mut next);
+    next
+}
+
+/// A node that is one of several, and a member of a channel whose only connection there ends.
+fn left_by_a_member(owns_all: bool) -> Scene {
+    let mut scene = Scene::start(2, &keys(), &app());
+    owns(&mut scene, owns_all, 0);
+    let alice = scene.arrives(0);
+    joins(&mut scene, &alice);
+    assert_eq!(passes(&mut scene, 5_000), [""; 0]);
+    let leaves = json!({"event": "pusher:unsubscribe", "data": {"channel": CHANNEL}});
+    scene.say(alice.link, &frame(&leaves));
+    settles(&mut scene);
+    scene
+}
+
+const LEFT: [&str; 2] = [
+    "alice is removed from presence-room",
+    "presence-room is vacated",
+];
+
+#[test]
+fn a_grace_that_began_before_an_upgrade_ends_when_it_would_have_and_is_told_once() {
+    let mut scene = left_by_a_member(true);
+    assert_eq!(passes(&mut scene, 1_000), [""; 0]);
+    let mut scene = is_replaced(scene, &keys(), &app());
+    assert_eq!(passes(&mut scene, GRACE_MS - 1_200), [""; 0]);
+    assert_eq!(passes(&mut scene, 400), LEFT);
+    assert_eq!(passes(&mut scene, 2 * GRACE_MS), [""; 0]);
+}
+
+#[test]
+fn who_comes_back_behind_an_upgrade_within_the_grace_was_never_away() {
+    let mut scene = is_replaced(left_by_a_member(true), &keys(), &app());
+    let alice = scene.arrives(1);
+    joins(&mut scene, &alice);
+    assert_eq!(passes(&mut scene, 2 * GRACE_MS), [""; 0]);
+}
+
+#[test]
+fn what_another_node_was_to_tell_is_told_once_if_that_one_dies_behind_the_upgrade() {
+    let mut scene = left_by_a_member(false);
+    let left_at = scene.node.now.0;
+    // It falls due, and is another's to tell.
+    assert_eq!(passes(&mut scene, GRACE_MS + 200), [""; 0]);
+    let mut scene = is_replaced(scene, &keys(), &app());
+    assert_eq!(passes(&mut scene, 500), [""; 0]);
+    assert_eq!(owns(&mut scene, true, left_at), LEFT);
+    assert_eq!(owns(&mut scene, true, left_at), [""; 0]);
+    assert_eq!(passes(&mut scene, 2 * GRACE_MS), [""; 0]);
+}
