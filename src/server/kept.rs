@@ -2,9 +2,9 @@
 //!
 //! Owns: `KeptAsks`: subscriptions that wait for an answer.
 //! May depend on: `bridge::message`, `channel`, `server::{home, message, topics}`.
-//! Invariants: a subscription waits for half a second at most, and once; while one waits its topic is
-//! wanted, since the answer comes on it; what was published here since the question is newer than the
-//! answer.
+//! Invariants: a subscription waits for half a second at most, and once, and no answer of the bus is waited
+//! for while the node comes to rest; while one waits its topic is wanted, since the answer comes on it; what
+//! was published here since the question is newer than the answer.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -140,6 +140,19 @@ impl ShardServer {
     pub(super) fn release_late_kept(&mut self, turn: &mut impl ServerTurn) {
         while turn.work_left() > Work(0)
             && let Some((app, channel)) = self.kept_asks.late(turn.now())
+        {
+            self.release_kept(turn, app, &channel);
+        }
+    }
+
+    /// The node comes to rest: what the bus brings waits by now, and a shared cache has had its time. Whoever
+    /// subscribes is told that there is no last event, as it would be of one that comes too late.
+    pub(super) fn release_kept_at_rest(&mut self, turn: &mut impl ServerTurn) {
+        if self.settings.shares_events && !self.handover.gives_up_waiting() {
+            return;
+        }
+        while turn.work_left() > Work(0)
+            && let Some((app, channel)) = self.kept_asks.late(Millis(u64::MAX))
         {
             self.release_kept(turn, app, &channel);
         }

@@ -390,6 +390,7 @@ impl Application for ShardServer {
             && self.departing.is_empty()
             && self.slow.is_empty()
             && self.untold.is_empty()
+            && self.kept_asks.is_empty()
             && !self.has_news();
         is_done && (self.is_answered() || self.handover.gives_up_waiting())
     }
@@ -410,7 +411,7 @@ impl Application for ShardServer {
                     self.continue_topics(turn);
                     self.continue_news(turn);
                 }
-                _ if is_frozen => {}
+                _ if is_frozen => self.release_kept_at_rest(turn),
                 _ => {
                     self.settle_homes(turn);
                     self.continue_drain(turn);
@@ -422,7 +423,10 @@ impl Application for ShardServer {
         self.turn_number = self.turn_number.wrapping_add(1);
         self.handover.turns(turn.now(), is_frozen);
         // Who waits for the bridge is looked at until that has taken long enough.
-        let waits = || !self.is_answered() && !self.handover.gives_up_waiting();
+        let waits = || {
+            let gives_up = self.handover.gives_up_waiting() && self.kept_asks.is_empty();
+            !self.is_answered() && !gives_up
+        };
         if is_frozen && (waits() || self.handover.is_exporting()) {
             return true;
         }

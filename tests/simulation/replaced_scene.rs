@@ -4,7 +4,9 @@
 use serde_json::json;
 use shards::application::Millis;
 use sockudo::{
-    bridge::message::{FromBridge, Ownership, ToBridge, WebhookEvent, WebhookKind},
+    bridge::message::{
+        FromBridge, NodeState, Ownership, StateChange, ToBridge, WebhookEvent, WebhookKind,
+    },
     protocol::partition::{PARTITIONS, Partition},
     server::{NodeSeed, SocketIdKey},
 };
@@ -12,7 +14,7 @@ use sockudo::{
 use crate::{
     hooks::GRACE_MS,
     node::Node,
-    scene::{KEY, Scene, Visitor, frame, texts},
+    scene::{KEY, Scene, Visitor, frame, subscribe, texts},
     sign,
     turn::Limits,
 };
@@ -161,4 +163,41 @@ fn what_another_node_was_to_tell_is_told_once_if_that_one_dies_behind_the_upgrad
     assert_eq!(owns(&mut scene, true, left_at), LEFT);
     assert_eq!(owns(&mut scene, true, left_at), [""; 0]);
     assert_eq!(passes(&mut scene, 2 * GRACE_MS), [""; 0]);
+}
+
+#[test]
+fn who_waits_for_another_nodes_last_event_while_a_process_is_replaced_hears_that_there_is_none() {
+    let mut scene = Scene::start(2, &keys(), &json!({}));
+    owns(&mut scene, true, 0);
+    let channel = "cache-prices";
+    let entry = scene.apps.by_id("scene-id").expect("it is there");
+    let (app, partition) = (entry.index, entry.partitions.of_channel(channel));
+    let keeps = NodeState {
+        app,
+        partition,
+        name: channel.into(),
+        change: StateChange::EventKept(true),
+    };
+    let home = usize::from(partition.number() % 2);
+    scene.node.tell(home, FromBridge::State(Box::new(keeps)));
+    let alice = scene.arrives(0);
+    settles(&mut scene);
+    scene.say(alice.link, &subscribe(channel));
+    settles(&mut scene);
+    let before = texts(&scene.takes(alice.link));
+    assert!(before.is_empty(), "it waits for the other node: {before:?}");
+    let mut scene = is_replaced(scene, &keys(), &json!({}));
+    let told = texts(&scene.takes(alice.link)).into_iter();
+    let told: Vec<_> = told.map(|it| it["event"].clone()).collect();
+    let expected = [
+        "pusher_internal:subscription_succeeded",
+        "pusher:cache_miss",
+    ];
+    assert_eq!(told, expected);
+    // It is subscribed like anybody.
+    let ping = json!({"event": "pusher:ping", "data": {}});
+    scene.say(alice.link, &frame(&ping));
+    settles(&mut scene);
+    let told = texts(&scene.takes(alice.link));
+    assert_eq!(told.len(), 1, "{told:?}");
 }
