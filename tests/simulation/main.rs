@@ -51,6 +51,9 @@ const SEEDS: u64 = 400;
 const CLUSTER_SEEDS: u64 = 100;
 /// Those of several nodes of which some die, on a bus that fails.
 const TROUBLE_SEEDS: u64 = 200;
+/// The same, with processes that are replaced, and the first of them.
+const REPLACED_SEEDS: u64 = 100;
+const FIRST_REPLACED: u64 = 6_000;
 const FIRST: u64 = 7_000_000;
 /// After so many failures a soak has seen enough.
 const FAILURES_MAX: usize = 10;
@@ -62,7 +65,7 @@ thread_local! {
 }
 
 /// Runs a seed; a failure is one line that says how to replay it.
-fn try_seed(seed: u64, run: fn(u64, &Cell<u64>) -> u64) -> Result<u64, String> {
+fn try_seed<T>(seed: u64, run: fn(u64, &Cell<u64>) -> T) -> Result<T, String> {
     let step = Cell::new(0);
     IS_RUNNING.set(true);
     let result = panic::catch_unwind(AssertUnwindSafe(|| run(seed, &step)));
@@ -111,7 +114,7 @@ fn hold_for_size(residue: u64) {
     match soak_time() {
         Some(time) => {
             let shards = plan::SHARD_COUNTS[residue as usize];
-            soak(&format!("{shards} shards"), residue, 4, time);
+            soak(&format!("{shards} shards"), residue, 4, time, workload::run);
         }
         None => (0..SEEDS).for_each(|number| {
             must_hold(FIRST + 4 * number + residue);
@@ -120,7 +123,7 @@ fn hold_for_size(residue: u64) {
 }
 
 /// Fresh seeds for so long, also after one that failed; tells how many there were, and all failures.
-fn soak(of: &str, base: u64, step: u64, time: Duration) {
+fn soak(of: &str, base: u64, step: u64, time: Duration, run: fn(u64, &Cell<u64>) -> u64) {
     catch_failures();
     let started = Instant::now();
     let since = SystemTime::now()
@@ -129,7 +132,7 @@ fn soak(of: &str, base: u64, step: u64, time: Duration) {
     let first = since.as_nanos() as u64 / 1_000 % 1_000_000_000 * 4 + base;
     let (mut count, mut failures) = (0, Vec::new());
     while started.elapsed() < time && failures.len() < FAILURES_MAX {
-        if let Err(failure) = try_seed(first + step * count, workload::run) {
+        if let Err(failure) = try_seed(first + step * count, run) {
             println!("{failure}");
             failures.push(failure);
         }
@@ -190,14 +193,20 @@ fn simulation_finds_each_fault_that_is_planted_between_nodes() {
     planted::check();
 }
 
+/// Whether a seed is of the kind that begins there.
+fn is_from(first: u64, seed: u64) -> bool {
+    seed / cluster::FIRST == first / cluster::FIRST
+}
+
 /// So many seeds of clusters from there on, or the one of them that the environment names.
 fn hold_from(of: &str, first: u64, count: u64) {
-    let is_here = |seed: &u64| seed / cluster::FIRST == first / cluster::FIRST;
     match (named_seed(), soak_time()) {
         (Some(seed), _) => {
-            Some(seed).filter(is_here).map(must_hold);
+            Some(seed)
+                .filter(|seed| is_from(first, *seed))
+                .map(must_hold);
         }
-        (None, Some(time)) => soak(of, first, 1, time),
+        (None, Some(time)) => soak(of, first, 1, time, workload::run),
         (None, None) => (first..first + count).for_each(|seed| {
             must_hold(seed);
         }),
@@ -206,10 +215,18 @@ fn hold_from(of: &str, first: u64, count: u64) {
 
 #[test]
 fn simulation_of_seeds_that_once_failed_keeps_every_promise() {
+    catch_failures();
     for line in include_str!("regressions.txt").lines() {
-        let seed = line.split_whitespace().next().unwrap_or("#");
-        if seed != "#" {
-            must_hold(seed.parse().expect("a line begins with a seed"));
+        let mut words = line.split_whitespace();
+        let (seed, run): (_, fn(u64, &Cell<u64>) -> u64) = match words.next() {
+            None | Some("#") => continue,
+            Some("replaced") => (words.next(), replaced_in_trouble),
+            seed => (seed, workload::run),
+        };
+        let seed = seed.and_then(|seed| seed.parse().ok());
+        let seed = seed.expect("a line begins with a seed");
+        if let Err(failure) = try_seed(seed, run) {
+            panic!("{failure}");
         }
     }
 }
@@ -244,8 +261,12 @@ fn simulation_of_a_node_whose_process_is_replaced_keeps_every_promise() {
 #[test]
 fn simulation_of_a_node_of_a_cluster_whose_process_is_replaced_keeps_every_promise() {
     catch_failures();
-    let first = cluster::FIRST + 6_000;
-    let seeds = named_seed().map_or(first..first + 24, |seed| seed..seed + 1);
+    let first = cluster::FIRST + FIRST_REPLACED;
+    let seeds = match named_seed() {
+        Some(seed) if !is_from(cluster::FIRST, seed) => return,
+        Some(seed) => seed..seed + 1,
+        None => first..first + 24,
+    };
     let count = seeds.clone().count() as u64;
     let replaced = seeds.map(|seed| {
         let replaced = try_seed(seed, workload::run_replaced_in_cluster);
@@ -253,6 +274,35 @@ fn simulation_of_a_node_of_a_cluster_whose_process_is_replaced_keeps_every_promi
     });
     let replaced: u64 = replaced.sum();
     assert!(replaced >= count, "{replaced} times in {count} runs");
+}
+
+/// How often it was.
+fn replaced_in_trouble(seed: u64, step: &Cell<u64>) -> u64 {
+    workload::run_replaced_in_trouble(seed, step)[0]
+}
+
+#[test]
+fn simulation_of_nodes_that_die_while_processes_are_replaced_keeps_every_promise() {
+    catch_failures();
+    let first = cluster::FIRST_OF_TROUBLE;
+    let seeds = match (named_seed(), soak_time()) {
+        (Some(seed), _) if !is_from(first, seed) => return,
+        (Some(seed), _) => seed..seed + 1,
+        (None, Some(time)) => return soak("replaced nodes", first, 1, time, replaced_in_trouble),
+        (None, None) => {
+            let first = first + FIRST_REPLACED;
+            first..first + REPLACED_SEEDS
+        }
+    };
+    let (mut replaced, mut left) = (0, 0);
+    for seed in seeds.clone() {
+        let both = try_seed(seed, workload::run_replaced_in_trouble);
+        let both = both.unwrap_or_else(|failure| panic!("replaced: {failure}"));
+        (replaced, left) = (replaced + both[0], left + both[1]);
+    }
+    println!("{replaced} times, and {left} times it came to nothing");
+    let count = seeds.count() as u64;
+    assert!(count == 1 || replaced > count / 2 && left > count / 4);
 }
 
 #[test]

@@ -14,6 +14,8 @@ pub(crate) enum Condition {
     Live,
     /// Stopped in the middle of whatever it did: to its peers it is there, and silent.
     Paused,
+    /// Its process hands over to another one.
+    Silent,
     /// It has died or left.
     Absent,
 }

@@ -26,12 +26,21 @@ impl Node {
     /// Goes on as another process of so many shards.
     pub(crate) fn is_replaced(&mut self, seed: &NodeSeed, limits: Limits, shards: u16) {
         self.freezes();
-        self.is_replaced_at_rest(seed, limits, shards);
+        let exported = self.exports();
+        self.is_replaced_by(seed, limits, shards, exported);
     }
 
-    /// The same, behind `freezes`.
-    pub(crate) fn is_replaced_at_rest(&mut self, seed: &NodeSeed, limits: Limits, shards: u16) {
-        let exported = self.exports();
+    /// The same with what it told, since when nothing has happened in it.
+    pub(crate) fn is_replaced_by(
+        &mut self,
+        seed: &NodeSeed,
+        limits: Limits,
+        shards: u16,
+        exported: Vec<Exported>,
+    ) {
+        for shard in 0..self.shards() {
+            self.flush_closing(shard);
+        }
         let mut next = Self::start(seed, shards, limits);
         next.now = self.now;
         (next.frames, next.posted) = (self.frames, self.posted);
@@ -56,19 +65,13 @@ impl Node {
         for it in &mut self.shards {
             it.turn.is_frozen = true;
         }
-        if !self.may_settle(rounds_max) {
-            return false;
-        }
-        for shard in 0..self.shards() {
-            self.flush_closing(shard);
-        }
-        true
+        self.may_settle(rounds_max)
     }
 
-    /// Goes on itself.
+    /// Goes on itself, also behind `exports`.
     pub(crate) fn thaws(&mut self) {
         for it in &mut self.shards {
-            it.turn.is_frozen = false;
+            (it.turn.is_frozen, it.turn.is_still) = (false, false);
         }
     }
 
@@ -102,7 +105,8 @@ impl Node {
         false
     }
 
-    fn exports(&mut self) -> Vec<Exported> {
+    /// Sends nothing any more, and tells what it holds.
+    pub(crate) fn exports(&mut self) -> Vec<Exported> {
         for it in &mut self.shards {
             it.turn.is_still = true;
         }

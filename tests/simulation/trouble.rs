@@ -230,7 +230,7 @@ impl World {
         cluster.expect("troubles are those of a cluster")
     }
 
-    fn bus(&mut self) -> &mut Bus {
+    pub(crate) fn bus(&mut self) -> &mut Bus {
         let cluster = self.nodes.cluster.as_mut();
         &mut cluster.expect("troubles are those of a cluster").bus
     }
@@ -253,6 +253,56 @@ impl World {
             if cut.until.is_none() && cut.what == *what {
                 cut.until = Some(now);
             }
+        }
+    }
+
+    /// One of its troubles is told as it is now.
+    fn is(&mut self, what: Wrong, so: bool) {
+        match so {
+            true if !self.troubles.is(&what) => self.begins(what),
+            true => {}
+            false => self.ends(&what),
+        }
+    }
+
+    /// A node's connections are those of another process, or are again its own.
+    pub(crate) fn is_connected_anew(&mut self, node: usize) {
+        // With those of all others they come again.
+        let are_all_down = self.troubles.is(&Wrong::AllDown);
+        for road in Road::ALL {
+            let is_down = !self.bus().is_up(node, road) && !are_all_down;
+            self.is(Wrong::Down(node, road), is_down);
+            let is_deaf = self.bus().is_deaf(node, road);
+            self.is(Wrong::Deaf(node, road), is_deaf);
+        }
+    }
+
+    /// Something happens to the process that is to take a node's place: what is lost to it is lost to the
+    /// node if it does so by now.
+    pub(crate) fn follower_is_struck(&mut self, node: usize, is_silent: bool) {
+        let spare = self.bus().spare();
+        let road = *self.dice.pick(&Road::ALL);
+        let (number, kept) = (self.dice.below(5), self.dice.below(4));
+        let cluster = self.nodes.cluster.as_mut().expect("it is one");
+        let (bus, dice) = (&mut cluster.bus, &mut self.dice);
+        let what = match number {
+            _ if self.troubles.is(&Wrong::AllDown) => return,
+            0 | 1 if bus.is_up(spare, road) => {
+                bus.goes_down(spare, road);
+                Wrong::Down(node, road)
+            }
+            0 | 1 => return bus.comes_up(spare, road, dice),
+            2 | 3 if bus.is_deaf(spare, road) => return bus.finds_again(spare, road, dice),
+            2 | 3 if bus.loses_some(spare, road, dice) => Wrong::Deaf(node, road),
+            4 if bus.drops(spare, road, kept) && road == Road::Events => {
+                self.begins(Wrong::Slow(node));
+                return self.ends(&Wrong::Slow(node));
+            }
+            _ => return,
+        };
+        cluster.hears_anew();
+        if is_silent {
+            self.is(what, true);
         }
     }
 
@@ -284,16 +334,26 @@ impl World {
         self.passes(ms as u64);
     }
 
-    fn strikes(&mut self) {
+    pub(crate) fn strikes(&mut self) {
         let node = self.dice.below(self.nodes.all.len());
-        let has_others = self.nodes.live().iter().any(|it| *it != node);
+        let has_others = self.has_others(node);
+        let followed = self.nodes.followed();
+        let silent = followed.filter(|it| self.nodes.condition(*it) == Condition::Silent);
+        if let (Some(of), None) = (followed, silent)
+            && self.dice.percent(20)
+        {
+            return match self.dice.percent(30) {
+                true => self.follower_ends(),
+                false => self.follower_is_struck(of, false),
+            };
+        }
         let road = *self.dice.pick(&Road::ALL);
         match (self.dice.below(10), self.nodes.condition(node)) {
             (0..2, Condition::Absent) => self.is_born(node),
             (0..2, Condition::Paused) => self.goes_on(node),
             (0, Condition::Live) if has_others => self.dies(node),
             (1, Condition::Live) if has_others => self.pauses(node),
-            (2, Condition::Live) if has_others => self.leaves(node),
+            (2, Condition::Live) if has_others && silent.is_none() => self.leaves(node),
             (3, Condition::Live | Condition::Paused) => self.road_changes(node, road),
             (4, _) => self.bus_changes(),
             (5, _) => self.splits_or_heals(),
@@ -314,8 +374,13 @@ impl World {
         }
     }
 
+    /// Some other node does something.
+    pub(crate) fn has_others(&self, node: usize) -> bool {
+        self.nodes.live().iter().any(|it| *it != node)
+    }
+
     /// It is killed: no goodbye.
-    fn dies(&mut self, node: usize) {
+    pub(crate) fn dies(&mut self, node: usize) {
         self.begins(Wrong::Gone(node));
         self.is_gone(node);
     }
@@ -329,6 +394,9 @@ impl World {
         self.bus().dies(node);
         self.nodes.all[node].dies();
         self.nodes.becomes(node, Condition::Absent);
+        if self.nodes.followed() == Some(node) {
+            self.follower_ends();
+        }
         for client in &mut self.clients {
             client.leaves |= self.nodes.node_of(client.number) == node;
         }
@@ -368,6 +436,9 @@ impl World {
 
     /// It drains, says goodbye, and is gone.
     fn leaves(&mut self, node: usize) {
+        if self.nodes.followed() == Some(node) {
+            self.follower_ends();
+        }
         self.troubles.drained.push(node);
         self.hooks.node_settles(node);
         let deadline = self.nodes.now().plus(2_000);
@@ -464,10 +535,9 @@ impl World {
             .collect();
         if self.troubles.is(&Wrong::AllDown) {
             self.ends(&Wrong::AllDown);
-            for (node, road) in there
-                .iter()
-                .flat_map(|it| Road::ALL.map(|road| (*it, road)))
-            {
+            let spare = self.bus().spare();
+            let all = there.iter().chain([&spare]);
+            for (node, road) in all.flat_map(|it| Road::ALL.map(|road| (*it, road))) {
                 self.comes_up(node, road);
             }
             return;
@@ -483,6 +553,13 @@ impl World {
         self.begins(Wrong::AllDown);
         for (node, road) in roads() {
             self.bus().goes_down(node, road);
+        }
+        let followed = self.nodes.followed();
+        if followed.is_some() {
+            let spare = self.bus().spare();
+            for road in Road::ALL {
+                self.bus().goes_down(spare, road);
+            }
         }
     }
 
@@ -526,6 +603,7 @@ impl World {
                 Condition::Paused => self.goes_on(node),
                 Condition::Absent if self.dice.percent(70) => self.is_born(node),
                 Condition::Absent | Condition::Live => {}
+                Condition::Silent => panic!("no silence outlasts its step"),
             }
         }
         if self.troubles.is(&Wrong::Wedged) {

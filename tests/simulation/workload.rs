@@ -62,6 +62,19 @@ pub(crate) fn run_replaced_in_cluster(seed: u64, step: &Cell<u64>) -> u64 {
     world.nodes.cluster.map_or(0, |it| it.replaced)
 }
 
+/// The same while nodes die and the bus fails; how often it was, and how often it came to nothing.
+pub(crate) fn run_replaced_in_trouble(seed: u64, step: &Cell<u64>) -> [u64; 2] {
+    let world = world_of(seed, step, |world, step| {
+        let number = throw(seed, step);
+        if number >> 62 == 0 && !world.is_starting() && may_be_replaced(world) {
+            let shards = SHARD_COUNTS[(number % 4) as usize];
+            world.is_followed_or_silent(number, shards);
+        }
+    });
+    let cluster = world.nodes.cluster.as_ref();
+    cluster.map_or([0; 2], |it| [it.replaced, it.left])
+}
+
 /// Another process would read what is enabled by now.
 fn may_be_replaced(world: &World) -> bool {
     !world.drains && !world.enabled.contains(&false)
@@ -173,7 +186,7 @@ impl World {
         self.nodes.is_now(self.nodes.now().plus(ms as u64));
     }
 
-    fn somebody_reads(&mut self) {
+    pub(crate) fn somebody_reads(&mut self) {
         let bytes_max = if self.dice.percent(50) {
             usize::MAX
         } else {
@@ -190,7 +203,7 @@ impl World {
         }
     }
 
-    fn somebody_acts(&mut self) {
+    pub(crate) fn somebody_acts(&mut self) {
         let there = |it: &(usize, &Client)| !it.1.is_over();
         let clients: Vec<usize> = self
             .clients
@@ -330,7 +343,7 @@ impl World {
         number
     }
 
-    fn api_acts(&mut self) {
+    pub(crate) fn api_acts(&mut self) {
         let there: Vec<usize> = (0..self.apis.len())
             .filter(|at| !self.apis[*at].is_over)
             .collect();
@@ -398,7 +411,7 @@ impl World {
     }
 
     /// One that does something.
-    fn any_node(&mut self) -> usize {
+    pub(crate) fn any_node(&mut self) -> usize {
         *self.dice.pick(&self.nodes.live())
     }
 

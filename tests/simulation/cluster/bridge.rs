@@ -109,6 +109,12 @@ impl Bridge {
     /// Takes what has landed, and reads nothing of it.
     pub(super) fn holds(&mut self, now: Millis, apps: &AppTable, bus: &mut Bus) {
         self.exchange.hold();
+        self.exchange.hold_all();
+        self.hears_in_silence(now, apps, bus);
+    }
+
+    /// The same, and says nothing to its shards.
+    pub(super) fn hears_in_silence(&mut self, now: Millis, apps: &AppTable, bus: &mut Bus) {
         let mut told = Told::new();
         while let Some(news) = bus.next_news(self.number) {
             self.exchange.take(since_start(now), apps, news, &mut told);

@@ -195,12 +195,24 @@ impl Bus {
     /// Another process of this node connects; its seat.
     pub(super) fn is_joined(&mut self, node: usize) -> usize {
         self.spare_of = node;
+        self.spare()
+    }
+
+    /// The seat of a process that takes the place of a node's.
+    pub(crate) fn spare(&self) -> usize {
         self.seats.len() - 1
+    }
+
+    /// That process has ended.
+    pub(super) fn spare_ends(&mut self) {
+        let spare = self.spare();
+        self.dies(spare);
+        self.is_born(spare);
     }
 
     /// It is the node's only one from now on. What was published is on its way.
     pub(super) fn is_left_alone(&mut self, node: usize) {
-        let spare = self.seats.len() - 1;
+        let spare = self.spare();
         self.seats.swap(node, spare);
         self.seats[spare] = [(); 2].map(|()| Seat {
             is_up: true,
@@ -326,6 +338,15 @@ impl Bus {
         match road {
             Road::Events => events.is_up,
             Road::State => state.is_up,
+        }
+    }
+
+    /// The bus has given up some of its topics.
+    pub(crate) fn is_deaf(&self, node: usize, road: Road) -> bool {
+        let [events, state] = &self.seats[node];
+        match road {
+            Road::Events => !events.lost.is_empty(),
+            Road::State => !state.lost.is_empty(),
         }
     }
 

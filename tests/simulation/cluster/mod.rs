@@ -3,6 +3,7 @@
 mod bridge;
 mod bus;
 mod replaced;
+mod silence;
 
 use std::time::Duration;
 
@@ -39,6 +40,8 @@ pub(crate) struct Cluster {
     follower: Option<Follower>,
     /// Nodes whose process was replaced.
     pub(crate) replaced: u64,
+    /// Those that were to be, and had come to rest for it, when the other process ended.
+    pub(crate) left: u64,
 }
 
 /// What a seed decides of a cluster.
@@ -95,6 +98,13 @@ impl Cluster {
         self.bridges[node].tell(shard, message);
     }
 
+    /// The process that follows may not have heard what the one before did.
+    pub(crate) fn hears_anew(&mut self) {
+        if let Some(follower) = &mut self.follower {
+            follower.proven_at = None;
+        }
+    }
+
     /// Of the bus and these nodes.
     pub(crate) fn next_deadline(&self, nodes: impl Iterator<Item = usize>) -> Option<Millis> {
         let bridges = nodes.map(|node| self.bridges[node].due());
@@ -127,6 +137,7 @@ pub(crate) fn start(plan: &Plan, cluster: &ClusterPlan, seed: u64) -> Nodes {
         bridges,
         follower: None,
         replaced: 0,
+        left: 0,
     };
     Nodes::together(nodes, cluster)
 }
@@ -174,7 +185,9 @@ impl Nodes {
         };
         let seed = seed_of(plan, node, birth);
         self.all[node].restarts(&seed, plan.limits);
-        let setup = setup(of, node, of.shards[node], 2_000 + birth);
+        // The process before may have had another number than the first one.
+        let shards = u16::try_from(self.all[node].shards()).expect("few shards");
+        let setup = setup(of, node, shards, 2_000 + birth);
         cluster.bridges[node] = Bridge::start(node, self.all[node].now, setup);
         cluster.bus.is_born(node);
     }
