@@ -52,6 +52,20 @@ pub enum Fault {
     SnapshotsLost,
     /// A node counts as an owner as soon as it comes.
     OwnerAtOnce,
+    /// A process that takes a node's place numbers its batches from the beginning.
+    CarriedLanesAnew,
+    /// It takes again what the process before has heard.
+    CarriedHeardForgotten,
+    /// A peer that has ended while it followed comes back with what it said before.
+    CarriedPeerBack,
+    /// The lease of a peer that it was told of never runs out.
+    CarriedLeaseForgotten,
+    /// Nodes that did not count as owners yet count at once.
+    CarriedWaitForgotten,
+    /// What the process before kept unread is not told.
+    CarriedHeldLost,
+    /// A process that goes on after all forgets what it kept unread.
+    ReleasedHeldLost,
 }
 
 thread_local! {
@@ -80,6 +94,15 @@ impl Drop for Planted {
         PLANTED.set(None);
     }
 }
+
+/// Those that the tests of what is carried find.
+#[cfg(test)]
+pub(super) const OF_CARRYING: [Fault; 4] = [
+    Fault::CarriedLanesAnew,
+    Fault::CarriedHeardForgotten,
+    Fault::CarriedLeaseForgotten,
+    Fault::CarriedWaitForgotten,
+];
 
 /// Those that the state's own tests find.
 #[cfg(test)]

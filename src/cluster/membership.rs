@@ -403,6 +403,10 @@ impl Membership {
         if self.rows.len() > PEERS_MAX || self.rows.contains_key(&self.own.node) {
             return Err(CarryError::Inconsistent("peers that cannot be"));
         }
+        if is_planted(Fault::CarriedLeaseForgotten) {
+            let rows = self.rows.values_mut();
+            rows.for_each(|row| row.heard_at = Millis(u64::MAX));
+        }
         self.doubles = record.doubles;
         self.canaries.go_on(record.canaries);
         self.ticked_at = record.ticked_at;

@@ -125,6 +125,10 @@ impl Owners {
             .owned
             .map(|owned| owned.into_iter().map(of).collect());
         self.seats = record.seats.into_iter().collect();
+        if is_planted(Fault::CarriedWaitForgotten) {
+            let seats = self.seats.values_mut();
+            seats.for_each(|seat| seat.counts_from = Millis(0));
+        }
         self.seated = record.seated;
         self.owned = owned.transpose()?;
         self.tells_from = record.tells_from;

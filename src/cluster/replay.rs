@@ -2,13 +2,17 @@
 //! left out is a loss.
 //!
 //! Owns: `LanesHeard`.
-//! May depend on: `cluster::{topic, wire}`, serde.
+//! May depend on: `cluster::{fault, topic, wire}`, serde.
 //! Invariants: the number of a lane only grows, through all times that the lane was not heard; what
 //! stands in front of the first batch that is heard of a lane is no loss.
 
 use serde::{Deserialize, Serialize};
 
-use super::{topic::LANES, wire::Lane};
+use super::{
+    fault::{Fault, is_planted},
+    topic::LANES,
+    wire::Lane,
+};
 
 /// For the process that follows.
 #[derive(Debug, Deserialize, Serialize)]
@@ -44,6 +48,9 @@ impl LanesHeard {
 
     pub(super) fn carried(record: &LanesRecord) -> Self {
         let mut lanes = Self::new();
+        if is_planted(Fault::CarriedHeardForgotten) {
+            return lanes;
+        }
         for (lane, number) in lanes.numbers.iter_mut().zip(&record.numbers) {
             *lane = *number;
         }

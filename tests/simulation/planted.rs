@@ -3,6 +3,7 @@
 use sockudo::cluster::fault::{Fault, Planted};
 
 use crate::{
+    FIRST_REPLACED,
     cluster::{FIRST, FIRST_OF_TROUBLE},
     try_seed, workload,
 };
@@ -22,6 +23,8 @@ const PLANTED: [Fault; 13] = [
     Fault::SumIgnored,
     Fault::PruneSkipped,
 ];
+/// Those of a process that takes a node's place.
+const PLANTED_IN_CARRYING: [Fault; 2] = [Fault::CarriedLanesAnew, Fault::CarriedHeardForgotten];
 /// Within so many of the fixed seeds a fault is found.
 const SEEDS_MAX: u64 = 40;
 
@@ -33,10 +36,22 @@ pub(crate) fn find(fault: Fault) -> Option<String> {
     failures.find_map(Result::err)
 }
 
+/// The same, of seeds in which processes are replaced.
+fn find_in_carrying(fault: Fault) -> Option<String> {
+    let _planted = Planted::new(fault);
+    let seeds = FIRST_OF_TROUBLE + FIRST_REPLACED..;
+    let seeds = seeds.take(SEEDS_MAX as usize);
+    let mut failures = seeds.map(|seed| try_seed(seed, workload::run_replaced_in_trouble));
+    failures.find_map(Result::err)
+}
+
 pub(crate) fn check() {
     let mut unfound = Vec::new();
-    for fault in PLANTED {
-        match find(fault) {
+    let found = PLANTED.into_iter().map(|fault| (fault, find(fault)));
+    let carried = PLANTED_IN_CARRYING.into_iter();
+    let carried = carried.map(|fault| (fault, find_in_carrying(fault)));
+    for (fault, found) in found.chain(carried) {
+        match found {
             Some(how) => println!("{fault:?}: {how}"),
             None => unfound.push(fault),
         }

@@ -22,6 +22,7 @@ use crate::{
     bridge::{adapter::news::News, apps::AppTable, message::FromBridge},
     cluster::{
         carrying::{Carried, CarryError},
+        fault::{Fault, is_planted},
         node::{Node, Setup as NodeSetup},
         topic::{Road, Topic},
         wire::Lane,
@@ -83,6 +84,7 @@ impl Exchange {
     pub fn carry(&self, apps: &AppTable, put: &mut impl FnMut(Vec<u8>)) {
         let known = apps.known().into_iter().map(|(_, id)| id.to_owned());
         let held = self.held.iter().flat_map(|held| &held.batches);
+        let held = held.filter(|_| !is_planted(Fault::CarriedHeldLost));
         let held = held.map(|(topic, bytes)| (topic.lane().0, ByteBuf::from(bytes.as_slice())));
         let record = ExchangeRecord {
             has_come: self.has_come,
@@ -275,6 +277,9 @@ impl Exchange {
     /// The other process does not take over: what was kept is heard now.
     pub fn release(&mut self, now: Duration, apps: &AppTable, told: &mut Told) {
         let Some(held) = self.held.take() else { return };
+        if is_planted(Fault::ReleasedHeldLost) {
+            return;
+        }
         for (topic, bytes) in held.batches {
             self.take(now, apps, News::Batch { topic, bytes }, told);
         }
@@ -298,7 +303,8 @@ impl Exchange {
         for kept in following.kept {
             match kept {
                 Kept::Batch { at, topic, bytes } => {
-                    if at + lease > now || self.node.knows_sender(&bytes) {
+                    let is_new = at + lease > now || is_planted(Fault::CarriedPeerBack);
+                    if is_new || self.node.knows_sender(&bytes) {
                         self.take(now, apps, News::Batch { topic, bytes }, told);
                     }
                 }

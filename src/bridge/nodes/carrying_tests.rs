@@ -23,6 +23,7 @@ use crate::{
     cluster::{
         carrying::CarryError,
         entry::{Entry, Origin},
+        fault::{Fault, Planted},
         identity::{ClusterTag, Identity, Incarnation, NodeId},
         mac::Secrets,
         membership::Times,
@@ -449,5 +450,57 @@ fn what_is_kept_unread_is_bounded_and_what_is_given_up_is_counted() {
         }
         let unkept = scene.exchanges[NEW].counters.batches_unkept;
         assert_eq!(unkept, dropped, "of {count}");
+    }
+}
+
+#[test]
+fn what_the_process_before_has_kept_unread_is_heard_by_whoever_goes_on() {
+    for takes_over in [true, false] {
+        let mut scene = Scene::new();
+        scene.is_followed(2);
+        scene.exchanges[OLD].hold();
+        // It was sent before the next process was subscribed.
+        let topic = Topic::Events(scene.partition);
+        assert!(scene.subscribed[NEW].remove(&topic));
+        scene.publishes(PEER, b"kept");
+        scene.subscribed[NEW].insert(topic);
+        assert!(scene.heard(OLD).0.is_empty());
+        let records = scene.carries();
+        let on = match takes_over {
+            true => {
+                scene.takes_over(&records).expect("the records are whole");
+                NEW
+            }
+            false => {
+                let (now, told) = (scene.now(), &mut scene.told[OLD]);
+                scene.exchanges[OLD].release(now, &scene.apps, told);
+                scene.is_frozen[OLD] = false;
+                OLD
+            }
+        };
+        scene.publishes(PEER, b"next");
+        assert_eq!(scene.heard(on).0, [&b"kept"[..], b"next"]);
+    }
+}
+
+#[test]
+fn each_fault_that_is_planted_in_what_is_kept_is_found() {
+    let scenarios: [(Fault, fn()); 3] = [
+        (
+            Fault::CarriedPeerBack,
+            a_peer_that_has_ended_while_it_was_followed_does_not_come_back,
+        ),
+        (
+            Fault::CarriedHeldLost,
+            what_the_process_before_has_kept_unread_is_heard_by_whoever_goes_on,
+        ),
+        (
+            Fault::ReleasedHeldLost,
+            what_the_process_before_has_kept_unread_is_heard_by_whoever_goes_on,
+        ),
+    ];
+    for (fault, scenario) in scenarios {
+        let _planted = Planted::new(fault);
+        assert!(std::panic::catch_unwind(scenario).is_err(), "{fault:?}");
     }
 }

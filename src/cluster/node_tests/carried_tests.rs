@@ -6,6 +6,7 @@ use super::{
 };
 use crate::cluster::{
     carrying::{CarryError, RECORD_BYTES_MAX},
+    fault::{OF_CARRYING, Planted},
     ledger::OwnChange,
     owner::{Change, Owners},
     start::Name,
@@ -273,4 +274,57 @@ fn whose_partitions_are_whose_is_carried() {
     let changes = run(true);
     assert!(changes.len() > 5, "{}", changes.len());
     assert_eq!(changes, run(false));
+}
+
+#[test]
+fn a_peer_that_dies_before_a_node_is_carried_ends_with_its_lease() {
+    let mut toy = Toy::new(2, 1);
+    toy.until(2_000);
+    toy.stations[1].node = None;
+    toy.until(2_500);
+    assert_eq!(toy.node(0).peers().count(), 1);
+    toy.is_carried(0, 1, 1);
+    toy.until(2_500 + 2 * TIMES.lease_ms);
+    assert_eq!(toy.node(0).peers().count(), 0);
+}
+
+#[test]
+fn what_a_node_says_and_hears_around_its_carrying_is_heard_once() {
+    let mut toy = Toy::new(2, 1);
+    toy.until(2_000);
+    for frame in [&b"before"[..], b"after"] {
+        for at in 0..2 {
+            toy.publish(at, 7, frame);
+        }
+        toy.until(toy.now + 500);
+        toy.is_carried(0, 1, 1);
+        // The process that goes on has kept all of it.
+        for (from, topic, bytes) in toy.sent.clone() {
+            if from != 0 {
+                toy.hear(0, topic, &bytes);
+            }
+        }
+    }
+    for at in 0..2 {
+        let heard = &toy.stations[at].heard;
+        let frames: Vec<&[u8]> = heard.iter().map(|(_, frame)| &**frame).collect();
+        assert_eq!(frames, [&b"before"[..], b"after"], "{at}");
+    }
+}
+
+#[test]
+fn each_fault_that_is_planted_in_what_is_carried_is_found() {
+    let scenarios: [fn(); 4] = [
+        a_peer_that_dies_before_a_node_is_carried_ends_with_its_lease,
+        what_a_node_says_and_hears_around_its_carrying_is_heard_once,
+        whose_partitions_are_whose_is_carried,
+        much_that_is_held_is_carried_whole,
+    ];
+    for fault in OF_CARRYING {
+        let found = scenarios.iter().any(|scenario| {
+            let _planted = Planted::new(fault);
+            std::panic::catch_unwind(scenario).is_err()
+        });
+        assert!(found, "{fault:?}");
+    }
 }
