@@ -1,18 +1,19 @@
 //! One request to a webhook target.
 //!
 //! Owns: the request's headers and signature, what counts as success.
-//! May depend on: `webhook::{client, lambda, target}`, `protocol::webhook`.
+//! May depend on: `webhook::{client, connection, lambda, target}`, `protocol::webhook`.
 //! Invariants: the signature is over the exact bytes sent.
 
 use std::sync::Arc;
 
 use hyper::{
-    StatusCode,
+    HeaderMap, StatusCode,
     header::{CONTENT_TYPE, HeaderName, HeaderValue},
 };
 
 use super::{
-    client::{Client, Exchange, ExchangeError, Kept},
+    client::{Client, Destination, Exchange, ExchangeError, Head},
+    connection::Kept,
     lambda,
     target::Target,
 };
@@ -65,39 +66,37 @@ pub(super) async fn exchange(
         job.time_ms(),
         job.events.iter().map(|event| event.on_the_wire()),
     );
-    if let Some(function) = &target.function {
-        let headers = function.headers(&target.url, &body).await;
-        return match headers {
-            Ok(headers) => {
-                let to = &target.destination;
-                client
-                    .post(to, kept, headers, body.into(), keep_bytes)
-                    .await
-            }
-            Err(error) => {
-                let (answer, kept) = (Err(error), None);
-                Exchange { answer, kept }
-            }
-        };
-    }
-    let signature = target.entry.signers[0].sign_hex(&[&body]);
-    let mut headers = target.headers.clone();
-    for (name, value) in [
-        (CONTENT_TYPE, &b"application/json"[..]), // Pusher's Node library refuses parameters.
-        (X_PUSHER_KEY, target.entry.app.key.as_bytes()),
-        (X_PUSHER_SIGNATURE, &signature),
-    ] {
-        let Ok(value) = HeaderValue::from_bytes(value) else {
-            let error = ExchangeError::Broken(format!("{name} cannot be sent as a header"));
-            let (answer, kept) = (Err(error), None);
-            return Exchange { answer, kept };
-        };
-        headers.insert(name, value);
-    }
     let to = &target.destination;
-    client
-        .post(to, kept, headers, body.into(), keep_bytes)
-        .await
+    let request = match (&target.function, &target.head) {
+        (Some(function), _) => {
+            // In a box, since it is large and seldom.
+            let headers = Box::pin(function.headers(&target.url, &body)).await;
+            headers.map(|headers| to.head(&headers).request(&[], &body))
+        }
+        (None, Some(head)) => {
+            let signature = target.entry.signers[0].sign_hex(&[&body]);
+            Ok(head.request(&[(X_PUSHER_SIGNATURE, &signature)], &body))
+        }
+        (None, None) => Err(ExchangeError::Broken(format!(
+            "{X_PUSHER_KEY} cannot be sent as a header"
+        ))),
+    };
+    match request {
+        Ok(request) => client.send(to, kept, &request, keep_bytes).await,
+        Err(error) => {
+            let (answer, kept) = (Err(error), None);
+            Exchange { answer, kept }
+        }
+    }
+}
+
+/// What each request to a target begins with; `None` if the app's key is none for a header.
+pub(super) fn head(to: &Destination, headers: &HeaderMap, key: &str) -> Option<Head> {
+    let mut headers = headers.clone();
+    // Pusher's Node library refuses parameters.
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(X_PUSHER_KEY, HeaderValue::from_bytes(key.as_bytes()).ok()?);
+    Some(to.head(&headers))
 }
 
 const X_PUSHER_KEY: HeaderName = HeaderName::from_static("x-pusher-key");

@@ -1,41 +1,35 @@
 //! HTTP/1.1 towards the targets of webhooks: one request, on a connection that was kept or is made.
 //!
-//! Owns: `Destination` (where a URL leads), `Client` (what connections are made with), `Kept` (one that may be
-//! used again), `Connections` (all of those), `Exchange`.
-//! May depend on: hyper, `webhook::policy`, `bridge::{queue, tls}`, tokio.
+//! Owns: `Destination` (where a URL leads), `Head` (what its requests begin with), `Client` (what connections
+//! are made with), `Connections` (those that are kept), `Exchange`.
+//! May depend on: `webhook::{answer, connection, policy}`, `bridge::{queue, tls}`, hyper's headers, tokio.
 //! Invariants: no address outside the policy is connected to, no proxy is asked, no redirect followed; a
-//! request is sent a second time only if nothing of it was sent; a connection is driven by who waits for
-//! its answer, and by nobody while it is kept.
+//! request is sent a second time only if nothing of it was sent.
 
 use std::{
     collections::VecDeque,
     fmt,
-    future::{Future, poll_fn},
     net::{IpAddr, SocketAddr},
-    pin::Pin,
     sync::Arc,
-    task::{Context, Waker},
     time::Duration,
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use bytes::Bytes;
-use http_body_util::Full;
 use hyper::{
-    HeaderMap, Method, Request, StatusCode, Uri, Version,
-    body::{Body as _, Incoming},
-    client::conn::http1::{Builder, SendRequest},
-    header::{AUTHORIZATION, HOST, HeaderValue, USER_AGENT},
-    rt::{Read, Write},
+    HeaderMap, StatusCode, Uri,
+    header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, USER_AGENT},
 };
-use hyper_util::rt::TokioIo;
 use reqwest::Url;
 use tokio::{
     net::TcpStream,
     time::{Instant, timeout, timeout_at},
 };
 
-use super::policy::{ResolveError, TargetPolicy, resolve};
+use super::{
+    answer::Done,
+    connection::{KEPT_FOR, Kept, Unanswered},
+    policy::{ResolveError, TargetPolicy, resolve},
+};
 use crate::bridge::{
     queue::TargetId,
     tls::{Failure, TlsClient, TlsFiles, TlsKeys},
@@ -77,6 +71,74 @@ impl Destination {
             host_header: authority.parse().ok()?,
             authorization: authorization.flatten(),
         })
+    }
+
+    /// What a request with these headers begins with. Of ours, `Host` is always so, others unless given.
+    pub(super) fn head(&self, headers: &HeaderMap) -> Head {
+        let mut head = format!("POST {} HTTP/1.1\r\n", self.uri).into_bytes();
+        let own = [
+            (HOST, Some(&self.host_header)),
+            (USER_AGENT, Some(&AGENT)),
+            (AUTHORIZATION, self.authorization.as_ref()),
+        ];
+        for (name, value) in own {
+            if let Some(value) = value
+                && (name == HOST || !headers.contains_key(&name))
+            {
+                write_header(&mut head, &name, value.as_bytes());
+            }
+        }
+        for (name, value) in headers {
+            if ![HOST, CONTENT_LENGTH].contains(name) {
+                write_header(&mut head, name, value.as_bytes());
+            }
+        }
+        Head(head)
+    }
+}
+
+/// The request line and headers, each with its end.
+#[derive(Clone)]
+pub(super) struct Head(Vec<u8>);
+
+impl fmt::Debug for Head {
+    // It may hold a credential.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Head({} B)", self.0.len())
+    }
+}
+
+impl Head {
+    /// A whole request, with more headers.
+    pub(super) fn request(&self, headers: &[(HeaderName, &[u8])], body: &[u8]) -> Vec<u8> {
+        let mut request = Vec::with_capacity(self.0.len() + MORE_HEADERS_BYTES + body.len());
+        request.extend_from_slice(&self.0);
+        for (name, value) in headers {
+            write_header(&mut request, name, value);
+        }
+        let length = body.len().to_string();
+        write_header(&mut request, &CONTENT_LENGTH, length.as_bytes());
+        request.extend_from_slice(b"\r\n");
+        request.extend_from_slice(body);
+        request
+    }
+}
+
+/// Of the signature and the length.
+const MORE_HEADERS_BYTES: usize = 128;
+
+/// Each word of the name with a capital, as most write them.
+fn write_header(out: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
+    let mut begins = true;
+    for byte in name.as_str().bytes() {
+        out.push(match begins {
+            true => byte.to_ascii_uppercase(),
+            false => byte,
+        });
+        begins = byte == b'-';
+    }
+    for part in [b": ", value, b"\r\n"] {
+        out.extend_from_slice(part);
     }
 }
 
@@ -139,30 +201,9 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// Of each of several addresses, at least.
 const ADDRESS_WITHIN_MIN: Duration = Duration::from_secs(1);
-/// A connection that lay idle for longer is not used again.
-const KEPT_FOR: Duration = Duration::from_secs(60);
 /// Of all targets.
 const KEPT_MAX: usize = 64;
-/// More of an answer is not read; the connection is closed instead of used again.
-const ANSWER_BYTES_MAX: usize = 64 * 1024;
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("sockudo/", env!("CARGO_PKG_VERSION")));
-
-type Driver = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
-
-/// A connection that may be used again.
-pub(in crate::bridge) struct Kept {
-    sender: SendRequest<Full<Bytes>>,
-    driver: Driver,
-    /// Nothing is left to drive.
-    has_ended: bool,
-    since: Instant,
-}
-
-impl fmt::Debug for Kept {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Kept").field("since", &self.since).finish()
-    }
-}
 
 /// What came of a request.
 #[derive(Debug)]
@@ -193,14 +234,14 @@ impl Connections {
 
     /// When the oldest is to be closed.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.0.front().map(|(_, kept)| kept.since + KEPT_FOR)
+        self.0.front().map(|(_, kept)| kept.since() + KEPT_FOR)
     }
 
     /// Closes what lay idle for too long.
     pub(super) fn close_old(&mut self) {
         while self
             .0
-            .pop_front_if(|(_, kept)| kept.since.elapsed() >= KEPT_FOR)
+            .pop_front_if(|(_, kept)| kept.since().elapsed() >= KEPT_FOR)
             .is_some()
         {}
     }
@@ -219,47 +260,47 @@ impl Client {
         }
     }
 
-    /// Posts once, over `kept` if that still stands. Keeps so many bytes of the answer.
-    pub(in crate::bridge) async fn post(
+    /// Sends a request once, over `kept` if that still stands. Keeps so many bytes of the answer.
+    pub(super) async fn send(
         &self,
         to: &Destination,
         kept: Option<Kept>,
-        headers: HeaderMap,
-        body: Bytes,
+        request: &[u8],
         keep_bytes: usize,
     ) -> Exchange {
         let until = Instant::now() + ANSWER_WITHIN;
-        let mut connection = None;
-        let posted = self.post_over(to, kept, headers, body, keep_bytes, &mut connection);
-        let answer = timeout_at(until, posted).await;
-        let answer = answer.unwrap_or(Err(ExchangeError::Timeout));
-        let kept = connection.filter(|_| answer.is_ok()).and_then(Kept::rested);
-        Exchange { answer, kept }
+        let sent = timeout_at(until, self.send_over(to, kept, request, keep_bytes));
+        match sent.await.unwrap_or(Err(ExchangeError::Timeout)) {
+            Ok((done, connection)) => Exchange {
+                answer: Ok((done.status, done.body)),
+                kept: done.stays.then_some(connection),
+            },
+            Err(error) => Exchange {
+                answer: Err(error),
+                kept: None,
+            },
+        }
     }
 
-    async fn post_over(
+    async fn send_over(
         &self,
         to: &Destination,
         kept: Option<Kept>,
-        headers: HeaderMap,
-        body: Bytes,
+        request: &[u8],
         keep_bytes: usize,
-        connection: &mut Option<Kept>,
-    ) -> Result<(StatusCode, Vec<u8>), ExchangeError> {
-        let mut request = request(to, headers, body);
-        if let Some(kept) = kept.and_then(Kept::standing) {
-            match connection.insert(kept).send(request).await {
-                Ok(response) => return read(connection, response, keep_bytes).await,
-                // It ended just then, with nothing of the request sent.
-                Err(Unsent::Whole(unsent)) => request = *unsent,
-                Err(Unsent::Broken(error)) => return Err(error),
+    ) -> Result<(Done, Kept), ExchangeError> {
+        if let Some(mut kept) = kept.and_then(Kept::standing) {
+            match kept.exchange(request, keep_bytes).await {
+                Ok(done) => return Ok((done, kept)),
+                Err(Unanswered::Unsent) => {} // It ended just then.
+                Err(error) => return Err(broken(&error)),
             }
         }
-        let made = self.connect(to).await?;
-        match connection.insert(made).send(request).await {
-            Ok(response) => read(connection, response, keep_bytes).await,
-            Err(Unsent::Whole(_)) => Err(ExchangeError::Broken("closed at once".to_owned())),
-            Err(Unsent::Broken(error)) => Err(error),
+        // In a box, so that an attempt over a kept connection is small: it is moved more than once.
+        let mut made = Box::pin(self.connect(to)).await?;
+        match made.exchange(request, keep_bytes).await {
+            Ok(done) => Ok((done, made)),
+            Err(error) => Err(broken(&error)),
         }
     }
 
@@ -267,14 +308,14 @@ impl Client {
         let made = timeout(CONNECT_WITHIN, self.stream(to)).await;
         let stream = made.unwrap_or(Err(ExchangeError::Unreachable))?;
         if !to.is_tls {
-            return Kept::over(TokioIo::new(stream)).await;
+            return Ok(Kept::plain(stream));
         }
         let tls = match &self.tls {
             Ok(tls) => tls,
             Err(reason) => return Err(ExchangeError::Broken(reason.to_string())),
         };
         match tls.over(&to.host, stream).await {
-            Ok(stream) => Kept::over(TokioIo::new(stream)).await,
+            Ok(stream) => Ok(Kept::tls(stream)),
             Err(failure) => Err(ExchangeError::Broken(match failure {
                 Failure::Unreachable(error) | Failure::Handshake(error) => innermost(&error),
                 Failure::Unanswered | Failure::Mute => "it does not answer to TLS".to_owned(),
@@ -306,113 +347,7 @@ impl Client {
     }
 }
 
-fn request(to: &Destination, mut headers: HeaderMap, body: Bytes) -> Request<Full<Bytes>> {
-    headers.insert(HOST, to.host_header.clone());
-    headers.entry(USER_AGENT).or_insert(AGENT);
-    if let Some(authorization) = &to.authorization {
-        headers
-            .entry(AUTHORIZATION)
-            .or_insert(authorization.clone());
-    }
-    let mut request = Request::new(Full::new(body));
-    *request.method_mut() = Method::POST;
-    *request.uri_mut() = to.uri.clone();
-    *request.version_mut() = Version::HTTP_11;
-    *request.headers_mut() = headers;
-    request
-}
-
-/// Why a request was not answered.
-enum Unsent {
-    /// Nothing of it was sent.
-    Whole(Box<Request<Full<Bytes>>>),
-    Broken(ExchangeError),
-}
-
-impl Kept {
-    async fn over(io: impl Read + Write + Unpin + Send + 'static) -> Result<Self, ExchangeError> {
-        let made = Builder::new().title_case_headers(true).handshake(io).await;
-        let (sender, driver) = made.map_err(|error| broken(&error))?;
-        Ok(Self {
-            sender,
-            driver: Box::pin(driver),
-            has_ended: false,
-            since: Instant::now(),
-        })
-    }
-
-    /// Drives the connection as far as it goes.
-    fn drive(&mut self, context: &mut Context<'_>) {
-        self.has_ended = self.has_ended || self.driver.as_mut().poll(context).is_ready();
-    }
-
-    /// What is left of one whose exchange is over: it may be used again, or is closed.
-    fn rested(mut self) -> Option<Self> {
-        self.since = Instant::now();
-        self.drive(&mut Context::from_waker(Waker::noop()));
-        (!self.has_ended && self.sender.is_ready()).then_some(self)
-    }
-
-    /// One that the peer has not closed meanwhile, as far as that is known here.
-    fn standing(mut self) -> Option<Self> {
-        self.drive(&mut Context::from_waker(Waker::noop()));
-        let is_young = self.since.elapsed() < KEPT_FOR;
-        (is_young && !self.has_ended && self.sender.is_ready()).then_some(self)
-    }
-
-    async fn send(
-        &mut self,
-        request: Request<Full<Bytes>>,
-    ) -> Result<hyper::Response<Incoming>, Unsent> {
-        let mut answer = Box::pin(self.sender.try_send_request(request));
-        let driver = &mut self.driver;
-        let has_ended = &mut self.has_ended;
-        let answered = poll_fn(|context| {
-            *has_ended = *has_ended || driver.as_mut().poll(context).is_ready();
-            answer.as_mut().poll(context)
-        });
-        answered
-            .await
-            .map_err(|mut error| match error.take_message() {
-                Some(unsent) => Unsent::Whole(Box::new(unsent)),
-                None => Unsent::Broken(broken(error.error())),
-            })
-    }
-}
-
-/// Reads the body, as much as is read of any.
-async fn read(
-    connection: &mut Option<Kept>,
-    response: hyper::Response<Incoming>,
-    keep_bytes: usize,
-) -> Result<(StatusCode, Vec<u8>), ExchangeError> {
-    let status = response.status();
-    let mut body = response.into_body();
-    let (mut bytes, mut kept) = (0, Vec::new());
-    loop {
-        let next = poll_fn(|context| {
-            if let Some(connection) = connection {
-                connection.drive(context);
-            }
-            Pin::new(&mut body).poll_frame(context)
-        });
-        // A status has come, whatever becomes of the rest.
-        let Some(Ok(frame)) = next.await else { break };
-        let Ok(data) = frame.into_data() else {
-            continue;
-        };
-        bytes += data.len();
-        let room = keep_bytes.saturating_sub(kept.len());
-        kept.extend_from_slice(&data[..data.len().min(room)]);
-        if bytes > ANSWER_BYTES_MAX {
-            *connection = None;
-            break;
-        }
-    }
-    Ok((status, kept))
-}
-
-fn broken(error: &hyper::Error) -> ExchangeError {
+fn broken(error: &Unanswered) -> ExchangeError {
     ExchangeError::Broken(innermost(error))
 }
 

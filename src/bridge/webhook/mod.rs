@@ -7,8 +7,10 @@
 //! other; nothing here waits while the bridge has other work.
 
 mod account;
+mod answer;
 mod attempt;
 mod client;
+mod connection;
 mod lambda;
 mod old;
 pub mod policy;
@@ -33,7 +35,8 @@ use tokio::task::JoinSet;
 
 use self::{
     attempt::AttemptError,
-    client::{Client, Connections, Kept},
+    client::{Client, Connections},
+    connection::Kept,
     policy::TargetPolicy,
     shared::{Heard, Keeping, Shared},
     target::{TargetTable, Wanted},
@@ -303,8 +306,7 @@ impl Webhooks {
             self.keep_account(None);
             return;
         };
-        let app_id = &entry.entry.app.id;
-        let (endpoint, now) = (entry.shown(), self.now());
+        let (app_id, now) = (&entry.entry.app.id, self.now());
         match result {
             Ok(()) => {
                 let change = self.queue.delivered(target, &job, now);
@@ -314,11 +316,12 @@ impl Webhooks {
                 if change == TargetChange::Recovered
                     && let Some(suppressed) = self.told.allow(now)
                 {
+                    let endpoint = entry.shown();
                     tracing::info!(app_id, endpoint, suppressed, "webhook target answers again");
                 }
             }
             Err(error) => {
-                let attempt = job.attempts + 1;
+                let (attempt, endpoint) = (job.attempts + 1, entry.shown());
                 tracing::debug!(app_id, endpoint, %error, attempt, "webhook failed");
                 let change = self.queue.failed(target, job, now, jitter());
                 self.keep_account(Some(&error.to_string()));

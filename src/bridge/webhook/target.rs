@@ -12,7 +12,8 @@ use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::Url;
 
 use super::{
-    client::Destination,
+    attempt,
+    client::{Destination, Head},
     lambda::{Function, Functions},
 };
 use crate::protocol::app::AppIndex;
@@ -35,8 +36,8 @@ pub(super) struct Target {
     pub destination: Destination,
     /// It is a function of AWS Lambda at this address.
     pub function: Option<Function>,
-    /// The configured headers, without the reserved ones.
-    pub headers: HeaderMap,
+    /// What each request begins with, unless it is a function; `None` if the app's key is none for a header.
+    pub head: Option<Head>,
     hook: Webhook,
     /// Bit `1 << WebhookKind::column` for each wanted kind.
     kinds: u8,
@@ -85,13 +86,14 @@ impl Target {
             .iter()
             .fold(0, |bits, kind| bits | bit(*kind));
         let headers = headers(app_id, hook);
+        let head = attempt::head(&destination, &headers, &entry.app.key);
         Some(Self {
             entry: Arc::clone(entry),
             name: TargetName::of(app_id, url.as_str(), ordinal),
             url,
             destination,
             function,
-            headers,
+            head,
             hook: hook.clone(),
             kinds,
         })
