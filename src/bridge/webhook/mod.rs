@@ -9,6 +9,7 @@
 mod account;
 mod answer;
 mod attempt;
+mod attempts;
 mod client;
 mod connection;
 mod lambda;
@@ -31,10 +32,10 @@ use std::{
 };
 
 use shards::application::Millis;
-use tokio::task::JoinSet;
 
 use self::{
     attempt::AttemptError,
+    attempts::Attempts,
     client::{Client, Connections},
     connection::Kept,
     policy::TargetPolicy,
@@ -78,7 +79,7 @@ pub struct Webhooks {
     targets: TargetTable,
     client: Client,
     connections: Connections,
-    attempts: JoinSet<Attempted>,
+    attempts: Attempts<Attempted>,
     started: Instant,
     told: LogLimit,
 }
@@ -114,7 +115,7 @@ impl Webhooks {
             targets: TargetTable::new(settings.lambda_endpoint_url.as_deref()),
             client: client_of(&settings.targets),
             connections: Connections::default(),
-            attempts: JoinSet::new(),
+            attempts: Attempts::default(),
             started,
             told: LogLimit::default(),
         }
@@ -221,7 +222,7 @@ impl Webhooks {
             };
             let (client, kept) = (self.client.clone(), self.connections.take(id));
             let target = Arc::clone(target);
-            self.attempts.spawn(async move {
+            self.attempts.begin(async move {
                 #[expect(
                     clippy::disallowed_methods,
                     reason = "an attempt takes the time that it takes"
@@ -271,11 +272,7 @@ impl Webhooks {
                     parts.for_each(Part::is_offered);
                 }
             },
-            Some(ended) = self.attempts.join_next() => {
-                // An attempt neither panics nor is aborted while we live.
-                let ended = ended.expect("an attempt ends by itself");
-                self.settle(ended);
-            }
+            ended = self.attempts.next() => self.settle(ended),
             () = due => self.connections.close_old(),
         }
         self.start();
@@ -347,7 +344,7 @@ impl Webhooks {
 
     /// Gives up all that is left; returns the number of events that were lost.
     pub fn abandon(&mut self) -> usize {
-        self.attempts.abort_all();
+        self.attempts.abort();
         let Some(shared) = &mut self.shared else {
             return self.queue.abandon();
         };
