@@ -8,6 +8,7 @@
 
 pub mod adapter;
 pub mod admin;
+mod alarm;
 mod app_source;
 pub mod apps;
 pub mod aws;

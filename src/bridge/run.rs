@@ -23,6 +23,7 @@ use tokio::sync::mpsc;
 use super::{
     adapter::{BusError, news::News},
     admin::{self, AdminRequest, Status, socket::AdminSocket},
+    alarm::Alarm,
     app_source::{AppSource, Reached},
     apps::{
         AppTable,
@@ -180,6 +181,7 @@ pub struct Bridge<L> {
     reload: Reload,
     pub(super) tls: Option<PortTls>,
     pub(super) supervisor: Supervisor,
+    alarm: Alarm,
     health_due: Instant,
     sample_due: Instant,
     is_announced: bool,
@@ -287,6 +289,7 @@ impl<L: ShardLink> Bridge<L> {
             tls: setup.tls,
             supervisor,
             handover,
+            alarm: Alarm::default(),
             health_due: now,
             sample_due: now,
             is_announced: false,
@@ -387,7 +390,7 @@ impl<L: ShardLink> Bridge<L> {
             Some(reached) = cached => Wake::Cache(reached),
             Some(load) = rates => Wake::Rates(load),
             heard = self.handover.hear() => Wake::Process(heard),
-            () = tokio::time::sleep_until(wake_at.into()) => Wake::Time,
+            () = self.alarm.until(Some(wake_at.into())) => Wake::Time,
         }
     }
 

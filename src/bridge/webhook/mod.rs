@@ -43,6 +43,7 @@ use self::{
     target::{TargetTable, Wanted},
 };
 use super::{
+    alarm::Alarm,
     apps::{AppChange, AppTable},
     message::WebhookEvent,
     queue::{
@@ -80,6 +81,7 @@ pub struct Webhooks {
     client: Client,
     connections: Connections,
     attempts: Attempts<Attempted>,
+    alarm: Alarm,
     started: Instant,
     told: LogLimit,
 }
@@ -116,6 +118,7 @@ impl Webhooks {
             client: client_of(&settings.targets),
             connections: Connections::default(),
             attempts: Attempts::default(),
+            alarm: Alarm::default(),
             started,
             told: LogLimit::default(),
         }
@@ -251,12 +254,6 @@ impl Webhooks {
             .map(|due| self.started + Duration::from_millis(due.0.saturating_sub(CLOCK_BEGINS_MS)))
             .map(tokio::time::Instant::from_std);
         let due = [due, self.connections.due()].into_iter().flatten().min();
-        let due = async {
-            match due {
-                Some(due) => tokio::time::sleep_until(due).await,
-                None => std::future::pending().await,
-            }
-        };
         let heard = async {
             match &mut self.shared {
                 Some(shared) => shared.heard().await,
@@ -273,7 +270,7 @@ impl Webhooks {
                 }
             },
             ended = self.attempts.next() => self.settle(ended),
-            () = due => self.connections.close_old(),
+            () = self.alarm.until(due) => self.connections.close_old(),
         }
         self.start();
     }
