@@ -83,6 +83,16 @@ courses! { rig, descriptors;
     WebhookBatches "webhook-batches"
         ("as webhooks, in batches of 50 ms")
         => Chatter { rate: WEBHOOKS_PER_S, ..ALONE }.run(rig),
+    WebhooksMany "webhooks-many"
+        ("as webhooks, {MANY_WEBHOOKS_PER_S} client events/s")
+        => Chatter { rate: MANY_WEBHOOKS_PER_S, ..ALONE }.run(rig),
+    /// The same two with the jobs in a Redis of the table's own.
+    WebhooksInRedis "webhooks-in-redis"
+        ("as webhooks, which wait in a Redis")
+        => Chatter { rate: WEBHOOKS_PER_S, ..ALONE }.run(rig),
+    WebhooksManyInRedis "webhooks-many-in-redis"
+        ("as webhooks-many, which wait in a Redis")
+        => Chatter { rate: MANY_WEBHOOKS_PER_S, ..ALONE }.run(rig),
     /// Three from above as they come to a busy shard: some at once, then nothing for a while.
     ChatterBursts "chatter-bursts"
         ("as chatter, {}", bursts(CLIENT_EVENTS_PER_S))
@@ -197,6 +207,7 @@ const CONNECTIONS_PER_S: u64 = 500;
 const STORM_CONNECTIONS: usize = 2_000;
 const LARGE_PER_S: u64 = 2;
 const WEBHOOKS_PER_S: u64 = 1_000;
+const MANY_WEBHOOKS_PER_S: u64 = 10_000;
 const HOP_SHARDS: u16 = 2;
 /// As many, if both processes may have so many files open.
 const IDLE_CONNECTIONS: u64 = 10_000;
@@ -248,11 +259,15 @@ impl Course {
             shards_min: (self == Self::Hop).then_some(HOP_SHARDS),
             seat: None,
             webhooks: match self {
-                Self::Webhooks => Some(Hooks::Single),
+                Self::Webhooks
+                | Self::WebhooksMany
+                | Self::WebhooksInRedis
+                | Self::WebhooksManyInRedis => Some(Hooks::Single),
                 Self::WebhookBatches => Some(Hooks::Batched),
                 _ => None,
             },
             counts_in_redis: self == Self::PublishCounted,
+            queues_in_redis: matches!(self, Self::WebhooksInRedis | Self::WebhooksManyInRedis),
             tls: self.has_tls(),
         }
     }
@@ -268,7 +283,10 @@ impl Course {
     /// Webhooks that a run of so many seconds makes.
     pub fn webhooks(self, seconds: u64) -> u64 {
         match self {
-            Self::Webhooks | Self::WebhookBatches => WEBHOOKS_PER_S * seconds,
+            Self::Webhooks | Self::WebhookBatches | Self::WebhooksInRedis => {
+                WEBHOOKS_PER_S * seconds
+            }
+            Self::WebhooksMany | Self::WebhooksManyInRedis => MANY_WEBHOOKS_PER_S * seconds,
             _ => 0,
         }
     }

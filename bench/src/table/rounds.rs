@@ -1,7 +1,7 @@
 //! Rounds: every subject gets every course once per round, in turn.
 //!
 //! Owns: the order of a run, repetitions of void runs, what each run showed.
-//! May depend on: `cores`, `courses`, `exposition`, `rows`, `spread`, `stalls`, `subjects`.
+//! May depend on: `cores`, `courses`, `cpu`, `exposition`, `rows`, `sink`, `spread`, `stalls`, `subjects`.
 //! Invariants: a course's subjects follow each other, in an order that alternates, so that what the machine
 //! does meanwhile falls on all of them; each run has a fresh process; a void run has no value.
 
@@ -13,6 +13,7 @@ use std::{
 
 use crate::{
     cores::Placed,
+    cpu::Usage,
     floors::Floor,
     outcome::{Figure, Outcome},
     rig::{Rig, figure},
@@ -21,6 +22,7 @@ use crate::{
         courses::Course,
         exposition::Buckets,
         rows::Row,
+        sink::Sink,
         spread::Spread,
         subjects::{Subject, ask},
     },
@@ -133,19 +135,8 @@ impl Plan {
         let outcome = course.run(&rig, self.descriptors);
         drop(placed);
         let mut outcome = outcome.map_err(|error| error.to_string())?;
-        if let Some(sink) = &running.sink {
-            // Whatever is missing was lost, or the server is far behind.
-            let wanted = course.webhooks(self.seconds);
-            let until = Instant::now() + WEBHOOKS_WITHIN;
-            while sink.events() < wanted && Instant::now() < until {
-                thread::sleep(Duration::from_millis(10));
-            }
-            let came = sink.events();
-            if came < wanted {
-                outcome
-                    .faults
-                    .push(format!("{came} of {wanted} webhooks came"));
-            }
+        if let (Some(sink), Some(pid)) = (&running.sink, rig.target.pid) {
+            wait_for_webhooks(&mut outcome, sink, course.webhooks(self.seconds), pid);
         }
         if let Some(metrics) = running.metrics {
             let request = rig.target.plain_request("/metrics");
@@ -276,4 +267,25 @@ pub enum TroubleKind {
     Void,
     /// Something was lost, refused or closed.
     Fault,
+}
+/// Waits until all webhooks of a run have come, and counts what the server does for them behind the load as
+/// the client events' too: one that falls behind is not cheaper for it.
+fn wait_for_webhooks(outcome: &mut Outcome, sink: &Sink, wanted: u64, pid: u32) {
+    let at_end = Usage::of(pid);
+    let until = Instant::now() + WEBHOOKS_WITHIN;
+    while sink.events() < wanted && Instant::now() < until {
+        thread::sleep(Duration::from_millis(10));
+    }
+    let came = sink.events();
+    if came < wanted {
+        let fault = format!("{came} of {wanted} webhooks came");
+        outcome.faults.push(fault);
+    }
+    if let (Ok(at_end), Ok(usage)) = (at_end, Usage::of(pid)) {
+        let behind_us = usage.since(&at_end).cpu.as_secs_f64() * 1e6;
+        let mut figures = outcome.figures.iter_mut();
+        if let Some(figure) = figures.find(|it| it.key == "cpu_per_client_event_us") {
+            figure.value += behind_us / wanted.max(1) as f64;
+        }
+    }
 }

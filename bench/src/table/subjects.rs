@@ -76,6 +76,8 @@ pub struct Needs {
     pub webhooks: Option<Hooks>,
     /// Requests are counted in a Redis of the table's own, against limits that none reaches.
     pub counts_in_redis: bool,
+    /// Webhooks wait in a Redis of the table's own.
+    pub queues_in_redis: bool,
     /// Its port speaks TLS, with a certificate that all of the table show.
     pub tls: bool,
 }
@@ -193,7 +195,8 @@ impl Subject {
         };
         let sink = needs.webhooks.map(|_| Sink::start()).transpose();
         let sink = sink.map_err(failed)?;
-        let redis = needs.counts_in_redis.then(|| Bus::start(Engine::Redis));
+        let has_redis = needs.counts_in_redis || needs.queues_in_redis;
+        let redis = has_redis.then(|| Bus::start(Engine::Redis));
         let redis = redis
             .transpose()
             .map_err(|error| failed(io::Error::other(error)))?;
@@ -367,7 +370,11 @@ fn configuration(app: &Credentials, ports: Ports, needs: Needs) -> Value {
     });
     if let (Some(sink), Some(hooks)) = (ports.sink, needs.webhooks) {
         let is_batched = hooks == Hooks::Batched;
-        configuration["queue"] = json!({"driver": "memory"});
+        let driver = match needs.queues_in_redis {
+            true => "redis",
+            false => "memory",
+        };
+        configuration["queue"] = json!({"driver": driver});
         configuration["webhooks"] = json!({"batching": {"enabled": is_batched, "duration": 50}});
         configuration["app_manager"]["array"]["apps"][0]["webhooks"] = json!([{
             "url": format!("http://{sink}/"), "event_types": ["client_event"],
@@ -377,11 +384,13 @@ fn configuration(app: &Credentials, ports: Ports, needs: Needs) -> Value {
         // The process works in its own folder.
         configuration["ssl"] = json!({"enabled": true, "cert_path": CERTIFICATE, "key_path": KEY});
     }
-    if let Some(port) = ports.redis {
+    if needs.counts_in_redis {
         configuration["rate_limiter"] = json!({
             "enabled": true, "driver": "redis",
             "api_rate_limit": {"max_requests": 1_000_000_000, "window_seconds": 60},
         });
+    }
+    if let Some(port) = ports.redis {
         configuration["database"] = json!({"redis": {"host": "127.0.0.1", "port": port}});
     }
     configuration
