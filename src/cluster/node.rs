@@ -272,6 +272,8 @@ pub struct Node {
 #[derive(Debug)]
 struct Row {
     identity: Identity,
+    /// From then on its numbers are remembered.
+    since: Millis,
     /// Both of at most `NAME_BYTES_MAX`.
     name: Box<str>,
     program: Box<str>,
@@ -682,10 +684,10 @@ impl Node {
     fn apply(&mut self, now: Millis, changes: &[membership::Effect], effects: &mut Vec<Effect>) {
         for change in changes {
             match *change {
-                membership::Effect::Joined(peer) => self.apply_join(peer),
+                membership::Effect::Joined(peer) => self.apply_join(now, peer),
                 membership::Effect::Restarted { old, new } => {
                     self.state.leave(old);
-                    self.apply_join(new);
+                    self.apply_join(now, new);
                 }
                 membership::Effect::Expelled(peer, Reason::LeaseRanOut) => {
                     let row = self.rows.remove(&peer.node);
@@ -706,8 +708,8 @@ impl Node {
         assert!(self.rows.len() <= PEERS_MAX);
     }
 
-    fn apply_join(&mut self, peer: Identity) {
-        self.rows.insert(peer.node, Row::new(peer));
+    fn apply_join(&mut self, now: Millis, peer: Identity) {
+        self.rows.insert(peer.node, Row::new(now, peer));
         self.state.join(peer);
         self.owes_hello = true;
     }
@@ -930,9 +932,10 @@ impl Node {
 }
 
 impl Row {
-    fn new(identity: Identity) -> Self {
+    fn new(since: Millis, identity: Identity) -> Self {
         Self {
             identity,
+            since,
             name: Box::default(),
             program: Box::default(),
             version: Version::OURS,

@@ -297,14 +297,19 @@ impl Exchange {
         apps: &AppTable,
         told: &mut Told,
     ) {
-        // A peer that has ended meanwhile is not known any more, and what it said before was heard.
+        // Of a peer that has ended meanwhile no numbers are left, whether it came back since or not, and what it
+        // said before was heard.
         let lease_ms = following.setup.times.lease_ms;
         let lease = Duration::from_millis(lease_ms - lease_ms / 4);
         for kept in following.kept {
             match kept {
                 Kept::Batch { at, topic, bytes } => {
-                    let is_new = at + lease > now || is_planted(Fault::CarriedPeerBack);
-                    if is_new || self.node.knows_sender(&bytes) {
+                    let known = self
+                        .node
+                        .knows_since(&bytes)
+                        .map(|at| Duration::from_millis(at.0));
+                    let is_new = at + lease > known.unwrap_or(now);
+                    if is_new || is_planted(Fault::CarriedPeerBack) {
                         self.take(now, apps, News::Batch { topic, bytes }, told);
                     }
                 }

@@ -419,20 +419,27 @@ fn a_bus_that_fails_before_it_takes_over_leaves_it_unproven_and_deaf_for_a_while
 }
 
 #[test]
-fn a_peer_that_has_ended_while_it_was_followed_does_not_come_back() {
-    let mut scene = Scene::new();
-    scene.is_followed(2);
-    scene.publishes(PEER, b"before");
-    scene.passes(1_000);
-    // It dies, and its lease runs out long before the other process takes over.
-    scene.is_frozen[PEER] = true;
-    scene.passes(3 * TIMES.lease_ms);
-    assert_eq!(scene.heard(OLD).0, [b"before"]);
-    assert_eq!(scene.exchanges[OLD].node().peers().count(), 0);
-    let records = scene.carries();
-    scene.takes_over(&records).expect("the records are whole");
-    assert!(scene.heard(NEW).0.is_empty(), "it was heard before");
-    assert_eq!(scene.exchanges[NEW].node().peers().count(), 0);
+fn what_a_peer_said_before_it_ended_is_not_heard_again_whether_it_came_back_or_not() {
+    for comes_back in [false, true] {
+        let mut scene = Scene::new();
+        scene.is_followed(2);
+        scene.publishes(PEER, b"before");
+        scene.passes(1_000);
+        // It is silent, and its lease runs out long before the other process takes over.
+        scene.is_frozen[PEER] = true;
+        scene.passes(3 * TIMES.lease_ms);
+        assert_eq!(scene.heard(OLD).0, [b"before"]);
+        assert_eq!(scene.exchanges[OLD].node().peers().count(), 0);
+        if comes_back {
+            scene.is_frozen[PEER] = false;
+            scene.passes(1_000);
+        }
+        let records = scene.carries();
+        scene.takes_over(&records).expect("the records are whole");
+        assert!(scene.heard(NEW).0.is_empty(), "it was heard before");
+        let peers = scene.exchanges[NEW].node().peers().count();
+        assert_eq!(peers, usize::from(comes_back));
+    }
 }
 
 #[test]
@@ -488,7 +495,7 @@ fn each_fault_that_is_planted_in_what_is_kept_is_found() {
     let scenarios: [(Fault, fn()); 3] = [
         (
             Fault::CarriedPeerBack,
-            a_peer_that_has_ended_while_it_was_followed_does_not_come_back,
+            what_a_peer_said_before_it_ended_is_not_heard_again_whether_it_came_back_or_not,
         ),
         (
             Fault::CarriedHeldLost,

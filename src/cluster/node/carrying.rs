@@ -1,6 +1,6 @@
 //! A node for the process that follows: all that it knows and has said.
 //!
-//! Owns: `Node::carry`, `Node::carried`, `Node::knows_sender`; the records of the node itself and of its peers.
+//! Owns: `Node::carry`, `Node::carried`, `Node::knows_since`; the records of the node itself and of its peers.
 //! May depend on: `cluster`, serde.
 //! Invariants: to carry a node changes nothing of it; the one that was carried does what the other would
 //! have done, but that what is counted begins anew; secrets, names and bounds are those of its own setup.
@@ -49,6 +49,8 @@ struct PeerRecord<'a> {
     founded_at: Option<Millis>,
     lanes: LanesRecord,
     left_at: Option<Millis>,
+    #[serde(default)]
+    since: Option<Millis>,
 }
 
 impl Node {
@@ -70,6 +72,7 @@ impl Node {
                 founded_at: row.founded_at,
                 lanes: row.lanes.carry(),
                 left_at: row.left_at,
+                since: Some(row.since),
             };
             carrier.item(Kind::PEER, &record);
         }
@@ -138,13 +141,12 @@ impl Node {
         })
     }
 
-    /// Whether a batch is of a life of a peer that is known, whatever the bytes.
-    pub fn knows_sender(&self, bytes: &[u8]) -> bool {
-        let sender = Header::peek(bytes).map(|header| header.sender);
-        sender.is_ok_and(|sender| {
-            let row = self.rows.get(&sender.node);
-            row.is_some_and(|row| row.identity == sender)
-        })
+    /// Since when the sender of a batch is known, whatever the bytes; `None` where it is not. What it said long
+    /// before that was heard, and forgotten with what it was before.
+    pub fn knows_since(&self, bytes: &[u8]) -> Option<Millis> {
+        let sender = Header::peek(bytes).ok()?.sender;
+        let row = self.rows.get(&sender.node)?;
+        (row.identity == sender).then_some(row.since)
     }
 
     fn take_itself(&mut self, item: &[u8]) -> Result<(), CarryError> {
@@ -186,7 +188,8 @@ impl Node {
         if longest > NAME_BYTES_MAX {
             return Err(CarryError::Inconsistent("a name that is too long"));
         }
-        let mut row = Row::new(record.identity);
+        let since = record.since.unwrap_or(Millis(0));
+        let mut row = Row::new(since, record.identity);
         row.name = record.name.into();
         row.program = record.program.into();
         row.version = Version(record.version);
