@@ -5,10 +5,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::certificates::Certificates;
 use crate::on_one_and_three_shards;
 use crate::support::config::{Config, KEY, SECRET};
+use crate::support::eventually;
 use crate::support::server::{Server, own_address};
 use crate::support::sign::hex;
+use crate::support::skip::skip;
 use crate::support::webhook::{Delivery, WebhookSink};
 
 /// Longer than the three seconds that a vacated channel has for coming back.
@@ -40,6 +43,35 @@ fn a_webhook_is_signed_over_its_exact_body(shards: usize) {
         body,
         json!({"time_ms": null, "events": [{"name": "channel_occupied", "channel": "my-channel"}]})
     );
+}
+
+#[test]
+fn webhooks_go_over_tls_on_one_connection_and_to_nobody_without_a_certificate_for_the_address() {
+    let Some(certificates) = Certificates::make(own_address().into()) else {
+        return skip("webhooks", "there is no openssl");
+    };
+    let sink = |name: &str| {
+        WebhookSink::start_with_tls(&certificates.certificate(name), &certificates.key(name))
+    };
+    let (mut known, mut foreign) = (sink("server"), sink("foreign"));
+    let hooks = [&known, &foreign].map(|sink| sink.entry(&["channel_occupied"]));
+    let authority = certificates.certificate("ca");
+    let config = with_hooks(json!(hooks)).with_environment(&[("SSL_CERT_FILE", &authority)]);
+    let server = Server::start(&config, 1);
+    let mut alice = server.client("alice");
+    let long = "x".repeat(180);
+    for number in 0..5 {
+        alice.subscribes(&format!("{number}-{long}"));
+        let delivery = known.next_delivery();
+        delivery.is_signed_with(KEY, SECRET);
+        assert_eq!(delivery.events()[0]["channel"], format!("{number}-{long}"));
+    }
+    assert_eq!(known.connections(), 1);
+    eventually("the log to say what is wrong with the other one", || {
+        let has_tried = foreign.connections() > 0;
+        (has_tried && server.log().contains("certificate")).then_some(())
+    });
+    foreign.expects_nothing_for(Duration::from_millis(300));
 }
 
 // P-106

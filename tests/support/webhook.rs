@@ -1,12 +1,15 @@
 //! A receiver of webhooks that checks each request's form and signature and hands over its events.
 
 use std::collections::VecDeque;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
 use super::DEADLINE;
@@ -15,6 +18,9 @@ use super::sign::hmac_hex;
 
 pub(crate) struct WebhookSink {
     address: SocketAddr,
+    is_tls: bool,
+    /// Connections that were taken.
+    taken: Arc<AtomicUsize>,
     requests: Receiver<Delivery>,
     /// Events of requests that were read but not yet asked for.
     waiting: VecDeque<Value>,
@@ -71,20 +77,54 @@ impl Delivery {
 
 impl WebhookSink {
     pub(crate) fn start() -> Self {
+        Self::start_over(|stream| Some(Box::new(stream)))
+    }
+
+    /// Behind TLS, with a certificate and its key in files.
+    pub(crate) fn start_with_tls(certificate: &str, key: &str) -> Self {
+        let chain = CertificateDer::pem_file_iter(certificate).expect("a file of certificates");
+        let chain: Result<Vec<_>, _> = chain.collect();
+        let key = PrivateKeyDer::from_pem_file(key).expect("a key");
+        let config = ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(chain.expect("certificates"), key);
+        let config = Arc::new(config.expect("a pair"));
+        let mut sink = Self::start_over(move |stream| {
+            let connection = ServerConnection::new(Arc::clone(&config)).ok()?;
+            Some(Box::new(StreamOwned::new(connection, stream)))
+        });
+        sink.is_tls = true;
+        sink
+    }
+
+    fn start_over(
+        wrap: impl Fn(TcpStream) -> Option<Box<dyn Stream>> + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind((own_address(), 0)).expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         let (sender, requests) = channel();
         let answers = Arc::new(Mutex::new(Answers::default()));
         let shared = Arc::clone(&answers);
+        let taken = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&taken);
+        let wrap = Arc::new(wrap);
         // The thread ends with the test's process, which nextest starts for each test.
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
+                counted.fetch_add(1, Ordering::Relaxed);
                 let (sender, answers) = (sender.clone(), Arc::clone(&shared));
-                std::thread::spawn(move || serve(stream, &sender, &answers));
+                let wrap = Arc::clone(&wrap);
+                std::thread::spawn(move || {
+                    if let Some(stream) = wrap(stream) {
+                        serve(stream, &sender, &answers);
+                    }
+                });
             }
         });
         Self {
             address,
+            is_tls: false,
+            taken,
             requests,
             waiting: VecDeque::new(),
             answers,
@@ -96,7 +136,13 @@ impl WebhookSink {
     }
 
     pub(crate) fn url_at(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        let scheme = if self.is_tls { "https" } else { "http" };
+        format!("{scheme}://{}{path}", self.address)
+    }
+
+    /// Connections that were taken so far.
+    pub(crate) fn connections(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
     }
 
     /// An entry of an app's `webhooks` for these events.
@@ -165,7 +211,12 @@ impl WebhookSink {
     }
 }
 
-fn serve(stream: TcpStream, sender: &Sender<Delivery>, answers: &Mutex<Answers>) {
+/// What requests come over.
+trait Stream: Read + Write {}
+
+impl<S: Read + Write> Stream for S {}
+
+fn serve(stream: Box<dyn Stream>, sender: &Sender<Delivery>, answers: &Mutex<Answers>) {
     let mut reader = BufReader::new(stream);
     while let Some(delivery) = read_request(&mut reader) {
         let (status, delay) = {
@@ -183,7 +234,7 @@ fn serve(stream: TcpStream, sender: &Sender<Delivery>, answers: &Mutex<Answers>)
     }
 }
 
-fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Delivery> {
+fn read_request(reader: &mut impl BufRead) -> Option<Delivery> {
     let mut line = String::new();
     reader
         .read_line(&mut line)
