@@ -268,6 +268,7 @@ pub enum TroubleKind {
     /// Something was lost, refused or closed.
     Fault,
 }
+
 /// Waits until all webhooks of a run have come, and counts what the server does for them behind the load as
 /// the client events' too: one that falls behind is not cheaper for it.
 fn wait_for_webhooks(outcome: &mut Outcome, sink: &Sink, wanted: u64, pid: u32) {
