@@ -48,8 +48,9 @@ struct Preparing {
     /// When to begin, on the node's clock; `None` while it is under way.
     due: Option<Duration>,
     backoff: Backoff,
-    /// What stood in its way last, told once.
-    told: Option<String>,
+    /// What stood in its way last; told when it stays, since nodes that start at one time are in each other's way.
+    fault: Option<String>,
+    is_told: bool,
 }
 
 /// The store has answered, or could not be asked.
@@ -98,7 +99,8 @@ impl AppSource {
             work,
             due: Some(now),
             backoff: Backoff::default(),
-            told: None,
+            fault: None,
+            is_told: false,
         });
         let mut finder = Finder::new(now, settings(config));
         finder.inherit(now, inherited.into_iter().map(Into::into));
@@ -175,10 +177,12 @@ impl AppSource {
                 true
             }
             (Err(error), Some(preparing)) => {
-                if preparing.told.as_ref() != Some(&error) {
+                let stays = preparing.fault.as_ref() == Some(&error);
+                if stays && !preparing.is_told {
                     tracing::warn!(error, "the store of apps cannot be written to: not ready");
-                    preparing.told = Some(error);
                 }
+                preparing.is_told = stays;
+                preparing.fault = Some(error);
                 preparing.due = Some(now + preparing.backoff.pause() * PREPARE_PAUSES);
                 false
             }

@@ -55,9 +55,8 @@ pub async fn reach(config: &Config) -> Vec<Backend> {
 async fn apps(config: &Config) -> Option<Backend> {
     let answer = match Store::start(config) {
         Ok(None) => return None,
-        Ok(Some(store)) => {
-            again(async || store.find_all(Vec::new()).await.map(drop).map_err(text)).await
-        }
+        // It connects with the question, and waits for that.
+        Ok(Some(store)) => store.find_all(Vec::new()).await.map(drop).map_err(text),
         Err(error) => Err(text(error)),
     };
     Some(Backend {

@@ -307,7 +307,7 @@ impl<L: ShardLink> Bridge<L> {
                     return Ok(Exit::Interrupted);
                 }
                 Wake::Signal(Signal::Stop) if self.handover.departing.is_some() => {
-                    return Ok(Exit::HandedOver);
+                    return Ok(self.has_handed_over());
                 }
                 Wake::Signal(Signal::Stop) if self.handover.taking.is_some() => {
                     self.stop_taking()?;
@@ -336,7 +336,7 @@ impl<L: ShardLink> Bridge<L> {
                 return Ok(Exit::Drained);
             }
             if self.step_upgrade() {
-                return Ok(Exit::HandedOver);
+                return Ok(self.has_handed_over());
             }
             if self.nodes.as_ref().is_some_and(Nodes::is_name_taken) {
                 let name = self.node_id.clone();
@@ -751,6 +751,19 @@ impl<L: ShardLink> Bridge<L> {
         for shard in 0..self.link.shards() {
             self.outbox.send(&self.link, ShardId(shard), message());
         }
+    }
+
+    /// The other process has all but the webhooks that waited here, which had their time.
+    fn has_handed_over(&mut self) -> Exit {
+        let lost = self.webhooks.abandon();
+        if lost > 0 {
+            tracing::warn!(
+                node = self.node_id,
+                webhook_events_lost = lost,
+                "targets did not take what waited for them within drain.deadline_s"
+            );
+        }
+        Exit::HandedOver
     }
 
     pub(super) fn begin_drain(&mut self) {

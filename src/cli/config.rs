@@ -154,12 +154,12 @@ fn check_text(loaded: &Result<Loaded, ConfigErrors>, backends: &[Backend]) -> St
             let notes = plural(count(&loaded.notices, Level::Note), "note");
             let apps = plural(loaded.config.app_manager.apps.len(), "app");
             let silent = backends.iter().filter(|it| it.answer.is_err()).count();
-            let silent = match silent {
-                0 => String::new(),
-                silent => format!(", {} without an answer", plural(silent, "backend")),
+            let verdict = match silent {
+                0 => "ok".to_owned(),
+                silent => format!("{} without an answer", plural(silent, "backend")),
             };
             out.push_str(&format!(
-                "ok ({file}, {apps}): {warnings}, {notes}{silent}\n"
+                "{verdict} ({file}, {apps}): {warnings}, {notes}\n"
             ));
             out
         }
@@ -195,6 +195,7 @@ fn check_json(loaded: &Result<Loaded, ConfigErrors>, backends: Option<&[Backend]
             let apps: Vec<Value> = apps.map(limits_json).collect();
             let mut answer = json!({ "ok": true, "file": file, "notices": notices, "apps": apps });
             if let Some(backends) = backends {
+                answer["ok"] = backends.iter().all(|it| it.answer.is_ok()).into();
                 answer["backends"] = backends.iter().map(backend_json).collect();
             }
             answer

@@ -235,6 +235,7 @@ fn checked(keys: &Value) -> (i32, Vec<(String, Option<String>)>) {
         .expect("it starts");
     let (code, text) = said(&output);
     let answer: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(answer["ok"], code == 0);
     let backends = answer["backends"].as_array().expect("a list").iter();
     let backend = |it: &Value| {
         let (section, text) = (&it["section"], &it["text"]);

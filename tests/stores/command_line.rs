@@ -186,6 +186,8 @@ fn an_app_is_added_changed_shown_and_removed(backend: &Backend) {
     if backend.kind == Kind::Mysql {
         let words = ["set", "shop", "max_event_batch_size=-1"];
         owner.is_refused(&words, "its column is unsigned");
+        let words = ["set", "shop", "max_event_payload_in_kb=1.5"];
+        owner.is_refused(&words, "its column holds whole numbers only");
     }
     if knows_users {
         reader.is_refused(&["set", "shop", "enabled=no"], "does not let reader");

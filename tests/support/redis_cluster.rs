@@ -14,6 +14,8 @@ pub(crate) struct RedisCluster {
 
 const MASTERS: usize = 3;
 const SLOTS: usize = 16_384;
+const MEETINGS_MAX: usize = 10;
+const MET_WITHIN: Duration = Duration::from_secs(10);
 
 impl RedisCluster {
     /// Three masters. `None` where the machine has no Redis.
@@ -61,9 +63,19 @@ impl RedisCluster {
             // Without it they would settle by chance which epoch is whose.
             server.command(&["CLUSTER", "SET-CONFIG-EPOCH", &number.to_string()]);
         }
-        for address in &addresses {
-            let (host, port) = (address.ip().to_string(), address.port().to_string());
-            self.masters[0].command(&["CLUSTER", "MEET", &host, &port]);
+        // A server forgets whom it is to meet if that takes longer than its time-out, as on a busy machine.
+        for _ in 0..MEETINGS_MAX {
+            for address in &addresses {
+                let (host, port) = (address.ip().to_string(), address.port().to_string());
+                self.masters[0].command(&["CLUSTER", "MEET", &host, &port]);
+            }
+            let until = Instant::now() + MET_WITHIN;
+            while !self.is_whole() && Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            if self.is_whole() {
+                break;
+            }
         }
         self.is_well();
         let ids: Vec<String> = self.masters.iter_mut().map(id).collect();
@@ -81,14 +93,16 @@ impl RedisCluster {
 
     /// Waits until each server knows all others and believes that all slots are served.
     pub(crate) fn is_well(&mut self) {
+        until("a cluster", || self.is_whole());
+    }
+
+    fn is_whole(&mut self) -> bool {
         let count = self.masters.len() + self.replicas.len();
         let known = format!("cluster_known_nodes:{count}\r");
-        for server in self.all() {
-            until("a cluster", || {
-                let info = server.command(&["CLUSTER", "INFO"]);
-                info.contains("cluster_state:ok") && info.contains(&known)
-            });
-        }
+        self.all().all(|server| {
+            let info = server.command(&["CLUSTER", "INFO"]);
+            info.contains("cluster_state:ok") && info.contains(&known)
+        })
     }
 
     pub(crate) fn all(&mut self) -> impl Iterator<Item = &mut Redis> {

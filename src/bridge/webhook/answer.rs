@@ -14,6 +14,8 @@ pub(super) struct Answer {
     /// What came and is not done with: of the head, then of the body with its framing.
     bytes: Vec<u8>,
     head: Option<Head>,
+    /// Answers that only say that another comes.
+    interim: usize,
     /// So many bytes of the body are to be kept.
     keep_bytes: usize,
 }
@@ -56,6 +58,8 @@ pub(super) enum Fault {
     LargeHead,
     #[error("its answer's length is none")]
     BadLength,
+    #[error("it says more than {INTERIM_MAX} times that an answer comes")]
+    Interim,
 }
 
 /// What every answer begins with.
@@ -63,6 +67,8 @@ const VERSION: &[u8] = b"HTTP/1.";
 /// Of one head, and of what came before it.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 const HEADERS_MAX: usize = 100;
+/// Interim answers before the answer; a target sends one or two.
+const INTERIM_MAX: usize = 16;
 /// More of a body is not read; the connection is closed instead of used again.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 /// A chunk's length with its extension.
@@ -74,6 +80,7 @@ impl Answer {
         Self {
             bytes: Vec::new(),
             head: None,
+            interim: 0,
             keep_bytes,
         }
     }
@@ -89,8 +96,11 @@ impl Answer {
         let mut may_end = ends_head(&self.bytes[seen..]);
         while self.head.is_none() {
             if !may_end || !self.take_head()? {
-                let begins = VERSION.len().min(self.bytes.len());
-                if self.bytes[..begins] != VERSION[..begins] {
+                // Some targets end the answer before with a line more.
+                let lines = self.bytes.iter().position(|it| !b"\r\n".contains(it));
+                let bytes = &self.bytes[lines.unwrap_or(self.bytes.len())..];
+                let begins = VERSION.len().min(bytes.len());
+                if bytes[..begins] != VERSION[..begins] {
                     return Err(Fault::NotHttp);
                 }
                 return match self.bytes.len() > HEAD_BYTES_MAX {
@@ -127,6 +137,11 @@ impl Answer {
         let is_last = !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS;
         if is_last {
             self.head = Some(Head::of(status, parsed.version == Some(1), parsed.headers)?);
+        } else {
+            self.interim += 1;
+            if self.interim > INTERIM_MAX {
+                return Err(Fault::Interim);
+            }
         }
         self.bytes.drain(..bytes);
         Ok(true)
@@ -359,6 +374,10 @@ mod tests {
         answer.end()
     }
 
+    fn interim(count: usize) -> String {
+        "HTTP/1.1 103 X\r\n\r\n".repeat(count)
+    }
+
     #[test]
     fn an_answer_is_read_alike_however_it_is_cut() {
         let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -375,6 +394,9 @@ mod tests {
                  content-length: 0\r\n\r\n".to_owned(),
                 ok("", true),
             ),
+            ("\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".to_owned(), ok("", true)),
+            (interim(INTERIM_MAX) + "HTTP/1.1 204 X\r\n\r\n", done(204, "", true)),
+            (interim(INTERIM_MAX + 1) + "HTTP/1.1 204 X\r\n\r\n", Err(Fault::Interim)),
             ("HTTP/1.1 101 X\r\nupgrade: y\r\n\r\n".to_owned(), done(101, "", false)),
             ("HTTP/1.1 200 OK\r\n\r\nto the end".to_owned(), ok("to the e", false)),
             ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort".to_owned(), ok("short", false)),

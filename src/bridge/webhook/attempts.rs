@@ -24,6 +24,8 @@ type Attempt<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// attempt is a write and a read. As many places as there ever were attempts at once, which the queue bounds.
 pub(super) struct Attempts<T> {
     places: Vec<Place<T>>,
+    /// Where the last look began.
+    first: usize,
     news: Arc<Notify>,
 }
 
@@ -62,6 +64,7 @@ impl<T> Default for Attempts<T> {
     fn default() -> Self {
         Self {
             places: Vec::new(),
+            first: 0,
             news: Arc::default(),
         }
     }
@@ -93,8 +96,12 @@ impl<T> Attempts<T> {
     /// Lets them go on until one ends.
     pub(super) async fn next(&mut self) -> T {
         loop {
-            // What is woken from here on leaves a note in `news`.
-            for place in &mut self.places {
+            // What is woken from here on leaves a note in `news`. Each look begins with
+            // another one: what one uses up of the runtime's budget the others lack.
+            let count = self.places.len();
+            self.first = (self.first + 1) % count.max(1);
+            for step in 0..count {
+                let place = &mut self.places[(self.first + step) % count];
                 if let Some(ended) = place.go_on() {
                     return ended;
                 }

@@ -50,6 +50,8 @@ pub(super) enum Unanswered {
 pub(super) const KEPT_FOR: Duration = Duration::from_secs(60);
 /// Read at once.
 const READ_BYTES: usize = 4_096;
+/// An attempt that goes on reading leaves the rest of the runtime's budget to others.
+const READS_PER_TURN: usize = 4;
 
 impl fmt::Debug for Kept {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -144,8 +146,8 @@ impl Kept {
         answer: &mut Answer,
     ) -> Poll<Result<Done, Unanswered>> {
         let mut space = [0; READ_BYTES];
-        // Each round reads something, and an answer has a bound.
-        loop {
+        // Each round reads something, and an answer has a bound; the others have their turn in between.
+        for _ in 0..READS_PER_TURN {
             let mut space = ReadBuf::new(&mut space);
             let heard = match self.stream.poll_read(context, &mut space) {
                 Poll::Pending => return Poll::Pending,
@@ -162,6 +164,8 @@ impl Kept {
                 return Poll::Ready(Ok(done));
             }
         }
+        context.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 

@@ -81,6 +81,8 @@ pub enum RowsError {
     Taken,
     #[error("{0}: its column is unsigned and cannot hold -1: give it a large number instead")]
     Unsigned(String),
+    #[error("{0}: its column holds whole numbers only, and would round it")]
+    Fraction(String),
 }
 
 /// What became of the table.

@@ -36,6 +36,8 @@ struct Column {
     /// The key of an app that it holds.
     key: &'static str,
     is_unsigned: bool,
+    /// It rounds what is not.
+    is_whole: bool,
     /// A new row must say it.
     is_required: bool,
 }
@@ -45,10 +47,15 @@ impl MysqlRows {
         let setup = Arc::new(MysqlSetup::of(config)?);
         let connected = table::connect(&setup);
         let connected = connected.map_err(|failed| table::down(&failed, &setup));
-        Ok(connected.map(|connection| Self {
-            setup,
-            connection,
-            known: None,
+        Ok(connected.and_then(|mut connection| {
+            // Else a server may cut what it is given, and say nothing.
+            let strict = connection.query_drop(STRICT);
+            strict.map_err(|error| StoreError::Down(fault::sentence(&error, &setup)))?;
+            Ok(Self {
+                setup,
+                connection,
+                known: None,
+            })
         }))
     }
 
@@ -235,6 +242,7 @@ impl MysqlRows {
                 key: app_key(&name)?,
                 name,
                 is_unsigned: text(1).contains("unsigned"),
+                is_whole: text(1).contains("int"),
                 is_required: text(2) == "NO" && is_without_default,
             })
         };
@@ -267,6 +275,9 @@ impl Column {
                 }
                 (Some(number), _) => Value::Int(number),
                 (None, Some(number)) => Value::UInt(number),
+                (None, None) if self.is_whole => {
+                    return Err(RowsError::Fraction(self.name.clone()));
+                }
                 (None, None) => Value::from(number.as_f64()),
             },
             Json::String(text) => Value::from(text),
@@ -282,6 +293,8 @@ fn down(error: &mysql::Error, setup: &MysqlSetup) -> RowsError {
 fn quoted(name: &str) -> String {
     format!("`{}`", name.replace('`', "``"))
 }
+
+const STRICT: &str = "SET SESSION sql_mode = CONCAT_WS(',', @@sql_mode, 'STRICT_ALL_TABLES')";
 
 /// The first half finds the row by the index, the second knows it from those that are only alike.
 const THIS_ID: &str =
