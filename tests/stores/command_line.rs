@@ -8,7 +8,6 @@ use sockudo::cli::{Cli, Command, apps, config::Answer};
 use sockudo::config::{Loaded, Sources, load};
 
 use crate::backend::{Backend, Kind, Variables};
-use crate::skip;
 
 /// Who types the commands.
 pub(crate) struct Operator {
@@ -69,33 +68,6 @@ fn loaded(environment: BTreeMap<String, String>) -> Loaded {
     match load(&sources) {
         Ok(loaded) => loaded,
         Err(errors) => panic!("{errors}"),
-    }
-}
-
-/// Each of them on every store.
-macro_rules! on_every_store {
-    ($($test:ident),+ $(,)?) => { $(
-        mod $test {
-            #[test]
-            fn on_dynamodb() {
-                super::started(stringify!($test), super::Kind::Dynamodb, super::$test);
-            }
-            #[test]
-            fn on_mysql() {
-                super::started(stringify!($test), super::Kind::Mysql, super::$test);
-            }
-            #[test]
-            fn on_pgsql() {
-                super::started(stringify!($test), super::Kind::Pgsql, super::$test);
-            }
-        }
-    )+ };
-}
-
-fn started(test: &str, kind: Kind, body: impl FnOnce(&Backend)) {
-    match Backend::start(kind) {
-        Some(backend) => body(&backend),
-        None => skip::skip(test, "its database is missing; `scripts/test` installs it"),
     }
 }
 

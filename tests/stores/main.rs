@@ -16,6 +16,28 @@ use std::time::Duration;
 use sockudo::bridge::apps::store::{AppName, Store, StoreError};
 use sockudo::config::{App, Config, Sources, load};
 
+use crate::backend::{Backend, Kind};
+
+/// Each of them on every store.
+macro_rules! on_every_store {
+    ($($test:ident),+ $(,)?) => { $(
+        mod $test {
+            #[test]
+            fn on_dynamodb() {
+                $crate::started(stringify!($test), $crate::backend::Kind::Dynamodb, super::$test);
+            }
+            #[test]
+            fn on_mysql() {
+                $crate::started(stringify!($test), $crate::backend::Kind::Mysql, super::$test);
+            }
+            #[test]
+            fn on_pgsql() {
+                $crate::started(stringify!($test), $crate::backend::Kind::Pgsql, super::$test);
+            }
+        }
+    )+ };
+}
+
 mod backend;
 #[path = "../support/certificates.rs"]
 mod certificates;
@@ -37,6 +59,13 @@ mod signal;
 mod skip;
 
 const DEADLINE: Duration = Duration::from_secs(60);
+
+fn started(test: &str, kind: Kind, body: impl FnOnce(&Backend)) {
+    match Backend::start(kind) {
+        Some(backend) => body(&backend),
+        None => skip::skip(test, "its database is missing; `scripts/test` installs it"),
+    }
+}
 
 fn key(name: &str) -> AppName {
     AppName::Key(name.into())

@@ -7,34 +7,6 @@ use sockudo::config::{Sources, load};
 
 use crate::backend::{Backend, Kind};
 use crate::command_line::Operator;
-use crate::skip;
-
-/// Each of them on every store.
-macro_rules! on_every_store {
-    ($($test:ident),+ $(,)?) => { $(
-        mod $test {
-            #[test]
-            fn on_dynamodb() {
-                super::started(stringify!($test), super::Kind::Dynamodb, super::$test);
-            }
-            #[test]
-            fn on_mysql() {
-                super::started(stringify!($test), super::Kind::Mysql, super::$test);
-            }
-            #[test]
-            fn on_pgsql() {
-                super::started(stringify!($test), super::Kind::Pgsql, super::$test);
-            }
-        }
-    )+ };
-}
-
-fn started(test: &str, kind: Kind, body: impl FnOnce(&Backend)) {
-    match Backend::start(kind) {
-        Some(backend) => body(&backend),
-        None => skip::skip(test, "its database is missing; `scripts/test` installs it"),
-    }
-}
 
 on_every_store!(
     a_table_is_made_and_apps_are_written_once,
