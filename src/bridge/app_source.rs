@@ -48,9 +48,9 @@ struct Preparing {
     /// When to begin, on the node's clock; `None` while it is under way.
     due: Option<Duration>,
     backoff: Backoff,
-    /// What stood in its way last; told when it stays, since nodes that start at one time are in each other's way.
+    failures: u32,
+    /// What stood in its way last.
     fault: Option<String>,
-    is_told: bool,
 }
 
 /// The store has answered, or could not be asked.
@@ -99,8 +99,8 @@ impl AppSource {
             work,
             due: Some(now),
             backoff: Backoff::default(),
+            failures: 0,
             fault: None,
-            is_told: false,
         });
         let mut finder = Finder::new(now, settings(config));
         finder.inherit(now, inherited.into_iter().map(Into::into));
@@ -177,12 +177,14 @@ impl AppSource {
                 true
             }
             (Err(error), Some(preparing)) => {
-                let stays = preparing.fault.as_ref() == Some(&error);
-                if stays && !preparing.is_told {
+                // Not the first: nodes that start at one time are in each other's way.
+                let before = preparing.fault.replace(error);
+                preparing.failures = preparing.failures.saturating_add(1);
+                if preparing.failures == 2 || (preparing.failures > 2 && before != preparing.fault)
+                {
+                    let error = preparing.fault.as_deref();
                     tracing::warn!(error, "the store of apps cannot be written to: not ready");
                 }
-                preparing.is_told = stays;
-                preparing.fault = Some(error);
                 preparing.due = Some(now + preparing.backoff.pause() * PREPARE_PAUSES);
                 false
             }
