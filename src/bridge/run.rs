@@ -33,7 +33,7 @@ use super::{
     busy::BusyWindow,
     drain::{Drain, Step},
     gather::Gathering,
-    handover::{Giving, Handover, Legacy},
+    handover::{Giving, Handover, Legacy, Said, Speaker},
     kept_store::{self, KeptStore},
     largest::LargestChannels,
     link::ShardLink,
@@ -50,7 +50,6 @@ use super::{
 };
 use crate::{
     config::{Config, ConfigErrors, Loaded},
-    handover::link::{LinkError, Received},
     metrics::{
         exposition::Exposition,
         sample::{AppLabels, Build},
@@ -214,7 +213,7 @@ enum Wake {
     Store(Reached),
     Cache(kept_store::Reached),
     Rates(rate_store::Load),
-    Process(Result<Received, LinkError>),
+    Process(Said),
     Time,
 }
 
@@ -320,10 +319,12 @@ impl<L: ShardLink> Bridge<L> {
                         tracing::error!(reason, "no upgrade begins");
                     }
                 }
-                Wake::Process(heard) if self.handover.giving.is_some() => {
-                    self.hear_successor(heard);
-                }
-                Wake::Process(heard) => self.hear_predecessor(heard)?,
+                Wake::Process((speaker, heard)) => match speaker {
+                    Speaker::Successor => self.hear_successor(heard),
+                    Speaker::Heir => self.hear_heir(heard),
+                    Speaker::Predecessor => self.hear_predecessor(heard)?,
+                    Speaker::Testator => self.hear_testator(heard),
+                },
                 Wake::Bus(news) => self.hear_nodes(news),
                 Wake::Store(reached) => self.reached_store(reached),
                 Wake::Cache(reached) => self.reached_cache(reached),
@@ -335,6 +336,7 @@ impl<L: ShardLink> Bridge<L> {
             if self.step_drain() {
                 return Ok(Exit::Drained);
             }
+            self.step_heir();
             if self.step_upgrade() {
                 return Ok(self.has_handed_over());
             }
@@ -389,7 +391,7 @@ impl<L: ShardLink> Bridge<L> {
             Some(reached) = reached => Wake::Store(reached),
             Some(reached) = cached => Wake::Cache(reached),
             Some(load) = rates => Wake::Rates(load),
-            heard = self.handover.hear() => Wake::Process(heard),
+            said = self.handover.hear() => Wake::Process(said),
             () = self.alarm.until(Some(wake_at.into())) => Wake::Time,
         }
     }
@@ -447,7 +449,7 @@ impl<L: ShardLink> Bridge<L> {
             .unwrap_or(self.health_due)
     }
 
-    fn handle_messages(&mut self, inbox: &mut Vec<(ShardId, ToBridge)>) {
+    pub(super) fn handle_messages(&mut self, inbox: &mut Vec<(ShardId, ToBridge)>) {
         let mut told = Told::new();
         for (shard, message) in inbox.drain(..) {
             match message {

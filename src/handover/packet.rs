@@ -46,8 +46,14 @@ pub enum Packet {
     End(End),
     /// New: all of it is in its place. From here on it takes over if the old process dies.
     Imported(Imported),
-    /// Old: it has let go; the new process serves. Nothing follows.
+    /// Old: it has let go; the new process serves. Nothing follows but what `Yours` says.
     Yours(Yours),
+    /// Old, once it has let go: webhooks that waited in its memory. Each is answered by `Taken`.
+    Webhooks(State),
+    /// Old: those were all that waited.
+    WebhooksEnd(Empty),
+    /// Old: how an attempt ended that was under way.
+    Verdict(Verdict),
     /// Either: it cannot be, and why.
     Refused(Refused),
 }
@@ -59,6 +65,8 @@ pub struct Hello {
     pub version: String,
     pub pid: u32,
     pub shards: u16,
+    /// It goes on with webhooks that wait, if they come.
+    pub takes_webhooks: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -191,6 +199,17 @@ pub struct Yours {
     pub silence_us: u64,
     /// Connections that could not follow, and end with the old process.
     pub left: u64,
+    /// Webhooks that wait follow.
+    pub webhooks_follow: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Verdict {
+    /// As the webhook's record says.
+    pub number: u64,
+    /// `None`: it was delivered.
+    pub error: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -226,6 +245,9 @@ impl Packet {
             Self::End(_) => "End",
             Self::Imported(_) => "Imported",
             Self::Yours(_) => "Yours",
+            Self::Webhooks(_) => "Webhooks",
+            Self::WebhooksEnd(_) => "WebhooksEnd",
+            Self::Verdict(_) => "Verdict",
             Self::Refused(_) => "Refused",
         }
     }
@@ -312,6 +334,7 @@ mod tests {
                 version: "1".to_owned(),
                 pid: 7,
                 shards: 3,
+                takes_webhooks: true,
             }),
             Packet::Welcome(Welcome {
                 clock_origin_ns: u64::MAX,
@@ -349,6 +372,15 @@ mod tests {
             Packet::Yours(Yours {
                 silence_us: 9,
                 left: 1,
+                webhooks_follow: true,
+            }),
+            Packet::Webhooks(State {
+                records: vec![ByteBuf::from([1])],
+            }),
+            Packet::WebhooksEnd(Empty {}),
+            Packet::Verdict(Verdict {
+                number: 3,
+                error: Some("answered 500".to_owned()),
             }),
             Packet::Refused(Refused {
                 reason: "no".to_owned(),

@@ -54,6 +54,7 @@ impl Predecessor {
     /// When the two do not understand each other; this process has nothing to do then.
     pub fn meet(link: Arc<Link>, version: &str, shards: u16) -> Result<Self, MeetError> {
         let hello = Hello {
+            takes_webhooks: true,
             protocol: PROTOCOL,
             version: version.to_owned(),
             pid: std::process::id(),

@@ -1,6 +1,6 @@
 //! The records that are handed over.
 //!
-//! Owns: `ConnectionRecord`, `HomeRecord`, `LimitsRecord`, `OwnedRecord` and their parts, how they are written and read; the
+//! Owns: `ConnectionRecord`, `HomeRecord`, `LimitsRecord`, `OwnedRecord`, `WebhookRecord` and their parts, how they are written and read; the
 //! batches in which shards and the bridge pass them on.
 //! May depend on: serde, MessagePack, `http::body`, `shards` for what the runtime carries.
 //! Invariants: every time is one of the node's clock, whose origin is handed over too; every field beyond
@@ -275,6 +275,51 @@ pub fn write(record: &impl Serialize) -> Result<Vec<u8>, RecordError> {
 /// They are no such record.
 pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RecordError> {
     Ok(rmp_serde::from_slice(bytes)?)
+}
+
+/// A part of what the memory queue of webhooks holds.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub enum WebhookRecord {
+    Failing(FailingRecord),
+    Job(JobRecord),
+    Letter(LetterRecord),
+}
+
+/// A target that failed when it was tried last.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(default)]
+pub struct FailingRecord {
+    pub app: String,
+    /// As every node calls it.
+    pub target: String,
+    /// Since the last success.
+    pub failures: u32,
+    /// It is left alone until then.
+    pub resumes_ms: u64,
+}
+
+/// One request to one target.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(default)]
+pub struct JobRecord {
+    /// As in a queue that nodes share.
+    #[serde(with = "serde_bytes")]
+    pub text: Vec<u8>,
+    /// Of the queue's clock, as all its times.
+    pub created_ms: u64,
+    /// When it is to be tried again; `None` for one that was not tried.
+    pub due_ms: Option<u64>,
+    /// The process before is trying it: by this number it tells how that ended.
+    pub under_way: Option<u64>,
+}
+
+/// A webhook that was given up.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(default)]
+pub struct LetterRecord {
+    pub id: u64,
+    #[serde(with = "serde_bytes")]
+    pub text: Vec<u8>,
 }
 
 /// Connections of one batch at most: what one message of the socket between the processes takes.

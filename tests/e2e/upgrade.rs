@@ -271,21 +271,85 @@ fn sockets_files_stay_and_go_with_the_process_that_has_them() {
     assert!(!admin.exists());
 }
 
+/// Client events are told to `sink` one by one.
+fn with_client_events_for(sink: &WebhookSink, config: Config) -> Config {
+    config
+        .with(json!({"webhooks": {
+            "batching": {"enabled": false},
+            "retry": {"backoff_ms": 100, "backoff_max_ms": 200},
+        }}))
+        .with_app(json!({"max_client_events_per_second": 0}))
+        .with_app(json!({"webhooks": [sink.entry(&["client_event"])]}))
+}
+
+fn numbered(number: u64) -> Value {
+    json!({"event": "client-n", "channel": "private-x", "data": number.to_string()})
+}
+
+fn number_of(event: &Value) -> u64 {
+    let data = event["data"].as_str().expect("a text");
+    data.parse().expect("a number")
+}
+
 #[test]
-fn webhooks_that_wait_are_delivered_once_by_the_process_that_has_them() {
+fn webhooks_that_wait_go_along_and_are_delivered_when_the_target_is_back() {
     let mut sink = WebhookSink::start();
-    sink.answers_with(&[500]);
-    let config = Config::new().with(json!({"drain": {"deadline_s": 60}}));
-    let config = config.with_app(json!({"webhooks": [sink.entry(&["channel_occupied"])]}));
+    // Nothing is lost though the old processes end at once, and the target is down over both upgrades.
+    let config = Config::new().with(json!({"drain": {"deadline_s": 1}}));
+    let mut server = Server::start(&with_client_events_for(&sink, config), 2);
+    let mut alice = server.client("alice");
+    alice.subscribes("private-x");
+    sink.answers_with(&[503; 12]);
+    let mut first_attempts = Vec::new();
+    let mut taken = 0;
+    for number in 0..40_u64 {
+        alice.sends(numbered(number));
+        if number == 9 || number == 29 {
+            alice.expects_pong();
+            server.is_upgraded();
+        }
+    }
+    for delivery in 0..40 + 12 {
+        let number = number_of(&sink.next());
+        if !first_attempts.contains(&number) {
+            first_attempts.push(number);
+        }
+        taken += u64::from(delivery >= 12);
+    }
+    assert_eq!(first_attempts, Vec::from_iter(0..40), "in their order");
+    assert_eq!(taken, 40);
+    sink.expects_nothing_for(Duration::from_millis(500));
+    alice.expects_pong();
+    assert!(
+        !server.log().contains("webhook_events_lost"),
+        "{}",
+        server.log()
+    );
+}
+
+#[test]
+fn an_attempt_under_way_ends_in_the_old_process_and_what_comes_behind_it_waits() {
+    let mut sink = WebhookSink::start();
+    let config = with_client_events_for(&sink, Config::new());
     let mut server = Server::start(&config, 2);
     let mut alice = server.client("alice");
-    alice.subscribes("news");
-    assert_eq!(sink.next()["name"], "channel_occupied", "refused for now");
-    // The old process ends when it has nothing left to deliver.
-    server.is_upgraded();
-    assert_eq!(sink.next()["name"], "channel_occupied");
-    sink.expects_nothing_for(Duration::from_secs(1));
+    alice.subscribes("private-x");
+    sink.answers_after(Duration::from_millis(700));
+    for number in 0..3_u64 {
+        alice.sends(numbered(number));
+    }
+    assert_eq!(number_of(&sink.next()), 0, "it is on its way");
+    let report = server.is_asked(&["upgrade", "--json"]);
+    assert!(report.status.success(), "{}", said(&report));
+    let report: Value = serde_json::from_slice(&report.stdout).expect("it is JSON");
+    alice.sends(numbered(3));
     alice.expects_pong();
+    for number in 1..4 {
+        assert_eq!(number_of(&sink.next()), number, "once, and in order");
+    }
+    sink.expects_nothing_for(Duration::from_secs(1));
+    server.is_taken_over_by(report["pid"].as_u64().expect("a process"));
+    assert!(server.log().contains("goes on with webhooks that waited"));
 }
 
 /// A request for `/up` over TLS; its answer begins with 200.

@@ -25,7 +25,7 @@ use std::{
 use serde_bytes::ByteBuf;
 use shards::{Freeze, application::ShardId};
 
-use super::{UpgradeReport, Waits};
+use super::{UpgradeReport, Waits, heritage::Bequest};
 use crate::{
     bridge::{
         link::ShardLink,
@@ -47,17 +47,18 @@ use crate::{
 };
 
 /// Packets with sockets or state that wait for their acknowledgement.
-const WINDOW: usize = 4;
+pub(super) const WINDOW: usize = 4;
 
 /// Shards that do not come to rest by then go on: what moves in them could not be handed over.
 const SETTLES_WITHIN: Duration = Duration::from_secs(2);
 /// Each step of a hand-over takes milliseconds; one that takes so long does not end.
-const STEP_WITHIN: Duration = Duration::from_secs(10);
+pub(super) const STEP_WITHIN: Duration = Duration::from_secs(10);
 /// A freezing is looked at so often.
 const LOOKS_EVERY: Duration = Duration::from_millis(1);
 /// Who is being answered on the metrics port is answered.
 const GUESTS_WITHIN: Duration = Duration::from_secs(1);
-const LOOKS_FOR_GUESTS_EVERY: Duration = Duration::from_millis(10);
+/// And a link that was full is tried again.
+const LOOKS_EVERY_DEPARTING: Duration = Duration::from_millis(10);
 
 /// An upgrade under way.
 #[derive(Debug)]
@@ -68,6 +69,8 @@ pub(in crate::bridge) struct Giving {
     /// Of the phase.
     deadline: Instant,
     to_version: String,
+    /// The successor goes on with webhooks that wait.
+    takes_webhooks: bool,
     frozen_at: Option<Instant>,
     /// When the shards were still, and when the successor had been sent everything.
     still_at: Option<Instant>,
@@ -119,16 +122,22 @@ struct Outgoing {
     sockets: Vec<RawFd>,
 }
 
-/// All is given away; webhooks that wait in this process' memory are delivered yet.
+/// All is given away but the webhooks that wait in this process' memory, which are given yet, or delivered here.
 #[derive(Debug)]
 pub(in crate::bridge) struct Departing {
     ends: Instant,
     guests_until: Instant,
+    /// `None`: there is nobody to give them to.
+    pub(super) bequest: Option<Bequest>,
 }
 
 impl Departing {
+    pub(super) fn heir(&self) -> Option<&Waiting> {
+        self.bequest.as_ref().map(Bequest::link)
+    }
+
     pub(super) fn due(&self, now: Instant) -> Instant {
-        self.ends.min(now + LOOKS_FOR_GUESTS_EVERY)
+        self.ends.min(now + LOOKS_EVERY_DEPARTING)
     }
 }
 
@@ -238,7 +247,7 @@ impl Giving {
     }
 }
 
-fn is_full(error: &io::Error) -> bool {
+pub(super) fn is_full(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(libc::ETOOMANYREFS)
 }
 
@@ -264,6 +273,7 @@ impl<L: ShardLink> Bridge<L> {
             phase: Phase::Greeting,
             deadline: Instant::now() + within,
             to_version: String::new(),
+            takes_webhooks: false,
             frozen_at: None,
             still_at: None,
             sent_at: None,
@@ -296,6 +306,9 @@ impl<L: ShardLink> Bridge<L> {
         }
         if self.handover.taking.is_some() || !self.is_announced() {
             return Err("this node is not ready yet".to_owned());
+        }
+        if self.handover.heir.as_ref().is_some_and(|it| !it.has_all()) {
+            return Err("webhooks of the process before are on their way".to_owned());
         }
         if self.drain.is_some() {
             return Err("this node drains: it is about to end".to_owned());
@@ -358,6 +371,7 @@ impl<L: ShardLink> Bridge<L> {
             ));
         };
         giving.to_version.clone_from(&hello.version);
+        giving.takes_webhooks = hello.takes_webhooks;
         giving.topics = self.nodes.as_ref().map_or_else(Vec::new, Nodes::topics);
         let port = self.link.listening();
         let port = port.map_err(|error| format!("the port's sockets cannot be copied: {error}"))?;
@@ -491,9 +505,13 @@ impl<L: ShardLink> Bridge<L> {
     /// Goes on with an upgrade; true when this process has nothing left to do.
     pub(in crate::bridge) fn step_upgrade(&mut self) -> bool {
         let now = Instant::now();
-        if let Some(departing) = &self.handover.departing {
+        if self.handover.departing.is_some() {
+            let is_passed_on = self.step_bequest() && self.webhooks.is_idle();
+            let Some(departing) = &self.handover.departing else {
+                return false;
+            };
             let is_answering = self.handover.doors.has_guests() && now < departing.guests_until;
-            return (self.webhooks.is_idle() && !is_answering) || now >= departing.ends;
+            return (is_passed_on && !is_answering) || now >= departing.ends;
         }
         let Some(giving) = &mut self.handover.giving else {
             return false;
@@ -566,18 +584,13 @@ impl<L: ShardLink> Bridge<L> {
         }
         let silence = giving.frozen_at.map_or(Duration::ZERO, |since| now - since);
         let left = giving.left;
-        let since = |from: Option<Instant>, to: Option<Instant>| {
-            let took = to
-                .zip(from)
-                .map(|(to, from)| to.saturating_duration_since(from));
-            took.map_or(0, |took| took.as_millis())
-        };
-        let settled_ms = since(giving.frozen_at, giving.still_at);
-        let sent_ms = since(giving.still_at, giving.sent_at);
-        let imported_ms = since(giving.sent_at, Some(now));
+        let settled_ms = between_ms(giving.frozen_at, giving.still_at);
+        let sent_ms = between_ms(giving.still_at, giving.sent_at);
+        let imported_ms = between_ms(giving.sent_at, Some(now));
         let yours = Packet::Yours(Yours {
             silence_us: u64::try_from(silence.as_micros()).unwrap_or(u64::MAX),
             left,
+            webhooks_follow: giving.takes_webhooks,
         });
         self.handover.doors.files.set(false);
         // Before the word: what the new process says after it is heard as that of the main one.
@@ -601,10 +614,14 @@ impl<L: ShardLink> Bridge<L> {
         self.handover.departing = Some(Departing {
             ends: now + deadline,
             guests_until: now + GUESTS_WITHIN.min(deadline),
+            bequest: None,
         });
         // The new process is this node for the others: nothing more is said or heard here.
         self.handover.nodes = self.nodes.take();
-        self.webhooks.hurry();
+        match giving.takes_webhooks {
+            true => self.begin_bequest(giving.link),
+            false => self.webhooks.hurry(),
+        }
         tracing::info!(
             node = self.node_id,
             pid,
@@ -665,6 +682,13 @@ impl<L: ShardLink> Bridge<L> {
             self.reload();
         }
     }
+}
+
+fn between_ms(from: Option<Instant>, to: Option<Instant>) -> u128 {
+    let took = to.zip(from);
+    took.map_or(0, |(to, from)| {
+        to.saturating_duration_since(from).as_millis()
+    })
 }
 
 /// As the configuration has it.

@@ -1,13 +1,14 @@
 //! One process after another on the same sockets: the bridge's part of a hand-over.
 //!
 //! Owns: `Handover`: what the bridge remembers of upgrades; the process that gives (`giving`), the one that takes
-//! (`taking`), the doors that both know (`doors`), what is told of it (`report`).
+//! (`taking`), the doors that both know (`doors`), what follows when all is done (`heritage`).
 //! May depend on: `handover`, `bridge::{run, link, message}`.
 //! Invariants: until the one word `Yours` was sent, everything can be undone and the old process goes on; after it
 //! nothing can, and nothing fails.
 
 pub mod doors;
 mod giving;
+mod heritage;
 mod taking;
 
 use std::{collections::VecDeque, sync::Arc, time::Instant};
@@ -18,6 +19,7 @@ use self::doors::Doors;
 pub use self::giving::adapter_name;
 pub(super) use self::{
     giving::{Departing, Giving},
+    heritage::Heir,
     taking::Taking,
 };
 use super::nodes::Nodes;
@@ -44,6 +46,7 @@ pub(super) struct Handover {
     pub giving: Option<Giving>,
     pub taking: Option<Taking>,
     pub departing: Option<Departing>,
+    pub heir: Option<Heir>,
     /// The bus of a process that has been followed: to be left without a word.
     pub nodes: Option<Nodes>,
     /// Done, failed. They go on from one process to the next.
@@ -105,6 +108,7 @@ impl Handover {
             counts: taking.as_ref().map_or([0; 2], Taking::upgrades),
             taking,
             departing: None,
+            heir: None,
             nodes: None,
             last: None,
             reload_waits: false,
@@ -117,19 +121,51 @@ impl Handover {
         ended.map(|report| report.silence_ms / 1_000.0)
     }
 
-    /// What the other process says. Waits for ever where there is none. Nothing is lost when it is dropped.
-    pub(super) async fn hear(&self) -> Result<Received, LinkError> {
-        let giving = self.giving.as_ref().map(Giving::link);
-        let link: Option<&Waiting> = giving.or_else(|| Some(self.taking.as_ref()?.link()));
-        match link {
-            Some(link) => link.receive().await,
-            None => std::future::pending().await,
+    /// What the processes before and after this one say. Waits for ever where there is none. Nothing is lost when it
+    /// is dropped.
+    pub(super) async fn hear(&self) -> Said {
+        let giving = self
+            .giving
+            .as_ref()
+            .map(|it| (Speaker::Successor, it.link()));
+        let heir = || Some((Speaker::Heir, self.departing.as_ref()?.heir()?));
+        let taking = self.taking.as_ref();
+        let taking = taking.map(|it| (Speaker::Predecessor, it.link()));
+        let testator = || Some((Speaker::Testator, self.heir.as_ref()?.link()));
+        tokio::select! {
+            said = hear_one(giving.or_else(heir)) => said,
+            said = hear_one(taking.or_else(testator)) => said,
         }
     }
 
     pub(super) fn due(&self, now: Instant) -> Option<Instant> {
         let giving = self.giving.as_ref().map(|it| it.due(now));
-        giving.or_else(|| Some(self.departing.as_ref()?.due(now)))
+        let next = giving.or_else(|| Some(self.departing.as_ref()?.due(now)));
+        let heir = self.heir.as_ref().and_then(Heir::due);
+        next.into_iter().chain(heir).min()
+    }
+}
+
+/// Whose word it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Speaker {
+    /// It is to follow.
+    Successor,
+    /// It follows, and takes what waited.
+    Heir,
+    /// It is to be followed.
+    Predecessor,
+    /// It was followed, and gives what waited.
+    Testator,
+}
+
+/// What one of them said.
+pub(super) type Said = (Speaker, Result<Received, LinkError>);
+
+async fn hear_one(link: Option<(Speaker, &Waiting)>) -> Said {
+    match link {
+        Some((speaker, link)) => (speaker, link.receive().await),
+        None => std::future::pending().await,
     }
 }
 

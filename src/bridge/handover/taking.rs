@@ -10,7 +10,7 @@ use std::{io, os::fd::OwnedFd, sync::Arc};
 use serde_bytes::ByteBuf;
 use shards::application::ShardId;
 
-use super::UpgradeReport;
+use super::{UpgradeReport, heritage::Heir};
 use crate::{
     bridge::{
         link::ShardLink,
@@ -281,11 +281,16 @@ impl<L: ShardLink> Bridge<L> {
             return;
         };
         let Taking {
+            link,
             welcome,
             imported,
             stop_waits,
             ..
         } = taking;
+        if yours.webhooks_follow {
+            self.webhooks.expect_heritage();
+            self.handover.heir = Some(Heir::new(link));
+        }
         self.handover.doors.files.set(true);
         self.broadcast(|| FromBridge::TakenOver);
         let mut told = Told::new();

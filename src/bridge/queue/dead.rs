@@ -117,6 +117,18 @@ impl DeadLetters {
         }
     }
 
+    /// One that another process kept under this number.
+    pub fn restore(&mut self, id: u64, text: Vec<u8>) {
+        self.last_id = self.last_id.max(id.saturating_sub(1));
+        self.push(text);
+    }
+
+    /// Gives all of them away, oldest first.
+    pub fn take_all(&mut self) -> VecDeque<(u64, Vec<u8>)> {
+        self.bytes = 0;
+        std::mem::take(&mut self.letters)
+    }
+
     pub fn len(&self) -> usize {
         self.letters.len()
     }
@@ -173,6 +185,10 @@ mod tests {
         assert!(letters.remove(4).is_some());
         letters.push(vec![b'x'; LETTER_BYTES_MAX as usize]);
         assert_eq!(letters.len(), 1);
+        letters.restore(20_000, vec![b'x']);
+        letters.restore(7, vec![b'x'; 2]);
+        let kept = letters.iter().map(|(id, text)| (id, text.len()));
+        assert_eq!(kept.collect::<Vec<_>>(), [(20_000, 1), (20_001, 2)]);
         letters.push(vec![b'x'; LETTER_BYTES_MAX as usize + 1]);
         assert!(letters.is_empty());
     }

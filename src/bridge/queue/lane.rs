@@ -92,6 +92,33 @@ impl Lane {
         self.ready.split_off(keep).into()
     }
 
+    /// Takes all that waits, each in its order: what was not tried, and what is to be tried again, with when.
+    pub(crate) fn take_waiting(&mut self) -> (VecDeque<Job>, Vec<(Millis, Job)>) {
+        self.close();
+        self.retries_by_age.clear();
+        let retries = std::mem::take(&mut self.retries).into_iter();
+        let retries = retries.map(|((due, _), job)| (due, job)).collect();
+        (std::mem::take(&mut self.ready), retries)
+    }
+
+    /// Its failures in a row, and until when it is left alone for them.
+    pub(crate) fn trouble(&self) -> (u32, Millis) {
+        (self.failures, self.resumes)
+    }
+
+    pub(crate) fn set_trouble(&mut self, (failures, resumes): (u32, Millis)) {
+        self.failures = failures;
+        self.resumes = resumes;
+    }
+
+    /// Another process has begun an attempt of `job`, which is to end here.
+    pub(crate) fn is_begun(&mut self, job: &Job) {
+        if job.attempts == 0 {
+            self.busy.push(job.channels.clone());
+        }
+        self.in_flight += 1;
+    }
+
     /// Closes the batch if its time is over.
     pub(crate) fn close_due(&mut self, now: Millis, settings: &QueueSettings) {
         if self.open.closes(settings).is_some_and(|at| at <= now) {

@@ -7,6 +7,8 @@
 //! exactly one of delivered and dead; the work per event does not grow with what waits; targets that
 //! fail have half of the places at most, however many they are.
 
+mod carry;
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
@@ -14,6 +16,7 @@ use std::{
 
 use shards::application::Millis;
 
+pub use self::carry::Carried;
 use super::{Job, QueueSettings, TargetId, lane::Lane, shares::Shares};
 use crate::protocol::app::AppIndex;
 use crate::{
@@ -180,6 +183,11 @@ impl MemoryQueue {
     /// Jobs that left other than delivered since this was asked last.
     pub fn take_left(&mut self) -> Vec<Left> {
         std::mem::take(&mut self.left)
+    }
+
+    /// Keeps account of what left another queue whose jobs came here.
+    pub fn take_over_left(&mut self, left: Vec<Left>) {
+        self.left.extend(left);
     }
 
     /// Targets that are left alone between attempts.

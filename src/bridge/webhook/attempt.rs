@@ -28,6 +28,9 @@ pub(super) enum AttemptError {
     Function(String),
     #[error(transparent)]
     Exchange(#[from] ExchangeError),
+    /// As the process before says of its attempt.
+    #[error("{0}")]
+    Before(String),
 }
 
 /// Sends `job` to `target` once. Success is any 2xx; of a function, that it was taken.

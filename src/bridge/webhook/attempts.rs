@@ -22,15 +22,16 @@ type Attempt<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// They run within the bridge's own task: one of their own would be woken, run and joined for each, where an
 /// attempt is a write and a read. As many places as there ever were attempts at once, which the queue bounds.
-pub(super) struct Attempts<T> {
-    places: Vec<Place<T>>,
+pub(super) struct Attempts<T, L> {
+    places: Vec<Place<T, L>>,
     /// Where the last look began.
     first: usize,
     news: Arc<Notify>,
 }
 
-struct Place<T> {
-    attempt: Option<Attempt<T>>,
+struct Place<T, L> {
+    /// Beside what it is of.
+    attempt: Option<(L, Attempt<T>)>,
     call: Arc<Call>,
     /// Sets `call`.
     waker: Waker,
@@ -53,14 +54,14 @@ impl Wake for Call {
     }
 }
 
-impl<T> fmt::Debug for Attempts<T> {
+impl<T, L> fmt::Debug for Attempts<T, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let under_way = self.places.iter().filter(|it| it.attempt.is_some());
         write!(f, "Attempts({})", under_way.count())
     }
 }
 
-impl<T> Default for Attempts<T> {
+impl<T, L> Default for Attempts<T, L> {
     fn default() -> Self {
         Self {
             places: Vec::new(),
@@ -70,13 +71,13 @@ impl<T> Default for Attempts<T> {
     }
 }
 
-impl<T> Attempts<T> {
+impl<T, L> Attempts<T, L> {
     /// Takes one over; it begins when `next` is waited for.
-    pub(super) fn begin(&mut self, attempt: impl Future<Output = T> + Send + 'static) {
+    pub(super) fn begin(&mut self, of: L, attempt: impl Future<Output = T> + Send + 'static) {
         let free = self.places.iter().position(|it| it.attempt.is_none());
         let free = free.unwrap_or_else(|| self.add_place());
         let place = &mut self.places[free];
-        place.attempt = Some(Box::pin(attempt));
+        place.attempt = Some((of, Box::pin(attempt)));
         place.call.is_due.store(true, Ordering::Relaxed);
     }
 
@@ -110,15 +111,21 @@ impl<T> Attempts<T> {
         }
     }
 
+    /// What they are of that have not ended.
+    pub(super) fn under_way(&self) -> impl Iterator<Item = &L> {
+        let attempts = self.places.iter().filter_map(|it| it.attempt.as_ref());
+        attempts.map(|(of, _)| of)
+    }
+
     /// Ends them all where they are.
     pub(super) fn abort(&mut self) {
         self.places.clear();
     }
 }
 
-impl<T> Place<T> {
+impl<T, L> Place<T, L> {
     fn go_on(&mut self) -> Option<T> {
-        let attempt = self.attempt.as_mut()?;
+        let (_, attempt) = self.attempt.as_mut()?;
         if !self.call.is_due.swap(false, Ordering::Acquire) {
             return None;
         }
@@ -143,13 +150,13 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(10);
 
-    async fn next<T>(attempts: &mut Attempts<T>) -> T {
+    async fn next<T, L>(attempts: &mut Attempts<T, L>) -> T {
         let next = timeout(PATIENCE, attempts.next());
         next.await.expect("one ends in time")
     }
 
     /// Polls `next` once.
-    async fn look<T>(attempts: &mut Attempts<T>) -> Option<T> {
+    async fn look<T, L>(attempts: &mut Attempts<T, L>) -> Option<T> {
         tokio::select! {
             biased;
             ended = attempts.next() => Some(ended),
@@ -164,7 +171,7 @@ mod tests {
         for number in 0..4 {
             let (end, ended) = oneshot::channel();
             ends.push(end);
-            attempts.begin(async move {
+            attempts.begin(number, async move {
                 _ = ended.await;
                 number
             });
@@ -174,9 +181,11 @@ mod tests {
             // Woken while nobody waits, and after a wait that was dropped.
             _ = end.send(());
             assert_eq!(next(&mut attempts).await, number);
+            let under_way = attempts.under_way().copied();
+            assert_eq!(under_way.collect::<Vec<_>>(), Vec::from_iter(0..number));
         }
         assert_eq!(look(&mut attempts).await, None);
-        attempts.begin(async { 9 });
+        attempts.begin(9, async { 9 });
         assert_eq!(next(&mut attempts).await, 9);
         assert_eq!(attempts.places.len(), 4, "places are used again");
     }
@@ -186,12 +195,15 @@ mod tests {
         let polls = Arc::new(AtomicU32::new(0));
         let mut attempts = Attempts::default();
         let counted = Arc::clone(&polls);
-        attempts.begin(poll_fn(move |_| {
-            counted.fetch_add(1, Ordering::Relaxed);
-            Poll::<u32>::Pending
-        }));
+        attempts.begin(
+            (),
+            poll_fn(move |_| {
+                counted.fetch_add(1, Ordering::Relaxed);
+                Poll::<u32>::Pending
+            }),
+        );
         let (end, ended) = oneshot::channel();
-        attempts.begin(async { ended.await.expect("it is sent") });
+        attempts.begin((), async { ended.await.expect("it is sent") });
         assert_eq!(look(&mut attempts).await, None);
         _ = end.send(7);
         assert_eq!(next(&mut attempts).await, 7);

@@ -1,7 +1,7 @@
 //! Webhooks: from events of shards to signed requests.
 //!
 //! Owns: which target gets which event, attempts under way, what is told of them; `shared` has the parts of
-//! a queue that nodes share, `account` what became of jobs.
+//! a queue that nodes share, `account` what became of jobs, `heritage` what one process gives the next.
 //! May depend on: `bridge::{apps, message, queue}`, `config`, `protocol`, tokio.
 //! Invariants: an event is delivered at least once or counted as dead; a slow target delays no
 //! other; nothing here waits while the bridge has other work.
@@ -12,6 +12,7 @@ mod attempt;
 mod attempts;
 mod client;
 mod connection;
+mod heritage;
 mod lambda;
 mod old;
 pub mod policy;
@@ -38,6 +39,7 @@ use self::{
     attempts::Attempts,
     client::{Client, Connections},
     connection::Kept,
+    heritage::{Expected, Given},
     policy::TargetPolicy,
     shared::{Heard, Keeping, Shared},
     target::{TargetTable, Wanted},
@@ -80,7 +82,9 @@ pub struct Webhooks {
     targets: TargetTable,
     client: Client,
     connections: Connections,
-    attempts: Attempts<Attempted>,
+    attempts: Attempts<Attempted, (TargetId, Arc<Job>)>,
+    given: Given,
+    expected: Expected,
     alarm: Alarm,
     started: Instant,
     told: LogLimit,
@@ -90,7 +94,7 @@ pub struct Webhooks {
 #[derive(Debug)]
 struct Attempted {
     target: TargetId,
-    job: Job,
+    job: Arc<Job>,
     result: Result<(), AttemptError>,
     took: Duration,
     kept: Option<Kept>,
@@ -118,6 +122,8 @@ impl Webhooks {
             client: client_of(&settings.targets),
             connections: Connections::default(),
             attempts: Attempts::default(),
+            given: Given::default(),
+            expected: Expected::default(),
             alarm: Alarm::default(),
             started,
             told: LogLimit::default(),
@@ -142,7 +148,11 @@ impl Webhooks {
             }
         }
         if any_target_went {
-            self.queue.retain(|id| self.targets.target(id).is_some());
+            let targets = &self.targets;
+            let early = &mut self.expected.early;
+            for queue in std::iter::once(&mut self.queue).chain(early) {
+                queue.retain(|id| targets.target(id).is_some());
+            }
             for part in self.shared.iter_mut().flat_map(Shared::parts_mut) {
                 part.retain(|id| self.targets.target(id).is_some());
             }
@@ -168,7 +178,9 @@ impl Webhooks {
             settings.in_flight_max = self.queue.settings().in_flight_max;
             shared.reconfigure(&settings, now);
         }
-        self.queue.reconfigure(settings, now);
+        for queue in self.own_queues() {
+            queue.reconfigure(settings.clone(), now);
+        }
         self.keep_account(None);
     }
 
@@ -186,7 +198,10 @@ impl Webhooks {
                 .expect("a listed target is in the table");
             match target.wants(&event) {
                 Wanted::Yes => match &mut self.shared {
-                    None => self.queue.push(*id, event.app, Arc::clone(&event), now),
+                    None => {
+                        let queue = self.expected.early.as_mut().unwrap_or(&mut self.queue);
+                        queue.push(*id, event.app, Arc::clone(&event), now);
+                    }
                     Some(shared) => {
                         let part = shared.part(target.name);
                         part.push(*id, event.app, Arc::clone(&event), now);
@@ -218,29 +233,43 @@ impl Webhooks {
     }
 
     fn start_attempts(&mut self) {
-        while let Some((id, job)) = self.queue.start(self.now()) {
+        while !self.given.has_all
+            && let Some((id, job)) = self.queue.start(self.now())
+        {
             let Some(target) = self.targets.target(id) else {
                 self.queue.gone(id, &job); // `retain` has emptied its lane: only a race leads here.
                 continue;
             };
             let (client, kept) = (self.client.clone(), self.connections.take(id));
             let target = Arc::clone(target);
-            self.attempts.begin(async move {
-                #[expect(
-                    clippy::disallowed_methods,
-                    reason = "an attempt takes the time that it takes"
-                )]
-                let began = Instant::now();
-                let (result, kept) = attempt::attempt(client, kept, target, &job).await;
-                Attempted {
-                    target: id,
-                    job,
-                    result,
-                    took: began.elapsed(),
-                    kept,
-                }
+            self.try_job(id, job, |job| async move {
+                attempt::attempt(client, kept, target, &job).await
             });
         }
+    }
+
+    fn try_job<F>(&mut self, target: TargetId, job: Job, attempt: impl FnOnce(Arc<Job>) -> F)
+    where
+        F: Future<Output = (Result<(), AttemptError>, Option<Kept>)> + Send + 'static,
+    {
+        let job = Arc::new(job);
+        let attempt = attempt(Arc::clone(&job));
+        let of = (target, Arc::clone(&job));
+        self.attempts.begin(of, async move {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "an attempt takes the time that it takes"
+            )]
+            let began = Instant::now();
+            let (result, kept) = attempt.await;
+            Attempted {
+                target,
+                job,
+                result,
+                took: began.elapsed(),
+                kept,
+            }
+        });
     }
 
     /// Waits until an attempt has ended or something is due, and deals with it. Nothing is lost
@@ -248,7 +277,11 @@ impl Webhooks {
     pub async fn progress(&mut self) {
         let now = self.now();
         let shared_due = self.shared.as_ref().and_then(|it| it.due(now));
-        let due = [self.queue.next_due(), shared_due];
+        // While older jobs are on their way the early ones only gather.
+        let due = match self.given.has_all {
+            true => [None, shared_due],
+            false => [self.queue.next_due(), shared_due],
+        };
         let due = due.into_iter().flatten().min();
         let due = due
             .map(|due| self.started + Duration::from_millis(due.0.saturating_sub(CLOCK_BEGINS_MS)))
@@ -276,6 +309,9 @@ impl Webhooks {
     }
 
     fn settle(&mut self, ended: Attempted) {
+        if self.tell_of(&ended) {
+            return;
+        }
         let Attempted {
             target,
             job,
@@ -317,6 +353,7 @@ impl Webhooks {
             Err(error) => {
                 let (attempt, endpoint) = (job.attempts + 1, entry.shown());
                 tracing::debug!(app_id, endpoint, %error, attempt, "webhook failed");
+                let job = Arc::unwrap_or_clone(job);
                 let change = self.queue.failed(target, job, now, jitter());
                 self.keep_account(Some(&error.to_string()));
                 if change == TargetChange::Fails {
@@ -342,8 +379,10 @@ impl Webhooks {
     /// Gives up all that is left; returns the number of events that were lost.
     pub fn abandon(&mut self) -> usize {
         self.attempts.abort();
+        let given = self.given.events();
         let Some(shared) = &mut self.shared else {
-            return self.queue.abandon();
+            let lost: usize = self.own_queues().map(MemoryQueue::abandon).sum();
+            return lost.saturating_sub(given);
         };
         // What is in the store stays there.
         let backlog: usize = shared.parts_mut().map(Part::abandon).sum();
@@ -356,7 +395,9 @@ impl Webhooks {
     /// Nothing waits and nothing is under way.
     pub fn is_idle(&self) -> bool {
         let mut parts = self.shared.iter().flat_map(Shared::parts);
-        self.queue.is_idle() && parts.all(Part::is_idle)
+        let early = self.expected.early.as_ref();
+        let is_idle = self.queue.is_idle() && early.is_none_or(MemoryQueue::is_idle);
+        is_idle && parts.all(Part::is_idle)
     }
 
     /// The queue overflows, or its store does not answer.
@@ -388,14 +429,17 @@ impl Webhooks {
             None => "none",
         };
         let store = self.shared.as_ref().map(Shared::state);
+        let early = self.expected.early.as_ref();
         WebhookState {
             dead_letters: store.map_or(self.letters.len() as u64, |it| it.dead),
             dead_letters_dropped: store.map_or(self.letters.dropped, |it| it.dead_dropped),
             store: self.shared.as_ref().map(Shared::sample),
             driver,
             waiting_events: self.queue.waiting_events()
+                + early.map_or(0, MemoryQueue::waiting_events)
                 + parts().map(Part::waiting_events).sum::<usize>(),
             waiting_bytes: self.queue.waiting_bytes()
+                + early.map_or(0, MemoryQueue::waiting_bytes)
                 + parts().map(Part::waiting_bytes).sum::<usize>(),
             in_flight: self.queue.in_flight(),
             targets_failing: self.queue.targets_failing(),

@@ -4,6 +4,8 @@
 //! May depend on: `bridge::webhook`, tokio.
 //! Invariants: every wait has a deadline; no test sleeps to be right.
 
+mod heritage;
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -12,7 +14,7 @@ use std::{
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
-    sync::mpsc,
+    sync::{Notify, mpsc},
     time::timeout,
 };
 
@@ -388,6 +390,8 @@ async fn until(webhooks: &mut Webhooks, condition: impl Fn(&Webhooks) -> bool) {
 #[derive(Clone, Copy, Debug)]
 enum Answer {
     Status(u16),
+    /// Once the endpoint's gate is opened, which is then closed again.
+    Held(u16),
     Redirect(&'static str),
     /// The connection ends without an answer.
     Hangup,
@@ -424,6 +428,7 @@ impl Request {
 struct Endpoint {
     url: String,
     authority: String,
+    gate: Arc<Notify>,
     requests: mpsc::UnboundedReceiver<Request>,
 }
 
@@ -433,15 +438,19 @@ impl Endpoint {
         let authority = listener.local_addr().expect("bound").to_string();
         let (sender, requests) = mpsc::unbounded_channel();
         let (give, answers) = answer_in_turn(answers);
+        let gate = Arc::new(Notify::new());
+        let held = Arc::clone(&gate);
         tokio::spawn(async move {
             let _give = give;
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, sender.clone(), Arc::clone(&answers)));
+                let (answers, gate) = (Arc::clone(&answers), Arc::clone(&held));
+                tokio::spawn(serve(stream, sender.clone(), answers, gate));
             }
         });
         Self {
             url: format!("http://{authority}/hook?x=1"),
             authority,
+            gate,
             requests,
         }
     }
@@ -471,13 +480,23 @@ fn answer_in_turn(answers: Vec<Answer>) -> (mpsc::UnboundedSender<Answer>, Answe
     (give, Arc::new(tokio::sync::Mutex::new(take)))
 }
 
-async fn serve(stream: TcpStream, sender: mpsc::UnboundedSender<Request>, answers: Answers) {
+async fn serve(
+    stream: TcpStream,
+    sender: mpsc::UnboundedSender<Request>,
+    answers: Answers,
+    gate: Arc<Notify>,
+) {
     let mut stream = BufReader::new(stream);
     while let Some(request) = read_request(&mut stream).await {
         _ = sender.send(request);
         let answer = answers.lock().await.recv().await.expect("answers last");
+        if let Answer::Held(_) = answer {
+            gate.notified().await;
+        }
         let text = match answer {
-            Answer::Status(code) => format!("HTTP/1.1 {code} X\r\ncontent-length: 0\r\n\r\n"),
+            Answer::Status(code) | Answer::Held(code) => {
+                format!("HTTP/1.1 {code} X\r\ncontent-length: 0\r\n\r\n")
+            }
             Answer::Redirect(to) => {
                 format!("HTTP/1.1 307 X\r\nlocation: {to}\r\ncontent-length: 0\r\n\r\n")
             }
