@@ -229,6 +229,9 @@ pub struct KeptRecord {
 pub struct LimitsRecord {
     pub apps: Vec<AppRatesRecord>,
     pub addresses: Vec<WindowRecord>,
+    /// Of rates that are counted in a store.
+    #[serde(default)]
+    pub leases: Vec<LeaseRecord>,
 }
 
 /// Of an app: thousandths of tokens that are missing, and when that was so (milliseconds).
@@ -240,6 +243,31 @@ pub struct AppRatesRecord {
     /// Connections on the other nodes.
     #[serde(default)]
     pub elsewhere: u64,
+    /// Backend events and reads that they were not told of.
+    #[serde(default)]
+    pub spent: [u32; 2],
+}
+
+/// What was taken in advance of a rate that nodes count together, and what its store said last.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct LeaseRecord {
+    pub of: LeaseOf,
+    pub left: u32,
+    pub left_until_ms: u64,
+    /// Nothing is there until then.
+    pub denied_until_ms: u64,
+    pub again_at_ms: u64,
+    pub remaining: u32,
+    pub whole_at_ms: u64,
+}
+
+/// Whose rate; of an app by its id.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub enum LeaseOf {
+    Api(IpAddr),
+    Upgrade(IpAddr),
+    BackendEvents(String),
+    Reads(String),
 }
 
 /// Requests of an address in a window that is open.

@@ -1,7 +1,7 @@
 //! Rates that are counted in a store that nodes share: what this shard has taken in advance.
 //!
 //! Owns: `Leases`.
-//! May depend on: `bridge::message`, `connection::pending`.
+//! May depend on: `bridge::message`, `connection::pending`, `handover::record`.
 //! Invariants: what is granted here was taken from the store before; at most one question per rate is on
 //! its way; what was taken and not used is void after `LEASE_MS`, and so is a refusal; at most `leases_max` rates are
 //! remembered, and one that somebody waits for is not forgotten.
@@ -14,6 +14,7 @@ use shards::application::{Millis, Waiter};
 use crate::{
     bridge::message::{RateGrant, RateOf, RateQuestion},
     connection::pending::RateState,
+    handover::record::{LeaseOf, LeaseRecord},
 };
 
 /// The rates of which this shard is the home.
@@ -163,6 +164,46 @@ impl Leases {
             (waiter, count, Some(said))
         };
         waiting.into_iter().map(serve).collect()
+    }
+
+    /// What is known of each rate, for the process that follows; `name` is what it is called there.
+    pub(super) fn records<'a>(
+        &'a self,
+        now: Millis,
+        name: impl Fn(RateOf) -> Option<LeaseOf> + 'a,
+    ) -> impl Iterator<Item = LeaseRecord> + 'a {
+        let leases = self.leases.iter();
+        let leases = leases.filter(move |(_, lease)| lease.needed_until(now).is_some());
+        leases.filter_map(move |(of, lease)| {
+            Some(LeaseRecord {
+                of: name(*of)?,
+                left: lease.left,
+                left_until_ms: lease.left_until.0,
+                denied_until_ms: lease.denied_until.0,
+                again_at_ms: lease.again_at.0,
+                remaining: lease.remaining,
+                whole_at_ms: lease.whole_at.0,
+            })
+        })
+    }
+
+    /// The process before knew this of a rate.
+    pub(super) fn restore(&mut self, now: Millis, of: RateOf, record: &LeaseRecord) {
+        if self.leases.len() >= self.leases_max {
+            return; // Its store is asked.
+        }
+        let lease = Lease {
+            left: record.left,
+            left_until: Millis(record.left_until_ms),
+            denied_until: Millis(record.denied_until_ms),
+            again_at: Millis(record.again_at_ms),
+            remaining: record.remaining,
+            whole_at: Millis(record.whole_at_ms),
+            ..Lease::default()
+        };
+        if self.leases.insert(of, lease).is_none() {
+            self.ends.push_back((now.plus(LEASE_MS), of));
+        }
     }
 
     /// Nobody waits for the store.
@@ -336,6 +377,42 @@ mod tests {
         assert_eq!(granted(&served), [(1, None), (2, None)]);
         assert_eq!(served[0].1, 7);
         asks(&mut leases, 2, 3, 1);
+    }
+
+    #[test]
+    fn what_is_left_and_what_is_refused_goes_on_in_the_next_process() {
+        let mut before = Leases::new(10);
+        let question = asks(&mut before, 0, 1, 1);
+        before.on_answer(Millis(0), &question, grant(3, 97, 0));
+        let taken = before.take(Millis(0), of(1), RATE, waiter(1), 1);
+        let Taken::Waits(Some(question)) = taken else {
+            panic!("{taken:?}");
+        };
+        before.on_answer(Millis(0), &question, grant(0, 0, 1_500));
+        let name = |of| match of {
+            RateOf::Reads(app) => Some(LeaseOf::Reads(app.0.to_string())),
+            _ => None,
+        };
+        let mut after = Leases::new(10);
+        for record in before.records(Millis(10), name) {
+            let LeaseOf::Reads(number) = &record.of else {
+                panic!("{record:?}");
+            };
+            let of = of(number.parse().expect("a number"));
+            after.restore(Millis(20), of, &record);
+        }
+        for number in 1..=2 {
+            let taken = after.take(Millis(30), of(0), RATE, waiter(number), 1);
+            assert!(matches!(taken, Taken::Granted(_)), "{taken:?}");
+        }
+        asks(&mut after, 30, 3, 1);
+        let taken = after.take(Millis(30), of(1), RATE, waiter(1), 1);
+        assert!(matches!(taken, Taken::Denied(_)), "{taken:?}");
+        assert_eq!(
+            before.records(Millis(1_000), name).count(),
+            0,
+            "all is void"
+        );
     }
 
     #[test]

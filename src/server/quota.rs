@@ -138,6 +138,7 @@ impl Quotas {
                 backend_events: it.backend_events.parts(),
                 reads: it.reads.parts(),
                 elsewhere: it.elsewhere,
+                spent: it.spent,
             };
             (*app, record)
         })
@@ -154,6 +155,7 @@ impl Quotas {
         quota.backend_events = TokenBucket::of_parts(rates.backend_events);
         quota.reads = TokenBucket::of_parts(rates.reads);
         quota.elsewhere = rates.elsewhere;
+        quota.spent = rates.spent;
         quota.partition = Some(partition);
         quota.has_changed = true;
         self.owe(app);
@@ -412,6 +414,19 @@ mod tests {
                 .spend(APP, Budget::BackendEvents, Millis(0), 10, 10)
                 .0
         );
+    }
+
+    #[test]
+    fn what_was_used_before_a_hand_over_is_told_after_it() {
+        let mut before = quotas(true);
+        assert!(before.spend(APP, Budget::Reads, Millis(0), 10, 4).0);
+        let (_, record) = before.rates().next().expect("the app is counted");
+        let mut after = quotas(true);
+        let partition = Partition::from_number(7).expect("there are more");
+        after.restore_rates(APP, partition, &record);
+        let news = after.next_news().expect("others do not know");
+        assert_eq!(news.spent, [0, 4]);
+        assert!(!after.spend(APP, Budget::Reads, Millis(0), 10, 7).0);
     }
 
     #[test]

@@ -8,10 +8,10 @@ use shards::{application::Slot, work::Work};
 
 use super::super::{ServerTurn, ShardServer};
 use crate::{
-    bridge::message::ToBridge,
+    bridge::message::{RateOf, ToBridge},
     connection::row::State,
     handover::record::{
-        AppRatesRecord, BATCH_CONNECTIONS_MAX, ConnectionRecord, Exported, LimitsRecord,
+        AppRatesRecord, BATCH_CONNECTIONS_MAX, ConnectionRecord, Exported, LeaseOf, LimitsRecord,
         StateRecord, SubscriptionRecord, UserOfNodesRecord, UserRecord, write,
     },
 };
@@ -192,9 +192,17 @@ impl ShardServer {
             let app = self.apps.get(app)?.entry.app.id.clone();
             Some(AppRatesRecord { app, ..rates })
         });
+        let name = |app| Some(self.apps.get(app)?.entry.app.id.clone());
+        let leases = self.leases.records(turn.now(), |of| match of {
+            RateOf::Api(address) => Some(LeaseOf::Api(address)),
+            RateOf::Upgrade(address) => Some(LeaseOf::Upgrade(address)),
+            RateOf::BackendEvents(app) => name(app).map(LeaseOf::BackendEvents),
+            RateOf::Reads(app) => name(app).map(LeaseOf::Reads),
+        });
         LimitsRecord {
             apps: apps.collect(),
             addresses: self.quotas.windows(turn.now()),
+            leases: leases.collect(),
         }
     }
 

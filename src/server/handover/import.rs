@@ -7,7 +7,7 @@
 
 use std::{os::fd::OwnedFd, sync::Arc};
 
-use shards::application::{ShardId, Slot};
+use shards::application::{Millis, ShardId, Slot};
 
 use super::super::{
     ServerTurn, ShardServer,
@@ -16,7 +16,7 @@ use super::super::{
     message::{Message, Restored, RestoredSubscription},
 };
 use crate::{
-    bridge::message::ToBridge,
+    bridge::message::{RateOf, ToBridge},
     channel::{
         home::HomeRef,
         local::{LocalRef, Subscriber},
@@ -27,8 +27,8 @@ use crate::{
         subscriptions::Subscription,
     },
     handover::record::{
-        ConnectionRecord, HomeRecord, Import, LimitsRecord, OwnedRecord, Stage, StateRecord,
-        UserOfNodesRecord, UserRecord, read,
+        ConnectionRecord, HomeRecord, Import, LeaseOf, LimitsRecord, OwnedRecord, Stage,
+        StateRecord, UserOfNodesRecord, UserRecord, read,
     },
     protocol::code::CloseCode,
 };
@@ -40,7 +40,7 @@ impl ShardServer {
         for state in import.state.iter() {
             match read(state) {
                 Ok(StateRecord::Home(home)) => self.import_home(turn, home),
-                Ok(StateRecord::Limits(limits)) => self.import_limits(&limits),
+                Ok(StateRecord::Limits(limits)) => self.import_limits(turn.now(), &limits),
                 Ok(StateRecord::User(user)) => self.import_user(&user),
                 Ok(StateRecord::Owned(owned)) => self.import_owned(owned),
                 Err(error) => tracing::warn!(%error, "a record of the process before"),
@@ -92,7 +92,7 @@ impl ShardServer {
     }
 
     /// Windows of addresses and rates of apps whose home is this shard.
-    fn import_limits(&mut self, limits: &LimitsRecord) {
+    fn import_limits(&mut self, now: Millis, limits: &LimitsRecord) {
         for rates in &limits.apps {
             let Some(app) = self.apps.by_id(&rates.app) else {
                 continue;
@@ -106,6 +106,27 @@ impl ShardServer {
             if self.home_of_address(&window.address) == self.shard {
                 self.quotas.restore_window(window);
             }
+        }
+        for lease in &limits.leases {
+            if let Some(of) = self.rate_at_home(&lease.of) {
+                self.leases.restore(now, of, lease);
+            }
+        }
+    }
+
+    /// `None`: its home is another shard, or its app is no more.
+    fn rate_at_home(&self, of: &LeaseOf) -> Option<RateOf> {
+        let at_home = |id: &str| {
+            let app = self.apps.by_id(id)?;
+            let home = self.home_of(app.connections.partitions.own());
+            (home == self.shard).then_some(app.entry.index)
+        };
+        let is_here = |address| self.home_of_address(address) == self.shard;
+        match of {
+            LeaseOf::Api(address) => is_here(address).then_some(RateOf::Api(*address)),
+            LeaseOf::Upgrade(address) => is_here(address).then_some(RateOf::Upgrade(*address)),
+            LeaseOf::BackendEvents(id) => at_home(id).map(RateOf::BackendEvents),
+            LeaseOf::Reads(id) => at_home(id).map(RateOf::Reads),
         }
     }
 
