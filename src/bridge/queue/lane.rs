@@ -131,7 +131,7 @@ impl Lane {
         self.ready.extend(self.open.close(self.app));
     }
 
-    /// Takes the job that may start now. `spare` = the node has many free places.
+    /// Takes the job that may start now. `spare` = its app has few of the places.
     pub(crate) fn start(
         &mut self,
         now: Millis,
@@ -167,8 +167,8 @@ impl Lane {
         Some(job)
     }
 
-    /// Requests that this target may have at the same time. One that fails, or a node with few free
-    /// places left, gives it one: a slow target must not take the places of the others.
+    /// Requests that this target may have at the same time. One that fails, or whose app has as many as are
+    /// free, has one: a slow target must not take the places of the others.
     fn places(&self, spare: bool, settings: &QueueSettings) -> usize {
         let alone = self.is_failing() || !spare;
         if alone {

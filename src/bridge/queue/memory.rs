@@ -4,20 +4,21 @@
 //! May depend on: `bridge::queue`, `metrics::bridge`.
 //! Invariants: at most `bytes_max` bytes wait; when something must go, it is the oldest job of the
 //! app that holds the most, so an app within its equal part loses nothing; every job ends in
-//! exactly one of delivered and dead; the work per event does not grow with what waits; targets that
-//! fail have half of the places at most, however many they are.
+//! exactly one of delivered and dead; the work per event does not grow with what waits; a place that
+//! becomes free goes to the app with the fewest (`turns`); targets that fail have half of the places at
+//! most, however many they are.
 
 mod carry;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
 use shards::application::Millis;
 
 pub use self::carry::Carried;
-use super::{Job, QueueSettings, TargetId, lane::Lane, shares::Shares};
+use super::{Job, QueueSettings, TargetId, lane::Lane, shares::Shares, turns::Turns};
 use crate::protocol::app::AppIndex;
 use crate::{
     bridge::message::WebhookEvent,
@@ -30,10 +31,11 @@ pub struct MemoryQueue {
     settings: QueueSettings,
     /// Lanes with work; one per target at most.
     lanes: BTreeMap<TargetId, Lane>,
-    /// Lanes that may start something, in turn.
-    turns: VecDeque<TargetId>,
-    /// Lanes of failing targets that wait for one of their places, in turn.
-    held: VecDeque<TargetId>,
+    /// Lanes that may start something, in turn, and what is under way.
+    turns: Turns,
+    /// The same of targets that fail, for the places that they have: listed here is who finds none of those.
+    /// Attempts are counted there as well.
+    probes: Turns,
     /// When the other lanes are to be looked at, one entry per lane at most.
     wakes: BTreeSet<(Millis, TargetId)>,
     /// What waits, by app.
@@ -41,9 +43,6 @@ pub struct MemoryQueue {
     waiting_events: usize,
     /// Lanes looked at and jobs dropped so far: the work done.
     looks: u64,
-    in_flight: usize,
-    /// Of those, attempts to targets that were failing when they began.
-    probes: usize,
     in_flight_events: usize,
     overflowed_at: Option<Millis>,
     /// Jobs that left other than delivered, for who keeps account of them. It takes them after each call.
@@ -82,14 +81,12 @@ impl MemoryQueue {
         Self {
             settings,
             lanes: BTreeMap::new(),
-            turns: VecDeque::new(),
-            held: VecDeque::new(),
+            turns: Turns::default(),
+            probes: Turns::default(),
             wakes: BTreeSet::new(),
             shares: Shares::default(),
             waiting_events: 0,
             looks: 0,
-            in_flight: 0,
-            probes: 0,
             in_flight_events: 0,
             overflowed_at: None,
             left: Vec::new(),
@@ -136,9 +133,9 @@ impl MemoryQueue {
     /// Takes one whole job, to keep it elsewhere: it is this queue's no more. A queue that gives its jobs
     /// away so starts none.
     pub fn pop(&mut self, now: Millis) -> Option<(TargetId, Job)> {
-        assert!(self.in_flight == 0, "jobs are started or given away");
+        assert!(self.in_flight() == 0, "jobs are started or given away");
         self.list_due(now);
-        while let Some(id) = self.turns.pop_front() {
+        while let Some(id) = self.next_turn() {
             self.looks += 1;
             self.give_up_old(id, now);
             let lane = self.lanes.get_mut(&id)?;
@@ -208,22 +205,36 @@ impl MemoryQueue {
 
     /// Closes due batches, gives up what is too old, and takes one job that may start.
     pub fn start(&mut self, now: Millis) -> Option<(TargetId, Job)> {
-        if self.in_flight >= self.settings.in_flight_max {
+        if self.in_flight() >= self.settings.in_flight_max {
             return None;
         }
         self.list_due(now);
-        for _ in 0..self.turns.len() + self.held.len() {
-            let held = &mut self.held;
-            let may_probe = self.probes < probes_max(&self.settings);
-            let next = self.turns.pop_front();
-            let next = next.or_else(|| may_probe.then(|| held.pop_front()).flatten());
-            let Some(id) = next else { break };
+        for _ in 0..self.turns.listed() + self.probes.listed() {
+            let Some(id) = self.next_turn() else { break };
             if let Some(job) = self.start_from(id, now) {
                 return Some((id, job));
             }
         }
-        assert!(self.turns.is_empty(), "each lane was looked at once");
+        assert!(!self.has_turn(), "each lane was looked at once");
         None
+    }
+
+    /// The lane whose turn it is. Lanes of failing targets that wait for their places come last.
+    fn next_turn(&mut self) -> Option<TargetId> {
+        let places = self.settings.in_flight_max;
+        let next = self.turns.next(places, |_| true);
+        next.or_else(|| {
+            let turns = &self.turns;
+            let may = |app| turns.may_start(app, places);
+            self.probes.next(probes_max(&self.settings), may)
+        })
+    }
+
+    fn has_turn(&self) -> bool {
+        let places = self.settings.in_flight_max;
+        let may = |app| self.turns.may_start(app, places);
+        let probes = probes_max(&self.settings);
+        self.turns.has_next(places, |_| true) || self.probes.has_next(probes, may)
     }
 
     fn list_due(&mut self, now: Millis) {
@@ -238,21 +249,24 @@ impl MemoryQueue {
     fn start_from(&mut self, id: TargetId, now: Millis) -> Option<Job> {
         self.looks += 1;
         self.give_up_old(id, now);
-        let spare = self.has_spare_places();
         let lane = self.lanes.get_mut(&id)?;
+        let app = lane.app();
+        let spare = self.turns.has_spare(app, self.settings.in_flight_max);
         lane.close_due(now, &self.settings);
         let look = lane.next_look(spare, &self.settings);
         let is_probe = lane.is_failing() && look.is_some_and(|at| at <= now);
-        if is_probe && self.probes >= probes_max(&self.settings) {
-            self.held.push_back(id);
+        if is_probe && !self.probes.may_start(app, probes_max(&self.settings)) {
+            self.probes.list(app, id);
             return None;
         }
         lane.is_listed = false;
         let mut job = lane.start(now, spare, &self.settings);
         if let Some(job) = &mut job {
             job.is_probe = is_probe;
-            self.probes += usize::from(is_probe);
-            self.in_flight += 1;
+            if is_probe {
+                self.probes.began(app);
+            }
+            self.turns.began(app);
             self.in_flight_events += job.events.len();
             self.forget_waiting(id, job);
         }
@@ -271,16 +285,17 @@ impl MemoryQueue {
         }
         if !lane.is_listed {
             lane.is_listed = true;
-            self.turns.push_back(id);
+            self.turns.list(lane.app(), id);
         }
     }
 
     /// Sees to it that a lane is looked at when it may start something.
     fn schedule(&mut self, id: TargetId, now: Millis) {
-        let spare = self.has_spare_places();
         let Some(lane) = self.lanes.get_mut(&id).filter(|lane| !lane.is_listed) else {
             return;
         };
+        let places = self.settings.in_flight_max;
+        let spare = self.turns.has_spare(lane.app(), places);
         let look = lane.next_look(spare, &self.settings);
         if look.is_some_and(|at| at <= now) {
             return self.list(id);
@@ -413,13 +428,13 @@ impl MemoryQueue {
 
     /// When `start` has something new to do although nothing happened.
     pub fn next_due(&self) -> Option<Millis> {
-        if self.in_flight >= self.settings.in_flight_max {
+        if self.in_flight() >= self.settings.in_flight_max {
             return None; // The end of an attempt comes first.
         }
-        let held = self.held.front();
-        let held = held.filter(|_| self.probes < probes_max(&self.settings));
-        let listed = self.turns.front().or(held).map(|_| Millis(0));
-        listed.or_else(|| self.wakes.first().map(|(at, _)| *at))
+        if self.has_turn() {
+            return Some(Millis(0));
+        }
+        self.wakes.first().map(|(at, _)| *at)
     }
 
     pub fn waiting_events(&self) -> usize {
@@ -436,12 +451,12 @@ impl MemoryQueue {
     }
 
     pub fn in_flight(&self) -> usize {
-        self.in_flight
+        self.turns.in_flight()
     }
 
     /// Nothing waits and nothing is in flight.
     pub fn is_idle(&self) -> bool {
-        self.waiting_events == 0 && self.in_flight == 0
+        self.waiting_events == 0 && self.in_flight() == 0
     }
 
     /// Age of the oldest waiting event, ms.
@@ -454,11 +469,6 @@ impl MemoryQueue {
     pub fn is_failing(&self, now: Millis) -> bool {
         self.overflowed_at
             .is_some_and(|at| now.since(at) < OVERFLOW_REMEMBERED_MS)
-    }
-
-    /// Half of the places are free: a target may have more than one.
-    fn has_spare_places(&self) -> bool {
-        self.in_flight * 2 < self.settings.in_flight_max
     }
 
     fn give_up_old(&mut self, id: TargetId, now: Millis) {
@@ -494,14 +504,14 @@ impl MemoryQueue {
 
     /// An attempt has ended.
     fn leave(&mut self, job: &Job) {
-        assert!(self.in_flight > 0, "an attempt ended that nobody began");
         assert!(
             self.in_flight_events >= job.events.len(),
             "more events ended than began"
         );
-        assert!(self.probes >= usize::from(job.is_probe));
-        self.in_flight -= 1;
-        self.probes -= usize::from(job.is_probe);
+        self.turns.ended(job.app);
+        if job.is_probe {
+            self.probes.ended(job.app);
+        }
         self.in_flight_events -= job.events.len();
     }
 

@@ -18,6 +18,7 @@ mod shares;
 pub mod store;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::{fmt, sync::Arc};
 
@@ -161,12 +162,16 @@ pub struct QueueSettings {
     pub retry: Retry,
 }
 
+/// A slow target has its places for as long as it takes to answer, so there are many: each may cost a file and some
+/// 130 kB at the worst. As many connections are kept.
+pub(super) const IN_FLIGHT_MAX: usize = 64;
+
 impl QueueSettings {
     /// The bounds and the rhythm of the configuration, with the places of this release.
     pub fn of(webhooks: &Webhooks) -> Self {
         Self {
             bytes_max: usize::try_from(webhooks.queue_bytes).unwrap_or(usize::MAX),
-            in_flight_max: 20, // As Sockudo 2.9.
+            in_flight_max: IN_FLIGHT_MAX,
             in_flight_per_target_max: 5,
             batch_ms: webhooks.batching_enabled.then_some(webhooks.batching_ms),
             batch_events_max: webhooks.batching_size.max(1) as usize,

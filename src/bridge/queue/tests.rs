@@ -412,3 +412,167 @@ fn the_age_of_the_oldest_event_is_known() {
     queue.push(TWO, APP, event("a"), Millis(20));
     assert_eq!(queue.oldest_ms(Millis(30)), 20);
 }
+
+/// Queues `jobs` of channels of their own for each of `targets`.
+fn fill(
+    queue: &mut MemoryQueue,
+    app: AppIndex,
+    targets: std::ops::Range<u32>,
+    jobs: usize,
+    now: Millis,
+) {
+    for target in targets {
+        for job in 0..jobs {
+            queue.push(
+                TargetId(target),
+                app,
+                event_of(app, &format!("channel-{job}")),
+                now,
+            );
+        }
+    }
+}
+
+/// Begins all that may begin.
+fn begin(queue: &mut MemoryQueue, now: Millis) -> Vec<(TargetId, Job)> {
+    std::iter::from_fn(|| queue.start(now)).collect()
+}
+
+fn of_app(under_way: &[(TargetId, Job)], app: AppIndex) -> usize {
+    under_way.iter().filter(|(_, job)| job.app == app).count()
+}
+
+fn with_places(in_flight_max: usize) -> MemoryQueue {
+    MemoryQueue::new(QueueSettings {
+        in_flight_max,
+        ..settings()
+    })
+}
+
+#[test]
+fn an_app_leaves_a_third_of_the_free_places_to_those_that_come_and_they_do_so_too() {
+    for (places, expected) in [
+        (1, [1, 0, 0, 0]),
+        (2, [2, 0, 0, 0]),
+        (5, [4, 1, 0, 0]),
+        (20, [14, 4, 2, 0]),
+        (64, [43, 14, 5, 2]),
+    ] {
+        let mut queue = with_places(places);
+        let mut under_way = Vec::new();
+        let mut held = Vec::new();
+        for app in 0..4 {
+            let first = app * 100;
+            fill(&mut queue, AppIndex(app), first..first + 100, 9, Millis(0));
+            under_way.extend(begin(&mut queue, Millis(0)));
+            held.push(of_app(&under_way, AppIndex(app)));
+        }
+        assert_eq!(held, expected, "{places} places");
+    }
+}
+
+#[test]
+fn a_place_that_becomes_free_goes_to_the_app_with_the_fewest() {
+    let mut queue = with_places(20);
+    let mut under_way = Vec::new();
+    for app in 0..4 {
+        let first = app * 100;
+        fill(&mut queue, AppIndex(app), first..first + 100, 9, Millis(0));
+        under_way.extend(begin(&mut queue, Millis(0)));
+    }
+    // All are as slow as the others: the one that has most gives places up until they have the same.
+    for _ in 0..100 {
+        let apps = (0..4).map(AppIndex);
+        let most = apps.max_by_key(|app| of_app(&under_way, *app));
+        let at = under_way
+            .iter()
+            .position(|(_, job)| Some(job.app) == most)
+            .expect("one is under way");
+        let (target, job) = under_way.remove(at);
+        queue.delivered(target, &job, Millis(1));
+        under_way.extend(begin(&mut queue, Millis(1)));
+    }
+    let held: Vec<usize> = (0..4)
+        .map(|app| of_app(&under_way, AppIndex(app)))
+        .collect();
+    assert!(
+        held.iter().all(|it| (4..=5).contains(it)),
+        "20 places over four apps: {held:?}"
+    );
+}
+
+#[test]
+fn a_prompt_app_is_served_between_two_answers_of_a_slow_app_with_many_targets() {
+    let (slow, prompt) = (AppIndex(1), AppIndex(2));
+    let mut queue = with_places(20);
+    fill(&mut queue, slow, 100..200, 9, Millis(0));
+    let first_round = begin(&mut queue, Millis(0)).len();
+    fill(&mut queue, prompt, 1..2, 200, Millis(0));
+    let mut delivered = 0;
+    let mut under_way = begin(&mut queue, Millis(0));
+    while let Some((target, job)) = under_way.pop() {
+        assert_eq!(job.app, prompt, "the slow app has its part: {first_round}");
+        queue.delivered(target, &job, Millis(0));
+        delivered += 1;
+        under_way.extend(begin(&mut queue, Millis(0)));
+    }
+    assert_eq!(delivered, 200);
+}
+
+#[test]
+fn apps_take_turns_however_many_targets_each_has() {
+    let mut queue = with_places(1);
+    fill(&mut queue, AppIndex(1), 100..150, 1, Millis(0));
+    fill(&mut queue, AppIndex(2), 1..2, 3, Millis(0));
+    let mut order = Vec::new();
+    while let Some((target, job)) = queue.start(Millis(0)) {
+        order.push(job.app.0);
+        queue.delivered(target, &job, Millis(0));
+    }
+    assert_eq!(order[..7], [1, 2, 1, 2, 1, 2, 1]);
+    assert_eq!(order.len(), 53);
+}
+
+#[test]
+fn dead_targets_of_an_app_leave_places_for_those_of_another() {
+    let (many, one) = (AppIndex(1), AppIndex(2));
+    let mut queue = with_places(20);
+    fill(&mut queue, many, 100..140, 9, Millis(0));
+    fill(&mut queue, one, 1..2, 9, Millis(0));
+    let mut now = Millis(0);
+    while queue.targets_failing() < 41 {
+        for (target, job) in begin(&mut queue, now) {
+            queue.failed(target, job, now, 1.0);
+        }
+        now = queue.next_due().expect("attempts to come").max(now);
+    }
+    now = now.plus(5_000);
+    let under_way = begin(&mut queue, now);
+    let held = [many, one].map(|app| of_app(&under_way, app));
+    assert_eq!(held, [6, 1], "of the ten places for those that fail");
+}
+
+#[test]
+fn what_waits_costs_an_attempt_that_ends_nothing() {
+    let mut queue = MemoryQueue::new(QueueSettings {
+        bytes_max: 1_000_000_000,
+        in_flight_max: 20,
+        ..settings()
+    });
+    for app in 0..500 {
+        let first = app * 10;
+        fill(&mut queue, AppIndex(app), first..first + 10, 3, Millis(0));
+    }
+    let mut under_way = begin(&mut queue, Millis(0));
+    let before = queue.looks();
+    for _ in 0..1_000 {
+        let (target, job) = under_way.remove(0);
+        queue.delivered(target, &job, Millis(1));
+        under_way.extend(begin(&mut queue, Millis(1)));
+    }
+    let looks = queue.looks() - before;
+    assert!(
+        looks <= 2_000,
+        "{looks} looks at lanes for 1 000 attempts, with 5 000 lanes that wait"
+    );
+}

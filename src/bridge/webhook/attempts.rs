@@ -126,7 +126,9 @@ impl<T, L> Attempts<T, L> {
 impl<T, L> Place<T, L> {
     fn go_on(&mut self) -> Option<T> {
         let (_, attempt) = self.attempt.as_mut()?;
-        if !self.call.is_due.swap(false, Ordering::Acquire) {
+        let is_due = &self.call.is_due;
+        // Most are not: a look is cheaper than a swap.
+        if !is_due.load(Ordering::Relaxed) || !is_due.swap(false, Ordering::Acquire) {
             return None;
         }
         let mut context = Context::from_waker(&self.waker);

@@ -31,7 +31,7 @@ use super::{
     policy::{ResolveError, TargetPolicy, resolve},
 };
 use crate::bridge::{
-    queue::TargetId,
+    queue::{IN_FLIGHT_MAX, TargetId},
     tls::{Failure, TlsClient, TlsFiles, TlsKeys},
 };
 
@@ -202,7 +202,7 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// Of each of several addresses, at least.
 const ADDRESS_WITHIN_MIN: Duration = Duration::from_secs(1);
 /// Of all targets.
-const KEPT_MAX: usize = 64;
+const KEPT_MAX: usize = IN_FLIGHT_MAX;
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("sockudo/", env!("CARGO_PKG_VERSION")));
 
 /// What came of a request.

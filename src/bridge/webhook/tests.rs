@@ -177,6 +177,42 @@ async fn a_slow_target_does_not_delay_another() {
 }
 
 #[tokio::test]
+async fn an_app_with_many_slow_targets_does_not_delay_another_app() {
+    let mut slow = Endpoint::start(vec![Answer::Never]).await;
+    let mut prompt = Endpoint::start(vec![Answer::Status(200)]).await;
+    let off = Settings {
+        batching_enabled: false,
+        ..settings()
+    };
+    let mut slow_app = app_for(&slow);
+    slow_app.id = "slow".to_owned();
+    slow_app.webhooks = vec![slow_app.webhooks[0].clone(); 70];
+    let mut webhooks = webhooks(&[slow_app, app_for(&prompt)], &off);
+    for index in 0..3 {
+        webhooks.accept(event(&format!("channel-{index}"), 1));
+    }
+    webhooks.start();
+    // Two thirds of the places.
+    for _ in 0..43 {
+        slow.next(&mut webhooks).await;
+    }
+    for index in 0..200 {
+        webhooks.accept(WebhookEvent {
+            app: AppIndex(1),
+            ..event(&format!("channel-{index}"), index)
+        });
+    }
+    webhooks.start();
+    for _ in 0..200 {
+        prompt.next(&mut webhooks).await;
+    }
+    assert!(
+        slow.requests.try_recv().is_err(),
+        "none of the slow app's second round came between"
+    );
+}
+
+#[tokio::test]
 async fn each_webhook_gets_the_events_that_its_types_and_its_filter_want() {
     let mut endpoint = Endpoint::start(vec![Answer::Status(200)]).await;
     let mut app = app_for(&endpoint);

@@ -78,7 +78,7 @@ impl MemoryQueue {
 
     /// Another process has begun an attempt, whose end is told here as if it had begun here.
     pub fn is_begun(&mut self, target: TargetId, job: &Job) {
-        self.in_flight += 1;
+        self.turns.began(job.app);
         self.in_flight_events += job.events.len();
         self.lane(target, job.app).is_begun(job);
     }
