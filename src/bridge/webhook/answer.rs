@@ -113,7 +113,12 @@ impl Answer {
         Ok(self.take_body())
     }
 
-    /// The peer sends no more.
+    /// Its status is known, and only the body may be missing.
+    pub(super) fn has_status(&self) -> bool {
+        self.head.is_some()
+    }
+
+    /// The peer sends no more, or nobody waits for it.
     ///
     /// # Errors
     /// When there is no status.

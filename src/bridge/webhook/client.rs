@@ -26,8 +26,7 @@ use tokio::{
 };
 
 use super::{
-    answer::Done,
-    connection::{KEPT_FOR, Kept, Unanswered},
+    connection::{Asked, KEPT_FOR, Kept, Unanswered},
     policy::{ResolveError, TargetPolicy, resolve},
 };
 use crate::bridge::{
@@ -196,9 +195,12 @@ pub(in crate::bridge) enum ExchangeError {
     Broken(String),
 }
 
-/// How long a target may take to answer, its connection included.
+/// How long a target may take to the end of its answer's head, its connection included.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+/// How long the rest may take, which only tells whether the connection can be used again; or is to be read.
+const REST_WITHIN: Duration = Duration::from_millis(250);
+const REST_TO_READ_WITHIN: Duration = Duration::from_secs(2);
 /// Of each of several addresses, at least.
 const ADDRESS_WITHIN_MIN: Duration = Duration::from_secs(1);
 /// Of all targets.
@@ -271,10 +273,14 @@ impl Client {
         let until = Instant::now() + ANSWER_WITHIN;
         let sent = timeout_at(until, self.send_over(to, kept, request, keep_bytes));
         match sent.await.unwrap_or(Err(ExchangeError::Timeout)) {
-            Ok((done, connection)) => Exchange {
-                answer: Ok((done.status, done.body)),
-                kept: done.stays.then_some(connection),
-            },
+            Ok((asked, mut connection)) => {
+                // The status has come in time, whatever becomes of the rest.
+                let done = connection.rest(asked, rest_within(keep_bytes)).await;
+                Exchange {
+                    answer: Ok((done.status, done.body)),
+                    kept: done.stays.then_some(connection),
+                }
+            }
             Err(error) => Exchange {
                 answer: Err(error),
                 kept: None,
@@ -282,24 +288,24 @@ impl Client {
         }
     }
 
-    async fn send_over(
+    async fn send_over<'a>(
         &self,
         to: &Destination,
         kept: Option<Kept>,
-        request: &[u8],
+        request: &'a [u8],
         keep_bytes: usize,
-    ) -> Result<(Done, Kept), ExchangeError> {
+    ) -> Result<(Asked<'a>, Kept), ExchangeError> {
         if let Some(mut kept) = kept.and_then(Kept::standing) {
-            match kept.exchange(request, keep_bytes).await {
-                Ok(done) => return Ok((done, kept)),
+            match kept.ask(request, keep_bytes).await {
+                Ok(asked) => return Ok((asked, kept)),
                 Err(Unanswered::Unsent) => {} // It ended just then.
                 Err(error) => return Err(broken(&error)),
             }
         }
         // In a box, so that an attempt over a kept connection is small: it is moved more than once.
         let mut made = Box::pin(self.connect(to)).await?;
-        match made.exchange(request, keep_bytes).await {
-            Ok(done) => Ok((done, made)),
+        match made.ask(request, keep_bytes).await {
+            Ok(asked) => Ok((asked, made)),
             Err(error) => Err(broken(&error)),
         }
     }
@@ -344,6 +350,13 @@ impl Client {
             }
         }
         Err(last)
+    }
+}
+
+fn rest_within(keep_bytes: usize) -> Duration {
+    match keep_bytes {
+        0 => REST_WITHIN,
+        _ => REST_TO_READ_WITHIN,
     }
 }
 

@@ -1,6 +1,6 @@
 //! One connection to a target: a request out, its answer in, and then the next.
 //!
-//! Owns: `Kept`, which may be used again; `Unanswered`.
+//! Owns: `Kept`, which may be used again; `Asked`, a request under way; `Unanswered`.
 //! May depend on: `webhook::answer`, tokio.
 //! Invariants: it is driven by who waits for its answer, and by nobody while it is kept; one that is not
 //! known to be whole is not kept.
@@ -17,7 +17,7 @@ use std::{
 use tokio::{
     io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
     net::TcpStream,
-    time::Instant,
+    time::{Instant, timeout},
 };
 use tokio_rustls::client::TlsStream;
 
@@ -88,28 +88,57 @@ impl Kept {
         (heard.is_pending() && self.since.elapsed() < KEPT_FOR).then_some(self)
     }
 
-    /// Sends a request, whole with its head, and reads the answer, of whose body so many bytes are kept.
-    /// Then it can be used again if the answer says so.
+    /// Sends a request, whole with its head, until the status of an answer has come; of its body so many bytes
+    /// are to be kept.
     ///
     /// # Errors
     /// When there is no status.
     // A write and a read where both are short; no allocation but for what the answer has.
-    pub(super) async fn exchange(
+    pub(super) async fn ask<'a>(
         &mut self,
-        request: &[u8],
+        request: &'a [u8],
         keep_bytes: usize,
-    ) -> Result<Done, Unanswered> {
-        let mut sending = Sending::default();
-        let mut answer = Answer::new(keep_bytes);
-        let done = poll_fn(|context| {
-            // An answer may come before all is sent, and is one.
-            self.send(context, request, &mut sending)?;
-            self.hear(context, &mut answer)
+    ) -> Result<Asked<'a>, Unanswered> {
+        let mut asked = Asked {
+            request,
+            sending: Sending::default(),
+            answer: Answer::new(keep_bytes),
+            done: None,
+        };
+        let heard = poll_fn(|context| match self.go_on(context, &mut asked) {
+            Poll::Ready(done) => Poll::Ready(done.map(Some)),
+            Poll::Pending if asked.answer.has_status() => Poll::Ready(Ok(None)),
+            Poll::Pending => Poll::Pending,
         });
-        let mut done = done.await?;
-        done.stays &= sending.is_over;
+        asked.done = heard.await?;
+        Ok(asked)
+    }
+
+    /// The rest of the answer, or what has come of it in that time. Then the connection can be used again if the
+    /// answer says so, and is whole.
+    pub(super) async fn rest(&mut self, mut asked: Asked<'_>, within: Duration) -> Done {
+        let mut done = match asked.done.take() {
+            Some(done) => done,
+            None => {
+                let rest = poll_fn(|context| self.go_on(context, &mut asked));
+                let rest = timeout(within, rest).await;
+                let came = rest.ok().and_then(Result::ok);
+                came.unwrap_or_else(|| asked.answer.end().expect("it has a status"))
+            }
+        };
+        done.stays &= asked.sending.is_over;
         self.since = Instant::now();
-        Ok(done)
+        done
+    }
+
+    fn go_on(
+        &mut self,
+        context: &mut Context<'_>,
+        asked: &mut Asked<'_>,
+    ) -> Poll<Result<Done, Unanswered>> {
+        // An answer may come before all is sent, and is one.
+        self.send(context, asked.request, &mut asked.sending)?;
+        self.hear(context, &mut asked.answer)
     }
 
     fn send(
@@ -169,6 +198,16 @@ impl Kept {
     }
 }
 
+/// A request whose answer has a status.
+#[derive(Debug)]
+pub(super) struct Asked<'a> {
+    request: &'a [u8],
+    sending: Sending,
+    answer: Answer,
+    /// All of it has come.
+    done: Option<Done>,
+}
+
 /// How far a request is out.
 #[derive(Debug, Default)]
 struct Sending {
@@ -214,7 +253,6 @@ mod tests {
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
         net::TcpListener,
-        time::timeout,
     };
 
     use super::*;
@@ -239,6 +277,16 @@ mod tests {
         request
     }
 
+    /// Sends a request, and hears all of its answer.
+    async fn exchange(
+        kept: &mut Kept,
+        request: &[u8],
+        keep_bytes: usize,
+    ) -> Result<Done, Unanswered> {
+        let asked = kept.ask(request, keep_bytes).await?;
+        Ok(kept.rest(asked, PATIENCE).await)
+    }
+
     /// Whether it still stands, once what the peer did has come here.
     async fn stands_after_news(kept: Kept) -> bool {
         let Stream::Plain(stream) = &kept.stream else {
@@ -253,8 +301,8 @@ mod tests {
     async fn requests_travel_over_one_connection_one_after_the_other() {
         let (mut kept, mut peer) = pair().await;
         for request in [&b"first"[..], b"the second one"] {
-            let exchange = timeout(PATIENCE, kept.exchange(request, 1));
-            let (done, heard) = tokio::join!(exchange, answer(&mut peer, request.len()));
+            let exchanged = timeout(PATIENCE, exchange(&mut kept, request, 1));
+            let (done, heard) = tokio::join!(exchanged, answer(&mut peer, request.len()));
             let done = done.expect("in time").expect("it is answered");
             assert_eq!(
                 (done.status, &*done.body, done.stays),
@@ -282,10 +330,28 @@ mod tests {
         let (mut kept, mut peer) = pair().await;
         // More than the buffers of both ends have room for.
         let request = vec![b'x'; 64 << 20];
-        let exchange = timeout(PATIENCE, kept.exchange(&request, 0));
-        let (done, _) = tokio::join!(exchange, answer(&mut peer, 10));
+        let exchanged = timeout(PATIENCE, exchange(&mut kept, &request, 0));
+        let (done, _) = tokio::join!(exchanged, answer(&mut peer, 10));
         let done = done.expect("in time").expect("it is answered");
         assert_eq!((done.status, done.stays), (StatusCode::OK, false));
+    }
+
+    #[tokio::test]
+    async fn a_status_is_known_before_its_body_which_keeps_the_connection_if_it_comes() {
+        for comes in [true, false] {
+            let (mut kept, mut peer) = pair().await;
+            let (head, body) = ANSWER.split_at(ANSWER.len() - 2);
+            peer.write_all(head).await.expect("sent");
+            let asked = timeout(PATIENCE, kept.ask(b"POST", 2)).await;
+            let asked = asked.expect("in time").expect("it has a status");
+            let (within, body) = match comes {
+                true => (PATIENCE, body),
+                false => (Duration::ZERO, &body[..1]),
+            };
+            peer.write_all(body).await.expect("sent");
+            let done = kept.rest(asked, within).await;
+            assert_eq!((done.status, done.stays), (StatusCode::OK, comes));
+        }
     }
 
     #[tokio::test]
@@ -295,8 +361,8 @@ mod tests {
             let mut request = [0; 4];
             peer.read_exact(&mut request).await.expect("it comes");
         };
-        let exchange = timeout(PATIENCE, kept.exchange(b"POST", 0));
-        let (done, ()) = tokio::join!(exchange, close);
+        let exchanged = timeout(PATIENCE, exchange(&mut kept, b"POST", 0));
+        let (done, ()) = tokio::join!(exchanged, close);
         let unanswered = done.expect("in time").expect_err("it was closed");
         assert!(
             matches!(unanswered, Unanswered::NoAnswer(Fault::Closed)),

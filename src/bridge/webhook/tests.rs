@@ -146,6 +146,22 @@ async fn a_failed_request_is_sent_again_with_the_same_bytes() {
 }
 
 #[tokio::test]
+async fn the_head_of_a_2xx_is_a_success_whatever_becomes_of_its_body() {
+    for answer in [Answer::Endless, Answer::Cut] {
+        let mut endpoint = Endpoint::start(vec![answer]).await;
+        let mut webhooks = webhooks(&[app_for(&endpoint)], &settings());
+        for time_ms in 1..=2 {
+            webhooks.accept(event("a", time_ms));
+            webhooks.start();
+            endpoint.next(&mut webhooks).await;
+            until(&mut webhooks, Webhooks::is_idle).await;
+        }
+        let deliveries = counted(&webhooks, 0).deliveries[0];
+        assert_eq!(deliveries, [2, 0, 0, 0], "{answer:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_slow_target_does_not_delay_another() {
     let slow = Endpoint::start(vec![Answer::Never]).await;
     let mut quick = Endpoint::start(vec![Answer::Status(200)]).await;
@@ -432,6 +448,10 @@ enum Answer {
     /// The connection ends without an answer.
     Hangup,
     Never,
+    /// With a body that never ends.
+    Endless,
+    /// With a body that is cut off.
+    Cut,
 }
 
 /// One recorded request.
@@ -538,8 +558,12 @@ async fn serve(
             }
             Answer::Hangup => return,
             Answer::Never => std::future::pending().await,
+            Answer::Endless => {
+                "HTTP/1.1 200 X\r\ntransfer-encoding: chunked\r\n\r\n9\r\nx".to_owned()
+            }
+            Answer::Cut => "HTTP/1.1 202 X\r\ncontent-length: 9\r\n\r\nshort".to_owned(),
         };
-        if stream.write_all(text.as_bytes()).await.is_err() {
+        if stream.write_all(text.as_bytes()).await.is_err() || matches!(answer, Answer::Cut) {
             return;
         }
     }
