@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 
 use super::{
     adapter::{Bus, BusError, status::Status},
-    apps::store::Store,
+    apps::store::{Foreseen, Preparation, Store},
     handover::adapter_name,
     kept_store,
     nodes::bus_setup,
@@ -19,7 +19,7 @@ use super::{
     redis_commands::RedisCommands,
 };
 use crate::config::{
-    Config,
+    Config, Loaded,
     sections::{AppStoreDriver, QueueDriver},
 };
 
@@ -29,6 +29,8 @@ pub struct Backend {
     /// The section that names it.
     pub section: &'static str,
     pub driver: &'static str,
+    /// What a start does there before it serves.
+    pub start: Option<&'static str>,
     /// A sentence that names the key and what to do.
     pub answer: Result<(), String>,
 }
@@ -38,9 +40,10 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// All that the configuration names, at once. Needs a tokio runtime with time and I/O.
-pub async fn reach(config: &Config) -> Vec<Backend> {
+pub async fn reach(loaded: &Loaded) -> Vec<Backend> {
+    let config = &loaded.config;
     let (apps, bus, cache, rates, queue) = tokio::join!(
-        apps(config),
+        apps(loaded),
         bus(config),
         redis("cache", kept_store::commands(config)),
         redis("rate_limiter", rate_store::commands(config)),
@@ -52,18 +55,32 @@ pub async fn reach(config: &Config) -> Vec<Backend> {
         .collect()
 }
 
-async fn apps(config: &Config) -> Option<Backend> {
-    let answer = match Store::start(config) {
+async fn apps(loaded: &Loaded) -> Option<Backend> {
+    let asked = match Store::start(&loaded.config) {
         Ok(None) => return None,
-        // It connects with the question, and waits for that.
-        Ok(Some(store)) => store.find_all(Vec::new()).await.map(drop).map_err(text),
-        Err(error) => Err(text(error)),
+        Ok(Some(store)) => timeout(ANSWER_WITHIN, foreseen(loaded, store)).await,
+        Err(error) => Ok(Err(text(error))),
     };
+    let asked = asked.unwrap_or_else(|_| Err(silence()));
     Some(Backend {
         section: "app_manager",
-        driver: store_name(config.app_manager.driver),
-        answer,
+        driver: store_name(loaded.config.app_manager.driver),
+        start: asked.as_ref().ok().and_then(Foreseen::words),
+        answer: asked.map(drop),
     })
+}
+
+/// What a start would do, and whether a node would be answered then.
+async fn foreseen(loaded: &Loaded, store: Store) -> Result<Foreseen, String> {
+    let foreseen = match Preparation::of(loaded) {
+        Some(preparation) => preparation.foresee().await?,
+        None => Foreseen::default(),
+    };
+    if !foreseen.makes_table {
+        // It connects with the question, and waits for that.
+        store.find_all(Vec::new()).await.map_err(text)?;
+    }
+    Ok(foreseen)
 }
 
 async fn bus(config: &Config) -> Option<Backend> {
@@ -75,6 +92,7 @@ async fn bus(config: &Config) -> Option<Backend> {
     Some(Backend {
         section: "adapter",
         driver: adapter_name(config.adapter.driver),
+        start: None,
         answer,
     })
 }
@@ -106,6 +124,7 @@ async fn redis(
     Some(Backend {
         section,
         driver,
+        start: None,
         answer,
     })
 }
@@ -134,6 +153,7 @@ async fn queue(config: &Config) -> Option<Backend> {
     Some(Backend {
         section: "queue",
         driver: queue_name(config.queue.driver),
+        start: None,
         answer,
     })
 }

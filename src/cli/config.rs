@@ -65,10 +65,16 @@ fn reached(loaded: &Loaded) -> Vec<Backend> {
         .enable_all()
         .build();
     match runtime {
-        Ok(runtime) => runtime.block_on(reach::reach(&loaded.config)),
+        Ok(runtime) => {
+            let backends = runtime.block_on(reach::reach(loaded));
+            // Whoever still waits for a server that is too slow is not waited for.
+            runtime.shutdown_background();
+            backends
+        }
         Err(error) => vec![Backend {
             section: "online",
             driver: "none",
+            start: None,
             answer: Err(format!("no runtime: {error}")),
         }],
     }
@@ -141,9 +147,10 @@ fn check_text(loaded: &Result<Loaded, ConfigErrors>, backends: &[Backend]) -> St
             }
             out.push_str(&limits_text(&loaded.config.app_manager.apps));
             for backend in backends {
-                let answer = match &backend.answer {
-                    Ok(()) => "answers",
-                    Err(fault) => fault,
+                let answer = match (&backend.answer, backend.start) {
+                    (Ok(()), None) => "answers",
+                    (Ok(()), Some(start)) => &format!("answers; {start}"),
+                    (Err(fault), _) => fault,
                 };
                 let (section, driver) = (backend.section, backend.driver);
                 out.push_str(&format!("backend: {section} ({driver}): {answer}\n"));
@@ -209,6 +216,7 @@ fn backend_json(backend: &Backend) -> Value {
         "section": backend.section,
         "driver": backend.driver,
         "ok": backend.answer.is_ok(),
+        "start": backend.start,
         "text": backend.answer.as_ref().err(),
     })
 }

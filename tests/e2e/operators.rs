@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
+use crate::mariadb::MariaDb;
 use crate::redis::Redis;
 use crate::scale_out::{is_ready, starts};
 use crate::support::config::Config;
@@ -281,4 +282,54 @@ fn a_check_asks_each_backend_and_names_the_keys_of_who_does_not_answer() {
         }
         redis.kill();
     }
+}
+
+#[test]
+fn a_table_that_the_start_makes_is_no_fault_of_its_database() {
+    let Some(database) = MariaDb::start() else {
+        return skip(
+            "operators",
+            "there is no MariaDB; `scripts/test` installs it",
+        );
+    };
+    database.run(&[
+        "CREATE DATABASE apps",
+        "CREATE USER node IDENTIFIED BY 'wanted'",
+    ]);
+    database.run(&["GRANT SELECT ON apps.* TO node"]);
+    let keys = |makes_table: bool| {
+        let (host, port) = (database.address.ip().to_string(), database.address.port());
+        json!({
+            "app_manager": {"driver": "mysql", "create_schema": makes_table, "array": {"apps": []}},
+            "database": {"mysql": {
+                "host": host, "port": port, "username": "node", "password": "wanted", "database": "apps",
+            }},
+        })
+    };
+    let says = |makes_table| {
+        let (code, backends) = checked(&keys(makes_table));
+        let text = backends.into_iter().next().and_then(|(_, text)| text);
+        (code, text.unwrap_or_default())
+    };
+    let (code, text) = says(false);
+    assert!(code == 1 && text.contains("has no table"), "{text}");
+    // As the start, which it could not make.
+    let (code, text) = says(true);
+    assert!(
+        code == 1 && text.starts_with("app_manager.create_schema: "),
+        "{text}"
+    );
+    database.run(&["GRANT CREATE ON apps.* TO node"]);
+    assert_eq!(says(true), (0, String::new()));
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("config.json");
+    std::fs::write(&file, keys(true).to_string()).expect("a file");
+    let output = Command::new(env!("CARGO_BIN_EXE_sockudo"))
+        .args(["config", "check", "--online", "--config"])
+        .arg(&file)
+        .output()
+        .expect("it starts");
+    let (_, text) = said(&output);
+    let line = "backend: app_manager (mysql): answers; the start makes the table\n";
+    assert!(text.contains(line), "{text}");
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sockudo::bridge::apps::store::{Imported, Preparation, Prepared};
+use sockudo::bridge::apps::store::{Foreseen, Imported, Preparation, Prepared};
 use sockudo::config::{Sources, load};
 
 use crate::backend::{Backend, Kind};
@@ -11,6 +11,7 @@ use crate::command_line::Operator;
 on_every_store!(
     a_table_is_made_and_apps_are_written_once,
     a_table_that_lacks_something_is_completed,
+    what_a_start_would_do_is_foreseen_and_not_done,
     who_may_not_write_is_told_which_key_wanted_it,
 );
 
@@ -132,4 +133,61 @@ fn who_may_not_write_is_told_which_key_wanted_it(backend: &Backend) {
         "{said}"
     );
     assert!(!said.contains("first"), "{said}");
+}
+
+fn what_a_start_would_do_is_foreseen_and_not_done(backend: &Backend) {
+    let foresees = |user: &str, keys: &[(&str, &str)]| {
+        let preparation = preparation(backend, user, keys).expect("something to do");
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        runtime.expect("a runtime").block_on(preparation.foresee())
+    };
+    let foreseen = |makes_table, completes_table| {
+        Ok(Foreseen {
+            makes_table,
+            completes_table,
+        })
+    };
+    let both = |seed| [("CREATE_SCHEMA", "true"), ("SEED", seed)];
+    let seed = [("SEED", "if_missing")];
+    let refused = |answer: Result<Foreseen, String>, key: &str, part: &str| {
+        let said = answer.expect_err("a refusal");
+        assert!(said.starts_with(key) && said.contains(part), "{said}");
+    };
+    let has_users = backend.kind != Kind::Dynamodb;
+    for _ in 0..2 {
+        assert_eq!(
+            foresees("owner", &both("if_missing")),
+            foreseen(true, false)
+        );
+    }
+    refused(foresees("owner", &seed), "app_manager.seed: ", "apps init");
+    if has_users {
+        let answer = foresees("reader", &both("if_missing"));
+        refused(answer, "app_manager.create_schema: ", "does not let reader");
+    }
+    backend.makes_loose_table();
+    if backend.kind == Kind::Pgsql {
+        let answer = foresees("owner", &both("if_missing"));
+        refused(answer, "app_manager.create_schema: ", "to own it");
+        backend.run(&["ALTER TABLE sockudo.applications OWNER TO owner"]);
+    }
+    let lacks = has_users; // An item needs no columns.
+    assert_eq!(
+        foresees("owner", &both("if_missing")),
+        foreseen(false, lacks)
+    );
+    if has_users {
+        refused(
+            foresees("reader", &seed),
+            "app_manager.seed: ",
+            "does not let reader",
+        );
+    }
+    Operator::on(backend, "owner").does(&["add", "shop", "key=k", "secret=s"]);
+    // Nothing is to be written any more; or what is there already.
+    assert_eq!(foresees("reader", &seed), foreseen(false, false));
+    if has_users {
+        let answer = foresees("reader", &[("SEED", "overwrite")]);
+        refused(answer, "app_manager.seed: ", "does not let reader");
+    }
 }

@@ -23,7 +23,7 @@ use serde_json::{Map, Value as Json};
 
 pub use super::AppName;
 pub use import::{ImportError, Imported, with_first_secret};
-pub use prepare::{Preparation, Prepared};
+pub use prepare::{Foreseen, Preparation, Prepared};
 
 use crate::config::{App, Config, sections::AppStoreDriver};
 
@@ -83,6 +83,25 @@ pub enum RowsError {
     Unsigned(String),
     #[error("{0}: its column holds whole numbers only, and would round it")]
     Fraction(String),
+}
+
+/// How the table stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Standing {
+    Missing,
+    Whole,
+    /// This statement completes it.
+    Lacks(String),
+}
+
+/// What somebody is about to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Write {
+    Table,
+    /// What the table lacks.
+    Columns,
+    NewApps,
+    ChangedApps,
 }
 
 /// What became of the table.
@@ -187,10 +206,36 @@ impl Rows {
 
     /// Makes the table where it is not; one that is there is left as it is.
     pub fn create(&mut self) -> Result<Created, RowsError> {
+        Ok(match self.look()? {
+            Standing::Whole => Created::Whole,
+            Standing::Lacks(statement) => Created::Lacks(statement),
+            Standing::Missing => {
+                match self {
+                    Self::Mysql(rows) => rows.make()?,
+                    Self::Pgsql(rows) => rows.make()?,
+                    Self::Dynamodb(rows) => rows.make()?,
+                }
+                Created::Made
+            }
+        })
+    }
+
+    /// How the table stands; nothing is written.
+    fn look(&mut self) -> Result<Standing, RowsError> {
         match self {
-            Self::Mysql(rows) => rows.create(),
-            Self::Pgsql(rows) => rows.create(),
-            Self::Dynamodb(rows) => rows.create(),
+            Self::Mysql(rows) => rows.look(),
+            Self::Pgsql(rows) => rows.look(),
+            Self::Dynamodb(rows) => rows.look(),
+        }
+    }
+
+    /// Refused if the server is known to refuse such a write; nothing is written. What cannot be known so is
+    /// allowed.
+    fn rehearse(&mut self, write: Write) -> Result<(), RowsError> {
+        match self {
+            Self::Mysql(rows) => rows.rehearse(write),
+            Self::Pgsql(rows) => rows.rehearse(write),
+            Self::Dynamodb(_) => Ok(()), // Whoever signs may do what the service says then.
         }
     }
 

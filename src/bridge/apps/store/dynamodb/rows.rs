@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use super::{
-    super::{Created, RowsError, StoreError, StoreSetupError},
+    super::{RowsError, Standing, StoreError, StoreSetupError},
     fault::{self, Failed},
     item::{self, Item},
     setup::DynamodbSetup,
@@ -170,19 +170,19 @@ impl DynamodbRows {
         self.write(async { Ok(remove.send().await.map(drop)?) })
     }
 
-    /// Makes the table where it is not.
-    pub fn create(&mut self) -> Result<Created, RowsError> {
+    pub(in super::super) fn make(&mut self) -> Result<(), RowsError> {
+        self.run(self.make_table())
+    }
+
+    pub(in super::super) fn look(&mut self) -> Result<Standing, RowsError> {
         let described = self.runtime.block_on(self.describe());
         let described = match described {
-            Err(failed) if failed.is("ResourceNotFoundException") => {
-                self.run(self.make())?;
-                return Ok(Created::Made);
-            }
+            Err(failed) if failed.is("ResourceNotFoundException") => return Ok(Standing::Missing),
             described => described.map_err(|failed| self.down(&failed))?,
         };
         Ok(match described.has_index {
-            true => Created::Whole,
-            false => Created::Lacks(self.index_command()),
+            true => Standing::Whole,
+            false => Standing::Lacks(self.index_command()),
         })
     }
 
@@ -199,7 +199,7 @@ impl DynamodbRows {
         })
     }
 
-    async fn make(&self) -> Result<(), Failed> {
+    async fn make_table(&self) -> Result<(), Failed> {
         let names = self.setup.names;
         let make = self
             .client

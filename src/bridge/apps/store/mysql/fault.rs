@@ -211,6 +211,11 @@ pub(super) fn is_of_no_table(error: &Error) -> bool {
     matches!(error, Error::MySqlError(error) if error.code == NO_TABLE)
 }
 
+/// The server prepares no such statement.
+pub(super) fn is_of_no_prepare(error: &Error) -> bool {
+    matches!(error, Error::MySqlError(error) if error.code == 1295)
+}
+
 /// A unique index has this value already.
 pub(super) fn is_of_a_double(error: &Error) -> bool {
     matches!(error, Error::MySqlError(error) if [1062, 1586].contains(&error.code))

@@ -12,7 +12,7 @@ use serde_json::{Map, Value as Json};
 
 use super::{
     super::{
-        Created, RowsError, StoreError, StoreSetupError,
+        RowsError, Standing, StoreError, StoreSetupError, Write,
         columns::{COLUMNS, Kind},
     },
     fault, row,
@@ -155,25 +155,44 @@ impl MysqlRows {
         self.write(&statement, vec![Value::from(id), Value::from(id)])
     }
 
-    /// Makes the table where it is not.
-    pub fn create(&mut self) -> Result<Created, RowsError> {
+    pub(in super::super) fn make(&mut self) -> Result<(), RowsError> {
+        let statement = self.table();
+        self.order(&statement)
+    }
+
+    /// The server looks at the rights that a statement needs when it prepares it (MariaDB; MySQL at some). Of a
+    /// change of the table it does not.
+    pub(in super::super) fn rehearse(&mut self, write: Write) -> Result<(), RowsError> {
+        let table = &self.setup.table_quoted;
+        let statement = match write {
+            Write::Table => self.table(),
+            Write::Columns => return Ok(()),
+            Write::NewApps => format!("INSERT INTO {table} (`id`) VALUES (?)"),
+            Write::ChangedApps => format!("UPDATE {table} SET `secret` = ? WHERE `id` = ?"),
+        };
+        match self.connection.prep(statement) {
+            Ok(_) => Ok(()),
+            Err(error) if fault::is_of_no_prepare(&error) => Ok(()),
+            Err(error) => Err(down(&error, &self.setup)),
+        }
+    }
+
+    /// The statement that makes it.
+    fn table(&self) -> String {
+        let columns = COLUMNS.map(|it| format!("  {} {}", quoted(it.name), definition(it.kind)));
+        let (table, columns) = (&self.setup.table_quoted, columns.join(",\n"));
+        format!(
+            "CREATE TABLE {table} (\n{columns}\n) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 \
+             COLLATE=utf8mb4_bin"
+        )
+    }
+
+    pub(in super::super) fn look(&mut self) -> Result<Standing, RowsError> {
         let table = self.setup.table_quoted.clone();
         let probe = format!("SELECT * FROM {table} LIMIT 0");
         match self.connection.exec_drop(probe, ()) {
             Ok(()) => {}
-            Err(error) if fault::is_of_no_table(&error) => {
-                let columns =
-                    COLUMNS.map(|it| format!("  {} {}", quoted(it.name), definition(it.kind)));
-                let statement = format!(
-                    "CREATE TABLE {table} (\n{}\n) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 \
-                     COLLATE=utf8mb4_bin",
-                    columns.join(",\n")
-                );
-                let made = self.connection.query_drop(statement);
-                return made
-                    .map(|()| Created::Made)
-                    .map_err(|error| down(&error, &self.setup));
-            }
+            Err(error) if fault::is_of_no_table(&error) => return Ok(Standing::Missing),
             Err(error) => return Err(down(&error, &self.setup)),
         }
         let there = self.columns()?;
@@ -192,12 +211,12 @@ impl MysqlRows {
             _ = write!(statement, "{before}\n  ADD COLUMN {name} {kind}");
         }
         Ok(match statement.is_empty() {
-            true => Created::Whole,
-            false => Created::Lacks(statement),
+            true => Standing::Whole,
+            false => Standing::Lacks(statement),
         })
     }
 
-    /// Runs what `create` said is lacking.
+    /// Runs what `look` said is lacking.
     pub fn complete(&mut self, statement: &str) -> Result<(), RowsError> {
         self.order(statement)
     }

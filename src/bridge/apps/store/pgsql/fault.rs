@@ -141,6 +141,23 @@ fn said_by_server(error: &DbError, setup: &PgsqlSetup) -> String {
     format!("{server} refuses us: {words}")
 }
 
+/// A right that a write needs.
+pub(super) fn lacks(right: &str, setup: &PgsqlSetup) -> String {
+    let PgsqlSetup { user, table, .. } = setup;
+    format!(
+        "{} does not let {user} do that with {table}: {right} is needed to write it",
+        server(setup)
+    )
+}
+
+pub(super) fn read_only(setup: &PgsqlSetup) -> String {
+    format!(
+        "{} takes no writes: set database.postgres.host to the one that does, or let {} write there",
+        server(setup),
+        setup.user
+    )
+}
+
 fn unreachable(reason: &dyn Display, setup: &PgsqlSetup) -> String {
     format!(
         "{} cannot be reached (database.postgres.host, database.postgres.port): {}",

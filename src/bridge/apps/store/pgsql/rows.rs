@@ -17,7 +17,7 @@ use tokio_postgres::Row;
 
 use super::{
     super::{
-        Created, RowsError, StoreError, StoreSetupError,
+        RowsError, Standing, StoreError, StoreSetupError, Write,
         columns::{COLUMNS, Kind},
     },
     fault,
@@ -166,18 +166,43 @@ impl PgsqlRows {
         self.write(&statement, &vec![Some(id.to_owned()); 2])
     }
 
-    /// Makes the table where it is not.
-    pub fn create(&mut self) -> Result<Created, RowsError> {
+    pub(in super::super) fn make(&mut self) -> Result<(), RowsError> {
+        let table = &self.setup.table_quoted;
+        let columns = COLUMNS.map(|it| format!("  {} {}", quoted(it.name), definition(it.kind)));
+        let statement = format!("CREATE TABLE {table} (\n{}\n)", columns.join(",\n"));
+        self.write(&statement, &[])
+    }
+
+    /// By what the server says of rights, and of itself.
+    pub(in super::super) fn rehearse(&mut self, write: Write) -> Result<(), RowsError> {
+        let schema = self.setup.table.to_lowercase();
+        let schema = schema.split_once('.').map_or("", |(schema, _)| schema);
+        let table = &*self.setup.table_quoted;
+        let (of, right, may) = match write {
+            Write::Table => (schema, "CREATE on its schema", MAY_CREATE),
+            Write::Columns => (table, "to own it", MAY_ALTER),
+            Write::NewApps => (table, "INSERT", MAY_INSERT),
+            Write::ChangedApps => (table, "UPDATE", MAY_UPDATE),
+        };
+        let statement = format!("SELECT ({MAY_WRITE})::text, (SELECT {may})::text");
+        let rows = self.ask(&statement, of);
+        let rows = rows.map_err(|failed| down(&failed, &self.setup))?;
+        let says = |at| {
+            let told = rows.first().map(|row| row.try_get::<_, String>(at));
+            told.is_some_and(|it| it.is_ok_and(|text| text == "true"))
+        };
+        match (says(0), says(1)) {
+            (false, _) => Err(StoreError::Down(fault::read_only(&self.setup)).into()),
+            (true, false) => Err(StoreError::Down(fault::lacks(right, &self.setup)).into()),
+            (true, true) => Ok(()),
+        }
+    }
+
+    pub(in super::super) fn look(&mut self) -> Result<Standing, RowsError> {
         let table = self.setup.table_quoted.clone();
         match self.run(&format!("SELECT FROM {table} LIMIT 0"), &[]) {
             Ok(_) => {}
-            Err(failed) if fault::is_of_no_table(&failed) => {
-                let columns =
-                    COLUMNS.map(|it| format!("  {} {}", quoted(it.name), definition(it.kind)));
-                let statement = format!("CREATE TABLE {table} (\n{}\n)", columns.join(",\n"));
-                self.write(&statement, &[])?;
-                return Ok(Created::Made);
-            }
+            Err(failed) if fault::is_of_no_table(&failed) => return Ok(Standing::Missing),
             Err(failed) => return Err(down(&failed, &self.setup)),
         }
         let there = self.columns()?;
@@ -196,12 +221,12 @@ impl PgsqlRows {
             _ = write!(statement, "{before}\n  ADD COLUMN {name} {kind}");
         }
         Ok(match statement.is_empty() {
-            true => Created::Whole,
-            false => Created::Lacks(statement),
+            true => Standing::Whole,
+            false => Standing::Lacks(statement),
         })
     }
 
-    /// Runs what `create` said is lacking.
+    /// Runs what `look` said is lacking.
     pub fn complete(&mut self, statement: &str) -> Result<(), RowsError> {
         self.write(statement, &[])
     }
@@ -305,6 +330,17 @@ async fn within<T>(
 fn down(failed: &Failed, setup: &PgsqlSetup) -> RowsError {
     fault::down(failed, setup).into()
 }
+
+const MAY_WRITE: &str =
+    "NOT pg_is_in_recovery() AND current_setting('transaction_read_only') = 'off'";
+/// Of a schema; of an empty name the one in which a table would be made.
+const MAY_CREATE: &str = "has_schema_privilege(oid, 'CREATE') FROM pg_catalog.pg_namespace \
+                          WHERE nspname = coalesce(nullif($1, ''), current_schema())";
+/// Of a table, as the others.
+const MAY_ALTER: &str =
+    "pg_has_role(relowner, 'USAGE') FROM pg_catalog.pg_class WHERE oid = to_regclass($1)";
+const MAY_INSERT: &str = "has_any_column_privilege(to_regclass($1), 'INSERT')";
+const MAY_UPDATE: &str = "has_any_column_privilege(to_regclass($1), 'UPDATE')";
 
 /// The first half finds the row by the index, the second knows it from those that are only alike.
 const THIS_ID: &str = "id = $1 AND id::text = $2";
