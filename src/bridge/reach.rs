@@ -2,15 +2,16 @@
 //!
 //! Owns: `reach`, `Backend`; the drivers' names.
 //! May depend on: `config`, the stores and buses of `bridge`, tokio.
-//! Invariants: nothing is written there; every answer comes within `ANSWER_WITHIN`; no text holds a secret.
+//! Invariants: nothing is written there; every answer comes within `ANSWER_WITHIN`, what is closed behind it included, and
+//! at once where another try would hear the same; no text holds a secret.
 
 use std::{fmt, time::Duration};
 
 use ::redis::cmd;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{
-    adapter::{Bus, BusError, status::Status},
+    adapter::{Bus, BusError},
     apps::store::{Foreseen, Preparation, Store},
     handover::adapter_name,
     kept_store,
@@ -35,19 +36,20 @@ pub struct Backend {
     pub answer: Result<(), String>,
 }
 
-/// A server that is slower is as good as gone, and connections that were refused are tried again until then.
+/// A server that is slower is as good as gone, and who cannot be reached is tried again until then. Of all together.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// All that the configuration names, at once. Needs a tokio runtime with time and I/O.
 pub async fn reach(loaded: &Loaded) -> Vec<Backend> {
     let config = &loaded.config;
+    let until = Instant::now() + ANSWER_WITHIN;
     let (apps, bus, cache, rates, queue) = tokio::join!(
-        apps(loaded),
-        bus(config),
-        redis("cache", kept_store::commands(config)),
-        redis("rate_limiter", rate_store::commands(config)),
-        queue(config),
+        apps(loaded, until),
+        bus(config, until),
+        redis("cache", kept_store::commands(config), until),
+        redis("rate_limiter", rate_store::commands(config), until),
+        queue(config, until),
     );
     [apps, bus, cache, rates, queue]
         .into_iter()
@@ -55,10 +57,10 @@ pub async fn reach(loaded: &Loaded) -> Vec<Backend> {
         .collect()
 }
 
-async fn apps(loaded: &Loaded) -> Option<Backend> {
+async fn apps(loaded: &Loaded, until: Instant) -> Option<Backend> {
     let asked = match Store::start(&loaded.config) {
         Ok(None) => return None,
-        Ok(Some(store)) => timeout(ANSWER_WITHIN, foreseen(loaded, store)).await,
+        Ok(Some(store)) => timeout_at(until, foreseen(loaded, store)).await,
         Err(error) => Ok(Err(text(error))),
     };
     let asked = asked.unwrap_or_else(|_| Err(silence()));
@@ -83,10 +85,10 @@ async fn foreseen(loaded: &Loaded, store: Store) -> Result<Foreseen, String> {
     Ok(foreseen)
 }
 
-async fn bus(config: &Config) -> Option<Backend> {
+async fn bus(config: &Config, until: Instant) -> Option<Backend> {
     let setup = bus_setup(config, "check")?;
     let answer = match Bus::start(setup) {
-        Ok(bus) => up(bus).await,
+        Ok(bus) => up(bus, until).await,
         Err(error) => Err(text(error)),
     };
     Some(Backend {
@@ -97,28 +99,39 @@ async fn bus(config: &Config) -> Option<Backend> {
     })
 }
 
-async fn up(mut bus: Bus) -> Result<(), String> {
-    let up = async {
-        while !bus.status().is_up() {
-            bus.next().await;
+async fn up(mut bus: Bus, until: Instant) -> Result<(), String> {
+    let settled = async {
+        while !bus.status().is_up() && bus.status().refusal().is_none() {
+            // A trouble is no news: it is noted while they are waited for.
+            _ = timeout(AGAIN_AFTER, bus.next()).await;
         }
     };
-    let is_up = timeout(ANSWER_WITHIN, up).await.is_ok();
-    let Status { events, state, .. } = bus.status();
-    bus.close().await;
-    match is_up {
+    _ = timeout_at(until, settled).await;
+    let status = bus.status();
+    let answer = match status.is_up() {
         true => Ok(()),
-        false => Err(events.trouble.or(state.trouble).unwrap_or_else(silence)),
-    }
+        false => {
+            let trouble = status.refusal().map(str::to_owned);
+            let trouble = trouble.or(status.events.trouble).or(status.state.trouble);
+            Err(trouble.unwrap_or_else(silence))
+        }
+    };
+    // Nothing is queued there.
+    _ = timeout_at(until, bus.close()).await;
+    answer
 }
 
 async fn redis(
     section: &'static str,
     commands: Result<Option<(RedisCommands, &'static str)>, BusError>,
+    until: Instant,
 ) -> Option<Backend> {
     let (driver, answer) = match commands {
         Ok(None) => return None,
-        Ok(Some((commands, driver))) => (driver, again(async || pong(&commands).await).await),
+        Ok(Some((commands, driver))) => {
+            let ask = async || pong(&commands).await.map_err(|it| (it, commands.refusal()));
+            (driver, again(ask, until).await)
+        }
         Err(error) => ("redis", Err(text(error))),
     };
     Some(Backend {
@@ -136,17 +149,18 @@ async fn pong(commands: &RedisCommands) -> Result<(), String> {
     answer.map_or(Ok(()), |answer| answer.map(drop).map_err(text))
 }
 
-async fn queue(config: &Config) -> Option<Backend> {
+async fn queue(config: &Config, until: Instant) -> Option<Backend> {
     let answer = match queue_setup::stores(config) {
         Ok(stores) if stores.is_empty() => return None,
         Ok(stores) => {
-            again(async || {
+            let ask = async || {
                 for store in &stores {
-                    store.reach().await.map_err(text)?;
+                    let reached = store.reach().await;
+                    reached.map_err(|fault| (text(&fault), store.refusal(&fault)))?;
                 }
                 Ok(())
-            })
-            .await
+            };
+            again(ask, until).await
         }
         Err(error) => Err(text(error)),
     };
@@ -166,20 +180,25 @@ fn text(fault: impl fmt::Display) -> String {
     fault.to_string()
 }
 
-/// Asks until there is an answer, or the last fault: a connection may be on its way yet.
-async fn again(mut ask: impl AsyncFnMut() -> Result<(), String>) -> Result<(), String> {
+/// Asks until there is an answer, or the last fault: a connection may be on its way yet. Beside a fault stands
+/// the refusal after which nobody need ask again.
+async fn again(
+    mut ask: impl AsyncFnMut() -> Result<(), (String, Option<String>)>,
+    until: Instant,
+) -> Result<(), String> {
     let mut last = silence();
     let asking = async {
         loop {
             match ask().await {
-                Ok(()) => return,
-                Err(fault) => last = fault,
+                Ok(()) => return Ok(()),
+                Err((_, Some(refusal))) => return Err(refusal),
+                Err((fault, None)) => last = fault,
             }
             sleep(AGAIN_AFTER).await;
         }
     };
-    let asked = timeout(ANSWER_WITHIN, asking).await;
-    asked.map_err(|_| last)
+    let asked = timeout_at(until, asking).await;
+    asked.unwrap_or(Err(last))
 }
 
 /// As the configuration has it.

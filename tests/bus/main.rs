@@ -33,6 +33,7 @@ mod bus;
 #[path = "../support/certificates.rs"]
 mod certificates;
 mod commands;
+#[expect(dead_code, reason = "the end-to-end tests use the rest")]
 #[path = "../support/gate.rs"]
 mod gate;
 #[path = "../support/nats.rs"]

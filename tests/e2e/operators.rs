@@ -1,13 +1,17 @@
 //! What operators ask of a running node over its admin socket.
 
 use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
+use crate::gate::Gate;
 use crate::mariadb::MariaDb;
-use crate::redis::Redis;
+use crate::nats::Nats;
+use crate::redis::{Redis, next_address};
 use crate::scale_out::{is_ready, starts};
+use crate::sentinel::Sentinel;
 use crate::support::config::Config;
 use crate::support::eventually;
 use crate::support::server::Server;
@@ -332,4 +336,73 @@ fn a_table_that_the_start_makes_is_no_fault_of_its_database() {
     let (_, text) = said(&output);
     let line = "backend: app_manager (mysql): answers; the start makes the table\n";
     assert!(text.contains(line), "{text}");
+}
+
+#[test]
+fn who_is_refused_is_told_at_once_and_not_after_all_the_time_of_a_server_that_is_gone() {
+    let name = "who_is_refused_is_told_at_once";
+    let Some(redis) = Redis::start_with_password("hunter-2") else {
+        return skip(name, "no redis-server");
+    };
+    let to = redis.address;
+    let sentinel = Sentinel::start(to, 1, "requirepass hunter-2").expect("a redis-server");
+    let nats = Nats::start_with("authorization { user: node, password: hunter-2 }");
+    let wrong = "wrong-2";
+    let one = |at: SocketAddr| json!({"host": at.ip(), "port": at.port(), "password": wrong});
+    let cluster =
+        |at: SocketAddr| json!({"cluster_nodes": [at.to_string()], "cluster": {"password": wrong}});
+    let adapter = |driver: &str, redis: Value| json!({"adapter": {"driver": driver}, "database": {"redis": redis}});
+    let stores = |driver: &str, redis: Value| {
+        json!({
+            "cache": {"driver": driver}, "queue": {"driver": driver},
+            "rate_limiter": {"enabled": true, "driver": driver}, "database": {"redis": redis},
+        })
+    };
+    let by_sentinel = |at: SocketAddr| {
+        let sentinels = [json!({"host": at.ip(), "port": at.port()})];
+        json!({"sentinels": sentinels, "name": "shop", "sentinel_password": wrong})
+    };
+    let by_nats = |at: SocketAddr| {
+        let nats = json!({"servers": [at.to_string()], "username": "node", "password": wrong});
+        json!({"adapter": {"driver": "nats", "nats": nats}})
+    };
+    let refuses = |to: SocketAddr, keys: &dyn Fn(SocketAddr) -> Value, key: &str| {
+        let at = next_address();
+        let gate = Gate::open(at, to);
+        let (code, backends) = checked(&keys(at));
+        assert_eq!(code, 1, "{backends:?}");
+        for (_, text) in &backends {
+            let text = text.as_deref().unwrap_or_default();
+            assert!(text.contains(key) && !text.contains(wrong), "{text}");
+        }
+        // In ten seconds each of them would try thirteen times.
+        let (tries, most) = (gate.passed(), 5 * backends.len().max(4));
+        assert!(tries > 0 && tries <= most, "{tries} tries: {key}");
+    };
+    let key = "database.redis.password";
+    refuses(to, &|at| adapter("redis", one(at)), key);
+    refuses(to, &|at| stores("redis", one(at)), key);
+    let key = "database.redis.cluster";
+    refuses(to, &|at| adapter("redis-cluster", cluster(at)), key);
+    let in_cluster = |at: SocketAddr| {
+        let mut keys = stores("redis-cluster", cluster(at));
+        keys["queue"]["redis_cluster"] = json!({"nodes": [at.to_string()]});
+        keys
+    };
+    refuses(to, &in_cluster, key);
+    let key = "database.redis.sentinel_password";
+    refuses(
+        sentinel.address,
+        &|at| adapter("redis", by_sentinel(at)),
+        key,
+    );
+    refuses(
+        sentinel.address,
+        &|at| stores("redis", by_sentinel(at)),
+        key,
+    );
+    match nats {
+        Some(nats) => refuses(nats.address, &by_nats, "adapter.nats.password"),
+        None => skip(name, "no nats-server"),
+    }
 }

@@ -12,6 +12,8 @@ pub(crate) struct Gate {
 
 struct State {
     is_open: bool,
+    /// So far.
+    passed: usize,
     streams: Vec<TcpStream>,
 }
 
@@ -21,6 +23,7 @@ impl Gate {
         let listener = TcpListener::bind(at).expect("a free port");
         let state = State {
             is_open: true,
+            passed: 0,
             streams: Vec::new(),
         };
         let state = Arc::new(Mutex::new(state));
@@ -36,6 +39,7 @@ impl Gate {
                     let [a, b, c, d] = ends.map(|it| it.try_clone().expect("it can be copied"));
                     std::thread::spawn(move || carry(a, b));
                     std::thread::spawn(move || carry(d, c));
+                    state.passed += 1;
                     state.streams.extend([stream, target]);
                 }
             }
@@ -50,6 +54,11 @@ impl Gate {
             // It may be closed already.
             let _ = stream.shutdown(Shutdown::Both);
         }
+    }
+
+    /// How many connections went through it.
+    pub(crate) fn passed(&self) -> usize {
+        self.state.lock().expect("nobody panics with it").passed
     }
 
     pub(crate) fn open_again(&self) {

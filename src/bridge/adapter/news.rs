@@ -57,6 +57,14 @@ pub(super) enum End {
 }
 
 impl TroubleKind {
+    /// A server that was reached and has answered: another try hears the same, until somebody mends it.
+    pub(in crate::bridge) fn is_lasting(self) -> bool {
+        matches!(
+            self,
+            Self::Login | Self::Database | Self::Protocol | Self::Tls
+        )
+    }
+
     /// A server that is gone shows it in turn by a closed connection, silence, a refused one.
     pub(in crate::bridge) fn is_like(self, other: Self) -> bool {
         let is_gone = |kind| matches!(kind, Self::Unreachable | Self::Closed | Self::Silent);
@@ -83,6 +91,13 @@ pub(super) struct Wish(pub(super) u32);
 pub(in crate::bridge) struct Trouble {
     pub(in crate::bridge) kind: TroubleKind,
     pub(in crate::bridge) sentence: String,
+}
+
+impl Trouble {
+    /// Its sentence, where another try will not mend it.
+    pub(in crate::bridge) fn refusal(&self) -> Option<String> {
+        self.kind.is_lasting().then(|| self.sentence.clone())
+    }
 }
 
 /// Troubles that are like each other are logged once.

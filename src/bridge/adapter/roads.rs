@@ -426,11 +426,13 @@ impl RoadLine {
     }
 
     fn status(&self) -> RoadStatus {
-        let trouble = self.ends.iter().find_map(|end| end.trouble.as_ref());
+        let troubles = self.ends.iter().filter_map(|end| end.trouble.as_ref());
+        let trouble = troubles.min_by_key(|it| !it.kind.is_lasting());
         RoadStatus {
             is_up: self.is_up,
             since: self.since.into_std(),
             trouble: trouble.map(|it| it.sentence.clone()),
+            is_lasting: trouble.is_some_and(|it| it.kind.is_lasting()),
             topics_wanted: self.wishes.wanted(),
             topics_live: self.tally.topics_live.load(Ordering::Relaxed),
             witnesses: self.tally.witnesses.load(Ordering::Relaxed),

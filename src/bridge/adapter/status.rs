@@ -24,6 +24,13 @@ impl Status {
         self.events.is_up && self.state.is_up
     }
 
+    /// Why it does not come up, where another try will not mend that.
+    pub fn refusal(&self) -> Option<&str> {
+        let mut roads = [&self.events, &self.state].into_iter();
+        let refused = roads.find(|it| it.is_lasting)?;
+        refused.trouble.as_deref()
+    }
+
     pub fn road(&self, road: Road) -> &RoadStatus {
         match road {
             Road::Events => &self.events,
@@ -40,6 +47,8 @@ pub struct RoadStatus {
     pub since: Instant,
     /// Why it is down, or does not do all that it should.
     pub trouble: Option<String>,
+    /// Another try will not mend it.
+    pub is_lasting: bool,
     pub topics_wanted: u64,
     pub topics_live: u64,
     /// Servers at which a topic is to be proven before it is live, where there are several.

@@ -1,7 +1,7 @@
 //! Commands to a Redis Cluster: each to the master of its key.
 //!
 //! Owns: `Cluster`.
-//! May depend on: `redis_commands::kept`, `adapter::redis_cluster::{chart, members, slots}`, the crate
+//! May depend on: `redis_commands::kept`, `adapter::news`, `adapter::redis_cluster::{chart, members, slots}`, the crate
 //! `redis`, tokio.
 //! Invariants: a command that a server redirected was not carried out there, and only such a one is sent
 //! again; masters that are no more have no connection left.
@@ -16,10 +16,13 @@ use tokio::{
 };
 
 use super::{CommandFault, kept::Kept};
-use crate::bridge::adapter::redis_cluster::{
-    chart::{self, Known},
-    members::Members,
-    slots::{Address, AllSlots, slot_of_key},
+use crate::bridge::adapter::{
+    news::Trouble,
+    redis_cluster::{
+        chart::{self, Known},
+        members::Members,
+        slots::{Address, AllSlots, slot_of_key},
+    },
 };
 
 /// The masters of a cluster.
@@ -36,7 +39,7 @@ enum Masters {
     /// Nobody has answered so far.
     Begun,
     Known(Arc<Connected>),
-    Unknown(String),
+    Unknown(Trouble),
 }
 
 /// A connection to each of them.
@@ -69,8 +72,17 @@ impl Cluster {
     pub(super) fn trouble(&self) -> Option<String> {
         match &*self.masters.borrow() {
             Masters::Begun => Some("not connected yet".to_owned()),
-            Masters::Unknown(sentence) => Some(sentence.clone()),
+            Masters::Unknown(trouble) => Some(trouble.sentence.clone()),
             Masters::Known(it) => it.kept.values().find_map(|kept| kept.trouble()),
+        }
+    }
+
+    /// Why it does not answer, where another try will not mend that.
+    pub(super) fn refusal(&self) -> Option<String> {
+        match &*self.masters.borrow() {
+            Masters::Begun => None,
+            Masters::Unknown(trouble) => trouble.refusal(),
+            Masters::Known(it) => it.kept.values().find_map(|kept| kept.refusal()),
         }
     }
 
@@ -189,7 +201,7 @@ impl Cluster {
                     CommandFault::Down(sentence.to_owned())
                 })
             }
-            Masters::Unknown(sentence) => Err(CommandFault::Down(sentence)),
+            Masters::Unknown(trouble) => Err(CommandFault::Down(trouble.sentence)),
             Masters::Begun => Err(CommandFault::Down("not connected yet".to_owned())),
         }
     }
@@ -223,11 +235,11 @@ async fn follow(
                 let kept = kept.clone();
                 Masters::Known(Arc::new(Connected { map, kept }))
             }
-            (None, Some(trouble)) => Masters::Unknown(trouble.sentence),
+            (None, Some(trouble)) => Masters::Unknown(trouble),
             (None, None) => continue,
         };
-        if let Masters::Unknown(sentence) = &now
-            && !matches!(&*masters.borrow(), Masters::Unknown(said) if said == sentence)
+        if let Masters::Unknown(Trouble { sentence, .. }) = &now
+            && !matches!(&*masters.borrow(), Masters::Unknown(said) if said.sentence == *sentence)
         {
             tracing::warn!(purpose, "{sentence}");
         }

@@ -52,7 +52,7 @@ enum State {
     /// The first attempt is under way.
     Begun,
     Up(Arc<Up>),
-    Down(String),
+    Down(Trouble),
 }
 
 struct Up {
@@ -78,7 +78,15 @@ impl Kept {
         match &*self.state.borrow() {
             State::Up(..) => None,
             State::Begun => Some("not connected yet".to_owned()),
-            State::Down(sentence) => Some(sentence.clone()),
+            State::Down(trouble) => Some(trouble.sentence.clone()),
+        }
+    }
+
+    /// Why there is none, where another try will not mend that.
+    pub(super) fn refusal(&self) -> Option<String> {
+        match &*self.state.borrow() {
+            State::Down(trouble) => trouble.refusal(),
+            State::Up(..) | State::Begun => None,
         }
     }
 
@@ -128,7 +136,7 @@ impl Kept {
         match timeout_at(until, begun).await {
             Ok(Ok(state)) => match &*state {
                 State::Up(up) => Ok(Arc::clone(up)),
-                State::Down(sentence) => Err(CommandFault::Down(sentence.clone())),
+                State::Down(trouble) => Err(CommandFault::Down(trouble.sentence.clone())),
                 State::Begun => unreachable!("it was waited for"),
             },
             Ok(Err(_)) | Err(_) => Err(CommandFault::Down("not connected yet".to_owned())),
@@ -172,7 +180,7 @@ async fn keep(
             Ok(standing) => standing,
             Err(trouble) => {
                 tell(&trouble, &mut told);
-                state.send_replace(State::Down(trouble.sentence));
+                state.send_replace(State::Down(trouble));
                 sleep(backoff.pause()).await;
                 continue;
             }
@@ -192,7 +200,7 @@ async fn keep(
             trouble = heartbeat.until_dead(&at, answers) => trouble,
         };
         tell(&trouble, &mut told);
-        state.send_replace(State::Down(trouble.sentence));
+        state.send_replace(State::Down(trouble));
         standing.ended(&mut backoff).await;
     }
 }

@@ -139,6 +139,14 @@ impl RedisCommands {
             Reach::Cluster(cluster) => cluster.trouble(),
         }
     }
+
+    /// Why it does not answer, where another try will not mend that: who we are, how we come, what we ask for.
+    pub fn refusal(&self) -> Option<String> {
+        match &*self.0 {
+            Reach::One(kept) => kept.refusal(),
+            Reach::Cluster(cluster) => cluster.refusal(),
+        }
+    }
 }
 
 fn server(setup: &OneServer, purpose: Purpose) -> Result<Server, BusError> {

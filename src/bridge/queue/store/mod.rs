@@ -155,6 +155,15 @@ impl Store {
         }
     }
 
+    /// Why it does not answer, where another try will not mend that. What `reach` says of SQS, its own tries
+    /// included, is the last word.
+    pub fn refusal(&self, fault: &StoreFault) -> Option<String> {
+        match self {
+            Self::Redis(store) => store.refusal(),
+            Self::Sqs(_) => Some(fault.0.clone()),
+        }
+    }
+
     /// Ends when a turn may bring jobs that an earlier one did not; never where only a turn knows.
     pub async fn ready(&self) {
         match self {

@@ -190,6 +190,10 @@ impl RedisStore {
             .map(drop)
     }
 
+    pub(super) fn refusal(&self) -> Option<String> {
+        self.0.commands.refusal()
+    }
+
     pub(super) async fn letters(&self) -> Result<Vec<(u64, Vec<u8>)>, StoreFault> {
         let part = &self.0;
         let key = part.keys.of("dead");
