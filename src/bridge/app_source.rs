@@ -68,6 +68,8 @@ pub(super) enum Reached {
 
 /// Names that nobody knows may be asked of the store so often, by all shards together.
 const UNKNOWN_PER_S: u32 = 200;
+/// A store of an idle node is asked so often whether it is there.
+const ASK_EVERY: Duration = Duration::from_secs(5);
 /// A store is written to anew after so many pauses of a bus: up to three seconds.
 const PREPARE_PAUSES: u32 = 3;
 
@@ -82,6 +84,7 @@ fn settings(config: &Config) -> FinderSettings {
         ttl: Duration::from_secs(ttl_s).mul_f64(0.9),
         negative_ttl: Duration::from_secs(app_manager.negative_ttl_s.clamp(1, ttl_s)),
         unknown_per_s: UNKNOWN_PER_S,
+        ask_every: ASK_EVERY,
     }
 }
 

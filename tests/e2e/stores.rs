@@ -268,6 +268,31 @@ fn a_database_that_is_killed_under_load_takes_no_known_app_with_it() {
 }
 
 #[test]
+fn a_node_that_nobody_uses_says_when_its_database_is_gone_and_when_it_is_back() {
+    let Some(mut database) = database("a_node_that_nobody_uses_says") else {
+        return;
+    };
+    let server = Server::start(&config(&database, json!({})), 2);
+    // Ten times what it may take.
+    let says = |word: &str| {
+        let deadline = Instant::now() + Duration::from_secs(100);
+        while server.gets("/up").header("x-health-check") != Some(word) {
+            assert!(Instant::now() < deadline, "waited for {word}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    says("OK");
+    database.signal("STOP");
+    says("DEGRADED");
+    database.signal("CONT");
+    says("OK");
+    database.kill();
+    says("DEGRADED");
+    database.start_again();
+    says("OK");
+}
+
+#[test]
 fn postgresql_behind_apps_may_die_and_come_back() {
     let Some(mut database) = Postgres::start() else {
         return skip("postgresql_behind_apps_may_die", "there is no postgres");

@@ -45,6 +45,8 @@ pub struct FinderSettings {
     pub negative_ttl: Duration,
     /// Names that are not known may be asked of the store so often.
     pub unknown_per_s: u32,
+    /// A store that nobody has asked for so long is asked whether it is there.
+    pub ask_every: Duration,
 }
 
 #[derive(Debug)]
@@ -74,6 +76,8 @@ pub struct Finder {
     /// Answers that wait until all shards have a change.
     unopened: VecDeque<(u64, AppName)>,
     store: StoreState,
+    /// When it answered last.
+    heard_at: Duration,
     errands: VecDeque<Errand>,
     pub counters: FinderCounters,
 }
@@ -141,6 +145,7 @@ impl Finder {
             opened: 0,
             unopened: VecDeque::new(),
             store: StoreState::Unheard,
+            heard_at: now,
             errands: [Errand::FindAll(Vec::new())].into(),
             counters: FinderCounters::default(),
         }
@@ -235,9 +240,14 @@ impl Finder {
         may
     }
 
+    fn hear(&mut self, now: Duration) {
+        self.store = StoreState::Well;
+        self.heard_at = now;
+    }
+
     /// The store knows the app, and it is in the table with the change of this number.
     pub fn found(&mut self, now: Duration, name: &AppName, id: &str, number: u64) {
-        self.store = StoreState::Well;
+        self.hear(now);
         self.counters.known += 1;
         let is_stale = self.asked.get(name).is_some_and(|asked| asked.is_stale);
         if self.watched.insert(id.into()) {
@@ -252,7 +262,7 @@ impl Finder {
 
     /// The store does not know the name.
     pub fn not_found(&mut self, now: Duration, name: &AppName) {
-        self.store = StoreState::Well;
+        self.hear(now);
         self.counters.absent += 1;
         if let Some(asked) = self.asked.get_mut(name)
             && std::mem::take(&mut asked.is_stale)
@@ -282,7 +292,7 @@ impl Finder {
 
     /// Apps were looked at again; those that are there.
     pub fn looked_at(&mut self, now: Duration, ids: impl Iterator<Item = Box<str>>) {
-        self.store = StoreState::Well;
+        self.hear(now);
         self.is_looking = false;
         let inherited = &mut self.inherited;
         let ids = ids.inspect(|id| _ = inherited.remove(id));
@@ -365,6 +375,7 @@ impl Finder {
     pub fn due(&self) -> Option<Duration> {
         let look = self.dues.front().filter(|_| !self.is_looking);
         let dues = [
+            self.idle_until(),
             self.deadlines.front().map(|(due, _)| *due),
             self.fades.front().map(|(due, _)| *due),
             self.leaving.front().map(|(due, _)| *due),
@@ -404,6 +415,16 @@ impl Finder {
             self.is_looking = true;
             self.errands.push_back(Errand::FindAll(ids));
         }
+        if self.idle_until().is_some_and(|due| due <= now) {
+            self.is_looking = true;
+            self.errands.push_back(Errand::FindAll(Vec::new()));
+        }
+    }
+
+    /// When a store is asked that was well and that nobody asks. One that fails is due anyway.
+    fn idle_until(&self) -> Option<Duration> {
+        let is_idle = !self.is_looking && self.store == StoreState::Well;
+        is_idle.then(|| self.heard_at + self.settings.ask_every)
     }
 }
 
@@ -425,6 +446,7 @@ mod tests {
         ttl: Duration::from_secs(300),
         negative_ttl: Duration::from_secs(10),
         unknown_per_s: 100,
+        ask_every: Duration::from_secs(86_400),
     };
 
     #[test]
@@ -654,6 +676,40 @@ mod tests {
         }
         finder.looked_at(at(5), std::iter::empty());
         assert!(!finder.is_failing());
-        assert_eq!(finder.due(), None);
+        assert_eq!(finder.due(), Some(at(5) + SETTINGS.ask_every));
+    }
+
+    #[test]
+    fn a_store_that_nobody_asks_is_asked_whether_it_is_there() {
+        let (mut finder, table) = (begun(), AppTable::default());
+        finder.reconfigure(FinderSettings {
+            ask_every: at(10),
+            ..SETTINGS
+        });
+        let probe = || [Errand::FindAll(Vec::new())];
+        finder.tick(at(9));
+        assert_eq!(errands(&mut finder), []);
+        assert_eq!(finder.due(), Some(at(10)));
+        finder.tick(at(10));
+        assert_eq!(errands(&mut finder), probe());
+        finder.tick(at(30));
+        assert_eq!(errands(&mut finder), [], "once at a time");
+        finder.looked_at(at(30), std::iter::empty());
+        // Any answer is one.
+        finder.ask(at(35), (&table, 0), ShardId(0), key("nobody"));
+        finder.not_found(at(35), &key("nobody"));
+        errands(&mut finder);
+        finder.tick(at(44));
+        assert_eq!(errands(&mut finder), []);
+        finder.tick(at(45));
+        assert_eq!(errands(&mut finder), probe());
+        // From then on it is asked each second, until it is back.
+        finder.look_failed(at(47), Vec::new());
+        assert!(finder.is_failing());
+        finder.tick(at(48));
+        assert_eq!(errands(&mut finder), probe());
+        finder.looked_at(at(48), std::iter::empty());
+        assert!(!finder.is_failing());
+        assert_eq!(finder.due(), Some(at(58)));
     }
 }
