@@ -75,6 +75,8 @@ pub(super) enum Reached {
         name: Box<KeptName>,
         result: Result<Vec<Value>, CommandFault>,
     },
+    /// To a server that had refused an event that has ended since.
+    Tried(Result<Value, CommandFault>),
     /// It was not asked: this waits to be written there.
     Waiting { name: Box<KeptName>, write: Write },
 }
@@ -181,7 +183,7 @@ impl KeptStore {
         }
         self.writing = self.writes.take(now);
         if self.writing.is_empty() {
-            return;
+            return self.try_again();
         }
         let commands = self.commands.clone();
         let load = self.writing.iter();
@@ -189,6 +191,29 @@ impl KeptStore {
         let load = load.collect();
         self.tasks
             .spawn(async move { Reached::Wrote(commands.run_each(load, WRITE_WITHIN).await) });
+    }
+
+    /// Whether a server still refuses, of which nothing that waits would tell: what it refused has ended.
+    fn try_again(&mut self) {
+        if self.refuses.is_none() {
+            return;
+        }
+        // A name of no app.
+        let key = self.key("", "");
+        let mut command = redis::cmd("SET");
+        command.arg(&key).arg("").arg("PX").arg(1);
+        let (commands, load) = (self.commands.clone(), vec![(key, command)]);
+        self.tasks.spawn(async move {
+            let answers = commands.run_each(load, WRITE_WITHIN).await;
+            let answer = answers.into_iter().next();
+            Reached::Tried(answer.unwrap_or(Ok(Value::Okay)))
+        });
+    }
+
+    fn takes_again(&mut self) {
+        if self.refuses.take().is_some() {
+            tracing::info!("the cache's Redis takes events again");
+        }
     }
 
     /// What is not written yet of a channel.
@@ -255,9 +280,7 @@ impl KeptStore {
                         }
                         Ok(_) => {
                             self.counters.written += 1;
-                            if self.refuses.take().is_some() {
-                                tracing::info!("the cache's Redis takes events again");
-                            }
+                            self.takes_again();
                         }
                         Err(_) => {
                             self.resumes = Some(now + AGAIN_AFTER);
@@ -266,6 +289,14 @@ impl KeptStore {
                     }
                 }
                 self.write(now);
+                None
+            }
+            Reached::Tried(answer) => {
+                match answer {
+                    Ok(Value::ServerError(_)) => self.resumes = Some(now + REFUSED_FOR),
+                    Ok(_) => self.takes_again(),
+                    Err(_) => self.resumes = Some(now + AGAIN_AFTER),
+                }
                 None
             }
             Reached::Read { name, result } => {

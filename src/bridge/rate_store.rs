@@ -3,9 +3,9 @@
 //! Owns: `RateStore`, the script that counts.
 //! May depend on: `bridge::{adapter, apps, message, redis_commands, run}`, `config`, `metrics`, tokio.
 //! Invariants: who asks is answered within `ANSWER_WITHIN`, by a count or by nothing; all that was asked
-//! in one turn of the bridge goes out together.
+//! in one turn of the bridge goes out together; a refusal is believed no longer than it is true, whoever asks.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::{Cmd, Value};
 use shards::application::ShardId;
@@ -34,12 +34,30 @@ pub(super) struct RateStore {
     backend: &'static str,
     /// Since the last load.
     asked: Vec<(ShardId, RateQuestion)>,
-    loads: JoinSet<Load>,
-    /// The last answer was an error: its code, told once.
-    refuses: Option<String>,
+    loads: JoinSet<Reached>,
+    /// The last answer was an error.
+    refuses: Option<Refusal>,
 }
 
-pub(super) type Load = Vec<(ShardId, RateQuestion, Result<Value, CommandFault>)>;
+#[derive(Debug)]
+struct Refusal {
+    /// Of the error, told once.
+    code: String,
+    /// What was refused.
+    question: RateQuestion,
+    /// When it is tried again although nobody asks; `None`: to be set, or it is on its way.
+    due: Option<Instant>,
+    is_tried: bool,
+}
+
+type Load = Vec<(ShardId, RateQuestion, Result<Value, CommandFault>)>;
+
+/// What was heard of the server.
+pub(super) enum Reached {
+    Load(Load),
+    /// Of what nobody had asked.
+    Tried(Vec<Result<Value, CommandFault>>),
+}
 
 /// What is counted, by a cell rate: `limit` at once, and as many again over the window, evenly. Of
 /// what is wanted the part is given that is there. One time per run, since it moves on. What a longer window left there
@@ -146,18 +164,18 @@ impl RateStore {
             self.loads.spawn(async move {
                 let answers = asked.run_each(commands, ANSWER_WITHIN).await;
                 let said = load.into_iter().zip(answers);
-                said.map(|((shard, question), answer)| (shard, question, answer))
-                    .collect()
+                let said = said.map(|((shard, question), answer)| (shard, question, answer));
+                Reached::Load(said.collect())
             });
         }
         refused
     }
 
     /// The next answers. Nothing is lost when the future is dropped.
-    pub(super) async fn reached(&mut self) -> Load {
+    pub(super) async fn reached(&mut self) -> Reached {
         loop {
             match self.loads.join_next().await {
-                Some(Ok(load)) => return load,
+                Some(Ok(reached)) => return reached,
                 // Nobody is answered then; but nothing there can panic.
                 Some(Err(error)) => tracing::error!(%error, "a question of rates broke"),
                 None => std::future::pending().await,
@@ -165,16 +183,78 @@ impl RateStore {
         }
     }
 
-    fn read(&mut self, answer: Result<Value, CommandFault>) -> Option<RateGrant> {
+    /// When something is to be tried that nobody asks for.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.refuses.as_ref()?.due
+    }
+
+    /// A server that refused may count again, and nobody might ask for long.
+    pub(super) fn tick(&mut self, now: Instant, apps: &AppTable) {
+        let Some(refusal) = self.refuses.as_mut().filter(|it| !it.is_tried) else {
+            return;
+        };
+        let due = *refusal.due.get_or_insert(now + TRIED_AFTER);
+        if due > now {
+            return;
+        }
+        (refusal.due, refusal.is_tried) = (None, true);
+        // Nothing is taken of what was refused. What is written is a name of nobody.
+        let asked = RateQuestion {
+            count: 0,
+            ..refusal.question
+        };
+        let own = RateQuestion {
+            count: 1,
+            limit: 1,
+            window_ms: 1,
+            ..asked
+        };
+        let own_key = format!("{}:cell:probe", self.prefix);
+        let asked = self.key(apps, asked.of).map(|key| (key, asked));
+        let all = asked.into_iter().chain([(own_key, own)]);
+        let load = all.map(|(key, it)| (key.clone(), command(&key, &it)));
+        let (commands, load) = (self.commands.clone(), load.collect());
+        self.loads
+            .spawn(async move { Reached::Tried(commands.run_each(load, ANSWER_WITHIN).await) });
+    }
+
+    fn tried(&mut self, answers: &[Result<Value, CommandFault>]) {
+        if answers.iter().all(|it| matches!(it, Ok(Value::Array(_)))) {
+            self.counts_again();
+        } else if let Some(refusal) = &mut self.refuses {
+            refusal.is_tried = false;
+        }
+    }
+
+    fn counts_again(&mut self) {
+        if self.refuses.take().is_some() {
+            tracing::info!("the rate limiter's Redis counts again");
+        }
+    }
+
+    fn refused(&mut self, code: &str, question: RateQuestion) {
+        let is_tried = self.refuses.as_ref().is_some_and(|it| it.is_tried);
+        if self.refuses.as_ref().is_none_or(|it| it.code != code) {
+            let prefix = &self.prefix;
+            tracing::warn!(code, prefix, "the rate limiter's Redis refuses to count");
+        }
+        self.refuses = Some(Refusal {
+            code: code.to_owned(),
+            question,
+            due: None,
+            is_tried,
+        });
+    }
+
+    fn read(
+        &mut self,
+        question: RateQuestion,
+        answer: Result<Value, CommandFault>,
+    ) -> Option<RateGrant> {
         let numbers = match answer {
             Ok(Value::Array(numbers)) => numbers,
             Ok(Value::ServerError(error)) => {
-                let code = error.code().to_owned();
-                if self.refuses.as_ref() != Some(&code) {
-                    let prefix = &self.prefix;
-                    tracing::warn!(code, prefix, "the rate limiter's Redis refuses to count");
-                    self.refuses = Some(code);
-                }
+                self.refused(error.code(), question);
                 return None;
             }
             Ok(_) | Err(_) => return None,
@@ -189,9 +269,7 @@ impl RateStore {
             whole_in_ms: number(2)?,
             wait_ms: number(3)?,
         };
-        if self.refuses.take().is_some() {
-            tracing::info!("the rate limiter's Redis counts again");
-        }
+        self.counts_again();
         Some(grant)
     }
 }
@@ -226,12 +304,17 @@ impl<L: ShardLink> Bridge<L> {
         }
     }
 
-    pub(super) fn reached_rates(&mut self, load: Load) {
+    pub(super) fn reached_rates(&mut self, reached: Reached) {
+        let load = match (reached, &mut self.rate_store) {
+            (Reached::Load(load), _) => load,
+            (Reached::Tried(answers), Some(store)) => return store.tried(&answers),
+            (Reached::Tried(_), None) => return,
+        };
         for (shard, question, answer) in load {
             let Some(store) = &mut self.rate_store else {
                 return;
             };
-            let grant = store.read(answer);
+            let grant = store.read(question, answer);
             self.tell_rate(shard, question, grant);
         }
     }
@@ -253,5 +336,7 @@ const PURPOSE: Purpose = Purpose {
 
 /// Who waits is a request, which `rate_limiter.on_error` decides about afterwards.
 const ANSWER_WITHIN: Duration = Duration::from_millis(250);
+/// After a refusal, as long as nobody asks.
+const TRIED_AFTER: Duration = Duration::from_secs(1);
 /// Loads on their way; each has all that was asked in one turn.
 const LOADS_MAX: usize = 64;

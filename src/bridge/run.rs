@@ -212,7 +212,7 @@ enum Wake {
     Webhooks,
     Store(Reached),
     Cache(kept_store::Reached),
-    Rates(rate_store::Load),
+    Rates(rate_store::Reached),
     Process(Said),
     Time,
 }
@@ -328,7 +328,7 @@ impl<L: ShardLink> Bridge<L> {
                 Wake::Bus(news) => self.hear_nodes(news),
                 Wake::Store(reached) => self.reached_store(reached),
                 Wake::Cache(reached) => self.reached_cache(reached),
-                Wake::Rates(load) => self.reached_rates(load),
+                Wake::Rates(reached) => self.reached_rates(reached),
                 Wake::Webhooks => self.find_apps_of_webhooks(),
                 Wake::Time => {}
             }
@@ -390,7 +390,7 @@ impl<L: ShardLink> Bridge<L> {
             () = self.webhooks.progress() => Wake::Webhooks,
             Some(reached) = reached => Wake::Store(reached),
             Some(reached) = cached => Wake::Cache(reached),
-            Some(load) = rates => Wake::Rates(load),
+            Some(reached) = rates => Wake::Rates(reached),
             said = self.handover.hear() => Wake::Process(said),
             () = self.alarm.until(Some(wake_at.into())) => Wake::Time,
         }
@@ -438,6 +438,7 @@ impl<L: ShardLink> Bridge<L> {
             self.supervisor.due(),
             self.source.as_ref().and_then(AppSource::due),
             self.kept_store.as_ref().and_then(KeptStore::due),
+            self.rate_store.as_ref().and_then(RateStore::due),
             self.handover.due(Instant::now()),
             has_views.then(Instant::now),
             (!self.outbox.is_empty()).then(|| Instant::now() + RETRY_AFTER),
@@ -580,6 +581,9 @@ impl<L: ShardLink> Bridge<L> {
         self.tick_apps();
         if let Some(store) = &mut self.kept_store {
             store.tick(now);
+        }
+        if let Some(store) = &mut self.rate_store {
+            store.tick(now, &self.apps);
         }
         if self.gathering.is_due(now) {
             self.finish_sample();

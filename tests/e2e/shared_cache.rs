@@ -262,3 +262,53 @@ fn a_cluster_keeps_last_events_wherever_their_slot_is() {
         alice.expects_frame(json!({"event": "e", "channel": channel, "data": number.to_string()}));
     }
 }
+
+#[test]
+fn a_redis_that_takes_events_again_is_known_though_what_it_refused_has_ended() {
+    let name = "a_redis_that_takes_events_again_is_known";
+    let Some(mut redis) = Redis::start() else {
+        return skip(name, NO_REDIS);
+    };
+    let brief = json!({"channel_limits": {"cache_ttl": 1}});
+    let server = Server::start(&on_redis(&redis, brief), 2);
+    has_health(&server, "OK");
+    let mut api = server.api();
+    redis.command(&["CONFIG", "SET", "maxmemory", "1"]);
+    api.publishes("e", "cache-brief", "1");
+    has_health(&server, "DEGRADED");
+    eventually("the event's end", || {
+        let answer = api.reads("/channels/cache-brief", &[("info", "cache")]);
+        answer["cache"].is_null().then_some(())
+    });
+    redis.command(&["CONFIG", "SET", "maxmemory", "0"]);
+    has_health(&server, "OK");
+    assert_eq!(redis.command(&["KEYS", "*brief*"]), "*0");
+}
+
+#[test]
+fn a_node_that_nobody_uses_says_when_its_redis_is_gone_and_when_it_is_back() {
+    let name = "a_node_that_nobody_uses_says_when_its_redis_is_gone_and_when_it_is_back";
+    let Some(mut redis) = Redis::start() else {
+        return skip(name, NO_REDIS);
+    };
+    let (store, limiter) = (
+        json!({"driver": "redis"}),
+        json!({"enabled": true, "driver": "redis"}),
+    );
+    for keys in [
+        json!({"cache": store}),
+        json!({"cache": {"driver": "memory"}, "rate_limiter": limiter}),
+        json!({"cache": {"driver": "memory"}, "queue": store}),
+    ] {
+        let server = Server::start(&on_redis(&redis, keys), 1);
+        has_health(&server, "OK");
+        redis.signal("STOP");
+        has_health(&server, "DEGRADED");
+        redis.signal("CONT");
+        has_health(&server, "OK");
+        redis.kill();
+        has_health(&server, "DEGRADED");
+        redis.start_again();
+        has_health(&server, "OK");
+    }
+}

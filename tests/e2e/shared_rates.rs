@@ -213,3 +213,34 @@ fn a_cluster_counts_as_one_server_does() {
     let all: usize = nodes.iter().map(|node| passed(&statuses(node, 15))).sum();
     assert_eq!(all, 20);
 }
+
+#[test]
+fn a_redis_that_counts_again_is_known_though_nobody_asks() {
+    let name = "a_redis_that_counts_again_is_known_though_nobody_asks";
+    let Some(mut redis) = Redis::start() else {
+        return skip(name, NO_REDIS);
+    };
+    let limits = json!({"api_rate_limit": {"max_requests": 600, "window_seconds": LONG_S}});
+    let server = Server::start(&config(&redis, limits), 2);
+    has_health(&server, "OK");
+    // A full one: what is tried meanwhile is refused too.
+    redis.command(&["CONFIG", "SET", "maxmemory", "1"]);
+    assert_eq!(statuses(&server, 1), [200]);
+    has_health(&server, "DEGRADED");
+    let refused = |redis: &mut Redis| {
+        let said = redis.command(&["INFO", "errorstats"]);
+        let line = said
+            .lines()
+            .find_map(|it| it.strip_prefix("errorstat_OOM:count="));
+        line.map_or(0, |it| it.trim().parse::<u64>().expect("a count"))
+    };
+    let before = refused(&mut redis);
+    eventually("it to be tried again twice", || {
+        (refused(&mut redis) > before + 1).then_some(())
+    });
+    has_health(&server, "DEGRADED");
+    redis.command(&["CONFIG", "SET", "maxmemory", "0"]);
+    has_health(&server, "OK");
+    let cells = redis.command(&["KEYS", "sockudo_rl::cell:api:*"]);
+    assert_eq!(cells, "*0", "nothing was taken of anybody");
+}
