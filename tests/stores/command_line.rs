@@ -75,6 +75,7 @@ on_every_store!(
     an_app_is_added_changed_shown_and_removed,
     a_table_of_others_is_used_as_it_is_and_never_altered,
     what_is_exported_can_be_imported,
+    an_import_that_cannot_begin_blames_no_app,
 );
 
 fn an_app_is_added_changed_shown_and_removed(backend: &Backend) {
@@ -289,6 +290,23 @@ fn a_table_of_others_is_used_as_it_is_and_never_altered(backend: &Backend) {
         owner.does(&["init"]),
         "the table is there, with every column\n"
     );
+}
+
+fn an_import_that_cannot_begin_blames_no_app(backend: &Backend) {
+    let owner = Operator::on(backend, "owner");
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("apps.toml");
+    let text = "[[app_manager.array.apps]]\nid = 'd'\nkey = 'd'\nsecret = 's'\n";
+    std::fs::write(&path, text).expect("a file");
+    let answer = owner.types(&["import", &path.to_string_lossy()]);
+    let said = &answer.diagnostics;
+    assert_eq!(answer.exit, 1, "{said}");
+    assert!(
+        said.starts_with("no app was imported: ")
+            && said.contains("`sockudo apps init` creates it"),
+        "{said}"
+    );
+    assert!(!said.contains("the app \""), "{said}");
 }
 
 fn what_is_exported_can_be_imported(backend: &Backend) {

@@ -7,7 +7,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Rows, RowsError};
+use super::{Rows, RowsError, StoreError};
 use crate::config::{
     record_of_settings,
     settings::Settings,
@@ -23,14 +23,24 @@ pub struct Imported {
     pub left: usize,
 }
 
-/// One of them was not written.
+/// Why not all of them are there.
 #[derive(Debug, thiserror::Error)]
-#[error("the app {id:?} was not imported: {source}\n{}", kept(*written))]
-pub struct ImportError {
-    pub id: String,
-    /// Those before it that stay written.
-    pub written: usize,
-    pub source: RowsError,
+pub enum ImportError {
+    /// The store is at fault, and no app in particular.
+    #[error("no app was imported: {0}")]
+    NotBegun(RowsError),
+    #[error("the app {id:?} was not imported: {source}\n{}", kept(*written))]
+    OfApp {
+        id: String,
+        /// Those before it that stay written.
+        written: usize,
+        source: RowsError,
+    },
+    /// It may have been heard, and the answer lost.
+    #[error(
+        "all of the apps were written or none: {0}\nthe same command again says which, and writes them"
+    )]
+    NotEnded(RowsError),
 }
 
 fn kept(written: usize) -> String {
@@ -47,19 +57,27 @@ impl Rows {
         let mut written = 0;
         let mut imported = Imported::default();
         let mut all = Vec::with_capacity(apps.len());
-        let fault = |id: &str, written, source| ImportError {
+        let fault = |id: &str, written, source| ImportError::OfApp {
             id: id.to_owned(),
             written,
             source,
+        };
+        let not_read = |id: &str, source| {
+            let is_malformed = matches!(source, RowsError::Store(StoreError::Malformed { .. }));
+            if is_malformed {
+                fault(id, 0, source)
+            } else {
+                ImportError::NotBegun(source)
+            }
         };
         // Before the first is written: a database may end a transaction in which a question failed.
         for app in apps {
             let given = with_first_secret(record_of_settings(app));
             let id = given.get("id").and_then(Value::as_str).unwrap_or_default();
-            let is_there = self.read(id).map_err(|it| fault(id, 0, it))?.is_some();
+            let is_there = self.read(id).map_err(|it| not_read(id, it))?.is_some();
             all.push((id.to_owned(), app, given, is_there));
         }
-        let is_whole = self.begin().map_err(|it| fault("", 0, it))?;
+        let is_whole = self.begin().map_err(ImportError::NotBegun)?;
         for (id, app, given, is_there) in &all {
             let done = match (is_there, overwrite) {
                 (false, _) => {
@@ -78,8 +96,7 @@ impl Rows {
             done.map_err(|source| fault(id, written, source))?;
             written += usize::from(!is_whole);
         }
-        let last = all.last().map_or("", |(id, ..)| id);
-        self.commit().map_err(|it| fault(last, written, it))?;
+        self.commit().map_err(ImportError::NotEnded)?;
         Ok(imported)
     }
 
