@@ -213,7 +213,7 @@ impl AppSource {
         StoreSample {
             backend: self.store.name(),
             is_up: !self.is_failing(),
-            lookups: [hits, absent_hits, known + absent, failed + refused + late],
+            lookups: [hits + absent_hits, known + absent, failed + refused + late],
         }
     }
 

@@ -304,14 +304,11 @@ fn add_requests(families: &mut Families<'_>, sample: &Sample<'_>) {
         );
     }
     for (index, result) in LOOKUP_RESULTS.into_iter().enumerate() {
-        let mut count: u64 = counters().map(|it| it.app_lookups[index]).sum();
-        if result == "negative_hit" {
-            count += sample.store.map_or(0, |store| store.lookups[1]);
-        }
+        let count: u64 = counters().map(|it| it.app_lookups[index]).sum();
         families.add(&name::APP_LOOKUP, &[sample.node, result], count as f64);
     }
     if let Some(store) = &sample.store {
-        let [hits, _, answers, errors] = store.lookups;
+        let [hits, answers, errors] = store.lookups;
         for (result, count) in [("bridge_hit", hits), ("store", answers), ("error", errors)] {
             families.add(&name::APP_LOOKUP, &[sample.node, result], count as f64);
         }

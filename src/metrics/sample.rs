@@ -103,8 +103,8 @@ pub struct StoreSample {
     /// As in `app_manager.driver`.
     pub backend: &'static str,
     pub is_up: bool,
-    /// Look-ups of the bridge, in the order of `bridge_hit`, `negative_hit`, `store`, `error`.
-    pub lookups: [u64; 4],
+    /// Questions of shards, in the order of `bridge_hit`, `store`, `error`.
+    pub lookups: [u64; 3],
 }
 
 /// A backend and whether it answers.

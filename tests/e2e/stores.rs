@@ -268,6 +268,35 @@ fn a_database_that_is_killed_under_load_takes_no_known_app_with_it() {
 }
 
 #[test]
+fn a_look_up_is_counted_once_and_once_more_as_the_question_that_it_waited_for() {
+    let Some(database) = database("a_look_up_is_counted_once") else {
+        return;
+    };
+    let server = Server::start(&config(&database, json!({})), 1);
+    let counts = || {
+        ["shard_hit", "negative_hit", "bridge_hit", "store", "error"].map(|result| {
+            let label = format!("result=\"{result}\"");
+            server.metric_with("sockudo_app_lookup_total", &label)
+        })
+    };
+    let are = |expected: [u32; 5]| {
+        let expected = expected.map(|it| Some(f64::from(it)));
+        eventually("look-ups to be counted", || {
+            (counts() == expected).then_some(())
+        });
+    };
+    are([0; 5]);
+    assert_eq!(refusal(&server, "shop-key"), 0);
+    are([1, 0, 0, 1, 0]);
+    assert_eq!(refusal(&server, "shop-key"), 0);
+    are([2, 0, 0, 1, 0]);
+    for times in 1..=2 {
+        assert_eq!(refusal(&server, "nobody"), 4001);
+        are([2, times, 0, 2, 0]);
+    }
+}
+
+#[test]
 fn a_node_that_nobody_uses_says_when_its_database_is_gone_and_when_it_is_back() {
     let Some(mut database) = database("a_node_that_nobody_uses_says") else {
         return;

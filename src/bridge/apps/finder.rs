@@ -82,10 +82,10 @@ pub struct Finder {
     pub counters: FinderCounters,
 }
 
-/// For metrics.
+/// For metrics: questions of shards, each counted once, whatever becomes of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FinderCounters {
-    /// Questions of shards for an app that another shard had asked for.
+    /// For an app that another shard had asked for, or asks for at the moment.
     pub hits: u64,
     /// For a name that the store did not know a moment ago.
     pub absent_hits: u64,
@@ -104,6 +104,8 @@ struct Asked {
     until: Duration,
     /// What the store says may be older than a call to look again.
     is_stale: bool,
+    /// The store is not asked: the app is on its way to the shards.
+    is_known: bool,
 }
 
 /// How the store is, as far as is known.
@@ -188,7 +190,7 @@ impl Finder {
         name: AppName,
     ) {
         if let Some(asked) = self.asked.get_mut(&name) {
-            asked.shards.insert(shard.0);
+            self.counters.hits += u64::from(asked.shards.insert(shard.0));
             return;
         }
         let known = match &name {
@@ -202,7 +204,7 @@ impl Finder {
             }
             // Another shard was first, and it may be on its way to some.
             self.unopened.push_back((latest, name.clone()));
-            return self.await_answer(now, shard, name);
+            return self.await_answer(now, shard, name, true);
         }
         if let Some(until) = self.absent.get(&name).filter(|until| **until > now) {
             let for_ms = millis(*until - now);
@@ -214,16 +216,17 @@ impl Finder {
             return self.answer(shard, name, AppFound::Unavailable);
         }
         self.errands.push_back(Errand::Find(name.clone()));
-        self.await_answer(now, shard, name);
+        self.await_answer(now, shard, name, false);
     }
 
-    fn await_answer(&mut self, now: Duration, shard: ShardId, name: AppName) {
+    fn await_answer(&mut self, now: Duration, shard: ShardId, name: AppName, is_known: bool) {
         let (shards, until) = (BTreeSet::from([shard.0]), now + ANSWER_WITHIN);
         let is_stale = false;
         let asked = Asked {
             shards,
             until,
             is_stale,
+            is_known,
         };
         self.asked.insert(name.clone(), asked);
         self.deadlines.push_back((until, name));
@@ -248,7 +251,7 @@ impl Finder {
     /// The store knows the app, and it is in the table with the change of this number.
     pub fn found(&mut self, now: Duration, name: &AppName, id: &str, number: u64) {
         self.hear(now);
-        self.counters.known += 1;
+        self.counters.known += self.is_waited_for(name);
         let is_stale = self.asked.get(name).is_some_and(|asked| asked.is_stale);
         if self.watched.insert(id.into()) {
             match is_stale {
@@ -263,12 +266,12 @@ impl Finder {
     /// The store does not know the name.
     pub fn not_found(&mut self, now: Duration, name: &AppName) {
         self.hear(now);
-        self.counters.absent += 1;
         if let Some(asked) = self.asked.get_mut(name)
             && std::mem::take(&mut asked.is_stale)
         {
             return self.errands.push_back(Errand::Find(name.clone()));
         }
+        self.counters.absent += self.is_waited_for(name);
         let until = now + self.settings.negative_ttl;
         self.absent.insert(name.clone(), until);
         self.fades.push_back((until, name.clone()));
@@ -281,13 +284,18 @@ impl Finder {
         if self.store == StoreState::Well {
             self.store = StoreState::Failing;
         }
-        self.counters.failed += 1;
+        self.counters.failed += self.is_waited_for(name);
         let again = now + AGAIN_AFTER;
         // Nobody may ask for long, and it is to be known when it is back.
         if !self.is_looking && self.dues.front().is_none_or(|(due, _)| *due > again) {
             self.dues.push_front((again, "".into()));
         }
         self.answer_all(name, AppFound::Unavailable);
+    }
+
+    /// 1, or 0 for an answer that came too late: its question was counted then.
+    fn is_waited_for(&self, name: &AppName) -> u64 {
+        u64::from(self.asked.contains_key(name))
     }
 
     /// Apps were looked at again; those that are there.
@@ -312,7 +320,6 @@ impl Finder {
         if self.store == StoreState::Well {
             self.store = StoreState::Failing;
         }
-        self.counters.failed += 1;
         self.is_looking = false;
         let again = now + AGAIN_AFTER;
         if ids.is_empty() {
@@ -388,8 +395,8 @@ impl Finder {
     pub fn tick(&mut self, now: Duration) {
         while let Some((due, name)) = self.deadlines.pop_front_if(|(due, _)| *due <= now) {
             // Answered questions leave their deadline behind; what is asked again has a later one.
-            if self.asked.get(&name).is_some_and(|it| it.until == due) {
-                self.counters.late += 1;
+            if let Some(asked) = self.asked.get(&name).filter(|it| it.until == due) {
+                self.counters.late += u64::from(!asked.is_known);
                 self.answer_all(&name, AppFound::Unavailable);
             }
         }
@@ -597,6 +604,44 @@ mod tests {
         assert_eq!(errands(&mut finder), [Errand::FindAll(Vec::new())]);
         finder.looked_at(at(7), std::iter::empty());
         assert!(!finder.is_failing());
+    }
+
+    #[test]
+    fn each_question_of_a_shard_is_counted_once_whatever_becomes_of_it() {
+        let (mut finder, mut table) = (begun(), AppTable::default());
+        let ask = |finder: &mut Finder, table: &AppTable, second, shard, name: &str| {
+            finder.ask(at(second), (table, 0), ShardId(shard), key(name));
+        };
+        // Two shards at once; one of them again, which it does not; a third one later.
+        for shard in [0, 1, 1] {
+            ask(&mut finder, &table, 1, shard, "a");
+        }
+        table.put(&fixture::app("a"));
+        finder.found(at(1), &key("a"), "a", 0);
+        ask(&mut finder, &table, 1, 2, "a");
+        // Not there, and not there a moment ago.
+        ask(&mut finder, &table, 1, 0, "nobody");
+        finder.not_found(at(1), &key("nobody"));
+        ask(&mut finder, &table, 1, 1, "nobody");
+        // Answered too late, and not at all.
+        ask(&mut finder, &table, 2, 0, "b");
+        finder.tick(at(2) + ANSWER_WITHIN);
+        finder.not_found(at(8), &key("b"));
+        ask(&mut finder, &table, 9, 0, "c");
+        finder.failed(at(9), &key("c"));
+        // Nobody asked for what is looked at again.
+        finder.tick(at(10));
+        finder.look_failed(at(10), Vec::new());
+        let expected = FinderCounters {
+            hits: 2,
+            absent_hits: 1,
+            known: 1,
+            absent: 1,
+            failed: 1,
+            refused: 0,
+            late: 1,
+        };
+        assert_eq!(finder.counters, expected);
     }
 
     #[test]
