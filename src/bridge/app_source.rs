@@ -22,7 +22,7 @@ use super::{
         store::{FoundApps, Preparation, Prepared, Store, StoreError},
     },
     link::ShardLink,
-    message::FromBridge,
+    message::{AppWanted, FromBridge},
     nodes::Nodes,
     run::Bridge,
 };
@@ -228,11 +228,11 @@ impl AppSource {
 
 impl<L: ShardLink> Bridge<L> {
     /// A shard looks for an app.
-    pub(super) fn find_app(&mut self, shard: ShardId, name: AppName) {
+    pub(super) fn find_app(&mut self, shard: ShardId, wanted: AppWanted) {
         if let Some(source) = &mut self.source {
             let now = source.now();
             let known = (&self.apps, self.openings.latest());
-            source.finder.ask(now, known, shard, name);
+            source.finder.ask(now, known, shard, wanted);
             self.run_app_errands();
         }
     }
@@ -242,7 +242,9 @@ impl<L: ShardLink> Bridge<L> {
         for id in self.webhooks.take_wanted_apps() {
             if self.apps.by_id(&id).is_none() {
                 // All shards hear of an app; this one may be told that there is none.
-                self.find_app(ShardId(0), AppName::Id(id));
+                let name = AppName::Id(id);
+                let address = None;
+                self.find_app(ShardId(0), AppWanted { name, address });
             }
         }
     }

@@ -49,7 +49,7 @@ pub enum ToBridge {
     /// The last webhook events of this shard's channels were sent, after `FromBridge::Settle`.
     Settled,
     /// An app is looked for that this shard does not know; the answer is `FromBridge::AppFound`.
-    FindApp(Box<AppName>),
+    FindApp(Box<AppWanted>),
     /// This shard has taken the changes of apps up to this number.
     AppsTaken { number: u64 },
     /// An event that the other nodes are to hear.
@@ -343,6 +343,14 @@ pub enum RateOf {
     BackendEvents(AppIndex),
     /// What an app reads.
     Reads(AppIndex),
+}
+
+/// An app that somebody names and that his shard does not know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppWanted {
+    pub name: AppName,
+    /// Of who named it first, as limits by address count it; `None` where that is not known.
+    pub address: Option<IpAddr>,
 }
 
 /// How much is wanted of a rate.

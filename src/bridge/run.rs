@@ -504,7 +504,7 @@ impl<L: ShardLink> Bridge<L> {
                 }
                 ToBridge::Exported(part) => self.take_exported(shard, *part),
                 ToBridge::Imported { .. } => self.take_imported(&message),
-                ToBridge::FindApp(name) => self.find_app(shard, *name),
+                ToBridge::FindApp(wanted) => self.find_app(shard, *wanted),
                 ToBridge::AppsTaken { number } => self.apps_taken(shard, number),
                 ToBridge::Settled => {
                     if let Some(drain) = &mut self.drain {

@@ -1,7 +1,7 @@
 //! Apps that this shard does not know: the bridge is asked once, while whoever wants them waits.
 //!
 //! Owns: `Lookups`: names that are asked for, who waits, and what was found missing.
-//! May depend on: `bridge::{apps, message}`, `connection`, `http::route`.
+//! May depend on: `bridge::{apps, message}`, `connection`, `http::{request, route}`.
 //! Invariants: a request that names such an app is not looked at further until it is known whether
 //! there is one; whoever waits is known to the bridge, which always answers; what is remembered as
 //! missing is bounded, and never for long.
@@ -17,10 +17,10 @@ use super::{ServerTurn, ShardServer, apps::ShardApp};
 use crate::{
     bridge::{
         apps::AppName,
-        message::{AppFound, ToBridge},
+        message::{AppFound, AppWanted, ToBridge},
     },
     connection::{pending::Pending, upgrade::Lookup},
-    http::route::Route,
+    http::{request::Head, route::Route},
 };
 
 /// Names that are asked for at one time; beyond, the asker is told to come back.
@@ -90,12 +90,12 @@ impl ShardServer {
         &mut self,
         turn: &mut impl ServerTurn,
         slot: Slot,
-        raw_path: &str,
+        head: &Head<'_>,
     ) -> bool {
         if !self.settings.asks_for_apps {
             return false;
         }
-        let route = Route::of(raw_path, &self.settings.path_prefix);
+        let route = Route::of(head.raw_path, &self.settings.path_prefix);
         let (name, is_known) = match (&route, route.api_app()) {
             (Route::App { key }, _) => {
                 let is_known = self.apps.by_key(key).is_some();
@@ -110,11 +110,13 @@ impl ShardServer {
         if is_known || self.lookups.missing(turn.now(), &name).is_some() {
             return false;
         }
-        self.ask_for_app(turn, slot, name)
+        let address = self.address_of_asker(slot, head);
+        self.ask_for_app(turn, slot, AppWanted { name, address })
     }
 
-    fn ask_for_app(&mut self, turn: &mut impl ServerTurn, slot: Slot, name: AppName) -> bool {
+    fn ask_for_app(&mut self, turn: &mut impl ServerTurn, slot: Slot, wanted: AppWanted) -> bool {
         turn.spend(Work::MESSAGE);
+        let name = wanted.name.clone();
         let now = turn.now();
         if name.as_str().len() > NAME_BYTES_MAX {
             self.lookups.note(now, name, Missing::Absent, 0);
@@ -122,7 +124,7 @@ impl ShardServer {
         }
         if !self.lookups.asked.contains_key(&name) {
             let is_full = self.lookups.asked.len() == ASKED_MAX;
-            let ask = ToBridge::FindApp(Box::new(name.clone()));
+            let ask = ToBridge::FindApp(Box::new(wanted));
             if is_full || turn.to_bridge(ask).is_err() {
                 self.lookups.note(now, name, Missing::Unavailable, 0);
                 return false;

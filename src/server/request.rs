@@ -98,7 +98,7 @@ impl ShardServer {
             Ok(Step::Wants) | Err(_) => None,
         };
         if let Some(head) = head
-            && self.awaits_app(turn, slot, head.raw_path)
+            && self.awaits_app(turn, slot, head)
         {
             return 0; // It is looked at again when that is known.
         }
@@ -262,11 +262,7 @@ impl ShardServer {
         trust_hops: u32,
     ) -> Option<IpAddr> {
         let peer = self.held(slot).rare.as_ref().and_then(|rare| rare.peer)?;
-        let proxies = &self.settings.trusted_proxies;
-        let trust = Trust {
-            hops: trust_hops,
-            proxies,
-        };
+        let trust = self.trust(trust_hops);
         let (address, doubt) = trust.address(head, peer);
         if let Some(doubt) = doubt {
             self.doubts.tell(doubt, peer.address());
@@ -274,12 +270,21 @@ impl ShardServer {
         Some(counted(address))
     }
 
+    /// The same where it is only to be fair: nobody has to set anything for that, so that nothing is said.
+    pub(super) fn address_of_asker(&mut self, slot: Slot, head: &Head<'_>) -> Option<IpAddr> {
+        let peer = self.held(slot).rare.as_ref().and_then(|rare| rare.peer)?;
+        let trust = self.trust(self.settings.upgrade_trust_hops);
+        Some(counted(trust.address(head, peer).0))
+    }
+
+    fn trust(&self, hops: u32) -> Trust<'_> {
+        let proxies = &self.settings.trusted_proxies;
+        Trust { hops, proxies }
+    }
+
     fn transport(&mut self, slot: Slot, head: &Head<'_>) -> Transport {
         let peer = self.held(slot).rare.as_ref().and_then(|rare| rare.peer);
-        let trust = Trust {
-            hops: self.settings.upgrade_trust_hops,
-            proxies: &self.settings.trusted_proxies,
-        };
+        let trust = self.trust(self.settings.upgrade_trust_hops);
         let speaks_tls = self.settings.speaks_tls && peer != Some(PeerKind::Local);
         trust.transport(head, peer, speaks_tls)
     }

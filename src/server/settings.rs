@@ -82,6 +82,7 @@ impl Settings {
         let limited = limiter.enabled && limiter.driver != RateLimiterDriver::None;
         let api_limit = limited.then(|| limiter.api.clone());
         let upgrade_limit = limiter.websocket.clone().filter(|_| limited);
+        let asks_for_apps = config.app_manager.driver != AppStoreDriver::Memory;
         Ok(Self {
             connections: NodeRules {
                 activity_timeout_ms: config.activity_timeout_s * 1_000,
@@ -126,7 +127,8 @@ impl Settings {
                 || api_limit.is_some()
                 || upgrade_limit.is_some()
                 || config.unix_socket.enabled
-                || config.demo,
+                || config.demo
+                || asks_for_apps,
             api_limit,
             upgrade_limit,
             trusted_proxies: limiter.trusted_proxies.clone(),
@@ -134,7 +136,7 @@ impl Settings {
             demo: config.demo.then_some(AppIndex(0)),
             lease_ms: config.cluster.lease_ms.into(),
             has_bus: config.adapter.driver != AdapterDriver::Local,
-            asks_for_apps: config.app_manager.driver != AppStoreDriver::Memory,
+            asks_for_apps,
             node,
         })
     }

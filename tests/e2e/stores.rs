@@ -64,8 +64,13 @@ fn keys(database: &MariaDb, more: Value) -> Value {
 
 /// The code with which a new connection is refused; 0 = it is not.
 fn refusal(server: &Server, key: &str) -> u64 {
+    refusal_of(server, key, "")
+}
+
+/// With more headers.
+fn refusal_of(server: &Server, key: &str, headers: &str) -> u64 {
     let mut wire = server.wire();
-    wire.upgrades(&format!("/app/{key}?protocol=7&client=test"), "");
+    wire.upgrades(&format!("/app/{key}?protocol=7&client=test"), headers);
     let first: Value = serde_json::from_slice(&wire.frame().payload).expect("JSON");
     if first["event"] == "pusher:connection_established" {
         return 0;
@@ -414,4 +419,34 @@ fn a_flood_of_unknown_keys_reaches_the_database_a_little_and_delays_no_known_app
     assert!(asked <= allowed, "{asked} questions, {allowed} allowed");
     drop(flood);
     assert_eq!(refusal(&server, "shop-key"), 0);
+}
+
+#[test]
+fn a_flood_of_unknown_keys_from_one_address_delays_no_first_look_up_of_another() {
+    let Some(database) = database("a_flood_of_unknown_keys_from_one_address") else {
+        return;
+    };
+    let hops = json!({"rate_limiter": {"websocket_rate_limit": {"trust_hops": 1}}});
+    let server = Server::start(&config(&database, hops), 2);
+    let flooder = "X-Forwarded-For: 203.0.113.7\r\n";
+    let codes: Vec<u64> = (0..1_000)
+        .map(|number| refusal_of(&server, &format!("stranger-{number}"), flooder))
+        .collect();
+    assert_eq!(codes.last(), Some(&4100), "the flood is beyond its rate");
+    assert_eq!(
+        refusal_of(&server, "shop-key", "X-Forwarded-For: 203.0.113.8\r\n"),
+        0
+    );
+    // Addresses of one /64 are one.
+    let flooder = |number| format!("X-Forwarded-For: 2001:db8::{number:x}\r\n");
+    let before = server.metric_with("sockudo_app_lookup_total", "result=\"error\"");
+    for number in 0..1_000 {
+        refusal_of(&server, &format!("other-{number}"), &flooder(number));
+    }
+    let after = server.metric_with("sockudo_app_lookup_total", "result=\"error\"");
+    assert!(after > before, "{after:?}");
+    assert_eq!(
+        refusal_of(&server, "other-key", "X-Forwarded-For: 2001:db8:0:1::1\r\n"),
+        0
+    );
 }

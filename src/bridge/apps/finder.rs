@@ -10,6 +10,7 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
+    net::IpAddr,
     time::Duration,
 };
 
@@ -17,7 +18,7 @@ use ahash::{AHashMap, AHashSet};
 use shards::application::ShardId;
 
 use super::{AppName, AppTable};
-use crate::bridge::message::AppFound;
+use crate::bridge::message::{AppFound, AppWanted};
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,8 +59,9 @@ pub struct Finder {
     absent: AHashMap<AppName, Duration>,
     /// The same in the order in which they end.
     fades: VecDeque<(Duration, AppName)>,
-    /// Questions of strangers that may be put to the store now, in thousandths, and since when.
-    allowance: (u64, Duration),
+    /// Questions of strangers that may be put to the store now.
+    allowance: Allowance,
+    addresses: Addresses,
     /// Apps by the time at which they are to be looked at again.
     dues: VecDeque<(Duration, Box<str>)>,
     /// All of those, also while they are looked at.
@@ -98,6 +100,17 @@ pub struct FinderCounters {
     pub late: u64,
 }
 
+/// What may still be asked, in thousandths of a question.
+#[derive(Clone, Copy, Debug)]
+struct Allowance {
+    left: u64,
+    since: Duration,
+}
+
+/// What each address may ask before it has to leave something to others; one that is not there has all of it.
+#[derive(Debug, Default)]
+struct Addresses(AHashMap<IpAddr, Allowance>);
+
 #[derive(Debug, Default)]
 struct Asked {
     shards: BTreeSet<u16>,
@@ -125,8 +138,43 @@ const FORGET_AFTER: Duration = Duration::from_secs(60);
 const LOOKED_AT_ONCE: usize = 256;
 /// A store that fails is asked again so often.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// Of an allowance.
+const ONE: u64 = 1_000;
+/// An address is modest up to so many questions a second, and twice as many at once.
+const MODEST_PER_S: u32 = 10;
+/// Addresses of which it is known that they have asked. Each has spent of the node's allowance within two seconds, so that
+/// 800 can be there.
+const ADDRESSES_MAX: usize = 1_024;
 /// Names that are asked for at one time, and names that are remembered as absent.
 const NAMES_MAX: usize = 16_384;
+
+impl Allowance {
+    fn refilled(self, now: Duration, per_s: u32, most: u64) -> u64 {
+        let earned = millis(now.saturating_sub(self.since)).saturating_mul(per_s.into());
+        self.left.saturating_add(earned).min(most)
+    }
+}
+
+impl Addresses {
+    /// Spends one; false if there is none left.
+    fn take(&mut self, now: Duration, address: IpAddr) -> bool {
+        let most = burst(MODEST_PER_S);
+        let left = |it: &Allowance| it.refilled(now, MODEST_PER_S, most);
+        if self.0.len() >= ADDRESSES_MAX {
+            self.0.retain(|_, it| left(it) < most);
+        }
+        let before = self.0.get(&address).map_or(most, left);
+        if before < ONE || self.0.len() >= ADDRESSES_MAX {
+            return false;
+        }
+        let allowance = Allowance {
+            left: before - ONE,
+            since: now,
+        };
+        self.0.insert(address, allowance);
+        true
+    }
+}
 
 impl Finder {
     /// Begins with a question, by which it is known whether the store is there.
@@ -137,7 +185,11 @@ impl Finder {
             deadlines: VecDeque::new(),
             absent: AHashMap::new(),
             fades: VecDeque::new(),
-            allowance: (burst(settings), now),
+            allowance: Allowance {
+                left: burst(settings.unknown_per_s),
+                since: now,
+            },
+            addresses: Addresses::default(),
             dues: VecDeque::new(),
             watched: AHashSet::new(),
             inherited: AHashSet::new(),
@@ -187,7 +239,7 @@ impl Finder {
         now: Duration,
         (table, latest): (&AppTable, u64),
         shard: ShardId,
-        name: AppName,
+        AppWanted { name, address }: AppWanted,
     ) {
         if let Some(asked) = self.asked.get_mut(&name) {
             self.counters.hits += u64::from(asked.shards.insert(shard.0));
@@ -211,7 +263,7 @@ impl Finder {
             self.counters.absent_hits += 1;
             return self.answer(shard, name, AppFound::Absent { for_ms });
         }
-        if self.asked.len() == NAMES_MAX || !self.may_ask(now) {
+        if self.asked.len() == NAMES_MAX || !self.may_ask(now, address) {
             self.counters.refused += 1;
             return self.answer(shard, name, AppFound::Unavailable);
         }
@@ -232,14 +284,22 @@ impl Finder {
         self.deadlines.push_back((until, name));
     }
 
-    /// Spends one of what strangers may ask.
-    fn may_ask(&mut self, now: Duration) -> bool {
-        let (left, since) = self.allowance;
-        let earned =
-            millis(now.saturating_sub(since)).saturating_mul(self.settings.unknown_per_s.into());
-        let left = left.saturating_add(earned).min(burst(self.settings));
-        let may = left >= 1_000;
-        self.allowance = (left - if may { 1_000 } else { 0 }, now);
+    /// Spends one of what strangers may ask. Half of what may be asked at once is kept for addresses that have not
+    /// asked much: a flood from a few delays no other's first look-up.
+    fn may_ask(&mut self, now: Duration, address: Option<IpAddr>) -> bool {
+        let rate = self.settings.unknown_per_s;
+        let left = self.allowance.refilled(now, rate, burst(rate));
+        let is_modest =
+            left >= ONE && address.is_none_or(|address| self.addresses.take(now, address));
+        let floor = match is_modest {
+            true => 0,
+            false => burst(rate) / 2,
+        };
+        let may = left >= ONE + floor;
+        self.allowance = Allowance {
+            left: left - if may { ONE } else { 0 },
+            since: now,
+        };
         may
     }
 
@@ -435,9 +495,9 @@ impl Finder {
     }
 }
 
-/// In thousandths: what may be asked at once after a quiet time.
-fn burst(settings: FinderSettings) -> u64 {
-    2 * 1_000 * u64::from(settings.unknown_per_s)
+/// What may be asked at once after a quiet time.
+fn burst(per_s: u32) -> u64 {
+    2 * ONE * u64::from(per_s)
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -480,6 +540,11 @@ mod tests {
         AppName::Key(format!("key-{name}").into())
     }
 
+    fn wanted(name: AppName) -> AppWanted {
+        let address = None;
+        AppWanted { name, address }
+    }
+
     fn at(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
     }
@@ -509,7 +574,7 @@ mod tests {
         let (mut finder, mut table) = (begun(), AppTable::default());
         let name = key("a");
         for shard in [2, 0, 2] {
-            finder.ask(at(1), (&table, 0), ShardId(shard), name.clone());
+            finder.ask(at(1), (&table, 0), ShardId(shard), wanted(name.clone()));
         }
         assert_eq!(errands(&mut finder), [Errand::Find(name.clone())]);
         table.put(&fixture::app("a"));
@@ -519,9 +584,9 @@ mod tests {
         finder.opened(7);
         let known = |shard| answer(shard, &name, AppFound::Known);
         assert_eq!(errands(&mut finder), [known(0), known(2)]);
-        finder.ask(at(3), (&table, 7), ShardId(1), name.clone());
+        finder.ask(at(3), (&table, 7), ShardId(1), wanted(name.clone()));
         // While a change is on its way it may be this app.
-        finder.ask(at(3), (&table, 8), ShardId(3), name.clone());
+        finder.ask(at(3), (&table, 8), ShardId(3), wanted(name.clone()));
         finder.opened(8);
         assert_eq!(
             errands(&mut finder),
@@ -534,21 +599,21 @@ mod tests {
     fn what_is_absent_is_not_asked_for_again_for_a_while() {
         let (mut finder, table) = (begun(), AppTable::default());
         let name = key("nobody");
-        finder.ask(at(1), (&table, 0), ShardId(0), name.clone());
+        finder.ask(at(1), (&table, 0), ShardId(0), wanted(name.clone()));
         finder.not_found(at(1), &name);
         let absent = |for_ms| answer(0, &name, AppFound::Absent { for_ms });
         let asked = Errand::Find(name.clone());
         assert_eq!(errands(&mut finder), [asked.clone(), absent(10_000)]);
-        finder.ask(at(5), (&table, 0), ShardId(0), name.clone());
+        finder.ask(at(5), (&table, 0), ShardId(0), wanted(name.clone()));
         assert_eq!(errands(&mut finder), [absent(6_000)]);
         finder.tick(at(11));
-        finder.ask(at(11), (&table, 0), ShardId(0), name.clone());
+        finder.ask(at(11), (&table, 0), ShardId(0), wanted(name.clone()));
         assert_eq!(errands(&mut finder), std::slice::from_ref(&asked));
         // Asked for by hand to look again, nothing counts as absent.
         finder.not_found(at(11), &name);
         finder.look_again(at(12));
         errands(&mut finder);
-        finder.ask(at(12), (&table, 0), ShardId(0), name.clone());
+        finder.ask(at(12), (&table, 0), ShardId(0), wanted(name.clone()));
         assert_eq!(errands(&mut finder), [asked]);
     }
 
@@ -562,7 +627,7 @@ mod tests {
                 at(1),
                 (&table, 0),
                 ShardId(0),
-                key(&format!("stranger-{number}")),
+                wanted(key(&format!("stranger-{number}"))),
             );
             put_to_the_store += errands(&mut finder)
                 .iter()
@@ -571,20 +636,60 @@ mod tests {
         }
         assert_eq!(put_to_the_store, 200, "two seconds' worth");
         assert_eq!(finder.counters.refused, 800);
-        finder.ask(at(1), (&table, 0), ShardId(0), key("a"));
+        finder.ask(at(1), (&table, 0), ShardId(0), wanted(key("a")));
         assert_eq!(
             errands(&mut finder),
             [answer(0, &key("a"), AppFound::Known)]
         );
-        finder.ask(at(2), (&table, 0), ShardId(0), key("later"));
+        finder.ask(at(2), (&table, 0), ShardId(0), wanted(key("later")));
         assert_eq!(errands(&mut finder), [Errand::Find(key("later"))]);
+    }
+
+    #[test]
+    fn a_flood_from_one_address_leaves_half_of_what_may_be_asked_at_once_to_the_others() {
+        let (mut finder, table) = (begun(), AppTable::default());
+        let mut number = 0;
+        let mut asks = |second: u64, address: [u8; 4], names: u32| {
+            let before = finder.counters.refused;
+            for _ in 0..names {
+                number += 1;
+                let name = key(&format!("stranger-{number}"));
+                let address = Some(address.into());
+                let wanted = AppWanted { name, address };
+                finder.ask(at(second), (&table, 0), ShardId(0), wanted);
+            }
+            u64::from(names) - (finder.counters.refused - before)
+        };
+        let (flood, other) = ([192, 0, 2, 1], [192, 0, 2, 2]);
+        // What is its own, and half of the 200 of all.
+        assert_eq!(asks(1, flood, 1_000), 100);
+        assert_eq!(asks(1, flood, 1), 0);
+        assert_eq!(asks(1, other, 1), 1);
+        // Alone it may ask as often as anybody.
+        assert_eq!(asks(2, flood, 1_000), 100 - 1);
+        // More than modest counts as a flood as well.
+        assert_eq!(asks(2, other, 100), 20);
+        let last_of_many = (3..=250)
+            .map(|last| asks(2, [192, 0, 2, last], 1))
+            .sum::<u64>();
+        assert_eq!(last_of_many, 80, "what was left");
+        let known = finder.addresses.0.len();
+        assert!(known <= ADDRESSES_MAX, "{known}");
+        // Those that have all of it again are forgotten when there are many.
+        for number in 0..2_000_u32 {
+            let second = 10 + u64::from(number);
+            finder
+                .addresses
+                .take(at(second), IpAddr::from(number.to_be_bytes()));
+        }
+        assert!(finder.addresses.0.len() <= ADDRESSES_MAX);
     }
 
     #[test]
     fn who_asks_a_store_that_is_silent_or_gone_is_told_to_come_back() {
         let (mut finder, table) = (begun(), AppTable::default());
         let name = key("a");
-        finder.ask(at(1), (&table, 0), ShardId(0), name.clone());
+        finder.ask(at(1), (&table, 0), ShardId(0), wanted(name.clone()));
         errands(&mut finder);
         assert_eq!(finder.due(), Some(at(1) + ANSWER_WITHIN));
         finder.tick(at(1) + ANSWER_WITHIN);
@@ -592,7 +697,7 @@ mod tests {
         assert_eq!(errands(&mut finder), std::slice::from_ref(&unavailable));
         assert_eq!(finder.counters.late, 1);
         assert!(!finder.is_failing());
-        finder.ask(at(6), (&table, 0), ShardId(0), name.clone());
+        finder.ask(at(6), (&table, 0), ShardId(0), wanted(name.clone()));
         finder.failed(at(6), &name);
         assert_eq!(
             errands(&mut finder),
@@ -610,7 +715,7 @@ mod tests {
     fn each_question_of_a_shard_is_counted_once_whatever_becomes_of_it() {
         let (mut finder, mut table) = (begun(), AppTable::default());
         let ask = |finder: &mut Finder, table: &AppTable, second, shard, name: &str| {
-            finder.ask(at(second), (table, 0), ShardId(shard), key(name));
+            finder.ask(at(second), (table, 0), ShardId(shard), wanted(key(name)));
         };
         // Two shards at once; one of them again, which it does not; a third one later.
         for shard in [0, 1, 1] {
@@ -648,7 +753,7 @@ mod tests {
     fn known_apps_are_looked_at_within_their_time_and_stay_while_the_store_is_gone() {
         let (mut finder, mut table) = (begun(), AppTable::default());
         for id in ["a", "b"] {
-            finder.ask(at(0), (&table, 0), ShardId(0), key(id));
+            finder.ask(at(0), (&table, 0), ShardId(0), wanted(key(id)));
             table.put(&fixture::app(id));
             finder.found(at(0), &key(id), id, 0);
             finder.found(at(0), &AppName::Id(id.into()), id, 0);
@@ -680,7 +785,7 @@ mod tests {
     fn what_is_under_way_when_all_is_to_be_looked_at_again_is_asked_for_again() {
         let (mut finder, mut table) = (begun(), AppTable::default());
         for id in ["a", "b"] {
-            finder.ask(at(0), (&table, 0), ShardId(0), key(id));
+            finder.ask(at(0), (&table, 0), ShardId(0), wanted(key(id)));
         }
         errands(&mut finder);
         finder.look_again(at(1));
@@ -741,7 +846,7 @@ mod tests {
         assert_eq!(errands(&mut finder), [], "once at a time");
         finder.looked_at(at(30), std::iter::empty());
         // Any answer is one.
-        finder.ask(at(35), (&table, 0), ShardId(0), key("nobody"));
+        finder.ask(at(35), (&table, 0), ShardId(0), wanted(key("nobody")));
         finder.not_found(at(35), &key("nobody"));
         errands(&mut finder);
         finder.tick(at(44));
