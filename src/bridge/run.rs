@@ -761,6 +761,7 @@ impl<L: ShardLink> Bridge<L> {
 
     /// The other process has all but the webhooks that waited here, which had their time.
     fn has_handed_over(&mut self) -> Exit {
+        self.stop_bequest();
         let lost = self.webhooks.abandon();
         if lost > 0 {
             tracing::warn!(

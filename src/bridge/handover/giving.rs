@@ -506,12 +506,14 @@ impl<L: ShardLink> Bridge<L> {
     pub(in crate::bridge) fn step_upgrade(&mut self) -> bool {
         let now = Instant::now();
         if self.handover.departing.is_some() {
-            let is_passed_on = self.step_bequest() && self.webhooks.is_idle();
+            // That has bounds of its own.
+            let is_passed_on = self.step_bequest();
             let Some(departing) = &self.handover.departing else {
                 return false;
             };
             let is_answering = self.handover.doors.has_guests() && now < departing.guests_until;
-            return (is_passed_on && !is_answering) || now >= departing.ends;
+            let is_done = self.webhooks.is_idle() && !is_answering;
+            return is_passed_on && (is_done || now >= departing.ends);
         }
         let Some(giving) = &mut self.handover.giving else {
             return false;

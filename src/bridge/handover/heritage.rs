@@ -224,6 +224,15 @@ impl<L: ShardLink> Bridge<L> {
         }
     }
 
+    /// This process ends now: what was not passed on is its own to account for.
+    pub(in crate::bridge) fn stop_bequest(&mut self) {
+        let departing = self.handover.departing.as_mut();
+        let bequest = departing.and_then(|it| it.bequest.take());
+        if let Some(bequest) = bequest.filter(|it| !it.is_done()) {
+            self.webhooks.take_back(bequest.into_records());
+        }
+    }
+
     /// What the new process may not have is delivered here.
     fn end_bequest(&mut self, bequest: Bequest, error: &LinkError) {
         let records = bequest.into_records();
@@ -274,7 +283,16 @@ impl<L: ShardLink> Bridge<L> {
                 self.webhooks.is_told(verdict);
                 self.handover.heir = Some(heir);
             }
-            Ok(_) | Err(_) => self.webhooks.is_orphaned(),
+            Ok(_) | Err(_) => {
+                if !heir.has_all {
+                    let node = &self.node_id;
+                    tracing::warn!(
+                        node,
+                        "the process before ended before it had passed on all webhooks"
+                    );
+                }
+                self.webhooks.is_orphaned();
+            }
         }
     }
 
