@@ -30,10 +30,12 @@ use socket2::Socket;
 use std::{
     cell::{Cell, RefCell},
     ffi::CStr,
+    panic::resume_unwind,
     sync::{Arc, atomic::Ordering},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
+use tokio::runtime::LocalOptions;
 
 /// Locked memory that a shard's executor asks for.
 const MEMLOCK_BYTES_MIN: u64 = 524_288;
@@ -61,7 +63,7 @@ pub fn run<A, B, F, R>(
 where
     A: Application,
     B: FnOnce(BridgeLink<A>) -> F + Send + 'static,
-    F: Future<Output = R>,
+    F: Future<Output = R> + 'static,
     R: Send + 'static,
 {
     #[expect(clippy::disallowed_methods, reason = "the origin of all shards' time")]
@@ -379,7 +381,7 @@ fn run_bridge<A, B, F, R>(
 where
     A: Application,
     B: FnOnce(BridgeLink<A>) -> F + Send + 'static,
-    F: Future<Output = R>,
+    F: Future<Output = R> + 'static,
     R: Send + 'static,
 {
     let work = move || {
@@ -391,8 +393,12 @@ where
         }
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
-            .build();
-        Ok(runtime?.block_on(bridge(link)))
+            .build_local(LocalOptions::default())?;
+        // As a task among those that wake it. What `block_on` itself waits for is looked at after a look
+        // at the sockets only: one more `epoll_wait` for whatever another task hands over.
+        let bridge = runtime.spawn_local(bridge(link));
+        let ended = runtime.block_on(bridge);
+        Ok(ended.unwrap_or_else(|failed| resume_unwind(failed.into_panic())))
     };
     let thread = thread::Builder::new().name("bridge".to_owned()).spawn(work);
     let joined = thread
