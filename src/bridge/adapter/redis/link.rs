@@ -1,20 +1,22 @@
 //! One connection to a Redis server: where it goes, how it is made.
 //!
 //! Owns: `Server`, `Keys`, `Standing` (a connection that was made).
-//! May depend on: `redis::{fault, sentinel}`, `adapter`, `bridge::tls`, `config::secret`, the crate `redis`.
+//! May depend on: `redis::{fault, sentinel, tap}`, `adapter`, `bridge::tls`, `config::secret`, the crate `redis`.
 //! Invariants: RESP3 and TCP_NODELAY always; an attempt ends within its time; nothing here prints a
 //! password.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo,
-    ProtocolVersion, PushInfo, RedisConnectionInfo,
+    ProtocolVersion, PushInfo, RedisConnectionInfo, RedisResult,
     aio::{MultiplexedConnection, SendError},
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
     task::JoinSet,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 use super::{
@@ -27,6 +29,7 @@ use super::{
     RedisServer,
     fault::{fault, tls_fault, unanswered, wants_tls},
     sentinel::Sentinels,
+    tap::{Ear, Tap},
 };
 use crate::{
     bridge::{redis_commands::Purpose, tls::TlsClient},
@@ -49,11 +52,33 @@ pub(in crate::bridge) struct Server {
 
 /// What is done with what comes unasked.
 pub(in crate::bridge) trait OnPush:
-    Fn(PushInfo) -> Result<(), SendError> + Clone + Send + Sync + 'static
+    Clone + Send + Sync + Unpin + 'static
 {
+    /// Published messages are many, and taken before the crate reads them.
+    const TAKES_MESSAGES: bool = false;
+
+    fn push(&self, info: PushInfo) -> Result<(), SendError>;
+
+    /// Takes a message, or leaves it to `push`.
+    fn message(&self, _name: &[u8], _bytes: &[u8]) -> bool {
+        false
+    }
 }
 
-impl<F> OnPush for F where F: Fn(PushInfo) -> Result<(), SendError> + Clone + Send + Sync + 'static {}
+impl<F> OnPush for F
+where
+    F: Fn(PushInfo) -> Result<(), SendError> + Clone + Send + Sync + Unpin + 'static,
+{
+    fn push(&self, info: PushInfo) -> Result<(), SendError> {
+        self(info)
+    }
+}
+
+impl<P: OnPush> Ear for P {
+    fn message(&self, name: &[u8], bytes: &[u8]) -> bool {
+        OnPush::message(self, name, bytes)
+    }
+}
 
 /// The keys that an operator would change, by what is wrong.
 #[derive(Clone, Copy, Debug)]
@@ -246,22 +271,32 @@ impl Server {
     }
 
     /// One attempt.
-    pub(in crate::bridge) async fn attempt(
+    pub(in crate::bridge) async fn attempt<P: OnPush>(
         &self,
-        on_push: impl OnPush,
+        on_push: P,
     ) -> Result<Standing, Trouble> {
+        let pushed = on_push.clone();
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_WITHIN))
             .set_response_timeout(None) // Each wait for an answer has a deadline of its own.
             .set_pipeline_buffer_size(COMMANDS_QUEUED_MAX)
-            .set_push_sender(on_push);
+            .set_push_sender(move |info| pushed.push(info));
         if let Some(tls) = &self.tls {
-            return self.attempt_tls(tls, config).await;
+            return self.attempt_tls(tls, config, on_push).await;
         }
         let client = &self.client;
-        let connected = client.get_multiplexed_async_connection_with_config(&config);
-        match connected.await {
-            Ok(connection) => Ok(Standing::new(self, connection, JoinSet::new())),
+        let connected = if P::TAKES_MESSAGES
+            && let ConnectionAddr::Tcp(host, port) = client.get_connection_info().addr()
+        {
+            let made = self.tapped(host, *port, config, on_push);
+            let made = timeout(CONNECT_WITHIN, made).await;
+            made.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
+        } else {
+            let made = client.get_multiplexed_async_connection_with_config(&config);
+            made.await.map(|connection| (connection, JoinSet::new()))
+        };
+        match connected {
+            Ok((connection, drivers)) => Ok(Standing::new(self, connection, drivers)),
             Err(error) if error.is_connection_dropped() && !error.is_connection_refusal() => {
                 Err(wants_tls(&error, self))
             }
@@ -269,10 +304,37 @@ impl Server {
         }
     }
 
-    async fn attempt_tls(
+    async fn tapped(
+        &self,
+        host: &str,
+        port: u16,
+        config: AsyncConnectionConfig,
+        ear: impl OnPush,
+    ) -> RedisResult<(MultiplexedConnection, JoinSet<()>)> {
+        let stream = TcpStream::connect((host, port)).await?;
+        stream.set_nodelay(true)?;
+        self.over(Tap::new(stream, ear), config).await
+    }
+
+    /// The crate's connection over a stream that stands, and what drives it.
+    async fn over(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        config: AsyncConnectionConfig,
+    ) -> RedisResult<(MultiplexedConnection, JoinSet<()>)> {
+        let login = self.client.get_connection_info().redis_settings();
+        let made = MultiplexedConnection::new_with_config(login, stream, config);
+        let (connection, driver) = made.await?;
+        let mut drivers = JoinSet::new();
+        drivers.spawn(driver);
+        Ok((connection, drivers))
+    }
+
+    async fn attempt_tls<P: OnPush>(
         &self,
         tls: &TlsClient,
         config: AsyncConnectionConfig,
+        on_push: P,
     ) -> Result<Standing, Trouble> {
         let until = Instant::now() + CONNECT_WITHIN;
         let info = self.client.get_connection_info();
@@ -281,12 +343,15 @@ impl Server {
         };
         let stream = tls.connect(host, *port, CONNECT_WITHIN).await;
         let stream = stream.map_err(|failure| tls_fault(&failure, tls, self))?;
-        let made = MultiplexedConnection::new_with_config(info.redis_settings(), stream, config);
+        let made = async {
+            match P::TAKES_MESSAGES {
+                true => self.over(Tap::new(stream, on_push), config).await,
+                false => self.over(stream, config).await,
+            }
+        };
         let made = timeout_at(until, made).await;
         let made = made.map_err(|_| unanswered(self))?;
-        let (connection, driver) = made.map_err(|error| fault(&error, self))?;
-        let mut drivers = JoinSet::new();
-        drivers.spawn(driver);
+        let (connection, drivers) = made.map_err(|error| fault(&error, self))?;
         Ok(Standing::new(self, connection, drivers))
     }
 

@@ -1,7 +1,8 @@
 //! The bus on one Redis server: PUBLISH and SUBSCRIBE over RESP3.
 //!
 //! Owns: `RedisBus`, `RedisSetup`, `RedisServer`, `Way`; `link` (one connection), `publisher`, `subscriber`,
-//! `heartbeat`, `sentinel` (where the master is), `fault` (what an error means).
+//! `tap` (messages, before the crate reads them), `heartbeat`, `sentinel` (where the master is), `fault` (what an
+//! error means).
 //! May depend on: the rest of `adapter`, `bridge::tls`, `cluster::topic`, `config::secret`, the crate `redis`,
 //! tokio.
 //! Invariants: each road has a publishing and a subscribing connection of its own; each is made anew
@@ -14,6 +15,7 @@ pub(in crate::bridge) mod link;
 pub(super) mod publisher;
 pub mod sentinel;
 pub(super) mod subscriber;
+mod tap;
 
 use std::{sync::Arc, time::Duration};
 

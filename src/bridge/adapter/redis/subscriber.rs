@@ -36,6 +36,7 @@ use super::{
     Duty, Way,
     fault::{closed, denied, silent},
     heartbeat::Heartbeat,
+    link::OnPush,
 };
 use crate::cluster::topic::{Road, Topic, TopicNames};
 
@@ -52,10 +53,9 @@ pub(in crate::bridge::adapter) async fn run(duty: Duty, mut end: SubscriberEnd) 
             heard: Arc::clone(&heard),
             signs: signs_sender,
         };
-        let on_push = move |info| listener.hear(info);
         let standing = duty
             .server
-            .connect(&mut backoff, &mut end.reporter, on_push)
+            .connect(&mut backoff, &mut end.reporter, listener)
             .await;
         end.reporter.up().await;
         let connection = standing.connection.clone();
@@ -87,9 +87,20 @@ enum Sign {
     Lost,
 }
 
-impl Listener {
-    // Per batch: a look at its name and a place in the queue; never waits.
-    fn hear(&self, info: PushInfo) -> Result<(), SendError> {
+impl OnPush for Listener {
+    const TAKES_MESSAGES: bool = true;
+
+    // Per batch: a look at its name, one copy and a place in the queue; never waits.
+    fn message(&self, name: &[u8], bytes: &[u8]) -> bool {
+        self.heard.fetch_add(1, Ordering::Relaxed);
+        match self.names.topic(name) {
+            Some(topic) => self.incoming.send(topic, bytes.to_vec()),
+            None => _ = self.tally.strange.fetch_add(1, Ordering::Relaxed),
+        }
+        true
+    }
+
+    fn push(&self, info: PushInfo) -> Result<(), SendError> {
         let is = |kinds: [PushKind; 2]| kinds.contains(&info.kind);
         let sign = if is([PushKind::Message, PushKind::SMessage]) {
             self.hear_message(info.data);
@@ -106,7 +117,9 @@ impl Listener {
             None => Ok(()),
         }
     }
+}
 
+impl Listener {
     fn topic(&self, name: Option<&Value>) -> Option<Topic> {
         match name {
             Some(Value::BulkString(name)) => self.names.topic(name),
