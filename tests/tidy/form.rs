@@ -145,7 +145,7 @@ fn nothing_unfinished_and_nothing_of_one_machine_is_left() {
         ".rs", ".toml", ".md", ".mjs", ".html", ".yml", ".service", ".sh", ".json",
     ] {
         for folder in [
-            "src", "shards", "tests", "examples", "bench", "tuning", "docs", "systemd",
+            "src", "shards", "tests", "examples", "bench", "tuning", "docs", "systemd", "findings",
         ] {
             paths.extend(files(folder, ending));
         }
