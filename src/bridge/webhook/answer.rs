@@ -5,7 +5,7 @@
 //! Invariants: however the bytes are cut, the outcome is the same; what is held is bounded; a connection
 //! counts as usable again only if nothing lies behind an answer that ended where it says.
 
-use httparse::{Header, Response, Status, parse_chunk_size};
+use httparse::{EMPTY_HEADER, Header, ParserConfig, Response, Status, parse_chunk_size};
 use hyper::StatusCode;
 
 /// One answer on its way.
@@ -13,6 +13,10 @@ use hyper::StatusCode;
 pub(super) struct Answer {
     /// What came and is not done with: of the head, then of the body with its framing.
     bytes: Vec<u8>,
+    /// Ends of lines that came before the head.
+    blank: usize,
+    /// So many of `bytes` were looked through for the head's end.
+    looked: usize,
     head: Option<Head>,
     /// Answers that only say that another comes.
     interim: usize,
@@ -66,7 +70,8 @@ pub(super) enum Fault {
 const VERSION: &[u8] = b"HTTP/1.";
 /// Of one head, and of what came before it.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
-const HEADERS_MAX: usize = 100;
+/// More have room elsewhere; the head's bytes are their bound.
+const HEADERS_AT_HAND: usize = 64;
 /// Interim answers before the answer; a target sends one or two.
 const INTERIM_MAX: usize = 16;
 /// More of a body is not read; the connection is closed instead of used again.
@@ -79,6 +84,8 @@ impl Answer {
     pub(super) fn new(keep_bytes: usize) -> Self {
         Self {
             bytes: Vec::new(),
+            blank: 0,
+            looked: 0,
             head: None,
             interim: 0,
             keep_bytes,
@@ -90,25 +97,12 @@ impl Answer {
     /// # Errors
     /// When it is no answer.
     pub(super) fn take(&mut self, bytes: &[u8]) -> Result<Option<Done>, Fault> {
-        // A line may have begun before: its end shows with the bytes that come now.
-        let seen = self.bytes.len().saturating_sub(2);
         self.bytes.extend_from_slice(bytes);
-        let mut may_end = ends_head(&self.bytes[seen..]);
         while self.head.is_none() {
-            if !may_end || !self.take_head()? {
-                // Some targets end the answer before with a line more.
-                let lines = self.bytes.iter().position(|it| !b"\r\n".contains(it));
-                let bytes = &self.bytes[lines.unwrap_or(self.bytes.len())..];
-                let begins = VERSION.len().min(bytes.len());
-                if bytes[..begins] != VERSION[..begins] {
-                    return Err(Fault::NotHttp);
-                }
-                return match self.bytes.len() > HEAD_BYTES_MAX {
-                    true => Err(Fault::LargeHead),
-                    false => Ok(None),
-                };
-            }
-            may_end = true;
+            let Some(end) = self.head_end()? else {
+                return Ok(None);
+            };
+            self.take_head(end)?;
         }
         Ok(self.take_body())
     }
@@ -127,33 +121,59 @@ impl Answer {
         Ok(self.cut(head))
     }
 
-    /// Whether a head was whole. One that only says that another comes leaves `head` empty.
-    fn take_head(&mut self) -> Result<bool, Fault> {
-        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-        let mut parsed = Response::new(&mut headers);
-        let bytes = match parsed.parse(&self.bytes) {
-            Ok(Status::Complete(bytes)) => bytes,
-            Ok(Status::Partial) => return Ok(false),
-            Err(_) => return Err(Fault::NotHttp),
-        };
-        let status = parsed.code.map(StatusCode::from_u16);
-        let status = status.ok_or(Fault::NotHttp)?;
-        let status = status.map_err(|_| Fault::NotHttp)?;
-        let is_last = !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS;
-        if is_last {
-            self.head = Some(Head::of(status, parsed.version == Some(1), parsed.headers)?);
-        } else {
+    /// Where the head ends, if that has come. Each byte is looked at once, and no more of them than a head may have.
+    fn head_end(&mut self) -> Result<Option<usize>, Fault> {
+        if self.looked == 0 {
+            // Some targets end the answer before with a line more.
+            let begins = self.bytes.iter().position(|it| !b"\r\n".contains(it));
+            let blank = begins.unwrap_or(self.bytes.len());
+            self.bytes.drain(..blank);
+            self.blank += blank;
+        }
+        let room = HEAD_BYTES_MAX.checked_sub(self.blank);
+        let room = room.ok_or(Fault::LargeHead)?;
+        let bytes = &self.bytes[..self.bytes.len().min(room)];
+        if !bytes
+            .iter()
+            .zip(VERSION)
+            .all(|(byte, expected)| byte == expected)
+        {
+            return Err(Fault::NotHttp);
+        }
+        let from = self.looked.saturating_sub(2);
+        let end = empty_line_end(&bytes[from..]).map(|end| from + end);
+        self.looked = bytes.len();
+        match end {
+            None if self.bytes.len() > room => Err(Fault::LargeHead),
+            end => Ok(end),
+        }
+    }
+
+    /// Takes a whole head. One that only says that another comes leaves `head` empty.
+    fn take_head(&mut self, end: usize) -> Result<(), Fault> {
+        let parsed = with_headers(&self.bytes[..end], |response| {
+            let status = response.code.map(StatusCode::from_u16);
+            let status = status.and_then(Result::ok).ok_or(Fault::NotHttp)?;
+            let is_last = !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS;
+            let head = Head::of(status, response.version == Some(1), response.headers);
+            is_last.then_some(head).transpose()
+        });
+        self.head = parsed?;
+        if self.head.is_none() {
             self.interim += 1;
             if self.interim > INTERIM_MAX {
                 return Err(Fault::Interim);
             }
         }
-        self.bytes.drain(..bytes);
-        Ok(true)
+        self.bytes.drain(..end);
+        (self.blank, self.looked) = (0, 0);
+        Ok(())
     }
 
     fn take_body(&mut self) -> Option<Done> {
         let head = self.head?;
+        let is_large = self.bytes.len() > BODY_BYTES_MAX;
+        self.bytes.truncate(BODY_BYTES_MAX + 1); // As if they came one by one.
         let ends_at = match head.body {
             Framing::Bytes(bytes) => usize::try_from(bytes).ok(),
             Framing::Rest => None,
@@ -163,14 +183,13 @@ impl Answer {
                 Err(Malformed) => return Some(self.cut(head)),
             },
         };
-        let ends_at = ends_at.filter(|end| *end <= self.bytes.len());
-        match ends_at {
+        match ends_at.filter(|end| *end <= self.bytes.len()) {
             Some(end) => Some(Done {
                 status: head.status,
                 body: self.kept(head),
-                stays: head.stays && end == self.bytes.len(),
+                stays: head.stays && end == self.bytes.len() && !is_large,
             }),
-            None if self.bytes.len() > BODY_BYTES_MAX => Some(self.cut(head)),
+            None if is_large => Some(self.cut(head)),
             None => None,
         }
     }
@@ -275,6 +294,7 @@ fn has_no_body(status: StatusCode) -> bool {
 }
 
 fn number(value: &[u8]) -> Option<u64> {
+    let value = value.trim_ascii();
     let is_number = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
     let text = std::str::from_utf8(value).ok().filter(|_| is_number)?;
     text.parse().ok()
@@ -292,10 +312,48 @@ fn last_token(value: &[u8]) -> &[u8] {
     tokens(value).next_back().unwrap_or_default()
 }
 
-/// An empty line ends in there.
-fn ends_head(bytes: &[u8]) -> bool {
-    let two = |it: &[u8]| it == b"\n\n";
-    bytes.windows(3).any(|it| it == b"\n\r\n" || two(&it[1..])) || bytes.get(..2).is_some_and(two)
+/// Behind the first empty line.
+fn empty_line_end(bytes: &[u8]) -> Option<usize> {
+    let mut from = 0;
+    while let Some(at) = bytes[from..].iter().position(|it| *it == b'\n') {
+        from += at + 1;
+        match &bytes[from..] {
+            [b'\n', ..] => return Some(from + 1),
+            [b'\r', b'\n', ..] => return Some(from + 2),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Hands over what the head says, which nothing follows. What HTTP lets a reader of answers forgive is forgiven:
+/// folded lines, and spaces where none belong (RFC 9112, 4, 5.1 and 5.2).
+fn with_headers<T>(
+    head: &[u8],
+    read: impl FnOnce(Response<'_, '_>) -> Result<T, Fault>,
+) -> Result<T, Fault> {
+    let mut config = ParserConfig::default();
+    config
+        .allow_obsolete_multiline_headers_in_responses(true)
+        .allow_spaces_after_header_name_in_responses(true)
+        .allow_multiple_spaces_in_response_status_delimiters(true);
+    let lines = head.iter().filter(|byte| **byte == b'\n').count();
+    let (mut at_hand, mut more);
+    let headers: &mut [Header<'_>] = match lines {
+        0..=HEADERS_AT_HAND => {
+            at_hand = [EMPTY_HEADER; HEADERS_AT_HAND];
+            &mut at_hand
+        }
+        _ => {
+            more = vec![EMPTY_HEADER; lines];
+            &mut more
+        }
+    };
+    let mut response = Response::new(headers);
+    match config.parse_response(&mut response, head) {
+        Ok(Status::Complete(bytes)) if bytes == head.len() => read(response),
+        Ok(_) | Err(_) => Err(Fault::NotHttp),
+    }
 }
 
 /// What chunks begin with.
@@ -319,16 +377,16 @@ struct Malformed;
 fn chunk(bytes: &[u8]) -> Result<Chunk<'_>, Malformed> {
     let partial = Chunk::Partial { data: &[] };
     let (begin, length) = match parse_chunk_size(bytes) {
-        Ok(Status::Complete(found)) => found,
+        Ok(Status::Complete(found)) if found.0 <= CHUNK_LINE_MAX => found,
         Ok(Status::Partial) if bytes.len() <= CHUNK_LINE_MAX => return Ok(partial),
-        Ok(Status::Partial) | Err(_) => return Err(Malformed),
+        Ok(_) | Err(_) => return Err(Malformed),
     };
     let rest = bytes.get(begin..).ok_or(Malformed)?;
     if length == 0 {
         return match trailers_end(rest) {
-            Some(end) => Ok(Chunk::Last { end: begin + end }),
+            Some(end) if end <= TRAILERS_BYTES_MAX => Ok(Chunk::Last { end: begin + end }),
             None if rest.len() <= TRAILERS_BYTES_MAX => Ok(partial),
-            None => Err(Malformed),
+            _ => Err(Malformed),
         };
     }
     let length = usize::try_from(length).map_err(|_| Malformed)?;
@@ -411,6 +469,25 @@ mod tests {
             ),
             ("HTTP/1.0 200 OK\r\ncontent-length: 0\r\n\r\n".to_owned(), ok("", false)),
             (
+                "HTTP/1.1 200 OK\r\nx: a\r\n b\r\ncontent-length:\r\n\t2\r\nconnection: x,\r\n  close\r\n\r\nok"
+                    .to_owned(),
+                ok("ok", false),
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nx: y\r\n \r\ncontent-length: 2\r\n\r\nok".to_owned(),
+                ok("ok", true),
+            ),
+            (
+                "HTTP/1.1 200 OK\r\ncontent-length: 1\r\n 2\r\n\r\nok".to_owned(),
+                Err(Fault::BadLength),
+            ),
+            ("HTTP/1.1  200  OK\r\nContent-Length : 2\r\n\r\nok".to_owned(), ok("ok", true)),
+            (
+                format!("HTTP/1.1 200 OK\r\n{}content-length: 2\r\n\r\nok", "x: y\r\n".repeat(1_000)),
+                ok("ok", true),
+            ),
+            ("\r\n\r\n\nHTTP/1.1 204 OK\r\n\r\n".to_owned(), done(204, "", true)),
+            (
                 "HTTP/1.0 200 OK\r\nconnection: keep-alive\r\ncontent-length: 0\r\n\r\n".to_owned(),
                 ok("", true),
             ),
@@ -490,11 +567,26 @@ mod tests {
     fn heads_and_bodies_are_bounded() {
         let endless = format!("HTTP/1.1 200 OK\r\nx: {}", "y".repeat(HEAD_BYTES_MAX));
         assert_eq!(read(endless.as_bytes(), 4_096), Err(Fault::LargeHead));
-        let many = format!(
-            "HTTP/1.1 200 OK\r\n{}\r\n",
-            "a: b\r\n".repeat(HEADERS_MAX + 1)
-        );
-        assert_eq!(read(many.as_bytes(), 4_096), Err(Fault::NotHttp));
+        let head = |padding: usize| {
+            let head = "HTTP/1.1 204 X\r\nx: \r\n\r\n";
+            head.replace(": ", &format!(": {}", "y".repeat(padding - head.len())))
+        };
+        for (bytes, blank, expected) in [
+            (HEAD_BYTES_MAX, 0, done(204, "", true)),
+            (HEAD_BYTES_MAX, 1, Err(Fault::LargeHead)),
+            (HEAD_BYTES_MAX - 1, 1, done(204, "", true)),
+            (HEAD_BYTES_MAX + 1, 0, Err(Fault::LargeHead)),
+            (100, HEAD_BYTES_MAX, Err(Fault::LargeHead)),
+        ] {
+            let text = "\n".repeat(blank) + &head(bytes);
+            for piece in [1, 4_096, text.len()] {
+                assert_eq!(
+                    read(text.as_bytes(), piece),
+                    expected,
+                    "{bytes} {blank} {piece}"
+                );
+            }
+        }
         for (bytes, stays) in [(BODY_BYTES_MAX, true), (BODY_BYTES_MAX + 2, false)] {
             let mut answer = Answer::new(2);
             let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {bytes}\r\n\r\n");
