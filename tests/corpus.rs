@@ -36,6 +36,7 @@ targets! {
     http_request: a_request_is_the_same_however_it_is_cut,
     presence: a_member_is_who_serde_json_reads,
     proxy_header: a_proxy_s_header_is_the_same_however_it_is_cut,
+    webhook_answer: an_answer_is_the_same_however_it_is_cut,
     ws_codec: a_stream_of_frames_is_the_same_however_it_is_cut,
 }
 

@@ -10,7 +10,7 @@ use hyper::StatusCode;
 
 /// One answer on its way.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub struct Answer {
     /// What came and is not done with: of the head, then of the body with its framing.
     bytes: Vec<u8>,
     /// Ends of lines that came before the head.
@@ -44,16 +44,16 @@ enum Framing {
 
 /// A whole answer, or as much as is read of any.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Done {
-    pub(super) status: StatusCode,
-    pub(super) body: Vec<u8>,
+pub struct Done {
+    pub status: StatusCode,
+    pub body: Vec<u8>,
     /// The connection may be used again.
-    pub(super) stays: bool,
+    pub stays: bool,
 }
 
 /// Why there is no status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Fault {
+pub enum Fault {
     #[error("it closed the connection without an answer")]
     Closed,
     #[error("its answer is not HTTP/1.1")]
@@ -81,7 +81,7 @@ const CHUNK_LINE_MAX: usize = 1_024;
 const TRAILERS_BYTES_MAX: usize = 16 * 1024;
 
 impl Answer {
-    pub(super) fn new(keep_bytes: usize) -> Self {
+    pub fn new(keep_bytes: usize) -> Self {
         Self {
             bytes: Vec::new(),
             blank: 0,
@@ -92,11 +92,11 @@ impl Answer {
         }
     }
 
-    /// Takes what came; `Some` when that is all of it.
+    /// Takes what came; `Some` when that is all of it. Then nothing more is to be handed over.
     ///
     /// # Errors
     /// When it is no answer.
-    pub(super) fn take(&mut self, bytes: &[u8]) -> Result<Option<Done>, Fault> {
+    pub fn take(&mut self, bytes: &[u8]) -> Result<Option<Done>, Fault> {
         self.bytes.extend_from_slice(bytes);
         while self.head.is_none() {
             let Some(end) = self.head_end()? else {
@@ -108,7 +108,7 @@ impl Answer {
     }
 
     /// Its status is known, and only the body may be missing.
-    pub(super) fn has_status(&self) -> bool {
+    pub fn has_status(&self) -> bool {
         self.head.is_some()
     }
 
@@ -116,7 +116,7 @@ impl Answer {
     ///
     /// # Errors
     /// When there is no status.
-    pub(super) fn end(&self) -> Result<Done, Fault> {
+    pub fn end(&self) -> Result<Done, Fault> {
         let head = self.head.ok_or(Fault::Closed)?;
         Ok(self.cut(head))
     }

@@ -7,7 +7,7 @@
 //! other; nothing here waits while the bridge has other work.
 
 mod account;
-mod answer;
+pub mod answer;
 mod attempt;
 mod attempts;
 mod client;
