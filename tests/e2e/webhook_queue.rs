@@ -11,10 +11,10 @@ use sockudo::bridge::queue::TargetName;
 use crate::redis::Redis;
 use crate::redis_cluster::RedisCluster;
 use crate::support::config::{APP_ID, Config, KEY, SECRET};
-use crate::support::eventually;
 use crate::support::server::Server;
 use crate::support::skip::skip;
 use crate::support::webhook::WebhookSink;
+use crate::support::{DEADLINE, eventually};
 
 /// Starts Redis as a queue wants it, or says why not.
 fn redis(test: &str, arguments: &[&str]) -> Option<Redis> {
@@ -644,4 +644,40 @@ fn of_one_channel_a_target_hears_in_order_whichever_node_delivers() {
     for count in 0..300 {
         assert_eq!(sink.next()["subscription_count"], count);
     }
+}
+
+#[test]
+fn an_app_with_many_slow_targets_does_not_keep_the_jobs_of_another_in_redis() {
+    let test = "an_app_with_many_slow_targets_does_not_keep_the_jobs_of_another_in_redis";
+    let Some(mut redis) = redis(test, &[]) else {
+        return;
+    };
+    let (slow, mut prompt) = (WebhookSink::start(), WebhookSink::start());
+    slow.answers_after(DEADLINE * 10);
+    let kinds = ["channel_occupied"];
+    let hooks: Vec<Value> = (0..20)
+        .map(|it| json!({"url": slow.url_at(&format!("/{it}")), "event_types": kinds}))
+        .collect();
+    let config = config(&redis, json!(hooks))
+        .and_app("other", json!({"webhooks": [prompt.entry(&kinds)]}))
+        .with(json!({"queue": {"redis": {"concurrency": 5}}, "webhooks": {"batching": {"enabled": false}}}));
+    let server = Server::start(&config, 1);
+    let mut alice = server.client("alice");
+    for number in 0..10 {
+        alice.subscribes(&format!("slow-{number}"));
+    }
+    eventually("all jobs to be in Redis", || {
+        (waits(&mut redis) == 200).then_some(())
+    });
+    let mut bob = server.client_of("other", "bob");
+    for number in 0..50 {
+        let channel = format!("news-{number}");
+        bob.subscribes(&channel);
+        prompt.expects(json!({"name": "channel_occupied", "channel": channel}));
+    }
+    let waiting = waits(&mut redis);
+    assert!(
+        waiting >= 200,
+        "none of the slow app's was answered: {waiting}"
+    );
 }

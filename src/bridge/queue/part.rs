@@ -5,7 +5,8 @@
 //! May depend on: `bridge::queue`, `metrics::bridge`. Time is an argument; who speaks to the store does so
 //! elsewhere.
 //! Invariants: one turn is under way at a time; what a turn said is said again until it was answered; what
-//! waits here has the bound of the memory queue, and its policy; a target that fails has one job here.
+//! waits here has the bound of the memory queue, and its policy; a target that fails has one job here; no more
+//! is asked of an app of which this node has as many jobs as it has room left.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -136,6 +137,10 @@ const DONE_MS: u64 = 15;
 /// Jobs and bytes of one turn.
 const PUT_JOBS_MAX: usize = 512;
 const PUT_BYTES_MAX: usize = 1024 * 1024;
+/// Of a target that this node did not have: with the next turn come more.
+const FIRST_JOBS: usize = 1;
+/// One of so many parts of the room is for targets that this node does not have yet.
+const RESERVE_PART: usize = 4;
 /// Targets asked for in one turn.
 const ASKED_MAX: usize = 128;
 /// Targets whose failing is remembered.
@@ -244,12 +249,13 @@ impl Part {
     }
 
     /// What is to be said now; `None` if nothing is, or something is under way. `name_of` tells the app's id
-    /// and the target's name.
+    /// and the target's name, `app_of` whose a target is.
     pub fn begin<'a>(
         &mut self,
         now: Millis,
         wall_ms: u64,
         name_of: impl Fn(TargetId) -> Option<(&'a str, TargetName)>,
+        app_of: impl Fn(TargetName) -> Option<AppIndex>,
     ) -> Option<Turn> {
         if self.due(now).is_none_or(|due| due > now) {
             return None;
@@ -257,7 +263,7 @@ impl Part {
         if self.sending.is_none() {
             self.sending = self.next_put(now, wall_ms, name_of);
         }
-        let take = self.take();
+        let take = self.take(app_of);
         let under_way = UnderWay {
             room: take.room,
             wanted: take.targets.iter().copied().collect(),
@@ -328,7 +334,7 @@ impl Part {
         Some(Sending { put, jobs })
     }
 
-    fn take(&mut self) -> Take {
+    fn take(&mut self, app_of: impl Fn(TargetName) -> Option<AppIndex>) -> Take {
         if self.is_closing {
             let idle = self.targets.iter().filter(|(_, count)| **count == 0);
             let leave = idle
@@ -344,18 +350,30 @@ impl Part {
         let in_turn = self.targets.range((after, Bound::Unbounded));
         let in_turn = in_turn.chain(self.targets.iter()).take(self.targets.len());
         let mut targets: Vec<(TargetName, usize)> = Vec::new();
+        let mut last = None;
+        let held = self.held_by_app(&app_of);
+        let is_within_share = |name| {
+            let app = app_of(name).and_then(|app| held.get(&app));
+            app.is_none_or(|jobs| *jobs < room)
+        };
         for (name, count) in in_turn {
+            last.get_or_insert(*name);
             let most = match self.failing.contains(name) {
                 true => 1,
                 false => self.bounds.jobs_per_target_max,
             };
-            if *count < most {
+            if *count < most && (most == 1 || is_within_share(*name)) {
                 targets.push((*name, most - count));
             }
             if targets.len() >= ASKED_MAX {
-                self.asked_last = Some(*name);
+                last = Some(*name);
                 break;
             }
+        }
+        self.asked_last = last; // Where all were asked, the second begins the next time.
+        if room < self.bounds.jobs_max / 2 {
+            let held = |name: &TargetName| app_of(*name).and_then(|app| held.get(&app));
+            targets.sort_by_key(|(name, _)| (!self.failing.contains(name), held(name)));
         }
         // Targets that fail have their one job whatever the others do.
         let failing = targets
@@ -364,11 +382,27 @@ impl Part {
             .count();
         Take {
             room: room + failing,
+            reserve: (self.bounds.jobs_max / RESERVE_PART).min(room),
             room_per_target: self.bounds.jobs_per_target_max,
+            room_per_new_target: FIRST_JOBS,
             targets,
             leave: self.say.leave.clone(),
             failing: Arc::clone(&self.failing),
         }
+    }
+
+    /// Jobs that this node has, by app.
+    fn held_by_app(
+        &self,
+        app_of: impl Fn(TargetName) -> Option<AppIndex>,
+    ) -> BTreeMap<AppIndex, usize> {
+        let mut held = BTreeMap::new();
+        for (name, count) in self.targets.iter().filter(|(_, count)| **count > 0) {
+            if let Some(app) = app_of(*name) {
+                *held.entry(app).or_default() += *count;
+            }
+        }
+        held
     }
 
     /// The store has jobs: the next turn is due if there is room.
@@ -498,10 +532,9 @@ impl Part {
         self.counters.taken += taken.len() as u64;
         // Who was given all that was asked for may be given more.
         let wanted = |name: &TargetName| asked.wanted.get(name);
-        let per_target = self.bounds.jobs_per_target_max;
         let mut got = got.iter();
         self.rhythm.is_hungry = taken.len() >= asked.room.max(1)
-            || got.any(|(name, count)| *count >= wanted(name).copied().unwrap_or(per_target));
+            || got.any(|(name, count)| *count >= wanted(name).copied().unwrap_or(FIRST_JOBS));
         if self.failing.len() > FAILING_MAX {
             let targets = &self.targets;
             Arc::make_mut(&mut self.failing).retain(|name| targets.contains_key(name));

@@ -26,6 +26,29 @@ fn name() -> TargetName {
     TargetName::of("a", "http://x/", 0)
 }
 
+/// The only target of an app.
+fn of_app(app: u32) -> TargetName {
+    TargetName::of(&app.to_string(), "http://y/", 0)
+}
+
+/// So many jobs of each.
+fn taken_of(targets: &[(TargetName, usize)]) -> Answer {
+    let jobs = targets.iter().flat_map(|(target, count)| {
+        (0..*count).map(move |number| Taken {
+            receipt: Receipt {
+                target: *target,
+                text: format!("{target}/{number}").into(),
+            },
+            attempts: 0,
+            text: Vec::new(),
+        })
+    });
+    Answer {
+        taken: jobs.collect(),
+        ..Answer::default()
+    }
+}
+
 fn part() -> Part {
     let settings = QueueSettings {
         bytes_max: 1_000_000,
@@ -58,7 +81,8 @@ fn push(part: &mut Part, channel: &str, at: u64) {
 }
 
 fn begin(part: &mut Part, at: u64) -> Option<Turn> {
-    part.begin(Millis(at), 1_000_000 + at, |_| Some(("a", name())))
+    let app_of = |target| (0..99).find(|app| of_app(*app) == target).map(AppIndex);
+    part.begin(Millis(at), 1_000_000 + at, |_| Some(("a", name())), app_of)
 }
 
 fn channels(turn: &Turn) -> Vec<String> {
@@ -216,7 +240,7 @@ fn a_store_that_began_anew_is_noticed() {
     for (born, forgot) in [("x", 0), ("x", 0), ("y", 1), ("y", 1)] {
         part.close(Millis(0)); // Always due.
         let at = 10_000 + part.counters.taken;
-        let turn = part.begin(Millis(1 << 30), at, |_| None);
+        let turn = part.begin(Millis(1 << 30), at, |_| None, |_| None);
         turn.expect("a poll");
         let answer = Answer {
             born: Some(born.into()),
@@ -225,4 +249,49 @@ fn a_store_that_began_anew_is_noticed() {
         part.ended(Ok(answer), Millis(0), 0.0).expect("it answered");
         assert_eq!(part.counters.forgot, forgot, "{born}");
     }
+}
+
+#[test]
+fn where_room_is_scarce_only_apps_with_few_jobs_are_asked_for_and_the_fewest_first() {
+    for prompt in 0..4 {
+        let mut part = part();
+        begin(&mut part, 1_000).expect("the first turn");
+        let others = (0..4).filter(|app| *app != prompt);
+        let mut all: Vec<(TargetName, usize)> = others.map(|app| (of_app(app), 1)).collect();
+        all.push((of_app(4), 3));
+        all.push((of_app(prompt), 1));
+        part.ended(Ok(taken_of(&all)), Millis(1_000), 0.0)
+            .expect("it answered");
+        let receipt = Receipt {
+            target: of_app(prompt),
+            text: format!("{}/0", of_app(prompt)).into(),
+        };
+        part.done(&receipt, Millis(1_001));
+        let turn = begin(&mut part, 2_000).expect("it waited");
+        let asked: Vec<TargetName> = turn.take.targets.iter().map(|it| it.0).collect();
+        assert_eq!((asked[0], asked.len()), (of_app(prompt), 4));
+        assert!(!asked.contains(&of_app(4)), "it has more than is left");
+        assert_eq!((turn.take.room, turn.take.reserve), (2, 2));
+    }
+}
+
+#[test]
+fn each_target_is_asked_for_first_in_turn() {
+    let mut part = part();
+    begin(&mut part, 1_000).expect("the first turn");
+    let all: Vec<(TargetName, usize)> = (0..4).map(|app| (of_app(app), 1)).collect();
+    part.ended(Ok(taken_of(&all)), Millis(1_000), 0.0)
+        .expect("it answered");
+    let mut first = std::collections::BTreeSet::new();
+    for turn in 1..=4 {
+        let turn = begin(&mut part, 1_000 + turn * 1_000).expect("a poll");
+        first.insert(turn.take.targets[0].0);
+        part.ended(Ok(taken(0)), turn_at(turn.number), 0.0)
+            .expect("it answered");
+    }
+    assert_eq!(first.len(), 4);
+}
+
+fn turn_at(number: u64) -> Millis {
+    Millis(1_000 + (number - 1) * 1_000)
 }

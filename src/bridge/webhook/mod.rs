@@ -225,10 +225,12 @@ impl Webhooks {
         let now = self.now();
         if let Some(shared) = &mut self.shared {
             let targets = &self.targets;
-            shared.begin(now, wall_ms(), |id| {
+            let name_of = |id| {
                 let target = targets.target(id)?;
                 Some((&*target.entry.app.id, target.name))
-            });
+            };
+            let app_of = |name| targets.of_name(name).map(|(_, it)| it.entry.index);
+            shared.begin(now, wall_ms(), name_of, app_of);
         }
     }
 

@@ -13,7 +13,7 @@ use crate::bridge::queue::{
     part::{self, Part, PartBounds, PartCounters},
     store::{Answer, Store, StoreFault, StoreState, redis::old::OldList},
 };
-use crate::metrics::sample::WebhookStoreSample;
+use crate::{metrics::sample::WebhookStoreSample, protocol::app::AppIndex};
 
 /// Where webhooks wait.
 #[derive(Debug)]
@@ -64,13 +64,11 @@ impl Shared {
     pub(super) fn new(setup: SharedSetup, settings: &QueueSettings) -> Self {
         assert!(!setup.stores.is_empty(), "a store has a part");
         let settings = of_part(settings, setup.stores.len());
-        // While some are under way the next ones come.
-        let jobs_max = setup.in_flight_max * 2;
-        let jobs_per_target_max = jobs_max.min(settings.in_flight_per_target_max * 2);
+        // While some are under way the next ones come. One target has a quarter at most.
+        let jobs_per_target_max = settings.in_flight_per_target_max * 2;
+        let jobs_max = (setup.in_flight_max * 2).div_ceil(setup.stores.len());
         let bounds = PartBounds {
-            jobs_max: jobs_max
-                .div_ceil(setup.stores.len())
-                .max(jobs_per_target_max),
+            jobs_max: jobs_max.max(jobs_per_target_max * 4),
             jobs_per_target_max,
         };
         let part = |store| (Part::new(settings.clone(), bounds), store);
@@ -109,9 +107,10 @@ impl Shared {
         now: Millis,
         wall_ms: u64,
         name_of: impl Fn(TargetId) -> Option<(&'a str, TargetName)>,
+        app_of: impl Fn(TargetName) -> Option<AppIndex>,
     ) {
         for (index, (part, store)) in self.parts.iter_mut().enumerate() {
-            let Some(turn) = part.begin(now, wall_ms, &name_of) else {
+            let Some(turn) = part.begin(now, wall_ms, &name_of, &app_of) else {
                 continue;
             };
             let store = store.clone();

@@ -73,9 +73,13 @@ pub struct Dead {
 pub struct Take {
     /// Jobs at most.
     pub room: usize,
+    /// Of these, jobs that only targets may have that this node does not have yet.
+    pub reserve: usize,
     /// Jobs of one target at most that the node does not have already.
     pub room_per_target: usize,
-    /// Targets that this node has, and how many more jobs of each it wants. A driver whose targets belong
+    /// The same at the first time, for a driver whose targets belong to a node: so that many have some.
+    pub room_per_new_target: usize,
+    /// Targets that this node has, and how many more jobs of each it wants, first who is to have them first. A driver whose targets belong
     /// to no node gives what there is.
     pub targets: Vec<(TargetName, usize)>,
     /// Targets that are to be left to others for so many milliseconds.

@@ -332,7 +332,8 @@ impl Part {
             call.say(ms);
         }
         call.say(take.room);
-        call.say(take.room_per_target);
+        call.say(take.reserve);
+        call.say(take.room_per_new_target);
         call.say(TARGETS_MAX);
         call.say(take.targets.len());
         for (target, jobs) in &take.targets {

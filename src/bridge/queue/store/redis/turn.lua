@@ -1,7 +1,7 @@
 -- What became of a node's jobs, and the jobs that it gets.
 -- ARGV: node, number of its turn, its lease in ms, whether it was there before, dead letters, bytes of them, then lists with
 -- their lengths before them: done; again (job, ms); back; dead (job or '', letter); holds (-1: not said);
--- left targets (target, ms); then room, room per target, targets at most, wanted targets (target, jobs).
+-- left targets (target, ms); then room, what of it is for new targets, room per new target, targets at most, wanted targets (target, jobs).
 local jobs, ready, lanes, later, failed, state, sizes, dead, dead_order =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 local held, owned, nodes, last = KEYS[10], KEYS[11], KEYS[12], KEYS[13]
@@ -147,7 +147,7 @@ for _ = 1, next_number() do
 end
 
 -- What the node gets: of its targets first, then of targets that are nobody's.
-local room, room_per_target, targets_max = next_number(), next_number(), next_number()
+local room, reserve, room_per_target, targets_max = next_number(), next_number(), next_number(), next_number()
 local taken, released = {}, {}
 local function take(target, count)
   local low, high = '[' .. target .. '/', '(' .. target .. '0'
@@ -172,7 +172,7 @@ for _ = 1, next_number() do
   if not redis.call('ZSCORE', owned, entry) then
     released[#released + 1] = target
   else
-    local count = math.min(wanted, room)
+    local count = math.min(wanted, room - reserve)
     if count > 0 and take(target, count) < count and not has_ready(target)
       and redis.call('ZLEXCOUNT', held, '[' .. entry .. '/', '(' .. entry .. '0') == 0 then
       redis.call('ZREM', owned, entry)
