@@ -381,6 +381,12 @@ fn chunk(bytes: &[u8]) -> Result<Chunk<'_>, Malformed> {
         Ok(Status::Partial) if bytes.len() <= CHUNK_LINE_MAX => return Ok(partial),
         Ok(_) | Err(_) => return Err(Malformed),
     };
+    // Digits first, on one line (RFC 9112, 7.1).
+    let line = bytes.get(..begin.saturating_sub(2)).ok_or(Malformed)?;
+    let has_size = line.first().is_some_and(u8::is_ascii_hexdigit);
+    if !has_size || line.iter().any(|byte| b"\r\n".contains(byte)) {
+        return Err(Malformed);
+    }
     let rest = bytes.get(begin..).ok_or(Malformed)?;
     if length == 0 {
         return match trailers_end(rest) {
@@ -542,6 +548,9 @@ mod tests {
         let long_trailer = format!("0\r\nx: {}", "y".repeat(TRAILERS_BYTES_MAX));
         for (body, expected) in [
             ("x\r\n", ""),
+            (";x\r\n\r\n", ""),
+            ("2\r\nab\r\n;x=y\r\nz\r\n\r\n", "ab"),
+            ("0;x\ny\r\n\r\n", ""),
             ("1\r\nabc", "a"),
             ("2\r\nab\r\n-\r\n", "ab"),
             ("ffffffffffffffff\r\nab", "ab"),
