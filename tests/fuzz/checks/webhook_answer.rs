@@ -149,7 +149,8 @@ fn chunks(stream: &[u8]) -> Option<(Vec<u8>, usize)> {
     loop {
         let line = take_line(&mut rest)?;
         let size = line.split(|byte| *byte == b';').next()?.trim_ascii_end();
-        if line.contains(&b'\n') || size.is_empty() || !size.iter().all(u8::is_ascii_hexdigit) {
+        let is_size = (1..=16).contains(&size.len()) && size.iter().all(u8::is_ascii_hexdigit);
+        if line.contains(&b'\n') || !is_size {
             return None;
         }
         let bytes = u64::from_str_radix(std::str::from_utf8(size).ok()?, 16).ok()?;
