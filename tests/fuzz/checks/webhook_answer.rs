@@ -150,7 +150,7 @@ fn chunks(stream: &[u8]) -> Option<(Vec<u8>, usize)> {
         let line = take_line(&mut rest)?;
         let size = line.split(|byte| *byte == b';').next()?.trim_ascii_end();
         let is_size = (1..=16).contains(&size.len()) && size.iter().all(u8::is_ascii_hexdigit);
-        if line.contains(&b'\n') || !is_size {
+        if line.iter().any(|byte| b"\r\n".contains(byte)) || !is_size {
             return None;
         }
         let bytes = u64::from_str_radix(std::str::from_utf8(size).ok()?, 16).ok()?;
