@@ -306,7 +306,9 @@ impl<L: ShardLink> Bridge<L> {
                     return Ok(Exit::Interrupted);
                 }
                 Wake::Signal(Signal::Stop) if self.handover.departing.is_some() => {
-                    return Ok(self.has_handed_over());
+                    if self.is_ending_at_once() {
+                        return Ok(self.has_handed_over());
+                    }
                 }
                 Wake::Signal(Signal::Stop) if self.handover.taking.is_some() => {
                     self.stop_taking()?;

@@ -462,3 +462,52 @@ on_one_and_three_shards! {
     a_configuration_that_is_refused_is_said_and_the_old_process_goes_on,
     connections_with_tls_follow_and_sessions_are_resumed,
 }
+
+#[test]
+fn a_process_that_is_followed_ends_its_last_request_though_it_is_told_to_stop() {
+    let mut sink = WebhookSink::start();
+    let config = with_client_events_for(&sink, Config::new());
+    let mut server = Server::start(&config, 1);
+    let mut alice = server.client("alice");
+    alice.subscribes("private-x");
+    sink.answers_after(Duration::from_millis(700));
+    for number in 0..2_u64 {
+        alice.sends(numbered(number));
+    }
+    assert_eq!(number_of(&sink.next()), 0, "it is on its way");
+    let report = server.is_asked(&["upgrade", "--json"]);
+    assert!(report.status.success(), "{}", said(&report));
+    server.signal(libc::SIGTERM);
+    assert_eq!(number_of(&sink.next()), 1, "the first is not sent again");
+    sink.expects_nothing_for(Duration::from_secs(1));
+    let report: Value = serde_json::from_slice(&report.stdout).expect("it is JSON");
+    server.is_taken_over_by(report["pid"].as_u64().expect("a process"));
+    alice.expects_pong();
+}
+
+#[test]
+fn webhooks_that_the_next_process_does_not_want_are_delivered_by_the_old_one() {
+    let mut sink = WebhookSink::start();
+    let config = with_client_events_for(&sink, Config::new());
+    let mut server = Server::start(&config, 1);
+    let mut alice = server.client("alice");
+    alice.subscribes("private-x");
+    sink.answers_with(&[503; 3]);
+    for number in 0..5_u64 {
+        alice.sends(numbered(number));
+    }
+    alice.expects_pong();
+    let file = server.folder().join("config.json");
+    let text = fs::read(&file).expect("it is there");
+    let mut json: Value = serde_json::from_slice(&text).expect("it is JSON");
+    json["queue"] = json!({"driver": "none"});
+    fs::write(&file, json.to_string()).expect("it is ours");
+    server.is_upgraded();
+    let mut numbers: Vec<u64> = (0..5 + 3).map(|_| number_of(&sink.next())).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    assert_eq!(numbers, Vec::from_iter(0..5));
+    alice.sends(numbered(5));
+    alice.expects_pong();
+    sink.expects_nothing_for(Duration::from_millis(500));
+}

@@ -129,6 +129,8 @@ pub(in crate::bridge) struct Departing {
     guests_until: Instant,
     /// `None`: there is nobody to give them to.
     pub(super) bequest: Option<Bequest>,
+    /// It was told to stop, which it does anyway.
+    is_told: bool,
 }
 
 impl Departing {
@@ -502,6 +504,23 @@ impl<L: ShardLink> Bridge<L> {
         giving.push()
     }
 
+    /// A signal asks a process to stop that ends by itself, when what it has is passed on or delivered: only a second
+    /// one cuts that short.
+    pub(in crate::bridge) fn is_ending_at_once(&mut self) -> bool {
+        let Some(departing) = &mut self.handover.departing else {
+            return true;
+        };
+        let was_told = std::mem::replace(&mut departing.is_told, true);
+        if !was_told {
+            let node = &self.node_id;
+            tracing::info!(
+                node,
+                "stops when the webhooks that it still has are passed on or delivered"
+            );
+        }
+        was_told
+    }
+
     /// Goes on with an upgrade; true when this process has nothing left to do.
     pub(in crate::bridge) fn step_upgrade(&mut self) -> bool {
         let now = Instant::now();
@@ -617,6 +636,7 @@ impl<L: ShardLink> Bridge<L> {
             ends: now + deadline,
             guests_until: now + GUESTS_WITHIN.min(deadline),
             bequest: None,
+            is_told: false,
         });
         // The new process is this node for the others: nothing more is said or heard here.
         self.handover.nodes = self.nodes.take();

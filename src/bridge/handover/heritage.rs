@@ -237,12 +237,14 @@ impl<L: ShardLink> Bridge<L> {
     fn end_bequest(&mut self, bequest: Bequest, error: &LinkError) {
         let records = bequest.into_records();
         let webhooks = records.len();
-        tracing::warn!(
-            node = self.node_id,
-            %error,
-            webhooks,
-            "the new process did not take all webhooks that wait: this one delivers the rest"
-        );
+        if webhooks > 0 {
+            tracing::warn!(
+                node = self.node_id,
+                %error,
+                webhooks,
+                "the new process did not take all webhooks that wait: this one delivers the rest"
+            );
+        }
         self.webhooks.take_back(records);
     }
 

@@ -287,7 +287,8 @@ impl<L: ShardLink> Bridge<L> {
             stop_waits,
             ..
         } = taking;
-        if yours.webhooks_follow {
+        // Else the link ends here, and the old process delivers what waits.
+        if yours.webhooks_follow && self.webhooks.is_enabled() {
             self.webhooks.expect_heritage();
             self.handover.heir = Some(Heir::new(link));
         }

@@ -188,9 +188,14 @@ impl Webhooks {
         self.hurry();
     }
 
+    /// There are webhooks on this node.
+    pub fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+
     /// Webhooks of the process before are on their way: what occurs here meanwhile comes behind them.
     pub fn expect_heritage(&mut self) {
-        if self.enabled && self.shared.is_none() {
+        if self.shared.is_none() {
             self.expected.early = Some(MemoryQueue::new(self.queue.settings().clone()));
         }
     }
@@ -208,8 +213,7 @@ impl Webhooks {
                 }
             }
             WebhookRecord::Letter(LetterRecord { id, text }) => self.letters.restore(id, text),
-            WebhookRecord::Job(job) if self.enabled => self.inherit_job(job, now),
-            WebhookRecord::Job(_) => {}
+            WebhookRecord::Job(job) => self.inherit_job(job, now),
         }
     }
 
