@@ -125,7 +125,7 @@ struct Outgoing {
 /// All is given away but the webhooks that wait in this process' memory, which are given yet, or delivered here.
 #[derive(Debug)]
 pub(in crate::bridge) struct Departing {
-    ends: Instant,
+    pub(super) ends: Instant,
     guests_until: Instant,
     /// `None`: there is nobody to give them to.
     pub(super) bequest: Option<Bequest>,

@@ -12,9 +12,10 @@
 
 use std::{
     collections::VecDeque,
+    fmt,
     pin::pin,
     task::{Context, Poll, Waker},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use serde_bytes::ByteBuf;
@@ -213,12 +214,10 @@ impl<L: ShardLink> Bridge<L> {
                 bequest.deadline = Instant::now() + STEP_WITHIN;
                 self.pass_on(bequest);
             }
+            Ok((Packet::Refused(refused), _)) => self.end_bequest(bequest, &refused.reason),
             Ok((packet, _)) => {
-                tracing::warn!(
-                    packet = packet.name(),
-                    "the new process said this out of turn"
-                );
-                self.end_bequest(bequest, &LinkError::Ended);
+                let reason = format!("it said {} out of turn", packet.name());
+                self.end_bequest(bequest, &reason);
             }
             Err(error) => self.end_bequest(bequest, &error),
         }
@@ -234,18 +233,23 @@ impl<L: ShardLink> Bridge<L> {
     }
 
     /// What the new process may not have is delivered here.
-    fn end_bequest(&mut self, bequest: Bequest, error: &LinkError) {
+    fn end_bequest(&mut self, bequest: Bequest, reason: &impl fmt::Display) {
         let records = bequest.into_records();
         let webhooks = records.len();
         if webhooks > 0 {
             tracing::warn!(
                 node = self.node_id,
-                %error,
+                %reason,
                 webhooks,
                 "the new process did not take all webhooks that wait: this one delivers the rest"
             );
         }
         self.webhooks.take_back(records);
+        // They have their time from now on.
+        let deadline = Duration::from_secs(self.config.drain.deadline_s.into());
+        if let Some(departing) = &mut self.handover.departing {
+            departing.ends = Instant::now() + deadline;
+        }
     }
 
     /// What the old process passes on.

@@ -287,10 +287,13 @@ impl<L: ShardLink> Bridge<L> {
             stop_waits,
             ..
         } = taking;
-        // Else the link ends here, and the old process delivers what waits.
         if yours.webhooks_follow && self.webhooks.is_enabled() {
             self.webhooks.expect_heritage();
             self.handover.heir = Some(Heir::new(link));
+        } else if yours.webhooks_follow {
+            let reason = "there are no webhooks on it (queue.driver)".to_owned();
+            // If it cannot be said the old process has ended.
+            _ = link.try_send(&Packet::Refused(Refused { reason }), &[]);
         }
         self.handover.doors.files.set(true);
         self.broadcast(|| FromBridge::TakenOver);
