@@ -279,7 +279,7 @@ impl Webhooks {
     pub async fn progress(&mut self) {
         let now = self.now();
         let shared_due = self.shared.as_ref().and_then(|it| it.due(now));
-        // While older jobs are on their way the early ones only gather.
+        // Who has given all its jobs away begins none.
         let due = match self.given.has_all {
             true => [None, shared_due],
             false => [self.queue.next_due(), shared_due],
