@@ -72,6 +72,8 @@ enum Wrong {
     Down(usize, Road),
     /// The bus has given up some of its topics on a road.
     Deaf(usize, Road),
+    /// Deaf on the road of state before it came: it speaks only when it hears the others.
+    Unheard(usize),
     /// Those of all nodes, at one stroke.
     AllDown,
     /// It was too slow, and lost events.
@@ -94,6 +96,7 @@ impl Wrong {
             Self::Paused(_)
             | Self::Down(_, Road::State)
             | Self::Deaf(_, Road::State)
+            | Self::Unheard(_)
             | Self::Wedged => false,
         }
     }
@@ -105,6 +108,8 @@ impl Wrong {
             Self::Split(groups) => groups[node] != groups[for_whom],
             // Whoever hears nothing takes nobody for dead.
             Self::AllDown | Self::Wedged | Self::Deaf(_, Road::State) => false,
+            // It was not there yet.
+            Self::Unheard(_) => false,
             Self::Slow(_) | Self::Down(_, Road::Events) | Self::Deaf(_, Road::Events) => false,
         }
     }
@@ -117,6 +122,7 @@ impl Wrong {
             | Self::Paused(it)
             | Self::Down(it, Road::State)
             | Self::Deaf(it, Road::State) => *it == for_whom || self.silences(node, for_whom),
+            Self::Unheard(it) => *it == node,
             Self::Split(_) => self.silences(node, for_whom),
             Self::Slow(_) | Self::Down(_, Road::Events) | Self::Deaf(_, Road::Events) => false,
         }
@@ -132,6 +138,7 @@ impl Wrong {
             | Self::Split(_) => true,
             Self::AllDown
             | Self::Wedged
+            | Self::Unheard(_)
             | Self::Slow(_)
             | Self::Down(_, Road::Events)
             | Self::Deaf(_, Road::Events) => false,
@@ -240,6 +247,11 @@ impl World {
         if what.divides() {
             self.hooks.are_late(Millis(u64::MAX));
         }
+        if let Wrong::Deaf(node, Road::State) = what
+            && self.nodes.is_starting(node)
+        {
+            self.begins(Wrong::Unheard(node));
+        }
         self.troubles.cuts.push(Cut {
             from,
             until: None,
@@ -248,6 +260,9 @@ impl World {
     }
 
     fn ends(&mut self, what: &Wrong) {
+        if let Wrong::Deaf(node, Road::State) = what {
+            self.ends(&Wrong::Unheard(*node));
+        }
         let now = self.nodes.now();
         for cut in &mut self.troubles.cuts {
             if cut.until.is_none() && cut.what == *what {
