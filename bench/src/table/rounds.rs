@@ -2,8 +2,8 @@
 //!
 //! Owns: the order of a run, repetitions of void runs, what each run showed.
 //! May depend on: `cores`, `courses`, `cpu`, `exposition`, `rows`, `sink`, `spread`, `stalls`, `subjects`.
-//! Invariants: a course's subjects follow each other, in an order that alternates, so that what the machine
-//! does meanwhile falls on all of them; each run has a fresh process; a void run has no value.
+//! Invariants: a course's subjects follow each other, in an order that changes, so that what the
+//! machine does meanwhile falls on all of them; each run has a fresh process; a void run has no value.
 
 use std::{
     collections::BTreeMap,
@@ -80,11 +80,7 @@ impl Plan {
             ));
             shown.stalls.watch(WATCHED);
             for &course in Course::ALL {
-                let mut turn: Vec<usize> = self.takers(course).collect();
-                if round % 2 == 0 {
-                    turn.reverse();
-                }
-                for at in turn {
+                for at in in_turn(self.takers(course), round) {
                     let name = &self.subjects[at].name;
                     progress(&format!(
                         "round {round} of {}: {}: {name}",
@@ -146,6 +142,15 @@ impl Plan {
         }
         Ok(outcome)
     }
+}
+
+/// The order of a round, counted from 1. The first of a course comes behind another course, which is not the
+/// same, so each of them is the first in its turn: in as many rounds as there are of them each has each place once.
+pub(super) fn in_turn(all: impl Iterator<Item = usize>, round: u32) -> Vec<usize> {
+    let mut order: Vec<usize> = all.collect();
+    let by = (round as usize - 1) % order.len().max(1);
+    order.rotate_left(by);
+    order
 }
 
 /// Of the last ones.
@@ -288,5 +293,30 @@ fn wait_for_webhooks(outcome: &mut Outcome, sink: &Sink, wanted: u64, pid: u32) 
         if let Some(figure) = figures.find(|it| it.key == "cpu_per_client_event_us") {
             figure.value += behind_us / wanted.max(1) as f64;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_subject_has_each_place_once_in_as_many_rounds_as_there_are_subjects() {
+        for count in 1..6 {
+            let orders: Vec<Vec<usize>> = (1..=count as u32)
+                .map(|round| in_turn(0..count, round))
+                .collect();
+            for place in 0..count {
+                let mut there: Vec<usize> = orders.iter().map(|order| order[place]).collect();
+                there.sort_unstable();
+                assert_eq!(
+                    there,
+                    (0..count).collect::<Vec<_>>(),
+                    "place {place} of {count}"
+                );
+            }
+        }
+        assert_eq!(in_turn(0..3, 4), in_turn(0..3, 1));
+        assert!(in_turn(0..0, 2).is_empty());
     }
 }

@@ -15,6 +15,7 @@ use super::{
     Form,
     flags::{Flags, named},
     print::{self, Sheet},
+    rounds::in_turn,
     spread::Spread,
     subjects::{Program, Subject},
 };
@@ -230,10 +231,7 @@ impl ClusterTable {
         for (at, course) in measured.courses.iter().enumerate() {
             let mut batch_bytes = BATCH_BYTES_AT_FIRST;
             let nodes = measured.contenders.len() - 1;
-            let mut turn: Vec<usize> = (0..nodes).collect();
-            if round.is_multiple_of(2) {
-                turn.reverse();
-            }
+            let mut turn = in_turn(0..nodes, round);
             // The bare client does what ours did.
             turn.push(nodes);
             for who in turn {
