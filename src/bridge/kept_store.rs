@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use super::{
     adapter::BusError,
     link::ShardLink,
-    message::{FoundEvent, FromBridge, KeepEvent, KeptName},
+    message::{Found, FoundEvent, FromBridge, KeepEvent, KeptName},
     nodes::told::home_of,
     redis_cluster_setup::cluster_redis,
     redis_commands::{CommandFault, Purpose, RedisCommands},
@@ -301,15 +301,18 @@ impl KeptStore {
             }
             Reached::Read { name, result } => {
                 self.asks -= 1;
-                let text = self.read(result);
-                Some(found(*name, text))
+                let found = self.read(result);
+                Some(found_event(*name, found))
             }
             Reached::Waiting { name, write } => {
                 self.asks -= 1;
                 let left = write.until.saturating_duration_since(now);
                 let left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-                let text = (left_ms > 0).then(|| (Box::from(write.text()), left_ms));
-                Some(found(*name, text))
+                let found = match left_ms {
+                    0 => Found::Nothing,
+                    _ => Found::Text(Box::from(write.text()), left_ms),
+                };
+                Some(found_event(*name, found))
             }
         }
     }
@@ -322,13 +325,13 @@ impl KeptStore {
         }
     }
 
-    fn read(&mut self, result: Result<Vec<Value>, CommandFault>) -> Option<(Box<[u8]>, u64)> {
+    fn read(&mut self, result: Result<Vec<Value>, CommandFault>) -> Found {
         let counters = &mut self.counters;
         let answers = result.unwrap_or_default();
         let (text, left_ms) = match <[Value; 3]>::try_from(answers) {
             Ok([Value::Int(0), _, _]) => {
                 counters.misses += 1;
-                return None;
+                return Found::Nothing;
             }
             Ok(
                 [
@@ -337,9 +340,14 @@ impl KeptStore {
                     Value::Int(left_ms),
                 ],
             ) if usize::try_from(bytes).is_ok_and(|bytes| bytes == text.len()) => (text, left_ms),
+            // Too long for any event.
+            Ok([Value::Int(_), Value::BulkString(_), _]) => {
+                counters.failures += 1;
+                return Found::Nothing;
+            }
             Ok(_) | Err(_) => {
                 counters.failures += 1;
-                return None;
+                return Found::Unknown;
             }
         };
         // It has no end, or has just gone.
@@ -347,23 +355,23 @@ impl KeptStore {
             -1 => u64::MAX,
             gone if gone <= 0 => {
                 counters.misses += 1;
-                return None;
+                return Found::Nothing;
             }
             left_ms => left_ms.unsigned_abs(),
         };
         counters.hits += 1;
-        Some((text.into_boxed_slice(), left_ms))
+        Found::Text(text.into_boxed_slice(), left_ms)
     }
 }
 
-fn found(name: KeptName, text: Option<(Box<[u8]>, u64)>) -> (KeptName, FoundEvent) {
-    let found = FoundEvent {
+fn found_event(name: KeptName, found: Found) -> (KeptName, FoundEvent) {
+    let event = FoundEvent {
         app: name.app,
         partition: name.partition,
         channel: Arc::clone(&name.channel),
-        text,
+        found,
     };
-    (name, found)
+    (name, event)
 }
 
 /// Bytes of an event's text whose data an app may publish: each may be escaped.
@@ -463,19 +471,16 @@ impl<L: ShardLink> Bridge<L> {
         {
             return;
         }
-        self.ask_nodes_for_kept(&name);
+        self.ask_nodes_for_kept(name, Found::Unknown);
     }
 
-    fn ask_nodes_for_kept(&mut self, name: &KeptName) {
+    /// `found` is what is known without them.
+    fn ask_nodes_for_kept(&mut self, name: KeptName, found: Found) {
         if let Some(nodes) = self.nodes.as_mut().filter(|_| name.is_elsewhere) {
-            nodes.ask_kept(&self.apps, name);
+            nodes.ask_kept(&self.apps, &name);
         } else {
-            self.tell_found(FoundEvent {
-                app: name.app,
-                partition: name.partition,
-                channel: Arc::clone(&name.channel),
-                text: None,
-            });
+            let (_, found) = found_event(name, found);
+            self.tell_found(found);
         }
     }
 
@@ -495,9 +500,9 @@ impl<L: ShardLink> Bridge<L> {
         let Some((name, found)) = store.take(Instant::now(), reached) else {
             return;
         };
-        match found.text {
-            Some(_) => self.tell_found(found),
-            None => self.ask_nodes_for_kept(&name),
+        match found.found {
+            Found::Text(..) => self.tell_found(found),
+            Found::Nothing | Found::Unknown => self.ask_nodes_for_kept(name, found.found),
         }
     }
 

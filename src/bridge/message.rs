@@ -309,9 +309,17 @@ pub struct FoundEvent {
     pub app: AppIndex,
     pub partition: Partition,
     pub channel: Arc<str>,
-    /// The event as JSON, whoever wrote it, and for how many milliseconds it is kept; `None` where
-    /// there is none.
-    pub text: Option<(Box<[u8]>, u64)>,
+    pub found: Found,
+}
+
+/// An answer of the shared cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// The event as JSON, whoever wrote it, and for how many milliseconds it is kept.
+    Text(Box<[u8]>, u64),
+    Nothing,
+    /// It did not answer, or not so that it could be understood.
+    Unknown,
 }
 
 /// A channel's last event on its way between nodes.

@@ -153,10 +153,13 @@ impl ShardServer {
             key,
             local,
             member,
+            is_unanswered,
             ..
         } = question;
         turn.spend(Work::MEMBERSHIP);
-        let rules = self.apps.rules(app);
+        let mut rules = self.apps.rules(app);
+        // What is missed for want of an answer is told to the client alone.
+        rules.hook_misses &= !is_unanswered;
         let now = turn.now();
         let at = self.homes.enter(app, &channel, key);
         let mut user_id = member.as_ref().map(|member| Arc::clone(&member.user_id));

@@ -15,7 +15,7 @@ use shards::{
 
 use super::{ServerTurn, ShardServer, message::JoinQuestion, topics::JOINS_MAX};
 use crate::{
-    bridge::message::{FoundEvent, KeepEvent, KeptEvent, KeptName, ToBridge},
+    bridge::message::{Found, FoundEvent, KeepEvent, KeptEvent, KeptName, ToBridge},
     channel::{
         home::{Event, HomeRef, Rules},
         names::NameKey,
@@ -94,7 +94,11 @@ impl ShardServer {
         let is_shared = self.settings.shares_events && self.apps.get(app).is_some();
         let may_be_newer = is_shared && is_cache && (is_missing || is_unheard);
         let is_asked_for = may_be_newer || (is_missing && is_elsewhere);
-        if question.has_asked || !is_asked_for || self.kept_asks.joins == JOINS_MAX {
+        if question.has_asked || !is_asked_for {
+            return Some((to, question));
+        }
+        if self.kept_asks.joins == JOINS_MAX {
+            question.is_unanswered = true;
             return Some((to, question));
         }
         let known = home.and_then(|home| home.kept(turn.now()));
@@ -109,6 +113,7 @@ impl ShardServer {
                 is_elsewhere: is_missing && is_elsewhere,
             }));
             if turn.to_bridge(ask).is_err() {
+                question.is_unanswered = true;
                 return Some((to, question));
             }
         }
@@ -130,8 +135,10 @@ impl ShardServer {
         turn: &mut impl ServerTurn,
         app: AppIndex,
         channel: &Arc<str>,
+        is_answered: bool,
     ) {
-        for (to, question) in self.kept_asks.take(app, channel) {
+        for (to, mut question) in self.kept_asks.take(app, channel) {
+            question.is_unanswered = !is_answered;
             self.begin_join(turn, to, question);
         }
     }
@@ -141,7 +148,7 @@ impl ShardServer {
         while turn.work_left() > Work(0)
             && let Some((app, channel)) = self.kept_asks.late(turn.now())
         {
-            self.release_kept(turn, app, &channel);
+            self.release_kept(turn, app, &channel, false);
         }
     }
 
@@ -154,7 +161,7 @@ impl ShardServer {
         while turn.work_left() > Work(0)
             && let Some((app, channel)) = self.kept_asks.late(Millis(u64::MAX))
         {
-            self.release_kept(turn, app, &channel);
+            self.release_kept(turn, app, &channel, false);
         }
     }
 
@@ -215,7 +222,7 @@ impl ShardServer {
             debug_assert_eq!(self.homes.get(at).map(|it| it.key), Some(key));
             self.keep_for(turn, app, at, event, left_ms);
         }
-        self.release_kept(turn, app, &channel);
+        self.release_kept(turn, app, &channel, true);
     }
 
     fn keep_for(
@@ -264,7 +271,7 @@ impl ShardServer {
             app,
             partition,
             channel,
-            text,
+            found,
         } = found;
         let hash = self.name_hasher.hash(&channel);
         let at = self.homes.find(app, &channel, hash);
@@ -273,7 +280,10 @@ impl ShardServer {
         let is_newest =
             known.is_none_or(|(event, _)| self.kept_asks.is_as_asked(app, &channel, &event.frame));
         let is_wanted = is_newest && self.settings.shares_events && self.apps.get(app).is_some();
-        if let Some((text, left_ms)) = text.filter(|_| is_wanted) {
+        let is_answered = found != Found::Unknown;
+        if let Found::Text(text, left_ms) = found
+            && is_wanted
+        {
             match event_of_text(&text, &channel) {
                 Some(event) => {
                     let key = NameKey { partition, hash };
@@ -283,7 +293,7 @@ impl ShardServer {
                 None => self.counters.node_events_refused += 1,
             }
         }
-        self.release_kept(turn, app, &channel);
+        self.release_kept(turn, app, &channel, is_answered);
     }
 }
 

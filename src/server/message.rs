@@ -162,6 +162,8 @@ pub struct JoinQuestion {
     pub member: Option<Member>,
     /// Other nodes were asked for the channel's last event.
     pub has_asked: bool,
+    /// Nobody could be asked for it, or none answered: that it is missing is not known.
+    pub is_unanswered: bool,
 }
 
 /// Events of one API request whose channels have their home on one shard.

@@ -277,7 +277,7 @@ impl ShardServer {
         self.effects = effects;
         self.settle_home(turn, at);
         if is_forgotten {
-            self.release_kept(turn, app, &name);
+            self.release_kept(turn, app, &name, true);
         }
     }
 }

@@ -58,6 +58,7 @@ impl ShardServer {
             local,
             member,
             has_asked: false,
+            is_unanswered: false,
         };
         let question = Question::Join(Box::new(question));
         self.ask(turn, slot, home, Pending::Join { local }, question);

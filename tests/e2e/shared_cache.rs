@@ -1,13 +1,17 @@
 //! Last events of cache channels in a Redis: after a restart, on another node, while it is gone.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::redis::Redis;
 use crate::redis_cluster::RedisCluster;
+use crate::support::client::Client;
 use crate::support::config::{APP_ID, Config, merge};
 use crate::support::eventually;
 use crate::support::server::Server;
 use crate::support::skip::skip;
+use crate::support::webhook::WebhookSink;
 
 const NO_REDIS: &str = "there is no redis-server; `scripts/test` installs it";
 
@@ -311,4 +315,50 @@ fn a_node_that_nobody_uses_says_when_its_redis_is_gone_and_when_it_is_back() {
         redis.start_again();
         has_health(&server, "OK");
     }
+}
+
+#[test]
+fn what_a_dead_or_silent_cache_does_not_answer_is_a_miss_for_the_client_alone() {
+    let name = "what_a_dead_or_silent_cache_does_not_answer_is_a_miss_for_the_client_alone";
+    let Some(mut redis) = Redis::start() else {
+        return skip(name, NO_REDIS);
+    };
+    for shards in [1, 3] {
+        let mut sink = WebhookSink::start();
+        let config = on_redis(&redis, json!({}));
+        let config = config.with_app(json!({"webhooks": [sink.entry(&["cache_miss"])]}));
+        let server = Server::start(&config, shards);
+        has_health(&server, "OK");
+        let mut alice = server.client("alice");
+        is_missed_for_the_app(&mut alice, &mut sink, "cache-first");
+        redis.signal("STOP");
+        for number in 0..5 {
+            alice.subscribes_to_empty_cache(&format!("cache-silent-{number}"));
+        }
+        redis.signal("CONT");
+        is_missed_for_the_app(&mut alice, &mut sink, "cache-second");
+        redis.kill();
+        for number in 0..5 {
+            alice.subscribes_to_empty_cache(&format!("cache-dead-{number}"));
+        }
+        redis.start_again();
+        is_missed_for_the_app(&mut alice, &mut sink, "cache-third");
+    }
+}
+
+/// As soon as the cache answers again. Webhooks of one target come in order, so none was sent meanwhile.
+fn is_missed_for_the_app(client: &mut Client, sink: &mut WebhookSink, of: &str) {
+    let mut number = 0;
+    eventually("a miss that the cache has told", || {
+        number += 1;
+        client.subscribes_to_empty_cache(&format!("{of}-{number}"));
+        let event = sink.next_within(Duration::from_millis(500))?;
+        assert_eq!(event["name"], "cache_miss");
+        let channel = event["channel"].as_str().expect("a name");
+        assert!(
+            channel.starts_with(of),
+            "{channel}: the cache did not answer"
+        );
+        Some(())
+    });
 }
