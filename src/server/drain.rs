@@ -10,7 +10,7 @@
 use std::rc::Rc;
 
 use shards::{
-    application::{Millis, Slot},
+    application::{Millis, ShardId, Slot},
     work::Work,
 };
 
@@ -41,8 +41,11 @@ pub(super) struct Shed {
 /// Connections that are closed one after another.
 #[derive(Clone, Debug)]
 struct Pace {
-    /// Closes per second on this shard; 0 = spread over what is left of the time.
+    /// Closes per second of all shards together; 0 = spread over what is left of the time.
     rate_per_s: u32,
+    shards: u16,
+    /// What ticks gave beyond whole connections: thousandths of a connection, times the shards.
+    earned: u64,
     /// Connections that are to be closed, those owed included.
     left: u64,
     /// Connections to close at once.
@@ -52,9 +55,12 @@ struct Pace {
 }
 
 impl Pace {
-    fn new(rate_per_s: u32, shards: u16, left: u64) -> Self {
+    /// Shards take turns: each has its first connection before the one that comes after it.
+    fn new(rate_per_s: u32, (shard, shards): (ShardId, u16), left: u64) -> Self {
         Self {
-            rate_per_s: rate_per_s.div_ceil(u32::from(shards)),
+            rate_per_s,
+            shards,
+            earned: u64::from(shards.saturating_sub(shard.0)) * 1_000,
             left,
             owed: 0,
             next_index: 0,
@@ -66,7 +72,12 @@ impl Pace {
         let open = open.min(self.left);
         let share = match self.rate_per_s {
             0 => open.div_ceil((time_left_ms / TICK_MS).max(1)),
-            rate => (u64::from(rate) * TICK_MS).div_ceil(1_000),
+            rate => {
+                let (earned, price) = (self.earned, u64::from(self.shards) * 1_000);
+                let earned = earned + u64::from(rate) * TICK_MS;
+                self.earned = earned % price;
+                earned / price
+            }
         };
         self.owed = self.owed.saturating_add(share).min(open);
     }
@@ -87,7 +98,7 @@ impl ShardServer {
         self.shed = None;
         self.drain = Some(Drain {
             deadline,
-            pace: Pace::new(rate_per_s, self.shards, u64::MAX),
+            pace: Pace::new(rate_per_s, (self.shard, self.shards), u64::MAX),
             told: false,
             settling: None,
         });
@@ -124,7 +135,7 @@ impl ShardServer {
         if self.drain.is_some() {
             return; // All of them go.
         }
-        let pace = Pace::new(rate_per_s, self.shards, connections);
+        let pace = Pace::new(rate_per_s, (self.shard, self.shards), connections);
         self.shed = Some(Shed { until, pace });
         turn.keep_ticking(true);
         self.shed_some(turn);
@@ -260,5 +271,50 @@ impl ShardServer {
         }
         // There is always room in the lane of control; without an answer nothing new is opened.
         _ = turn.to_bridge(ToBridge::AppsTaken { number });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of all shards, tick by tick.
+    fn closed_by_tick(rate_per_s: u32, shards: u16, ticks: usize) -> Vec<u64> {
+        let all = 0..shards;
+        let mut paces: Vec<Pace> = all
+            .map(|shard| Pace::new(rate_per_s, (ShardId(shard), shards), u64::MAX))
+            .collect();
+        let tick = |_| {
+            let owed = paces.iter_mut().map(|pace| {
+                pace.owe(60_000, 1_000_000);
+                std::mem::take(&mut pace.owed)
+            });
+            owed.sum()
+        };
+        (0..ticks).map(tick).collect()
+    }
+
+    #[test]
+    fn all_shards_together_close_as_many_connections_per_second_as_was_asked_for() {
+        for (rate_per_s, shards) in [(1, 1), (2, 1), (4, 4), (1, 4), (7, 3), (100, 8), (4_999, 7)] {
+            let closed = closed_by_tick(rate_per_s, shards, 100);
+            let all: u64 = closed.iter().sum();
+            let (least, most) = (
+                u64::from(rate_per_s) * 10,
+                u64::from(rate_per_s) * 10 + u64::from(shards),
+            );
+            assert!(
+                (least..=most).contains(&all),
+                "{all} at {rate_per_s}/s on {shards} shards"
+            );
+        }
+    }
+
+    #[test]
+    fn shards_that_close_slowly_take_turns() {
+        let closed = closed_by_tick(1, 4, 60);
+        let at: Vec<usize> = (0..60).filter(|tick| closed[*tick] > 0).collect();
+        assert_eq!(at, [0, 9, 19, 29, 39, 49, 59]);
+        assert_eq!(closed.iter().sum::<u64>(), 7);
     }
 }

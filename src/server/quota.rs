@@ -30,10 +30,12 @@ pub(super) struct Quotas {
     apps: AHashMap<AppIndex, AppQuota>,
     api_addresses: AddressTable,
     upgrade_addresses: AddressTable,
-    /// This shard's part of the node's accept rate.
+    /// Fills as the node's would, and each accept takes as many tokens as there are shards: so all of them
+    /// together keep the node's rate, however low it is.
     accept: TokenBucket,
     accept_rate_per_s: u32,
     accept_burst: u32,
+    accept_price: u32,
     /// Apps of which other nodes do not know what is so; without other nodes there is none.
     unsaid: Vec<AppIndex>,
     /// Apps whose rates were used since the last tick, which tells of them.
@@ -89,6 +91,7 @@ impl Quotas {
             accept: TokenBucket::default(),
             accept_rate_per_s: 0,
             accept_burst: 0,
+            accept_price: 1,
             unsaid: Vec::new(),
             spenders: Vec::new(),
             has_nodes: false,
@@ -102,14 +105,15 @@ impl Quotas {
 
     /// The node's accept rate may have changed.
     pub(super) fn rates_changed(&mut self, settings: &Settings, shards: u16) {
-        self.accept_rate_per_s = settings.accept_rate_per_s.div_ceil(u32::from(shards));
-        self.accept_burst = settings.accept_burst.div_ceil(u32::from(shards));
+        self.accept_rate_per_s = settings.accept_rate_per_s;
+        self.accept_burst = settings.accept_burst.max(u32::from(shards));
+        self.accept_price = u32::from(shards);
     }
 
     /// Takes one accept of this shard's rate; always granted without a limit.
     pub(super) fn take_accept(&mut self, now: Millis) -> bool {
         let (burst, rate) = (self.accept_burst, self.accept_rate_per_s);
-        rate == 0 || self.accept.take_of(now, burst, rate, 1)
+        rate == 0 || self.accept.take_of(now, burst, rate, self.accept_price)
     }
 
     pub(super) fn admit_to_node(&mut self, connections_max: u64) -> bool {
