@@ -22,6 +22,9 @@ pub(super) struct Family {
     pub help: &'static str,
 }
 
+/// The label of what belongs to no app that is known.
+pub(super) const UNKNOWN_APP: &str = "unknown";
+
 const APP: &[&str] = &["app_id", "port"];
 const APP_CHANNEL_TYPE: &[&str] = &["app_id", "channel_type", "port"];
 const RATE_LIMIT: &[&str] = &["app_id", "limiter_type", "port", "request_context"];
@@ -92,13 +95,16 @@ pub(super) const WS_MESSAGES_RECEIVED: Family =
 pub(super) const WS_MESSAGES_SENT: Family =
     counter("ws_messages_sent_total", APP, "Messages to clients");
 pub(super) const HTTP_RECEIVED_BYTES: Family =
-    counter("http_received_bytes", APP, "Body bytes of API requests");
-pub(super) const HTTP_TRANSMITTED_BYTES: Family =
-    counter("http_transmitted_bytes", APP, "Body bytes of API answers");
+    counter("http_received_bytes", APP, "Body bytes of these calls");
+pub(super) const HTTP_TRANSMITTED_BYTES: Family = counter(
+    "http_transmitted_bytes",
+    APP,
+    "Body bytes of API answers below 400",
+);
 pub(super) const HTTP_CALLS_RECEIVED: Family = counter(
     "http_calls_received_total",
     APP,
-    "API calls that were carried out",
+    "API calls whose signature was right",
 );
 pub(super) const ADAPTER_RESOLVE_TIME: Family = histogram(
     "horizontal_adapter_resolve_time",
@@ -410,7 +416,7 @@ pub(super) const CACHE_WAITING_BYTES: Family = gauge(
 pub(super) const HTTP_ERRORS: Family = counter(
     "http_errors_total",
     &["app_id", "node", "status"],
-    "API answers of 400 and above",
+    "API answers of 400 and above; unknown: before an app was known",
 );
 pub(super) const BRIDGE_QUEUE_DEPTH: Family = gauge(
     "bridge_queue_depth",

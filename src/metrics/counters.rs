@@ -113,9 +113,12 @@ pub struct AppFaults {
     pub webhooks_dropped: u64,
     /// App-wide limits that refused: connections, backend events, reads.
     pub limit_denied: [u64; 3],
-    /// API answers >= 400: status and count; at most a dozen rows.
-    pub http_errors: Vec<(u16, u64)>,
+    pub http_errors: HttpErrors,
 }
+
+/// API answers >= 400: status and count; at most a dozen rows.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HttpErrors(Vec<(u16, u64)>);
 
 /// What one shard counts.
 #[derive(Clone, Debug, Default)]
@@ -123,6 +126,8 @@ pub struct ShardCounters {
     apps: AppRows<Box<AppCounters>>,
     /// Connections refused before an app was known.
     pub unknown_app_errors: [u64; 16],
+    /// Of API requests that were refused before an app was known.
+    pub unknown_http_errors: HttpErrors,
     /// `/up` calls without an app.
     pub system_http_calls: u64,
     /// Checks and refusals of the IP limiter: websocket_upgrade, http_api.
@@ -131,8 +136,8 @@ pub struct ShardCounters {
     /// Addresses that limiters remember, and those that they forgot before their window's end.
     pub addresses: u64,
     pub addresses_evicted: u64,
-    /// `timeout`, `too_large`, `bad_request`, `tls`.
-    pub handshake_failures: [u64; 4],
+    /// `timeout`, `too_large`, `bad_request`; those of TLS are the runtime's.
+    pub handshake_failures: [u64; 3],
     /// Proxies' connections that did not begin as they must: `timeout`, `missing`, `malformed`,
     /// `too_long`.
     pub proxy_header_failures: [u64; 4],
@@ -318,7 +323,7 @@ impl AppCounters {
 
     /// Counts one API answer of `status` >= 400.
     pub fn http_error(&mut self, status: u16) {
-        self.faults_mut().http_errors_add(status, 1);
+        self.faults_mut().http_errors.add(status, 1);
     }
 }
 
@@ -332,7 +337,7 @@ impl AppFaults {
         dropped_bytes: [0; 4],
         webhooks_dropped: 0,
         limit_denied: [0; 3],
-        http_errors: Vec::new(),
+        http_errors: HttpErrors(Vec::new()),
     };
 
     fn absorb(&mut self, other: &Self) {
@@ -342,16 +347,16 @@ impl AppFaults {
         absorb_all(&mut self.dropped_bytes, &other.dropped_bytes);
         self.webhooks_dropped += other.webhooks_dropped;
         absorb_all(&mut self.limit_denied, &other.limit_denied);
-        for (status, count) in &other.http_errors {
-            self.http_errors_add(*status, *count);
+        for (status, count) in other.http_errors.iter() {
+            self.http_errors.add(status, count);
         }
     }
 
     fn shortfall(&self, before: &Self) -> Self {
         let one = |now: u64, before: u64| before.saturating_sub(now);
-        let status = |(status, count): &(u16, u64)| {
-            let now = self.http_errors.iter().find(|row| row.0 == *status);
-            (*status, one(now.map_or(0, |row| row.1), *count))
+        let status = |(status, count)| {
+            let now = self.http_errors.iter().find(|row| row.0 == status);
+            (status, one(now.map_or(0, |row| row.1), count))
         };
         Self {
             connection_errors: fallen(&self.connection_errors, &before.connection_errors),
@@ -363,14 +368,22 @@ impl AppFaults {
             dropped_bytes: fallen(&self.dropped_bytes, &before.dropped_bytes),
             webhooks_dropped: one(self.webhooks_dropped, before.webhooks_dropped),
             limit_denied: fallen(&self.limit_denied, &before.limit_denied),
-            http_errors: before.http_errors.iter().map(status).collect(),
+            http_errors: HttpErrors(before.http_errors.iter().map(status).collect()),
         }
     }
+}
 
-    fn http_errors_add(&mut self, status: u16, count: u64) {
-        match self.http_errors.iter_mut().find(|row| row.0 == status) {
+impl HttpErrors {
+    /// Each status that was answered, and how often.
+    pub fn iter(&self) -> impl Iterator<Item = (u16, u64)> {
+        self.0.iter().copied()
+    }
+
+    /// Counts so many answers of `status`.
+    pub fn add(&mut self, status: u16, count: u64) {
+        match self.0.iter_mut().find(|row| row.0 == status) {
             Some(row) => row.1 += count,
-            None => self.http_errors.push((status, count)),
+            None => self.0.push((status, count)),
         }
     }
 }

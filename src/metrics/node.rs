@@ -7,9 +7,9 @@
 use super::{
     bridge::{AppWebhooks, DeadReason, DeliveryResult, WEBHOOK_EVENTS},
     catalogue as name,
-    catalogue::Family,
+    catalogue::{Family, UNKNOWN_APP},
     cluster,
-    counters::{AppCounters, ShardSnapshot},
+    counters::{AppCounters, HttpErrors, ShardSnapshot},
     families::Families,
     sample::{AppRow, CACHE_RESULTS, Sample, ShardSample, WebhookStoreSample},
 };
@@ -35,6 +35,12 @@ pub(super) fn add(families: &mut Families<'_>, sample: &Sample<'_>, rows: &[AppR
         }
     }
     add_handshakes(families, sample);
+    let snapshots = || sample.shards.iter().filter_map(|shard| shard.snapshot);
+    let mut unknown = HttpErrors::default();
+    for (status, count) in snapshots().flat_map(|it| it.counters.unknown_http_errors.iter()) {
+        unknown.add(status, count);
+    }
+    add_http_errors(families, sample.node, UNKNOWN_APP, &unknown);
     add_requests(families, sample);
     add_hops(families, sample);
     if let Some(numbers) = &sample.cluster {
@@ -375,12 +381,19 @@ const ROUTES: [&str; 6] = [
 /// Labels of `ShardCounters::app_lookups`.
 const LOOKUP_RESULTS: [&str; 2] = ["shard_hit", "negative_hit"];
 
+/// By `HANDSHAKE_REASONS`.
+fn failed_handshakes(shard: &ShardSnapshot) -> [u64; 4] {
+    let [timeout, too_large, bad_request] = shard.counters.handshake_failures;
+    let tls = &shard.runtime.tls;
+    let of_tls =
+        tls.failed_not_tls + tls.failed_by_client + tls.failed_by_us + tls.failed_unfinished;
+    [timeout, too_large, bad_request, of_tls]
+}
+
 fn add_handshakes(families: &mut Families<'_>, sample: &Sample<'_>) {
     for (index, reason) in HANDSHAKE_REASONS.into_iter().enumerate() {
         let snapshots = sample.shards.iter().filter_map(|shard| shard.snapshot);
-        let count: u64 = snapshots
-            .map(|s| s.counters.handshake_failures[index])
-            .sum();
+        let count: u64 = snapshots.map(|it| failed_handshakes(it)[index]).sum();
         families.add(
             &name::HANDSHAKE_FAILURES,
             &[sample.node, reason],
@@ -416,12 +429,13 @@ fn add_app(families: &mut Families<'_>, node: &str, id: &str, counters: &AppCoun
     }
     let dropped = counters.webhooks_dropped as f64;
     families.add(&name::WEBHOOK_EVENTS_DROPPED, &[id, node], dropped);
-    for (status, count) in &counters.http_errors {
-        families.add(
-            &name::HTTP_ERRORS,
-            &[id, node, &status.to_string()],
-            *count as f64,
-        );
+    add_http_errors(families, node, id, &counters.http_errors);
+}
+
+fn add_http_errors(families: &mut Families<'_>, node: &str, id: &str, errors: &HttpErrors) {
+    for (status, count) in errors.iter() {
+        let labels = [id, node, &status.to_string()];
+        families.add(&name::HTTP_ERRORS, &labels, count as f64);
     }
 }
 

@@ -575,6 +575,8 @@ fn the_numbers_of_all_shards_are_added_up() {
         "sockudo_broadcast_latency_ms_bucket{app_id=\"app-1\",channel_type=\"presence\",\
          port=\"9601\",recipient_count_bucket=\"md\",le=\"2.5\"} 2",
         "sockudo_http_errors_total{app_id=\"app-1\",node=\"n1\",status=\"401\"} 2",
+        "sockudo_http_errors_total{app_id=\"unknown\",node=\"n1\",status=\"404\"} 6",
+        "sockudo_handshake_failures_total{node=\"n1\",reason=\"tls\"} 104",
         "sockudo_mesh_queue_depth{node=\"n1\",peer=\"1\",shard=\"0\"} 5",
         "sockudo_shard_accepts_refused_total{node=\"n1\",shard=\"1\"} 11",
         "sockudo_shard_accept_rests_total{node=\"n1\",shard=\"1\"} 12",
@@ -746,7 +748,11 @@ fn a_forgotten_app_takes_nothing_away_from_other_and_no_app_leaves_it() {
                 counters.connected,
                 row.webhooks.retries,
             ];
-            format!("{} {counted:?} {:?}", row.id, counters.faults().http_errors)
+            format!(
+                "{} {counted:?} {:?}",
+                row.id,
+                counters.faults().http_errors.iter().collect::<Vec<_>>()
+            )
         };
         rows.iter().map(row).collect::<Vec<String>>()
     };
@@ -933,6 +939,7 @@ fn idle_shard() -> ShardSnapshot {
 fn busy_shard() -> ShardSnapshot {
     let mut shard = idle_shard();
     shard.counters.unknown_app_errors[0] = 7;
+    shard.counters.unknown_http_errors.add(404, 3);
     shard.counters.system_http_calls = 2;
     shard.runtime.mesh_depths = vec![0, 5];
     shard.runtime.mesh_overflow_depths = vec![0, 0];

@@ -7,7 +7,7 @@
 
 use super::{
     catalogue as name,
-    catalogue::Family,
+    catalogue::{Family, UNKNOWN_APP},
     counters::{
         AppCounters, CHANNEL_TYPES, ConnectionError, LATENCY_BUCKETS_MS, Latency, RECIPIENT_BUCKETS,
     },
@@ -34,7 +34,6 @@ pub(super) fn add(families: &mut Families<'_>, sample: &Sample<'_>, rows: &[AppR
 }
 
 /// Labels of what belongs to no app.
-const UNKNOWN_APP: &str = "unknown";
 const SYSTEM: &str = "system";
 const GLOBAL: &str = "global";
 

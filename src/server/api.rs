@@ -203,9 +203,6 @@ impl ShardServer {
         let app = self.app_by_id(turn.now(), id)?;
         let index = app.entry.index;
         exchange.app = index;
-        let counters = self.counters.app(index);
-        counters.http_calls += 1;
-        counters.http_received_bytes += body.len() as u64;
         let request = ApiRequest {
             head,
             route,
@@ -218,7 +215,12 @@ impl ShardServer {
         let mut work = Work::default();
         let checked = request.check(&app.connections, &mut work, &mut self.scratch);
         turn.spend(work);
-        Ok((app, checked?))
+        let action = checked?;
+        // Whoever cannot sign moves no numbers of an app but those of refusals.
+        let counters = self.counters.app(index);
+        counters.http_calls += 1;
+        counters.http_received_bytes += body.len() as u64;
+        Ok((app, action))
     }
 
     /// The app's budget has answered.
@@ -472,14 +474,18 @@ impl ShardServer {
     ) {
         let took_us = turn.clock_us().saturating_sub(exchange.began_us);
         self.counters.http_request(exchange.route as usize, took_us);
-        if exchange.app.0 != u32::MAX {
-            let counters = self.counters.app(exchange.app);
-            if exchange.asked.content == Content::Whole {
-                counters.http_transmitted_bytes += bytes as u64;
+        let is_refused = status.code() >= 400;
+        if exchange.app.0 == u32::MAX {
+            if is_refused {
+                self.counters.unknown_http_errors.add(status.code(), 1);
             }
-            if status.code() >= 400 {
-                counters.http_error(status.code());
-            }
+            return;
+        }
+        let counters = self.counters.app(exchange.app);
+        if is_refused {
+            counters.http_error(status.code());
+        } else if exchange.asked.content == Content::Whole {
+            counters.http_transmitted_bytes += bytes as u64;
         }
     }
 

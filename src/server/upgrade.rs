@@ -240,12 +240,16 @@ impl ShardServer {
                 self.counters.app(app).faults_mut().limit_denied[0] += 1;
                 self.refused_by_app(app, ConnectionError::OverQuota);
             }
-            UpgradeRefusal::Draining
-            | UpgradeRefusal::PathNotFound
+            UpgradeRefusal::PathNotFound
             | UpgradeRefusal::VersionMissing
             | UpgradeRefusal::VersionInvalid
-            | UpgradeRefusal::VersionUnsupported
-            | UpgradeRefusal::TlsRequired => {}
+            | UpgradeRefusal::VersionUnsupported => {
+                let errors = &mut self.counters.unknown_app_errors;
+                errors[ConnectionError::ProtocolError as usize] += 1;
+            }
+            UpgradeRefusal::TlsRequired => self.refused_by_app(app, ConnectionError::ProtocolError),
+            // It is no error of anybody's: the client comes back elsewhere.
+            UpgradeRefusal::Draining => {}
         }
         self.close_saying(turn, slot, refusal.code(), refusal.reason());
     }

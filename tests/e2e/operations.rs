@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::on_one_and_three_shards;
-use crate::support::config::Config;
+use crate::support::config::{APP_ID, Config};
 use crate::support::eventually;
 use crate::support::server::{Server, own_address};
 use crate::support::skip::skip;
@@ -105,6 +105,32 @@ fn the_metrics_count_connections_and_messages(shards: usize) {
     drop(clients);
     eventually("none in the metrics", || {
         (connected() == Some(0.0)).then_some(())
+    });
+}
+
+// Who cannot sign moves no number of an app but that of its refusals; each refusal has a number.
+fn what_is_refused_is_counted_as_refused_alone(shards: usize) {
+    let server = Server::start(&Config::new(), shards);
+    let mut api = server.api();
+    api.publishes("e", "news", "1");
+    let path = format!("/apps/{APP_ID}/channels");
+    assert_eq!(server.gets(&path).status, 401);
+    assert_eq!(server.gets("/apps/no-such-app/channels").status, 404);
+    let mut wire = server.wire();
+    wire.upgrades("/app/app-key?protocol=4", "");
+    _ = wire.frame();
+    let counted = |name: &str, label: &str| server.metric_with(name, label).unwrap_or(0.0);
+    let app = format!("app_id=\"{APP_ID}\"");
+    eventually("all of it in the metrics", || {
+        let refused = |label: &str| counted("sockudo_http_errors_total", label);
+        let is_counted = refused("status=\"401\"") == 1.0
+            && refused("app_id=\"unknown\"") == 1.0
+            && counted("sockudo_http_calls_received_total", &app) == 1.0
+            && counted(
+                "sockudo_connection_errors_total",
+                "error_type=\"protocol_error\"",
+            ) == 1.0;
+        is_counted.then_some(())
     });
 }
 
@@ -420,6 +446,7 @@ on_one_and_three_shards! {
     a_reload_lets_new_apps_in_and_a_broken_file_changes_nothing,
     connections_that_come_and_go_leave_no_memory_behind,
     the_metrics_count_connections_and_messages,
+    what_is_refused_is_counted_as_refused_alone,
     a_bare_options_is_told_the_health_as_get_is_also_while_draining,
     a_connection_that_has_lasted_long_enough_is_sent_to_come_back,
 }
