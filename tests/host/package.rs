@@ -69,6 +69,7 @@ fn the_package_installs_upgrades_and_leaves_nothing_when_it_is_purged() {
     dpkg(&root, &["--install", &shown(&first)]);
     let program = root.join("usr/bin/sockudo");
     let config = root.join("etc/sockudo/sockudo.toml");
+    let role = root.join("usr/share/sockudo/ansible/roles/sockudo_host/files");
     for (path, mode) in [
         (program.clone(), 0o755),
         (config.clone(), 0o600),
@@ -78,6 +79,11 @@ fn the_package_installs_upgrades_and_leaves_nothing_when_it_is_purged() {
         (root.join("usr/lib/tmpfiles.d/sockudo.conf"), 0o644),
         (root.join("usr/share/doc/sockudo/copyright"), 0o644),
         (root.join("usr/share/sockudo/monitoring/rules.yml"), 0o644),
+        // What the role for Ansible installs lies in it.
+        (role.join("sockudo.service"), 0o644),
+        (role.join("sockudo@.service"), 0o644),
+        (role.join("sysusers.d/sockudo.conf"), 0o644),
+        (role.join("tmpfiles.d/sockudo.conf"), 0o644),
     ] {
         let found = fs::metadata(&path).unwrap_or_else(|error| panic!("{path:?}: {error}"));
         assert_eq!(found.permissions().mode() & 0o7777, mode, "{path:?}");
