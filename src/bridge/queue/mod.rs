@@ -10,6 +10,7 @@ mod batch;
 pub mod dead;
 pub(super) mod lane;
 pub mod memory;
+mod owned;
 pub mod part;
 #[cfg(test)]
 mod part_tests;

@@ -5,12 +5,11 @@
 //! May depend on: `bridge::queue`, `metrics::bridge`. Time is an argument; who speaks to the store does so
 //! elsewhere.
 //! Invariants: one turn is under way at a time; what a turn said is said again until it was answered; what
-//! waits here has the bound of the memory queue, and its policy; a target that fails has one job here; no more
-//! is asked of an app of which this node has as many jobs as it has room left.
+//! waits here has the bound of the memory queue, and its policy; a target that fails has one job here; what an app
+//! has of the room leaves a third of it to others.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    ops::Bound,
     sync::Arc,
 };
 
@@ -19,6 +18,7 @@ use shards::application::Millis;
 use super::{
     Job, QueueSettings, TargetId, TargetName,
     memory::{Left, MemoryQueue},
+    owned::Owned,
     record::Record,
     store::{Answer, Dead, NewJob, Put, Receipt, StoreFault, StoreState, Take, Taken, Turn},
 };
@@ -48,10 +48,7 @@ pub struct Part {
     /// Each job that this node has.
     held: BTreeSet<Receipt>,
     /// Targets that this node has, and how many jobs of them.
-    targets: BTreeMap<TargetName, usize>,
-    failing: Arc<BTreeSet<TargetName>>,
-    /// Where the next turn begins to ask, so that each target has its turn.
-    asked_last: Option<TargetName>,
+    owned: Owned,
     say: Say,
     under_way: Option<UnderWay>,
     rhythm: Rhythm,
@@ -132,19 +129,16 @@ pub struct Heard {
 
 /// A store is asked so often although there is nothing to say: for what others left, and to live.
 const POLL_MS: u64 = 250;
-/// What is done waits so long for company.
+/// What is done waits so long for company, unless it is one of so many parts of all the jobs that may be here.
 const DONE_MS: u64 = 15;
+const DONE_PART: usize = 4;
 /// Jobs and bytes of one turn.
 const PUT_JOBS_MAX: usize = 512;
 const PUT_BYTES_MAX: usize = 1024 * 1024;
 /// Of a target that this node did not have: with the next turn come more.
 const FIRST_JOBS: usize = 1;
-/// One of so many parts of the room is for targets that this node does not have yet.
-const RESERVE_PART: usize = 4;
 /// Targets asked for in one turn.
 const ASKED_MAX: usize = 128;
-/// Targets whose failing is remembered.
-const FAILING_MAX: usize = 10_000;
 /// A store that does not answer is asked again after so long at most.
 const PAUSE_MAX_MS: u64 = 2_000;
 
@@ -161,9 +155,7 @@ impl Part {
             put_number: 0,
             turn_number: 0,
             held: BTreeSet::new(),
-            targets: BTreeMap::new(),
-            failing: Arc::default(),
-            asked_last: None,
+            owned: Owned::default(),
             say: Say::default(),
             under_way: None,
             rhythm: Rhythm::default(),
@@ -234,28 +226,23 @@ impl Part {
 
     /// A target that fails gets one job at a time.
     pub fn set_failing(&mut self, target: TargetName, is_failing: bool) {
-        match is_failing {
-            true => Arc::make_mut(&mut self.failing).insert(target),
-            false => Arc::make_mut(&mut self.failing).remove(&target),
-        };
+        self.owned.set_failing(target, is_failing);
     }
 
     fn let_go(&mut self, receipt: &Receipt) {
-        if self.held.remove(receipt)
-            && let Some(count) = self.targets.get_mut(&receipt.target)
-        {
-            *count = count.saturating_sub(1);
+        if self.held.remove(receipt) {
+            self.owned.let_go(receipt.target);
         }
     }
 
     /// What is to be said now; `None` if nothing is, or something is under way. `name_of` tells the app's id
-    /// and the target's name, `app_of` whose a target is.
+    /// and the target's name, `app_of` the app of a target.
     pub fn begin<'a>(
         &mut self,
         now: Millis,
         wall_ms: u64,
         name_of: impl Fn(TargetId) -> Option<(&'a str, TargetName)>,
-        app_of: impl Fn(TargetName) -> Option<AppIndex>,
+        app_of: impl Fn(TargetName) -> Option<&'a str>,
     ) -> Option<Turn> {
         if self.due(now).is_none_or(|due| due > now) {
             return None;
@@ -266,7 +253,7 @@ impl Part {
         let take = self.take(app_of);
         let under_way = UnderWay {
             room: take.room,
-            wanted: take.targets.iter().copied().collect(),
+            wanted: take.targets.iter().map(|it| (it.target, it.jobs)).collect(),
             done: self.say.done.len(),
             again: self.say.again.len(),
             back: self.say.back.len(),
@@ -334,75 +321,28 @@ impl Part {
         Some(Sending { put, jobs })
     }
 
-    fn take(&mut self, app_of: impl Fn(TargetName) -> Option<AppIndex>) -> Take {
+    fn take<'a>(&mut self, app_of: impl Fn(TargetName) -> Option<&'a str>) -> Take {
         if self.is_closing {
-            let idle = self.targets.iter().filter(|(_, count)| **count == 0);
-            let leave = idle
-                .map(|(target, _)| (*target, 0))
-                .chain(self.say.leave.iter().copied());
+            let idle = self.owned.idle().map(|target| (target, 0));
+            let leave = idle.chain(self.say.leave.iter().copied());
             return Take {
                 leave: leave.collect(),
                 ..Take::default()
             };
         }
         let room = self.room();
-        let after = self.asked_last.map_or(Bound::Unbounded, Bound::Excluded);
-        let in_turn = self.targets.range((after, Bound::Unbounded));
-        let in_turn = in_turn.chain(self.targets.iter()).take(self.targets.len());
-        let mut targets: Vec<(TargetName, usize)> = Vec::new();
-        let mut last = None;
-        let held = self.held_by_app(&app_of);
-        let is_within_share = |name| {
-            let app = app_of(name).and_then(|app| held.get(&app));
-            app.is_none_or(|jobs| *jobs < room)
-        };
-        for (name, count) in in_turn {
-            last.get_or_insert(*name);
-            let most = match self.failing.contains(name) {
-                true => 1,
-                false => self.bounds.jobs_per_target_max,
-            };
-            if *count < most && (most == 1 || is_within_share(*name)) {
-                targets.push((*name, most - count));
-            }
-            if targets.len() >= ASKED_MAX {
-                last = Some(*name);
-                break;
-            }
-        }
-        self.asked_last = last; // Where all were asked, the second begins the next time.
-        if room < self.bounds.jobs_max / 2 {
-            let held = |name: &TargetName| app_of(*name).and_then(|app| held.get(&app));
-            targets.sort_by_key(|(name, _)| (!self.failing.contains(name), held(name)));
-        }
-        // Targets that fail have their one job whatever the others do.
-        let failing = targets
-            .iter()
-            .filter(|(name, _)| self.failing.contains(name))
-            .count();
+        let most = self.bounds.jobs_per_target_max;
+        let asked = self.owned.ask((room, most, ASKED_MAX), app_of);
         Take {
-            room: room + failing,
-            reserve: (self.bounds.jobs_max / RESERVE_PART).min(room),
-            room_per_target: self.bounds.jobs_per_target_max,
+            room,
+            room_per_target: most,
             room_per_new_target: FIRST_JOBS,
-            targets,
+            apps: asked.apps,
+            targets: asked.targets,
+            is_new_first: self.turn_number.is_multiple_of(2),
             leave: self.say.leave.clone(),
-            failing: Arc::clone(&self.failing),
+            failing: Arc::clone(self.owned.failing()),
         }
-    }
-
-    /// Jobs that this node has, by app.
-    fn held_by_app(
-        &self,
-        app_of: impl Fn(TargetName) -> Option<AppIndex>,
-    ) -> BTreeMap<AppIndex, usize> {
-        let mut held = BTreeMap::new();
-        for (name, count) in self.targets.iter().filter(|(_, count)| **count > 0) {
-            if let Some(app) = app_of(*name) {
-                *held.entry(app).or_default() += *count;
-            }
-        }
-        held
     }
 
     /// The store has jobs: the next turn is due if there is room.
@@ -422,12 +362,15 @@ impl Part {
             || !say.dead.is_empty()
             || !say.leave.is_empty()
             || (rhythm.is_hungry && self.has_room())
-            || (self.is_closing && self.targets.values().any(|count| *count == 0))
+            || (self.is_closing && self.owned.idle().next().is_some())
             || self.sending.is_some();
-        let done = rhythm.done_since.map(|since| match self.has_room() {
-            true => since.plus(DONE_MS),
-            false => now,
-        });
+        let is_much = say.done.len() >= self.bounds.jobs_max.div_ceil(DONE_PART);
+        let done = rhythm
+            .done_since
+            .map(|since| match is_much || !self.has_room() {
+                true => now,
+                false => since.plus(DONE_MS),
+            });
         let backlog = self.backlog.next_due().filter(|_| self.sending.is_none());
         let poll = rhythm.ended.plus(POLL_MS);
         let due = [is_urgent.then_some(now), done, backlog, Some(poll)];
@@ -437,10 +380,7 @@ impl Part {
 
     /// For jobs of targets that answer.
     fn room(&self) -> usize {
-        let busy = self.targets.iter();
-        let busy = busy.filter(|(name, _)| !self.failing.contains(name));
-        let busy: usize = busy.map(|(_, count)| *count).sum();
-        self.bounds.jobs_max.saturating_sub(busy)
+        self.bounds.jobs_max.saturating_sub(self.owned.busy())
     }
 
     fn has_room(&self) -> bool {
@@ -486,7 +426,7 @@ impl Part {
         let mut heard = self.hear(answer, &under_way);
         heard.has_forgotten = has_forgotten;
         if self.is_closing {
-            self.targets.retain(|_, count| *count > 0);
+            self.owned.remove_idle();
         }
         match fault {
             Some(fault) => {
@@ -512,19 +452,19 @@ impl Part {
 
     fn hear(&mut self, answer: Answer, asked: &UnderWay) -> Heard {
         if answer.was_dead {
-            self.targets.values_mut().for_each(|count| *count = 0);
+            self.owned.let_go_all();
             self.held.clear();
         }
         for target in &answer.released {
             // What came back meanwhile is counted again when it is taken.
-            self.targets.remove(target);
+            self.owned.remove(*target);
         }
         let mut got: BTreeMap<TargetName, usize> = BTreeMap::new();
         let mut taken = Vec::with_capacity(answer.taken.len());
         for job in answer.taken {
             if self.held.insert(job.receipt.clone()) {
                 let target = job.receipt.target;
-                *self.targets.entry(target).or_default() += 1;
+                self.owned.took(target);
                 *got.entry(target).or_default() += 1;
                 taken.push(job);
             }
@@ -535,10 +475,7 @@ impl Part {
         let mut got = got.iter();
         self.rhythm.is_hungry = taken.len() >= asked.room.max(1)
             || got.any(|(name, count)| *count >= wanted(name).copied().unwrap_or(FIRST_JOBS));
-        if self.failing.len() > FAILING_MAX {
-            let targets = &self.targets;
-            Arc::make_mut(&mut self.failing).retain(|name| targets.contains_key(name));
-        }
+        self.owned.forget_failing();
         Heard {
             taken,
             was_dead: answer.was_dead,
@@ -585,7 +522,7 @@ impl Part {
             && say.again.is_empty()
             && say.back.is_empty()
             && say.dead.is_empty();
-        let is_known = nothing_to_say && self.targets.is_empty();
+        let is_known = nothing_to_say && self.owned.is_empty();
         self.is_put() && self.held.is_empty() && (is_known || self.is_failing())
     }
 

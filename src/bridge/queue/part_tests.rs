@@ -4,15 +4,19 @@
 //! May depend on: `bridge::queue`.
 //! Invariants: no test waits, and no store is there.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use shards::application::Millis;
 
 use super::{
     QueueSettings, TargetId, TargetName,
+    owned::{Asked, Owned},
     part::{Part, PartBounds},
     record::Record,
-    store::{Answer, Receipt, StoreFault, Taken, Turn},
+    store::{Answer, Receipt, StoreFault, Taken, Turn, Wanted},
 };
 use crate::{
     bridge::message::{WebhookEvent, WebhookKind},
@@ -26,9 +30,15 @@ fn name() -> TargetName {
     TargetName::of("a", "http://x/", 0)
 }
 
+const APPS: [&str; 6] = ["0", "1", "2", "3", "4", "5"];
+
 /// The only target of an app.
-fn of_app(app: u32) -> TargetName {
-    TargetName::of(&app.to_string(), "http://y/", 0)
+fn named(app: &str) -> TargetName {
+    TargetName::of(app, "http://y/", 0)
+}
+
+fn of_app(app: usize) -> TargetName {
+    named(APPS[app])
 }
 
 /// So many jobs of each.
@@ -81,8 +91,14 @@ fn push(part: &mut Part, channel: &str, at: u64) {
 }
 
 fn begin(part: &mut Part, at: u64) -> Option<Turn> {
-    let app_of = |target| (0..99).find(|app| of_app(*app) == target).map(AppIndex);
+    let app_of = |target| APPS.into_iter().find(|app| named(app) == target);
     part.begin(Millis(at), 1_000_000 + at, |_| Some(("a", name())), app_of)
+}
+
+/// Targets asked for, and how many jobs of each.
+fn asked(turn: &Turn) -> Vec<(TargetName, usize)> {
+    let targets = turn.take.targets.iter();
+    targets.map(|it| (it.target, it.jobs)).collect()
 }
 
 fn channels(turn: &Turn) -> Vec<String> {
@@ -180,12 +196,14 @@ fn what_is_done_waits_for_company_unless_there_is_no_room() {
     // All that one target may have came: there may be more.
     let hungry = begin(&mut part, 1_000).expect("more is asked for");
     assert_eq!((hungry.take.room, hungry.take.targets.len()), (2, 0));
+    assert_eq!(hungry.take.apps, [("".into(), 6)]);
     part.ended(Ok(taken(0)), Millis(1_001), 0.0)
         .expect("it answered");
     part.done(&receipt("0"), Millis(1_002));
     assert!(begin(&mut part, 1_003).is_none());
+    part.done(&receipt("1"), Millis(1_017));
     let turn = begin(&mut part, 1_017).expect("they waited");
-    assert_eq!(turn.take.targets, [(name(), 1)]);
+    assert_eq!(asked(&turn), [(name(), 2)]);
 }
 
 #[test]
@@ -206,7 +224,8 @@ fn a_target_that_fails_has_one_job_and_others_keep_their_room() {
     part.again(&receipt("0"), Millis(1_500));
     let turn = begin(&mut part, 1_003).expect("a job to be tried again");
     assert_eq!(turn.again, [(receipt("0"), 497)]);
-    assert_eq!((turn.take.room, turn.take.targets), (9, vec![(name(), 1)]));
+    assert_eq!((turn.take.room, asked(&turn)), (8, vec![(name(), 1)]));
+    assert_eq!(turn.take.targets[0].app, None, "whatever its app has");
 }
 
 #[test]
@@ -268,10 +287,12 @@ fn where_room_is_scarce_only_apps_with_few_jobs_are_asked_for_and_the_fewest_fir
         };
         part.done(&receipt, Millis(1_001));
         let turn = begin(&mut part, 2_000).expect("it waited");
-        let asked: Vec<TargetName> = turn.take.targets.iter().map(|it| it.0).collect();
+        let asked: Vec<TargetName> = asked(&turn).iter().map(|it| it.0).collect();
         assert_eq!((asked[0], asked.len()), (of_app(prompt), 4));
         assert!(!asked.contains(&of_app(4)), "it has more than is left");
-        assert_eq!((turn.take.room, turn.take.reserve), (2, 2));
+        assert_eq!(turn.take.room, 2);
+        let known: Vec<usize> = turn.take.apps.iter().map(|it| it.1).collect();
+        assert_eq!(known, [0, 1, 1, 1, 3], "the store knows of all");
     }
 }
 
@@ -282,14 +303,70 @@ fn each_target_is_asked_for_first_in_turn() {
     let all: Vec<(TargetName, usize)> = (0..4).map(|app| (of_app(app), 1)).collect();
     part.ended(Ok(taken_of(&all)), Millis(1_000), 0.0)
         .expect("it answered");
-    let mut first = std::collections::BTreeSet::new();
+    let mut first = BTreeSet::new();
     for turn in 1..=4 {
         let turn = begin(&mut part, 1_000 + turn * 1_000).expect("a poll");
-        first.insert(turn.take.targets[0].0);
+        first.insert(turn.take.targets[0].target);
         part.ended(Ok(taken(0)), turn_at(turn.number), 0.0)
             .expect("it answered");
     }
     assert_eq!(first.len(), 4);
+}
+
+#[test]
+fn each_target_of_an_app_and_each_app_of_many_is_asked_for_in_turn() {
+    let mut owned = Owned::default();
+    let target = |app: usize, number| TargetName::of(&app.to_string(), "http://z/", number);
+    let of: BTreeMap<TargetName, String> = (0..300)
+        .flat_map(|app| (0..2).map(move |number| (target(app, number), app.to_string())))
+        .collect();
+    for name in of.keys() {
+        owned.took(*name);
+        owned.let_go(*name);
+    }
+    let app_of = |name| of.get(&name).map(String::as_str);
+    let mut seen: BTreeSet<TargetName> = BTreeSet::new();
+    for _ in 0..6 {
+        let asked = owned.ask((9, 3, 128), app_of);
+        assert_eq!((asked.targets.len(), asked.apps.len()), (128, 128));
+        for it in &asked.targets {
+            let (app, jobs) = &asked.apps[it.app.expect("none fails")];
+            assert_eq!((Some(&**app), *jobs), (app_of(it.target), 0));
+        }
+        seen.extend(asked.targets.iter().map(|it| it.target));
+    }
+    assert_eq!(seen.len(), 600, "six times 128 are more than 600");
+}
+
+#[test]
+fn jobs_of_targets_that_fail_take_no_room_from_their_app() {
+    let mut owned = Owned::default();
+    let targets: Vec<TargetName> = (0..9).map(|it| TargetName::of("a", "x", it)).collect();
+    for target in &targets {
+        owned.took(*target);
+    }
+    assert_eq!(owned.busy(), 9);
+    for target in &targets[1..] {
+        owned.set_failing(*target, true);
+    }
+    assert_eq!(owned.busy(), 1);
+    let asked = owned.ask((7, 3, 128), |_| Some("a"));
+    assert_eq!(asked.apps, [("a".into(), 1)]);
+    let (target, jobs, app) = (targets[0], 2, Some(0));
+    assert_eq!(asked.targets, [Wanted { target, jobs, app }]);
+    owned.let_go(targets[5]);
+    owned.set_failing(targets[0], true);
+    let asked = owned.ask((8, 3, 128), |_| Some("a"));
+    let (target, jobs, app) = (targets[5], 1, None);
+    assert_eq!(asked.targets, [Wanted { target, jobs, app }]);
+    assert_eq!((asked.apps.len(), owned.busy()), (0, 0));
+    for target in &targets {
+        owned.set_failing(*target, false);
+    }
+    assert_eq!(owned.busy(), 8);
+    targets.iter().for_each(|target| owned.remove(*target));
+    assert_eq!((owned.busy(), owned.is_empty()), (0, true));
+    assert_eq!(owned.ask((8, 3, 128), |_| Some("a")), Asked::default());
 }
 
 fn turn_at(number: u64) -> Millis {

@@ -338,7 +338,7 @@ fn a_dead_target_is_tried_now_and_then_however_many_events_come() {
 
 #[test]
 fn targets_that_hang_leave_half_of_the_places_to_others() {
-    let mut queue = MemoryQueue::new(settings());
+    let mut queue = with_places(6);
     let hanging: Vec<TargetId> = (10..14).map(TargetId).collect();
     for target in &hanging {
         for channel in ["a", "b", "c", "d"] {
@@ -356,7 +356,7 @@ fn targets_that_hang_leave_half_of_the_places_to_others() {
     }
     now = now.plus(5_000);
     let mut under_way: Vec<(TargetId, Job)> = std::iter::from_fn(|| queue.start(now)).collect();
-    assert_eq!(under_way.len(), 2, "half of four places");
+    assert_eq!(under_way.len(), 2, "an app leaves one of three");
     queue.push(TWO, APP, event("a"), now);
     assert_eq!(queue.start(now).expect("a place for another").0, TWO);
     let (target, job) = under_way.remove(0);
@@ -453,10 +453,11 @@ fn with_places(in_flight_max: usize) -> MemoryQueue {
 fn an_app_leaves_a_third_of_the_free_places_to_those_that_come_and_they_do_so_too() {
     for (places, expected) in [
         (1, [1, 0, 0, 0]),
-        (2, [2, 0, 0, 0]),
-        (5, [4, 1, 0, 0]),
-        (20, [14, 4, 2, 0]),
-        (64, [43, 14, 5, 2]),
+        (2, [1, 1, 0, 0]),
+        (3, [2, 1, 0, 0]),
+        (5, [3, 1, 1, 0]),
+        (20, [13, 5, 1, 1]),
+        (64, [43, 14, 5, 1]),
     ] {
         let mut queue = with_places(places);
         let mut under_way = Vec::new();

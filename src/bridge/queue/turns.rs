@@ -3,8 +3,8 @@
 //! Owns: the requests under way and the listed lanes of each app, and the order of the apps.
 //! May depend on: `bridge::queue`, `protocol::app`.
 //! Invariants: of the apps with listed lanes the one with the fewest requests under way has its turn, and of
-//! equals the one that had none for longest; an app has one request under way, or fewer than twice as many as
-//! places are free when its last one begins; no step walks the apps.
+//! equals the one that had none for longest; an app has one request under way, or leaves free at least half as many
+//! places as it has; no step walks the apps.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -22,6 +22,12 @@ pub(super) struct Turns {
     number: u64,
     in_flight: usize,
     listed: usize,
+}
+
+/// Who has `held` and begins another one leaves free at least half as many as it has then. The first one may always
+/// begin.
+pub(super) fn leaves_a_third(held: usize, free: usize) -> bool {
+    free > 0 && (held == 0 || held + 1 < free * 2)
 }
 
 /// Requests under way, the number of the last turn, and whose they are.
@@ -82,8 +88,7 @@ impl Turns {
 
     /// An app that has many requests under way leaves places to those that have few.
     pub(super) fn may_start(&self, app: AppIndex, places: usize) -> bool {
-        let (held, free) = (self.held(app), self.free(places));
-        free > 0 && (held == 0 || held < free * 2)
+        leaves_a_third(self.held(app), self.free(places))
     }
 
     /// An app that has so few may have several requests under way to one target.

@@ -229,7 +229,7 @@ impl Webhooks {
                 let target = targets.target(id)?;
                 Some((&*target.entry.app.id, target.name))
             };
-            let app_of = |name| targets.of_name(name).map(|(_, it)| it.entry.index);
+            let app_of = |name| targets.of_name(name).map(|(_, it)| &*it.entry.app.id);
             shared.begin(now, wall_ms(), name_of, app_of);
         }
     }

@@ -13,7 +13,7 @@ use crate::bridge::queue::{
     part::{self, Part, PartBounds, PartCounters},
     store::{Answer, Store, StoreFault, StoreState, redis::old::OldList},
 };
-use crate::{metrics::sample::WebhookStoreSample, protocol::app::AppIndex};
+use crate::metrics::sample::WebhookStoreSample;
 
 /// Where webhooks wait.
 #[derive(Debug)]
@@ -107,7 +107,7 @@ impl Shared {
         now: Millis,
         wall_ms: u64,
         name_of: impl Fn(TargetId) -> Option<(&'a str, TargetName)>,
-        app_of: impl Fn(TargetName) -> Option<AppIndex>,
+        app_of: impl Fn(TargetName) -> Option<&'a str>,
     ) {
         for (index, (part, store)) in self.parts.iter_mut().enumerate() {
             let Some(turn) = part.begin(now, wall_ms, &name_of, &app_of) else {

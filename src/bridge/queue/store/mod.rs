@@ -71,21 +71,33 @@ pub struct Dead {
 /// What a node has places for.
 #[derive(Clone, Debug, Default)]
 pub struct Take {
-    /// Jobs at most.
+    /// Jobs at most, beside those of targets that fail.
     pub room: usize,
-    /// Of these, jobs that only targets may have that this node does not have yet.
-    pub reserve: usize,
     /// Jobs of one target at most that the node does not have already.
     pub room_per_target: usize,
     /// The same at the first time, for a driver whose targets belong to a node: so that many have some.
     pub room_per_new_target: usize,
-    /// Targets that this node has, and how many more jobs of each it wants, first who is to have them first. A driver whose targets belong
-    /// to no node gives what there is.
-    pub targets: Vec<(TargetName, usize)>,
+    /// Apps of which this node has jobs, or targets, and how many jobs of targets that answer, for a driver that
+    /// shares the room between apps. Of other apps it has none.
+    pub apps: Vec<(Arc<str>, usize)>,
+    /// Targets that this node has, first who is to have jobs first. A driver whose targets belong to no node gives
+    /// what there is.
+    pub targets: Vec<Wanted>,
+    /// Within an app, targets that the node does not have come first this time.
+    pub is_new_first: bool,
     /// Targets that are to be left to others for so many milliseconds.
     pub leave: Vec<(TargetName, u64)>,
     /// Targets that fail, each of which gets one job: for a driver that sees to it itself.
     pub failing: Arc<BTreeSet<TargetName>>,
+}
+
+/// A target, and how many more jobs of it a node wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    pub target: TargetName,
+    pub jobs: usize,
+    /// Its app's place in `Take::apps`; `None`: it fails, and has its job whatever the others do.
+    pub app: Option<usize>,
 }
 
 /// What the store says.

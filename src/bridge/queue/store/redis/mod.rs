@@ -2,7 +2,7 @@
 //!
 //! Owns: `RedisStore`, the names of its keys; the scripts `put` and `turn`, which are the queue; `old`, the list
 //! of Sockudo 2.9.
-//! May depend on: `bridge::{queue, redis_commands}`, the crate `redis`.
+//! May depend on: `bridge::{queue, redis_commands}`, `protocol::json`, the crate `redis`.
 //! Invariants: a target belongs to one node at a time, which has its jobs in their order; a node that says
 //! nothing for its lease is dead, and what it had is free; a full Redis refuses jobs and gives them away
 //! all the same; nothing is ever trimmed unseen: a bound says what goes, counts it and keeps it as a dead
@@ -22,10 +22,13 @@ use std::{
 
 use redis::{Cmd, ErrorKind, Pipeline, RedisError, Script, ServerErrorKind, Value};
 
-use super::{Answer, Put, Receipt, SettledLetter, StoreFault, StoreState, Taken, Turn};
-use crate::bridge::{
-    queue::TargetName,
-    redis_commands::{Purpose, RedisCommands},
+use super::{Answer, Put, Receipt, SettledLetter, StoreFault, StoreState, Take, Taken, Turn};
+use crate::{
+    bridge::{
+        queue::TargetName,
+        redis_commands::{Purpose, RedisCommands},
+    },
+    protocol::json::write_escaped,
 };
 
 /// Bounds and times of the queue in Redis.
@@ -93,8 +96,8 @@ pub const REDIS_PURPOSE: Purpose = Purpose {
     commands: "+eval +evalsha +@hash +@sortedset +@string +@list +time +info on the keys of the queue",
 };
 
-/// New targets of one turn.
-const TARGETS_MAX: usize = 32;
+/// Apps that one turn looks at for targets that are nobody's.
+const APPS_MAX: usize = 64;
 
 impl Keys {
     /// `part` is a hash tag: all keys have its slot. `None` where there is one server.
@@ -251,6 +254,32 @@ impl Call<'_> {
         self.words.push(word.to_string().into_bytes());
     }
 
+    fn say_take(&mut self, take: &Take) {
+        self.say(take.leave.len());
+        for (target, ms) in &take.leave {
+            self.say(target);
+            self.say(ms);
+        }
+        self.say(take.room);
+        self.say(take.room_per_new_target);
+        self.say(APPS_MAX);
+        self.say(u8::from(take.is_new_first));
+        self.say(take.apps.len());
+        for (app, jobs) in &take.apps {
+            // As it stands in the text of its jobs.
+            let mut word = Vec::with_capacity(app.len());
+            write_escaped(&mut word, app);
+            self.words.push(word);
+            self.say(jobs);
+        }
+        self.say(take.targets.len());
+        for wanted in &take.targets {
+            self.say(wanted.target);
+            self.say(wanted.jobs);
+            self.say(wanted.app.map_or(0, |it| it + 1));
+        }
+    }
+
     /// By its digest, or whole where the server does not know it.
     fn command(&self, is_known: bool) -> Cmd {
         let (name, script) = match is_known {
@@ -292,6 +321,7 @@ impl Part {
         let mut keys = self.keys.all(&SHARED_KEYS);
         keys.extend(self.keys.all(&["held", "owned", "nodes"]));
         keys.push(self.keys.of(&format!("turn:{}", self.node)));
+        keys.push(self.keys.of("apps"));
         let (script, words) = (&self.scripts.turn, Vec::new());
         let mut call = Call {
             script,
@@ -325,21 +355,7 @@ impl Part {
                 holds.iter().for_each(|it| call.say(&it.text));
             }
         }
-        let take = &turn.take;
-        call.say(take.leave.len());
-        for (target, ms) in &take.leave {
-            call.say(target);
-            call.say(ms);
-        }
-        call.say(take.room);
-        call.say(take.reserve);
-        call.say(take.room_per_new_target);
-        call.say(TARGETS_MAX);
-        call.say(take.targets.len());
-        for (target, jobs) in &take.targets {
-            call.say(target);
-            call.say(jobs);
-        }
+        call.say_take(&turn.take);
         call
     }
 

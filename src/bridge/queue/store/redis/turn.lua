@@ -1,10 +1,13 @@
 -- What became of a node's jobs, and the jobs that it gets.
 -- ARGV: node, number of its turn, its lease in ms, whether it was there before, dead letters, bytes of them, then lists with
 -- their lengths before them: done; again (job, ms); back; dead (job or '', letter); holds (-1: not said);
--- left targets (target, ms); then room, what of it is for new targets, room per new target, targets at most, wanted targets (target, jobs).
+-- left targets (target, ms); then room, room per new target, apps to look at, whether new targets come first, apps of which
+-- the node has something (app, jobs), wanted targets (target, jobs, place of its app; 0: it fails).
+-- `apps` has the targets that are nobody's once more, by app. It is made here, of `lanes` and of the jobs' texts, so that nodes
+-- of builds before need not know it: an entry may be of a target that has an owner by now, and is dropped when that is seen.
 local jobs, ready, lanes, later, failed, state, sizes, dead, dead_order =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
-local held, owned, nodes, last = KEYS[10], KEYS[11], KEYS[12], KEYS[13]
+local held, owned, nodes, last, apps = KEYS[10], KEYS[11], KEYS[12], KEYS[13], KEYS[14]
 -- After a write that needs no memory a full Redis lets a script do the rest: so the queue drains.
 redis.call('ZREM', nodes, '')
 
@@ -146,8 +149,44 @@ for _ = 1, next_number() do
   if redis.call('ZREM', owned, node .. '/' .. target) == 1 then disown(target, ms) end
 end
 
--- What the node gets: of its targets first, then of targets that are nobody's.
-local room, reserve, room_per_target, targets_max = next_number(), next_number(), next_number(), next_number()
+-- Which targets are nobody's, by app: those that came to be so since this was looked at last, and the oldest, in case one
+-- was overlooked. A put has 512 jobs at most.
+local SWEEP_MAX = 600
+local function entry_of(target)
+  local member = redis.call('ZRANGEBYLEX', ready, '[' .. target .. '/', '(' .. target .. '0', 'LIMIT', 0, 1)[1]
+  local job = member and redis.call('HGET', jobs, member)
+  -- What is no job of ours is an app of its own.
+  local app = job and (string.match(job, '^{"v":%d+,"app":"(.-)","target":"') or target)
+  return app and app .. '\1' .. target
+end
+local function sweep(low, count)
+  local found = redis.call('ZRANGEBYSCORE', lanes, low, text_of(now), 'LIMIT', 0, count)
+  for _, target in ipairs(found) do
+    local entry = entry_of(target)
+    if entry then redis.call('ZADD', apps, 0, entry) else redis.call('ZREM', lanes, target) end
+  end
+  return found
+end
+local swept = tonumber(redis.call('HGET', state, 'swept') or '0')
+if now < swept then swept = 0 end
+local found = sweep(text_of(swept), SWEEP_MAX)
+if #found < SWEEP_MAX then
+  swept = now
+else
+  local reached = tonumber(redis.call('ZSCORE', lanes, found[#found]) or swept)
+  swept = math.max(reached, swept + 1)
+end
+redis.call('HSET', state, 'swept', text_of(swept))
+sweep('-inf', 2)
+
+-- What the node gets. An app that has some leaves a third of the room; who has none has one.
+local room, room_per_target, apps_max, new_first = next_number(), next_number(), next_number(), next_word()
+local has, known = {}, {}
+for i = 1, next_number() do
+  local app = next_word()
+  known[i] = app
+  has[app] = next_number()
+end
 local taken, released = {}, {}
 local function take(target, count)
   local low, high = '[' .. target .. '/', '(' .. target .. '0'
@@ -163,35 +202,99 @@ local function take(target, count)
       given = given + 1
     end
   end
+  return given
+end
+local function share(app)
+  if room <= 0 then return 0 end
+  local jobs_of_app = has[app] or 0
+  local count = math.ceil((2 * room - jobs_of_app - 1) / 3)
+  if jobs_of_app == 0 then return math.max(count, 1) end
+  return math.max(count, 0)
+end
+local function take_of(app, target, count)
+  count = math.min(count, share(app))
+  if count <= 0 then return 0 end
+  local given = take(target, count)
+  has[app] = (has[app] or 0) + given
   room = room - given
   return given
 end
-for _ = 1, next_number() do
-  local target, wanted = next_word(), next_number()
-  local entry = node .. '/' .. target
-  if not redis.call('ZSCORE', owned, entry) then
+-- The next target of an app that is nobody's, and its first jobs. False if there is none.
+local looks = 256
+local function adopt(app)
+  while looks > 0 and share(app) > 0 do
+    looks = looks - 1
+    local entry = redis.call('ZRANGEBYLEX', apps, '[' .. app .. '\1', '(' .. app .. '\2', 'LIMIT', 0, 1)[1]
+    if not entry then return false end
+    redis.call('ZREM', apps, entry)
+    local target = string.sub(entry, #app + 2)
+    local since = tonumber(redis.call('ZSCORE', lanes, target) or OWNED)
+    if since <= now then
+      if take_of(app, target, room_per_target) > 0 then
+        redis.call('ZADD', lanes, OWNED, target)
+        redis.call('ZADD', owned, 0, node .. '/' .. target)
+        return true
+      elseif has_ready(target) then
+        redis.call('ZADD', lanes, text_of(now), target)
+      else
+        redis.call('ZREM', lanes, target)
+      end
+    end
+  end
+  return false
+end
+
+-- Apps of which the node has nothing have one job each: of its own targets, and of the others in turn.
+local wanted = {}
+for i = 1, next_number() do
+  local target, count, app = next_word(), next_number(), known[next_number()]
+  local is_owned = redis.call('ZSCORE', owned, node .. '/' .. target)
+  if not is_owned then
     released[#released + 1] = target
   else
-    local count = math.min(wanted, room - reserve)
-    if count > 0 and take(target, count) < count and not has_ready(target)
-      and redis.call('ZLEXCOUNT', held, '[' .. entry .. '/', '(' .. entry .. '0') == 0 then
+    local given = 0
+    if not app then
+      given = take(target, count)
+    elseif has[app] == 0 then
+      given = take_of(app, target, 1)
+    end
+    wanted[#wanted + 1] = {target, count - given, app}
+  end
+end
+local looked_at = redis.call('HGET', state, 'looked_at') or ''
+local low, was_seen = '(' .. looked_at .. '\2', {}
+for _ = 1, apps_max do
+  if room <= 0 then break end
+  local entry = redis.call('ZRANGEBYLEX', apps, low, '+', 'LIMIT', 0, 1)[1]
+    or redis.call('ZRANGEBYLEX', apps, '-', '+', 'LIMIT', 0, 1)[1]
+  local app = entry and string.match(entry, '^(.-)\1')
+  if not app or was_seen[app] then break end
+  was_seen[app] = true
+  looked_at = app
+  if (has[app] or 0) == 0 then adopt(app) end
+  low = '(' .. app .. '\2'
+end
+redis.call('HSET', state, 'looked_at', looked_at)
+-- Then all get more, who has the fewest first.
+local function adopt_more()
+  for _, app in ipairs(known) do
+    while adopt(app) do end
+  end
+end
+if new_first == '1' then adopt_more() end
+for _, it in ipairs(wanted) do
+  local target, count, app = it[1], it[2], it[3]
+  if app and count > 0 then count = count - take_of(app, target, count) end
+  if count > 0 and not has_ready(target) then
+    local entry = node .. '/' .. target
+    if redis.call('ZLEXCOUNT', held, '[' .. entry .. '/', '(' .. entry .. '0') == 0 then
       redis.call('ZREM', owned, entry)
       redis.call('ZREM', lanes, target)
       released[#released + 1] = target
     end
   end
 end
-if room > 0 then
-  for _, target in ipairs(redis.call('ZRANGEBYSCORE', lanes, '-inf', text_of(now), 'LIMIT', 0, targets_max)) do
-    if room <= 0 then break end
-    if take(target, math.min(room, room_per_target)) > 0 then
-      redis.call('ZADD', lanes, OWNED, target)
-      redis.call('ZADD', owned, 0, node .. '/' .. target)
-    elseif not has_ready(target) then
-      redis.call('ZREM', lanes, target)
-    end
-  end
-end
+if new_first ~= '1' then adopt_more() end
 return {
   was_dead, redis.call('HGET', state, 'born'), recovered, dropped, redis.call('HLEN', jobs),
   redis.call('HGET', state, 'bytes') or '0', redis.call('HLEN', dead), released, taken,

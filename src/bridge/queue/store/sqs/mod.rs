@@ -151,7 +151,7 @@ impl Shared {
             self.room.notify_one();
         }
         let take = &turn.take;
-        let asked = take.targets.iter().map(|(target, _)| target);
+        let asked = take.targets.iter().map(|it| &it.target);
         let asked = asked.chain(take.leave.iter().map(|(target, _)| target));
         let mut released: Vec<_> = asked.filter(|it| !jobs.has_any_of(**it)).copied().collect();
         released.sort_unstable();
