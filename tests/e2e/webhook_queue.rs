@@ -495,6 +495,31 @@ fn dead_letters_in_redis_are_called_back() {
 }
 
 #[test]
+fn a_job_in_redis_says_what_its_last_attempt_met() {
+    let test = "a_job_in_redis_says_what_its_last_attempt_met";
+    let Some(mut redis) = redis(test, &[]) else {
+        return;
+    };
+    let sink = WebhookSink::start();
+    sink.answers_with(&[500, 404]);
+    sink.answers_with(&[503; 500]);
+    let config = config(&redis, json!([sink.entry(&["channel_occupied"])]));
+    let server = Server::start(&config, 1);
+    let mut alice = server.client("alice");
+    alice.subscribes("room");
+    let jobs = format!("{PREFIX}:v2:jobs");
+    let text = eventually("the third attempt to be told", || {
+        let text = redis.command(&["HVALS", &jobs]);
+        text.contains("answered 503").then_some(text)
+    });
+    assert_eq!(text.matches("answered").count(), 1, "{text}");
+    let state = format!("{PREFIX}:v2:state");
+    let counted = redis.command(&["HGET", &state, "bytes"]);
+    let bytes = counted.split_whitespace().last().expect("a number");
+    assert!(text.contains(&format!("${bytes}")), "{text} has {bytes}");
+}
+
+#[test]
 fn dead_letters_of_a_node_are_called_back() {
     let mut sink = WebhookSink::start();
     let hooks = json!([sink.entry(&["channel_occupied"])]);

@@ -71,12 +71,15 @@ impl DeadLetter {
     pub fn read(text: &[u8]) -> Option<Self> {
         let text: Text<'_> = sonic_rs::from_slice(text).ok()?;
         let job = text.job.as_ref();
+        let mut job = job.and_then(|it| Record::read(it.as_raw_str().as_bytes()).ok());
+        // A store that gave the job up kept it as it was.
+        let met = job.as_mut().and_then(|it| it.error.take());
         Some(Self {
             died_ms: text.died,
             reason: text.reason.into(),
             attempts: text.attempts,
-            error: text.error,
-            job: job.and_then(|it| Record::read(it.as_raw_str().as_bytes()).ok()),
+            error: text.error.or(met.map(|it| (&*it).into())),
+            job,
         })
     }
 }
@@ -167,6 +170,11 @@ mod tests {
         assert_eq!(read, head);
         assert_eq!(letter.error.as_deref(), Some("answered \"500\""));
         assert_eq!(letter.job.expect("a job").to_bytes(), job.as_bytes());
+        let job = job.replace("{\"v\":1,", r#"{"v":1,"error":"answered 503","#);
+        let overflown = format!(r#"{{"died":5,"reason":"overflow","attempts":1,"job":{job}}}"#);
+        let letter = DeadLetter::read(overflown.as_bytes()).expect("as a store writes it");
+        assert_eq!(letter.error.as_deref(), Some("answered 503"));
+        assert_eq!(letter.job.expect("a job").error, None, "it was told");
         let malformed = DeadLetter::of_malformed(7, "it is none");
         let letter = DeadLetter::read(&malformed).expect("our own");
         assert_eq!((&*letter.reason, letter.job), ("malformed", None));

@@ -45,6 +45,8 @@ pub struct Job {
     pub created: Millis,
     /// Attempts made.
     pub attempts: u32,
+    /// What the last attempt met.
+    pub error: Option<Arc<str>>,
     /// By which the store knows it; `None` = this process alone has it.
     pub receipt: Option<Receipt>,
     /// Its target was failing when the attempt under way began.
@@ -66,11 +68,17 @@ impl Job {
             events,
             created,
             attempts: 0,
+            error: None,
             receipt: None,
             is_probe: false,
             channels,
             bytes,
         }
+    }
+
+    /// Notes what its attempt met, as far as there is room for it.
+    pub fn met(&mut self, error: &str) {
+        self.error = Some(error[..error.floor_char_boundary(ERROR_BYTES_MAX)].into());
     }
 
     /// Events per kind, in the order of `WEBHOOK_EVENTS`.
@@ -87,6 +95,9 @@ impl Job {
         self.events.first().map_or(0, |event| event.time_ms)
     }
 }
+
+/// Of what is kept of an attempt's error. It stays as long as the job, in a store too.
+const ERROR_BYTES_MAX: usize = 256;
 
 /// Equal channels hash equally within one process; a collision only delays a job.
 fn hash(channel: &str) -> u64 {

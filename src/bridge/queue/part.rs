@@ -20,7 +20,7 @@ use super::{
     memory::{Left, MemoryQueue},
     owned::Owned,
     record::Record,
-    store::{Answer, Dead, NewJob, Put, Receipt, StoreFault, StoreState, Take, Taken, Turn},
+    store::{Again, Answer, Dead, NewJob, Put, Receipt, StoreFault, StoreState, Take, Taken, Turn},
 };
 use crate::{
     bridge::message::WebhookEvent, metrics::bridge::WebhookCounters, protocol::app::AppIndex,
@@ -68,7 +68,7 @@ struct Sending {
 #[derive(Debug, Default)]
 struct Say {
     done: Vec<Receipt>,
-    again: Vec<(Receipt, Millis)>,
+    again: Vec<(Receipt, Millis, Option<Arc<str>>)>,
     back: Vec<Receipt>,
     dead: Vec<Dead>,
     leave: Vec<(TargetName, u64)>,
@@ -191,10 +191,10 @@ impl Part {
         self.rhythm.done_since.get_or_insert(now);
     }
 
-    /// A job of this node's is to be tried again.
-    pub fn again(&mut self, receipt: &Receipt, due: Millis) {
+    /// A job of this node's is to be tried again. `error` is what its attempt met.
+    pub fn again(&mut self, receipt: &Receipt, due: Millis, error: Option<Arc<str>>) {
         self.let_go(receipt);
-        self.say.again.push((receipt.clone(), due));
+        self.say.again.push((receipt.clone(), due, error));
     }
 
     /// A job that was not tried is free for all.
@@ -268,7 +268,11 @@ impl Part {
             put: self.sending.as_ref().map(|it| Arc::clone(&it.put)),
             done: self.say.done.clone(),
             again: again
-                .map(|(it, due)| (it.clone(), due.since(now)))
+                .map(|(receipt, due, error)| Again {
+                    receipt: receipt.clone(),
+                    ms: due.since(now),
+                    error: error.clone(),
+                })
                 .collect(),
             back: self.say.back.clone(),
             dead: self.say.dead.clone(),

@@ -16,7 +16,7 @@ use super::{
     owned::{Asked, Owned},
     part::{Part, PartBounds},
     record::Record,
-    store::{Answer, Receipt, StoreFault, Taken, Turn, Wanted},
+    store::{Again, Answer, Receipt, StoreFault, Taken, Turn, Wanted},
 };
 use crate::{
     bridge::message::{WebhookEvent, WebhookKind},
@@ -221,9 +221,14 @@ fn a_target_that_fails_has_one_job_and_others_keep_their_room() {
     assert_eq!((turn.take.room, turn.take.targets.len()), (8, 0));
     part.ended(Ok(taken(0)), Millis(1_002), 0.0)
         .expect("it answered");
-    part.again(&receipt("0"), Millis(1_500));
+    part.again(&receipt("0"), Millis(1_500), Some("answered 500".into()));
     let turn = begin(&mut part, 1_003).expect("a job to be tried again");
-    assert_eq!(turn.again, [(receipt("0"), 497)]);
+    let again = Again {
+        receipt: receipt("0"),
+        ms: 497,
+        error: Some("answered 500".into()),
+    };
+    assert_eq!(turn.again, [again]);
     assert_eq!((turn.take.room, asked(&turn)), (8, vec![(name(), 1)]));
     assert_eq!(turn.take.targets[0].app, None, "whatever its app has");
 }

@@ -31,6 +31,8 @@ pub struct Record {
     pub since_ms: u64,
     /// Attempts made before it was written.
     pub attempts: u32,
+    /// What the last one met.
+    pub error: Option<Arc<str>>,
     /// Their `app` is not known yet.
     pub events: Vec<Arc<WebhookEvent>>,
 }
@@ -61,6 +63,7 @@ struct Text<'a> {
     since: u64,
     #[serde(default)]
     attempts: u32,
+    error: Option<Arc<str>>,
     time_ms: u64,
     #[serde(borrow)]
     events: Vec<EventText<'a>>,
@@ -85,13 +88,16 @@ pub(super) struct EventText<'a> {
 impl Record {
     /// Writes a job for `target` of `app_id`.
     pub fn write(out: &mut Vec<u8>, app_id: &str, target: TargetName, since_ms: u64, job: &Job) {
-        write(out, (app_id, target, since_ms, job.attempts), &job.events);
+        let error = job.error.as_deref();
+        let head = (app_id, target, since_ms, job.attempts, error);
+        write(out, head, &job.events);
     }
 
     /// The same with other events.
     pub fn with(&self, events: Vec<Arc<WebhookEvent>>) -> Self {
         Self {
             app_id: self.app_id.clone(),
+            error: self.error.clone(),
             events,
             ..*self
         }
@@ -100,7 +106,14 @@ impl Record {
     /// The same text again.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        let head = (&*self.app_id, self.target, self.since_ms, self.attempts);
+        let error = self.error.as_deref();
+        let head = (
+            &*self.app_id,
+            self.target,
+            self.since_ms,
+            self.attempts,
+            error,
+        );
         write(&mut out, head, &self.events);
         out
     }
@@ -123,6 +136,7 @@ impl Record {
             target: TargetName::parse(&text.target).ok_or(RecordFault::Target)?,
             since_ms: text.since,
             attempts: text.attempts,
+            error: text.error,
             events,
         })
     }
@@ -136,6 +150,7 @@ impl Record {
         let events = self.events.into_iter().map(of_app).collect();
         Job {
             attempts: self.attempts,
+            error: self.error,
             ..Job::new(app, events, created)
         }
     }
@@ -173,14 +188,21 @@ impl OldRecord {
     }
 }
 
-type Head<'a> = (&'a str, TargetName, u64, u32);
+type Head<'a> = (&'a str, TargetName, u64, u32, Option<&'a str>);
 
 fn write(
     out: &mut Vec<u8>,
-    (app_id, target, since_ms, attempts): Head<'_>,
+    (app_id, target, since_ms, attempts, error): Head<'_>,
     events: &[Arc<WebhookEvent>],
 ) {
-    out.extend_from_slice(br#"{"v":1,"app":"#);
+    // What Redis looks for in it and changes stands first.
+    out.extend_from_slice(br#"{"v":1,"#);
+    if let Some(error) = error {
+        out.extend_from_slice(br#""error":"#);
+        write_json_string(out, error);
+        out.push(b',');
+    }
+    out.extend_from_slice(br#""app":"#);
     write_json_string(out, app_id);
     out.extend_from_slice(format!(r#","target":"{target}","since":"#).as_bytes());
     write_u64(out, since_ms);
@@ -268,6 +290,7 @@ mod tests {
         let events = all_kinds();
         let mut job = Job::new(AppIndex(4), events.clone(), Millis(9));
         job.attempts = 3;
+        job.met("answered \"500\"");
         let target = TargetName::of("shop \"1\"", "http://x/", 0);
         let mut out = Vec::new();
         Record::write(&mut out, "shop \"1\"", target, 1_800, &job);
@@ -282,7 +305,20 @@ mod tests {
         assert_eq!(record.to_bytes(), out);
         let again = record.into_job(AppIndex(4), Millis(9));
         assert_eq!((again.events, again.attempts), (events, 3));
+        assert_eq!(again.error.as_deref(), Some("answered \"500\""));
         assert_eq!(again.channels, job.channels);
+    }
+
+    #[test]
+    fn of_a_long_error_the_beginning_is_kept() {
+        let mut job = Job::new(AppIndex(4), all_kinds(), Millis(9));
+        job.met(&"é".repeat(1_000));
+        assert_eq!(job.error.as_deref(), Some(&*"é".repeat(128)));
+        job.met(&format!("x{}", "é".repeat(1_000)));
+        assert_eq!(
+            job.error.as_deref(),
+            Some(&*format!("x{}", "é".repeat(127)))
+        );
     }
 
     #[test]

@@ -10,12 +10,13 @@ use shards::application::Millis;
 
 use super::{
     Job, QueueSettings, TargetId,
-    memory::{MemoryQueue, TargetChange},
+    memory::{Left, MemoryQueue, TargetChange},
 };
 use crate::protocol::app::AppIndex;
 use crate::{
     bridge::message::{WebhookEvent, WebhookKind},
     config::sections::Retry,
+    metrics::bridge::DeadReason,
 };
 
 const APP: AppIndex = AppIndex(0);
@@ -308,6 +309,45 @@ fn the_backlog_of_one_app_costs_no_other_app_an_event() {
         "the oldest ones went first"
     );
     assert!(!oldest.contains(&(ONE, Millis(91))));
+}
+
+#[test]
+fn a_job_that_dies_has_the_error_of_its_own_last_attempt() {
+    let other = AppIndex(1);
+    let one_event = event("channel").approximate_bytes();
+    let mut queue = MemoryQueue::new(QueueSettings {
+        bytes_max: one_event * 2,
+        ..settings()
+    });
+    let tried = |queue: &mut MemoryQueue, at| {
+        let (target, mut job) = queue.start(at).expect("it is due");
+        assert_eq!(target, ONE);
+        job.met("answered 500");
+        queue.failed(target, job, at, 0.5);
+    };
+    queue.push(ONE, APP, event("channel"), Millis(0));
+    for _ in 0..2 {
+        queue.push(TWO, other, event_of(other, "channel"), Millis(1));
+    }
+    // There is no room for it any more where it waits again.
+    tried(&mut queue, Millis(2));
+    let dead = |queue: &mut MemoryQueue| {
+        let left = queue.take_left().into_iter();
+        let dead = left.map(|left| match left {
+            Left::Dead(target, job, reason) => (target, reason, job.error),
+            Left::Again(..) => panic!("no store is there"),
+        });
+        dead.collect::<Vec<_>>()
+    };
+    assert_eq!(dead(&mut queue), [(TWO, DeadReason::Overflow, None)]);
+    assert!(queue.start(Millis(400_000)).is_none());
+    let error = Some("answered 500".into());
+    let mut all = dead(&mut queue);
+    all.sort_by_key(|it| it.0);
+    assert_eq!(
+        all,
+        [(ONE, DeadReason::Age, error), (TWO, DeadReason::Age, None)]
+    );
 }
 
 #[test]

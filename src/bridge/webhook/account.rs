@@ -43,15 +43,16 @@ impl Webhooks {
     }
 
     /// Tells the store, or notes down, what became of jobs that left the queues.
-    pub(super) fn keep_account(&mut self, error: Option<&str>) {
+    pub(super) fn keep_account(&mut self) {
         for left in self.queue.take_left() {
             match left {
                 Left::Again(_, job, due) => {
                     if let (Some(shared), Some(receipt)) = (&mut self.shared, &job.receipt) {
-                        shared.part(receipt.target).again(receipt, due);
+                        let error = job.error.clone();
+                        shared.part(receipt.target).again(receipt, due, error);
                     }
                 }
-                Left::Dead(id, job, reason) => self.bury(id, &job, reason, error),
+                Left::Dead(id, job, reason) => self.bury(id, job, reason),
             }
         }
         let mut gone = Vec::new();
@@ -62,20 +63,21 @@ impl Webhooks {
         }
         for left in gone {
             if let Left::Dead(id, job, reason) = left {
-                self.bury(id, &job, reason, None);
+                self.bury(id, job, reason);
             }
         }
     }
 
-    fn bury(&mut self, id: TargetId, job: &Job, reason: DeadReason, error: Option<&str>) {
+    fn bury(&mut self, id: TargetId, mut job: Job, reason: DeadReason) {
+        let error = job.error.take();
         let entry = self.targets.target_or_gone(id);
         let text = entry.map(|entry| {
             let wall_ms = wall_ms();
             let since_ms = wall_ms.saturating_sub(self.now().since(job.created));
             let head = (wall_ms, DeadReason::LABELS[reason as usize], job.attempts);
             let mut text = Vec::new();
-            DeadLetter::write(&mut text, head, error, |out| {
-                Record::write(out, &entry.entry.app.id, entry.name, since_ms, job);
+            DeadLetter::write(&mut text, head, error.as_deref(), |out| {
+                Record::write(out, &entry.entry.app.id, entry.name, since_ms, &job);
             });
             (entry.name, text)
         });
@@ -123,7 +125,7 @@ impl Webhooks {
         let receipt = taken.receipt;
         let part = shared.part(receipt.target);
         let wall_ms = wall_ms();
-        let record = match Record::read(&taken.text) {
+        let mut record = match Record::read(&taken.text) {
             Ok(record) => record,
             Err(fault) => {
                 tracing::warn!(%fault, "a job in the webhook queue is none and was given up");
@@ -148,8 +150,10 @@ impl Webhooks {
                 DeadReason::LABELS[DeadReason::Gone as usize],
                 taken.attempts,
             );
-            let mut text = Vec::new();
-            DeadLetter::write(&mut text, head, None, |out| out.extend(record.to_bytes()));
+            let (error, mut text) = (record.error.take(), Vec::new());
+            DeadLetter::write(&mut text, head, error.as_deref(), |out| {
+                out.extend(record.to_bytes());
+            });
             let receipt = Some(receipt);
             return part.dead(Dead { receipt, text });
         };

@@ -218,7 +218,7 @@ impl Webhooks {
     }
 
     fn inherit_job(&mut self, job: JobRecord, now: Millis) {
-        let record = match Record::read(&job.text) {
+        let mut record = match Record::read(&job.text) {
             Ok(record) => record,
             Err(fault) => {
                 tracing::warn!(%fault, "a webhook of the process before is none and was given up");
@@ -231,8 +231,10 @@ impl Webhooks {
         let Some((id, app)) = target.map(|(id, target)| (id, target.entry.index)) else {
             let reason = DeadReason::LABELS[DeadReason::Gone as usize];
             let head = (wall_ms(), reason, record.attempts);
-            let mut text = Vec::new();
-            DeadLetter::write(&mut text, head, None, |out| out.extend(record.to_bytes()));
+            let (error, mut text) = (record.error.take(), Vec::new());
+            DeadLetter::write(&mut text, head, error.as_deref(), |out| {
+                out.extend(record.to_bytes());
+            });
             return self.letters.push(text);
         };
         let JobRecord {
@@ -247,7 +249,7 @@ impl Webhooks {
             (None, Some(due)) => self.queue.push_retry(id, job, Millis(due), now),
             (None, None) => self.queue.push_job(id, job, now),
         }
-        self.keep_account(None);
+        self.keep_account();
     }
 
     /// Waits for the end of an attempt that the process before has begun, as if it had begun here.
@@ -290,7 +292,7 @@ impl Webhooks {
         }
         self.queue.counters.absorb(&early.counters);
         self.queue.take_over_left(early.take_left());
-        self.keep_account(None);
+        self.keep_account();
     }
 
     /// The queues that are this process' alone.

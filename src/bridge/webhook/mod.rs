@@ -156,7 +156,7 @@ impl Webhooks {
             for part in self.shared.iter_mut().flat_map(Shared::parts_mut) {
                 part.retain(|id| self.targets.target(id).is_some());
             }
-            self.keep_account(None);
+            self.keep_account();
             self.targets.forget_gone();
         }
         if any_app_went {
@@ -181,7 +181,7 @@ impl Webhooks {
         for queue in self.own_queues() {
             queue.reconfigure(settings.clone(), now);
         }
-        self.keep_account(None);
+        self.keep_account();
     }
 
     /// Queues an event for every target that wants it. `start` sends what is due.
@@ -215,13 +215,13 @@ impl Webhooks {
                 Wanted::No => {}
             }
         }
-        self.keep_account(None);
+        self.keep_account();
     }
 
     /// Begins every attempt that is due and has a place, and says to the store what is to be said.
     pub fn start(&mut self) {
         self.start_attempts();
-        self.keep_account(None);
+        self.keep_account();
         let now = self.now();
         if let Some(shared) = &mut self.shared {
             let targets = &self.targets;
@@ -335,7 +335,7 @@ impl Webhooks {
                 Ok(()) => _ = self.queue.delivered(target, &job, self.now()),
                 Err(_) => self.queue.gone(target, &job),
             }
-            self.keep_account(None);
+            self.keep_account();
             return;
         };
         let (app_id, now) = (&entry.entry.app.id, self.now());
@@ -355,9 +355,10 @@ impl Webhooks {
             Err(error) => {
                 let (attempt, endpoint) = (job.attempts + 1, entry.shown());
                 tracing::debug!(app_id, endpoint, %error, attempt, "webhook failed");
-                let job = Arc::unwrap_or_clone(job);
+                let mut job = Arc::unwrap_or_clone(job);
+                job.met(&error.to_string());
                 let change = self.queue.failed(target, job, now, jitter());
-                self.keep_account(Some(&error.to_string()));
+                self.keep_account();
                 if change == TargetChange::Fails {
                     self.fails(target);
                 }

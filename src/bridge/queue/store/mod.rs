@@ -30,8 +30,8 @@ pub struct Turn {
     pub put: Option<Arc<Put>>,
     /// Delivered: these may be forgotten.
     pub done: Vec<Receipt>,
-    /// An attempt failed: to be taken again after so many milliseconds.
-    pub again: Vec<(Receipt, u64)>,
+    /// An attempt failed.
+    pub again: Vec<Again>,
     /// Taken and not tried: free for all at once.
     pub back: Vec<Receipt>,
     /// Given up.
@@ -40,6 +40,15 @@ pub struct Turn {
     /// After a turn without an answer: all that this node holds. What the store believes beside that to
     /// be held by this node is free again.
     pub holds: Option<Vec<Receipt>>,
+}
+
+/// A job that is to be taken again after so many milliseconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Again {
+    pub receipt: Receipt,
+    pub ms: u64,
+    /// What the attempt met, for a driver that can change what it keeps.
+    pub error: Option<Arc<str>>,
 }
 
 /// Jobs to be kept.

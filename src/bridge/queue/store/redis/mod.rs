@@ -254,6 +254,13 @@ impl Call<'_> {
         self.words.push(word.to_string().into_bytes());
     }
 
+    /// As it stands in the text of a job.
+    fn say_escaped(&mut self, text: &str) {
+        let mut word = Vec::with_capacity(text.len());
+        write_escaped(&mut word, text);
+        self.words.push(word);
+    }
+
     fn say_take(&mut self, take: &Take) {
         self.say(take.leave.len());
         for (target, ms) in &take.leave {
@@ -266,10 +273,7 @@ impl Call<'_> {
         self.say(u8::from(take.is_new_first));
         self.say(take.apps.len());
         for (app, jobs) in &take.apps {
-            // As it stands in the text of its jobs.
-            let mut word = Vec::with_capacity(app.len());
-            write_escaped(&mut word, app);
-            self.words.push(word);
+            self.say_escaped(app);
             self.say(jobs);
         }
         self.say(take.targets.len());
@@ -337,9 +341,10 @@ impl Part {
         call.say(turn.done.len());
         turn.done.iter().for_each(|it| call.say(&it.text));
         call.say(turn.again.len());
-        for (receipt, ms) in &turn.again {
-            call.say(&receipt.text);
-            call.say(ms);
+        for again in &turn.again {
+            call.say(&again.receipt.text);
+            call.say(again.ms);
+            call.say_escaped(again.error.as_deref().unwrap_or_default());
         }
         call.say(turn.back.len());
         turn.back.iter().for_each(|it| call.say(&it.text));

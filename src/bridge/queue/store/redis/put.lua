@@ -57,7 +57,8 @@ for _ = 1, #ARGV do
     bury(member, text)
     redis.call('HDEL', jobs, member)
     redis.call('HDEL', failed, member)
-    redis.call('ZINCRBY', sizes, -#text, string.sub(member, 1, 32))
+    local target = string.sub(member, 1, 32)
+    if tonumber(redis.call('ZINCRBY', sizes, -#text, target)) <= 0 then redis.call('ZREM', sizes, target) end
     bytes = redis.call('HINCRBY', state, 'bytes', -#text)
     overflown = overflown + 1
   end

@@ -1,6 +1,6 @@
 -- What became of a node's jobs, and the jobs that it gets.
 -- ARGV: node, number of its turn, its lease in ms, whether it was there before, dead letters, bytes of them, then lists with
--- their lengths before them: done; again (job, ms); back; dead (job or '', letter); holds (-1: not said);
+-- their lengths before them: done; again (job, ms, what its attempt met); back; dead (job or '', letter); holds (-1: not said);
 -- left targets (target, ms); then room, room per new target, apps to look at, whether new targets come first, apps of which
 -- the node has something (app, jobs), wanted targets (target, jobs, place of its app; 0: it fails).
 -- `apps` has the targets that are nobody's once more, by app. It is made here, of `lanes` and of the jobs' texts, so that nodes
@@ -61,6 +61,19 @@ local function forget(member)
   end
 end
 
+-- Notes in a job's text what its last attempt met, instead of what the one before did. No quote in it is bare, so what is
+-- looked for cannot stand in it.
+local function note(member, error)
+  local text = redis.call('HGET', jobs, member)
+  local head, rest = string.match(text, '^({"v":%d+,)(.*)$')
+  if not head then return end
+  rest = string.match(rest, '^"error":".-",("app":".*)$') or rest
+  local new = head .. '"error":"' .. error .. '",' .. rest
+  redis.call('HSET', jobs, member, new)
+  redis.call('HINCRBY', state, 'bytes', #new - #text)
+  redis.call('ZINCRBY', sizes, #new - #text, target_of(member))
+end
+
 -- Who is alive.
 local was_dead = 0
 if not redis.call('ZSCORE', nodes, node) and was_there == '1' then was_dead = 1 end
@@ -89,9 +102,10 @@ for _ = 1, next_number() do
   forget(member)
 end
 for _ = 1, next_number() do
-  local member, ms = next_word(), next_number()
+  local member, ms, error = next_word(), next_number(), next_word()
   if redis.call('ZREM', held, node .. '/' .. member) == 1 and redis.call('HEXISTS', jobs, member) == 1 then
     redis.call('HINCRBY', failed, member, 1)
+    if error ~= '' then note(member, error) end
     redis.call('ZADD', later, text_of(now + ms), member)
   end
 end
@@ -156,7 +170,8 @@ local function entry_of(target)
   local member = redis.call('ZRANGEBYLEX', ready, '[' .. target .. '/', '(' .. target .. '0', 'LIMIT', 0, 1)[1]
   local job = member and redis.call('HGET', jobs, member)
   -- What is no job of ours is an app of its own.
-  local app = job and (string.match(job, '^{"v":%d+,"app":"(.-)","target":"') or target)
+  local app = job and (string.match(job, '^{"v":%d+,"app":"(.-)","target":"')
+    or string.match(job, '^{"v":%d+,"error":".-","app":"(.-)","target":"') or target)
   return app and app .. '\1' .. target
 end
 local function sweep(low, count)

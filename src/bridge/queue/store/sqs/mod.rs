@@ -31,7 +31,7 @@ use self::{
     jobs::{Jobs, Lend},
     text::{Message, Messages},
 };
-use super::{Answer, Dead, Put, Receipt, StoreFault, StoreState, Take, Turn};
+use super::{Again, Answer, Dead, Put, Receipt, StoreFault, StoreState, Take, Turn};
 use crate::bridge::{aws::NoCredentials, queue::dead::DeadLetter, webhook::wall_ms};
 
 /// The queue. A clone is the same.
@@ -233,11 +233,11 @@ impl Shared {
         Ok(())
     }
 
-    async fn again(&self, again: &[(Receipt, u64)]) -> Result<(), Failed> {
+    async fn again(&self, again: &[Again]) -> Result<(), Failed> {
         let jobs = self.jobs.lock().await;
-        let lend = |(receipt, ms): &(Receipt, u64)| {
-            let seconds = i32::try_from(ms.div_ceil(1_000)).unwrap_or(i32::MAX);
-            jobs.lend(&receipt.text, seconds)
+        let lend = |it: &Again| {
+            let seconds = i32::try_from(it.ms.div_ceil(1_000)).unwrap_or(i32::MAX);
+            jobs.lend(&it.receipt.text, seconds)
         };
         let all: Vec<Lend> = again.iter().filter_map(lend).collect();
         drop(jobs);
