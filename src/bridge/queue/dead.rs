@@ -78,7 +78,7 @@ impl DeadLetter {
             died_ms: text.died,
             reason: text.reason.into(),
             attempts: text.attempts,
-            error: text.error.or(met.map(|it| (&*it).into())),
+            error: text.error.or_else(|| met.map(|it| (&*it).into())),
             job,
         })
     }
