@@ -1,7 +1,8 @@
 //! What operators ask of a running node over its admin socket.
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
+use std::io::Write as _;
+use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Output};
 
 use serde_json::{Value, json};
@@ -405,4 +406,58 @@ fn who_is_refused_is_told_at_once_and_not_after_all_the_time_of_a_server_that_is
         Some(nats) => refuses(nats.address, &by_nats, "adapter.nats.password"),
         None => skip(name, "no nats-server"),
     }
+}
+
+#[test]
+fn a_login_without_rights_another_protocol_and_a_silent_cluster_are_told_with_their_keys() {
+    let name = "a_login_without_rights_another_protocol_and_a_silent_cluster";
+    let (code_of, text_of) = (
+        |keys: &Value| checked(keys).0,
+        |keys: &Value| {
+            let (_, backends) = checked(keys);
+            let text = backends.into_iter().next().and_then(|(_, text)| text);
+            text.unwrap_or_default()
+        },
+    );
+    let listener = || TcpListener::bind("127.0.0.1:0").expect("a port");
+    let at = |listener: &TcpListener| listener.local_addr().expect("it is bound");
+    // It takes connections, and that is all.
+    let silent = listener();
+    let keys = json!({
+        "adapter": {"driver": "redis-cluster"},
+        "database": {"redis": {"cluster_nodes": [at(&silent).to_string()]}},
+    });
+    let text = text_of(&keys);
+    assert!(text.contains("database.redis.cluster"), "{text}");
+    let web = listener();
+    let (host, port) = (at(&web).ip().to_string(), at(&web).port());
+    // The thread ends with the test's process.
+    std::thread::spawn(move || {
+        for mut stream in web.incoming().flatten() {
+            _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n");
+        }
+    });
+    for keys in [
+        json!({"adapter": {"driver": "redis"}}),
+        json!({"cache": {"driver": "redis"}}),
+    ] {
+        let mut keys = keys;
+        keys["database"] = json!({"redis": {"host": host, "port": port}});
+        let text = text_of(&keys);
+        let is_told = text.contains("does not speak") && text.contains("database.redis.host");
+        assert!(is_told && !text.contains("\\n"), "{text}");
+        assert_eq!(code_of(&keys), 1);
+    }
+    let user =
+        r#"{user: node, password: hunter-2, permissions: {publish: ">", subscribe: "other.>"}}"#;
+    let Some(nats) = Nats::start_with(&format!("authorization {{ users: [{user}] }}")) else {
+        return skip(name, "no nats-server");
+    };
+    let at = next_address();
+    let gate = Gate::open(at, nats.address);
+    let servers = json!({"servers": [at.to_string()], "username": "node", "password": "hunter-2"});
+    let text = text_of(&json!({"adapter": {"driver": "nats", "nats": servers}}));
+    assert!(text.contains("does not let this user subscribe"), "{text}");
+    let tries = gate.passed();
+    assert!(tries > 0 && tries <= 20, "{tries} tries");
 }

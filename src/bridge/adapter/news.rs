@@ -61,7 +61,7 @@ impl TroubleKind {
     pub(in crate::bridge) fn is_lasting(self) -> bool {
         matches!(
             self,
-            Self::Login | Self::Database | Self::Protocol | Self::Tls
+            Self::Login | Self::Database | Self::Protocol | Self::Tls | Self::Permission
         )
     }
 

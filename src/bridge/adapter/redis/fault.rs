@@ -36,6 +36,13 @@ pub(in crate::bridge) fn fault(error: &RedisError, server: &Server) -> Trouble {
                 keys.commands, keys.login
             ),
         ),
+        (ErrorKind::Parse, _) => (
+            TroubleKind::Protocol,
+            format!(
+                "{at} does not speak the protocol of Redis: is another server's port set? ({})",
+                keys.address
+            ),
+        ),
         _ if is_without_hello(error) => (
             TroubleKind::Protocol,
             format!(
@@ -178,7 +185,11 @@ pub(in crate::bridge) fn closed(server: &Server) -> Trouble {
 pub(in crate::bridge) fn silent(server: &Server) -> Trouble {
     Trouble {
         kind: TroubleKind::Silent,
-        sentence: format!("{} does not answer", server.address()),
+        sentence: format!(
+            "{} does not answer ({})",
+            server.address(),
+            server.keys().address
+        ),
     }
 }
 
