@@ -295,6 +295,15 @@ impl<A: Application> BridgeLink<A> {
         self.peers.iter().for_each(|peer| peer.bell.ring());
     }
 
+    /// Ends a freezing for good when another process has all that this node had: each shard closes its copies of
+    /// the listeners and of the connections that could be carried, which live on there. Only a node that is still may
+    /// do so, and it does not thaw any more.
+    pub fn let_go(&self) {
+        self.node.waiting.borrow_mut().clear();
+        self.watch.borrow_mut().let_go(&self.node.orders.frost);
+        self.peers.iter().for_each(|peer| peer.bell.ring());
+    }
+
     /// Copies of the listening TCP sockets, for another process. Whoever keeps one listens on. None while this node
     /// listens nowhere.
     ///

@@ -1,17 +1,22 @@
 //! What a shard does so that another process can go on where it stops, and how it goes on itself.
 //!
-//! Owns: `Frost`; what is cancelled and armed again; what a shard answers to the bridge's order.
+//! Owns: `Frost`; what is cancelled and armed again; what is let go of; what a shard answers to the bridge's order.
 //! May depend on: `settling`, `shard`, `turn` and what it holds.
 //! Invariants: a frozen shard arms no receive and no accept and fires no timer; one that is still sends
-//! nothing either; whatever was frozen can be thawed, and nothing is lost by it.
+//! nothing either; whatever was frozen can be thawed, and nothing is lost by it, until it lets go: then nothing
+//! that it does reaches a socket that another process has.
 
 use crate::{
     application::{Application, Millis},
-    connections::Flag,
+    connections::{Flag, State},
     settling::{Order, Said},
     shard::Shard,
     turn::RingTurn,
     work::Work,
+};
+use std::{
+    fs::File,
+    os::fd::{AsRawFd as _, OwnedFd},
 };
 
 /// A shard's part.
@@ -22,6 +27,8 @@ pub(crate) struct Frost {
     next: Option<u32>,
     /// When the last row was dealt with.
     walked_ns: u64,
+    /// What stands in the place of connections that were let go of.
+    nothing: Option<OwnedFd>,
     /// What the application was told of, ever: completions, messages, ends.
     pub(crate) told: u64,
 }
@@ -61,7 +68,11 @@ impl<A: Application> RingTurn<A> {
         let was_frozen = self.frost.is_frozen();
         let is_new = order.number() != self.frost.order.number();
         self.frost.order = order;
-        if self.frost.is_frozen() {
+        if order.lets_go() {
+            self.stop_accepting();
+            self.frost.nothing = nothing();
+            self.frost.next = Some(0);
+        } else if self.frost.is_frozen() {
             if is_new || !was_frozen {
                 self.cancel_accepts();
                 self.frost.next = Some(0);
@@ -99,7 +110,9 @@ impl<A: Application> RingTurn<A> {
         let to = from.saturating_add(ROWS_PER_TURN).min(rows);
         for index in from..to {
             self.budget.spend(Work::ROW);
-            if self.frost.is_frozen() {
+            if self.frost.order.lets_go() {
+                self.let_go(index);
+            } else if self.frost.is_frozen() {
                 let row = self.rows.row(index);
                 if row.is(Flag::RECV) {
                     self.wire.stop_receiving(index, row);
@@ -112,12 +125,41 @@ impl<A: Application> RingTurn<A> {
         self.frost.walked_ns = self.clock.now_ns;
     }
 
+    /// Closes this process' copy of an open connection. Its number stays taken, so that nothing that is done with the
+    /// row later reaches another file. One that is being closed here ends with this process.
+    fn let_go(&mut self, index: u32) {
+        let row = self.rows.row(index);
+        let Some(nothing) = self.frost.nothing.as_ref() else {
+            return;
+        };
+        if row.state != State::Open {
+            return;
+        }
+        // A poll for room would hold it.
+        self.wire.cancel(index, row);
+        self.budget.spend(Work::CLOSE);
+        // SAFETY: both are descriptors that are open and ours, the second one the row's own, on which nothing is in
+        // flight but what was cancelled; should the call fail the connection stays until the process ends.
+        unsafe { libc::dup3(nothing.as_raw_fd(), row.fd, libc::O_CLOEXEC) };
+    }
+
     /// Nothing is left to do, `has_more` of the application's apart.
     fn is_idle(&self) -> bool {
         let is_sent = !self.outbound.has_listed() && !self.link.lanes.has_spilled();
         let is_heard = !self.has_left_over() && !self.link.has_incoming();
         let is_passed_on = !self.mesh.has_spilled() && !self.wire.sessions.has_ready();
         self.is_deaf() && !self.frost.walks() && is_sent && is_heard && is_passed_on
+    }
+}
+
+/// A descriptor of nothing. Without one connections stay until the process ends.
+fn nothing() -> Option<OwnedFd> {
+    match File::open("/dev/null") {
+        Ok(file) => Some(file.into()),
+        Err(error) => {
+            tracing::warn!(%error, "connections that another process has are kept open (/dev/null)");
+            None
+        }
     }
 }
 

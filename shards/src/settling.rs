@@ -29,6 +29,8 @@ enum Phase {
     Settles,
     /// They send nothing either.
     Still,
+    /// And have let go of their sockets: another process has them.
+    Gone,
 }
 
 /// What the bridge wants of the shards: which freezing of the node's life, and how far it is.
@@ -60,6 +62,13 @@ impl Order {
         }
     }
 
+    const fn let_go(self) -> Self {
+        Self {
+            phase: Phase::Gone,
+            ..self
+        }
+    }
+
     const fn thaw(self) -> Self {
         Self {
             phase: Phase::Runs,
@@ -79,7 +88,12 @@ impl Order {
 
     /// Nothing may be sent either.
     pub(crate) const fn stills(self) -> bool {
-        matches!(self.phase, Phase::Still)
+        matches!(self.phase, Phase::Still | Phase::Gone)
+    }
+
+    /// No socket may be kept.
+    pub(crate) const fn lets_go(self) -> bool {
+        matches!(self.phase, Phase::Gone)
     }
 }
 
@@ -97,7 +111,8 @@ impl OrderCell {
         let phase = match word & 3 {
             0 => Phase::Runs,
             1 => Phase::Settles,
-            _ => Phase::Still,
+            2 => Phase::Still,
+            _ => Phase::Gone,
         };
         let number = word >> 2;
         Order { number, phase }
@@ -186,6 +201,12 @@ impl Watch {
         cell.set(cell.get().thaw());
     }
 
+    /// After it nothing thaws.
+    pub(crate) fn let_go(&mut self, cell: &OrderCell) {
+        self.last = None;
+        cell.set(cell.get().let_go());
+    }
+
     /// Looks at the shards, and orders what comes next if it is time. `has_posted`: the bridge has
     /// messages for shards that are not taken yet.
     pub(crate) fn step<'a>(
@@ -205,7 +226,7 @@ impl Watch {
                 }
                 Freeze::Settling
             }
-            Phase::Still => {
+            Phase::Still | Phase::Gone => {
                 let is_still = |record: &Record| record.still_in.load(SeqCst) == order.number;
                 if records.all(is_still) {
                     Freeze::Still

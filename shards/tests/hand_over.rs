@@ -29,7 +29,7 @@ use rustls::{
 };
 use shards::{BridgeLink, Config, Freeze, ShardId, run};
 use std::{
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpStream},
     sync::{
         Arc,
@@ -379,6 +379,61 @@ fn a_node_whose_heir_fails_goes_on_as_if_nothing_had_been() {
             speaks_first: true,
         });
     }
+}
+
+#[test]
+fn a_node_that_has_let_go_keeps_no_connection_and_no_port() {
+    let seen = Arc::new(Seen::default());
+    let looked = seen.clone();
+    run(
+        settings(3),
+        movers(&seen),
+        |mut link: BridgeLink<Mover>| async move {
+            let address = link.addresses()[0];
+            let mut streams = beside(move || {
+                let mut streams: Vec<_> = (0..2_000).map(|_| connect(address)).collect();
+                // These wait for room when it comes to rest.
+                for stream in &mut streams[..20] {
+                    stream.write_all(b"b").expect("written");
+                }
+                let heard =
+                    || looked.accepted.load(SeqCst) == 2_000 && looked.received.load(SeqCst) == 20;
+                wait_until("accepted", heard);
+                streams
+            })
+            .await;
+            link.come_to_rest().await;
+            let parcels = link.export().await;
+            assert_eq!(parcels.len(), 2_000);
+            link.let_go();
+            link.ask_all(|| Ask::Ping).await;
+            streams = beside(move || {
+                wait_until("the port is closed", || {
+                    TcpStream::connect(address).is_err()
+                });
+                let last = streams.last_mut().expect("there are some");
+                last.set_nonblocking(true).expect("a socket");
+                let waits = last.read(&mut [0]).expect_err("another process has it");
+                assert_eq!(waits.kind(), ErrorKind::WouldBlock);
+                streams
+            })
+            .await;
+            // Whoever has the other copies dies: nobody is left.
+            drop(parcels);
+            beside(move || {
+                for mut stream in streams {
+                    stream.set_nonblocking(false).expect("a socket");
+                    // What was sent comes; then the end, or a reset.
+                    if let Err(error) = stream.read_to_end(&mut Vec::new()) {
+                        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+                    }
+                }
+            })
+            .await;
+        },
+    )
+    .expect("the runtime starts");
+    assert_eq!(seen.closed.load(SeqCst), 2_000);
 }
 
 impl Line for Stream {
