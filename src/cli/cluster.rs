@@ -26,6 +26,13 @@ pub(super) enum AskError {
     None,
     #[error("the node cannot be asked at {path}: {reason}", path = path.display())]
     Silent { path: PathBuf, reason: String },
+    #[error(
+        "no configuration was found, and nobody answers at {path}: {reason}\n\
+         a node without a configuration (demo mode) has no admin socket: give it a configuration file with the key \
+         admin.socket; for a node that has one, --config FILE names the file, or --socket PATH the socket",
+        path = path.display()
+    )]
+    Demo { path: PathBuf, reason: String },
     #[error("{0}")]
     Refused(String),
     #[error("{0}")]
@@ -90,15 +97,18 @@ pub(super) fn ask<T: DeserializeOwned>(
     method: Method,
     route: &str,
 ) -> Result<T, AskError> {
-    let path = socket_path(of, environment)?;
+    let (path, is_demo) = socket_path(of, environment)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let (status, body) = runtime
         .block_on(request(path.clone(), method, route))
-        .map_err(|error| AskError::Silent {
-            path: path.clone(),
-            reason: in_full(&error),
+        .map_err(|error| {
+            let (path, reason) = (path.clone(), in_full(&error));
+            match is_demo {
+                true => AskError::Demo { path, reason },
+                false => AskError::Silent { path, reason },
+            }
         })?;
     let silent = |error: serde_json::Error| AskError::Silent {
         path,
@@ -130,15 +140,19 @@ async fn request(
     Ok((status, answer.bytes().await?.to_vec()))
 }
 
-fn socket_path(of: &OfNode, environment: BTreeMap<String, String>) -> Result<PathBuf, AskError> {
+/// And whether nothing was configured: a node that is may be there all the same.
+fn socket_path(
+    of: &OfNode,
+    environment: BTreeMap<String, String>,
+) -> Result<(PathBuf, bool), AskError> {
     if let Some(path) = &of.socket {
-        return Ok(path.clone());
+        return Ok((path.clone(), false));
     }
     let loaded = config::load(&of.from.sources(environment)).map_err(AskError::Config)?;
     match loaded.config.admin.socket.as_deref() {
         Some("") => Err(AskError::None),
-        Some(path) => Ok(path.into()),
-        None => Ok(DEFAULT_PATH.into()),
+        Some(path) => Ok((path.into(), false)),
+        None => Ok((DEFAULT_PATH.into(), loaded.config.demo)),
     }
 }
 

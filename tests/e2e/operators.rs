@@ -461,3 +461,24 @@ fn a_login_without_rights_another_protocol_and_a_silent_cluster_are_told_with_th
     let tries = gate.passed();
     assert!(tries > 0 && tries <= 20, "{tries} tries");
 }
+
+#[test]
+fn a_node_in_demo_mode_cannot_be_asked_and_every_command_says_which_key_is_missing() {
+    let node = Server::start_demo();
+    for command in [
+        &["upgrade"][..],
+        &["top", "--once"],
+        &["cluster", "status"],
+        &["cluster", "rebalance"],
+        &["apps", "reload"],
+        &["webhooks", "dead", "list"],
+    ] {
+        let mut sockudo = Command::new(env!("CARGO_BIN_EXE_sockudo"));
+        sockudo.args(command).current_dir(node.folder()).env_clear();
+        let (code, text) = said(&sockudo.output().expect("it starts"));
+        assert_eq!(code, 1, "{command:?}: {text}");
+        for part in ["demo mode", "no admin socket", "admin.socket"] {
+            assert!(text.contains(part), "{command:?}: {text}");
+        }
+    }
+}
