@@ -49,6 +49,10 @@ pub(super) struct Expected {
     pub early: Option<MemoryQueue>,
     /// Attempts of the old process, by their number.
     under_way: BTreeMap<u64, oneshot::Sender<Result<(), String>>>,
+    /// Those of them whose target is no more here: jobs that become dead letters, unless they were delivered.
+    gone: BTreeMap<u64, JobRecord>,
+    /// Those that were given on to a third process, and their number there.
+    relayed: BTreeMap<u64, u64>,
     came: usize,
 }
 
@@ -74,14 +78,32 @@ impl Given {
     }
 }
 
+impl Expected {
+    /// The next process waits for words that are still to come here.
+    pub(super) fn is_relaying(&self) -> bool {
+        !self.relayed.is_empty()
+    }
+}
+
 /// What came of another process' attempt.
 pub(super) async fn verdict(
     told: oneshot::Receiver<Result<(), String>>,
 ) -> Result<(), AttemptError> {
-    let told = told.await.unwrap_or_else(|_| {
-        Err("the process before ended before it told how the attempt went".to_owned())
-    });
+    let told = told.await.unwrap_or_else(|_| Err(UNTOLD.to_owned()));
     told.map_err(AttemptError::Before)
+}
+
+const UNTOLD: &str = "the process before ended before it told how the attempt went";
+
+/// Of a job whose target is no more, after so many attempts more than it says.
+fn letter_of(mut record: Record, attempts: u32) -> Vec<u8> {
+    let reason = DeadReason::LABELS[DeadReason::Gone as usize];
+    let head = (wall_ms(), reason, record.attempts.saturating_add(attempts));
+    let (error, mut text) = (record.error.take(), Vec::new());
+    DeadLetter::write(&mut text, head, error.as_deref(), |out| {
+        out.extend(record.to_bytes());
+    });
+    text
 }
 
 impl Webhooks {
@@ -95,6 +117,7 @@ impl Webhooks {
         if self.shared.is_none() {
             self.given.has_all = true;
             self.give_under_way(&mut records);
+            self.give_gone(&mut records);
         }
         for carried in self.queue.give(now) {
             records.extend(match carried {
@@ -123,6 +146,16 @@ impl Webhooks {
                 self.given.under_way.push((number, job));
                 records.push(record);
             }
+        }
+    }
+
+    /// Jobs whose target is no more, and of whose attempts another process is to tell yet.
+    fn give_gone(&mut self, records: &mut Vec<WebhookRecord>) {
+        for (number, job) in std::mem::take(&mut self.expected.gone) {
+            self.given.last += 1;
+            let under_way = Some(self.given.last);
+            self.expected.relayed.insert(number, self.given.last);
+            records.push(WebhookRecord::Job(JobRecord { under_way, ..job }));
         }
     }
 
@@ -169,8 +202,19 @@ impl Webhooks {
     /// The process that follows did not take these, or may not have: they are this one's again.
     pub fn take_back(&mut self, records: Vec<WebhookRecord>) {
         let given = std::mem::take(&mut self.given);
+        let relayed = std::mem::take(&mut self.expected.relayed).into_iter();
+        let mut relayed: BTreeMap<u64, u64> = relayed.map(|(own, its)| (its, own)).collect();
         for record in records {
             match record {
+                WebhookRecord::Job(
+                    job @ JobRecord {
+                        under_way: Some(number),
+                        ..
+                    },
+                ) if relayed.contains_key(&number) => {
+                    let own = relayed.remove(&number).unwrap_or_default();
+                    self.expected.gone.insert(own, job);
+                }
                 WebhookRecord::Job(JobRecord {
                     under_way: Some(number),
                     ..
@@ -218,7 +262,7 @@ impl Webhooks {
     }
 
     fn inherit_job(&mut self, job: JobRecord, now: Millis) {
-        let mut record = match Record::read(&job.text) {
+        let record = match Record::read(&job.text) {
             Ok(record) => record,
             Err(fault) => {
                 tracing::warn!(%fault, "a webhook of the process before is none and was given up");
@@ -229,13 +273,10 @@ impl Webhooks {
         let target = self.targets.of_name(record.target);
         let target = target.filter(|(_, it)| it.entry.app.id == *record.app_id);
         let Some((id, app)) = target.map(|(id, target)| (id, target.entry.index)) else {
-            let reason = DeadReason::LABELS[DeadReason::Gone as usize];
-            let head = (wall_ms(), reason, record.attempts);
-            let (error, mut text) = (record.error.take(), Vec::new());
-            DeadLetter::write(&mut text, head, error.as_deref(), |out| {
-                out.extend(record.to_bytes());
-            });
-            return self.letters.push(text);
+            return match job.under_way {
+                Some(number) => _ = self.expected.gone.insert(number, job),
+                None => self.letters.push(letter_of(record, 0)),
+            };
         };
         let JobRecord {
             created_ms,
@@ -262,8 +303,27 @@ impl Webhooks {
 
     /// How an attempt of the process before ended.
     pub fn is_told(&mut self, verdict: Verdict) {
+        if let Some(job) = self.expected.gone.remove(&verdict.number) {
+            return self.end_gone(&job, verdict.error.is_none());
+        }
+        if let Some(number) = self.expected.relayed.remove(&verdict.number) {
+            if verdict.error.is_none() {
+                self.given.delivered.insert(number);
+            }
+            return self.given.verdicts.push(Verdict { number, ..verdict });
+        }
         if let Some(tell) = self.expected.under_way.remove(&verdict.number) {
             _ = tell.send(verdict.error.map_or(Ok(()), Err));
+        }
+    }
+
+    /// Nobody is left who could try it again.
+    fn end_gone(&mut self, job: &JobRecord, is_delivered: bool) {
+        if let Ok(record) = Record::read(&job.text)
+            && !is_delivered
+        {
+            self.letters.push(letter_of(record, 1));
+            self.keep_account(None);
         }
     }
 
@@ -277,6 +337,13 @@ impl Webhooks {
     /// The process before has ended, so no more verdicts come.
     pub fn is_orphaned(&mut self) {
         self.expected.under_way.clear();
+        for (_, job) in std::mem::take(&mut self.expected.gone) {
+            self.end_gone(&job, false);
+        }
+        for (_, number) in std::mem::take(&mut self.expected.relayed) {
+            let error = Some(UNTOLD.to_owned());
+            self.given.verdicts.push(Verdict { number, error });
+        }
         self.receive_early();
         self.start();
     }

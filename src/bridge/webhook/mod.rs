@@ -400,7 +400,7 @@ impl Webhooks {
         let mut parts = self.shared.iter().flat_map(Shared::parts);
         let early = self.expected.early.as_ref();
         let is_idle = self.queue.is_idle() && early.is_none_or(MemoryQueue::is_idle);
-        is_idle && parts.all(Part::is_idle)
+        is_idle && !self.expected.is_relaying() && parts.all(Part::is_idle)
     }
 
     /// The queue overflows, or its store does not answer.
