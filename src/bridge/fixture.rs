@@ -231,6 +231,8 @@ impl ShardLink for FakeLink {
 
     fn thaw(&self) {}
 
+    fn let_go(&self) {}
+
     fn listening(&self) -> std::io::Result<Vec<std::os::fd::OwnedFd>> {
         Ok(Vec::new())
     }

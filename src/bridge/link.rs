@@ -60,6 +60,9 @@ pub trait ShardLink {
     /// Everything goes on, however far the freezing was; also after a frozen start.
     fn thaw(&self);
 
+    /// Closes the copies of all that another process has, which goes on with it: nothing thaws any more.
+    fn let_go(&self);
+
     /// Copies of the port's listening sockets.
     ///
     /// # Errors
@@ -121,6 +124,10 @@ where
 
     fn thaw(&self) {
         self.thaw();
+    }
+
+    fn let_go(&self) {
+        self.let_go();
     }
 
     fn listening(&self) -> std::io::Result<Vec<OwnedFd>> {

@@ -79,14 +79,19 @@ impl Supervisor {
         }
     }
 
-    /// Nothing is said until `release`: it listens to another process. systemd would complain of each word.
+    /// Nothing is said until `named`: it listens to another process. systemd would complain of each word.
     pub(super) fn hold(&mut self) {
         self.is_held = true;
     }
 
-    pub(super) fn release(&mut self) {
-        self.is_held = false;
-        self.status.clear();
+    /// It listens to this process from now on.
+    pub(super) fn named(&mut self) {
+        if std::mem::take(&mut self.is_held) {
+            self.status.clear();
+            if self.is_ready {
+                self.say("READY=1");
+            }
+        }
     }
 
     /// The service is another process from now on, which says the rest. Only the main process is believed, so the

@@ -75,10 +75,14 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 
 async fn serve(listener: TcpListener, https_port: u16, served: Arc<Semaphore>, mut gate: Gate) {
     loop {
-        let Ok(permit) = Arc::clone(&served).acquire_owned().await else {
-            return;
+        let permit = tokio::select! {
+            permit = Arc::clone(&served).acquire_owned() => permit,
+            () = gate.closes() => return,
         };
-        gate.opens().await;
+        let Ok(permit) = permit else { return };
+        if !gate.opens().await {
+            return;
+        }
         let accepted = tokio::select! {
             biased;
             () = gate.shuts() => continue,

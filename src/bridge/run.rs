@@ -313,6 +313,9 @@ impl<L: ShardLink> Bridge<L> {
                 Wake::Signal(Signal::Stop) if self.handover.taking.is_some() => {
                     self.stop_taking()?;
                 }
+                Wake::Signal(Signal::Stop) if self.is_yielding() => {
+                    self.handover.stop_waits = true;
+                }
                 Wake::Signal(Signal::Stop) => self.begin_drain(),
                 Wake::Signal(Signal::Reload) => self.reload(),
                 Wake::Signal(Signal::DumpStats) => self.log_stats(),
@@ -545,6 +548,12 @@ impl<L: ShardLink> Bridge<L> {
     fn is_silent(&self) -> bool {
         let giving = self.handover.giving.as_ref();
         giving.is_some_and(Giving::is_silent) || self.handover.taking.is_some()
+    }
+
+    /// Another process may serve already.
+    fn is_yielding(&self) -> bool {
+        let giving = self.handover.giving.as_ref();
+        giving.is_some_and(Giving::is_yielding)
     }
 
     fn hear_nodes(&mut self, news: News) {

@@ -27,6 +27,14 @@ const LOOKS_EVERY: Duration = Duration::from_millis(50);
 /// The socket changes hands meanwhile, and one that answers to nobody for so long does not come back.
 const SILENT_WITHIN: Duration = Duration::from_secs(15);
 
+/// The process before goes on unless the other one has said that it serves: where nobody answers that one was it.
+const NOBODY: &str = "; the upgrade was under way: either the new process has another admin.socket now, or it has died \
+                      after it began to serve, and nobody serves until it is started anew (systemd does that; the \
+                      log tells more)";
+
+const STARTED_ANEW: &str = "the node was started anew meanwhile, without its connections: the new process has died after \
+                            it began to serve, or both were ended; the log tells more";
+
 pub fn run(command: &Upgrade, environment: &BTreeMap<String, String>) -> Answer {
     let Upgrade { of, binary, json } = command;
     let answer = begin(of, environment, binary.as_deref())
@@ -72,9 +80,16 @@ fn outcome(
             Ok(report) if report.number >= begun.number && report.state != "running" => {
                 return Ok(report);
             }
+            // Numbers go on from one process to the next.
+            Ok(report) if report.number < begun.number => {
+                return Err(AskError::Refused(STARTED_ANEW.to_owned()));
+            }
             Ok(_) => heard = Instant::now(),
             Err(_) if heard.elapsed() < SILENT_WITHIN => {}
-            Err(error) => return Err(error),
+            Err(error) => {
+                let reason = format!("{error}{NOBODY}");
+                return Err(AskError::Refused(reason));
+            }
         }
         std::thread::sleep(LOOKS_EVERY);
     }

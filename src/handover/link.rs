@@ -271,6 +271,14 @@ impl Waiting {
         self.0.get_ref().0.try_send(packet, descriptors)
     }
 
+    /// What has come; `WouldBlock` if nothing has.
+    ///
+    /// # Errors
+    /// As of `Link::try_receive`.
+    pub fn try_receive(&self) -> Result<Received, LinkError> {
+        self.0.get_ref().0.try_receive()
+    }
+
     /// Waits for a packet. Nothing is lost when the future is dropped.
     ///
     /// # Errors
@@ -278,7 +286,7 @@ impl Waiting {
     pub async fn receive(&self) -> Result<Received, LinkError> {
         loop {
             let mut guard = self.0.readable().await?;
-            match self.0.get_ref().0.try_receive() {
+            match self.try_receive() {
                 Err(LinkError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                     guard.clear_ready();
                 }

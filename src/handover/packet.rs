@@ -46,8 +46,12 @@ pub enum Packet {
     End(End),
     /// New: all of it is in its place. From here on it takes over if the old process dies.
     Imported(Imported),
-    /// Old: it has let go; the new process serves. Nothing follows but what `Yours` says.
+    /// Old: it lets go; the new process serves. Nothing follows but what `Yours` says.
     Yours(Yours),
+    /// New: it has heard `Yours` and serves from here on. If it dies before it says so the old process goes on.
+    Begun(Empty),
+    /// Old: the supervisor knows the new process as the main one.
+    Named(Empty),
     /// Old, once it has let go: webhooks that waited in its memory. Each is answered by `Taken`.
     Webhooks(State),
     /// Old: those were all that waited.
@@ -67,6 +71,8 @@ pub struct Hello {
     pub shards: u16,
     /// It goes on with webhooks that wait, if they come.
     pub takes_webhooks: bool,
+    /// It says `Begun` where that is awaited.
+    pub says_begun: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -201,6 +207,8 @@ pub struct Yours {
     pub left: u64,
     /// Webhooks that wait follow.
     pub webhooks_follow: bool,
+    /// `Begun` is awaited, and answered by `Named`.
+    pub awaits_begun: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -245,6 +253,8 @@ impl Packet {
             Self::End(_) => "End",
             Self::Imported(_) => "Imported",
             Self::Yours(_) => "Yours",
+            Self::Begun(_) => "Begun",
+            Self::Named(_) => "Named",
             Self::Webhooks(_) => "Webhooks",
             Self::WebhooksEnd(_) => "WebhooksEnd",
             Self::Verdict(_) => "Verdict",
@@ -335,6 +345,7 @@ mod tests {
                 pid: 7,
                 shards: 3,
                 takes_webhooks: true,
+                says_begun: true,
             }),
             Packet::Welcome(Welcome {
                 clock_origin_ns: u64::MAX,
@@ -373,7 +384,10 @@ mod tests {
                 silence_us: 9,
                 left: 1,
                 webhooks_follow: true,
+                awaits_begun: true,
             }),
+            Packet::Begun(Empty {}),
+            Packet::Named(Empty {}),
             Packet::Webhooks(State {
                 records: vec![ByteBuf::from([1])],
             }),

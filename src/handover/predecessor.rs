@@ -55,6 +55,7 @@ impl Predecessor {
     pub fn meet(link: Arc<Link>, version: &str, shards: u16) -> Result<Self, MeetError> {
         let hello = Hello {
             takes_webhooks: true,
+            says_begun: true,
             protocol: PROTOCOL,
             version: version.to_owned(),
             pid: std::process::id(),

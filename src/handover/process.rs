@@ -129,8 +129,13 @@ impl Successor {
     }
 
     /// Kills it, if it has not ended by itself, and says how it ended.
-    pub fn end(mut self) -> Option<ExitStatus> {
+    pub fn end(&mut self) -> Option<ExitStatus> {
         self.child.take().and_then(end)
+    }
+
+    /// By `end`.
+    pub fn has_been_ended(&self) -> bool {
+        self.child.is_none()
     }
 
     /// Asks it to read its configuration again.

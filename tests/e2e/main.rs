@@ -80,6 +80,7 @@ mod tls;
 mod unix_socket;
 mod upgrade;
 mod upgrade_cluster;
+mod upgrade_ends;
 mod users;
 mod webhook_queue;
 mod webhook_queue_servers;

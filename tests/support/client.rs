@@ -187,6 +187,12 @@ impl Client {
         assert_eq!(last["data"]["code"], code, "{}: {texts:?}", self.name);
     }
 
+    /// Whatever comes, then the end, without a word or with one.
+    #[track_caller]
+    pub(crate) fn ends(&mut self) {
+        self.wire.frames_until_end();
+    }
+
     /// Asks for a channel with whatever authorisation its prefix needs (private only; presence has its own verb).
     pub(crate) fn asks_for(&mut self, channel: &str) {
         let frame = if channel.starts_with("private-") {

@@ -50,7 +50,7 @@ impl Default for Bounds {
     }
 }
 
-/// Accepts and serves for as long as the runtime runs.
+/// Accepts and serves until the gate is closed for good; who is being served then is served.
 pub(super) async fn serve(
     mut listener: impl Listener,
     router: Router,
@@ -60,7 +60,9 @@ pub(super) async fn serve(
     let mut guests: Vec<Guest> = Vec::with_capacity(bounds.connections_max);
     loop {
         // Where no file is left it pauses and tries again: who is here already may give one back.
-        gate.opens().await;
+        if !gate.opens().await {
+            return;
+        }
         let (stream, _) = tokio::select! {
             biased;
             () = gate.shuts() => continue,

@@ -144,6 +144,7 @@ impl AdminSocket {
 
     /// Serves it on a task of its own, which takes the path over where another process has it still.
     pub(in crate::bridge) fn serve(self, requests: mpsc::Sender<AdminRequest>, gate: Gate) {
+        let mut waits = gate.clone();
         tokio::spawn(async move {
             let Self {
                 path,
@@ -154,7 +155,11 @@ impl AdminSocket {
             let (listener, file) = loop {
                 match bound.take() {
                     Some(bound) => break bound,
-                    None => tokio::time::sleep(RETRY_AFTER).await,
+                    None => tokio::select! {
+                        () = tokio::time::sleep(RETRY_AFTER) => {}
+                        // It is the next process' to wait for it.
+                        () = waits.closes() => return,
+                    },
                 }
                 bound = bind(&path, &files).unwrap_or_default();
                 keep_copy(&copy, bound.as_ref());

@@ -3,7 +3,8 @@
 //! Owns: `Doors`: a copy of each for the next process; `Gate`: whether they are accepted from.
 //! May depend on: tokio's `watch`, `handover::packet::Kind`.
 //! Invariants: whoever connects while the gate is shut waits in the kernel, and is accepted by the process that
-//! opens its own; a copy is given up as soon as a stop begins, or it would listen on.
+//! opens its own; a copy is given up as soon as a stop begins, or it would listen on; once all are closed for good no
+//! socket is kept, and none is bound.
 
 use std::{
     io,
@@ -25,17 +26,26 @@ pub type Copied = Arc<OnceLock<OwnedFd>>;
 #[derive(Debug)]
 pub struct Doors {
     copies: Vec<(Kind, String, Copied)>,
-    is_open: watch::Sender<bool>,
+    position: watch::Sender<Position>,
     guests: Arc<AtomicUsize>,
     /// Of the sockets' files.
     pub files: Ownership,
+}
+
+/// Of all gates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Position {
+    Open,
+    Shut,
+    /// For good: another process has the sockets.
+    Closed,
 }
 
 impl Default for Doors {
     fn default() -> Self {
         Self {
             copies: Vec::new(),
-            is_open: watch::Sender::new(true),
+            position: watch::Sender::new(Position::Open),
             guests: Arc::default(),
             files: Ownership::default(),
         }
@@ -69,13 +79,24 @@ impl Doors {
     }
 
     pub(super) fn set_open(&self, is_open: bool) {
-        self.is_open.send_replace(is_open);
+        let position = match is_open {
+            true => Position::Open,
+            false => Position::Shut,
+        };
+        self.position.send_replace(position);
+    }
+
+    /// Another process serves: whoever accepts gives its socket up.
+    pub(super) fn close(&mut self) {
+        self.forget();
+        self.files.set(false);
+        self.position.send_replace(Position::Closed);
     }
 
     /// For who accepts from one of them.
     pub fn gate(&self) -> Gate {
         Gate {
-            is_open: self.is_open.subscribe(),
+            position: self.position.subscribe(),
             guests: Arc::clone(&self.guests),
         }
     }
@@ -89,24 +110,33 @@ impl Doors {
 /// Whether one accepts.
 #[derive(Clone, Debug)]
 pub struct Gate {
-    is_open: watch::Receiver<bool>,
+    position: watch::Receiver<Position>,
     guests: Arc<AtomicUsize>,
 }
 
 impl Gate {
-    /// Waits until it is open.
-    pub async fn opens(&mut self) {
-        self.turns(true).await;
+    /// Waits until it is open; false when it is closed for good.
+    pub async fn opens(&mut self) -> bool {
+        self.turns(|it| it != Position::Shut).await == Position::Open
     }
 
-    /// Waits until it is shut.
+    /// Waits until it is not open.
     pub async fn shuts(&mut self) {
-        self.turns(false).await;
+        self.turns(|it| it != Position::Open).await;
     }
 
-    async fn turns(&mut self, is_open: bool) {
-        while *self.is_open.borrow_and_update() != is_open {
-            if self.is_open.changed().await.is_err() {
+    /// Waits until it is closed for good.
+    pub async fn closes(&mut self) {
+        self.turns(|it| it == Position::Closed).await;
+    }
+
+    async fn turns(&mut self, is_it: impl Fn(Position) -> bool) -> Position {
+        loop {
+            let position = *self.position.borrow_and_update();
+            if is_it(position) {
+                return position;
+            }
+            if self.position.changed().await.is_err() {
                 // Nobody is left who could turn it: it stays as it is.
                 std::future::pending::<()>().await;
             }
@@ -137,12 +167,12 @@ mod tests {
     async fn whoever_waits_at_a_gate_sees_it_open_and_shut() {
         let doors = Doors::default();
         let mut gate = doors.gate();
-        gate.opens().await;
+        assert!(gate.opens().await);
         doors.set_open(false);
         gate.shuts().await;
         tokio::select! {
             biased;
-            () = gate.opens() => panic!("it is shut"),
+            _ = gate.opens() => panic!("it is shut"),
             () = tokio::task::yield_now() => {}
         }
         let open = async {
@@ -151,12 +181,31 @@ mod tests {
         };
         tokio::join!(gate.opens(), open);
         drop(doors);
-        gate.opens().await;
+        assert!(gate.opens().await);
         tokio::select! {
             biased;
             () = gate.shuts() => panic!("nobody is left to shut it"),
             () = tokio::task::yield_now() => {}
         }
+    }
+
+    #[tokio::test]
+    async fn a_gate_that_is_closed_for_good_never_opens_and_no_copy_is_kept() {
+        let mut doors = Doors::default();
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let place = || "here".to_owned();
+        doors.add(Kind::Metrics, place(), &socket).expect("room");
+        let mut gates = [doors.gate(), doors.gate()];
+        doors.set_open(false);
+        let closes = async {
+            tokio::task::yield_now().await;
+            doors.close();
+        };
+        let [first, second] = &mut gates;
+        let (opens, (), ()) = tokio::join!(first.opens(), second.closes(), closes);
+        assert!(!opens);
+        gates[1].shuts().await;
+        assert_eq!(doors.copies().count(), 0);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Owns: `Giving`: how far an upgrade is, by when; `Departing`: what is left to do afterwards.
 //! May depend on: `handover`, `bridge::run`'s state.
-//! Invariants: whatever goes wrong before `Yours`, the successor has ended before anything thaws; at most `WINDOW`
+//! Invariants: whatever goes wrong before the successor has begun, it has ended before anything thaws; at most `WINDOW`
 //! packets with sockets are under way, so that the limit of open files holds.
 
 #![expect(
@@ -38,7 +38,7 @@ use crate::{
         clock,
         link::{LinkError, Received, Waiting},
         packet::{
-            Connections, DESCRIPTORS_MAX, End, Hello, Imported, Listeners, PROTOCOL, Packet,
+            Connections, DESCRIPTORS_MAX, Empty, End, Hello, Imported, Listeners, PROTOCOL, Packet,
             Refused, State, Topics, Welcome, Yours, spoken,
         },
         process::{Program, Successor},
@@ -71,10 +71,14 @@ pub(in crate::bridge) struct Giving {
     to_version: String,
     /// The successor goes on with webhooks that wait.
     takes_webhooks: bool,
+    /// It says when it begins to serve.
+    says_begun: bool,
     frozen_at: Option<Instant>,
     /// When the shards were still, and when the successor had been sent everything.
     still_at: Option<Instant>,
     sent_at: Option<Instant>,
+    /// When it heard that all is its own, and what that is.
+    yielded: Option<(Instant, Imported)>,
     waits: Waits<Outgoing>,
     in_flight: usize,
     /// By shard: it has said everything.
@@ -113,6 +117,8 @@ enum Phase {
     Exporting,
     /// The successor puts all of it in its place.
     Importing,
+    /// It was told that all is its own.
+    Yielding,
 }
 
 /// A packet with sockets of shards that are still, which nobody closes before they thaw.
@@ -152,9 +158,11 @@ impl Giving {
         match self.phase {
             Phase::Hushing | Phase::Freezing => now + LOOKS_EVERY,
             Phase::Exporting if self.nodes.is_some() => now + LOOKS_EVERY,
-            Phase::Greeting | Phase::Starting | Phase::Exporting | Phase::Importing => {
-                self.ends_at()
-            }
+            Phase::Greeting
+            | Phase::Starting
+            | Phase::Exporting
+            | Phase::Importing
+            | Phase::Yielding => self.ends_at(),
         }
     }
 
@@ -162,6 +170,16 @@ impl Giving {
     fn ends_at(&self) -> Instant {
         let serves_by = self.serves_by.unwrap_or(self.deadline);
         self.deadline.min(serves_by)
+    }
+
+    /// The successor may serve already.
+    pub(in crate::bridge) fn is_yielding(&self) -> bool {
+        self.phase == Phase::Yielding
+    }
+
+    /// It has said that it serves, and that was not heard yet.
+    fn has_begun(&self) -> bool {
+        self.is_yielding() && matches!(self.link.try_receive(), Ok((Packet::Begun(_), _)))
     }
 
     /// Other nodes hear nothing that this process does of itself.
@@ -276,9 +294,11 @@ impl<L: ShardLink> Bridge<L> {
             deadline: Instant::now() + within,
             to_version: String::new(),
             takes_webhooks: false,
+            says_begun: false,
             frozen_at: None,
             still_at: None,
             sent_at: None,
+            yielded: None,
             waits: Waits::new(),
             in_flight: 0,
             has_exported: vec![false; usize::from(self.link.shards())],
@@ -309,8 +329,13 @@ impl<L: ShardLink> Bridge<L> {
         if self.handover.taking.is_some() || !self.is_announced() {
             return Err("this node is not ready yet".to_owned());
         }
-        if self.handover.heir.as_ref().is_some_and(|it| !it.has_all()) {
-            return Err("webhooks of the process before are on their way".to_owned());
+        if self
+            .handover
+            .heir
+            .as_ref()
+            .is_some_and(|it| !it.has_settled())
+        {
+            return Err("what the process before had is still on its way (webhooks)".to_owned());
         }
         if self.drain.is_some() {
             return Err("this node drains: it is about to end".to_owned());
@@ -352,7 +377,11 @@ impl<L: ShardLink> Bridge<L> {
                 giving.deadline = Instant::now() + STEP_WITHIN;
                 giving.push()
             }
-            (Phase::Importing, Ok((Packet::Imported(imported), _))) => self.conclude(&imported),
+            (Phase::Importing, Ok((Packet::Imported(imported), _))) => self.conclude(imported),
+            (Phase::Yielding, Ok((Packet::Begun(_), _))) => {
+                self.depart();
+                Ok(())
+            }
             (_, Ok((packet, _))) => Err(format!("it said {} out of turn", packet.name())),
         };
         if let Err(reason) = done {
@@ -374,6 +403,7 @@ impl<L: ShardLink> Bridge<L> {
         };
         giving.to_version.clone_from(&hello.version);
         giving.takes_webhooks = hello.takes_webhooks;
+        giving.says_begun = hello.says_begun;
         giving.topics = self.nodes.as_ref().map_or_else(Vec::new, Nodes::topics);
         let port = self.link.listening();
         let port = port.map_err(|error| format!("the port's sockets cannot be copied: {error}"))?;
@@ -538,6 +568,10 @@ impl<L: ShardLink> Bridge<L> {
             return false;
         };
         if now >= giving.ends_at() {
+            if giving.has_begun() {
+                self.depart();
+                return false;
+            }
             let reason = match giving.phase {
                 Phase::Greeting => "it said nothing in time: is it this server?",
                 Phase::Starting => "it was not ready in time (upgrade.ready_within_s)",
@@ -548,6 +582,7 @@ impl<L: ShardLink> Bridge<L> {
                 }
                 Phase::Exporting => "connections were not handed over in time",
                 Phase::Importing => "it did not take the connections over in time",
+                Phase::Yielding => "it did not begin to serve in time",
             };
             self.end_upgrade(reason.to_owned());
             return false;
@@ -567,7 +602,8 @@ impl<L: ShardLink> Bridge<L> {
             | Phase::Hushing
             | Phase::Freezing
             | Phase::Exporting
-            | Phase::Importing => Ok(()),
+            | Phase::Importing
+            | Phase::Yielding => Ok(()),
         };
         if let Err(reason) = done {
             self.end_upgrade(reason);
@@ -590,9 +626,9 @@ impl<L: ShardLink> Bridge<L> {
         }
     }
 
-    /// The successor has everything. With the word that this sends there is no way back.
-    fn conclude(&mut self, imported: &Imported) -> Result<(), String> {
-        let now = Instant::now();
+    /// The successor has everything. After the word that this sends it may serve at any moment; whether it does it
+    /// says, unless it is of a version that does not.
+    fn conclude(&mut self, imported: Imported) -> Result<(), String> {
         let Some(giving) = &mut self.handover.giving else {
             return Ok(());
         };
@@ -603,40 +639,56 @@ impl<L: ShardLink> Bridge<L> {
         if sent != came {
             return Err(format!("of {sent} connections it has {came}"));
         }
+        giving.enter(Phase::Yielding);
+        let now = Instant::now();
+        giving.yielded = Some((now, imported));
         let silence = giving.frozen_at.map_or(Duration::ZERO, |since| now - since);
-        let left = giving.left;
-        let settled_ms = between_ms(giving.frozen_at, giving.still_at);
-        let sent_ms = between_ms(giving.still_at, giving.sent_at);
-        let imported_ms = between_ms(giving.sent_at, Some(now));
         let yours = Packet::Yours(Yours {
             silence_us: u64::try_from(silence.as_micros()).unwrap_or(u64::MAX),
-            left,
+            left: giving.left,
             webhooks_follow: giving.takes_webhooks,
+            awaits_begun: giving.says_begun,
         });
-        self.handover.doors.files.set(false);
-        // Before the word: what the new process says after it is heard as that of the main one.
-        let pid = giving.successor.pid();
-        self.supervisor.main_is(pid);
-        if let Err(reason) = giving.send(&yours, &[]) {
-            self.handover.doors.files.set(true);
-            self.supervisor.release();
-            self.supervisor.main_is(std::process::id());
-            self.supervisor.release();
-            return Err(reason);
+        giving.send(&yours, &[])?;
+        if !giving.says_begun {
+            self.depart();
         }
+        Ok(())
+    }
+
+    /// The successor serves: there is no way back. Nothing that it has stays open here.
+    fn depart(&mut self) {
         let Some(giving) = self.handover.giving.take() else {
-            return Ok(());
+            return;
         };
+        self.handover.doors.close();
+        self.link.let_go();
+        // Only the main process is believed: the successor says nothing before it knows that it is that.
+        let pid = giving.successor.pid();
+        if giving.successor.has_been_ended() {
+            tracing::error!(
+                node = self.node_id,
+                "the new process was ended when it served already: nobody serves"
+            );
+        } else {
+            self.supervisor.main_is(pid);
+        }
+        if giving.says_begun {
+            // If it cannot be said the successor has died, which is heard next.
+            _ = giving.send(&Packet::Named(Empty {}), &[]);
+        }
         if self.handover.reload_waits {
             giving.successor.reload();
         }
+        self.tell_departing(&giving);
         giving.successor.let_go();
+        let now = Instant::now();
         let deadline = Duration::from_secs(self.config.drain.deadline_s.into());
         self.handover.departing = Some(Departing {
             ends: now + deadline,
             guests_until: now + GUESTS_WITHIN.min(deadline),
             bequest: None,
-            is_told: false,
+            is_told: self.handover.stop_waits,
         });
         // The new process is this node for the others: nothing more is said or heard here.
         self.handover.nodes = self.nodes.take();
@@ -644,34 +696,43 @@ impl<L: ShardLink> Bridge<L> {
             true => self.begin_bequest(giving.link),
             false => self.webhooks.hurry(),
         }
+    }
+
+    fn tell_departing(&self, giving: &Giving) {
+        let yielded = giving.yielded.as_ref();
+        let (at, imported) = yielded.map(|(at, imported)| (*at, imported)).unzip();
+        let silence = at.zip(giving.frozen_at).map(|(at, since)| at - since);
         tracing::info!(
             node = self.node_id,
-            pid,
-            connections = imported.connections,
-            refused = imported.refused,
-            left,
-            silence_ms = silence.as_secs_f64() * 1_000.0,
-            settled_ms,
-            sent_ms,
-            imported_ms,
+            pid = giving.successor.pid(),
+            connections = imported.map(|it| it.connections),
+            refused = imported.map(|it| it.refused),
+            left = giving.left,
+            silence_ms = silence.unwrap_or_default().as_secs_f64() * 1_000.0,
+            settled_ms = between_ms(giving.frozen_at, giving.still_at),
+            sent_ms = between_ms(giving.still_at, giving.sent_at),
+            imported_ms = between_ms(giving.sent_at, at),
             "another process has taken over: this one ends"
         );
-        Ok(())
     }
 
     /// It comes to nothing: the successor ends, everything goes on here. An empty reason: it ended by itself.
     pub(in crate::bridge) fn end_upgrade(&mut self, reason: String) {
-        let Some(giving) = self.handover.giving.take() else {
+        let Some(mut giving) = self.handover.giving.take() else {
             return;
         };
+        let status = giving.successor.end();
+        if giving.has_begun() {
+            // It has served, and what is known here is old.
+            self.handover.giving = Some(giving);
+            return self.depart();
+        }
         let Giving {
-            successor,
             link,
             frozen_at,
             to_version,
             ..
         } = giving;
-        let status = successor.end();
         drop(link);
         if frozen_at.is_some() {
             let mut told = Told::new();
@@ -702,6 +763,9 @@ impl<L: ShardLink> Bridge<L> {
         }
         if std::mem::take(&mut self.handover.reload_waits) {
             self.reload();
+        }
+        if std::mem::take(&mut self.handover.stop_waits) {
+            self.begin_drain();
         }
     }
 }

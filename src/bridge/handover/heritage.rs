@@ -54,6 +54,8 @@ pub(in crate::bridge) struct Heir {
     link: Waiting,
     /// All that waited is here; verdicts may come yet.
     has_all: bool,
+    /// The supervisor listens to this process.
+    is_named: bool,
     deadline: Instant,
 }
 
@@ -117,10 +119,11 @@ impl Bequest {
 }
 
 impl Heir {
-    pub(super) fn new(link: Waiting) -> Self {
+    pub(super) fn new(link: Waiting, takes_webhooks: bool, awaits_name: bool) -> Self {
         Self {
             link,
-            has_all: false,
+            has_all: !takes_webhooks,
+            is_named: !awaits_name,
             deadline: Instant::now() + STEP_WITHIN,
         }
     }
@@ -129,12 +132,13 @@ impl Heir {
         &self.link
     }
 
-    pub(super) fn has_all(&self) -> bool {
-        self.has_all
+    /// Nothing but verdicts may come yet.
+    pub(super) fn has_settled(&self) -> bool {
+        self.has_all && self.is_named
     }
 
     pub(super) fn due(&self) -> Option<Instant> {
-        (!self.has_all).then_some(self.deadline)
+        (!self.has_settled()).then_some(self.deadline)
     }
 }
 
@@ -285,6 +289,11 @@ impl<L: ShardLink> Bridge<L> {
                 }
                 self.handover.heir = Some(heir);
             }
+            Ok((Packet::Named(_), _)) => {
+                self.supervisor.named();
+                heir.is_named = true;
+                self.handover.heir = Some(heir);
+            }
             Ok((Packet::Verdict(verdict), _)) => {
                 self.webhooks.is_told(verdict);
                 self.handover.heir = Some(heir);
@@ -297,6 +306,7 @@ impl<L: ShardLink> Bridge<L> {
                         "the process before ended before it had passed on all webhooks"
                     );
                 }
+                self.supervisor.named();
                 self.webhooks.is_orphaned();
             }
         }
@@ -312,6 +322,7 @@ impl<L: ShardLink> Bridge<L> {
                 within_s = STEP_WITHIN.as_secs(),
                 "the process before did not pass on all webhooks that waited in time"
             );
+            self.supervisor.named();
             self.webhooks.is_orphaned();
         }
     }

@@ -3,8 +3,8 @@
 //! Owns: `Handover`: what the bridge remembers of upgrades; the process that gives (`giving`), the one that takes
 //! (`taking`), the doors that both know (`doors`), what follows when all is done (`heritage`).
 //! May depend on: `handover`, `bridge::{run, link, message}`.
-//! Invariants: until the one word `Yours` was sent, everything can be undone and the old process goes on; after it
-//! nothing can, and nothing fails.
+//! Invariants: until the new process says `Begun`, in answer to the one word `Yours`, everything can be undone and the
+//! old process goes on; after it nothing can, and nothing fails.
 
 pub mod doors;
 mod giving;
@@ -54,6 +54,8 @@ pub(super) struct Handover {
     pub last: Option<UpgradeReport>,
     /// A reload was asked for meanwhile.
     pub reload_waits: bool,
+    /// A stop was asked for when another process might have served already.
+    pub stop_waits: bool,
 }
 
 /// The last upgrade of a node, whichever process answers.
@@ -112,6 +114,7 @@ impl Handover {
             nodes: None,
             last: None,
             reload_waits: false,
+            stop_waits: false,
         })
     }
 

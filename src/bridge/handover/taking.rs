@@ -287,13 +287,21 @@ impl<L: ShardLink> Bridge<L> {
             stop_waits,
             ..
         } = taking;
-        if yours.webhooks_follow && self.webhooks.is_enabled() {
+        if yours.awaits_begun {
+            // If it cannot be said the old process has died, and nobody else serves.
+            _ = link.try_send(&Packet::Begun(Empty {}), &[]);
+        }
+        let takes_webhooks = yours.webhooks_follow && self.webhooks.is_enabled();
+        if takes_webhooks {
             self.webhooks.expect_heritage();
-            self.handover.heir = Some(Heir::new(link));
         } else if yours.webhooks_follow {
             let reason = "there are no webhooks on it (queue.driver)".to_owned();
             // If it cannot be said the old process has ended.
             _ = link.try_send(&Packet::Refused(Refused { reason }), &[]);
+        }
+        if takes_webhooks || yours.awaits_begun {
+            let heir = Heir::new(link, takes_webhooks, yours.awaits_begun);
+            self.handover.heir = Some(heir);
         }
         self.handover.doors.files.set(true);
         self.broadcast(|| FromBridge::TakenOver);
@@ -305,7 +313,9 @@ impl<L: ShardLink> Bridge<L> {
         self.link.ring();
         self.link.thaw();
         self.handover.doors.set_open(true);
-        self.supervisor.release();
+        if !yours.awaits_begun {
+            self.supervisor.named();
+        }
         self.handover.counts[0] += 1;
         let silence_ms = yours.silence_us as f64 / 1_000.0;
         let closed = yours.left + imported.refused;
