@@ -27,10 +27,10 @@ const LOOKS_EVERY: Duration = Duration::from_millis(50);
 /// The socket changes hands meanwhile, and one that answers to nobody for so long does not come back.
 const SILENT_WITHIN: Duration = Duration::from_secs(15);
 
-/// The process before goes on unless the other one has said that it serves: where nobody answers that one was it.
-const NOBODY: &str = "; the upgrade was under way: either the new process has another admin.socket now, or it has died \
-                      after it began to serve, and nobody serves until it is started anew (systemd does that; the \
-                      log tells more)";
+/// Where nobody answers, the process before is not the one that serves.
+const NOBODY: &str = "; the upgrade was under way: either the new process has another admin.socket now, or neither of \
+                      the two is left, and nobody serves until the node is started anew (systemd does that; the log \
+                      tells more)";
 
 const STARTED_ANEW: &str = "the node was started anew meanwhile, without its connections: the new process has died after \
                             it began to serve, or both were ended; the log tells more";

@@ -4,7 +4,7 @@
 //! May depend on: `link`, `packet`.
 //! Invariants: a listener that nobody wanted is closed before this process is ready.
 
-use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{os::fd::OwnedFd, path::Path, sync::Arc, time::Duration};
 
 use super::{
     link::{Link, LinkError},
@@ -111,6 +111,13 @@ impl Predecessor {
             .collect()
     }
 
+    /// Where those Unix sockets are that nobody has taken.
+    pub fn unwanted(&self) -> impl Iterator<Item = &Path> {
+        let is_unix = |it: &&Inherited| matches!(it.kind, Kind::Unix | Kind::Admin);
+        let left = self.listeners.iter().filter(is_unix);
+        left.map(|it| Path::new(&it.place))
+    }
+
     /// What is left is not wanted.
     pub fn into_link(self) -> (Arc<Link>, Welcome) {
         (self.link, self.welcome)
@@ -174,6 +181,7 @@ mod tests {
         assert!(met.take(Kind::Admin, |place| place == "Admin").is_some());
         assert!(met.take(Kind::Admin, |place| place == "Admin").is_none());
         assert_eq!(met.take_port().len(), 2);
+        assert_eq!(met.unwanted().count(), 0);
         assert!(met.take(Kind::Metrics, |_| true).is_none());
     }
 

@@ -57,8 +57,11 @@ impl Sockets {
         if let Err(error) = &program {
             tracing::warn!(%error, "it is not known which program this is: it cannot be upgraded while it runs");
         }
+        let unwanted = predecessor.iter().flat_map(Predecessor::unwanted);
+        let unwanted = unwanted.filter_map(|it| SocketFile::adopt(it, doors.files.clone()).ok());
         let legacy = Legacy {
             program: program.ok(),
+            unwanted: unwanted.collect(),
             doors,
             predecessor: predecessor.map(Predecessor::into_link),
         };

@@ -111,6 +111,7 @@ fn a_process_that_waits_for_an_answer_listens_nowhere_where_the_next_one_does_no
     eventually("the Unix socket's end", || {
         UnixStream::connect(&path).is_err().then_some(())
     });
+    eventually("the end of its file", || (!path.exists()).then_some(()));
     assert!(server.is_running(), "it waits for the answer");
     alice.expects_pong();
     answers(attempt, 200);

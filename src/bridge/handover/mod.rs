@@ -22,7 +22,7 @@ pub(super) use self::{
     heritage::Heir,
     taking::Taking,
 };
-use super::nodes::Nodes;
+use super::{nodes::Nodes, socket_file::SocketFile};
 use crate::handover::{
     link::{Link, LinkError, Received, Waiting},
     packet::Welcome,
@@ -35,6 +35,8 @@ pub struct Legacy {
     /// How this process was started; `None`: it cannot be started again.
     pub program: Option<Program>,
     pub doors: Doors,
+    /// Of sockets that the process before has and this one does not want.
+    pub unwanted: Vec<SocketFile>,
     /// The process that this one takes over from, once it is ready.
     pub predecessor: Option<(Arc<Link>, Welcome)>,
 }
@@ -43,6 +45,8 @@ pub struct Legacy {
 pub(super) struct Handover {
     pub program: Option<Program>,
     pub doors: Doors,
+    /// Files that go when this process takes over.
+    pub unwanted: Vec<SocketFile>,
     pub giving: Option<Giving>,
     pub taking: Option<Taking>,
     pub departing: Option<Departing>,
@@ -98,6 +102,7 @@ impl Handover {
         let Legacy {
             program,
             doors,
+            unwanted,
             predecessor,
         } = legacy;
         let taking = predecessor.map(|(link, welcome)| Taking::new(link, welcome));
@@ -106,6 +111,7 @@ impl Handover {
         Ok(Self {
             program,
             doors,
+            unwanted,
             giving: None,
             counts: taking.as_ref().map_or([0; 2], Taking::upgrades),
             taking,

@@ -304,6 +304,7 @@ impl<L: ShardLink> Bridge<L> {
             self.handover.heir = Some(heir);
         }
         self.handover.doors.files.set(true);
+        self.handover.unwanted.clear();
         self.broadcast(|| FromBridge::TakenOver);
         let mut told = Told::new();
         if let Some(nodes) = &mut self.nodes {
