@@ -28,9 +28,9 @@ const LOOKS_EVERY: Duration = Duration::from_millis(50);
 const SILENT_WITHIN: Duration = Duration::from_secs(15);
 
 /// Where nobody answers, the process before is not the one that serves.
-const NOBODY: &str = "; the upgrade was under way: either the new process has another admin.socket now, or neither of \
-                      the two is left, and nobody serves until the node is started anew (systemd does that; the log \
-                      tells more)";
+const NOBODY: &str = "; the upgrade was under way: either the new process has another admin.socket now, or nobody serves, \
+                      since it hangs or neither of the two is left, until the node is started anew (systemd does \
+                      that; the log tells more)";
 
 const STARTED_ANEW: &str = "the node was started anew meanwhile, without its connections: the new process has died after \
                             it began to serve, or both were ended; the log tells more";

@@ -227,3 +227,43 @@ async fn dead_letters_keep_their_numbers_and_a_job_that_nobody_wants_becomes_one
     };
     assert_eq!(reasons(&of_new), reasons(&known));
 }
+
+/// Of a process that has no such app.
+fn letters_of(webhooks: &Webhooks) -> Vec<(String, u32)> {
+    let letters = webhooks.report_letters().expect("they are here").letters;
+    let letters = letters.into_iter();
+    letters.map(|it| (it.reason, it.attempts)).collect()
+}
+
+#[tokio::test]
+async fn an_attempt_for_a_target_that_is_no_more_is_told_through_a_process_in_between() {
+    let gone = [("gone".to_owned(), 1)];
+    for (status, expected) in [(200, &[][..]), (500, &gone[..])] {
+        let mut pair = Pair::with_waiting(vec![Answer::Held(status)], 1).await;
+        let other = || webhooks(&[fixture::app("other")], &one_by_one());
+        let (mut third, mut fourth) = (other(), other());
+        pair.new = other();
+        pair.pass_on();
+        assert_eq!(letters_of(&pair.new), []);
+        // It is given to one that does not take it, then to one that does.
+        let records = pair.new.give();
+        pair.new.take_back(records);
+        assert!(pair.new.is_idle(), "it has no attempt of its own");
+        let records = pair.new.give();
+        assert!(!pair.new.is_idle(), "the third process waits for its word");
+        records.iter().for_each(|it| third.inherit(sent(it)));
+        // That nobody tells what came of it is as if it had failed.
+        records.iter().for_each(|it| fourth.inherit(sent(it)));
+        fourth.is_orphaned();
+        assert_eq!(letters_of(&fourth), gone);
+        for verdict in verdicts_of(&pair.endpoint, &mut pair.old).await {
+            pair.new.is_told(verdict);
+        }
+        let verdicts = pair.new.take_verdicts();
+        assert_eq!(verdicts.len(), 1);
+        verdicts.into_iter().for_each(|it| third.is_told(it));
+        assert!(pair.new.is_idle());
+        assert_eq!(letters_of(&third), expected, "{status}");
+        assert_eq!(letters_of(&pair.new), []);
+    }
+}
