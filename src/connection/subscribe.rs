@@ -155,9 +155,8 @@ impl Connection {
             ChannelData::NotText => return Err(SubscriptionRefusal::InvalidChannelData),
             ChannelData::Absent => {
                 let user = self.user().ok_or(SubscriptionRefusal::Unauthorized)?;
-                if user.info.len() > app.member_bytes_max {
-                    return Err(SubscriptionRefusal::MemberTooLarge);
-                }
+                let info = presence::check_info(&user.info, app.member_bytes_max);
+                info.map_err(refusal_of)?;
                 Member {
                     user_id: Arc::clone(&user.user_id.text),
                     info: Arc::clone(&user.info),

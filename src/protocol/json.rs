@@ -276,6 +276,22 @@ pub fn compact_bytes(raw: &str) -> usize {
     bytes
 }
 
+/// The same of the value in its shortest spelling: escapes that need not be are the characters that they stand for.
+pub fn shortest_bytes(raw: &str) -> usize {
+    let mut bytes = compact_bytes(raw);
+    let (mut rest, mut written) = (raw, Vec::new());
+    // A backslash stands in strings alone.
+    while let Some((_, escape)) = rest.split_once('\\') {
+        let unescaped = unescape(escape.as_bytes());
+        let (character, spelled) = unescaped.expect("escapes were validated with the value");
+        written.clear();
+        write_escaped(&mut written, character.encode_utf8(&mut [0; 4]));
+        bytes -= (1 + spelled).saturating_sub(written.len());
+        rest = escape.get(spelled..).expect("an escape is ASCII");
+    }
+    bytes
+}
+
 /// Cuts `text` to at most `bytes_max` bytes without splitting a character.
 pub fn cut(text: &str, bytes_max: usize) -> &str {
     text.get(..text.floor_char_boundary(bytes_max))

@@ -38,13 +38,7 @@ impl Member {
 
     /// The member that a signed-in user is on a channel joined without `channel_data`.
     pub fn of_user(user: &User, info_bytes_max: usize) -> Result<Self, MemberError> {
-        let bytes = user.user_info.len();
-        if bytes > info_bytes_max {
-            return Err(MemberError::InfoTooLarge {
-                bytes,
-                bytes_max: info_bytes_max,
-            });
-        }
+        check_info(&user.user_info, info_bytes_max)?;
         Ok(Self {
             user_id: user.id.clone(),
             user_info: user.user_info.clone(),
@@ -143,9 +137,22 @@ fn compact_info(user_info: Option<JsonValue<'_>>) -> String {
 
 fn bounded_info(user_info: Option<JsonValue<'_>>, bytes_max: usize) -> Result<String, MemberError> {
     // A limit below 4 bytes is no reason to refuse a member who gives no info at all.
-    match user_info.map_or(0, |info| json::compact_bytes(info.raw())) {
+    if let Some(info) = user_info {
+        check_info(info.raw(), bytes_max)?;
+    }
+    Ok(compact_info(user_info))
+}
+
+/// Whether `user_info` is within the limit, however its author spells it: PHP escapes each character beyond ASCII,
+/// and slashes, unless it is told not to.
+pub fn check_info(raw: &str, bytes_max: usize) -> Result<(), MemberError> {
+    // What is short as it is need not be looked at.
+    if json::compact_bytes(raw) <= bytes_max {
+        return Ok(());
+    }
+    match json::shortest_bytes(raw) {
         bytes if bytes > bytes_max => Err(MemberError::InfoTooLarge { bytes, bytes_max }),
-        _ => Ok(compact_info(user_info)),
+        _ => Ok(()),
     }
 }
 
@@ -291,6 +298,37 @@ mod tests {
         // What is wrong with the id is told before what is wrong with the size.
         let both = format!("{{\"user_id\":[],\"user_info\":\"{}\"}}", "x".repeat(2000));
         assert_eq!(Member::parse(&both, 1024), Err(MemberError::UserId));
+    }
+
+    #[test]
+    fn user_info_is_as_long_as_its_characters_however_they_are_spelled() {
+        for (character, spelled, bytes) in [
+            ("é", r"\u00e9", 2),
+            ("ж", r"\u0436", 2),
+            ("日", r"\u65e5", 3),
+            ("😀", r"\ud83d\ude00", 4),
+            ("/", r"\/", 1),
+            ("a", r"\u0061", 1),
+            ("\\n", r"\n", 2),
+            ("\\\"", r"\u0022", 2),
+            ("\\\\", r"\\", 2),
+            (r"\u0001", r"\u0001", 6),
+            (r"\b", r"\b", 2),
+        ] {
+            let most = 1022 / bytes;
+            for spelling in [character, spelled] {
+                for (count, accepted) in [(most, true), (most + 1, false)] {
+                    let info = spelling.repeat(count);
+                    let data = format!(r#"{{"user_id":1,"user_info":"{info}"}}"#);
+                    let member = Member::parse(&data, 1024);
+                    assert_eq!(member.is_ok(), accepted, "{count} times {spelling}");
+                    let user = format!(r#"{{"id":"1","user_info":"{info}"}}"#);
+                    let user = User::parse(&user).expect("a user");
+                    let member = Member::of_user(&user, 1024);
+                    assert_eq!(member.is_ok(), accepted, "{count} times {spelling}");
+                }
+            }
+        }
     }
 
     #[test]

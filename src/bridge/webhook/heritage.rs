@@ -304,7 +304,10 @@ impl Webhooks {
     /// How an attempt of the process before ended.
     pub fn is_told(&mut self, verdict: Verdict) {
         if let Some(job) = self.expected.gone.remove(&verdict.number) {
-            return self.end_gone(&job, verdict.error.is_none());
+            if let Some(error) = verdict.error {
+                self.lose_gone(&job, &error);
+            }
+            return;
         }
         if let Some(number) = self.expected.relayed.remove(&verdict.number) {
             if verdict.error.is_none() {
@@ -317,13 +320,12 @@ impl Webhooks {
         }
     }
 
-    /// Nobody is left who could try it again.
-    fn end_gone(&mut self, job: &JobRecord, is_delivered: bool) {
-        if let Ok(record) = Record::read(&job.text)
-            && !is_delivered
-        {
+    /// Its attempt failed, and nobody is left who could try it again.
+    fn lose_gone(&mut self, job: &JobRecord, error: &str) {
+        if let Ok(mut record) = Record::read(&job.text) {
+            record.error = Some(error.into());
             self.letters.push(letter_of(record, 1));
-            self.keep_account(None);
+            self.keep_account();
         }
     }
 
@@ -338,7 +340,7 @@ impl Webhooks {
     pub fn is_orphaned(&mut self) {
         self.expected.under_way.clear();
         for (_, job) in std::mem::take(&mut self.expected.gone) {
-            self.end_gone(&job, false);
+            self.lose_gone(&job, UNTOLD);
         }
         for (_, number) in std::mem::take(&mut self.expected.relayed) {
             let error = Some(UNTOLD.to_owned());
