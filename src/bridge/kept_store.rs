@@ -22,6 +22,7 @@ use tokio::task::JoinSet;
 
 use super::{
     adapter::BusError,
+    apps::entry::AppEntry,
     link::ShardLink,
     message::{Found, FoundEvent, FromBridge, KeepEvent, KeptName},
     nodes::told::home_of,
@@ -31,7 +32,7 @@ use super::{
     run::Bridge,
 };
 use crate::{
-    config::{App, Config, sections::CacheDriver},
+    config::{Config, sections::CacheDriver},
     metrics::sample::{BackendSample, CacheSample},
 };
 
@@ -224,14 +225,14 @@ impl KeptStore {
     }
 
     /// Looks for a channel's last event; false where too many are looked for already.
-    pub(super) fn ask(&mut self, app: &App, name: KeptName) -> bool {
+    pub(super) fn ask(&mut self, app: &AppEntry, name: KeptName) -> bool {
         if self.asks == ASKS_MAX {
             self.counters.failures += 1;
             return false;
         }
         self.asks += 1;
-        let key = self.key(&app.id, &name.channel);
-        let bytes_max = text_bytes_max(app.event_payload_bytes_max);
+        let key = self.key(&app.app.id, &name.channel);
+        let bytes_max = text_bytes_max(app.rules.event_data_bytes_max);
         let (commands, name) = (self.commands.clone(), Box::new(name));
         if let Some(write) = self.unwritten(&key).cloned() {
             self.tasks
@@ -467,7 +468,7 @@ impl<L: ShardLink> Bridge<L> {
     pub(super) fn ask_kept(&mut self, name: KeptName) {
         if let Some(store) = &mut self.kept_store
             && let Some(app) = self.apps.get(name.app)
-            && store.ask(&app.app, name.clone())
+            && store.ask(app, name.clone())
         {
             return;
         }

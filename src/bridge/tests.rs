@@ -343,7 +343,7 @@ async fn a_reload_gives_all_shards_the_new_apps_and_a_refused_one_changes_nothin
         let [AppChange::Put(entry)] = &*changes else {
             panic!("{changes:?}");
         };
-        assert_eq!(entry.app.key, "new-key");
+        assert_eq!(&*entry.rules.key, "new-key");
         assert_eq!(entry.index, AppIndex(0), "the same app, the same index");
         let scrape = node.ask_answering_scrapes("/metrics", "").await;
         assert!(

@@ -9,10 +9,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use shards::work::Work;
 
-use super::{
-    pending::{Action, PublicEvent, Publication},
-    rules::AppRules,
-};
+use super::pending::{Action, PublicEvent, Publication};
 use crate::{
     channel::{
         home::Event,
@@ -30,6 +27,7 @@ use crate::{
         outgoing,
         partition::AppPartitions,
         request_auth::{self, BodyDigest, RequestToVerify},
+        rules::AppRules,
     },
     ws::encode,
 };
@@ -45,6 +43,8 @@ pub struct ApiRequest<'r, 'h> {
     pub names: &'r NameHasher,
     /// Of the node, as configured.
     pub path_prefix: &'r str,
+    /// Of an event as subscribers get it.
+    pub frame_bytes_max: usize,
     pub now_s: u64,
 }
 
@@ -93,16 +93,18 @@ impl ApiRequest<'_, '_> {
         let keys = Keys {
             names: self.names,
             app: &app.partitions,
+            frame_bytes_max: self.frame_bytes_max,
         };
         action_of(app, keys, self.route, head, &body, frame)
     }
 }
 
-/// Makes the keys of what a request names.
+/// Makes the keys of what a request names, and says how long a frame may be that is made of it.
 #[derive(Clone, Copy)]
 struct Keys<'r> {
     names: &'r NameHasher,
     app: &'r AppPartitions,
+    frame_bytes_max: usize,
 }
 
 impl Keys<'_> {
@@ -119,7 +121,7 @@ fn action_of(
     body: &[u8],
     frame: &mut Vec<u8>,
 ) -> Result<Action, ApiError> {
-    let name_max = app.channel_name_bytes_max;
+    let name_max = app.channel_name_bytes_max as usize;
     match route {
         Route::Events { .. } => {
             let request = PublishRequest::parse(body, &event_limits(app))?;
@@ -128,7 +130,7 @@ fn action_of(
                 reports: vec![request.info],
                 is_batch: false,
             };
-            encode_events(app, &request, 0, keys, frame, &mut publication.events)?;
+            encode_events(&request, 0, keys, frame, &mut publication.events)?;
             Ok(Action::Publish(publication))
         }
         Route::BatchEvents { .. } => batch_of(app, keys, body, frame),
@@ -187,7 +189,7 @@ fn batch_of(
     body: &[u8],
     frame: &mut Vec<u8>,
 ) -> Result<Action, ApiError> {
-    let batch = BatchRequest::parse(body, &event_limits(app), app.batch_events_max)?;
+    let batch = BatchRequest::parse(body, &event_limits(app), app.batch_events_max as usize)?;
     let mut publication = Publication {
         events: Vec::new(),
         reports: Vec::new(),
@@ -196,14 +198,13 @@ fn batch_of(
     for (item, request) in batch.events.iter().enumerate() {
         publication.reports.push(request.info);
         let item = u32::try_from(item).expect("batches are bounded");
-        encode_events(app, request, item, keys, frame, &mut publication.events)?;
+        encode_events(request, item, keys, frame, &mut publication.events)?;
     }
     Ok(Action::Publish(publication))
 }
 
 /// Encodes one event for each of its channels.
 fn encode_events(
-    app: &AppRules,
     request: &PublishRequest<'_>,
     item: u32,
     keys: Keys<'_>,
@@ -216,10 +217,10 @@ fn encode_events(
         let (event, data) = (request.event.token(), &*request.data);
         outgoing::event(frame, event, channel.as_str(), data, None);
         encode::finish_text(frame, start);
-        if frame.len() > app.frame_bytes_max {
+        if frame.len() > keys.frame_bytes_max {
             return Err(ApiError::PayloadTooLarge {
                 bytes: frame.len(),
-                bytes_max: app.frame_bytes_max,
+                bytes_max: keys.frame_bytes_max,
             });
         }
         let frame: Arc<[u8]> = Arc::from(frame.as_slice());
@@ -244,10 +245,10 @@ fn encode_events(
 
 fn event_limits(app: &AppRules) -> EventLimits {
     EventLimits {
-        event_name_bytes_max: app.event_name_bytes_max,
-        channels_max: app.event_channels_max,
-        payload_bytes_max: app.event_data_bytes_max,
-        channel_name_bytes_max: app.channel_name_bytes_max,
+        event_name_bytes_max: app.event_name_bytes_max as usize,
+        channels_max: app.event_channels_max as usize,
+        payload_bytes_max: app.event_data_bytes_max as usize,
+        channel_name_bytes_max: app.channel_name_bytes_max as usize,
     }
 }
 
@@ -270,6 +271,7 @@ mod tests {
         key: &'static str,
         secret: &'static str,
         timestamp_s: u64,
+        frame_bytes_max: usize,
         digest_of: Option<&'static str>,
         body: String,
     }
@@ -281,6 +283,7 @@ mod tests {
                 key: "app-key",
                 secret: "app-secret",
                 timestamp_s: NOW_S,
+                frame_bytes_max: usize::MAX,
                 digest_of: None,
                 body: body.to_owned(),
             }
@@ -310,6 +313,7 @@ mod tests {
                 digest: None,
                 names: &hasher(),
                 path_prefix: "",
+                frame_bytes_max: self.frame_bytes_max,
                 now_s: NOW_S,
             };
             request.check(&self.app, &mut Work::default(), &mut Vec::new())
@@ -375,9 +379,9 @@ mod tests {
             panic!("a good event");
         };
         let bytes = publication.events[0].event.frame.len();
-        sent.app.frame_bytes_max = bytes;
+        sent.frame_bytes_max = bytes;
         assert!(sent.check("/apps/1/events").is_ok());
-        sent.app.frame_bytes_max = bytes - 1;
+        sent.frame_bytes_max = bytes - 1;
         let error = sent.check("/apps/1/events").expect_err("a byte too long");
         assert_eq!(error.status().code(), 413);
     }

@@ -10,13 +10,13 @@ use std::borrow::Cow;
 use super::{
     effect::{Effect, Publish, Reply, View},
     row::Connection,
-    rules::AppRules,
 };
 use crate::protocol::{
     code,
     incoming::ClientData,
     json::JsonString,
     name::{ChannelName, check_client_event_name},
+    rules::AppRules,
 };
 
 /// A list of so many is searched by comparing names: faster than a hash of the name.
@@ -75,10 +75,10 @@ impl Connection {
         if !app.allows_client_events {
             return Err("Client events are not enabled for this app");
         }
-        check_client_event_name(event, app.event_name_bytes_max)
+        check_client_event_name(event, app.event_name_bytes_max as usize)
             .map_err(|_| "The event name is empty or too long")?;
         let channel = channel.ok_or("The event has no channel")?;
-        let name = ChannelName::parse(channel, app.channel_name_bytes_max)
+        let name = ChannelName::parse(channel, app.channel_name_bytes_max as usize)
             .map_err(|_| "The channel name is invalid")?;
         if !name.kind().allows_client_events() {
             return Err("Client events are allowed on private and presence channels only");
@@ -95,7 +95,8 @@ impl Connection {
         };
         // Escaped as text it may take twice as much.
         let frame_bytes = data_bytes.saturating_mul(2);
-        if data_bytes > app.event_data_bytes_max || frame_bytes > app.frame_bytes_max {
+        let data_bytes_max = app.event_data_bytes_max as usize;
+        if data_bytes > data_bytes_max || frame_bytes > view.node.frame_bytes_max {
             return Err("The event data is too large");
         }
         Ok(row)

@@ -9,7 +9,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use shards::{application::Millis, work::Work};
 
-use super::rules::{AppRules, NodeRules};
+use super::rules::NodeRules;
 use crate::{
     channel::{
         local::LocalTable,
@@ -22,6 +22,7 @@ use crate::{
         code::{CloseCode, SubscriptionRefusal},
         incoming::ClientData,
         outgoing,
+        rules::AppRules,
     },
 };
 

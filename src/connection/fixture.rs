@@ -12,7 +12,7 @@ use shards::application::{Millis, ShardId, Slot};
 use super::{
     effect::{Effect, Publish, Tally, View},
     row::{Awaited, Connection, SignedIn, State},
-    rules::{AppRules, NodeRules},
+    rules::NodeRules,
     subscriptions::Subscription,
 };
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
     },
     protocol::{
         app::AppIndex, auth::Signer, incoming::ClientData, name::ChannelKind,
-        partition::AppPartitions, socket_id::SocketId,
+        partition::AppPartitions, rules::AppRules, socket_id::SocketId,
     },
     ws::{
         codec::Item,
@@ -43,6 +43,7 @@ pub(super) fn node_rules() -> NodeRules {
         limits_connections: false,
         message_within_ms: 200_000,
         age_max_ms: 0,
+        frame_bytes_max: usize::MAX,
     }
 }
 
@@ -50,7 +51,7 @@ pub(super) fn app_rules() -> AppRules {
     AppRules {
         index: AppIndex(0),
         key: "app-key".into(),
-        partitions: AppPartitions::of_app("app-id").into(),
+        partitions: AppPartitions::of_app("app-id"),
         signers: [Signer::new(SECRET)].into(),
         origins: [].into(),
         is_enabled: true,
@@ -62,7 +63,6 @@ pub(super) fn app_rules() -> AppRules {
         channel_name_bytes_max: 200,
         event_name_bytes_max: 200,
         event_data_bytes_max: 10_240,
-        frame_bytes_max: usize::MAX,
         member_bytes_max: 2_048,
         event_channels_max: 100,
         batch_events_max: 10,

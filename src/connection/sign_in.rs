@@ -13,11 +13,12 @@ use super::{
     effect::{Effect, Reply, View},
     pending::Pending,
     row::{Connection, SignedIn},
-    rules::AppRules,
 };
 use crate::{
     channel::{names::NameHasher, user::UserId},
-    protocol::{auth, code, code::CloseCode, partition::AppPartitions, presence::User},
+    protocol::{
+        auth, code, code::CloseCode, partition::AppPartitions, presence::User, rules::AppRules,
+    },
 };
 
 /// A sign-in under way.

@@ -12,7 +12,6 @@ use shards::work::Work;
 use super::{
     effect::{Effect, Left, Reply, View},
     row::{Connection, Hold},
-    rules::AppRules,
     subscriptions::Subscription,
 };
 use crate::{
@@ -23,6 +22,7 @@ use crate::{
         incoming::ChannelData,
         name::{ChannelKind, ChannelName},
         presence::{self, MemberError},
+        rules::AppRules,
     },
 };
 
@@ -65,7 +65,8 @@ impl Connection {
             }
             return Effect::Snapshot { channel: row };
         }
-        if app.subscriptions_max > 0 && self.subscriptions.len() >= app.subscriptions_max {
+        let subscriptions_max = app.subscriptions_max as usize;
+        if subscriptions_max > 0 && self.subscriptions.len() >= subscriptions_max {
             return refused(view, channel, SubscriptionRefusal::TooManyChannels);
         }
         Effect::Join {
@@ -83,7 +84,7 @@ impl Connection {
         auth: Option<&str>,
         channel_data: &ChannelData<'_>,
     ) -> Result<Option<Member>, SubscriptionRefusal> {
-        let name = ChannelName::parse(channel, app.channel_name_bytes_max)
+        let name = ChannelName::parse(channel, app.channel_name_bytes_max as usize)
             .map_err(|_| SubscriptionRefusal::InvalidChannel)?;
         self.check_auth(view, app, name, auth, channel_data)?;
         self.member_of(app, name.kind(), channel_data)
@@ -145,7 +146,7 @@ impl Connection {
         }
         let member = match channel_data {
             ChannelData::Text(text) => {
-                let member = presence::Member::parse(text, app.member_bytes_max);
+                let member = presence::Member::parse(text, app.member_bytes_max as usize);
                 let member = member.map_err(refusal_of)?;
                 Member {
                     user_id: member.user_id.into(),
@@ -155,7 +156,7 @@ impl Connection {
             ChannelData::NotText => return Err(SubscriptionRefusal::InvalidChannelData),
             ChannelData::Absent => {
                 let user = self.user().ok_or(SubscriptionRefusal::Unauthorized)?;
-                let info = presence::check_info(&user.info, app.member_bytes_max);
+                let info = presence::check_info(&user.info, app.member_bytes_max as usize);
                 info.map_err(refusal_of)?;
                 Member {
                     user_id: Arc::clone(&user.user_id.text),

@@ -6,9 +6,9 @@
 //! quota before every check ahead of it has passed.
 
 use crate::{
-    connection::rules::{AppRules, NodeRules},
+    connection::rules::NodeRules,
     http::query::ProtocolParam,
-    protocol::{code, code::CloseCode, origin},
+    protocol::{code, code::CloseCode, origin, rules::AppRules},
     ws::handshake::AcceptKey,
 };
 

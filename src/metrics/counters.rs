@@ -1,6 +1,6 @@
 //! Data path. The plain counters of one shard.
 //!
-//! Owns: `ShardCounters`, `AppCounters`, `AppFaults`, and the snapshot that goes to the bridge.
+//! Owns: `ShardCounters`, `AppCounters`, `TypeCounters`, `AppFaults`, and the snapshot that goes to the bridge.
 //! May depend on: std, the runtime's counters. Not on `prometheus`.
 //! Invariants: counters only grow, and leave with their app; gauges are never negative.
 
@@ -91,14 +91,21 @@ pub struct AppCounters {
     pub http_calls: u64,
     pub client_event_checks: u64,
     pub client_event_limited: u64,
-    pub channel_subscriptions: [u64; 5],
-    pub channel_unsubscriptions: [u64; 5],
-    /// Channels with at least one subscriber whose home is this shard.
-    pub active_channels: [u64; 5],
+    /// `None` for a type of channels that the app has not used: most use one or two.
+    by_type: [Option<Box<TypeCounters>>; 5],
     /// What goes wrong; `None` until something did.
     faults: Option<Box<AppFaults>>,
     /// [channel type][recipient bucket]; `None` until first used.
     pub broadcast_latency: Option<Box<[[Latency; 5]; 5]>>,
+}
+
+/// What is counted of an app's channels of one type.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TypeCounters {
+    pub subscriptions: u64,
+    pub unsubscriptions: u64,
+    /// Channels with at least one subscriber whose home is this shard.
+    pub active: u64,
 }
 
 /// What goes wrong with an app's connections, frames and requests.
@@ -197,8 +204,8 @@ impl ShardCounters {
     /// Forgets apps that are gone. What still counts something stays until the next time.
     pub fn forget_apps(&mut self, is_known: impl Fn(AppIndex) -> bool) {
         self.apps.retain(|app, counters| {
-            let is_in_use = counters.connected > 0 || counters.active_channels != [0; 5];
-            is_in_use || is_known(app)
+            let is_active = |number| counters.of_type(number).active > 0;
+            counters.connected > 0 || (0..5).any(is_active) || is_known(app)
         });
     }
 
@@ -248,15 +255,11 @@ impl AppCounters {
         self.http_calls += other.http_calls;
         self.client_event_checks += other.client_event_checks;
         self.client_event_limited += other.client_event_limited;
-        absorb_all(
-            &mut self.channel_subscriptions,
-            &other.channel_subscriptions,
-        );
-        absorb_all(
-            &mut self.channel_unsubscriptions,
-            &other.channel_unsubscriptions,
-        );
-        absorb_all(&mut self.active_channels, &other.active_channels);
+        for (number, theirs) in other.by_type.iter().enumerate() {
+            if let Some(theirs) = theirs {
+                self.of_type_mut(number).absorb(theirs);
+            }
+        }
         if let Some(theirs) = &other.faults {
             self.faults_mut().absorb(theirs);
         }
@@ -284,7 +287,6 @@ impl AppCounters {
         });
         Self {
             connected: 0,
-            active_channels: [0; 5],
             new_connections: one(self.new_connections, before.new_connections),
             new_disconnections: one(self.new_disconnections, before.new_disconnections),
             received_bytes: one(self.received_bytes, before.received_bytes),
@@ -296,20 +298,25 @@ impl AppCounters {
             http_calls: one(self.http_calls, before.http_calls),
             client_event_checks: one(self.client_event_checks, before.client_event_checks),
             client_event_limited: one(self.client_event_limited, before.client_event_limited),
-            channel_subscriptions: fallen(
-                &self.channel_subscriptions,
-                &before.channel_subscriptions,
-            ),
-            channel_unsubscriptions: fallen(
-                &self.channel_unsubscriptions,
-                &before.channel_unsubscriptions,
-            ),
+            by_type: std::array::from_fn(|number| {
+                let before = before.by_type[number].as_ref()?;
+                Some(Box::new(self.of_type(number).shortfall(before)))
+            }),
             faults: before
                 .faults
                 .as_ref()
                 .map(|before| Box::new(self.faults().shortfall(before))),
             broadcast_latency: latency,
         }
+    }
+
+    /// Of channels of one type, by the column of its label.
+    pub fn of_type(&self, number: usize) -> TypeCounters {
+        self.by_type[number].as_deref().copied().unwrap_or_default()
+    }
+
+    pub fn of_type_mut(&mut self, number: usize) -> &mut TypeCounters {
+        self.by_type[number].get_or_insert_default()
     }
 
     pub fn faults(&self) -> &AppFaults {
@@ -324,6 +331,23 @@ impl AppCounters {
     /// Counts one API answer of `status` >= 400.
     pub fn http_error(&mut self, status: u16) {
         self.faults_mut().http_errors.add(status, 1);
+    }
+}
+
+impl TypeCounters {
+    fn absorb(&mut self, other: &Self) {
+        self.subscriptions += other.subscriptions;
+        self.unsubscriptions += other.unsubscriptions;
+        self.active += other.active;
+    }
+
+    fn shortfall(&self, before: &Self) -> Self {
+        let one = |now: u64, before: u64| before.saturating_sub(now);
+        Self {
+            subscriptions: one(self.subscriptions, before.subscriptions),
+            unsubscriptions: one(self.unsubscriptions, before.unsubscriptions),
+            active: 0,
+        }
     }
 }
 

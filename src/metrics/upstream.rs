@@ -85,29 +85,20 @@ fn add_adapter(families: &mut Families<'_>, port: &str, id: &str) {
 }
 
 fn add_by_type(families: &mut Families<'_>, port: &str, row: &AppRow<'_>) {
-    let AppCounters {
-        channel_subscriptions,
-        channel_unsubscriptions,
-        active_channels,
-        ..
-    } = &row.counters;
     for (index, channel_type) in CHANNEL_TYPES.into_iter().enumerate() {
-        if index > 0 && channel_subscriptions[index] == 0 && active_channels[index] == 0 {
+        let counters = row.counters.of_type(index);
+        if index > 0 && counters.subscriptions == 0 && counters.active == 0 {
             continue;
         }
         let labels = [row.id, channel_type, port];
         families.add(
             &name::CHANNEL_SUBSCRIPTIONS,
             &labels,
-            channel_subscriptions[index] as f64,
+            counters.subscriptions as f64,
         );
-        let ended = channel_unsubscriptions[index] as f64;
+        let ended = counters.unsubscriptions as f64;
         families.add(&name::CHANNEL_UNSUBSCRIPTIONS, &labels, ended);
-        families.add(
-            &name::ACTIVE_CHANNELS,
-            &labels,
-            active_channels[index] as f64,
-        );
+        families.add(&name::ACTIVE_CHANNELS, &labels, counters.active as f64);
     }
 }
 

@@ -21,5 +21,6 @@ pub mod partition;
 pub mod presence;
 pub mod query;
 pub mod request_auth;
+pub mod rules;
 pub mod socket_id;
 pub mod webhook;

@@ -345,7 +345,7 @@ impl ShardServer {
 
     /// Where an app's quota is counted; `None` of one that has gone.
     fn partition_of(&self, app: AppIndex) -> Option<Partition> {
-        self.apps.get(app).map(|it| it.entry.partitions.own())
+        self.apps.get(app).map(|it| it.entry.rules.partitions.own())
     }
 
     fn channel_facts(&self, turn: &impl ServerTurn, at: Option<HomeRef>) -> ChannelFacts {

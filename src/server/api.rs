@@ -160,7 +160,7 @@ impl ShardServer {
             exchange,
             step: ApiStep::AppLimit(action),
         };
-        let home = self.home_of(checked.entry.partitions.own());
+        let home = self.home_of(checked.entry.rules.partitions.own());
         let question = Question::Spend { app, budget, count };
         self.ask(turn, slot, home, Pending::Api(Box::new(call)), question);
     }
@@ -210,10 +210,11 @@ impl ShardServer {
             digest,
             names: &self.name_hasher,
             path_prefix: &self.settings.path_prefix,
+            frame_bytes_max: self.settings.connections.frame_bytes_max,
             now_s: turn.unix_ms() / 1_000,
         };
         let mut work = Work::default();
-        let checked = request.check(&app.connections, &mut work, &mut self.scratch);
+        let checked = request.check(&app.entry.rules, &mut work, &mut self.scratch);
         turn.spend(work);
         let action = checked?;
         // Whoever cannot sign moves no numbers of an app but those of refusals.

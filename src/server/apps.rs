@@ -1,7 +1,7 @@
 //! A shard's own view of the apps.
 //!
 //! Owns: `ShardApps`, `ShardApp`.
-//! May depend on: `bridge::apps`, `channel::home::Rules`, `connection::rules`, `server::settings`.
+//! May depend on: `bridge::apps`, `channel::home::Rules`, `server::settings`.
 //! Invariants: a shard clones only its own `Rc`s, so that no counter is shared between cores; a client finds
 //! an app only when all shards know it.
 
@@ -13,21 +13,18 @@ use hashbrown::HashMap;
 use super::settings::Settings;
 use crate::{
     bridge::{
-        apps::{AppChange, AppEntry, AppTable},
+        apps::{AppChange, AppTable, entry::AppEntry},
         message::WebhookInterest,
     },
     channel::home::Rules,
-    cluster::wire::EVENT_FRAME_BYTES_MAX,
-    connection::rules::AppRules,
     protocol::app::{AppIndex, AppNames, AppRows},
 };
 
-/// An app, and what follows from it for channels and connections.
+/// An app, and what follows from it for channels.
 #[derive(Clone, Debug)]
 pub(super) struct ShardApp {
     pub(super) entry: Arc<AppEntry>,
     pub(super) rules: Rules,
-    pub(super) connections: AppRules,
 }
 
 /// The apps by number, key and id.
@@ -44,7 +41,6 @@ pub(super) struct ShardApps {
     unopened: Vec<(u64, AppIndex)>,
     /// For channels of an app that is gone: nothing is announced to webhooks.
     quiet: Rules,
-    has_bus: bool,
 }
 
 impl ShardApps {
@@ -57,7 +53,6 @@ impl ShardApps {
             gone: BTreeSet::new(),
             unopened: Vec::new(),
             quiet: quiet_rules(settings),
-            has_bus: settings.has_bus,
         };
         for entry in table.iter() {
             apps.put(Arc::clone(entry));
@@ -119,7 +114,6 @@ impl ShardApps {
         let index = entry.index;
         let app = ShardApp {
             rules: rules(&entry, self.quiet),
-            connections: connection_rules(&entry, self.has_bus),
             entry,
         };
         self.gone.remove(&index);
@@ -131,8 +125,8 @@ impl ShardApps {
         let Some(app) = self.apps.get(index) else {
             return; // It has left meanwhile.
         };
-        let app = &app.entry.app;
-        self.by_key.put(&app.key, index, key_in(&self.apps));
+        let (key, app) = (&app.entry.rules.key, &app.entry.app);
+        self.by_key.put(key, index, key_in(&self.apps));
         self.by_id.put(&app.id, index, id_in(&self.apps));
         if let Some(id) = app.former_id {
             self.by_former_id.insert(id, index);
@@ -144,9 +138,9 @@ impl ShardApps {
         let Some(app) = self.apps.get(index).map(Rc::clone) else {
             return false;
         };
-        let app = &app.entry.app;
+        let (key, app) = (&app.entry.rules.key, &app.entry.app);
         // Another one may have taken a name over.
-        self.by_key.remove(&app.key, index);
+        self.by_key.remove(key, index);
         if let Some(id) = app.former_id
             && self.by_former_id.get(id) == Some(&index)
         {
@@ -188,7 +182,7 @@ fn id_in<'a>(apps: &'a AppRows<Rc<ShardApp>>) -> impl Fn(AppIndex) -> &'a str + 
 }
 
 fn key_in<'a>(apps: &'a AppRows<Rc<ShardApp>>) -> impl Fn(AppIndex) -> &'a str + Copy {
-    |index| apps.get(index).map_or("", |app| &app.entry.app.key)
+    |index| apps.get(index).map_or("", |app| &app.entry.rules.key)
 }
 
 fn quiet_rules(settings: &Settings) -> Rules {
@@ -214,35 +208,5 @@ fn rules(entry: &AppEntry, quiet: Rules) -> Rules {
         hook_counts: wants(WebhookInterest::SUBSCRIPTION_COUNT),
         hook_misses: wants(WebhookInterest::CACHE_MISS),
         ..quiet
-    }
-}
-
-fn connection_rules(entry: &AppEntry, has_bus: bool) -> AppRules {
-    let app = &entry.app;
-    AppRules {
-        index: entry.index,
-        key: Arc::clone(&entry.key),
-        partitions: Arc::clone(&entry.partitions),
-        signers: Arc::clone(&entry.signers),
-        origins: Arc::clone(&entry.origins),
-        is_enabled: app.enabled,
-        requires_tls: app.require_tls,
-        limits_connections: app.max_connections > 0,
-        allows_client_events: app.enable_client_messages,
-        client_events_per_s: app.max_client_events_per_second,
-        subscriptions_max: app.subscriptions_per_connection_max as usize,
-        channel_name_bytes_max: app.channel_name_bytes_max as usize,
-        event_name_bytes_max: app.event_name_bytes_max as usize,
-        event_data_bytes_max: app.event_payload_bytes_max as usize,
-        frame_bytes_max: if has_bus {
-            EVENT_FRAME_BYTES_MAX
-        } else {
-            usize::MAX
-        },
-        member_bytes_max: app.presence_member_bytes_max as usize,
-        event_channels_max: app.event_channels_max as usize,
-        batch_events_max: app.event_batch_max as usize,
-        allows_sign_in: app.enable_user_authentication,
-        has_watchlists: app.enable_watchlist_events,
     }
 }

@@ -123,8 +123,8 @@ impl ShardServer {
             raw_path: head.raw_path,
             query: head.query,
             body: b"",
-            app_key: &app.entry.app.key,
-            signers: &app.entry.signers,
+            app_key: &app.entry.rules.key,
+            signers: &app.entry.rules.signers,
             now_s: turn.unix_ms() / 1_000,
             path_prefix: &self.settings.path_prefix,
         };

@@ -256,11 +256,11 @@ impl ShardServer {
     ) {
         turn.spend(Work::ROW.times(changes.len()));
         let had_limit = |index| match self.apps.get(index) {
-            Some(app) => app.connections.limits_connections,
+            Some(app) => app.entry.rules.limits_connections,
             None => true, // There is nobody to be counted.
         };
         let concerns_connections = |change: &AppChange| match change {
-            AppChange::Put(entry) if !entry.app.enabled => true,
+            AppChange::Put(entry) if !entry.rules.is_enabled => true,
             AppChange::Put(entry) => entry.app.max_connections > 0 && !had_limit(entry.index),
             AppChange::Gone(_) | AppChange::Forgotten(..) => true,
         };

@@ -296,8 +296,8 @@ impl ShardServer {
         }
         let code = match self.apps.get(row.app).map(Rc::as_ref) {
             None => CloseCode::APP_UNKNOWN,
-            Some(app) if !app.entry.app.enabled => CloseCode::APP_DISABLED,
-            Some(app) if app.connections.limits_connections && row.counted.by_app.is_none() => {
+            Some(app) if !app.entry.rules.is_enabled => CloseCode::APP_DISABLED,
+            Some(app) if app.entry.rules.limits_connections && row.counted.by_app.is_none() => {
                 return self.count_late(turn, index);
             }
             Some(_) => return,
@@ -316,7 +316,7 @@ impl ShardServer {
         turn.spend(Work::MESSAGE);
         let app = self.connections[index].app;
         let rules = self.apps.get(app).expect("the caller knows the app");
-        let home = self.home_of(rules.connections.partitions.own());
+        let home = self.home_of(rules.entry.rules.partitions.own());
         self.connections[index].counted.by_app = Some(home);
         self.send_home(turn, home, Message::CountInApp { app });
     }

@@ -92,7 +92,7 @@ impl ShardServer {
             }
             Some(Lookup::Known(app)) => {
                 let index = app.entry.index;
-                let enabled = app.entry.app.enabled;
+                let enabled = app.entry.rules.is_enabled;
                 self.counters.app(index).http_calls += 1;
                 if !enabled {
                     let word = Health::Error;

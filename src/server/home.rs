@@ -105,7 +105,8 @@ impl ShardServer {
             self.reposition(moved);
         }
         self.locals.release_if_idle(local);
-        self.counters.app(app).channel_unsubscriptions[kind.metric_column()] += 1;
+        let counters = self.counters.app(app);
+        counters.of_type_mut(kind.metric_column()).unsubscriptions += 1;
         self.tell_leaving(
             turn,
             home,
@@ -419,7 +420,7 @@ impl ShardServer {
                     return;
                 };
                 let (app, column) = (home.app, home.kind.metric_column());
-                self.counters.app(app).active_channels[column] += 1;
+                self.counters.app(app).of_type_mut(column).active += 1;
                 self.counters.home_channels += 1;
             }
             HomeEffect::Vacant => {
@@ -427,7 +428,7 @@ impl ShardServer {
                     return;
                 };
                 let (app, column) = (home.app, home.kind.metric_column());
-                self.counters.app(app).active_channels[column] -= 1;
+                self.counters.app(app).of_type_mut(column).active -= 1;
                 self.counters.home_channels -= 1;
             }
         }

@@ -6,9 +6,10 @@
 
 use crate::{
     channel::home_table::KeptMax,
+    cluster::wire::EVENT_FRAME_BYTES_MAX,
     config::{
         Config,
-        sections::{Cors, CorsOrigin, ProxyProtocol, RateLimit, SlowConsumer},
+        sections::{AdapterDriver, Cors, CorsOrigin, ProxyProtocol, RateLimit, SlowConsumer},
     },
     connection::{body::Pace, rules::NodeRules},
     http::cors::{CorsError, CorsPolicy},
@@ -75,8 +76,8 @@ impl Settings {
     /// # Errors
     /// A CORS value cannot stand in a header.
     pub fn from_config(config: &Config, node: String, sockets_max: u64) -> Result<Self, CorsError> {
+        use crate::config::sections::AppStoreDriver;
         use crate::config::sections::CacheDriver;
-        use crate::config::sections::{AdapterDriver, AppStoreDriver};
         use crate::config::sections::{OnError, RateLimiterDriver};
         let limiter = &config.rate_limiter;
         let limited = limiter.enabled && limiter.driver != RateLimiterDriver::None;
@@ -97,6 +98,7 @@ impl Settings {
                 }
                 .within_ms(config.websocket.max_payload_bytes.into()),
                 age_max_ms: u64::from(config.net.connection_age_max_s) * 1_000,
+                frame_bytes_max: frame_bytes_max(config),
             },
             message_bytes_max: config.websocket.max_payload_bytes,
             path_prefix: config.path_prefix.clone(),
@@ -135,10 +137,22 @@ impl Settings {
             proxy_protocol: config.net.proxy_protocol,
             demo: config.demo.then_some(AppIndex(0)),
             lease_ms: config.cluster.lease_ms.into(),
-            has_bus: config.adapter.driver != AdapterDriver::Local,
+            has_bus: has_bus(config),
             asks_for_apps,
             node,
         })
+    }
+}
+
+fn has_bus(config: &Config) -> bool {
+    config.adapter.driver != AdapterDriver::Local
+}
+
+/// Of an event as subscribers get it.
+fn frame_bytes_max(config: &Config) -> usize {
+    match has_bus(config) {
+        true => EVENT_FRAME_BYTES_MAX,
+        false => usize::MAX,
     }
 }
 

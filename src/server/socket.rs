@@ -83,7 +83,7 @@ impl ShardServer {
         let mut view = View {
             now: turn.now(),
             node: &self.settings.connections,
-            app: app.map(|app| &app.connections),
+            app: app.map(|app| &app.entry.rules),
             channels: &self.locals,
             names: &self.name_hasher,
             token: &mut self.token,

@@ -127,7 +127,8 @@ impl ShardServer {
             position,
         };
         row.on_joined(subscription, kind, user_id);
-        self.counters.app(app).channel_subscriptions[kind.metric_column()] += 1;
+        let counters = self.counters.app(app);
+        counters.of_type_mut(kind.metric_column()).subscriptions += 1;
         self.tell_subscribed(turn, slot, &name, joined.roster);
         match joined.last {
             LastEvent::NotCached => {}

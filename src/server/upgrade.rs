@@ -106,7 +106,7 @@ impl ShardServer {
             take_accept: &mut || quotas.take_accept(now),
             app_by_key: &mut |_| {
                 let known = match found {
-                    Lookup::Known(index) => apps.get(index).map(|app| &app.connections),
+                    Lookup::Known(index) => apps.get(index).map(|app| &app.entry.rules),
                     Lookup::Absent | Lookup::Unavailable => None,
                 };
                 lookups[usize::from(known.is_none())] += 1;
@@ -116,7 +116,7 @@ impl ShardServer {
                     (None, _) => Lookup::Absent,
                 }
             },
-            app: app.map(|app| &app.connections),
+            app: app.map(|app| &app.entry.rules),
         });
         match next {
             UpgradeNext::AskNode => {

@@ -95,10 +95,15 @@ impl ShardServer {
         let md5: String = md5.iter().map(|byte| format!("{byte:02x}")).collect();
         let query = format!(
             "auth_key={}&auth_timestamp={now_s}&auth_version=1.0&body_md5={md5}",
-            app.entry.app.key
+            app.entry.rules.key
         );
         let to_sign = format!("POST\n{path}\n{query}");
-        let signature = app.entry.signers.first()?.sign_hex(&[to_sign.as_bytes()]);
+        let signature = app
+            .entry
+            .rules
+            .signers
+            .first()?
+            .sign_hex(&[to_sign.as_bytes()]);
         let signature = std::str::from_utf8(&signature).ok()?.to_owned();
         Some(format!("{query}&auth_signature={signature}"))
     }

@@ -171,7 +171,7 @@ fn who_waits_for_another_nodes_last_event_while_a_process_is_replaced_hears_that
     owns(&mut scene, true, 0);
     let channel = "cache-prices";
     let entry = scene.apps.by_id("scene-id").expect("it is there");
-    let (app, partition) = (entry.index, entry.partitions.of_channel(channel));
+    let (app, partition) = (entry.index, entry.rules.partitions.of_channel(channel));
     let keeps = NodeState {
         app,
         partition,

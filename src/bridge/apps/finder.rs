@@ -17,7 +17,7 @@ use std::{
 use ahash::{AHashMap, AHashSet};
 use shards::application::ShardId;
 
-use super::{AppName, AppTable};
+use super::{AppName, AppTable, watch::Watch};
 use crate::bridge::message::{AppFound, AppWanted};
 
 /// What is to be done.
@@ -62,10 +62,8 @@ pub struct Finder {
     /// Questions of strangers that may be put to the store now.
     allowance: Allowance,
     addresses: Addresses,
-    /// Apps by the time at which they are to be looked at again.
-    dues: VecDeque<(Duration, Box<str>)>,
-    /// All of those, also while they are looked at.
-    watched: AHashSet<Box<str>>,
+    /// Apps that are to be looked at again.
+    watch: Watch,
     /// Those of them that the process before knew, until they were looked at for the first time.
     inherited: AHashSet<Box<str>>,
     is_looking: bool,
@@ -190,8 +188,7 @@ impl Finder {
                 since: now,
             },
             addresses: Addresses::default(),
-            dues: VecDeque::new(),
-            watched: AHashSet::new(),
+            watch: Watch::default(),
             inherited: AHashSet::new(),
             is_looking: true,
             looks_again: false,
@@ -208,8 +205,7 @@ impl Finder {
     /// Begins with the apps that the process before knew.
     pub fn inherit(&mut self, now: Duration, ids: impl IntoIterator<Item = Box<str>>) {
         for id in ids {
-            if self.watched.insert(id.clone()) {
-                self.dues.push_back((now, id.clone()));
+            if self.watch.come(now, &id) {
                 self.inherited.insert(id);
             }
         }
@@ -313,11 +309,9 @@ impl Finder {
         self.hear(now);
         self.counters.known += self.is_waited_for(name);
         let is_stale = self.asked.get(name).is_some_and(|asked| asked.is_stale);
-        if self.watched.insert(id.into()) {
-            match is_stale {
-                true => self.dues.push_front((now, id.into())),
-                false => self.dues.push_back((now + self.settings.ttl, id.into())),
-            }
+        match is_stale {
+            true => self.watch.come_first(now, id),
+            false => _ = self.watch.come(now + self.settings.ttl, id),
         }
         self.unopened.push_back((number, name.clone()));
         self.answer_opened();
@@ -347,8 +341,8 @@ impl Finder {
         self.counters.failed += self.is_waited_for(name);
         let again = now + AGAIN_AFTER;
         // Nobody may ask for long, and it is to be known when it is back.
-        if !self.is_looking && self.dues.front().is_none_or(|(due, _)| *due > again) {
-            self.dues.push_front((again, "".into()));
+        if !self.is_looking && self.watch.due().is_none_or(|due| due > again) {
+            self.watch.probe(again);
         }
         self.answer_all(name, AppFound::Unavailable);
     }
@@ -366,13 +360,12 @@ impl Finder {
         let ids = ids.inspect(|id| _ = inherited.remove(id));
         if std::mem::take(&mut self.looks_again) {
             let ids: Vec<_> = ids.collect();
-            for id in ids.into_iter().rev() {
-                self.dues.push_front((now, id));
-            }
-            return;
+            return self.watch.wait_first(now, &ids);
         }
         let due = now + self.settings.ttl;
-        self.dues.extend(ids.map(|id| (due, id)));
+        for id in ids {
+            self.watch.wait(due, &id);
+        }
     }
 
     /// Apps could not be looked at again: they stay as they are.
@@ -383,25 +376,21 @@ impl Finder {
         self.is_looking = false;
         let again = now + AGAIN_AFTER;
         if ids.is_empty() {
-            return self.dues.push_front((again, "".into()));
+            return self.watch.probe(again);
         }
-        for id in ids.into_iter().rev() {
-            self.dues.push_front((again, id));
-        }
+        self.watch.wait_first(again, &ids);
     }
 
     /// An app has left the store.
     pub fn left(&mut self, now: Duration, id: &str) {
-        self.watched.remove(id);
+        self.watch.leave(id);
         self.inherited.remove(id);
         self.leaving.push_back((now + FORGET_AFTER, id.to_owned()));
     }
 
     /// Every app is to be looked at again now, and nothing is known to be absent.
     pub fn look_again(&mut self, now: Duration) {
-        for (due, _) in &mut self.dues {
-            *due = (*due).min(now);
-        }
+        self.watch.hasten(now);
         self.absent.clear();
         self.fades.clear();
         // What is under way may be answered by how it was before.
@@ -440,13 +429,13 @@ impl Finder {
 
     /// When `tick` is due.
     pub fn due(&self) -> Option<Duration> {
-        let look = self.dues.front().filter(|_| !self.is_looking);
+        let look = self.watch.due().filter(|_| !self.is_looking);
         let dues = [
             self.idle_until(),
             self.deadlines.front().map(|(due, _)| *due),
             self.fades.front().map(|(due, _)| *due),
             self.leaving.front().map(|(due, _)| *due),
-            look.map(|(due, _)| *due),
+            look,
         ];
         dues.into_iter().flatten().min()
     }
@@ -470,15 +459,8 @@ impl Finder {
         while let Some((_, id)) = self.leaving.pop_front_if(|(due, _)| *due <= now) {
             self.errands.push_back(Errand::Forget(id));
         }
-        if !self.is_looking && self.dues.front().is_some_and(|(due, _)| *due <= now) {
-            let mut ids = Vec::new();
-            while ids.len() < LOOKED_AT_ONCE
-                && let Some((_, id)) = self.dues.pop_front_if(|(due, _)| *due <= now)
-            {
-                ids.push(id);
-            }
-            // An empty one asks whether the store is there.
-            ids.retain(|id| !id.is_empty());
+        if !self.is_looking && self.watch.due().is_some_and(|due| due <= now) {
+            let ids = self.watch.take(now, LOOKED_AT_ONCE);
             self.is_looking = true;
             self.errands.push_back(Errand::FindAll(ids));
         }

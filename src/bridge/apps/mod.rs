@@ -1,29 +1,25 @@
 //! Apps as the server uses them: numbered, with their signers and patterns prepared.
 //!
-//! Owns: `App` made ready (`AppEntry`), the table of those that are known (`AppTable`) and its changes
-//! (`AppChange`); `finder`, which looks for others.
-//! May depend on: `config::app`, `protocol::{auth, origin, partition}`, `bridge::message::WebhookInterest`.
+//! Owns: the table of apps that are known (`AppTable`) and its changes (`AppChange`); `entry`, what is kept of one;
+//! `finder`, which looks for others.
+//! May depend on: `config::app`, `protocol::app`.
 //! Invariants: an index is never given to another app; an app keeps its own while it is there and
 //! until the second change after that.
 
+pub mod entry;
 pub mod finder;
 pub mod openings;
-
 pub mod store;
+mod watch;
 
 use std::sync::Arc;
 
 use ahash::{AHashMap, AHashSet};
 
-use super::{message::WebhookInterest, webhook};
+use self::entry::AppEntry;
 use crate::{
     config::app::App,
-    protocol::{
-        app::{AppIndex, AppNames, AppRows},
-        auth::Signer,
-        origin::OriginPattern,
-        partition::AppPartitions,
-    },
+    protocol::app::{AppIndex, AppNames, AppRows},
 };
 
 /// Who is looked for: exact, byte for byte.
@@ -39,21 +35,6 @@ impl AppName {
             Self::Key(name) | Self::Id(name) => name,
         }
     }
-}
-
-/// An app with all that is prepared once and used per message.
-#[derive(Debug)]
-pub struct AppEntry {
-    pub index: AppIndex,
-    pub app: App,
-    /// As the app has it.
-    pub key: Arc<str>,
-    /// One per secret; the first one signs. These are shared with the rules of each shard.
-    pub signers: Arc<[Signer]>,
-    pub origins: Arc<[OriginPattern]>,
-    pub webhook_interest: WebhookInterest,
-    /// Where its channels, its users and it itself belong.
-    pub partitions: Arc<AppPartitions>,
 }
 
 /// A change of what apps there are, for those who keep their own view of them.
@@ -135,17 +116,17 @@ impl AppTable {
     /// Takes an app as it is now; `None` if it was so before.
     pub fn put(&mut self, app: &App) -> Option<AppChange> {
         let known = self.by_id.get(&app.id, id_in(&self.entries));
-        let entry = known.and_then(|index| self.entries.get(index));
-        if entry.is_some_and(|entry| entry.app == *app) {
-            return None;
-        }
-        if let Some(entry) = entry.cloned() {
-            self.unlist(&entry);
-        }
-        let known = known.or_else(|| self.gone.remove(&app.id));
+        let known = known.or_else(|| self.gone.get(&app.id).copied());
         let index = known.unwrap_or_else(|| self.next_index());
-        self.gone_indices.remove(&index);
         let entry = Arc::new(AppEntry::prepare(index, app));
+        if let Some(former) = self.entries.get(index).map(Arc::clone) {
+            if former.is_same(&entry) {
+                return None;
+            }
+            self.unlist(&former);
+        }
+        self.gone.remove(&app.id);
+        self.gone_indices.remove(&index);
         self.entries.remove(index);
         self.entries.enter(index, || Arc::clone(&entry));
         self.by_key.put(&app.key, index, key_in(&self.entries));
@@ -176,7 +157,7 @@ impl AppTable {
 
     /// Its names lead nowhere; of two apps with one key the later one keeps it.
     fn unlist(&mut self, entry: &AppEntry) {
-        self.by_key.remove(&entry.app.key, entry.index);
+        self.by_key.remove(&entry.rules.key, entry.index);
         if let Some(id) = entry.app.former_id
             && self.by_former_id.get(id) == Some(&entry.index)
         {
@@ -241,49 +222,13 @@ fn id_in<'a>(entries: &'a AppRows<Arc<AppEntry>>) -> impl Fn(AppIndex) -> &'a st
 }
 
 fn key_in<'a>(entries: &'a AppRows<Arc<AppEntry>>) -> impl Fn(AppIndex) -> &'a str + Copy {
-    |index| entries.get(index).map_or("", |entry| &entry.app.key)
-}
-
-impl AppEntry {
-    fn prepare(index: AppIndex, app: &App) -> Self {
-        let signers = app
-            .secrets
-            .iter()
-            .map(|secret| Signer::new(secret.expose()))
-            .collect();
-        let kinds = app
-            .webhooks
-            .iter()
-            .flat_map(|hook| &hook.event_types)
-            .copied();
-        Self {
-            index,
-            signers,
-            origins: origins(app),
-            webhook_interest: WebhookInterest(webhook::interest(kinds)),
-            partitions: Arc::new(AppPartitions::of_app(&app.id)),
-            key: app.key.as_str().into(),
-            app: app.clone(),
-        }
-    }
-}
-
-/// The patterns were checked with the configuration. Should one fail here all the same, it becomes
-/// one that no origin matches: leaving it out could leave none, which lets everyone in.
-fn origins(app: &App) -> Arc<[OriginPattern]> {
-    let parse = |pattern: &String| {
-        OriginPattern::parse(pattern).unwrap_or_else(|error| {
-            tracing::warn!(app_id = app.id, pattern, %error, "an origin pattern matches nothing");
-            OriginPattern::Exact("\0".to_owned())
-        })
-    };
-    app.allowed_origins.iter().map(parse).collect()
+    |index| entries.get(index).map_or("", |entry| &entry.rules.key)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bridge::fixture;
+    use crate::bridge::{fixture, message::WebhookInterest};
 
     #[test]
     fn an_index_survives_a_reload_and_is_never_given_to_another_app() {

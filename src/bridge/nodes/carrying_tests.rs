@@ -90,7 +90,7 @@ impl Scene {
         let entry = apps.by_id("app").expect("it is there");
         let mut scene = Self {
             now_ms: 0,
-            partition: entry.partitions.of_channel("news"),
+            partition: entry.rules.partitions.of_channel("news"),
             apps,
             exchanges: [OLD, PEER]
                 .map(|at| Exchange::new(Duration::ZERO, setup(at, 2)))

@@ -56,7 +56,7 @@ impl Teller<'_> {
             return;
         };
         // Its name says where it belongs, whatever the sender says.
-        if app.partitions.of_channel(event.channel) != event.partition {
+        if app.rules.partitions.of_channel(event.channel) != event.partition {
             self.counters.events_misplaced += 1;
             return;
         }
@@ -101,7 +101,7 @@ impl Teller<'_> {
         let Some(app) = self.apps.by_id(app) else {
             return;
         };
-        let partition = app.partitions.of_user(user_id);
+        let partition = app.rules.partitions.of_user(user_id);
         let user = UserOfNodes {
             app: app.index,
             partition,
@@ -115,7 +115,7 @@ impl Teller<'_> {
             return;
         };
         let of = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
-        let (index, partition) = (app.index, app.partitions.own());
+        let (index, partition) = (app.index, app.rules.partitions.own());
         let spent = Spent {
             app: index,
             backend_events: of(spent.backend_events),
@@ -128,7 +128,7 @@ impl Teller<'_> {
         let Some(app) = self.apps.by_id(app) else {
             return;
         };
-        let partition = app.partitions.of_channel(channel);
+        let partition = app.rules.partitions.of_channel(channel);
         let name = KeptName {
             is_elsewhere: true,
             app: app.index,
@@ -143,7 +143,7 @@ impl Teller<'_> {
             return;
         };
         // Its name says where it belongs, whatever the sender says.
-        if app.partitions.of_channel(kept.channel) != kept.partition {
+        if app.rules.partitions.of_channel(kept.channel) != kept.partition {
             self.counters.events_misplaced += 1;
             return;
         }

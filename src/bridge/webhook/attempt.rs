@@ -77,7 +77,7 @@ pub(super) async fn exchange(
             headers.map(|headers| to.head(&headers).request(&[], &body))
         }
         (None, Some(head)) => {
-            let signature = target.entry.signers[0].sign_hex(&[&body]);
+            let signature = target.entry.rules.signers[0].sign_hex(&[&body]);
             Ok(head.request(&[(X_PUSHER_SIGNATURE, &signature)], &body))
         }
         (None, None) => Err(ExchangeError::Broken(format!(

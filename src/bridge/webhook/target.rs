@@ -19,7 +19,7 @@ use super::{
 use crate::protocol::app::AppIndex;
 use crate::{
     bridge::{
-        apps::AppEntry,
+        apps::entry::AppEntry,
         message::WebhookEvent,
         queue::{TargetId, TargetName},
     },
@@ -86,7 +86,7 @@ impl Target {
             .iter()
             .fold(0, |bits, kind| bits | bit(*kind));
         let headers = headers(app_id, hook);
-        let head = attempt::head(&destination, &headers, &entry.app.key);
+        let head = attempt::head(&destination, &headers, &entry.rules.key);
         Some(Self {
             entry: Arc::clone(entry),
             name: TargetName::of(app_id, url.as_str(), ordinal),

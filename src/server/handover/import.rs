@@ -81,7 +81,7 @@ impl ShardServer {
         };
         let key = self
             .name_hasher
-            .channel_key(&app.connections.partitions, &record.channel);
+            .channel_key(&app.entry.rules.partitions, &record.channel);
         if self.home_of(key.partition) != self.shard {
             return;
         }
@@ -97,7 +97,7 @@ impl ShardServer {
             let Some(app) = self.apps.by_id(&rates.app) else {
                 continue;
             };
-            let (index, partition) = (app.entry.index, app.connections.partitions.own());
+            let (index, partition) = (app.entry.index, app.entry.rules.partitions.own());
             if self.home_of(partition) == self.shard {
                 self.quotas.restore_rates(index, partition, rates);
             }
@@ -118,7 +118,7 @@ impl ShardServer {
     fn rate_at_home(&self, of: &LeaseOf) -> Option<RateOf> {
         let at_home = |id: &str| {
             let app = self.apps.by_id(id)?;
-            let home = self.home_of(app.connections.partitions.own());
+            let home = self.home_of(app.entry.rules.partitions.own());
             (home == self.shard).then_some(app.entry.index)
         };
         let is_here = |address| self.home_of_address(address) == self.shard;
@@ -134,7 +134,7 @@ impl ShardServer {
         let Some(app) = self.apps.by_id(&record.app) else {
             return;
         };
-        let (index, partitions) = (app.entry.index, &app.connections.partitions);
+        let (index, partitions) = (app.entry.index, &app.entry.rules.partitions);
         let user_id = UserId::new(&self.name_hasher, partitions, record.user_id.as_str());
         if self.home_of(user_id.key.partition) == self.shard {
             self.users
@@ -213,7 +213,7 @@ impl ShardServer {
     ) {
         let index = app.entry.index;
         if record.is_counted_by_app {
-            let home = self.home_of(app.connections.partitions.own());
+            let home = self.home_of(app.entry.rules.partitions.own());
             self.held(slot).counted.by_app = Some(home);
             homes[usize::from(home.0)].of_apps.push(index);
         }
@@ -234,7 +234,7 @@ impl ShardServer {
         let index = app.entry.index;
         let key = self
             .name_hasher
-            .channel_key(&app.connections.partitions, channel);
+            .channel_key(&app.entry.rules.partitions, channel);
         let local = self.enter_local(index, channel, key);
         let row = &mut self.connections[slot.index as usize];
         if row.subscriptions.find(local.0.index).is_some() {
@@ -274,7 +274,7 @@ impl ShardServer {
     ) {
         let (index, socket) = (app.entry.index, self.socket(slot));
         let user_of =
-            |it: &Self, id: &str| UserId::new(&it.name_hasher, &app.connections.partitions, id);
+            |it: &Self, id: &str| UserId::new(&it.name_hasher, &app.entry.rules.partitions, id);
         let user_id = user_of(self, &user.user_id);
         let watchlist: Vec<UserId> = user.watchlist.iter().map(|id| user_of(self, id)).collect();
         if user.is_known {
@@ -328,7 +328,7 @@ impl ShardServer {
             let partition = self
                 .apps
                 .get(app)
-                .map(|app| app.connections.partitions.own());
+                .map(|app| app.entry.rules.partitions.own());
             self.quotas.count_in_app(app, partition);
         }
         self.quotas.restore_in_node(restored.of_node);
