@@ -182,7 +182,7 @@ fn shard_top((shard, latest): (usize, &Latest)) -> ShardTop {
         tls: tls_top(&runtime.tls),
         ..ShardTop::default()
     };
-    for (_, app) in counters.apps() {
+    for (_, app) in counters.reported_apps() {
         top.messages_received += app.messages_received;
         top.messages_sent += app.messages_sent;
         top.api_requests += app.http_calls;

@@ -6,6 +6,7 @@
 
 use shards::application::{RuntimeCounters, TURN_BUCKETS_US};
 
+use super::packed::PackedApps;
 use crate::protocol::app::{AppIndex, AppRows};
 
 /// Columns of `channel_type` labels, in the order of `ChannelKind::metric_column`.
@@ -92,9 +93,9 @@ pub struct AppCounters {
     pub client_event_checks: u64,
     pub client_event_limited: u64,
     /// `None` for a type of channels that the app has not used: most use one or two.
-    by_type: [Option<Box<TypeCounters>>; 5],
+    pub(super) by_type: [Option<Box<TypeCounters>>; 5],
     /// What goes wrong; `None` until something did.
-    faults: Option<Box<AppFaults>>,
+    pub(super) faults: Option<Box<AppFaults>>,
     /// [channel type][recipient bucket]; `None` until first used.
     pub broadcast_latency: Option<Box<[[Latency; 5]; 5]>>,
 }
@@ -131,6 +132,8 @@ pub struct HttpErrors(Vec<(u16, u64)>);
 #[derive(Clone, Debug, Default)]
 pub struct ShardCounters {
     apps: AppRows<Box<AppCounters>>,
+    /// The same rows in a report; empty on the shard.
+    packed: PackedApps,
     /// Connections refused before an app was known.
     pub unknown_app_errors: [u64; 16],
     /// Of API requests that were refused before an app was known.
@@ -179,13 +182,6 @@ pub struct ShardCounters {
     pub kept_bytes: u64,
 }
 
-/// The apps' rows as far as they were copied.
-#[derive(Clone, Debug, Default)]
-pub struct AppsCopy {
-    apps: AppRows<Box<AppCounters>>,
-    page: usize,
-}
-
 /// One shard's numbers at one moment.
 #[derive(Clone, Debug)]
 pub struct ShardSnapshot {
@@ -209,22 +205,23 @@ impl ShardCounters {
         });
     }
 
-    /// Copies the rows of some more apps; returns how many there were, and whether there are more.
-    pub fn copy_apps(&self, copy: &mut AppsCopy) -> (usize, bool) {
-        let (rows, next) = self.apps.copy_page(copy.page, &mut copy.apps);
-        copy.page = next.unwrap_or(copy.page);
-        (rows, next.is_some())
+    /// Packs the rows of some more apps; returns how many there were, and whether there are more.
+    pub fn pack_apps(&self, packed: &mut PackedApps) -> (usize, bool) {
+        packed.pack_more(&self.apps)
     }
 
-    /// All that is counted now, with the apps' rows as they were copied.
-    pub fn with_apps(&mut self, copy: AppsCopy) -> Self {
+    /// All that is counted now, with the apps' rows as they were packed.
+    pub fn with_apps(&mut self, packed: PackedApps) -> Self {
         let apps = std::mem::take(&mut self.apps);
         let rest = self.clone();
         self.apps = apps;
-        Self {
-            apps: copy.apps,
-            ..rest
-        }
+        Self { packed, ..rest }
+    }
+
+    /// The apps' counters in a report, by their index.
+    pub fn reported_apps(&self) -> impl Iterator<Item = (AppIndex, AppCounters)> {
+        let plain = self.apps().map(|(app, counters)| (app, counters.clone()));
+        self.packed.iter().chain(plain)
     }
 
     /// Counts one answered API request.

@@ -11,6 +11,7 @@ pub mod counters;
 pub mod exposition;
 mod families;
 mod node;
+pub mod packed;
 pub mod sample;
 mod upstream;
 

@@ -226,9 +226,9 @@ impl Sample<'_> {
             Err(_) => labels.sharing.contains(&app).then_some(other),
         };
         for snapshot in self.shards.iter().filter_map(|shard| shard.snapshot) {
-            for (app, counters) in snapshot.counters.apps() {
+            for (app, counters) in snapshot.counters.reported_apps() {
                 if let Some(row) = place(app).and_then(|place| rows.get_mut(place)) {
-                    row.counters.absorb(counters);
+                    row.counters.absorb(&counters);
                 }
             }
         }

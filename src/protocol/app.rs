@@ -21,7 +21,8 @@ pub struct AppRows<T> {
 
 type Page<T> = [Option<T>; PAGE_ROWS];
 
-const PAGE_ROWS: usize = 64;
+/// Rows of a page.
+pub const PAGE_ROWS: usize = 64;
 
 impl<T> Default for AppRows<T> {
     fn default() -> Self {
@@ -67,18 +68,12 @@ impl<T> AppRows<T> {
         })
     }
 
-    /// Copies some rows, by number, from `page` on (0 at first); returns how many there were, and where it goes on.
-    pub fn copy_page(&self, page: usize, into: &mut Self) -> (usize, Option<usize>)
-    where
-        T: Clone,
-    {
-        let Some(rows) = self.pages.get(page) else {
-            return (0, None);
-        };
-        into.pages.resize_with(page, || None);
-        into.pages.push(rows.clone());
-        let count = rows.iter().flat_map(|rows| rows.iter().flatten()).count();
-        (count, (page + 1 < self.pages.len()).then_some(page + 1))
+    /// The rows of one page; `None` behind the last one.
+    pub fn page(&self, page: usize) -> Option<impl Iterator<Item = (AppIndex, &T)>> {
+        let rows = self.pages.get(page)?.iter().flat_map(|rows| rows.iter());
+        let first = (page * PAGE_ROWS) as u32;
+        let rows = rows.zip(first..);
+        Some(rows.filter_map(|(row, index)| Some((AppIndex(index), row.as_ref()?))))
     }
 
     /// Drops the rows that are not to be kept.
@@ -158,15 +153,11 @@ mod tests {
         assert_eq!(listed, [(0, 0), (63, 64), (64, 64), (6_400, 6_400)]);
         assert_eq!(rows.get(AppIndex(1)), None);
         assert_eq!(rows.get(AppIndex(u32::MAX)), None);
-        let (mut copy, mut counts, mut next) = (AppRows::default(), Vec::new(), Some(0));
-        while let Some(page) = next {
-            let count;
-            (count, next) = rows.copy_page(page, &mut copy);
-            counts.push(count);
-        }
+        let pages = (0..).map_while(|page| Some(rows.page(page)?.count()));
+        let counts: Vec<usize> = pages.collect();
         assert_eq!((counts.len(), counts.iter().sum::<usize>()), (101, 4));
-        assert!(copy.iter().eq(rows.iter()));
-        assert_eq!(AppRows::<u32>::default().copy_page(0, &mut copy), (0, None));
+        let paged = (0..101).flat_map(|page| rows.page(page).into_iter().flatten());
+        assert!(paged.eq(rows.iter()));
         rows.retain(|app, _| app.0 == 63);
         let listed: Vec<u32> = rows.iter().map(|(app, _)| app.0).collect();
         assert_eq!(listed, [63]);

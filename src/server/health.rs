@@ -23,17 +23,17 @@ use crate::{
         response::Status,
         route::Route,
     },
-    metrics::counters::{AppsCopy, ShardSnapshot},
+    metrics::{counters::ShardSnapshot, packed::PackedApps},
 };
 
 /// A report to the bridge under way.
 #[derive(Clone, Debug)]
 pub(super) struct Report {
     token: u64,
-    apps: AppsCopy,
+    apps: PackedApps,
 }
 
-/// Rows of apps that are copied at once: 0.1 us each.
+/// Rows of apps that are packed at once: 0.1 us each.
 const REPORTED_AT_ONCE: usize = 1_024;
 
 impl ShardServer {
@@ -193,14 +193,14 @@ impl ShardServer {
             report.token = token;
             return;
         }
-        let apps = AppsCopy::default();
+        let apps = PackedApps::default();
         self.report = Some(Report { token, apps });
         if self.report_more(turn) {
             self.errands.push(Errand::Report);
         }
     }
 
-    /// Copies what is counted, a part at a time, since thousands of apps take long; false when all has gone to
+    /// Packs what is counted, a part at a time, since thousands of apps take long; false when all has gone to
     /// the bridge.
     pub(super) fn report_more(&mut self, turn: &mut impl ServerTurn) -> bool {
         let report = self.report.as_mut().expect("the errand is for a report");
@@ -208,7 +208,7 @@ impl ShardServer {
         let mut has_more = true;
         while has_more && rows < REPORTED_AT_ONCE {
             let count;
-            (count, has_more) = self.counters.copy_apps(&mut report.apps);
+            (count, has_more) = self.counters.pack_apps(&mut report.apps);
             rows += count.max(1);
         }
         turn.spend(Work::ROW.times(3 * rows));
@@ -221,7 +221,7 @@ impl ShardServer {
     }
 
     /// Sends this shard's numbers to the bridge.
-    fn send_report(&mut self, turn: &mut impl ServerTurn, token: u64, apps: AppsCopy) {
+    fn send_report(&mut self, turn: &mut impl ServerTurn, token: u64, apps: PackedApps) {
         let draining = self.drain.is_some().then_some(self.counters.websockets);
         (self.counters.addresses, self.counters.addresses_evicted) = self.quotas.addresses();
         self.counters.addresses += self.leases.len() as u64;
