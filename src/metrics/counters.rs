@@ -389,14 +389,20 @@ impl AppFaults {
             dropped_bytes: fallen(&self.dropped_bytes, &before.dropped_bytes),
             webhooks_dropped: one(self.webhooks_dropped, before.webhooks_dropped),
             limit_denied: fallen(&self.limit_denied, &before.limit_denied),
-            http_errors: HttpErrors(before.http_errors.iter().map(status).collect()),
+            http_errors: before.http_errors.iter().map(status).collect(),
         }
+    }
+}
+
+impl FromIterator<(u16, u64)> for HttpErrors {
+    fn from_iter<I: IntoIterator<Item = (u16, u64)>>(rows: I) -> Self {
+        Self(rows.into_iter().collect())
     }
 }
 
 impl HttpErrors {
     /// Each status that was answered, and how often.
-    pub fn iter(&self) -> impl Iterator<Item = (u16, u64)> {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (u16, u64)> {
         self.0.iter().copied()
     }
 

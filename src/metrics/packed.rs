@@ -126,10 +126,10 @@ fn pack_faults(faults: &AppFaults, out: &mut Vec<u8>) {
     put_all(out, dropped_bytes);
     put(out, *webhooks_dropped);
     put_all(out, limit_denied);
-    put(out, http_errors.len() as u64);
-    for (status, count) in http_errors {
-        put(out, u64::from(*status));
-        put(out, *count);
+    put(out, http_errors.iter().len() as u64);
+    for (status, count) in http_errors.iter() {
+        put(out, u64::from(status));
+        put(out, count);
     }
 }
 
