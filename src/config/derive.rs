@@ -44,6 +44,7 @@ pub(super) fn derive(settings: &mut Settings, demo: bool, report: &mut Report) {
     node_id(settings, report);
     cluster_timing(settings, report);
     redis(settings);
+    subscriber(settings);
     send_queue(settings, report);
 }
 
@@ -170,6 +171,18 @@ fn redis(settings: &mut Settings) {
         if settings.is_null(path) {
             settings.derive(path, Setting::Text(format!("{key_prefix}{component}")));
         }
+    }
+}
+
+/// Upstream reads the publisher's URL alone: it names the server for both.
+fn subscriber(settings: &mut Settings) {
+    let (publisher, subscriber) = (
+        "adapter.redis.redis_pub_options.url",
+        "adapter.redis.redis_sub_options.url",
+    );
+    if settings.is_null(subscriber) && !settings.is_null(publisher) {
+        let of = settings.entry(publisher).clone();
+        settings.put(subscriber, of.setting, of.origin);
     }
 }
 

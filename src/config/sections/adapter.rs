@@ -42,7 +42,8 @@ section! {
         /// Redis to publish to.
         pub_url: Option<Secret> as "redis_pub_options.url" = url().env(REDIS_URLS);
         /// Redis to subscribe to.
-        sub_url: Option<Secret> as "redis_sub_options.url" = url().env(REDIS_URLS);
+        sub_url: Option<Secret> as "redis_sub_options.url" = url()
+            .derived("adapter.redis.redis_pub_options.url").env(REDIS_URLS);
         /// Same as driver `redis-cluster`.
         _ as "cluster_mode" = flag().default("false");
     }
