@@ -188,17 +188,42 @@ fn subscriber(settings: &mut Settings) {
 
 fn send_queue(settings: &mut Settings, report: &mut Report) {
     let path = "net.send_queue_bytes";
+    messages_of_other_versions(settings, report);
     let wanted = largest_message_bytes(settings)
         .saturating_mul(2)
         .min(SEND_QUEUE_BYTES_MAX);
-    if !settings.is_explicit(path) && settings.u64(path) < wanted {
-        settings.derive(path, Setting::Whole(wanted));
+    if settings.u64(path) < wanted {
         let text = format!("raised to {wanted}, twice the largest message");
-        report.note(&Origin::Default, path, text);
+        if !settings.is_explicit(path) {
+            report.note(&Origin::Default, path, text);
+            settings.derive(path, Setting::Whole(wanted));
+        } else if settings.is_translated(path) {
+            report.warn(&settings.origin(path).clone(), path, text);
+            settings.derive(path, Setting::Whole(wanted));
+        }
     }
     let (queue, burst) = (settings.u64(path), "net.burst_queue_bytes");
     if !settings.is_explicit(burst) && settings.u64(burst) < queue {
         settings.derive(burst, Setting::Whole(queue));
+    }
+}
+
+/// Sockudo 4 and 5 take messages that their own bound of an outbox would never let out. The outbox
+/// costs memory for each slow reader, so its bound holds and a message is at most half of it.
+fn messages_of_other_versions(settings: &mut Settings, report: &mut Report) {
+    let (queue, message) = ("net.send_queue_bytes", "websocket.max_payload_kb");
+    if !settings.is_explicit(queue) || !settings.is_translated(message) {
+        return;
+    }
+    let bytes_max = (settings.u64(queue) / 2).max(MESSAGE_BYTES_USUAL);
+    let bytes = settings.u64(message);
+    if bytes > bytes_max {
+        settings.derive(message, Setting::Bytes(bytes_max));
+        let text = format!(
+            "{bytes} bytes are more than half of net.send_queue_bytes: {bytes_max} is used; \
+             write both keys for more"
+        );
+        report.warn(&settings.origin(message).clone(), message, text);
     }
 }
 
@@ -219,6 +244,8 @@ pub(super) fn largest_message_bytes(settings: &Settings) -> u64 {
 }
 
 const DEBUG_FILTER: &str = "info,sockudo=debug";
+/// The default of `websocket.max_payload_kb`.
+const MESSAGE_BYTES_USUAL: u64 = 64 * 1024;
 const NEGATIVE_TTL_MAX_S: u64 = 10;
 const SEND_QUEUE_BYTES_MAX: u64 = 1 << 30;
 /// `instance.process_id` of the file in upstream's container image.

@@ -12,7 +12,7 @@ use super::kind::Kind;
 use super::origin::Origin;
 use super::secret::MASK;
 use super::sections::LimitsMode;
-use super::settings::{Setting, Settings};
+use super::settings::{Said, Setting, Settings};
 use super::suggest;
 use super::tree::{Member, Node, Value};
 
@@ -341,7 +341,15 @@ pub(super) fn settle_key(
         }
     }
     match best {
-        Some((_, setting, origin)) => settings.put(key.path, setting, origin),
+        Some((rank, setting, origin)) => {
+            let said = match rank {
+                Rank::FileAlias | Rank::EnvTranslated => Said::ByAnother,
+                Rank::Fallback | Rank::File | Rank::Env(_) | Rank::EnvTop | Rank::Cli => {
+                    Said::ByItsName
+                }
+            };
+            settings.put_said(key.path, setting, origin, said);
+        }
         None => {
             let is_given = assignments.iter().any(|given| std::ptr::eq(given.key, key));
             if key.required && !is_given {

@@ -41,6 +41,16 @@ pub enum Setting {
 pub struct Entry {
     pub setting: Setting,
     pub origin: Origin,
+    said: Said,
+}
+
+/// Whether a source speaks of the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    Not,
+    ByItsName,
+    /// By a name of other versions, whose value means something near.
+    ByAnother,
 }
 
 /// The entries of one table: of the server, of one app, of one webhook.
@@ -78,7 +88,26 @@ impl Settings {
     }
 
     pub(super) fn put(&mut self, path: &'static str, setting: Setting, origin: Origin) {
-        self.entries.insert(path, Entry { setting, origin });
+        let said = match origin {
+            Origin::Default => Said::Not,
+            _ => Said::ByItsName,
+        };
+        self.put_said(path, setting, origin, said);
+    }
+
+    pub(super) fn put_said(
+        &mut self,
+        path: &'static str,
+        setting: Setting,
+        origin: Origin,
+        said: Said,
+    ) {
+        let entry = Entry {
+            setting,
+            origin,
+            said,
+        };
+        self.entries.insert(path, entry);
     }
 
     /// Replaces a value by what follows from others; its origin stays.
@@ -106,6 +135,11 @@ impl Settings {
     /// Somebody set it: in a file, the environment or by a flag.
     pub(super) fn is_explicit(&self, path: &str) -> bool {
         *self.origin(path) != Origin::Default
+    }
+
+    /// Somebody set it by a name of other versions.
+    pub(super) fn is_translated(&self, path: &str) -> bool {
+        self.entry(path).said == Said::ByAnother
     }
 
     pub(super) fn is_null(&self, path: &str) -> bool {

@@ -1,9 +1,81 @@
 //! What follows from what was set: one key from another, ours from names of other versions.
 
 use sockudo::config::settings::Setting;
-use sockudo::config::Secret;
+use sockudo::config::{Level, Notice, Secret};
 
-use crate::file;
+use crate::{env, file};
+
+#[test]
+fn what_later_versions_write_for_themselves_is_brought_within_bounds_and_told() {
+    let defaults = r#"{"websocket": {"max_message_size": 67108864, "max_frame_size": 16777216,
+        "max_backpressure": 1048576, "max_bytes": null}}"#;
+    let variables = [
+        ("WEBSOCKET_MAX_MESSAGE_SIZE", "67108864"),
+        ("WEBSOCKET_MAX_FRAME_SIZE", "16777216"),
+        ("WEBSOCKET_MAX_BACKPRESSURE", "1048576"),
+    ];
+    let large = r#"{"websocket": {"max_backpressure": 1048576}, "event_limits": {"max_payload_in_kb": 1000},
+        "app_manager": {"array": {"apps": [{"id": "a", "key": "k", "secret": "s"}]}}}"#;
+    let (message, queue) = ("websocket.max_payload_kb", "net.send_queue_bytes");
+    for (given, bytes, warned) in [
+        (
+            file(defaults),
+            (524_288, 1_048_576),
+            &[(message, "524288 is used")][..],
+        ),
+        (
+            env(&variables),
+            (524_288, 1_048_576),
+            &[(message, "524288 is used")],
+        ),
+        // As if nothing had been said of the outbox.
+        (env(&variables[..2]), (16_777_216, 33_554_432), &[]),
+        (
+            file(large),
+            (65_536, 2_048_000),
+            &[(queue, "raised to 2048000")],
+        ),
+        (
+            env(&[
+                ("WEBSOCKET_MAX_BYTES", "1"),
+                ("WEBSOCKET_MAX_MESSAGE_SIZE", "70000"),
+            ]),
+            (65_536, 204_800),
+            &[
+                (queue, "1 bytes: 4096 is used"),
+                (message, "65536 is used"),
+                (queue, "raised to 204800"),
+            ],
+        ),
+        (
+            env(&[("WEBSOCKET_MAX_BACKPRESSURE", "0")]),
+            (65_536, 1_048_576),
+            &[(queue, "0 has no effect")],
+        ),
+    ] {
+        let loaded = given.loaded();
+        let bytes_of = |path: &str| match loaded.settings.setting(path) {
+            Setting::Whole(bytes) | Setting::Bytes(bytes) => *bytes,
+            other => panic!("{path}: {other:?}"),
+        };
+        assert_eq!(
+            (bytes_of(message), bytes_of(queue)),
+            bytes,
+            "{:?}",
+            given.file
+        );
+        let said = loaded.notices.iter().filter(|notice| {
+            notice.level == Level::Warning && [message, queue].contains(&notice.key.as_str())
+        });
+        let said: Vec<&Notice> = said.collect();
+        let fits = said.len() == warned.len()
+            && said
+                .iter()
+                .zip(warned)
+                .all(|(notice, (key, part))| notice.key == *key && notice.text.contains(part));
+        assert!(fits, "{:?} {:?}: {said:#?}", given.file, given.env);
+    }
+}
 
 #[test]
 fn the_publishers_url_names_the_server_of_the_subscriber_too_unless_it_has_one() {

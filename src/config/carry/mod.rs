@@ -240,6 +240,9 @@ fn settle_conflicts(
         for error in &report.errors {
             reset(settings, &error.key);
         }
+        // What was left out may follow from others now.
+        derive::derive(settings, false, &mut Report::default());
+        report.errors.retain(|error| !errors.contains(error));
         errors.append(&mut report.errors);
     }
     Err(ConfigErrors(std::mem::take(errors)))

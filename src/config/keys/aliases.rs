@@ -5,7 +5,7 @@
 //! Invariants: those of `names`.
 
 use super::convert::{
-    bytes_to_kilobytes, disconnect_or_drop, json_or_human, only_true, same, unless_null,
+    bytes_to_kilobytes, disconnect_or_drop, json_or_human, only_true, outbox_bytes, same,
 };
 use super::names::{Converted, OtherName};
 use crate::config::tree::Node;
@@ -20,8 +20,8 @@ pub(in crate::config) const SERVER: &[OtherName] = &[
     also("cluster_health.cleanup_interval_ms", "adapter.cluster_health.cleanup_interval_ms"),
     also("database.redis.cluster.nodes", "database.redis.cluster_nodes"),
     OtherName::new("websocket.disconnect_on_buffer_full", "net.slow_consumer", disconnect_or_drop),
-    OtherName::new("websocket.max_bytes", "net.send_queue_bytes", unless_null),
-    OtherName::new("websocket.max_backpressure", "net.send_queue_bytes", unless_null),
+    OtherName::new("websocket.max_bytes", "net.send_queue_bytes", outbox_bytes),
+    OtherName::new("websocket.max_backpressure", "net.send_queue_bytes", outbox_bytes),
     OtherName::new("websocket.max_message_size", "websocket.max_payload_kb", bytes_to_kilobytes),
     OtherName::new("websocket.max_frame_size", "websocket.max_payload_kb", bytes_to_kilobytes),
 ];
@@ -45,8 +45,8 @@ pub(in crate::config) const TRANSLATIONS: &[OtherName] = &[
     variable("RUST_LOG", "logging.level", same).above_all(),
     variable("LOG_FORMAT", "logging.format", json_or_human),
     variable("WEBSOCKET_DISCONNECT_ON_BUFFER_FULL", "net.slow_consumer", disconnect_or_drop),
-    variable("WEBSOCKET_MAX_BYTES", "net.send_queue_bytes", same),
-    variable("WEBSOCKET_MAX_BACKPRESSURE", "net.send_queue_bytes", same),
+    variable("WEBSOCKET_MAX_BYTES", "net.send_queue_bytes", outbox_bytes),
+    variable("WEBSOCKET_MAX_BACKPRESSURE", "net.send_queue_bytes", outbox_bytes),
     variable("WEBSOCKET_MAX_MESSAGE_SIZE", "websocket.max_payload_kb", bytes_to_kilobytes),
     variable("WEBSOCKET_MAX_FRAME_SIZE", "websocket.max_payload_kb", bytes_to_kilobytes),
 ];

@@ -5,6 +5,7 @@
 //! Invariants: what is said never holds a value that may be a secret.
 
 use super::names::Converted;
+use super::rows::GIBIBYTE;
 use crate::config::error::Level;
 use crate::config::json;
 use crate::config::kind::{Kind, kilobytes};
@@ -15,11 +16,26 @@ pub(super) fn same(_: &Node) -> Converted {
     Converted::Same
 }
 
-pub(super) fn unless_null(node: &Node) -> Converted {
+/// What other versions bound an outbox by, brought within our bounds. Null is no bound of theirs.
+pub(super) fn outbox_bytes(node: &Node) -> Converted {
     if node.value == Value::Null {
-        Converted::Nothing
-    } else {
-        Converted::Same
+        return Converted::Nothing;
+    }
+    let said = |value: Option<u64>, text: String| Converted::Said {
+        value: value.map(|bytes| Value::Text(bytes.to_string())),
+        level: Level::Warning,
+        text,
+    };
+    match whole(node) {
+        None => Converted::Same,
+        Some(0) => said(
+            None,
+            "0 has no effect: an outbox always has a bound, net.send_queue_bytes".to_owned(),
+        ),
+        Some(bytes) => match bytes.clamp(OUTBOX_BYTES_MIN, GIBIBYTE) {
+            used if used == bytes => Converted::Same,
+            used => said(Some(used), format!("{bytes} bytes: {used} is used")),
+        },
     }
 }
 
@@ -58,6 +74,11 @@ pub(super) fn bytes_to_kilobytes(node: &Node) -> Converted {
         _ => None,
     };
     match bytes.filter(|bytes| *bytes > 0) {
+        Some(bytes) if bytes > GIBIBYTE => Converted::Said {
+            value: Some(Value::Text(kilobytes(GIBIBYTE))),
+            level: Level::Warning,
+            text: format!("{bytes} bytes: {GIBIBYTE} is used"),
+        },
         Some(bytes) => Converted::Text(kilobytes(bytes)),
         None => Converted::Refused {
             wanted: "a whole number of bytes >= 1",
@@ -308,6 +329,9 @@ fn whole_digits(text: &str) -> bool {
 fn whole(node: &Node) -> Option<u64> {
     text_of(node)?.parse().ok()
 }
+
+/// The least that `net.send_queue_bytes` may be.
+const OUTBOX_BYTES_MIN: u64 = 4096;
 
 const URL_PARTS: &[&str] = &["host", "port", "username", "password", "db", "tls"];
 
