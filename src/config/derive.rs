@@ -43,6 +43,7 @@ pub(super) fn derive(settings: &mut Settings, demo: bool, report: &mut Report) {
     websocket_rate_limit(settings);
     node_id(settings, report);
     cluster_timing(settings, report);
+    queue_driver(settings, report);
     redis(settings);
     subscriber(settings);
     send_queue(settings, report);
@@ -149,6 +150,67 @@ fn canary_timing(settings: &mut Settings) {
     }
 }
 
+/// Webhooks wait in Redis, as in Sockudo 2.9, where one is named for them or for everything.
+fn queue_driver(settings: &mut Settings, report: &mut Report) {
+    let driver = "queue.driver";
+    if settings.is_said(driver) {
+        return;
+    }
+    // A cluster is another driver's, files of TLS name no server, and the adapter's URL the bus alone.
+    let others = ["database.redis.cluster", "database.redis.tls."];
+    let names_redis = |path: &str| {
+        path.starts_with("queue.redis.")
+            || path.starts_with("database.redis.") && !others.iter().any(|it| path.starts_with(it))
+    };
+    let mut paths = settings.table.iter().map(|key| key.path);
+    let named = paths
+        .find(|path| names_redis(path) && settings.is_explicit(path) && !settings.is_null(path));
+    if let Some(path) = named {
+        let origin = settings.origin(path).clone();
+        let text = format!("redis, as {path} is set; \"memory\" keeps webhooks in each node");
+        report.note(&origin, driver, text);
+        settings.put(driver, Setting::Text("redis".to_owned()), origin);
+        return;
+    }
+    let mut apps = settings.records("app_manager.array.apps").iter();
+    let has_webhooks = settings.text("app_manager.driver") != "memory"
+        || apps.any(|app| !app.records("webhooks").is_empty());
+    if has_webhooks {
+        let text = "memory, as no Redis is named for it: webhooks that wait end with the process";
+        report.note(&Origin::Default, driver, text.to_owned());
+    }
+}
+
+/// What `queue.redis` says of a queue that is in a cluster, where `queue.redis_cluster` says nothing.
+fn queue_cluster(settings: &mut Settings) {
+    let (nodes, known) = ("queue.redis_cluster.nodes", "database.redis.cluster_nodes");
+    if settings.text("queue.driver") != "redis-cluster" {
+        return;
+    }
+    let is_known = matches!(settings.setting(known), Setting::Endpoints(all) if !all.is_empty());
+    if !settings.is_explicit(nodes) && is_known {
+        // None of its own: those of the database.
+        let origin = settings.origin(known).clone();
+        settings.put(nodes, Setting::Urls(Vec::new()), origin);
+    }
+    if !settings.flag("queue.redis.cluster_mode") {
+        return;
+    }
+    for (path, from) in [
+        ("queue.redis_cluster.prefix", "queue.redis.prefix"),
+        ("queue.redis_cluster.concurrency", "queue.redis.concurrency"),
+    ] {
+        if !settings.is_explicit(path) && settings.is_explicit(from) {
+            let of = settings.entry(from).clone();
+            settings.put(path, of.setting, of.origin);
+        }
+    }
+    let url = settings.entry("queue.redis.url_override").clone();
+    if let (false, Setting::Url(node)) = (settings.is_explicit(nodes), url.setting) {
+        settings.put(nodes, Setting::Urls(vec![node]), url.origin);
+    }
+}
+
 /// `cluster_mode`, and prefixes that are null.
 fn redis(settings: &mut Settings) {
     for (driver, cluster_mode) in [
@@ -161,6 +223,7 @@ fn redis(settings: &mut Settings) {
             settings.derive(driver, Setting::Text("redis-cluster".to_owned()));
         }
     }
+    queue_cluster(settings);
     let key_prefix = settings.text("database.redis.key_prefix").to_owned();
     for (path, component) in [
         ("cache.redis.prefix", "cache:"),

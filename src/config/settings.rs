@@ -132,6 +132,11 @@ impl Settings {
         &self.entry(path).origin
     }
 
+    /// A source speaks of it, be it only what held silently in a former server.
+    pub(super) fn is_said(&self, path: &str) -> bool {
+        self.entry(path).said != Said::Not
+    }
+
     /// Somebody set it: in a file, the environment or by a flag.
     pub(super) fn is_explicit(&self, path: &str) -> bool {
         *self.origin(path) != Origin::Default

@@ -1,9 +1,10 @@
 //! What follows from what was set: one key from another, ours from names of other versions.
 
+use sockudo::config::sections::QueueDriver;
 use sockudo::config::settings::Setting;
 use sockudo::config::{Level, Notice, Secret};
 
-use crate::{env, file};
+use crate::{Given, env, file, in_an_app};
 
 #[test]
 fn what_later_versions_write_for_themselves_is_brought_within_bounds_and_told() {
@@ -74,6 +75,154 @@ fn what_later_versions_write_for_themselves_is_brought_within_bounds_and_told() 
                 .zip(warned)
                 .all(|(notice, (key, part))| notice.key == *key && notice.text.contains(part));
         assert!(fits, "{:?} {:?}: {said:#?}", given.file, given.env);
+    }
+}
+
+#[test]
+fn webhooks_wait_in_redis_where_one_is_named_and_nobody_says_otherwise() {
+    let hook = in_an_app(
+        "webhooks",
+        r#"[{"url": "https://h", "event_types": ["channel_occupied"]}]"#,
+    );
+    let beside = |section: &str| format!("{{{section}, {}", &hook[1..]);
+    for (text, variables, driver, is_told) in [
+        (beside(r#""port": 1"#), &[][..], "memory", true),
+        (in_an_app("enabled", "true"), &[], "memory", false),
+        (hook.clone(), &[("REDIS_URL", "redis://h")], "redis", false),
+        (
+            hook.clone(),
+            &[("DATABASE_REDIS_HOST", "h")],
+            "redis",
+            false,
+        ),
+        (
+            hook.clone(),
+            &[("QUEUE_REDIS_CONCURRENCY", "6")],
+            "redis",
+            false,
+        ),
+        (hook.clone(), &[("REDIS_URL", "")], "memory", true),
+        (
+            hook.clone(),
+            &[("REDIS_URL", "redis://h"), ("QUEUE_DRIVER", "memory")],
+            "memory",
+            false,
+        ),
+        // The bus has a Redis of its own, and a cluster is another driver's.
+        (
+            hook.clone(),
+            &[("ADAPTER_REDIS_URL", "redis://h")],
+            "memory",
+            true,
+        ),
+        (
+            hook.clone(),
+            &[("REDIS_CLUSTER_NODES", "redis://h:1")],
+            "memory",
+            true,
+        ),
+        (
+            beside(r#""database": {"redis": {"port": 6380}}"#),
+            &[],
+            "redis",
+            false,
+        ),
+        (
+            beside(r#""database": {"redis": {"password": null}}"#),
+            &[],
+            "memory",
+            true,
+        ),
+        (
+            beside(r#""database": {"redis": {"cluster_nodes": ["h:1"]}}"#),
+            &[],
+            "memory",
+            true,
+        ),
+        (
+            beside(r#""queue": {"redis": {"prefix": "q:"}}"#),
+            &[],
+            "redis",
+            false,
+        ),
+        (
+            beside(r#""queue": {"driver": "none", "redis": {"prefix": "q:"}}"#),
+            &[],
+            "none",
+            false,
+        ),
+    ] {
+        let given = Given {
+            env: variables,
+            ..file(&text)
+        };
+        let loaded = given.loaded();
+        let place = format!("{text} {variables:?}");
+        let settings = &loaded.settings;
+        assert_eq!(
+            settings.setting("queue.driver"),
+            &Setting::Text(driver.to_owned()),
+            "{place}"
+        );
+        let notices = loaded.notices.iter();
+        let told = notices
+            .filter(|notice| notice.key == "queue.driver")
+            .count();
+        assert_eq!(told, usize::from(is_told || driver == "redis"), "{place}");
+        if driver == "redis" {
+            assert_ne!(
+                settings.origin("queue.driver").to_string(),
+                "default",
+                "{place}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_queue_in_a_cluster_goes_to_the_nodes_that_are_named_under_the_queues_own_prefix() {
+    let urls = |all: &[&str]| all.iter().map(|url| Secret::new(*url)).collect::<Vec<_>>();
+    for (queue, redis, nodes, prefix, concurrency) in [
+        (
+            r#""redis": {"cluster_mode": true, "prefix": "q:", "concurrency": 9}"#,
+            r#""cluster_nodes": ["h:7000"]"#,
+            urls(&[]),
+            "q:",
+            9,
+        ),
+        (
+            r#""driver": "redis-cluster", "redis": {"prefix": "q:"}"#,
+            r#""cluster_nodes": ["h:7000"]"#,
+            urls(&[]),
+            "sockudo_queue:",
+            5,
+        ),
+        (
+            r#""redis": {"cluster_mode": true, "prefix": "q:"},
+               "redis_cluster": {"nodes": ["redis://n:1"], "prefix": "c:"}"#,
+            r#""cluster_nodes": ["h:7000"]"#,
+            urls(&["redis://n:1"]),
+            "c:",
+            5,
+        ),
+        (
+            r#""redis": {"cluster_mode": true, "url_override": "redis://u:1", "prefix": null}"#,
+            r#""key_prefix": "k:""#,
+            urls(&["redis://u:1"]),
+            "k:queue:",
+            5,
+        ),
+    ] {
+        let text = format!(r#"{{"queue": {{{queue}}}, "database": {{"redis": {{{redis}}}}}}}"#);
+        let config = file(&text).loaded().config.queue;
+        assert_eq!(config.driver, QueueDriver::RedisCluster, "{text}");
+        let cluster = config.redis_cluster;
+        assert_eq!(cluster.nodes, nodes, "{text}");
+        assert_eq!(
+            (&*cluster.prefix, cluster.concurrency),
+            (prefix, concurrency),
+            "{text}"
+        );
     }
 }
 

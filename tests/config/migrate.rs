@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use sockudo::config::carry::{Carried, Former, Given as Texts, Text, carry};
+use sockudo::config::sections::QueueDriver;
 use sockudo::config::{Config, Loaded};
 
 use crate::soketi::{Effect, IN_A_FILE, SOKETI_APP, VARIABLES};
@@ -652,6 +653,25 @@ fn a_file_or_the_variables_of_an_earlier_sockudo_keep_their_effects() {
         assert_eq!(config.app_manager.apps[0].event_batch_max, u32::MAX);
         assert_eq!(config.app_manager.apps[0].max_client_events_per_second, 0);
     }
+    // What 4 and 5 write for themselves; where webhooks wait is written whatever it is.
+    let websocket = "{\"websocket\": {\"max_message_size\": 67108864, \"max_frame_size\": 16777216,
+          \"max_backpressure\": 1048576}}";
+    for (env, driver) in [
+        ("", QueueDriver::Memory),
+        ("REDIS_URL=redis://r:1\n", QueueDriver::Redis),
+    ] {
+        let new = carried(Former::Sockudo, websocket, env);
+        assert!(new.left.is_empty(), "{:?}", left(&new));
+        let config = loaded(&new).config;
+        assert_eq!(config.websocket.max_payload_bytes, 524_288, "{}", new.file);
+        assert_eq!(config.net.send_queue_bytes, 1_048_576, "{}", new.file);
+        assert_eq!(config.queue.driver, driver, "{}", new.file);
+        assert!(new.file.contains("[queue]"), "{}", new.file);
+    }
+    let conflict = "{\"port\": 7, \"net\": {\"send_queue_bytes\": 100000}}";
+    let new = carried(Former::Sockudo, conflict, "");
+    assert_eq!(new.left.len(), 1, "{:?}", left(&new));
+    assert_eq!(loaded(&new).config.net.send_queue_bytes, 1 << 20);
     let env = "SOCKUDO_DEFAULT_APP_ID=a\nSOCKUDO_DEFAULT_APP_KEY=k\nSOCKUDO_DEFAULT_APP_SECRET=s\n";
     let new = carried(Former::Sockudo, "", env);
     let config = loaded(&new).config;

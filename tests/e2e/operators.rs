@@ -352,7 +352,10 @@ fn who_is_refused_is_told_at_once_and_not_after_all_the_time_of_a_server_that_is
     let one = |at: SocketAddr| json!({"host": at.ip(), "port": at.port(), "password": wrong});
     let cluster =
         |at: SocketAddr| json!({"cluster_nodes": [at.to_string()], "cluster": {"password": wrong}});
-    let adapter = |driver: &str, redis: Value| json!({"adapter": {"driver": driver}, "database": {"redis": redis}});
+    let adapter = |driver: &str, redis: Value| {
+        let queue = json!({"driver": "memory"});
+        json!({"adapter": {"driver": driver}, "queue": queue, "database": {"redis": redis}})
+    };
     let stores = |driver: &str, redis: Value| {
         json!({
             "cache": {"driver": driver}, "queue": {"driver": driver},

@@ -254,6 +254,10 @@ const ROUNDS_MAX: usize = 16;
 /// The file, made of what somebody set and of what would otherwise be different here.
 fn written(former: Former, settings: &Settings) -> Result<String, ConfigErrors> {
     let mut also = BTreeSet::new();
+    if former == Former::Sockudo {
+        // Redis there, unless it says otherwise.
+        also.insert("queue.driver");
+    }
     loop {
         let is_written = |of: &Settings, key: &'static Key| match of.table.find("adapter.driver") {
             Some(_) => {

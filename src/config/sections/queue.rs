@@ -11,7 +11,9 @@ use crate::config::shape;
 section! {
     pub struct Queue in "queue" {
         /// Where webhooks wait; `none` = webhooks are off.
-        driver: QueueDriver = choice(QueueDriver::CHOICES).default("memory").env(&["QUEUE_DRIVER"]);
+        driver: QueueDriver = choice(QueueDriver::CHOICES).default("memory")
+            .derived("redis where queue.redis or database.redis says anything of a server")
+            .env(&["QUEUE_DRIVER"]);
         /// A node that is silent so long is dead, and its jobs go to others.
         lease_s: u32 = whole(1, 43_200, "seconds").default("30").ours();
         /// What may wait in Redis; beyond it the target with the most loses its oldest, to the dead letters.
@@ -43,7 +45,7 @@ section! {
             .env(&["QUEUE_REDIS_PREFIX"]);
         /// Redis of the queue.
         url_override: Option<Secret> = url().env(&["EXTERNAL_REDIS_URL", "REDIS_URL"]);
-        /// Same as driver `redis-cluster`.
+        /// Same as driver `redis-cluster`, with this prefix and concurrency.
         _ as "cluster_mode" = flag().default("false");
     }
 }
@@ -51,13 +53,16 @@ section! {
 section! {
     pub struct QueueRedisCluster in "queue.redis_cluster" {
         /// Deliveries in flight.
-        concurrency: u32 = count(1).default("5").env(&["REDIS_CLUSTER_QUEUE_CONCURRENCY"]);
+        concurrency: u32 = count(1).default("5")
+            .derived("queue.redis.concurrency with its cluster_mode")
+            .env(&["REDIS_CLUSTER_QUEUE_CONCURRENCY"]);
         /// Prefix of the queue's keys.
         prefix: String = text(shape::ANY).default("sockudo_queue:").nullable()
-            .derived("database.redis.key_prefix and `queue:` where null")
+            .derived("queue.redis.prefix with its cluster_mode; database.redis.key_prefix and `queue:` where null")
             .env(&["REDIS_CLUSTER_QUEUE_PREFIX"]);
         /// Nodes of the cluster; empty = database.redis.cluster_nodes.
         nodes: Vec<Secret> = urls().default("redis://127.0.0.1:6379").null_is_absent()
+            .derived("database.redis.cluster_nodes where those are set")
             .fallback_env(&["DATABASE_REDIS_CLUSTER_NODES"]).env(&["REDIS_CLUSTER_NODES"]);
         /// Wait for an answer.
         request_timeout_ms: u64 = milliseconds(1).default("5000");
