@@ -34,6 +34,7 @@ pub(super) fn check(settings: &Settings, demo: Demo, report: &mut Report) {
     apps(settings, report);
     app_store(settings, report);
     demo_credentials(settings, demo, report);
+    limiter_that_is_off(settings, report);
     proxies(settings, report);
     unix_socket(settings, report);
     tls_of_port(settings, report);
@@ -541,6 +542,21 @@ fn tls_of_port(settings: &Settings, report: &mut Report) {
                 Fault::Conflict(text.to_owned()),
             );
         }
+    }
+}
+
+/// Sockudo 2.9 had it on: there a driver alone was enough.
+fn limiter_that_is_off(settings: &Settings, report: &mut Report) {
+    let (enabled, driver) = ("rate_limiter.enabled", "rate_limiter.driver");
+    let is_shared = ["redis", "redis-cluster"].contains(&settings.text(driver));
+    if is_shared
+        && settings.is_explicit(driver)
+        && !settings.is_said(enabled)
+        && !settings.flag(enabled)
+    {
+        let text = "has no effect: no limit is set; rate_limiter.enabled = true limits the API to \
+                    100 requests a minute and address";
+        report.warn(settings.origin(driver), driver, text.to_owned());
     }
 }
 

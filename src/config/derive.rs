@@ -41,6 +41,7 @@ pub(super) fn derive(settings: &mut Settings, demo: bool, report: &mut Report) {
         settings.derive("logging.level", Setting::Text(DEBUG_FILTER.to_owned()));
     }
     websocket_rate_limit(settings);
+    rate_limiter(settings);
     node_id(settings, report);
     cluster_timing(settings, report);
     queue_driver(settings, report);
@@ -66,6 +67,24 @@ fn websocket_rate_limit(settings: &mut Settings) {
         (true, false) => settings.derive(number, Setting::Whole(20)),
         (false, true) => settings.derive(window, Setting::Whole(60)),
         (true, true) | (false, false) => {}
+    }
+}
+
+/// Whoever sets a limit wants it.
+fn rate_limiter(settings: &mut Settings) {
+    let enabled = "rate_limiter.enabled";
+    let limits = [
+        "rate_limiter.api_rate_limit.max_requests",
+        "rate_limiter.api_rate_limit.window_seconds",
+        "rate_limiter.websocket_rate_limit.max_requests",
+        "rate_limiter.websocket_rate_limit.window_seconds",
+    ];
+    if settings.is_said(enabled) {
+        return;
+    }
+    if let Some(limit) = limits.into_iter().find(|path| settings.is_explicit(path)) {
+        let origin = settings.origin(limit).clone();
+        settings.put(enabled, Setting::Flag(true), origin);
     }
 }
 

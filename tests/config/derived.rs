@@ -227,6 +227,49 @@ fn a_queue_in_a_cluster_goes_to_the_nodes_that_are_named_under_the_queues_own_pr
 }
 
 #[test]
+fn whoever_sets_a_limit_by_address_has_it_unless_the_limiter_is_off() {
+    for (limiter, variables, is_on, is_told) in [
+        ("", &[][..], false, false),
+        ("", &[("RATE_LIMITER_API_MAX_REQUESTS", "7")], true, false),
+        ("", &[("RATE_LIMITER_WS_WINDOW_SECONDS", "7")], true, false),
+        (r#""api_rate_limit": {"max_requests": 7}"#, &[], true, false),
+        (
+            r#""websocket_rate_limit": {"max_requests": 7}"#,
+            &[],
+            true,
+            false,
+        ),
+        (r#""api_rate_limit": {"trust_hops": 1}"#, &[], false, false),
+        (
+            r#""enabled": false, "driver": "redis", "api_rate_limit": {"max_requests": 7}"#,
+            &[],
+            false,
+            false,
+        ),
+        (r#""driver": "redis""#, &[], false, true),
+        (r#""driver": "none""#, &[], false, false),
+        (
+            r#""driver": "none", "api_rate_limit": {"max_requests": 7}"#,
+            &[],
+            false,
+            false,
+        ),
+    ] {
+        let text = format!(r#"{{"rate_limiter": {{{limiter}}}}}"#);
+        let given = Given {
+            env: variables,
+            ..file(&text)
+        };
+        let loaded = given.loaded();
+        let place = format!("{text} {variables:?}");
+        assert_eq!(loaded.config.rate_limiter.enabled, is_on, "{place}");
+        let mut notices = loaded.notices.iter();
+        let is_found = notices.any(|notice| notice.key == "rate_limiter.driver");
+        assert_eq!(is_found, is_told, "{place}: {:?}", loaded.notices);
+    }
+}
+
+#[test]
 fn the_publishers_url_names_the_server_of_the_subscriber_too_unless_it_has_one() {
     let url = |text: &str| Setting::Url(Secret::new(text));
     let both = [
