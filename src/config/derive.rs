@@ -40,6 +40,9 @@ pub(super) fn derive(settings: &mut Settings, demo: bool, report: &mut Report) {
     if settings.flag("debug") && !settings.is_explicit("logging.level") {
         settings.derive("logging.level", Setting::Text(DEBUG_FILTER.to_owned()));
     }
+    if let Some(level) = shape::log_level(settings.text("logging.level")) {
+        settings.derive("logging.level", Setting::Text(level.to_owned()));
+    }
     websocket_rate_limit(settings);
     rate_limiter(settings);
     node_id(settings, report);

@@ -185,6 +185,11 @@ fn assignment(variables: &Variables, sets: &Sets, report: &mut Report) -> Option
     if is_service_link(&sets.variable, value) {
         return None;
     }
+    // Whatever a translation would make of nothing.
+    let is_translated = matches!(sets.rank, Rank::EnvTop | Rank::EnvTranslated);
+    if is_translated && value.trim().is_empty() && !sets.variable.starts_with(SOKETI_PREFIX) {
+        return None;
+    }
     let given = Node::text(value.clone());
     let became = (sets.convert)(&given);
     let node = read::converted(key, &given, became, (origin, key.path), report)?;

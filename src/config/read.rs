@@ -388,8 +388,15 @@ fn read(given: &Assignment) -> Result<Option<Setting>, Misread> {
                 return Err((String::new(), node.line, fault));
             }
         },
+        // An empty variable of an optional key is an unset one: what the file says holds.
+        Value::Text(text)
+            if text.trim().is_empty()
+                && given.origin.variable().is_some()
+                && (key.nulls != Nulls::Refused || key.default == Some("")) =>
+        {
+            return Ok(None);
+        }
         Value::Text(text) if text.trim().is_empty() && key.default != Some("") => {
-            // An empty variable of an optional key is an unset one.
             return match key.nulls {
                 Nulls::Value if key.default.is_none() => Ok(Some(Setting::Null)),
                 Nulls::Value | Nulls::Absent => Ok(None),

@@ -91,8 +91,12 @@ pub const HOSTS: Shape = Shape {
     wanted: "a host name or address, or several between commas",
 };
 pub const LOG_FILTER: Shape = Shape {
-    fits: |text| tracing_subscriber::EnvFilter::builder().parse(text).is_ok(),
-    wanted: "a log filter such as info or info,sockudo=debug",
+    fits: |text| {
+        let filter = tracing_subscriber::EnvFilter::builder();
+        let says_something = text.split(',').map(str::trim).all(is_meant);
+        log_level(text).is_some() || says_something && filter.parse(text).is_ok()
+    },
+    wanted: "one of error, warn, info, debug, trace, off, or a log filter such as info,sockudo=debug",
 };
 pub const ORIGIN: Shape = Shape {
     fits: |text| OriginPattern::parse(text).is_ok(),
@@ -102,6 +106,33 @@ pub const PATTERN: Shape = Shape {
     fits: |text| regex::Regex::new(text).is_ok(),
     wanted: "a regular expression",
 };
+
+/// The level that a word of PHP's libraries means.
+pub(super) fn log_level(word: &str) -> Option<&'static str> {
+    let meant = match word.trim().to_ascii_lowercase().as_str() {
+        "emergency" | "alert" | "critical" => "error",
+        "warning" => "warn",
+        "notice" => "info",
+        "verbose" => "debug",
+        _ => return None,
+    };
+    Some(meant)
+}
+
+/// A word alone would be taken for a module, and all others would be silent.
+fn is_meant(directive: &str) -> bool {
+    let is_level = || {
+        directive
+            .parse::<tracing::level_filters::LevelFilter>()
+            .is_ok()
+    };
+    directive.is_empty()
+        || directive.contains(['=', ':', '['])
+        || OUR_CRATES.contains(&directive)
+        || is_level()
+}
+
+const OUR_CRATES: [&str; 3] = ["sockudo", "shards", "tuning"];
 
 fn is_made_of(text: &str, length_max: usize, extra: &str) -> bool {
     (1..=length_max).contains(&text.len())

@@ -4,7 +4,7 @@ use sockudo::config::sections::QueueDriver;
 use sockudo::config::settings::Setting;
 use sockudo::config::{Level, Notice, Secret};
 
-use crate::{Given, env, file, in_an_app};
+use crate::{Given, env, file, in_an_app, json_text, nested};
 
 #[test]
 fn what_later_versions_write_for_themselves_is_brought_within_bounds_and_told() {
@@ -75,6 +75,44 @@ fn what_later_versions_write_for_themselves_is_brought_within_bounds_and_told() 
                 .zip(warned)
                 .all(|(notice, (key, part))| notice.key == *key && notice.text.contains(part));
         assert!(fits, "{:?} {:?}: {said:#?}", given.file, given.env);
+    }
+}
+
+#[test]
+fn an_empty_variable_leaves_what_the_file_says() {
+    for (path, said, variable) in [
+        (
+            "cluster.secret",
+            "a-secret-of-32-bytes-or-even-more",
+            "SOCKUDO_CLUSTER_SECRET",
+        ),
+        ("database.redis.password", "p", "DATABASE_REDIS_PASSWORD"),
+        ("database.mysql.password", "p", "DATABASE_MYSQL_PASSWORD"),
+        ("adapter.nats.token", "t", "NATS_TOKEN"),
+        (
+            "adapter.cluster.nodes",
+            "redis://h:1",
+            "REDIS_CLUSTER_NODES",
+        ),
+        ("queue.redis.url_override", "redis://h", "REDIS_URL"),
+        ("ssl.passphrase", "p", "SSL_PASS"),
+        ("logging.level", "warn", "RUST_LOG"),
+        ("logging.format", "json", "LOG_FORMAT"),
+        (
+            "net.slow_consumer",
+            "drop_oldest",
+            "WEBSOCKET_DISCONNECT_ON_BUFFER_FULL",
+        ),
+    ] {
+        let text = nested(path, &json_text(said));
+        let alone = file(&text).loaded().settings;
+        let env = &[(variable, " ")][..];
+        let beside = Given { env, ..file(&text) }.loaded().settings;
+        assert_eq!(beside.setting(path), alone.setting(path), "{variable}");
+        assert!(
+            beside.origin(path).to_string().starts_with("file:"),
+            "{variable}"
+        );
     }
 }
 

@@ -205,6 +205,26 @@ fn variables_that_are_not_quite_a_key_are_translated() {
             "database.redis.password",
             Setting::Null,
         ),
+        (&[("LOG_LEVEL", "warning")], "logging.level", text("warn")),
+        (&[("LOG_LEVEL", "Notice")], "logging.level", text("info")),
+        (&[("LOG_LEVEL", "critical")], "logging.level", text("error")),
+        (&[("LOG_LEVEL", "verbose")], "logging.level", text("debug")),
+        (
+            &[("RUST_LOG", "info,hyper=warn,shards")],
+            "logging.level",
+            text("info,hyper=warn,shards"),
+        ),
+        (
+            &[("RUST_LOG", ""), ("LOG_LEVEL", "warn")],
+            "logging.level",
+            text("warn"),
+        ),
+        (&[("LOG_LEVEL", "")], "logging.level", text("info")),
+        (
+            &[("DEBUG", ""), ("DEBUG_MODE", "true")],
+            "debug",
+            Setting::Flag(true),
+        ),
     ] {
         let loaded = env(variables).loaded();
         assert_eq!(loaded.settings.setting(path), &expected, "{variables:?}");

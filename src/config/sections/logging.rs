@@ -20,7 +20,7 @@ section! {
             .ours();
         /// Log filter. `SOCKUDO_LOG_DEBUG` sets it in debug mode, `SOCKUDO_LOG_PROD` otherwise;
         /// `RUST_LOG` wins over everything.
-        level: String = text(shape::LOG_FILTER).default("info")
+        level: String = text(shape::LOG_FILTER).default("info").null_is_absent()
             .derived("info,sockudo=debug in debug mode").env(&["LOG_LEVEL"]).ours().reloads();
     }
 }
