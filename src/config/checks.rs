@@ -313,6 +313,17 @@ fn numbers(settings: &Settings, report: &mut Report) {
             conflict(min, format!("{least} is more than {max} = {most}"));
         }
     }
+    let (wait, deadline) = (
+        settings.u64("drain.lb_wait_s"),
+        settings.u64("drain.deadline_s"),
+    );
+    if wait > 0 && wait >= deadline {
+        let text = format!(
+            "{wait} leaves nothing of drain.deadline_s = {deadline}, by which the process has \
+             ended: set a wait below it, or a later deadline"
+        );
+        conflict("drain.lb_wait_s", text);
+    }
     let (first, most) = (
         settings.u64("webhooks.retry.backoff_ms"),
         settings.u64("webhooks.retry.backoff_max_ms"),

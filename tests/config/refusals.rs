@@ -450,6 +450,10 @@ fn values_that_contradict_each_other_are_refused() {
             "net.proxy_protocol: needs rate_limiter.trusted_proxies",
         ),
         (
+            "{\"drain\": {\"lb_wait_s\": 10}}",
+            "drain.lb_wait_s: 10 leaves nothing of drain.deadline_s = 10",
+        ),
+        (
             "{\"metrics\": {\"port\": 6001}}",
             "metrics.port: 6001 is the server's own port",
         ),
@@ -553,6 +557,10 @@ fn tls_and_sockets_that_cannot_work_are_refused_before_a_start() {
             errors[0].contains("ssl.http_port") && errors[0].contains(&format!("is {other} too"));
         assert!(is_said, "{errors:?}");
     }
+    let of_wait =
+        |wait: u8| format!("{{\"drain\": {{\"lb_wait_s\": {wait}, \"deadline_s\": 20}}}}");
+    file(&of_wait(19)).loaded();
+    file("{\"drain\": {\"deadline_s\": 0}}").loaded();
     let path = "x".repeat(200);
     let errors = file(&format!(
         "{{\"unix_socket\": {{\"enabled\": true, \"path\": \"/run/{path}\"}}}}"
