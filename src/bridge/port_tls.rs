@@ -61,13 +61,21 @@ pub enum PortTlsError {
     Uneven { certs: usize, keys: usize },
     #[error("TLS cannot start: {0}")]
     Library(rustls::Error),
+    /// A certificate and its key, neither of which can be read.
+    #[error("{0}; {1}")]
+    Both(TlsError, Box<Self>),
 }
 
 impl PortTlsError {
     /// This user may not read a file: whether the server can use it is not known.
     pub fn is_forbidden(&self) -> bool {
         let forbidden = io::ErrorKind::PermissionDenied;
-        matches!(self, Self::File(TlsError::File { unread, .. }) if *unread == Some(forbidden))
+        let is_one = |error: &TlsError| matches!(error, TlsError::File { unread, .. } if *unread == Some(forbidden));
+        match self {
+            Self::File(error) => is_one(error),
+            Self::Both(cert, key) => is_one(cert) && key.is_forbidden(),
+            Self::Unusable { .. } | Self::Uneven { .. } | Self::Library(_) => false,
+        }
     }
 }
 
@@ -227,8 +235,14 @@ impl Certificate {
         passphrase: Option<&Secret>,
         provider: &CryptoProvider,
     ) -> Result<Self, PortTlsError> {
-        let chain = read_certificates(key, path)?;
-        let private = open_key(private_key, private_path, passphrase)?;
+        let chain = read_certificates(key, path);
+        let private = open_key(private_key, private_path, passphrase);
+        let (chain, private) = match (chain, private) {
+            (Err(chain), Err(private)) => {
+                return Err(PortTlsError::Both(chain, Box::new(private)));
+            }
+            (chain, private) => (chain?, private?),
+        };
         let shown = CertifiedKey::from_der(chain, private, provider);
         let shown = shown.map_err(|error| PortTlsError::Unusable {
             key,

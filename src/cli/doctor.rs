@@ -10,7 +10,7 @@ use serde_json::json;
 use tuning::{Finding, Host, Ring, Severity, Target, check, report, report::Ink, verdict};
 
 use super::config::{Answer, EXIT_BAD_CONFIG};
-use super::{Doctor, From};
+use super::{CONNECTIONS_MAX, Doctor, From};
 use crate::config::{ConfigErrors, load};
 
 pub fn run(
@@ -79,9 +79,6 @@ fn target(
     target.shards = arguments.shards.or(target.shards);
     Ok(target)
 }
-
-/// As `--connections` bounds it.
-const CONNECTIONS_MAX: u64 = 1_000_000_000;
 
 const fn exit(worst: Severity) -> u8 {
     match worst {

@@ -20,7 +20,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::{Flag, Sources};
+use crate::config::{Flag, Sources, sections::SHARDS_MAX};
 
 /// A self-hosted realtime server that speaks the Pusher Channels protocol.
 ///
@@ -120,7 +120,6 @@ pub enum ConfigCommand {
     /// Print the values that are in effect, secrets masked
     Show(Show),
     /// Print the reference page of all keys, as Markdown
-    #[command(hide = true)]
     Reference,
 }
 
@@ -499,15 +498,32 @@ pub struct Serve {
     pub no_pin: bool,
 }
 
+fn connections(text: &str) -> Result<u64, String> {
+    within(text, CONNECTIONS_MAX)
+}
+
+/// As many as `shards` of the configuration.
+fn shards(text: &str) -> Result<u64, String> {
+    within(text, SHARDS_MAX)
+}
+
+fn within(text: &str, max: u64) -> Result<u64, String> {
+    let number = text.parse().ok();
+    let number = number.filter(|number| (1..=max).contains(number));
+    number.ok_or_else(|| format!("not a whole number 1..={max}"))
+}
+
+const CONNECTIONS_MAX: u64 = 1_000_000_000;
+
 #[derive(Clone, Debug, Args)]
 pub struct Doctor {
     /// Connections that the host is to carry at once, 1..=1000000000 [default: admission.max_connections
     /// of --config, else 10000]
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    #[arg(long, value_name = "COUNT", value_parser = connections)]
     pub connections: Option<u64>,
-    /// Threads that serve connections, 1..=1024 [default: shards of --config, else as many as `serve` starts, one per
+    /// Threads that serve connections, 1..=512 [default: shards of --config, else as many as `serve` starts, one per
     /// physical core but one]
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=1_024))]
+    #[arg(long, value_name = "COUNT", value_parser = shards)]
     pub shards: Option<u64>,
     /// The server's configuration, for its connections, shards and ports [default: none is read]
     #[arg(short, long, value_name = "FILE")]
@@ -523,10 +539,10 @@ pub struct Doctor {
 #[derive(Clone, Debug, Args)]
 pub struct Tune {
     /// Connections that the host is to carry at once, 1..=1000000000
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    #[arg(long, value_name = "COUNT", value_parser = connections)]
     pub connections: u64,
-    /// Threads that serve connections, 1..=1024 [default: as many as `serve` starts, one per physical core but one]
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=1_024))]
+    /// Threads that serve connections, 1..=512 [default: as many as `serve` starts, one per physical core but one]
+    #[arg(long, value_name = "COUNT", value_parser = shards)]
     pub shards: Option<u64>,
     /// Folder to write into, made if it is not there; etc/ and usr/ come below it
     #[arg(long, value_name = "DIR", required_unless_present = "diff")]

@@ -210,6 +210,10 @@ impl Letters {
     fn settle(&self, id: Option<&str>, is_retry: bool) -> Result<SettledReport, WebhooksError> {
         let (runtime, stores) = match self {
             Self::Node { of, environment } => {
+                let is_id = |id: &str| id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+                if id.is_some_and(|id| !is_id(id)) {
+                    return Ok(SettledReport { settled: 0 });
+                }
                 let verb = if is_retry { "retry" } else { "drop" };
                 let which = id.map_or_else(String::new, |id| format!("?id={id}"));
                 let route = format!("/webhooks/dead/{verb}{which}");

@@ -520,8 +520,13 @@ pub(super) fn has_demo_credentials(app: &Settings) -> bool {
 
 /// Others than this host reach a server that is not for trying out.
 pub(super) fn is_public_production(settings: &Settings) -> bool {
+    settings.text("mode") == "production" && !is_local(settings)
+}
+
+/// Only this host reaches the server.
+pub(super) fn is_local(settings: &Settings) -> bool {
     let mut hosts = settings.text("host").split(',').map(str::trim);
-    settings.text("mode") == "production" && !hosts.all(is_loopback)
+    hosts.all(is_loopback)
 }
 
 /// TLS that has nothing to show would be plain text.
@@ -573,11 +578,7 @@ fn limiter_that_is_off(settings: &Settings, report: &mut Report) {
 
 /// What limits by address and `require_tls` can know behind a proxy, or without one.
 fn proxies(settings: &Settings, report: &mut Report) {
-    let is_local = settings
-        .text("host")
-        .split(',')
-        .map(str::trim)
-        .all(is_loopback);
+    let is_local = is_local(settings);
     let is_on =
         settings.flag("rate_limiter.enabled") && settings.text("rate_limiter.driver") != "none";
     let has_upgrade_limit = !settings.is_null("rate_limiter.websocket_rate_limit.max_requests");
@@ -683,38 +684,7 @@ fn unset_limits(app: &Settings, settings: &Settings, report: &mut Report) {
 }
 
 pub(super) fn check_webhook(webhook: &Settings, report: &mut Report) {
-    let lambda = ["lambda.function_name", "lambda_function"];
-    let lambda = lambda.into_iter().find(|path| !webhook.is_null(path));
-    match (webhook.setting("url"), lambda) {
-        (Setting::Url(url), lambda) => {
-            if !(shape::HTTP_URL.fits)(url.expose()) {
-                let shown = format!("{:?}", masked_url(url.expose()));
-                let wanted = shape::HTTP_URL.wanted.to_owned();
-                let fault = Fault::Value { shown, wanted };
-                report.error(webhook.origin("url"), webhook.name("url"), fault);
-            }
-            if let Some(path) = lambda {
-                let text = "has no effect beside `url`".to_owned();
-                report.warn(webhook.origin(path), webhook.name(path), text);
-            }
-        }
-        (_, Some(_)) => {
-            let region: Option<String> = webhook.get("lambda.region");
-            let is_one = |region: &String| {
-                let mut letters = region.chars();
-                letters.all(|c| c.is_ascii_alphanumeric() || c == '-')
-            };
-            if let Some(region) = region.filter(|region| !is_one(region)) {
-                let shown = format!("{region:?}");
-                let wanted = "a region of AWS such as eu-central-1".to_owned();
-                let fault = Fault::Value { shown, wanted };
-                let path = "lambda.region";
-                report.error(webhook.origin(path), webhook.name(path), fault);
-            }
-        }
-        (_, None) if report.is_refused(&webhook.name("")) => {}
-        (_, None) => report.error(&webhook.origin, webhook.name("url"), Fault::Missing),
-    }
+    target_of_webhook(webhook, report);
     if let Setting::Texts(names) = webhook.setting("event_types") {
         let unknown = names.iter().filter(|name| EventType::parse(name).is_none());
         for name in unknown {
@@ -748,6 +718,50 @@ pub(super) fn check_webhook(webhook: &Settings, report: &mut Report) {
         };
         let fault = Fault::Conflict(format!("{name:?} {wrong}"));
         report.error(webhook.origin("headers"), webhook.name("headers"), fault);
+    }
+}
+
+/// Where it goes: to a URL, or else to a function.
+fn target_of_webhook(webhook: &Settings, report: &mut Report) {
+    let lambda = ["lambda.function_name", "lambda_function"];
+    let lambda = lambda.into_iter().find(|path| !webhook.is_null(path));
+    match (webhook.setting("url"), lambda) {
+        (Setting::Url(url), lambda) => {
+            if !(shape::HTTP_URL.fits)(url.expose()) {
+                let shown = format!("{:?}", masked_url(url.expose()));
+                let wanted = shape::HTTP_URL.wanted.to_owned();
+                let fault = Fault::Value { shown, wanted };
+                report.error(webhook.origin("url"), webhook.name("url"), fault);
+            }
+            if let Some(path) = lambda {
+                let text = "has no effect beside `url`".to_owned();
+                report.warn(webhook.origin(path), webhook.name(path), text);
+            }
+        }
+        (_, Some(_)) => {
+            let region: Option<String> = webhook.get("lambda.region");
+            let is_one = |region: &String| {
+                let mut letters = region.chars();
+                letters.all(|c| c.is_ascii_alphanumeric() || c == '-')
+            };
+            if let Some(region) = region.filter(|region| !is_one(region)) {
+                let shown = format!("{region:?}");
+                let wanted = "a region of AWS such as eu-central-1".to_owned();
+                let fault = Fault::Value { shown, wanted };
+                let path = "lambda.region";
+                report.error(webhook.origin(path), webhook.name(path), fault);
+            }
+        }
+        (_, None) if report.is_refused(&webhook.name("")) => {}
+        (_, None) if webhook.is_explicit("lambda.region") => {
+            let path = "lambda.function_name";
+            report.error(
+                webhook.origin("lambda.region"),
+                webhook.name(path),
+                Fault::Missing,
+            );
+        }
+        (_, None) => report.error(&webhook.origin, webhook.name("url"), Fault::Missing),
     }
 }
 

@@ -101,6 +101,17 @@ impl Kind {
         }
     }
 
+    /// What is allowed as an element of a list.
+    fn wanted_of_one(self) -> String {
+        match self {
+            Self::Texts(shape) => shape.wanted.to_owned(),
+            Self::Secrets | Self::Urls => shape::NOT_EMPTY.wanted.to_owned(),
+            Self::Cidrs => "a network such as 10.0.0.0/8".to_owned(),
+            Self::Endpoints { .. } => "{\"host\", \"port\"} or \"host:port\"".to_owned(),
+            _ => self.wanted(),
+        }
+    }
+
     /// Reads a value that is neither null nor an empty text. Not for `Records`.
     pub(super) fn parse(self, node: &Node) -> Result<Setting, Misfit> {
         let found = match self {
@@ -195,7 +206,13 @@ impl Kind {
             }
         };
         let element = |(index, node): (usize, &Node)| {
-            element(node).ok_or_else(|| self.misfit(node, format!("[{index}]")))
+            element(node).ok_or_else(|| {
+                let mut misfit = self.misfit(node, format!("[{index}]"));
+                if let Fault::Value { wanted, .. } = &mut misfit.fault {
+                    *wanted = self.wanted_of_one();
+                }
+                misfit
+            })
         };
         nodes.iter().enumerate().map(element).collect()
     }

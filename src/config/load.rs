@@ -348,7 +348,7 @@ pub(super) fn env_app(settings: &mut Settings, variables: &Variables, report: &m
     if !unset.is_empty() {
         let text = format!(
             "variables made this app, so limits hold that nobody set: {} (as Sockudo 2.9; set \
-             {APP_PREFIX}MAX_CONNECTIONS and its neighbours, 0 lifts a limit)",
+             {APP_PREFIX}MAX_CONNECTIONS and its neighbours, -1 lifts a limit)",
             unset.join(", ")
         );
         report.warn(&app.origin, app.prefix.trim_end_matches('.'), text);
@@ -380,9 +380,13 @@ fn demo_app(settings: &mut Settings, variables: &Variables, report: &mut Report)
     };
     read::settle(&mut app, &mut given, defaults, report);
     settings.records_mut(APPS).push(app);
+    let reach = match settings.is_explicit("host") && !checks::is_local(settings) {
+        true => "which others can reach",
+        false => "on this host only",
+    };
     let note = format!(
         "no configuration was found: demo mode, with the app {DEMO_ID} and its key {DEMO_KEY}, \
-         on this host only"
+         {reach}"
     );
     report.warn(&Origin::Default, "", note);
     let of_soketi = environment::of_soketi(variables);

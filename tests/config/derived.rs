@@ -1,5 +1,6 @@
 //! What follows from what was set: one key from another, ours from names of other versions.
 
+use sockudo::config::keys::APP;
 use sockudo::config::sections::QueueDriver;
 use sockudo::config::settings::Setting;
 use sockudo::config::{Level, Notice, Secret};
@@ -334,4 +335,28 @@ fn the_publishers_url_names_the_server_of_the_subscriber_too_unless_it_has_one()
         let found = both.map(|path| settings.setting(path).clone());
         assert_eq!(found, expected, "{options}");
     }
+}
+
+#[test]
+fn minus_one_lifts_each_limit_of_the_app_that_variables_make() {
+    let credentials = [
+        ("SOCKUDO_DEFAULT_APP_ID", "a"),
+        ("SOCKUDO_DEFAULT_APP_KEY", "k"),
+        ("SOCKUDO_DEFAULT_APP_SECRET", "s"),
+    ];
+    let advice = |variables: &[(&str, &str)]| {
+        let notices = env(variables).loaded().notices;
+        let mut notices = notices.into_iter().map(|notice| notice.text);
+        notices.find(|text| text.contains("-1 lifts a limit"))
+    };
+    let limits: Vec<_> = APP.iter().filter(|key| key.env_app.is_some()).collect();
+    let names: Vec<String> = limits
+        .iter()
+        .map(|key| key.app_variables().remove(0))
+        .collect();
+    let told = advice(&credentials).expect("nobody set a limit");
+    assert!(limits.iter().all(|key| told.contains(key.path)), "{told}");
+    let lifted = names.iter().map(|name| (name.as_str(), "-1"));
+    let all: Vec<_> = credentials.iter().copied().chain(lifted).collect();
+    assert_eq!(advice(&all), None);
 }

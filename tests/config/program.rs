@@ -54,6 +54,30 @@ fn the_program_exits_with_78_for_a_bad_configuration_and_says_why() {
     }
     let (code, out, _) = run(&["config", "check", "-c", "cut.json"], &[]);
     assert!(code == Some(78) && out.contains("1 error found"), "{out}");
+    for (arguments, part) in [
+        (&["doctor", "--connections", "abc"][..], "1..=1000000000"),
+        (&["doctor", "--shards", "513"], "1..=512"),
+        (&["tune", "--connections", "9", "--shards", "0"], "1..=512"),
+    ] {
+        let (code, _, diagnostics) = run(arguments, &[]);
+        assert_eq!(code, Some(2), "{arguments:?}: {diagnostics}");
+        let told = format!("not a whole number {part}");
+        assert!(diagnostics.contains(&told), "{arguments:?}: {diagnostics}");
+    }
+    let tls = r#"{"ssl": {"enabled": true, "cert_path": "/no/c", "key_path": "/no/k"}}"#;
+    std::fs::write(folder.path().join("tls.json"), tls).expect("ours");
+    let (code, out, _) = run(&["config", "check", "-c", "tls.json"], &[]);
+    let is_told = out.contains("ssl.cert_path") && out.contains("ssl.key_path");
+    assert!(code == Some(78) && is_told, "{out}");
+    let (_, out, _) = run(&["config", "--help"], &[]);
+    assert!(out.contains("reference"), "{out}");
+    for (variables, part) in [
+        (&[][..], "on this host only"),
+        (&[("HOST", "0.0.0.0")], "which others can reach"),
+    ] {
+        let (_, out, _) = run(&["config", "check", "--allow-demo-app"], variables);
+        assert!(out.contains(part), "{variables:?}: {out}");
+    }
     let (code, out, _) = run(&["config", "check", "-c", "warn.json"], &[]);
     assert!(
         code == Some(0) && out.contains("warning: warn.json:1: history: not supported"),

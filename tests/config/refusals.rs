@@ -28,8 +28,12 @@ fn the_error_of_the_reference_has_its_exact_words() {
         ),
         (
             "{\"cors\": {\"origin\": [\"*\", \"a b\"]}}".to_owned(),
-            "config.json:1: cors.origin[1]: \"a b\" is not a list, each a header value without \
-             spaces",
+            "config.json:1: cors.origin[1]: \"a b\" is not a header value without spaces",
+        ),
+        (
+            "{\"logging\": {\"level\": \"loud\"}}".to_owned(),
+            "config.json:1: logging.level: \"loud\" is not one of error, warn, info, debug, trace, \
+             off, or a log filter such as info,sockudo=debug",
         ),
         (
             "{\"port\": 1,\n\"Port\": 2}".to_owned(),
@@ -364,6 +368,16 @@ fn webhooks_and_apps_that_cannot_work_are_refused() {
     for (text, part) in [
         (hook(base), "webhooks[0].url: is required"),
         (
+            hook(&format!(
+                r#""lambda": {{"region": "eu-central-1"}}, {base}"#
+            )),
+            "webhooks[0].lambda.function_name: is required",
+        ),
+        (
+            in_an_app("allowed_origins", r#"[""]"#),
+            r#"allowed_origins[0]: "" is not an origin such as"#,
+        ),
+        (
             hook(r#""url": "https://h""#),
             "webhooks[0].event_types: is required",
         ),
@@ -371,7 +385,7 @@ fn webhooks_and_apps_that_cannot_work_are_refused() {
         (hook(&pattern), r#""(" is not a regular expression"#),
         (
             in_an_app("allowed_origins", r#"["https://*.*"]"#),
-            r#"allowed_origins[0]: "https://*.*" is not"#,
+            r#"allowed_origins[0]: "https://*.*" is not an origin such as"#,
         ),
         (in_an_app("webhooks", r#""[{""#), "webhooks: not valid JSON"),
         (apps("{}"), "apps[0].id: is required"),

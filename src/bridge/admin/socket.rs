@@ -310,7 +310,7 @@ async fn letters(State(requests): State<mpsc::Sender<AdminRequest>>) -> Response
 /// `?id=17`; without it all.
 #[derive(Debug, serde::Deserialize)]
 struct Which {
-    id: Option<u64>,
+    id: Option<String>,
 }
 
 async fn retry_letters(
@@ -332,7 +332,8 @@ async fn settle_letters(
     which: Which,
     settle: Settle,
 ) -> Response {
-    let ids = which.id.map(|id| vec![id]);
+    // What is no number is the name of none.
+    let ids = which.id.map(|id| id.parse().into_iter().collect());
     let ask = |waiter| AdminRequest::SettleLetters {
         ids,
         settle,

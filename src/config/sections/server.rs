@@ -14,6 +14,9 @@ use super::{
     Upgrade, Webhooks, Websocket,
 };
 
+/// Shard threads of one node.
+pub const SHARDS_MAX: u64 = 512;
+
 section! {
     /// The effective configuration: what holds after defaults, file, environment and flags were
     /// merged and checked. Field names mirror the key tree; a unit stands last in a name.
@@ -53,7 +56,7 @@ section! {
         limits_mode: LimitsMode = choice(LimitsMode::CHOICES).default("pusher").ours().reloads();
         // `None` = as many as the host's cores call for.
         /// Shard threads; auto = physical cores less one for the bridge.
-        shards: Option<u16> = auto_or(1, 512).default("auto").ours();
+        shards: Option<u16> = auto_or(1, SHARDS_MAX).default("auto").ours();
         // `None` = chosen by the runtime.
         /// Core that runs the bridge.
         bridge_core: Option<u16> = auto_or(0, 4095).default("auto").ours();
