@@ -391,12 +391,15 @@ fn read(given: &Assignment) -> Result<Option<Setting>, Misread> {
         // An empty variable of an optional key is an unset one: what the file says holds.
         Value::Text(text)
             if text.trim().is_empty()
+                && !key.empty_counts
                 && given.origin.variable().is_some()
                 && (key.nulls != Nulls::Refused || key.default == Some("")) =>
         {
             return Ok(None);
         }
-        Value::Text(text) if text.trim().is_empty() && key.default != Some("") => {
+        Value::Text(text)
+            if text.trim().is_empty() && !key.empty_counts && key.default != Some("") =>
+        {
             return match key.nulls {
                 Nulls::Value if key.default.is_none() => Ok(Some(Setting::Null)),
                 Nulls::Value | Nulls::Absent => Ok(None),

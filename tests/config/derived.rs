@@ -81,6 +81,9 @@ fn what_later_versions_write_for_themselves_is_brought_within_bounds_and_told() 
 
 #[test]
 fn an_empty_variable_leaves_what_the_file_says() {
+    // Where none is what an empty text means, it means that from wherever it comes.
+    let none = file(r#"{"admin": {"socket": ""}}"#).loaded();
+    assert_eq!(none.config.admin.socket.as_deref(), Some(""));
     for (path, said, variable) in [
         (
             "cluster.secret",

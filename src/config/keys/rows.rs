@@ -132,6 +132,7 @@ const fn of(kind: Kind) -> Key {
         fallback_env: &[],
         required: false,
         nulls: Nulls::Value,
+        empty_counts: false,
         status: Status::Keep,
         source: Source::Upstream,
         reloads: false,
@@ -221,6 +222,7 @@ impl Key {
         env(names: &'static [&'static str]) { env = names }
         fallback_env(names: &'static [&'static str]) { fallback_env = names }
         nullable() { nulls = Nulls::Value }
+        empty_counts() { empty_counts = true }
         null_is_absent() { nulls = Nulls::Absent }
         required() { required = true, nulls = Nulls::Refused }
         no_effect(why: &'static str) { status = Status::NoEffect(why) }

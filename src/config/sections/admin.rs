@@ -15,6 +15,6 @@ section! {
         // `None` = the default path, where it can be had.
         /// Unix socket, mode 0600, for commands to a running node; empty = none.
         socket: Option<String> = text(shape::SOCKET_PATH)
-            .derived("/run/sockudo/admin.sock where it can be had; demo: none").ours();
+            .derived("/run/sockudo/admin.sock where it can be had; demo: none").empty_counts().ours();
     }
 }
