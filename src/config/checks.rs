@@ -460,6 +460,13 @@ fn apps(settings: &Settings, report: &mut Report) {
     }
     for app in apps {
         secret_is_there(app, report);
+        let key = app.setting("key");
+        if matches!(key, Setting::Text(key) if key.contains(':')) {
+            // The left part of `auth` must be the whole key.
+            let text = "has a colon, at which clients' auth is split: nobody can join a private \
+                        or presence channel, or sign in";
+            report.warn(app.origin("key"), app.name("key"), text.to_owned());
+        }
     }
 }
 

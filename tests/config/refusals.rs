@@ -140,6 +140,7 @@ fn names_without_a_meaning_are_warnings_and_unknown_ones_errors_unless_lenient()
 #[test]
 fn what_is_not_used_of_apps_and_their_database_is_said() {
     let app = r#"{"id": "a", "key": "k", "secret": "s"}"#;
+    let odd = r#"{"id": "a", "key": "k:2", "secret": "s"}"#;
     let config = |driver: &str, more: &str, apps: &str| {
         let text = format!(r#""driver": "{driver}"{more}, "array": {{"apps": [{apps}]}}"#);
         format!(r#"{{"app_manager": {{{text}}}}}"#)
@@ -168,6 +169,8 @@ fn what_is_not_used_of_apps_and_their_database_is_said() {
             app,
             "app_manager.create_schema: has no effect",
         ),
+        ("memory", "", app, ""),
+        ("memory", "", odd, "apps[0].key: has a colon"),
     ] {
         let loaded = file(&config(driver, more, apps)).loaded();
         let warnings = loaded
