@@ -262,7 +262,7 @@ async fn a_stop_turns_readiness_off_then_closes_and_ends_when_all_shards_have() 
 
 #[tokio::test]
 async fn a_drain_leaves_new_connections_to_another_process_on_the_port_as_soon_as_it_is_there() {
-    let node = Node::new(1, &[("SOCKUDO__DRAIN__LB_WAIT_S", "600")]);
+    let node = Node::new(1, &[("SOCKUDO__DRAIN__LB_WAIT_S", "600")]); // Its deadline is later still.
     node.run(async |node| {
         node.signal(Signal::Stop).await;
         let draining = |message: FromBridge| match message {

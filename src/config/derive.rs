@@ -25,6 +25,7 @@ pub(super) fn derive(settings: &mut Settings, demo: bool, report: &mut Report) {
         "shutdown_grace_period",
         |seconds| seconds.min(86_400),
     );
+    drain_deadline(settings);
     follow(
         settings,
         "admission.accept_burst",
@@ -59,6 +60,20 @@ fn follow(settings: &mut Settings, path: &'static str, from: &str, value: fn(u64
         let number = value(settings.u64(from));
         let origin = settings.origin(from).clone();
         settings.put(path, Setting::Whole(number), origin);
+    }
+}
+
+/// Nobody who sets a wait alone wants it to leave no time for the drain.
+fn drain_deadline(settings: &mut Settings) {
+    let (deadline, grace, wait) = (
+        "drain.deadline_s",
+        "shutdown_grace_period",
+        "drain.lb_wait_s",
+    );
+    if settings.is_explicit(wait) && !settings.is_explicit(deadline) {
+        let origin = settings.origin(wait).clone();
+        let seconds = settings.u64(wait) + settings.u64(grace);
+        settings.put(deadline, Setting::Whole(seconds.min(86_400)), origin);
     }
 }
 

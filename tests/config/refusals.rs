@@ -467,7 +467,7 @@ fn values_that_contradict_each_other_are_refused() {
             "net.proxy_protocol: needs rate_limiter.trusted_proxies",
         ),
         (
-            "{\"drain\": {\"lb_wait_s\": 10}}",
+            "{\"drain\": {\"lb_wait_s\": 10, \"deadline_s\": 10}}",
             "drain.lb_wait_s: 10 leaves nothing of drain.deadline_s = 10",
         ),
         (
@@ -578,6 +578,10 @@ fn tls_and_sockets_that_cannot_work_are_refused_before_a_start() {
         |wait: u8| format!("{{\"drain\": {{\"lb_wait_s\": {wait}, \"deadline_s\": 20}}}}");
     file(&of_wait(19)).loaded();
     file("{\"drain\": {\"deadline_s\": 0}}").loaded();
+    let alone = file("{\"drain\": {\"lb_wait_s\": 30}}").loaded();
+    assert_eq!(alone.config.drain.deadline_s, 40);
+    let former = file("{\"drain\": {\"lb_wait_s\": 3}, \"shutdown_grace_period\": 5}").loaded();
+    assert_eq!(former.config.drain.deadline_s, 5);
     let path = "x".repeat(200);
     let errors = file(&format!(
         "{{\"unix_socket\": {{\"enabled\": true, \"path\": \"/run/{path}\"}}}}"

@@ -94,8 +94,8 @@ section! {
 section! {
     pub struct Drain in "drain" {
         /// The process has ended by then.
-        deadline_s: u32 = whole(0, 86_400, "seconds").derived("shutdown_grace_period").ours()
-            .reloads();
+        deadline_s: u32 = whole(0, 86_400, "seconds").ours().reloads()
+            .derived("shutdown_grace_period, and drain.lb_wait_s where only that is set");
         /// Closes per second; 0 = spread over the deadline.
         rate_per_s: u32 = count(0).default("0").ours().reloads();
         /// Unready but serving, before closing starts.
