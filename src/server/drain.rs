@@ -72,6 +72,8 @@ impl Pace {
         let open = open.min(self.left);
         let share = match self.rate_per_s {
             0 => open.div_ceil((time_left_ms / TICK_MS).max(1)),
+            // What the rate leaves for the end goes then, or it would hear nothing.
+            _ if time_left_ms <= LAST_MS => open.div_ceil((time_left_ms / TICK_MS).max(1)),
             rate => {
                 let (earned, price) = (self.earned, u64::from(self.shards) * 1_000);
                 let earned = earned + u64::from(rate) * TICK_MS;
@@ -83,6 +85,8 @@ impl Pace {
     }
 }
 
+/// At the end of the time all are closed, whatever the rate.
+const LAST_MS: u64 = 1_000;
 /// The runtime ticks this often.
 const TICK_MS: u64 = 100;
 /// In so many ticks what other shards posted before has arrived.
@@ -146,10 +150,11 @@ impl ShardServer {
         let Some(shed) = &mut self.shed else { return };
         let time_left_ms = shed.until.since(turn.now());
         shed.pace.owe(time_left_ms, self.counters.websockets);
-        if shed.pace.owed == 0 {
+        self.continue_drain(turn);
+        let has_more = |shed: &Shed| shed.pace.left > 0 && turn.now() < shed.until;
+        if self.counters.websockets == 0 || !self.shed.as_ref().is_some_and(has_more) {
             self.shed = None;
         }
-        self.continue_drain(turn);
     }
 
     /// Closes connections that are to be closed now, until this turn's work is done.

@@ -106,8 +106,11 @@ impl Quotas {
     /// The node's accept rate may have changed.
     pub(super) fn rates_changed(&mut self, settings: &Settings, shards: u16) {
         self.accept_rate_per_s = settings.accept_rate_per_s;
-        self.accept_burst = settings.accept_burst.max(u32::from(shards));
-        self.accept_price = u32::from(shards);
+        let shards = u32::from(shards);
+        // One accept of each shard more, since they do not come to all in turn.
+        let more = if shards > 1 { shards } else { 0 };
+        self.accept_burst = settings.accept_burst.max(shards).saturating_add(more);
+        self.accept_price = shards;
     }
 
     /// Takes one accept of this shard's rate; always granted without a limit.

@@ -57,7 +57,7 @@ fn nodes_see_each_other_and_a_full_one_gives_away_what_it_has_above_the_mean() {
     let Some(redis) = Redis::start() else {
         return skip("operators", "no redis-server");
     };
-    let full = starts(&redis, "full", json!({"drain": {"rate_per_s": 1_000}}));
+    let full = starts(&redis, "full", json!({"drain": {"rate_per_s": 5}}));
     let empty = starts(&redis, "empty", json!({}));
     for node in [&full, &empty] {
         is_ready(node);
