@@ -146,7 +146,9 @@ impl ShardServer {
         let now = turn.now();
         let waiters = self.lookups.asked.remove(&name).unwrap_or_default();
         match found {
-            AppFound::Known => {}
+            AppFound::Known if self.leads_somewhere(&name) => {}
+            // Asked again it would be found again.
+            AppFound::Known => self.lookups.note(now, name, Missing::Unavailable, 0),
             AppFound::Absent { for_ms } => self.lookups.note(now, name, Missing::Absent, for_ms),
             AppFound::Unavailable => self.lookups.note(now, name, Missing::Unavailable, 0),
         }
@@ -156,6 +158,13 @@ impl ShardServer {
                 self.answer_arrived(waiter.slot);
                 self.queue_input(waiter.slot);
             }
+        }
+    }
+
+    fn leads_somewhere(&self, name: &AppName) -> bool {
+        match name {
+            AppName::Key(key) => self.apps.by_key(key).is_some(),
+            AppName::Id(id) => self.apps.by_id(id).is_some(),
         }
     }
 

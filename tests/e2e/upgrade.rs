@@ -497,11 +497,7 @@ fn webhooks_that_the_next_process_does_not_want_are_delivered_by_the_old_one() {
         alice.sends(numbered(number));
     }
     alice.expects_pong();
-    let file = server.folder().join("config.json");
-    let text = fs::read(&file).expect("it is there");
-    let mut json: Value = serde_json::from_slice(&text).expect("it is JSON");
-    json["queue"] = json!({"driver": "none"});
-    fs::write(&file, json.to_string()).expect("it is ours");
+    server.rewrites(|json| json["queue"] = json!({"driver": "none"}));
     server.is_upgraded();
     let mut numbers: Vec<u64> = (0..5 + 3).map(|_| number_of(&sink.next())).collect();
     numbers.sort_unstable();
@@ -510,4 +506,23 @@ fn webhooks_that_the_next_process_does_not_want_are_delivered_by_the_old_one() {
     alice.sends(numbered(5));
     alice.expects_pong();
     sink.expects_nothing_for(Duration::from_millis(500));
+}
+
+#[test]
+fn webhooks_that_the_next_process_does_not_want_are_delivered_once() {
+    let mut sink = WebhookSink::start();
+    let config = with_client_events_for(&sink, Config::new());
+    let mut server = Server::start(&config, 1);
+    let mut alice = server.client("alice");
+    alice.subscribes("private-x");
+    // One is under way, the others wait for it.
+    sink.answers_after(Duration::from_millis(200));
+    (0..12).for_each(|number| alice.sends(numbered(number)));
+    alice.expects_pong();
+    server.rewrites(|json| json["queue"] = json!({"driver": "none"}));
+    server.is_upgraded();
+    let mut numbers: Vec<u64> = (0..12).map(|_| number_of(&sink.next())).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, Vec::from_iter(0..12));
+    sink.expects_nothing_for(Duration::from_secs(2));
 }

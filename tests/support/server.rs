@@ -482,12 +482,17 @@ impl Server {
 
     /// Rewrites the configuration file and sends SIGHUP.
     pub(crate) fn reloads(&self, change: impl FnOnce(&mut Value)) {
+        self.rewrites(change);
+        self.signal(libc::SIGHUP);
+    }
+
+    /// Changes its configuration's file, and says nothing.
+    pub(crate) fn rewrites(&self, change: impl FnOnce(&mut Value)) {
         let file = self.folder.path().join("config.json");
         let text = std::fs::read_to_string(&file).expect("the configuration is there");
         let mut json = serde_json::from_str(&text).expect("we wrote JSON");
         change(&mut json);
         std::fs::write(&file, json.to_string()).expect("the configuration can be written");
-        self.signal(libc::SIGHUP);
     }
 }
 

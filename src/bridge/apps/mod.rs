@@ -120,7 +120,9 @@ impl AppTable {
         let index = known.unwrap_or_else(|| self.next_index());
         let entry = Arc::new(AppEntry::prepare(index, app));
         if let Some(former) = self.entries.get(index).map(Arc::clone) {
-            if former.is_same(&entry) {
+            // Another one may have had its key meanwhile, and given it up.
+            let has_key = self.by_key.get(&app.key, key_in(&self.entries)).is_some();
+            if former.is_same(&entry) && has_key {
                 return None;
             }
             self.unlist(&former);
@@ -256,6 +258,24 @@ mod tests {
         assert_eq!(third.iter().count(), 2);
         let known: Vec<_> = third.known().into_iter().map(|(_, id)| id).collect();
         assert_eq!(known, ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn a_key_that_another_app_had_for_a_while_leads_to_its_app_again() {
+        let (mut thief, owner) = (fixture::app("a"), fixture::app("b"));
+        let mut table = AppTable::build(&[thief.clone(), owner.clone()], None);
+        let before = thief.key.clone();
+        thief.key.clone_from(&owner.key);
+        assert!(table.put(&thief).is_some());
+        // While both rows have it nothing goes to and fro.
+        assert!(table.put(&owner).is_none() && table.put(&thief).is_none());
+        thief.key = before;
+        assert!(table.put(&thief).is_some());
+        assert!(table.by_key(&owner.key).is_none());
+        assert!(table.put(&owner).is_some(), "all shards must hear of it");
+        let found = table.by_key(&owner.key).map(|entry| &*entry.app.id);
+        assert_eq!(found, Some("b"));
+        assert!(table.put(&owner).is_none());
     }
 
     #[test]

@@ -263,6 +263,10 @@ impl<L: ShardLink> Bridge<L> {
         };
         heir.deadline = Instant::now() + STEP_WITHIN;
         match heard {
+            // It was refused, and is the old process' to deliver: that one says it until it hears so.
+            Ok((Packet::Webhooks(_) | Packet::WebhooksEnd(_), _)) if heir.has_all => {
+                self.handover.heir = Some(heir);
+            }
             Ok((Packet::Webhooks(State { records }), _)) => {
                 let count = u32::try_from(records.len()).unwrap_or(u32::MAX);
                 let mut unread = 0_u32;
