@@ -285,8 +285,12 @@ pub fn shortest_bytes(raw: &str) -> usize {
         let unescaped = unescape(escape.as_bytes());
         let (character, spelled) = unescaped.expect("escapes were validated with the value");
         written.clear();
-        write_escaped(&mut written, character.encode_utf8(&mut [0; 4]));
-        bytes -= (1 + spelled).saturating_sub(written.len());
+        match character {
+            '\u{8}' => written.extend(b"\\b"),
+            '\u{c}' => written.extend(b"\\f"),
+            other => write_escaped(&mut written, other.encode_utf8(&mut [0; 4])),
+        }
+        bytes -= 1 + spelled - written.len();
         rest = escape.get(spelled..).expect("an escape is ASCII");
     }
     bytes

@@ -313,7 +313,9 @@ mod tests {
             ("\\\"", r"\u0022", 2),
             ("\\\\", r"\\", 2),
             (r"\u0001", r"\u0001", 6),
-            (r"\b", r"\b", 2),
+            (r"\b", r"\u0008", 2),
+            (r"\f", r"\u000C", 2),
+            ("\u{7f}", r"\u007F", 1),
         ] {
             let most = 1022 / bytes;
             for spelling in [character, spelled] {

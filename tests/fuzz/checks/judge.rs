@@ -49,6 +49,16 @@ pub(crate) fn compact(value: &str) -> String {
     out
 }
 
+/// Bytes of the same with each string as short as it can be spelled.
+pub(crate) fn shortest_bytes(value: &str) -> usize {
+    let saved = strings(value).map(|token| {
+        let text: String = serde_json::from_str(token).expect("it was accepted");
+        let shortest = serde_json::to_string(&text).expect("a string");
+        token.len() - shortest.len()
+    });
+    compact(value).len() - saved.sum::<usize>()
+}
+
 /// What an object's text holds.
 pub(crate) struct Members<'a>(Vec<(String, &'a RawValue)>);
 

@@ -15,14 +15,16 @@ pub fn check(bytes: &[u8]) {
     let parsed = Member::parse(text, INFO_BYTES_MAX);
     assert_eq!(parsed, member(text), "{text}");
     if let Ok(member) = parsed {
-        assert!(member.user_info.len() <= INFO_BYTES_MAX.max("null".len()));
+        let bytes = judge::shortest_bytes(&member.user_info);
+        assert!(bytes <= INFO_BYTES_MAX.max("null".len()));
         assert!(judge::accepts(&member.user_info), "{text}");
     }
     let parsed = User::parse(text);
     assert_eq!(parsed, user(text), "{text}");
     if let Ok(user) = parsed {
         let member = Member::of_user(&user, INFO_BYTES_MAX);
-        assert_eq!(member.is_ok(), user.user_info.len() <= INFO_BYTES_MAX);
+        let bytes = judge::shortest_bytes(&user.user_info);
+        assert_eq!(member.is_ok(), bytes <= INFO_BYTES_MAX);
         if let Ok(member) = member {
             assert_eq!(
                 (member.user_id, member.user_info),
@@ -40,7 +42,7 @@ fn member(text: &str) -> Result<Member, MemberError> {
     });
     let user_id = user_id.ok_or(MemberError::UserId)?;
     let user_info = fields.last("user_info").map(judge::compact);
-    let bytes = user_info.as_ref().map_or(0, String::len);
+    let bytes = user_info.as_deref().map_or(0, judge::shortest_bytes);
     if bytes > INFO_BYTES_MAX {
         let bytes_max = INFO_BYTES_MAX;
         return Err(MemberError::InfoTooLarge { bytes, bytes_max });
