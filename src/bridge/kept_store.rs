@@ -50,6 +50,8 @@ pub(super) struct KeptStore {
     resumes: Option<Instant>,
     /// The last write was answered by an error: its code, told once.
     refuses: Option<String>,
+    /// It answers questions with an error.
+    refuses_reads: bool,
     asks: usize,
     tasks: JoinSet<Reached>,
     counters: KeptCounters,
@@ -115,6 +117,7 @@ impl KeptStore {
             writing: Vec::new(),
             resumes: None,
             refuses: None,
+            refuses_reads: false,
             asks: 0,
             tasks: JoinSet::new(),
             counters: KeptCounters::default(),
@@ -327,8 +330,27 @@ impl KeptStore {
     }
 
     fn read(&mut self, result: Result<Vec<Value>, CommandFault>) -> Found {
-        let counters = &mut self.counters;
         let answers = result.unwrap_or_default();
+        let refusal = answers.iter().find_map(|it| {
+            let Value::ServerError(error) = it else {
+                return None;
+            };
+            Some(error.code())
+        });
+        match refusal {
+            Some(code) if !self.refuses_reads => {
+                let prefix = &self.prefix;
+                tracing::warn!(
+                    code,
+                    prefix,
+                    "the cache's Redis refuses to be read: events that it has are missed"
+                );
+                self.refuses_reads = true;
+            }
+            Some(_) => {}
+            None => self.refuses_reads &= answers.is_empty(),
+        }
+        let counters = &mut self.counters;
         let (text, left_ms) = match <[Value; 3]>::try_from(answers) {
             Ok([Value::Int(0), _, _]) => {
                 counters.misses += 1;

@@ -581,6 +581,19 @@ fn limiter_that_is_off(settings: &Settings, report: &mut Report) {
                     100 requests a minute and address";
         report.warn(settings.origin(driver), driver, text.to_owned());
     }
+    let upgrades = [
+        "rate_limiter.websocket_rate_limit.max_requests",
+        "rate_limiter.websocket_rate_limit.window_seconds",
+    ];
+    let mut set = upgrades.into_iter().filter(|it| settings.is_explicit(it));
+    if let Some(limit) = set.next()
+        && !settings.is_said(enabled)
+        && !settings.flag(enabled)
+    {
+        let text = "has no effect without rate_limiter.enabled = true, which limits the API too, to 100 \
+                    requests a minute and address unless rate_limiter.api_rate_limit says more";
+        report.warn(settings.origin(limit), limit, text.to_owned());
+    }
 }
 
 /// What limits by address and `require_tls` can know behind a proxy, or without one.

@@ -88,14 +88,12 @@ fn websocket_rate_limit(settings: &mut Settings) {
     }
 }
 
-/// Whoever sets a limit wants it.
+/// Whoever sets the API's limit wants it. That of upgrades alone would turn the API's on with it.
 fn rate_limiter(settings: &mut Settings) {
     let enabled = "rate_limiter.enabled";
     let limits = [
         "rate_limiter.api_rate_limit.max_requests",
         "rate_limiter.api_rate_limit.window_seconds",
-        "rate_limiter.websocket_rate_limit.max_requests",
-        "rate_limiter.websocket_rate_limit.window_seconds",
     ];
     if settings.is_said(enabled) {
         return;
@@ -193,20 +191,28 @@ fn queue_driver(settings: &mut Settings, report: &mut Report) {
     if settings.is_said(driver) {
         return;
     }
-    // A cluster is another driver's, files of TLS name no server, and the adapter's URL the bus alone.
-    let others = ["database.redis.cluster", "database.redis.tls."];
-    let names_redis = |path: &str| {
-        path.starts_with("queue.redis.")
-            || path.starts_with("database.redis.") && !others.iter().any(|it| path.starts_with(it))
-    };
-    let mut paths = settings.table.iter().map(|key| key.path);
-    let named = paths
-        .find(|path| names_redis(path) && settings.is_explicit(path) && !settings.is_null(path));
+    // A cluster is another driver's, the adapter's URL is the bus' alone, and other keys name no server.
+    let mut names = [
+        "queue.redis.url_override",
+        "database.redis.host",
+        "database.redis.port",
+        "database.redis.username",
+        "database.redis.password",
+        "database.redis.sentinels",
+    ]
+    .into_iter();
+    // Soketi's own variables come with its default, which is memory.
+    let named = names.find(|path| {
+        settings.is_explicit(path) && !settings.is_null(path) && !settings.is_translated(path)
+    });
+    let in_cluster = Some("queue.redis.cluster_mode").filter(|it| settings.flag(it));
+    let named = in_cluster.or(named);
     if let Some(path) = named {
         let origin = settings.origin(path).clone();
-        let text = format!("redis, as {path} is set; \"memory\" keeps webhooks in each node");
+        let word = in_cluster.map_or("redis", |_| "redis-cluster");
+        let text = format!("{word}, as {path} is set; \"memory\" keeps webhooks in each node");
         report.note(&origin, driver, text);
-        settings.put(driver, Setting::Text("redis".to_owned()), origin);
+        settings.put(driver, Setting::Text(word.to_owned()), origin);
         return;
     }
     let mut apps = settings.records("app_manager.array.apps").iter();

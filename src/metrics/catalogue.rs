@@ -94,8 +94,11 @@ pub(super) const WS_MESSAGES_RECEIVED: Family =
     counter("ws_messages_received_total", APP, "Messages from clients");
 pub(super) const WS_MESSAGES_SENT: Family =
     counter("ws_messages_sent_total", APP, "Messages to clients");
-pub(super) const HTTP_RECEIVED_BYTES: Family =
-    counter("http_received_bytes", APP, "Body bytes of these calls");
+pub(super) const HTTP_RECEIVED_BYTES: Family = counter(
+    "http_received_bytes",
+    APP,
+    "Body bytes of API requests that were in order",
+);
 pub(super) const HTTP_TRANSMITTED_BYTES: Family = counter(
     "http_transmitted_bytes",
     APP,
@@ -104,7 +107,7 @@ pub(super) const HTTP_TRANSMITTED_BYTES: Family = counter(
 pub(super) const HTTP_CALLS_RECEIVED: Family = counter(
     "http_calls_received_total",
     APP,
-    "API calls whose signature was right",
+    "API calls that were carried out",
 );
 pub(super) const ADAPTER_RESOLVE_TIME: Family = histogram(
     "horizontal_adapter_resolve_time",

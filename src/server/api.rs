@@ -218,9 +218,7 @@ impl ShardServer {
         turn.spend(work);
         let action = checked?;
         // Whoever cannot sign moves no numbers of an app but those of refusals.
-        let counters = self.counters.app(index);
-        counters.http_calls += 1;
-        counters.http_received_bytes += body.len() as u64;
+        self.counters.app(index).http_received_bytes += body.len() as u64;
         Ok((app, action))
     }
 
@@ -484,8 +482,10 @@ impl ShardServer {
         }
         let counters = self.counters.app(exchange.app);
         if is_refused {
-            counters.http_error(status.code());
-        } else if exchange.asked.content == Content::Whole {
+            return counters.http_error(status.code());
+        }
+        counters.http_calls += 1;
+        if exchange.asked.content == Content::Whole {
             counters.http_transmitted_bytes += bytes as u64;
         }
     }

@@ -193,7 +193,7 @@ impl Shared {
 
     fn tell(&mut self, fault: &StoreFault) {
         if self.told.as_ref() != Some(&fault.0) {
-            tracing::warn!(driver = self.driver, %fault, "webhooks wait in memory");
+            tracing::warn!(driver = self.driver, %fault, "webhooks wait in memory, and none is delivered");
             self.told = Some(fault.0.clone());
         }
     }

@@ -12,7 +12,7 @@ section! {
     pub struct Queue in "queue" {
         /// Where webhooks wait; `none` = webhooks are off.
         driver: QueueDriver = choice(QueueDriver::CHOICES).default("memory")
-            .derived("redis where queue.redis or database.redis says anything of a server")
+            .derived("redis where queue.redis or database.redis names a server")
             .env(&["QUEUE_DRIVER"]);
         /// A node that is silent so long is dead, and its jobs go to others.
         lease_s: u32 = whole(1, 43_200, "seconds").default("30").ours();

@@ -15,7 +15,7 @@ section! {
     pub struct RateLimiter in "rate_limiter" {
         /// Limit requests of the HTTP API, and new connections where set, per client address.
         _ as "enabled" = flag().default("false").upstream("true")
-            .derived("true where a number or a window is set").env(&["RATE_LIMITER_ENABLED"])
+            .derived("true where the API's number or window is set").env(&["RATE_LIMITER_ENABLED"])
             .reloads();
         enabled: bool => enabled;
         /// Where counts are kept; `none` = no limits.

@@ -310,6 +310,11 @@ for _, it in ipairs(wanted) do
   end
 end
 if new_first ~= '1' then adopt_more() end
+-- What a Redis that evicts took away without a word is not there any more.
+if redis.call('HLEN', jobs) == 0 and (redis.call('HGET', state, 'bytes') or '0') ~= '0' then
+  redis.call('HSET', state, 'bytes', 0)
+  redis.call('DEL', sizes)
+end
 return {
   was_dead, redis.call('HGET', state, 'born'), recovered, dropped, redis.call('HLEN', jobs),
   redis.call('HGET', state, 'bytes') or '0', redis.call('HLEN', dead), released, taken,
