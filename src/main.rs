@@ -1,7 +1,7 @@
 //! The program: reads the command line and runs the command.
 //!
 //! Owns: exit codes, and printing what commands answer.
-//! May depend on: `cli`, `config`, `bench`, `shards::small_pages`.
+//! May depend on: `cli`, `config`, `bench`, `handover::process`, `shards::small_pages`.
 //! Invariants: answers go to stdout, diagnostics to stderr.
 
 use std::collections::BTreeMap;
@@ -16,6 +16,7 @@ use sockudo::cli::{
     webhooks,
 };
 use sockudo::config::reference;
+use sockudo::handover::process;
 use sockudo::serve;
 
 /// The shards' small, short-lived allocations are what it is good at.
@@ -23,6 +24,9 @@ use sockudo::serve;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    if let Some(ended) = process::keep() {
+        return ended;
+    }
     // For the load generator too, whose stalls would count as the server's.
     let is_second_start_of_use = small_pages::leave_huge_pages();
     let cli = Cli::parse();

@@ -1,9 +1,10 @@
 //! The successor as a process: how it is started, seen to end, killed, and how it finds its link.
 //!
-//! Owns: `Program` (what is started again), `Successor`, the variable `SOCKUDO_HANDOVER_FD`.
+//! Owns: `Program` (what is started again), `Successor`, its keeper, the variable `SOCKUDO_HANDOVER_FD`.
 //! May depend on: std's processes, rustix, `link`.
-//! Invariants: a successor that is dropped before it was let go is killed and has ended; the link is its standard
-//! input and nothing that it starts inherits it.
+//! Invariants: a successor that has said its number and is dropped before it was let go is killed and has ended; one
+//! that has not has been given nothing, and ends at its first word; the link is its standard input and nothing that
+//! it starts inherits it; one that was let go is a child of who adopts orphans, so of the service manager.
 
 use std::{
     collections::BTreeMap,
@@ -12,14 +13,18 @@ use std::{
     io,
     os::{
         fd::{AsFd as _, OwnedFd},
-        unix::{fs::PermissionsExt as _, process::CommandExt as _},
+        unix::{
+            fs::PermissionsExt as _,
+            process::{CommandExt as _, ExitStatusExt as _},
+        },
     },
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus},
+    process::{Child, Command, ExitCode, ExitStatus},
 };
 
 use rustix::{
-    process::{Pid, Signal, kill_process},
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, PidfdFlags, Signal, getpid, kill_process, pidfd_open, pidfd_send_signal},
     thread::{CpuSet, sched_getaffinity, sched_setaffinity},
 };
 
@@ -30,6 +35,15 @@ pub const VARIABLE: &str = "SOCKUDO_HANDOVER_FD";
 
 /// The standard input: the one descriptor that every program is given in the same place.
 const DESCRIPTOR: &str = "0";
+
+/// Makes a keeper of the process that finds it. No `SOCKUDO_`: an older binary, which knows no keepers, would warn of it.
+const KEEPER: &str = "HANDOVER_KEEPER";
+
+/// A process that is killed is gone by then, unless the kernel holds it.
+const ENDS_WITHIN: Timespec = Timespec {
+    tv_sec: 10,
+    tv_nsec: 0,
+};
 
 /// Of systemd: whom the watchdog is meant for. Inherited it would name the process before.
 const WATCHDOG_PID: &str = "WATCHDOG_PID";
@@ -98,10 +112,16 @@ impl Program {
             .arg0(&self.name)
             .args(&self.arguments)
             .env(VARIABLE, DESCRIPTOR)
+            .env(KEEPER, "1")
             .env_remove(WATCHDOG_PID)
             .stdin(theirs);
         let child = spawn(command, self.cores)?;
-        Ok((Successor { child: Some(child) }, ours))
+        let successor = Successor {
+            pid: child.id(),
+            child: Some(child),
+            kept: None,
+        };
+        Ok((successor, ours))
     }
 }
 
@@ -118,19 +138,52 @@ fn spawn(mut command: Command, cores: CpuSet) -> io::Result<Child> {
 }
 
 /// A process that was started to take over.
+///
+/// systemd ends a service at once, without a drain, when its main process is another process' child: it waits for
+/// its own children alone. So the process that is started does not take over itself. It starts itself once more and
+/// keeps that one, as its parent, until it is let go: then the keeper is ended, and whom it kept is adopted.
 #[derive(Debug)]
 pub struct Successor {
+    /// The process that takes over, or its keeper.
     child: Option<Child>,
+    /// Who takes over. The child until it says that it is another one.
+    pid: u32,
+    /// Of that other one, whose number may be somebody else's later.
+    kept: Option<OwnedFd>,
 }
 
 impl Successor {
     pub fn pid(&self) -> u32 {
-        self.child.as_ref().map_or(0, Child::id)
+        self.pid
     }
 
-    /// Kills it, if it has not ended by itself, and says how it ended.
+    /// It says its number; 0: it does not know it.
+    pub fn is_named(&mut self, pid: u32) {
+        if pid == 0 || pid == self.pid {
+            return;
+        }
+        self.pid = pid;
+        let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        // Without one it ends all the same when it finds that the link has ended.
+        self.kept = raw.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+    }
+
+    /// Kills it, if it has not ended by itself, and says how it ended. Its copies of our sockets are gone then.
     pub fn end(&mut self) -> Option<ExitStatus> {
-        self.child.take().and_then(end)
+        let mut child = self.child.take()?;
+        if let Some(kept) = &self.kept {
+            _ = pidfd_send_signal(kept, Signal::KILL); // Fails for one that has ended.
+            has_ended_within(kept, &ENDS_WITHIN);
+            // Its keeper ends right behind it, and as it did.
+            if let Ok(keeper) = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
+                has_ended_within(&keeper, &ENDS_WITHIN);
+            }
+        }
+        if let Ok(Some(status)) = child.try_wait() {
+            return Some(status);
+        }
+        _ = child.kill(); // Fails for one that has ended just now.
+        child.wait().ok()
     }
 
     /// By `end`.
@@ -138,33 +191,56 @@ impl Successor {
         self.child.is_none()
     }
 
-    /// Asks it to read its configuration again.
-    pub fn reload(&self) {
-        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw);
-        if let Some(pid) = pid {
-            _ = kill_process(pid, Signal::HUP); // Fails for one that has ended.
+    /// It lives on when this process ends, and has no keeper any more.
+    pub fn let_go(&mut self) {
+        let keeper = self.child.take().filter(|child| child.id() != self.pid);
+        if let Some(mut keeper) = keeper {
+            _ = keeper.kill(); // Fails for one that has ended.
+            _ = keeper.wait();
         }
-    }
-
-    /// It lives on when this process ends.
-    pub fn let_go(mut self) {
-        self.child = None;
     }
 }
 
 impl Drop for Successor {
     fn drop(&mut self) {
-        self.child.take().and_then(end);
+        self.end();
     }
 }
 
-/// Waits for the end of a process that is being killed: its copies of our sockets are gone then.
-fn end(mut child: Child) -> Option<ExitStatus> {
-    if let Ok(Some(status)) = child.try_wait() {
-        return Some(status);
+fn has_ended_within(process: &OwnedFd, time: &Timespec) {
+    let mut ends = [PollFd::new(process, PollFlags::IN)];
+    _ = poll(&mut ends, Some(time)); // Interrupted, it is seen to live and is killed.
+}
+
+/// Asks a process that was let go to read its configuration again.
+pub fn reload(pid: u32) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        _ = kill_process(pid, Signal::HUP); // Fails for one that has ended.
     }
-    _ = child.kill(); // Fails for one that has ended just now.
-    child.wait().ok()
+}
+
+/// Starts this program once more if it was started to keep the next process, waits for that one and ends as it did.
+/// `None`: this is the process that serves, or it must be, since no other one could be started.
+///
+/// Call it before anything else.
+pub fn keep() -> Option<ExitCode> {
+    std::env::var_os(KEEPER)?;
+    let mut arguments = std::env::args_os();
+    let mut command = Command::new("/proc/self/exe");
+    if let Some(name) = arguments.next() {
+        command.arg0(name);
+    }
+    let mut child = command.args(arguments).env_remove(KEEPER).spawn().ok()?;
+    // Whoever waits for the end of the link waits for the other one's.
+    if let Ok(nothing) = File::open("/dev/null") {
+        _ = rustix::stdio::dup2_stdin(nothing);
+    }
+    let status = child.wait().ok()?;
+    if let Some(signal) = status.signal().and_then(Signal::from_named_raw) {
+        _ = kill_process(getpid(), signal);
+    }
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Some(code.map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
 /// The link to the process before this one, if it was started to take over. Takes the variable out of the
@@ -176,6 +252,7 @@ pub fn link_of(environment: &mut BTreeMap<String, String>) -> io::Result<Option<
     let Some(value) = environment.remove(VARIABLE) else {
         return Ok(None);
     };
+    environment.remove(KEEPER);
     if value != DESCRIPTOR {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));
     }
@@ -260,6 +337,69 @@ mod tests {
         let (successor, link) = started.expect("it is there");
         assert!(successor.pid() > 0);
         drop(successor);
+        let ended = link.receive_within(Duration::from_secs(30));
+        assert!(ended.is_err(), "nobody holds the other end");
+    }
+
+    /// A shell that keeps a sleeper, and the sleeper's number.
+    fn kept(folder: &Path) -> (Successor, Link, Pid) {
+        let pipe = folder.join("pid");
+        let made = Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.expect("of coreutils").success());
+        let script = format!(
+            "exec 3<&0; sleep 1000 <&3 & exec </dev/null 3<&-; echo $! >{}; wait $!; exit 9",
+            pipe.display()
+        );
+        let started = program("/bin/sh", &["-c", &script]).start(None);
+        let (mut successor, link) = started.expect("a shell");
+        let written = std::fs::read_to_string(pipe).expect("the shell writes it");
+        let pid = written.trim().parse::<u32>().expect("a number");
+        successor.is_named(pid);
+        let raw = i32::try_from(pid).expect("a number of a process");
+        (successor, link, Pid::from_raw(raw).expect("not 0"))
+    }
+
+    /// The fourth field: who waits for its end.
+    fn parent(pid: Pid) -> u32 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
+        let stat = stat.expect("it lives");
+        let fields = stat.rsplit(") ").next().expect("a name is in parentheses");
+        let parent = fields.split(' ').nth(1).expect("its parent");
+        parent.parse().expect("a number")
+    }
+
+    #[test]
+    fn a_successor_that_was_let_go_lives_on_as_nobodys_child() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (mut successor, _link, pid) = kept(folder.path());
+        let keeper = successor.child.as_ref().expect("not let go").id();
+        assert_eq!(parent(pid), keeper);
+        successor.let_go();
+        assert_ne!(parent(pid), keeper);
+        assert_ne!(parent(pid), std::process::id());
+        assert!(!Path::new(&format!("/proc/{keeper}")).exists());
+        drop(successor);
+        kill_process(pid, Signal::KILL).expect("it lives on");
+    }
+
+    #[test]
+    fn a_kept_successor_is_killed_and_its_keeper_says_how_it_ended() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (mut successor, link, _pid) = kept(folder.path());
+        let status = successor.end().expect("it ran");
+        assert_eq!(status.code(), Some(9));
+        let ended = link.receive_within(Duration::from_secs(30));
+        assert!(ended.is_err(), "nobody holds the other end");
+    }
+
+    #[test]
+    fn a_kept_successor_is_killed_though_its_keeper_is_gone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (mut successor, link, _pid) = kept(folder.path());
+        let keeper = successor.child.as_mut().expect("not let go");
+        keeper.kill().expect("it waits");
+        keeper.wait().expect("ours");
+        successor.end();
         let ended = link.receive_within(Duration::from_secs(30));
         assert!(ended.is_err(), "nobody holds the other end");
     }

@@ -4,12 +4,15 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
+use rustix::process::{getpid, set_child_subreaper};
 use serde_json::{Value, json};
 
+use crate::support::client::Client;
 use crate::support::config::Config;
 use crate::support::eventually;
 use crate::support::server::{Server, next_port, own_address};
@@ -72,7 +75,7 @@ fn is_followed(server: &Server) -> u64 {
 
 fn kills(pid: u64) {
     let pid = i32::try_from(pid).expect("a pid fits");
-    // SAFETY: no pointers. The process took over from our child, which still waits, and so nobody has reaped it.
+    // SAFETY: no pointers. The process took over, and was seen to serve.
     assert_eq!(unsafe { libc::kill(pid, libc::SIGKILL) }, 0);
 }
 
@@ -83,17 +86,22 @@ fn has_unix(server: Config, path: &std::path::Path) -> Config {
     }))
 }
 
-#[test]
-fn a_process_that_waits_for_an_answer_listens_nowhere_where_the_next_one_does_not() {
-    let target = Held::start();
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("proxies.sock");
-    let config = has_unix(target.is_told_by(Config::new()), &path);
-    let mut server = Server::start(&config, 2);
+/// A server that waits for the target's answer to a client event of Alice's.
+fn is_telling(target: &Held, config: &Config, shards: usize) -> (Server, Client, TcpStream) {
+    let server = Server::start(config, shards);
     let mut alice = server.client("alice");
     alice.subscribes("private-x");
     alice.triggers("client-a", "private-x", json!("a"));
-    let attempt = target.takes();
+    (server, alice, target.takes())
+}
+
+#[test]
+fn a_process_that_waits_for_an_answer_listens_nowhere_where_the_next_one_does_not() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("proxies.sock");
+    let target = Held::start();
+    let config = has_unix(target.is_told_by(Config::new()), &path);
+    let (mut server, mut alice, attempt) = is_telling(&target, &config, 2);
     let (port, metrics) = (next_port(), next_port());
     let elsewhere = folder.path().join("elsewhere.sock");
     reconfigures(&server, |json| {
@@ -114,6 +122,40 @@ fn a_process_that_waits_for_an_answer_listens_nowhere_where_the_next_one_does_no
     eventually("the end of its file", || (!path.exists()).then_some(()));
     assert!(server.is_running(), "it waits for the answer");
     alice.expects_pong();
+    answers(attempt, 200);
+    server.is_taken_over_by(pid);
+    alice.expects_pong();
+}
+
+/// systemd waits for the drain of its own children alone: another main process it kills when the service is stopped.
+#[test]
+fn the_supervisor_is_told_of_a_process_that_is_its_own_child() {
+    set_child_subreaper(Some(getpid()))
+        .expect("this process adopts orphans, as the supervisor does");
+    let target = Held::start();
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("notify");
+    let supervisor = UnixDatagram::bind(&path).expect("a socket");
+    let patience = Some(Duration::from_secs(30));
+    supervisor.set_read_timeout(patience).expect("a socket");
+    let environment = [("NOTIFY_SOCKET", path.to_str().expect("a plain name"))];
+    let config = target.is_told_by(Config::new().with_environment(&environment));
+    let (mut server, mut alice, attempt) = is_telling(&target, &config, 1);
+    let pid = is_followed(&server);
+    let named = loop {
+        let mut datagram = [0; 512];
+        let bytes = supervisor.recv(&mut datagram).expect("it is told");
+        let text = String::from_utf8_lossy(&datagram[..bytes]).into_owned();
+        if let Some(named) = text.strip_prefix("MAINPID=") {
+            break named.parse::<u64>().expect("a number");
+        }
+    };
+    assert_eq!(named, pid);
+    assert!(server.is_running(), "it waits for the answer");
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it serves");
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+    let parent = parent.expect("Linux says it").trim();
+    assert_eq!(parent, std::process::id().to_string());
     answers(attempt, 200);
     server.is_taken_over_by(pid);
     alice.expects_pong();
@@ -153,15 +195,11 @@ fn is_up(server: &Server) {
 
 #[test]
 fn a_process_that_waits_keeps_nothing_when_the_one_that_follows_it_dies() {
-    let target = Held::start();
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("proxies.sock");
+    let target = Held::start();
     let config = has_unix(target.is_told_by(Config::new()), &path);
-    let mut server = Server::start(&config, 2);
-    let mut alice = server.client("alice");
-    alice.subscribes("private-x");
-    alice.triggers("client-a", "private-x", json!("a"));
-    let attempt = target.takes();
+    let (mut server, mut alice, attempt) = is_telling(&target, &config, 2);
     let pid = is_followed(&server);
     alice.expects_pong();
     kills(pid);
@@ -270,11 +308,8 @@ fn a_process_that_dies_when_it_serves_is_told_as_what_it_is() {
 fn an_attempt_for_a_target_that_is_no_more_is_a_dead_letter_only_if_it_fails() {
     for (status, letters) in [(200, 0), (500, 1)] {
         let target = Held::start();
-        let mut server = Server::start(&target.is_told_by(Config::new()), 1);
-        let mut alice = server.client("alice");
-        alice.subscribes("private-x");
-        alice.triggers("client-a", "private-x", json!("a"));
-        let attempt = target.takes();
+        let config = target.is_told_by(Config::new());
+        let (mut server, mut alice, attempt) = is_telling(&target, &config, 1);
         reconfigures(&server, |json| {
             json["app_manager"]["array"]["apps"][0]["webhooks"] = json!([]);
         });

@@ -1,12 +1,13 @@
 //! The commands that look at the host, as an operator runs them.
 //!
 //! Owns: exit codes and output of the built program on whole trees and on this host; the units of systemd.
-//! May depend on: the built program, bash, systemd's own tools; root rights where a test says so.
+//! May depend on: the built program, bash, systemd and its own tools, name spaces; root rights where a test says so.
 //! Invariants: nothing of this host is changed; each test writes only into a temporary folder of its own.
 
 #![expect(clippy::disallowed_methods, reason = "each wait has a deadline")]
 
 mod ansible;
+mod booted;
 mod monitoring;
 mod package;
 #[path = "../support/skip.rs"]

@@ -16,8 +16,13 @@ fn run(command: &mut Command) -> Output {
     output
 }
 
+pub(crate) fn can_pack() -> bool {
+    let mut tools = ["dpkg-deb", "strip"].iter();
+    tools.all(|it| Path::new("/usr/bin").join(it).exists())
+}
+
 /// Packs the built program as that version; the package.
-fn packed(folder: &Path, version: &str) -> PathBuf {
+pub(crate) fn packed(folder: &Path, version: &str) -> PathBuf {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/package-deb");
     let output = folder.join(version);
     let binary = env!("CARGO_BIN_EXE_sockudo");
@@ -56,10 +61,7 @@ fn dpkg(root: &Path, what: &[&str]) -> String {
 #[test]
 fn the_package_installs_upgrades_and_leaves_nothing_when_it_is_purged() {
     let name = "the_package_installs_upgrades_and_leaves_nothing_when_it_is_purged";
-    if !["dpkg-deb", "strip"]
-        .iter()
-        .all(|it| Path::new("/usr/bin").join(it).exists())
-    {
+    if !can_pack() {
         return skip(name, "there is no dpkg-deb or strip");
     }
     let folder = tempfile::tempdir().expect("a folder");

@@ -41,7 +41,7 @@ use crate::{
             Connections, DESCRIPTORS_MAX, Empty, End, Hello, Imported, Listeners, PROTOCOL, Packet,
             Refused, State, Topics, Welcome, Yours, spoken,
         },
-        process::{Program, Successor},
+        process::{self, Program, Successor},
         record::Exported,
     },
 };
@@ -283,9 +283,8 @@ impl<L: ShardLink> Bridge<L> {
             .start(binary)
             .map_err(|error| format!("{}: {error}", program.binary(binary).display()))?;
         let link = Waiting::new(Arc::new(link)).map_err(|error| error.to_string())?;
-        let pid = successor.pid();
         let binary = program.binary(binary).display().to_string();
-        tracing::info!(node = self.node_id, pid, binary, "an upgrade begins");
+        tracing::info!(node = self.node_id, binary, "an upgrade begins");
         let within = Duration::from_secs(self.config.upgrade.ready_within_s.into());
         self.handover.giving = Some(Giving {
             successor,
@@ -401,6 +400,7 @@ impl<L: ShardLink> Bridge<L> {
                 hello.version, hello.protocol
             ));
         };
+        giving.successor.is_named(hello.pid);
         giving.to_version.clone_from(&hello.version);
         giving.takes_webhooks = hello.takes_webhooks;
         giving.says_begun = hello.says_begun;
@@ -658,12 +658,11 @@ impl<L: ShardLink> Bridge<L> {
 
     /// The successor serves: there is no way back. Nothing that it has stays open here.
     fn depart(&mut self) {
-        let Some(giving) = self.handover.giving.take() else {
+        let Some(mut giving) = self.handover.giving.take() else {
             return;
         };
         self.handover.doors.close();
         self.link.let_go();
-        // Only the main process is believed: the successor says nothing before it knows that it is that.
         let pid = giving.successor.pid();
         if giving.successor.has_been_ended() {
             tracing::error!(
@@ -671,6 +670,8 @@ impl<L: ShardLink> Bridge<L> {
                 "the new process was ended when it served already: nobody serves"
             );
         } else {
+            giving.successor.let_go();
+            // Only the main process is believed: the successor says nothing before it knows that it is that.
             self.supervisor.main_is(pid);
         }
         if giving.says_begun {
@@ -678,10 +679,9 @@ impl<L: ShardLink> Bridge<L> {
             _ = giving.send(&Packet::Named(Empty {}), &[]);
         }
         if self.handover.reload_waits {
-            giving.successor.reload();
+            process::reload(pid);
         }
         self.tell_departing(&giving);
-        giving.successor.let_go();
         let now = Instant::now();
         let deadline = Duration::from_secs(self.config.drain.deadline_s.into());
         self.handover.departing = Some(Departing {
