@@ -22,7 +22,7 @@ use super::{
     nodes::Nodes,
     run::Bridge,
 };
-use crate::cluster::{identity::Incarnation, node::Peer, topic::Road};
+use crate::cluster::{figures::Peer, identity::Incarnation, topic::Road};
 
 /// Where `drain.rate_per_s` sets no pace.
 const REBALANCE_WITHIN_S: u32 = 60;

@@ -1,11 +1,12 @@
 //! Nodes that are joined in memory by a toy bus: what they hear, whom they know, what they count.
 //!
-//! Owns: `Toy`, a bus with delay, loss, doubles, disorder and silence by a seeded dice.
+//! Owns: what one node and its bus do, as tests; `toy` is the bus.
 //! May depend on: `cluster`.
 //! Invariants: the same seed gives the same run.
 
 mod carried_tests;
 mod state_tests;
+mod toy;
 mod watched;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use shards::application::Millis;
 use super::{
     entry::{Entry, Event, EventId, Hello, Origin, Token},
     field::NAME_BYTES_MAX,
+    figures::*,
     identity::{ClusterTag, Identity, Incarnation, NodeId},
     mac::Secrets,
     membership::{self, Reason, Times},
@@ -25,6 +27,7 @@ use super::{
     wire::*,
 };
 use crate::protocol::partition::Partition;
+use toy::{Faults, Toy};
 use watched::Watched;
 
 const TIMES: Times = Times {
@@ -93,260 +96,6 @@ fn event(number: u16, frame: &[u8]) -> Outgoing<'_> {
         origin: Origin::Api,
         except: None,
         frame,
-    }
-}
-
-/// Nodes and what connects them.
-struct Toy {
-    now: u64,
-    dice: u64,
-    stations: Vec<Station>,
-    flights: Vec<Flight>,
-    /// Batches left the bus's hand so far.
-    order: u64,
-    faults: Faults,
-    /// Rows that a node looks at in one step.
-    work_limit: usize,
-    /// All that was sent.
-    sent: Vec<(usize, Topic, Vec<u8>)>,
-}
-
-struct Station {
-    /// `None`: killed.
-    node: Option<Node>,
-    /// Neither hears nor speaks, and what comes waits.
-    is_stopped: bool,
-    /// Partition and frame.
-    heard: Vec<(u16, Vec<u8>)>,
-    effects: Vec<(u64, Effect)>,
-    /// What it was told of the others' state.
-    view: Watched,
-    /// What it reported of its own.
-    own: Watched,
-    /// Users whose connections are to be closed.
-    terminated: Vec<String>,
-}
-
-struct Flight {
-    due: u64,
-    order: u64,
-    from: usize,
-    to: usize,
-    topic: Topic,
-    bytes: Vec<u8>,
-}
-
-#[derive(Clone, Copy, Default)]
-struct Faults {
-    delay_ms_max: u64,
-    /// Of a thousand.
-    lost: u64,
-    doubled: u64,
-    /// Comes out of order, of a thousand.
-    disordered: u64,
-    events_are_silent: bool,
-    state_is_silent: bool,
-}
-
-impl Toy {
-    fn new(nodes: usize, seed: u64) -> Self {
-        let mut toy = Self {
-            now: 0,
-            dice: seed | 1,
-            stations: Vec::new(),
-            flights: Vec::new(),
-            order: 0,
-            faults: Faults::default(),
-            work_limit: 1_000,
-            sent: Vec::new(),
-        };
-        for at in 0..nodes {
-            toy.stations.push(Station {
-                node: Some(node_of(0, at, 1, secret())),
-                is_stopped: false,
-                heard: Vec::new(),
-                effects: Vec::new(),
-                view: Watched::default(),
-                own: Watched::default(),
-                terminated: Vec::new(),
-            });
-        }
-        toy
-    }
-
-    /// Below `sides`.
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.dice ^= self.dice << 13;
-        self.dice ^= self.dice >> 7;
-        self.dice ^= self.dice << 17;
-        self.dice % sides
-    }
-
-    fn node(&mut self, at: usize) -> &mut Node {
-        self.stations[at].node.as_mut().expect("it lives")
-    }
-
-    /// What the node at `at` counts.
-    fn counters(&mut self, at: usize) -> Counters {
-        *self.node(at).counters()
-    }
-
-    fn publish(&mut self, at: usize, number: u16, frame: &[u8]) {
-        let published = self.node(at).publish(&event(number, frame));
-        assert_eq!(published, Ok(()));
-    }
-
-    /// Gives the bus what waits in a node.
-    fn send(&mut self, from: usize) {
-        let mut batches = Vec::new();
-        self.node(from)
-            .take_batches(|topic, bytes| batches.push((topic, bytes)));
-        for (topic, bytes) in batches {
-            self.sent.push((from, topic, bytes.clone()));
-            for to in 0..self.stations.len() {
-                if topic != Topic::Echo || to == from {
-                    self.send_to(from, to, topic, &bytes);
-                }
-            }
-        }
-    }
-
-    fn send_to(&mut self, from: usize, to: usize, topic: Topic, bytes: &[u8]) {
-        let is_silent = match topic.road() {
-            Road::Events => self.faults.events_are_silent,
-            Road::State => self.faults.state_is_silent,
-        };
-        let is_lost = self.roll(1_000) < self.faults.lost;
-        if is_silent || is_lost {
-            return;
-        }
-        let copies = 1 + u64::from(self.roll(1_000) < self.faults.doubled);
-        for _ in 0..copies {
-            let due = self.now + self.roll(self.faults.delay_ms_max + 1);
-            let behind = self
-                .flights
-                .iter()
-                .filter(|flight| flight.from == from && flight.to == to && flight.topic == topic);
-            let behind = behind.map(|flight| flight.due).max().unwrap_or(0);
-            let is_disordered = self.roll(1_000) < self.faults.disordered;
-            self.order += 1;
-            self.flights.push(Flight {
-                due: if is_disordered { due } else { due.max(behind) },
-                order: self.order,
-                from,
-                to,
-                topic,
-                bytes: bytes.to_vec(),
-            });
-        }
-    }
-
-    /// Delivers what is due, lets those tick whose time has come, and sends what they have to say.
-    fn step(&mut self) {
-        let mut due = Vec::new();
-        let now = self.now;
-        let stations = &self.stations;
-        let is_due = |flight: &Flight| flight.due <= now && !stations[flight.to].is_stopped;
-        let (arrived, waiting) = std::mem::take(&mut self.flights)
-            .into_iter()
-            .partition::<Vec<_>, _>(is_due);
-        due.extend(arrived);
-        self.flights = waiting;
-        due.sort_by_key(|flight| (flight.due, flight.order));
-        for flight in due {
-            self.hear(flight.to, flight.topic, &flight.bytes);
-        }
-        for at in 0..self.stations.len() {
-            let station = &mut self.stations[at];
-            let Some(node) = station.node.as_mut().filter(|_| !station.is_stopped) else {
-                continue;
-            };
-            if node.next_tick() <= Millis(now) {
-                let mut effects = Vec::new();
-                node.tick(Millis(now), &mut effects);
-                station.note(now, effects);
-            }
-            self.work(at);
-            self.send(at);
-        }
-    }
-
-    /// Goes on with what is long. True: more is left.
-    fn work(&mut self, at: usize) -> bool {
-        let station = &mut self.stations[at];
-        let node = station.node.as_mut().expect("it lives");
-        let (view, limit) = (&mut station.view, self.work_limit);
-        let mut changes = 0;
-        let is_left = node.next_views(limit, |change| {
-            changes += 1;
-            view.take(&change);
-        });
-        assert!(changes <= limit);
-        is_left
-    }
-
-    fn hear(&mut self, at: usize, topic: Topic, bytes: &[u8]) {
-        let now = self.now;
-        let station = &mut self.stations[at];
-        let Some(node) = &mut station.node else {
-            return;
-        };
-        let (mut effects, heard) = (Vec::new(), &mut station.heard);
-        let (view, terminated) = (&mut station.view, &mut station.terminated);
-        node.hear(Millis(now), topic, bytes, &mut effects, |it| match it {
-            Heard::Event(event) => heard.push((event.partition.number(), event.frame.to_vec())),
-            Heard::View(change) => view.take(&change),
-            Heard::Terminate { user_id, .. } => terminated.push(user_id.to_owned()),
-            Heard::Spent(_) | Heard::KeptAsk { .. } | Heard::Kept(_) => {}
-        });
-        station.note(now, effects);
-    }
-
-    fn until(&mut self, end: u64) {
-        for at in 0..self.stations.len() {
-            if self.stations[at].node.is_some() && !self.stations[at].is_stopped {
-                self.send(at);
-            }
-        }
-        while self.now < end {
-            self.now += 10;
-            self.step();
-        }
-    }
-
-    fn effects_of(&mut self, at: usize) -> Vec<(u64, Effect)> {
-        std::mem::take(&mut self.stations[at].effects)
-    }
-
-    /// Whom the node knows by name.
-    fn known_to(&mut self, at: usize) -> Vec<String> {
-        let peers = self.node(at).peers();
-        let mut known: Vec<_> = peers.map(|peer| peer.name.to_owned()).collect();
-        known.sort();
-        known
-    }
-
-    fn restart(&mut self, at: usize, incarnation: u64) {
-        let station = &mut self.stations[at];
-        station.node = Some(node_of(self.now, at, incarnation, secret()));
-        station.view = Watched::default();
-        station.own = Watched::default();
-    }
-}
-
-impl Station {
-    /// What one life heard of each sender and lane: numbers that grow, so that nothing is twice there.
-    fn ends_in_order(&mut self) {
-        let mut latest: BTreeMap<(u16, u8), Vec<u8>> = BTreeMap::new();
-        for (lane, frame) in self.heard.drain(..) {
-            let before = latest.insert((lane, frame[0]), frame.clone());
-            assert!(before.is_none_or(|before| before < frame), "{frame:?}");
-        }
-    }
-
-    fn note(&mut self, now: u64, effects: Vec<Effect>) {
-        let timed = effects.into_iter().map(|effect| (now, effect));
-        self.effects.extend(timed);
     }
 }
 

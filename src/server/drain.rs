@@ -70,22 +70,20 @@ impl Pace {
     /// Adds a tick's share of the open connections.
     fn owe(&mut self, time_left_ms: u64, open: u64) {
         let open = open.min(self.left);
-        let share = match self.rate_per_s {
-            0 => open.div_ceil((time_left_ms / TICK_MS).max(1)),
-            // What the rate leaves for the end goes then, or it would hear nothing.
-            _ if time_left_ms <= LAST_MS => open.div_ceil((time_left_ms / TICK_MS).max(1)),
-            rate => {
-                let (earned, price) = (self.earned, u64::from(self.shards) * 1_000);
-                let earned = earned + u64::from(rate) * TICK_MS;
-                self.earned = earned % price;
-                earned / price
-            }
+        // What the rate leaves for the end goes then, or it would hear nothing.
+        let share = if self.rate_per_s == 0 || time_left_ms <= LAST_MS {
+            open.div_ceil((time_left_ms / TICK_MS).max(1))
+        } else {
+            let price = u64::from(self.shards) * 1_000;
+            let earned = self.earned + u64::from(self.rate_per_s) * TICK_MS;
+            self.earned = earned % price;
+            earned / price
         };
         self.owed = self.owed.saturating_add(share).min(open);
     }
 }
 
-/// At the end of the time all are closed, whatever the rate.
+/// At the end of the time for closing all are closed, whatever the rate.
 const LAST_MS: u64 = 1_000;
 /// The runtime ticks this often.
 const TICK_MS: u64 = 100;

@@ -59,6 +59,7 @@ mod faults;
 mod frames;
 mod handshake;
 mod http_api;
+mod http_api_auth;
 mod limits;
 mod load_balancers;
 mod load_test;

@@ -34,10 +34,11 @@ use crate::{
     cluster::{
         entry,
         fault::{Fault, is_planted},
+        figures::Peer,
         identity::{Identity, Incarnation},
         ledger::{Own, OwnChange},
         membership::{self, Reason},
-        node::{Effect, Heard, Node, Outgoing, Peer, Setup as NodeSetup},
+        node::{Effect, Heard, Node, Outgoing, Setup as NodeSetup},
         owner::Owners,
         start::Name,
         topic::{Road, Topic},

@@ -36,10 +36,11 @@ use super::{
 use crate::{
     cluster::{
         carrying::CarryError,
+        figures::Peer,
         identity::{ClusterTag, Identity, Incarnation, NodeId},
         mac::Secrets,
         membership::Times,
-        node::{Peer, Setup as NodeSetup},
+        node::Setup as NodeSetup,
         start::Name,
         wire::Version,
     },

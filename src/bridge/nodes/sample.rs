@@ -11,11 +11,7 @@ use shards::application::Millis;
 use super::exchange::{Exchange, millis};
 use crate::{
     bridge::adapter::status::{Counts, Status},
-    cluster::{
-        identity::Identity,
-        node::{Node, Peer},
-        topic::Road,
-    },
+    cluster::{figures::Peer, identity::Identity, node::Node, topic::Road},
     metrics::{
         bridge::Seconds,
         cluster::{ClusterSample, PeerSample, RoadSample},
