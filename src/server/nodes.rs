@@ -18,6 +18,7 @@ use crate::{
         roster::{Member, MemberNews},
         user::UserId,
     },
+    cluster::entry::Origin,
     protocol::{app::AppIndex, json::JsonValue, name::ChannelKind, partition::Partition},
     ws::encode,
 };
@@ -42,9 +43,9 @@ impl ShardServer {
             app,
             partition,
             channel,
+            origin,
             except,
             frame,
-            ..
         } = event;
         // Whatever a bus brings, clients get whole frames.
         if encode::text_of(&frame).is_none() {
@@ -53,7 +54,8 @@ impl ShardServer {
         }
         let hash = self.name_hasher.hash(&channel);
         let key = NameKey { partition, hash };
-        let keeps = ChannelKind::of(&channel).is_cache() && self.settings.keeps_events;
+        let is_cached = origin == Origin::Api && ChannelKind::of(&channel).is_cache();
+        let keeps = is_cached && self.settings.keeps_events;
         let kept = (keeps && self.apps.get(app).is_some())
             .then(|| event_of(&frame))
             .flatten();

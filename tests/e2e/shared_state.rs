@@ -356,3 +356,40 @@ fn the_last_event_of_a_cache_channel_reaches_a_first_subscriber_on_any_node() {
         carol.expects_frame(json!({"event": "n", "channel": "cache-news", "data": "two"}));
     }
 }
+
+#[test]
+fn a_client_event_is_nobodys_last_event_on_any_node() {
+    for bus in BusServer::start_each("a_client_event_is_nobodys_last_event") {
+        let nodes = ["a", "b"].map(|name| starts(&bus, name, quick()));
+        for node in &nodes {
+            is_ready(node);
+        }
+        let event = json!({"event": "n", "channel": "private-cache-x", "data": "ours"});
+        for published in [false, true] {
+            let mut alice = nodes[0].client("alice");
+            let mut bob = nodes[1].client("bob");
+            for client in [&mut alice, &mut bob] {
+                client.asks_for("private-cache-x");
+                client.expects("pusher_internal:subscription_succeeded", "private-cache-x");
+                client.expects("pusher:cache_miss", "private-cache-x");
+            }
+            if published {
+                nodes[0].api().publishes("n", "private-cache-x", "ours");
+                for client in [&mut alice, &mut bob] {
+                    client.expects_frame(event.clone());
+                }
+            }
+            alice.triggers("client-a", "private-cache-x", json!("theirs"));
+            bob.expects("client-a", "private-cache-x");
+            for node in &nodes {
+                let mut carol = node.client("carol");
+                carol.asks_for("private-cache-x");
+                carol.expects("pusher_internal:subscription_succeeded", "private-cache-x");
+                match published {
+                    true => carol.expects_frame(event.clone()),
+                    false => drop(carol.expects("pusher:cache_miss", "private-cache-x")),
+                }
+            }
+        }
+    }
+}
