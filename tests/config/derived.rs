@@ -80,6 +80,72 @@ fn what_later_versions_write_for_themselves_is_brought_within_bounds_and_told() 
 }
 
 #[test]
+fn a_number_of_later_versions_that_is_too_small_or_too_large_here_is_used_as_far_as_it_goes() {
+    let (message, queue) = ("websocket.max_payload_kb", "net.send_queue_bytes");
+    let (half, all) = (1_u64 << 29, 1_u64 << 30);
+    let rows = |variables: [&'static str; 2], key, rows: [(u64, u64, bool); 6]| {
+        let each = move |name| rows.map(|(value, used, is_told)| (name, key, value, used, is_told));
+        variables.into_iter().flat_map(each)
+    };
+    let messages = rows(
+        ["WEBSOCKET_MAX_MESSAGE_SIZE", "WEBSOCKET_MAX_FRAME_SIZE"],
+        message,
+        [
+            (0, 65_536, true),
+            (1, 1, false),
+            (half, half, false),
+            (half + 1, half, true),
+            (99_999_999_999, half, true),
+            (u64::MAX, half, true),
+        ],
+    );
+    let outboxes = rows(
+        ["WEBSOCKET_MAX_BYTES", "WEBSOCKET_MAX_BACKPRESSURE"],
+        queue,
+        [
+            (0, 1_048_576, true),
+            // Two of the app's events fit, and it is told that more was needed.
+            (1, 204_800, true),
+            (204_800, 204_800, false),
+            (all, all, false),
+            (all + 1, all, true),
+            (u64::MAX, all, true),
+        ],
+    );
+    for (variable, key, value, used, is_told) in messages.chain(outboxes) {
+        let place = format!("{variable}={value}");
+        let number = value.to_string();
+        let loaded = env(&[(variable, &*number)]).loaded();
+        let is_used = match loaded.settings.setting(key) {
+            Setting::Whole(bytes) | Setting::Bytes(bytes) => *bytes == used,
+            _ => false,
+        };
+        assert!(is_used, "{place}: {:?}", loaded.settings.setting(key));
+        let warns = |it: &&Notice| it.level == Level::Warning && it.key == key;
+        let told = loaded.notices.iter().any(|it| warns(&it));
+        assert_eq!(told, is_told, "{place}: {:#?}", loaded.notices);
+        // In a file it is the same.
+        let name = variable
+            .trim_start_matches("WEBSOCKET_")
+            .to_ascii_lowercase();
+        let app = &in_an_app("enabled", "true")[1..];
+        let text = format!("{{\"websocket\": {{{name:?}: {number}}}, {app}");
+        let of_file = file(&text).loaded().settings;
+        assert_eq!(
+            of_file.setting(key),
+            loaded.settings.setting(key),
+            "{place}"
+        );
+    }
+    for variable in ["WEBSOCKET_MAX_MESSAGE_SIZE", "WEBSOCKET_MAX_BYTES"] {
+        for value in ["-1", "lots", "1.5"] {
+            let errors = env(&[(variable, value)]).errors();
+            assert!(errors[0].contains("a whole number of bytes"), "{errors:?}");
+        }
+    }
+}
+
+#[test]
 fn an_empty_variable_leaves_what_the_file_says() {
     // Where none is what an empty text means, it means that from wherever it comes.
     let none = file(r#"{"admin": {"socket": ""}}"#).loaded();

@@ -5,7 +5,7 @@
 //! Invariants: those of `names`.
 
 use super::convert::{
-    bytes_to_kilobytes, disconnect_or_drop, json_or_human, only_true, outbox_bytes, same,
+    disconnect_or_drop, json_or_human, message_bytes, only_true, outbox_bytes, same,
 };
 use super::names::{Converted, OtherName};
 use crate::config::tree::Node;
@@ -22,8 +22,8 @@ pub(in crate::config) const SERVER: &[OtherName] = &[
     OtherName::new("websocket.disconnect_on_buffer_full", "net.slow_consumer", disconnect_or_drop),
     OtherName::new("websocket.max_bytes", "net.send_queue_bytes", outbox_bytes),
     OtherName::new("websocket.max_backpressure", "net.send_queue_bytes", outbox_bytes),
-    OtherName::new("websocket.max_message_size", "websocket.max_payload_kb", bytes_to_kilobytes),
-    OtherName::new("websocket.max_frame_size", "websocket.max_payload_kb", bytes_to_kilobytes),
+    OtherName::new("websocket.max_message_size", "websocket.max_payload_kb", message_bytes),
+    OtherName::new("websocket.max_frame_size", "websocket.max_payload_kb", message_bytes),
 ];
 
 #[rustfmt::skip] // One name a line.
@@ -47,8 +47,8 @@ pub(in crate::config) const TRANSLATIONS: &[OtherName] = &[
     variable("WEBSOCKET_DISCONNECT_ON_BUFFER_FULL", "net.slow_consumer", disconnect_or_drop),
     variable("WEBSOCKET_MAX_BYTES", "net.send_queue_bytes", outbox_bytes),
     variable("WEBSOCKET_MAX_BACKPRESSURE", "net.send_queue_bytes", outbox_bytes),
-    variable("WEBSOCKET_MAX_MESSAGE_SIZE", "websocket.max_payload_kb", bytes_to_kilobytes),
-    variable("WEBSOCKET_MAX_FRAME_SIZE", "websocket.max_payload_kb", bytes_to_kilobytes),
+    variable("WEBSOCKET_MAX_MESSAGE_SIZE", "websocket.max_payload_kb", message_bytes),
+    variable("WEBSOCKET_MAX_FRAME_SIZE", "websocket.max_payload_kb", message_bytes),
 ];
 
 /// Keys of which two aliases may speak at once: the lower value holds.

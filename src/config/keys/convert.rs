@@ -68,21 +68,26 @@ pub(super) fn json_or_human(node: &Node) -> Converted {
     }
 }
 
-pub(super) fn bytes_to_kilobytes(node: &Node) -> Converted {
-    let bytes = match &node.value {
-        Value::Number(digits) | Value::Text(digits) => digits.trim().parse::<u64>().ok(),
-        _ => None,
+/// The size of a message in other versions, of which an outbox must hold two.
+pub(super) fn message_bytes(node: &Node) -> Converted {
+    let said = |value: Option<u64>, text: String| Converted::Said {
+        value: value.map(|bytes| Value::Text(kilobytes(bytes))),
+        level: Level::Warning,
+        text,
     };
-    match bytes.filter(|bytes| *bytes > 0) {
-        Some(bytes) if bytes > GIBIBYTE => Converted::Said {
-            value: Some(Value::Text(kilobytes(GIBIBYTE))),
-            level: Level::Warning,
-            text: format!("{bytes} bytes: {GIBIBYTE} is used"),
-        },
-        Some(bytes) => Converted::Text(kilobytes(bytes)),
+    match whole(node) {
         None => Converted::Refused {
-            wanted: "a whole number of bytes >= 1",
+            wanted: "a whole number of bytes",
         },
+        Some(0) => said(
+            None,
+            "0 has no effect: a message always has a bound, websocket.max_payload_kb".to_owned(),
+        ),
+        Some(bytes) if bytes > MESSAGE_BYTES_MAX => said(
+            Some(MESSAGE_BYTES_MAX),
+            format!("{bytes} bytes: {MESSAGE_BYTES_MAX} is used"),
+        ),
+        Some(bytes) => Converted::Text(kilobytes(bytes)),
     }
 }
 
@@ -332,6 +337,8 @@ fn whole(node: &Node) -> Option<u64> {
 
 /// The least that `net.send_queue_bytes` may be.
 const OUTBOX_BYTES_MIN: u64 = 4096;
+/// Half of the most.
+const MESSAGE_BYTES_MAX: u64 = GIBIBYTE / 2;
 
 const URL_PARTS: &[&str] = &["host", "port", "username", "password", "db", "tls"];
 
