@@ -41,8 +41,8 @@ pub(super) fn derive(settings: &mut Settings, demo: bool, report: &mut Report) {
     if settings.flag("debug") && !settings.is_explicit("logging.level") {
         settings.derive("logging.level", Setting::Text(DEBUG_FILTER.to_owned()));
     }
-    if let Some(level) = shape::log_level(settings.text("logging.level")) {
-        settings.derive("logging.level", Setting::Text(level.to_owned()));
+    if let Some(filter) = shape::log_filter(settings.text("logging.level")) {
+        settings.derive("logging.level", Setting::Text(filter));
     }
     websocket_rate_limit(settings);
     rate_limiter(settings);

@@ -91,11 +91,7 @@ pub const HOSTS: Shape = Shape {
     wanted: "a host name or address, or several between commas",
 };
 pub const LOG_FILTER: Shape = Shape {
-    fits: |text| {
-        let filter = tracing_subscriber::EnvFilter::builder();
-        let says_something = text.split(',').map(str::trim).all(is_meant);
-        log_level(text).is_some() || says_something && filter.parse(text).is_ok()
-    },
+    fits: |text| log_filter(text).is_some(),
     wanted: "one of error, warn, info, debug, trace, off, or a log filter such as info,sockudo=debug",
 };
 pub const ORIGIN: Shape = Shape {
@@ -107,9 +103,36 @@ pub const PATTERN: Shape = Shape {
     wanted: "a regular expression",
 };
 
+/// A log filter as its parser reads it, which knows neither words of PHP's libraries nor spaces; `None` where it
+/// is none.
+pub(super) fn log_filter(text: &str) -> Option<String> {
+    let parts = text.split(',').map(str::trim);
+    let directives = parts.filter(|part| !part.is_empty()).map(log_directive);
+    let filter = directives.collect::<Option<Vec<String>>>()?.join(",");
+    let parser = tracing_subscriber::EnvFilter::builder();
+    (!filter.is_empty() && parser.parse(&filter).is_ok()).then_some(filter)
+}
+
+fn log_directive(text: &str) -> Option<String> {
+    // An equals sign in brackets is about a span's field.
+    let about_and_level = text
+        .rsplit_once('=')
+        .filter(|(_, level)| !level.contains([']', '}']));
+    let level = about_and_level.map_or(text, |(_, level)| level.trim());
+    // The parser takes numbers for levels, and 0 for silence.
+    if level.parse::<usize>().is_ok() {
+        return None;
+    }
+    let level = log_level(level).unwrap_or(level);
+    match about_and_level {
+        Some((about, _)) => Some(format!("{}={level}", about.trim_end())),
+        None => is_meant(level).then(|| level.to_owned()),
+    }
+}
+
 /// The level that a word of PHP's libraries means.
-pub(super) fn log_level(word: &str) -> Option<&'static str> {
-    let meant = match word.trim().to_ascii_lowercase().as_str() {
+fn log_level(word: &str) -> Option<&'static str> {
+    let meant = match word.to_ascii_lowercase().as_str() {
         "emergency" | "alert" | "critical" => "error",
         "warning" => "warn",
         "notice" => "info",
@@ -126,10 +149,7 @@ fn is_meant(directive: &str) -> bool {
             .parse::<tracing::level_filters::LevelFilter>()
             .is_ok()
     };
-    directive.is_empty()
-        || directive.contains(['=', ':', '['])
-        || OUR_CRATES.contains(&directive)
-        || is_level()
+    directive.contains([':', '[']) || OUR_CRATES.contains(&directive) || is_level()
 }
 
 const OUR_CRATES: [&str; 3] = ["sockudo", "shards", "tuning"];

@@ -36,6 +36,21 @@ fn the_error_of_the_reference_has_its_exact_words() {
              off, or a log filter such as info,sockudo=debug",
         ),
         (
+            "{\"logging\": {\"level\": \"0\"}}".to_owned(),
+            "config.json:1: logging.level: \"0\" is not one of error, warn, info, debug, trace, \
+             off, or a log filter such as info,sockudo=debug",
+        ),
+        (
+            "{\"logging\": {\"level\": \"info,sockudo=3\"}}".to_owned(),
+            "config.json:1: logging.level: \"info,sockudo=3\" is not one of error, warn, info, debug, trace, \
+             off, or a log filter such as info,sockudo=debug",
+        ),
+        (
+            "{\"logging\": {\"level\": \"warning,soon\"}}".to_owned(),
+            "config.json:1: logging.level: \"warning,soon\" is not one of error, warn, info, debug, trace, \
+             off, or a log filter such as info,sockudo=debug",
+        ),
+        (
             "{\"port\": 1,\n\"Port\": 2}".to_owned(),
             "config.json:2: Port: given twice in one object (first in line 1)",
         ),

@@ -211,6 +211,21 @@ fn variables_that_are_not_quite_a_key_are_translated() {
         (&[("LOG_LEVEL", "critical")], "logging.level", text("error")),
         (&[("LOG_LEVEL", "verbose")], "logging.level", text("debug")),
         (
+            &[("LOG_LEVEL", "warning,sockudo=debug")],
+            "logging.level",
+            text("warn,sockudo=debug"),
+        ),
+        (
+            &[("LOG_LEVEL", " notice, sockudo::bridge = Critical ,shards,")],
+            "logging.level",
+            text("info,sockudo::bridge=error,shards"),
+        ),
+        (
+            &[("RUST_LOG", "INFO,[turn{shard=1}]=verbose,[turn{shard=2}]")],
+            "logging.level",
+            text("INFO,[turn{shard=1}]=debug,[turn{shard=2}]"),
+        ),
+        (
             &[("RUST_LOG", "info,hyper=warn,shards")],
             "logging.level",
             text("info,hyper=warn,shards"),
