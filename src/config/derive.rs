@@ -44,6 +44,9 @@ pub(super) fn derive(settings: &mut Settings, demo: bool, report: &mut Report) {
     if let Some(filter) = shape::log_filter(settings.text("logging.level")) {
         settings.derive("logging.level", Setting::Text(filter));
     }
+    if *settings.setting(ADMIN_SOCKET) == Setting::Text(shape::NO_SOCKET.to_owned()) {
+        settings.derive(ADMIN_SOCKET, Setting::Text(String::new()));
+    }
     websocket_rate_limit(settings);
     rate_limiter(settings);
     node_id(settings, report);
@@ -349,6 +352,7 @@ pub(super) fn largest_message_bytes(settings: &Settings) -> u64 {
         .unwrap_or(0)
 }
 
+const ADMIN_SOCKET: &str = "admin.socket";
 const DEBUG_FILTER: &str = "info,sockudo=debug";
 /// The default of `websocket.max_payload_kb`.
 const MESSAGE_BYTES_USUAL: u64 = 64 * 1024;

@@ -391,7 +391,6 @@ fn read(given: &Assignment) -> Result<Option<Setting>, Misread> {
         // An empty variable of an optional key is an unset one: what the file says holds.
         Value::Text(text)
             if text.trim().is_empty()
-                && !key.empty_counts
                 && given.origin.variable().is_some()
                 && (key.nulls != Nulls::Refused || key.default == Some("")) =>
         {

@@ -60,9 +60,13 @@ pub const ABSOLUTE_PATH: Shape = Shape {
 };
 pub const SOCKET_PATH: Shape = Shape {
     // A socket's address holds 108 bytes, and it is made under a longer name.
-    fits: |text| text.is_empty() || (text.len() <= 90 && (ABSOLUTE_PATH.fits)(text)),
-    wanted: "an absolute path of at most 90 bytes without .., or empty",
+    fits: |text| {
+        ["", NO_SOCKET].contains(&text) || (text.len() <= 90 && (ABSOLUTE_PATH.fits)(text))
+    },
+    wanted: "an absolute path of at most 90 bytes without .., or none",
 };
+/// The word for an empty path, which a variable cannot say.
+pub(super) const NO_SOCKET: &str = "none";
 pub const URL_PATH: Shape = Shape {
     fits: |text| {
         text.chars()

@@ -147,9 +147,11 @@ fn a_number_of_later_versions_that_is_too_small_or_too_large_here_is_used_as_far
 
 #[test]
 fn an_empty_variable_leaves_what_the_file_says() {
-    // Where none is what an empty text means, it means that from wherever it comes.
-    let none = file(r#"{"admin": {"socket": ""}}"#).loaded();
-    assert_eq!(none.config.admin.socket.as_deref(), Some(""));
+    // In a file an empty text may be a value, and has a word for variables.
+    for none in ["", "none"] {
+        let none = file(&nested("admin.socket", &json_text(none))).loaded();
+        assert_eq!(none.config.admin.socket.as_deref(), Some(""));
+    }
     for (path, said, variable) in [
         (
             "cluster.secret",
@@ -166,6 +168,8 @@ fn an_empty_variable_leaves_what_the_file_says() {
         ),
         ("queue.redis.url_override", "redis://h", "REDIS_URL"),
         ("ssl.passphrase", "p", "SSL_PASS"),
+        ("admin.socket", "/run/a.sock", "SOCKUDO_ADMIN_SOCKET"),
+        ("admin.socket", "", "SOCKUDO__ADMIN__SOCKET"),
         ("logging.level", "warn", "RUST_LOG"),
         ("logging.format", "json", "LOG_FORMAT"),
         (

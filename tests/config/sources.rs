@@ -205,7 +205,16 @@ fn variables_that_are_not_quite_a_key_are_translated() {
             "database.redis.password",
             Setting::Null,
         ),
-        (&[("SOCKUDO_ADMIN_SOCKET", "")], "admin.socket", text("")),
+        (
+            &[("SOCKUDO_ADMIN_SOCKET", "")],
+            "admin.socket",
+            Setting::Null,
+        ),
+        (
+            &[("SOCKUDO_ADMIN_SOCKET", "none")],
+            "admin.socket",
+            text(""),
+        ),
         (&[("LOG_LEVEL", "warning")], "logging.level", text("warn")),
         (&[("LOG_LEVEL", "Notice")], "logging.level", text("info")),
         (&[("LOG_LEVEL", "critical")], "logging.level", text("error")),

@@ -44,7 +44,7 @@ pub const DEFAULT_PATH: &str = crate::config::sections::ADMIN_SOCKET;
 #[derive(Debug, thiserror::Error)]
 #[error(
     "admin.socket = {path:?}: cannot be bound: {source}; its folder must be there and this user may \
-     write to it, or set admin.socket = \"\" to go without"
+     write to it, or set admin.socket = \"none\" to go without"
 )]
 pub struct SocketError {
     path: PathBuf,

@@ -90,7 +90,7 @@ pub struct Key {
     /// An app's key must be there.
     pub required: bool,
     pub nulls: Nulls,
-    /// An empty text is a value of its own, not the absence of one.
+    /// An empty text of a file or a flag is a value of its own, not the absence of one.
     pub empty_counts: bool,
     pub status: Status,
     pub source: Source,

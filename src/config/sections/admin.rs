@@ -13,7 +13,7 @@ pub const ADMIN_SOCKET: &str = "/run/sockudo/admin.sock";
 section! {
     pub struct Admin in "admin" {
         // `None` = the default path, where it can be had.
-        /// Unix socket, mode 0600, for commands to a running node; empty = none.
+        /// Unix socket, mode 0600, for commands to a running node; `none`, or empty in a file: there is none.
         socket: Option<String> = text(shape::SOCKET_PATH)
             .derived("/run/sockudo/admin.sock where it can be had; demo: none").empty_counts().ours();
     }
