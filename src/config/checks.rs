@@ -15,6 +15,7 @@ use super::secret::{Secret, masked_url};
 use super::sections::{ADMIN_SOCKET, app::EventType};
 use super::settings::{Setting, Settings};
 use super::shape;
+use super::shared_redis::{self, client_certificate, has_scheme, unused_files};
 
 /// What a load was told about the demo app.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +29,7 @@ pub(super) struct Demo {
 pub(super) fn check(settings: &Settings, demo: Demo, report: &mut Report) {
     release::check(settings, report);
     bus(settings, report);
-    shared_redis(settings, report);
+    shared_redis::check(settings, report);
     numbers(settings, report);
     queues(settings, report);
     apps(settings, report);
@@ -75,37 +76,12 @@ fn unix_socket(settings: &Settings, report: &mut Report) {
     }
 }
 
-/// What the driver of the bus does not do yet: it would connect elsewhere, or in plain text.
+/// What the driver of the bus does not do: it would connect elsewhere, or in plain text.
 fn bus(settings: &Settings, report: &mut Report) {
     match settings.text("adapter.driver") {
-        "redis" => bus_redis(settings, report),
         "redis-cluster" => bus_redis_cluster(settings, report),
         "nats" => bus_nats(settings, report),
         _ => {}
-    }
-}
-
-/// Components that keep something in Redis, beside the bus.
-fn shared_redis(settings: &Settings, report: &mut Report) {
-    let limits = settings.flag("rate_limiter.enabled");
-    let mut has_any = false;
-    for (path, is_on) in [("cache.driver", true), ("rate_limiter.driver", limits)] {
-        let driver = settings.text(path);
-        if !is_on || !["redis", "redis-cluster"].contains(&driver) {
-            continue;
-        }
-        has_any = true;
-        let nodes = "database.redis.cluster_nodes";
-        let is_named =
-            matches!(settings.setting(nodes), Setting::Endpoints(all) if !all.is_empty());
-        if driver == "redis-cluster" && !is_named {
-            let text = format!("needs at least one node of the cluster in {nodes}");
-            report.error(settings.origin(path), path, Fault::Conflict(text));
-        }
-    }
-    let is_checked = ["redis", "redis-cluster"].contains(&settings.text("adapter.driver"));
-    if has_any && !is_checked {
-        client_certificate(settings, "database.redis.tls", report);
     }
 }
 
@@ -162,75 +138,7 @@ fn logins_nats(settings: &Settings, report: &mut Report) {
     }
 }
 
-/// Half of one would be none.
-fn client_certificate(settings: &Settings, section: &str, report: &mut Report) {
-    let [cert, key] = ["cert_path", "key_path"].map(|name| format!("{section}.{name}"));
-    let (set, unset) = match (settings.is_null(&cert), settings.is_null(&key)) {
-        (false, true) => (cert, key),
-        (true, false) => (key, cert),
-        (true, true) | (false, false) => return,
-    };
-    let text = format!("needs {unset} beside it: a client certificate is both");
-    report.error(settings.origin(&set), set.clone(), Fault::Conflict(text));
-}
-
-fn bus_redis(settings: &Settings, report: &mut Report) {
-    let sentinels = "database.redis.sentinels";
-    let urls = [
-        "adapter.redis.redis_pub_options.url",
-        "adapter.redis.redis_sub_options.url",
-    ];
-    if let Setting::Endpoints(all) = settings.setting(sentinels) {
-        if !all.is_empty()
-            && let Some(url) = urls.into_iter().find(|url| !settings.is_null(url))
-        {
-            let text = format!("not asked where {url} names the server");
-            report.warn(settings.origin(sentinels), sentinels, text);
-        }
-        if all.iter().any(|it| it.tls) && !settings.flag("database.redis.tls.enabled") {
-            let text = "rediss:// on a Sentinel needs database.redis.tls.enabled = true: Sentinels and \
-                        their master speak TLS alike";
-            let fault = Fault::Conflict(text.to_owned());
-            report.error(settings.origin(sentinels), sentinels, fault);
-        }
-    }
-    client_certificate(settings, "database.redis.tls", report);
-    let is_on = settings.flag("database.redis.tls.enabled");
-    let named: Vec<(&str, bool)> = urls
-        .into_iter()
-        .filter_map(|path| match settings.setting(path) {
-            Setting::Url(url) => Some((path, has_scheme(url, &["rediss", "valkeys"]))),
-            _ => None,
-        })
-        .collect();
-    if let Some((path, _)) = named.iter().find(|(_, is_tls)| is_on && !is_tls) {
-        let text =
-            "would go without TLS although database.redis.tls.enabled = true: write rediss://";
-        let fault = Fault::Conflict(text.to_owned());
-        report.error(settings.origin(path), *path, fault);
-    }
-    if !is_on && !named.iter().any(|(_, is_tls)| *is_tls) {
-        let what = "has no effect on the adapter, which goes without TLS: set \
-                    database.redis.tls.enabled, or rediss:// in its URL";
-        unused_files(settings, "database.redis.tls", what, report);
-    }
-}
-
-fn has_scheme(url: &Secret, schemes: &[&str]) -> bool {
-    let (scheme, _) = url.expose().split_once("://").unwrap_or_default();
-    schemes.iter().any(|it| scheme.eq_ignore_ascii_case(it))
-}
-
-/// Whoever names files for TLS believes that it is spoken.
-fn unused_files(settings: &Settings, section: &str, what: &str, report: &mut Report) {
-    let paths = ["ca_path", "cert_path", "key_path"].map(|name| format!("{section}.{name}"));
-    if let Some(path) = paths.into_iter().find(|path| !settings.is_null(path)) {
-        report.warn(settings.origin(&path), path.clone(), what.to_owned());
-    }
-}
-
 fn bus_redis_cluster(settings: &Settings, report: &mut Report) {
-    client_certificate(settings, "database.redis.tls", report);
     let mut refuse = |path: &str, what: &str, available: &str| {
         let fault = Fault::NotInThisRelease {
             shown: format!("{what} with adapter.driver = \"redis-cluster\""),
@@ -238,14 +146,6 @@ fn bus_redis_cluster(settings: &Settings, report: &mut Report) {
         };
         report.error(settings.origin(path), path, fault);
     };
-    let (urls, endpoints) = ("adapter.cluster.nodes", "database.redis.cluster_nodes");
-    let mut is_named = false;
-    if let Setting::Urls(all) = settings.setting(urls) {
-        is_named |= !all.is_empty();
-    }
-    if let Setting::Endpoints(all) = settings.setting(endpoints) {
-        is_named |= !all.is_empty();
-    }
     if !settings.flag("adapter.cluster.use_sharded_pubsub") {
         let path = "adapter.cluster.use_sharded_pubsub";
         refuse(path, "PUBLISH and SUBSCRIBE", "true, for Redis 7 and later");
@@ -257,13 +157,6 @@ fn bus_redis_cluster(settings: &Settings, report: &mut Report) {
             Fault::Conflict(text.to_owned()),
         );
     };
-    if !is_named {
-        conflict(
-            urls,
-            "adapter.driver = \"redis-cluster\" needs at least one node of the cluster here or in \
-             database.redis.cluster_nodes",
-        );
-    }
     if settings.u64("database.redis.db") != 0 {
         conflict(
             "database.redis.db",

@@ -37,6 +37,7 @@ pub mod secret;
 pub mod sections;
 pub mod settings;
 pub mod shape;
+mod shared_redis;
 pub mod show;
 mod substitute;
 mod suggest;

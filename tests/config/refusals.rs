@@ -368,6 +368,83 @@ fn what_this_release_does_not_ship_refuses_to_start() {
     file(r#"{"rate_limiter": {"enabled": false, "driver": "redis-cluster"}}"#).loaded();
 }
 
+/// What speaks to Redis: its section, and the section with its URL.
+const OF_REDIS: [(&str, &str); 4] = [
+    ("adapter", r#""redis": {"redis_pub_options": {"url": URL}}"#),
+    ("cache", r#""redis": {"url_override": URL}"#),
+    ("queue", r#""redis": {"url_override": URL}"#),
+    (
+        "rate_limiter",
+        r#""redis": {"url_override": URL}, "enabled": true"#,
+    ),
+];
+
+#[test]
+fn what_components_share_of_redis_is_checked_for_each_that_uses_it() {
+    let half = r#""tls": {"enabled": true, "cert_path": "c"}"#;
+    let lacks_key = "needs database.redis.tls.key_path beside it";
+    let sentinels = r#""sentinels": ["rediss://s:1"]"#;
+    for (section, url) in OF_REDIS {
+        let given = |driver: &str, url_is: &str, redis: &str| {
+            let url = url.replace("URL", url_is);
+            // Sentinels would have the queue in Redis too.
+            let queue = match section {
+                "queue" => "",
+                _ => r#""queue": {"driver": "none"}, "#,
+            };
+            format!(
+                r#"{{{queue}{section:?}: {{"driver": {driver:?}, {url}}}, "database": {{"redis": {{{redis}}}}}}}"#
+            )
+        };
+        let nodes = format!(r#""cluster_nodes": ["h:1"], {half}"#);
+        for (driver, url_is, redis, part) in [
+            ("redis", "null", half, lacks_key),
+            ("redis-cluster", "null", &nodes, lacks_key),
+            ("redis", "null", sentinels, "rediss:// on a Sentinel needs"),
+            (
+                "redis",
+                "\"redis://h\"",
+                r#""tls": {"enabled": true}"#,
+                "would go without TLS",
+            ),
+        ] {
+            let text = given(driver, url_is, redis);
+            let errors = file(&text).errors();
+            assert!(
+                errors.len() == 1 && errors[0].contains(part),
+                "{text}: {errors:?}"
+            );
+        }
+        let is_warned = |text: &str, part: &str| {
+            let notices = file(text).loaded().notices;
+            notices.iter().any(|it| it.text.contains(part))
+        };
+        let ca = r#""tls": {"ca_path": "c"}, "sentinels": ["s:1"]"#;
+        let (unused, unasked) = ("has no effect on the ", "not asked where");
+        let plain = given("redis", "\"redis://h\"", ca);
+        assert!(is_warned(&plain, unused) && is_warned(&plain, unasked));
+        let with_tls = given("redis", "\"rediss://h\"", ca);
+        assert!(!is_warned(&with_tls, unused));
+        let cluster = given(
+            "redis-cluster",
+            "null",
+            r#""cluster_nodes": ["h:1"], "tls": {"ca_path": "c"}"#,
+        );
+        assert!(is_warned(&cluster, unused));
+        // Who does not speak to Redis has nothing to say of it.
+        file(&given("DRIVER", "null", half).replace(r#""driver": "DRIVER", "#, "")).loaded();
+    }
+    let text = r#"{"queue": {"driver": "redis-cluster", "redis_cluster": {"nodes": []}}}"#;
+    let errors = file(text).errors();
+    let needs =
+        "queue.redis_cluster.nodes: queue.driver = \"redis-cluster\" needs at least one node";
+    assert!(errors.len() == 1 && errors[0].contains(needs), "{errors:?}");
+    let half_for_two = format!(
+        r#"{{"cache": {{"driver": "redis"}}, "queue": {{"driver": "redis"}}, "database": {{"redis": {{{half}}}}}}}"#
+    );
+    assert_eq!(file(&half_for_two).errors().len(), 1, "it is said once");
+}
+
 #[test]
 fn webhooks_and_apps_that_cannot_work_are_refused() {
     let hook = |members: &str| in_an_app("webhooks", &format!("[{{{members}}}]"));
