@@ -368,7 +368,9 @@ pub struct RateQuestion {
     /// Not 0.
     pub limit: u32,
     pub window_ms: u64,
-    /// At most the limit.
+    /// What may be owed beyond it, by requests of more than the limit.
+    pub debt_ms_max: u64,
+    /// More than the limit is given whole, when all of it is there, or not at all.
     pub count: u32,
     /// Less is of no use to who asks first.
     pub least: u32,

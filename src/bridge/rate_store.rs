@@ -60,27 +60,28 @@ pub(super) enum Reached {
 }
 
 /// What is counted, by a cell rate: `limit` at once, and as many again over the window, evenly. Of
-/// what is wanted the part is given that is there. One time per run, since it moves on. What a longer window left there
-/// is cut to this one.
+/// what is wanted the part is given that is there; more than the limit is given when all of it is there, and owed. One
+/// time per run, since it moves on. What a longer window left there is cut to what this one can leave.
 ///
 /// KEYS\[1\]: when all of the limit will be there again, in microseconds. ARGV: the limit, the window in
-/// microseconds, what is wanted. Answers what is given, what is left, and milliseconds until all is there
-/// and until one is.
+/// microseconds, what is wanted, and how far ahead of now that time may be. Answers what is given, what is left, and
+/// milliseconds until all is there and until one is.
 const SCRIPT: &str = "\
 local t = redis.call('TIME') \
 local now = t[1] * 1000000 + t[2] \
-local limit, window, want = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]) \
+local limit, window, want, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]) \
 local kept = tonumber(redis.call('GET', KEYS[1]) or '0') or 0 \
 if kept ~= kept then kept = 0 end \
-local full = math.min(math.max(kept, now), now + window) \
-local there = math.floor((now + window - full) * limit / window + 0.000001) \
+local full = math.min(math.max(kept, now), now + most) \
+local there = math.max(0, math.floor((now + window - full) * limit / window + 0.000001)) \
 local given = math.min(want, there) \
-full = full + given * window / limit \
-if given > 0 or kept > now + window then \
+if want > limit then given = there >= limit and want or 0 end \
+full = math.min(full + given * window / limit, now + most) \
+if given > 0 or kept > now + most then \
 redis.call('SET', KEYS[1], string.format('%.0f', full), 'PX', math.max(1, math.ceil((full - now) / 1000))) \
 end \
 local wait = math.max(0, math.ceil((full + window / limit - window - now) / 1000)) \
-return {given, there - given, math.ceil((full - now) / 1000), wait}";
+return {given, math.max(0, there - given), math.ceil((full - now) / 1000), wait}";
 
 /// The server of the limiter, and how it is called; `None` where each node counts for itself.
 pub(super) fn commands(config: &Config) -> Result<Option<(RedisCommands, &'static str)>, BusError> {
@@ -277,11 +278,13 @@ impl RateStore {
 fn command(key: &str, question: &RateQuestion) -> Cmd {
     let mut command = redis::cmd("EVAL");
     let window_us = question.window_ms.saturating_mul(1_000);
+    let debt_us = question.debt_ms_max.saturating_mul(1_000);
     command.arg(SCRIPT).arg(1).arg(key);
     command
         .arg(question.limit)
         .arg(window_us)
-        .arg(question.count);
+        .arg(question.count)
+        .arg(window_us.saturating_add(debt_us));
     command
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Owns: `TokenBucket`.
 //! May depend on: plain ids.
-//! Invariants: never more than `rate` tokens; a refused take costs none; time never runs backwards.
+//! Invariants: never more than `rate` tokens; a refused take costs none; time never runs backwards; a debt is paid
+//! within an hour.
 
 use shards::application::Millis;
 
@@ -33,8 +34,7 @@ impl TokenBucket {
 
     /// As `take`, from a bucket that holds `burst` tokens.
     pub fn take_of(&mut self, now: Millis, burst: u32, rate_per_s: u32, count: u32) -> bool {
-        let refilled = now.since(self.at).saturating_mul(u64::from(rate_per_s));
-        self.missing_milli = self.missing_milli.saturating_sub(refilled);
+        self.missing_milli = self.missing_at(now, rate_per_s);
         self.at = self.at.max(now);
         let missing = self.missing_milli.saturating_add(u64::from(count) * 1_000);
         if missing > u64::from(burst) * 1_000 {
@@ -44,24 +44,50 @@ impl TokenBucket {
         true
     }
 
+    /// As `take`. More than the bucket ever holds is given when it is full, or it never would be; what it does not
+    /// hold is owed, so that the rate holds all the same.
+    pub fn take_or_owe(&mut self, now: Millis, rate_per_s: u32, count: u32) -> bool {
+        if !self.take(now, rate_per_s, count.min(rate_per_s)) {
+            return false;
+        }
+        let owed = u64::from(count.saturating_sub(rate_per_s)) * 1_000;
+        let most = u64::from(rate_per_s) * 1_000 * (1 + DEBT_S_MAX);
+        self.missing_milli = (self.missing_milli + owed).min(most);
+        true
+    }
+
+    /// How long until `count` tokens are there, or as many as there ever are.
+    pub fn wait_ms(&self, now: Millis, rate_per_s: u32, count: u32) -> u64 {
+        let rate = u64::from(rate_per_s);
+        let wanted = u64::from(count.min(rate_per_s)) * 1_000;
+        let missing = self.missing_at(now, rate_per_s).saturating_add(wanted);
+        missing.saturating_sub(rate * 1_000).div_ceil(rate.max(1))
+    }
+
+    fn missing_at(&self, now: Millis, rate_per_s: u32) -> u64 {
+        let refilled = now.since(self.at).saturating_mul(u64::from(rate_per_s));
+        self.missing_milli.saturating_sub(refilled)
+    }
+
     /// Others took `count` tokens, which they had whether they are here or not. Beyond two bursts of
     /// them it forgets.
     pub fn taken_elsewhere(&mut self, now: Millis, rate_per_s: u32, count: u32) {
-        let refilled = now.since(self.at).saturating_mul(u64::from(rate_per_s));
+        let missing = self.missing_at(now, rate_per_s);
         self.at = self.at.max(now);
-        let missing = self.missing_milli.saturating_sub(refilled);
         let most = u64::from(rate_per_s) * 2_000;
         self.missing_milli = (missing + u64::from(count) * 1_000).min(most.max(missing));
     }
 
     /// Whole tokens left at `now`.
     pub fn left(&self, now: Millis, rate_per_s: u32) -> u32 {
-        let rate = u64::from(rate_per_s);
-        let refilled = now.since(self.at).saturating_mul(rate);
-        let missing = self.missing_milli.saturating_sub(refilled);
-        u32::try_from((rate * 1_000).saturating_sub(missing) / 1_000).unwrap_or(u32::MAX)
+        let missing = self.missing_at(now, rate_per_s);
+        let whole = u64::from(rate_per_s) * 1_000;
+        u32::try_from(whole.saturating_sub(missing) / 1_000).unwrap_or(u32::MAX)
     }
 }
+
+/// Beyond what the bucket holds; whoever owes more is forgiven it.
+pub const DEBT_S_MAX: u64 = 3_600;
 
 #[cfg(test)]
 mod tests {
@@ -110,6 +136,29 @@ mod tests {
         bucket.taken_elsewhere(Millis(600), 10, u32::MAX);
         assert!(!bucket.take(Millis(1_699), 10, 1));
         assert!(bucket.take(Millis(1_700), 10, 1));
+    }
+
+    #[test]
+    fn what_is_given_beyond_the_bucket_is_owed_so_that_the_rate_holds() {
+        let mut bucket = TokenBucket::default();
+        assert!(bucket.take_or_owe(Millis(0), 10, 35));
+        assert_eq!(bucket.left(Millis(0), 10), 0);
+        assert_eq!(bucket.wait_ms(Millis(0), 10, 1), 2_600);
+        assert!(!bucket.take_or_owe(Millis(2_599), 10, 1));
+        assert!(bucket.take_or_owe(Millis(2_600), 10, 1));
+        // It wants a full one, however much more it is.
+        assert_eq!(bucket.wait_ms(Millis(2_600), 10, 35), 1_000);
+        assert!(!bucket.take_or_owe(Millis(3_599), 10, 35));
+        assert!(bucket.take_or_owe(Millis(3_600), 10, 35));
+
+        let mut bucket = TokenBucket::default();
+        let tries = (0..100_000).step_by(50).map(Millis);
+        let passed = tries.filter(|now| bucket.take_or_owe(*now, 10, 25));
+        assert_eq!(passed.count() * 25, 10 * 100);
+
+        let mut bucket = TokenBucket::default();
+        assert!(bucket.take_or_owe(Millis(0), 1, u32::MAX));
+        assert_eq!(bucket.wait_ms(Millis(0), 1, 1), (1 + DEBT_S_MAX) * 1_000);
     }
 
     #[test]

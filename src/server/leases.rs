@@ -63,6 +63,8 @@ pub(super) type Served = Vec<(Waiter, u32, Option<(bool, RateState)>)>;
 pub(super) struct Rate {
     pub(super) limit: u32,
     pub(super) window_ms: u64,
+    /// What requests of more than the limit may owe beyond it.
+    pub(super) debt_ms_max: u64,
 }
 
 /// What is taken beyond what is asked for: so much of the limit, so that a busy rate asks some fifty
@@ -86,7 +88,7 @@ impl Leases {
         }
     }
 
-    /// Takes `count` of a rate for who waits, at most the limit.
+    /// Takes `count` of a rate for who waits. More than the limit the store gives when all of it is there.
     pub(super) fn take(
         &mut self,
         now: Millis,
@@ -96,7 +98,6 @@ impl Leases {
         count: u32,
     ) -> Taken {
         self.forget_old(now);
-        let count = count.min(rate.limit);
         if !self.leases.contains_key(&of) {
             if self.leases.len() >= self.leases_max {
                 return Taken::Full;
@@ -121,7 +122,8 @@ impl Leases {
             of,
             limit: rate.limit,
             window_ms: rate.window_ms,
-            count: count.saturating_add(more).min(rate.limit),
+            debt_ms_max: rate.debt_ms_max,
+            count: count.saturating_add(more).min(rate.limit).max(count),
             least: count,
         }))
     }
@@ -278,6 +280,7 @@ mod tests {
     const RATE: Rate = Rate {
         limit: 100,
         window_ms: 60_000,
+        debt_ms_max: 0,
     };
 
     fn of(number: u32) -> RateOf {
@@ -416,12 +419,19 @@ mod tests {
     }
 
     #[test]
-    fn a_request_of_more_than_the_limit_is_one_of_the_limit() {
+    fn a_request_of_more_than_the_limit_asks_for_all_of_it_and_nothing_in_advance() {
         let mut leases = Leases::new(10);
         let question = asks(&mut leases, 0, 1, 1_000);
-        assert_eq!((question.count, question.least), (100, 100));
-        let served = leases.on_answer(Millis(1), &question, grant(100, 0, 0));
+        assert_eq!((question.count, question.least), (1_000, 1_000));
+        let served = leases.on_answer(Millis(1), &question, grant(1_000, 0, 9_010));
         assert_eq!(granted(&served), [(1, Some(true))]);
+        let question = asks(&mut leases, 2, 1, 101);
+        let served = leases.on_answer(Millis(3), &question, grant(0, 0, 9_008));
+        assert_eq!(granted(&served), [(1, Some(false))]);
+        let Taken::Denied(state) = leases.take(Millis(4), of(0), RATE, waiter(1), 1) else {
+            panic!("it is owed");
+        };
+        assert_eq!(state.reset_s, 10);
     }
 
     #[test]

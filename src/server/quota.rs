@@ -283,10 +283,10 @@ impl Quotas {
             Budget::BackendEvents => &mut quota.backend_events,
             Budget::Reads => &mut quota.reads,
         };
-        // A request of more events than the rate passes when the bucket is full, or it never would.
-        let count = count.min(rate_per_s);
-        let granted = bucket.take(now, rate_per_s, count);
+        let granted = bucket.take_or_owe(now, rate_per_s, count);
         let remaining = bucket.left(now, rate_per_s);
+        let wanted = if granted { rate_per_s } else { count };
+        let reset_s = bucket.wait_ms(now, rate_per_s, wanted).div_ceil(1_000);
         if granted && self.has_nodes {
             if quota.spent == [0; 2] {
                 self.spenders.push(app);
@@ -299,7 +299,7 @@ impl Quotas {
             RateState {
                 limit: rate_per_s,
                 remaining,
-                reset_s: 1,
+                reset_s: u32::try_from(reset_s.max(1)).unwrap_or(u32::MAX),
             },
         )
     }
@@ -421,6 +421,22 @@ mod tests {
                 .spend(APP, Budget::BackendEvents, Millis(0), 10, 10)
                 .0
         );
+    }
+
+    #[test]
+    fn a_request_beyond_the_rate_is_paid_by_those_that_come_after_it() {
+        let mut quotas = quotas(true);
+        let mut spend = |now, count| {
+            let (granted, rate) = quotas.spend(APP, Budget::BackendEvents, Millis(now), 10, count);
+            (granted, rate.remaining, rate.reset_s)
+        };
+        assert_eq!(spend(0, 35), (true, 0, 4), "whole again in 3.5 s");
+        assert_eq!(spend(0, 1), (false, 0, 3), "one in 2.6 s");
+        assert_eq!(spend(2_600, 1), (true, 0, 1));
+        assert_eq!(spend(2_600, 35), (false, 0, 1));
+        quotas.tick();
+        let news = quotas.next_news().expect("it was used");
+        assert_eq!(news.spent, [36, 0]);
     }
 
     #[test]

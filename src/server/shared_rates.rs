@@ -1,7 +1,7 @@
 //! Rates that nodes count together: who waits for a count, and what becomes of it.
 //!
 //! Owns: the home's part of such a question.
-//! May depend on: `bridge::message`, `server::{leases, message, quota}`.
+//! May depend on: `bridge::message`, `connection::{pending, token_bucket}`, `server::{leases, message, quota}`.
 //! Invariants: a question of a rate is answered once, by the store's count or by `rate_limiter.on_error`.
 
 use std::net::IpAddr;
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     bridge::message::{RateOf, RateTaken, ToBridge},
-    connection::pending::RateState,
+    connection::{pending::RateState, token_bucket::DEBT_S_MAX},
     protocol::app::AppIndex,
 };
 
@@ -35,6 +35,8 @@ impl ShardServer {
         let rate = limit.as_ref().map(|limit| Rate {
             limit: limit.max_requests,
             window_ms: limit.window_s.saturating_mul(1_000),
+            // An address makes one request after the other.
+            debt_ms_max: 0,
         });
         match rate {
             Some(rate) => self.take_shared(turn, waiter, of, rate, 1),
@@ -58,8 +60,11 @@ impl ShardServer {
         match self.app_rate(app, budget) {
             0 => self.answer_rate(turn, waiter, of, (true, RateState::UNKNOWN)),
             limit => {
-                let window_ms = 1_000;
-                let rate = Rate { limit, window_ms };
+                let rate = Rate {
+                    limit,
+                    window_ms: 1_000,
+                    debt_ms_max: DEBT_S_MAX * 1_000,
+                };
                 self.take_shared(turn, waiter, of, rate, count);
             }
         }

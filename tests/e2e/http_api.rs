@@ -601,6 +601,17 @@ fn an_apps_budget_of_events_and_reads_is_kept(shards: usize) {
     let reply = api.post("/events", event.as_bytes());
     assert_eq!(reply.status, 429);
     assert!(reply.header("retry-after").is_some());
+    // More than there ever is passes when nothing is used up, and those that come after it pay.
+    let channels: Vec<String> = (0..100).map(|n| format!("c{n}")).collect();
+    let event = json!({"name": "e", "channels": channels, "data": "x"}).to_string();
+    eventually("all of the rate to be there", || {
+        (api.post("/events", event.as_bytes()).status == 200).then_some(())
+    });
+    let reply = api.post("/events", body);
+    assert_eq!(reply.status, 429);
+    let wait_s = reply.header("retry-after").expect("a time");
+    let wait_s: u64 = wait_s.parse().expect("seconds");
+    assert!((2..=20).contains(&wait_s), "{wait_s}");
 }
 
 // P-103

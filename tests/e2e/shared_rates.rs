@@ -120,6 +120,32 @@ fn an_apps_rates_hold_over_all_nodes() {
 }
 
 #[test]
+fn what_a_request_takes_beyond_an_apps_rate_is_owed_on_every_node() {
+    let name = "what_a_request_takes_beyond_an_apps_rate_is_owed_on_every_node";
+    let Some(redis) = Redis::start() else {
+        return skip(name, NO_REDIS);
+    };
+    let limits = json!({"api_rate_limit": {"max_requests": 100_000, "window_seconds": 1}});
+    let config = config(&redis, limits).with_app(json!({"max_backend_events_per_second": 1}));
+    let nodes = [1, 2].map(|shards| Server::start(&config, shards));
+    nodes.iter().for_each(|node| has_health(node, "OK"));
+    let event_on = |node: &Server, channels: usize| {
+        let channels: Vec<String> = (0..channels).map(|n| format!("c{n}")).collect();
+        let event = json!({"name": "e", "channels": channels, "data": "x"}).to_string();
+        node.api().post("/events", event.as_bytes())
+    };
+    assert_eq!(event_on(&nodes[0], 100).status, 200);
+    for node in &nodes {
+        let refused = event_on(node, 1);
+        assert_eq!(refused.status, 429);
+        let wait_s = refused.header("retry-after").expect("a time");
+        let wait_s: u64 = wait_s.parse().expect("seconds");
+        // A hundred are owed, of which one comes back each second.
+        assert!((2..=100).contains(&wait_s), "{wait_s}");
+    }
+}
+
+#[test]
 fn while_redis_is_gone_each_node_counts_for_itself_or_nothing_passes() {
     let name = "while_redis_is_gone_each_node_counts_for_itself_or_nothing_passes";
     let Some(mut redis) = Redis::start() else {
