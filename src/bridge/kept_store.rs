@@ -52,6 +52,8 @@ pub(super) struct KeptStore {
     refuses: Option<String>,
     /// It answers questions with an error.
     refuses_reads: bool,
+    late_reads: LateTold,
+    late_writes: LateTold,
     asks: usize,
     tasks: JoinSet<Reached>,
     counters: KeptCounters,
@@ -118,6 +120,8 @@ impl KeptStore {
             resumes: None,
             refuses: None,
             refuses_reads: false,
+            late_reads: LateTold::default(),
+            late_writes: LateTold::default(),
             asks: 0,
             tasks: JoinSet::new(),
             counters: KeptCounters::default(),
@@ -286,7 +290,8 @@ impl KeptStore {
                             self.counters.written += 1;
                             self.takes_again();
                         }
-                        Err(_) => {
+                        Err(fault) => {
+                            self.unwritten_for(now, &fault);
                             self.resumes = Some(now + AGAIN_AFTER);
                             self.counters.writes_lost += self.writes.put_back(key, write);
                         }
@@ -305,6 +310,9 @@ impl KeptStore {
             }
             Reached::Read { name, result } => {
                 self.asks -= 1;
+                if let Err(fault) = &result {
+                    self.unread_for(now, fault);
+                }
                 let found = self.read(result);
                 Some(found_event(*name, found))
             }
@@ -318,6 +326,46 @@ impl KeptStore {
                 };
                 Some(found_event(*name, found))
             }
+        }
+    }
+
+    /// A server that is slow is not gone: nobody else says so.
+    fn unread_for(&mut self, now: Instant, fault: &CommandFault) {
+        let CommandFault::Unknown(error) = fault else {
+            return; // Whoever connects tells.
+        };
+        if let Some(suppressed) = self.late_reads.allow(now) {
+            let (key, within_ms) = ("cache.driver", ASK_WITHIN.as_millis());
+            let (role, backend) = ("cache", self.backend);
+            tracing::warn!(
+                role,
+                backend,
+                key,
+                within_ms,
+                suppressed,
+                error,
+                "the cache answers too late: events that it has are missed"
+            );
+        }
+    }
+
+    /// The same of a load.
+    fn unwritten_for(&mut self, now: Instant, fault: &CommandFault) {
+        let CommandFault::Unknown(error) = fault else {
+            return;
+        };
+        if let Some(suppressed) = self.late_writes.allow(now) {
+            let (key, within_ms) = ("cache.driver", WRITE_WITHIN.as_millis());
+            let (role, backend) = ("cache", self.backend);
+            tracing::warn!(
+                role,
+                backend,
+                key,
+                within_ms,
+                suppressed,
+                error,
+                "the cache answers too late: events wait to be written"
+            );
         }
     }
 
@@ -384,6 +432,26 @@ impl KeptStore {
         };
         counters.hits += 1;
         Found::Text(text.into_boxed_slice(), left_ms)
+    }
+}
+
+/// When it was last told that an answer did not come in time.
+#[derive(Debug, Default)]
+struct LateTold {
+    told: Option<Instant>,
+    suppressed: u64,
+}
+
+impl LateTold {
+    /// `Some` if it is to be told now, with how often it was not.
+    fn allow(&mut self, now: Instant) -> Option<u64> {
+        let is_new = |told: Instant| now.saturating_duration_since(told) >= LATE_TOLD_EVERY;
+        if !self.told.is_none_or(is_new) {
+            self.suppressed += 1;
+            return None;
+        }
+        self.told = Some(now);
+        Some(std::mem::take(&mut self.suppressed))
     }
 }
 
@@ -547,6 +615,7 @@ const PURPOSE: Purpose = Purpose {
 /// A subscription waits no longer either.
 const ASK_WITHIN: Duration = Duration::from_millis(500);
 const WRITE_WITHIN: Duration = Duration::from_secs(2);
+const LATE_TOLD_EVERY: Duration = Duration::from_secs(60);
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
 const REFUSED_FOR: Duration = Duration::from_secs(1);
 /// Channels that are looked for at the same time.
@@ -593,6 +662,23 @@ mod tests {
             .map(|(key, write)| (key.as_str(), &write.frame[2..]))
             .collect();
         assert_eq!(texts, [("b", &b"4"[..]), ("a", &b"3"[..])]);
+    }
+
+    #[test]
+    fn that_answers_come_too_late_is_told_once_a_minute_with_what_was_left_out() {
+        let began = Instant::now();
+        let mut told = LateTold::default();
+        for (second, expected) in [
+            (0, Some(0)),
+            (1, None),
+            (59, None),
+            (60, Some(2)),
+            (119, None),
+            (240, Some(1)),
+        ] {
+            let now = began + Duration::from_secs(second);
+            assert_eq!(told.allow(now), expected, "{second} s");
+        }
     }
 
     #[test]

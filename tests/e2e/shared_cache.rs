@@ -335,6 +335,8 @@ fn what_a_dead_or_silent_cache_does_not_answer_is_a_miss_for_the_client_alone() 
         for number in 0..5 {
             alice.subscribes_to_empty_cache(&format!("cache-silent-{number}"));
         }
+        let too_late = "the cache answers too late: events that it has are missed";
+        assert_eq!(server.log().matches(too_late).count(), 1, "once a minute");
         redis.signal("CONT");
         is_missed_for_the_app(&mut alice, &mut sink, "cache-second");
         redis.kill();
