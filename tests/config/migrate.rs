@@ -8,7 +8,9 @@ use sockudo::config::carry::{Carried, Former, Given as Texts, Text, carry};
 use sockudo::config::sections::QueueDriver;
 use sockudo::config::{Config, Loaded};
 
-use crate::soketi::{Effect, IN_A_FILE, SOKETI_APP, VARIABLES};
+use crate::soketi::Effect;
+use crate::soketi::in_a_file::IN_A_FILE;
+use crate::soketi::variables::{SOKETI_APP, VARIABLES};
 use crate::{Given, nested, soketi};
 
 /// Of a file and a `.env`, either of which may be empty.
