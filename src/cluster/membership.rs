@@ -97,6 +97,8 @@ pub struct Membership {
     rows: BTreeMap<NodeId, Row>,
     /// Lives under the own name that are not ours.
     doubles: Strays,
+    /// When a later one of them was heard: the others listen to that one alone.
+    succeeded_at: Option<Millis>,
     canaries: Canaries,
     ticked_at: Millis,
     view: View,
@@ -199,6 +201,7 @@ impl Membership {
             times,
             rows: BTreeMap::new(),
             doubles: Strays::since(now, &times),
+            succeeded_at: None,
             canaries: Canaries::new(now, times.echo_ms()),
             ticked_at: now,
             view: View::Fresh,
@@ -271,10 +274,20 @@ impl Membership {
             return;
         }
         self.counters.late_batches += 1;
+        if theirs > self.own.incarnation {
+            self.succeeded_at = Some(now);
+        }
         let is_fresh = self.view == View::Fresh;
         if is_fresh && self.doubles.hear(now, &self.times) {
             effects.push(Effect::Conflict(self.own.node));
         }
+    }
+
+    /// Another process lives under this node's name, and the others hear that one.
+    pub fn is_succeeded(&self) -> bool {
+        let lease_ms = self.times.lease_ms;
+        let is_lately = |at| self.ticked_at.since(at) < lease_ms;
+        self.succeeded_at.is_some_and(is_lately)
     }
 
     /// A peer says that its incarnation ends, which takes effect when views are fresh; after
@@ -696,6 +709,24 @@ mod tests {
             node.until(20_000, &[other, peer(0, 5)]),
             [(7_000, conflict)]
         );
+    }
+
+    #[test]
+    fn whose_name_a_later_life_has_is_not_heard_and_knows_it() {
+        let mut node = Node::new();
+        let own = node.membership.own;
+        let of = |incarnation| Identity {
+            incarnation: Incarnation(incarnation),
+            ..own
+        };
+        let (earlier, later) = (of(own.incarnation.0 - 1), of(own.incarnation.0 + 1));
+        let _ = node.until(6_000, &[earlier]);
+        assert!(!node.membership.is_succeeded());
+        let _ = node.until(8_000, &[later]);
+        assert!(node.membership.is_succeeded());
+        // It may have ended.
+        let _ = node.until(20_000, &[]);
+        assert!(!node.membership.is_succeeded());
     }
 
     #[test]

@@ -752,6 +752,11 @@ impl Node {
         })
     }
 
+    /// Another process lives under this node's name, and the others hear that one.
+    pub fn is_succeeded(&self) -> bool {
+        self.membership.is_succeeded()
+    }
+
     /// False while nothing of the view may be announced.
     pub fn is_fresh(&self) -> bool {
         self.membership.is_fresh()

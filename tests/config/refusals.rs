@@ -401,12 +401,6 @@ fn what_components_share_of_redis_is_checked_for_each_that_uses_it() {
             ("redis", "null", half, lacks_key),
             ("redis-cluster", "null", &nodes, lacks_key),
             ("redis", "null", sentinels, "rediss:// on a Sentinel needs"),
-            (
-                "redis",
-                "\"redis://h\"",
-                r#""tls": {"enabled": true}"#,
-                "would go without TLS",
-            ),
         ] {
             let text = given(driver, url_is, redis);
             let errors = file(&text).errors();
@@ -419,6 +413,11 @@ fn what_components_share_of_redis_is_checked_for_each_that_uses_it() {
             let notices = file(text).loaded().notices;
             notices.iter().any(|it| it.text.contains(part))
         };
+        let without = given("redis", "\"redis://h\"", r#""tls": {"enabled": true}"#);
+        match section {
+            "adapter" => assert!(file(&without).errors()[0].contains("would go without TLS")),
+            _ => assert!(is_warned(&without, "goes without TLS")),
+        }
         let ca = r#""tls": {"ca_path": "c"}, "sentinels": ["s:1"]"#;
         let (unused, unasked) = ("has no effect on the ", "not asked where");
         let plain = given("redis", "\"redis://h\"", ca);

@@ -569,7 +569,8 @@ impl Exchange {
                 let node = format!("{:032x}", node.0);
                 tracing::error!(
                     node,
-                    "two nodes run under one cluster.node_id: give each its own"
+                    is_unheard = self.node.is_succeeded(),
+                    "two nodes run under one cluster.node_id, of which the others hear the later one: give each its own"
                 );
             }
             membership::Effect::Stale => {
@@ -594,13 +595,14 @@ impl Exchange {
         self.name_is_taken
     }
 
-    /// Why no client should come here: the bus does not bring back what is sent to it, or a topic is
-    /// not proven again since a connection was gone.
+    /// Why no client should come here: the bus does not bring back what is sent to it, a topic is
+    /// not proven again since a connection was gone, or the others listen to a later process of this name.
     pub fn is_failing(&self) -> bool {
         if self.is_following() {
             return !self.is_proven(self.subscribed());
         }
-        !self.topics.are_common_live() || self.topics.is_unproven() || self.node.bus().is_late()
+        let is_heard = !self.node.bus().is_late() && !self.node.is_succeeded();
+        !is_heard || !self.topics.are_common_live() || self.topics.is_unproven()
     }
 
     /// Ends this life for the others, so that nobody waits for the lease.
