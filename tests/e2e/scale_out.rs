@@ -255,6 +255,15 @@ fn clusters_on_one_redis_do_not_hear_each_other() {
             client.expects_nothing();
         }
     }
+    for (name, node) in &nodes {
+        if ["a", "other secret"].contains(name) {
+            eventually("a word of the other secret", || {
+                let log = node.log();
+                log.contains("not signed with this node's cluster.secret")
+                    .then_some(())
+            });
+        }
+    }
     assert!(
         redis
             .command(&["PUBSUB", "CHANNELS", "*news*"])

@@ -81,8 +81,13 @@ pub struct Exchange {
     /// A peer says so, of those in the store that all ask.
     pub(super) apps_have_changed: bool,
     pub(super) shards: u16,
+    /// Batches of another `cluster.secret` of which the log knows, and since when.
+    strangers_told: Option<(u64, Duration)>,
     pub(super) counters: Counters,
 }
+
+/// Whoever sends them goes on.
+const STRANGERS_TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// What is needed to start.
 #[derive(Clone, Debug)]
@@ -132,6 +137,7 @@ impl Exchange {
             apps_have_changed: false,
             node: Node::listening(millis(now), node, name),
             shards,
+            strangers_told: None,
             counters: Counters::default(),
         }
     }
@@ -502,6 +508,7 @@ impl Exchange {
     fn tick_node(&mut self, now: Duration, told: &mut Told) {
         self.node.tick(millis(now), &mut self.effects);
         self.tell_effects(now, told);
+        self.tell_strangers(now);
         self.owners.set_deaf(millis(now), !self.node.is_fresh());
         for peer in self.node.peers() {
             self.owners.heard(peer.identity.node, peer.heard_at);
@@ -515,6 +522,26 @@ impl Exchange {
             self.owners.came(self.identity, millis(now));
         }
         self.has_views = true;
+    }
+
+    /// A node with another secret is ready, and alone: each side says so.
+    fn tell_strangers(&mut self, now: Duration) {
+        let counters = self.node.counters();
+        let (wrong_mac, no_mac) = (
+            counters.batches_with_wrong_mac,
+            counters.batches_without_mac,
+        );
+        let count = wrong_mac + no_mac;
+        let is_new = |(told, at): (u64, Duration)| count > told && now >= at + STRANGERS_TOLD_EVERY;
+        if count > 0 && self.strangers_told.is_none_or(is_new) {
+            self.strangers_told = Some((count, now));
+            tracing::warn!(
+                wrong_mac,
+                no_mac,
+                "messages over this bus are not signed with this node's cluster.secret, and are not read: a node with \
+                 another one is no part of this cluster"
+            );
+        }
     }
 
     fn tell_effects(&mut self, now: Duration, told: &mut Told) {
