@@ -288,6 +288,41 @@ fn nothing_is_lost_while_redis_is_killed_stopped_or_full() {
 }
 
 #[test]
+fn a_full_redis_gives_out_what_it_has_as_fast_as_an_empty_one() {
+    const JOBS: u64 = 1_000;
+    let test = "a_full_redis_gives_out_what_it_has_as_fast_as_an_empty_one";
+    let Some(mut redis) = redis(test, &["--maxmemory-policy", "noeviction"]) else {
+        return;
+    };
+    let mut sink = WebhookSink::start();
+    let config = config(&redis, json!([sink.entry(&["channel_occupied"])]));
+    let target = TargetName::of(APP_ID, &sink.url(), 0);
+    puts(&mut Wire::to(&redis), 1, target, (0..JOBS).map(occupied));
+    redis.command(&["CONFIG", "SET", "maxmemory", "1"]);
+    sink.answers_after(Duration::from_secs(2));
+    let node = Server::start(&config, 1);
+    let mut alice = node.client("alice");
+    alice.subscribes("full");
+    let refused = || {
+        let faults = node.metric_with("sockudo_webhook_store_events_total", r#"event="fault""#);
+        faults.unwrap_or(0.0) as u64
+    };
+    eventually("a put to be refused", || (refused() > 0).then_some(()));
+    sink.answers_after(Duration::ZERO);
+    arrive(&mut sink, (0..JOBS).map(|it| it.to_string()));
+    eventually("the full queue to be empty", || {
+        (waits(&mut redis) == 0).then_some(())
+    });
+    // A target has a quarter of 32 places and as many jobs in advance: so many turns, at least. That what is new is
+    // refused pauses only itself.
+    let (turns, refused) = (JOBS / 16, refused());
+    assert!(refused * 2 < turns, "{refused} refusals in {turns} turns");
+    redis.command(&["CONFIG", "SET", "maxmemory", "0"]);
+    arrive(&mut sink, ["full".to_owned()].into_iter());
+    is_degraded(&node, false);
+}
+
+#[test]
 fn a_redis_that_does_not_let_it_in_or_forgets_is_said_with_what_to_do() {
     let test = "a_redis_that_does_not_let_it_in_or_forgets_is_said_with_what_to_do";
     let Some(mut server) = Redis::start_with_password("wanted") else {

@@ -4,9 +4,9 @@
 //! told, and when.
 //! May depend on: `bridge::queue`, `metrics::bridge`. Time is an argument; who speaks to the store does so
 //! elsewhere.
-//! Invariants: one turn is under way at a time; what a turn said is said again until it was answered; what
-//! waits here has the bound of the memory queue, and its policy; a target that fails has one job here; what an app
-//! has of the room leaves a third of it to others.
+//! Invariants: one turn is under way at a time; what a turn said is said again until it was answered; jobs that the
+//! store refuses hold nothing up that it does not refuse; what waits here has the bound of the memory queue, and its
+//! policy; a target that fails has one job here; what an app has of the room leaves a third of it to others.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -95,13 +95,33 @@ struct Rhythm {
     done_since: Option<Millis>,
     /// The last turn gave all that was asked for: there may be more.
     is_hungry: bool,
-    /// Turns that failed in a row, and until when the next one waits.
-    failures: u32,
-    resumes: Millis,
+    /// Turns that failed.
+    turns: Pause,
+    /// Puts that were refused while the rest of their turn was done: the next turns are without.
+    puts: Pause,
     /// A turn may have given jobs that were never heard of.
     is_unsure: bool,
-    /// Since when the store takes no jobs.
-    refused: Option<Millis>,
+}
+
+/// How often something failed in a row, and until when it is not tried again.
+#[derive(Debug, Default)]
+struct Pause {
+    failures: u32,
+    resumes: Millis,
+}
+
+impl Pause {
+    /// `jitter` is in 0..1.
+    fn failed(&mut self, now: Millis, jitter: f64) {
+        let doublings = self.failures.min(5);
+        self.failures = self.failures.saturating_add(1);
+        let full = (POLL_MS << doublings).min(PAUSE_MAX_MS);
+        self.resumes = now.plus(full / 2 + (full as f64 / 2.0 * jitter) as u64);
+    }
+
+    fn is_over(&self, now: Millis) -> bool {
+        self.resumes <= now
+    }
 }
 
 /// What a part counts, and the latest of the store.
@@ -139,7 +159,7 @@ const PUT_BYTES_MAX: usize = 1024 * 1024;
 const FIRST_JOBS: usize = 1;
 /// Targets asked for in one turn.
 const ASKED_MAX: usize = 128;
-/// A store that does not answer is asked again after so long at most.
+/// A store that does not answer, or refuses jobs, is asked again after so long at most.
 const PAUSE_MAX_MS: u64 = 2_000;
 
 impl Part {
@@ -247,9 +267,12 @@ impl Part {
         if self.due(now).is_none_or(|due| due > now) {
             return None;
         }
-        if self.sending.is_none() {
+        let may_put = self.rhythm.puts.is_over(now);
+        if self.sending.is_none() && may_put {
             self.sending = self.next_put(now, wall_ms, name_of);
         }
+        let sending = self.sending.as_ref().filter(|_| may_put);
+        let put = sending.map(|it| Arc::clone(&it.put));
         let take = self.take(app_of);
         let under_way = UnderWay {
             room: take.room,
@@ -259,13 +282,13 @@ impl Part {
             back: self.say.back.len(),
             dead: self.say.dead.len(),
             leave: self.say.leave.len(),
-            has_put: self.sending.is_some(),
+            has_put: put.is_some(),
         };
         let again = self.say.again.iter();
         self.turn_number += 1;
         let turn = Turn {
             number: self.turn_number,
-            put: self.sending.as_ref().map(|it| Arc::clone(&it.put)),
+            put,
             done: self.say.done.clone(),
             again: again
                 .map(|(receipt, due, error)| Again {
@@ -366,8 +389,7 @@ impl Part {
             || !say.dead.is_empty()
             || !say.leave.is_empty()
             || (rhythm.is_hungry && self.has_room())
-            || (self.is_closing && self.owned.idle().next().is_some())
-            || self.sending.is_some();
+            || (self.is_closing && self.owned.idle().next().is_some());
         let is_much = say.done.len() >= self.bounds.jobs_max.div_ceil(DONE_PART);
         let done = rhythm
             .done_since
@@ -375,11 +397,15 @@ impl Part {
                 true => now,
                 false => since.plus(DONE_MS),
             });
-        let backlog = self.backlog.next_due().filter(|_| self.sending.is_none());
+        let put = match &self.sending {
+            Some(_) => Some(now),
+            None => self.backlog.next_due(),
+        };
+        let put = put.map(|due| due.max(rhythm.puts.resumes));
         let poll = rhythm.ended.plus(POLL_MS);
-        let due = [is_urgent.then_some(now), done, backlog, Some(poll)];
+        let due = [is_urgent.then_some(now), done, put, Some(poll)];
         let due = due.into_iter().flatten().min()?;
-        Some(due.max(rhythm.resumes))
+        Some(due.max(rhythm.turns.resumes))
     }
 
     /// For jobs of targets that answer.
@@ -405,11 +431,12 @@ impl Part {
             Err(fault) => {
                 self.counters.faults += 1;
                 self.rhythm.is_unsure = true;
-                self.pause(now, jitter);
+                self.rhythm.turns.failed(now, jitter);
                 return Err(fault);
             }
         };
         self.rhythm.is_unsure = false;
+        self.rhythm.turns.failures = 0;
         self.say.done.drain(..under_way.done);
         self.say.again.drain(..under_way.again);
         self.say.back.drain(..under_way.back);
@@ -419,10 +446,18 @@ impl Part {
             self.rhythm.done_since.get_or_insert(now);
         }
         self.count(&answer.state);
-        let fault = answer.put_fault.take();
-        if under_way.has_put && fault.is_none() {
-            let sent = self.sending.take().expect("it was said");
-            self.counters.put += sent.jobs.len() as u64;
+        match answer.put_fault.take() {
+            Some(fault) => {
+                self.counters.faults += 1;
+                self.rhythm.puts.failed(now, jitter);
+                tracing::debug!(%fault, "jobs are not kept");
+            }
+            None if under_way.has_put => {
+                let sent = self.sending.take().expect("it was said");
+                self.counters.put += sent.jobs.len() as u64;
+                self.rhythm.puts.failures = 0;
+            }
+            None => {}
         }
         let has_forgotten = self.born.is_some() && self.born != answer.born;
         self.counters.forgot += u64::from(has_forgotten);
@@ -432,26 +467,7 @@ impl Part {
         if self.is_closing {
             self.owned.remove_idle();
         }
-        match fault {
-            Some(fault) => {
-                self.counters.faults += 1;
-                self.rhythm.refused.get_or_insert(now);
-                self.pause(now, jitter);
-                tracing::debug!(%fault, "jobs are not kept");
-            }
-            None => {
-                self.rhythm.failures = 0;
-                self.rhythm.refused = None;
-            }
-        }
         Ok(heard)
-    }
-
-    fn pause(&mut self, now: Millis, jitter: f64) {
-        let doublings = self.rhythm.failures.min(5);
-        self.rhythm.failures = self.rhythm.failures.saturating_add(1);
-        let full = (POLL_MS << doublings).min(PAUSE_MAX_MS);
-        self.rhythm.resumes = now.plus(full / 2 + (full as f64 / 2.0 * jitter) as u64);
     }
 
     fn hear(&mut self, answer: Answer, asked: &UnderWay) -> Heard {
@@ -499,7 +515,16 @@ impl Part {
 
     /// The store does not answer, or takes no jobs.
     pub fn is_failing(&self) -> bool {
-        self.rhythm.failures > 1
+        self.is_away() || self.rhythm.puts.failures > 1
+    }
+
+    fn is_away(&self) -> bool {
+        self.rhythm.turns.failures > 1
+    }
+
+    /// It took no jobs when it was last given some.
+    pub fn is_refused(&self) -> bool {
+        self.rhythm.puts.failures > 0
     }
 
     /// The backlog overflowed a short while ago.
@@ -511,7 +536,8 @@ impl Part {
     pub fn close(&mut self, now: Millis) {
         self.is_closing = true;
         self.backlog.hurry(now);
-        self.rhythm.resumes = now;
+        self.rhythm.turns.resumes = now;
+        self.rhythm.puts.resumes = now;
     }
 
     /// All that was pushed is in the store, or was given up.
@@ -527,7 +553,7 @@ impl Part {
             && say.back.is_empty()
             && say.dead.is_empty();
         let is_known = nothing_to_say && self.owned.is_empty();
-        self.is_put() && self.held.is_empty() && (is_known || self.is_failing())
+        self.is_put() && self.held.is_empty() && (is_known || self.is_away())
     }
 
     /// Gives out what the store has not taken, for a last try without it.

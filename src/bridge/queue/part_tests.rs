@@ -188,6 +188,51 @@ fn a_refused_put_is_said_again_and_the_rest_is_not() {
 }
 
 #[test]
+fn jobs_that_a_full_store_refuses_hold_up_nothing_that_it_has() {
+    const JOBS: usize = 200;
+    let mut part = part();
+    push(&mut part, "a", 1_000);
+    let (mut now, mut put, mut turns) = (1_000, 0, 0);
+    let (mut number, mut held): (usize, Vec<Receipt>) = (0, Vec::new());
+    while number < JOBS || !held.is_empty() {
+        // Each is delivered at once.
+        for receipt in held.drain(..) {
+            part.done(&receipt, Millis(now));
+        }
+        let due = part.due(Millis(now)).expect("nothing is under way");
+        now = now.max(due.0);
+        let turn = begin(&mut part, now).expect("it is due");
+        turns += 1;
+        put += usize::from(turn.put.is_some());
+        let count = turn.take.room.min(6).min(JOBS - number);
+        held.extend((number..number + count).map(|it| receipt(&it.to_string())));
+        number += count;
+        let job = |receipt: &Receipt| Taken {
+            receipt: receipt.clone(),
+            attempts: 0,
+            text: Vec::new(),
+        };
+        let answer = Answer {
+            put_fault: turn.put.is_some().then(fault),
+            taken: held.iter().map(job).collect(),
+            ..Answer::default()
+        };
+        part.ended(Ok(answer), Millis(now), 0.0)
+            .expect("it answered");
+    }
+    assert!(turns <= JOBS.div_ceil(6) + put + 1, "{turns} of {put}");
+    assert!(put <= 2 && part.is_refused(), "a pause is a pause: {put}");
+    assert_eq!(part.waiting_events(), 1);
+    // What was refused is put as soon as its own pause is over.
+    let turn = begin(&mut part, now + 2_000).expect("it is due");
+    assert_eq!(channels(&turn), ["a"]);
+    let end = Millis(now + 2_001);
+    part.ended(Ok(Answer::default()), end, 0.0)
+        .expect("it answered");
+    assert_eq!((part.waiting_events(), part.is_refused()), (0, false));
+}
+
+#[test]
 fn what_is_done_waits_for_company_unless_there_is_no_room() {
     let mut part = part();
     begin(&mut part, 1_000).expect("the first turn");

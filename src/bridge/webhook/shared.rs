@@ -174,16 +174,17 @@ impl Shared {
         }
         match (heard, put_fault) {
             (Err(fault), _) => {
-                self.tell(&fault);
+                self.tell(&fault, "webhooks wait in memory, and none is delivered");
                 part::Heard::default()
             }
             (Ok(heard), Some(fault)) => {
-                self.tell(&fault);
+                let text = "new webhooks wait in memory; those that the queue has are delivered";
+                self.tell(&fault, text);
                 heard
             }
             (Ok(heard), None) => {
-                let is_well = !self.parts().any(Part::is_failing);
-                if is_well && self.told.take().is_some() {
+                let is_ill = |part: &Part| part.is_failing() || part.is_refused();
+                if !self.parts().any(is_ill) && self.told.take().is_some() {
                     tracing::info!(driver = self.driver, "the webhook queue takes jobs again");
                 }
                 heard
@@ -191,9 +192,9 @@ impl Shared {
         }
     }
 
-    fn tell(&mut self, fault: &StoreFault) {
+    fn tell(&mut self, fault: &StoreFault, what: &str) {
         if self.told.as_ref() != Some(&fault.0) {
-            tracing::warn!(driver = self.driver, %fault, "webhooks wait in memory, and none is delivered");
+            tracing::warn!(driver = self.driver, %fault, "{what}");
             self.told = Some(fault.0.clone());
         }
     }
