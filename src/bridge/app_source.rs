@@ -399,7 +399,7 @@ impl<L: ShardLink> Bridge<L> {
         }
         let stay = ids.iter().filter(|id| is_there(id)).cloned();
         source.finder.looked_at(now, stay);
-        changes.extend(apps.iter().filter_map(|app| self.apps.put(app)));
+        changes.extend(self.apps.put_all(apps));
         self.change_apps(changes);
     }
 

@@ -125,8 +125,11 @@ impl ShardApps {
         let Some(app) = self.apps.get(index) else {
             return; // It has left meanwhile.
         };
-        let (key, app) = (&app.entry.rules.key, &app.entry.app);
-        self.by_key.put(key, index, key_in(&self.apps));
+        let (key, has_key) = (&app.entry.rules.key, app.entry.has_key);
+        let app = &app.entry.app;
+        if has_key {
+            self.by_key.put(key, index, key_in(&self.apps));
+        }
         self.by_id.put(&app.id, index, id_in(&self.apps));
         if let Some(id) = app.former_id {
             self.by_former_id.insert(id, index);

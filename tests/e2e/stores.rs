@@ -8,6 +8,7 @@ use crate::mariadb::MariaDb;
 use crate::postgres::Postgres;
 use crate::redis::Redis;
 use crate::scale_out::starts;
+use crate::support::api::Api;
 use crate::support::client::Client;
 use crate::support::config::{Config, merge};
 use crate::support::eventually;
@@ -197,6 +198,44 @@ fn what_changes_in_the_database_holds_within_its_time_and_at_once_after_a_reload
         is_refused(server, "shop-key", 4003);
         is_refused(server, "other-key", 4001);
     }
+}
+
+fn is_occupied(api: &mut Api, channel: &str) -> bool {
+    let reply = api.get(&format!("/channels/{channel}"), &[]);
+    assert_eq!(reply.status, 200);
+    reply.json()["occupied"] == true
+}
+
+#[test]
+fn of_two_rows_with_one_key_the_first_that_is_known_keeps_it_and_the_log_names_both() {
+    let Some(database) = database("of_two_rows_with_one_key") else {
+        return;
+    };
+    let server = Server::start(&config(&database, json!({})), 3);
+    let mut shop = server.api_of("shop");
+    assert_eq!(shop.get("/channels", &[]).status, 200);
+    database.run(&[
+        "ALTER TABLE apps.applications DROP INDEX `key`",
+        "UPDATE apps.applications SET `key` = 'shop-key' WHERE id = 'other-id'",
+    ]);
+    let mut other = Api::new(&server, "other-id", "shop-key", "other-secret");
+    assert_eq!(other.get("/channels", &[]).status, 200);
+    let mut alice = server.client_of("shop", "alice");
+    alice.subscribes("one");
+    assert!(is_occupied(&mut shop, "one") && !is_occupied(&mut other, "one"));
+    // Given up, it is the other one's.
+    database.run(&["UPDATE apps.applications SET `key` = 'fresh-key' WHERE id = 'shop-id'"]);
+    assert!(server.is_asked(&["apps", "reload"]).status.success());
+    eventually("the key to lead to the other app", || {
+        let mut bob = server.client_of("shop", "bob");
+        bob.subscribes("two");
+        is_occupied(&mut other, "two").then_some(())
+    });
+    let log = server.log();
+    let told: Vec<&str> = log.lines().filter(|it| it.contains("one key")).collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("other-id") && told[0].contains("shop-id"));
+    assert!(!told[0].contains("shop-key"), "{told:?}");
 }
 
 #[test]

@@ -20,6 +20,8 @@ use crate::{
 pub struct AppEntry {
     pub index: AppIndex,
     pub webhook_interest: WebhookInterest,
+    /// Its key leads to it; else another app has the same key.
+    pub has_key: bool,
     pub rules: AppRules,
     pub app: AppFacts,
 }
@@ -47,6 +49,7 @@ impl AppEntry {
         Self {
             index,
             webhook_interest: WebhookInterest(webhook::interest(kinds.copied())),
+            has_key: true,
             rules: rules(index, app),
             app: AppFacts {
                 id: app.id.clone(),
@@ -61,7 +64,7 @@ impl AppEntry {
         }
     }
 
-    /// Nothing would be other than it was.
+    /// Nothing that its row says would be other than it was.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         let AppRules {
             index,

@@ -4,7 +4,7 @@
 //! `finder`, which looks for others.
 //! May depend on: `config::app`, `protocol::app`.
 //! Invariants: an index is never given to another app; an app keeps its own while it is there and
-//! until the second change after that.
+//! until the second change after that; of apps with one key the one that had it first keeps it, until it gives it up.
 
 pub mod entry;
 pub mod finder;
@@ -12,7 +12,7 @@ pub mod openings;
 pub mod store;
 mod watch;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use ahash::{AHashMap, AHashSet};
 
@@ -60,6 +60,8 @@ pub struct AppTable {
     /// one, so that a mistake that is mended costs neither, and are forgotten then.
     gone: AHashMap<String, AppIndex>,
     gone_indices: AHashSet<AppIndex>,
+    /// Apps whose key is another's, which the log has told, and whose it is.
+    told: BTreeMap<AppIndex, AppIndex>,
     /// Indices given so far.
     given: u32,
     /// There may be apps that it does not know.
@@ -107,22 +109,42 @@ impl AppTable {
                 changes.push(AppChange::Forgotten(index, id.into()));
             }
         }
-        for app in apps {
-            changes.extend(self.put(app));
+        changes.extend(self.put_all(apps));
+        changes
+    }
+
+    /// Takes apps as they are now, whichever of them gives up a key that another one has from now on.
+    pub fn put_all(&mut self, apps: &[App]) -> Vec<AppChange> {
+        let mut changes: Vec<AppChange> = apps.iter().filter_map(|app| self.enter(app)).collect();
+        let is_kept_out = |table: &Self, app: &&App| !table.has_key(&app.id);
+        let kept_out: Vec<&App> = apps.iter().filter(|it| is_kept_out(self, it)).collect();
+        for app in kept_out {
+            changes.extend(self.enter(app));
+            self.tell_holder(app);
         }
         changes
     }
 
     /// Takes an app as it is now; `None` if it was so before.
     pub fn put(&mut self, app: &App) -> Option<AppChange> {
+        let change = self.enter(app);
+        self.tell_holder(app);
+        change
+    }
+
+    fn enter(&mut self, app: &App) -> Option<AppChange> {
         let known = self.by_id.get(&app.id, id_in(&self.entries));
         let known = known.or_else(|| self.gone.get(&app.id).copied());
         let index = known.unwrap_or_else(|| self.next_index());
-        let entry = Arc::new(AppEntry::prepare(index, app));
+        let holder = self.by_key.get(&app.key, key_in(&self.entries));
+        let has_key = holder.is_none_or(|it| it == index);
+        let entry = Arc::new(AppEntry {
+            has_key,
+            ..AppEntry::prepare(index, app)
+        });
         if let Some(former) = self.entries.get(index).map(Arc::clone) {
             // Another one may have had its key meanwhile, and given it up.
-            let has_key = self.by_key.get(&app.key, key_in(&self.entries)).is_some();
-            if former.is_same(&entry) && has_key {
+            if former.is_same(&entry) && former.has_key == has_key {
                 return None;
             }
             self.unlist(&former);
@@ -131,7 +153,10 @@ impl AppTable {
         self.gone_indices.remove(&index);
         self.entries.remove(index);
         self.entries.enter(index, || Arc::clone(&entry));
-        self.by_key.put(&app.key, index, key_in(&self.entries));
+        if has_key {
+            self.by_key.put(&app.key, index, key_in(&self.entries));
+            self.told.remove(&index);
+        }
         self.by_id.put(&app.id, index, id_in(&self.entries));
         if let Some(id) = app.former_id {
             self.by_former_id.insert(id, index);
@@ -145,6 +170,7 @@ impl AppTable {
         self.by_id.remove(id, index);
         let entry = self.entries.remove(index)?;
         self.unlist(&entry);
+        self.told.remove(&index);
         self.gone.insert(id.to_owned(), index);
         self.gone_indices.insert(index);
         Some(AppChange::Gone(index))
@@ -157,7 +183,30 @@ impl AppTable {
         Some(AppChange::Forgotten(index, id.into()))
     }
 
-    /// Its names lead nowhere; of two apps with one key the later one keeps it.
+    fn has_key(&self, id: &str) -> bool {
+        self.by_id(id).is_some_and(|entry| entry.has_key)
+    }
+
+    /// Tells once who has the key that leads to another app.
+    fn tell_holder(&mut self, app: &App) {
+        let Some(index) = self.by_id.get(&app.id, id_in(&self.entries)) else {
+            return;
+        };
+        let Some(holder) = self.by_key(&app.key).filter(|it| it.index != index) else {
+            return;
+        };
+        let (holder, keeps) = (holder.index, holder.app.id.clone());
+        if self.told.insert(index, holder) != Some(holder) {
+            let app_id = &app.id;
+            tracing::warn!(
+                app_id,
+                keeps,
+                "two apps have one key: who was known first keeps it, and no client reaches the other one by it"
+            );
+        }
+    }
+
+    /// Its names lead nowhere; a key that is another's stays that one's.
     fn unlist(&mut self, entry: &AppEntry) {
         self.by_key.remove(&entry.rules.key, entry.index);
         if let Some(id) = entry.app.former_id
@@ -260,22 +309,56 @@ mod tests {
         assert_eq!(known, ["a", "b", "c"]);
     }
 
+    fn owner(table: &AppTable, key: &str) -> Option<String> {
+        table.by_key(key).map(|entry| entry.app.id.clone())
+    }
+
     #[test]
-    fn a_key_that_another_app_had_for_a_while_leads_to_its_app_again() {
-        let (mut thief, owner) = (fixture::app("a"), fixture::app("b"));
-        let mut table = AppTable::build(&[thief.clone(), owner.clone()], None);
-        let before = thief.key.clone();
-        thief.key.clone_from(&owner.key);
-        assert!(table.put(&thief).is_some());
-        // While both rows have it nothing goes to and fro.
-        assert!(table.put(&owner).is_none() && table.put(&thief).is_none());
-        thief.key = before;
-        assert!(table.put(&thief).is_some());
-        assert!(table.by_key(&owner.key).is_none());
-        assert!(table.put(&owner).is_some(), "all shards must hear of it");
-        let found = table.by_key(&owner.key).map(|entry| &*entry.app.id);
-        assert_eq!(found, Some("b"));
-        assert!(table.put(&owner).is_none());
+    fn of_two_apps_with_one_key_the_first_keeps_it_until_it_gives_it_up() {
+        let (mut thief, mut holder) = (fixture::app("a"), fixture::app("b"));
+        let mut table = AppTable::build(&[thief.clone(), holder.clone()], None);
+        let (before, key) = (thief.key.clone(), holder.key.clone());
+        thief.key.clone_from(&key);
+        assert!(table.put(&thief).is_some(), "it has lost its own");
+        assert_eq!(owner(&table, &key).as_deref(), Some("b"));
+        assert_eq!(owner(&table, &before), None);
+        assert!(table.by_id("a").is_some_and(|entry| !entry.has_key));
+        // While both rows have it nothing goes to and fro, and it is told once.
+        assert_eq!(table.told.len(), 1);
+        assert!(table.put(&holder).is_none() && table.put(&thief).is_none());
+        assert_eq!(owner(&table, &key).as_deref(), Some("b"));
+        // Given up, it is the other one's as soon as its row comes.
+        holder.key = "another".to_owned();
+        assert!(table.put(&holder).is_some());
+        assert_eq!(owner(&table, &key), None);
+        assert!(table.put(&thief).is_some(), "all shards must hear of it");
+        assert_eq!(owner(&table, &key).as_deref(), Some("a"));
+        assert!(table.put(&thief).is_none() && table.told.is_empty());
+    }
+
+    #[test]
+    fn keys_that_go_round_in_one_change_lead_to_their_new_apps() {
+        let apps = ["a", "b", "c"].map(fixture::app);
+        let mut table = AppTable::build(&apps, None);
+        let mut next = apps.clone();
+        for (app, other) in next.iter_mut().zip(apps.iter().cycle().skip(1)) {
+            app.key.clone_from(&other.key);
+        }
+        let changes = table.put_all(&next);
+        for app in &next {
+            assert_eq!(owner(&table, &app.key).as_deref(), Some(&*app.id));
+        }
+        assert!(table.told.is_empty());
+        // What shards hear last of each leads to it.
+        let mut has_key = BTreeMap::new();
+        for change in &changes {
+            let AppChange::Put(entry) = change else {
+                panic!("none has left: {change:?}");
+            };
+            has_key.insert(entry.index, entry.has_key);
+        }
+        assert!(has_key.len() == 3 && has_key.values().all(|has| *has));
+        assert!(table.put_all(&next).is_empty());
     }
 
     #[test]
