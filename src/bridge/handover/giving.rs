@@ -25,7 +25,11 @@ use std::{
 use serde_bytes::ByteBuf;
 use shards::{Freeze, application::ShardId};
 
-use super::{UpgradeReport, Waits, heritage::Bequest};
+use super::{
+    UpgradeReport, Waits,
+    heritage::Bequest,
+    terms::{ALL_WITHIN, STEP_WITHIN},
+};
 use crate::{
     bridge::{
         link::ShardLink,
@@ -51,8 +55,6 @@ pub(super) const WINDOW: usize = 4;
 
 /// Shards that do not come to rest by then go on: what moves in them could not be handed over.
 const SETTLES_WITHIN: Duration = Duration::from_secs(2);
-/// Each step of a hand-over takes milliseconds; one that takes so long does not end.
-pub(super) const STEP_WITHIN: Duration = Duration::from_secs(10);
 /// A freezing is looked at so often.
 const LOOKS_EVERY: Duration = Duration::from_millis(1);
 /// Who is being answered on the metrics port is answered.
@@ -87,8 +89,8 @@ pub(in crate::bridge) struct Giving {
     topics: Vec<u16>,
     /// What there is to say of the other nodes; `None`: nothing, or all is said.
     nodes: Option<OfNodes>,
-    /// Others must not take this node for gone: by then it serves again, in one process or the other. `None`: there
-    /// are no others, or the node is not silent yet.
+    /// Clients, and other nodes, must not take this one for gone: by then it serves again, in one process or the
+    /// other. `None`: it is not silent yet.
     serves_by: Option<Instant>,
     sent: End,
     left: u64,
@@ -459,9 +461,10 @@ impl<L: ShardLink> Bridge<L> {
         giving.phase = Phase::Hushing;
         giving.deadline = now + SETTLES_WITHIN;
         giving.frozen_at = Some(now);
+        giving.serves_by = Some(now + ALL_WITHIN);
         let lease = Duration::from_millis(self.config.cluster.lease_ms.into());
         if let Some(nodes) = &mut self.nodes {
-            giving.serves_by = Some(now + lease / 2);
+            giving.serves_by = Some(now + ALL_WITHIN.min(lease / 2));
             nodes.hold();
         }
         self.handover.doors.set_open(false);

@@ -3,7 +3,7 @@
 //! Owns: `Bequest`, what is on its way to the new process; `Heir`, the new one's side of it.
 //! May depend on: `handover`, `bridge::{run, webhook}`.
 //! Invariants: nobody is silent for it; what the new process has not acknowledged is the old one's, which delivers it
-//! if the link ends; at most `WINDOW` packets wait to be acknowledged.
+//! if the link ends, or not all is acknowledged within `terms`; at most `WINDOW` packets wait to be acknowledged.
 
 #![expect(
     clippy::disallowed_methods,
@@ -22,7 +22,8 @@ use serde_bytes::ByteBuf;
 
 use super::{
     Waits,
-    giving::{STEP_WITHIN, WINDOW, is_full},
+    giving::{WINDOW, is_full},
+    terms::{STEP_WITHIN, Terms},
 };
 use crate::{
     bridge::{link::ShardLink, run::Bridge},
@@ -44,8 +45,8 @@ pub(super) struct Bequest {
     waits: Waits<Packet>,
     /// Records that are not acknowledged.
     sent: VecDeque<Packet>,
-    /// Of the next acknowledgement.
-    deadline: Instant,
+    /// Of the next acknowledgement, and of all that waits.
+    terms: Terms,
 }
 
 /// The new process' side.
@@ -150,7 +151,7 @@ impl<L: ShardLink> Bridge<L> {
             link,
             waits: Waits::new(),
             sent: VecDeque::new(),
-            deadline: Instant::now() + STEP_WITHIN,
+            terms: Terms::new(Instant::now()),
         };
         bequest.add(self.webhooks.give());
         bequest.waits.push_back(Packet::WebhooksEnd(Empty {}));
@@ -185,10 +186,10 @@ impl<L: ShardLink> Bridge<L> {
         bequest.waits.extend(verdicts.map(Packet::Verdict));
         let now = Instant::now();
         if bequest.is_done() {
-            bequest.deadline = now + STEP_WITHIN;
+            bequest.terms = Terms::new(now);
         }
-        if now >= bequest.deadline {
-            self.end_bequest(bequest, &LinkError::Late(STEP_WITHIN));
+        if now >= bequest.terms.ends() {
+            self.end_bequest(bequest, &"not in time");
             return true;
         }
         self.pass_on(bequest)
@@ -215,7 +216,7 @@ impl<L: ShardLink> Bridge<L> {
         match heard {
             Ok((Packet::Taken(_), _)) => {
                 bequest.sent.pop_front();
-                bequest.deadline = Instant::now() + STEP_WITHIN;
+                bequest.terms.heard(Instant::now());
                 self.pass_on(bequest);
             }
             Ok((Packet::Refused(refused), _)) => self.end_bequest(bequest, &refused.reason),
