@@ -1,6 +1,6 @@
 //! What the configuration says of the webhook queue.
 //!
-//! Owns: `keeping`, `stores`.
+//! Owns: `keeping`, `stores`, `declined`.
 //! May depend on: `bridge::{queue, redis_commands, redis_setup, redis_cluster_setup, webhook}`, `config`.
 //! Invariants: what a driver does not do was refused with the configuration.
 
@@ -11,7 +11,7 @@ use super::{
     queue::{
         dead::{LETTER_BYTES_MAX, LETTERS_MAX},
         store::{
-            Store,
+            Store, StoreFault,
             redis::{Keys, REDIS_PURPOSE, RedisBounds, RedisStore, old::OldList},
             sqs::{SqsSetup, SqsStore},
         },
@@ -33,7 +33,7 @@ const REDIS_TIMEOUT: Duration = Duration::from_secs(3);
 ///
 /// # Errors
 /// When the store's server cannot even be asked: a URL that is none, a certificate that cannot be read.
-pub(super) fn keeping(config: &Config) -> Result<Keeping, BusError> {
+pub(super) async fn keeping(config: &Config) -> Result<Keeping, BusError> {
     let queue = &config.queue;
     let (driver, in_flight_max) = match queue.driver {
         QueueDriver::Memory => return Ok(Keeping::Memory),
@@ -43,6 +43,14 @@ pub(super) fn keeping(config: &Config) -> Result<Keeping, BusError> {
         QueueDriver::RedisCluster => ("redis-cluster", queue.redis_cluster.concurrency),
     };
     let (stores, old) = redis_stores(config, &incarnation())?;
+    if let Some(fault) = declined(config, &stores).await {
+        tracing::warn!(
+            %fault,
+            "webhooks wait in memory, and end with the process: give the user of Redis these rights, or set \
+             queue.driver = \"memory\""
+        );
+        return Ok(Keeping::Memory);
+    }
     tokio::spawn(old.warning_of_loss());
     Ok(Keeping::Shared(SharedSetup {
         driver,
@@ -63,6 +71,15 @@ pub fn stores(config: &Config) -> Result<Vec<Store>, BusError> {
         QueueDriver::Redis | QueueDriver::RedisCluster => {
             redis_stores(config, &incarnation()).map(|(stores, _)| stores)
         }
+    }
+}
+
+/// Why a Redis that nobody chose for the queue is not for its user: webhooks wait in memory then. Whoever chose it
+/// waits for it.
+pub async fn declined(config: &Config, stores: &[Store]) -> Option<StoreFault> {
+    match stores {
+        [store, ..] if config.queue.is_driver_derived => store.forbids().await,
+        _ => None,
     }
 }
 

@@ -150,10 +150,17 @@ async fn pong(commands: &RedisCommands) -> Result<(), String> {
 }
 
 async fn queue(config: &Config, until: Instant) -> Option<Backend> {
+    let mut start = None;
     let answer = match queue_setup::stores(config) {
         Ok(stores) if stores.is_empty() => return None,
         Ok(stores) => {
+            let declined = timeout_at(until, queue_setup::declined(config, &stores)).await;
+            let is_declined = declined.is_ok_and(|fault| fault.is_some());
+            start = is_declined.then_some(DECLINED);
             let ask = async || {
+                if is_declined {
+                    return Ok(());
+                }
                 for store in &stores {
                     let reached = store.reach().await;
                     reached.map_err(|fault| (text(&fault), store.refusal(&fault)))?;
@@ -167,10 +174,12 @@ async fn queue(config: &Config, until: Instant) -> Option<Backend> {
     Some(Backend {
         section: "queue",
         driver: queue_name(config.queue.driver),
-        start: None,
+        start,
         answer,
     })
 }
+
+const DECLINED: &str = "this user may not keep webhooks there: nobody set queue.driver, so they wait in each node's memory";
 
 fn silence() -> String {
     "does not answer".to_owned()

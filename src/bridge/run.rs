@@ -46,7 +46,7 @@ use super::{
     rate_store::{self, RateStore},
     signals::Signal,
     usage::MemoryGauge,
-    webhook::Webhooks,
+    webhook::{Webhooks, shared::Keeping},
 };
 use crate::{
     config::{Config, ConfigErrors, Loaded},
@@ -130,7 +130,8 @@ pub enum BridgeError {
 /// When something that the configuration asks for cannot be set up; nothing runs then. Or when the
 /// bus shows that it cannot be.
 pub async fn run<L: ShardLink>(link: L, setup: Setup) -> Result<Exit, BridgeError> {
-    let mut bridge = Bridge::new(link, setup)?;
+    let keeping = queue_setup::keeping(&setup.loaded.config).await?;
+    let mut bridge = Bridge::new(link, setup, keeping)?;
     let exit = bridge.run().await?;
     bridge.link.ring();
     if let Some(nodes) = bridge.handover.nodes.take() {
@@ -224,10 +225,9 @@ const SAMPLE_EVERY: Duration = Duration::from_secs(2);
 const RETRY_AFTER: Duration = Duration::from_millis(5);
 
 impl<L: ShardLink> Bridge<L> {
-    fn new(link: L, setup: Setup) -> Result<Self, BridgeError> {
+    fn new(link: L, setup: Setup, keeping: Keeping) -> Result<Self, BridgeError> {
         let config = Arc::new(setup.loaded.config.clone());
         let exposition = Arc::new(Exposition::new(&config.metrics.prefix)?);
-        let keeping = queue_setup::keeping(&config)?;
         let mut webhooks = Webhooks::new(keeping, &config.webhooks, link.started());
         webhooks.begin(&setup.apps);
         let inherited = setup.legacy.inherited_apps();

@@ -175,6 +175,10 @@ impl Letters {
         let stores = queue_setup::stores(&config);
         let stores = stores.map_err(|error| WebhooksError::Setup(error.to_string()))?;
         drop(_entered);
+        let declined = queue_setup::declined(&config, &stores);
+        if runtime.block_on(declined).is_some() {
+            return Ok(node(environment));
+        }
         Ok(Self::Store { runtime, stores })
     }
 

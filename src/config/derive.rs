@@ -7,7 +7,7 @@
 use super::error::Report;
 use super::kind::UNLIMITED;
 use super::origin::Origin;
-use super::settings::{Setting, Settings};
+use super::settings::{Said, Setting, Settings};
 use super::shape;
 
 /// Fills in what follows. `demo`: nothing was configured at all.
@@ -215,7 +215,8 @@ fn queue_driver(settings: &mut Settings, report: &mut Report) {
         let word = in_cluster.map_or("redis", |_| "redis-cluster");
         let text = format!("{word}, as {path} is set; \"memory\" keeps webhooks in each node");
         report.note(&origin, driver, text);
-        settings.put(driver, Setting::Text(word.to_owned()), origin);
+        let setting = Setting::Text(word.to_owned());
+        settings.put_said(driver, setting, origin, Said::InPassing);
         return;
     }
     let mut apps = settings.records("app_manager.array.apps").iter();

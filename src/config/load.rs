@@ -142,6 +142,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigErrors> {
 fn config_of(settings: &Settings, is_demo: bool) -> Config {
     let mut config = Config::read(settings);
     config.demo = is_demo;
+    config.queue.is_driver_derived = settings.is_in_passing("queue.driver");
     if let (true, [app]) = (is_demo, &mut config.app_manager.apps[..]) {
         app.former_id = Some(DEMO_FORMER_ID);
     }

@@ -51,6 +51,8 @@ pub(super) enum Said {
     ByItsName,
     /// By a name of other versions, whose value means something near.
     ByAnother,
+    /// Of another key, from which its value follows.
+    InPassing,
 }
 
 /// The entries of one table: of the server, of one app, of one webhook.
@@ -145,6 +147,11 @@ impl Settings {
     /// Somebody set it by a name of other versions.
     pub(super) fn is_translated(&self, path: &str) -> bool {
         self.entry(path).said == Said::ByAnother
+    }
+
+    /// Nobody chose it: it follows from a key of something else.
+    pub(super) fn is_in_passing(&self, path: &str) -> bool {
+        self.entry(path).said == Said::InPassing
     }
 
     pub(super) fn is_null(&self, path: &str) -> bool {

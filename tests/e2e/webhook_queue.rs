@@ -359,6 +359,51 @@ fn a_redis_that_does_not_let_it_in_or_forgets_is_said_with_what_to_do() {
 }
 
 #[test]
+fn webhooks_of_a_user_that_may_only_publish_wait_in_memory_unless_somebody_chose_redis() {
+    let test =
+        "webhooks_of_a_user_that_may_only_publish_wait_in_memory_unless_somebody_chose_redis";
+    let Some(mut redis) = redis(test, &[]) else {
+        return;
+    };
+    let user = "ACL SETUSER shouter on >hunter-2 resetkeys resetchannels -@all +hello +select +ping \
+                +publish +subscribe +unsubscribe &*";
+    redis.command(&user.split_whitespace().collect::<Vec<_>>());
+    let mut sink = WebhookSink::start();
+    let (host, port) = (redis.address.ip().to_string(), redis.address.port());
+    let mut config = Config::new()
+        .with(json!({"database": {"redis": {
+            "host": host, "port": port, "username": "shouter", "password": "hunter-2",
+        }}}))
+        .with_app(json!({"webhooks": [sink.entry(&["channel_occupied"])]}));
+    let keys = config.json.as_object_mut().expect("keys");
+    keys.remove("queue");
+    let node = Server::start(&config, 1);
+    node.client("alice").subscribes("one");
+    assert_eq!(sink.next()["channel"], "one");
+    is_degraded(&node, false);
+    let log = node.log();
+    for words in ["+evalsha", r#"queue.driver = "memory""#] {
+        assert!(log.contains(words), "{log}");
+    }
+    assert!(!log.contains("hunter-2"), "{log}");
+    let letters = node.has_run(&["webhooks", "dead", "list"]);
+    assert_eq!(says(&letters), "no dead letters\n");
+    let checked = says(&node.has_run(&["config", "check", "--online"]));
+    let line = "backend: queue (redis): answers; this user may not keep webhooks there";
+    assert!(checked.contains(line), "{checked}");
+    // Who chose it waits for the rights.
+    let chosen = config.with(json!({"queue": {"driver": "redis"}}));
+    let node = Server::start(&chosen, 1);
+    let mut alice = node.client("alice");
+    alice.subscribes("two");
+    is_degraded(&node, true);
+    let checked = node.has_run(&["config", "check", "--online"]);
+    assert_eq!(checked.status.code(), Some(1));
+    redis.command(&["ACL", "SETUSER", "shouter", "+@all", "~*"]);
+    assert_eq!(sink.next()["channel"], "two");
+}
+
+#[test]
 fn a_node_that_is_killed_in_mid_delivery_leaves_its_jobs_to_others() {
     let test = "a_node_that_is_killed_in_mid_delivery_leaves_its_jobs_to_others";
     let Some(mut redis) = redis(test, &[]) else {

@@ -14,6 +14,8 @@ section! {
         driver: QueueDriver = choice(QueueDriver::CHOICES).default("memory")
             .derived("redis where queue.redis or database.redis names a server")
             .env(&["QUEUE_DRIVER"]);
+        /// Nobody chose the driver: it follows from a server that is named.
+        is_driver_derived: bool;
         /// A node that is silent so long is dead, and its jobs go to others.
         lease_s: u32 = whole(1, 43_200, "seconds").default("30").ours();
         /// What may wait in Redis; beyond it the target with the most loses its oldest, to the dead letters.

@@ -189,6 +189,15 @@ impl Store {
         }
     }
 
+    /// Why it is not for this user, as far as asking tells: another try hears the same until somebody gives the rights.
+    /// Never where only a turn knows.
+    pub async fn forbids(&self) -> Option<StoreFault> {
+        match self {
+            Self::Redis(store) => store.forbids().await,
+            Self::Sqs(_) => None,
+        }
+    }
+
     /// Ends when a turn may bring jobs that an earlier one did not; never where only a turn knows.
     pub async fn ready(&self) {
         match self {

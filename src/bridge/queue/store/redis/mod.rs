@@ -197,6 +197,17 @@ impl RedisStore {
         self.0.commands.refusal()
     }
 
+    /// Says a turn that comes too late to be heard: it reads, and changes nothing.
+    pub(super) async fn forbids(&self) -> Option<StoreFault> {
+        let part = &self.0;
+        let answers = part.run(&[part.turn_call(&Turn::default())]).await;
+        let answer = answers.ok()?.into_iter().next()?;
+        match is_forbidden(&answer) {
+            true => part.hold(answer).err(),
+            false => None,
+        }
+    }
+
     pub(super) async fn letters(&self) -> Result<Vec<(u64, Vec<u8>)>, StoreFault> {
         let part = &self.0;
         let key = part.keys.of("dead");
@@ -407,12 +418,13 @@ impl Part {
         let Value::ServerError(error) = answer else {
             return Ok(answer);
         };
+        let is_forbidden = is_forbidden(&Value::ServerError(error.clone()));
         let error = RedisError::from(error);
         let says = error.detail().unwrap_or_default();
         let code = error.code().unwrap_or_default();
         Err(StoreFault(match code {
             "OOM" => "Redis is full (maxmemory) and takes no jobs; they wait here".to_owned(),
-            "NOPERM" => format!(
+            _ if is_forbidden => format!(
                 "Redis does not let this user work with the webhook queue ({says}): it needs {}",
                 REDIS_PURPOSE.commands
             ),
@@ -473,6 +485,14 @@ fn is_unknown_script(answer: &Value) -> bool {
         return false;
     };
     RedisError::from(error.clone()).kind() == ErrorKind::Server(ServerErrorKind::NoScript)
+}
+
+/// The user lacks a right, also where a script finds that out.
+fn is_forbidden(answer: &Value) -> bool {
+    let Value::ServerError(error) = answer else {
+        return false;
+    };
+    error.code() == "NOPERM" || error.details().is_some_and(|it| it.contains("ACL failure"))
 }
 
 fn odd() -> StoreFault {
