@@ -490,6 +490,22 @@ fn says(output: &std::process::Output) -> String {
     String::from_utf8_lossy(out).into_owned()
 }
 
+/// Each command that wants a letter says that there is none of this name.
+fn names_no_letter(node: &Server, id: &str) {
+    for verb in ["show", "retry", "drop"] {
+        let output = node.has_run(&["webhooks", "dead", verb, id]);
+        let told = String::from_utf8_lossy(&output.stderr);
+        let expected =
+            format!("there is no dead letter {id:?}; `sockudo webhooks dead list` shows them\n");
+        assert_eq!(
+            (&*told, output.status.code()),
+            (&*expected, Some(1)),
+            "{verb}"
+        );
+        assert!(output.stdout.is_empty(), "{verb} {id:?}");
+    }
+}
+
 /// Webhooks that were given up, found and called back by commands.
 pub(crate) fn dead_letters_are_called_back(config: &Config, sink: &mut WebhookSink) {
     let keys = json!({"webhooks": {"retry": {"attempts": 2}, "batching": {"enabled": false}}});
@@ -535,6 +551,11 @@ pub(crate) fn dead_letters_are_called_back(config: &Config, sink: &mut WebhookSi
         one["id"].as_str().expect("text"),
         two["id"].as_str().expect("text"),
     );
+    names_no_letter(&node, "nope");
+    for odd in ["0", "999999", "1.0", "1-x", "", "1;2", &format!("0{one}")] {
+        names_no_letter(&node, odd);
+    }
+    assert_eq!(list(), letters, "nothing became of those that are there");
     let shown = says(&node.has_run(&["webhooks", "dead", "show", two]));
     assert!(shown.contains("\"two\""), "{shown}");
     assert_eq!(

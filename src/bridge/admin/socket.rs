@@ -332,8 +332,12 @@ async fn settle_letters(
     which: Which,
     settle: Settle,
 ) -> Response {
-    // What is no number is the name of none.
-    let ids = which.id.map(|id| id.parse().into_iter().collect());
+    // What is no number, as the list has it, is the name of none.
+    let number = |id: String| {
+        let number = id.parse().ok();
+        number.filter(|it: &u64| it.to_string() == id)
+    };
+    let ids = which.id.map(|id| number(id).into_iter().collect());
     let ask = |waiter| AdminRequest::SettleLetters {
         ids,
         settle,
