@@ -490,13 +490,15 @@ fn with_places(in_flight_max: usize) -> MemoryQueue {
 }
 
 #[test]
-fn an_app_leaves_a_third_of_the_free_places_to_those_that_come_and_they_do_so_too() {
+fn an_app_leaves_a_third_of_the_places_and_at_least_one_to_those_that_come_and_they_do_so_too() {
     for (places, expected) in [
         (1, [1, 0, 0, 0]),
         (2, [1, 1, 0, 0]),
         (3, [2, 1, 0, 0]),
-        (5, [3, 1, 1, 0]),
-        (20, [13, 5, 1, 1]),
+        (4, [3, 1, 0, 0]),
+        (5, [4, 1, 0, 0]),
+        (6, [4, 1, 1, 0]),
+        (20, [14, 4, 1, 1]),
         (64, [43, 14, 5, 1]),
     ] {
         let mut queue = with_places(places);
@@ -510,6 +512,30 @@ fn an_app_leaves_a_third_of_the_free_places_to_those_that_come_and_they_do_so_to
         }
         assert_eq!(held, expected, "{places} places");
     }
+}
+
+#[test]
+fn of_few_places_the_last_free_one_is_for_an_app_that_has_none() {
+    let (slow, another, prompt) = (AppIndex(1), AppIndex(2), AppIndex(3));
+    let mut queue = with_places(5);
+    fill(&mut queue, slow, 100..200, 9, Millis(0));
+    let mut under_way = begin(&mut queue, Millis(0));
+    fill(&mut queue, another, 200..300, 9, Millis(0));
+    under_way.extend(begin(&mut queue, Millis(0)));
+    let held = [slow, another].map(|app| of_app(&under_way, app));
+    assert_eq!(held, [4, 1]);
+    // One of the four answers: the place stays free for whoever comes.
+    let (target, job) = under_way.remove(0);
+    queue.delivered(target, &job, Millis(1));
+    assert!(begin(&mut queue, Millis(1)).is_empty());
+    fill(&mut queue, prompt, 1..2, 200, Millis(1));
+    for _ in 0..200 {
+        let mut begun = begin(&mut queue, Millis(1));
+        assert_eq!((begun.len(), of_app(&begun, prompt)), (1, 1));
+        let (target, job) = begun.remove(0);
+        queue.delivered(target, &job, Millis(1));
+    }
+    assert!(begin(&mut queue, Millis(1)).is_empty());
 }
 
 #[test]

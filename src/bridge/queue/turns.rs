@@ -3,8 +3,8 @@
 //! Owns: the requests under way and the listed lanes of each app, and the order of the apps.
 //! May depend on: `bridge::queue`, `protocol::app`.
 //! Invariants: of the apps with listed lanes the one with the fewest requests under way has its turn, and of
-//! equals the one that had none for longest; an app has one request under way, or leaves free at least half as many
-//! places as it has; no step walks the apps.
+//! equals the one that had none for longest; an app that has some leaves a third of the places free, rounded down, and at
+//! least one; no step walks the apps.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -24,10 +24,20 @@ pub(super) struct Turns {
     listed: usize,
 }
 
-/// Who has `held` and begins another one leaves free at least half as many as it has then. The first one may always
-/// begin.
+/// Who has `held` jobs and takes another one leaves room for at least half as many as it has then. The first one may
+/// always be taken.
 pub(super) fn leaves_a_third(held: usize, free: usize) -> bool {
     free > 0 && (held == 0 || held + 1 < free * 2)
+}
+
+/// Who has `held` places and takes another one had not twice as many as are free. The last one is for an app that has
+/// none: where places are few, one app or two would have them all.
+fn leaves_places(held: usize, free: usize) -> bool {
+    match free {
+        0 => false,
+        1 => held == 0,
+        _ => held < free * 2,
+    }
 }
 
 /// Requests under way, the number of the last turn, and whose they are.
@@ -88,7 +98,7 @@ impl Turns {
 
     /// An app that has many requests under way leaves places to those that have few.
     pub(super) fn may_start(&self, app: AppIndex, places: usize) -> bool {
-        leaves_a_third(self.held(app), self.free(places))
+        leaves_places(self.held(app), self.free(places))
     }
 
     /// An app that has so few may have several requests under way to one target.
