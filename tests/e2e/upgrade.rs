@@ -230,14 +230,12 @@ fn sigusr2_upgrades_and_the_log_tells() {
     let mut server = Server::start(&Config::new(), 2);
     let mut alice = server.client("alice");
     server.signal(libc::SIGUSR2);
-    let log = eventually("the other process to serve", || {
+    let line = eventually("the old process to say that the other one serves", || {
         let log = server.log();
-        log.contains("taken over").then_some(log)
+        let mut lines = log.lines();
+        let line = lines.find(|line| line.contains("another process has taken over"));
+        line.map(str::to_owned)
     });
-    let line = log
-        .lines()
-        .find(|line| line.contains("another process has taken over"));
-    let line = line.expect("the old one says so");
     let pid = line
         .split("pid=")
         .nth(1)
