@@ -74,6 +74,9 @@ enum Wrong {
     Deaf(usize, Road),
     /// Deaf on the road of state before it came: it speaks only when it hears the others.
     Unheard(usize),
+    /// The process that took its place had been deaf on the road of state itself, less than a lease before: it
+    /// gives everybody one more.
+    Unsure(usize),
     /// Those of all nodes, at one stroke.
     AllDown,
     /// It was too slow, and lost events.
@@ -97,6 +100,7 @@ impl Wrong {
             | Self::Down(_, Road::State)
             | Self::Deaf(_, Road::State)
             | Self::Unheard(_)
+            | Self::Unsure(_)
             | Self::Wedged => false,
         }
     }
@@ -108,8 +112,8 @@ impl Wrong {
             Self::Split(groups) => groups[node] != groups[for_whom],
             // Whoever hears nothing takes nobody for dead.
             Self::AllDown | Self::Wedged | Self::Deaf(_, Road::State) => false,
-            // It was not there yet.
-            Self::Unheard(_) => false,
+            // It was not there yet, or is as before.
+            Self::Unheard(_) | Self::Unsure(_) => false,
             Self::Slow(_) | Self::Down(_, Road::Events) | Self::Deaf(_, Road::Events) => false,
         }
     }
@@ -124,6 +128,8 @@ impl Wrong {
             | Self::Deaf(it, Road::State) => *it == for_whom || self.silences(node, for_whom),
             Self::Unheard(it) => *it == node,
             Self::Split(_) => self.silences(node, for_whom),
+            // The process before has heard it.
+            Self::Unsure(_) => false,
             Self::Slow(_) | Self::Down(_, Road::Events) | Self::Deaf(_, Road::Events) => false,
         }
     }
@@ -139,6 +145,7 @@ impl Wrong {
             Self::AllDown
             | Self::Wedged
             | Self::Unheard(_)
+            | Self::Unsure(_)
             | Self::Slow(_)
             | Self::Down(_, Road::Events)
             | Self::Deaf(_, Road::Events) => false,
@@ -292,12 +299,27 @@ impl World {
         }
     }
 
+    /// Whether the process that is to take a node's place did not hear the others within the last lease.
+    pub(crate) fn follower_was_deaf(&self) -> bool {
+        let times = self.times();
+        let lately_ms = times.times.lease_ms + times.quiet_ms();
+        let deaf_at = self.nodes.follower_deaf_at();
+        deaf_at.is_some_and(|at| at.plus(lately_ms) > self.nodes.now())
+    }
+
+    /// It has taken it.
+    pub(crate) fn is_unsure(&mut self, node: usize) {
+        self.begins(Wrong::Unsure(node));
+        self.ends(&Wrong::Unsure(node));
+    }
+
     /// Something happens to the process that is to take a node's place: what is lost to it is lost to the
     /// node if it does so by now.
     pub(crate) fn follower_is_struck(&mut self, node: usize, is_silent: bool) {
         let spare = self.bus().spare();
         let road = *self.dice.pick(&Road::ALL);
         let (number, kept) = (self.dice.below(5), self.dice.below(4));
+        let now = self.nodes.now();
         let cluster = self.nodes.cluster.as_mut().expect("it is one");
         let (bus, dice) = (&mut cluster.bus, &mut self.dice);
         let what = match number {
@@ -316,6 +338,9 @@ impl World {
             _ => return,
         };
         cluster.hears_anew();
+        if road == Road::State {
+            cluster.follower_is_deaf(now);
+        }
         if is_silent {
             self.is(what, true);
         }

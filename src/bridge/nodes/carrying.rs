@@ -39,8 +39,9 @@ pub(super) struct Following {
     bytes: usize,
     /// Confirmed so far.
     proven: BTreeSet<Topic>,
-    /// A topic on which the others speak of themselves was lost after it was live.
-    was_deaf: bool,
+    /// Topics on which the others speak of themselves were lost after they were live: since when it hears them
+    /// again, or does not.
+    deaf_until: Option<Duration>,
     /// What the other process knew, once it has said so.
     carried: Option<Box<(Carried, ExchangeRecord)>>,
 }
@@ -114,7 +115,7 @@ impl Exchange {
             kept: VecDeque::new(),
             bytes: 0,
             proven: BTreeSet::new(),
-            was_deaf: false,
+            deaf_until: None,
             carried: None,
         };
         let mut exchange = Self::new(now, setup);
@@ -154,6 +155,9 @@ impl Exchange {
                 self.counters.batches_unkept += following.keep(now, topic, bytes);
             }
             News::Live(topics) => {
+                if !self.topics.is_state_live() {
+                    following.deaf_until = following.deaf_until.map(|_| now);
+                }
                 for topic in topics {
                     if !following.proven.insert(topic) {
                         following.kept.push_back(Kept::Anew(topic));
@@ -169,12 +173,16 @@ impl Exchange {
             News::Up(road) => tracing::info!(road = road.name(), "the bus is there"),
             News::Down(road) => {
                 tracing::warn!(road = road.name(), "the bus is gone; connecting again");
-                following.was_deaf |= road == Road::State;
+                if road == Road::State {
+                    following.deaf_until = Some(now);
+                }
                 self.topics.lose(road);
             }
             News::Lost(topics) => {
                 for topic in topics {
-                    following.was_deaf |= topic.road() == Road::State;
+                    if topic.road() == Road::State {
+                        following.deaf_until = Some(now);
+                    }
                     self.topics.lose_one(topic);
                 }
             }
@@ -301,6 +309,11 @@ impl Exchange {
         // said before was heard.
         let lease_ms = following.setup.times.lease_ms;
         let lease = Duration::from_millis(lease_ms - lease_ms / 4);
+        // What it missed longer ago the process before has heard, which is still for half a lease at most.
+        let whole_lease = Duration::from_millis(lease_ms);
+        let was_deaf = following
+            .deaf_until
+            .is_some_and(|until| now < until + whole_lease);
         for kept in following.kept {
             match kept {
                 Kept::Batch { at, topic, bytes } => {
@@ -317,13 +330,13 @@ impl Exchange {
             }
         }
         let is_live = self.topics.are_common_live();
-        if following.was_deaf {
+        if was_deaf {
             self.node.hears_peers(false);
         }
-        if following.was_deaf || !is_live {
+        if was_deaf || !is_live {
             self.node.listens(millis(now), false);
         }
-        if following.was_deaf && is_live {
+        if was_deaf && is_live {
             self.node.listens(millis(now), true);
         }
         self.listen_to_peers();

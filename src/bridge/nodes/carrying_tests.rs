@@ -419,6 +419,39 @@ fn a_bus_that_fails_before_it_takes_over_leaves_it_unproven_and_deaf_for_a_while
 }
 
 #[test]
+fn a_bus_that_failed_a_lease_before_it_takes_over_leaves_it_no_less_sure_of_the_others() {
+    let is_down = || News::Down(Road::State);
+    let is_lost = || News::Lost(vec![Topic::Nodes]);
+    let lease_ms = TIMES.lease_ms;
+    let cases: [(fn() -> News, u64, bool); 4] = [
+        (is_down, lease_ms - 50, false),
+        (is_down, lease_ms, true),
+        (is_lost, lease_ms - 50, false),
+        (is_lost, lease_ms, true),
+    ];
+    for (lost, ago_ms, is_fresh) in cases {
+        let mut scene = Scene::new();
+        scene.is_followed(2);
+        scene.brings(NEW, lost());
+        // It counts from when all are heard again.
+        scene.passes(10_000);
+        let topics = Topic::all().filter(|it| it.road() == Road::State);
+        scene.brings(NEW, News::Live(topics.collect()));
+        scene.passes(ago_ms);
+        let records = scene.carries();
+        scene.takes_over(&records).expect("the records are whole");
+        scene.passes(600);
+        let node = scene.exchanges[NEW].node();
+        assert_eq!(
+            node.is_fresh(),
+            is_fresh,
+            "{:?}, {ago_ms} ms before",
+            lost()
+        );
+    }
+}
+
+#[test]
 fn what_a_peer_said_before_it_ended_is_not_heard_again_whether_it_came_back_or_not() {
     for comes_back in [false, true] {
         let mut scene = Scene::new();

@@ -105,6 +105,13 @@ impl Cluster {
         }
     }
 
+    /// Nor what the others said of themselves.
+    pub(crate) fn follower_is_deaf(&mut self, now: Millis) {
+        if let Some(follower) = &mut self.follower {
+            follower.deaf_at = Some(now);
+        }
+    }
+
     /// Of the bus and these nodes.
     pub(crate) fn next_deadline(&self, nodes: impl Iterator<Item = usize>) -> Option<Millis> {
         let bridges = nodes.map(|node| self.bridges[node].due());
@@ -238,8 +245,11 @@ impl Nodes {
         let (bus, it) = (&mut cluster.bus, &mut self.all[node]);
         bus.advance(it.now, dice);
         let follower = cluster.follower.as_mut().filter(|it| it.node == node);
-        let has_followed =
-            follower.is_some_and(|follower| follower.bridge.turn(it, apps, bus, dice, all));
+        let has_followed = follower.is_some_and(|follower| {
+            let has_moved = follower.bridge.turn(it, apps, bus, dice, all);
+            follower.notes_what_it_hears(it.now);
+            has_moved
+        });
         cluster.bridges[node].turn(it, apps, bus, dice, all) || has_followed
     }
 }

@@ -31,6 +31,8 @@ pub(super) struct Follower {
     shards: u16,
     /// Since when it hears all that the process before hears.
     pub(super) proven_at: Option<Millis>,
+    /// When it heard the others not, or not yet again, of what it had heard.
+    pub(super) deaf_at: Option<Millis>,
     /// What it was told by that one, which is still.
     given: Option<Given>,
 }
@@ -43,6 +45,15 @@ struct Given {
 
 /// In which a node settles that waits for nobody.
 const ROUNDS_MAX: usize = 1_000;
+
+impl Follower {
+    /// After a turn of it.
+    pub(super) fn notes_what_it_hears(&mut self, now: Millis) {
+        if !self.bridge.exchange.is_proven([]) {
+            self.deaf_at = self.deaf_at.map(|_| now);
+        }
+    }
+}
 
 impl World {
     /// Another process begins to follow a node's, or takes its place at one stroke.
@@ -71,6 +82,11 @@ impl Nodes {
         followed.is_some_and(|node| self.condition(node) == Condition::Silent)
     }
 
+    /// When the process that follows heard the others not, or not yet again.
+    pub(crate) fn follower_deaf_at(&self) -> Option<Millis> {
+        self.cluster.as_ref()?.follower.as_ref()?.deaf_at
+    }
+
     /// Whether another process may begin to: the node serves, and its bus works.
     pub(crate) fn may_be_followed(&self, node: usize) -> bool {
         let cluster = self.cluster.as_ref().expect("nodes have others");
@@ -94,6 +110,7 @@ impl Nodes {
             bridge: Bridge::follow(seat, shards, exchange),
             shards,
             proven_at: None,
+            deaf_at: None,
             given: None,
         });
     }
@@ -153,6 +170,7 @@ impl Nodes {
         let it = &mut self.all[node];
         bus.advance(it.now, dice);
         follower.bridge.turn(it, apps, bus, dice, false);
+        follower.notes_what_it_hears(it.now);
         if follower
             .given
             .as_ref()

@@ -75,8 +75,12 @@ impl World {
             End::Taken | End::TakenAndDead => {}
         }
         self.nodes.gives(&self.plan.seed.apps);
+        let was_deaf = self.follower_was_deaf();
         self.nodes.is_taken_over(&self.plan, number);
         self.is_connected_anew(node);
+        if was_deaf {
+            self.is_unsure(node);
+        }
         if end == End::TakenAndDead && self.has_others(node) {
             self.dies(node);
         }
