@@ -1,7 +1,8 @@
 #!/bin/sh
 # Becomes systemd as the first process of name spaces of its own (pid, mount, network and such; see booted.rs), on this
-# host's files, of which none is changed: what is written goes to memory.
+# host's files, of which none is changed: what is written goes to memory. Exit status 77: this host does not allow it.
 set -eu
+trap 'exit 77' EXIT
 
 mount --make-rprivate /
 mount -t proc proc /proc
