@@ -420,19 +420,21 @@ fn a_bus_that_fails_before_it_takes_over_leaves_it_unproven_and_deaf_for_a_while
 
 #[test]
 fn a_bus_that_failed_a_lease_before_it_takes_over_leaves_it_no_less_sure_of_the_others() {
-    let is_down = || News::Down(Road::State);
-    let is_lost = || News::Lost(vec![Topic::Nodes]);
     let lease_ms = TIMES.lease_ms;
-    let cases: [(fn() -> News, u64, bool); 4] = [
-        (is_down, lease_ms - 50, false),
-        (is_down, lease_ms, true),
-        (is_lost, lease_ms - 50, false),
-        (is_lost, lease_ms, true),
-    ];
-    for (lost, ago_ms, is_fresh) in cases {
+    for (is_down, ago_ms, is_fresh) in [
+        (true, lease_ms - 50, false),
+        (true, lease_ms, true),
+        (false, lease_ms - 50, false),
+        (false, lease_ms, true),
+    ] {
+        let lost = match is_down {
+            true => News::Down(Road::State),
+            false => News::Lost(vec![Topic::Nodes]),
+        };
+        let case = format!("{lost:?}, {ago_ms} ms before");
         let mut scene = Scene::new();
         scene.is_followed(2);
-        scene.brings(NEW, lost());
+        scene.brings(NEW, lost);
         // It counts from when all are heard again.
         scene.passes(10_000);
         let topics = Topic::all().filter(|it| it.road() == Road::State);
@@ -442,12 +444,7 @@ fn a_bus_that_failed_a_lease_before_it_takes_over_leaves_it_no_less_sure_of_the_
         scene.takes_over(&records).expect("the records are whole");
         scene.passes(600);
         let node = scene.exchanges[NEW].node();
-        assert_eq!(
-            node.is_fresh(),
-            is_fresh,
-            "{:?}, {ago_ms} ms before",
-            lost()
-        );
+        assert_eq!(node.is_fresh(), is_fresh, "{case}");
     }
 }
 
