@@ -144,7 +144,7 @@ async fn a_planned_change_of_masters_takes_no_road_down() {
     let (mut alice, mut bob) = (start(&cluster), start(&cluster));
     bob.subscribes(Topic::all()).await;
     alice.is_up().await;
-    cluster.replicas[1].command(&["CLUSTER", "FAILOVER"]);
+    cluster.replicas[1].takes(&["CLUSTER", "FAILOVER"]);
     let mut lost = BTreeSet::new();
     while lost.is_empty() || bob.live.len() < 1_042 {
         match bob.next_but_up().await {

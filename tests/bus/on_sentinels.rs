@@ -36,6 +36,7 @@ async fn a_server_that_is_no_master_any_more_is_left() {
     let (mut alice, mut bob) = (Node::with(setup.clone()), Node::with(setup));
     bob.subscribes([Topic::Nodes]).await;
     alice.is_up().await;
+    bob.is_up().await;
     alice.publishes(Topic::Nodes, 1);
     assert_eq!(bob.hears_until(Topic::Nodes, 1).await, [1]);
 

@@ -151,6 +151,20 @@ impl Redis {
         answer
     }
 
+    /// Runs a command that a server refuses for a moment, as a replica that connects to its master anew does.
+    #[allow(dead_code, reason = "not every binary of tests has such servers")]
+    pub(crate) fn takes(&mut self, words: &[&str]) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let answer = self.ask(words).expect("Redis answers");
+            if !answer.starts_with('-') {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{words:?}: {answer}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     /// One answer as it comes, without the last line break; that of AUTH is left out.
     fn ask(&self, words: &[&str]) -> std::io::Result<String> {
         let mut stream = TcpStream::connect(self.address)?;
