@@ -1,7 +1,7 @@
 //! The last events of cache channels in a Redis that nodes share.
 //!
 //! Owns: `KeptStore`, `Writes`.
-//! May depend on: `bridge::{adapter, message, redis_commands, run}`, `config`, tokio.
+//! May depend on: `bridge::{adapter, log_limit, message, redis_commands, run}`, `config`, tokio.
 //! Invariants: of a channel what was said last is written last; what waits to be written has a bound in
 //! bytes, and is what a question is answered with; a client never hears of the store's trouble: what
 //! cannot be had is a miss.
@@ -18,12 +18,14 @@ use std::{
 };
 
 use redis::{Cmd, Pipeline, Value};
+use shards::application::Millis;
 use tokio::task::JoinSet;
 
 use super::{
     adapter::BusError,
     apps::entry::AppEntry,
     link::ShardLink,
+    log_limit::LogLimit,
     message::{Found, FoundEvent, FromBridge, KeepEvent, KeptName},
     nodes::told::home_of,
     redis_cluster_setup::cluster_redis,
@@ -52,8 +54,9 @@ pub(super) struct KeptStore {
     refuses: Option<String>,
     /// It answers questions with an error.
     refuses_reads: bool,
-    late_reads: LateTold,
-    late_writes: LateTold,
+    late_reads: LogLimit,
+    late_writes: LogLimit,
+    started: Instant,
     asks: usize,
     tasks: JoinSet<Reached>,
     counters: KeptCounters,
@@ -120,8 +123,9 @@ impl KeptStore {
             resumes: None,
             refuses: None,
             refuses_reads: false,
-            late_reads: LateTold::default(),
-            late_writes: LateTold::default(),
+            late_reads: LogLimit::once_a_minute(),
+            late_writes: LogLimit::once_a_minute(),
+            started: Instant::now(),
             asks: 0,
             tasks: JoinSet::new(),
             counters: KeptCounters::default(),
@@ -291,7 +295,7 @@ impl KeptStore {
                             self.takes_again();
                         }
                         Err(fault) => {
-                            self.unwritten_for(now, &fault);
+                            self.tell_late_write(now, &fault);
                             self.resumes = Some(now + AGAIN_AFTER);
                             self.counters.writes_lost += self.writes.put_back(key, write);
                         }
@@ -311,7 +315,7 @@ impl KeptStore {
             Reached::Read { name, result } => {
                 self.asks -= 1;
                 if let Err(fault) = &result {
-                    self.unread_for(now, fault);
+                    self.tell_late_read(now, fault);
                 }
                 let found = self.read(result);
                 Some(found_event(*name, found))
@@ -330,43 +334,33 @@ impl KeptStore {
     }
 
     /// A server that is slow is not gone: nobody else says so.
-    fn unread_for(&mut self, now: Instant, fault: &CommandFault) {
-        let CommandFault::Unknown(error) = fault else {
-            return; // Whoever connects tells.
-        };
-        if let Some(suppressed) = self.late_reads.allow(now) {
-            let (key, within_ms) = ("cache.driver", ASK_WITHIN.as_millis());
-            let (role, backend) = ("cache", self.backend);
-            tracing::warn!(
-                role,
-                backend,
-                key,
-                within_ms,
-                suppressed,
-                error,
-                "the cache answers too late: events that it has are missed"
-            );
+    fn tell_late_read(&mut self, now: Instant, fault: &CommandFault) {
+        if let CommandFault::Unknown(error) = fault
+            && let Some(suppressed) = self.late_reads.allow(self.since_start(now))
+        {
+            let what = "the cache answers too late: events that it has are missed";
+            self.tell_late(what, ASK_WITHIN, suppressed, error);
         }
     }
 
-    /// The same of a load.
-    fn unwritten_for(&mut self, now: Instant, fault: &CommandFault) {
-        let CommandFault::Unknown(error) = fault else {
-            return;
-        };
-        if let Some(suppressed) = self.late_writes.allow(now) {
-            let (key, within_ms) = ("cache.driver", WRITE_WITHIN.as_millis());
-            let (role, backend) = ("cache", self.backend);
-            tracing::warn!(
-                role,
-                backend,
-                key,
-                within_ms,
-                suppressed,
-                error,
-                "the cache answers too late: events wait to be written"
-            );
+    fn tell_late_write(&mut self, now: Instant, fault: &CommandFault) {
+        if let CommandFault::Unknown(error) = fault
+            && let Some(suppressed) = self.late_writes.allow(self.since_start(now))
+        {
+            let what = "the cache answers too late: events wait to be written";
+            self.tell_late(what, WRITE_WITHIN, suppressed, error);
         }
+    }
+
+    fn tell_late(&self, what: &str, within: Duration, suppressed: u64, error: &str) {
+        let (role, backend, key) = ("cache", self.backend, "cache.driver");
+        let within_ms = within.as_millis();
+        tracing::warn!(role, backend, key, within_ms, suppressed, error, "{what}");
+    }
+
+    fn since_start(&self, now: Instant) -> Millis {
+        let since = now.saturating_duration_since(self.started);
+        Millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
 
     fn refused(&mut self, code: &str) {
@@ -432,26 +426,6 @@ impl KeptStore {
         };
         counters.hits += 1;
         Found::Text(text.into_boxed_slice(), left_ms)
-    }
-}
-
-/// When it was last told that an answer did not come in time.
-#[derive(Debug, Default)]
-struct LateTold {
-    told: Option<Instant>,
-    suppressed: u64,
-}
-
-impl LateTold {
-    /// `Some` if it is to be told now, with how often it was not.
-    fn allow(&mut self, now: Instant) -> Option<u64> {
-        let is_new = |told: Instant| now.saturating_duration_since(told) >= LATE_TOLD_EVERY;
-        if !self.told.is_none_or(is_new) {
-            self.suppressed += 1;
-            return None;
-        }
-        self.told = Some(now);
-        Some(std::mem::take(&mut self.suppressed))
     }
 }
 
@@ -615,7 +589,6 @@ const PURPOSE: Purpose = Purpose {
 /// A subscription waits no longer either.
 const ASK_WITHIN: Duration = Duration::from_millis(500);
 const WRITE_WITHIN: Duration = Duration::from_secs(2);
-const LATE_TOLD_EVERY: Duration = Duration::from_secs(60);
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
 const REFUSED_FOR: Duration = Duration::from_secs(1);
 /// Channels that are looked for at the same time.
@@ -662,23 +635,6 @@ mod tests {
             .map(|(key, write)| (key.as_str(), &write.frame[2..]))
             .collect();
         assert_eq!(texts, [("b", &b"4"[..]), ("a", &b"3"[..])]);
-    }
-
-    #[test]
-    fn that_answers_come_too_late_is_told_once_a_minute_with_what_was_left_out() {
-        let began = Instant::now();
-        let mut told = LateTold::default();
-        for (second, expected) in [
-            (0, Some(0)),
-            (1, None),
-            (59, None),
-            (60, Some(2)),
-            (119, None),
-            (240, Some(1)),
-        ] {
-            let now = began + Duration::from_secs(second);
-            assert_eq!(told.allow(now), expected, "{second} s");
-        }
     }
 
     #[test]

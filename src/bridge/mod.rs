@@ -25,6 +25,7 @@ pub mod handover;
 mod kept_store;
 mod largest;
 pub mod link;
+mod log_limit;
 pub mod message;
 mod nats_setup;
 pub mod nodes;

@@ -3,7 +3,7 @@
 //!
 //! Owns: `Exchange`: the cluster's protocol, which topics shards wish for and which are live, whose
 //! webhooks this node tells; `Command`.
-//! May depend on: `bridge::{adapter::news, apps, message}`, `cluster`, `protocol`. Not on a bus, a
+//! May depend on: `bridge::{adapter::news, apps, log_limit, message}`, `cluster`, `protocol`. Not on a bus, a
 //! clock, or the configuration.
 //! Invariants: a topic is told live only after the bus confirmed it, and never after its road went down.
 
@@ -26,6 +26,7 @@ use crate::{
     bridge::{
         adapter::news::{News, Refused},
         apps::AppTable,
+        log_limit::LogLimit,
         message::{
             FromBridge, KeptEvent, KeptName, NodeEvent, NodeState, Spent, StateChange, TopicWish,
             UserOfNodes,
@@ -82,12 +83,14 @@ pub struct Exchange {
     pub(super) apps_have_changed: bool,
     pub(super) shards: u16,
     /// Batches of another `cluster.secret` of which the log knows, and since when.
-    strangers_told: Option<(u64, Duration)>,
+    /// How many messages with another secret were told of.
+    strangers: u64,
+    strangers_told: LogLimit,
     pub(super) counters: Counters,
 }
 
-/// Whoever sends them goes on.
-const STRANGERS_TOLD_EVERY: Duration = Duration::from_secs(60);
+/// Nodes that are asked for a channel's last event where they may not have heard the same ones.
+const KEEPERS_MAX: usize = 8;
 
 /// What is needed to start.
 #[derive(Clone, Debug)]
@@ -137,7 +140,8 @@ impl Exchange {
             apps_have_changed: false,
             node: Node::listening(millis(now), node, name),
             shards,
-            strangers_told: None,
+            strangers: 0,
+            strangers_told: LogLimit::once_a_minute(),
             counters: Counters::default(),
         }
     }
@@ -532,9 +536,9 @@ impl Exchange {
             counters.batches_without_mac,
         );
         let count = wrong_mac + no_mac;
-        let is_new = |(told, at): (u64, Duration)| count > told && now >= at + STRANGERS_TOLD_EVERY;
-        if count > 0 && self.strangers_told.is_none_or(is_new) {
-            self.strangers_told = Some((count, now));
+        // Whoever sends them goes on.
+        if count > self.strangers && self.strangers_told.allow(millis(now)).is_some() {
+            self.strangers = count;
             tracing::warn!(
                 wrong_mac,
                 no_mac,

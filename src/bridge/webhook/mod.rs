@@ -2,7 +2,7 @@
 //!
 //! Owns: which target gets which event, attempts under way, what is told of them; `shared` has the parts of
 //! a queue that nodes share, `account` what became of jobs, `heritage` what one process gives the next.
-//! May depend on: `bridge::{apps, message, queue}`, `config`, `protocol`, tokio.
+//! May depend on: `bridge::{apps, log_limit, message, queue}`, `config`, `protocol`, tokio.
 //! Invariants: an event is delivered at least once or counted as dead; a slow target delays no
 //! other; nothing here waits while the bridge has other work.
 
@@ -47,6 +47,7 @@ use self::{
 use super::{
     alarm::Alarm,
     apps::{AppChange, AppTable},
+    log_limit::LogLimit,
     message::WebhookEvent,
     queue::{
         Job, QueueSettings, TargetId,
@@ -126,7 +127,7 @@ impl Webhooks {
             expected: Expected::default(),
             alarm: Alarm::default(),
             started,
-            told: LogLimit::default(),
+            told: LogLimit::new(10, 10_000),
         }
     }
 
@@ -477,33 +478,6 @@ pub(super) fn wall_ms() -> u64 {
     since.map_or(0, |since| {
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     })
-}
-
-/// Keeps targets that go up and down from filling the disk.
-#[derive(Debug, Default)]
-struct LogLimit {
-    window: Millis,
-    lines: u32,
-    suppressed: u32,
-}
-
-impl LogLimit {
-    const WINDOW_MS: u64 = 10_000;
-    const LINES_MAX: u32 = 10;
-
-    /// `Some` if a line may be written, with the number of those left out before it.
-    fn allow(&mut self, now: Millis) -> Option<u32> {
-        if now.since(self.window) >= Self::WINDOW_MS {
-            self.window = now;
-            self.lines = 0;
-        }
-        if self.lines >= Self::LINES_MAX {
-            self.suppressed += 1;
-            return None;
-        }
-        self.lines += 1;
-        Some(std::mem::take(&mut self.suppressed))
-    }
 }
 
 /// The bits of the kinds that any webhook of an app wants.
