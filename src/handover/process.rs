@@ -39,9 +39,9 @@ const DESCRIPTOR: &str = "0";
 /// Makes a keeper of the process that finds it. No `SOCKUDO_`: an older binary, which knows no keepers, would warn of it.
 const KEEPER: &str = "HANDOVER_KEEPER";
 
-/// A process that is killed is gone by then, unless the kernel holds it.
+/// A process that is killed is gone by then, unless the kernel holds it; the bridge stands still meanwhile.
 const ENDS_WITHIN: Timespec = Timespec {
-    tv_sec: 10,
+    tv_sec: 3,
     tv_nsec: 0,
 };
 
@@ -168,7 +168,8 @@ impl Successor {
         self.kept = raw.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
     }
 
-    /// Kills it, if it has not ended by itself, and says how it ended. Its copies of our sockets are gone then.
+    /// Kills it, if it has not ended by itself, and says how it ended. Its copies of our sockets are gone then, or go
+    /// with it where the kernel holds it (`None`).
     pub fn end(&mut self) -> Option<ExitStatus> {
         let mut child = self.child.take()?;
         if let Some(kept) = &self.kept {
@@ -183,7 +184,10 @@ impl Successor {
             return Some(status);
         }
         _ = child.kill(); // Fails for one that has ended just now.
-        child.wait().ok()
+        if let Ok(killed) = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
+            has_ended_within(&killed, &ENDS_WITHIN);
+        }
+        child.try_wait().ok().flatten()
     }
 
     /// By `end`.
