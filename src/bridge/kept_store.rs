@@ -27,7 +27,7 @@ use super::{
     link::ShardLink,
     log_limit::LogLimit,
     message::{Found, FoundEvent, FromBridge, KeepEvent, KeptName},
-    nodes::told::home_of,
+    nodes::told::{Told, home_of},
     redis_cluster_setup::cluster_redis,
     redis_commands::{CommandFault, Purpose, RedisCommands},
     redis_setup::one_redis,
@@ -542,7 +542,9 @@ impl<L: ShardLink> Bridge<L> {
     /// `found` is what is known without them.
     fn ask_nodes_for_kept(&mut self, name: KeptName, found: Found) {
         if let Some(nodes) = self.nodes.as_mut().filter(|_| name.is_elsewhere) {
-            nodes.ask_kept(&self.apps, &name);
+            let mut told = Told::new();
+            nodes.ask_kept(&self.apps, &name, &mut told);
+            self.tell(told);
         } else {
             let (_, found) = found_event(name, found);
             self.tell_found(found);
@@ -566,7 +568,7 @@ impl<L: ShardLink> Bridge<L> {
             return;
         };
         match found.found {
-            Found::Text(..) => self.tell_found(found),
+            Found::Text(..) | Found::Asked(_) => self.tell_found(found),
             Found::Nothing | Found::Unknown => self.ask_nodes_for_kept(name, found.found),
         }
     }

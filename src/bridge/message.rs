@@ -275,6 +275,8 @@ pub struct KeptName {
     pub channel: Arc<str>,
     /// Another node has said that it keeps it.
     pub is_elsewhere: bool,
+    /// Some nodes may not have heard the last one.
+    pub is_doubted: bool,
 }
 
 impl KeptName {
@@ -312,14 +314,16 @@ pub struct FoundEvent {
     pub found: Found,
 }
 
-/// An answer of the shared cache.
+/// An answer of the bridge to a question for a channel's last event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
     /// The event as JSON, whoever wrote it, and for how many milliseconds it is kept.
     Text(Box<[u8]>, u64),
     Nothing,
-    /// It did not answer, or not so that it could be understood.
+    /// Nobody answers, or not so that it could be understood.
     Unknown,
+    /// So many other nodes were asked, more than one: each answers for itself, or dies.
+    Asked(usize),
 }
 
 /// A channel's last event on its way between nodes.

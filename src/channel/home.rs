@@ -92,6 +92,10 @@ struct Kept {
     event: Event,
     expires_at: Millis,
     number: u64,
+    /// When it was known to be the last one.
+    known_at: Millis,
+    /// From another's answer: who answers later may know a newer one.
+    is_answer: bool,
 }
 
 impl Kept {
@@ -349,6 +353,18 @@ impl Home {
         Some((&kept.event, kept.expires_at.since(now)))
     }
 
+    /// The last event was kept before `since`, up to which others may have published unheard.
+    pub fn doubts_kept(&self, since: Millis) -> bool {
+        let kept = self.kept.as_ref();
+        kept.is_some_and(|kept| kept.known_at < since)
+    }
+
+    /// The last event is what another node has answered, at `since` or later.
+    pub fn is_answer_since(&self, since: Millis) -> bool {
+        let kept = self.kept.as_ref();
+        kept.is_some_and(|kept| kept.is_answer && kept.known_at >= since)
+    }
+
     /// The frame that tells of the roster, on a presence channel.
     pub(super) fn roster_frame(
         &mut self,
@@ -433,9 +449,18 @@ impl Home {
             event,
             expires_at: now.plus(rules.kept_ms),
             number,
+            known_at: now,
+            is_answer: false,
         };
         let before = self.kept.replace(Box::new(kept));
         before.map(|before| before.bytes())
+    }
+
+    /// Others were asked for the last event: the one that is kept now is the newest of which they know.
+    pub(super) fn confirm_kept(&mut self, now: Millis) {
+        if let Some(kept) = &mut self.kept {
+            (kept.known_at, kept.is_answer) = (now, true);
+        }
     }
 
     /// About the bytes that the kept event holds; 0 without one.

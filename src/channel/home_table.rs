@@ -313,6 +313,13 @@ impl HomeTable {
         self.note_news(at);
     }
 
+    /// Others were asked for the channel's last event, and have answered or not.
+    pub fn confirm_kept(&mut self, at: HomeRef, now: Millis) {
+        if let Some(home) = self.rows.get_mut(at.0) {
+            home.confirm_kept(now);
+        }
+    }
+
     /// The next entry with something due, if any.
     pub fn pop_due(&mut self, now: Millis) -> Option<HomeRef> {
         while let Some(Reverse((at_ms, at))) = self.due.peek().copied() {

@@ -283,10 +283,15 @@ impl Holdings {
         at.map_or(0, |at| part(&self.parts, place.partition).row(at).sum())
     }
 
-    /// One of those who hold something there: who has it for longest.
-    pub(super) fn first_holder(&self, place: Place<'_>) -> Option<Holder> {
-        let row = part(&self.parts, place.partition).row(self.find(place)?);
-        Some(row.first).filter(|first| *first != Holder::NONE)
+    /// Those who count something there: first who has it for longest.
+    pub(super) fn holders(&self, place: Place<'_>) -> impl Iterator<Item = Holder> {
+        let at = self.find(place);
+        let row = at.map(|at| part(&self.parts, place.partition).row(at));
+        row.into_iter().flat_map(|row| {
+            let first = Some(row.first).filter(|first| *first != Holder::NONE);
+            let more = row.more.iter().flat_map(|more| more.iter());
+            first.into_iter().chain(more.map(|(holder, _)| *holder))
+        })
     }
 
     fn find(&self, place: Place<'_>) -> Option<usize> {

@@ -282,13 +282,20 @@ impl Node {
         self.drafts.push(Topic::Nodes, &Entry::Spent(spent))
     }
 
-    /// Asks a node that keeps the channel's last event for it. False: nobody is known to.
-    pub fn ask_kept(&mut self, partition: Partition, app: &str, channel: &str) -> bool {
-        let Some(of) = self.state.keeper(partition, app, channel) else {
-            return false;
-        };
-        self.say(Topic::Nodes, &Entry::KeptAsk(KeptAsk { of, app, channel }));
-        true
+    /// Asks nodes that keep the channel's last event for it, so many at most. How many there are.
+    pub fn ask_kept(
+        &mut self,
+        partition: Partition,
+        app: &str,
+        channel: &str,
+        count_max: usize,
+    ) -> usize {
+        let keepers = self.state.keepers(partition, app, channel, count_max);
+        for of in &keepers {
+            let of = *of;
+            self.say(Topic::Nodes, &Entry::KeptAsk(KeptAsk { of, app, channel }));
+        }
+        keepers.len()
     }
 
     /// Answers whoever asked for a channel's last event.

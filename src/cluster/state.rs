@@ -170,20 +170,24 @@ impl State {
         self.view.work(&mut self.apps, limit, tell)
     }
 
-    /// A peer that keeps the last event of a channel.
-    pub(super) fn keeper(
+    /// So many at most of the peers that keep the last event of a channel.
+    pub(super) fn keepers(
         &mut self,
         partition: Partition,
         app: &str,
         channel: &str,
-    ) -> Option<Identity> {
-        let app = self.apps.intern(app)?;
-        self.view.keeper(Place {
+        count_max: usize,
+    ) -> Vec<Identity> {
+        let Some(app) = self.apps.intern(app) else {
+            return Vec::new();
+        };
+        let place = Place {
             partition,
             space: Space::Kept,
             app,
             name: Text::Plain(channel),
-        })
+        };
+        self.view.keepers(place).take(count_max).collect()
     }
 
     /// Partitions of a peer of which something is missing here.

@@ -341,12 +341,13 @@ impl View {
         }
     }
 
-    /// A peer that keeps the channel's last event.
-    pub(super) fn keeper(&self, place: Place<'_>) -> Option<Identity> {
-        let seat = self.holdings.first_holder(place)?.seat();
-        let mut replicas = self.replicas.values();
-        let replica = replicas.find(|it| it.seat == Some(seat))?;
-        Some(replica.identity)
+    /// Peers that keep the channel's last event: first who does for longest.
+    pub(super) fn keepers(&self, place: Place<'_>) -> impl Iterator<Item = Identity> {
+        self.holdings.holders(place).filter_map(|holder| {
+            let mut replicas = self.replicas.values();
+            let replica = replicas.find(|it| it.seat == Some(holder.seat()))?;
+            Some(replica.identity)
+        })
     }
 
     /// Partitions of a peer of which something is missing.

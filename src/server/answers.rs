@@ -176,7 +176,7 @@ impl ShardServer {
             FromBridge::Spent(spent) => self.on_spent_elsewhere(turn.now(), spent),
             FromBridge::Terminate(user) => self.on_node_terminates(turn, *user),
             FromBridge::Owned(owned) => self.on_owned(turn, *owned),
-            FromBridge::TopicsLive(topics) => self.on_topics_live(&topics),
+            FromBridge::TopicsLive(topics) => self.on_topics_live(turn.now(), &topics),
             FromBridge::TopicsLost => self.on_topics_lost(),
             FromBridge::Export => self.begin_export(),
             FromBridge::Import(import) => self.import(turn, *import),

@@ -4,9 +4,13 @@
 //! May depend on: `bridge::message`, `channel`, `server::{home, message, topics}`.
 //! Invariants: a subscription waits for half a second at most, and once, and no answer of the bus is waited
 //! for while the node comes to rest; while one waits its topic is wanted, since the answer comes on it; what
-//! was published here since the question is newer than the answer.
+//! was published here since the question is newer than the answer; an event is in doubt while it was kept before
+//! its topic was live: others may know a newer one, and the newest is the one that is kept for longest.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+};
 
 use shards::{
     application::{Millis, Waiter},
@@ -17,7 +21,7 @@ use super::{ServerTurn, ShardServer, message::JoinQuestion, topics::JOINS_MAX};
 use crate::{
     bridge::message::{Found, FoundEvent, KeepEvent, KeptEvent, KeptName, ToBridge},
     channel::{
-        home::{Event, HomeRef, Rules},
+        home::{Event, Home, HomeRef, Rules},
         names::NameKey,
     },
     protocol::{app::AppIndex, name::ChannelKind, outgoing},
@@ -26,6 +30,8 @@ use crate::{
 
 /// For so long a subscription waits for another node's answer.
 const ASK_MS: u64 = 500;
+/// For so long after another node's answer a third one's may be the newer one.
+const ANSWERS_DIFFER_MS: u64 = 5_000;
 
 /// Channels whose last event is asked for.
 #[derive(Clone, Default)]
@@ -40,6 +46,8 @@ struct Asked {
     until: Millis,
     /// The last event that was known here then.
     known: Option<Arc<[u8]>>,
+    /// Of other nodes, as far as is known.
+    answers_left: usize,
     joins: Vec<(Waiter, JoinQuestion)>,
 }
 
@@ -67,6 +75,22 @@ impl KeptAsks {
         known.is_some_and(|known| Arc::ptr_eq(known, now_known))
     }
 
+    /// So many nodes were asked.
+    fn awaits(&mut self, app: AppIndex, channel: &Arc<str>, answers: usize) {
+        if let Some(asked) = self.asked.get_mut(&(app, Arc::clone(channel))) {
+            asked.answers_left = answers;
+        }
+    }
+
+    /// One more has answered. True: no other answer is awaited.
+    fn is_answered(&mut self, app: AppIndex, channel: &Arc<str>) -> bool {
+        let asked = self.asked.get_mut(&(app, Arc::clone(channel)));
+        asked.is_none_or(|asked| {
+            asked.answers_left = asked.answers_left.saturating_sub(1);
+            asked.answers_left == 0
+        })
+    }
+
     /// A channel that has waited for long enough.
     fn late(&self, now: Millis) -> Option<(AppIndex, Arc<str>)> {
         let late = self.asked.iter().find(|(_, asked)| asked.until <= now);
@@ -91,9 +115,11 @@ impl ShardServer {
         let is_cache = ChannelKind::of(&question.channel).is_cache();
         let is_missing = home.map_or(is_cache, |home| home.misses_kept(turn.now()));
         let is_unheard = home.is_none_or(|home| home.subscriptions() == 0);
+        let is_doubted = home.is_some_and(|home| self.doubts_kept(home));
         let is_shared = self.settings.shares_events && self.apps.get(app).is_some();
-        let may_be_newer = is_shared && is_cache && (is_missing || is_unheard);
-        let is_asked_for = may_be_newer || (is_missing && is_elsewhere);
+        let may_be_newer = is_shared && is_cache && (is_missing || is_unheard || is_doubted);
+        let is_elsewhere = is_elsewhere && (is_missing || is_doubted);
+        let is_asked_for = may_be_newer || is_elsewhere;
         if question.has_asked || !is_asked_for {
             return Some((to, question));
         }
@@ -101,32 +127,50 @@ impl ShardServer {
             question.is_unanswered = true;
             return Some((to, question));
         }
-        let known = home.and_then(|home| home.kept(turn.now()));
-        let known = known.map(|(event, _)| Arc::clone(&event.frame));
         question.has_asked = true;
-        let name = (app, Arc::clone(&question.channel));
-        if !self.kept_asks.asked.contains_key(&name) {
-            let ask = ToBridge::KeptAsk(Box::new(KeptName {
-                app,
-                partition: key.partition,
-                channel: Arc::clone(&question.channel),
-                is_elsewhere: is_missing && is_elsewhere,
-            }));
-            if turn.to_bridge(ask).is_err() {
-                question.is_unanswered = true;
-                return Some((to, question));
+        let name = KeptName {
+            app,
+            partition: key.partition,
+            channel: Arc::clone(&question.channel),
+            is_elsewhere,
+            is_doubted,
+        };
+        let Some(asked) = self.ask_kept(turn, name, at) else {
+            question.is_unanswered = true;
+            return Some((to, question));
+        };
+        asked.joins.push((to, question));
+        self.kept_asks.joins += 1;
+        self.topics.used(key.partition, true);
+        None
+    }
+
+    /// Asks for a channel's last event, unless it is asked for already; `None` where there is no room.
+    fn ask_kept(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        name: KeptName,
+        at: Option<HomeRef>,
+    ) -> Option<&mut Asked> {
+        let known = at.and_then(|at| self.homes.get(at)?.kept(turn.now()));
+        let known = known.map(|(event, _)| Arc::clone(&event.frame));
+        match self
+            .kept_asks
+            .asked
+            .entry((name.app, Arc::clone(&name.channel)))
+        {
+            Entry::Occupied(asked) => Some(asked.into_mut()),
+            Entry::Vacant(place) => {
+                turn.to_bridge(ToBridge::KeptAsk(Box::new(name))).ok()?;
+                turn.keep_ticking(true);
+                Some(place.insert(Asked {
+                    until: turn.now().plus(ASK_MS),
+                    known,
+                    answers_left: 1,
+                    joins: Vec::new(),
+                }))
             }
         }
-        self.topics.used(key.partition, true);
-        self.kept_asks.joins += 1;
-        let asked = self.kept_asks.asked.entry(name).or_insert_with(|| Asked {
-            until: turn.now().plus(ASK_MS),
-            known,
-            joins: Vec::new(),
-        });
-        asked.joins.push((to, question));
-        turn.keep_ticking(true);
-        None
     }
 
     /// Subscriptions to the channel wait no longer.
@@ -165,6 +209,11 @@ impl ShardServer {
         }
     }
 
+    /// Others may have published unheard since it was kept.
+    fn doubts_kept(&self, home: &Home) -> bool {
+        home.doubts_kept(self.topics.live_since(home.key.partition))
+    }
+
     /// Home: another node asks for the last event.
     pub(super) fn on_kept_ask(&mut self, turn: &mut impl ServerTurn, name: KeptName) {
         turn.spend(Work::MESSAGE);
@@ -192,8 +241,8 @@ impl ShardServer {
         self.counters.bridge_full[2] += u64::from(!is_told);
     }
 
-    /// Home: a last event that somebody has asked for. Whoever has one already keeps that: it came with
-    /// the channel's other events.
+    /// Home: a last event that somebody has asked for. Whoever has one that is in no doubt keeps that: it came
+    /// with the channel's other events.
     pub(super) fn on_kept(&mut self, turn: &mut impl ServerTurn, kept: KeptEvent) {
         turn.spend(Work::EVENT);
         let KeptEvent {
@@ -207,12 +256,8 @@ impl ShardServer {
         let is_wanted = keeps && self.apps.get(app).is_some();
         let hash = self.name_hasher.hash(&channel);
         let at = self.homes.find(app, &channel, hash).filter(|_| is_wanted);
-        let has_none = |at| {
-            self.homes
-                .get(at)
-                .is_some_and(|it| it.misses_kept(turn.now()))
-        };
-        if let Some(at) = at.filter(|at| has_none(*at)) {
+        let is_newer = at.is_some_and(|at| self.is_newer(turn.now(), at, left_ms, &frame));
+        if let Some(at) = at.filter(|_| is_newer) {
             // Whatever a bus brings, clients get whole frames.
             let Some(event) = event_of(&frame) else {
                 self.counters.node_events_refused += 1;
@@ -222,7 +267,28 @@ impl ShardServer {
             debug_assert_eq!(self.homes.get(at).map(|it| it.key), Some(key));
             self.keep_for(turn, app, at, event, left_ms);
         }
-        self.release_kept(turn, app, &channel, true);
+        if let Some(at) = at
+            && let Some(home) = self.homes.get(at)
+            && (is_newer || self.doubts_kept(home))
+        {
+            self.homes.confirm_kept(at, turn.now());
+        }
+        if self.kept_asks.is_answered(app, &channel) {
+            self.release_kept(turn, app, &channel, true);
+        }
+    }
+
+    /// Another node's last event is to be kept here. Of several that answer each may know a newer one.
+    fn is_newer(&self, now: Millis, at: HomeRef, left_ms: u64, frame: &Arc<[u8]>) -> bool {
+        let Some(home) = self.homes.get(at) else {
+            return false;
+        };
+        let Some((known, known_left_ms)) = home.kept_for(now) else {
+            return home.misses_kept(now);
+        };
+        let asked_since = Millis(now.0.saturating_sub(ANSWERS_DIFFER_MS));
+        let is_open = self.doubts_kept(home) || home.is_answer_since(asked_since);
+        is_open && left_ms > known_left_ms && known.frame != *frame
     }
 
     fn keep_for(
@@ -264,7 +330,8 @@ impl ShardServer {
         self.counters.bridge_full[2] += u64::from(!is_told);
     }
 
-    /// Home: what the shared cache has of a channel. Whoever wrote it, clients get an event of this channel.
+    /// Home: what the shared cache has of a channel, or how many nodes were asked. Whoever wrote it, clients get
+    /// an event of this channel.
     pub(super) fn on_found(&mut self, turn: &mut impl ServerTurn, found: FoundEvent) {
         turn.spend(Work::EVENT);
         let FoundEvent {
@@ -273,6 +340,9 @@ impl ShardServer {
             channel,
             found,
         } = found;
+        if let Found::Asked(count) = found {
+            return self.kept_asks.awaits(app, &channel, count);
+        }
         let hash = self.name_hasher.hash(&channel);
         let at = self.homes.find(app, &channel, hash);
         let home = at.and_then(|at| self.homes.get(at));
@@ -281,6 +351,10 @@ impl ShardServer {
             known.is_none_or(|(event, _)| self.kept_asks.is_as_asked(app, &channel, &event.frame));
         let is_wanted = is_newest && self.settings.shares_events && self.apps.get(app).is_some();
         let is_answered = found != Found::Unknown;
+        let is_alone = found == Found::Nothing && home.is_some_and(|home| self.doubts_kept(home));
+        if let Some(at) = at.filter(|_| is_alone) {
+            self.homes.confirm_kept(at, turn.now());
+        }
         if let Found::Text(text, left_ms) = found
             && is_wanted
         {

@@ -8,7 +8,10 @@
 
 use std::collections::VecDeque;
 
-use shards::{application::Waiter, work::Work};
+use shards::{
+    application::{Millis, Waiter},
+    work::Work,
+};
 
 use super::{
     ServerTurn, ShardServer,
@@ -46,6 +49,8 @@ struct Row {
     uses: u32,
     wish: TopicWish,
     is_live: bool,
+    /// Since when all that is published is heard, if it is live.
+    live_since: Millis,
     is_unsent: bool,
     joins: Vec<Parked>,
 }
@@ -126,15 +131,21 @@ impl Topics {
         Ok(())
     }
 
+    /// What was published before it others may know better; `0` without a bus.
+    pub(super) fn live_since(&self, partition: Partition) -> Millis {
+        let row = self.rows.get(self.at(partition));
+        row.map_or(Millis(0), |row| row.live_since)
+    }
+
     /// The bus has confirmed a wish.
-    fn confirm(&mut self, partition: Partition, wish: TopicWish) {
+    fn confirm(&mut self, now: Millis, partition: Partition, wish: TopicWish) {
         let at = self.at(partition);
         let Some(row) = self.rows.get_mut(at) else {
             return;
         };
         // Another wish than the one that stands: the answer to that one is on its way.
         if row.wish == wish && wish.is_wanted() {
-            row.is_live = true;
+            (row.is_live, row.live_since) = (true, now);
             self.ready.extend(row.joins.drain(..));
         }
     }
@@ -235,9 +246,9 @@ impl ShardServer {
     }
 
     /// The bus has confirmed these wishes.
-    pub(super) fn on_topics_live(&mut self, topics: &[(Partition, TopicWish)]) {
+    pub(super) fn on_topics_live(&mut self, now: Millis, topics: &[(Partition, TopicWish)]) {
         for (partition, wish) in topics {
-            self.topics.confirm(*partition, *wish);
+            self.topics.confirm(now, *partition, *wish);
         }
     }
 
@@ -273,18 +284,19 @@ mod tests {
         topics.used(last, true);
         topics.used(last, false);
         topics.used(last, false);
-        topics.confirm(last, first);
+        topics.confirm(Millis(1), last, first);
         assert!(!topics.is_live(last), "nobody wants it");
         topics.used(last, true);
-        topics.confirm(last, first);
+        topics.confirm(Millis(2), last, first);
         assert!(!topics.is_live(last), "that was the wish before");
         let second = topics.rows[topics.at(last)].wish;
-        topics.confirm(last, second);
+        topics.confirm(Millis(3), last, second);
         assert!(topics.is_live(last));
         assert_eq!(topics.unsent, [last], "once, with the last wish");
         topics.lose();
         assert!(!topics.is_live(last));
-        topics.confirm(last, second);
+        topics.confirm(Millis(4), last, second);
         assert!(topics.is_live(last), "confirmed anew");
+        assert_eq!(topics.live_since(last), Millis(4));
     }
 }

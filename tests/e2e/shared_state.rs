@@ -358,6 +358,49 @@ fn the_last_event_of_a_cache_channel_reaches_a_first_subscriber_on_any_node() {
 }
 
 #[test]
+fn what_was_published_while_the_bus_was_gone_is_the_last_event_of_newcomers_on_any_node() {
+    for mut bus in BusServer::start_each("what_was_published_while_the_bus_was_gone") {
+        let nodes = ["a", "b", "c"].map(|name| starts(&bus, name, quick()));
+        let mut there: Vec<_> = nodes.iter().map(|node| node.client("there")).collect();
+        let event = |data: &str| json!({"event": "n", "channel": "cache-news", "data": data});
+        for client in &mut there {
+            client.subscribes_to_empty_cache("cache-news");
+        }
+        nodes[0].api().publishes("n", "cache-news", "one");
+        for client in &mut there {
+            client.expects_frame(event("one"));
+        }
+        bus.kill();
+        for node in &nodes {
+            eventually("the bus to be missed", || {
+                (node.gets("/up").status == 503).then_some(())
+            });
+        }
+        nodes[1].api().publishes("n", "cache-news", "two");
+        there[1].expects_frame(event("two"));
+        bus.start_again();
+        nodes.iter().for_each(is_ready);
+        for node in &nodes {
+            // Others are asked for half a second at most, which a busy machine may not keep.
+            let mut newcomer = eventually("a newcomer to get the newest one", || {
+                let mut client = node.client("newcomer");
+                client.asks_for("cache-news");
+                client.expects("pusher_internal:subscription_succeeded", "cache-news");
+                (client.next() == event("two")).then_some(client)
+            });
+            newcomer.expects_nothing();
+        }
+        // An event that was lost stays lost.
+        there[0].expects_nothing();
+        there[2].expects_nothing();
+        nodes[0].api().publishes("n", "cache-news", "three");
+        for client in &mut there {
+            client.expects_frame(event("three"));
+        }
+    }
+}
+
+#[test]
 fn a_client_event_is_nobodys_last_event_on_any_node() {
     for bus in BusServer::start_each("a_client_event_is_nobodys_last_event") {
         let nodes = ["a", "b"].map(|name| starts(&bus, name, quick()));

@@ -11,6 +11,7 @@ use shards::application::Millis;
 use crate::{
     dice::Dice,
     ledger::{Ledger, Moment, Place},
+    plan::Keeping,
     sign,
     wire::{self, Frame},
 };
@@ -26,7 +27,7 @@ pub(crate) struct Client {
     pub(crate) reads_rarely: bool,
     input: Vec<u8>,
     pub(crate) phase: Phase,
-    came: Moment,
+    pub(crate) came: Moment,
     pub(crate) socket_id: String,
     pub(crate) expected: VecDeque<Expected>,
     pub(crate) channels: BTreeMap<String, Subscription>,
@@ -93,6 +94,8 @@ pub(crate) struct Subscription {
     last: BTreeMap<usize, usize>,
     /// The cached event or a miss comes first.
     awaits_cached: Option<Moment>,
+    /// What came then; `Some(None)`: a miss.
+    pub(crate) cached: Option<Option<usize>>,
     pub(crate) count: Option<u64>,
     /// An unsubscribe was sent.
     pub(crate) ends: bool,
@@ -108,9 +111,7 @@ pub(crate) struct User {
 pub(crate) struct Judge<'a> {
     pub(crate) ledger: &'a mut Ledger,
     pub(crate) now: Moment,
-    pub(crate) kept_ms: u64,
-    /// Last events may be evicted: a miss proves nothing.
-    pub(crate) evicts: bool,
+    pub(crate) keeping: Keeping,
     pub(crate) dice: &'a mut Dice,
 }
 
@@ -382,12 +383,14 @@ impl Client {
             }
             "pusher:cache_miss" => {
                 let place = (self.app, channel.clone());
-                let asked = self.subscription(&channel, frame).awaits_cached.take();
+                let subscription = self.subscription(&channel, frame);
+                subscription.cached = Some(None);
+                let asked = subscription.awaits_cached.take();
                 let asked = asked.expect("a miss is told once, to a newcomer");
-                if !judge.evicts {
+                if !judge.keeping.evicts {
                     judge
                         .ledger
-                        .check_cached(&place, None, asked, judge.now, judge.kept_ms);
+                        .check_cached(&place, None, asked, judge.now, judge.keeping);
                 }
             }
             _ => self.hears_event(frame, &channel, &data, judge),
@@ -485,6 +488,7 @@ impl Client {
             latest: BTreeMap::new(),
             last: BTreeMap::new(),
             awaits_cached: is_cache(channel).then_some(asked),
+            cached: None,
             count: None,
             ends,
         };
@@ -633,9 +637,10 @@ impl Client {
         let subscription = self.subscription(channel, frame);
         let number = judge.ledger.find(&place, event_number(data));
         if let Some(asked) = subscription.awaits_cached.take() {
+            subscription.cached = Some(Some(number));
             judge
                 .ledger
-                .check_cached(&place, Some(number), asked, judge.now, judge.kept_ms);
+                .check_cached(&place, Some(number), asked, judge.now, judge.keeping);
         } else {
             let except = judge.ledger.events[number].except.as_ref();
             assert_ne!(

@@ -16,7 +16,8 @@ pub(crate) struct Hooks {
     /// Whether the channel is occupied, and since when it is as it is.
     occupied: BTreeMap<Place, (bool, Millis)>,
     members: BTreeMap<(Place, String), (bool, Millis)>,
-    misses: BTreeMap<Place, Millis>,
+    /// By node: each tells its own.
+    misses: BTreeMap<(usize, Place), Millis>,
     counts: BTreeMap<Place, u64>,
     client_events: BTreeMap<usize, u32>,
     /// By node and shard.
@@ -83,11 +84,12 @@ impl Hooks {
         self.settling.remove(&node);
         self.drained.retain(|it, _| it.0 != node);
         self.settled.retain(|it, _| it.0 != node);
+        self.misses.retain(|it, _| it.0 != node);
     }
 
     pub(crate) fn hear(&mut self, shard: (usize, u16), now: Millis, message: &ToBridge) {
         match message {
-            ToBridge::Webhook(event) => self.hear_event(now, event),
+            ToBridge::Webhook(event) => self.hear_event(shard.0, now, event),
             ToBridge::Drained => {
                 let before = self.drained.insert(shard, now);
                 assert!(
@@ -123,7 +125,7 @@ impl Hooks {
         }
     }
 
-    fn hear_event(&mut self, now: Millis, event: &WebhookEvent) {
+    fn hear_event(&mut self, node: usize, now: Millis, event: &WebhookEvent) {
         let place = (event.app.0 as usize, event.channel.to_string());
         assert!(
             !place.1.starts_with('#'),
@@ -153,7 +155,7 @@ impl Hooks {
                 assert_eq!(*count, 1, "client event {number} had two webhooks");
             }
             WebhookKind::CacheMiss => {
-                let last = self.misses.insert(place, now);
+                let last = self.misses.insert((node, place), now);
                 // A node that settles looks ahead by the grace, also to the end of quiet times.
                 let ahead_ms = if self.settles { GRACE_MS } else { 0 };
                 let quiet_ms = MISS_QUIET_MS.saturating_sub(ahead_ms);

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use shards::application::Millis;
 
+use crate::plan::Keeping;
+
 /// A channel of an app.
 pub(crate) type Place = (usize, String);
 
@@ -79,36 +81,88 @@ impl Ledger {
         cached: Option<usize>,
         asked: Moment,
         heard: Moment,
-        kept_ms: u64,
+        keeping: Keeping,
     ) {
+        let Keeping {
+            kept_ms, spread_ms, ..
+        } = keeping;
         let newer_than = cached.map(|number| {
             let event = &self.events[number];
             assert!(event.sender.is_none(), "a client event {number} was kept");
             event
         });
+        if keeping.is_troubled {
+            return;
+        }
         if let Some(acknowledged) = newer_than.and_then(|event| event.acknowledged) {
-            let dies_at = acknowledged.at.plus(kept_ms);
+            let dies_at = acknowledged.at.plus(kept_ms + spread_ms);
             assert!(
                 asked.at <= dies_at,
                 "a newcomer of {place:?} got an expired event"
             );
         }
+        // Of two that were published on two nodes at about the same time each may be the last.
+        let follows = |known: Moment, sent: Moment| match spread_ms {
+            0 => known >= sent,
+            _ => known.at.plus(spread_ms) >= sent.at,
+        };
         for number in self.api_events.get(place).into_iter().flatten() {
             let event = &self.events[*number];
             let Some(acknowledged) = event.acknowledged else {
                 continue;
             };
-            let before = acknowledged < asked;
+            let before = match spread_ms {
+                0 => acknowledged < asked,
+                _ => acknowledged.at.plus(spread_ms) <= asked.at,
+            };
             match newer_than {
                 None => assert!(
                     !before || heard.at >= event.sent.at.plus(kept_ms),
                     "a newcomer of {place:?} missed the kept event {number}"
                 ),
                 Some(kept) => assert!(
-                    !before || kept.acknowledged.is_none_or(|at| at >= event.sent),
+                    !before || kept.acknowledged.is_none_or(|at| follows(at, event.sent)),
                     "a newcomer of {place:?} got {cached:?} though {number} came later"
                 ),
             }
+        }
+    }
+
+    /// Newcomers on two nodes, in their order, were given the same last event, or two that were published so close
+    /// together that each node may have heard another one last. `hides`: one node may not know an event of the other.
+    pub(crate) fn check_same(
+        &self,
+        given: [Option<usize>; 2],
+        asked: Moment,
+        keeping: Keeping,
+        hides: impl Fn(Moment, usize, usize) -> bool,
+    ) {
+        let Keeping {
+            kept_ms, spread_ms, ..
+        } = keeping;
+        let newest = given.into_iter().flatten();
+        let Some(newest) = newest.max_by_key(|it| self.events[*it].sent) else {
+            return;
+        };
+        let Event { sent, node, .. } = self.events[newest];
+        if sent.at.plus(kept_ms) <= asked.at.plus(spread_ms) {
+            return; // It ended on one node before it did on the other.
+        }
+        let is_near = |other: usize| {
+            let Event {
+                sent: before,
+                acknowledged,
+                ..
+            } = self.events[other];
+            let known = acknowledged.unwrap_or(before);
+            known.at.plus(spread_ms) >= sent.at
+        };
+        for (at, other) in given.into_iter().enumerate() {
+            let is_same = other.is_some_and(|other| other == newest || is_near(other));
+            assert!(
+                is_same || hides(sent, node, at),
+                "newcomers on two nodes were given {given:?}"
+            );
         }
     }
 

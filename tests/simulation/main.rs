@@ -51,6 +51,8 @@ const SEEDS: u64 = 400;
 const CLUSTER_SEEDS: u64 = 100;
 /// Those of several nodes of which some die, on a bus that fails.
 const TROUBLE_SEEDS: u64 = 200;
+/// Of each of both, with cache channels.
+const CACHE_SEEDS: u64 = 30;
 /// The same, with processes that are replaced, and the first of them.
 const REPLACED_SEEDS: u64 = 100;
 const FIRST_REPLACED: u64 = 6_000;
@@ -185,6 +187,18 @@ fn simulation_of_many_nodes_keeps_every_promise() {
 #[test]
 fn simulation_of_nodes_that_die_on_a_bus_that_fails_keeps_every_promise() {
     hold_from("troubled nodes", cluster::FIRST_OF_TROUBLE, TROUBLE_SEEDS);
+}
+
+#[test]
+fn simulation_of_many_nodes_with_cache_channels_keeps_every_promise() {
+    let first = cluster::FIRST_WITH_CACHES;
+    hold_from("calm nodes, caches", first, CACHE_SEEDS);
+}
+
+#[test]
+fn simulation_of_nodes_that_die_with_cache_channels_keeps_every_promise() {
+    let first = cluster::FIRST_OF_TROUBLE_WITH_CACHES;
+    hold_from("troubled nodes, caches", first, CACHE_SEEDS);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use shards::work::Work;
 use crate::{
     api::Credentials,
     client::is_cache,
-    cluster::{ClusterPlan, FIRST_OF_TROUBLE},
+    cluster::{self, ClusterPlan, FIRST_WITH_CACHES},
     dice::Dice,
     hooks::GRACE_MS,
     node::Node,
@@ -23,13 +23,23 @@ use crate::{
 
 pub(crate) const SHARD_COUNTS: [u16; 4] = [1, 2, 3, 7];
 
+/// What is promised of last events.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Keeping {
+    pub(crate) kept_ms: u64,
+    /// So few are kept that some are evicted: a miss proves nothing.
+    pub(crate) evicts: bool,
+    /// After which every node that is to know of an event does; 0 where there is one.
+    pub(crate) spread_ms: u64,
+    /// A newcomer may miss the last one, or get an older one: nodes die and the bus fails.
+    pub(crate) is_troubled: bool,
+}
+
 pub(crate) struct Plan {
     pub(crate) shards: u16,
     /// None where a node is alone.
     pub(crate) cluster: Option<ClusterPlan>,
-    pub(crate) kept_ms: u64,
-    /// So few last events are kept that some are evicted.
-    pub(crate) evicts: bool,
+    pub(crate) keeping: Keeping,
     /// Last events that the node keeps at most, each shard its part.
     pub(crate) kept_max: usize,
     pub(crate) limits: Limits,
@@ -56,9 +66,9 @@ impl Plan {
         Self::with(seed, dice, shards, &json!({}))
     }
 
-    /// Of several nodes. What one keeps of cache channels the others do not know.
+    /// Of several nodes.
     pub(crate) fn of_cluster(seed: u64, dice: &mut Dice) -> Self {
-        let cluster = ClusterPlan::of(dice);
+        let mut cluster = ClusterPlan::of(dice);
         let keys = json!({
             "adapter": {"driver": "redis"},
             "cluster": {
@@ -69,12 +79,21 @@ impl Plan {
         });
         let shards = cluster.shards.iter().copied().max().unwrap_or(1);
         let mut plan = Self::with(seed, dice, shards, &keys);
-        plan.channels.retain(|channel| !is_cache(channel));
+        if seed >= FIRST_WITH_CACHES {
+            // A last event that is answered comes behind the events before it, as it does from one server.
+            cluster.manners.keeps_whole_order = true;
+            cluster.has_caches = true;
+            plan.channels.push(CACHED.to_owned());
+        } else {
+            plan.channels.retain(|channel| !is_cache(channel));
+        }
         if plan.channels.is_empty() {
             plan.channels.push("news".to_owned());
         }
         plan.ends_with_drain = false;
-        plan.has_troubles = seed >= FIRST_OF_TROUBLE;
+        plan.has_troubles = cluster::has_troubles(seed);
+        plan.keeping.spread_ms = cluster.quiet_ms();
+        plan.keeping.is_troubled = plan.has_troubles;
         Self {
             cluster: Some(cluster),
             ..plan
@@ -135,8 +154,12 @@ impl Plan {
         Self {
             shards,
             cluster: None,
-            kept_ms: kept_s * 1_000,
-            evicts,
+            keeping: Keeping {
+                kept_ms: kept_s * 1_000,
+                evicts,
+                spread_ms: 0,
+                is_troubled: false,
+            },
             kept_max: capacity,
             limits,
             has_slow,
@@ -190,6 +213,9 @@ pub(crate) fn loaded(json: &Value) -> Config {
         .expect("the configuration holds")
         .config
 }
+
+/// A cache channel of each run of a cluster that has any.
+pub(crate) const CACHED: &str = "cache-rates";
 
 const CHANNELS: [&str; 11] = [
     "news",

@@ -24,7 +24,7 @@ pub(crate) fn run(seed: u64, step: &Cell<u64>) -> u64 {
     let limits = crate::turn::Limits::USUAL;
     let node = crate::node::Node::start(&roomy(&world), world.plan.shards, limits);
     world.nodes = Nodes::alone(node);
-    world.plan.kept_ms = 1_800_000;
+    world.plan.keeping.kept_ms = 1_800_000;
     for number in 0..AUDIENCE {
         world.arrives(number % 16 / 15, STADIUM);
     }

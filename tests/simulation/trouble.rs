@@ -170,6 +170,18 @@ impl Troubles {
         is_early || self.any_since(sent.at, late_ms, |what| what.parts(from, to))
     }
 
+    /// Whether one of two nodes may not know the last event that was published then on the other one. What it could not
+    /// hear itself it asks for; what the other one could not say is lost.
+    pub(crate) fn hides(&self, sent: Moment, from: usize, to: usize) -> bool {
+        let is_early = sent.at < self.heard_from[from].max(self.heard_from[to]);
+        is_early
+            || self.any_since(sent.at, 0, |what| match what {
+                Wrong::Gone(_) | Wrong::Paused(_) | Wrong::Split(_) | Wrong::Wedged => true,
+                Wrong::Down(node, _) | Wrong::Deaf(node, _) => *node == from,
+                Wrong::Slow(_) | Wrong::AllDown | Wrong::Unheard(_) | Wrong::Unsure(_) => false,
+            })
+    }
+
     /// Whether one node may have taken another for dead since then.
     fn may_be_dead(&self, since: Millis, node: usize, for_whom: usize) -> bool {
         self.any_since(since, 0, |what| what.silences(node, for_whom))

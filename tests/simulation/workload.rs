@@ -15,7 +15,7 @@ use crate::{
     cluster::ClusterPlan,
     ledger::Event,
     node::Node,
-    plan::SHARD_COUNTS,
+    plan::{CACHED, SHARD_COUNTS},
     world::World,
 };
 
@@ -113,6 +113,7 @@ fn world_of(seed: u64, step: &Cell<u64>, between: impl Fn(&mut World, u64)) -> W
         step.set(world.step);
         world.check_rest();
         world.hooks_begin_anew();
+        world.check_newcomers();
         world.check_api();
         if world.dice.percent(50) {
             world.passes(crate::hooks::GRACE_MS + 200);
@@ -235,18 +236,55 @@ impl World {
         let socket_bytes_max = if is_slow { 300 } else { 1 << 16 };
         let number = self.nodes.connect(node, shard, socket_bytes_max);
         let app = usize::from(self.dice.percent(25));
+        let mut client = self.client(number, app);
+        client.reads_rarely = is_slow;
+        if self.dice.percent(20) {
+            // Frames right behind the request.
+            client.subscribes(&mut self.dice, client.came, "news", false);
+        }
+        self.clients.push(client);
+        self.hand_over(self.clients.len() - 1);
+    }
+
+    fn client(&mut self, number: usize, app: usize) -> Client {
         let credentials = self.plan.credentials(app);
         let credentials = (&*credentials.key, &*credentials.secret);
         let now = self.moment();
         let user = self.dice.pick(&self.plan.users);
-        let mut client = Client::new(number, app, credentials, user, now);
-        client.reads_rarely = is_slow;
-        if self.dice.percent(20) {
-            // Frames right behind the request.
-            client.subscribes(&mut self.dice, now, "news", false);
+        Client::new(number, app, credentials, user, now)
+    }
+
+    /// At rest a newcomer gets the same last event on each of two nodes. Of more a node that has none asks one other,
+    /// which may have missed what was said last.
+    fn check_newcomers(&mut self) {
+        let has_caches = self.plan.cluster.as_ref().is_some_and(|it| it.has_caches);
+        let [0, 1] = self.nodes.live()[..] else {
+            return;
+        };
+        if !has_caches || self.plan.keeping.evicts || !self.enabled[0] || self.nodes.all.len() != 2
+        {
+            return;
         }
-        self.clients.push(client);
-        self.hand_over(self.clients.len() - 1);
+        let asked = self.moment();
+        let newcomers = [0, 1].map(|node| {
+            let shard = self.dice.below(self.nodes.shards(node));
+            let number = self.nodes.connect(node, shard, 1 << 16);
+            let mut client = self.client(number, 0);
+            client.subscribes(&mut self.dice, client.came, CACHED, false);
+            self.clients.push(client);
+            self.hand_over(self.clients.len() - 1);
+            self.clients.len() - 1
+        });
+        self.passes(2_000);
+        let given = newcomers.map(|at| {
+            let subscription = self.clients[at].channels.get(CACHED);
+            let cached = subscription.and_then(|it| it.cached);
+            cached.expect("a newcomer hears of a last event, or that there is none")
+        });
+        let troubles = &self.troubles;
+        let hides = |sent, from, to| troubles.hides(sent, from, to);
+        self.ledger
+            .check_same(given, asked, self.plan.keeping, hides);
     }
 
     fn goes(&mut self, at: usize) {

@@ -132,8 +132,7 @@ impl World {
             let mut judge = Judge {
                 ledger: &mut self.ledger,
                 now,
-                kept_ms: self.plan.kept_ms,
-                evicts: self.plan.evicts,
+                keeping: self.plan.keeping,
                 dice: &mut self.dice,
             };
             client.reads(&bytes, &mut judge);
@@ -498,7 +497,7 @@ impl World {
         }
         self.passes(10_000 + GRACE_MS);
         self.check_hooks();
-        self.passes(self.plan.kept_ms.max(10_000));
+        self.passes(self.plan.keeping.kept_ms + 10_000);
         for (shard, occupancy) in self.nodes.occupancy().into_iter().enumerate() {
             assert_eq!(
                 occupancy,

@@ -342,8 +342,8 @@ impl Exchange {
         self.listen_to_peers();
     }
 
-    /// Tells shards which of the topics that they wish for are live.
-    fn tell_topics(&self, told: &mut Told) {
+    /// Tells shards which of the topics that they wish for are live, from now on.
+    pub(super) fn tell_topics(&self, told: &mut Told) {
         for shard in 0..self.shards {
             let home = ShardId(shard);
             let live = self.topics.live();

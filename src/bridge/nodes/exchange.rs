@@ -28,8 +28,8 @@ use crate::{
         apps::AppTable,
         log_limit::LogLimit,
         message::{
-            FromBridge, KeptEvent, KeptName, NodeEvent, NodeState, Spent, StateChange, TopicWish,
-            UserOfNodes,
+            Found, FoundEvent, FromBridge, KeptEvent, KeptName, NodeEvent, NodeState, Spent,
+            StateChange, TopicWish, UserOfNodes,
         },
     },
     cluster::{
@@ -237,12 +237,35 @@ impl Exchange {
         });
     }
 
-    /// Asks another node for a channel's last event; `flush` sends it. Without an answer whoever
-    /// waits for it waits no longer than that.
-    pub fn ask_kept(&mut self, apps: &AppTable, name: &KeptName) {
-        if let Some(app) = self.app_id(apps, name.app) {
-            self.node.ask_kept(name.partition, &app, &name.channel);
-        }
+    /// Asks other nodes for a channel's last event; `flush` sends it. Whoever waits for the answers hears
+    /// how many there are if it is not one.
+    pub fn ask_kept(&mut self, apps: &AppTable, name: &KeptName, told: &mut Told) {
+        let KeptName {
+            app,
+            partition,
+            ref channel,
+            is_doubted,
+            ..
+        } = *name;
+        // Those who were not parted have heard the same.
+        let count_max = if is_doubted { KEEPERS_MAX } else { 1 };
+        let id = self.app_id(apps, app);
+        let asked = id.map_or(0, |id| {
+            self.node.ask_kept(partition, &id, channel, count_max)
+        });
+        let found = match asked {
+            0 => Found::Unknown,
+            1 => return,
+            several => Found::Asked(several),
+        };
+        let found = FoundEvent {
+            app,
+            partition,
+            channel: Arc::clone(channel),
+            found,
+        };
+        let home = home_of(partition, self.shards);
+        told.push((home, FromBridge::Found(Box::new(found))));
     }
 
     /// Answers another node's question for a channel's last event; `flush` sends it.
@@ -391,6 +414,8 @@ impl Exchange {
             News::Dropped { road, batches } => {
                 let road = road.name();
                 tracing::warn!(road, batches, "the bus brought more than could be taken");
+                // Among them may have been any channel's last event.
+                self.tell_topics(told);
             }
         }
     }

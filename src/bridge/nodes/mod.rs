@@ -176,9 +176,9 @@ impl Nodes {
         self.exchange.spend(apps, spent);
     }
 
-    /// Asks another node for a channel's last event; `flush` sends it.
-    pub(super) fn ask_kept(&mut self, apps: &AppTable, name: &KeptName) {
-        self.exchange.ask_kept(apps, name);
+    /// Asks other nodes for a channel's last event; `flush` sends it.
+    pub(super) fn ask_kept(&mut self, apps: &AppTable, name: &KeptName, told: &mut Told) {
+        self.exchange.ask_kept(apps, name, told);
     }
 
     /// Answers another node's question for it; `flush` sends it.

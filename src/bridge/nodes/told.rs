@@ -131,6 +131,7 @@ impl Teller<'_> {
         let partition = app.rules.partitions.of_channel(channel);
         let name = KeptName {
             is_elsewhere: true,
+            is_doubted: false,
             app: app.index,
             partition,
             channel: channel.into(),

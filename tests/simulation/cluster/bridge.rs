@@ -230,7 +230,7 @@ impl Bridge {
             ToBridge::State(state) => self.exchange.report(now, apps, state),
             ToBridge::Terminate(user) => self.exchange.terminate(apps, user),
             ToBridge::Spent(spent) => self.exchange.spend(apps, spent),
-            ToBridge::KeptAsk(name) => self.exchange.ask_kept(apps, name),
+            ToBridge::KeptAsk(name) => self.exchange.ask_kept(apps, name, told),
             ToBridge::Kept(kept) => self.exchange.answer_kept(apps, kept),
             // Nobody shares a cache here.
             ToBridge::Keep(_) => {}

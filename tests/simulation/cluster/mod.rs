@@ -55,6 +55,8 @@ pub(crate) struct ClusterPlan {
     pub(crate) has_secret: bool,
     /// Clients come before the nodes know each other.
     pub(crate) comes_at_once: bool,
+    /// Who subscribes may wait for other nodes' last events.
+    pub(crate) has_caches: bool,
 }
 
 impl ClusterPlan {
@@ -78,6 +80,7 @@ impl ClusterPlan {
             },
             has_secret: dice.percent(50),
             comes_at_once: dice.percent(30),
+            has_caches: false,
         }
     }
 
@@ -88,7 +91,8 @@ impl ClusterPlan {
 
     /// After which everybody has heard everything, on a bus that loses nothing.
     pub(crate) fn quiet_ms(&self) -> u64 {
-        500 + 10 * self.manners.delay_ms_max
+        let asking_ms = if self.has_caches { 700 } else { 0 };
+        500 + asking_ms + 10 * self.manners.delay_ms_max
     }
 }
 
@@ -123,9 +127,16 @@ impl Cluster {
 pub(crate) const FIRST: u64 = 1_000_000_000_000;
 /// And from here on of those in which something goes wrong.
 pub(crate) const FIRST_OF_TROUBLE: u64 = 2_000_000_000_000;
+/// From here on both again, with cache channels.
+pub(crate) const FIRST_WITH_CACHES: u64 = 3_000_000_000_000;
+pub(crate) const FIRST_OF_TROUBLE_WITH_CACHES: u64 = 4_000_000_000_000;
 
 pub(crate) fn is_of_cluster(seed: u64) -> bool {
     seed >= FIRST
+}
+
+pub(crate) fn has_troubles(seed: u64) -> bool {
+    [FIRST_OF_TROUBLE, FIRST_OF_TROUBLE_WITH_CACHES].contains(&(seed / FIRST * FIRST))
 }
 
 /// All nodes of a plan, each as its own process would begin.
