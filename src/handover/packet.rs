@@ -98,7 +98,7 @@ pub struct Welcome {
     pub listeners: u32,
     /// Hand-overs of this node so far: done, failed.
     pub upgrades: [u64; 2],
-    /// Ids of apps of a store that this node knows: its connections name no others.
+    /// Ids of apps of a store that this node knows by now. What it finds later its connections name too.
     pub apps: Vec<String>,
     /// What seals and opens the tickets of TLS sessions.
     pub tickets: Hidden,

@@ -1,11 +1,16 @@
 //! A node of several whose process is replaced in the middle of something: what waited is said once, by the
 //! process that follows. The test takes the bus's place.
 
+use std::sync::Arc;
+
 use serde_json::json;
 use shards::application::Millis;
 use sockudo::{
-    bridge::message::{
-        FromBridge, NodeState, Ownership, StateChange, ToBridge, WebhookEvent, WebhookKind,
+    bridge::{
+        apps::AppTable,
+        message::{
+            FromBridge, NodeState, Ownership, StateChange, ToBridge, WebhookEvent, WebhookKind,
+        },
     },
     protocol::partition::{PARTITIONS, Partition},
     server::{NodeSeed, SocketIdKey},
@@ -163,6 +168,25 @@ fn what_another_node_was_to_tell_is_told_once_if_that_one_dies_behind_the_upgrad
     assert_eq!(owns(&mut scene, true, left_at), LEFT);
     assert_eq!(owns(&mut scene, true, left_at), [""; 0]);
     assert_eq!(passes(&mut scene, 2 * GRACE_MS), [""; 0]);
+}
+
+#[test]
+fn whose_app_the_next_process_does_not_know_comes_back_where_there_is_a_store_to_ask() {
+    for (asks_for_apps, code) in [(false, 4_001), (true, 4_200)] {
+        let mut scene = Scene::start(2, &json!({}), &json!({}));
+        let alice = scene.arrives(0);
+        settles(&mut scene);
+        let mut seed = NodeSeed {
+            apps: Arc::new(AppTable::of_store()),
+            ..scene.seed.clone()
+        };
+        seed.settings.asks_for_apps = asks_for_apps;
+        scene.node.is_replaced(&seed, Limits::USUAL, 2);
+        settles(&mut scene);
+        let told = texts(&scene.takes(alice.link));
+        let codes: Vec<_> = told.iter().map(|it| it["data"]["code"].clone()).collect();
+        assert_eq!(codes, [json!(code)], "{told:?}");
+    }
 }
 
 #[test]

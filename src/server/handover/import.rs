@@ -387,8 +387,14 @@ impl ShardServer {
                 None => {}
             }
         }
+        // In a store there may be apps that the process before has found since it said which it knew: who comes
+        // back has them looked for, and hears then whether they are no more.
+        let code = match self.settings.asks_for_apps {
+            true => CloseCode::RECONNECT,
+            false => CloseCode::APP_UNKNOWN,
+        };
         for slot in handover.homeless {
-            self.close(turn, slot, CloseCode::APP_UNKNOWN);
+            self.close(turn, slot, code);
         }
         for slot in handover.adopted {
             self.count_held(turn, slot);
@@ -401,7 +407,7 @@ impl ShardServer {
     }
 }
 
-/// The configuration of this process has no such app any more. True: a WebSocket, which is told so.
+/// This process knows no such app. True: a WebSocket, which is told so.
 fn forget_app(record: &mut ConnectionRecord) -> bool {
     record.subscriptions.clear();
     record.user = None;
