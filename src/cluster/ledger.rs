@@ -286,6 +286,47 @@ impl Ledger {
         self.holdings.take_rows(apps, item)
     }
 
+    /// Lets go what is held of apps that are not known here, and tells so: nobody will ever say that it has ended.
+    pub(super) fn end_unknown(
+        &mut self,
+        now: Millis,
+        apps: &mut AppIds,
+        is_known: impl Fn(&str) -> bool,
+        drafts: &mut Drafts,
+    ) {
+        let ids = (0..).zip(apps.all()).filter(|(_, id)| !is_known(id));
+        let unknown: BTreeMap<u32, Arc<str>> = ids.map(|(at, id)| (at, id.into())).collect();
+        if unknown.is_empty() {
+            return;
+        }
+        for partition in (0..).map_while(Partition::from_number) {
+            let is_meant = |app: AppNumber| unknown.contains_key(&app.at());
+            for it in self.holdings.remains(partition, is_meant) {
+                let Some(app) = unknown.get(&it.app.at()) else {
+                    continue;
+                };
+                let left = it.members.iter();
+                let left = left.map(|user_id| OwnChange::MemberLeft { user_id });
+                let ended = match it.space {
+                    Space::Channels => OwnChange::Subscriptions(0),
+                    Space::Users => OwnChange::UserOffline,
+                    Space::Apps => OwnChange::Connections(0),
+                    Space::Kept => OwnChange::EventForgotten,
+                };
+                for change in left.chain([ended]) {
+                    let name = &it.name;
+                    let own = Own {
+                        partition,
+                        app,
+                        name,
+                        change,
+                    };
+                    self.report(now, apps, &own, drafts);
+                }
+            }
+        }
+    }
+
     /// All of a partition, in parts. What never fits into one is left out and counted.
     pub(super) fn cut(
         &mut self,

@@ -74,6 +74,17 @@ impl State {
         self.ledger.report(now, &mut self.apps, own, drafts);
     }
 
+    /// Ends what this node has of apps that are not known here.
+    pub(super) fn end_unknown(
+        &mut self,
+        now: Millis,
+        is_known: impl Fn(&str) -> bool,
+        drafts: &mut Drafts,
+    ) {
+        let (ledger, apps) = (&mut self.ledger, &mut self.apps);
+        ledger.end_unknown(now, apps, is_known, drafts);
+    }
+
     pub(super) fn join(&mut self, peer: Identity) {
         self.view.join(peer);
     }

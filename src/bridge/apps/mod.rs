@@ -250,6 +250,16 @@ impl AppTable {
         index.or_else(|| self.gone.get(id).copied())
     }
 
+    /// The id of an app that is there, or left with the latest change.
+    pub fn id_of(&self, index: AppIndex) -> Option<&str> {
+        if let Some(entry) = self.get(index) {
+            return Some(&entry.app.id);
+        }
+        let is_gone = self.gone_indices.contains(&index);
+        let mut gone = self.gone.iter().filter(|_| is_gone);
+        gone.find(|(_, it)| **it == index).map(|(id, _)| &**id)
+    }
+
     /// Indices and ids of the apps that are known, by index.
     pub fn known(&self) -> Vec<(AppIndex, &str)> {
         let there = self

@@ -224,6 +224,8 @@ impl Exchange {
         (self.node, self.owners) = (node, owners);
         (self.has_come, self.has_heard) = (record.has_come, record.has_heard);
         self.apps_have_changed |= record.apps_have_changed;
+        let is_known = |id: &str| apps.by_id(id).is_some() || apps.index_of(id).is_some();
+        self.node.end_unknown(millis(now), is_known);
         self.topics.let_linger(now);
         self.tell_topics(told);
         for (lane, bytes) in record.held {

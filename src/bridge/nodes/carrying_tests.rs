@@ -4,7 +4,7 @@
 //! May depend on: `bridge::nodes`, `cluster`.
 //! Invariants: none.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use ahash::RandomState;
 
@@ -17,7 +17,7 @@ use crate::{
     bridge::{
         adapter::news::News,
         apps::AppTable,
-        fixture::app,
+        fixture,
         message::{FromBridge, NodeEvent, NodeState, StateChange, TopicWish},
     },
     cluster::{
@@ -32,7 +32,7 @@ use crate::{
         topic::{Road, Topic},
         wire::{Batch, Version},
     },
-    protocol::partition::Partition,
+    protocol::{app::AppIndex, partition::Partition},
 };
 
 const TIMES: Times = Times {
@@ -86,7 +86,7 @@ struct Scene {
 impl Scene {
     /// Two nodes that know each other and have their shares; the first one is subscribed to a channel.
     fn new() -> Self {
-        let apps = AppTable::build(&[app("app")], None);
+        let apps = AppTable::build(&[fixture::app("app")], None);
         let entry = apps.by_id("app").expect("it is there");
         let mut scene = Self {
             now_ms: 0,
@@ -195,16 +195,45 @@ impl Scene {
 
     fn reports(&mut self, at: usize, count: u32) {
         let app = self.apps.by_id("app").expect("it is there").index;
+        self.has(
+            at,
+            app,
+            self.partition,
+            "news",
+            StateChange::Subscriptions(count),
+        );
+    }
+
+    fn has(
+        &mut self,
+        at: usize,
+        app: AppIndex,
+        partition: Partition,
+        name: &str,
+        change: StateChange,
+    ) {
         let state = NodeState {
             app,
-            partition: self.partition,
-            name: "news".into(),
-            change: StateChange::Subscriptions(count),
+            partition,
+            name: name.into(),
+            change,
         };
         let now = self.now();
         self.exchanges[at].report(now, &self.apps, &state);
         self.exchanges[at].flush();
         self.settles();
+    }
+
+    /// How much the peer knows of the first node: of channels, members, users, apps, last events.
+    fn seen_by_peer(&self) -> [usize; 5] {
+        let held = self.exchanges[PEER].node().state_counters().view.held;
+        [
+            held.channels,
+            held.members,
+            held.users,
+            held.apps,
+            held.kept,
+        ]
     }
 
     /// Another process begins to follow the first node's.
@@ -309,6 +338,60 @@ fn what_the_bus_brings_while_processes_change_is_heard_once_and_the_others_notic
         let before = latest.insert((at % 2, *topic), *number).unwrap_or(0);
         assert_eq!(*number, before + 1, "{topic:?}");
     }
+}
+
+#[test]
+fn what_the_process_before_had_of_an_app_that_is_no_more_has_ended_for_the_others() {
+    let mut scene = Scene::new();
+    let entry = scene.apps.by_id("app").expect("it is there");
+    let (app, partitions) = (entry.index, entry.rules.partitions.clone());
+    let room = partitions.of_channel("presence-room");
+    let [alice, bob] = ["alice", "bob"].map(Arc::<str>::from);
+    for user_id in [&alice, &bob] {
+        let (user_id, info) = (Arc::clone(user_id), "{}".into());
+        let joined = StateChange::MemberJoined { user_id, info };
+        scene.has(OLD, app, room, "presence-room", joined);
+    }
+    for (partition, name, change) in [
+        (room, "presence-room", StateChange::Subscriptions(2)),
+        (
+            partitions.of_user("alice"),
+            "alice",
+            StateChange::UserOnline,
+        ),
+        (partitions.own(), "", StateChange::Connections(5)),
+        (
+            partitions.of_channel("cache-a"),
+            "cache-a",
+            StateChange::EventKept(true),
+        ),
+    ] {
+        scene.has(OLD, app, partition, name, change);
+    }
+    scene.is_followed(1);
+    assert_eq!(scene.seen_by_peer(), [2, 2, 1, 1, 1]);
+    let records = scene.carries();
+    scene.apps = AppTable::build(&[fixture::app("other")], None);
+    scene.takes_over(&records).expect("the records are whole");
+    scene.passes(2_000);
+    assert_eq!(scene.seen_by_peer(), [0; 5]);
+    let states = [PEER, NEW].map(|at| scene.exchanges[at].node().state_counters());
+    assert_eq!((states[0].view.gaps, states[1].own.held.bytes), (0, 0));
+}
+
+#[test]
+fn what_ends_of_an_app_that_is_taken_away_is_told_though_it_was_quiet_since_the_upgrade() {
+    let mut scene = Scene::new();
+    scene.is_followed(1);
+    let records = scene.carries();
+    scene.takes_over(&records).expect("the records are whole");
+    assert_eq!(scene.seen_by_peer(), [1, 0, 0, 0, 0]);
+    let app = scene.apps.by_id("app").expect("it is there").index;
+    assert!(!scene.apps.replace(&[]).is_empty(), "it is gone");
+    let partition = scene.partition;
+    scene.has(NEW, app, partition, "news", StateChange::Subscriptions(0));
+    scene.passes(2_000);
+    assert_eq!(scene.seen_by_peer(), [0; 5]);
 }
 
 #[test]

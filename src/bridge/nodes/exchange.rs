@@ -283,12 +283,12 @@ impl Exchange {
         self.counters.events_too_long += u64::from(result.is_err());
     }
 
-    /// An app that has been taken away still has connections that end.
+    /// An app that has been taken away still has connections that end; perhaps it was never named before.
     fn app_id(&mut self, apps: &AppTable, index: AppIndex) -> Option<Arc<str>> {
         if let Some(id) = self.app_ids.get(&index) {
             return Some(Arc::clone(id));
         }
-        let id: Arc<str> = apps.get(index)?.app.id.as_str().into();
+        let id: Arc<str> = apps.id_of(index)?.into();
         self.app_ids.insert(index, Arc::clone(&id));
         Some(id)
     }

@@ -1,6 +1,6 @@
 //! The rows of what is held, for the process that follows.
 //!
-//! Owns: the record of a row.
+//! Owns: the record of a row; `Remains`, what is left of an app that the process does not know.
 //! May depend on: `cluster::{app_ids, carrying, table}`, serde.
 //! Invariants: rows, members and holders keep their order, on which it depends what is told first; a row
 //! that was held has room, whatever the bound.
@@ -8,8 +8,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Arc, HOLDERS_MAX, Holder, Holders, Holdings, MEMBER_BYTES_MAX, Member, PARTITIONS, Partition,
-    ROW_BYTES_MAX, Row, Space, Text, part, part_mut,
+    AppNumber, Arc, HOLDERS_MAX, Holder, Holders, Holdings, MEMBER_BYTES_MAX, Member, PARTITIONS,
+    Partition, ROW_BYTES_MAX, Row, Space, Text, part, part_mut,
 };
 use crate::cluster::{
     app_ids::AppIds,
@@ -47,7 +47,35 @@ struct MemberRecord<'a> {
     holders: Vec<(u16, Option<&'a str>)>,
 }
 
+/// What is held of one name.
+pub(in crate::cluster) struct Remains {
+    pub(in crate::cluster) app: AppNumber,
+    pub(in crate::cluster) space: Space,
+    pub(in crate::cluster) name: Arc<str>,
+    /// Their user ids.
+    pub(in crate::cluster) members: Vec<Arc<str>>,
+}
+
 impl Holdings {
+    /// What is held in a partition of the apps that are meant.
+    pub(in crate::cluster) fn remains(
+        &self,
+        partition: Partition,
+        is_meant: impl Fn(AppNumber) -> bool,
+    ) -> Vec<Remains> {
+        let rows = part(&self.parts, partition).iter();
+        let remains = rows.filter(|row| is_meant(row.app)).map(|row| {
+            let members = row.members.iter().flat_map(|members| members.iter());
+            Remains {
+                app: row.app,
+                space: row.space,
+                name: Arc::clone(&row.name),
+                members: members.map(|member| Arc::clone(&member.user_id)).collect(),
+            }
+        });
+        remains.collect()
+    }
+
     pub(in crate::cluster) fn carry(&self, kind: Kind, carrier: &mut Carrier<'_>) {
         for partition in (0..PARTITIONS).filter_map(Partition::from_number) {
             let mut writer = RowsWriter {

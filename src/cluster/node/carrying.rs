@@ -1,6 +1,6 @@
 //! A node for the process that follows: all that it knows and has said.
 //!
-//! Owns: `Node::carry`, `Node::carried`, `Node::knows_since`; the records of the node itself and of its peers.
+//! Owns: `Node::{carry, carried, end_unknown, knows_since}`; the records of the node itself and of its peers.
 //! May depend on: `cluster`, serde.
 //! Invariants: to carry a node changes nothing of it; the one that was carried does what the other would
 //! have done, but that what is counted begins anew; secrets, names and bounds are those of its own setup.
@@ -139,6 +139,14 @@ impl Node {
             owners,
             beside,
         })
+    }
+
+    /// Ends for the others what the process before had of apps that are not known here: their connections did not
+    /// follow, and nobody is left who would say so.
+    pub fn end_unknown(&mut self, now: Millis, is_known: impl Fn(&str) -> bool) {
+        if !self.has_left {
+            self.state.end_unknown(now, is_known, &mut self.drafts);
+        }
     }
 
     /// Since when the sender of a batch is known, whatever the bytes; `None` where it is not. What it said long
