@@ -5,7 +5,7 @@
 //! Invariants: a topic is live from its confirmation until it or its road is lost, or it is left; one that
 //! nobody wishes for is left after `linger`, and not before.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use crate::{
     bridge::message::TopicWish,
@@ -23,9 +23,8 @@ const WISHES_WITHIN: Duration = Duration::from_secs(10);
 pub(super) struct Topics {
     /// By partition.
     rows: Vec<Row>,
-    /// Topics that nobody wishes for, and until when they are kept; may name some that are wished
-    /// for again.
-    lingering: VecDeque<(Duration, Partition)>,
+    /// Topics that nobody wishes for, and until when they are kept; each once.
+    lingering: BTreeSet<(Duration, Partition)>,
     linger: Duration,
     /// Topics that are subscribed to and not confirmed since the road last went down.
     unproven: usize,
@@ -41,6 +40,8 @@ struct Row {
     asked_at: Option<Duration>,
     /// Confirmed again or not, it was live before its road went down.
     is_unproven: bool,
+    /// Its place among those that linger.
+    lingers_until: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -89,7 +90,7 @@ impl Topics {
         let common = groups.chain([Topic::Nodes, Topic::Echo]);
         Self {
             rows: vec![Row::default(); usize::from(PARTITIONS)],
-            lingering: VecDeque::new(),
+            lingering: BTreeSet::new(),
             linger,
             unproven: 0,
             common: common.map(|topic| (topic, false)).collect(),
@@ -107,10 +108,11 @@ impl Topics {
 
     /// A shard wishes for a topic, or not any more.
     pub(super) fn wish(&mut self, now: Duration, partition: Partition, wish: TopicWish) -> Wished {
+        let until = now + self.linger;
+        self.keep_until(partition, Some(until).filter(|_| !wish.is_wanted()));
         let row = self.row(partition);
         row.wish = wish;
         if !wish.is_wanted() {
-            self.lingering.push_back((now + self.linger, partition));
             return Wished::Wait;
         }
         match row.state {
@@ -122,6 +124,15 @@ impl Topics {
             State::Asked => Wished::Wait,
             State::Live => Wished::Live,
         }
+    }
+
+    /// Keeps a topic until then, whatever was said of it before; `None`: as long as it is wished for.
+    fn keep_until(&mut self, partition: Partition, until: Option<Duration>) {
+        let row = self.row(partition);
+        if let Some(before) = std::mem::replace(&mut row.lingers_until, until) {
+            self.lingering.remove(&(before, partition));
+        }
+        self.lingering.extend(until.map(|until| (until, partition)));
     }
 
     /// A topic that nobody wishes for yet: kept until `let_linger`. Whether it is to be subscribed.
@@ -137,12 +148,10 @@ impl Topics {
     /// Keeps what nobody wishes for no longer than usual, but until wishes have had their time.
     pub(super) fn let_linger(&mut self, now: Duration) {
         let until = now + self.linger.max(WISHES_WITHIN);
-        self.lingering.clear();
         for partition in (0..PARTITIONS).filter_map(Partition::from_number) {
             let row = self.row(partition);
-            if row.state != State::Idle && !row.wish.is_wanted() {
-                self.lingering.push_back((until, partition));
-            }
+            let lingers = row.state != State::Idle && !row.wish.is_wanted();
+            self.keep_until(partition, lingers.then_some(until));
         }
     }
 
@@ -217,12 +226,12 @@ impl Topics {
     /// Gives up a topic that lingered long enough and is not wished for again. Call again until there
     /// is none.
     pub(super) fn leave(&mut self, now: Duration) -> Option<Partition> {
-        while let Some((until, partition)) = self.lingering.front().copied()
+        while let Some((until, partition)) = self.lingering.first().copied()
             && until <= now
         {
-            self.lingering.pop_front();
+            self.keep_until(partition, None);
             let row = self.row(partition);
-            if row.wish.is_wanted() || row.state == State::Idle {
+            if row.state == State::Idle {
                 continue;
             }
             row.state = State::Idle;
@@ -236,7 +245,7 @@ impl Topics {
 
     /// When `leave` has something to do.
     pub(super) fn due(&self) -> Option<Duration> {
-        self.lingering.front().map(|(until, _)| *until)
+        self.lingering.first().map(|(until, _)| *until)
     }
 
     /// All on which the others speak of themselves.
@@ -282,5 +291,30 @@ mod tests {
         topics.confirm_common(Topic::Nodes);
         assert!(topics.lose_one(Topic::Nodes));
         assert!(!topics.lose_one(Topic::Nodes), "once");
+    }
+
+    #[test]
+    fn a_topic_lingers_from_the_last_time_that_nobody_wished_for_it() {
+        let mut topics = Topics::new(Duration::from_secs(5));
+        let at = Duration::from_secs;
+        let partition = Partition::from_number(1).expect("a partition");
+        let mut wish = TopicWish::default();
+        for (now, is_wanted) in [(0, true), (0, false), (1, true), (4, false)] {
+            wish = wish.changed(is_wanted);
+            let _ = topics.wish(at(now), partition, wish);
+        }
+        assert_eq!(topics.due(), Some(at(9)));
+        assert_eq!(topics.leave(at(8)), None, "it was wished for at 4");
+        assert_eq!(topics.leave(at(9)), Some(partition));
+        assert_eq!((topics.leave(at(20)), topics.due()), (None, None));
+        // However often it is wished for and not: of each one time is kept.
+        for now in 20..40 {
+            for is_wanted in [true, false] {
+                wish = wish.changed(is_wanted);
+                let _ = topics.wish(at(now), partition, wish);
+            }
+        }
+        assert_eq!(topics.lingering.len(), 1);
+        assert_eq!(topics.due(), Some(at(44)));
     }
 }
