@@ -27,7 +27,7 @@ pub(super) struct Drafts {
     lanes: Box<[Lane]>,
     /// In the order of the topics' first entries. Of a topic with several the last one is open.
     drafts: Vec<(Topic, BatchWriter)>,
-    /// Of all drafts; begun is none beyond `DRAFTS_BYTES_MAX`.
+    /// Of all drafts; nothing is added beyond `DRAFTS_BYTES_MAX`.
     bytes: usize,
     /// Buffers to begin with; at most `SPARE_MAX` of at most `SPARE_BYTES_MAX`.
     spare: Vec<Vec<u8>>,
@@ -140,10 +140,19 @@ impl Drafts {
         Ok(())
     }
 
+    /// What is there is to be taken first.
+    pub(super) fn is_full(&self) -> bool {
+        self.bytes >= DRAFTS_BYTES_MAX
+    }
+
     /// Adds an entry to what is to go out on a topic. `BatchFull`: what is there is to be taken first.
     // Per entry: one index by lane, one copy of its bytes. An allocation where a buffer grows, which
     // is kept for later.
     pub(super) fn push(&mut self, topic: Topic, entry: &Entry<'_>) -> Result<(), PushError> {
+        // Also where a batch is open: each of a thousand lanes may have one.
+        if self.is_full() {
+            return Err(PushError::BatchFull);
+        }
         let lane = lane_mut(&mut self.lanes, topic);
         if let Some((_, draft)) = lane.open.and_then(|at| self.drafts.get_mut(at as usize)) {
             let before = draft.bytes();
@@ -154,9 +163,6 @@ impl Drafts {
                     return pushed;
                 }
             }
-        }
-        if self.bytes >= DRAFTS_BYTES_MAX {
-            return Err(PushError::BatchFull);
         }
         let header = Header {
             version: self.version,
@@ -202,7 +208,7 @@ fn lane_mut(lanes: &mut [Lane], topic: Topic) -> &mut Lane {
     lane.expect("a topic's lane is below `LANES`")
 }
 
-/// Beyond it nothing is begun: at most one batch more than this waits.
+/// Beyond it nothing is added: at most one batch more than this waits.
 pub(super) const DRAFTS_BYTES_MAX: usize = 32 * BATCH_BYTES_MAX;
 /// A kind of a later version, whatever it will be.
 const LATER_KIND: u64 = 1_000;
@@ -295,5 +301,25 @@ mod tests {
         assert_eq!(pushed(&mut drafts), Err(PushError::BatchFull));
         assert_eq!(taken(&mut drafts).len(), count);
         assert_eq!(pushed(&mut drafts), Ok(()));
+    }
+
+    #[test]
+    fn what_nobody_takes_is_bounded_however_many_batches_are_open() {
+        let mut drafts = drafts();
+        let name = "x".repeat(NAME_BYTES_MAX);
+        let entry = Entry::Terminate {
+            app: "a",
+            user_id: &name,
+        };
+        let mut count = 0;
+        while Topic::all().all(|topic| drafts.push(topic, &entry).is_ok()) {
+            count += 1;
+            assert!(drafts.bytes < DRAFTS_BYTES_MAX + BATCH_BYTES_MAX, "{count}");
+        }
+        assert!(count > 0, "a batch of each is open");
+        let first = Topic::all().next().expect("a topic");
+        assert_eq!(drafts.push(first, &entry), Err(PushError::BatchFull));
+        taken(&mut drafts);
+        assert_eq!(drafts.push(first, &entry), Ok(()));
     }
 }

@@ -245,6 +245,11 @@ impl Node {
         has_say && self.drafts.push(Topic::Nodes, &Entry::AppsChanged).is_ok()
     }
 
+    /// So much waits that nothing more is taken until `take_batches`.
+    pub fn is_full(&self) -> bool {
+        self.drafts.is_full()
+    }
+
     /// Takes an event to tell the others. `BatchFull`: so much waits that it is to be taken first.
     // Per event: one index by lane, the lengths added up, one copy.
     pub fn publish(&mut self, event: &Outgoing<'_>) -> Result<(), PushError> {

@@ -46,7 +46,7 @@ const OLD: usize = 0;
 const PEER: usize = 1;
 const NEW: usize = 2;
 
-fn setup(at: usize, shards: u16) -> Setup {
+pub(super) fn setup(at: usize, shards: u16) -> Setup {
     let node = at % 2;
     let name = format!("node-{node}");
     Setup {

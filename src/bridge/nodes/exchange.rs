@@ -206,6 +206,7 @@ impl Exchange {
             StateChange::EventKept(true) => OwnChange::EventKept,
             StateChange::EventKept(false) => OwnChange::EventForgotten,
         };
+        self.make_room();
         let own = Own {
             partition: state.partition,
             app: &app,
@@ -220,15 +221,20 @@ impl Exchange {
         let Some(app) = self.app_id(apps, user.app) else {
             return;
         };
+        self.make_room();
         let result = self.node.terminate(&app, &user.id);
         self.counters.events_too_long += u64::from(result.is_err());
     }
 
     /// Tells the other nodes what was used of an app's rates; `flush` sends it.
     pub fn spend(&mut self, apps: &AppTable, spent: &Spent) {
+        if self.node.is_outside() {
+            return; // What was used an hour ago is nothing to anybody when the bus is there.
+        }
         let Some(app) = self.app_id(apps, spent.app) else {
             return;
         };
+        self.make_room();
         // Without room they hear less of it: a rate is kept less well for a moment.
         _ = self.node.spend(entry::Spent {
             app: &app,
@@ -249,6 +255,7 @@ impl Exchange {
         } = *name;
         // Those who were not parted have heard the same.
         let count_max = if is_doubted { KEEPERS_MAX } else { 1 };
+        self.make_room();
         let id = self.app_id(apps, app);
         let asked = id.map_or(0, |id| {
             self.node.ask_kept(partition, &id, channel, count_max)
@@ -273,6 +280,7 @@ impl Exchange {
         let Some(app) = self.app_id(apps, kept.app) else {
             return;
         };
+        self.make_room();
         let result = self.node.answer_kept(entry::Kept {
             partition: kept.partition,
             app: &app,
@@ -281,6 +289,13 @@ impl Exchange {
             frame: &kept.frame,
         });
         self.counters.events_too_long += u64::from(result.is_err());
+    }
+
+    /// What one wake-up brings may be more than may wait.
+    fn make_room(&mut self) {
+        if self.node.is_full() {
+            self.flush();
+        }
     }
 
     /// An app that has been taken away still has connections that end; perhaps it was never named before.
@@ -698,4 +713,91 @@ impl Exchange {
 /// As the cluster's protocol has it.
 pub(super) fn millis(since_start: Duration) -> Millis {
     Millis(u64::try_from(since_start.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        bridge::{fixture, nodes::carrying_tests::setup},
+        cluster::{
+            entry::Entry,
+            identity::ClusterTag,
+            mac::Secrets,
+            wire::{Batch, EVENT_FRAME_BYTES_MAX},
+        },
+    };
+
+    #[test]
+    fn what_comes_behind_more_events_than_may_wait_is_told_like_they_are() {
+        let apps = AppTable::build(&[fixture::app("app")], None);
+        let entry = apps.by_id("app").expect("it is there");
+        let (app, partitions) = (entry.index, &entry.rules.partitions);
+        let mut exchange = Exchange::new(Duration::ZERO, setup(0, 1));
+        let (now, mut told) = (Duration::from_secs(1), Told::new());
+        let topics = exchange.topics.common().collect();
+        exchange.take(now, &apps, News::Live(topics), &mut told);
+        exchange.tick(now, &mut told);
+        let partition = partitions.of_channel("news");
+        let event = NodeEvent {
+            app,
+            partition,
+            channel: "news".into(),
+            origin: entry::Origin::Api,
+            except: None,
+            frame: vec![b'x'; EVENT_FRAME_BYTES_MAX].into(),
+        };
+        while !exchange.node.is_full() {
+            exchange.publish(&apps, &event);
+        }
+        let state = NodeState {
+            app,
+            partition,
+            name: "news".into(),
+            change: StateChange::Subscriptions(1),
+        };
+        exchange.report(now, &apps, &state);
+        while !exchange.node.is_full() {
+            exchange.publish(&apps, &event);
+        }
+        let partition = partitions.of_user("alice");
+        let id = "alice".into();
+        exchange.terminate(&apps, &UserOfNodes { app, partition, id });
+        let counters = exchange.node.state_counters();
+        assert_eq!(counters.own.deltas_unsaid, 0);
+        assert_eq!(exchange.counters.events_too_long, 0);
+    }
+
+    #[test]
+    fn what_was_used_before_the_bus_was_there_is_not_told_when_it_is() {
+        let apps = AppTable::build(&[fixture::app("app")], None);
+        let app = apps.by_id("app").expect("it is there").index;
+        let mut exchange = Exchange::new(Duration::ZERO, setup(0, 1));
+        let spent = |backend_events| Spent {
+            app,
+            backend_events,
+            reads: 0,
+        };
+        for _ in 0..100 {
+            exchange.spend(&apps, &spent(1));
+        }
+        let (now, mut told) = (Duration::from_secs(1), Told::new());
+        let topics = exchange.topics.common().collect();
+        exchange.take(now, &apps, News::Live(topics), &mut told);
+        exchange.tick(now, &mut told);
+        exchange.spend(&apps, &spent(7));
+        exchange.flush();
+        let mut said = Vec::new();
+        while let Some(command) = exchange.next_command() {
+            if let Command::Publish { batch, .. } = command {
+                let read = Batch::decode(&batch, ClusterTag::of_name("scene"), &Secrets::default());
+                for entry in read.expect("a batch").entries().flatten() {
+                    if let Entry::Spent(spent) = entry {
+                        said.push(spent.backend_events);
+                    }
+                }
+            }
+        }
+        assert_eq!(said, [7]);
+    }
 }
