@@ -57,8 +57,10 @@ const VIEW_BYTES_MAX: usize = 2 << 30;
 /// Of what a bus brings: less is within the grain of a round trip, more the silence of an upgrade does not bear.
 const WAY_MS_MIN: u64 = 10;
 const WAY_MS_MAX: u64 = 200;
-/// News taken at once, so that shards are heard in between.
+/// News taken at once, so that shards are heard in between, and those that are behind are noticed.
 const NEWS_PER_TAKE: usize = 1_024;
+/// Bytes of batches likewise: one of them may be a thousand times another.
+const BYTES_PER_TAKE: usize = 4 << 20;
 
 pub(super) struct Nodes {
     exchange: Exchange,
@@ -238,15 +240,15 @@ impl Nodes {
 
     /// Takes news, and what came right behind.
     pub(super) fn take(&mut self, apps: &AppTable, first: News, told: &mut Told) {
-        let mut news = Some(first);
-        for _ in 0..NEWS_PER_TAKE {
-            let Some(it) = news else { break };
-            self.exchange.take(self.now(), apps, it, told);
-            news = self.bus.try_next();
-        }
-        if let Some(it) = news {
-            self.exchange.take(self.now(), apps, it, told);
-        }
+        let Self {
+            exchange,
+            bus,
+            started,
+        } = self;
+        let next = || bus.try_next();
+        take_some(first, next, |it| {
+            exchange.take(started.elapsed(), apps, it, told);
+        });
         self.exchange.settle(self.now(), told);
         self.obey();
     }
@@ -387,6 +389,22 @@ impl Nodes {
     }
 }
 
+/// Takes news, and what is there behind them, until it is enough for one turn.
+fn take_some(first: News, mut next: impl FnMut() -> Option<News>, mut take: impl FnMut(News)) {
+    let (mut news, mut bytes) = (Some(first), 0);
+    for number in 1..=NEWS_PER_TAKE {
+        let Some(it) = news else { return };
+        if let News::Batch { bytes: batch, .. } = &it {
+            bytes += batch.len();
+        }
+        take(it);
+        if number == NEWS_PER_TAKE || bytes >= BYTES_PER_TAKE {
+            return;
+        }
+        news = next();
+    }
+}
+
 fn node_setup(config: &Config, of_node: &NodeOf<'_>) -> NodeSetup {
     let NodeOf {
         name,
@@ -443,6 +461,29 @@ const CHANCE_BITS: u32 = 12;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::{topic::Topic, wire::BATCH_BYTES_MAX};
+
+    #[test]
+    fn so_many_news_are_taken_at_once_and_no_more_than_so_many_bytes() {
+        let batch = |bytes| News::Batch {
+            topic: Topic::Nodes,
+            bytes: vec![0; bytes],
+        };
+        for (bytes, there, taken) in [
+            (100, 10, 10),
+            (100, 5_000, NEWS_PER_TAKE),
+            (BATCH_BYTES_MAX, 5_000, BYTES_PER_TAKE / BATCH_BYTES_MAX),
+            (BATCH_BYTES_MAX, 2, 2),
+        ] {
+            let (mut left, mut count) = (there - 1, 0);
+            let next = || {
+                left = usize::checked_sub(left, 1)?;
+                Some(batch(bytes))
+            };
+            take_some(batch(bytes), next, |_| count += 1);
+            assert_eq!(count, taken, "{there} of {bytes}");
+        }
+    }
 
     #[test]
     fn a_later_life_is_greater_and_two_of_one_microsecond_differ() {
