@@ -161,8 +161,9 @@ impl AllSlots {
         let [first, last, servers @ ..] = range.as_slice() else {
             return None;
         };
-        let servers: Vec<Address> = servers.iter().filter_map(|it| server(it, asked)).collect();
-        let master = servers.first()?;
+        // The first one is the master: a replica is none, though it alone says where it is.
+        let master = &server(servers.first()?, asked)?;
+        let servers = servers.iter().filter_map(|it| server(it, asked));
         let known = self.masters.iter().position(|it| it == master);
         let number = known.unwrap_or_else(|| {
             self.masters.push(master.clone());
@@ -355,6 +356,10 @@ mod tests {
             (
                 "an unknown server",
                 vec![range(0, 1, vec![server(bytes("?"), 1)])],
+            ),
+            (
+                "an unknown master, and a replica",
+                vec![range(0, 1, vec![server(bytes("?"), 1), good()])],
             ),
             (
                 "a bad port",
