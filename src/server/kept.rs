@@ -8,7 +8,7 @@
 //! its topic was live: others may know a newer one, and the newest is the one that is kept for longest.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, VecDeque},
     sync::Arc,
 };
 
@@ -36,10 +36,15 @@ const ANSWERS_DIFFER_MS: u64 = 5_000;
 /// Channels whose last event is asked for.
 #[derive(Clone, Default)]
 pub(super) struct KeptAsks {
-    asked: BTreeMap<(AppIndex, Arc<str>), Asked>,
+    asked: BTreeMap<Name, Asked>,
+    /// Until when each of them waits, in their order; may name some that were answered.
+    order: VecDeque<(Millis, Name)>,
     /// Subscriptions that wait, of all channels; at most `JOINS_MAX`.
     joins: usize,
 }
+
+/// A channel of an app.
+type Name = (AppIndex, Arc<str>);
 
 #[derive(Clone)]
 struct Asked {
@@ -59,6 +64,27 @@ impl KeptAsks {
     /// Subscriptions that wait.
     pub(super) fn joins(&self) -> usize {
         self.joins
+    }
+
+    /// Who waits for a channel's last event, which is asked for since now or was before.
+    fn waiting(
+        &mut self,
+        now: Millis,
+        name: Name,
+        known: Option<Arc<[u8]>>,
+    ) -> &mut Vec<(Waiter, JoinQuestion)> {
+        let order = &mut self.order;
+        let asked = self.asked.entry(name).or_insert_with_key(|name| {
+            let until = now.plus(ASK_MS);
+            order.push_back((until, name.clone()));
+            Asked {
+                until,
+                known,
+                answers_left: 1,
+                joins: Vec::new(),
+            }
+        });
+        &mut asked.joins
     }
 
     fn take(&mut self, app: AppIndex, channel: &Arc<str>) -> Vec<(Waiter, JoinQuestion)> {
@@ -91,10 +117,15 @@ impl KeptAsks {
         })
     }
 
-    /// A channel that has waited for long enough.
-    fn late(&self, now: Millis) -> Option<(AppIndex, Arc<str>)> {
-        let late = self.asked.iter().find(|(_, asked)| asked.until <= now);
-        late.map(|(key, _)| key.clone())
+    /// Who has waited for longest, if that is long enough.
+    fn late(&mut self, now: Millis) -> Option<Name> {
+        while let Some((until, name)) = self.order.front() {
+            if self.asked.get(name).is_some_and(|it| it.until == *until) {
+                return (*until <= now).then(|| name.clone());
+            }
+            self.order.pop_front();
+        }
+        None
     }
 }
 
@@ -135,13 +166,14 @@ impl ShardServer {
             is_elsewhere,
             is_doubted,
         };
-        let Some(asked) = self.ask_kept(turn, name, at) else {
+        let Some(waiting) = self.ask_kept(turn, name, at) else {
             question.is_unanswered = true;
             return Some((to, question));
         };
-        asked.joins.push((to, question));
+        waiting.push((to, question));
         self.kept_asks.joins += 1;
         self.topics.used(key.partition, true);
+        turn.keep_ticking(true);
         None
     }
 
@@ -151,26 +183,14 @@ impl ShardServer {
         turn: &mut impl ServerTurn,
         name: KeptName,
         at: Option<HomeRef>,
-    ) -> Option<&mut Asked> {
+    ) -> Option<&mut Vec<(Waiter, JoinQuestion)>> {
         let known = at.and_then(|at| self.homes.get(at)?.kept(turn.now()));
         let known = known.map(|(event, _)| Arc::clone(&event.frame));
-        match self
-            .kept_asks
-            .asked
-            .entry((name.app, Arc::clone(&name.channel)))
-        {
-            Entry::Occupied(asked) => Some(asked.into_mut()),
-            Entry::Vacant(place) => {
-                turn.to_bridge(ToBridge::KeptAsk(Box::new(name))).ok()?;
-                turn.keep_ticking(true);
-                Some(place.insert(Asked {
-                    until: turn.now().plus(ASK_MS),
-                    known,
-                    answers_left: 1,
-                    joins: Vec::new(),
-                }))
-            }
+        let of = (name.app, Arc::clone(&name.channel));
+        if !self.kept_asks.asked.contains_key(&of) {
+            turn.to_bridge(ToBridge::KeptAsk(Box::new(name))).ok()?;
         }
+        Some(self.kept_asks.waiting(turn.now(), of, known))
     }
 
     /// Subscriptions to the channel wait no longer.
@@ -391,4 +411,43 @@ pub(super) fn event_of(frame: &Arc<[u8]>) -> Option<Event> {
         data_start: u32::try_from(start).ok()?,
         data_bytes: u32::try_from(data.len()).ok()?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_waited_for_longest_is_late_first_and_who_was_answered_is_not() {
+        let mut asks = KeptAsks::default();
+        let app = AppIndex(0);
+        let names = ["cache-c", "cache-a", "cache-b"].map(Arc::<str>::from);
+        for (name, now) in names.iter().zip([0, 10, 20]) {
+            for now in [now, now + 1] {
+                asks.waiting(Millis(now), (app, Arc::clone(name)), None);
+            }
+        }
+        assert_eq!(asks.late(Millis(ASK_MS - 1)), None);
+        let [first, second, third] = names;
+        assert_eq!(
+            asks.late(Millis(2 * ASK_MS)),
+            Some((app, Arc::clone(&first)))
+        );
+        asks.take(app, &second);
+        asks.take(app, &first);
+        assert_eq!(
+            asks.late(Millis(2 * ASK_MS)),
+            Some((app, Arc::clone(&third)))
+        );
+        // Asked for anew it waits anew.
+        asks.waiting(Millis(30), (app, Arc::clone(&first)), None);
+        asks.take(app, &third);
+        assert_eq!(asks.late(Millis(29 + ASK_MS)), None);
+        assert_eq!(
+            asks.late(Millis(30 + ASK_MS)),
+            Some((app, Arc::clone(&first)))
+        );
+        asks.take(app, &first);
+        assert_eq!((asks.late(Millis(u64::MAX)), asks.order.len()), (None, 0));
+    }
 }
