@@ -84,7 +84,7 @@ pub struct Event<'a> {
     pub frame: &'a [u8],
 }
 
-/// An event of one life of a node: whoever hears it twice drops the second.
+/// An event of one life of a node, for whoever looks at the traffic: doubles are known by their batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EventId(pub u64);
 
