@@ -363,10 +363,11 @@ impl Holdings {
                 bytes_max: self.bytes_max,
             };
             let is_through = row.sweep_members(&mut scene, cursor, budget, is_gone, tell);
-            if !is_through || *budget == 0 {
+            // A row that its last member left is taken out in any case: nobody holds it.
+            if !is_through || (*budget == 0 && !row.is_vacant()) {
                 return false;
             }
-            *budget -= 1;
+            *budget = budget.saturating_sub(1);
             row.sweep_counts(&mut scene, is_gone, tell);
             let is_vacant = row.is_vacant();
             cursor.rows_end = at;
@@ -957,6 +958,38 @@ pub(super) mod tests {
 
         pub(in crate::cluster) fn bytes_beyond_texts(&self) -> usize {
             self.holdings.bytes_beyond_texts()
+        }
+    }
+
+    #[test]
+    fn a_row_that_nobody_holds_any_more_does_not_wait_for_the_next_slice_of_a_sweep() {
+        for (members, budget, left) in [(2, 1, 1), (2, 2, 0), (2, 3, 0)] {
+            let mut filled = holdings();
+            let Filled { apps, holdings } = &mut filled;
+            let app = apps.intern("app").expect("there is room");
+            let place = Place {
+                partition: apps.partitions(app).of_channel("presence-c"),
+                space: Space::Channels,
+                app,
+                name: Text::Plain("presence-c"),
+            };
+            for number in 0..members {
+                let number = number.to_string();
+                let (user_id, info) = (Text::Plain(&number), Text::Plain("{}"));
+                let (holder, fact) = (Holder::new(1, false), Fact::Joined { user_id, info });
+                holdings.apply(apps, place, holder, fact, &mut |_| {});
+            }
+            let (cursor, budget) = (&mut { Cursor::START }, &mut { budget });
+            holdings.sweep(
+                apps,
+                place.partition,
+                cursor,
+                budget,
+                &|_| true,
+                &mut |_| {},
+            );
+            let held = holdings.held();
+            assert_eq!((held.channels, held.members), (left, left));
         }
     }
 
