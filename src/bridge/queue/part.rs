@@ -155,6 +155,8 @@ const DONE_PART: usize = 4;
 /// Jobs and bytes of one turn.
 const PUT_JOBS_MAX: usize = 512;
 const PUT_BYTES_MAX: usize = 1024 * 1024;
+/// Of letters that wait for the store, beside `PUT_JOBS_MAX` of them, and as much again in the turn under way.
+const LETTERS_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Of a target that this node did not have: with the next turn come more.
 const FIRST_JOBS: usize = 1;
 /// Targets asked for in one turn.
@@ -229,14 +231,33 @@ impl Part {
             self.let_go(receipt);
         }
         self.say.dead.push(dead);
-        // While the store is away letters gather; they have a bound there, and here.
-        if self.say.dead.len() > PUT_JOBS_MAX && self.under_way.is_none() {
-            let oldest = self.say.dead.iter().position(|it| it.receipt.is_none());
-            if let Some(oldest) = oldest {
-                self.say.dead.remove(oldest);
-                self.counters.store.dead_dropped += 1;
-            }
+        self.bound_letters();
+    }
+
+    /// While the store is away letters gather; they have a bound there, and here. Beyond it the oldest go of
+    /// those that the turn under way does not say.
+    fn bound_letters(&mut self) {
+        let said = self.under_way.as_ref().map_or(0, |it| it.dead);
+        let unsaid = self.say.dead.iter().skip(said);
+        let (mut count, mut bytes) = unsaid.fold((0, 0), |(count, bytes), it| {
+            (count + 1, bytes + it.text.len())
+        });
+        if count <= PUT_JOBS_MAX && bytes <= LETTERS_BYTES_MAX {
+            return;
         }
+        let (mut place, mut dropped) = (0, 0);
+        self.say.dead.retain(|it| {
+            place += 1;
+            let is_over = count > PUT_JOBS_MAX || bytes > LETTERS_BYTES_MAX;
+            let goes = place > said && is_over && it.receipt.is_none();
+            if goes {
+                count -= 1;
+                bytes -= it.text.len();
+                dropped += 1;
+            }
+            !goes
+        });
+        self.counters.store.dead_dropped += dropped;
     }
 
     /// Others may have a target that this node cannot serve, after so many milliseconds.
@@ -432,6 +453,7 @@ impl Part {
                 self.counters.faults += 1;
                 self.rhythm.is_unsure = true;
                 self.rhythm.turns.failed(now, jitter);
+                self.bound_letters();
                 return Err(fault);
             }
         };
@@ -453,8 +475,9 @@ impl Part {
                 tracing::debug!(%fault, "jobs are not kept");
             }
             None if under_way.has_put => {
-                let sent = self.sending.take().expect("it was said");
-                self.counters.put += sent.jobs.len() as u64;
+                // A stop may have taken them back meanwhile: they are delivered twice.
+                let sent = self.sending.take().map_or(0, |it| it.jobs.len());
+                self.counters.put += sent as u64;
                 self.rhythm.puts.failures = 0;
             }
             None => {}

@@ -16,7 +16,7 @@ use super::{
     owned::{Asked, Owned},
     part::{Part, PartBounds},
     record::Record,
-    store::{Again, Answer, Receipt, StoreFault, Taken, Turn, Wanted},
+    store::{Again, Answer, Dead, Receipt, StoreFault, Taken, Turn, Wanted},
 };
 use crate::{
     bridge::message::{WebhookEvent, WebhookKind},
@@ -301,6 +301,49 @@ fn a_node_that_ends_leaves_its_targets_and_takes_nothing() {
     part.ended(Ok(taken(0)), Millis(1_004), 0.0)
         .expect("it answered");
     assert!(part.is_idle());
+}
+
+#[test]
+fn a_turn_whose_jobs_a_stop_has_taken_back_ends_as_any_other() {
+    let mut part = part();
+    push(&mut part, "a", 1_000);
+    begin(&mut part, 1_000).expect("a put");
+    part.close(Millis(1_001));
+    assert_eq!(part.take_backlog(Millis(1_001)).len(), 1);
+    part.ended(Ok(Answer::default()), Millis(1_002), 0.0)
+        .expect("it answered");
+    assert_eq!((part.waiting_events(), part.is_idle()), (0, true));
+}
+
+#[test]
+fn letters_that_gather_while_a_turn_is_under_way_have_their_bound() {
+    let mut part = part();
+    let letter = |number: usize, receipt: Option<Receipt>| Dead {
+        receipt,
+        text: number.to_string().into_bytes(),
+    };
+    part.dead(letter(0, Some(receipt("0"))));
+    part.dead(letter(1, None));
+    let turn = begin(&mut part, 1_000).expect("two letters");
+    assert_eq!(turn.dead.len(), 2);
+    (2..3_000).for_each(|number| part.dead(letter(number, None)));
+    part.dead(letter(3_000, Some(receipt("3000"))));
+    assert!(part.ended(Err(fault()), Millis(6_000), 0.0).is_err());
+    let turn = begin(&mut part, 9_000).expect("the letters again");
+    let texts = turn.dead.iter().map(|it| String::from_utf8_lossy(&it.text));
+    let texts: Vec<String> = texts.map(String::from).collect();
+    assert_eq!(texts.len(), 512);
+    assert_eq!((&*texts[0], &*texts[1]), ("0", "2490"), "the oldest went");
+    assert_eq!(
+        (&*texts[511], part.counters.store.dead_dropped),
+        ("3000", 2_489)
+    );
+    // What was said stays while it may be heard.
+    (3_001..4_000).for_each(|number| part.dead(letter(number, None)));
+    part.ended(Ok(Answer::default()), Millis(9_001), 0.0)
+        .expect("it answered");
+    let turn = begin(&mut part, 9_001).expect("more letters");
+    assert_eq!((turn.dead.len(), &*turn.dead[0].text), (512, &b"3488"[..]));
 }
 
 #[test]
