@@ -155,7 +155,8 @@ fn percent_decoded(text: &str) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&byte, behind)) = rest.split_first() {
-        let hex = behind.get(..2).filter(|_| byte == b'%');
+        let is_hex = |it: &&[u8]| byte == b'%' && it.iter().all(u8::is_ascii_hexdigit);
+        let hex = behind.get(..2).filter(is_hex);
         let hex = hex.and_then(|hex| std::str::from_utf8(hex).ok());
         match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
             Some(byte) => {
@@ -218,38 +219,53 @@ pub(in crate::bridge) struct Exchange {
 
 /// Connections that are kept, the one that was used last at the end.
 #[derive(Debug, Default)]
-pub(super) struct Connections(VecDeque<(TargetId, Kept)>);
+pub(super) struct Connections {
+    kept: VecDeque<(TargetId, Kept)>,
+    /// The number of the policy under which connections are made.
+    policy: u64,
+}
 
 impl Connections {
     /// One to that target.
     pub(super) fn take(&mut self, target: TargetId) -> Option<Kept> {
-        let at = self.0.iter().rposition(|(of, _)| *of == target)?;
-        self.0.remove(at).map(|(_, kept)| kept)
+        let at = self.kept.iter().rposition(|(of, _)| *of == target)?;
+        self.kept.remove(at).map(|(_, kept)| kept)
     }
 
-    pub(super) fn put(&mut self, target: TargetId, kept: Kept) {
-        if self.0.len() == KEPT_MAX {
-            self.0.pop_front();
+    /// Keeps one that was taken, or made, under that policy; one of an earlier policy is closed.
+    pub(super) fn put(&mut self, target: TargetId, kept: Kept, policy: u64) {
+        if policy != self.policy {
+            return;
         }
-        self.0.push_back((target, kept));
+        if self.kept.len() == KEPT_MAX {
+            self.kept.pop_front();
+        }
+        self.kept.push_back((target, kept));
+    }
+
+    /// For `put`, of an attempt that begins now.
+    pub(super) fn policy(&self) -> u64 {
+        self.policy
     }
 
     /// When the oldest is to be closed.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.0.front().map(|(_, kept)| kept.since() + KEPT_FOR)
+        self.kept.front().map(|(_, kept)| kept.since() + KEPT_FOR)
     }
 
     /// Closes what lay idle for too long.
     pub(super) fn close_old(&mut self) {
         while self
-            .0
+            .kept
             .pop_front_if(|(_, kept)| kept.since().elapsed() >= KEPT_FOR)
             .is_some()
         {}
     }
 
-    pub(super) fn clear(&mut self) {
-        self.0.clear();
+    /// There is another policy: some may lead where nothing may go any more, those in use too.
+    pub(super) fn change_policy(&mut self) {
+        self.kept.clear();
+        self.policy += 1;
     }
 }
 
@@ -416,6 +432,10 @@ mod tests {
         let expected = HeaderValue::from_static("Basic bWU6cEBzcw==");
         assert_eq!(it.authorization, Some(expected));
         assert!(!format!("{it:?}").contains("bWU6"), "{it:?}");
+        let it = destination("https://me:p%+fs@h/").expect("it leads somewhere");
+        // Of `me:p%+fs`: no digits.
+        let expected = HeaderValue::from_static("Basic bWU6cCUrZnM=");
+        assert_eq!(it.authorization, Some(expected));
         let it = destination("https://only@h/").expect("it leads somewhere");
         assert_eq!(
             it.authorization,

@@ -99,6 +99,8 @@ struct Attempted {
     result: Result<(), AttemptError>,
     took: Duration,
     kept: Option<Kept>,
+    /// See `Connections`.
+    policy: u64,
 }
 
 impl Webhooks {
@@ -172,7 +174,7 @@ impl Webhooks {
     /// Takes over a reloaded `webhooks` section.
     pub fn reconfigure(&mut self, settings: &Settings) {
         self.client = client_of(&settings.targets);
-        self.connections.clear(); // Some may lead where nothing may go any more.
+        self.connections.change_policy();
         let now = self.now();
         let mut settings = QueueSettings::of(settings);
         if let Some(shared) = &mut self.shared {
@@ -257,7 +259,7 @@ impl Webhooks {
     {
         let job = Arc::new(job);
         let attempt = attempt(Arc::clone(&job));
-        let of = (target, Arc::clone(&job));
+        let (of, policy) = ((target, Arc::clone(&job)), self.connections.policy());
         self.attempts.begin(of, async move {
             #[expect(
                 clippy::disallowed_methods,
@@ -271,6 +273,7 @@ impl Webhooks {
                 result,
                 took: began.elapsed(),
                 kept,
+                policy,
             }
         });
     }
@@ -321,9 +324,10 @@ impl Webhooks {
             result,
             took,
             kept,
+            policy,
         } = ended;
         if let Some(kept) = kept {
-            self.connections.put(target, kept);
+            self.connections.put(target, kept, policy);
         }
         self.queue.counters.attempts.observe(took.as_secs_f64());
         if let (Ok(()), Some(shared), Some(receipt)) = (&result, &mut self.shared, &job.receipt) {

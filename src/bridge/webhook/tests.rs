@@ -334,6 +334,39 @@ async fn a_denied_target_is_never_connected_to_by_address_or_by_name() {
 }
 
 #[tokio::test]
+async fn a_target_that_a_reload_denies_is_not_asked_over_a_connection_that_was_in_use() {
+    let mut endpoint = Endpoint::start(vec![Answer::Held(200), Answer::Status(200)]).await;
+    let once = Settings {
+        retry: Retry {
+            attempts: 1,
+            ..settings().retry
+        },
+        ..settings()
+    };
+    let mut webhooks = webhooks(&[app_for(&endpoint)], &once);
+    webhooks.accept(event("a", 1));
+    endpoint.next(&mut webhooks).await;
+    let denied = Settings {
+        targets: Targets {
+            deny: vec!["127.0.0.0/8".parse().expect("a network")],
+            allow: Vec::new(),
+        },
+        ..once
+    };
+    webhooks.reconfigure(&denied);
+    endpoint.gate.notify_one();
+    until(&mut webhooks, Webhooks::is_idle).await;
+    assert_eq!(counted(&webhooks, 0).deliveries[0], [1, 0, 0, 0]);
+    webhooks.accept(event("a", 2));
+    until(&mut webhooks, Webhooks::is_idle).await;
+    assert_eq!(counted(&webhooks, 0).dead[0], 1);
+    assert!(
+        endpoint.requests.try_recv().is_err(),
+        "a denied target was asked"
+    );
+}
+
+#[tokio::test]
 async fn a_reload_keeps_what_waits_for_a_webhook_that_stays_and_signs_with_the_new_secret() {
     let mut endpoint = Endpoint::start(vec![Answer::Status(200)]).await;
     let long = Settings {
