@@ -99,22 +99,40 @@ impl Webhooks {
 
     /// A store has answered.
     pub(super) fn hear(&mut self, turned: Turned) {
-        let now = self.now();
+        let (now, part) = (self.now(), turned.0);
         let Some(shared) = &mut self.shared else {
             return;
         };
         let heard = shared.hear(turned, now, jitter());
         if heard.was_dead {
-            for (id, mut job) in self.queue.take_all_untried(now) {
-                // Else others have it, or this node gets it again.
-                if heard.has_forgotten || job.receipt.is_none() {
-                    job.receipt = None;
-                    self.queue.push_job(id, job, now);
-                }
-            }
+            self.lose(part, heard.has_forgotten, now);
         }
         for taken in heard.taken {
             self.take(taken, now);
+        }
+    }
+
+    /// A part has given this node's jobs away: others have them, or this node gets them again. Those that it has
+    /// forgotten are this process' alone. The other parts know nothing of it.
+    fn lose(&mut self, part: usize, has_forgotten: bool, now: Millis) {
+        let Some(shared) = &self.shared else { return };
+        let is_its = |job: &Job| {
+            let receipt = job.receipt.as_ref();
+            receipt.is_some_and(|it| shared.index(it.target) == part)
+        };
+        for (id, mut job) in self.queue.take_all_untried(now) {
+            match (is_its(&job), has_forgotten) {
+                (true, false) => continue,
+                (true, true) => job.receipt = None,
+                (false, _) => {}
+            }
+            self.queue.push_job(id, job, now);
+        }
+        if has_forgotten {
+            let under_way = self.attempts.under_way().map(|(_, job)| job);
+            let its = under_way.filter(|job| is_its(job));
+            self.forgotten
+                .extend(its.filter_map(|job| job.receipt.clone()));
         }
     }
 

@@ -52,8 +52,9 @@ use super::{
     queue::{
         Job, QueueSettings, TargetId,
         dead::DeadLetters,
-        memory::{MemoryQueue, TargetChange},
+        memory::{Carried, MemoryQueue, TargetChange},
         part::Part,
+        store::Receipt,
     },
 };
 use crate::{
@@ -78,6 +79,8 @@ pub struct Webhooks {
     shared: Option<Shared>,
     /// `None` of a store's.
     letters: DeadLetters,
+    /// Of attempts under way, those whose jobs the store has forgotten.
+    forgotten: BTreeSet<Receipt>,
     /// At most `WANTED_MAX`.
     wanted_apps: BTreeSet<Box<str>>,
     targets: TargetTable,
@@ -120,6 +123,7 @@ impl Webhooks {
             queue: MemoryQueue::new(queue),
             shared,
             letters: DeadLetters::default(),
+            forgotten: BTreeSet::new(),
             wanted_apps: BTreeSet::new(),
             targets: TargetTable::new(settings.lambda_endpoint_url.as_deref()),
             client: client_of(&settings.targets),
@@ -158,6 +162,12 @@ impl Webhooks {
             }
             for part in self.shared.iter_mut().flat_map(Shared::parts_mut) {
                 part.retain(|id| self.targets.target(id).is_some());
+            }
+            if let Some(shared) = &mut self.shared {
+                // If it comes back it has not failed.
+                for name in self.targets.gone_names() {
+                    shared.part(name).set_failing(name, false);
+                }
             }
             self.keep_account();
             self.targets.forget_gone();
@@ -330,6 +340,8 @@ impl Webhooks {
             self.connections.put(target, kept, policy);
         }
         self.queue.counters.attempts.observe(took.as_secs_f64());
+        let receipt = job.receipt.as_ref();
+        let is_forgotten = receipt.is_some_and(|it| self.forgotten.remove(it));
         if let (Ok(()), Some(shared), Some(receipt)) = (&result, &mut self.shared, &job.receipt) {
             shared
                 .part(receipt.target)
@@ -362,6 +374,9 @@ impl Webhooks {
                 tracing::debug!(app_id, endpoint, %error, attempt, "webhook failed");
                 let mut job = Arc::unwrap_or_clone(job);
                 job.met(&error.to_string());
+                if is_forgotten {
+                    job.receipt = None;
+                }
                 let change = self.queue.failed(target, job, now, jitter());
                 self.keep_account();
                 if change == TargetChange::Fails {
@@ -386,18 +401,26 @@ impl Webhooks {
 
     /// Gives up all that is left; returns the number of events that were lost.
     pub fn abandon(&mut self) -> usize {
+        // What is in a store stays there.
+        let own_events = |job: &Job| match job.receipt {
+            Some(_) => 0,
+            None => job.events.len(),
+        };
+        let under_way = self.attempts.under_way().map(|(_, job)| own_events(job));
+        let under_way: usize = under_way.sum();
         self.attempts.abort();
         let given = self.given.events();
         let Some(shared) = &mut self.shared else {
             let lost: usize = self.own_queues().map(MemoryQueue::abandon).sum();
             return lost.saturating_sub(given);
         };
-        // What is in the store stays there.
         let backlog: usize = shared.parts_mut().map(Part::abandon).sum();
-        let now = since(self.started);
-        let own = self.queue.take_all_untried(now).into_iter();
-        let own = own.filter(|(_, job)| job.receipt.is_none());
-        backlog + own.map(|(_, job)| job.events.len()).sum::<usize>()
+        let waiting = self.queue.give(self.now()).into_iter();
+        let waiting = waiting.map(|carried| match carried {
+            Carried::New(_, job) | Carried::Retry(_, job, _) => own_events(&job),
+            Carried::Failing(..) => 0,
+        });
+        backlog + under_way + waiting.sum::<usize>()
     }
 
     /// Nothing waits and nothing is under way.

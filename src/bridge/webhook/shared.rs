@@ -89,8 +89,13 @@ impl Shared {
     }
 
     pub(super) fn part(&mut self, target: TargetName) -> &mut Part {
-        let index = target.part(self.parts.len());
+        let index = self.index(target);
         &mut self.parts[index].0
+    }
+
+    /// The number of the part that has a target's jobs.
+    pub(super) fn index(&self, target: TargetName) -> usize {
+        target.part(self.parts.len())
     }
 
     pub(super) fn parts(&self) -> impl Iterator<Item = &Part> {

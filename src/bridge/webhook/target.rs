@@ -257,6 +257,11 @@ impl TargetTable {
         self.targets.get(&id).or_else(|| self.gone.get(&id))
     }
 
+    /// Of those that went with the latest change.
+    pub(super) fn gone_names(&self) -> impl Iterator<Item = TargetName> {
+        self.gone.values().map(|target| target.name)
+    }
+
     pub(super) fn forget_gone(&mut self) {
         self.gone.clear();
     }

@@ -5,6 +5,7 @@
 //! Invariants: every wait has a deadline; no test sleeps to be right.
 
 mod heritage;
+mod shared;
 
 use std::{
     sync::Arc,

@@ -1,0 +1,225 @@
+//! Webhooks whose jobs are in a store of several parts, with answers made by hand.
+//!
+//! Owns: what a word of one part does to jobs; what a node does with jobs that it alone has.
+//! May depend on: `webhook::tests`, `bridge::{queue, redis_commands}`.
+//! Invariants: as there; no store is there, and what a server would say is not heard.
+
+use hyper::StatusCode;
+use shards::application::Millis;
+
+use super::*;
+use crate::bridge::{
+    adapter::redis::RedisServer,
+    queue::{
+        Job, TargetId, TargetName,
+        record::Record,
+        store::{
+            Answer as Said, Receipt, Store, Taken,
+            redis::{Keys, REDIS_PURPOSE, RedisBounds, RedisStore},
+        },
+    },
+    redis_commands::{CommandsSetup, OneServer, RedisCommands},
+    tls::{TlsFiles, TlsKeys},
+    webhook::{Attempted, attempt::AttemptError, shared::SharedSetup, wall_ms},
+};
+
+const PARTS: usize = 2;
+
+/// Nobody listens there.
+fn commands() -> RedisCommands {
+    let server = RedisServer {
+        host: "127.0.0.1".to_owned(),
+        port: 1,
+        uses_tls: false,
+        database: 0,
+        username: None,
+        password: None,
+    };
+    let one = OneServer {
+        server,
+        sentinels: None,
+        url: None,
+        tls: TlsFiles::none(TlsKeys::REDIS),
+    };
+    let commands = RedisCommands::start(&CommandsSetup::One(one), REDIS_PURPOSE);
+    commands.expect("nothing is asked yet")
+}
+
+fn in_parts(table: &AppTable) -> Webhooks {
+    let commands = commands();
+    let store = |part| {
+        let bounds = RedisBounds {
+            lease: Duration::from_secs(30),
+            bytes_max: 1 << 20,
+            dead_max: 10,
+            dead_bytes_max: 1 << 20,
+            timeout: Duration::from_secs(1),
+        };
+        let keys = Keys::new("test", Some(part));
+        Store::Redis(RedisStore::new(commands.clone(), keys, "node", bounds))
+    };
+    let setup = SharedSetup {
+        driver: "redis-cluster",
+        stores: (0..PARTS).map(store).collect(),
+        old: None,
+        in_flight_max: 8,
+    };
+    let mut webhooks = Webhooks::new(Keeping::Shared(setup), &settings(), Instant::now());
+    webhooks.begin(table);
+    webhooks
+}
+
+/// An app with a target of each part, and what they are called.
+fn app_of_all_parts() -> (App, Vec<TargetName>) {
+    let mut app = fixture::app("a");
+    let mut names = Vec::new();
+    for part in 0..PARTS {
+        let mut urls = (0..).map(|number| format!("http://127.0.0.1:9/{number}"));
+        let is_its = |url: &String| TargetName::of("a", url, 0).part(PARTS) == part;
+        let url = urls.find(is_its).expect("one of some is");
+        app.webhooks.push(fixture::webhook(&url, ALL));
+        names.push(TargetName::of("a", &url, 0));
+    }
+    (app, names)
+}
+
+/// So many jobs of one channel.
+fn taken(target: TargetName, count: u64) -> Vec<Taken> {
+    let job = |number| {
+        let mut text = Vec::new();
+        let job = Job::new(AppIndex(0), vec![Arc::new(event("a", number))], Millis(0));
+        Record::write(&mut text, "a", target, wall_ms(), &job);
+        Taken {
+            receipt: Receipt {
+                target,
+                text: format!("{target}/{number}").into(),
+            },
+            attempts: 0,
+            text,
+        }
+    };
+    (0..count).map(job).collect()
+}
+
+/// A part answers the turn under way.
+fn says(webhooks: &mut Webhooks, part: usize, said: Said) {
+    webhooks.start();
+    webhooks.hear((part, Ok(said)));
+}
+
+fn born(word: &str) -> Said {
+    Said {
+        born: Some(word.into()),
+        ..Said::default()
+    }
+}
+
+fn only_target(webhooks: &Webhooks) -> TargetId {
+    webhooks.targets.of_app(AppIndex(0))[0]
+}
+
+#[tokio::test]
+async fn a_part_that_gave_this_nodes_jobs_away_speaks_of_no_other_parts() {
+    for (word, alone) in [("x", 0), ("y", 2)] {
+        let (app, targets) = app_of_all_parts();
+        let mut webhooks = in_parts(&AppTable::build(&[app], None));
+        for (part, target) in targets.iter().enumerate() {
+            let taken = taken(*target, 3);
+            says(&mut webhooks, part, Said { taken, ..born("x") });
+        }
+        webhooks.start();
+        // The first of each is under way.
+        assert_eq!(webhooks.queue.waiting_events(), 4);
+        let was_dead = true;
+        says(
+            &mut webhooks,
+            0,
+            Said {
+                was_dead,
+                ..born(word)
+            },
+        );
+        let left = webhooks.queue.take_all_untried(webhooks.now());
+        let receipts = || left.iter().map(|(_, job)| job.receipt.as_ref());
+        let of_other = receipts().flatten().filter(|it| it.target == targets[1]);
+        assert_eq!(of_other.count(), 2, "{word}");
+        assert_eq!(receipts().filter(Option::is_none).count(), alone, "{word}");
+        assert_eq!(left.len(), 2 + alone, "{word}");
+    }
+}
+
+#[tokio::test]
+async fn a_job_under_way_that_its_store_forgets_is_tried_again_here() {
+    for (word, waiting) in [("x", 0), ("y", 1)] {
+        let (app, targets) = app_of_all_parts();
+        let mut webhooks = in_parts(&AppTable::build(&[app], None));
+        let taken = taken(targets[0], 1);
+        says(&mut webhooks, 0, Said { taken, ..born("x") });
+        let was_dead = true;
+        says(
+            &mut webhooks,
+            0,
+            Said {
+                was_dead,
+                ..born(word)
+            },
+        );
+        let under_way = webhooks.attempts.under_way().next().cloned();
+        let (target, job) = under_way.expect("it has a place");
+        webhooks.settle(Attempted {
+            target,
+            job,
+            result: Err(AttemptError::Status(StatusCode::BAD_GATEWAY)),
+            took: Duration::ZERO,
+            kept: None,
+            policy: 0,
+        });
+        assert_eq!(webhooks.queue.waiting_events(), waiting, "{word}");
+        assert!(webhooks.forgotten.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_target_that_failed_and_comes_back_has_not_failed() {
+    let (mut app, targets) = app_of_all_parts();
+    app.webhooks.truncate(1);
+    let mut table = AppTable::build(std::slice::from_ref(&app), None);
+    let mut webhooks = in_parts(&table);
+    let taken = taken(targets[0], 1);
+    says(&mut webhooks, 0, Said { taken, ..born("x") });
+    webhooks.fails(only_target(&webhooks));
+    let failing = |webhooks: &mut Webhooks, later_ms: u64| {
+        let at = webhooks.now().plus(later_ms);
+        let shared = webhooks.shared.as_mut().expect("in parts");
+        let part = shared.parts_mut().next().expect("the first");
+        let turn = part.begin(at, 0, |_| None, |_| None).expect("it is due");
+        part.ended(Ok(born("x")), at, 0.0).expect("it answered");
+        turn.take.failing.iter().copied().collect::<Vec<_>>()
+    };
+    assert_eq!(failing(&mut webhooks, 10_000), [targets[0]]);
+    webhooks.change_apps(&table.replace(&[]));
+    webhooks.change_apps(&table.replace(&[app]));
+    assert!(failing(&mut webhooks, 20_000).is_empty());
+}
+
+#[tokio::test]
+async fn what_this_process_alone_has_is_lost_with_it_also_once_it_was_tried() {
+    let (app, targets) = app_of_all_parts();
+    let mut webhooks = in_parts(&AppTable::build(&[app], None));
+    let taken = taken(targets[0], 3);
+    says(&mut webhooks, 0, Said { taken, ..born("x") });
+    let (target, now) = (only_target(&webhooks), webhooks.now());
+    let job = |attempts| {
+        let mut job = Job::new(AppIndex(0), vec![Arc::new(event("b", 1))], now);
+        job.attempts = attempts;
+        job
+    };
+    webhooks.queue.push_job(target, job(0), now);
+    webhooks.queue.push_job(target, job(0), now);
+    webhooks
+        .queue
+        .push_retry(target, job(1), now.plus(60_000), now);
+    webhooks.start();
+    assert_eq!(webhooks.queue.in_flight(), 2);
+    assert_eq!(webhooks.abandon(), 3, "the store has its own");
+}
