@@ -19,7 +19,7 @@ use crate::{
         queue::{
             Job, TargetId,
             dead::DeadLetter,
-            memory::Left,
+            memory::{Left, MemoryQueue},
             record::Record,
             store::{Dead, Taken},
         },
@@ -44,7 +44,8 @@ impl Webhooks {
 
     /// Tells the store, or notes down, what became of jobs that left the queues.
     pub(super) fn keep_account(&mut self) {
-        for left in self.queue.take_left() {
+        let early = self.expected.early.as_mut().map(MemoryQueue::take_left);
+        for left in early.into_iter().flatten().chain(self.queue.take_left()) {
             match left {
                 Left::Again(_, job, due) => {
                     if let (Some(shared), Some(receipt)) = (&mut self.shared, &job.receipt) {

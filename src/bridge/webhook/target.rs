@@ -68,15 +68,17 @@ impl Target {
         self.url.origin().ascii_serialization()
     }
 
-    /// `ordinal` counts the app's earlier targets with this URL.
+    /// `earlier` are the URLs of the app's targets before this one.
     fn of(
         entry: &Arc<AppEntry>,
         hook: &Webhook,
-        ordinal: usize,
+        earlier: &[Url],
         functions: &Arc<Functions>,
     ) -> Option<Self> {
         let app_id = &entry.app.id;
         let (url, function) = address(app_id, &hook.target, functions)?;
+        // As they are asked for: two texts may be one URL.
+        let ordinal = earlier.iter().filter(|it| **it == url).count();
         let Some(destination) = Destination::of(&url) else {
             tracing::warn!(app_id, "a webhook whose url leads nowhere gets nothing");
             return None;
@@ -197,13 +199,12 @@ impl TargetTable {
     pub(super) fn put(&mut self, entry: &Arc<AppEntry>) -> bool {
         let mut former = self.by_app.remove(&entry.index).unwrap_or_default();
         let mut ids = Vec::new();
-        let mut earlier: Vec<&WebhookTarget> = Vec::new();
+        let mut earlier: Vec<Url> = Vec::new();
         for hook in &entry.app.webhooks {
-            let ordinal = earlier.iter().filter(|it| ***it == hook.target).count();
-            earlier.push(&hook.target);
-            let Some(target) = Target::of(entry, hook, ordinal, &self.functions) else {
+            let Some(target) = Target::of(entry, hook, &earlier, &self.functions) else {
                 continue;
             };
+            earlier.push(target.url.clone());
             let same = former.iter();
             let same = same
                 .clone()

@@ -267,3 +267,16 @@ async fn an_attempt_for_a_target_that_is_no_more_is_told_through_a_process_in_be
         assert_eq!(letters_of(&pair.new), []);
     }
 }
+
+#[tokio::test]
+async fn what_occurred_meanwhile_has_a_letter_if_its_target_goes() {
+    let mut pair = Pair::with(vec![Answer::Never], &one_by_one()).await;
+    pair.new.expect_heritage();
+    pair.new.accept(event("a", 1));
+    let mut table = AppTable::build(&[app_for(&pair.endpoint)], None);
+    pair.new.change_apps(&table.replace(&[]));
+    assert_eq!(pair.new.has_inherited(), 0);
+    let letters = pair.new.report_letters().expect("they are here").letters;
+    assert_eq!(letters.len(), 1);
+    assert_eq!(counted(&pair.new, 0).dead[2], 1);
+}

@@ -223,3 +223,16 @@ async fn what_this_process_alone_has_is_lost_with_it_also_once_it_was_tried() {
     assert_eq!(webhooks.queue.in_flight(), 2);
     assert_eq!(webhooks.abandon(), 3, "the store has its own");
 }
+
+#[tokio::test]
+async fn two_texts_of_one_url_are_two_targets_with_a_name_each() {
+    let mut app = fixture::app("a");
+    let texts = ["http://127.0.0.1:9", "http://127.0.0.1:9/"];
+    app.webhooks = texts.map(|url| fixture::webhook(url, ALL)).to_vec();
+    let webhooks = webhooks(&[app], &settings());
+    let targets = &webhooks.targets;
+    for id in targets.of_app(AppIndex(0)) {
+        let name = targets.target(*id).expect("it is listed").name;
+        assert_eq!(targets.of_name(name).map(|(of_name, _)| of_name), Some(*id));
+    }
+}
