@@ -481,6 +481,38 @@ fn jobs_of_sockudo_2_9_are_delivered_with_our_secret() {
     assert!(!node.log().contains("an-old-secret"), "{}", node.log());
 }
 
+#[test]
+fn the_rights_that_are_told_suffice_for_jobs_of_before_too() {
+    let test = "the_rights_that_are_told_suffice_for_jobs_of_before_too";
+    let Some(mut redis) = redis(test, &[]) else {
+        return;
+    };
+    // As docs/backends.md has them.
+    let user = "ACL SETUSER keeper on >hunter-2 resetkeys ~sockudo_queue:* resetchannels -@all +eval +evalsha +time \
+                +info +@hash +@sortedset +@string +@list +ping +hello +select";
+    redis.command(&user.split_whitespace().collect::<Vec<_>>());
+    let job = format!(
+        r#"{{"app_id":"{APP_ID}","payload":{{"time_ms":17,"events":[{{"name":"channel_occupied","channel":"c"}}]}}}}"#
+    );
+    // More than are moved at once.
+    let jobs = vec![&*job; 250];
+    redis.command(&[&["RPUSH", PREFIX][..], &*jobs].concat());
+    let mut sink = WebhookSink::start();
+    let login = json!({"database": {"redis": {"username": "keeper", "password": "hunter-2"}}});
+    let config = config(&redis, json!([sink.entry(&["channel_occupied"])])).with(login);
+    let node = Server::start(&config, 1);
+    for _ in 0..250 {
+        assert_eq!(sink.next()["channel"], "c");
+    }
+    node.client("alice").subscribes("after");
+    arrive(&mut sink, ["after".to_owned()].into_iter());
+    eventually("the old list to be empty", || {
+        (redis.command(&["LLEN", PREFIX]) == ":0").then_some(())
+    });
+    let denied = redis.command(&["INFO", "commandstats"]);
+    assert!(!denied.contains("cmdstat_del:"), "{denied}");
+}
+
 /// What a command says, which must succeed.
 #[track_caller]
 fn says(output: &std::process::Output) -> String {

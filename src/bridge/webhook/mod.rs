@@ -84,6 +84,8 @@ pub struct Webhooks {
     /// At most `WANTED_MAX`.
     wanted_apps: BTreeSet<Box<str>>,
     targets: TargetTable,
+    /// There may be apps that it has not heard of.
+    knows_some_apps: bool,
     client: Client,
     connections: Connections,
     attempts: Attempts<Attempted, (TargetId, Arc<Job>)>,
@@ -126,6 +128,7 @@ impl Webhooks {
             forgotten: BTreeSet::new(),
             wanted_apps: BTreeSet::new(),
             targets: TargetTable::new(settings.lambda_endpoint_url.as_deref()),
+            knows_some_apps: false,
             client: client_of(&settings.targets),
             connections: Connections::default(),
             attempts: Attempts::default(),
@@ -139,6 +142,7 @@ impl Webhooks {
 
     /// Takes over the apps that there are at the start.
     pub fn begin(&mut self, apps: &AppTable) {
+        self.knows_some_apps = apps.is_partial();
         for entry in apps.iter() {
             self.targets.put(entry);
         }

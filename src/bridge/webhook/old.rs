@@ -2,7 +2,10 @@
 //!
 //! Owns: `OldJobs`: what was read of the list, and when it leaves it.
 //! May depend on: `bridge::{queue, webhook}`, tokio.
-//! Invariants: a job leaves the list when all that it became is in the store; nothing here waits.
+//! Invariants: a job leaves the list when all that it became is in the store, or nobody knows its app; nothing here
+//! waits.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use shards::application::Millis;
 use tokio::task::JoinSet;
@@ -24,6 +27,8 @@ pub(super) struct OldJobs {
     stage: Stage,
     due: Millis,
     asked: JoinSet<Heard>,
+    /// Apps that are not known here, and since when they are looked for: at most `LOOKED_FOR_MAX`.
+    looked_for: BTreeMap<Box<str>, Millis>,
 }
 
 #[derive(Debug)]
@@ -44,6 +49,9 @@ pub(super) enum Heard {
 /// An empty list is looked at so often: old nodes may still write to it.
 const REST_MS: u64 = 10_000;
 const RETRY_MS: u64 = 2_000;
+/// An app that a store may know is looked for so long.
+const LOOK_MS: u64 = 60_000;
+const LOOKED_FOR_MAX: usize = 1_024;
 
 impl OldJobs {
     pub(super) fn new(list: OldList) -> Self {
@@ -52,7 +60,20 @@ impl OldJobs {
             stage: Stage::Resting,
             due: Millis(0),
             asked: JoinSet::new(),
+            looked_for: BTreeMap::new(),
         }
+    }
+
+    /// An app is not known here; false if it was looked for long enough.
+    pub(super) fn looks_for(&mut self, app_id: &str, now: Millis) -> bool {
+        if let Some(since) = self.looked_for.get(app_id) {
+            return now.since(*since) < LOOK_MS;
+        }
+        if self.looked_for.len() >= LOOKED_FOR_MAX {
+            self.looked_for.clear();
+        }
+        self.looked_for.insert(app_id.into(), now);
+        true
     }
 
     pub(super) fn due(&self) -> Option<Millis> {
@@ -108,11 +129,20 @@ impl Webhooks {
                 return old.rest(now, RETRY_MS);
             }
         };
-        let events = jobs.iter().map(|text| OldRecord::read(text));
-        let events: Vec<Option<OldRecord>> = events.collect();
+        let records = jobs.iter().map(|text| OldRecord::read(text));
+        let records: Vec<Option<OldRecord>> = records.collect();
+        if self.knows_some_apps {
+            let unknown = records.iter().flatten().map(|it| &it.app_id);
+            let unknown = unknown.filter(|id| self.targets.app_of_id(id).is_none());
+            let looked_for: BTreeSet<_> = unknown.filter(|id| old.looks_for(id, now)).collect();
+            if !looked_for.is_empty() {
+                self.wanted_apps.extend(looked_for.into_iter().cloned());
+                return old.rest(now, RETRY_MS);
+            }
+        }
         old.stage = Stage::Moving(jobs);
         let (mut moved, mut strange) = (0, 0);
-        for record in events {
+        for record in records {
             match record.and_then(|record| self.events_of_old(record)) {
                 Some(events) => {
                     moved += 1;

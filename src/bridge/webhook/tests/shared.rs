@@ -1,8 +1,10 @@
 //! Webhooks whose jobs are in a store of several parts, with answers made by hand.
 //!
-//! Owns: what a word of one part does to jobs; what a node does with jobs that it alone has.
+//! Owns: what a word of one part does to jobs; what a node does with jobs that it alone has; old jobs of unknown apps.
 //! May depend on: `webhook::tests`, `bridge::{queue, redis_commands}`.
 //! Invariants: as there; no store is there, and what a server would say is not heard.
+
+use std::collections::BTreeSet;
 
 use hyper::StatusCode;
 use shards::application::Millis;
@@ -15,12 +17,12 @@ use crate::bridge::{
         record::Record,
         store::{
             Answer as Said, Receipt, Store, Taken,
-            redis::{Keys, REDIS_PURPOSE, RedisBounds, RedisStore},
+            redis::{Keys, REDIS_PURPOSE, RedisBounds, RedisStore, old::OldList},
         },
     },
     redis_commands::{CommandsSetup, OneServer, RedisCommands},
     tls::{TlsFiles, TlsKeys},
-    webhook::{Attempted, attempt::AttemptError, shared::SharedSetup, wall_ms},
+    webhook::{Attempted, attempt::AttemptError, old, shared::SharedSetup, wall_ms},
 };
 
 const PARTS: usize = 2;
@@ -61,7 +63,7 @@ fn in_parts(table: &AppTable) -> Webhooks {
     let setup = SharedSetup {
         driver: "redis-cluster",
         stores: (0..PARTS).map(store).collect(),
-        old: None,
+        old: Some(OldList::new(commands.clone(), "test", "node")),
         in_flight_max: 8,
     };
     let mut webhooks = Webhooks::new(Keeping::Shared(setup), &settings(), Instant::now());
@@ -235,4 +237,34 @@ async fn two_texts_of_one_url_are_two_targets_with_a_name_each() {
         let name = targets.target(*id).expect("it is listed").name;
         assert_eq!(targets.of_name(name).map(|(of_name, _)| of_name), Some(*id));
     }
+}
+
+#[tokio::test]
+async fn an_app_that_its_database_may_know_is_looked_for_before_old_jobs_go() {
+    let (app, _) = app_of_all_parts();
+    let job = br#"{"app_id":"a","payload":{"time_ms":5,"events":[{"name":"channel_occupied","channel":"c"}]}}"#;
+    let jobs = || old::Heard::Jobs(Ok(vec![job.to_vec()]));
+    let mut table = AppTable::of_store();
+    let mut webhooks = in_parts(&table);
+    webhooks.hear_old(jobs());
+    assert_eq!(webhooks.take_wanted_apps(), BTreeSet::from(["a".into()]));
+    assert_eq!(webhooks.state().waiting_events, 0);
+    let change = table.put(&app);
+    webhooks.change_apps(&Vec::from_iter(change));
+    webhooks.hear_old(jobs());
+    assert_eq!(webhooks.state().waiting_events, 2, "of two targets");
+    assert!(webhooks.take_wanted_apps().is_empty());
+    // Where all apps are known it belongs to nobody.
+    let mut webhooks = in_parts(&AppTable::build(&[], None));
+    webhooks.hear_old(jobs());
+    assert!(webhooks.take_wanted_apps().is_empty());
+}
+
+#[tokio::test]
+async fn an_app_that_nobody_knows_is_looked_for_a_minute() {
+    let mut old = old::OldJobs::new(OldList::new(commands(), "test", "node"));
+    for (at, looks) in [(1_000, true), (60_999, true), (61_000, false)] {
+        assert_eq!(old.looks_for("a", Millis(at)), looks, "{at}");
+    }
+    assert!(old.looks_for("b", Millis(61_000)));
 }

@@ -38,7 +38,8 @@ impl OldList {
         let list = Keys::old_list(prefix);
         Self {
             commands,
-            lock: format!("{{{list}}}:moving").into(),
+            // A name that the rights on the prefix cover, in the list's slot.
+            lock: format!("{prefix}:{{{list}}}:moving").into(),
             list: list.into(),
             node: node.into(),
         }
@@ -88,7 +89,9 @@ impl OldList {
         for job in jobs {
             pipeline.cmd("LREM").arg(&*self.list).arg(1).arg(&**job);
         }
-        pipeline.cmd("DEL").arg(&*self.lock);
+        // The rights that a queue needs have no DEL.
+        pipeline.cmd("SET").arg(&*self.lock).arg(&*self.node);
+        pipeline.arg("PX").arg(1);
         self.ask(&pipeline).await.map(|_| ())
     }
 
