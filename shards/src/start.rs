@@ -398,6 +398,8 @@ where
         // at the sockets only: one more `epoll_wait` for whatever another task hands over.
         let bridge = runtime.spawn_local(bridge(link));
         let ended = runtime.block_on(bridge);
+        // Nobody waits for what blocks beside it: the look-up of a name ends with the process.
+        runtime.shutdown_background();
         Ok(ended.unwrap_or_else(|failed| resume_unwind(failed.into_panic())))
     };
     let thread = thread::Builder::new().name("bridge".to_owned()).spawn(work);

@@ -99,6 +99,23 @@ fn a_port_that_was_given_up_refuses_connections() {
 }
 
 #[test]
+fn a_bridge_that_has_ended_waits_for_nothing_that_blocks() {
+    let facts = Arc::new(Facts::default());
+    let make = move |shard| Probe::new(shard, Mode::Echo, facts.clone());
+    let (open, gate) = std::sync::mpsc::channel::<()>();
+    run(config(1), make, |_link: BridgeLink<Probe>| async move {
+        let (begun, begins) = tokio::sync::oneshot::channel();
+        tokio::task::spawn_blocking(move || {
+            _ = begun.send(());
+            _ = gate.recv_timeout(Duration::from_secs(30));
+        });
+        begins.await.expect("it has begun");
+    })
+    .expect("the runtime starts");
+    assert!(open.send(()).is_ok(), "it was waited for");
+}
+
+#[test]
 fn what_the_bridge_sends_to_each_shard_comes_back_in_order() {
     let facts = Arc::new(Facts::default());
     let make = move |shard| Probe::new(shard, Mode::Echo, facts.clone());
