@@ -1,9 +1,9 @@
 //! A function of AWS Lambda as a webhook's target: its address, and a request that it knows to be ours.
 //!
-//! Owns: `Functions`: where they are, and the credentials for all of them.
+//! Owns: `Functions`: where they are; `Credential`, the one for all of them.
 //! May depend on: `bridge::aws`, `webhook::client`, aws-sigv4, hyper's headers, tokio.
 //! Invariants: a function is called without waiting for what it does; credentials are kept until they are about to
-//! expire, and asked for by one request at a time.
+//! expire, and asked for by one request at a time, on which the others wait; none waits without an end.
 
 use std::{
     sync::Arc,
@@ -20,7 +20,10 @@ use hyper::{
     header::{HeaderMap, HeaderName, HeaderValue},
 };
 use reqwest::Url;
-use tokio::sync::Mutex;
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
 
 use super::{attempt::AttemptError, client::ExchangeError};
 use crate::bridge::aws::{AwsKeys, AwsPlace};
@@ -30,14 +33,57 @@ use crate::bridge::aws::{AwsKeys, AwsPlace};
 pub(super) struct Functions {
     /// Another one than AWS's own.
     endpoint: Option<Url>,
-    credentials: Mutex<Option<Credentials>>,
+    credential: Credential,
+}
+
+/// What requests are signed with, once it was found.
+#[derive(Debug, Default)]
+struct Credential(Mutex<Asked>);
+
+#[derive(Debug, Default)]
+struct Asked {
+    found: Option<Credentials>,
+    /// When there was none, and why.
+    missing: Option<(Instant, String)>,
+}
+
+impl Credential {
+    /// The one that is kept, if it holds; else what `ask` finds, or why that finds none.
+    async fn get(
+        &self,
+        ask: impl Future<Output = Result<Credentials, String>>,
+    ) -> Result<Credentials, String> {
+        let began = Instant::now();
+        let mut asked = self.0.lock().await;
+        if let Some(found) = asked.found.as_ref().filter(|it| holds(it, now())) {
+            return Ok(found.clone());
+        }
+        // Somebody else asked meanwhile, and would have found it.
+        if let Some((at, reason)) = &asked.missing
+            && *at > began
+        {
+            return Err(reason.clone());
+        }
+        let late = || format!("no answer within {} s", FOUND_WITHIN.as_secs());
+        let found = timeout(FOUND_WITHIN, ask).await;
+        match found.unwrap_or_else(|_| Err(late())) {
+            Ok(found) => {
+                asked.found = Some(found.clone());
+                Ok(found)
+            }
+            Err(reason) => {
+                asked.missing = Some((Instant::now(), reason.clone()));
+                Err(reason)
+            }
+        }
+    }
 }
 
 impl Functions {
     pub(super) fn at(endpoint: Option<&str>) -> Self {
         Self {
             endpoint: endpoint.and_then(|url| Url::parse(url).ok()),
-            credentials: Mutex::default(),
+            credential: Credential::default(),
         }
     }
 
@@ -62,10 +108,6 @@ impl Functions {
     }
 
     async fn credentials(&self, region: &str) -> Result<Credentials, ExchangeError> {
-        let mut kept = self.credentials.lock().await;
-        if let Some(credentials) = kept.as_ref().filter(|it| holds(it, now())) {
-            return Ok(credentials.clone());
-        }
         let place = AwsPlace {
             keys: AwsKeys::LAMBDA,
             region: region.to_owned(),
@@ -74,14 +116,15 @@ impl Functions {
             profile: None,
             timeout: CREDENTIALS_TIMEOUT,
         };
-        let missing = |reason: String| ExchangeError::Broken(place.missing(&reason).fault);
-        let resolved = place.resolve_soon().await.map_err(missing)?;
-        let provider = resolved.credentials_provider();
-        let provider = provider.ok_or_else(|| missing("nothing was found".to_owned()))?;
-        let found = provider.provide_credentials().await;
-        let found = found.map_err(|error| missing(error.to_string()))?;
-        *kept = Some(found.clone());
-        Ok(found)
+        let ask = async {
+            let resolved = place.resolve_soon().await?;
+            let provider = resolved.credentials_provider();
+            let provider = provider.ok_or_else(|| "nothing was found".to_owned())?;
+            let found = provider.provide_credentials().await;
+            found.map_err(|error| error.to_string())
+        };
+        let found = self.credential.get(ask).await;
+        found.map_err(|reason| ExchangeError::Broken(place.missing(&reason).fault))
     }
 }
 
@@ -180,12 +223,16 @@ fn now() -> SystemTime {
 
 const API_VERSION: &str = "2015-03-31";
 const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(2);
+/// Twice what looking for them takes at most: those that were found are asked for by the request.
+const FOUND_WITHIN: Duration = Duration::from_secs(5);
 const RENEWED_BEFORE: Duration = Duration::from_secs(300);
 /// Of an answer, to be told.
 pub(super) const WORDS_BYTES: usize = 200;
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use super::*;
 
     #[test]
@@ -227,6 +274,32 @@ mod tests {
         assert!(holds(&at(None), now));
         assert!(holds(&at(Some(now + Duration::from_secs(301))), now));
         assert!(!holds(&at(Some(now + Duration::from_secs(300))), now));
+    }
+
+    #[tokio::test]
+    async fn who_waits_while_another_one_asks_for_credentials_hears_what_that_one_hears() {
+        let credential = Credential::default();
+        let count = AtomicU32::new(0);
+        let ask = |found: Result<Credentials, String>| {
+            let count = &count;
+            async move {
+                count.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+                found
+            }
+        };
+        let none = || credential.get(ask(Err("nobody is there".to_owned())));
+        let (first, second, third) = tokio::join!(none(), none(), none());
+        for found in [first, second, third] {
+            assert_eq!(found.expect_err("none is there"), "nobody is there");
+        }
+        assert_eq!(count.load(Ordering::Relaxed), 1);
+        // Who comes later asks anew; what was found is kept.
+        let some = || credential.get(ask(Ok(Credentials::new("a", "s", None, None, "test"))));
+        let (first, second) = tokio::join!(some(), some());
+        assert!(first.is_ok() && second.is_ok());
+        assert!(none().await.is_ok());
+        assert_eq!(count.load(Ordering::Relaxed), 2);
     }
 
     #[test]
