@@ -6,6 +6,7 @@
 //! Invariants: nothing here waits for the store; a change reaches all shards in the order of its number.
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -19,7 +20,7 @@ use super::{
     apps::{
         AppChange, AppName,
         finder::{Errand, Finder, FinderCounters, FinderSettings},
-        store::{FoundApps, Preparation, Prepared, Store, StoreError},
+        store::{FoundApps, MalformedApp, Preparation, Prepared, Store, StoreError},
     },
     link::ShardLink,
     message::{AppWanted, FromBridge},
@@ -37,10 +38,22 @@ pub(super) struct AppSource {
     questions: JoinSet<Reached>,
     /// Start of the node's clock.
     started: Instant,
-    /// What the store said last of its trouble, told once.
-    told: Option<String>,
+    told: Told,
     /// What the start is to do to the store, until that is done.
     preparing: Option<Preparing>,
+}
+
+/// What the log was told of the store.
+#[derive(Debug, Default)]
+struct Told {
+    /// Its trouble, and when that was told.
+    trouble: Option<(String, Duration)>,
+    /// It has answered since.
+    is_over: bool,
+    /// Troubles since then that were not told.
+    suppressed: u64,
+    /// Rows that cannot be apps, of those that are looked at, and why.
+    unusable: BTreeMap<Box<str>, String>,
 }
 
 struct Preparing {
@@ -70,6 +83,8 @@ pub(super) enum Reached {
 const UNKNOWN_PER_S: u32 = 200;
 /// A store of an idle node is asked so often whether it is there.
 const ASK_EVERY: Duration = Duration::from_secs(5);
+/// A store that is well and ill in turn is told of so often.
+const TOLD_EVERY: Duration = Duration::from_secs(10);
 /// A store is written to anew after so many pauses of a bus: up to three seconds.
 const PREPARE_PAUSES: u32 = 3;
 
@@ -85,6 +100,44 @@ fn settings(config: &Config) -> FinderSettings {
         negative_ttl: Duration::from_secs(app_manager.negative_ttl_s.clamp(1, ttl_s)),
         unknown_per_s: UNKNOWN_PER_S,
         ask_every: ASK_EVERY,
+    }
+}
+
+impl Told {
+    /// `Some` if it is to be told now: a trouble is told once while it lasts. With how many were not.
+    fn trouble(&mut self, now: Duration, text: &str) -> Option<u64> {
+        if let Some((told, at)) = &self.trouble {
+            let lasts = told == text && !self.is_over;
+            if lasts {
+                return None;
+            }
+            if now.saturating_sub(*at) < TOLD_EVERY {
+                self.suppressed += 1;
+                return None;
+            }
+        }
+        self.trouble = Some((text.to_owned(), now));
+        self.is_over = false;
+        Some(std::mem::take(&mut self.suppressed))
+    }
+
+    /// Of those that were looked at, a row that is to be told and how many others: each once, until it has
+    /// another fault, is mended or leaves.
+    fn unusable<'a>(
+        &mut self,
+        looked_at: &[Box<str>],
+        malformed: &'a [MalformedApp],
+    ) -> Option<(&'a MalformedApp, usize)> {
+        let is_malformed = |id: &str| malformed.iter().any(|it| *it.id == *id);
+        for id in looked_at.iter().filter(|id| !is_malformed(id)) {
+            self.unusable.remove(id);
+        }
+        let mut new = malformed.iter().filter(|it| {
+            let before = self.unusable.insert(it.id.clone(), it.faults.clone());
+            before.as_ref() != Some(&it.faults)
+        });
+        let first = new.next()?;
+        Some((first, new.count()))
     }
 }
 
@@ -112,7 +165,7 @@ impl AppSource {
             store,
             questions: JoinSet::new(),
             started,
-            told: None,
+            told: Told::default(),
             preparing,
         }
     }
@@ -218,10 +271,16 @@ impl AppSource {
     }
 
     fn tell_trouble(&mut self, error: &StoreError) {
-        let text = error.to_string();
-        if self.told.as_ref() != Some(&text) {
-            tracing::warn!(error = text, "the store of apps");
-            self.told = Some(text);
+        let error = error.to_string();
+        if let Some(suppressed) = self.told.trouble(self.started.elapsed(), &error) {
+            tracing::warn!(error, suppressed, "the store of apps");
+        }
+    }
+
+    fn tell_unusable(&mut self, looked_at: &[Box<str>], malformed: &[MalformedApp]) {
+        if let Some((first, others)) = self.told.unusable(looked_at, malformed) {
+            let (app_id, faults) = (&*first.id, &*first.faults);
+            tracing::warn!(app_id, faults, others, "apps of the store cannot be used");
         }
     }
 }
@@ -349,7 +408,7 @@ impl<L: ShardLink> Bridge<L> {
                     let number = self.change_apps(change.into_iter().collect());
                     if let Some(source) = &mut self.source {
                         source.finder.found(now, &name, &app.id, number);
-                        source.told = None;
+                        source.told.is_over = true;
                     }
                 }
                 Ok(None) => source.finder.not_found(now, &name),
@@ -387,12 +446,13 @@ impl<L: ShardLink> Bridge<L> {
         let FoundApps { apps, malformed } = found;
         let mut changes: Vec<AppChange> = Vec::new();
         let is_there = |id: &str| {
-            apps.iter().any(|app| app.id == id) || malformed.iter().any(|it| **it == *id)
+            apps.iter().any(|app| app.id == id) || malformed.iter().any(|it| *it.id == *id)
         };
         let Some(source) = &mut self.source else {
             return;
         };
-        source.told = None;
+        source.told.is_over = true;
+        source.tell_unusable(ids, malformed);
         for id in ids.iter().filter(|id| !is_there(id)) {
             changes.extend(self.apps.remove(id));
             source.finder.left(now, id);
@@ -447,5 +507,56 @@ impl<L: ShardLink> Bridge<L> {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trouble_is_told_once_while_it_lasts_and_now_and_then_where_it_comes_and_goes() {
+        let mut told = Told::default();
+        let at = Duration::from_secs;
+        assert_eq!(told.trouble(at(1), "silent"), Some(0));
+        assert_eq!(told.trouble(at(100), "silent"), None, "it lasts");
+        told.is_over = true;
+        assert_eq!(
+            told.trouble(at(101), "silent"),
+            Some(0),
+            "it is another one"
+        );
+        for second in 101..111 {
+            told.is_over = true;
+            assert_eq!(told.trouble(at(second), "silent"), None, "{second}");
+        }
+        assert_eq!(told.trouble(at(111), "refused"), Some(10));
+        assert_eq!(told.trouble(at(112), "silent"), None);
+        assert_eq!(told.trouble(at(121), "silent"), Some(1));
+    }
+
+    #[test]
+    fn a_row_that_cannot_be_an_app_is_told_once_until_it_is_mended() {
+        let mut told = Told::default();
+        let row = |id: &str| MalformedApp {
+            id: id.into(),
+            faults: String::new(),
+        };
+        let (a, b) = (row("a"), row("b"));
+        let ids = ["a", "b", "c"].map(Box::<str>::from);
+        let both = [a.clone(), b.clone()];
+        assert_eq!(told.unusable(&ids, &both), Some((&a, 1)));
+        assert_eq!(told.unusable(&ids, &both), None);
+        assert_eq!(told.unusable(&["d".into()], &[]), None, "others");
+        assert_eq!(told.unusable(&ids, std::slice::from_ref(&b)), None);
+        assert_eq!(told.unusable(&ids, &both), Some((&a, 0)), "it was well");
+        let otherwise = MalformedApp {
+            faults: "key: is missing".to_owned(),
+            ..b.clone()
+        };
+        let both = [a, otherwise];
+        assert_eq!(told.unusable(&ids, &both), Some((&both[1], 0)));
+        assert_eq!(told.unusable(&ids, &[]), None);
+        assert!(told.unusable.is_empty());
     }
 }

@@ -45,9 +45,12 @@ pub(super) struct Shared {
     parts: Vec<(Part, Store)>,
     turns: JoinSet<Turned>,
     pub(super) old: Option<OldJobs>,
-    /// What a store said last of its trouble.
-    told: Option<String>,
+    /// What stores have said of their trouble since they were all well, at most `TOLD_MAX`.
+    told: Vec<String>,
 }
+
+/// Troubles that are told while one lasts: parts may have different ones in turn.
+const TOLD_MAX: usize = 8;
 
 /// What a store has said.
 pub(super) enum Heard {
@@ -77,7 +80,7 @@ impl Shared {
             parts: setup.stores.into_iter().map(part).collect(),
             turns: JoinSet::new(),
             old: setup.old.map(OldJobs::new),
-            told: None,
+            told: Vec::new(),
         }
     }
 
@@ -189,7 +192,8 @@ impl Shared {
             }
             (Ok(heard), None) => {
                 let is_ill = |part: &Part| part.is_failing() || part.is_refused();
-                if !self.parts().any(is_ill) && self.told.take().is_some() {
+                if !self.told.is_empty() && !self.parts().any(is_ill) {
+                    self.told.clear();
                     tracing::info!(driver = self.driver, "the webhook queue takes jobs again");
                 }
                 heard
@@ -198,9 +202,9 @@ impl Shared {
     }
 
     fn tell(&mut self, fault: &StoreFault, what: &str) {
-        if self.told.as_ref() != Some(&fault.0) {
+        if self.told.len() < TOLD_MAX && !self.told.contains(&fault.0) {
             tracing::warn!(driver = self.driver, %fault, "{what}");
-            self.told = Some(fault.0.clone());
+            self.told.push(fault.0.clone());
         }
     }
 

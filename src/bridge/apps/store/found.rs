@@ -6,7 +6,7 @@
 
 use serde_json::{Map, Value as Json};
 
-use super::{FoundApps, StoreError};
+use super::{FoundApps, MalformedApp, StoreError};
 use crate::config::{App, AppDefaults, app_of_record};
 
 pub(super) type Found = Result<App, Malformed>;
@@ -56,23 +56,16 @@ pub(super) fn the_only_one(
 }
 
 impl FoundApps {
-    /// Tells those that cannot be used in one line, however many there are: the first is mended first.
     pub(super) fn of(found: impl IntoIterator<Item = Found>) -> Self {
         let mut all = Self::default();
-        let mut first = None;
         for found in found {
             match found {
                 Ok(app) => all.apps.push(app),
-                Err(row) => {
-                    all.malformed.push(row.id.clone().into());
-                    first.get_or_insert(row);
-                }
+                Err(Malformed { id, faults }) => all.malformed.push(MalformedApp {
+                    id: id.into(),
+                    faults: faults.join("; "),
+                }),
             }
-        }
-        if let Some(first) = first {
-            let (app_id, faults) = (&first.id, first.faults.join("; "));
-            let others = all.malformed.len() - 1;
-            tracing::warn!(app_id, faults, others, "apps of the store cannot be used");
         }
         all
     }

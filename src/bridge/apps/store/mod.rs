@@ -39,8 +39,15 @@ pub enum Store {
 #[derive(Clone, Debug, Default)]
 pub struct FoundApps {
     pub apps: Vec<App>,
-    /// Those that are there and cannot be an app.
-    pub malformed: Vec<Box<str>>,
+    pub malformed: Vec<MalformedApp>,
+}
+
+/// One that is there and cannot be an app.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MalformedApp {
+    pub id: Box<str>,
+    /// Each begins with its column.
+    pub faults: String,
 }
 
 /// Why a store gives no answer.
@@ -296,9 +303,8 @@ impl Store {
         }
     }
 
-    /// Those of the ids that are there, in any order; of none, whether the store answers. A row that
-    /// cannot be an app is logged. The deadline is that of each of its statements, of which the first that fails
-    /// ends it.
+    /// Those of the ids that are there, in any order; of none, whether the store answers. The deadline is that of each
+    /// of its statements, of which the first that fails ends it.
     pub fn find_all(
         &self,
         ids: Vec<Box<str>>,
