@@ -1,22 +1,27 @@
 //! A Unix socket's place in the file system.
 //!
 //! Owns: how a listening socket is put in place, and when its file goes.
-//! May depend on: std.
-//! Invariants: a socket that another live process answers on is never taken away, nor a file that is no
-//! socket; whoever finds the file finds its mode with it; the file goes with who made it, unless a
-//! successor has put its own there, or has taken this one over with the socket.
+//! May depend on: std, rustix.
+//! Invariants: a socket that another live process has open is never taken away, nor a file that is no
+//! socket; that process is not waited for; whoever finds the file finds its mode with it; the file goes
+//! with who made it, unless a successor has put its own there, or has taken this one over with the socket.
 
 use std::{
     fs, io,
     os::unix::{
         fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
-        net::{UnixListener, UnixStream},
+        net::UnixListener,
     },
     path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+};
+
+use rustix::{
+    io::Errno,
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with},
 };
 
 /// Whether the files of sockets are this process'. One that is about to take them over owns none yet; one that has given
@@ -66,7 +71,7 @@ impl SocketFile {
                 let what = "there is something else than a socket";
                 return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
             }
-            if UnixStream::connect(path).is_ok() {
+            if is_listened_to(path)? {
                 return Ok(None);
             }
         }
@@ -123,6 +128,15 @@ impl SocketFile {
     }
 }
 
+/// A process has it open. One that accepts nobody any more lets its queue fill up, and a connect that waits would wait
+/// for it for ever.
+fn is_listened_to(path: &Path) -> io::Result<bool> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    let connected = connect(&socket, &SocketAddrUnix::new(path)?);
+    Ok(matches!(connected, Ok(()) | Err(Errno::AGAIN)))
+}
+
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if self.ownership.is_ours() && self.is_in_place() {
@@ -133,7 +147,28 @@ impl Drop for SocketFile {
 
 #[cfg(test)]
 mod tests {
+    use std::{os::unix::net::UnixStream, sync::mpsc, thread, time::Duration};
+
+    use rustix::net::{bind, listen, socket};
+
     use super::*;
+
+    #[test]
+    fn a_process_that_accepts_nobody_is_not_waited_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("socket");
+        let listener = socket(AddressFamily::UNIX, SocketType::STREAM, None).expect("room");
+        let address = SocketAddrUnix::new(&path).expect("short");
+        bind(&listener, &address).expect("free");
+        listen(&listener, 0).expect("bound");
+        // The queue takes this one, and no other.
+        let _first = UnixStream::connect(&path).expect("it listens");
+        let (tell, told) = mpsc::channel();
+        thread::spawn(move || tell.send(SocketFile::bind(&path, 0o600)));
+        let bound = told.recv_timeout(Duration::from_secs(20));
+        let bound = bound.expect("it does not wait").expect("it was asked");
+        assert!(bound.is_none(), "that process lives");
+    }
 
     #[test]
     fn a_dead_socket_is_replaced_a_live_one_and_a_file_stay() {
