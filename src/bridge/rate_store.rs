@@ -145,7 +145,8 @@ impl RateStore {
     /// Sends what was asked; gives back what cannot be.
     fn flush(&mut self, apps: &AppTable) -> Vec<(ShardId, RateQuestion)> {
         let mut load = std::mem::take(&mut self.asked);
-        if self.loads.len() == LOADS_MAX {
+        // What nobody asked may be under way beside them.
+        if self.loads.len() >= LOADS_MAX {
             return load;
         }
         let mut refused = Vec::new();

@@ -145,8 +145,17 @@ impl DeadLetters {
         self.letters.iter().map(|(id, text)| (*id, &**text))
     }
 
+    fn index(&self, id: u64) -> Option<usize> {
+        self.letters.binary_search_by_key(&id, |(id, _)| *id).ok()
+    }
+
+    pub fn text(&self, id: u64) -> Option<&[u8]> {
+        let (_, text) = self.letters.get(self.index(id)?)?;
+        Some(text)
+    }
+
     pub fn remove(&mut self, id: u64) -> Option<Vec<u8>> {
-        let index = self.letters.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+        let index = self.index(id)?;
         let (_, text) = self.letters.remove(index)?;
         self.bytes -= text.len();
         Some(text)

@@ -281,8 +281,8 @@ impl Webhooks {
     }
 
     fn retry_letter(&mut self, id: u64) -> bool {
-        let text = self.letters.iter().find(|(other, _)| *other == id);
-        let record = text.and_then(|(_, text)| DeadLetter::read(text)?.job);
+        let text = self.letters.text(id);
+        let record = text.and_then(|text| DeadLetter::read(text)?.job);
         let Some(record) = record else { return false };
         let target = self.targets.of_name(record.target);
         let target = target.filter(|(_, it)| it.entry.app.id == *record.app_id);
