@@ -85,19 +85,25 @@ impl Errands {
         }
     }
 
-    /// Adds news, which are the contrary of what was told of the user before: whoever has not heard
-    /// that needs to hear neither.
+    /// Adds news. Where the contrary is listed and nobody was told it yet, whoever has not heard that needs to
+    /// hear neither. Where the same is listed, the user was otherwise between while nobody of this shard was to
+    /// hear of it (who watched had left, and who watches now was not answered): each hears it once.
     fn push_news(&mut self, mut news: WatchedNews) {
         let key = (news.app, Arc::clone(&news.user_id));
         let before = self.news.remove(&key).filter(|it| *it >= self.answered);
-        let before = before.and_then(|it| self.list.get_mut((it - self.first) as usize));
-        if let Some(Errand::Watched { news: before, next }) = before {
+        let listed = before.and_then(|it| self.list.get_mut((it - self.first) as usize));
+        if let (Some(number), Some(Errand::Watched { news: before, next })) = (before, listed) {
             assert_eq!(*next, 0, "news that were begun are not listed");
-            assert_ne!(before.online, news.online, "online and offline alternate");
             let unheard: AHashSet<Slot> = before.slots.iter().copied().collect();
+            let is_other = |slot: &&Slot| !unheard.contains(*slot);
+            let others: Vec<Slot> = news.slots.iter().filter(is_other).copied().collect();
+            if before.online == news.online {
+                before.slots = before.slots.iter().copied().chain(others).collect();
+                self.news.insert(key, number);
+                return;
+            }
             before.slots = Arc::default();
-            let heard = news.slots.iter().filter(|slot| !unheard.contains(*slot));
-            news.slots = heard.copied().collect();
+            news.slots = others.into();
             if news.slots.is_empty() {
                 return;
             }
@@ -421,6 +427,21 @@ mod tests {
             told,
             [("+ann", 1), ("+ann", 9), ("?", 9), ("-ann", 1), ("-ann", 9)]
         );
+    }
+
+    #[test]
+    fn the_same_news_twice_are_told_once_to_each_and_cancelled_as_one() {
+        let mut errands = Errands::default();
+        // Between, ann was away, and nobody of this shard was to hear of it.
+        errands.push_news(news("ann", true, &[1, 2]));
+        errands.push_news(news("ann", true, &[2, 3]));
+        let online = [1, 2, 3].map(|slot| ("+ann".to_owned(), slot));
+        assert_eq!(told(&mut errands), online);
+        assert!(errands.news.is_empty());
+        errands.push_news(news("ann", true, &[1]));
+        errands.push_news(news("ann", true, &[2]));
+        errands.push_news(news("ann", false, &[1, 2, 3]));
+        assert_eq!(told(&mut errands), [("-ann".to_owned(), 3)]);
     }
 
     #[test]

@@ -253,6 +253,53 @@ fn stranger_that_8_000_watch_is_told_to_them_in_slices_and_once_per_shard() {
 }
 
 #[test]
+fn stranger_that_watches_and_is_gone_before_the_answer_lets_the_same_news_come_twice() {
+    const CROWD: usize = 8_000;
+    // On one of the two shards ann has her home, and only from the other one news are on their way for a while.
+    for (here, there) in [(0, 1), (1, 0)] {
+        let mut scene = Scene::start(2, &json!({}), &json!({}));
+        let crowd = scene.arrive(CROWD, |_| here, |_| Vec::new());
+        for (number, fan) in crowd.iter().enumerate() {
+            scene.say(fan.link, &sign_in(fan, &format!("fan-{number}"), &["star"]));
+        }
+        let [star, first, second, ann, ann_again] =
+            [there, here, here, there, there].map(|shard| scene.arrives(shard));
+        scene.say(first.link, &sign_in(&first, "first", &["ann"]));
+        scene.say(second.link, &sign_in(&second, "second", &[]));
+        scene.rest();
+        // While the crowd is told of its star, other news wait.
+        scene.say(star.link, &sign_in(&star, "star", &[]));
+        while scene.node.occupancy()[here].ready == 0 {
+            assert!(scene.round(), "the crowd is told of its star");
+        }
+        scene.say(ann.link, &sign_in(&ann, "ann", &[]));
+        scene.round();
+        scene.round();
+        scene.hangs_up(first.link, Closed::ByError);
+        scene.round();
+        scene.round();
+        scene.hangs_up(ann.link, Closed::ByError);
+        scene.round();
+        // Somebody else watches ann, who comes back, and has gone when that is told.
+        scene.say(second.link, &sign_in(&second, "second", &["ann"]));
+        scene.turn_of(here);
+        scene.turn_of(there);
+        scene.say(ann_again.link, &sign_in(&ann_again, "ann", &[]));
+        scene.turn_of(there);
+        scene.hangs_up(second.link, Closed::ByError);
+        scene.turn_of(here);
+        let waiting = scene.node.occupancy()[here].ready;
+        assert!(waiting > 0, "the crowd was told before");
+        scene.rest();
+        let heard: usize = crowd
+            .iter()
+            .map(|fan| scene.takes_count(fan.link, "online"))
+            .sum();
+        assert_eq!(heard, CROWD);
+    }
+}
+
+#[test]
 fn stranger_beside_5_000_that_drop_at_once_is_greeted_in_the_next_turns() {
     for count in [5_000_usize, 15_000] {
         let mut scene = Scene::start(1, &json!({}), &json!({}));
