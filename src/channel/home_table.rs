@@ -29,7 +29,8 @@ use crate::protocol::{app::AppIndex, partition::Partition};
 pub struct HomeTable {
     pub(super) rows: Rows<Home>,
     names: Names,
-    /// Deadlines of entries; may hold older times than an entry's `due_at`, which are ignored.
+    /// Deadlines of entries; may hold other times than an entry's `due_at`, and entries that are gone: as many
+    /// of these in vain as there are entries, and some.
     due: BinaryHeap<Reverse<(Millis, HomeRef)>>,
     /// Homes and the numbers of their kept events, oldest first; may name some that are replaced
     /// or gone.
@@ -57,6 +58,9 @@ pub struct KeptMax {
 
 /// An app with so few channels is walked by its names.
 const SMALL_WALK: usize = 1_024;
+
+/// Deadlines that may be in vain, beside one for each entry.
+const DUE_IN_VAIN_MAX: usize = 64;
 
 /// A part of a walk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -386,6 +390,18 @@ impl HomeTable {
         if home.due_at.is_none_or(|due_at| next < due_at) {
             home.due_at = Some(next);
             self.due.push(Reverse((next, at)));
+            self.forget_undue();
+        }
+    }
+
+    /// Drops what the heap of deadlines holds in vain: of entries that were evicted long before their time.
+    fn forget_undue(&mut self) {
+        // Half of the heap is in vain by then, so a walk costs each deadline a constant.
+        if self.due.len() > 2 * self.rows.len() + DUE_IN_VAIN_MAX {
+            let rows = &self.rows;
+            let is_due = |at_ms, home: &Home| home.due_at == Some(at_ms);
+            self.due
+                .retain(|Reverse((at_ms, at))| rows.get(at.0).is_some_and(|it| is_due(*at_ms, it)));
         }
     }
 
@@ -407,14 +423,17 @@ impl HomeTable {
             self.kept -= usize::from(dropped.is_some());
             self.kept_bytes -= dropped.unwrap_or(0);
             // Due at once, so that the entry is released when nothing else holds it.
-            self.due.push(Reverse((Millis(0), at)));
-            home.due_at = Some(Millis(0));
+            if home.due_at != Some(Millis(0)) {
+                home.due_at = Some(Millis(0));
+                self.due.push(Reverse((Millis(0), at)));
+            }
         }
         // Half of the order is in vain by then, so a walk costs each entry a constant.
         if self.kept_order.len() > 2 * self.kept + 64 {
             let keeps = |at: &HomeRef, number| rows.get(at.0).is_some_and(|it| it.keeps(number));
             self.kept_order.retain(|(at, number)| keeps(at, *number));
         }
+        self.forget_undue();
     }
 }
 
@@ -548,6 +567,24 @@ mod tests {
         assert_eq!((table.len(), table.kept_events()), (1, 1));
         settle(&mut table, 3_000);
         assert!(table.is_empty());
+    }
+
+    #[test]
+    fn an_event_that_was_evicted_long_before_its_time_leaves_no_deadline() {
+        let mut table = HomeTable::new(at_most(2));
+        let rules = Rules {
+            kept_ms: 1_800_000,
+            ..RULES
+        };
+        for number in 0..10_000 {
+            let at = enter(&mut table, APP, &format!("cache-{number}"));
+            table.keep(at, Millis(number), &rules, event(0));
+            settle(&mut table, number);
+            assert!(table.due.len() <= 2 * 3 + 65, "{}", table.due.len());
+        }
+        assert_eq!((table.len(), table.kept_events()), (2, 2));
+        settle(&mut table, 2_000_000);
+        assert_eq!((table.len(), table.due.len()), (0, 0));
     }
 
     #[test]
