@@ -242,36 +242,49 @@ impl Row {
     }
 
     /// Takes out shared entries, oldest first and never the first when part of it was sent, for as
-    /// long as `wants_more` says so for each one taken.
+    /// long as `wants_more` says so for each one taken. Returns how many entries were looked at.
+    // Those that stay in front, answers, are passed over; none behind the last one taken is looked at.
     pub(crate) fn remove_shared(
         &mut self,
         spares: &mut Spares,
         mut wants_more: impl FnMut(FrameId) -> bool,
-    ) {
-        let started = self.first_sent > 0 || self.is(Flag::SEND);
-        let inline = self.inline[..usize::from(self.inline_count)]
-            .iter()
-            .copied();
-        let mut kept = spares.take();
-        kept.extend(inline);
-        if let Some(mut spill) = self.spill.take() {
-            kept.append(&mut spill);
-            spares.keep(spill);
-        }
-        self.inline_count = 0;
-        let mut position = 0;
-        let mut going_on = true;
-        kept.retain(|&entry| {
-            let may_go = entry & OWN == 0 && !(position == 0 && started);
-            position += 1;
-            if !going_on || !may_go {
-                return true;
+    ) -> usize {
+        let mut position = usize::from(self.first_sent > 0 || self.is(Flag::SEND));
+        let mut looked_at = 0;
+        while let Some(entry) = self.entry(position) {
+            looked_at += 1;
+            if entry & OWN != 0 {
+                position += 1;
+                continue;
             }
-            going_on = wants_more(FrameId(entry));
-            false
-        });
-        self.spill = Some(kept);
-        self.refill(spares);
+            self.remove(position);
+            self.refill(spares);
+            if !wants_more(FrameId(entry)) {
+                break;
+            }
+        }
+        looked_at
+    }
+
+    fn entry(&self, position: usize) -> Option<u32> {
+        match position.checked_sub(usize::from(self.inline_count)) {
+            None => Some(self.inline[position]),
+            Some(behind) => self.spill.as_ref()?.get(behind).copied(),
+        }
+    }
+
+    /// Takes an entry that is there out; `refill` follows.
+    fn remove(&mut self, position: usize) {
+        let inline_count = usize::from(self.inline_count);
+        match (position.checked_sub(inline_count), &mut self.spill) {
+            (Some(behind), Some(spill)) => _ = spill.remove(behind),
+            (Some(_), None) => unreachable!("what is not in line is behind"),
+            (None, _) => {
+                self.inline
+                    .copy_within(position + 1..inline_count, position);
+                self.inline_count -= 1;
+            }
+        }
     }
 }
 
@@ -473,11 +486,31 @@ mod tests {
         (0..6).for_each(|frame| row.push(FrameId(frame), frame == 2, spares));
         row.first_sent = 1;
         let mut left = 2;
-        row.remove_shared(spares, |_| {
+        let looked_at = row.remove_shared(spares, |_| {
             left -= 1;
             left > 0
         });
         assert_eq!(entries(row), [0, 2, 4, 5]);
+        assert_eq!(looked_at, 3, "1, 2 and 3");
+        row.first_sent = 0;
+        row.remove_shared(spares, |_| true);
+        assert_eq!(entries(row), [2]);
+        assert!(row.spill.is_none());
+        assert_eq!(row.pop(spares), Some((FrameId(2), true)));
+        assert_eq!(row.remove_shared(spares, |_| true), 0);
+    }
+
+    #[test]
+    fn dropping_the_oldest_of_many_looks_at_those_that_go() {
+        let mut table = std::mem::ManuallyDrop::new(Connections::new());
+        let slot = table.insert(7);
+        let (row, spares) = table.outbox_mut(slot.index);
+        (0..20_000).for_each(|frame| row.push(FrameId(frame), false, spares));
+        let looked_at: usize = (0..1_000)
+            .map(|_| row.remove_shared(spares, |_| false))
+            .sum();
+        assert_eq!(looked_at, 1_000);
+        assert_eq!(entries(row), (1_000..20_000).collect::<Vec<_>>());
     }
 
     #[test]

@@ -370,12 +370,14 @@ impl<A: Application> Turn for RingTurn<A> {
         let (mut dropped, mut dropped_bytes) = (0, 0);
         if too_many > 0 {
             let frames = &mut self.frames;
-            row.remove_shared(spares, |frame| {
+            let looked_at = row.remove_shared(spares, |frame| {
                 dropped += 1;
                 dropped_bytes += frames.bytes(frame).len();
                 frames.release(frame);
                 dropped_bytes < too_many
             });
+            let work = Work::bytes(8 * looked_at).and(Work::ROW.times(dropped as usize));
+            self.budget.spend(work);
         }
         row.outbox_bytes -= dropped_bytes as u32;
         self.counts.outbox_bytes -= dropped_bytes as u64;

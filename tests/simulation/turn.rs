@@ -521,8 +521,9 @@ impl Turn for SimulatedTurn {
             return (0, 0);
         };
         let mut too_many = (row.outbox_bytes + bytes).saturating_sub(max);
-        let (mut dropped, mut dropped_bytes) = (0, 0);
+        let (mut looked_at, mut dropped, mut dropped_bytes) = (0, 0, 0);
         row.outbox.retain(|entry| {
+            looked_at += usize::from(too_many > 0);
             let stays = too_many == 0 || entry.is_own || entry.sent > 0;
             if !stays {
                 too_many = too_many.saturating_sub(entry.bytes.len());
@@ -532,6 +533,8 @@ impl Turn for SimulatedTurn {
             stays
         });
         row.outbox_bytes -= dropped_bytes;
+        let work = Work::bytes(8 * looked_at).and(Work::ROW.times(dropped as usize));
+        self.budget.spend(work);
         (dropped, dropped_bytes)
     }
 
