@@ -165,7 +165,10 @@ impl Kind {
         match self {
             Self::Secret | Self::Secrets | Self::Headers => MASK.to_owned(),
             Self::Url | Self::Urls | Self::Endpoints { .. } => match &node.value {
-                Value::Text(text) if node.written.is_none() => Node::text(masked_url(text)).shown(),
+                Value::Text(text) => {
+                    let written = node.written.as_ref().unwrap_or(text);
+                    Node::text(masked_url(written)).shown()
+                }
                 _ => node.shown(),
             },
             Self::Flag

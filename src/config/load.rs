@@ -234,7 +234,7 @@ fn read_file(path: &Path, variables: &Variables, report: &mut Report) -> Vec<Ass
     match &tree.value {
         Value::Object(members) => read::assignments(&SERVER, members, &source, "", report),
         _ => {
-            let (shown, wanted) = (tree.shown(), "an object of keys".to_owned());
+            let (shown, wanted) = (tree.shown_for_keys(), "an object of keys".to_owned());
             report.error(
                 &source.at_line(tree.line),
                 "",

@@ -113,7 +113,7 @@ impl Reader<'_> {
                 // As upstream: a section that is null is a section left out.
                 Value::Null => {}
                 _ => {
-                    let shown = member.node.shown();
+                    let shown = member.node.shown_for_keys();
                     let wanted = "an object".to_owned();
                     self.error(member.line, written, Fault::Value { shown, wanted });
                 }
@@ -531,7 +531,7 @@ fn record(
 ) -> Option<Settings> {
     let origin = source.at_line(node.line);
     let Value::Object(members) = &node.value else {
-        let (shown, wanted) = (node.shown(), "an object".to_owned());
+        let (shown, wanted) = (node.shown_for_keys(), "an object".to_owned());
         report.error(&origin, prefix, Fault::Value { shown, wanted });
         return None;
     };

@@ -1,9 +1,11 @@
 //! The tree that a configuration file, or a text in a variable, is read into.
 //!
 //! Owns: values with the line they stand in, before anyone knows what they mean.
-//! May depend on: nothing.
+//! May depend on: `secret`, for what an error may show.
 //! Invariants: a number keeps its digits as written, so that no precision is lost before its key
 //! says what it is; an object's names are unique as written.
+
+use super::secret::masked_url;
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Node {
@@ -44,7 +46,8 @@ impl Node {
         Self::new(Value::Text(text.into()), 1)
     }
 
-    /// The value as an error shows it: short, quoted when it is a text.
+    /// The value as an error shows it: short, quoted when it is a text. Whoever puts a URL where none belongs does not
+    /// read its password there.
     pub(super) fn shown(&self) -> String {
         if let Some(written) = &self.written {
             return quoted(written);
@@ -56,6 +59,16 @@ impl Node {
             Value::Text(text) => quoted(text),
             Value::List(_) => "a list".to_owned(),
             Value::Object(_) => "an object".to_owned(),
+        }
+    }
+
+    /// The same where keys are expected, some of which are secrets: a text may hold any of them.
+    pub(super) fn shown_for_keys(&self) -> String {
+        match &self.value {
+            Value::Text(_) => "a text".to_owned(),
+            Value::Null | Value::Flag(_) | Value::Number(_) | Value::List(_) | Value::Object(_) => {
+                self.shown()
+            }
         }
     }
 }
@@ -83,7 +96,11 @@ impl Lines {
 }
 
 fn quoted(text: &str) -> String {
-    format!("{:?}", shortened(text))
+    let shown = match text.contains("://") {
+        true => shortened(&masked_url(text)),
+        false => shortened(text),
+    };
+    format!("{shown:?}")
 }
 
 fn shortened(text: &str) -> String {

@@ -57,6 +57,26 @@ fn no_secret_reaches_an_error_a_notice_debug_or_show() {
             Err(errors) => assert!(!errors.to_string().contains("hunter2"), "{errors}"),
         }
     }
+    for wrong in [
+        nested("database.redis", r#""redis://u:hunter2@h""#),
+        nested("database.redis", r#""u:hunter2@h:6379""#),
+        nested("database.redis.port", r#""redis://u:hunter2@h""#),
+        nested(
+            "database.redis.cluster_nodes",
+            r#"["redis://u:hunter2@${H}:none"]"#,
+        ),
+        nested("database.redis.cluster_nodes", r#"["u:hunter2@${H}:none"]"#),
+        nested("host", r#""https://u:hunter2@h""#),
+        nested("app_manager.array.apps", r#"["http://k:hunter2@h/apps/1"]"#),
+        nested("app_manager.array.apps", r#"["1:k:hunter2"]"#),
+    ] {
+        let given = Given {
+            env: &[("H", "h")],
+            ..file(&wrong)
+        };
+        let errors = given.errors().join("\n");
+        assert!(!errors.contains("hunter2"), "{errors}");
+    }
     let misplaced = Given {
         env: &[("PASSWORD", "hunter2")],
         ..file("{\"port\": \"${PASSWORD}\"}")
