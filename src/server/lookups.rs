@@ -53,6 +53,9 @@ enum Missing {
 
 impl Lookups {
     fn missing(&self, now: Millis, name: &AppName) -> Option<Missing> {
+        if name.as_str().len() > NAME_BYTES_MAX {
+            return Some(Missing::Absent); // Which need not be remembered.
+        }
         let (missing, until) = self.missing.get(name)?;
         (*until > now).then_some(*missing)
     }
@@ -117,15 +120,11 @@ impl ShardServer {
     fn ask_for_app(&mut self, turn: &mut impl ServerTurn, slot: Slot, wanted: AppWanted) -> bool {
         turn.spend(Work::MESSAGE);
         let name = wanted.name.clone();
-        let now = turn.now();
-        if name.as_str().len() > NAME_BYTES_MAX {
-            self.lookups.note(now, name, Missing::Absent, 0);
-            return false;
-        }
         if !self.lookups.asked.contains_key(&name) {
             let is_full = self.lookups.asked.len() == ASKED_MAX;
             let ask = ToBridge::FindApp(Box::new(wanted));
             if is_full || turn.to_bridge(ask).is_err() {
+                let now = turn.now();
                 self.lookups.note(now, name, Missing::Unavailable, 0);
                 return false;
             }
@@ -206,6 +205,19 @@ impl ShardServer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_that_no_store_has_is_missing_though_nobody_was_asked_and_nothing_is_remembered() {
+        let lookups = Lookups::default();
+        for (bytes, missing) in [
+            (NAME_BYTES_MAX - 1, None),
+            (NAME_BYTES_MAX, None),
+            (NAME_BYTES_MAX + 1, Some(Missing::Absent)),
+        ] {
+            let name = AppName::Key("k".repeat(bytes).into());
+            assert_eq!(lookups.missing(Millis(0), &name), missing, "{bytes}");
+        }
+    }
 
     #[test]
     fn what_is_missing_is_remembered_for_a_while_and_within_its_bound() {
