@@ -14,7 +14,7 @@ use crate::{
     connection::{
         deadline::Due,
         effect::{Effect, Tally, View},
-        row::State,
+        row::{Awaited, State},
     },
     metrics::counters::ConnectionError,
     protocol::{app::AppIndex, code::CloseCode, outgoing},
@@ -180,7 +180,9 @@ impl ShardServer {
                 Due::NoProxyHeader => return self.refuse_late_proxy(turn, slot),
                 Due::TimedOut => return self.refuse_late_request(turn, slot),
                 Due::End => {
-                    let never_asked = row.operation == 0;
+                    let has_body = row.rare.as_ref().is_some_and(|rare| rare.body.is_some());
+                    // An answered request ends the wait for the first one.
+                    let never_asked = row.state == State::Http(Awaited::Rest) && !has_body;
                     self.counters.handshake_failures[0] += u64::from(never_asked);
                     return self.end(turn, slot);
                 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 use shards::application::Closed;
-use sockudo::bridge::message::FromBridge;
+use sockudo::bridge::message::{FromBridge, ToBridge};
 
 use super::HELD_BYTES_MAX;
 use super::answered_per_round;
@@ -369,6 +369,28 @@ fn stranger_or_not_whose_request_has_arrived_when_a_kept_connection_ends_is_answ
     }
     scene.passes(1_000);
     assert!(scene.node.links[link].server_ended, "kept for ever");
+}
+
+#[test]
+fn stranger_or_not_who_asked_and_says_no_more_is_no_failure_and_who_never_asked_is_one() {
+    for (request, failures) in [
+        ("", 1),
+        ("GET /up HTTP/1.1\r\nHost: node\r\n\r\n", 0),
+        ("GET /nothing HTTP/1.1\r\nHost: node\r\n\r\n", 0),
+    ] {
+        let mut scene = Scene::start(1, &json!({}), &json!({}));
+        let link = scene.node.connect(0, 1 << 16);
+        scene.say(link, request.as_bytes());
+        scene.passes(80_000);
+        assert!(scene.node.links[link].server_ended, "kept for ever");
+        scene.node.tell(0, FromBridge::Scrape { token: 1 });
+        scene.rest();
+        let counted = scene.node.told.iter().find_map(|(_, _, told)| match told {
+            ToBridge::Snapshot { snapshot, .. } => Some(snapshot.counters.handshake_failures),
+            _ => None,
+        });
+        assert_eq!(counted, Some([failures, 0, 0]), "{request:?}");
+    }
 }
 
 #[test]
