@@ -47,11 +47,13 @@ impl TokenBucket {
     /// As `take`. More than the bucket ever holds is given when it is full, or it never would be; what it does not
     /// hold is owed, so that the rate holds all the same.
     pub fn take_or_owe(&mut self, now: Millis, rate_per_s: u32, count: u32) -> bool {
+        let most = u64::from(rate_per_s) * 1_000 * (1 + DEBT_S_MAX);
+        // What is missing of a higher rate would be paid for much longer.
+        self.missing_milli = self.missing_milli.min(most);
         if !self.take(now, rate_per_s, count.min(rate_per_s)) {
             return false;
         }
         let owed = u64::from(count.saturating_sub(rate_per_s)) * 1_000;
-        let most = u64::from(rate_per_s) * 1_000 * (1 + DEBT_S_MAX);
         self.missing_milli = (self.missing_milli + owed).min(most);
         true
     }
@@ -159,6 +161,17 @@ mod tests {
         let mut bucket = TokenBucket::default();
         assert!(bucket.take_or_owe(Millis(0), 1, u32::MAX));
         assert_eq!(bucket.wait_ms(Millis(0), 1, 1), (1 + DEBT_S_MAX) * 1_000);
+    }
+
+    #[test]
+    fn what_is_owed_of_a_higher_rate_is_paid_within_an_hour_of_a_lower_one() {
+        let mut bucket = TokenBucket::default();
+        assert!(bucket.take_or_owe(Millis(0), 1_000, u32::MAX));
+        let paid_at = Millis((1 + DEBT_S_MAX) * 1_000);
+        assert!(!bucket.take_or_owe(Millis(0), 1, 1));
+        assert_eq!(bucket.wait_ms(Millis(0), 1, 1), paid_at.0);
+        assert!(!bucket.take_or_owe(Millis(paid_at.0 - 1), 1, 1));
+        assert!(bucket.take_or_owe(paid_at, 1, 1));
     }
 
     #[test]
