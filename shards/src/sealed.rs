@@ -13,7 +13,7 @@ use crate::{
     outbound::JOINED_BYTES_MAX,
     shard::Shard,
     turn::RingTurn,
-    wire::{Opened, Progress, RECORD_BYTES_MAX},
+    wire::{HOLDERS_LOOKED_AT, Opened, Progress, RECORD_BYTES_MAX},
     work::Work,
 };
 
@@ -36,8 +36,17 @@ impl<A: Application> RingTurn<A> {
     }
 
     pub(crate) fn keep_handshake(&mut self, slot: Slot, bytes: &[u8]) {
+        self.make_room_for_input(slot.index, bytes.len());
         if !self.wire.sessions.keep_handshake(slot, bytes) {
             self.end_now(slot.index, Closed::ByUs);
+        }
+    }
+
+    /// Where too much waits to be opened, somebody who holds much of it goes.
+    fn make_room_for_input(&mut self, index: u32, bytes: usize) {
+        if let Some(other) = self.wire.sessions.crowded_by(index, bytes) {
+            self.budget.spend(Work::ROW.times(HOLDERS_LOOKED_AT));
+            self.end_now(other, Closed::ByUs);
         }
     }
 
@@ -150,9 +159,11 @@ impl<A: Application> Shard<A> {
     }
 
     fn keep_rest(&mut self, slot: Slot, rest: Vec<u8>) {
-        if self.turn.rows.open_row(slot).is_some()
-            && !self.turn.wire.sessions.keep(slot.index, rest)
-        {
+        if self.turn.rows.open_row(slot).is_none() {
+            return;
+        }
+        self.turn.make_room_for_input(slot.index, rest.len());
+        if !self.turn.wire.sessions.keep(slot.index, rest) {
             self.turn.end_now(slot.index, Closed::ByUs);
         }
     }

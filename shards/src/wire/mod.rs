@@ -22,7 +22,7 @@ use std::{io, os::fd::RawFd};
 
 pub use carried::{CarriedKeys, CarriedTls, Secret};
 pub(crate) use records::{Opened, RECORD_BYTES_MAX};
-pub(crate) use sessions::Sessions;
+pub(crate) use sessions::{HOLDERS_LOOKED_AT, Sessions};
 pub use sessions::{TlsCounters, TlsPort};
 pub(crate) use tls::Progress;
 

@@ -87,12 +87,16 @@ pub(crate) struct Sessions {
     pub(crate) counts: TlsCounters,
     /// Where a send's records are put together; empty while there is no TLS.
     sealed: Vec<u8>,
+    /// The row that was looked at last for who holds most of what waits.
+    holder_next: usize,
 }
 
 /// Bytes of unfinished records and handshakes on one shard: 2 000 of the longest records.
 const INPUT_BYTES_MAX: u64 = 32 * 1_024 * 1_024;
 /// Of one connection: the longest message of a handshake, in records.
 const INPUT_BYTES_OF_ONE_MAX: usize = 69_632;
+/// Rows that are looked at for who holds most.
+pub(crate) const HOLDERS_LOOKED_AT: usize = 64;
 
 impl Sessions {
     pub(super) fn new(port: Option<TlsPort>) -> Self {
@@ -102,6 +106,7 @@ impl Sessions {
             ready: VecDeque::new(),
             counts: TlsCounters::default(),
             sealed: Vec::new(),
+            holder_next: 0,
         }
     }
 
@@ -193,6 +198,29 @@ impl Sessions {
         }
         self.counts.input_bytes += bytes.len() as u64;
         true
+    }
+
+    /// Whose end makes room for so many more bytes of a row, where all rows hold too many: who holds most, and more
+    /// than this one then would, of some rows, others each time. So whoever fills the bound is found soon, and not
+    /// who comes next.
+    // 64 rows, when the bound is met.
+    pub(crate) fn crowded_by(&mut self, index: u32, bytes: usize) -> Option<u32> {
+        let is_room = self.counts.input_bytes + bytes as u64 <= INPUT_BYTES_MAX;
+        if is_room || self.tls(index).is_foreign() {
+            return None;
+        }
+        let mut most = self.tls(index).unopened.len() + bytes;
+        let mut found = None;
+        for _ in 0..HOLDERS_LOOKED_AT.min(self.rows.len()) {
+            self.holder_next = (self.holder_next + 1) % self.rows.len();
+            let tls = self.rows[self.holder_next].as_deref();
+            if let Some(tls) = tls.filter(|tls| tls.unopened.len() > most) {
+                most = tls.unopened.len();
+                found = Some(self.holder_next as u32);
+            }
+        }
+        self.counts.input_refused += u64::from(found.is_some());
+        found
     }
 
     fn has_room_for(&mut self, index: u32, bytes: usize) -> bool {
@@ -482,5 +510,33 @@ mod tests {
         sessions.end(0);
         assert!(sessions.keep_handshake(slot(full + 1), &flight(INPUT_BYTES_OF_ONE_MAX)));
         assert_eq!(sessions.counts.input_bytes, INPUT_BYTES_MAX);
+    }
+    #[test]
+    fn whoever_fills_the_bound_makes_room_for_whoever_holds_less() {
+        let full = (INPUT_BYTES_MAX / INPUT_BYTES_OF_ONE_MAX as u64) as u32;
+        let rest = INPUT_BYTES_MAX as usize % INPUT_BYTES_OF_ONE_MAX;
+        let mut sessions = sessions(full + 3);
+        for index in 0..full {
+            assert_eq!(sessions.crowded_by(index, INPUT_BYTES_OF_ONE_MAX), None);
+            assert!(sessions.keep_handshake(slot(index), &flight(INPUT_BYTES_OF_ONE_MAX)));
+        }
+        assert_eq!(sessions.crowded_by(full, rest), None, "exactly as much");
+        assert!(sessions.keep(full, flight(rest)));
+        let longest = sessions.crowded_by(full + 1, INPUT_BYTES_OF_ONE_MAX);
+        assert_eq!(longest, None, "nobody holds more");
+        for bytes in [1, 16_000] {
+            let one = sessions
+                .crowded_by(full + 1, bytes)
+                .expect("somebody holds more");
+            assert!(one < full);
+            sessions.end(one);
+            assert!(sessions.keep(full + 1, flight(bytes)));
+            _ = sessions.take_unopened(full + 1);
+            assert!(sessions.keep(full + 2, flight(INPUT_BYTES_OF_ONE_MAX)));
+            let part = sessions.take_unopened(full + 2);
+            sessions.begin(one);
+            assert!(sessions.keep(one, part), "it is full again");
+        }
+        assert_eq!(sessions.counts.input_refused, 2);
     }
 }
