@@ -43,8 +43,12 @@ pub(super) struct Handover {
 const ANSWERED_WITHIN_MS: u64 = 250;
 
 impl Handover {
-    /// The shard has turned, frozen or not.
+    /// The shard has turned, frozen or not. One that is not exports nothing: what of an export was left is of a
+    /// replacement that was given up, and another begins from the beginning.
     pub(super) fn turns(&mut self, now: Millis, is_frozen: bool) {
+        if !is_frozen {
+            self.export = None;
+        }
         self.frozen_at = is_frozen.then(|| self.frozen_at.unwrap_or(now));
         let waited_ms = self.frozen_at.map_or(0, |since| now.since(since));
         self.gives_up_waiting = waited_ms >= ANSWERED_WITHIN_MS;
@@ -63,5 +67,25 @@ impl Handover {
     /// Something is to be exported.
     pub(super) fn is_exporting(&self) -> bool {
         self.export.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_export_that_was_given_up_midway_does_not_go_on_in_the_next_replacement() {
+        let mut handover = Handover::default();
+        handover.turns(Millis(1), true);
+        handover.export = Some(export::Export::default());
+        handover.turns(Millis(2), true);
+        assert!(handover.is_exporting());
+        handover.turns(Millis(3), false);
+        handover.turns(Millis(4), true);
+        assert!(!handover.is_exporting(), "nobody has asked for another");
+        assert!(!handover.gives_up_waiting());
+        handover.turns(Millis(4 + ANSWERED_WITHIN_MS), true);
+        assert!(handover.gives_up_waiting());
     }
 }
