@@ -3,8 +3,9 @@
 //! Owns: `Leases`.
 //! May depend on: `bridge::message`, `connection::pending`, `handover::record`.
 //! Invariants: what is granted here was taken from the store before; at most one question per rate is on
-//! its way; what was taken and not used is void after `LEASE_MS`, and so is a refusal; at most `leases_max` rates are
-//! remembered, and one that somebody waits for is not forgotten.
+//! its way; nobody who waits is refused while the store has what it wants; what was taken and not used is void after
+//! `LEASE_MS`, and so is a refusal; at most `leases_max` rates are remembered, and one that somebody waits for is not
+//! forgotten.
 
 use std::collections::VecDeque;
 
@@ -57,6 +58,14 @@ pub(super) enum Taken {
 
 /// Who waited, and what becomes of them; `None`: the store did not say.
 pub(super) type Served = Vec<(Waiter, u32, Option<(bool, RateState)>)>;
+
+/// What follows an answer of the store.
+#[derive(Debug)]
+pub(super) struct Answered {
+    pub(super) served: Served,
+    /// Others wait for more than it gave: it is to be asked this.
+    pub(super) next: Option<RateQuestion>,
+}
 
 /// A rate as the configuration has it.
 #[derive(Clone, Copy, Debug)]
@@ -117,15 +126,7 @@ impl Leases {
             return Taken::Waits(None);
         }
         self.asked += 1;
-        let more = (rate.limit / LEASE_PART).min(LEASE_MAX);
-        Taken::Waits(Some(RateQuestion {
-            of,
-            limit: rate.limit,
-            window_ms: rate.window_ms,
-            debt_ms_max: rate.debt_ms_max,
-            count: count.saturating_add(more).min(rate.limit).max(count),
-            least: count,
-        }))
+        Taken::Waits(Some(question_of(of, rate, count, count)))
     }
 
     /// The store has answered, or could not be asked.
@@ -134,38 +135,26 @@ impl Leases {
         now: Millis,
         question: &RateQuestion,
         grant: Option<RateGrant>,
-    ) -> Served {
+    ) -> Answered {
+        let mut served = Vec::new();
         let Some(lease) = self.leases.get_mut(&question.of) else {
-            return Vec::new();
+            let next = None;
+            return Answered { served, next };
         };
-        self.asked -= usize::from(std::mem::take(&mut lease.is_asked));
         let waiting = std::mem::take(&mut lease.waiting);
-        let Some(grant) = grant else {
-            let unsaid = waiting.into_iter();
-            return unsaid
-                .map(|(waiter, count)| (waiter, count, None))
-                .collect();
-        };
-        let left = if now < lease.left_until {
-            lease.left
-        } else {
-            0
-        };
-        lease.left = left.saturating_add(grant.granted);
-        lease.left_until = now.plus(LEASE_MS.min(question.window_ms));
-        lease.remaining = grant.remaining;
-        lease.whole_at = now.plus(grant.whole_in_ms);
-        if grant.granted < question.least {
-            lease.denied_until = now.plus(grant.wait_ms.clamp(1, LEASE_MS));
-            lease.again_at = now.plus(grant.wait_ms);
+        match grant {
+            Some(grant) => lease.serve(now, question, grant, waiting, &mut served),
+            None => served.extend(
+                waiting
+                    .into_iter()
+                    .map(|(waiter, count)| (waiter, count, None)),
+            ),
         }
-        let limit = question.limit;
-        let serve = |(waiter, count)| {
-            let used = lease.use_up(now, limit, count).map(|state| (true, state));
-            let said = used.unwrap_or_else(|| (false, lease.denied(now, limit)));
-            (waiter, count, Some(said))
-        };
-        waiting.into_iter().map(serve).collect()
+        let next = lease.next_question(question);
+        if next.is_none() {
+            self.asked -= usize::from(std::mem::take(&mut lease.is_asked));
+        }
+        Answered { served, next }
     }
 
     /// What is known of each rate, for the process that follows; `name` is what it is called there.
@@ -236,6 +225,57 @@ impl Leases {
 }
 
 impl Lease {
+    /// Takes over what the store gave, for those who wait, first come first served. Whoever it does not cover is
+    /// refused if it was that or less which the store refused, or if that has nothing left, and waits on if not.
+    // The first who waits wants what is asked for at least: so each answer serves or refuses it.
+    fn serve(
+        &mut self,
+        now: Millis,
+        question: &RateQuestion,
+        grant: RateGrant,
+        waiting: Vec<(Waiter, u32)>,
+        served: &mut Served,
+    ) {
+        let left = if now < self.left_until { self.left } else { 0 };
+        self.left = left.saturating_add(grant.granted);
+        self.left_until = now.plus(LEASE_MS.min(question.window_ms));
+        self.remaining = grant.remaining;
+        self.whole_at = now.plus(grant.whole_in_ms);
+        let is_refused = grant.granted < question.least;
+        let is_empty = grant.remaining == 0;
+        if is_empty {
+            self.again_at = now.plus(grant.wait_ms);
+        }
+        if is_refused && is_empty {
+            self.denied_until = now.plus(grant.wait_ms.clamp(1, LEASE_MS));
+        }
+        for (waiter, count) in waiting {
+            let is_denied = is_empty || (is_refused && count >= question.least);
+            let said = match self.use_up(now, question.limit, count) {
+                Some(state) => (true, state),
+                None if is_denied => (false, self.denied(now, question.limit)),
+                None => {
+                    self.waiting.push((waiter, count));
+                    continue;
+                }
+            };
+            served.push((waiter, count, Some(said)));
+        }
+    }
+
+    /// All that those want together who wait on.
+    fn next_question(&self, before: &RateQuestion) -> Option<RateQuestion> {
+        let (_, least) = *self.waiting.first()?;
+        let wanted = self.waiting.iter().map(|(_, count)| *count);
+        let rate = Rate {
+            limit: before.limit,
+            window_ms: before.window_ms,
+            debt_ms_max: before.debt_ms_max,
+        };
+        let all = wanted.fold(0, u32::saturating_add);
+        Some(question_of(before.of, rate, all, least))
+    }
+
     fn use_up(&mut self, now: Millis, limit: u32, count: u32) -> Option<RateState> {
         if now >= self.left_until {
             self.left = 0;
@@ -263,6 +303,19 @@ impl Lease {
             return Some(now.plus(LEASE_MS));
         }
         (end > now).then_some(end)
+    }
+}
+
+/// For those who want so much together, of whom the first wants `least`.
+fn question_of(of: RateOf, rate: Rate, count: u32, least: u32) -> RateQuestion {
+    let more = (rate.limit / LEASE_PART).min(LEASE_MAX);
+    RateQuestion {
+        of,
+        limit: rate.limit,
+        window_ms: rate.window_ms,
+        debt_ms_max: rate.debt_ms_max,
+        count: count.saturating_add(more).min(rate.limit).max(least),
+        least,
     }
 }
 
@@ -315,8 +368,8 @@ mod tests {
         }
     }
 
-    fn granted(served: &Served) -> Vec<(u32, Option<bool>)> {
-        let said = served.iter();
+    fn granted(answered: &Answered) -> Vec<(u32, Option<bool>)> {
+        let said = answered.served.iter();
         said.map(|(waiter, _, said)| (waiter.slot.index, said.map(|it| it.0)))
             .collect()
     }
@@ -330,15 +383,55 @@ mod tests {
             let taken = leases.take(Millis(0), of(0), RATE, waiter(number), 1);
             assert_eq!(taken, Taken::Waits(None));
         }
-        let served = leases.on_answer(Millis(5), &question, grant(3, 97, 0));
-        let expected = [(1, true), (2, true), (3, true), (4, false)];
-        assert_eq!(granted(&served), expected.map(|(n, it)| (n, Some(it))));
+        let answered = leases.on_answer(Millis(5), &question, grant(3, 97, 0));
+        let expected = [1, 2, 3].map(|number| (number, Some(true)));
+        assert_eq!(granted(&answered), expected);
+        let question = answered.next.expect("the fourth waits on");
+        assert_eq!((question.count, question.least), (3, 1));
+        assert!(!leases.is_served());
+        let answered = leases.on_answer(Millis(6), &question, grant(1, 96, 0));
+        assert_eq!(granted(&answered), [(4, Some(true))]);
+        assert!(answered.next.is_none() && leases.is_served());
         let question = asks(&mut leases, 6, 5, 1);
         leases.on_answer(Millis(7), &question, grant(3, 94, 0));
         let Taken::Granted(state) = leases.take(Millis(8), of(0), RATE, waiter(6), 2) else {
             panic!("two are left");
         };
         assert_eq!((state.limit, state.remaining, state.reset_s), (100, 94, 3));
+    }
+
+    #[test]
+    fn whoever_waits_is_refused_when_the_store_has_nothing_left_or_not_as_much() {
+        for (case, counts, given, expected, next) in [
+            ("nothing left", [1, 1, 2, 1], (2, 0), "++--", None),
+            ("not for all", [1, 1, 5, 1], (3, 7), "++ +", Some((7, 5))),
+            (
+                "not for the first",
+                [5, 6, 1, 2],
+                (0, 4),
+                "--  ",
+                Some((5, 1)),
+            ),
+            ("some for the others", [5, 6, 1, 2], (3, 4), "--++", None),
+        ] {
+            let mut leases = Leases::new(10);
+            let question = asks(&mut leases, 0, 0, counts[0]);
+            for (number, count) in (0..).zip(counts).skip(1) {
+                let taken = leases.take(Millis(0), of(0), RATE, waiter(number), count);
+                assert_eq!(taken, Taken::Waits(None));
+            }
+            let (granted, remaining) = given;
+            let answered = leases.on_answer(Millis(1), &question, grant(granted, remaining, 0));
+            let mut said = [' '; 4];
+            for (waiter, _, passed) in &answered.served {
+                let (passed, _) = passed.expect("the store has answered");
+                said[waiter.slot.index as usize] = if passed { '+' } else { '-' };
+            }
+            assert_eq!(String::from_iter(said), expected, "{case}");
+            let asked = answered.next.map(|it| (it.count, it.least));
+            assert_eq!(asked, next, "{case}");
+            assert_eq!(leases.is_served(), next.is_none(), "{case}");
+        }
     }
 
     #[test]
@@ -376,9 +469,9 @@ mod tests {
         let mut leases = Leases::new(10);
         let question = asks(&mut leases, 0, 1, 7);
         leases.take(Millis(0), of(0), RATE, waiter(2), 1);
-        let served = leases.on_answer(Millis(1), &question, None);
-        assert_eq!(granted(&served), [(1, None), (2, None)]);
-        assert_eq!(served[0].1, 7);
+        let answered = leases.on_answer(Millis(1), &question, None);
+        assert_eq!(granted(&answered), [(1, None), (2, None)]);
+        assert_eq!(answered.served[0].1, 7);
         asks(&mut leases, 2, 3, 1);
     }
 

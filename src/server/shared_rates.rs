@@ -6,15 +6,15 @@
 
 use std::net::IpAddr;
 
-use shards::application::Waiter;
+use shards::{application::Waiter, work::Work};
 
 use super::{
     ServerTurn, ShardServer,
-    leases::{Rate, Taken},
+    leases::{Answered, Rate, Taken},
     message::{AddressLimit, Answer, Budget},
 };
 use crate::{
-    bridge::message::{RateOf, RateTaken, ToBridge},
+    bridge::message::{RateOf, RateQuestion, RateTaken, ToBridge},
     connection::{pending::RateState, token_bucket::DEBT_S_MAX},
     protocol::app::AppIndex,
 };
@@ -82,28 +82,38 @@ impl ShardServer {
             Taken::Granted(state) => self.answer_rate(turn, waiter, of, (true, state)),
             Taken::Denied(state) => self.answer_rate(turn, waiter, of, (false, state)),
             Taken::Waits(None) => {}
-            Taken::Waits(Some(question)) => {
-                if turn.to_bridge(ToBridge::TakeRate(question)).is_err() {
-                    self.counters.bridge_full[0] += 1;
-                    let grant = None;
-                    self.on_rate_taken(turn, &RateTaken { question, grant });
-                }
-            }
+            Taken::Waits(Some(question)) => self.ask_store(turn, question),
             Taken::Full => self.answer_uncounted(turn, waiter, of, count),
+        }
+    }
+
+    fn ask_store(&mut self, turn: &mut impl ServerTurn, question: RateQuestion) {
+        if turn.to_bridge(ToBridge::TakeRate(question)).is_err() {
+            self.counters.bridge_full[0] += 1;
+            let grant = None;
+            self.on_rate_taken(turn, &RateTaken { question, grant });
         }
     }
 
     /// Home: the store has answered, or could not be asked.
     pub(super) fn on_rate_taken(&mut self, turn: &mut impl ServerTurn, taken: &RateTaken) {
         let of = taken.question.of;
-        let served = self
-            .leases
-            .on_answer(turn.now(), &taken.question, taken.grant);
+        let Answered { served, next } =
+            self.leases
+                .on_answer(turn.now(), &taken.question, taken.grant);
+        turn.spend(Work::MESSAGE.times(served.len()));
         for (waiter, count, said) in served {
             match said {
                 Some(said) => self.answer_rate(turn, waiter, of, said),
                 None => self.answer_uncounted(turn, waiter, of, count),
             }
+            // What it has sent meanwhile was held; nobody else goes on with it here.
+            if waiter.shard == self.shard {
+                self.queue_input(waiter.slot);
+            }
+        }
+        if let Some(question) = next {
+            self.ask_store(turn, question);
         }
     }
 

@@ -5,6 +5,7 @@
 mod fan_out;
 mod membership;
 mod messages;
+mod rates;
 mod requests;
 
 use crate::scene::{Scene, Visitor, count_of};
