@@ -2,7 +2,7 @@
 //!
 //! Owns: `AppSource`: the finder and the questions that are under way, what a start does to the store; how changes
 //! of apps reach shards, webhooks and the other nodes.
-//! May depend on: `bridge::{apps, message, run}`, tokio.
+//! May depend on: `bridge::{apps, log_limit, message, run}`, tokio.
 //! Invariants: nothing here waits for the store; a change reaches all shards in the order of its number.
 
 use std::{
@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shards::application::ShardId;
+use shards::application::{Millis, ShardId};
 use tokio::task::JoinSet;
 
 use super::{
@@ -23,6 +23,7 @@ use super::{
         store::{FoundApps, MalformedApp, Preparation, Prepared, Store, StoreError},
     },
     link::ShardLink,
+    log_limit::LogLimit,
     message::{AppWanted, FromBridge},
     nodes::Nodes,
     run::Bridge,
@@ -44,14 +45,14 @@ pub(super) struct AppSource {
 }
 
 /// What the log was told of the store.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Told {
-    /// Its trouble, and when that was told.
-    trouble: Option<(String, Duration)>,
+    /// Its trouble, as it was told last.
+    trouble: Option<String>,
     /// It has answered since.
     is_over: bool,
-    /// Troubles since then that were not told.
-    suppressed: u64,
+    /// Of one that is well and ill in turn.
+    limit: LogLimit,
     /// Rows that cannot be apps, of those that are looked at, and why.
     unusable: BTreeMap<Box<str>, String>,
 }
@@ -83,8 +84,7 @@ pub(super) enum Reached {
 const UNKNOWN_PER_S: u32 = 200;
 /// A store of an idle node is asked so often whether it is there.
 const ASK_EVERY: Duration = Duration::from_secs(5);
-/// A store that is well and ill in turn is told of so often.
-const TOLD_EVERY: Duration = Duration::from_secs(10);
+const TOLD_EVERY_MS: u64 = 10_000;
 /// A store is written to anew after so many pauses of a bus: up to three seconds.
 const PREPARE_PAUSES: u32 = 3;
 
@@ -104,21 +104,25 @@ fn settings(config: &Config) -> FinderSettings {
 }
 
 impl Told {
-    /// `Some` if it is to be told now: a trouble is told once while it lasts. With how many were not.
-    fn trouble(&mut self, now: Duration, text: &str) -> Option<u64> {
-        if let Some((told, at)) = &self.trouble {
-            let lasts = told == text && !self.is_over;
-            if lasts {
-                return None;
-            }
-            if now.saturating_sub(*at) < TOLD_EVERY {
-                self.suppressed += 1;
-                return None;
-            }
+    fn new() -> Self {
+        Self {
+            trouble: None,
+            is_over: false,
+            limit: LogLimit::new(1, TOLD_EVERY_MS),
+            unusable: BTreeMap::new(),
         }
-        self.trouble = Some((text.to_owned(), now));
+    }
+
+    /// `Some` if it is to be told now: a trouble is told once while it lasts. With how many were not.
+    fn trouble(&mut self, now: Millis, text: &str) -> Option<u64> {
+        let lasts = self.trouble.as_deref() == Some(text) && !self.is_over;
+        if lasts {
+            return None;
+        }
+        let suppressed = self.limit.allow(now)?;
+        self.trouble = Some(text.to_owned());
         self.is_over = false;
-        Some(std::mem::take(&mut self.suppressed))
+        Some(suppressed)
     }
 
     /// Of those that were looked at, a row that is to be told and how many others: each once, until it has
@@ -165,7 +169,7 @@ impl AppSource {
             store,
             questions: JoinSet::new(),
             started,
-            told: Told::default(),
+            told: Told::new(),
             preparing,
         }
     }
@@ -272,7 +276,8 @@ impl AppSource {
 
     fn tell_trouble(&mut self, error: &StoreError) {
         let error = error.to_string();
-        if let Some(suppressed) = self.told.trouble(self.started.elapsed(), &error) {
+        let now = u64::try_from(self.now().as_millis()).unwrap_or(u64::MAX);
+        if let Some(suppressed) = self.told.trouble(Millis(now), &error) {
             tracing::warn!(error, suppressed, "the store of apps");
         }
     }
@@ -516,8 +521,8 @@ mod tests {
 
     #[test]
     fn a_trouble_is_told_once_while_it_lasts_and_now_and_then_where_it_comes_and_goes() {
-        let mut told = Told::default();
-        let at = Duration::from_secs;
+        let mut told = Told::new();
+        let at = |second: u64| Millis(second * 1_000);
         assert_eq!(told.trouble(at(1), "silent"), Some(0));
         assert_eq!(told.trouble(at(100), "silent"), None, "it lasts");
         told.is_over = true;
@@ -537,7 +542,7 @@ mod tests {
 
     #[test]
     fn a_row_that_cannot_be_an_app_is_told_once_until_it_is_mended() {
-        let mut told = Told::default();
+        let mut told = Told::new();
         let row = |id: &str| MalformedApp {
             id: id.into(),
             faults: String::new(),
