@@ -94,6 +94,15 @@ pub const HOSTS: Shape = Shape {
     },
     wanted: "a host name or address, or several between commas",
 };
+pub const HOST: Shape = Shape {
+    fits: |text| (HOSTS.fits)(text) && !text.contains(','),
+    wanted: "a host name or address, without a scheme, a login or a path",
+};
+/// Of PostgreSQL.
+pub const HOST_OR_FOLDER: Shape = Shape {
+    fits: |text| text.starts_with('/') || (HOST.fits)(text),
+    wanted: "a host name or address, or the absolute path of a socket's folder",
+};
 pub const LOG_FILTER: Shape = Shape {
     fits: |text| log_filter(text).is_some(),
     wanted: "one of error, warn, info, debug, trace, off, or a log filter such as info,sockudo=debug",

@@ -96,11 +96,7 @@ impl Lines {
 }
 
 fn quoted(text: &str) -> String {
-    let shown = match text.contains("://") {
-        true => shortened(&masked_url(text)),
-        false => shortened(text),
-    };
-    format!("{shown:?}")
+    format!("{:?}", shortened(&masked_url(text)))
 }
 
 fn shortened(text: &str) -> String {

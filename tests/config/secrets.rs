@@ -67,6 +67,9 @@ fn no_secret_reaches_an_error_a_notice_debug_or_show() {
         ),
         nested("database.redis.cluster_nodes", r#"["u:hunter2@${H}:none"]"#),
         nested("host", r#""https://u:hunter2@h""#),
+        nested("database.redis.host", r#""redis://u:hunter2@h""#),
+        nested("database.mysql.host", r#""u:hunter2@h""#),
+        nested("database.postgres.host", r#""postgres://u:hunter2@h/db""#),
         nested("app_manager.array.apps", r#"["http://k:hunter2@h/apps/1"]"#),
         nested("app_manager.array.apps", r#"["1:k:hunter2"]"#),
     ] {

@@ -21,7 +21,7 @@ section! {
 section! {
     pub struct Redis in "database.redis" {
         /// Redis host.
-        host: String = text(shape::NOT_EMPTY).default("127.0.0.1").env(&["DATABASE_REDIS_HOST"]);
+        host: String = text(shape::HOST).default("127.0.0.1").env(&["DATABASE_REDIS_HOST"]);
         /// Redis port.
         port: u16 = port().default("6379").env(&["DATABASE_REDIS_PORT"]);
         /// Redis database.
@@ -81,7 +81,7 @@ pub struct Endpoint {
 section! {
     pub struct Mysql in "database.mysql" {
         /// MySQL host.
-        host: String = text(shape::NOT_EMPTY).default("localhost").env(&["DATABASE_MYSQL_HOST"]);
+        host: String = text(shape::HOST).default("localhost").env(&["DATABASE_MYSQL_HOST"]);
         /// MySQL port.
         port: u16 = port().default("3306").env(&["DATABASE_MYSQL_PORT"]);
         /// MySQL user.
@@ -128,7 +128,7 @@ section! {
 section! {
     pub struct Postgres in "database.postgres" {
         /// Postgres host, or the folder of its Unix socket.
-        host: String = text(shape::NOT_EMPTY).default("localhost").env(&["DATABASE_POSTGRES_HOST"]);
+        host: String = text(shape::HOST_OR_FOLDER).default("localhost").env(&["DATABASE_POSTGRES_HOST"]);
         /// Postgres port.
         port: u16 = port().default("5432").env(&["DATABASE_POSTGRES_PORT"]);
         /// Postgres user.
