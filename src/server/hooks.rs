@@ -143,17 +143,14 @@ impl Owned {
             };
             let at = Millis(kept.at_ms);
             self.kept_bytes += event.approximate_bytes();
-            // Several shards of that process had a part of it.
-            let place = self.kept.partition_point(|it| it.at <= at);
-            self.kept.insert(
-                place,
-                Kept {
-                    at,
-                    partition,
-                    event,
-                },
-            );
+            self.kept.push_back(Kept {
+                at,
+                partition,
+                event,
+            });
         }
+        // Several shards of that process had a part of it.
+        self.kept.make_contiguous().sort_by_key(|it| it.at);
     }
 }
 
