@@ -82,7 +82,6 @@ pub struct Exchange {
     /// A peer says so, of those in the store that all ask.
     pub(super) apps_have_changed: bool,
     pub(super) shards: u16,
-    /// Batches of another `cluster.secret` of which the log knows, and since when.
     /// How many messages with another secret were told of.
     strangers: u64,
     strangers_told: LogLimit,
