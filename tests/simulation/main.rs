@@ -192,13 +192,13 @@ fn simulation_of_nodes_that_die_on_a_bus_that_fails_keeps_every_promise() {
 #[test]
 fn simulation_of_many_nodes_with_cache_channels_keeps_every_promise() {
     let first = cluster::FIRST_WITH_CACHES;
-    hold_from("calm nodes, caches", first, CACHE_SEEDS);
+    hold_from("calm caching nodes", first, CACHE_SEEDS);
 }
 
 #[test]
 fn simulation_of_nodes_that_die_with_cache_channels_keeps_every_promise() {
     let first = cluster::FIRST_OF_TROUBLE_WITH_CACHES;
-    hold_from("troubled nodes, caches", first, CACHE_SEEDS);
+    hold_from("troubled caching nodes", first, CACHE_SEEDS);
 }
 
 #[test]
