@@ -361,6 +361,12 @@ fn a_flood_that_the_bus_does_not_take_is_bounded_counted_and_disturbs_nobody() {
         assert!(grown < 160 << 20, "{grown} bytes for what waits");
         let dropped = nodes[0].metric("sockudo_cluster_dropped_total");
         assert!(dropped > Some(1_000.0), "{dropped:?}");
+        // Who has not noticed yet is ready.
+        for node in &nodes {
+            eventually("the bus to be missed", || {
+                (node.gets("/up").status == 503).then_some(())
+            });
+        }
         bus.signal("CONT");
         nodes.iter().for_each(is_ready);
         api.publishes("last", "flood", "");

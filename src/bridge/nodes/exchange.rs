@@ -646,7 +646,11 @@ impl Exchange {
             membership::Effect::Stale => {
                 tracing::warn!("this node may be behind: nothing is announced until it is not");
             }
-            membership::Effect::Fresh => tracing::info!("this node is up to date"),
+            membership::Effect::Fresh => {
+                tracing::info!("this node is up to date");
+                // Who keeps a last event is known only now.
+                self.tell_topics(told);
+            }
         }
     }
 
