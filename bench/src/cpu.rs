@@ -138,6 +138,16 @@ pub fn sleep_exactly() {
     unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1_u64, 0_u64, 0_u64, 0_u64) };
 }
 
+/// As `sleep_exactly`, for a thread that watches while others of this process make a load on the same core:
+/// it runs as soon as it may, where the system allows that, so that its times are the server's. Otherwise
+/// it waits for the others' slices, 3 ms each, and "operations late" says so.
+pub fn watch_exactly() {
+    sleep_exactly();
+    let first = libc::sched_param { sched_priority: 1 };
+    // SAFETY: the call reads the one struct, which is valid, and changes this thread's scheduling only.
+    unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const first) };
+}
+
 /// Lets this process' other threads run first, from now on.
 pub fn give_way() {
     // SAFETY: the call takes numbers and changes this thread's priority only, which anybody may lower.

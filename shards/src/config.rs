@@ -91,7 +91,7 @@ impl Default for Config {
             recv_buffer_bytes: 4_096,
             outbox_bytes_max: 1_048_576,
             burst_bytes_max: 8_388_608,
-            turn_work_us: 2_500,
+            turn_work_us: 1_250,
             busy_poll_us: 0,
             mesh_messages_max: 8_192,
             bridge_messages_max: 8_192,

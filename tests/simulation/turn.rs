@@ -37,7 +37,7 @@ impl Limits {
     pub(crate) const USUAL: Self = Self {
         outbox_bytes_max: 1 << 20,
         burst_bytes_max: 1 << 23,
-        turn_work: Work(2_500_000),
+        turn_work: Work(1_250_000),
     };
 }
 

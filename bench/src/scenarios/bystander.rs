@@ -80,7 +80,7 @@ impl Bystander {
         let is_over = AtomicBool::new(false);
         thread::scope(|threads| {
             let watching = threads.spawn(|| {
-                cpu::sleep_exactly();
+                cpu::watch_exactly();
                 self.watch(names, &is_over)
             });
             let made = load();

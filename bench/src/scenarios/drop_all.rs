@@ -58,7 +58,7 @@ impl DropAll {
         let meter = rig.start()?;
         let (beside, dropped) = thread::scope(|threads| {
             let coming = threads.spawn(|| {
-                cpu::sleep_exactly();
+                cpu::watch_exactly();
                 come(rig, &mut fresh, FRESH)
             });
             thread::sleep(DROPS_AFTER);

@@ -70,7 +70,7 @@ impl Neighbour {
         let meter = rig.start()?;
         let rig_beside = rig.clone();
         let beside = thread::spawn(move || {
-            cpu::sleep_exactly();
+            cpu::watch_exactly();
             let load = beside.publish(&rig_beside, &mut crowd_beside, requests_beside)?;
             Ok::<_, RunError>((load, beside.cpu_share))
         });

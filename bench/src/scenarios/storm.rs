@@ -264,7 +264,7 @@ struct Canary {
 
 impl Canary {
     fn run(rig: &Rig, began: Instant) -> Result<Self, RunError> {
-        cpu::sleep_exactly();
+        cpu::watch_exactly();
         let mut crowd = Crowd::new(rig.target.clone(), rig.step)?;
         let begins = rig::beginning();
         let pace = || Pace::new(begins, CANARIES_PER_S, rig.seconds);
