@@ -456,7 +456,8 @@ impl Home {
         before.map(|before| before.bytes())
     }
 
-    /// Others were asked for the last event: the one that is kept now is the newest of which they know.
+    /// Another node has answered, or no other keeps an event: the one that is kept now is the newest of which
+    /// is known. Who answers later may know a newer one: see `is_answer_since`.
     pub(super) fn confirm_kept(&mut self, now: Millis) {
         if let Some(kept) = &mut self.kept {
             (kept.known_at, kept.is_answer) = (now, true);

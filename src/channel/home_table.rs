@@ -317,7 +317,8 @@ impl HomeTable {
         self.note_news(at);
     }
 
-    /// Others were asked for the channel's last event, and have answered or not.
+    /// Another node has answered what it has as the channel's last event, or no other has any: what is kept
+    /// now is in no doubt. Without an entry, or an event in it, nothing happens.
     pub fn confirm_kept(&mut self, at: HomeRef, now: Millis) {
         if let Some(home) = self.rows.get_mut(at.0) {
             home.confirm_kept(now);
