@@ -326,6 +326,16 @@ pub(super) const SHARD_KEPT_BYTES: Family = gauge(
     SHARD,
     "Bytes of the last events kept for cache channels",
 );
+pub(super) const SHARD_KEPT_DOUBTED: Family = counter(
+    "shard_kept_doubted_total",
+    SHARD,
+    "Questions for last events of cache channels that were in doubt, as after an outage of the bus",
+);
+pub(super) const SHARD_KEPT_REPLACED: Family = counter(
+    "shard_kept_replaced_total",
+    SHARD,
+    "Last events of cache channels in whose place an answer has put a newer one",
+);
 pub(super) const SHARD_JOINS_WAITING: Family = gauge(
     "shard_joins_waiting",
     SHARD,

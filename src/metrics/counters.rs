@@ -166,6 +166,10 @@ pub struct ShardCounters {
     pub joins_waiting: u64,
     /// Events of other nodes that are no frames, and members that cannot be.
     pub node_events_refused: u64,
+    /// Questions for last events that were in doubt.
+    pub kept_doubted: u64,
+    /// Last events in whose place an answer has put another one.
+    pub kept_replaced: u64,
     /// Times that a channel fell so far behind with its fan-out that its publishers were held.
     pub publishers_held: u64,
     /// Times that a connection's input was held for its rate of subscribes and unsubscribes.

@@ -359,6 +359,18 @@ const ADDED: &[Row] = &[
         &[],
     ),
     ("shard_kept_bytes", "gauge", &["node", "shard"], &[]),
+    (
+        "shard_kept_doubted_total",
+        "counter",
+        &["node", "shard"],
+        &[],
+    ),
+    (
+        "shard_kept_replaced_total",
+        "counter",
+        &["node", "shard"],
+        &[],
+    ),
     ("shard_joins_waiting", "gauge", &["node", "shard"], &[]),
     (
         "shard_joins_refused_total",
@@ -595,6 +607,8 @@ fn the_numbers_of_all_shards_are_added_up() {
         "sockudo_tls_connections{node=\"n1\",shard=\"1\"} 55",
         "sockudo_tls_sealed_bytes_total{node=\"n1\",shard=\"1\"} 56",
         "sockudo_shard_kept_bytes{node=\"n1\",shard=\"1\"} 19",
+        "sockudo_shard_kept_doubted_total{node=\"n1\",shard=\"1\"} 43",
+        "sockudo_shard_kept_replaced_total{node=\"n1\",shard=\"1\"} 47",
         "sockudo_shard_joins_waiting{node=\"n1\",shard=\"1\"} 23",
         "sockudo_shard_joins_refused_total{node=\"n1\",shard=\"1\"} 29",
         "sockudo_shard_node_events_refused_total{node=\"n1\",shard=\"1\"} 31",
@@ -960,6 +974,8 @@ fn busy_shard() -> ShardSnapshot {
     shard.counters.connections_aged = 37;
     shard.counters.proxy_header_failures[2] = 41;
     shard.counters.kept_bytes = 19;
+    shard.counters.kept_doubted = 43;
+    shard.counters.kept_replaced = 47;
     shard.counters.joins_waiting = 23;
     shard.counters.joins_refused = 29;
     shard.counters.node_events_refused = 31;

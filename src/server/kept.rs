@@ -188,7 +188,9 @@ impl ShardServer {
         let known = known.map(|(event, _)| Arc::clone(&event.frame));
         let of = (name.app, Arc::clone(&name.channel));
         if !self.kept_asks.asked.contains_key(&of) {
+            let is_doubted = name.is_doubted;
             turn.to_bridge(ToBridge::KeptAsk(Box::new(name))).ok()?;
+            self.counters.kept_doubted += u64::from(is_doubted);
         }
         Some(self.kept_asks.waiting(turn.now(), of, known))
     }
@@ -311,6 +313,7 @@ impl ShardServer {
         is_open && left_ms > known_left_ms && known.frame != *frame
     }
 
+    /// Keeps an event of somebody's answer.
     fn keep_for(
         &mut self,
         turn: &mut impl ServerTurn,
@@ -319,6 +322,10 @@ impl ShardServer {
         event: Event,
         left_ms: u64,
     ) {
+        let home = self.homes.get(at);
+        let known = home.and_then(|home| home.kept(turn.now()));
+        let is_another = known.is_some_and(|(known, _)| known.frame != event.frame);
+        self.counters.kept_replaced += u64::from(is_another);
         let rules = self.apps.rules(app);
         let rules = Rules {
             kept_ms: left_ms.min(rules.kept_ms),

@@ -390,6 +390,15 @@ fn what_was_published_while_the_bus_was_gone_is_the_last_event_of_newcomers_on_a
             });
             newcomer.expects_nothing();
         }
+        let counted = |node: &Server, name: &str| {
+            let counted = node.metric(&format!("sockudo_shard_kept_{name}_total"));
+            counted.expect("it is there from the start")
+        };
+        let asked = counted(&nodes[0], "doubted");
+        assert!(asked >= 1.0, "whose newcomer came first: {asked}");
+        // Node b has published the newest itself.
+        let replaced = nodes.each_ref().map(|node| counted(node, "replaced"));
+        assert_eq!(replaced, [1.0, 0.0, 1.0]);
         // An event that was lost stays lost.
         there[0].expects_nothing();
         there[2].expects_nothing();

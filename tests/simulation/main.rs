@@ -21,6 +21,7 @@ mod hooks;
 mod ledger;
 mod node;
 mod nodes;
+mod outage;
 mod plan;
 mod planted;
 mod replaced;
