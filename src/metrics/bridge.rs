@@ -55,6 +55,21 @@ impl DeadReason {
     pub const LABELS: [&str; 5] = ["attempts", "age", "gone", "overflow", "shutdown"];
 }
 
+/// Why a job of a store was given up that belongs to no app of this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum StrangeReason {
+    /// Nobody has known its target for a minute.
+    Gone,
+    /// It is no job, or of a version that is not known here.
+    Malformed,
+}
+
+impl StrangeReason {
+    /// The label of each variant, by its number.
+    pub const LABELS: [&str; 2] = ["gone", "malformed"];
+}
+
 /// What is counted about one app's webhooks.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AppWebhooks {
@@ -77,6 +92,8 @@ pub struct Seconds {
 #[derive(Clone, Debug, Default)]
 pub struct WebhookCounters {
     apps: AppRows<Box<AppWebhooks>>,
+    /// Requests of a store that were given up, of no app that has webhooks here, by `StrangeReason`.
+    pub strange: [u64; 2],
     /// Length of one HTTP attempt.
     pub attempts: Seconds,
 }
@@ -92,7 +109,12 @@ impl WebhookCounters {
         self.apps.retain(|app, _| is_known(app));
     }
 
-    /// Adds what was counted elsewhere on this node.
+    /// Counts a job of a store that belongs to nobody here and was given up.
+    pub fn gave_up_strange(&mut self, reason: StrangeReason) {
+        self.strange[reason as usize] += 1;
+    }
+
+    /// Adds what was counted elsewhere on this node of its apps.
     pub fn absorb(&mut self, other: &Self) {
         for (app, webhooks) in other.apps() {
             self.app(app).absorb(webhooks);

@@ -491,7 +491,7 @@ pub(super) const WEBHOOK_RETRIES: Family = counter(
 pub(super) const WEBHOOK_DEAD_LETTERS: Family = counter(
     "webhook_dead_letters_total",
     APP_REASON,
-    "Webhook requests given up: attempts, age, gone, overflow, shutdown",
+    "Webhook requests given up: attempts, age, gone, malformed, overflow, shutdown",
 );
 pub(super) const WEBHOOK_DEAD_LETTERS_KEPT: Family = gauge(
     "webhook_dead_letters",

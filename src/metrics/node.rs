@@ -5,7 +5,7 @@
 //! Invariants: every row has the label `node`; rows of a shard appear with its first snapshot.
 
 use super::{
-    bridge::{AppWebhooks, DeadReason, DeliveryResult, WEBHOOK_EVENTS},
+    bridge::{AppWebhooks, DeadReason, DeliveryResult, StrangeReason, WEBHOOK_EVENTS},
     catalogue as name,
     catalogue::{Family, UNKNOWN_APP},
     cluster,
@@ -127,6 +127,13 @@ fn add_webhook_queue(families: &mut Families<'_>, sample: &Sample<'_>) {
         for (event, count) in WebhookStoreSample::EVENTS.into_iter().zip(store.events) {
             let labels = [state.driver, event, node];
             families.add(&name::WEBHOOK_STORE_EVENTS, &labels, count as f64);
+        }
+        let strange = StrangeReason::LABELS
+            .into_iter()
+            .zip(sample.webhooks.strange);
+        for (reason, count) in strange {
+            let labels = [UNKNOWN_APP, node, reason];
+            families.add(&name::WEBHOOK_DEAD_LETTERS, &labels, count as f64);
         }
         let labels = [state.driver, node, "queue"];
         families.add(&name::BACKEND_UP, &labels, f64::from(u8::from(store.is_up)));

@@ -9,13 +9,13 @@ use std::collections::BTreeSet;
 use prometheus::proto::{MetricFamily, MetricType};
 
 use super::{
-    bridge::{DeliveryResult, Seconds, WebhookCounters},
+    bridge::{DeliveryResult, Seconds, StrangeReason, WebhookCounters},
     cluster::{ClusterSample, PeerSample, RoadSample},
     counters::{ShardCounters, ShardSnapshot},
     exposition::{Exposition, open_metrics, rfc3339, text},
     sample::{
         AppLabels, AppRow, BackendSample, BridgeState, Build, CacheSample, Sample, ShardSample,
-        WebhookState,
+        WebhookState, WebhookStoreSample,
     },
 };
 use crate::protocol::app::AppIndex;
@@ -566,6 +566,26 @@ fn what_goes_wrong_with_an_app_is_there_from_0_on_so_that_its_first_time_is_an_i
         let zeros = of_name.filter(|line| line.ends_with(" 0"));
         assert_eq!(zeros.count(), rows, "{name}");
     }
+}
+
+#[test]
+fn jobs_of_a_shared_store_that_are_nobodys_are_counted_under_no_app_from_0_on() {
+    let mut webhooks = WebhookCounters::default();
+    webhooks.gave_up_strange(StrangeReason::Malformed);
+    let mut sample = sample(&[], &[], 10, &webhooks);
+    let rows = |sample: &Sample<'_>| -> Vec<String> {
+        let exposition = Exposition::new("sockudo_").expect("collector");
+        let families = exposition.families(sample, &mut AppLabels::default());
+        let body = text(&families).expect("valid families");
+        let name = "sockudo_webhook_dead_letters_total{app_id=\"unknown\",";
+        let lines = body.lines().filter_map(|line| line.strip_prefix(name));
+        lines.map(str::to_owned).collect()
+    };
+    assert_eq!(rows(&sample), [""; 0], "nobody else puts jobs there");
+    sample.webhook_state.store = Some(WebhookStoreSample::default());
+    let expected = ["gone", "malformed"].map(|it| format!("node=\"n1\",reason=\"{it}\"}} "));
+    let [gone, malformed] = expected;
+    assert_eq!(rows(&sample), [gone + "0", malformed + "1"]);
 }
 
 #[test]

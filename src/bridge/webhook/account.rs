@@ -21,10 +21,10 @@ use crate::{
             dead::DeadLetter,
             memory::{Left, MemoryQueue},
             record::Record,
-            store::{Dead, Taken},
+            store::{Dead, Receipt, Taken},
         },
     },
-    metrics::bridge::DeadReason,
+    metrics::bridge::{DeadReason, DeliveryResult, StrangeReason},
 };
 
 /// A target that this node does not know may be known to others, whose configuration is newer or older;
@@ -138,44 +138,46 @@ impl Webhooks {
     }
 
     fn take(&mut self, taken: Taken, now: Millis) {
-        let Some(shared) = &mut self.shared else {
-            return;
-        };
-        let receipt = taken.receipt;
-        let part = shared.part(receipt.target);
         let wall_ms = wall_ms();
         let mut record = match Record::read(&taken.text) {
             Ok(record) => record,
             Err(fault) => {
                 tracing::warn!(%fault, "a job in the webhook queue is none and was given up");
+                let counters = &mut self.queue.counters;
+                counters.gave_up_strange(StrangeReason::Malformed);
                 let text = DeadLetter::of_malformed(wall_ms, &fault.to_string());
-                let receipt = Some(receipt);
-                return part.dead(Dead { receipt, text });
+                return self.bury_taken(taken.receipt, text);
             }
         };
         let age_ms = wall_ms.saturating_sub(record.since_ms);
         let target = self.targets.of_name(record.target);
         let target = target.filter(|(_, it)| it.entry.app.id == *record.app_id);
         let Some((id, target)) = target else {
-            if age_ms < UNKNOWN_MS {
-                if self.wanted_apps.len() < WANTED_MAX {
-                    self.wanted_apps.insert(record.app_id);
-                }
-                part.leave(receipt.target, LEAVE_MS);
-                return part.back(&receipt);
+            if age_ms >= UNKNOWN_MS {
+                self.count_gone(&record);
+                let reason = DeadReason::LABELS[DeadReason::Gone as usize];
+                let head = (wall_ms, reason, taken.attempts);
+                let (error, mut text) = (record.error.take(), Vec::new());
+                DeadLetter::write(&mut text, head, error.as_deref(), |out| {
+                    out.extend(record.to_bytes());
+                });
+                return self.bury_taken(taken.receipt, text);
             }
-            let head = (
-                wall_ms,
-                DeadReason::LABELS[DeadReason::Gone as usize],
-                taken.attempts,
-            );
-            let (error, mut text) = (record.error.take(), Vec::new());
-            DeadLetter::write(&mut text, head, error.as_deref(), |out| {
-                out.extend(record.to_bytes());
-            });
-            let receipt = Some(receipt);
-            return part.dead(Dead { receipt, text });
+            if self.wanted_apps.len() < WANTED_MAX {
+                self.wanted_apps.insert(record.app_id);
+            }
+            if let Some(shared) = &mut self.shared {
+                let part = shared.part(taken.receipt.target);
+                part.leave(taken.receipt.target, LEAVE_MS);
+                part.back(&taken.receipt);
+            }
+            return;
         };
+        let Some(shared) = &mut self.shared else {
+            return;
+        };
+        let receipt = taken.receipt;
+        let part = shared.part(receipt.target);
         if self.queue.is_target_failing(id) {
             part.set_failing(receipt.target, true);
         }
@@ -184,6 +186,28 @@ impl Webhooks {
         job.attempts = job.attempts.saturating_add(taken.attempts);
         job.receipt = Some(receipt);
         self.queue.push_job(id, job, now);
+    }
+
+    /// A job of a store leaves it with a letter in its place.
+    fn bury_taken(&mut self, receipt: Receipt, text: Vec<u8>) {
+        if let Some(shared) = &mut self.shared {
+            let part = shared.part(receipt.target);
+            let receipt = Some(receipt);
+            part.dead(Dead { receipt, text });
+        }
+    }
+
+    /// Nobody knows a job's target. Its app may be known all the same.
+    fn count_gone(&mut self, record: &Record) {
+        let counters = &mut self.queue.counters;
+        let Some(app) = self.targets.app_of_id(&record.app_id) else {
+            return counters.gave_up_strange(StrangeReason::Gone);
+        };
+        let counters = counters.app(app);
+        counters.dead[DeadReason::Gone as usize] += 1;
+        for event in &record.events {
+            counters.deliveries[event.kind.column()][DeliveryResult::Dead as usize] += 1;
+        }
     }
 
     /// A target that begins to fail keeps one job here; the others are free for when it is back.

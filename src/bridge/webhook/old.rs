@@ -1,7 +1,7 @@
 //! Jobs of Sockudo 2.9, moved into the queue as it is now.
 //!
 //! Owns: `OldJobs`: what was read of the list, and when it leaves it.
-//! May depend on: `bridge::{queue, webhook}`, tokio.
+//! May depend on: `bridge::{queue, webhook}`, `metrics::bridge`, tokio.
 //! Invariants: a job leaves the list when all that it became is in the store, or nobody knows its app; nothing here
 //! waits.
 
@@ -11,13 +11,16 @@ use shards::application::Millis;
 use tokio::task::JoinSet;
 
 use super::{Webhooks, shared::Shared};
-use crate::bridge::{
-    message::WebhookEvent,
-    queue::{
-        part::Part,
-        record::OldRecord,
-        store::{StoreFault, redis::old::OldList},
+use crate::{
+    bridge::{
+        message::WebhookEvent,
+        queue::{
+            part::Part,
+            record::OldRecord,
+            store::{StoreFault, redis::old::OldList},
+        },
     },
+    metrics::bridge::StrangeReason,
 };
 
 /// The list and what is done with it.
@@ -143,12 +146,19 @@ impl Webhooks {
         old.stage = Stage::Moving(jobs);
         let (mut moved, mut strange) = (0, 0);
         for record in records {
-            match record.and_then(|record| self.events_of_old(record)) {
-                Some(events) => {
+            match record.map(|record| self.events_of_old(record)) {
+                Some(Some(events)) => {
                     moved += 1;
                     events.into_iter().for_each(|event| self.accept(event));
                 }
-                None => strange += 1,
+                of_nobody => {
+                    strange += 1;
+                    let reason = match of_nobody {
+                        Some(_) => StrangeReason::Gone,
+                        None => StrangeReason::Malformed,
+                    };
+                    self.queue.counters.gave_up_strange(reason);
+                }
             }
         }
         tracing::info!(moved, strange, "took over jobs of Sockudo 2.9");

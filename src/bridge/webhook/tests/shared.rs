@@ -24,6 +24,7 @@ use crate::bridge::{
     tls::{TlsFiles, TlsKeys},
     webhook::{Attempted, attempt::AttemptError, old, shared::SharedSetup, wall_ms},
 };
+use crate::metrics::bridge::{DeadReason, DeliveryResult};
 
 const PARTS: usize = 2;
 
@@ -179,6 +180,79 @@ async fn a_job_under_way_that_its_store_forgets_is_tried_again_here() {
         assert_eq!(webhooks.queue.waiting_events(), waiting, "{word}");
         assert!(webhooks.forgotten.is_empty());
     }
+}
+
+/// A job of that app for that target, so old.
+fn job_of(app_id: &str, target: TargetName, age_ms: u64) -> Taken {
+    let [mut job] = taken(target, 1).try_into().expect("one");
+    let mut record = Record::read(&job.text).expect("it is one");
+    record.app_id = app_id.into();
+    record.since_ms = wall_ms() - age_ms;
+    job.text = record.to_bytes();
+    job
+}
+
+#[tokio::test]
+async fn a_job_of_a_store_that_is_none_or_nobodys_is_counted_when_it_is_given_up() {
+    const OLD_MS: u64 = 61_000;
+    let gone = DeadReason::Gone as usize;
+    // The target's name is another one than that of any here.
+    let (mut app, targets) = app_of_all_parts();
+    app.webhooks.truncate(1);
+    let mut none = job_of("a", targets[0], OLD_MS);
+    none.text.truncate(20);
+    for (case, job, strange, of_app) in [
+        ("no job", none, [0, 1], 0),
+        (
+            "an app that nobody knows",
+            job_of("b", targets[0], OLD_MS),
+            [1, 0],
+            0,
+        ),
+        (
+            "a target of an app that is known",
+            job_of("a", targets[1], OLD_MS),
+            [0, 0],
+            1,
+        ),
+        (
+            "it may be known yet",
+            job_of("b", targets[0], 50_000),
+            [0, 0],
+            0,
+        ),
+        (
+            "it is delivered",
+            job_of("a", targets[0], OLD_MS),
+            [0, 0],
+            0,
+        ),
+    ] {
+        let mut webhooks = in_parts(&AppTable::build(std::slice::from_ref(&app), None));
+        let part = job.receipt.target.part(PARTS);
+        let taken = vec![job];
+        says(&mut webhooks, part, Said { taken, ..born("x") });
+        let counters = &mut webhooks.queue.counters;
+        assert_eq!(counters.strange, strange, "{case}");
+        let its = counters.app(AppIndex(0));
+        assert_eq!(its.dead[gone], of_app, "{case}");
+        let dead = its.deliveries.map(|row| row[DeliveryResult::Dead as usize]);
+        assert_eq!(dead.iter().sum::<u64>(), of_app, "{case}: its one event");
+    }
+}
+
+#[tokio::test]
+async fn an_old_job_that_is_none_or_nobodys_is_counted_when_it_leaves_the_list() {
+    let (app, _) = app_of_all_parts();
+    let its = |app: &str| {
+        let event = r#"{"name":"channel_occupied","channel":"c"}"#;
+        format!(r#"{{"app_id":"{app}","payload":{{"time_ms":5,"events":[{event}]}}}}"#).into_bytes()
+    };
+    let mut webhooks = in_parts(&AppTable::build(&[app], None));
+    let jobs = vec![its("a"), its("b"), b"{}".to_vec(), its("b")];
+    webhooks.hear_old(old::Heard::Jobs(Ok(jobs)));
+    assert_eq!(webhooks.queue.counters.strange, [2, 1]);
+    assert_eq!(webhooks.state().waiting_events, 2, "of two targets");
 }
 
 #[tokio::test]
