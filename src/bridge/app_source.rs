@@ -53,7 +53,8 @@ struct Told {
     is_over: bool,
     /// Of one that is well and ill in turn.
     limit: LogLimit,
-    /// Rows that cannot be apps, of those that are looked at, and why.
+    /// Rows that cannot be apps, of those that are looked at, and why. One leaves when it is mended or not there any more
+    /// when it is next looked at, which goes on as long as it is there: they are never more than the apps that are known.
     unusable: BTreeMap<Box<str>, String>,
 }
 
