@@ -3,9 +3,10 @@
 //! Owns: `KeptAsks`: subscriptions that wait for an answer.
 //! May depend on: `bridge::message`, `channel`, `server::{home, message, topics}`.
 //! Invariants: a subscription waits for half a second at most, and once, and no answer of the bus is waited
-//! for while the node comes to rest; while one waits its topic is wanted, since the answer comes on it; what
-//! was published here since the question is newer than the answer; an event is in doubt while it was kept before
-//! its topic was live: others may know a newer one, and the newest is the one that is kept for longest.
+//! for while the node comes to rest; those that wait no longer begin in slices of a turn's work; while one waits
+//! its topic is wanted, since the answer comes on it; what was published here since the question is newer than the
+//! answer; an event is in doubt while it was kept before its topic was live: others may know a newer one, and the
+//! newest is the one that is kept for longest.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -39,7 +40,9 @@ pub(super) struct KeptAsks {
     asked: BTreeMap<Name, Asked>,
     /// Until when each of them waits, in their order; may name some that were answered.
     order: VecDeque<(Millis, Name)>,
-    /// Subscriptions that wait, of all channels; at most `JOINS_MAX`.
+    /// Subscriptions that wait no longer and have not begun.
+    ready: VecDeque<(Waiter, JoinQuestion)>,
+    /// Subscriptions that wait, of all channels, ready ones too; at most `JOINS_MAX`.
     joins: usize,
 }
 
@@ -58,7 +61,12 @@ struct Asked {
 
 impl KeptAsks {
     pub(super) fn is_empty(&self) -> bool {
-        self.asked.is_empty()
+        self.asked.is_empty() && self.ready.is_empty()
+    }
+
+    /// Some can begin at once.
+    pub(super) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
     }
 
     /// Subscriptions that wait.
@@ -87,11 +95,23 @@ impl KeptAsks {
         &mut asked.joins
     }
 
-    fn take(&mut self, app: AppIndex, channel: &Arc<str>) -> Vec<(Waiter, JoinQuestion)> {
+    /// Who waits for a channel's last event can begin. How many there are.
+    fn release(&mut self, app: AppIndex, channel: &Arc<str>, is_answered: bool) -> usize {
         let asked = self.asked.remove(&(app, Arc::clone(channel)));
         let joins = asked.map(|asked| asked.joins).unwrap_or_default();
-        self.joins -= joins.len();
-        joins
+        let count = joins.len();
+        self.ready
+            .extend(joins.into_iter().map(|(to, mut question)| {
+                question.is_unanswered = !is_answered;
+                (to, question)
+            }));
+        count
+    }
+
+    fn pop_ready(&mut self) -> Option<(Waiter, JoinQuestion)> {
+        let ready = self.ready.pop_front()?;
+        self.joins -= 1;
+        Some(ready)
     }
 
     /// The last event is still what it was when the channel was asked for.
@@ -195,7 +215,7 @@ impl ShardServer {
         Some(self.kept_asks.waiting(turn.now(), of, known))
     }
 
-    /// Subscriptions to the channel wait no longer.
+    /// Subscriptions to the channel wait no longer: `continue_kept` begins them.
     pub(super) fn release_kept(
         &mut self,
         turn: &mut impl ServerTurn,
@@ -203,8 +223,15 @@ impl ShardServer {
         channel: &Arc<str>,
         is_answered: bool,
     ) {
-        for (to, mut question) in self.kept_asks.take(app, channel) {
-            question.is_unanswered = !is_answered;
+        let count = self.kept_asks.release(app, channel, is_answered);
+        turn.spend(Work::ROW.times(1 + count));
+    }
+
+    /// Begins subscriptions that wait no longer, as many as the turn has work for.
+    pub(super) fn continue_kept(&mut self, turn: &mut impl ServerTurn) {
+        while turn.work_left() > Work(0)
+            && let Some((to, question)) = self.kept_asks.pop_ready()
+        {
             self.begin_join(turn, to, question);
         }
     }
@@ -440,21 +467,21 @@ mod tests {
             asks.late(Millis(2 * ASK_MS)),
             Some((app, Arc::clone(&first)))
         );
-        asks.take(app, &second);
-        asks.take(app, &first);
+        asks.release(app, &second, true);
+        asks.release(app, &first, true);
         assert_eq!(
             asks.late(Millis(2 * ASK_MS)),
             Some((app, Arc::clone(&third)))
         );
         // Asked for anew it waits anew.
         asks.waiting(Millis(30), (app, Arc::clone(&first)), None);
-        asks.take(app, &third);
+        asks.release(app, &third, true);
         assert_eq!(asks.late(Millis(29 + ASK_MS)), None);
         assert_eq!(
             asks.late(Millis(30 + ASK_MS)),
             Some((app, Arc::clone(&first)))
         );
-        asks.take(app, &first);
+        asks.release(app, &first, true);
         assert_eq!((asks.late(Millis(u64::MAX)), asks.order.len()), (None, 0));
     }
 }

@@ -409,6 +409,7 @@ impl Application for ShardServer {
                 4 => self.close_doomed(turn),
                 5 => {
                     self.continue_topics(turn);
+                    self.continue_kept(turn);
                     self.continue_news(turn);
                 }
                 _ if is_frozen => self.release_kept_at_rest(turn),
@@ -438,6 +439,7 @@ impl Application for ShardServer {
             || !self.departing.is_empty()
             || !self.slow.is_empty()
             || self.topics.has_ready()
+            || self.kept_asks.has_ready()
             || self.has_news()
             || is_due
     }

@@ -231,6 +231,8 @@ impl ShardServer {
         question: JoinQuestion,
     ) {
         let partition = question.key.partition;
+        // Also for one whose connection has gone.
+        turn.spend(Work::ROW);
         // Its undoing, a plain call here, would be told before the join itself.
         if to.shard == self.shard && !self.awaits(to) {
             self.forget_join(question.local);

@@ -8,6 +8,7 @@ use sockudo::bridge::{apps::AppTable, message::FromBridge};
 
 use super::{BURST, HELD_BYTES_MAX, RATE};
 use crate::{
+    outage::{CHANNEL, Outage},
     scene::{KEY, Scene, Visitor, count_of, frame, ping, subscribe, unsubscribe},
     sign,
 };
@@ -328,6 +329,66 @@ fn stranger_beside_5_000_that_drop_at_once_is_greeted_in_the_next_turns() {
         scene.hangs_up(other.link, Closed::ByError);
         scene.passes(20_000);
         assert!(scene.is_empty(), "{:?}", scene.node.occupancy());
+    }
+}
+
+#[test]
+fn stranger_or_not_12_000_that_waited_for_a_last_event_begin_in_slices_and_hear_each_event_once() {
+    const CROWD: usize = 12_000;
+    type Ends = fn(&mut Outage);
+    let ends: [(&str, Ends); 2] = [
+        ("two", |it| it.hears_of_newest("two")),
+        ("one", Outage::is_too_late),
+    ];
+    for (first, ends) in ends {
+        for shards in [1_u16, 3] {
+            let count = usize::from(shards);
+            let mut outage = Outage::is_over(shards);
+            let other = outage.scene.arrives(0);
+            let crowd = outage
+                .scene
+                .arrive(CROWD, |number| number % count, |_| Vec::new());
+            for visitor in &crowd {
+                outage.scene.takes(visitor.link);
+                outage.scene.say(visitor.link, &subscribe(CHANNEL));
+            }
+            outage.settles();
+            let waiting = |scene: &Scene| {
+                let of_shards = scene.node.occupancy().into_iter();
+                of_shards.map(|it| it.joins_waiting).sum::<usize>()
+            };
+            assert_eq!(waiting(&outage.scene), CROWD);
+            ends(&mut outage);
+            outage.scene.check_pong(&other);
+            let left = waiting(&outage.scene);
+            assert!((1..CROWD).contains(&left), "{left} wait after a few turns");
+            outage.publishes("three");
+            while waiting(&outage.scene) > 0 {
+                outage.scene.check_pong(&other);
+            }
+            outage.settles();
+            let mut heard_first = 0;
+            for visitor in &crowd {
+                let told = outage.scene.takes(visitor.link);
+                let said = |text: &str| count_of(&told, text.as_bytes());
+                assert_eq!(said("subscription_succeeded"), 1);
+                assert_eq!(said("three"), 1, "{first} on {shards} shards");
+                let before = said(&format!(r#""data":"{first}""#));
+                assert_eq!(
+                    said(r#""data":""#),
+                    1 + 1 + before,
+                    "of its subscription, too"
+                );
+                heard_first += before;
+            }
+            assert!(
+                (1..=CROWD).contains(&heard_first),
+                "{heard_first} of {CROWD}"
+            );
+            outage.scene.passes(2_000);
+            let more = crowd.iter().map(|it| outage.scene.takes(it.link).len());
+            assert_eq!(more.sum::<usize>(), 0);
+        }
     }
 }
 
