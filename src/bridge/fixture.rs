@@ -75,10 +75,18 @@ pub(super) struct FakeLink {
     messages: UnboundedReceiver<(ShardId, ToBridge)>,
     is_stopped: Arc<AtomicBool>,
     has_successor: Arc<AtomicBool>,
-    waits_to_accept: AtomicBool,
+    port: Arc<FakePort>,
     news: Arc<Notify>,
     started: Instant,
     last_turn_ms: Arc<AtomicU64>,
+}
+
+/// What becomes of listening.
+#[derive(Debug, Default)]
+struct FakePort {
+    is_others: AtomicBool,
+    /// The kernel refuses to listen beside it.
+    is_refused: AtomicBool,
 }
 
 /// The shards' end.
@@ -88,6 +96,7 @@ pub(super) struct FakeShards {
     messages: UnboundedSender<(ShardId, ToBridge)>,
     is_stopped: Arc<AtomicBool>,
     has_successor: Arc<AtomicBool>,
+    port: Arc<FakePort>,
     news: Arc<Notify>,
     last_turn_ms: Arc<AtomicU64>,
 }
@@ -100,6 +109,7 @@ impl FakeLink {
         let (sender, messages) = mpsc::unbounded_channel();
         let is_stopped = Arc::new(AtomicBool::new(false));
         let has_successor = Arc::new(AtomicBool::new(false));
+        let port = Arc::new(FakePort::default());
         let news = Arc::new(Notify::new());
         let last_turn_ms = Arc::new(AtomicU64::new(u64::MAX));
         let link = Self {
@@ -107,7 +117,7 @@ impl FakeLink {
             messages,
             is_stopped: Arc::clone(&is_stopped),
             has_successor: Arc::clone(&has_successor),
-            waits_to_accept: AtomicBool::new(false),
+            port: Arc::clone(&port),
             news: Arc::clone(&news),
             started: Instant::now() - UP_FOR,
             last_turn_ms: Arc::clone(&last_turn_ms),
@@ -119,6 +129,7 @@ impl FakeLink {
                 messages: sender,
                 is_stopped,
                 has_successor,
+                port,
                 news,
                 last_turn_ms,
             },
@@ -165,6 +176,21 @@ impl FakeShards {
         self.has_successor.store(true, Ordering::SeqCst);
     }
 
+    /// Another process has the port from the start on, and listening beside it is refused.
+    pub(super) fn refuse_to_listen(&self) {
+        self.port.is_others.store(true, Ordering::SeqCst);
+        self.port.is_refused.store(true, Ordering::SeqCst);
+    }
+
+    /// From now on it is not refused.
+    pub(super) fn let_listen(&self) {
+        self.port.is_refused.store(false, Ordering::SeqCst);
+    }
+
+    pub(super) fn is_listening(&self) -> bool {
+        !self.port.is_others.load(Ordering::SeqCst)
+    }
+
     pub(super) fn is_accepting(&self) -> bool {
         !self.is_stopped.load(Ordering::SeqCst)
     }
@@ -203,11 +229,14 @@ impl ShardLink for FakeLink {
     }
 
     fn waits_to_accept(&self) -> bool {
-        self.waits_to_accept.load(Ordering::SeqCst)
+        self.port.is_others.load(Ordering::SeqCst)
     }
 
     fn begin_accepting(&self) -> std::io::Result<()> {
-        self.waits_to_accept.store(false, Ordering::SeqCst);
+        if self.port.is_refused.load(Ordering::SeqCst) {
+            return Err(std::io::ErrorKind::AddrInUse.into());
+        }
+        self.port.is_others.store(false, Ordering::SeqCst);
         Ok(())
     }
 

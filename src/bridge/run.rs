@@ -185,6 +185,8 @@ pub struct Bridge<L> {
     health_due: Instant,
     sample_due: Instant,
     is_announced: bool,
+    /// Why the port could not be listened on, as the log was told last.
+    listen_fault: Option<String>,
 }
 
 /// The last reload.
@@ -292,6 +294,7 @@ impl<L: ShardLink> Bridge<L> {
             health_due: now,
             sample_due: now,
             is_announced: false,
+            listen_fault: None,
         })
     }
 
@@ -670,7 +673,8 @@ impl<L: ShardLink> Bridge<L> {
             return;
         }
         self.accept_when(is_ready);
-        if is_ready {
+        // Where it cannot listen it is not ready, and tries again with the next numbers of the shards.
+        if is_ready && !self.link.waits_to_accept() {
             self.is_announced = true;
             self.check_health(); // The shards know before the log says it.
             tracing::info!(node = self.node_id, shards = self.link.shards(), "ready");
@@ -691,7 +695,13 @@ impl<L: ShardLink> Bridge<L> {
         }
         match self.link.begin_accepting() {
             Ok(()) => tracing::info!(is_ready, "listening, beside or after another process"),
-            Err(error) => tracing::error!(%error, "cannot listen"),
+            Err(error) => {
+                let fault = error.to_string();
+                if self.listen_fault.as_ref() != Some(&fault) {
+                    tracing::error!(error = fault, "cannot listen: not ready, and tried again");
+                    self.listen_fault = Some(fault);
+                }
+            }
         }
     }
 
@@ -750,6 +760,7 @@ impl<L: ShardLink> Bridge<L> {
         let is_store_failing = self.source.as_ref().is_some_and(AppSource::is_failing);
         Health {
             starting: !self.gathering.is_complete()
+                || self.link.waits_to_accept()
                 || self.nodes.as_ref().is_some_and(Nodes::is_starting),
             shard_stalled: self.is_shard_stalled(),
             queue_failing: self.webhooks.is_failing(),

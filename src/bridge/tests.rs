@@ -139,6 +139,27 @@ async fn health_follows_apps_and_start() {
 }
 
 #[tokio::test]
+async fn a_node_that_may_not_listen_yet_is_not_ready_and_tries_again() {
+    let node = Node::new(1, &[]);
+    node.shards.refuse_to_listen();
+    node.run(async |node| {
+        for _ in 0..2 {
+            node.ask_answering_scrapes("/metrics", "").await;
+            assert!(!node.shards.is_listening());
+            let answer = get(&node.url("/ready"), "application/json").await;
+            assert_eq!(answer.code, 503, "nobody would be served");
+            let reasons = &json(&answer.body)["reasons"];
+            assert_eq!(*reasons, serde_json::json!(["starting"]));
+        }
+        node.shards.let_listen();
+        node.ask_answering_scrapes("/metrics", "").await;
+        assert!(node.shards.is_listening());
+        assert_eq!(get(&node.url("/ready"), "").await.code, 200);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn the_watchdog_is_fed_while_all_shards_turn_and_no_longer() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("notify");
