@@ -1,9 +1,9 @@
 //! A channel's home: the node's only truth about that channel, and the rules by which it changes.
 //!
-//! Owns: interested shards, subscription count, presence roster, last event of a cache channel, and
-//! the deadlines of webhooks and counts.
-//! May depend on: `channel::{departures, home_effect, names, roster, rows}`, `protocol`, plain ids. Not on connections,
-//! queues, clocks.
+//! Owns: interested shards, subscription count, presence roster, and the deadlines of webhooks and counts; `kept` has
+//! what concerns the last event of a cache channel.
+//! May depend on: `channel::{departures, home_effect, kept, names, roster, rows}`, `protocol`, plain ids. Not on
+//! connections, queues, clocks.
 //! Invariants: the subscription count is the sum of the interests' counts; a shard is interested iff
 //! its count is > 0; occupied and vacated alternate, member added and removed alternate per user.
 
@@ -14,7 +14,8 @@ use smallvec::SmallVec;
 
 use super::{
     departures::Departures,
-    home_effect::{Announcement, HomeEffect, Hook, LastEvent},
+    home_effect::{Announcement, HomeEffect, Hook},
+    kept::Kept,
     local::LocalRef,
     names::NameKey,
     roster::{Change, Member, MemberNews, Roster},
@@ -53,7 +54,7 @@ pub struct Home {
     /// The server's note: it is counted as a use of its partition's topic.
     pub uses_topic: bool,
     pub(super) roster: Option<Box<Roster>>,
-    kept: Option<Box<Kept>>,
+    pub(super) kept: Option<Box<Kept>>,
     pub(super) later: Option<Box<Later>>,
     /// The table's note: when the entry is next looked at.
     pub(super) due_at: Option<Millis>,
@@ -77,35 +78,6 @@ impl Interest {
         self.count == 1
     }
 }
-
-/// An encoded event: its WebSocket frame, and where in it the JSON string token of `data` stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
-    pub frame: Arc<[u8]>,
-    pub data_start: u32,
-    pub data_bytes: u32,
-}
-
-/// A cache channel's last event.
-#[derive(Clone, Debug)]
-struct Kept {
-    event: Event,
-    expires_at: Millis,
-    number: u64,
-    /// When it was known to be the last one.
-    known_at: Millis,
-    /// From another's answer: who answers later may know a newer one.
-    is_answer: bool,
-}
-
-impl Kept {
-    fn bytes(&self) -> usize {
-        KEPT_FIXED_BYTES + self.event.frame.len()
-    }
-}
-
-/// What keeping an event takes beside its frame: the home's row, its name, its places in tables.
-const KEPT_FIXED_BYTES: usize = 512;
 
 /// What has to happen later; boxed since most channels have nothing of it.
 #[derive(Clone, Debug, Default)]
@@ -331,40 +303,6 @@ impl Home {
         self.roster.iter().flat_map(|roster| roster.user_ids())
     }
 
-    /// The last event and its remaining life in whole seconds.
-    pub fn kept(&self, now: Millis) -> Option<(&Event, u64)> {
-        let kept = self.kept.as_ref().filter(|kept| kept.expires_at > now)?;
-        Some((&kept.event, (kept.expires_at.0 - now.0) / 1_000))
-    }
-
-    /// The last event is not here, though this is a channel that has one.
-    pub fn misses_kept(&self, now: Millis) -> bool {
-        self.kind.is_cache() && self.kept(now).is_none()
-    }
-
-    /// Another node has said that it keeps the last event.
-    pub fn is_kept_elsewhere(&self) -> bool {
-        self.kept_elsewhere
-    }
-
-    /// The last event, and for how many milliseconds it is kept.
-    pub fn kept_for(&self, now: Millis) -> Option<(&Event, u64)> {
-        let kept = self.kept.as_ref().filter(|kept| kept.expires_at > now)?;
-        Some((&kept.event, kept.expires_at.since(now)))
-    }
-
-    /// The last event was kept before `since`, up to which others may have published unheard.
-    pub fn doubts_kept(&self, since: Millis) -> bool {
-        let kept = self.kept.as_ref();
-        kept.is_some_and(|kept| kept.known_at < since)
-    }
-
-    /// The last event is what another node has answered, at `since` or later.
-    pub fn is_answer_since(&self, since: Millis) -> bool {
-        let kept = self.kept.as_ref();
-        kept.is_some_and(|kept| kept.is_answer && kept.known_at >= since)
-    }
-
     /// The frame that tells of the roster, on a presence channel.
     pub(super) fn roster_frame(
         &mut self,
@@ -434,55 +372,6 @@ impl Home {
         }
         self.count_changed(now, rules, effects);
         self.occupied_or_vacant(now, rules, self.total() + 1, effects);
-    }
-
-    /// Keeps an event, under its number, as the last one; returns the bytes of the one before it.
-    pub(super) fn keep(
-        &mut self,
-        now: Millis,
-        rules: &Rules,
-        event: Event,
-        number: u64,
-    ) -> Option<usize> {
-        assert!(self.kind.is_cache(), "only cache channels keep an event");
-        let kept = Kept {
-            event,
-            expires_at: now.plus(rules.kept_ms),
-            number,
-            known_at: now,
-            is_answer: false,
-        };
-        let before = self.kept.replace(Box::new(kept));
-        before.map(|before| before.bytes())
-    }
-
-    /// Another node has answered, or no other keeps an event: the one that is kept now is the newest of which
-    /// is known. Who answers later may know a newer one: see `is_answer_since`.
-    pub(super) fn confirm_kept(&mut self, now: Millis) {
-        if let Some(kept) = &mut self.kept {
-            (kept.known_at, kept.is_answer) = (now, true);
-        }
-    }
-
-    /// About the bytes that the kept event holds; 0 without one.
-    pub(super) fn kept_bytes(&self) -> usize {
-        self.kept.as_ref().map_or(0, |kept| kept.bytes())
-    }
-
-    /// The kept event is the one with this number.
-    pub(super) fn keeps(&self, number: u64) -> bool {
-        self.kept.as_ref().is_some_and(|kept| kept.number == number)
-    }
-
-    /// Forgets the kept event; returns its bytes.
-    pub(super) fn drop_kept(&mut self) -> Option<usize> {
-        self.kept.take().map(|kept| kept.bytes())
-    }
-
-    /// Forgets the kept event if its time is over; returns its bytes.
-    pub(super) fn expire_kept(&mut self, now: Millis) -> Option<usize> {
-        let expired = self.kept.take_if(|kept| kept.expires_at <= now);
-        expired.map(|kept| kept.bytes())
     }
 
     pub(super) fn add_interest(&mut self, shard: ShardId, local: LocalRef) {
@@ -565,29 +454,6 @@ impl Home {
         }
     }
 
-    fn last_event(
-        &mut self,
-        now: Millis,
-        rules: &Rules,
-        effects: &mut Vec<HomeEffect>,
-    ) -> LastEvent {
-        if !self.kind.is_cache() {
-            return LastEvent::NotCached;
-        }
-        if let Some((event, _)) = self.kept(now) {
-            return LastEvent::Hit(event.clone());
-        }
-        // It is somewhere, and did not come in time: that is no miss of the app's.
-        if rules.hook_misses && !self.kept_elsewhere {
-            let later = self.later.get_or_insert_default();
-            if now >= later.miss_quiet_until {
-                later.miss_quiet_until = now.plus(MISS_QUIET_MS);
-                effects.push(HomeEffect::Hook(Hook::CacheMiss));
-            }
-        }
-        LastEvent::Miss
-    }
-
     /// Tells the new count: at once to a small channel, at most every 5 s to a large one.
     fn count_changed(&mut self, now: Millis, rules: &Rules, effects: &mut Vec<HomeEffect>) {
         if !self.kind.counts_subscriptions() || !(rules.count_frames || rules.hook_counts) {
@@ -661,9 +527,8 @@ impl Home {
 
     /// When something is due next.
     pub(super) fn next_deadline(&self) -> Option<Millis> {
-        let kept = self.kept.as_ref().map(|kept| kept.expires_at);
         let later = self.later.as_ref().and_then(|later| later.next_deadline());
-        kept.into_iter().chain(later).min()
+        self.kept_until().into_iter().chain(later).min()
     }
 
     /// Nobody subscribes, nothing is kept, nothing is to come.
@@ -714,8 +579,6 @@ const COUNT_SMALL_MAX: u32 = 100;
 const COUNT_QUIET_MS: u64 = 5_000;
 /// Members of one channel whose going is told in one step.
 const DEPARTURES_AT_ONCE: usize = 256;
-/// One `cache_miss` webhook per channel and this time.
-const MISS_QUIET_MS: u64 = 10_000;
 
 #[cfg(test)]
 pub(super) mod tests {
@@ -737,10 +600,10 @@ pub(super) mod tests {
     };
 
     /// One home, and whoever acts on it from shard 0.
-    struct Channel(Home);
+    pub(in crate::channel) struct Channel(pub(in crate::channel) Home);
 
     impl Channel {
-        fn new(name: &str) -> Self {
+        pub(in crate::channel) fn new(name: &str) -> Self {
             Self(Home::new(APP, &name.into(), key(name)))
         }
 
@@ -755,7 +618,7 @@ pub(super) mod tests {
             joined.map(|()| effects)
         }
 
-        fn join(&mut self, now: u64, user: Option<&str>) -> Vec<HomeEffect> {
+        pub(in crate::channel) fn join(&mut self, now: u64, user: Option<&str>) -> Vec<HomeEffect> {
             self.try_join(now, user).expect("there is room")
         }
 
@@ -768,7 +631,7 @@ pub(super) mod tests {
         }
 
         /// What is due by now, as the table asks for it: not before a deadline, and until none is left.
-        fn settle(&mut self, now: u64) -> Vec<HomeEffect> {
+        pub(in crate::channel) fn settle(&mut self, now: u64) -> Vec<HomeEffect> {
             let now = Millis(now);
             let mut effects = Vec::new();
             while self.0.next_deadline().is_some_and(|at| at <= now) {
@@ -798,14 +661,6 @@ pub(super) mod tests {
             operation: 0,
         };
         Join { to, local, member }
-    }
-
-    pub(in crate::channel) fn event(number: u8) -> Event {
-        Event {
-            frame: Arc::from([number].as_slice()),
-            data_start: 0,
-            data_bytes: 1,
-        }
     }
 
     /// What the interests count together.
@@ -928,35 +783,6 @@ pub(super) mod tests {
         assert_eq!((channel.0.subscriptions(), channel.0.users()), (3, 2));
         channel.leave(0, Some("bob"));
         assert!(channel.try_join(0, Some("eve")).is_ok());
-    }
-
-    #[test]
-    fn a_newcomer_gets_the_kept_event_until_its_time_is_over() {
-        for (now, last) in [
-            (1_049, "joined, hit 7"),
-            (1_050, "joined, miss"),
-            (1_051, "joined, miss"),
-        ] {
-            let mut channel = Channel::new("cache-prices");
-            channel.0.keep(Millis(0), &RULES, event(6), 1);
-            channel.0.keep(Millis(50), &RULES, event(7), 2);
-            let effects = words(&channel.join(now, None));
-            assert!(
-                effects.contains(&last.to_owned()),
-                "at {now} ms: {effects:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn misses_have_one_webhook_in_ten_seconds() {
-        let mut channel = Channel::new("cache-prices");
-        for (now, hooked) in [(0, true), (5, false), (9_999, false), (10_000, true)] {
-            let effects = channel.join(now, None);
-            let miss = HomeEffect::Hook(Hook::CacheMiss);
-            assert_eq!(effects.contains(&miss), hooked, "at {now} ms");
-            channel.settle(now);
-        }
     }
 
     #[test]

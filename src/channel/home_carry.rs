@@ -10,9 +10,10 @@ use std::sync::Arc;
 use shards::application::{Millis, ShardId};
 
 use super::{
-    home::{Event, Home, HomeRef, Rules},
+    home::{Home, HomeRef, Rules},
     home_effect::HomeEffect,
     home_table::HomeTable,
+    kept::Event,
     local::LocalRef,
     roster::Member,
 };
@@ -222,10 +223,11 @@ mod tests {
         super::{
             home::{
                 Elsewhere, News,
-                tests::{APP, RULES, event, join_from},
+                tests::{APP, RULES, join_from},
             },
             home_effect::tests::words,
             home_table::KeptMax,
+            kept::tests::event,
             names::tests::key,
             roster::MemberNews,
         },

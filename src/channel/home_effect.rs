@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use shards::application::Waiter;
 
-use super::{home::Event, roster::Member};
+use super::{kept::Event, roster::Member};
 
 /// What a step of a home asks for, in this order.
 #[derive(Clone, Debug, PartialEq)]

@@ -2,7 +2,7 @@
 //!
 //! Owns: the entries and their names, the heap of their deadlines, the bound of kept last events and
 //! the order in which they are evicted, the number of occupied channels.
-//! May depend on: `channel::{home, home_effect, names, roster, rows}`, plain ids. Not on connections, queues,
+//! May depend on: `channel::{home, home_effect, kept, names, roster, rows}`, plain ids. Not on connections, queues,
 //! clocks.
 //! Invariants: an entry exists iff somebody subscribes, an event is kept, or a deadline is pending;
 //! each entry's next deadline is on the heap, or an earlier time; kept events stay within `kept_max`.
@@ -16,8 +16,9 @@ use std::{
 use shards::application::{Millis, ShardId};
 
 use super::{
-    home::{Elsewhere, Event, Home, HomeRef, Join, JoinRefused, News, Rules},
+    home::{Elsewhere, Home, HomeRef, Join, JoinRefused, News, Rules},
     home_effect::HomeEffect,
+    kept::Event,
     names::{NameHash, NameKey, Names},
     roster::Roster,
     rows::Rows,
@@ -446,8 +447,9 @@ mod tests {
 
     use super::{
         super::{
-            home::tests::{APP, RULES, counted, event, join_from},
+            home::tests::{APP, RULES, counted, join_from},
             home_effect::tests::words,
+            kept::tests::event,
             names::tests::key,
         },
         *,

@@ -1,6 +1,6 @@
 //! Channels: the home's truth about each one, and each shard's own subscribers.
 //!
-//! Owns: `home` (one channel: occupancy, roster, last event, order), `home_table` (all of a shard),
+//! Owns: `home` (one channel: occupancy, roster, order), `kept` (its last event), `home_table` (all of a shard),
 //! `home_effect` (what their steps ask for), `local` (a shard's subscribers).
 //! May depend on: `protocol`, `handover::record`, the plain ids of `shards::application`. Not on connections (it knows
 //! slots), queues, sockets, clocks.
@@ -12,6 +12,7 @@ pub mod home;
 mod home_carry;
 pub mod home_effect;
 pub mod home_table;
+pub mod kept;
 pub mod largest;
 pub mod local;
 pub mod names;

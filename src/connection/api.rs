@@ -12,7 +12,7 @@ use shards::work::Work;
 use super::pending::{Action, PublicEvent, Publication};
 use crate::{
     channel::{
-        home::Event,
+        kept::Event,
         names::{NameHasher, NameKey},
         user::UserId,
     },

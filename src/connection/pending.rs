@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use crate::{
-    channel::{home::Event, local::LocalRef, names::NameKey, user::UserId},
+    channel::{kept::Event, local::LocalRef, names::NameKey, user::UserId},
     http::{
         info::Info,
         request::{Head, Version},

@@ -22,7 +22,8 @@ use super::{ServerTurn, ShardServer, message::JoinQuestion, topics::JOINS_MAX};
 use crate::{
     bridge::message::{Found, FoundEvent, KeepEvent, KeptEvent, KeptName, ToBridge},
     channel::{
-        home::{Event, Home, HomeRef, Rules},
+        home::{Home, HomeRef, Rules},
+        kept::Event,
         names::NameKey,
     },
     protocol::{app::AppIndex, name::ChannelKind, outgoing},
