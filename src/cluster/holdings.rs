@@ -2,7 +2,7 @@
 //! of which channels the last event is kept, and on which nodes that is so.
 //!
 //! Owns: `Holdings`: rows by partition and name, with their holders; what the holders of one thing come
-//! to together, and when that changes; the bytes that all of it may take.
+//! to together, and when that changes; the bytes that all of it may take. `members` has those of a channel.
 //! May depend on: `cluster::{app_ids, carrying, change, field, retelling, table}`, `protocol::partition`, ahash,
 //! serde.
 //! Invariants: a row has a holder or a member, a member has a holder; a holder stands once in a row,
@@ -10,12 +10,14 @@
 //! alternate, but where it is told once more because it is asked for.
 
 mod carrying;
+mod members;
 
 use std::sync::Arc;
 
 use ahash::RandomState;
 use serde::{Deserialize, Serialize};
 
+use self::members::Member;
 use super::{
     app_ids::{AppIds, AppNumber},
     change::Change,
@@ -187,20 +189,6 @@ struct Row {
 }
 
 type More = Option<Box<Vec<(Holder, u32)>>>;
-
-#[derive(Debug)]
-struct Member {
-    user_id: Arc<str>,
-    holders: Holders,
-}
-
-/// In the order in which they came.
-#[derive(Debug)]
-enum Holders {
-    One(Holder, Arc<str>),
-    #[expect(clippy::box_collection, reason = "one pointer in each row")]
-    Several(Box<Vec<(Holder, Arc<str>)>>),
-}
 
 /// How far a walk down has come.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
@@ -586,178 +574,6 @@ impl Row {
         tell(self.told(scene, change));
     }
 
-    fn join(
-        &mut self,
-        scene: &mut Scene<'_>,
-        holder: Holder,
-        user_id: Text<'_>,
-        info: Text<'_>,
-        tell: &mut impl FnMut(ViewChange<'_>),
-    ) {
-        let hasher = scene.hasher;
-        let hash = hasher.hash_one(user_id.as_str());
-        let members = self.members.as_deref();
-        let found = members.and_then(|members| members.position(hash, |it| it.is(user_id)));
-        let bytes = match found {
-            Some(_) => info.as_str().len() + MORE_BYTES_MAX,
-            None => user_id.as_str().len() + info.as_str().len() + MEMBER_BYTES_MAX,
-        };
-        if user_id.as_str().len() > NAME_BYTES_MAX || scene.held.bytes + bytes > scene.bytes_max {
-            scene.held.refused += 1;
-            return;
-        }
-        let members = self.members.get_or_insert_default();
-        let (at, is_told) = match found {
-            Some(at) => {
-                let member = members.row_mut(at);
-                scene.held.bytes -= member.holders.bytes();
-                let is_told = member.holders.put(holder, info);
-                scene.held.bytes += member.holders.bytes();
-                (at, is_told)
-            }
-            None => {
-                let member = Member {
-                    user_id: user_id.to_shared(),
-                    holders: Holders::One(holder, info.to_shared()),
-                };
-                scene.held.members += 1;
-                scene.held.bytes += bytes;
-                let hash_of = |member: &Member| hasher.hash_one(&*member.user_id);
-                (members.push(member, hash_of), true)
-            }
-        };
-        if is_told {
-            let member = members.row(at);
-            let (user_id, info) = (&member.user_id, member.holders.info());
-            tell(ViewChange {
-                partition: scene.partition,
-                app: scene.apps.id(self.app),
-                name: &self.name,
-                change: Merged::MemberJoined { user_id, info },
-            });
-        }
-    }
-
-    fn leave(
-        &mut self,
-        scene: &mut Scene<'_>,
-        holder: Holder,
-        user_id: &str,
-        tell: &mut impl FnMut(ViewChange<'_>),
-    ) {
-        let hash = scene.hasher.hash_one(user_id);
-        let Some(members) = &self.members else {
-            return;
-        };
-        if let Some(at) = members.position(hash, |it| it.is(Text::Plain(user_id))) {
-            let is_gone = |it: Holder| it.seat() == holder.seat();
-            self.drop_member_holders(scene, at, &is_gone, tell);
-        }
-    }
-
-    /// Lets the holders of a member go for which `is_gone`, and the member if none is left.
-    fn drop_member_holders(
-        &mut self,
-        scene: &mut Scene<'_>,
-        at: usize,
-        is_gone: &impl Fn(Holder) -> bool,
-        tell: &mut impl FnMut(ViewChange<'_>),
-    ) {
-        let (name, app) = (&self.name, scene.apps.id(self.app));
-        let partition = scene.partition;
-        let mut say = |change| {
-            tell(ViewChange {
-                partition,
-                app,
-                name,
-                change,
-            });
-        };
-        let members = self.members.as_mut().expect("the member was found");
-        let holders = &mut members.row_mut(at).holders;
-        let before = holders.bytes();
-        let dropped = holders.drop_those(is_gone);
-        let after = holders.bytes();
-        match dropped {
-            Dropped::None => {}
-            Dropped::Some => {
-                scene.held.bytes -= before - after;
-                if is_planted(Fault::MemberLeftTwice) {
-                    let user_id = &members.row(at).user_id;
-                    say(Merged::MemberLeft { user_id });
-                }
-            }
-            Dropped::First => {
-                scene.held.bytes -= before - after;
-                let member = members.row(at);
-                let (user_id, info) = (&member.user_id, member.holders.info());
-                say(Merged::MemberJoined { user_id, info });
-            }
-            Dropped::All => {
-                let hasher = scene.hasher;
-                let hash_of = |member: &Member| hasher.hash_one(&*member.user_id);
-                let member = members.swap_remove(at, hash_of);
-                scene.held.members -= 1;
-                scene.held.bytes -= member.user_id.len() + before + MEMBER_BYTES_MAX;
-                let user_id = &member.user_id;
-                say(Merged::MemberLeft { user_id });
-                if members.is_empty() {
-                    self.members = None;
-                }
-            }
-        }
-    }
-
-    /// True: all members were looked at.
-    fn sweep_members(
-        &mut self,
-        scene: &mut Scene<'_>,
-        cursor: &mut Cursor,
-        budget: &mut usize,
-        is_gone: &impl Fn(Holder) -> bool,
-        tell: &mut impl FnMut(ViewChange<'_>),
-    ) -> bool {
-        while let Some(members) = &self.members {
-            let Some(at) = cursor.members_end.min(members.len()).checked_sub(1) else {
-                break;
-            };
-            if *budget == 0 {
-                return false;
-            }
-            *budget -= 1;
-            cursor.members_end = at;
-            self.drop_member_holders(scene, at, is_gone, tell);
-        }
-        true
-    }
-
-    /// True: all members were told.
-    fn tell_members<'a>(
-        &'a self,
-        cursor: &mut Cursor,
-        budget: &mut usize,
-        retold: Retold,
-        say: &mut impl FnMut(Merged<'a>),
-    ) -> bool {
-        let Some(members) = &self.members else {
-            return true;
-        };
-        while let Some(at) = cursor.members_end.min(members.len()).checked_sub(1) {
-            if *budget == 0 {
-                return false;
-            }
-            *budget -= 1;
-            cursor.members_end = at;
-            let member = members.row(at);
-            let (user_id, info) = (&member.user_id, member.holders.info());
-            say(match retold {
-                Retold::All => Merged::MemberJoined { user_id, info },
-                Retold::Nothing => Merged::MemberLeft { user_id },
-            });
-        }
-        true
-    }
-
     fn tell_count_again<'a>(&self, retold: Retold, say: &mut impl FnMut(Merged<'a>)) {
         let sum = match (self.sum(), retold) {
             (0, _) => return, // It has members only.
@@ -787,98 +603,6 @@ impl Row {
     }
 }
 
-impl Member {
-    fn is(&self, user_id: Text<'_>) -> bool {
-        *self.user_id == *user_id.as_str()
-    }
-}
-
-enum Dropped {
-    None,
-    /// And what is told is the same.
-    Some,
-    /// And another's info is told from now on.
-    First,
-    All,
-}
-
-impl Holders {
-    /// What is told.
-    fn info(&self) -> &Arc<str> {
-        match self {
-            Self::One(_, info) => info,
-            Self::Several(all) => &all.first().expect("several are two at least").1,
-        }
-    }
-
-    /// Beyond its own place, with the infos as if no two were shared.
-    fn bytes(&self) -> usize {
-        let infos = match self {
-            Self::One(_, info) => info.len(),
-            Self::Several(all) => all.iter().map(|(_, info)| info.len()).sum(),
-        };
-        infos + self.own_bytes()
-    }
-
-    /// Beyond its own place and the infos.
-    fn own_bytes(&self) -> usize {
-        match self {
-            Self::One(..) => 0,
-            Self::Several(all) => {
-                size_of::<Vec<u8>>() + size_of::<(Holder, Arc<str>)>() * all.capacity()
-            }
-        }
-    }
-
-    /// True: what is told is another info.
-    fn put(&mut self, holder: Holder, info: Text<'_>) -> bool {
-        let told = self.info().clone();
-        // Nodes mostly agree about a user: then one text serves them all.
-        let info = match *told == *info.as_str() {
-            true => told.clone(),
-            false => info.to_shared(),
-        };
-        match self {
-            Self::One(it, its_info) if it.seat() == holder.seat() => {
-                (*it, *its_info) = (holder, info);
-            }
-            Self::One(it, its_info) => {
-                let all = vec![(*it, its_info.clone()), (holder, info)];
-                *self = Self::Several(Box::new(all));
-            }
-            Self::Several(all) => match all.iter_mut().find(|(it, _)| it.seat() == holder.seat()) {
-                Some(row) => *row = (holder, info),
-                None => all.push((holder, info)),
-            },
-        }
-        *told != **self.info()
-    }
-
-    fn drop_those(&mut self, is_gone: &impl Fn(Holder) -> bool) -> Dropped {
-        match self {
-            Self::One(holder, _) if is_gone(*holder) => Dropped::All,
-            Self::One(..) => Dropped::None,
-            Self::Several(all) => {
-                let before = all.len();
-                if all.iter().all(|(holder, _)| is_gone(*holder)) {
-                    return Dropped::All;
-                }
-                let told = all.first().expect("several are two at least").1.clone();
-                all.retain(|(holder, _)| !is_gone(*holder));
-                let is_less = all.len() < before;
-                if let [(holder, info)] = &all[..] {
-                    *self = Self::One(*holder, info.clone());
-                }
-                match (is_less, *told == **self.info()) {
-                    (false, _) => Dropped::None,
-                    (true, true) => Dropped::Some,
-                    (true, false) => Dropped::First,
-                }
-            }
-        }
-    }
-}
-
 fn part(parts: &[Table<Row>], partition: Partition) -> &Table<Row> {
     let part = parts.get(usize::from(partition.number()));
     part.expect("each partition has a table")
@@ -898,17 +622,13 @@ const ARC_BYTES: usize = 16;
 /// What an occupied channel or an online user costs at most beyond its name: a row in a table with a
 /// fifth of its places empty, its place in an index that has just grown, the name's counts.
 const ROW_BYTES_MAX: usize = 96;
-/// What a member costs at most beyond its id and its info, likewise.
-const MEMBER_BYTES_MAX: usize = 96;
 /// What one more holder of a channel or member costs when it comes, beyond its info: a vector that begins, or
 /// a short one that doubles. A long one may so pass the bound, by 24 KB at most.
 const MORE_BYTES_MAX: usize = 160;
 /// Five bytes for each place, and 16 places for 7 rows.
 const INDEX_BYTES_MAX: usize = 5 * 16 / 7 + 1;
 const _: () = assert!(size_of::<Row>() <= 48);
-const _: () = assert!(size_of::<Member>() <= 40);
 const _: () = assert!(48 * 6 / 5 + INDEX_BYTES_MAX + ARC_BYTES <= ROW_BYTES_MAX);
-const _: () = assert!(40 * 6 / 5 + INDEX_BYTES_MAX + 2 * ARC_BYTES <= MEMBER_BYTES_MAX);
 
 #[cfg(test)]
 pub(super) mod tests {

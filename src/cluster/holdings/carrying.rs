@@ -8,8 +8,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AppNumber, Arc, HOLDERS_MAX, Holder, Holders, Holdings, MEMBER_BYTES_MAX, Member, PARTITIONS,
-    Partition, ROW_BYTES_MAX, Row, Space, Text, part, part_mut,
+    AppNumber, Arc, HOLDERS_MAX, Holder, Holdings, PARTITIONS, Partition, ROW_BYTES_MAX, Row,
+    Space, Text,
+    members::{Holders, MEMBER_BYTES_MAX, Member},
+    part, part_mut,
 };
 use crate::cluster::{
     app_ids::AppIds,
