@@ -37,13 +37,16 @@ pub mod queue;
 pub mod queue_setup;
 mod rate_store;
 pub mod reach;
+mod readiness;
 pub mod redirect;
 mod redis_cluster_setup;
 pub mod redis_commands;
 mod redis_setup;
+pub mod reload;
 pub mod run;
 pub mod signals;
 pub mod socket_file;
+mod stop;
 #[cfg(test)]
 #[expect(
     clippy::disallowed_methods,

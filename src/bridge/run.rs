@@ -1,6 +1,6 @@
 //! The bridge's loop: messages of shards, requests of operators, signals, time.
 //!
-//! Owns: `Setup`, `Bridge`, `Exit`, the order of a reload.
+//! Owns: `Setup`, `Bridge`, `Exit`; `readiness`, `reload` and `stop` have what else the bridge does as a whole.
 //! May depend on: all of `bridge`, `config`, `metrics`, tokio. Generic over the link.
 //! Invariants: the loop waits in one place only; whatever takes long runs beside it.
 
@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use shards::application::{Millis, ShardId};
+use shards::application::ShardId;
 use tokio::sync::mpsc;
 
 use super::{
@@ -31,7 +31,7 @@ use super::{
         store::{Preparation, Store},
     },
     busy::BusyWindow,
-    drain::{Drain, Step},
+    drain::Drain,
     gather::Gathering,
     handover::{Giving, Handover, Legacy, Said, Speaker},
     kept_store::{self, KeptStore},
@@ -44,20 +44,18 @@ use super::{
     port_tls::PortTls,
     queue_setup,
     rate_store::{self, RateStore},
+    reload::{Reload, Reloaded},
     signals::Signal,
     usage::MemoryGauge,
     webhook::{Webhooks, shared::Keeping},
 };
 use crate::{
-    config::{Config, ConfigErrors, Loaded},
+    config::{Config, Loaded},
     metrics::{
         exposition::Exposition,
         sample::{AppLabels, Build},
     },
 };
-
-/// Reads the configuration again, from the same sources. Logs its notices itself.
-pub type Reload = Box<dyn FnMut() -> Result<Loaded, ConfigErrors>>;
 
 /// What the bridge needs to start.
 pub struct Setup {
@@ -147,7 +145,7 @@ pub async fn run<L: ShardLink>(link: L, setup: Setup) -> Result<Exit, BridgeErro
 pub struct Bridge<L> {
     pub(super) link: L,
     /// What `config` was made from, to tell what a reload changes.
-    loaded: Loaded,
+    pub(super) loaded: Loaded,
     pub(super) config: Arc<Config>,
     pub(super) apps: AppTable,
     pub(super) openings: Openings,
@@ -173,37 +171,20 @@ pub struct Bridge<L> {
     pub(super) reloaded: Reloaded,
     pub(super) handover: Handover,
     pub(super) busy: BusyWindow,
-    memory: MemoryGauge,
+    pub(super) memory: MemoryGauge,
     requests: mpsc::Receiver<AdminRequest>,
     /// So that the queue is open on a node without listeners.
     _requests: mpsc::Sender<AdminRequest>,
     signals: mpsc::Receiver<Signal>,
-    reload: Reload,
+    pub(super) reload: Reload,
     pub(super) tls: Option<PortTls>,
     pub(super) supervisor: Supervisor,
     alarm: Alarm,
     health_due: Instant,
     sample_due: Instant,
-    is_announced: bool,
+    pub(super) is_announced: bool,
     /// Why the port could not be listened on, as the log was told last.
-    listen_fault: Option<String>,
-}
-
-/// The last reload.
-#[derive(Clone, Copy, Debug)]
-pub struct Reloaded {
-    pub succeeded: bool,
-    /// Of the configuration in force.
-    pub unix_s: u64,
-}
-
-impl Reloaded {
-    fn at_start() -> Self {
-        Self {
-            succeeded: true,
-            unix_s: unix_s(),
-        }
-    }
+    pub(super) listen_fault: Option<String>,
 }
 
 /// What woke the loop.
@@ -651,267 +632,10 @@ impl<L: ShardLink> Bridge<L> {
         self.tell_status();
     }
 
-    pub(super) fn is_announced(&self) -> bool {
-        self.is_announced
-    }
-
-    /// Says once that clients may come.
-    pub(super) fn announce(&mut self) {
-        if self.is_announced {
-            return;
-        }
-        let is_in_cluster = |nodes: &Nodes| !nodes.is_starting() && !nodes.is_failing();
-        let is_ready = self.gathering.is_complete()
-            && !self.source.as_ref().is_some_and(AppSource::is_failing)
-            && self.nodes.as_ref().is_none_or(is_in_cluster);
-        if self.handover.taking.is_some() {
-            let has_apps = self.source.as_ref().is_none_or(AppSource::has_inherited);
-            if is_ready && has_apps && self.openings.are_all_open() {
-                self.check_health(); // The shards know when they wake.
-                self.ready_to_take();
-            }
-            return;
-        }
-        self.accept_when(is_ready);
-        // Where it cannot listen it is not ready, and tries again with the next numbers of the shards.
-        if is_ready && !self.link.waits_to_accept() {
-            self.is_announced = true;
-            self.check_health(); // The shards know before the log says it.
-            tracing::info!(node = self.node_id, shards = self.link.shards(), "ready");
-            self.supervisor.ready();
-            self.tell_status();
-        }
-    }
-
-    /// Leaves all that comes to the process that it succeeds, as long as that listens and this one is not
-    /// ready: an event that is published on a node without its bus reaches nobody elsewhere.
-    fn accept_when(&mut self, is_ready: bool) {
-        if !self.link.waits_to_accept() {
-            return;
-        }
-        let is_alone = || !self.link.is_succeeded();
-        if !is_ready && !is_alone() {
-            return;
-        }
-        match self.link.begin_accepting() {
-            Ok(()) => tracing::info!(is_ready, "listening, beside or after another process"),
-            Err(error) => {
-                let fault = error.to_string();
-                if self.listen_fault.as_ref() != Some(&fault) {
-                    tracing::error!(error = fault, "cannot listen: not ready, and tried again");
-                    self.listen_fault = Some(fault);
-                }
-            }
-        }
-    }
-
-    fn check_health(&mut self) {
-        let health = self.health();
-        if health == self.health {
-            return;
-        }
-        let overflows = self.webhooks.is_overflowing();
-        if health.queue_failing && !self.health.queue_failing && overflows {
-            tracing::warn!("the webhook queue overflows: its oldest jobs are dropped");
-        }
-        if health.app_store_failing && !self.health.app_store_failing {
-            tracing::warn!("the store of apps does not answer: apps that are known go on");
-        }
-        if health.bus_failing && !self.health.bus_failing && self.is_announced {
-            tracing::warn!("the bus does not work: not ready");
-        }
-        if health.memory_above_threshold && !self.health.memory_above_threshold {
-            tracing::warn!("memory is above its threshold: not ready");
-        }
-        if health.shard_stalled && !self.health.shard_stalled {
-            tracing::warn!("a shard has not turned for {STALL_MS} ms: not ready");
-        }
-        self.health = health;
-        self.tell_status();
-        self.broadcast(|| FromBridge::Health(health));
-    }
-
-    /// For who asks the supervisor how it goes.
-    fn tell_status(&mut self) {
-        let unready = self.health.unready();
-        let shards = self.link.shards();
-        let status = match (self.is_announced, unready.is_empty()) {
-            (true, true) => {
-                let connections: u64 = self.connections_by_shard().iter().sum();
-                format!("connections {connections}, shards {shards}")
-            }
-            (false, true) => "waiting for what it needs to start".to_owned(),
-            (_, false) => format!("not ready: {}", unready.join(", ")),
-        };
-        self.supervisor.status(status);
-    }
-
-    fn is_shard_stalled(&self) -> bool {
-        let now_ms = u64::try_from(self.link.started().elapsed().as_millis()).unwrap_or(u64::MAX);
-        let last_turns = (0..self.link.shards()).map(|it| self.link.last_turn_ms(ShardId(it)));
-        last_turns
-            .min()
-            .is_some_and(|ms| ms.saturating_add(STALL_MS) < now_ms)
-    }
-
-    /// What both ports judge by; the shards are told when it changes.
-    pub(super) fn health(&mut self) -> Health {
-        let now = Instant::now();
-        let is_store_failing = self.source.as_ref().is_some_and(AppSource::is_failing);
-        Health {
-            starting: !self.gathering.is_complete()
-                || self.link.waits_to_accept()
-                || self.nodes.as_ref().is_some_and(Nodes::is_starting),
-            shard_stalled: self.is_shard_stalled(),
-            queue_failing: self.webhooks.is_failing(),
-            backend_failing: is_store_failing && !self.is_announced,
-            app_store_failing: is_store_failing && self.is_announced,
-            cache_failing: self.kept_store.as_ref().is_some_and(KeptStore::is_failing),
-            rate_limiter_failing: self.rate_store.as_ref().is_some_and(RateStore::is_failing),
-            bus_failing: self.nodes.as_ref().is_some_and(Nodes::is_failing),
-            memory_above_threshold: self.memory.read(now).fraction()
-                > self.config.http_api.memory_threshold,
-            draining: self.drain.is_some(),
-        }
-    }
-
     pub(super) fn broadcast(&mut self, message: impl Fn() -> FromBridge) {
         for shard in 0..self.link.shards() {
             self.outbox.send(&self.link, ShardId(shard), message());
         }
-    }
-
-    /// The other process has all but the webhooks that waited here, which had their time.
-    fn has_handed_over(&mut self) -> Exit {
-        self.stop_bequest();
-        let lost = self.webhooks.abandon();
-        if lost > 0 {
-            tracing::warn!(
-                node = self.node_id,
-                webhook_events_lost = lost,
-                "targets did not take what waited for them within drain.deadline_s"
-            );
-        }
-        Exit::HandedOver
-    }
-
-    pub(super) fn begin_drain(&mut self) {
-        self.end_upgrade("this node drains".to_owned());
-        self.handover.doors.forget();
-        let now = Instant::now();
-        let settings = &self.config.drain;
-        let (node, lb_wait_s) = (&self.node_id, settings.lb_wait_s);
-        tracing::info!(
-            node,
-            lb_wait_s,
-            deadline_s = settings.deadline_s,
-            "draining"
-        );
-        self.drain = Some(Drain::begin(settings, self.link.shards(), now));
-        self.check_health(); // Readiness goes off before anything else happens.
-        self.supervisor.stopping();
-    }
-
-    /// Goes on with a stop; true when it is done.
-    fn step_drain(&mut self) -> bool {
-        loop {
-            let webhooks_idle = self.webhooks.is_idle();
-            let Some(drain) = &mut self.drain else {
-                return false;
-            };
-            match drain.step(Instant::now(), webhooks_idle) {
-                Step::Wait => return false,
-                Step::Look => {
-                    if self.link.is_succeeded() {
-                        drain.succeeded();
-                        self.link.stop_accepting();
-                        tracing::info!("another process listens here: accepting stops");
-                    }
-                }
-                Step::Close { by, rate_per_s } => {
-                    let since = by
-                        .saturating_duration_since(self.link.started())
-                        .as_millis();
-                    let deadline = Millis(u64::try_from(since).unwrap_or(u64::MAX));
-                    self.broadcast(|| FromBridge::Drain {
-                        deadline,
-                        rate_per_s,
-                    });
-                }
-                Step::Settle => {
-                    // Not earlier: whoever comes while others are closed is told 4200, which a
-                    // closed port would not say.
-                    self.link.stop_accepting();
-                    self.broadcast(|| FromBridge::Settle);
-                }
-                Step::Flush => self.webhooks.hurry(),
-                Step::Done => {
-                    let lost = self.webhooks.abandon();
-                    tracing::info!(node = self.node_id, webhook_events_lost = lost, "stopped");
-                    return true;
-                }
-            }
-        }
-    }
-
-    pub(super) fn reload(&mut self) {
-        if self.handover.giving.is_some() {
-            tracing::info!("the reload waits until the upgrade has ended");
-            self.handover.reload_waits = true;
-            return;
-        }
-        self.supervisor.reloading();
-        self.read_configuration_again();
-        // Also when it was refused: the node serves on with the old one.
-        self.supervisor.reloaded();
-    }
-
-    fn read_configuration_again(&mut self) {
-        self.reloaded.succeeded = false;
-        let loaded = match (self.reload)() {
-            Ok(loaded) => loaded,
-            Err(error) => {
-                tracing::error!(%error, "the new configuration is refused; the old one stays");
-                return;
-            }
-        };
-        let tickets = self.tls.as_ref().map(|tls| tls.tickets().clone());
-        let tickets = tickets.unwrap_or_default();
-        let tls = match PortTls::read(&loaded.config.ssl, &tickets, unix_s()) {
-            Ok(tls) => tls.filter(|_| self.tls.is_some()),
-            Err(error) => {
-                tracing::error!(%error, "the new configuration is refused; the old one stays");
-                return;
-            }
-        };
-        let keys = self.loaded.keys_that_need_a_restart(&loaded);
-        let loaded = self.loaded.reloaded(loaded);
-        self.webhooks.reconfigure(&loaded.config.webhooks);
-        if !keys.is_empty() {
-            tracing::warn!(
-                keys = keys.join(" "),
-                "changed keys take effect with a restart only"
-            );
-        }
-        self.config = Arc::new(loaded.config.clone());
-        self.loaded = loaded;
-        self.reloaded = Reloaded {
-            succeeded: true,
-            unix_s: unix_s(),
-        };
-        let config = Arc::clone(&self.config);
-        self.broadcast(|| FromBridge::Config(Arc::clone(&config)));
-        if let Some(tls) = tls {
-            tls.tell_doubts();
-            self.broadcast(|| FromBridge::Tls(Box::new(tls.port.clone())));
-            self.tls = Some(tls);
-        }
-        self.reload_apps();
-        tracing::info!(
-            node = self.node_id,
-            apps = self.apps.iter().count(),
-            "configuration reloaded"
-        );
     }
 
     fn status(&mut self) -> Status {
@@ -922,9 +646,6 @@ impl<L: ShardLink> Bridge<L> {
         }
     }
 }
-
-/// A shard that has not turned for so long makes the node unready.
-const STALL_MS: u64 = 5_000;
 
 pub fn unix_s() -> u64 {
     SystemTime::now()
