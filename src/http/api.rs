@@ -13,7 +13,10 @@ use thiserror::Error;
 
 use crate::http::info::Info;
 use crate::http::response::Status;
-use crate::protocol::json::{self, JsonString, JsonValue};
+use crate::protocol::json::{
+    self, JsonString, JsonValue,
+    compact::{compact_bytes, compact_into_string_token},
+};
 use crate::protocol::name::{ChannelName, ChannelNameError, EventNameError, check_event_name};
 use crate::protocol::request_auth::HttpAuthError;
 use crate::protocol::socket_id::{SocketId, SocketIdError};
@@ -265,9 +268,9 @@ fn data_token<'a>(data: JsonValue<'a>, limits: &EventLimits) -> Result<Cow<'a, s
         | JsonValue::Number(_)
         | JsonValue::Bool(_)
         | JsonValue::Null) => {
-            check(json::compact_bytes(other.raw()))?;
+            check(compact_bytes(other.raw()))?;
             let mut token = Vec::new();
-            json::compact_into_string_token(other.raw(), &mut token);
+            compact_into_string_token(other.raw(), &mut token);
             Ok(Cow::Owned(
                 String::from_utf8(token).map_err(|_| ApiError::MalformedJson)?,
             ))

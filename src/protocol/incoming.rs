@@ -10,7 +10,10 @@ use std::borrow::Cow;
 use thiserror::Error;
 
 use crate::protocol::code;
-use crate::protocol::json::{self, JsonString, JsonValue};
+use crate::protocol::json::{
+    self, JsonString, JsonValue,
+    compact::{compact_bytes, compact_into_string_token},
+};
 use crate::protocol::name::CLIENT_EVENT_PREFIX;
 
 /// A parsed frame of a client. Names and data are not checked further than their type.
@@ -79,7 +82,7 @@ impl ClientData<'_> {
     pub fn bytes(self) -> usize {
         match self {
             Self::Text(string) => string.decoded_bytes(),
-            Self::Json(raw) => json::compact_bytes(raw),
+            Self::Json(raw) => compact_bytes(raw),
             Self::Absent => "null".len(),
         }
     }
@@ -91,8 +94,8 @@ impl ClientData<'_> {
                 out.extend_from_slice(string.token().as_bytes());
                 string.decoded_bytes()
             }
-            Self::Json(raw) => json::compact_into_string_token(raw, out),
-            Self::Absent => json::compact_into_string_token("null", out),
+            Self::Json(raw) => compact_into_string_token(raw, out),
+            Self::Absent => compact_into_string_token("null", out),
         }
     }
 }

@@ -10,7 +10,9 @@
 use std::ops::Range;
 
 use crate::protocol::code::SubscriptionRefusal;
-use crate::protocol::json::{self, write_escaped, write_json_string, write_u64};
+use crate::protocol::json::{
+    self, compact::compact_into_string_token, write_escaped, write_json_string, write_u64,
+};
 use crate::protocol::socket_id::SocketId;
 
 /// The first frame of every accepted connection. pusher-js throws when `activity_timeout` is
@@ -201,7 +203,7 @@ pub fn stored_event(out: &mut Vec<u8>, text: &str, channel: &str) -> Option<()> 
         Some(data) => match data.as_text() {
             Some(text) => text.token(),
             None => {
-                json::compact_into_string_token(data.raw(), &mut token);
+                compact_into_string_token(data.raw(), &mut token);
                 std::str::from_utf8(&token).ok()?
             }
         },

@@ -7,7 +7,10 @@
 
 use thiserror::Error;
 
-use crate::protocol::json::{self, JsonString, JsonValue};
+use crate::protocol::json::{
+    self, JsonString, JsonValue,
+    compact::{compact_bytes, compact_into, shortest_bytes},
+};
 use crate::protocol::name::is_user_id;
 
 /// A member of a presence channel, as its `channel_data` or its sign-in describes it.
@@ -131,7 +134,7 @@ fn string_id(string: JsonString<'_>) -> Option<String> {
 fn compact_info(user_info: Option<JsonValue<'_>>) -> String {
     let raw = user_info.map_or("null", JsonValue::raw);
     let mut compact = String::new();
-    json::compact_into(raw, &mut compact);
+    compact_into(raw, &mut compact);
     compact
 }
 
@@ -147,10 +150,10 @@ fn bounded_info(user_info: Option<JsonValue<'_>>, bytes_max: usize) -> Result<St
 /// and slashes, unless it is told not to.
 pub fn check_info(raw: &str, bytes_max: usize) -> Result<(), MemberError> {
     // What is short as it is need not be looked at.
-    if json::compact_bytes(raw) <= bytes_max {
+    if compact_bytes(raw) <= bytes_max {
         return Ok(());
     }
-    match json::shortest_bytes(raw) {
+    match shortest_bytes(raw) {
         bytes if bytes > bytes_max => Err(MemberError::InfoTooLarge { bytes, bytes_max }),
         _ => Ok(()),
     }
