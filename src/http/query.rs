@@ -13,7 +13,7 @@ use crate::http::info::Info;
 use crate::protocol::json;
 use crate::protocol::name::ChannelKind;
 use crate::protocol::query::{decode, first, pairs};
-use crate::protocol::request_auth::QueryForm;
+use crate::protocol::signed_text::QueryForm;
 
 /// What a WebSocket request says about the client.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -22,5 +22,6 @@ pub mod presence;
 pub mod query;
 pub mod request_auth;
 pub mod rules;
+pub mod signed_text;
 pub mod socket_id;
 pub mod webhook;

@@ -1,19 +1,17 @@
 //! Signatures of API requests.
 //!
-//! Owns: what of a request is signed, which fallbacks count, how far a clock may be off.
-//! May depend on: `auth`, `query` (the parameters of a request line); `md-5`, `memchr`, `smallvec`.
+//! Owns: the order of checks, the body's digest, how far a clock may be off; `signed_text` has what may have been signed.
+//! May depend on: `auth`, `query` (the parameters of a request line), `signed_text`; `md-5`, `memchr`.
 //! Invariants: a body is hashed only for whoever has signed its digest; the clock is an argument.
 
-use std::borrow::Cow;
-
 use md5::{Digest, Md5};
-use memchr::{memchr, memchr2};
-use smallvec::SmallVec;
+use memchr::memchr;
 use thiserror::Error;
 
 use super::{
     auth::{Signer, write_hex},
     query,
+    signed_text::{QueryForm, SignedParameter, signed_parameters, signed_paths, signed_queries},
 };
 
 /// An API request as it stood on the wire.
@@ -123,28 +121,6 @@ fn verify_request_hashing(
     }
 }
 
-/// How the values of a request's query were written when they were signed, and so how they are read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum QueryForm {
-    /// Escapes are decoded, `+` is a space.
-    Decoded,
-    /// They stand on the wire as they are meant.
-    Raw,
-    /// Escapes are decoded, `+` is itself: the library escaped only what a URL may not hold.
-    PlusKept,
-}
-
-impl QueryForm {
-    /// What a value of the wire means.
-    pub fn read<'a>(self, raw_value: &'a str) -> Cow<'a, [u8]> {
-        match self {
-            Self::Decoded => query::decode(raw_value),
-            Self::Raw => raw_value.as_bytes().into(),
-            Self::PlusKept => query::decode_percent(raw_value).into(),
-        }
-    }
-}
-
 /// Why an API request is not believed. All are answered 401.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum HttpAuthError {
@@ -166,47 +142,6 @@ pub enum HttpAuthError {
     BodyMd5,
     #[error("Invalid API signature")]
     WrongSignature,
-}
-
-/// One parameter of a signed request: key decoded and in lower case, value decoded and as it stood
-/// on the wire.
-struct SignedParameter<'a> {
-    key: Cow<'a, [u8]>,
-    value: Cow<'a, [u8]>,
-    raw_value: &'a str,
-}
-
-/// A request has four or five, and few more ask for something.
-type SignedParameters<'a> = SmallVec<[SignedParameter<'a>; 8]>;
-
-/// All parameters, sorted by key, ties in wire order.
-fn signed_parameters(query: &str) -> SignedParameters<'_> {
-    let mut parameters: SignedParameters<'_> = query::pairs(query)
-        .map(|pair| SignedParameter {
-            key: lower_case(if pair.key_is_escaped {
-                query::decode(pair.key)
-            } else {
-                pair.key.as_bytes().into()
-            }),
-            value: if pair.value_is_escaped {
-                query::decode(pair.value)
-            } else {
-                pair.value.as_bytes().into()
-            },
-            raw_value: pair.value,
-        })
-        .collect();
-    // Stable, and nothing to do where the library has sorted already.
-    parameters.sort_by(|one, other| one.key.cmp(&other.key));
-    parameters
-}
-
-fn lower_case(key: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
-    if key.iter().any(u8::is_ascii_uppercase) {
-        key.to_ascii_lowercase().into()
-    } else {
-        key
-    }
 }
 
 /// The value of a parameter that must be there exactly once and not be empty.
@@ -278,70 +213,6 @@ fn verify_request_signature(
         }
     }
     Err(HttpAuthError::WrongSignature)
-}
-
-/// The paths that may have been signed. With a prefix, a proxy may have taken it away, or the
-/// library may not have signed it (PHP's signs `/apps/...` whatever its `path` is).
-fn signed_paths<'a>(raw_path: &'a str, prefix: &str) -> SmallVec<[Cow<'a, [u8]>; 4]> {
-    let prefix = prefix.trim_end_matches('/');
-    let mut paths = SmallVec::<[Cow<'a, [u8]>; 4]>::new();
-    paths.push(raw_path.as_bytes().into());
-    if !prefix.is_empty() {
-        paths.push(match raw_path.strip_prefix(prefix) {
-            Some(local) => local.as_bytes().into(),
-            None => [prefix.as_bytes(), raw_path.as_bytes()].concat().into(),
-        });
-    }
-    if raw_path.contains('%') {
-        // Libraries sign the unescaped path while their HTTP stack escapes it. A line feed would
-        // end the path elsewhere in what was signed.
-        let decoded = paths.clone().into_iter().filter_map(|path| {
-            let path = query::decode_percent_bytes(&path);
-            (!path.contains(&b'\n')).then_some(Cow::Owned(path))
-        });
-        paths.extend(decoded);
-    }
-    paths
-}
-
-/// The queries that may have been signed, each with its form; the usual one first.
-fn signed_queries<'p>(
-    parameters: &'p [SignedParameter<'_>],
-) -> impl Iterator<Item = (QueryForm, Vec<u8>)> + use<'p> {
-    let values = |byte| parameters.iter().any(|p| p.raw_value.contains(byte));
-    let (has_escapes, has_pluses) = (values('%'), values('+'));
-    let raw = has_escapes || has_pluses;
-    let forms = [
-        Some(QueryForm::Decoded),
-        raw.then_some(QueryForm::Raw),
-        (has_escapes && has_pluses).then_some(QueryForm::PlusKept),
-    ];
-    forms
-        .into_iter()
-        .flatten()
-        .filter_map(|form| Some((form, canonical_query(parameters, form)?)))
-}
-
-/// `None` when what was decoded could be split at other places than the wire was: then the
-/// signature of one request would do for another.
-fn canonical_query(parameters: &[SignedParameter<'_>], form: QueryForm) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(256);
-    for parameter in parameters.iter().filter(|p| *p.key != *b"auth_signature") {
-        let value = match form {
-            QueryForm::Decoded => Cow::Borrowed(&*parameter.value),
-            QueryForm::Raw | QueryForm::PlusKept => form.read(parameter.raw_value),
-        };
-        if memchr2(b'&', b'=', &parameter.key).is_some() || memchr(b'&', &value).is_some() {
-            return None;
-        }
-        if !out.is_empty() {
-            out.push(b'&');
-        }
-        out.extend_from_slice(&parameter.key);
-        out.push(b'=');
-        out.extend_from_slice(&value);
-    }
-    Some(out)
 }
 
 /// Parameters of a request: `channels[]` stands once per channel, an event has 100 at most unless
