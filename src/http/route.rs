@@ -2,8 +2,8 @@
 //!
 //! Owns: every path of the main listener, the path prefix, which method each route takes.
 //! May depend on: `protocol::query` (percent-decoding).
-//! Invariants: a parameter is decoded exactly once, is valid UTF-8 and not empty; a trailing slash
-//! is another path.
+//! Invariants: a parameter is decoded exactly once and is valid UTF-8; an app's is not empty, and a channel or a user
+//! that is gives no valid name; a trailing slash is another path.
 
 use std::borrow::Cow;
 
@@ -97,17 +97,17 @@ impl<'a> Route<'a> {
             ["apps", app, "channels"] => Self::Channels {
                 app: parameter(app)?,
             },
-            ["apps", app, "channels", channel] => Self::Channel {
+            ["apps", app, "channels", channel] if !channel.is_empty() => Self::Channel {
                 app: parameter(app)?,
-                channel: parameter(channel)?,
+                channel: name(channel),
             },
-            ["apps", app, "channels", channel, "users"] => Self::Users {
+            ["apps", app, "channels", channel, "users"] if !channel.is_empty() => Self::Users {
                 app: parameter(app)?,
-                channel: parameter(channel)?,
+                channel: name(channel),
             },
             ["apps", app, "users", user, "terminate_connections"] => Self::Terminate {
                 app: parameter(app)?,
-                user: parameter(user)?,
+                user: name(user),
             },
             ["up"] => Self::Up,
             ["up", app] => Self::UpApp {
@@ -205,6 +205,11 @@ fn parameter(segment: &str) -> Option<Cow<'_, str>> {
         .map(Cow::Owned)
 }
 
+/// The name of a channel or a user; the empty one, which is invalid, for what is no text.
+fn name(segment: &str) -> Cow<'_, str> {
+    parameter(segment).unwrap_or_default()
+}
+
 /// One more than the longest route has.
 const SEGMENTS_MAX: usize = 6;
 
@@ -275,6 +280,27 @@ mod tests {
                     user: "a/b".into(),
                 },
             ),
+            (
+                "/apps/app-id/channels/%ff",
+                Route::Channel {
+                    app: app(),
+                    channel: "".into(),
+                },
+            ),
+            (
+                "/apps/app-id/channels/a%ff/users",
+                Route::Users {
+                    app: app(),
+                    channel: "".into(),
+                },
+            ),
+            (
+                "/apps/app-id/users//terminate_connections",
+                Route::Terminate {
+                    app: app(),
+                    user: "".into(),
+                },
+            ),
             ("/up", Route::Up),
             ("/up/app-id", Route::UpApp { app: app() }),
             ("/usage", Route::Usage),
@@ -318,9 +344,7 @@ mod tests {
             "/apps/app-id/channels/a/events",
             "/apps/app-id/channels/a/users/",
             "/apps/app-id/channels/a/users/b",
-            "/apps/app-id/channels/%ff",
             "/apps/app-id/users/1",
-            "/apps/app-id/users//terminate_connections",
             "/apps/app-id/stats",
             "/pusher/app/key/1/2/xhr",
             "/application",

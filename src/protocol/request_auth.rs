@@ -11,7 +11,10 @@ use thiserror::Error;
 use super::{
     auth::{Signer, write_hex},
     query,
-    signed_text::{QueryForm, SignedParameter, signed_parameters, signed_paths, signed_queries},
+    signed_text::{
+        QueryForm, SignedParameter, may_have_been_escaped, signed_parameters, signed_paths,
+        signed_queries,
+    },
 };
 
 /// An API request as it stood on the wire.
@@ -61,7 +64,8 @@ pub fn hashing_max(request: &RequestToVerify<'_>) -> (usize, usize) {
     let escapes = has(request.query, b'%');
     let queries = 1 + usize::from(escapes || has(request.query, b'+')) + usize::from(escapes);
     let local = 1 + usize::from(!request.path_prefix.trim_end_matches('/').is_empty());
-    let paths = local * (1 + usize::from(has(request.raw_path, b'%')));
+    let is_escaped = usize::from(may_have_been_escaped(request.raw_path));
+    let paths = local * (1 + usize::from(has(request.raw_path, b'%')) + is_escaped);
     let methods = 1 + usize::from(request.method.eq_ignore_ascii_case("HEAD"));
     let tries = queries * paths * methods * request.signers.len();
     (tries, request.raw_path.len() + request.query.len())
@@ -257,6 +261,7 @@ mod tests {
             ("GET", "/apps/1/events", "a=b+c", "", &two, 4),
             ("GET", "/apps/1/events", "a=b%20c", "/ws", &one, 6),
             ("HEAD", "/apps/1/channels/a%20b", "a=b%20c", "/ws", &two, 48),
+            ("HEAD", "/apps/1/channels/a%20b@", "a=b%20c", "/ws", &two, 72),
         ] {
             let request = RequestToVerify {
                 method,
@@ -441,6 +446,13 @@ mod tests {
             (
                 "GET",
                 "/apps/app-id/channels/presence-a%40b",
+                AUTH.to_owned(),
+                "",
+                v22,
+            ),
+            (
+                "GET",
+                "/apps/app-id/channels/presence-a@b",
                 AUTH.to_owned(),
                 "",
                 v22,

@@ -77,9 +77,9 @@ fn lower_case(key: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
 
 /// The paths that may have been signed. With a prefix, a proxy may have taken it away, or the
 /// library may not have signed it (PHP's signs `/apps/...` whatever its `path` is).
-pub(super) fn signed_paths<'a>(raw_path: &'a str, prefix: &str) -> SmallVec<[Cow<'a, [u8]>; 4]> {
+pub(super) fn signed_paths<'a>(raw_path: &'a str, prefix: &str) -> SmallVec<[Cow<'a, [u8]>; 6]> {
     let prefix = prefix.trim_end_matches('/');
-    let mut paths = SmallVec::<[Cow<'a, [u8]>; 4]>::new();
+    let mut paths = SmallVec::<[Cow<'a, [u8]>; 6]>::new();
     paths.push(raw_path.as_bytes().into());
     if !prefix.is_empty() {
         paths.push(match raw_path.strip_prefix(prefix) {
@@ -87,6 +87,7 @@ pub(super) fn signed_paths<'a>(raw_path: &'a str, prefix: &str) -> SmallVec<[Cow
             None => [prefix.as_bytes(), raw_path.as_bytes()].concat().into(),
         });
     }
+    let as_sent = paths.len();
     if raw_path.contains('%') {
         // Libraries sign the unescaped path while their HTTP stack escapes it. A line feed would
         // end the path elsewhere in what was signed.
@@ -96,7 +97,34 @@ pub(super) fn signed_paths<'a>(raw_path: &'a str, prefix: &str) -> SmallVec<[Cow
         });
         paths.extend(decoded);
     }
+    if may_have_been_escaped(raw_path) {
+        // Others sign what they escaped, and a proxy sends it on as it means.
+        let escaped: SmallVec<[Vec<u8>; 2]> = paths[..as_sent].iter().map(|it| escape(it)).collect();
+        paths.extend(escaped.into_iter().map(Cow::Owned));
+    }
     paths
+}
+
+/// A path holds what a library may escape.
+pub(super) fn may_have_been_escaped(path: &str) -> bool {
+    !path.bytes().all(stays_in_paths)
+}
+
+/// What no library escapes within a path, and the escapes that are there.
+const fn stays_in_paths(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~' | b'/' | b'%')
+}
+
+fn escape(path: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(path.len() + 16);
+    for &byte in path {
+        if stays_in_paths(byte) {
+            out.push(byte);
+        } else {
+            out.extend_from_slice(format!("%{byte:02X}").as_bytes());
+        }
+    }
+    out
 }
 
 /// The queries that may have been signed, each with its form; the usual one first.

@@ -423,6 +423,8 @@ fn one_channel_tells_its_state(shards: usize) {
         ("/channels/presence-a", "nonsense"),
         ("/channels/a:b", ""),
         ("/channels/a%3Ab", ""),
+        ("/channels/%FF", ""),
+        ("/channels/a%FF/users", ""),
     ] {
         let parameters = [("info", info)];
         let parameters = if info.is_empty() {
@@ -478,6 +480,9 @@ fn wrong_methods_and_unknown_routes_are_told_apart(shards: usize) {
         ("GET", "/nothing", 404),
         ("POST", "/channels/x/events", 404),
         ("GET", "/stats", 404),
+        // No user has such an id (P-101).
+        ("POST", "/users/%FF/terminate_connections", 400),
+        ("POST", "/users//terminate_connections", 400),
     ] {
         let path = api.path(resource);
         let query = api.query(method, &path, &[], b"");
