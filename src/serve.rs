@@ -31,6 +31,7 @@ use crate::{
         notify::Supervisor,
         port_tls::{PortTls, PortTlsError},
         reach::{queue_name, store_name},
+        refusals::{Reader, refusals},
         redirect::{self, RedirectError},
         reload::Reload,
         run::{self as bridge, BridgeError, Exit, Setup},
@@ -158,6 +159,10 @@ fn tell(before: Option<&Link>, error: &ServeError) {
 fn start(sources: Sources, link: Option<Arc<Link>>) -> Result<(), ServeError> {
     let environment = sources.environment.clone();
     let loaded = config::load(&sources).map_err(ServeError::Config)?;
+    let refused = refusals(&loaded, Reader::Server);
+    if !refused.is_empty() {
+        return Err(ServeError::Config(ConfigErrors(refused)));
+    }
     let logs = logging::init(&loaded.config.logging, loaded.config.debug)?;
     shards::abort_on_panic();
     tell_notices(&loaded.notices);

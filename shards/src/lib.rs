@@ -60,5 +60,6 @@ pub use error::StartError;
 pub use neighbours::{Neighbour, Process, holders_of, holders_told};
 pub use settling::Freeze;
 pub use start::{abort_on_panic, run};
+pub use topology::allowed_cores;
 pub use wire::{CarriedKeys, CarriedTls, Secret, TlsCounters, TlsPort};
 pub use work::Work;

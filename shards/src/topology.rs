@@ -122,7 +122,11 @@ pub(crate) fn pin_to(core: usize) -> io::Result<()> {
     }
 }
 
-fn allowed_cores() -> io::Result<Vec<usize>> {
+/// The cores that this process may run on, ascending.
+///
+/// # Errors
+/// When the system does not tell.
+pub fn allowed_cores() -> io::Result<Vec<usize>> {
     // SAFETY: an all-zero cpu_set_t is an empty set.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
     // SAFETY: the set is a valid place of the size told; 0 means this thread.

@@ -29,7 +29,7 @@ use super::{
     message::{Found, FoundEvent, FromBridge, KeepEvent, KeptName},
     nodes::told::{Told, home_of},
     redis_cluster_setup::cluster_redis,
-    redis_commands::{CommandFault, Purpose, RedisCommands},
+    redis_commands::{CommandFault, CommandsSetup, Purpose, RedisCommands},
     redis_setup::one_redis,
     run::Bridge,
 };
@@ -91,16 +91,27 @@ pub(super) enum Reached {
 
 /// The server of the cache, and how it is called; `None` where the cache is this node's own.
 pub(super) fn commands(config: &Config) -> Result<Option<(RedisCommands, &'static str)>, BusError> {
+    let Some((setup, backend)) = setup(config) else {
+        return Ok(None);
+    };
+    Ok(Some((RedisCommands::start(&setup, PURPOSE)?, backend)))
+}
+
+/// Whether `commands` could ever be had.
+pub(super) fn check(config: &Config) -> Result<(), BusError> {
+    setup(config).map_or(Ok(()), |(setup, _)| setup.check(PURPOSE))
+}
+
+fn setup(config: &Config) -> Option<(CommandsSetup, &'static str)> {
     let cache = &config.cache;
-    let (setup, backend) = match cache.driver {
+    Some(match cache.driver {
         CacheDriver::Redis => (
             one_redis(config, cache.redis.url_override.as_ref()),
             "redis",
         ),
         CacheDriver::RedisCluster => (cluster_redis(config, &[]), "redis_cluster"),
-        CacheDriver::Memory | CacheDriver::None => return Ok(None),
-    };
-    Ok(Some((RedisCommands::start(&setup, PURPOSE)?, backend)))
+        CacheDriver::Memory | CacheDriver::None => return None,
+    })
 }
 
 impl KeptStore {

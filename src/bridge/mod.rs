@@ -42,6 +42,7 @@ pub mod redirect;
 mod redis_cluster_setup;
 pub mod redis_commands;
 mod redis_setup;
+pub mod refusals;
 pub mod reload;
 pub mod run;
 pub mod signals;

@@ -69,11 +69,9 @@ pub enum PortTlsError {
 impl PortTlsError {
     /// This user may not read a file: whether the server can use it is not known.
     pub fn is_forbidden(&self) -> bool {
-        let forbidden = io::ErrorKind::PermissionDenied;
-        let is_one = |error: &TlsError| matches!(error, TlsError::File { unread, .. } if *unread == Some(forbidden));
         match self {
-            Self::File(error) => is_one(error),
-            Self::Both(cert, key) => is_one(cert) && key.is_forbidden(),
+            Self::File(error) => error.is_forbidden(),
+            Self::Both(cert, key) => cert.is_forbidden() && key.is_forbidden(),
             Self::Unusable { .. } | Self::Uneven { .. } | Self::Library(_) => false,
         }
     }

@@ -1,6 +1,6 @@
 //! What the configuration says of the webhook queue.
 //!
-//! Owns: `keeping`, `stores`, `declined`.
+//! Owns: `keeping`, `stores`, `check`, `declined`.
 //! May depend on: `bridge::{queue, redis_commands, redis_setup, redis_cluster_setup, webhook}`, `config`.
 //! Invariants: what a driver does not do was refused with the configuration.
 
@@ -17,7 +17,7 @@ use super::{
         },
     },
     redis_cluster_setup::cluster_redis,
-    redis_commands::RedisCommands,
+    redis_commands::{CommandsSetup, RedisCommands},
     redis_setup::one_redis,
     webhook::shared::{Keeping, SharedSetup},
 };
@@ -74,6 +74,24 @@ pub fn stores(config: &Config) -> Result<Vec<Store>, BusError> {
     }
 }
 
+/// Whether `stores` could ever be had. Credentials of AWS are looked for over the network, so not here.
+pub(super) fn check(config: &Config) -> Result<(), BusError> {
+    match config.queue.driver {
+        QueueDriver::Memory | QueueDriver::None | QueueDriver::Sqs => Ok(()),
+        QueueDriver::Redis | QueueDriver::RedisCluster => {
+            redis_setup(config).check(REDIS_PURPOSE)
+        }
+    }
+}
+
+fn redis_setup(config: &Config) -> CommandsSetup {
+    let queue = &config.queue;
+    match queue.driver == QueueDriver::RedisCluster {
+        false => one_redis(config, queue.redis.url_override.as_ref()),
+        true => cluster_redis(config, &queue.redis_cluster.nodes),
+    }
+}
+
 /// Why a Redis that nobody chose for the queue is not for its user: webhooks wait in memory then. Whoever chose it
 /// waits for it.
 pub async fn declined(config: &Config, stores: &[Store]) -> Option<StoreFault> {
@@ -101,21 +119,16 @@ fn sqs_store(setup: SqsSetup) -> Result<Store, BusError> {
 fn redis_stores(config: &Config, node: &str) -> Result<(Vec<Store>, OldList), BusError> {
     let queue = &config.queue;
     let is_cluster = queue.driver == QueueDriver::RedisCluster;
-    let (setup, prefix, parts, timeout) = match is_cluster {
-        false => {
-            let redis = &queue.redis;
-            let setup = one_redis(config, redis.url_override.as_ref());
-            (setup, &redis.prefix, vec![None], REDIS_TIMEOUT)
-        }
+    let (prefix, parts, timeout) = match is_cluster {
+        false => (&queue.redis.prefix, vec![None], REDIS_TIMEOUT),
         true => {
             let cluster = &queue.redis_cluster;
-            let setup = cluster_redis(config, &cluster.nodes);
             let timeout = Duration::from_millis(cluster.request_timeout_ms);
             let parts = (0..CLUSTER_PARTS).map(Some).collect();
-            (setup, &cluster.prefix, parts, timeout)
+            (&cluster.prefix, parts, timeout)
         }
     };
-    let commands = RedisCommands::start(&setup, REDIS_PURPOSE)?;
+    let commands = RedisCommands::start(&redis_setup(config), REDIS_PURPOSE)?;
     let count = parts.len() as u64;
     let store = |part| {
         let bounds = RedisBounds {

@@ -17,7 +17,7 @@ use super::{
     link::ShardLink,
     message::{FromBridge, RateGrant, RateOf, RateQuestion, RateTaken},
     redis_cluster_setup::cluster_redis,
-    redis_commands::{CommandFault, Purpose, RedisCommands},
+    redis_commands::{CommandFault, CommandsSetup, Purpose, RedisCommands},
     redis_setup::one_redis,
     run::Bridge,
 };
@@ -85,15 +85,26 @@ return {given, math.max(0, there - given), math.ceil((full - now) / 1000), wait}
 
 /// The server of the limiter, and how it is called; `None` where each node counts for itself.
 pub(super) fn commands(config: &Config) -> Result<Option<(RedisCommands, &'static str)>, BusError> {
-    let limiter = &config.rate_limiter;
-    let url = limiter.redis.url_override.as_ref();
-    let (setup, backend) = match limiter.driver {
-        _ if !limiter.enabled => return Ok(None),
-        RateLimiterDriver::Redis => (one_redis(config, url), "redis"),
-        RateLimiterDriver::RedisCluster => (cluster_redis(config, &[]), "redis_cluster"),
-        RateLimiterDriver::Memory | RateLimiterDriver::None => return Ok(None),
+    let Some((setup, backend)) = setup(config) else {
+        return Ok(None);
     };
     Ok(Some((RedisCommands::start(&setup, PURPOSE)?, backend)))
+}
+
+/// Whether `commands` could ever be had.
+pub(super) fn check(config: &Config) -> Result<(), BusError> {
+    setup(config).map_or(Ok(()), |(setup, _)| setup.check(PURPOSE))
+}
+
+fn setup(config: &Config) -> Option<(CommandsSetup, &'static str)> {
+    let limiter = &config.rate_limiter;
+    let url = limiter.redis.url_override.as_ref();
+    Some(match limiter.driver {
+        _ if !limiter.enabled => return None,
+        RateLimiterDriver::Redis => (one_redis(config, url), "redis"),
+        RateLimiterDriver::RedisCluster => (cluster_redis(config, &[]), "redis_cluster"),
+        RateLimiterDriver::Memory | RateLimiterDriver::None => return None,
+    })
 }
 
 impl RateStore {

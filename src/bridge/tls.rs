@@ -115,6 +115,24 @@ pub enum TlsError {
     NoRoots { ca: &'static str, reason: String },
 }
 
+impl TlsError {
+    /// The key with which its sentence begins, or that would mend it.
+    pub const fn key(&self) -> &'static str {
+        match self {
+            Self::File { key, .. } => key,
+            Self::Half { set, .. } => set,
+            Self::Pair { cert, .. } => cert,
+            Self::NoRoots { ca, .. } => ca,
+        }
+    }
+
+    /// This user may not read a file: whether the server can use it is not known.
+    pub fn is_forbidden(&self) -> bool {
+        let forbidden = Some(io::ErrorKind::PermissionDenied);
+        matches!(self, Self::File { unread, .. } if *unread == forbidden)
+    }
+}
+
 /// What connections are made with.
 #[derive(Clone, Debug)]
 pub struct TlsClient {

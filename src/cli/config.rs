@@ -1,8 +1,8 @@
 //! What `config check` and `config show` answer, as texts and exit codes.
 //!
 //! Owns: the form of a check's findings.
-//! May depend on: `config`, `bridge::{port_tls, reach}`, and the arguments in `cli`.
-//! Invariants: pure but for the load, the files of TLS and the backends that are asked: the caller prints.
+//! May depend on: `config`, `bridge::{reach, refusals}`, and the arguments in `cli`.
+//! Invariants: pure but for the load, the files that a start reads and the backends that are asked: the caller prints.
 
 use std::collections::BTreeMap;
 
@@ -10,11 +10,9 @@ use serde_json::{Value, json};
 
 use super::{Check, Format, Show};
 use crate::bridge::{
-    port_tls::PortTls,
     reach::{self, Backend},
-    tickets::TicketKeys,
+    refusals::{Reader, refusals},
 };
-use crate::config::error::Fault;
 use crate::config::load::{self, Loaded};
 use crate::config::show::{self, Origins, Secrets};
 use crate::config::{App, ConfigError, ConfigErrors, Level, Notice};
@@ -34,7 +32,7 @@ pub const EXIT_BAD_CONFIG: u8 = 78;
 const EXIT_FINDINGS: u8 = 1;
 
 pub fn check(arguments: &Check, environment: BTreeMap<String, String>) -> Answer {
-    let loaded = load::load(&arguments.from.sources(environment)).and_then(with_tls);
+    let loaded = load::load(&arguments.from.sources(environment)).and_then(startable);
     let backends = match &loaded {
         Ok(loaded) if arguments.online => reached(loaded),
         Ok(_) | Err(_) => Vec::new(),
@@ -80,15 +78,12 @@ fn reached(loaded: &Loaded) -> Vec<Backend> {
     }
 }
 
-/// What the server would refuse of its TLS files. Those that this user may not read are the server's to judge.
-fn with_tls(loaded: Loaded) -> Result<Loaded, ConfigErrors> {
-    match PortTls::read(&loaded.config.ssl, &TicketKeys::default(), 0) {
-        Err(error) if !error.is_forbidden() => Err(ConfigErrors(vec![ConfigError {
-            origin: loaded.settings.origin("ssl.enabled").clone(),
-            key: String::new(),
-            fault: Fault::Conflict(error.to_string()),
-        }])),
-        Ok(_) | Err(_) => Ok(loaded),
+/// What a start would refuse before it opens anything is wrong here too.
+fn startable(loaded: Loaded) -> Result<Loaded, ConfigErrors> {
+    let errors = refusals(&loaded, Reader::Other);
+    match errors.is_empty() {
+        true => Ok(loaded),
+        false => Err(ConfigErrors(errors)),
     }
 }
 

@@ -51,6 +51,23 @@ pub fn masked_url(url: &str) -> String {
     }
 }
 
+/// The same of a text that may be no URL at all: what stands where a password may be is masked too.
+pub fn masked_text(text: &str) -> String {
+    let masked = masked_url(text);
+    let start = masked.find("://").map_or(0, |at| at + "://".len());
+    let (scheme, rest) = masked.split_at(start);
+    if rest.contains('@') {
+        return masked;
+    }
+    if rest.starts_with(':') || rest.contains('#') {
+        return format!("{scheme}{MASK}");
+    }
+    match rest.split_once('?') {
+        Some((before, _)) => format!("{scheme}{before}?{MASK}"),
+        None => masked,
+    }
+}
+
 /// What is shown in place of a secret.
 pub const MASK: &str = "***";
 
@@ -74,6 +91,25 @@ mod tests {
             ("u:p@h", "***@h"),
         ] {
             assert_eq!(masked_url(url), shown, "{url}");
+        }
+    }
+
+    #[test]
+    fn what_may_be_no_url_shows_nothing_that_may_be_a_password() {
+        for (text, shown) in [
+            ("localhost:6379", "localhost:6379"),
+            ("redis://h:abc", "redis://h:abc"),
+            ("redis://h:1/x", "redis://h:1/x"),
+            ("redis://", "redis://"),
+            ("", ""),
+            ("redis://u:p#a@h", "redis://***@h"),
+            ("redis://:secret", "redis://***"),
+            ("redis://u:p#a", "redis://***"),
+            (":secret", "***"),
+            ("unix:///run/r?pass=secret", "unix:///run/r?***"),
+            ("redis://h?a=u:p@b", "redis://***@b"),
+        ] {
+            assert_eq!(masked_text(text), shown, "{text}");
         }
     }
 }

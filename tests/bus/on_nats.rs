@@ -453,7 +453,9 @@ async fn a_setup_that_can_never_work_is_refused_and_says_the_key() {
         "nats://u:%FFsecret@h",
     ] {
         let error = start(&["nats://h", url], "p").expect_err(url).to_string();
-        assert!(error.contains("adapter.nats.servers: number 2"), "{error}");
+        let is_named = error.starts_with("adapter.nats.servers: \"")
+            && error.contains("is no URL of a NATS server");
+        assert!(is_named, "{error}");
         assert!(!error.contains("secret"), "{error}");
     }
     let error = start(&[], "p").expect_err("no server").to_string();

@@ -163,3 +163,243 @@ fn a_check_says_the_limits_that_hold_for_each_app() {
     assert!(out.contains("app a: max_connections unlimited"), "{out}");
     assert!(!out.contains("max_connections = 100"), "{out}");
 }
+
+/// A server that would have to open its ports finds one of them taken, which is another error.
+struct Held {
+    folder: tempfile::TempDir,
+    port: std::net::TcpListener,
+}
+
+impl Held {
+    fn new() -> Self {
+        Self {
+            folder: tempfile::tempdir().expect("a temporary folder"),
+            port: std::net::TcpListener::bind("127.0.0.1:0").expect("a free port"),
+        }
+    }
+
+    /// Exit code and all that was said.
+    fn run(&self, arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
+        let port = self.port.local_addr().expect("it is bound").port();
+        let output = Command::new(env!("CARGO_BIN_EXE_sockudo"))
+            .args(arguments)
+            .args(["-c", "c.json"])
+            .env_clear()
+            .env("SOCKUDO_DEFAULT_APP_ID", "a")
+            .env("SOCKUDO_DEFAULT_APP_KEY", "k")
+            .env("SOCKUDO_DEFAULT_APP_SECRET", "s")
+            .env("METRICS_HOST", "127.0.0.1")
+            .env("METRICS_PORT", port.to_string())
+            .envs(variables.iter().copied())
+            .current_dir(self.folder.path())
+            .output()
+            .expect("the program was built");
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        (output.status.code(), said)
+    }
+
+    /// The check and the start refuse it alike, before a port is opened; each part is said.
+    fn refuses(&self, text: &str, variables: &[(&str, &str)], parts: &[&str]) {
+        std::fs::write(self.folder.path().join("c.json"), text).expect("ours");
+        for arguments in [&["config", "check"][..], &["serve"]] {
+            let (code, said) = self.run(arguments, variables);
+            let place = format!("{text} {variables:?} {arguments:?}: {said}");
+            assert_eq!(code, Some(78), "{place}");
+            for part in parts {
+                assert!(said.contains(part), "{part}: {place}");
+            }
+            assert!(!said.contains("hunter2"), "{place}");
+        }
+    }
+}
+
+#[test]
+fn what_is_no_url_of_a_server_is_refused_by_the_check_and_before_a_start_opens_a_port() {
+    let held = Held::new();
+    let redis = [("ADAPTER_DRIVER", "redis")];
+    for (url, shown) in [
+        ("localhost:6379", "\"localhost:6379\""),
+        ("http://x", "\"http://x\""),
+        ("redis://", "\"redis://\""),
+        ("redis://h:abc", "\"redis://h:abc\""),
+        ("redis://h:1/x", "\"redis://h:1/x\""),
+        ("redis://u:hunter2@h:abc", "\"redis://***@h:abc\""),
+    ] {
+        let place = "env REDIS_URL: adapter.redis.redis_pub_options.url: ";
+        let told = format!("{place}{shown} is no URL of a Redis server: wants redis://");
+        held.refuses("{}", &[redis[0], ("REDIS_URL", url)], &[&told]);
+    }
+    for url in ["redis://:hunter2#@h:1", "rediss://u:hunter2#@h:1"] {
+        let parts = ["env REDIS_URL: ", "must be percent-encoded, as %23"];
+        held.refuses("{}", &[redis[0], ("REDIS_URL", url)], &parts);
+    }
+    let cluster = r#"{"database": {"redis": {"cluster_nodes": ["h"]}}}"#;
+    for (text, variables, part) in [
+        (
+            "{\"queue\": {\"driver\": \"redis\",\n\"redis\": {\"url_override\": \"h:1\"}}}",
+            &[][..],
+            "c.json:2: queue.redis.url_override: \"h:1\" is no URL",
+        ),
+        (
+            "{}",
+            &[
+                ("CACHE_DRIVER", "redis"),
+                ("SOCKUDO_CACHE_REDIS_URL_OVERRIDE", "h:1"),
+            ],
+            "env SOCKUDO_CACHE_REDIS_URL_OVERRIDE: cache.redis.url_override: \"h:1\" is no URL",
+        ),
+        (
+            "{}",
+            &[
+                ("RATE_LIMITER_ENABLED", "true"),
+                ("RATE_LIMITER_DRIVER", "redis"),
+                ("SOCKUDO_RATE_LIMITER_REDIS_URL_OVERRIDE", "h:1"),
+            ],
+            "rate_limiter.redis.url_override: \"h:1\" is no URL",
+        ),
+        (
+            cluster,
+            &[
+                ("ADAPTER_DRIVER", "redis-cluster"),
+                ("REDIS_CLUSTER_NODES", "x:y"),
+            ],
+            "env REDIS_CLUSTER_NODES: adapter.cluster.nodes: \"x:y\" is no URL",
+        ),
+        (
+            cluster,
+            &[
+                ("QUEUE_DRIVER", "redis-cluster"),
+                ("REDIS_CLUSTER_NODES", "x:y"),
+            ],
+            "env REDIS_CLUSTER_NODES: queue.redis_cluster.nodes: \"x:y\" is no URL",
+        ),
+        (
+            "{\"adapter\": {\"driver\": \"nats\",\n\"nats\": {\"servers\": [\"http://u:hunter2@x\"]}}}",
+            &[],
+            "c.json:2: adapter.nats.servers: \"http://***@x\" is no URL of a NATS server: wants nats://",
+        ),
+        (
+            r#"{"adapter": {"driver": "nats", "nats": {"servers": []}}}"#,
+            &[],
+            "c.json:1: adapter.nats.servers names no server of NATS",
+        ),
+        (
+            "{}",
+            &[("ADAPTER_DRIVER", "nats"), ("NATS_SERVERS", ",")],
+            "env NATS_SERVERS: adapter.nats.servers",
+        ),
+    ] {
+        held.refuses(text, variables, &[part]);
+    }
+}
+
+#[test]
+fn files_folders_and_cores_that_are_not_there_are_refused_by_the_check_and_before_a_start_opens_a_port()
+ {
+    let held = Held::new();
+    let of_server = |section: &str, rest: &str| {
+        let tls = format!(r#""tls": {{"enabled": true, "ca_path": "/no/ca"}}{rest}"#);
+        format!("{{\"database\": {{\"{section}\": {{{tls}}}}}}}")
+    };
+    let nats = |rest: &str| {
+        format!(r#"{{"adapter": {{"driver": "nats", "nats": {{{rest}}}}}}}"#)
+    };
+    for (text, variables, part) in [
+        (
+            nats(r#""creds_file": "/no/creds""#),
+            &[][..],
+            "c.json:1: adapter.nats.creds_file: \"/no/creds\": cannot be read: No such file",
+        ),
+        (
+            nats(r#""nkey_seed_file": "/no/seed""#),
+            &[],
+            "c.json:1: adapter.nats.nkey_seed_file: \"/no/seed\": cannot be read: No such file",
+        ),
+        (
+            nats(r#""tls": {"ca_path": "/no/ca"}"#),
+            &[],
+            "c.json:1: adapter.nats.tls.ca_path: \"/no/ca\": cannot be read: No such file",
+        ),
+        (
+            of_server("redis", ""),
+            &[("ADAPTER_DRIVER", "redis"), ("CACHE_DRIVER", "redis")],
+            "c.json:1: database.redis.tls.ca_path: \"/no/ca\": cannot be read: No such file",
+        ),
+        (
+            of_server("mysql", ""),
+            &[("APP_MANAGER_DRIVER", "mysql")],
+            "c.json:1: database.mysql.tls.ca_path: \"/no/ca\" cannot be read: No such file",
+        ),
+        (
+            of_server("postgres", ""),
+            &[("APP_MANAGER_DRIVER", "pgsql")],
+            "c.json:1: database.postgres.tls.ca_path: \"/no/ca\": cannot be read: No such file",
+        ),
+        (
+            r#"{"admin": {"socket": "/no/such/admin.sock"}}"#.to_owned(),
+            &[],
+            "c.json:1: admin.socket: \"/no/such/admin.sock\": \"/no/such\" is not there",
+        ),
+        (
+            r#"{"admin": {"socket": "/proc/version/admin.sock"}}"#.to_owned(),
+            &[],
+            "c.json:1: admin.socket: \"/proc/version/admin.sock\": \"/proc/version\" is no folder",
+        ),
+        (
+            r#"{"unix_socket": {"enabled": true, "path": "/proc/version/a/b.sock"}}"#.to_owned(),
+            &[],
+            "c.json:1: unix_socket.path: \"/proc/version/a/b.sock\": \"/proc/version\" is no folder",
+        ),
+        (
+            "{}".to_owned(),
+            &[("SOCKUDO_BRIDGE_CORE", "4095")],
+            "env SOCKUDO_BRIDGE_CORE: bridge_core: 4095 is no core that this process may use, which are ",
+        ),
+    ] {
+        held.refuses(&text, variables, &[part]);
+    }
+    // Of one key it is told once, however many read it.
+    let both = [("ADAPTER_DRIVER", "redis"), ("CACHE_DRIVER", "redis")];
+    let (_, said) = {
+        let text = of_server("redis", "");
+        std::fs::write(held.folder.path().join("c.json"), text).expect("ours");
+        held.run(&["config", "check"], &both)
+    };
+    assert!(said.contains("1 error found"), "{said}");
+}
+
+#[test]
+fn what_no_driver_reads_is_refused_by_nobody() {
+    let held = Held::new();
+    for (text, variables) in [
+        ("{}", &[("NATS_SERVERS", "http://x")][..]),
+        (
+            r#"{"adapter": {"nats": {"servers": [], "creds_file": "/no/creds", "tls": {"ca_path": "/no/ca"}}}}"#,
+            &[],
+        ),
+        (
+            r#"{"database": {"redis": {"tls": {"enabled": true, "ca_path": "/no/ca"}}}}"#,
+            &[],
+        ),
+        (
+            r#"{"database": {"mysql": {"tls": {"ca_path": "/no/ca"}}}}"#,
+            &[("APP_MANAGER_DRIVER", "mysql")],
+        ),
+        (
+            "{}",
+            &[("REDIS_CLUSTER_NODES", "x:y"), ("QUEUE_DRIVER", "memory")],
+        ),
+        // Made by the start, or with it.
+        (
+            r#"{"unix_socket": {"enabled": true, "path": "/no/such/a.sock"}}"#,
+            &[],
+        ),
+        (r#"{"admin": {"socket": "/run/no-such/admin.sock"}}"#, &[]),
+        (r#"{"admin": {"socket": "none"}}"#, &[]),
+    ] {
+        std::fs::write(held.folder.path().join("c.json"), text).expect("ours");
+        let (code, said) = held.run(&["config", "check"], variables);
+        assert_eq!(code, Some(0), "{text} {variables:?}: {said}");
+    }
+}

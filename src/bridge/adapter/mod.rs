@@ -51,9 +51,13 @@ pub enum Setup {
 pub enum BusError {
     #[error("{}: {}", .0.key, .0.fault)]
     Credentials(NoCredentials),
-    /// The URL itself may hold a password, so it is not shown.
-    #[error("{key} is no URL of a Redis server: {reason}")]
-    Url { key: &'static str, reason: String },
+    /// What is shown holds no password.
+    #[error("{key}: {shown:?} is no URL of a Redis server: {reason}")]
+    Url {
+        key: &'static str,
+        shown: String,
+        reason: &'static str,
+    },
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error(
@@ -72,11 +76,11 @@ pub enum BusError {
     Braces { key: &'static str },
     #[error("{key} names no server of NATS: wants at least one, such as nats://host:4222")]
     NoServers { key: &'static str },
-    /// The URL itself may hold a password, so it is not shown.
-    #[error("{key}: number {number} is no URL of a NATS server: {reason}")]
+    /// What is shown holds no password.
+    #[error("{key}: {shown:?} is no URL of a NATS server: {reason}")]
     NatsUrl {
         key: &'static str,
-        number: usize,
+        shown: String,
         reason: &'static str,
     },
     #[error(transparent)]
@@ -86,6 +90,56 @@ pub enum BusError {
          =XX included: at most {max}"
     )]
     LongSubjects { bytes: usize, max: usize },
+}
+
+impl BusError {
+    /// The key with which its sentence begins.
+    pub fn key(&self) -> &'static str {
+        match self {
+            Self::Credentials(missing) => missing.key,
+            Self::Url { key, .. }
+            | Self::MixedTls { key }
+            | Self::NoNodes { key }
+            | Self::Braces { key }
+            | Self::NoServers { key }
+            | Self::NatsUrl { key, .. } => key,
+            Self::Tls(error) => error.key(),
+            Self::Databases { .. } => "adapter.redis.redis_pub_options.url",
+            Self::NatsLogin(error) => error.key,
+            Self::LongSubjects { .. } => "adapter.nats.prefix",
+        }
+    }
+
+    /// This user may not read a file: whether the server can use it is not known.
+    pub fn is_forbidden(&self) -> bool {
+        match self {
+            Self::Tls(error) => error.is_forbidden(),
+            Self::NatsLogin(error) => error.is_forbidden,
+            Self::Credentials(_)
+            | Self::Url { .. }
+            | Self::MixedTls { .. }
+            | Self::Databases { .. }
+            | Self::NoNodes { .. }
+            | Self::Braces { .. }
+            | Self::NoServers { .. }
+            | Self::NatsUrl { .. }
+            | Self::LongSubjects { .. } => false,
+        }
+    }
+}
+
+impl Setup {
+    /// Whether it could ever start, without connecting: what `Bus::start` looks at first.
+    ///
+    /// # Errors
+    /// As `Bus::start`.
+    pub fn check(&self) -> Result<(), BusError> {
+        match self {
+            Self::Redis(setup) => RedisBus::check(setup),
+            Self::RedisCluster(setup) => RedisClusterBus::check(setup),
+            Self::Nats(setup) => NatsBus::check(setup),
+        }
+    }
 }
 
 impl Bus {

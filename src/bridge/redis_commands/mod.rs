@@ -84,6 +84,19 @@ enum Reach {
     Cluster(Cluster),
 }
 
+impl CommandsSetup {
+    /// Whether they could ever be sent, without connecting: what `RedisCommands::start` looks at first.
+    ///
+    /// # Errors
+    /// As `RedisCommands::start`.
+    pub fn check(&self, purpose: Purpose) -> Result<(), BusError> {
+        match self {
+            Self::One(setup) => server(setup, purpose).map(drop),
+            Self::Cluster(servers) => Members::new(servers, Keys::of_cluster(purpose)).map(drop),
+        }
+    }
+}
+
 impl RedisCommands {
     /// Starts to connect in the background. Needs a tokio runtime with time and I/O.
     ///

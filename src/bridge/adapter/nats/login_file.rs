@@ -5,7 +5,7 @@
 //! Invariants: no seed and no JWT stands in an error or a log; what cannot be used replaces nothing that
 //! could; a remark on a file is told once while it stays the same.
 
-use std::{fs, io::Read as _, os::unix::fs::PermissionsExt as _, sync::Arc};
+use std::{fs, io, io::Read as _, os::unix::fs::PermissionsExt as _, sync::Arc};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -19,9 +19,11 @@ use crate::config::Secret;
 #[derive(Debug, thiserror::Error)]
 #[error("{key} = {path:?}: {reason}")]
 pub struct LoginFileError {
-    key: &'static str,
+    pub(in crate::bridge) key: &'static str,
     path: String,
     reason: String,
+    /// This user may not read it.
+    pub(in crate::bridge) is_forbidden: bool,
 }
 
 /// Which key names it.
@@ -233,6 +235,11 @@ fn read(kind: FileKind, path: &str) -> Result<Found, String> {
     Ok(Found { identity, remark })
 }
 
+fn is_forbidden(path: &str) -> bool {
+    let error = fs::File::open(path).err();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+}
+
 impl LoginFile {
     /// # Errors
     /// When it cannot be used.
@@ -241,6 +248,7 @@ impl LoginFile {
             key: kind.key(),
             path: path.to_owned(),
             reason,
+            is_forbidden: is_forbidden(path),
         })?;
         let held = Held {
             identity: Arc::new(found.identity),

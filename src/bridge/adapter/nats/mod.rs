@@ -118,14 +118,13 @@ impl Subjects {
 }
 
 impl NatsBus {
+    pub(super) fn check(setup: &NatsSetup) -> Result<(), BusError> {
+        servers_and_names(setup).map(drop)
+    }
+
     pub(super) fn start(setup: NatsSetup) -> Result<Self, BusError> {
-        let servers = Arc::new(Servers::new(&setup)?);
-        let names = TopicNames::nats(&setup.prefix, &setup.cluster).of_node(setup.node);
-        let bytes = names.stem().len();
-        if bytes > STEM_BYTES_MAX {
-            let max = STEM_BYTES_MAX;
-            return Err(BusError::LongSubjects { bytes, max });
-        }
+        let (servers, names) = servers_and_names(&setup)?;
+        let servers = Arc::new(servers);
         let witnesses = Witnesses::new(names.stem(), servers.count());
         let duty = Duty {
             servers,
@@ -164,6 +163,17 @@ impl NatsBus {
             tracing::warn!("the bus between nodes: not all that was queued could be sent");
         }
     }
+}
+
+fn servers_and_names(setup: &NatsSetup) -> Result<(Servers, TopicNames), BusError> {
+    let servers = Servers::new(setup)?;
+    let names = TopicNames::nats(&setup.prefix, &setup.cluster).of_node(setup.node);
+    let bytes = names.stem().len();
+    if bytes > STEM_BYTES_MAX {
+        let max = STEM_BYTES_MAX;
+        return Err(BusError::LongSubjects { bytes, max });
+    }
+    Ok((servers, names))
 }
 
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);

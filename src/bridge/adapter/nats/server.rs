@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     bridge::tls::{TlsClient, TlsFiles, TlsWords},
-    config::Secret,
+    config::{Secret, secret::masked_text},
     protocol::query::decode_percent,
 };
 
@@ -76,12 +76,12 @@ impl Source {
 impl Servers {
     pub(super) fn new(setup: &NatsSetup) -> Result<Self, BusError> {
         let source = Source::new(setup)?;
-        let numbered = (1..).zip(&setup.servers);
-        let servers: Result<Vec<_>, _> = numbered
-            .map(|(number, url)| {
+        let servers = setup.servers.iter();
+        let servers: Result<Vec<_>, _> = servers
+            .map(|url| {
                 let wrong = |reason| BusError::NatsUrl {
                     key: SERVERS,
-                    number,
+                    shown: masked_text(url.expose()),
                     reason,
                 };
                 Server::new(url, &source).map_err(wrong)

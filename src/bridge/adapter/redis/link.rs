@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     bridge::{redis_commands::Purpose, tls::TlsClient},
-    config::Secret,
+    config::{Secret, secret::masked_text},
 };
 
 /// A server as one end of a road sees it.
@@ -195,11 +195,11 @@ impl Server {
             None => (of_server(server), keys),
         };
         if tls.is_some() && !matches!(connection.addr(), ConnectionAddr::Tcp(..)) {
-            return Err(wrong_url(keys.url, "it names no host"));
+            return Err(wrong_url(keys.url, url, "it names no host"));
         }
         let address = format!("{} at {}", keys.what, connection.addr());
         let database = u32::try_from(connection.redis_settings().db());
-        let database = database.map_err(|_| wrong_url(keys.database, "a database below 0"))?;
+        let database = database.map_err(|_| wrong_url(keys.database, url, "a database below 0"))?;
         let login = connection.redis_settings().clone();
         let login = login
             .set_protocol(ProtocolVersion::RESP3)
@@ -207,7 +207,7 @@ impl Server {
         // Off by default in the crate: a small PUBLISH would wait for the acknowledgement of the last.
         let tcp = connection.tcp_settings().clone().set_nodelay(true);
         let connection = connection.set_redis_settings(login).set_tcp_settings(tcp);
-        let reason = |_| wrong_url(keys.address, "it names no server");
+        let reason = |_| wrong_url(keys.address, url, "it names no server");
         Ok(Self {
             client: Client::open(connection).map_err(reason)?,
             keys,
@@ -420,21 +420,26 @@ pub(in crate::bridge) fn parse(
 ) -> Result<ConnectionInfo, BusError> {
     let text = url.expose();
     let plain = behind_tls_scheme(text).map(|rest| format!("redis://{rest}"));
-    if plain.as_ref().is_some_and(|text| text.contains('#')) {
-        let reason = "wants nothing behind a #: a certificate is always verified, and a private CA \
-                      is given by database.redis.tls.ca_path";
-        return Err(wrong_url(key, reason));
+    let wrong = |reason| wrong_url(key, Some(url), reason);
+    let is_in_login = text.find('#') < text.rfind('@');
+    if plain.is_some() && text.contains('#') {
+        return Err(wrong(match is_in_login {
+            true => HASH_IN_LOGIN,
+            false => {
+                "wants nothing behind a #: a certificate is always verified, and a private CA \
+                 is given by database.redis.tls.ca_path"
+            }
+        }));
     }
     let text = plain.as_deref().unwrap_or(text);
     // The crate's own reason may quote a part of the URL.
     text.into_connection_info().map_err(|error| {
         let is_malformed = error.kind() == ErrorKind::InvalidClientConfig;
-        let reason = if is_malformed {
-            "wants redis://[user:password@]host[:port][/database], or rediss:// for TLS"
-        } else {
-            "it cannot be read"
-        };
-        wrong_url(key, reason)
+        wrong(match is_malformed {
+            true if text.contains('#') && is_in_login => HASH_IN_LOGIN,
+            true => "wants redis://[user:password@]host[:port][/database], or rediss:// for TLS",
+            false => "it cannot be read",
+        })
     })
 }
 
@@ -459,10 +464,17 @@ fn behind_tls_scheme(url: &str) -> Option<&str> {
     is_tls.then_some(rest)
 }
 
-pub(in crate::bridge) fn wrong_url(key: &'static str, reason: &str) -> BusError {
-    let reason = reason.to_owned();
-    BusError::Url { key, reason }
+pub(in crate::bridge) fn wrong_url(
+    key: &'static str,
+    url: Option<&Secret>,
+    reason: &'static str,
+) -> BusError {
+    let shown = url.map(|url| masked_text(url.expose())).unwrap_or_default();
+    BusError::Url { key, shown, reason }
 }
+
+/// A URL ends before it.
+const HASH_IN_LOGIN: &str = "a # in its user or password must be percent-encoded, as %23";
 
 fn of_server(server: &RedisServer) -> ConnectionInfo {
     let mut login = RedisConnectionInfo::default().set_db(i64::from(server.database));

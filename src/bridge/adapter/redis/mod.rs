@@ -143,31 +143,12 @@ impl Way {
 }
 
 impl RedisBus {
+    pub(super) fn check(setup: &RedisSetup) -> Result<(), BusError> {
+        ends(setup).map(drop)
+    }
+
     pub(super) fn start(setup: RedisSetup) -> Result<Self, BusError> {
-        let urls = [setup.publisher_url.as_ref(), setup.subscriber_url.as_ref()];
-        let is_used = urls.iter().any(|url| uses_tls(*url, &setup.server));
-        let tls = is_used.then(|| TlsClient::read(&setup.tls)).transpose()?;
-        let server = |url: Option<&Secret>, keys| {
-            let server = Server::new(url, &setup.server, keys, tls.as_ref())?;
-            let sentinels = setup
-                .sentinels
-                .as_ref()
-                .filter(|it| !it.sentinels.is_empty());
-            let Some(sentinels) = sentinels.filter(|_| url.is_none()) else {
-                return Ok(server);
-            };
-            let sentinels = Sentinels::new(sentinels, &setup.server, keys, tls.as_ref())?;
-            Ok::<_, BusError>(server.by(sentinels))
-        };
-        let [publish, subscribe] = urls;
-        let publish = server(publish, Keys::PUBLISHER)?;
-        let subscribe = server(subscribe, Keys::SUBSCRIBER)?;
-        if publish.database() != subscribe.database() {
-            return Err(BusError::Databases {
-                publish: publish.database(),
-                subscribe: subscribe.database(),
-            });
-        }
+        let [publish, subscribe] = ends(&setup)?;
         let names = TopicNames::redis(&setup.prefix, publish.database(), &setup.cluster)
             .of_node(setup.node);
         let names = Arc::new(names);
@@ -205,6 +186,35 @@ impl RedisBus {
             tracing::warn!("the bus between nodes: not all that was queued could be sent");
         }
     }
+}
+
+/// Where the two ends of the roads go. They share a database.
+fn ends(setup: &RedisSetup) -> Result<[Server; 2], BusError> {
+    let urls = [setup.publisher_url.as_ref(), setup.subscriber_url.as_ref()];
+    let is_used = urls.iter().any(|url| uses_tls(*url, &setup.server));
+    let tls = is_used.then(|| TlsClient::read(&setup.tls)).transpose()?;
+    let server = |url: Option<&Secret>, keys| {
+        let server = Server::new(url, &setup.server, keys, tls.as_ref())?;
+        let sentinels = setup
+            .sentinels
+            .as_ref()
+            .filter(|it| !it.sentinels.is_empty());
+        let Some(sentinels) = sentinels.filter(|_| url.is_none()) else {
+            return Ok(server);
+        };
+        let sentinels = Sentinels::new(sentinels, &setup.server, keys, tls.as_ref())?;
+        Ok::<_, BusError>(server.by(sentinels))
+    };
+    let [publish, subscribe] = urls;
+    let publish = server(publish, Keys::PUBLISHER)?;
+    let subscribe = server(subscribe, Keys::SUBSCRIBER)?;
+    if publish.database() != subscribe.database() {
+        return Err(BusError::Databases {
+            publish: publish.database(),
+            subscribe: subscribe.database(),
+        });
+    }
+    Ok([publish, subscribe])
 }
 
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);

@@ -74,10 +74,10 @@ impl Members {
             let connection = parse(&named, nodes_key)?;
             let settings = connection.redis_settings();
             if settings.db() != 0 {
-                return Err(wrong_url(nodes_key, "a cluster has database 0 only"));
+                return Err(wrong_url(nodes_key, Some(node), "a cluster has database 0 only"));
             }
             let ConnectionAddr::Tcp(host, port) = connection.addr().clone() else {
-                return Err(wrong_url(nodes_key, "it names no host"));
+                return Err(wrong_url(nodes_key, Some(node), "it names no host"));
             };
             members.seeds.push(Address { host, port });
             if !has_login && members.password.is_none() {

@@ -96,6 +96,19 @@ impl Duty {
 }
 
 impl RedisClusterSetup {
+    fn members(&self) -> Result<Members, BusError> {
+        let members = Members::new(&self.servers(), Keys::CLUSTER)?;
+        for (key, text) in [
+            ("adapter.cluster.prefix", &self.prefix),
+            ("cluster.name", &self.cluster),
+        ] {
+            if text.contains(['{', '}']) {
+                return Err(BusError::Braces { key });
+            }
+        }
+        Ok(members)
+    }
+
     fn servers(&self) -> ClusterServers {
         ClusterServers {
             nodes: self.nodes.clone(),
@@ -108,16 +121,12 @@ impl RedisClusterSetup {
 }
 
 impl RedisClusterBus {
+    pub(super) fn check(setup: &RedisClusterSetup) -> Result<(), BusError> {
+        setup.members().map(drop)
+    }
+
     pub(super) fn start(setup: RedisClusterSetup) -> Result<Self, BusError> {
-        let members = Arc::new(Members::new(&setup.servers(), Keys::CLUSTER)?);
-        for (key, text) in [
-            ("adapter.cluster.prefix", &setup.prefix),
-            ("cluster.name", &setup.cluster),
-        ] {
-            if text.contains(['{', '}']) {
-                return Err(BusError::Braces { key });
-            }
-        }
+        let members = Arc::new(setup.members()?);
         // A cluster has database 0 only.
         let names = TopicNames::redis(&setup.prefix, 0, &setup.cluster).of_node(setup.node);
         let names = Arc::new(names);

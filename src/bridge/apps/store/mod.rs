@@ -67,6 +67,8 @@ pub enum StoreError {
 pub struct StoreSetupError {
     pub key: &'static str,
     pub fault: String,
+    /// This user may not read a file: whether the server can use it is not known.
+    pub is_forbidden: bool,
 }
 
 /// The apps as who changes them sees them: rows, one connection, whoever waits.
@@ -267,6 +269,19 @@ impl Store {
                 DynamodbStore::start(config).map(|it| Some(Self::Dynamodb(it)))
             }
             AppStoreDriver::Memory | AppStoreDriver::Scylladb => Ok(None),
+        }
+    }
+
+    /// Whether it could ever start, as far as the files tell that the configuration names. Credentials of AWS are looked
+    /// for over the network, so not here.
+    ///
+    /// # Errors
+    /// As `start`.
+    pub fn check(config: &Config) -> Result<(), StoreSetupError> {
+        match config.app_manager.driver {
+            AppStoreDriver::Mysql => mysql::check(config),
+            AppStoreDriver::Pgsql => pgsql::check(config),
+            AppStoreDriver::Dynamodb | AppStoreDriver::Memory | AppStoreDriver::Scylladb => Ok(()),
         }
     }
 

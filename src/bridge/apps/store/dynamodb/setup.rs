@@ -77,6 +77,7 @@ impl DynamodbSetup {
         let resolved = resolved.map_err(|missing| StoreSetupError {
             key: missing.key,
             fault: missing.fault,
+            is_forbidden: false,
         })?;
         Ok(Client::new(&resolved))
     }

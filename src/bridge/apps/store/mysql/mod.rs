@@ -45,6 +45,11 @@ struct Shared {
     defaults: watch::Sender<Arc<AppDefaults>>,
 }
 
+/// As far as can be told without the server.
+pub(super) fn check(config: &Config) -> Result<(), StoreSetupError> {
+    MysqlSetup::of(config).map(drop)
+}
+
 impl MysqlStore {
     pub fn start(config: &Config) -> Result<Self, StoreSetupError> {
         let setup = Arc::new(MysqlSetup::of(config)?);

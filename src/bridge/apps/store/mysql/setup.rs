@@ -131,7 +131,8 @@ fn tls(config: &Config) -> Result<SslOpts, StoreSetupError> {
         if let Some(path) = path {
             std::fs::read(path).map_err(|error| StoreSetupError {
                 key,
-                fault: format!("{path} cannot be read: {error}"),
+                fault: format!("{path:?} cannot be read: {error}"),
+                is_forbidden: error.kind() == std::io::ErrorKind::PermissionDenied,
             })?;
         }
     }

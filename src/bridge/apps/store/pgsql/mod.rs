@@ -40,6 +40,11 @@ struct Shared {
     defaults: watch::Sender<Arc<AppDefaults>>,
 }
 
+/// As far as can be told without the server.
+pub(super) fn check(config: &Config) -> Result<(), StoreSetupError> {
+    PgsqlSetup::of(config).map(drop)
+}
+
 impl PgsqlStore {
     pub fn start(config: &Config) -> Result<Self, StoreSetupError> {
         let setup = Arc::new(PgsqlSetup::of(config)?);

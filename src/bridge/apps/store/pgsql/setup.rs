@@ -115,16 +115,21 @@ fn tls(config: &Config) -> Result<Option<TlsClient>, StoreSetupError> {
         key_path: tls.key_path.clone(),
     };
     let read = TlsClient::read(&files).map_err(|error| {
+        let is_forbidden = error.is_forbidden();
         let (key, fault) = match error {
             TlsError::File {
                 key, path, reason, ..
-            } => (key, format!("{path}: {reason}")),
+            } => (key, format!("{path:?}: {reason}")),
             other @ (TlsError::Half { .. } | TlsError::Pair { .. }) => {
                 (TlsKeys::POSTGRES.cert, other.to_string())
             }
             other @ TlsError::NoRoots { .. } => (TlsKeys::POSTGRES.ca, other.to_string()),
         };
-        StoreSetupError { key, fault }
+        StoreSetupError {
+            key,
+            fault,
+            is_forbidden,
+        }
     });
     read.map(Some)
 }
