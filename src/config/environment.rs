@@ -173,7 +173,9 @@ pub(super) fn server_assignments(variables: &Variables, report: &mut Report) -> 
 
 /// What the variables say about the app that they make.
 pub(super) fn app_assignments(variables: &Variables, report: &mut Report) -> Vec<Assignment> {
-    let all = of_app_keys().chain(of_soketis_app());
+    // One that is set to nothing would else take the place of what such an app has by default, or of what a file says.
+    let ours = of_app_keys().filter(|sets| variables.is_set(&sets.variable));
+    let all = ours.chain(of_soketis_app());
     all.filter_map(|sets| assignment(variables, &sets, report))
         .collect()
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use sockudo::config::keys::{APP, Key};
 use sockudo::config::settings::Setting;
 use sockudo::config::{Secret, Sources, load};
 
@@ -685,5 +686,44 @@ fn the_clients_own_switch_has_two_variables_and_the_longer_one_is_upstreams_comp
         let variables = [&credentials[..], &[(name, "true")]].concat();
         let config = env(&variables).loaded().config;
         assert!(config.app_manager.apps[0].enable_client_messages, "{name}");
+    }
+}
+
+#[test]
+fn an_empty_variable_of_the_app_is_an_unset_one() {
+    let app = [
+        ("SOCKUDO_DEFAULT_APP_ID", "a"),
+        ("SOCKUDO_DEFAULT_APP_KEY", "k"),
+        ("SOCKUDO_DEFAULT_APP_SECRET", "s"),
+    ];
+    let of_file = r#"{"app_manager": {"array": {"apps": [{"id": "a", "key": "kf", "secret": "sf",
+        "max_connections": 7, "enable_client_messages": true, "allowed_origins": ["b.example"]}]}}}"#;
+    let apps = |given: &Given<'_>| given.loaded().config.app_manager.apps;
+    let (without, with_file) = (apps(&env(&app)), apps(&Given { env: &app, ..file(of_file) }));
+    assert_eq!(without[0].max_connections, 100);
+    assert_eq!(with_file[0].max_connections, 7);
+    let names = APP.iter().flat_map(Key::app_variables);
+    for name in names.filter(|name| app.iter().all(|(given, _)| given != name)) {
+        for blank in ["", " \t"] {
+            let variables = [&app[..], &[(&*name, blank)]].concat();
+            assert_eq!(apps(&env(&variables)), without, "{name}={blank:?}");
+            let given = Given {
+                env: &variables,
+                ..file(of_file)
+            };
+            assert_eq!(apps(&given), with_file, "{name}={blank:?} beside a file");
+        }
+    }
+    for (name, key) in [("ID", "id"), ("KEY", "key"), ("SECRET", "secret")] {
+        let name = format!("SOCKUDO_DEFAULT_APP_{name}");
+        let mut variables = app;
+        for (given, value) in &mut variables {
+            if *given == name {
+                *value = "";
+            }
+        }
+        let errors = env(&variables).errors();
+        let is_told = errors.len() == 1 && errors[0].ends_with(&format!("[env].{key}: is required"));
+        assert!(is_told, "{name}: {errors:?}");
     }
 }
