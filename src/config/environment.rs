@@ -187,9 +187,9 @@ fn assignment(variables: &Variables, sets: &Sets, report: &mut Report) -> Option
     if is_service_link(&sets.variable, value) {
         return None;
     }
-    // Whatever a translation would make of nothing.
-    let is_translated = matches!(sets.rank, Rank::EnvTop | Rank::EnvTranslated);
-    if is_translated && value.trim().is_empty() && !sets.variable.starts_with(SOKETI_PREFIX) {
+    // Whatever a translation would make of nothing; and who speaks below the file speaks of more than this server.
+    let is_anothers = matches!(sets.rank, Rank::Fallback | Rank::EnvTop | Rank::EnvTranslated);
+    if is_anothers && value.trim().is_empty() && !sets.variable.starts_with(SOKETI_PREFIX) {
         return None;
     }
     let given = Node::text(value.clone());

@@ -203,7 +203,8 @@ else the first of `config/config.toml`, `config/config.json`, `/etc/sockudo/sock
 - Every key has two more variables: `SOCKUDO_` and the path in capitals, with `_` \
 (`SOCKUDO_NET_SEND_QUEUE_BYTES`) or `__` (`SOCKUDO__NET__SEND_QUEUE_BYTES`) between levels. \
 In a variable a list's elements stand between commas.
-- An empty variable counts as unset where the key is optional or an app's, and is an error elsewhere.
+- An empty variable counts as unset where the key is optional or an app's, \
+or where it ranks below the file, and is an error elsewhere.
 - An unknown key is an error; `--lenient-config` makes it a warning.
 - \u{2020} marks keys that Sockudo 2.9 does not have. A variable in *variables* wins over those \
 before it in the cell; `REDIS_PASSWORD`, `AWS_REGION`, `AWS_PROFILE`, `CLUSTER_NODE_TIMEOUT`, \

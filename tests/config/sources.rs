@@ -6,7 +6,7 @@ use sockudo::config::keys::{APP, Key};
 use sockudo::config::settings::Setting;
 use sockudo::config::{Secret, Sources, load};
 
-use crate::{Given, env, file, in_an_app};
+use crate::{Given, env, file, in_an_app, nested};
 
 #[test]
 fn an_app_of_variables_has_defaults_of_its_own_and_changes_the_one_of_its_id() {
@@ -726,4 +726,35 @@ fn an_empty_variable_of_the_app_is_an_unset_one() {
         let is_told = errors.len() == 1 && errors[0].ends_with(&format!("[env].{key}: is required"));
         assert!(is_told, "{name}: {errors:?}");
     }
+}
+
+#[test]
+fn an_empty_variable_of_aws_is_an_unset_one_and_its_region_is_the_queues_too() {
+    let (table, queue) = ("database.dynamodb.region", "queue.sqs.region");
+    let region = |given: &Given<'_>, path: &str| given.loaded().settings.setting(path).clone();
+    let is = |name: &str| Setting::Text(name.to_owned());
+    for blank in ["", " "] {
+        for name in [
+            "AWS_REGION",
+            "AWS_ACCESS_KEY_ID",
+            "AWS_SECRET_ACCESS_KEY",
+            "AWS_SESSION_TOKEN",
+            "AWS_PROFILE",
+        ] {
+            let loaded = env(&[(name, blank)]).loaded();
+            assert_eq!(loaded.settings, env(&[]).loaded().settings, "{name}={blank:?}");
+        }
+    }
+    let set = [("AWS_REGION", "eu-west-3")];
+    for path in [table, queue] {
+        assert_eq!(region(&env(&set), path), is("eu-west-3"), "{path}");
+        let text = nested(path, "\"eu-west-1\"");
+        let given = Given {
+            env: &set,
+            ..file(&text)
+        };
+        assert_eq!(region(&given, path), is("eu-west-1"), "{path}");
+    }
+    let both = [set[0], ("QUEUE_SQS_REGION", "eu-west-2")];
+    assert_eq!(region(&env(&both), queue), is("eu-west-2"));
 }

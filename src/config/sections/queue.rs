@@ -74,7 +74,8 @@ section! {
 section! {
     pub struct Sqs in "queue.sqs" {
         /// AWS region.
-        region: String = text(shape::NOT_EMPTY).default("us-east-1").env(&["QUEUE_SQS_REGION"]);
+        region: String = text(shape::NOT_EMPTY).default("us-east-1").fallback_env(&["AWS_REGION"])
+            .env(&["QUEUE_SQS_REGION"]);
         /// The queues' URLs without their names; unset = AWS tells them by the names, and they are made if missing.
         queue_url_prefix: Option<String> = text(shape::HTTP_URL);
         /// A job is a node's for so long, at least 2, and again and again while that node lives.
