@@ -100,7 +100,7 @@ fn setup(config: &Config) -> Option<(CommandsSetup, &'static str)> {
     let limiter = &config.rate_limiter;
     let url = limiter.redis.url_override.as_ref();
     Some(match limiter.driver {
-        _ if !limiter.enabled => return None,
+        _ if !limiter.is_on() => return None,
         RateLimiterDriver::Redis => (one_redis(config, url), "redis"),
         RateLimiterDriver::RedisCluster => (cluster_redis(config, &[]), "redis_cluster"),
         RateLimiterDriver::Memory | RateLimiterDriver::None => return None,

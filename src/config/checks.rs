@@ -12,7 +12,7 @@ use super::keys::APP_PREFIX;
 use super::origin::Origin;
 use super::release;
 use super::secret::{Secret, masked_url};
-use super::sections::{ADMIN_SOCKET, app::EventType};
+use super::sections::{ADMIN_SOCKET, app::EventType, limits_upgrades};
 use super::settings::{Setting, Settings};
 use super::shape;
 use super::shared_redis::{self, client_certificate, has_scheme, unused_files};
@@ -469,23 +469,11 @@ fn limiter_that_is_off(settings: &Settings, report: &mut Report) {
         && settings.is_explicit(driver)
         && !settings.is_said(enabled)
         && !settings.flag(enabled)
+        && !limits_upgrades(settings)
     {
         let text = "has no effect: no limit is set; rate_limiter.enabled = true limits the API to \
                     100 requests a minute and address";
         report.warn(settings.origin(driver), driver, text.to_owned());
-    }
-    let upgrades = [
-        "rate_limiter.websocket_rate_limit.max_requests",
-        "rate_limiter.websocket_rate_limit.window_seconds",
-    ];
-    let mut set = upgrades.into_iter().filter(|it| settings.is_explicit(it));
-    if let Some(limit) = set.next()
-        && !settings.is_said(enabled)
-        && !settings.flag(enabled)
-    {
-        let text = "has no effect without rate_limiter.enabled = true, which limits the API too, to 100 \
-                    requests a minute and address unless rate_limiter.api_rate_limit says more";
-        report.warn(settings.origin(limit), limit, text.to_owned());
     }
 }
 
@@ -494,12 +482,11 @@ fn proxies(settings: &Settings, report: &mut Report) {
     let is_local = is_local(settings);
     let is_on =
         settings.flag("rate_limiter.enabled") && settings.text("rate_limiter.driver") != "none";
-    let has_upgrade_limit = !settings.is_null("rate_limiter.websocket_rate_limit.max_requests");
     let limits = [
         ("rate_limiter.api_rate_limit.trust_hops", is_on),
         (
             "rate_limiter.websocket_rate_limit.trust_hops",
-            is_on && has_upgrade_limit,
+            limits_upgrades(settings),
         ),
     ];
     let trusted = "rate_limiter.trusted_proxies";

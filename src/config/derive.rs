@@ -91,7 +91,7 @@ fn websocket_rate_limit(settings: &mut Settings) {
     }
 }
 
-/// Whoever sets the API's limit wants it. That of upgrades alone would turn the API's on with it.
+/// Whoever sets the API's limit wants it. That of upgrades is on by itself.
 fn rate_limiter(settings: &mut Settings) {
     let enabled = "rate_limiter.enabled";
     let limits = [

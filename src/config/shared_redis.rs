@@ -7,6 +7,7 @@
 
 use super::error::{Fault, Report};
 use super::secret::Secret;
+use super::sections::limits_upgrades;
 use super::settings::{Setting, Settings};
 
 /// What speaks to Redis, with one of two drivers.
@@ -14,7 +15,7 @@ struct Component {
     name: &'static str,
     driver: &'static str,
     /// Without it the driver does not matter.
-    switch: Option<&'static str>,
+    is_wanted: fn(&Settings) -> bool,
     /// URLs of its own, with the driver `redis`.
     urls: &'static [&'static str],
     /// Nodes of its own, with the driver `redis-cluster`.
@@ -25,7 +26,7 @@ const COMPONENTS: &[Component] = &[
     Component {
         name: "the adapter",
         driver: "adapter.driver",
-        switch: None,
+        is_wanted: |_| true,
         urls: &[
             "adapter.redis.redis_pub_options.url",
             "adapter.redis.redis_sub_options.url",
@@ -35,21 +36,21 @@ const COMPONENTS: &[Component] = &[
     Component {
         name: "the cache",
         driver: "cache.driver",
-        switch: None,
+        is_wanted: |_| true,
         urls: &["cache.redis.url_override"],
         nodes: None,
     },
     Component {
         name: "the rate limiter",
         driver: "rate_limiter.driver",
-        switch: Some("rate_limiter.enabled"),
+        is_wanted: |settings| settings.flag("rate_limiter.enabled") || limits_upgrades(settings),
         urls: &["rate_limiter.redis.url_override"],
         nodes: None,
     },
     Component {
         name: "the queue",
         driver: "queue.driver",
-        switch: None,
+        is_wanted: |_| true,
         urls: &["queue.redis.url_override"],
         nodes: Some("queue.redis_cluster.nodes"),
     },
@@ -86,8 +87,7 @@ pub(super) fn check(settings: &Settings, report: &mut Report) {
 
 impl Component {
     fn is_on(&self, settings: &Settings) -> bool {
-        let is_switched_on = self.switch.is_none_or(|switch| settings.flag(switch));
-        is_switched_on && ["redis", "redis-cluster"].contains(&settings.text(self.driver))
+        (self.is_wanted)(settings) && ["redis", "redis-cluster"].contains(&settings.text(self.driver))
     }
 
     fn is_clustered(&self, settings: &Settings) -> bool {

@@ -78,11 +78,10 @@ impl Settings {
     pub fn from_config(config: &Config, node: String, sockets_max: u64) -> Result<Self, CorsError> {
         use crate::config::sections::AppStoreDriver;
         use crate::config::sections::CacheDriver;
-        use crate::config::sections::{OnError, RateLimiterDriver};
+        use crate::config::sections::OnError;
         let limiter = &config.rate_limiter;
-        let limited = limiter.enabled && limiter.driver != RateLimiterDriver::None;
-        let api_limit = limited.then(|| limiter.api.clone());
-        let upgrade_limit = limiter.websocket.clone().filter(|_| limited);
+        let api_limit = limiter.enabled.then(|| limiter.api.clone());
+        let upgrade_limit = limiter.websocket.clone();
         let asks_for_apps = config.app_manager.driver != AppStoreDriver::Memory;
         Ok(Self {
             connections: NodeRules {
@@ -119,7 +118,7 @@ impl Settings {
             },
             keeps_events: config.cache.driver != CacheDriver::None,
             shares_events: config.cache.driver.is_shared(),
-            shares_rates: limited && limiter.driver.is_shared(),
+            shares_rates: limiter.is_on() && limiter.driver.is_shared(),
             denies_uncounted: limiter.on_error == OnError::Deny,
             grace_ms: config.webhooks.grace_ms,
             cors: cors_of(&config.cors)?,

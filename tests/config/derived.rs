@@ -350,42 +350,62 @@ fn a_queue_in_a_cluster_goes_to_the_nodes_that_are_named_under_the_queues_own_pr
 
 #[test]
 fn whoever_sets_a_limit_by_address_has_it_unless_the_limiter_is_off() {
-    for (limiter, variables, is_on, is_told) in [
-        ("", &[][..], false, false),
-        ("", &[("RATE_LIMITER_API_MAX_REQUESTS", "7")], true, false),
-        ("", &[("RATE_LIMITER_WS_WINDOW_SECONDS", "7")], false, true),
-        (r#""api_rate_limit": {"max_requests": 7}"#, &[], true, false),
+    let off = [("RATE_LIMITER_ENABLED", "false")];
+    let (seven, of_api) = (
+        r#""websocket_rate_limit": {"max_requests": 7}"#,
+        r#""api_rate_limit": {"max_requests": 7}"#,
+    );
+    let both = format!("{seven}, {of_api}");
+    let with = |rest: &str| format!("{seven}, {rest}");
+    // New connections: the number, the window.
+    for (limiter, variables, is_on, upgrades, is_told) in [
+        ("", &[][..], false, None, false),
+        ("", &[("RATE_LIMITER_API_MAX_REQUESTS", "7")], true, None, false),
         (
-            r#""websocket_rate_limit": {"max_requests": 7}"#,
-            &[],
+            "",
+            &[("RATE_LIMITER_WS_WINDOW_SECONDS", "7")],
             false,
-            true,
+            Some((20, 7)),
+            false,
         ),
         (
-            r#""websocket_rate_limit": {"max_requests": 7}, "api_rate_limit": {"max_requests": 7}"#,
-            &[],
-            true,
+            "",
+            &[("RATE_LIMITER_WS_MAX_REQUESTS", "9")],
+            false,
+            Some((9, 60)),
             false,
         ),
+        (of_api, &[], true, None, false),
+        (seven, &[], false, Some((7, 60)), false),
+        (&both, &[], true, Some((7, 60)), false),
+        (&with(r#""enabled": true"#), &[], true, Some((7, 60)), false),
+        (&with(r#""enabled": false"#), &[], false, None, false),
+        (seven, &off, false, None, false),
+        (&both, &off, false, None, false),
+        (&with(r#""driver": "redis""#), &[], false, Some((7, 60)), false),
+        (&with(r#""driver": "none""#), &[], false, None, false),
         (
-            r#""websocket_rate_limit": {"max_requests": 7}, "enabled": false"#,
+            r#""websocket_rate_limit": {"trust_hops": 1}"#,
             &[],
             false,
+            None,
             false,
         ),
-        (r#""api_rate_limit": {"trust_hops": 1}"#, &[], false, false),
+        (r#""api_rate_limit": {"trust_hops": 1}"#, &[], false, None, false),
         (
             r#""enabled": false, "driver": "redis", "api_rate_limit": {"max_requests": 7}"#,
             &[],
             false,
+            None,
             false,
         ),
-        (r#""driver": "redis""#, &[], false, true),
-        (r#""driver": "none""#, &[], false, false),
+        (r#""driver": "redis""#, &[], false, None, true),
+        (r#""driver": "none""#, &[], false, None, false),
         (
             r#""driver": "none", "api_rate_limit": {"max_requests": 7}"#,
             &[],
             false,
+            None,
             false,
         ),
     ] {
@@ -396,7 +416,11 @@ fn whoever_sets_a_limit_by_address_has_it_unless_the_limiter_is_off() {
         };
         let loaded = given.loaded();
         let place = format!("{text} {variables:?}");
-        assert_eq!(loaded.config.rate_limiter.enabled, is_on, "{place}");
+        let limiter = &loaded.config.rate_limiter;
+        assert_eq!(limiter.enabled, is_on, "{place}");
+        let limit = limiter.websocket.as_ref();
+        let limit = limit.map(|limit| (limit.max_requests, limit.window_s));
+        assert_eq!(limit, upgrades, "{place}");
         let mut notices = loaded.notices.iter();
         let is_found = notices.any(|notice| notice.text.contains("has no effect"));
         assert_eq!(is_found, is_told, "{place}: {:?}", loaded.notices);

@@ -13,7 +13,7 @@ use crate::config::shape;
 
 section! {
     pub struct RateLimiter in "rate_limiter" {
-        /// Limit requests of the HTTP API, and new connections where set, per client address.
+        /// Limit requests of the HTTP API, and new connections where set, per client address; false: neither.
         _ as "enabled" = flag().default("false").upstream("true")
             .derived("true where the API's number or window is set").env(&["RATE_LIMITER_ENABLED"])
             .reloads();
@@ -34,7 +34,7 @@ section! {
         _ as "api_rate_limit.trust_hops" = whole(0, 32, "").default("0").null_is_absent()
             .env(&["RATE_LIMITER_API_TRUST_HOPS"]).reloads();
         api: RateLimit => api;
-        /// New connections per address and window; off unless this or the window is set.
+        /// New connections per address and window; off unless this or the window is set, which need no `enabled`.
         _ as "websocket_rate_limit.max_requests" = count(1).derived("20 where the window is set")
             .env(&["RATE_LIMITER_WS_MAX_REQUESTS"]).reloads();
         /// The window, sliding.
@@ -47,7 +47,8 @@ section! {
         /// As for the API's limit.
         _ as "websocket_rate_limit.trust_hops" = whole(0, 32, "").default("0").null_is_absent()
             .reloads();
-        /// `Some` only when file or environment set it: 20 a minute would break an office behind NAT.
+        /// `Some` only when file or environment set it: 20 a minute would break an office behind NAT. It needs no `enabled`,
+        /// unless that is set.
         websocket: Option<RateLimit> => websocket;
         /// Proxies in front, of whichever limit names more; also where no limit is on.
         upgrade_trust_hops: u32 => upgrade_trust_hops;
@@ -65,6 +66,13 @@ section! {
         trusted_proxies: Vec<IpNet> = cidrs().default("").ours().reloads();
         /// While shared counts cannot be reached: each node counts for itself, or 500.
         on_error: OnError = choice(OnError::CHOICES).default("allow").ours().reloads();
+    }
+}
+
+impl RateLimiter {
+    /// Something is limited by address.
+    pub const fn is_on(&self) -> bool {
+        self.enabled || self.websocket.is_some()
     }
 }
 
@@ -117,7 +125,18 @@ fn api(settings: &Settings) -> RateLimit {
     }
 }
 
+/// New connections are limited, with or without the API.
+pub(in crate::config) fn limits_upgrades(settings: &Settings) -> bool {
+    let switch = "rate_limiter.enabled";
+    let is_off = settings.is_said(switch) && !settings.flag(switch);
+    let is_set = !settings.is_null("rate_limiter.websocket_rate_limit.max_requests");
+    is_set && !is_off && settings.text("rate_limiter.driver") != "none"
+}
+
 fn websocket(settings: &Settings) -> Option<RateLimit> {
+    if !limits_upgrades(settings) {
+        return None;
+    }
     let max_requests: Option<u32> = settings.get("rate_limiter.websocket_rate_limit.max_requests");
     max_requests.map(|max_requests| RateLimit {
         max_requests,
