@@ -112,6 +112,8 @@ impl ServeError {
             Self::Config(_) | Self::Host { .. } | Self::Cors(_) | Self::Store(_) | Self::Tls(_) => {
                 78
             }
+            // A name is wrong, as that of the port's host may be.
+            Self::Admin(AdminError::Resolve { .. } | AdminError::NoAddress { .. }) => 78,
             Self::Bridge(BridgeError::Bus(_) | BridgeError::NameTaken { .. }) => 78,
             Self::Logging(_)
             | Self::Admin(_)

@@ -8,6 +8,7 @@
 
 use super::error::{Fault, Level, Report};
 use super::keys::{Converted, Key, LOWEST_ALIAS_HOLDS, Meaning, Nulls, Status, Table};
+use super::keys::later;
 use super::kind::Kind;
 use super::origin::Origin;
 use super::secret::MASK;
@@ -126,8 +127,10 @@ impl Reader<'_> {
         let origin = self.source.at_line(member.line);
         let name = format!("{}{written}", self.prefix);
         if self.table.later.matches(path) {
-            self.report
-                .warn(&origin, name, "not supported, has no effect".to_owned());
+            if !later::is_met(path, &member.node.value) {
+                self.report
+                    .warn(&origin, name, "not supported, has no effect".to_owned());
+            }
         } else {
             let nearest = suggest::key(self.table, path);
             self.report.unknown_key(&origin, name, nearest);

@@ -403,3 +403,23 @@ fn what_no_driver_reads_is_refused_by_nobody() {
         assert_eq!(code, Some(0), "{text} {variables:?}: {said}");
     }
 }
+
+#[test]
+fn a_host_of_metrics_that_does_not_resolve_is_a_wrong_configuration() {
+    let held = Held::new();
+    std::fs::write(held.folder.path().join("c.json"), "{}").expect("ours");
+    // A label of a name has at most 63 bytes.
+    let host = "x".repeat(64);
+    for (required, host_of_port) in [("true", "127.0.0.1"), ("false", &*host)] {
+        let variables = [
+            ("METRICS_HOST", &*host),
+            ("SOCKUDO_METRICS_REQUIRED", required),
+            ("HOST", host_of_port),
+            ("PORT", "0"),
+        ];
+        let (code, said) = held.run(&["serve"], &variables);
+        assert_eq!(code, Some(78), "{said}");
+        let key = if required == "true" { "metrics.host = " } else { "host = " };
+        assert!(said.contains(key), "{said}");
+    }
+}

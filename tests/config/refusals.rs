@@ -800,3 +800,18 @@ fn names_of_other_versions_that_stand_beside_ours_in_their_files_are_no_conflict
         file(text).loaded();
     }
 }
+
+#[test]
+fn compression_that_is_asked_to_be_off_is_told_nowhere() {
+    for (value, is_told) in [
+        ("\"disabled\"", false),
+        ("\"Disabled\"", false),
+        ("\"shared\"", true),
+        ("true", true),
+    ] {
+        let text = nested("websocket.compression", value);
+        let loaded = file(&text).loaded();
+        let told = loaded.notices.iter().any(|it| it.key == "websocket.compression");
+        assert_eq!(told, is_told, "{value}: {:?}", loaded.notices);
+    }
+}

@@ -1,8 +1,10 @@
 //! Names that later versions of Sockudo know: a warning, never an error, and no effect.
 //!
 //! Owns: the lists.
-//! May depend on: nothing.
+//! May depend on: `tree`.
 //! Invariants: a name here is no key and no alias; `x.*` stands for everything below `x`.
+
+use crate::config::tree::Value;
 
 /// Names of later versions, between spaces.
 #[derive(Debug)]
@@ -22,6 +24,12 @@ impl Later {
             None => path == name,
         })
     }
+}
+
+/// It asks for what happens anyway.
+pub(in crate::config) fn is_met(path: &str, value: &Value) -> bool {
+    let is_text = |wanted: &str| matches!(value, Value::Text(text) if text.trim().eq_ignore_ascii_case(wanted));
+    path == "websocket.compression" && is_text("disabled")
 }
 
 pub(in crate::config) const SERVER: Later = Later(
