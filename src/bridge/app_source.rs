@@ -283,6 +283,14 @@ impl AppSource {
         }
     }
 
+    /// One that nobody knew before is there, and disabled until its row is mended.
+    fn tell_disabled(&mut self, row: &MalformedApp) {
+        if let Some((row, _)) = self.told.unusable(&[], std::slice::from_ref(row)) {
+            let (app_id, faults) = (&*row.id, &*row.faults);
+            tracing::error!(app_id, faults, "an app of the store is disabled: its row cannot be used");
+        }
+    }
+
     fn tell_unusable(&mut self, looked_at: &[Box<str>], malformed: &[MalformedApp]) {
         if let Some((first, others)) = self.told.unusable(looked_at, malformed) {
             let (app_id, faults) = (&*first.id, &*first.faults);
@@ -418,7 +426,21 @@ impl<L: ShardLink> Bridge<L> {
                     }
                 }
                 Ok(None) => source.finder.not_found(now, &name),
-                // What cannot be an app is none, until the row is mended.
+                // Whoever knows the app already keeps it as it was.
+                Err(StoreError::Malformed {
+                    id,
+                    faults,
+                    stand_in: Some(app),
+                }) if self.apps.by_id(&id).is_none() => {
+                    source.tell_disabled(&MalformedApp::new(id, &faults));
+                    let change = self.apps.put(&app);
+                    let number = self.change_apps(change.into_iter().collect());
+                    if let Some(source) = &mut self.source {
+                        source.finder.found(now, &name, &app.id, number);
+                        source.told.is_over = true;
+                    }
+                }
+                // What has no name of an app is none, until the row is mended.
                 Err(error @ StoreError::Malformed { .. }) => {
                     source.tell_trouble(&error);
                     source.finder.not_found(now, &name);
@@ -447,7 +469,7 @@ impl<L: ShardLink> Bridge<L> {
     }
 
     /// Known apps as they are now; of those that were asked for and are not among them, none is left. One
-    /// whose row cannot be an app any more stays as it was, like all of a file that is refused.
+    /// whose row cannot be an app any more, or yet, stays as it was, like all of a file that is refused.
     fn looked_at(&mut self, now: Duration, ids: &[Box<str>], found: &FoundApps) {
         let FoundApps { apps, malformed } = found;
         let mut changes: Vec<AppChange> = Vec::new();

@@ -529,6 +529,7 @@ fn malformed(id: &str, fault: &str) -> StoreError {
     StoreError::Malformed {
         id: id.to_owned(),
         faults: vec![fault.to_owned()],
+        stand_in: None,
     }
 }
 

@@ -200,6 +200,38 @@ fn what_changes_in_the_database_holds_within_its_time_and_at_once_after_a_reload
     }
 }
 
+#[test]
+fn an_app_whose_row_is_wrong_is_disabled_and_serves_when_that_is_mended() {
+    let Some(database) = database("an_app_whose_row_is_wrong_is_disabled") else {
+        return;
+    };
+    for by_api in [false, true] {
+        database.run(&["UPDATE apps.applications SET webhooks = '[{\"url\": 5}]' WHERE id = 'shop-id'"]);
+        let server = Server::start(&config(&database, json!({})), 2);
+        has_health(&server, 200, "OK");
+        let by_client = || assert_eq!(refusal(&server, "shop-key"), 4003);
+        if !by_api {
+            by_client();
+        }
+        assert_eq!(server.api_of("shop").get("/channels", &[]).status, 403);
+        assert_eq!(server.gets("/up/shop-id").status, 503);
+        by_client();
+        assert_eq!(refusal(&server, "other-key"), 0);
+        assert_eq!(refusal(&server, "nobody"), 4001);
+        let log = server.log();
+        let told = log.matches("an app of the store is disabled").count();
+        assert!(told == 1 && log.contains("webhooks[0].url"), "{log}");
+        // Looked at again it is what it was.
+        server.is_asked(&["apps", "reload"]);
+        by_client();
+        database.run(&["UPDATE apps.applications SET webhooks = NULL WHERE id = 'shop-id'"]);
+        server.is_asked(&["apps", "reload"]);
+        is_refused(&server, "shop-key", 0);
+        assert_eq!(server.api_of("shop").get("/channels", &[]).status, 200);
+        assert_eq!(server.gets("/up/shop-id").status, 200);
+    }
+}
+
 fn is_occupied(api: &mut Api, channel: &str) -> bool {
     let reply = api.get(&format!("/channels/{channel}"), &[]);
     assert_eq!(reply.status, 200);

@@ -140,7 +140,7 @@ async fn a_row_that_is_no_app_is_told_and_spoils_no_other(backend: Backend) {
     for (row, fault) in &cases {
         let name = row["id"].as_str().expect("an id");
         match store.find(id(name)).await {
-            Err(StoreError::Malformed { id, faults }) => {
+            Err(StoreError::Malformed { id, faults, .. }) => {
                 assert_eq!(id, name);
                 assert!(faults[0].starts_with(fault), "{faults:?}");
                 assert!(!faults[0].contains("hunter"), "{faults:?}");

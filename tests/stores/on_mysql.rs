@@ -276,7 +276,7 @@ async fn a_row_that_is_no_app_is_told_with_its_columns_and_spoils_no_other() {
         ),
     ] {
         match store.find(id(name)).await {
-            Err(StoreError::Malformed { id, faults }) => {
+            Err(StoreError::Malformed { id, faults, .. }) => {
                 assert_eq!(id, name);
                 assert!(faults[0].starts_with(fault), "{faults:?}");
                 assert!(!faults[0].contains("hunter"), "{faults:?}");

@@ -1,13 +1,14 @@
 //! What a row or an item of a store was found to be.
 //!
-//! Owns: `Found`, `Malformed`; which names are worth asking for; what many finds come to.
+//! Owns: `Found`, `Malformed`; the app that stands in for one that cannot be read; which names are worth asking for; what
+//! many finds come to.
 //! May depend on: `config`.
 //! Invariants: of several rows with one name none is taken; no fault holds a secret.
 
 use serde_json::{Map, Value as Json};
 
 use super::{FoundApps, MalformedApp, StoreError};
-use crate::config::{App, AppDefaults, app_of_record};
+use crate::config::{App, AppDefaults, app_key, app_of_record};
 
 pub(super) type Found = Result<App, Malformed>;
 
@@ -16,12 +17,22 @@ pub(super) type Found = Result<App, Malformed>;
 pub(super) struct Malformed {
     pub(super) id: String,
     pub(super) faults: Vec<String>,
+    /// In its place, where it has an id and a key that can be.
+    pub(super) stand_in: Option<Box<App>>,
 }
 
 impl From<Malformed> for StoreError {
     fn from(malformed: Malformed) -> Self {
-        let Malformed { id, faults } = malformed;
-        Self::Malformed { id, faults }
+        let Malformed {
+            id,
+            faults,
+            stand_in,
+        } = malformed;
+        Self::Malformed {
+            id,
+            faults,
+            stand_in,
+        }
     }
 }
 
@@ -31,12 +42,34 @@ pub(super) fn app(
     record: Result<Map<String, Json>, String>,
     defaults: &AppDefaults,
 ) -> Found {
-    let record = record.map_err(|fault| vec![fault]);
-    let app = record.and_then(|record| app_of_record(defaults, &record));
-    app.map_err(|faults| Malformed {
+    let malformed = |faults, stand_in: Option<App>| Malformed {
         id: id.to_owned(),
         faults,
-    })
+        stand_in: stand_in.map(Box::new),
+    };
+    let record = record.map_err(|fault| malformed(vec![fault], None))?;
+    let app = app_of_record(defaults, &record);
+    app.map_err(|faults| malformed(faults, stand_in(&record, defaults)))
+}
+
+/// An app that is there and serves nobody: what else its row says is not believed.
+fn stand_in(record: &Map<String, Json>, defaults: &AppDefaults) -> Option<App> {
+    let disabled = |members: &[&str]| {
+        let is_one = |name: &str| app_key(name).is_some_and(|key| members.contains(&key));
+        let kept = record.iter().filter(|(name, _)| is_one(name));
+        let mut kept: Map<String, Json> = kept.map(|(k, v)| (k.clone(), v.clone())).collect();
+        kept.insert("enabled".to_owned(), false.into());
+        kept
+    };
+    let named = app_of_record(defaults, &disabled(&["id", "key", "secret", "secrets"]));
+    let without_secret = || {
+        let mut named = disabled(&["id", "key"]);
+        let chance = [getrandom::u64().ok()?, getrandom::u64().ok()?];
+        let nobodys = format!("{:016x}{:016x}", chance[0], chance[1]);
+        named.insert("secret".to_owned(), nobodys.into());
+        app_of_record(defaults, &named).ok()
+    };
+    named.ok().or_else(without_secret)
 }
 
 /// The one that has the name; `column` is what was asked by.
@@ -51,6 +84,7 @@ pub(super) fn the_only_one(
         (Some(_), false) => Err(StoreError::Malformed {
             id: asked.to_owned(),
             faults: vec![format!("{column}: several rows have this one")],
+            stand_in: None,
         }),
     }
 }
@@ -61,13 +95,21 @@ impl FoundApps {
         for found in found {
             match found {
                 Ok(app) => all.apps.push(app),
-                Err(Malformed { id, faults }) => all.malformed.push(MalformedApp {
-                    id: id.into(),
-                    faults: told(&faults),
-                }),
+                Err(Malformed { id, faults, .. }) => {
+                    all.malformed.push(MalformedApp::new(id, &faults));
+                }
             }
         }
         all
+    }
+}
+
+impl MalformedApp {
+    pub fn new(id: String, faults: &[String]) -> Self {
+        Self {
+            id: id.into(),
+            faults: told(faults),
+        }
     }
 }
 
@@ -100,7 +142,63 @@ pub(super) const ROW_BYTES_MAX: usize = 4 << 20;
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::config::{Sources, load};
+
+    #[test]
+    fn in_place_of_a_row_that_cannot_be_an_app_stands_one_that_is_disabled() {
+        let app_of = [("ID", "a"), ("KEY", "k"), ("SECRET", "s")];
+        let named = app_of.map(|(name, it)| (format!("SOCKUDO_DEFAULT_APP_{name}"), it.to_owned()));
+        let loaded = load(&Sources {
+            environment: named.into_iter().chain([("HOST".to_owned(), "0.0.0.0".to_owned())]).collect(),
+            ..Sources::default()
+        });
+        let defaults = loaded.expect("an app").config.app_manager.app_defaults;
+        // The id and key of the stand-in, and whether the row's secret is its own.
+        for (row, expected) in [
+            (
+                json!({"id": "1", "key": "k", "secret": "s", "allowed_origins": "[\"https://*.*.a\"]"}),
+                Some(("1", "k", true)),
+            ),
+            (
+                json!({"id": "1", "Key": "k", "secret": "s", "enabled": "maybe", "max_connections": "lots"}),
+                Some(("1", "k", true)),
+            ),
+            (
+                json!({"id": "1", "key": "k", "secret": null, "secrets": ["s"], "webhooks": "{"}),
+                Some(("1", "k", true)),
+            ),
+            (
+                json!({"id": "1", "key": "k", "secret": null}),
+                Some(("1", "k", false)),
+            ),
+            // Public credentials.
+            (
+                json!({"id": "1", "key": "app-key", "secret": "app-secret"}),
+                Some(("1", "app-key", false)),
+            ),
+            (json!({"id": "1", "key": "with space", "secret": "s"}), None),
+            (json!({"id": null, "key": "k", "secret": "s"}), None),
+        ] {
+            let Json::Object(record) = &row else {
+                panic!("a row is an object")
+            };
+            let malformed = app("1", Ok(record.clone()), &defaults).expect_err("no app");
+            assert!(!malformed.faults.is_empty(), "{row}");
+            let stand_in = malformed.stand_in.as_deref();
+            let found = stand_in.map(|app| {
+                let secrets: Vec<&str> = app.secrets.iter().map(|it| it.expose()).collect();
+                assert!(!app.enabled && app.webhooks.is_empty(), "{row}");
+                assert!(!secrets.contains(&"app-secret"), "{row}");
+                (&*app.id, &*app.key, secrets == ["s"])
+            });
+            assert_eq!(found, expected, "{row}");
+        }
+        let unread = app("1", Err("id: is no UTF-8".to_owned()), &defaults);
+        assert!(unread.expect_err("no app").stand_in.is_none());
+    }
 
     #[test]
     fn of_a_rows_faults_the_first_are_told_and_how_many_there_are_beside_them() {
@@ -124,7 +222,12 @@ mod tests {
             (vec!["é".repeat(1_000)], "é".repeat(FAULTS_BYTES_MAX / 2)),
         ] {
             let (id, count) = ("a".to_owned(), faults.len());
-            let found = FoundApps::of([Err(Malformed { id, faults })]);
+            let stand_in = None;
+            let found = FoundApps::of([Err(Malformed {
+                id,
+                faults,
+                stand_in,
+            })]);
             let told = &*found.malformed[0].faults;
             assert!(told == expected, "{count} faults: {} bytes", told.len());
         }

@@ -51,14 +51,19 @@ pub struct MalformedApp {
 }
 
 /// Why a store gives no answer.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum StoreError {
     /// Not reachable, too late, a login refused: a sentence that names the key and what to do.
     #[error("{0}")]
     Down(String),
     /// It is there and cannot be an app. Each fault begins with its column.
     #[error("the app {id:?} cannot be used: {}", faults.join("; "))]
-    Malformed { id: String, faults: Vec<String> },
+    Malformed {
+        id: String,
+        faults: Vec<String>,
+        /// In its place, where it has an id and a key that can be: an app that is disabled.
+        stand_in: Option<Box<App>>,
+    },
 }
 
 /// Why a store cannot even be asked: a key of the configuration.

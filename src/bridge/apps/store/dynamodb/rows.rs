@@ -107,6 +107,7 @@ impl DynamodbRows {
         let record = record.map_err(|fault| StoreError::Malformed {
             id: id.to_owned(),
             faults: vec![fault],
+            stand_in: None,
         });
         Ok(Some(record?))
     }

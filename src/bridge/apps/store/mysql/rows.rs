@@ -88,6 +88,7 @@ impl MysqlRows {
                 let faults = |fault| StoreError::Malformed {
                     id: id.to_owned(),
                     faults: vec![fault],
+                    stand_in: None,
                 };
                 found = Some(row::record(&row).map_err(faults)?);
             }

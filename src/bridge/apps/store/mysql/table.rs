@@ -108,8 +108,16 @@ impl Table {
         for id in ids {
             match self.find(&AppName::Id(id.clone()), defaults, may_retry) {
                 Ok(app) => found.extend(app.map(Ok)),
-                Err(StoreError::Malformed { id, faults }) => {
-                    found.push(Err(Malformed { id, faults }));
+                Err(StoreError::Malformed {
+                    id,
+                    faults,
+                    stand_in,
+                }) => {
+                    found.push(Err(Malformed {
+                        id,
+                        faults,
+                        stand_in,
+                    }));
                 }
                 Err(error @ StoreError::Down(_)) => return Err(error),
             }
@@ -216,6 +224,7 @@ fn too_large(name: &str) -> Malformed {
     Malformed {
         id: name.to_owned(),
         faults: vec![format!("the row has more than {bytes} bytes")],
+        stand_in: None,
     }
 }
 

@@ -101,6 +101,7 @@ impl PgsqlRows {
         let record = table::record(row).map_err(|fault| StoreError::Malformed {
             id: id.to_owned(),
             faults: vec![fault],
+            stand_in: None,
         });
         Ok(Some(record?))
     }
