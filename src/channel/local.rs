@@ -1,7 +1,7 @@
 //! Data path. A shard's own subscribers of each channel, and fan-outs that take several turns.
 //!
 //! Owns: per channel the dense list of subscribed slots, joins under way, the fan-out job.
-//! May depend on: `channel::rows`, `protocol`, plain ids. Not on connections: it knows their slot
+//! May depend on: `channel::{rows, timed}`, `protocol`, plain ids. Not on connections: it knows their slot
 //! numbers and which of their subscriptions is meant.
 //! Invariants: a subscriber stands once in its channel's list, at the position that its connection
 //! remembers; an entry exists iff it has subscribers, joins under way, or a job; during a job no
@@ -19,6 +19,7 @@ use super::{
     home::HomeRef,
     names::{NameHash, NameKey, Names},
     rows::{RowRef, Rows},
+    timed::{Timed, TimedAt, TimedFrames},
 };
 use crate::protocol::{app::AppIndex, name::ChannelKind};
 
@@ -76,6 +77,7 @@ pub struct Moved {
 #[derive(Clone, Debug, Default)]
 struct Job {
     segments: VecDeque<Segment>,
+    timed: TimedFrames,
     /// The home that was asked to hold the channel's publishers, since so much waits here.
     behind_at: Option<HomeRef>,
 }
@@ -115,6 +117,8 @@ impl Backlog {
 pub struct JobFrame {
     pub bytes: Arc<[u8]>,
     pub except: Option<Slot>,
+    /// `None` for what is not timed.
+    timed: Option<TimedAt>,
 }
 
 /// A part of a job to be done now.
@@ -278,33 +282,38 @@ impl LocalChannel {
     ///
     /// Frames that arrive during a job are added to what each position still has to get, so the
     /// later part of the audience gets them in one send, and order is kept for everyone.
-    pub fn add_to_job(&mut self, frame: &JobFrame) {
+    /// One that arrived at `began_us` is timed.
+    pub fn add_to_job(&mut self, bytes: &Arc<[u8]>, except: Option<Slot>, began_us: Option<u64>) {
         let audience = u32::try_from(self.subscribers.len()).expect("slot indices are u32");
-        let job = self.job.get_or_insert_default();
-        let mut covered: SmallVec<[(u32, u32); 8]> = job
-            .segments
-            .iter()
-            .map(|segment| (segment.next, segment.end))
-            .collect();
-        covered.sort_unstable();
+        let job = &mut **self.job.get_or_insert_default();
+        let gaps = job.gaps(audience);
+        let parts = job.segments.len() + gaps.len();
+        let began_us = began_us.filter(|_| parts > 0);
+        let frame = JobFrame {
+            bytes: Arc::clone(bytes),
+            except,
+            timed: began_us.map(|began_us| job.timed.add(began_us, parts)),
+        };
         for segment in &mut job.segments {
             segment.frames.push(frame.clone());
-            segment.bytes += frame.bytes.len();
+            segment.bytes += bytes.len();
         }
-        let mut from = 0;
-        for (start, end) in covered.into_iter().chain([(audience, audience)]) {
-            assert!(from <= start, "segments do not overlap");
-            if from < start {
-                let frames = vec![frame.clone()];
-                job.segments.push_back(Segment {
-                    next: from,
-                    end: start,
-                    frames,
-                    bytes: frame.bytes.len(),
-                });
-            }
-            from = end;
+        for (next, end) in gaps {
+            job.segments.push_back(Segment {
+                next,
+                end,
+                frames: vec![frame.clone()],
+                bytes: bytes.len(),
+            });
         }
+    }
+
+    /// A slice of the job, or what was taken out for one position, was sent: so many have got this
+    /// frame of it. Returns what is known of a timed frame when nobody is to get it any more.
+    pub fn sent(&mut self, frame: &JobFrame, count: u64) -> Option<Timed> {
+        let at = frame.timed?;
+        let job = self.job.as_mut().expect("a job waits for its slices");
+        job.timed.sent(at, count)
     }
 
     /// Parts of the job: what adding a frame walks.
@@ -335,7 +344,7 @@ impl LocalChannel {
 
     /// Takes the frames that still wait for one position out of the job: they are sent now.
     pub fn take_position(&mut self, position: u32) -> Vec<JobFrame> {
-        let Some(job) = &mut self.job else {
+        let Some(job) = self.job.as_deref_mut() else {
             return Vec::new();
         };
         let covers = |it: &Segment| (it.next..it.end).contains(&position);
@@ -351,10 +360,13 @@ impl LocalChannel {
             bytes: segment.bytes,
         };
         segment.end = position;
-        if segment.next == segment.end {
+        let is_first = segment.next == segment.end;
+        let is_last = rest.next == rest.end;
+        job.split(&frames, usize::from(!is_first) + usize::from(!is_last));
+        if is_first {
             job.segments.remove(at);
         }
-        if rest.next < rest.end {
+        if !is_last {
             job.segments.push_back(rest);
         }
         frames
@@ -369,16 +381,18 @@ impl LocalChannel {
         work: Work,
         each: impl Fn(usize, usize) -> Work,
     ) -> Option<Slice> {
-        let job = self.job.as_mut()?;
+        let job = self.job.as_deref_mut()?;
         let segment = job.segments.front_mut()?;
         let start = segment.next;
         let paid = work.0 / each(segment.frames.len(), segment.bytes).0.max(1);
         let positions = paid.clamp(1, positions_max.max(1));
         let end = segment.end.min(start.saturating_add(positions));
-        let frames = segment.frames.iter().cloned().collect();
+        let frames: SmallVec<[JobFrame; 2]> = segment.frames.iter().cloned().collect();
         segment.next = end;
         if segment.next == segment.end {
             job.segments.pop_front();
+        } else {
+            job.split(&frames, 1);
         }
         Some(Slice { start, end, frames })
     }
@@ -387,6 +401,7 @@ impl LocalChannel {
     pub fn end_job(&mut self) -> Vec<Moved> {
         let job = self.job.take().expect("a job is ended once");
         assert!(job.segments.is_empty(), "a job is ended when it is done");
+        assert!(job.timed.is_empty(), "what was sent was counted");
         assert!(job.behind_at.is_none(), "who is behind has not ended");
         let mut moved = Vec::new();
         let mut position = 0;
@@ -417,6 +432,31 @@ impl LocalChannel {
     }
 }
 
+impl Job {
+    /// Runs of positions for which nothing waits.
+    fn gaps(&self, audience: u32) -> SmallVec<[(u32, u32); 8]> {
+        let covered = self.segments.iter().map(|it| (it.next, it.end));
+        let mut covered: SmallVec<[(u32, u32); 8]> = covered.collect();
+        covered.sort_unstable();
+        let (mut gaps, mut from) = (SmallVec::new(), 0);
+        for (start, end) in covered.into_iter().chain([(audience, audience)]) {
+            assert!(from <= start, "segments do not overlap");
+            if from < start {
+                gaps.push((from, start));
+            }
+            from = end;
+        }
+        gaps
+    }
+
+    /// What waited for one part waits for so many more.
+    fn split(&mut self, frames: &[JobFrame], more: usize) {
+        for at in frames.iter().filter_map(|it| it.timed) {
+            self.timed.split(at, more);
+        }
+    }
+}
+
 impl Subscriber {
     /// True for the gap that someone left behind during a job.
     pub fn has_left(self) -> bool {
@@ -426,6 +466,8 @@ impl Subscriber {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use ahash::AHashMap;
     use proptest::prelude::*;
 
@@ -451,11 +493,10 @@ mod tests {
         }
     }
 
-    fn frame(number: u8) -> JobFrame {
-        JobFrame {
-            bytes: Arc::from([number].as_slice()),
-            except: None,
-        }
+    /// Adds a frame of one byte; it is timed from the moment of the same number on.
+    fn add(channel: &mut LocalChannel, number: u8) {
+        let bytes = Arc::from([number].as_slice());
+        channel.add_to_job(&bytes, None, Some(number.into()));
     }
 
     #[derive(Clone, Debug)]
@@ -488,15 +529,32 @@ mod tests {
         positions: AHashMap<u32, u32>,
         expected: AHashMap<u32, Vec<u8>>,
         got: AHashMap<u32, Vec<u8>>,
+        /// By frame: how many were given it, and how many were told when it was done.
+        given: BTreeMap<u8, u64>,
+        timed: BTreeMap<u8, u64>,
     }
 
     impl Model {
         fn deliver(&mut self, slice: &Slice) {
+            let mut count = 0;
             for position in slice.start..slice.end {
                 let subscriber = self.channel.subscribers()[position as usize];
                 if !subscriber.has_left() {
                     let got = self.got.entry(subscriber.slot.index).or_default();
                     got.extend(slice.frames.iter().map(|frame| frame.bytes[0]));
+                    count += 1;
+                }
+            }
+            self.sent(&slice.frames, count);
+        }
+
+        fn sent(&mut self, frames: &[JobFrame], count: u64) {
+            for frame in frames {
+                let number = frame.bytes[0];
+                *self.given.entry(number).or_default() += count;
+                if let Some(Timed { began_us, sent }) = self.channel.sent(frame, count) {
+                    assert_eq!(began_us, number.into());
+                    assert_eq!(self.timed.insert(number, sent), None, "told once");
                 }
             }
         }
@@ -519,7 +577,7 @@ mod tests {
         let each = |frames, bytes| Work(u32::try_from(100 * frames + bytes).expect("small"));
         for (frames, work, positions) in [(1, 1_010, 10), (1, 1, 1), (10, 10_100, 10), (10, 0, 1)] {
             let mut channel = channel(64);
-            (0..frames).for_each(|number| channel.add_to_job(&frame(number)));
+            (0..frames).for_each(|number| add(&mut channel, number));
             let slice = channel.take_slice(20, Work(work), each).expect("a job");
             assert_eq!(
                 slice.end - slice.start,
@@ -532,7 +590,7 @@ mod tests {
     #[test]
     fn a_channel_is_behind_by_the_frames_or_the_bytes_of_one_subscriber() {
         let mut channel = channel(2);
-        (0..=255).for_each(|number| channel.add_to_job(&frame(number)));
+        (0..=255).for_each(|number| add(&mut channel, number));
         assert_eq!(
             channel.backlog(),
             Backlog {
@@ -541,7 +599,7 @@ mod tests {
             }
         );
         assert!(!channel.backlog().is_above(1));
-        channel.add_to_job(&frame(0));
+        add(&mut channel, 0);
         assert!(channel.backlog().is_above(1));
         let bytes = Backlog {
             frames: 1,
@@ -561,13 +619,15 @@ mod tests {
                 positions: (0..count).map(|it| (it, it)).collect(),
                 expected: AHashMap::new(),
                 got: AHashMap::new(),
+                given: BTreeMap::new(),
+                timed: BTreeMap::new(),
             };
             let (mut published, mut newest) = (0_u8, count);
             for step in steps {
                 match step {
                     Step::Publish => {
                         published += 1;
-                        model.channel.add_to_job(&frame(published));
+                        add(&mut model.channel, published);
                         for slot in model.positions.keys() {
                             model.expected.entry(*slot).or_default().push(published);
                         }
@@ -590,6 +650,7 @@ mod tests {
                         let expected = model.expected.get(&slot).cloned().unwrap_or_default();
                         prop_assert_eq!(&*got, &expected, "nothing waits for it any more");
                         if got.is_empty() { model.got.remove(&slot); }
+                        model.sent(&frames, 1);
                     }
                     Step::Leave(choice) => {
                         let mut slots: Vec<u32> = model.positions.keys().copied().collect();
@@ -615,6 +676,7 @@ mod tests {
             }
             model.finish();
             prop_assert_eq!(&model.expected, &model.got);
+            prop_assert_eq!(&model.given, &model.timed, "each frame was told with its last part");
             prop_assert_eq!(model.channel.subscribers().len(), model.positions.len());
             for (slot, position) in &model.positions {
                 prop_assert_eq!(model.channel.subscribers()[*position as usize].slot.index, *slot);

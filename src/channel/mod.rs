@@ -1,7 +1,8 @@
 //! Channels: the home's truth about each one, and each shard's own subscribers.
 //!
 //! Owns: `home` (one channel: occupancy, roster, order), `kept` (its last event), `home_table` (all of a shard),
-//! `home_effect` (what their steps ask for), `local` (a shard's subscribers).
+//! `home_effect` (what their steps ask for), `local` (a shard's subscribers), `timed` (how long their
+//! events take).
 //! May depend on: `protocol`, `handover::record`, the plain ids of `shards::application`. Not on connections (it knows
 //! slots), queues, sockets, clocks.
 //! Invariants: stated at the head of each file.
@@ -19,4 +20,5 @@ pub mod names;
 pub mod roster;
 pub mod rows;
 pub mod socket_set;
+pub mod timed;
 pub mod user;

@@ -164,7 +164,7 @@ pub(super) const ACTIVE_CHANNELS: Family = gauge(
 pub(super) const BROADCAST_LATENCY: Family = histogram(
     "broadcast_latency_ms",
     &["app_id", "channel_type", "port", "recipient_count_bucket"],
-    "Time from an API event's arrival to its last send on a shard, ms; fan-outs that take several turns are left out",
+    "Time from an API event's arrival to its last send on a shard, ms with fractions",
 );
 
 // Ours. Times are in seconds.

@@ -62,19 +62,20 @@ impl ConnectionError {
     ];
 }
 
-/// Upper bounds in ms of `broadcast_latency_ms` (buckets E of upstream).
-pub const LATENCY_BUCKETS_MS: [f64; 13] = [
-    0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0,
+/// Upper bounds in microseconds of `broadcast_latency_ms` (buckets E of upstream).
+pub const LATENCY_BUCKETS_US: [u64; 13] = [
+    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
+    2_500_000, 5_000_000,
 ];
 
 /// `recipient_count_bucket` labels: 1–10, 11–100, 101–1000, 1001–10000, more.
 pub const RECIPIENT_BUCKETS: [&str; 5] = ["xs", "sm", "md", "lg", "xl"];
 
 /// A histogram with fixed buckets: counts per bucket (the last is above all) and their sum.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Latency {
     pub buckets: [u64; 14],
-    pub sum_ms: f64,
+    pub sum_us: u64,
 }
 
 /// What is counted per app: a row per app that this shard has worked for, so it is kept short.
@@ -268,7 +269,7 @@ impl AppCounters {
             let ours = self.broadcast_latency.get_or_insert_with(Box::default);
             for (ours, theirs) in ours.iter_mut().flatten().zip(theirs.iter().flatten()) {
                 absorb_all(&mut ours.buckets, &theirs.buckets);
-                ours.sum_ms += theirs.sum_ms;
+                ours.sum_us += theirs.sum_us;
             }
         }
     }
@@ -282,7 +283,7 @@ impl AppCounters {
             let now = self.broadcast_latency.as_ref().unwrap_or(&none);
             for (lost, now) in lost.iter_mut().flatten().zip(now.iter().flatten()) {
                 lost.buckets = fallen(&now.buckets, &lost.buckets);
-                lost.sum_ms = (lost.sum_ms - now.sum_ms).max(0.0);
+                lost.sum_us = one(now.sum_us, lost.sum_us);
             }
             lost
         });
@@ -421,13 +422,10 @@ impl HttpErrors {
 
 impl Latency {
     /// Records one observation.
-    pub fn observe(&mut self, ms: f64) {
-        let bucket = LATENCY_BUCKETS_MS
-            .iter()
-            .position(|bound| ms <= *bound)
-            .unwrap_or(13);
+    pub fn observe(&mut self, took_us: u64) {
+        let bucket = LATENCY_BUCKETS_US.partition_point(|&bound| bound < took_us);
         self.buckets[bucket] += 1;
-        self.sum_ms += ms;
+        self.sum_us += took_us;
     }
 }
 

@@ -104,9 +104,9 @@ fn pack(counters: &AppCounters, out: &mut Vec<u8>) {
     if let Some(faults) = faults {
         pack_faults(faults, out);
     }
-    for Latency { buckets, sum_ms } in broadcast_latency.iter().flat_map(|it| it.as_flattened()) {
+    for Latency { buckets, sum_us } in broadcast_latency.iter().flat_map(|it| it.as_flattened()) {
         put_all(out, buckets);
-        out.extend(sum_ms.to_le_bytes());
+        put(out, *sum_us);
     }
 }
 
@@ -221,10 +221,11 @@ impl Packed<'_> {
     }
 
     fn latency(&mut self) -> Latency {
-        let buckets = self.numbers();
-        let sum = self.0.split_off(..8).and_then(|it| it.try_into().ok());
-        let sum_ms = f64::from_le_bytes(sum.unwrap_or_default());
-        Latency { buckets, sum_ms }
+        // In the order in which they were packed.
+        Latency {
+            buckets: self.numbers(),
+            sum_us: self.number(),
+        }
     }
 }
 
@@ -267,8 +268,8 @@ mod tests {
         }
         if seed % 5 == 1 {
             let latency = counters.broadcast_latency.get_or_insert_default();
-            latency[4][0].observe(0.1 + seed as f64);
-            latency[0][4].observe(f64::MIN_POSITIVE);
+            latency[4][0].observe(seed);
+            latency[0][4].observe(u64::MAX);
         }
         counters
     }

@@ -606,6 +606,8 @@ fn the_numbers_of_all_shards_are_added_up() {
         "sockudo_http_calls_received_total{app_id=\"system\",port=\"9601\"} 4",
         "sockudo_broadcast_latency_ms_bucket{app_id=\"app-1\",channel_type=\"presence\",\
          port=\"9601\",recipient_count_bucket=\"md\",le=\"2.5\"} 2",
+        "sockudo_broadcast_latency_ms_sum{app_id=\"app-1\",channel_type=\"presence\",\
+         port=\"9601\",recipient_count_bucket=\"md\"} 4.5",
         "sockudo_http_errors_total{app_id=\"app-1\",node=\"n1\",status=\"401\"} 2",
         "sockudo_http_errors_total{app_id=\"unknown\",node=\"n1\",status=\"404\"} 6",
         "sockudo_handshake_failures_total{node=\"n1\",reason=\"tls\"} 104",
@@ -1009,6 +1011,6 @@ fn busy_shard() -> ShardSnapshot {
     faults.limit_denied[0] = 1;
     faults.webhooks_dropped = 1;
     app.http_error(401);
-    app.broadcast_latency.get_or_insert_with(Box::default)[2][2].observe(2.0);
+    app.broadcast_latency.get_or_insert_with(Box::default)[2][2].observe(2_250);
     shard
 }

@@ -9,7 +9,7 @@ use super::{
     catalogue as name,
     catalogue::{Family, UNKNOWN_APP},
     counters::{
-        AppCounters, CHANNEL_TYPES, ConnectionError, LATENCY_BUCKETS_MS, Latency, RECIPIENT_BUCKETS,
+        AppCounters, CHANNEL_TYPES, ConnectionError, LATENCY_BUCKETS_US, Latency, RECIPIENT_BUCKETS,
     },
     families::Families,
     sample::{AppRow, Sample},
@@ -128,6 +128,7 @@ fn add_errors(families: &mut Families<'_>, port: &str, id: &str, errors: &[u64; 
 
 fn add_broadcast_latency(families: &mut Families<'_>, port: &str, row: &AppRow<'_>) {
     let none = Latency::default();
+    let bounds_ms = LATENCY_BUCKETS_US.map(|us| us as f64 / 1_000.0);
     for (type_index, channel_type) in CHANNEL_TYPES.into_iter().enumerate() {
         for (size_index, size) in RECIPIENT_BUCKETS.into_iter().enumerate() {
             let measured = row.counters.broadcast_latency.as_ref();
@@ -137,9 +138,9 @@ fn add_broadcast_latency(families: &mut Families<'_>, port: &str, row: &AppRow<'
                 families.add_histogram(
                     &name::BROADCAST_LATENCY,
                     &[row.id, channel_type, port, size],
-                    &LATENCY_BUCKETS_MS,
+                    &bounds_ms,
                     &latency.buckets,
-                    latency.sum_ms,
+                    latency.sum_us as f64 / 1_000.0,
                 );
             }
         }

@@ -288,7 +288,7 @@ impl ShardServer {
             is_batch,
         } = publication;
         let app = exchange.app;
-        let asked_at = turn.now();
+        let began_us = exchange.began_us;
         let wants_counts = reports.iter().any(|info| !info.is_empty());
         let mut by_home: Vec<Vec<PublicEvent>> = Vec::new();
         by_home.resize_with(usize::from(self.shards), Vec::new);
@@ -303,7 +303,7 @@ impl ShardServer {
                 app,
                 events: mine,
                 wants_counts,
-                asked_at,
+                began_us,
             };
             (counts, behind) = self.home_publish(turn, question);
         }
@@ -329,7 +329,7 @@ impl ShardServer {
                     app,
                     events,
                     wants_counts,
-                    asked_at,
+                    began_us,
                 };
                 self.question(turn, home, waiter, Question::Publish(Box::new(question)));
             }

@@ -7,16 +7,18 @@
 use std::sync::Arc;
 
 use shards::{
-    application::{FrameId, Millis, Queued, Slot},
+    application::{FrameId, Queued, Slot},
     work::Work,
 };
 
 use super::{ServerTurn, ShardServer, message::Delivery};
 use crate::{
-    channel::local::{JobFrame, LocalRef, Slice},
+    channel::{
+        local::{LocalRef, Slice},
+        timed::Timed,
+    },
     config::sections::SlowConsumer,
     connection::row::Connection,
-    metrics::counters::Latency,
     protocol::socket_id::SocketId,
 };
 
@@ -30,10 +32,10 @@ impl ShardServer {
             local,
             frame,
             except,
-            asked_at,
+            began_us,
         } = delivery;
         let except = except.and_then(|id| self.slot_of(id));
-        self.fan_out(turn, local, frame, except, asked_at);
+        self.fan_out(turn, local, frame, except, began_us);
     }
 
     /// Queues a frame for all subscribers of a channel here, at once or as a job.
@@ -45,7 +47,7 @@ impl ShardServer {
         local: LocalRef,
         frame: Arc<[u8]>,
         except: Option<Slot>,
-        asked_at: Option<Millis>,
+        began_us: Option<u64>,
     ) {
         let Some(channel) = self.locals.get_mut(local) else {
             return;
@@ -58,10 +60,7 @@ impl ShardServer {
                 self.jobs.push_back(local);
             }
             turn.spend(Work::ROW.times(2 * channel.segments()));
-            channel.add_to_job(&JobFrame {
-                bytes: frame,
-                except,
-            });
+            channel.add_to_job(&frame, except, began_us);
             return self.note_backlog(turn, local);
         }
         channel.sent_in_turn = self.turn_number;
@@ -84,9 +83,8 @@ impl ShardServer {
         let counters = self.counters.app(app);
         counters.messages_sent += sent;
         counters.transmitted_bytes += sent * bytes as u64;
-        if let Some(asked_at) = asked_at.filter(|_| sent > 0) {
-            let ms = turn.now().since(asked_at);
-            observe(counters, kind.metric_column(), sent, ms);
+        if let Some(began_us) = began_us {
+            self.latencies.note(app, kind, Timed { began_us, sent });
         }
         self.relieve_slow(turn);
     }
@@ -140,19 +138,16 @@ impl ShardServer {
 
     fn send_slice(&mut self, turn: &mut impl ServerTurn, local: LocalRef, slice: &Slice) {
         let channel = self.locals.get(local).expect("the job's channel");
-        let frames: smallvec::SmallVec<[(FrameId, Option<Slot>, usize); 4]> = slice
+        let mut frames: smallvec::SmallVec<[Sending; 4]> = slice
             .frames
             .iter()
-            .map(|it| {
-                (
-                    turn.add_frame(Arc::clone(&it.bytes)),
-                    it.except,
-                    it.bytes.len(),
-                )
+            .map(|it| Sending {
+                id: turn.add_frame(Arc::clone(&it.bytes)),
+                except: it.except,
+                bytes: it.bytes.len(),
+                sent: 0,
             })
             .collect();
-        let app = channel.app;
-        let (mut sent, mut sent_bytes) = (0_u64, 0_u64);
         let policy = self.settings.slow_consumer;
         let range = slice.start as usize..slice.end as usize;
         for subscriber in &channel.subscribers()[range] {
@@ -160,32 +155,40 @@ impl ShardServer {
                 continue;
             }
             let mut refused = false;
-            for (id, except, bytes) in &frames {
-                if Some(subscriber.slot) == *except {
+            for it in &mut frames {
+                if Some(subscriber.slot) == it.except {
                     continue;
                 }
                 // What follows a refused frame may not overtake it, though it be small enough.
                 let queued = if refused && policy != SlowConsumer::Disconnect {
                     Queued::Full
                 } else {
-                    turn.send_frame(subscriber.slot, *id)
+                    turn.send_frame(subscriber.slot, it.id)
                 };
                 match queued {
-                    Queued::Accepted => {
-                        sent += 1;
-                        sent_bytes += *bytes as u64;
-                    }
+                    Queued::Accepted => it.sent += 1,
                     Queued::Gone => {}
                     Queued::Full => {
                         refused = true;
-                        self.slow.note(turn, policy, subscriber.slot, (*id, *bytes));
+                        self.slow.note(turn, policy, subscriber.slot, (it.id, it.bytes));
                     }
                 }
             }
         }
+        self.count_slice(local, slice, &frames);
+    }
+
+    fn count_slice(&mut self, local: LocalRef, slice: &Slice, frames: &[Sending]) {
+        let channel = self.locals.get_mut(local).expect("the job's channel");
+        let (app, kind) = (channel.app, channel.kind);
         let counters = self.counters.app(app);
-        counters.messages_sent += sent;
-        counters.transmitted_bytes += sent_bytes;
+        for (frame, it) in slice.frames.iter().zip(frames) {
+            counters.messages_sent += it.sent;
+            counters.transmitted_bytes += it.sent * it.bytes as u64;
+            if let Some(timed) = channel.sent(frame, it.sent) {
+                self.latencies.note(app, kind, timed);
+            }
+        }
     }
 
     /// The slot of a socket, if it is on this shard and open.
@@ -205,6 +208,15 @@ impl ShardServer {
     }
 }
 
+/// A frame of a slice.
+struct Sending {
+    id: FrameId,
+    except: Option<Slot>,
+    bytes: usize,
+    /// Subscribers of the slice that it was queued for.
+    sent: u64,
+}
+
 /// What it costs to give a subscriber so many frames: one send, unless it is sent to anyway.
 fn cost_of_sends(begins_send: bool, frames: usize, bytes: usize) -> Work {
     let joined = Work::JOINED_FRAME.times(frames).and(Work::bytes(bytes));
@@ -213,25 +225,4 @@ fn cost_of_sends(begins_send: bool, frames: usize, bytes: usize) -> Work {
     } else {
         joined
     }
-}
-
-fn observe(
-    counters: &mut crate::metrics::counters::AppCounters,
-    column: usize,
-    recipients: u64,
-    ms: u64,
-) {
-    let bucket = match recipients {
-        0..=10 => 0,
-        11..=100 => 1,
-        101..=1_000 => 2,
-        1_001..=10_000 => 3,
-        _ => 4,
-    };
-    let table: &mut [[Latency; 5]; 5] = counters.broadcast_latency.get_or_insert_default();
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "milliseconds are far below 2^52"
-    )]
-    table[column][bucket].observe(ms as f64);
 }

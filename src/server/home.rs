@@ -318,7 +318,7 @@ impl ShardServer {
             app,
             events,
             wants_counts,
-            asked_at,
+            began_us,
         } = question;
         let now = turn.now();
         let rules = self.apps.rules(app);
@@ -352,7 +352,7 @@ impl ShardServer {
             let mut counts = Counts::default();
             if let Some(at) = at {
                 counts = self.counts_of(at);
-                self.deliver_all(turn, at, &it.event.frame, it.except, Some(asked_at));
+                self.deliver_all(turn, at, &it.event.frame, it.except, Some(began_us));
                 behind = behind.or_else(|| self.pressure.is_behind(at).then_some(at));
             }
             if wants_counts {
@@ -384,7 +384,7 @@ impl ShardServer {
         at: HomeRef,
         frame: &Arc<[u8]>,
         except: Option<SocketId>,
-        asked_at: Option<Millis>,
+        began_us: Option<u64>,
     ) {
         let mut next = 0;
         // By index: a fan-out on this shard may not hold on to the entry.
@@ -398,7 +398,7 @@ impl ShardServer {
                 local,
                 frame: Arc::clone(frame),
                 except,
-                asked_at,
+                began_us,
             };
             self.send_home(turn, interest.shard, Message::Deliver(delivery));
         }

@@ -7,7 +7,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use shards::application::{Millis, Slot, Waiter};
+use shards::application::{Slot, Waiter};
 
 use crate::{
     bridge::message::ClientEventOfWebhook,
@@ -173,7 +173,8 @@ pub struct PublishQuestion {
     pub events: Vec<PublicEvent>,
     /// Counts are wanted for each event.
     pub wants_counts: bool,
-    pub asked_at: Millis,
+    /// When the request was whole, microseconds of the node's clock.
+    pub began_us: u64,
 }
 
 /// The answer to a `Question`, with what must be undone if the asker is gone.
@@ -259,8 +260,9 @@ pub struct Delivery {
     pub local: LocalRef,
     pub frame: Arc<[u8]>,
     pub except: Option<SocketId>,
-    /// When the API took the event; `None` for what is not timed.
-    pub asked_at: Option<Millis>,
+    /// When the API's request was whole, microseconds of the node's clock; `None` for what is not
+    /// timed.
+    pub began_us: Option<u64>,
 }
 
 const _: () = assert!(size_of::<Message>() <= 72);

@@ -32,6 +32,7 @@ mod home;
 mod hooks;
 mod kept;
 mod largest;
+mod latency;
 mod leases;
 mod listing;
 mod lookups;
@@ -73,6 +74,7 @@ use self::{
     hooks::Owned,
     kept::KeptAsks,
     largest::Largest,
+    latency::Latencies,
     leases::Leases,
     lookups::Lookups,
     message::{Leaving, Message},
@@ -176,6 +178,7 @@ pub struct ShardServer {
     /// Tells a channel's fan-outs of this turn from earlier ones.
     turn_number: u32,
     slow: SlowConsumers,
+    latencies: Latencies,
     departing: Departing,
     effects: Vec<HomeEffect>,
     scratch: Vec<u8>,
@@ -227,6 +230,7 @@ impl ShardServer {
             report: None,
             turn_number: 1,
             slow: SlowConsumers::default(),
+            latencies: Latencies::default(),
             departing: Departing::default(),
             effects: Vec::new(),
             scratch: Vec::new(),
@@ -420,6 +424,7 @@ impl Application for ShardServer {
             }
         }
         self.post_leaving(turn);
+        self.count_latencies(turn);
         turn.keep_ticking(self.wants_ticks());
         self.turn_number = self.turn_number.wrapping_add(1);
         self.handover.turns(turn.now(), is_frozen);

@@ -30,6 +30,8 @@ pub(crate) struct Node {
     /// The most connections that fan-outs of one turn sent to, and the most work of one.
     pub(crate) sends_highest: usize,
     pub(crate) work_highest: u64,
+    /// What all turns have done, nanoseconds.
+    worked_ns: u64,
     /// Frames queued for fan-outs, and messages between shards, so far.
     pub(crate) frames: u64,
     pub(crate) posted: u64,
@@ -101,6 +103,7 @@ impl Node {
             trace: Trace(0xCBF2_9CE4_8422_2325),
             sends_highest: 0,
             work_highest: 0,
+            worked_ns: 0,
             frames: 0,
             posted: 0,
         }
@@ -195,6 +198,7 @@ impl Node {
     pub(crate) fn take_turn(&mut self, shard: usize, dice: &mut Dice, all: bool) -> bool {
         let it = &mut self.shards[shard];
         it.turn.now = self.now;
+        it.turn.worked_ns = self.worked_ns;
         it.turn.budget.refill();
         it.turn.budget.begin_stage(50);
         self.tell_room(shard);
@@ -234,6 +238,7 @@ impl Node {
             "a turn did work for {spent} ns, its bound is {bound}"
         );
         self.work_highest = self.work_highest.max(spent);
+        self.worked_ns += spent;
     }
 
     fn tell_room(&mut self, shard: usize) {

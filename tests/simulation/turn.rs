@@ -52,6 +52,8 @@ pub(crate) struct SimulatedTurn {
     pub(crate) budget: Budget,
     pub(crate) drained: VecDeque<Slot>,
     pub(crate) now: Millis,
+    /// Work of the node before this turn, nanoseconds: while it works the measuring clock goes on.
+    pub(crate) worked_ns: u64,
     rows: Vec<Row>,
     free: Vec<u32>,
     frames: Vec<Arc<[u8]>>,
@@ -130,6 +132,7 @@ impl SimulatedTurn {
             shard,
             shards,
             now: Millis(0),
+            worked_ns: 0,
             rows: Vec::new(),
             free: Vec::new(),
             frames: Vec::new(),
@@ -450,7 +453,7 @@ impl Turn for SimulatedTurn {
     }
 
     fn clock_us(&self) -> u64 {
-        self.now.0 * 1_000
+        self.now.0 * 1_000 + (self.worked_ns + self.budget.spent()) / 1_000
     }
 
     fn spend(&mut self, work: Work) {

@@ -1,9 +1,15 @@
-//! What one message costs a node of 1, 2, 4 and 8 shards: frames queued and messages between shards.
+//! What one message costs a node of 1, 2, 4 and 8 shards: frames queued and messages between shards; and what is
+//! said of the time that it took.
 //!
 //! `WORK_LOOPS` repeats each step that often, for a profiler that counts instructions.
 
 use serde_json::json;
-use sockudo::config::Config;
+use shards::work::Work as Price;
+use sockudo::{
+    bridge::message::{FromBridge, ToBridge},
+    config::Config,
+    metrics::counters::AppCounters,
+};
 
 use crate::{
     dice::Dice,
@@ -38,13 +44,17 @@ struct Cost {
 
 impl Work {
     fn start(shards: u16) -> Self {
+        Self::with_members(shards, MEMBERS)
+    }
+
+    fn with_members(shards: u16, members: usize) -> Self {
         let mut work = Self {
             node: Node::start(&node_seed(&config(), 1), shards, Limits::USUAL),
             dice: Dice::new(1),
             shards: usize::from(shards),
             publisher: 0,
         };
-        for number in 0..MEMBERS * work.shards {
+        for number in 0..members * work.shards {
             work.subscribe(number % work.shards);
         }
         work.publisher = work.node.connect(0, usize::MAX);
@@ -109,18 +119,37 @@ impl Work {
     }
 
     fn publish(&mut self, channel: &str) -> Cost {
-        let body = json!({"name": "news", "channels": [channel], "data": "x".repeat(200)});
-        let body = body.to_string();
-        let path = "/apps/work-id/events";
-        let query = sign::api_query(KEY, "POST", path, &[], body.as_bytes(), UNIX_MS / 1_000);
-        let length = body.len();
-        let request = format!(
-            "POST {path}?{query} HTTP/1.1\r\nHost: node\r\nContent-Type: application/json\r\n\
-             Content-Length: {length}\r\n\r\n{body}"
-        );
+        let request = event_request(channel);
         let cost = self.cost(|work| work.say(work.publisher, request.as_bytes()));
         assert!(!self.node.links[self.publisher].server_ended);
         cost
+    }
+
+    /// All that the shards have counted of the app so far.
+    fn counted(&mut self) -> AppCounters {
+        self.node.tell_all(|| FromBridge::Scrape { token: 1 });
+        self.rest();
+        let mut sum = AppCounters::default();
+        for (_, _, told) in self.node.told.drain(..) {
+            if let ToBridge::Snapshot { snapshot, .. } = told {
+                let apps = snapshot.counters.reported_apps();
+                apps.for_each(|(_, app)| sum.absorb(&app));
+            }
+        }
+        sum
+    }
+
+    /// Broadcasts by size of the audience: how many, and how long altogether, in microseconds.
+    fn latencies(&mut self) -> [(u64, u64); 5] {
+        let mut sums = [(0, 0); 5];
+        let counted = self.counted().broadcast_latency;
+        for kind in counted.iter().flat_map(|kinds| kinds.iter()) {
+            for (sum, latency) in sums.iter_mut().zip(kind) {
+                sum.0 += latency.buckets.iter().sum::<u64>();
+                sum.1 += latency.sum_us;
+            }
+        }
+        sums
     }
 
     fn client_event(&mut self) -> Cost {
@@ -128,6 +157,19 @@ impl Work {
         let text = json!({"event": "client-says", "channel": CHANNEL, "data": data}).to_string();
         self.cost(|work| work.frame(0, &text))
     }
+}
+
+/// The API's request for one event.
+fn event_request(channel: &str) -> String {
+        let body = json!({"name": "news", "channels": [channel], "data": "x".repeat(200)});
+        let body = body.to_string();
+        let path = "/apps/work-id/events";
+        let query = sign::api_query(KEY, "POST", path, &[], body.as_bytes(), UNIX_MS / 1_000);
+        let length = body.len();
+        format!(
+            "POST {path}?{query} HTTP/1.1\r\nHost: node\r\nContent-Type: application/json\r\n\
+             Content-Length: {length}\r\n\r\n{body}"
+        )
 }
 
 fn config() -> Config {
@@ -165,4 +207,44 @@ fn work_of_a_message_is_its_frames_and_at_most_one_more_hop_than_there_are_shard
         assert_eq!(cost.frames, 0);
         assert!(cost.posted <= 2, "{shards} shards: {cost:?}");
     }
+}
+
+/// Each shard that sends an event tells one time, which holds the work of its sends at least; nobody's
+/// and clients' events have none.
+#[test]
+fn work_of_an_event_of_the_api_is_timed_once_by_each_shard_that_sends_it() {
+    for shards in [1_u16, 2, 4] {
+        let mut work = Work::start(shards);
+        assert_eq!(work.latencies(), [(0, 0); 5]);
+        work.publish(CHANNEL);
+        let all = work.latencies();
+        let (count, sum_us) = all[0];
+        assert_eq!(count, u64::from(shards), "{shards} shards: {all:?}");
+        assert_eq!(all[1..], [(0, 0); 4], "{shards} shards: no audience is larger");
+        let least_us = MEMBERS as u64 * u64::from(Price::SEND.0) * count / 1_000;
+        assert!(sum_us >= least_us, "{shards} shards: {all:?}");
+        assert!(sum_us <= 100 * least_us, "{shards} shards: {all:?}");
+        work.client_event();
+        work.publish(EMPTY);
+        assert_eq!(work.latencies(), all, "{shards} shards: clients' and nobody's events");
+    }
+}
+
+/// The last send ends it, in whichever turn that is: two events that follow each other have one time each.
+#[test]
+fn work_of_several_turns_is_timed_from_the_events_arrival_to_its_last_send() {
+    const AUDIENCE: usize = 1_200;
+    let mut work = Work::with_members(1, AUDIENCE);
+    let request = event_request(CHANNEL).repeat(2);
+    work.say(work.publisher, request.as_bytes());
+    work.rest();
+    let all = work.latencies();
+    let (count, sum_us) = all[3];
+    assert_eq!(count, 2, "{all:?}");
+    let least_us = AUDIENCE as u64 * u64::from(Price::SEND.0) / 1_000;
+    let turn_us = u64::from(Limits::USUAL.turn_work.0) / 1_000;
+    assert!(least_us > 2 * turn_us, "it takes several turns");
+    assert!(sum_us >= 2 * least_us, "{all:?}");
+    assert!(sum_us <= 4 * least_us, "{all:?}");
+    assert_eq!(all.iter().map(|it| it.0).sum::<u64>(), 2, "{all:?}");
 }
