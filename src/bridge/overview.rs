@@ -22,7 +22,10 @@ use super::{
     nodes::Nodes,
     run::Bridge,
 };
-use crate::cluster::{figures::Peer, identity::Incarnation, topic::Road};
+use crate::{
+    cluster::{figures::Peer, identity::Incarnation, topic::Road},
+    metrics::sample::backend_of,
+};
 
 /// Where `drain.rate_per_s` sets no pace.
 const REBALANCE_WITHIN_S: u32 = 60;
@@ -77,7 +80,7 @@ impl<L: ShardLink> Bridge<L> {
         let webhooks = self.webhooks.state();
         let queue = webhooks
             .store
-            .map(|it| ("queue", webhooks.driver, it.is_up));
+            .map(|it| ("queue", backend_of(webhooks.driver), it.is_up));
         let all = apps.into_iter().chain(queue).chain(others);
         let report = |(role, backend, is_up): (&str, &str, bool)| BackendTop {
             role: role.to_owned(),

@@ -1,7 +1,7 @@
 //! The bus between nodes, and who is on it: the numbers of one moment, and their rows.
 //!
 //! Owns: `ClusterSample`, the names of its columns.
-//! May depend on: `metrics::{bridge, catalogue, families}`.
+//! May depend on: `metrics::{bridge, catalogue, families, sample}`.
 //! Invariants: nothing of it is shown on a node without a bus; a peer has rows while it is there.
 
 use super::{
@@ -9,13 +9,14 @@ use super::{
     catalogue as name,
     catalogue::{BUCKETS_S, Family},
     families::Families,
+    sample::backend_of,
 };
 
 /// All numbers of the bus and the other nodes. Counters are since the start.
 #[derive(Clone, Debug, Default)]
 pub struct ClusterSample {
-    /// The driver's name.
-    pub backend: &'static str,
+    /// As in `adapter.driver`.
+    pub driver: &'static str,
     /// All connections stand.
     pub is_up: bool,
     pub reconnects: u64,
@@ -98,8 +99,7 @@ const LOSSES: [&str; 9] = [
 
 /// Adds the rows of the bus.
 pub(super) fn add(families: &mut Families<'_>, node: &str, sample: &ClusterSample) {
-    let backend = sample.backend;
-    let labels = [backend, node, "adapter"];
+    let labels = [backend_of(sample.driver), node, "adapter"];
     let is_up = f64::from(u8::from(sample.is_up));
     families.add(&name::BACKEND_UP, &labels, is_up);
     let reconnects = sample.reconnects as f64;
@@ -161,7 +161,7 @@ pub(super) fn add(families: &mut Families<'_>, node: &str, sample: &ClusterSampl
         families.add(family, &[node], count as f64);
     }
     let all = dropped.iter().sum::<u64>() as f64;
-    families.add(&name::TRANSPORT_DROPPED, &[node, backend], all);
+    families.add(&name::TRANSPORT_DROPPED, &[node, sample.driver], all);
     let (family, taken) = (&name::CLUSTER_SUBSCRIBE_SECONDS, &sample.subscribe);
     families.add_histogram(family, &[node], &BUCKETS_S, &taken.buckets, taken.sum_s);
 }

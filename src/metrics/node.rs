@@ -11,7 +11,7 @@ use super::{
     cluster,
     counters::{AppCounters, HttpErrors, ShardSnapshot},
     families::Families,
-    sample::{AppRow, CACHE_RESULTS, Sample, ShardSample, WebhookStoreSample},
+    sample::{AppRow, CACHE_RESULTS, Sample, ShardSample, WebhookStoreSample, backend_of},
 };
 
 /// Adds the rows of the node, its shards and its apps.
@@ -135,7 +135,7 @@ fn add_webhook_queue(families: &mut Families<'_>, sample: &Sample<'_>) {
             let labels = [UNKNOWN_APP, node, reason];
             families.add(&name::WEBHOOK_DEAD_LETTERS, &labels, count as f64);
         }
-        let labels = [state.driver, node, "queue"];
+        let labels = [backend_of(state.driver), node, "queue"];
         families.add(&name::BACKEND_UP, &labels, f64::from(u8::from(store.is_up)));
     }
     let attempts = &sample.webhooks.attempts;

@@ -107,6 +107,14 @@ pub struct StoreSample {
     pub lookups: [u64; 3],
 }
 
+/// What a driver's backend is called, in labels and logs: as a name, whichever part of the node uses it.
+pub fn backend_of(driver: &'static str) -> &'static str {
+    match driver {
+        "redis-cluster" => "redis_cluster",
+        name => name,
+    }
+}
+
 /// A backend and whether it answers.
 #[derive(Clone, Copy, Debug)]
 pub struct BackendSample {

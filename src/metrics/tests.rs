@@ -652,7 +652,7 @@ fn a_node_with_a_bus_shows_it_and_its_peers() {
         failures: 1,
     };
     sample.cluster = Some(ClusterSample {
-        backend: "redis",
+        driver: "redis",
         is_up: true,
         roads: [road, RoadSample::default()],
         nodes: [2, 1],
@@ -688,6 +688,30 @@ fn a_node_with_a_bus_shows_it_and_its_peers() {
         "sockudo_horizontal_transport_messages_dropped_total{node=\"n1\",transport=\"redis\"} 7",
         "sockudo_upgrade_dropped_batches_total{node=\"n1\"} 3",
         "sockudo_cluster_topics{node=\"n1\",state=\"live\"} 8",
+    ] {
+        assert!(body.lines().any(|l| l == line), "no line {line}\n{body}");
+    }
+}
+
+#[test]
+fn a_redis_cluster_has_one_name_whichever_role_it_has() {
+    let webhooks = WebhookCounters::default();
+    let mut sample = sample(&[], &[], 10, &webhooks);
+    sample.cluster = Some(ClusterSample {
+        driver: "redis-cluster",
+        is_up: true,
+        ..ClusterSample::default()
+    });
+    sample.webhook_state.driver = "redis-cluster";
+    sample.webhook_state.store = Some(WebhookStoreSample::default());
+    let exposition = Exposition::new("sockudo_").expect("collector");
+    let families = exposition.families(&sample, &mut AppLabels::default());
+    let body = text(&families).expect("valid families");
+    for line in [
+        "sockudo_backend_up{backend=\"redis_cluster\",node=\"n1\",role=\"adapter\"} 1",
+        "sockudo_backend_reconnects_total{backend=\"redis_cluster\",node=\"n1\",role=\"adapter\"} 0",
+        "sockudo_backend_up{backend=\"redis_cluster\",node=\"n1\",role=\"queue\"} 0",
+        "sockudo_webhook_queue_depth{driver=\"redis-cluster\",node=\"n1\"} 0",
     ] {
         assert!(body.lines().any(|l| l == line), "no line {line}\n{body}");
     }

@@ -91,7 +91,7 @@ impl Exchange {
         let (live, suspect) = self.count_nodes(now);
         let now = millis(now);
         ClusterSample {
-            backend: status.driver,
+            driver: status.driver,
             is_up: status.is_up(),
             reconnects: sum(|it| it.reconnects),
             roads: self.road_samples(now, unix_s),
