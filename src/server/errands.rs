@@ -283,7 +283,7 @@ impl ShardServer {
             Queued::Accepted => {
                 let counters = self.counters.app(app);
                 counters.messages_sent += 1;
-                counters.transmitted_bytes += frame_bytes as u64;
+                counters.transmitted_bytes += encode::payload_bytes(frame_bytes) as u64;
             }
             Queued::Gone => {}
             Queued::Full => {

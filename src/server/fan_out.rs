@@ -1,7 +1,7 @@
 //! Data path. A frame on its way to this shard's subscribers of a channel.
 //!
 //! Owns: `fan_out`, the slices of large fan-outs.
-//! May depend on: `channel::local`, `server::slow`, the turn.
+//! May depend on: `channel::{local, timed}`, `server::{latency, slow}`, `ws::encode`, the turn.
 //! Invariants: no table changes while subscribers are walked (who is too slow is closed later); per channel and connection the order of frames is the order of calls.
 
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use crate::{
     config::sections::SlowConsumer,
     connection::row::Connection,
     protocol::socket_id::SocketId,
+    ws::encode::payload_bytes,
 };
 
 /// Positions of one slice of a job, so that several jobs share a turn.
@@ -82,7 +83,7 @@ impl ShardServer {
         }
         let counters = self.counters.app(app);
         counters.messages_sent += sent;
-        counters.transmitted_bytes += sent * bytes as u64;
+        counters.transmitted_bytes += sent * payload_bytes(bytes) as u64;
         if let Some(began_us) = began_us {
             self.latencies.note(app, kind, Timed { began_us, sent });
         }
@@ -184,7 +185,7 @@ impl ShardServer {
         let counters = self.counters.app(app);
         for (frame, it) in slice.frames.iter().zip(frames) {
             counters.messages_sent += it.sent;
-            counters.transmitted_bytes += it.sent * it.bytes as u64;
+            counters.transmitted_bytes += it.sent * payload_bytes(it.bytes) as u64;
             if let Some(timed) = channel.sent(frame, it.sent) {
                 self.latencies.note(app, kind, timed);
             }

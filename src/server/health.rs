@@ -20,7 +20,7 @@ use crate::{
         api::ApiError,
         health::{Health, HealthReport},
         request::Head,
-        response::Status,
+        response::{Content, Status},
         route::Route,
     },
     metrics::{counters::ShardSnapshot, packed::PackedApps},
@@ -76,6 +76,7 @@ impl ShardServer {
         head: &Head<'_>,
         app: Option<&str>,
     ) {
+        let mut counted = None;
         let judgement = match app.map(|id| self.look_up_id(turn.now(), id)) {
             None => {
                 self.counters.system_http_calls += 1;
@@ -83,25 +84,32 @@ impl ShardServer {
                 self.node_health().judge(has_apps)
             }
             Some(Lookup::Unavailable) => {
-                let word = Health::Error;
-                return self.respond_health(turn, slot, head, word, &["app_store"]);
+                self.respond_health(turn, slot, head, Health::Error, &["app_store"]);
+                return;
             }
             Some(Lookup::Absent) => {
-                let word = Health::NotFound;
-                return self.respond_health(turn, slot, head, word, &["no_such_app"]);
+                self.respond_health(turn, slot, head, Health::NotFound, &["no_such_app"]);
+                return;
             }
             Some(Lookup::Known(app)) => {
                 let index = app.entry.index;
                 let enabled = app.entry.rules.is_enabled;
                 self.counters.app(index).http_calls += 1;
-                if !enabled {
-                    let word = Health::Error;
-                    return self.respond_health(turn, slot, head, word, &["app_disabled"]);
+                counted = Some(index);
+                if enabled {
+                    self.node_health().judge(true)
+                } else {
+                    Judgement {
+                        grade: Grade::Unready,
+                        reasons: vec!["app_disabled"],
+                    }
                 }
-                self.node_health().judge(true)
             }
         };
-        self.respond_judgement(turn, slot, head, &judgement);
+        let bytes = self.respond_judgement(turn, slot, head, &judgement);
+        if let Some(app) = counted {
+            self.counters.app(app).http_transmitted_bytes += bytes as u64;
+        }
     }
 
     /// `/ready` and `/accept-traffic`: `/up` without the rule that there is an app.
@@ -119,19 +127,20 @@ impl ShardServer {
         }
     }
 
+    /// Returns the bytes of the answer's body.
     fn respond_judgement(
         &mut self,
         turn: &mut impl ServerTurn,
         slot: Slot,
         head: &Head<'_>,
         judgement: &Judgement,
-    ) {
+    ) -> usize {
         let word = match judgement.grade {
             Grade::Well => Health::Ok,
             Grade::Degraded => Health::Degraded,
             Grade::Unready => Health::Error,
         };
-        self.respond_health(turn, slot, head, word, &judgement.reasons);
+        self.respond_health(turn, slot, head, word, &judgement.reasons)
     }
 
     fn respond_health(
@@ -141,7 +150,7 @@ impl ShardServer {
         head: &Head<'_>,
         health: Health,
         reasons: &[&str],
-    ) {
+    ) -> usize {
         let settings = Rc::clone(&self.settings);
         let mut body = Vec::new();
         let report = HealthReport {
@@ -157,7 +166,13 @@ impl ShardServer {
             headers: &[health.header()],
             body: &body,
         };
-        self.respond(turn, slot, reply, &Asked::of(head));
+        let asked = Asked::of(head);
+        self.respond(turn, slot, reply, &asked);
+        if asked.content == Content::Whole {
+            body.len()
+        } else {
+            0
+        }
     }
 
     /// `/usage`: the bridge reads the memory, a shard reads no files.

@@ -22,15 +22,15 @@ impl ShardServer {
         let start = encode::begin_text(&mut self.scratch);
         write(&mut self.scratch);
         encode::finish_text(&mut self.scratch, start);
-        let bytes = self.scratch.len() as u64;
+        let bytes = self.scratch.len();
         turn.send(slot, &self.scratch);
         self.count_reply(slot, bytes);
     }
 
-    /// Sends bytes that are a frame already.
+    /// Sends bytes that are a text frame already.
     pub(super) fn reply_frame(&mut self, turn: &mut impl ServerTurn, slot: Slot, frame: &[u8]) {
         turn.send(slot, frame);
-        self.count_reply(slot, frame.len() as u64);
+        self.count_reply(slot, frame.len());
     }
 
     /// Sends a close frame; `code` `None` echoes a close without one.
@@ -53,12 +53,13 @@ impl ShardServer {
         turn.send(slot, &self.scratch);
     }
 
-    fn count_reply(&mut self, slot: Slot, bytes: u64) {
+    /// Counts a text frame that was sent to one connection.
+    pub(super) fn count_reply(&mut self, slot: Slot, frame_bytes: usize) {
         let row = &self.connections[slot.index as usize];
         if row.is_open() {
             let counters = self.counters.app(row.app);
             counters.messages_sent += 1;
-            counters.transmitted_bytes += bytes;
+            counters.transmitted_bytes += encode::payload_bytes(frame_bytes) as u64;
         }
     }
 }

@@ -202,8 +202,10 @@ impl ShardServer {
         let start = encode::begin_text(&mut frames);
         outgoing::ping(&mut frames);
         encode::finish_text(&mut frames, start);
+        let text_bytes = frames.len();
         encode::ping_frame(&mut frames, b"");
-        self.reply_frame(turn, slot, &frames);
+        turn.send(slot, &frames);
+        self.count_reply(slot, text_bytes);
         self.scratch = frames;
     }
 

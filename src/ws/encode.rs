@@ -28,6 +28,17 @@ pub fn finish_text(out: &mut Vec<u8>, start: usize) {
     }
 }
 
+/// The payload of a whole frame of so many bytes: its header is the shortest that holds the length.
+#[must_use]
+pub const fn payload_bytes(frame_bytes: usize) -> usize {
+    let header_bytes = match frame_bytes {
+        0..=127 => 2,
+        128..=65_539 => 4,
+        _ => HEADER_BYTES_MAX,
+    };
+    frame_bytes.saturating_sub(header_bytes)
+}
+
 /// Appends a whole text frame.
 pub fn text_frame(out: &mut Vec<u8>, parts: &[&[u8]]) {
     let (header, header_bytes) = text_header(parts.iter().map(|part| part.len()).sum());
@@ -160,6 +171,7 @@ mod tests {
                 &[&payload[..bytes / 3], &payload[bytes / 3..]],
             );
             assert!(at_once == expected, "{bytes} bytes at once");
+            assert_eq!(payload_bytes(at_once.len() - b"before".len()), bytes);
 
             let mut in_place = b"before".to_vec();
             let start = begin_text(&mut in_place);

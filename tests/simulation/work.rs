@@ -248,3 +248,71 @@ fn work_of_several_turns_is_timed_from_the_events_arrival_to_its_last_send() {
     assert!(sum_us <= 4 * least_us, "{all:?}");
     assert_eq!(all.iter().map(|it| it.0).sum::<u64>(), 2, "{all:?}");
 }
+
+/// What is counted as sent is what the clients' messages hold, and no byte of their frames.
+#[test]
+fn work_of_a_message_is_counted_by_its_payload_alone() {
+    let mut work = Work::start(2);
+    for link in &mut work.node.links {
+        link.to_client.clear();
+    }
+    let before = work.counted();
+    let request = event_request(CHANNEL);
+    work.say(work.publisher, request.as_bytes());
+    work.frame(0, r#"{"event":"pusher:ping"}"#);
+    work.rest();
+    // All clients are asked whether they live: a message and a ping of WebSocket, which is none.
+    work.node.now = work.node.now.plus(130_000);
+    work.rest();
+    let (mut messages, mut bytes) = (0, 0);
+    for link in &mut work.node.links[..work.publisher] {
+        let said: Vec<u8> = link.to_client.drain(..).collect();
+        let texts = text_payloads(&said);
+        messages += texts.len() as u64;
+        bytes += texts.iter().sum::<usize>() as u64;
+    }
+    let after = work.counted();
+    assert_eq!(messages, 8 + 1 + 8, "events, a pong, pings");
+    assert_eq!(after.messages_sent - before.messages_sent, messages);
+    assert_eq!(after.transmitted_bytes - before.transmitted_bytes, bytes);
+}
+
+/// The lengths of the text messages in what a client got.
+fn text_payloads(mut bytes: &[u8]) -> Vec<usize> {
+    let mut lengths = Vec::new();
+    while let [first, second, rest @ ..] = bytes {
+        let (length, rest) = match second {
+            126 => (usize::from(u16::from_be_bytes([rest[0], rest[1]])), &rest[2..]),
+            short => (usize::from(*short), rest),
+        };
+        if *first == 0x81 {
+            lengths.push(length);
+        }
+        bytes = &rest[length..];
+    }
+    lengths
+}
+
+#[test]
+fn work_of_a_health_check_is_counted_for_the_known_app_that_it_names() {
+    let mut work = Work::start(1);
+    for (request, calls) in [
+        ("GET /up/work-id", 1),
+        ("HEAD /up/work-id", 1),
+        ("GET /up/nobody", 0),
+        ("GET /up", 0),
+    ] {
+        let before = work.counted();
+        let link = work.node.connect(0, usize::MAX);
+        work.say(link, format!("{request} HTTP/1.1\r\nHost: node\r\n\r\n").as_bytes());
+        work.rest();
+        let answer: Vec<u8> = work.node.links[link].to_client.drain(..).collect();
+        let answer = String::from_utf8(answer).expect("text");
+        let (_, body) = answer.split_once("\r\n\r\n").expect("a head");
+        assert_eq!(body.is_empty(), request.starts_with("HEAD"), "{answer}");
+        let after = work.counted();
+        assert_eq!(after.http_calls - before.http_calls, calls, "{request}");
+        let bytes = after.http_transmitted_bytes - before.http_transmitted_bytes;
+        assert_eq!(bytes, calls * body.len() as u64, "{request}");
+    }
+}
