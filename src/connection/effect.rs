@@ -47,13 +47,19 @@ pub struct Tally {
     /// Messages that were understood, and their bytes.
     pub messages: u32,
     pub message_bytes: u64,
+    /// Texts that are no message, and those of them that are JSON but name no event.
     pub malformed: u32,
+    pub nameless: u32,
+    /// Messages of bytes, which end a connection.
+    pub binary: u32,
     /// Its further input is held until its rate allows more: its timer is to be armed anew.
     pub throttled: u32,
     /// Client events that were held against their rate, and those of them that were refused.
     pub client_event_checks: u32,
     pub client_events_limited: u32,
+    /// Subscriptions whose signature is none, and sign-ins that were refused.
     pub unauthorized: u32,
+    pub sign_ins_refused: u32,
 }
 
 /// What a step asks for.

@@ -99,11 +99,14 @@ impl Connection {
         };
         match checked {
             Ok((user, app)) => self.begin_sign_in(view.names, app, user, user_data),
-            Err(text) => Effect::Reply(Reply::Error {
-                code: Some(CloseCode::UNAUTHORIZED.value()),
-                text,
-                channel: None,
-            }),
+            Err(text) => {
+                view.tally.sign_ins_refused += 1;
+                Effect::Reply(Reply::Error {
+                    code: Some(CloseCode::UNAUTHORIZED.value()),
+                    text,
+                    channel: None,
+                })
+            }
         }
     }
 

@@ -47,10 +47,13 @@ impl Connection {
             (State::Closing, Item::Close(..)) => Effect::End,
             (State::Closing, _) => Effect::Nothing,
             (_, Item::Text(text)) => self.on_text(view, text),
-            (_, Item::Binary(_)) => Effect::Close {
-                code: CloseCode::UNSUPPORTED_DATA,
-                reason: CloseCode::UNSUPPORTED_DATA.reason(),
-            },
+            (_, Item::Binary(_)) => {
+                view.tally.binary += 1;
+                Effect::Close {
+                    code: CloseCode::UNSUPPORTED_DATA,
+                    reason: CloseCode::UNSUPPORTED_DATA.reason(),
+                }
+            }
             (_, Item::Ping(payload)) => Effect::Pong(payload),
             (_, Item::Pong(_)) => Effect::Nothing,
             (_, Item::Close(code, _)) => Effect::EchoClose { code },
@@ -74,6 +77,8 @@ impl Connection {
             Ok(incoming) => incoming,
             Err(error) => {
                 view.tally.malformed += u32::from(error == IncomingError::Malformed);
+                view.tally.nameless += u32::from(error == IncomingError::Nameless);
+                view.tally.sign_ins_refused += u32::from(error == IncomingError::BadSignIn);
                 return Effect::Reply(Reply::Error {
                     code: error.code(),
                     text: error.message(),

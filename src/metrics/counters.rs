@@ -38,11 +38,18 @@ pub enum ConnectionError {
     TooLarge,
     WebsocketUpgradeFailed,
     SocketFailed,
+    /// What stores apps does not answer.
+    AppValidationFailed,
+    MissingEventName,
+    /// A sign-in was refused.
+    AuthenticationError,
 }
 
 impl ConnectionError {
+    pub const COUNT: usize = 19;
+
     /// The label of each variant, by its number.
-    pub const LABELS: [&str; 16] = [
+    pub const LABELS: [&str; Self::COUNT] = [
         "app_not_found",
         "app_disabled",
         "origin_not_allowed",
@@ -59,6 +66,9 @@ impl ConnectionError {
         "too_large",
         "websocket_upgrade_failed",
         "socket_handling_failed",
+        "app_validation_failed",
+        "missing_event_name",
+        "authentication_error",
     ];
 }
 
@@ -113,7 +123,7 @@ pub struct TypeCounters {
 /// What goes wrong with an app's connections, frames and requests.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AppFaults {
-    pub connection_errors: [u64; 16],
+    pub connection_errors: [u64; ConnectionError::COUNT],
     pub slow_consumer_disconnects: u64,
     /// `slow_oldest`, `slow_newest`, `bridge_full`, `drain`.
     pub dropped_frames: [u64; 4],
@@ -136,7 +146,7 @@ pub struct ShardCounters {
     /// The same rows in a report; empty on the shard.
     packed: PackedApps,
     /// Connections refused before an app was known.
-    pub unknown_app_errors: [u64; 16],
+    pub unknown_app_errors: [u64; ConnectionError::COUNT],
     /// Of API requests that were refused before an app was known.
     pub unknown_http_errors: HttpErrors,
     /// `/up` calls without an app.
@@ -357,7 +367,7 @@ static NO_FAULTS: AppFaults = AppFaults::NONE;
 
 impl AppFaults {
     const NONE: Self = Self {
-        connection_errors: [0; 16],
+        connection_errors: [0; ConnectionError::COUNT],
         slow_consumer_disconnects: 0,
         dropped_frames: [0; 4],
         dropped_bytes: [0; 4],

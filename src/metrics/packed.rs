@@ -259,7 +259,7 @@ mod tests {
             counters.http_error(404);
             counters.http_error(429);
             let faults = counters.faults_mut();
-            faults.connection_errors[15] = seed + 7;
+            faults.connection_errors[18] = seed + 7;
             faults.slow_consumer_disconnects = seed + 8;
             faults.dropped_frames[3] = seed + 9;
             faults.dropped_bytes[0] = seed + 10;

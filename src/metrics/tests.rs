@@ -552,7 +552,7 @@ fn what_goes_wrong_with_an_app_is_there_from_0_on_so_that_its_first_time_is_an_i
     let families = scrape(&[], &["app-1"], 1_000, &WebhookCounters::default());
     let body = text(&families).expect("valid families");
     for (name, rows) in [
-        ("connection_errors_total", 16),
+        ("connection_errors_total", 19),
         ("slow_consumer_disconnects_total", 1),
         ("dropped_frames_total", 4),
         ("dropped_bytes_total", 4),

@@ -116,7 +116,7 @@ fn add_client_event_limits(families: &mut Families<'_>, port: &str, row: &AppRow
     );
 }
 
-fn add_errors(families: &mut Families<'_>, port: &str, id: &str, errors: &[u64; 16]) {
+fn add_errors(families: &mut Families<'_>, port: &str, id: &str, errors: &[u64; ConnectionError::COUNT]) {
     for (error_type, count) in ConnectionError::LABELS.into_iter().zip(errors) {
         families.add(
             &name::CONNECTION_ERRORS,
@@ -148,7 +148,7 @@ fn add_broadcast_latency(families: &mut Families<'_>, port: &str, row: &AppRow<'
 }
 
 fn add_without_app(families: &mut Families<'_>, sample: &Sample<'_>) {
-    let mut errors = [0; 16];
+    let mut errors = [0; ConnectionError::COUNT];
     let mut system_http_calls = 0;
     let mut checks = [0; 2];
     let mut triggered = [0; 2];

@@ -119,7 +119,7 @@ impl<'a> Incoming<'a> {
             });
         }
         match &*event {
-            "" => Err(IncomingError::Malformed),
+            "" => Err(IncomingError::Nameless),
             "pusher:ping" => Ok(Self::Ping),
             "pusher:pong" => Ok(Self::Pong),
             "pusher:subscribe" => subscribe(envelope.data),
@@ -135,6 +135,9 @@ impl<'a> Incoming<'a> {
 pub enum IncomingError {
     #[error("{}", code::INVALID_MESSAGE_FORMAT)]
     Malformed,
+    /// JSON without an `event`; told as `Malformed` is.
+    #[error("{}", code::INVALID_MESSAGE_FORMAT)]
+    Nameless,
     #[error("Missing channel")]
     NoChannel,
     #[error("Sign-in needs the strings auth and user_data")]
@@ -145,7 +148,7 @@ impl IncomingError {
     /// The code of the `pusher:error` frame that answers it; `None` is JSON's `null`.
     pub fn code(self) -> Option<u16> {
         match self {
-            Self::Malformed => None,
+            Self::Malformed | Self::Nameless => None,
             Self::NoChannel => Some(code::GENERIC_ERROR),
             Self::BadSignIn => Some(code::CloseCode::UNAUTHORIZED.value()),
         }
@@ -153,7 +156,7 @@ impl IncomingError {
 
     pub fn message(self) -> &'static str {
         match self {
-            Self::Malformed => code::INVALID_MESSAGE_FORMAT,
+            Self::Malformed | Self::Nameless => code::INVALID_MESSAGE_FORMAT,
             Self::NoChannel => "Missing channel",
             Self::BadSignIn => "Sign-in needs the strings auth and user_data",
         }
@@ -180,9 +183,10 @@ impl<'a> Envelope<'a> {
             }
         })
         .map_err(|_| IncomingError::Malformed)?;
-        let event = event
-            .and_then(JsonValue::as_text)
-            .ok_or(IncomingError::Malformed)?;
+        let event = match event {
+            None | Some(JsonValue::Null) => return Err(IncomingError::Nameless),
+            Some(event) => event.as_text().ok_or(IncomingError::Malformed)?,
+        };
         Ok(Self {
             event,
             data,
@@ -372,13 +376,8 @@ mod tests {
             "\"x\"",
             "1",
             "null",
-            "{}",
             r#"{"event":1}"#,
-            r#"{"event":null}"#,
-            r#"{"event":""}"#,
             r#"{"event":{}}"#,
-            r#"{"data":{}}"#,
-            r#"{"Event":"pusher:ping"}"#,
             r#"{"event":"pusher:ping"} x"#,
             r#"{"event":"pusher:ping","data":}"#,
             r#"{"event":"pusher:ping","x":"\ud800"}"#,
@@ -392,11 +391,23 @@ mod tests {
                 "{text}"
             );
         }
+        for text in [
+            "{}",
+            r#"{"event":null}"#,
+            r#"{"event":""}"#,
+            r#"{"event":"pusher:ping","event":null}"#,
+            r#"{"data":{}}"#,
+            r#"{"Event":"pusher:ping"}"#,
+        ] {
+            assert_eq!(Incoming::parse(text), Err(IncomingError::Nameless), "{text}");
+        }
         assert_eq!(IncomingError::Malformed.code(), None);
+        assert_eq!(IncomingError::Nameless.code(), None);
         assert_eq!(IncomingError::NoChannel.code(), Some(4300));
         assert_eq!(IncomingError::BadSignIn.code(), Some(4009));
         for error in [
             IncomingError::Malformed,
+            IncomingError::Nameless,
             IncomingError::NoChannel,
             IncomingError::BadSignIn,
         ] {

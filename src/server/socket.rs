@@ -104,10 +104,17 @@ impl ShardServer {
         counters.received_bytes += tally.message_bytes;
         counters.client_event_checks += u64::from(tally.client_event_checks);
         counters.client_event_limited += u64::from(tally.client_events_limited);
-        if tally.malformed > 0 || tally.unauthorized > 0 {
-            let errors = &mut counters.faults_mut().connection_errors;
-            errors[ConnectionError::InvalidMessageFormat as usize] += u64::from(tally.malformed);
-            errors[ConnectionError::AuthenticationFailed as usize] += u64::from(tally.unauthorized);
+        for (error, count) in [
+            (ConnectionError::InvalidMessageFormat, tally.malformed),
+            (ConnectionError::MissingEventName, tally.nameless),
+            (ConnectionError::ProtocolError, tally.binary),
+            (ConnectionError::AuthenticationFailed, tally.unauthorized),
+            (ConnectionError::AuthenticationError, tally.sign_ins_refused),
+        ] {
+            if count > 0 {
+                let errors = &mut counters.faults_mut().connection_errors;
+                errors[error as usize] += u64::from(count);
+            }
         }
         if tally.throttled > 0 {
             self.counters.inputs_throttled += u64::from(tally.throttled);

@@ -226,7 +226,7 @@ impl ShardServer {
             UpgradeRefusal::MemoryHigh => self.refused_early(2, ConnectionError::OverCapacity),
             UpgradeRefusal::AppUnavailable => {
                 let errors = &mut self.counters.unknown_app_errors;
-                errors[ConnectionError::OverCapacity as usize] += 1;
+                errors[ConnectionError::AppValidationFailed as usize] += 1;
             }
             UpgradeRefusal::AppUnknown => {
                 let errors = &mut self.counters.unknown_app_errors;

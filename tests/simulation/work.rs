@@ -6,9 +6,9 @@
 use serde_json::json;
 use shards::work::Work as Price;
 use sockudo::{
-    bridge::message::{FromBridge, ToBridge},
+    bridge::message::{AppFound, FromBridge, ToBridge},
     config::Config,
-    metrics::counters::AppCounters,
+    metrics::counters::{AppCounters, ConnectionError, ShardCounters},
 };
 
 use crate::{
@@ -125,16 +125,24 @@ impl Work {
         cost
     }
 
-    /// All that the shards have counted of the app so far.
-    fn counted(&mut self) -> AppCounters {
+    /// What each shard has counted so far.
+    fn reports(&mut self) -> Vec<ShardCounters> {
         self.node.tell_all(|| FromBridge::Scrape { token: 1 });
         self.rest();
+        let told = self.node.told.drain(..);
+        told.filter_map(|(_, _, told)| match told {
+            ToBridge::Snapshot { snapshot, .. } => Some(snapshot.counters),
+            _ => None,
+        })
+        .collect()
+    }
+
+    /// All that they have counted of the app.
+    fn counted(&mut self) -> AppCounters {
         let mut sum = AppCounters::default();
-        for (_, _, told) in self.node.told.drain(..) {
-            if let ToBridge::Snapshot { snapshot, .. } = told {
-                let apps = snapshot.counters.reported_apps();
-                apps.for_each(|(_, app)| sum.absorb(&app));
-            }
+        for report in self.reports() {
+            let apps = report.reported_apps();
+            apps.for_each(|(_, app)| sum.absorb(&app));
         }
         sum
     }
@@ -315,4 +323,60 @@ fn work_of_a_health_check_is_counted_for_the_known_app_that_it_names() {
         let bytes = after.http_transmitted_bytes - before.http_transmitted_bytes;
         assert_eq!(bytes, calls * body.len() as u64, "{request}");
     }
+}
+
+#[test]
+fn work_of_what_goes_wrong_with_a_connection_is_counted_under_its_name() {
+    let subscribe = json!({"event": "pusher:subscribe", "data": {"channel": CHANNEL, "auth": "work-key:00"}});
+    let sign_in = json!({"event": "pusher:signin", "data": {"auth": "work-key:00", "user_data": "{}"}});
+    for (opcode, text, error) in [
+        (1, "x", ConnectionError::InvalidMessageFormat),
+        (1, r#"{"event":1}"#, ConnectionError::InvalidMessageFormat),
+        (1, "{}", ConnectionError::MissingEventName),
+        (1, r#"{"event":null}"#, ConnectionError::MissingEventName),
+        (1, r#"{"event":""}"#, ConnectionError::MissingEventName),
+        (1, &subscribe.to_string(), ConnectionError::AuthenticationFailed),
+        (1, &sign_in.to_string(), ConnectionError::AuthenticationError),
+        (1, r#"{"event":"pusher:signin"}"#, ConnectionError::AuthenticationError),
+        (2, "x", ConnectionError::ProtocolError),
+    ] {
+        let mut work = Work::start(1);
+        let link = work.node.connect(0, usize::MAX);
+        work.say(link, wire::upgrade_request(KEY.0).as_bytes());
+        work.rest();
+        let mut bytes = Vec::new();
+        wire::put_frame(&mut bytes, opcode, text.as_bytes(), 0x0102_0304);
+        work.say(link, &bytes);
+        work.rest();
+        let mut expected = [0; ConnectionError::COUNT];
+        expected[error as usize] = 1;
+        assert_eq!(work.counted().faults().connection_errors, expected, "{text}");
+    }
+}
+
+#[test]
+fn work_of_a_client_whose_app_is_not_known_for_want_of_an_answer_is_counted_as_that() {
+    let mut seed = node_seed(&config(), 1);
+    seed.settings.asks_for_apps = true;
+    let mut work = Work {
+        node: Node::start(&seed, 1, Limits::USUAL),
+        dice: Dice::new(1),
+        shards: 1,
+        publisher: 0,
+    };
+    let link = work.node.connect(0, usize::MAX);
+    work.say(link, wire::upgrade_request("other-key").as_bytes());
+    work.rest();
+    let mut told = work.node.told.drain(..);
+    let name = told.find_map(|(_, _, told)| match told {
+        ToBridge::FindApp(wanted) => Some(Box::new(wanted.name)),
+        _ => None,
+    });
+    drop(told);
+    let (name, found) = (name.expect("it is looked for"), AppFound::Unavailable);
+    work.node.tell(0, FromBridge::AppFound { name, found });
+    work.rest();
+    let mut expected = [0; ConnectionError::COUNT];
+    expected[ConnectionError::AppValidationFailed as usize] = 1;
+    assert_eq!(work.reports()[0].unknown_app_errors, expected);
 }
