@@ -287,7 +287,11 @@ impl AppSource {
     fn tell_disabled(&mut self, row: &MalformedApp) {
         if let Some((row, _)) = self.told.unusable(&[], std::slice::from_ref(row)) {
             let (app_id, faults) = (&*row.id, &*row.faults);
-            tracing::error!(app_id, faults, "an app of the store is disabled: its row cannot be used");
+            tracing::error!(
+                app_id,
+                faults,
+                "an app of the store is disabled: its row cannot be used"
+            );
         }
     }
 

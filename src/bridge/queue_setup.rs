@@ -78,9 +78,7 @@ pub fn stores(config: &Config) -> Result<Vec<Store>, BusError> {
 pub(super) fn check(config: &Config) -> Result<(), BusError> {
     match config.queue.driver {
         QueueDriver::Memory | QueueDriver::None | QueueDriver::Sqs => Ok(()),
-        QueueDriver::Redis | QueueDriver::RedisCluster => {
-            redis_setup(config).check(REDIS_PURPOSE)
-        }
+        QueueDriver::Redis | QueueDriver::RedisCluster => redis_setup(config).check(REDIS_PURPOSE),
     }
 }
 

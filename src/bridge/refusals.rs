@@ -9,14 +9,8 @@
 use std::{io, path::Path};
 
 use super::{
-    adapter::BusError,
-    admin::socket::AdminSocket,
-    apps::store::Store,
-    kept_store,
-    nodes::bus_setup,
-    port_tls::PortTls,
-    queue_setup, rate_store,
-    tickets::TicketKeys,
+    adapter::BusError, admin::socket::AdminSocket, apps::store::Store, kept_store,
+    nodes::bus_setup, port_tls::PortTls, queue_setup, rate_store, tickets::TicketKeys,
 };
 use crate::config::{ConfigError, Loaded, Origin, error::Fault, keys::SERVER, settings::Settings};
 
@@ -82,7 +76,8 @@ impl Found<'_> {
             false => Origin::Default,
         };
         let rest = text.strip_prefix(key).filter(|_| is_one);
-        let rest = rest.and_then(|rest| rest.strip_prefix(": ").or_else(|| rest.strip_prefix(" = ")));
+        let rest =
+            rest.and_then(|rest| rest.strip_prefix(": ").or_else(|| rest.strip_prefix(" = ")));
         let names_itself = rest.is_none() && text.starts_with(|c: char| c.is_ascii_lowercase());
         let error = ConfigError {
             origin,
@@ -103,7 +98,8 @@ impl Found<'_> {
 
 /// Nobody makes its folder but the service manager, which does so with the start.
 fn admin_socket(configured: Option<&str>, is_demo: bool, found: &mut Found<'_>) {
-    let Some(path) = AdminSocket::place(configured, is_demo).filter(|_| configured.is_some()) else {
+    let Some(path) = AdminSocket::place(configured, is_demo).filter(|_| configured.is_some())
+    else {
         return;
     };
     let folder = path.parent().unwrap_or(&path);

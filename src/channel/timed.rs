@@ -45,7 +45,9 @@ impl TimedFrames {
             return at;
         }
         self.rows.push(row);
-        let number = u32::try_from(self.rows.len()).ok().and_then(NonZeroU32::new);
+        let number = u32::try_from(self.rows.len())
+            .ok()
+            .and_then(NonZeroU32::new);
         TimedAt(number.expect("fewer than 2^32 frames wait"))
     }
 

@@ -188,7 +188,10 @@ fn assignment(variables: &Variables, sets: &Sets, report: &mut Report) -> Option
         return None;
     }
     // Whatever a translation would make of nothing; and who speaks below the file speaks of more than this server.
-    let is_anothers = matches!(sets.rank, Rank::Fallback | Rank::EnvTop | Rank::EnvTranslated);
+    let is_anothers = matches!(
+        sets.rank,
+        Rank::Fallback | Rank::EnvTop | Rank::EnvTranslated
+    );
     if is_anothers && value.trim().is_empty() && !sets.variable.starts_with(SOKETI_PREFIX) {
         return None;
     }

@@ -7,8 +7,8 @@
 //! all errors come out at once; a key whose value is wrong settles on its default.
 
 use super::error::{Fault, Level, Report};
-use super::keys::{Converted, Key, LOWEST_ALIAS_HOLDS, Meaning, Nulls, Status, Table};
 use super::keys::later;
+use super::keys::{Converted, Key, LOWEST_ALIAS_HOLDS, Meaning, Nulls, Status, Table};
 use super::kind::Kind;
 use super::origin::Origin;
 use super::secret::MASK;

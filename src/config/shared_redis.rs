@@ -87,7 +87,8 @@ pub(super) fn check(settings: &Settings, report: &mut Report) {
 
 impl Component {
     fn is_on(&self, settings: &Settings) -> bool {
-        (self.is_wanted)(settings) && ["redis", "redis-cluster"].contains(&settings.text(self.driver))
+        (self.is_wanted)(settings)
+            && ["redis", "redis-cluster"].contains(&settings.text(self.driver))
     }
 
     fn is_clustered(&self, settings: &Settings) -> bool {

@@ -116,7 +116,12 @@ fn add_client_event_limits(families: &mut Families<'_>, port: &str, row: &AppRow
     );
 }
 
-fn add_errors(families: &mut Families<'_>, port: &str, id: &str, errors: &[u64; ConnectionError::COUNT]) {
+fn add_errors(
+    families: &mut Families<'_>,
+    port: &str,
+    id: &str,
+    errors: &[u64; ConnectionError::COUNT],
+) {
     for (error_type, count) in ConnectionError::LABELS.into_iter().zip(errors) {
         families.add(
             &name::CONNECTION_ERRORS,

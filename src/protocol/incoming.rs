@@ -399,7 +399,11 @@ mod tests {
             r#"{"data":{}}"#,
             r#"{"Event":"pusher:ping"}"#,
         ] {
-            assert_eq!(Incoming::parse(text), Err(IncomingError::Nameless), "{text}");
+            assert_eq!(
+                Incoming::parse(text),
+                Err(IncomingError::Nameless),
+                "{text}"
+            );
         }
         assert_eq!(IncomingError::Malformed.code(), None);
         assert_eq!(IncomingError::Nameless.code(), None);

@@ -261,7 +261,14 @@ mod tests {
             ("GET", "/apps/1/events", "a=b+c", "", &two, 4),
             ("GET", "/apps/1/events", "a=b%20c", "/ws", &one, 6),
             ("HEAD", "/apps/1/channels/a%20b", "a=b%20c", "/ws", &two, 48),
-            ("HEAD", "/apps/1/channels/a%20b@", "a=b%20c", "/ws", &two, 72),
+            (
+                "HEAD",
+                "/apps/1/channels/a%20b@",
+                "a=b%20c",
+                "/ws",
+                &two,
+                72,
+            ),
         ] {
             let request = RequestToVerify {
                 method,

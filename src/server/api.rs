@@ -1,7 +1,7 @@
 //! The HTTP API: from a checked request to its answer.
 //!
 //! Owns: the limits around it, asking homes, gathering their answers.
-//! May depend on: `http`, `connection::{api, pending}`, `server::{answers, request}`.
+//! May depend on: `http`, `connection::{api, pending}`, `server::{answers, notices, request}`.
 //! Invariants: nothing is published, kept or counted before every check of the whole request has
 //! passed (`connection::api`); the answer is sent once all homes concerned took the events over.
 
@@ -16,7 +16,7 @@ use super::{
     ServerTurn, ShardServer,
     apps::ShardApp,
     message::{AddressLimit, Answer, Budget, PublishQuestion, Question},
-    request::{Reply, Request, write_rate},
+    request::{Reply, Request, limited, write_rate},
 };
 use crate::{
     connection::{
@@ -101,6 +101,7 @@ impl ShardServer {
                 exchange.rate = Some(rate);
                 if !granted {
                     self.counters.ip_limit_triggered[1] += 1;
+                    self.tell_request_refused(exchange.app, limited(rate));
                     return self.respond_limited(turn, slot, rate, &exchange.asked);
                 }
                 let Ok(Some(parsed)) = parse_head(&head) else {
@@ -248,6 +249,7 @@ impl ShardServer {
         let counters = self.counters.app(exchange.app);
         counters.faults_mut().limit_denied[column] += 1;
         counters.http_error(Status::TooManyRequests.code());
+        self.tell_request_refused(exchange.app, limited(rate));
         self.respond_limited(turn, slot, rate, &exchange.asked);
     }
 
@@ -458,6 +460,7 @@ impl ShardServer {
         exchange: &Exchange,
         error: ApiError,
     ) {
+        self.tell_request_refused(exchange.app, error);
         let mut body = Vec::new();
         error.write_body(&mut body);
         self.respond_api(turn, slot, exchange, error.status(), &body);

@@ -2,7 +2,7 @@
 //!
 //! Owns: closing with a code, the clean-up that every established connection gets exactly once,
 //! `Departing`.
-//! May depend on: `connection`, `channel`, `protocol::{code, outgoing}`, `server::{home, users}`.
+//! May depend on: `connection`, `channel`, `protocol::{code, outgoing}`, `server::{home, notices, users}`.
 //! Invariants: clean-up runs once per established connection, whoever ends it; a 4xxx close is
 //! announced by a `pusher:error` of the same code.
 
@@ -115,6 +115,7 @@ impl ShardServer {
         };
         let until = turn.now().plus(CLOSE_ECHO_MS);
         row.until = until;
+        self.tell_closed(slot, Some(code.value()), reason);
         self.leave_for(turn, slot, State::Closing);
         if code.is_announced() {
             self.reply(turn, slot, |out| {
@@ -144,6 +145,7 @@ impl ShardServer {
             self.counters.app(app).faults_mut().connection_errors
                 [ConnectionError::SocketFailed as usize] += 1;
         }
+        self.tell_ended(slot, how);
         self.leave_for(turn, slot, State::Ending);
         self.input_held -= u64::from(self.held(slot).held_bytes);
         self.bodies_kept -= u64::from(self.held(slot).kept_bytes);

@@ -171,7 +171,8 @@ impl ShardServer {
                     Queued::Gone => {}
                     Queued::Full => {
                         refused = true;
-                        self.slow.note(turn, policy, subscriber.slot, (it.id, it.bytes));
+                        self.slow
+                            .note(turn, policy, subscriber.slot, (it.id, it.bytes));
                     }
                 }
             }

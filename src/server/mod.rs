@@ -38,6 +38,7 @@ mod listing;
 mod lookups;
 pub mod message;
 mod nodes;
+mod notices;
 mod occupancy;
 mod pressure;
 mod proxy_header;
@@ -338,7 +339,7 @@ impl Application for ShardServer {
             Peer::Gone => None,
         };
         let state = self.state_of_newcomer(peer);
-        let peer = peer.filter(|_| self.settings.wants_peers);
+        let peer = peer.filter(|_| self.keeps_peers());
         self.connections[index] = Connection::accepted(slot, state, peer, until);
         self.connections_held += 1;
         turn.arm_timer(slot, until);

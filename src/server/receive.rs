@@ -9,7 +9,10 @@
 
 use std::rc::Rc;
 
-use shards::{application::Slot, work::Work};
+use shards::{
+    application::{Closed, Slot},
+    work::Work,
+};
 
 use super::{ServerTurn, ShardServer};
 use crate::{
@@ -171,6 +174,7 @@ impl ShardServer {
             return;
         };
         if !row.is_held() && row.state != State::Ending {
+            self.tell_ended(slot, Closed::ByPeer);
             self.end(turn, slot);
         }
     }

@@ -303,6 +303,7 @@ impl ShardServer {
             UpgradeError::Version => (Status::UpgradeRequired, &[response::WS_VERSION_13]),
             UpgradeError::NotAnUpgrade | UpgradeError::Key => (Status::BadRequest, &[]),
         };
+        self.tell_unswitched(slot, error);
         let mut body = b"{\"error\":".to_vec();
         write_json_string(&mut body, &error.to_string());
         body.push(b'}');
@@ -428,12 +429,11 @@ impl ShardServer {
         rate: RateState,
         asked: &Asked,
     ) {
-        if rate == RateState::UNKNOWN {
-            return self.respond_fault(turn, slot, ApiError::Internal, &[], asked);
-        }
         let mut headers = Vec::new();
-        write_rate(&mut headers, rate, Some(rate.reset_s));
-        self.respond_fault(turn, slot, ApiError::RateLimited, &[&headers], asked);
+        if rate != RateState::UNKNOWN {
+            write_rate(&mut headers, rate, Some(rate.reset_s));
+        }
+        self.respond_fault(turn, slot, limited(rate), &[&headers], asked);
     }
 
     /// Answers with a fault's status and JSON.
@@ -509,6 +509,15 @@ fn asked_last(bytes: &[u8]) -> Asked {
     let head = request::parse_head(bytes).ok().flatten();
     let origin = head.and_then(|head| head.origin).map(Into::into);
     Asked::last(request::content_asked(bytes), origin)
+}
+
+/// Why what is beyond a limit is refused: where nobody could count, that is a fault of ours.
+pub(super) fn limited(rate: RateState) -> ApiError {
+    if rate == RateState::UNKNOWN {
+        ApiError::Internal
+    } else {
+        ApiError::RateLimited
+    }
 }
 
 /// Appends the header lines of a rate limit; `retry_after_s` on a refusal only.

@@ -126,7 +126,10 @@ impl ShardServer {
     fn perform_step(&mut self, turn: &mut impl ServerTurn, slot: Slot, effect: Effect<'_>) {
         match effect {
             Effect::Nothing => {}
-            Effect::Reply(reply) => self.reply(turn, slot, |out| reply.write(out)),
+            Effect::Reply(reply) => {
+                self.tell_answer(slot, &reply);
+                self.reply(turn, slot, |out| reply.write(out));
+            }
             Effect::Pong(payload) => self.reply_pong(turn, slot, payload),
             Effect::Publish(publish) => self.publish_client_event(turn, slot, &publish),
             Effect::Join {
@@ -150,6 +153,7 @@ impl ShardServer {
                 self.end(turn, slot);
             }
             Effect::EchoClose { code } => {
+                self.tell_closed(slot, code, "closed by the client");
                 self.reply_close(turn, slot, code, "");
                 self.end(turn, slot);
             }

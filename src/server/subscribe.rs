@@ -1,7 +1,7 @@
 //! Subscribing and unsubscribing one connection.
 //!
 //! Owns: the way to the channel's home, and what follows its answer.
-//! May depend on: `protocol`, `channel`, `connection`, `server::{home, replies}`.
+//! May depend on: `protocol`, `channel`, `connection`, `server::{home, notices, replies}`.
 //! Invariants: every check was made in `connection::subscribe`; the channel's first frame to a
 //! connection is `subscription_succeeded`.
 
@@ -110,6 +110,7 @@ impl ShardServer {
                     channel: (&*name).into(),
                     refusal: SubscriptionRefusal::ChannelFull,
                 };
+                self.tell_answer(slot, &refused);
                 self.reply(turn, slot, |out| refused.write(out));
                 return;
             }

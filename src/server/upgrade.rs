@@ -1,7 +1,7 @@
 //! From an HTTP upgrade to an established connection.
 //!
 //! Owns: the questions between its checks (`connection::upgrade`), and `connection_established`.
-//! May depend on: `http`, `ws::handshake`, `protocol`, `connection`, `server::{answers, quota}`.
+//! May depend on: `http`, `ws::handshake`, `protocol`, `connection`, `server::{answers, notices, quota}`.
 //! Invariants: a refusal after the 101 is an error frame and a close of the same code; a refused
 //! connection gets no socket id and counts in no quota.
 
@@ -12,6 +12,7 @@ use shards::application::{Millis, ShardId, Slot};
 use super::{
     ServerTurn, ShardServer,
     message::{AddressLimit, Question},
+    request::limited,
 };
 use crate::{
     connection::{
@@ -67,6 +68,7 @@ impl ShardServer {
         }
         self.counters.ip_limit_triggered[0] += 1;
         self.refused_early(3, ConnectionError::AcceptLimited);
+        self.tell_unswitched(slot, limited(rate));
         let asked = Asked::last(Content::Whole, upgrade.origin);
         self.respond_limited(turn, slot, rate, &asked);
     }
@@ -78,7 +80,6 @@ impl ShardServer {
         turn.send(slot, &self.scratch);
         let row = self.held(slot);
         row.state = State::Upgrading;
-        row.rare().peer = None;
         row.keep_alive = KeepAlive::new(turn.now());
         upgrade.step = UpgradeStep::Node;
         self.advance_upgrade(turn, slot, upgrade);
@@ -204,8 +205,10 @@ impl ShardServer {
         if needs_user {
             row.rare().authorize_by = Some(now.plus(within_ms));
         }
+        let peer = row.rare.as_mut().and_then(|rare| rare.peer.take());
         row.shed_rare();
         let app = row.app;
+        self.tell_opened(slot, peer);
         self.counters.websockets += 1;
         let counters = self.counters.app(app);
         counters.connected += 1;
@@ -251,6 +254,7 @@ impl ShardServer {
             // It is no error of anybody's: the client comes back elsewhere.
             UpgradeRefusal::Draining => {}
         }
+        self.tell_refused(slot, refusal);
         self.close_saying(turn, slot, refusal.code(), refusal.reason());
     }
 

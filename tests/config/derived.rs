@@ -360,7 +360,13 @@ fn whoever_sets_a_limit_by_address_has_it_unless_the_limiter_is_off() {
     // New connections: the number, the window.
     for (limiter, variables, is_on, upgrades, is_told) in [
         ("", &[][..], false, None, false),
-        ("", &[("RATE_LIMITER_API_MAX_REQUESTS", "7")], true, None, false),
+        (
+            "",
+            &[("RATE_LIMITER_API_MAX_REQUESTS", "7")],
+            true,
+            None,
+            false,
+        ),
         (
             "",
             &[("RATE_LIMITER_WS_WINDOW_SECONDS", "7")],
@@ -382,7 +388,13 @@ fn whoever_sets_a_limit_by_address_has_it_unless_the_limiter_is_off() {
         (&with(r#""enabled": false"#), &[], false, None, false),
         (seven, &off, false, None, false),
         (&both, &off, false, None, false),
-        (&with(r#""driver": "redis""#), &[], false, Some((7, 60)), false),
+        (
+            &with(r#""driver": "redis""#),
+            &[],
+            false,
+            Some((7, 60)),
+            false,
+        ),
         (&with(r#""driver": "none""#), &[], false, None, false),
         (
             r#""websocket_rate_limit": {"trust_hops": 1}"#,
@@ -391,7 +403,13 @@ fn whoever_sets_a_limit_by_address_has_it_unless_the_limiter_is_off() {
             None,
             false,
         ),
-        (r#""api_rate_limit": {"trust_hops": 1}"#, &[], false, None, false),
+        (
+            r#""api_rate_limit": {"trust_hops": 1}"#,
+            &[],
+            false,
+            None,
+            false,
+        ),
         (
             r#""enabled": false, "driver": "redis", "api_rate_limit": {"max_requests": 7}"#,
             &[],

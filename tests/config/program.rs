@@ -302,9 +302,7 @@ fn files_folders_and_cores_that_are_not_there_are_refused_by_the_check_and_befor
         let tls = format!(r#""tls": {{"enabled": true, "ca_path": "/no/ca"}}{rest}"#);
         format!("{{\"database\": {{\"{section}\": {{{tls}}}}}}}")
     };
-    let nats = |rest: &str| {
-        format!(r#"{{"adapter": {{"driver": "nats", "nats": {{{rest}}}}}}}"#)
-    };
+    let nats = |rest: &str| format!(r#"{{"adapter": {{"driver": "nats", "nats": {{{rest}}}}}}}"#);
     for (text, variables, part) in [
         (
             nats(r#""creds_file": "/no/creds""#),
@@ -419,7 +417,11 @@ fn a_host_of_metrics_that_does_not_resolve_is_a_wrong_configuration() {
         ];
         let (code, said) = held.run(&["serve"], &variables);
         assert_eq!(code, Some(78), "{said}");
-        let key = if required == "true" { "metrics.host = " } else { "host = " };
+        let key = if required == "true" {
+            "metrics.host = "
+        } else {
+            "host = "
+        };
         assert!(said.contains(key), "{said}");
     }
 }

@@ -811,7 +811,10 @@ fn compression_that_is_asked_to_be_off_is_told_nowhere() {
     ] {
         let text = nested("websocket.compression", value);
         let loaded = file(&text).loaded();
-        let told = loaded.notices.iter().any(|it| it.key == "websocket.compression");
+        let told = loaded
+            .notices
+            .iter()
+            .any(|it| it.key == "websocket.compression");
         assert_eq!(told, is_told, "{value}: {:?}", loaded.notices);
     }
 }

@@ -699,7 +699,13 @@ fn an_empty_variable_of_the_app_is_an_unset_one() {
     let of_file = r#"{"app_manager": {"array": {"apps": [{"id": "a", "key": "kf", "secret": "sf",
         "max_connections": 7, "enable_client_messages": true, "allowed_origins": ["b.example"]}]}}}"#;
     let apps = |given: &Given<'_>| given.loaded().config.app_manager.apps;
-    let (without, with_file) = (apps(&env(&app)), apps(&Given { env: &app, ..file(of_file) }));
+    let (without, with_file) = (
+        apps(&env(&app)),
+        apps(&Given {
+            env: &app,
+            ..file(of_file)
+        }),
+    );
     assert_eq!(without[0].max_connections, 100);
     assert_eq!(with_file[0].max_connections, 7);
     let names = APP.iter().flat_map(Key::app_variables);
@@ -723,7 +729,8 @@ fn an_empty_variable_of_the_app_is_an_unset_one() {
             }
         }
         let errors = env(&variables).errors();
-        let is_told = errors.len() == 1 && errors[0].ends_with(&format!("[env].{key}: is required"));
+        let is_told =
+            errors.len() == 1 && errors[0].ends_with(&format!("[env].{key}: is required"));
         assert!(is_told, "{name}: {errors:?}");
     }
 }
@@ -742,7 +749,11 @@ fn an_empty_variable_of_aws_is_an_unset_one_and_its_region_is_the_queues_too() {
             "AWS_PROFILE",
         ] {
             let loaded = env(&[(name, blank)]).loaded();
-            assert_eq!(loaded.settings, env(&[]).loaded().settings, "{name}={blank:?}");
+            assert_eq!(
+                loaded.settings,
+                env(&[]).loaded().settings,
+                "{name}={blank:?}"
+            );
         }
     }
     let set = [("AWS_REGION", "eu-west-3")];

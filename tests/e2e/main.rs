@@ -64,6 +64,7 @@ mod limits;
 mod load_balancers;
 mod load_test;
 mod nats_logins;
+mod notices;
 mod operations;
 mod operators;
 mod presence;

@@ -206,7 +206,9 @@ fn an_app_whose_row_is_wrong_is_disabled_and_serves_when_that_is_mended() {
         return;
     };
     for by_api in [false, true] {
-        database.run(&["UPDATE apps.applications SET webhooks = '[{\"url\": 5}]' WHERE id = 'shop-id'"]);
+        database.run(&[
+            "UPDATE apps.applications SET webhooks = '[{\"url\": 5}]' WHERE id = 'shop-id'",
+        ]);
         let server = Server::start(&config(&database, json!({})), 2);
         has_health(&server, 200, "OK");
         let by_client = || assert_eq!(refusal(&server, "shop-key"), 4003);

@@ -169,15 +169,15 @@ impl Work {
 
 /// The API's request for one event.
 fn event_request(channel: &str) -> String {
-        let body = json!({"name": "news", "channels": [channel], "data": "x".repeat(200)});
-        let body = body.to_string();
-        let path = "/apps/work-id/events";
-        let query = sign::api_query(KEY, "POST", path, &[], body.as_bytes(), UNIX_MS / 1_000);
-        let length = body.len();
-        format!(
-            "POST {path}?{query} HTTP/1.1\r\nHost: node\r\nContent-Type: application/json\r\n\
+    let body = json!({"name": "news", "channels": [channel], "data": "x".repeat(200)});
+    let body = body.to_string();
+    let path = "/apps/work-id/events";
+    let query = sign::api_query(KEY, "POST", path, &[], body.as_bytes(), UNIX_MS / 1_000);
+    let length = body.len();
+    format!(
+        "POST {path}?{query} HTTP/1.1\r\nHost: node\r\nContent-Type: application/json\r\n\
              Content-Length: {length}\r\n\r\n{body}"
-        )
+    )
 }
 
 fn config() -> Config {
@@ -228,13 +228,21 @@ fn work_of_an_event_of_the_api_is_timed_once_by_each_shard_that_sends_it() {
         let all = work.latencies();
         let (count, sum_us) = all[0];
         assert_eq!(count, u64::from(shards), "{shards} shards: {all:?}");
-        assert_eq!(all[1..], [(0, 0); 4], "{shards} shards: no audience is larger");
+        assert_eq!(
+            all[1..],
+            [(0, 0); 4],
+            "{shards} shards: no audience is larger"
+        );
         let least_us = MEMBERS as u64 * u64::from(Price::SEND.0) * count / 1_000;
         assert!(sum_us >= least_us, "{shards} shards: {all:?}");
         assert!(sum_us <= 100 * least_us, "{shards} shards: {all:?}");
         work.client_event();
         work.publish(EMPTY);
-        assert_eq!(work.latencies(), all, "{shards} shards: clients' and nobody's events");
+        assert_eq!(
+            work.latencies(),
+            all,
+            "{shards} shards: clients' and nobody's events"
+        );
     }
 }
 
@@ -290,7 +298,10 @@ fn text_payloads(mut bytes: &[u8]) -> Vec<usize> {
     let mut lengths = Vec::new();
     while let [first, second, rest @ ..] = bytes {
         let (length, rest) = match second {
-            126 => (usize::from(u16::from_be_bytes([rest[0], rest[1]])), &rest[2..]),
+            126 => (
+                usize::from(u16::from_be_bytes([rest[0], rest[1]])),
+                &rest[2..],
+            ),
             short => (usize::from(*short), rest),
         };
         if *first == 0x81 {
@@ -312,7 +323,10 @@ fn work_of_a_health_check_is_counted_for_the_known_app_that_it_names() {
     ] {
         let before = work.counted();
         let link = work.node.connect(0, usize::MAX);
-        work.say(link, format!("{request} HTTP/1.1\r\nHost: node\r\n\r\n").as_bytes());
+        work.say(
+            link,
+            format!("{request} HTTP/1.1\r\nHost: node\r\n\r\n").as_bytes(),
+        );
         work.rest();
         let answer: Vec<u8> = work.node.links[link].to_client.drain(..).collect();
         let answer = String::from_utf8(answer).expect("text");
@@ -327,17 +341,23 @@ fn work_of_a_health_check_is_counted_for_the_known_app_that_it_names() {
 
 #[test]
 fn work_of_what_goes_wrong_with_a_connection_is_counted_under_its_name() {
-    let subscribe = json!({"event": "pusher:subscribe", "data": {"channel": CHANNEL, "auth": "work-key:00"}});
-    let sign_in = json!({"event": "pusher:signin", "data": {"auth": "work-key:00", "user_data": "{}"}});
+    let data = json!({"channel": CHANNEL, "auth": "work-key:00"});
+    let subscribe = json!({"event": "pusher:subscribe", "data": data}).to_string();
+    let data = json!({"auth": "work-key:00", "user_data": "{}"});
+    let sign_in = json!({"event": "pusher:signin", "data": data}).to_string();
     for (opcode, text, error) in [
         (1, "x", ConnectionError::InvalidMessageFormat),
         (1, r#"{"event":1}"#, ConnectionError::InvalidMessageFormat),
         (1, "{}", ConnectionError::MissingEventName),
         (1, r#"{"event":null}"#, ConnectionError::MissingEventName),
         (1, r#"{"event":""}"#, ConnectionError::MissingEventName),
-        (1, &subscribe.to_string(), ConnectionError::AuthenticationFailed),
-        (1, &sign_in.to_string(), ConnectionError::AuthenticationError),
-        (1, r#"{"event":"pusher:signin"}"#, ConnectionError::AuthenticationError),
+        (1, &*subscribe, ConnectionError::AuthenticationFailed),
+        (1, &*sign_in, ConnectionError::AuthenticationError),
+        (
+            1,
+            r#"{"event":"pusher:signin"}"#,
+            ConnectionError::AuthenticationError,
+        ),
         (2, "x", ConnectionError::ProtocolError),
     ] {
         let mut work = Work::start(1);
@@ -350,7 +370,11 @@ fn work_of_what_goes_wrong_with_a_connection_is_counted_under_its_name() {
         work.rest();
         let mut expected = [0; ConnectionError::COUNT];
         expected[error as usize] = 1;
-        assert_eq!(work.counted().faults().connection_errors, expected, "{text}");
+        assert_eq!(
+            work.counted().faults().connection_errors,
+            expected,
+            "{text}"
+        );
     }
 }
 

@@ -51,7 +51,9 @@ fn json_of_any_type(text: &str) {
 
 fn expected(text: &str) -> Result<Incoming<'_>, IncomingError> {
     let frame = judge::members(text).ok_or(IncomingError::Malformed)?;
-    let event_token = frame.last_but_null("event").ok_or(IncomingError::Nameless)?;
+    let event_token = frame
+        .last_but_null("event")
+        .ok_or(IncomingError::Nameless)?;
     let event = judge::string(event_token).ok_or(IncomingError::Malformed)?;
     let data = frame.last("data");
     match &*event {

@@ -74,7 +74,11 @@ impl Members {
             let connection = parse(&named, nodes_key)?;
             let settings = connection.redis_settings();
             if settings.db() != 0 {
-                return Err(wrong_url(nodes_key, Some(node), "a cluster has database 0 only"));
+                return Err(wrong_url(
+                    nodes_key,
+                    Some(node),
+                    "a cluster has database 0 only",
+                ));
             }
             let ConnectionAddr::Tcp(host, port) = connection.addr().clone() else {
                 return Err(wrong_url(nodes_key, Some(node), "it names no host"));

@@ -152,7 +152,10 @@ mod tests {
         let app_of = [("ID", "a"), ("KEY", "k"), ("SECRET", "s")];
         let named = app_of.map(|(name, it)| (format!("SOCKUDO_DEFAULT_APP_{name}"), it.to_owned()));
         let loaded = load(&Sources {
-            environment: named.into_iter().chain([("HOST".to_owned(), "0.0.0.0".to_owned())]).collect(),
+            environment: named
+                .into_iter()
+                .chain([("HOST".to_owned(), "0.0.0.0".to_owned())])
+                .collect(),
             ..Sources::default()
         });
         let defaults = loaded.expect("an app").config.app_manager.app_defaults;
