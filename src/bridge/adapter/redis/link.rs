@@ -191,7 +191,7 @@ impl Server {
     ) -> Result<Self, BusError> {
         let tls = uses_tls(url, server).then(|| tls.expect("read for whom uses it").clone());
         let (connection, keys) = match url {
-            Some(url) => (parse(url, keys.url)?, keys.of_url()),
+            Some(url) => (parse(url, url, keys.url)?, keys.of_url()),
             None => (of_server(server), keys),
         };
         if tls.is_some() && !matches!(connection.addr(), ConnectionAddr::Tcp(..)) {
@@ -414,13 +414,15 @@ impl Standing {
     }
 }
 
+/// `written` is what stands in the configuration, which may want a scheme before it.
 pub(in crate::bridge) fn parse(
     url: &Secret,
+    written: &Secret,
     key: &'static str,
 ) -> Result<ConnectionInfo, BusError> {
     let text = url.expose();
     let plain = behind_tls_scheme(text).map(|rest| format!("redis://{rest}"));
-    let wrong = |reason| wrong_url(key, Some(url), reason);
+    let wrong = |reason| wrong_url(key, Some(written), reason);
     let is_in_login = text.find('#') < text.rfind('@');
     if plain.is_some() && text.contains('#') {
         return Err(wrong(match is_in_login {

@@ -71,7 +71,7 @@ impl Members {
             let is_tls = scheme_is_tls(&named);
             named_plain |= has_scheme && !is_tls;
             named_tls |= is_tls;
-            let connection = parse(&named, nodes_key)?;
+            let connection = parse(&named, node, nodes_key)?;
             let settings = connection.redis_settings();
             if settings.db() != 0 {
                 return Err(wrong_url(
