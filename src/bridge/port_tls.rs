@@ -6,7 +6,7 @@
 //! Invariants: what cannot be used is refused with its key and a reason, and no private key stands in
 //! one; a ticket holds only where clients are asked the same as where it was given.
 
-use std::{fmt, io, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use pkcs8::{EncryptedPrivateKeyInfoRef, SecretDocument};
 use rustls::{

@@ -553,7 +553,7 @@ mod tests {
                 let number = frame.bytes[0];
                 *self.given.entry(number).or_default() += count;
                 if let Some(Timed { began_us, sent }) = self.channel.sent(frame, count) {
-                    assert_eq!(began_us, number.into());
+                    assert_eq!(began_us, u64::from(number));
                     assert_eq!(self.timed.insert(number, sent), None, "told once");
                 }
             }

@@ -100,7 +100,7 @@ pub(super) fn signed_paths<'a>(raw_path: &'a str, prefix: &str) -> SmallVec<[Cow
     if may_have_been_escaped(raw_path) {
         // Others sign what they escaped, and a proxy sends it on as it means.
         let escaped: SmallVec<[Vec<u8>; 2]> =
-            paths[..as_sent].iter().map(|it| escape(it)).collect();
+            paths.iter().take(as_sent).map(|it| escape(it)).collect();
         paths.extend(escaped.into_iter().map(Cow::Owned));
     }
     paths

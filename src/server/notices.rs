@@ -9,7 +9,7 @@
 use std::fmt;
 
 use shards::application::{Closed, Slot};
-use tracing::{Level, debug, enabled, field::display};
+use tracing::{Level, debug, enabled};
 
 use super::ShardServer;
 use crate::{
