@@ -57,8 +57,6 @@ struct Reader<'a> {
     prefix: &'a str,
     report: &'a mut Report,
     assignments: Vec<Assignment>,
-    /// Keys that were given under names of their own, and where.
-    named: Vec<(&'static Key, String, u32)>,
 }
 
 /// Recognises the members of an object.
@@ -75,7 +73,6 @@ pub(super) fn assignments(
         prefix,
         report,
         assignments: Vec::new(),
-        named: Vec::new(),
     };
     reader.object(members, "", "");
     reader.assignments
@@ -109,7 +106,6 @@ impl Reader<'_> {
             Rank::File
         };
         if let Some(key) = self.table.find(path) {
-            self.name(key, member, written);
             return self.assign(key, rank, member, written, member.node.clone());
         }
         if self.is_section(path) {
@@ -159,9 +155,6 @@ impl Reader<'_> {
                         Rank::FileAlias
                     };
                     let key = self.table.key(to);
-                    if row.is_spelling {
-                        self.name(key, member, written);
-                    }
                     let is_section =
                         !self.converted(key, rank, (convert.0)(&member.node), member, written);
                     is_read |= !is_section && (to == path || self.table.find(path).is_none());
@@ -187,22 +180,6 @@ impl Reader<'_> {
                 .hoisted
                 .iter()
                 .any(|outer| *outer == path || is_below(outer))
-    }
-
-    /// Refuses a key that the file has given already, under another name or in another object.
-    fn name(&mut self, key: &'static Key, member: &Member, written: &str) {
-        // A row of a store has whatever columns its table has.
-        if member.node.value == Value::Null || !matches!(self.source, Origin::File { .. }) {
-            return;
-        }
-        let mut before = self.named.iter();
-        let before = before.find(|(other, ..)| std::ptr::eq(*other, key));
-        if let Some((_, first, line)) = before {
-            let text = format!("is given in line {line} too, as {first}: leave one of them out");
-            self.error(member.line, written, Fault::Conflict(text));
-            return;
-        }
-        self.named.push((key, written.to_owned(), member.line));
     }
 
     /// Assigns what a conversion made; false where the member is a section.

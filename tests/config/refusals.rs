@@ -750,58 +750,6 @@ fn two_logins_to_nats_at_once_are_refused_with_both_keys() {
 }
 
 #[test]
-fn a_key_that_a_file_gives_under_two_names_is_refused_with_both() {
-    let in_app = |rest: &str| in_an_app("max_connections", &format!("1,\n{rest}"));
-    for (text, expected) in [
-        (
-            "{\"adapter.driver\": \"redis\",\n\"adapter\": {\"driver\": \"local\"}}".to_owned(),
-            "config.json:2: adapter.driver: is given in line 1 too, as adapter.driver: leave one of them out",
-        ),
-        (
-            "{\"adapter\": {\"driver\": \"local\"},\n\"adapter.driver\": \"local\"}".to_owned(),
-            "config.json:2: adapter.driver: is given in line 1 too, as adapter.driver: leave one of them out",
-        ),
-        (
-            "{\"websocket_max_payload_kb\": 64,\n\"websocket\": {\"maxPayloadKb\": 65}}".to_owned(),
-            "config.json:2: websocket.maxPayloadKb: is given in line 1 too, as websocket_max_payload_kb: \
-             leave one of them out",
-        ),
-        (
-            "{\"admission\": {\"max_connections\": 3},\n\"maxConnections\": 4}".to_owned(),
-            "config.json:2: maxConnections: is given in line 1 too, as admission.max_connections: leave one \
-             of them out",
-        ),
-        (
-            in_app("\"policy\": {\"limits\": {\"max_connections\": 2}}"),
-            "config.json:3: app_manager.array.apps[0].policy.limits.max_connections: is given in line 2 too, \
-             as max_connections: leave one of them out",
-        ),
-        (
-            in_app("\"max_read_req_per_sec\": 2, \"max_read_requests_per_second\": 2"),
-            "config.json:3: app_manager.array.apps[0].max_read_requests_per_second: is given in line 3 too, \
-             as max_read_req_per_sec: leave one of them out",
-        ),
-    ] {
-        assert_eq!(file(&text).errors(), [expected], "{text}");
-    }
-}
-
-#[test]
-fn names_of_other_versions_that_stand_beside_ours_in_their_files_are_no_conflict() {
-    for text in [
-        r#"{"cluster_health": {"node_timeout_ms": 9000}, "adapter": {"cluster_health": {"node_timeout_ms": 9000}}}"#,
-        r#"{"database": {"redis": {"cluster_nodes": [], "cluster": {"nodes": ["h:1"]}}}}"#,
-        r#"{"websocket_max_payload_kb": 64, "websocket": {"max_message_size": 70000, "max_frame_size": 80000}}"#,
-        r#"{"websocket": {"max_bytes": 300000, "max_backpressure": 400000}}"#,
-        r#"{"database": {"redis": {"cluster_nodes": null}}, "database.redis.cluster_nodes": ["h:1"]}"#,
-        r#"{"adapter": {"driver": "local"}, "adapter.redis": {"prefix": "x"}, "adapter.redis.requests_timeout": 7}"#,
-        r#"{"ssl": {"certPath": "", "keyPath": ""}}"#,
-    ] {
-        file(text).loaded();
-    }
-}
-
-#[test]
 fn compression_that_is_asked_to_be_off_is_told_nowhere() {
     for (value, is_told) in [
         ("\"disabled\"", false),
