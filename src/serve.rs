@@ -160,11 +160,7 @@ fn tell(before: Option<&Link>, error: &ServeError) {
 /// With a link it takes over from the process at the other end.
 fn start(sources: Sources, link: Option<Arc<Link>>) -> Result<(), ServeError> {
     let environment = sources.environment.clone();
-    let loaded = config::load(&sources).map_err(ServeError::Config)?;
-    let refused = refusals(&loaded, Reader::Server);
-    if !refused.is_empty() {
-        return Err(ServeError::Config(ConfigErrors(refused)));
-    }
+    let loaded = load(&sources)?;
     let logs = logging::init(&loaded.config.logging, loaded.config.debug)?;
     shards::abort_on_panic();
     tell_notices(&loaded.notices);
@@ -231,6 +227,16 @@ fn start(sources: Sources, link: Option<Arc<Link>>) -> Result<(), ServeError> {
     shards::run(runtime, move |shard| ShardServer::new(&seed, shard), run)??;
     info!("stopped");
     Ok(())
+}
+
+/// What the start is of, unless it could not be started.
+fn load(sources: &Sources) -> Result<Loaded, ServeError> {
+    let loaded = config::load(sources).map_err(ServeError::Config)?;
+    let refused = refusals(&loaded, Reader::Server);
+    if refused.is_empty() {
+        return Ok(loaded);
+    }
+    Err(ServeError::Config(ConfigErrors(refused)))
 }
 
 /// Reads everything again, and sets the log's level.
