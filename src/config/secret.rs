@@ -62,6 +62,10 @@ pub fn masked_text(text: &str) -> String {
     if rest.starts_with(':') || rest.contains('#') {
         return format!("{scheme}{MASK}");
     }
+    // A word alone may be anything: a password in the wrong place, too.
+    if scheme.is_empty() && !rest.is_empty() && !rest.contains(':') {
+        return MASK.to_owned();
+    }
     match rest.split_once('?') {
         Some((before, _)) => format!("{scheme}{before}?{MASK}"),
         None => masked,
@@ -106,6 +110,7 @@ mod tests {
             ("redis://:secret", "redis://***"),
             ("redis://u:p#a", "redis://***"),
             (":secret", "***"),
+            ("secret", "***"),
             ("unix:///run/r?pass=secret", "unix:///run/r?***"),
             ("redis://h?a=u:p@b", "redis://***@b"),
         ] {

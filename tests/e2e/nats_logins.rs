@@ -277,7 +277,7 @@ fn a_file_without_a_login_ends_the_start_with_its_key() {
         let mut node = Server::spawn(&node_config(&login, "a", json!({})), 2);
         assert_eq!(node.exits().code(), Some(78), "{}", node.log());
         let (log, path) = (node.log(), login.path());
-        let told = format!("adapter.nats.{key} = {path:?}: {says}");
+        let told = format!("adapter.nats.{key}: {path:?}: {says}");
         // A log escapes quotes.
         assert!(log.replace('\\', "").contains(&told), "{told}: {log}");
         tells_no(&node, &[&text]);
