@@ -512,7 +512,9 @@ async fn tls_is_verified_and_lets_in_who_must_use_it() {
     let error = MysqlStore::start(&configuration(&nowhere.0)).expect_err("no such file");
     assert_eq!(error.key, "database.mysql.tls.ca_path");
     assert!(
-        error.fault.starts_with("/nowhere/ca.pem cannot be read"),
+        error
+            .fault
+            .starts_with("\"/nowhere/ca.pem\" cannot be read"),
         "{error}"
     );
 }

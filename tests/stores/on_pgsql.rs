@@ -333,7 +333,9 @@ async fn tls_is_verified_and_lets_in_who_must_use_it() {
     let error = PgsqlStore::start(&configuration(&nowhere.all)).expect_err("no such file");
     assert_eq!(error.key, "database.postgres.tls.ca_path");
     assert!(
-        error.fault.starts_with("/nowhere/ca.pem: cannot be read"),
+        error
+            .fault
+            .starts_with("\"/nowhere/ca.pem\": cannot be read"),
         "{error}"
     );
     let address = server.address;
