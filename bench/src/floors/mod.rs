@@ -28,6 +28,8 @@ pub enum Floor {
     Ring,
     /// epoll, and one `recv` per message; a request gets its HMAC and a `send`
     Epoll,
+    /// As `epoll`, and for each message a signed request to a target: a `send` and a `recv`
+    Webhook,
 }
 
 /// `sockudo bench floor`, which the table runs for itself.
@@ -37,6 +39,9 @@ pub struct FloorProcess {
     /// Port on loopback
     #[arg(long)]
     port: u16,
+    /// Where webhooks go, on loopback
+    #[arg(long, required_if_eq("kind", "webhook"))]
+    sink: Option<SocketAddr>,
 }
 
 impl FloorProcess {
@@ -44,7 +49,7 @@ impl FloorProcess {
     pub fn run(&self) -> ExitCode {
         Placed::stay_on_first();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
-        match listen(address).and_then(|listener| self.kind.serve(listener)) {
+        match listen(address).and_then(|listener| self.kind.serve(listener, self.sink)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("sockudo bench floor: {error}");
@@ -70,17 +75,20 @@ impl Floor {
             Self::Send => "send",
             Self::Ring => "ring",
             Self::Epoll => "epoll",
+            Self::Webhook => "webhook",
         }
     }
 
-    pub fn serve(self, listener: TcpListener) -> io::Result<()> {
+    /// Until an error. Only webhooks go to `sink`.
+    pub fn serve(self, listener: TcpListener, sink: Option<SocketAddr>) -> io::Result<()> {
         match self {
             Self::Send => fanout::serve(&listener, fanout::send),
             Self::Ring => {
                 let mut ring = fanout::Ring::new()?;
                 fanout::serve(&listener, |streams, frame| ring.send(streams, frame))
             }
-            Self::Epoll => epoll::serve(listener),
+            Self::Epoll => epoll::serve(listener, None),
+            Self::Webhook => epoll::serve(listener, sink),
         }
     }
 }
@@ -130,20 +138,24 @@ const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\
 
 #[cfg(test)]
 mod tests {
-    use std::thread;
+    use std::{
+        thread,
+        time::{Duration, Instant},
+    };
 
     use super::*;
     use crate::{
         outcome::Outcome,
         rig::Rig,
         scenarios::{chatter::Chatter, fanout::Fanout, publish::Publish},
+        table::sink::Sink,
         target::{Credentials, Target},
     };
 
-    fn rig(floor: Floor) -> Rig {
+    fn rig(floor: Floor, sink: Option<SocketAddr>) -> Rig {
         let listener = listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a free port");
         let address = listener.local_addr().expect("it is bound");
-        thread::spawn(move || floor.serve(listener));
+        thread::spawn(move || floor.serve(listener, sink));
         Rig {
             target: Target {
                 name: floor.to_string(),
@@ -158,7 +170,7 @@ mod tests {
                 tls: None,
             },
             seconds: 1,
-            step: std::time::Duration::from_millis(1),
+            step: Duration::from_millis(1),
             tag: "7".to_owned(),
             in_bursts: false,
             is_traced: false,
@@ -178,7 +190,7 @@ mod tests {
                 rate: 20,
                 batch: 1,
             };
-            let outcome = fanout.run(&rig(floor)).expect("it runs");
+            let outcome = fanout.run(&rig(floor, None)).expect("it runs");
             is_clean(&outcome, floor);
             assert_eq!(outcome.deliveries.expect("numbered").received, 400);
         }
@@ -186,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_floor_takes_client_events_and_answers_requests() {
-        let rig = rig(Floor::Epoll);
+        let rig = rig(Floor::Epoll, None);
         let chatter = Chatter {
             channels: 10,
             members: 1,
@@ -201,5 +213,23 @@ mod tests {
             message_bytes: 200,
         };
         is_clean(&publish.run(&rig).expect("it runs"), Floor::Epoll);
+    }
+
+    #[test]
+    fn a_floor_sends_a_webhook_for_every_client_event() {
+        let sink = Sink::start().expect("a port");
+        let rig = rig(Floor::Webhook, Some(sink.address));
+        let chatter = Chatter {
+            channels: 10,
+            members: 1,
+            rate: 100,
+            message_bytes: 100,
+        };
+        is_clean(&chatter.run(&rig).expect("it runs"), Floor::Webhook);
+        let until = Instant::now() + Duration::from_secs(60);
+        while sink.events() < 100 && Instant::now() < until {
+            thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(sink.events(), 100);
     }
 }

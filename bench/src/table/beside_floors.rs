@@ -77,7 +77,7 @@ impl BudgetTable {
         let budgets = self.read_budgets()?;
         let program = env::current_exe().map_err(TableError::Program)?;
         let mut subjects = self.flags.ours().map_err(TableError::Program)?;
-        let floors = [Floor::Send, Floor::Ring, Floor::Epoll];
+        let floors = [Floor::Send, Floor::Ring, Floor::Epoll, Floor::Webhook];
         subjects.extend(floors.map(|floor| Subject::floor(program.clone(), floor)));
         let plan = |rows: &[Row]| {
             let mut plan = self.flags.plan(&subjects, rows);

@@ -199,8 +199,8 @@ pub fn of_messages() -> Vec<Row> {
 
 /// All rows of the table with floors and budgets.
 pub fn of_budgets() -> Vec<Row> {
-    use Course::{Fanout, PublishBatch};
-    use Floor::{Epoll, Ring};
+    use Course::{Fanout, PublishBatch, Webhooks, WebhooksMany};
+    use Floor::{Epoll, Ring, Webhook};
     const TIMES: &str = "x alone";
     let mut rows = of_messages();
     let ring = rows! {
@@ -210,9 +210,9 @@ pub fn of_budgets() -> Vec<Row> {
     rows.extend(rows! {
         beside PublishBatch "publish_batch_cpu" "HTTP batch of 10" (REQUEST, Epoll, PublishBatch),
         cpu PublishCounted "publish_counted_cpu" "HTTP publish, counted in Redis" (REQUEST),
-        cpu Webhooks "webhook_cpu" "client event with a webhook" (CLIENT_EVENT),
+        beside Webhooks "webhook_cpu" "client event with a webhook" (CLIENT_EVENT, Webhook, Webhooks),
         cpu WebhookBatches "webhook_batches_cpu" "… in batches of 50 ms" (CLIENT_EVENT),
-        cpu WebhooksMany "webhook_many_cpu" "client event with a webhook, 10 000/s" (CLIENT_EVENT),
+        beside WebhooksMany "webhook_many_cpu" "client event with a webhook, 10 000/s" (CLIENT_EVENT, Webhook, WebhooksMany),
         cpu WebhooksInRedis "webhook_in_redis_cpu" "… which waits in Redis, 1 000/s" (CLIENT_EVENT),
         cpu WebhooksManyInRedis "webhook_many_in_redis_cpu" "… which waits in Redis, 10 000/s" (CLIENT_EVENT),
         cpu Chatter "chatter_cpu" "client event to 1 other" (CLIENT_EVENT),

@@ -307,6 +307,9 @@ impl Subject {
                     .args(["bench", "floor", floor.name(), "--port"])
                     .arg(port.to_string())
                     .env_clear();
+                if let Some(sink) = ports.sink {
+                    command.args(["--sink", &sink.to_string()]);
+                }
                 Ok(command)
             }
             Program::Shell { command: line } => Ok(shell(line, port, app, needs.tls)),
