@@ -5,26 +5,36 @@
 //! Invariants: every subscriber gets each frame whole, or the floor ends with an error.
 
 use std::{
-    io::{self, ErrorKind, Read as _, Write as _},
+    io::{self, ErrorKind, Read, Write},
     net::{TcpListener, TcpStream},
     os::fd::AsRawFd as _,
+    path::Path,
+    sync::Arc,
 };
 
 use io_uring::{IoUring, opcode, squeue, types::Fd};
+use rustls::{
+    ServerConfig, ServerConnection, StreamOwned,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+};
 
 use super::{ANSWER, greeting, subscribed, text_frame};
 use crate::wire;
 
-/// Serves one publisher after the other; its end is that of its subscribers too.
-pub(super) fn serve(
+/// Serves one publisher after the other; its end is that of its subscribers too. `wrap` makes of an accepted
+/// connection what is read and written.
+pub(super) fn serve<S: Read + Write>(
     listener: &TcpListener,
-    mut deliver: impl FnMut(&[TcpStream], &[u8]) -> io::Result<()>,
+    wrap: impl Fn(TcpStream) -> io::Result<S>,
+    mut deliver: impl FnMut(&mut [S], &[u8]) -> io::Result<()>,
 ) -> io::Result<()> {
     loop {
         let mut subscribers = Vec::new();
         let (mut publisher, mut input) = loop {
-            let (mut stream, _) = listener.accept()?;
+            let (stream, _) = listener.accept()?;
             stream.set_nodelay(true)?;
+            let mut stream = wrap(stream)?;
             let first = read_some(&mut stream, Vec::new())?;
             if first.starts_with(b"GET ") {
                 stream.write_all(&greeting())?;
@@ -37,7 +47,7 @@ pub(super) fn serve(
         };
         while !input.is_empty() {
             if let Some(body) = body_of(&input) {
-                deliver(&subscribers, &frame(body))?;
+                deliver(&mut subscribers, &frame(body))?;
                 publisher.write_all(ANSWER)?;
                 input.clear();
             }
@@ -51,11 +61,16 @@ pub(super) fn serve(
 }
 
 /// Adds what one `recv` brings; nothing at the end.
-fn read_some(stream: &mut TcpStream, mut input: Vec<u8>) -> io::Result<Vec<u8>> {
+fn read_some(stream: &mut impl Read, mut input: Vec<u8>) -> io::Result<Vec<u8>> {
     let mut buffer = [0; 4_096];
     match stream.read(&mut buffer) {
         Ok(count) => input.extend_from_slice(&buffer[..count]),
-        Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+        // With TLS, an end without its alert is the second kind.
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof
+            ) => {}
         Err(error) => return Err(error),
     }
     Ok(input)
@@ -77,11 +92,34 @@ fn frame(body: &[u8]) -> Vec<u8> {
     text_frame(&event)
 }
 
-pub(super) fn send(streams: &[TcpStream], frame: &[u8]) -> io::Result<()> {
-    for mut stream in streams {
+/// A `send` for each: a TLS stream seals a frame before it.
+pub(super) fn send(streams: &mut [impl Write], frame: &[u8]) -> io::Result<()> {
+    for stream in streams {
         stream.write_all(frame)?;
     }
     Ok(())
+}
+
+/// Makes of each connection one with TLS, with the identity of these two files in PEM.
+pub(super) fn sealing(
+    certificate: &Path,
+    key: &Path,
+) -> io::Result<impl Fn(TcpStream) -> io::Result<StreamOwned<ServerConnection, TcpStream>>> {
+    let chain = CertificateDer::pem_file_iter(certificate).map_err(io::Error::other)?;
+    let chain = chain
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(io::Error::other)?;
+    let key = PrivateKeyDer::from_pem_file(key).map_err(io::Error::other)?;
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
+        .map_err(io::Error::other)?;
+    let config = Arc::new(config);
+    Ok(move |stream| {
+        let session = ServerConnection::new(Arc::clone(&config)).map_err(io::Error::other)?;
+        Ok(StreamOwned::new(session, stream))
+    })
 }
 
 /// A ring of which this thread is the only user.
@@ -98,7 +136,7 @@ impl Ring {
     }
 
     // Per subscriber: an entry and a completion; one system call for all.
-    pub(super) fn send(&mut self, streams: &[TcpStream], frame: &[u8]) -> io::Result<()> {
+    pub(super) fn send(&mut self, streams: &mut [TcpStream], frame: &[u8]) -> io::Result<()> {
         for batch in streams.chunks(SENDS_MAX) {
             for stream in batch {
                 let fd = Fd(stream.as_raw_fd());

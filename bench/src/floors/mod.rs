@@ -1,13 +1,14 @@
 //! Floors: the system calls that a scenario's load cannot do without, on bare loops.
 //!
 //! Owns: which floors there are; their process; their greetings, which are constant bytes.
-//! May depend on: `cores`, `wire`, hmac, io-uring, mio, socket2.
+//! May depend on: `cores`, `wire`, hmac, io-uring, mio, rustls, socket2.
 //! Invariants: a floor is a process of its own and takes its load from the same scenarios as any server, so
 //! that steps of waiting, rates and clocks are the same; it parses nothing beyond where a request ends.
 
 use std::{
     fmt, io,
     net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -24,6 +25,8 @@ mod fanout;
 pub enum Floor {
     /// One `send` per subscriber
     Send,
+    /// The same with TLS: rustls seals a frame for each
+    Sealed,
     /// All subscribers' sends in one io_uring submission
     Ring,
     /// epoll, and one `recv` per message; a request gets its HMAC and a `send`
@@ -42,6 +45,9 @@ pub struct FloorProcess {
     /// Where webhooks go, on loopback
     #[arg(long, required_if_eq("kind", "webhook"))]
     sink: Option<SocketAddr>,
+    /// Files in PEM, for TLS
+    #[arg(long, num_args = 2, value_names = ["CERTIFICATE", "KEY"], required_if_eq("kind", "sealed"))]
+    identity: Option<Vec<PathBuf>>,
 }
 
 impl FloorProcess {
@@ -49,7 +55,14 @@ impl FloorProcess {
     pub fn run(&self) -> ExitCode {
         Placed::stay_on_first();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
-        match listen(address).and_then(|listener| self.kind.serve(listener, self.sink)) {
+        let beside = Beside {
+            sink: self.sink,
+            identity: match self.identity.as_deref() {
+                Some([certificate, key]) => Some((certificate, key)),
+                _ => None,
+            },
+        };
+        match listen(address).and_then(|listener| self.kind.serve(listener, beside)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("sockudo bench floor: {error}");
@@ -57,6 +70,15 @@ impl FloorProcess {
             }
         }
     }
+}
+
+/// What some floors need.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Beside<'a> {
+    /// Where webhooks go.
+    pub sink: Option<SocketAddr>,
+    /// Certificate and key.
+    pub identity: Option<(&'a Path, &'a Path)>,
 }
 
 /// With room for a wave of clients; the standard library's listeners hold 128.
@@ -73,22 +95,27 @@ impl Floor {
     pub fn name(self) -> &'static str {
         match self {
             Self::Send => "send",
+            Self::Sealed => "sealed",
             Self::Ring => "ring",
             Self::Epoll => "epoll",
             Self::Webhook => "webhook",
         }
     }
 
-    /// Until an error. Only webhooks go to `sink`.
-    pub fn serve(self, listener: TcpListener, sink: Option<SocketAddr>) -> io::Result<()> {
-        match self {
-            Self::Send => fanout::serve(&listener, fanout::send),
-            Self::Ring => {
-                let mut ring = fanout::Ring::new()?;
-                fanout::serve(&listener, |streams, frame| ring.send(streams, frame))
+    /// Until an error.
+    pub fn serve(self, listener: TcpListener, beside: Beside<'_>) -> io::Result<()> {
+        match (self, beside.identity) {
+            (Self::Send, _) => fanout::serve(&listener, Ok, fanout::send),
+            (Self::Sealed, Some((certificate, key))) => {
+                fanout::serve(&listener, fanout::sealing(certificate, key)?, fanout::send)
             }
-            Self::Epoll => epoll::serve(listener, None),
-            Self::Webhook => epoll::serve(listener, sink),
+            (Self::Sealed, None) => Err(io::Error::other("TLS needs a certificate and a key")),
+            (Self::Ring, _) => {
+                let mut ring = fanout::Ring::new()?;
+                fanout::serve(&listener, Ok, |streams, frame| ring.send(streams, frame))
+            }
+            (Self::Epoll, _) => epoll::serve(listener, None),
+            (Self::Webhook, _) => epoll::serve(listener, beside.sink),
         }
     }
 }
@@ -148,14 +175,24 @@ mod tests {
         outcome::Outcome,
         rig::Rig,
         scenarios::{chatter::Chatter, fanout::Fanout, publish::Publish},
-        table::sink::Sink,
+        table::{
+            identity::{CERTIFICATE, Identity, KEY},
+            sink::Sink,
+        },
         target::{Credentials, Target},
     };
 
     fn rig(floor: Floor, sink: Option<SocketAddr>) -> Rig {
+        let folder = tempfile::tempdir().expect("a folder");
+        let identity = Identity::of_this_run().expect("openssl makes one");
+        let trusting = identity.present(folder.path()).expect("room for two files");
         let listener = listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a free port");
         let address = listener.local_addr().expect("it is bound");
-        thread::spawn(move || floor.serve(listener, sink));
+        thread::spawn(move || {
+            let (certificate, key) = (folder.path().join(CERTIFICATE), folder.path().join(KEY));
+            let identity = Some((&*certificate, &*key));
+            floor.serve(listener, Beside { sink, identity })
+        });
         Rig {
             target: Target {
                 name: floor.to_string(),
@@ -167,7 +204,7 @@ mod tests {
                     secret: "secret".to_owned(),
                 },
                 pid: None,
-                tls: None,
+                tls: (floor == Floor::Sealed).then_some(trusting),
             },
             seconds: 1,
             step: Duration::from_millis(1),
@@ -183,7 +220,7 @@ mod tests {
 
     #[test]
     fn a_floor_delivers_every_publish_to_every_subscriber() {
-        for floor in [Floor::Send, Floor::Ring] {
+        for floor in [Floor::Send, Floor::Sealed, Floor::Ring] {
             let fanout = Fanout {
                 subscribers: 20,
                 message_bytes: 200,

@@ -7,7 +7,7 @@
 
 use std::{env, fs, io, path::PathBuf, process::ExitCode};
 
-use clap::Args;
+use clap::{Args, ValueEnum as _};
 use serde_json::{Value, json};
 use thiserror::Error;
 
@@ -77,8 +77,8 @@ impl BudgetTable {
         let budgets = self.read_budgets()?;
         let program = env::current_exe().map_err(TableError::Program)?;
         let mut subjects = self.flags.ours().map_err(TableError::Program)?;
-        let floors = [Floor::Send, Floor::Ring, Floor::Epoll, Floor::Webhook];
-        subjects.extend(floors.map(|floor| Subject::floor(program.clone(), floor)));
+        let floors = Floor::value_variants().iter();
+        subjects.extend(floors.map(|&floor| Subject::floor(program.clone(), floor)));
         let plan = |rows: &[Row]| {
             let mut plan = self.flags.plan(&subjects, rows);
             if self.quick {

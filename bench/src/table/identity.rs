@@ -11,18 +11,18 @@ use crate::tls::Tls;
 
 /// In PEM.
 #[derive(Debug)]
-pub(super) struct Identity {
+pub struct Identity {
     certificate: Vec<u8>,
     key: Vec<u8>,
 }
 
 /// Files in a subject's folder.
-pub(super) const CERTIFICATE: &str = "certificate.pem";
-pub(super) const KEY: &str = "key.pem";
+pub const CERTIFICATE: &str = "certificate.pem";
+pub const KEY: &str = "key.pem";
 
 impl Identity {
     /// Made when it is asked for first.
-    pub(super) fn of_this_run() -> io::Result<&'static Self> {
+    pub fn of_this_run() -> io::Result<&'static Self> {
         static MADE: OnceLock<Result<Identity, String>> = OnceLock::new();
         let made = MADE.get_or_init(|| Self::make().map_err(|error| error.to_string()));
         made.as_ref()
@@ -55,7 +55,7 @@ impl Identity {
     }
 
     /// Lays it down in a subject's folder, which is nobody else's; a client that trusts it alone.
-    pub(super) fn present(&self, folder: &Path) -> io::Result<Tls> {
+    pub fn present(&self, folder: &Path) -> io::Result<Tls> {
         fs::write(folder.join(CERTIFICATE), &self.certificate)?;
         fs::write(folder.join(KEY), &self.key)?;
         Tls::to("127.0.0.1", &self.certificate).map_err(io::Error::other)

@@ -20,7 +20,7 @@ pub mod cluster;
 pub mod courses;
 pub mod exposition;
 pub mod flags;
-mod identity;
+pub mod identity;
 pub mod print;
 pub mod rounds;
 pub mod rows;

@@ -199,8 +199,8 @@ pub fn of_messages() -> Vec<Row> {
 
 /// All rows of the table with floors and budgets.
 pub fn of_budgets() -> Vec<Row> {
-    use Course::{Fanout, PublishBatch, Webhooks, WebhooksMany};
-    use Floor::{Epoll, Ring, Webhook};
+    use Course::{Fanout, PublishBatch, TlsFanout, Webhooks, WebhooksMany};
+    use Floor::{Epoll, Ring, Sealed, Webhook};
     const TIMES: &str = "x alone";
     let mut rows = of_messages();
     let ring = rows! {
@@ -247,7 +247,7 @@ pub fn of_budgets() -> Vec<Row> {
         p99 DropLarge "drop_large_p99" "19 000 drop: the same" ("fresh"),
         p99 DropLarge "drop_alone" "… before: the same" ("fresh_alone"),
         other Hop "hop_p99" "hop to another shard, p99" (HOP, "us"),
-        cpu TlsFanout "tls_fanout_cpu" "TLS: fan-out" (DELIVERED),
+        beside TlsFanout "tls_fanout_cpu" "TLS: fan-out" (DELIVERED, Sealed, TlsFanout),
         cpu TlsConnect "tls_connect_cpu" "TLS: connect to closed" (CONNECTION),
         cpu TlsResumed "tls_resumed_cpu" "… with a resumed session" (CONNECTION),
         memory TlsIdle "tls_memory" "TLS: memory, one channel" (RESIDENT),

@@ -310,6 +310,9 @@ impl Subject {
                 if let Some(sink) = ports.sink {
                     command.args(["--sink", &sink.to_string()]);
                 }
+                if needs.tls {
+                    command.args(["--identity", CERTIFICATE, KEY]);
+                }
                 Ok(command)
             }
             Program::Shell { command: line } => Ok(shell(line, port, app, needs.tls)),
