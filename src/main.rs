@@ -27,6 +27,7 @@ fn main() -> ExitCode {
     if let Some(ended) = process::keep() {
         return ended;
     }
+    process::take_name();
     // For the load generator too, whose stalls would count as the server's.
     let is_second_start_of_use = small_pages::leave_huge_pages();
     let cli = Cli::parse();

@@ -249,10 +249,7 @@ impl HomeTable {
     /// Lists a home with news for other nodes.
     pub(super) fn note_news(&mut self, at: HomeRef) {
         let home = self.rows.get_mut(at.0).expect("the caller's home");
-        if home.owes() && !home.is_owing {
-            home.is_owing = true;
-            self.owing.push_back(at);
-        }
+        list_news(&mut self.owing, home, at);
     }
 
     /// The next thing that other nodes are to be told, and of which channel: of each what is so by
@@ -424,6 +421,8 @@ impl HomeTable {
             let dropped = home.drop_kept();
             self.kept -= usize::from(dropped.is_some());
             self.kept_bytes -= dropped.unwrap_or(0);
+            // At once too: the entry must not go before the other nodes were told.
+            list_news(&mut self.owing, home, at);
             // Due at once, so that the entry is released when nothing else holds it.
             if home.due_at != Some(Millis(0)) {
                 home.due_at = Some(Millis(0));
@@ -436,6 +435,14 @@ impl HomeTable {
             self.kept_order.retain(|(at, number)| keeps(at, *number));
         }
         self.forget_undue();
+    }
+}
+
+/// Lists a home with news for other nodes, once.
+fn list_news(owing: &mut VecDeque<HomeRef>, home: &mut Home, at: HomeRef) {
+    if home.owes() && !home.is_owing {
+        home.is_owing = true;
+        owing.push_back(at);
     }
 }
 
@@ -588,6 +595,37 @@ mod tests {
         assert_eq!((table.len(), table.kept_events()), (2, 2));
         settle(&mut table, 2_000_000);
         assert_eq!((table.len(), table.due.len()), (0, 0));
+    }
+
+    #[test]
+    fn other_nodes_are_told_of_an_evicted_event_though_its_channel_is_left_at_once() {
+        let mut table = HomeTable::new(at_most(1));
+        table.tell_nodes();
+        let keep = |table: &mut HomeTable, now, name| {
+            let at = enter(table, APP, name);
+            table.keep(at, Millis(now), &RULES, event(0));
+            at
+        };
+        let first = keep(&mut table, 1, "cache-a");
+        let told = |table: &mut HomeTable| {
+            let mut told = Vec::new();
+            while let Some((at, news)) = table.next_news() {
+                told.extend(news.map(|news| (at, news)));
+            }
+            told
+        };
+        assert_eq!(told(&mut table), [(first, News::EventKept(true))]);
+        let second = keep(&mut table, 2, "cache-b");
+        table.release_if_idle(first, Millis(2));
+        let expected = [
+            (second, News::EventKept(true)),
+            (first, News::EventKept(false)),
+        ];
+        let mut news = told(&mut table);
+        news.sort_by_key(|(at, _)| *at != second);
+        assert_eq!(news, expected);
+        table.release_if_idle(first, Millis(2));
+        assert_eq!(find(&table, "cache-a"), None);
     }
 
     #[test]

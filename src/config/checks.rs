@@ -449,6 +449,17 @@ fn tls_of_port(settings: &Settings, report: &mut Report) {
             report.error(settings.origin(http_port), http_port, Fault::Conflict(text));
         }
     }
+    let (clients, ca) = ("ssl.client_certificates", "ssl.ca_path");
+    let nobody = settings
+        .get::<Option<String>>(ca)
+        .is_none_or(|path| path.is_empty());
+    if settings.is_said(clients) && nobody {
+        let text = format!("asks nobody for a certificate without {ca}, the CA that signs them");
+        match settings.text(clients) {
+            "required" => report.error(settings.origin(clients), clients, Fault::Conflict(text)),
+            _ => report.warn(settings.origin(clients), clients, text),
+        }
+    }
     for path in ["ssl.cert_path", "ssl.key_path"] {
         if settings.text(path).is_empty() {
             let text = "is empty, and ssl.enabled = true: name a PEM file, or turn TLS off";

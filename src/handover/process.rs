@@ -247,6 +247,18 @@ pub fn keep() -> Option<ExitCode> {
     Some(code.map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
+/// Gives a process that was started by way of `/proc/self/exe`, which Linux then calls `exe`, the name of its program: tools
+/// that look for it by name find it. Call it on the first thread.
+pub fn take_name() {
+    const NAME: &str = "/proc/self/comm";
+    if std::fs::read_to_string(NAME).is_ok_and(|name| name.trim_end() == "exe")
+        && let Some(program) = std::env::args_os().next()
+        && let Some(name) = Path::new(&program).file_name()
+    {
+        _ = std::fs::write(NAME, name.as_encoded_bytes()); // It is called "exe" then.
+    }
+}
+
 /// The link to the process before this one, if it was started to take over. Takes the variable out of the
 /// environment, and the link off the standard input.
 ///

@@ -7,7 +7,7 @@
 use std::{
     net::{SocketAddr, TcpListener},
     os::{fd::OwnedFd, unix::net::UnixListener},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -138,6 +138,7 @@ fn unix_socket(
         Some(inherited) => {
             let file = SocketFile::adopt(Path::new(&socket.path), files);
             let file = file.map_err(|error| refused(socket, error.to_string()))?;
+            doors.set_mode_later(PathBuf::from(&socket.path), socket.permission_mode);
             (UnixListener::from(inherited), file)
         }
         None => bind_unix(socket, files)?,

@@ -665,6 +665,19 @@ fn tls_and_sockets_that_cannot_work_are_refused_before_a_start() {
             errors[0].contains("ssl.http_port") && errors[0].contains(&format!("is {other} too"));
         assert!(is_said, "{errors:?}");
     }
+    let asks = |more: &str| tls(&format!(", \"client_certificates\": {more}"));
+    file(&asks("\"required\", \"ca_path\": \"/a\"")).loaded();
+    for ca in ["", ", \"ca_path\": \"\""] {
+        let errors = file(&asks(&format!("\"required\"{ca}"))).errors();
+        let is_said =
+            errors[0].contains("ssl.client_certificates") && errors[0].contains("ssl.ca_path");
+        assert!(errors.len() == 1 && is_said, "{errors:?}");
+        let notices = file(&asks(&format!("\"optional\"{ca}"))).loaded().notices;
+        assert!(
+            notices.iter().any(|it| it.text.contains("asks nobody")),
+            "{notices:?}"
+        );
+    }
     let of_wait =
         |wait: u8| format!("{{\"drain\": {{\"lb_wait_s\": {wait}, \"deadline_s\": 20}}}}");
     file(&of_wait(19)).loaded();

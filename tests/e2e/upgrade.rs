@@ -257,11 +257,17 @@ fn sockets_files_stay_and_go_with_the_process_that_has_them() {
         fs::symlink_metadata(path).expect("it is there").ino()
     };
     let before = [inode(&path), inode(&admin)];
-    for _ in 0..3 {
+    let name = |pid: u32| fs::read_to_string(format!("/proc/{pid}/comm")).expect("it runs");
+    let called = name(server.pid());
+    for mode in [0o660, 0o600, 0o666] {
+        server.rewrites(|json| json["unix_socket"]["permission_mode"] = json!(format!("{mode:o}")));
         server.is_upgraded();
         assert_eq!([inode(&path), inode(&admin)], before);
+        let metadata = fs::symlink_metadata(&path).expect("it is there");
+        assert_eq!(metadata.permissions().mode() & 0o777, mode);
         UnixStream::connect(&path).expect("it listens");
         assert!(server.is_asked(&["top", "--json"]).status.success());
+        assert_eq!(name(server.pid()), called, "tools find it by its name");
     }
     server.drains();
     server.successor_ends();

@@ -84,7 +84,10 @@ impl Ledger {
         keeping: Keeping,
     ) {
         let Keeping {
-            kept_ms, spread_ms, ..
+            kept_ms,
+            spread_ms,
+            together_at,
+            ..
         } = keeping;
         let newer_than = cached.map(|number| {
             let event = &self.events[number];
@@ -113,7 +116,7 @@ impl Ledger {
             };
             let before = match spread_ms {
                 0 => acknowledged < asked,
-                _ => acknowledged.at.plus(spread_ms) <= asked.at,
+                _ => acknowledged.at.max(together_at).plus(spread_ms) <= asked.at,
             };
             match newer_than {
                 None => assert!(

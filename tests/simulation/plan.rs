@@ -31,6 +31,8 @@ pub(crate) struct Keeping {
     pub(crate) evicts: bool,
     /// After which every node that is to know of an event does; 0 where there is one.
     pub(crate) spread_ms: u64,
+    /// Until then nodes that start together do not know each other.
+    pub(crate) together_at: Millis,
     /// A newcomer may miss the last one, or get an older one: nodes die and the bus fails.
     pub(crate) is_troubled: bool,
 }
@@ -93,6 +95,7 @@ impl Plan {
         plan.ends_with_drain = false;
         plan.has_troubles = cluster::has_troubles(seed);
         plan.keeping.spread_ms = cluster.quiet_ms();
+        plan.keeping.together_at = Millis(cluster.start_ms());
         plan.keeping.is_troubled = plan.has_troubles;
         Self {
             cluster: Some(cluster),
@@ -158,6 +161,7 @@ impl Plan {
                 kept_ms: kept_s * 1_000,
                 evicts,
                 spread_ms: 0,
+                together_at: Millis(0),
                 is_troubled: false,
             },
             kept_max: capacity,

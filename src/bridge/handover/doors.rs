@@ -7,8 +7,12 @@
 //! socket is kept, and none is bound.
 
 use std::{
-    io,
-    os::fd::{AsFd, OwnedFd},
+    fs, io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::PermissionsExt as _,
+    },
+    path::PathBuf,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
@@ -30,6 +34,8 @@ pub struct Doors {
     guests: Arc<AtomicUsize>,
     /// Of the sockets' files.
     pub files: Ownership,
+    /// Files of the process before, and the modes that they are to have.
+    modes: Vec<(PathBuf, u32)>,
 }
 
 /// Of all gates.
@@ -48,11 +54,28 @@ impl Default for Doors {
             position: watch::Sender::new(Position::Open),
             guests: Arc::default(),
             files: Ownership::default(),
+            modes: Vec::new(),
         }
     }
 }
 
 impl Doors {
+    /// When this process takes over, the socket's file there gets that mode.
+    pub fn set_mode_later(&mut self, path: PathBuf, mode: u32) {
+        self.modes.push((path, mode));
+    }
+
+    /// The sockets' files are this process' from now on, and have the modes that it was told.
+    pub(super) fn take_over_files(&mut self) {
+        self.files.set(true);
+        for (path, mode) in self.modes.drain(..) {
+            if let Err(error) = fs::set_permissions(&path, fs::Permissions::from_mode(mode)) {
+                let path = path.display();
+                tracing::error!(%path, %error, "the socket's file keeps the mode that it had");
+            }
+        }
+    }
+
     /// Remembers a copy of a socket, for the next process.
     ///
     /// # Errors

@@ -303,7 +303,7 @@ impl<L: ShardLink> Bridge<L> {
             let heir = Heir::new(link, takes_webhooks, yours.awaits_begun);
             self.handover.heir = Some(heir);
         }
-        self.handover.doors.files.set(true);
+        self.handover.doors.take_over_files();
         self.handover.unwanted.clear();
         self.broadcast(|| FromBridge::TakenOver);
         let mut told = Told::new();
