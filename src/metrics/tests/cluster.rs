@@ -1,0 +1,138 @@
+//! The names, types, labels and buckets of a node with a bus.
+//!
+//! Owns: an independent copy of that table.
+//! May depend on: `metrics::tests`.
+//! Invariants: what a bus adds is what the table has, and nothing else.
+
+use super::*;
+
+/// On a node with a bus.
+const CLUSTER: &[Row] = &[
+    (
+        "cluster_snapshots_total",
+        "counter",
+        &["direction", "node"],
+        &[],
+    ),
+    ("cluster_sequence_gaps_total", "counter", &["node"], &[]),
+    ("upgrade_dropped_batches_total", "counter", &["node"], &[]),
+    ("cluster_partitions_behind", "gauge", &["node"], &[]),
+    ("backend_up", "gauge", &["backend", "node", "role"], &[]),
+    (
+        "backend_reconnects_total",
+        "counter",
+        &["backend", "node", "role"],
+        &[],
+    ),
+    ("adapter_canary_seconds", "histogram", &["node", "road"], L),
+    (
+        "adapter_canary_last_success_timestamp_seconds",
+        "gauge",
+        &["node", "road"],
+        &[],
+    ),
+    (
+        "adapter_canary_failures_total",
+        "counter",
+        &["node", "road"],
+        &[],
+    ),
+    ("cluster_nodes", "gauge", &["node", "state"], &[]),
+    ("cluster_lease_expiries_total", "counter", &["node"], &[]),
+    (
+        "cluster_messages_total",
+        "counter",
+        &["direction", "kind", "node"],
+        &[],
+    ),
+    (
+        "cluster_batches_total",
+        "counter",
+        &["direction", "node"],
+        &[],
+    ),
+    (
+        "cluster_bytes_total",
+        "counter",
+        &["direction", "node"],
+        &[],
+    ),
+    (
+        "cluster_lost_batches_total",
+        "counter",
+        &["node", "peer", "road"],
+        &[],
+    ),
+    (
+        "cluster_refused_batches_total",
+        "counter",
+        &["node", "reason"],
+        &[],
+    ),
+    ("cluster_unknown_messages_total", "counter", &["node"], &[]),
+    ("cluster_broken_messages_total", "counter", &["node"], &[]),
+    ("cluster_dropped_total", "counter", &["node", "reason"], &[]),
+    (
+        "horizontal_transport_messages_dropped_total",
+        "counter",
+        &["node", "transport"],
+        &[],
+    ),
+    ("cluster_topics", "gauge", &["node", "state"], &[]),
+    ("cluster_witnesses", "gauge", &["node", "state"], &[]),
+    ("cluster_subscribe_seconds", "histogram", &["node"], L),
+];
+
+#[test]
+fn a_node_with_a_bus_shows_it_and_its_peers() {
+    let webhooks = WebhookCounters::default();
+    let mut sample = sample(&[], &[], 10, &webhooks);
+    let alone = sample_names(&sample);
+    let mut echoes = Seconds::default();
+    echoes.observe(0.003);
+    let road = RoadSample {
+        echoes,
+        echoed_unix_s: 5.0,
+        failures: 1,
+    };
+    sample.cluster = Some(ClusterSample {
+        driver: "redis",
+        is_up: true,
+        roads: [road, RoadSample::default()],
+        nodes: [2, 1],
+        peers: vec![PeerSample {
+            name: "n2".to_owned(),
+            lost: [7, 0],
+        }],
+        events: [3, 4],
+        batches_refused: [0, 0, 0, 0, 5, 6, 0, 0],
+        dropped: [1, 2, 0, 0, 0, 4, 0, 0, 0],
+        unkept: 3,
+        topics: [9, 8],
+        ..ClusterSample::default()
+    });
+    let exposition = Exposition::new("sockudo_").expect("collector");
+    let families = exposition.families(&sample, &mut AppLabels::default());
+    for row in CLUSTER {
+        assert_row(&families, row);
+    }
+    let added: BTreeSet<String> = &sample_names(&sample) - &alone;
+    let names = CLUSTER.iter().map(|row| format!("sockudo_{}", row.0));
+    assert_eq!(added, names.collect());
+    let body = text(&families).expect("valid families");
+    for line in [
+        "sockudo_backend_up{backend=\"redis\",node=\"n1\",role=\"adapter\"} 1",
+        "sockudo_adapter_canary_seconds_bucket{node=\"n1\",road=\"events\",le=\"0.005\"} 1",
+        "sockudo_adapter_canary_failures_total{node=\"n1\",road=\"events\"} 1",
+        "sockudo_cluster_nodes{node=\"n1\",state=\"suspect\"} 1",
+        "sockudo_cluster_messages_total{direction=\"in\",kind=\"event\",node=\"n1\"} 4",
+        "sockudo_cluster_lost_batches_total{node=\"n1\",peer=\"n2\",road=\"events\"} 7",
+        "sockudo_cluster_refused_batches_total{node=\"n1\",reason=\"wrong_mac\"} 6",
+        "sockudo_cluster_dropped_total{node=\"n1\",reason=\"shard_full\"} 4",
+        "sockudo_horizontal_transport_messages_dropped_total{node=\"n1\",transport=\"redis\"} 7",
+        "sockudo_upgrade_dropped_batches_total{node=\"n1\"} 3",
+        "sockudo_cluster_topics{node=\"n1\",state=\"live\"} 8",
+    ] {
+        assert!(body.lines().any(|l| l == line), "no line {line}\n{body}");
+    }
+}
