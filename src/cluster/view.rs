@@ -2,7 +2,7 @@
 //!
 //! Owns: `View`: the replicas of the peers, what they hold merged, what is to be asked, what is merged or
 //! let go in slices.
-//! May depend on: `cluster::{app_ids, carrying, change, entry, holdings, identity, replica}`,
+//! May depend on: `cluster::{app_ids, carrying, change, entry, holdings, identity, replica, tallies}`,
 //! `protocol::partition`, serde, `Millis`.
 //! Invariants: at rest it is the union of what the peers hold of themselves; a snapshot is merged as
 //! a difference: what stays is not told; each peer that was asked for a partition is asked again until
@@ -26,6 +26,7 @@ use super::{
     identity::{Identity, NodeId},
     replica::{Heed, PartHeed, Release, Replica, WAITING_BYTES_MAX},
     retelling::{Retelling, Retold},
+    tallies::Tallies,
 };
 use crate::protocol::partition::{PARTITIONS, Partition};
 
@@ -78,6 +79,8 @@ pub(super) struct View {
     asks: BTreeSet<(Millis, NodeId, Partition)>,
     /// Of what waits, of all peers.
     waiting_bytes: usize,
+    /// Of each peer, some of what `counters` has of all.
+    tallies: Tallies,
     counters: ViewCounters,
 }
 
@@ -126,8 +129,17 @@ impl View {
             retelling: Retelling::new(),
             asks: BTreeSet::new(),
             waiting_bytes: 0,
+            tallies: Tallies::default(),
             counters: ViewCounters::default(),
         }
+    }
+
+    pub(super) fn tallies(&self) -> &Tallies {
+        &self.tallies
+    }
+
+    pub(super) fn tallies_mut(&mut self) -> &mut Tallies {
+        &mut self.tallies
     }
 
     pub(super) fn counters(&self) -> ViewCounters {
@@ -287,9 +299,14 @@ impl View {
     fn want(&mut self, due: Millis, of: Identity, partition: Partition) {
         let replica = replica_of(&mut self.replicas, of);
         if replica.is_some_and(|replica| replica.want(partition, due)) {
-            self.counters.gaps += 1;
+            self.count_gap(of);
             self.asks.insert((due, of.node, partition));
         }
+    }
+
+    fn count_gap(&mut self, of: Identity) {
+        self.counters.gaps += 1;
+        self.tallies.of(of.node).gaps += 1;
     }
 
     /// Takes a part of a snapshot, whoever asked for it.
@@ -530,6 +547,7 @@ impl View {
                     self.waiting_bytes -= merge.encoded.len();
                     replica.reach(partition, number);
                     self.counters.snapshots_merged += 1;
+                    self.tallies.of(of.node).snapshots_merged += 1;
                     merge.phase = Phase::Release;
                 }
                 Phase::Release => return self.release(apps, of, partition, budget, tell),
@@ -599,7 +617,7 @@ impl View {
                     self.apply_delta(of, apps, &delta, tell);
                 }
                 Release::Gap => {
-                    self.counters.gaps += 1;
+                    self.count_gap(of);
                     self.asks.insert((due, of.node, partition));
                     return true;
                 }

@@ -158,6 +158,14 @@ impl AppWebhooks {
 }
 
 impl Seconds {
+    /// Adds what was observed elsewhere.
+    pub fn absorb(&mut self, other: &Self) {
+        for (ours, theirs) in self.buckets.iter_mut().zip(other.buckets) {
+            *ours += theirs;
+        }
+        self.sum_s += other.sum_s;
+    }
+
     /// Records one observation.
     pub fn observe(&mut self, seconds: f64) {
         let bucket = BUCKETS_S

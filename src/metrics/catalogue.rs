@@ -31,7 +31,7 @@ const RATE_LIMIT: &[&str] = &["app_id", "limiter_type", "port", "request_context
 const NODE: &[&str] = &["node"];
 const SHARD: &[&str] = &["node", "shard"];
 const PEER: &[&str] = &["node", "peer", "shard"];
-const ROAD: &[&str] = &["node", "road"];
+const CLUSTER_PEER: &[&str] = &["node", "peer"];
 const APP_ON_NODE: &[&str] = &["app_id", "node"];
 const APP_REASON: &[&str] = &["app_id", "node", "reason"];
 
@@ -546,28 +546,28 @@ pub(super) const BACKEND_RECONNECTS: Family = counter(
 );
 pub(super) const ADAPTER_CANARY_SECONDS: Family = histogram(
     "adapter_canary_seconds",
-    ROAD,
-    "Time until what the node sends itself through the bus is back, to the millisecond",
+    NODE,
+    "Time until what the node sends itself on each road of the bus is back, to the millisecond",
 );
 pub(super) const ADAPTER_CANARY_SUCCESS: Family = gauge(
     "adapter_canary_last_success_timestamp_seconds",
-    ROAD,
-    "Unix time of the last time that it came back; 0 before the first",
+    NODE,
+    "Unix time since when it is not back on one of them; 0 before it was on both",
 );
 pub(super) const ADAPTER_CANARY_FAILURES: Family = counter(
     "adapter_canary_failures_total",
-    ROAD,
-    "Times that it stopped coming back in time",
+    NODE,
+    "Times that it stopped coming back in time on one of them",
 );
 pub(super) const CLUSTER_NODES: Family = gauge(
     "cluster_nodes",
     &["node", "state"],
-    "Nodes of the cluster, this one too: live, or suspect after two silent heartbeats",
+    "Nodes, this one too: live, suspect after two silent heartbeats, expired within the last hour",
 );
 pub(super) const CLUSTER_LEASE_EXPIRIES: Family = counter(
     "cluster_lease_expiries_total",
-    NODE,
-    "Nodes that were silent for cluster.lease_ms and counted as dead",
+    CLUSTER_PEER,
+    "Times that peer was silent for cluster.lease_ms and counted as dead",
 );
 pub(super) const CLUSTER_MESSAGES: Family = counter(
     "cluster_messages_total",
@@ -596,8 +596,8 @@ pub(super) const CLUSTER_REFUSED_BATCHES: Family = counter(
 );
 pub(super) const CLUSTER_UNKNOWN_MESSAGES: Family = counter(
     "cluster_unknown_messages_total",
-    NODE,
-    "Messages of kinds of a later version, skipped",
+    CLUSTER_PEER,
+    "Messages of peer of kinds of a later version, skipped",
 );
 pub(super) const CLUSTER_BROKEN_MESSAGES: Family = counter(
     "cluster_broken_messages_total",
@@ -616,8 +616,13 @@ pub(super) const TRANSPORT_DROPPED: Family = counter(
 );
 pub(super) const CLUSTER_TOPICS: Family = gauge(
     "cluster_topics",
-    &["node", "state"],
-    "Topics on the bus: wanted, and confirmed",
+    NODE,
+    "Subscriptions to topics that the bus has confirmed",
+);
+pub(super) const CLUSTER_TOPICS_WANTED: Family = gauge(
+    "cluster_topics_wanted",
+    NODE,
+    "Topics on the bus that are to be subscribed to",
 );
 pub(super) const CLUSTER_WITNESSES: Family = gauge(
     "cluster_witnesses",
@@ -631,8 +636,8 @@ pub(super) const CLUSTER_SUBSCRIBE_SECONDS: Family = histogram(
 );
 pub(super) const CLUSTER_SNAPSHOTS: Family = counter(
     "cluster_snapshots_total",
-    &["direction", "node"],
-    "Snapshots of partitions, sent to peers and merged from them",
+    &["direction", "node", "peer"],
+    "Snapshots of partitions: out, sent since peer asked first; in, merged from peer",
 );
 pub(super) const UPGRADE_DROPPED_BATCHES: Family = counter(
     "upgrade_dropped_batches_total",
@@ -641,8 +646,8 @@ pub(super) const UPGRADE_DROPPED_BATCHES: Family = counter(
 );
 pub(super) const CLUSTER_SEQUENCE_GAPS: Family = counter(
     "cluster_sequence_gaps_total",
-    NODE,
-    "Partitions of peers of which something was found to be missing, and asked for",
+    CLUSTER_PEER,
+    "Partitions of peer of which something was found to be missing, and asked for",
 );
 pub(super) const CLUSTER_BEHIND: Family = gauge(
     "cluster_partitions_behind",

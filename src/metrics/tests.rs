@@ -17,7 +17,7 @@ use prometheus::proto::{MetricFamily, MetricType};
 
 use super::{
     bridge::{DeliveryResult, Seconds, StrangeReason, WebhookCounters},
-    cluster::{ClusterSample, PeerSample, RoadSample},
+    cluster::{CanarySample, ClusterSample, PeerSample, PeerTally},
     counters::{ShardCounters, ShardSnapshot},
     exposition::{Exposition, open_metrics, rfc3339, text},
     sample::{

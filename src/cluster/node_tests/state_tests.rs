@@ -37,7 +37,7 @@ impl Toy {
         node.report(Millis(self.now), &own);
     }
 
-    fn count(&mut self, at: usize, name: &str, count: u32) {
+    pub(super) fn count(&mut self, at: usize, name: &str, count: u32) {
         self.report(at, name, OwnChange::Subscriptions(count));
     }
 
@@ -70,7 +70,7 @@ impl Toy {
     }
 
     /// Loses what a node sends from now on, until it is sent.
-    fn loses(&mut self, deed: impl FnOnce(&mut Self)) {
+    pub(super) fn loses(&mut self, deed: impl FnOnce(&mut Self)) {
         let before = self.faults;
         self.until(self.now + 10);
         self.faults.lost = 1_000;
