@@ -21,7 +21,7 @@ use super::{
     fault::{Fault, is_planted},
     field::NAME_BYTES_MAX,
     figures::{BusState, ByKind, Counters, Echoes, Peer, PeerCounters, RoadState},
-    holdings::ViewChange,
+    holdings::{Departure, ViewChange},
     identity::{ClusterTag, Identity, NodeId},
     ledger::Own,
     mac::Secrets,
@@ -582,7 +582,7 @@ impl Node {
             match *change {
                 membership::Effect::Joined(peer) => self.apply_join(now, peer),
                 membership::Effect::Restarted { old, new } => {
-                    self.state.leave(old);
+                    self.state.leave(old, Departure::Told);
                     let name = self.rows.get(&old.node).map_or("", |row| &row.name);
                     self.state.tallies_mut().went(old.node, name, Gone::Goodbye);
                     self.apply_join(now, new);
@@ -591,7 +591,7 @@ impl Node {
                     let row = self.rows.remove(&peer.node);
                     let row = row.filter(|row| row.identity == peer);
                     let name = row.expect("who joined has a row").name;
-                    self.state.leave(peer);
+                    self.state.leave(peer, Departure::LeaseRanOut);
                     let gone = Gone::Expired { at: now };
                     self.state.tallies_mut().went(peer.node, &name, gone);
                 }
@@ -601,7 +601,7 @@ impl Node {
                     row.left_at = Some(now);
                     let tallies = self.state.tallies_mut();
                     tallies.went(peer.node, &row.name, Gone::Goodbye);
-                    self.state.leave(peer);
+                    self.state.leave(peer, Departure::Told);
                 }
                 membership::Effect::Conflict(_)
                 | membership::Effect::Stale

@@ -13,7 +13,7 @@ use super::{
     drafts::Drafts,
     entry::{Entry, GROUPS, Group, Heartbeat, NumbersAsk, SnapshotAsk},
     figures::ByKind,
-    holdings::{Place, Space, Text, ViewChange},
+    holdings::{Departure, Place, Space, Text, ViewChange},
     identity::Identity,
     ledger::{Ledger, LedgerCounters, Own},
     retelling::Retold,
@@ -92,8 +92,8 @@ impl State {
         self.view.join(peer);
     }
 
-    pub(super) fn leave(&mut self, peer: Identity) {
-        self.view.leave(peer);
+    pub(super) fn leave(&mut self, peer: Identity, why: Departure) {
+        self.view.leave(peer, why);
     }
 
     /// Takes what a peer says on the topic of a group.

@@ -22,7 +22,10 @@ use super::{
     entry::{Delta, Entry, Heartbeat, Latest, NumbersAsk, Snapshot, SnapshotAsk},
     fault::{Fault, is_planted},
     field::Reader,
-    holdings::{Cursor, Fact, HOLDERS_MAX, Held, Holder, Holdings, Place, Space, Text, ViewChange},
+    holdings::{
+        Cursor, Departure, Fact, HOLDERS_MAX, Held, Holder, Holdings, Place, Space, Text,
+        ViewChange,
+    },
     identity::{Identity, NodeId},
     replica::{Heed, PartHeed, Release, Replica, WAITING_BYTES_MAX},
     retelling::{Retelling, Retold},
@@ -114,6 +117,8 @@ enum Phase {
 struct Leaving {
     seat: u16,
     parts: u16,
+    #[serde(default)]
+    why: Departure,
 }
 
 impl View {
@@ -159,7 +164,7 @@ impl View {
     }
 
     /// A life of a peer has ended: what it held goes, in slices.
-    pub(super) fn leave(&mut self, peer: Identity) {
+    pub(super) fn leave(&mut self, peer: Identity, why: Departure) {
         let replica = self.replicas.remove(&peer.node);
         let replica = replica.expect("a peer that is there has a replica");
         assert_eq!(replica.identity, peer);
@@ -177,7 +182,7 @@ impl View {
             }
             // One more: where the walk is now, only a part of the partition is ahead.
             let parts = PARTITIONS + 1;
-            self.leaving.push(Leaving { seat, parts });
+            self.leaving.push(Leaving { seat, parts, why });
         }
     }
 
@@ -471,10 +476,13 @@ impl View {
     ) -> bool {
         let partition = Partition::from_number(self.sweep_at).expect("it wraps around");
         let leaving = &self.leaving;
-        let is_gone = |holder: Holder| leaving.iter().any(|it| it.seat == holder.seat());
+        let gone = |holder: Holder| {
+            let mut leaving = leaving.iter();
+            Some(leaving.find(|it| it.seat == holder.seat())?.why)
+        };
         let cursor = &mut self.sweep_cursor;
         let holdings = &mut self.holdings;
-        if !holdings.sweep(apps, partition, cursor, budget, &is_gone, tell) {
+        if !holdings.sweep(apps, partition, cursor, budget, &gone, tell) {
             return false;
         }
         self.sweep_cursor = Cursor::START;
@@ -518,9 +526,9 @@ impl View {
                     let before = replica.change_side(seat, partition);
                     if is_planted(Fault::NotAsDifference) {
                         let (cursor, budget) = (&mut { Cursor::START }, &mut { usize::MAX });
-                        let is_gone = |holder| holder == before;
+                        let gone = |holder| (holder == before).then_some(Departure::Told);
                         let holdings = &mut self.holdings;
-                        holdings.sweep(apps, partition, cursor, budget, &is_gone, tell);
+                        holdings.sweep(apps, partition, cursor, budget, &gone, tell);
                     }
                     merge.phase = Phase::Take(before);
                 }
@@ -539,8 +547,9 @@ impl View {
                 }
                 Phase::Prune(before) => {
                     let is_gone = |holder| holder == before && !is_planted(Fault::PruneSkipped);
+                    let gone = |holder| is_gone(holder).then_some(Departure::Told);
                     let (holdings, cursor) = (&mut self.holdings, &mut merge.cursor);
-                    if !holdings.sweep(apps, partition, cursor, budget, &is_gone, tell) {
+                    if !holdings.sweep(apps, partition, cursor, budget, &gone, tell) {
                         return false;
                     }
                     replica.merged(merge.encoded.len());

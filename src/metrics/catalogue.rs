@@ -569,6 +569,11 @@ pub(super) const CLUSTER_LEASE_EXPIRIES: Family = counter(
     CLUSTER_PEER,
     "Times that peer was silent for cluster.lease_ms and counted as dead",
 );
+pub(super) const PRESENCE_LEASE_EXPIRIES: Family = counter(
+    "presence_lease_expiries_total",
+    APP_ON_NODE,
+    "Members removed from presence channels because the lease of their node ran out",
+);
 pub(super) const CLUSTER_MESSAGES: Family = counter(
     "cluster_messages_total",
     &["direction", "kind", "node"],

@@ -48,6 +48,11 @@ pub(super) fn add(families: &mut Families<'_>, sample: &Sample<'_>, rows: &[AppR
     }
     for row in rows {
         add_app(families, sample.node, row.id, &row.counters);
+        if sample.cluster.is_some() {
+            let expiries = row.counters.faults().presence_lease_expiries as f64;
+            let labels = [row.id, sample.node];
+            families.add(&name::PRESENCE_LEASE_EXPIRIES, &labels, expiries);
+        }
         add_app_webhooks(families, sample.node, row.id, &row.webhooks);
     }
 }

@@ -198,7 +198,7 @@ impl Exchange {
             StateChange::MemberJoined { user_id, info } => {
                 OwnChange::MemberJoined { user_id, info }
             }
-            StateChange::MemberLeft { user_id } => OwnChange::MemberLeft { user_id },
+            StateChange::MemberLeft { user_id, .. } => OwnChange::MemberLeft { user_id },
             StateChange::UserOnline => OwnChange::UserOnline,
             StateChange::UserOffline => OwnChange::UserOffline,
             StateChange::Connections(count) => OwnChange::Connections(*count),

@@ -41,7 +41,7 @@ impl Toy {
         self.report(at, name, OwnChange::Subscriptions(count));
     }
 
-    fn join(&mut self, at: usize, name: &str, user_id: &str, info: &str) {
+    pub(super) fn join(&mut self, at: usize, name: &str, user_id: &str, info: &str) {
         let (user_id, info) = (&user_id.into(), &info.into());
         self.report(at, name, OwnChange::MemberJoined { user_id, info });
     }

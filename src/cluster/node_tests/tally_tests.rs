@@ -89,3 +89,29 @@ fn what_is_said_is_counted_by_its_kind_as_it_is_heard() {
     assert!(said[0].heartbeats >= 7, "{said:?}");
     assert!(said[0].others >= 2, "a hello, and the latest number");
 }
+
+#[test]
+fn a_member_is_told_to_have_expired_only_where_the_lease_of_its_last_node_ran_out() {
+    let mut toy = Toy::new(4, 1);
+    toy.until(2_500);
+    for (at, user_id) in [(0, "dies"), (0, "both"), (1, "both"), (2, "leaves")] {
+        toy.join(at, "presence-a", user_id, "{}");
+    }
+    toy.join(1, "presence-a", "restarts", "{}");
+    toy.until(toy.now + 1_000);
+    toy.stations[0].node = None;
+    toy.until(toy.now + 2 * TIMES.lease_ms);
+    let told = |toy: &Toy| {
+        let view = &toy.stations[3].view;
+        (view.leaves, view.expiries)
+    };
+    // The other one is on a node that lives.
+    assert_eq!(told(&toy), (1, 1));
+    toy.node(2).goodbye();
+    toy.until(toy.now + 1_000);
+    toy.stations[2].node = None;
+    assert_eq!(told(&toy), (2, 1));
+    toy.restart(1, 2);
+    toy.until(toy.now + 2 * TIMES.lease_ms);
+    assert_eq!(told(&toy), (4, 1));
+}

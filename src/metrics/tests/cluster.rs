@@ -90,6 +90,12 @@ const CLUSTER: &[Row] = &[
     ),
     ("cluster_topics", "gauge", &["node"], &[]),
     ("cluster_topics_wanted", "gauge", &["node"], &[]),
+    (
+        "presence_lease_expiries_total",
+        "counter",
+        &["app_id", "node"],
+        &[],
+    ),
     ("cluster_witnesses", "gauge", &["node", "state"], &[]),
     ("cluster_subscribe_seconds", "histogram", &["node"], L),
 ];
@@ -97,7 +103,11 @@ const CLUSTER: &[Row] = &[
 #[test]
 fn a_node_with_a_bus_shows_it_and_its_peers() {
     let webhooks = WebhookCounters::default();
-    let mut sample = sample(&[], &[], 10, &webhooks);
+    let mut shard = idle_shard();
+    let faults = shard.counters.app(AppIndex(0)).faults_mut();
+    faults.presence_lease_expiries = 18;
+    let shards = [shard];
+    let mut sample = sample(&shards, &["app-1"], 10, &webhooks);
     let alone = sample_names(&sample);
     let mut echoes = Seconds::default();
     echoes.observe(0.003);
@@ -158,6 +168,7 @@ fn a_node_with_a_bus_shows_it_and_its_peers() {
         "sockudo_cluster_dropped_total{node=\"n1\",reason=\"shard_full\"} 4",
         "sockudo_horizontal_transport_messages_dropped_total{node=\"n1\",transport=\"redis\"} 7",
         "sockudo_upgrade_dropped_batches_total{node=\"n1\"} 3",
+        "sockudo_presence_lease_expiries_total{app_id=\"app-1\",node=\"n1\"} 18",
         "sockudo_cluster_topics{node=\"n1\"} 8",
         "sockudo_cluster_topics_wanted{node=\"n1\"} 9",
     ] {
