@@ -5,7 +5,7 @@
 //! Invariants: counters only grow, also when a webhook is removed, and leave with their app.
 
 use crate::{
-    metrics::{catalogue::BUCKETS_S, counters::fallen},
+    metrics::{catalogue::bucket_of, counters::fallen},
     protocol::{
         app::{AppIndex, AppRows},
         webhook::WebhookEvent,
@@ -168,11 +168,7 @@ impl Seconds {
 
     /// Records one observation.
     pub fn observe(&mut self, seconds: f64) {
-        let bucket = BUCKETS_S
-            .iter()
-            .position(|bound| seconds <= *bound)
-            .unwrap_or(16);
-        self.buckets[bucket] += 1;
+        self.buckets[bucket_of(seconds)] += 1;
         self.sum_s += seconds;
     }
 }

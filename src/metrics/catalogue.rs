@@ -539,6 +539,16 @@ pub(super) const BACKEND_UP: Family = gauge(
     &["backend", "node", "role"],
     "1 while all connections to the backend stand",
 );
+pub(super) const BACKEND_REQUEST_SECONDS: Family = histogram(
+    "backend_request_seconds",
+    &["backend", "node", "op", "role"],
+    "Time from a question's coming to the bridge to the backend's answer",
+);
+pub(super) const BACKEND_ERRORS: Family = counter(
+    "backend_errors_total",
+    &["backend", "kind", "node", "role"],
+    "Questions and attempts to connect that failed: timeout, io, auth, protocol",
+);
 pub(super) const BACKEND_RECONNECTS: Family = counter(
     "backend_reconnects_total",
     &["backend", "node", "role"],
@@ -552,7 +562,7 @@ pub(super) const ADAPTER_CANARY_SECONDS: Family = histogram(
 pub(super) const ADAPTER_CANARY_SUCCESS: Family = gauge(
     "adapter_canary_last_success_timestamp_seconds",
     NODE,
-    "Unix time since when it is not back on one of them; 0 before it was on both",
+    "Unix time of its last return, on the road where that is longer ago; 0 before it was back on both",
 );
 pub(super) const ADAPTER_CANARY_FAILURES: Family = counter(
     "adapter_canary_failures_total",
@@ -670,3 +680,10 @@ pub(super) const BUCKETS_S: [f64; 16] = [
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
     5.0, 10.0,
 ];
+
+/// The bucket of `BUCKETS_S` that counts so many seconds; the one behind the last is above all.
+pub(super) fn bucket_of(seconds: f64) -> usize {
+    let mut bounds = BUCKETS_S.iter();
+    let position = bounds.position(|bound| seconds <= *bound);
+    position.unwrap_or(BUCKETS_S.len())
+}

@@ -20,7 +20,6 @@ pub struct ClusterSample {
     pub driver: &'static str,
     /// All connections stand.
     pub is_up: bool,
-    pub reconnects: u64,
     pub canary: CanarySample,
     /// By `NODE_STATES`.
     pub nodes: [u64; 3],
@@ -121,8 +120,6 @@ pub(super) fn add(families: &mut Families<'_>, node: &str, sample: &ClusterSampl
     let labels = [backend_of(sample.driver), node, "adapter"];
     let is_up = f64::from(u8::from(sample.is_up));
     families.add(&name::BACKEND_UP, &labels, is_up);
-    let reconnects = sample.reconnects as f64;
-    families.add(&name::BACKEND_RECONNECTS, &labels, reconnects);
     add_canary(families, node, &sample.canary);
     add_peers(families, node, sample);
     for (family, labels, counts) in [

@@ -1,10 +1,11 @@
 //! The metrics of our own, from a sample.
 //!
 //! Owns: which rows each of them gets.
-//! May depend on: `metrics::{catalogue, cluster, families, sample}`, the runtime's bucket bounds.
+//! May depend on: `metrics::{backend, catalogue, cluster, families, sample}`, the runtime's bucket bounds.
 //! Invariants: every row has the label `node`; rows of a shard appear with its first snapshot.
 
 use super::{
+    backend,
     bridge::{AppWebhooks, DeadReason, DeliveryResult, StrangeReason, WEBHOOK_EVENTS},
     catalogue as name,
     catalogue::{Family, UNKNOWN_APP},
@@ -43,6 +44,9 @@ pub(super) fn add(families: &mut Families<'_>, sample: &Sample<'_>, rows: &[AppR
     add_http_errors(families, sample.node, UNKNOWN_APP, &unknown);
     add_requests(families, sample);
     add_hops(families, sample);
+    for counts in &sample.backend_counts {
+        backend::add(families, sample.node, counts);
+    }
     if let Some(numbers) = &sample.cluster {
         cluster::add(families, sample.node, numbers);
     }

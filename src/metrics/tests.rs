@@ -46,6 +46,16 @@ type Row = (
 );
 
 fn assert_row(families: &[MetricFamily], (name, kind, labels, buckets): &Row) {
+    assert_family(families, name, kind, labels, buckets);
+}
+
+fn assert_family(
+    families: &[MetricFamily],
+    name: &str,
+    kind: &str,
+    labels: &[&str],
+    buckets: &[f64],
+) {
     let full = format!("sockudo_{name}");
     let family = families.iter().find(|family| family.name() == full);
     let family = family.unwrap_or_else(|| panic!("{name} is missing"));
@@ -55,17 +65,17 @@ fn assert_row(families: &[MetricFamily], (name, kind, labels, buckets): &Row) {
         MetricType::HISTOGRAM => "histogram",
         MetricType::SUMMARY | MetricType::UNTYPED => "other",
     };
-    assert_eq!(shown, *kind, "type of {name}");
+    assert_eq!(shown, kind, "type of {name}");
     for row in family.get_metric() {
         let keys: Vec<&str> = row.get_label().iter().map(|pair| pair.name()).collect();
-        assert_eq!(keys, *labels, "labels of {name}");
+        assert_eq!(keys, labels, "labels of {name}");
         let bounds: Vec<f64> = row
             .get_histogram()
             .get_bucket()
             .iter()
             .map(|bucket| bucket.upper_bound())
             .collect();
-        assert_eq!(bounds, *buckets, "buckets of {name}");
+        assert_eq!(bounds, buckets, "buckets of {name}");
     }
 }
 
@@ -95,6 +105,7 @@ fn sample<'a>(
     Sample {
         store: None,
         backends: Vec::new(),
+        backend_counts: Vec::new(),
         cache: None,
         node: "n1",
         port: "9601",

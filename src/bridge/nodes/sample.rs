@@ -13,6 +13,7 @@ use crate::{
     bridge::adapter::status::{Counts, Status},
     cluster::{figures::Peer, identity::NodeId, node::Node, tallies::Tally, topic::Road},
     metrics::{
+        backend::{BackendCounts, Operation},
         bridge::Seconds,
         cluster::{CanarySample, ClusterSample, OTHER_PEERS, PeerSample, PeerTally},
     },
@@ -92,7 +93,6 @@ impl Exchange {
         ClusterSample {
             driver: status.driver,
             is_up: status.is_up(),
-            reconnects: sum(|it| it.reconnects),
             canary: self.canary_sample(now, unix_s),
             nodes,
             peers: self.peer_samples(),
@@ -135,6 +135,16 @@ impl Exchange {
                     .unwrap_or(0),
             ],
             subscribe: ours.subscribe.clone(),
+        }
+    }
+
+    /// Adds what is counted here, and not on the bus.
+    pub(super) fn add_subscribes(&self, counts: &mut BackendCounts) {
+        let operations = counts.role.operations().iter();
+        for (operation, seconds) in operations.zip(&mut counts.requests) {
+            if *operation == Operation::Subscribe {
+                seconds.absorb(&self.counters.subscribe);
+            }
         }
     }
 

@@ -34,7 +34,6 @@ fn a_redis_cluster_has_one_name_whichever_role_it_has() {
     let body = text(&families).expect("valid families");
     for line in [
         "sockudo_backend_up{backend=\"redis_cluster\",node=\"n1\",role=\"adapter\"} 1",
-        "sockudo_backend_reconnects_total{backend=\"redis_cluster\",node=\"n1\",role=\"adapter\"} 0",
         "sockudo_backend_up{backend=\"redis_cluster\",node=\"n1\",role=\"queue\"} 0",
         "sockudo_webhook_queue_depth{driver=\"redis-cluster\",node=\"n1\"} 0",
     ] {
