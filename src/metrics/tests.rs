@@ -7,6 +7,7 @@
 mod apps;
 mod backends;
 mod cluster;
+mod contract;
 mod exposition;
 mod node;
 mod upstream;
