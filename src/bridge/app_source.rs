@@ -2,7 +2,7 @@
 //!
 //! Owns: `AppSource`: the finder and the questions that are under way, what a start does to the store; how changes
 //! of apps reach shards, webhooks and the other nodes.
-//! May depend on: `bridge::{apps, log_limit, message, run}`, tokio.
+//! May depend on: `bridge::{apps, log_limit, message, run}`, `metrics`, tokio.
 //! Invariants: nothing here waits for the store; a change reaches all shards in the order of its number.
 
 use std::{
@@ -30,7 +30,10 @@ use super::{
 };
 use crate::{
     config::{App, Config},
-    metrics::sample::StoreSample,
+    metrics::{
+        backend::{BackendCounts, Meter, Operation},
+        sample::StoreSample,
+    },
 };
 
 pub(super) struct AppSource {
@@ -66,6 +69,29 @@ struct Preparing {
     failures: u32,
     /// What stood in its way last.
     fault: Option<String>,
+}
+
+/// When a question began, and where it is counted.
+struct Clock {
+    meter: Meter,
+    operation: Operation,
+    since: tokio::time::Instant,
+}
+
+impl Clock {
+    async fn measure<T>(
+        self,
+        answer: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let answer = answer.await;
+        self.meter.observe(self.operation, self.since.elapsed());
+        match &answer {
+            Err(StoreError::Down(_, fault)) => self.meter.failed(*fault),
+            // Of the operator's row, not of the server.
+            Err(StoreError::Malformed { .. }) | Ok(_) => {}
+        }
+        answer
+    }
 }
 
 /// The store has answered, or could not be asked.
@@ -272,6 +298,19 @@ impl AppSource {
             backend: self.store.name(),
             is_up: !self.is_failing(),
             lookups: [hits + absent_hits, known + absent, failed + refused + late],
+        }
+    }
+
+    pub(super) fn backend_counts(&self) -> BackendCounts {
+        self.store.meter().counts()
+    }
+
+    /// Of a question that begins now.
+    fn clock(&self, operation: Operation) -> Clock {
+        Clock {
+            meter: self.store.meter().clone(),
+            operation,
+            since: tokio::time::Instant::now(),
         }
     }
 
@@ -513,8 +552,9 @@ impl<L: ShardLink> Bridge<L> {
                 Errand::Find(name) => {
                     if let Some(source) = &mut self.source {
                         let found = source.store.find(name.clone());
+                        let clock = source.clock(Operation::Lookup);
                         source.questions.spawn(async move {
-                            let result = found.await;
+                            let result = clock.measure(found).await;
                             Reached::One { name, result }
                         });
                     }
@@ -522,8 +562,9 @@ impl<L: ShardLink> Bridge<L> {
                 Errand::FindAll(ids) => {
                     if let Some(source) = &mut self.source {
                         let found = source.store.find_all(ids.clone());
+                        let clock = source.clock(Operation::Refresh);
                         source.questions.spawn(async move {
-                            let result = found.await;
+                            let result = clock.measure(found).await;
                             Reached::All { ids, result }
                         });
                     }

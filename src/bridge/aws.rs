@@ -23,7 +23,7 @@ use aws_smithy_runtime_api::client::{
 };
 use aws_smithy_types::{body::SdkBody, error::metadata::ProvideErrorMetadata};
 
-use crate::config::Secret;
+use crate::{config::Secret, metrics::backend::Fault};
 
 /// What the configuration says of a service.
 #[derive(Clone, Debug)]
@@ -241,6 +241,16 @@ impl AwsFault {
                 }
             }
             other => Self::Unreachable(chain(other)),
+        }
+    }
+
+    /// As it is counted.
+    pub const fn kind(&self) -> Fault {
+        match self {
+            Self::Unreachable(_) => Fault::Io,
+            Self::Late => Fault::Timeout,
+            Self::Credentials(_) | Self::Denied(_) => Fault::Auth,
+            Self::Refused { .. } => Fault::Protocol,
         }
     }
 

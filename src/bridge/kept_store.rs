@@ -35,7 +35,10 @@ use super::{
 };
 use crate::{
     config::{Config, sections::CacheDriver},
-    metrics::sample::{BackendSample, CacheSample},
+    metrics::{
+        backend::{BackendCounts, Operation, Role},
+        sample::{BackendSample, CacheSample},
+    },
 };
 
 /// Reads and writes of the cache.
@@ -151,6 +154,10 @@ impl KeptStore {
         }
     }
 
+    pub(super) fn backend_counts(&self) -> BackendCounts {
+        self.commands.meter().counts()
+    }
+
     pub(super) const fn sample(&self) -> CacheSample {
         let KeptCounters {
             hits,
@@ -182,6 +189,7 @@ impl KeptStore {
             frame: Arc::clone(&event.frame),
             text_from: event.text_from,
             until: now + Duration::from_millis(event.left_ms),
+            since: now,
         };
         self.counters.writes_lost += self.writes.put(key, write);
         self.write(now);
@@ -261,6 +269,7 @@ impl KeptStore {
                 .spawn(async move { Reached::Waiting { name, write } });
             return true;
         }
+        let since = tokio::time::Instant::now();
         self.tasks.spawn(async move {
             let mut question = Pipeline::new();
             question.cmd("STRLEN").arg(&key);
@@ -268,6 +277,7 @@ impl KeptStore {
             question.cmd("GETRANGE").arg(&key).arg(0).arg(bytes_max);
             question.cmd("PTTL").arg(&key);
             let result = commands.run(&key, &question, ASK_WITHIN).await;
+            commands.meter().observe(Operation::Get, since.elapsed());
             Reached::Read { name, result }
         });
         true
@@ -302,6 +312,8 @@ impl KeptStore {
                             self.counters.writes_lost += self.writes.put_back(key, write);
                         }
                         Ok(_) => {
+                            let taken = now.saturating_duration_since(write.since);
+                            self.commands.meter().observe(Operation::Set, taken);
                             self.counters.written += 1;
                             self.takes_again();
                         }
@@ -461,6 +473,8 @@ pub(super) struct Write {
     frame: Arc<[u8]>,
     text_from: usize,
     until: Instant,
+    /// When it came.
+    since: Instant,
 }
 
 impl Write {
@@ -593,6 +607,7 @@ impl<L: ShardLink> Bridge<L> {
 
 const PURPOSE: Purpose = Purpose {
     name: "cache",
+    role: Role::Cache,
     url: "cache.redis.url_override",
     nodes: "database.redis.cluster_nodes",
     driver: "cache.driver",
@@ -620,6 +635,7 @@ mod tests {
             frame: format!("..{text}").into_bytes().into(),
             text_from: 2,
             until,
+            since: until,
         }
     }
 

@@ -15,7 +15,7 @@ use shards::{
 
 use super::apps::{AppChange, AppName};
 use crate::{
-    cluster::entry::Origin,
+    cluster::{entry::Origin, holdings::Departure},
     config::Config,
     handover::record::{Exported, Import},
     metrics::counters::ShardSnapshot,
@@ -418,6 +418,7 @@ pub enum StateChange {
     },
     MemberLeft {
         user_id: Arc<str>,
+        why: Departure,
     },
     /// The user whose id is the name is signed in there.
     UserOnline,

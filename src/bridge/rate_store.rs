@@ -23,7 +23,10 @@ use super::{
 };
 use crate::{
     config::{Config, sections::RateLimiterDriver},
-    metrics::sample::BackendSample,
+    metrics::{
+        backend::{BackendCounts, Operation, Role},
+        sample::BackendSample,
+    },
 };
 
 /// The rates of all nodes.
@@ -140,6 +143,10 @@ impl RateStore {
         }
     }
 
+    pub(super) fn backend_counts(&self) -> BackendCounts {
+        self.commands.meter().counts()
+    }
+
     /// The prefix of Sockudo 2.9 with names of our own, since the values differ.
     fn key(&self, apps: &AppTable, of: RateOf) -> Option<String> {
         let prefix = &self.prefix;
@@ -174,8 +181,13 @@ impl RateStore {
         });
         if !load.is_empty() {
             let asked = self.commands.clone();
+            let since = tokio::time::Instant::now();
             self.loads.spawn(async move {
                 let answers = asked.run_each(commands, ANSWER_WITHIN).await;
+                let taken = since.elapsed();
+                let meter = asked.meter();
+                load.iter()
+                    .for_each(|_| meter.observe(Operation::Take, taken));
                 let said = load.into_iter().zip(answers);
                 let said = said.map(|((shard, question), answer)| (shard, question, answer));
                 Reached::Load(said.collect())
@@ -343,6 +355,7 @@ impl<L: ShardLink> Bridge<L> {
 
 const PURPOSE: Purpose = Purpose {
     name: "rate limiter",
+    role: Role::RateLimiter,
     url: "rate_limiter.redis.url_override",
     nodes: "database.redis.cluster_nodes",
     driver: "rate_limiter.driver",

@@ -16,10 +16,14 @@ use super::{
     gather::Latest,
     kept_store::KeptStore,
     link::ShardLink,
+    nodes::Nodes,
     rate_store::RateStore,
     run::{Bridge, unix_s},
 };
-use crate::metrics::sample::{BackendSample, BridgeState, Sample, ShardSample};
+use crate::metrics::{
+    backend::BackendCounts,
+    sample::{BackendSample, BridgeState, Sample, ShardSample},
+};
 
 impl<L: ShardLink> Bridge<L> {
     pub(super) fn scrape(&mut self) -> Scrape {
@@ -44,6 +48,7 @@ impl<L: ShardLink> Bridge<L> {
             webhook_state: self.webhooks.state(),
             store: self.source.as_ref().map(AppSource::sample),
             backends: self.backends(),
+            backend_counts: self.backend_counts(),
             cache: self.kept_store.as_ref().map(KeptStore::sample),
             cluster: self
                 .nodes
@@ -72,6 +77,17 @@ impl<L: ShardLink> Bridge<L> {
         let caches = self.kept_store.iter().map(KeptStore::backend);
         let limiters = self.rate_store.iter().map(RateStore::backend);
         caches.chain(limiters).collect()
+    }
+
+    fn backend_counts(&self) -> Vec<BackendCounts> {
+        let counts = [
+            self.nodes.as_ref().map(Nodes::backend_counts),
+            self.source.as_ref().map(AppSource::backend_counts),
+            self.kept_store.as_ref().map(KeptStore::backend_counts),
+            self.rate_store.as_ref().map(RateStore::backend_counts),
+            self.webhooks.backend_counts(),
+        ];
+        counts.into_iter().flatten().collect()
     }
 
     /// One line per shard and one for the bridge.

@@ -1,7 +1,7 @@
 //! Data path. What is to go out: one batch per topic, put together until the bus takes them.
 //!
 //! Owns: `Drafts`: the open batches, the numbers of this life's lanes, the buffers.
-//! May depend on: `cluster::{carrying, entry, identity, mac, topic, wire}`, serde.
+//! May depend on: `cluster::{carrying, entry, figures, identity, mac, topic, wire}`, serde.
 //! Invariants: the batches of a lane are numbered from 1 without a gap, in the order in which they are
 //! taken; no batch is without an entry; what is refused leaves no trace.
 
@@ -11,6 +11,7 @@ use super::{
     carrying::{Carrier, CarryError, Kind, read},
     entry::Entry,
     fault::{Fault, is_planted},
+    figures::ByKind,
     identity::{ClusterTag, Identity},
     mac::Secrets,
     topic::{LANES, Topic},
@@ -31,6 +32,8 @@ pub(super) struct Drafts {
     bytes: usize,
     /// Buffers to begin with; at most `SPARE_MAX` of at most `SPARE_BYTES_MAX`.
     spare: Vec<Vec<u8>>,
+    /// Entries that were added.
+    pushed: ByKind,
 }
 
 /// How this life of the node speaks in a lane.
@@ -63,7 +66,13 @@ impl Drafts {
             drafts: Vec::new(),
             bytes: 0,
             spare: Vec::new(),
+            pushed: ByKind::default(),
         }
+    }
+
+    /// Entries that were added, for metrics.
+    pub(super) fn pushed(&self) -> ByKind {
+        self.pushed
     }
 
     /// In a later version each batch begins with an entry that nobody knows yet.
@@ -149,6 +158,12 @@ impl Drafts {
     // Per entry: one index by lane, one copy of its bytes. An allocation where a buffer grows, which
     // is kept for later.
     pub(super) fn push(&mut self, topic: Topic, entry: &Entry<'_>) -> Result<(), PushError> {
+        self.push_uncounted(topic, entry)?;
+        self.pushed.add(entry);
+        Ok(())
+    }
+
+    fn push_uncounted(&mut self, topic: Topic, entry: &Entry<'_>) -> Result<(), PushError> {
         // Also where a batch is open: each of a thousand lanes may have one.
         if self.is_full() {
             return Err(PushError::BatchFull);

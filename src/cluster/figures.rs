@@ -1,12 +1,13 @@
 //! What a node tells of itself, its peers and the bus.
 //!
-//! Owns: `Counters`, `PeerCounters`, `Peer`, `BusState`, `Echoes`.
-//! May depend on: `cluster::{identity, membership, topic, wire}`, `Millis`.
+//! Owns: `Counters`, `PeerCounters`, `Peer`, `BusState`, `Echoes`, `ByKind`.
+//! May depend on: `cluster::{entry, identity, membership, topic, wire}`, `Millis`.
 //! Invariants: counts only grow.
 
 use shards::application::Millis;
 
 use super::{
+    entry::Entry,
     identity::Identity,
     membership,
     topic::Road,
@@ -93,6 +94,44 @@ impl ByRoad {
     }
 }
 
+/// Entries by what they are for. Events and changes of state are counted where they are taken, and what a node sends
+/// itself is no message to others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ByKind {
+    pub heartbeats: u64,
+    /// Parts of them.
+    pub snapshots: u64,
+    /// Questions: for numbers, snapshots and last events.
+    pub requests: u64,
+    pub others: u64,
+}
+
+impl ByKind {
+    pub(super) fn add(&mut self, entry: &Entry<'_>) {
+        let count = match entry {
+            Entry::Event(_) | Entry::Delta(_) | Entry::Canary(_) | Entry::Proof(_) => return,
+            Entry::Heartbeat(_) => &mut self.heartbeats,
+            Entry::Snapshot(_) => &mut self.snapshots,
+            Entry::NumbersAsk(_) | Entry::SnapshotAsk(_) | Entry::KeptAsk(_) => &mut self.requests,
+            Entry::Hello(_)
+            | Entry::Goodbye
+            | Entry::Latest(_)
+            | Entry::Terminate { .. }
+            | Entry::Spent(_)
+            | Entry::Kept(_)
+            | Entry::AppsChanged => &mut self.others,
+        };
+        *count += 1;
+    }
+
+    pub(super) fn absorb(&mut self, other: &Self) {
+        self.heartbeats += other.heartbeats;
+        self.snapshots += other.snapshots;
+        self.requests += other.requests;
+        self.others += other.others;
+    }
+}
+
 /// What happened since the start, for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -103,6 +142,8 @@ pub struct Counters {
     /// Batches of peers that were read.
     pub batches_heard: u64,
     pub events_heard: u64,
+    /// Of those that are neither events nor changes.
+    pub entries_heard: ByKind,
     /// Own batches that came back.
     pub batches_own: u64,
     /// Not of Sockudo.

@@ -51,6 +51,7 @@ pub enum Merged<'a> {
     },
     MemberLeft {
         user_id: &'a Arc<str>,
+        why: Departure,
     },
     UserOnline,
     UserOffline,
@@ -59,6 +60,16 @@ pub enum Merged<'a> {
     /// The channel's last event is kept somewhere.
     EventKept,
     EventForgotten,
+}
+
+/// Why nobody holds a member any more.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+pub enum Departure {
+    /// A node said so, or said goodbye, or lives anew without it.
+    #[default]
+    Told,
+    /// The lease of the last node that held it has run out.
+    LeaseRanOut,
 }
 
 impl Merged<'_> {
@@ -321,7 +332,7 @@ impl Holdings {
         *self.held.rows_mut(row.space) -= 1;
     }
 
-    /// Lets go what the holders hold in a partition for which `is_gone`; looks at so many rows and members
+    /// Lets go what the holders hold in a partition that are `gone`; looks at so many rows and members
     /// as there are in `budget`. True: it is through. None of those holders may get anything meanwhile.
     pub(super) fn sweep(
         &mut self,
@@ -329,7 +340,7 @@ impl Holdings {
         partition: Partition,
         cursor: &mut Cursor,
         budget: &mut usize,
-        is_gone: &impl Fn(Holder) -> bool,
+        gone: &impl Fn(Holder) -> Option<Departure>,
         tell: &mut impl FnMut(ViewChange<'_>),
     ) -> bool {
         loop {
@@ -350,13 +361,13 @@ impl Holdings {
                 held: &mut self.held,
                 bytes_max: self.bytes_max,
             };
-            let is_through = row.sweep_members(&mut scene, cursor, budget, is_gone, tell);
+            let is_through = row.sweep_members(&mut scene, cursor, budget, gone, tell);
             // A row that its last member left is taken out in any case: nobody holds it.
             if !is_through || (*budget == 0 && !row.is_vacant()) {
                 return false;
             }
             *budget = budget.saturating_sub(1);
-            row.sweep_counts(&mut scene, is_gone, tell);
+            row.sweep_counts(&mut scene, &|it| gone(it).is_some(), tell);
             let is_vacant = row.is_vacant();
             cursor.rows_end = at;
             cursor.members_end = usize::MAX;
@@ -705,7 +716,7 @@ pub(super) mod tests {
                 place.partition,
                 cursor,
                 budget,
-                &|_| true,
+                &|_| Some(Departure::Told),
                 &mut |_| {},
             );
             let held = holdings.held();

@@ -388,7 +388,7 @@ fn wire_change<'a>(change: &ViewChange<'a>) -> Change<'a> {
             user_id,
             user_info: info,
         },
-        Merged::MemberLeft { user_id } => Change::MemberLeft {
+        Merged::MemberLeft { user_id, .. } => Change::MemberLeft {
             app,
             channel: name,
             user_id,

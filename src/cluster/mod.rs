@@ -2,7 +2,7 @@
 //!
 //! Owns: `identity` (who speaks), `wire` (batches as bytes), `entry` and `change` (what stands in
 //! them), `mac` (who may speak), `topic` (where batches travel), `membership` (who is there), `node` (all of
-//! it together: messages in, messages and effects out) with its `start`, `drafts`, `replay`, `canary` and `figures`;
+//! it together: messages in, messages and effects out) with its `start`, `drafts`, `replay`, `canary`, `tallies` and `figures`;
 //! `state` (who holds what): `ledger` and `supply` (the own, told and asked for), `view` and `replica` (the
 //! peers', merged), all of it in `holdings` of `table`s with `app_ids`; `owner` (who tells webhooks);
 //! `carrying` (all of it for the process that follows).
@@ -35,6 +35,7 @@ pub mod start;
 pub mod state;
 pub mod supply;
 mod table;
+pub mod tallies;
 pub mod topic;
 pub mod view;
 pub mod wire;

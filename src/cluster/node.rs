@@ -20,8 +20,8 @@ use super::{
     entry::{Entry, Event, EventId, Heartbeat, Hello, Kept, KeptAsk, Origin, Spent, Token},
     fault::{Fault, is_planted},
     field::NAME_BYTES_MAX,
-    figures::{BusState, Counters, Echoes, Peer, PeerCounters, RoadState},
-    holdings::ViewChange,
+    figures::{BusState, ByKind, Counters, Echoes, Peer, PeerCounters, RoadState},
+    holdings::{Departure, ViewChange},
     identity::{ClusterTag, Identity, NodeId},
     ledger::Own,
     mac::Secrets,
@@ -30,6 +30,7 @@ use super::{
     retelling::Retold,
     start::{Name, Start},
     state::{State, StateCounters},
+    tallies::{Gone, Tally},
     topic::{Road, Topic},
     wire::{Batch, BatchError, Entries, Header, PushError, Version},
 };
@@ -158,8 +159,9 @@ struct Row {
 
 /// What stood in a batch.
 #[derive(Clone, Copy, Debug, Default)]
-struct Tally {
+struct Contents {
     events: u64,
+    heard: ByKind,
     broken: u64,
     misplaced: u64,
 }
@@ -371,7 +373,8 @@ impl Node {
                 let mut tell = |change: ViewChange<'_>| take(Heard::View(change));
                 let (state, sender) = (&mut self.state, batch.header.sender);
                 let tally = state.hear_group(now, sender, group, &mut entries, &mut tell);
-                Tally {
+                Contents {
+                    heard: tally.heard,
                     broken: tally.broken,
                     misplaced: tally.misplaced,
                     events: 0,
@@ -385,7 +388,13 @@ impl Node {
         self.counters.events_heard += tally.events;
         self.counters.entries_broken += tally.broken;
         self.counters.entries_misplaced += tally.misplaced;
-        self.counters.entries_unknown += entries.unknown() as u64;
+        self.counters.entries_heard.absorb(&tally.heard);
+        let unknown = entries.unknown() as u64;
+        if unknown > 0 {
+            self.counters.entries_unknown += unknown;
+            let tallies = self.state.tallies_mut();
+            tallies.of(batch.header.sender.node).entries_unknown += unknown;
+        }
         if let Some(row) = self.rows.get_mut(&batch.header.sender.node) {
             row.counters.events_heard += tally.events;
             row.counters.entries_broken += tally.broken;
@@ -503,9 +512,12 @@ impl Node {
         entries: &mut Entries<'_>,
         effects: &mut Vec<Effect>,
         take: &mut impl FnMut(Heard<'_>),
-    ) -> Tally {
-        let mut tally = Tally::default();
+    ) -> Contents {
+        let mut tally = Contents::default();
         for entry in entries {
+            if let Ok(entry) = &entry {
+                tally.heard.add(entry);
+            }
             match entry {
                 Ok(Entry::Hello(hello)) if NodeId::of_name(hello.name) == sender.node => {
                     self.introduce(sender, &hello, effects);
@@ -528,7 +540,9 @@ impl Node {
                     self.state.hear_heartbeat(now, sender, &heartbeat, drafts);
                 }
                 Ok(Entry::NumbersAsk(ask)) => self.state.hear_numbers_ask(&ask),
-                Ok(Entry::SnapshotAsk(ask)) => self.state.hear_snapshot_ask(now, &ask),
+                Ok(Entry::SnapshotAsk(ask)) => {
+                    self.state.hear_snapshot_ask(now, sender, &ask);
+                }
                 Ok(Entry::Terminate { app, user_id }) => take(Heard::Terminate { app, user_id }),
                 Ok(Entry::Spent(spent)) => take(Heard::Spent(spent)),
                 Ok(Entry::KeptAsk(KeptAsk { of, app, channel })) => {
@@ -568,18 +582,26 @@ impl Node {
             match *change {
                 membership::Effect::Joined(peer) => self.apply_join(now, peer),
                 membership::Effect::Restarted { old, new } => {
-                    self.state.leave(old);
+                    self.state.leave(old, Departure::Told);
+                    let name = self.rows.get(&old.node).map_or("", |row| &row.name);
+                    self.state.tallies_mut().went(old.node, name, Gone::Goodbye);
                     self.apply_join(now, new);
                 }
                 membership::Effect::Expelled(peer, Reason::LeaseRanOut) => {
                     let row = self.rows.remove(&peer.node);
-                    assert!(row.is_some_and(|row| row.identity == peer));
-                    self.state.leave(peer);
+                    let row = row.filter(|row| row.identity == peer);
+                    let name = row.expect("who joined has a row").name;
+                    self.state.leave(peer, Departure::LeaseRanOut);
+                    let gone = Gone::Expired { at: now };
+                    self.state.tallies_mut().went(peer.node, &name, gone);
                 }
                 membership::Effect::Expelled(peer, Reason::Goodbye) => {
                     let row = self.rows.get_mut(&peer.node);
-                    row.expect("who joined has a row").left_at = Some(now);
-                    self.state.leave(peer);
+                    let row = row.expect("who joined has a row");
+                    row.left_at = Some(now);
+                    let tallies = self.state.tallies_mut();
+                    tallies.went(peer.node, &row.name, Gone::Goodbye);
+                    self.state.leave(peer, Departure::Told);
                 }
                 membership::Effect::Conflict(_)
                 | membership::Effect::Stale
@@ -593,6 +615,7 @@ impl Node {
     fn apply_join(&mut self, now: Millis, peer: Identity) {
         self.rows.insert(peer.node, Row::new(now, peer));
         self.state.join(peer);
+        self.state.tallies_mut().came(peer.node);
         self.owes_hello = true;
     }
 
@@ -807,6 +830,27 @@ impl Node {
         })
     }
 
+    /// What was counted of each peer that is or was there, with its name, which may be empty; and of those that are
+    /// forgotten.
+    pub fn tallies(&self) -> (impl Iterator<Item = (NodeId, &str, &Tally)>, Option<Tally>) {
+        let tallies = self.state.tallies();
+        let rows = tallies.rows().map(|(node, gone, tally)| {
+            let name = gone.or_else(|| Some(&*self.rows.get(&node)?.name));
+            (node, name.unwrap_or_default(), tally)
+        });
+        (rows, tallies.others())
+    }
+
+    /// Peers whose lease has run out a short while ago, and that were not heard since.
+    pub fn expired(&self, now: Millis) -> usize {
+        self.state.tallies().expired(now)
+    }
+
+    /// Entries for the others but events and changes, as far as there was room.
+    pub fn entries_said(&self) -> ByKind {
+        self.drafts.pushed()
+    }
+
     /// What became of the state.
     // Adds up partitions that are wanted: for metrics, not for each batch.
     pub fn state_counters(&self) -> StateCounters {
@@ -840,8 +884,8 @@ fn hear_events(
     partition: Partition,
     entries: &mut Entries<'_>,
     take: &mut impl FnMut(Heard<'_>),
-) -> Tally {
-    let mut tally = Tally::default();
+) -> Contents {
+    let mut tally = Contents::default();
     for entry in entries {
         match entry {
             // On another partition's topic its order would be that of nothing.
@@ -849,7 +893,10 @@ fn hear_events(
                 tally.events += 1;
                 take(Heard::Event(event));
             }
-            Ok(Entry::Kept(kept)) if kept.partition == partition => take(Heard::Kept(kept)),
+            Ok(Entry::Kept(kept)) if kept.partition == partition => {
+                tally.heard.others += 1;
+                take(Heard::Kept(kept));
+            }
             Ok(_) => tally.misplaced += 1,
             Err(_) => tally.broken += 1,
         }
@@ -858,8 +905,8 @@ fn hear_events(
 }
 
 /// Nobody here reads such a topic.
-fn hear_nothing(entries: &mut Entries<'_>) -> Tally {
-    let mut tally = Tally::default();
+fn hear_nothing(entries: &mut Entries<'_>) -> Contents {
+    let mut tally = Contents::default();
     for entry in entries {
         match entry {
             Ok(_) => tally.misplaced += 1,

@@ -6,6 +6,7 @@
 
 mod carried_tests;
 mod state_tests;
+mod tally_tests;
 mod toy;
 mod watched;
 
@@ -386,6 +387,10 @@ fn a_later_version_is_heard_as_far_as_it_is_understood() {
         (heard, counters.entries_unknown, counters.entries_broken),
         (1, 1, 1)
     );
+    let [(of, _, tally)] = node.tallies().0.collect::<Vec<_>>()[..] else {
+        panic!("one peer is there");
+    };
+    assert_eq!((of, tally.entries_unknown), (identity_of(0, 1).node, 1));
     let versions: Vec<_> = node.peers().map(|peer| peer.version).collect();
     assert_eq!(versions, [header.version]);
 }

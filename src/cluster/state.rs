@@ -12,11 +12,13 @@ use super::{
     carrying::{Carrier, CarryError, Kind, read},
     drafts::Drafts,
     entry::{Entry, GROUPS, Group, Heartbeat, NumbersAsk, SnapshotAsk},
-    holdings::{Place, Space, Text, ViewChange},
+    figures::ByKind,
+    holdings::{Departure, Place, Space, Text, ViewChange},
     identity::Identity,
     ledger::{Ledger, LedgerCounters, Own},
     retelling::Retold,
     supply::{Supply, SupplyCounters},
+    tallies::Tallies,
     topic::Topic,
     view::{View, ViewCounters},
     wire::Entries,
@@ -48,6 +50,7 @@ pub(super) struct State {
 /// What stood in a batch of state.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct StateTally {
+    pub(super) heard: ByKind,
     pub(super) broken: u64,
     pub(super) misplaced: u64,
 }
@@ -89,8 +92,8 @@ impl State {
         self.view.join(peer);
     }
 
-    pub(super) fn leave(&mut self, peer: Identity) {
-        self.view.leave(peer);
+    pub(super) fn leave(&mut self, peer: Identity, why: Departure) {
+        self.view.leave(peer, why);
     }
 
     /// Takes what a peer says on the topic of a group.
@@ -107,6 +110,9 @@ impl State {
         let is_here = |partition| Group::of(partition) == group;
         let view = &mut self.view;
         for entry in entries {
+            if let Ok(entry) = &entry {
+                tally.heard.add(entry);
+            }
             match entry {
                 // On another group's topic its order would be that of nothing.
                 Ok(Entry::Delta(delta)) if is_here(delta.partition) => {
@@ -144,9 +150,10 @@ impl State {
         }
     }
 
-    pub(super) fn hear_snapshot_ask(&mut self, now: Millis, ask: &SnapshotAsk) {
+    pub(super) fn hear_snapshot_ask(&mut self, now: Millis, asker: Identity, ask: &SnapshotAsk) {
         if ask.of == self.identity {
-            self.supply.ask_snapshot(now, ask.partition, ask.from);
+            let (partition, from) = (ask.partition, ask.from);
+            self.supply.ask_snapshot(now, asker.node, partition, from);
         }
     }
 
@@ -157,7 +164,11 @@ impl State {
         self.view.ask(now, self.again_ms, |entry| {
             *unsaid += u64::from(drafts.push(Topic::Nodes, &entry).is_err());
         });
-        self.supply.tick(now, &self.apps, &mut self.ledger, drafts);
+        let tallies = self.view.tallies_mut();
+        let (apps, ledger) = (&self.apps, &mut self.ledger);
+        self.supply.tick(now, apps, ledger, drafts, |asker| {
+            tallies.of(asker).snapshots_sent += 1;
+        });
     }
 
     /// When `tick` is due.
@@ -233,6 +244,15 @@ impl State {
     /// All items were taken. Whether the peers that hold something are just those.
     pub(super) fn settle(&mut self, peers: impl Iterator<Item = Identity>) -> bool {
         self.view.settle(peers)
+    }
+
+    /// What is counted of each peer.
+    pub(super) fn tallies(&self) -> &Tallies {
+        self.view.tallies()
+    }
+
+    pub(super) fn tallies_mut(&mut self) -> &mut Tallies {
+        self.view.tallies_mut()
     }
 
     /// What has been told: by group the sum of the latest numbers.

@@ -2,12 +2,12 @@
 //!
 //! Owns: `Supply`: which groups' numbers and which partitions are asked for, the snapshot that is being
 //! sent.
-//! May depend on: `cluster::{app_ids, carrying, change, drafts, entry, ledger, topic}`, `protocol::partition`,
-//! serde, `Millis`.
+//! May depend on: `cluster::{app_ids, carrying, change, drafts, entry, identity, ledger, topic}`,
+//! `protocol::partition`, serde, `Millis`.
 //! Invariants: a snapshot is of one moment, that of its number; answers go to all peers, and what several
 //! ask for at a time is sent once; questions take a bit each, whoever asks and how often.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, iter};
 
 use serde::{Deserialize, Serialize};
 use shards::application::Millis;
@@ -19,6 +19,7 @@ use super::{
     drafts::Drafts,
     entry::{Entry, GROUPS, Group, Latest, Rest, Snapshot},
     fault::{Fault, is_planted},
+    identity::NodeId,
     ledger::Ledger,
     topic::Topic,
 };
@@ -51,6 +52,8 @@ pub(super) struct Supply {
 #[derive(Clone, Copy, Debug, Default)]
 struct Row {
     is_wanted: bool,
+    /// Who asked for it first, of that for which there is a mark.
+    asker: Option<NodeId>,
     /// When the last snapshot was sent, and its number.
     sent: Option<(Millis, u64)>,
 }
@@ -60,6 +63,7 @@ struct Sending {
     id: u64,
     partition: Partition,
     number: u64,
+    asker: Option<NodeId>,
     part: u64,
     /// Never empty.
     parts: VecDeque<Vec<u8>>,
@@ -70,6 +74,9 @@ struct Sending {
 struct SupplyRecord {
     groups: Vec<u8>,
     wanted: Vec<u16>,
+    /// Who asked for each of them first.
+    #[serde(default)]
+    askers: Vec<Option<NodeId>>,
     /// By partition when the last snapshot was sent, and its number.
     sent: Vec<(u16, Millis, u64)>,
     sending: Option<SendingRecord>,
@@ -81,6 +88,8 @@ struct SendingRecord {
     id: u64,
     partition: u16,
     number: u64,
+    #[serde(default)]
+    asker: Option<NodeId>,
     part: u64,
 }
 
@@ -108,7 +117,13 @@ impl Supply {
     }
 
     /// A peer that has heard all up to a number asks for a partition.
-    pub(super) fn ask_snapshot(&mut self, now: Millis, partition: Partition, from: u64) {
+    pub(super) fn ask_snapshot(
+        &mut self,
+        now: Millis,
+        asker: NodeId,
+        partition: Partition,
+        from: u64,
+    ) {
         self.counters.snapshot_asks_heard += 1;
         let row = row_mut(&mut self.rows, partition);
         // It asked before the snapshot for another peer reached it.
@@ -120,6 +135,7 @@ impl Supply {
             return;
         }
         row.is_wanted = true;
+        row.asker = Some(asker);
         self.wanted.push_back(partition);
     }
 
@@ -133,11 +149,14 @@ impl Supply {
             id: it.id,
             partition: it.partition.number(),
             number: it.number,
+            asker: it.asker,
             part: it.part,
         });
+        let asker_of = |it: &Partition| self.rows.get(usize::from(it.number()))?.asker;
         let record = SupplyRecord {
             groups: groups.map(|(group, _)| group).collect(),
             wanted: self.wanted.iter().map(|it| it.number()).collect(),
+            askers: self.wanted.iter().map(asker_of).collect(),
             sent: sent.collect(),
             sending,
             snapshots: self.snapshots,
@@ -160,9 +179,11 @@ impl Supply {
         for (partition, at, number) in record.sent {
             row_mut(&mut supply.rows, of(partition)?).sent = Some((at, number));
         }
-        for partition in record.wanted {
+        let askers = record.askers.into_iter().chain(iter::repeat(None));
+        for (partition, asker) in record.wanted.into_iter().zip(askers) {
             let partition = of(partition)?;
-            row_mut(&mut supply.rows, partition).is_wanted = true;
+            let row = row_mut(&mut supply.rows, partition);
+            (row.is_wanted, row.asker) = (true, asker);
             supply.wanted.push_back(partition);
         }
         if let Some(sending) = record.sending {
@@ -170,6 +191,7 @@ impl Supply {
                 id: sending.id,
                 partition: of(sending.partition)?,
                 number: sending.number,
+                asker: sending.asker,
                 part: sending.part,
                 parts: VecDeque::new(),
             });
@@ -191,13 +213,14 @@ impl Supply {
         self.sending.is_some() || !self.wanted.is_empty() || self.groups.contains(&true)
     }
 
-    /// Answers what was asked, so many bytes at a time.
+    /// Answers what was asked, so many bytes at a time. `sent` is told of each snapshot who asked for it first.
     pub(super) fn tick(
         &mut self,
         now: Millis,
         apps: &AppIds,
         ledger: &mut Ledger,
         drafts: &mut Drafts,
+        mut sent: impl FnMut(NodeId),
     ) {
         self.tell_numbers(ledger, drafts);
         let mut bytes = 0;
@@ -228,13 +251,14 @@ impl Supply {
             if drafts.push(topic, &Entry::Snapshot(snapshot)).is_err() {
                 return; // The bus takes nothing now; the part goes out later.
             }
-            let sent = encoded.len() + ASK_BYTES;
-            bytes += sent;
-            self.counters.snapshot_bytes_sent += sent as u64;
+            let cost = encoded.len() + ASK_BYTES;
+            bytes += cost;
+            self.counters.snapshot_bytes_sent += cost as u64;
             sending.part += 1;
             sending.parts.pop_front();
             if sending.parts.is_empty() {
                 let (partition, number) = (sending.partition, sending.number);
+                sending.asker.into_iter().for_each(&mut sent);
                 self.sending = None;
                 self.counters.snapshots_sent += 1;
                 row_mut(&mut self.rows, partition).sent = Some((now, number));
@@ -253,14 +277,18 @@ impl Supply {
             return;
         }
         // From here on a question is about what came later.
-        *row_mut(&mut self.rows, partition) = Row {
+        let row = row_mut(&mut self.rows, partition);
+        let asker = row.asker.take();
+        *row = Row {
             is_wanted: false,
+            asker: None,
             sent: Some((now, number)),
         };
         self.sending = Some(Sending {
             id: self.snapshots,
             partition,
             number,
+            asker,
             part: 0,
             parts,
         });

@@ -2,7 +2,7 @@
 //!
 //! Owns: `View`: the replicas of the peers, what they hold merged, what is to be asked, what is merged or
 //! let go in slices.
-//! May depend on: `cluster::{app_ids, carrying, change, entry, holdings, identity, replica}`,
+//! May depend on: `cluster::{app_ids, carrying, change, entry, holdings, identity, replica, tallies}`,
 //! `protocol::partition`, serde, `Millis`.
 //! Invariants: at rest it is the union of what the peers hold of themselves; a snapshot is merged as
 //! a difference: what stays is not told; each peer that was asked for a partition is asked again until
@@ -22,10 +22,14 @@ use super::{
     entry::{Delta, Entry, Heartbeat, Latest, NumbersAsk, Snapshot, SnapshotAsk},
     fault::{Fault, is_planted},
     field::Reader,
-    holdings::{Cursor, Fact, HOLDERS_MAX, Held, Holder, Holdings, Place, Space, Text, ViewChange},
+    holdings::{
+        Cursor, Departure, Fact, HOLDERS_MAX, Held, Holder, Holdings, Place, Space, Text,
+        ViewChange,
+    },
     identity::{Identity, NodeId},
     replica::{Heed, PartHeed, Release, Replica, WAITING_BYTES_MAX},
     retelling::{Retelling, Retold},
+    tallies::Tallies,
 };
 use crate::protocol::partition::{PARTITIONS, Partition};
 
@@ -78,6 +82,8 @@ pub(super) struct View {
     asks: BTreeSet<(Millis, NodeId, Partition)>,
     /// Of what waits, of all peers.
     waiting_bytes: usize,
+    /// Of each peer, some of what `counters` has of all.
+    tallies: Tallies,
     counters: ViewCounters,
 }
 
@@ -111,6 +117,8 @@ enum Phase {
 struct Leaving {
     seat: u16,
     parts: u16,
+    #[serde(default)]
+    why: Departure,
 }
 
 impl View {
@@ -126,8 +134,17 @@ impl View {
             retelling: Retelling::new(),
             asks: BTreeSet::new(),
             waiting_bytes: 0,
+            tallies: Tallies::default(),
             counters: ViewCounters::default(),
         }
+    }
+
+    pub(super) fn tallies(&self) -> &Tallies {
+        &self.tallies
+    }
+
+    pub(super) fn tallies_mut(&mut self) -> &mut Tallies {
+        &mut self.tallies
     }
 
     pub(super) fn counters(&self) -> ViewCounters {
@@ -147,7 +164,7 @@ impl View {
     }
 
     /// A life of a peer has ended: what it held goes, in slices.
-    pub(super) fn leave(&mut self, peer: Identity) {
+    pub(super) fn leave(&mut self, peer: Identity, why: Departure) {
         let replica = self.replicas.remove(&peer.node);
         let replica = replica.expect("a peer that is there has a replica");
         assert_eq!(replica.identity, peer);
@@ -165,7 +182,7 @@ impl View {
             }
             // One more: where the walk is now, only a part of the partition is ahead.
             let parts = PARTITIONS + 1;
-            self.leaving.push(Leaving { seat, parts });
+            self.leaving.push(Leaving { seat, parts, why });
         }
     }
 
@@ -287,9 +304,14 @@ impl View {
     fn want(&mut self, due: Millis, of: Identity, partition: Partition) {
         let replica = replica_of(&mut self.replicas, of);
         if replica.is_some_and(|replica| replica.want(partition, due)) {
-            self.counters.gaps += 1;
+            self.count_gap(of);
             self.asks.insert((due, of.node, partition));
         }
+    }
+
+    fn count_gap(&mut self, of: Identity) {
+        self.counters.gaps += 1;
+        self.tallies.of(of.node).gaps += 1;
     }
 
     /// Takes a part of a snapshot, whoever asked for it.
@@ -454,10 +476,13 @@ impl View {
     ) -> bool {
         let partition = Partition::from_number(self.sweep_at).expect("it wraps around");
         let leaving = &self.leaving;
-        let is_gone = |holder: Holder| leaving.iter().any(|it| it.seat == holder.seat());
+        let gone = |holder: Holder| {
+            let mut leaving = leaving.iter();
+            Some(leaving.find(|it| it.seat == holder.seat())?.why)
+        };
         let cursor = &mut self.sweep_cursor;
         let holdings = &mut self.holdings;
-        if !holdings.sweep(apps, partition, cursor, budget, &is_gone, tell) {
+        if !holdings.sweep(apps, partition, cursor, budget, &gone, tell) {
             return false;
         }
         self.sweep_cursor = Cursor::START;
@@ -501,9 +526,9 @@ impl View {
                     let before = replica.change_side(seat, partition);
                     if is_planted(Fault::NotAsDifference) {
                         let (cursor, budget) = (&mut { Cursor::START }, &mut { usize::MAX });
-                        let is_gone = |holder| holder == before;
+                        let gone = |holder| (holder == before).then_some(Departure::Told);
                         let holdings = &mut self.holdings;
-                        holdings.sweep(apps, partition, cursor, budget, &is_gone, tell);
+                        holdings.sweep(apps, partition, cursor, budget, &gone, tell);
                     }
                     merge.phase = Phase::Take(before);
                 }
@@ -522,14 +547,16 @@ impl View {
                 }
                 Phase::Prune(before) => {
                     let is_gone = |holder| holder == before && !is_planted(Fault::PruneSkipped);
+                    let gone = |holder| is_gone(holder).then_some(Departure::Told);
                     let (holdings, cursor) = (&mut self.holdings, &mut merge.cursor);
-                    if !holdings.sweep(apps, partition, cursor, budget, &is_gone, tell) {
+                    if !holdings.sweep(apps, partition, cursor, budget, &gone, tell) {
                         return false;
                     }
                     replica.merged(merge.encoded.len());
                     self.waiting_bytes -= merge.encoded.len();
                     replica.reach(partition, number);
                     self.counters.snapshots_merged += 1;
+                    self.tallies.of(of.node).snapshots_merged += 1;
                     merge.phase = Phase::Release;
                 }
                 Phase::Release => return self.release(apps, of, partition, budget, tell),
@@ -599,7 +626,7 @@ impl View {
                     self.apply_delta(of, apps, &delta, tell);
                 }
                 Release::Gap => {
-                    self.counters.gaps += 1;
+                    self.count_gap(of);
                     self.asks.insert((due, of.node, partition));
                     return true;
                 }

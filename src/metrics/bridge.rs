@@ -5,7 +5,7 @@
 //! Invariants: counters only grow, also when a webhook is removed, and leave with their app.
 
 use crate::{
-    metrics::{catalogue::BUCKETS_S, counters::fallen},
+    metrics::{catalogue::bucket_of, counters::fallen},
     protocol::{
         app::{AppIndex, AppRows},
         webhook::WebhookEvent,
@@ -158,13 +158,17 @@ impl AppWebhooks {
 }
 
 impl Seconds {
+    /// Adds what was observed elsewhere.
+    pub fn absorb(&mut self, other: &Self) {
+        for (ours, theirs) in self.buckets.iter_mut().zip(other.buckets) {
+            *ours += theirs;
+        }
+        self.sum_s += other.sum_s;
+    }
+
     /// Records one observation.
     pub fn observe(&mut self, seconds: f64) {
-        let bucket = BUCKETS_S
-            .iter()
-            .position(|bound| seconds <= *bound)
-            .unwrap_or(16);
-        self.buckets[bucket] += 1;
+        self.buckets[bucket_of(seconds)] += 1;
         self.sum_s += seconds;
     }
 }

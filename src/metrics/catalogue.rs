@@ -31,7 +31,7 @@ const RATE_LIMIT: &[&str] = &["app_id", "limiter_type", "port", "request_context
 const NODE: &[&str] = &["node"];
 const SHARD: &[&str] = &["node", "shard"];
 const PEER: &[&str] = &["node", "peer", "shard"];
-const ROAD: &[&str] = &["node", "road"];
+const CLUSTER_PEER: &[&str] = &["node", "peer"];
 const APP_ON_NODE: &[&str] = &["app_id", "node"];
 const APP_REASON: &[&str] = &["app_id", "node", "reason"];
 
@@ -539,6 +539,16 @@ pub(super) const BACKEND_UP: Family = gauge(
     &["backend", "node", "role"],
     "1 while all connections to the backend stand",
 );
+pub(super) const BACKEND_REQUEST_SECONDS: Family = histogram(
+    "backend_request_seconds",
+    &["backend", "node", "op", "role"],
+    "Time from a question's coming to the bridge to the backend's answer",
+);
+pub(super) const BACKEND_ERRORS: Family = counter(
+    "backend_errors_total",
+    &["backend", "kind", "node", "role"],
+    "Questions and attempts to connect that failed: timeout, io, auth, protocol",
+);
 pub(super) const BACKEND_RECONNECTS: Family = counter(
     "backend_reconnects_total",
     &["backend", "node", "role"],
@@ -546,28 +556,33 @@ pub(super) const BACKEND_RECONNECTS: Family = counter(
 );
 pub(super) const ADAPTER_CANARY_SECONDS: Family = histogram(
     "adapter_canary_seconds",
-    ROAD,
-    "Time until what the node sends itself through the bus is back, to the millisecond",
+    NODE,
+    "Time until what the node sends itself on each road of the bus is back, to the millisecond",
 );
 pub(super) const ADAPTER_CANARY_SUCCESS: Family = gauge(
     "adapter_canary_last_success_timestamp_seconds",
-    ROAD,
-    "Unix time of the last time that it came back; 0 before the first",
+    NODE,
+    "Unix time of its last return, on the road where that is longer ago; 0 before it was back on both",
 );
 pub(super) const ADAPTER_CANARY_FAILURES: Family = counter(
     "adapter_canary_failures_total",
-    ROAD,
-    "Times that it stopped coming back in time",
+    NODE,
+    "Times that it stopped coming back in time on one of them",
 );
 pub(super) const CLUSTER_NODES: Family = gauge(
     "cluster_nodes",
     &["node", "state"],
-    "Nodes of the cluster, this one too: live, or suspect after two silent heartbeats",
+    "Nodes, this one too: live, suspect after two silent heartbeats, expired within the last hour",
 );
 pub(super) const CLUSTER_LEASE_EXPIRIES: Family = counter(
     "cluster_lease_expiries_total",
-    NODE,
-    "Nodes that were silent for cluster.lease_ms and counted as dead",
+    CLUSTER_PEER,
+    "Times that peer was silent for cluster.lease_ms and counted as dead",
+);
+pub(super) const PRESENCE_LEASE_EXPIRIES: Family = counter(
+    "presence_lease_expiries_total",
+    APP_ON_NODE,
+    "Members removed from presence channels because the lease of their node ran out",
 );
 pub(super) const CLUSTER_MESSAGES: Family = counter(
     "cluster_messages_total",
@@ -596,8 +611,8 @@ pub(super) const CLUSTER_REFUSED_BATCHES: Family = counter(
 );
 pub(super) const CLUSTER_UNKNOWN_MESSAGES: Family = counter(
     "cluster_unknown_messages_total",
-    NODE,
-    "Messages of kinds of a later version, skipped",
+    CLUSTER_PEER,
+    "Messages of peer of kinds of a later version, skipped",
 );
 pub(super) const CLUSTER_BROKEN_MESSAGES: Family = counter(
     "cluster_broken_messages_total",
@@ -616,8 +631,13 @@ pub(super) const TRANSPORT_DROPPED: Family = counter(
 );
 pub(super) const CLUSTER_TOPICS: Family = gauge(
     "cluster_topics",
-    &["node", "state"],
-    "Topics on the bus: wanted, and confirmed",
+    NODE,
+    "Subscriptions to topics that the bus has confirmed",
+);
+pub(super) const CLUSTER_TOPICS_WANTED: Family = gauge(
+    "cluster_topics_wanted",
+    NODE,
+    "Topics on the bus that are to be subscribed to",
 );
 pub(super) const CLUSTER_WITNESSES: Family = gauge(
     "cluster_witnesses",
@@ -631,8 +651,8 @@ pub(super) const CLUSTER_SUBSCRIBE_SECONDS: Family = histogram(
 );
 pub(super) const CLUSTER_SNAPSHOTS: Family = counter(
     "cluster_snapshots_total",
-    &["direction", "node"],
-    "Snapshots of partitions, sent to peers and merged from them",
+    &["direction", "node", "peer"],
+    "Snapshots of partitions: out, sent since peer asked first; in, merged from peer",
 );
 pub(super) const UPGRADE_DROPPED_BATCHES: Family = counter(
     "upgrade_dropped_batches_total",
@@ -641,8 +661,8 @@ pub(super) const UPGRADE_DROPPED_BATCHES: Family = counter(
 );
 pub(super) const CLUSTER_SEQUENCE_GAPS: Family = counter(
     "cluster_sequence_gaps_total",
-    NODE,
-    "Partitions of peers of which something was found to be missing, and asked for",
+    CLUSTER_PEER,
+    "Partitions of peer of which something was found to be missing, and asked for",
 );
 pub(super) const CLUSTER_BEHIND: Family = gauge(
     "cluster_partitions_behind",
@@ -660,3 +680,10 @@ pub(super) const BUCKETS_S: [f64; 16] = [
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
     5.0, 10.0,
 ];
+
+/// The bucket of `BUCKETS_S` that counts so many seconds; the one behind the last is above all.
+pub(super) fn bucket_of(seconds: f64) -> usize {
+    let mut bounds = BUCKETS_S.iter();
+    let position = bounds.position(|bound| seconds <= *bound);
+    position.unwrap_or(BUCKETS_S.len())
+}

@@ -132,6 +132,8 @@ pub struct AppFaults {
     pub webhooks_dropped: u64,
     /// App-wide limits that refused: connections, backend events, reads.
     pub limit_denied: [u64; 3],
+    /// Members removed because the lease of their node ran out.
+    pub presence_lease_expiries: u64,
     pub http_errors: HttpErrors,
 }
 
@@ -373,6 +375,7 @@ impl AppFaults {
         dropped_bytes: [0; 4],
         webhooks_dropped: 0,
         limit_denied: [0; 3],
+        presence_lease_expiries: 0,
         http_errors: HttpErrors(Vec::new()),
     };
 
@@ -383,6 +386,7 @@ impl AppFaults {
         absorb_all(&mut self.dropped_bytes, &other.dropped_bytes);
         self.webhooks_dropped += other.webhooks_dropped;
         absorb_all(&mut self.limit_denied, &other.limit_denied);
+        self.presence_lease_expiries += other.presence_lease_expiries;
         for (status, count) in other.http_errors.iter() {
             self.http_errors.add(status, count);
         }
@@ -404,6 +408,10 @@ impl AppFaults {
             dropped_bytes: fallen(&self.dropped_bytes, &before.dropped_bytes),
             webhooks_dropped: one(self.webhooks_dropped, before.webhooks_dropped),
             limit_denied: fallen(&self.limit_denied, &before.limit_denied),
+            presence_lease_expiries: one(
+                self.presence_lease_expiries,
+                before.presence_lease_expiries,
+            ),
             http_errors: before.http_errors.iter().map(status).collect(),
         }
     }

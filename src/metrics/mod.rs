@@ -4,6 +4,7 @@
 //! May depend on: `shards` for its counters, `prometheus` (exposition only).
 //! Invariants: a shard counts into plain numbers of its own; summing happens on the bridge.
 
+pub mod backend;
 pub mod bridge;
 mod catalogue;
 pub mod cluster;

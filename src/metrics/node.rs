@@ -1,10 +1,11 @@
 //! The metrics of our own, from a sample.
 //!
 //! Owns: which rows each of them gets.
-//! May depend on: `metrics::{catalogue, cluster, families, sample}`, the runtime's bucket bounds.
+//! May depend on: `metrics::{backend, catalogue, cluster, families, sample}`, the runtime's bucket bounds.
 //! Invariants: every row has the label `node`; rows of a shard appear with its first snapshot.
 
 use super::{
+    backend,
     bridge::{AppWebhooks, DeadReason, DeliveryResult, StrangeReason, WEBHOOK_EVENTS},
     catalogue as name,
     catalogue::{Family, UNKNOWN_APP},
@@ -43,11 +44,19 @@ pub(super) fn add(families: &mut Families<'_>, sample: &Sample<'_>, rows: &[AppR
     add_http_errors(families, sample.node, UNKNOWN_APP, &unknown);
     add_requests(families, sample);
     add_hops(families, sample);
+    for counts in &sample.backend_counts {
+        backend::add(families, sample.node, counts);
+    }
     if let Some(numbers) = &sample.cluster {
         cluster::add(families, sample.node, numbers);
     }
     for row in rows {
         add_app(families, sample.node, row.id, &row.counters);
+        if sample.cluster.is_some() {
+            let expiries = row.counters.faults().presence_lease_expiries as f64;
+            let labels = [row.id, sample.node];
+            families.add(&name::PRESENCE_LEASE_EXPIRIES, &labels, expiries);
+        }
         add_app_webhooks(families, sample.node, row.id, &row.webhooks);
     }
 }

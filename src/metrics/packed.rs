@@ -118,6 +118,7 @@ fn pack_faults(faults: &AppFaults, out: &mut Vec<u8>) {
         dropped_bytes,
         webhooks_dropped,
         limit_denied,
+        presence_lease_expiries,
         http_errors,
     } = faults;
     put_all(out, connection_errors);
@@ -126,6 +127,7 @@ fn pack_faults(faults: &AppFaults, out: &mut Vec<u8>) {
     put_all(out, dropped_bytes);
     put(out, *webhooks_dropped);
     put_all(out, limit_denied);
+    put(out, *presence_lease_expiries);
     put(out, http_errors.iter().len() as u64);
     for (status, count) in http_errors.iter() {
         put(out, u64::from(status));
@@ -214,6 +216,7 @@ impl Packed<'_> {
             dropped_bytes: self.numbers(),
             webhooks_dropped: self.number(),
             limit_denied: self.numbers(),
+            presence_lease_expiries: self.number(),
             http_errors: (0..self.number())
                 .map(|_| (self.number() as u16, self.number()))
                 .collect(),
@@ -265,6 +268,7 @@ mod tests {
             faults.dropped_bytes[0] = seed + 10;
             faults.webhooks_dropped = seed + 11;
             faults.limit_denied[2] = seed + 12;
+            faults.presence_lease_expiries = seed + 13;
         }
         if seed % 5 == 1 {
             let latency = counters.broadcast_latency.get_or_insert_default();

@@ -1,7 +1,7 @@
 //! All numbers of this node at one moment, from which a scrape is made.
 //!
 //! Owns: `Sample`, `AppLabels`, and which apps get rows of their own.
-//! May depend on: `metrics::{counters, bridge, cluster}`. Not on `prometheus`.
+//! May depend on: `metrics::{backend, counters, bridge, cluster}`. Not on `prometheus`.
 //! Invariants: an app keeps its rows until it is forgotten, so that no counter of its own goes down;
 //! apps beyond `metrics.max_apps` share one row each under `other`, and stay there; no counter of
 //! `other` goes down when one of them is forgotten.
@@ -9,6 +9,7 @@
 use std::collections::BTreeSet;
 
 use super::{
+    backend::BackendCounts,
     bridge::{AppWebhooks, WebhookCounters},
     cluster::ClusterSample,
     counters::{AppCounters, ShardSnapshot},
@@ -33,6 +34,8 @@ pub struct Sample<'a> {
     pub store: Option<StoreSample>,
     /// Other backends than the bus that this node uses.
     pub backends: Vec<BackendSample>,
+    /// Of each backend that this node uses, the bus too.
+    pub backend_counts: Vec<BackendCounts>,
     /// `None` where the cache is this node's own.
     pub cache: Option<CacheSample>,
     /// None on a node without a bus.

@@ -14,11 +14,12 @@ use crate::{
     bridge::message::{NodeEvent, NodeState, Spent, StateChange, ToBridge, UserOfNodes},
     channel::{
         home::{Elsewhere, HomeRef, News},
+        home_effect::{Announcement, HomeEffect},
         names::NameKey,
         roster::{Member, MemberNews},
         user::UserId,
     },
-    cluster::entry::Origin,
+    cluster::{entry::Origin, holdings::Departure},
     protocol::{app::AppIndex, json::JsonValue, name::ChannelKind, partition::Partition},
     ws::encode,
 };
@@ -224,7 +225,10 @@ impl ShardServer {
             News::Member(MemberNews::Joined(Member { user_id, info })) => {
                 StateChange::MemberJoined { user_id, info }
             }
-            News::Member(MemberNews::Left { user_id }) => StateChange::MemberLeft { user_id },
+            News::Member(MemberNews::Left { user_id }) => StateChange::MemberLeft {
+                user_id,
+                why: Departure::Told,
+            },
             News::EventKept(is_kept) => StateChange::EventKept(is_kept),
         };
         Some(Box::new(NodeState {
@@ -244,6 +248,7 @@ impl ShardServer {
             name,
             change,
         } = state;
+        let mut has_expired = false;
         let change = match change {
             StateChange::Subscriptions(count) => Elsewhere::Subscriptions(count),
             // Whatever a bus brings, a roster is one of a presence channel, and valid JSON.
@@ -255,7 +260,10 @@ impl ShardServer {
                 }
                 Elsewhere::MemberJoined(Member { user_id, info })
             }
-            StateChange::MemberLeft { user_id } => Elsewhere::MemberLeft { user_id },
+            StateChange::MemberLeft { user_id, why } => {
+                has_expired = why == Departure::LeaseRanOut;
+                Elsewhere::MemberLeft { user_id }
+            }
             StateChange::EventKept(is_kept) => Elsewhere::EventKept(is_kept),
             StateChange::Connections(count) => {
                 return self.quotas.set_elsewhere(app, count.into());
@@ -273,6 +281,10 @@ impl ShardServer {
         let mut effects = std::mem::take(&mut self.effects);
         self.homes
             .change_elsewhere(at, turn.now(), &rules, change, &mut effects);
+        // A member who is here too, or on a third node, stays.
+        if has_expired && effects.iter().any(is_removal) {
+            self.counters.app(app).faults_mut().presence_lease_expiries += 1;
+        }
         for effect in effects.drain(..) {
             self.perform(turn, at, effect);
         }
@@ -282,4 +294,11 @@ impl ShardServer {
             self.release_kept(turn, app, &name, true);
         }
     }
+}
+
+fn is_removal(effect: &HomeEffect) -> bool {
+    matches!(
+        effect,
+        HomeEffect::Announce(Announcement::MemberRemoved { .. })
+    )
 }

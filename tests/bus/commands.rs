@@ -9,6 +9,7 @@ use sockudo::bridge::redis_commands::{
 };
 use sockudo::bridge::tls::{TlsFiles, TlsKeys};
 use sockudo::config::Secret;
+use sockudo::metrics::backend::Role;
 
 use crate::redis::Redis;
 use crate::redis_cluster::RedisCluster;
@@ -16,6 +17,7 @@ use crate::{DEADLINE, skip};
 
 const PURPOSE: Purpose = Purpose {
     name: "test",
+    role: Role::Cache,
     url: "cache.redis.url_override",
     nodes: "database.redis.cluster_nodes",
     driver: "cache.driver",

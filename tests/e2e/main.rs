@@ -47,6 +47,7 @@ mod support;
 use support::{signal, skip};
 
 mod alerts;
+mod backend_counts;
 mod backend_faults;
 mod bench;
 mod bench_table;

@@ -140,6 +140,13 @@ fn members_of_a_killed_node_go_once_and_those_who_are_elsewhere_stay() {
         }
         sink.expects(json!({"name": "member_removed", "channel": "presence-room", "user_id": "3"}));
         for node in &nodes {
+            let shown = |name, label| node.metric_with(&format!("sockudo_{name}"), label);
+            // The other one is on a node that lives.
+            assert_eq!(shown("presence_lease_expiries_total", ""), Some(1.0));
+            let peer = "peer=\"c\"";
+            assert_eq!(shown("cluster_lease_expiries_total", peer), Some(1.0));
+            assert_eq!(shown("cluster_nodes", "state=\"expired\""), Some(1.0));
+            assert_eq!(shown("cluster_nodes", "state=\"live\""), Some(2.0));
             reads(
                 node,
                 "/channels/presence-room/users",

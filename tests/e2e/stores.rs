@@ -23,7 +23,7 @@ const TABLE: &str = "CREATE TABLE apps.applications (
 ) DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_unicode_ci";
 
 /// A database with the apps `shop` and `other`, of which the server may only read.
-fn database(test: &str) -> Option<MariaDb> {
+pub(crate) fn database(test: &str) -> Option<MariaDb> {
     let Some(database) = MariaDb::start() else {
         skip(test, "there is no MariaDB; `scripts/test` installs it");
         return None;
@@ -51,7 +51,7 @@ fn config(database: &MariaDb, more: Value) -> Config {
     Config::new().with(keys(database, more))
 }
 
-fn keys(database: &MariaDb, more: Value) -> Value {
+pub(crate) fn keys(database: &MariaDb, more: Value) -> Value {
     let mut keys = json!({
         "app_manager": {"driver": "mysql", "array": {"apps": []}},
         "database": {"mysql": {

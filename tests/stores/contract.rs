@@ -240,8 +240,8 @@ async fn a_stopped_server_holds_nobody_beyond_the_deadline(backend: Backend) {
     let (mut late, mut crowded) = (0, 0);
     for asked in asked {
         match asked.await.expect("no panic") {
-            Err(StoreError::Down(sentence)) if sentence.contains("within 500 ms") => late += 1,
-            Err(StoreError::Down(sentence)) if sentence.contains("too slow") => crowded += 1,
+            Err(StoreError::Down(sentence, _)) if sentence.contains("within 500 ms") => late += 1,
+            Err(StoreError::Down(sentence, _)) if sentence.contains("too slow") => crowded += 1,
             other => panic!("nothing can answer: {other:?}"),
         }
     }

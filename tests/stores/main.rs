@@ -119,7 +119,7 @@ async fn answers_again(store: &Store, name: AppName) -> Option<App> {
 #[track_caller]
 fn is_down(answer: Result<impl std::fmt::Debug, StoreError>, parts: &[&str]) {
     match answer {
-        Err(StoreError::Down(sentence)) => {
+        Err(StoreError::Down(sentence, _)) => {
             for part in parts {
                 assert!(sentence.contains(part), "{sentence:?} lacks {part:?}");
             }

@@ -3,7 +3,7 @@
 //! Owns: `Bus` over a closed set of drivers, `Setup`, `BusError`; `news` (what comes out), `status`
 //! (what is counted), `wishes` (what is to be subscribed), `queue` (what waits, in bytes), `roads` (the
 //! caller's end of both roads), `backoff`.
-//! May depend on: `cluster::{topic, wire}` for names and bounds, `config::secret`, `bridge::tls`, tokio,
+//! May depend on: `cluster::{topic, wire}` for names and bounds, `config::secret`, `bridge::tls`, `metrics::backend`, tokio,
 //! the drivers' crates. Not on what stands in a batch.
 //! Invariants: nothing here waits for a bus but `next` and `close`; every queue is bounded in bytes;
 //! what may have been delivered is never sent again; a topic is told live only after the bus said so.
@@ -28,6 +28,7 @@ use self::{
 use crate::{
     bridge::{aws::NoCredentials, tls::TlsError},
     cluster::topic::Topic,
+    metrics::backend::Meter,
 };
 
 /// A bus and our connections to it. Connects by itself, again and again, until it is closed.
@@ -210,6 +211,15 @@ impl Bus {
             Self::Redis(bus) => bus.roads.status("redis"),
             Self::RedisCluster(bus) => bus.roads.status("redis-cluster"),
             Self::Nats(bus) => bus.roads.status("nats"),
+        }
+    }
+
+    /// What is counted of its server: batches, faults, connections.
+    pub fn meter(&self) -> &Meter {
+        match self {
+            Self::Redis(bus) => bus.roads.meter(),
+            Self::RedisCluster(bus) => bus.roads.meter(),
+            Self::Nats(bus) => bus.roads.meter(),
         }
     }
 

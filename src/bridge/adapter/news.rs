@@ -1,10 +1,13 @@
 //! What a bus tells the bridge, and what a driver tells of its connections.
 //!
 //! Owns: `News`, `Refused`; within the room `Report`, `End`, `Trouble`.
-//! May depend on: `cluster::topic`.
+//! May depend on: `cluster::topic`, `metrics::backend`.
 //! Invariants: a sentence of trouble names the key and what to do, and holds no secret.
 
-use crate::cluster::topic::{Road, Topic};
+use crate::{
+    cluster::topic::{Road, Topic},
+    metrics::backend::Fault,
+};
 
 /// What happened on the bus.
 #[derive(Debug, PartialEq, Eq)]
@@ -69,6 +72,19 @@ impl TroubleKind {
     pub(in crate::bridge) fn is_like(self, other: Self) -> bool {
         let is_gone = |kind| matches!(kind, Self::Unreachable | Self::Closed | Self::Silent);
         self == other || (is_gone(self) && is_gone(other))
+    }
+}
+
+impl TroubleKind {
+    /// As it is counted; `None`: nothing has failed.
+    pub(in crate::bridge) fn fault(self) -> Option<Fault> {
+        match self {
+            Self::Unreachable | Self::Closed => Some(Fault::Io),
+            Self::Silent => Some(Fault::Timeout),
+            Self::Login | Self::Permission | Self::Tls => Some(Fault::Auth),
+            Self::Database | Self::Protocol | Self::Refused => Some(Fault::Protocol),
+            Self::Unproven => None,
+        }
     }
 }
 

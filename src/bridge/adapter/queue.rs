@@ -8,7 +8,10 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::Instant,
+};
 
 use super::{news::Refused, status::Tally};
 use crate::cluster::{topic::Topic, wire::BATCH_BYTES_MAX};
@@ -19,6 +22,7 @@ pub(super) struct Queued {
     pub(super) topic: Topic,
     pub(super) bytes: Vec<u8>,
     pub(super) room: OwnedSemaphorePermit,
+    pub(super) since: Instant,
 }
 
 /// Bytes of a bound, shared by both ends of a queue.
@@ -89,7 +93,13 @@ impl OutgoingSender {
                 max: self.room.bytes_max,
             });
         };
-        if self.sender.send(Queued { topic, bytes, room }).is_err() {
+        let queued = Queued {
+            topic,
+            bytes,
+            room,
+            since: Instant::now(),
+        };
+        if self.sender.send(queued).is_err() {
             self.tally.lost_while_down.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
@@ -129,7 +139,11 @@ pub(super) struct IncomingSender {
 
 #[derive(Debug)]
 enum Incoming {
-    Batch(Queued),
+    Batch {
+        topic: Topic,
+        bytes: Vec<u8>,
+        room: OwnedSemaphorePermit,
+    },
     /// Batches were dropped from here on; the tally knows how many.
     Gap,
 }
@@ -141,9 +155,7 @@ impl IncomingSender {
         match self.room.take(bytes.len()) {
             Some(room) => {
                 // Who closes the bus takes no more.
-                _ = self
-                    .sender
-                    .send(Incoming::Batch(Queued { topic, bytes, room }));
+                _ = self.sender.send(Incoming::Batch { topic, bytes, room });
             }
             None => self.lose(1),
         }
@@ -194,7 +206,7 @@ impl IncomingReceiver {
 
     fn understand(&self, incoming: Incoming) -> Taken {
         match incoming {
-            Incoming::Batch(Queued { topic, bytes, room }) => {
+            Incoming::Batch { topic, bytes, room } => {
                 drop(room);
                 Taken::Batch { topic, bytes }
             }

@@ -1,7 +1,7 @@
 //! The bridge's end of both roads: what it asks of their connections, what they tell it.
 //!
 //! Owns: `Roads`, `RoadEnds` (what a driver's connections of one road hold), `Reporter`, what is logged of them.
-//! May depend on: the rest of `adapter`, tokio. Not on a driver.
+//! May depend on: the rest of `adapter`, `metrics::backend`, tokio. Not on a driver.
 //! Invariants: a road is told up when both of its connections stand and down when one ends, in turns;
 //! topics are told live only while their road is up, and only for the last wish; one trouble of
 //! several connections is one line.
@@ -19,11 +19,15 @@ use super::{
     status::{RoadStatus, Status, Tally},
     wishes::{self, WishReceiver, WishSender},
 };
-use crate::cluster::topic::{Road, Topic};
+use crate::{
+    cluster::topic::{Road, Topic},
+    metrics::backend::{Meter, Role},
+};
 
 /// Both roads, seen from the bridge.
 #[derive(Debug)]
 pub(super) struct Roads {
+    meter: Meter,
     state: RoadLine,
     events: RoadLine,
 }
@@ -77,6 +81,7 @@ impl Reporter {
     pub(super) async fn up(&mut self) {
         if std::mem::replace(&mut self.has_been_up, true) {
             self.tally.reconnects.fetch_add(1, Ordering::Relaxed);
+            self.tally.meter.reconnected();
         }
         self.told = None;
         self.report(Report::Up(self.end)).await;
@@ -89,11 +94,18 @@ impl Reporter {
     }
 
     pub(super) async fn down(&mut self, trouble: Trouble) {
+        self.count(&trouble);
         self.told = Some(trouble.kind);
         self.report(Report::Down(self.end, trouble)).await;
     }
 
+    fn count(&self, trouble: &Trouble) {
+        let fault = trouble.kind.fault();
+        fault.into_iter().for_each(|it| self.tally.meter.failed(it));
+    }
+
     pub(super) async fn trouble(&mut self, trouble: Trouble) {
+        self.count(&trouble);
         if self.told != Some(trouble.kind) {
             self.told = Some(trouble.kind);
             self.report(Report::Trouble(self.end, trouble)).await;
@@ -144,11 +156,21 @@ impl Reporter {
 const REPORTS_MAX: usize = 256;
 
 impl Roads {
-    /// Makes the roads; each direction of each holds at most so many bytes.
-    pub(super) fn new(queue_bytes_max: usize) -> (Self, [RoadEnds; 2]) {
-        let (state, state_ends) = RoadLine::new(Road::State, queue_bytes_max);
-        let (events, events_ends) = RoadLine::new(Road::Events, queue_bytes_max);
-        (Self { state, events }, [state_ends, events_ends])
+    /// Makes the roads; each direction of each holds at most so many bytes. `backend` is the bus in labels.
+    pub(super) fn new(backend: &'static str, queue_bytes_max: usize) -> (Self, [RoadEnds; 2]) {
+        let meter = Meter::new(backend, Role::Adapter);
+        let (state, state_ends) = RoadLine::new(Road::State, queue_bytes_max, &meter);
+        let (events, events_ends) = RoadLine::new(Road::Events, queue_bytes_max, &meter);
+        let roads = Self {
+            meter,
+            state,
+            events,
+        };
+        (roads, [state_ends, events_ends])
+    }
+
+    pub(super) fn meter(&self) -> &Meter {
+        &self.meter
     }
 
     pub(super) fn publish(&mut self, topic: Topic, batch: Vec<u8>) -> Result<(), Refused> {
@@ -304,8 +326,8 @@ enum Heard {
 }
 
 impl RoadLine {
-    fn new(road: Road, queue_bytes_max: usize) -> (Self, RoadEnds) {
-        let tally = Arc::new(Tally::default());
+    fn new(road: Road, queue_bytes_max: usize, meter: &Meter) -> (Self, RoadEnds) {
+        let tally = Arc::new(Tally::new(meter.clone()));
         let (outgoing, outgoing_end) = queue::outgoing(queue_bytes_max, Arc::clone(&tally));
         let (incoming_end, incoming) = queue::incoming(queue_bytes_max, Arc::clone(&tally));
         let (wishes, wishes_end) = wishes::wishes();
@@ -461,7 +483,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_confirmation_of_an_older_wish_is_not_told() {
-        let (mut roads, [mut state, _events]) = Roads::new(0);
+        let (mut roads, [mut state, _events]) = Roads::new("bus", 0);
         state.publisher.reporter.up().await;
         state.subscriber.reporter.up().await;
         let mut wish = |roads: &mut Roads, is_wanted| {
@@ -486,7 +508,7 @@ mod tests {
 
     #[tokio::test]
     async fn topics_are_live_only_while_both_connections_stand() {
-        let (mut roads, [mut state, _events]) = Roads::new(0);
+        let (mut roads, [mut state, _events]) = Roads::new("bus", 0);
         let (publisher, subscriber) = (&mut state.publisher, &mut state.subscriber);
         roads.subscribe(Topic::Nodes);
         let wish = subscriber.wishes.borrow_and_update().of(Topic::Nodes);
@@ -512,7 +534,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_lost_topic_is_told_once_while_the_road_stands_and_the_wish_too() {
-        let (mut roads, [mut state, _events]) = Roads::new(0);
+        let (mut roads, [mut state, _events]) = Roads::new("bus", 0);
         roads.subscribe(Topic::Nodes);
         let wish = state.subscriber.wishes.borrow_and_update().of(Topic::Nodes);
         let reporter = &mut state.subscriber.reporter;
@@ -543,7 +565,7 @@ mod tests {
             .without_time()
             .finish();
         let run = async {
-            let (mut roads, [mut state, mut events]) = Roads::new(0);
+            let (mut roads, [mut state, mut events]) = Roads::new("bus", 0);
             for ends in [&mut state, &mut events] {
                 let gone = trouble(TroubleKind::Closed, "Redis has closed the connection");
                 ends.publisher.reporter.down(gone.clone()).await;

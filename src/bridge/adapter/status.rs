@@ -1,7 +1,7 @@
 //! What is counted on a bus, and how it stands.
 //!
 //! Owns: `Status`, `RoadStatus`; within the room `Tally`.
-//! May depend on: `cluster::topic`.
+//! May depend on: `cluster::topic`, `metrics::backend`.
 //! Invariants: counters only grow, gauges are named so; no text here holds a secret.
 
 use std::{
@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use crate::cluster::topic::Road;
+use crate::{cluster::topic::Road, metrics::backend::Meter};
 
 /// How a bus stands, for `/up`, metrics and operators.
 #[derive(Clone, Debug)]
@@ -87,8 +87,10 @@ pub struct Counts {
 }
 
 /// What the connections of a road count, for whoever asks.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Tally {
+    /// Of both roads.
+    pub(super) meter: Meter,
     pub(super) published: AtomicU64,
     pub(super) publish_unknown: AtomicU64,
     pub(super) publish_denied: AtomicU64,
@@ -109,6 +111,26 @@ pub(super) struct Tally {
 }
 
 impl Tally {
+    pub(super) fn new(meter: Meter) -> Self {
+        Self {
+            meter,
+            published: AtomicU64::default(),
+            publish_unknown: AtomicU64::default(),
+            publish_denied: AtomicU64::default(),
+            refused: AtomicU64::default(),
+            lost_while_down: AtomicU64::default(),
+            received: AtomicU64::default(),
+            dropped: AtomicU64::default(),
+            strange: AtomicU64::default(),
+            reconnects: AtomicU64::default(),
+            connects_failed: AtomicU64::default(),
+            dropped_untold: AtomicU64::default(),
+            topics_live: AtomicU64::default(),
+            witnesses: AtomicU64::default(),
+            witnesses_heard: AtomicU64::default(),
+        }
+    }
+
     pub(super) fn counts(&self) -> Counts {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Counts {

@@ -198,7 +198,7 @@ impl Exchange {
             StateChange::MemberJoined { user_id, info } => {
                 OwnChange::MemberJoined { user_id, info }
             }
-            StateChange::MemberLeft { user_id } => OwnChange::MemberLeft { user_id },
+            StateChange::MemberLeft { user_id, .. } => OwnChange::MemberLeft { user_id },
             StateChange::UserOnline => OwnChange::UserOnline,
             StateChange::UserOffline => OwnChange::UserOffline,
             StateChange::Connections(count) => OwnChange::Connections(*count),
@@ -628,10 +628,7 @@ impl Exchange {
                 self.has_views = true;
                 let reason = match reason {
                     Reason::Goodbye => "it said goodbye",
-                    Reason::LeaseRanOut => {
-                        self.counters.lease_expiries += 1;
-                        "it was silent for cluster.lease_ms"
-                    }
+                    Reason::LeaseRanOut => "it was silent for cluster.lease_ms",
                 };
                 tracing::info!(peer = %self.name_of(peer), reason, "a node is gone");
             }
@@ -656,7 +653,7 @@ impl Exchange {
 
     fn name_of(&self, peer: Identity) -> String {
         let known = self.node.peers().find(|it| it.identity.node == peer.node);
-        shown(known.map_or("", |it| it.name), peer)
+        shown(known.map_or("", |it| it.name), peer.node)
     }
 
     /// The others have not heard of this node yet.

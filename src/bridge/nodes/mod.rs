@@ -46,7 +46,7 @@ use crate::{
     },
     config::{Config, sections::AdapterDriver},
     handover::packet::Welcome,
-    metrics::cluster::ClusterSample,
+    metrics::{backend::BackendCounts, cluster::ClusterSample},
     protocol::{app::AppIndex, partition::Partition},
 };
 
@@ -303,6 +303,13 @@ impl Nodes {
         let status = self.bus.status();
         let now = self.now();
         self.exchange.sample(now, &status, events_dropped, unix_s)
+    }
+
+    /// Of the bus, for a scrape.
+    pub(super) fn backend_counts(&self) -> BackendCounts {
+        let mut counts = self.bus.meter().counts();
+        self.exchange.add_subscribes(&mut counts);
+        counts
     }
 
     /// Partitions whose topics this node hears, or is about to.

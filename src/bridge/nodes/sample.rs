@@ -11,10 +11,11 @@ use shards::application::Millis;
 use super::exchange::{Exchange, millis};
 use crate::{
     bridge::adapter::status::{Counts, Status},
-    cluster::{figures::Peer, identity::Identity, node::Node, topic::Road},
+    cluster::{figures::Peer, identity::NodeId, node::Node, tallies::Tally, topic::Road},
     metrics::{
+        backend::{BackendCounts, Operation},
         bridge::Seconds,
-        cluster::{ClusterSample, PeerSample, RoadSample},
+        cluster::{CanarySample, ClusterSample, OTHER_PEERS, PeerSample, PeerTally},
     },
 };
 
@@ -35,7 +36,6 @@ pub(super) struct Counters {
     pub(super) batches_unkept: u64,
     pub(super) bytes_out: u64,
     pub(super) bytes_in: u64,
-    pub(super) lease_expiries: u64,
     /// From a topic's asking to its confirmation.
     pub(super) subscribe: Seconds,
     /// By `Road::ALL`.
@@ -88,20 +88,16 @@ impl Exchange {
         let state = self.node.state_counters();
         let sum = |count: fn(&Counts) -> u64| roads.map(|it| count(&it.counts)).iter().sum();
         let doubled = node.batches_doubled;
-        let (live, suspect) = self.count_nodes(now);
+        let nodes = self.count_nodes(now);
         let now = millis(now);
         ClusterSample {
             driver: status.driver,
             is_up: status.is_up(),
-            reconnects: sum(|it| it.reconnects),
-            roads: self.road_samples(now, unix_s),
-            nodes: [live, suspect],
-            lease_expiries: ours.lease_expiries,
+            canary: self.canary_sample(now, unix_s),
+            nodes,
             peers: self.peer_samples(),
-            events: [node.events_published, node.events_heard],
-            deltas: [state.own.deltas_told, state.view.deltas_applied],
-            snapshots: [state.supply.snapshots_sent, state.view.snapshots_merged],
-            gaps: state.view.gaps,
+            tallies: self.peer_tallies(),
+            messages: self.messages(),
             behind: state.view.wanted as u64,
             batches: [node.batches_sent, node.batches_heard],
             bytes: [ours.bytes_out, ours.bytes_in],
@@ -115,7 +111,6 @@ impl Exchange {
                 node.batches_misplaced,
                 doubled,
             ],
-            entries_unknown: node.entries_unknown,
             entries_broken: node.entries_broken + node.entries_misplaced + ours.events_misplaced,
             dropped: [
                 sum(|it| it.lost_while_down),
@@ -129,10 +124,8 @@ impl Exchange {
                 ours.events_of_unknown_apps,
             ],
             unkept: ours.batches_unkept,
-            topics: [
-                roads.map(|it| it.topics_wanted).iter().sum(),
-                roads.map(|it| it.topics_live).iter().sum(),
-            ],
+            topics_wanted: roads.map(|it| it.topics_wanted).iter().sum(),
+            topics: roads.map(|it| it.topics_live).iter().sum(),
             witnesses: [
                 roads.map(|it| it.witnesses).into_iter().max().unwrap_or(0),
                 roads
@@ -145,44 +138,146 @@ impl Exchange {
         }
     }
 
-    fn road_samples(&self, now: Millis, unix_s: u64) -> [RoadSample; 2] {
-        let mut echoed = Road::ALL.into_iter().zip(&self.counters.echoes);
-        std::array::from_fn(|_| {
-            let (road, echoed) = echoed.next().expect("there are two roads");
-            let heard_at = self.node.echoes(road).map(|it| it.heard_at);
-            let age_s = heard_at.map(|at| now.since(at) as f64 / 1e3);
-            RoadSample {
-                echoes: echoed.seconds.clone(),
-                echoed_unix_s: age_s.map_or(0.0, |age_s| unix_s as f64 - age_s),
-                failures: echoed.failures,
+    /// Adds what is counted here, and not on the bus.
+    pub(super) fn add_subscribes(&self, counts: &mut BackendCounts) {
+        let operations = counts.role.operations().iter();
+        for (operation, seconds) in operations.zip(&mut counts.requests) {
+            if *operation == Operation::Subscribe {
+                seconds.absorb(&self.counters.subscribe);
             }
-        })
+        }
+    }
+
+    /// By what `ClusterSample` has of kinds and directions.
+    fn messages(&self) -> [[u64; 2]; 6] {
+        let (node, state) = (self.node.counters(), self.node.state_counters());
+        let (said, heard) = (self.node.entries_said(), node.entries_heard);
+        [
+            [node.events_published, node.events_heard],
+            [state.own.deltas_told, state.view.deltas_applied],
+            [said.heartbeats, heard.heartbeats],
+            [said.snapshots, heard.snapshots],
+            [said.requests, heard.requests],
+            [said.others, heard.others],
+        ]
+    }
+
+    fn canary_sample(&self, now: Millis, unix_s: u64) -> CanarySample {
+        let mut sample = CanarySample::default();
+        let mut echoed = Vec::new();
+        for (road, counted) in Road::ALL.into_iter().zip(&self.counters.echoes) {
+            sample.echoes.absorb(&counted.seconds);
+            sample.failures += counted.failures;
+            echoed.push(self.node.echoes(road).map(|it| it.heard_at));
+        }
+        // `None` is less than any.
+        if let Some(oldest) = echoed.into_iter().min().flatten() {
+            sample.echoed_unix_s = unix_s as f64 - now.since(oldest) as f64 / 1e3;
+        }
+        sample
+    }
+
+    fn peer_tallies(&self) -> Vec<PeerTally> {
+        let (rows, others) = self.node.tallies();
+        let of = |name: String, tally: &Tally| PeerTally {
+            name,
+            gaps: tally.gaps,
+            snapshots: [tally.snapshots_sent, tally.snapshots_merged],
+            unknown: tally.entries_unknown,
+            lease_expiries: tally.lease_expiries,
+        };
+        let mut others = others;
+        let mut tallies = Vec::new();
+        for (node, name, tally) in rows {
+            let name = shown(name, node);
+            match name == OTHER_PEERS {
+                true => others.get_or_insert_default().absorb(tally),
+                false => tallies.push(of(name, tally)),
+            }
+        }
+        let others = others.map(|tally| of(OTHER_PEERS.to_owned(), &tally));
+        tallies.extend(others);
+        tallies
     }
 
     fn peer_samples(&self) -> Vec<PeerSample> {
         let sample = |peer: Peer<'_>| {
             let lost = peer.counters.batches_lost;
             PeerSample {
-                name: shown(peer.name, peer.identity),
+                name: shown(peer.name, peer.identity.node),
                 lost: [lost.events, lost.state],
             }
         };
         self.node.peers().map(sample).collect()
     }
 
-    /// Live ones with this one, and those of which nothing was heard for two heartbeats.
-    fn count_nodes(&self, now: Duration) -> (u64, u64) {
+    /// Live ones with this one, those of which nothing was heard for two heartbeats, and those whose lease has
+    /// run out.
+    fn count_nodes(&self, now: Duration) -> [u64; 3] {
         let all = self.peers(now).count() as u64;
         let silent = self.peers(now).filter(|(_, ms)| self.is_suspect(*ms));
         let suspect = silent.count() as u64;
-        (1 + all - suspect, suspect)
+        let expired = self.node.expired(millis(now)) as u64;
+        [1 + all - suspect, suspect, expired]
     }
 }
 
 /// Its name, or where it has not said it yet what is left of that on the wire.
-pub(super) fn shown(name: &str, peer: Identity) -> String {
+pub(super) fn shown(name: &str, node: NodeId) -> String {
     match name.is_empty() {
-        true => peer.node.to_string(),
+        true => node.to_string(),
         false => name.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        bridge::{
+            adapter::news::News,
+            apps::AppTable,
+            nodes::{carrying_tests::setup, exchange::Command, told::Told},
+        },
+        cluster::topic::Topic,
+    };
+
+    /// Ticks each second, and brings back what goes out on the topics.
+    fn flies(exchange: &mut Exchange, seconds: std::ops::Range<u64>, back: &[Topic]) {
+        let (apps, mut told) = (AppTable::build(&[], None), Told::new());
+        for now in seconds.map(Duration::from_secs) {
+            exchange.tick(now, &mut told);
+            while let Some(command) = exchange.next_command() {
+                if let Command::Publish { topic, batch } = command
+                    && back.contains(&topic)
+                {
+                    let bytes = batch;
+                    exchange.take(now, &apps, News::Batch { topic, bytes }, &mut told);
+                }
+            }
+            exchange.settle(now, &mut told);
+        }
+    }
+
+    #[test]
+    fn the_canaries_of_both_roads_are_one_whose_last_success_is_that_of_the_worse_road() {
+        let (apps, mut told) = (AppTable::build(&[], None), Told::new());
+        let mut exchange = Exchange::new(Duration::ZERO, setup(0, 1));
+        let topics = exchange.topics.common().collect();
+        exchange.take(Duration::ZERO, &apps, News::Live(topics), &mut told);
+        let sample = |it: &Exchange, now_s: u64| it.canary_sample(Millis(1_000 * now_s), 10_000);
+        let count = |it: &CanarySample| it.echoes.buckets.iter().sum::<u64>();
+        flies(&mut exchange, 0..20, &[Topic::Nodes]);
+        let one_road = sample(&exchange, 19);
+        assert!(count(&one_road) >= 10, "{one_road:?}");
+        assert_eq!((one_road.echoed_unix_s, one_road.failures), (0.0, 1));
+        flies(&mut exchange, 20..30, &[Topic::Nodes, Topic::Echo]);
+        let both = sample(&exchange, 29);
+        assert_eq!(count(&both), count(&one_road) + 20);
+        assert_eq!((both.echoed_unix_s, both.failures), (10_000.0, 1));
+        flies(&mut exchange, 30..40, &[Topic::Echo]);
+        let worse = sample(&exchange, 39);
+        assert_eq!(count(&worse), count(&both) + 10);
+        assert_eq!((worse.echoed_unix_s, worse.failures), (9_990.0, 2));
     }
 }

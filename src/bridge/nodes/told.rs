@@ -79,8 +79,9 @@ impl Teller<'_> {
                 user_id: Arc::clone(user_id),
                 info: Arc::clone(info),
             },
-            Merged::MemberLeft { user_id } => StateChange::MemberLeft {
+            Merged::MemberLeft { user_id, why } => StateChange::MemberLeft {
                 user_id: Arc::clone(user_id),
+                why,
             },
             Merged::UserOnline => StateChange::UserOnline,
             Merged::UserOffline => StateChange::UserOffline,

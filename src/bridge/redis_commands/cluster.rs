@@ -15,14 +15,20 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use super::{CommandFault, kept::Kept};
-use crate::bridge::adapter::{
-    news::Trouble,
-    redis_cluster::{
-        chart::{self, Known},
-        members::Members,
-        slots::{Address, AllSlots, slot_of_key},
+use super::{
+    CommandFault,
+    kept::{Kept, count},
+};
+use crate::{
+    bridge::adapter::{
+        news::Trouble,
+        redis_cluster::{
+            chart::{self, Known},
+            members::Members,
+            slots::{Address, AllSlots, slot_of_key},
+        },
     },
+    metrics::backend::Meter,
 };
 
 /// The masters of a cluster.
@@ -49,7 +55,7 @@ struct Connected {
 }
 
 impl Cluster {
-    pub(super) fn start(members: Members, purpose: &'static str) -> Self {
+    pub(super) fn start(members: Members, purpose: &'static str, meter: Meter) -> Self {
         let members = Arc::new(members);
         let (sender, known) = watch::channel(Known::default());
         let (connected, masters) = watch::channel(Masters::Begun);
@@ -61,7 +67,7 @@ impl Cluster {
             sender,
             Arc::clone(&asked),
         ));
-        tasks.spawn(follow(members, purpose, known, connected));
+        tasks.spawn(follow(members, purpose, meter, known, connected));
         Self {
             masters,
             asked,
@@ -219,6 +225,7 @@ impl Cluster {
 async fn follow(
     members: Arc<Members>,
     purpose: &'static str,
+    meter: Meter,
     mut known: watch::Receiver<Known<AllSlots>>,
     masters: watch::Sender<Masters>,
 ) {
@@ -229,13 +236,17 @@ async fn follow(
             (Some(map), _) => {
                 kept.retain(|at, _| map.masters().contains(at));
                 for at in map.masters() {
-                    let start = || Arc::new(Kept::start(members.server(at), purpose));
+                    let start =
+                        || Arc::new(Kept::start(members.server(at), purpose, meter.clone()));
                     kept.entry(at.clone()).or_insert_with(start);
                 }
                 let kept = kept.clone();
                 Masters::Known(Arc::new(Connected { map, kept }))
             }
-            (None, Some(trouble)) => Masters::Unknown(trouble),
+            (None, Some(trouble)) => {
+                count(&meter, &trouble);
+                Masters::Unknown(trouble)
+            }
             (None, None) => continue,
         };
         if let Masters::Unknown(Trouble { sentence, .. }) = &now

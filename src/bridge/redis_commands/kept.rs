@@ -1,7 +1,7 @@
 //! One connection for commands, made anew whenever it ends.
 //!
 //! Owns: `Kept`, the task that keeps it.
-//! May depend on: `adapter::{backoff, news, redis}`, the crate `redis`, tokio.
+//! May depend on: `adapter::{backoff, news, redis}`, `metrics::backend`, the crate `redis`, tokio.
 //! Invariants: whoever asks while there is none is told so at once, but for the first attempt, which
 //! is waited for; a trouble is logged once while it lasts.
 
@@ -22,20 +22,24 @@ use tokio::{
 };
 
 use super::CommandFault;
-use crate::bridge::adapter::{
-    backoff::Backoff,
-    news::{Trouble, TroubleKind},
-    redis::{
-        fault::{closed, fault},
-        heartbeat::Heartbeat,
-        link::Server,
+use crate::{
+    bridge::adapter::{
+        backoff::Backoff,
+        news::{Trouble, TroubleKind},
+        redis::{
+            fault::{closed, fault},
+            heartbeat::Heartbeat,
+            link::Server,
+        },
     },
+    metrics::backend::{Fault, Meter},
 };
 
 /// A connection that is kept.
 pub(super) struct Kept {
     state: watch::Receiver<State>,
     shared: Arc<Shared>,
+    meter: Meter,
     // Dropping it ends the task.
     _keeper: JoinSet<()>,
 }
@@ -62,14 +66,16 @@ struct Up {
 
 impl Kept {
     /// `purpose` is for the log.
-    pub(super) fn start(server: Server, purpose: &'static str) -> Self {
+    pub(super) fn start(server: Server, purpose: &'static str, meter: Meter) -> Self {
         let (sender, state) = watch::channel(State::Begun);
         let shared = Arc::new(Shared::default());
         let mut keeper = JoinSet::new();
-        keeper.spawn(keep(server, purpose, sender, Arc::clone(&shared)));
+        let task = keep(server, purpose, sender, Arc::clone(&shared), meter.clone());
+        keeper.spawn(task);
         Self {
             state,
             shared,
+            meter,
             _keeper: keeper,
         }
     }
@@ -104,8 +110,13 @@ impl Kept {
                 self.shared.answers.fetch_add(1, Ordering::Relaxed);
                 Ok(answers)
             }
-            Ok(Err(error)) => Err(CommandFault::Unknown(fault(&error, server).sentence)),
+            Ok(Err(error)) => {
+                let trouble = fault(&error, server);
+                count(&self.meter, &trouble);
+                Err(CommandFault::Unknown(trouble.sentence))
+            }
             Err(_) => {
+                self.meter.failed(Fault::Timeout);
                 let at = server.address();
                 Err(CommandFault::Unknown(format!(
                     "{at} does not answer in time"
@@ -158,7 +169,9 @@ async fn keep(
     purpose: &'static str,
     state: watch::Sender<State>,
     shared: Arc<Shared>,
+    meter: Meter,
 ) {
+    let mut has_been_up = false;
     let mut backoff = Backoff::default();
     let mut told: Option<TroubleKind> = None;
     let tell = |trouble: &Trouble, told: &mut Option<TroubleKind>| {
@@ -179,12 +192,16 @@ async fn keep(
         let standing = match server.attempt_nth(turn, on_push).await {
             Ok(standing) => standing,
             Err(trouble) => {
+                count(&meter, &trouble);
                 tell(&trouble, &mut told);
                 state.send_replace(State::Down(trouble));
                 sleep(backoff.pause()).await;
                 continue;
             }
         };
+        if std::mem::replace(&mut has_been_up, true) {
+            meter.reconnected();
+        }
         let at = standing.server().clone();
         if told.take().is_some() {
             tracing::info!(purpose, "{} answers again", at.address());
@@ -199,8 +216,14 @@ async fn keep(
             _ = lost.recv() => closed(&at),
             trouble = heartbeat.until_dead(&at, answers) => trouble,
         };
+        count(&meter, &trouble);
         tell(&trouble, &mut told);
         state.send_replace(State::Down(trouble));
         standing.ended(&mut backoff).await;
     }
+}
+
+pub(super) fn count(meter: &Meter, trouble: &Trouble) {
+    let fault = trouble.kind.fault();
+    fault.into_iter().for_each(|it| meter.failed(it));
 }

@@ -3,7 +3,7 @@
 //! Owns: `RedisCommands`, `CommandsSetup`, `CommandFault`; `kept` (one connection), `cluster` (masters by
 //! slot).
 //! May depend on: `adapter::{redis, redis_cluster}` for how connections are made and masters found,
-//! `bridge::tls`, `config::secret`, the crate `redis`, tokio.
+//! `bridge::tls`, `config::secret`, `metrics::backend`, the crate `redis`, tokio.
 //! Invariants: a question waits neither for a connection that is gone nor beyond its deadline; a
 //! connection that ended or is silent is made anew, for ever; what may have been carried out is not
 //! sent again.
@@ -29,6 +29,7 @@ use super::adapter::{
 use crate::{
     bridge::tls::{TlsClient, TlsFiles},
     config::Secret,
+    metrics::backend::{Fault, Meter, Role},
 };
 
 /// Whom to ask.
@@ -53,6 +54,8 @@ pub struct OneServer {
 pub struct Purpose {
     /// `cache`, `rate limiter`, `webhook queue`.
     pub name: &'static str,
+    /// The same for metrics.
+    pub role: Role,
     /// The key of a URL of its own.
     pub url: &'static str,
     /// The key that names nodes of a cluster.
@@ -76,7 +79,10 @@ pub enum CommandFault {
 
 /// Connections for one purpose. A clone shares them; they end with the last one.
 #[derive(Clone, Debug)]
-pub struct RedisCommands(Arc<Reach>);
+pub struct RedisCommands {
+    reach: Arc<Reach>,
+    meter: Meter,
+}
 
 #[derive(Debug)]
 enum Reach {
@@ -85,6 +91,14 @@ enum Reach {
 }
 
 impl CommandsSetup {
+    /// In labels and logs.
+    pub const fn backend(&self) -> &'static str {
+        match self {
+            Self::One(_) => "redis",
+            Self::Cluster(_) => "redis_cluster",
+        }
+    }
+
     /// Whether they could ever be sent, without connecting: what `RedisCommands::start` looks at first.
     ///
     /// # Errors
@@ -103,16 +117,24 @@ impl RedisCommands {
     /// # Errors
     /// When the configuration cannot be right: a URL that is none, a certificate that cannot be read.
     pub fn start(setup: &CommandsSetup, purpose: Purpose) -> Result<Self, BusError> {
+        let meter = Meter::new(setup.backend(), purpose.role);
         let reach = match setup {
             CommandsSetup::One(setup) => {
-                Reach::One(Kept::start(server(setup, purpose)?, purpose.name))
+                let server = server(setup, purpose)?;
+                Reach::One(Kept::start(server, purpose.name, meter.clone()))
             }
             CommandsSetup::Cluster(servers) => {
                 let members = Members::new(servers, Keys::of_cluster(purpose))?;
-                Reach::Cluster(Cluster::start(members, purpose.name))
+                Reach::Cluster(Cluster::start(members, purpose.name, meter.clone()))
             }
         };
-        Ok(Self(Arc::new(reach)))
+        let reach = Arc::new(reach);
+        Ok(Self { reach, meter })
+    }
+
+    /// What is counted of the server. How long answers take whoever asks says.
+    pub fn meter(&self) -> &Meter {
+        &self.meter
     }
 
     /// What the server says to each of the commands, which all concern keys of the slot of `key`. An
@@ -126,10 +148,12 @@ impl RedisCommands {
         commands: &Pipeline,
         within: Duration,
     ) -> Result<Vec<Value>, CommandFault> {
-        match &*self.0 {
+        let answers = match &*self.reach {
             Reach::One(kept) => kept.run(commands, within).await,
             Reach::Cluster(cluster) => cluster.run(key, commands, within).await,
-        }
+        };
+        answers.iter().flatten().for_each(|it| self.count(it));
+        answers
     }
 
     /// What is said to commands that concern a key each, in as few round trips as there are servers.
@@ -139,15 +163,32 @@ impl RedisCommands {
         commands: Vec<(String, Cmd)>,
         within: Duration,
     ) -> Vec<Result<Value, CommandFault>> {
-        match &*self.0 {
+        let answers = match &*self.reach {
             Reach::One(kept) => kept.run_each(&commands, within).await,
             Reach::Cluster(cluster) => cluster.run_each(&commands, within).await,
+        };
+        answers.iter().flatten().for_each(|it| self.count(it));
+        answers
+    }
+
+    /// Of an answer that is an error, what it is.
+    fn count(&self, answer: &Value) {
+        let Value::ServerError(error) = answer else {
+            return;
+        };
+        // A script finds a missing right out in words.
+        let is_denied = error.details().is_some_and(|it| it.contains("ACL failure"));
+        match error.code() {
+            "NOSCRIPT" => {} // It is sent whole then.
+            "NOPERM" | "NOAUTH" | "WRONGPASS" => self.meter.failed(Fault::Auth),
+            _ if is_denied => self.meter.failed(Fault::Auth),
+            _ => self.meter.failed(Fault::Protocol),
         }
     }
 
     /// Why it does not answer; `None` while it does.
     pub fn trouble(&self) -> Option<String> {
-        match &*self.0 {
+        match &*self.reach {
             Reach::One(kept) => kept.trouble(),
             Reach::Cluster(cluster) => cluster.trouble(),
         }
@@ -155,7 +196,7 @@ impl RedisCommands {
 
     /// Why it does not answer, where another try will not mend that: who we are, how we come, what we ask for.
     pub fn refusal(&self) -> Option<String> {
-        match &*self.0 {
+        match &*self.reach {
             Reach::One(kept) => kept.refusal(),
             Reach::Cluster(cluster) => cluster.refusal(),
         }

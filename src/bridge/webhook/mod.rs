@@ -63,6 +63,7 @@ use crate::{
         sections::{Targets, Webhooks as Settings},
     },
     metrics::{
+        backend::BackendCounts,
         bridge::{DeliveryResult, WebhookCounters},
         sample::WebhookState,
     },
@@ -450,6 +451,11 @@ impl Webhooks {
 
     pub fn counters(&self) -> &WebhookCounters {
         &self.queue.counters
+    }
+
+    /// Of the store that nodes share, for a scrape.
+    pub(super) fn backend_counts(&self) -> Option<BackendCounts> {
+        self.shared.as_ref()?.backend_counts()
     }
 
     /// The queue's gauges.

@@ -1,11 +1,11 @@
 //! The queue's parts in stores that nodes share, and the turns with them that are under way.
 //!
 //! Owns: `Shared`, `Keeping`; which part a target belongs to; one log line per change of the store.
-//! May depend on: `bridge::queue`, tokio.
+//! May depend on: `bridge::queue`, `metrics`, tokio.
 //! Invariants: nothing here waits for a store.
 
 use shards::application::Millis;
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::Instant};
 
 use super::old::{self, OldJobs};
 use crate::bridge::queue::{
@@ -13,7 +13,10 @@ use crate::bridge::queue::{
     part::{self, Part, PartBounds, PartCounters},
     store::{Answer, Store, StoreFault, StoreState, redis::old::OldList},
 };
-use crate::metrics::sample::WebhookStoreSample;
+use crate::metrics::{
+    backend::{BackendCounts, Operation},
+    sample::WebhookStoreSample,
+};
 
 /// Where webhooks wait.
 #[derive(Debug)]
@@ -122,8 +125,16 @@ impl Shared {
                 continue;
             };
             let store = store.clone();
-            self.turns
-                .spawn(async move { (index, store.turn(&turn).await) });
+            let since = Instant::now();
+            self.turns.spawn(async move {
+                let answer = store.turn(&turn).await;
+                let operation = match turn.put {
+                    Some(_) => Operation::Put,
+                    None => Operation::Turn,
+                };
+                store.meter().observe(operation, since.elapsed());
+                (index, answer)
+            });
         }
         let is_put = old::is_put(self);
         if let Some(old) = &mut self.old {
@@ -206,6 +217,12 @@ impl Shared {
             tracing::warn!(driver = self.driver, %fault, "{what}");
             self.told.push(fault.0.clone());
         }
+    }
+
+    /// All parts together: they ask one server, or one cluster.
+    pub(super) fn backend_counts(&self) -> Option<BackendCounts> {
+        let (_, store) = self.parts.first()?;
+        Some(store.meter().counts())
     }
 
     /// All parts together.

@@ -8,7 +8,8 @@
 use std::sync::Arc;
 
 use super::{
-    ARC_BYTES, Holder, INDEX_BYTES_MAX, MORE_BYTES_MAX, Merged, Row, Scene, Text, ViewChange,
+    ARC_BYTES, Departure, Holder, INDEX_BYTES_MAX, MORE_BYTES_MAX, Merged, Row, Scene, Text,
+    ViewChange,
 };
 use crate::cluster::{
     fault::{Fault, is_planted},
@@ -98,17 +99,17 @@ impl Row {
             return;
         };
         if let Some(at) = members.position(hash, |it| it.is(Text::Plain(user_id))) {
-            let is_gone = |it: Holder| it.seat() == holder.seat();
-            self.drop_member_holders(scene, at, &is_gone, tell);
+            let gone = |it: Holder| (it.seat() == holder.seat()).then_some(Departure::Told);
+            self.drop_member_holders(scene, at, &gone, tell);
         }
     }
 
-    /// Lets the holders of a member go for which `is_gone`, and the member if none is left.
+    /// Lets the holders of a member go that are `gone`, and the member if none is left.
     fn drop_member_holders(
         &mut self,
         scene: &mut Scene<'_>,
         at: usize,
-        is_gone: &impl Fn(Holder) -> bool,
+        gone: &impl Fn(Holder) -> Option<Departure>,
         tell: &mut impl FnMut(ViewChange<'_>),
     ) {
         let (name, app) = (&self.name, scene.apps.id(self.app));
@@ -124,15 +125,15 @@ impl Row {
         let members = self.members.as_mut().expect("the member was found");
         let holders = &mut members.row_mut(at).holders;
         let before = holders.bytes();
-        let dropped = holders.drop_those(is_gone);
+        let dropped = holders.drop_those(gone);
         let after = holders.bytes();
         match dropped {
             Dropped::None => {}
             Dropped::Some => {
                 scene.held.bytes -= before - after;
                 if is_planted(Fault::MemberLeftTwice) {
-                    let user_id = &members.row(at).user_id;
-                    say(Merged::MemberLeft { user_id });
+                    let (user_id, why) = (&members.row(at).user_id, Departure::Told);
+                    say(Merged::MemberLeft { user_id, why });
                 }
             }
             Dropped::First => {
@@ -141,14 +142,14 @@ impl Row {
                 let (user_id, info) = (&member.user_id, member.holders.info());
                 say(Merged::MemberJoined { user_id, info });
             }
-            Dropped::All => {
+            Dropped::All(why) => {
                 let hasher = scene.hasher;
                 let hash_of = |member: &Member| hasher.hash_one(&*member.user_id);
                 let member = members.swap_remove(at, hash_of);
                 scene.held.members -= 1;
                 scene.held.bytes -= member.user_id.len() + before + MEMBER_BYTES_MAX;
                 let user_id = &member.user_id;
-                say(Merged::MemberLeft { user_id });
+                say(Merged::MemberLeft { user_id, why });
                 if members.is_empty() {
                     self.members = None;
                 }
@@ -162,7 +163,7 @@ impl Row {
         scene: &mut Scene<'_>,
         cursor: &mut Cursor,
         budget: &mut usize,
-        is_gone: &impl Fn(Holder) -> bool,
+        gone: &impl Fn(Holder) -> Option<Departure>,
         tell: &mut impl FnMut(ViewChange<'_>),
     ) -> bool {
         while let Some(members) = &self.members {
@@ -174,7 +175,7 @@ impl Row {
             }
             *budget -= 1;
             cursor.members_end = at;
-            self.drop_member_holders(scene, at, is_gone, tell);
+            self.drop_member_holders(scene, at, gone, tell);
         }
         true
     }
@@ -200,7 +201,10 @@ impl Row {
             let (user_id, info) = (&member.user_id, member.holders.info());
             say(match retold {
                 Retold::All => Merged::MemberJoined { user_id, info },
-                Retold::Nothing => Merged::MemberLeft { user_id },
+                Retold::Nothing => Merged::MemberLeft {
+                    user_id,
+                    why: Departure::Told,
+                },
             });
         }
         true
@@ -219,7 +223,8 @@ enum Dropped {
     Some,
     /// And another's info is told from now on.
     First,
-    All,
+    /// As the one that came last went.
+    All(Departure),
 }
 
 impl Holders {
@@ -274,17 +279,17 @@ impl Holders {
         *told != **self.info()
     }
 
-    fn drop_those(&mut self, is_gone: &impl Fn(Holder) -> bool) -> Dropped {
+    fn drop_those(&mut self, gone: &impl Fn(Holder) -> Option<Departure>) -> Dropped {
         match self {
-            Self::One(holder, _) if is_gone(*holder) => Dropped::All,
-            Self::One(..) => Dropped::None,
+            Self::One(holder, _) => gone(*holder).map_or(Dropped::None, Dropped::All),
             Self::Several(all) => {
                 let before = all.len();
-                if all.iter().all(|(holder, _)| is_gone(*holder)) {
-                    return Dropped::All;
+                let whys = all.iter().map(|(holder, _)| gone(*holder));
+                if let Some(whys) = whys.collect::<Option<Vec<_>>>() {
+                    return Dropped::All(whys.last().copied().unwrap_or_default());
                 }
                 let told = all.first().expect("several are two at least").1.clone();
-                all.retain(|(holder, _)| !is_gone(*holder));
+                all.retain(|(holder, _)| gone(*holder).is_none());
                 let is_less = all.len() < before;
                 if let [(holder, info)] = &all[..] {
                     *self = Self::One(*holder, info.clone());

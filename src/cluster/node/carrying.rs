@@ -217,6 +217,10 @@ impl Node {
                 "peers are not those that hold something",
             ));
         }
+        let present: Vec<Identity> = self.membership.peers().map(|(peer, _)| peer).collect();
+        for peer in present {
+            self.state.tallies_mut().came(peer.node);
+        }
         let has_row = |peer: Identity| {
             let row = self.rows.get(&peer.node);
             row.is_some_and(|row| row.identity == peer)

@@ -37,11 +37,11 @@ impl Toy {
         node.report(Millis(self.now), &own);
     }
 
-    fn count(&mut self, at: usize, name: &str, count: u32) {
+    pub(super) fn count(&mut self, at: usize, name: &str, count: u32) {
         self.report(at, name, OwnChange::Subscriptions(count));
     }
 
-    fn join(&mut self, at: usize, name: &str, user_id: &str, info: &str) {
+    pub(super) fn join(&mut self, at: usize, name: &str, user_id: &str, info: &str) {
         let (user_id, info) = (&user_id.into(), &info.into());
         self.report(at, name, OwnChange::MemberJoined { user_id, info });
     }
@@ -70,7 +70,7 @@ impl Toy {
     }
 
     /// Loses what a node sends from now on, until it is sent.
-    fn loses(&mut self, deed: impl FnOnce(&mut Self)) {
+    pub(super) fn loses(&mut self, deed: impl FnOnce(&mut Self)) {
         let before = self.faults;
         self.until(self.now + 10);
         self.faults.lost = 1_000;

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ahash::RandomState;
 
 use crate::cluster::{
-    holdings::{Merged, ViewChange},
+    holdings::{Departure, Merged, ViewChange},
     ledger::OwnChange,
 };
 
@@ -26,6 +26,8 @@ pub(super) struct Watched {
     /// How often a member joined that was not there, and left.
     pub(super) joins: u64,
     pub(super) leaves: u64,
+    /// Of those that left, with the lease of the last node that had them.
+    pub(super) expiries: u64,
     pub(super) changes: u64,
     /// Of all changes in their order.
     pub(super) trace: u64,
@@ -51,10 +53,11 @@ impl Watched {
                 assert_ne!(before.as_deref(), Some(&**info), "{key:?} was there");
                 self.joins += u64::from(before.is_none());
             }
-            Merged::MemberLeft { user_id } => {
+            Merged::MemberLeft { user_id, why } => {
                 let key = (name, user_id.to_string());
                 assert!(self.members.remove(&key).is_some(), "{key:?} was not there");
                 self.leaves += 1;
+                self.expiries += u64::from(why == Departure::LeaseRanOut);
             }
             Merged::UserOnline => assert!(self.users.insert(name)),
             Merged::UserOffline => assert!(self.users.remove(&name)),

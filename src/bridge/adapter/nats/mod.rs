@@ -132,7 +132,7 @@ impl NatsBus {
             subjects: Arc::new(Subjects::new(names)),
             timeout: setup.timeout,
         };
-        let (roads, ends) = Roads::new(setup.queue_bytes_max);
+        let (roads, ends) = Roads::new("nats", setup.queue_bytes_max);
         let mut publishers = JoinSet::new();
         let mut subscribers = JoinSet::new();
         for ends in ends {

@@ -12,7 +12,7 @@ use std::{
     sync::atomic::Ordering,
 };
 
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 use super::{
     super::{
@@ -27,7 +27,10 @@ use super::{
     link::{Link, connect},
     probe::Death,
 };
-use crate::cluster::{topic::Topic, wire::BATCH_BYTES_MAX};
+use crate::{
+    cluster::{topic::Topic, wire::BATCH_BYTES_MAX},
+    metrics::backend::Operation,
+};
 
 /// Publishes until the bus is closed.
 pub(super) async fn run(duty: Duty, mut end: PublisherEnd) {
@@ -77,6 +80,11 @@ async fn publish(duty: &Duty, end: &mut PublisherEnd, link: &mut Link) -> Option
                         denied.note(duty, &denial, end, link).await;
                     }
                     let landed = flights.land(number);
+                    for (_, since) in &landed {
+                        let meter = &end.tally.meter;
+                        meter.observe(Operation::Publish, since.elapsed());
+                    }
+                    let landed = landed.into_iter().map(|(topic, _)| topic).collect();
                     if denied.settle(landed, &end.tally) {
                         end.reporter.cured().await;
                         tell_short_payload(end, link).await;
@@ -127,8 +135,14 @@ async fn send(
         let mut load_bytes = 0;
         while flight.topics.len() < LOAD_BATCHES_MAX
             && load_bytes < LOAD_BYTES_MAX
-            && let Some(Queued { topic, bytes, room }) = batches.next()
+            && let Some(queued) = batches.next()
         {
+            let Queued {
+                topic,
+                bytes,
+                room,
+                since,
+            } = queued;
             if bytes.len() > bytes_max {
                 end.tally.publish_denied.fetch_add(1, Ordering::Relaxed);
                 continue;
@@ -136,7 +150,7 @@ async fn send(
             load_bytes += bytes.len();
             let subject = duty.subjects.of(topic);
             let sent = link.client.publish(subject, bytes.into()).await;
-            flight.topics.push(topic);
+            flight.topics.push((topic, since));
             flight.room.push(room);
             if sent.is_err() {
                 flights.flying.push_back(flight);
@@ -164,7 +178,8 @@ struct Flights {
 
 #[derive(Default)]
 struct Flight {
-    topics: Vec<Topic>,
+    /// When each was queued.
+    topics: Vec<(Topic, Instant)>,
     /// Held until it lands.
     room: Vec<OwnedSemaphorePermit>,
     /// Number of the message to ourselves behind it.
@@ -184,8 +199,8 @@ impl Flights {
         self.flying.iter().map(|it| it.topics.len() as u64).sum()
     }
 
-    /// Topics of the batches that were done by then.
-    fn land(&mut self, proof: u64) -> Vec<Topic> {
+    /// Topics of the batches that were done by then, and when each was queued.
+    fn land(&mut self, proof: u64) -> Vec<(Topic, Instant)> {
         let mut landed = Vec::new();
         while let Some(flight) = self.flying.pop_front_if(|it| it.proof <= proof) {
             landed.extend(flight.topics);

@@ -158,7 +158,7 @@ impl RedisBus {
             timeout: setup.timeout,
             way: Way::Classic,
         };
-        let (roads, ends) = Roads::new(setup.queue_bytes_max);
+        let (roads, ends) = Roads::new("redis", setup.queue_bytes_max);
         let mut publishers = JoinSet::new();
         let mut subscribers = JoinSet::new();
         for ends in ends {

@@ -36,7 +36,7 @@ use super::{
     fault::{self, closed, silent},
     heartbeat::Heartbeat,
 };
-use crate::cluster::topic::Topic;
+use crate::{cluster::topic::Topic, metrics::backend::Operation};
 
 /// Publishes until the bus is closed.
 pub(in crate::bridge::adapter) async fn run(duty: Duty, mut end: PublisherEnd) {
@@ -126,8 +126,17 @@ async fn publish_landed(
     duty: &Duty,
     end: &mut PublisherEnd,
     denied: &mut BTreeSet<Topic>,
-    Landing { topics, answers }: Landing,
+    landing: Landing,
 ) {
+    let Landing {
+        topics,
+        since,
+        answers,
+    } = landing;
+    for since in since {
+        let meter = &end.tally.meter;
+        meter.observe(Operation::Publish, since.elapsed());
+    }
     let batches = topics.len() as u64;
     let mut denials: Vec<RedisError> = Vec::new();
     let mut astray = 0;
@@ -167,6 +176,8 @@ async fn publish_landed(
 struct Load {
     pipeline: Pipeline,
     topics: Vec<Topic>,
+    /// When each was queued.
+    since: Vec<Instant>,
     room: Vec<OwnedSemaphorePermit>,
 }
 
@@ -175,11 +186,18 @@ struct Load {
 fn loads(duty: &Duty, taken: impl Iterator<Item = Queued>) -> Vec<Load> {
     let mut loads: Vec<Load> = Vec::new();
     let mut load_bytes = usize::MAX;
-    for Queued { topic, bytes, room } in taken {
+    for queued in taken {
+        let Queued {
+            topic,
+            bytes,
+            room,
+            since,
+        } = queued;
         if load_bytes.saturating_add(bytes.len()) > PIPELINE_BYTES_MAX {
             loads.push(Load {
                 pipeline: Pipeline::new(),
                 topics: Vec::new(),
+                since: Vec::new(),
                 room: Vec::new(),
             });
             load_bytes = 0;
@@ -189,6 +207,7 @@ fn loads(duty: &Duty, taken: impl Iterator<Item = Queued>) -> Vec<Load> {
         let publish = load.pipeline.cmd(duty.way.publish());
         publish.arg(duty.names.name(topic)).arg(bytes);
         load.topics.push(topic);
+        load.since.push(since);
         load.room.push(room);
     }
     loads
@@ -206,6 +225,7 @@ struct Flight {
     /// Answered while it was started.
     early: Option<RedisResult<Vec<Value>>>,
     topics: Vec<Topic>,
+    since: Vec<Instant>,
     answer_by: Instant,
     /// Held until it lands.
     _room: Vec<OwnedSemaphorePermit>,
@@ -214,6 +234,7 @@ struct Flight {
 /// What the server said to the batches of a pipeline, one by one.
 struct Landing {
     topics: Vec<Topic>,
+    since: Vec<Instant>,
     answers: Vec<Value>,
 }
 
@@ -250,6 +271,7 @@ impl Flights {
         let Load {
             pipeline,
             topics,
+            since,
             room,
         } = load;
         let mut connection = connection.clone();
@@ -268,6 +290,7 @@ impl Flights {
             answer,
             early,
             topics,
+            since,
             answer_by: Instant::now() + self.timeout,
             _room: room,
         });
@@ -290,6 +313,7 @@ impl Flights {
         let flight = self.flying.pop_front().expect("it has just landed");
         Ok(Landing {
             topics: flight.topics,
+            since: flight.since,
             answers,
         })
     }

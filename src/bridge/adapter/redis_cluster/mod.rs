@@ -139,7 +139,7 @@ impl RedisClusterBus {
             timeout: setup.timeout,
             chart: chart.clone(),
         };
-        let (roads, ends) = Roads::new(setup.queue_bytes_max);
+        let (roads, ends) = Roads::new("redis_cluster", setup.queue_bytes_max);
         let mut publishers = JoinSet::new();
         let mut others = JoinSet::new();
         let read = move |ranges: &Value, asked: &Address| read_map(ranges, asked, &slots);

@@ -1,7 +1,7 @@
 //! The store of apps that nodes share: a database that is asked for one app at a time.
 //!
 //! Owns: the closed set of stores, what is asked, and what a store answers.
-//! May depend on: `config`; each driver its crate. Not on who asks.
+//! May depend on: `config`, `metrics::backend`; each driver its crate. Not on who asks.
 //! Invariants: an app is found by exactly the name that was asked, byte for byte, whatever the
 //! database thinks equal; each answer comes within the driver's deadline; no error holds a secret.
 
@@ -25,7 +25,10 @@ pub use super::AppName;
 pub use import::{ImportError, Imported, with_first_secret};
 pub use prepare::{Foreseen, Preparation, Prepared};
 
-use crate::config::{App, Config, sections::AppStoreDriver};
+use crate::{
+    config::{App, Config, sections::AppStoreDriver},
+    metrics::backend::{Fault, Meter},
+};
 
 /// Where apps are kept, beside the configuration. A clone is the same store.
 #[derive(Clone, Debug)]
@@ -53,9 +56,9 @@ pub struct MalformedApp {
 /// Why a store gives no answer.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum StoreError {
-    /// Not reachable, too late, a login refused: a sentence that names the key and what to do.
+    /// Not reachable, too late, a login refused: a sentence that names the key and what to do, and how it is counted.
     #[error("{0}")]
-    Down(String),
+    Down(String, Fault),
     /// It is there and cannot be an app. Each fault begins with its column.
     #[error("the app {id:?} cannot be used: {}", faults.join("; "))]
     Malformed {
@@ -296,6 +299,15 @@ impl Store {
             Self::Mysql(_) => "mysql",
             Self::Pgsql(_) => "pgsql",
             Self::Dynamodb(_) => "dynamodb",
+        }
+    }
+
+    /// What is counted of the server. How long answers take, and what failed, whoever asks says.
+    pub fn meter(&self) -> &Meter {
+        match self {
+            Self::Mysql(store) => store.meter(),
+            Self::Pgsql(store) => store.meter(),
+            Self::Dynamodb(store) => store.meter(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Where nodes share the jobs that wait: put by the node where something occurred, taken by any.
 //!
 //! Owns: `Turn` and `Answer`, what is said to a store and what it says; the closed set of drivers.
-//! May depend on: `bridge::queue`; each driver its crate. Not on who delivers, nor on apps.
+//! May depend on: `bridge::queue`, `metrics::backend`; each driver its crate. Not on who delivers, nor on apps.
 //! Invariants: a job that was put is there until it is done or dead, also when the node that took it
 //! dies; whatever is said may be said twice; each answer comes within the driver's deadline; no error
 //! holds a secret.
@@ -13,6 +13,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use self::{redis::RedisStore, sqs::SqsStore};
 use super::TargetName;
+use crate::metrics::backend::Meter;
 
 /// By which a store knows a job that was taken from it. Only the driver reads its text.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -169,6 +170,14 @@ pub enum Store {
 }
 
 impl Store {
+    /// What is counted of the server.
+    pub fn meter(&self) -> &Meter {
+        match self {
+            Self::Redis(store) => store.meter(),
+            Self::Sqs(store) => store.meter(),
+        }
+    }
+
     /// Asks whether it answers, and changes nothing.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use aws_sdk_dynamodb::error::{BuildError, ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use super::{super::StoreError, setup::DynamodbSetup};
-use crate::bridge::aws::AwsFault;
+use crate::{bridge::aws::AwsFault, metrics::backend::Fault};
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -47,7 +47,12 @@ impl Failed {
 }
 
 pub(super) fn down(failed: &Failed, setup: &DynamodbSetup) -> StoreError {
-    StoreError::Down(sentence(failed, setup))
+    let kind = match failed {
+        Failed::Asking(fault) => fault.kind(),
+        Failed::Crowded | Failed::Late => Fault::Timeout,
+        Failed::LeftOut | Failed::Unasked(_) => Fault::Protocol,
+    };
+    StoreError::Down(sentence(failed, setup), kind)
 }
 
 fn sentence(failed: &Failed, setup: &DynamodbSetup) -> String {

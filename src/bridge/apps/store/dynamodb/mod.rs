@@ -30,7 +30,10 @@ use super::{
     crowd::Crowd,
     found::{self, Found, may_be_a_name},
 };
-use crate::config::{App, AppDefaults, Config};
+use crate::{
+    config::{App, AppDefaults, Config},
+    metrics::backend::{Meter, Role},
+};
 
 /// A clone is the same store.
 #[derive(Clone, Debug)]
@@ -43,6 +46,7 @@ struct Shared {
     setup: DynamodbSetup,
     client: Client,
     crowd: Crowd,
+    meter: Meter,
     /// Of the latest reload.
     defaults: watch::Sender<Arc<AppDefaults>>,
 }
@@ -57,11 +61,16 @@ impl DynamodbStore {
             setup,
             client,
             crowd: Crowd::new(AT_ONCE_MAX),
+            meter: Meter::new("dynamodb", Role::AppManager),
             defaults: watch::Sender::new(defaults),
         };
         Ok(Self {
             shared: Arc::new(shared),
         })
+    }
+
+    pub(super) fn meter(&self) -> &Meter {
+        &self.shared.meter
     }
 
     pub fn reload(&self, config: &Config) {

@@ -28,7 +28,7 @@ use super::{
     item::{self, Item},
     setup::DynamodbSetup,
 };
-use crate::config::Config;
+use crate::{config::Config, metrics::backend::Fault};
 
 /// A table that is there.
 struct Described {
@@ -55,7 +55,7 @@ impl DynamodbRows {
                 client,
                 runtime,
             }),
-            Err(error) => Err(StoreError::Down(format!("no runtime: {error}"))),
+            Err(error) => Err(StoreError::Down(format!("no runtime: {error}"), Fault::Io)),
         })
     }
 

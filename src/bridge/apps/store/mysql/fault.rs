@@ -15,6 +15,7 @@ use std::io;
 use mysql::{DriverError, Error, MySqlError};
 
 use super::setup::MysqlSetup;
+use crate::metrics::backend::Fault;
 
 /// What went wrong, and what to do.
 pub(super) fn sentence(error: &Error, setup: &MysqlSetup) -> String {
@@ -30,6 +31,30 @@ pub(super) fn sentence(error: &Error, setup: &MysqlSetup) -> String {
                 words(error, setup)
             ),
         },
+    }
+}
+
+/// As it is counted.
+pub(super) fn kind(error: &Error, setup: &MysqlSetup) -> Fault {
+    let by_io = |kind: io::ErrorKind| match kind {
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Fault::Timeout,
+        io::ErrorKind::InvalidData if setup.has_tls => Fault::Auth,
+        _ => Fault::Io,
+    };
+    match error {
+        Error::MySqlError(error) if OF_RIGHTS.contains(&error.code) => Fault::Auth,
+        Error::MySqlError(_) => Fault::Protocol,
+        Error::TlsError(_) => Fault::Auth,
+        Error::DriverError(error) => match error {
+            DriverError::ConnectTimeout => Fault::Timeout,
+            DriverError::CouldNotConnect(_) => Fault::Io,
+            DriverError::TlsNotSupported
+            | DriverError::UnknownAuthPlugin(_)
+            | DriverError::OldMysqlPasswordDisabled
+            | DriverError::CleartextPluginDisabled => Fault::Auth,
+            _ => Fault::Protocol,
+        },
+        _ => io_error(error).map_or(Fault::Protocol, |error| by_io(error.kind())),
     }
 }
 
@@ -242,6 +267,14 @@ const NO_TABLE: u16 = 1146;
 const ONLY_ON_SOCKET: u16 = 1698;
 const TLS_REQUIRED: u16 = 3159;
 
+const OF_RIGHTS: [u16; 6] = [
+    ACCESS_DENIED,
+    ONLY_ON_SOCKET,
+    TLS_REQUIRED,
+    DATABASE_DENIED,
+    TABLE_DENIED,
+    COLUMN_DENIED,
+];
 /// It shuts down; it has killed us; we were idle too long.
 const ENDS: [u16; 4] = [1053, 1927, 3169, 4031];
 /// Illegal mix of collations; a text that the column's character set cannot say.

@@ -29,7 +29,10 @@ use super::{
     AppName, FoundApps, StoreError, StoreSetupError,
     found::{Found, may_be_a_name},
 };
-use crate::config::{App, AppDefaults, Config};
+use crate::{
+    config::{App, AppDefaults, Config},
+    metrics::backend::{Fault, Meter, Role},
+};
 
 /// A clone is the same store.
 #[derive(Clone, Debug)]
@@ -40,6 +43,7 @@ pub struct MysqlStore {
 #[derive(Debug)]
 struct Shared {
     setup: Arc<MysqlSetup>,
+    meter: Meter,
     pool: Pool,
     /// Of the latest reload.
     defaults: watch::Sender<Arc<AppDefaults>>,
@@ -54,14 +58,20 @@ impl MysqlStore {
     pub fn start(config: &Config) -> Result<Self, StoreSetupError> {
         let setup = Arc::new(MysqlSetup::of(config)?);
         let defaults = Arc::new(config.app_manager.app_defaults.clone());
+        let meter = Meter::new("mysql", Role::AppManager);
         let shared = Shared {
-            pool: Pool::new(Arc::clone(&setup)),
+            pool: Pool::new(Arc::clone(&setup), meter.clone()),
+            meter,
             setup,
             defaults: watch::Sender::new(defaults),
         };
         Ok(Self {
             shared: Arc::new(shared),
         })
+    }
+
+    pub(super) fn meter(&self) -> &Meter {
+        &self.shared.meter
     }
 
     pub fn reload(&self, config: &Config) {
@@ -100,16 +110,17 @@ impl MysqlStore {
             setup,
             pool,
             defaults,
+            ..
         } = &*self.shared;
         let (answer, answered) = oneshot::channel();
         let defaults = Arc::clone(&defaults.borrow());
         if let Err(Crowded) = pool.ask(question(answer), defaults) {
-            return Err(StoreError::Down(fault::crowded(setup)));
+            return Err(StoreError::Down(fault::crowded(setup), Fault::Timeout));
         }
         match timeout(setup.timeout, answered).await {
             Ok(Ok(answer)) => answer,
             // The deadline passed here, or on the thread before it came to the question.
-            Ok(Err(_)) | Err(_) => Err(StoreError::Down(fault::silent(setup))),
+            Ok(Err(_)) | Err(_) => Err(StoreError::Down(fault::silent(setup), Fault::Timeout)),
         }
     }
 }

@@ -23,7 +23,10 @@ use super::{
     setup::MysqlSetup,
     table::Table,
 };
-use crate::config::{App, AppDefaults};
+use crate::{
+    config::{App, AppDefaults},
+    metrics::backend::Meter,
+};
 
 pub(super) enum Question {
     Find {
@@ -49,6 +52,7 @@ pub(super) struct Crowded;
 #[derive(Debug)]
 pub(super) struct Pool {
     setup: Arc<MysqlSetup>,
+    meter: Meter,
     waiting: Sender<Job>,
     taken: Receiver<Job>,
     counts: Arc<Counts>,
@@ -62,10 +66,11 @@ struct Counts {
 }
 
 impl Pool {
-    pub(super) fn new(setup: Arc<MysqlSetup>) -> Self {
+    pub(super) fn new(setup: Arc<MysqlSetup>, meter: Meter) -> Self {
         let (waiting, taken) = bounded(WAITING_MAX);
         Self {
             setup,
+            meter,
             waiting,
             taken,
             counts: Arc::default(),
@@ -99,12 +104,13 @@ impl Pool {
     fn add_thread(&self) {
         self.counts.threads.fetch_add(1, Ordering::Relaxed);
         let there = There(Arc::clone(&self.counts));
+        let table = Table::new(Arc::clone(&self.setup), self.meter.clone());
         let (setup, taken) = (Arc::clone(&self.setup), self.taken.clone());
         let thread = thread::Builder::new()
             .name("apps-mysql".to_owned())
             .stack_size(STACK_BYTES);
         // Without a new one the others answer, or nobody does and the deadline says so.
-        _ = thread.spawn(move || run(&there, &setup, &taken));
+        _ = thread.spawn(move || run(&there, &setup, table, &taken));
     }
 }
 
@@ -126,9 +132,8 @@ impl Drop for Open<'_> {
     }
 }
 
-fn run(there: &There, setup: &Arc<MysqlSetup>, taken: &Receiver<Job>) {
+fn run(there: &There, setup: &MysqlSetup, mut table: Table, taken: &Receiver<Job>) {
     let counts = &there.0;
-    let mut table = Table::new(Arc::clone(setup));
     loop {
         match taken.recv_timeout(IDLE) {
             Ok(job) => {

@@ -50,7 +50,10 @@ impl MysqlRows {
         Ok(connected.and_then(|mut connection| {
             // Else a server may cut what it is given, and say nothing.
             let strict = connection.query_drop(STRICT);
-            strict.map_err(|error| StoreError::Down(fault::sentence(&error, &setup)))?;
+            strict.map_err(|error| {
+                let kind = fault::kind(&error, &setup);
+                StoreError::Down(fault::sentence(&error, &setup), kind)
+            })?;
             Ok(Self {
                 setup,
                 connection,
@@ -307,7 +310,7 @@ impl Column {
 }
 
 fn down(error: &mysql::Error, setup: &MysqlSetup) -> RowsError {
-    StoreError::Down(fault::sentence(error, setup)).into()
+    StoreError::Down(fault::sentence(error, setup), fault::kind(error, setup)).into()
 }
 
 fn quoted(name: &str) -> String {

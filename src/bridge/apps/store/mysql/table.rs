@@ -25,18 +25,25 @@ use super::{
     fault, row,
     setup::MysqlSetup,
 };
-use crate::config::{App, AppDefaults};
+use crate::{
+    config::{App, AppDefaults},
+    metrics::backend::Meter,
+};
 
 pub(super) struct Table {
     setup: Arc<MysqlSetup>,
     connection: Option<Conn>,
+    has_connected: bool,
+    meter: Meter,
 }
 
 impl Table {
-    pub(super) fn new(setup: Arc<MysqlSetup>) -> Self {
+    pub(super) fn new(setup: Arc<MysqlSetup>, meter: Meter) -> Self {
         Self {
             setup,
             connection: None,
+            has_connected: false,
+            meter,
         }
     }
 
@@ -119,10 +126,18 @@ impl Table {
                         stand_in,
                     }));
                 }
-                Err(error @ StoreError::Down(_)) => return Err(error),
+                Err(error @ StoreError::Down(..)) => return Err(error),
             }
         }
         Ok(found)
+    }
+
+    fn connect(&mut self) -> Result<Conn, Failed> {
+        let connection = connect(&self.setup)?;
+        if std::mem::replace(&mut self.has_connected, true) {
+            self.meter.reconnected();
+        }
+        Ok(connection)
     }
 
     /// Runs a statement, on a new connection if the old one turns out to be gone.
@@ -138,7 +153,7 @@ impl Table {
             let was_idle = self.connection.is_some();
             let mut connection = match self.connection.take() {
                 Some(connection) => connection,
-                None => connect(&self.setup)?,
+                None => self.connect()?,
             };
             match rows(&mut connection, statement, values(), &mut take) {
                 Ok(rows) => {
@@ -157,10 +172,11 @@ impl Table {
 }
 
 pub(super) fn down(Failed(error, at): &Failed, setup: &MysqlSetup) -> StoreError {
-    StoreError::Down(match (at, error) {
+    let sentence = match (at, error) {
         (At::Resolving, mysql::Error::IoError(error)) => fault::unknown_host(error, setup),
         (At::Resolving | At::Server, _) => fault::sentence(error, setup),
-    })
+    };
+    StoreError::Down(sentence, fault::kind(error, setup))
 }
 
 /// An error, and how far it came.

@@ -13,9 +13,42 @@ use tokio_postgres::{
 };
 
 use super::{super::StoreError, link::Failed, setup::PgsqlSetup};
+use crate::{bridge::tls::Failure, metrics::backend::Fault};
 
 pub(super) fn down(failed: &Failed, setup: &PgsqlSetup) -> StoreError {
-    StoreError::Down(sentence(failed, setup))
+    StoreError::Down(sentence(failed, setup), kind(failed))
+}
+
+/// As it is counted.
+fn kind(failed: &Failed) -> Fault {
+    match failed {
+        Failed::Resolving(_) | Failed::Reaching(_) => Fault::Io,
+        Failed::Tls(Failure::Unreachable(_)) => Fault::Io,
+        Failed::NoTls | Failed::Tls(_) => Fault::Auth,
+        Failed::Asking(error) => kind_of_asking(error),
+        Failed::Crowded | Failed::Silent => Fault::Timeout,
+    }
+}
+
+fn kind_of_asking(error: &Error) -> Fault {
+    let source = error.source();
+    let Some(said) = error.as_db_error() else {
+        let is_io = source.is_some_and(|source| source.is::<std::io::Error>());
+        let is_missing = source.is_some_and(|it| it.to_string().contains("password missing"));
+        return match (is_missing, is_io || error.is_closed()) {
+            (true, _) => Fault::Auth,
+            (false, true) => Fault::Io,
+            (false, false) => Fault::Protocol,
+        };
+    };
+    let (code, words) = (said.code(), said.message());
+    let is_refused = words.contains("authentication failed") || words.starts_with("no such user");
+    let is_of_rights = code.code().starts_with("28") || *code == SqlState::INSUFFICIENT_PRIVILEGE;
+    match (is_refused || is_of_rights, ends(code)) {
+        (true, _) => Fault::Auth,
+        (false, true) => Fault::Io,
+        (false, false) => Fault::Protocol,
+    }
 }
 
 /// What went wrong, and what to do.

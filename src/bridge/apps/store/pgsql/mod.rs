@@ -24,7 +24,10 @@ use super::{
     AppName, FoundApps, StoreError, StoreSetupError,
     found::{self, Found, may_be_a_name},
 };
-use crate::config::{App, AppDefaults, Config};
+use crate::{
+    config::{App, AppDefaults, Config},
+    metrics::backend::{Fault, Meter, Role},
+};
 
 /// A clone is the same store.
 #[derive(Clone, Debug)]
@@ -35,6 +38,7 @@ pub struct PgsqlStore {
 #[derive(Debug)]
 struct Shared {
     setup: Arc<PgsqlSetup>,
+    meter: Meter,
     pool: Pool,
     /// Of the latest reload.
     defaults: watch::Sender<Arc<AppDefaults>>,
@@ -49,14 +53,20 @@ impl PgsqlStore {
     pub fn start(config: &Config) -> Result<Self, StoreSetupError> {
         let setup = Arc::new(PgsqlSetup::of(config)?);
         let defaults = Arc::new(config.app_manager.app_defaults.clone());
+        let meter = Meter::new("pgsql", Role::AppManager);
         let shared = Shared {
-            pool: Pool::new(Arc::clone(&setup)),
+            pool: Pool::new(Arc::clone(&setup), meter.clone()),
+            meter,
             setup,
             defaults: watch::Sender::new(defaults),
         };
         Ok(Self {
             shared: Arc::new(shared),
         })
+    }
+
+    pub(super) fn meter(&self) -> &Meter {
+        &self.shared.meter
     }
 
     pub fn reload(&self, config: &Config) {
@@ -152,7 +162,10 @@ impl PgsqlStore {
     ) -> Result<T, StoreError> {
         let setup = &self.shared.setup;
         let answer = timeout(setup.timeout, question).await;
-        answer.unwrap_or_else(|_| Err(StoreError::Down(fault::silent(setup))))
+        answer.unwrap_or_else(|_| {
+            let silent = fault::silent(setup);
+            Err(StoreError::Down(silent, Fault::Timeout))
+        })
     }
 }
 

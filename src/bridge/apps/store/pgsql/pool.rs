@@ -5,7 +5,13 @@
 //! Invariants: there are at most `connections_max` connections, whatever the server does; a connection that may be out of step, or whose question was given up, is never asked
 //! again.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{sync::Mutex, time::Instant};
 use tokio_postgres::Row;
@@ -16,6 +22,7 @@ use super::{
     link::{Failed, Link},
     setup::PgsqlSetup,
 };
+use crate::metrics::backend::Meter;
 
 #[derive(Debug)]
 pub(super) struct Pool {
@@ -23,14 +30,26 @@ pub(super) struct Pool {
     crowd: Crowd,
     /// The one used last is the last. Nobody waits while it is locked.
     idle: Mutex<Vec<Link>>,
+    /// Connections that have ended and were not made anew.
+    ended: AtomicUsize,
+    meter: Meter,
+}
+
+/// A connection that is used: it has ended, unless it is kept.
+struct Used<'a> {
+    pool: &'a Pool,
+    /// `None`: it is kept.
+    link: Option<Link>,
 }
 
 impl Pool {
-    pub(super) fn new(setup: Arc<PgsqlSetup>) -> Self {
+    pub(super) fn new(setup: Arc<PgsqlSetup>, meter: Meter) -> Self {
         Self {
             crowd: Crowd::new(setup.connections_max.get()),
             setup,
             idle: Mutex::default(),
+            ended: AtomicUsize::new(0),
+            meter,
         }
     }
 
@@ -43,15 +62,19 @@ impl Pool {
             let was_idle = idle.is_some();
             let link = match idle {
                 Some(link) => link,
-                None => Link::connect(&self.setup).await?,
+                None => self.connect().await?,
             };
-            match link.ask(statement, text).await {
+            let used = Used {
+                pool: self,
+                link: Some(link),
+            };
+            match used.ask(statement, text).await {
                 Ok(rows) => {
-                    self.keep(link).await;
+                    used.keep().await;
                     return Ok(rows);
                 }
                 Err(failed) if !fault::ends_connection(&failed) => {
-                    self.keep(link).await;
+                    used.keep().await;
                     return Err(failed);
                 }
                 // Each try uses one up.
@@ -61,12 +84,23 @@ impl Pool {
         }
     }
 
+    async fn connect(&self) -> Result<Link, Failed> {
+        let link = Link::connect(&self.setup).await?;
+        let one_less = |ended: usize| ended.checked_sub(1);
+        let (order, ended) = (Ordering::Relaxed, &self.ended);
+        if ended.fetch_update(order, order, one_less).is_ok() {
+            self.meter.reconnected();
+        }
+        Ok(link)
+    }
+
     async fn take(&self) -> Option<Link> {
         let mut idle = self.idle.lock().await;
         while let Some(link) = idle.pop() {
             if !link.is_closed() {
                 return Some(link);
             }
+            self.ended.fetch_add(1, Ordering::Relaxed);
         }
         None
     }
@@ -82,6 +116,27 @@ impl Pool {
             .take_while(|link| now.duration_since(link.used_at) > IDLE)
             .count();
         idle.drain(..old);
+    }
+}
+
+impl Used<'_> {
+    async fn ask(&self, statement: &str, text: &str) -> Result<Vec<Row>, Failed> {
+        let link = self.link.as_ref().expect("it is not kept yet");
+        link.ask(statement, text).await
+    }
+
+    async fn keep(mut self) {
+        let pool = self.pool;
+        if let Some(link) = self.link.take() {
+            pool.keep(link).await;
+        }
+    }
+}
+
+impl Drop for Used<'_> {
+    fn drop(&mut self) {
+        let ended = usize::from(self.link.is_some());
+        self.pool.ended.fetch_add(ended, Ordering::Relaxed);
     }
 }
 

@@ -25,7 +25,10 @@ use super::{
     setup::{PgsqlSetup, quoted},
     table,
 };
-use crate::config::{Config, app_key};
+use crate::{
+    config::{Config, app_key},
+    metrics::backend::Fault,
+};
 
 #[derive(Debug)]
 pub struct PgsqlRows {
@@ -53,7 +56,12 @@ impl PgsqlRows {
         let setup = Arc::new(PgsqlSetup::of(config)?);
         let runtime = match Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
-            Err(error) => return Ok(Err(StoreError::Down(format!("no runtime: {error}")))),
+            Err(error) => {
+                return Ok(Err(StoreError::Down(
+                    format!("no runtime: {error}"),
+                    Fault::Io,
+                )));
+            }
         };
         let connected = runtime.block_on(within(&setup, Link::connect(&setup)));
         let connected = connected.map_err(|failed| fault::down(&failed, &setup));
@@ -193,8 +201,12 @@ impl PgsqlRows {
             told.is_some_and(|it| it.is_ok_and(|text| text == "true"))
         };
         match (says(0), says(1)) {
-            (false, _) => Err(StoreError::Down(fault::read_only(&self.setup)).into()),
-            (true, false) => Err(StoreError::Down(fault::lacks(right, &self.setup)).into()),
+            (false, _) => {
+                Err(StoreError::Down(fault::read_only(&self.setup), Fault::Protocol).into())
+            }
+            (true, false) => {
+                Err(StoreError::Down(fault::lacks(right, &self.setup), Fault::Auth).into())
+            }
             (true, true) => Ok(()),
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Owns: `RedisStore`, the names of its keys; the scripts `put` and `turn`, which are the queue; `old`, the list
 //! of Sockudo 2.9.
-//! May depend on: `bridge::{queue, redis_commands}`, `protocol::json`, the crate `redis`.
+//! May depend on: `bridge::{queue, redis_commands}`, `metrics::backend`, `protocol::json`, the crate `redis`.
 //! Invariants: a target belongs to one node at a time, which has its jobs in their order; a node that says
 //! nothing for its lease is dead, and what it had is free; a full Redis refuses jobs and gives them away
 //! all the same; nothing is ever trimmed unseen: a bound says what goes, counts it and keeps it as a dead
@@ -28,6 +28,7 @@ use crate::{
         queue::TargetName,
         redis_commands::{Purpose, RedisCommands},
     },
+    metrics::backend::{Meter, Role},
     protocol::json::write_escaped,
 };
 
@@ -90,6 +91,7 @@ pub struct Keys {
 /// What the queue asks of Redis, for sentences.
 pub const REDIS_PURPOSE: Purpose = Purpose {
     name: "webhook queue",
+    role: Role::Queue,
     url: "queue.redis.url_override",
     nodes: "queue.redis_cluster.nodes",
     driver: "queue.driver",
@@ -191,6 +193,10 @@ impl RedisStore {
         let answers = answers.map_err(|fault| StoreFault(fault.to_string()))?;
         part.hold(answers.into_iter().next().ok_or_else(odd)?)
             .map(drop)
+    }
+
+    pub(super) fn meter(&self) -> &Meter {
+        self.0.commands.meter()
     }
 
     pub(super) fn refusal(&self) -> Option<String> {

@@ -13,7 +13,7 @@ use aws_sdk_sqs::{
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use super::{super::StoreFault, setup::SqsSetup};
-use crate::bridge::aws::AwsFault;
+use crate::{bridge::aws::AwsFault, metrics::backend::Fault};
 
 /// Why there is no answer.
 #[derive(Clone, Debug)]
@@ -63,6 +63,14 @@ impl Failed {
             self,
             Self::Asking(AwsFault::Late | AwsFault::Unreachable(_))
         )
+    }
+
+    /// As it is counted.
+    pub(super) fn kind(&self) -> Fault {
+        match self {
+            Self::Asking(fault) => fault.kind(),
+            Self::Odd(_) | Self::Unasked(_) => Fault::Protocol,
+        }
     }
 
     pub(super) fn told(&self, setup: &SqsSetup) -> StoreFault {

@@ -1,7 +1,7 @@
 //! Jobs in SQS: a queue that any node takes from, and one of dead letters.
 //!
 //! Owns: `SqsStore`: what a turn says; `polls`, the tasks that fetch and lend; `jobs`, what they brought; `letters`.
-//! May depend on: `bridge::{aws, queue}`, `config`, tokio, the AWS crates.
+//! May depend on: `bridge::{aws, queue}`, `config`, `metrics::backend`, tokio, the AWS crates.
 //! Invariants: a message is deleted when its job is done or a letter, not before; what this node has is lent to it
 //! again and again for as long as it lives; what is sent again after a fault is kept once by a FIFO queue.
 
@@ -32,7 +32,10 @@ use self::{
     text::{Message, Messages},
 };
 use super::{Again, Answer, Dead, Put, Receipt, StoreFault, StoreState, Take, Turn};
-use crate::bridge::{aws::NoCredentials, queue::dead::DeadLetter, webhook::wall_ms};
+use crate::{
+    bridge::{aws::NoCredentials, queue::dead::DeadLetter, webhook::wall_ms},
+    metrics::backend::{Meter, Role},
+};
 
 /// The queue. A clone is the same.
 #[derive(Clone, Debug)]
@@ -55,6 +58,7 @@ struct Shared {
     has_begun: AtomicBool,
     is_closing: AtomicBool,
     counts: Counts,
+    meter: Meter,
     /// Letters that were read, by their numbers.
     letters: Mutex<BTreeMap<u64, String>>,
 }
@@ -91,6 +95,7 @@ impl SqsStore {
             has_begun: AtomicBool::new(false),
             is_closing: AtomicBool::new(false),
             counts: Counts::default(),
+            meter: Meter::new("sqs", Role::Queue),
             letters: Mutex::default(),
         })))
     }
@@ -113,7 +118,14 @@ impl SqsStore {
             polls::begin(shared);
         }
         let answer = shared.turn(turn).await;
-        answer.map_err(|failed| failed.told(&shared.calls.setup))
+        answer.map_err(|failed| {
+            shared.meter.failed(failed.kind());
+            failed.told(&shared.calls.setup)
+        })
+    }
+
+    pub(super) fn meter(&self) -> &Meter {
+        &self.0.meter
     }
 }
 
@@ -131,7 +143,10 @@ impl Shared {
             Some(put) => match self.put(put).await {
                 Ok(too_large) => answer.state.overflown = too_large,
                 Err(failed) if failed.is_silence() => return Err(failed),
-                Err(failed) => answer.put_fault = Some(failed.told(&self.calls.setup)),
+                Err(failed) => {
+                    self.meter.failed(failed.kind());
+                    answer.put_fault = Some(failed.told(&self.calls.setup));
+                }
             },
         }
         self.finish(turn.done.iter()).await?;
