@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         None => serve(&cli.serve, environment),
         Some(Command::Serve(arguments)) => serve(&arguments, environment),
         Some(Command::Apps(command)) => print(&apps::run(&command, environment)),
+        Some(Command::MigrateDb(of)) => print(&apps::migrate_db(&of, environment)),
         Some(Command::Webhooks(command)) => print(&webhooks::run(&command, environment)),
         Some(Command::Bench(arguments)) => bench::cli::run(arguments),
         Some(Command::Top(top)) => print(&top::run(&top, &environment)),
