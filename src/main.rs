@@ -1,10 +1,11 @@
 //! The program: reads the command line and runs the command.
 //!
-//! Owns: exit codes, and printing what commands answer.
+//! Owns: exit codes, printing what commands answer, and what of the environment is taken away before anybody reads it.
 //! May depend on: `cli`, `config`, `bench`, `handover::process`, `shards::small_pages`.
 //! Invariants: answers go to stdout, diagnostics to stderr.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         return ended;
     }
     process::take_name();
+    unset_blank_variables_of_aws();
     // For the load generator too, whose stalls would count as the server's.
     let is_second_start_of_use = small_pages::leave_huge_pages();
     let cli = Cli::parse();
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         None => serve(&cli.serve, environment),
         Some(Command::Serve(arguments)) => serve(&arguments, environment),
         Some(Command::Apps(command)) => print(&apps::run(&command, environment)),
+        Some(Command::MigrateDb(of)) => print(&apps::migrate_db(&of, environment)),
         Some(Command::Webhooks(command)) => print(&webhooks::run(&command, environment)),
         Some(Command::Bench(arguments)) => bench::cli::run(arguments),
         Some(Command::Top(top)) => print(&top::run(&top, &environment)),
@@ -78,9 +81,24 @@ fn serve(arguments: &Serve, environment: BTreeMap<String, String>) -> ExitCode {
     }
 }
 
+/// Takes variables of AWS that say nothing out of the environment. They are as good as unset to us; AWS's own
+/// library reads the environment by itself, and would look for a profile whose name is empty.
+fn unset_blank_variables_of_aws() {
+    let is_blank = |(name, value): &(OsString, OsString)| {
+        let is_of_aws = name.to_str().is_some_and(|name| name.starts_with("AWS_"));
+        is_of_aws && value.to_str().is_some_and(|value| value.trim().is_empty())
+    };
+    let blank: Vec<(OsString, OsString)> = std::env::vars_os().filter(is_blank).collect();
+    for (name, _) in blank {
+        // SAFETY: nobody may read or write the environment in another thread meanwhile. There is no other one: this is the
+        // beginning of `main`, and what ran before it (the allocator, `process::keep`) starts none.
+        unsafe { std::env::remove_var(name) };
+    }
+}
+
 /// The variables of this process; one that is not UTF-8 cannot be a value of ours.
 fn environment() -> BTreeMap<String, String> {
-    let utf8 = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+    let utf8 = |(name, value): (OsString, OsString)| {
         Some((name.into_string().ok()?, value.into_string().ok()?))
     };
     std::env::vars_os().filter_map(utf8).collect()

@@ -107,10 +107,12 @@ pub enum Command {
     /// One channel, many subscribers, published to over the API
     Fanout(With<Fanout>),
     /// Private channels whose members send client events to each other
+    #[command(visible_alias = "client-events")]
     Chatter(With<Chatter>),
     /// Users who join and leave presence channels, before the eyes of those who stay
     Presence(With<Presence>),
     /// API requests, to a channel without subscribers
+    #[command(visible_alias = "api")]
     Publish(With<Publish>),
     /// New connections: TCP, established, subscribed, closed
     Connect(With<Connect>),

@@ -95,7 +95,49 @@ pub fn run(command: &AppsCommand, environment: BTreeMap<String, String>) -> Answ
     }
 }
 
+/// Makes the table of apps, or gives one that is there what it lacks.
+pub fn migrate_db(of: &OfApps, environment: BTreeMap<String, String>) -> Answer {
+    match config::load(&of.from.sources(environment)) {
+        Ok(loaded) => migrate_db_of(of, loaded),
+        Err(errors) => refused(&AppsError::Config(errors)),
+    }
+}
+
 /// The same with a configuration in hand.
+pub fn migrate_db_of(of: &OfApps, loaded: Loaded) -> Answer {
+    let answer = Kept::open(&loaded).and_then(complete);
+    let answer = answer.map(|answer| match of.json {
+        true => Answer {
+            out: pretty(&serde_json::json!({ "done": answer.out.trim_end() })),
+            ..answer
+        },
+        false => answer,
+    });
+    answer.unwrap_or_else(|error| refused(&error))
+}
+
+fn complete(kept: Kept) -> Result<Answer, AppsError> {
+    let Kept::Store(mut rows) = kept else {
+        return Ok(done(NO_TABLE.to_owned()));
+    };
+    Ok(match rows.create()? {
+        Created::Made => done(MADE.to_owned()),
+        Created::Whole => done(WHOLE.to_owned()),
+        Created::Lacks(statement) => {
+            rows.complete(&statement)?;
+            Answer {
+                diagnostics: format!("what it lacked: {statement};\n"),
+                ..done("completed the table\n".to_owned())
+            }
+        }
+    })
+}
+
+const NO_TABLE: &str = "apps are in the configuration: there is nothing to make\n";
+const MADE: &str = "made the table\n";
+const WHOLE: &str = "the table is there, with every column\n";
+
+/// A command of `apps` with a configuration in hand.
 pub fn answer(command: &AppsCommand, loaded: Loaded) -> Answer {
     let answer = Kept::open(&loaded).and_then(|kept| {
         let of = &command.of().cloned().unwrap_or_default();
@@ -420,13 +462,11 @@ impl Work<'_> {
 
     fn init(&mut self) -> Result<Answer, AppsError> {
         let Kept::Store(rows) = &mut self.kept else {
-            return Ok(done(
-                "apps are in the configuration: there is nothing to make\n".into(),
-            ));
+            return Ok(done(NO_TABLE.to_owned()));
         };
         Ok(match rows.create()? {
-            Created::Made => done("made the table\n".into()),
-            Created::Whole => done("the table is there, with every column\n".into()),
+            Created::Made => done(MADE.to_owned()),
+            Created::Whole => done(WHOLE.to_owned()),
             Created::Lacks(statement) => Answer {
                 out: format!("{statement};\n"),
                 diagnostics:

@@ -16,7 +16,8 @@ use crate::config::carry::{self, Carried, Given, Text};
 
 pub fn run(arguments: &MigrateFrom) -> Answer {
     let read_one = |path: &Option<_>| path.as_deref().map(read).transpose();
-    let texts = read_one(&arguments.file).and_then(|file| Ok((file, read_one(&arguments.env)?)));
+    let file = arguments.file.clone().or_else(|| arguments.config.clone());
+    let texts = read_one(&file).and_then(|file| Ok((file, read_one(&arguments.env_file)?)));
     let (file, env) = match texts {
         Ok(texts) => texts,
         Err(text) => return refused(text, EXIT_BAD_CONFIG),
@@ -32,9 +33,9 @@ pub fn run(arguments: &MigrateFrom) -> Answer {
     let mut answer = Answer {
         out: String::new(),
         diagnostics: list(&carried),
-        exit: u8::from(!carried.left.is_empty()),
+        exit: u8::from(arguments.strict && !carried.left.is_empty()),
     };
-    match &arguments.write {
+    match &arguments.output {
         _ if arguments.check => {}
         None => answer.out = carried.file,
         Some(path) => match write(path, &carried.file) {

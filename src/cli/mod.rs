@@ -93,10 +93,16 @@ pub enum Command {
     /// Write a configuration from that of another server, and say what has no place in it
     ///
     /// Reads the files that are named and nothing else, changes none of them. What was carried goes to stdout or to
-    /// --write, what was not to stderr, each with what to do instead; secrets are in the file, which only its owner may
-    /// read, and nowhere else. Exit status: 0 if all was carried, 1 if something was not, 73 if the file to write exists
+    /// --output, what was not to stderr, each with what to do instead; secrets are in the file, which only its owner may
+    /// read, and nowhere else. Exit status: 0, with --strict 1 if something was not carried, 73 if the file to write exists
     /// or cannot be written, 78 if what is to be read cannot be.
     MigrateFrom(MigrateFrom),
+    /// Make the table of apps, or give one that is there what it lacks
+    ///
+    /// In the database that app_manager.driver names, with an account that may change tables. Columns and an index are
+    /// added, nothing is taken away; `apps init` only prints what a table lacks. Exit status: 0 if the table is whole now,
+    /// 1 if the database refuses or does not answer, 78 for a bad configuration.
+    MigrateDb(OfApps),
     /// Put a server under load and measure it: latencies, CPU time, memory, what was lost
     ///
     /// Works with any server that speaks the Pusher protocol. Put load on servers only that you own
@@ -395,17 +401,23 @@ pub struct MigrateFrom {
     pub former: Former,
     /// Its file; - reads stdin. soketi: JSON or a module that exports it; reverb: config/reverb.php; sockudo: JSON or
     /// TOML; for each the .env alone will do, and is all that there is for pusher
-    #[arg(value_name = "FILE", required_unless_present = "env")]
+    #[arg(value_name = "FILE", required_unless_present_any = ["config", "env_file"])]
     pub file: Option<PathBuf>,
+    /// The same file, named by a flag
+    #[arg(short, long, value_name = "FILE", conflicts_with = "file")]
+    pub config: Option<PathBuf>,
     /// Its .env, which ranks above the file as it did there; for reverb it fills env()
-    #[arg(long, value_name = "FILE")]
-    pub env: Option<PathBuf>,
+    #[arg(long, visible_alias = "env", value_name = "FILE")]
+    pub env_file: Option<PathBuf>,
     /// Write to this file, which must not exist yet, with mode 0600 [default: stdout]
-    #[arg(long, value_name = "FILE")]
-    pub write: Option<PathBuf>,
+    #[arg(short, long, visible_alias = "write", value_name = "FILE")]
+    pub output: Option<PathBuf>,
     /// Say what would be carried, write nothing
-    #[arg(long, conflicts_with = "write")]
+    #[arg(long, conflicts_with = "output")]
     pub check: bool,
+    /// Exit 1 if something is not carried
+    #[arg(long)]
+    pub strict: bool,
 }
 
 /// Whose configuration is carried over.
@@ -424,8 +436,8 @@ pub struct Top {
     /// Print one table and end
     #[arg(long)]
     pub once: bool,
-    /// Print what the node says, as JSON, and end; what counts, counts since its start
-    #[arg(long, conflicts_with = "once")]
+    /// Print what the node says, as JSON, and end, with --once or without; what counts, counts since its start
+    #[arg(long)]
     pub json: bool,
     /// Seconds between two looks, 1..=60; the node itself looks at its shards every two
     #[arg(long = "interval", value_name = "SECONDS", default_value_t = 2,
@@ -647,7 +659,7 @@ Examples:
                                             serve one app without a file
   sockudo config check -c sockudo.toml      what is wrong, before a restart
   sockudo config show --origin              every value, and where it came from
-  sockudo migrate-from soketi soketi.json --write sockudo.toml
+  sockudo migrate-from soketi --config soketi.json -o sockudo.toml
                                             the same server, in a file of ours
   sockudo doctor --connections 100000       what this host lacks for that
   sockudo tune --connections 100000 --write tuned

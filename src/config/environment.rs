@@ -248,10 +248,13 @@ pub(super) fn of_soketi(variables: &Variables) -> Vec<&str> {
 }
 
 /// Kubernetes gives each container the addresses of all services: one called `sockudo-metrics`
-/// makes `SOCKUDO_METRICS_PORT=tcp://10.0.0.1:9601` and names that begin so.
+/// makes `SOCKUDO_METRICS_PORT=tcp://10.0.0.1:9601` and names that begin so, one called `metrics`
+/// `METRICS_PORT`.
 fn is_service_link(name: &str, value: &str) -> bool {
-    let mut prefixes = [SOKETI_PREFIX, "SOCKUDO_"].into_iter();
-    if !prefixes.any(|prefix| name.starts_with(prefix)) {
+    if is_port_of_service(name, value) {
+        return true;
+    }
+    if !has_our_prefix(name) {
         return false;
     }
     let is_port = |rest: &str| rest.is_empty() || rest.starts_with('_');
@@ -260,29 +263,41 @@ fn is_service_link(name: &str, value: &str) -> bool {
         let mut ends = name.match_indices(word);
         ends.any(|(at, _)| test(&name[at + word.len()..]))
     };
-    is_port_of_service(name, value)
-        || name.ends_with("_SERVICE_HOST")
+    name.ends_with("_SERVICE_HOST")
         || follows("_SERVICE_PORT", &is_port)
         || follows("_PORT_", &is_number)
 }
 
+fn has_our_prefix(name: &str) -> bool {
+    let mut prefixes = [SOKETI_PREFIX, "SOCKUDO_"].into_iter();
+    prefixes.any(|prefix| name.starts_with(prefix))
+}
+
 /// Our ports are numbers; a service's is a URL.
 fn is_port_of_service(name: &str, value: &str) -> bool {
-    name.ends_with("_PORT") && value.contains("://")
+    let mut schemes = ["tcp://", "udp://", "sctp://"].into_iter();
+    name.ends_with("_PORT")
+        && (schemes.any(|scheme| value.starts_with(scheme))
+            || has_our_prefix(name) && value.contains("://"))
 }
 
 /// Warns of variables that somebody set in vain.
 pub(super) fn warn_of_unused(variables: &Variables, report: &mut Report) {
     let known: Vec<String> = known_names();
     for (name, variable) in &variables.0 {
+        let is_known = known.iter().any(|known| known == name);
         if is_service_link(name, &variable.value) {
-            if is_port_of_service(name, &variable.value) {
+            // Of all the services of a cluster those that look as if they were meant for us.
+            let is_met = is_known
+                || has_our_prefix(name)
+                || UNUSED.iter().any(|(pattern, _)| matches(pattern, name));
+            if is_met && is_port_of_service(name, &variable.value) {
                 let text = "is Kubernetes' word for a service of that name, not a port: ignored";
                 report.warn(&variable.origin, "", text.to_owned());
             }
             continue;
         }
-        if known.iter().any(|known| known == name) || SILENT.iter().any(|p| matches(p, name)) {
+        if is_known || SILENT.iter().any(|p| matches(p, name)) {
             continue;
         }
         let unused_soketi = |row: &&OtherName| row.variable().as_ref() == Some(name);

@@ -104,6 +104,8 @@ pub(super) struct Report {
     pub(super) notices: Vec<Notice>,
     /// An unknown key is a warning, not an error.
     pub(super) lenient: bool,
+    /// A key that a file gives under two names is an error: a table, or another server's file, may have both.
+    pub(super) wants_one_name: bool,
 }
 
 impl Report {

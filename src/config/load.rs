@@ -98,6 +98,7 @@ impl Loaded {
 pub fn load(sources: &Sources) -> Result<Loaded, ConfigErrors> {
     let mut report = Report {
         lenient: sources.lenient,
+        wants_one_name: true,
         ..Report::default()
     };
     let mut variables = Variables::new(&sources.environment);

@@ -57,6 +57,8 @@ struct Reader<'a> {
     prefix: &'a str,
     report: &'a mut Report,
     assignments: Vec<Assignment>,
+    /// Keys that were given, each as it was spelled, and the line.
+    spelled: Vec<(&'static Key, String, u32)>,
 }
 
 /// Recognises the members of an object.
@@ -73,6 +75,7 @@ pub(super) fn assignments(
         prefix,
         report,
         assignments: Vec::new(),
+        spelled: Vec::new(),
     };
     reader.object(members, "", "");
     reader.assignments
@@ -106,6 +109,7 @@ impl Reader<'_> {
             Rank::File
         };
         if let Some(key) = self.table.find(path) {
+            self.spell(key, member, written);
             return self.assign(key, rank, member, written, member.node.clone());
         }
         if self.is_section(path) {
@@ -155,6 +159,9 @@ impl Reader<'_> {
                         Rank::FileAlias
                     };
                     let key = self.table.key(to);
+                    if row.is_spelling || to == path {
+                        self.spell(key, member, written);
+                    }
                     let is_section =
                         !self.converted(key, rank, (convert.0)(&member.node), member, written);
                     is_read |= !is_section && (to == path || self.table.find(path).is_none());
@@ -180,6 +187,33 @@ impl Reader<'_> {
                 .hoisted
                 .iter()
                 .any(|outer| *outer == path || is_below(outer))
+    }
+
+    /// Refuses a key that the same file has given already, under another name or in another object: which of
+    /// the two were to hold?
+    fn spell(&mut self, key: &'static Key, member: &Member, written: &str) {
+        let is_file = matches!(self.source, Origin::File { .. });
+        if !is_file || !self.report.wants_one_name || member.node.value == Value::Null {
+            return;
+        }
+        // A dotted name would else look like what it stands beside.
+        let is_dotted = member.name.contains('.');
+        let spelled = match is_dotted {
+            true => format!("\"{written}\""),
+            false => written.to_owned(),
+        };
+        let mut before = self.spelled.iter();
+        let before = before.find(|(other, ..)| std::ptr::eq(*other, key));
+        let Some((_, first, line)) = before else {
+            self.spelled.push((key, spelled, member.line));
+            return;
+        };
+        let this = match is_dotted {
+            true => format!("{spelled} "),
+            false => String::new(),
+        };
+        let text = format!("{this}is given in line {line} too, as {first}: leave one of them out");
+        self.error(member.line, written, Fault::Conflict(text));
     }
 
     /// Assigns what a conversion made; false where the member is a section.

@@ -266,6 +266,11 @@ mod tests {
                    "max_connections": 5, "max_client_events_per_second": "7",
                    "enable_client_messages": 1, "webhooks": "", "created_at": "2020-01-01",
                    "allowed_origins": "https://a.example,*.b.example"}),
+            // A table may have the columns of two servers: the key's own name holds.
+            json!({"id": "1", "key": "k", "secret": "s", "max_connections": 5, "enabled": false,
+                   "max_client_events_per_sec": 9, "max_client_events_per_second": 7,
+                   "policy": {"limits": {"max_connections": 1}}, "enable_client_messages": true,
+                   "allowed_origins": ["https://a.example", "*.b.example"]}),
         ] {
             let app =
                 app(&defaults, record.clone()).unwrap_or_else(|it| panic!("{record}: {it:?}"));

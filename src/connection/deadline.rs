@@ -276,6 +276,56 @@ mod tests {
     }
 
     #[test]
+    fn a_frame_that_is_not_whole_is_no_sign_of_life_read_or_unread() {
+        // RFC 6455, section 5.7: a masked "Hello".
+        let frame = [
+            0x81, 0x85, 0x37, 0xFA, 0x21, 0x3D, 0x7F, 0x9F, 0x4D, 0x51, 0x58,
+        ];
+        let last = frame.len() - 1;
+        // It is read: what is there of it waits for the rest.
+        let mut trickling = open_at(0);
+        trickling.on_part(Millis(1_000), &node_rules());
+        assert!(!trickling.on_unread(Millis(119_000), 0));
+        assert_eq!(
+            dues(&mut trickling, &[119_999, 120_000]),
+            [Due::Nothing, Due::Ping]
+        );
+        // Nobody reads it, since the peer does not take its answers.
+        let mut choked = open_at(0);
+        choked.holds.add(Hold::Outbox);
+        let receive = |choked: &mut Connection, at, bytes: &[u8]| {
+            let before = choked.input.len();
+            choked.input.extend_from_slice(bytes);
+            choked.on_unread(Millis(at), before)
+        };
+        for (at, byte) in (1..).zip(&frame[..last]) {
+            assert!(!receive(&mut choked, at * 9_000, &[*byte]));
+        }
+        let due = dues(&mut choked, &[119_999, 120_000, 149_999]);
+        assert_eq!(due, [Due::Nothing, Due::Ping, Due::Nothing]);
+        // Its last byte is, once.
+        assert!(receive(&mut choked, 149_999, &frame[last..]));
+        assert!(!receive(&mut choked, 200_000, &frame[..last]));
+        let due = dues(&mut choked, &[269_998, 269_999, 299_998, 299_999]);
+        let given_up = close(CloseCode::PONG_NOT_RECEIVED);
+        assert_eq!(due, [Due::Nothing, Due::Ping, Due::Nothing, given_up]);
+        // Two at once are one sign, and what is left of the input is counted anew when it was taken out.
+        let mut choked = open_at(0);
+        choked.holds.add(Hold::Outbox);
+        assert!(!receive(&mut choked, 60_000, &frame.repeat(2)));
+        choked.input = choked.take_input().split_off(frame.len());
+        assert!(!receive(&mut choked, 100_000, &frame[..last]));
+        assert_eq!(
+            dues(&mut choked, &[179_999, 180_000]),
+            [Due::Nothing, Due::Ping]
+        );
+        assert!(receive(&mut choked, 180_001, &frame[last..]));
+        // What is no frame says nothing.
+        assert!(!receive(&mut choked, 300_000, &[0xFF; 64]));
+        assert_eq!(dues(&mut choked, &[300_001]), [Due::Ping]);
+    }
+
+    #[test]
     fn a_message_has_one_deadline_from_its_first_byte_and_what_we_hold_is_not_late() {
         let rules = node_rules();
         let mut connection = open_at(0);

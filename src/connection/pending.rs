@@ -10,7 +10,7 @@ use crate::{
     channel::{kept::Event, local::LocalRef, names::NameKey, user::UserId},
     http::{
         info::Info,
-        request::{Head, Version},
+        request::{Head, HttpError, Version},
         response::Content,
     },
     protocol::{app::AppIndex, request_auth::BodyDigest, socket_id::SocketId},
@@ -139,6 +139,8 @@ pub enum ApiStep {
         body: Box<[u8]>,
         digest: Option<BodyDigest>,
     },
+    /// A body that is too large: the address limiter is asked before that is told.
+    TooLarge(HttpError),
     /// Checked; waits for the app's budget.
     AppLimit(Action),
     /// Homes answer; parts are gathered.

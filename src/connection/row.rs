@@ -218,6 +218,8 @@ pub struct Rare {
     pub throttled_until: Option<Millis>,
     /// What the outbox of a choked HTTP connection held when that was last looked at.
     pub outbox_bytes: Option<usize>,
+    /// How much of a choked connection's held input is whole frames, as far as somebody has looked.
+    pub whole_bytes: usize,
 }
 
 /// Who an HTTP connection comes from.
@@ -397,6 +399,15 @@ impl Connection {
         }
     }
 
+    /// Takes out the input that was held.
+    pub fn take_input(&mut self) -> Vec<u8> {
+        if let Some(rare) = &mut self.rare {
+            rare.whole_bytes = 0;
+        }
+        self.shed_rare();
+        std::mem::take(&mut self.input)
+    }
+
     /// The user id that this connection has in a presence channel.
     pub fn membership(&self, channel: u32) -> Option<&Arc<str>> {
         self.rare.as_ref()?.memberships.get(channel)
@@ -436,6 +447,7 @@ impl Rare {
             && self.authorize_by.is_none()
             && self.throttled_until.is_none()
             && self.outbox_bytes.is_none()
+            && self.whole_bytes == 0
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
         code::CloseCode,
         incoming::{Incoming, IncomingError},
     },
-    ws::codec::{Item, WsError},
+    ws::codec::{Item, WsError, whole_frame_bytes},
 };
 
 impl Connection {
@@ -38,6 +38,23 @@ impl Connection {
             self.state = State::Open(Awaited::Rest);
             self.until = now.plus(node.message_within_ms);
         }
+    }
+
+    /// More input arrived behind `before` bytes that nobody has looked at. A frame that is whole by now
+    /// proves life, the bytes of one that is not prove nothing. True if the wait for a pong has ended.
+    // Each frame's header is looked at once, only while answers pile up that the peer does not take.
+    pub fn on_unread(&mut self, now: Millis, before: usize) -> bool {
+        // Where the hold is ours, silence does not count at all: see `on_timer`.
+        if !self.is_open() || !self.is_held() || self.holds.are_ours() {
+            return false;
+        }
+        let mut whole = self.rare.as_ref().map_or(0, |rare| rare.whole_bytes);
+        let rest = |whole: usize| self.input.get(whole..).and_then(whole_frame_bytes);
+        while let Some(frame_bytes) = rest(whole) {
+            whole += frame_bytes;
+        }
+        self.rare().whole_bytes = whole;
+        whole > before && self.keep_alive.heard(now)
     }
 
     /// A whole frame or message arrived.

@@ -3,7 +3,7 @@
 //! Owns: the table of `info` attributes.
 //! May depend on: `api` (errors), `protocol::name`.
 //! Invariants: an attribute is matched exactly; one that does not apply to the request is refused,
-//! save that a publish leaves `user_count` out where there are no members.
+//! save that a publish leaves out what its channel has none of; a user's channel is never counted.
 
 use crate::http::api::ApiError;
 use crate::protocol::name::ChannelKind;
@@ -62,6 +62,9 @@ impl Info {
         if self.user_count && !kind.is_presence() {
             return Err(ApiError::InfoNotApplicable("user_count"));
         }
+        if self.subscription_count && kind.is_user() {
+            return Err(ApiError::InfoNotApplicable("subscription_count"));
+        }
         if self.cache && !kind.is_cache() {
             return Err(ApiError::InfoNotApplicable("cache"));
         }
@@ -72,6 +75,7 @@ impl Info {
     pub fn applicable_to(self, kind: ChannelKind) -> Self {
         Self {
             user_count: self.user_count && kind.is_presence(),
+            subscription_count: self.subscription_count && !kind.is_user(),
             ..self
         }
     }
@@ -153,6 +157,11 @@ mod tests {
             (USER_COUNT, EncryptedCache, false),
             (SUBSCRIPTION_COUNT, Public, true),
             (SUBSCRIPTION_COUNT, Presence, true),
+            (SUBSCRIPTION_COUNT, EncryptedCache, true),
+            (SUBSCRIPTION_COUNT, User, false),
+            (USER_COUNT, User, false),
+            (CACHE, User, false),
+            (Info::default(), User, true),
             (CACHE, PublicCache, true),
             (CACHE, PresenceCache, true),
             (CACHE, EncryptedCache, true),
@@ -168,5 +177,6 @@ mod tests {
         assert_eq!(USER_COUNT.applicable_to(Public), Info::default());
         assert_eq!(USER_COUNT.applicable_to(Presence), USER_COUNT);
         assert_eq!(SUBSCRIPTION_COUNT.applicable_to(Public), SUBSCRIPTION_COUNT);
+        assert_eq!(SUBSCRIPTION_COUNT.applicable_to(User), Info::default());
     }
 }

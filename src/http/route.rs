@@ -63,14 +63,19 @@ pub enum Route<'a> {
 }
 
 impl<'a> Route<'a> {
-    /// Finds the route of an undecoded path. With a prefix, every route is also found without it: a
-    /// proxy may have taken it away, and a load balancer asks the node, not the public name.
+    /// Finds the route of an undecoded path. With a prefix, sockets are found below it alone. The other
+    /// routes are also found without it: a library may sign one path and send another, a proxy may
+    /// have taken the prefix away, and a load balancer asks the node, not the public name.
     pub fn of(raw_path: &'a str, path_prefix: &str) -> Self {
         let prefix = path_prefix.trim_end_matches('/');
         match raw_path.strip_prefix(prefix) {
             Some("") if !prefix.is_empty() => Self::Root,
             Some(local) if local.starts_with('/') => Self::of_local(local),
-            _ => Self::of_local(raw_path),
+            _ => {
+                let route = Self::of_local(raw_path);
+                let is_socket = matches!(route, Self::App { .. } | Self::AppBadPath);
+                if is_socket { Self::Unknown } else { route }
+            }
         }
     }
 
@@ -167,6 +172,12 @@ impl<'a> Route<'a> {
             | Self::Root => Some("GET"),
             Self::Unknown => None,
         }
+    }
+
+    /// A request of that method is one for this route.
+    pub fn takes(&self, method: &str) -> bool {
+        let is_wanted = |wanted| method == wanted || (method, wanted) == ("HEAD", "GET");
+        self.method().is_some_and(is_wanted)
     }
 
     /// The API app that the route belongs to.
@@ -315,8 +326,21 @@ mod tests {
             for prefix in ["/realtime", "/realtime/"] {
                 assert_eq!(Route::of(&prefixed, prefix), expected, "{prefixed}");
             }
+            let is_socket = matches!(expected, Route::App { .. } | Route::AppBadPath);
             let unprefixed = Route::of(path, "/realtime");
+            let expected = if is_socket { Route::Unknown } else { expected };
             assert_eq!(unprefixed, expected, "{path}, which a proxy stripped");
+        }
+        // A prefix may look like the path itself.
+        let key = || Route::App { key: "key".into() };
+        for (path, prefix, expected) in [
+            ("/app/app/key", "/app", key()),
+            ("/app/key", "/app", Route::Unknown),
+            ("/ws/ws/app/key", "/ws", Route::Unknown),
+            ("/a/b/app/key", "/a/b", key()),
+            ("/b/app/key", "/a/b", Route::Unknown),
+        ] {
+            assert_eq!(Route::of(path, prefix), expected, "{path} below {prefix}");
         }
         assert_eq!(Route::of("/realtime", "/realtime"), Route::Root);
     }
@@ -378,6 +402,11 @@ mod tests {
         ] {
             let route = Route::of(path, "/");
             assert_eq!(route.method(), method, "{path}");
+            for asked in ["GET", "HEAD", "POST", "PUT"] {
+                let is_head = asked == "HEAD" && method == Some("GET");
+                let expected = is_head || method == Some(asked);
+                assert_eq!(route.takes(asked), expected, "{asked} {path}");
+            }
             assert_eq!(
                 route.api_app().is_some(),
                 path.starts_with("/apps/"),

@@ -5,7 +5,7 @@
 //! Invariants: nothing is published, kept or counted before every check of the whole request has
 //! passed (`connection::api`); the answer is sent once all homes concerned took the events over.
 
-use std::rc::Rc;
+use std::{net::IpAddr, rc::Rc};
 
 use shards::{
     application::{Millis, ShardId, Slot, Waiter},
@@ -25,12 +25,13 @@ use crate::{
             Action, ApiCall, ApiRoute, ApiStep, Asked, BusFull, Counts, Exchange, Gathered,
             GatheredParts, Pending, PublicEvent, Publication, RateState, ReportedCounts,
         },
+        row::{Awaited, State},
     },
     http::{
         answer::{self, CacheAnswer},
         api::ApiError,
         info::Info,
-        request::{Head, parse_head},
+        request::{Head, HttpError, parse_head},
         response::{Content, Status},
         route::Route,
     },
@@ -48,31 +49,60 @@ impl ShardServer {
         bytes: &[u8],
     ) {
         let head = &request.head;
-        let mut exchange = Exchange {
-            app: AppIndex(u32::MAX),
-            asked: Asked::of(head),
-            route: route_of(route),
-            began_us: turn.clock_us(),
-            rate: None,
-        };
-        let hops = self
-            .settings
-            .api_limit
-            .as_ref()
-            .map(|limit| limit.trust_hops);
-        let address = hops.and_then(|hops| self.client_address(slot, head, hops));
-        let Some(address) = address else {
+        let mut exchange = exchange_of(turn, route, Asked::of(head));
+        let Some(address) = self.limited_address(slot, head) else {
             let body = (&*request.body, request.digest.clone());
             return self.run_api(turn, slot, &mut exchange, head, body, route);
         };
-        self.counters.ip_limit_checks[1] += 1;
         let head_bytes = bytes.get(..head.bytes).unwrap_or_default().into();
         let step = ApiStep::AddressLimit {
             head: head_bytes,
             body: (&*request.body).into(),
             digest: request.digest.clone(),
         };
-        let pending = Pending::Api(Box::new(ApiCall { exchange, step }));
+        self.ask_address_limit(turn, slot, address, ApiCall { exchange, step });
+    }
+
+    /// A request's body is too large: where the API's limit per address holds for it, that is asked first, and
+    /// counts the request. False where it does not hold.
+    pub(super) fn asks_address_limit_first(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        slot: Slot,
+        head: &Head<'_>,
+        asked: &Asked,
+        error: HttpError,
+    ) -> bool {
+        let prefix = self.settings.path_prefix.clone();
+        let route = Route::of(head.raw_path, &prefix);
+        if route.api_app().is_none() || !route.takes(head.method) {
+            return false;
+        }
+        let Some(address) = self.limited_address(slot, head) else {
+            return false;
+        };
+        self.held(slot).state = State::Http(Awaited::Next);
+        let exchange = exchange_of(turn, &route, asked.clone());
+        let step = ApiStep::TooLarge(error);
+        self.ask_address_limit(turn, slot, address, ApiCall { exchange, step });
+        true
+    }
+
+    /// Whom the API's limit per address counts, if there is one.
+    fn limited_address(&mut self, slot: Slot, head: &Head<'_>) -> Option<IpAddr> {
+        let hops = self.settings.api_limit.as_ref()?.trust_hops;
+        self.client_address(slot, head, hops)
+    }
+
+    fn ask_address_limit(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        slot: Slot,
+        address: IpAddr,
+        call: ApiCall,
+    ) {
+        self.counters.ip_limit_checks[1] += 1;
+        let pending = Pending::Api(Box::new(call));
         let question = Question::AddressLimit {
             address,
             limit: AddressLimit::Api,
@@ -95,15 +125,22 @@ impl ShardServer {
             }
             Some(Pending::Api(call)) => {
                 let ApiCall { mut exchange, step } = *call;
-                let ApiStep::AddressLimit { head, body, digest } = step else {
-                    return;
-                };
                 exchange.rate = Some(rate);
                 if !granted {
                     self.counters.ip_limit_triggered[1] += 1;
                     self.tell_request_refused(exchange.app, limited(rate));
                     return self.respond_limited(turn, slot, rate, &exchange.asked);
                 }
+                let (head, body, digest) = match step {
+                    ApiStep::AddressLimit { head, body, digest } => (head, body, digest),
+                    ApiStep::TooLarge(error) => {
+                        let mut headers = Vec::new();
+                        write_rate(&mut headers, rate, None);
+                        let asked = &exchange.asked;
+                        return self.respond_unread(turn, slot, error, &[&headers], asked);
+                    }
+                    ApiStep::AppLimit(_) | ApiStep::Gather(_) | ApiStep::List(_) => return,
+                };
                 let Ok(Some(parsed)) = parse_head(&head) else {
                     return;
                 };
@@ -509,6 +546,17 @@ impl ShardServer {
         let headers = [&*rate_headers];
         let reply = Reply::json(status, &headers, body);
         self.respond(turn, slot, reply, &exchange.asked);
+    }
+}
+
+/// A request that begins to be answered, of whichever app.
+fn exchange_of(turn: &impl ServerTurn, route: &Route<'_>, asked: Asked) -> Exchange {
+    Exchange {
+        app: AppIndex(u32::MAX),
+        asked,
+        route: route_of(route),
+        began_us: turn.clock_us(),
+        rate: None,
     }
 }
 

@@ -104,8 +104,7 @@ impl ShardServer {
 
     fn use_of_body(&mut self, turn: &mut impl ServerTurn, head: &Head<'_>) -> Use {
         let route = Route::of(head.raw_path, &self.settings.path_prefix);
-        let is_method = |method| head.method == method || (head.method, method) == ("HEAD", "GET");
-        if head.method != "OPTIONS" && !route.method().is_some_and(is_method) {
+        if head.method != "OPTIONS" && !route.takes(head.method) {
             return Use::Unread;
         }
         if matches!(route, Route::WelcomeSign) {

@@ -44,9 +44,9 @@ impl ShardServer {
             self.hold(turn, slot, bytes.get(used..).unwrap_or_default());
             return self.count_held(turn, slot);
         }
+        let before = row.input.len();
         row.input.extend_from_slice(bytes);
-        // Whatever it says, it lives.
-        if row.is_open() && row.keep_alive.heard(turn.now()) {
+        if row.on_unread(turn.now(), before) {
             self.arm_deadline(turn, slot);
         }
         self.count_held(turn, slot);
@@ -65,7 +65,7 @@ impl ShardServer {
         let Some(row) = self.row(slot).filter(|row| !row.is_held()) else {
             return;
         };
-        let mut input = std::mem::take(&mut row.input);
+        let mut input = row.take_input();
         let used = self.consume(turn, slot, &mut input);
         let Some(row) = self.row(slot) else { return };
         assert!(row.input.is_empty(), "input is kept by whoever took it");

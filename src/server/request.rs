@@ -184,7 +184,7 @@ impl ShardServer {
                 self.answer_health(turn, slot, head, &route)
             };
         }
-        if head.method != method && !(head.method == "HEAD" && method == "GET") {
+        if !route.takes(head.method) {
             let allow = if method == "GET" {
                 response::ALLOW_GET
             } else {
@@ -471,6 +471,25 @@ impl ShardServer {
         error: HttpError,
         bytes: &[u8],
     ) {
+        let asked = asked_last(bytes);
+        if let HttpError::BodyTooLarge { .. } = error
+            && let Ok(Some(head)) = request::parse_head(bytes)
+            && self.asks_address_limit_first(turn, slot, &head, &asked, error)
+        {
+            return;
+        }
+        self.respond_unread(turn, slot, error, &[], &asked);
+    }
+
+    /// Answers a request that is not read any further.
+    pub(super) fn respond_unread(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        slot: Slot,
+        error: HttpError,
+        headers: &[&[u8]],
+        asked: &Asked,
+    ) {
         let column = if matches!(error, HttpError::HeadTooLarge) {
             1
         } else {
@@ -480,8 +499,8 @@ impl ShardServer {
         let mut body = b"{\"error\":".to_vec();
         write_json_string(&mut body, &error.to_string());
         body.push(b'}');
-        let reply = Reply::json(error.status(), &[], &body);
-        self.respond(turn, slot, reply, &asked_last(bytes));
+        let reply = Reply::json(error.status(), headers, &body);
+        self.respond(turn, slot, reply, asked);
     }
 
     /// A request that has begun did not come in time.

@@ -274,6 +274,14 @@ impl Decoder {
     }
 }
 
+/// How long the first frame of `bytes` is, if it is whole; `None` also where its header breaks a rule.
+pub fn whole_frame_bytes(bytes: &[u8]) -> Option<usize> {
+    let header = Header::parse(bytes).ok()??;
+    let payload_bytes = usize::try_from(header.payload_bytes).ok()?;
+    let frame_bytes = header.bytes.checked_add(payload_bytes)?;
+    (frame_bytes <= bytes.len()).then_some(frame_bytes)
+}
+
 /// A complete frame, unmasked.
 struct Frame<'a> {
     opcode: Opcode,
@@ -536,6 +544,25 @@ mod tests {
 
     fn text(text: &str) -> Seen {
         Seen::Text(text.to_owned())
+    }
+
+    #[test]
+    fn the_length_of_a_frame_is_known_when_it_is_whole() {
+        for payload_bytes in [0, 125, 126, 65_535, 65_536] {
+            let opcode = if payload_bytes > 125 { 0x82 } else { 0x8A };
+            let mut bytes = frame(opcode, &vec![b'x'; payload_bytes]);
+            let frame_bytes = bytes.len();
+            for there in [0, 1, 2, 5, frame_bytes - 1] {
+                assert_eq!(whole_frame_bytes(&bytes[..there]), None, "{payload_bytes}");
+            }
+            assert_eq!(whole_frame_bytes(&bytes), Some(frame_bytes));
+            bytes.extend_from_slice(&[0x81, 0x85]);
+            assert_eq!(whole_frame_bytes(&bytes), Some(frame_bytes));
+        }
+        let longest = [&[0x82, 0xFF][..], &[0xFF; 12]].concat();
+        for bytes in [&frame(0xC1, b"reserved")[..], &[0x81, 0x00], &longest] {
+            assert_eq!(whole_frame_bytes(bytes), None, "{bytes:?}");
+        }
     }
 
     #[test]

@@ -624,6 +624,16 @@ fn the_variables_of_pusher_make_an_app_and_say_what_to_change() {
             assert!(!notes.contains("hunter2"), "{notes}");
         }
     }
+    let env = "PUSHER_APP_ID=12\nPUSHER_APP_KEY=k\nPUSHER_APP_SECRET=s\nPUSHER_HOST=ws.example\n\
+               PUSHER_PORT=443\nPUSHER_SCHEME=https\n";
+    let notes = carried(Former::Pusher, "", env).notes.concat();
+    for part in [
+        "PUSHER_HOST (ws.example)",
+        "PUSHER_PORT (443)",
+        "PUSHER_SCHEME (https)",
+    ] {
+        assert!(notes.contains(part), "{part}: {notes}");
+    }
 }
 
 #[test]
@@ -733,15 +743,50 @@ fn the_program_writes_a_new_file_that_holds_and_never_over_another() {
     assert!(kept.contains("Reverb"), "{kept}");
 
     let (output, out, said) = run(&["soketi", "soketi.json"]);
-    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("not carried: "), "{said}");
     assert!(
         out.contains("shop-secret") && !said.contains("shop-secret"),
         "{said}"
     );
     let (output, out, _) = run(&["soketi", "soketi.json", "--check"]);
-    assert_eq!((output.status.code(), &*out), (Some(1), ""));
+    assert_eq!((output.status.code(), &*out), (Some(0), ""));
     let (output, _, said) = run(&["soketi", "none.json"]);
     assert_eq!(output.status.code(), Some(78), "{said}");
     assert!(said.contains("none.json: cannot be read"), "{said}");
     assert_eq!(run(&["soketi"]).0.status.code(), Some(2));
+}
+
+#[test]
+fn what_was_left_out_is_an_exit_status_only_where_that_is_asked_for() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("env"), REVERB_APP).expect("ours");
+    std::fs::write(path("soketi.json"), soketi::usual()).expect("ours");
+    let run = |arguments: &[&str]| migrate(folder.path(), arguments);
+    let whole = run(&["reverb", "--env-file", "env"]).1;
+    assert!(whole.contains("Laravel Reverb"), "{whole}");
+    for (arguments, code) in [
+        (&["soketi", "--config", "soketi.json"][..], 0),
+        (&["soketi", "--config", "soketi.json", "--strict"], 1),
+        (&["soketi", "soketi.json", "--strict"], 1),
+        (&["soketi", "-c", "soketi.json", "--strict", "--check"], 1),
+        (&["reverb", "--env-file", "env", "--strict"], 0),
+        // One file, whichever way it is named.
+        (&["soketi", "soketi.json", "--config", "soketi.json"], 2),
+    ] {
+        let (output, _, said) = run(arguments);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+    }
+    for (at, flag) in ["-o", "--output", "--write"].into_iter().enumerate() {
+        let name = format!("{at}.toml");
+        let (output, out, said) = run(&["reverb", "--env-file", "env", flag, &name]);
+        assert_eq!((output.status.code(), &*out), (Some(0), ""), "{said}");
+        let written = std::fs::read_to_string(path(&name)).expect("written");
+        assert_eq!(written, whole, "{flag}");
+    }
+    // What is left out of a file that is written is no fault either, and neither is it silent.
+    let (output, _, said) = run(&["soketi", "soketi.json", "--strict", "-o", "strict.toml"]);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("not carried: ") && path("strict.toml").is_file());
 }

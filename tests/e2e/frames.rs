@@ -73,6 +73,31 @@ fn a_silent_socket_is_pinged_once_and_closed_with_4201_after_thirty_seconds(shar
     assert!(waited < Duration::from_secs(34), "closed after {waited:?}");
 }
 
+// P-020: bytes are no frame.
+fn a_frame_that_trickles_in_is_no_sign_of_life(shards: usize) {
+    // A message may take its time: it is the silence that ends the connection.
+    let slow = json!({"activity_timeout": 1, "net": {"body_rate_min_bytes_per_s": 0}});
+    let server = Server::start(&Config::new().with(slow), shards);
+    let connected = Instant::now();
+    let mut alice = server.client("alice");
+    let frame = frame(0x80 | TEXT, &[b'x'; 1_000]);
+    let mut bytes = frame.into_iter();
+    let mut seen = Vec::new();
+    let silent_until = connected + Duration::from_millis(30_500);
+    while Instant::now() < silent_until {
+        let byte = bytes.next().expect("more bytes than waits");
+        alice.wire.sends([byte]);
+        seen.extend(alice.next_within(Duration::from_millis(100)));
+    }
+    let ping = json!({"event": "pusher:ping", "data": "{}"});
+    assert_eq!(seen, [ping], "one ping, no close yet");
+    // The echo of the close would be a part of the frame: the end comes later than the word.
+    alice.expects_error(4201);
+    let waited = connected.elapsed();
+    assert!(waited < Duration::from_secs(34), "closed after {waited:?}");
+    assert_eq!(alice.wire.frame().close_code(), Some(4201));
+}
+
 // Some clients answer WebSocket pings only.
 fn a_websocket_ping_goes_beside_the_servers_ping_and_its_pong_keeps_the_socket(shards: usize) {
     let server = Server::start(&Config::new().with(json!({"activity_timeout": 1})), shards);
@@ -475,6 +500,7 @@ on_one_and_three_shards! {
     a_ping_is_answered_whatever_its_data,
     a_websocket_ping_is_answered_with_its_payload,
     a_silent_socket_is_pinged_once_and_closed_with_4201_after_thirty_seconds,
+    a_frame_that_trickles_in_is_no_sign_of_life,
     a_websocket_ping_goes_beside_the_servers_ping_and_its_pong_keeps_the_socket,
     any_complete_frame_keeps_a_pinged_socket_alive,
     a_talking_socket_is_not_pinged,

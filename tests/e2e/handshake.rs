@@ -355,8 +355,16 @@ fn the_path_prefix_holds_for_sockets_and_api_alike(shards: usize) {
     alice.subscribes("news");
     server.api().publishes("hello", "news", "x");
     alice.expects_frame(json!({"event": "hello", "channel": "news", "data": "x"}));
-    // A proxy may have taken the prefix away, and PHP's library signs without it.
-    is_established(&server, "/app/app-key?protocol=7", "");
+    is_established(&server, "/realtime/app/app-key?protocol=7", "");
+    // Without it there is no such path for a socket: neither a handshake nor a refusal behind one.
+    for path in ["/app/app-key", "/app", "/app/", "/app/app-key/more"] {
+        let mut wire = server.wire();
+        wire.asks_upgrade(&format!("{path}?protocol=7"), "");
+        assert_eq!(wire.reply().status, 404, "{path}");
+        assert_eq!(server.gets(path).status, 404, "{path}");
+    }
+    is_refused(&server, "/realtime/app/?protocol=7", "", 4005);
+    // For the API a proxy may have taken it away, and PHP's library signs without it.
     let mut api = server.api();
     let prefixed = api.path("/channels");
     let stripped = prefixed
@@ -373,6 +381,9 @@ fn the_path_prefix_holds_for_sockets_and_api_alike(shards: usize) {
         assert_eq!(reply.status, 200, "{signed} as {sent}: {}", reply.text());
     }
     assert_eq!(server.gets("/other/apps/app-id/channels").status, 404);
+    for path in ["/up", "/realtime/up", "/ready", "/usage", "/"] {
+        assert_eq!(server.gets(path).status, 200, "{path}");
+    }
 }
 
 // P-017

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::on_one_and_three_shards;
+use crate::support::api::Api;
 use crate::support::config::Config;
 use crate::support::eventually;
 use crate::support::server::Server;
@@ -569,6 +570,158 @@ fn the_limit_per_address_refuses_with_headers_and_spares_health(shards: usize) {
     });
 }
 
+/// Two megabytes that are announced, of the whole body or of its first chunk.
+const TOO_LARGE: [(&str, &str); 2] = [
+    ("a body", "Content-Length: 2000000\r\n\r\n"),
+    ("a chunk", "Transfer-Encoding: chunked\r\n\r\n1E8480\r\n"),
+];
+
+// Section 9.1: which check comes first.
+fn of_two_faults_of_a_request_the_one_that_is_looked_for_first_is_told(shards: usize) {
+    let config = Config::new()
+        .with(json!({
+            "http_api": {"request_limit_in_mb": 1},
+            "rate_limiter": {
+                "enabled": true, "driver": "memory",
+                "api_rate_limit": {"max_requests": 1000, "window_seconds": 600, "trust_hops": 0},
+            },
+        }))
+        .with_app(json!({"max_backend_events_per_second": "1"}))
+        .and_app("off", json!({"enabled": false}));
+    let server = Server::start(&config, shards);
+    let (api, off) = (server.api(), server.api_of("off"));
+    let bad = br#"{"name":"","channels":["a"],"data":"x"}"#;
+    let signed = |api: &Api, body: &[u8]| {
+        let path = api.path("/events");
+        format!("{path}?{}", api.query("POST", &path, &[], body))
+    };
+    let good = br#"{"name":"e","channels":["a"],"data":"x"}"#;
+    let whole = |body: &[u8]| {
+        let text = std::str::from_utf8(body).expect("ASCII");
+        format!("Content-Length: {}\r\n\r\n{text}", body.len())
+    };
+    eventually("the app's rate to be used up", || {
+        let mut wire = server.wire();
+        wire.sends(format!(
+            "POST {} HTTP/1.1\r\nHost: x\r\n{}",
+            signed(&api, good),
+            whole(good)
+        ));
+        (wire.reply().status == 429).then_some(())
+    });
+    let [body, chunk] = TOO_LARGE.map(|(_, head)| head.to_owned());
+    for (name, target, body, status) in [
+        (
+            "bad parameters, over the app's rate",
+            signed(&api, bad),
+            whole(bad),
+            400,
+        ),
+        (
+            "too large, of no app",
+            "/apps/none/events".to_owned(),
+            body.clone(),
+            413,
+        ),
+        (
+            "too large, unsigned",
+            "/apps/app-id/events".to_owned(),
+            body,
+            413,
+        ),
+        (
+            "too large in chunks, unsigned",
+            "/apps/app-id/events".to_owned(),
+            chunk,
+            413,
+        ),
+        (
+            "no app, unsigned",
+            "/apps/none/events".to_owned(),
+            whole(bad),
+            404,
+        ),
+        (
+            "disabled, unsigned",
+            "/apps/off-id/events".to_owned(),
+            whole(bad),
+            401,
+        ),
+        (
+            "disabled, bad parameters",
+            signed(&off, bad),
+            whole(bad),
+            403,
+        ),
+    ] {
+        let mut wire = server.wire();
+        wire.sends(format!("POST {target} HTTP/1.1\r\nHost: x\r\n{body}"));
+        let reply = wire.reply();
+        assert_eq!(reply.status, status, "{name}: {}", reply.text());
+        let limit = reply.header("x-ratelimit-limit");
+        assert_eq!(limit, Some("1000"), "{name}: it was counted");
+        assert_eq!(reply.header("retry-after"), None, "{name}");
+    }
+}
+
+// Section 9.1: the limit per address comes before everything, and a body too large is counted like any request.
+fn the_limit_per_address_comes_before_the_size_of_a_body(shards: usize) {
+    let config = Config::new().with(json!({
+        "http_api": {"request_limit_in_mb": 1},
+        "rate_limiter": {
+            "enabled": true, "driver": "memory",
+            "api_rate_limit": {"max_requests": 4, "window_seconds": 600, "trust_hops": 0},
+        },
+    }));
+    let server = Server::start(&config, shards);
+    for (round, status) in [(0, 413), (1, 413), (2, 429)] {
+        for (at, (name, head)) in TOO_LARGE.into_iter().enumerate() {
+            let mut wire = server.wire();
+            wire.sends(format!(
+                "POST /apps/app-id/events HTTP/1.1\r\nHost: x\r\n{head}"
+            ));
+            let reply = wire.reply();
+            assert_eq!(
+                reply.status,
+                status,
+                "{name}, round {round}: {}",
+                reply.text()
+            );
+            let left = 4_usize.saturating_sub(2 * round + at + 1).to_string();
+            assert_eq!(
+                reply.header("x-ratelimit-remaining"),
+                Some(&*left),
+                "{name}"
+            );
+            assert_eq!(
+                reply.header("retry-after").is_some(),
+                status == 429,
+                "{name}"
+            );
+            assert_eq!(reply.header("connection"), Some("close"), "{name}");
+            assert_eq!(wire.ends(), b"", "{name}: what follows is not read");
+        }
+    }
+    let mut api = server.api();
+    assert_eq!(api.get("/channels", &[]).status, 429, "signed");
+    for path in ["/apps/app-id/channels", "/apps/none/channels"] {
+        assert_eq!(server.gets(path).status, 429, "{path}");
+    }
+    for (path, status) in [("/apps/app-id/none", 404), ("/apps/app-id/events", 405)] {
+        assert_eq!(server.gets(path).status, status, "{path}");
+    }
+    let refused = |name: &str| {
+        let mut wire = server.wire();
+        wire.sends(format!(
+            "POST {name} HTTP/1.1\r\nHost: x\r\nContent-Length: 2000000\r\n\r\n"
+        ));
+        wire.reply().status
+    };
+    // The limit is the API's alone.
+    assert_eq!((refused("/up"), refused("/nowhere")), (413, 413));
+    assert_eq!(server.gets("/up").status, 200);
+}
+
 // Section 9.9: upgrades per address.
 fn upgrades_per_address_can_be_limited(shards: usize) {
     let config = Config::new().with(json!({"rate_limiter": {
@@ -750,7 +903,7 @@ fn a_browser_may_read_every_answer_refusals_included(shards: usize) {
         "http_api": {"request_limit_in_mb": 1},
         "rate_limiter": {
             "enabled": true, "driver": "memory",
-            "api_rate_limit": {"max_requests": 2, "window_seconds": 60, "trust_hops": 0},
+            "api_rate_limit": {"max_requests": 3, "window_seconds": 60, "trust_hops": 0},
         },
     }));
     let server = Server::start(&config, shards);
@@ -767,11 +920,16 @@ fn a_browser_may_read_every_answer_refusals_included(shards: usize) {
         ("GET /up/nobody", "", 404),
         (&*signed, "", 200),
         ("GET /apps/app-id/channels", "", 401),
-        (&*signed, "", 429),
         (
             "POST /apps/app-id/events",
             "Content-Length: 9999999\r\n",
             413,
+        ),
+        (&*signed, "", 429),
+        (
+            "POST /apps/app-id/events",
+            "Content-Length: 9999999\r\n",
+            429,
         ),
         ("GET /up", "Transfer-Encoding: gzip\r\nX: y\r\n", 501),
         ("POST /apps/app-id/events", "Content-Length: 9\r\n", 408),
@@ -881,6 +1039,8 @@ on_one_and_three_shards! {
     the_users_of_a_presence_channel_are_listed_once_each,
     wrong_methods_and_unknown_routes_are_told_apart,
     the_limit_per_address_refuses_with_headers_and_spares_health,
+    of_two_faults_of_a_request_the_one_that_is_looked_for_first_is_told,
+    the_limit_per_address_comes_before_the_size_of_a_body,
     upgrades_per_address_can_be_limited,
     an_apps_budget_of_events_and_reads_is_kept,
     health_usage_and_metrics_answer_where_they_belong,

@@ -156,6 +156,11 @@ fn top_shows_a_node_once_as_json_and_in_a_terminal() {
             {"app_id": "app-id", "channel": "orders", "subscribers": 1, "everywhere": 1},
         ])
     );
+    // A script may say that it wants no view, too.
+    let (code, text) = said(&node.is_asked(&["top", "--once", "--json"]));
+    assert_eq!(code, 0, "{text}");
+    let once: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(once["channels"], seen["channels"]);
     let (code, table) = said(&node.is_asked(&["top", "--once"]));
     assert!(code == 0 && table.contains("ok, 3 connections"), "{table}");
     assert!(

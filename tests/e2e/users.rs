@@ -281,7 +281,49 @@ fn an_event_for_a_user_who_left_reaches_no_one_and_is_no_error(shards: usize) {
     });
 }
 
+// Section 7.2: never listed, never in counts.
+fn the_channel_of_a_user_is_neither_listed_nor_counted(shards: usize) {
+    let config = Config::new()
+        .with_users()
+        .with_app(json!({"enable_subscription_count": true}));
+    let server = Server::start(&config, shards);
+    let mut alice = server.client("alice");
+    alice.signs_in("42");
+    alice.subscribes_to_own_channel("42");
+    alice.expects_nothing();
+    let mut api = server.api();
+    let event = |info: &str| {
+        json!({
+            "name": "e", "channels": ["news", "#server-to-user-42"], "data": "x", "info": info,
+        })
+    };
+    for info in ["subscription_count", "user_count,subscription_count"] {
+        assert_eq!(
+            api.posts_event(&event(info)),
+            json!({"channels": {"news": {"subscription_count": 0}, "#server-to-user-42": {}}}),
+            "{info}"
+        );
+        alice.expects("e", "#server-to-user-42");
+    }
+    let name = "/channels/%23server-to-user-42";
+    assert_eq!(api.reads(name, &[]), json!({"occupied": true}));
+    for info in ["subscription_count", "user_count", "cache"] {
+        assert_eq!(api.get(name, &[("info", info)]).status, 400, "{info}");
+    }
+    for prefix in ["", "#", "#server-to-user-42"] {
+        let listed = api.reads("/channels", &[("filter_by_prefix", prefix)]);
+        assert_eq!(listed, json!({"channels": {}}), "{prefix:?}");
+    }
+    // In metrics it is a public channel, as in Sockudo 2.9.
+    eventually("its channel", || {
+        let public = "channel_type=\"public\"";
+        let channels = server.metric_with("sockudo_active_channels", public)?;
+        (channels == 1.0).then_some(())
+    });
+}
+
 on_one_and_three_shards! {
+    the_channel_of_a_user_is_neither_listed_nor_counted,
     a_sign_in_echoes_its_data_and_a_failure_leaves_the_socket_open,
     a_user_has_a_channel_of_their_own_on_all_sockets,
     a_watchlist_tells_who_is_there_and_who_comes_and_goes,

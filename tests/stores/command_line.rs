@@ -25,6 +25,15 @@ impl Operator {
         Self { loaded }
     }
 
+    /// `sockudo migrate-db`.
+    pub(crate) fn migrates(&self) -> Answer {
+        let cli = Cli::try_parse_from(["sockudo", "migrate-db"]).expect("a command");
+        match cli.command {
+            Some(Command::MigrateDb(of)) => apps::migrate_db_of(&of, self.loaded.clone()),
+            other => panic!("no command of a table: {other:?}"),
+        }
+    }
+
     pub(crate) fn types(&self, words: &[&str]) -> Answer {
         let cli = Cli::try_parse_from(["sockudo", "apps"].iter().chain(words));
         let command = match cli {

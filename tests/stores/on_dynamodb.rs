@@ -215,6 +215,44 @@ fn without_credentials_the_start_says_so_within_three_seconds() {
 }
 
 #[test]
+fn a_blank_variable_of_aws_is_as_good_as_none() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let files = folder.path().join(".aws");
+    std::fs::create_dir(&files).expect("a folder");
+    let keys = "[default]\naws_access_key_id = a\naws_secret_access_key = s\n";
+    std::fs::write(files.join("credentials"), keys).expect("a file");
+    for (name, value) in [
+        ("AWS_PROFILE", ""),
+        ("AWS_PROFILE", " "),
+        ("AWS_CONFIG_FILE", ""),
+        ("AWS_SHARED_CREDENTIALS_FILE", ""),
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", ""),
+        ("AWS_REGION", ""),
+        ("AWS_ACCESS_KEY_ID", ""),
+    ] {
+        let done = std::process::Command::new(env!("CARGO_BIN_EXE_sockudo"))
+            .args(["apps", "list"])
+            .env_clear()
+            .env("HOME", folder.path())
+            .env("APP_MANAGER_DRIVER", "dynamodb")
+            .env(
+                "SOCKUDO__DATABASE__DYNAMODB__ENDPOINT_URL",
+                "http://127.0.0.1:1",
+            )
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .env(name, value)
+            .current_dir(folder.path())
+            .output()
+            .expect("it runs");
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(
+            said.contains("cannot be reached"),
+            "{name}={value:?}: {said}"
+        );
+    }
+}
+
+#[test]
 fn half_of_the_credentials_is_refused() {
     let address = "127.0.0.1:1".parse().expect("an address");
     let mut variables = Variables::of_dynamodb(address);

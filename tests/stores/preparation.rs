@@ -11,6 +11,7 @@ use crate::command_line::Operator;
 on_every_store!(
     a_table_is_made_and_apps_are_written_once,
     a_table_that_lacks_something_is_completed,
+    a_command_makes_a_table_or_completes_it_and_then_has_nothing_to_do,
     what_a_start_would_do_is_foreseen_and_not_done,
     who_may_not_write_is_told_which_key_wanted_it,
 );
@@ -74,7 +75,8 @@ fn a_table_is_made_and_apps_are_written_once(backend: &Backend) {
     owner.shows("other");
 }
 
-fn a_table_that_lacks_something_is_completed(backend: &Backend) {
+/// With less than an app may have, and the owner's.
+fn makes_a_table_of_2_9_with_less(backend: &Backend) {
     let key = backend.quotes("key");
     match backend.kind {
         Kind::Dynamodb => backend.tells(
@@ -95,6 +97,10 @@ fn a_table_that_lacks_something_is_completed(backend: &Backend) {
         // Nobody else may alter it there.
         backend.run(&["ALTER TABLE sockudo.applications OWNER TO owner"]);
     }
+}
+
+fn a_table_that_lacks_something_is_completed(backend: &Backend) {
+    makes_a_table_of_2_9_with_less(backend);
     let keys = [("CREATE_SCHEMA", "true"), ("SEED", "if_missing")];
     let done = prepares(backend, &keys);
     assert!(done.has_completed_table && !done.has_made_table);
@@ -104,6 +110,35 @@ fn a_table_that_lacks_something_is_completed(backend: &Backend) {
         owner.does(&["init"]),
         "the table is there, with every column\n"
     );
+    owner.does(&["rotate-secret", "shop"]);
+}
+
+fn a_command_makes_a_table_or_completes_it_and_then_has_nothing_to_do(backend: &Backend) {
+    let owner = Operator::on(backend, "owner");
+    let whole = "the table is there, with every column\n";
+    let says = |expected: &str| {
+        let answer = owner.migrates();
+        assert_eq!((answer.exit, &*answer.out), (0, expected), "{answer:?}");
+        answer.diagnostics
+    };
+    if backend.kind != Kind::Dynamodb {
+        let answer = Operator::on(backend, "reader").migrates();
+        assert_eq!(answer.exit, 1, "{answer:?}");
+        assert!(answer.diagnostics.contains("does not let reader"));
+    }
+    says("made the table\n");
+    says(whole);
+    match backend.kind {
+        // Each of these tests has a server of its own.
+        Kind::Dynamodb => return,
+        Kind::Mysql | Kind::Pgsql => backend.run(&["DROP TABLE sockudo.applications"]),
+    }
+    makes_a_table_of_2_9_with_less(backend);
+    let statement = owner.types(&["init"]).out;
+    let diagnostics = says("completed the table\n");
+    assert!(diagnostics.contains(statement.trim_end()), "{diagnostics}");
+    says(whole);
+    owner.does(&["add", "shop"]);
     owner.does(&["rotate-secret", "shop"]);
 }
 

@@ -15,6 +15,8 @@ const ID: &[&str] = &["PUSHER_APP_ID", "PUSHER_APPID", "PUSHER_ID"];
 const KEY: &[&str] = &["PUSHER_APP_KEY", "PUSHER_KEY"];
 const SECRET: &[&str] = &["PUSHER_APP_SECRET", "PUSHER_SECRET"];
 const CLUSTER: &[&str] = &["PUSHER_APP_CLUSTER", "PUSHER_CLUSTER"];
+/// Where the application finds a server that is not Pusher's own.
+const PLACE: [&str; 3] = ["PUSHER_HOST", "PUSHER_PORT", "PUSHER_SCHEME"];
 /// `https://KEY:SECRET@HOST/apps/ID`, as hosts of applications give it.
 const URL: &[&str] = &["PUSHER_URL"];
 
@@ -46,6 +48,13 @@ pub(super) fn draft(given: Given<'_>) -> Result<Draft, ConfigError> {
     let app = Node::new(Value::Object(members), 1);
     draft.members = vec![member("app_manager.array.apps", Value::List(vec![app]), 1)];
     draft.notes = notes(found(CLUSTER).map(|(cluster, _)| cluster));
+    for name in PLACE {
+        if let Some((value, _)) = found(&[name]) {
+            draft.notes.push(format!(
+                "{name} ({value}) is where the application connects: it has to name this server"
+            ));
+        }
+    }
     Ok(draft)
 }
 

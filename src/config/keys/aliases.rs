@@ -14,11 +14,11 @@ use crate::config::tree::Node;
 pub(in crate::config) const SERVER: &[OtherName] = &[
     also("websocket_max_payload_kb", "websocket.max_payload_kb"),
     also("max_connections", "admission.max_connections"),
-    also("cluster_health.enabled", "adapter.cluster_health.enabled"),
-    also("cluster_health.heartbeat_interval_ms", "adapter.cluster_health.heartbeat_interval_ms"),
-    also("cluster_health.node_timeout_ms", "adapter.cluster_health.node_timeout_ms"),
-    also("cluster_health.cleanup_interval_ms", "adapter.cluster_health.cleanup_interval_ms"),
-    also("database.redis.cluster.nodes", "database.redis.cluster_nodes"),
+    below("cluster_health.enabled", "adapter.cluster_health.enabled"),
+    below("cluster_health.heartbeat_interval_ms", "adapter.cluster_health.heartbeat_interval_ms"),
+    below("cluster_health.node_timeout_ms", "adapter.cluster_health.node_timeout_ms"),
+    below("cluster_health.cleanup_interval_ms", "adapter.cluster_health.cleanup_interval_ms"),
+    below("database.redis.cluster.nodes", "database.redis.cluster_nodes"),
     OtherName::new("websocket.disconnect_on_buffer_full", "net.slow_consumer", disconnect_or_drop),
     OtherName::new("websocket.max_bytes", "net.send_queue_bytes", outbox_bytes),
     OtherName::new("websocket.max_backpressure", "net.send_queue_bytes", outbox_bytes),
@@ -56,6 +56,11 @@ pub(in crate::config) const LOWEST_ALIAS_HOLDS: &[&str] =
     &["websocket.max_payload_kb", "net.send_queue_bytes"];
 
 const fn also(path: &'static str, to: &'static str) -> OtherName {
+    below(path, to).spelled_otherwise()
+}
+
+/// Files of other versions have both; the key's own name holds.
+const fn below(path: &'static str, to: &'static str) -> OtherName {
     OtherName::new(path, to, same)
 }
 

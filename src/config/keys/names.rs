@@ -17,6 +17,8 @@ pub struct OtherName {
     variable: &'static str,
     prefix: &'static str,
     is_camel_case: bool,
+    /// Only spelled otherwise: a file says one of the two.
+    pub(in crate::config) is_spelling: bool,
     /// As a variable it ranks above everything but a flag.
     pub(in crate::config) is_top: bool,
     pub meaning: Meaning,
@@ -79,6 +81,7 @@ impl OtherName {
             variable: "",
             prefix: "",
             is_camel_case: false,
+            is_spelling: false,
             is_top: false,
             meaning: Meaning::NoEffect(why),
         }
@@ -98,6 +101,11 @@ impl OtherName {
     /// Only `camelCase` is meant: `snake_case` is our own key, with another unit.
     pub(super) const fn in_camel_case(mut self) -> Self {
         self.is_camel_case = true;
+        self
+    }
+
+    pub(super) const fn spelled_otherwise(mut self) -> Self {
+        self.is_spelling = true;
         self
     }
 

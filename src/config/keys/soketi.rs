@@ -63,19 +63,19 @@ pub(in crate::config) const SERVER: &[OtherName] = &[
     row("queue.redis.redis_options", "QUEUE_REDIS_OPTIONS", "queue.redis.url_override", redis_url),
     row("rate_limiter.redis.redis_options", "RATE_LIMITER_REDIS_OPTIONS", "rate_limiter.redis.url_override", redis_url),
     // Names.
-    row("adapter.nats.user", "ADAPTER_NATS_USER", "adapter.nats.username", same),
-    row("adapter.nats.pass", "ADAPTER_NATS_PASSWORD", "adapter.nats.password", same),
-    row("adapter.nats.timeout", "ADAPTER_NATS_TIMEOUT", "adapter.nats.connection_timeout_ms", same),
-    row("adapter.nats.requests_timeout", "ADAPTER_NATS_REQUESTS_TIMEOUT", "adapter.nats.request_timeout_ms", same),
-    row("app_manager.dynamodb.table", "APP_MANAGER_DYNAMODB_TABLE", "database.dynamodb.table_name", same),
-    row("app_manager.dynamodb.region", "APP_MANAGER_DYNAMODB_REGION", "database.dynamodb.region", same),
-    row("app_manager.dynamodb.endpoint", "APP_MANAGER_DYNAMODB_ENDPOINT", "database.dynamodb.endpoint_url", same),
-    row("app_manager.mysql.table", "APP_MANAGER_MYSQL_TABLE", "database.mysql.table_name", same),
-    row("app_manager.postgres.table", "APP_MANAGER_POSTGRES_TABLE", "database.postgres.table_name", same),
-    row("database.mysql.user", "DB_MYSQL_USERNAME", "database.mysql.username", same),
-    row("database.postgres.user", "DB_POSTGRES_USERNAME", "database.postgres.username", same),
-    row("queue.sqs.endpoint", "QUEUE_SQS_ENDPOINT", "queue.sqs.endpoint_url", same),
-    row("queue.sqs.batch_size", "QUEUE_SQS_BATCH_SIZE", "queue.sqs.max_messages", same),
+    named("adapter.nats.user", "ADAPTER_NATS_USER", "adapter.nats.username"),
+    named("adapter.nats.pass", "ADAPTER_NATS_PASSWORD", "adapter.nats.password"),
+    named("adapter.nats.timeout", "ADAPTER_NATS_TIMEOUT", "adapter.nats.connection_timeout_ms"),
+    named("adapter.nats.requests_timeout", "ADAPTER_NATS_REQUESTS_TIMEOUT", "adapter.nats.request_timeout_ms"),
+    named("app_manager.dynamodb.table", "APP_MANAGER_DYNAMODB_TABLE", "database.dynamodb.table_name"),
+    named("app_manager.dynamodb.region", "APP_MANAGER_DYNAMODB_REGION", "database.dynamodb.region"),
+    named("app_manager.dynamodb.endpoint", "APP_MANAGER_DYNAMODB_ENDPOINT", "database.dynamodb.endpoint_url"),
+    named("app_manager.mysql.table", "APP_MANAGER_MYSQL_TABLE", "database.mysql.table_name"),
+    named("app_manager.postgres.table", "APP_MANAGER_POSTGRES_TABLE", "database.postgres.table_name"),
+    named("database.mysql.user", "DB_MYSQL_USERNAME", "database.mysql.username"),
+    named("database.postgres.user", "DB_POSTGRES_USERNAME", "database.postgres.username"),
+    named("queue.sqs.endpoint", "QUEUE_SQS_ENDPOINT", "queue.sqs.endpoint_url"),
+    named("queue.sqs.batch_size", "QUEUE_SQS_BATCH_SIZE", "queue.sqs.max_messages"),
     // Variables of keys that a file names as we do.
     variable("ADAPTER_REDIS_PREFIX", "adapter.redis.prefix"),
     variable("ADAPTER_REDIS_CLUSTER_MODE", "adapter.redis.cluster_mode"),
@@ -174,6 +174,11 @@ const fn row(
     convert: fn(&Node) -> Converted,
 ) -> OtherName {
     OtherName::new(path, to, convert).of_soketi(variable)
+}
+
+/// A key that Soketi's files call otherwise.
+const fn named(path: &'static str, variable: &'static str, to: &'static str) -> OtherName {
+    row(path, variable, to, same).spelled_otherwise()
 }
 
 const fn variable(name: &'static str, to: &'static str) -> OtherName {

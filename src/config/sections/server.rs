@@ -34,7 +34,7 @@ section! {
         port: u16 = port().default("6001").env(&["PORT"]);
         /// `production` refuses demo credentials off loopback.
         mode: String = text(shape::NOT_EMPTY).default("production").env(&["ENVIRONMENT"]);
-        /// Stands before all public routes, which also answer without it.
+        /// Stands before all public routes. Those for WebSockets are there only behind it, all others also without it.
         _ as "path_prefix" = text(shape::URL_PATH).default("/").null_is_absent()
             .env(&["PATH_PREFIX"]);
         /// "" or "/realtime": begins with a slash, never ends with one.

@@ -675,6 +675,12 @@ fn addresses_that_kubernetes_puts_into_the_environment_are_no_ports() {
         "SOCKUDO_METRICS",
         "SOKETI_METRICS_SERVER",
         "SOCKUDO_DATABASE_MYSQL",
+        // Services that are called as a part of ours is.
+        "METRICS",
+        "DATABASE_REDIS",
+        "DATABASE_MYSQL",
+        "DATABASE_POSTGRES",
+        "CLUSTER",
     ] {
         let port = format!("{name}_PORT");
         let links = [
@@ -700,5 +706,41 @@ fn addresses_that_kubernetes_puts_into_the_environment_are_no_ports() {
             "env {port}: is Kubernetes' word for a service of that name, not a port: ignored"
         );
         assert_eq!(said, [words]);
+    }
+}
+
+#[test]
+fn only_what_kubernetes_writes_is_passed_over_and_only_names_of_ours_are_told() {
+    // Nothing of ours is called so.
+    for (name, value) in [
+        ("NGINX_PORT", "tcp://10.0.0.1:80"),
+        ("REDIS_PORT", "udp://10.0.0.1:6379"),
+    ] {
+        let variables = [&SOKETI_APP[..], &[(name, value)]].concat();
+        let notices = env(&variables).loaded().notices;
+        let said: Vec<String> = notices.iter().map(ToString::to_string).collect();
+        assert!(!said.concat().contains(name), "{said:?}");
+    }
+    for (name, value) in [
+        ("METRICS_PORT", "udp://10.0.0.1:9601"),
+        ("DATABASE_REDIS_PORT", "sctp://10.0.0.1:6379"),
+    ] {
+        let variables = [&SOKETI_APP[..], &[(name, value)]].concat();
+        let notices = env(&variables).loaded().notices;
+        let said: Vec<String> = notices.iter().map(ToString::to_string).collect();
+        let words = format!("env {name}: is Kubernetes' word for a service");
+        assert!(said.iter().any(|it| it.starts_with(&words)), "{said:?}");
+    }
+    // A service cannot be called nothing, and its address is no web page.
+    for (name, value) in [
+        ("PORT", "tcp://10.0.0.1:6001"),
+        ("METRICS_PORT", "http://10.0.0.1:9601"),
+        ("METRICS_PORT", "10.0.0.1:9601"),
+        ("METRICS_PORT", "tcp:9601"),
+        ("METRICS_HOST", "tcp://10.0.0.1:9601"),
+    ] {
+        let variables = [&SOKETI_APP[..], &[(name, value)]].concat();
+        let errors = env(&variables).errors();
+        assert!(errors.concat().contains(name), "{name}={value}: {errors:?}");
     }
 }
