@@ -12,7 +12,7 @@ use crate::config::tree::Node;
 
 #[rustfmt::skip] // One name a line.
 pub(in crate::config) const SERVER: &[OtherName] = &[
-    also("websocket_max_payload_kb", "websocket.max_payload_kb"),
+    below("websocket_max_payload_kb", "websocket.max_payload_kb"),
     also("max_connections", "admission.max_connections"),
     below("cluster_health.enabled", "adapter.cluster_health.enabled"),
     below("cluster_health.heartbeat_interval_ms", "adapter.cluster_health.heartbeat_interval_ms"),
