@@ -1,13 +1,17 @@
 //! TLS on the port: what openssl, curl and the npm clients make of it.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::{
     ClientConfig, ClientConnection, HandshakeKind, RootCertStore, ServerConfig, ServerConnection,
+    StreamOwned, SupportedProtocolVersion,
     pki_types::{CertificateDer, ServerName, pem::PemObject as _},
+    version::{TLS12, TLS13},
 };
 use serde_json::{Value, json};
 use sockudo::bridge::{port_tls::PortTls, tickets::TicketKeys};
@@ -44,6 +48,45 @@ fn curl(arguments: &[&str]) -> Output {
     let mut curl = Command::new("curl");
     let curl = curl.args(["--silent", "--show-error", "--max-time", "15"]);
     curl.args(arguments).output().expect("curl is installed")
+}
+
+/// Clients of one version of TLS that trust the authority.
+pub(crate) fn clients(
+    files: &Certificates,
+    version: &'static SupportedProtocolVersion,
+) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    let authority = CertificateDer::from_pem_file(files.certificate("ca")).expect("a certificate");
+    roots.add(authority).expect("an authority");
+    let config = ClientConfig::builder_with_protocol_versions(&[version]);
+    Arc::new(config.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// A connection over TLS that has asked for `/up`.
+pub(crate) fn connects(
+    config: &Arc<ClientConfig>,
+    address: SocketAddr,
+) -> StreamOwned<ClientConnection, TcpStream> {
+    let name = ServerName::from(address.ip());
+    let client = ClientConnection::new(Arc::clone(config), name).expect("a client");
+    let stream = TcpStream::connect(address).expect("it listens");
+    let patience = Some(Duration::from_secs(30));
+    stream.set_read_timeout(patience).expect("a socket");
+    let mut stream = StreamOwned::new(client, stream);
+    asks_up(&mut stream);
+    stream
+}
+
+/// A request for `/up` over TLS; its answer begins with 200.
+pub(crate) fn asks_up(stream: &mut StreamOwned<ClientConnection, TcpStream>) {
+    let request = b"GET /up HTTP/1.1\r\nHost: h.test\r\n\r\n";
+    stream.write_all(request).expect("it is read");
+    let (mut answer, mut byte) = (Vec::new(), [0]);
+    while !answer.ends_with(b"\r\n\r\nOK") {
+        stream.read_exact(&mut byte).expect("an answer");
+        answer.extend_from_slice(&byte);
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 200"), "{answer:?}");
 }
 
 /// What `openssl s_client` says of a connection, and of `/up` over it.
@@ -180,6 +223,39 @@ fn a_reload_shows_another_certificate_and_a_broken_file_keeps_the_old(shards: us
         is_said.then_some(())
     });
     says(&shown(), &["subject=CN = client", "HTTP/1.1 200 OK"]);
+}
+
+/// Whoever is connected stays, and whoever comes while files change is served with either certificate.
+fn reloads_of_certificates_end_no_connection_and_fail_no_handshake(shards: usize) {
+    let files = certificates_or_skip!("reloads_of_certificates_end_no_connection");
+    let shown = |name: &str| {
+        std::fs::copy(files.certificate(name), files.certificate("shown")).expect("a copy");
+        std::fs::copy(files.key(name), files.key("shown")).expect("a copy");
+    };
+    shown("server");
+    let shows = json!({"cert_path": files.certificate("shown"), "key_path": files.key("shown")});
+    let server = Server::start(&config(&files, shows), shards);
+    let of_versions = [&TLS13, &TLS12].map(|version| clients(&files, version));
+    let mut stay: Vec<_> = (0..20)
+        .map(|number| connects(&of_versions[number % 2], server.address))
+        .collect();
+    for round in 0..10 {
+        let name = ["client", "server"][round % 2];
+        shown(name);
+        server.signal(libc::SIGHUP);
+        let own = CertificateDer::from_pem_file(files.certificate(name)).expect("a certificate");
+        // Full handshakes, each of a client that has no session.
+        let comes = |number: usize| {
+            let version = [&TLS13, &TLS12][number % 2];
+            let mut came = connects(&clients(&files, version), server.address);
+            asks_up(&mut came);
+            came.conn.peer_certificates().expect("it showed one")[0] == own
+        };
+        assert_eq!((0..6).map(comes).count(), 6);
+        eventually("the other certificate", || comes(round).then_some(()));
+        stay.iter_mut().for_each(asks_up);
+    }
+    assert_eq!(stay.len(), 20);
 }
 
 fn tls_follows_the_header_of_a_trusted_proxy(shards: usize) {
@@ -452,4 +528,5 @@ on_one_and_three_shards!(
     plain_http_is_sent_to_https,
     nodes_that_share_keys_resume_each_others_sessions,
     a_reload_shows_another_certificate_and_a_broken_file_keeps_the_old,
+    reloads_of_certificates_end_no_connection_and_fail_no_handshake,
 );

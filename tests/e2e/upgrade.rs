@@ -12,8 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustls::{
-    ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned,
-    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
+    HandshakeKind,
     version::{TLS12, TLS13},
 };
 use serde_json::{Value, json};
@@ -28,6 +27,7 @@ use crate::support::server::{Server, next_port, own_address};
 use crate::support::skip::skip;
 use crate::support::webhook::WebhookSink;
 use crate::support::wire::Wire;
+use crate::tls::{asks_up, clients, connects};
 
 fn said(output: &Output) -> String {
     let parts = [&output.stdout, &output.stderr];
@@ -356,18 +356,6 @@ fn an_attempt_under_way_ends_in_the_old_process_and_what_comes_behind_it_waits()
     assert!(server.log().contains("goes on with webhooks that waited"));
 }
 
-/// A request for `/up` over TLS; its answer begins with 200.
-fn asks_up(stream: &mut StreamOwned<ClientConnection, TcpStream>) {
-    let request = b"GET /up HTTP/1.1\r\nHost: h.test\r\n\r\n";
-    stream.write_all(request).expect("it is read");
-    let (mut answer, mut byte) = (Vec::new(), [0]);
-    while !answer.ends_with(b"\r\n\r\nOK") {
-        stream.read_exact(&mut byte).expect("an answer");
-        answer.extend_from_slice(&byte);
-    }
-    assert!(answer.starts_with(b"HTTP/1.1 200"), "{answer:?}");
-}
-
 fn connections_with_tls_follow_and_sessions_are_resumed(shards: usize) {
     let name = "connections_with_tls_follow_and_sessions_are_resumed";
     let Some(files) = Certificates::make(own_address().into()) else {
@@ -377,23 +365,9 @@ fn connections_with_tls_follow_and_sessions_are_resumed(shards: usize) {
         "enabled": true, "cert_path": files.certificate("server"), "key_path": files.key("server"),
     });
     let mut server = Server::start(&Config::new().with(json!({"ssl": ssl})), shards);
-    let mut roots = RootCertStore::empty();
-    let authority = CertificateDer::from_pem_file(files.certificate("ca")).expect("a certificate");
-    roots.add(authority).expect("an authority");
     for version in [&TLS13, &TLS12] {
-        let config = ClientConfig::builder_with_protocol_versions(&[version]);
-        let config = config.with_root_certificates(roots.clone());
-        let config = Arc::new(config.with_no_client_auth());
-        let connect = |address: SocketAddr| {
-            let name = ServerName::from(address.ip());
-            let client = ClientConnection::new(Arc::clone(&config), name).expect("a client");
-            let stream = TcpStream::connect(address).expect("it listens");
-            let patience = Some(Duration::from_secs(30));
-            stream.set_read_timeout(patience).expect("a socket");
-            let mut stream = StreamOwned::new(client, stream);
-            asks_up(&mut stream);
-            stream
-        };
+        let config = clients(&files, version);
+        let connect = |address| connects(&config, address);
         let mut streams: Vec<_> = (0..20).map(|_| connect(server.address)).collect();
         for _ in 0..2 {
             let report = server.is_upgraded();

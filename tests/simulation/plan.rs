@@ -9,7 +9,7 @@ use sockudo::{
     server::{NodeSeed, Settings, SocketIdKey},
 };
 
-use shards::work::Work;
+use shards::{application::Millis, work::Work};
 
 use crate::{
     api::Credentials,
