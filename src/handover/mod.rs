@@ -14,3 +14,6 @@ pub mod packet;
 pub mod predecessor;
 pub mod process;
 pub mod record;
+
+#[cfg(test)]
+mod frozen_tests;
