@@ -289,6 +289,31 @@ fn nothing_is_lost_while_redis_is_killed_stopped_or_full() {
 }
 
 #[test]
+fn a_queue_in_redis_that_drops_jobs_at_its_bound_says_so() {
+    let test = "a_queue_in_redis_that_drops_jobs_at_its_bound_says_so";
+    let Some(mut redis) = redis(test, &[]) else {
+        return;
+    };
+    let mut sink = WebhookSink::start();
+    let config = config(&redis, json!([sink.entry(&["channel_occupied"])]));
+    let node = Server::start(&config.with(json!({"queue": {"bytes": 1 << 20}})), 1);
+    is_degraded(&node, false);
+    // Of an app that this node does not know: they wait.
+    let target = TargetName::of("other-id", "http://127.0.0.1:9/", 0);
+    let name = "x".repeat(10_000);
+    let large = (0..110).map(|_| json!({"name": "channel_occupied", "channel": name}));
+    puts_of(("other-id", 0), &mut Wire::to(&redis), 1, target, large);
+    let mut alice = node.client("alice");
+    alice.subscribes("room");
+    arrive(&mut sink, ["room".to_owned()].into_iter());
+    is_degraded(&node, true);
+    let overflows = "the webhook queue overflows: its oldest jobs are dropped";
+    assert_eq!(node.log().matches(overflows).count(), 1);
+    let dropped = node.metric_with("sockudo_webhook_store_events_total", "overflow");
+    assert_eq!(dropped, Some(110.0 - waits(&mut redis) as f64));
+}
+
+#[test]
 fn a_full_redis_gives_out_what_it_has_as_fast_as_an_empty_one() {
     const JOBS: u64 = 1_000;
     let test = "a_full_redis_gives_out_what_it_has_as_fast_as_an_empty_one";
