@@ -24,7 +24,7 @@ use super::{
     log_limit::LogLimit,
     message::{FromBridge, RateGrant, RateOf, RateQuestion, RateTaken},
     redis_cluster_setup::cluster_redis,
-    redis_commands::{CommandFault, CommandsSetup, Purpose, RedisCommands},
+    redis_commands::{Asked, CommandFault, Purpose, RedisCommands},
     redis_setup::one_redis,
     run::Bridge,
 };
@@ -102,34 +102,26 @@ end \
 local wait = math.max(0, math.ceil((full + window / limit - window - now) / 1000)) \
 return {given, math.max(0, there - given), math.ceil((full - now) / 1000), wait}";
 
-/// The server of the limiter, and how it is called; `None` where each node counts for itself.
-pub(super) fn commands(config: &Config) -> Result<Option<(RedisCommands, &'static str)>, BusError> {
-    let Some((setup, backend)) = setup(config) else {
-        return Ok(None);
-    };
-    Ok(Some((RedisCommands::start(&setup, PURPOSE)?, backend)))
-}
-
-/// Whether `commands` could ever be had.
-pub(super) fn check(config: &Config) -> Result<(), BusError> {
-    setup(config).map_or(Ok(()), |(setup, _)| setup.check(PURPOSE))
-}
-
-fn setup(config: &Config) -> Option<(CommandsSetup, &'static str)> {
+/// The server of the limiter; of nobody where each node counts for itself.
+pub(super) fn asked(config: &Config) -> Asked {
     let limiter = &config.rate_limiter;
     let url = limiter.redis.url_override.as_ref();
-    Some(match limiter.driver {
-        _ if !limiter.is_on() => return None,
-        RateLimiterDriver::Redis => (one_redis(config, url), "redis"),
-        RateLimiterDriver::RedisCluster => (cluster_redis(config, &[]), "redis_cluster"),
-        RateLimiterDriver::Memory | RateLimiterDriver::None => return None,
-    })
+    let setup = match limiter.driver {
+        _ if !limiter.is_on() => None,
+        RateLimiterDriver::Redis => Some(one_redis(config, url)),
+        RateLimiterDriver::RedisCluster => Some(cluster_redis(config, &[])),
+        RateLimiterDriver::Memory | RateLimiterDriver::None => None,
+    };
+    Asked {
+        setup,
+        purpose: PURPOSE,
+    }
 }
 
 impl RateStore {
     /// `None` where each node counts for itself.
     pub(super) fn start(config: &Config) -> Result<Option<Self>, BusError> {
-        let Some((commands, backend)) = commands(config)? else {
+        let Some((commands, backend)) = asked(config).start()? else {
             return Ok(None);
         };
         let prefix = &config.rate_limiter.redis.prefix;
@@ -434,7 +426,7 @@ mod tests {
     use super::*;
     use crate::bridge::{
         adapter::redis::RedisServer,
-        redis_commands::OneServer,
+        redis_commands::{CommandsSetup, OneServer},
         tls::{TlsFiles, TlsKeys},
     };
 
