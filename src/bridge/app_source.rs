@@ -305,6 +305,16 @@ impl AppSource {
         self.store.meter().counts()
     }
 
+    /// Asks the store for one app.
+    fn ask(&mut self, name: AppName) {
+        let found = self.store.find(name.clone());
+        let clock = self.clock(Operation::Lookup);
+        self.questions.spawn(async move {
+            let result = clock.measure(found).await;
+            Reached::One { name, result }
+        });
+    }
+
     /// Of a question that begins now.
     fn clock(&self, operation: Operation) -> Clock {
         Clock {
@@ -353,14 +363,19 @@ impl<L: ShardLink> Bridge<L> {
         }
     }
 
-    /// Jobs of apps that this node has not used may have been put by another.
+    /// Jobs of apps that this node has not used may have been put by another, and those of a target that its app
+    /// does not have here by one that has looked at the app since.
     pub(super) fn find_apps_of_webhooks(&mut self) {
         for id in self.webhooks.take_wanted_apps() {
-            if self.apps.by_id(&id).is_none() {
+            let (is_known, name) = (self.apps.by_id(&id).is_some(), AppName::Id(id));
+            match (is_known, &mut self.source) {
                 // All shards hear of an app; this one may be told that there is none.
-                let name = AppName::Id(id);
-                let address = None;
-                self.find_app(ShardId(0), AppWanted { name, address });
+                (false, _) => {
+                    let address = None;
+                    self.find_app(ShardId(0), AppWanted { name, address });
+                }
+                (true, Some(source)) => source.ask(name),
+                (true, None) => {}
             }
         }
     }
@@ -467,8 +482,14 @@ impl<L: ShardLink> Bridge<L> {
                         source.finder.found(now, &name, &app.id, number);
                         source.told.is_over = true;
                     }
+                    self.webhooks.store_said(&app.id);
                 }
-                Ok(None) => source.finder.not_found(now, &name),
+                Ok(None) => {
+                    source.finder.not_found(now, &name);
+                    if let AppName::Id(id) = &name {
+                        self.webhooks.store_said(id);
+                    }
+                }
                 // Whoever knows the app already keeps it as it was.
                 Err(StoreError::Malformed {
                     id,
@@ -551,12 +572,7 @@ impl<L: ShardLink> Bridge<L> {
             match errand {
                 Errand::Find(name) => {
                     if let Some(source) = &mut self.source {
-                        let found = source.store.find(name.clone());
-                        let clock = source.clock(Operation::Lookup);
-                        source.questions.spawn(async move {
-                            let result = clock.measure(found).await;
-                            Reached::One { name, result }
-                        });
+                        source.ask(name);
                     }
                 }
                 Errand::FindAll(ids) => {

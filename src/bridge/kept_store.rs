@@ -29,7 +29,7 @@ use super::{
     message::{Found, FoundEvent, FromBridge, KeepEvent, KeptName},
     nodes::told::{Told, home_of},
     redis_cluster_setup::cluster_redis,
-    redis_commands::{CommandFault, CommandsSetup, Purpose, RedisCommands},
+    redis_commands::{Asked, CommandFault, Purpose, RedisCommands},
     redis_setup::one_redis,
     run::Bridge,
 };
@@ -92,35 +92,24 @@ pub(super) enum Reached {
     Waiting { name: Box<KeptName>, write: Write },
 }
 
-/// The server of the cache, and how it is called; `None` where the cache is this node's own.
-pub(super) fn commands(config: &Config) -> Result<Option<(RedisCommands, &'static str)>, BusError> {
-    let Some((setup, backend)) = setup(config) else {
-        return Ok(None);
-    };
-    Ok(Some((RedisCommands::start(&setup, PURPOSE)?, backend)))
-}
-
-/// Whether `commands` could ever be had.
-pub(super) fn check(config: &Config) -> Result<(), BusError> {
-    setup(config).map_or(Ok(()), |(setup, _)| setup.check(PURPOSE))
-}
-
-fn setup(config: &Config) -> Option<(CommandsSetup, &'static str)> {
+/// The server of the cache; of nobody where the cache is this node's own.
+pub(super) fn asked(config: &Config) -> Asked {
     let cache = &config.cache;
-    Some(match cache.driver {
-        CacheDriver::Redis => (
-            one_redis(config, cache.redis.url_override.as_ref()),
-            "redis",
-        ),
-        CacheDriver::RedisCluster => (cluster_redis(config, &[]), "redis_cluster"),
-        CacheDriver::Memory | CacheDriver::None => return None,
-    })
+    let setup = match cache.driver {
+        CacheDriver::Redis => Some(one_redis(config, cache.redis.url_override.as_ref())),
+        CacheDriver::RedisCluster => Some(cluster_redis(config, &[])),
+        CacheDriver::Memory | CacheDriver::None => None,
+    };
+    Asked {
+        setup,
+        purpose: PURPOSE,
+    }
 }
 
 impl KeptStore {
     /// `None` where the cache is this node's own.
     pub(super) fn start(config: &Config) -> Result<Option<Self>, BusError> {
-        let Some((commands, backend)) = commands(config)? else {
+        let Some((commands, backend)) = asked(config).start()? else {
             return Ok(None);
         };
         let prefix = &config.cache.redis.prefix;

@@ -1,23 +1,30 @@
 //! Rates that nodes share, counted in a Redis.
 //!
 //! Owns: `RateStore`, the script that counts.
-//! May depend on: `bridge::{adapter, apps, message, redis_commands, run}`, `config`, `metrics`, tokio.
+//! May depend on: `bridge::{adapter, apps, log_limit, message, redis_commands, run}`, `config`, `metrics`, tokio.
 //! Invariants: who asks is answered within `ANSWER_WITHIN`, by a count or by nothing; all that was asked
-//! in one turn of the bridge goes out together; a refusal is believed no longer than it is true, whoever asks.
+//! in one turn of the bridge goes out together; that it does not count is believed no longer than it is true, whoever
+//! asks.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the bridge reads the clock and hands it on"
+)]
 
 use std::time::{Duration, Instant};
 
 use redis::{Cmd, Value};
-use shards::application::ShardId;
+use shards::application::{Millis, ShardId};
 use tokio::task::JoinSet;
 
 use super::{
     adapter::BusError,
     apps::AppTable,
     link::ShardLink,
+    log_limit::LogLimit,
     message::{FromBridge, RateGrant, RateOf, RateQuestion, RateTaken},
     redis_cluster_setup::cluster_redis,
-    redis_commands::{CommandFault, CommandsSetup, Purpose, RedisCommands},
+    redis_commands::{Asked, CommandFault, Purpose, RedisCommands},
     redis_setup::one_redis,
     run::Bridge,
 };
@@ -38,19 +45,28 @@ pub(super) struct RateStore {
     /// Since the last load.
     asked: Vec<(ShardId, RateQuestion)>,
     loads: JoinSet<Reached>,
-    /// The last answer was an error.
-    refuses: Option<Refusal>,
+    /// The last question was not counted.
+    trouble: Option<Trouble>,
+    late: LogLimit,
+    started: Instant,
 }
 
 #[derive(Debug)]
-struct Refusal {
-    /// Of the error, told once.
-    code: String,
-    /// What was refused.
+struct Trouble {
+    why: Why,
+    /// What was not counted.
     question: RateQuestion,
     /// When it is tried again although nobody asks; `None`: to be set, or it is on its way.
     due: Option<Instant>,
     is_tried: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Why {
+    /// By an error of this code, told once.
+    Refused(String),
+    /// There was no answer in time.
+    Late,
 }
 
 type Load = Vec<(ShardId, RateQuestion, Result<Value, CommandFault>)>;
@@ -86,34 +102,26 @@ end \
 local wait = math.max(0, math.ceil((full + window / limit - window - now) / 1000)) \
 return {given, math.max(0, there - given), math.ceil((full - now) / 1000), wait}";
 
-/// The server of the limiter, and how it is called; `None` where each node counts for itself.
-pub(super) fn commands(config: &Config) -> Result<Option<(RedisCommands, &'static str)>, BusError> {
-    let Some((setup, backend)) = setup(config) else {
-        return Ok(None);
-    };
-    Ok(Some((RedisCommands::start(&setup, PURPOSE)?, backend)))
-}
-
-/// Whether `commands` could ever be had.
-pub(super) fn check(config: &Config) -> Result<(), BusError> {
-    setup(config).map_or(Ok(()), |(setup, _)| setup.check(PURPOSE))
-}
-
-fn setup(config: &Config) -> Option<(CommandsSetup, &'static str)> {
+/// The server of the limiter; of nobody where each node counts for itself.
+pub(super) fn asked(config: &Config) -> Asked {
     let limiter = &config.rate_limiter;
     let url = limiter.redis.url_override.as_ref();
-    Some(match limiter.driver {
-        _ if !limiter.is_on() => return None,
-        RateLimiterDriver::Redis => (one_redis(config, url), "redis"),
-        RateLimiterDriver::RedisCluster => (cluster_redis(config, &[]), "redis_cluster"),
-        RateLimiterDriver::Memory | RateLimiterDriver::None => return None,
-    })
+    let setup = match limiter.driver {
+        _ if !limiter.is_on() => None,
+        RateLimiterDriver::Redis => Some(one_redis(config, url)),
+        RateLimiterDriver::RedisCluster => Some(cluster_redis(config, &[])),
+        RateLimiterDriver::Memory | RateLimiterDriver::None => None,
+    };
+    Asked {
+        setup,
+        purpose: PURPOSE,
+    }
 }
 
 impl RateStore {
     /// `None` where each node counts for itself.
     pub(super) fn start(config: &Config) -> Result<Option<Self>, BusError> {
-        let Some((commands, backend)) = commands(config)? else {
+        let Some((commands, backend)) = asked(config).start()? else {
             return Ok(None);
         };
         let prefix = &config.rate_limiter.redis.prefix;
@@ -127,12 +135,19 @@ impl RateStore {
             backend,
             asked: Vec::new(),
             loads: JoinSet::new(),
-            refuses: None,
+            trouble: None,
+            late: LogLimit::once_a_minute(),
+            started: Instant::now(),
         }
     }
 
     pub(super) fn is_failing(&self) -> bool {
-        self.commands.trouble().is_some() || self.refuses.is_some()
+        self.commands.trouble().is_some() || !self.is_counting()
+    }
+
+    /// As far as the server was reached.
+    const fn is_counting(&self) -> bool {
+        self.trouble.is_none()
     }
 
     pub(super) fn backend(&self) -> BackendSample {
@@ -210,23 +225,23 @@ impl RateStore {
 
     /// When something is to be tried that nobody asks for.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.refuses.as_ref()?.due
+        self.trouble.as_ref()?.due
     }
 
-    /// A server that refused may count again, and nobody might ask for long.
+    /// A server that did not count may count again, and nobody might ask for long.
     pub(super) fn tick(&mut self, now: Instant, apps: &AppTable) {
-        let Some(refusal) = self.refuses.as_mut().filter(|it| !it.is_tried) else {
+        let Some(trouble) = self.trouble.as_mut().filter(|it| !it.is_tried) else {
             return;
         };
-        let due = *refusal.due.get_or_insert(now + TRIED_AFTER);
+        let due = *trouble.due.get_or_insert(now + TRIED_AFTER);
         if due > now {
             return;
         }
-        (refusal.due, refusal.is_tried) = (None, true);
-        // Nothing is taken of what was refused. What is written is a name of nobody.
+        (trouble.due, trouble.is_tried) = (None, true);
+        // Nothing is taken of what was not counted. What is written is a name of nobody.
         let asked = RateQuestion {
             count: 0,
-            ..refusal.question
+            ..trouble.question
         };
         let own = RateQuestion {
             count: 1,
@@ -246,25 +261,53 @@ impl RateStore {
     fn tried(&mut self, answers: &[Result<Value, CommandFault>]) {
         if answers.iter().all(|it| matches!(it, Ok(Value::Array(_)))) {
             self.counts_again();
-        } else if let Some(refusal) = &mut self.refuses {
-            refusal.is_tried = false;
+        } else if let Some(trouble) = &mut self.trouble {
+            trouble.is_tried = false;
         }
     }
 
     fn counts_again(&mut self) {
-        if self.refuses.take().is_some() {
-            tracing::info!("the rate limiter's Redis counts again");
+        match self.trouble.take().map(|it| it.why) {
+            Some(Why::Refused(_)) => tracing::info!("the rate limiter's Redis counts again"),
+            // Of one that is late again and again a line a minute is enough.
+            Some(Why::Late) => tracing::debug!("the rate limiter's Redis answers in time again"),
+            None => {}
         }
     }
 
     fn refused(&mut self, code: &str, question: RateQuestion) {
-        let is_tried = self.refuses.as_ref().is_some_and(|it| it.is_tried);
-        if self.refuses.as_ref().is_none_or(|it| it.code != code) {
+        let why = Why::Refused(code.to_owned());
+        if self.trouble.as_ref().is_none_or(|it| it.why != why) {
             let prefix = &self.prefix;
             tracing::warn!(code, prefix, "the rate limiter's Redis refuses to count");
         }
-        self.refuses = Some(Refusal {
-            code: code.to_owned(),
+        self.note_trouble(why, question);
+    }
+
+    /// A server that is slow is not gone: nobody else says so.
+    fn note_late(&mut self, now: Instant, error: &str, question: RateQuestion) {
+        let since = now.saturating_duration_since(self.started).as_millis();
+        let since = Millis(u64::try_from(since).unwrap_or(u64::MAX));
+        if let Some(suppressed) = self.late.allow(since) {
+            let (role, backend, key) = ("rate_limiter", self.backend, "rate_limiter.driver");
+            let within_ms = ANSWER_WITHIN.as_millis();
+            tracing::warn!(
+                role,
+                backend,
+                key,
+                within_ms,
+                suppressed,
+                error,
+                "the rate limiter's Redis answers too late: rate_limiter.on_error decides"
+            );
+        }
+        self.note_trouble(Why::Late, question);
+    }
+
+    fn note_trouble(&mut self, why: Why, question: RateQuestion) {
+        let is_tried = self.trouble.as_ref().is_some_and(|it| it.is_tried);
+        self.trouble = Some(Trouble {
+            why,
             question,
             due: None,
             is_tried,
@@ -273,6 +316,7 @@ impl RateStore {
 
     fn read(
         &mut self,
+        now: Instant,
         question: RateQuestion,
         answer: Result<Value, CommandFault>,
     ) -> Option<RateGrant> {
@@ -282,7 +326,12 @@ impl RateStore {
                 self.refused(error.code(), question);
                 return None;
             }
-            Ok(_) | Err(_) => return None,
+            Err(CommandFault::Unknown(error)) => {
+                self.note_late(now, &error, question);
+                return None;
+            }
+            // What is gone says so itself.
+            Ok(_) | Err(CommandFault::Down(_)) => return None,
         };
         let number = |index: usize| match numbers.get(index) {
             Some(Value::Int(number)) => u64::try_from(*number).ok(),
@@ -337,11 +386,12 @@ impl<L: ShardLink> Bridge<L> {
             (Reached::Tried(answers), Some(store)) => return store.tried(&answers),
             (Reached::Tried(_), None) => return,
         };
+        let now = Instant::now();
         for (shard, question, answer) in load {
             let Some(store) = &mut self.rate_store else {
                 return;
             };
-            let grant = store.read(question, answer);
+            let grant = store.read(now, question, answer);
             self.tell_rate(shard, question, grant);
         }
     }
@@ -364,7 +414,97 @@ const PURPOSE: Purpose = Purpose {
 
 /// Who waits is a request, which `rate_limiter.on_error` decides about afterwards.
 const ANSWER_WITHIN: Duration = Duration::from_millis(250);
-/// After a refusal, as long as nobody asks.
+/// After trouble, as long as nobody asks.
 const TRIED_AFTER: Duration = Duration::from_secs(1);
 /// Loads on their way; each has all that was asked in one turn.
 const LOADS_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use super::*;
+    use crate::bridge::{
+        adapter::redis::RedisServer,
+        redis_commands::{CommandsSetup, OneServer},
+        tls::{TlsFiles, TlsKeys},
+    };
+
+    const QUESTION: RateQuestion = RateQuestion {
+        of: RateOf::Api(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        limit: 40,
+        window_ms: 60_000,
+        debt_ms_max: 0,
+        count: 1,
+        least: 1,
+    };
+
+    /// Nobody listens there: answers are made by hand.
+    fn store() -> RateStore {
+        let server = RedisServer {
+            host: "127.0.0.1".to_owned(),
+            port: 1,
+            uses_tls: false,
+            database: 0,
+            username: None,
+            password: None,
+        };
+        let one = OneServer {
+            server,
+            sentinels: None,
+            url: None,
+            tls: TlsFiles::none(TlsKeys::REDIS),
+        };
+        let commands = RedisCommands::start(&CommandsSetup::One(one), PURPOSE);
+        RateStore::new(commands.expect("nothing is asked yet"), "test", "redis")
+    }
+
+    fn counted() -> Result<Value, CommandFault> {
+        Ok(Value::Array([1, 2, 3, 4].map(Value::Int).to_vec()))
+    }
+
+    fn late() -> Result<Value, CommandFault> {
+        Err(CommandFault::Unknown("no answer".to_owned()))
+    }
+
+    #[tokio::test]
+    async fn a_question_without_an_answer_is_trouble_until_one_is_answered() {
+        let mut store = store();
+        let now = Instant::now();
+        let down = || Err(CommandFault::Down("nobody listens".to_owned()));
+        for (step, (answer, counts)) in [
+            (counted(), true),
+            // The connection says that by itself.
+            (down(), true),
+            (late(), false),
+            (late(), false),
+            (down(), false),
+            (counted(), true),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let is_granted = answer.is_ok();
+            assert_eq!(store.read(now, QUESTION, answer).is_some(), is_granted);
+            assert_eq!(store.is_counting(), counts, "{step}");
+        }
+    }
+
+    #[tokio::test]
+    async fn one_that_was_late_is_tried_though_nobody_asks() {
+        let (mut store, apps) = (store(), AppTable::default());
+        let now = Instant::now();
+        store.read(now, QUESTION, late());
+        store.tick(now, &apps);
+        assert_eq!(store.due(), Some(now + TRIED_AFTER));
+        store.tick(now + TRIED_AFTER, &apps);
+        assert_eq!(store.due(), None, "it is on its way");
+        store.tried(&[late()]);
+        assert!(!store.is_counting());
+        store.tick(now + TRIED_AFTER, &apps);
+        assert_eq!(store.due(), Some(now + 2 * TRIED_AFTER));
+        store.tick(now + 2 * TRIED_AFTER, &apps);
+        store.tried(&[counted()]);
+        assert!(store.is_counting());
+    }
+}

@@ -47,8 +47,8 @@ pub async fn reach(loaded: &Loaded) -> Vec<Backend> {
     let (apps, bus, cache, rates, queue) = tokio::join!(
         apps(loaded, until),
         bus(config, until),
-        redis("cache", kept_store::commands(config), until),
-        redis("rate_limiter", rate_store::commands(config), until),
+        redis("cache", kept_store::asked(config).start(), until),
+        redis("rate_limiter", rate_store::asked(config).start(), until),
         queue(config, until),
     );
     [apps, bus, cache, rates, queue]

@@ -34,8 +34,8 @@ pub fn refusals(loaded: &Loaded, reader: Reader) -> Vec<ConfigError> {
     };
     let bus = bus_setup(config, "check");
     found.of_bus(bus.map_or(Ok(()), |setup| setup.check()));
-    found.of_bus(kept_store::check(config));
-    found.of_bus(rate_store::check(config));
+    found.of_bus(kept_store::asked(config).check());
+    found.of_bus(rate_store::asked(config).check());
     found.of_bus(queue_setup::check(config));
     if let Err(error) = Store::check(config) {
         found.refuse(error.key, &error.fault, error.is_forbidden);

@@ -298,7 +298,7 @@ fn send(
     }
     let sent = probe(&app, &config.webhooks, kind, channel, now_ms());
     let sent = runtime.block_on(sent);
-    let is_well = |it: &Probed| matches!(it.outcome, Outcome::Answered { status, .. } if (200..300).contains(&status));
+    let is_well = |it: &Probed| matches!(it.outcome, Outcome::Answered { is_taken: true, .. });
     let is_wanted = |it: &&Probed| !matches!(it.outcome, Outcome::NotWanted | Outcome::Filtered);
     let mut wanted = sent.iter().filter(is_wanted).peekable();
     let exit = u8::from(wanted.peek().is_none() || !wanted.all(is_well));
@@ -343,8 +343,17 @@ fn probed_line(probed: &Probed) -> String {
                 took.as_millis()
             )
         }
-        Outcome::Answered { status, took, body } => {
+        Outcome::Answered {
+            status,
+            is_taken,
+            took,
+            body,
+        } => {
             let mut line = format!("{endpoint}: {status} in {} ms", took.as_millis());
+            // The number alone says it of all others.
+            if !is_taken && (200..300).contains(status) {
+                line += ", not taken: a function that is called says 202";
+            }
             if !body.is_empty() {
                 // What came may hold anything: a terminal is not to obey it.
                 _ = write!(line, ": {}", String::from_utf8_lossy(body).escape_debug());
@@ -363,8 +372,13 @@ fn probed_json(probed: &Probed) -> serde_json::Value {
             "endpoint": endpoint, "outcome": "failed", "error": error,
             "ms": took.as_secs_f64() * 1e3,
         }),
-        Outcome::Answered { status, took, body } => json!({
-            "endpoint": endpoint, "outcome": "answered", "status": status,
+        Outcome::Answered {
+            status,
+            is_taken,
+            took,
+            body,
+        } => json!({
+            "endpoint": endpoint, "outcome": "answered", "status": status, "is_taken": is_taken,
             "ms": took.as_secs_f64() * 1e3, "body": String::from_utf8_lossy(body),
         }),
     }

@@ -51,6 +51,22 @@ pub fn masked_url(url: &str) -> String {
     }
 }
 
+/// The same of a webhook's target, whose path and query too may hold a credential.
+pub fn masked_target(url: &str) -> String {
+    let start = url.find("://").map_or(0, |at| at + "://".len());
+    let (scheme, rest) = url.split_at(start);
+    let end = rest.find(['/', '\\', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let host = match authority.rfind('@') {
+        Some(at) => format!("{MASK}{}", &authority[at..]),
+        None => authority.to_owned(),
+    };
+    match path {
+        "" | "/" => format!("{scheme}{host}{path}"),
+        _ => format!("{scheme}{host}/{MASK}"),
+    }
+}
+
 /// The same of a text that may be no URL at all: what stands where a password may be is masked too.
 pub fn masked_text(text: &str) -> String {
     let masked = masked_url(text);
@@ -95,6 +111,24 @@ mod tests {
             ("u:p@h", "***@h"),
         ] {
             assert_eq!(masked_url(url), shown, "{url}");
+        }
+    }
+
+    #[test]
+    fn of_a_webhooks_target_only_the_host_is_shown() {
+        for (url, shown) in [
+            ("https://h.example", "https://h.example"),
+            ("https://h.example:8443/", "https://h.example:8443/"),
+            ("https://h.example/in", "https://h.example/***"),
+            ("https://h.example?token=t", "https://h.example/***"),
+            ("https://h.example/#t", "https://h.example/***"),
+            (
+                "https://u:p@h.example/in@t?a=b@c",
+                "https://***@h.example/***",
+            ),
+            ("https://h.example\\in", "https://h.example/***"),
+        ] {
+            assert_eq!(masked_target(url), shown, "{url}");
         }
     }
 

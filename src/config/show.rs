@@ -12,7 +12,7 @@ use serde_json::{Map, Value as Json};
 use super::keys::{Key, Status, gather_sections};
 use super::kind::{Kind, UNLIMITED, kilobytes};
 use super::origin::Origin;
-use super::secret::{MASK, Secret, masked_url};
+use super::secret::{MASK, Secret, masked_target, masked_url};
 use super::sections::Endpoint;
 use super::settings::{Entry, Setting, Settings};
 use super::tree::{Member, Node, Value};
@@ -250,6 +250,9 @@ fn member(name: &str, value: Value) -> Member {
     }
 }
 
+/// Of a webhook; no other key is called so.
+const WEBHOOK_URL: &str = "url";
+
 /// A setting as a file would hold it.
 fn plain(key: &Key, setting: &Setting, secrets: Secrets) -> Value {
     let hidden = |secret: &Secret| match secrets {
@@ -260,6 +263,7 @@ fn plain(key: &Key, setting: &Setting, secrets: Secrets) -> Value {
     };
     let url = |url: &Secret| match secrets {
         Secrets::Shown => url.expose().to_owned(),
+        Secrets::Hidden if key.path == WEBHOOK_URL => masked_target(url.expose()),
         Secrets::Hidden => masked_url(url.expose()),
     };
     match setting {
@@ -441,7 +445,7 @@ mod tests {
         "app_manager": { "array": { "apps": [ {
             "id": "a", "key": "k", "secret": "hunter2", "secrets": ["hunter2", "hunter3"],
             "max_event_payload_in_kb": 1.5, "max_event_batch_size": -1,
-            "webhooks": [ { "url": "https://u:hunter2@h/x", "event_types": ["member_added"],
+            "webhooks": [ { "url": "https://u:hunter2@h/hunter4?hunter5", "event_types": ["member_added"],
                 "filter": { "channel_pattern": "^a\"\\d" },
                 "headers": { "Authorization": "hunter2", "X.Y": "b" } } ]
         } ] } }

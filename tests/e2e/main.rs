@@ -86,6 +86,7 @@ mod upgrade_cluster;
 mod upgrade_ends;
 mod users;
 mod webhook_queue;
+mod webhook_queue_apps;
 mod webhook_queue_servers;
 mod webhook_sqs;
 mod webhooks;

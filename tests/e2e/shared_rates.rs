@@ -270,3 +270,24 @@ fn a_redis_that_counts_again_is_known_though_nobody_asks() {
     let cells = redis.command(&["KEYS", "sockudo_rl::cell:api:*"]);
     assert_eq!(cells, "*0", "nothing was taken of anybody");
 }
+
+#[test]
+fn a_redis_that_answers_too_late_is_told_and_known_though_nobody_asks() {
+    let name = "a_redis_that_answers_too_late_is_told_and_known_though_nobody_asks";
+    let Some(redis) = Redis::start() else {
+        return skip(name, NO_REDIS);
+    };
+    // Nothing is taken in advance.
+    let limits = json!({"api_rate_limit": {"max_requests": 40, "window_seconds": LONG_S}});
+    let server = Server::start(&config(&redis, limits), 2);
+    has_health(&server, "OK");
+    let too_late = "the rate limiter's Redis answers too late";
+    for _ in 0..2 {
+        redis.signal("STOP");
+        assert_eq!(statuses(&server, 1), [200], "each node counts for itself");
+        has_health(&server, "DEGRADED");
+        redis.signal("CONT");
+        has_health(&server, "OK");
+        assert_eq!(server.log().matches(too_late).count(), 1, "once a minute");
+    }
+}

@@ -17,7 +17,7 @@ use crate::support::webhook::WebhookSink;
 use crate::support::{DEADLINE, eventually};
 
 /// Starts Redis as a queue wants it, or says why not.
-fn redis(test: &str, arguments: &[&str]) -> Option<Redis> {
+pub(crate) fn redis(test: &str, arguments: &[&str]) -> Option<Redis> {
     let own = ["--appendonly", "yes", "--appendfsync", "always"];
     let server = Redis::start_with_arguments(None, &[&own[..], arguments].concat());
     if server.is_none() {
@@ -41,10 +41,10 @@ fn config(redis: &Redis, hooks: Value) -> Config {
 const PREFIX: &str = "sockudo_queue::queue:webhooks";
 
 /// One connection for many commands.
-struct Wire(BufReader<TcpStream>);
+pub(crate) struct Wire(BufReader<TcpStream>);
 
 impl Wire {
-    fn to(redis: &Redis) -> Self {
+    pub(crate) fn to(redis: &Redis) -> Self {
         let stream = TcpStream::connect(redis.address).expect("Redis listens");
         let limit = Some(Duration::from_secs(30));
         stream.set_read_timeout(limit).expect("a limit");
@@ -83,17 +83,18 @@ impl Wire {
 
 /// Puts jobs as a node does.
 fn puts(wire: &mut Wire, number: u64, target: TargetName, events: impl Iterator<Item = Value>) {
-    puts_of(APP_ID, wire, number, target, events);
+    puts_of((APP_ID, 0), wire, number, target, events);
 }
 
-fn puts_of(
-    app: &str,
+/// Jobs of that app, so many milliseconds old.
+pub(crate) fn puts_of(
+    (app, age_ms): (&str, u64),
     wire: &mut Wire,
     number: u64,
     target: TargetName,
     events: impl Iterator<Item = Value>,
 ) {
-    let now_ms = crate::support::sign::unix_now() * 1_000;
+    let since_ms = crate::support::sign::unix_now() * 1_000 - age_ms;
     let script = include_str!("../../src/bridge/queue/store/redis/put.lua");
     let mut words: Vec<Vec<u8>> = vec!["EVAL".into(), script.into(), "10".into()];
     for key in [
@@ -115,7 +116,7 @@ fn puts_of(
     for event in events {
         words.push(target.to_string().into());
         let job = format!(
-            r#"{{"v":1,"app":"{app}","target":"{target}","since":{now_ms},"time_ms":{now_ms},"events":[{event}]}}"#
+            r#"{{"v":1,"app":"{app}","target":"{target}","since":{since_ms},"time_ms":{since_ms},"events":[{event}]}}"#
         );
         words.push(job.into());
     }
@@ -127,7 +128,7 @@ fn occupied(number: u64) -> Value {
     json!({"name": "channel_occupied", "channel": number.to_string()})
 }
 
-fn waits(redis: &mut Redis) -> u64 {
+pub(crate) fn waits(redis: &mut Redis) -> u64 {
     let answer = redis.command(&["HLEN", &format!("{PREFIX}:v2:jobs")]);
     answer.trim_start_matches(':').parse().expect("a number")
 }
@@ -285,6 +286,31 @@ fn nothing_is_lost_while_redis_is_killed_stopped_or_full() {
     is_degraded(&node, false);
     let lost = node.metric("sockudo_webhook_dead_letters_total");
     assert_eq!(lost.unwrap_or(0.0), 0.0);
+}
+
+#[test]
+fn a_queue_in_redis_that_drops_jobs_at_its_bound_says_so() {
+    let test = "a_queue_in_redis_that_drops_jobs_at_its_bound_says_so";
+    let Some(mut redis) = redis(test, &[]) else {
+        return;
+    };
+    let mut sink = WebhookSink::start();
+    let config = config(&redis, json!([sink.entry(&["channel_occupied"])]));
+    let node = Server::start(&config.with(json!({"queue": {"bytes": 1 << 20}})), 1);
+    is_degraded(&node, false);
+    // Of an app that this node does not know: they wait.
+    let target = TargetName::of("other-id", "http://127.0.0.1:9/", 0);
+    let name = "x".repeat(10_000);
+    let large = (0..110).map(|_| json!({"name": "channel_occupied", "channel": name}));
+    puts_of(("other-id", 0), &mut Wire::to(&redis), 1, target, large);
+    let mut alice = node.client("alice");
+    alice.subscribes("room");
+    arrive(&mut sink, ["room".to_owned()].into_iter());
+    is_degraded(&node, true);
+    let overflows = "the webhook queue overflows: its oldest jobs are dropped";
+    assert_eq!(node.log().matches(overflows).count(), 1);
+    let dropped = node.metric_with("sockudo_webhook_store_events_total", "overflow");
+    assert_eq!(dropped, Some(110.0 - waits(&mut redis) as f64));
 }
 
 #[test]
@@ -872,7 +898,13 @@ fn jobs_that_were_in_redis_before_are_shared_between_apps_too() {
         puts(&mut wire, put, target, (0..2).map(occupied));
     }
     let target = TargetName::of("other-id", &prompt.url(), 0);
-    puts_of("other-id", &mut wire, 1_000, target, (0..50).map(occupied));
+    puts_of(
+        ("other-id", 0),
+        &mut wire,
+        1_000,
+        target,
+        (0..50).map(occupied),
+    );
     let _server = Server::start(&config, 1);
     let mut missing: BTreeSet<String> = (0..50).map(|it| it.to_string()).collect();
     while !missing.is_empty() {

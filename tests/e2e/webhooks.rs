@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::certificates::Certificates;
 use crate::on_one_and_three_shards;
-use crate::support::config::{Config, KEY, SECRET};
+use crate::support::config::{APP_ID, Config, KEY, SECRET};
 use crate::support::eventually;
 use crate::support::server::{Server, own_address};
 use crate::support::sign::hex;
@@ -475,6 +475,41 @@ fn a_function_of_lambda_is_called_by_a_signed_request_and_called_again_when_it_w
         !log.contains(AWS_SECRET) && !log.contains("a-token"),
         "{log}"
     );
+}
+
+#[test]
+fn a_function_that_is_called_by_hand_is_called_where_the_settings_say_and_has_to_take_it() {
+    let mut sink = WebhookSink::start();
+    let hook = json!({
+        "lambda": {"function_name": "notify", "region": "eu-central-1"},
+        "event_types": ["channel_occupied"],
+    });
+    let endpoint = json!({"webhooks": {"lambda": {"endpoint_url": sink.url()}}});
+    let environment = [
+        ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"),
+        ("AWS_SECRET_ACCESS_KEY", AWS_SECRET),
+    ];
+    let config = with_hooks(json!([hook])).with(endpoint);
+    let node = Server::start(&config.with_environment(&environment), 1);
+    // One that was waited for may have failed.
+    for (status, is_taken) in [(202, true), (200, false), (404, false)] {
+        sink.answers_with(&[status]);
+        let own = [
+            "webhooks",
+            "send",
+            "--app",
+            APP_ID,
+            "--event",
+            "channel_occupied",
+        ];
+        let output = node.has_run(&[&own[..], &["--json"]].concat());
+        let said: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let shown = (said[0]["status"].clone(), said[0]["is_taken"].clone());
+        assert_eq!(shown, (json!(status), json!(is_taken)), "{said}");
+        assert_eq!(output.status.code(), Some(i32::from(!is_taken)), "{said}");
+        let path = sink.next_delivery().path;
+        assert_eq!(path, "/2015-03-31/functions/notify/invocations");
+    }
 }
 
 const AWS_SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";

@@ -103,7 +103,7 @@ fn an_app_is_added_changed_shown_and_removed(backend: &Backend) {
         "the table is there, with every column\n"
     );
 
-    let hook = "webhooks=[{\"url\": \"http://h.example/\", \"event_types\": [\"member_added\"]}]";
+    let hook = "webhooks=[{\"url\": \"http://h.example/in?token=hidden\", \"event_types\": [\"member_added\"]}]";
     owner.does(&[
         "add",
         "shop",
@@ -131,6 +131,17 @@ fn an_app_is_added_changed_shown_and_removed(backend: &Backend) {
     assert_eq!(other["max_presence_members_per_channel"], 7);
     let secret = other["secret"].as_str().expect("one was made");
     assert_eq!(secret.len(), 40);
+    let url = "http://h.example/in?token=hidden";
+    assert_eq!(reader.shows("shop")["webhooks"][0]["url"], url);
+    for words in [
+        &["get", "shop"][..],
+        &["get", "shop", "--json"],
+        &["list", "--json"],
+    ] {
+        let masked = reader.does(words);
+        let is_masked = masked.contains("\"http://h.example/***\"") && !masked.contains("hidden");
+        assert!(is_masked, "{words:?}: {masked}");
+    }
     let masked = reader.does(&["get", "Shop"]) + &reader.does(&["list", "--json"]);
     assert!(
         !masked.contains(secret) && masked.contains("***"),

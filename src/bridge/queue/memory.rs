@@ -70,7 +70,7 @@ pub enum TargetChange {
 const PAUSE_MAX_MS: u64 = 5_000;
 
 /// After an overflow the queue counts as failing for so long.
-const OVERFLOW_REMEMBERED_MS: u64 = 10_000;
+pub(super) const OVERFLOW_REMEMBERED_MS: u64 = 10_000;
 
 impl MemoryQueue {
     pub fn new(settings: QueueSettings) -> Self {

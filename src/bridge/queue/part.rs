@@ -17,7 +17,7 @@ use shards::application::Millis;
 
 use super::{
     Job, QueueSettings, TargetId, TargetName,
-    memory::{Left, MemoryQueue},
+    memory::{Left, MemoryQueue, OVERFLOW_REMEMBERED_MS},
     owned::Owned,
     record::Record,
     store::{Again, Answer, Dead, NewJob, Put, Receipt, StoreFault, StoreState, Take, Taken, Turn},
@@ -54,6 +54,8 @@ pub struct Part {
     rhythm: Rhythm,
     /// What the store said last of its beginning.
     born: Option<Arc<str>>,
+    /// When the store has given up jobs for want of room.
+    overflowed_at: Option<Millis>,
     is_closing: bool,
     pub counters: PartCounters,
 }
@@ -182,6 +184,7 @@ impl Part {
             under_way: None,
             rhythm: Rhythm::default(),
             born: None,
+            overflowed_at: None,
             is_closing: false,
             counters: PartCounters::default(),
         }
@@ -468,6 +471,9 @@ impl Part {
             self.rhythm.done_since.get_or_insert(now);
         }
         self.count(&answer.state);
+        if answer.is_full {
+            self.overflowed_at = Some(now);
+        }
         match answer.put_fault.take() {
             Some(fault) => {
                 self.counters.faults += 1;
@@ -550,9 +556,10 @@ impl Part {
         self.rhythm.puts.failures > 0
     }
 
-    /// The backlog overflowed a short while ago.
+    /// The backlog overflowed a short while ago, or the store with what it was given.
     pub fn is_overflowing(&self, now: Millis) -> bool {
-        self.backlog.is_failing(now)
+        let is_near = |at: Millis| now.since(at) < OVERFLOW_REMEMBERED_MS;
+        self.backlog.is_failing(now) || self.overflowed_at.is_some_and(is_near)
     }
 
     /// Closes all batches, and takes no more jobs: the process is about to stop.

@@ -465,3 +465,22 @@ fn jobs_of_targets_that_fail_take_no_room_from_their_app() {
 fn turn_at(number: u64) -> Millis {
     Millis(1_000 + (number - 1) * 1_000)
 }
+
+#[test]
+fn a_store_that_gives_jobs_up_for_want_of_room_overflows_for_a_while() {
+    let mut part = part();
+    let mut answers = |at: u64, is_full: bool| {
+        let turn = part.begin(Millis(at), 0, |_| None, |_| None);
+        turn.expect("it is due");
+        let answer = Answer {
+            is_full,
+            ..Answer::default()
+        };
+        part.ended(Ok(answer), Millis(at), 0.0).expect("an answer");
+        [0, 9_999, 10_000].map(|later| part.is_overflowing(Millis(at + later)))
+    };
+    assert_eq!(answers(1_000, false), [false; 3]);
+    assert_eq!(answers(2_000, true), [true, true, false]);
+    // The next answer takes nothing back.
+    assert_eq!(answers(3_000, false), [true, false, false]);
+}

@@ -51,7 +51,31 @@ enum Masters {
 /// A connection to each of them.
 struct Connected {
     map: Arc<AllSlots>,
+    /// Each slot has a master.
+    is_whole: bool,
     kept: BTreeMap<Address, Arc<Kept>>,
+}
+
+impl Connected {
+    fn new(map: Arc<AllSlots>, kept: BTreeMap<Address, Arc<Kept>>) -> Self {
+        let is_whole = (0..SLOTS).all(|slot| map.owner(slot).is_some());
+        Self {
+            map,
+            is_whole,
+            kept,
+        }
+    }
+
+    fn trouble(&self) -> Option<String> {
+        let of_master = self.kept.values().find_map(|kept| kept.trouble());
+        of_master.or_else(|| (!self.is_whole).then(|| NO_MASTER.to_owned()))
+    }
+}
+
+impl Masters {
+    fn has_hole(&self) -> bool {
+        matches!(self, Self::Known(it) if !it.is_whole)
+    }
 }
 
 impl Cluster {
@@ -79,7 +103,7 @@ impl Cluster {
         match &*self.masters.borrow() {
             Masters::Begun => Some("not connected yet".to_owned()),
             Masters::Unknown(trouble) => Some(trouble.sentence.clone()),
-            Masters::Known(it) => it.kept.values().find_map(|kept| kept.trouble()),
+            Masters::Known(it) => it.trouble(),
         }
     }
 
@@ -203,8 +227,7 @@ impl Cluster {
                 let kept = it.map.owner(slot).and_then(|at| it.kept.get(at));
                 kept.cloned().ok_or_else(|| {
                     self.asked.notify_one();
-                    let sentence = "the Redis Cluster has no master for a slot";
-                    CommandFault::Down(sentence.to_owned())
+                    CommandFault::Down(NO_MASTER.to_owned())
                 })
             }
             Masters::Unknown(trouble) => Err(CommandFault::Down(trouble.sentence)),
@@ -241,7 +264,7 @@ async fn follow(
                     kept.entry(at.clone()).or_insert_with(start);
                 }
                 let kept = kept.clone();
-                Masters::Known(Arc::new(Connected { map, kept }))
+                Masters::Known(Arc::new(Connected::new(map, kept)))
             }
             (None, Some(trouble)) => {
                 count(&meter, &trouble);
@@ -253,6 +276,9 @@ async fn follow(
             && !matches!(&*masters.borrow(), Masters::Unknown(said) if said.sentence == *sentence)
         {
             tracing::warn!(purpose, "{sentence}");
+        }
+        if now.has_hole() && !masters.borrow().has_hole() {
+            tracing::warn!(purpose, "{NO_MASTER}");
         }
         masters.send_replace(now);
     }
@@ -280,3 +306,51 @@ fn is_astray(answer: &Value) -> bool {
 }
 
 const LOOK_AGAIN_WITHIN: Duration = Duration::from_millis(250);
+const SLOTS: u16 = 16_384;
+const NO_MASTER: &str = "the Redis Cluster has no master for a slot";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What one server says of its cluster: a master of each range.
+    fn map(ranges: &[(i64, i64)]) -> AllSlots {
+        let master = Value::Array(vec![Value::BulkString(b"h".to_vec()), Value::Int(1)]);
+        let range = |(first, last): &(i64, i64)| {
+            Value::Array(vec![Value::Int(*first), Value::Int(*last), master.clone()])
+        };
+        let asked = Address {
+            host: "h".to_owned(),
+            port: 1,
+        };
+        let ranges = Value::Array(ranges.iter().map(range).collect());
+        AllSlots::read(&ranges, &asked).expect("a map")
+    }
+
+    #[tokio::test]
+    async fn a_cluster_with_a_slot_that_no_master_has_is_in_trouble_until_one_has_it() {
+        let (sender, masters) = watch::channel(Masters::Begun);
+        let cluster = Cluster {
+            masters,
+            asked: Arc::default(),
+            _tasks: JoinSet::new(),
+        };
+        let cases: [(&[(i64, i64)], bool); 5] = [
+            (&[(0, 16_383)], false),
+            (&[(0, 8_000), (8_002, 16_383)], true),
+            (&[(0, 8_001), (8_002, 16_383)], false),
+            (&[(1, 16_383)], true),
+            (&[(0, 16_382)], true),
+        ];
+        for (ranges, has_hole) in cases {
+            let known = Connected::new(Arc::new(map(ranges)), BTreeMap::new());
+            sender.send_replace(Masters::Known(Arc::new(known)));
+            let trouble = cluster.trouble();
+            assert_eq!(
+                trouble.as_deref(),
+                has_hole.then_some(NO_MASTER),
+                "{ranges:?}"
+            );
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! Commands to a Redis that nodes share: of caches, limits and queues. The bus has roads of its own.
 //!
-//! Owns: `RedisCommands`, `CommandsSetup`, `CommandFault`; `kept` (one connection), `cluster` (masters by
+//! Owns: `RedisCommands`, `CommandsSetup`, `Asked`, `CommandFault`; `kept` (one connection), `cluster` (masters by
 //! slot).
 //! May depend on: `adapter::{redis, redis_cluster}` for how connections are made and masters found,
 //! `bridge::tls`, `config::secret`, `metrics::backend`, the crate `redis`, tokio.
@@ -47,6 +47,13 @@ pub struct OneServer {
     pub sentinels: Option<SentinelSetup>,
     pub url: Option<Secret>,
     pub tls: TlsFiles,
+}
+
+/// What a section of the configuration asks, if it asks anybody.
+#[derive(Debug)]
+pub struct Asked {
+    pub setup: Option<CommandsSetup>,
+    pub purpose: Purpose,
 }
 
 /// What is asked, for sentences and logs.
@@ -108,6 +115,29 @@ impl CommandsSetup {
             Self::One(setup) => server(setup, purpose).map(drop),
             Self::Cluster(servers) => Members::new(servers, Keys::of_cluster(purpose)).map(drop),
         }
+    }
+}
+
+impl Asked {
+    /// Starts to connect, and how the server is called; `None` where nobody is asked.
+    ///
+    /// # Errors
+    /// As `RedisCommands::start`.
+    pub fn start(&self) -> Result<Option<(RedisCommands, &'static str)>, BusError> {
+        let start = |setup: &CommandsSetup| {
+            let commands = RedisCommands::start(setup, self.purpose)?;
+            Ok((commands, setup.backend()))
+        };
+        self.setup.as_ref().map(start).transpose()
+    }
+
+    /// Whether `start` could ever succeed.
+    ///
+    /// # Errors
+    /// As `CommandsSetup::check`.
+    pub fn check(&self) -> Result<(), BusError> {
+        let setup = self.setup.as_ref();
+        setup.map_or(Ok(()), |setup| setup.check(self.purpose))
     }
 }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use shards::application::Millis;
 
-use super::{Webhooks, jitter, shared::Turned, since, wall_ms};
+use super::{Webhooks, jitter, shared::Turned, unknown::UNKNOWN_MS, wall_ms};
 use crate::{
     bridge::{
         admin::{
@@ -27,19 +27,19 @@ use crate::{
     metrics::bridge::{DeadReason, DeliveryResult, StrangeReason},
 };
 
-/// A target that this node does not know may be known to others, whose configuration is newer or older;
-/// after so long its jobs are given up.
-const UNKNOWN_MS: u64 = 60_000;
-/// It is left to them so long.
+/// A target that this node does not know is left to others so long.
 const LEAVE_MS: u64 = 2_000;
 
-/// Apps that are looked for at once.
-const WANTED_MAX: usize = 256;
-
 impl Webhooks {
-    /// Apps of which there are jobs and that are not known here.
+    /// Apps of which there are jobs and that are not known here, or not with their targets.
     pub fn take_wanted_apps(&mut self) -> BTreeSet<Box<str>> {
-        std::mem::take(&mut self.wanted_apps)
+        self.unknown.take_wanted()
+    }
+
+    /// The store of apps has said that there is no such app, or how it is now: `change_apps` knows already.
+    pub fn store_said(&mut self, app_id: &str) {
+        let now = self.now();
+        self.unknown.store_said(app_id, now);
     }
 
     /// Tells the store, or notes down, what became of jobs that left the queues.
@@ -71,10 +71,14 @@ impl Webhooks {
 
     fn bury(&mut self, id: TargetId, mut job: Job, reason: DeadReason) {
         let error = job.error.take();
+        let now = self.now();
         let entry = self.targets.target_or_gone(id);
+        if let (DeadReason::Gone, Some(entry)) = (reason, entry) {
+            self.unknown.tell(&entry.entry.app.id, now);
+        }
         let text = entry.map(|entry| {
             let wall_ms = wall_ms();
-            let since_ms = wall_ms.saturating_sub(self.now().since(job.created));
+            let since_ms = wall_ms.saturating_sub(now.since(job.created));
             let head = (wall_ms, DeadReason::LABELS[reason as usize], job.attempts);
             let mut text = Vec::new();
             DeadLetter::write(&mut text, head, error.as_deref(), |out| {
@@ -89,7 +93,6 @@ impl Webhooks {
             }
             // Its target went while it was under way: nobody could call it back.
             (Some(shared), Some(receipt), None) => {
-                let now = since(self.started);
                 shared.part(receipt.target).done(receipt, now);
             }
             (None, _, Some((_, text))) => self.letters.push(text),
@@ -153,8 +156,11 @@ impl Webhooks {
         let target = self.targets.of_name(record.target);
         let target = target.filter(|(_, it)| it.entry.app.id == *record.app_id);
         let Some((id, target)) = target else {
-            if age_ms >= UNKNOWN_MS {
+            let name = Some(record.target);
+            // A younger one is of somebody who knew its target a moment ago.
+            if self.unknown.is_over(&record.app_id, name, now) && age_ms >= UNKNOWN_MS {
                 self.count_gone(&record);
+                self.unknown.tell(&record.app_id, now);
                 let reason = DeadReason::LABELS[DeadReason::Gone as usize];
                 let head = (wall_ms, reason, taken.attempts);
                 let (error, mut text) = (record.error.take(), Vec::new());
@@ -162,9 +168,6 @@ impl Webhooks {
                     out.extend(record.to_bytes());
                 });
                 return self.bury_taken(taken.receipt, text);
-            }
-            if self.wanted_apps.len() < WANTED_MAX {
-                self.wanted_apps.insert(record.app_id);
             }
             if let Some(shared) = &mut self.shared {
                 let part = shared.part(taken.receipt.target);

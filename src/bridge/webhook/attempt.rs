@@ -47,12 +47,23 @@ pub(super) async fn attempt(
     };
     let Exchange { answer, kept } = exchange(client, kept, target, job, keep_bytes).await;
     let result = match answer {
-        Ok((status, body)) if is_function => lambda::verdict(status, &body),
-        Ok((status, _)) if status.is_success() => Ok(()),
-        Ok((status, _)) => Err(AttemptError::Status(status)),
+        Ok((status, body)) => verdict(is_function, status, &body),
         Err(error) => Err(error.into()),
     };
     (result, kept)
+}
+
+/// What an answer means.
+pub(super) fn verdict(
+    is_function: bool,
+    status: StatusCode,
+    body: &[u8],
+) -> Result<(), AttemptError> {
+    match is_function {
+        true => lambda::verdict(status, body),
+        false if status.is_success() => Ok(()),
+        false => Err(AttemptError::Status(status)),
+    }
 }
 
 /// Sends `job` to `target` once, and keeps so many bytes of the answer.

@@ -25,6 +25,7 @@ mod target;
     reason = "real time passes between real sockets"
 )]
 mod tests;
+mod unknown;
 
 use std::{
     collections::BTreeSet,
@@ -43,6 +44,7 @@ use self::{
     policy::TargetPolicy,
     shared::{Heard, Keeping, Shared},
     target::{TargetTable, Wanted},
+    unknown::Unknown,
 };
 use super::{
     alarm::Alarm,
@@ -82,11 +84,8 @@ pub struct Webhooks {
     letters: DeadLetters,
     /// Of attempts under way, those whose jobs the store has forgotten.
     forgotten: BTreeSet<Receipt>,
-    /// At most `WANTED_MAX`.
-    wanted_apps: BTreeSet<Box<str>>,
     targets: TargetTable,
-    /// There may be apps that it has not heard of.
-    knows_some_apps: bool,
+    unknown: Unknown,
     client: Client,
     connections: Connections,
     attempts: Attempts<Attempted, (TargetId, Arc<Job>)>,
@@ -127,9 +126,8 @@ impl Webhooks {
             shared,
             letters: DeadLetters::default(),
             forgotten: BTreeSet::new(),
-            wanted_apps: BTreeSet::new(),
             targets: TargetTable::new(settings.lambda_endpoint_url.as_deref()),
-            knows_some_apps: false,
+            unknown: Unknown::new(),
             client: client_of(&settings.targets),
             connections: Connections::default(),
             attempts: Attempts::default(),
@@ -143,7 +141,7 @@ impl Webhooks {
 
     /// Takes over the apps that there are at the start.
     pub fn begin(&mut self, apps: &AppTable) {
-        self.knows_some_apps = apps.is_partial();
+        self.unknown.asks_store = apps.is_partial();
         for entry in apps.iter() {
             self.targets.put(entry);
         }

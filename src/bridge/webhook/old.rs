@@ -5,7 +5,7 @@
 //! Invariants: a job leaves the list when all that it became is in the store, or nobody knows its app; nothing here
 //! waits.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use shards::application::Millis;
 use tokio::task::JoinSet;
@@ -30,8 +30,6 @@ pub(super) struct OldJobs {
     stage: Stage,
     due: Millis,
     asked: JoinSet<Heard>,
-    /// Apps that are not known here, and since when they are looked for: at most `LOOKED_FOR_MAX`.
-    looked_for: BTreeMap<Box<str>, Millis>,
 }
 
 #[derive(Debug)]
@@ -52,9 +50,6 @@ pub(super) enum Heard {
 /// An empty list is looked at so often: old nodes may still write to it.
 const REST_MS: u64 = 10_000;
 const RETRY_MS: u64 = 2_000;
-/// An app that a store may know is looked for so long.
-const LOOK_MS: u64 = 60_000;
-const LOOKED_FOR_MAX: usize = 1_024;
 
 impl OldJobs {
     pub(super) fn new(list: OldList) -> Self {
@@ -63,20 +58,7 @@ impl OldJobs {
             stage: Stage::Resting,
             due: Millis(0),
             asked: JoinSet::new(),
-            looked_for: BTreeMap::new(),
         }
-    }
-
-    /// An app is not known here; false if it was looked for long enough.
-    pub(super) fn looks_for(&mut self, app_id: &str, now: Millis) -> bool {
-        if let Some(since) = self.looked_for.get(app_id) {
-            return now.since(*since) < LOOK_MS;
-        }
-        if self.looked_for.len() >= LOOKED_FOR_MAX {
-            self.looked_for.clear();
-        }
-        self.looked_for.insert(app_id.into(), now);
-        true
     }
 
     pub(super) fn due(&self) -> Option<Millis> {
@@ -134,18 +116,25 @@ impl Webhooks {
         };
         let records = jobs.iter().map(|text| OldRecord::read(text));
         let records: Vec<Option<OldRecord>> = records.collect();
-        if self.knows_some_apps {
-            let unknown = records.iter().flatten().map(|it| &it.app_id);
-            let unknown = unknown.filter(|id| self.targets.app_of_id(id).is_none());
-            let looked_for: BTreeSet<_> = unknown.filter(|id| old.looks_for(id, now)).collect();
-            if !looked_for.is_empty() {
-                self.wanted_apps.extend(looked_for.into_iter().cloned());
+        if self.unknown.asks_store {
+            let apps: BTreeSet<_> = records.iter().flatten().map(|it| &*it.app_id).collect();
+            let unknown = apps
+                .into_iter()
+                .filter(|id| self.targets.app_of_id(id).is_none());
+            // Each is asked for, whatever became of those before it.
+            let waits = unknown.filter(|id| !self.unknown.is_over(id, None, now));
+            if waits.count() > 0 {
                 return old.rest(now, RETRY_MS);
             }
         }
         old.stage = Stage::Moving(jobs);
         let (mut moved, mut strange) = (0, 0);
         for record in records {
+            if let Some(record) = &record
+                && self.targets.app_of_id(&record.app_id).is_none()
+            {
+                self.unknown.tell(&record.app_id, now);
+            }
             match record.map(|record| self.events_of_old(record)) {
                 Some(Some(events)) => {
                     moved += 1;

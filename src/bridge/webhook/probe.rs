@@ -44,6 +44,8 @@ pub enum Outcome {
     Filtered,
     Answered {
         status: u16,
+        /// As for every other webhook: what was not is tried again, or given up.
+        is_taken: bool,
         took: Duration,
         /// Its first bytes.
         body: Vec<u8>,
@@ -72,7 +74,7 @@ pub async fn probe(
     let client = client_of(&settings.targets);
     let table = AppTable::build(std::slice::from_ref(app), None);
     let entry = table.by_id(&app.id).expect("it was put in");
-    let mut targets = TargetTable::default();
+    let mut targets = TargetTable::new(settings.lambda_endpoint_url.as_deref());
     targets.put(entry);
     let event = WebhookEvent {
         app: entry.index,
@@ -91,12 +93,14 @@ pub async fn probe(
             Wanted::Yes => {
                 let job = Job::new(entry.index, vec![Arc::new(event.clone())], Millis(0));
                 let began = Instant::now();
+                let is_function = target.function.is_some();
                 let (client, target) = (client.clone(), Arc::clone(target));
                 let exchange = attempt::exchange(client, None, target, &job, SHOWN_BYTES).await;
                 let took = began.elapsed();
                 match exchange.answer {
                     Ok((status, body)) => Outcome::Answered {
                         status: status.as_u16(),
+                        is_taken: attempt::verdict(is_function, status, &body).is_ok(),
                         took,
                         body,
                     },

@@ -115,6 +115,8 @@ pub struct Wanted {
 pub struct Answer {
     /// Why the jobs were not kept although the rest was done; `None` = they were.
     pub put_fault: Option<StoreFault>,
+    /// The put was beyond the store's bound: others' jobs, or these, were given up for it.
+    pub is_full: bool,
     pub taken: Vec<Taken>,
     /// Targets that this node has no more: nothing of them waits, or they are another's.
     pub released: Vec<TargetName>,

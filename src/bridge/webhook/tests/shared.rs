@@ -24,7 +24,7 @@ use crate::bridge::{
     tls::{TlsFiles, TlsKeys},
     webhook::{Attempted, attempt::AttemptError, old, shared::SharedSetup, wall_ms},
 };
-use crate::metrics::bridge::{DeadReason, DeliveryResult};
+use crate::metrics::bridge::{DeadReason, DeliveryResult, StrangeReason};
 
 const PARTS: usize = 2;
 
@@ -215,12 +215,7 @@ async fn a_job_of_a_store_that_is_none_or_nobodys_is_counted_when_it_is_given_up
             [0, 0],
             1,
         ),
-        (
-            "it may be known yet",
-            job_of("b", targets[0], 50_000),
-            [0, 0],
-            0,
-        ),
+        ("it may be known yet", job_of("b", targets[0], 0), [0, 0], 0),
         (
             "it is delivered",
             job_of("a", targets[0], OLD_MS),
@@ -229,15 +224,91 @@ async fn a_job_of_a_store_that_is_none_or_nobodys_is_counted_when_it_is_given_up
         ),
     ] {
         let mut webhooks = in_parts(&AppTable::build(std::slice::from_ref(&app), None));
-        let part = job.receipt.target.part(PARTS);
-        let taken = vec![job];
-        says(&mut webhooks, part, Said { taken, ..born("x") });
+        match case {
+            "no job" => sees(&mut webhooks, &job), // At once.
+            _ => sees_for_a_minute(&mut webhooks, &job),
+        }
         let counters = &mut webhooks.queue.counters;
         assert_eq!(counters.strange, strange, "{case}");
         let its = counters.app(AppIndex(0));
         assert_eq!(its.dead[gone], of_app, "{case}");
         let dead = its.deliveries.map(|row| row[DeliveryResult::Dead as usize]);
         assert_eq!(dead.iter().sum::<u64>(), of_app, "{case}: its one event");
+    }
+}
+
+/// The store gives a job as often as it comes back, over one minute.
+fn sees_for_a_minute(webhooks: &mut Webhooks, job: &Taken) {
+    for _ in 0..2 {
+        sees(webhooks, job);
+        pass(webhooks, 30);
+    }
+    sees(webhooks, job);
+}
+
+fn sees(webhooks: &mut Webhooks, job: &Taken) {
+    let part = job.receipt.target.part(PARTS);
+    let taken = vec![job.clone()];
+    says(webhooks, part, Said { taken, ..born("x") });
+}
+
+/// On this node's clock.
+fn pass(webhooks: &mut Webhooks, seconds: u64) {
+    webhooks.started -= Duration::from_secs(seconds);
+}
+
+fn counts_gone(webhooks: &Webhooks) -> u64 {
+    webhooks.queue.counters.strange[StrangeReason::Gone as usize]
+}
+
+#[tokio::test]
+async fn an_old_job_of_an_app_in_a_database_is_looked_for_and_delivered() {
+    let (app, targets) = app_of_all_parts();
+    let job = job_of("a", targets[0], 3_600_000);
+    let mut table = AppTable::of_store();
+    let mut webhooks = in_parts(&table);
+    sees(&mut webhooks, &job);
+    assert_eq!(webhooks.take_wanted_apps(), BTreeSet::from(["a".into()]));
+    assert_eq!(counts_gone(&webhooks), 0, "nobody was asked");
+    let change = table.put(&app);
+    webhooks.change_apps(&Vec::from_iter(change));
+    webhooks.store_said("a");
+    sees(&mut webhooks, &job);
+    let taken = webhooks.queue.waiting_events() + webhooks.queue.in_flight();
+    assert_eq!(taken, 1);
+    assert!(webhooks.take_wanted_apps().is_empty());
+}
+
+#[tokio::test]
+async fn no_job_is_given_up_while_the_database_of_its_app_does_not_answer() {
+    let (_, targets) = app_of_all_parts();
+    let job = job_of("a", targets[0], 3_600_000);
+    let mut webhooks = in_parts(&AppTable::of_store());
+    for _ in 0..10 {
+        sees_for_a_minute(&mut webhooks, &job);
+        assert_eq!(webhooks.take_wanted_apps(), BTreeSet::from(["a".into()]));
+        assert_eq!(counts_gone(&webhooks), 0);
+    }
+    // It answers: there is none.
+    webhooks.store_said("a");
+    sees(&mut webhooks, &job);
+    assert_eq!(counts_gone(&webhooks), 1);
+    // What others put a moment ago waits though.
+    sees(&mut webhooks, &job_of("a", targets[0], 1_000));
+    assert_eq!(counts_gone(&webhooks), 1);
+}
+
+#[tokio::test]
+async fn an_app_that_its_database_does_not_have_is_waited_for_a_minute() {
+    let (_, targets) = app_of_all_parts();
+    let job = job_of("a", targets[0], 3_600_000);
+    let mut webhooks = in_parts(&AppTable::of_store());
+    // An answer of before counts no more; some real time passes beside.
+    for (step, passed, gone) in [(0, 0, 0), (30, 30, 0), (20, 50, 0), (10, 60, 0), (1, 61, 1)] {
+        pass(&mut webhooks, step);
+        sees(&mut webhooks, &job);
+        assert_eq!(counts_gone(&webhooks), gone, "{passed} s");
+        webhooks.store_said("a");
     }
 }
 
@@ -335,10 +406,17 @@ async fn an_app_that_its_database_may_know_is_looked_for_before_old_jobs_go() {
 }
 
 #[tokio::test]
-async fn an_app_that_nobody_knows_is_looked_for_a_minute() {
-    let mut old = old::OldJobs::new(OldList::new(commands(), "test", "node"));
-    for (at, looks) in [(1_000, true), (60_999, true), (61_000, false)] {
-        assert_eq!(old.looks_for("a", Millis(at)), looks, "{at}");
+async fn an_old_job_of_an_app_that_nobody_knows_leaves_the_list_when_its_database_has_said_so() {
+    let job = br#"{"app_id":"a","payload":{"time_ms":5,"events":[{"name":"channel_occupied","channel":"c"}]}}"#;
+    let mut webhooks = in_parts(&AppTable::of_store());
+    let hears = |webhooks: &mut Webhooks| {
+        webhooks.hear_old(old::Heard::Jobs(Ok(vec![job.to_vec()])));
+        counts_gone(webhooks)
+    };
+    for _ in 0..10 {
+        assert_eq!(hears(&mut webhooks), 0);
+        pass(&mut webhooks, 30);
     }
-    assert!(old.looks_for("b", Millis(61_000)));
+    webhooks.store_said("a");
+    assert_eq!(hears(&mut webhooks), 1);
 }

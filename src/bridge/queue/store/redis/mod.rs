@@ -174,6 +174,7 @@ impl RedisStore {
         match put {
             Ok((overflown, dropped)) => {
                 answer.state.overflown = overflown;
+                answer.is_full = overflown > 0;
                 answer.state.dead_dropped += dropped;
             }
             Err(fault) => answer.put_fault = Some(fault),
@@ -481,6 +482,7 @@ impl Part {
             was_dead,
             born: Some(born.into()),
             put_fault: None,
+            is_full: false,
             state,
         })
     }
