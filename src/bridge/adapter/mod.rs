@@ -27,7 +27,7 @@ use self::{
 };
 use crate::{
     bridge::{aws::NoCredentials, tls::TlsError},
-    cluster::topic::Topic,
+    cluster::topic::{Road, Topic},
 };
 
 /// A bus and our connections to it. Connects by itself, again and again, until it is closed.
@@ -164,6 +164,24 @@ impl Bus {
             Self::Redis(bus) => bus.roads.publish(topic, batch),
             Self::RedisCluster(bus) => bus.roads.publish(topic, batch),
             Self::Nats(bus) => bus.roads.publish(topic, batch),
+        }
+    }
+
+    /// From now on a road's queue takes so much beyond what it was started with, which becomes its mark.
+    pub fn widen(&mut self, road: Road, bytes: usize) {
+        match self {
+            Self::Redis(bus) => bus.roads.widen(road, bytes),
+            Self::RedisCluster(bus) => bus.roads.widen(road, bytes),
+            Self::Nats(bus) => bus.roads.widen(road, bytes),
+        }
+    }
+
+    /// Whether whoever publishes on a road is to stop: from its queue's mark on, until half of that is left.
+    pub fn is_crowded(&mut self, road: Road) -> bool {
+        match self {
+            Self::Redis(bus) => bus.roads.is_crowded(road),
+            Self::RedisCluster(bus) => bus.roads.is_crowded(road),
+            Self::Nats(bus) => bus.roads.is_crowded(road),
         }
     }
 

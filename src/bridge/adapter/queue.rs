@@ -4,7 +4,7 @@
 //! May depend on: tokio, `adapter::status`, `cluster`.
 //! Invariants: a batch holds its bytes of the bound until its fate is known (outgoing) or it is taken
 //! (incoming); sending never waits; what does not fit is counted and, incoming, told by one mark where
-//! the gap begins.
+//! the gap begins; a queue that was widened is crowded before it is full.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -37,6 +37,13 @@ impl Room {
         }
     }
 
+    /// Before anything is queued by another end.
+    fn add(&mut self, bytes: usize) {
+        let bytes = bytes.min(Semaphore::MAX_PERMITS - self.bytes_max);
+        self.free.add_permits(bytes);
+        self.bytes_max += bytes;
+    }
+
     fn used(&self) -> usize {
         self.bytes_max - self.free.available_permits()
     }
@@ -54,9 +61,12 @@ const BATCH_COST: usize = 128;
 pub(super) fn outgoing(bytes_max: usize, tally: Arc<Tally>) -> (OutgoingSender, OutgoingReceiver) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let room = Room::new(bytes_max);
+    let mark = room.bytes_max;
     (
         OutgoingSender {
             room,
+            mark,
+            is_crowded: false,
             sender,
             tally,
         },
@@ -68,6 +78,9 @@ pub(super) fn outgoing(bytes_max: usize, tally: Arc<Tally>) -> (OutgoingSender, 
 #[derive(Debug)]
 pub(super) struct OutgoingSender {
     room: Room,
+    /// Bytes from which on those who fill it are to be told; beyond is room for what they have on its way.
+    mark: usize,
+    is_crowded: bool,
     sender: mpsc::UnboundedSender<Queued>,
     tally: Arc<Tally>,
 }
@@ -93,6 +106,21 @@ impl OutgoingSender {
             self.tally.lost_while_down.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// Adds room beyond the mark.
+    pub(super) fn widen(&mut self, bytes: usize) {
+        self.room.add(bytes);
+    }
+
+    /// Those who fill it are to stop: from its mark on, until half of that is left.
+    pub(super) fn is_crowded(&mut self) -> bool {
+        let used = self.room.used();
+        self.is_crowded = match self.is_crowded {
+            true => used > self.mark / 2,
+            false => used >= self.mark,
+        };
+        self.is_crowded
     }
 
     pub(super) fn queued_bytes(&self) -> usize {
@@ -206,5 +234,37 @@ impl IncomingReceiver {
 
     pub(super) fn queued_bytes(&self) -> usize {
         self.room.used()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BATCH: usize = BATCH_BYTES_MAX;
+
+    #[tokio::test]
+    async fn a_queue_is_crowded_from_its_mark_to_half_of_it_and_takes_what_was_on_its_way() {
+        let tally = Arc::new(Tally::default());
+        let batch = || vec![0; BATCH];
+        let (mut sender, mut receiver) = outgoing(4 * (BATCH + BATCH_COST), Arc::clone(&tally));
+        sender.widen(2 * (BATCH + BATCH_COST));
+        for number in 0..6 {
+            assert_eq!(sender.is_crowded(), number >= 4, "{number}");
+            assert_eq!(sender.send(Topic::Nodes, batch()), Ok(()), "{number}");
+        }
+        assert!(matches!(
+            sender.send(Topic::Nodes, batch()),
+            Err(Refused::Full { .. })
+        ));
+        assert_eq!(tally.refused.load(Ordering::Relaxed), 1);
+        for left in (0..6).rev() {
+            drop(receiver.recv().await.expect("it was queued"));
+            assert_eq!(sender.is_crowded(), left > 2, "{left}");
+        }
+        for _ in 0..3 {
+            assert_eq!(sender.send(Topic::Nodes, batch()), Ok(()));
+            assert!(!sender.is_crowded(), "it was not up to its mark since");
+        }
     }
 }
