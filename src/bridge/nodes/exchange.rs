@@ -447,7 +447,6 @@ impl Exchange {
         let mut by_shard: Vec<Vec<(Partition, TopicWish)>> = Vec::new();
         by_shard.resize_with(usize::from(self.shards), Vec::new);
         for topic in topics {
-            self.node.heard_anew(*topic);
             let Topic::Events(partition) = *topic else {
                 self.topics.confirm_common(*topic);
                 if self.topics.are_common_live() {
@@ -458,6 +457,9 @@ impl Exchange {
             let Some(confirmed) = self.topics.confirm(now, partition) else {
                 continue; // It was left meanwhile.
             };
+            if confirmed.was_left {
+                self.node.heard_anew(*topic);
+            }
             if let Some(taken) = confirmed.taken {
                 self.counters.subscribe.observe(taken.as_secs_f64());
             }

@@ -15,6 +15,8 @@ mod carrying;
 #[cfg(test)]
 mod carrying_tests;
 pub mod exchange;
+#[cfg(test)]
+mod loss_tests;
 mod sample;
 pub mod told;
 mod topics;
