@@ -3,7 +3,7 @@
 //! Owns: `Bus` over a closed set of drivers, `Setup`, `BusError`; `news` (what comes out), `status`
 //! (what is counted), `wishes` (what is to be subscribed), `queue` (what waits, in bytes), `roads` (the
 //! caller's end of both roads), `backoff`.
-//! May depend on: `cluster::{topic, wire}` for names and bounds, `config::secret`, `bridge::tls`, tokio,
+//! May depend on: `cluster::{topic, wire}` for names, bounds and how many entries a batch has, `config::secret`, `bridge::tls`, tokio,
 //! the drivers' crates. Not on what stands in a batch.
 //! Invariants: nothing here waits for a bus but `next` and `close`; every queue is bounded in bytes;
 //! what may have been delivered is never sent again; a topic is told live only after the bus said so.

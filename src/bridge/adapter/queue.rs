@@ -11,14 +11,26 @@ use std::sync::{Arc, atomic::Ordering};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::{news::Refused, status::Tally};
-use crate::cluster::{topic::Topic, wire::BATCH_BYTES_MAX};
+use crate::cluster::{
+    topic::Topic,
+    wire::{BATCH_BYTES_MAX, entries_of},
+};
 
 /// A batch and its bytes of the bound.
 #[derive(Debug)]
 pub(super) struct Queued {
     pub(super) topic: Topic,
     pub(super) bytes: Vec<u8>,
+    /// What is lost with it.
+    pub(super) entries: u64,
     pub(super) room: OwnedSemaphorePermit,
+}
+
+/// What is kept of a batch that is on its way.
+#[derive(Debug)]
+pub(super) struct Sent {
+    pub(super) topic: Topic,
+    pub(super) entries: u64,
 }
 
 /// Bytes of a bound, shared by both ends of a queue.
@@ -89,21 +101,31 @@ pub(super) struct OutgoingSender {
 pub(super) type OutgoingReceiver = mpsc::UnboundedReceiver<Queued>;
 
 impl OutgoingSender {
+    // Per batch: its entries are counted, an entry of the queue; the bytes are moved.
     pub(super) fn send(&self, topic: Topic, bytes: Vec<u8>) -> Result<(), Refused> {
         let max = BATCH_BYTES_MAX;
         if bytes.len() > max {
             let bytes = bytes.len();
             return Err(Refused::TooLong { bytes, max });
         }
+        let entries = entries_of(&bytes);
         let Some(room) = self.room.take(bytes.len()) else {
-            self.tally.refused.fetch_add(1, Ordering::Relaxed);
+            self.tally.refused.fetch_add(entries, Ordering::Relaxed);
             return Err(Refused::Full {
                 queued_bytes: self.room.used(),
                 max: self.room.bytes_max,
             });
         };
-        if self.sender.send(Queued { topic, bytes, room }).is_err() {
-            self.tally.lost_while_down.fetch_add(1, Ordering::Relaxed);
+        let queued = Queued {
+            topic,
+            bytes,
+            entries,
+            room,
+        };
+        if self.sender.send(queued).is_err() {
+            self.tally
+                .lost_while_down
+                .fetch_add(entries, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -157,7 +179,11 @@ pub(super) struct IncomingSender {
 
 #[derive(Debug)]
 enum Incoming {
-    Batch(Queued),
+    Batch {
+        topic: Topic,
+        bytes: Vec<u8>,
+        room: OwnedSemaphorePermit,
+    },
     /// Batches were dropped from here on; the tally knows how many.
     Gap,
 }
@@ -169,23 +195,16 @@ impl IncomingSender {
         match self.room.take(bytes.len()) {
             Some(room) => {
                 // Who closes the bus takes no more.
-                _ = self
-                    .sender
-                    .send(Incoming::Batch(Queued { topic, bytes, room }));
+                _ = self.sender.send(Incoming::Batch { topic, bytes, room });
             }
-            None => self.lose(1),
+            None => self.lose(entries_of(&bytes)),
         }
     }
 
-    /// So many batches are missing from here on.
-    pub(super) fn lose(&self, batches: u64) {
-        self.tally.dropped.fetch_add(batches, Ordering::Relaxed);
-        if self
-            .tally
-            .dropped_untold
-            .fetch_add(batches, Ordering::Relaxed)
-            == 0
-        {
+    /// A batch of so many entries is missing from here on.
+    pub(super) fn lose(&self, entries: u64) {
+        self.tally.dropped.fetch_add(entries, Ordering::Relaxed);
+        if self.tally.dropped_untold.fetch_add(1, Ordering::Relaxed) == 0 {
             _ = self.sender.send(Incoming::Gap);
         }
     }
@@ -222,7 +241,7 @@ impl IncomingReceiver {
 
     fn understand(&self, incoming: Incoming) -> Taken {
         match incoming {
-            Incoming::Batch(Queued { topic, bytes, room }) => {
+            Incoming::Batch { topic, bytes, room } => {
                 drop(room);
                 Taken::Batch { topic, bytes }
             }
@@ -239,7 +258,15 @@ impl IncomingReceiver {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU64;
+
     use super::*;
+    use crate::cluster::{
+        entry::{Entry, Token},
+        identity::{ClusterTag, Identity, Incarnation, NodeId},
+        mac::Secrets,
+        wire::{BatchWriter, Header, Version},
+    };
 
     const BATCH: usize = BATCH_BYTES_MAX;
 
@@ -265,6 +292,58 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(sender.send(Topic::Nodes, batch()), Ok(()));
             assert!(!sender.is_crowded(), "it was not up to its mark since");
+        }
+    }
+
+    /// A batch of three entries, with a MAC or without.
+    fn batch_of_three(secrets: &Secrets) -> Vec<u8> {
+        let header = Header {
+            version: Version::OURS,
+            lane: Topic::Nodes.lane(),
+            cluster: ClusterTag(1),
+            sender: Identity {
+                node: NodeId(1),
+                incarnation: Incarnation(1),
+            },
+            number: 1,
+        };
+        let mut batch = BatchWriter::begin(&header, secrets, Vec::new());
+        for token in 0..3 {
+            let pushed = batch.push(&Entry::Canary(Token(token)));
+            assert_eq!(pushed, Ok(()));
+        }
+        batch.finish(secrets)
+    }
+
+    #[tokio::test]
+    async fn what_is_lost_with_a_batch_is_counted_by_its_entries() {
+        for secrets in [Secrets::default(), Secrets::new(["secret"].into_iter())] {
+            let batch = || batch_of_three(&secrets);
+            let filler = || vec![0; BATCH];
+            let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+            let tally = Arc::new(Tally::default());
+            let (sender, mut receiver) = outgoing(0, Arc::clone(&tally));
+            assert_eq!(sender.send(Topic::Nodes, filler()), Ok(()));
+            assert!(sender.send(Topic::Nodes, batch()).is_err());
+            assert_eq!(count(&tally.refused), 3);
+            drop(receiver.recv().await);
+            assert_eq!(sender.send(Topic::Nodes, batch()), Ok(()));
+            let queued = receiver.recv().await.expect("it was queued");
+            assert_eq!(queued.entries, 3);
+            drop((queued, receiver));
+            assert_eq!(sender.send(Topic::Nodes, batch()), Ok(()));
+            assert_eq!(count(&tally.lost_while_down), 3);
+
+            let (sender, mut receiver) = incoming(0, Arc::clone(&tally));
+            sender.send(Topic::Nodes, filler());
+            sender.send(Topic::Nodes, batch());
+            sender.send(Topic::Nodes, b"no batch at all".to_vec());
+            assert_eq!(count(&tally.dropped), 3 + 1);
+            assert!(matches!(receiver.take().await, Taken::Batch { .. }));
+            assert!(matches!(
+                receiver.take().await,
+                Taken::Dropped { batches: 2 }
+            ));
         }
     }
 }

@@ -18,7 +18,7 @@ use super::{
     super::{
         backoff::Backoff,
         news::Trouble,
-        queue::{OutgoingReceiver, Queued},
+        queue::{OutgoingReceiver, Queued, Sent},
         roads::PublisherEnd,
         status::Tally,
     },
@@ -52,8 +52,8 @@ pub(super) async fn run(duty: Duty, mut end: PublisherEnd) {
 
 /// Ends when the bus is closed.
 async fn discard(outgoing: &mut OutgoingReceiver, tally: &Tally) {
-    while outgoing.recv().await.is_some() {
-        tally.lost_while_down.fetch_add(1, Ordering::Relaxed);
+    while let Some(Queued { entries, .. }) = outgoing.recv().await {
+        tally.lost_while_down.fetch_add(entries, Ordering::Relaxed);
     }
 }
 
@@ -97,7 +97,7 @@ async fn publish(duty: &Duty, end: &mut PublisherEnd, link: &mut Link) -> Option
             return None;
         }
     };
-    let unknown = flights.batches();
+    let unknown = flights.entries();
     let tally = &end.tally;
     tally.publish_unknown.fetch_add(unknown, Ordering::Relaxed);
     Some(link.trouble(death))
@@ -125,28 +125,35 @@ async fn send(
     while batches.peek().is_some() {
         let mut flight = Flight::default();
         let mut load_bytes = 0;
-        while flight.topics.len() < LOAD_BATCHES_MAX
+        while flight.batches.len() < LOAD_BATCHES_MAX
             && load_bytes < LOAD_BYTES_MAX
-            && let Some(Queued { topic, bytes, room }) = batches.next()
+            && let Some(queued) = batches.next()
         {
+            let Queued {
+                topic,
+                bytes,
+                entries,
+                room,
+            } = queued;
             if bytes.len() > bytes_max {
-                end.tally.publish_denied.fetch_add(1, Ordering::Relaxed);
+                let denied = &end.tally.publish_denied;
+                denied.fetch_add(entries, Ordering::Relaxed);
                 continue;
             }
             load_bytes += bytes.len();
             let subject = duty.subjects.of(topic);
             let sent = link.client.publish(subject, bytes.into()).await;
-            flight.topics.push(topic);
+            flight.batches.push(Sent { topic, entries });
             flight.room.push(room);
             if sent.is_err() {
                 flights.flying.push_back(flight);
-                let left = batches.count() as u64;
+                let left = batches.map(|it| it.entries).sum();
                 let lost = &end.tally.lost_while_down;
                 lost.fetch_add(left, Ordering::Relaxed);
                 return Err(Death::Closed);
             }
         }
-        if flight.topics.is_empty() {
+        if flight.batches.is_empty() {
             continue;
         }
         let proof = link.probe.send().await;
@@ -164,7 +171,7 @@ struct Flights {
 
 #[derive(Default)]
 struct Flight {
-    topics: Vec<Topic>,
+    batches: Vec<Sent>,
     /// Held until it lands.
     room: Vec<OwnedSemaphorePermit>,
     /// Number of the message to ourselves behind it.
@@ -180,15 +187,16 @@ impl Flights {
         self.flying.len() < FLIGHTS_MAX
     }
 
-    fn batches(&self) -> u64 {
-        self.flying.iter().map(|it| it.topics.len() as u64).sum()
+    fn entries(&self) -> u64 {
+        let batches = self.flying.iter().flat_map(|it| &it.batches);
+        batches.map(|it| it.entries).sum()
     }
 
-    /// Topics of the batches that were done by then.
-    fn land(&mut self, proof: u64) -> Vec<Topic> {
+    /// The batches that were done by then.
+    fn land(&mut self, proof: u64) -> Vec<Sent> {
         let mut landed = Vec::new();
         while let Some(flight) = self.flying.pop_front_if(|it| it.proof <= proof) {
-            landed.extend(flight.topics);
+            landed.extend(flight.batches);
         }
         landed
     }
@@ -215,10 +223,10 @@ impl Denied {
     }
 
     /// Counts what has landed. Whether the last trouble is over by that.
-    fn settle(&mut self, landed: Vec<Topic>, tally: &Tally) -> bool {
+    fn settle(&mut self, landed: Vec<Sent>, tally: &Tally) -> bool {
         let was_troubled = !self.topics.is_empty();
         let (mut published, mut denied) = (0, 0);
-        for topic in landed {
+        for Sent { topic, entries } in landed {
             match self.denials.get_mut(&topic) {
                 Some(count) => {
                     *count -= 1;
@@ -226,7 +234,7 @@ impl Denied {
                         self.denials.remove(&topic);
                     }
                     self.topics.insert(topic);
-                    denied += 1;
+                    denied += entries;
                 }
                 None => {
                     self.topics.remove(&topic);
