@@ -295,6 +295,12 @@ pub trait Turn {
     /// Gives back what the lane had no room for: this message, or older ones.
     fn to_bridge(&mut self, message: Self::ToBridge) -> Result<(), BridgeDropped<Self::ToBridge>>;
 
+    /// False while the bridge has no room behind it for what is published (`BridgeLink::hold_publishes`). Its
+    /// lane may have room all the same: whoever would be answered as if it were taken asks here first.
+    fn takes_publishes(&self) -> bool {
+        true
+    }
+
     /// This shard is frozen, or freezes: it reads and accepts nothing, and fires no timer.
     fn is_frozen(&self) -> bool {
         false

@@ -225,6 +225,14 @@ impl<A: Application> BridgeLink<A> {
         }
     }
 
+    /// Tells all shards, without a message, that what they would publish has no room behind the bridge, or has
+    /// some again. What is on its way is at most what their lanes hold, and one publish more of each.
+    pub fn hold_publishes(&self, holds: bool) {
+        self.peers
+            .iter()
+            .for_each(|peer| peer.from_shard.hold_publishes(holds));
+    }
+
     /// Whether this node listens nowhere yet, since another process did when it started.
     pub fn waits_to_accept(&self) -> bool {
         !self.node.waiting.borrow().is_empty()

@@ -5,7 +5,7 @@
 //! Invariants: neither side waits for room; a full lane costs another lane nothing; events of one
 //! source keep their order and take turns with other sources'; when events must go, they are the
 //! oldest of the source that holds the most bytes; `AfterEvents` overtakes no event; a publish that
-//! was taken is never dropped.
+//! was taken is never dropped; that publishes are held is seen by the next one, however much waits.
 
 use crate::application::{BridgeDropped, Lane};
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -59,6 +59,8 @@ pub(crate) struct LaneReceiver<M> {
 struct Crossing {
     bytes: AtomicUsize,
     publish_bytes: AtomicUsize,
+    /// The bridge has no room behind it for what publishes are for.
+    holds_publishes: AtomicBool,
     /// The shard has events that wait for room: ring it when there is some.
     wants_room: AtomicBool,
 }
@@ -226,6 +228,11 @@ impl<M> LaneSender<M> {
         mem::take(&mut self.has_posted)
     }
 
+    /// False while the bridge has no room behind it for what publishes are for.
+    pub(crate) fn takes_publishes(&self) -> bool {
+        !self.crossing.holds_publishes.load(Ordering::Acquire)
+    }
+
     /// Messages that wait, here and on their way.
     pub(crate) fn depth(&self) -> usize {
         let waiting = self.spilled.messages + self.last.len();
@@ -248,6 +255,13 @@ fn offer<M>(queue: &Sender<M>, message: M) -> Vec<M> {
 }
 
 impl<M> LaneReceiver<M> {
+    /// Tells the shard at once, however much waits in either direction. What it posts is taken all the same.
+    pub(crate) fn hold_publishes(&self, holds: bool) {
+        self.crossing
+            .holds_publishes
+            .store(holds, Ordering::Release);
+    }
+
     /// Takes what is there: all of the control, and a bounded part of the rest.
     pub(crate) fn take(&self, mut take: impl FnMut(M)) -> Taken {
         let control = self.control.try_iter().take(self.control.len());
@@ -473,6 +487,19 @@ mod tests {
         assert!(sender.post(large, 1).is_ok());
         assert_eq!(dropped(sender.post(publish, 2)), [2]);
         assert_eq!(take(&receiver).0, [1]);
+    }
+
+    #[test]
+    fn a_shard_sees_at_once_that_publishes_are_held_and_what_it_posts_is_taken() {
+        let (mut sender, receiver) = lanes(1_000, WEIGHT * 8);
+        assert!(sender.takes_publishes());
+        receiver.hold_publishes(true);
+        assert!(!sender.takes_publishes());
+        // What was begun is finished, and what is for somebody else passes.
+        assert!(sender.post(Lane::Publish { bytes: 1 }, 1).is_ok());
+        assert_eq!(take(&receiver).0, [1]);
+        receiver.hold_publishes(false);
+        assert!(sender.takes_publishes());
     }
 
     #[test]

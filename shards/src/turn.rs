@@ -457,6 +457,10 @@ impl<A: Application> Turn for RingTurn<A> {
         self.link.post(message)
     }
 
+    fn takes_publishes(&self) -> bool {
+        self.link.lanes.takes_publishes()
+    }
+
     fn is_frozen(&self) -> bool {
         self.frost.is_frozen()
     }

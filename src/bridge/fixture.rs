@@ -240,6 +240,9 @@ impl ShardLink for FakeLink {
         Ok(())
     }
 
+    // Its shards publish nothing.
+    fn hold_publishes(&self, _: bool) {}
+
     fn stop_accepting(&self) {
         self.is_stopped.store(true, Ordering::SeqCst);
     }

@@ -33,6 +33,9 @@ pub trait ShardLink {
     /// Waits for messages of shards. Nothing is lost when the future is dropped.
     fn receive(&mut self, into: &mut Vec<(ShardId, ToBridge)>) -> impl Future<Output = ()>;
 
+    /// Tells shards at once that what they would publish has no room on the bus, or has some again.
+    fn hold_publishes(&self, holds: bool);
+
     /// Whether this node listens nowhere yet, since another process did when it started.
     fn waits_to_accept(&self) -> bool;
 
@@ -92,6 +95,10 @@ where
 
     fn receive(&mut self, into: &mut Vec<(ShardId, ToBridge)>) -> impl Future<Output = ()> {
         self.receive(into)
+    }
+
+    fn hold_publishes(&self, holds: bool) {
+        self.hold_publishes(holds);
     }
 
     fn waits_to_accept(&self) -> bool {

@@ -33,6 +33,7 @@ pub mod notify;
 mod outbox;
 mod overview;
 pub mod port_tls;
+mod publish_hold;
 pub mod queue;
 pub mod queue_setup;
 mod rate_store;

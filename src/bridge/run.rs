@@ -42,6 +42,7 @@ use super::{
     notify::Supervisor,
     outbox::Outbox,
     port_tls::PortTls,
+    publish_hold::{self, PublishHold},
     queue_setup,
     rate_store::{self, RateStore},
     reload::{Reload, Reloaded},
@@ -166,6 +167,7 @@ pub struct Bridge<L> {
     pub(super) webhooks: Webhooks,
     /// None on a node that is alone.
     pub(super) nodes: Option<Nodes>,
+    pub(super) publish_hold: PublishHold,
     pub(super) health: Health,
     pub(super) drain: Option<Drain>,
     pub(super) reloaded: Reloaded,
@@ -259,6 +261,7 @@ impl<L: ShardLink> Bridge<L> {
             port: port.to_string(),
             webhooks,
             nodes,
+            publish_hold: PublishHold::default(),
             health: Health::UNKNOWN,
             drain: None,
             reloaded: Reloaded::at_start(),
@@ -430,6 +433,9 @@ impl<L: ShardLink> Bridge<L> {
             self.rate_store.as_ref().and_then(RateStore::due),
             self.handover.due(Instant::now()),
             has_views.then(Instant::now),
+            self.publish_hold
+                .is_on()
+                .then(|| Instant::now() + publish_hold::LOOK_EVERY),
             (!self.outbox.is_empty()).then(|| Instant::now() + RETRY_AFTER),
         ];
         timers
@@ -559,6 +565,7 @@ impl<L: ShardLink> Bridge<L> {
 
     fn do_what_is_due(&mut self) {
         let now = Instant::now();
+        self.follow_bus();
         self.outbox.retry(&self.link);
         if now >= self.health_due {
             self.health_due = now + HEALTH_EVERY;

@@ -91,6 +91,22 @@ impl<'a> Batch<'a> {
     }
 }
 
+/// How many entries a batch has, before anything of it is believed; what cannot be read counts as one.
+// Per entry: two numbers.
+pub fn entries_of(bytes: &[u8]) -> u64 {
+    let Ok((_, flags)) = Header::read(bytes) else {
+        return 1;
+    };
+    let tag_bytes = if flags & HAS_MAC == 0 { 0 } else { TAG_BYTES };
+    let end = bytes.len().saturating_sub(tag_bytes);
+    let mut frames = Reader::new(bytes.get(HEADER_BYTES..end).unwrap_or_default());
+    let mut count = 0;
+    while !frames.is_empty() && read_frame(&mut frames).is_ok() {
+        count += 1;
+    }
+    count.max(1)
+}
+
 /// What the MAC covers: all before it. Where there is no secret, a MAC is not looked at.
 fn decode_mac<'a>(bytes: &'a [u8], flags: u8, secrets: &Secrets) -> Result<&'a [u8], BatchError> {
     if flags & HAS_MAC == 0 {

@@ -622,7 +622,7 @@ pub(super) const CLUSTER_BROKEN_MESSAGES: Family = counter(
 pub(super) const CLUSTER_DROPPED: Family = counter(
     "cluster_dropped_total",
     &["node", "reason"],
-    "Batches and events that this node could not bring to or from the bus",
+    "Messages that this node could not bring to or from the bus",
 );
 pub(super) const TRANSPORT_DROPPED: Family = counter(
     "horizontal_transport_messages_dropped_total",

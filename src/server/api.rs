@@ -326,6 +326,11 @@ impl ShardServer {
             reports,
             is_batch,
         } = publication;
+        // All of it or nothing, as far as that is known by now.
+        if !self.has_bus_room(turn) {
+            self.counters.bridge_full[2] += events.len() as u64;
+            return self.respond_published(turn, slot, &exchange, &reports, is_batch, Err(BusFull));
+        }
         let app = exchange.app;
         let began_us = exchange.began_us;
         let wants_counts = reports.iter().any(|info| !info.is_empty());

@@ -287,7 +287,8 @@ impl ShardServer {
             frame: Arc::clone(&event.frame),
         };
         // Without room it is not told, and whoever asked waits no longer than for any answer.
-        let is_told = turn.to_bridge(ToBridge::Kept(Box::new(kept))).is_ok();
+        let has_room = self.has_bus_room(turn);
+        let is_told = has_room && turn.to_bridge(ToBridge::Kept(Box::new(kept))).is_ok();
         self.counters.bridge_full[2] += u64::from(!is_told);
     }
 

@@ -28,11 +28,17 @@ use crate::{
 const UNTOLD_MAX: usize = 65_536;
 
 impl ShardServer {
+    /// Whether the bus has room for events; always where there is none.
+    pub(super) fn has_bus_room(&self, turn: &impl ServerTurn) -> bool {
+        !self.topics.has_bus() || turn.takes_publishes()
+    }
+
     /// Home: hands an event of this node to the bus, before anybody here gets it. False where there
     /// is no room.
     pub(super) fn tell_nodes(&mut self, turn: &mut impl ServerTurn, event: NodeEvent) -> bool {
         turn.spend(Work::MESSAGE);
-        let is_taken = turn.to_bridge(ToBridge::Event(Box::new(event))).is_ok();
+        let has_room = self.has_bus_room(turn);
+        let is_taken = has_room && turn.to_bridge(ToBridge::Event(Box::new(event))).is_ok();
         self.counters.bridge_full[2] += u64::from(!is_taken);
         is_taken
     }

@@ -24,9 +24,11 @@ use sockudo::bridge::adapter::{
     status::RoadStatus,
 };
 use sockudo::bridge::tls::{TlsFiles, TlsKeys};
-use sockudo::cluster::identity::NodeId;
+use sockudo::cluster::entry::{Entry, Token};
+use sockudo::cluster::identity::{ClusterTag, Identity, Incarnation, NodeId};
+use sockudo::cluster::mac::Secrets;
 use sockudo::cluster::topic::{Road, Topic};
-use sockudo::cluster::wire::Lane;
+use sockudo::cluster::wire::{BatchWriter, Header, Lane, Version};
 
 #[path = "../support/bus.rs"]
 mod bus;
@@ -254,6 +256,27 @@ fn bytes(number: usize) -> Vec<u8> {
     bytes
 }
 
+/// A batch as nodes write them.
+fn batch_of_three(topic: Topic) -> Vec<u8> {
+    let header = Header {
+        version: Version::OURS,
+        lane: topic.lane(),
+        cluster: ClusterTag(1),
+        sender: Identity {
+            node: NodeId(1),
+            incarnation: Incarnation(1),
+        },
+        number: 1,
+    };
+    let secrets = Secrets::default();
+    let mut batch = BatchWriter::begin(&header, &secrets, Vec::new());
+    for token in 0..3 {
+        let pushed = batch.push(&Entry::Canary(Token(token)));
+        assert_eq!(pushed, Ok(()));
+    }
+    batch.finish(&secrets)
+}
+
 #[track_caller]
 fn number(bytes: &[u8]) -> usize {
     let number = usize::from_be_bytes(*bytes.first_chunk().expect("a number"));
@@ -362,6 +385,12 @@ async fn a_server_that_was_killed_is_used_again_when_it_is_back() {
             }
             eventually("the losses", || {
                 alice.road(Road::Events).counts.lost_while_down == lost + 10
+            })
+            .await;
+            // Of a batch each entry counts.
+            assert_eq!(alice.bus.publish(topic, batch_of_three(topic)), Ok(()));
+            eventually("the losses", || {
+                alice.road(Road::Events).counts.lost_while_down == lost + 13
             })
             .await;
             server.start_again();

@@ -437,7 +437,7 @@ fn sessions_go_on_where_the_keys_went_and_not_when_a_key_is_too_old() {
     let authority = CertificateDer::from_pem_file(files.certificate("ca")).expect("a certificate");
     let mut roots = RootCertStore::empty();
     roots.add(authority).expect("an authority");
-    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+    for version in [&TLS12, &TLS13] {
         let nobody = TicketKeys::default();
         let mut first = port(ssl.clone(), &nobody, NOW_S);
         let clients = ClientConfig::builder_with_protocol_versions(&[version]);

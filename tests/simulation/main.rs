@@ -17,6 +17,7 @@ mod api;
 mod client;
 mod cluster;
 mod dice;
+mod full_bus;
 mod hooks;
 mod ledger;
 mod node;

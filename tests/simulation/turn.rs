@@ -64,6 +64,8 @@ pub(crate) struct SimulatedTurn {
     pub(crate) ended: VecDeque<(Slot, Closed)>,
     /// Rows that may have something to send.
     dirty: Vec<u32>,
+    /// The bridge has room for what is published.
+    pub(crate) takes_publishes: bool,
     pub(crate) keeps_ticking: bool,
     pub(crate) tick_at: Millis,
     /// Frames accepted this turn, and connections that they were for.
@@ -144,6 +146,7 @@ impl SimulatedTurn {
             told_bridge: Vec::new(),
             ended: VecDeque::new(),
             dirty: Vec::new(),
+            takes_publishes: true,
             keeps_ticking: false,
             tick_at: Millis(TICK_MS),
             frames_sent: 0,
@@ -655,6 +658,10 @@ impl Turn for SimulatedTurn {
     fn to_bridge(&mut self, message: ToBridge) -> Result<(), BridgeDropped<ToBridge>> {
         self.told_bridge.push(message);
         Ok(())
+    }
+
+    fn takes_publishes(&self) -> bool {
+        self.takes_publishes
     }
 
     fn runtime_counters(&self) -> RuntimeCounters {

@@ -3,8 +3,8 @@
 //! Owns: `Bus` over a closed set of drivers, `Setup`, `BusError`; `news` (what comes out), `status`
 //! (what is counted), `wishes` (what is to be subscribed), `queue` (what waits, in bytes), `roads` (the
 //! caller's end of both roads), `backoff`.
-//! May depend on: `cluster::{topic, wire}` for names and bounds, `config::secret`, `bridge::tls`, `metrics::backend`, tokio,
-//! the drivers' crates. Not on what stands in a batch.
+//! May depend on: `cluster::{topic, wire}` for names, bounds and how many entries a batch has, `config::secret`, `bridge::tls`,
+//! `metrics::backend`, tokio, the drivers' crates. Not on what stands in a batch.
 //! Invariants: nothing here waits for a bus but `next` and `close`; every queue is bounded in bytes;
 //! what may have been delivered is never sent again; a topic is told live only after the bus said so.
 
@@ -27,7 +27,7 @@ use self::{
 };
 use crate::{
     bridge::{aws::NoCredentials, tls::TlsError},
-    cluster::topic::Topic,
+    cluster::topic::{Road, Topic},
     metrics::backend::Meter,
 };
 
@@ -165,6 +165,24 @@ impl Bus {
             Self::Redis(bus) => bus.roads.publish(topic, batch),
             Self::RedisCluster(bus) => bus.roads.publish(topic, batch),
             Self::Nats(bus) => bus.roads.publish(topic, batch),
+        }
+    }
+
+    /// From now on a road's queue takes so much beyond what it was started with, which becomes its mark.
+    pub fn widen(&mut self, road: Road, bytes: usize) {
+        match self {
+            Self::Redis(bus) => bus.roads.widen(road, bytes),
+            Self::RedisCluster(bus) => bus.roads.widen(road, bytes),
+            Self::Nats(bus) => bus.roads.widen(road, bytes),
+        }
+    }
+
+    /// Whether whoever publishes on a road is to stop: from its queue's mark on, until half of that is left.
+    pub fn is_crowded(&mut self, road: Road) -> bool {
+        match self {
+            Self::Redis(bus) => bus.roads.is_crowded(road),
+            Self::RedisCluster(bus) => bus.roads.is_crowded(road),
+            Self::Nats(bus) => bus.roads.is_crowded(road),
         }
     }
 

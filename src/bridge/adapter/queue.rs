@@ -4,7 +4,7 @@
 //! May depend on: tokio, `adapter::status`, `cluster`.
 //! Invariants: a batch holds its bytes of the bound until its fate is known (outgoing) or it is taken
 //! (incoming); sending never waits; what does not fit is counted and, incoming, told by one mark where
-//! the gap begins.
+//! the gap begins; a queue that was widened is crowded before it is full.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -14,14 +14,28 @@ use tokio::{
 };
 
 use super::{news::Refused, status::Tally};
-use crate::cluster::{topic::Topic, wire::BATCH_BYTES_MAX};
+use crate::cluster::{
+    topic::Topic,
+    wire::{BATCH_BYTES_MAX, entries_of},
+};
 
 /// A batch and its bytes of the bound.
 #[derive(Debug)]
 pub(super) struct Queued {
     pub(super) topic: Topic,
     pub(super) bytes: Vec<u8>,
+    /// What is lost with it.
+    pub(super) entries: u64,
     pub(super) room: OwnedSemaphorePermit,
+    pub(super) since: Instant,
+}
+
+/// What is kept of a batch that is on its way.
+#[derive(Debug)]
+pub(super) struct Sent {
+    pub(super) topic: Topic,
+    pub(super) entries: u64,
+    /// When it was queued.
     pub(super) since: Instant,
 }
 
@@ -41,6 +55,13 @@ impl Room {
         }
     }
 
+    /// Before anything is queued by another end.
+    fn add(&mut self, bytes: usize) {
+        let bytes = bytes.min(Semaphore::MAX_PERMITS - self.bytes_max);
+        self.free.add_permits(bytes);
+        self.bytes_max += bytes;
+    }
+
     fn used(&self) -> usize {
         self.bytes_max - self.free.available_permits()
     }
@@ -58,9 +79,12 @@ const BATCH_COST: usize = 128;
 pub(super) fn outgoing(bytes_max: usize, tally: Arc<Tally>) -> (OutgoingSender, OutgoingReceiver) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let room = Room::new(bytes_max);
+    let mark = room.bytes_max;
     (
         OutgoingSender {
             room,
+            mark,
+            is_crowded: false,
             sender,
             tally,
         },
@@ -72,6 +96,9 @@ pub(super) fn outgoing(bytes_max: usize, tally: Arc<Tally>) -> (OutgoingSender, 
 #[derive(Debug)]
 pub(super) struct OutgoingSender {
     room: Room,
+    /// Bytes from which on those who fill it are to be told; beyond is room for what they have on its way.
+    mark: usize,
+    is_crowded: bool,
     sender: mpsc::UnboundedSender<Queued>,
     tally: Arc<Tally>,
 }
@@ -80,14 +107,16 @@ pub(super) struct OutgoingSender {
 pub(super) type OutgoingReceiver = mpsc::UnboundedReceiver<Queued>;
 
 impl OutgoingSender {
+    // Per batch: its entries are counted, an entry of the queue; the bytes are moved.
     pub(super) fn send(&self, topic: Topic, bytes: Vec<u8>) -> Result<(), Refused> {
         let max = BATCH_BYTES_MAX;
         if bytes.len() > max {
             let bytes = bytes.len();
             return Err(Refused::TooLong { bytes, max });
         }
+        let entries = entries_of(&bytes);
         let Some(room) = self.room.take(bytes.len()) else {
-            self.tally.refused.fetch_add(1, Ordering::Relaxed);
+            self.tally.refused.fetch_add(entries, Ordering::Relaxed);
             return Err(Refused::Full {
                 queued_bytes: self.room.used(),
                 max: self.room.bytes_max,
@@ -96,13 +125,31 @@ impl OutgoingSender {
         let queued = Queued {
             topic,
             bytes,
+            entries,
             room,
             since: Instant::now(),
         };
         if self.sender.send(queued).is_err() {
-            self.tally.lost_while_down.fetch_add(1, Ordering::Relaxed);
+            self.tally
+                .lost_while_down
+                .fetch_add(entries, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// Adds room beyond the mark.
+    pub(super) fn widen(&mut self, bytes: usize) {
+        self.room.add(bytes);
+    }
+
+    /// Those who fill it are to stop: from its mark on, until half of that is left.
+    pub(super) fn is_crowded(&mut self) -> bool {
+        let used = self.room.used();
+        self.is_crowded = match self.is_crowded {
+            true => used > self.mark / 2,
+            false => used >= self.mark,
+        };
+        self.is_crowded
     }
 
     pub(super) fn queued_bytes(&self) -> usize {
@@ -157,19 +204,14 @@ impl IncomingSender {
                 // Who closes the bus takes no more.
                 _ = self.sender.send(Incoming::Batch { topic, bytes, room });
             }
-            None => self.lose(1),
+            None => self.lose(entries_of(&bytes)),
         }
     }
 
-    /// So many batches are missing from here on.
-    pub(super) fn lose(&self, batches: u64) {
-        self.tally.dropped.fetch_add(batches, Ordering::Relaxed);
-        if self
-            .tally
-            .dropped_untold
-            .fetch_add(batches, Ordering::Relaxed)
-            == 0
-        {
+    /// A batch of so many entries is missing from here on.
+    pub(super) fn lose(&self, entries: u64) {
+        self.tally.dropped.fetch_add(entries, Ordering::Relaxed);
+        if self.tally.dropped_untold.fetch_add(1, Ordering::Relaxed) == 0 {
             _ = self.sender.send(Incoming::Gap);
         }
     }
@@ -218,5 +260,102 @@ impl IncomingReceiver {
 
     pub(super) fn queued_bytes(&self) -> usize {
         self.room.used()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+
+    use super::*;
+    use crate::cluster::{
+        entry::{Entry, Token},
+        identity::{ClusterTag, Identity, Incarnation, NodeId},
+        mac::Secrets,
+        wire::{BatchWriter, Header, Version},
+    };
+    use crate::metrics::backend::{Meter, Role};
+
+    const BATCH: usize = BATCH_BYTES_MAX;
+
+    fn tally() -> Arc<Tally> {
+        Arc::new(Tally::new(Meter::new("redis", Role::Adapter)))
+    }
+
+    #[tokio::test]
+    async fn a_queue_is_crowded_from_its_mark_to_half_of_it_and_takes_what_was_on_its_way() {
+        let tally = tally();
+        let batch = || vec![0; BATCH];
+        let (mut sender, mut receiver) = outgoing(4 * (BATCH + BATCH_COST), Arc::clone(&tally));
+        sender.widen(2 * (BATCH + BATCH_COST));
+        for number in 0..6 {
+            assert_eq!(sender.is_crowded(), number >= 4, "{number}");
+            assert_eq!(sender.send(Topic::Nodes, batch()), Ok(()), "{number}");
+        }
+        assert!(matches!(
+            sender.send(Topic::Nodes, batch()),
+            Err(Refused::Full { .. })
+        ));
+        assert_eq!(tally.refused.load(Ordering::Relaxed), 1);
+        for left in (0..6).rev() {
+            drop(receiver.recv().await.expect("it was queued"));
+            assert_eq!(sender.is_crowded(), left > 2, "{left}");
+        }
+        for _ in 0..3 {
+            assert_eq!(sender.send(Topic::Nodes, batch()), Ok(()));
+            assert!(!sender.is_crowded(), "it was not up to its mark since");
+        }
+    }
+
+    /// A batch of three entries, with a MAC or without.
+    fn batch_of_three(secrets: &Secrets) -> Vec<u8> {
+        let header = Header {
+            version: Version::OURS,
+            lane: Topic::Nodes.lane(),
+            cluster: ClusterTag(1),
+            sender: Identity {
+                node: NodeId(1),
+                incarnation: Incarnation(1),
+            },
+            number: 1,
+        };
+        let mut batch = BatchWriter::begin(&header, secrets, Vec::new());
+        for token in 0..3 {
+            let pushed = batch.push(&Entry::Canary(Token(token)));
+            assert_eq!(pushed, Ok(()));
+        }
+        batch.finish(secrets)
+    }
+
+    #[tokio::test]
+    async fn what_is_lost_with_a_batch_is_counted_by_its_entries() {
+        for secrets in [Secrets::default(), Secrets::new(["secret"].into_iter())] {
+            let batch = || batch_of_three(&secrets);
+            let filler = || vec![0; BATCH];
+            let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+            let tally = tally();
+            let (sender, mut receiver) = outgoing(0, Arc::clone(&tally));
+            assert_eq!(sender.send(Topic::Nodes, filler()), Ok(()));
+            assert!(sender.send(Topic::Nodes, batch()).is_err());
+            assert_eq!(count(&tally.refused), 3);
+            drop(receiver.recv().await);
+            assert_eq!(sender.send(Topic::Nodes, batch()), Ok(()));
+            let queued = receiver.recv().await.expect("it was queued");
+            assert_eq!(queued.entries, 3);
+            drop((queued, receiver));
+            assert_eq!(sender.send(Topic::Nodes, batch()), Ok(()));
+            assert_eq!(count(&tally.lost_while_down), 3);
+
+            let (sender, mut receiver) = incoming(0, Arc::clone(&tally));
+            sender.send(Topic::Nodes, filler());
+            sender.send(Topic::Nodes, batch());
+            sender.send(Topic::Nodes, b"no batch at all".to_vec());
+            assert_eq!(count(&tally.dropped), 3 + 1);
+            assert!(matches!(receiver.take().await, Taken::Batch { .. }));
+            assert!(matches!(
+                receiver.take().await,
+                Taken::Dropped { batches: 2 }
+            ));
+        }
     }
 }

@@ -177,6 +177,16 @@ impl Roads {
         self.line(topic.road()).outgoing.send(topic, batch)
     }
 
+    /// The queue to a road takes so much beyond its mark.
+    pub(super) fn widen(&mut self, road: Road, bytes: usize) {
+        self.line(road).outgoing.widen(bytes);
+    }
+
+    /// Whoever fills the queue to a road is to stop for now.
+    pub(super) fn is_crowded(&mut self, road: Road) -> bool {
+        self.line(road).outgoing.is_crowded()
+    }
+
     pub(super) fn subscribe(&mut self, topic: Topic) {
         self.line(topic.road()).wishes.set(topic, true);
     }

@@ -62,21 +62,21 @@ pub struct RoadStatus {
     pub counts: Counts,
 }
 
-/// Batches, unless it says otherwise; since the start.
+/// Batches, or their entries where it says so, of which one event is one; since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// The bus said that it has it.
     pub published: u64,
-    /// Sent, and the connection ended before an answer: delivered or not, and not sent again.
+    /// Entries. Sent, and the connection ended before an answer: delivered or not, and not sent again.
     pub publish_unknown: u64,
-    /// The bus answered with an error.
+    /// Entries. The bus answered with an error.
     pub publish_denied: u64,
-    /// The queue was full.
+    /// Entries. The queue was full.
     pub refused: u64,
-    /// To be published while there was no connection.
+    /// Entries. To be published while there was no connection.
     pub lost_while_down: u64,
     pub received: u64,
-    /// Received, and not taken in time.
+    /// Entries. Received, and not taken in time.
     pub dropped: u64,
     /// Received on a topic that is not ours.
     pub strange: u64,
@@ -101,7 +101,7 @@ pub(super) struct Tally {
     pub(super) strange: AtomicU64,
     pub(super) reconnects: AtomicU64,
     pub(super) connects_failed: AtomicU64,
-    /// Gauge: dropped, and not yet told by `News::Dropped`.
+    /// Gauge: batches dropped, and not yet told by `News::Dropped`.
     pub(super) dropped_untold: AtomicU64,
     /// Gauge.
     pub(super) topics_live: AtomicU64,

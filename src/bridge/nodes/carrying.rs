@@ -37,8 +37,6 @@ pub(super) struct Following {
     kept: VecDeque<Kept>,
     /// At most `KEPT_BYTES_MAX`, or those of one batch.
     bytes: usize,
-    /// Confirmed so far.
-    proven: BTreeSet<Topic>,
     /// Topics on which the others speak of themselves were lost after they were live: since when it hears them
     /// again, or does not.
     deaf_until: Option<Duration>,
@@ -56,14 +54,10 @@ pub(super) struct Held {
 }
 
 #[derive(Debug)]
-enum Kept {
-    Batch {
-        at: Duration,
-        topic: Topic,
-        bytes: Vec<u8>,
-    },
-    /// The topic was lost and is live again.
-    Anew(Topic),
+struct Kept {
+    at: Duration,
+    topic: Topic,
+    bytes: Vec<u8>,
 }
 
 /// Beside the node.
@@ -114,7 +108,6 @@ impl Exchange {
             setup: setup.node.clone(),
             kept: VecDeque::new(),
             bytes: 0,
-            proven: BTreeSet::new(),
             deaf_until: None,
             carried: None,
         };
@@ -159,9 +152,6 @@ impl Exchange {
                     following.deaf_until = following.deaf_until.map(|_| now);
                 }
                 for topic in topics {
-                    if !following.proven.insert(topic) {
-                        following.kept.push_back(Kept::Anew(topic));
-                    }
                     match topic {
                         Topic::Events(partition) => _ = self.topics.confirm(now, partition),
                         Topic::State(_) | Topic::Nodes | Topic::Echo => {
@@ -316,19 +306,14 @@ impl Exchange {
         let was_deaf = following
             .deaf_until
             .is_some_and(|until| now < until + whole_lease);
-        for kept in following.kept {
-            match kept {
-                Kept::Batch { at, topic, bytes } => {
-                    let known = self
-                        .node
-                        .knows_since(&bytes)
-                        .map(|at| Duration::from_millis(at.0));
-                    let is_new = at + lease > known.unwrap_or(now);
-                    if is_new || is_planted(Fault::CarriedPeerBack) {
-                        self.take(now, apps, News::Batch { topic, bytes }, told);
-                    }
-                }
-                Kept::Anew(topic) => self.node.heard_anew(topic),
+        for Kept { at, topic, bytes } in following.kept {
+            let known = self
+                .node
+                .knows_since(&bytes)
+                .map(|at| Duration::from_millis(at.0));
+            let is_new = at + lease > known.unwrap_or(now);
+            if is_new || is_planted(Fault::CarriedPeerBack) {
+                self.take(now, apps, News::Batch { topic, bytes }, told);
             }
         }
         let is_live = self.topics.are_common_live();
@@ -363,19 +348,14 @@ impl Following {
     /// How many are not kept any more.
     fn keep(&mut self, at: Duration, topic: Topic, bytes: Vec<u8>) -> u64 {
         self.bytes += bytes.len();
-        self.kept.push_back(Kept::Batch { at, topic, bytes });
+        self.kept.push_back(Kept { at, topic, bytes });
         // The other process has heard the oldest.
         let mut dropped = 0;
         while self.bytes > KEPT_BYTES_MAX
             && let Some(oldest) = self.kept.pop_front()
         {
-            match oldest {
-                Kept::Batch { bytes, .. } => {
-                    self.bytes -= bytes.len();
-                    dropped += 1;
-                }
-                Kept::Anew(_) => {}
-            }
+            self.bytes -= oldest.bytes.len();
+            dropped += 1;
         }
         dropped
     }

@@ -42,9 +42,9 @@ const TIMES: Times = Times {
 };
 
 /// The node that is replaced, its peer, and the process that follows the first one.
-const OLD: usize = 0;
-const PEER: usize = 1;
-const NEW: usize = 2;
+pub(super) const OLD: usize = 0;
+pub(super) const PEER: usize = 1;
+pub(super) const NEW: usize = 2;
 
 pub(super) fn setup(at: usize, shards: u16) -> Setup {
     let node = at % 2;
@@ -70,22 +70,24 @@ pub(super) fn setup(at: usize, shards: u16) -> Setup {
     }
 }
 
-struct Scene {
+pub(super) struct Scene {
     now_ms: u64,
-    apps: AppTable,
-    partition: Partition,
-    exchanges: Vec<Exchange>,
-    told: Vec<Told>,
-    subscribed: Vec<BTreeSet<Topic>>,
+    pub(super) apps: AppTable,
+    pub(super) partition: Partition,
+    pub(super) exchanges: Vec<Exchange>,
+    pub(super) told: Vec<Told>,
+    pub(super) subscribed: Vec<BTreeSet<Topic>>,
     /// It hears nothing and does nothing.
     is_frozen: Vec<bool>,
     /// By process: numbers and topics of what it published.
     published: Vec<(usize, Topic, u64)>,
+    /// For the channel's topic.
+    wish: TopicWish,
 }
 
 impl Scene {
     /// Two nodes that know each other and have their shares; the first one is subscribed to a channel.
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let apps = AppTable::build(&[fixture::app("app")], None);
         let entry = apps.by_id("app").expect("it is there");
         let mut scene = Self {
@@ -99,21 +101,21 @@ impl Scene {
             subscribed: vec![BTreeSet::new(); 2],
             is_frozen: vec![false; 2],
             published: Vec::new(),
+            wish: TopicWish::default(),
         };
-        let wish = TopicWish::default().changed(true);
-        let partition = scene.partition;
-        scene.exchanges[OLD].wish(Duration::ZERO, partition, wish, &mut Told::new());
+        scene.wishes(OLD, true);
+        scene.told[OLD].clear();
         scene.reports(OLD, 3);
         scene.reports(PEER, 5);
         scene.passes(20_000);
         scene
     }
 
-    fn now(&self) -> Duration {
+    pub(super) fn now(&self) -> Duration {
         Duration::from_millis(self.now_ms)
     }
 
-    fn passes(&mut self, ms: u64) {
+    pub(super) fn passes(&mut self, ms: u64) {
         for _ in 0..ms / 50 {
             self.now_ms += 50;
             let now = self.now();
@@ -127,7 +129,7 @@ impl Scene {
     }
 
     /// Until the bus is empty.
-    fn settles(&mut self) {
+    pub(super) fn settles(&mut self) {
         let now = self.now();
         let mut is_moving = true;
         while std::mem::take(&mut is_moving) {
@@ -171,14 +173,14 @@ impl Scene {
         }
     }
 
-    fn brings(&mut self, to: usize, news: News) {
+    pub(super) fn brings(&mut self, to: usize, news: News) {
         if !self.is_frozen[to] {
             let now = self.now();
             self.exchanges[to].take(now, &self.apps, news, &mut self.told[to]);
         }
     }
 
-    fn publishes(&mut self, at: usize, frame: &[u8]) {
+    pub(super) fn publishes(&mut self, at: usize, frame: &[u8]) {
         let app = self.apps.by_id("app").expect("it is there").index;
         let event = NodeEvent {
             app,
@@ -224,6 +226,14 @@ impl Scene {
         self.settles();
     }
 
+    /// A shard wishes for the channel's topic, or not any more.
+    pub(super) fn wishes(&mut self, at: usize, is_wanted: bool) {
+        self.wish = self.wish.changed(is_wanted);
+        let (now, wish) = (self.now(), self.wish);
+        self.exchanges[at].wish(now, self.partition, wish, &mut self.told[at]);
+        self.settles();
+    }
+
     /// How much the peer knows of the first node: of channels, members, users, apps, last events.
     fn seen_by_peer(&self) -> [usize; 5] {
         let held = self.exchanges[PEER].node().state_counters().view.held;
@@ -237,7 +247,7 @@ impl Scene {
     }
 
     /// Another process begins to follow the first node's.
-    fn is_followed(&mut self, shards: u16) {
+    pub(super) fn is_followed(&mut self, shards: u16) {
         let subscribed: Vec<Partition> = self.exchanges[OLD].subscribed().collect();
         let next = Exchange::following(self.now(), setup(NEW, shards), subscribed.clone());
         assert!(!next.is_proven(subscribed.clone()));
@@ -249,14 +259,14 @@ impl Scene {
         assert!(self.exchanges[NEW].is_proven(subscribed));
     }
 
-    fn carries(&mut self) -> Vec<Vec<u8>> {
+    pub(super) fn carries(&mut self) -> Vec<Vec<u8>> {
         let mut records = Vec::new();
         self.is_frozen[OLD] = true;
         self.exchanges[OLD].carry(&self.apps, &mut |record| records.push(record));
         records
     }
 
-    fn takes_over(&mut self, records: &[Vec<u8>]) -> Result<(), CarryError> {
+    pub(super) fn takes_over(&mut self, records: &[Vec<u8>]) -> Result<(), CarryError> {
         let now = self.now();
         let told = &mut self.told[NEW];
         self.exchanges[NEW].take_records(now, records)?;
@@ -267,7 +277,7 @@ impl Scene {
     }
 
     /// Frames of events, and counts of the channel, that shards were told.
-    fn heard(&self, at: usize) -> (Vec<&[u8]>, Vec<u32>) {
+    pub(super) fn heard(&self, at: usize) -> (Vec<&[u8]>, Vec<u32>) {
         let (mut frames, mut counts) = (Vec::new(), Vec::new());
         for (_, message) in &self.told[at] {
             match message {

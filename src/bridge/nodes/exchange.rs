@@ -19,6 +19,7 @@ use shards::application::{Millis, ShardId};
 use super::{
     carrying::{Following, Held},
     sample::{Counters, shown},
+    terminations::Terminations,
     told::{Teller, Told, home_of, tell_owned},
     topics::{Topics, Wished},
 };
@@ -78,6 +79,7 @@ pub struct Exchange {
     /// Apps that were forgotten, of which shards are told that the others have nothing.
     forgotten: AHashMap<String, AppIndex>,
     effects: Vec<Effect>,
+    terminations: Terminations,
     name_is_taken: bool,
     /// A peer says so, of those in the store that all ask.
     pub(super) apps_have_changed: bool,
@@ -135,6 +137,7 @@ impl Exchange {
             has_views: false,
             forgotten: AHashMap::new(),
             effects: Vec::new(),
+            terminations: Terminations::default(),
             name_is_taken: false,
             apps_have_changed: false,
             node: Node::listening(millis(now), node, name),
@@ -216,13 +219,25 @@ impl Exchange {
     }
 
     /// Has a user's connections on the other nodes ended; `flush` sends it.
-    pub fn terminate(&mut self, apps: &AppTable, user: &UserOfNodes) {
+    pub fn terminate(&mut self, now: Duration, apps: &AppTable, user: &UserOfNodes) {
         let Some(app) = self.app_id(apps, user.app) else {
             return;
         };
         self.make_room();
         let result = self.node.terminate(&app, &user.id);
         self.counters.events_too_long += u64::from(result.is_err());
+        if result.is_ok() {
+            self.terminations.said(now, app, Arc::clone(&user.id));
+        }
+    }
+
+    /// Says again what the others could not hear while the bus was gone.
+    fn terminate_again(&mut self, now: Duration) {
+        for said in self.terminations.take_due(now) {
+            self.make_room();
+            // It had room when it was said first.
+            _ = self.node.terminate(&said.app, &said.user_id);
+        }
     }
 
     /// Tells the other nodes what was used of an app's rates; `flush` sends it.
@@ -447,17 +462,22 @@ impl Exchange {
         let mut by_shard: Vec<Vec<(Partition, TopicWish)>> = Vec::new();
         by_shard.resize_with(usize::from(self.shards), Vec::new);
         for topic in topics {
-            self.node.heard_anew(*topic);
             let Topic::Events(partition) = *topic else {
                 self.topics.confirm_common(*topic);
                 if self.topics.are_common_live() {
                     self.node.listens(millis(now), true);
+                }
+                if *topic == Topic::Nodes {
+                    self.terminations.back(now);
                 }
                 continue;
             };
             let Some(confirmed) = self.topics.confirm(now, partition) else {
                 continue; // It was left meanwhile.
             };
+            if confirmed.was_left {
+                self.node.heard_anew(*topic);
+            }
             if let Some(taken) = confirmed.taken {
                 self.counters.subscribe.observe(taken.as_secs_f64());
             }
@@ -478,7 +498,7 @@ impl Exchange {
         self.topics.lose(road);
         self.node.listens(millis(now), false);
         if road == Road::State {
-            return;
+            return self.terminations.gone(now);
         }
         for shard in 0..self.shards {
             told.push((ShardId(shard), FromBridge::TopicsLost));
@@ -502,7 +522,12 @@ impl Exchange {
                 (true, Topic::Events(partition)) => {
                     homes.insert(home_of(*partition, self.shards).0);
                 }
-                (true, _) => self.node.listens(millis(now), false),
+                (true, _) => {
+                    self.node.listens(millis(now), false);
+                    if *topic == Topic::Nodes {
+                        self.terminations.gone(now);
+                    }
+                }
                 (false, _) => {}
             }
         }
@@ -523,7 +548,8 @@ impl Exchange {
         }
         let owners = self.owners.due().unwrap_or(Millis(u64::MAX));
         let tick = Duration::from_millis(self.node.next_tick().min(owners).0);
-        self.topics.due().map_or(tick, |at| at.min(tick))
+        let others = [self.topics.due(), self.terminations.due()];
+        others.into_iter().flatten().fold(tick, Duration::min)
     }
 
     /// Does what is due.
@@ -545,6 +571,7 @@ impl Exchange {
         if self.owners.is_founded() {
             self.node.set_founded(millis(now));
         }
+        self.terminate_again(now);
         self.flush();
     }
 
@@ -762,7 +789,7 @@ mod tests {
         }
         let partition = partitions.of_user("alice");
         let id = "alice".into();
-        exchange.terminate(&apps, &UserOfNodes { app, partition, id });
+        exchange.terminate(now, &apps, &UserOfNodes { app, partition, id });
         let counters = exchange.node.state_counters();
         assert_eq!(counters.own.deltas_unsaid, 0);
         assert_eq!(exchange.counters.events_too_long, 0);

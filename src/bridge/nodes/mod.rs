@@ -15,7 +15,10 @@ mod carrying;
 #[cfg(test)]
 mod carrying_tests;
 pub mod exchange;
+#[cfg(test)]
+mod loss_tests;
 mod sample;
+mod terminations;
 pub mod told;
 mod topics;
 
@@ -42,7 +45,8 @@ use crate::{
         membership::Times,
         node::Setup as NodeSetup,
         start::Name,
-        wire::Version,
+        topic::Road,
+        wire::{BATCH_BYTES_MAX, Version},
     },
     config::{Config, sections::AdapterDriver},
     handover::packet::Welcome,
@@ -50,7 +54,7 @@ use crate::{
     protocol::{app::AppIndex, partition::Partition},
 };
 
-/// Bytes that may wait on each direction of each road of the bus.
+/// Bytes that may wait on each direction of each road of the bus; events to it, before shards are told to stop.
 const QUEUE_BYTES_MAX: usize = 32 << 20;
 /// Bytes that what the other nodes have may take on the bridge.
 const VIEW_BYTES_MAX: usize = 2 << 30;
@@ -103,7 +107,8 @@ impl Nodes {
         let Some(setup) = bus_setup(config, of_node.name) else {
             return Ok(None);
         };
-        let bus = Bus::start(setup)?;
+        let mut bus = Bus::start(setup)?;
+        bus.widen(Road::Events, on_their_way_bytes_max(config, shards));
         let node = node_setup(config, of_node);
         if node.secrets.is_empty() {
             tracing::warn!(
@@ -170,7 +175,7 @@ impl Nodes {
 
     /// Has a user's connections on the other nodes ended; `flush` sends it.
     pub(super) fn terminate(&mut self, apps: &AppTable, user: &UserOfNodes) {
-        self.exchange.terminate(apps, user);
+        self.exchange.terminate(self.now(), apps, user);
     }
 
     /// Tells the other nodes what was used of an app's rates; `flush` sends it.
@@ -289,6 +294,11 @@ impl Nodes {
         self.exchange.peers(self.now())
     }
 
+    /// Shards are to publish nothing for now: the bus is behind, and what they have on its way has room.
+    pub(super) fn is_crowded(&mut self) -> bool {
+        self.bus.is_crowded(Road::Events)
+    }
+
     pub(super) fn exchange(&self) -> &Exchange {
         &self.exchange
     }
@@ -396,6 +406,14 @@ impl Nodes {
     }
 }
 
+/// Events that shards were answered for and that are in no queue of the bus, when they are told that it is full.
+// Of each shard what one wake-up took out of its lane, and what it has filled the lane with meanwhile: its bytes,
+// and one event beyond them. A second one is for what batches cost.
+fn on_their_way_bytes_max(config: &Config, shards: u16) -> usize {
+    let lane_bytes = config.webhooks.shard_queue_bytes as usize / 2;
+    2 * usize::from(shards) * (lane_bytes + 2 * BATCH_BYTES_MAX)
+}
+
 /// Takes news, and what is there behind them, until it is enough for one turn.
 fn take_some(first: News, mut next: impl FnMut() -> Option<News>, mut take: impl FnMut(News)) {
     let (mut news, mut bytes) = (Some(first), 0);
@@ -468,7 +486,7 @@ const CHANCE_BITS: u32 = 12;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::{topic::Topic, wire::BATCH_BYTES_MAX};
+    use crate::cluster::topic::Topic;
 
     #[test]
     fn so_many_news_are_taken_at_once_and_no_more_than_so_many_bytes() {

@@ -40,6 +40,8 @@ struct Row {
     asked_at: Option<Duration>,
     /// Confirmed again or not, it was live before its road went down.
     is_unproven: bool,
+    /// It was given up here, and is not live again since.
+    was_left: bool,
     /// Its place among those that linger.
     lingers_until: Option<Duration>,
 }
@@ -82,6 +84,8 @@ pub(super) struct Confirmed {
     pub(super) wish: Option<TopicWish>,
     /// Since it was asked for; none if that was for a road that came back.
     pub(super) taken: Option<Duration>,
+    /// It had been given up here: what passed meanwhile was not wanted.
+    pub(super) was_left: bool,
 }
 
 impl Topics {
@@ -150,6 +154,8 @@ impl Topics {
         let until = now + self.linger.max(WISHES_WITHIN);
         for partition in (0..PARTITIONS).filter_map(Partition::from_number) {
             let row = self.row(partition);
+            // What is not live here the process before may have left.
+            row.was_left |= row.state != State::Live && !row.is_unproven;
             let lingers = row.state != State::Idle && !row.wish.is_wanted();
             self.keep_until(partition, lingers.then_some(until));
         }
@@ -178,6 +184,7 @@ impl Topics {
         let confirmed = Confirmed {
             wish: Some(row.wish).filter(|wish| wish.is_wanted()),
             taken: asked_at.map(|asked_at| now.saturating_sub(asked_at)),
+            was_left: std::mem::take(&mut row.was_left),
         };
         let was_unproven = std::mem::take(&mut row.is_unproven);
         self.unproven -= usize::from(was_unproven);
@@ -235,6 +242,7 @@ impl Topics {
                 continue;
             }
             row.state = State::Idle;
+            row.was_left = true;
             row.asked_at = None;
             let was_unproven = std::mem::take(&mut row.is_unproven);
             self.unproven -= usize::from(was_unproven);

@@ -12,13 +12,13 @@ use std::{
     sync::atomic::Ordering,
 };
 
-use tokio::{sync::OwnedSemaphorePermit, time::Instant};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     super::{
         backoff::Backoff,
         news::Trouble,
-        queue::{OutgoingReceiver, Queued},
+        queue::{OutgoingReceiver, Queued, Sent},
         roads::PublisherEnd,
         status::Tally,
     },
@@ -55,8 +55,8 @@ pub(super) async fn run(duty: Duty, mut end: PublisherEnd) {
 
 /// Ends when the bus is closed.
 async fn discard(outgoing: &mut OutgoingReceiver, tally: &Tally) {
-    while outgoing.recv().await.is_some() {
-        tally.lost_while_down.fetch_add(1, Ordering::Relaxed);
+    while let Some(Queued { entries, .. }) = outgoing.recv().await {
+        tally.lost_while_down.fetch_add(entries, Ordering::Relaxed);
     }
 }
 
@@ -80,11 +80,10 @@ async fn publish(duty: &Duty, end: &mut PublisherEnd, link: &mut Link) -> Option
                         denied.note(duty, &denial, end, link).await;
                     }
                     let landed = flights.land(number);
-                    for (_, since) in &landed {
+                    for Sent { since, .. } in &landed {
                         let meter = &end.tally.meter;
                         meter.observe(Operation::Publish, since.elapsed());
                     }
-                    let landed = landed.into_iter().map(|(topic, _)| topic).collect();
                     if denied.settle(landed, &end.tally) {
                         end.reporter.cured().await;
                         tell_short_payload(end, link).await;
@@ -105,7 +104,7 @@ async fn publish(duty: &Duty, end: &mut PublisherEnd, link: &mut Link) -> Option
             return None;
         }
     };
-    let unknown = flights.batches();
+    let unknown = flights.entries();
     let tally = &end.tally;
     tally.publish_unknown.fetch_add(unknown, Ordering::Relaxed);
     Some(link.trouble(death))
@@ -133,34 +132,40 @@ async fn send(
     while batches.peek().is_some() {
         let mut flight = Flight::default();
         let mut load_bytes = 0;
-        while flight.topics.len() < LOAD_BATCHES_MAX
+        while flight.batches.len() < LOAD_BATCHES_MAX
             && load_bytes < LOAD_BYTES_MAX
             && let Some(queued) = batches.next()
         {
             let Queued {
                 topic,
                 bytes,
+                entries,
                 room,
                 since,
             } = queued;
             if bytes.len() > bytes_max {
-                end.tally.publish_denied.fetch_add(1, Ordering::Relaxed);
+                let denied = &end.tally.publish_denied;
+                denied.fetch_add(entries, Ordering::Relaxed);
                 continue;
             }
             load_bytes += bytes.len();
             let subject = duty.subjects.of(topic);
             let sent = link.client.publish(subject, bytes.into()).await;
-            flight.topics.push((topic, since));
+            flight.batches.push(Sent {
+                topic,
+                entries,
+                since,
+            });
             flight.room.push(room);
             if sent.is_err() {
                 flights.flying.push_back(flight);
-                let left = batches.count() as u64;
+                let left = batches.map(|it| it.entries).sum();
                 let lost = &end.tally.lost_while_down;
                 lost.fetch_add(left, Ordering::Relaxed);
                 return Err(Death::Closed);
             }
         }
-        if flight.topics.is_empty() {
+        if flight.batches.is_empty() {
             continue;
         }
         let proof = link.probe.send().await;
@@ -178,8 +183,7 @@ struct Flights {
 
 #[derive(Default)]
 struct Flight {
-    /// When each was queued.
-    topics: Vec<(Topic, Instant)>,
+    batches: Vec<Sent>,
     /// Held until it lands.
     room: Vec<OwnedSemaphorePermit>,
     /// Number of the message to ourselves behind it.
@@ -195,15 +199,16 @@ impl Flights {
         self.flying.len() < FLIGHTS_MAX
     }
 
-    fn batches(&self) -> u64 {
-        self.flying.iter().map(|it| it.topics.len() as u64).sum()
+    fn entries(&self) -> u64 {
+        let batches = self.flying.iter().flat_map(|it| &it.batches);
+        batches.map(|it| it.entries).sum()
     }
 
-    /// Topics of the batches that were done by then, and when each was queued.
-    fn land(&mut self, proof: u64) -> Vec<(Topic, Instant)> {
+    /// The batches that were done by then.
+    fn land(&mut self, proof: u64) -> Vec<Sent> {
         let mut landed = Vec::new();
         while let Some(flight) = self.flying.pop_front_if(|it| it.proof <= proof) {
-            landed.extend(flight.topics);
+            landed.extend(flight.batches);
         }
         landed
     }
@@ -230,10 +235,10 @@ impl Denied {
     }
 
     /// Counts what has landed. Whether the last trouble is over by that.
-    fn settle(&mut self, landed: Vec<Topic>, tally: &Tally) -> bool {
+    fn settle(&mut self, landed: Vec<Sent>, tally: &Tally) -> bool {
         let was_troubled = !self.topics.is_empty();
         let (mut published, mut denied) = (0, 0);
-        for topic in landed {
+        for Sent { topic, entries, .. } in landed {
             match self.denials.get_mut(&topic) {
                 Some(count) => {
                     *count -= 1;
@@ -241,7 +246,7 @@ impl Denied {
                         self.denials.remove(&topic);
                     }
                     self.topics.insert(topic);
-                    denied += 1;
+                    denied += entries;
                 }
                 None => {
                     self.topics.remove(&topic);

@@ -28,7 +28,7 @@ use super::{
     super::{
         backoff::Backoff,
         news::Trouble,
-        queue::{OutgoingReceiver, Queued},
+        queue::{OutgoingReceiver, Queued, Sent},
         roads::PublisherEnd,
         status::Tally,
     },
@@ -70,8 +70,8 @@ pub(in crate::bridge::adapter) async fn run(duty: Duty, mut end: PublisherEnd) {
 
 /// Ends when the bus is closed.
 async fn discard(outgoing: &mut OutgoingReceiver, tally: &Tally) {
-    while outgoing.recv().await.is_some() {
-        tally.lost_while_down.fetch_add(1, Ordering::Relaxed);
+    while let Some(Queued { entries, .. }) = outgoing.recv().await {
+        tally.lost_while_down.fetch_add(entries, Ordering::Relaxed);
     }
 }
 
@@ -113,7 +113,7 @@ async fn publish(
             return None;
         }
     };
-    let unknown = flights.batches();
+    let unknown = flights.entries();
     end.tally
         .publish_unknown
         .fetch_add(unknown, Ordering::Relaxed);
@@ -126,44 +126,39 @@ async fn publish_landed(
     duty: &Duty,
     end: &mut PublisherEnd,
     denied: &mut BTreeSet<Topic>,
-    landing: Landing,
+    Landing { batches, answers }: Landing,
 ) {
-    let Landing {
-        topics,
-        since,
-        answers,
-    } = landing;
-    for since in since {
+    let mut denials: Vec<RedisError> = Vec::new();
+    let (mut published, mut entries_denied) = (0, 0);
+    for (sent, answer) in batches.into_iter().zip(answers) {
+        let Sent {
+            topic,
+            entries,
+            since,
+        } = sent;
         let meter = &end.tally.meter;
         meter.observe(Operation::Publish, since.elapsed());
-    }
-    let batches = topics.len() as u64;
-    let mut denials: Vec<RedisError> = Vec::new();
-    let mut astray = 0;
-    for (topic, answer) in topics.into_iter().zip(answers) {
         // The number of receivers is no proof of anything, so it is not looked at.
         if let Value::ServerError(error) = answer {
             let error = error.into();
+            entries_denied += entries;
             // One that moved is another server's: nothing will end the trouble here.
             if duty.way.is_redirection(&error) {
-                astray += 1;
                 denied.remove(&topic);
             } else {
                 denied.insert(topic);
                 denials.push(error);
             }
         } else {
+            published += 1;
             denied.remove(&topic);
         }
     }
-    let denials_count = denials.len() as u64 + astray;
     let tally = &end.tally;
-    tally
-        .published
-        .fetch_add(batches - denials_count, Ordering::Relaxed);
+    tally.published.fetch_add(published, Ordering::Relaxed);
     tally
         .publish_denied
-        .fetch_add(denials_count, Ordering::Relaxed);
+        .fetch_add(entries_denied, Ordering::Relaxed);
     if let Some(error) = denials.first() {
         let trouble = fault::denied(duty.way.publish(), duty.names.stem(), error, &duty.server);
         end.reporter.trouble(trouble).await;
@@ -175,9 +170,7 @@ async fn publish_landed(
 /// One pipeline and what it carries.
 struct Load {
     pipeline: Pipeline,
-    topics: Vec<Topic>,
-    /// When each was queued.
-    since: Vec<Instant>,
+    batches: Vec<Sent>,
     room: Vec<OwnedSemaphorePermit>,
 }
 
@@ -190,14 +183,14 @@ fn loads(duty: &Duty, taken: impl Iterator<Item = Queued>) -> Vec<Load> {
         let Queued {
             topic,
             bytes,
+            entries,
             room,
             since,
         } = queued;
         if load_bytes.saturating_add(bytes.len()) > PIPELINE_BYTES_MAX {
             loads.push(Load {
                 pipeline: Pipeline::new(),
-                topics: Vec::new(),
-                since: Vec::new(),
+                batches: Vec::new(),
                 room: Vec::new(),
             });
             load_bytes = 0;
@@ -206,8 +199,11 @@ fn loads(duty: &Duty, taken: impl Iterator<Item = Queued>) -> Vec<Load> {
         let load = loads.last_mut().expect("the first batch opens one");
         let publish = load.pipeline.cmd(duty.way.publish());
         publish.arg(duty.names.name(topic)).arg(bytes);
-        load.topics.push(topic);
-        load.since.push(since);
+        load.batches.push(Sent {
+            topic,
+            entries,
+            since,
+        });
         load.room.push(room);
     }
     loads
@@ -224,8 +220,7 @@ struct Flight {
     answer: Pin<Box<dyn Future<Output = RedisResult<Vec<Value>>> + Send>>,
     /// Answered while it was started.
     early: Option<RedisResult<Vec<Value>>>,
-    topics: Vec<Topic>,
-    since: Vec<Instant>,
+    batches: Vec<Sent>,
     answer_by: Instant,
     /// Held until it lands.
     _room: Vec<OwnedSemaphorePermit>,
@@ -233,8 +228,7 @@ struct Flight {
 
 /// What the server said to the batches of a pipeline, one by one.
 struct Landing {
-    topics: Vec<Topic>,
-    since: Vec<Instant>,
+    batches: Vec<Sent>,
     answers: Vec<Value>,
 }
 
@@ -259,19 +253,16 @@ impl Flights {
         self.flying.len() < FLIGHTS_MAX
     }
 
-    fn batches(&self) -> u64 {
-        self.flying
-            .iter()
-            .map(|flight| flight.topics.len() as u64)
-            .sum()
+    fn entries(&self) -> u64 {
+        let batches = self.flying.iter().flat_map(|flight| &flight.batches);
+        batches.map(|it| it.entries).sum()
     }
 
     /// Hands the pipeline to the connection: the order of starts is the order on the wire.
     async fn start(&mut self, connection: &MultiplexedConnection, load: Load) {
         let Load {
             pipeline,
-            topics,
-            since,
+            batches,
             room,
         } = load;
         let mut connection = connection.clone();
@@ -289,8 +280,7 @@ impl Flights {
         self.flying.push_back(Flight {
             answer,
             early,
-            topics,
-            since,
+            batches,
             answer_by: Instant::now() + self.timeout,
             _room: room,
         });
@@ -312,8 +302,7 @@ impl Flights {
         };
         let flight = self.flying.pop_front().expect("it has just landed");
         Ok(Landing {
-            topics: flight.topics,
-            since: flight.since,
+            batches: flight.batches,
             answers,
         })
     }

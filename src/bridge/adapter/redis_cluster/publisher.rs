@@ -69,10 +69,11 @@ fn share_out(
     tally: &Tally,
 ) {
     for queued in taken {
+        let entries = queued.entries;
         let owner = map.and_then(|map| map.owner(queued.topic));
         let line = owner.and_then(|at| parts.line(at));
         if line.is_none_or(|line| line.send(queued).is_err()) {
-            tally.lost_while_down.fetch_add(1, Ordering::Relaxed);
+            tally.lost_while_down.fetch_add(entries, Ordering::Relaxed);
         }
     }
 }

@@ -1,0 +1,98 @@
+//! When shards may publish nothing to the other nodes, since the bus takes less than they do.
+//!
+//! Owns: `PublishHold`; what is logged of it.
+//! May depend on: `bridge::{link, log_limit, nodes, run}`.
+//! Invariants: shards are told each change at once, beside their queues; a line that it begins has one that
+//! it is over.
+
+use std::time::Duration;
+
+use shards::application::Millis;
+
+use super::{link::ShardLink, log_limit::LogLimit, nodes::Nodes, run::Bridge};
+
+/// While it lasts it is looked at so often: the bus says nothing when it has taken something.
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// Whether publishes are held.
+#[derive(Debug)]
+pub(super) struct PublishHold {
+    is_on: bool,
+    lines: LogLimit,
+    /// The log says that they are.
+    is_told: bool,
+}
+
+impl Default for PublishHold {
+    fn default() -> Self {
+        Self {
+            is_on: false,
+            lines: LogLimit::once_a_minute(),
+            is_told: false,
+        }
+    }
+}
+
+impl PublishHold {
+    pub(super) fn is_on(&self) -> bool {
+        self.is_on
+    }
+
+    /// Follows the queue to the bus. True where shards are to be told of a change.
+    fn follow(&mut self, now: Millis, is_crowded: bool) -> bool {
+        if is_crowded == self.is_on {
+            return false;
+        }
+        self.is_on = is_crowded;
+        if !is_crowded {
+            if std::mem::take(&mut self.is_told) {
+                tracing::info!("the queue to the bus has room again: events are taken");
+            }
+            return true;
+        }
+        if let Some(unsaid) = self.lines.allow(now) {
+            self.is_told = true;
+            tracing::warn!(
+                unsaid,
+                "the queue to the bus is full: POST /events answers 503, client events stay on this node"
+            );
+        }
+        true
+    }
+}
+
+impl<L: ShardLink> Bridge<L> {
+    /// Behind whatever was published.
+    pub(super) fn follow_bus(&mut self) {
+        let is_crowded = self.nodes.as_mut().is_some_and(Nodes::is_crowded);
+        let now_ms = self.link.started().elapsed().as_millis();
+        let now = Millis(u64::try_from(now_ms).unwrap_or(u64::MAX));
+        if self.publish_hold.follow(now, is_crowded) {
+            self.link.hold_publishes(is_crowded);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_change_is_told_once_and_the_log_has_one_pair_of_lines_a_minute() {
+        let mut hold = PublishHold::default();
+        for (second, is_crowded, changes, is_told) in [
+            (0, false, false, false),
+            (1, true, true, true),
+            (2, true, false, true),
+            (3, false, true, false),
+            (4, true, true, false),
+            (5, false, true, false),
+            (61, true, true, true),
+            (62, false, true, false),
+        ] {
+            let changed = hold.follow(Millis(second * 1_000), is_crowded);
+            let found = (changed, hold.is_on(), hold.is_told);
+            assert_eq!(found, (changes, is_crowded, is_told), "{second} s");
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! A node whose queue to the bus is full: what has an answer is refused whole before anybody gets it, what has none
+//! reaches those who are here. The test takes the place of the bus.
+
+use serde_json::{Value, json};
+use sockudo::bridge::message::{FromBridge, ToBridge};
+
+use crate::{
+    scene::{KEY, Scene, Visitor, frame, responses, subscribe, texts},
+    sign,
+};
+
+const CHANNELS: [&str; 4] = ["news", "sports", "weather", "arts"];
+
+struct FullBus {
+    scene: Scene,
+    publisher: usize,
+    visitor: Visitor,
+    /// Channels of events for the other nodes.
+    crossed: Vec<String>,
+}
+
+impl FullBus {
+    /// Somebody has subscribed to all channels, which have homes on both shards.
+    fn begins() -> Self {
+        let keys = json!({"adapter": {"driver": "redis"}});
+        let mut scene = Scene::start(2, &keys, &json!({}));
+        let partitions = scene.apps.by_id("scene-id").expect("it is there");
+        let home_of = |channel| {
+            let partition = partitions.rules.partitions.of_channel(channel);
+            partition.number() % 2
+        };
+        let homes = CHANNELS.map(home_of);
+        assert!(homes.contains(&0) && homes.contains(&1), "{homes:?}");
+        let publisher = scene.node.connect(0, 1 << 16);
+        let visitor = scene.arrives(0);
+        for channel in CHANNELS {
+            scene.say(visitor.link, &subscribe(channel));
+        }
+        let mut full = Self {
+            scene,
+            publisher,
+            visitor,
+            crossed: Vec::new(),
+        };
+        full.settles();
+        full.hears();
+        full
+    }
+
+    /// At rest, with every topic live for which a shard wished.
+    fn settles(&mut self) {
+        loop {
+            self.scene.rest();
+            let told = std::mem::take(&mut self.scene.node.told);
+            if told.is_empty() {
+                return;
+            }
+            for (shard, _, message) in told {
+                match message {
+                    ToBridge::Topic { partition, wish } => {
+                        let live = FromBridge::TopicsLive([(partition, wish)].into());
+                        self.scene.node.tell(usize::from(shard.0), live);
+                    }
+                    ToBridge::Event(event) => self.crossed.push(event.channel.to_string()),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn takes_publishes(&mut self, shards: [bool; 2]) {
+        for (shard, takes) in self.scene.node.shards.iter_mut().zip(shards) {
+            shard.turn.takes_publishes = takes;
+        }
+    }
+
+    fn status_of(&mut self, path: &str, body: &Value) -> u16 {
+        let request = self.scene.request(path, &[], Some(body));
+        self.scene.say(self.publisher, &request);
+        self.settles();
+        responses(&self.scene.takes(self.publisher))[0].0
+    }
+
+    /// Channels of what the subscriber has got.
+    fn hears(&mut self) -> Vec<String> {
+        let heard = texts(&self.scene.takes(self.visitor.link));
+        let channel = |it: &Value| it["channel"].as_str().map(str::to_owned);
+        heard.iter().filter_map(channel).collect()
+    }
+
+    /// Events that met a full queue, as they are counted.
+    fn counted(&mut self) -> u64 {
+        self.scene.node.tell_all(|| FromBridge::Scrape { token: 1 });
+        self.scene.rest();
+        let told = std::mem::take(&mut self.scene.node.told);
+        let counts = told.iter().filter_map(|(_, _, told)| match told {
+            ToBridge::Snapshot { snapshot, .. } => Some(snapshot.counters.bridge_full[2]),
+            _ => None,
+        });
+        counts.sum()
+    }
+}
+
+#[test]
+fn a_publish_that_the_bus_has_no_room_for_is_refused_whole_and_reaches_nobody() {
+    let event = json!({"name": "n", "channels": CHANNELS, "data": "x"});
+    let of_batch = |channel: &&str| json!({"name": "n", "channel": channel, "data": "x"});
+    let batch = json!({"batch": CHANNELS.iter().map(of_batch).collect::<Vec<_>>()});
+    for (path, body) in [("/events", &event), ("/batch_events", &batch)] {
+        let mut full = FullBus::begins();
+        full.takes_publishes([false; 2]);
+        assert_eq!(full.status_of(path, body), 503, "{path}");
+        assert_eq!(full.hears(), [""; 0], "{path}");
+        assert_eq!(full.crossed, [""; 0], "{path}");
+        assert_eq!(full.counted(), 4, "{path}");
+        full.takes_publishes([true; 2]);
+        assert_eq!(full.status_of(path, body), 200, "{path}");
+        let mut heard = full.hears();
+        heard.sort();
+        full.crossed.sort();
+        assert_eq!(heard, ["arts", "news", "sports", "weather"], "{path}");
+        assert_eq!(full.crossed, heard, "{path}");
+    }
+}
+
+#[test]
+fn what_a_home_refuses_reaches_nobody_though_other_homes_took_theirs() {
+    let mut full = FullBus::begins();
+    full.takes_publishes([true, false]);
+    let event = json!({"name": "n", "channels": CHANNELS, "data": "x"});
+    assert_eq!(full.status_of("/events", &event), 503);
+    let mut heard = full.hears();
+    heard.sort();
+    full.crossed.sort();
+    assert_eq!(full.crossed, heard, "who is here hears what crosses");
+    assert!(!heard.is_empty() && heard.len() < 4, "{heard:?}");
+}
+
+#[test]
+fn a_client_event_that_the_bus_has_no_room_for_reaches_those_who_are_here() {
+    let mut full = FullBus::begins();
+    let room = "private-room";
+    let sender = full.scene.arrives(1);
+    for visitor in [full.visitor.clone(), sender.clone()] {
+        let auth = sign::channel_auth(KEY.0, KEY.1, &visitor.socket_id, room, None);
+        let data = json!({"channel": room, "auth": auth});
+        let asks = frame(&json!({"event": "pusher:subscribe", "data": data}));
+        full.scene.say(visitor.link, &asks);
+    }
+    full.settles();
+    assert_eq!(full.hears(), [room]);
+    full.takes_publishes([false; 2]);
+    let event = frame(&json!({"event": "client-typing", "channel": room, "data": "x"}));
+    full.scene.say(sender.link, &event);
+    full.settles();
+    assert_eq!(full.hears(), [room]);
+    assert_eq!(full.crossed, [""; 0]);
+    assert_eq!(full.counted(), 1);
+}
