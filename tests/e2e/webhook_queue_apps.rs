@@ -70,6 +70,15 @@ fn old_webhooks_of_apps_in_a_database_are_delivered_by_a_node_that_has_to_look_f
     database.start_again();
     arrive(&mut sink, rooms("late"));
 
+    // One that knows the app as it was looks at it again.
+    let other = sink.url_at("/other");
+    database.run(&[&format!(
+        "UPDATE apps.applications SET webhooks = JSON_SET(webhooks, '$[0].url', '{other}')"
+    )]);
+    let target = TargetName::of("shop-id", &other, 0);
+    puts_of(shop, &mut wire, 4, target, events("moved"));
+    arrive(&mut sink, rooms("moved"));
+
     eventually("those of nobody to be left", || {
         (waits(&mut redis) == JOBS).then_some(())
     });

@@ -275,7 +275,10 @@ impl Webhooks {
         let Some((id, app)) = target.map(|(id, target)| (id, target.entry.index)) else {
             return match job.under_way {
                 Some(number) => _ = self.expected.gone.insert(number, job),
-                None => self.letters.push(letter_of(record, 0)),
+                None => {
+                    self.unknown.tell(&record.app_id, now);
+                    self.letters.push(letter_of(record, 0));
+                }
             };
         };
         let JobRecord {
@@ -324,6 +327,8 @@ impl Webhooks {
     fn lose_gone(&mut self, job: &JobRecord, error: &str) {
         if let Ok(mut record) = Record::read(&job.text) {
             record.error = Some(error.into());
+            let now = self.now();
+            self.unknown.tell(&record.app_id, now);
             self.letters.push(letter_of(record, 1));
             self.keep_account();
         }
