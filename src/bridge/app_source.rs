@@ -115,7 +115,7 @@ const TOLD_EVERY_MS: u64 = 10_000;
 /// A store is written to anew after so many pauses of a bus: up to three seconds.
 const PREPARE_PAUSES: u32 = 3;
 
-fn settings(config: &Config) -> FinderSettings {
+fn settings(config: &Config, store: &Store) -> FinderSettings {
     let app_manager = &config.app_manager;
     let ttl_s = match app_manager.cache_enabled {
         true => app_manager.cache_ttl_s.max(1),
@@ -127,6 +127,8 @@ fn settings(config: &Config) -> FinderSettings {
         negative_ttl: Duration::from_secs(app_manager.negative_ttl_s.clamp(1, ttl_s)),
         unknown_per_s: UNKNOWN_PER_S,
         ask_every: ASK_EVERY,
+        places: store.places(),
+        timeout: store.timeout(),
     }
 }
 
@@ -189,7 +191,7 @@ impl AppSource {
             failures: 0,
             fault: None,
         });
-        let mut finder = Finder::new(now, settings(config));
+        let mut finder = Finder::new(now, settings(config, &store));
         finder.inherit(now, inherited.into_iter().map(Into::into));
         Self {
             finder,
@@ -380,7 +382,8 @@ impl<L: ShardLink> Bridge<L> {
     /// The configuration was read again.
     pub(super) fn reload_apps(&mut self) {
         if let Some(source) = &mut self.source {
-            source.finder.reconfigure(settings(&self.config));
+            let settings = settings(&self.config, &source.store);
+            source.finder.reconfigure(settings);
             source.store.reload(&self.config);
             return self.look_at_all_again();
         }
