@@ -307,12 +307,12 @@ impl AppSource {
         self.store.meter().counts()
     }
 
-    /// Of a question that begins now.
-    fn clock(&self, operation: Operation) -> Clock {
+    /// Of a question that began then, on the node's clock.
+    fn clock(&self, operation: Operation, since: Duration) -> Clock {
         Clock {
             meter: self.store.meter().clone(),
             operation,
-            since: tokio::time::Instant::now(),
+            since: tokio::time::Instant::from_std(self.started + since),
         }
     }
 
@@ -555,7 +555,9 @@ impl<L: ShardLink> Bridge<L> {
                 Errand::Find(name) => {
                     if let Some(source) = &mut self.source {
                         let found = source.store.find(name.clone());
-                        let clock = source.clock(Operation::Lookup);
+                        let asked_at = source.finder.asked_at(&name);
+                        let since = asked_at.unwrap_or_else(|| source.now());
+                        let clock = source.clock(Operation::Lookup, since);
                         source.questions.spawn(async move {
                             let result = clock.measure(found).await;
                             Reached::One { name, result }
@@ -565,7 +567,7 @@ impl<L: ShardLink> Bridge<L> {
                 Errand::FindAll(ids) => {
                     if let Some(source) = &mut self.source {
                         let found = source.store.find_all(ids.clone());
-                        let clock = source.clock(Operation::Refresh);
+                        let clock = source.clock(Operation::Refresh, source.now());
                         source.questions.spawn(async move {
                             let result = clock.measure(found).await;
                             Reached::All { ids, result }

@@ -526,7 +526,7 @@ fn a_flood_of_unknown_keys_from_one_address_delays_no_first_look_up_of_another()
     assert_eq!(refusal_of(&server, "other-key", other), 0);
 }
 
-/// Connections with made-up keys, some 300 a second, all of one address. They end when it is dropped.
+/// Connections with made-up keys, some 100 a second, all of one address. They end when it is dropped.
 struct Flood {
     came: Arc<AtomicUsize>,
     is_over: Arc<AtomicBool>,
@@ -546,15 +546,15 @@ impl Flood {
         std::thread::spawn(move || {
             let mut wires = VecDeque::new();
             while !is_over.load(Ordering::Relaxed) {
-                for _ in 0..30 {
+                for _ in 0..10 {
                     let number = came.fetch_add(1, Ordering::Relaxed);
                     let mut wire = Wire::connect(address);
                     let target = format!("/app/stranger-{number}?protocol=7");
                     wire.asks_upgrade(&target, "X-Forwarded-For: 192.0.2.1\r\n");
                     wires.push_back(wire);
                 }
-                // Those of the last four seconds wait for their answer.
-                wires.drain(..wires.len().saturating_sub(1_200));
+                // Each has its answer after four seconds.
+                wires.drain(..wires.len().saturating_sub(500));
                 std::thread::sleep(Duration::from_millis(100));
             }
         });
@@ -577,11 +577,12 @@ impl Drop for Flood {
     }
 }
 
-/// On a database whose `keys` lead through a gate so slow that ten connections answer fewer than the 200 questions a
-/// second that strangers may put. It has the apps `shop` and `late-0` to `late-4`.
+/// On a database whose `keys` lead through a gate so slow that four connections answer fewer questions than a flood puts.
+/// It has the apps `shop` and `late-0` to `late-4`.
 fn keeps_no_other_question_waiting_in_a_flood(keys: Value, disables_shop: impl FnOnce()) {
     let mut all = json!({
         "app_manager": {"array": {"apps": []}},
+        "database_pooling": {"max": 4},
         "rate_limiter": {"websocket_rate_limit": {"trust_hops": 1}},
     });
     merge(&mut all, keys);
@@ -594,13 +595,13 @@ fn keeps_no_other_question_waiting_in_a_flood(keys: Value, disables_shop: impl F
     };
     let flood = Flood::begins(&server);
     eventually("the flood to be more than can be answered", || {
-        (lookups("error") > Some(300.0)).then_some(())
+        (lookups("error") > Some(100.0)).then_some(())
     });
     let is_well = || {
         let up = server.gets("/up");
         assert_eq!(up.header("x-health-check"), Some("OK"), "{}", up.text());
     };
-    flood.goes_on_for(900, is_well);
+    flood.goes_on_for(300, is_well);
     let other = "X-Forwarded-For: 198.51.100.1\r\n";
     for number in 0..5 {
         let key = format!("late-{number}-key");
@@ -612,7 +613,7 @@ fn keeps_no_other_question_waiting_in_a_flood(keys: Value, disables_shop: impl F
     alice.is_closed_with(4003);
     // All of it happened in the flood, and what the database was asked was of use.
     let answered = lookups("store");
-    flood.goes_on_for(300, is_well);
+    flood.goes_on_for(100, is_well);
     assert!(lookups("store") > answered);
     let label = "role=\"app_manager\"";
     let faults = server.metric_with("sockudo_backend_errors_total", label);
@@ -632,7 +633,7 @@ fn a_flood_of_unknown_keys_on_a_slow_mariadb_keeps_no_other_question_waiting() {
     let at = SocketAddr::from((own_address(), next_port()));
     let _gate = Gate::slow(at, database.address, SLOW);
     let through = json!({"database": {"mysql": {
-        "host": at.ip().to_string(), "port": at.port(), "timeout_ms": 2_000,
+        "host": at.ip().to_string(), "port": at.port(), "timeout_ms": 4_000,
     }}});
     keeps_no_other_question_waiting_in_a_flood(keys(&database, through), || {
         database.run(&["UPDATE apps.applications SET enabled = FALSE WHERE id = 'shop-id'"]);
@@ -658,7 +659,7 @@ fn a_flood_of_unknown_keys_on_a_slow_postgresql_keeps_no_other_question_waiting(
         "app_manager": {"driver": "pgsql"},
         "database": {"postgres": {
             "host": at.ip().to_string(), "port": at.port(), "username": "reader",
-            "password": "wanted", "timeout_ms": 2_000,
+            "password": "wanted", "timeout_ms": 4_000,
         }},
     });
     keeps_no_other_question_waiting_in_a_flood(keys, || {

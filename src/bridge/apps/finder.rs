@@ -168,8 +168,8 @@ impl Allowance {
 }
 
 impl Addresses {
-    /// Spends one; false if there is none left.
-    fn take(&mut self, now: Duration, address: IpAddr) -> bool {
+    /// Spends one, and says what that makes of whoever asks.
+    fn take(&mut self, now: Duration, address: IpAddr) -> Rank {
         let most = burst(MODEST_PER_S);
         let left = |it: &Allowance| it.refilled(now, MODEST_PER_S, most);
         if self.0.len() >= ADDRESSES_MAX {
@@ -177,14 +177,17 @@ impl Addresses {
         }
         let before = self.0.get(&address).map_or(most, left);
         if before < ONE || self.0.len() >= ADDRESSES_MAX {
-            return false;
+            return Rank::Other;
         }
         let allowance = Allowance {
             left: before - ONE,
             since: now,
         };
         self.0.insert(address, allowance);
-        true
+        match before == most {
+            true => Rank::First,
+            false => Rank::Modest,
+        }
     }
 }
 
@@ -238,6 +241,12 @@ impl Finder {
     pub fn reconfigure(&mut self, settings: FinderSettings) {
         self.settings = settings;
         self.line.resize(settings.places, settings.patience());
+    }
+
+    /// When somebody asked first for what is put to the store now, if he waits still.
+    pub fn asked_at(&self, name: &AppName) -> Option<Duration> {
+        let asked = self.asked.get(name)?;
+        Some(asked.until.saturating_sub(ANSWER_WITHIN))
     }
 
     /// What was asked last was not answered.
@@ -315,11 +324,14 @@ impl Finder {
     fn may_ask(&mut self, now: Duration, address: Option<IpAddr>) -> Option<Rank> {
         let per_s = self.settings.unknown_per_s;
         let left = self.allowance.refilled(now, per_s, burst(per_s));
-        let is_modest =
-            left >= ONE && address.is_none_or(|address| self.addresses.take(now, address));
-        let (rank, floor) = match is_modest {
-            true => (Rank::Modest, 0),
-            false => (Rank::Other, burst(per_s) / 2),
+        let rank = match address {
+            _ if left < ONE => return None,
+            Some(address) => self.addresses.take(now, address),
+            None => Rank::First,
+        };
+        let floor = match rank {
+            Rank::First | Rank::Modest => 0,
+            Rank::Other => burst(per_s) / 2,
         };
         let may = left >= ONE + floor;
         self.allowance = Allowance {
@@ -780,6 +792,24 @@ mod tests {
         let FinderCounters { absent, late, .. } = finder.counters;
         assert_eq!((absent + 3, late), (put, 0), "what was put was answered");
         assert_eq!(refused, finder.counters.refused);
+    }
+
+    #[test]
+    fn what_waits_for_a_place_was_asked_when_it_came() {
+        let (mut finder, table) = (begun(), AppTable::default());
+        finder.reconfigure(FinderSettings {
+            places: 1,
+            ..SETTINGS
+        });
+        for (second, name) in [(1, "a"), (2, "b")] {
+            finder.ask(at(second), (&table, 0), ShardId(0), wanted(key(name)));
+        }
+        assert_eq!(errands(&mut finder), [Errand::Find(key("a"))]);
+        finder.not_found(Duration::from_millis(2_500), &key("a"));
+        let absent = answer(0, &key("a"), AppFound::Absent { for_ms: 10_000 });
+        assert_eq!(errands(&mut finder), [absent, Errand::Find(key("b"))]);
+        let asked_at = ["a", "b"].map(|name| finder.asked_at(&key(name)));
+        assert_eq!(asked_at, [None, Some(at(2))]);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! Owns: `Line`, `Rank`.
 //! May depend on: `bridge::apps` for names.
 //! Invariants: no more are with the store than it has places; what is put to it has waited for `patience` at most, so
-//! that its work is of use to whoever asked; who is modest waits for none that is not.
+//! that its work is of use to whoever asked; who has asked less waits for none that has asked more.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -18,17 +18,16 @@ pub(super) struct Line {
     places: usize,
     patience: Duration,
     inside: AHashMap<AppName, Inside>,
-    /// Since when they wait.
-    modest: VecDeque<(Duration, AppName)>,
-    others: VecDeque<(Duration, AppName)>,
+    /// By rank, and since when.
+    waiting: [VecDeque<(Duration, AppName)>; 3],
     /// For one answer, as the store was lately; 0 before the first.
     takes: Duration,
 }
 
-/// Whom a question is of.
+/// Whom a question is of: of one who has asked nothing of late, not much, or more than that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rank {
-    /// Of one that has not asked much.
+    First,
     Modest,
     Other,
 }
@@ -47,8 +46,7 @@ impl Line {
             places,
             patience,
             inside: AHashMap::new(),
-            modest: VecDeque::new(),
-            others: VecDeque::new(),
+            waiting: Default::default(),
             takes: Duration::ZERO,
         }
     }
@@ -59,10 +57,8 @@ impl Line {
 
     /// One more would be put to the store in time.
     pub(super) fn has_room(&self, rank: Rank) -> bool {
-        let before = match rank {
-            Rank::Modest => self.modest.len(),
-            Rank::Other => self.modest.len() + self.others.len(),
-        };
+        let before = self.waiting.iter().take(rank as usize + 1);
+        let before: usize = before.map(VecDeque::len).sum();
         let rounds = self.patience.as_nanos() / self.takes.as_nanos().max(1);
         // A store that is that slow may be faster with the next one.
         let rounds = usize::try_from(rounds.max(1)).unwrap_or(usize::MAX);
@@ -71,20 +67,16 @@ impl Line {
 
     /// A question waits for a place, unless the store has it already.
     pub(super) fn enter(&mut self, now: Duration, rank: Rank, name: AppName) {
-        if self.inside.contains_key(&name) {
-            return;
-        }
-        match rank {
-            Rank::Modest => self.modest.push_back((now, name)),
-            Rank::Other => self.others.push_back((now, name)),
+        if !self.inside.contains_key(&name) {
+            self.waiting[rank as usize].push_back((now, name));
         }
     }
 
     /// The next one that has waited in vain.
     pub(super) fn give_up(&mut self, now: Duration) -> Option<AppName> {
-        let is_late = |(since, _): &mut (Duration, AppName)| *since + self.patience <= now;
-        let late = self.modest.pop_front_if(is_late);
-        let late = late.or_else(|| self.others.pop_front_if(is_late));
+        let patience = self.patience;
+        let mut ranks = self.waiting.iter_mut();
+        let late = ranks.find_map(|rank| rank.pop_front_if(|(since, _)| *since + patience <= now));
         late.map(|(_, name)| name)
     }
 
@@ -93,8 +85,7 @@ impl Line {
         if self.inside.len() >= self.places {
             return None;
         }
-        let next = self.modest.pop_front();
-        let (_, name) = next.or_else(|| self.others.pop_front())?;
+        let (_, name) = self.waiting.iter_mut().find_map(VecDeque::pop_front)?;
         self.put_again(now, name.clone());
         Some(name)
     }
@@ -128,8 +119,8 @@ impl Line {
 
     /// When `give_up` has something.
     pub(super) fn due(&self) -> Option<Duration> {
-        let fronts = [self.modest.front(), self.others.front()];
-        let since = fronts.into_iter().flatten().map(|(since, _)| *since).min();
+        let fronts = self.waiting.iter().filter_map(VecDeque::front);
+        let since = fronts.map(|(since, _)| *since).min();
         since.map(|since| since + self.patience)
     }
 }
@@ -157,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn the_store_has_as_many_as_it_has_places_and_who_is_modest_goes_first() {
+    fn the_store_has_as_many_as_it_has_places_and_who_has_asked_less_goes_first() {
         let mut line = Line::new(2, PATIENCE);
         for flood in ["f-1", "f-2", "f-3", "f-4"] {
             line.enter(at(0), Rank::Other, name(flood));
@@ -165,26 +156,25 @@ mod tests {
         line.enter(at(0), Rank::Modest, name("a"));
         assert_eq!(all_put(&mut line, at(0)), names(["a", "f-1"]));
         line.enter(at(1), Rank::Modest, name("b"));
-        line.enter(at(1), Rank::Modest, name("c"));
+        line.enter(at(1), Rank::First, name("c"));
         // It has this one: its answer is that of whoever asks anew.
         line.enter(at(1), Rank::Modest, name("a"));
         assert_eq!(all_put(&mut line, at(1)), []);
         assert!(!line.leave(at(2), &name("f-1")));
-        assert_eq!(all_put(&mut line, at(2)), names(["b"]));
+        assert_eq!(all_put(&mut line, at(2)), names(["c"]));
         assert!(!line.leave(at(2), &name("nobody's")));
         assert_eq!(all_put(&mut line, at(2)), []);
         line.leave(at(3), &name("a"));
-        line.leave(at(3), &name("b"));
-        assert_eq!(all_put(&mut line, at(3)), names(["c", "f-2"]));
-        line.leave(at(4), &name("c"));
+        line.leave(at(3), &name("c"));
+        assert_eq!(all_put(&mut line, at(3)), names(["b", "f-2"]));
+        line.leave(at(4), &name("b"));
         line.leave(at(4), &name("f-2"));
         assert_eq!(all_put(&mut line, at(4)), names(["f-3", "f-4"]));
         assert_eq!(line.due(), None);
     }
 
     #[test]
-    fn as_many_may_wait_as_the_store_answers_in_time_and_none_of_a_flood_counts_for_who_is_modest()
-    {
+    fn as_many_may_wait_as_the_store_answers_in_time_and_none_of_a_flood_counts_for_others() {
         let line = Line::new(2, PATIENCE);
         assert!(line.has_room(Rank::Other), "nothing is known of the store");
         // Milliseconds of an answer, and how many may wait.
@@ -207,8 +197,9 @@ mod tests {
                 }
                 line.has_room(rank)
             };
-            assert_eq!(enter(Rank::Other, most), takes == 0, "{takes} ms");
-            assert_eq!(enter(Rank::Modest, most), takes == 0, "{takes} ms");
+            for rank in [Rank::Other, Rank::Modest, Rank::First] {
+                assert_eq!(enter(rank, most), takes == 0, "{rank:?}, {takes} ms");
+            }
         }
     }
 

@@ -302,7 +302,7 @@ impl Store {
         }
     }
 
-    /// Questions for one app (`find`) that it works on at once; more of them wait for each other. Those for known
+    /// Questions for one app (`find`) that it works on at once; more wait for each other. Those for known
     /// apps (`find_all`) wait for none of them.
     pub fn places(&self) -> usize {
         match self {
