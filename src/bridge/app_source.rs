@@ -12,7 +12,7 @@ use std::{
 };
 
 use shards::application::{Millis, ShardId};
-use tokio::task::JoinSet;
+use tokio::{sync::oneshot, task::JoinSet};
 
 use super::{
     adapter::backoff::Backoff,
@@ -43,8 +43,17 @@ pub(super) struct AppSource {
     /// Start of the node's clock.
     started: Instant,
     told: Told,
+    /// Operators who wait for the next answer to a look at known apps. Those who have gone leave with the next one.
+    operators: Vec<Operator>,
     /// What the start is to do to the store, until that is done.
     preparing: Option<Preparing>,
+}
+
+/// Who waits to hear whether the store answers.
+struct Operator {
+    /// When he asked.
+    known_apps: usize,
+    waiter: oneshot::Sender<Result<AppsReport, String>>,
 }
 
 /// What the log was told of the store.
@@ -199,6 +208,7 @@ impl AppSource {
             questions: JoinSet::new(),
             started,
             told: Told::new(),
+            operators: Vec::new(),
             preparing,
         }
     }
@@ -391,20 +401,42 @@ impl<L: ShardLink> Bridge<L> {
         self.change_apps(changes);
     }
 
-    /// An operator wants changes to hold at once. Apps of a file come with all of the file.
-    pub(super) fn look_at_apps(&mut self) -> Result<AppsReport, String> {
-        match &self.source {
-            Some(_) => self.tell_of_changed_apps(),
-            None => self.reload(),
+    /// An operator wants changes to hold at once. Apps of a file come with all of the file; of a store he is answered
+    /// when it is.
+    pub(super) fn look_at_apps(&mut self, waiter: oneshot::Sender<Result<AppsReport, String>>) {
+        if let Some(source) = &mut self.source {
+            source.operators.retain(|it| !it.waiter.is_closed());
+            let known_apps = self.apps.iter().count();
+            source.operators.push(Operator { known_apps, waiter });
+            return self.tell_of_changed_apps();
         }
-        if self.source.is_none() && !self.reloaded.succeeded {
-            return Err("the configuration is refused; the log says why".to_owned());
+        self.reload();
+        _ = waiter.send(match self.reloaded.succeeded {
+            true => Ok(AppsReport {
+                driver: "memory".to_owned(),
+                apps: self.apps.iter().count(),
+            }),
+            false => Err("the configuration is refused; the log says why".to_owned()),
+        });
+    }
+
+    /// The store has answered a look at known apps, or why it has not.
+    fn tell_operators(&mut self, answered: Result<(), &StoreError>) {
+        let Some(source) = &mut self.source else {
+            return;
+        };
+        for Operator { known_apps, waiter } in source.operators.drain(..) {
+            _ = waiter.send(match answered {
+                Ok(()) => Ok(AppsReport {
+                    driver: source.store.name().to_owned(),
+                    apps: known_apps,
+                }),
+                Err(error) => Err(format!(
+                    "the store of apps gives no answer: {error}\nthe {known_apps} apps that are known stay as they are, \
+                     and are looked at again each second until it does"
+                )),
+            });
         }
-        let driver = self.source.as_ref().map_or("memory", |it| it.store.name());
-        Ok(AppsReport {
-            driver: driver.to_owned(),
-            apps: self.apps.iter().count(),
-        })
     }
 
     /// The store has changed: what is known of it is looked at again, here and on the other nodes.
@@ -496,13 +528,16 @@ impl<L: ShardLink> Bridge<L> {
                     source.finder.failed(now, &name);
                 }
             },
-            Reached::All { ids, result } => match result {
-                Ok(found) => self.looked_at(now, &ids, &found),
-                Err(error) => {
-                    source.tell_trouble(&error);
-                    source.finder.look_failed(now, ids);
+            Reached::All { ids, result } => {
+                match &result {
+                    Ok(found) => self.looked_at(now, &ids, found),
+                    Err(error) => {
+                        source.tell_trouble(error);
+                        source.finder.look_failed(now, ids);
+                    }
                 }
-            },
+                self.tell_operators(result.as_ref().map(drop));
+            }
             Reached::Prepared(result) => {
                 if source.prepared(now, result) {
                     self.tell_of_changed_apps();

@@ -526,6 +526,48 @@ fn a_flood_of_unknown_keys_from_one_address_delays_no_first_look_up_of_another()
     assert_eq!(refusal_of(&server, "other-key", other), 0);
 }
 
+#[test]
+fn who_wants_apps_looked_at_again_is_told_that_the_database_is_gone() {
+    let Some(mut database) = database("who_wants_apps_looked_at_again_is_told") else {
+        return;
+    };
+    let server = Server::start(&config(&database, json!({})), 2);
+    let reloads = |words: &[&str]| {
+        let asked = server.is_asked(&[&["apps", "reload"], words].concat());
+        let [out, said] = [asked.stdout, asked.stderr];
+        let [out, said] = [out, said].map(|it| String::from_utf8_lossy(&it).into_owned());
+        (asked.status.code(), out, said)
+    };
+    let is_refused_with = |part: &str, apps: usize| {
+        for words in [&[][..], &["--json"]] {
+            let (code, out, said) = reloads(words);
+            assert_eq!((code, out.as_str()), (Some(1), ""), "{said}");
+            let stay = format!("the {apps} apps that are known stay as they are");
+            assert!(said.contains(part) && said.contains(&stay), "{said}");
+        }
+    };
+    let succeeds = |apps: usize| {
+        eventually("the database to be asked again", || {
+            (reloads(&[]).0 == Some(0)).then_some(())
+        });
+        let said = format!("looking again at the {apps} apps that are known\n");
+        assert_eq!(reloads(&[]), (Some(0), said, String::new()));
+    };
+    succeeds(0);
+    database.signal("STOP");
+    is_refused_with("does not answer within 1000 ms", 0);
+    database.signal("CONT");
+    succeeds(0);
+    assert_eq!(refusal(&server, "shop-key"), 0);
+    succeeds(1);
+    database.kill();
+    is_refused_with("cannot be reached", 1);
+    database.start_again();
+    succeeds(1);
+    let report: Value = serde_json::from_str(&reloads(&["--json"]).1).expect("JSON");
+    assert_eq!(report, json!({"driver": "mysql", "apps": 1}));
+}
+
 /// Connections with made-up keys, some 100 a second, all of one address. They end when it is dropped.
 struct Flood {
     came: Arc<AtomicUsize>,

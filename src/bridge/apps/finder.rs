@@ -438,6 +438,10 @@ impl Finder {
     /// Every app is to be looked at again now, and nothing is known to be absent.
     pub fn look_again(&mut self, now: Duration) {
         self.watch.hasten(now);
+        if self.watch.due().is_none() && !self.is_looking {
+            // Whoever wants that is told whether the store answers.
+            self.watch.probe(now);
+        }
         self.absent.clear();
         self.fades.clear();
         // What is under way may be answered by how it was before.
@@ -911,6 +915,25 @@ mod tests {
         finder.looked_at(at(4), ["a".into()].into_iter());
         finder.tick(at(300));
         assert_eq!(errands(&mut finder), []);
+    }
+
+    #[test]
+    fn a_store_of_which_no_app_is_known_is_asked_when_all_is_to_be_looked_at_again() {
+        let mut finder = begun();
+        let probe = Errand::FindAll(Vec::new());
+        finder.look_again(at(1));
+        finder.tick(at(1));
+        assert_eq!(errands(&mut finder), std::slice::from_ref(&probe));
+        // One that is under way says it as well.
+        finder.look_again(at(2));
+        finder.tick(at(2));
+        assert_eq!(errands(&mut finder), []);
+        finder.look_failed(at(3), Vec::new());
+        finder.look_again(at(3));
+        finder.tick(at(3));
+        assert_eq!(errands(&mut finder), [probe]);
+        finder.looked_at(at(3), std::iter::empty());
+        assert_eq!(finder.due(), Some(at(3) + SETTINGS.ask_every));
     }
 
     #[test]
