@@ -124,6 +124,8 @@ fn finder(table: &AppTable) -> Finder {
         negative_ttl: Duration::from_secs(10),
         unknown_per_s: 200,
         ask_every: Duration::from_secs(5),
+        places: 9,
+        timeout: Duration::from_secs(2),
     };
     let empty = AppTable::of_store();
     let mut finder = Finder::new(Duration::ZERO, settings);

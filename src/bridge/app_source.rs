@@ -12,7 +12,7 @@ use std::{
 };
 
 use shards::application::{Millis, ShardId};
-use tokio::task::JoinSet;
+use tokio::{sync::oneshot, task::JoinSet};
 
 use super::{
     adapter::backoff::Backoff,
@@ -43,8 +43,17 @@ pub(super) struct AppSource {
     /// Start of the node's clock.
     started: Instant,
     told: Told,
+    /// Operators who wait for the next answer to a look at known apps. Those who have gone leave with the next one.
+    operators: Vec<Operator>,
     /// What the start is to do to the store, until that is done.
     preparing: Option<Preparing>,
+}
+
+/// Who waits to hear whether the store answers.
+struct Operator {
+    /// When he asked.
+    known_apps: usize,
+    waiter: oneshot::Sender<Result<AppsReport, String>>,
 }
 
 /// What the log was told of the store.
@@ -115,7 +124,7 @@ const TOLD_EVERY_MS: u64 = 10_000;
 /// A store is written to anew after so many pauses of a bus: up to three seconds.
 const PREPARE_PAUSES: u32 = 3;
 
-fn settings(config: &Config) -> FinderSettings {
+fn settings(config: &Config, store: &Store) -> FinderSettings {
     let app_manager = &config.app_manager;
     let ttl_s = match app_manager.cache_enabled {
         true => app_manager.cache_ttl_s.max(1),
@@ -127,6 +136,8 @@ fn settings(config: &Config) -> FinderSettings {
         negative_ttl: Duration::from_secs(app_manager.negative_ttl_s.clamp(1, ttl_s)),
         unknown_per_s: UNKNOWN_PER_S,
         ask_every: ASK_EVERY,
+        places: store.places(),
+        timeout: store.timeout(),
     }
 }
 
@@ -189,7 +200,7 @@ impl AppSource {
             failures: 0,
             fault: None,
         });
-        let mut finder = Finder::new(now, settings(config));
+        let mut finder = Finder::new(now, settings(config, &store));
         finder.inherit(now, inherited.into_iter().map(Into::into));
         Self {
             finder,
@@ -197,6 +208,7 @@ impl AppSource {
             questions: JoinSet::new(),
             started,
             told: Told::new(),
+            operators: Vec::new(),
             preparing,
         }
     }
@@ -308,19 +320,21 @@ impl AppSource {
     /// Asks the store for one app.
     fn ask(&mut self, name: AppName) {
         let found = self.store.find(name.clone());
-        let clock = self.clock(Operation::Lookup);
+        let asked_at = self.finder.asked_at(&name);
+        let since = asked_at.unwrap_or_else(|| self.now());
+        let clock = self.clock(Operation::Lookup, since);
         self.questions.spawn(async move {
             let result = clock.measure(found).await;
             Reached::One { name, result }
         });
     }
 
-    /// Of a question that begins now.
-    fn clock(&self, operation: Operation) -> Clock {
+    /// Of a question that began then, on the node's clock.
+    fn clock(&self, operation: Operation, since: Duration) -> Clock {
         Clock {
             meter: self.store.meter().clone(),
             operation,
-            since: tokio::time::Instant::now(),
+            since: tokio::time::Instant::from_std(self.started + since),
         }
     }
 
@@ -395,7 +409,8 @@ impl<L: ShardLink> Bridge<L> {
     /// The configuration was read again.
     pub(super) fn reload_apps(&mut self) {
         if let Some(source) = &mut self.source {
-            source.finder.reconfigure(settings(&self.config));
+            let settings = settings(&self.config, &source.store);
+            source.finder.reconfigure(settings);
             source.store.reload(&self.config);
             return self.look_at_all_again();
         }
@@ -403,20 +418,42 @@ impl<L: ShardLink> Bridge<L> {
         self.change_apps(changes);
     }
 
-    /// An operator wants changes to hold at once. Apps of a file come with all of the file.
-    pub(super) fn look_at_apps(&mut self) -> Result<AppsReport, String> {
-        match &self.source {
-            Some(_) => self.tell_of_changed_apps(),
-            None => self.reload(),
+    /// An operator wants changes to hold at once. Apps of a file come with all of the file; of a store he is answered
+    /// when it is.
+    pub(super) fn look_at_apps(&mut self, waiter: oneshot::Sender<Result<AppsReport, String>>) {
+        if let Some(source) = &mut self.source {
+            source.operators.retain(|it| !it.waiter.is_closed());
+            let known_apps = self.apps.iter().count();
+            source.operators.push(Operator { known_apps, waiter });
+            return self.tell_of_changed_apps();
         }
-        if self.source.is_none() && !self.reloaded.succeeded {
-            return Err("the configuration is refused; the log says why".to_owned());
+        self.reload();
+        _ = waiter.send(match self.reloaded.succeeded {
+            true => Ok(AppsReport {
+                driver: "memory".to_owned(),
+                apps: self.apps.iter().count(),
+            }),
+            false => Err("the configuration is refused; the log says why".to_owned()),
+        });
+    }
+
+    /// The store has answered a look at known apps, or why it has not.
+    fn tell_operators(&mut self, answered: Result<(), &StoreError>) {
+        let Some(source) = &mut self.source else {
+            return;
+        };
+        for Operator { known_apps, waiter } in source.operators.drain(..) {
+            _ = waiter.send(match answered {
+                Ok(()) => Ok(AppsReport {
+                    driver: source.store.name().to_owned(),
+                    apps: known_apps,
+                }),
+                Err(error) => Err(format!(
+                    "the store of apps gives no answer: {error}\nthe {known_apps} apps that are known stay as they are, \
+                     and are looked at again each second until it does"
+                )),
+            });
         }
-        let driver = self.source.as_ref().map_or("memory", |it| it.store.name());
-        Ok(AppsReport {
-            driver: driver.to_owned(),
-            apps: self.apps.iter().count(),
-        })
     }
 
     /// The store has changed: what is known of it is looked at again, here and on the other nodes.
@@ -514,13 +551,16 @@ impl<L: ShardLink> Bridge<L> {
                     source.finder.failed(now, &name);
                 }
             },
-            Reached::All { ids, result } => match result {
-                Ok(found) => self.looked_at(now, &ids, &found),
-                Err(error) => {
-                    source.tell_trouble(&error);
-                    source.finder.look_failed(now, ids);
+            Reached::All { ids, result } => {
+                match &result {
+                    Ok(found) => self.looked_at(now, &ids, found),
+                    Err(error) => {
+                        source.tell_trouble(error);
+                        source.finder.look_failed(now, ids);
+                    }
                 }
-            },
+                self.tell_operators(result.as_ref().map(drop));
+            }
             Reached::Prepared(result) => {
                 if source.prepared(now, result) {
                     self.tell_of_changed_apps();
@@ -578,7 +618,7 @@ impl<L: ShardLink> Bridge<L> {
                 Errand::FindAll(ids) => {
                     if let Some(source) = &mut self.source {
                         let found = source.store.find_all(ids.clone());
-                        let clock = source.clock(Operation::Refresh);
+                        let clock = source.clock(Operation::Refresh, source.now());
                         source.questions.spawn(async move {
                             let result = clock.measure(found).await;
                             Reached::All { ids, result }

@@ -405,7 +405,7 @@ impl<L: ShardLink> Bridge<L> {
                 settle,
                 waiter,
             } => _ = waiter.send(self.webhooks.settle_letters(ids, settle)),
-            AdminRequest::ReloadApps(waiter) => _ = waiter.send(self.look_at_apps()),
+            AdminRequest::ReloadApps(waiter) => self.look_at_apps(waiter),
             AdminRequest::BeginUpgrade { binary, waiter } => {
                 let begun = self.begin_upgrade(binary.as_deref());
                 _ = waiter.send(begun.map(|_| self.handover.last.clone().unwrap_or_default()));

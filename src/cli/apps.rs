@@ -135,6 +135,7 @@ fn complete(kept: Kept) -> Result<Answer, AppsError> {
 
 const NO_TABLE: &str = "apps are in the configuration: there is nothing to make\n";
 const MADE: &str = "made the table\n";
+const LACKS: &str = "the table is there and lacks columns; nothing was changed. It serves as it is; this completes it:\n";
 const WHOLE: &str = "the table is there, with every column\n";
 
 /// A command of `apps` with a configuration in hand.
@@ -316,6 +317,7 @@ impl Work<'_> {
             rows.add(&settings)?;
         }
         let mut answer = self.told(id, "added", &settings);
+        answer.diagnostics += &self.when_found();
         if matches!(self.kept, Kept::Store(_)) && !self.of.json && !self.of.secrets {
             // Clients need it, and whoever added the app may not have chosen it.
             _ = writeln!(answer.out, "key = {:?}", text(&settings, "key"));
@@ -353,7 +355,9 @@ impl Work<'_> {
                 .map(|key| (key.clone(), given.remove(key).unwrap_or_default()));
             rows.update(id, &changes.collect())?;
         }
-        Ok(self.told(id, verb, &settings))
+        let mut answer = self.told(id, verb, &settings);
+        answer.diagnostics += &self.when_followed();
+        Ok(answer)
     }
 
     fn switch(&mut self, id: &str, is_on: bool) -> Result<Answer, AppsError> {
@@ -381,12 +385,14 @@ impl Work<'_> {
         match &mut self.kept {
             Kept::Store(rows) => {
                 rows.remove(id)?;
-                Ok(done(format!("removed {id}\n")))
+                Ok(Answer {
+                    diagnostics: self.when_followed(),
+                    ..self.done(format!("removed {id}\n"), &json!({"removed": id}))
+                })
             }
             Kept::Configuration => Ok(Answer {
-                out: String::new(),
                 diagnostics: format!("{NOT_WRITTEN}: take the app {id} out of it\n"),
-                exit: 0,
+                ..self.done(String::new(), &json!({"removed": null}))
             }),
         }
     }
@@ -430,8 +436,11 @@ impl Work<'_> {
             apps.push((id.clone(), self.holding(&id, record)?));
         }
         let Kept::Store(rows) = &mut self.kept else {
-            let out: String = apps.iter().map(|it| lines(&it.1, self.secrets())).collect();
-            return Ok(not_written(out));
+            let apps = apps.iter();
+            return Ok(not_written(match self.of.json {
+                true => pretty(&apps.map(|it| show::given(&it.1, self.secrets())).collect()),
+                false => apps.map(|it| lines(&it.1, self.secrets())).collect(),
+            }));
         };
         let apps: Vec<Settings> = apps.into_iter().map(|(_, app)| app).collect();
         let Imported {
@@ -444,7 +453,15 @@ impl Work<'_> {
             _ => " (--overwrite changes them too)",
         };
         let out = format!("{added} added, {changed} changed, {left} left as they were{hint}\n");
-        Ok(done(out))
+        let json = json!({"added": added, "changed": changed, "left": left});
+        Ok(Answer {
+            diagnostics: match (added, changed) {
+                (0, 0) => String::new(),
+                (_, 0) => self.when_found(),
+                (_, _) => self.when_followed(),
+            },
+            ..self.done(out, &json)
+        })
     }
 
     fn export(&mut self) -> Result<Answer, AppsError> {
@@ -461,21 +478,57 @@ impl Work<'_> {
     }
 
     fn init(&mut self) -> Result<Answer, AppsError> {
-        let Kept::Store(rows) = &mut self.kept else {
-            return Ok(done(NO_TABLE.to_owned()));
-        };
-        Ok(match rows.create()? {
-            Created::Made => done(MADE.to_owned()),
-            Created::Whole => done(WHOLE.to_owned()),
-            Created::Lacks(statement) => Answer {
-                out: format!("{statement};\n"),
-                diagnostics:
-                    "the table is there and lacks columns; nothing was changed. It serves \
-                              as it is; this completes it:\n"
-                        .into(),
-                exit: 1,
+        let said = match &mut self.kept {
+            Kept::Configuration => NO_TABLE,
+            Kept::Store(rows) => match rows.create()? {
+                Created::Made => MADE,
+                Created::Whole => WHOLE,
+                Created::Lacks(statement) => {
+                    let json = json!({"done": null, "lacks": statement});
+                    return Ok(Answer {
+                        diagnostics: LACKS.to_owned(),
+                        exit: 1,
+                        ..self.done(format!("{statement};\n"), &json)
+                    });
+                }
             },
+        };
+        Ok(self.done(said.to_owned(), &json!({"done": said.trim_end()})))
+    }
+
+    /// In words, or as JSON.
+    fn done(&self, words: String, json: &Value) -> Answer {
+        done(match self.of.json {
+            true => pretty(json),
+            false => words,
         })
+    }
+
+    /// What was changed in a table, nodes that run see later.
+    fn when_followed(&self) -> String {
+        let app_manager = &self.loaded.config.app_manager;
+        let ttl_s = match app_manager.cache_enabled {
+            true => app_manager.cache_ttl_s.max(1),
+            false => 1,
+        };
+        self.in_running_nodes(&format!("follow within {ttl_s} s"))
+    }
+
+    /// They look for an app that they do not know.
+    fn when_found(&self) -> String {
+        let negative_ttl_s = self.loaded.config.app_manager.negative_ttl_s.max(1);
+        self.in_running_nodes(&format!(
+            "find the app when it is used; those that have just missed it, within {negative_ttl_s} s"
+        ))
+    }
+
+    fn in_running_nodes(&self, words: &str) -> String {
+        match self.kept {
+            Kept::Store(_) => {
+                format!("running nodes {words}, or at once: sockudo apps reload\n")
+            }
+            Kept::Configuration => String::new(),
+        }
     }
 
     /// What was done, or what to write instead.

@@ -153,7 +153,14 @@ fn shown_keys(settings: &Settings) -> impl Iterator<Item = &'static Key> {
 }
 
 fn is_shown(settings: &Settings, key: &'static Key) -> bool {
-    key.status == Status::Keep || *settings.origin(key.path) != Origin::Default
+    let does_something = key.status == Status::Keep && !is_of_no_function(settings, key);
+    does_something || *settings.origin(key.path) != Origin::Default
+}
+
+/// The region of a webhook that goes to a URL.
+fn is_of_no_function(settings: &Settings, key: &'static Key) -> bool {
+    let functions = ["lambda.function_name", "lambda_function"];
+    key.path == "lambda.region" && functions.iter().all(|path| settings.is_null(path))
 }
 
 fn toml_records(
@@ -458,6 +465,36 @@ mod tests {
             assert!(settings_of("c.json", &json) == first, "{json}");
             let toml = toml(&first, Secrets::Shown, Origins::Left);
             assert!(settings_of("c.toml", &toml) == first, "{toml}");
+        }
+    }
+
+    #[test]
+    fn a_region_is_shown_where_there_is_a_function_or_somebody_set_it() {
+        for (target, is_shown) in [
+            (r#""url": "https://h/x""#, false),
+            (
+                r#""url": "https://h/x", "lambda": {"function_name": null}"#,
+                false,
+            ),
+            (r#""lambda": {"function_name": "f"}"#, true),
+            (r#""lambda_function": "f""#, true),
+            (
+                r#""lambda": {"function_name": "f", "region": "eu-west-1"}"#,
+                true,
+            ),
+        ] {
+            let text = format!(
+                r#"{{"app_manager": {{"array": {{"apps": [{{"id": "a", "key": "k", "secret": "s",
+                    "webhooks": [{{{target}, "event_types": ["member_added"]}}]}}]}}}}}}"#
+            );
+            let settings = settings_of("c.json", &text);
+            let [app] = settings.records("app_manager.array.apps") else {
+                panic!("{target}: one app");
+            };
+            let as_json = Json::Object(all(app, Secrets::Hidden)).to_string();
+            for shown in [as_json, toml(app, Secrets::Hidden, Origins::Left)] {
+                assert_eq!(shown.contains("region"), is_shown, "{target}: {shown}");
+            }
         }
     }
 

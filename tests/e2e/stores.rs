@@ -1,9 +1,14 @@
 //! Apps that stand in a database: found when somebody wants them, kept while it is gone.
 
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::gate::Gate;
 use crate::mariadb::MariaDb;
 use crate::postgres::Postgres;
 use crate::redis::Redis;
@@ -12,8 +17,9 @@ use crate::support::api::Api;
 use crate::support::client::Client;
 use crate::support::config::{Config, merge};
 use crate::support::eventually;
-use crate::support::server::Server;
+use crate::support::server::{Server, next_port, own_address};
 use crate::support::skip::skip;
+use crate::support::wire::Wire;
 
 const TABLE: &str = "CREATE TABLE apps.applications (
     id VARCHAR(255) PRIMARY KEY, `key` VARCHAR(255) UNIQUE NOT NULL, secret VARCHAR(255) NOT NULL,
@@ -518,4 +524,187 @@ fn a_flood_of_unknown_keys_from_one_address_delays_no_first_look_up_of_another()
         (errors() > Some(0.0)).then_some(())
     });
     assert_eq!(refusal_of(&server, "other-key", other), 0);
+}
+
+#[test]
+fn who_wants_apps_looked_at_again_is_told_that_the_database_is_gone() {
+    let Some(mut database) = database("who_wants_apps_looked_at_again_is_told") else {
+        return;
+    };
+    let server = Server::start(&config(&database, json!({})), 2);
+    let reloads = |words: &[&str]| {
+        let asked = server.is_asked(&[&["apps", "reload"], words].concat());
+        let [out, said] = [asked.stdout, asked.stderr];
+        let [out, said] = [out, said].map(|it| String::from_utf8_lossy(&it).into_owned());
+        (asked.status.code(), out, said)
+    };
+    let is_refused_with = |part: &str, apps: usize| {
+        for words in [&[][..], &["--json"]] {
+            let (code, out, said) = reloads(words);
+            assert_eq!((code, out.as_str()), (Some(1), ""), "{said}");
+            let stay = format!("the {apps} apps that are known stay as they are");
+            assert!(said.contains(part) && said.contains(&stay), "{said}");
+        }
+    };
+    let succeeds = |apps: usize| {
+        eventually("the database to be asked again", || {
+            (reloads(&[]).0 == Some(0)).then_some(())
+        });
+        let said = format!("looking again at the {apps} apps that are known\n");
+        assert_eq!(reloads(&[]), (Some(0), said, String::new()));
+    };
+    succeeds(0);
+    database.signal("STOP");
+    is_refused_with("does not answer within 1000 ms", 0);
+    database.signal("CONT");
+    succeeds(0);
+    assert_eq!(refusal(&server, "shop-key"), 0);
+    succeeds(1);
+    database.kill();
+    is_refused_with("cannot be reached", 1);
+    database.start_again();
+    succeeds(1);
+    let report: Value = serde_json::from_str(&reloads(&["--json"]).1).expect("JSON");
+    assert_eq!(report, json!({"driver": "mysql", "apps": 1}));
+}
+
+/// Connections with made-up keys, some 100 a second, all of one address. They end when it is dropped.
+struct Flood {
+    came: Arc<AtomicUsize>,
+    is_over: Arc<AtomicBool>,
+}
+
+impl Flood {
+    fn begins(server: &Server) -> Self {
+        let (came, is_over) = (
+            Arc::new(AtomicUsize::new(0)),
+            Arc::new(AtomicBool::new(false)),
+        );
+        let flood = Self {
+            came: Arc::clone(&came),
+            is_over: Arc::clone(&is_over),
+        };
+        let address = server.address;
+        std::thread::spawn(move || {
+            let mut wires = VecDeque::new();
+            while !is_over.load(Ordering::Relaxed) {
+                for _ in 0..10 {
+                    let number = came.fetch_add(1, Ordering::Relaxed);
+                    let mut wire = Wire::connect(address);
+                    let target = format!("/app/stranger-{number}?protocol=7");
+                    wire.asks_upgrade(&target, "X-Forwarded-For: 192.0.2.1\r\n");
+                    wires.push_back(wire);
+                }
+                // Each has its answer after four seconds.
+                wires.drain(..wires.len().saturating_sub(500));
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        });
+        flood
+    }
+
+    /// Waits until so many more have come; before each look does something else.
+    fn goes_on_for(&self, more: usize, mut meanwhile: impl FnMut()) {
+        let until = self.came.load(Ordering::Relaxed) + more;
+        eventually("the flood to go on", || {
+            meanwhile();
+            (self.came.load(Ordering::Relaxed) >= until).then_some(())
+        });
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+    }
+}
+
+/// On a database whose `keys` lead through a gate so slow that four connections answer fewer questions than a flood puts.
+/// It has the apps `shop` and `late-0` to `late-4`.
+fn keeps_no_other_question_waiting_in_a_flood(keys: Value, disables_shop: impl FnOnce()) {
+    let mut all = json!({
+        "app_manager": {"array": {"apps": []}},
+        "database_pooling": {"max": 4},
+        "rate_limiter": {"websocket_rate_limit": {"trust_hops": 1}},
+    });
+    merge(&mut all, keys);
+    let server = Server::start(&Config::new().with(all), 2);
+    let mut alice = server.client_of("shop", "alice");
+    has_health(&server, 200, "OK");
+    let lookups = |result: &str| {
+        let label = format!("result=\"{result}\"");
+        server.metric_with("sockudo_app_lookup_total", &label)
+    };
+    let flood = Flood::begins(&server);
+    eventually("the flood to be more than can be answered", || {
+        (lookups("error") > Some(100.0)).then_some(())
+    });
+    let is_well = || {
+        let up = server.gets("/up");
+        assert_eq!(up.header("x-health-check"), Some("OK"), "{}", up.text());
+    };
+    flood.goes_on_for(300, is_well);
+    let other = "X-Forwarded-For: 198.51.100.1\r\n";
+    for number in 0..5 {
+        let key = format!("late-{number}-key");
+        assert_eq!(refusal_of(&server, &key, other), 0, "{key}");
+        is_well();
+    }
+    disables_shop();
+    assert!(server.is_asked(&["apps", "reload"]).status.success());
+    alice.is_closed_with(4003);
+    // All of it happened in the flood, and what the database was asked was of use.
+    let answered = lookups("store");
+    flood.goes_on_for(100, is_well);
+    assert!(lookups("store") > answered);
+    let label = "role=\"app_manager\"";
+    let faults = server.metric_with("sockudo_backend_errors_total", label);
+    assert_eq!(faults, Some(0.0), "{}", server.log());
+}
+
+const SLOW: Duration = Duration::from_millis(60);
+
+#[test]
+fn a_flood_of_unknown_keys_on_a_slow_mariadb_keeps_no_other_question_waiting() {
+    let Some(database) = database("a_flood_of_unknown_keys_on_a_slow_mariadb") else {
+        return;
+    };
+    for number in 0..5 {
+        adds(&database, &format!("late-{number}"));
+    }
+    let at = SocketAddr::from((own_address(), next_port()));
+    let _gate = Gate::slow(at, database.address, SLOW);
+    let through = json!({"database": {"mysql": {
+        "host": at.ip().to_string(), "port": at.port(), "timeout_ms": 4_000,
+    }}});
+    keeps_no_other_question_waiting_in_a_flood(keys(&database, through), || {
+        database.run(&["UPDATE apps.applications SET enabled = FALSE WHERE id = 'shop-id'"]);
+    });
+}
+
+#[test]
+fn a_flood_of_unknown_keys_on_a_slow_postgresql_keeps_no_other_question_waiting() {
+    let Some(database) = Postgres::start() else {
+        let test = "a_flood_of_unknown_keys_on_a_slow_postgresql";
+        return skip(test, "there is no postgres; `scripts/test` installs it");
+    };
+    database.run(&[
+        "CREATE TABLE applications (id TEXT PRIMARY KEY, key TEXT UNIQUE, secret TEXT, enabled BOOLEAN)",
+        "INSERT INTO applications SELECT n || '-id', n || '-key', n || '-secret', TRUE FROM \
+         unnest(ARRAY['shop', 'late-0', 'late-1', 'late-2', 'late-3', 'late-4']) n",
+        "CREATE USER reader PASSWORD 'wanted'",
+        "GRANT SELECT ON applications TO reader",
+    ]);
+    let at = SocketAddr::from((own_address(), next_port()));
+    let _gate = Gate::slow(at, database.address, SLOW);
+    let keys = json!({
+        "app_manager": {"driver": "pgsql"},
+        "database": {"postgres": {
+            "host": at.ip().to_string(), "port": at.port(), "username": "reader",
+            "password": "wanted", "timeout_ms": 4_000,
+        }},
+    });
+    keeps_no_other_question_waiting_in_a_flood(keys, || {
+        database.run(&["UPDATE applications SET enabled = FALSE WHERE id = 'shop-id'"]);
+    });
 }

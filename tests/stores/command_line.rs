@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use clap::Parser as _;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sockudo::cli::{Cli, Command, apps, config::Answer};
 use sockudo::config::{Loaded, Sources, load};
 
@@ -113,6 +113,24 @@ fn an_app_is_added_changed_shown_and_removed(backend: &Backend) {
         hook,
         "secret=first",
     ]);
+    for (words, json) in [
+        (
+            &["init"][..],
+            json!({"done": "the table is there, with every column"}),
+        ),
+        (&["remove", "gone"], json!({"removed": "gone"})),
+    ] {
+        owner.types(&["add", "gone"]);
+        let out = owner.does(&[words, &["--json"]].concat());
+        let shown: Value = serde_json::from_str(&out).expect("JSON");
+        assert_eq!(shown, json, "{words:?}");
+    }
+    // In a webhook that has a URL no region is shown.
+    let shown = owner.does(&["get", "shop"]);
+    assert!(
+        shown.contains("http://h.example/") && !shown.contains("region"),
+        "{shown}"
+    );
     let told = owner.does(&[
         "add",
         "Shop",
@@ -194,7 +212,15 @@ fn an_app_is_added_changed_shown_and_removed(backend: &Backend) {
         "webhooks=",
         "max_client_events_per_sec=9",
     ]);
-    owner.does(&["disable", "shop"]);
+    for words in [
+        &["disable", "shop"][..],
+        &["enable", "shop"],
+        &["disable", "shop", "--json"],
+    ] {
+        let said = owner.types(words).diagnostics;
+        let later = "running nodes follow within 300 s, or at once: sockudo apps reload\n";
+        assert_eq!(said, later, "{words:?}");
+    }
     let shop = owner.shows("shop");
     assert_eq!(
         (&shop["max_connections"], &shop["webhooks"]),
@@ -209,11 +235,14 @@ fn an_app_is_added_changed_shown_and_removed(backend: &Backend) {
 
     let answer = owner.types(&["rotate-secret", "shop"]);
     assert!(
-        answer.diagnostics.contains("apps set shop secrets="),
+        answer.diagnostics.contains("apps set shop secrets=")
+            && answer
+                .diagnostics
+                .contains("running nodes follow within 300 s"),
         "{answer:?}"
     );
     let rotated = owner.shows("shop");
-    assert_eq!(rotated["secrets"], serde_json::json!(["first"]));
+    assert_eq!(rotated["secrets"], json!(["first"]));
     assert_ne!(rotated["secret"], "first");
     owner.does(&["set", "shop", "secrets="]);
     assert_eq!(owner.shows("shop")["secrets"], Value::Null);
@@ -224,6 +253,14 @@ fn an_app_is_added_changed_shown_and_removed(backend: &Backend) {
         .map(|line| line.split(' ').next().unwrap_or(""))
         .collect();
     assert_eq!(first, ["ID", "Shop", "shop"], "{listed}");
+    let said = owner.types(&["remove", "Shop"]).diagnostics;
+    assert!(
+        said.starts_with("running nodes follow within 300 s"),
+        "{said}"
+    );
+    let said = owner.types(&["add", "Shop"]).diagnostics;
+    let later = "running nodes find the app when it is used; those that have just missed it, within 10 s, or at once";
+    assert!(said.starts_with(later), "{said}");
     owner.does(&["remove", "Shop"]);
     owner.is_refused(&["get", "Shop"], "there is no app \"Shop\"");
     owner.does(&["get", "shop"]);
@@ -252,6 +289,10 @@ fn a_table_of_others_is_used_as_it_is_and_never_altered(backend: &Backend) {
     let owner = Operator::on(backend, "owner");
     let answer = owner.types(&["init"]);
     assert_eq!(answer.exit, 1);
+    let as_json = owner.types(&["init", "--json"]);
+    let shown: Value = serde_json::from_str(&as_json.out).expect("JSON");
+    assert_eq!((as_json.exit, &shown["done"]), (1, &Value::Null));
+    assert_eq!(shown["lacks"], answer.out.trim_end_matches([';', '\n']));
     assert!(
         answer
             .out
@@ -356,8 +397,19 @@ fn what_is_exported_can_be_imported(backend: &Backend) {
         out,
         "1 added, 0 changed, 1 left as they were (--overwrite changes them too)\n"
     );
-    let out = owner.does(&["import", &path, "--overwrite"]);
-    assert_eq!(out, "0 added, 2 changed, 0 left as they were\n");
+    let answer = owner.types(&["import", &path]);
+    assert_eq!(answer.diagnostics, "", "nothing was changed");
+    let answer = owner.types(&["import", &path, "--overwrite"]);
+    assert_eq!(answer.out, "0 added, 2 changed, 0 left as they were\n");
+    assert!(
+        answer
+            .diagnostics
+            .starts_with("running nodes follow within 300 s"),
+        "{answer:?}"
+    );
+    let out = owner.does(&["import", &path, "--json"]);
+    let shown: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(shown, json!({"added": 0, "changed": 0, "left": 2}));
     assert_eq!(owner.does(&["export", "--secrets"]), exported);
 
     // Nothing is written where one does not hold.
@@ -424,6 +476,21 @@ fn where_the_configuration_keeps_the_apps_lines_are_printed_and_nothing_is_writt
         answer.diagnostics.contains("take the app v out of it"),
         "{answer:?}"
     );
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("apps.toml");
+    let app = "[[app_manager.array.apps]]\nid = 'd'\nkey = 'd'\nsecret = 's'\n";
+    let two = [app, &app.replace("'d'", "'e'")].concat();
+    std::fs::write(&path, two).expect("a file");
+    for (words, count) in [
+        (&["import", &*path.to_string_lossy(), "--json"][..], Some(2)),
+        (&["remove", "v", "--json"], None),
+        (&["init", "--json"], None),
+    ] {
+        let answer = operator.types(words);
+        let shown: Value = serde_json::from_str(&answer.out).expect("JSON");
+        assert_eq!(shown.as_array().map(Vec::len), count, "{words:?}: {shown}");
+        assert!(!answer.diagnostics.contains("running nodes"), "{answer:?}");
+    }
     operator.is_refused(&["get", "w"], "there is no app \"w\"");
     assert_eq!(operator.types(&["init"]).exit, 0);
 }

@@ -1,9 +1,10 @@
 //! A way between two servers that can be shut: whoever goes through it is cut off, and comes no more until it is
-//! open again.
+//! open again. It may be slow.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// Listens until the process ends.
 pub(crate) struct Gate {
@@ -20,6 +21,11 @@ struct State {
 impl Gate {
     /// At that address, to that one.
     pub(crate) fn open(at: SocketAddr, to: SocketAddr) -> Self {
+        Self::slow(at, to, Duration::ZERO)
+    }
+
+    /// The same, with each answer late by so much.
+    pub(crate) fn slow(at: SocketAddr, to: SocketAddr, delay: Duration) -> Self {
         let listener = TcpListener::bind(at).expect("a free port");
         let state = State {
             is_open: true,
@@ -37,8 +43,8 @@ impl Gate {
                 {
                     let ends = [&stream, &target, &stream, &target];
                     let [a, b, c, d] = ends.map(|it| it.try_clone().expect("it can be copied"));
-                    std::thread::spawn(move || carry(a, b));
-                    std::thread::spawn(move || carry(d, c));
+                    std::thread::spawn(move || carry(a, b, Duration::ZERO));
+                    std::thread::spawn(move || carry(d, c, delay));
                     state.passed += 1;
                     state.streams.extend([stream, target]);
                 }
@@ -66,9 +72,12 @@ impl Gate {
     }
 }
 
-fn carry(mut from: TcpStream, mut to: TcpStream) {
+fn carry(mut from: TcpStream, mut to: TcpStream, delay: Duration) {
     let mut bytes = [0; 4_096];
     while let Ok(count @ 1..) = from.read(&mut bytes) {
+        if !delay.is_zero() {
+            std::thread::sleep(delay);
+        }
         if to.write_all(&bytes[..count]).is_err() {
             break;
         }

@@ -229,7 +229,7 @@ impl LetterReport {
     }
 }
 
-/// What `apps reload` does.
+/// What `apps reload` does, if the store answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AppsReport {
     /// As `app_manager.driver` has it.

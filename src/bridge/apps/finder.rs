@@ -17,7 +17,11 @@ use std::{
 use ahash::{AHashMap, AHashSet};
 use shards::application::ShardId;
 
-use super::{AppName, AppTable, watch::Watch};
+use super::{
+    AppName, AppTable,
+    line::{Line, Rank},
+    watch::Watch,
+};
 use crate::bridge::message::{AppFound, AppWanted};
 
 /// What is to be done.
@@ -48,6 +52,9 @@ pub struct FinderSettings {
     pub unknown_per_s: u32,
     /// A store that nobody has asked for so long is asked whether it is there.
     pub ask_every: Duration,
+    /// Questions for one app that the store takes at once, and how long it may take for one.
+    pub places: usize,
+    pub timeout: Duration,
 }
 
 #[derive(Debug)]
@@ -62,6 +69,8 @@ pub struct Finder {
     /// Questions of strangers that may be put to the store now.
     allowance: Allowance,
     addresses: Addresses,
+    /// Those of them that the store has, or will have when there is a place.
+    line: Line,
     /// Apps that are to be looked at again.
     watch: Watch,
     /// Those of them that the process before knew, until they were looked at for the first time.
@@ -92,7 +101,7 @@ pub struct FinderCounters {
     pub known: u64,
     pub absent: u64,
     pub failed: u64,
-    /// Questions that were not put to the store: there were too many.
+    /// Questions that were not put to the store: there were too many for the node, or for the store.
     pub refused: u64,
     /// Questions that the store did not answer in time.
     pub late: u64,
@@ -113,8 +122,6 @@ struct Addresses(AHashMap<IpAddr, Allowance>);
 struct Asked {
     shards: BTreeSet<u16>,
     until: Duration,
-    /// What the store says may be older than a call to look again.
-    is_stale: bool,
     /// The store is not asked: the app is on its way to the shards.
     is_known: bool,
 }
@@ -146,6 +153,13 @@ const ADDRESSES_MAX: usize = 1_024;
 /// Names that are asked for at one time, and names that are remembered as absent.
 const NAMES_MAX: usize = 16_384;
 
+impl FinderSettings {
+    /// Half of the time of who asks is for waiting, the other half for the store.
+    fn patience(&self) -> Duration {
+        self.timeout.min(ANSWER_WITHIN) / 2
+    }
+}
+
 impl Allowance {
     fn refilled(self, now: Duration, per_s: u32, most: u64) -> u64 {
         let earned = millis(now.saturating_sub(self.since)).saturating_mul(per_s.into());
@@ -154,8 +168,8 @@ impl Allowance {
 }
 
 impl Addresses {
-    /// Spends one; false if there is none left.
-    fn take(&mut self, now: Duration, address: IpAddr) -> bool {
+    /// Spends one, and says what that makes of whoever asks.
+    fn take(&mut self, now: Duration, address: IpAddr) -> Rank {
         let most = burst(MODEST_PER_S);
         let left = |it: &Allowance| it.refilled(now, MODEST_PER_S, most);
         if self.0.len() >= ADDRESSES_MAX {
@@ -163,14 +177,17 @@ impl Addresses {
         }
         let before = self.0.get(&address).map_or(most, left);
         if before < ONE || self.0.len() >= ADDRESSES_MAX {
-            return false;
+            return Rank::Other;
         }
         let allowance = Allowance {
             left: before - ONE,
             since: now,
         };
         self.0.insert(address, allowance);
-        true
+        match before == most {
+            true => Rank::First,
+            false => Rank::Modest,
+        }
     }
 }
 
@@ -188,6 +205,7 @@ impl Finder {
                 since: now,
             },
             addresses: Addresses::default(),
+            line: Line::new(settings.places, settings.patience()),
             watch: Watch::default(),
             inherited: AHashSet::new(),
             is_looking: true,
@@ -222,6 +240,13 @@ impl Finder {
 
     pub fn reconfigure(&mut self, settings: FinderSettings) {
         self.settings = settings;
+        self.line.resize(settings.places, settings.patience());
+    }
+
+    /// When somebody asked first for what is put to the store now, if he waits still.
+    pub fn asked_at(&self, name: &AppName) -> Option<Duration> {
+        let asked = self.asked.get(name)?;
+        Some(asked.until.saturating_sub(ANSWER_WITHIN))
     }
 
     /// What was asked last was not answered.
@@ -259,21 +284,35 @@ impl Finder {
             self.counters.absent_hits += 1;
             return self.answer(shard, name, AppFound::Absent { for_ms });
         }
-        if self.asked.len() == NAMES_MAX || !self.may_ask(now, address) {
+        let rank = match self.asked.len() < NAMES_MAX {
+            true => self.may_ask(now, address),
+            false => None,
+        };
+        let Some(rank) = rank.filter(|rank| self.line.has_room(*rank)) else {
             self.counters.refused += 1;
             return self.answer(shard, name, AppFound::Unavailable);
-        }
-        self.errands.push_back(Errand::Find(name.clone()));
+        };
+        self.line.enter(now, rank, name.clone());
         self.await_answer(now, shard, name, false);
+        self.advance(now);
+    }
+
+    /// Puts to the store what there is a place for; who has waited too long is told to come back.
+    fn advance(&mut self, now: Duration) {
+        while let Some(name) = self.line.give_up(now) {
+            self.counters.refused += self.is_waited_for(&name);
+            self.answer_all(&name, AppFound::Unavailable);
+        }
+        while let Some(name) = self.line.put(now) {
+            self.errands.push_back(Errand::Find(name));
+        }
     }
 
     fn await_answer(&mut self, now: Duration, shard: ShardId, name: AppName, is_known: bool) {
         let (shards, until) = (BTreeSet::from([shard.0]), now + ANSWER_WITHIN);
-        let is_stale = false;
         let asked = Asked {
             shards,
             until,
-            is_stale,
             is_known,
         };
         self.asked.insert(name.clone(), asked);
@@ -282,21 +321,24 @@ impl Finder {
 
     /// Spends one of what strangers may ask. Half of what may be asked at once is kept for addresses that have not
     /// asked much: a flood from a few delays no other's first look-up.
-    fn may_ask(&mut self, now: Duration, address: Option<IpAddr>) -> bool {
-        let rate = self.settings.unknown_per_s;
-        let left = self.allowance.refilled(now, rate, burst(rate));
-        let is_modest =
-            left >= ONE && address.is_none_or(|address| self.addresses.take(now, address));
-        let floor = match is_modest {
-            true => 0,
-            false => burst(rate) / 2,
+    fn may_ask(&mut self, now: Duration, address: Option<IpAddr>) -> Option<Rank> {
+        let per_s = self.settings.unknown_per_s;
+        let left = self.allowance.refilled(now, per_s, burst(per_s));
+        let rank = match address {
+            _ if left < ONE => return None,
+            Some(address) => self.addresses.take(now, address),
+            None => Rank::First,
+        };
+        let floor = match rank {
+            Rank::First | Rank::Modest => 0,
+            Rank::Other => burst(per_s) / 2,
         };
         let may = left >= ONE + floor;
         self.allowance = Allowance {
             left: left - if may { ONE } else { 0 },
             since: now,
         };
-        may
+        may.then_some(rank)
     }
 
     fn hear(&mut self, now: Duration) {
@@ -308,22 +350,24 @@ impl Finder {
     pub fn found(&mut self, now: Duration, name: &AppName, id: &str, number: u64) {
         self.hear(now);
         self.counters.known += self.is_waited_for(name);
-        let is_stale = self.asked.get(name).is_some_and(|asked| asked.is_stale);
-        match is_stale {
+        match self.line.leave(now, name) {
             true => self.watch.come_first(now, id),
             false => _ = self.watch.come(now + self.settings.ttl, id),
         }
         self.unopened.push_back((number, name.clone()));
         self.answer_opened();
+        self.advance(now);
     }
 
     /// The store does not know the name.
     pub fn not_found(&mut self, now: Duration, name: &AppName) {
         self.hear(now);
-        if let Some(asked) = self.asked.get_mut(name)
-            && std::mem::take(&mut asked.is_stale)
-        {
-            return self.errands.push_back(Errand::Find(name.clone()));
+        if self.line.leave(now, name) {
+            if self.asked.contains_key(name) {
+                self.line.put_again(now, name.clone());
+                self.errands.push_back(Errand::Find(name.clone()));
+            }
+            return self.advance(now);
         }
         self.counters.absent += self.is_waited_for(name);
         let until = now + self.settings.negative_ttl;
@@ -331,6 +375,7 @@ impl Finder {
         self.fades.push_back((until, name.clone()));
         let for_ms = millis(self.settings.negative_ttl);
         self.answer_all(name, AppFound::Absent { for_ms });
+        self.advance(now);
     }
 
     /// The store could not be asked.
@@ -338,6 +383,7 @@ impl Finder {
         if self.store == StoreState::Well {
             self.store = StoreState::Failing;
         }
+        self.line.leave(now, name);
         self.counters.failed += self.is_waited_for(name);
         let again = now + AGAIN_AFTER;
         // Nobody may ask for long, and it is to be known when it is back.
@@ -345,6 +391,7 @@ impl Finder {
             self.watch.probe(again);
         }
         self.answer_all(name, AppFound::Unavailable);
+        self.advance(now);
     }
 
     /// 1, or 0 for an answer that came too late: its question was counted then.
@@ -391,13 +438,15 @@ impl Finder {
     /// Every app is to be looked at again now, and nothing is known to be absent.
     pub fn look_again(&mut self, now: Duration) {
         self.watch.hasten(now);
+        if self.watch.due().is_none() && !self.is_looking {
+            // Whoever wants that is told whether the store answers.
+            self.watch.probe(now);
+        }
         self.absent.clear();
         self.fades.clear();
         // What is under way may be answered by how it was before.
         self.looks_again = self.is_looking;
-        for asked in self.asked.values_mut() {
-            asked.is_stale = true;
-        }
+        self.line.doubt();
     }
 
     /// All shards have the changes up to this number.
@@ -432,6 +481,7 @@ impl Finder {
         let look = self.watch.due().filter(|_| !self.is_looking);
         let dues = [
             self.idle_until(),
+            self.line.due(),
             self.deadlines.front().map(|(due, _)| *due),
             self.fades.front().map(|(due, _)| *due),
             self.leaving.front().map(|(due, _)| *due),
@@ -449,6 +499,7 @@ impl Finder {
                 self.answer_all(&name, AppFound::Unavailable);
             }
         }
+        self.advance(now);
         while let Some((_, name)) = self.fades.pop_front_if(|(due, _)| *due <= now) {
             self.absent.remove_entry(&name);
         }
@@ -496,6 +547,8 @@ mod tests {
         negative_ttl: Duration::from_secs(10),
         unknown_per_s: 100,
         ask_every: Duration::from_secs(86_400),
+        places: 1_000,
+        timeout: Duration::from_secs(2),
     };
 
     #[test]
@@ -680,17 +733,87 @@ mod tests {
         assert_eq!(finder.counters.late, 1);
         assert!(!finder.is_failing());
         finder.ask(at(6), (&table, 0), ShardId(0), wanted(name.clone()));
+        assert_eq!(errands(&mut finder), [], "the store has it still");
         finder.failed(at(6), &name);
-        assert_eq!(
-            errands(&mut finder),
-            [Errand::Find(name.clone()), unavailable]
-        );
+        assert_eq!(errands(&mut finder), [unavailable]);
         assert_eq!(finder.store, StoreState::Failing);
         // Whether it is back is found though nobody asks.
         finder.tick(at(7));
         assert_eq!(errands(&mut finder), [Errand::FindAll(Vec::new())]);
         finder.looked_at(at(7), std::iter::empty());
         assert!(!finder.is_failing());
+    }
+
+    #[test]
+    fn a_flood_on_a_slow_store_keeps_no_other_question_waiting_and_is_no_sign_that_it_is_gone() {
+        let (mut finder, table) = (begun(), AppTable::default());
+        finder.reconfigure(FinderSettings {
+            places: 3,
+            ..SETTINGS
+        });
+        // In milliseconds: one place is free each 50, where strangers may ask each 10.
+        let (now, takes) = (Duration::from_millis, 150);
+        let (mut under_way, mut most) = (VecDeque::new(), 0);
+        let (mut put, mut refused) = (0, 0);
+        for ms in (1..=60_000).step_by(5) {
+            while let Some((_, name)) = under_way.pop_front_if(|(until, _)| *until <= ms) {
+                finder.not_found(now(ms), &name);
+            }
+            let flood = AppWanted {
+                name: key(&format!("stranger-{ms}")),
+                address: Some([192, 0, 2, 1].into()),
+            };
+            finder.ask(now(ms), (&table, 0), ShardId(0), flood);
+            let real = AppWanted {
+                name: key(&format!("real-{ms}")),
+                address: Some([198, 51, 100, 1].into()),
+            };
+            if ms % 1_000 == 1 {
+                finder.ask(now(ms), (&table, 0), ShardId(1), real);
+            }
+            finder.tick(now(ms));
+            for errand in errands(&mut finder) {
+                match errand {
+                    Errand::Find(name) => {
+                        put += 1;
+                        under_way.push_back((ms + takes, name));
+                    }
+                    Errand::Answer { shard, found, .. } => {
+                        let is_refused = found == AppFound::Unavailable;
+                        assert!(shard == ShardId(0) || !is_refused, "real, at {ms} ms");
+                        refused += u64::from(is_refused);
+                    }
+                    // One who looks is not in this line.
+                    Errand::FindAll(ids) => finder.looked_at(now(ms), ids.into_iter()),
+                    Errand::Forget(id) => panic!("{id} never was"),
+                }
+            }
+            most = most.max(under_way.len());
+            assert!(!finder.is_failing());
+        }
+        assert_eq!(most, 3);
+        assert!((1_180..=1_200).contains(&put), "{put}: no place was idle");
+        let FinderCounters { absent, late, .. } = finder.counters;
+        assert_eq!((absent + 3, late), (put, 0), "what was put was answered");
+        assert_eq!(refused, finder.counters.refused);
+    }
+
+    #[test]
+    fn what_waits_for_a_place_was_asked_when_it_came() {
+        let (mut finder, table) = (begun(), AppTable::default());
+        finder.reconfigure(FinderSettings {
+            places: 1,
+            ..SETTINGS
+        });
+        for (second, name) in [(1, "a"), (2, "b")] {
+            finder.ask(at(second), (&table, 0), ShardId(0), wanted(key(name)));
+        }
+        assert_eq!(errands(&mut finder), [Errand::Find(key("a"))]);
+        finder.not_found(Duration::from_millis(2_500), &key("a"));
+        let absent = answer(0, &key("a"), AppFound::Absent { for_ms: 10_000 });
+        assert_eq!(errands(&mut finder), [absent, Errand::Find(key("b"))]);
+        let asked_at = ["a", "b"].map(|name| finder.asked_at(&key(name)));
+        assert_eq!(asked_at, [None, Some(at(2))]);
     }
 
     #[test]
@@ -792,6 +915,25 @@ mod tests {
         finder.looked_at(at(4), ["a".into()].into_iter());
         finder.tick(at(300));
         assert_eq!(errands(&mut finder), []);
+    }
+
+    #[test]
+    fn a_store_of_which_no_app_is_known_is_asked_when_all_is_to_be_looked_at_again() {
+        let mut finder = begun();
+        let probe = Errand::FindAll(Vec::new());
+        finder.look_again(at(1));
+        finder.tick(at(1));
+        assert_eq!(errands(&mut finder), std::slice::from_ref(&probe));
+        // One that is under way says it as well.
+        finder.look_again(at(2));
+        finder.tick(at(2));
+        assert_eq!(errands(&mut finder), []);
+        finder.look_failed(at(3), Vec::new());
+        finder.look_again(at(3));
+        finder.tick(at(3));
+        assert_eq!(errands(&mut finder), [probe]);
+        finder.looked_at(at(3), std::iter::empty());
+        assert_eq!(finder.due(), Some(at(3) + SETTINGS.ask_every));
     }
 
     #[test]

@@ -8,6 +8,7 @@
 
 pub mod entry;
 pub mod finder;
+mod line;
 pub mod openings;
 pub mod store;
 mod watch;

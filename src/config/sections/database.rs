@@ -233,7 +233,7 @@ section! {
         enabled: bool = flag().default("true").env(&["DATABASE_POOLING_ENABLED"]);
         /// Connections kept.
         min: u32 = count(0).default("2").env(&["DATABASE_POOL_MIN"]);
-        /// Connections at most.
+        /// Connections at most, two at the least.
         max: u32 = count(1).default("10").env(&["DATABASE_POOL_MAX"]);
     }
 }

@@ -1,6 +1,6 @@
 //! How many questions a store may have at once, and how many more may wait.
 //!
-//! Owns: `Crowd`.
+//! Owns: `Crowd`; how places are divided between apps that are known and others.
 //! May depend on: tokio.
 //! Invariants: at most `places` are inside and `WAITING_MAX` wait, whatever the server does; who gives up leaves.
 
@@ -57,5 +57,17 @@ impl Crowd {
     }
 }
 
-/// Shards ask once per app, whoever waits for it: more than these is a flood of unknown names.
-const WAITING_MAX: usize = 1_024;
+/// One place is kept for apps that are known, and for whether the store is there: none of these waits for a stranger's
+/// question.
+pub(super) const PLACES_OF_KNOWN: usize = 1;
+
+/// Of all places those for other questions.
+pub(super) const fn places_of_others(all: usize) -> usize {
+    match all {
+        0..=PLACES_OF_KNOWN => 1,
+        _ => all - PLACES_OF_KNOWN,
+    }
+}
+
+/// A node asks no more at once than there are places: this bounds whoever does.
+pub(super) const WAITING_MAX: usize = 1_024;

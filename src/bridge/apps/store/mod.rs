@@ -14,7 +14,7 @@ pub mod mysql;
 pub mod pgsql;
 mod prepare;
 
-use std::future::Future;
+use std::{future::Future, time::Duration};
 
 use dynamodb::{DynamodbRows, DynamodbStore};
 use mysql::{MysqlRows, MysqlStore};
@@ -299,6 +299,25 @@ impl Store {
             Self::Mysql(_) => "mysql",
             Self::Pgsql(_) => "pgsql",
             Self::Dynamodb(_) => "dynamodb",
+        }
+    }
+
+    /// Questions for one app (`find`) that it works on at once; more wait for each other. Those for known
+    /// apps (`find_all`) wait for none of them.
+    pub fn places(&self) -> usize {
+        match self {
+            Self::Mysql(store) => store.places(),
+            Self::Pgsql(store) => store.places(),
+            Self::Dynamodb(store) => store.places(),
+        }
+    }
+
+    /// How long each of them may take.
+    pub fn timeout(&self) -> Duration {
+        match self {
+            Self::Mysql(store) => store.timeout(),
+            Self::Pgsql(store) => store.timeout(),
+            Self::Dynamodb(store) => store.timeout(),
         }
     }
 

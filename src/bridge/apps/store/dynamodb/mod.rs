@@ -13,7 +13,7 @@ mod setup;
 
 pub use rows::DynamodbRows;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use aws_sdk_dynamodb::{
     Client,
@@ -27,7 +27,7 @@ use self::{
 };
 use super::{
     AppName, FoundApps, StoreError, StoreSetupError,
-    crowd::Crowd,
+    crowd::{Crowd, PLACES_OF_KNOWN, places_of_others},
     found::{self, Found, may_be_a_name},
 };
 use crate::{
@@ -45,7 +45,9 @@ pub struct DynamodbStore {
 struct Shared {
     setup: DynamodbSetup,
     client: Client,
-    crowd: Crowd,
+    /// For apps that are known, and whether the service is there.
+    of_known: Crowd,
+    of_others: Crowd,
     meter: Meter,
     /// Of the latest reload.
     defaults: watch::Sender<Arc<AppDefaults>>,
@@ -60,7 +62,8 @@ impl DynamodbStore {
         let shared = Shared {
             setup,
             client,
-            crowd: Crowd::new(AT_ONCE_MAX),
+            of_known: Crowd::new(PLACES_OF_KNOWN),
+            of_others: Crowd::new(places_of_others(AT_ONCE_MAX)),
             meter: Meter::new("dynamodb", Role::AppManager),
             defaults: watch::Sender::new(defaults),
         };
@@ -73,6 +76,14 @@ impl DynamodbStore {
         &self.shared.meter
     }
 
+    pub(super) fn places(&self) -> usize {
+        places_of_others(AT_ONCE_MAX)
+    }
+
+    pub(super) fn timeout(&self) -> Duration {
+        self.shared.setup.place.timeout
+    }
+
     pub fn reload(&self, config: &Config) {
         let defaults = Arc::new(config.app_manager.app_defaults.clone());
         self.shared.defaults.send_replace(defaults);
@@ -83,9 +94,10 @@ impl DynamodbStore {
         if !may_be_a_name(asked) {
             return Ok(None);
         }
+        let crowd = &self.shared.of_others;
         let found = match name {
-            AppName::Id(_) => self.within(self.by_id(asked)).await?,
-            AppName::Key(_) => self.within(self.by_key(asked)).await?,
+            AppName::Id(_) => self.within(crowd, self.by_id(asked)).await?,
+            AppName::Key(_) => self.within(crowd, self.by_key(asked)).await?,
         };
         let column = match name {
             AppName::Id(_) => "id",
@@ -96,9 +108,10 @@ impl DynamodbStore {
 
     pub async fn find_all(self, ids: Vec<Box<str>>) -> Result<FoundApps, StoreError> {
         let mut all = Vec::with_capacity(ids.len());
+        let crowd = &self.shared.of_known;
         if ids.is_empty() {
             // Whether it is there: no app has this name.
-            self.within(self.by_id(" ")).await?;
+            self.within(crowd, self.by_id(" ")).await?;
         }
         let mut ids: Vec<&str> = ids.iter().map(|id| &**id).collect();
         ids.retain(|id| may_be_a_name(id));
@@ -106,7 +119,7 @@ impl DynamodbStore {
         ids.sort_unstable();
         ids.dedup();
         for ids in ids.chunks(IDS_PER_BATCH) {
-            all.extend(self.within(self.by_ids(ids)).await?);
+            all.extend(self.within(crowd, self.by_ids(ids)).await?);
         }
         Ok(FoundApps::of(all))
     }
@@ -193,9 +206,10 @@ impl DynamodbStore {
     /// No retry, neither ours nor the SDK's, goes beyond it.
     async fn within<T>(
         &self,
+        crowd: &Crowd,
         question: impl Future<Output = Result<T, Failed>>,
     ) -> Result<T, StoreError> {
-        let Shared { setup, crowd, .. } = &*self.shared;
+        let setup = &self.shared.setup;
         let asked = timeout(setup.place.timeout, async {
             let _place = crowd.enter().await.map_err(|_| Failed::Crowded)?;
             question.await

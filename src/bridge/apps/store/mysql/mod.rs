@@ -14,7 +14,7 @@ mod table;
 
 pub use rows::MysqlRows;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::{oneshot, watch},
@@ -25,10 +25,7 @@ use self::{
     pool::{Crowded, Pool, Question},
     setup::MysqlSetup,
 };
-use super::{
-    AppName, FoundApps, StoreError, StoreSetupError,
-    found::{Found, may_be_a_name},
-};
+use super::{AppName, FoundApps, StoreError, StoreSetupError, found::may_be_a_name};
 use crate::{
     config::{App, AppDefaults, Config},
     metrics::backend::{Fault, Meter, Role},
@@ -44,7 +41,9 @@ pub struct MysqlStore {
 struct Shared {
     setup: Arc<MysqlSetup>,
     meter: Meter,
-    pool: Pool,
+    /// For apps that are known, and whether the server is there.
+    of_known: Pool,
+    of_others: Pool,
     /// Of the latest reload.
     defaults: watch::Sender<Arc<AppDefaults>>,
 }
@@ -60,7 +59,8 @@ impl MysqlStore {
         let defaults = Arc::new(config.app_manager.app_defaults.clone());
         let meter = Meter::new("mysql", Role::AppManager);
         let shared = Shared {
-            pool: Pool::new(Arc::clone(&setup), meter.clone()),
+            of_known: Pool::new(Arc::clone(&setup), setup.of_known, meter.clone()),
+            of_others: Pool::new(Arc::clone(&setup), setup.of_others, meter.clone()),
             meter,
             setup,
             defaults: watch::Sender::new(defaults),
@@ -74,6 +74,14 @@ impl MysqlStore {
         &self.shared.meter
     }
 
+    pub(super) fn places(&self) -> usize {
+        self.shared.setup.of_others.max
+    }
+
+    pub(super) fn timeout(&self) -> Duration {
+        self.shared.setup.timeout
+    }
+
     pub fn reload(&self, config: &Config) {
         let defaults = Arc::new(config.app_manager.app_defaults.clone());
         self.shared.defaults.send_replace(defaults);
@@ -83,34 +91,36 @@ impl MysqlStore {
         if !may_be_a_name(name.as_str()) {
             return Ok(None);
         }
-        self.ask(|answer| Question::Find { name, answer }).await
+        let pool = &self.shared.of_others;
+        self.ask(pool, |answer| Question::Find { name, answer })
+            .await
     }
 
     pub async fn find_all(self, ids: Vec<Box<str>>) -> Result<FoundApps, StoreError> {
         let mut all = Vec::with_capacity(ids.len());
+        let pool = &self.shared.of_known;
         if ids.is_empty() {
             // Whether it is there: no app has this name.
             let name = AppName::Id("".into());
-            self.ask(|answer| Question::Find { name, answer }).await?;
+            self.ask(pool, |answer| Question::Find { name, answer })
+                .await?;
         }
         for ids in ids.chunks(IDS_PER_STATEMENT) {
             let ids = ids.iter().filter(|id| may_be_a_name(id)).cloned();
             let ids: Vec<Box<str>> = ids.collect();
-            let found: Vec<Found> = self.ask(|answer| Question::FindAll { ids, answer }).await?;
-            all.extend(found);
+            let found = self.ask(pool, |answer| Question::FindAll { ids, answer });
+            all.extend(found.await?);
         }
         Ok(FoundApps::of(all))
     }
 
     async fn ask<T>(
         &self,
+        pool: &Pool,
         question: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Question,
     ) -> Result<T, StoreError> {
         let Shared {
-            setup,
-            pool,
-            defaults,
-            ..
+            setup, defaults, ..
         } = &*self.shared;
         let (answer, answered) = oneshot::channel();
         let defaults = Arc::clone(&defaults.borrow());

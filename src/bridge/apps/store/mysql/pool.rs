@@ -1,10 +1,10 @@
 //! A few threads that may wait for the database, since its crate blocks.
 //!
 //! Owns: `Pool`: its threads, and the questions that wait for one.
-//! May depend on: `mysql::{table, setup}`, `config`, crossbeam-channel, tokio's oneshot.
-//! Invariants: there are at most `threads_max` threads and `WAITING_MAX` questions, whatever the
+//! May depend on: `store::crowd`, `mysql::{table, setup}`, `config`, crossbeam-channel, tokio's oneshot.
+//! Invariants: there are at most `threads.max` threads and `WAITING_MAX` questions, whatever the
 //! server does; a question whose asker went away is not put; a thread ends with the pool, or when
-//! it was idle for long and more than `threads_min` are there.
+//! it was idle for long and more than `threads.min` are there.
 
 use std::{
     sync::{
@@ -19,8 +19,8 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use tokio::sync::oneshot;
 
 use super::{
-    super::{AppName, StoreError, found::Found},
-    setup::MysqlSetup,
+    super::{AppName, StoreError, crowd::WAITING_MAX, found::Found},
+    setup::{MysqlSetup, Threads},
     table::Table,
 };
 use crate::{
@@ -52,6 +52,7 @@ pub(super) struct Crowded;
 #[derive(Debug)]
 pub(super) struct Pool {
     setup: Arc<MysqlSetup>,
+    threads: Threads,
     meter: Meter,
     waiting: Sender<Job>,
     taken: Receiver<Job>,
@@ -66,10 +67,11 @@ struct Counts {
 }
 
 impl Pool {
-    pub(super) fn new(setup: Arc<MysqlSetup>, meter: Meter) -> Self {
+    pub(super) fn new(setup: Arc<MysqlSetup>, threads: Threads, meter: Meter) -> Self {
         let (waiting, taken) = bounded(WAITING_MAX);
         Self {
             setup,
+            threads,
             meter,
             waiting,
             taken,
@@ -94,7 +96,7 @@ impl Pool {
             return Err(Crowded);
         }
         let threads = self.counts.threads.load(Ordering::Relaxed);
-        if open > threads && threads < self.setup.threads_max.get() {
+        if open > threads && threads < self.threads.max {
             self.add_thread();
         }
         Ok(())
@@ -105,12 +107,12 @@ impl Pool {
         self.counts.threads.fetch_add(1, Ordering::Relaxed);
         let there = There(Arc::clone(&self.counts));
         let table = Table::new(Arc::clone(&self.setup), self.meter.clone());
-        let (setup, taken) = (Arc::clone(&self.setup), self.taken.clone());
+        let (min, taken) = (self.threads.min, self.taken.clone());
         let thread = thread::Builder::new()
             .name("apps-mysql".to_owned())
             .stack_size(STACK_BYTES);
         // Without a new one the others answer, or nobody does and the deadline says so.
-        _ = thread.spawn(move || run(&there, &setup, table, &taken));
+        _ = thread.spawn(move || run(&there, min, table, &taken));
     }
 }
 
@@ -132,7 +134,7 @@ impl Drop for Open<'_> {
     }
 }
 
-fn run(there: &There, setup: &MysqlSetup, mut table: Table, taken: &Receiver<Job>) {
+fn run(there: &There, threads_min: usize, mut table: Table, taken: &Receiver<Job>) {
     let counts = &there.0;
     loop {
         match taken.recv_timeout(IDLE) {
@@ -140,7 +142,7 @@ fn run(there: &There, setup: &MysqlSetup, mut table: Table, taken: &Receiver<Job
                 job.put(&mut table, Open(counts));
             }
             Err(error) if error.is_disconnected() => return,
-            Err(_) if counts.threads.load(Ordering::Relaxed) > setup.threads_min => return,
+            Err(_) if counts.threads.load(Ordering::Relaxed) > threads_min => return,
             Err(_) => {}
         }
     }
@@ -188,8 +190,6 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// Shards ask once per app, whoever waits for it: more than these is a flood of unknown names.
-const WAITING_MAX: usize = 1_024;
 /// As Sockudo 2.9: shorter than what servers and firewalls put up with.
 const IDLE: Duration = Duration::from_secs(180);
 /// A TLS handshake and the fold of one row need a fraction of it.

@@ -4,11 +4,15 @@
 //! May depend on: `config`, the crate `mysql`, rustls for its provider.
 //! Invariants: each wait of a connection has an end; a table's name is quoted.
 
-use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use mysql::{ClientIdentity, Opts, OptsBuilder, SslOpts};
 
-use super::super::{StoreSetupError, found::ROW_BYTES_MAX};
+use super::super::{
+    StoreSetupError,
+    crowd::{PLACES_OF_KNOWN, places_of_others},
+    found::ROW_BYTES_MAX,
+};
 use crate::config::{Config, Secret};
 
 /// Everything that a connection needs, and how many there may be.
@@ -24,11 +28,18 @@ pub(super) struct MysqlSetup {
     pub(super) table_quoted: String,
     pub(super) has_tls: bool,
     pub(super) timeout: Duration,
-    /// Threads that stay, each with a connection.
-    pub(super) threads_min: usize,
-    pub(super) threads_max: NonZeroUsize,
+    pub(super) of_known: Threads,
+    pub(super) of_others: Threads,
     password: Secret,
     opts: Opts,
+}
+
+/// Of a pool, each with a connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Threads {
+    /// They stay.
+    pub(super) min: usize,
+    pub(super) max: usize,
 }
 
 /// The crate's own options hold the password in the clear.
@@ -42,7 +53,7 @@ impl MysqlSetup {
     pub(super) fn of(config: &Config) -> Result<Self, StoreSetupError> {
         let mysql = &config.database.mysql;
         let timeout = Duration::from_millis(mysql.timeout_ms);
-        let (threads_min, threads_max) = threads(config);
+        let (of_known, of_others) = threads(config);
         let mut opts = OptsBuilder::new()
             .user(Some(&mysql.username))
             .pass(Some(mysql.password.expose()))
@@ -69,8 +80,8 @@ impl MysqlSetup {
             table_quoted: quoted(&mysql.table_name),
             has_tls: mysql.tls.enabled,
             timeout,
-            threads_min,
-            threads_max,
+            of_known,
+            of_others,
             password: mysql.password.clone(),
             opts: with_host(opts, &mysql.host).into(),
         })
@@ -105,7 +116,8 @@ fn with_host(opts: OptsBuilder, host: &str) -> OptsBuilder {
     }
 }
 
-fn threads(config: &Config) -> (usize, NonZeroUsize) {
+/// Those for known apps, and the others.
+fn threads(config: &Config) -> (Threads, Threads) {
     let (mysql, pooling) = (&config.database.mysql, &config.database_pooling);
     let (min, max) = match pooling.enabled {
         true => (
@@ -114,9 +126,16 @@ fn threads(config: &Config) -> (usize, NonZeroUsize) {
         ),
         false => (0, mysql.connection_pool_size),
     };
-    let max = NonZeroUsize::new(max as usize).map_or(NonZeroUsize::MIN, |max| max);
-    let max = max.min(THREADS_MAX);
-    ((min as usize).min(max.get()), max)
+    let (min, max) = (min as usize, (max as usize).min(THREADS_MAX));
+    let of_known = Threads {
+        min: min.min(PLACES_OF_KNOWN),
+        max: PLACES_OF_KNOWN,
+    };
+    let of_others = Threads {
+        min: min.saturating_sub(PLACES_OF_KNOWN),
+        max: places_of_others(max),
+    };
+    (of_known, of_others)
 }
 
 /// The files are read at each connection, so that a new certificate is taken up; here they are
@@ -155,4 +174,4 @@ fn quoted(table: &str) -> String {
 
 const KEEP_ALIVE_MS: u32 = 60_000;
 /// Each look-up takes a millisecond or two: more threads than these would only wait for the server.
-const THREADS_MAX: NonZeroUsize = NonZeroUsize::new(64).expect("not zero");
+const THREADS_MAX: usize = 64;

@@ -15,7 +15,7 @@ mod table;
 
 pub use rows::PgsqlRows;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::timeout};
 
@@ -39,7 +39,9 @@ pub struct PgsqlStore {
 struct Shared {
     setup: Arc<PgsqlSetup>,
     meter: Meter,
-    pool: Pool,
+    /// For apps that are known, and whether the server is there.
+    of_known: Pool,
+    of_others: Pool,
     /// Of the latest reload.
     defaults: watch::Sender<Arc<AppDefaults>>,
 }
@@ -55,7 +57,8 @@ impl PgsqlStore {
         let defaults = Arc::new(config.app_manager.app_defaults.clone());
         let meter = Meter::new("pgsql", Role::AppManager);
         let shared = Shared {
-            pool: Pool::new(Arc::clone(&setup), meter.clone()),
+            of_known: Pool::new(Arc::clone(&setup), setup.of_known, meter.clone()),
+            of_others: Pool::new(Arc::clone(&setup), setup.of_others, meter.clone()),
             meter,
             setup,
             defaults: watch::Sender::new(defaults),
@@ -67,6 +70,14 @@ impl PgsqlStore {
 
     pub(super) fn meter(&self) -> &Meter {
         &self.shared.meter
+    }
+
+    pub(super) fn places(&self) -> usize {
+        self.shared.setup.of_others.max
+    }
+
+    pub(super) fn timeout(&self) -> Duration {
+        self.shared.setup.timeout
     }
 
     pub fn reload(&self, config: &Config) {
@@ -85,7 +96,8 @@ impl PgsqlStore {
         };
         let statement = table::by(column, &self.shared.setup);
         let wanted = [asked];
-        let found = self.within(self.look(&statement, asked, column, &wanted));
+        let pool = &self.shared.of_others;
+        let found = self.within(self.look(pool, &statement, asked, (column, &wanted)));
         found::the_only_one(found.await?, column, asked)
     }
 
@@ -94,7 +106,8 @@ impl PgsqlStore {
         if ids.is_empty() {
             // Whether it is there: no app has this name.
             let statement = table::by("id", &self.shared.setup);
-            self.within(self.look(&statement, "-", "id", &[])).await?;
+            let asked = self.look(&self.shared.of_known, &statement, "-", ("id", &[]));
+            self.within(asked).await?;
         }
         for ids in ids.chunks(IDS_PER_STATEMENT) {
             let ids = ids.iter().map(|id| &**id).filter(|id| may_be_a_name(id));
@@ -115,7 +128,9 @@ impl PgsqlStore {
         let mut all = Vec::with_capacity(ids.len());
         let statement = table::by("id", &self.shared.setup);
         for id in ids {
-            all.extend(self.within(self.look(&statement, id, "id", &[id])).await?);
+            let wanted = ("id", &[*id][..]);
+            let found = self.look(&self.shared.of_known, &statement, id, wanted);
+            all.extend(self.within(found).await?);
         }
         Ok(all)
     }
@@ -123,12 +138,12 @@ impl PgsqlStore {
     /// The rows whose column is one of the wanted.
     async fn look(
         &self,
+        pool: &Pool,
         statement: &str,
         text: &str,
-        column: &str,
-        wanted: &[&str],
+        (column, wanted): (&str, &[&str]),
     ) -> Result<Vec<Found>, StoreError> {
-        let Shared { pool, setup, .. } = &*self.shared;
+        let setup = &self.shared.setup;
         match pool.ask(statement, text).await {
             Ok(rows) => Ok(table::apps(&rows, column, wanted, &self.defaults())),
             Err(failed) if fault::is_of_no_row(&failed) => Ok(Vec::new()),
@@ -143,8 +158,10 @@ impl PgsqlStore {
         list: &str,
         wanted: &[&str],
     ) -> Result<Option<Vec<Found>>, StoreError> {
-        let Shared { pool, setup, .. } = &*self.shared;
-        match pool.ask(statement, list).await {
+        let Shared {
+            of_known, setup, ..
+        } = &*self.shared;
+        match of_known.ask(statement, list).await {
             Ok(rows) => Ok(Some(table::apps(&rows, "id", wanted, &self.defaults()))),
             Err(failed) if fault::is_of_no_row(&failed) => Ok(None),
             Err(failed) => Err(fault::down(&failed, setup)),

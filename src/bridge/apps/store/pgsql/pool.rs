@@ -2,7 +2,7 @@
 //!
 //! Owns: `Pool`.
 //! May depend on: `store::crowd`, `pgsql::{link, setup, fault}`, tokio.
-//! Invariants: there are at most `connections_max` connections, whatever the server does; a connection that may be out of step, or whose question was given up, is never asked
+//! Invariants: there are at most `connections.max` connections, whatever the server does; a connection that may be out of step, or whose question was given up, is never asked
 //! again.
 
 use std::{
@@ -20,13 +20,14 @@ use super::{
     super::crowd::Crowd,
     fault,
     link::{Failed, Link},
-    setup::PgsqlSetup,
+    setup::{Connections, PgsqlSetup},
 };
 use crate::metrics::backend::Meter;
 
 #[derive(Debug)]
 pub(super) struct Pool {
     setup: Arc<PgsqlSetup>,
+    connections: Connections,
     crowd: Crowd,
     /// The one used last is the last. Nobody waits while it is locked.
     idle: Mutex<Vec<Link>>,
@@ -43,10 +44,11 @@ struct Used<'a> {
 }
 
 impl Pool {
-    pub(super) fn new(setup: Arc<PgsqlSetup>, meter: Meter) -> Self {
+    pub(super) fn new(setup: Arc<PgsqlSetup>, connections: Connections, meter: Meter) -> Self {
         Self {
-            crowd: Crowd::new(setup.connections_max.get()),
+            crowd: Crowd::new(connections.max),
             setup,
+            connections,
             idle: Mutex::default(),
             ended: AtomicUsize::new(0),
             meter,
@@ -110,7 +112,7 @@ impl Pool {
         link.used_at = now;
         let mut idle = self.idle.lock().await;
         idle.push(link);
-        let spare = idle.len().saturating_sub(self.setup.connections_min.max(1));
+        let spare = idle.len().saturating_sub(self.connections.min.max(1));
         let old = idle.iter().take(spare);
         let old = old
             .take_while(|link| now.duration_since(link.used_at) > IDLE)

@@ -4,9 +4,12 @@
 //! May depend on: `config`, `bridge::tls`, the crate `tokio-postgres`.
 //! Invariants: a table's name is quoted; the password is in no text of ours.
 
-use std::{num::NonZeroUsize, time::Duration};
+use std::time::Duration;
 
-use super::super::StoreSetupError;
+use super::super::{
+    StoreSetupError,
+    crowd::{PLACES_OF_KNOWN, places_of_others},
+};
 use crate::{
     bridge::tls::{TlsClient, TlsError, TlsFiles, TlsKeys},
     config::{Config, Secret},
@@ -24,12 +27,19 @@ pub(super) struct PgsqlSetup {
     pub(super) table_quoted: String,
     pub(super) tls: Option<TlsClient>,
     pub(super) timeout: Duration,
-    /// Connections that stay.
-    pub(super) connections_min: usize,
-    pub(super) connections_max: NonZeroUsize,
+    pub(super) of_known: Connections,
+    pub(super) of_others: Connections,
     /// Host and port are ours to reach.
     pub(super) config: tokio_postgres::Config,
     password: Secret,
+}
+
+/// Of a pool.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Connections {
+    /// They stay.
+    pub(super) min: usize,
+    pub(super) max: usize,
 }
 
 /// The crate's own configuration holds the password in the clear.
@@ -42,7 +52,7 @@ impl std::fmt::Debug for PgsqlSetup {
 impl PgsqlSetup {
     pub(super) fn of(config: &Config) -> Result<Self, StoreSetupError> {
         let postgres = &config.database.postgres;
-        let (connections_min, connections_max) = connections(config);
+        let (of_known, of_others) = connections(config);
         let mut options = tokio_postgres::Config::new();
         options
             .user(&postgres.username)
@@ -61,8 +71,8 @@ impl PgsqlSetup {
             table_quoted: quoted_table(&postgres.table_name),
             tls: tls(config)?,
             timeout: Duration::from_millis(postgres.timeout_ms),
-            connections_min,
-            connections_max,
+            of_known,
+            of_others,
             config: options,
             password: postgres.password.clone(),
         })
@@ -89,7 +99,8 @@ impl PgsqlSetup {
     }
 }
 
-fn connections(config: &Config) -> (usize, NonZeroUsize) {
+/// Those for known apps, and the others.
+fn connections(config: &Config) -> (Connections, Connections) {
     let (postgres, pooling) = (&config.database.postgres, &config.database_pooling);
     let (min, max) = match pooling.enabled {
         true => (
@@ -98,9 +109,16 @@ fn connections(config: &Config) -> (usize, NonZeroUsize) {
         ),
         false => (0, postgres.connection_pool_size),
     };
-    let max = NonZeroUsize::new(max as usize).map_or(NonZeroUsize::MIN, |max| max);
-    let max = max.min(CONNECTIONS_MAX);
-    ((min as usize).min(max.get()), max)
+    let (min, max) = (min as usize, (max as usize).min(CONNECTIONS_MAX));
+    let of_known = Connections {
+        min: min.min(PLACES_OF_KNOWN),
+        max: PLACES_OF_KNOWN,
+    };
+    let of_others = Connections {
+        min: min.saturating_sub(PLACES_OF_KNOWN),
+        max: places_of_others(max),
+    };
+    (of_known, of_others)
 }
 
 fn tls(config: &Config) -> Result<Option<TlsClient>, StoreSetupError> {
@@ -146,4 +164,4 @@ pub(super) fn quoted(name: &str) -> String {
 }
 
 /// Each look-up takes a millisecond or two: more than these would only wait for the server.
-const CONNECTIONS_MAX: NonZeroUsize = NonZeroUsize::new(64).expect("not zero");
+const CONNECTIONS_MAX: usize = 64;
