@@ -17,12 +17,13 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
 
 use crate::certificates::Certificates;
 use crate::on_one_and_three_shards;
 use crate::returning::{Returning, TEN_THOUSAND};
 use crate::support::client::Client;
-use crate::support::config::Config;
+use crate::support::config::{Config, KEY, SECRET};
 use crate::support::eventually;
 use crate::support::server::{Server, next_port, own_address};
 use crate::support::skip::skip;
@@ -459,6 +460,18 @@ const READERS: usize = 60;
 /// Bytes that wait for each of them at least when the node is upgraded.
 const UNREAD_BYTES: usize = 1 << 20;
 
+/// A client whose kernel takes little. Said before it connects: what a window has promised once is sent, and if it is
+/// lost then, sent again later and later.
+fn narrow(server: &Server, name: &str) -> Client {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket
+        .set_recv_buffer_size(64 * 1024)
+        .expect("a small window");
+    socket.connect(&server.address.into()).expect("it listens");
+    let target = format!("{}/app/{KEY}?protocol=7&client=test", server.prefix);
+    Client::over(Wire::over(socket.into()), &target, name, KEY, SECRET)
+}
+
 /// The data of an event of this number.
 fn long(number: usize) -> String {
     format!("{number:08}").repeat(1_250)
@@ -484,12 +497,8 @@ fn fills_outboxes(server: &Server) -> (usize, usize) {
 fn what_many_who_do_not_read_wait_for_goes_over_once_and_they_get_every_byte(shards: usize) {
     let queue = json!({"net": {"send_queue_bytes": 16 << 20, "burst_queue_bytes": 16 << 20}});
     let mut server = Server::start(&Config::new().with(queue), shards);
-    let mut readers = Vec::from_iter((0..READERS).map(|number| {
-        let mut reader = server.client(&format!("reader {number}"));
-        let socket = socket2::SockRef::from(&reader.wire.stream);
-        socket
-            .set_recv_buffer_size(16 * 1024)
-            .expect("a small window");
+    let readers = Vec::from_iter((0..READERS).map(|number| {
+        let mut reader = narrow(&server, &format!("reader {number}"));
         reader.subscribes("news");
         reader
     }));
@@ -504,12 +513,18 @@ fn what_many_who_do_not_read_wait_for_goes_over_once_and_they_get_every_byte(sha
     assert!(sent * 10 < waiting, "{sent} of {waiting} bytes went over");
     // Nothing comes to whom it came before, and what is new comes behind it.
     server.api().publishes("e", "news", &long(events));
-    for reader in &mut readers {
-        for number in 0..=events {
-            let event = reader.expects("e", "news");
-            assert_eq!(event["data"], long(number), "{}: {number}", reader.name);
-        }
-        reader.expects_pong();
+    let reading = readers.into_iter().map(|mut reader| {
+        std::thread::spawn(move || {
+            for number in 0..=events {
+                let event = reader.expects("e", "news");
+                assert_eq!(event["data"], long(number), "{}: {number}", reader.name);
+            }
+            reader.expects_pong();
+        })
+    });
+    let reading: Vec<_> = reading.collect();
+    for it in reading {
+        it.join().expect("every byte came");
     }
 }
 
