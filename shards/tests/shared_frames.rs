@@ -19,15 +19,16 @@ use mover::{
     own_behind,
 };
 use shards::{BridgeLink, Config, ShardId, SharedFrame, run};
-use socket2::SockRef;
+use socket2::{Domain, Socket, Type};
 use std::{
     collections::{HashMap, HashSet},
     io::{Read as _, Write as _},
     net::{Shutdown, SocketAddr, TcpStream},
     sync::{Arc, atomic::Ordering::SeqCst},
     thread::{self, JoinHandle},
+    time::Duration,
 };
-use support::{config, connect, wait_until};
+use support::{config, wait_until};
 use tokio::sync::oneshot;
 
 /// Clients that read nothing before the hand-over.
@@ -54,10 +55,15 @@ struct Listener {
 
 impl Listener {
     fn connect(address: SocketAddr, number: usize) -> Self {
-        let mut stream = connect(address);
-        // Or the kernel would take all of it.
-        let socket = SockRef::from(&stream);
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        // Or the kernel would take all of it. Before it connects: what a window has promised is sent.
         socket.set_recv_buffer_size(65_536).expect("a small window");
+        socket
+            .connect(&address.into())
+            .expect("the listener is there");
+        let mut stream = TcpStream::from(socket);
+        let patience = Some(Duration::from_secs(20));
+        stream.set_read_timeout(patience).expect("a timeout");
         let name = format!("s{number:02}").into_bytes();
         stream.write_all(&name).expect("written");
         Self { name, stream }
