@@ -405,7 +405,9 @@ impl Application for Echo {
             | FromBridge::Terminate(_)
             | FromBridge::TopicsLive(_)
             | FromBridge::TopicsLost
-            | FromBridge::Export
+            | FromBridge::Export { .. }
+            | FromBridge::ExportMore { .. }
+            | FromBridge::ExportConnections
             | FromBridge::Import(_)
             | FromBridge::TakenOver => {}
         }

@@ -7,7 +7,7 @@
 //! messages of one pair of shards arrive in the order in which they were posted.
 
 use crate::{
-    carried::Carried,
+    carried::{Carried, FramesAs, SharedFrame},
     wire::{TlsCounters, TlsPort},
     work::Work,
 };
@@ -305,17 +305,30 @@ pub trait Turn {
     fn is_frozen(&self) -> bool {
         false
     }
-    /// Of an open connection of a shard that is still (see `Freeze::Still`): its socket, and what another process
-    /// needs beside to go on with it. The descriptor stays this process'; it is valid until the next
-    /// thaw, as long as nothing ends the connection. `None`: it is not open, it is within its TLS
-    /// handshake, or the shard is not still.
-    fn carry(&mut self, slot: Slot) -> Option<(RawFd, Carried)> {
-        let _ = slot;
+    /// Of a shard that is still (see `Freeze::Still`): tells frames for which several outboxes of the node wait, some
+    /// at a time, `from` being 0 first and then what was answered. `None`: those were the last.
+    fn carry_frames(&mut self, from: u32, into: &mut Vec<SharedFrame>) -> Option<u32> {
+        let _ = (from, into);
         None
     }
+    /// Of an open connection of a shard that is still: its socket, and what another process
+    /// needs beside to go on with it. The descriptor stays this process'; it is valid until the next
+    /// thaw, as long as nothing ends the connection. `None`: it is not open, it is within its TLS
+    /// handshake, or the shard is not still. Frames go as numbers only if all of `carry_frames` has been told
+    /// since the shard became still.
+    fn carry(&mut self, slot: Slot, frames: FramesAs) -> Option<(RawFd, Carried)> {
+        let _ = (slot, frames);
+        None
+    }
+    /// Keeps frames that another process told, for connections that refer to them, until `forget_frames`.
+    fn adopt_frames(&mut self, frames: &[SharedFrame]) {
+        let _ = frames;
+    }
+    /// No connection that was carried follows.
+    fn forget_frames(&mut self) {}
     /// Takes over a connection that another process carried; `Application::on_accepted` is not called
     /// for it. While the node is frozen nothing of it is read or sent. `None`: what was carried cannot be
-    /// gone on with (TLS that this node does not have): the descriptor is closed.
+    /// gone on with (TLS that this node does not have, a frame that nobody told): the descriptor is closed.
     fn adopt(&mut self, connection: OwnedFd, carried: Carried) -> Option<Slot> {
         let _ = (connection, carried);
         None

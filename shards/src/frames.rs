@@ -1,18 +1,22 @@
 //! Data path. The bytes that outboxes refer to, known by a number.
 //!
 //! Owns: every frame of one shard: shared ones (`Arc<[u8]>`) and one connection's own.
-//! May depend on: `application::FrameId` only.
+//! May depend on: `application::FrameId` and `carried::SharedFrame` only.
 //! Invariants: a frame lives until the end of the turn that made it, and as long as an outbox
 //! refers to it; bytes handed out by `bytes` do not move until `end_turn` or the next `add`. A turn
 //! adds what its budget of work pays for, some 20 MB at the most, and what one step may answer.
 
-use crate::application::FrameId;
+use crate::{application::FrameId, carried::SharedFrame};
 use std::sync::Arc;
 
 /// Bytes of one `send` above which they get memory of their own instead of the turn's arena.
 const ARENA_FRAME_BYTES_MAX: usize = 65_536;
 /// An arena larger than this is given back at the end of a turn.
 const ARENA_KEPT_BYTES_MAX: usize = 1_048_576;
+/// Frames that are looked at in one step of telling.
+pub(crate) const LOOKED_AT_ONCE: u32 = 256;
+/// Bytes of frames that are told in one step, or one frame more.
+const TOLD_BYTES: usize = 65_536;
 
 enum Bytes {
     Free {
@@ -33,6 +37,8 @@ struct Frame {
     references: u32,
     /// Made in this turn: it is freed at the turn's end at the earliest.
     fresh: bool,
+    /// It was told to another process: connections may be carried with its number.
+    told: bool,
 }
 
 const NONE: u32 = u32::MAX;
@@ -107,6 +113,7 @@ impl FrameTable {
             bytes,
             references: 0,
             fresh: true,
+            told: false,
         };
         let index = if self.first_free == NONE {
             let index = u32::try_from(self.frames.len()).expect("fewer than 2^32 frames");
@@ -134,6 +141,47 @@ impl FrameTable {
                 &self.arena[*offset as usize..*offset as usize + *len as usize]
             }
             Bytes::Free { .. } => unreachable!("a freed frame was named"),
+        }
+    }
+
+    /// Tells those of some frames, `from` being the first, that somebody else waits for too; where the next ones
+    /// begin, `None` behind the last. Whoever was told before and is not now is forgotten as told.
+    // Per frame a cache line and one of its count; no copy.
+    pub(crate) fn tell_shared(&mut self, from: u32, into: &mut Vec<SharedFrame>) -> Option<u32> {
+        let from = from as usize;
+        let (mut bytes_told, mut looked_at) = (0, 0);
+        for frame in self.frames.iter_mut().skip(from) {
+            if looked_at == LOOKED_AT_ONCE as usize || bytes_told >= TOLD_BYTES {
+                break;
+            }
+            looked_at += 1;
+            frame.told = false;
+            let Bytes::Shared(bytes) = &frame.bytes else {
+                continue;
+            };
+            if frame.references == 0 || frame.references == 1 && Arc::strong_count(bytes) == 1 {
+                continue;
+            }
+            frame.told = true;
+            bytes_told += bytes.len();
+            into.push(SharedFrame {
+                number: number_of(bytes),
+                bytes: Arc::clone(bytes),
+            });
+        }
+        let next = from + looked_at;
+        (next < self.frames.len()).then_some(next as u32)
+    }
+
+    /// The number under which a frame was told.
+    pub(crate) fn told_as(&self, frame: FrameId) -> Option<u64> {
+        match &self.frames[frame.0 as usize] {
+            Frame {
+                bytes: Bytes::Shared(bytes),
+                told: true,
+                ..
+            } => Some(number_of(bytes)),
+            _ => None,
         }
     }
 
@@ -178,9 +226,66 @@ impl FrameTable {
     }
 }
 
+/// Where its bytes are: the same on all shards, and nobody else's as long as they are held.
+fn number_of(bytes: &Arc<[u8]>) -> u64 {
+    bytes.as_ptr().addr() as u64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn all_shared(frames: &mut FrameTable) -> (Vec<SharedFrame>, usize) {
+        let (mut told, mut steps, mut from) = (Vec::new(), 1, 0);
+        while let Some(next) = frames.tell_shared(from, &mut told) {
+            assert!(next > from, "it gets on");
+            (from, steps) = (next, steps + 1);
+        }
+        (told, steps)
+    }
+
+    #[test]
+    fn only_frames_that_somebody_else_waits_for_too_are_told_and_each_once() {
+        let mut frames = FrameTable::new();
+        let elsewhere: Arc<[u8]> = Arc::from(&b"elsewhere"[..]);
+        let (twice, once) = (
+            frames.add_shared(Arc::from(&b"twice"[..])),
+            frames.add_shared(Arc::from(&b"once"[..])),
+        );
+        let (far, own) = (frames.add_shared(elsewhere.clone()), frames.add_own(b"own"));
+        let unwanted = frames.add_shared(elsewhere.clone());
+        for frame in [twice, twice, once, far, own] {
+            frames.retain(frame);
+        }
+        frames.end_turn();
+        let (told, _) = all_shared(&mut frames);
+        let bytes: Vec<_> = told.iter().map(|it| it.bytes.to_vec()).collect();
+        assert_eq!(bytes, [b"twice".to_vec(), b"elsewhere".to_vec()]);
+        assert_eq!(frames.told_as(twice), Some(told[0].number));
+        assert_eq!(frames.told_as(far), Some(told[1].number));
+        assert_ne!(told[0].number, told[1].number);
+        assert_eq!((frames.told_as(once), frames.told_as(own)), (None, None));
+        drop((told, elsewhere));
+        frames.release(twice);
+        assert_eq!(frames.add_shared(Arc::from(&b"new"[..])), unwanted);
+        assert_eq!(frames.told_as(unwanted), None, "another one has its place");
+        assert_eq!(all_shared(&mut frames).0, [], "now each waits once");
+        assert_eq!((frames.told_as(twice), frames.told_as(far)), (None, None));
+    }
+
+    #[test]
+    fn a_step_of_telling_is_bounded_by_bytes_and_by_frames() {
+        for (count, bytes, steps) in [(1_000, 10, 4), (1_000, 10_000, 143), (3, 100_000, 3)] {
+            let mut frames = FrameTable::new();
+            for _ in 0..count {
+                let frame = frames.add_shared(vec![7; bytes].into());
+                frames.retain(frame);
+                frames.retain(frame);
+            }
+            let (told, taken) = all_shared(&mut frames);
+            assert_eq!((told.len(), taken), (count, steps), "of {bytes} bytes");
+        }
+    }
 
     #[test]
     fn a_frame_that_nobody_wants_is_gone_after_its_turn_and_its_number_is_used_again() {

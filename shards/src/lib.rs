@@ -54,7 +54,7 @@ pub use application::{
     RuntimeCounters, ShardId, Slot, Turn, TurnOf,
 };
 pub use bridge::BridgeLink;
-pub use carried::{Carried, CarriedFrame};
+pub use carried::{Carried, CarriedFrame, FramesAs, SharedFrame};
 pub use config::Config;
 pub use error::StartError;
 pub use neighbours::{Neighbour, Process, holders_of, holders_told};

@@ -11,7 +11,8 @@ use crate::{
         TURN_BUCKETS_US, Turn,
     },
     bridge::ShardLink,
-    carried::Carried,
+    carried::{Carried, FramesAs, SharedFrame},
+    carrying::Inherited,
     connections::Flag,
     frames::FrameTable,
     freezing::Frost,
@@ -35,6 +36,7 @@ pub(crate) struct RingTurn<A: Application> {
     pub(crate) wire: Wire,
     pub(crate) rows: Rows,
     pub(crate) frames: FrameTable,
+    pub(crate) inherited: Inherited,
     pub(crate) inbound: Inbound,
     pub(crate) outbound: Outbound,
     pub(crate) frost: Frost,
@@ -116,6 +118,7 @@ impl<A: Application> RingTurn<A> {
             wire,
             rows: Rows::starting_at(clock.now),
             frames: FrameTable::new(),
+            inherited: Inherited::default(),
             inbound,
             outbound: Outbound::new(),
             frost,
@@ -465,8 +468,20 @@ impl<A: Application> Turn for RingTurn<A> {
         self.frost.is_frozen()
     }
 
-    fn carry(&mut self, slot: Slot) -> Option<(RawFd, Carried)> {
-        self.carry_row(slot)
+    fn carry_frames(&mut self, from: u32, into: &mut Vec<SharedFrame>) -> Option<u32> {
+        self.tell_frames(from, into)
+    }
+
+    fn carry(&mut self, slot: Slot, frames: FramesAs) -> Option<(RawFd, Carried)> {
+        self.carry_row(slot, frames)
+    }
+
+    fn adopt_frames(&mut self, frames: &[SharedFrame]) {
+        self.inherit_frames(frames);
+    }
+
+    fn forget_frames(&mut self) {
+        self.forget_inherited();
     }
 
     fn adopt(&mut self, connection: OwnedFd, carried: Carried) -> Option<Slot> {

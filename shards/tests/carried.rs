@@ -4,7 +4,7 @@
 //! May depend on: shards, serde_json.
 //! Invariants: no socket, no runtime.
 
-use shards::{Carried, CarriedTls};
+use shards::{Carried, CarriedFrame, CarriedTls};
 
 #[test]
 fn what_another_version_wrote_is_read() {
@@ -20,7 +20,45 @@ fn what_another_version_wrote_is_read() {
     let newer = r#"{"peer_ended": true, "unsent": [{"bytes": [104, 105], "of": 1}], "more": {}}"#;
     let read: Carried = serde_json::from_str(newer).expect("fields are unknown");
     assert!(read.peer_ended);
-    assert_eq!(read.unsent[0].bytes, b"hi");
+    let frame = &read.unsent[0];
+    assert_eq!(frame.bytes, b"hi");
+    assert_eq!((frame.is_own, frame.shared, frame.sent), (false, None, 0));
+}
+
+#[test]
+fn a_frame_says_what_it_is_and_nothing_of_what_it_is_not() {
+    let frames = [
+        (CarriedFrame::default(), "{}"),
+        (
+            CarriedFrame {
+                bytes: vec![1],
+                is_own: true,
+                ..CarriedFrame::default()
+            },
+            r#"{"bytes":[1],"is_own":true}"#,
+        ),
+        (
+            CarriedFrame {
+                shared: Some(0),
+                ..CarriedFrame::default()
+            },
+            r#"{"shared":0}"#,
+        ),
+        (
+            CarriedFrame {
+                shared: Some(u64::MAX),
+                sent: 7,
+                ..CarriedFrame::default()
+            },
+            r#"{"shared":18446744073709551615,"sent":7}"#,
+        ),
+    ];
+    for (frame, text) in frames {
+        let written = serde_json::to_string(&frame).expect("it can be written");
+        assert_eq!(written, text);
+        let read: CarriedFrame = serde_json::from_str(text).expect("and read");
+        assert_eq!(read, frame);
+    }
 }
 
 #[test]

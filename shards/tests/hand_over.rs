@@ -22,7 +22,7 @@ mod support;
 
 use both::{Both, Stream, secure};
 use clients::{Clients, Connect, Line};
-use mover::{Ask, Mover, Moves, Parcel, Seen};
+use mover::{Ask, Mover, Moves, OUTBOX_BYTES_MAX, Parcel, Seen};
 use rustls::{
     ProtocolVersion,
     version::{TLS12, TLS13},
@@ -350,7 +350,7 @@ fn plain() -> Connect {
 
 fn settings(shards: u16) -> Config {
     Config {
-        outbox_bytes_max: 9_000_000,
+        outbox_bytes_max: OUTBOX_BYTES_MAX as u32,
         ..config(shards)
     }
 }

@@ -9,7 +9,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use shards::{
-    TlsPort,
+    FramesAs, TlsPort,
     application::{Lane, Millis, Waiter},
 };
 
@@ -177,8 +177,13 @@ pub enum FromBridge {
     TopicsLive(Box<[(Partition, TopicWish)]>),
     /// No topic is live any more; what is wished stands.
     TopicsLost,
-    /// The shard is still: say what it holds (`ToBridge::Exported`).
-    Export,
+    /// The shard is still: say what it holds and belongs to no connection (`ToBridge::Exported`), so many bytes of it
+    /// for now, one part being longer if need be.
+    Export { bytes: usize, frames: FramesAs },
+    /// So many bytes more may be said.
+    ExportMore { bytes: usize },
+    /// All shards have said what belongs to no connection: connections follow.
+    ExportConnections,
     /// What another process held, a part of it. This shard is frozen.
     Import(Box<Import>),
     /// What was imported is this process' from now on; comes before the shards thaw.

@@ -101,7 +101,11 @@ fn place_of(message: &FromBridge) -> Place {
         | FromBridge::Kept(_)
         | FromBridge::Found(_) => Place::Line(STATES),
         // One after the other, and nothing else is on its way to a shard that is still.
-        FromBridge::Export | FromBridge::Import(_) | FromBridge::TakenOver => Place::Line(STATES),
+        FromBridge::Export { .. }
+        | FromBridge::ExportMore { .. }
+        | FromBridge::ExportConnections
+        | FromBridge::Import(_)
+        | FromBridge::TakenOver => Place::Line(STATES),
         FromBridge::Event(_) => Place::Events,
     }
 }

@@ -120,6 +120,8 @@ fn carried() -> Carried {
     let frame = CarriedFrame {
         bytes: b"frame".to_vec(),
         is_own: true,
+        shared: Some(20),
+        sent: 21,
     };
     Carried {
         unsent: vec![frame],
@@ -336,6 +338,7 @@ fn packets() -> Vec<Packet> {
         shards: 3,
         takes_webhooks: true,
         says_begun: true,
+        takes_frames: true,
     };
     let welcome = Welcome {
         protocol: 1,
@@ -385,6 +388,10 @@ fn packets() -> Vec<Packet> {
         Packet::Connections(Connections {
             shard: 1,
             records: records(),
+        }),
+        Packet::Frames(Frames {
+            numbers: vec![1],
+            frames: records(),
         }),
         Packet::Taken(Taken { count: 1 }),
         Packet::End(End {

@@ -37,10 +37,12 @@ pub enum Packet {
     Nodes(State),
     /// Old: what belongs to no connection.
     State(State),
+    /// Old: frames that several connections wait for, before those. Only to one that `takes_frames`.
+    Frames(Frames),
     /// Old: connections, a record for each descriptor.
     Connections(Connections),
-    /// New: so many descriptors or records of one packet have come whole. One for each `Nodes`, `State` and
-    /// `Connections`.
+    /// New: so many descriptors, records or frames of one packet have come whole. One for each `Nodes`, `State`,
+    /// `Frames` and `Connections`.
     Taken(Taken),
     /// Old: that was all.
     End(End),
@@ -73,6 +75,8 @@ pub struct Hello {
     pub takes_webhooks: bool,
     /// It says `Begun` where that is awaited.
     pub says_begun: bool,
+    /// It understands `Frames`, and connections that refer to them.
+    pub takes_frames: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -171,6 +175,14 @@ pub struct Topics {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
+pub struct Frames {
+    /// By which connections refer to them, one each.
+    pub numbers: Vec<u64>,
+    pub frames: Vec<ByteBuf>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Connections {
     /// The shard of the old process that they are from.
     pub shard: u16,
@@ -187,6 +199,7 @@ pub struct Taken {
 #[serde(default)]
 pub struct End {
     pub connections: u64,
+    /// With frames.
     pub states: u64,
 }
 
@@ -248,6 +261,7 @@ impl Packet {
             Self::Proven(_) => "Proven",
             Self::Nodes(_) => "Nodes",
             Self::State(_) => "State",
+            Self::Frames(_) => "Frames",
             Self::Connections(_) => "Connections",
             Self::Taken(_) => "Taken",
             Self::End(_) => "End",
@@ -346,6 +360,7 @@ mod tests {
                 shards: 3,
                 takes_webhooks: true,
                 says_begun: true,
+                takes_frames: true,
             }),
             Packet::Welcome(Welcome {
                 clock_origin_ns: u64::MAX,
@@ -366,6 +381,10 @@ mod tests {
             }),
             Packet::State(State {
                 records: vec![record.clone()],
+            }),
+            Packet::Frames(Frames {
+                numbers: vec![u64::MAX],
+                frames: vec![record.clone()],
             }),
             Packet::Connections(Connections {
                 shard: 1,

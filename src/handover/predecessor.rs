@@ -56,6 +56,7 @@ impl Predecessor {
         let hello = Hello {
             takes_webhooks: true,
             says_begun: true,
+            takes_frames: true,
             protocol: PROTOCOL,
             version: version.to_owned(),
             pid: std::process::id(),

@@ -13,7 +13,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use shards::Carried;
+use shards::{Carried, SharedFrame};
 use thiserror::Error;
 
 use crate::http::body::ChunkedBody;
@@ -353,18 +353,39 @@ pub struct LetterRecord {
 /// Connections of one batch at most: what one message of the socket between the processes takes.
 pub const BATCH_CONNECTIONS_MAX: usize = 64;
 
-/// A part of what a shard holds, for the next process.
+/// A part of what a shard holds, for the next process. All parts with `state` or `frames` come before those with
+/// connections.
 #[derive(Clone, Debug, Default)]
 pub struct Exported {
     /// Sockets, which stay this process', and the written records of their connections.
     pub connections: Vec<(RawFd, Vec<u8>)>,
     /// Written `StateRecord`s.
     pub state: Vec<Vec<u8>>,
+    /// What several connections wait for; their records refer to it.
+    pub frames: Vec<SharedFrame>,
+    /// All that belongs to no connection is told: `FromBridge::ExportConnections` is awaited.
+    pub is_state_told: bool,
     /// Connections of this part that cannot follow.
     pub left: u64,
     /// Connections of this part whose answer is awaited still: they follow, and are closed there.
     pub stuck: u64,
     pub is_last: bool,
+}
+
+impl Exported {
+    /// Bytes of all that it tells.
+    pub fn bytes(&self) -> usize {
+        let records = self.connections.iter().map(|(_, record)| record.len());
+        let state = self.state.iter().map(Vec::len);
+        let frames = self.frames.iter().map(|frame| frame.bytes.len());
+        records.chain(state).chain(frames).sum()
+    }
+
+    /// It tells nothing at all.
+    pub fn is_empty(&self) -> bool {
+        let says = self.is_state_told || self.is_last || self.left > 0;
+        !says && self.connections.is_empty() && self.state.is_empty() && self.frames.is_empty()
+    }
 }
 
 /// A part of what another process held.
@@ -373,6 +394,73 @@ pub struct Import {
     pub connections: Vec<(OwnedFd, Vec<u8>)>,
     /// Of the whole node: each shard takes what is its own.
     pub state: Arc<[Vec<u8>]>,
+    /// Connections that follow may refer to them.
+    pub frames: Arc<[SharedFrame]>,
     /// Nothing follows; `ToBridge::Imported` is the answer.
     pub is_last: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use shards::CarriedFrame;
+
+    use super::*;
+
+    /// As the version before had it.
+    #[derive(Debug, Default, Deserialize, PartialEq, Serialize)]
+    #[serde(default)]
+    struct OlderCarried {
+        unsent: Vec<OlderFrame>,
+        is_sealed: bool,
+        timer_ms: Option<u64>,
+    }
+
+    #[derive(Debug, Default, Deserialize, PartialEq, Serialize)]
+    #[serde(default)]
+    struct OlderFrame {
+        #[serde(with = "serde_bytes")]
+        bytes: Vec<u8>,
+        is_own: bool,
+    }
+
+    fn older(bytes: &[u8], is_own: bool) -> OlderFrame {
+        let bytes = bytes.to_vec();
+        OlderFrame { bytes, is_own }
+    }
+
+    #[test]
+    fn outboxes_are_read_by_the_version_before_and_from_it_if_no_frame_is_shared() {
+        let before = OlderCarried {
+            unsent: vec![older(b"half", true), older(b"whole", false)],
+            is_sealed: true,
+            timer_ms: Some(7),
+        };
+        let text = write(&before).expect("plain fields");
+        let carried: Carried = read(&text).expect("it lacks fields that have defaults");
+        let frame = |bytes: &[u8], is_own| CarriedFrame {
+            bytes: bytes.to_vec(),
+            is_own,
+            ..CarriedFrame::default()
+        };
+        let expected = Carried {
+            unsent: vec![frame(b"half", true), frame(b"whole", false)],
+            is_sealed: true,
+            timer_ms: Some(7),
+            ..Carried::default()
+        };
+        assert_eq!(carried, expected);
+        let text = write(&carried).expect("plain fields");
+        assert_eq!(read::<OlderCarried>(&text).expect("by name"), before);
+    }
+
+    #[test]
+    fn a_reference_to_a_frame_is_short_and_read_as_it_was_written() {
+        let frame = CarriedFrame {
+            shared: Some(0x7FFF_FFFF_FFFF),
+            ..CarriedFrame::default()
+        };
+        let text = write(&frame).expect("plain fields");
+        assert!(text.len() <= 17, "{}", text.len());
+        assert_eq!(read::<CarriedFrame>(&text).expect("by name"), frame);
+    }
 }

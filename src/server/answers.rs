@@ -178,7 +178,9 @@ impl ShardServer {
             FromBridge::Owned(owned) => self.on_owned(turn, *owned),
             FromBridge::TopicsLive(topics) => self.on_topics_live(turn.now(), &topics),
             FromBridge::TopicsLost => self.on_topics_lost(),
-            FromBridge::Export => self.begin_export(),
+            FromBridge::Export { bytes, frames } => self.begin_export(bytes, frames),
+            FromBridge::ExportMore { bytes } => self.export_more(bytes),
+            FromBridge::ExportConnections => self.export_connections_too(),
             FromBridge::Import(import) => self.import(turn, *import),
             FromBridge::TakenOver => self.on_taken_over(turn),
         }

@@ -15,12 +15,13 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
 
 use crate::certificates::Certificates;
 use crate::on_one_and_three_shards;
 use crate::returning::{Returning, TEN_THOUSAND};
 use crate::support::client::Client;
-use crate::support::config::Config;
+use crate::support::config::{Config, KEY, SECRET};
 use crate::support::eventually;
 use crate::support::server::{Server, next_port, own_address};
 use crate::support::skip::skip;
@@ -433,7 +434,81 @@ fn ten_thousand_clients_do_not_notice_ten_upgrades() {
     suffered.is_nothing();
 }
 
+/// Clients that do not read.
+const READERS: usize = 60;
+/// Bytes that wait for each of them at least when the node is upgraded.
+const UNREAD_BYTES: usize = 1 << 20;
+
+/// A client whose kernel takes little. Said before it connects: what a window has promised once is sent, and if it is
+/// lost then, sent again later and later.
+fn narrow(server: &Server, name: &str) -> Client {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket
+        .set_recv_buffer_size(64 * 1024)
+        .expect("a small window");
+    socket.connect(&server.address.into()).expect("it listens");
+    let target = format!("{}/app/{KEY}?protocol=7&client=test", server.prefix);
+    Client::over(Wire::over(socket.into()), &target, name, KEY, SECRET)
+}
+
+/// The data of an event of this number.
+fn long(number: usize) -> String {
+    format!("{number:08}").repeat(1_250)
+}
+
+/// Publishes until every outbox is as full as it is to be; how many events that took, and the bytes that wait.
+fn fills_outboxes(server: &Server) -> (usize, usize) {
+    let (mut api, mut count) = (server.api(), 0);
+    loop {
+        for _ in 0..20 {
+            api.publishes("e", "news", &long(count));
+            count += 1;
+        }
+        let waiting = server.metric("sockudo_send_queue_bytes");
+        let waiting = waiting.expect("it is there") as usize;
+        if waiting >= READERS * UNREAD_BYTES {
+            return (count, waiting);
+        }
+        assert!(count < 4_000, "kernels take it all: {waiting} bytes wait");
+    }
+}
+
+fn what_many_who_do_not_read_wait_for_goes_over_once_and_they_get_every_byte(shards: usize) {
+    let queue = json!({"net": {"send_queue_bytes": 16 << 20, "burst_queue_bytes": 16 << 20}});
+    let mut server = Server::start(&Config::new().with(queue), shards);
+    let readers = Vec::from_iter((0..READERS).map(|number| {
+        let mut reader = narrow(&server, &format!("reader {number}"));
+        reader.subscribes("news");
+        reader
+    }));
+    let (events, waiting) = fills_outboxes(&server);
+    let report = server.is_upgraded();
+    assert_eq!(report["closed"], 0, "{report}");
+    let log = server.log();
+    let sent = log.split_once("sent_bytes=").expect("the log says it").1;
+    let sent = sent.split(|it: char| !it.is_ascii_digit()).next();
+    let sent: usize = sent.and_then(|it| it.parse().ok()).expect("a number");
+    println!("{events} events: {waiting} bytes wait, {sent} went over");
+    assert!(sent * 10 < waiting, "{sent} of {waiting} bytes went over");
+    // Nothing comes to whom it came before, and what is new comes behind it.
+    server.api().publishes("e", "news", &long(events));
+    let reading = readers.into_iter().map(|mut reader| {
+        std::thread::spawn(move || {
+            for number in 0..=events {
+                let event = reader.expects("e", "news");
+                assert_eq!(event["data"], long(number), "{}: {number}", reader.name);
+            }
+            reader.expects_pong();
+        })
+    });
+    let reading: Vec<_> = reading.collect();
+    for it in reading {
+        it.join().expect("every byte came");
+    }
+}
+
 on_one_and_three_shards! {
+    what_many_who_do_not_read_wait_for_goes_over_once_and_they_get_every_byte,
     no_request_of_ten_upgrades_is_refused_or_lost,
     a_program_that_cannot_take_over_leaves_everything_with_the_one_that_serves,
     a_configuration_that_is_refused_is_said_and_the_old_process_goes_on,

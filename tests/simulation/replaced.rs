@@ -6,7 +6,7 @@
 
 use std::{collections::VecDeque, fs::File, os::fd::AsRawFd};
 
-use shards::application::Application;
+use shards::{FramesAs, application::Application};
 use sockudo::{
     bridge::message::{FromBridge, ToBridge},
     handover::record::{Exported, Import},
@@ -21,6 +21,8 @@ use crate::{
 
 /// Rounds in which everything has settled.
 const ROUNDS_MAX: usize = 100_000;
+/// What a shard may tell before it must wait: less than most have to tell.
+const TOLD_BYTES: usize = 3_000;
 
 impl Node {
     /// Goes on as another process of so many shards.
@@ -107,23 +109,45 @@ impl Node {
 
     /// Sends nothing any more, and tells what it holds.
     pub(crate) fn exports(&mut self) -> Vec<Exported> {
+        self.exports_as(FramesAs::Numbers)
+    }
+
+    /// The same for a process that knows frames as numbers, or does not. What shards have told they may tell on for.
+    pub(crate) fn exports_as(&mut self, frames: FramesAs) -> Vec<Exported> {
         for it in &mut self.shards {
             it.turn.is_still = true;
         }
         let told_before = std::mem::take(&mut self.told);
-        self.tell_all(|| FromBridge::Export);
-        self.settles();
-        let mut exported = Vec::new();
-        let mut lasts = 0;
-        for (_, _, message) in std::mem::replace(&mut self.told, told_before) {
-            let ToBridge::Exported(part) = message else {
-                panic!("a still shard says {message:?}");
-            };
-            assert_eq!(part.stuck, 0, "every answer has come");
-            lasts += usize::from(part.is_last);
-            exported.push(*part);
+        let bytes = TOLD_BYTES;
+        self.tell_all(|| FromBridge::Export { bytes, frames });
+        let (mut exported, mut states, mut lasts) = (Vec::new(), 0, 0);
+        while lasts < self.shards() {
+            self.settles();
+            let told = std::mem::take(&mut self.told);
+            assert!(!told.is_empty(), "a shard stops midway");
+            let mut gone = vec![0; self.shards()];
+            for (shard, _, message) in told {
+                let ToBridge::Exported(part) = message else {
+                    panic!("a still shard says {message:?}");
+                };
+                assert_eq!(part.stuck, 0, "every answer has come");
+                let before = &mut gone[usize::from(shard.0)];
+                assert!(*before < TOLD_BYTES, "it tells more than it may");
+                *before += part.bytes();
+                let is_state = part.connections.is_empty();
+                assert!(is_state || states == self.shards(), "states come first");
+                states += usize::from(part.is_state_told);
+                if part.is_state_told && states == self.shards() {
+                    self.tell_all(|| FromBridge::ExportConnections);
+                }
+                lasts += usize::from(part.is_last);
+                exported.push(*part);
+            }
+            for (shard, bytes) in gone.into_iter().enumerate() {
+                self.tell(shard, FromBridge::ExportMore { bytes });
+            }
         }
-        assert_eq!(lasts, self.shards(), "each shard says that it is done");
+        self.told = told_before;
         exported
     }
 
@@ -138,6 +162,7 @@ impl Node {
             for queue in &mut parts {
                 queue.push_back(Import {
                     state: part.state.clone().into(),
+                    frames: part.frames.clone().into(),
                     ..Import::default()
                 });
             }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use serde_json::json;
-use shards::application::Millis;
+use shards::{FramesAs, application::Millis};
 use sockudo::{
     bridge::{
         apps::AppTable,
@@ -224,4 +224,72 @@ fn who_waits_for_another_nodes_last_event_while_a_process_is_replaced_hears_that
     settles(&mut scene);
     let told = texts(&scene.takes(alice.link));
     assert_eq!(told.len(), 1, "{told:?}");
+}
+
+/// In which a node comes to rest that waits for nobody.
+const ROUNDS_MAX: usize = 1_000;
+const READERS: usize = 20;
+const EVENTS: usize = 30;
+
+/// A node of two shards with readers of one channel whose sockets take a part of its first event and nothing more.
+fn with_slow_readers() -> (Scene, Vec<Visitor>) {
+    let mut scene = Scene::start(2, &json!({}), &json!({}));
+    let readers = scene.arrive(READERS, |number| number % 2, |_| subscribe("news"));
+    for reader in &readers {
+        assert_eq!(
+            texts(&scene.takes(reader.link)).len(),
+            1,
+            "it is subscribed"
+        );
+        scene.node.links[reader.link].socket_bytes_max = 100;
+    }
+    let publisher = scene.node.connect(0, usize::MAX);
+    for number in 0..EVENTS {
+        let data = format!("{number:04}").repeat(200);
+        let event = json!({"name": "e", "channels": ["news"], "data": data});
+        let request = scene.request("/events", &[], Some(&event));
+        scene.say(publisher, &request);
+        scene.rest();
+    }
+    (scene, readers)
+}
+
+#[test]
+fn what_slow_readers_wait_for_goes_over_once_and_comes_whole_and_in_order() {
+    for frames in [FramesAs::Numbers, FramesAs::Bytes] {
+        let (mut scene, readers) = with_slow_readers();
+        assert!(scene.node.may_freeze(ROUNDS_MAX), "it comes to rest");
+        let exported = scene.node.exports_as(frames);
+        let told: usize = exported.iter().map(|part| part.frames.len()).sum();
+        let records = exported.iter().flat_map(|part| &part.connections);
+        let record_bytes: usize = records.map(|(_, record)| record.len()).sum();
+        match frames {
+            FramesAs::Numbers => {
+                assert_eq!(told, 2 * EVENTS, "once for each shard");
+                assert!(record_bytes < READERS * 1_500, "{record_bytes}");
+            }
+            FramesAs::Bytes => {
+                assert_eq!(told, 0);
+                assert!(record_bytes > READERS * EVENTS * 800, "{record_bytes}");
+            }
+        }
+        let mut next = Scene::start(3, &json!({}), &json!({}));
+        let seed = NodeSeed {
+            homes: Node::homes(7),
+            socket_ids: SocketIdKey::from_seed(7),
+            ..next.seed.clone()
+        };
+        next.node = scene.node;
+        next.node.is_replaced_by(&seed, Limits::USUAL, 3, exported);
+        for reader in &readers {
+            next.node.links[reader.link].socket_bytes_max = usize::MAX;
+        }
+        next.rest();
+        for reader in &readers {
+            let got = texts(&next.takes(reader.link)).into_iter();
+            let got: Vec<_> = got.map(|it| it["data"].clone()).collect();
+            let expected = (0..EVENTS).map(|number| json!(format!("{number:04}").repeat(200)));
+            assert_eq!(got, expected.collect::<Vec<_>>());
+        }
+    }
 }

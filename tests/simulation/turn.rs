@@ -10,7 +10,7 @@ use std::{
 };
 
 use shards::{
-    Carried, CarriedFrame,
+    Carried, CarriedFrame, FramesAs, SharedFrame,
     application::{
         BridgeDropped, Closed, FrameId, Millis, Queued, RuntimeCounters, ShardId, Slot, Turn,
     },
@@ -80,6 +80,12 @@ pub(crate) struct SimulatedTurn {
     pub(crate) arriving: BTreeMap<RawFd, usize>,
     /// Links that were taken over, and their slots.
     pub(crate) adopted: Vec<(usize, Slot)>,
+    /// Numbers of frames that were told to another process, by where their bytes are.
+    numbers: BTreeMap<usize, u64>,
+    /// Frames that another process has told.
+    inherited: BTreeMap<u64, Arc<[u8]>>,
+    /// The lane to the bridge has no room for the next part of an export.
+    gives_back: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,6 +162,9 @@ impl SimulatedTurn {
             is_still: false,
             arriving: BTreeMap::new(),
             adopted: Vec::new(),
+            numbers: BTreeMap::new(),
+            inherited: BTreeMap::new(),
+            gives_back: false,
         }
     }
 
@@ -599,13 +608,49 @@ impl Turn for SimulatedTurn {
         self.is_frozen
     }
 
-    fn carry(&mut self, slot: Slot) -> Option<(RawFd, Carried)> {
+    fn carry_frames(&mut self, from: u32, into: &mut Vec<SharedFrame>) -> Option<u32> {
+        assert!(self.is_still, "only what is still is carried");
+        self.budget.spend(Work::ROW);
+        if from == 0 {
+            self.numbers.clear();
+        }
+        let row = self.rows.get(from as usize)?;
+        for entry in row.outbox.iter().filter(|it| !it.is_own) {
+            let place = entry.bytes.as_ptr().addr();
+            if Arc::strong_count(&entry.bytes) > 1 && !self.numbers.contains_key(&place) {
+                // Not where it is, so that a seed always does the same.
+                let number = u64::from(self.shard.0) << 32 | self.numbers.len() as u64;
+                self.numbers.insert(place, number);
+                let bytes = Arc::clone(&entry.bytes);
+                into.push(SharedFrame { number, bytes });
+            }
+        }
+        Some(from + 1)
+    }
+
+    fn carry(&mut self, slot: Slot, frames: FramesAs) -> Option<(RawFd, Carried)> {
         assert!(self.is_still, "only what is still is carried");
         let now = self.now;
-        let row = self.open(slot)?;
-        let unsent = row.outbox.iter().map(|entry| CarriedFrame {
-            bytes: entry.bytes[entry.sent..].to_vec(),
-            is_own: entry.is_own || entry.sent > 0,
+        let row = self.rows.get(slot.index as usize)?;
+        if row.generation != slot.generation || row.state != State::Open {
+            return None;
+        }
+        let told = |entry: &Entry| {
+            let number = self.numbers.get(&entry.bytes.as_ptr().addr());
+            let is_told = frames == FramesAs::Numbers && !entry.is_own;
+            number.copied().filter(|_| is_told)
+        };
+        let unsent = row.outbox.iter().map(|entry| match told(entry) {
+            Some(number) => CarriedFrame {
+                shared: Some(number),
+                sent: u32::try_from(entry.sent).expect("frames are short"),
+                ..CarriedFrame::default()
+            },
+            None => CarriedFrame {
+                bytes: entry.bytes[entry.sent..].to_vec(),
+                is_own: entry.is_own || entry.sent > 0,
+                ..CarriedFrame::default()
+            },
         });
         let carried = Carried {
             unsent: unsent.collect(),
@@ -620,9 +665,34 @@ impl Turn for SimulatedTurn {
         Some((RawFd::try_from(row.link).expect("few links"), carried))
     }
 
+    fn adopt_frames(&mut self, frames: &[SharedFrame]) {
+        for frame in frames {
+            let bytes = Arc::clone(&frame.bytes);
+            let before = self.inherited.insert(frame.number, bytes);
+            assert!(before.is_none(), "a frame is told twice");
+        }
+    }
+
+    fn forget_frames(&mut self) {
+        self.inherited.clear();
+    }
+
     fn adopt(&mut self, connection: OwnedFd, carried: Carried) -> Option<Slot> {
         let link = self.arriving.remove(&connection.as_raw_fd());
         let link = link.expect("each descriptor stands for a link");
+        let entry = |it: CarriedFrame| {
+            let bytes = match it.shared {
+                Some(number) => self.inherited.get(&number)?.clone(),
+                None => it.bytes.into(),
+            };
+            Some(Entry {
+                bytes,
+                sent: it.sent as usize,
+                is_own: it.is_own,
+            })
+        };
+        let outbox = carried.unsent.into_iter().map(entry);
+        let outbox = outbox.collect::<Option<VecDeque<Entry>>>()?;
         let slot = Self::adopt(self, link);
         self.adopted.push((link, slot));
         let (now, row) = (self.now, self.open(slot).expect("just adopted"));
@@ -631,17 +701,9 @@ impl Turn for SimulatedTurn {
         row.paused = carried.is_paused;
         row.peer_ended = carried.peer_ended;
         row.due_tick = carried.timer_ms.map(|ms| ms.div_ceil(TICK_MS));
-        row.blocked_at = (!carried.unsent.is_empty()).then_some(now);
-        row.outbox_bytes = carried.unsent.iter().map(|it| it.bytes.len()).sum();
-        row.outbox = carried
-            .unsent
-            .into_iter()
-            .map(|it| Entry {
-                bytes: it.bytes.into(),
-                sent: 0,
-                is_own: it.is_own,
-            })
-            .collect();
+        row.blocked_at = (!outbox.is_empty()).then_some(now);
+        row.outbox_bytes = outbox.iter().map(|it| it.bytes.len() - it.sent).sum();
+        row.outbox = outbox;
         self.dirty.push(slot.index);
         Some(slot)
     }
@@ -656,6 +718,12 @@ impl Turn for SimulatedTurn {
     }
 
     fn to_bridge(&mut self, message: ToBridge) -> Result<(), BridgeDropped<ToBridge>> {
+        if matches!(message, ToBridge::Exported(_)) {
+            self.gives_back = !self.gives_back;
+            if self.gives_back {
+                return Err(BridgeDropped(vec![message]));
+            }
+        }
         self.told_bridge.push(message);
         Ok(())
     }

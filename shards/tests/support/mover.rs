@@ -8,7 +8,10 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use crate::support::pattern;
-use shards::{Application, BridgeLink, Carried, Closed, Freeze, Peer, ShardId, Slot, TurnOf};
+use shards::{
+    Application, BridgeLink, Carried, Closed, FramesAs, Freeze, Peer, Queued, ShardId, SharedFrame,
+    Slot, TurnOf,
+};
 use std::{
     collections::HashMap,
     os::fd::{BorrowedFd, OwnedFd},
@@ -21,6 +24,8 @@ use std::{
 
 /// Bytes of the answer to `b`, without what follows when they have drained.
 pub(crate) const BLAST_BYTES: usize = 8_000_000;
+/// Bound of an outbox on nodes of movers.
+pub(crate) const OUTBOX_BYTES_MAX: usize = 9_000_000;
 pub(crate) const DRAINED: &[u8] = b"drained";
 pub(crate) const LATER: &[u8] = b"later";
 /// Bytes of a message that `h` collects before it answers.
@@ -41,8 +46,25 @@ pub(crate) struct Seen {
 /// A connection on its way.
 pub(crate) struct Parcel {
     socket: OwnedFd,
-    carried: Carried,
+    pub(crate) carried: Carried,
     known: Known,
+    /// Those of its shard that several connections wait for.
+    pub(crate) frames: Arc<[SharedFrame]>,
+}
+
+/// What each of the `s` gets of a fan-out: shared frames, and bytes of its own between them.
+pub(crate) const FAN_OUT_FRAMES: usize = 1_000;
+/// So many shared frames lie between two own ones.
+pub(crate) const OWN_EVERY: usize = 50;
+
+/// The shared frame of this number.
+pub(crate) fn fanned_out(number: usize) -> Vec<u8> {
+    (number as u64).to_le_bytes().repeat(1_000)
+}
+
+/// The own bytes behind the shared frame of this number, for who has said `name`.
+pub(crate) fn own_behind(number: usize, name: &[u8]) -> Vec<u8> {
+    [name, number.to_string().as_bytes(), b";"].concat()
 }
 
 impl Parcel {
@@ -58,7 +80,12 @@ impl Parcel {
             .tls
             .as_ref()
             .is_some_and(|tls| !tls.unsent.is_empty());
-        is_record || first.is_some_and(|first| first.bytes.len() % 8_000 != 0)
+        is_record || first.is_some_and(|first| first.bytes.len() % 8_000 != 0 || first.sent > 0)
+    }
+
+    /// What it said first.
+    pub(crate) fn name(&self) -> &[u8] {
+        &self.known.part
     }
 }
 
@@ -75,6 +102,10 @@ pub(crate) enum Ask {
     Adopt(Vec<Parcel>),
     /// Who paused reads again, who is late answers.
     Resume,
+    /// Send shared frames to all `s`.
+    FanOut,
+    /// Drop so many bytes of shared frames of each `s`; the bytes that wait then are told.
+    Drop(usize),
     /// Never settles from now on, or may again.
     Restless(bool),
     /// Answer.
@@ -84,6 +115,7 @@ pub(crate) enum Ask {
 pub(crate) enum Told {
     Parcels(Vec<Parcel>),
     Adopted(usize),
+    Waiting(Vec<(Vec<u8>, usize)>),
     Pong,
 }
 
@@ -141,7 +173,7 @@ impl Mover {
                     } else {
                         let frame = turn.add_frame(chunk.into());
                         let queued = turn.send_frame(slot, frame);
-                        assert_eq!(queued, shards::Queued::Accepted);
+                        assert_eq!(queued, Queued::Accepted);
                     }
                 }
                 turn.await_drained(slot);
@@ -158,6 +190,7 @@ impl Mover {
                 turn.send(slot, bytes);
             }
             b't' => turn.arm_timer(slot, turn.now().plus(TIMER_MS)),
+            b's' => known.part.extend_from_slice(bytes),
             b'l' => {}
             other => panic!("no such kind: {other}"),
         }
@@ -165,9 +198,13 @@ impl Mover {
 
     fn export<T: TurnOf<Self>>(&self, turn: &mut T) -> Vec<Parcel> {
         assert!(turn.is_frozen());
-        let mut parcels = Vec::new();
+        let (mut parcels, mut frames, mut from) = (Vec::new(), Vec::new(), 0);
+        while let Some(next) = turn.carry_frames(from, &mut frames) {
+            from = next;
+        }
+        let frames: Arc<[SharedFrame]> = frames.into();
         for (&slot, known) in &self.known {
-            let Some((socket, carried)) = turn.carry(slot) else {
+            let Some((socket, carried)) = turn.carry(slot, FramesAs::Numbers) else {
                 continue;
             };
             // SAFETY: the shard is still, and nothing ended the connection since `carry`.
@@ -177,9 +214,28 @@ impl Mover {
                 socket: socket.try_clone_to_owned().expect("a descriptor"),
                 carried,
                 known: known.clone(),
+                frames: Arc::clone(&frames),
             });
         }
         parcels
+    }
+
+    fn fan_out<T: TurnOf<Self>>(&self, turn: &mut T) {
+        for number in 0..FAN_OUT_FRAMES {
+            let frame = turn.add_frame(fanned_out(number).into());
+            for (slot, name) in self.listeners() {
+                assert_eq!(turn.send_frame(slot, frame), Queued::Accepted);
+                if number % OWN_EVERY == 0 {
+                    turn.send(slot, &own_behind(number, name));
+                }
+            }
+        }
+    }
+
+    fn listeners(&self) -> impl Iterator<Item = (Slot, &[u8])> {
+        let all = self.known.iter();
+        let listeners = all.filter(|(_, known)| known.kind == Some(b's'));
+        listeners.map(|(slot, known)| (*slot, known.part.as_slice()))
     }
 
     fn resume<T: TurnOf<Self>>(&self, turn: &mut T) {
@@ -258,13 +314,29 @@ impl Application for Mover {
         let told = match ask {
             Ask::Export => Told::Parcels(self.export(turn)),
             Ask::Adopt(parcels) => {
-                let count = parcels.len();
+                let mut count = 0;
                 for parcel in parcels {
-                    let slot = turn.adopt(parcel.socket, parcel.carried);
-                    let slot = slot.expect("it can be gone on with");
-                    assert!(self.known.insert(slot, parcel.known).is_none());
+                    turn.adopt_frames(&parcel.frames);
+                    if let Some(slot) = turn.adopt(parcel.socket, parcel.carried) {
+                        count += 1;
+                        assert!(self.known.insert(slot, parcel.known).is_none());
+                    }
                 }
+                turn.forget_frames();
                 Told::Adopted(count)
+            }
+            Ask::FanOut => {
+                self.fan_out(turn);
+                Told::Pong
+            }
+            Ask::Drop(bytes) => {
+                let told = self.listeners().map(|(slot, name)| {
+                    let wanted = turn.outbox_bytes(slot);
+                    let room = OUTBOX_BYTES_MAX.saturating_sub(wanted);
+                    turn.drop_oldest(slot, room + bytes);
+                    (name.to_vec(), turn.outbox_bytes(slot))
+                });
+                Told::Waiting(told.collect())
             }
             Ask::Resume => return self.resume(turn),
             Ask::Restless(on) => {
@@ -327,7 +399,9 @@ impl Moves for BridgeLink<Mover> {
         let told = self.ask_all(|| Ask::Export).await;
         let parcels = told.into_iter().flat_map(|told| match told {
             Told::Parcels(parcels) => parcels,
-            Told::Adopted(_) | Told::Pong => panic!("not what was asked for"),
+            Told::Adopted(_) | Told::Waiting(_) | Told::Pong => {
+                panic!("not what was asked for")
+            }
         });
         parcels.collect()
     }
@@ -342,7 +416,9 @@ impl Moves for BridgeLink<Mover> {
         let told = self.ask_all(|| Ask::Adopt(dealt.next().expect("one each")));
         let counts = told.await.into_iter().map(|told| match told {
             Told::Adopted(count) => count,
-            Told::Parcels(_) | Told::Pong => panic!("not what was asked for"),
+            Told::Parcels(_) | Told::Waiting(_) | Told::Pong => {
+                panic!("not what was asked for")
+            }
         });
         counts.sum()
     }

@@ -2,8 +2,8 @@
 //!
 //! Owns: `Giving`: how far an upgrade is, by when; `Departing`: what is left to do afterwards.
 //! May depend on: `handover`, `bridge::run`'s state.
-//! Invariants: whatever goes wrong before the successor has begun, it has ended before anything thaws; at most `WINDOW`
-//! packets with sockets are under way, so that the limit of open files holds.
+//! Invariants: whatever goes wrong before the successor has begun, it has ended before anything thaws; few packets with
+//! sockets are under way (`parcels`), so that the limit of open files holds.
 
 #![expect(
     clippy::disallowed_methods,
@@ -11,9 +11,8 @@
 )]
 
 use std::{
-    io,
     os::{
-        fd::{AsFd as _, BorrowedFd, RawFd},
+        fd::{AsFd as _, BorrowedFd},
         unix::process::ExitStatusExt as _,
     },
     path::Path,
@@ -22,12 +21,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_bytes::ByteBuf;
-use shards::{Freeze, application::ShardId};
+use shards::{FramesAs, Freeze, application::ShardId};
 
 use super::{
-    UpgradeReport, Waits,
+    UpgradeReport,
     heritage::Bequest,
+    parcels::Parcels,
     terms::{ALL_WITHIN, STEP_WITHIN},
 };
 use crate::{
@@ -42,16 +41,13 @@ use crate::{
         clock,
         link::{LinkError, Received, Waiting},
         packet::{
-            Connections, DESCRIPTORS_MAX, Empty, End, Hello, Imported, Listeners, PROTOCOL, Packet,
-            Refused, State, Topics, Welcome, Yours, spoken,
+            DESCRIPTORS_MAX, Empty, Hello, Imported, Listeners, PROTOCOL, Packet, Refused, Topics,
+            Welcome, Yours, spoken,
         },
         process::{self, Program, Successor},
         record::Exported,
     },
 };
-
-/// Packets with sockets or state that wait for their acknowledgement.
-pub(super) const WINDOW: usize = 4;
 
 /// Shards that do not come to rest by then go on: what moves in them could not be handed over.
 const SETTLES_WITHIN: Duration = Duration::from_secs(2);
@@ -75,16 +71,15 @@ pub(in crate::bridge) struct Giving {
     takes_webhooks: bool,
     /// It says when it begins to serve.
     says_begun: bool,
+    /// It understands frames that go once for all that wait for them.
+    takes_frames: bool,
     frozen_at: Option<Instant>,
     /// When the shards were still, and when the successor had been sent everything.
     still_at: Option<Instant>,
     sent_at: Option<Instant>,
     /// When it heard that all is its own, and what that is.
     yielded: Option<(Instant, Imported)>,
-    waits: Waits<Outgoing>,
-    in_flight: usize,
-    /// By shard: it has said everything.
-    has_exported: Vec<bool>,
+    parcels: Parcels,
     /// Partitions whose topics the successor was told of first.
     topics: Vec<u16>,
     /// What there is to say of the other nodes; `None`: nothing, or all is said.
@@ -92,8 +87,6 @@ pub(in crate::bridge) struct Giving {
     /// Clients, and other nodes, must not take this one for gone: by then it serves again, in one process or the
     /// other. `None`: it is not silent yet.
     serves_by: Option<Instant>,
-    sent: End,
-    left: u64,
 }
 
 /// The part of an upgrade that only nodes of a cluster have.
@@ -121,13 +114,6 @@ enum Phase {
     Importing,
     /// It was told that all is its own.
     Yielding,
-}
-
-/// A packet with sockets of shards that are still, which nobody closes before they thaw.
-#[derive(Debug)]
-struct Outgoing {
-    packet: Packet,
-    sockets: Vec<RawFd>,
 }
 
 /// All is given away but the webhooks that wait in this process' memory, which are given yet, or delivered here.
@@ -203,74 +189,6 @@ impl Giving {
         let sent = self.link.try_send(packet, sockets);
         sent.map_err(|error| format!("{} was not sent: {error}", packet.name()))
     }
-
-    /// Adds what a shard holds to what waits, in the order: all that belongs to no connection goes first.
-    fn add(&mut self, shard: ShardId, exported: Exported) {
-        let Exported {
-            connections,
-            state,
-            left,
-            stuck,
-            is_last,
-        } = exported;
-        self.left += left + stuck;
-        if !state.is_empty() {
-            self.sent.states += state.len() as u64;
-            let records = state.into_iter().map(ByteBuf::from).collect();
-            let packet = Packet::State(State { records });
-            let before = self.waits.iter().position(|it| !it.sockets.is_empty());
-            let sockets = Vec::new();
-            let place = before.unwrap_or(self.waits.len());
-            self.waits.insert(place, Outgoing { packet, sockets });
-        }
-        for part in connections.chunks(DESCRIPTORS_MAX) {
-            self.sent.connections += part.len() as u64;
-            let (sockets, records) = part.iter().cloned().unzip::<_, _, Vec<_>, Vec<_>>();
-            let records = records.into_iter().map(ByteBuf::from).collect();
-            let shard = shard.0;
-            let packet = Packet::Connections(Connections { shard, records });
-            self.waits.push_back(Outgoing { packet, sockets });
-        }
-        if is_last {
-            self.has_exported[usize::from(shard.0)] = true;
-        }
-    }
-
-    /// Sends what the window allows, the end behind it. All states go before all connections.
-    fn push(&mut self) -> Result<(), String> {
-        let has_all = self.has_exported.iter().all(|has| *has) && self.nodes.is_none();
-        while self.in_flight < WINDOW {
-            let is_state = |it: &Outgoing| it.sockets.is_empty();
-            let Some(next) = self.waits.front().filter(|it| has_all || is_state(it)) else {
-                break;
-            };
-            let borrow = |socket: &RawFd| {
-                // SAFETY: a shard that is still exported it, which keeps it open until the next thaw; that
-                // comes when this packet has gone, or with `waits` dropped.
-                unsafe { BorrowedFd::borrow_raw(*socket) }
-            };
-            let sockets: Vec<_> = next.sockets.iter().map(borrow).collect();
-            match self.link.try_send(&next.packet, &sockets) {
-                Ok(()) => {
-                    self.waits.pop_front();
-                    self.in_flight += 1;
-                }
-                // Its acknowledgements make room.
-                Err(error) if is_full(&error) && self.in_flight > 0 => break,
-                Err(error) => return Err(format!("a connection was not sent: {error}")),
-            }
-        }
-        if has_all && self.waits.is_empty() && self.in_flight == 0 {
-            self.send(&Packet::End(self.sent.clone()), &[])?;
-            self.enter(Phase::Importing);
-            self.sent_at = Some(Instant::now());
-        }
-        Ok(())
-    }
-}
-
-pub(super) fn is_full(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(libc::ETOOMANYREFS)
 }
 
 impl<L: ShardLink> Bridge<L> {
@@ -296,21 +214,18 @@ impl<L: ShardLink> Bridge<L> {
             to_version: String::new(),
             takes_webhooks: false,
             says_begun: false,
+            takes_frames: false,
             frozen_at: None,
             still_at: None,
             sent_at: None,
             yielded: None,
-            waits: Waits::new(),
-            in_flight: 0,
-            has_exported: vec![false; usize::from(self.link.shards())],
+            parcels: Parcels::new(self.link.shards()),
             topics: Vec::new(),
             nodes: self.nodes.as_ref().map(|_| OfNodes {
                 proven_at: None,
                 has_late: false,
             }),
             serves_by: None,
-            sent: End::default(),
-            left: 0,
         });
         self.handover.last = Some(UpgradeReport {
             number,
@@ -374,9 +289,9 @@ impl<L: ShardLink> Bridge<L> {
                 Ok(())
             }
             (Phase::Exporting, Ok((Packet::Taken(_), _))) => {
-                giving.in_flight = giving.in_flight.saturating_sub(1);
+                giving.parcels.acknowledged();
                 giving.deadline = Instant::now() + STEP_WITHIN;
-                giving.push()
+                self.pass_parcels_on()
             }
             (Phase::Importing, Ok((Packet::Imported(imported), _))) => self.conclude(imported),
             (Phase::Yielding, Ok((Packet::Begun(_), _))) => {
@@ -406,6 +321,7 @@ impl<L: ShardLink> Bridge<L> {
         giving.to_version.clone_from(&hello.version);
         giving.takes_webhooks = hello.takes_webhooks;
         giving.says_begun = hello.says_begun;
+        giving.takes_frames = hello.takes_frames;
         giving.topics = self.nodes.as_ref().map_or_else(Vec::new, Nodes::topics);
         let port = self.link.listening();
         let port = port.map_err(|error| format!("the port's sockets cannot be copied: {error}"))?;
@@ -499,7 +415,12 @@ impl<L: ShardLink> Bridge<L> {
             }
             giving.send(&Packet::Topics(Topics { partitions }), &[])?;
         }
-        self.broadcast(|| FromBridge::Export);
+        let bytes = giving.parcels.share_bytes();
+        let frames = match giving.takes_frames {
+            true => FramesAs::Numbers,
+            false => FramesAs::Bytes,
+        };
+        self.broadcast(|| FromBridge::Export { bytes, frames });
         Ok(())
     }
 
@@ -519,22 +440,39 @@ impl<L: ShardLink> Bridge<L> {
             Duration::ZERO
         };
         let has_come = of_nodes.proven_at.is_some_and(|at| at.elapsed() >= way);
-        let has_exported = giving.has_exported.iter().all(|has| *has);
-        if !has_come || !has_exported || !nodes.is_all_published() {
+        if !has_come || !giving.parcels.are_told() || !nodes.is_all_published() {
             return Ok(());
         }
         let mut records = Vec::new();
         nodes.carry(&self.apps, &mut |record| records.push(record));
-        for record in records.into_iter().rev() {
-            giving.sent.states += 1;
-            let records = vec![ByteBuf::from(record)];
-            giving.waits.push_front(Outgoing {
-                packet: Packet::Nodes(State { records }),
-                sockets: Vec::new(),
-            });
-        }
+        giving.parcels.add_nodes(records);
         giving.nodes = None;
-        giving.push()
+        self.pass_parcels_on()
+    }
+
+    /// Sends what may go, lets shards tell more for it, and says the end when all has come.
+    fn pass_parcels_on(&mut self) -> Result<(), String> {
+        let Some(giving) = &mut self.handover.giving else {
+            return Ok(());
+        };
+        let (parcels, link) = (&mut giving.parcels, &giving.link);
+        parcels.push(|packet, sockets| link.try_send(packet, sockets))?;
+        let room = parcels.take_room();
+        let connections_come = parcels.let_connections_come();
+        if giving.nodes.is_none() && parcels.are_done() {
+            let end = Packet::End(parcels.sent().clone());
+            giving.send(&end, &[])?;
+            giving.enter(Phase::Importing);
+            giving.sent_at = Some(Instant::now());
+        }
+        for (shard, bytes) in room {
+            let more = FromBridge::ExportMore { bytes };
+            self.outbox.send(&self.link, shard, more);
+        }
+        if connections_come {
+            self.broadcast(|| FromBridge::ExportConnections);
+        }
+        Ok(())
     }
 
     /// A signal asks a process to stop that ends by itself, when what it has is passed on or delivered: only a second
@@ -623,8 +561,8 @@ impl<L: ShardLink> Bridge<L> {
             return;
         }
         giving.deadline = Instant::now() + STEP_WITHIN;
-        giving.add(shard, exported);
-        if let Err(reason) = giving.push() {
+        giving.parcels.add(shard, exported);
+        if let Err(reason) = self.pass_parcels_on() {
             self.end_upgrade(reason);
         }
     }
@@ -636,7 +574,7 @@ impl<L: ShardLink> Bridge<L> {
             return Ok(());
         };
         let (sent, came) = (
-            giving.sent.connections,
+            giving.parcels.sent().connections,
             imported.connections + imported.refused,
         );
         if sent != came {
@@ -648,7 +586,7 @@ impl<L: ShardLink> Bridge<L> {
         let silence = giving.frozen_at.map_or(Duration::ZERO, |since| now - since);
         let yours = Packet::Yours(Yours {
             silence_us: u64::try_from(silence.as_micros()).unwrap_or(u64::MAX),
-            left: giving.left,
+            left: giving.parcels.left(),
             webhooks_follow: giving.takes_webhooks,
             awaits_begun: giving.says_begun,
         });
@@ -710,7 +648,8 @@ impl<L: ShardLink> Bridge<L> {
             pid = giving.successor.pid(),
             connections = imported.map(|it| it.connections),
             refused = imported.map(|it| it.refused),
-            left = giving.left,
+            left = giving.parcels.left(),
+            sent_bytes = giving.parcels.sent_bytes(),
             silence_ms = silence.unwrap_or_default().as_secs_f64() * 1_000.0,
             settled_ms = between_ms(giving.frozen_at, giving.still_at),
             sent_ms = between_ms(giving.still_at, giving.sent_at),

@@ -22,7 +22,7 @@ use serde_bytes::ByteBuf;
 
 use super::{
     Waits,
-    giving::{WINDOW, is_full},
+    parcels::{WINDOW, is_full},
     terms::{STEP_WITHIN, Terms},
 };
 use crate::{

@@ -1,7 +1,8 @@
 //! One process after another on the same sockets: the bridge's part of a hand-over.
 //!
 //! Owns: `Handover`: what the bridge remembers of upgrades; the process that gives (`giving`), the one that takes
-//! (`taking`), the doors that both know (`doors`), what follows when all is done (`heritage`), by when (`terms`).
+//! (`taking`), what is on its way between them (`parcels`), the doors that both know (`doors`), what follows when all
+//! is done (`heritage`), by when (`terms`).
 //! May depend on: `handover`, `bridge::{run, link, message}`.
 //! Invariants: until the new process says `Begun`, in answer to the one word `Yours`, everything can be undone and the
 //! old process goes on; after it nothing can, and nothing fails.
@@ -9,6 +10,7 @@
 pub mod doors;
 mod giving;
 mod heritage;
+mod parcels;
 mod taking;
 mod terms;
 

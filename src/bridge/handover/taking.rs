@@ -8,7 +8,7 @@
 use std::{io, os::fd::OwnedFd, sync::Arc};
 
 use serde_bytes::ByteBuf;
-use shards::application::ShardId;
+use shards::{SharedFrame, application::ShardId};
 
 use super::{UpgradeReport, heritage::Heir};
 use crate::{
@@ -21,8 +21,8 @@ use crate::{
     handover::{
         link::{Link, LinkError, Received, Waiting},
         packet::{
-            Connections, Empty, End, Imported, Packet, Refused, State, Taken, Topics, Welcome,
-            Yours,
+            Connections, Empty, End, Frames, Imported, Packet, Refused, State, Taken, Topics,
+            Welcome, Yours,
         },
         record::Import,
     },
@@ -111,6 +111,7 @@ impl<L: ShardLink> Bridge<L> {
                 Ok(())
             }
             Ok((Packet::Nodes(state), _)) => self.take_nodes(state),
+            Ok((Packet::Frames(frames), _)) => self.take_frames(frames),
             Ok((Packet::Connections(part), sockets)) => self.take_connections(part, sockets),
             Ok((Packet::End(end), _)) if taking.awaited.is_none() => self.take_end(&end),
             Ok((Packet::Yours(yours), _)) if taking.is_imported => {
@@ -188,6 +189,29 @@ impl<L: ShardLink> Bridge<L> {
         self.broadcast(|| {
             FromBridge::Import(Box::new(Import {
                 state: Arc::clone(&records),
+                ..Import::default()
+            }))
+        });
+        self.taken(count, |came, count| came.states += count)
+    }
+
+    /// Goes to all shards: each makes of it what one of its connections refers to.
+    fn take_frames(&mut self, part: Frames) -> Result<(), BridgeError> {
+        let (count, numbers) = (part.frames.len(), part.numbers.len());
+        if count != numbers {
+            let reason = format!("{count} frames came with {numbers} numbers");
+            return Err(BridgeError::Predecessor { reason });
+        }
+        let numbered = part.numbers.into_iter().zip(part.frames);
+        let frames: Arc<[SharedFrame]> = numbered
+            .map(|(number, bytes)| SharedFrame {
+                number,
+                bytes: bytes.into_vec().into(),
+            })
+            .collect();
+        self.broadcast(|| {
+            FromBridge::Import(Box::new(Import {
+                frames: Arc::clone(&frames),
                 ..Import::default()
             }))
         });

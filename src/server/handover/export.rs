@@ -1,10 +1,16 @@
 //! Telling another process what this shard holds.
 //!
-//! Owns: the walk over limits, homes and connections, a part of it each turn.
+//! Owns: the walk over limits, homes, frames and connections, a part of it each turn.
 //! May depend on: see `handover`.
-//! Invariants: what is exported is read only; every connection is exported once, or counted as left behind.
+//! Invariants: what is exported is read only; every connection is exported once, or counted as left behind; what
+//! is told and has not gone on to the next process is bounded by what the bridge allows, and one part more; a part that
+//! the bridge's lane has no room for is told later.
 
-use shards::{application::Slot, work::Work};
+use shards::{
+    FramesAs,
+    application::{BridgeDropped, Slot},
+    work::Work,
+};
 
 use super::super::{ServerTurn, ShardServer};
 use crate::{
@@ -27,7 +33,18 @@ pub(in crate::server) struct Export {
     user: Option<u32>,
     are_users_told: bool,
     is_owned_told: bool,
+    frames: FramesAs,
+    /// The next frame to be looked at.
+    frame: u32,
+    /// All that belongs to no connection.
+    is_state_told: bool,
+    /// Of all shards.
+    are_states_told: bool,
     connection: usize,
+    /// Bytes that may be told; below 0 when the last part was longer.
+    room_bytes: i64,
+    /// What the lane to the bridge had no room for.
+    untold: Option<Box<Exported>>,
 }
 
 /// Homes that are looked at in one step.
@@ -37,28 +54,72 @@ const STATE_BYTES: usize = 65_536;
 /// Webhooks of others in one record.
 const HOOKS_AT_ONCE: usize = 256;
 
-impl ShardServer {
-    /// The shard is still: it tells what it holds, from the beginning.
-    pub(in crate::server) fn begin_export(&mut self) {
-        self.handover.export = Some(Export::default());
+impl Export {
+    pub(super) fn new(room_bytes: usize, frames: FramesAs) -> Self {
+        Self {
+            frames,
+            room_bytes: signed(room_bytes),
+            ..Self::default()
+        }
     }
 
-    /// Goes on with telling until this turn's work is done.
+    /// Something is to be told, and may be.
+    pub(super) fn goes_on(&self) -> bool {
+        let is_next_allowed = !self.is_state_told || self.are_states_told;
+        self.untold.is_some() || (self.room_bytes > 0 && is_next_allowed)
+    }
+}
+
+fn signed(bytes: usize) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+impl ShardServer {
+    /// The shard is still: it tells what it holds, from the beginning.
+    pub(in crate::server) fn begin_export(&mut self, bytes: usize, frames: FramesAs) {
+        self.handover.export = Some(Export::new(bytes, frames));
+    }
+
+    /// What was told has gone on to the next process, so many bytes of it.
+    pub(in crate::server) fn export_more(&mut self, bytes: usize) {
+        if let Some(export) = &mut self.handover.export {
+            export.room_bytes = export.room_bytes.saturating_add(signed(bytes));
+        }
+    }
+
+    /// What belongs to no connection is told by all shards.
+    pub(in crate::server) fn export_connections_too(&mut self) {
+        if let Some(export) = &mut self.handover.export {
+            export.are_states_told = true;
+        }
+    }
+
+    /// Goes on with telling until this turn's work is done, or the bridge has to pass on first what it was told.
     pub(in crate::server) fn continue_export(&mut self, turn: &mut impl ServerTurn) {
         while turn.work_left() > Work(0)
+            && self.handover.is_exporting()
             && let Some(mut export) = self.handover.export.take()
         {
-            let exported = self.export_some(turn, &mut export);
-            let is_last = exported.is_last;
-            // Its lane refuses nothing.
-            if turn
-                .to_bridge(ToBridge::Exported(Box::new(exported)))
-                .is_err()
-                || is_last
-            {
+            let kept = export.untold.take();
+            let part = kept.unwrap_or_else(|| Box::new(self.export_some(turn, &mut export)));
+            let (is_last, bytes) = (part.is_last, part.bytes());
+            let told = match part.is_empty() {
+                true => Ok(()),
+                false => turn.to_bridge(ToBridge::Exported(part)),
+            };
+            if let Err(BridgeDropped(back)) = told {
+                // A lane of control gives back what it was given. The bridge empties it soon.
+                export.untold = back.into_iter().find_map(|message| match message {
+                    ToBridge::Exported(part) => Some(part),
+                    _ => None,
+                });
+                self.handover.export = Some(export);
                 return;
             }
-            self.handover.export = Some(export);
+            export.room_bytes = export.room_bytes.saturating_sub(signed(bytes));
+            if !is_last {
+                self.handover.export = Some(export);
+            }
         }
     }
 
@@ -85,7 +146,28 @@ impl ShardServer {
         if self.topics.has_bus() && !export.are_users_told {
             return self.export_users(turn, export);
         }
+        if !export.is_state_told {
+            return Self::export_frames(turn, export);
+        }
         self.export_connections(turn, export)
+    }
+
+    /// Frames that several connections wait for, and the end of all that belongs to none.
+    fn export_frames(turn: &mut impl ServerTurn, export: &mut Export) -> Exported {
+        let mut exported = Exported::default();
+        while exported.bytes() < STATE_BYTES && turn.work_left() > Work(0) {
+            let next = match export.frames {
+                FramesAs::Numbers => turn.carry_frames(export.frame, &mut exported.frames),
+                FramesAs::Bytes => None,
+            };
+            let Some(next) = next else {
+                export.is_state_told = true;
+                exported.is_state_told = true;
+                break;
+            };
+            export.frame = next;
+        }
+        exported
     }
 
     fn export_homes(&self, turn: &mut impl ServerTurn, export: &mut Export) -> Exported {
@@ -170,7 +252,7 @@ impl ShardServer {
             }
             turn.spend(Work::MEMBERSHIP);
             let slot = Slot { index, generation };
-            let carried = turn.carry(slot);
+            let carried = turn.carry(slot, export.frames);
             let record =
                 carried.and_then(|(fd, carried)| Some((fd, self.record_of(slot, carried)?)));
             let Some((fd, record)) = record else {

@@ -37,6 +37,7 @@ impl ShardServer {
     /// A part of what another process held.
     pub(in crate::server) fn import(&mut self, turn: &mut impl ServerTurn, import: Import) {
         self.handover.imports = true;
+        turn.adopt_frames(&import.frames);
         for state in import.state.iter() {
             match read(state) {
                 Ok(StateRecord::Home(home)) => self.import_home(turn, home),
@@ -68,6 +69,7 @@ impl ShardServer {
             }
         }
         if import.is_last {
+            turn.forget_frames();
             self.handover.awaited = self.shards;
             for shard in 0..self.shards {
                 self.send_home(turn, ShardId(shard), Message::RestoreEnds);

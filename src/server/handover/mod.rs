@@ -6,8 +6,9 @@
 //! says nothing to anybody and handles no input before `FromBridge::TakenOver`; a connection that is not taken
 //! over is counted.
 //!
-//! The order of an import: state of homes, connections, `RestoreEnds` to all shards, `RestoreTaken` by all
-//! shards, `ToBridge::Imported`. Records of homes and subscriptions may come in any order.
+//! The order of an import: state of homes, frames, connections, `RestoreEnds` to all shards, `RestoreTaken` by all
+//! shards, `ToBridge::Imported`. Records of homes and subscriptions may come in any order; a frame comes before whoever
+//! waits for it.
 
 mod export;
 mod import;
@@ -64,21 +65,23 @@ impl Handover {
         self.imports
     }
 
-    /// Something is to be exported.
+    /// Something is to be exported now.
     pub(super) fn is_exporting(&self) -> bool {
-        self.export.is_some()
+        self.export.as_ref().is_some_and(export::Export::goes_on)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use shards::FramesAs;
+
     use super::*;
 
     #[test]
     fn an_export_that_was_given_up_midway_does_not_go_on_in_the_next_replacement() {
         let mut handover = Handover::default();
         handover.turns(Millis(1), true);
-        handover.export = Some(export::Export::default());
+        handover.export = Some(export::Export::new(1, FramesAs::Bytes));
         handover.turns(Millis(2), true);
         assert!(handover.is_exporting());
         handover.turns(Millis(3), false);
