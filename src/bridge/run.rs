@@ -239,8 +239,7 @@ impl<L: ShardLink> Bridge<L> {
         let source = setup
             .store
             .map(|store| AppSource::new(&config, store, preparation, started, inherited));
-        let kept_store = KeptStore::start(&config)?;
-        let rate_store = RateStore::start(&config)?;
+        let (kept_store, rate_store) = (KeptStore::start(&config)?, RateStore::start(&config)?);
         let now = Instant::now();
         Ok(Self {
             outbox: Outbox::new(link.shards()),

@@ -72,10 +72,10 @@ pub(super) fn setup(at: usize, shards: u16) -> Setup {
 
 pub(super) struct Scene {
     now_ms: u64,
-    pub(super) apps: AppTable,
+    apps: AppTable,
     pub(super) partition: Partition,
     pub(super) exchanges: Vec<Exchange>,
-    pub(super) told: Vec<Told>,
+    told: Vec<Told>,
     pub(super) subscribed: Vec<BTreeSet<Topic>>,
     /// It hears nothing and does nothing.
     is_frozen: Vec<bool>,
@@ -111,7 +111,7 @@ impl Scene {
         scene
     }
 
-    pub(super) fn now(&self) -> Duration {
+    fn now(&self) -> Duration {
         Duration::from_millis(self.now_ms)
     }
 
@@ -129,7 +129,7 @@ impl Scene {
     }
 
     /// Until the bus is empty.
-    pub(super) fn settles(&mut self) {
+    fn settles(&mut self) {
         let now = self.now();
         let mut is_moving = true;
         while std::mem::take(&mut is_moving) {

@@ -19,7 +19,6 @@ use shards::application::{Millis, ShardId};
 use super::{
     carrying::{Following, Held},
     sample::{Counters, shown},
-    terminations::Terminations,
     told::{Teller, Told, home_of, tell_owned},
     topics::{Topics, Wished},
 };
@@ -79,7 +78,6 @@ pub struct Exchange {
     /// Apps that were forgotten, of which shards are told that the others have nothing.
     forgotten: AHashMap<String, AppIndex>,
     effects: Vec<Effect>,
-    terminations: Terminations,
     name_is_taken: bool,
     /// A peer says so, of those in the store that all ask.
     pub(super) apps_have_changed: bool,
@@ -137,7 +135,6 @@ impl Exchange {
             has_views: false,
             forgotten: AHashMap::new(),
             effects: Vec::new(),
-            terminations: Terminations::default(),
             name_is_taken: false,
             apps_have_changed: false,
             node: Node::listening(millis(now), node, name),
@@ -219,25 +216,13 @@ impl Exchange {
     }
 
     /// Has a user's connections on the other nodes ended; `flush` sends it.
-    pub fn terminate(&mut self, now: Duration, apps: &AppTable, user: &UserOfNodes) {
+    pub fn terminate(&mut self, apps: &AppTable, user: &UserOfNodes) {
         let Some(app) = self.app_id(apps, user.app) else {
             return;
         };
         self.make_room();
         let result = self.node.terminate(&app, &user.id);
         self.counters.events_too_long += u64::from(result.is_err());
-        if result.is_ok() {
-            self.terminations.said(now, app, Arc::clone(&user.id));
-        }
-    }
-
-    /// Says again what the others could not hear while the bus was gone.
-    fn terminate_again(&mut self, now: Duration) {
-        for said in self.terminations.take_due(now) {
-            self.make_room();
-            // It had room when it was said first.
-            _ = self.node.terminate(&said.app, &said.user_id);
-        }
     }
 
     /// Tells the other nodes what was used of an app's rates; `flush` sends it.
@@ -467,9 +452,6 @@ impl Exchange {
                 if self.topics.are_common_live() {
                     self.node.listens(millis(now), true);
                 }
-                if *topic == Topic::Nodes {
-                    self.terminations.back(now);
-                }
                 continue;
             };
             let Some(confirmed) = self.topics.confirm(now, partition) else {
@@ -498,7 +480,7 @@ impl Exchange {
         self.topics.lose(road);
         self.node.listens(millis(now), false);
         if road == Road::State {
-            return self.terminations.gone(now);
+            return;
         }
         for shard in 0..self.shards {
             told.push((ShardId(shard), FromBridge::TopicsLost));
@@ -522,12 +504,7 @@ impl Exchange {
                 (true, Topic::Events(partition)) => {
                     homes.insert(home_of(*partition, self.shards).0);
                 }
-                (true, _) => {
-                    self.node.listens(millis(now), false);
-                    if *topic == Topic::Nodes {
-                        self.terminations.gone(now);
-                    }
-                }
+                (true, _) => self.node.listens(millis(now), false),
                 (false, _) => {}
             }
         }
@@ -548,8 +525,7 @@ impl Exchange {
         }
         let owners = self.owners.due().unwrap_or(Millis(u64::MAX));
         let tick = Duration::from_millis(self.node.next_tick().min(owners).0);
-        let others = [self.topics.due(), self.terminations.due()];
-        others.into_iter().flatten().fold(tick, Duration::min)
+        self.topics.due().map_or(tick, |at| at.min(tick))
     }
 
     /// Does what is due.
@@ -571,7 +547,6 @@ impl Exchange {
         if self.owners.is_founded() {
             self.node.set_founded(millis(now));
         }
-        self.terminate_again(now);
         self.flush();
     }
 
@@ -789,7 +764,7 @@ mod tests {
         }
         let partition = partitions.of_user("alice");
         let id = "alice".into();
-        exchange.terminate(now, &apps, &UserOfNodes { app, partition, id });
+        exchange.terminate(&apps, &UserOfNodes { app, partition, id });
         let counters = exchange.node.state_counters();
         assert_eq!(counters.own.deltas_unsaid, 0);
         assert_eq!(exchange.counters.events_too_long, 0);

@@ -18,7 +18,6 @@ pub mod exchange;
 #[cfg(test)]
 mod loss_tests;
 mod sample;
-mod terminations;
 pub mod told;
 mod topics;
 
@@ -175,7 +174,7 @@ impl Nodes {
 
     /// Has a user's connections on the other nodes ended; `flush` sends it.
     pub(super) fn terminate(&mut self, apps: &AppTable, user: &UserOfNodes) {
-        self.exchange.terminate(self.now(), apps, user);
+        self.exchange.terminate(apps, user);
     }
 
     /// Tells the other nodes what was used of an app's rates; `flush` sends it.

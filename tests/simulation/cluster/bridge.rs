@@ -228,7 +228,7 @@ impl Bridge {
         match message {
             ToBridge::Event(event) => self.exchange.publish(apps, event),
             ToBridge::State(state) => self.exchange.report(now, apps, state),
-            ToBridge::Terminate(user) => self.exchange.terminate(now, apps, user),
+            ToBridge::Terminate(user) => self.exchange.terminate(apps, user),
             ToBridge::Spent(spent) => self.exchange.spend(apps, spent),
             ToBridge::KeptAsk(name) => self.exchange.ask_kept(apps, name, told),
             ToBridge::Kept(kept) => self.exchange.answer_kept(apps, kept),
