@@ -109,9 +109,11 @@ impl ShardServer {
             };
             if let Err(BridgeDropped(back)) = told {
                 // A lane of control gives back what it was given. The bridge empties it soon.
-                export.untold = back.into_iter().find_map(|message| match message {
-                    ToBridge::Exported(part) => Some(part),
-                    _ => None,
+                export.untold = back.into_iter().find_map(|message| {
+                    let ToBridge::Exported(part) = message else {
+                        return None;
+                    };
+                    Some(part)
                 });
                 self.handover.export = Some(export);
                 return;
