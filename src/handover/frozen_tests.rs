@@ -23,8 +23,8 @@ const FIRST: &str = include_str!("frozen/v1.txt");
 enum Value {
     Plain(String),
     Bytes(Vec<u8>),
-    List(Vec<Value>),
-    Fields(BTreeMap<String, Value>),
+    List(Vec<Self>),
+    Fields(BTreeMap<String, Self>),
 }
 
 impl<'de> Deserialize<'de> for Value {
