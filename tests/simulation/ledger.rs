@@ -84,10 +84,7 @@ impl Ledger {
         keeping: Keeping,
     ) {
         let Keeping {
-            kept_ms,
-            spread_ms,
-            together_at,
-            ..
+            kept_ms, spread_ms, ..
         } = keeping;
         let newer_than = cached.map(|number| {
             let event = &self.events[number];
@@ -98,7 +95,7 @@ impl Ledger {
             return;
         }
         if let Some(acknowledged) = newer_than.and_then(|event| event.acknowledged) {
-            let dies_at = acknowledged.at.plus(kept_ms + spread_ms);
+            let dies_at = keeping.heard_by(acknowledged).plus(kept_ms);
             assert!(
                 asked.at <= dies_at,
                 "a newcomer of {place:?} got an expired event"
@@ -107,7 +104,7 @@ impl Ledger {
         // Of two that were published on two nodes at about the same time each may be the last.
         let follows = |known: Moment, sent: Moment| match spread_ms {
             0 => known >= sent,
-            _ => known.at.plus(spread_ms) >= sent.at,
+            _ => keeping.heard_by(known) >= sent.at,
         };
         for number in self.api_events.get(place).into_iter().flatten() {
             let event = &self.events[*number];
@@ -116,7 +113,7 @@ impl Ledger {
             };
             let before = match spread_ms {
                 0 => acknowledged < asked,
-                _ => acknowledged.at.max(together_at).plus(spread_ms) <= asked.at,
+                _ => keeping.heard_by(acknowledged) <= asked.at,
             };
             match newer_than {
                 None => assert!(
@@ -158,7 +155,7 @@ impl Ledger {
                 ..
             } = self.events[other];
             let known = acknowledged.unwrap_or(before);
-            known.at.plus(spread_ms) >= sent.at
+            keeping.heard_by(known) >= sent.at
         };
         for (at, other) in given.into_iter().enumerate() {
             let is_same = other.is_some_and(|other| other == newest || is_near(other));

@@ -17,6 +17,7 @@ use crate::{
     cluster::{self, ClusterPlan, FIRST_WITH_CACHES},
     dice::Dice,
     hooks::GRACE_MS,
+    ledger::Moment,
     node::Node,
     turn::Limits,
 };
@@ -35,6 +36,17 @@ pub(crate) struct Keeping {
     pub(crate) together_at: Millis,
     /// A newcomer may miss the last one, or get an older one: nodes die and the bus fails.
     pub(crate) is_troubled: bool,
+}
+
+impl Keeping {
+    /// When every node that is to know has heard of what was known on one: what is published before they know each
+    /// other waits for that.
+    pub(crate) fn heard_by(self, known: Moment) -> Millis {
+        match self.spread_ms {
+            0 => known.at,
+            spread_ms => known.at.max(self.together_at).plus(spread_ms),
+        }
+    }
 }
 
 pub(crate) struct Plan {
