@@ -11,7 +11,6 @@ use shards::application::Millis;
 
 use super::*;
 use crate::bridge::{
-    adapter::redis::RedisServer,
     queue::{
         Job, TargetId, TargetName,
         record::Record,
@@ -20,36 +19,15 @@ use crate::bridge::{
             redis::{Keys, REDIS_PURPOSE, RedisBounds, RedisStore, old::OldList},
         },
     },
-    redis_commands::{CommandsSetup, OneServer, RedisCommands},
-    tls::{TlsFiles, TlsKeys},
+    redis_commands::fixture::to_nobody,
     webhook::{Attempted, attempt::AttemptError, old, shared::SharedSetup, wall_ms},
 };
 use crate::metrics::bridge::{DeadReason, DeliveryResult, StrangeReason};
 
 const PARTS: usize = 2;
 
-/// Nobody listens there.
-fn commands() -> RedisCommands {
-    let server = RedisServer {
-        host: "127.0.0.1".to_owned(),
-        port: 1,
-        uses_tls: false,
-        database: 0,
-        username: None,
-        password: None,
-    };
-    let one = OneServer {
-        server,
-        sentinels: None,
-        url: None,
-        tls: TlsFiles::none(TlsKeys::REDIS),
-    };
-    let commands = RedisCommands::start(&CommandsSetup::One(one), REDIS_PURPOSE);
-    commands.expect("nothing is asked yet")
-}
-
 fn in_parts(table: &AppTable) -> Webhooks {
-    let commands = commands();
+    let commands = to_nobody(REDIS_PURPOSE);
     let store = |part| {
         let bounds = RedisBounds {
             lease: Duration::from_secs(30),
