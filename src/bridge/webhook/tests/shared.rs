@@ -15,7 +15,7 @@ use crate::bridge::{
         Job, TargetId, TargetName,
         record::Record,
         store::{
-            Answer as Said, Receipt, Store, Taken,
+            Answer as Said, Receipt, Store, StoreFault, Taken,
             redis::{Keys, REDIS_PURPOSE, RedisBounds, RedisStore, old::OldList},
         },
     },
@@ -158,6 +158,27 @@ async fn a_job_under_way_that_its_store_forgets_is_tried_again_here() {
         assert_eq!(webhooks.queue.waiting_events(), waiting, "{word}");
         assert!(webhooks.forgotten.is_empty());
     }
+}
+
+#[tokio::test]
+async fn a_store_is_up_when_each_part_has_answered_and_none_is_failing() {
+    let mut webhooks = in_parts(&AppTable::build(&[app_of_all_parts().0], None));
+    let shared = webhooks.shared.as_mut().expect("it has parts");
+    assert!(!shared.sample().is_up, "nothing was asked");
+    let mut now = Millis(0);
+    let mut after = |part, answer| {
+        now = now.plus(60_000); // Whatever pause there was is over.
+        shared.begin(now, wall_ms(), |_| None, |_| None);
+        shared.hear((part, answer), now, 0.0);
+        shared.sample().is_up
+    };
+    let fault = || Err(StoreFault("no answer".to_owned()));
+    assert!(!after(0, fault()), "one turn has failed");
+    assert!(!after(1, Ok(born("x"))), "the other part has answered");
+    assert!(after(0, Ok(born("x"))), "both have");
+    assert!(after(0, fault()), "one failure may be chance");
+    assert!(!after(0, fault()), "two are none");
+    assert!(after(0, Ok(born("x"))), "it is back");
 }
 
 /// A job of that app for that target, so old.
