@@ -32,6 +32,7 @@ mod scene;
 #[path = "../support/sign.rs"]
 #[expect(dead_code, reason = "the end-to-end tests use the rest")]
 mod sign;
+mod slow_backend;
 mod stadium;
 mod stranger;
 mod trouble;
