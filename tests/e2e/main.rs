@@ -75,6 +75,7 @@ mod report;
 mod scale_out;
 mod shared_cache;
 mod shared_rates;
+mod shared_redis;
 mod shared_state;
 mod stores;
 mod strangers;
