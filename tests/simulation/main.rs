@@ -14,6 +14,7 @@
 )]
 
 mod api;
+mod api_order;
 mod client;
 mod cluster;
 mod dice;
