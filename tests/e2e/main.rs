@@ -47,6 +47,7 @@ mod support;
 use support::{signal, skip};
 
 mod alerts;
+mod aws_over_tls;
 mod backend_counts;
 mod backend_faults;
 mod bench;
