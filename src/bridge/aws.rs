@@ -23,6 +23,7 @@ use aws_smithy_runtime_api::client::{
 };
 use aws_smithy_types::{body::SdkBody, error::metadata::ProvideErrorMetadata};
 
+use super::tls::is_of_tls;
 use crate::{config::Secret, metrics::backend::Fault};
 
 /// What the configuration says of a service.
@@ -183,6 +184,10 @@ pub enum AwsFault {
     /// Nobody answers there, or not in time.
     Unreachable(String),
     Late,
+    /// TLS did not come to be: its certificate is of nobody whom this system trusts.
+    Untrusted(String),
+    /// An answer that cannot be read, or a question that cannot be put.
+    Strange(String),
     /// It does not know us, or not any more.
     Credentials(String),
     /// It knows us, and we may not.
@@ -206,6 +211,7 @@ impl AwsFault {
         match error {
             SdkError::TimeoutError(_) => Self::Late,
             SdkError::DispatchFailure(failure) if failure.is_timeout() => Self::Late,
+            SdkError::DispatchFailure(_) if is_of_tls(error) => Self::Untrusted(chain(error)),
             // What the SDK says itself of credentials comes this way too.
             SdkError::DispatchFailure(failure) if failure.is_other() => {
                 Self::Credentials(chain(error))
@@ -240,6 +246,9 @@ impl AwsFault {
                     },
                 }
             }
+            SdkError::ResponseError(_) | SdkError::ConstructionFailure(_) => {
+                Self::Strange(chain(error))
+            }
             other => Self::Unreachable(chain(other)),
         }
     }
@@ -249,8 +258,8 @@ impl AwsFault {
         match self {
             Self::Unreachable(_) => Fault::Io,
             Self::Late => Fault::Timeout,
-            Self::Credentials(_) | Self::Denied(_) => Fault::Auth,
-            Self::Refused { .. } => Fault::Protocol,
+            Self::Untrusted(_) | Self::Credentials(_) | Self::Denied(_) => Fault::Auth,
+            Self::Strange(_) | Self::Refused { .. } => Fault::Protocol,
         }
     }
 
@@ -356,3 +365,98 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// The largest is a batch of items: 16 MiB.
 const ANSWER_BYTES_MAX: usize = 17 << 20;
 const WORDS_MAX: usize = 300;
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use aws_smithy_types::error::ErrorMetadata;
+
+    use super::*;
+
+    type Failure = SdkError<ErrorMetadata, HttpResponse>;
+
+    fn refused(status: u16, code: &str) -> Failure {
+        let mut error = ErrorMetadata::builder().message("its words");
+        if !code.is_empty() {
+            error = error.code(code);
+        }
+        let status = status.try_into().expect("a status");
+        let raw = HttpResponse::new(status, SdkBody::empty());
+        SdkError::service_error(error.build(), raw)
+    }
+
+    #[test]
+    fn what_a_service_says_is_counted_as_what_it_is() {
+        for (status, code, counted) in [
+            (400, "UnrecognizedClientException", Fault::Auth),
+            (403, "InvalidClientTokenId", Fault::Auth),
+            (403, "InvalidSignatureException", Fault::Auth),
+            (403, "SignatureDoesNotMatch", Fault::Auth),
+            (400, "IncompleteSignature", Fault::Auth),
+            (400, "MissingAuthenticationTokenException", Fault::Auth),
+            (400, "ExpiredTokenException", Fault::Auth),
+            (400, "AccessDeniedException", Fault::Auth),
+            (403, "AccessDenied", Fault::Auth),
+            // What is no answer of the service, but of a proxy before it.
+            (401, "", Fault::Auth),
+            (403, "", Fault::Auth),
+            (502, "", Fault::Protocol),
+            (400, "ResourceNotFoundException", Fault::Protocol),
+            (
+                400,
+                "AWS.SimpleQueueService.NonExistentQueue",
+                Fault::Protocol,
+            ),
+            (
+                400,
+                "ProvisionedThroughputExceededException",
+                Fault::Protocol,
+            ),
+            (400, "ThrottlingException", Fault::Protocol),
+            (500, "InternalServerError", Fault::Protocol),
+        ] {
+            let fault = AwsFault::of(&refused(status, code));
+            assert_eq!(fault.kind(), counted, "{status} {code}: {fault:?}");
+        }
+    }
+
+    #[test]
+    fn what_no_service_says_is_counted_as_what_it_is() {
+        let io = || io::Error::from(io::ErrorKind::ConnectionReset);
+        let unknown = rustls::CertificateError::UnknownIssuer;
+        let untrusted = rustls::Error::InvalidCertificate(unknown);
+        let untrusted = io::Error::new(io::ErrorKind::InvalidData, untrusted);
+        let strange = HttpResponse::new(200.try_into().expect("a status"), SdkBody::empty());
+        for (error, counted) in [
+            (Failure::timeout_error("no answer"), Fault::Timeout),
+            (
+                Failure::dispatch_failure(ConnectorError::timeout("no answer".into())),
+                Fault::Timeout,
+            ),
+            (
+                Failure::dispatch_failure(ConnectorError::io(io().into())),
+                Fault::Io,
+            ),
+            (
+                Failure::dispatch_failure(ConnectorError::io(untrusted.into())),
+                Fault::Auth,
+            ),
+            (
+                Failure::dispatch_failure(ConnectorError::other("no credentials".into(), None)),
+                Fault::Auth,
+            ),
+            (
+                Failure::response_error("not understood", strange),
+                Fault::Protocol,
+            ),
+            (
+                Failure::construction_failure("it cannot be put"),
+                Fault::Protocol,
+            ),
+        ] {
+            let fault = AwsFault::of(&error);
+            assert_eq!(fault.kind(), counted, "{error:?}: {fault:?}");
+        }
+    }
+}

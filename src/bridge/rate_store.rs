@@ -424,11 +424,7 @@ mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
     use super::*;
-    use crate::bridge::{
-        adapter::redis::RedisServer,
-        redis_commands::{CommandsSetup, OneServer},
-        tls::{TlsFiles, TlsKeys},
-    };
+    use crate::bridge::redis_commands::fixture::to_nobody;
 
     const QUESTION: RateQuestion = RateQuestion {
         of: RateOf::Api(IpAddr::V4(Ipv4Addr::LOCALHOST)),
@@ -439,24 +435,9 @@ mod tests {
         least: 1,
     };
 
-    /// Nobody listens there: answers are made by hand.
+    /// Its answers are made by hand.
     fn store() -> RateStore {
-        let server = RedisServer {
-            host: "127.0.0.1".to_owned(),
-            port: 1,
-            uses_tls: false,
-            database: 0,
-            username: None,
-            password: None,
-        };
-        let one = OneServer {
-            server,
-            sentinels: None,
-            url: None,
-            tls: TlsFiles::none(TlsKeys::REDIS),
-        };
-        let commands = RedisCommands::start(&CommandsSetup::One(one), PURPOSE);
-        RateStore::new(commands.expect("nothing is asked yet"), "test", "redis")
+        RateStore::new(to_nobody(PURPOSE), "test", "redis")
     }
 
     fn counted() -> Result<Value, CommandFault> {

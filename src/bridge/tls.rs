@@ -326,6 +326,11 @@ impl TlsWords {
     }
 }
 
+/// TLS did not come to be, or was ended for what one side thinks of the other.
+pub fn is_of_tls(error: &(dyn Error + 'static)) -> bool {
+    tls_error(error).is_some()
+}
+
 /// An error of TLS says it is one of input and output.
 fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
     let mut error = Some(error);

@@ -245,58 +245,116 @@ mod tests {
     use super::*;
     use crate::connection::fixture;
 
-    /// One thing that is wrong with a node, a request or its app.
-    type Fault = fn(&mut NodeState, &mut NodeRules, &mut Upgrade, &mut AppRules);
+    /// A node, a request and its app, which can be broken one by one.
+    struct Asks {
+        state: NodeState,
+        node: NodeRules,
+        upgrade: Upgrade,
+        app: AppRules,
+        /// The node takes one more this second.
+        accepts: bool,
+        /// What the quotas answer.
+        node_has_room: bool,
+        app_has_room: bool,
+    }
 
-    /// Every refusal but those of quotas, in the order in which they are looked for.
-    const FAULTS: [(UpgradeRefusal, u16, Fault); 12] = [
-        (UpgradeRefusal::Draining, 4200, |state, _, _, _| {
-            state.is_draining = true;
+    type Fault = fn(&mut Asks);
+
+    /// Every refusal in the order in which they are looked for.
+    const FAULTS: [(UpgradeRefusal, u16, Fault); 15] = [
+        (UpgradeRefusal::Draining, 4200, |it| {
+            it.state.is_draining = true;
         }),
-        (UpgradeRefusal::OutOfFiles, 4100, |state, _, _, _| {
-            state.is_out_of_files = true;
+        (UpgradeRefusal::OutOfFiles, 4100, |it| {
+            it.state.is_out_of_files = true;
         }),
-        (UpgradeRefusal::MemoryHigh, 4100, |state, _, _, _| {
-            state.is_memory_high = true;
+        (UpgradeRefusal::MemoryHigh, 4100, |it| {
+            it.state.is_memory_high = true;
         }),
-        (UpgradeRefusal::PathNotFound, 4005, |_, _, upgrade, _| {
-            upgrade.path_is_bad = true;
+        (UpgradeRefusal::AcceptRate, 4100, |it| it.accepts = false),
+        (UpgradeRefusal::NodeFull, 4100, |it| {
+            it.node.limits_connections = true;
+            it.node_has_room = false;
         }),
-        (
-            UpgradeRefusal::VersionMissing,
-            4008,
-            |_, node, upgrade, _| {
-                node.requires_protocol = true;
-                upgrade.protocol = ProtocolParam::Absent;
-            },
-        ),
-        (UpgradeRefusal::VersionInvalid, 4006, |_, _, upgrade, _| {
-            upgrade.protocol = ProtocolParam::Invalid;
+        (UpgradeRefusal::PathNotFound, 4005, |it| {
+            it.upgrade.path_is_bad = true;
         }),
-        (
-            UpgradeRefusal::VersionUnsupported,
-            4007,
-            |_, _, upgrade, _| {
-                upgrade.protocol = ProtocolParam::Unsupported;
-            },
-        ),
-        (UpgradeRefusal::AppUnknown, 4001, |_, _, upgrade, _| {
-            upgrade.key = "nobody's".into();
+        (UpgradeRefusal::VersionMissing, 4008, |it| {
+            it.node.requires_protocol = true;
+            it.upgrade.protocol = ProtocolParam::Absent;
         }),
-        (UpgradeRefusal::AppUnavailable, 4100, |_, _, upgrade, _| {
-            upgrade.key = "nowhere".into();
+        (UpgradeRefusal::VersionInvalid, 4006, |it| {
+            it.upgrade.protocol = ProtocolParam::Invalid;
         }),
-        (UpgradeRefusal::AppDisabled, 4003, |_, _, _, app| {
-            app.is_enabled = false;
+        (UpgradeRefusal::VersionUnsupported, 4007, |it| {
+            it.upgrade.protocol = ProtocolParam::Unsupported;
         }),
-        (UpgradeRefusal::TlsRequired, 4000, |_, _, _, app| {
-            app.requires_tls = true;
+        (UpgradeRefusal::AppUnknown, 4001, |it| {
+            it.upgrade.key = "nobody's".into();
         }),
-        (UpgradeRefusal::OriginNotAllowed, 4009, |_, _, _, app| {
+        (UpgradeRefusal::AppUnavailable, 4100, |it| {
+            it.upgrade.key = "nowhere".into();
+        }),
+        (UpgradeRefusal::AppDisabled, 4003, |it| {
+            it.app.is_enabled = false;
+        }),
+        (UpgradeRefusal::TlsRequired, 4000, |it| {
+            it.app.requires_tls = true;
+        }),
+        (UpgradeRefusal::OriginNotAllowed, 4009, |it| {
             let pattern = origin::OriginPattern::parse("https://example.com");
-            app.origins = [pattern.expect("a pattern")].into();
+            it.app.origins = [pattern.expect("a pattern")].into();
+        }),
+        (UpgradeRefusal::AppFull, 4004, |it| {
+            it.app.limits_connections = true;
+            it.app_has_room = false;
         }),
     ];
+
+    impl Asks {
+        fn with(faults: &[Fault]) -> Self {
+            let mut asks = Self {
+                state: NodeState::default(),
+                node: fixture::node_rules(),
+                upgrade: upgrade(),
+                app: fixture::app_rules(),
+                accepts: true,
+                node_has_room: true,
+                app_has_room: true,
+            };
+            faults.iter().for_each(|fault| fault(&mut asks));
+            asks
+        }
+
+        /// Which quotas it asked, in their order, and why it was refused, if it was.
+        fn advances(mut self) -> (Vec<&'static str>, Option<UpgradeRefusal>) {
+            let (app, accepts) = (&self.app, self.accepts);
+            let mut asked = Vec::new();
+            loop {
+                let next = self.upgrade.advance(&mut Gate {
+                    node: &self.node,
+                    state: self.state,
+                    take_accept: &mut || accepts,
+                    app_by_key: &mut |key| match key {
+                        "nowhere" => Lookup::Unavailable,
+                        _ if *key == *app.key => Lookup::Known(app),
+                        _ => Lookup::Absent,
+                    },
+                    app: Some(app),
+                });
+                let (quota, has_room, refusal) = match next {
+                    UpgradeNext::Open(_) => return (asked, None),
+                    UpgradeNext::Refuse(refusal, _) => return (asked, Some(refusal)),
+                    UpgradeNext::AskNode => ("node", self.node_has_room, UpgradeRefusal::NodeFull),
+                    UpgradeNext::AskApp(_) => ("app", self.app_has_room, UpgradeRefusal::AppFull),
+                };
+                asked.push(quota);
+                if !has_room {
+                    return (asked, Some(refusal));
+                }
+            }
+        }
+    }
 
     fn upgrade() -> Upgrade {
         Upgrade {
@@ -311,31 +369,7 @@ mod tests {
     }
 
     fn refusal_of(faults: &[Fault]) -> Option<UpgradeRefusal> {
-        let (mut node, mut app, mut state) = (
-            fixture::node_rules(),
-            fixture::app_rules(),
-            NodeState::default(),
-        );
-        let mut upgrade = upgrade();
-        for fault in faults {
-            fault(&mut state, &mut node, &mut upgrade, &mut app);
-        }
-        let next = upgrade.advance(&mut Gate {
-            node: &node,
-            state,
-            take_accept: &mut || true,
-            app_by_key: &mut |key| match key {
-                "nowhere" => Lookup::Unavailable,
-                _ if *key == *app.key => Lookup::Known(&app),
-                _ => Lookup::Absent,
-            },
-            app: None,
-        });
-        match next {
-            UpgradeNext::Refuse(refusal, _) => Some(refusal),
-            UpgradeNext::Open(_) => None,
-            other => panic!("{other:?} without a limit"),
-        }
+        Asks::with(faults).advances().1
     }
 
     #[test]
@@ -358,6 +392,34 @@ mod tests {
                 let both = refusal_of(&[*fault, *other]);
                 assert_eq!(both, Some(*refusal), "{refusal:?} beside {later:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_quota_is_asked_where_it_is_on_and_only_after_the_checks_ahead_of_it() {
+        let (node_on, app_on): (Fault, Fault) = (
+            |it| it.node.limits_connections = true,
+            |it| it.app.limits_connections = true,
+        );
+        for (faults, asked) in [
+            (&[][..], &[][..]),
+            (&[node_on], &["node"]),
+            (&[app_on], &["app"]),
+            (&[node_on, app_on], &["node", "app"]),
+        ] {
+            assert_eq!(Asks::with(faults).advances(), (asked.to_vec(), None));
+        }
+        for (refusal, _, fault) in FAULTS {
+            let asked: &[&str] = match refusal {
+                UpgradeRefusal::Draining
+                | UpgradeRefusal::OutOfFiles
+                | UpgradeRefusal::MemoryHigh
+                | UpgradeRefusal::AcceptRate => &[],
+                UpgradeRefusal::AppFull => &["node", "app"],
+                _ => &["node"],
+            };
+            let advanced = Asks::with(&[node_on, app_on, fault]).advances();
+            assert_eq!(advanced, (asked.to_vec(), Some(refusal)));
         }
     }
 

@@ -1,7 +1,7 @@
 //! Routes: which resource a path names.
 //!
 //! Owns: every path of the main listener, the path prefix, which method each route takes.
-//! May depend on: `protocol::query` (percent-decoding).
+//! May depend on: `http::api` for refusals, `protocol::query` (percent-decoding).
 //! Invariants: a parameter is decoded exactly once and is valid UTF-8; an app's is not empty, and a channel or a user
 //! that is gives no valid name; a trailing slash is another path.
 
@@ -9,6 +9,7 @@ use std::borrow::Cow;
 
 use smallvec::SmallVec;
 
+use super::api::ApiError;
 use crate::protocol::query::decode_percent;
 
 /// What a path names. Parameters are decoded.
@@ -178,6 +179,18 @@ impl<'a> Route<'a> {
     pub fn takes(&self, method: &str) -> bool {
         let is_wanted = |wanted| method == wanted || (method, wanted) == ("HEAD", "GET");
         self.method().is_some_and(is_wanted)
+    }
+
+    /// What is looked at before anything else of a request.
+    ///
+    /// # Errors
+    /// There is no such path, or it takes another method.
+    pub fn check(&self, method: &str) -> Result<(), ApiError> {
+        match self.method() {
+            None => Err(ApiError::NotFound),
+            Some(_) if self.takes(method) => Ok(()),
+            Some(_) => Err(ApiError::MethodNotAllowed),
+        }
     }
 
     /// The API app that the route belongs to.

@@ -70,11 +70,10 @@ impl ShardServer {
         turn: &mut impl ServerTurn,
         slot: Slot,
         head: &Head<'_>,
+        route: &Route<'_>,
         asked: &Asked,
         error: HttpError,
     ) -> bool {
-        let prefix = self.settings.path_prefix.clone();
-        let route = Route::of(head.raw_path, &prefix);
         if route.api_app().is_none() || !route.takes(head.method) {
             return false;
         }
@@ -82,7 +81,7 @@ impl ShardServer {
             return false;
         };
         self.held(slot).state = State::Http(Awaited::Next);
-        let exchange = exchange_of(turn, &route, asked.clone());
+        let exchange = exchange_of(turn, route, asked.clone());
         let step = ApiStep::TooLarge(error);
         self.ask_address_limit(turn, slot, address, ApiCall { exchange, step });
         true

@@ -168,14 +168,12 @@ impl ShardServer {
         let prefix = self.settings.path_prefix.clone();
         let route = Route::of(head.raw_path, &prefix);
         let asked = Asked::of(head);
-        let Some(method) = route.method() else {
-            return self.respond_fault(turn, slot, ApiError::NotFound, &[], &asked);
-        };
+        let checked = route.check(head.method);
         // A balancer that names no method asks OPTIONS; it is no browser's question then.
         let asks_health = route.is_health()
             && head.origin.is_none()
             && head.access_control_request_method.is_none();
-        if head.method == "OPTIONS" {
+        if head.method == "OPTIONS" && checked != Err(ApiError::NotFound) {
             return if !asks_health {
                 self.answer_preflight(turn, slot, &asked)
             } else if matches!(route, Route::Root) {
@@ -184,14 +182,8 @@ impl ShardServer {
                 self.answer_health(turn, slot, head, &route)
             };
         }
-        if !route.takes(head.method) {
-            let allow = if method == "GET" {
-                response::ALLOW_GET
-            } else {
-                response::ALLOW_POST
-            };
-            let fault = ApiError::MethodNotAllowed;
-            return self.respond_fault(turn, slot, fault, &[allow], &asked);
+        if let Err(fault) = checked {
+            return self.refuse_route(turn, slot, &route, fault, &asked);
         }
         match &route {
             Route::App { .. } | Route::AppBadPath => self.take_upgrade(turn, slot, head, &route),
@@ -451,6 +443,23 @@ impl ShardServer {
         self.respond(turn, slot, reply, asked);
     }
 
+    /// There is nothing there, or nothing for this method.
+    fn refuse_route(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        slot: Slot,
+        route: &Route<'_>,
+        fault: ApiError,
+        asked: &Asked,
+    ) {
+        let allow: &[&[u8]] = match route.method() {
+            Some("GET") => &[response::ALLOW_GET],
+            Some(_) => &[response::ALLOW_POST],
+            None => &[],
+        };
+        self.respond_fault(turn, slot, fault, allow, asked);
+    }
+
     fn answer_preflight(&mut self, turn: &mut impl ServerTurn, slot: Slot, asked: &Asked) {
         let settings = Rc::clone(&self.settings);
         let content_type = ContentType::None;
@@ -474,9 +483,17 @@ impl ShardServer {
         let asked = asked_last(bytes);
         if let HttpError::BodyTooLarge { .. } = error
             && let Ok(Some(head)) = request::parse_head(bytes)
-            && self.asks_address_limit_first(turn, slot, &head, &asked, error)
         {
-            return;
+            let prefix = self.settings.path_prefix.clone();
+            let route = Route::of(head.raw_path, &prefix);
+            if head.method != "OPTIONS"
+                && let Err(fault) = route.check(head.method)
+            {
+                return self.refuse_route(turn, slot, &route, fault, &asked);
+            }
+            if self.asks_address_limit_first(turn, slot, &head, &route, &asked, error) {
+                return;
+            }
         }
         self.respond_unread(turn, slot, error, &[], &asked);
     }

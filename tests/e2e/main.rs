@@ -47,6 +47,7 @@ mod support;
 use support::{signal, skip};
 
 mod alerts;
+mod aws_over_tls;
 mod backend_counts;
 mod backend_faults;
 mod bench;
@@ -75,6 +76,7 @@ mod report;
 mod scale_out;
 mod shared_cache;
 mod shared_rates;
+mod shared_redis;
 mod shared_state;
 mod stores;
 mod strangers;

@@ -535,6 +535,17 @@ fn the_rights_that_are_told_suffice_for_jobs_of_before_too() {
     eventually("the old list to be empty", || {
         (redis.command(&["LLEN", PREFIX]) == ":0").then_some(())
     });
+    // As after a Redis that evicted the jobs: what was said of their sizes is void.
+    let [state, sizes] = ["state", "bytes"].map(|it| format!("{PREFIX}:v2:{it}"));
+    redis.command(&["ZADD", &sizes, "5", "of-nobody"]);
+    redis.command(&["HSET", &state, "bytes", "5"]);
+    eventually("the sizes to be forgotten", || {
+        (redis.command(&["EXISTS", &sizes]) == ":0").then_some(())
+    });
+    let bytes = redis.command(&["HGET", &state, "bytes"]);
+    assert!(bytes.ends_with("\n0"), "{bytes}");
+    node.client("bob").subscribes("after-that");
+    arrive(&mut sink, ["after-that".to_owned()].into_iter());
     let denied = redis.command(&["INFO", "commandstats"]);
     assert!(!denied.contains("cmdstat_del:"), "{denied}");
 }

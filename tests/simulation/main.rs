@@ -14,6 +14,7 @@
 )]
 
 mod api;
+mod api_order;
 mod client;
 mod cluster;
 mod dice;
@@ -32,6 +33,7 @@ mod scene;
 #[path = "../support/sign.rs"]
 #[expect(dead_code, reason = "the end-to-end tests use the rest")]
 mod sign;
+mod slow_backend;
 mod stadium;
 mod stranger;
 mod trouble;

@@ -46,6 +46,8 @@ pub(crate) struct Shard {
 /// A connection between a client and a shard.
 pub(crate) struct Link {
     pub(crate) shard: usize,
+    /// Who is there, as the shard hears of it.
+    pub(crate) peer: Peer,
     pub(crate) slot: Option<Slot>,
     /// It has or had a slot.
     pub(crate) was_accepted: bool,
@@ -150,6 +152,7 @@ impl Node {
     pub(crate) fn connect(&mut self, shard: usize, socket_bytes_max: usize) -> usize {
         self.links.push(Link {
             shard,
+            peer: Peer::Gone,
             slot: None,
             was_accepted: false,
             to_server: VecDeque::new(),
@@ -299,7 +302,7 @@ impl Node {
             link.slot = Some(slot);
             link.was_accepted = true;
             it.turn.budget.spend(Work::ACCEPT);
-            it.server.on_accepted(&mut it.turn, slot, Peer::Gone);
+            it.server.on_accepted(&mut it.turn, slot, link.peer);
             return true;
         };
         if !it.turn.is_open(slot) {

@@ -14,6 +14,8 @@ pub(crate) struct Moto {
     child: Child,
     pub(crate) address: SocketAddr,
     asks_who: bool,
+    /// Certificate and key, where it speaks TLS.
+    tls: Option<[String; 2]>,
 }
 
 static NEXT_PORT: AtomicU16 = AtomicU16::new(7_801);
@@ -21,25 +23,32 @@ static NEXT_PORT: AtomicU16 = AtomicU16::new(7_801);
 impl Moto {
     /// `None` where it is not installed. It lets everybody in.
     pub(crate) fn start() -> Option<Self> {
-        Self::start_as(false)
+        Self::start_as(false, None)
+    }
+
+    /// One that speaks TLS only.
+    #[allow(dead_code, reason = "not every binary of tests has such servers")]
+    pub(crate) fn start_with_tls(certificate: String, key: String) -> Option<Self> {
+        Self::start_as(false, Some([certificate, key]))
     }
 
     /// One that knows no credentials, and so refuses all.
     pub(crate) fn start_knowing_nobody() -> Option<Self> {
-        Self::start_as(true)
+        Self::start_as(true, None)
     }
 
-    fn start_as(asks_who: bool) -> Option<Self> {
+    fn start_as(asks_who: bool, tls: Option<[String; 2]>) -> Option<Self> {
         // Each process has a loopback address of its own, so that no two tests share a port.
         let [_, high, middle, low] = std::process::id().to_be_bytes();
         let host = Ipv4Addr::new(127, 64 + high % 128, middle, low);
         let port = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
         let address = SocketAddr::from((host, port));
-        let child = spawn(address, asks_who)?;
+        let child = spawn(address, asks_who, tls.as_ref())?;
         let server = Self {
             child,
             address,
             asks_who,
+            tls,
         };
         server.wait();
         Some(server)
@@ -54,7 +63,8 @@ impl Moto {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address)
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
     }
 
     /// As `kill -9`: everything is forgotten.
@@ -65,7 +75,8 @@ impl Moto {
 
     /// After `kill`: again on the same port, empty.
     pub(crate) fn start_again(&mut self) {
-        self.child = spawn(self.address, self.asks_who).expect("it was there before");
+        let child = spawn(self.address, self.asks_who, self.tls.as_ref());
+        self.child = child.expect("it was there before");
         self.wait();
     }
 
@@ -97,7 +108,7 @@ impl Moto {
     }
 }
 
-fn spawn(address: SocketAddr, asks_who: bool) -> Option<Child> {
+fn spawn(address: SocketAddr, asks_who: bool, tls: Option<&[String; 2]>) -> Option<Child> {
     let tools = std::env::var_os("SOCKUDO_TEST_TOOLS").map(PathBuf::from);
     let program = tools?.join("python/bin/moto_server");
     if !program.exists() {
@@ -106,6 +117,9 @@ fn spawn(address: SocketAddr, asks_who: bool) -> Option<Child> {
     let mut command = Command::new(program);
     if asks_who {
         command.env("INITIAL_NO_AUTH_ACTION_COUNT", "0");
+    }
+    if let Some([certificate, key]) = tls {
+        command.args(["--ssl-cert", certificate, "--ssl-key", key]);
     }
     let child = command
         .args(["--host", &address.ip().to_string()])

@@ -10,18 +10,13 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    net::IpAddr,
     time::Duration,
 };
 
 use ahash::{AHashMap, AHashSet};
 use shards::application::ShardId;
 
-use super::{
-    AppName, AppTable,
-    line::{Line, Rank},
-    watch::Watch,
-};
+use super::{AppName, AppTable, askers::Askers, line::Line, watch::Watch};
 use crate::bridge::message::{AppFound, AppWanted};
 
 /// What is to be done.
@@ -66,10 +61,9 @@ pub struct Finder {
     absent: AHashMap<AppName, Duration>,
     /// The same in the order in which they end.
     fades: VecDeque<(Duration, AppName)>,
-    /// Questions of strangers that may be put to the store now.
-    allowance: Allowance,
-    addresses: Addresses,
-    /// Those of them that the store has, or will have when there is a place.
+    /// Who asks often.
+    askers: Askers,
+    /// Questions that the store has, or will have when there is a place.
     line: Line,
     /// Apps that are to be looked at again.
     watch: Watch,
@@ -107,17 +101,6 @@ pub struct FinderCounters {
     pub late: u64,
 }
 
-/// What may still be asked, in thousandths of a question.
-#[derive(Clone, Copy, Debug)]
-struct Allowance {
-    left: u64,
-    since: Duration,
-}
-
-/// What each address may ask before it has to leave something to others; one that is not there has all of it.
-#[derive(Debug, Default)]
-struct Addresses(AHashMap<IpAddr, Allowance>);
-
 #[derive(Debug, Default)]
 struct Asked {
     shards: BTreeSet<u16>,
@@ -143,13 +126,6 @@ const FORGET_AFTER: Duration = Duration::from_secs(60);
 const LOOKED_AT_ONCE: usize = 256;
 /// A store that fails is asked again so often.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
-/// Of an allowance.
-const ONE: u64 = 1_000;
-/// An address is modest up to so many questions a second, and twice as many at once.
-const MODEST_PER_S: u32 = 10;
-/// Addresses of which it is known that they have asked. Each has spent of the node's allowance within two seconds, so that
-/// 800 can be there.
-const ADDRESSES_MAX: usize = 1_024;
 /// Names that are asked for at one time, and names that are remembered as absent.
 const NAMES_MAX: usize = 16_384;
 
@@ -157,37 +133,6 @@ impl FinderSettings {
     /// Half of the time of who asks is for waiting, the other half for the store.
     fn patience(&self) -> Duration {
         self.timeout.min(ANSWER_WITHIN) / 2
-    }
-}
-
-impl Allowance {
-    fn refilled(self, now: Duration, per_s: u32, most: u64) -> u64 {
-        let earned = millis(now.saturating_sub(self.since)).saturating_mul(per_s.into());
-        self.left.saturating_add(earned).min(most)
-    }
-}
-
-impl Addresses {
-    /// Spends one, and says what that makes of whoever asks.
-    fn take(&mut self, now: Duration, address: IpAddr) -> Rank {
-        let most = burst(MODEST_PER_S);
-        let left = |it: &Allowance| it.refilled(now, MODEST_PER_S, most);
-        if self.0.len() >= ADDRESSES_MAX {
-            self.0.retain(|_, it| left(it) < most);
-        }
-        let before = self.0.get(&address).map_or(most, left);
-        if before < ONE || self.0.len() >= ADDRESSES_MAX {
-            return Rank::Other;
-        }
-        let allowance = Allowance {
-            left: before - ONE,
-            since: now,
-        };
-        self.0.insert(address, allowance);
-        match before == most {
-            true => Rank::First,
-            false => Rank::Modest,
-        }
     }
 }
 
@@ -200,11 +145,7 @@ impl Finder {
             deadlines: VecDeque::new(),
             absent: AHashMap::new(),
             fades: VecDeque::new(),
-            allowance: Allowance {
-                left: burst(settings.unknown_per_s),
-                since: now,
-            },
-            addresses: Addresses::default(),
+            askers: Askers::new(now, settings.unknown_per_s),
             line: Line::new(settings.places, settings.patience()),
             watch: Watch::default(),
             inherited: AHashSet::new(),
@@ -285,7 +226,7 @@ impl Finder {
             return self.answer(shard, name, AppFound::Absent { for_ms });
         }
         let rank = match self.asked.len() < NAMES_MAX {
-            true => self.may_ask(now, address),
+            true => self.askers.ask(now, self.settings.unknown_per_s, address),
             false => None,
         };
         let Some(rank) = rank.filter(|rank| self.line.has_room(*rank)) else {
@@ -317,28 +258,6 @@ impl Finder {
         };
         self.asked.insert(name.clone(), asked);
         self.deadlines.push_back((until, name));
-    }
-
-    /// Spends one of what strangers may ask. Half of what may be asked at once is kept for addresses that have not
-    /// asked much: a flood from a few delays no other's first look-up.
-    fn may_ask(&mut self, now: Duration, address: Option<IpAddr>) -> Option<Rank> {
-        let per_s = self.settings.unknown_per_s;
-        let left = self.allowance.refilled(now, per_s, burst(per_s));
-        let rank = match address {
-            _ if left < ONE => return None,
-            Some(address) => self.addresses.take(now, address),
-            None => Rank::First,
-        };
-        let floor = match rank {
-            Rank::First | Rank::Modest => 0,
-            Rank::Other => burst(per_s) / 2,
-        };
-        let may = left >= ONE + floor;
-        self.allowance = Allowance {
-            left: left - if may { ONE } else { 0 },
-            since: now,
-        };
-        may.then_some(rank)
     }
 
     fn hear(&mut self, now: Duration) {
@@ -528,12 +447,8 @@ impl Finder {
     }
 }
 
-/// What may be asked at once after a quiet time.
-fn burst(per_s: u32) -> u64 {
-    2 * ONE * u64::from(per_s)
-}
-
-fn millis(duration: Duration) -> u64 {
+/// Too long a time is as long as can be said.
+pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -678,46 +593,6 @@ mod tests {
         );
         finder.ask(at(2), (&table, 0), ShardId(0), wanted(key("later")));
         assert_eq!(errands(&mut finder), [Errand::Find(key("later"))]);
-    }
-
-    #[test]
-    fn a_flood_from_one_address_leaves_half_of_what_may_be_asked_at_once_to_the_others() {
-        let (mut finder, table) = (begun(), AppTable::default());
-        let mut number = 0;
-        let mut asks = |second: u64, address: [u8; 4], names: u32| {
-            let before = finder.counters.refused;
-            for _ in 0..names {
-                number += 1;
-                let name = key(&format!("stranger-{number}"));
-                let address = Some(address.into());
-                let wanted = AppWanted { name, address };
-                finder.ask(at(second), (&table, 0), ShardId(0), wanted);
-            }
-            u64::from(names) - (finder.counters.refused - before)
-        };
-        let (flood, other) = ([192, 0, 2, 1], [192, 0, 2, 2]);
-        // What is its own, and half of the 200 of all.
-        assert_eq!(asks(1, flood, 1_000), 100);
-        assert_eq!(asks(1, flood, 1), 0);
-        assert_eq!(asks(1, other, 1), 1);
-        // Alone it may ask as often as anybody.
-        assert_eq!(asks(2, flood, 1_000), 100 - 1);
-        // More than modest counts as a flood as well.
-        assert_eq!(asks(2, other, 100), 20);
-        let last_of_many = (3..=250)
-            .map(|last| asks(2, [192, 0, 2, last], 1))
-            .sum::<u64>();
-        assert_eq!(last_of_many, 80, "what was left");
-        let known = finder.addresses.0.len();
-        assert!(known <= ADDRESSES_MAX, "{known}");
-        // Those that have all of it again are forgotten when there are many.
-        for number in 0..2_000_u32 {
-            let second = 10 + u64::from(number);
-            finder
-                .addresses
-                .take(at(second), IpAddr::from(number.to_be_bytes()));
-        }
-        assert!(finder.addresses.0.len() <= ADDRESSES_MAX);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! Invariants: an index is never given to another app; an app keeps its own while it is there and
 //! until the second change after that; of apps with one key the one that had it first keeps it, until it gives it up.
 
+mod askers;
 pub mod entry;
 pub mod finder;
 mod line;

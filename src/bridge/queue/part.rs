@@ -52,6 +52,8 @@ pub struct Part {
     say: Say,
     under_way: Option<UnderWay>,
     rhythm: Rhythm,
+    /// The store has answered a turn.
+    is_heard: bool,
     /// What the store said last of its beginning.
     born: Option<Arc<str>>,
     /// When the store has given up jobs for want of room.
@@ -183,6 +185,7 @@ impl Part {
             say: Say::default(),
             under_way: None,
             rhythm: Rhythm::default(),
+            is_heard: false,
             born: None,
             overflowed_at: None,
             is_closing: false,
@@ -460,6 +463,7 @@ impl Part {
                 return Err(fault);
             }
         };
+        self.is_heard = true;
         self.rhythm.is_unsure = false;
         self.rhythm.turns.failures = 0;
         self.say.done.drain(..under_way.done);
@@ -545,6 +549,11 @@ impl Part {
     /// The store does not answer, or takes no jobs.
     pub fn is_failing(&self) -> bool {
         self.is_away() || self.rhythm.puts.failures > 1
+    }
+
+    /// The store has answered, and does.
+    pub fn is_up(&self) -> bool {
+        self.is_heard && !self.is_failing()
     }
 
     fn is_away(&self) -> bool {

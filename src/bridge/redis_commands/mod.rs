@@ -9,6 +9,8 @@
 //! sent again.
 
 mod cluster;
+#[cfg(test)]
+pub(super) mod fixture;
 mod kept;
 
 use std::{sync::Arc, time::Duration};

@@ -230,7 +230,7 @@ impl Shared {
         let state = self.state();
         let sum = |of: fn(&PartCounters) -> u64| self.parts().map(|it| of(&it.counters)).sum();
         WebhookStoreSample {
-            is_up: !self.parts().any(Part::is_failing),
+            is_up: self.parts().all(Part::is_up),
             jobs: state.waiting,
             bytes: state.waiting_bytes,
             events: [

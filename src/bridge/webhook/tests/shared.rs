@@ -11,45 +11,23 @@ use shards::application::Millis;
 
 use super::*;
 use crate::bridge::{
-    adapter::redis::RedisServer,
     queue::{
         Job, TargetId, TargetName,
         record::Record,
         store::{
-            Answer as Said, Receipt, Store, Taken,
+            Answer as Said, Receipt, Store, StoreFault, Taken,
             redis::{Keys, REDIS_PURPOSE, RedisBounds, RedisStore, old::OldList},
         },
     },
-    redis_commands::{CommandsSetup, OneServer, RedisCommands},
-    tls::{TlsFiles, TlsKeys},
+    redis_commands::fixture::to_nobody,
     webhook::{Attempted, attempt::AttemptError, old, shared::SharedSetup, wall_ms},
 };
 use crate::metrics::bridge::{DeadReason, DeliveryResult, StrangeReason};
 
 const PARTS: usize = 2;
 
-/// Nobody listens there.
-fn commands() -> RedisCommands {
-    let server = RedisServer {
-        host: "127.0.0.1".to_owned(),
-        port: 1,
-        uses_tls: false,
-        database: 0,
-        username: None,
-        password: None,
-    };
-    let one = OneServer {
-        server,
-        sentinels: None,
-        url: None,
-        tls: TlsFiles::none(TlsKeys::REDIS),
-    };
-    let commands = RedisCommands::start(&CommandsSetup::One(one), REDIS_PURPOSE);
-    commands.expect("nothing is asked yet")
-}
-
 fn in_parts(table: &AppTable) -> Webhooks {
-    let commands = commands();
+    let commands = to_nobody(REDIS_PURPOSE);
     let store = |part| {
         let bounds = RedisBounds {
             lease: Duration::from_secs(30),
@@ -180,6 +158,27 @@ async fn a_job_under_way_that_its_store_forgets_is_tried_again_here() {
         assert_eq!(webhooks.queue.waiting_events(), waiting, "{word}");
         assert!(webhooks.forgotten.is_empty());
     }
+}
+
+#[tokio::test]
+async fn a_store_is_up_when_each_part_has_answered_and_none_is_failing() {
+    let mut webhooks = in_parts(&AppTable::build(&[app_of_all_parts().0], None));
+    let shared = webhooks.shared.as_mut().expect("it has parts");
+    assert!(!shared.sample().is_up, "nothing was asked");
+    let mut now = Millis(0);
+    let mut after = |part, answer| {
+        now = now.plus(60_000); // Whatever pause there was is over.
+        shared.begin(now, wall_ms(), |_| None, |_| None);
+        shared.hear((part, answer), now, 0.0);
+        shared.sample().is_up
+    };
+    let fault = || Err(StoreFault("no answer".to_owned()));
+    assert!(!after(0, fault()), "one turn has failed");
+    assert!(!after(1, Ok(born("x"))), "the other part has answered");
+    assert!(after(0, Ok(born("x"))), "both have");
+    assert!(after(0, fault()), "one failure may be chance");
+    assert!(!after(0, fault()), "two are none");
+    assert!(after(0, Ok(born("x"))), "it is back");
 }
 
 /// A job of that app for that target, so old.

@@ -66,6 +66,14 @@ fn sentence(failed: &Failed, setup: &DynamodbSetup) -> String {
             "{service} cannot be reached ({}, {}): {words}",
             keys.endpoint, keys.region
         ),
+        Failed::Asking(AwsFault::Strange(words)) => {
+            format!("{service} is not understood ({}): {words}", keys.endpoint)
+        }
+        Failed::Asking(AwsFault::Untrusted(words)) => format!(
+            "{service} cannot be reached by TLS: its CA must be one of this system's, or in the file that \
+             SSL_CERT_FILE names ({}): {words}",
+            keys.endpoint
+        ),
         Failed::Asking(AwsFault::Credentials(words)) => format!(
             "{service} refuses our credentials: {} ({words})",
             keys.credentials

@@ -19,8 +19,12 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use tokio::sync::oneshot;
 
 use super::{
-    super::{AppName, StoreError, crowd::WAITING_MAX, found::Found},
-    setup::{MysqlSetup, Threads},
+    super::{
+        AppName, StoreError,
+        crowd::{Connections, WAITING_MAX},
+        found::Found,
+    },
+    setup::MysqlSetup,
     table::Table,
 };
 use crate::{
@@ -52,7 +56,8 @@ pub(super) struct Crowded;
 #[derive(Debug)]
 pub(super) struct Pool {
     setup: Arc<MysqlSetup>,
-    threads: Threads,
+    /// Each thread has one.
+    threads: Connections,
     meter: Meter,
     waiting: Sender<Job>,
     taken: Receiver<Job>,
@@ -67,7 +72,7 @@ struct Counts {
 }
 
 impl Pool {
-    pub(super) fn new(setup: Arc<MysqlSetup>, threads: Threads, meter: Meter) -> Self {
+    pub(super) fn new(setup: Arc<MysqlSetup>, threads: Connections, meter: Meter) -> Self {
         let (waiting, taken) = bounded(WAITING_MAX);
         Self {
             setup,

@@ -10,7 +10,7 @@ use mysql::{ClientIdentity, Opts, OptsBuilder, SslOpts};
 
 use super::super::{
     StoreSetupError,
-    crowd::{PLACES_OF_KNOWN, places_of_others},
+    crowd::{Connections, OwnPool, connections},
     found::ROW_BYTES_MAX,
 };
 use crate::config::{Config, Secret};
@@ -28,18 +28,10 @@ pub(super) struct MysqlSetup {
     pub(super) table_quoted: String,
     pub(super) has_tls: bool,
     pub(super) timeout: Duration,
-    pub(super) of_known: Threads,
-    pub(super) of_others: Threads,
+    pub(super) of_known: Connections,
+    pub(super) of_others: Connections,
     password: Secret,
     opts: Opts,
-}
-
-/// Of a pool, each with a connection.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Threads {
-    /// They stay.
-    pub(super) min: usize,
-    pub(super) max: usize,
 }
 
 /// The crate's own options hold the password in the clear.
@@ -53,7 +45,12 @@ impl MysqlSetup {
     pub(super) fn of(config: &Config) -> Result<Self, StoreSetupError> {
         let mysql = &config.database.mysql;
         let timeout = Duration::from_millis(mysql.timeout_ms);
-        let (of_known, of_others) = threads(config);
+        let pool = OwnPool {
+            min: mysql.pool_min,
+            max: mysql.pool_max,
+            unpooled: mysql.connection_pool_size,
+        };
+        let (of_known, of_others) = connections(&config.database_pooling, pool);
         let mut opts = OptsBuilder::new()
             .user(Some(&mysql.username))
             .pass(Some(mysql.password.expose()))
@@ -116,28 +113,6 @@ fn with_host(opts: OptsBuilder, host: &str) -> OptsBuilder {
     }
 }
 
-/// Those for known apps, and the others.
-fn threads(config: &Config) -> (Threads, Threads) {
-    let (mysql, pooling) = (&config.database.mysql, &config.database_pooling);
-    let (min, max) = match pooling.enabled {
-        true => (
-            mysql.pool_min.unwrap_or(pooling.min),
-            mysql.pool_max.unwrap_or(pooling.max),
-        ),
-        false => (0, mysql.connection_pool_size),
-    };
-    let (min, max) = (min as usize, (max as usize).min(THREADS_MAX));
-    let of_known = Threads {
-        min: min.min(PLACES_OF_KNOWN),
-        max: PLACES_OF_KNOWN,
-    };
-    let of_others = Threads {
-        min: min.saturating_sub(PLACES_OF_KNOWN),
-        max: places_of_others(max),
-    };
-    (of_known, of_others)
-}
-
 /// The files are read at each connection, so that a new certificate is taken up; here they are
 /// looked at once, so that a wrong path is told at the start.
 fn tls(config: &Config) -> Result<SslOpts, StoreSetupError> {
@@ -173,5 +148,3 @@ fn quoted(table: &str) -> String {
 }
 
 const KEEP_ALIVE_MS: u32 = 60_000;
-/// Each look-up takes a millisecond or two: more threads than these would only wait for the server.
-const THREADS_MAX: usize = 64;

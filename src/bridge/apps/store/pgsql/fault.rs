@@ -5,7 +5,7 @@
 //! Invariants: a sentence names the key and what to do; a server's own words are shown only where
 //! they cannot hold the password, bounded and on one line.
 
-use std::{error::Error as _, fmt::Display};
+use std::{error::Error as _, fmt::Display, io};
 
 use tokio_postgres::{
     Error,
@@ -13,7 +13,10 @@ use tokio_postgres::{
 };
 
 use super::{super::StoreError, link::Failed, setup::PgsqlSetup};
-use crate::{bridge::tls::Failure, metrics::backend::Fault};
+use crate::{
+    bridge::tls::{Failure, is_of_tls},
+    metrics::backend::Fault,
+};
 
 pub(super) fn down(failed: &Failed, setup: &PgsqlSetup) -> StoreError {
     StoreError::Down(sentence(failed, setup), kind(failed))
@@ -33,9 +36,16 @@ fn kind(failed: &Failed) -> Fault {
 fn kind_of_asking(error: &Error) -> Fault {
     let source = error.source();
     let Some(said) = error.as_db_error() else {
-        let is_io = source.is_some_and(|source| source.is::<std::io::Error>());
+        // What is not understood has the type too.
+        let is_io = |error: &io::Error| {
+            use io::ErrorKind::{InvalidData, InvalidInput};
+            !matches!(error.kind(), InvalidData | InvalidInput)
+        };
+        let is_io = source.and_then(|it| it.downcast_ref()).is_some_and(is_io);
         let is_missing = source.is_some_and(|it| it.to_string().contains("password missing"));
-        return match (is_missing, is_io || error.is_closed()) {
+        // With TLS 1.3 our certificate is refused when we believe that all is well.
+        let is_of_rights = is_missing || source.is_some_and(is_of_tls);
+        return match (is_of_rights, is_io || error.is_closed()) {
             (true, _) => Fault::Auth,
             (false, true) => Fault::Io,
             (false, false) => Fault::Protocol,
@@ -92,7 +102,7 @@ fn asking(error: &Error, setup: &PgsqlSetup) -> String {
     if let Some(meaning) = meaning.and_then(|(tls, source)| tls.words.meaning_of(source)) {
         return format!("{server} {meaning}");
     }
-    if let Some(source) = source.filter(|source| source.is::<std::io::Error>()) {
+    if let Some(source) = source.filter(|source| source.is::<io::Error>()) {
         return unreachable(source, setup);
     }
     if error.is_closed() {
@@ -277,3 +287,137 @@ fn is_code(failed: &Failed, code: &SqlState) -> bool {
 }
 
 const WORDS_MAX: usize = 200;
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        pin::Pin,
+        task::{Context, Poll},
+    };
+
+    use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf, Sink};
+    use tokio_postgres::{Config, NoTls};
+
+    use super::*;
+
+    /// What the crate makes of a server that says this, and no more.
+    async fn said(words: &[u8]) -> Failed {
+        let (ours, mut theirs) = tokio::io::duplex(4_096);
+        theirs.write_all(words).await.expect("it has room");
+        let mut config = Config::new();
+        config.user("reader");
+        let connecting = config.connect_raw(ours, NoTls);
+        let ends = async {
+            theirs.shutdown().await.expect("it is open");
+            let mut greeting = Vec::new();
+            // Until the other end goes.
+            _ = tokio::io::copy(&mut theirs, &mut greeting).await;
+        };
+        let (connected, ()) = tokio::join!(connecting, ends);
+        Failed::Asking(connected.err().expect("it was not let in"))
+    }
+
+    /// A connection that breaks with this when somebody reads there; what is written goes nowhere.
+    struct Broken(io::ErrorKind, rustls::Error, Sink);
+
+    impl AsyncRead for Broken {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Ready(Err(io::Error::new(self.0, self.1.clone())))
+        }
+    }
+
+    impl AsyncWrite for Broken {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Pin::new(&mut self.2).poll_write(context, bytes)
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    async fn breaks_with(alert: rustls::Error) -> Failed {
+        let stream = Broken(io::ErrorKind::InvalidData, alert, tokio::io::sink());
+        let mut config = Config::new();
+        config.user("reader");
+        let connected = config.connect_raw(stream, NoTls).await;
+        Failed::Asking(connected.err().expect("it was not let in"))
+    }
+
+    fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(body.len() + 4).expect("it is short");
+        [&[kind], &length.to_be_bytes()[..], body].concat()
+    }
+
+    async fn refused(code: &str, words: &str) -> Failed {
+        let fields = format!("SFATAL\0VFATAL\0C{code}\0M{words}\0\0");
+        said(&message(b'E', fields.as_bytes())).await
+    }
+
+    #[tokio::test]
+    async fn what_a_server_says_is_counted_as_what_it_is() {
+        for (code, words, counted) in [
+            ("28P01", "password authentication failed", Fault::Auth),
+            ("28000", "no pg_hba.conf entry", Fault::Auth),
+            ("42501", "permission denied for table apps", Fault::Auth),
+            // pgbouncer has no code of its own for these.
+            ("08P01", "no such user: reader", Fault::Auth),
+            ("08P01", "SASL authentication failed", Fault::Auth),
+            ("08P01", "server closed the connection", Fault::Io),
+            ("57P01", "terminating connection", Fault::Io),
+            ("57P03", "the database system is starting up", Fault::Io),
+            ("XX000", "cache lookup failed", Fault::Io),
+            ("3D000", "database does not exist", Fault::Protocol),
+            ("42P01", "relation does not exist", Fault::Protocol),
+            ("42703", "column does not exist", Fault::Protocol),
+            ("53300", "too many clients", Fault::Protocol),
+        ] {
+            let failed = refused(code, words).await;
+            assert_eq!(kind(&failed), counted, "{code}: {failed:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_no_server_says_is_counted_as_what_it_is() {
+        let io = |kind| io::Error::from(kind);
+        let of_tls = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+        let alert = rustls::Error::AlertReceived(rustls::AlertDescription::CertificateRequired);
+        let asks_password = message(b'R', &3_u32.to_be_bytes());
+        let asks_strange = message(b'R', &6_u32.to_be_bytes());
+        let unknown = message(b'?', b"");
+        for (failed, counted) in [
+            (Failed::Resolving(io(io::ErrorKind::NotFound)), Fault::Io),
+            (
+                Failed::Reaching(io(io::ErrorKind::ConnectionRefused)),
+                Fault::Io,
+            ),
+            (
+                Failed::Tls(Failure::Unreachable(io(io::ErrorKind::TimedOut))),
+                Fault::Io,
+            ),
+            (Failed::NoTls, Fault::Auth),
+            (Failed::Crowded, Fault::Timeout),
+            (Failed::Silent, Fault::Timeout),
+            (said(b"").await, Fault::Io),
+            (said(&asks_password).await, Fault::Auth),
+            (said(&asks_strange).await, Fault::Protocol),
+            (said(&unknown).await, Fault::Protocol),
+            (breaks_with(alert.clone()).await, Fault::Auth),
+            (Failed::Tls(Failure::Handshake(of_tls(alert))), Fault::Auth),
+        ] {
+            assert_eq!(kind(&failed), counted, "{failed:?}");
+        }
+    }
+}

@@ -17,10 +17,10 @@ use tokio::{sync::Mutex, time::Instant};
 use tokio_postgres::Row;
 
 use super::{
-    super::crowd::Crowd,
+    super::crowd::{Connections, Crowd},
     fault,
     link::{Failed, Link},
-    setup::{Connections, PgsqlSetup},
+    setup::PgsqlSetup,
 };
 use crate::metrics::backend::Meter;
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::super::{
     StoreSetupError,
-    crowd::{PLACES_OF_KNOWN, places_of_others},
+    crowd::{Connections, OwnPool, connections},
 };
 use crate::{
     bridge::tls::{TlsClient, TlsError, TlsFiles, TlsKeys},
@@ -34,14 +34,6 @@ pub(super) struct PgsqlSetup {
     password: Secret,
 }
 
-/// Of a pool.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Connections {
-    /// They stay.
-    pub(super) min: usize,
-    pub(super) max: usize,
-}
-
 /// The crate's own configuration holds the password in the clear.
 impl std::fmt::Debug for PgsqlSetup {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -52,7 +44,12 @@ impl std::fmt::Debug for PgsqlSetup {
 impl PgsqlSetup {
     pub(super) fn of(config: &Config) -> Result<Self, StoreSetupError> {
         let postgres = &config.database.postgres;
-        let (of_known, of_others) = connections(config);
+        let pool = OwnPool {
+            min: postgres.pool_min,
+            max: postgres.pool_max,
+            unpooled: postgres.connection_pool_size,
+        };
+        let (of_known, of_others) = connections(&config.database_pooling, pool);
         let mut options = tokio_postgres::Config::new();
         options
             .user(&postgres.username)
@@ -99,28 +96,6 @@ impl PgsqlSetup {
     }
 }
 
-/// Those for known apps, and the others.
-fn connections(config: &Config) -> (Connections, Connections) {
-    let (postgres, pooling) = (&config.database.postgres, &config.database_pooling);
-    let (min, max) = match pooling.enabled {
-        true => (
-            postgres.pool_min.unwrap_or(pooling.min),
-            postgres.pool_max.unwrap_or(pooling.max),
-        ),
-        false => (0, postgres.connection_pool_size),
-    };
-    let (min, max) = (min as usize, (max as usize).min(CONNECTIONS_MAX));
-    let of_known = Connections {
-        min: min.min(PLACES_OF_KNOWN),
-        max: PLACES_OF_KNOWN,
-    };
-    let of_others = Connections {
-        min: min.saturating_sub(PLACES_OF_KNOWN),
-        max: places_of_others(max),
-    };
-    (of_known, of_others)
-}
-
 fn tls(config: &Config) -> Result<Option<TlsClient>, StoreSetupError> {
     let tls = &config.database.postgres.tls;
     if !tls.enabled {
@@ -162,6 +137,3 @@ fn quoted_table(table: &str) -> String {
 pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
-
-/// Each look-up takes a millisecond or two: more than these would only wait for the server.
-const CONNECTIONS_MAX: usize = 64;

@@ -313,7 +313,8 @@ if new_first ~= '1' then adopt_more() end
 -- What a Redis that evicts took away without a word is not there any more.
 if redis.call('HLEN', jobs) == 0 and (redis.call('HGET', state, 'bytes') or '0') ~= '0' then
   redis.call('HSET', state, 'bytes', 0)
-  redis.call('DEL', sizes)
+  -- Of the rights that the queue needs DEL is none.
+  redis.call('ZREMRANGEBYRANK', sizes, 0, -1)
 end
 return {
   was_dead, redis.call('HGET', state, 'born'), recovered, dropped, redis.call('HLEN', jobs),

@@ -61,7 +61,7 @@ impl Failed {
     pub(super) fn is_silence(&self) -> bool {
         matches!(
             self,
-            Self::Asking(AwsFault::Late | AwsFault::Unreachable(_))
+            Self::Asking(AwsFault::Late | AwsFault::Unreachable(_) | AwsFault::Untrusted(_))
         )
     }
 
@@ -84,6 +84,14 @@ impl Failed {
             Self::Asking(AwsFault::Unreachable(words)) => format!(
                 "{service} cannot be reached ({}, {}): {words}",
                 keys.endpoint, keys.region
+            ),
+            Self::Asking(AwsFault::Strange(words)) => {
+                format!("{service} is not understood ({}): {words}", keys.endpoint)
+            }
+            Self::Asking(AwsFault::Untrusted(words)) => format!(
+                "{service} cannot be reached by TLS: its CA must be one of this system's, or in the file \
+                 that SSL_CERT_FILE names ({}): {words}",
+                keys.endpoint
             ),
             Self::Asking(AwsFault::Credentials(words)) => {
                 format!(
