@@ -37,31 +37,36 @@ fn main() -> ExitCode {
         small_pages::start_anew_if_locked_memory_is_short();
     }
     let environment = environment();
+    let wants_json = cli.command.as_ref().is_some_and(Command::wants_json);
+    let tell = |answer: Answer| match wants_json {
+        true => print(&answer.in_json()),
+        false => print(&answer),
+    };
     match cli.command {
         None => serve(&cli.serve, environment),
         Some(Command::Serve(arguments)) => serve(&arguments, environment),
-        Some(Command::Apps(command)) => print(&apps::run(&command, environment)),
-        Some(Command::MigrateDb(of)) => print(&apps::migrate_db(&of, environment)),
-        Some(Command::Webhooks(command)) => print(&webhooks::run(&command, environment)),
+        Some(Command::Apps(command)) => tell(apps::run(&command, environment)),
+        Some(Command::MigrateDb(of)) => tell(apps::migrate_db(&of, environment)),
+        Some(Command::Webhooks(command)) => tell(webhooks::run(&command, environment)),
         Some(Command::Bench(arguments)) => bench::cli::run(arguments),
-        Some(Command::Top(top)) => print(&top::run(&top, &environment)),
-        Some(Command::Upgrade(arguments)) => print(&upgrade::run(&arguments, &environment)),
-        Some(Command::Cluster(command)) => print(&cluster::run(&command, environment)),
+        Some(Command::Top(top)) => tell(top::run(&top, &environment)),
+        Some(Command::Upgrade(arguments)) => tell(upgrade::run(&arguments, &environment)),
+        Some(Command::Cluster(command)) => tell(cluster::run(&command, environment)),
         Some(Command::Config(ConfigCommand::Check(arguments))) => {
-            print(&command::check(&arguments, environment))
+            tell(command::check(&arguments, environment))
         }
         Some(Command::Config(ConfigCommand::Show(arguments))) => {
-            print(&command::show(&arguments, environment))
+            tell(command::show(&arguments, environment))
         }
         Some(Command::Doctor(arguments)) => {
             let is_terminal = std::io::stdout().is_terminal();
-            print(&doctor::run(&arguments, &environment, is_terminal))
+            tell(doctor::run(&arguments, &environment, is_terminal))
         }
-        Some(Command::Tune(arguments)) => print(&tune::run(&arguments)),
-        Some(Command::MigrateFrom(arguments)) => print(&migrate::run(&arguments)),
+        Some(Command::Tune(arguments)) => tell(tune::run(&arguments)),
+        Some(Command::MigrateFrom(arguments)) => tell(migrate::run(&arguments)),
         Some(Command::Config(ConfigCommand::Reference)) => {
             let out = reference::markdown();
-            print(&Answer {
+            tell(Answer {
                 out,
                 diagnostics: String::new(),
                 exit: 0,

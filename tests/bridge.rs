@@ -409,7 +409,7 @@ impl Application for Echo {
             | FromBridge::ExportMore { .. }
             | FromBridge::ExportConnections
             | FromBridge::Import(_)
-            | FromBridge::TakenOver => {}
+            | FromBridge::TakenOver { .. } => {}
         }
     }
 

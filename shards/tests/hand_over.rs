@@ -255,12 +255,18 @@ struct Plan {
     connect: Connect,
     clients: usize,
     fails: bool,
+    /// Clients that have said nothing: with TLS, not even that they speak it.
+    mute: usize,
+    /// Clients that connect while nobody accepts.
+    calls: usize,
     /// Who calls while nobody accepts speaks at once; a handshake must wait.
     speaks_first: bool,
 }
 
-/// Clients that connect while nobody accepts.
+/// Of `Plan::calls`, where nothing stands against them.
 const CALLS: usize = 40;
+/// Of `Plan::mute`.
+const MUTE: usize = 10;
 
 fn hand_over(plan: Plan) {
     let [old, new] = plan.configs;
@@ -279,7 +285,7 @@ fn hand_over(plan: Plan) {
         let watched = looked.clone();
         let (connect, connects) = (plan.connect.clone(), plan.connect);
         let mut clients = beside(move || {
-            let clients = Clients::begin(address, connects, plan.clients);
+            let clients = Clients::begin(address, connects, (plan.clients, plan.mute));
             let heard = || {
                 watched.received.load(SeqCst) >= clients.heard
                     && watched.accepted.load(SeqCst) == clients.len() as u64
@@ -300,7 +306,7 @@ fn hand_over(plan: Plan) {
         link.come_to_rest().await;
         let (received, ticks) = (looked.received.load(SeqCst), looked.ticks.load(SeqCst));
         clients.go_on();
-        let calls = Clients::call(address, &connect, plan.speaks_first, CALLS);
+        let calls = Clients::call(address, &connect, plan.speaks_first, plan.calls);
         let parcels = link.export().await;
         assert_eq!(parcels.len(), clients.len(), "all are carried");
         let half_sent = parcels.iter().filter(|it| it.is_half_sent()).count();
@@ -341,7 +347,7 @@ fn hand_over(plan: Plan) {
     // They were never told that their node had changed, and waited for it.
     assert!(go.send(left).is_ok(), "it is awaited");
     heir.join().expect("it ended well");
-    assert_eq!(seen_after.accepted.load(SeqCst), CALLS as u64);
+    assert_eq!(seen_after.accepted.load(SeqCst), plan.calls as u64);
 }
 
 fn plain() -> Connect {
@@ -363,6 +369,8 @@ fn five_hundred_connections_with_unfinished_business_go_on_in_another_node() {
             connect: plain(),
             clients: 454,
             fails: false,
+            mute: MUTE,
+            calls: CALLS,
             speaks_first: true,
         });
     }
@@ -376,6 +384,8 @@ fn a_node_whose_heir_fails_goes_on_as_if_nothing_had_been() {
             connect: plain(),
             clients: 454,
             fails: true,
+            mute: MUTE,
+            calls: CALLS,
             speaks_first: true,
         });
     }
@@ -478,6 +488,32 @@ fn sealed_connections_go_on_in_another_node_whatever_their_cipher() {
             connect: Arc::new(move |address| Box::new(secure(address, &clients))),
             clients: 96,
             fails,
+            mute: MUTE,
+            calls: CALLS,
+            speaks_first: false,
+        });
+    }
+}
+
+#[test]
+fn sealed_connections_go_on_in_a_node_that_offers_no_tls() {
+    let Some(both) = Both::make() else {
+        return eprintln!("skipped: there is no openssl");
+    };
+    for (version, suites) in [(&TLS13, "AES_128"), (&TLS12, "CHACHA20")] {
+        let clients = both.clients(version, suites);
+        let sealed = Config {
+            tls: Some(both.port.clone()),
+            ..settings(2)
+        };
+        hand_over(Plan {
+            configs: [sealed, settings(3)],
+            connect: Arc::new(move |address| Box::new(secure(address, &clients))),
+            clients: 96,
+            fails: false,
+            // It would read their handshakes as they are.
+            mute: 0,
+            calls: 0,
             speaks_first: false,
         });
     }

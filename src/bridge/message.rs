@@ -75,9 +75,8 @@ pub enum ToBridge {
     },
     /// A part of what this shard holds, after `FromBridge::Export`.
     Exported(Box<Exported>),
-    /// All that was given to this shard with `FromBridge::Import` stands; so many connections could not be
-    /// taken over.
-    Imported { connections: u64, refused: u64 },
+    /// All that was given to this shard with `FromBridge::Import` stands.
+    Imported(Box<ImportedPart>),
 }
 
 impl ToBridge {
@@ -87,7 +86,7 @@ impl ToBridge {
             // One at a time, since the bridge asks for it.
             Self::Snapshot { .. } | Self::Largest { .. } | Self::Drained => Lane::Control,
             // The shard is still: nothing else is on its way.
-            Self::Exported(_) | Self::Imported { .. } => Lane::Control,
+            Self::Exported(_) | Self::Imported(_) => Lane::Control,
             // At most one for each partition between two turns of the shard.
             Self::Topic { .. } => Lane::Control,
             // One for each message of the bridge.
@@ -186,8 +185,21 @@ pub enum FromBridge {
     ExportConnections,
     /// What another process held, a part of it. This shard is frozen.
     Import(Box<Import>),
-    /// What was imported is this process' from now on; comes before the shards thaw.
-    TakenOver,
+    /// What was imported is this process' from now on; comes before the shards thaw. Who cannot go on here is closed
+    /// as `Drain` closes.
+    TakenOver { until: Millis, rate_per_s: u32 },
+}
+
+/// Connections of another process that a shard has got.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ImportedPart {
+    pub connections: u64,
+    /// Could not be taken over, and have ended.
+    pub refused: u64,
+    /// Of `connections`: are to be closed, since they cannot go on here.
+    pub closing: u64,
+    /// Of `closing`: waited for an answer, and were counted by the other process.
+    pub stuck: u64,
 }
 
 /// A channel by its subscribers.

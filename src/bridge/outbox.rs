@@ -105,7 +105,7 @@ fn place_of(message: &FromBridge) -> Place {
         | FromBridge::ExportMore { .. }
         | FromBridge::ExportConnections
         | FromBridge::Import(_)
-        | FromBridge::TakenOver => Place::Line(STATES),
+        | FromBridge::TakenOver { .. } => Place::Line(STATES),
         FromBridge::Event(_) => Place::Events,
     }
 }

@@ -497,7 +497,7 @@ impl<L: ShardLink> Bridge<L> {
                     }
                 }
                 ToBridge::Exported(part) => self.take_exported(shard, *part),
-                ToBridge::Imported { .. } => self.take_imported(&message),
+                ToBridge::Imported(part) => self.take_imported(*part),
                 ToBridge::FindApp(wanted) => self.find_app(shard, *wanted),
                 ToBridge::AppsTaken { number } => self.apps_taken(shard, number),
                 ToBridge::Settled => {

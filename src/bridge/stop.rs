@@ -35,6 +35,12 @@ impl<L: ShardLink> Bridge<L> {
         Exit::HandedOver
     }
 
+    /// On the node's clock, as shards have it.
+    pub(super) fn millis_of(&self, at: Instant) -> Millis {
+        let since = at.saturating_duration_since(self.link.started());
+        Millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+
     pub(super) fn begin_drain(&mut self) {
         self.end_upgrade("this node drains".to_owned());
         self.handover.doors.forget();
@@ -69,10 +75,7 @@ impl<L: ShardLink> Bridge<L> {
                     }
                 }
                 Step::Close { by, rate_per_s } => {
-                    let since = by
-                        .saturating_duration_since(self.link.started())
-                        .as_millis();
-                    let deadline = Millis(u64::try_from(since).unwrap_or(u64::MAX));
+                    let deadline = self.millis_of(by);
                     self.broadcast(|| FromBridge::Drain {
                         deadline,
                         rate_per_s,

@@ -9,6 +9,7 @@ pub mod apps;
 pub mod cluster;
 pub mod config;
 pub mod doctor;
+mod failure;
 pub mod migrate;
 pub mod top;
 pub mod tune;

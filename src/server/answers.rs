@@ -182,7 +182,9 @@ impl ShardServer {
             FromBridge::ExportMore { bytes } => self.export_more(bytes),
             FromBridge::ExportConnections => self.export_connections_too(),
             FromBridge::Import(import) => self.import(turn, *import),
-            FromBridge::TakenOver => self.on_taken_over(turn),
+            FromBridge::TakenOver { until, rate_per_s } => {
+                self.on_taken_over(turn, (until, rate_per_s));
+            }
         }
     }
 

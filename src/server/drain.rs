@@ -40,7 +40,7 @@ pub(super) struct Shed {
 
 /// Connections that are closed one after another.
 #[derive(Clone, Debug)]
-struct Pace {
+pub(super) struct Pace {
     /// Closes per second of all shards together; 0 = spread over what is left of the time.
     rate_per_s: u32,
     shards: u16,
@@ -56,7 +56,7 @@ struct Pace {
 
 impl Pace {
     /// Shards take turns: each has its first connection before the one that comes after it.
-    fn new(rate_per_s: u32, (shard, shards): (ShardId, u16), left: u64) -> Self {
+    pub(super) fn new(rate_per_s: u32, (shard, shards): (ShardId, u16), left: u64) -> Self {
         Self {
             rate_per_s,
             shards,
@@ -68,7 +68,7 @@ impl Pace {
     }
 
     /// Adds a tick's share of the open connections.
-    fn owe(&mut self, time_left_ms: u64, open: u64) {
+    pub(super) fn owe(&mut self, time_left_ms: u64, open: u64) {
         let open = open.min(self.left);
         // What the rate leaves for the end goes then, or it would hear nothing.
         let share = if self.rate_per_s == 0 || time_left_ms <= LAST_MS {
@@ -80,6 +80,21 @@ impl Pace {
             earned / price
         };
         self.owed = self.owed.saturating_add(share).min(open);
+    }
+
+    /// Somebody is to go now.
+    pub(super) const fn owes(&self) -> bool {
+        self.owed > 0
+    }
+
+    /// One of them goes; false if none is to go now.
+    pub(super) const fn take_one(&mut self) -> bool {
+        if self.owed == 0 {
+            return false;
+        }
+        self.owed -= 1;
+        self.left -= 1;
+        true
     }
 }
 
@@ -105,6 +120,7 @@ impl ShardServer {
             settling: None,
         });
         self.give_up_lookups(turn);
+        self.hurry_strays(turn.now());
         turn.keep_ticking(true);
         self.drain_some(turn);
     }
@@ -119,7 +135,8 @@ impl ShardServer {
         self.continue_drain(turn);
         // Their channels have something left to tell, which the bridge must hear before it ends.
         let is_answered = self.lookups.is_empty() && self.ready.is_empty();
-        let is_empty = self.counters.websockets == 0 && self.departing.is_empty() && is_answered;
+        let has_nobody = self.counters.websockets == 0 && self.strays.is_none();
+        let is_empty = has_nobody && self.departing.is_empty() && is_answered;
         let Some(drain) = &mut self.drain else { return };
         if is_empty && !drain.told {
             drain.told = turn.to_bridge(ToBridge::Drained).is_ok();
@@ -164,8 +181,7 @@ impl ShardServer {
                 pace.owed = 0;
                 return;
             };
-            pace.owed -= 1;
-            pace.left -= 1;
+            pace.take_one();
             self.close(turn, slot, CloseCode::RECONNECT);
         }
     }
@@ -184,7 +200,7 @@ impl ShardServer {
     pub(super) fn owes_drain(&self) -> bool {
         let drain = self.drain.as_ref().map(|drain| &drain.pace);
         let pace = drain.or_else(|| self.shed.as_ref().map(|shed| &shed.pace));
-        pace.is_some_and(|pace| pace.owed > 0)
+        pace.is_some_and(Pace::owes)
     }
 
     /// All shards are drained: nobody will return within a grace.

@@ -70,7 +70,7 @@ use self::{
     drain::{Drain, Shed},
     errands::Errands,
     forwarded::ToldDoubts,
-    handover::Handover,
+    handover::{Handover, Strays},
     health::Report,
     hooks::Owned,
     kept::KeptAsks,
@@ -189,6 +189,7 @@ pub struct ShardServer {
     doubts: ToldDoubts,
     drain: Option<Drain>,
     shed: Option<Shed>,
+    strays: Option<Strays>,
     handover: Handover,
     tick_at: Millis,
 }
@@ -240,6 +241,7 @@ impl ShardServer {
             doubts: ToldDoubts::default(),
             drain: None,
             shed: None,
+            strays: None,
             handover: Handover::default(),
             tick_at: Millis(0),
         }
@@ -277,6 +279,7 @@ impl ShardServer {
         self.homes.next_due().is_some()
             || self.drain.is_some()
             || self.shed.is_some()
+            || self.strays.is_some()
             || !self.untold.is_empty()
             || self.quotas.wants_tick()
             || self.topics.is_stuck()
@@ -382,6 +385,7 @@ impl Application for ShardServer {
         self.settle_homes(turn);
         self.drain_some(turn);
         self.shed_some(turn);
+        self.send_some_away(turn);
         self.settle_some(turn);
         self.quotas.forget_old(turn.now());
         self.quotas.tick();
@@ -421,6 +425,7 @@ impl Application for ShardServer {
                 _ => {
                     self.settle_homes(turn);
                     self.continue_drain(turn);
+                    self.continue_strays(turn);
                 }
             }
         }
@@ -438,7 +443,8 @@ impl Application for ShardServer {
             return true;
         }
         let has_input = !is_frozen && !self.ready.is_empty();
-        let is_due = !is_frozen && (self.owes_drain() || self.homes_are_due(turn.now()));
+        let owes = self.owes_drain() || self.owes_strays();
+        let is_due = !is_frozen && (owes || self.homes_are_due(turn.now()));
         !self.jobs.is_empty()
             || has_input
             || !self.errands.is_empty()

@@ -100,6 +100,71 @@ fn the_program_exits_with_78_for_a_bad_configuration_and_says_why() {
 }
 
 #[test]
+fn a_command_that_is_to_print_json_says_in_json_why_it_failed() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    std::fs::write(folder.path().join("cut.json"), "{\"port\": 6001, ").expect("ours");
+    let socket = ["--socket", "/nowhere/admin.sock"];
+    let cut = ["--config", "cut.json"];
+    let send = ["--app", "a", "--event", "channel_occupied"];
+    for (words, more, status, part) in [
+        (&["upgrade"][..], &socket[..], 1, "/nowhere/admin.sock"),
+        (&["top"], &socket, 1, "/nowhere/admin.sock"),
+        (&["cluster", "status"], &socket, 1, "/nowhere/admin.sock"),
+        (&["cluster", "rebalance"], &socket, 1, "/nowhere/admin.sock"),
+        (&["apps", "reload"], &socket, 1, "/nowhere/admin.sock"),
+        (
+            &["webhooks", "dead", "list"],
+            &socket,
+            1,
+            "/nowhere/admin.sock",
+        ),
+        (
+            &["webhooks", "dead", "retry", "1"],
+            &socket,
+            1,
+            "/nowhere/admin.sock",
+        ),
+        (
+            &["webhooks", "dead", "drop", "--all"],
+            &socket,
+            1,
+            "/nowhere/admin.sock",
+        ),
+        (
+            &["webhooks", "send", send[0], send[1], send[2], send[3]],
+            &cut,
+            78,
+            "cut.json:1",
+        ),
+        (&["upgrade"], &cut, 1, "cut.json:1"),
+        (&["apps", "list"], &cut, 78, "cut.json:1"),
+        (&["apps", "remove", "a"], &cut, 78, "cut.json:1"),
+        (&["migrate-db"], &cut, 78, "cut.json:1"),
+        (&["doctor"], &cut, 78, "cut.json:1"),
+    ] {
+        let told = |json: &[&str]| {
+            let output = Command::new(env!("CARGO_BIN_EXE_sockudo"))
+                .args(words.iter().chain(more).chain(json))
+                .env_clear()
+                .current_dir(folder.path())
+                .output()
+                .expect("the program was built");
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            assert_eq!(output.status.code(), Some(status), "{words:?}: {output:?}");
+            (text(&output.stdout), text(&output.stderr))
+        };
+        let (out, in_words) = told(&[]);
+        assert_eq!(out, "", "{words:?}");
+        assert!(in_words.contains(part), "{words:?}: {in_words}");
+        let (out, diagnostics) = told(&["--json"]);
+        assert_eq!(diagnostics, in_words, "{words:?}");
+        let answer: serde_json::Value = serde_json::from_str(&out).expect("one JSON object");
+        let expected = serde_json::json!({ "error": in_words.trim_end() });
+        assert_eq!(answer, expected, "{words:?}");
+    }
+}
+
+#[test]
 fn a_check_says_the_limits_that_hold_for_each_app() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     std::fs::write(

@@ -84,7 +84,7 @@ fn no_request_of_ten_upgrades_is_refused_or_lost(shards: usize) {
 }
 
 fn a_program_that_cannot_take_over_leaves_everything_with_the_one_that_serves(shards: usize) {
-    let config = Config::new().with(json!({"upgrade": {"ready_within_s": 1}}));
+    let config = Config::new().with(json!({"upgrade": {"ready_within_s": 5}}));
     let mut server = Server::start(&config, shards);
     let mut alice = server.client("alice");
     alice.subscribes("news");
@@ -137,35 +137,56 @@ fn a_configuration_that_is_refused_is_said_and_the_old_process_goes_on(shards: u
     let file = server.folder().join("config.json");
     let right = fs::read(&file).expect("it is there");
     fs::write(&file, "{\"port\": \"nonsense\"}").expect("it is ours");
-    let output = server.is_asked(&["upgrade"]);
+    let output = server.is_asked(&["upgrade", "--json"]);
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
-    assert!(said(&output).contains("port"), "{}", said(&output));
+    let failure: Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
+    let error = failure["error"].as_str().expect("a sentence");
+    assert!(error.contains("port"), "{error}");
     alice.expects_pong();
     fs::write(&file, right).expect("it is ours");
     server.is_upgraded();
 }
 
-/// The socket that stands for systemd's.
 #[test]
 fn connections_of_an_app_that_is_no_more_are_told_so_and_the_others_stay() {
-    let config = Config::new().and_app("second", json!({}));
+    let config = Config::new()
+        .and_app("second", json!({}))
+        .and_app("third", json!({}));
     let mut server = Server::start(&config, 2);
     let mut bob = Client::connect(&server, "bob", "second-key", "second-secret");
     bob.subscribes("news");
+    let mut carol = Client::connect(&server, "carol", "third-key", "third-secret");
+    carol.subscribes("news");
     let mut alice = server.client("alice");
     alice.subscribes("news");
-    let file = server.folder().join("config.json");
-    let text = fs::read(&file).expect("it is there");
-    let mut json: Value = serde_json::from_slice(&text).expect("it is JSON");
-    let apps = json["app_manager"]["array"]["apps"].as_array_mut();
-    apps.expect("apps is a list").truncate(1);
-    fs::write(&file, json.to_string()).expect("it is ours");
-    server.is_upgraded();
+    reconfigures(&server, |json| {
+        let apps = json["app_manager"]["array"]["apps"].as_array_mut();
+        let apps = apps.expect("apps is a list");
+        apps.remove(1);
+        apps[1]["enabled"] = json!(false);
+    });
+    let report = server.is_upgraded();
+    assert_eq!(
+        (&report["connections"], &report["closed"]),
+        (&json!(1), &json!(2)),
+        "{report}"
+    );
     bob.is_closed_with(4001);
+    carol.is_closed_with(4003);
     server.api().publishes("e", "news", "x");
     alice.expects("e", "news");
 }
 
+/// What the next process is to read.
+pub(crate) fn reconfigures(server: &Server, change: impl FnOnce(&mut Value)) {
+    let file = server.folder().join("config.json");
+    let text = fs::read(&file).expect("it is there");
+    let mut json: Value = serde_json::from_slice(&text).expect("it is JSON");
+    change(&mut json);
+    fs::write(&file, json.to_string()).expect("it is ours");
+}
+
+/// The socket that stands for systemd's.
 fn supervisor_at(path: &Path) -> UnixDatagram {
     let supervisor = UnixDatagram::bind(path).expect("a socket");
     let patience = Some(Duration::from_secs(30));
@@ -379,6 +400,28 @@ fn connections_with_tls_follow_and_sessions_are_resumed(shards: usize) {
     }
 }
 
+fn connections_with_tls_go_on_where_the_next_process_offers_none(shards: usize) {
+    let name = "connections_with_tls_go_on_where_the_next_process_offers_none";
+    let Some(files) = Certificates::make(own_address().into()) else {
+        return skip(name, "no openssl");
+    };
+    let ssl = json!({
+        "enabled": true, "cert_path": files.certificate("server"), "key_path": files.key("server"),
+    });
+    let mut server = Server::start(&Config::new().with(json!({"ssl": ssl})), shards);
+    let configs = [&TLS13, &TLS12].map(|version| clients(&files, version));
+    let all = configs.iter().cycle().take(20);
+    let mut streams: Vec<_> = all.map(|it| connects(it, server.address)).collect();
+    reconfigures(&server, |json| json["ssl"]["enabled"] = json!(false));
+    for _ in 0..2 {
+        let report = server.is_upgraded();
+        assert_eq!(report["closed"], 0, "{report}");
+        streams.iter_mut().for_each(asks_up);
+    }
+    // Who comes now speaks as the port does.
+    server.client("alice").expects_pong();
+}
+
 #[test]
 fn plain_http_is_sent_on_to_https_after_an_upgrade_as_before() {
     let name = "plain_http_is_sent_on_to_https_after_an_upgrade_as_before";
@@ -513,6 +556,7 @@ on_one_and_three_shards! {
     a_program_that_cannot_take_over_leaves_everything_with_the_one_that_serves,
     a_configuration_that_is_refused_is_said_and_the_old_process_goes_on,
     connections_with_tls_follow_and_sessions_are_resumed,
+    connections_with_tls_go_on_where_the_next_process_offers_none,
 }
 
 #[test]

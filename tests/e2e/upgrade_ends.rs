@@ -17,6 +17,7 @@ use crate::support::config::Config;
 use crate::support::eventually;
 use crate::support::server::{Server, next_port, own_address};
 use crate::support::wire::Wire;
+use crate::upgrade::reconfigures;
 
 fn said(output: &Output) -> String {
     let parts = [&output.stdout, &output.stderr];
@@ -54,15 +55,6 @@ impl Held {
 fn answers(mut stream: TcpStream, status: u16) {
     let answer = format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     stream.write_all(answer.as_bytes()).expect("it is awaited");
-}
-
-/// What the next process is to read.
-fn reconfigures(server: &Server, change: impl FnOnce(&mut Value)) {
-    let file = server.folder().join("config.json");
-    let text = fs::read(&file).expect("it is there");
-    let mut json: Value = serde_json::from_slice(&text).expect("it is JSON");
-    change(&mut json);
-    fs::write(&file, json.to_string()).expect("it is ours");
 }
 
 /// Lets another process take over, and does not wait for the end of the old one; the new one's number.

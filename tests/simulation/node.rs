@@ -35,6 +35,8 @@ pub(crate) struct Node {
     /// Frames queued for fan-outs, and messages between shards, so far.
     pub(crate) frames: u64,
     pub(crate) posted: u64,
+    /// Connections that it took over and is to close.
+    pub(crate) closing: u64,
 }
 
 pub(crate) struct Shard {
@@ -108,6 +110,7 @@ impl Node {
             worked_ns: 0,
             frames: 0,
             posted: 0,
+            closing: 0,
         }
     }
 

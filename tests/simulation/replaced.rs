@@ -23,6 +23,8 @@ use crate::{
 const ROUNDS_MAX: usize = 100_000;
 /// What a shard may tell before it must wait: less than most have to tell.
 const TOLD_BYTES: usize = 3_000;
+/// Who cannot go on in the next process is closed in half of that.
+const CLOSED_WITHIN_MS: u64 = 10_000;
 
 impl Node {
     /// Goes on as another process of so many shards.
@@ -193,10 +195,11 @@ impl Node {
         }
         self.settles();
         for (_, _, message) in std::mem::replace(&mut self.told, told_before) {
-            let ToBridge::Imported { refused, .. } = message else {
+            let ToBridge::Imported(part) = message else {
                 panic!("a frozen shard says {message:?}");
             };
-            assert_eq!(refused, 0, "every connection is taken over");
+            assert_eq!(part.refused, 0, "every connection is taken over");
+            self.closing += part.closing;
         }
         for shard in 0..count {
             let it = &mut self.shards[shard];
@@ -205,7 +208,8 @@ impl Node {
             }
         }
         self.ends_what_was_left();
-        self.tell_all(|| FromBridge::TakenOver);
+        let (until, rate_per_s) = (self.now.plus(CLOSED_WITHIN_MS), 0);
+        self.tell_all(|| FromBridge::TakenOver { until, rate_per_s });
         for it in &mut self.shards {
             (it.turn.is_frozen, it.turn.is_still) = (false, false);
         }

@@ -182,11 +182,45 @@ fn whose_app_the_next_process_does_not_know_comes_back_where_there_is_a_store_to
         };
         seed.settings.asks_for_apps = asks_for_apps;
         scene.node.is_replaced(&seed, Limits::USUAL, 2);
-        settles(&mut scene);
+        scene.passes(200);
         let told = texts(&scene.takes(alice.link));
         let codes: Vec<_> = told.iter().map(|it| it["data"]["code"].clone()).collect();
         assert_eq!(codes, [json!(code)], "{told:?}");
     }
+}
+
+#[test]
+fn whose_app_is_unknown_behind_an_upgrade_goes_as_slowly_as_in_a_drain() {
+    const VISITORS: usize = 60;
+    let mut scene = Scene::start(2, &json!({}), &json!({}));
+    let visitors = scene.arrive(VISITORS, |number| number % 2, |_| Vec::new());
+    settles(&mut scene);
+    let mut seed = NodeSeed {
+        apps: Arc::new(AppTable::of_store()),
+        ..scene.seed.clone()
+    };
+    seed.settings.asks_for_apps = true;
+    scene.node.is_replaced(&seed, Limits::USUAL, 2);
+    assert_eq!(scene.node.closing, VISITORS as u64, "they are counted");
+    let mut told = 0;
+    // Half of the drain's time, in ticks of 100 ms: each shard's share is one in a tick.
+    for tick in 0..60 {
+        scene.passes(100);
+        settles(&mut scene);
+        let before = told;
+        for visitor in &visitors {
+            for text in texts(&scene.takes(visitor.link)) {
+                assert_eq!(text["data"]["code"], json!(4_200), "{text}");
+                told += 1;
+            }
+        }
+        assert!(
+            told - before <= 2,
+            "{} of them in tick {tick}",
+            told - before
+        );
+    }
+    assert_eq!(told, VISITORS);
 }
 
 #[test]

@@ -21,6 +21,8 @@ use super::wire::{Reply, Wire};
 
 /// In the folder of a server.
 const ADMIN_SOCKET: &str = "admin.sock";
+/// Of an upgrade, at most: ten times the goal, since others use the machine.
+const SILENCE_MS_MAX: f64 = 5_000.0;
 
 /// A running server. Dropping it kills the process; a failing test prints the end of its log.
 pub(crate) struct Server {
@@ -342,6 +344,8 @@ impl Server {
         let words = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{words}: {}", self.log());
         let report: Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
+        let silence_ms = report["silence_ms"].as_f64().expect("a number");
+        assert!(silence_ms < SILENCE_MS_MAX, "{report}: {}", self.log());
         self.is_taken_over_by(report["pid"].as_u64().expect("a process"));
         report
     }

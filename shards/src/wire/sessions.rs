@@ -131,18 +131,18 @@ impl Sessions {
         self.rows.get(index as usize)?.as_ref()?.carry()
     }
 
-    /// The TLS of a connection that another process carried. `None` where this shard speaks none, or
-    /// not that.
+    /// The TLS of a connection that another process carried: what has begun needs nothing of what new connections are
+    /// offered here, be it TLS or none. `None` for another cipher than this process has, and where a handshake is to
+    /// begin that this shard does not offer.
     pub(crate) fn adopt(&self, carried: CarriedTls) -> Option<Box<Tls>> {
         if carried.unopened.len() > INPUT_BYTES_OF_ONE_MAX {
             return None;
         }
-        let config = &self.port.as_ref()?.config;
         let tls = if carried.is_fresh {
             // What has come is kept when there is a row.
-            Tls::new(config)
+            Tls::new(&self.port.as_ref()?.config)
         } else {
-            Tls::adopt(config, carried)
+            Tls::adopt(carried)
         };
         tls.map(Box::new)
     }
@@ -419,7 +419,8 @@ impl Sessions {
     /// No send is in flight.
     pub(crate) fn sends_settled(&mut self) {
         self.sealed.clear();
-        if self.port.is_some() && self.sealed.capacity() == 0 {
+        let has_tls = self.port.is_some() || self.counts.connections > 0;
+        if has_tls && self.sealed.capacity() == 0 {
             self.sealed.reserve_exact(SENDS_BYTES);
         }
     }

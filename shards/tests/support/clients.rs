@@ -83,15 +83,20 @@ const KINDS: &[u8] = b"emhpetme";
 const UNREAD_BYTES: usize = 3_000;
 
 impl Clients {
-    /// `count` clients, and some who read nothing, have ended their side, or have said nothing.
-    pub(crate) fn begin(address: SocketAddr, connect: Connect, count: usize) -> Self {
+    /// `count` clients, some who read nothing or have ended their side, and `mute` ones who have said nothing.
+    pub(crate) fn begin(
+        address: SocketAddr,
+        connect: Connect,
+        (count, mute): (usize, usize),
+    ) -> Self {
         let mut clients = Self {
             all: Vec::new(),
             connect,
             heard: 0,
         };
         let kinds = KINDS.iter().copied().cycle().take(count);
-        for kind in kinds.chain([b'b'; 8]).chain([b'l'; 12]).chain([b'q'; 10]) {
+        let mute = std::iter::repeat_n(b'q', mute);
+        for kind in kinds.chain([b'b'; 8]).chain([b'l'; 12]).chain(mute) {
             clients.add(kind, address);
         }
         clients

@@ -79,9 +79,9 @@ pub struct UpgradeReport {
     pub to_version: String,
     /// The process that serves.
     pub pid: u32,
-    /// Connections that the new process has.
+    /// Connections that go on in the new process.
     pub connections: u64,
-    /// Connections that ended with the old one.
+    /// Connections that ended with the old one, or that the new one closes since they cannot go on there.
     pub closed: u64,
     /// For so long nothing was read or sent.
     pub silence_ms: f64,

@@ -5,7 +5,12 @@
 //! Invariants: nothing of what was taken is read, sent or closed with a word before `Yours`, or before the old
 //! process died with everything handed over; if it ends earlier, so does this one.
 
-use std::{io, os::fd::OwnedFd, sync::Arc};
+use std::{
+    io,
+    os::fd::OwnedFd,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use serde_bytes::ByteBuf;
 use shards::{SharedFrame, application::ShardId};
@@ -14,7 +19,7 @@ use super::{UpgradeReport, heritage::Heir};
 use crate::{
     bridge::{
         link::ShardLink,
-        message::{FromBridge, ToBridge},
+        message::{FromBridge, ImportedPart},
         nodes::Told,
         run::{Bridge, BridgeError},
     },
@@ -43,6 +48,9 @@ pub(in crate::bridge) struct Taking {
     /// Shards that have not put everything in its place yet, once all has come.
     awaited: Option<u16>,
     imported: Imported,
+    /// Of `imported`: are closed, since they cannot go on here; of those, the old process has counted so many.
+    closing: u64,
+    stuck: u64,
     is_imported: bool,
     /// It was asked to stop when it was too late to leave everything to the old process.
     stop_waits: bool,
@@ -59,6 +67,8 @@ impl Taking {
             owes_proof: None,
             awaited: None,
             imported: Imported::default(),
+            closing: 0,
+            stuck: 0,
             is_imported: false,
             stop_waits: false,
         })
@@ -276,23 +286,18 @@ impl<L: ShardLink> Bridge<L> {
     }
 
     /// A shard has put everything in its place.
-    pub(in crate::bridge) fn take_imported(&mut self, message: &ToBridge) {
-        let (
-            Some(taking),
-            ToBridge::Imported {
-                connections,
-                refused,
-            },
-        ) = (&mut self.handover.taking, message)
-        else {
+    pub(in crate::bridge) fn take_imported(&mut self, part: ImportedPart) {
+        let Some(taking) = &mut self.handover.taking else {
             return;
         };
         let Some(awaited) = &mut taking.awaited else {
             return;
         };
         *awaited = awaited.saturating_sub(1);
-        taking.imported.connections += connections;
-        taking.imported.refused += refused;
+        taking.imported.connections += part.connections;
+        taking.imported.refused += part.refused;
+        taking.closing += part.closing;
+        taking.stuck += part.stuck;
         if *awaited == 0 && !std::mem::replace(&mut taking.is_imported, true) {
             // If it cannot be said the old process has died, which is heard next.
             _ = taking.send(&Packet::Imported(taking.imported.clone()));
@@ -308,6 +313,8 @@ impl<L: ShardLink> Bridge<L> {
             link,
             welcome,
             imported,
+            closing,
+            stuck,
             stop_waits,
             ..
         } = taking;
@@ -329,7 +336,7 @@ impl<L: ShardLink> Bridge<L> {
         }
         self.handover.doors.take_over_files();
         self.handover.unwanted.clear();
-        self.broadcast(|| FromBridge::TakenOver);
+        self.begin_serving();
         let mut told = Told::new();
         if let Some(nodes) = &mut self.nodes {
             nodes.take_over(&self.apps, &mut told);
@@ -343,11 +350,13 @@ impl<L: ShardLink> Bridge<L> {
         }
         self.handover.counts[0] += 1;
         let silence_ms = yours.silence_us as f64 / 1_000.0;
-        let closed = yours.left + imported.refused;
+        // If it died it did not say how many.
+        let closed = yours.left.max(stuck) - stuck + closing + imported.refused;
+        let connections = imported.connections - closing;
         tracing::info!(
             node = self.node_id,
             from = welcome.pid,
-            connections = imported.connections,
+            connections,
             closed,
             silence_ms,
             "taken over"
@@ -359,7 +368,7 @@ impl<L: ShardLink> Bridge<L> {
             from_version: welcome.version,
             to_version: self.build.version.to_owned(),
             pid: std::process::id(),
-            connections: imported.connections,
+            connections,
             closed,
             silence_ms,
         });
@@ -367,6 +376,20 @@ impl<L: ShardLink> Bridge<L> {
         if stop_waits {
             self.begin_drain();
         }
+    }
+}
+
+impl<L: ShardLink> Bridge<L> {
+    /// Shards go on with what they have; who cannot go on here goes as in a drain.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the bridge reads the clock here and hands it on"
+    )]
+    fn begin_serving(&mut self) {
+        let drain = &self.config.drain;
+        let until = Instant::now() + Duration::from_secs(drain.deadline_s.into());
+        let (until, rate_per_s) = (self.millis_of(until), drain.rate_per_s);
+        self.broadcast(|| FromBridge::TakenOver { until, rate_per_s });
     }
 }
 

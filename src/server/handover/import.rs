@@ -16,14 +16,14 @@ use super::super::{
     message::{Message, Restored, RestoredSubscription},
 };
 use crate::{
-    bridge::message::{RateOf, ToBridge},
+    bridge::message::{ImportedPart, RateOf, ToBridge},
     channel::{
         home::HomeRef,
         local::{LocalRef, Subscriber},
         user::UserId,
     },
     connection::{
-        row::{Connection, SignedIn, State},
+        row::{Connection, Hold, SignedIn, State},
         subscriptions::Subscription,
     },
     handover::record::{
@@ -197,12 +197,34 @@ impl ShardServer {
                 self.restore_user(slot, app, user, homes);
             }
         }
-        if is_homeless {
-            self.handover.homeless.push(slot);
-        } else if record.is_stuck {
-            self.handover.stuck.push(slot);
-        }
+        self.note_stray(slot, app.as_deref(), (is_homeless, record.is_stuck));
         Some(slot)
+    }
+
+    /// Whether the connection can go on is known: if not, what it has to say waits until it is told so.
+    fn note_stray(
+        &mut self,
+        slot: Slot,
+        app: Option<&ShardApp>,
+        (is_homeless, is_stuck): (bool, bool),
+    ) {
+        let is_open = self.row(slot).is_some_and(|row| row.is_open());
+        let code = match (is_homeless, is_stuck) {
+            // In a store there may be apps that the process before has found since it said which it knew: who comes
+            // back has them looked for, and hears then whether they are no more.
+            (true, _) if self.settings.asks_for_apps => CloseCode::RECONNECT,
+            (true, _) => CloseCode::APP_UNKNOWN,
+            (false, true) => CloseCode::OVER_CAPACITY,
+            (false, false) => {
+                // An errand closes them, as where an app is disabled while the node runs.
+                let is_disabled = is_open && app.is_some_and(|app| !app.entry.rules.is_enabled);
+                self.handover.disabled += u64::from(is_disabled);
+                return;
+            }
+        };
+        self.held(slot).holds.add(Hold::Answer);
+        self.handover.stuck += u64::from(is_stuck);
+        self.handover.strays.push_back((slot, code));
     }
 
     /// The quotas that the connection counts in go on counting it.
@@ -355,16 +377,23 @@ impl ShardServer {
         if self.handover.awaited > 0 {
             return;
         }
-        let imported = ToBridge::Imported {
+        let strays = self.handover.strays.len() as u64;
+        let imported = ToBridge::Imported(Box::new(ImportedPart {
             connections: self.handover.adopted.len() as u64,
             refused: self.handover.refused,
-        };
+            closing: strays + self.handover.disabled,
+            stuck: self.handover.stuck,
+        }));
         // Its lane refuses nothing.
         _ = turn.to_bridge(imported);
     }
 
     /// The other process has let go: what was imported goes on.
-    pub(in crate::server) fn on_taken_over(&mut self, turn: &mut impl ServerTurn) {
+    pub(in crate::server) fn on_taken_over(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        pace: (Millis, u32),
+    ) {
         let handover = std::mem::take(&mut self.handover);
         for at in handover.restored {
             let Some(app) = self.homes.get(at).map(|home| home.app) else {
@@ -380,24 +409,7 @@ impl ShardServer {
             self.effects = effects;
             self.settle_home(turn, at);
         }
-        for slot in handover.stuck {
-            match self.row(slot).map(|row| row.state) {
-                Some(State::Upgrading | State::Open(_)) => {
-                    self.close(turn, slot, CloseCode::OVER_CAPACITY);
-                }
-                Some(_) => turn.close_now(slot),
-                None => {}
-            }
-        }
-        // In a store there may be apps that the process before has found since it said which it knew: who comes
-        // back has them looked for, and hears then whether they are no more.
-        let code = match self.settings.asks_for_apps {
-            true => CloseCode::RECONNECT,
-            false => CloseCode::APP_UNKNOWN,
-        };
-        for slot in handover.homeless {
-            self.close(turn, slot, code);
-        }
+        self.send_away(turn, handover.strays, pace);
         for slot in handover.adopted {
             self.count_held(turn, slot);
             // What is whole of its input, or its end, is looked at in its turn.

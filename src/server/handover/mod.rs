@@ -12,10 +12,15 @@
 
 mod export;
 mod import;
+mod strays;
+
+pub(super) use self::strays::Strays;
+
+use std::collections::VecDeque;
 
 use shards::application::{Millis, Slot};
 
-use crate::channel::home::HomeRef;
+use crate::{channel::home::HomeRef, protocol::code::CloseCode};
 
 /// What a shard notes of the replacement.
 #[derive(Clone, Default)]
@@ -31,10 +36,12 @@ pub(super) struct Handover {
     restored: Vec<HomeRef>,
     /// Connections that were taken over.
     adopted: Vec<Slot>,
-    /// Those of them that waited for an answer.
-    stuck: Vec<Slot>,
-    /// Those whose app this process does not know.
-    homeless: Vec<Slot>,
+    /// Those of them that cannot go on here, and what they are told.
+    strays: VecDeque<(Slot, CloseCode)>,
+    /// Those of the strays that waited for an answer: the other process has counted them.
+    stuck: u64,
+    /// Connections of apps that are disabled here.
+    disabled: u64,
     refused: u64,
     /// Shards that have not said `RestoreTaken`.
     awaited: u16,
