@@ -22,7 +22,9 @@ pub struct AppRows<T> {
 type Page<T> = [Option<T>; PAGE_ROWS];
 
 /// Rows of a page.
-pub const PAGE_ROWS: usize = 64;
+pub const PAGE_ROWS: usize = PAGE as usize;
+/// The same as indices count them.
+const PAGE: u32 = 64;
 
 impl<T> Default for AppRows<T> {
     fn default() -> Self {
@@ -62,7 +64,7 @@ impl<T> AppRows<T> {
         let pages = self.pages.iter().zip(0_u32..);
         let pages = pages.filter_map(|(page, number)| Some((page.as_ref()?, number)));
         pages.flat_map(|(page, number)| {
-            let first = number * PAGE_ROWS as u32;
+            let first = number * PAGE;
             let rows = page.iter().zip(first..);
             rows.filter_map(|(row, index)| Some((AppIndex(index), row.as_ref()?)))
         })
@@ -71,7 +73,7 @@ impl<T> AppRows<T> {
     /// The rows of one page; `None` behind the last one.
     pub fn page(&self, page: usize) -> Option<impl Iterator<Item = (AppIndex, &T)>> {
         let rows = self.pages.get(page)?.iter().flat_map(|rows| rows.iter());
-        let first = (page * PAGE_ROWS) as u32;
+        let first = u32::try_from(page * PAGE_ROWS).ok()?;
         let rows = rows.zip(first..);
         Some(rows.filter_map(|(row, index)| Some((AppIndex(index), row.as_ref()?))))
     }
@@ -79,7 +81,7 @@ impl<T> AppRows<T> {
     /// Drops the rows that are not to be kept.
     pub fn retain(&mut self, keep: impl Fn(AppIndex, &T) -> bool) {
         for (page, number) in self.pages.iter_mut().zip(0_u32..) {
-            let first = number * PAGE_ROWS as u32;
+            let first = number * PAGE;
             let rows = page.iter_mut().flat_map(|page| page.iter_mut());
             let mut is_empty = true;
             for (row, index) in rows.zip(first..) {

@@ -62,15 +62,15 @@ pub fn text_header(payload_bytes: usize) -> ([u8; HEADER_BYTES_MAX], usize) {
     let mut header = [0; HEADER_BYTES_MAX];
     let [first, second, long @ ..] = &mut header;
     *first = FIN | TEXT;
-    let header_bytes = match payload_bytes {
-        0..=125 => {
-            *second = payload_bytes as u8;
+    let header_bytes = match (u8::try_from(payload_bytes), u16::try_from(payload_bytes)) {
+        (Ok(bytes @ 0..=125), _) => {
+            *second = bytes;
             2
         }
-        126..=0xFFFF => {
+        (_, Ok(bytes)) => {
             let [high, low, ..] = long;
             *second = 126;
-            [*high, *low] = (payload_bytes as u16).to_be_bytes();
+            [*high, *low] = bytes.to_be_bytes();
             4
         }
         _ => {
@@ -130,7 +130,8 @@ fn control_frame(out: &mut Vec<u8>, opcode: u8, parts: &[&[u8]]) {
         payload_bytes <= CONTROL_BYTES_MAX,
         "a control frame of {payload_bytes} bytes"
     );
-    out.extend_from_slice(&[FIN | opcode, payload_bytes as u8]);
+    let payload_bytes = u8::try_from(payload_bytes).expect("at most 125: asserted above");
+    out.extend_from_slice(&[FIN | opcode, payload_bytes]);
     for part in parts {
         out.extend_from_slice(part);
     }
