@@ -202,7 +202,7 @@ fn start(sources: Sources, link: Option<Arc<Link>>) -> Result<(), ServeError> {
     let run = move |link: BridgeLink<ShardServer>| async move {
         announce(&loaded.config, &node_id, &link);
         tell_tls(tls.as_ref(), &loaded.config.unix_socket);
-        redirect::begin(redirects, https_port, &mut legacy.doors)?;
+        tell_neighbours(&redirect::begin(redirects, https_port, &mut legacy.doors)?);
         let setup = Setup {
             apps,
             store,

@@ -117,7 +117,7 @@ impl StartError {
 }
 
 /// What else there is to say about an address that cannot be had.
-fn advice(address: SocketAddr, source: &io::Error) -> String {
+pub fn advice(address: SocketAddr, source: &io::Error) -> String {
     if source.kind() != io::ErrorKind::AddrInUse {
         return String::new();
     }

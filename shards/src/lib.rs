@@ -56,7 +56,7 @@ pub use application::{
 pub use bridge::BridgeLink;
 pub use carried::{Carried, CarriedFrame, FramesAs, SharedFrame};
 pub use config::Config;
-pub use error::StartError;
+pub use error::{StartError, advice};
 pub use neighbours::{Neighbour, Process, holders_of, holders_told};
 pub use settling::Freeze;
 pub use start::{abort_on_panic, run};

@@ -6,6 +6,7 @@
 //! channel or connection state: it sees messages only.
 //! Invariants: nothing here is called from a shard; a shard talks to it through `message`.
 
+pub mod accounts;
 pub mod adapter;
 pub mod admin;
 mod alarm;
@@ -13,6 +14,7 @@ mod app_source;
 pub mod apps;
 pub mod aws;
 mod busy;
+mod certificate_chain;
 mod drain;
 #[cfg(test)]
 #[expect(

@@ -10,8 +10,8 @@ use std::{fmt, sync::Arc};
 
 use pkcs8::{EncryptedPrivateKeyInfoRef, SecretDocument};
 use rustls::{
-    CertificateError, RootCertStore, ServerConfig, SignatureAlgorithm,
-    client::{verify_server_cert_signed_by_trust_anchor, verify_server_name},
+    ServerConfig, SignatureAlgorithm,
+    client::verify_server_name,
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime},
     server::{
@@ -24,6 +24,7 @@ use sha2::{Digest as _, Sha256};
 use shards::{TlsPort, Work};
 
 use super::{
+    certificate_chain,
     tickets::{Asked, TicketKeys},
     tls::{TlsError, read_certificates, read_key, read_roots},
 };
@@ -41,7 +42,16 @@ pub struct PortTls {
     are_tickets_shared: bool,
     asked: Asked,
     /// What looks wrong with files that can be used.
-    doubts: Vec<String>,
+    doubts: Vec<Doubt>,
+}
+
+/// What looks wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Doubt {
+    /// Whose file it is.
+    pub key: &'static str,
+    /// With the file's path.
+    pub text: String,
 }
 
 /// Files that cannot be used, or a library that cannot start.
@@ -173,9 +183,16 @@ fn read_tickets(ssl: &Ssl) -> Result<Option<TicketKeys>, PortTlsError> {
 impl PortTls {
     /// Says what looks wrong.
     pub fn tell_doubts(&self) {
-        for doubt in &self.doubts {
-            tracing::warn!("{doubt}");
+        for Doubt { key, text } in &self.doubts {
+            tracing::warn!("{key} = {text}");
         }
+    }
+
+    /// What looks wrong, for who checks a configuration; nothing where it cannot be used, which is an error.
+    pub fn doubts_of(ssl: &Ssl) -> Vec<Doubt> {
+        let read = Self::read(ssl, &TicketKeys::default(), 0);
+        let read = read.ok().flatten();
+        read.map_or_else(Vec::new, |read| read.doubts)
     }
 }
 
@@ -209,8 +226,8 @@ impl Certificates {
         all.collect::<Result<_, _>>().map(Self)
     }
 
-    fn doubts(&self) -> Vec<String> {
-        self.0.iter().filter_map(Certificate::doubt).collect()
+    fn doubts(&self) -> Vec<Doubt> {
+        self.0.iter().flat_map(Certificate::doubts).collect()
     }
 
     /// What a handshake costs with the slowest of the keys.
@@ -263,30 +280,13 @@ impl Certificate {
         own.is_some_and(|own| verify_server_name(&own, name).is_ok())
     }
 
-    /// What clients will not like. A certificate is looked at before who vouches for it is looked for.
-    fn doubt(&self) -> Option<String> {
-        let Ok(own) = self.shown.end_entity_cert() else {
-            return None;
-        };
-        let parsed = ParsedCertificate::try_from(own).ok()?;
-        let chain = self.shown.cert.get(1..).unwrap_or_default();
-        let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
-        let nobody = RootCertStore::empty();
-        let now = UnixTime::now();
-        let looked_at =
-            verify_server_cert_signed_by_trust_anchor(&parsed, &nobody, chain, now, algorithms.all);
-        match looked_at {
-            Err(rustls::Error::InvalidCertificate(
-                error @ (CertificateError::Expired
-                | CertificateError::ExpiredContext { .. }
-                | CertificateError::NotValidYet
-                | CertificateError::NotValidYetContext { .. }),
-            )) => Some(format!(
-                "{} = {:?}: clients will refuse it: {error}",
-                self.key, self.path
-            )),
-            Ok(()) | Err(_) => None,
-        }
+    /// What clients will not like.
+    fn doubts(&self) -> impl Iterator<Item = Doubt> {
+        let doubts = certificate_chain::doubts(&self.shown.cert, UnixTime::now());
+        doubts.into_iter().map(|text| Doubt {
+            key: self.key,
+            text: format!("{:?}: {text}", self.path),
+        })
     }
 }
 

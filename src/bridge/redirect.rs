@@ -1,12 +1,13 @@
 //! Plain HTTP that is sent to https: a listener of its own beside the port.
 //!
 //! Owns: `Redirect`: its listeners, how many it serves at once, what it answers.
-//! May depend on: tokio, httparse.
+//! May depend on: tokio, httparse, `shards` for who else listens there.
 //! Invariants: nobody is served for longer than `WITHIN`, nor more than `SERVED_MAX` at once; nothing that
 //! was not checked stands in an answer.
 
 use std::{io, net::SocketAddr, os::fd::OwnedFd, sync::Arc, time::Duration};
 
+use shards::Neighbour;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpSocket, TcpStream},
@@ -19,14 +20,15 @@ use crate::handover::packet::Kind;
 
 /// An address that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("ssl.http_port: cannot listen on {address}: {source}")]
+#[error("ssl.http_port: cannot listen on {address}: {source}{}", shards::advice(*address, source))]
 pub struct RedirectError {
     pub address: SocketAddr,
     pub source: io::Error,
 }
 
 /// Listens on these addresses, or takes the process' before socket there, and sends whoever asks there to
-/// `https_port`. Needs a tokio runtime; ends with it.
+/// `https_port`. Needs a tokio runtime; ends with it. Gives back who listened there before, and gets a part of those
+/// who ask.
 ///
 /// # Errors
 /// When an address cannot be had.
@@ -34,13 +36,18 @@ pub fn begin(
     addresses: Vec<(SocketAddr, Option<OwnedFd>)>,
     https_port: u16,
     doors: &mut Doors,
-) -> Result<(), RedirectError> {
+) -> Result<Vec<Neighbour>, RedirectError> {
+    let mut neighbours = Vec::new();
     let served = Arc::new(Semaphore::new(SERVED_MAX));
     for (address, inherited) in addresses {
         let refused = |source| RedirectError { address, source };
         let listener = match inherited {
             Some(socket) => adopt(socket),
-            None => listen(address),
+            None => {
+                // Our own is none of them yet.
+                neighbours.extend(shards::holders_of(address));
+                listen(address)
+            }
         };
         let listener = listener.map_err(refused)?;
         let place = address.to_string();
@@ -51,7 +58,7 @@ pub fn begin(
         let served = Arc::clone(&served);
         tokio::spawn(serve(listener, https_port, served, doors.gate()));
     }
-    Ok(())
+    Ok(neighbours)
 }
 
 fn adopt(socket: OwnedFd) -> io::Result<TcpListener> {

@@ -1,6 +1,6 @@
 //! What a start would refuse of a configuration that holds, told before anything is opened or asked.
 //!
-//! Owns: `refusals`, `Reader`: URLs that are none, files that cannot be read, places where no socket can be, a core that
+//! Owns: `refusals`, `Reader`: URLs that are none, files that cannot be read, places where no socket can be, users that are not there, a core that
 //! is not there.
 //! May depend on: `config`, the setups of `bridge`'s drivers, `shards` for the cores.
 //! Invariants: each driver's own start reads what it reads here, so that the two cannot differ; nothing is written, and
@@ -9,10 +9,13 @@
 use std::{io, path::Path};
 
 use super::{
-    adapter::BusError, admin::socket::AdminSocket, apps::store::Store, kept_store,
-    nodes::bus_setup, port_tls::PortTls, queue_setup, rate_store, tickets::TicketKeys,
+    accounts::Account, adapter::BusError, admin::socket::AdminSocket, apps::store::Store,
+    kept_store, nodes::bus_setup, port_tls::PortTls, queue_setup, rate_store, tickets::TicketKeys,
 };
-use crate::config::{ConfigError, Loaded, Origin, error::Fault, keys::SERVER, settings::Settings};
+use crate::config::{
+    ConfigError, Loaded, Origin, error::Fault, keys::SERVER, sections::UnixSocket,
+    settings::Settings,
+};
 
 /// Who looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +48,7 @@ pub fn refusals(loaded: &Loaded, reader: Reader) -> Vec<ConfigError> {
     }
     admin_socket(config.admin.socket.as_deref(), config.demo, &mut found);
     if config.unix_socket.enabled {
-        unix_socket(&config.unix_socket.path, &mut found);
+        unix_socket(&config.unix_socket, &mut found);
     }
     bridge_core(config.bridge_core, &mut found);
     found.errors
@@ -118,12 +121,24 @@ fn admin_socket(configured: Option<&str>, is_demo: bool, found: &mut Found<'_>) 
 }
 
 /// Its folders are made, which cannot be below a file.
-fn unix_socket(path: &str, found: &mut Found<'_>) {
+fn unix_socket(socket: &UnixSocket, found: &mut Found<'_>) {
+    let path = &socket.path;
     let mut above = Path::new(path).ancestors().skip(1);
     let there = above.find_map(|it| Some((it, std::fs::metadata(it).ok()?)));
     if let Some((place, _)) = there.filter(|(_, it)| !it.is_dir()) {
         let text = format!("{path:?}: {place:?} is no folder");
         found.refuse("unix_socket.path", &text, false);
+    }
+    for (key, account, name) in [
+        ("unix_socket.owner", Account::User, &socket.owner),
+        ("unix_socket.group", Account::Group, &socket.group),
+    ] {
+        let unknown = name.as_ref().filter(|it| account.number(it).is_none());
+        if let Some(name) = unknown {
+            let (word, table) = (account.word(), account.table());
+            let text = format!("{name:?} is no {word} of {table}, and no number of one");
+            found.refuse(key, &text, false);
+        }
     }
 }
 

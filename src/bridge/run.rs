@@ -328,6 +328,7 @@ impl<L: ShardLink> Bridge<L> {
                 return Ok(Exit::Drained);
             }
             self.step_heir();
+            self.step_taking();
             if self.step_upgrade() {
                 return Ok(self.has_handed_over());
             }

@@ -1,15 +1,15 @@
 //! A Unix socket's place in the file system.
 //!
-//! Owns: how a listening socket is put in place, and when its file goes.
+//! Owns: `Access`; how a listening socket is put in place, and when its file goes.
 //! May depend on: std, rustix.
 //! Invariants: a socket that another live process has open is never taken away, nor a file that is no
-//! socket; that process is not waited for; whoever finds the file finds its mode with it; the file goes
+//! socket; that process is not waited for; whoever finds the file finds its mode and its owner with it; the file goes
 //! with who made it, unless a successor has put its own there, or has taken this one over with the socket.
 
 use std::{
     fs, io,
     os::unix::{
-        fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
+        fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, lchown},
         net::UnixListener,
     },
     path::{Path, PathBuf},
@@ -49,6 +49,50 @@ impl Ownership {
     }
 }
 
+/// Who may open a socket's file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    pub mode: u32,
+    /// Numbers; `None` = those of this process.
+    pub owner: Option<u32>,
+    pub group: Option<u32>,
+}
+
+impl Access {
+    pub const fn of_mode(mode: u32) -> Self {
+        Self {
+            mode,
+            owner: None,
+            group: None,
+        }
+    }
+
+    /// Gives the file to them.
+    ///
+    /// # Errors
+    /// When it is not there, or this process may not.
+    pub fn set(self, path: &Path) -> io::Result<()> {
+        if self.owner.is_some() || self.group.is_some() {
+            lchown(path, self.owner, self.group).map_err(|error| self.not_given(&error))?;
+        }
+        fs::set_permissions(path, fs::Permissions::from_mode(self.mode))
+    }
+
+    fn not_given(self, error: &io::Error) -> io::Error {
+        let part = |key, number: Option<u32>| number.map(|number| format!("{key} = {number}"));
+        let parts = [
+            part("unix_socket.owner", self.owner),
+            part("unix_socket.group", self.group),
+        ];
+        let parts = Vec::from_iter(parts.into_iter().flatten()).join(", ");
+        let text = format!(
+            "its file cannot be given away ({parts}): {error}; without the capability CAP_CHOWN a process may give it to \
+             a group that it is in, and to no other user"
+        );
+        io::Error::new(error.kind(), text)
+    }
+}
+
 /// The file of a socket that is ours. Dropping it takes the file away.
 #[derive(Debug)]
 pub struct SocketFile {
@@ -61,11 +105,11 @@ pub struct SocketFile {
 }
 
 impl SocketFile {
-    /// Puts a new socket in place, whole and with its mode; `None` where another process answers.
+    /// Puts a new socket in place, whole and with who may open it; `None` where another process answers.
     ///
     /// # Errors
     /// When the path's folder cannot be written to, or something else than a socket is there.
-    pub fn bind(path: &Path, mode: u32) -> io::Result<Option<(UnixListener, Self)>> {
+    pub fn bind(path: &Path, access: Access) -> io::Result<Option<(UnixListener, Self)>> {
         if let Ok(there) = fs::symlink_metadata(path) {
             if !there.file_type().is_socket() {
                 let what = "there is something else than a socket";
@@ -80,7 +124,8 @@ impl SocketFile {
         let made = path.with_file_name(name);
         _ = fs::remove_file(&made); // Of an earlier process with this number.
         let listener = UnixListener::bind(&made)?;
-        let placed = fs::set_permissions(&made, fs::Permissions::from_mode(mode))
+        let placed = access
+            .set(&made)
             .and_then(|()| fs::symlink_metadata(&made))
             .and_then(|file| fs::rename(&made, path).map(|()| file));
         if placed.is_err() {
@@ -164,7 +209,7 @@ mod tests {
         // The queue takes this one, and no other.
         let _first = UnixStream::connect(&path).expect("it listens");
         let (tell, told) = mpsc::channel();
-        thread::spawn(move || tell.send(SocketFile::bind(&path, 0o600)));
+        thread::spawn(move || tell.send(SocketFile::bind(&path, Access::of_mode(0o600))));
         let bound = told.recv_timeout(Duration::from_secs(20));
         let bound = bound.expect("it does not wait").expect("it was asked");
         assert!(bound.is_none(), "that process lives");
@@ -174,21 +219,25 @@ mod tests {
     fn a_dead_socket_is_replaced_a_live_one_and_a_file_stay() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("socket");
-        let (first, file) = SocketFile::bind(&path, 0o640)
+        let (first, file) = SocketFile::bind(&path, Access::of_mode(0o640))
             .expect("bound")
             .expect("free");
         let mode = fs::metadata(&path).expect("there").permissions().mode();
         assert_eq!(mode & 0o777, 0o640);
-        assert!(SocketFile::bind(&path, 0o600).expect("asked").is_none());
+        assert!(
+            SocketFile::bind(&path, Access::of_mode(0o600))
+                .expect("asked")
+                .is_none()
+        );
         drop(first);
-        let (second, successor) = SocketFile::bind(&path, 0o600)
+        let (second, successor) = SocketFile::bind(&path, Access::of_mode(0o600))
             .expect("bound")
             .expect("dead");
         drop(file);
         assert!(UnixStream::connect(&path).is_ok(), "the successor's stays");
         drop((second, successor));
         assert!(!path.exists());
-        let (third, file) = SocketFile::bind(&path, 0o600)
+        let (third, file) = SocketFile::bind(&path, Access::of_mode(0o600))
             .expect("bound")
             .expect("free");
         let [mine, yours] = [Ownership::new(true), Ownership::new(false)];
@@ -204,7 +253,7 @@ mod tests {
         drop((third, adopted));
         assert!(!path.exists());
         fs::write(&path, "text").expect("written");
-        let refused = SocketFile::bind(&path, 0o600).expect_err("a file");
+        let refused = SocketFile::bind(&path, Access::of_mode(0o600)).expect_err("a file");
         assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read(&path).expect("untouched"), b"text");
     }

@@ -1,7 +1,7 @@
 //! What `config check` and `config show` answer, as texts and exit codes.
 //!
 //! Owns: the form of a check's findings.
-//! May depend on: `config`, `bridge::{reach, refusals}`, and the arguments in `cli`.
+//! May depend on: `config`, `bridge::{port_tls, reach, refusals}`, and the arguments in `cli`.
 //! Invariants: pure but for the load, the files that a start reads and the backends that are asked: the caller prints.
 
 use std::collections::BTreeMap;
@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::{Check, Format, Show};
 use crate::bridge::{
+    port_tls::PortTls,
     reach::{self, Backend},
     refusals::{Reader, refusals},
 };
@@ -82,9 +83,22 @@ fn reached(loaded: &Loaded) -> Vec<Backend> {
 fn startable(loaded: Loaded) -> Result<Loaded, ConfigErrors> {
     let errors = refusals(&loaded, Reader::Other);
     match errors.is_empty() {
-        true => Ok(loaded),
+        true => Ok(with_doubts(loaded)),
         false => Err(ConfigErrors(errors)),
     }
+}
+
+/// What a start would say of the port's certificates.
+fn with_doubts(mut loaded: Loaded) -> Loaded {
+    for doubt in PortTls::doubts_of(&loaded.config.ssl) {
+        loaded.notices.push(Notice {
+            level: Level::Warning,
+            key: doubt.key.to_owned(),
+            origin: loaded.settings.origin(doubt.key).clone(),
+            text: doubt.text,
+        });
+    }
+    loaded
 }
 
 pub fn show(arguments: &Show, environment: BTreeMap<String, String>) -> Answer {

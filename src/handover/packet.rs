@@ -224,6 +224,12 @@ pub struct Yours {
     pub awaits_begun: bool,
 }
 
+impl Yours {
+    pub fn silence_ms(&self) -> f64 {
+        self.silence_us as f64 / 1_000.0
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Verdict {

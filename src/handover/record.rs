@@ -1,7 +1,7 @@
 //! The records that are handed over.
 //!
 //! Owns: `ConnectionRecord`, `HomeRecord`, `LimitsRecord`, `OwnedRecord`, `WebhookRecord` and their parts, how they are written and read; the
-//! batches in which shards and the bridge pass them on.
+//! batches in which shards and the bridge pass them on, and `OnTheWay`, how much of those waits.
 //! May depend on: serde, MessagePack, `http::body`, `shards` for what the runtime carries.
 //! Invariants: every time is one of the node's clock, whose origin is handed over too; every field beyond
 //! the first version's has a default.
@@ -9,7 +9,10 @@
 use std::{
     net::IpAddr,
     os::fd::{OwnedFd, RawFd},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -398,6 +401,32 @@ pub struct Import {
     pub frames: Arc<[SharedFrame]>,
     /// Nothing follows; `ToBridge::Imported` is the answer.
     pub is_last: bool,
+    /// Dropped with it: its bytes wait no longer.
+    pub on_the_way: Option<Arc<OnTheWay>>,
+}
+
+/// Bytes that wait until all shards have put them in their place.
+#[derive(Debug)]
+pub struct OnTheWay {
+    bytes: usize,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl OnTheWay {
+    /// Adds them to those that wait.
+    pub fn new(bytes: usize, waiting: &Arc<AtomicUsize>) -> Arc<Self> {
+        waiting.fetch_add(bytes, Ordering::Relaxed);
+        Arc::new(Self {
+            bytes,
+            waiting: Arc::clone(waiting),
+        })
+    }
+}
+
+impl Drop for OnTheWay {
+    fn drop(&mut self) {
+        self.waiting.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 #[cfg(test)]

@@ -15,9 +15,10 @@ use std::{
 use super::ServeError;
 use crate::{
     bridge::{
+        accounts::Account,
         admin::{self, socket::AdminSocket},
         handover::{Legacy, doors::Doors},
-        socket_file::{Ownership, SocketFile},
+        socket_file::{Access, Ownership, SocketFile},
     },
     config::{
         Config,
@@ -138,7 +139,7 @@ fn unix_socket(
         Some(inherited) => {
             let file = SocketFile::adopt(Path::new(&socket.path), files);
             let file = file.map_err(|error| refused(socket, error.to_string()))?;
-            doors.set_mode_later(PathBuf::from(&socket.path), socket.permission_mode);
+            doors.set_access_later(PathBuf::from(&socket.path), access(socket)?);
             (UnixListener::from(inherited), file)
         }
         None => bind_unix(socket, files)?,
@@ -146,6 +147,20 @@ fn unix_socket(
     let added = doors.add(Kind::Unix, socket.path.clone(), &listener);
     added.map_err(ServeError::Doors)?;
     Ok(Some((listener, file)))
+}
+
+/// Who may open its file.
+fn access(socket: &UnixSocket) -> Result<Access, ServeError> {
+    let number = |account: Account, name: &Option<String>| {
+        let number = name.as_ref().map(|name| account.number(name));
+        let unknown = || refused(socket, format!("{name:?} is no {}", account.word()));
+        number.map(|it| it.ok_or_else(unknown)).transpose()
+    };
+    Ok(Access {
+        mode: socket.permission_mode,
+        owner: number(Account::User, &socket.owner)?,
+        group: number(Account::Group, &socket.group)?,
+    })
 }
 
 fn refused(socket: &UnixSocket, reason: String) -> ServeError {
@@ -172,9 +187,10 @@ fn bind_unix(
         let made = std::fs::create_dir_all(folder);
         made.map_err(|error| refused(socket, error.to_string()))?;
     }
+    let access = access(socket)?;
     let begun = Instant::now();
     loop {
-        match SocketFile::bind(path, socket.permission_mode) {
+        match SocketFile::bind(path, access) {
             Ok(Some((listener, file))) => return Ok((listener, file.owned_by(files))),
             Ok(None) if begun.elapsed() < SOCKET_WITHIN => {
                 std::thread::sleep(Duration::from_millis(100));

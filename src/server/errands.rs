@@ -1,5 +1,5 @@
 //! Work that a crowd causes, done in slices: news for a user's watchers, the ends of a user's or an
-//! app's connections.
+//! app's connections, what goes on behind a hand-over.
 //!
 //! Owns: the list of errands and where each goes on.
 //! May depend on: `connection`, `protocol::{code, outgoing}`, `server::{close, sign_in}`.
@@ -14,7 +14,7 @@ use shards::{
     work::Work,
 };
 
-use super::{ServerTurn, ShardServer, message::Message};
+use super::{ServerTurn, ShardServer, handover::Unbegun, message::Message};
 use crate::{
     connection::{pending::Pending, row::SignedIn},
     protocol::{app::AppIndex, code::CloseCode, outgoing},
@@ -42,6 +42,8 @@ pub(super) enum Errand {
     Largest,
     /// The next part of a report to the bridge.
     Report,
+    /// What another process had goes on here.
+    GoOn(Box<Unbegun>),
 }
 
 /// What watchers are told, encoded once for all of a shard.
@@ -231,6 +233,7 @@ impl ShardServer {
                 None
             }
             Errand::CheckApps { next } => self.check_apps(turn, next),
+            Errand::GoOn(unbegun) => self.go_on(turn, unbegun).map(Errand::GoOn),
         }
     }
 

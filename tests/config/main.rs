@@ -5,6 +5,7 @@
 //! May depend on: `config`'s public side and the built program.
 //! Invariants: each test writes only into a temporary folder of its own.
 
+mod certificates;
 mod derived;
 mod examples;
 mod keys;

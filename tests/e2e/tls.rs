@@ -14,6 +14,7 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
 use sockudo::bridge::{port_tls::PortTls, tickets::TicketKeys};
 use sockudo::config::{Sources, load};
 
@@ -323,6 +324,33 @@ fn plain_http_is_sent_to_https(shards: usize) {
     assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
     let output = curl(&["--location", "--cacert", &ca, &url]);
     assert_eq!(output.stdout, b"OK", "{output:?}");
+}
+
+#[test]
+fn another_server_on_the_redirects_port_is_told_of() {
+    let files = certificates_or_skip!("another_server_on_the_redirects_port_is_told_of");
+    let us = format!("(pid {})", std::process::id());
+    for shares in [true, false] {
+        let port = next_port();
+        let other = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        other.set_reuse_port(shares).expect("a socket");
+        let address = SocketAddr::from((own_address(), port));
+        other.bind(&address.into()).expect("it is free");
+        other.listen(1).expect("it is bound");
+        let config = config(&files, json!({"redirect_http": true, "http_port": port}));
+        if shares {
+            let server = Server::start(&config, 1);
+            let log = server.log();
+            let mut lines = log.lines();
+            let line = lines.find(|line| line.contains("another process listens here too"));
+            let line = line.unwrap_or_else(|| panic!("{log}"));
+            assert!(line.contains(&address.to_string()), "{line}");
+        } else {
+            let mut server = Server::spawn(&config, 1);
+            assert_eq!(server.exits().code(), Some(1));
+            says(&server.log(), &["ssl.http_port", "it is held by", &us]);
+        }
+    }
 }
 
 /// A file that only its owner may read.

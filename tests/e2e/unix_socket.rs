@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -18,6 +18,7 @@ use crate::support::sign::{api_query, unix_now};
 use crate::support::skip::skip;
 use crate::support::wire::{WS_KEY, Wire};
 use crate::support::{client::Client, config::APP_ID};
+use crate::upgrade::reconfigures;
 
 const LIMIT: u64 = 3;
 
@@ -168,6 +169,54 @@ fn a_socket_in_use_and_a_file_are_left_alone() {
         std::net::TcpStream::connect(alone.address).is_err(),
         "instead of TCP"
     );
+}
+
+#[test]
+fn a_sockets_file_is_given_to_the_user_and_the_group_that_are_set() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("sockudo.sock");
+    let config = |more: &serde_json::Value| {
+        let mut socket = json!({"enabled": true, "path": path, "also_tcp": true});
+        let keys = socket.as_object_mut().expect("an object");
+        keys.extend(more.as_object().expect("an object").clone());
+        Config::new().with(json!({"unix_socket": socket}))
+    };
+    for (more, key) in [
+        (json!({"owner": "nobody of this name"}), "unix_socket.owner"),
+        (json!({"group": "nobody of this name"}), "unix_socket.group"),
+    ] {
+        let mut server = Server::spawn(&config(&more), 1);
+        assert_eq!(server.exits().code(), Some(78));
+        let log = server.log();
+        assert!(
+            log.contains(key) && log.contains("nobody of this name"),
+            "{log}"
+        );
+    }
+    let more = json!({"owner": "65534", "group": 12_345.to_string(), "permission_mode": "640"});
+    if !rustix::process::geteuid().is_root() {
+        let mut server = Server::spawn(&config(&more), 1);
+        assert_eq!(server.exits().code(), Some(1));
+        let log = server.log();
+        assert!(
+            log.contains("unix_socket.owner = 65534, unix_socket.group = 12345"),
+            "{log}"
+        );
+        return assert!(!path.exists());
+    }
+    let mut server = Server::start(&config(&more), 1);
+    let whose = || {
+        let file = fs::metadata(&path).expect("it is there");
+        (file.uid(), file.gid(), file.mode() & 0o777)
+    };
+    assert_eq!(whose(), (65_534, 12_345, 0o640));
+    reconfigures(&server, |json| {
+        json["unix_socket"]["owner"] = json!("root");
+        json["unix_socket"]["permission_mode"] = json!("600");
+    });
+    server.is_upgraded();
+    assert_eq!(whose(), (0, 12_345, 0o600));
+    assert_eq!(status(&asks(&path, "")), 200);
 }
 
 /// A proxy with a configuration of its own. Dropping it ends the process.

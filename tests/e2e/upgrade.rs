@@ -494,6 +494,15 @@ fn narrow(server: &Server, name: &str) -> Client {
     Client::over(Wire::over(socket.into()), &target, name, KEY, SECRET)
 }
 
+/// Bytes of memory that the process which serves has had at once.
+fn memory_highest(server: &Server) -> usize {
+    let status = fs::read_to_string(format!("/proc/{}/status", server.pid()));
+    let status = status.expect("it serves");
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+    let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<usize>().ok());
+    kib.expect("the kernel says it") * 1_024
+}
+
 /// The data of an event of this number.
 fn long(number: usize) -> String {
     format!("{number:08}").repeat(1_250)
@@ -525,8 +534,13 @@ fn what_many_who_do_not_read_wait_for_goes_over_once_and_they_get_every_byte(sha
         reader
     }));
     let (events, waiting) = fills_outboxes(&server);
+    let before = memory_highest(&server);
     let report = server.is_upgraded();
     assert_eq!(report["closed"], 0, "{report}");
+    // Copies for each client would be all that waits, in each of the two.
+    let after = memory_highest(&server);
+    println!("{before} bytes of memory in the old process, {after} in the new one");
+    assert!(after < before + waiting / 4, "{after} after {before} bytes");
     let log = server.log();
     let sent = log.split_once("sent_bytes=").expect("the log says it").1;
     let sent = sent.split(|it: char| !it.is_ascii_digit()).next();

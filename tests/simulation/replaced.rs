@@ -79,6 +79,11 @@ impl Node {
         }
     }
 
+    /// Nothing is left to be done on any shard.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.shards.iter().all(|it| it.server.is_settled())
+    }
+
     fn settles(&mut self) {
         assert!(self.may_settle(ROUNDS_MAX), "a frozen node does not settle");
     }
@@ -101,8 +106,7 @@ impl Node {
                 moved |= self.end_turn(shard);
             }
             if !moved {
-                let settled = self.shards.iter().all(|it| it.server.is_settled());
-                assert!(settled, "a shard at rest is settled");
+                assert!(self.is_settled(), "a shard at rest is settled");
                 return true;
             }
         }

@@ -224,6 +224,37 @@ fn whose_app_is_unknown_behind_an_upgrade_goes_as_slowly_as_in_a_drain() {
 }
 
 #[test]
+fn a_crowd_that_was_taken_over_goes_on_in_slices() {
+    const CROWD: usize = 6_000;
+    let mut scene = Scene::start(1, &json!({}), &json!({}));
+    let mut crowd = Vec::new();
+    for hundred in 0..CROWD / 100 {
+        let channel = |number| subscribe(&format!("room-{}", hundred * 100 + number));
+        crowd.extend(scene.arrive(100, |_| 0, channel));
+    }
+    settles(&mut scene);
+    let seed = scene.seed.clone();
+    scene.node.is_replaced(&seed, Limits::USUAL, 1);
+    let ping = json!({"event": "pusher:ping", "data": {}});
+    for visitor in &crowd {
+        scene.takes(visitor.link);
+        scene.say(visitor.link, &frame(&ping));
+    }
+    // A channel or a connection each costs something of a turn's work: no turn does all of them.
+    let turns = (0..1_000).find(|_| {
+        scene.turn_of(0);
+        scene.node.is_settled()
+    });
+    assert!(turns.is_some_and(|turns| turns >= 4), "{turns:?}");
+    settles(&mut scene);
+    for visitor in &crowd {
+        let told = texts(&scene.takes(visitor.link));
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert_eq!(told[0]["event"], "pusher:pong");
+    }
+}
+
+#[test]
 fn who_waits_for_another_nodes_last_event_while_a_process_is_replaced_hears_that_there_is_none() {
     let mut scene = Scene::start(2, &keys(), &json!({}));
     owns(&mut scene, true, 0);

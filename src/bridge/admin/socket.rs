@@ -31,7 +31,7 @@ use tokio::{
 use super::{
     super::{
         handover::doors::{Copied, Gate},
-        socket_file::{Ownership, SocketFile},
+        socket_file::{Access, Ownership, SocketFile},
     },
     AdminRequest, Settle, guests,
     report::Refusal,
@@ -180,7 +180,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// `None` where another process answers.
 fn bind(path: &Path, files: &Ownership) -> io::Result<Option<(StdListener, SocketFile)>> {
-    let Some((listener, file)) = SocketFile::bind(path, 0o600)? else {
+    let Some((listener, file)) = SocketFile::bind(path, Access::of_mode(0o600))? else {
         return Ok(None);
     };
     listener.set_nonblocking(true)?;

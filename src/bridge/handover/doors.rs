@@ -7,11 +7,8 @@
 //! socket is kept, and none is bound.
 
 use std::{
-    fs, io,
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::fs::PermissionsExt as _,
-    },
+    io,
+    os::fd::{AsFd, OwnedFd},
     path::PathBuf,
     sync::{
         Arc, OnceLock,
@@ -21,7 +18,10 @@ use std::{
 
 use tokio::sync::watch;
 
-use crate::{bridge::socket_file::Ownership, handover::packet::Kind};
+use crate::{
+    bridge::socket_file::{Access, Ownership},
+    handover::packet::Kind,
+};
 
 /// A copy of a socket, once that is bound.
 pub type Copied = Arc<OnceLock<OwnedFd>>;
@@ -34,8 +34,8 @@ pub struct Doors {
     guests: Arc<AtomicUsize>,
     /// Of the sockets' files.
     pub files: Ownership,
-    /// Files of the process before, and the modes that they are to have.
-    modes: Vec<(PathBuf, u32)>,
+    /// Files of the process before, and who is to open them.
+    accesses: Vec<(PathBuf, Access)>,
 }
 
 /// Of all gates.
@@ -54,24 +54,24 @@ impl Default for Doors {
             position: watch::Sender::new(Position::Open),
             guests: Arc::default(),
             files: Ownership::default(),
-            modes: Vec::new(),
+            accesses: Vec::new(),
         }
     }
 }
 
 impl Doors {
-    /// When this process takes over, the socket's file there gets that mode.
-    pub fn set_mode_later(&mut self, path: PathBuf, mode: u32) {
-        self.modes.push((path, mode));
+    /// When this process takes over, the socket's file there is for those.
+    pub fn set_access_later(&mut self, path: PathBuf, access: Access) {
+        self.accesses.push((path, access));
     }
 
-    /// The sockets' files are this process' from now on, and have the modes that it was told.
+    /// The sockets' files are this process' from now on, and for whom it was told.
     pub(super) fn take_over_files(&mut self) {
         self.files.set(true);
-        for (path, mode) in self.modes.drain(..) {
-            if let Err(error) = fs::set_permissions(&path, fs::Permissions::from_mode(mode)) {
+        for (path, access) in self.accesses.drain(..) {
+            if let Err(error) = access.set(&path) {
                 let path = path.display();
-                tracing::error!(%path, %error, "the socket's file keeps the mode that it had");
+                tracing::error!(%path, %error, "the socket's file keeps the owner and mode that it had");
             }
         }
     }

@@ -1,7 +1,7 @@
 //! One process after another on the same sockets: the bridge's part of a hand-over.
 //!
 //! Owns: `Handover`: what the bridge remembers of upgrades; the process that gives (`giving`), the one that takes
-//! (`taking`), what is on its way between them (`parcels`), the doors that both know (`doors`), what follows when all
+//! (`taking`), what is on its way between them (`parcels`, `intake`), the doors that both know (`doors`), what follows when all
 //! is done (`heritage`), by when (`terms`).
 //! May depend on: `handover`, `bridge::{run, link, message}`.
 //! Invariants: until the new process says `Begun`, in answer to the one word `Yours`, everything can be undone and the
@@ -10,6 +10,7 @@
 pub mod doors;
 mod giving;
 mod heritage;
+mod intake;
 mod parcels;
 mod taking;
 mod terms;
@@ -151,10 +152,11 @@ impl Handover {
     }
 
     pub(super) fn due(&self, now: Instant) -> Option<Instant> {
+        let taking = self.taking.as_ref().and_then(|it| it.due(now));
         let giving = self.giving.as_ref().map(|it| it.due(now));
         let next = giving.or_else(|| Some(self.departing.as_ref()?.due(now)));
         let heir = self.heir.as_ref().and_then(Heir::due);
-        next.into_iter().chain(heir).min()
+        next.into_iter().chain(heir).chain(taking).min()
     }
 }
 

@@ -15,7 +15,7 @@ use std::{
 use serde_bytes::ByteBuf;
 use shards::{SharedFrame, application::ShardId};
 
-use super::{UpgradeReport, heritage::Heir};
+use super::{UpgradeReport, heritage::Heir, intake::Intake};
 use crate::{
     bridge::{
         link::ShardLink,
@@ -29,10 +29,13 @@ use crate::{
             Connections, Empty, End, Frames, Imported, Packet, Refused, State, Taken, Topics,
             Welcome, Yours,
         },
-        record::Import,
+        record::{Import, OnTheWay},
     },
     protocol::partition::Partition,
 };
+
+/// Room for what came is looked for so often.
+const LOOKS_EVERY: Duration = Duration::from_millis(1);
 
 /// A take-over under way.
 #[derive(Debug)]
@@ -41,6 +44,7 @@ pub(in crate::bridge) struct Taking {
     welcome: Welcome,
     is_ready: bool,
     came: End,
+    intake: Intake,
     /// Of the other nodes.
     nodes: Vec<Vec<u8>>,
     /// Topics that are to be proven before the old process may let go.
@@ -63,6 +67,7 @@ impl Taking {
             welcome,
             is_ready: false,
             came: End::default(),
+            intake: Intake::default(),
             nodes: Vec::new(),
             owes_proof: None,
             awaited: None,
@@ -76,6 +81,11 @@ impl Taking {
 
     pub(super) fn link(&self) -> &Waiting {
         &self.link
+    }
+
+    /// Where shards have too much to put in its place, when that is looked at again.
+    pub(super) fn due(&self, now: Instant) -> Option<Instant> {
+        self.intake.owes().then(|| now + LOOKS_EVERY)
     }
 
     pub(super) fn upgrades(&self) -> [u64; 2] {
@@ -196,12 +206,15 @@ impl<L: ShardLink> Bridge<L> {
     fn take_state(&mut self, state: State) -> Result<(), BridgeError> {
         let count = state.records.len();
         let records: Arc<[Vec<u8>]> = state.records.into_iter().map(ByteBuf::into_vec).collect();
+        let on_the_way = self.on_the_way(records.iter().map(Vec::len).sum());
         self.broadcast(|| {
             FromBridge::Import(Box::new(Import {
                 state: Arc::clone(&records),
+                on_the_way: on_the_way.clone(),
                 ..Import::default()
             }))
         });
+        drop(on_the_way);
         self.taken(count, |came, count| came.states += count)
     }
 
@@ -219,12 +232,15 @@ impl<L: ShardLink> Bridge<L> {
                 bytes: bytes.into_vec().into(),
             })
             .collect();
+        let on_the_way = self.on_the_way(frames.iter().map(|it| it.bytes.len()).sum());
         self.broadcast(|| {
             FromBridge::Import(Box::new(Import {
                 frames: Arc::clone(&frames),
+                on_the_way: on_the_way.clone(),
                 ..Import::default()
             }))
         });
+        drop(on_the_way);
         self.taken(count, |came, count| came.states += count)
     }
 
@@ -238,11 +254,13 @@ impl<L: ShardLink> Bridge<L> {
             let reason = format!("{count} connections came with {} sockets", sockets.len());
             return Err(BridgeError::Predecessor { reason });
         }
+        let on_the_way = self.on_the_way(part.records.iter().map(|it| it.len()).sum());
         let records = part.records.into_iter().map(ByteBuf::into_vec);
         let connections = sockets.into_iter().zip(records).collect();
         let shard = ShardId(part.shard % self.link.shards());
         let import = Import {
             connections,
+            on_the_way,
             ..Import::default()
         };
         let message = FromBridge::Import(Box::new(import));
@@ -255,8 +273,31 @@ impl<L: ShardLink> Bridge<L> {
             return Ok(());
         };
         add(&mut taking.came, count as u64);
-        let count = u32::try_from(count).unwrap_or(u32::MAX);
-        taking.send(&Packet::Taken(Taken { count })).map_err(lost)
+        taking.intake.owe(u32::try_from(count).unwrap_or(u32::MAX));
+        self.acknowledge().map_err(lost)
+    }
+
+    /// So many bytes are on their way to the shards.
+    fn on_the_way(&mut self, bytes: usize) -> Option<Arc<OnTheWay>> {
+        let taking = self.handover.taking.as_mut();
+        taking.map(|taking| taking.intake.goes_on(bytes))
+    }
+
+    /// Says what has come, if the shards have room for more.
+    fn acknowledge(&mut self) -> Result<(), LinkError> {
+        let Some(taking) = &mut self.handover.taking else {
+            return Ok(());
+        };
+        while let Some(count) = taking.intake.take_due() {
+            taking.send(&Packet::Taken(Taken { count }))?;
+        }
+        Ok(())
+    }
+
+    /// Goes on with taking, when the shards have put something in its place.
+    pub(in crate::bridge) fn step_taking(&mut self) {
+        // If it cannot be said the link has ended, which is heard next.
+        _ = self.acknowledge();
     }
 
     fn take_end(&mut self, end: &End) -> Result<(), BridgeError> {
@@ -315,6 +356,7 @@ impl<L: ShardLink> Bridge<L> {
             imported,
             closing,
             stuck,
+            intake,
             stop_waits,
             ..
         } = taking;
@@ -349,7 +391,6 @@ impl<L: ShardLink> Bridge<L> {
             self.supervisor.named();
         }
         self.handover.counts[0] += 1;
-        let silence_ms = yours.silence_us as f64 / 1_000.0;
         // If it died it did not say how many.
         let closed = yours.left.max(stuck) - stuck + closing + imported.refused;
         let connections = imported.connections - closing;
@@ -358,24 +399,31 @@ impl<L: ShardLink> Bridge<L> {
             from = welcome.pid,
             connections,
             closed,
-            silence_ms,
+            silence_ms = yours.silence_ms(),
+            waited_bytes = intake.waiting_bytes_highest,
+            held_up = intake.held_up,
             "taken over"
         );
-        self.handover.last = Some(UpgradeReport {
-            number: self.handover.counts.iter().sum(),
-            state: "done".to_owned(),
-            reason: None,
-            from_version: welcome.version,
-            to_version: self.build.version.to_owned(),
-            pid: std::process::id(),
-            connections,
-            closed,
-            silence_ms,
-        });
+        self.report(yours, welcome, [connections, closed]);
         self.announce();
         if stop_waits {
             self.begin_drain();
         }
+    }
+
+    /// What `sockudo upgrade` asks this process for.
+    fn report(&mut self, yours: &Yours, before: Welcome, [connections, closed]: [u64; 2]) {
+        self.handover.last = Some(UpgradeReport {
+            number: self.handover.counts.iter().sum(),
+            state: "done".to_owned(),
+            reason: None,
+            from_version: before.version,
+            to_version: self.build.version.to_owned(),
+            pid: std::process::id(),
+            connections,
+            closed,
+            silence_ms: yours.silence_ms(),
+        });
     }
 }
 

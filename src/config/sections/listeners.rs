@@ -53,6 +53,10 @@ section! {
             .env(&["UNIX_SOCKET_PATH"]);
         /// Its mode, octal.
         permission_mode: u32 = mode().default("660").env(&["UNIX_SOCKET_PERMISSION_MODE"]);
+        /// User whose file it is, a name of /etc/passwd or a number; unset = the server's.
+        owner: Option<String> = text(shape::NOT_EMPTY).ours();
+        /// Its group, a name of /etc/group or a number; unset = the server's.
+        group: Option<String> = text(shape::NOT_EMPTY).ours();
         /// Listen on TCP as well.
         also_tcp: bool = flag().default("false").ours();
     }

@@ -7,13 +7,19 @@
 
 use std::{os::fd::OwnedFd, sync::Arc};
 
-use shards::application::{Millis, ShardId, Slot};
+use shards::{
+    application::{Millis, ShardId, Slot},
+    work::Work,
+};
 
-use super::super::{
-    ServerTurn, ShardServer,
-    apps::ShardApp,
-    errands::Errand,
-    message::{Message, Restored, RestoredSubscription},
+use super::{
+    super::{
+        ServerTurn, ShardServer,
+        apps::ShardApp,
+        errands::Errand,
+        message::{Message, Restored, RestoredSubscription},
+    },
+    Unbegun,
 };
 use crate::{
     bridge::message::{ImportedPart, RateOf, ToBridge},
@@ -175,6 +181,8 @@ impl ShardServer {
         self.connections.grow_to(slot.index as usize);
         let mut row =
             Connection::restored(slot, &mut record, (is_paused, peer_ended, awaits_drained));
+        // It has its turn when all that it may refer to goes on.
+        row.holds.add(Hold::Turn);
         let is_open = matches!(row.state, State::Open(_));
         if let Some(app) = &app {
             row.app = app.entry.index;
@@ -208,7 +216,7 @@ impl ShardServer {
         app: Option<&ShardApp>,
         (is_homeless, is_stuck): (bool, bool),
     ) {
-        let is_open = self.row(slot).is_some_and(|row| row.is_open());
+        let state = self.held(slot).state;
         let code = match (is_homeless, is_stuck) {
             // In a store there may be apps that the process before has found since it said which it knew: who comes
             // back has them looked for, and hears then whether they are no more.
@@ -217,6 +225,7 @@ impl ShardServer {
             (false, true) => CloseCode::OVER_CAPACITY,
             (false, false) => {
                 // An errand closes them, as where an app is disabled while the node runs.
+                let is_open = matches!(state, State::Open(_));
                 let is_disabled = is_open && app.is_some_and(|app| !app.entry.rules.is_enabled);
                 self.handover.disabled += u64::from(is_disabled);
                 return;
@@ -224,7 +233,14 @@ impl ShardServer {
         };
         self.held(slot).holds.add(Hold::Answer);
         self.handover.stuck += u64::from(is_stuck);
-        self.handover.strays.push_back((slot, code));
+        match state {
+            State::Upgrading | State::Open(_) => self.handover.strays.push_back((slot, code)),
+            State::Vacant
+            | State::ProxyHeader
+            | State::Http(_)
+            | State::Closing
+            | State::Ending => self.handover.cut.push(slot),
+        }
     }
 
     /// The quotas that the connection counts in go on counting it.
@@ -377,7 +393,7 @@ impl ShardServer {
         if self.handover.awaited > 0 {
             return;
         }
-        let strays = self.handover.strays.len() as u64;
+        let strays = (self.handover.strays.len() + self.handover.cut.len()) as u64;
         let imported = ToBridge::Imported(Box::new(ImportedPart {
             connections: self.handover.adopted.len() as u64,
             refused: self.handover.refused,
@@ -395,29 +411,59 @@ impl ShardServer {
         pace: (Millis, u32),
     ) {
         let handover = std::mem::take(&mut self.handover);
-        for at in handover.restored {
-            let Some(app) = self.homes.get(at).map(|home| home.app) else {
-                continue;
-            };
-            let rules = self.apps.rules(app);
-            let mut effects = std::mem::take(&mut self.effects);
-            self.homes
-                .settle_restored(at, turn.now(), &rules, &mut effects);
-            for effect in effects.drain(..) {
-                self.perform(turn, at, effect);
-            }
-            self.effects = effects;
-            self.settle_home(turn, at);
-        }
         self.send_away(turn, handover.strays, pace);
-        for slot in handover.adopted {
-            self.count_held(turn, slot);
-            // What is whole of its input, or its end, is looked at in its turn.
-            self.queue_input(slot);
-        }
+        self.errands.push(Errand::GoOn(Box::new(Unbegun {
+            homes: handover.restored.into_iter(),
+            cut: handover.cut.into_iter(),
+            connections: handover.adopted.into_iter(),
+        })));
         // This process' configuration may have disabled one of theirs, or given it its first limit.
         self.errands.push(Errand::CheckApps { next: 0 });
         turn.keep_ticking(true);
+    }
+
+    /// Goes on with what was imported until this turn's work is done; what is left of it comes back.
+    pub(in crate::server) fn go_on(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        mut left: Box<Unbegun>,
+    ) -> Option<Box<Unbegun>> {
+        while turn.work_left() > Work(0) {
+            // What they say may be about any of the channels.
+            if let Some(at) = left.homes.next() {
+                turn.spend(Work::MEMBERSHIP);
+                self.go_on_with_home(turn, at);
+            } else if let Some(slot) = left.cut.next() {
+                turn.spend(Work::MEMBERSHIP);
+                if self.row(slot).is_some() {
+                    turn.close_now(slot);
+                }
+            } else {
+                let slot = left.connections.next()?;
+                turn.spend(Work::ROW.times(8));
+                self.count_held(turn, slot);
+                // What is whole of its input, or its end, is looked at in its turn.
+                if self.row(slot).is_some() {
+                    self.ready.push_back(slot);
+                }
+            }
+        }
+        Some(left)
+    }
+
+    fn go_on_with_home(&mut self, turn: &mut impl ServerTurn, at: HomeRef) {
+        let Some(app) = self.homes.get(at).map(|home| home.app) else {
+            return;
+        };
+        let rules = self.apps.rules(app);
+        let mut effects = std::mem::take(&mut self.effects);
+        self.homes
+            .settle_restored(at, turn.now(), &rules, &mut effects);
+        for effect in effects.drain(..) {
+            self.perform(turn, at, effect);
+        }
+        self.effects = effects;
+        self.settle_home(turn, at);
     }
 }
 

@@ -16,7 +16,7 @@ mod strays;
 
 pub(super) use self::strays::Strays;
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, vec::IntoIter};
 
 use shards::application::{Millis, Slot};
 
@@ -36,7 +36,9 @@ pub(super) struct Handover {
     restored: Vec<HomeRef>,
     /// Connections that were taken over.
     adopted: Vec<Slot>,
-    /// Those of them that cannot go on here, and what they are told.
+    /// Those of them that cannot go on here and speak no WebSocket.
+    cut: Vec<Slot>,
+    /// The others that cannot, and what they are told.
     strays: VecDeque<(Slot, CloseCode)>,
     /// Those of the strays that waited for an answer: the other process has counted them.
     stuck: u64,
@@ -45,6 +47,14 @@ pub(super) struct Handover {
     refused: u64,
     /// Shards that have not said `RestoreTaken`.
     awaited: u16,
+}
+
+/// What was imported and is not gone on with yet.
+#[derive(Clone)]
+pub(super) struct Unbegun {
+    homes: IntoIter<HomeRef>,
+    cut: IntoIter<Slot>,
+    connections: IntoIter<Slot>,
 }
 
 /// For so long a frozen shard waits for what the bridge was asked.

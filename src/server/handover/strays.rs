@@ -13,7 +13,7 @@ use shards::{
 };
 
 use super::super::{ServerTurn, ShardServer, drain::Pace};
-use crate::{connection::row::State, protocol::code::CloseCode};
+use crate::protocol::code::CloseCode;
 
 /// They go one after another: most of them come back.
 #[derive(Clone)]
@@ -24,21 +24,13 @@ pub(in crate::server) struct Strays {
 }
 
 impl ShardServer {
-    /// These go until then, each told its code; who speaks no WebSocket is cut at once.
+    /// These go until then, each told its code.
     pub(in crate::server) fn send_away(
         &mut self,
         turn: &mut impl ServerTurn,
-        mut list: VecDeque<(Slot, CloseCode)>,
+        list: VecDeque<(Slot, CloseCode)>,
         (until, rate_per_s): (Millis, u32),
     ) {
-        list.retain(|(slot, _)| match self.row(*slot).map(|row| row.state) {
-            Some(State::Upgrading | State::Open(_)) => true,
-            Some(_) => {
-                turn.close_now(*slot);
-                false
-            }
-            None => false,
-        });
         if list.is_empty() {
             return;
         }
