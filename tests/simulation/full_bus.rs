@@ -47,25 +47,11 @@ impl FullBus {
         full
     }
 
-    /// At rest, with every topic live for which a shard wished.
     fn settles(&mut self) {
-        loop {
-            self.scene.rest();
-            let told = std::mem::take(&mut self.scene.node.told);
-            if told.is_empty() {
-                return;
-            }
-            for (shard, _, message) in told {
-                match message {
-                    ToBridge::Topic { partition, wish } => {
-                        let live = FromBridge::TopicsLive([(partition, wish)].into());
-                        self.scene.node.tell(usize::from(shard.0), live);
-                    }
-                    ToBridge::Event(event) => self.crossed.push(event.channel.to_string()),
-                    _ => {}
-                }
-            }
-        }
+        self.scene.settles(|_, message| match message {
+            ToBridge::Event(event) => self.crossed.push(event.channel.to_string()),
+            _ => {}
+        });
     }
 
     fn takes_publishes(&mut self, shards: [bool; 2]) {
