@@ -76,6 +76,7 @@ mod scale_out;
 mod shared_cache;
 mod shared_rates;
 mod shared_state;
+mod slow_bus;
 mod stores;
 mod strangers;
 mod subscriptions;
