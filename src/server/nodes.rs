@@ -283,7 +283,7 @@ impl ShardServer {
         let is_forgotten = matches!(change, Elsewhere::EventKept(false));
         let hash = self.name_hasher.hash(&name);
         let at = self.homes.enter(app, &name, NameKey { partition, hash });
-        let rules = self.apps.rules(app);
+        let rules = self.rules_of_going(turn, app);
         let mut effects = std::mem::take(&mut self.effects);
         self.homes
             .change_elsewhere(at, turn.now(), &rules, change, &mut effects);

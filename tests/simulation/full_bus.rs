@@ -1,7 +1,8 @@
 //! A node whose queue to the bus is full: what has an answer is refused whole before anybody gets it, what has none
-//! reaches those who are here. The test takes the place of the bus.
+//! reaches those who are here. One whose bus is gone: who leaves is told later. The test takes the place of the bus.
 
 use serde_json::{Value, json};
+use shards::application::Closed;
 use sockudo::bridge::message::{FromBridge, ToBridge};
 
 use crate::{
@@ -74,6 +75,14 @@ impl FullBus {
         heard.iter().filter_map(channel).collect()
     }
 
+    /// Events that somebody has got.
+    fn heard_by(&mut self, visitor: &Visitor) -> Vec<String> {
+        let heard = texts(&self.scene.takes(visitor.link));
+        let event = |it: &Value| it["event"].as_str().map(str::to_owned);
+        let heard = heard.iter().filter_map(event);
+        heard.filter(|it| it != "pusher:ping").collect()
+    }
+
     /// Events that met a full queue, as they are counted.
     fn counted(&mut self) -> u64 {
         self.scene.node.tell_all(|| FromBridge::Scrape { token: 1 });
@@ -142,4 +151,37 @@ fn a_client_event_that_the_bus_has_no_room_for_reaches_those_who_are_here() {
     assert_eq!(full.hears(), [room]);
     assert_eq!(full.crossed, [""; 0]);
     assert_eq!(full.counted(), 1);
+}
+
+#[test]
+fn who_leaves_is_told_when_the_node_is_not_behind_any_more() {
+    let mut full = FullBus::begins();
+    let room = "presence-room";
+    let joins = |full: &mut FullBus, user: &str| {
+        let visitor = full.scene.arrives(1);
+        let member = json!({"user_id": user}).to_string();
+        let auth = sign::channel_auth(KEY.0, KEY.1, &visitor.socket_id, room, Some(&member));
+        let data = json!({"channel": room, "auth": auth, "channel_data": member});
+        let asks = frame(&json!({"event": "pusher:subscribe", "data": data}));
+        full.scene.say(visitor.link, &asks);
+        full.settles();
+        visitor
+    };
+    let stays = joins(&mut full, "ann");
+    let leaves = joins(&mut full, "bob");
+    full.scene.takes(stays.link);
+    let behind = |full: &mut FullBus, is_behind| {
+        let shards = full.scene.node.shards.iter_mut();
+        shards.for_each(|shard| shard.turn.is_behind = is_behind);
+    };
+    behind(&mut full, true);
+    full.scene.hangs_up(leaves.link, Closed::ByPeer);
+    full.scene.passes(20_000);
+    assert_eq!(full.heard_by(&stays), [""; 0]);
+    behind(&mut full, false);
+    full.scene.passes(1_000);
+    let removed = "pusher_internal:member_removed";
+    assert_eq!(full.heard_by(&stays), [removed]);
+    full.scene.passes(10_000);
+    assert_eq!(full.heard_by(&stays), [""; 0], "once");
 }
