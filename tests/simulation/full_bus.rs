@@ -1,5 +1,6 @@
 //! A node whose queue to the bus is full: what has an answer is refused whole before anybody gets it, what has none
-//! reaches those who are here. One whose bus is gone: who leaves is told later. The test takes the place of the bus.
+//! reaches those who are here. One whose bus is gone: an order for all nodes is done here and refused, and who leaves is
+//! told later. The test takes the place of the bus.
 
 use serde_json::{Value, json};
 use shards::application::Closed;
@@ -18,6 +19,8 @@ struct FullBus {
     visitor: Visitor,
     /// Channels of events for the other nodes.
     crossed: Vec<String>,
+    /// Orders for them to end somebody's connections.
+    terminated: usize,
 }
 
 impl FullBus {
@@ -42,6 +45,7 @@ impl FullBus {
             publisher,
             visitor,
             crossed: Vec::new(),
+            terminated: 0,
         };
         full.settles();
         full.hears();
@@ -51,6 +55,7 @@ impl FullBus {
     fn settles(&mut self) {
         self.scene.settles(|_, message| match message {
             ToBridge::Event(event) => self.crossed.push(event.channel.to_string()),
+            ToBridge::Terminate(_) => self.terminated += 1,
             _ => {}
         });
     }
@@ -151,6 +156,31 @@ fn a_client_event_that_the_bus_has_no_room_for_reaches_those_who_are_here() {
     assert_eq!(full.hears(), [room]);
     assert_eq!(full.crossed, [""; 0]);
     assert_eq!(full.counted(), 1);
+}
+
+#[test]
+fn users_are_ended_here_and_the_order_is_refused_while_other_nodes_hear_nothing() {
+    let mut full = FullBus::begins();
+    let path = "/users/ann/terminate_connections";
+    for (is_cut_off, status) in [(true, 503), (false, 200), (true, 503)] {
+        let ann = full.scene.arrives(1);
+        let user_data = json!({"id": "ann"}).to_string();
+        let auth = sign::signin_auth(KEY.0, KEY.1, &ann.socket_id, &user_data);
+        let data = json!({"auth": auth, "user_data": user_data});
+        let signs_in = frame(&json!({"event": "pusher:signin", "data": data}));
+        full.scene.say(ann.link, &signs_in);
+        full.settles();
+        for shard in &mut full.scene.node.shards {
+            shard.turn.is_cut_off = is_cut_off;
+        }
+        assert_eq!(full.status_of(path, &json!({})), status);
+        assert_eq!(full.status_of(path, &json!({})), status, "said twice");
+        let texts = texts(&full.scene.takes(ann.link));
+        let codes = texts.iter().map(|it| it["data"]["code"].as_u64());
+        let ends = codes.filter(|code| *code == Some(4_009)).count();
+        assert_eq!(ends, 1, "{texts:?}");
+        assert_eq!(std::mem::take(&mut full.terminated), 2);
+    }
 }
 
 #[test]
