@@ -95,7 +95,7 @@ impl Exchange {
             is_up: status.is_up(),
             canary: self.canary_sample(now, unix_s),
             nodes,
-            peers: self.peer_samples(),
+            peers: self.peer_samples(now),
             tallies: self.peer_tallies(),
             messages: self.messages(),
             behind: state.view.wanted as u64,
@@ -162,7 +162,10 @@ impl Exchange {
         ]
     }
 
-    fn canary_sample(&self, now: Millis, unix_s: u64) -> CanarySample {
+    fn canary_sample(&self, now: Millis, unix_s: u64) -> Option<CanarySample> {
+        if !self.node.has_canaries() {
+            return None;
+        }
         let mut sample = CanarySample::default();
         let mut echoed = Vec::new();
         for (road, counted) in Road::ALL.into_iter().zip(&self.counters.echoes) {
@@ -174,7 +177,7 @@ impl Exchange {
         if let Some(oldest) = echoed.into_iter().min().flatten() {
             sample.echoed_unix_s = unix_s as f64 - now.since(oldest) as f64 / 1e3;
         }
-        sample
+        Some(sample)
     }
 
     fn peer_tallies(&self) -> Vec<PeerTally> {
@@ -200,11 +203,12 @@ impl Exchange {
         tallies
     }
 
-    fn peer_samples(&self) -> Vec<PeerSample> {
+    fn peer_samples(&self, now: Millis) -> Vec<PeerSample> {
         let sample = |peer: Peer<'_>| {
             let lost = peer.counters.batches_lost;
             PeerSample {
                 name: shown(peer.name, peer.identity.node),
+                silent_s: now.since(peer.heard_at) as f64 / 1e3,
                 lost: [lost.events, lost.state],
             }
         };
@@ -265,7 +269,10 @@ mod tests {
         let mut exchange = Exchange::new(Duration::ZERO, setup(0, 1));
         let topics = exchange.topics.common().collect();
         exchange.take(Duration::ZERO, &apps, News::Live(topics), &mut told);
-        let sample = |it: &Exchange, now_s: u64| it.canary_sample(Millis(1_000 * now_s), 10_000);
+        let sample = |it: &Exchange, now_s: u64| {
+            let sample = it.canary_sample(Millis(1_000 * now_s), 10_000);
+            sample.expect("canaries fly")
+        };
         let count = |it: &CanarySample| it.echoes.buckets.iter().sum::<u64>();
         flies(&mut exchange, 0..20, &[Topic::Nodes]);
         let one_road = sample(&exchange, 19);
@@ -279,5 +286,14 @@ mod tests {
         let worse = sample(&exchange, 39);
         assert_eq!(count(&worse), count(&both) + 10);
         assert_eq!((worse.echoed_unix_s, worse.failures), (9_990.0, 2));
+    }
+
+    #[test]
+    fn a_canary_that_does_not_fly_is_no_canary_that_was_never_back() {
+        let mut setup = setup(0, 1);
+        setup.node.times.canary_ms = 0;
+        let mut exchange = Exchange::new(Duration::ZERO, setup);
+        flies(&mut exchange, 0..20, &[Topic::Nodes, Topic::Echo]);
+        assert!(exchange.canary_sample(Millis(20_000), 10_000).is_none());
     }
 }
