@@ -106,7 +106,8 @@ const REFUSALS: [&str; 8] = [
     "misplaced",
     "doubled",
 ];
-const LOSSES: [&str; 9] = [
+/// Why messages are lost between nodes.
+pub(crate) const LOSSES: [&str; 9] = [
     "bus_down",
     "bus_unknown",
     "bus_denied",

@@ -215,3 +215,33 @@ fn who_leaves_is_told_when_the_node_is_not_behind_any_more() {
     full.scene.passes(10_000);
     assert_eq!(full.heard_by(&stays), [""; 0], "once");
 }
+
+#[test]
+fn of_more_that_wait_for_the_bus_than_may_each_is_sent_away_and_all_others_wait_on() {
+    /// As many as may wait on a shard.
+    const WAIT: usize = 16_384;
+    let keys = json!({"adapter": {"driver": "redis"}});
+    let mut scene = Scene::start(1, &keys, &json!({}));
+    let mut waiting = scene.arrive(WAIT - 1, |_| 0, |_| subscribe("news"));
+    let [last, first_too_many, too_many] = [0; 3].map(|_| {
+        let visitor = scene.arrives(0);
+        scene.say(visitor.link, &subscribe("news"));
+        scene.rest();
+        visitor
+    });
+    waiting.push(last);
+    for visitor in [first_too_many, too_many] {
+        let texts = texts(&scene.takes(visitor.link));
+        assert_eq!(texts.len(), 1, "{texts:?}");
+        assert_eq!(texts[0]["data"]["code"], 4_100);
+    }
+    for visitor in &waiting {
+        assert_eq!(scene.takes(visitor.link), [0; 0], "it waits");
+    }
+    scene.settles(|_, _| {});
+    for visitor in &waiting {
+        let texts = texts(&scene.takes(visitor.link));
+        let event = "pusher_internal:subscription_succeeded";
+        assert_eq!(texts[0]["event"], event, "{texts:?}");
+    }
+}

@@ -239,11 +239,12 @@ mod tests {
     use super::*;
     use crate::{
         bridge::{
-            adapter::news::News,
+            adapter::{news::News, status::RoadStatus},
             apps::AppTable,
             nodes::{carrying_tests::setup, exchange::Command, told::Told},
         },
         cluster::topic::Topic,
+        metrics::cluster::LOSSES,
     };
 
     /// Ticks each second, and brings back what goes out on the topics.
@@ -295,5 +296,47 @@ mod tests {
         let mut exchange = Exchange::new(Duration::ZERO, setup);
         flies(&mut exchange, 0..20, &[Topic::Nodes, Topic::Echo]);
         assert!(exchange.canary_sample(Millis(20_000), 10_000).is_none());
+    }
+
+    #[test]
+    fn what_is_lost_on_either_road_is_counted_under_its_own_reason() {
+        let exchange = Exchange::new(Duration::ZERO, setup(0, 1));
+        let dropped = |counts: Counts, events_dropped| {
+            let road = |counts| RoadStatus {
+                is_up: true,
+                since: std::time::Instant::now(),
+                trouble: None,
+                is_lasting: false,
+                topics_wanted: 0,
+                topics_live: 0,
+                witnesses: 0,
+                witnesses_heard: 0,
+                outgoing_bytes: 0,
+                incoming_bytes: 0,
+                counts,
+            };
+            let status = Status {
+                driver: "redis",
+                events: road(counts),
+                state: road(counts),
+            };
+            let sample = exchange.sample(Duration::ZERO, &status, events_dropped, 0);
+            let lost = LOSSES.into_iter().zip(sample.dropped);
+            lost.filter(|(_, count)| *count > 0).collect::<Vec<_>>()
+        };
+        let none = Counts::default();
+        assert_eq!(dropped(none, 0), []);
+        let with = |change: fn(&mut Counts)| {
+            let mut counts = none;
+            change(&mut counts);
+            dropped(counts, 0)
+        };
+        // Three on each road.
+        assert_eq!(with(|it| it.lost_while_down = 3), [("bus_down", 6)]);
+        assert_eq!(with(|it| it.publish_unknown = 3), [("bus_unknown", 6)]);
+        assert_eq!(with(|it| it.publish_denied = 3), [("bus_denied", 6)]);
+        assert_eq!(with(|it| it.refused = 3), [("queue_full", 6)]);
+        assert_eq!(with(|it| it.dropped = 3), [("inbox_full", 6)]);
+        assert_eq!(dropped(none, 3), [("shard_full", 3)]);
     }
 }
