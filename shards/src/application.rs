@@ -301,6 +301,16 @@ pub trait Turn {
         true
     }
 
+    /// True while what is handed to the bridge for others reaches nobody (`BridgeLink::set_cut_off`).
+    fn is_cut_off(&self) -> bool {
+        false
+    }
+
+    /// True while others may have told what the bridge has not heard yet (`BridgeLink::set_behind`).
+    fn is_behind(&self) -> bool {
+        false
+    }
+
     /// This shard is frozen, or freezes: it reads and accepts nothing, and fires no timer.
     fn is_frozen(&self) -> bool {
         false

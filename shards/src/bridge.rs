@@ -233,6 +233,20 @@ impl<A: Application> BridgeLink<A> {
             .for_each(|peer| peer.from_shard.hold_publishes(holds));
     }
 
+    /// Tells all shards, without a message, that what they hand over for others reaches nobody, or does again.
+    pub fn set_cut_off(&self, is_cut_off: bool) {
+        self.peers
+            .iter()
+            .for_each(|peer| peer.from_shard.set_cut_off(is_cut_off));
+    }
+
+    /// Tells all shards, without a message, that others may have told what is not heard here yet, or that all of it is.
+    pub fn set_behind(&self, is_behind: bool) {
+        self.peers
+            .iter()
+            .for_each(|peer| peer.from_shard.set_behind(is_behind));
+    }
+
     /// Whether this node listens nowhere yet, since another process did when it started.
     pub fn waits_to_accept(&self) -> bool {
         !self.node.waiting.borrow().is_empty()

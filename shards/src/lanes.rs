@@ -61,6 +61,10 @@ struct Crossing {
     publish_bytes: AtomicUsize,
     /// The bridge has no room behind it for what publishes are for.
     holds_publishes: AtomicBool,
+    /// What the shard hands over for others reaches nobody.
+    is_cut_off: AtomicBool,
+    /// Others may have told what the bridge has not heard yet.
+    is_behind: AtomicBool,
     /// The shard has events that wait for room: ring it when there is some.
     wants_room: AtomicBool,
 }
@@ -233,6 +237,16 @@ impl<M> LaneSender<M> {
         !self.crossing.holds_publishes.load(Ordering::Acquire)
     }
 
+    /// True while what is for others reaches nobody behind the bridge.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.crossing.is_cut_off.load(Ordering::Acquire)
+    }
+
+    /// True while the bridge may not have heard all that others have told.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.crossing.is_behind.load(Ordering::Acquire)
+    }
+
     /// Messages that wait, here and on their way.
     pub(crate) fn depth(&self) -> usize {
         let waiting = self.spilled.messages + self.last.len();
@@ -260,6 +274,18 @@ impl<M> LaneReceiver<M> {
         self.crossing
             .holds_publishes
             .store(holds, Ordering::Release);
+    }
+
+    /// Tells the shard at once.
+    pub(crate) fn set_cut_off(&self, is_cut_off: bool) {
+        self.crossing
+            .is_cut_off
+            .store(is_cut_off, Ordering::Release);
+    }
+
+    /// Tells the shard at once.
+    pub(crate) fn set_behind(&self, is_behind: bool) {
+        self.crossing.is_behind.store(is_behind, Ordering::Release);
     }
 
     /// Takes what is there: all of the control, and a bounded part of the rest.
@@ -500,6 +526,23 @@ mod tests {
         assert_eq!(take(&receiver).0, [1]);
         receiver.hold_publishes(false);
         assert!(sender.takes_publishes());
+    }
+
+    #[test]
+    fn a_shard_sees_at_once_whether_the_bridge_reaches_others_and_hears_them() {
+        let (sender, receiver) = lanes::<u64>(1_000, WEIGHT * 8);
+        let seen = |sender: &LaneSender<u64>| {
+            let holds = !sender.takes_publishes();
+            (sender.is_cut_off(), sender.is_behind(), holds)
+        };
+        assert_eq!(seen(&sender), (false, false, false));
+        receiver.set_cut_off(true);
+        assert_eq!(seen(&sender), (true, false, false));
+        receiver.set_behind(true);
+        receiver.set_cut_off(false);
+        assert_eq!(seen(&sender), (false, true, false));
+        receiver.set_behind(false);
+        assert_eq!(seen(&sender), (false, false, false));
     }
 
     #[test]

@@ -464,6 +464,14 @@ impl<A: Application> Turn for RingTurn<A> {
         self.link.lanes.takes_publishes()
     }
 
+    fn is_cut_off(&self) -> bool {
+        self.link.lanes.is_cut_off()
+    }
+
+    fn is_behind(&self) -> bool {
+        self.link.lanes.is_behind()
+    }
+
     fn is_frozen(&self) -> bool {
         self.frost.is_frozen()
     }

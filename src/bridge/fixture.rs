@@ -243,6 +243,10 @@ impl ShardLink for FakeLink {
     // Its shards publish nothing.
     fn hold_publishes(&self, _: bool) {}
 
+    fn set_cut_off(&self, _: bool) {}
+
+    fn set_behind(&self, _: bool) {}
+
     fn stop_accepting(&self) {
         self.is_stopped.store(true, Ordering::SeqCst);
     }

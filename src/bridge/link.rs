@@ -36,6 +36,12 @@ pub trait ShardLink {
     /// Tells shards at once that what they would publish has no room on the bus, or has some again.
     fn hold_publishes(&self, holds: bool);
 
+    /// Tells shards at once that the other nodes hear nothing of this one, or do again.
+    fn set_cut_off(&self, is_cut_off: bool);
+
+    /// Tells shards at once that this node may not have heard all that the others have told, or that it has.
+    fn set_behind(&self, is_behind: bool);
+
     /// Whether this node listens nowhere yet, since another process did when it started.
     fn waits_to_accept(&self) -> bool;
 
@@ -99,6 +105,14 @@ where
 
     fn hold_publishes(&self, holds: bool) {
         self.hold_publishes(holds);
+    }
+
+    fn set_cut_off(&self, is_cut_off: bool) {
+        self.set_cut_off(is_cut_off);
+    }
+
+    fn set_behind(&self, is_behind: bool) {
+        self.set_behind(is_behind);
     }
 
     fn waits_to_accept(&self) -> bool {

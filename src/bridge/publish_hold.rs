@@ -1,6 +1,7 @@
-//! When shards may publish nothing to the other nodes, since the bus takes less than they do.
+//! What shards know of the bus without asking: when they may publish nothing to the other nodes, since the bus
+//! takes less than they do; when the others hear nothing of this node, or it may not hear all of theirs.
 //!
-//! Owns: `PublishHold`; what is logged of it.
+//! Owns: `PublishHold` and what is logged of it; `Sight`.
 //! May depend on: `bridge::{link, log_limit, nodes, run}`.
 //! Invariants: shards are told each change at once, beside their queues; a line that it begins has one that
 //! it is over.
@@ -61,7 +62,31 @@ impl PublishHold {
     }
 }
 
+/// What shards were told last.
+#[derive(Debug, Default)]
+pub(super) struct Sight {
+    /// `/up` says that the bus fails.
+    is_cut_off: bool,
+    is_behind: bool,
+}
+
 impl<L: ShardLink> Bridge<L> {
+    /// Tells shards what has changed of how this node sees the others, and they it.
+    fn follow_sight(&mut self) {
+        let Some(nodes) = &self.nodes else { return };
+        let (is_cut_off, is_behind) = (nodes.is_failing(), nodes.is_behind());
+        if self.sight.is_cut_off != is_cut_off {
+            self.link.set_cut_off(is_cut_off);
+        }
+        if self.sight.is_behind != is_behind {
+            self.link.set_behind(is_behind);
+        }
+        self.sight = Sight {
+            is_cut_off,
+            is_behind,
+        };
+    }
+
     /// Behind whatever was published.
     pub(super) fn follow_bus(&mut self) {
         let is_crowded = self.nodes.as_mut().is_some_and(Nodes::is_crowded);
@@ -70,6 +95,7 @@ impl<L: ShardLink> Bridge<L> {
         if self.publish_hold.follow(now, is_crowded) {
             self.link.hold_publishes(is_crowded);
         }
+        self.follow_sight();
     }
 }
 

@@ -18,7 +18,7 @@ use super::{
     kept::Kept,
     local::LocalRef,
     names::NameKey,
-    roster::{Change, Member, MemberNews, Roster},
+    roster::{Change, Member, MemberNews, Roster, Tell},
     rows::RowRef,
 };
 use crate::protocol::{app::AppIndex, name::ChannelKind};
@@ -87,6 +87,15 @@ pub(super) struct Later {
     pub(super) miss_quiet_until: Millis,
     pub(super) count_at: Option<Millis>,
     pub(super) count_quiet_until: Millis,
+    pub(super) hold: Option<Hold>,
+}
+
+/// Goings that are held back, since this node may be behind. One at a time of a channel.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hold {
+    since: Millis,
+    /// Whether it is over is looked at then.
+    look_at: Millis,
 }
 
 /// What the app's settings mean for a channel.
@@ -104,6 +113,17 @@ pub struct Rules {
     pub kept_ms: u64,
     /// How long `channel_vacated` and `member_removed` webhooks wait for a return.
     pub grace_ms: u64,
+    /// This node may be behind the others: who has gone may be with them.
+    pub is_behind: bool,
+}
+
+impl Rules {
+    fn tell(&self) -> Tell {
+        match self.is_behind {
+            true => Tell::Later,
+            false => Tell::Now,
+        }
+    }
 }
 
 /// Someone wants to subscribe.
@@ -252,18 +272,16 @@ impl Home {
                 self.count_changed(now, rules, effects);
             }
             Elsewhere::MemberJoined(member) => {
-                let roster = self.roster_mut();
-                if roster.join_elsewhere(&member) == Change::User {
-                    self.member_came(rules, &member, effects);
-                }
+                let change = self.roster_mut().join_elsewhere(&member);
+                self.member_joined(rules, &member, change, effects);
             }
             Elsewhere::EventKept(is_kept) => self.kept_elsewhere = is_kept,
             Elsewhere::MemberLeft { user_id } => {
-                let roster = self.roster.as_mut();
-                let change = roster.map(|roster| roster.leave_elsewhere(&user_id));
-                if change == Some(Change::User) {
-                    self.member_went(now, rules, user_id, effects);
-                }
+                let Some(roster) = &mut self.roster else {
+                    return;
+                };
+                let change = roster.leave_elsewhere(&user_id, rules.tell());
+                self.member_left(now, rules, &user_id, change, effects);
             }
         }
     }
@@ -328,8 +346,7 @@ impl Home {
                 self.kind.is_presence(),
                 "only presence channels have members"
             );
-            let roster = self.roster_mut();
-            if roster.len() >= rules.members_max as usize && !roster.contains(&member.user_id) {
+            if !self.has_place(rules, member, effects) {
                 return Err(JoinRefused::ChannelFull);
             }
         }
@@ -399,10 +416,45 @@ impl Home {
         }
     }
 
-    fn join_member(&mut self, rules: &Rules, member: &Member, effects: &mut Vec<HomeEffect>) {
+    /// Whether the member may come; who is listed only since its going is held back gives way.
+    fn has_place(&mut self, rules: &Rules, member: &Member, effects: &mut Vec<HomeEffect>) -> bool {
         let roster = self.roster_mut();
-        if roster.join(member) == Change::User {
-            self.member_came(rules, member, effects);
+        let most = rules.members_max as usize;
+        if roster.len() < most || roster.contains(&member.user_id) {
+            return true;
+        }
+        if roster.len() - roster.held() >= most {
+            return false;
+        }
+        while roster.len() >= most
+            && let Some(user_id) = roster.release()
+        {
+            effects.push(removed(user_id));
+        }
+        true
+    }
+
+    fn join_member(&mut self, rules: &Rules, member: &Member, effects: &mut Vec<HomeEffect>) {
+        let change = self.roster_mut().join(member);
+        self.member_joined(rules, member, change, effects);
+    }
+
+    fn member_joined(
+        &mut self,
+        rules: &Rules,
+        member: &Member,
+        change: Change,
+        effects: &mut Vec<HomeEffect>,
+    ) {
+        match change {
+            Change::User => self.member_came(rules, member, effects),
+            // Nobody has heard that it went.
+            Change::Returned => {
+                if let Some(later) = &mut self.later {
+                    later.departures.cancel(&member.user_id);
+                }
+            }
+            Change::ConnectionOnly | Change::Held => {}
         }
     }
 
@@ -431,10 +483,26 @@ impl Home {
             .roster
             .as_mut()
             .expect("a member's channel has a roster");
-        if roster.leave(user_id) == Change::ConnectionOnly {
-            return;
+        let change = roster.leave(user_id, rules.tell());
+        self.member_left(now, rules, user_id, change, effects);
+    }
+
+    fn member_left(
+        &mut self,
+        now: Millis,
+        rules: &Rules,
+        user_id: &Arc<str>,
+        change: Change,
+        effects: &mut Vec<HomeEffect>,
+    ) {
+        match change {
+            Change::User => self.member_went(now, rules, Arc::clone(user_id), effects),
+            Change::Held => {
+                self.await_return(now, rules, Arc::clone(user_id));
+                self.later.get_or_insert_default().hold_on(now);
+            }
+            Change::ConnectionOnly | Change::Returned => {}
         }
-        self.member_went(now, rules, Arc::clone(user_id), effects);
     }
 
     pub(super) fn member_went(
@@ -444,10 +512,12 @@ impl Home {
         user_id: Arc<str>,
         effects: &mut Vec<HomeEffect>,
     ) {
-        let announcement = Announcement::MemberRemoved {
-            user_id: Arc::clone(&user_id),
-        };
-        effects.push(HomeEffect::Announce(announcement));
+        effects.push(removed(Arc::clone(&user_id)));
+        self.await_return(now, rules, user_id);
+    }
+
+    /// Webhooks hear of it when the grace is over.
+    fn await_return(&mut self, now: Millis, rules: &Rules, user_id: Arc<str>) {
         if rules.hook_members {
             let later = self.later.get_or_insert_default();
             later.departures.add(user_id, now.plus(rules.grace_ms));
@@ -493,6 +563,18 @@ impl Home {
         rules: &Rules,
         effects: &mut Vec<HomeEffect>,
     ) {
+        if self.is_holding(now, rules) {
+            return self.settle_count(now, rules, effects);
+        }
+        // Frames before webhooks, which may be due for long.
+        if self.release_held(effects) {
+            let later = self.later.get_or_insert_default();
+            later.hold = Some(Hold {
+                since: Millis(0),
+                look_at: now,
+            });
+            return;
+        }
         let Some(later) = &mut self.later else { return };
         // Members before the channel: who hears of both hears of the guests first.
         for _ in 0..DEPARTURES_AT_ONCE {
@@ -507,10 +589,7 @@ impl Home {
             return; // Still due: the entry comes again.
         }
         let vacated = later.vacate_at.take_if(|at| *at <= now).is_some();
-        let count_due = later.count_at.is_some_and(|at| at <= now);
-        if count_due {
-            self.tell_count(now, rules, effects);
-        }
+        self.settle_count(now, rules, effects);
         if vacated {
             assert_eq!(self.total(), 0, "a return cancels the vacating");
             if rules.hook_occupancy {
@@ -523,6 +602,39 @@ impl Home {
             return;
         }
         later.end_quiet(now);
+    }
+
+    fn settle_count(&mut self, now: Millis, rules: &Rules, effects: &mut Vec<HomeEffect>) {
+        let Some(later) = &mut self.later else { return };
+        later.end_quiet(now);
+        if later.count_at.is_some_and(|at| at <= now) {
+            self.tell_count(now, rules, effects);
+        }
+    }
+
+    /// Whether goings that are due wait on; asked when something is due.
+    fn is_holding(&mut self, now: Millis, rules: &Rules) -> bool {
+        let Some(later) = &mut self.later else {
+            return false;
+        };
+        let is_short = |hold: &Hold| now.since(hold.since) < HOLD_MS_MAX;
+        let is_holding = rules.is_behind && later.hold.as_ref().is_none_or(is_short);
+        if is_holding && (later.hold.is_some() || later.is_going_due(now)) {
+            later.hold_on(now);
+        } else {
+            later.hold = None;
+        }
+        later.hold.is_some()
+    }
+
+    /// Tells who has gone while that was held back. True: more are left for the next step.
+    fn release_held(&mut self, effects: &mut Vec<HomeEffect>) -> bool {
+        let Some(roster) = &mut self.roster else {
+            return false;
+        };
+        let gone = std::iter::from_fn(|| roster.release()).take(DEPARTURES_AT_ONCE);
+        effects.extend(gone.map(removed));
+        roster.held() > 0
     }
 
     /// When something is due next.
@@ -542,17 +654,36 @@ impl Home {
     }
 }
 
+/// A user is to be told to have gone.
+fn removed(user_id: Arc<str>) -> HomeEffect {
+    HomeEffect::Announce(Announcement::MemberRemoved { user_id })
+}
+
 impl Later {
     fn next_deadline(&self) -> Option<Millis> {
-        let fixed = [self.vacate_at, self.count_at];
         let quiet = [self.miss_quiet_until, self.count_quiet_until];
         let quiet = quiet.into_iter().filter(|until| until.0 > 0);
-        fixed
-            .into_iter()
-            .flatten()
-            .chain(quiet)
-            .chain(self.departures.next_at())
-            .min()
+        let going = [self.vacate_at, self.departures.next_at()];
+        let going = going.into_iter().flatten();
+        // Looked at together when that is due.
+        let held = self.hold.map(|hold| hold.look_at);
+        let going = match held {
+            Some(_) => held,
+            None => going.min(),
+        };
+        self.count_at.into_iter().chain(quiet).chain(going).min()
+    }
+
+    fn is_going_due(&self, now: Millis) -> bool {
+        let going = [self.vacate_at, self.departures.next_at()];
+        going.into_iter().flatten().any(|at| at <= now)
+    }
+
+    /// Holds goings back from now on, or for longer.
+    fn hold_on(&mut self, now: Millis) {
+        let since = self.hold.map_or(now, |hold| hold.since);
+        let look_at = now.plus(HOLD_LOOK_MS);
+        self.hold = Some(Hold { since, look_at });
     }
 
     /// Forgets quiet times that have passed, so that they are no deadlines any more.
@@ -568,6 +699,7 @@ impl Later {
         self.vacate_at.is_none()
             && self.count_at.is_none()
             && self.departures.is_empty()
+            && self.hold.is_none()
             && self.miss_quiet_until <= now
             && self.count_quiet_until <= now
     }
@@ -579,6 +711,12 @@ const COUNT_SMALL_MAX: u32 = 100;
 const COUNT_QUIET_MS: u64 = 5_000;
 /// Members of one channel whose going is told in one step.
 const DEPARTURES_AT_ONCE: usize = 256;
+/// For so long at most goings are held back: what is seen here is the best that is known by then, and what
+/// waits is bounded by who goes in this time.
+const HOLD_MS_MAX: u64 = 60_000;
+/// How often it is looked at whether that is over.
+// Of a hundred thousand channels that wait, as many entries of a heap a second.
+pub const HOLD_LOOK_MS: u64 = 1_000;
 
 #[cfg(test)]
 pub(super) mod tests {
@@ -597,6 +735,7 @@ pub(super) mod tests {
         hook_misses: true,
         kept_ms: 1_000,
         grace_ms: 3_000,
+        is_behind: false,
     };
 
     /// One home, and whoever acts on it from shard 0.
@@ -731,6 +870,171 @@ pub(super) mod tests {
         assert_eq!(told(&[1], 0), [occupied.clone(), vacant.clone()]);
         assert_eq!(told(&[3, 1], 0), [occupied, vacant], "once");
         assert_eq!(told(&[1], 2), [], "it was occupied all the time");
+    }
+
+    /// A home whose node may be behind, or is not any more.
+    struct Behind(Home, Rules);
+
+    impl Behind {
+        fn new() -> Self {
+            let rules = Rules {
+                is_behind: true,
+                ..RULES
+            };
+            let mut behind = Self(Channel::new("presence-room").0, rules);
+            behind.0.tell_nodes();
+            behind
+        }
+
+        fn joins(&mut self, now: u64, user: &str) -> Vec<String> {
+            let (mut effects, join) = (Vec::new(), join_from(0, Some(user)));
+            let joined = self.0.join(Millis(now), &self.1, &join, &mut effects);
+            joined.expect("there is room");
+            words(&effects)
+        }
+
+        fn leaves(&mut self, now: u64, user: &str) -> Vec<String> {
+            let (mut effects, user) = (Vec::new(), Arc::from(user));
+            let from = ShardId(0);
+            self.0
+                .leave(Millis(now), &self.1, from, Some(&user), &mut effects);
+            words(&effects)
+        }
+
+        fn hears(&mut self, now: u64, change: Elsewhere) -> Vec<String> {
+            let mut effects = Vec::new();
+            self.0
+                .change_elsewhere(Millis(now), &self.1, change, &mut effects);
+            words(&effects)
+        }
+
+        fn has(&mut self, now: u64, user: &str) -> Vec<String> {
+            let member = join_from(0, Some(user)).member.expect("a user");
+            self.hears(now, Elsewhere::MemberJoined(member))
+        }
+
+        /// From deadline to deadline.
+        fn settles(&mut self, until: u64) -> Vec<String> {
+            let mut effects = Vec::new();
+            while let Some(at) = self.0.next_deadline().filter(|at| at.0 <= until) {
+                self.0.settle_later(at, &self.1, &mut effects);
+            }
+            words(&effects)
+        }
+
+        fn is_not_any_more(&mut self) {
+            self.1.is_behind = false;
+        }
+    }
+
+    const NOTHING: [&str; 0] = [];
+
+    #[test]
+    fn who_leaves_a_node_that_may_be_behind_is_told_when_it_is_not_any_more() {
+        let mut home = Behind::new();
+        assert_eq!(
+            home.joins(0, "ann"),
+            [
+                "occupied",
+                "hook occupied",
+                "tell +ann",
+                "hook +ann",
+                "joined"
+            ]
+        );
+        assert_eq!(home.leaves(10, "ann"), ["vacant"]);
+        assert_eq!(home.settles(50_000), NOTHING);
+        assert_eq!(home.0.users(), 1, "nobody was told");
+        home.is_not_any_more();
+        let told = ["tell -ann", "hook -ann", "hook vacated"];
+        assert_eq!(home.settles(51_000), told);
+        assert!(home.0.is_idle(Millis(51_000)));
+        assert_eq!(home.0.next_deadline(), None);
+    }
+
+    #[test]
+    fn who_was_with_another_node_meanwhile_is_never_told_to_have_left() {
+        let mut home = Behind::new();
+        home.joins(0, "ann");
+        assert_eq!(home.leaves(10, "ann"), ["vacant"]);
+        assert_eq!(home.settles(20_000), NOTHING);
+        assert_eq!(home.hears(20_000, Elsewhere::Subscriptions(1)), NOTHING);
+        assert_eq!(home.has(20_000, "ann"), NOTHING);
+        home.is_not_any_more();
+        assert_eq!(home.settles(100_000), NOTHING);
+        let left = Elsewhere::MemberLeft {
+            user_id: "ann".into(),
+        };
+        assert_eq!(home.hears(100_000, left), ["tell -ann"]);
+        assert_eq!(home.settles(103_000), ["hook -ann"]);
+    }
+
+    #[test]
+    fn who_comes_back_before_it_was_told_was_never_gone() {
+        let mut home = Behind::new();
+        home.joins(0, "ann");
+        home.leaves(10, "ann");
+        assert_eq!(home.settles(20_000), NOTHING);
+        assert_eq!(home.joins(20_000, "ann"), ["occupied", "joined"]);
+        home.is_not_any_more();
+        assert_eq!(home.settles(100_000), NOTHING);
+        assert_eq!(home.0.users(), 1);
+    }
+
+    #[test]
+    fn who_moves_between_other_nodes_is_not_told_to_have_left_either() {
+        let mut home = Behind::new();
+        assert_eq!(home.has(0, "ann"), ["tell +ann", "hook +ann"]);
+        let left = || Elsewhere::MemberLeft {
+            user_id: "ann".into(),
+        };
+        assert_eq!(home.hears(10, left()), NOTHING);
+        assert_eq!(home.hears(20, left()), NOTHING, "said twice");
+        assert_eq!(home.has(30, "ann"), NOTHING);
+        home.is_not_any_more();
+        assert_eq!(home.settles(100_000), NOTHING);
+    }
+
+    #[test]
+    fn a_going_is_held_back_for_a_minute_and_gives_way_to_who_comes() {
+        let mut home = Behind::new();
+        home.joins(0, "ann");
+        home.joins(0, "bob");
+        home.leaves(10, "ann");
+        home.leaves(20, "bob");
+        let here: Vec<String> = home.0.user_ids().map(|it| it.to_string()).collect();
+        assert_eq!(here, ["ann", "bob"]);
+        // The channel holds two.
+        let comes = ["tell -ann", "occupied", "tell +cid", "hook +cid", "joined"];
+        assert_eq!(home.joins(30, "cid"), comes);
+        assert_eq!(home.settles(59_000), NOTHING);
+        let told = ["tell -bob", "hook -ann", "hook -bob"];
+        assert_eq!(home.settles(61_000), told);
+        assert_eq!(home.leaves(70_000, "cid"), ["vacant"]);
+        assert_eq!(home.settles(129_000), NOTHING, "another minute");
+        assert_eq!(
+            home.settles(131_000),
+            ["tell -cid", "hook -cid", "hook vacated"]
+        );
+    }
+
+    #[test]
+    fn many_that_were_held_back_are_told_in_steps() {
+        const CROWD: usize = 2 * DEPARTURES_AT_ONCE + 1;
+        let mut home = Behind::new();
+        home.1.members_max = u32::MAX;
+        home.1.hook_members = false;
+        (0..CROWD).for_each(|it| drop(home.joins(0, &it.to_string())));
+        (0..CROWD).for_each(|it| drop(home.leaves(1, &it.to_string())));
+        assert_eq!(home.settles(20_000), NOTHING);
+        home.is_not_any_more();
+        for told in [DEPARTURES_AT_ONCE, DEPARTURES_AT_ONCE, 1 + 1] {
+            let at = home.0.next_deadline().expect("more is to be told");
+            let mut effects = Vec::new();
+            home.0.settle_later(at, &home.1, &mut effects);
+            assert_eq!(effects.len(), told);
+        }
+        assert_eq!(home.0.next_deadline(), None);
     }
 
     #[test]

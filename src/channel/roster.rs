@@ -2,15 +2,15 @@
 //! what a join or leave announces.
 //!
 //! Owns: the map user -> (info, connections) of one channel's home entry, the frame that tells of it,
-//! what the other nodes do not know yet of those who are here.
+//! what the other nodes do not know yet of those who are here, whose going is told later.
 //! May depend on: `protocol::outgoing` (the bytes of a snapshot). Not on slots, queues, clocks, nor
 //! on `ws`: whoever asks for the frame says how it is encoded.
-//! Invariants: a user is listed iff it has a connection here or is on another node; additions and
-//! removals alternate per user, and so do what other nodes are told of a user; ids are sorted, so that
+//! Invariants: a user is listed iff it has a connection here, is on another node, or its going is held back;
+//! additions and removals alternate per user, and so do what other nodes are told of a user; ids are sorted, so that
 //! the same members always give the same bytes.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     sync::Arc,
 };
 
@@ -27,6 +27,8 @@ pub struct Member {
 #[derive(Clone, Debug, Default)]
 pub struct Roster {
     members: BTreeMap<Arc<str>, Row>,
+    /// Who is nowhere, as far as this node knows, and is listed until that is told.
+    held: BTreeSet<Arc<str>>,
     /// What newcomers are told, until the next change.
     frame: Option<Arc<[u8]>>,
     /// Users of whom other nodes may know something that is not so any more, and what they know;
@@ -75,6 +77,18 @@ pub enum Change {
     User,
     /// The user has other connections, here or on other nodes.
     ConnectionOnly,
+    /// The user is nowhere any more, and listed until that is told.
+    Held,
+    /// The user is back before that was told.
+    Returned,
+}
+
+/// When it is told that a user is nowhere any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tell {
+    Now,
+    /// With `release`: the user may be where this node does not see it.
+    Later,
 }
 
 impl Roster {
@@ -105,7 +119,14 @@ impl Roster {
         } else if is_new {
             self.owe(&member.user_id, Known::Outdated);
         }
-        Change::ConnectionOnly
+        self.returned(&member.user_id)
+    }
+
+    fn returned(&mut self, user_id: &str) -> Change {
+        match self.held.remove(user_id) {
+            true => Change::Returned,
+            false => Change::ConnectionOnly,
+        }
     }
 
     fn add(&mut self, member: &Member, connections: u32, elsewhere: Option<Arc<str>>) {
@@ -130,11 +151,11 @@ impl Roster {
             self.frame = None;
             row.info = Arc::clone(&member.info);
         }
-        Change::ConnectionOnly
+        self.returned(&member.user_id)
     }
 
     /// No other node has the user any more. One that is not listed is ignored.
-    pub fn leave_elsewhere(&mut self, user_id: &str) -> Change {
+    pub fn leave_elsewhere(&mut self, user_id: &Arc<str>, tell: Tell) -> Change {
         let Some(row) = self.members.get_mut(user_id) else {
             return Change::ConnectionOnly;
         };
@@ -142,9 +163,34 @@ impl Roster {
         if row.connections > 0 || !was_elsewhere {
             return Change::ConnectionOnly;
         }
-        self.members.remove(user_id);
+        self.went(user_id, tell)
+    }
+
+    fn went(&mut self, user_id: &Arc<str>, tell: Tell) -> Change {
+        match tell {
+            Tell::Now => {
+                self.members.remove(user_id);
+                self.frame = None;
+                Change::User
+            }
+            Tell::Later => {
+                self.held.insert(Arc::clone(user_id));
+                Change::Held
+            }
+        }
+    }
+
+    /// Takes out one of those whose going was held back, which is to be told now.
+    pub fn release(&mut self) -> Option<Arc<str>> {
+        let user_id = self.held.pop_first()?;
+        self.members.remove(&user_id);
         self.frame = None;
-        Change::User
+        Some(user_id)
+    }
+
+    /// Users whose going is held back.
+    pub fn held(&self) -> usize {
+        self.held.len()
     }
 
     /// What other nodes know of a user may not be so any more. What they were told last stands; who
@@ -207,7 +253,7 @@ impl Roster {
     }
 
     /// Takes a connection of a user away. Panics if the user is not listed: who leaves has joined.
-    pub fn leave(&mut self, user_id: &Arc<str>) -> Change {
+    pub fn leave(&mut self, user_id: &Arc<str>, tell: Tell) -> Change {
         let row = self
             .members
             .get_mut(user_id)
@@ -231,14 +277,13 @@ impl Roster {
             return Change::ConnectionOnly;
         }
         self.owe_visit(user_id, info_here);
-        self.members.remove(user_id);
-        self.frame = None;
-        Change::User
+        self.went(user_id, tell)
     }
 
-    /// Ids and infos of those who are here.
+    /// Ids and infos of those who are here, and of those whose going is held back: who takes over tells it.
     pub fn here(&self) -> Vec<(String, String)> {
-        let here = self.members.iter().filter(|(_, row)| row.connections > 0);
+        let is_here = |id: &Arc<str>, row: &Row| row.connections > 0 || self.held.contains(id);
+        let here = self.members.iter().filter(|(id, row)| is_here(id, row));
         here.map(|(user_id, row)| (user_id.to_string(), row.info.to_string()))
             .collect()
     }
@@ -366,8 +411,11 @@ mod tests {
         );
         assert_eq!(roster.join(&member("10", "null")), Change::ConnectionOnly);
         assert_eq!(roster.len(), 1);
-        assert_eq!(roster.leave(&"10".into()), Change::ConnectionOnly);
-        assert_eq!(roster.leave(&"10".into()), Change::User);
+        assert_eq!(
+            roster.leave(&"10".into(), Tell::Now),
+            Change::ConnectionOnly
+        );
+        assert_eq!(roster.leave(&"10".into(), Tell::Now), Change::User);
         assert!(roster.is_empty());
     }
 
@@ -382,7 +430,7 @@ mod tests {
             r#""hash":{"10":{"name":"Ann"},"7":{"name":"Bob"}}}}"#
         );
         assert_eq!(&*roster.snapshot(), expected);
-        let _ = roster.leave(&"7".into());
+        let _ = roster.leave(&"7".into(), Tell::Now);
         assert_eq!(
             &*roster.snapshot(),
             r#"{"presence":{"count":1,"ids":["10"],"hash":{"10":{"name":"Ann"}}}}"#
@@ -408,9 +456,12 @@ mod tests {
         assert_eq!(told(&|it| it.join(&ann)), (user, true));
         assert_eq!(told(&|it| it.join(&ann)), (connection, false));
         assert_eq!(told(&|it| it.join(&named)), (connection, true));
-        assert_eq!(told(&|it| it.leave(&"10".into())), (connection, false));
+        assert_eq!(
+            told(&|it| it.leave(&"10".into(), Tell::Now)),
+            (connection, false)
+        );
         assert_eq!(told(&|it| it.join(&member("7", "null"))), (user, true));
-        assert_eq!(told(&|it| it.leave(&"7".into())), (user, true));
+        assert_eq!(told(&|it| it.leave(&"7".into(), Tell::Now)), (user, true));
     }
 
     #[test]
@@ -421,14 +472,22 @@ mod tests {
         let mut roster = Roster::default();
         assert_eq!(roster.join_elsewhere(&ann), user);
         assert_eq!(roster.join(&ann), same);
-        assert_eq!(roster.leave_elsewhere("10"), same);
-        assert_eq!(roster.leave_elsewhere("10"), same, "said twice");
+        assert_eq!(roster.leave_elsewhere(&"10".into(), Tell::Now), same);
+        assert_eq!(
+            roster.leave_elsewhere(&"10".into(), Tell::Now),
+            same,
+            "said twice"
+        );
         assert_eq!(roster.join_elsewhere(&ann), same);
-        assert_eq!(roster.leave(&id), same);
+        assert_eq!(roster.leave(&id, Tell::Now), same);
         assert_eq!(roster.len(), 1);
-        assert_eq!(roster.leave_elsewhere("10"), user);
+        assert_eq!(roster.leave_elsewhere(&"10".into(), Tell::Now), user);
         assert!(roster.is_empty());
-        assert_eq!(roster.leave_elsewhere("10"), same, "never heard of");
+        assert_eq!(
+            roster.leave_elsewhere(&"10".into(), Tell::Now),
+            same,
+            "never heard of"
+        );
     }
 
     #[test]
@@ -448,7 +507,7 @@ mod tests {
                 String::from_utf8_lossy(&frame).contains(r#""10":1"#)
             };
             let before = shown(&mut roster);
-            assert_eq!(roster.leave(&id), Change::ConnectionOnly);
+            assert_eq!(roster.leave(&id, Tell::Now), Change::ConnectionOnly);
             (before, shown(&mut roster))
         };
         assert_eq!(infos(&here, &there, true), (true, false));
@@ -473,31 +532,31 @@ mod tests {
         let _ = roster.join(&named);
         assert_eq!(roster.next_news(), joined(&named));
         for _ in 0..3 {
-            let _ = roster.leave(&id);
+            let _ = roster.leave(&id, Tell::Now);
         }
         let _ = roster.join(&named);
         assert_eq!(roster.next_news(), joined(&named), "perhaps another info");
         let _ = roster.join(&ann);
-        let _ = roster.leave(&id);
-        let _ = roster.leave(&id);
+        let _ = roster.leave(&id, Tell::Now);
+        let _ = roster.leave(&id, Tell::Now);
         assert_eq!(roster.next_news(), left);
-        let _ = roster.leave_elsewhere(&id);
+        let _ = roster.leave_elsewhere(&id, Tell::Now);
         for _ in 0..2 {
             let _ = roster.join(&ann);
-            let _ = roster.leave(&id);
+            let _ = roster.leave(&id, Tell::Now);
         }
         assert_eq!(roster.next_news(), joined(&ann), "came and went");
         assert_eq!(roster.next_news(), left);
         let _ = roster.join(&named);
-        let _ = roster.leave(&id);
+        let _ = roster.leave(&id, Tell::Now);
         let _ = roster.join(&ann);
         assert_eq!(roster.next_news(), joined(&ann), "is there again");
         assert!(!roster.owes());
-        let _ = roster.leave(&id);
+        let _ = roster.leave(&id, Tell::Now);
         assert_eq!(roster.next_news(), left);
         let _ = roster.join_elsewhere(&named);
         let _ = roster.join(&ann);
-        let _ = roster.leave(&id);
+        let _ = roster.leave(&id, Tell::Now);
         assert_eq!(roster.next_news(), None, "they had it all the time");
         assert!(!roster.owes());
     }

@@ -774,6 +774,11 @@ impl Node {
         self.bus
     }
 
+    /// This node sends itself canaries; else the bus is believed.
+    pub fn has_canaries(&self) -> bool {
+        self.setup.times.canary_ms > 0
+    }
+
     /// `None` before the first.
     pub fn echoes(&self, road: Road) -> Option<Echoes> {
         let canaries = match road {

@@ -75,6 +75,7 @@ impl Pair {
                 hook_misses: false,
                 kept_ms: 1_000,
                 grace_ms: 0,
+                is_behind: false,
             },
         }
     }

@@ -599,6 +599,11 @@ pub(super) const CLUSTER_BYTES: Family = counter(
     &["direction", "node"],
     "Bytes to and from the bus, own batches that come back too",
 );
+pub(super) const CLUSTER_PEER_LAST_HEARD: Family = gauge(
+    "cluster_peer_last_heard_seconds",
+    CLUSTER_PEER,
+    "Time since a peer that is there was heard last",
+);
 pub(super) const CLUSTER_LOST_BATCHES: Family = counter(
     "cluster_lost_batches_total",
     &["node", "peer", "road"],

@@ -20,7 +20,8 @@ pub struct ClusterSample {
     pub driver: &'static str,
     /// All connections stand.
     pub is_up: bool,
-    pub canary: CanarySample,
+    /// `None` where none flies.
+    pub canary: Option<CanarySample>,
     /// By `NODE_STATES`.
     pub nodes: [u64; 3],
     /// Those that are there.
@@ -62,6 +63,8 @@ pub struct CanarySample {
 #[derive(Clone, Debug, Default)]
 pub struct PeerSample {
     pub name: String,
+    /// Since it was heard last.
+    pub silent_s: f64,
     /// Batches, by `ROADS`.
     pub lost: [u64; 2],
 }
@@ -103,7 +106,8 @@ const REFUSALS: [&str; 8] = [
     "misplaced",
     "doubled",
 ];
-const LOSSES: [&str; 9] = [
+/// Why messages are lost between nodes.
+pub(crate) const LOSSES: [&str; 9] = [
     "bus_down",
     "bus_unknown",
     "bus_denied",
@@ -120,7 +124,9 @@ pub(super) fn add(families: &mut Families<'_>, node: &str, sample: &ClusterSampl
     let labels = [backend_of(sample.driver), node, "adapter"];
     let is_up = f64::from(u8::from(sample.is_up));
     families.add(&name::BACKEND_UP, &labels, is_up);
-    add_canary(families, node, &sample.canary);
+    if let Some(canary) = &sample.canary {
+        add_canary(families, node, canary);
+    }
     add_peers(families, node, sample);
     for (family, labels, counts) in [
         (&name::CLUSTER_BATCHES, DIRECTIONS, sample.batches),
@@ -194,6 +200,8 @@ fn add_canary(families: &mut Families<'_>, node: &str, canary: &CanarySample) {
 
 fn add_peers(families: &mut Families<'_>, node: &str, sample: &ClusterSample) {
     for peer in &sample.peers {
+        let labels = [node, &peer.name];
+        families.add(&name::CLUSTER_PEER_LAST_HEARD, &labels, peer.silent_s);
         for (road, lost) in ROADS.into_iter().zip(peer.lost) {
             let labels = [node, &peer.name, road];
             families.add(&name::CLUSTER_LOST_BATCHES, &labels, lost as f64);

@@ -225,8 +225,8 @@ impl ShardServer {
             }
             Question::Terminate { app, user_id } => {
                 self.on_user_terminate(turn, app, &user_id);
-                self.terminate_elsewhere(turn, app, user_id);
-                Answer::Terminated
+                let everywhere = self.terminate_elsewhere(turn, app, user_id);
+                Answer::Terminated { everywhere }
             }
             Question::AdmitToApp { app } => {
                 let partition = self.partition_of(app);
@@ -299,9 +299,10 @@ impl ShardServer {
             }
             Answer::Spent { granted, rate } => self.on_app_rate(turn, slot, granted, rate),
             Answer::Channels(_) => self.on_slice(turn, waiter, &answer),
-            Answer::Published(_) | Answer::Channel(_) | Answer::Users(_) | Answer::Terminated => {
-                self.on_gathered(turn, slot, answer)
-            }
+            Answer::Published(_)
+            | Answer::Channel(_)
+            | Answer::Users(_)
+            | Answer::Terminated { .. } => self.on_gathered(turn, slot, answer),
         }
     }
 
@@ -335,7 +336,7 @@ impl ShardServer {
             | Answer::Channel(_)
             | Answer::Users(_)
             | Answer::Watched(_)
-            | Answer::Terminated
+            | Answer::Terminated { .. }
             | Answer::Spent { .. }
             | Answer::AddressLimited { .. } => {}
         }

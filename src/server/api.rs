@@ -451,6 +451,9 @@ impl ShardServer {
             (GatheredParts::Users, Answer::Users(users)) => {
                 answer::users(&mut body, users.iter().map(|user| &**user));
             }
+            (GatheredParts::Terminated, Answer::Terminated { everywhere: false }) => {
+                return self.respond_error(turn, slot, &exchange, ApiError::Unavailable);
+            }
             (_, _) => body.extend_from_slice(answer::EMPTY),
         }
         self.respond_api(turn, slot, &exchange, Status::Ok, &body);

@@ -198,6 +198,7 @@ fn quiet_rules(settings: &Settings) -> Rules {
         hook_misses: false,
         kept_ms: settings.kept_ms,
         grace_ms: settings.grace_ms,
+        is_behind: false,
     }
 }
 

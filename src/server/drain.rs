@@ -17,6 +17,7 @@ use shards::{
 use super::{ServerTurn, Settings, ShardServer, errands::Errand};
 use crate::{
     bridge::{apps::AppChange, message::ToBridge},
+    channel::home::HOLD_LOOK_MS,
     config::Config,
     protocol::code::CloseCode,
 };
@@ -213,13 +214,17 @@ impl ShardServer {
     /// Until when the deadlines of homes are due: a shard that settles looks beyond all graces. Where
     /// there are other nodes they go on waiting, and the next owner tells.
     pub(super) fn homes_due(&self, now: Millis) -> Millis {
+        match self.tells_last() {
+            true => now.plus(self.settings.grace_ms.max(HOLD_LOOK_MS)),
+            false => now,
+        }
+    }
+
+    /// This shard settles, and no other node tells what it leaves untold.
+    pub(super) fn tells_last(&self) -> bool {
         let settles = self.drain.as_ref().is_some_and(|it| it.settling.is_some());
         let is_last = !self.topics.has_bus() || self.owned.has_all();
-        if settles && is_last {
-            now.plus(self.settings.grace_ms)
-        } else {
-            now
-        }
+        settles && is_last
     }
 
     /// Reports, after the homes had their tick, that they have nothing left to tell.

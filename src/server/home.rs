@@ -21,7 +21,7 @@ use super::{
 use crate::{
     bridge::message::{NodeEvent, WebhookEvent, WebhookInterest, WebhookKind},
     channel::{
-        home::{HomeRef, Join, JoinRefused},
+        home::{HomeRef, Join, JoinRefused, Rules},
         home_effect::{Announcement, HomeEffect, Hook},
         local::LocalRef,
         names::NameKey,
@@ -225,6 +225,14 @@ impl ShardServer {
         frame
     }
 
+    /// What the app's settings mean, where somebody may go.
+    pub(super) fn rules_of_going(&self, turn: &impl ServerTurn, app: AppIndex) -> Rules {
+        Rules {
+            is_behind: self.topics.has_bus() && turn.is_behind() && !self.tells_last(),
+            ..self.apps.rules(app)
+        }
+    }
+
     /// Home: takes a subscription away.
     pub(super) fn home_leave(
         &mut self,
@@ -235,7 +243,7 @@ impl ShardServer {
         turn.spend(Work::MEMBERSHIP);
         let at = leaving.home;
         let app = self.homes.get(at).expect("who leaves has joined").app;
-        let rules = self.apps.rules(app);
+        let rules = self.rules_of_going(turn, app);
         let mut effects = std::mem::take(&mut self.effects);
         let user_id = leaving.user_id.as_ref();
         self.homes
@@ -259,7 +267,7 @@ impl ShardServer {
                 .get(at)
                 .expect("pop_due gives entries that are there")
                 .app;
-            let rules = self.apps.rules(app);
+            let rules = self.rules_of_going(turn, app);
             let mut effects = std::mem::take(&mut self.effects);
             self.homes.settle(at, now, &rules, &mut effects);
             turn.spend(Work::MESSAGE.times(effects.len()));

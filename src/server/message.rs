@@ -196,7 +196,10 @@ pub enum Answer {
         user_id: UserId,
     },
     Watched(Vec<(Arc<str>, bool)>),
-    Terminated,
+    /// Here, and on the other nodes if they hear of it.
+    Terminated {
+        everywhere: bool,
+    },
     AdmittedToApp {
         app: AppIndex,
         granted: bool,

@@ -24,7 +24,7 @@ use crate::{
     ws::encode,
 };
 
-/// Orders of the API that wait for room; more are counted and reach this node alone.
+/// Orders of the API that wait for room; more are counted, refused, and reach this node alone.
 const UNTOLD_MAX: usize = 65_536;
 
 impl ShardServer {
@@ -188,15 +188,16 @@ impl ShardServer {
         false
     }
 
-    /// Home: the API has ended a user's connections here; the other nodes are to do so too.
+    /// Home: the API has ended a user's connections here; the other nodes are to do so too. False where some may
+    /// not hear of it.
     pub(super) fn terminate_elsewhere(
         &mut self,
         turn: &mut impl ServerTurn,
         app: AppIndex,
         user: UserId,
-    ) {
+    ) -> bool {
         if !self.topics.has_bus() {
-            return;
+            return true;
         }
         let message = ToBridge::Terminate(Box::new(UserOfNodes {
             app,
@@ -209,7 +210,10 @@ impl ShardServer {
             self.untold.push_back(message);
         } else {
             self.counters.bridge_full[1] += 1;
+            return false;
         }
+        // One of two roads may stand all the same: it was said, and who says it twice ends nobody twice.
+        !turn.is_cut_off()
     }
 
     /// Home: another node's API has ended a user's connections.
@@ -283,7 +287,7 @@ impl ShardServer {
         let is_forgotten = matches!(change, Elsewhere::EventKept(false));
         let hash = self.name_hasher.hash(&name);
         let at = self.homes.enter(app, &name, NameKey { partition, hash });
-        let rules = self.apps.rules(app);
+        let rules = self.rules_of_going(turn, app);
         let mut effects = std::mem::take(&mut self.effects);
         self.homes
             .change_elsewhere(at, turn.now(), &rules, change, &mut effects);

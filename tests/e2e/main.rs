@@ -78,6 +78,7 @@ mod shared_cache;
 mod shared_rates;
 mod shared_redis;
 mod shared_state;
+mod slow_bus;
 mod stores;
 mod strangers;
 mod subscriptions;

@@ -6,11 +6,12 @@ use serde_json::{Value, json};
 
 use crate::bus::BusServer;
 use crate::scale_out::{is_ready, node_config, starts};
+use crate::support::client::Client;
 use crate::support::config::merge;
-use crate::support::eventually;
 use crate::support::server::Server;
 use crate::support::webhook::WebhookSink;
 use crate::support::wire::Wire;
+use crate::support::{SILENCE, eventually};
 use crate::users::told;
 
 /// A dead node is known to be after three seconds: a busy machine may hold a living one up for one.
@@ -450,5 +451,75 @@ fn a_client_event_is_nobodys_last_event_on_any_node() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn a_node_that_was_stopped_past_its_lease_comes_back_whole_and_no_event_is_doubled() {
+    for bus in BusServer::start_each(
+        "a_node_that_was_stopped_past_its_lease_comes_back_whole_and_no_event_is_doubled",
+    ) {
+        let nodes = ["a", "b", "c"].map(|name| starts(&bus, name, quick()));
+        let room = "presence-room";
+        let lists = |ids: &[&str]| {
+            let users: Vec<Value> = ids.iter().map(|id| json!({"id": id})).collect();
+            let users = json!({"users": users});
+            for node in &nodes {
+                reads(node, "/channels/presence-room/users", "", &users);
+            }
+        };
+        let mut clients = [nodes[0].client("alice"), nodes[1].client("bob")];
+        for (client, id) in clients.iter_mut().zip(["1", "2"]) {
+            client.joins(room, id);
+            lists(&["1", "2"][..id.parse().expect("a number")]);
+        }
+        let mut carol = nodes[2].client("carol");
+        assert_eq!(carol.joins(room, "3").ids, ["1", "2", "3"]);
+        clients[0].expects_member_added(room, "2");
+        for client in &mut clients {
+            client.expects_member_added(room, "3");
+        }
+        lists(&["1", "2", "3"]);
+        nodes[2].signal(libc::SIGSTOP);
+        // While it is thought to live, and when it is not any more.
+        let mut api = nodes[0].api();
+        let mut published = 0..;
+        let mut publishes = |clients: &mut [Client; 2]| {
+            let number: usize = published.next().expect("there are more");
+            api.publishes("n", room, &number.to_string());
+            for client in clients {
+                client.expects_frame(
+                    json!({"event": "n", "channel": room, "data": number.to_string()}),
+                );
+            }
+            number
+        };
+        (0..20).for_each(|_| _ = publishes(&mut clients));
+        for client in &mut clients {
+            client.expects_member_removed(room, "3");
+        }
+        let last = (0..20).map(|_| publishes(&mut clients)).last();
+        nodes[2].signal(libc::SIGCONT);
+        for client in &mut clients {
+            client.expects_member_added(room, "3");
+        }
+        lists(&["1", "2", "3"]);
+        is_ready(&nodes[2]);
+        // What came while it was stopped may have been lost to it.
+        let mut heard: Vec<usize> = Vec::new();
+        eventually("an event to come where the node was stopped", || {
+            publishes(&mut clients);
+            while let Some(frame) = carol.next_within(SILENCE) {
+                assert_eq!(frame["event"], "n", "nobody has left, and nobody came");
+                let number = frame["data"].as_str().expect("a text");
+                heard.push(number.parse().expect("a number"));
+            }
+            (heard.last() > last.as_ref()).then_some(())
+        });
+        assert!(heard.is_sorted_by(|a, b| a < b), "{heard:?}");
+        for client in &mut clients {
+            client.expects_nothing();
+        }
+        lists(&["1", "2", "3"]);
     }
 }

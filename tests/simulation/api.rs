@@ -55,6 +55,14 @@ pub(crate) enum Ask {
     },
 }
 
+/// Why the node may refuse what it would else take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reasons {
+    /// Apps are disabled for a while.
+    pub(crate) has_toggles: bool,
+    pub(crate) has_bus: bool,
+}
+
 impl ApiClient {
     pub(crate) fn new(number: usize, app: usize, credentials: &Credentials, came: Moment) -> Self {
         Self {
@@ -100,7 +108,7 @@ impl ApiClient {
         bytes: &[u8],
         ledger: &mut Ledger,
         now: Moment,
-        may_be_disabled: bool,
+        reasons: Reasons,
     ) -> Vec<usize> {
         self.input.extend_from_slice(bytes);
         let mut doomed = Vec::new();
@@ -114,8 +122,16 @@ impl ApiClient {
                 self.is_ended();
                 break;
             }
-            if response.status == 403 && may_be_disabled {
+            if response.status == 403 && reasons.has_toggles {
                 refuse(ledger, &ask);
+                continue;
+            }
+            if let Ask::Terminate { clients } = &ask
+                && response.status == 503
+                && reasons.has_bus
+            {
+                // Other nodes may not hear of it; here it is done.
+                doomed.extend(clients);
                 continue;
             }
             assert_eq!(response.status, 200, "{ask:?} was answered with {text}");

@@ -1,7 +1,9 @@
 //! A node whose queue to the bus is full: what has an answer is refused whole before anybody gets it, what has none
-//! reaches those who are here. The test takes the place of the bus.
+//! reaches those who are here. One whose bus is gone: an order for all nodes is done here and refused, and who leaves is
+//! told later. The test takes the place of the bus.
 
 use serde_json::{Value, json};
+use shards::application::Closed;
 use sockudo::bridge::message::{FromBridge, ToBridge};
 
 use crate::{
@@ -17,6 +19,8 @@ struct FullBus {
     visitor: Visitor,
     /// Channels of events for the other nodes.
     crossed: Vec<String>,
+    /// Orders for them to end somebody's connections.
+    terminated: usize,
 }
 
 impl FullBus {
@@ -41,31 +45,19 @@ impl FullBus {
             publisher,
             visitor,
             crossed: Vec::new(),
+            terminated: 0,
         };
         full.settles();
         full.hears();
         full
     }
 
-    /// At rest, with every topic live for which a shard wished.
     fn settles(&mut self) {
-        loop {
-            self.scene.rest();
-            let told = std::mem::take(&mut self.scene.node.told);
-            if told.is_empty() {
-                return;
-            }
-            for (shard, _, message) in told {
-                match message {
-                    ToBridge::Topic { partition, wish } => {
-                        let live = FromBridge::TopicsLive([(partition, wish)].into());
-                        self.scene.node.tell(usize::from(shard.0), live);
-                    }
-                    ToBridge::Event(event) => self.crossed.push(event.channel.to_string()),
-                    _ => {}
-                }
-            }
-        }
+        self.scene.settles(|_, message| match message {
+            ToBridge::Event(event) => self.crossed.push(event.channel.to_string()),
+            ToBridge::Terminate(_) => self.terminated += 1,
+            _ => {}
+        });
     }
 
     fn takes_publishes(&mut self, shards: [bool; 2]) {
@@ -86,6 +78,14 @@ impl FullBus {
         let heard = texts(&self.scene.takes(self.visitor.link));
         let channel = |it: &Value| it["channel"].as_str().map(str::to_owned);
         heard.iter().filter_map(channel).collect()
+    }
+
+    /// Events that somebody has got.
+    fn heard_by(&mut self, visitor: &Visitor) -> Vec<String> {
+        let heard = texts(&self.scene.takes(visitor.link));
+        let event = |it: &Value| it["event"].as_str().map(str::to_owned);
+        let heard = heard.iter().filter_map(event);
+        heard.filter(|it| it != "pusher:ping").collect()
     }
 
     /// Events that met a full queue, as they are counted.
@@ -156,4 +156,92 @@ fn a_client_event_that_the_bus_has_no_room_for_reaches_those_who_are_here() {
     assert_eq!(full.hears(), [room]);
     assert_eq!(full.crossed, [""; 0]);
     assert_eq!(full.counted(), 1);
+}
+
+#[test]
+fn users_are_ended_here_and_the_order_is_refused_while_other_nodes_hear_nothing() {
+    let mut full = FullBus::begins();
+    let path = "/users/ann/terminate_connections";
+    for (is_cut_off, status) in [(true, 503), (false, 200), (true, 503)] {
+        let ann = full.scene.arrives(1);
+        let user_data = json!({"id": "ann"}).to_string();
+        let auth = sign::signin_auth(KEY.0, KEY.1, &ann.socket_id, &user_data);
+        let data = json!({"auth": auth, "user_data": user_data});
+        let signs_in = frame(&json!({"event": "pusher:signin", "data": data}));
+        full.scene.say(ann.link, &signs_in);
+        full.settles();
+        for shard in &mut full.scene.node.shards {
+            shard.turn.is_cut_off = is_cut_off;
+        }
+        assert_eq!(full.status_of(path, &json!({})), status);
+        assert_eq!(full.status_of(path, &json!({})), status, "said twice");
+        let texts = texts(&full.scene.takes(ann.link));
+        let codes = texts.iter().map(|it| it["data"]["code"].as_u64());
+        let ends = codes.filter(|code| *code == Some(4_009)).count();
+        assert_eq!(ends, 1, "{texts:?}");
+        assert_eq!(std::mem::take(&mut full.terminated), 2);
+    }
+}
+
+#[test]
+fn who_leaves_is_told_when_the_node_is_not_behind_any_more() {
+    let mut full = FullBus::begins();
+    let room = "presence-room";
+    let joins = |full: &mut FullBus, user: &str| {
+        let visitor = full.scene.arrives(1);
+        let member = json!({"user_id": user}).to_string();
+        let auth = sign::channel_auth(KEY.0, KEY.1, &visitor.socket_id, room, Some(&member));
+        let data = json!({"channel": room, "auth": auth, "channel_data": member});
+        let asks = frame(&json!({"event": "pusher:subscribe", "data": data}));
+        full.scene.say(visitor.link, &asks);
+        full.settles();
+        visitor
+    };
+    let stays = joins(&mut full, "ann");
+    let leaves = joins(&mut full, "bob");
+    full.scene.takes(stays.link);
+    let behind = |full: &mut FullBus, is_behind| {
+        let shards = full.scene.node.shards.iter_mut();
+        shards.for_each(|shard| shard.turn.is_behind = is_behind);
+    };
+    behind(&mut full, true);
+    full.scene.hangs_up(leaves.link, Closed::ByPeer);
+    full.scene.passes(20_000);
+    assert_eq!(full.heard_by(&stays), [""; 0]);
+    behind(&mut full, false);
+    full.scene.passes(1_000);
+    let removed = "pusher_internal:member_removed";
+    assert_eq!(full.heard_by(&stays), [removed]);
+    full.scene.passes(10_000);
+    assert_eq!(full.heard_by(&stays), [""; 0], "once");
+}
+
+#[test]
+fn of_more_that_wait_for_the_bus_than_may_each_is_sent_away_and_all_others_wait_on() {
+    /// As many as may wait on a shard.
+    const WAIT: usize = 16_384;
+    let keys = json!({"adapter": {"driver": "redis"}});
+    let mut scene = Scene::start(1, &keys, &json!({}));
+    let mut waiting = scene.arrive(WAIT - 1, |_| 0, |_| subscribe("news"));
+    let [last, first_too_many, too_many] = [0; 3].map(|_| {
+        let visitor = scene.arrives(0);
+        scene.say(visitor.link, &subscribe("news"));
+        scene.rest();
+        visitor
+    });
+    waiting.push(last);
+    for visitor in [first_too_many, too_many] {
+        let texts = texts(&scene.takes(visitor.link));
+        assert_eq!(texts.len(), 1, "{texts:?}");
+        assert_eq!(texts[0]["data"]["code"], 4_100);
+    }
+    for visitor in &waiting {
+        assert_eq!(scene.takes(visitor.link), [0; 0], "it waits");
+    }
+    scene.settles(|_, _| {});
+    for visitor in &waiting {
+        let texts = texts(&scene.takes(visitor.link));
+        let event = "pusher_internal:subscription_succeeded";
+        assert_eq!(texts[0]["event"], event, "{texts:?}");
+    }
 }

@@ -77,26 +77,14 @@ impl Outage {
         self.scene.node.tell(usize::from(home.0), message);
     }
 
-    /// At rest, with every topic live for which a shard wished.
     pub(crate) fn settles(&mut self) {
-        loop {
-            self.scene.rest();
-            let told = std::mem::take(&mut self.scene.node.told);
-            if told.is_empty() {
-                return;
+        self.scene.settles(|shard, message| match message {
+            ToBridge::Topic { partition, wish } => {
+                self.wishes.insert(partition, (shard, wish));
             }
-            for (shard, _, message) in told {
-                match message {
-                    ToBridge::Topic { partition, wish } => {
-                        self.wishes.insert(partition, (shard, wish));
-                        let live = FromBridge::TopicsLive([(partition, wish)].into());
-                        self.scene.node.tell(usize::from(shard.0), live);
-                    }
-                    ToBridge::KeptAsk(name) => self.asked.push(*name),
-                    _ => {}
-                }
-            }
-        }
+            ToBridge::KeptAsk(name) => self.asked.push(*name),
+            _ => {}
+        });
     }
 
     /// An event is sent to the node's API.

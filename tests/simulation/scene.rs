@@ -5,8 +5,14 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use shards::application::Closed;
-use sockudo::{bridge::apps::AppTable, server::NodeSeed};
+use shards::application::{Closed, ShardId};
+use sockudo::{
+    bridge::{
+        apps::AppTable,
+        message::{FromBridge, ToBridge},
+    },
+    server::NodeSeed,
+};
 
 use crate::{
     dice::Dice,
@@ -86,6 +92,25 @@ impl Scene {
         (0..ROUNDS_MAX)
             .find(|_| !self.round())
             .expect("the node comes to rest")
+    }
+
+    /// Rounds until nothing is left to do, where the test takes the place of a bus: every topic is live for which a
+    /// shard wished. `note` gets all that shards say.
+    pub(crate) fn settles(&mut self, mut note: impl FnMut(ShardId, ToBridge)) {
+        loop {
+            self.rest();
+            let told = std::mem::take(&mut self.node.told);
+            if told.is_empty() {
+                return;
+            }
+            for (shard, _, message) in told {
+                if let ToBridge::Topic { partition, wish } = &message {
+                    let live = FromBridge::TopicsLive([(*partition, *wish)].into());
+                    self.node.tell(usize::from(shard.0), live);
+                }
+                note(shard, message);
+            }
+        }
     }
 
     /// Lets time run on, from deadline to deadline.

@@ -66,6 +66,10 @@ pub(crate) struct SimulatedTurn {
     dirty: Vec<u32>,
     /// The bridge has room for what is published.
     pub(crate) takes_publishes: bool,
+    /// What is for other nodes reaches none.
+    pub(crate) is_cut_off: bool,
+    /// Other nodes may have told what is not heard here yet.
+    pub(crate) is_behind: bool,
     pub(crate) keeps_ticking: bool,
     pub(crate) tick_at: Millis,
     /// Frames accepted this turn, and connections that they were for.
@@ -153,6 +157,8 @@ impl SimulatedTurn {
             ended: VecDeque::new(),
             dirty: Vec::new(),
             takes_publishes: true,
+            is_cut_off: false,
+            is_behind: false,
             keeps_ticking: false,
             tick_at: Millis(TICK_MS),
             frames_sent: 0,
@@ -730,6 +736,14 @@ impl Turn for SimulatedTurn {
 
     fn takes_publishes(&self) -> bool {
         self.takes_publishes
+    }
+
+    fn is_cut_off(&self) -> bool {
+        self.is_cut_off
+    }
+
+    fn is_behind(&self) -> bool {
+        self.is_behind
     }
 
     fn runtime_counters(&self) -> RuntimeCounters {

@@ -7,7 +7,7 @@ use shards::application::{Closed, Millis};
 use sockudo::bridge::message::ToBridge;
 
 use crate::{
-    api::{ApiClient, Ask},
+    api::{ApiClient, Ask, Reasons},
     client::{Client, Judge, Phase, is_presence},
     cluster::{self, ClusterPlan, is_for_nodes, is_of_cluster},
     dice::Dice,
@@ -184,7 +184,11 @@ impl World {
         let link = self.nodes.link(api.number);
         let count = bytes_max.min(link.to_client.len());
         let bytes: Vec<u8> = link.to_client.drain(..count).collect();
-        let doomed = api.reads(&bytes, &mut self.ledger, now, self.plan.has_toggles);
+        let reasons = Reasons {
+            has_toggles: self.plan.has_toggles,
+            has_bus: self.plan.cluster.is_some(),
+        };
+        let doomed = api.reads(&bytes, &mut self.ledger, now, reasons);
         self.doomed.extend(doomed);
         if link.server_ended && link.to_client.is_empty() {
             api.is_ended();

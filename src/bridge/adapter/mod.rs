@@ -224,6 +224,15 @@ impl Bus {
     }
 
     /// As of the news that were taken.
+    pub fn is_up(&self) -> bool {
+        match self {
+            Self::Redis(bus) => bus.roads.is_up(),
+            Self::RedisCluster(bus) => bus.roads.is_up(),
+            Self::Nats(bus) => bus.roads.is_up(),
+        }
+    }
+
+    /// How it is.
     pub fn status(&self) -> Status {
         match self {
             Self::Redis(bus) => bus.roads.status("redis"),

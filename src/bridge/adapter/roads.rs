@@ -295,6 +295,10 @@ impl Roads {
         ends.filter_map(|end| end.trouble.as_ref())
     }
 
+    pub(super) fn is_up(&self) -> bool {
+        self.events.is_up && self.state.is_up
+    }
+
     pub(super) fn status(&self, driver: &'static str) -> Status {
         Status {
             driver,

@@ -387,6 +387,21 @@ mod tests {
     }
 
     #[test]
+    fn nobody_but_its_owner_may_write_to_it() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("admin.sock");
+        let bound = AdminSocket::bind(path.to_str(), false, Ownership::default());
+        let _bound = bound.expect("it binds").expect("configured");
+        let mode = std::fs::metadata(&path)
+            .expect("there")
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
     fn without_a_path_there_is_none_and_one_that_cannot_be_is_said() {
         let bind = |path, is_demo| AdminSocket::bind(path, is_demo, Ownership::default());
         assert!(bind(Some(""), false).expect("none").is_none());

@@ -643,7 +643,10 @@ impl Exchange {
                 );
             }
             membership::Effect::Stale => {
-                tracing::warn!("this node may be behind: nothing is announced until it is not");
+                tracing::warn!(
+                    "this node may be behind: no node is taken for dead until it is not, and who leaves a channel here \
+                     is announced then, or after a minute"
+                );
             }
             membership::Effect::Fresh => {
                 tracing::info!("this node is up to date");

@@ -281,7 +281,12 @@ impl Nodes {
     /// Why no client should come here: a connection is gone, the bus does not bring back what is sent
     /// to it, or a topic is not proven again since.
     pub(super) fn is_failing(&self) -> bool {
-        self.exchange.is_failing() || !self.bus.status().is_up()
+        self.exchange.is_failing() || !self.bus.is_up()
+    }
+
+    /// What the others have told may not be known here: who is gone may be with them.
+    pub(super) fn is_behind(&self) -> bool {
+        !self.exchange.node().is_fresh()
     }
 
     pub(super) fn bus_status(&self) -> Status {

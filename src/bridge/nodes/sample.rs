@@ -95,7 +95,7 @@ impl Exchange {
             is_up: status.is_up(),
             canary: self.canary_sample(now, unix_s),
             nodes,
-            peers: self.peer_samples(),
+            peers: self.peer_samples(now),
             tallies: self.peer_tallies(),
             messages: self.messages(),
             behind: state.view.wanted as u64,
@@ -162,7 +162,10 @@ impl Exchange {
         ]
     }
 
-    fn canary_sample(&self, now: Millis, unix_s: u64) -> CanarySample {
+    fn canary_sample(&self, now: Millis, unix_s: u64) -> Option<CanarySample> {
+        if !self.node.has_canaries() {
+            return None;
+        }
         let mut sample = CanarySample::default();
         let mut echoed = Vec::new();
         for (road, counted) in Road::ALL.into_iter().zip(&self.counters.echoes) {
@@ -174,7 +177,7 @@ impl Exchange {
         if let Some(oldest) = echoed.into_iter().min().flatten() {
             sample.echoed_unix_s = unix_s as f64 - now.since(oldest) as f64 / 1e3;
         }
-        sample
+        Some(sample)
     }
 
     fn peer_tallies(&self) -> Vec<PeerTally> {
@@ -200,11 +203,12 @@ impl Exchange {
         tallies
     }
 
-    fn peer_samples(&self) -> Vec<PeerSample> {
+    fn peer_samples(&self, now: Millis) -> Vec<PeerSample> {
         let sample = |peer: Peer<'_>| {
             let lost = peer.counters.batches_lost;
             PeerSample {
                 name: shown(peer.name, peer.identity.node),
+                silent_s: now.since(peer.heard_at) as f64 / 1e3,
                 lost: [lost.events, lost.state],
             }
         };
@@ -235,11 +239,12 @@ mod tests {
     use super::*;
     use crate::{
         bridge::{
-            adapter::news::News,
+            adapter::{news::News, status::RoadStatus},
             apps::AppTable,
             nodes::{carrying_tests::setup, exchange::Command, told::Told},
         },
         cluster::topic::Topic,
+        metrics::cluster::LOSSES,
     };
 
     /// Ticks each second, and brings back what goes out on the topics.
@@ -265,7 +270,10 @@ mod tests {
         let mut exchange = Exchange::new(Duration::ZERO, setup(0, 1));
         let topics = exchange.topics.common().collect();
         exchange.take(Duration::ZERO, &apps, News::Live(topics), &mut told);
-        let sample = |it: &Exchange, now_s: u64| it.canary_sample(Millis(1_000 * now_s), 10_000);
+        let sample = |it: &Exchange, now_s: u64| {
+            let sample = it.canary_sample(Millis(1_000 * now_s), 10_000);
+            sample.expect("canaries fly")
+        };
         let count = |it: &CanarySample| it.echoes.buckets.iter().sum::<u64>();
         flies(&mut exchange, 0..20, &[Topic::Nodes]);
         let one_road = sample(&exchange, 19);
@@ -279,5 +287,56 @@ mod tests {
         let worse = sample(&exchange, 39);
         assert_eq!(count(&worse), count(&both) + 10);
         assert_eq!((worse.echoed_unix_s, worse.failures), (9_990.0, 2));
+    }
+
+    #[test]
+    fn a_canary_that_does_not_fly_is_no_canary_that_was_never_back() {
+        let mut setup = setup(0, 1);
+        setup.node.times.canary_ms = 0;
+        let mut exchange = Exchange::new(Duration::ZERO, setup);
+        flies(&mut exchange, 0..20, &[Topic::Nodes, Topic::Echo]);
+        assert!(exchange.canary_sample(Millis(20_000), 10_000).is_none());
+    }
+
+    #[test]
+    fn what_is_lost_on_either_road_is_counted_under_its_own_reason() {
+        let exchange = Exchange::new(Duration::ZERO, setup(0, 1));
+        let dropped = |counts: Counts, events_dropped| {
+            let road = |counts| RoadStatus {
+                is_up: true,
+                since: std::time::Instant::now(),
+                trouble: None,
+                is_lasting: false,
+                topics_wanted: 0,
+                topics_live: 0,
+                witnesses: 0,
+                witnesses_heard: 0,
+                outgoing_bytes: 0,
+                incoming_bytes: 0,
+                counts,
+            };
+            let status = Status {
+                driver: "redis",
+                events: road(counts),
+                state: road(counts),
+            };
+            let sample = exchange.sample(Duration::ZERO, &status, events_dropped, 0);
+            let lost = LOSSES.into_iter().zip(sample.dropped);
+            lost.filter(|(_, count)| *count > 0).collect::<Vec<_>>()
+        };
+        let none = Counts::default();
+        assert_eq!(dropped(none, 0), []);
+        let with = |change: fn(&mut Counts)| {
+            let mut counts = none;
+            change(&mut counts);
+            dropped(counts, 0)
+        };
+        // Three on each road.
+        assert_eq!(with(|it| it.lost_while_down = 3), [("bus_down", 6)]);
+        assert_eq!(with(|it| it.publish_unknown = 3), [("bus_unknown", 6)]);
+        assert_eq!(with(|it| it.publish_denied = 3), [("bus_denied", 6)]);
+        assert_eq!(with(|it| it.refused = 3), [("queue_full", 6)]);
+        assert_eq!(with(|it| it.dropped = 3), [("inbox_full", 6)]);
+        assert_eq!(dropped(none, 3), [("shard_full", 3)]);
     }
 }

@@ -57,6 +57,12 @@ const CLUSTER: &[Row] = &[
         &[],
     ),
     (
+        "cluster_peer_last_heard_seconds",
+        "gauge",
+        &["node", "peer"],
+        &[],
+    ),
+    (
         "cluster_lost_batches_total",
         "counter",
         &["node", "peer", "road"],
@@ -106,10 +112,11 @@ fn counted() -> ClusterSample {
     ClusterSample {
         driver: "redis",
         is_up: true,
-        canary,
+        canary: Some(canary),
         nodes: [2, 1, 3],
         peers: vec![PeerSample {
             name: "n2".to_owned(),
+            silent_s: 0.4,
             lost: [7, 0],
         }],
         tallies: vec![PeerTally {
@@ -162,6 +169,7 @@ fn a_node_with_a_bus_shows_it_and_its_peers() {
         "sockudo_cluster_snapshots_total{direction=\"in\",node=\"n1\",peer=\"n2\"} 13",
         "sockudo_cluster_unknown_messages_total{node=\"n1\",peer=\"n2\"} 14",
         "sockudo_cluster_lease_expiries_total{node=\"n1\",peer=\"n2\"} 15",
+        "sockudo_cluster_peer_last_heard_seconds{node=\"n1\",peer=\"n2\"} 0.4",
         "sockudo_cluster_lost_batches_total{node=\"n1\",peer=\"n2\",road=\"events\"} 7",
         "sockudo_cluster_refused_batches_total{node=\"n1\",reason=\"wrong_mac\"} 6",
         "sockudo_cluster_dropped_total{node=\"n1\",reason=\"shard_full\"} 4",
@@ -173,4 +181,18 @@ fn a_node_with_a_bus_shows_it_and_its_peers() {
     ] {
         assert!(body.lines().any(|l| l == line), "no line {line}\n{body}");
     }
+}
+
+#[test]
+fn a_canary_that_does_not_fly_has_no_time_that_could_be_long_ago() {
+    let webhooks = WebhookCounters::default();
+    let shards = [idle_shard()];
+    let mut sample = sample(&shards, &["app-1"], 10, &webhooks);
+    let mut counted = counted();
+    counted.canary = None;
+    sample.cluster = Some(counted);
+    let names = sample_names(&sample);
+    let canary: Vec<_> = names.iter().filter(|it| it.contains("canary")).collect();
+    assert_eq!(canary, [""; 0]);
+    assert!(names.contains("sockudo_cluster_nodes"));
 }

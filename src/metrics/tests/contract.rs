@@ -335,9 +335,10 @@ fn with_everything(sample: &mut Sample<'_>) {
     let peer = || "n2".to_owned();
     sample.cluster = Some(ClusterSample {
         driver: "redis-cluster",
+        canary: Some(CanarySample::default()),
         peers: vec![PeerSample {
             name: peer(),
-            lost: [0; 2],
+            ..PeerSample::default()
         }],
         tallies: vec![PeerTally {
             name: peer(),

@@ -152,6 +152,11 @@ impl Bridge {
                 .any(|(_, it)| matches!(it, FromBridge::Owned(_)));
             self.shared_at = self.shared_at.or_else(|| has_share.then_some(now));
         }
+        let (is_cut_off, is_behind) =
+            (self.exchange.is_failing(), !self.exchange.node().is_fresh());
+        for shard in &mut node.shards {
+            (shard.turn.is_cut_off, shard.turn.is_behind) = (is_cut_off, is_behind);
+        }
         if self.exchange.has_views() {
             self.exchange.tell_views(apps, &mut told);
             moved |= self.exchange.has_views();
