@@ -1,4 +1,5 @@
-//! A bus that hangs, or takes less than is published: what was answered crosses, the rest is refused, and nobody is held up.
+//! A bus that hangs, or takes less than is published: what was answered crosses, the rest is refused, and nobody is
+//! held up.
 
 use serde_json::json;
 

@@ -1,6 +1,6 @@
 //! A node whose queue to the bus is full: what has an answer is refused whole before anybody gets it, what has none
-//! reaches those who are here. One whose bus is gone: an order for all nodes is done here and refused, and who leaves is
-//! told later. The test takes the place of the bus.
+//! reaches those who are here. One whose bus is gone: an order for all nodes is done here and refused, and who leaves
+//! is told later. The test takes the place of the bus.
 
 use serde_json::{Value, json};
 use shards::application::Closed;
