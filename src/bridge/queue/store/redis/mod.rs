@@ -477,6 +477,7 @@ impl Part {
             });
         }
         Ok(Answer {
+            is_unheard: false,
             taken,
             released,
             was_dead,
