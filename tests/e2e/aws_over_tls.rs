@@ -92,5 +92,7 @@ fn apps_and_webhooks_of_a_service_over_tls_need_its_ca_and_no_more() {
                 (refused > Some(0.0)).then_some(())
             },
         );
+        let label = format!("role=\"{role}\"");
+        assert_eq!(server.metric_with("sockudo_backend_up", &label), Some(0.0));
     }
 }

@@ -463,7 +463,7 @@ impl Part {
                 return Err(fault);
             }
         };
-        self.is_heard = true;
+        self.is_heard |= !answer.is_unheard;
         self.rhythm.is_unsure = false;
         self.rhythm.turns.failures = 0;
         self.say.done.drain(..under_way.done);

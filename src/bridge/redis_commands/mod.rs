@@ -15,7 +15,7 @@ mod kept;
 
 use std::{sync::Arc, time::Duration};
 
-use redis::{Cmd, Pipeline, Value};
+use redis::{Cmd, Pipeline, ServerError, Value};
 
 use self::{cluster::Cluster, kept::Kept};
 pub use super::adapter::redis_cluster::members::ClusterServers;
@@ -208,12 +208,10 @@ impl RedisCommands {
         let Value::ServerError(error) = answer else {
             return;
         };
-        // A script finds a missing right out in words.
-        let is_denied = error.details().is_some_and(|it| it.contains("ACL failure"));
         match error.code() {
             "NOSCRIPT" => {} // It is sent whole then.
-            "NOPERM" | "NOAUTH" | "WRONGPASS" => self.meter.failed(Fault::Auth),
-            _ if is_denied => self.meter.failed(Fault::Auth),
+            "NOAUTH" | "WRONGPASS" => self.meter.failed(Fault::Auth),
+            _ if is_forbidden(error) => self.meter.failed(Fault::Auth),
             _ => self.meter.failed(Fault::Protocol),
         }
     }
@@ -247,4 +245,53 @@ fn server(setup: &OneServer, purpose: Purpose) -> Result<Server, BusError> {
     };
     let sentinels = Sentinels::new(sentinels, &setup.server, keys, tls.as_ref())?;
     Ok(server.by(sentinels))
+}
+
+/// The user lacks a right. Where a script finds that out it is said in words alone: the first of Redis 7.0, the second of
+/// later ones.
+pub fn is_forbidden(error: &ServerError) -> bool {
+    let words = ["The user executing the script can't", "ACL failure"];
+    let details = error.details().unwrap_or_default();
+    error.code() == "NOPERM" || words.iter().any(|it| details.contains(it))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_right_that_is_missing_is_known_by_its_code_and_in_the_words_of_a_script() {
+        for (line, is_expected) in [
+            (
+                "NOPERM this user has no permissions to run the 'evalsha' command",
+                true,
+            ),
+            (
+                "ERR The user executing the script can't run this command or subcommand script: 71923a30, on \
+                 @user_script:1.",
+                true,
+            ),
+            (
+                "ERR The user executing the script can't access at least one of the keys mentioned in the \
+                 command arguments script: 0c2b09c0, on @user_script:1.",
+                true,
+            ),
+            (
+                "ERR ACL failure in script: No permissions to access a key",
+                true,
+            ),
+            ("NOAUTH Authentication required.", false),
+            (
+                "OOM command not allowed when used memory > 'maxmemory'.",
+                false,
+            ),
+            ("ERR value is not an integer or out of range", false),
+        ] {
+            let answer = redis::parse_redis_value(format!("-{line}\r\n").as_bytes());
+            let Ok(Value::ServerError(error)) = answer else {
+                panic!("{line}: {answer:?}");
+            };
+            assert_eq!(is_forbidden(&error), is_expected, "{line}");
+        }
+    }
 }

@@ -113,6 +113,8 @@ pub struct Wanted {
 /// What the store says.
 #[derive(Clone, Debug, Default)]
 pub struct Answer {
+    /// Nothing was asked of the store, and it has never answered: this says nothing of it.
+    pub is_unheard: bool,
     /// Why the jobs were not kept although the rest was done; `None` = they were.
     pub put_fault: Option<StoreFault>,
     /// The put was beyond the store's bound: others' jobs, or these, were given up for it.

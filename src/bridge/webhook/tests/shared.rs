@@ -174,6 +174,12 @@ async fn a_store_is_up_when_each_part_has_answered_and_none_is_failing() {
     };
     let fault = || Err(StoreFault("no answer".to_owned()));
     assert!(!after(0, fault()), "one turn has failed");
+    let is_unheard = true;
+    let unheard = Said {
+        is_unheard,
+        ..Said::default()
+    };
+    assert!(!after(0, Ok(unheard)), "nothing was asked of it");
     assert!(!after(1, Ok(born("x"))), "the other part has answered");
     assert!(after(0, Ok(born("x"))), "both have");
     assert!(after(0, fault()), "one failure may be chance");

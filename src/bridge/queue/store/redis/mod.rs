@@ -26,7 +26,7 @@ use super::{Answer, Put, Receipt, SettledLetter, StoreFault, StoreState, Take, T
 use crate::{
     bridge::{
         queue::TargetName,
-        redis_commands::{Purpose, RedisCommands},
+        redis_commands::{Purpose, RedisCommands, is_forbidden},
     },
     metrics::backend::{Meter, Role},
     protocol::json::write_escaped,
@@ -209,9 +209,9 @@ impl RedisStore {
         let part = &self.0;
         let answers = part.run(&[part.turn_call(&Turn::default())]).await;
         let answer = answers.ok()?.into_iter().next()?;
-        match is_forbidden(&answer) {
-            true => part.hold(answer).err(),
-            false => None,
+        match &answer {
+            Value::ServerError(error) if is_forbidden(error) => part.hold(answer).err(),
+            _ => None,
         }
     }
 
@@ -425,7 +425,7 @@ impl Part {
         let Value::ServerError(error) = answer else {
             return Ok(answer);
         };
-        let is_forbidden = is_forbidden(&Value::ServerError(error.clone()));
+        let is_forbidden = is_forbidden(&error);
         let error = RedisError::from(error);
         let says = error.detail().unwrap_or_default();
         let code = error.code().unwrap_or_default();
@@ -477,6 +477,7 @@ impl Part {
             });
         }
         Ok(Answer {
+            is_unheard: false,
             taken,
             released,
             was_dead,
@@ -493,14 +494,6 @@ fn is_unknown_script(answer: &Value) -> bool {
         return false;
     };
     RedisError::from(error.clone()).kind() == ErrorKind::Server(ServerErrorKind::NoScript)
-}
-
-/// The user lacks a right, also where a script finds that out.
-fn is_forbidden(answer: &Value) -> bool {
-    let Value::ServerError(error) = answer else {
-        return false;
-    };
-    error.code() == "NOPERM" || error.details().is_some_and(|it| it.contains("ACL failure"))
 }
 
 fn odd() -> StoreFault {

@@ -56,6 +56,8 @@ struct Shared {
     /// What the tasks that fetch met last; `None` = they are well.
     fault: watch::Sender<Option<Failed>>,
     has_begun: AtomicBool,
+    /// Once, to anything.
+    has_answered: AtomicBool,
     is_closing: AtomicBool,
     counts: Counts,
     meter: Meter,
@@ -93,6 +95,7 @@ impl SqsStore {
             room: Notify::new(),
             fault: watch::Sender::new(None),
             has_begun: AtomicBool::new(false),
+            has_answered: AtomicBool::new(false),
             is_closing: AtomicBool::new(false),
             counts: Counts::default(),
             meter: Meter::new("sqs", Role::Queue),
@@ -143,6 +146,7 @@ impl Shared {
             Some(put) => match self.put(put).await {
                 Ok(too_large) => answer.state.overflown = too_large,
                 Err(failed) if failed.is_silence() => return Err(failed),
+                // It answers, and refuses.
                 Err(failed) => {
                     self.meter.failed(failed.kind());
                     answer.put_fault = Some(failed.told(&self.calls.setup));
@@ -154,6 +158,8 @@ impl Shared {
         self.back(&turn.back, &turn.take, is_closing).await?;
         self.bury(&turn.dead).await?;
         let has_said = turn.put.is_some() || !turn.done.is_empty() || !turn.dead.is_empty();
+        self.has_answered.fetch_or(has_said, Ordering::Relaxed);
+        answer.is_unheard = !self.has_answered.load(Ordering::Relaxed);
         let mut jobs = self.jobs.lock().await;
         let fault = self.fault.borrow().clone();
         if let (Some(failed), false, false) = (fault, has_said, jobs.has_waiting()) {

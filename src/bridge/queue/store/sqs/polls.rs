@@ -40,6 +40,7 @@ async fn fetch(shared: Arc<Shared>, number: usize) {
         let mut jobs = shared.jobs.lock().await;
         match received {
             Ok(messages) => {
+                shared.has_answered.store(true, Ordering::Relaxed);
                 let is_empty = messages.is_empty();
                 let unwanted = jobs.receive(messages_max, messages, now);
                 let back = match shared.is_closing.load(Ordering::Relaxed) {
@@ -113,6 +114,7 @@ async fn lend_again(shared: Arc<Shared>) {
 async fn count(shared: Arc<Shared>) {
     loop {
         if let Ok(waiting) = shared.calls.count(Which::Jobs).await {
+            shared.has_answered.store(true, Ordering::Relaxed);
             shared.counts.waiting.store(waiting, Ordering::Relaxed);
         }
         if let Ok(dead) = shared.calls.count(Which::Letters).await {
