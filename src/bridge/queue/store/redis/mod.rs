@@ -209,10 +209,10 @@ impl RedisStore {
         let part = &self.0;
         let answers = part.run(&[part.turn_call(&Turn::default())]).await;
         let answer = answers.ok()?.into_iter().next()?;
-        match &answer {
-            Value::ServerError(error) if is_forbidden(error) => part.hold(answer).err(),
-            _ => None,
+        if !matches!(&answer, Value::ServerError(error) if is_forbidden(error)) {
+            return None;
         }
+        part.hold(answer).err()
     }
 
     pub(super) async fn letters(&self) -> Result<Vec<(u64, Vec<u8>)>, StoreFault> {
