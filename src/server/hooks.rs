@@ -3,9 +3,13 @@
 //! Owns: the partitions of which this node is the owner, what fell due lately on others.
 //! May depend on: `bridge::message`, `handover::record`.
 //! Invariants: every node finds what falls due by itself, since all see the same channels; only the
-//! owner tells it. What fell due while an owner was dead and not yet known to be is told by the next one.
+//! owner tells it. What fell due while an owner was dead and not yet known to be is told by the next one; what is
+//! told late is not the last word where another one has told something newer.
 
-use std::collections::VecDeque;
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use shards::application::Millis;
 
@@ -36,6 +40,40 @@ struct Kept {
     event: WebhookEvent,
 }
 
+/// Of what a webhook says how it is: the next one about it takes the place of this one.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Subject {
+    app: AppIndex,
+    channel: Arc<str>,
+    about: About,
+}
+
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum About {
+    Occupancy,
+    Member(Arc<str>),
+    Count,
+}
+
+impl Subject {
+    fn of(event: &WebhookEvent) -> Option<Self> {
+        let about = match &event.kind {
+            WebhookKind::ChannelOccupied | WebhookKind::ChannelVacated => About::Occupancy,
+            WebhookKind::MemberAdded { user_id } | WebhookKind::MemberRemoved { user_id } => {
+                About::Member(Arc::clone(user_id))
+            }
+            WebhookKind::SubscriptionCount { .. } => About::Count,
+            WebhookKind::CacheMiss | WebhookKind::ClientEvent(_) => return None,
+        };
+        let (app, channel) = (event.app, Arc::clone(&event.channel));
+        Some(Self {
+            app,
+            channel,
+            about,
+        })
+    }
+}
+
 impl Owned {
     /// No other node tells anything.
     pub(super) fn has_all(&self) -> bool {
@@ -64,15 +102,23 @@ impl Owned {
         self.is_known = true;
         let before = std::mem::replace(&mut self.ownership, ownership);
         let after = &self.ownership;
-        let mut told = Vec::new();
+        let (mut told, mut subjects) = (Vec::new(), BTreeSet::new());
         let kept_bytes = &mut self.kept_bytes;
         self.kept.retain(|kept| {
-            if !after.has(kept.partition) || kept.at >= after.until {
+            if !after.has(kept.partition) {
+                return true;
+            }
+            if kept.at >= after.until {
+                // Whoever counts since then has told it: once more, or what is told now would be the last word.
+                if Subject::of(&kept.event).is_some_and(|it| subjects.contains(&it)) {
+                    told.push(kept.event.clone());
+                }
                 return true;
             }
             *kept_bytes -= kept.event.approximate_bytes();
             // Of one that was this node's before, what that was not to tell yet.
             if before.has(kept.partition) || kept.at >= after.since {
+                subjects.extend(Subject::of(&kept.event));
                 told.push(kept.event.clone());
             }
             false
@@ -327,6 +373,45 @@ mod tests {
         }
         assert_eq!(times(owned.change(of(0, &[8]))), [6]);
         assert_eq!(owned.kept.len(), 1, "the other's, should it die");
+    }
+
+    #[test]
+    fn what_is_told_late_is_followed_by_what_another_one_has_told_since_of_the_same() {
+        let user = |user_id: &str| user_id.into();
+        let (ann, bob) = (|| user("ann"), || user("bob"));
+        let mut owned = Owned::default();
+        for (at, number, kind) in [
+            (1, 7, WebhookKind::ChannelOccupied),
+            (2, 7, WebhookKind::MemberAdded { user_id: ann() }),
+            (3, 7, WebhookKind::SubscriptionCount { count: 1 }),
+            (4, 7, WebhookKind::CacheMiss),
+            // What another one has told.
+            (5, 7, WebhookKind::MemberRemoved { user_id: ann() }),
+            (6, 7, WebhookKind::MemberAdded { user_id: bob() }),
+            (7, 8, WebhookKind::ChannelOccupied),
+            (8, 7, WebhookKind::CacheMiss),
+            (9, 7, WebhookKind::SubscriptionCount { count: 2 }),
+            (10, 7, WebhookKind::ChannelVacated),
+        ] {
+            let mut kept = kept(at, number);
+            kept.event.kind = kind;
+            owned.keep(kept, Millis(0));
+        }
+        let change = |owned: &mut Owned, since| -> Vec<u64> {
+            let ownership = Ownership {
+                until: Millis(5),
+                ..of(since, &[7, 8])
+            };
+            let told = owned.change(ownership).into_iter();
+            told.map(|event| event.time_ms).collect()
+        };
+        assert_eq!(change(&mut owned.clone(), 2), [2, 3, 4, 5, 9]);
+        assert_eq!(change(&mut owned, 0), [1, 2, 3, 4, 5, 9, 10]);
+        assert_eq!(owned.kept.len(), 6, "the other's, should it die");
+        assert!(
+            change(&mut owned, 0).is_empty(),
+            "told once more, and not again"
+        );
     }
 
     #[test]
