@@ -236,12 +236,11 @@ impl<L: ShardLink> Bridge<L> {
         if handover.taking.is_some() {
             supervisor.hold();
         }
-        let preparation = Preparation::of(&setup.loaded);
+        let (preparation, now) = (Preparation::of(&setup.loaded), Instant::now());
         let source = setup
             .store
             .map(|store| AppSource::new(&config, store, preparation, started, inherited));
         let (kept_store, rate_store) = (KeptStore::start(&config)?, RateStore::start(&config)?);
-        let now = Instant::now();
         Ok(Self {
             outbox: Outbox::new(link.shards()),
             gathering: Gathering::new(shards),

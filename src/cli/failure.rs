@@ -27,8 +27,6 @@ impl Command {
                 | DeadCommand::Retry { json, .. }
                 | DeadCommand::Drop { json, .. },
             )) => *json,
-            // That prints nothing else.
-            Self::Webhooks(WebhooksCommand::Dead(DeadCommand::Show { .. })) => true,
             Self::Webhooks(WebhooksCommand::Send(send)) => send.json,
             Self::Top(top) => top.json,
             Self::Upgrade(upgrade) => upgrade.json,
@@ -37,6 +35,7 @@ impl Command {
             | Self::Config(ConfigCommand::Show(_) | ConfigCommand::Reference)
             | Self::Tune(_)
             | Self::MigrateFrom(_)
+            | Self::Webhooks(WebhooksCommand::Dead(DeadCommand::Show { .. }))
             | Self::Bench(_) => false,
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 use shards::application::{Closed, Millis};
-use sockudo::bridge::message::ToBridge;
+use sockudo::{bridge::message::ToBridge, channel::home::HOLD_LOOK_MS};
 
 use crate::{
     api::{ApiClient, Ask, Reasons},
@@ -238,7 +238,8 @@ impl World {
     /// Lets everything arrive that is under way. Between nodes that takes time.
     pub(crate) fn comes_to_quiet(&mut self) {
         match &self.plan.cluster {
-            Some(cluster) => self.passes(cluster.quiet_ms()),
+            // A node that was behind for a moment tells who has left when it looks again.
+            Some(cluster) => self.passes(cluster.quiet_ms() + 2 * HOLD_LOOK_MS),
             None => self.comes_to_rest(),
         }
     }
