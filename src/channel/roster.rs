@@ -130,6 +130,7 @@ impl Roster {
     }
 
     fn add(&mut self, member: &Member, connections: u32, elsewhere: Option<Arc<str>>) {
+        self.held.remove(&member.user_id);
         let row = Row {
             info: Arc::clone(&member.info),
             connections,
@@ -318,6 +319,8 @@ impl Roster {
 
     /// A connection that a member had in another process.
     pub fn restore_connection(&mut self, user_id: &Arc<str>) {
+        // It was nowhere only as long as this had not come.
+        self.held.remove(user_id);
         if let Some(row) = self.members.get_mut(user_id) {
             row.connections += 1;
             return;
@@ -400,6 +403,19 @@ mod tests {
             user_id: user_id.into(),
             info: info.into(),
         }
+    }
+
+    #[test]
+    fn who_was_held_back_before_its_connection_was_restored_is_here() {
+        let (mut roster, ann) = (Roster::default(), member("10", "null"));
+        roster.restore_elsewhere(&ann);
+        let change = roster.leave_elsewhere(&ann.user_id, Tell::Later);
+        assert_eq!(change, Change::Held);
+        roster.restore_connection(&ann.user_id);
+        assert_eq!(
+            (roster.held(), roster.release(), roster.len()),
+            (0, None, 1)
+        );
     }
 
     #[test]
