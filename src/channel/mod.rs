@@ -13,6 +13,7 @@ mod departures;
 pub mod home;
 mod home_carry;
 pub mod home_effect;
+pub mod home_later;
 pub mod home_table;
 pub mod kept;
 pub mod largest;

@@ -17,7 +17,7 @@ use shards::{
 use super::{ServerTurn, Settings, ShardServer, errands::Errand};
 use crate::{
     bridge::{apps::AppChange, message::ToBridge},
-    channel::home::HOLD_LOOK_MS,
+    channel::home_later::HOLD_LOOK_MS,
     config::Config,
     protocol::code::CloseCode,
 };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 use shards::application::{Closed, Millis};
-use sockudo::{bridge::message::ToBridge, channel::home::HOLD_LOOK_MS};
+use sockudo::{bridge::message::ToBridge, channel::home_later::HOLD_LOOK_MS};
 
 use crate::{
     api::{ApiClient, Ask, Reasons},
