@@ -15,6 +15,7 @@ use crate::support::server::Server;
 use crate::support::skip::skip;
 use crate::support::webhook::WebhookSink;
 use crate::support::{DEADLINE, eventually};
+use crate::webhook_letters::says;
 
 /// Starts Redis as a queue wants it, or says why not.
 pub(crate) fn redis(test: &str, arguments: &[&str]) -> Option<Redis> {
@@ -27,7 +28,7 @@ pub(crate) fn redis(test: &str, arguments: &[&str]) -> Option<Redis> {
 }
 
 /// A node with this queue and these targets.
-fn config(redis: &Redis, hooks: Value) -> Config {
+pub(crate) fn config(redis: &Redis, hooks: Value) -> Config {
     let (host, port) = (redis.address.ip().to_string(), redis.address.port());
     Config::new()
         .with(json!({
@@ -38,7 +39,7 @@ fn config(redis: &Redis, hooks: Value) -> Config {
         .with_app(json!({"webhooks": hooks}))
 }
 
-const PREFIX: &str = "sockudo_queue::queue:webhooks";
+pub(crate) const PREFIX: &str = "sockudo_queue::queue:webhooks";
 
 /// One connection for many commands.
 pub(crate) struct Wire(BufReader<TcpStream>);
@@ -82,7 +83,12 @@ impl Wire {
 }
 
 /// Puts jobs as a node does.
-fn puts(wire: &mut Wire, number: u64, target: TargetName, events: impl Iterator<Item = Value>) {
+pub(crate) fn puts(
+    wire: &mut Wire,
+    number: u64,
+    target: TargetName,
+    events: impl Iterator<Item = Value>,
+) {
     puts_of((APP_ID, 0), wire, number, target, events);
 }
 
@@ -124,7 +130,7 @@ pub(crate) fn puts_of(
 }
 
 /// Of a room that is known by its number.
-fn occupied(number: u64) -> Value {
+pub(crate) fn occupied(number: u64) -> Value {
     json!({"name": "channel_occupied", "channel": number.to_string()})
 }
 
@@ -465,284 +471,6 @@ fn a_node_that_is_killed_in_mid_delivery_leaves_its_jobs_to_others() {
 }
 
 #[test]
-fn jobs_of_sockudo_2_9_are_delivered_with_our_secret() {
-    let test = "jobs_of_sockudo_2_9_are_delivered_with_our_secret";
-    let Some(mut redis) = redis(test, &[]) else {
-        return;
-    };
-    let mut sink = WebhookSink::start();
-    let config = config(
-        &redis,
-        json!([sink.entry(&["member_added", "client_event"])]),
-    );
-    let old = |name: &str, more: &str| {
-        format!(
-            r#"{{"app_key":"k","app_id":"{APP_ID}","app_secret":"an-old-secret","payload":{{"time_ms":17,"events":[{{"name":"{name}","channel":"presence-c"{more}}}]}},"original_signature":"00"}}"#
-        )
-    };
-    for job in [
-        old("member_added", r#","user_id":"7""#),
-        old("channel_occupied", ""),
-        "no job at all".to_owned(),
-        old(
-            "client_event",
-            r#","event":"client-x","data":"{\"a\":1}","socket_id":"1.2""#,
-        ),
-    ] {
-        redis.command(&["RPUSH", PREFIX, &job]);
-    }
-    let node = Server::start(&config, 1);
-    let first = sink.next_delivery();
-    first.is_signed_with(KEY, SECRET);
-    let mut events = first.events();
-    while events.len() < 2 {
-        events.extend(sink.next_delivery().events());
-    }
-    assert_eq!(first.json()["time_ms"], 17);
-    assert_eq!(events[0]["user_id"], "7");
-    assert_eq!(events[1]["data"], r#"{"a":1}"#);
-    eventually("the old list to be empty", || {
-        (redis.command(&["LLEN", PREFIX]) == ":0").then_some(())
-    });
-    assert!(!node.log().contains("an-old-secret"), "{}", node.log());
-}
-
-#[test]
-fn the_rights_that_are_told_suffice_for_jobs_of_before_too() {
-    let test = "the_rights_that_are_told_suffice_for_jobs_of_before_too";
-    let Some(mut redis) = redis(test, &[]) else {
-        return;
-    };
-    // As docs/backends.md has them.
-    let user = "ACL SETUSER keeper on >hunter-2 resetkeys ~sockudo_queue:* resetchannels -@all +eval +evalsha +time \
-                +info +@hash +@sortedset +@string +@list +ping +hello +select";
-    redis.command(&user.split_whitespace().collect::<Vec<_>>());
-    let job = format!(
-        r#"{{"app_id":"{APP_ID}","payload":{{"time_ms":17,"events":[{{"name":"channel_occupied","channel":"c"}}]}}}}"#
-    );
-    // More than are moved at once.
-    let jobs = vec![&*job; 250];
-    redis.command(&[&["RPUSH", PREFIX][..], &*jobs].concat());
-    let mut sink = WebhookSink::start();
-    let login = json!({"database": {"redis": {"username": "keeper", "password": "hunter-2"}}});
-    let config = config(&redis, json!([sink.entry(&["channel_occupied"])])).with(login);
-    let node = Server::start(&config, 1);
-    for _ in 0..250 {
-        assert_eq!(sink.next()["channel"], "c");
-    }
-    node.client("alice").subscribes("after");
-    arrive(&mut sink, ["after".to_owned()].into_iter());
-    eventually("the old list to be empty", || {
-        (redis.command(&["LLEN", PREFIX]) == ":0").then_some(())
-    });
-    // As after a Redis that evicted the jobs: what was said of their sizes is void.
-    let [state, sizes] = ["state", "bytes"].map(|it| format!("{PREFIX}:v2:{it}"));
-    redis.command(&["ZADD", &sizes, "5", "of-nobody"]);
-    redis.command(&["HSET", &state, "bytes", "5"]);
-    eventually("the sizes to be forgotten", || {
-        (redis.command(&["EXISTS", &sizes]) == ":0").then_some(())
-    });
-    let bytes = redis.command(&["HGET", &state, "bytes"]);
-    assert!(bytes.ends_with("\n0"), "{bytes}");
-    node.client("bob").subscribes("after-that");
-    arrive(&mut sink, ["after-that".to_owned()].into_iter());
-    let denied = redis.command(&["INFO", "commandstats"]);
-    assert!(!denied.contains("cmdstat_del:"), "{denied}");
-}
-
-/// What a command says, which must succeed.
-#[track_caller]
-fn says(output: &std::process::Output) -> String {
-    let (out, err) = (&output.stdout, &output.stderr);
-    let err = String::from_utf8_lossy(err);
-    assert!(output.status.success(), "{}: {err}", output.status);
-    String::from_utf8_lossy(out).into_owned()
-}
-
-/// Each command that wants a letter says that there is none of this name.
-fn names_no_letter(node: &Server, id: &str) {
-    for verb in ["show", "retry", "drop"] {
-        let output = node.has_run(&["webhooks", "dead", verb, id]);
-        let told = String::from_utf8_lossy(&output.stderr);
-        let expected =
-            format!("there is no dead letter {id:?}; `sockudo webhooks dead list` shows them\n");
-        assert_eq!(
-            (&*told, output.status.code()),
-            (&*expected, Some(1)),
-            "{verb}"
-        );
-        assert!(output.stdout.is_empty(), "{verb} {id:?}");
-    }
-}
-
-/// Webhooks that were given up, found and called back by commands.
-pub(crate) fn dead_letters_are_called_back(config: &Config, sink: &mut WebhookSink) {
-    let keys = json!({"webhooks": {"retry": {"attempts": 2}, "batching": {"enabled": false}}});
-    let node = Server::start(&config.clone().with(keys), 1);
-    let mut alice = node.client("alice");
-    assert_eq!(
-        says(&node.has_run(&["webhooks", "dead", "list"])),
-        "no dead letters\n"
-    );
-    // Both attempts of two events, one after the other.
-    for room in ["one", "two"] {
-        sink.answers_with(&[500, 500]);
-        alice.subscribes(room);
-        for _ in 0..2 {
-            assert_eq!(sink.next()["channel"], room);
-        }
-    }
-    let list = || {
-        let json = says(&node.has_run(&["webhooks", "dead", "list", "--json"]));
-        let report: Value = serde_json::from_str(&json).expect("JSON");
-        report["letters"].as_array().expect("a list").clone()
-    };
-    let letters = eventually("two dead letters", || {
-        Some(list()).filter(|it| it.len() == 2)
-    });
-    let (one, two) = (&letters[0], &letters[1]);
-    assert_eq!(
-        (&one["app_id"], &one["reason"]),
-        (&json!(APP_ID), &json!("attempts"))
-    );
-    assert_eq!(one["attempts"], 2);
-    assert!(
-        one["error"].as_str().expect("words").contains("500"),
-        "{one}"
-    );
-    assert_eq!(
-        one["events"],
-        json!([{"name": "channel_occupied", "channel": "one"}])
-    );
-    let shown = says(&node.has_run(&["webhooks", "dead", "list"]));
-    assert!(shown.contains("channel_occupied two"), "{shown}");
-    let (one, two) = (
-        one["id"].as_str().expect("text"),
-        two["id"].as_str().expect("text"),
-    );
-    names_no_letter(&node, "nope");
-    for odd in ["0", "999999", "1.0", "1-x", "", "1;2", &format!("0{one}")] {
-        names_no_letter(&node, odd);
-    }
-    assert_eq!(list(), letters, "nothing became of those that are there");
-    let shown = says(&node.has_run(&["webhooks", "dead", "show", two]));
-    assert!(shown.contains("\"two\""), "{shown}");
-    assert_eq!(
-        says(&node.has_run(&["webhooks", "dead", "retry", one])),
-        "1 wait again\n"
-    );
-    let back = sink.next_delivery();
-    back.is_signed_with(KEY, SECRET);
-    assert_eq!(back.events()[0]["channel"], "one");
-    assert_eq!(
-        says(&node.has_run(&["webhooks", "dead", "drop", "--all"])),
-        "1 dropped\n"
-    );
-    assert!(list().is_empty());
-    let unknown = node.has_run(&["webhooks", "dead", "retry", one]);
-    assert_eq!(unknown.status.code(), Some(1));
-    let words = String::from_utf8_lossy(&unknown.stderr).into_owned();
-    assert!(words.contains("there is no dead letter"), "{words}");
-    assert_eq!(
-        node.has_run(&["webhooks", "dead", "drop"]).status.code(),
-        Some(2)
-    );
-    let text = format!("{} {}", node.log(), shown);
-    assert!(
-        !text.contains(SECRET) && !shown.contains(&sink.url()),
-        "{text}"
-    );
-}
-
-#[test]
-fn dead_letters_in_redis_are_called_back() {
-    let Some(redis) = redis("dead_letters_in_redis_are_called_back", &[]) else {
-        return;
-    };
-    let mut sink = WebhookSink::start();
-    let config = config(&redis, json!([sink.entry(&["channel_occupied"])]));
-    dead_letters_are_called_back(&config, &mut sink);
-}
-
-#[test]
-fn a_job_in_redis_says_what_its_last_attempt_met() {
-    let test = "a_job_in_redis_says_what_its_last_attempt_met";
-    let Some(mut redis) = redis(test, &[]) else {
-        return;
-    };
-    let sink = WebhookSink::start();
-    sink.answers_with(&[500, 404]);
-    sink.answers_with(&[503; 500]);
-    let config = config(&redis, json!([sink.entry(&["channel_occupied"])]));
-    let server = Server::start(&config, 1);
-    let mut alice = server.client("alice");
-    alice.subscribes("room");
-    let jobs = format!("{PREFIX}:v2:jobs");
-    let text = eventually("the third attempt to be told", || {
-        let text = redis.command(&["HVALS", &jobs]);
-        text.contains("answered 503").then_some(text)
-    });
-    assert_eq!(text.matches("answered").count(), 1, "{text}");
-    let state = format!("{PREFIX}:v2:state");
-    let counted = redis.command(&["HGET", &state, "bytes"]);
-    let bytes = counted.split_whitespace().last().expect("a number");
-    assert!(text.contains(&format!("${bytes}")), "{text} has {bytes}");
-}
-
-#[test]
-fn dead_letters_of_a_node_are_called_back() {
-    let mut sink = WebhookSink::start();
-    let hooks = json!([sink.entry(&["channel_occupied"])]);
-    let keys = json!({"webhooks": {"retry": {"backoff_ms": 50}}});
-    let config = Config::new()
-        .with(keys)
-        .with_app(json!({"webhooks": hooks}));
-    dead_letters_are_called_back(&config, &mut sink);
-}
-
-#[test]
-fn a_webhook_that_is_sent_by_hand_says_what_came_back() {
-    let mut sink = WebhookSink::start();
-    let mut other = sink.entry(&["member_added"]);
-    other["url"] = json!(sink.url_at("/other?token=hidden"));
-    let mut filtered = sink.entry(&["channel_occupied"]);
-    filtered["filter"] = json!({"channel_prefix": "room-"});
-    let hooks = json!([sink.entry(&["channel_occupied"]), other, filtered]);
-    let node = Server::start(&Config::new().with_app(json!({"webhooks": hooks})), 1);
-    let send = |more: &[&str]| {
-        let own = ["webhooks", "send", "--app", APP_ID, "--event"];
-        node.has_run(&[&own[..], more].concat())
-    };
-    let said = says(&send(&["channel_occupied", "--channel", "lobby"]));
-    let delivery = sink.next_delivery();
-    delivery.is_signed_with(KEY, SECRET);
-    assert_eq!(
-        delivery.events(),
-        [json!({"name": "channel_occupied", "channel": "lobby"})]
-    );
-    let lines: Vec<&str> = said.lines().collect();
-    assert!(lines[0].contains(": 200 in "), "{said}");
-    assert!(
-        lines[1].ends_with("it does not ask for this event"),
-        "{said}"
-    );
-    assert!(
-        lines[2].ends_with("its filter leaves this channel out"),
-        "{said}"
-    );
-    assert!(!said.contains("hidden"), "{said}");
-    sink.answers_with(&[503]);
-    let failed = send(&["member_added", "--json"]);
-    assert_eq!(failed.status.code(), Some(1));
-    let answers: Value = serde_json::from_slice(&failed.stdout).expect("JSON");
-    assert_eq!(answers[1]["status"], 503, "{answers}");
-    assert_eq!(sink.next_delivery().path, "/other?token=hidden");
-    for (event, code) in [("cache_miss", 1), ("unheard_of", 2)] {
-        assert_eq!(send(&[event]).status.code(), Some(code), "{event}");
-    }
-}
-
-#[test]
 fn webhooks_wait_in_a_redis_cluster_whose_masters_die() {
     let test = "webhooks_wait_in_a_redis_cluster_whose_masters_die";
     let keep = ["--appendonly", "yes", "--appendfsync", "always"];
@@ -882,48 +610,6 @@ fn an_app_with_many_slow_targets_does_not_keep_the_jobs_of_another_in_redis() {
     let waiting = waits(&mut redis);
     assert!(
         waiting >= 600,
-        "none of the slow app's was answered: {waiting}"
-    );
-}
-
-#[test]
-fn jobs_that_were_in_redis_before_are_shared_between_apps_too() {
-    let test = "jobs_that_were_in_redis_before_are_shared_between_apps_too";
-    let Some(mut redis) = redis(test, &[]) else {
-        return;
-    };
-    let (slow, mut prompt) = (WebhookSink::start(), WebhookSink::start());
-    slow.answers_after(DEADLINE * 10);
-    let kinds = ["channel_occupied"];
-    let urls: Vec<String> = (0..700).map(|it| slow.url_at(&format!("/{it}"))).collect();
-    let hooks = urls
-        .iter()
-        .map(|url| json!({"url": url, "event_types": kinds}));
-    let config = config(&redis, Value::from_iter(hooks))
-        .and_app("other", json!({"webhooks": [prompt.entry(&kinds)]}))
-        .with(json!({"queue": {"redis": {"concurrency": 5}}}));
-    // As a node of the build before leaves them: nothing tells whose they are but their texts.
-    let mut wire = Wire::to(&redis);
-    for (put, url) in (1..).zip(&urls) {
-        let target = TargetName::of(APP_ID, url, 0);
-        puts(&mut wire, put, target, (0..2).map(occupied));
-    }
-    let target = TargetName::of("other-id", &prompt.url(), 0);
-    puts_of(
-        ("other-id", 0),
-        &mut wire,
-        1_000,
-        target,
-        (0..50).map(occupied),
-    );
-    let _server = Server::start(&config, 1);
-    let mut missing: BTreeSet<String> = (0..50).map(|it| it.to_string()).collect();
-    while !missing.is_empty() {
-        missing.remove(prompt.next()["channel"].as_str().expect("a name"));
-    }
-    let waiting = waits(&mut redis);
-    assert!(
-        waiting >= 1_400,
         "none of the slow app's was answered: {waiting}"
     );
 }

@@ -12,7 +12,8 @@ use crate::support::eventually;
 use crate::support::server::Server;
 use crate::support::skip::skip;
 use crate::support::webhook::WebhookSink;
-use crate::webhook_queue::{arrive, dead_letters_are_called_back, is_degraded, rooms};
+use crate::webhook_letters::dead_letters_are_called_back;
+use crate::webhook_queue::{arrive, is_degraded, rooms};
 
 const CREDENTIALS: [(&str, &str); 2] = [
     ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"),
