@@ -12,9 +12,11 @@ mod keys;
 mod migrate;
 mod program;
 mod refusals;
+mod refused_backends;
 mod secrets;
 mod soketi;
 mod sources;
+mod twice;
 
 use std::path::PathBuf;
 
