@@ -120,10 +120,16 @@ pub enum Lane {
     /// What the bridge asked for or waits for: overtakes the others.
     Control,
     /// What a client wants to know; refused when too many wait.
-    Question,
+    Question {
+        /// What it holds on the heap.
+        bytes: usize,
+    },
     /// What is so now of something; whoever says it can say it later, and then only what is so by
     /// then. Given back when too many wait.
-    State,
+    State {
+        /// What it holds on the heap.
+        bytes: usize,
+    },
     /// One of many, about so many bytes on the heap, whose sender can be told that there is no room:
     /// given back then, and nothing that waits is touched. Keeps its order.
     Publish {

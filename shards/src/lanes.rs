@@ -5,7 +5,8 @@
 //! Invariants: neither side waits for room; a full lane costs another lane nothing; events of one
 //! source keep their order and take turns with other sources'; when events must go, they are the
 //! oldest of the source that holds the most bytes; `AfterEvents` overtakes no event; a publish that
-//! was taken is never dropped; that publishes are held is seen by the next one, however much waits.
+//! was taken is never dropped; that publishes are held is seen by the next one, however much waits; each lane but
+//! that of control has a bound in bytes, which only what is larger by itself passes, while nothing else waits.
 
 use crate::application::{BridgeDropped, Lane};
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -30,12 +31,12 @@ const EVENTS_PER_TAKE: usize = 1_024;
 /// A shard's end.
 pub(crate) struct LaneSender<M> {
     control: Sender<M>,
-    questions: Sender<M>,
-    states: Sender<M>,
+    questions: Sender<Event<M>>,
+    states: Sender<Event<M>>,
     publishes: Sender<Event<M>>,
     events: Sender<Event<M>>,
     crossing: Arc<Crossing>,
-    /// Bytes of publishes on their way; of events too, and as many again that wait here.
+    /// Bytes on their way in each lane but that of control; of events, as many again that wait here.
     bytes_max: usize,
     spilled: Spilled<M>,
     last: VecDeque<M>,
@@ -47,17 +48,20 @@ pub(crate) struct LaneSender<M> {
 /// The bridge's end.
 pub(crate) struct LaneReceiver<M> {
     control: Receiver<M>,
-    questions: Receiver<M>,
-    states: Receiver<M>,
+    questions: Receiver<Event<M>>,
+    states: Receiver<Event<M>>,
     publishes: Receiver<Event<M>>,
     events: Receiver<Event<M>>,
     crossing: Arc<Crossing>,
 }
 
-/// What both ends know of the events between them.
+/// What both ends know of what is between them.
 #[derive(Default)]
 struct Crossing {
+    /// Of events.
     bytes: AtomicUsize,
+    question_bytes: AtomicUsize,
+    state_bytes: AtomicUsize,
     publish_bytes: AtomicUsize,
     /// The bridge has no room behind it for what publishes are for.
     holds_publishes: AtomicBool,
@@ -83,7 +87,7 @@ pub(crate) struct Taken {
 }
 
 /// Both ends: `messages_max` in the lanes of control, of state, of publishes and of events; `bytes_max` of
-/// events on their way and waiting here, half as many of publishes.
+/// events on their way and waiting here, half as many of publishes, of state and of questions each.
 pub(crate) fn lanes<M>(messages_max: usize, bytes_max: usize) -> (LaneSender<M>, LaneReceiver<M>) {
     let (control, control_end) = bounded(messages_max);
     let (questions, questions_end) = bounded(QUESTIONS_MAX);
@@ -120,8 +124,8 @@ impl<M> LaneSender<M> {
         self.has_posted = true;
         let dropped = match lane {
             Lane::Control => offer(&self.control, message),
-            Lane::Question => offer(&self.questions, message),
-            Lane::State => offer(&self.states, message),
+            Lane::Question { bytes } => self.post_question(bytes, message),
+            Lane::State { bytes } => self.post_state(bytes, message),
             Lane::Publish { bytes } => self.post_publish(bytes, message),
             Lane::Event { source, bytes } => self.post_event(source, bytes, message),
             Lane::AfterEvents if self.last.len() < LAST_MAX => {
@@ -138,22 +142,19 @@ impl<M> LaneSender<M> {
         Err(BridgeDropped(dropped))
     }
 
-    // One load and one add of a shared counter, one push; no allocation.
-    fn post_publish(&mut self, bytes: usize, message: M) -> Vec<M> {
-        let bytes = bytes + size_of::<Event<M>>();
-        let crossing = &self.crossing.publish_bytes;
-        // One that is larger than the lane passes when nothing else waits.
-        if crossing.load(Ordering::Relaxed) >= self.bytes_max {
-            return vec![message];
-        }
-        crossing.fetch_add(bytes, Ordering::Relaxed);
-        match self.publishes.try_send(Event { bytes, message }) {
-            Ok(()) => Vec::new(),
-            Err(refused) => {
-                crossing.fetch_sub(bytes, Ordering::Relaxed);
-                vec![refused.into_inner().message]
-            }
-        }
+    fn post_question(&self, bytes: usize, message: M) -> Vec<M> {
+        let counted = &self.crossing.question_bytes;
+        offer_bytes(&self.questions, counted, self.bytes_max, bytes, message)
+    }
+
+    fn post_state(&self, bytes: usize, message: M) -> Vec<M> {
+        let counted = &self.crossing.state_bytes;
+        offer_bytes(&self.states, counted, self.bytes_max, bytes, message)
+    }
+
+    fn post_publish(&self, bytes: usize, message: M) -> Vec<M> {
+        let counted = &self.crossing.publish_bytes;
+        offer_bytes(&self.publishes, counted, self.bytes_max, bytes, message)
     }
 
     // While the bridge keeps up: two loads of a shared counter, one add, one push; no allocation.
@@ -254,10 +255,17 @@ impl<M> LaneSender<M> {
         waiting + asked + self.states.len() + self.publishes.len() + self.events.len()
     }
 
-    /// Bytes of the events and publishes that wait, here and on their way.
+    /// Bytes that wait, here and on their way, but those of control.
     pub(crate) fn bytes(&self) -> usize {
-        let publishes = self.crossing.publish_bytes.load(Ordering::Relaxed);
-        self.spilled.bytes + self.crossing.bytes.load(Ordering::Relaxed) + publishes
+        let crossing = &self.crossing;
+        let counted = [
+            &crossing.bytes,
+            &crossing.publish_bytes,
+            &crossing.state_bytes,
+            &crossing.question_bytes,
+        ];
+        let counted = counted.map(|bytes| bytes.load(Ordering::Relaxed));
+        self.spilled.bytes + counted.into_iter().sum::<usize>()
     }
 }
 
@@ -266,6 +274,48 @@ fn offer<M>(queue: &Sender<M>, message: M) -> Vec<M> {
         Ok(()) => Vec::new(),
         Err(refused) => vec![refused.into_inner()],
     }
+}
+
+/// Offers a message of so many bytes on the heap to a lane that holds `bytes_max`; it comes back where there is no room.
+// One load and one add of a shared counter, one push; no allocation.
+fn offer_bytes<M>(
+    queue: &Sender<Event<M>>,
+    counted: &AtomicUsize,
+    bytes_max: usize,
+    bytes: usize,
+    message: M,
+) -> Vec<M> {
+    let bytes = bytes + size_of::<Event<M>>();
+    // One that is larger than the lane passes when nothing else waits.
+    if counted.load(Ordering::Relaxed) >= bytes_max {
+        return vec![message];
+    }
+    counted.fetch_add(bytes, Ordering::Relaxed);
+    match queue.try_send(Event { bytes, message }) {
+        Ok(()) => Vec::new(),
+        Err(refused) => {
+            counted.fetch_sub(bytes, Ordering::Relaxed);
+            vec![refused.into_inner().message]
+        }
+    }
+}
+
+/// Takes what is there, `messages_max` at most. Returns how many came.
+fn take_counted<M>(
+    queue: &Receiver<Event<M>>,
+    counted: &AtomicUsize,
+    messages_max: usize,
+    take: &mut impl FnMut(M),
+) -> usize {
+    let (mut bytes, mut count) = (0, 0);
+    for event in queue.try_iter().take(messages_max) {
+        bytes += event.bytes;
+        count += 1;
+        take(event.message);
+    }
+    let before = counted.fetch_sub(bytes, Ordering::Relaxed);
+    assert!(before >= bytes, "more bytes left the lane than came");
+    count
 }
 
 impl<M> LaneReceiver<M> {
@@ -290,30 +340,17 @@ impl<M> LaneReceiver<M> {
 
     /// Takes what is there: all of the control, and a bounded part of the rest.
     pub(crate) fn take(&self, mut take: impl FnMut(M)) -> Taken {
+        let crossing = &*self.crossing;
         let control = self.control.try_iter().take(self.control.len());
-        let questions = self.questions.try_iter().take(QUESTIONS_MAX);
-        control.chain(questions).for_each(&mut take);
-        let states = self.states.try_iter().take(EVENTS_PER_TAKE);
-        states.for_each(&mut take);
-        let mut bytes = 0;
-        for publish in self.publishes.try_iter().take(EVENTS_PER_TAKE) {
-            bytes += publish.bytes;
-            take(publish.message);
-        }
-        let before = self
-            .crossing
-            .publish_bytes
-            .fetch_sub(bytes, Ordering::Relaxed);
-        assert!(before >= bytes, "more bytes left the lane than came");
-        let mut bytes = 0;
-        let mut count = 0;
-        for event in self.events.try_iter().take(EVENTS_PER_TAKE) {
-            bytes += event.bytes;
-            count += 1;
-            take(event.message);
-        }
-        let before = self.crossing.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        assert!(before >= bytes, "more bytes left the lane than came");
+        control.for_each(&mut take);
+        let (questions, bytes) = (&self.questions, &crossing.question_bytes);
+        take_counted(questions, bytes, QUESTIONS_MAX, &mut take);
+        let (states, bytes) = (&self.states, &crossing.state_bytes);
+        take_counted(states, bytes, EVENTS_PER_TAKE, &mut take);
+        let (publishes, bytes) = (&self.publishes, &crossing.publish_bytes);
+        take_counted(publishes, bytes, EVENTS_PER_TAKE, &mut take);
+        let (events, bytes) = (&self.events, &crossing.bytes);
+        let count = take_counted(events, bytes, EVENTS_PER_TAKE, &mut take);
         fence(Ordering::SeqCst);
         let ring = count > 0 && self.crossing.wants_room.swap(false, Ordering::SeqCst);
         let no_questions = self.control.is_empty() && self.questions.is_empty();
@@ -412,6 +449,14 @@ mod tests {
         Lane::Event { source, bytes }
     }
 
+    /// Of as much weight.
+    const QUESTION: Lane = Lane::Question {
+        bytes: WEIGHT - size_of::<Event<u32>>(),
+    };
+    const STATE: Lane = Lane::State {
+        bytes: WEIGHT - size_of::<Event<u32>>(),
+    };
+
     fn take(receiver: &LaneReceiver<u32>) -> (Vec<u32>, Taken) {
         let mut messages = Vec::new();
         let taken = receiver.take(|message| messages.push(message));
@@ -432,7 +477,7 @@ mod tests {
         assert_eq!(lost, 42, "four on their way, four waiting");
         assert_eq!(sender.lost, 42);
         assert!(sender.post(Lane::Control, 1).is_ok());
-        assert!(sender.post(Lane::Question, 2).is_ok());
+        assert!(sender.post(QUESTION, 2).is_ok());
         let (messages, taken) = take(&receiver);
         assert_eq!(messages, [1, 2, 1_000, 1_001, 1_002, 1_003]);
         assert!(taken.ring, "events wait for the room that was made");
@@ -449,9 +494,9 @@ mod tests {
 
     #[test]
     fn a_flood_of_questions_refuses_no_control() {
-        let (mut sender, receiver) = lanes(4, WEIGHT * 8);
+        let (mut sender, receiver) = lanes(4, WEIGHT * 4_000);
         for number in 0..2_000 {
-            let refused = sender.post(Lane::Question, number).is_err();
+            let refused = sender.post(QUESTION, number).is_err();
             assert_eq!(refused, number >= QUESTIONS_MAX as u32, "{number}");
         }
         assert!(sender.post(Lane::Control, 9_999).is_ok());
@@ -513,6 +558,28 @@ mod tests {
         assert!(sender.post(large, 1).is_ok());
         assert_eq!(dropped(sender.post(publish, 2)), [2]);
         assert_eq!(take(&receiver).0, [1]);
+    }
+
+    #[test]
+    fn each_lane_has_a_bound_in_bytes_of_its_own() {
+        let (mut sender, receiver) = lanes(1_000, WEIGHT * 8);
+        for _ in 0..2 {
+            for (lane, first) in [(QUESTION, 100), (STATE, 200)] {
+                for number in 0..10 {
+                    let given_back = dropped(sender.post(lane, first + number));
+                    let fits = number < 4;
+                    let expected = if fits { vec![] } else { vec![first + number] };
+                    assert_eq!(given_back, expected, "{lane:?}");
+                }
+            }
+            assert_eq!(sender.bytes(), 8 * WEIGHT);
+            assert_eq!(take(&receiver).0, [100, 101, 102, 103, 200, 201, 202, 203]);
+            assert_eq!(sender.bytes(), 0);
+        }
+        let large = Lane::State { bytes: 100_000 };
+        assert!(sender.post(large, 1).is_ok(), "nothing else waits");
+        assert_eq!(dropped(sender.post(STATE, 2)), [2]);
+        assert!(sender.post(QUESTION, 3).is_ok());
     }
 
     #[test]

@@ -91,7 +91,13 @@ impl ToBridge {
             Self::Topic { .. } => Lane::Control,
             // One for each message of the bridge.
             Self::AppsTaken { .. } => Lane::Control,
-            Self::State(_) | Self::Terminate(_) | Self::Spent(_) => Lane::State,
+            Self::State(state) => Lane::State {
+                bytes: state.approximate_bytes(),
+            },
+            Self::Terminate(user) => Lane::State {
+                bytes: user.approximate_bytes(),
+            },
+            Self::Spent(_) => Lane::State { bytes: 0 },
             Self::Kept(kept) => Lane::Publish {
                 bytes: kept.approximate_bytes(),
             },
@@ -105,7 +111,10 @@ impl ToBridge {
             Self::Event(event) => Lane::Publish {
                 bytes: event.approximate_bytes(),
             },
-            Self::Usage { .. } | Self::FindApp(_) | Self::TakeRate(_) => Lane::Question,
+            Self::FindApp(wanted) => Lane::Question {
+                bytes: wanted.approximate_bytes(),
+            },
+            Self::Usage { .. } | Self::TakeRate(_) => Lane::Question { bytes: 0 },
             Self::Webhook(event) => Lane::Event {
                 source: event.app.0,
                 bytes: event.approximate_bytes(),
@@ -274,6 +283,13 @@ pub struct UserOfNodes {
     pub id: Arc<str>,
 }
 
+impl UserOfNodes {
+    /// About the bytes that it holds while it waits.
+    pub fn approximate_bytes(&self) -> usize {
+        size_of::<Self>() + self.id.len()
+    }
+}
+
 /// A change of what one node has of a name, or of what all other nodes have together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeState {
@@ -282,6 +298,22 @@ pub struct NodeState {
     /// A channel's, or a user's id; empty for the app itself.
     pub name: Arc<str>,
     pub change: StateChange,
+}
+
+impl NodeState {
+    /// About the bytes that it holds while it waits.
+    pub fn approximate_bytes(&self) -> usize {
+        let texts = match &self.change {
+            StateChange::MemberJoined { user_id, info } => user_id.len() + info.len(),
+            StateChange::MemberLeft { user_id, .. } => user_id.len(),
+            StateChange::Subscriptions(_)
+            | StateChange::UserOnline
+            | StateChange::UserOffline
+            | StateChange::Connections(_)
+            | StateChange::EventKept(_) => 0,
+        };
+        size_of::<Self>() + self.name.len() + texts
+    }
 }
 
 /// A channel whose last event is asked for.
@@ -380,6 +412,13 @@ pub struct AppWanted {
     pub name: AppName,
     /// Of who named it first, as limits by address count it; `None` where that is not known.
     pub address: Option<IpAddr>,
+}
+
+impl AppWanted {
+    /// About the bytes that it holds while it waits.
+    pub fn approximate_bytes(&self) -> usize {
+        size_of::<Self>() + self.name.as_str().len()
+    }
 }
 
 /// How much is wanted of a rate.

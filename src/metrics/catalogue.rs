@@ -439,7 +439,7 @@ pub(super) const BRIDGE_QUEUE_DEPTH: Family = gauge(
 pub(super) const BRIDGE_QUEUE_BYTES: Family = gauge(
     "bridge_queue_bytes",
     SHARD,
-    "Bytes of the webhook events waiting between a shard and the bridge",
+    "Bytes waiting between a shard and the bridge, but those of its own questions",
 );
 pub(super) const BRIDGE_QUEUE_FULL: Family = counter(
     "bridge_queue_full_total",
