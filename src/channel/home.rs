@@ -99,7 +99,7 @@ pub struct Rules {
 }
 
 impl Rules {
-    fn tell(&self) -> Tell {
+    pub(super) fn tell(&self) -> Tell {
         match self.is_behind {
             true => Tell::Later,
             false => Tell::Now,
@@ -468,7 +468,7 @@ impl Home {
         self.member_left(now, rules, user_id, change, effects);
     }
 
-    fn member_left(
+    pub(super) fn member_left(
         &mut self,
         now: Millis,
         rules: &Rules,
@@ -486,7 +486,7 @@ impl Home {
         }
     }
 
-    pub(super) fn member_went(
+    fn member_went(
         &mut self,
         now: Millis,
         rules: &Rules,

@@ -188,9 +188,9 @@ impl HomeTable {
         let Some(home) = self.rows.get_mut(at.0) else {
             return;
         };
-        let absent = home.roster.as_mut().map(|it| it.take_absent());
-        for user_id in absent.into_iter().flatten() {
-            home.member_went(now, rules, user_id, effects);
+        let gone = home.roster.as_mut().map(|it| it.restored(rules.tell()));
+        for (user_id, change) in gone.into_iter().flatten() {
+            home.member_left(now, rules, &user_id, change, effects);
         }
         if home.told > 0 && home.total() == 0 {
             home.occupied_or_vacant(now, rules, home.told, effects);

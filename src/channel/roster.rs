@@ -332,8 +332,9 @@ impl Roster {
         self.add(&member, 1, None);
     }
 
-    /// Takes out who was restored and has no connection, here or on another node.
-    pub fn take_absent(&mut self) -> Vec<Arc<str>> {
+    /// Takes out, or holds back, who was restored and has no connection, here or on another node. Whose
+    /// going was held back before is told with the others.
+    pub fn restored(&mut self, tell: Tell) -> Vec<(Arc<str>, Change)> {
         for row in self.members.values_mut().filter(|row| row.connections == 0) {
             if let Some(info) = &row.elsewhere
                 && *info != row.info
@@ -342,14 +343,16 @@ impl Roster {
                 self.frame = None;
             }
         }
-        let is_absent = |row: &Row| row.connections == 0 && row.elsewhere.is_none();
-        let members = self.members.iter().filter(|(_, row)| is_absent(row));
+        let is_absent = |id: &Arc<str>, row: &Row| {
+            row.connections == 0 && row.elsewhere.is_none() && !self.held.contains(id)
+        };
+        let members = self.members.iter().filter(|(id, row)| is_absent(id, row));
         let absent: Vec<Arc<str>> = members.map(|(user_id, _)| Arc::clone(user_id)).collect();
-        for user_id in &absent {
-            self.members.remove(user_id);
-            self.frame = None;
-        }
-        absent
+        let went = |user_id| {
+            let change = self.went(&user_id, tell);
+            (user_id, change)
+        };
+        absent.into_iter().map(went).collect()
     }
 
     /// True if the user is listed.
@@ -416,6 +419,25 @@ mod tests {
             (roster.held(), roster.release(), roster.len()),
             (0, None, 1)
         );
+    }
+
+    #[test]
+    fn who_was_held_back_and_did_not_follow_goes_once() {
+        for tell in [Tell::Now, Tell::Later] {
+            let (mut roster, ann) = (Roster::default(), member("10", "null"));
+            let bob = member("20", "null");
+            roster.restore_elsewhere(&ann);
+            roster.restore_member(&bob);
+            let change = roster.leave_elsewhere(&ann.user_id, Tell::Later);
+            assert_eq!(change, Change::Held);
+            let (change, held) = match tell {
+                Tell::Now => (Change::User, 1),
+                Tell::Later => (Change::Held, 2),
+            };
+            assert_eq!(roster.restored(tell), [(bob.user_id, change)]);
+            assert_eq!((roster.held(), roster.len()), (held, held));
+            assert_eq!(roster.restored(tell), [], "once");
+        }
     }
 
     #[test]

@@ -455,7 +455,7 @@ impl ShardServer {
         let Some(app) = self.homes.get(at).map(|home| home.app) else {
             return;
         };
-        let rules = self.apps.rules(app);
+        let rules = self.rules_of_going(turn, app);
         let mut effects = std::mem::take(&mut self.effects);
         self.homes
             .settle_restored(at, turn.now(), &rules, &mut effects);
