@@ -207,7 +207,7 @@ const COUNT_QUIET_MS: u64 = 5_000;
 const DEPARTURES_AT_ONCE: usize = 256;
 /// For so long at most goings are held back: what is seen here is the best that is known by then, and what
 /// waits is bounded by who goes in this time.
-const HOLD_MS_MAX: u64 = 60_000;
+pub const HOLD_MS_MAX: u64 = 60_000;
 /// How often it is looked at whether that is over.
 // Of a hundred thousand channels that wait, as many entries of a heap a second.
 pub const HOLD_LOOK_MS: u64 = 1_000;

@@ -1,14 +1,15 @@
 //! A user's home: on which sockets it is signed in, whether other nodes have some, and who watches it.
 //!
 //! Owns: signed-in sockets and watchers of each user whose home is this shard; what other nodes do not
-//! know yet.
+//! know yet; whose going is held back.
 //! May depend on: `channel::{names, rows}`, `protocol`, plain ids. Not on connections, queues, clocks.
-//! Invariants: a user is online iff it has a signed-in socket here or on another node; an entry exists
-//! iff the user is online, is watched, or other nodes are to be told; online and offline alternate.
+//! Invariants: a user is online iff it has a signed-in socket here or on another node, or its going is held
+//! back; an entry exists iff the user is online, is watched, or other nodes are to be told; online and
+//! offline alternate.
 
 use std::{collections::VecDeque, sync::Arc};
 
-use shards::application::{ShardId, Slot};
+use shards::application::{Millis, ShardId, Slot};
 
 use super::{
     names::{NameHasher, NameKey, Names},
@@ -41,12 +42,29 @@ pub struct Socket {
     pub slot: Slot,
 }
 
+/// Whether watchers hear at once that a user has gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Going {
+    Told,
+    /// Not before `next_held` gives it: this node may be behind, and the user with another one.
+    HeldSince(Millis),
+}
+
+/// A user whose going was held back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// Watchers are to be told now; `release_if_idle` of the user follows.
+    Gone(AppIndex, UserId),
+    /// The user came back meanwhile.
+    Back,
+}
+
 /// What a sign-in or sign-out meant for the user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Presence {
     /// The first socket came, or the last one went: watchers are to be told.
     Changed,
-    /// The user has other sockets, here or on other nodes.
+    /// The user has other sockets, here or on other nodes, or its going is held back.
     Same,
 }
 
@@ -59,6 +77,8 @@ pub struct UserTable {
     has_nodes: bool,
     /// Users of whom they may know something that is not so any more, each once.
     owing: VecDeque<(AppIndex, UserId)>,
+    /// Whose going is held back, since when, oldest first; those who came back among them.
+    held: VecDeque<(Millis, AppIndex, UserId)>,
 }
 
 #[derive(Clone, Debug)]
@@ -71,10 +91,15 @@ struct User {
     /// Other nodes were told that the user is here.
     is_told: bool,
     is_owing: bool,
+    held_since: Option<Millis>,
 }
 
 impl User {
     fn is_online(&self) -> bool {
+        self.is_there() || self.held_since.is_some()
+    }
+
+    fn is_there(&self) -> bool {
         self.is_elsewhere || !self.sockets.is_empty()
     }
 }
@@ -108,15 +133,58 @@ impl UserTable {
         app: AppIndex,
         user_id: &UserId,
         is_elsewhere: bool,
+        going: Going,
     ) -> Presence {
         let user = self.enter(app, user_id);
         let was_online = user.is_online();
         user.is_elsewhere = is_elsewhere;
+        self.changed(app, user_id, was_online, going)
+    }
+
+    /// A socket of the user came or went, here or on another node.
+    fn changed(
+        &mut self,
+        app: AppIndex,
+        user_id: &UserId,
+        was_online: bool,
+        going: Going,
+    ) -> Presence {
+        let user = self.user_mut(app, user_id).expect("the caller's user");
+        if user.is_there() {
+            user.held_since = None;
+        } else if let Going::HeldSince(now) = going
+            && was_online
+            && user.held_since.is_none()
+            && !user.watchers.is_empty()
+        {
+            user.held_since = Some(now);
+            self.held.push_back((now, app, user_id.clone()));
+            return Presence::Same;
+        }
         if user.is_online() == was_online {
             Presence::Same
         } else {
             Presence::Changed
         }
+    }
+
+    /// The next of those whose going is held back since then or before.
+    pub fn next_held(&mut self, since: Millis) -> Option<Held> {
+        let (at, app, user_id) = self.held.pop_front_if(|(at, ..)| *at <= since)?;
+        let user = self.user_mut(app, &user_id);
+        let held = user.filter(|user| user.held_since == Some(at));
+        Some(match held {
+            Some(user) => {
+                user.held_since = None;
+                Held::Gone(app, user_id)
+            }
+            None => Held::Back,
+        })
+    }
+
+    /// Somebody's going is held back.
+    pub fn has_held(&self) -> bool {
+        !self.held.is_empty()
     }
 
     fn note_news(&mut self, app: AppIndex, user_id: &UserId) {
@@ -137,28 +205,25 @@ impl UserTable {
         if user.sockets.len() == 1 {
             self.note_news(app, user_id);
         }
-        if was_online {
-            Presence::Same
-        } else {
-            Presence::Changed
-        }
+        self.changed(app, user_id, was_online, Going::Told)
     }
 
     /// A signed-in socket ended.
-    pub fn sign_out(&mut self, app: AppIndex, user_id: &UserId, socket: Socket) -> Presence {
+    pub fn sign_out(
+        &mut self,
+        app: AppIndex,
+        user_id: &UserId,
+        socket: Socket,
+        going: Going,
+    ) -> Presence {
         let user = self
             .user_mut(app, user_id)
             .expect("who signs out has signed in");
         assert!(user.sockets.remove(&socket), "who signs out has signed in");
-        let is_online = user.is_online();
         if user.sockets.is_empty() {
             self.note_news(app, user_id);
         }
-        if is_online {
-            Presence::Same
-        } else {
-            Presence::Changed
-        }
+        self.changed(app, user_id, true, going)
     }
 
     /// A socket wants to hear of the user. Returns whether the user is online.
@@ -197,20 +262,35 @@ impl UserTable {
     ) -> Option<u32> {
         let end = self.rows.bound().min(from.saturating_add(rows_max));
         for row in from..end {
-            if let Some((_, user)) = self.rows.at(row)
-                && (user.is_told || user.is_elsewhere)
-            {
-                told(user.app, &user.id, user.is_told, user.is_elsewhere);
+            let Some((_, user)) = self.rows.at(row) else {
+                continue;
+            };
+            // Who takes over tells of the going, others and watchers.
+            let is_told = user.is_told || user.held_since.is_some();
+            if is_told || user.is_elsewhere {
+                told(user.app, &user.id, is_told, user.is_elsewhere);
             }
         }
         (end < self.rows.bound()).then_some(end)
     }
 
-    /// A user as another process had it; its sockets and watchers come before or after.
-    pub fn restore(&mut self, app: AppIndex, user_id: &UserId, is_told: bool, is_elsewhere: bool) {
+    /// A user as another process had it; its sockets and watchers come before or after. If no socket
+    /// comes its going is held back since `now`.
+    pub fn restore(
+        &mut self,
+        now: Millis,
+        app: AppIndex,
+        user_id: &UserId,
+        is_told: bool,
+        is_elsewhere: bool,
+    ) {
         let user = self.enter(app, user_id);
         user.is_told = is_told;
         user.is_elsewhere = is_elsewhere;
+        if is_told && !user.is_there() {
+            user.held_since = Some(now);
+            self.held.push_back((now, app, user_id.clone()));
+        }
         // What is not so any more is told, once all stands.
         self.note_news(app, user_id);
     }
@@ -262,6 +342,7 @@ impl UserTable {
                 is_elsewhere: false,
                 is_told: false,
                 is_owing: false,
+                held_since: None,
             });
             self.names.insert(app, user_id.key.hash, at.index);
             at
@@ -295,8 +376,14 @@ mod tests {
         assert_eq!(table.sign_in(app, &ann, socket(1)), Presence::Changed);
         assert_eq!(table.sign_in(app, &ann, socket(2)), Presence::Same);
         assert!(table.watch(app, &ann, socket(9)), "she is online");
-        assert_eq!(table.sign_out(app, &ann, socket(1)), Presence::Same);
-        assert_eq!(table.sign_out(app, &ann, socket(2)), Presence::Changed);
+        assert_eq!(
+            table.sign_out(app, &ann, socket(1), Going::Told),
+            Presence::Same
+        );
+        assert_eq!(
+            table.sign_out(app, &ann, socket(2), Going::Told),
+            Presence::Changed
+        );
         assert_eq!(table.watchers(app, &ann), [socket(9)]);
         table.unwatch(app, &ann, socket(9));
         table.release_if_idle(app, &ann);
@@ -315,15 +402,18 @@ mod tests {
             }
             told
         };
-        assert_eq!(table.change_elsewhere(app, &ann, true), changed);
-        assert_eq!(table.change_elsewhere(app, &ann, true), same);
+        assert_eq!(
+            table.change_elsewhere(app, &ann, true, Going::Told),
+            changed
+        );
+        assert_eq!(table.change_elsewhere(app, &ann, true, Going::Told), same);
         assert_eq!(table.sign_in(app, &ann, socket(1)), same);
         assert_eq!(told(&mut table), [true]);
-        assert_eq!(table.change_elsewhere(app, &ann, false), same);
-        assert_eq!(table.sign_out(app, &ann, socket(1)), changed);
+        assert_eq!(table.change_elsewhere(app, &ann, false, Going::Told), same);
+        assert_eq!(table.sign_out(app, &ann, socket(1), Going::Told), changed);
         assert_eq!(table.sign_in(app, &ann, socket(1)), changed);
         assert!(told(&mut table).is_empty(), "gone and back");
-        assert_eq!(table.sign_out(app, &ann, socket(1)), changed);
+        assert_eq!(table.sign_out(app, &ann, socket(1), Going::Told), changed);
         table.release_if_idle(app, &ann);
         assert_eq!(table.len(), 1, "others are to be told");
         assert_eq!(told(&mut table), [false]);
@@ -340,13 +430,13 @@ mod tests {
         for (user, number) in users.iter().zip(1..) {
             table.sign_in(app, user, socket(number));
         }
-        table.change_elsewhere(app, &users[1], true);
+        table.change_elsewhere(app, &users[1], true, Going::Told);
         while table.next_news().is_some() {}
         let mut next = UserTable::default();
         next.tell_nodes();
         next.sign_in(app, &users[0], socket(1));
         let rest = table.of_nodes(0, 10, |app, id, is_told, is_elsewhere| {
-            next.restore(app, &user_id(id), is_told, is_elsewhere);
+            next.restore(Millis(7), app, &user_id(id), is_told, is_elsewhere);
         });
         assert_eq!(rest, None);
         next.sign_in(app, &users[1], socket(2));
@@ -359,8 +449,40 @@ mod tests {
             [("eve".to_owned(), false)],
             "her socket did not follow"
         );
+        let gone = Held::Gone(app, users[2].clone());
+        assert_eq!(next.next_held(Millis(7)), Some(gone), "watchers too");
+        assert_eq!(next.next_held(Millis(7)), None, "the others are there");
         let same = Presence::Same;
-        assert_eq!(next.sign_out(app, &users[1], socket(2)), same, "elsewhere");
+        assert_eq!(
+            next.sign_out(app, &users[1], socket(2), Going::Told),
+            same,
+            "elsewhere"
+        );
+    }
+
+    #[test]
+    fn a_going_that_is_held_back_is_told_later_unless_the_user_is_back_anywhere() {
+        let (mut table, app, ann) = (UserTable::default(), AppIndex(0), user_id("ann"));
+        let (changed, same) = (Presence::Changed, Presence::Same);
+        let held = |at| Going::HeldSince(Millis(at));
+        assert_eq!(table.sign_in(app, &ann, socket(1)), changed);
+        let unwatched = table.sign_out(app, &ann, socket(1), held(10));
+        assert_eq!(unwatched, changed, "there is nobody to be told");
+        table.watch(app, &ann, socket(9));
+        assert_eq!(table.sign_in(app, &ann, socket(1)), changed);
+        assert_eq!(table.sign_out(app, &ann, socket(1), held(10)), same);
+        assert!(table.watch(app, &ann, socket(8)), "as others were told");
+        // Back with another node, and gone from there.
+        assert_eq!(table.change_elsewhere(app, &ann, true, held(20)), same);
+        assert_eq!(table.change_elsewhere(app, &ann, false, held(30)), same);
+        assert_eq!(table.next_held(Millis(9)), None, "not yet");
+        assert_eq!(table.next_held(Millis(29)), Some(Held::Back));
+        assert_eq!(table.next_held(Millis(29)), None, "not yet");
+        table.release_if_idle(app, &ann);
+        let gone = Held::Gone(app, ann.clone());
+        assert_eq!(table.next_held(Millis(30)), Some(gone));
+        assert!(!table.has_held());
+        assert_eq!(table.sign_in(app, &ann, socket(2)), changed);
     }
 
     #[test]
@@ -374,7 +496,7 @@ mod tests {
         assert_eq!(table.len(), 2);
         for (app, number) in apps.into_iter().zip(1..) {
             assert_eq!(table.sockets(app, &ann), [socket(number)]);
-            let went = table.sign_out(app, &ann, socket(number));
+            let went = table.sign_out(app, &ann, socket(number), Going::Told);
             assert_eq!(went, Presence::Changed);
             table.release_if_idle(app, &ann);
             assert_eq!(table.sockets(app, &ann), []);

@@ -284,6 +284,7 @@ impl ShardServer {
             || self.quotas.wants_tick()
             || self.topics.is_stuck()
             || !self.kept_asks.is_empty()
+            || self.users.has_held()
     }
 
     /// Nobody waits for what the bridge was asked.
@@ -390,6 +391,7 @@ impl Application for ShardServer {
         self.quotas.forget_old(turn.now());
         self.quotas.tick();
         self.release_late_kept(turn);
+        self.release_held_users(turn);
         turn.keep_ticking(self.wants_ticks());
     }
 

@@ -3,12 +3,12 @@
 //! Owns: the steps of `channel::user` and their messages.
 //! May depend on: `channel::user`, `server::message`.
 //! Invariants: watchers hear of the first socket's coming and the last one's going, and of nothing
-//! between.
+//! between; of a going that a node behind the others sees, when it is not any more.
 
 use std::sync::Arc;
 
 use shards::{
-    application::{ShardId, Slot, Waiter},
+    application::{Millis, ShardId, Slot, Waiter},
     work::Work,
 };
 
@@ -17,7 +17,10 @@ use super::{
     message::{Answer, Message},
 };
 use crate::{
-    channel::user::{Presence, Socket, UserId},
+    channel::{
+        home_later::HOLD_MS_MAX,
+        user::{Going, Held, Presence, Socket, UserId},
+    },
     protocol::app::AppIndex,
 };
 
@@ -48,7 +51,8 @@ impl ShardServer {
         user_id: &UserId,
         socket: Socket,
     ) {
-        if self.users.sign_out(app, user_id, socket) == Presence::Changed {
+        let going = self.going_of_users(turn);
+        if self.users.sign_out(app, user_id, socket, going) == Presence::Changed {
             self.tell_watchers(turn, app, user_id, false);
         }
         self.users.release_if_idle(app, user_id);
@@ -62,10 +66,42 @@ impl ShardServer {
         user_id: &UserId,
         is_elsewhere: bool,
     ) {
-        if self.users.change_elsewhere(app, user_id, is_elsewhere) == Presence::Changed {
+        let going = self.going_of_users(turn);
+        let users = &mut self.users;
+        if users.change_elsewhere(app, user_id, is_elsewhere, going) == Presence::Changed {
             self.tell_watchers(turn, app, user_id, is_elsewhere);
         }
         self.users.release_if_idle(app, user_id);
+    }
+
+    /// Whether who goes now may be with another node, of which this one has not heard.
+    fn going_of_users(&self, turn: &impl ServerTurn) -> Going {
+        match self.topics.has_bus() && turn.is_behind() {
+            true => Going::HeldSince(turn.now()),
+            false => Going::Told,
+        }
+    }
+
+    /// Home: watchers hear of those whose going was held back, as soon as this node is not behind any
+    /// more; after `HOLD_MS_MAX` in any case.
+    pub(super) fn release_held_users(&mut self, turn: &mut impl ServerTurn) {
+        if turn.is_frozen() {
+            return; // Their sockets may still come.
+        }
+        let since = match self.going_of_users(turn) {
+            Going::HeldSince(now) => now.0.checked_sub(HOLD_MS_MAX).map(Millis),
+            Going::Told => Some(turn.now()),
+        };
+        while let Some(since) = since
+            && turn.work_left() > Work(0)
+            && let Some(held) = self.users.next_held(since)
+        {
+            turn.spend(Work::MEMBERSHIP);
+            if let Held::Gone(app, user_id) = held {
+                self.tell_watchers(turn, app, &user_id, false);
+                self.users.release_if_idle(app, &user_id);
+            }
+        }
     }
 
     /// Home: a socket wants to hear of these users.

@@ -52,6 +52,23 @@ impl FullBus {
         full
     }
 
+    fn is_behind(&mut self, is_behind: bool) {
+        for shard in &mut self.scene.node.shards {
+            shard.turn.is_behind = is_behind;
+        }
+    }
+
+    fn signs_in(&mut self, user: &str, watchlist: &[&str]) -> Visitor {
+        let visitor = self.scene.arrives(1);
+        let user_data = json!({"id": user, "watchlist": watchlist}).to_string();
+        let auth = sign::signin_auth(KEY.0, KEY.1, &visitor.socket_id, &user_data);
+        let data = json!({"auth": auth, "user_data": user_data});
+        let asks = frame(&json!({"event": "pusher:signin", "data": data}));
+        self.scene.say(visitor.link, &asks);
+        self.settles();
+        visitor
+    }
+
     fn settles(&mut self) {
         self.scene.settles(|_, message| match message {
             ToBridge::Event(event) => self.crossed.push(event.channel.to_string()),
@@ -163,13 +180,7 @@ fn users_are_ended_here_and_the_order_is_refused_while_other_nodes_hear_nothing(
     let mut full = FullBus::begins();
     let path = "/users/ann/terminate_connections";
     for (is_cut_off, status) in [(true, 503), (false, 200), (true, 503)] {
-        let ann = full.scene.arrives(1);
-        let user_data = json!({"id": "ann"}).to_string();
-        let auth = sign::signin_auth(KEY.0, KEY.1, &ann.socket_id, &user_data);
-        let data = json!({"auth": auth, "user_data": user_data});
-        let signs_in = frame(&json!({"event": "pusher:signin", "data": data}));
-        full.scene.say(ann.link, &signs_in);
-        full.settles();
+        let ann = full.signs_in("ann", &[]);
         for shard in &mut full.scene.node.shards {
             shard.turn.is_cut_off = is_cut_off;
         }
@@ -200,20 +211,50 @@ fn who_leaves_is_told_when_the_node_is_not_behind_any_more() {
     let stays = joins(&mut full, "ann");
     let leaves = joins(&mut full, "bob");
     full.scene.takes(stays.link);
-    let behind = |full: &mut FullBus, is_behind| {
-        let shards = full.scene.node.shards.iter_mut();
-        shards.for_each(|shard| shard.turn.is_behind = is_behind);
-    };
-    behind(&mut full, true);
+    full.is_behind(true);
     full.scene.hangs_up(leaves.link, Closed::ByPeer);
     full.scene.passes(20_000);
     assert_eq!(full.heard_by(&stays), [""; 0]);
-    behind(&mut full, false);
+    full.is_behind(false);
     full.scene.passes(1_000);
     let removed = "pusher_internal:member_removed";
     assert_eq!(full.heard_by(&stays), [removed]);
     full.scene.passes(10_000);
     assert_eq!(full.heard_by(&stays), [""; 0], "once");
+}
+
+#[test]
+fn who_watches_hears_of_a_going_when_the_node_is_not_behind_any_more() {
+    let mut full = FullBus::begins();
+    let watcher = full.signs_in("eve", &["ann", "bob"]);
+    let [ann, bob] = ["ann", "bob"].map(|user| full.signs_in(user, &[]));
+    let told = |full: &mut FullBus| {
+        let texts = texts(&full.scene.takes(watcher.link));
+        let of_watched = |it: &&Value| it["event"] == "pusher_internal:watchlist_events";
+        let data = texts.iter().filter(of_watched).map(|it| {
+            let text = it["data"].as_str().expect("a text");
+            serde_json::from_str::<Value>(text).expect("JSON")
+        });
+        let named = |event: &Value| format!("{} {}", event["name"], event["user_ids"]);
+        let named = |data: Value| {
+            let events = data["events"].as_array().expect("a list");
+            events.iter().map(named).collect::<Vec<_>>()
+        };
+        data.flat_map(named).collect::<Vec<_>>()
+    };
+    let online = [r#""online" ["ann"]"#, r#""online" ["bob"]"#];
+    assert_eq!(told(&mut full)[1..], online);
+    full.is_behind(true);
+    full.scene.hangs_up(ann.link, Closed::ByPeer);
+    full.scene.hangs_up(bob.link, Closed::ByPeer);
+    full.scene.passes(20_000);
+    full.signs_in("bob", &[]);
+    assert_eq!(told(&mut full), [""; 0]);
+    full.is_behind(false);
+    full.scene.passes(1_000);
+    assert_eq!(told(&mut full), [r#""offline" ["ann"]"#]);
+    full.scene.passes(100_000);
+    assert_eq!(told(&mut full), [""; 0], "once");
 }
 
 #[test]

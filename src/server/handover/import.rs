@@ -48,7 +48,7 @@ impl ShardServer {
             match read(state) {
                 Ok(StateRecord::Home(home)) => self.import_home(turn, home),
                 Ok(StateRecord::Limits(limits)) => self.import_limits(turn.now(), &limits),
-                Ok(StateRecord::User(user)) => self.import_user(&user),
+                Ok(StateRecord::User(user)) => self.import_user(turn.now(), &user),
                 Ok(StateRecord::Owned(owned)) => self.import_owned(owned),
                 Err(error) => tracing::warn!(%error, "a record of the process before"),
             }
@@ -138,15 +138,16 @@ impl ShardServer {
         }
     }
 
-    fn import_user(&mut self, record: &UserOfNodesRecord) {
+    fn import_user(&mut self, now: Millis, record: &UserOfNodesRecord) {
         let Some(app) = self.apps.by_id(&record.app) else {
             return;
         };
         let (index, partitions) = (app.entry.index, &app.entry.rules.partitions);
         let user_id = UserId::new(&self.name_hasher, partitions, record.user_id.as_str());
         if self.home_of(user_id.key.partition) == self.shard {
+            let (is_told, is_elsewhere) = (record.is_told, record.is_elsewhere);
             self.users
-                .restore(index, &user_id, record.is_told, record.is_elsewhere);
+                .restore(now, index, &user_id, is_told, is_elsewhere);
         }
     }
 
