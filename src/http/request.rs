@@ -188,7 +188,7 @@ impl<'a> Head<'a> {
         } else if is("host") {
             seen.hosts += 1;
             if seen.hosts > 1 {
-                return Err(HttpError::Malformed("repeated Host"));
+                return Err(HttpError::Malformed("request: Host is there twice"));
             }
             self.host = text;
         } else if is("origin") {
@@ -314,7 +314,9 @@ impl Framing {
 
     fn transfer_encoding(&mut self, value: &[u8]) -> Result<(), HttpError> {
         if self.chunked {
-            return Err(HttpError::Malformed("repeated Transfer-Encoding"));
+            return Err(HttpError::Malformed(
+                "request: Transfer-Encoding is there twice",
+            ));
         }
         if !value.eq_ignore_ascii_case(b"chunked") {
             return Err(HttpError::TransferCoding);

@@ -316,6 +316,11 @@ pub(super) const SHARD_INPUTS_SHED: Family = counter(
     SHARD,
     "Strangers sent away because too much input was held for them",
 );
+pub(super) const SHARD_BODIES_SHED: Family = counter(
+    "shard_bodies_shed_total",
+    SHARD,
+    "Signed requests answered 503 before their bodies had come, because too much was held of bodies",
+);
 pub(super) const SHARD_CONNECTIONS_AGED: Family = counter(
     "shard_connections_aged_total",
     SHARD,

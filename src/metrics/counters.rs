@@ -189,6 +189,8 @@ pub struct ShardCounters {
     pub inputs_throttled: u64,
     /// Peers sent away since too much input was held for strangers.
     pub inputs_shed: u64,
+    /// Bodies of signed requests that gave way to others'.
+    pub bodies_shed: u64,
     /// Connections closed for their age.
     pub connections_aged: u64,
     /// Open WebSocket connections.

@@ -10,7 +10,10 @@ use std::borrow::Cow;
 
 use shards::{application::Slot, work::Work};
 
-use super::{ServerTurn, ShardServer, request::Request};
+use super::{
+    ServerTurn, ShardServer,
+    request::{Request, UPGRADE_WITH_BODY},
+};
 use crate::{
     connection::{
         api::cost_of_check,
@@ -22,7 +25,10 @@ use crate::{
         response,
         route::Route,
     },
-    protocol::request_auth::{self, RequestToVerify},
+    protocol::{
+        app::AppIndex,
+        request_auth::{self, RequestToVerify},
+    },
 };
 
 /// What becomes of a body.
@@ -60,9 +66,7 @@ impl ShardServer {
         bytes: &[u8],
     ) {
         if head.upgrade_websocket {
-            // Where the frames would begin is unknown until the body has ended.
-            let error = HttpError::Malformed("an upgrade has no body");
-            return self.refuse_request(turn, slot, error, bytes);
+            return self.refuse_request(turn, slot, UPGRADE_WITH_BODY, bytes);
         }
         let now = turn.now();
         let bytes_max = usize::try_from(self.settings.request_bytes_max).unwrap_or(usize::MAX);
@@ -91,6 +95,18 @@ impl ShardServer {
             bytes: 0,
         };
         self.dispatch(turn, slot, &request, bytes);
+    }
+
+    /// Whose request the body in a slot belongs to.
+    pub(super) fn app_of_body(&self, slot: Slot) -> AppIndex {
+        let row = &self.connections[slot.index as usize];
+        let body = row.rare.as_ref().and_then(|rare| rare.body.as_ref());
+        let head = body.and_then(|body| parse_head(&body.head).ok().flatten());
+        let app = head.and_then(|head| {
+            let route = Route::of(head.raw_path, &self.settings.path_prefix);
+            Some(self.apps.by_id(route.api_app()?)?.entry.index)
+        });
+        app.unwrap_or(AppIndex(u32::MAX))
     }
 
     fn put_body(&mut self, turn: &mut impl ServerTurn, slot: Slot, body: Body) {

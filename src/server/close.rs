@@ -148,7 +148,9 @@ impl ShardServer {
         self.tell_ended(slot, how);
         self.leave_for(turn, slot, State::Ending);
         self.input_held -= u64::from(self.held(slot).held_bytes);
-        self.bodies_kept -= u64::from(self.held(slot).kept_bytes);
+        if self.held(slot).kept_bytes > 0 {
+            self.bodies.set(slot.index, AppIndex(u32::MAX), 0);
+        }
         *self.held(slot) = Connection::vacant();
         self.connections_held -= 1;
     }

@@ -19,6 +19,7 @@ mod addresses;
 mod answers;
 mod api;
 mod apps;
+mod bodies;
 mod body;
 mod client_event;
 mod close;
@@ -66,6 +67,7 @@ use shards::application::{Application, Closed, Lane, Millis, Peer, ShardId, Slot
 
 use self::{
     apps::{ShardApp, ShardApps},
+    bodies::Bodies,
     close::Departing,
     drain::{Drain, Shed},
     errands::Errands,
@@ -168,8 +170,8 @@ pub struct ShardServer {
     input_held: u64,
     /// The row that was looked at last for who holds most of it.
     holder_next: usize,
-    /// Bytes of bodies under way whose heads are signed.
-    bodies_kept: u64,
+    /// Under way, of requests whose heads are signed.
+    bodies: Bodies,
     /// Work for many connections, first come first done.
     errands: Errands,
     /// The largest channels are looked for.
@@ -226,7 +228,7 @@ impl ShardServer {
             pressure: Pressure::default(),
             input_held: 0,
             holder_next: 0,
-            bodies_kept: 0,
+            bodies: Bodies::default(),
             errands: Errands::default(),
             largest: None,
             report: None,

@@ -17,7 +17,7 @@ use shards::{
 use super::{ServerTurn, ShardServer};
 use crate::{
     connection::row::{Awaited, Hold, Reading, State},
-    protocol::code::CloseCode,
+    protocol::{app::AppIndex, code::CloseCode},
     ws::codec::Decoder,
 };
 
@@ -114,15 +114,36 @@ impl ShardServer {
         let held_before = std::mem::replace(&mut row.held_bytes, held);
         let kept_before = std::mem::replace(&mut row.kept_bytes, kept);
         self.input_held = self.input_held + u64::from(held) - u64::from(held_before);
-        self.bodies_kept = self.bodies_kept + u64::from(kept) - u64::from(kept_before);
+        if kept != kept_before {
+            let app = match kept_before {
+                0 => self.app_of_body(slot),
+                _ => AppIndex(u32::MAX), // It is known.
+            };
+            self.bodies.set(slot.index, app, kept);
+        }
         let held_max = self.settings.input_held_bytes / u64::from(self.shards);
         // A few whole bodies pass, however many shards share the bound.
         let kept_max = held_max.max(BODIES_KEPT_MIN * self.settings.request_bytes_max);
         if held > held_before && self.input_held > held_max {
             let victim = self.largest_holder(turn, slot, held);
             self.shed(turn, victim);
-        } else if kept > kept_before && self.bodies_kept > kept_max {
-            self.shed(turn, slot);
+        }
+        while kept > kept_before && self.bodies.bytes() > kept_max {
+            self.shed_body(turn);
+        }
+    }
+
+    /// The app that holds the most in bodies under way gives way with the largest: 503.
+    fn shed_body(&mut self, turn: &mut impl ServerTurn) {
+        let index = self.bodies.largest().expect("there are bodies");
+        self.bodies.set(index, AppIndex(u32::MAX), 0);
+        self.counters.bodies_shed += 1;
+        let row = &mut self.connections[index as usize];
+        row.kept_bytes = 0;
+        let generation = row.generation;
+        let body = row.rare.as_mut().and_then(|rare| rare.body.take());
+        if let Some(body) = body {
+            self.refuse_body(turn, Slot { index, generation }, &body);
         }
     }
 

@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 use super::{ServerTurn, ShardServer, addresses::counted, forwarded::Trust};
 use crate::{
     connection::{
+        body::Body,
         deadline::KEEP_ALIVE_MS,
         pending::{Asked, Parts, RateState},
         row::{Awaited, PeerKind, State},
@@ -31,6 +32,8 @@ use crate::{
     ws::handshake::{self, UpgradeError, UpgradeRequest},
 };
 
+/// Where its frames would begin is a matter of opinion.
+pub(super) const UPGRADE_WITH_BODY: HttpError = HttpError::Malformed("upgrade: it has a body");
 /// What is kept of the room that answers are written in.
 const SCRATCH_BYTES_MAX: usize = 262_144;
 
@@ -104,6 +107,12 @@ impl ShardServer {
         }
         match step {
             Ok(Step::Wants) => 0,
+            Ok(Step::Whole(request))
+                if request.head.upgrade_websocket && !request.body.is_empty() =>
+            {
+                self.refuse_request(turn, slot, UPGRADE_WITH_BODY, bytes);
+                bytes.len()
+            }
             Ok(Step::Whole(request)) => {
                 self.dispatch(turn, slot, &request, bytes);
                 request.bytes
@@ -518,6 +527,17 @@ impl ShardServer {
         body.push(b'}');
         let reply = Reply::json(error.status(), headers, &body);
         self.respond(turn, slot, reply, asked);
+    }
+
+    /// The body of a request must give way to others'.
+    pub(super) fn refuse_body(&mut self, turn: &mut impl ServerTurn, slot: Slot, body: &Body) {
+        self.respond_fault(
+            turn,
+            slot,
+            ApiError::Unavailable,
+            &[],
+            &asked_last(&body.head),
+        );
     }
 
     /// A request that has begun did not come in time.

@@ -199,11 +199,22 @@ impl Scene {
         parameters: &[(&str, &str)],
         body: Option<&Value>,
     ) -> Vec<u8> {
+        self.request_of(("scene-id", KEY), path, parameters, body)
+    }
+
+    /// The same of another app: its id, its key and its secret.
+    pub(crate) fn request_of(
+        &self,
+        (id, key): (&str, (&str, &str)),
+        path: &str,
+        parameters: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> Vec<u8> {
         let method = if body.is_some() { "POST" } else { "GET" };
         let body = body.map(Value::to_string).unwrap_or_default();
-        let path = format!("/apps/scene-id{path}");
+        let path = format!("/apps/{id}{path}");
         let timestamp = (UNIX_MS + self.node.now.0) / 1_000;
-        let query = sign::api_query(KEY, method, &path, parameters, body.as_bytes(), timestamp);
+        let query = sign::api_query(key, method, &path, parameters, body.as_bytes(), timestamp);
         let length = body.len();
         format!(
             "{method} {path}?{query} HTTP/1.1\r\nHost: node\r\nContent-Type: application/json\r\n\

@@ -236,6 +236,46 @@ fn stranger_that_repeats_a_signed_head_is_held_to_a_few_bodies_and_one_alone_pas
 }
 
 #[test]
+fn stranger_that_fills_what_is_kept_of_signed_bodies_gives_way_to_the_requests_of_another_app() {
+    let of_app = |id: &str, key: (&str, &str)| json!({"id": id, "key": key.0, "secret": key.1, "enabled": true});
+    let other = ("other-key", "other-secret");
+    let apps = json!([of_app("scene-id", KEY), of_app("other-id", other)]);
+    let keys = json!({
+        "app_manager": {"array": {"apps": apps}},
+        "net": {"input_held_bytes": 1_048_576},
+    });
+    let mut scene = Scene::start(1, &keys, &json!({}));
+    let signed = scene.request("/events", &[], Some(&json!("x".repeat(9_999_000))));
+    let head_bytes = signed.len() - 9_999_002;
+    // All but the last bytes of four bodies, and of a fifth what fills the bound but for a thousand.
+    let brim = 4 * 10_485_760 - 4 * 9_999_001 - 1_000;
+    let sizes = [9_999_001, 9_999_001, 9_999_001, 9_999_001, brim];
+    let greedy = sizes.map(|body_bytes| {
+        let link = scene.node.connect(0, 1 << 16);
+        scene.say(link, &signed[..head_bytes + body_bytes]);
+        scene.rest();
+        link
+    });
+    for round in 0..3 {
+        let body = json!({"name": "e", "channel": "c", "data": "x".repeat(9_000)});
+        let asks = scene.request_of(("other-id", other), "/events", &[], Some(&body));
+        let (head, tail) = asks.split_at(asks.len() - 5_000);
+        let link = scene.node.connect(0, 1 << 16);
+        for part in [head, tail] {
+            scene.say(link, part);
+            scene.rest();
+        }
+        let answers = responses(&scene.takes(link));
+        assert_eq!(answers.len(), 1, "{round}");
+        assert_eq!(answers[0].0, 200, "{round}");
+    }
+    let answers = greedy.map(|link| responses(&scene.takes(link)));
+    let answers = answers.into_iter().flatten();
+    let refused: Vec<u16> = answers.map(|(status, _)| status).collect();
+    assert_eq!(refused, [503], "one made room for all");
+}
+
+#[test]
 fn stranger_whose_next_request_begins_while_it_waits_has_ten_seconds_for_the_rest() {
     let mut scene = Scene::start(3, &json!({}), &json!({}));
     let links: Vec<usize> = (0..12)
