@@ -30,6 +30,15 @@ pub struct EventLimits {
     pub payload_bytes_max: usize,
 }
 
+impl EventLimits {
+    /// Bytes of JSON beside strings in a body of so many events: what data that is no string may take, spelled
+    /// as widely as anybody does, and some of what nobody reads.
+    fn dear_max(&self, events: usize) -> usize {
+        let payload = self.payload_bytes_max;
+        payload.saturating_mul(events + 8) + DEAR_BYTES_BESIDE
+    }
+}
+
 /// One event to publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublishRequest<'a> {
@@ -58,7 +67,7 @@ impl<'a> PublishRequest<'a> {
     }
 
     fn of_object(object: &'a str, limits: &EventLimits) -> Result<Self, ApiError> {
-        let fields = EventFields::parse(object)?;
+        let fields = EventFields::parse(object, limits)?;
         let event = match fields.name {
             Some(JsonValue::Text(name)) => name,
             Some(_) => return Err(ApiError::WrongType("name")),
@@ -100,7 +109,8 @@ impl<'a> BatchRequest<'a> {
         events_max: usize,
     ) -> Result<Self, ApiError> {
         let mut batch = None;
-        json::for_each_member(text(body)?, |key, value| {
+        let dear_max = limits.dear_max(events_max);
+        json::for_each_member_within(text(body)?, dear_max, |key, value| {
             if key.is("batch") {
                 batch = Some(value);
             }
@@ -158,9 +168,9 @@ struct EventFields<'a> {
 }
 
 impl<'a> EventFields<'a> {
-    fn parse(object: &'a str) -> Result<Self, ApiError> {
+    fn parse(object: &'a str, limits: &EventLimits) -> Result<Self, ApiError> {
         let mut fields = Self::default();
-        json::for_each_member(object, |key, value| {
+        json::for_each_member_within(object, limits.dear_max(1), |key, value| {
             let optional = (value != JsonValue::Null).then_some(value);
             if key.is("name") {
                 fields.name = Some(value);
@@ -322,6 +332,8 @@ pub enum ApiError {
     NotPresence,
     #[error("user id must have 1..=128 characters")]
     UserId,
+    #[error("the body has more JSON beside its strings than the data of its events may have")]
+    TooMuchJson,
     #[error("the body exceeds {bytes_max} bytes")]
     BodyTooLarge { bytes_max: usize },
     #[error("{}", auth_text(*.0))]
@@ -365,7 +377,9 @@ impl ApiError {
             Self::AppDisabled => Status::Forbidden,
             Self::AppUnknown | Self::NotFound => Status::NotFound,
             Self::MethodNotAllowed => Status::MethodNotAllowed,
-            Self::PayloadTooLarge { .. } | Self::BodyTooLarge { .. } => Status::ContentTooLarge,
+            Self::PayloadTooLarge { .. } | Self::BodyTooLarge { .. } | Self::TooMuchJson => {
+                Status::ContentTooLarge
+            }
             Self::RateLimited => Status::TooManyRequests,
             Self::Internal => Status::Internal,
             Self::Unavailable => Status::Unavailable,
@@ -389,6 +403,7 @@ impl From<json::JsonError> for ApiError {
         match error {
             json::JsonError::NotAnObject => Self::NotAnObject,
             json::JsonError::Malformed | json::JsonError::TooDeep => Self::MalformedJson,
+            json::JsonError::TooLong => Self::TooMuchJson,
         }
     }
 }
@@ -400,6 +415,8 @@ fn auth_text(error: HttpAuthError) -> String {
 }
 
 const PAIRWISE_NAMES_MAX: usize = 8;
+/// JSON of an event beside its data and its strings.
+const DEAR_BYTES_BESIDE: usize = 65_536;
 const RATE_LIMITED: &[u8] =
     br#"{"error":"Too Many Requests","message":"Rate limit exceeded. Please try again later."}"#;
 
@@ -727,6 +744,33 @@ mod tests {
                 count_max: 10
             })
         );
+    }
+
+    #[test]
+    fn json_that_no_event_can_have_is_not_read_to_its_end() {
+        let with = |more: &str| format!(r#"{{"name":"e","channel":"c","data":"x",{more}}}"#);
+        let items = |count: usize| format!("[{}0]", "[],".repeat(count));
+        let keys: String = (0..200_000).map(|_| r#""":1,"#).collect();
+        let too_much = Err(ApiError::TooMuchJson);
+        let dear_max = LIMITS.dear_max(1);
+        for (more, expected) in [
+            (format!(r#""z":{}"#, items(100)), Ok(())),
+            (format!(r#""z":"{}""#, "x".repeat(2 * dear_max)), Ok(())),
+            (format!(r#""z":{}"#, items(dear_max / 2)), too_much),
+            (format!("{keys}\"z\":1"), too_much),
+        ] {
+            let body = with(&more);
+            let single = PublishRequest::parse(body.as_bytes(), &LIMITS).map(|_| ());
+            assert_eq!(single, expected, "{}", body.len());
+            let batch = format!(r#"{{"batch":[{body}]}}"#);
+            let batch = BatchRequest::parse(batch.as_bytes(), &LIMITS, 10).map(|_| ());
+            assert_eq!(batch, expected, "{}", body.len());
+        }
+        let data = format!(
+            r#"{{"name":"e","channel":"c","data":[{}1]}}"#,
+            "1,".repeat(LIMITS.payload_bytes_max / 2 - 2)
+        );
+        assert!(PublishRequest::parse(data.as_bytes(), &LIMITS).is_ok());
     }
 
     #[test]

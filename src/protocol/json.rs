@@ -139,6 +139,9 @@ pub enum JsonError {
     TooDeep,
     #[error("not a JSON object")]
     NotAnObject,
+    /// Only where there is a bound.
+    #[error("too much JSON beside its strings")]
+    TooLong,
 }
 
 /// Validates a whole text that must be an object, and shows each of its members in order. A
@@ -147,9 +150,19 @@ pub enum JsonError {
 /// Per byte of a string: an eighth of a word operation; no allocation.
 pub fn for_each_member<'a>(
     text: &'a str,
+    member: impl FnMut(JsonString<'a>, JsonValue<'a>),
+) -> Result<(), JsonError> {
+    for_each_member_within(text, usize::MAX, member)
+}
+
+/// Likewise, of a text that has at most so many bytes outside of its strings, of each of which
+/// eight count as outside: what it costs is bounded with that, and with its length.
+pub fn for_each_member_within<'a>(
+    text: &'a str,
+    dear_max: usize,
     mut member: impl FnMut(JsonString<'a>, JsonValue<'a>),
 ) -> Result<(), JsonError> {
-    let mut scanner = Scanner::of(text);
+    let mut scanner = Scanner::bounded(text, dear_max);
     match scanner.next_token() {
         Some(b'{') => {}
         Some(_) => {

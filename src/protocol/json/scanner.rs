@@ -10,12 +10,33 @@ use super::{DEPTH_MAX, JsonError, JsonString, JsonValue, plain_bytes, unescape};
 pub(super) struct Scanner<'a> {
     text: &'a str,
     at: usize,
+    /// Bytes before it that cost next to nothing: of strings, all but some of each.
+    cheap: usize,
+    dear_max: usize,
 }
 
 impl<'a> Scanner<'a> {
     /// At the beginning of a text.
     pub(super) fn of(text: &'a str) -> Self {
-        Self { text, at: 0 }
+        Self::bounded(text, usize::MAX)
+    }
+
+    /// Likewise, of a text that has at most so many bytes outside of its strings, of each of which
+    /// `STRING_DEAR_BYTES` count as outside.
+    pub(super) fn bounded(text: &'a str, dear_max: usize) -> Self {
+        Self {
+            text,
+            at: 0,
+            cheap: 0,
+            dear_max,
+        }
+    }
+
+    fn check_dear(&self) -> Result<(), JsonError> {
+        match self.at - self.cheap > self.dear_max {
+            true => Err(JsonError::TooLong),
+            false => Ok(()),
+        }
     }
 
     pub(super) fn is_at_end(&self) -> bool {
@@ -87,10 +108,9 @@ impl<'a> Scanner<'a> {
             match self.peek() {
                 Some(b'"') => {
                     self.at += 1;
-                    return Ok(JsonString {
-                        token: self.since(from),
-                        escaped,
-                    });
+                    let token = self.since(from);
+                    self.cheap += token.len().saturating_sub(STRING_DEAR_BYTES);
+                    return Ok(JsonString { token, escaped });
                 }
                 Some(b'\\') => {
                     let escape = bytes.get(self.at + 1..).unwrap_or_default();
@@ -107,6 +127,7 @@ impl<'a> Scanner<'a> {
     /// One value inside `depth` open objects and arrays.
     pub(super) fn value(&mut self, depth: u32) -> Result<JsonValue<'a>, JsonError> {
         let first = self.peek_token().ok_or(JsonError::Malformed)?;
+        self.check_dear()?;
         let from = self.at;
         match first {
             b'"' => Ok(JsonValue::Text(self.string()?)),
@@ -135,6 +156,7 @@ impl<'a> Scanner<'a> {
         let mut open: u32 = 0;
         loop {
             // Here a value begins.
+            self.check_dear()?;
             match self.peek_token() {
                 Some(bracket @ (b'{' | b'[')) => {
                     self.at += 1;
@@ -237,6 +259,9 @@ impl<'a> Scanner<'a> {
     }
 }
 
+/// What a string costs at most beside its plain bytes, in bytes of other tokens.
+const STRING_DEAR_BYTES: usize = 8;
+
 /// One bit tells of what kind each open container is.
 const _: () = assert!(DEPTH_MAX <= u128::BITS);
 
@@ -275,6 +300,28 @@ mod tests {
         r#""\u0000""#,
         "\"\u{7f}\"",
     ];
+
+    #[test]
+    fn a_text_with_more_beside_its_strings_than_it_may_have_is_refused_before_its_end() {
+        let within = |text: &str, dear_max| {
+            let mut scanner = Scanner::bounded(text, dear_max);
+            let read = scanner.value(0).map(|_| ());
+            (read, scanner.at)
+        };
+        let long = format!(r#"["{}"]"#, "x".repeat(1_000));
+        assert_eq!(within(&long, 20), (Ok(()), long.len()));
+        let many = format!("[{}0]", "[],".repeat(1_000));
+        assert_eq!(within(&many, many.len()), (Ok(()), many.len()));
+        let (read, at) = within(&many, 100);
+        assert_eq!(read, Err(JsonError::TooLong));
+        assert!(at <= 103, "{at}");
+        let short = format!("[{}0]", r#""","#.repeat(1_000));
+        let (read, at) = within(&short, 100);
+        assert_eq!(read, Err(JsonError::TooLong));
+        assert!(at <= 3 + 3 * 100, "{at}");
+        let spaces = format!("[{}[0]]", " ".repeat(1_000));
+        assert_eq!(within(&spaces, 100).0, Err(JsonError::TooLong));
+    }
 
     const REFUSED: [&str; 61] = [
         "",
