@@ -1,9 +1,9 @@
 //! The homes of all channels whose home is this shard: by name, by reference, by what is due next.
 //!
-//! Owns: the entries and their names, the heap of their deadlines, the bound of kept last events and
-//! the order in which they are evicted, the number of occupied channels.
-//! May depend on: `channel::{home, home_effect, kept, names, roster, rows}`, plain ids. Not on connections, queues,
-//! clocks.
+//! Owns: the entries and their names, the heap of their deadlines, the bound of kept last events, the number of
+//! occupied channels.
+//! May depend on: `channel::{home, home_effect, kept, kept_order, names, roster, rows}`, plain ids. Not on
+//! connections, queues, clocks.
 //! Invariants: an entry exists iff somebody subscribes, an event is kept, or a deadline is pending;
 //! each entry's next deadline is on the heap, or an earlier time; kept events stay within `kept_max`.
 
@@ -15,10 +15,12 @@ use std::{
 
 use shards::application::{Millis, ShardId};
 
+pub use super::kept_order::KeptMax;
 use super::{
     home::{Elsewhere, Home, HomeRef, Join, JoinRefused, News, Rules},
     home_effect::HomeEffect,
     kept::Event,
+    kept_order::KeptOrder,
     names::{NameHash, NameKey, Names},
     roster::Roster,
     rows::Rows,
@@ -33,12 +35,7 @@ pub struct HomeTable {
     /// Deadlines of entries; may hold other times than an entry's `due_at`, and entries that are gone: as many
     /// of these in vain as there are entries, and some.
     due: BinaryHeap<Reverse<(Millis, HomeRef)>>,
-    /// Homes and the numbers of their kept events, oldest first; may name some that are replaced
-    /// or gone.
-    kept_order: VecDeque<(HomeRef, u64)>,
-    kept: usize,
-    /// About the bytes that they hold.
-    kept_bytes: usize,
+    kept: KeptOrder,
     /// Numbers events as they are kept.
     kept_number: u64,
     kept_max: KeptMax,
@@ -48,13 +45,6 @@ pub struct HomeTable {
     has_nodes: bool,
     /// Homes with news for them, each once.
     owing: VecDeque<HomeRef>,
-}
-
-/// How much of last events is kept: what is oldest beyond it goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KeptMax {
-    pub events: usize,
-    pub bytes: usize,
 }
 
 /// An app with so few channels is walked by its names.
@@ -79,9 +69,7 @@ impl HomeTable {
             rows: Rows::default(),
             names: Names::default(),
             due: BinaryHeap::new(),
-            kept_order: VecDeque::new(),
-            kept: 0,
-            kept_bytes: 0,
+            kept: KeptOrder::default(),
             kept_number: 0,
             kept_max,
             occupied: 0,
@@ -200,12 +188,12 @@ impl HomeTable {
 
     /// About the bytes of the last events that are kept now; at most the bound.
     pub fn kept_bytes(&self) -> usize {
-        self.kept_bytes
+        self.kept.bytes()
     }
 
     /// Last events that are kept now; at most the bound.
     pub fn kept_events(&self) -> usize {
-        self.kept
+        self.kept.events()
     }
 
     /// Adds a subscription.
@@ -306,10 +294,11 @@ impl HomeTable {
             .expect("an event is kept in an entered home");
         self.kept_number += 1;
         let before = home.keep(now, rules, event, self.kept_number);
-        self.kept_bytes += home.kept_bytes();
-        self.kept += 1;
-        self.forget_kept(before);
-        self.kept_order.push_back((at, self.kept_number));
+        let (app, bytes) = (home.app, home.kept_bytes());
+        self.forget_kept(app, before);
+        let rows = &self.rows;
+        let keeps = |at: HomeRef, number| rows.get(at.0).is_some_and(|it| it.keeps(number));
+        self.kept.keep(app, at, self.kept_number, bytes, keeps);
         self.evict();
         self.arm(at);
         self.note_news(at);
@@ -358,9 +347,9 @@ impl HomeTable {
             .rows
             .get_mut(at.0)
             .expect("pop_due gives entries that are there");
-        let expired = home.expire_kept(now);
+        let (app, expired) = (home.app, home.expire_kept(now));
         home.settle_later(now, rules, effects);
-        self.forget_kept(expired);
+        self.forget_kept(app, expired);
         self.arm(at);
         self.note_news(at);
     }
@@ -404,23 +393,22 @@ impl HomeTable {
         }
     }
 
-    fn forget_kept(&mut self, bytes: Option<usize>) {
-        self.kept -= usize::from(bytes.is_some());
-        self.kept_bytes -= bytes.unwrap_or(0);
+    fn forget_kept(&mut self, app: AppIndex, bytes: Option<usize>) {
+        if let Some(bytes) = bytes {
+            self.kept.forget(app, bytes);
+        }
     }
 
-    /// Drops the oldest kept events above the bound, and what the order lists in vain.
+    /// Drops kept events above the bound.
     fn evict(&mut self) {
         let rows = &mut self.rows;
-        while self.kept > self.kept_max.events || self.kept_bytes > self.kept_max.bytes {
-            let oldest = self.kept_order.pop_front();
-            let (at, number) = oldest.expect("each kept event is in the order");
+        while let Some((at, number)) = self.kept.next_beyond(self.kept_max) {
             let Some(home) = rows.get_mut(at.0).filter(|home| home.keeps(number)) else {
                 continue;
             };
-            let dropped = home.drop_kept();
-            self.kept -= usize::from(dropped.is_some());
-            self.kept_bytes -= dropped.unwrap_or(0);
+            if let Some(bytes) = home.drop_kept() {
+                self.kept.forget(home.app, bytes);
+            }
             // At once too: the entry must not go before the other nodes were told.
             list_news(&mut self.owing, home, at);
             // Due at once, so that the entry is released when nothing else holds it.
@@ -428,11 +416,6 @@ impl HomeTable {
                 home.due_at = Some(Millis(0));
                 self.due.push(Reverse((Millis(0), at)));
             }
-        }
-        // Half of the order is in vain by then, so a walk costs each entry a constant.
-        if self.kept_order.len() > 2 * self.kept + 64 {
-            let keeps = |at: &HomeRef, number| rows.get(at.0).is_some_and(|it| it.keeps(number));
-            self.kept_order.retain(|(at, number)| keeps(at, *number));
         }
         self.forget_undue();
     }
@@ -510,6 +493,46 @@ mod tests {
         );
     }
 
+    #[test]
+    fn of_kept_events_the_app_that_has_the_most_loses_its_oldest() {
+        let other = AppIndex(APP.0 + 1);
+        for most in [
+            at_most(10),
+            KeptMax {
+                events: 100,
+                bytes: 10 * 513,
+            },
+        ] {
+            let mut table = HomeTable::new(most);
+            let quiet = enter(&mut table, other, "cache-prices");
+            table.keep(quiet, Millis(0), &RULES, event(0));
+            let flood: Vec<HomeRef> = (1..=200)
+                .map(|number| {
+                    let at = enter(&mut table, APP, &format!("cache-{number}"));
+                    table.keep(at, Millis(0), &RULES, event(number));
+                    at
+                })
+                .collect();
+            assert_eq!(table.kept_events(), 10, "{most:?}");
+            let keeps = |table: &HomeTable, at: HomeRef| {
+                let home = table.get(at).expect("it is there");
+                home.kept(Millis(0)).is_some()
+            };
+            assert!(keeps(&table, quiet), "{most:?}");
+            let kept = flood.iter().filter(|at| keeps(&table, **at)).count();
+            assert_eq!(kept, 9, "{most:?}");
+            assert!(
+                flood[191..].iter().all(|at| keeps(&table, *at)),
+                "the newest"
+            );
+            settle(&mut table, u64::MAX / 2);
+            assert_eq!(
+                (table.kept_events(), table.kept_bytes(), table.len()),
+                (0, 0, 0)
+            );
+        }
+    }
+
     fn settle(table: &mut HomeTable, now: u64) -> Vec<HomeEffect> {
         let mut effects = Vec::new();
         while let Some(at) = table.pop_due(Millis(now)) {
@@ -572,7 +595,7 @@ mod tests {
         for now in 4..2_000 {
             keep(now, "cache-c");
         }
-        assert!(table.kept_order.len() <= 2 * 2 + 65, "the order is bounded");
+        assert!(table.kept.places() <= 2 * 2 + 65, "the order is bounded");
         settle(&mut table, 2_000);
         assert_eq!((table.len(), table.kept_events()), (1, 1));
         settle(&mut table, 3_000);

@@ -16,6 +16,7 @@ pub mod home_effect;
 pub mod home_later;
 pub mod home_table;
 pub mod kept;
+mod kept_order;
 pub mod largest;
 pub mod local;
 pub mod names;
