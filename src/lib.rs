@@ -6,6 +6,13 @@
 //! Invariants: a room named here as pure holds no socket, clock, thread or random source.
 
 #![cfg_attr(
+    test,
+    allow(
+        clippy::cast_possible_truncation,
+        reason = "numbers of a test are its own"
+    )
+)]
+#![cfg_attr(
     not(test),
     warn(
         clippy::wildcard_enum_match_arm,

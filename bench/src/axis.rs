@@ -5,7 +5,10 @@
 //! Invariants: an axis has at least two ticks, at round values, the first at its start and the last at its
 //! end; every finite value that it was made around (positive, on a logarithmic scale) lies on it.
 
-use crate::text::tick;
+use crate::{
+    casts::{index, whole_of},
+    text::tick,
+};
 
 /// How values are spread over an axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +100,7 @@ const NINES: [(f64, &str); 6] = [
 ];
 
 /// More would be written over each other.
-const TICKS_MAX: usize = 9;
+const TICKS_MAX: u32 = 9;
 
 /// Multiples of 1, 2 or 5 times a power of ten.
 fn linear_ticks(from: f64, to: f64) -> Vec<f64> {
@@ -105,7 +108,7 @@ fn linear_ticks(from: f64, to: f64) -> Vec<f64> {
     let step = round_up(span / 5.0);
     let (first, last) = ((from / step).floor(), (to / step - 1e-9).ceil());
     let last = last.max(first + 1.0);
-    let count = (last - first).round() as usize;
+    let count = index(whole_of((last - first).round()));
     (0..=count).map(|at| (first + at as f64) * step).collect()
 }
 
@@ -121,11 +124,11 @@ fn log_ticks(least: f64, most: f64) -> Vec<f64> {
     {
         ticks.push(round_up(last * 1.1));
     }
-    if ticks.len() <= TICKS_MAX {
+    if ticks.len() <= TICKS_MAX as usize {
         return ticks;
     }
-    let (first, last) = (from.log10().floor() as i32, to.log10().ceil() as i32);
-    let step = (last - first).unsigned_abs().div_ceil(TICKS_MAX as u32 - 1);
+    let (first, last) = (power(from.log10().floor()), power(to.log10().ceil()));
+    let step = (last - first).unsigned_abs().div_ceil(TICKS_MAX - 1);
     let steps = (last - first).unsigned_abs().div_ceil(step);
     let powers = (0..=steps).map(|at| first + (at * step) as i32);
     powers.map(|power| 10_f64.powi(power)).collect()
@@ -133,17 +136,26 @@ fn log_ticks(least: f64, most: f64) -> Vec<f64> {
 
 /// The next 1, 2 or 5 times a power of ten, upwards.
 fn round_up(value: f64) -> f64 {
-    let power = 10_f64.powi(value.log10().floor() as i32);
+    let power = 10_f64.powi(power(value.log10().floor()));
     let rounds = [1.0, 2.0, 5.0, 10.0].map(|digit| digit * power);
     let fits = |round: &f64| *round >= value * (1.0 - 1e-9);
     rounds.into_iter().find(fits).unwrap_or(power * 10.0)
 }
 
 fn round_down(value: f64) -> f64 {
-    let power = 10_f64.powi(value.log10().floor() as i32);
+    let power = 10_f64.powi(power(value.log10().floor()));
     let rounds = [5.0, 2.0, 1.0].map(|digit| digit * power);
     let fits = |round: &f64| *round <= value * (1.0 + 1e-9);
     rounds.into_iter().find(fits).unwrap_or(power)
+}
+
+/// A logarithm without a fraction.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "between -324 and 308; of 0 and of infinity the nearest end"
+)]
+const fn power(logarithm: f64) -> i32 {
+    logarithm as i32
 }
 
 #[cfg(test)]

@@ -121,7 +121,10 @@ fn clock(id: libc::clockid_t) -> io::Result<Duration> {
     };
     // SAFETY: `time` is valid for the call to write to.
     match unsafe { libc::clock_gettime(id, &raw mut time) } {
-        0 => Ok(Duration::new(time.tv_sec as u64, time.tv_nsec as u32)),
+        0 => {
+            let nanoseconds = u32::try_from(time.tv_nsec).expect("less than a second");
+            Ok(Duration::new(time.tv_sec as u64, nanoseconds))
+        }
         _ => Err(io::Error::last_os_error()),
     }
 }

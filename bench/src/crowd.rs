@@ -285,6 +285,7 @@ fn connect_from(source: Ipv4Addr, target: SocketAddr) -> io::Result<TcpStream> {
 /// search for it is shorter. Where the kernel refuses that, `bind` chooses.
 fn leave_the_port_to_connect(socket: &Socket) {
     let on: libc::c_int = 1;
+    let bytes = libc::socklen_t::try_from(size_of_val(&on)).expect("an int is short");
     // SAFETY: the descriptor is open, and the value is an int that outlives the call.
     unsafe {
         libc::setsockopt(
@@ -292,7 +293,7 @@ fn leave_the_port_to_connect(socket: &Socket) {
             libc::IPPROTO_IP,
             libc::IP_BIND_ADDRESS_NO_PORT,
             (&raw const on).cast(),
-            size_of_val(&on) as libc::socklen_t,
+            bytes,
         );
     }
 }

@@ -8,6 +8,13 @@
 //! `table` puts the same scenarios on several servers in turn, round after round: this build, *peers*, and
 //! *floors*, which are bare loops of system calls with the same shape of load.
 
+#![cfg_attr(
+    test,
+    allow(
+        clippy::cast_possible_truncation,
+        reason = "numbers of a test are its own"
+    )
+)]
 #![expect(
     clippy::disallowed_methods,
     clippy::disallowed_types,
@@ -15,6 +22,7 @@
 )]
 
 pub mod axis;
+mod casts;
 pub mod cli;
 mod conversation;
 pub mod cores;

@@ -198,7 +198,7 @@ fn threads(pid: u32) -> Option<Vec<libc::pid_t>> {
 
 fn open(attributes: &Attributes, thread: libc::pid_t) -> io::Result<File> {
     let attributes = Attributes {
-        size: size_of::<Attributes>() as u32,
+        size: u32::try_from(size_of::<Attributes>()).expect("a few words"),
         ..*attributes
     };
     let (any_cpu, no_group): (libc::c_int, libc::c_int) = (-1, -1);
@@ -217,8 +217,9 @@ fn open(attributes: &Attributes, thread: libc::pid_t) -> io::Result<File> {
     if descriptor < 0 {
         return Err(io::Error::last_os_error());
     }
+    let descriptor = RawFd::try_from(descriptor).expect("descriptors are ints");
     // SAFETY: the kernel just gave us this descriptor, and nobody else has it.
-    Ok(unsafe { File::from_raw_fd(descriptor as RawFd) })
+    Ok(unsafe { File::from_raw_fd(descriptor) })
 }
 
 #[cfg(test)]

@@ -10,7 +10,10 @@ use std::{fmt, io::Write as _, process::ExitCode};
 use clap::Args;
 use serde::Serialize;
 
-use crate::text::{bytes, number};
+use crate::{
+    casts::whole_of,
+    text::{bytes, number},
+};
 
 /// The load to plan for.
 #[derive(Args, Clone, Debug)]
@@ -193,7 +196,7 @@ pub fn compute(arguments: &Arguments, costs: &Costs) -> Plan {
         load.work(shards, costs).total() <= room * (1.0 + 1e-9)
     };
     let whole = load.work(shards_max, costs).total() / shards_max as f64;
-    let nodes = (whole / arguments.utilisation - 1e-9).ceil().max(1.0) as u64;
+    let nodes = whole_of((whole / arguments.utilisation - 1e-9).ceil().max(1.0));
     let shards = (1..=shards_max).find(|&shards| is_enough(nodes, shards));
     let shards = shards.unwrap_or(shards_max);
 

@@ -79,13 +79,12 @@ pub fn content_length(head: &str) -> Option<usize> {
 pub fn masked_text(payload: &[u8]) -> Vec<u8> {
     const MASK: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
     let mut frame = vec![0x81];
-    match u16::try_from(payload.len()) {
-        Ok(short @ 0..126) => frame.push(0x80 | short as u8),
-        Ok(long) => {
-            frame.push(0x80 | 126);
-            frame.extend_from_slice(&long.to_be_bytes());
-        }
-        Err(_) => panic!("the load's frames are small"),
+    if let Ok(short @ 0..126) = u8::try_from(payload.len()) {
+        frame.push(0x80 | short);
+    } else {
+        let long = u16::try_from(payload.len()).expect("the load's frames are small");
+        frame.push(0x80 | 126);
+        frame.extend_from_slice(&long.to_be_bytes());
     }
     frame.extend_from_slice(&MASK);
     frame.extend(

@@ -45,6 +45,7 @@ impl Millis {
     }
 
     /// In units of 16 ms, so that half the room does; wraps after two years.
+    #[expect(clippy::cast_possible_truncation, reason = "it wraps")]
     pub(crate) const fn coarse(self) -> u32 {
         (self.0 >> 4) as u32
     }

@@ -71,7 +71,8 @@ impl<A: Application> ShardLink<A> {
 
     /// Messages waiting: to the bridge, from the bridge.
     pub(crate) fn depths(&self) -> (u32, u32) {
-        (self.lanes.depth() as u32, self.from_bridge.len() as u32)
+        let shown = |depth| u32::try_from(depth).unwrap_or(u32::MAX);
+        (shown(self.lanes.depth()), shown(self.from_bridge.len()))
     }
 }
 
@@ -121,7 +122,7 @@ pub struct BridgeLink<A: Application> {
 impl<A: Application> BridgeLink<A> {
     /// Number of shards.
     pub fn shards(&self) -> u16 {
-        self.peers.len() as u16
+        u16::try_from(self.peers.len()).expect("`start::run` counted them in 16 bits")
     }
 
     /// Addresses listened on, with the ports really taken, in the order of `Config::listen`.
@@ -207,8 +208,7 @@ impl<A: Application> BridgeLink<A> {
         loop {
             let before = into.len();
             let mut is_more = false;
-            for (shard, peer) in self.peers.iter().enumerate() {
-                let shard = ShardId(shard as u16);
+            for (shard, peer) in (0..).map(ShardId).zip(self.peers.iter()) {
                 let taken = peer.from_shard.take(|message| into.push((shard, message)));
                 if taken.ring {
                     peer.bell.ring();
@@ -357,7 +357,8 @@ impl<A: Application> BridgeLink<A> {
     pub fn last_turn_ms(&self, shard: ShardId) -> u64 {
         let peer = &self.peers[usize::from(shard.0)];
         if peer.bell.is_parked() {
-            return self.node.started.elapsed().as_millis() as u64;
+            let elapsed = self.node.started.elapsed();
+            return u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
         }
         peer.turned_at.load(Ordering::Relaxed)
     }

@@ -86,7 +86,7 @@ impl<A: Application> RingTurn<A> {
         } else {
             None
         };
-        let mut sent = row.first_sent as usize;
+        let mut sent = row.first_sent;
         let unsent = row.marked_entries().map(|(frame, is_own)| {
             let sent = std::mem::take(&mut sent);
             let is_referred_to = frames == FramesAs::Numbers && !is_own;
@@ -94,12 +94,12 @@ impl<A: Application> RingTurn<A> {
             if told.is_some() {
                 return CarriedFrame {
                     shared: told,
-                    sent: sent as u32,
+                    sent,
                     ..CarriedFrame::default()
                 };
             }
             CarriedFrame {
-                bytes: self.frames.bytes(frame)[sent..].to_vec(),
+                bytes: self.frames.bytes(frame)[sent as usize..].to_vec(),
                 // What has begun is not dropped any more, whatever it was.
                 is_own: is_own || sent > 0,
                 ..CarriedFrame::default()

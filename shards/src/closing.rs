@@ -7,7 +7,7 @@
 
 use crate::{
     application::{Application, Closed},
-    connections::{Flag, State},
+    connections::{Flag, State, row_bytes},
     turn::RingTurn,
     work::Work,
 };
@@ -115,7 +115,7 @@ impl<A: Application> RingTurn<A> {
         assert!(!row.is(Flag::SEND));
         let mut bytes = 0;
         while let Some((frame, _)) = row.pop(spares) {
-            bytes += self.frames.bytes(frame).len() as u32;
+            bytes += row_bytes(self.frames.bytes(frame).len());
             self.frames.release(frame);
         }
         bytes -= row.first_sent;

@@ -295,6 +295,7 @@ const HEAT_BUSY: u16 = 384;
 const HEAT_MAX: u16 = 8 * HEAT_BUSY;
 const HEAT_UNIT_MS: u64 = 32;
 
+#[expect(clippy::cast_possible_truncation, reason = "it wraps")]
 const fn heat_time(now: Millis) -> u16 {
     (now.0 / HEAT_UNIT_MS) as u16
 }
@@ -319,8 +320,20 @@ const SPARES_MAX: usize = 4_096;
 const SPARE_ENTRIES_MAX: usize = 256;
 
 /// Rows per page: growing never moves a row, so it costs no more than one page.
-const PAGE_ROWS: usize = 1_024;
+const PAGE_ROWS: usize = PAGE as usize;
+/// The same as indices count them.
+const PAGE: u32 = 1_024;
 const NONE: u32 = u32::MAX;
+
+/// Bytes that wait on a connection, as its row counts them.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "an outbox is far below 4 GiB: `ANSWERS_BYTES_MAX`, the bounds of a burst and one frame"
+)]
+pub(crate) const fn row_bytes(count: usize) -> u32 {
+    debug_assert!(count <= u32::MAX as usize);
+    count as u32
+}
 
 /// All connections of one shard.
 pub(crate) struct Connections {
@@ -363,8 +376,8 @@ impl Connections {
     }
 
     fn grow(&mut self) {
-        let first = (self.pages.len() * PAGE_ROWS) as u32;
-        let last = first + PAGE_ROWS as u32 - 1;
+        let first = self.capacity();
+        let last = first + PAGE - 1;
         let next = |index: u32| if index == last { NONE } else { index + 1 };
         self.pages.push(
             (first..=last)
@@ -412,14 +425,15 @@ impl Connections {
 
     /// Rows there are, in use or not.
     pub(crate) fn capacity(&self) -> u32 {
-        (self.pages.len() * PAGE_ROWS) as u32
+        let rows = u32::try_from(self.pages.len() * PAGE_ROWS);
+        rows.expect("fewer connections than 2^32: they have descriptors")
     }
 
     /// Indices of all rows in use.
     pub(crate) fn used_rows(&self) -> Vec<u32> {
-        let rows = self.pages.iter().flat_map(|page| page.iter()).enumerate();
+        let rows = (0..).zip(self.pages.iter().flat_map(|page| page.iter()));
         rows.filter(|(_, row)| row.state != State::Free)
-            .map(|(index, _)| index as u32)
+            .map(|(index, _)| index)
             .collect()
     }
 

@@ -1,12 +1,12 @@
 //! Data path. The bytes that outboxes refer to, known by a number.
 //!
 //! Owns: every frame of one shard: shared ones (`Arc<[u8]>`) and one connection's own.
-//! May depend on: `application::FrameId` and `carried::SharedFrame` only.
+//! May depend on: `application::FrameId`, `carried::SharedFrame` and `connections::row_bytes` only.
 //! Invariants: a frame lives until the end of the turn that made it, and as long as an outbox
 //! refers to it; bytes handed out by `bytes` do not move until `end_turn` or the next `add`. A turn
 //! adds what its budget of work pays for, some 20 MB at the most, and what one step may answer.
 
-use crate::{application::FrameId, carried::SharedFrame};
+use crate::{application::FrameId, carried::SharedFrame, connections::row_bytes};
 use std::sync::Arc;
 
 /// Bytes of one `send` above which they get memory of their own instead of the turn's arena.
@@ -77,7 +77,7 @@ impl FrameTable {
                 self.arena.extend_from_slice(bytes);
                 self.add(Bytes::Arena {
                     offset,
-                    len: bytes.len() as u32,
+                    len: row_bytes(bytes.len()),
                 })
             }
             _ => self.add(Bytes::Own(Box::from(bytes))),
@@ -104,7 +104,7 @@ impl FrameTable {
             return false;
         }
         self.arena.extend_from_slice(more);
-        *len += more.len() as u32;
+        *len += row_bytes(more.len());
         true
     }
 
@@ -148,10 +148,9 @@ impl FrameTable {
     /// begin, `None` behind the last. Whoever was told before and is not now is forgotten as told.
     // Per frame a cache line and one of its count; no copy.
     pub(crate) fn tell_shared(&mut self, from: u32, into: &mut Vec<SharedFrame>) -> Option<u32> {
-        let from = from as usize;
         let (mut bytes_told, mut looked_at) = (0, 0);
-        for frame in self.frames.iter_mut().skip(from) {
-            if looked_at == LOOKED_AT_ONCE as usize || bytes_told >= TOLD_BYTES {
+        for frame in self.frames.iter_mut().skip(from as usize) {
+            if looked_at == LOOKED_AT_ONCE || bytes_told >= TOLD_BYTES {
                 break;
             }
             looked_at += 1;
@@ -170,7 +169,7 @@ impl FrameTable {
             });
         }
         let next = from + looked_at;
-        (next < self.frames.len()).then_some(next as u32)
+        ((next as usize) < self.frames.len()).then_some(next)
     }
 
     /// The number under which a frame was told.

@@ -208,9 +208,9 @@ impl<A: Application> RingTurn<A> {
     }
 
     pub(crate) fn cancel_accepts(&mut self) {
-        for index in 0..self.inbound.listeners.len() {
-            if self.inbound.listeners[index].is_armed {
-                self.wire.cancel_accept(index as u32);
+        for (index, listener) in (0..).zip(&self.inbound.listeners) {
+            if listener.is_armed {
+                self.wire.cancel_accept(index);
             }
         }
     }
@@ -218,9 +218,9 @@ impl<A: Application> RingTurn<A> {
     /// Arms the accept of every listener that has none.
     pub(crate) fn arm_accepts(&mut self) {
         self.inbound.rest.end();
-        for (index, listener) in self.inbound.listeners.iter_mut().enumerate() {
+        for (index, listener) in (0..).zip(&mut self.inbound.listeners) {
             if !std::mem::replace(&mut listener.is_armed, true) {
-                self.wire.accept(index as u32, listener.socket.as_raw_fd());
+                self.wire.accept(index, listener.socket.as_raw_fd());
             }
         }
     }

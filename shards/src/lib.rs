@@ -9,6 +9,13 @@
 //! bridge share no mutable memory but flags and byte counts; nothing here knows what bytes mean.
 
 #![cfg_attr(
+    test,
+    allow(
+        clippy::cast_possible_truncation,
+        reason = "numbers of a test are its own"
+    )
+)]
+#![cfg_attr(
     not(test),
     warn(
         clippy::wildcard_enum_match_arm,

@@ -125,7 +125,7 @@ impl<M> MeshEnd<M> {
     }
 
     pub(crate) fn shards(&self) -> u16 {
-        self.outgoing.len() as u16
+        u16::try_from(self.outgoing.len()).expect("`start::run` counted them in 16 bits")
     }
 
     /// Queues an envelope; a full queue spills.
@@ -304,11 +304,11 @@ impl<M> MeshEnd<M> {
         {
             return None;
         }
-        let peers = self.incoming.iter().enumerate();
+        let peers = (0_u16..).zip(&self.incoming);
         let lightest = peers.filter_map(|(peer, incoming)| Some((incoming.as_ref()?.count, peer)));
         let (_, peer) = lightest.min()?;
-        let outgoing = self.outgoing[peer].as_ref()?;
-        outgoing.spilled.is_empty().then_some(ShardId(peer as u16))
+        let outgoing = self.outgoing[usize::from(peer)].as_ref()?;
+        outgoing.spilled.is_empty().then_some(ShardId(peer))
     }
 
     /// Hands a fresh connection over, and counts it there until that shard says otherwise.
@@ -321,14 +321,20 @@ impl<M> MeshEnd<M> {
 
     /// Messages waiting to each peer (0 for this shard itself).
     pub(crate) fn depths(&self) -> Vec<u32> {
-        let depth = |o: &Option<Outgoing<M>>| o.as_ref().map_or(0, |o| o.queue.len() as u32);
-        self.outgoing.iter().map(depth).collect()
+        self.depths_of(|o| o.queue.len())
     }
 
     /// Messages spilled to each peer.
     pub(crate) fn spilled_depths(&self) -> Vec<u32> {
-        let depth = |o: &Option<Outgoing<M>>| o.as_ref().map_or(0, |o| o.spilled.len() as u32);
-        self.outgoing.iter().map(depth).collect()
+        self.depths_of(|o| o.spilled.len())
+    }
+
+    fn depths_of(&self, waiting: impl Fn(&Outgoing<M>) -> usize) -> Vec<u32> {
+        let depth = |o: &Option<Outgoing<M>>| o.as_ref().map_or(0, &waiting);
+        let depths = self.outgoing.iter().map(depth);
+        depths
+            .map(|it| u32::try_from(it).unwrap_or(u32::MAX))
+            .collect()
     }
 }
 

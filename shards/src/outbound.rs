@@ -8,7 +8,7 @@
 
 use crate::{
     application::{Application, Closed, Slot},
-    connections::{Flag, Row, State},
+    connections::{Flag, Row, State, row_bytes},
     frames::FrameTable,
     ring::Completion,
     turn::RingTurn,
@@ -293,20 +293,20 @@ impl<A: Application> RingTurn<A> {
         assert!(taken <= row.outbox_bytes);
         row.outbox_bytes -= taken;
         self.counts.outbox_bytes -= u64::from(taken);
-        let mut left = (taken + row.first_sent) as usize;
+        let mut left = taken + row.first_sent;
         while left > 0 {
             let first = row.entries().next().expect("more was sent than was queued");
-            let bytes = self.frames.bytes(first).len();
+            let bytes = row_bytes(self.frames.bytes(first).len());
             if left < bytes {
                 break;
             }
             left -= bytes;
             if row.pop(spares).is_some_and(|(_, is_own)| is_own) {
-                row.own_bytes -= bytes as u32;
+                row.own_bytes -= bytes;
             }
             self.frames.release(first);
         }
-        row.first_sent = left as u32;
+        row.first_sent = left;
     }
 
     /// What follows a send, of which the kernel left something or not.

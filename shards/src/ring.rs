@@ -42,6 +42,7 @@ impl Token {
         }
     }
 
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half is meant")]
     pub(crate) fn index(self) -> u32 {
         self.0 as u32
     }
@@ -276,7 +277,8 @@ impl NetRing {
         }
         let queued = self.ring.submission().len();
         self.entered = true;
-        self.enter_with(queued as u32, wait_for)
+        let queued = u32::try_from(queued).expect("the queue has room for `SUBMISSIONS`");
+        self.enter_with(queued, wait_for)
     }
 
     fn enter_with(&self, submitted: u32, wait_for: u32) -> io::Result<()> {

@@ -52,12 +52,13 @@ impl<A: Application> RingTurn<A> {
 
     /// Sealed bytes have been added or sent: the outbox counts them as its own.
     pub(crate) fn recount_sealed(&mut self, index: u32) {
-        let (grown, has_unsent) = self.wire.sessions.recount(index);
+        let (before, now) = self.wire.sessions.recount(index);
         let can_say_end = self.wire.sessions.is_open(index);
         let row = self.rows.row_mut(index);
-        let has_unsent = has_unsent || (can_say_end && row.state == State::Flushing);
-        row.outbox_bytes = row.outbox_bytes.saturating_add_signed(grown as i32);
-        self.counts.outbox_bytes = self.counts.outbox_bytes.saturating_add_signed(grown);
+        let has_unsent = now > 0 || (can_say_end && row.state == State::Flushing);
+        row.outbox_bytes = (row.outbox_bytes + now).saturating_sub(before);
+        let all = self.counts.outbox_bytes + u64::from(now);
+        self.counts.outbox_bytes = all.saturating_sub(u64::from(before));
         row.mark(Flag::UNSENT, has_unsent);
         if has_unsent {
             self.mark_dirty(index, true);

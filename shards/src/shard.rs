@@ -368,11 +368,12 @@ impl<A: Application> Shard<A> {
     fn take_messages(&mut self) -> bool {
         let shards = self.turn.mesh.shards();
         let mut has_moved = false;
-        let mut next = self.turn.counts.turns % u64::from(shards);
+        let first = self.turn.counts.turns % u64::from(shards);
+        let mut next = u16::try_from(first).expect("below the number of shards");
         let mut idle = 0;
         while idle < shards && self.has_work_left() {
-            let from = ShardId(next as u16);
-            next = (next + 1) % u64::from(shards);
+            let from = ShardId(next);
+            next = (next + 1) % shards;
             if self.take_messages_of(from) {
                 (idle, has_moved) = (0, true);
             } else {

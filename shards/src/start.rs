@@ -73,7 +73,9 @@ where
     leave_huge_pages();
     let topology = Topology::read().map_err(|source| refused("the affinity mask", source))?;
     let placement = topology::place(&config, &topology)?;
-    let shards = placement.shards.len() as u16;
+    let shards = u16::try_from(placement.shards.len());
+    let shards =
+        shards.expect("1024 at most: by the check above, or as many as an affinity mask has");
     let listeners = open_listeners(&mut config, shards)?;
     let waiting = listen_unless_later(&listeners, &config)?;
     let bells = (0..shards).map(|_| Doorbell::new().map(Arc::new));
@@ -100,9 +102,10 @@ where
     let (reports, started) = bounded(usize::from(shards) * 2);
     let mut running = Running::none(orders, bells, started);
     let parts = ends.into_iter().zip(shard_links).zip(listeners.per_shard);
-    for (index, ((mesh, link), listeners)) in parts.enumerate() {
+    for (shard, ((mesh, link), listeners)) in (0..).map(ShardId).zip(parts) {
+        let index = usize::from(shard.0);
         let seat = Seat {
-            shard: ShardId(index as u16),
+            shard,
             core: placement.shards[index],
             config: config.clone(),
             node_started,

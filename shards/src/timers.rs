@@ -12,7 +12,9 @@ pub(crate) const TICK_MS: u64 = 100;
 
 /// Lists on the wheel: one rotation is 409.6 s, so that common deadlines (10 s, 30 s, 120 s) are
 /// looked at once. A later one is passed over once per rotation.
-const BUCKETS: usize = 4_096;
+const BUCKETS: usize = ROTATION as usize;
+/// The same as ticks are counted.
+const ROTATION: u32 = 4_096;
 const WORDS: usize = BUCKETS / 64;
 
 const NONE: u32 = u32::MAX;
@@ -67,7 +69,7 @@ impl Wheel {
             };
             self.nodes.resize(index + 1, free);
         }
-        let wanted = at.0.div_ceil(TICK_MS).min(u64::from(TICK_MAX)) as u32;
+        let wanted = nameable(at.0.div_ceil(TICK_MS));
         // The current tick has passed already: a timer in the past fires with the next one.
         let due = wanted.max(self.passed.saturating_add(1)).min(TICK_MAX);
         let bucket = due as usize % BUCKETS;
@@ -114,7 +116,7 @@ impl Wheel {
             return;
         }
         // A full rotation sees every list once: more steps would see nothing new.
-        let steps = (current - self.passed).min(BUCKETS as u32);
+        let steps = (current - self.passed).min(ROTATION);
         let first = current - steps + 1;
         self.passed = current;
         if self.armed == 0 {
@@ -208,7 +210,12 @@ impl Wheel {
 }
 
 fn tick_at(now: Millis) -> u32 {
-    (now.0 / TICK_MS).min(u64::from(TICK_MAX)) as u32
+    nameable(now.0 / TICK_MS)
+}
+
+/// The tick with this number, or the latest that can be named.
+fn nameable(tick: u64) -> u32 {
+    u32::try_from(tick).map_or(TICK_MAX, |tick| tick.min(TICK_MAX))
 }
 
 #[cfg(test)]

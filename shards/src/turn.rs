@@ -13,7 +13,7 @@ use crate::{
     bridge::ShardLink,
     carried::{Carried, FramesAs, SharedFrame},
     carrying::Inherited,
-    connections::Flag,
+    connections::{Flag, row_bytes},
     frames::FrameTable,
     freezing::Frost,
     inbound::Inbound,
@@ -91,7 +91,7 @@ impl Clock {
 
     /// Nanoseconds of the node's clock, read now.
     pub(crate) fn ns(&self) -> u64 {
-        self.node_started.elapsed().as_nanos() as u64
+        u64::try_from(self.node_started.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
     pub(crate) fn read(&mut self) {
@@ -99,7 +99,9 @@ impl Clock {
         self.now = Millis(self.now_ns / 1_000_000);
         #[expect(clippy::disallowed_methods, reason = "the one reading of the turn")]
         let unix = SystemTime::now().duration_since(UNIX_EPOCH);
-        self.unix_ms = unix.map_or(0, |since| since.as_millis() as u64);
+        self.unix_ms = unix.map_or(0, |since| {
+            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+        });
     }
 }
 
@@ -160,9 +162,9 @@ impl<A: Application> RingTurn<A> {
         self.frames.retain(frame);
         let (row, spares) = self.rows.outbox_mut(slot.index);
         row.push(frame, is_own, spares);
-        row.outbox_bytes += bytes as u32;
+        row.outbox_bytes += row_bytes(bytes);
         if is_own {
-            row.own_bytes += bytes as u32;
+            row.own_bytes += row_bytes(bytes);
         }
         self.counts.outbox_bytes += bytes as u64;
         self.spend_on_joined(slot.index, bytes);
@@ -192,6 +194,7 @@ impl<A: Application> RingTurn<A> {
     }
 
     /// Tells this turn from others, wrapping.
+    #[expect(clippy::cast_possible_truncation, reason = "it wraps")]
     pub(crate) fn number(&self) -> u32 {
         self.counts.turns as u32
     }
@@ -330,8 +333,8 @@ impl<A: Application> Turn for RingTurn<A> {
             .is_some_and(|last| self.frames.extend_own(last, bytes))
         {
             let row = self.rows.row_mut(slot.index);
-            row.outbox_bytes += bytes.len() as u32;
-            row.own_bytes += bytes.len() as u32;
+            row.outbox_bytes += row_bytes(bytes.len());
+            row.own_bytes += row_bytes(bytes.len());
             self.counts.outbox_bytes += bytes.len() as u64;
             self.spend_on_joined(slot.index, bytes.len());
             return;
@@ -382,7 +385,7 @@ impl<A: Application> Turn for RingTurn<A> {
             let work = Work::bytes(8 * looked_at).and(Work::ROW.times(dropped as usize));
             self.budget.spend(work);
         }
-        row.outbox_bytes -= dropped_bytes as u32;
+        row.outbox_bytes -= row_bytes(dropped_bytes);
         self.counts.outbox_bytes -= dropped_bytes as u64;
         self.tell_if_drained(slot.index);
         (dropped, dropped_bytes)

@@ -73,6 +73,10 @@ impl Work {
         Self(self.0.saturating_add(other.0))
     }
 
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "compared first: `TryFrom` is not for constants"
+    )]
     const fn of(ns: usize) -> Self {
         if ns > u32::MAX as usize {
             Self(u32::MAX)

@@ -356,7 +356,7 @@ fn plain() -> Connect {
 
 fn settings(shards: u16) -> Config {
     Config {
-        outbox_bytes_max: OUTBOX_BYTES_MAX as u32,
+        outbox_bytes_max: OUTBOX_BYTES_MAX,
         ..config(shards)
     }
 }

@@ -42,7 +42,7 @@ async fn beside<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) ->
 
 fn settings(shards: u16) -> Config {
     Config {
-        outbox_bytes_max: OUTBOX_BYTES_MAX as u32,
+        outbox_bytes_max: OUTBOX_BYTES_MAX,
         ..config(shards)
     }
 }

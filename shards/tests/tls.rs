@@ -5,6 +5,10 @@
 //! Invariants: no test sleeps; each waits for a condition with a deadline.
 
 #![expect(
+    clippy::cast_possible_truncation,
+    reason = "numbers of a test are its own"
+)]
+#![expect(
     clippy::disallowed_methods,
     clippy::disallowed_types,
     reason = "each wait has a deadline; what shards saw is read by the test"

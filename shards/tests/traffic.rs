@@ -90,7 +90,7 @@ fn an_outbox_past_its_bound_says_full_and_drops_only_when_asked() {
         let mut stream = connect(address);
         stream.write_all(b"?").expect("written");
         wait_until("filled", || counted.full.load(SeqCst) > 0);
-        let frames = counted.full.load(SeqCst) as usize;
+        let frames = usize::try_from(counted.full.load(SeqCst)).expect("some dozens");
         assert!(
             frames > 50 - 3 + 1,
             "the kernel takes more than it has sent"

@@ -190,7 +190,7 @@ impl ProducesTickets for Ticketer {
     }
 
     fn lifetime(&self) -> u32 {
-        SEALS_S as u32
+        u32::try_from(SEALS_S).expect("some hours")
     }
 
     /// The key's name, the nonce, what is sealed, its tag.

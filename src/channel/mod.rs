@@ -7,7 +7,6 @@
 //! slots), queues, sockets, clocks.
 //! Invariants: stated at the head of each file.
 #![forbid(unsafe_code)]
-#![cfg_attr(not(test), warn(clippy::cast_possible_truncation))]
 
 mod departures;
 pub mod home;

@@ -433,7 +433,8 @@ fn draw(frame: &mut Frame<'_>, view: &View) {
     });
     let bold = Style::new().add_modifier(Modifier::BOLD);
     let names = HEAD.map(|name| Cell::from(Text::from(name).right_aligned()));
-    let widths = HEAD.map(|name| Constraint::Min(name.len().max(6) as u16));
+    let width = |name: &str| u16::try_from(name.len().max(6)).unwrap_or(u16::MAX);
+    let widths = HEAD.map(|name| Constraint::Min(width(name)));
     let table = Table::new(rows, widths).header(Row::new(names).style(bold));
     frame.render_widget(table, middle);
     frame.render_widget(Paragraph::new(below.join("\n")), bottom);

@@ -193,7 +193,7 @@ pub struct Group(u8);
 impl Group {
     /// The one to which a partition belongs.
     pub fn of(partition: Partition) -> Self {
-        let number = usize::from(partition.number()) / GROUP_PARTITIONS;
+        let number = partition.number() / GROUP_PARTITIONS;
         Self(u8::try_from(number).expect("there are few groups"))
     }
 
@@ -213,8 +213,8 @@ impl Group {
 
     /// Its partitions, in the order of their numbers.
     pub fn partitions(self) -> impl Iterator<Item = Partition> {
-        let first = u16::from(self.0) * GROUP_PARTITIONS as u16;
-        (first..first + GROUP_PARTITIONS as u16).filter_map(Partition::from_number)
+        let first = u16::from(self.0) * GROUP_PARTITIONS;
+        (first..first + GROUP_PARTITIONS).filter_map(Partition::from_number)
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, FieldError> {
@@ -503,9 +503,11 @@ const HAS_EXCEPT: u64 = 2;
 const IS_LAST: u64 = 1;
 
 /// Groups of partitions: each has a topic for its changes, and a sum in each heartbeat.
-pub const GROUPS: usize = 16;
-pub const GROUP_PARTITIONS: usize = PARTITIONS as usize / GROUPS;
-const _: () = assert!(GROUPS * GROUP_PARTITIONS == PARTITIONS as usize);
+pub const GROUPS: usize = GROUP_COUNT as usize;
+/// The same as lanes and partitions are counted.
+pub const GROUP_COUNT: u16 = 16;
+pub const GROUP_PARTITIONS: u16 = PARTITIONS / GROUP_COUNT;
+const _: () = assert!(GROUP_COUNT * GROUP_PARTITIONS == PARTITIONS);
 
 #[cfg(test)]
 mod tests {

@@ -104,7 +104,7 @@ pub(super) trait Sink {
             self.put(&[(rest & 0x7F) as u8 | 0x80]);
             rest >>= 7;
         }
-        self.put(&[rest as u8]);
+        self.put(&[(rest & 0x7F) as u8]);
     }
 
     fn bytes(&mut self, bytes: &[u8]) {

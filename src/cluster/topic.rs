@@ -6,7 +6,7 @@
 //! prefix, database and cluster; a name holds nothing that a client chose.
 
 use super::{
-    entry::{GROUPS, Group},
+    entry::{GROUP_COUNT, Group},
     identity::NodeId,
     wire::Lane,
 };
@@ -87,7 +87,7 @@ impl Topic {
 /// Number of topics, and of their lanes.
 pub const LANES: u16 = ECHO_LANE + 1;
 const STATE_LANE: u16 = PARTITIONS;
-const NODES_LANE: u16 = STATE_LANE + GROUPS as u16;
+const NODES_LANE: u16 = STATE_LANE + GROUP_COUNT;
 const ECHO_LANE: u16 = NODES_LANE + 1;
 
 /// The names of all topics on one bus, for one cluster. Made once: a batch costs one look-up here.

@@ -233,11 +233,15 @@ impl Whole {
         }
     }
 
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a cast of a float goes to the nearest end, and the bounds refuse that one"
+    )]
     fn read_kilobytes(self, node: &Node) -> Option<u64> {
         let number = real(node)?;
         match self.negative {
             Some(meaning) if number < 0.0 => Some(meaning),
-            // Rounded to a byte; the cast saturates and the bounds refuse what is too large.
+            // Rounded to a byte.
             _ if number >= 0.0 => self.within((number * 1024.0).round() as u64),
             _ => None,
         }

@@ -213,9 +213,12 @@ fn node(value: &Json) -> Option<Node> {
 }
 
 /// Columns for fractions hold whole numbers too: 100.00 is 100.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "a whole number below 2^53 is exact"
+)]
 fn digits(number: &serde_json::Number) -> String {
     match number.as_f64() {
-        // Exact: a whole number below 2^53.
         Some(float) if number.is_f64() && float.fract() == 0.0 && float.abs() < 9.0e15 => {
             (float as i64).to_string()
         }

@@ -107,7 +107,10 @@ pub fn usage(out: &mut Vec<u8>, used_bytes: u64, total_bytes: u64) {
     let used_bytes = used_bytes.min(total_bytes);
     let permille = match total_bytes {
         0 => 0,
-        total => (u128::from(used_bytes) * 1000 / u128::from(total)) as u64,
+        total => {
+            let permille = u128::from(used_bytes) * 1000 / u128::from(total);
+            u64::try_from(permille).expect("1000 at most: no more is used than there is")
+        }
     };
     out.extend_from_slice(br#"{"memory":{"free":"#);
     write_u64(out, total_bytes - used_bytes);

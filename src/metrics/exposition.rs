@@ -189,6 +189,10 @@ fn histogram_json(histogram: &Histogram) -> Value {
 }
 
 /// A whole number without a fraction, so that a reader of counts needs no rounding.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "a whole number below 2^53 is exact"
+)]
 fn number(value: f64) -> Value {
     if value.fract() == 0.0 && value.abs() < 9e15 {
         return Value::from(value as i64);

@@ -6,7 +6,7 @@
 //! Invariants: what is unpacked is what was packed, bit by bit; a form is never older than the process.
 
 use super::counters::{AppCounters, AppFaults, Latency, TypeCounters};
-use crate::protocol::app::{AppIndex, AppRows, PAGE_ROWS};
+use crate::protocol::app::{AppIndex, AppRows, PAGE};
 
 /// Rows of apps, as far as they were packed.
 #[derive(Clone, Debug, Default)]
@@ -23,7 +23,7 @@ impl PackedApps {
         };
         let (mut bytes, mut count) = (Vec::new(), 0);
         for (app, counters) in rows {
-            bytes.push((app.0 as usize % PAGE_ROWS) as u8);
+            bytes.push(u8::try_from(app.0 % PAGE).expect("a page has 64 rows"));
             pack(counters, &mut bytes);
             count += 1;
         }
@@ -38,7 +38,7 @@ impl PackedApps {
             let mut packed = Packed(page);
             std::iter::from_fn(move || {
                 let row = packed.byte()?;
-                let app = AppIndex(number * PAGE_ROWS as u32 + u32::from(row));
+                let app = AppIndex(number * PAGE + u32::from(row));
                 Some((app, packed.counters()))
             })
         })
@@ -138,10 +138,10 @@ fn pack_faults(faults: &AppFaults, out: &mut Vec<u8>) {
 /// Seven bits a byte, the least first; the eighth says that more follow.
 fn put(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
-        out.push(number as u8 | 0x80);
+        out.push((number & 0x7F) as u8 | 0x80);
         number >>= 7;
     }
-    out.push(number as u8);
+    out.push((number & 0x7F) as u8);
 }
 
 fn put_all(out: &mut Vec<u8>, numbers: &[u64]) {
@@ -218,9 +218,13 @@ impl Packed<'_> {
             limit_denied: self.numbers(),
             presence_lease_expiries: self.number(),
             http_errors: (0..self.number())
-                .map(|_| (self.number() as u16, self.number()))
+                .map(|_| (self.status(), self.number()))
                 .collect(),
         }
+    }
+
+    fn status(&mut self) -> u16 {
+        u16::try_from(self.number()).expect("packed from as many bits")
     }
 
     fn latency(&mut self) -> Latency {

@@ -22,9 +22,9 @@ pub struct AppRows<T> {
 type Page<T> = [Option<T>; PAGE_ROWS];
 
 /// Rows of a page.
-pub const PAGE_ROWS: usize = PAGE as usize;
+const PAGE_ROWS: usize = PAGE as usize;
 /// The same as indices count them.
-const PAGE: u32 = 64;
+pub const PAGE: u32 = 64;
 
 impl<T> Default for AppRows<T> {
     fn default() -> Self {

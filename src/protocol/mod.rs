@@ -7,14 +7,7 @@
 //! Invariants: no socket, clock, randomness, runtime or channel state; what a value of a checked
 //! type proves stands in its doc comment; nothing here panics on any input.
 #![forbid(unsafe_code)]
-#![cfg_attr(
-    not(test),
-    warn(
-        clippy::cast_possible_truncation,
-        clippy::indexing_slicing,
-        clippy::unwrap_used
-    )
-)]
+#![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::unwrap_used))]
 
 pub mod app;
 pub mod auth;

@@ -93,7 +93,8 @@ impl Errands {
     fn push_news(&mut self, mut news: WatchedNews) {
         let key = (news.app, Arc::clone(&news.user_id));
         let before = self.news.remove(&key).filter(|it| *it >= self.answered);
-        let listed = before.and_then(|it| self.list.get_mut((it - self.first) as usize));
+        let place = before.and_then(|it| usize::try_from(it - self.first).ok());
+        let listed = place.and_then(|place| self.list.get_mut(place));
         if let (Some(number), Some(Errand::Watched { news: before, next })) = (before, listed) {
             assert_eq!(*next, 0, "news that were begun are not listed");
             let unheard: AHashSet<Slot> = before.slots.iter().copied().collect();

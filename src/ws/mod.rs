@@ -5,14 +5,7 @@
 //! Invariants: knows nothing of Pusher; no socket, clock or randomness; no extension is ever
 //! negotiated; nothing here panics on any input.
 #![forbid(unsafe_code)]
-#![cfg_attr(
-    not(test),
-    warn(
-        clippy::cast_possible_truncation,
-        clippy::indexing_slicing,
-        clippy::unwrap_used
-    )
-)]
+#![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::unwrap_used))]
 
 pub mod codec;
 pub mod encode;

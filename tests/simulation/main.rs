@@ -9,6 +9,10 @@
     reason = "what a test measured is read beside its name"
 )]
 #![expect(
+    clippy::cast_possible_truncation,
+    reason = "numbers of a test are its own"
+)]
+#![expect(
     clippy::disallowed_methods,
     reason = "a soak lasts so many real seconds, as its environment says"
 )]

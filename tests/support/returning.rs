@@ -287,6 +287,7 @@ impl Worker {
         let began = Instant::now();
         let (mut news, mut rooms, mut newcomers) = (0, 0, 0);
         while !self.shared.ends.load(Ordering::Relaxed) {
+            #[expect(clippy::cast_possible_truncation, reason = "it runs for seconds")]
             let due = |per_s: u64| (began.elapsed().as_secs_f64() * per_s as f64) as u64;
             while news < due(self.size.news_per_s) {
                 self.publish(0);

@@ -375,11 +375,11 @@ pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 /// A frame's head without mask key; `mask` is 0x80 or 0.
 pub(crate) fn head(first: u8, mask: u8, length: u64) -> Vec<u8> {
     let mut bytes = vec![first];
-    match length {
-        0..=125 => bytes.push(mask | length as u8),
-        126..=0xFFFF => {
+    match (u8::try_from(length), u16::try_from(length)) {
+        (Ok(short @ 0..=125), _) => bytes.push(mask | short),
+        (_, Ok(long)) => {
             bytes.push(mask | 126);
-            bytes.extend((length as u16).to_be_bytes());
+            bytes.extend(long.to_be_bytes());
         }
         _ => {
             bytes.push(mask | 127);

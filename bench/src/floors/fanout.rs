@@ -126,18 +126,18 @@ pub(super) fn sealing(
 pub(super) struct Ring(IoUring);
 
 /// Sends of one submission.
-const SENDS_MAX: usize = 1_024;
+const SENDS_MAX: u32 = 1_024;
 
 impl Ring {
     pub(super) fn new() -> io::Result<Self> {
         let mut builder = IoUring::builder();
         builder.setup_single_issuer().setup_defer_taskrun();
-        Ok(Self(builder.build(SENDS_MAX as u32)?))
+        Ok(Self(builder.build(SENDS_MAX)?))
     }
 
     // Per subscriber: an entry and a completion; one system call for all.
     pub(super) fn send(&mut self, streams: &mut [TcpStream], frame: &[u8]) -> io::Result<()> {
-        for batch in streams.chunks(SENDS_MAX) {
+        for batch in streams.chunks(SENDS_MAX as usize) {
             for stream in batch {
                 let fd = Fd(stream.as_raw_fd());
                 let length = u32::try_from(frame.len()).expect("floors send small frames");

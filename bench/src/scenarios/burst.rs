@@ -15,6 +15,7 @@ use super::{
     count, publication, whole,
 };
 use crate::{
+    casts::index,
     crowd::{Crowd, Heard, Subscription},
     outcome::{Outcome, Setting},
     requests::Requests,
@@ -129,7 +130,7 @@ impl Burst {
                 account.fault(format!("{left} deliveries of a burst never came"));
                 break;
             }
-            requests.pump(crowd, now, |number| &*bodies[number as usize])?;
+            requests.pump(crowd, now, |number| &*bodies[index(number)])?;
             crowd.turn(now + rig.step, &mut |now, client, heard| {
                 if requests.owns(client) {
                     requests.hear(now, client, &heard);
@@ -224,7 +225,7 @@ impl Account {
             ));
         }
         let mut begun: Vec<u64> = Vec::new();
-        for batch in first.chunks(BATCH as usize) {
+        for batch in first.chunks(index(BATCH)) {
             let number = batch[0] / BATCH;
             let whole = (number * BATCH..(number + 1) * BATCH).eq(batch.iter().copied());
             if !whole {

@@ -19,6 +19,7 @@ use super::{
     whole,
 };
 use crate::{
+    casts::index,
     crowd::{Crowd, Heard, Kind, Subscription},
     outcome::{Limit, Outcome, Series, Setting, Verdict},
     pace::Pace,
@@ -174,7 +175,7 @@ impl Carry {
 
     fn join(&self, rig: &Rig, crowd: &mut Crowd, rooms: Rooms) -> Result<Joined, RunError> {
         let all = self.connections();
-        let members = (rooms.count * rooms.members) as usize;
+        let members = index(rooms.count * rooms.members);
         let began = Instant::now();
         let mut joined = Joined::none_yet();
         let (mut opened, mut progress_at, mut looks_at) = (0, began, began);

@@ -11,6 +11,7 @@ use clap::Args;
 
 use super::{CLIENT_EVENT, Trouble, count, whole};
 use crate::{
+    casts::index,
     crowd::{Crowd, Heard, Subscription},
     ledger::{self, Ledger},
     outcome::{Outcome, Setting},
@@ -51,14 +52,14 @@ pub(super) struct Turns {
 
 impl Turns {
     pub(super) fn channel(self, number: u64) -> usize {
-        (number % self.channels) as usize
+        index(number % self.channels)
     }
 
     /// The connection that sends an event.
     fn speaker(self, number: u64) -> usize {
         let channel = number % self.channels;
         let member = number / self.channels % self.members;
-        (channel * self.members + member) as usize
+        index(channel * self.members + member)
     }
 
     /// Of a speaker's events, which one this is.
@@ -69,11 +70,11 @@ impl Turns {
     /// The account of what a connection hears from the speaker of an event.
     fn account(self, receiver: usize, number: u64) -> usize {
         let member = number / self.channels % self.members;
-        receiver * self.members as usize + member as usize
+        receiver * index(self.members) + index(member)
     }
 
     fn accounts(self) -> usize {
-        (self.channels * self.members * self.members) as usize
+        index(self.channels * self.members * self.members)
     }
 }
 

@@ -13,6 +13,7 @@ use super::{
     whole,
 };
 use crate::{
+    casts::index,
     crowd::Subscription,
     outcome::Outcome,
     pace::Pace,
@@ -35,12 +36,12 @@ const CPU: CpuKeys = [
 impl Connect {
     pub fn run(&self, rig: &Rig) -> Result<Outcome, RunError> {
         // Connections are short; a second of them may be open at once, beside as many from before.
-        let mut crowd = rig.crowd(self.rate as usize * 2)?;
+        let mut crowd = rig.crowd(index(self.rate * 2))?;
         let wish = Subscription::to(rig.channel("connect"));
         // Says what is wrong with target or key; and first-time costs are paid. Where sessions are to be
         // resumed, there are tickets for all that may be under way at once.
         let resumes = rig.target.tls.as_ref().is_some_and(|tls| tls.resumes);
-        let first = if resumes { self.rate as usize } else { 1 };
+        let first = if resumes { index(self.rate) } else { 1 };
         rig.join(&mut crowd, first, |_| vec![wish.clone()])?;
 
         let meter = rig.start()?;

@@ -10,6 +10,7 @@ use clap::Args;
 
 use super::{ANSWER, DELIVERED_CPU, DELIVERY, Trouble, count, publication, whole};
 use crate::{
+    casts::index,
     crowd::{Crowd, Heard, Subscription},
     ledger::{self, Ledger},
     outcome::{Latency, Outcome, Setting},
@@ -94,7 +95,7 @@ impl Load {
     /// The crowd's first connections are the members, in the rooms' order.
     pub(super) fn new(pace: Pace, requests: Requests, rooms: Rooms, batch: u64) -> Self {
         let began = pace.time_of(0);
-        let members = (rooms.count * rooms.members) as usize;
+        let members = index(rooms.count * rooms.members);
         Self {
             deliveries: Track::new(began, DELIVERY).shown(),
             answers: Track::new(began, ANSWER),

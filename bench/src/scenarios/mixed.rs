@@ -16,6 +16,7 @@ use super::{
     publication, whole,
 };
 use crate::{
+    casts::index,
     crowd::{Crowd, Heard, Subscription},
     outcome::{Deliveries, Outcome, Setting},
     pace::Pace,
@@ -54,7 +55,7 @@ const CPU: CpuKeys = [
 impl Mixed {
     pub fn run(&self, rig: &Rig) -> Result<Outcome, RunError> {
         let connections = self.connections.next_multiple_of(self.rooms * 2);
-        let spare = 1 + self.connect_rate as usize;
+        let spare = 1 + index(self.connect_rate);
         let room_of = |number: u64| rig.channel(&format!("room-{}", number % self.rooms as u64));
         let pair_of = |pair: usize| format!("private-{}", rig.channel(&format!("pair-{pair}")));
         let mut crowd = rig.crowd(connections + spare)?;
@@ -73,7 +74,7 @@ impl Mixed {
             }
             load.churn.begin_due(&mut crowd, now);
             load.pairs.begin_due(&mut crowd, now, |number| {
-                let pair = number as usize % (connections / 2);
+                let pair = index(number) % (connections / 2);
                 event(&pair_of(pair), number, self.message_bytes)
             });
             load.rooms.begin_due(&mut crowd, now, |number| {

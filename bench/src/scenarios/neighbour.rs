@@ -15,6 +15,7 @@ use super::{
     whole,
 };
 use crate::{
+    casts::index,
     cpu,
     crowd::{Crowd, Subscription},
     outcome::{Outcome, Setting},
@@ -101,7 +102,7 @@ impl Part {
     }
 
     fn join(&self, rig: &Rig, crowd: &mut Crowd) -> Result<Requests, RunError> {
-        let members = (self.rooms.count * self.rooms.members) as usize;
+        let members = index(self.rooms.count * self.rooms.members);
         rig.join(crowd, members, |client| {
             vec![Subscription::to(self.channel(rig, client as u64))]
         })?;

@@ -11,6 +11,7 @@ use clap::Args;
 
 use super::{Trouble, count, whole};
 use crate::{
+    casts::index,
     crowd::{Crowd, Heard, Subscription},
     ledger::{self, Ledger},
     outcome::{Outcome, Setting},
@@ -112,14 +113,14 @@ impl Presence {
         let channels: Vec<String> = (0..self.channels)
             .map(|channel| format!("presence-{}", rig.channel(&channel.to_string())))
             .collect();
-        let mut crowd = rig.crowd(staying + visits.connections() as usize)?;
+        let mut crowd = rig.crowd(staying + index(visits.connections()))?;
         rig.join(&mut crowd, staying, |client| {
             vec![Subscription {
                 channel: channels[client % self.channels].clone(),
                 user: Some(format!("member-{client}")),
             }]
         })?;
-        rig.join(&mut crowd, visits.connections() as usize, |_| Vec::new())?;
+        rig.join(&mut crowd, index(visits.connections()), |_| Vec::new())?;
         // The last joiners' arrivals are still being told to those before.
         crowd.turn(Instant::now() + rig.step, &mut |_, _, _| {})?;
 
@@ -208,11 +209,11 @@ impl Load {
     }
 
     fn visitor(&self, visit: u64) -> usize {
-        self.staying + (visit % self.visits.connections()) as usize
+        self.staying + index(visit % self.visits.connections())
     }
 
     fn channel(&self, visit: u64) -> &str {
-        &self.channels[(visit % self.channels.len() as u64) as usize]
+        &self.channels[index(visit % self.channels.len() as u64)]
     }
 
     fn hear(&mut self, now: Instant, client: usize, heard: &Heard<'_>) {

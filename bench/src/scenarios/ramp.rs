@@ -11,6 +11,7 @@ use clap::{Args, ValueEnum};
 
 use super::{chatter::Chatter, count, fanout::Fanout, publish::Publish, whole};
 use crate::{
+    casts::whole_of,
     outcome::{Outcome, Ramp, RampStep},
     rig::{Rig, RunError},
 };
@@ -201,11 +202,11 @@ fn search<E>(
         }
         rate = match (held, broke) {
             (None, None | Some(0..=LOWEST)) => return Ok(None),
-            (None, Some(broke)) => ((broke as f64 / factor).floor() as u64).max(LOWEST),
+            (None, Some(broke)) => whole_of((broke as f64 / factor).floor()).max(LOWEST),
             (Some(held), None) if held == to => return Ok(Some(held)),
-            (Some(held), None) => ((held as f64 * factor).ceil() as u64).min(to),
+            (Some(held), None) => whole_of((held as f64 * factor).ceil()).min(to),
             (Some(held), Some(broke)) => {
-                let middle = (held as f64 * broke as f64).sqrt().round() as u64;
+                let middle = whole_of((held as f64 * broke as f64).sqrt().round());
                 let is_narrow = broke as f64 <= held as f64 * NARROW;
                 if is_narrow || middle <= held || middle >= broke {
                     return Ok(Some(held));

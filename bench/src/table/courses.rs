@@ -135,7 +135,7 @@ courses! { rig, descriptors;
         ("10 small channels beside one with {} subscribers that gets {LARGE_PER_S} publishes/s",
             allowed(LARGE_SUBSCRIBERS, descriptors))
         => Neighbour {
-            subscribers: allowed(LARGE_SUBSCRIBERS, descriptors) as usize,
+            subscribers: allowed(LARGE_SUBSCRIBERS, descriptors),
             rate: LARGE_PER_S,
             neighbours: 10,
             neighbour_rate: 100,
@@ -162,10 +162,10 @@ courses! { rig, descriptors;
         => Listing { channels: LISTED, connections: LISTED_BY }.run(rig),
     Drop "drop"
         ("400 fresh connections/s while {} others drop at once", allowed(DROPPED, descriptors))
-        => DropAll { connections: allowed(DROPPED, descriptors) as usize }.run(rig),
+        => DropAll { connections: allowed(DROPPED, descriptors) }.run(rig),
     DropLarge "drop-large"
         ("400 fresh connections/s while {} others drop at once", allowed(CROWD_MAX, descriptors))
-        => DropAll { connections: allowed(CROWD_MAX, descriptors) as usize }.run(rig),
+        => DropAll { connections: allowed(CROWD_MAX, descriptors) }.run(rig),
     /// Chatter on two shards at least, and what their messages to each other take.
     Hop "hop"
         ("{CLIENT_EVENTS_PER_S} client events/s on {HOP_SHARDS} shards that are not pinned")
@@ -210,14 +210,14 @@ const WEBHOOKS_PER_S: u64 = 1_000;
 const MANY_WEBHOOKS_PER_S: u64 = 10_000;
 const HOP_SHARDS: u16 = 2;
 /// As many, if both processes may have so many files open.
-const IDLE_CONNECTIONS: u64 = 10_000;
+const IDLE_CONNECTIONS: usize = 10_000;
 /// The same, and not more than one address has ports for on loopback.
-const LARGE_SUBSCRIBERS: u64 = 25_000;
+const LARGE_SUBSCRIBERS: usize = 25_000;
 /// What a burst of events goes to, and what drops at once; the larger ones as above, with less.
-const BURST_SUBSCRIBERS: u64 = 4_000;
-const DROPPED: u64 = 5_000;
+const BURST_SUBSCRIBERS: usize = 4_000;
+const DROPPED: usize = 5_000;
 const BURST_BYTES: usize = 120;
-const CROWD_MAX: u64 = 19_000;
+const CROWD_MAX: usize = 19_000;
 const LISTED: usize = 1_000_000;
 const LISTED_BY: usize = 200;
 /// Files that a server or this program has open beside connections.
@@ -319,25 +319,26 @@ fn in_bursts(rig: &Rig) -> Rig {
 }
 
 fn bursts(per_s: u64) -> String {
-    let each = per_s * BURSTS_EVERY.as_millis() as u64 / 1_000;
+    let each = u128::from(per_s) * BURSTS_EVERY.as_millis() / 1_000;
     format!("in bursts of {each} every {} ms", BURSTS_EVERY.as_millis())
 }
 
 /// How many of so many connections this program and a server may hold.
-fn allowed(connections: u64, descriptors: u64) -> u64 {
-    connections.min(descriptors.saturating_sub(OTHER_FILES).max(1))
+fn allowed(connections: usize, descriptors: u64) -> usize {
+    let most = descriptors.saturating_sub(OTHER_FILES).max(1);
+    connections.min(usize::try_from(most).unwrap_or(usize::MAX))
 }
 
 fn idle(descriptors: u64, channel_each: bool) -> Idle {
     Idle {
-        connections: allowed(IDLE_CONNECTIONS, descriptors) as usize,
+        connections: allowed(IDLE_CONNECTIONS, descriptors),
         channel_each,
     }
 }
 
-fn burst(events: u64, subscribers: u64, descriptors: u64) -> Burst {
+fn burst(events: u64, subscribers: usize, descriptors: u64) -> Burst {
     Burst {
-        subscribers: allowed(subscribers, descriptors) as usize,
+        subscribers: allowed(subscribers, descriptors),
         events,
         message_bytes: BURST_BYTES,
         publishers: PUBLISHERS,

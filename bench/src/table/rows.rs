@@ -4,7 +4,7 @@
 //! May depend on: `courses`, `floors`, `outcome`.
 //! Invariants: a key names one row of one table; of CPU time, memory and latency less is better.
 
-use crate::{floors::Floor, outcome::Outcome, table::courses::Course};
+use crate::{casts::whole_of, floors::Floor, outcome::Outcome, table::courses::Course};
 
 /// One number.
 #[derive(Clone, Debug)]
@@ -153,7 +153,7 @@ impl Row {
 /// Of fewer values the percentile would be but their maximum.
 fn needed_for(percentile: f64) -> u64 {
     match percentile < 100.0 {
-        true => (50.0 / (100.0 - percentile)).round() as u64,
+        true => whole_of((50.0 / (100.0 - percentile)).round()),
         false => 1,
     }
 }

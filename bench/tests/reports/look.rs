@@ -48,6 +48,10 @@ pub(crate) fn lines_are_drawn(view: &View, plot: &Drawn) {
 }
 
 /// Pixels of a plot that are nearly of that colour.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "a page has some thousands of pixels"
+)]
 pub(crate) fn count(view: &View, plot: &Drawn, colour: Colour) -> usize {
     let picture = &view.picture;
     let (right, bottom) = (plot.x + plot.width, plot.y + plot.height);

@@ -66,7 +66,7 @@ fn unfilter(packed: &[u8], width: usize, channels: usize) -> Vec<Colour> {
                 0 => 0,
                 1 => left,
                 2 => up,
-                3 => u16::midpoint(left.into(), up.into()) as u8,
+                3 => u8::midpoint(left, up),
                 4 => paeth(left, up, up_left),
                 other => panic!("filter {other}"),
             };

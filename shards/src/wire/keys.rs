@@ -70,7 +70,8 @@ impl OneWay {
         // HkdfLabel with an empty context: RFC 8446, sections 7.1 and 7.2.
         let bytes = u16::try_from(expander.hash_len()).ok()?.to_be_bytes();
         let label = b"tls13 traffic upd";
-        let info: [&[u8]; 4] = [&bytes, &[label.len() as u8], label, &[0]];
+        let label_bytes = u8::try_from(label.len()).ok()?;
+        let info: [&[u8]; 4] = [&bytes, &[label_bytes], label, &[0]];
         Some(Self::Renewable(expander.expand_block(&info)))
     }
 

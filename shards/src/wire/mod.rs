@@ -15,7 +15,7 @@ mod tls;
 
 use crate::{
     buffers::{Filled, GROUP, RecvBuffers},
-    connections::{Flag, Row},
+    connections::{Flag, Row, row_bytes},
     ring::{Completion, Kind, NetRing, Token},
 };
 use std::{io, os::fd::RawFd};
@@ -65,9 +65,9 @@ impl Wire {
     pub(crate) fn send(&mut self, index: u32, row: &mut Row, bytes: *const u8, len: usize) {
         assert!(len > 0);
         assert!(!row.mark(Flag::SEND, true));
-        row.sending = len as u32;
+        row.sending = row_bytes(len);
         let token = Token::new(Kind::Send, index, row.generation);
-        self.ring.push_send(row.fd, bytes, len as u32, token);
+        self.ring.push_send(row.fd, bytes, row.sending, token);
     }
 
     /// Asks for one completion when the socket has room. False if it is asked for already.

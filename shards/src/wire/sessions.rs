@@ -2,7 +2,8 @@
 //!
 //! Owns: `TlsPort`, what new connections are offered; `Sessions`: one `Tls` per row, the handshakes
 //! that have something to do, the bytes that wait to be opened.
-//! May depend on: rustls, `tls`, `records`, `keys`, `carried`, `application`, `work`.
+//! May depend on: rustls, `tls`, `records`, `keys`, `carried`, `application`, `work`,
+//! `connections::row_bytes`.
 //! Invariants: what waits to be opened on a shard is at most `INPUT_BYTES_MAX`; a row is listed for
 //! its handshake once at most.
 
@@ -12,7 +13,7 @@ use super::{
     records::{Alert, Front, OVERHEAD_BYTES_MAX, Opened, RECORD_BYTES_MAX, front},
     tls::{Failure, Progress, Tls},
 };
-use crate::{application::Slot, work::Work};
+use crate::{application::Slot, connections::row_bytes, work::Work};
 use rustls::ServerConfig;
 use std::{collections::VecDeque, sync::Arc};
 
@@ -216,7 +217,7 @@ impl Sessions {
             let tls = self.rows[self.holder_next].as_deref();
             if let Some(tls) = tls.filter(|tls| tls.unopened.len() > most) {
                 most = tls.unopened.len();
-                found = Some(self.holder_next as u32);
+                found = u32::try_from(self.holder_next).ok();
             }
         }
         self.counts.input_refused += u64::from(found.is_some());
@@ -330,14 +331,11 @@ impl Sessions {
         opened
     }
 
-    /// By how much the bytes that wait sealed have grown since this was last asked, and whether
-    /// there are any.
-    pub(crate) fn recount(&mut self, index: u32) -> (i64, bool) {
+    /// The bytes that wait sealed, as they were when this was last asked and as they are now.
+    pub(crate) fn recount(&mut self, index: u32) -> (u32, u32) {
         let tls = self.tls(index);
-        let waiting = tls.unsent.len() as u32;
-        let grown = i64::from(waiting) - i64::from(tls.counted);
-        tls.counted = waiting;
-        (grown, waiting > 0)
+        let waiting = row_bytes(tls.unsent.len());
+        (std::mem::replace(&mut tls.counted, waiting), waiting)
     }
 
     /// Bytes can be sealed for this row.
@@ -376,7 +374,7 @@ impl Sessions {
         let tls = self.rows[index as usize]
             .as_deref_mut()
             .expect("the row has TLS: its flag says so");
-        tls.sealed += plain.len() as u32;
+        tls.sealed += row_bytes(plain.len());
         self.counts.sealed_bytes += plain.len() as u64;
         tls.seal(plain, &mut self.sealed)
     }
@@ -391,7 +389,7 @@ impl Sessions {
 
     /// The bytes of a send, which stay where they are until `sends_settled`; and where they begin.
     pub(crate) fn sent_bytes(&mut self, index: u32, sending: &Sending) -> (*const u8, usize) {
-        self.tls(index).at = sending.at as u32;
+        self.tls(index).at = row_bytes(sending.at);
         let bytes = &self.sealed[sending.at..];
         (bytes.as_ptr(), bytes.len())
     }

@@ -211,7 +211,7 @@ impl Application for Probe {
             Mode::Later => turn.arm_timer(slot, turn.now().plus(300)),
             Mode::Relay(count) => self.relay(turn, count),
             Mode::Timer => self.arm(turn, slot, bytes),
-            Mode::Who => turn.send(slot, &[self.shard.0 as u8]),
+            Mode::Who => turn.send(slot, &[u8::try_from(self.shard.0).expect("few shards")]),
             Mode::CloseNow => {
                 turn.close_now(slot);
                 turn.close_now(slot);
@@ -335,6 +335,7 @@ pub(crate) fn connect(address: SocketAddr) -> TcpStream {
 }
 
 /// Bytes that no shift or loss leaves looking right.
+#[expect(clippy::cast_possible_truncation, reason = "the low bits are meant")]
 pub(crate) fn pattern(bytes: usize) -> Vec<u8> {
     (0..bytes)
         .map(|n| (n * 7 + n / 251 + n / 65_521) as u8)

@@ -25,7 +25,7 @@ use std::{
 /// Bytes of the answer to `b`, without what follows when they have drained.
 pub(crate) const BLAST_BYTES: usize = 8_000_000;
 /// Bound of an outbox on nodes of movers.
-pub(crate) const OUTBOX_BYTES_MAX: usize = 9_000_000;
+pub(crate) const OUTBOX_BYTES_MAX: u32 = 9_000_000;
 pub(crate) const DRAINED: &[u8] = b"drained";
 pub(crate) const LATER: &[u8] = b"later";
 /// Bytes of a message that `h` collects before it answers.
@@ -332,7 +332,7 @@ impl Application for Mover {
             Ask::Drop(bytes) => {
                 let told = self.listeners().map(|(slot, name)| {
                     let wanted = turn.outbox_bytes(slot);
-                    let room = OUTBOX_BYTES_MAX.saturating_sub(wanted);
+                    let room = (OUTBOX_BYTES_MAX as usize).saturating_sub(wanted);
                     turn.drop_oldest(slot, room + bytes);
                     (name.to_vec(), turn.outbox_bytes(slot))
                 });

@@ -18,7 +18,9 @@ use std::{
 use shards::application::Millis;
 
 pub use self::carry::Carried;
-use super::{Job, QueueSettings, TargetId, lane::Lane, shares::Shares, turns::Turns};
+use super::{
+    Job, QueueSettings, TargetId, between_half_and_all, lane::Lane, shares::Shares, turns::Turns,
+};
 use crate::protocol::app::AppIndex;
 use crate::{
     bridge::message::WebhookEvent,
@@ -565,5 +567,5 @@ fn backoff_ms(settings: &QueueSettings, attempts: u32, jitter: f64) -> u64 {
     let doublings = attempts.saturating_sub(1).min(30);
     let full = settings.retry.backoff_ms.saturating_mul(1 << doublings);
     let full = full.min(settings.retry.backoff_max_ms);
-    full / 2 + (full as f64 / 2.0 * jitter) as u64
+    between_half_and_all(full, jitter)
 }

@@ -191,3 +191,12 @@ impl QueueSettings {
         }
     }
 }
+
+/// Half of a pause, and of the other half as much as `jitter` says, which is in 0..1.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "not negative, and no more than `pause_ms`"
+)]
+fn between_half_and_all(pause_ms: u64, jitter: f64) -> u64 {
+    pause_ms / 2 + (pause_ms as f64 / 2.0 * jitter) as u64
+}

@@ -16,7 +16,7 @@ use std::{
 use shards::application::Millis;
 
 use super::{
-    Job, QueueSettings, TargetId, TargetName,
+    Job, QueueSettings, TargetId, TargetName, between_half_and_all,
     memory::{Left, MemoryQueue, OVERFLOW_REMEMBERED_MS},
     owned::Owned,
     record::Record,
@@ -120,7 +120,7 @@ impl Pause {
         let doublings = self.failures.min(5);
         self.failures = self.failures.saturating_add(1);
         let full = (POLL_MS << doublings).min(PAUSE_MAX_MS);
-        self.resumes = now.plus(full / 2 + (full as f64 / 2.0 * jitter) as u64);
+        self.resumes = now.plus(between_half_and_all(full, jitter));
     }
 
     fn is_over(&self, now: Millis) -> bool {

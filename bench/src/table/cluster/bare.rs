@@ -216,7 +216,8 @@ impl Ear {
     }
 
     fn message(task: Task, epoch: Instant, at: Instant) -> Vec<u8> {
-        let sent_ns = at.saturating_duration_since(epoch).as_nanos() as u64;
+        let since = at.saturating_duration_since(epoch);
+        let sent_ns = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
         let mut message = vec![b'x'; task.bytes];
         message[..STAMP_BYTES].copy_from_slice(&sent_ns.to_be_bytes());
         message

@@ -18,6 +18,7 @@ use super::{
     pair::{Pair, Reading, Setup},
 };
 use crate::{
+    casts::index,
     cpu,
     crowd::{Crowd, Heard, Subscription},
     ledger::{self, Ledger},
@@ -253,7 +254,7 @@ impl<'a> Hearing<'a> {
         }
         let channels = self.load.channels as u64;
         let receiver = match self.load.sharing {
-            Sharing::Split => (number % channels) as usize,
+            Sharing::Split => index(number % channels),
             Sharing::All => client - self.listeners.start,
         };
         if self.ledger.note(receiver, number / channels) {

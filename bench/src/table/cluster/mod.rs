@@ -20,6 +20,7 @@ use super::{
     subjects::{Program, Subject},
 };
 use crate::{
+    casts::{index, whole_of},
     outcome::{Figure, Machine},
     scenarios::count,
     text,
@@ -246,7 +247,7 @@ impl ClusterTable {
                     && let Ok(run) = &run
                     && let Some(bytes) = value_of(run, BATCH_BYTES)
                 {
-                    batch_bytes = bytes as usize;
+                    batch_bytes = index(whole_of(bytes));
                 }
                 measured.runs[at][who].push(run);
             }

@@ -68,7 +68,7 @@ impl Pair {
 
     /// The next node, ready to be asked.
     pub(super) fn add_node(&mut self, subject: &Subject, setup: &Setup) -> Result<(), String> {
-        let number = self.nodes.len() as u8 + 1;
+        let number = u8::try_from(self.nodes.len() + 1).map_err(|error| error.to_string())?;
         let needs = Needs {
             metrics: true,
             is_unlimited: true,
