@@ -221,6 +221,11 @@ fn what_soketi_does_without_being_told_is_written_out() {
             new.file
         );
     }
+    // Whatever variables the new server has.
+    let file = carried(Former::Soketi, "{\"port\": 1}", "").file;
+    for line in ["[rate_limiter]\nenabled = false\n", "driver = \"memory\"\n"] {
+        assert!(file.contains(line), "{line}\n{file}");
+    }
 }
 
 #[test]

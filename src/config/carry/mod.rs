@@ -254,9 +254,12 @@ const ROUNDS_MAX: usize = 16;
 /// The file, made of what somebody set and of what would otherwise be different here.
 fn written(former: Former, settings: &Settings) -> Result<String, ConfigErrors> {
     let mut also = BTreeSet::new();
-    if former == Former::Sockudo {
+    match former {
         // Redis there, unless it says otherwise.
-        also.insert("queue.driver");
+        Former::Sockudo => also.extend(["queue.driver"]),
+        // So it is whatever a variable of the new server turns on.
+        Former::Soketi => also.extend(["queue.driver", "rate_limiter.enabled"]),
+        Former::Reverb | Former::Pusher => {}
     }
     loop {
         let is_written = |of: &Settings, key: &'static Key| match of.table.find("adapter.driver") {
