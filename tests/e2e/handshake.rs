@@ -194,7 +194,7 @@ fn what_is_no_upgrade_is_refused_over_http_and_tells_nothing_of_the_key(shards: 
         ("Transfer-Encoding: chunked\r\n", "0\r\n\r\n"),
     ] {
         let mut wire = server.wire();
-        wire.sends(&format!(
+        wire.sends(format!(
             "GET /app/app-key?protocol=7 HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\
              Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n{body}"

@@ -8,6 +8,10 @@
     reason = "what a test measured is read beside its name"
 )]
 #![expect(
+    clippy::cast_possible_truncation,
+    reason = "numbers of a test are its own"
+)]
+#![expect(
     clippy::disallowed_methods,
     clippy::disallowed_types,
     reason = "each wait has a deadline; lengths of time are what is tested; endpoints are threads"
