@@ -17,12 +17,14 @@ use crate::{
         user::UserId,
     },
     http::{
-        api::{ApiError, BatchRequest, EventLimits, PublishRequest},
+        api::{ApiError, EventLimits, PublishRequest},
+        batch::{BatchReader, Read},
         query::{self, ChannelsQuery},
         request::Head,
         route::Route,
     },
     protocol::{
+        json::Place,
         name::{ChannelName, is_user_id},
         outgoing,
         partition::AppPartitions,
@@ -48,6 +50,22 @@ pub struct ApiRequest<'r, 'h> {
     pub now_s: u64,
 }
 
+/// What a request that may be done asks for.
+#[derive(Debug)]
+pub enum Checked {
+    Action(Action),
+    /// Its events are still to be read.
+    Batch(BatchUnderWay),
+}
+
+/// A batch of which events are read.
+#[derive(Clone, Debug)]
+pub struct BatchUnderWay {
+    reader: BatchReader,
+    publication: Publication,
+    frame_bytes: usize,
+}
+
 /// What checking a request's signature may cost.
 pub fn cost_of_check(request: &RequestToVerify<'_>) -> Work {
     let (tries, bytes) = request_auth::hashing_max(request);
@@ -65,7 +83,7 @@ impl ApiRequest<'_, '_> {
         app: &AppRules,
         work: &mut Work,
         frame: &mut Vec<u8>,
-    ) -> Result<Action, ApiError> {
+    ) -> Result<Checked, ApiError> {
         let head = self.head;
         let to_verify = RequestToVerify {
             method: head.method,
@@ -85,6 +103,9 @@ impl ApiRequest<'_, '_> {
         if !app.is_enabled {
             return Err(ApiError::AppDisabled);
         }
+        if matches!(self.route, Route::BatchEvents { .. }) {
+            return Ok(Checked::Batch(BatchUnderWay::default()));
+        }
         let body = if matches!(self.route, Route::Events { .. }) && self.body.is_empty() {
             query::event_body(head.query, form)?.into()
         } else {
@@ -95,16 +116,17 @@ impl ApiRequest<'_, '_> {
             app: &app.partitions,
             frame_bytes_max: self.frame_bytes_max,
         };
-        action_of(app, keys, self.route, head, &body, frame)
+        *work = work.and(Work::bytes_hashed(body.len()));
+        action_of(app, keys, self.route, head, &body, (work, frame)).map(Checked::Action)
     }
 }
 
 /// Makes the keys of what a request names, and says how long a frame may be that is made of it.
 #[derive(Clone, Copy)]
-struct Keys<'r> {
-    names: &'r NameHasher,
-    app: &'r AppPartitions,
-    frame_bytes_max: usize,
+pub struct Keys<'r> {
+    pub names: &'r NameHasher,
+    pub app: &'r AppPartitions,
+    pub frame_bytes_max: usize,
 }
 
 impl Keys<'_> {
@@ -119,7 +141,7 @@ fn action_of(
     route: &Route<'_>,
     head: &Head<'_>,
     body: &[u8],
-    frame: &mut Vec<u8>,
+    (work, frame): (&mut Work, &mut Vec<u8>),
 ) -> Result<Action, ApiError> {
     let name_max = app.channel_name_bytes_max as usize;
     match route {
@@ -130,10 +152,9 @@ fn action_of(
                 reports: vec![request.info],
                 is_batch: false,
             };
-            encode_events(&request, 0, keys, frame, &mut publication.events)?;
+            encode_events(&request, 0, keys, (work, frame), &mut publication.events)?;
             Ok(Action::Publish(publication))
         }
-        Route::BatchEvents { .. } => batch_of(app, keys, body, frame),
         Route::Channels { .. } => {
             let query = ChannelsQuery::parse(head.query)?;
             let prefix = (*query.filter_by_prefix).into();
@@ -169,7 +190,8 @@ fn action_of(
                 user_id: UserId::new(keys.names, keys.app, &**user),
             })
         }
-        Route::App { .. }
+        Route::BatchEvents { .. }
+        | Route::App { .. }
         | Route::AppBadPath
         | Route::Up
         | Route::UpApp { .. }
@@ -183,34 +205,102 @@ fn action_of(
     }
 }
 
-fn batch_of(
-    app: &AppRules,
-    keys: Keys<'_>,
-    body: &[u8],
-    frame: &mut Vec<u8>,
-) -> Result<Action, ApiError> {
-    let batch = BatchRequest::parse(body, &event_limits(app), app.batch_events_max as usize)?;
-    let mut publication = Publication {
-        events: Vec::new(),
-        reports: Vec::new(),
-        is_batch: true,
-    };
-    for (item, request) in batch.events.iter().enumerate() {
-        publication.reports.push(request.info);
-        let item = u32::try_from(item).expect("batches are bounded");
-        encode_events(request, item, keys, frame, &mut publication.events)?;
+impl Default for BatchUnderWay {
+    fn default() -> Self {
+        Self {
+            reader: BatchReader::default(),
+            publication: Publication {
+                events: Vec::new(),
+                reports: Vec::new(),
+                is_batch: true,
+            },
+            frame_bytes: 0,
+        }
     }
-    Ok(Action::Publish(publication))
 }
 
-/// Encodes one event for each of its channels.
+impl BatchUnderWay {
+    /// What is in memory of it beside the body.
+    pub fn bytes(&self) -> usize {
+        self.frame_bytes
+    }
+
+    /// Reads on in the body, which is the same each time, until `work` has grown by `enough` or the batch is
+    /// whole; one step at least. `frame` is room to write in.
+    ///
+    /// # Errors
+    /// What is wrong with the whole of it, once that is known.
+    pub fn read(
+        &mut self,
+        app: &AppRules,
+        keys: Keys<'_>,
+        body: &str,
+        enough: Work,
+        (work, frame): (&mut Work, &mut Vec<u8>),
+    ) -> Result<Option<Publication>, ApiError> {
+        let limits = event_limits(app);
+        let mut spent = Work::default();
+        let read = loop {
+            let before = self.reader.place();
+            let read = self
+                .reader
+                .step(body, &limits, app.batch_events_max as usize);
+            spent = spent.and(cost_of_reading(before, self.reader.place()));
+            let taken = read.and_then(|read| self.take(read, keys, (&mut spent, frame)));
+            match taken {
+                Ok(false) if spent < enough => {}
+                taken => break taken,
+            }
+        };
+        *work = work.and(spent);
+        let nothing = Self::default().publication;
+        Ok(read?.then(|| std::mem::replace(&mut self.publication, nothing)))
+    }
+
+    /// Takes what a step has read; true when that was all.
+    fn take(
+        &mut self,
+        read: Read<'_>,
+        keys: Keys<'_>,
+        room: (&mut Work, &mut Vec<u8>),
+    ) -> Result<bool, ApiError> {
+        let Publication {
+            events, reports, ..
+        } = &mut self.publication;
+        match read {
+            Read::Begins => {
+                events.clear();
+                reports.clear();
+                self.frame_bytes = 0;
+            }
+            Read::Event(request) => {
+                let item = u32::try_from(reports.len()).expect("batches are bounded");
+                reports.push(request.info);
+                self.frame_bytes += encode_events(&request, item, keys, room, events)?;
+            }
+            Read::Other => {}
+            Read::Whole => return Ok(true),
+        }
+        Ok(false)
+    }
+}
+
+/// What reading on from one place to another may cost: data that is no string is looked at again for its
+/// compact form.
+fn cost_of_reading(from: Place, to: Place) -> Work {
+    let dear_bytes = to.dear_bytes() - from.dear_bytes();
+    Work::bytes_hashed(to.at - from.at + dear_bytes)
+}
+
+/// Encodes one event for each of its channels; gives back the bytes of all frames.
 fn encode_events(
     request: &PublishRequest<'_>,
     item: u32,
     keys: Keys<'_>,
-    frame: &mut Vec<u8>,
+    (work, frame): (&mut Work, &mut Vec<u8>),
     events: &mut Vec<PublicEvent>,
-) -> Result<(), ApiError> {
+) -> Result<usize, ApiError> {
+    let mut bytes = 0;
     for (position, channel) in request.channels().enumerate() {
         frame.clear();
         let start = encode::begin_text(frame);
@@ -223,6 +313,9 @@ fn encode_events(
                 bytes_max: keys.frame_bytes_max,
             });
         }
+        bytes += frame.len();
+        // It was written, and is copied to where all can share it.
+        *work = work.and(Work::EVENT.and(Work::bytes(2 * frame.len())));
         let frame: Arc<[u8]> = Arc::from(frame.as_slice());
         // `data` stands last: `...,"data":<token>}`.
         let data_start = frame.len() - 1 - data.len();
@@ -240,7 +333,7 @@ fn encode_events(
             is_first: position == 0,
         });
     }
-    Ok(())
+    Ok(bytes)
 }
 
 fn event_limits(app: &AppRules) -> EventLimits {
@@ -254,6 +347,8 @@ fn event_limits(app: &AppRules) -> EventLimits {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use md5::{Digest, Md5};
 
     use super::*;
@@ -274,6 +369,9 @@ mod tests {
         frame_bytes_max: usize,
         digest_of: Option<&'static str>,
         body: String,
+        /// What of a batch is read at once, and how many reads that took.
+        enough: Work,
+        reads: Cell<usize>,
     }
 
     impl Sent {
@@ -286,6 +384,8 @@ mod tests {
                 frame_bytes_max: usize::MAX,
                 digest_of: None,
                 body: body.to_owned(),
+                enough: Work(u32::MAX),
+                reads: Cell::new(0),
             }
         }
 
@@ -316,7 +416,26 @@ mod tests {
                 frame_bytes_max: self.frame_bytes_max,
                 now_s: NOW_S,
             };
-            request.check(&self.app, &mut Work::default(), &mut Vec::new())
+            let names = hasher();
+            let keys = Keys {
+                names: &names,
+                app: &self.app.partitions,
+                frame_bytes_max: self.frame_bytes_max,
+            };
+            let (mut work, mut frame) = (Work::default(), Vec::new());
+            let mut batch = match request.check(&self.app, &mut work, &mut frame)? {
+                Checked::Action(action) => return Ok(action),
+                Checked::Batch(batch) => batch,
+            };
+            loop {
+                let mut spent = Work::default();
+                let room = (&mut spent, &mut frame);
+                let read = batch.read(&self.app, keys, &self.body, self.enough, room)?;
+                self.reads.set(self.reads.get() + 1);
+                if let Some(publication) = read {
+                    return Ok(Action::Publish(publication));
+                }
+            }
         }
     }
 
@@ -364,12 +483,36 @@ mod tests {
         };
         let told = publication.events.iter().map(|it| (&*it.channel, it.item));
         assert_eq!(told.collect::<Vec<_>>(), [("room", 0), ("one", 1)]);
+        assert_eq!(sent.reads.get(), 1);
         let mut sent = Sent::new(&format!(r#"{{"batch":[{EVENT},{item}]}}"#));
         sent.app.batch_events_max = 1;
         let error = sent
             .check("/apps/1/batch_events")
             .expect_err("one too many");
         assert_eq!(error.status().code(), 400);
+    }
+
+    #[test]
+    fn a_batch_that_is_read_in_many_turns_is_the_same() {
+        let events: Vec<String> = (0..10)
+            .map(|room| EVENT.replace("room", &format!("room-{room}")))
+            .collect();
+        let body = format!(r#"{{"batch":[{EVENT}],"batch":[{}]}}"#, events.join(","));
+        let of = |enough| {
+            let mut sent = Sent::new(&body);
+            sent.enough = enough;
+            let Ok(Action::Publish(publication)) = sent.check("/apps/1/batch_events") else {
+                panic!("ten good events");
+            };
+            (format!("{publication:?}"), sent.reads.get())
+        };
+        let (whole, reads) = of(Work(u32::MAX));
+        assert_eq!((whole.matches("is_first: true").count(), reads), (10, 1));
+        // The object, the first list, its item, the second list, its items, the end.
+        assert_eq!(of(Work(1)), (whole.clone(), 1 + 1 + 1 + 1 + 10 + 1));
+        let one = Work::EVENT.times(2);
+        let (same, reads) = of(one);
+        assert!(same == whole && (3..15).contains(&reads), "{reads}");
     }
 
     #[test]

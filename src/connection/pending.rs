@@ -16,7 +16,7 @@ use crate::{
     protocol::{app::AppIndex, request_auth::BodyDigest, socket_id::SocketId},
 };
 
-use super::{sign_in::SignIn, upgrade::Upgrade};
+use super::{api::BatchUnderWay, sign_in::SignIn, upgrade::Upgrade};
 
 /// What is awaited, with what is needed to go on.
 #[derive(Clone, Debug)]
@@ -136,9 +136,11 @@ pub enum ApiStep {
     /// The whole request is kept until the address limiter has answered.
     AddressLimit {
         head: Box<[u8]>,
-        body: Box<[u8]>,
+        body: Vec<u8>,
         digest: Option<BodyDigest>,
     },
+    /// The events of a large batch are read, some in each turn.
+    Read(Box<BatchReading>),
     /// A body that is too large: the address limiter is asked before that is told.
     TooLarge(HttpError),
     /// Checked; waits for the app's budget.
@@ -147,6 +149,26 @@ pub enum ApiStep {
     Gather(Gathered),
     /// Channels are listed, a slice at a time.
     List(Box<Listing>),
+}
+
+/// A batch under way.
+#[derive(Clone, Debug)]
+pub struct BatchReading {
+    pub batch: BatchUnderWay,
+    pub body: Vec<u8>,
+}
+
+impl ApiCall {
+    /// What is in memory of its body, and of what came of that.
+    pub fn body_bytes(&self) -> usize {
+        match &self.step {
+            ApiStep::AddressLimit { body, .. } => body.len(),
+            ApiStep::Read(reading) => reading.body.len() + reading.batch.bytes(),
+            ApiStep::TooLarge(_) | ApiStep::AppLimit(_) | ApiStep::Gather(_) | ApiStep::List(_) => {
+                0
+            }
+        }
+    }
 }
 
 /// A listing under way.

@@ -1,6 +1,6 @@
 //! Data path. The API's bodies: what is published, checked whole before anything of it happens.
 //!
-//! Owns: the rules of `/events` and `/batch_events`, and the answer to every fault of an API
+//! Owns: the rules of `/events` and of each event of a batch, and the answer to every fault of an API
 //! request.
 //! May depend on: `info`, `response` (statuses), `protocol::{auth, json, name, socket_id}`.
 //! Invariants: a `PublishRequest` in hand keeps every limit: event name, channel names and their
@@ -14,7 +14,7 @@ use thiserror::Error;
 use crate::http::info::Info;
 use crate::http::response::Status;
 use crate::protocol::json::{
-    self, JsonString, JsonValue,
+    self, JsonError, JsonString, JsonValue, Place, Scanner,
     compact::{compact_bytes, compact_into_string_token},
 };
 use crate::protocol::name::{ChannelName, ChannelNameError, EventNameError, check_event_name};
@@ -33,7 +33,7 @@ pub struct EventLimits {
 impl EventLimits {
     /// Bytes of JSON beside strings in a body of so many events: what data that is no string may take, spelled
     /// as widely as anybody does, and some of what nobody reads.
-    fn dear_max(&self, events: usize) -> usize {
+    pub(super) fn dear_max(&self, events: usize) -> usize {
         let payload = self.payload_bytes_max;
         payload.saturating_mul(events + 8) + DEAR_BYTES_BESIDE
     }
@@ -56,7 +56,12 @@ impl<'a> PublishRequest<'a> {
     /// Reads the body of `/events`. One pass; no allocation when the data is a string and there are
     /// at most two channels.
     pub fn parse(body: &'a [u8], limits: &EventLimits) -> Result<Self, ApiError> {
-        Self::of_object(text(body)?, limits)
+        let dear_max = limits.dear_max(1);
+        let mut scanner = Scanner::resumed(text(body)?, Place::default(), dear_max);
+        scanner.check_object()?;
+        let fields = EventFields::read(&mut scanner)?;
+        scanner.end()?;
+        Self::of_fields(fields, limits)
     }
 
     /// At least one; the first is the one that a batch answer reports.
@@ -66,8 +71,11 @@ impl<'a> PublishRequest<'a> {
             .map(|name| ChannelName::checked_before(name))
     }
 
-    fn of_object(object: &'a str, limits: &EventLimits) -> Result<Self, ApiError> {
-        let fields = EventFields::parse(object, limits)?;
+    /// Checks what was read.
+    pub(super) fn of_fields(
+        fields: EventFields<'a>,
+        limits: &EventLimits,
+    ) -> Result<Self, ApiError> {
         let event = match fields.name {
             Some(JsonValue::Text(name)) => name,
             Some(_) => return Err(ApiError::WrongType("name")),
@@ -96,69 +104,9 @@ impl<'a> PublishRequest<'a> {
     }
 }
 
-/// Several events to publish, in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BatchRequest<'a> {
-    pub events: Vec<PublishRequest<'a>>,
-}
-
-impl<'a> BatchRequest<'a> {
-    pub fn parse(
-        body: &'a [u8],
-        limits: &EventLimits,
-        events_max: usize,
-    ) -> Result<Self, ApiError> {
-        let mut batch = None;
-        let dear_max = limits.dear_max(events_max);
-        json::for_each_member_within(text(body)?, dear_max, |key, value| {
-            if key.is("batch") {
-                batch = Some(value);
-            }
-        })?;
-        let items = match batch {
-            Some(JsonValue::Array(raw)) => raw,
-            Some(_) => return Err(ApiError::WrongType("batch")),
-            None => return Err(ApiError::Missing("batch")),
-        };
-        let (mut objects, mut count) = (Vec::new(), 0);
-        json::for_each_item(items, |item| {
-            count += 1;
-            if count <= events_max {
-                objects.push(item);
-            }
-        })?;
-        match count {
-            0 => return Err(ApiError::NoEvents),
-            _ if count > events_max => {
-                return Err(ApiError::TooManyEvents {
-                    count,
-                    count_max: events_max,
-                });
-            }
-            _ => {}
-        }
-        let event = |item| match item {
-            JsonValue::Object(raw) => PublishRequest::of_object(raw, limits),
-            JsonValue::Text(_)
-            | JsonValue::Array(_)
-            | JsonValue::Number(_)
-            | JsonValue::Bool(_)
-            | JsonValue::Null => Err(ApiError::WrongType("batch item")),
-        };
-        Ok(Self {
-            events: objects.into_iter().map(event).collect::<Result<_, _>>()?,
-        })
-    }
-
-    /// Whether any item asks for attributes: then the answer has an entry for each.
-    pub fn wants_info(&self) -> bool {
-        self.events.iter().any(|event| !event.info.is_empty())
-    }
-}
-
 /// The known keys of an event; `null` counts as absent where the field is optional.
 #[derive(Default)]
-struct EventFields<'a> {
+pub(super) struct EventFields<'a> {
     name: Option<JsonValue<'a>>,
     data: Option<JsonValue<'a>>,
     channel: Option<JsonValue<'a>>,
@@ -168,9 +116,10 @@ struct EventFields<'a> {
 }
 
 impl<'a> EventFields<'a> {
-    fn parse(object: &'a str, limits: &EventLimits) -> Result<Self, ApiError> {
+    /// Reads the object that begins where the scan stands.
+    pub(super) fn read(scanner: &mut Scanner<'a>) -> Result<Self, JsonError> {
         let mut fields = Self::default();
-        json::for_each_member_within(object, limits.dear_max(1), |key, value| {
+        scanner.members(|key, value| {
             let optional = (value != JsonValue::Null).then_some(value);
             if key.is("name") {
                 fields.name = Some(value);
@@ -288,7 +237,8 @@ fn data_token<'a>(data: JsonValue<'a>, limits: &EventLimits) -> Result<Cow<'a, s
     }
 }
 
-fn text(body: &[u8]) -> Result<&str, ApiError> {
+/// A body as the text that JSON is.
+pub fn text(body: &[u8]) -> Result<&str, ApiError> {
     simdutf8::basic::from_utf8(body).map_err(|_| ApiError::MalformedJson)
 }
 
@@ -332,8 +282,10 @@ pub enum ApiError {
     NotPresence,
     #[error("user id must have 1..=128 characters")]
     UserId,
-    #[error("the body has more JSON beside its strings than the data of its events may have")]
-    TooMuchJson,
+    #[error(
+        "the body has more than {bytes_max} bytes of JSON beside its strings: the data of its events may not have that"
+    )]
+    TooMuchJson { bytes_max: usize },
     #[error("the body exceeds {bytes_max} bytes")]
     BodyTooLarge { bytes_max: usize },
     #[error("{}", auth_text(*.0))]
@@ -377,7 +329,7 @@ impl ApiError {
             Self::AppDisabled => Status::Forbidden,
             Self::AppUnknown | Self::NotFound => Status::NotFound,
             Self::MethodNotAllowed => Status::MethodNotAllowed,
-            Self::PayloadTooLarge { .. } | Self::BodyTooLarge { .. } | Self::TooMuchJson => {
+            Self::PayloadTooLarge { .. } | Self::BodyTooLarge { .. } | Self::TooMuchJson { .. } => {
                 Status::ContentTooLarge
             }
             Self::RateLimited => Status::TooManyRequests,
@@ -398,12 +350,12 @@ impl ApiError {
     }
 }
 
-impl From<json::JsonError> for ApiError {
-    fn from(error: json::JsonError) -> Self {
+impl From<JsonError> for ApiError {
+    fn from(error: JsonError) -> Self {
         match error {
-            json::JsonError::NotAnObject => Self::NotAnObject,
-            json::JsonError::Malformed | json::JsonError::TooDeep => Self::MalformedJson,
-            json::JsonError::TooLong => Self::TooMuchJson,
+            JsonError::NotAnObject => Self::NotAnObject,
+            JsonError::Malformed | JsonError::TooDeep => Self::MalformedJson,
+            JsonError::TooMuch { bytes_max } => Self::TooMuchJson { bytes_max },
         }
     }
 }
@@ -421,19 +373,19 @@ const RATE_LIMITED: &[u8] =
     br#"{"error":"Too Many Requests","message":"Rate limit exceeded. Please try again later."}"#;
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
-    const LIMITS: EventLimits = EventLimits {
+    pub(in crate::http) const LIMITS: EventLimits = EventLimits {
         event_name_bytes_max: 200,
         channel_name_bytes_max: 200,
         channels_max: 100,
         payload_bytes_max: 102_400,
     };
 
-    fn names(request: &PublishRequest<'_>) -> Vec<String> {
+    pub(in crate::http) fn names(request: &PublishRequest<'_>) -> Vec<String> {
         request
             .channels()
             .map(|channel| channel.as_str().to_owned())
@@ -751,8 +703,10 @@ mod tests {
         let with = |more: &str| format!(r#"{{"name":"e","channel":"c","data":"x",{more}}}"#);
         let items = |count: usize| format!("[{}0]", "[],".repeat(count));
         let keys: String = (0..200_000).map(|_| r#""":1,"#).collect();
-        let too_much = Err(ApiError::TooMuchJson);
         let dear_max = LIMITS.dear_max(1);
+        let too_much = Err(ApiError::TooMuchJson {
+            bytes_max: dear_max,
+        });
         for (more, expected) in [
             (format!(r#""z":{}"#, items(100)), Ok(())),
             (format!(r#""z":"{}""#, "x".repeat(2 * dear_max)), Ok(())),
@@ -762,93 +716,12 @@ mod tests {
             let body = with(&more);
             let single = PublishRequest::parse(body.as_bytes(), &LIMITS).map(|_| ());
             assert_eq!(single, expected, "{}", body.len());
-            let batch = format!(r#"{{"batch":[{body}]}}"#);
-            let batch = BatchRequest::parse(batch.as_bytes(), &LIMITS, 10).map(|_| ());
-            assert_eq!(batch, expected, "{}", body.len());
         }
         let data = format!(
             r#"{{"name":"e","channel":"c","data":[{}1]}}"#,
             "1,".repeat(LIMITS.payload_bytes_max / 2 - 2)
         );
         assert!(PublishRequest::parse(data.as_bytes(), &LIMITS).is_ok());
-    }
-
-    #[test]
-    fn a_batch_is_read_whole_or_not_at_all() {
-        let b2 = r#"{"batch":[{"name":"e1","channel":"a","data":"1","info":"subscription_count"},{"name":"e2","channels":["b","c"],"data":"2","socket_id":"1234.5678"}]}"#;
-        let batch = BatchRequest::parse(b2.as_bytes(), &LIMITS, 10).expect("valid");
-        let read: Vec<_> = batch
-            .events
-            .iter()
-            .map(|event| (event.event.token(), names(event)))
-            .collect();
-        assert_eq!(
-            read,
-            [
-                (r#""e1""#, vec!["a".to_owned()]),
-                (r#""e2""#, vec!["b".to_owned(), "c".to_owned()])
-            ]
-        );
-        assert!(batch.wants_info());
-        assert_eq!(batch.events[1].except, SocketId::new(1234, 5678));
-
-        let good = r#"{"name":"e","channel":"a","data":""}"#;
-        for (body, error) in [
-            ("x".to_owned(), ApiError::MalformedJson),
-            ("[]".to_owned(), ApiError::NotAnObject),
-            ("{}".to_owned(), ApiError::Missing("batch")),
-            (r#"{"batch":{}}"#.to_owned(), ApiError::WrongType("batch")),
-            (r#"{"batch":[]}"#.to_owned(), ApiError::NoEvents),
-            (
-                r#"{"batch":[1]}"#.to_owned(),
-                ApiError::WrongType("batch item"),
-            ),
-            (
-                format!(r#"{{"batch":[{good},{{}}]}}"#),
-                ApiError::Missing("name"),
-            ),
-            (
-                format!(r#"{{"batch":[{good},{{"name":"e","channel":"","data":""}}]}}"#),
-                ApiError::ChannelName(ChannelNameError::Empty),
-            ),
-            (
-                format!(
-                    r#"{{"batch":[{{"name":"e","channel":"a","data":"","info":"cache"}},{good}]}}"#
-                ),
-                ApiError::InfoNotApplicable("cache"),
-            ),
-        ] {
-            assert_eq!(
-                BatchRequest::parse(body.as_bytes(), &LIMITS, 10),
-                Err(error),
-                "{body}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_batch_may_have_exactly_10_events() {
-        for (count, accepted) in [(9, true), (10, true), (11, false)] {
-            let events = vec![r#"{"name":"e","channel":"a","data":""}"#; count].join(",");
-            let body = format!(r#"{{"batch":[{events}]}}"#);
-            match BatchRequest::parse(body.as_bytes(), &LIMITS, 10) {
-                Ok(batch) => {
-                    assert!(accepted);
-                    assert_eq!(batch.events.len(), count);
-                    assert!(!batch.wants_info());
-                }
-                Err(error) => {
-                    assert!(!accepted);
-                    assert_eq!(
-                        error,
-                        ApiError::TooManyEvents {
-                            count: 11,
-                            count_max: 10
-                        }
-                    );
-                }
-            }
-        }
     }
 
     #[test]
@@ -910,7 +783,6 @@ mod tests {
         #[test]
         fn no_body_makes_the_parser_panic(body in prop::collection::vec(any::<u8>(), 0..100)) {
             let _ = PublishRequest::parse(&body, &LIMITS);
-            let _ = BatchRequest::parse(&body, &LIMITS, 10);
         }
     }
 }

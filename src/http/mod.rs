@@ -9,6 +9,7 @@
 
 pub mod answer;
 pub mod api;
+pub mod batch;
 pub mod body;
 pub mod cors;
 pub mod health;

@@ -18,7 +18,7 @@ use std::borrow::Cow;
 
 use thiserror::Error;
 
-use self::scanner::Scanner;
+pub use self::scanner::{Container, Dear, Place, Scanner};
 
 /// A validated JSON string token, quotes included, as it stood in its text. Holding one proves that
 /// it may be copied verbatim into any other JSON text, and that its decoded form is valid Unicode.
@@ -106,7 +106,7 @@ impl<'a> JsonValue<'a> {
     /// Parses a whole text that holds one value of any type.
     pub fn parse(text: &'a str) -> Result<Self, JsonError> {
         let mut scanner = Scanner::of(text);
-        let value = scanner.value(0)?;
+        let value = scanner.value()?;
         scanner.end()?;
         Ok(value)
     }
@@ -140,8 +140,8 @@ pub enum JsonError {
     #[error("not a JSON object")]
     NotAnObject,
     /// Only where there is a bound.
-    #[error("too much JSON beside its strings")]
-    TooLong,
+    #[error("more than {bytes_max} bytes of JSON beside its strings")]
+    TooMuch { bytes_max: usize },
 }
 
 /// Validates a whole text that must be an object, and shows each of its members in order. A
@@ -152,42 +152,10 @@ pub fn for_each_member<'a>(
     text: &'a str,
     member: impl FnMut(JsonString<'a>, JsonValue<'a>),
 ) -> Result<(), JsonError> {
-    for_each_member_within(text, usize::MAX, member)
-}
-
-/// Likewise, of a text that has at most so many bytes outside of its strings, of each of which
-/// eight count as outside: what it costs is bounded with that, and with its length.
-pub fn for_each_member_within<'a>(
-    text: &'a str,
-    dear_max: usize,
-    mut member: impl FnMut(JsonString<'a>, JsonValue<'a>),
-) -> Result<(), JsonError> {
-    let mut scanner = Scanner::bounded(text, dear_max);
-    match scanner.next_token() {
-        Some(b'{') => {}
-        Some(_) => {
-            // Worth telling apart: text that is no JSON at all, and JSON of another type.
-            scanner.step_back();
-            scanner.value(0)?;
-            scanner.end()?;
-            return Err(JsonError::NotAnObject);
-        }
-        None => return Err(JsonError::Malformed),
-    }
-    if scanner.peek_token() == Some(b'}') {
-        scanner.next_token();
-        return scanner.end();
-    }
-    loop {
-        let key = scanner.key()?;
-        let value = scanner.value(1)?;
-        member(key, value);
-        match scanner.next_token() {
-            Some(b',') => {}
-            Some(b'}') => return scanner.end(),
-            _ => return Err(JsonError::Malformed),
-        }
-    }
+    let mut scanner = Scanner::of(text);
+    scanner.check_object()?;
+    scanner.members(member)?;
+    scanner.end()
 }
 
 /// Shows each item of an array in order.
@@ -196,21 +164,12 @@ pub fn for_each_item<'a>(
     mut item: impl FnMut(JsonValue<'a>),
 ) -> Result<(), JsonError> {
     let mut scanner = Scanner::of(text);
-    if scanner.next_token() != Some(b'[') {
-        return Err(JsonError::Malformed);
+    let mut is_item = scanner.enter(Container::Array)?;
+    while is_item {
+        item(scanner.value()?);
+        is_item = scanner.another(Container::Array)?;
     }
-    if scanner.peek_token() == Some(b']') {
-        scanner.next_token();
-        return scanner.end();
-    }
-    loop {
-        item(scanner.value(1)?);
-        match scanner.next_token() {
-            Some(b',') => {}
-            Some(b']') => return scanner.end(),
-            _ => return Err(JsonError::Malformed),
-        }
-    }
+    scanner.end()
 }
 
 /// Appends `text` as a JSON string token.

@@ -5,7 +5,7 @@
 //! Invariants: nothing is published, kept or counted before every check of the whole request has
 //! passed (`connection::api`); the answer is sent once all homes concerned took the events over.
 
-use std::{net::IpAddr, rc::Rc};
+use std::{borrow::Cow, net::IpAddr};
 
 use shards::{
     application::{Millis, ShardId, Slot, Waiter},
@@ -14,22 +14,22 @@ use shards::{
 
 use super::{
     ServerTurn, ShardServer,
-    apps::ShardApp,
+    errands::Errand,
     message::{AddressLimit, Answer, Budget, PublishQuestion, Question},
     request::{Reply, Request, limited, write_rate},
 };
 use crate::{
     connection::{
-        api::ApiRequest,
+        api::{ApiRequest, BatchUnderWay, Checked, Keys},
         pending::{
-            Action, ApiCall, ApiRoute, ApiStep, Asked, BusFull, Counts, Exchange, Gathered,
-            GatheredParts, Pending, PublicEvent, Publication, RateState, ReportedCounts,
+            Action, ApiCall, ApiRoute, ApiStep, Asked, BatchReading, BusFull, Counts, Exchange,
+            Gathered, GatheredParts, Pending, PublicEvent, Publication, RateState, ReportedCounts,
         },
-        row::{Awaited, State},
+        row::{Awaited, Hold, State},
     },
     http::{
         answer::{self, CacheAnswer},
-        api::ApiError,
+        api::{self, ApiError},
         info::Info,
         request::{Head, HttpError, parse_head},
         response::{Content, Status},
@@ -44,21 +44,21 @@ impl ShardServer {
         &mut self,
         turn: &mut impl ServerTurn,
         slot: Slot,
-        request: &Request<'_>,
+        request: Request<'_>,
         route: &Route<'_>,
         bytes: &[u8],
     ) {
-        let head = &request.head;
-        let mut exchange = exchange_of(turn, route, Asked::of(head));
-        let Some(address) = self.limited_address(slot, head) else {
-            let body = (&*request.body, request.digest.clone());
-            return self.run_api(turn, slot, &mut exchange, head, body, route);
+        let Request {
+            head, body, digest, ..
+        } = request;
+        let mut exchange = exchange_of(turn, route, Asked::of(&head));
+        let Some(address) = self.limited_address(slot, &head) else {
+            return self.run_api(turn, slot, &mut exchange, &head, (body, digest), route);
         };
-        let head_bytes = bytes.get(..head.bytes).unwrap_or_default().into();
         let step = ApiStep::AddressLimit {
-            head: head_bytes,
-            body: (&*request.body).into(),
-            digest: request.digest.clone(),
+            head: bytes.get(..head.bytes).unwrap_or_default().into(),
+            body: body.into_owned(),
+            digest,
         };
         self.ask_address_limit(turn, slot, address, ApiCall { exchange, step });
     }
@@ -138,14 +138,17 @@ impl ShardServer {
                         let asked = &exchange.asked;
                         return self.respond_unread(turn, slot, error, &[&headers], asked);
                     }
-                    ApiStep::AppLimit(_) | ApiStep::Gather(_) | ApiStep::List(_) => return,
+                    ApiStep::Read(_)
+                    | ApiStep::AppLimit(_)
+                    | ApiStep::Gather(_)
+                    | ApiStep::List(_) => return,
                 };
                 let Ok(Some(parsed)) = parse_head(&head) else {
                     return;
                 };
                 let prefix = self.settings.path_prefix.clone();
                 let route = Route::of(parsed.raw_path, &prefix);
-                let body = (&*body, digest);
+                let body = (body.into(), digest);
                 self.run_api(turn, slot, &mut exchange, &parsed, body, &route);
             }
             _ => {}
@@ -158,32 +161,108 @@ impl ShardServer {
         slot: Slot,
         exchange: &mut Exchange,
         head: &Head<'_>,
-        body: (&[u8], Option<BodyDigest>),
+        (body, digest): (Cow<'_, [u8]>, Option<BodyDigest>),
         route: &Route<'_>,
     ) {
-        turn.spend(Work::bytes_hashed(body.0.len()));
-        let checked = self.check_api(turn, exchange, head, body, route);
-        let (checked, action) = match checked {
+        let checked = match self.check_api(turn, exchange, head, (&body, digest), route) {
             Ok(checked) => checked,
             Err(error) => return self.respond_error(turn, slot, exchange, error),
         };
-        let app = checked.entry.index;
         let exchange = Exchange {
             asked: exchange.asked.clone(),
             ..*exchange
         };
-        let (budget, count) = match &action {
-            Action::Publish(publication) => {
-                let frames = publication.events.iter().map(|it| it.event.frame.len());
-                let count = publication.events.len();
-                // Each was written and then copied to where all can share it.
-                turn.spend(
-                    Work::EVENT
-                        .times(count)
-                        .and(Work::bytes(2 * frames.sum::<usize>())),
-                );
-                (Budget::BackendEvents, count)
+        match checked {
+            Checked::Action(action) => self.admit(turn, slot, exchange, action),
+            Checked::Batch(batch) => self.read_batch(turn, slot, exchange, batch, body),
+        }
+    }
+
+    /// Reads on in a batch, in another turn if there is more of it than this one may do; it is admitted when all
+    /// of it was read.
+    fn read_batch(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        slot: Slot,
+        exchange: Exchange,
+        mut batch: BatchUnderWay,
+        body: Cow<'_, [u8]>,
+    ) {
+        let rules = match self.apps.get(exchange.app) {
+            None => return self.respond_error(turn, slot, &exchange, ApiError::AppUnknown),
+            Some(app) if !app.entry.rules.is_enabled => {
+                return self.respond_error(turn, slot, &exchange, ApiError::AppDisabled);
             }
+            Some(app) => &app.entry.rules,
+        };
+        let keys = Keys {
+            names: &self.name_hasher,
+            app: &rules.partitions,
+            frame_bytes_max: self.settings.connections.frame_bytes_max,
+        };
+        let enough = turn.work_left().max(Work::bytes_hashed(READ_AT_ONCE_BYTES));
+        let mut work = Work::default();
+        let room = (&mut work, &mut self.scratch);
+        let read = api::text(&body).and_then(|text| batch.read(rules, keys, text, enough, room));
+        turn.spend(work);
+        match read {
+            Err(error) => self.respond_error(turn, slot, &exchange, error),
+            Ok(Some(publication)) => {
+                self.admit(turn, slot, exchange, Action::Publish(publication));
+            }
+            Ok(None) => {
+                let body = body.into_owned();
+                let step = ApiStep::Read(Box::new(BatchReading { batch, body }));
+                let call = Box::new(ApiCall { exchange, step });
+                *self.held(slot).pending() = Some(Pending::Api(call));
+                let waiter = self.await_answer(slot);
+                self.errands.push(Errand::Read(waiter));
+            }
+        }
+    }
+
+    /// Goes on with a batch, if its connection still waits for that.
+    pub(super) fn read_more(&mut self, turn: &mut impl ServerTurn, waiter: Waiter) {
+        let slot = waiter.slot;
+        if !self.awaits(waiter) {
+            return;
+        }
+        let Some(Pending::Api(call)) = self.answer_arrived(slot) else {
+            return;
+        };
+        let ApiCall { exchange, step } = *call;
+        if let ApiStep::Read(reading) = step {
+            let BatchReading { batch, body } = *reading;
+            self.read_batch(turn, slot, exchange, batch, body.into());
+        }
+        if self
+            .row(slot)
+            .is_some_and(|row| !row.holds.has(Hold::Answer))
+        {
+            self.queue_input(slot);
+        }
+        self.count_held(turn, slot);
+    }
+
+    /// A request that waits for others gives way to them.
+    pub(super) fn give_up_api_call(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
+        if let Some(Pending::Api(call)) = self.answer_arrived(slot) {
+            self.respond_error(turn, slot, &call.exchange, ApiError::Unavailable);
+            self.queue_input(slot);
+        }
+    }
+
+    /// Asks whether the app may do so much, of a request that is as it must be.
+    fn admit(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        slot: Slot,
+        exchange: Exchange,
+        action: Action,
+    ) {
+        let app = exchange.app;
+        let (budget, count) = match &action {
+            Action::Publish(publication) => (Budget::BackendEvents, publication.events.len()),
             Action::Channels { .. } | Action::Channel { .. } | Action::Users { .. } => {
                 (Budget::Reads, 1)
             }
@@ -197,7 +276,10 @@ impl ShardServer {
             exchange,
             step: ApiStep::AppLimit(action),
         };
-        let home = self.home_of(checked.entry.rules.partitions.own());
+        let Some(rules) = self.apps.get(app) else {
+            return self.respond_error(turn, slot, &call.exchange, ApiError::AppUnknown);
+        };
+        let home = self.home_of(rules.entry.rules.partitions.own());
         let question = Question::Spend { app, budget, count };
         self.ask(turn, slot, home, Pending::Api(Box::new(call)), question);
     }
@@ -235,7 +317,7 @@ impl ShardServer {
         head: &Head<'_>,
         (body, digest): (&[u8], Option<BodyDigest>),
         route: &Route<'_>,
-    ) -> Result<(Rc<ShardApp>, Action), ApiError> {
+    ) -> Result<Checked, ApiError> {
         let id = route.api_app().ok_or(ApiError::NotFound)?;
         let app = self.app_by_id(turn.now(), id)?;
         let index = app.entry.index;
@@ -253,10 +335,10 @@ impl ShardServer {
         let mut work = Work::default();
         let checked = request.check(&app.entry.rules, &mut work, &mut self.scratch);
         turn.spend(work);
-        let action = checked?;
+        let checked = checked?;
         // Whoever cannot sign moves no numbers of an app but those of refusals.
         self.counters.app(index).http_received_bytes += body.len() as u64;
-        Ok((app, action))
+        Ok(checked)
     }
 
     /// The app's budget has answered.
@@ -555,6 +637,9 @@ impl ShardServer {
         self.respond(turn, slot, reply, &exchange.asked);
     }
 }
+
+/// Of a batch at least so much is read at once, however little a turn may still do: most are no larger.
+const READ_AT_ONCE_BYTES: usize = 16_384;
 
 /// A request that begins to be answered, of whichever app.
 fn exchange_of(turn: &impl ServerTurn, route: &Route<'_>, asked: Asked) -> Exchange {

@@ -18,6 +18,7 @@ use crate::{
     connection::{
         api::cost_of_check,
         body::{Body, Pace},
+        pending::{ApiStep, Pending},
         row::{Awaited, State},
     },
     http::{
@@ -94,14 +95,22 @@ impl ShardServer {
             digest: None,
             bytes: 0,
         };
-        self.dispatch(turn, slot, &request, bytes);
+        self.dispatch(turn, slot, request, bytes);
     }
 
     /// Whose request the body in a slot belongs to.
     pub(super) fn app_of_body(&self, slot: Slot) -> AppIndex {
-        let row = &self.connections[slot.index as usize];
-        let body = row.rare.as_ref().and_then(|rare| rare.body.as_ref());
-        let head = body.and_then(|body| parse_head(&body.head).ok().flatten());
+        let rare = self.connections[slot.index as usize].rare.as_ref();
+        let call = rare.and_then(|rare| match &rare.pending {
+            Some(Pending::Api(call)) => Some(&**call),
+            _ => None,
+        });
+        let head = match call.map(|call| (&call.step, call.exchange.app)) {
+            Some((ApiStep::AddressLimit { head, .. }, _)) => Some(&**head),
+            Some((_, app)) => return app,
+            None => rare.and_then(|rare| Some(&*rare.body.as_ref()?.head)),
+        };
+        let head = head.and_then(|head| parse_head(head).ok().flatten());
         let app = head.and_then(|head| {
             let route = Route::of(head.raw_path, &self.settings.path_prefix);
             Some(self.apps.by_id(route.api_app()?)?.entry.index)
@@ -202,7 +211,7 @@ impl ShardServer {
                 digest: Some(digest),
                 bytes: taken,
             };
-            self.dispatch(turn, slot, &request, &head);
+            self.dispatch(turn, slot, request, &head);
         }
         taken
     }

@@ -16,7 +16,10 @@ use shards::{
 
 use super::{ServerTurn, ShardServer};
 use crate::{
-    connection::row::{Awaited, Hold, Reading, State},
+    connection::{
+        pending::Pending,
+        row::{Awaited, Hold, Reading, State},
+    },
     protocol::{app::AppIndex, code::CloseCode},
     ws::codec::Decoder,
 };
@@ -104,9 +107,14 @@ impl ShardServer {
         let (mut held, mut kept) = (0, 0);
         if !row.authorized && row.state != State::Ending {
             held = row.input.len() + row.decoder.held_bytes();
-            if let Some(body) = row.rare.as_ref().and_then(|rare| rare.body.as_deref()) {
-                held += body.head.len();
-                kept = body.kept_bytes();
+            if let Some(rare) = &row.rare {
+                if let Some(body) = &rare.body {
+                    held += body.head.len();
+                    kept = body.kept_bytes();
+                }
+                if let Some(Pending::Api(call)) = &rare.pending {
+                    kept += call.body_bytes();
+                }
             }
         }
         let held = u32::try_from(held).unwrap_or(u32::MAX);
@@ -141,9 +149,12 @@ impl ShardServer {
         let row = &mut self.connections[index as usize];
         row.kept_bytes = 0;
         let generation = row.generation;
+        let slot = Slot { index, generation };
         let body = row.rare.as_mut().and_then(|rare| rare.body.take());
         if let Some(body) = body {
-            self.refuse_body(turn, Slot { index, generation }, &body);
+            self.refuse_body(turn, slot, &body);
+        } else {
+            self.give_up_api_call(turn, slot);
         }
     }
 

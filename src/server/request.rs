@@ -114,8 +114,9 @@ impl ShardServer {
                 bytes.len()
             }
             Ok(Step::Whole(request)) => {
-                self.dispatch(turn, slot, &request, bytes);
-                request.bytes
+                let request_bytes = request.bytes;
+                self.dispatch(turn, slot, request, bytes);
+                request_bytes
             }
             Ok(Step::Body(head)) => {
                 let head_bytes = head.bytes;
@@ -169,7 +170,7 @@ impl ShardServer {
         &mut self,
         turn: &mut impl ServerTurn,
         slot: Slot,
-        request: &Request<'_>,
+        request: Request<'_>,
         bytes: &[u8],
     ) {
         self.held(slot).state = State::Http(Awaited::Next);
@@ -204,7 +205,7 @@ impl ShardServer {
             | Route::Terminate { .. } => self.take_api_request(turn, slot, request, &route, bytes),
             Route::Usage => self.ask_usage(turn, slot, asked),
             Route::Root | Route::WelcomeSign if self.may_welcome(slot, head) => {
-                self.welcome(turn, slot, request, &route);
+                self.welcome(turn, slot, &request, &route);
             }
             Route::Up
             | Route::UpApp { .. }

@@ -6,71 +6,196 @@
 
 use super::{DEPTH_MAX, JsonError, JsonString, JsonValue, plain_bytes, unescape};
 
-/// A position in a text; every method leaves it behind what it read.
-pub(super) struct Scanner<'a> {
+/// A text that is read from its beginning, each byte once: whole values, or member by member and item by
+/// item, with a pause wherever its reader likes.
+#[derive(Debug)]
+pub struct Scanner<'a> {
     text: &'a str,
-    at: usize,
-    /// Bytes before it that cost next to nothing: of strings, all but some of each.
+    place: Place,
+    dear: Dear,
+}
+
+/// Where a scan stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Bytes before it.
+    pub at: usize,
+    /// Bytes of those that cost next to nothing: of strings, all but some of each.
     cheap: usize,
-    dear_max: usize,
+    /// Objects and arrays that were entered and not left.
+    depth: u32,
+}
+
+impl Place {
+    /// Bytes before it that stood outside of strings, with some of each string.
+    pub fn dear_bytes(self) -> usize {
+        self.at - self.cheap
+    }
+}
+
+/// A bound of what stands outside of strings, from somewhere on.
+#[derive(Clone, Copy, Debug)]
+pub struct Dear {
+    from: usize,
+    bytes_max: usize,
+}
+
+/// What has others in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Container {
+    Object,
+    Array,
+}
+
+impl Container {
+    fn ends(self) -> (u8, u8) {
+        match self {
+            Self::Object => (b'{', b'}'),
+            Self::Array => (b'[', b']'),
+        }
+    }
 }
 
 impl<'a> Scanner<'a> {
     /// At the beginning of a text.
-    pub(super) fn of(text: &'a str) -> Self {
-        Self::bounded(text, usize::MAX)
+    pub fn of(text: &'a str) -> Self {
+        Self::resumed(text, Place::default(), usize::MAX)
     }
 
-    /// Likewise, of a text that has at most so many bytes outside of its strings, of each of which
-    /// `STRING_DEAR_BYTES` count as outside.
-    pub(super) fn bounded(text: &'a str, dear_max: usize) -> Self {
+    /// Where another scan of the same text stood. The text has at most so many bytes outside of its strings,
+    /// of each of which `STRING_DEAR_BYTES` count as outside.
+    pub fn resumed(text: &'a str, place: Place, dear_max: usize) -> Self {
         Self {
             text,
-            at: 0,
-            cheap: 0,
-            dear_max,
+            place,
+            dear: Dear {
+                from: 0,
+                bytes_max: dear_max,
+            },
         }
     }
 
+    /// Where to go on from.
+    pub fn place(&self) -> Place {
+        self.place
+    }
+
+    /// From here on at most so many bytes may stand outside of strings; gives back the bound before.
+    pub fn bound_dear(&mut self, bytes_max: usize) -> Dear {
+        let from = self.place.dear_bytes();
+        std::mem::replace(&mut self.dear, Dear { from, bytes_max })
+    }
+
+    /// A bound that was before holds again, for what was read meanwhile too.
+    pub fn restore_dear(&mut self, dear: Dear) -> Result<(), JsonError> {
+        self.dear = dear;
+        self.check_dear()
+    }
+
     fn check_dear(&self) -> Result<(), JsonError> {
-        match self.at - self.cheap > self.dear_max {
-            true => Err(JsonError::TooLong),
+        let Dear { from, bytes_max } = self.dear;
+        match self.place.dear_bytes() - from > bytes_max {
+            true => Err(JsonError::TooMuch { bytes_max }),
             false => Ok(()),
         }
     }
 
-    pub(super) fn is_at_end(&self) -> bool {
-        self.at == self.text.len()
+    /// Whether such a one begins here.
+    pub fn begins(&mut self, container: Container) -> bool {
+        self.peek_token() == Some(container.ends().0)
     }
 
-    /// Before the byte that was taken last.
-    pub(super) fn step_back(&mut self) {
-        self.at -= 1;
+    /// Enters the one that begins here; says whether anything is in it.
+    pub fn enter(&mut self, container: Container) -> Result<bool, JsonError> {
+        let (open, close) = container.ends();
+        if self.next_token() != Some(open) {
+            return Err(JsonError::Malformed);
+        }
+        if self.place.depth == DEPTH_MAX {
+            return Err(JsonError::TooDeep);
+        }
+        self.place.depth += 1;
+        let is_empty = self.peek_token() == Some(close);
+        if is_empty {
+            self.leave();
+        }
+        Ok(!is_empty)
+    }
+
+    /// Behind a member or an item: says whether another follows, or leaves.
+    pub fn another(&mut self, container: Container) -> Result<bool, JsonError> {
+        let (_, close) = container.ends();
+        match self.peek_token() {
+            Some(b',') => {
+                self.place.at += 1;
+                Ok(true)
+            }
+            Some(token) if token == close => {
+                self.leave();
+                Ok(false)
+            }
+            _ => Err(JsonError::Malformed),
+        }
+    }
+
+    /// The whole text is an object, as far as its first token tells: text that is no JSON at all is told from
+    /// JSON of another type.
+    pub fn check_object(&mut self) -> Result<(), JsonError> {
+        if self.begins(Container::Object) {
+            return Ok(());
+        }
+        self.value()?;
+        self.end()?;
+        Err(JsonError::NotAnObject)
+    }
+
+    /// Reads an object, and shows each of its members in order.
+    pub fn members(
+        &mut self,
+        mut member: impl FnMut(JsonString<'a>, JsonValue<'a>),
+    ) -> Result<(), JsonError> {
+        let mut is_member = self.enter(Container::Object)?;
+        while is_member {
+            let key = self.key()?;
+            member(key, self.value()?);
+            is_member = self.another(Container::Object)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the bracket that ends the innermost one.
+    fn leave(&mut self) {
+        self.place.at += 1;
+        self.place.depth -= 1;
+    }
+
+    pub(super) fn is_at_end(&self) -> bool {
+        self.place.at == self.text.len()
     }
 
     /// The next byte that is no whitespace, not consumed.
-    pub(super) fn peek_token(&mut self) -> Option<u8> {
+    fn peek_token(&mut self) -> Option<u8> {
         loop {
             match self.peek() {
-                Some(b' ' | b'\n' | b'\r' | b'\t') => self.at += 1,
+                Some(b' ' | b'\n' | b'\r' | b'\t') => self.place.at += 1,
                 token => return token,
             }
         }
     }
 
     /// The next byte that is no whitespace, consumed.
-    pub(super) fn next_token(&mut self) -> Option<u8> {
+    fn next_token(&mut self) -> Option<u8> {
         let token = self.peek_token();
-        self.at += usize::from(token.is_some());
+        self.place.at += usize::from(token.is_some());
         token
     }
 
     fn peek(&self) -> Option<u8> {
-        self.text.as_bytes().get(self.at).copied()
+        self.text.as_bytes().get(self.place.at).copied()
     }
 
     /// Nothing but whitespace may follow.
-    pub(super) fn end(&mut self) -> Result<(), JsonError> {
+    pub fn end(&mut self) -> Result<(), JsonError> {
         match self.peek_token() {
             None => Ok(()),
             Some(_) => Err(JsonError::Malformed),
@@ -79,12 +204,12 @@ impl<'a> Scanner<'a> {
 
     fn since(&self, from: usize) -> &'a str {
         self.text
-            .get(from..self.at)
+            .get(from..self.place.at)
             .expect("cut at ASCII characters")
     }
 
     /// A key and its colon.
-    pub(super) fn key(&mut self) -> Result<JsonString<'a>, JsonError> {
+    pub fn key(&mut self) -> Result<JsonString<'a>, JsonError> {
         self.peek_token();
         let key = self.string()?;
         if self.next_token() == Some(b':') {
@@ -96,27 +221,27 @@ impl<'a> Scanner<'a> {
 
     /// One string token; the position must be at its opening quote.
     pub(super) fn string(&mut self) -> Result<JsonString<'a>, JsonError> {
-        let from = self.at;
+        let from = self.place.at;
         let bytes = self.text.as_bytes();
         if self.peek() != Some(b'"') {
             return Err(JsonError::Malformed);
         }
-        self.at += 1;
+        self.place.at += 1;
         let mut escaped = false;
         loop {
-            self.at += plain_bytes(bytes.get(self.at..).unwrap_or_default());
+            self.place.at += plain_bytes(bytes.get(self.place.at..).unwrap_or_default());
             match self.peek() {
                 Some(b'"') => {
-                    self.at += 1;
+                    self.place.at += 1;
                     let token = self.since(from);
-                    self.cheap += token.len().saturating_sub(STRING_DEAR_BYTES);
+                    self.place.cheap += token.len().saturating_sub(STRING_DEAR_BYTES);
                     return Ok(JsonString { token, escaped });
                 }
                 Some(b'\\') => {
-                    let escape = bytes.get(self.at + 1..).unwrap_or_default();
+                    let escape = bytes.get(self.place.at + 1..).unwrap_or_default();
                     let (_, bytes) = unescape(escape).ok_or(JsonError::Malformed)?;
                     escaped = true;
-                    self.at += 1 + bytes;
+                    self.place.at += 1 + bytes;
                 }
                 // A control character, or the end of the text.
                 Some(_) | None => return Err(JsonError::Malformed),
@@ -124,19 +249,19 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// One value inside `depth` open objects and arrays.
-    pub(super) fn value(&mut self, depth: u32) -> Result<JsonValue<'a>, JsonError> {
+    /// One whole value.
+    pub fn value(&mut self) -> Result<JsonValue<'a>, JsonError> {
         let first = self.peek_token().ok_or(JsonError::Malformed)?;
         self.check_dear()?;
-        let from = self.at;
+        let from = self.place.at;
         match first {
             b'"' => Ok(JsonValue::Text(self.string()?)),
             b'{' => {
-                self.containers(depth)?;
+                self.containers()?;
                 Ok(JsonValue::Object(self.since(from)))
             }
             b'[' => {
-                self.containers(depth)?;
+                self.containers()?;
                 Ok(JsonValue::Array(self.since(from)))
             }
             b't' => self.word("true").map(|()| JsonValue::Bool(true)),
@@ -151,7 +276,7 @@ impl<'a> Scanner<'a> {
 
     /// An object or array with all that is in it. Does not recurse: one bit per open container
     /// tells its kind.
-    fn containers(&mut self, depth: u32) -> Result<(), JsonError> {
+    fn containers(&mut self) -> Result<(), JsonError> {
         let mut objects: u128 = 0;
         let mut open: u32 = 0;
         loop {
@@ -159,9 +284,9 @@ impl<'a> Scanner<'a> {
             self.check_dear()?;
             match self.peek_token() {
                 Some(bracket @ (b'{' | b'[')) => {
-                    self.at += 1;
+                    self.place.at += 1;
                     open += 1;
-                    if depth + open > DEPTH_MAX {
+                    if self.place.depth + open > DEPTH_MAX {
                         return Err(JsonError::TooDeep);
                     }
                     objects = objects << 1 | u128::from(bracket == b'{');
@@ -213,10 +338,10 @@ impl<'a> Scanner<'a> {
         if self
             .text
             .as_bytes()
-            .get(self.at..)
+            .get(self.place.at..)
             .is_some_and(|rest| rest.starts_with(word.as_bytes()))
         {
-            self.at += word.len();
+            self.place.at += word.len();
             Ok(())
         } else {
             Err(JsonError::Malformed)
@@ -225,20 +350,20 @@ impl<'a> Scanner<'a> {
 
     fn number(&mut self) -> Result<(), JsonError> {
         if self.peek() == Some(b'-') {
-            self.at += 1;
+            self.place.at += 1;
         }
         match self.peek() {
-            Some(b'0') => self.at += 1,
+            Some(b'0') => self.place.at += 1,
             _ => self.digits()?,
         }
         if self.peek() == Some(b'.') {
-            self.at += 1;
+            self.place.at += 1;
             self.digits()?;
         }
         if let Some(b'e' | b'E') = self.peek() {
-            self.at += 1;
+            self.place.at += 1;
             if let Some(b'+' | b'-') = self.peek() {
-                self.at += 1;
+                self.place.at += 1;
             }
             self.digits()?;
         }
@@ -247,11 +372,11 @@ impl<'a> Scanner<'a> {
 
     /// At least one digit.
     fn digits(&mut self) -> Result<(), JsonError> {
-        let from = self.at;
+        let from = self.place.at;
         while let Some(b'0'..=b'9') = self.peek() {
-            self.at += 1;
+            self.place.at += 1;
         }
-        if self.at > from {
+        if self.place.at > from {
             Ok(())
         } else {
             Err(JsonError::Malformed)
@@ -304,23 +429,24 @@ mod tests {
     #[test]
     fn a_text_with_more_beside_its_strings_than_it_may_have_is_refused_before_its_end() {
         let within = |text: &str, dear_max| {
-            let mut scanner = Scanner::bounded(text, dear_max);
-            let read = scanner.value(0).map(|_| ());
-            (read, scanner.at)
+            let mut scanner = Scanner::resumed(text, Place::default(), dear_max);
+            let read = scanner.value().map(|_| ());
+            (read, scanner.place.at)
         };
+        let too_much = JsonError::TooMuch { bytes_max: 100 };
         let long = format!(r#"["{}"]"#, "x".repeat(1_000));
         assert_eq!(within(&long, 20), (Ok(()), long.len()));
         let many = format!("[{}0]", "[],".repeat(1_000));
         assert_eq!(within(&many, many.len()), (Ok(()), many.len()));
         let (read, at) = within(&many, 100);
-        assert_eq!(read, Err(JsonError::TooLong));
+        assert_eq!(read, Err(too_much));
         assert!(at <= 103, "{at}");
         let short = format!("[{}0]", r#""","#.repeat(1_000));
         let (read, at) = within(&short, 100);
-        assert_eq!(read, Err(JsonError::TooLong));
+        assert_eq!(read, Err(too_much));
         assert!(at <= 3 + 3 * 100, "{at}");
         let spaces = format!("[{}[0]]", " ".repeat(1_000));
-        assert_eq!(within(&spaces, 100).0, Err(JsonError::TooLong));
+        assert_eq!(within(&spaces, 100).0, Err(too_much));
     }
 
     const REFUSED: [&str; 61] = [

@@ -276,6 +276,95 @@ fn stranger_that_fills_what_is_kept_of_signed_bodies_gives_way_to_the_requests_o
 }
 
 #[test]
+fn stranger_whose_batch_is_within_its_limits_and_dear_to_read_leaves_the_others_their_turns() {
+    let mut scene = Scene::start(2, &json!({}), &json!({}));
+    let other = scene.arrives(0);
+    // As much as an event's data may have, of the smallest tokens, ten times.
+    let data = vec![1; 51_000];
+    let event = |number: usize| {
+        let channel = format!("c-{number}");
+        json!({"name": "e", "channel": channel, "data": data, "z": vec![1; 40_000]})
+    };
+    let events: Vec<Value> = (0..10).map(event).collect();
+    for (name, mark, status) in [("e", "", 200), ("", "x", 400)] {
+        let mut events = events.clone();
+        events[9]["name"] = json!(name);
+        let body = json!({"batch": events, "mark": mark});
+        let link = scene.node.connect(0, 1 << 16);
+        scene.say(link, &scene.request("/batch_events", &[], Some(&body)));
+        while !scene.node.links[link].to_server.is_empty() {
+            scene.check_pong(&other);
+        }
+        let mut rounds = 0;
+        while scene.node.links[link].to_client.is_empty() {
+            rounds += scene.check_pong(&other);
+        }
+        assert!((4..100).contains(&rounds), "read in {rounds} rounds");
+        let answers = responses(&scene.takes(link));
+        let answered: Vec<u16> = answers.iter().map(|(status, _)| *status).collect();
+        assert_eq!(answered, [status]);
+        scene.hangs_up(link, Closed::ByPeer);
+    }
+    // Who goes while it is read leaves nothing behind.
+    let link = scene.node.connect(0, 1 << 16);
+    let asked = scene.request("/batch_events", &[], Some(&json!({"batch": events})));
+    scene.say(link, &asked);
+    while !scene.node.links[link].to_server.is_empty() {
+        scene.round();
+    }
+    scene.hangs_up(link, Closed::ByPeer);
+    scene.rest();
+    scene.hangs_up(other.link, Closed::ByPeer);
+    scene.rest();
+    assert!(scene.is_empty(), "{:?}", scene.node.occupancy());
+}
+
+#[test]
+fn stranger_whose_batch_is_read_while_others_need_its_room_gives_way() {
+    let keys = json!({"net": {"input_held_bytes": 1_048_576}});
+    let mut scene = Scene::start(1, &keys, &json!({}));
+    let mut batch = json!({"batch": [{"name": "e", "channel": "c", "data": "x"}]});
+    for part in 0..20 {
+        batch[format!("part-{part}")] = json!("x".repeat(499_000));
+    }
+    let signed = scene.request("/batch_events", &[], Some(&batch));
+    // Of a fifth as much as there is room for beside four, but for a little.
+    let room = 4 * 10_485_760 - 4 * batch.to_string().len();
+    let head_bytes = signed.len() - batch.to_string().len();
+    let late = scene.node.connect(0, 1 << 16);
+    scene.say(late, &signed[..head_bytes + room - 10_000]);
+    scene.rest();
+    let links = [0; 4].map(|_| scene.node.connect(0, 1 << 16));
+    for link in links {
+        scene.say(link, &signed);
+    }
+    while links
+        .iter()
+        .any(|link| !scene.node.links[*link].to_server.is_empty())
+    {
+        scene.round();
+    }
+    let waits = |scene: &Scene| {
+        let silent = |link: &&usize| scene.node.links[**link].to_client.is_empty();
+        links.iter().filter(silent).count()
+    };
+    assert_eq!(waits(&scene), 4, "all are read, and none is answered");
+    scene.say(late, &signed[head_bytes + room - 10_000..][..20_000]);
+    scene.rest();
+    let answers = links.map(|link| responses(&scene.takes(link)));
+    let answers = answers.into_iter().flatten();
+    let mut told: Vec<u16> = answers.map(|(status, _)| status).collect();
+    told.sort_unstable();
+    assert_eq!(told, [200, 200, 200, 503]);
+    assert!(scene.node.links[late].to_client.is_empty());
+    for link in links.into_iter().chain([late]) {
+        scene.hangs_up(link, Closed::ByPeer);
+    }
+    scene.rest();
+    assert!(scene.is_empty(), "{:?}", scene.node.occupancy());
+}
+
+#[test]
 fn stranger_whose_next_request_begins_while_it_waits_has_ten_seconds_for_the_rest() {
     let mut scene = Scene::start(3, &json!({}), &json!({}));
     let links: Vec<usize> = (0..12)
