@@ -1,37 +1,26 @@
 //! Which requests of the HTTP API are done: every check in its order, before anything happens.
 //!
-//! Owns: the order of checks (docs/http-api.md), the frames of events that are published.
-//! May depend on: `connection::{pending, rules}`, `channel::{names, user}`, `http`, `protocol`, `ws::encode`.
+//! Owns: the order of checks (docs/http-api.md).
+//! May depend on: `connection::{pending, rules}`, `channel::{names, user}`, `http`, `protocol`.
 //! Invariants: an `Action` passed every check of the whole request; nothing was published, kept or
 //! counted for it.
 
-use std::{borrow::Cow, sync::Arc};
-
 use shards::work::Work;
 
-use super::pending::{Action, PublicEvent, Publication};
+use super::pending::Action;
 use crate::{
-    channel::{
-        kept::Event,
-        names::{NameHasher, NameKey},
-        user::UserId,
-    },
+    channel::{names::NameHasher, user::UserId},
     http::{
-        api::{ApiError, EventLimits, PublishRequest},
-        batch::{BatchReader, Read},
+        api::ApiError,
         query::{self, ChannelsQuery},
         request::Head,
         route::Route,
     },
     protocol::{
-        json::Place,
         name::{ChannelName, is_user_id},
-        outgoing,
-        partition::AppPartitions,
         request_auth::{self, BodyDigest, RequestToVerify},
         rules::AppRules,
     },
-    ws::encode,
 };
 
 /// A whole request of the API, for the app that its path names.
@@ -45,8 +34,6 @@ pub struct ApiRequest<'r, 'h> {
     pub names: &'r NameHasher,
     /// Of the node, as configured.
     pub path_prefix: &'r str,
-    /// Of an event as subscribers get it.
-    pub frame_bytes_max: usize,
     pub now_s: u64,
 }
 
@@ -54,16 +41,10 @@ pub struct ApiRequest<'r, 'h> {
 #[derive(Debug)]
 pub enum Checked {
     Action(Action),
-    /// Its events are still to be read.
-    Batch(BatchUnderWay),
-}
-
-/// A batch of which events are read.
-#[derive(Clone, Debug)]
-pub struct BatchUnderWay {
-    reader: BatchReader,
-    publication: Publication,
-    frame_bytes: usize,
+    /// To publish what its body says, or what stands in the body's place.
+    Event(Option<Vec<u8>>),
+    /// To publish what its body says.
+    Batch,
 }
 
 /// What checking a request's signature may cost.
@@ -73,17 +54,11 @@ pub fn cost_of_check(request: &RequestToVerify<'_>) -> Work {
 }
 
 impl ApiRequest<'_, '_> {
-    /// Checks it and says what is to be done. `work` grows by what that costs, `frame` is room to
-    /// write in.
+    /// Checks it and says what is to be done. `work` grows by what that costs.
     ///
     /// # Errors
     /// The first check that it did not pass.
-    pub fn check(
-        self,
-        app: &AppRules,
-        work: &mut Work,
-        frame: &mut Vec<u8>,
-    ) -> Result<Checked, ApiError> {
+    pub fn check(self, app: &AppRules, work: &mut Work) -> Result<Checked, ApiError> {
         let head = self.head;
         let to_verify = RequestToVerify {
             method: head.method,
@@ -104,57 +79,28 @@ impl ApiRequest<'_, '_> {
             return Err(ApiError::AppDisabled);
         }
         if matches!(self.route, Route::BatchEvents { .. }) {
-            return Ok(Checked::Batch(BatchUnderWay::default()));
+            return Ok(Checked::Batch);
         }
-        let body = if matches!(self.route, Route::Events { .. }) && self.body.is_empty() {
-            query::event_body(head.query, form)?.into()
-        } else {
-            Cow::Borrowed(self.body)
+        if !matches!(self.route, Route::Events { .. }) {
+            return action_of(app, self.names, self.route, head).map(Checked::Action);
+        }
+        let instead = match self.body {
+            [] => Some(query::event_body(head.query, form)?),
+            _ => None,
         };
-        let keys = Keys {
-            names: self.names,
-            app: &app.partitions,
-            frame_bytes_max: self.frame_bytes_max,
-        };
-        *work = work.and(Work::bytes_hashed(body.len()));
-        action_of(app, keys, self.route, head, &body, (work, frame)).map(Checked::Action)
-    }
-}
-
-/// Makes the keys of what a request names, and says how long a frame may be that is made of it.
-#[derive(Clone, Copy)]
-pub struct Keys<'r> {
-    pub names: &'r NameHasher,
-    pub app: &'r AppPartitions,
-    pub frame_bytes_max: usize,
-}
-
-impl Keys<'_> {
-    fn of_channel(self, name: &str) -> NameKey {
-        self.names.channel_key(self.app, name)
+        Ok(Checked::Event(instead))
     }
 }
 
 fn action_of(
     app: &AppRules,
-    keys: Keys<'_>,
+    names: &NameHasher,
     route: &Route<'_>,
     head: &Head<'_>,
-    body: &[u8],
-    (work, frame): (&mut Work, &mut Vec<u8>),
 ) -> Result<Action, ApiError> {
     let name_max = app.channel_name_bytes_max as usize;
+    let key_of = |name: &ChannelName<'_>| names.channel_key(&app.partitions, name.as_str());
     match route {
-        Route::Events { .. } => {
-            let request = PublishRequest::parse(body, &event_limits(app))?;
-            let mut publication = Publication {
-                events: Vec::with_capacity(request.channels().len()),
-                reports: vec![request.info],
-                is_batch: false,
-            };
-            encode_events(&request, 0, keys, (work, frame), &mut publication.events)?;
-            Ok(Action::Publish(publication))
-        }
         Route::Channels { .. } => {
             let query = ChannelsQuery::parse(head.query)?;
             let prefix = (*query.filter_by_prefix).into();
@@ -168,7 +114,7 @@ fn action_of(
             let info = query::channel_info(head.query, name.kind())?;
             Ok(Action::Channel {
                 name: name.as_str().into(),
-                key: keys.of_channel(name.as_str()),
+                key: key_of(&name),
                 info,
             })
         }
@@ -179,7 +125,7 @@ fn action_of(
             }
             Ok(Action::Users {
                 name: name.as_str().into(),
-                key: keys.of_channel(name.as_str()),
+                key: key_of(&name),
             })
         }
         Route::Terminate { user, .. } => {
@@ -187,10 +133,11 @@ fn action_of(
                 return Err(ApiError::UserId);
             }
             Ok(Action::Terminate {
-                user_id: UserId::new(keys.names, keys.app, &**user),
+                user_id: UserId::new(names, &app.partitions, &**user),
             })
         }
-        Route::BatchEvents { .. }
+        Route::Events { .. }
+        | Route::BatchEvents { .. }
         | Route::App { .. }
         | Route::AppBadPath
         | Route::Up
@@ -205,146 +152,6 @@ fn action_of(
     }
 }
 
-impl Default for BatchUnderWay {
-    fn default() -> Self {
-        Self {
-            reader: BatchReader::default(),
-            publication: Publication {
-                events: Vec::new(),
-                reports: Vec::new(),
-                is_batch: true,
-            },
-            frame_bytes: 0,
-        }
-    }
-}
-
-impl BatchUnderWay {
-    /// What is in memory of it beside the body.
-    pub fn bytes(&self) -> usize {
-        self.frame_bytes
-    }
-
-    /// Reads on in the body, which is the same each time, until `work` has grown by `enough` or the batch is
-    /// whole; one step at least. `frame` is room to write in.
-    ///
-    /// # Errors
-    /// What is wrong with the whole of it, once that is known.
-    pub fn read(
-        &mut self,
-        app: &AppRules,
-        keys: Keys<'_>,
-        body: &str,
-        enough: Work,
-        (work, frame): (&mut Work, &mut Vec<u8>),
-    ) -> Result<Option<Publication>, ApiError> {
-        let limits = event_limits(app);
-        let mut spent = Work::default();
-        let read = loop {
-            let before = self.reader.place();
-            let read = self
-                .reader
-                .step(body, &limits, app.batch_events_max as usize);
-            spent = spent.and(cost_of_reading(before, self.reader.place()));
-            let taken = read.and_then(|read| self.take(read, keys, (&mut spent, frame)));
-            match taken {
-                Ok(false) if spent < enough => {}
-                taken => break taken,
-            }
-        };
-        *work = work.and(spent);
-        let nothing = Self::default().publication;
-        Ok(read?.then(|| std::mem::replace(&mut self.publication, nothing)))
-    }
-
-    /// Takes what a step has read; true when that was all.
-    fn take(
-        &mut self,
-        read: Read<'_>,
-        keys: Keys<'_>,
-        room: (&mut Work, &mut Vec<u8>),
-    ) -> Result<bool, ApiError> {
-        let Publication {
-            events, reports, ..
-        } = &mut self.publication;
-        match read {
-            Read::Begins => {
-                events.clear();
-                reports.clear();
-                self.frame_bytes = 0;
-            }
-            Read::Event(request) => {
-                let item = u32::try_from(reports.len()).expect("batches are bounded");
-                reports.push(request.info);
-                self.frame_bytes += encode_events(&request, item, keys, room, events)?;
-            }
-            Read::Other => {}
-            Read::Whole => return Ok(true),
-        }
-        Ok(false)
-    }
-}
-
-/// What reading on from one place to another may cost: data that is no string is looked at again for its
-/// compact form.
-fn cost_of_reading(from: Place, to: Place) -> Work {
-    let dear_bytes = to.dear_bytes() - from.dear_bytes();
-    Work::bytes_hashed(to.at - from.at + dear_bytes)
-}
-
-/// Encodes one event for each of its channels; gives back the bytes of all frames.
-fn encode_events(
-    request: &PublishRequest<'_>,
-    item: u32,
-    keys: Keys<'_>,
-    (work, frame): (&mut Work, &mut Vec<u8>),
-    events: &mut Vec<PublicEvent>,
-) -> Result<usize, ApiError> {
-    let mut bytes = 0;
-    for (position, channel) in request.channels().enumerate() {
-        frame.clear();
-        let start = encode::begin_text(frame);
-        let (event, data) = (request.event.token(), &*request.data);
-        outgoing::event(frame, event, channel.as_str(), data, None);
-        encode::finish_text(frame, start);
-        if frame.len() > keys.frame_bytes_max {
-            return Err(ApiError::PayloadTooLarge {
-                bytes: frame.len(),
-                bytes_max: keys.frame_bytes_max,
-            });
-        }
-        bytes += frame.len();
-        // It was written, and is copied to where all can share it.
-        *work = work.and(Work::EVENT.and(Work::bytes(2 * frame.len())));
-        let frame: Arc<[u8]> = Arc::from(frame.as_slice());
-        // `data` stands last: `...,"data":<token>}`.
-        let data_start = frame.len() - 1 - data.len();
-        let event = Event {
-            data_start: u32::try_from(data_start).expect("payloads are bounded"),
-            data_bytes: u32::try_from(data.len()).expect("payloads are bounded"),
-            frame,
-        };
-        events.push(PublicEvent {
-            channel: channel.as_str().into(),
-            key: keys.of_channel(channel.as_str()),
-            event,
-            except: request.except,
-            item,
-            is_first: position == 0,
-        });
-    }
-    Ok(bytes)
-}
-
-fn event_limits(app: &AppRules) -> EventLimits {
-    EventLimits {
-        event_name_bytes_max: app.event_name_bytes_max as usize,
-        channels_max: app.event_channels_max as usize,
-        payload_bytes_max: app.event_data_bytes_max as usize,
-        channel_name_bytes_max: app.channel_name_bytes_max as usize,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
@@ -353,7 +160,12 @@ mod tests {
 
     use super::*;
     use crate::{
-        channel::names::tests::hasher, connection::fixture, http::request::parse_head,
+        channel::names::tests::hasher,
+        connection::{
+            fixture,
+            publication::{Keys, PublicationUnderWay},
+        },
+        http::request::parse_head,
         protocol::auth::Signer,
     };
 
@@ -413,25 +225,26 @@ mod tests {
                 digest: None,
                 names: &hasher(),
                 path_prefix: "",
-                frame_bytes_max: self.frame_bytes_max,
                 now_s: NOW_S,
             };
+            let (mut work, mut scratch) = (Work::default(), Vec::new());
+            let (mut publication, body) = match request.check(&self.app, &mut work)? {
+                Checked::Action(action) => return Ok(action),
+                Checked::Event(body) => (PublicationUnderWay::event(), body),
+                Checked::Batch => (PublicationUnderWay::batch(), None),
+            };
+            let body = body.map(|body| String::from_utf8(body).expect("text"));
+            let body = body.as_ref().unwrap_or(&self.body);
             let names = hasher();
             let keys = Keys {
                 names: &names,
                 app: &self.app.partitions,
                 frame_bytes_max: self.frame_bytes_max,
             };
-            let (mut work, mut frame) = (Work::default(), Vec::new());
-            let mut batch = match request.check(&self.app, &mut work, &mut frame)? {
-                Checked::Action(action) => return Ok(action),
-                Checked::Batch(batch) => batch,
-            };
             loop {
-                let mut spent = Work::default();
-                let room = (&mut spent, &mut frame);
-                let read = batch.read(&self.app, keys, &self.body, self.enough, room)?;
                 self.reads.set(self.reads.get() + 1);
+                let room = (&mut work, &mut scratch);
+                let read = publication.go_on(&self.app, keys, body, self.enough, room)?;
                 if let Some(publication) = read {
                     return Ok(Action::Publish(publication));
                 }
@@ -509,10 +322,40 @@ mod tests {
         let (whole, reads) = of(Work(u32::MAX));
         assert_eq!((whole.matches("is_first: true").count(), reads), (10, 1));
         // The object, the first list, its item, the second list, its items, the end.
-        assert_eq!(of(Work(1)), (whole.clone(), 1 + 1 + 1 + 1 + 10 + 1));
+        let (same, reads) = of(Work(1));
+        assert!(same == whole && reads == 1 + 1 + 1 + 1 + 10 + 1, "{reads}");
         let one = Work::EVENT.times(2);
         let (same, reads) = of(one);
         assert!(same == whole && (3..15).contains(&reads), "{reads}");
+    }
+
+    #[test]
+    fn an_event_for_many_channels_is_written_in_many_turns_and_is_the_same() {
+        let channels: Vec<String> = (0..100).map(|room| format!(r#""room-{room}""#)).collect();
+        let body = EVENT.replace(
+            r#""channel":"room""#,
+            &format!(r#""channels":[{}]"#, channels.join(",")),
+        );
+        let batch = format!(r#"{{"batch":[{EVENT},{body}]}}"#);
+        for (path, body, events, reads) in [
+            ("/apps/1/events", &body, 100, 100),
+            // The object, the list, the one event, the frames of the other, the end.
+            ("/apps/1/batch_events", &batch, 101, 2 + 1 + 100 + 1),
+        ] {
+            let of = |enough| {
+                let mut sent = Sent::new(body);
+                sent.enough = enough;
+                let Ok(Action::Publish(publication)) = sent.check(path) else {
+                    panic!("good events");
+                };
+                assert_eq!(publication.events.len(), events);
+                (format!("{publication:?}"), sent.reads.get())
+            };
+            let (whole, all_at_once) = of(Work(u32::MAX));
+            assert_eq!(all_at_once, 1);
+            let (same, read) = of(Work(1));
+            assert!(same == whole && read == reads, "{path}: in {read} reads");
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub mod keep_alive;
 #[cfg(test)]
 mod pair;
 pub mod pending;
+pub mod publication;
 pub mod row;
 pub mod rules;
 pub mod sign_in;

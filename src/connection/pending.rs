@@ -16,7 +16,7 @@ use crate::{
     protocol::{app::AppIndex, request_auth::BodyDigest, socket_id::SocketId},
 };
 
-use super::{api::BatchUnderWay, sign_in::SignIn, upgrade::Upgrade};
+use super::{publication::PublicationUnderWay, sign_in::SignIn, upgrade::Upgrade};
 
 /// What is awaited, with what is needed to go on.
 #[derive(Clone, Debug)]
@@ -139,8 +139,8 @@ pub enum ApiStep {
         body: Vec<u8>,
         digest: Option<BodyDigest>,
     },
-    /// The events of a large batch are read, some in each turn.
-    Read(Box<BatchReading>),
+    /// Events are read and their frames written, some in each turn.
+    Read(Box<Reading>),
     /// A body that is too large: the address limiter is asked before that is told.
     TooLarge(HttpError),
     /// Checked; waits for the app's budget.
@@ -151,10 +151,10 @@ pub enum ApiStep {
     List(Box<Listing>),
 }
 
-/// A batch under way.
+/// A publication under way, and its body.
 #[derive(Clone, Debug)]
-pub struct BatchReading {
-    pub batch: BatchUnderWay,
+pub struct Reading {
+    pub publication: PublicationUnderWay,
     pub body: Vec<u8>,
 }
 
@@ -163,7 +163,7 @@ impl ApiCall {
     pub fn body_bytes(&self) -> usize {
         match &self.step {
             ApiStep::AddressLimit { body, .. } => body.len(),
-            ApiStep::Read(reading) => reading.body.len() + reading.batch.bytes(),
+            ApiStep::Read(reading) => reading.body.len() + reading.publication.bytes(),
             ApiStep::TooLarge(_) | ApiStep::AppLimit(_) | ApiStep::Gather(_) | ApiStep::List(_) => {
                 0
             }

@@ -44,7 +44,8 @@ impl EventLimits {
 pub struct PublishRequest<'a> {
     /// The name as it was spelled, valid in any JSON text.
     pub event: JsonString<'a>,
-    channels: SmallVec<[Cow<'a, str>; 2]>,
+    /// Of its channels: at least one, distinct, and each checked. The first is the one that a batch answer reports.
+    pub names: SmallVec<[Cow<'a, str>; 2]>,
     /// The data as a JSON string token: a string verbatim, anything else as its compact text.
     pub data: Cow<'a, str>,
     /// Who does not get it. `None` also for an id that no connection of ours can have.
@@ -56,19 +57,17 @@ impl<'a> PublishRequest<'a> {
     /// Reads the body of `/events`. One pass; no allocation when the data is a string and there are
     /// at most two channels.
     pub fn parse(body: &'a [u8], limits: &EventLimits) -> Result<Self, ApiError> {
+        Self::of_text(text(body)?, limits)
+    }
+
+    /// The same of a body that is known to be text.
+    pub fn of_text(body: &'a str, limits: &EventLimits) -> Result<Self, ApiError> {
         let dear_max = limits.dear_max(1);
-        let mut scanner = Scanner::resumed(text(body)?, Place::default(), dear_max);
+        let mut scanner = Scanner::resumed(body, Place::default(), dear_max);
         scanner.check_object()?;
         let fields = EventFields::read(&mut scanner)?;
         scanner.end()?;
         Self::of_fields(fields, limits)
-    }
-
-    /// At least one; the first is the one that a batch answer reports.
-    pub fn channels(&self) -> impl ExactSizeIterator<Item = ChannelName<'_>> {
-        self.channels
-            .iter()
-            .map(|name| ChannelName::checked_before(name))
     }
 
     /// Checks what was read.
@@ -82,7 +81,7 @@ impl<'a> PublishRequest<'a> {
             None => return Err(ApiError::Missing("name")),
         };
         check_event_name(&event.decoded(), limits.event_name_bytes_max)?;
-        let channels = fields.channels(limits)?;
+        let names = fields.channels(limits)?;
         let except = match fields.socket_id {
             None => None,
             Some(JsonValue::Text(id)) => SocketId::parse(&id.decoded())?,
@@ -96,7 +95,7 @@ impl<'a> PublishRequest<'a> {
         let data = data_token(fields.data.ok_or(ApiError::Missing("data"))?, limits)?;
         Ok(Self {
             event,
-            channels,
+            names,
             data,
             except,
             info,
@@ -387,8 +386,9 @@ pub(super) mod tests {
 
     pub(in crate::http) fn names(request: &PublishRequest<'_>) -> Vec<String> {
         request
-            .channels()
-            .map(|channel| channel.as_str().to_owned())
+            .names
+            .iter()
+            .map(|name| (**name).to_owned())
             .collect()
     }
 

@@ -205,15 +205,6 @@ impl<'a> ChannelName<'a> {
         }
     }
 
-    /// For a name that was checked before and kept as text: the check is not repeated.
-    pub(crate) fn checked_before(name: &'a str) -> Self {
-        debug_assert!(Self::parse(name, usize::MAX).is_ok());
-        Self {
-            name,
-            kind: ChannelKind::of(name),
-        }
-    }
-
     pub fn as_str(self) -> &'a str {
         self.name
     }

@@ -20,11 +20,12 @@ use super::{
 };
 use crate::{
     connection::{
-        api::{ApiRequest, BatchUnderWay, Checked, Keys},
+        api::{ApiRequest, Checked},
         pending::{
-            Action, ApiCall, ApiRoute, ApiStep, Asked, BatchReading, BusFull, Counts, Exchange,
-            Gathered, GatheredParts, Pending, PublicEvent, Publication, RateState, ReportedCounts,
+            Action, ApiCall, ApiRoute, ApiStep, Asked, BusFull, Counts, Exchange, Gathered,
+            GatheredParts, Pending, PublicEvent, Publication, RateState, Reading, ReportedCounts,
         },
+        publication::{Keys, PublicationUnderWay},
         row::{Awaited, Hold, State},
     },
     http::{
@@ -172,29 +173,62 @@ impl ShardServer {
             asked: exchange.asked.clone(),
             ..*exchange
         };
-        match checked {
-            Checked::Action(action) => self.admit(turn, slot, exchange, action),
-            Checked::Batch(batch) => self.read_batch(turn, slot, exchange, batch, body),
+        let (publication, body) = match checked {
+            Checked::Action(action) => return self.admit(turn, slot, exchange, action),
+            Checked::Event(instead) => (
+                PublicationUnderWay::event(),
+                instead.map_or(body, Cow::Owned),
+            ),
+            Checked::Batch => (PublicationUnderWay::batch(), body),
+        };
+        let app = exchange.app;
+        if let Some(waiter) = self.read(turn, slot, exchange, publication, body) {
+            if self.reads.is_empty() {
+                self.errands.push(Errand::Read);
+            }
+            self.reads.push(app, waiter);
         }
     }
 
-    /// Reads on in a batch, in another turn if there is more of it than this one may do; it is admitted when all
-    /// of it was read.
-    fn read_batch(
+    /// Reads events and writes their frames; they are admitted when that is done. Gives back who waits if there is
+    /// more than this turn may do.
+    fn read(
         &mut self,
         turn: &mut impl ServerTurn,
         slot: Slot,
         exchange: Exchange,
-        mut batch: BatchUnderWay,
+        mut publication: PublicationUnderWay,
         body: Cow<'_, [u8]>,
-    ) {
-        let rules = match self.apps.get(exchange.app) {
-            None => return self.respond_error(turn, slot, &exchange, ApiError::AppUnknown),
-            Some(app) if !app.entry.rules.is_enabled => {
-                return self.respond_error(turn, slot, &exchange, ApiError::AppDisabled);
+    ) -> Option<Waiter> {
+        let read = self.read_some(turn, exchange.app, &mut publication, &body);
+        match read {
+            Err(error) => self.respond_error(turn, slot, &exchange, error),
+            Ok(Some(publication)) => {
+                self.admit(turn, slot, exchange, Action::Publish(publication));
             }
-            Some(app) => &app.entry.rules,
-        };
+            Ok(None) => {
+                let body = body.into_owned();
+                let step = ApiStep::Read(Box::new(Reading { publication, body }));
+                let call = Box::new(ApiCall { exchange, step });
+                *self.held(slot).pending() = Some(Pending::Api(call));
+                return Some(self.await_answer(slot));
+            }
+        }
+        None
+    }
+
+    fn read_some(
+        &mut self,
+        turn: &mut impl ServerTurn,
+        app: AppIndex,
+        publication: &mut PublicationUnderWay,
+        body: &[u8],
+    ) -> Result<Option<Publication>, ApiError> {
+        let app = self.apps.get(app).ok_or(ApiError::AppUnknown)?;
+        let rules = &app.entry.rules;
+        if !rules.is_enabled {
+            return Err(ApiError::AppDisabled);
+        }
         let keys = Keys {
             names: &self.name_hasher,
             app: &rules.partitions,
@@ -203,25 +237,12 @@ impl ShardServer {
         let enough = turn.work_left().max(Work::bytes_hashed(READ_AT_ONCE_BYTES));
         let mut work = Work::default();
         let room = (&mut work, &mut self.scratch);
-        let read = api::text(&body).and_then(|text| batch.read(rules, keys, text, enough, room));
+        let read = publication.go_on(rules, keys, api::text(body)?, enough, room);
         turn.spend(work);
-        match read {
-            Err(error) => self.respond_error(turn, slot, &exchange, error),
-            Ok(Some(publication)) => {
-                self.admit(turn, slot, exchange, Action::Publish(publication));
-            }
-            Ok(None) => {
-                let body = body.into_owned();
-                let step = ApiStep::Read(Box::new(BatchReading { batch, body }));
-                let call = Box::new(ApiCall { exchange, step });
-                *self.held(slot).pending() = Some(Pending::Api(call));
-                let waiter = self.await_answer(slot);
-                self.errands.push(Errand::Read(waiter));
-            }
-        }
+        read
     }
 
-    /// Goes on with a batch, if its connection still waits for that.
+    /// Goes on with a publication, if its connection still waits for that.
     pub(super) fn read_more(&mut self, turn: &mut impl ServerTurn, waiter: Waiter) {
         let slot = waiter.slot;
         if !self.awaits(waiter) {
@@ -231,13 +252,15 @@ impl ShardServer {
             return;
         };
         let ApiCall { exchange, step } = *call;
-        if let ApiStep::Read(reading) = step {
-            let BatchReading { batch, body } = *reading;
-            self.read_batch(turn, slot, exchange, batch, body.into());
-        }
-        if self
-            .row(slot)
-            .is_some_and(|row| !row.holds.has(Hold::Answer))
+        let ApiStep::Read(reading) = step else {
+            return;
+        };
+        let Reading { publication, body } = *reading;
+        let app = exchange.app;
+        if let Some(waiter) = self.read(turn, slot, exchange, publication, body.into()) {
+            self.reads.put_back(app, waiter);
+        } else if let Some(row) = self.row(slot)
+            && !row.holds.has(Hold::Answer)
         {
             self.queue_input(slot);
         }
@@ -329,11 +352,10 @@ impl ShardServer {
             digest,
             names: &self.name_hasher,
             path_prefix: &self.settings.path_prefix,
-            frame_bytes_max: self.settings.connections.frame_bytes_max,
             now_s: turn.unix_ms() / 1_000,
         };
         let mut work = Work::default();
-        let checked = request.check(&app.entry.rules, &mut work, &mut self.scratch);
+        let checked = request.check(&app.entry.rules, &mut work);
         turn.spend(work);
         let checked = checked?;
         // Whoever cannot sign moves no numbers of an app but those of refusals.
@@ -638,7 +660,7 @@ impl ShardServer {
     }
 }
 
-/// Of a batch at least so much is read at once, however little a turn may still do: most are no larger.
+/// At least so much is read at once, however little a turn may still do: most bodies are no larger.
 const READ_AT_ONCE_BYTES: usize = 16_384;
 
 /// A request that begins to be answered, of whichever app.

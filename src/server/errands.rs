@@ -1,5 +1,5 @@
 //! Work that a crowd or a large request causes, done in slices: news for a user's watchers, the ends of a user's
-//! or an app's connections, the events of a batch, what goes on behind a hand-over.
+//! or an app's connections, the events of a publication, what goes on behind a hand-over.
 //!
 //! Owns: the list of errands and where each goes on.
 //! May depend on: `connection`, `protocol::{code, outgoing}`, `server::{close, sign_in}`.
@@ -35,8 +35,8 @@ pub(super) enum Errand {
     },
     /// The next slice of a listing.
     List(Waiter),
-    /// The next events of a batch.
-    Read(Waiter),
+    /// The next slice of a publication; listed once, while there are any.
+    Read,
     /// The apps changed: connections of those that are gone or disabled are closed, those of an app that has its
     /// first limit are counted.
     CheckApps { next: usize },
@@ -222,9 +222,14 @@ impl ShardServer {
                 self.list_more(turn, waiter);
                 None
             }
-            Errand::Read(waiter) => {
+            Errand::Read => {
                 turn.spend(Work::MESSAGE);
-                self.read_more(turn, waiter);
+                if let Some(waiter) = self.reads.pop() {
+                    self.read_more(turn, waiter);
+                }
+                if !self.reads.is_empty() {
+                    self.errands.push(Errand::Read);
+                }
                 None
             }
             Errand::Largest => {

@@ -44,6 +44,7 @@ mod occupancy;
 mod pressure;
 mod proxy_header;
 mod quota;
+mod reads;
 mod receive;
 mod replies;
 mod request;
@@ -83,6 +84,7 @@ use self::{
     message::{Leaving, Message},
     pressure::Pressure,
     quota::{ADDRESSES_MAX, Quotas},
+    reads::Reads,
     slow::SlowConsumers,
     socket_ids::SocketIds,
     topics::Topics,
@@ -174,6 +176,7 @@ pub struct ShardServer {
     bodies: Bodies,
     /// Work for many connections, first come first done.
     errands: Errands,
+    reads: Reads,
     /// The largest channels are looked for.
     largest: Option<Largest>,
     /// The bridge is being told what is counted here.
@@ -230,6 +233,7 @@ impl ShardServer {
             holder_next: 0,
             bodies: Bodies::default(),
             errands: Errands::default(),
+            reads: Reads::default(),
             largest: None,
             report: None,
             turn_number: 1,

@@ -136,7 +136,8 @@ impl ShardServer {
             let victim = self.largest_holder(turn, slot, held);
             self.shed(turn, victim);
         }
-        while kept > kept_before && self.bodies.bytes() > kept_max {
+        // One alone has what it takes: nobody else needs the room.
+        while kept > kept_before && self.bodies.bytes() > kept_max.max(u64::from(kept)) {
             self.shed_body(turn);
         }
     }

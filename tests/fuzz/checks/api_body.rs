@@ -68,7 +68,7 @@ struct Event {
 
 impl Event {
     fn of(request: &PublishRequest<'_>) -> Self {
-        let channels = request.channels().map(|name| name.as_str().to_owned());
+        let channels = request.names.iter().map(|name| (**name).to_owned());
         Self {
             name: request.event.decoded().into_owned(),
             channels: channels.collect(),

@@ -318,7 +318,7 @@ fn stranger_or_not_who_publishes_to_100_channels_pays_for_each_copy() {
         for link in &links {
             scene.say(*link, &request[request.len() - 1..]);
         }
-        let (highest, all) = answered_per_round(&mut scene, &links, "HTTP/1.1 200", 100);
+        let (highest, all) = answered_per_round(&mut scene, &links, "HTTP/1.1 200", 400);
         assert_eq!(all, COUNT);
         assert!(highest <= 2, "{highest} in one turn");
     }

@@ -286,12 +286,19 @@ fn stranger_whose_batch_is_within_its_limits_and_dear_to_read_leaves_the_others_
         json!({"name": "e", "channel": channel, "data": data, "z": vec![1; 40_000]})
     };
     let events: Vec<Value> = (0..10).map(event).collect();
-    for (name, mark, status) in [("e", "", 200), ("", "x", 400)] {
-        let mut events = events.clone();
-        events[9]["name"] = json!(name);
-        let body = json!({"batch": events, "mark": mark});
+    let mut bad = events.clone();
+    bad[9]["name"] = json!("");
+    let channels: Vec<String> = (0..100).map(|number| format!("c-{number}")).collect();
+    let many = json!({"name": "e", "channels": channels, "data": "x".repeat(102_000)});
+    let lone = many.clone();
+    for (path, body, status) in [
+        ("/batch_events", json!({"batch": events}), 200),
+        ("/batch_events", json!({"batch": bad}), 400),
+        ("/events", lone, 200),
+        ("/batch_events", json!({"batch": [many, many]}), 200),
+    ] {
         let link = scene.node.connect(0, 1 << 16);
-        scene.say(link, &scene.request("/batch_events", &[], Some(&body)));
+        scene.say(link, &scene.request(path, &[], Some(&body)));
         while !scene.node.links[link].to_server.is_empty() {
             scene.check_pong(&other);
         }
@@ -299,10 +306,13 @@ fn stranger_whose_batch_is_within_its_limits_and_dear_to_read_leaves_the_others_
         while scene.node.links[link].to_client.is_empty() {
             rounds += scene.check_pong(&other);
         }
-        assert!((4..100).contains(&rounds), "read in {rounds} rounds");
+        assert!(
+            (4..100).contains(&rounds),
+            "{path}: read in {rounds} rounds"
+        );
         let answers = responses(&scene.takes(link));
         let answered: Vec<u16> = answers.iter().map(|(status, _)| *status).collect();
-        assert_eq!(answered, [status]);
+        assert_eq!(answered, [status], "{path}");
         scene.hangs_up(link, Closed::ByPeer);
     }
     // Who goes while it is read leaves nothing behind.
