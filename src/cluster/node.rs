@@ -372,16 +372,11 @@ impl Node {
         self.owes_hello = true;
     }
 
-    /// The topic was left: what passes until it is live again is no loss.
+    /// The topic was left, or is live again: what passes in between is no loss, also behind what was left over.
     pub fn forget_lane(&mut self, topic: Topic) {
         for row in self.rows.values_mut() {
             row.lanes.break_off(topic.lane());
         }
-    }
-
-    /// A topic that was left is live again; after `forget_lane`, and what was left over in between.
-    pub fn heard_anew(&mut self, topic: Topic) {
-        self.forget_lane(topic);
     }
 
     /// Time went on: at `next_tick` at the latest, after what waited on the bus was heard.

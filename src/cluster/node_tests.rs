@@ -212,7 +212,7 @@ fn what_is_lost_is_counted_for_its_sender_and_road() {
     silence(&mut toy, true);
     send(&mut toy, 5);
     silence(&mut toy, false);
-    toy.node(1).heard_anew(topic);
+    toy.node(1).forget_lane(topic);
     send(&mut toy, 2);
     assert_eq!(lost(&mut toy), (4, 0));
     toy.faults.state_is_silent = true;

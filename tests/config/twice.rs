@@ -2,60 +2,103 @@
 
 use crate::{Given, file, in_an_app};
 
+/// What is said of a key, `this` unless its place spells it, that line 1 or another has given as `first`.
+fn twice(at: &str, this: &str, line: u32, first: &str) -> String {
+    format!(
+        "config.json:{at}: {this}is given in line {line} too, as {first}: leave one of them out"
+    )
+}
+
 #[test]
 fn a_key_that_a_file_gives_twice_is_refused_with_both_spellings() {
-    let twice = |at: &str, this: &str, line: u32, first: &str| {
-        format!(
-            "config.json:{at}: {this}is given in line {line} too, as {first}: leave one of them out"
-        )
-    };
-    let in_app = |rest: &str| in_an_app("max_connections", &format!("1,\n{rest}"));
-    let app = "app_manager.array.apps[0].";
-    for (text, expected) in [
+    for (text, at, this, first) in [
         (
-            "{\"adapter.driver\": \"redis\",\n\"adapter\": {\"driver\": \"local\"}}".to_owned(),
-            twice("2: adapter.driver", "", 1, "\"adapter.driver\""),
+            [
+                r#"{"adapter.driver": "redis","#,
+                r#""adapter": {"driver": "local"}}"#,
+            ],
+            "adapter.driver",
+            "",
+            r#""adapter.driver""#,
         ),
         (
-            "{\"adapter\": {\"driver\": \"local\"},\n\"adapter.driver\": \"local\"}".to_owned(),
-            twice("2: adapter.driver", "\"adapter.driver\" ", 1, "adapter.driver"),
+            [
+                r#"{"adapter": {"driver": "local"},"#,
+                r#""adapter.driver": "local"}"#,
+            ],
+            "adapter.driver",
+            r#""adapter.driver" "#,
+            "adapter.driver",
         ),
         (
-            "{\"ssl.enabled\": false,\n\"ssl\": {\"ca_path\": null, \"enabled\": false}}".to_owned(),
-            twice("2: ssl.enabled", "", 1, "\"ssl.enabled\""),
+            [
+                r#"{"ssl.enabled": false,"#,
+                r#""ssl": {"ca_path": null, "enabled": false}}"#,
+            ],
+            "ssl.enabled",
+            "",
+            r#""ssl.enabled""#,
         ),
         (
-            "{\"adapter\": {\"redis.prefix\": \"a\",\n\"redis\": {\"prefix\": \"a\"}}}".to_owned(),
-            twice("2: adapter.redis.prefix", "", 1, "\"adapter.redis.prefix\""),
+            [
+                r#"{"adapter": {"redis.prefix": "a","#,
+                r#""redis": {"prefix": "a"}}}"#,
+            ],
+            "adapter.redis.prefix",
+            "",
+            r#""adapter.redis.prefix""#,
         ),
         (
-            "{\"admission\": {\"max_connections\": 3},\n\"maxConnections\": 4}".to_owned(),
-            twice("2: maxConnections", "", 1, "admission.max_connections"),
+            [
+                r#"{"admission": {"max_connections": 3},"#,
+                r#""maxConnections": 4}"#,
+            ],
+            "maxConnections",
+            "",
+            "admission.max_connections",
         ),
         (
-            "{\"adapter\": {\"nats\": {\"user\": \"a\",\n\"username\": \"b\"}}}".to_owned(),
-            twice("2: adapter.nats.username", "", 1, "adapter.nats.user"),
-        ),
-        (
-            "{\"userAuthenticationTimeout\": 30000,\n\"user_authentication_timeout\": 30}".to_owned(),
-            "config.json:2: user_authentication_timeout: given twice in one object (first in line 1)"
-                .to_owned(),
-        ),
-        (
-            in_app("\"policy\": {\"limits\": {\"max_connections\": 2}}"),
-            twice(&format!("3: {app}policy.limits.max_connections"), "", 2, "max_connections"),
-        ),
-        (
-            in_app("\"max_read_req_per_sec\": 2, \"max_read_requests_per_second\": 2"),
-            twice(
-                &format!("3: {app}max_read_requests_per_second"),
-                "",
-                3,
-                "max_read_req_per_sec",
-            ),
+            [
+                r#"{"adapter": {"nats": {"user": "a","#,
+                r#""username": "b"}}}"#,
+            ],
+            "adapter.nats.username",
+            "",
+            "adapter.nats.user",
         ),
     ] {
-        assert_eq!(file(&text).errors(), [expected], "{text}");
+        let (text, at) = (text.join("\n"), format!("2: {at}"));
+        assert_eq!(file(&text).errors(), [twice(&at, this, 1, first)], "{text}");
+    }
+    let text = "{\"userAuthenticationTimeout\": 30000,\n\"user_authentication_timeout\": 30}";
+    let expected =
+        "config.json:2: user_authentication_timeout: given twice in one object (first in line 1)";
+    assert_eq!(file(text).errors(), [expected]);
+}
+
+#[test]
+fn a_key_that_an_app_or_a_toml_file_gives_twice_is_refused_too() {
+    for (rest, at, line, first) in [
+        (
+            r#""policy": {"limits": {"max_connections": 2}}"#,
+            "policy.limits.max_connections",
+            2,
+            "max_connections",
+        ),
+        (
+            r#""max_read_req_per_sec": 2, "max_read_requests_per_second": 2"#,
+            "max_read_requests_per_second",
+            3,
+            "max_read_req_per_sec",
+        ),
+    ] {
+        let text = in_an_app("max_connections", &format!("1,\n{rest}"));
+        let at = format!("3: app_manager.array.apps[0].{at}");
+        assert_eq!(
+            file(&text).errors(),
+            [twice(&at, "", line, first)],
+            "{text}"
+        );
     }
     let toml = "\"adapter.driver\" = \"local\"\n[adapter]\ndriver = \"local\"\n";
     let errors = Given {

@@ -429,17 +429,9 @@ fn an_event_may_stand_in_the_query_where_there_is_no_body(shards: usize) {
         assert_eq!(post(plain, refused).status, 400, "{refused:?}");
     }
     alice.expects_nothing();
-    let batch = api.path("/batch_events");
-    let query = api.query(
-        "POST",
-        &batch,
-        &[("name", "e"), ("channel", "news"), ("data", "x")],
-        b"",
-    );
-    assert_eq!(
-        api.sends("POST", &format!("{batch}?{query}"), b"").status,
-        400
-    );
+    let parameters = [("name", "e"), ("channel", "news"), ("data", "x")];
+    let batch = api.signed("POST", "/batch_events", &parameters, b"");
+    assert_eq!(api.sends("POST", &batch, b"").status, 400);
 }
 
 // Section 9.1: keep-alive holds over many requests, and idle ones do not block others.

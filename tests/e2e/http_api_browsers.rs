@@ -83,9 +83,7 @@ fn a_browser_may_read_every_answer_refusals_included(shards: usize) {
         },
     }));
     let server = Server::start(&config, shards);
-    let api = server.api();
-    let path = api.path("/channels");
-    let signed = format!("GET {path}?{}", api.query("GET", &path, &[], b""));
+    let signed = format!("GET {}", server.api().signed("GET", "/channels", &[], b""));
     for (request, more, status) in [
         ("GET /up", "", 200),
         ("GET /", "", 200),

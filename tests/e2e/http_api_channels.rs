@@ -57,6 +57,12 @@ fn occupied_channels_are_listed_by_prefix(shards: usize) {
     }
 }
 
+/// The parameter that asks for so much of a channel; none, if that is nothing.
+fn info(asked: &str) -> Vec<(&str, &str)> {
+    let asks = (!asked.is_empty()).then_some(("info", asked));
+    asks.into_iter().collect()
+}
+
 // P-098
 fn one_channel_tells_its_state(shards: usize) {
     let server = Server::start(&Config::new(), shards);
@@ -66,32 +72,24 @@ fn one_channel_tells_its_state(shards: usize) {
     alice.joins("presence-a", "1");
     bob.joins("presence-a", "1");
     alice.subscribes_to_empty_cache("cache-x");
-    assert_eq!(
-        api.reads(
-            "/channels/presence-a",
-            &[("info", "user_count,subscription_count")]
+    for (channel, asked, told) in [
+        (
+            "presence-a",
+            "user_count,subscription_count",
+            json!({"occupied": true, "user_count": 1, "subscription_count": 2}),
         ),
-        json!({"occupied": true, "user_count": 1, "subscription_count": 2})
-    );
-    assert_eq!(
-        api.reads("/channels/presence-a", &[]),
-        json!({"occupied": true})
-    );
-    assert_eq!(
-        api.reads(
-            "/channels/presence-z",
-            &[("info", "user_count,subscription_count")]
+        ("presence-a", "", json!({"occupied": true})),
+        (
+            "presence-z",
+            "user_count,subscription_count",
+            json!({"occupied": false, "user_count": 0, "subscription_count": 0}),
         ),
-        json!({"occupied": false, "user_count": 0, "subscription_count": 0})
-    );
-    assert_eq!(
-        api.reads("/channels/unknown", &[]),
-        json!({"occupied": false})
-    );
-    assert_eq!(
-        api.reads("/channels/cache-x", &[("info", "cache")]),
-        json!({"occupied": true, "cache": null})
-    );
+        ("unknown", "", json!({"occupied": false})),
+        ("cache-x", "cache", json!({"occupied": true, "cache": null})),
+    ] {
+        let state = api.reads(&format!("/channels/{channel}"), &info(asked));
+        assert_eq!(state, told, "{channel} {asked}");
+    }
     api.publishes("e", "cache-x", r#"{"hello":"world"}"#);
     let answer = api.reads("/channels/cache-x", &[("info", "cache")]);
     assert_eq!(answer["cache"]["data"], r#"{"hello":"world"}"#);
@@ -101,7 +99,7 @@ fn one_channel_tells_its_state(shards: usize) {
         let answer = api.reads("/channels/cache-x", &[("info", "cache")]);
         (answer["cache"]["ttl"].as_u64()? < ttl).then_some(())
     });
-    for (resource, info) in [
+    for (resource, asked) in [
         ("/channels/news", "user_count"),
         ("/channels/news", "cache"),
         ("/channels/presence-a", "cache"),
@@ -111,17 +109,8 @@ fn one_channel_tells_its_state(shards: usize) {
         ("/channels/%FF", ""),
         ("/channels/a%FF/users", ""),
     ] {
-        let parameters = [("info", info)];
-        let parameters = if info.is_empty() {
-            &[][..]
-        } else {
-            &parameters
-        };
-        assert_eq!(
-            api.get(resource, parameters).status,
-            400,
-            "{resource} {info}"
-        );
+        let reply = api.get(resource, &info(asked));
+        assert_eq!(reply.status, 400, "{resource} {asked}");
     }
 }
 

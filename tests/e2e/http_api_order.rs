@@ -28,9 +28,8 @@ fn wrong_methods_and_unknown_routes_are_told_apart(shards: usize) {
         ("POST", "/users/%FF/terminate_connections", 400),
         ("POST", "/users//terminate_connections", 400),
     ] {
-        let path = api.path(resource);
-        let query = api.query(method, &path, &[], b"");
-        let reply = api.sends(method, &format!("{path}?{query}"), b"");
+        let target = api.signed(method, resource, &[], b"");
+        let reply = api.sends(method, &target, b"");
         // 400: `/channels/` could be read as a channel with an empty name.
         let empty_name = resource == "/channels/" && reply.status == 400;
         assert!(
@@ -46,9 +45,8 @@ fn wrong_methods_and_unknown_routes_are_told_apart(shards: usize) {
     wire.sends("POST /up HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
     assert_eq!(wire.reply().status, 405);
     // The content type is not looked at.
-    let path = api.path("/events");
     let body = br#"{"name":"e","channels":["c"],"data":"x"}"#;
-    let query = api.query("POST", &path, &[], body);
+    let target = api.signed("POST", "/events", &[], body);
     for content_type in [
         "",
         "Content-Type: text/plain\r\n",
@@ -56,7 +54,7 @@ fn wrong_methods_and_unknown_routes_are_told_apart(shards: usize) {
     ] {
         let mut wire = server.wire();
         wire.sends(format!(
-            "POST {path}?{query} HTTP/1.1\r\nHost: x\r\n{content_type}Content-Length: {}\r\n\r\n{}",
+            "POST {target} HTTP/1.1\r\nHost: x\r\n{content_type}Content-Length: {}\r\n\r\n{}",
             body.len(),
             String::from_utf8_lossy(body)
         ));
@@ -85,10 +83,7 @@ fn of_two_faults_of_a_request_the_one_that_is_looked_for_first_is_told(shards: u
     let server = Server::start(&config, shards);
     let (api, off) = (server.api(), server.api_of("off"));
     let bad = br#"{"name":"","channels":["a"],"data":"x"}"#;
-    let signed = |api: &Api, body: &[u8]| {
-        let path = api.path("/events");
-        format!("{path}?{}", api.query("POST", &path, &[], body))
-    };
+    let signed = |api: &Api, body: &[u8]| api.signed("POST", "/events", &[], body);
     let good = br#"{"name":"e","channels":["a"],"data":"x"}"#;
     let whole = |body: &[u8]| {
         let text = std::str::from_utf8(body).expect("ASCII");

@@ -13,9 +13,8 @@ const EVENT: &str = r#"{"name":"e","channels":["news"],"data":"x"}"#;
 
 /// The target of a signed publish of `EVENT`.
 fn signed_target(server: &Server) -> String {
-    let api = server.api();
-    let path = api.path("/events");
-    format!("{path}?{}", api.query("POST", &path, &[], EVENT.as_bytes()))
+    let body = EVENT.as_bytes();
+    server.api().signed("POST", "/events", &[], body)
 }
 
 /// Refused with one of these statuses, or cut off; never answered twice, never left open.
@@ -274,10 +273,7 @@ fn connection_close_and_http_1_0_end_after_the_answer(shards: usize) {
 fn no_answer_to_head_has_a_body_and_pipelines_stay_in_step(shards: usize) {
     let server = Server::start(&Config::new(), shards);
     let api = server.api();
-    let signed = |method: &str, resource: &str| {
-        let path = api.path(resource);
-        format!("{path}?{}", api.query(method, &path, &[], b""))
-    };
+    let signed = |method: &str, resource: &str| api.signed(method, resource, &[], b"");
     let mut wire = server.wire();
     for (target, status) in [
         ("/up".to_owned(), 200),

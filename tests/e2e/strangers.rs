@@ -15,10 +15,8 @@ use crate::support::wire::Wire;
 
 /// A signed publish of `body`, without it.
 fn signed_head(server: &Server, body: &[u8], framing: &str) -> String {
-    let api = server.api();
-    let path = api.path("/events");
-    let query = api.query("POST", &path, &[], body);
-    format!("POST {path}?{query} HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n")
+    let target = server.api().signed("POST", "/events", &[], body);
+    format!("POST {target} HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n")
 }
 
 fn event(channels: &[String], data_bytes: usize) -> Vec<u8> {

@@ -39,6 +39,52 @@ pub(crate) fn config(redis: &Redis, hooks: Value) -> Config {
         .with_app(json!({"webhooks": hooks}))
 }
 
+/// An app whose targets are slow, and another one with a prompt target, in a queue that few jobs leave at once.
+pub(crate) struct SlowAndPrompt {
+    slow: WebhookSink,
+    /// The target of `other`.
+    pub(crate) prompt: WebhookSink,
+    pub(crate) config: Config,
+}
+
+impl SlowAndPrompt {
+    /// So many targets, none of which answers within the test.
+    pub(crate) fn new(redis: &Redis, targets: u64) -> Self {
+        let (slow, prompt) = (WebhookSink::start(), WebhookSink::start());
+        slow.answers_after(DEADLINE * 10);
+        let kinds = ["channel_occupied"];
+        let hooks =
+            (0..targets).map(|it| json!({"url": slow_url(&slow, it), "event_types": kinds}));
+        let config = config(redis, Value::from_iter(hooks))
+            .and_app("other", json!({"webhooks": [prompt.entry(&kinds)]}))
+            .with(json!({"queue": {"redis": {"concurrency": 5}}}));
+        Self {
+            slow,
+            prompt,
+            config,
+        }
+    }
+
+    /// One of the slow targets.
+    pub(crate) fn slow_url(&self, number: u64) -> String {
+        slow_url(&self.slow, number)
+    }
+}
+
+fn slow_url(slow: &WebhookSink, number: u64) -> String {
+    slow.url_at(&format!("/{number}"))
+}
+
+/// None of so many jobs has left Redis.
+#[track_caller]
+pub(crate) fn all_wait(redis: &mut Redis, jobs: u64) {
+    let waiting = waits(redis);
+    assert!(
+        waiting >= jobs,
+        "none of the slow app's was answered: {waiting}"
+    );
+}
+
 pub(crate) const PREFIX: &str = "sockudo_queue::queue:webhooks";
 
 /// One connection for many commands.
@@ -584,15 +630,10 @@ fn an_app_with_many_slow_targets_does_not_keep_the_jobs_of_another_in_redis() {
     let Some(mut redis) = redis(test, &[]) else {
         return;
     };
-    let (slow, mut prompt) = (WebhookSink::start(), WebhookSink::start());
-    slow.answers_after(DEADLINE * 10);
-    let kinds = ["channel_occupied"];
-    let hooks: Vec<Value> = (0..60)
-        .map(|it| json!({"url": slow.url_at(&format!("/{it}")), "event_types": kinds}))
-        .collect();
-    let config = config(&redis, json!(hooks))
-        .and_app("other", json!({"webhooks": [prompt.entry(&kinds)]}))
-        .with(json!({"queue": {"redis": {"concurrency": 5}}, "webhooks": {"batching": {"enabled": false}}}));
+    let mut apps = SlowAndPrompt::new(&redis, 60);
+    let config = apps
+        .config
+        .with(json!({"webhooks": {"batching": {"enabled": false}}}));
     let server = Server::start(&config, 1);
     let mut alice = server.client("alice");
     for number in 0..10 {
@@ -605,11 +646,8 @@ fn an_app_with_many_slow_targets_does_not_keep_the_jobs_of_another_in_redis() {
     for number in 0..50 {
         let channel = format!("news-{number}");
         bob.subscribes(&channel);
-        prompt.expects(json!({"name": "channel_occupied", "channel": channel}));
+        let occupied = json!({"name": "channel_occupied", "channel": channel});
+        apps.prompt.expects(occupied);
     }
-    let waiting = waits(&mut redis);
-    assert!(
-        waiting >= 600,
-        "none of the slow app's was answered: {waiting}"
-    );
+    all_wait(&mut redis, 600);
 }

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use sockudo::bridge::queue::TargetName;
 
 use crate::support::config::{APP_ID, KEY, SECRET};
+use crate::support::eventually;
 use crate::support::server::Server;
 use crate::support::webhook::WebhookSink;
-use crate::support::{DEADLINE, eventually};
-use crate::webhook_queue::{PREFIX, Wire, arrive, config, occupied, puts, puts_of, redis, waits};
+use crate::webhook_queue::{
+    PREFIX, SlowAndPrompt, Wire, all_wait, arrive, config, occupied, puts, puts_of, redis,
+};
 
 #[test]
 fn jobs_of_sockudo_2_9_are_delivered_with_our_secret() {
@@ -103,23 +105,14 @@ fn jobs_that_were_in_redis_before_are_shared_between_apps_too() {
     let Some(mut redis) = redis(test, &[]) else {
         return;
     };
-    let (slow, mut prompt) = (WebhookSink::start(), WebhookSink::start());
-    slow.answers_after(DEADLINE * 10);
-    let kinds = ["channel_occupied"];
-    let urls: Vec<String> = (0..700).map(|it| slow.url_at(&format!("/{it}"))).collect();
-    let hooks = urls
-        .iter()
-        .map(|url| json!({"url": url, "event_types": kinds}));
-    let config = config(&redis, Value::from_iter(hooks))
-        .and_app("other", json!({"webhooks": [prompt.entry(&kinds)]}))
-        .with(json!({"queue": {"redis": {"concurrency": 5}}}));
+    let mut apps = SlowAndPrompt::new(&redis, 700);
     // As a node of the build before leaves them: nothing tells whose they are but their texts.
     let mut wire = Wire::to(&redis);
-    for (put, url) in (1..).zip(&urls) {
-        let target = TargetName::of(APP_ID, url, 0);
-        puts(&mut wire, put, target, (0..2).map(occupied));
+    for number in 0..700 {
+        let target = TargetName::of(APP_ID, &apps.slow_url(number), 0);
+        puts(&mut wire, number + 1, target, (0..2).map(occupied));
     }
-    let target = TargetName::of("other-id", &prompt.url(), 0);
+    let target = TargetName::of("other-id", &apps.prompt.url(), 0);
     puts_of(
         ("other-id", 0),
         &mut wire,
@@ -127,14 +120,10 @@ fn jobs_that_were_in_redis_before_are_shared_between_apps_too() {
         target,
         (0..50).map(occupied),
     );
-    let _server = Server::start(&config, 1);
+    let _server = Server::start(&apps.config, 1);
     let mut missing: BTreeSet<String> = (0..50).map(|it| it.to_string()).collect();
     while !missing.is_empty() {
-        missing.remove(prompt.next()["channel"].as_str().expect("a name"));
+        missing.remove(apps.prompt.next()["channel"].as_str().expect("a name"));
     }
-    let waiting = waits(&mut redis);
-    assert!(
-        waiting >= 1_400,
-        "none of the slow app's was answered: {waiting}"
-    );
+    all_wait(&mut redis, 1_400);
 }

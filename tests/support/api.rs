@@ -61,18 +61,28 @@ impl Api {
         )
     }
 
+    /// The target of a request of this app's resource, signed now.
+    pub(crate) fn signed(
+        &self,
+        method: &str,
+        resource: &str,
+        parameters: &[(&str, &str)],
+        body: &[u8],
+    ) -> String {
+        let path = self.path(resource);
+        format!("{path}?{}", self.query(method, &path, parameters, body))
+    }
+
     #[track_caller]
     pub(crate) fn get(&mut self, resource: &str, parameters: &[(&str, &str)]) -> Reply {
-        let path = self.path(resource);
-        let query = self.query("GET", &path, parameters, b"");
-        self.sends("GET", &format!("{path}?{query}"), b"")
+        let target = self.signed("GET", resource, parameters, b"");
+        self.sends("GET", &target, b"")
     }
 
     #[track_caller]
     pub(crate) fn post(&mut self, resource: &str, body: &[u8]) -> Reply {
-        let path = self.path(resource);
-        let query = self.query("POST", &path, &[], body);
-        self.sends("POST", &format!("{path}?{query}"), body)
+        let target = self.signed("POST", resource, &[], body);
+        self.sends("POST", &target, body)
     }
 
     /// One request with any target, on the kept connection or, where the server ended that, a new one.

@@ -458,7 +458,7 @@ impl Exchange {
                 continue; // It was left meanwhile.
             };
             if confirmed.was_left {
-                self.node.heard_anew(*topic);
+                self.node.forget_lane(*topic);
             }
             if let Some(taken) = confirmed.taken {
                 self.counters.subscribe.observe(taken.as_secs_f64());
