@@ -16,7 +16,10 @@ use shards::{
 
 use super::{ServerTurn, ShardServer};
 use crate::{
-    connection::row::{Awaited, Hold, Reading, State},
+    connection::{
+        input::Input,
+        row::{Awaited, Hold, Reading, State},
+    },
     protocol::{app::AppIndex, code::CloseCode},
     ws::codec::Decoder,
 };
@@ -176,7 +179,7 @@ impl ShardServer {
             State::Vacant | State::Ending => {}
         }
         let row = self.held(slot);
-        row.input = Vec::new();
+        row.input = Input::default();
         row.decoder = Decoder::default();
         let held = std::mem::take(&mut row.held_bytes);
         self.input_held -= u64::from(held);
