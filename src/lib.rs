@@ -27,6 +27,7 @@ pub mod cluster;
 pub mod config;
 pub mod connection;
 pub mod handover;
+mod holders;
 pub mod http;
 pub mod logging;
 pub mod metrics;

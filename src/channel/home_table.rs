@@ -295,10 +295,10 @@ impl HomeTable {
         self.kept_number += 1;
         let before = home.keep(now, rules, event, self.kept_number);
         let (app, bytes) = (home.app, home.kept_bytes());
-        self.forget_kept(app, before);
         let rows = &self.rows;
         let keeps = |at: HomeRef, number| rows.get(at.0).is_some_and(|it| it.keeps(number));
-        self.kept.keep(app, at, self.kept_number, bytes, keeps);
+        let place = (at, self.kept_number);
+        self.kept.keep(app, place, bytes, before, keeps);
         self.evict();
         self.arm(at);
         self.note_news(at);
@@ -349,7 +349,9 @@ impl HomeTable {
             .expect("pop_due gives entries that are there");
         let (app, expired) = (home.app, home.expire_kept(now));
         home.settle_later(now, rules, effects);
-        self.forget_kept(app, expired);
+        if let Some(bytes) = expired {
+            self.kept.forget(app, bytes);
+        }
         self.arm(at);
         self.note_news(at);
     }
@@ -390,12 +392,6 @@ impl HomeTable {
             let is_due = |at_ms, home: &Home| home.due_at == Some(at_ms);
             self.due
                 .retain(|Reverse((at_ms, at))| rows.get(at.0).is_some_and(|it| is_due(*at_ms, it)));
-        }
-    }
-
-    fn forget_kept(&mut self, app: AppIndex, bytes: Option<usize>) {
-        if let Some(bytes) = bytes {
-            self.kept.forget(app, bytes);
         }
     }
 

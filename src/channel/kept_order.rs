@@ -1,13 +1,13 @@
 //! How much of last events is kept, by app, and which goes when that is too much.
 //!
 //! Owns: the numbers of the kept events of each app, oldest first, and what they hold.
-//! May depend on: `channel::home` for references, `protocol::app`. Not on what is kept.
-//! Invariants: the sums are those of the apps; whatever one app keeps, one that holds less loses nothing for it.
+//! May depend on: `channel::home` for references, `holders`, `protocol::app`. Not on what is kept.
+//! Invariants: whoever keeps events keeps bytes; whatever one app keeps, one that holds less loses nothing for it.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use super::home::HomeRef;
-use crate::protocol::app::AppIndex;
+use crate::{holders::Holders, protocol::app::AppIndex};
 
 /// How much of last events is kept: beyond it the app that holds the most loses its oldest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,20 +18,10 @@ pub struct KeptMax {
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct KeptOrder {
-    /// Apps that keep an event, and only those.
-    apps: BTreeMap<AppIndex, OfApp>,
-    by_events: BTreeSet<(usize, AppIndex)>,
-    by_bytes: BTreeSet<(usize, AppIndex)>,
-    events: usize,
-    bytes: usize,
-}
-
-#[derive(Clone, Debug, Default)]
-struct OfApp {
-    /// Homes and the numbers of their kept events, oldest first; may name some that are replaced or gone.
-    order: VecDeque<(HomeRef, u64)>,
-    events: usize,
-    bytes: usize,
+    /// Apps by how many events they keep; and homes and the numbers of these events, oldest first. May name some
+    /// that are replaced or gone.
+    events: Holders<AppIndex, VecDeque<(HomeRef, u64)>>,
+    bytes: Holders<AppIndex>,
 }
 
 /// Places of an order that may be in vain, beside one for each event.
@@ -40,78 +30,69 @@ const IN_VAIN_MAX: usize = 64;
 impl KeptOrder {
     /// Events that are kept.
     pub(super) fn events(&self) -> usize {
-        self.events
+        self.events.sum()
     }
 
     /// About the bytes that they hold.
     pub(super) fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes.sum()
     }
 
     /// Places of all orders, those in vain too.
     #[cfg(test)]
     pub(super) fn places(&self) -> usize {
-        self.apps.values().map(|of_app| of_app.order.len()).sum()
+        self.events.all_known().map(VecDeque::len).sum()
     }
 
-    /// A home keeps an event under that number, of so many bytes. `keeps` says what is kept still.
+    /// A home keeps an event under that number, of so many bytes, maybe in place of one of `before`. `keeps`
+    /// says what is kept still.
     // Per event of a cache channel: some look-ups among the apps that have such channels.
     pub(super) fn keep(
         &mut self,
         app: AppIndex,
-        at: HomeRef,
-        number: u64,
+        (at, number): (HomeRef, u64),
         bytes: usize,
+        before: Option<usize>,
         keeps: impl Fn(HomeRef, u64) -> bool,
     ) {
-        self.change(app, |of_app| {
-            of_app.events += 1;
-            of_app.bytes += bytes;
-            of_app.order.push_back((at, number));
+        self.events.change(app, |events, order| {
+            *events += usize::from(before.is_none());
+            order.push_back((at, number));
             // Half of the order is in vain by then, so a walk costs each entry a constant.
-            if of_app.order.len() > 2 * of_app.events + IN_VAIN_MAX {
-                of_app.order.retain(|(at, number)| keeps(*at, *number));
+            if order.len() > 2 * *events + IN_VAIN_MAX {
+                order.retain(|(at, number)| keeps(*at, *number));
             }
         });
-        self.events += 1;
-        self.bytes += bytes;
+        self.bytes.change(app, |held, ()| {
+            *held = *held + bytes - before.unwrap_or(0);
+        });
     }
 
     /// An event of so many bytes is kept no more.
     pub(super) fn forget(&mut self, app: AppIndex, bytes: usize) {
-        self.change(app, |of_app| {
-            of_app.events -= 1;
-            of_app.bytes -= bytes;
+        let events = self.events.change(app, |events, _| {
+            *events -= 1;
+            *events
         });
-        self.events -= 1;
-        self.bytes -= bytes;
-    }
-
-    fn change(&mut self, app: AppIndex, change: impl FnOnce(&mut OfApp)) {
-        let of_app = self.apps.entry(app).or_default();
-        self.by_events.remove(&(of_app.events, app));
-        self.by_bytes.remove(&(of_app.bytes, app));
-        change(of_app);
-        if of_app.events == 0 {
-            assert!(of_app.bytes == 0, "without events no bytes");
-            self.apps.remove(&app);
-            return;
-        }
-        self.by_events.insert((of_app.events, app));
-        self.by_bytes.insert((of_app.bytes, app));
+        let bytes = self.bytes.change(app, |held, ()| {
+            *held -= bytes;
+            *held
+        });
+        assert!((events == 0) == (bytes == 0), "without events no bytes");
     }
 
     /// The next that has to go, while there are more than may be; it may be replaced or gone already. One that
     /// goes is to be forgotten.
     pub(super) fn next_beyond(&mut self, most: KeptMax) -> Option<(HomeRef, u64)> {
-        let heaviest = match (self.events > most.events, self.bytes > most.bytes) {
-            (true, _) => self.by_events.last(),
-            (false, true) => self.by_bytes.last(),
+        let is_beyond = (self.events() > most.events, self.bytes() > most.bytes);
+        let app = match is_beyond {
+            (true, _) => self.events.heaviest().map(|(app, _)| app),
+            (false, true) => self.bytes.heaviest().map(|(app, ())| app),
             (false, false) => return None,
         };
-        let (_, app) = heaviest.expect("what is kept is an app's");
-        let of_app = self.apps.get_mut(app).expect("it keeps events");
-        let oldest = of_app.order.pop_front();
+        let app = app.expect("what is kept is an app's");
+        let order = self.events.known_mut(app).expect("it keeps events");
+        let oldest = order.pop_front();
         Some(oldest.expect("each kept event is in the order"))
     }
 }

@@ -2,71 +2,47 @@
 //! many.
 //!
 //! Owns: what each of them holds, by its app.
-//! May depend on: `protocol::app`. Not on connections: it knows the numbers of their slots.
+//! May depend on: `holders`, `protocol::app`. Not on connections: it knows the numbers of their slots.
 //! Invariants: the bytes of all are the sum of each app's, and those of an app the sum of its bodies';
 //! whatever an app sends, one that holds less is not turned away for it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use crate::protocol::app::AppIndex;
+use crate::{holders::Holders, protocol::app::AppIndex};
 
 /// The bodies under way on a shard.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Bodies {
     /// By slot: those that hold bytes.
-    rows: BTreeMap<u32, Row>,
-    /// Apps with bodies, and only those.
-    apps: BTreeMap<AppIndex, BodiesOfApp>,
-    by_bytes: BTreeSet<(u64, AppIndex)>,
-    bytes: u64,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Row {
-    app: AppIndex,
-    bytes: u32,
-}
-
-#[derive(Clone, Debug, Default)]
-struct BodiesOfApp {
-    bytes: u64,
-    /// Their bytes and slots.
-    by_bytes: BTreeSet<(u32, u32)>,
+    app_of: BTreeMap<u32, AppIndex>,
+    /// Apps by the bytes of their bodies, and those by their slots.
+    apps: Holders<AppIndex, Holders<u32>>,
 }
 
 impl Bodies {
     /// Bytes of all bodies.
     pub(super) fn bytes(&self) -> u64 {
-        self.bytes
+        self.apps.sum() as u64
     }
 
     /// The body in a slot now holds so many bytes; 0: there is none. The app is that of its first bytes.
     // Per receive of a body in pieces: some look-ups among the bodies under way.
     pub(super) fn set(&mut self, slot: u32, app: AppIndex, bytes: u32) {
-        let before = self.rows.remove(&slot).unwrap_or(Row { app, bytes: 0 });
-        let app = before.app;
-        let of_app = self.apps.entry(app).or_default();
-        self.by_bytes.remove(&(of_app.bytes, app));
-        of_app.by_bytes.remove(&(before.bytes, slot));
-        of_app.bytes = of_app.bytes - u64::from(before.bytes) + u64::from(bytes);
-        self.bytes = self.bytes - u64::from(before.bytes) + u64::from(bytes);
-        if bytes > 0 {
-            of_app.by_bytes.insert((bytes, slot));
-            self.rows.insert(slot, Row { app, bytes });
-        }
-        if of_app.by_bytes.is_empty() {
-            assert!(of_app.bytes == 0, "an app without bodies holds no bytes");
-            self.apps.remove(&app);
-        } else {
-            self.by_bytes.insert((of_app.bytes, app));
+        let app = *self.app_of.entry(slot).or_insert(app);
+        self.apps.change(app, |of_app, bodies| {
+            bodies.change(slot, |of_body, ()| *of_body = bytes as usize);
+            *of_app = bodies.sum();
+        });
+        if bytes == 0 {
+            self.app_of.remove(&slot);
         }
     }
 
     /// The slot of the largest body of the app that holds the most.
     pub(super) fn largest(&self) -> Option<u32> {
-        let (_, app) = self.by_bytes.last()?;
-        let (_, slot) = self.apps.get(app)?.by_bytes.last()?;
-        Some(*slot)
+        let (_, bodies) = self.apps.heaviest()?;
+        let (slot, ()) = bodies.heaviest()?;
+        Some(slot)
     }
 }
 
@@ -95,6 +71,6 @@ mod tests {
         }
         assert_eq!(order, [(2, 115), (4, 85), (3, 35), (1, 10)]);
         assert_eq!(bodies.bytes(), 0);
-        assert!(bodies.rows.is_empty() && bodies.apps.is_empty() && bodies.by_bytes.is_empty());
+        assert!(bodies.app_of.is_empty() && bodies.apps.all_known().next().is_none());
     }
 }
