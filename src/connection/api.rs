@@ -143,7 +143,7 @@ fn action_of(
             })
         }
         Route::Channel { channel, .. } => {
-            let name = ChannelName::parse(channel, name_max)?;
+            let name = ChannelName::parse(channel.text()?, name_max)?;
             let info = query::channel_info(head.query, name.kind())?;
             Ok(Action::Channel {
                 name: name.as_str().into(),
@@ -152,7 +152,7 @@ fn action_of(
             })
         }
         Route::Users { channel, .. } => {
-            let name = ChannelName::parse(channel, name_max)?;
+            let name = ChannelName::parse(channel.text()?, name_max)?;
             if !name.kind().is_presence() {
                 return Err(ApiError::NotPresence);
             }
@@ -162,11 +162,12 @@ fn action_of(
             })
         }
         Route::Terminate { user, .. } => {
+            let user = user.text()?;
             if !is_user_id(user) {
                 return Err(ApiError::UserId);
             }
             Ok(Action::Terminate {
-                user_id: UserId::new(keys.names, keys.app, &**user),
+                user_id: UserId::new(keys.names, keys.app, user),
             })
         }
         Route::App { .. }
