@@ -12,7 +12,7 @@ use std::path::Path;
 
 use super::config::{Answer, EXIT_BAD_CONFIG};
 use super::{Former, MigrateFrom};
-use crate::config::carry::{self, Carried, Given, Text};
+use crate::config::carry::{self, Carried, Given, Text, Why};
 
 pub fn run(arguments: &MigrateFrom) -> Answer {
     let read_one = |path: &Option<_>| path.as_deref().map(read).transpose();
@@ -33,7 +33,7 @@ pub fn run(arguments: &MigrateFrom) -> Answer {
     let mut answer = Answer {
         out: String::new(),
         diagnostics: list(&carried),
-        exit: u8::from(arguments.strict && !carried.left.is_empty()),
+        exit: u8::from(wrong(&carried) > 0 || arguments.strict && !carried.left.is_empty()),
     };
     match &arguments.output {
         _ if arguments.check => {}
@@ -116,10 +116,20 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
     file.sync_all()
 }
 
+/// So many values can be no one's.
+fn wrong(carried: &Carried) -> usize {
+    let left = carried.left.iter();
+    left.filter(|left| left.why == Why::Wrong).count()
+}
+
 fn list(carried: &Carried) -> String {
     let mut out = String::new();
     for left in &carried.left {
-        let _ = writeln!(out, "not carried: {left}");
+        let why = match left.why {
+            Why::NoPlace => "",
+            Why::Wrong => ", since its value is wrong",
+        };
+        let _ = writeln!(out, "not carried{why}: {left}");
     }
     for note in &carried.notes {
         let _ = writeln!(out, "note: {note}");
@@ -127,9 +137,13 @@ fn list(carried: &Carried) -> String {
     let plural = if carried.apps == 1 { "" } else { "s" };
     let _ = writeln!(
         out,
-        "{} app{plural} carried; {} not carried, {} to know",
+        "{} app{plural} carried; {} not carried{}, {} to know",
         carried.apps,
         carried.left.len(),
+        match wrong(carried) {
+            0 => String::new(),
+            wrong => format!(" ({wrong} with a wrong value)"),
+        },
         carried.notes.len()
     );
     out

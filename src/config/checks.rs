@@ -39,8 +39,8 @@ pub(super) fn check(settings: &Settings, demo: Demo, report: &mut Report) {
     proxies(settings, report);
     unix_socket(settings, report);
     tls_of_port(settings, report);
+    unset_limits(settings, report);
     for app in settings.records(APPS) {
-        unset_limits(app, settings, report);
         for webhook in app.records("webhooks") {
             check_webhook(webhook, report);
         }
@@ -563,35 +563,38 @@ fn is_loopback(host: &str) -> bool {
     )
 }
 
-/// Upstream had no such limits: say which ones now hold although nobody asked for them.
-fn unset_limits(app: &Settings, settings: &Settings, report: &mut Report) {
+/// Upstream had no such limits: say that they hold now although nobody asked for them. Which, a check of the
+/// configuration lists for each app.
+fn unset_limits(settings: &Settings, report: &mut Report) {
     if settings.text("limits_mode") != "pusher" {
         return;
     }
-    let is_new = |path: &&str| *app.origin(path) == Origin::Default;
-    let limits = NEW_LIMITS.iter().copied().filter(is_new);
-    let limits: Vec<String> = limits
-        .map(|path| match app.setting(path) {
-            Setting::Bytes(bytes) => format!("{path} = {}", super::kind::kilobytes(*bytes)),
-            Setting::Whole(number) => format!("{path} = {number}"),
-            other => panic!("{path} is a number, not {other:?}"),
-        })
-        .collect();
-    // What Sockudo's variables make is told where it is made.
-    let is_of_variables = app
-        .origin
-        .variable()
-        .is_some_and(|n| n.starts_with(APP_PREFIX));
-    if limits.is_empty() || app.origin == Origin::Default || is_of_variables {
-        return;
-    }
+    let is_silent = |app: &&Settings| {
+        // What Sockudo's variables make is told where it is made.
+        let variable = app.origin.variable();
+        let is_of_variables = variable.is_some_and(|name| name.starts_with(APP_PREFIX));
+        let is_unset = |path: &&str| *app.origin(path) == Origin::Default;
+        app.origin != Origin::Default && !is_of_variables && NEW_LIMITS.iter().any(is_unset)
+    };
+    let silent: Vec<&Settings> = settings.records(APPS).iter().filter(is_silent).collect();
+    let (origin, name, whose) = match silent[..] {
+        [] => return,
+        [app] => (
+            &app.origin,
+            app.prefix.trim_end_matches('.'),
+            "limits".to_owned(),
+        ),
+        [first, ..] => (
+            &first.origin,
+            APPS,
+            format!("limits of {} apps", silent.len()),
+        ),
+    };
     let text = format!(
-        "not set, so the protocol's limits hold: {}; Sockudo 2.9 had none \
-         (limits_mode = \"upstream\" lifts them)",
-        limits.join(", ")
+        "{whose} that are not set are the protocol's, where Sockudo 2.9 had none: \
+         sockudo config check lists them (limits_mode = \"upstream\" lifts them)"
     );
-    let name = app.prefix.trim_end_matches('.');
-    report.note(&app.origin, name, text);
+    report.note(origin, name, text);
 }
 
 pub(super) fn check_webhook(webhook: &Settings, report: &mut Report) {

@@ -110,7 +110,7 @@ fn action_of(
             })
         }
         Route::Channel { channel, .. } => {
-            let name = ChannelName::parse(channel, name_max)?;
+            let name = ChannelName::parse(channel.text()?, name_max)?;
             let info = query::channel_info(head.query, name.kind())?;
             Ok(Action::Channel {
                 name: name.as_str().into(),
@@ -119,7 +119,7 @@ fn action_of(
             })
         }
         Route::Users { channel, .. } => {
-            let name = ChannelName::parse(channel, name_max)?;
+            let name = ChannelName::parse(channel.text()?, name_max)?;
             if !name.kind().is_presence() {
                 return Err(ApiError::NotPresence);
             }
@@ -129,11 +129,12 @@ fn action_of(
             })
         }
         Route::Terminate { user, .. } => {
+            let user = user.text()?;
             if !is_user_id(user) {
                 return Err(ApiError::UserId);
             }
             Ok(Action::Terminate {
-                user_id: UserId::new(names, &app.partitions, &**user),
+                user_id: UserId::new(names, &app.partitions, user),
             })
         }
         Route::Events { .. }

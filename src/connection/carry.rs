@@ -12,9 +12,9 @@ use shards::{
 
 use super::{
     body::Body,
-    keep_alive::KeepAlive,
+    keep_alive::{KeepAlive, Phase},
     row::{Awaited, Connection, Hold, PeerKind, Rare, Reading, State},
-    token_bucket::TokenBucket,
+    token_bucket::SmallBucket,
 };
 use crate::{
     handover::record::{ConnectionRecord, Fragments, Silence, Stage},
@@ -23,8 +23,8 @@ use crate::{
 };
 
 impl Connection {
-    /// What another process is told, `carried` being the runtime's part. `None`: it has nothing left to say.
-    pub fn record(&self, carried: Carried) -> Option<ConnectionRecord> {
+    /// What another process is told at `now`, `carried` being the runtime's part. `None`: it has nothing left to say.
+    pub fn record(&self, now: Millis, carried: Carried) -> Option<ConnectionRecord> {
         let stage = match self.state {
             State::Vacant | State::Ending => return None,
             State::ProxyHeader => Stage::ProxyHeader,
@@ -33,9 +33,9 @@ impl Connection {
             State::Open(awaited) => Stage::Open(awaited == Awaited::Rest),
             State::Closing => Stage::Closing,
         };
-        let silence = match self.keep_alive {
-            KeepAlive::Heard { at } => Silence::Heard(at.0),
-            KeepAlive::Pinged { answer_by } => Silence::Pinged(answer_by.0),
+        let silence = match self.keep_alive.phase() {
+            Phase::Heard { at } => Silence::Heard(at.0),
+            Phase::Pinged { answer_by } => Silence::Pinged(answer_by.0),
         };
         let rare = self.rare.as_deref();
         Some(ConnectionRecord {
@@ -49,8 +49,8 @@ impl Connection {
             socket_id: (self.socket_id.high(), self.socket_id.low()),
             until_ms: self.until.0,
             silence,
-            client_events: self.client_events.parts(),
-            memberships_rate: self.memberships_rate.parts(),
+            client_events: self.client_events.parts(now),
+            memberships_rate: self.memberships_rate.parts(now),
             fragments: self
                 .decoder
                 .message_begun()
@@ -58,7 +58,7 @@ impl Connection {
                     is_text,
                     payload: payload.to_vec(),
                 }),
-            input: self.input.clone(),
+            input: self.input.to_vec(),
             is_throttled: self.holds.has(Hold::Rate),
             throttled_until_ms: rare.and_then(|rare| rare.throttled_until).map(|at| at.0),
             authorize_by_ms: rare.and_then(|rare| rare.authorize_by).map(|at| at.0),
@@ -73,6 +73,7 @@ impl Connection {
     /// The connection of a record, in a slot of this process. Who it subscribes with and is signed in as is
     /// the caller's to add.
     pub fn restored(
+        now: Millis,
         slot: Slot,
         record: &mut ConnectionRecord,
         (is_paused, peer_ended, awaits_drained): (bool, bool, bool),
@@ -109,18 +110,18 @@ impl Connection {
             opened_at_s: record.opened_at_s,
             socket_id: SocketId::new(high, low).unwrap_or_else(Self::no_socket_id),
             until: Millis(record.until_ms),
-            keep_alive: match record.silence {
-                Silence::Heard(at) => KeepAlive::Heard { at: Millis(at) },
-                Silence::Pinged(at) => KeepAlive::Pinged {
+            keep_alive: KeepAlive::in_phase(match record.silence {
+                Silence::Heard(at) => Phase::Heard { at: Millis(at) },
+                Silence::Pinged(at) => Phase::Pinged {
                     answer_by: Millis(at),
                 },
-            },
+            }),
             decoder: record.fragments.take().map_or_else(Decoder::new, |begun| {
                 Decoder::inside_message(begun.is_text, begun.payload)
             }),
-            client_events: TokenBucket::of_parts(record.client_events),
-            memberships_rate: TokenBucket::of_parts(record.memberships_rate),
-            input: std::mem::take(&mut record.input),
+            client_events: SmallBucket::of_parts(now, record.client_events),
+            memberships_rate: SmallBucket::of_parts(now, record.memberships_rate),
+            input: std::mem::take(&mut record.input).into(),
             rare: Some(Box::new(rare)),
             ..Self::vacant()
         };
@@ -142,5 +143,45 @@ impl Connection {
 
     fn no_socket_id() -> SocketId {
         SocketId::new(0, 0).expect("in range")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connection::fixture::{Step, app_rules};
+
+    #[test]
+    fn silence_rates_and_input_are_the_same_in_another_process() {
+        const WRAP_MS: u64 = 1 << 32;
+        let slot = Slot {
+            index: 3,
+            generation: 4,
+        };
+        for start in [1_000, WRAP_MS - 1, WRAP_MS * 2 + 1_000] {
+            let [at, now] = [start, start + 400].map(Millis);
+            let mut row = Step::new(app_rules()).connection;
+            assert!(row.client_events.take(at, 10, 8));
+            assert!(row.memberships_rate.take_of(at, 100, 10, 60));
+            row.input.extend_from_slice(b"half");
+            row.keep_alive = KeepAlive::in_phase(Phase::Pinged { answer_by: at });
+            row.decoder = Decoder::inside_message(true, b"part".to_vec());
+            let mut record = row.record(now, Carried::default()).expect("it is open");
+            assert_eq!(record.client_events, (8_000, start));
+            assert_eq!(record.memberships_rate, (60_000, start));
+            assert_eq!(record.input, b"half");
+            assert!(matches!(record.silence, Silence::Pinged(at) if at == start));
+            let fragments = record.fragments.as_ref().expect("a part");
+            assert_eq!(
+                (fragments.is_text, &*fragments.payload),
+                (true, &b"part"[..])
+            );
+            let restored = Connection::restored(now, slot, &mut record, (false, false, false));
+            assert_eq!(restored.client_events, row.client_events);
+            assert_eq!(restored.memberships_rate, row.memberships_rate);
+            assert_eq!(restored.keep_alive, row.keep_alive);
+            assert_eq!(restored.input, row.input);
+            assert_eq!(restored.decoder.message_begun(), Some((true, &b"part"[..])));
+        }
     }
 }

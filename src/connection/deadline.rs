@@ -313,7 +313,8 @@ mod tests {
         let mut choked = open_at(0);
         choked.holds.add(Hold::Outbox);
         assert!(!receive(&mut choked, 60_000, &frame.repeat(2)));
-        choked.input = choked.take_input().split_off(frame.len());
+        choked.input = choked.take_input();
+        choked.input.drain(..frame.len());
         assert!(!receive(&mut choked, 100_000, &frame[..last]));
         assert_eq!(
             dues(&mut choked, &[179_999, 180_000]),
@@ -418,7 +419,7 @@ mod tests {
             [Due::Nothing, Due::NoProxyHeader]
         );
         let mut half = accepted();
-        half.input = b"PROXY ".to_vec();
+        half.input = b"PROXY ".to_vec().into();
         assert_eq!(dues(&mut half, &[10_000]), [Due::NoProxyHeader]);
         let mut said = accepted();
         said.on_proxy_header(Source::Proxy);
@@ -431,7 +432,7 @@ mod tests {
             let mut connection = Connection::vacant();
             connection.state = State::Http(awaited);
             connection.until = Millis(1_000);
-            connection.input = input.to_vec();
+            connection.input = input.to_vec().into();
             hold.map(|hold| connection.holds.add(hold));
             connection
         };

@@ -1,15 +1,21 @@
 //! When a silent connection is pinged, and when it is given up.
 //!
-//! Owns: `KeepAlive`.
+//! Owns: `KeepAlive`, `Phase`.
 //! May depend on: plain ids.
 //! Invariants: at most one ping is outstanding; any complete inbound frame proves life.
 
 use shards::application::Millis;
 
-/// Silence of one open connection.
-// One time and not two: a row's other eight bytes are somebody else's.
+/// Silence of one open connection: a `Phase` in eight bytes of its row.
+// Twice the time, and one more where it is that of an answer.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum KeepAlive {
+pub struct KeepAlive(u64);
+
+const _: () = assert!(size_of::<KeepAlive>() == 8);
+
+/// What is known of a connection's silence.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Phase {
     Heard {
         at: Millis,
     },
@@ -34,15 +40,37 @@ pub const PONG_TIMEOUT_MS: u64 = 30_000;
 impl KeepAlive {
     /// A connection that spoke at `now`.
     pub fn new(now: Millis) -> Self {
-        Self::Heard { at: now }
+        Self::in_phase(Phase::Heard { at: now })
+    }
+
+    /// See `phase`. What comes after the year 292 million is then.
+    pub fn in_phase(phase: Phase) -> Self {
+        let (time, is_pinged) = match phase {
+            Phase::Heard { at } => (at, false),
+            Phase::Pinged { answer_by } => (answer_by, true),
+        };
+        Self(time.0.min(u64::MAX / 2) * 2 + u64::from(is_pinged))
+    }
+
+    /// What is known now.
+    pub fn phase(self) -> Phase {
+        let time = Millis(self.0 / 2);
+        if self.is_pinged() {
+            Phase::Pinged { answer_by: time }
+        } else {
+            Phase::Heard { at: time }
+        }
+    }
+
+    fn is_pinged(self) -> bool {
+        self.0 % 2 == 1
     }
 
     /// A frame of any kind arrived. Returns true if it ended the wait for a pong: then the next
     /// deadline is nearer than the one before.
     #[must_use]
     pub fn heard(&mut self, now: Millis) -> bool {
-        let before = std::mem::replace(self, Self::Heard { at: now });
-        matches!(before, Self::Pinged { .. })
+        std::mem::replace(self, Self::new(now)).is_pinged()
     }
 
     /// What is due at `now`; a due ping counts as sent.
@@ -50,21 +78,19 @@ impl KeepAlive {
         if now < self.next_deadline(activity_timeout_ms) {
             return Due::Nothing;
         }
-        match self {
-            Self::Pinged { .. } => Due::GiveUp,
-            Self::Heard { .. } => {
-                let answer_by = now.plus(PONG_TIMEOUT_MS);
-                *self = Self::Pinged { answer_by };
-                Due::Ping
-            }
+        if self.is_pinged() {
+            return Due::GiveUp;
         }
+        let answer_by = now.plus(PONG_TIMEOUT_MS);
+        *self = Self::in_phase(Phase::Pinged { answer_by });
+        Due::Ping
     }
 
     /// When `check` is next worth calling.
     pub fn next_deadline(&self, activity_timeout_ms: u64) -> Millis {
-        match self {
-            Self::Heard { at } => at.plus(activity_timeout_ms),
-            Self::Pinged { answer_by } => *answer_by,
+        match self.phase() {
+            Phase::Heard { at } => at.plus(activity_timeout_ms),
+            Phase::Pinged { answer_by } => answer_by,
         }
     }
 }
@@ -87,6 +113,26 @@ mod tests {
                 expected,
                 "at {now} ms"
             );
+        }
+    }
+
+    #[test]
+    fn a_phase_is_kept_as_it_was_up_to_the_latest_time() {
+        const LATEST: u64 = u64::MAX / 2;
+        for (time, kept) in [
+            (0, 0),
+            (1, 1),
+            (LATEST - 1, LATEST - 1),
+            (LATEST, LATEST),
+            (LATEST + 1, LATEST),
+            (u64::MAX, LATEST),
+        ] {
+            let heard = |at| Phase::Heard { at: Millis(at) };
+            assert_eq!(KeepAlive::in_phase(heard(time)).phase(), heard(kept));
+            let pinged = |at| Phase::Pinged {
+                answer_by: Millis(at),
+            };
+            assert_eq!(KeepAlive::in_phase(pinged(time)).phase(), pinged(kept));
         }
     }
 

@@ -14,6 +14,7 @@ pub mod deadline;
 pub mod effect;
 #[cfg(test)]
 mod fixture;
+pub mod input;
 pub mod keep_alive;
 #[cfg(test)]
 mod pair;

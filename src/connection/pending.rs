@@ -164,6 +164,10 @@ impl ApiCall {
         match &self.step {
             ApiStep::AddressLimit { body, .. } => body.len(),
             ApiStep::Read(reading) => reading.body.len() + reading.publication.bytes(),
+            ApiStep::AppLimit(Action::Publish(publication)) => {
+                let events = publication.events.iter();
+                events.map(|it| it.event.frame.len()).sum()
+            }
             ApiStep::TooLarge(_) | ApiStep::AppLimit(_) | ApiStep::Gather(_) | ApiStep::List(_) => {
                 0
             }

@@ -18,8 +18,8 @@ use hashbrown::HashMap;
 use shards::application::{Millis, ShardId, Slot};
 
 use super::{
-    body::Body, keep_alive::KeepAlive, pending::Pending, subscriptions::Subscriptions,
-    token_bucket::TokenBucket,
+    body::Body, input::Input, keep_alive::KeepAlive, pending::Pending,
+    subscriptions::Subscriptions, token_bucket::SmallBucket,
 };
 use crate::{
     channel::user::UserId,
@@ -54,12 +54,12 @@ pub struct Connection {
     /// an echo.
     pub until: Millis,
     pub keep_alive: KeepAlive,
-    pub client_events: TokenBucket,
+    pub client_events: SmallBucket,
     /// Subscribes, unsubscribes and sign-ins.
-    pub memberships_rate: TokenBucket,
+    pub memberships_rate: SmallBucket,
     pub decoder: Decoder,
     /// Unfinished or held input.
-    pub input: Vec<u8>,
+    pub input: Input,
     /// What of it and of an unfinished message is counted for strangers.
     pub held_bytes: u32,
     /// What is counted of a body whose head is signed.
@@ -275,7 +275,7 @@ pub struct SignedIn {
 }
 
 /// The bound of a row; an idle connection has no more than this and its subscriptions.
-const ROW_BYTES_MAX: usize = 256;
+const ROW_BYTES_MAX: usize = 136;
 const _: () = assert!(size_of::<Connection>() <= ROW_BYTES_MAX);
 
 impl Connection {
@@ -294,10 +294,10 @@ impl Connection {
             socket_id: SocketId::new(0, 0).expect("in range"),
             until: Millis(0),
             keep_alive: KeepAlive::new(Millis(0)),
-            client_events: TokenBucket::default(),
-            memberships_rate: TokenBucket::default(),
+            client_events: SmallBucket::default(),
+            memberships_rate: SmallBucket::default(),
             decoder: Decoder::default(),
-            input: Vec::new(),
+            input: Input::default(),
             held_bytes: 0,
             kept_bytes: 0,
             subscriptions: Subscriptions::default(),
@@ -400,7 +400,7 @@ impl Connection {
     }
 
     /// Takes out the input that was held.
-    pub fn take_input(&mut self) -> Vec<u8> {
+    pub fn take_input(&mut self) -> Input {
         if let Some(rare) = &mut self.rare {
             rare.whole_bytes = 0;
         }

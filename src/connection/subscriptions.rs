@@ -7,7 +7,6 @@
 //! index, so that no step looks at the others.
 
 use hashbrown::HashTable;
-use smallvec::SmallVec;
 
 /// One subscription: the channel's row on this shard, and the place in its subscriber list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,10 +17,28 @@ pub struct Subscription {
 
 /// A connection's subscriptions, in no order. Two fit in the row itself.
 #[derive(Clone, Debug, Default)]
-pub struct Subscriptions {
-    list: SmallVec<[Subscription; 2]>,
-    /// Numbers by channel; made past `SCANNED_MAX`, dropped with the last subscription.
-    numbers: Option<Box<HashTable<u32>>>,
+pub struct Subscriptions(List);
+
+// The vector's capacity, which never has all its bits set, tells which variant it is.
+const _: () = assert!(size_of::<Subscriptions>() == 24);
+
+#[derive(Clone, Debug, Default)]
+enum List {
+    #[default]
+    None,
+    One([Subscription; 1]),
+    Two([Subscription; 2]),
+    /// Once there were more than two; until the last one ends.
+    Scanned(Vec<Subscription>),
+    /// Once there were more than `SCANNED_MAX`; until the last one ends.
+    Indexed(Box<Indexed>),
+}
+
+#[derive(Clone, Debug, Default)]
+struct Indexed {
+    list: Vec<Subscription>,
+    /// Numbers by channel.
+    numbers: HashTable<u32>,
 }
 
 /// So many are found faster by looking at all of them.
@@ -32,40 +49,137 @@ fn hash(channel: u32) -> u64 {
     u64::from(channel).wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
 
+impl Indexed {
+    fn of(list: Vec<Subscription>) -> Box<Self> {
+        let numbers = HashTable::with_capacity(list.len() + 1);
+        let mut all = Self { list, numbers };
+        (0..all.list.len()).for_each(|number| all.index(number));
+        Box::new(all)
+    }
+
+    fn find(&self, channel: u32) -> Option<u32> {
+        let is_it = |number: &u32| self.list[*number as usize].channel == channel;
+        self.numbers.find(hash(channel), is_it).copied()
+    }
+
+    fn add(&mut self, subscription: Subscription) {
+        self.list.push(subscription);
+        self.index(self.list.len() - 1);
+    }
+
+    fn index(&mut self, number: usize) {
+        let list = &self.list;
+        let channel_of = |number: &u32| hash(list[*number as usize].channel);
+        let number = number_of(number);
+        self.numbers
+            .insert_unique(channel_of(&number), number, channel_of);
+    }
+
+    fn unindex(&mut self, number: usize) {
+        let (channel, number) = (self.list[number].channel, number_of(number));
+        let entry = self.numbers.find_entry(hash(channel), |it| *it == number);
+        entry.expect("each subscription is in the index").remove();
+    }
+
+    fn swap_remove(&mut self, number: usize) {
+        let last = self.list.len() - 1;
+        self.unindex(number);
+        if number != last {
+            self.unindex(last);
+        }
+        self.list.swap_remove(number);
+        if number != last {
+            self.index(number);
+        }
+    }
+}
+
+fn number_of(index: usize) -> u32 {
+    u32::try_from(index).expect("bounded by the channels of this shard")
+}
+
+impl List {
+    fn push(self, added: Subscription) -> Self {
+        match self {
+            Self::None => Self::One([added]),
+            Self::One([first]) => Self::Two([first, added]),
+            Self::Two([first, second]) => {
+                let mut list = Vec::with_capacity(4);
+                list.extend([first, second, added]);
+                Self::Scanned(list)
+            }
+            Self::Scanned(mut list) if list.len() < SCANNED_MAX => {
+                list.push(added);
+                Self::Scanned(list)
+            }
+            Self::Scanned(list) => Self::Indexed(Indexed::of(list)).push(added),
+            Self::Indexed(mut all) => {
+                all.add(added);
+                Self::Indexed(all)
+            }
+        }
+    }
+
+    fn swap_remove(self, number: usize) -> Self {
+        match self {
+            Self::Two([first, second]) => Self::One([if number == 0 { second } else { first }]),
+            Self::Scanned(mut list) if list.len() > 1 => {
+                list.swap_remove(number);
+                Self::Scanned(list)
+            }
+            Self::Indexed(mut all) if all.list.len() > 1 => {
+                all.swap_remove(number);
+                Self::Indexed(all)
+            }
+            Self::None | Self::One(_) | Self::Scanned(_) | Self::Indexed(_) => Self::None,
+        }
+    }
+}
+
 impl Subscriptions {
+    fn list(&self) -> &[Subscription] {
+        match &self.0 {
+            List::None => &[],
+            List::One(list) => list,
+            List::Two(list) => list,
+            List::Scanned(list) => list,
+            List::Indexed(all) => &all.list,
+        }
+    }
+
     /// Number of channels.
     pub fn len(&self) -> usize {
-        self.list.len()
+        self.list().len()
     }
 
     /// True without any.
     pub fn is_empty(&self) -> bool {
-        self.list.is_empty()
+        self.list().is_empty()
     }
 
     /// The subscriptions, each at its number.
     pub fn iter(&self) -> impl Iterator<Item = Subscription> {
-        self.list.iter().copied()
+        self.list().iter().copied()
     }
 
     /// The number of the subscription to a channel.
     pub fn find(&self, channel: u32) -> Option<u32> {
-        if let Some(numbers) = &self.numbers {
-            let is_it = |number: &u32| self.list[*number as usize].channel == channel;
-            return numbers.find(hash(channel), is_it).copied();
+        if let List::Indexed(all) = &self.0 {
+            return all.find(channel);
         }
-        let position = self.list.iter().position(|it| it.channel == channel)?;
+        let position = self.list().iter().position(|it| it.channel == channel)?;
         u32::try_from(position).ok()
     }
 
     /// The subscription to a channel.
     pub fn of(&self, channel: u32) -> Option<Subscription> {
-        self.find(channel).map(|number| self.list[number as usize])
+        self.find(channel)
+            .map(|number| self.list()[number as usize])
     }
 
     /// The number that the next `add` gives.
     pub fn next_number(&self) -> u32 {
-        u32::try_from(self.list.len()).expect("bounded by the channels of this shard")
+        number_of(self.len())
     }
 
     /// Adds a subscription at `next_number`.
@@ -74,61 +188,32 @@ impl Subscriptions {
             self.find(subscription.channel).is_none(),
             "a channel is subscribed to once"
         );
-        let number = self.next_number();
-        self.list.push(subscription);
-        if self.numbers.is_none() && self.list.len() > SCANNED_MAX {
-            self.numbers = Some(Box::default());
-            (0..number).for_each(|number| self.index(number));
-        }
-        if self.numbers.is_some() {
-            self.index(number);
-        }
-    }
-
-    fn index(&mut self, number: u32) {
-        let list = &self.list;
-        let channel_of = |number: &u32| hash(list[*number as usize].channel);
-        if let Some(numbers) = &mut self.numbers {
-            numbers.insert_unique(channel_of(&number), number, channel_of);
-        }
-    }
-
-    fn unindex(&mut self, channel: u32, number: u32) {
-        if let Some(numbers) = &mut self.numbers {
-            let entry = numbers.find_entry(hash(channel), |it| *it == number);
-            entry.expect("each subscription is in the index").remove();
-        }
+        self.0 = std::mem::take(&mut self.0).push(subscription);
     }
 
     /// Takes a subscription out. The one that took its number is returned, to be renumbered.
     pub fn remove(&mut self, number: u32) -> (Subscription, Option<Subscription>) {
-        let (removed, last) = (self.list[number as usize], self.next_number() - 1);
-        self.unindex(removed.channel, number);
-        if number != last {
-            self.unindex(self.list[last as usize].channel, last);
-        }
-        self.list.swap_remove(number as usize);
-        if number != last {
-            self.index(number);
-        }
-        (removed, self.list.get(number as usize).copied())
+        let removed = self.list()[number as usize];
+        self.0 = std::mem::take(&mut self.0).swap_remove(number as usize);
+        (removed, self.list().get(number as usize).copied())
     }
 
     /// The connection's place in a channel's list changed.
     pub fn reposition(&mut self, number: u32, position: u32) {
-        self.list[number as usize].position = position;
+        let list: &mut [Subscription] = match &mut self.0 {
+            List::None => &mut [],
+            List::One(list) => list,
+            List::Two(list) => list,
+            List::Scanned(list) => list,
+            List::Indexed(all) => &mut all.list,
+        };
+        list[number as usize].position = position;
     }
 
     /// Takes any one out; for a connection that ends.
     pub fn pop(&mut self) -> Option<Subscription> {
-        let last = self.list.pop();
-        if let Some(last) = last {
-            self.unindex(last.channel, self.next_number());
-        }
-        if self.list.is_empty() {
-            *self = Self::default();
-        }
-        last
+        let last = self.len().checked_sub(1)?;
+        Some(self.remove(number_of(last)).0)
     }
 }
 
@@ -174,6 +259,36 @@ mod tests {
         let mut subscriptions = Subscriptions::default();
         subscriptions.add(subscription(1));
         subscriptions.add(subscription(1));
+    }
+
+    /// At each bound between two forms: one below, exactly, one above.
+    #[test]
+    fn subscriptions_come_and_go_across_every_form() {
+        for count in [0, 1, 2, 3, 4, 15, 16, 17, 18, 40] {
+            let mut subscriptions = Subscriptions::default();
+            (0..count).for_each(|channel| subscriptions.add(subscription(channel)));
+            assert_eq!(subscriptions.len(), count as usize);
+            let form = match &subscriptions.0 {
+                List::None => 0..=0,
+                List::One(_) => 1..=1,
+                List::Two(_) => 2..=2,
+                List::Scanned(_) => 3..=16,
+                List::Indexed(_) => 17..=u32::MAX,
+            };
+            assert!(form.contains(&count), "{count} in {form:?}");
+            for channel in 0..count {
+                assert_eq!(subscriptions.of(channel), Some(subscription(channel)));
+            }
+            assert_eq!(subscriptions.of(count), None);
+            // The first goes each time, and the last one takes its number.
+            let mut next = 0;
+            for left in (0..count).rev() {
+                let expected = (left > 0).then(|| subscription(left));
+                assert_eq!(subscriptions.remove(0), (subscription(next), expected));
+                next = left;
+            }
+            assert!(matches!(subscriptions.0, List::None), "{count}");
+        }
     }
 
     proptest! {

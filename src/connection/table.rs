@@ -15,7 +15,7 @@ pub struct ConnectionTable {
     pages: Vec<Box<[Connection]>>,
 }
 
-/// Rows of one page: 64 KiB at the most.
+/// Rows of one page: 34 KiB.
 const PAGE_ROWS: usize = 256;
 
 impl ConnectionTable {

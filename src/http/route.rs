@@ -2,8 +2,8 @@
 //!
 //! Owns: every path of the main listener, the path prefix, which method each route takes.
 //! May depend on: `http::api` for refusals, `protocol::query` (percent-decoding).
-//! Invariants: a parameter is decoded exactly once and is valid UTF-8; an app's is not empty, and a channel or a user
-//! that is gives no valid name; a trailing slash is another path.
+//! Invariants: a parameter is decoded exactly once; an app's is valid UTF-8 and not empty, and a channel's or a user's that
+//! is not UTF-8 says so to whoever wants its text; a trailing slash is another path.
 
 use std::borrow::Cow;
 
@@ -36,17 +36,17 @@ pub enum Route<'a> {
     /// `/apps/{app}/channels/{channel}`
     Channel {
         app: Cow<'a, str>,
-        channel: Cow<'a, str>,
+        channel: PathName<'a>,
     },
     /// `/apps/{app}/channels/{channel}/users`
     Users {
         app: Cow<'a, str>,
-        channel: Cow<'a, str>,
+        channel: PathName<'a>,
     },
     /// `/apps/{app}/users/{user}/terminate_connections`
     Terminate {
         app: Cow<'a, str>,
-        user: Cow<'a, str>,
+        user: PathName<'a>,
     },
     Up,
     UpApp {
@@ -61,6 +61,29 @@ pub enum Route<'a> {
     /// `/welcome/sign`: in demo mode.
     WelcomeSign,
     Unknown,
+}
+
+/// A channel's name or a user's id, decoded. It may be empty, or no text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathName<'a> {
+    what: &'static str,
+    text: Option<Cow<'a, str>>,
+}
+
+impl<'a> PathName<'a> {
+    fn of(what: &'static str, segment: &'a str) -> Self {
+        let text = match segment {
+            "" => Some(Cow::Borrowed("")),
+            segment => parameter(segment),
+        };
+        Self { what, text }
+    }
+
+    /// # Errors
+    /// It is not UTF-8.
+    pub fn text(&self) -> Result<&str, ApiError> {
+        self.text.as_deref().ok_or(ApiError::NotText(self.what))
+    }
 }
 
 impl<'a> Route<'a> {
@@ -105,15 +128,15 @@ impl<'a> Route<'a> {
             },
             ["apps", app, "channels", channel] if !channel.is_empty() => Self::Channel {
                 app: parameter(app)?,
-                channel: name(channel),
+                channel: PathName::of(CHANNEL, channel),
             },
             ["apps", app, "channels", channel, "users"] if !channel.is_empty() => Self::Users {
                 app: parameter(app)?,
-                channel: name(channel),
+                channel: PathName::of(CHANNEL, channel),
             },
             ["apps", app, "users", user, "terminate_connections"] => Self::Terminate {
                 app: parameter(app)?,
-                user: name(user),
+                user: PathName::of(USER, user),
             },
             ["up"] => Self::Up,
             ["up", app] => Self::UpApp {
@@ -229,10 +252,8 @@ fn parameter(segment: &str) -> Option<Cow<'_, str>> {
         .map(Cow::Owned)
 }
 
-/// The name of a channel or a user; the empty one, which is invalid, for what is no text.
-fn name(segment: &str) -> Cow<'_, str> {
-    parameter(segment).unwrap_or_default()
-}
+const CHANNEL: &str = "the channel's name in the path";
+const USER: &str = "the user's id in the path";
 
 /// One more than the longest route has.
 const SEGMENTS_MAX: usize = 6;
@@ -247,7 +268,11 @@ mod tests {
 
     #[test]
     fn each_path_names_its_route() {
-        let channel = || Cow::from("presence-a@b");
+        let name = |what, text: Option<&'static str>| PathName {
+            what,
+            text: text.map(Cow::from),
+        };
+        let channel = || name(CHANNEL, Some("presence-a@b"));
         for (path, expected) in [
             (
                 "/app/app-key",
@@ -301,28 +326,35 @@ mod tests {
                 "/apps/app-id/users/a%2Fb/terminate_connections",
                 Route::Terminate {
                     app: app(),
-                    user: "a/b".into(),
+                    user: name(USER, Some("a/b")),
                 },
             ),
             (
                 "/apps/app-id/channels/%ff",
                 Route::Channel {
                     app: app(),
-                    channel: "".into(),
+                    channel: name(CHANNEL, None),
                 },
             ),
             (
                 "/apps/app-id/channels/a%ff/users",
                 Route::Users {
                     app: app(),
-                    channel: "".into(),
+                    channel: name(CHANNEL, None),
                 },
             ),
             (
                 "/apps/app-id/users//terminate_connections",
                 Route::Terminate {
                     app: app(),
-                    user: "".into(),
+                    user: name(USER, Some("")),
+                },
+            ),
+            (
+                "/apps/app-id/users/%ff/terminate_connections",
+                Route::Terminate {
+                    app: app(),
+                    user: name(USER, None),
                 },
             ),
             ("/up", Route::Up),
@@ -356,6 +388,32 @@ mod tests {
             assert_eq!(Route::of(path, prefix), expected, "{path} below {prefix}");
         }
         assert_eq!(Route::of("/realtime", "/realtime"), Route::Root);
+    }
+
+    #[test]
+    fn a_name_that_is_no_text_says_which_it_is() {
+        for (what, segment, text, said) in [
+            (CHANNEL, "a%40b", Some("a@b"), ""),
+            (USER, "%C3%A9", Some("\u{e9}"), ""),
+            (USER, "", Some(""), ""),
+            (
+                CHANNEL,
+                "a%ff",
+                None,
+                "the channel's name in the path is not valid UTF-8",
+            ),
+            (
+                USER,
+                "%C3",
+                None,
+                "the user's id in the path is not valid UTF-8",
+            ),
+        ] {
+            let name = PathName::of(what, segment);
+            assert_eq!(name.text().ok(), text, "{segment}");
+            let fault = name.text().err().map(|error| error.to_string());
+            assert_eq!(fault.unwrap_or_default(), said, "{segment}");
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ use super::{ServerTurn, ShardServer, home::Departure, message::Message};
 use crate::{
     channel::local::Moved,
     connection::{
+        input::Input,
         row::{Connection, Memberships, State},
         subscriptions::{Subscription, Subscriptions},
     },
@@ -131,7 +132,7 @@ impl ShardServer {
     /// Ends a connection that has nothing more to say, after what is queued was sent.
     pub(super) fn end(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
         let Some(row) = self.row(slot) else { return };
-        row.input = Vec::new();
+        row.input = Input::default();
         self.leave_for(turn, slot, State::Ending);
         turn.cancel_timer(slot);
         turn.close_after_flush(slot);

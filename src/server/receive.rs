@@ -17,6 +17,7 @@ use shards::{
 use super::{ServerTurn, ShardServer};
 use crate::{
     connection::{
+        input::Input,
         pending::Pending,
         row::{Awaited, Hold, Reading, State},
     },
@@ -188,7 +189,7 @@ impl ShardServer {
             State::Vacant | State::Ending => {}
         }
         let row = self.held(slot);
-        row.input = Vec::new();
+        row.input = Input::default();
         row.decoder = Decoder::default();
         let held = std::mem::take(&mut row.held_bytes);
         self.input_held -= u64::from(held);

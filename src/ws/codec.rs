@@ -16,34 +16,35 @@ use thiserror::Error;
 /// What remains between two calls.
 #[derive(Clone, Debug, Default)]
 pub struct Decoder {
-    /// The message under construction; also the one handed out last, until the next call. Rare.
-    fragments: Option<Box<Fragments>>,
-    /// A close was received or the peer broke the protocol: nothing more counts.
-    ended: bool,
+    held: Option<Box<Held>>,
 }
 
-const _: () = assert!(size_of::<Decoder>() <= 32);
+// A connection has one for as long as it lives, and nearly always nothing in it.
+const _: () = assert!(size_of::<Decoder>() == 8);
 
 #[derive(Clone, Debug)]
-struct Fragments {
-    kind: MessageKind,
-    payload: Vec<u8>,
-    complete: bool,
+enum Held {
+    /// The message under construction.
+    Part {
+        kind: MessageKind,
+        payload: Vec<u8>,
+    },
+    /// The one handed out last, until the next call.
+    Text(String),
+    Binary(Vec<u8>),
+    /// A close was received or the peer broke the protocol: nothing more counts.
+    Ended,
 }
 
-impl Fragments {
-    /// Doubles the buffer when it is full, as a vector does, but never beyond what a message may
-    /// have.
-    fn append(&mut self, payload: &[u8], limits: &Limits) {
-        // check_size has seen that both together are within the limit.
-        let needed = self.payload.len() + payload.len();
-        if needed > self.payload.capacity() {
-            let doubled = (2 * self.payload.capacity()).min(limits.message_bytes_max);
-            self.payload
-                .reserve_exact(doubled.max(needed) - self.payload.len());
-        }
-        self.payload.extend_from_slice(payload);
+/// Doubles the buffer when it is full, as a vector does, but never beyond what a message may have.
+fn append(message: &mut Vec<u8>, payload: &[u8], limits: &Limits) {
+    // check_size has seen that both together are within the limit.
+    let needed = message.len() + payload.len();
+    if needed > message.capacity() {
+        let doubled = (2 * message.capacity()).min(limits.message_bytes_max);
+        message.reserve_exact(doubled.max(needed) - message.len());
     }
+    message.extend_from_slice(payload);
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,82 +141,141 @@ impl Decoder {
         } else {
             MessageKind::Binary
         };
-        let fragments = Fragments {
-            kind,
-            payload,
-            complete: false,
-        };
-        Self {
-            fragments: Some(Box::new(fragments)),
-            ended: false,
-        }
+        let held = Some(Box::new(Held::Part { kind, payload }));
+        Self { held }
     }
 
     /// The fragmented message that has begun and not ended; see `inside_message`.
     pub fn message_begun(&self) -> Option<(bool, &[u8])> {
-        let begun = self.fragments.as_ref().filter(|it| !it.complete)?;
-        Some((begun.kind == MessageKind::Text, &begun.payload))
+        match self.held.as_deref()? {
+            Held::Part { kind, payload } => Some((*kind == MessageKind::Text, payload)),
+            Held::Text(_) | Held::Binary(_) | Held::Ended => None,
+        }
     }
 
     /// Takes the first frame of `bytes`, unmasking it in place. Call again with what `consumed`
     /// leaves over (were it nothing: that gives back the buffer of a fragmented message) until it
     /// is zero, then with more bytes appended.
     ///
-    /// Per payload byte: an eighth of a word operation to unmask, one pass of SIMD for UTF-8; no
-    /// copy and no allocation unless the message is fragmented.
+    /// Per payload byte: an eighth of a word operation to unmask, one pass for UTF-8, of SIMD unless
+    /// the message is fragmented; no copy and no allocation unless it is, or the last one.
     pub fn decode<'a>(
         &'a mut self,
         bytes: &'a mut [u8],
         limits: &Limits,
     ) -> Result<Decoded<'a>, WsError> {
-        if self.ended {
-            return Ok(Decoded {
-                consumed: bytes.len(),
-                item: None,
-            });
-        }
-        // What was handed out by the call before is no longer borrowed.
-        if self
-            .fragments
-            .as_ref()
-            .is_some_and(|fragments| fragments.complete)
-        {
-            self.fragments = None;
-        }
-        match self.decode_frame(bytes, limits) {
-            Ok(Some((frame, consumed))) => match item_of(&mut self.fragments, frame, limits) {
-                Ok(item) => {
-                    self.ended = matches!(item, Some(Item::Close(..)));
-                    Ok(Decoded { consumed, item })
-                }
-                Err(error) => {
-                    self.ended = true;
-                    Err(error)
-                }
-            },
-            Ok(None) => Ok(Decoded {
-                consumed: 0,
-                item: None,
-            }),
-            Err(error) => {
-                self.ended = true;
-                Err(error)
+        match self.held.as_deref() {
+            Some(Held::Ended) => {
+                return Ok(Decoded {
+                    consumed: bytes.len(),
+                    item: None,
+                });
             }
+            // What was handed out by the call before is no longer borrowed.
+            Some(Held::Text(_) | Held::Binary(_)) => self.held = None,
+            Some(Held::Part { .. }) | None => {}
         }
+        let (frame, consumed) = match self.decode_frame(bytes, limits) {
+            Ok(Some(found)) => found,
+            Ok(None) => {
+                return Ok(Decoded {
+                    consumed: 0,
+                    item: None,
+                });
+            }
+            Err(error) => return Err(self.ended(error)),
+        };
+        let item = self.item_of(frame, limits)?;
+        Ok(Decoded { consumed, item })
+    }
+
+    /// Nothing more counts. What was held goes.
+    fn ended(&mut self, error: WsError) -> WsError {
+        self.held = Some(Box::new(Held::Ended));
+        error
+    }
+
+    /// What a frame means, given the fragments before it.
+    fn item_of<'a>(
+        &'a mut self,
+        frame: Frame<'a>,
+        limits: &Limits,
+    ) -> Result<Option<Item<'a>>, WsError> {
+        let Frame {
+            opcode,
+            fin,
+            payload,
+        } = frame;
+        let kind = match opcode {
+            Opcode::Ping => return Ok(Some(Item::Ping(payload))),
+            Opcode::Pong => return Ok(Some(Item::Pong(payload))),
+            Opcode::Close => {
+                self.held = Some(Box::new(Held::Ended));
+                return close(payload).map(Some);
+            }
+            Opcode::Continuation => return self.go_on(payload, fin, limits),
+            Opcode::Text => MessageKind::Text,
+            Opcode::Binary => MessageKind::Binary,
+        };
+        if !fin {
+            let payload = payload.to_vec();
+            self.held = Some(Box::new(Held::Part { kind, payload }));
+            return Ok(None);
+        }
+        match kind {
+            MessageKind::Binary => Ok(Some(Item::Binary(payload))),
+            MessageKind::Text => match text(payload) {
+                Ok(text) => Ok(Some(Item::Text(text))),
+                Err(error) => Err(self.ended(error)),
+            },
+        }
+    }
+
+    /// A fragment that is not its message's first.
+    fn go_on(
+        &mut self,
+        fragment: &[u8],
+        fin: bool,
+        limits: &Limits,
+    ) -> Result<Option<Item<'_>>, WsError> {
+        // check_order has seen the beginning of this message.
+        let Some(Held::Part { kind, payload }) = self.held.as_deref_mut() else {
+            return Err(self.ended(WsError::UnexpectedContinuation));
+        };
+        append(payload, fragment, limits);
+        if !fin {
+            return Ok(None);
+        }
+        let whole = std::mem::take(payload);
+        let whole = match kind {
+            MessageKind::Binary => Held::Binary(whole),
+            // Kept as a `String`, so that one pass will do.
+            MessageKind::Text => match String::from_utf8(whole) {
+                Ok(text) => Held::Text(text),
+                Err(_) => return Err(self.ended(WsError::NotUtf8)),
+            },
+        };
+        let held = self.held.get_or_insert_with(|| Box::new(Held::Ended));
+        **held = whole;
+        Ok(match &**held {
+            Held::Text(text) => Some(Item::Text(text)),
+            Held::Binary(bytes) => Some(Item::Binary(bytes)),
+            Held::Part { .. } | Held::Ended => None,
+        })
     }
 
     /// A fragmented message has begun and not ended.
     pub fn is_inside_message(&self) -> bool {
-        self.fragments
-            .as_ref()
-            .is_some_and(|fragments| !fragments.complete)
+        self.message_begun().is_some()
     }
 
     /// Bytes held for a fragmented message.
     pub fn held_bytes(&self) -> usize {
-        self.fragments
-            .as_ref()
-            .map_or(0, |fragments| fragments.payload.capacity())
+        match self.held.as_deref() {
+            Some(Held::Part { payload, .. } | Held::Binary(payload)) => payload.capacity(),
+            Some(Held::Text(text)) => text.capacity(),
+            Some(Held::Ended) | None => 0,
+        }
     }
 
     /// Checks the first frame as far as it is there; unmasks and returns it when it is complete.
@@ -263,10 +323,7 @@ impl Decoder {
         if header.opcode.is_control() {
             return Ok(());
         }
-        let held = self
-            .fragments
-            .as_ref()
-            .map_or(0, |fragments| fragments.payload.len());
+        let held = self.message_begun().map_or(0, |(_, payload)| payload.len());
         match (held as u64).checked_add(header.payload_bytes) {
             Some(bytes) if bytes <= bytes_max as u64 => Ok(()),
             Some(_) | None => Err(WsError::TooBig { bytes_max }),
@@ -287,55 +344,6 @@ struct Frame<'a> {
     opcode: Opcode,
     fin: bool,
     payload: &'a [u8],
-}
-
-/// What a frame means, given the fragments before it.
-fn item_of<'a>(
-    fragments: &'a mut Option<Box<Fragments>>,
-    frame: Frame<'a>,
-    limits: &Limits,
-) -> Result<Option<Item<'a>>, WsError> {
-    let Frame {
-        opcode,
-        fin,
-        payload,
-    } = frame;
-    let kind = match opcode {
-        Opcode::Ping => return Ok(Some(Item::Ping(payload))),
-        Opcode::Pong => return Ok(Some(Item::Pong(payload))),
-        Opcode::Close => return close(payload).map(Some),
-        Opcode::Text => MessageKind::Text,
-        Opcode::Binary => MessageKind::Binary,
-        Opcode::Continuation => {
-            // check_order has seen the beginning of this message.
-            let Some(message) = fragments else {
-                return Err(WsError::UnexpectedContinuation);
-            };
-            message.append(payload, limits);
-            message.complete = fin;
-            return if fin {
-                whole(message.kind, &message.payload).map(Some)
-            } else {
-                Ok(None)
-            };
-        }
-    };
-    if fin {
-        return whole(kind, payload).map(Some);
-    }
-    *fragments = Some(Box::new(Fragments {
-        kind,
-        payload: payload.to_vec(),
-        complete: false,
-    }));
-    Ok(None)
-}
-
-fn whole(kind: MessageKind, payload: &[u8]) -> Result<Item<'_>, WsError> {
-    match kind {
-        MessageKind::Text => text(payload).map(Item::Text),
-        MessageKind::Binary => Ok(Item::Binary(payload)),
-    }
 }
 
 fn text(payload: &[u8]) -> Result<&str, WsError> {

@@ -795,3 +795,75 @@ fn what_was_left_out_is_an_exit_status_only_where_that_is_asked_for() {
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("not carried: ") && path("strict.toml").is_file());
 }
+
+#[test]
+fn a_value_that_is_none_is_an_exit_status_whether_that_is_asked_for_or_not() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let reverb = |app: &str| {
+        format!(
+            "<?php\nreturn ['servers' => ['reverb' => ['port' => 8080, 'max_request_size' => 10000]], \
+             'apps' => ['apps' => [['app_id' => 'a', 'key' => 'k', 'secret' => 's', \
+             'allowed_origins' => ['*'], {app}]]]];"
+        )
+    };
+    let app = "\"appManager.array.apps\": [{\"id\": \"a\", \"key\": \"k\", \"secret\": \"s\"}]";
+    let limit = |attempts: &str| {
+        reverb(&format!(
+            "'rate_limiting' => ['enabled' => true, 'max_attempts' => {attempts}, 'decay_seconds' => 1]"
+        ))
+    };
+    for (former, text, wrong) in [
+        ("soketi", "SOKETI_PORT=6001\n".to_owned(), 0),
+        ("soketi", "SOKETI_PORT=abc\n".to_owned(), 1),
+        (
+            "soketi",
+            "SOKETI_PORT=70000\nSOKETI_DEBUG=perhaps\n".to_owned(),
+            2,
+        ),
+        ("soketi", format!("{{\"port\": 6001, {app}}}"), 0),
+        ("soketi", format!("{{\"port\": \"abc\", {app}}}"), 1),
+        ("soketi", format!("{{\"port\": [1], {app}}}"), 1),
+        // It has no place here, and is none of ours to judge.
+        ("soketi", format!("{{\"cluster.port\": \"abc\", {app}}}"), 0),
+        ("sockudo", "PORT=6001\n".to_owned(), 0),
+        ("sockudo", "PORT=abc\n".to_owned(), 1),
+        (
+            "sockudo",
+            "{\"adapter\": {\"driver\": \"reddis\"}}".to_owned(),
+            1,
+        ),
+        ("reverb", reverb("'max_message_size' => 10000"), 0),
+        ("reverb", reverb("'max_message_size' => 'many'"), 1),
+        ("reverb", reverb("'max_message_size' => many()"), 0),
+        ("reverb", reverb("'activity_timeout' => 'long'"), 1),
+        ("reverb", reverb("'max_connections' => 'many'"), 1),
+        (
+            "reverb",
+            reverb("'accept_client_events_from' => 'friends'"),
+            1,
+        ),
+        ("reverb", reverb("").replace("10000", "'much'"), 1),
+        ("reverb", reverb("").replace("8080", "'http'"), 1),
+        ("reverb", limit("10"), 0),
+        ("reverb", limit("null"), 0),
+        ("reverb", limit("'ten'"), 1),
+        ("reverb", limit("ten()"), 0),
+    ] {
+        std::fs::write(folder.path().join("given"), &text).expect("ours");
+        let (output, out, said) = migrate(folder.path(), &[former, "given"]);
+        let lines = said.lines();
+        let told = lines.filter(|line| line.starts_with("not carried, since its value is wrong: "));
+        assert_eq!(told.count(), wrong, "{text}: {said}");
+        assert_eq!(
+            output.status.code(),
+            Some(i32::from(wrong > 0)),
+            "{text}: {said}"
+        );
+        assert_eq!(
+            said.contains(&format!("({wrong} with a wrong value)")),
+            wrong > 0,
+            "{said}"
+        );
+        assert!(out.starts_with("# Carried over from "), "{text}: {out}");
+    }
+}

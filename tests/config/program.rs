@@ -165,6 +165,41 @@ fn a_command_that_is_to_print_json_says_in_json_why_it_failed() {
 }
 
 #[test]
+fn limits_that_nobody_set_are_one_short_line_for_all_apps() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let notes = |count: usize, more: &str| {
+        let app = |id| format!(r#"{{"id": "a{id}", "key": "k{id}", "secret": "s"}}"#);
+        let apps: Vec<String> = (0..count).map(app).collect();
+        let apps = apps.join(",");
+        let file = format!(r#"{{{more}"app_manager": {{"array": {{"apps": [{apps}]}}}}}}"#);
+        std::fs::write(folder.path().join("c.json"), file).expect("ours");
+        let output = Command::new(env!("CARGO_BIN_EXE_sockudo"))
+            .args(["config", "check", "-c", "c.json"])
+            .env_clear()
+            .current_dir(folder.path())
+            .output()
+            .expect("the program was built");
+        let out = String::from_utf8(output.stdout).expect("UTF-8");
+        let lines = out.lines().filter(|line| line.contains("2.9 had none"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    for (count, name, whose) in [
+        (1, "app_manager.array.apps[0]: ", "limits that are"),
+        (2, "app_manager.array.apps: ", "limits of 2 apps that are"),
+        (40, "app_manager.array.apps: ", "limits of 40 apps that are"),
+    ] {
+        let lines = notes(count, "");
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        for part in [name, whose, "sockudo config check lists them"] {
+            assert!(lines[0].contains(part), "{part}: {lines:?}");
+        }
+        assert!(lines[0].len() <= 220, "{lines:?}");
+    }
+    let upstream = r#""limits_mode": "upstream", "#;
+    assert_eq!(notes(2, upstream), Vec::<String>::new());
+}
+
+#[test]
 fn a_check_says_the_limits_that_hold_for_each_app() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     std::fs::write(

@@ -32,6 +32,9 @@ fn wrong_methods_and_unknown_routes_are_told_apart(shards: usize) {
         let reply = api.sends(method, &target, b"");
         // 400: `/channels/` could be read as a channel with an empty name.
         let empty_name = resource == "/channels/" && reply.status == 400;
+        let said = String::from_utf8_lossy(&reply.body);
+        let is_told = said.contains("the user's id in the path is not valid UTF-8");
+        assert_eq!(is_told, resource.contains("%FF"), "{resource}: {said}");
         assert!(
             reply.status == status || empty_name,
             "{method} {resource}: {}",

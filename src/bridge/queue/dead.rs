@@ -1,17 +1,24 @@
 //! Webhooks that were given up, as an operator sees them.
 //!
 //! Owns: `DeadLetter` and its JSON; `DeadLetters`, those of a node without a store.
-//! May depend on: `queue::record`, `protocol::json`, `sonic-rs`.
+//! May depend on: `queue::record`, `holders`, `protocol::json`, `sonic-rs`.
 //! Invariants: a letter holds neither a URL nor a secret; at most `LETTERS_MAX` letters and
-//! `LETTER_BYTES_MAX` bytes are kept, and what goes for that is the oldest and counted.
+//! `LETTER_BYTES_MAX` bytes are kept, and what goes for that is the oldest of the app that holds the most, and counted.
 
-use std::{borrow::Cow, collections::VecDeque};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hash, Hasher},
+};
 
 use serde::Deserialize;
 use sonic_rs::LazyValue;
 
 use super::record::Record;
-use crate::protocol::json::{write_json_string, write_u64};
+use crate::{
+    holders::Holders,
+    protocol::json::{write_json_string, write_u64},
+};
 
 /// One of them.
 #[derive(Clone, Debug, PartialEq)]
@@ -100,24 +107,60 @@ pub const LETTER_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Those of this process, which end with it.
 #[derive(Debug, Default)]
 pub struct DeadLetters {
-    letters: VecDeque<(u64, Vec<u8>)>,
-    bytes: usize,
+    letters: BTreeMap<u64, Letter>,
+    /// How many each app has, and their numbers.
+    counts: Holders<Whose, BTreeSet<u64>>,
+    bytes: Holders<Whose>,
     last_id: u64,
     pub dropped: u64,
+}
+
+#[derive(Debug)]
+struct Letter {
+    whose: Whose,
+    text: Vec<u8>,
+}
+
+/// An app by the hash of its id: two of one hash would hold what they hold together. What was no job is nobody's, and
+/// counted as an app's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Whose(u64);
+
+impl Whose {
+    fn of(text: &[u8]) -> Self {
+        let job = DeadLetter::read(text).and_then(|letter| letter.job);
+        let mut hasher = DefaultHasher::new();
+        job.map(|job| job.app_id).hash(&mut hasher);
+        Self(hasher.finish())
+    }
 }
 
 impl DeadLetters {
     pub fn push(&mut self, text: Vec<u8>) {
         self.last_id += 1;
-        self.bytes += text.len();
-        self.letters.push_back((self.last_id, text));
-        while self.letters.len() as u64 > LETTERS_MAX || self.bytes as u64 > LETTER_BYTES_MAX {
-            let Some((_, oldest)) = self.letters.pop_front() else {
-                break;
-            };
-            self.bytes -= oldest.len();
+        let (id, whose) = (self.last_id, Whose::of(&text));
+        self.counts.change(whose, |count, ids| {
+            *count += 1;
+            ids.insert(id);
+        });
+        self.bytes.change(whose, |bytes, ()| *bytes += text.len());
+        self.letters.insert(id, Letter { whose, text });
+        while let Some(id) = self.next_beyond() {
+            self.remove(id);
             self.dropped += 1;
         }
+    }
+
+    /// The next that has to go, while there are more than may be.
+    fn next_beyond(&mut self) -> Option<u64> {
+        let whose = if self.counts.sum() as u64 > LETTERS_MAX {
+            self.counts.heaviest()?.0
+        } else if self.bytes.sum() as u64 > LETTER_BYTES_MAX {
+            self.bytes.heaviest()?.0
+        } else {
+            return None;
+        };
+        self.counts.known_mut(whose)?.first().copied()
     }
 
     /// One that another process kept under this number.
@@ -127,9 +170,10 @@ impl DeadLetters {
     }
 
     /// Gives all of them away, oldest first.
-    pub fn take_all(&mut self) -> VecDeque<(u64, Vec<u8>)> {
-        self.bytes = 0;
-        std::mem::take(&mut self.letters)
+    pub fn take_all(&mut self) -> impl Iterator<Item = (u64, Vec<u8>)> {
+        (self.counts, self.bytes) = Default::default();
+        let all = std::mem::take(&mut self.letters).into_iter();
+        all.map(|(id, letter)| (id, letter.text))
     }
 
     pub fn len(&self) -> usize {
@@ -142,22 +186,21 @@ impl DeadLetters {
 
     /// Oldest first.
     pub fn iter(&self) -> impl Iterator<Item = (u64, &[u8])> {
-        self.letters.iter().map(|(id, text)| (*id, &**text))
-    }
-
-    fn index(&self, id: u64) -> Option<usize> {
-        self.letters.binary_search_by_key(&id, |(id, _)| *id).ok()
+        let all = self.letters.iter();
+        all.map(|(id, letter)| (*id, &*letter.text))
     }
 
     pub fn text(&self, id: u64) -> Option<&[u8]> {
-        let (_, text) = self.letters.get(self.index(id)?)?;
-        Some(text)
+        Some(&self.letters.get(&id)?.text)
     }
 
     pub fn remove(&mut self, id: u64) -> Option<Vec<u8>> {
-        let index = self.index(id)?;
-        let (_, text) = self.letters.remove(index)?;
-        self.bytes -= text.len();
+        let Letter { whose, text } = self.letters.remove(&id)?;
+        self.counts.change(whose, |count, ids| {
+            *count -= 1;
+            assert!(ids.remove(&id), "each letter is in its app's list");
+        });
+        self.bytes.change(whose, |bytes, ()| *bytes -= text.len());
         Some(text)
     }
 }
@@ -208,5 +251,73 @@ mod tests {
         assert_eq!(kept.collect::<Vec<_>>(), [(20_000, 1), (20_001, 2)]);
         letters.push(vec![b'x'; LETTER_BYTES_MAX as usize + 1]);
         assert!(letters.is_empty());
+    }
+
+    fn of_app(app: &str, bytes: usize) -> Vec<u8> {
+        let mut out = Vec::new();
+        let error = "x".repeat(bytes);
+        DeadLetter::write(&mut out, (5, "attempts", 1), Some(&error), |out| {
+            let job = format!(
+                r#"{{"v":1,"app":"{app}","target":"00000000000000000000000000000001","since":1,"attempts":0,"time_ms":2,"events":[{{"name":"cache_miss","channel":"c"}}]}}"#
+            );
+            out.extend_from_slice(job.as_bytes());
+        });
+        out
+    }
+
+    fn ids_of(letters: &DeadLetters, app: &str) -> Vec<u64> {
+        let app_of = |text| Some(DeadLetter::read(text)?.job?.app_id);
+        let its = letters
+            .iter()
+            .filter(|(_, text)| app_of(text).as_deref() == Some(app));
+        its.map(|(id, _)| id).collect()
+    }
+
+    #[test]
+    fn an_app_with_many_letters_pushes_out_none_of_an_app_with_few() {
+        let mut letters = DeadLetters::default();
+        for app in ["quiet", "loud", "quiet"] {
+            letters.push(of_app(app, 1));
+        }
+        for _ in 0..LETTERS_MAX {
+            letters.push(of_app("loud", 1));
+        }
+        assert_eq!((letters.len() as u64, letters.dropped), (LETTERS_MAX, 3));
+        assert_eq!(ids_of(&letters, "quiet"), [1, 3]);
+        assert_eq!(
+            ids_of(&letters, "loud")[..2],
+            [6, 7],
+            "its oldest went: 2, 4, 5"
+        );
+        // What is no job is one more that holds something.
+        letters.push(DeadLetter::of_malformed(7, "it is none"));
+        assert_eq!(ids_of(&letters, "quiet"), [1, 3]);
+        assert_eq!(ids_of(&letters, "loud")[0], 7);
+        assert!(letters.remove(1).is_some() && letters.remove(1).is_none());
+        assert_eq!(ids_of(&letters, "quiet"), [3]);
+    }
+
+    #[test]
+    fn an_app_with_large_letters_pushes_out_none_of_an_app_with_small_ones() {
+        let mut letters = DeadLetters::default();
+        (0..5).for_each(|_| letters.push(of_app("small", 10)));
+        (0..9).for_each(|_| letters.push(of_app("large", 2 << 20)));
+        assert_eq!(
+            letters.dropped, 2,
+            "seven times 2 MiB and a little are less than 16"
+        );
+        assert_eq!(ids_of(&letters, "small"), [1, 2, 3, 4, 5]);
+        assert_eq!(ids_of(&letters, "large"), [8, 9, 10, 11, 12, 13, 14]);
+        // All go to another process, which counts them as this one did.
+        let mut next = DeadLetters::default();
+        for (id, text) in letters.take_all() {
+            next.restore(id, text);
+        }
+        assert!(letters.is_empty());
+        letters.push(of_app("large", 2 << 20));
+        assert_eq!((letters.len(), letters.dropped), (1, 2));
+        next.push(of_app("large", 2 << 20));
+        assert_eq!(ids_of(&next, "small"), [1, 2, 3, 4, 5]);
+        assert_eq!(ids_of(&next, "large"), [9, 10, 11, 12, 13, 14, 15]);
     }
 }

@@ -74,6 +74,16 @@ pub struct Left {
     /// `None` where it is a secret, or no single word.
     pub value: Option<String>,
     pub what: String,
+    pub why: Why,
+}
+
+/// Why something was not carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Nothing here is like it, or what is does not go with the rest.
+    NoPlace,
+    /// Its value is none that it can have: whoever wrote it meant another one.
+    Wrong,
 }
 
 impl fmt::Display for Left {
@@ -370,6 +380,18 @@ impl Shown<'_> {
             // The fault shows it.
             value: None,
             what,
+            why: match error.fault {
+                Fault::Value { .. }
+                | Fault::Empty { .. }
+                | Fault::Missing
+                | Fault::Twice { .. }
+                | Fault::VariableUnset { .. }
+                | Fault::Syntax { .. }
+                | Fault::Unreadable { .. } => Why::Wrong,
+                Fault::UnknownKey { .. } | Fault::NotInThisRelease { .. } | Fault::Conflict(_) => {
+                    Why::NoPlace
+                }
+            },
         }
     }
 
@@ -387,6 +409,7 @@ impl Shown<'_> {
             name: notice.key.clone(),
             value: value.and_then(|value| speakable(name, &value)),
             what: notice.text.clone(),
+            why: Why::NoPlace,
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use super::php::{self, Item, Php};
 use super::written::{self, Form, form_of, lines, source};
-use super::{Draft, Given, Left, Text, is_harmless, refusal, speakable};
+use super::{Draft, Given, Left, Text, Why, is_harmless, refusal, speakable};
 use crate::config::error::{ConfigError, Fault};
 use crate::config::tree::{Member, Node, Value};
 
@@ -177,6 +177,7 @@ pub(super) fn draft(given: Given<'_>) -> Result<Draft, ConfigError> {
                 name: String::new(),
                 value: speakable(&line.name, &line.value).filter(|it| is_harmless(it)),
                 what: what.to_owned(),
+                why: Why::NoPlace,
             });
         }
     }
@@ -432,11 +433,8 @@ impl Carrying<'_> {
             }
             _ => {
                 if let Some(from) = from {
-                    self.leave(
-                        &path,
-                        from,
-                        "all, members or none is known; written as none",
-                    );
+                    let wanted = "all, members or none is known; written as none";
+                    self.refuse(&path, from, wanted);
                 }
                 false
             }
@@ -460,9 +458,18 @@ impl Carrying<'_> {
         else {
             return 0;
         };
-        let number = |name: &str| limit.at(name)?.word()?.parse::<u64>().ok();
-        let attempts = number("max_attempts").unwrap_or(60).max(1);
-        let seconds = number("decay_seconds").unwrap_or(60).max(1);
+        let [attempts, seconds] = ["max_attempts", "decay_seconds"].map(|name| {
+            let Some(item) = limit.at(name).filter(|it| it.value != Php::Null) else {
+                return RATE_USUAL;
+            };
+            let number: Option<u64> = item.word().and_then(|word| word.parse().ok());
+            if number.is_none() {
+                let path = format!("{at}.rate_limiting.{name}");
+                let wanted = format!("a whole number is wanted; {RATE_USUAL} is taken");
+                self.refuse(&path, item, &wanted);
+            }
+            number.unwrap_or(RATE_USUAL).max(1)
+        });
         let rate = attempts.div_ceil(seconds);
         self.draft.notes.push(format!(
             "{at}.rate_limiting: {attempts} messages in {seconds} s become {rate} client events per second; \
@@ -496,12 +503,8 @@ impl Carrying<'_> {
             .filter_map(|item| item.word()?.parse().ok())
             .collect();
         let Some(chosen) = choose(numbers.into_iter()) else {
-            if let Some(item) = items.first() {
-                self.leave(
-                    &format!("apps.apps[].{name}"),
-                    item,
-                    "a whole number is wanted",
-                );
+            for item in items.iter().filter(|item| item.value != Php::Null) {
+                self.refuse(&format!("apps.apps[].{name}"), item, WHOLE_WANTED);
             }
             return;
         };
@@ -511,10 +514,15 @@ impl Carrying<'_> {
             _ => chosen.to_string(),
         };
         self.set(key, Node::new(Value::Number(value), line));
-        for item in items {
-            if item.word().is_some_and(|word| word != chosen.to_string()) {
-                let what = format!("{key} holds for all apps: {chosen} is written");
-                self.leave(&format!("apps.apps[].{name}"), item, &what);
+        for item in items.iter().filter(|item| item.value != Php::Null) {
+            let path = format!("apps.apps[].{name}");
+            match item.word().and_then(|word| word.parse::<u64>().ok()) {
+                None => self.refuse(&path, item, WHOLE_WANTED),
+                Some(number) if number == chosen => {}
+                Some(_) => {
+                    let what = format!("{key} holds for all apps: {chosen} is written");
+                    self.leave(&path, item, &what);
+                }
             }
         }
     }
@@ -525,10 +533,7 @@ impl Carrying<'_> {
             match convert(item) {
                 Some(value) => self.set(key, Node::new(value, item.line)),
                 None if item.value == Php::Null => {}
-                None if item.value == Php::Expression => {
-                    self.leave(&format!("{at}.{name}"), item, EXPRESSION)
-                }
-                None => self.leave(
+                None => self.refuse(
                     &format!("{at}.{name}"),
                     item,
                     "a whole number of bytes is wanted",
@@ -565,6 +570,17 @@ impl Carrying<'_> {
         self.draft.members.push(member(key, node));
     }
 
+    /// A value that nobody can read.
+    fn refuse(&mut self, path: &str, item: &Item, wanted: &str) {
+        if item.value == Php::Expression {
+            return self.leave(path, item, EXPRESSION);
+        }
+        self.leave(path, item, wanted);
+        if let Some(left) = self.draft.left.last_mut() {
+            left.why = Why::Wrong;
+        }
+    }
+
     fn leave(&mut self, path: &str, item: &Item, what: &str) {
         let name = match (&item.variable, self.is_stock) {
             (Some(variable), true) => variable.clone(),
@@ -577,6 +593,7 @@ impl Carrying<'_> {
             value: value.and_then(|value| speakable(variable, &value)),
             name,
             what: what.to_owned(),
+            why: Why::NoPlace,
         });
     }
 }
@@ -589,4 +606,7 @@ fn member(name: &str, node: Node) -> Member {
     }
 }
 
+const WHOLE_WANTED: &str = "a whole number is wanted";
+/// Attempts, and seconds, where the file says neither.
+const RATE_USUAL: u64 = 60;
 const EXPRESSION: &str = "an expression that only PHP can evaluate: write its value there, or set the key in the new file";

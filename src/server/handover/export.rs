@@ -8,7 +8,7 @@
 
 use shards::{
     FramesAs,
-    application::{BridgeDropped, Slot},
+    application::{BridgeDropped, Millis, Slot},
     work::Work,
 };
 
@@ -255,8 +255,8 @@ impl ShardServer {
             turn.spend(Work::MEMBERSHIP);
             let slot = Slot { index, generation };
             let carried = turn.carry(slot, export.frames);
-            let record =
-                carried.and_then(|(fd, carried)| Some((fd, self.record_of(slot, carried)?)));
+            let record = carried
+                .and_then(|(fd, carried)| Some((fd, self.record_of(turn.now(), slot, carried)?)));
             let Some((fd, record)) = record else {
                 exported.left += 1;
                 continue;
@@ -290,9 +290,14 @@ impl ShardServer {
         }
     }
 
-    fn record_of(&self, slot: Slot, carried: shards::Carried) -> Option<ConnectionRecord> {
+    fn record_of(
+        &self,
+        now: Millis,
+        slot: Slot,
+        carried: shards::Carried,
+    ) -> Option<ConnectionRecord> {
         let row = &self.connections[slot.index as usize];
-        let mut record = row.record(carried)?;
+        let mut record = row.record(now, carried)?;
         let app = self.apps.get(row.app);
         record.app = app.map(|app| app.entry.app.id.clone());
         let subscriptions = row.subscriptions.iter();

@@ -180,8 +180,12 @@ impl ShardServer {
         let (is_paused, peer_ended) = (carried.is_paused, carried.peer_ended);
         let slot = turn.adopt(connection, carried)?;
         self.connections.grow_to(slot.index as usize);
-        let mut row =
-            Connection::restored(slot, &mut record, (is_paused, peer_ended, awaits_drained));
+        let mut row = Connection::restored(
+            turn.now(),
+            slot,
+            &mut record,
+            (is_paused, peer_ended, awaits_drained),
+        );
         // It has its turn when all that it may refer to goes on.
         row.holds.add(Hold::Turn);
         let is_open = matches!(row.state, State::Open(_));

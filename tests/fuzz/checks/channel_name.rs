@@ -119,28 +119,24 @@ fn socket_id(text: &str) {
 /// Every name but the empty one arrives through a path, decoded exactly once.
 fn in_a_path(name: &str) {
     let escaped: String = name.bytes().map(|byte| format!("%{byte:02X}")).collect();
-    let text = || name.into();
-    for (path, expected) in [
-        (format!("/app/{escaped}"), Route::App { key: text() }),
-        (
-            format!("/apps/{escaped}/channels/{escaped}"),
-            Route::Channel {
-                app: text(),
-                channel: text(),
-            },
-        ),
-        (
-            format!("/apps/{escaped}/channels/{escaped}/users"),
-            Route::Users {
-                app: text(),
-                channel: text(),
-            },
-        ),
+    for path in [
+        format!("/app/{escaped}"),
+        format!("/apps/{escaped}/channels/{escaped}"),
+        format!("/apps/{escaped}/channels/{escaped}/users"),
+        format!("/apps/{escaped}/users/{escaped}/terminate_connections"),
     ] {
-        match (Route::of(&path, ""), name) {
-            (Route::AppBadPath | Route::Unknown, "") => {}
-            (route, _) => assert_eq!(route, expected, "{path}"),
-        }
+        let found = match Route::of(&path, "") {
+            Route::AppBadPath | Route::Unknown if name.is_empty() => continue,
+            Route::App { key } => vec![key.into_owned()],
+            Route::Channel { app, channel } | Route::Users { app, channel } => {
+                vec![app.into_owned(), channel.text().expect("UTF-8").to_owned()]
+            }
+            Route::Terminate { app, user } => {
+                vec![app.into_owned(), user.text().expect("UTF-8").to_owned()]
+            }
+            route => panic!("{path}: {route:?}"),
+        };
+        assert!(found.iter().all(|it| it == name), "{path}: {found:?}");
     }
 }
 
