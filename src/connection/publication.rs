@@ -262,7 +262,7 @@ fn cost_of_reading(from: Place, to: Place) -> Work {
 
 /// A frame is written, and copied to new memory that all can share.
 fn cost_of_frame(bytes: usize) -> Work {
-    Work::EVENT.and(Work::bytes(bytes.saturating_mul(4)))
+    Work::EVENT.and(Work::bytes(bytes.saturating_mul(2)))
 }
 
 fn event_limits(app: &AppRules) -> EventLimits {

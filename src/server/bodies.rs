@@ -13,8 +13,8 @@ use crate::{holders::Holders, protocol::app::AppIndex};
 /// The bodies under way on a shard.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Bodies {
-    /// By slot: those that hold bytes.
-    app_of: BTreeMap<u32, AppIndex>,
+    /// By slot, those that hold bytes: whose they are, and how many.
+    slots: BTreeMap<u32, (AppIndex, u32)>,
     /// Apps by the bytes of their bodies, and those by their slots.
     apps: Holders<AppIndex, Holders<u32>>,
 }
@@ -25,16 +25,23 @@ impl Bodies {
         self.apps.sum() as u64
     }
 
+    /// Bytes of the body in a slot.
+    pub(super) fn bytes_of(&self, slot: u32) -> u32 {
+        self.slots.get(&slot).map_or(0, |(_, bytes)| *bytes)
+    }
+
     /// The body in a slot now holds so many bytes; 0: there is none. The app is that of its first bytes.
     // Per receive of a body in pieces: some look-ups among the bodies under way.
     pub(super) fn set(&mut self, slot: u32, app: AppIndex, bytes: u32) {
-        let app = *self.app_of.entry(slot).or_insert(app);
+        let row = self.slots.entry(slot).or_insert((app, 0));
+        row.1 = bytes;
+        let app = row.0;
         self.apps.change(app, |of_app, bodies| {
             bodies.change(slot, |of_body, ()| *of_body = bytes as usize);
             *of_app = bodies.sum();
         });
         if bytes == 0 {
-            self.app_of.remove(&slot);
+            self.slots.remove(&slot);
         }
     }
 
@@ -63,7 +70,9 @@ mod tests {
             (4, small, 50),
         ] {
             bodies.set(slot, app, bytes);
+            assert_eq!(bodies.bytes_of(slot), bytes);
         }
+        assert_eq!(bodies.bytes_of(9), 0);
         let mut order = Vec::new();
         while let Some(slot) = bodies.largest() {
             order.push((slot, bodies.bytes()));
@@ -71,6 +80,6 @@ mod tests {
         }
         assert_eq!(order, [(2, 115), (4, 85), (3, 35), (1, 10)]);
         assert_eq!(bodies.bytes(), 0);
-        assert!(bodies.app_of.is_empty() && bodies.apps.all_known().next().is_none());
+        assert!(bodies.slots.is_empty() && bodies.apps.all_known().next().is_none());
     }
 }

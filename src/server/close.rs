@@ -149,7 +149,7 @@ impl ShardServer {
         self.tell_ended(slot, how);
         self.leave_for(turn, slot, State::Ending);
         self.input_held -= u64::from(self.held(slot).held_bytes);
-        if self.held(slot).kept_bytes > 0 {
+        if self.bodies.bytes_of(slot.index) > 0 {
             self.bodies.set(slot.index, AppIndex(u32::MAX), 0);
         }
         *self.held(slot) = Connection::vacant();

@@ -121,7 +121,7 @@ impl ShardServer {
         let held = u32::try_from(held).unwrap_or(u32::MAX);
         let kept = u32::try_from(kept).unwrap_or(u32::MAX);
         let held_before = std::mem::replace(&mut row.held_bytes, held);
-        let kept_before = std::mem::replace(&mut row.kept_bytes, kept);
+        let kept_before = self.bodies.bytes_of(slot.index);
         self.input_held = self.input_held + u64::from(held) - u64::from(held_before);
         if kept != kept_before {
             let app = match kept_before {
@@ -149,7 +149,6 @@ impl ShardServer {
         self.bodies.set(index, AppIndex(u32::MAX), 0);
         self.counters.bodies_shed += 1;
         let row = &mut self.connections[index as usize];
-        row.kept_bytes = 0;
         let generation = row.generation;
         let slot = Slot { index, generation };
         let body = row.rare.as_mut().and_then(|rare| rare.body.take());
