@@ -96,3 +96,69 @@ impl KeptOrder {
         Some(oldest.expect("each kept event is in the order"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::rows::RowRef, *};
+
+    const MANY: AppIndex = AppIndex(9);
+    const LARGE: AppIndex = AppIndex(3);
+
+    fn at(number: u64) -> HomeRef {
+        let index = u32::try_from(number).expect("small");
+        HomeRef(RowRef {
+            index,
+            generation: 0,
+        })
+    }
+
+    /// Three small events of one app, then two large ones of another.
+    fn kept() -> KeptOrder {
+        let mut kept = KeptOrder::default();
+        for (number, app, bytes) in [
+            (1, MANY, 10),
+            (2, MANY, 10),
+            (3, MANY, 10),
+            (4, LARGE, 100),
+            (5, LARGE, 100),
+        ] {
+            kept.keep(app, (at(number), number), bytes, None, |_, _| true);
+        }
+        kept
+    }
+
+    #[test]
+    fn too_many_events_are_those_of_who_has_many_and_too_many_bytes_those_of_who_has_large_ones() {
+        for (events, bytes, expected) in [
+            (5, 230, None),
+            (4, 230, Some(1)),
+            (5, 229, Some(4)),
+            (4, 229, Some(1)),
+        ] {
+            let gone = kept().next_beyond(KeptMax { events, bytes });
+            let expected = expected.map(|number| (at(number), number));
+            assert_eq!(gone, expected, "{events} events, {bytes} bytes");
+        }
+    }
+
+    #[test]
+    fn an_event_in_place_of_another_is_the_newest_and_counts_once() {
+        let mut kept = kept();
+        kept.keep(LARGE, (at(4), 6), 60, Some(100), |_, _| true);
+        assert_eq!((kept.events(), kept.bytes()), (5, 190));
+        let most = KeptMax {
+            events: 5,
+            bytes: 0,
+        };
+        let mut gone = Vec::new();
+        // The first place is in vain.
+        for bytes in [None, Some(100), Some(60)] {
+            gone.push(kept.next_beyond(most).expect("there is more").1);
+            if let Some(bytes) = bytes {
+                kept.forget(LARGE, bytes);
+            }
+        }
+        assert_eq!(gone, [4, 5, 6]);
+        assert_eq!((kept.events(), kept.bytes()), (3, 30));
+    }
+}

@@ -77,7 +77,8 @@ pub struct UserTable {
     has_nodes: bool,
     /// Users of whom they may know something that is not so any more, each once.
     owing: VecDeque<(AppIndex, UserId)>,
-    /// Whose going is held back, since when, oldest first; those who came back among them.
+    /// Whose going is held back, since when, oldest first; those who came back among them: no more than go
+    /// within the longest time for which that is done.
     held: VecDeque<(Millis, AppIndex, UserId)>,
 }
 

@@ -1,19 +1,23 @@
 //! Who of the cluster is there: leases of peers, and when one's own silence is to blame.
 //!
-//! Owns: `Membership`: peers with their incarnations and leases, the own canary, own pauses.
-//! May depend on: `cluster::{canary, carrying, entry, identity}`, serde, `Millis`. Time is an argument; what time is now never
+//! Owns: `Membership`: peers with their incarnations and leases, the own canary, own pauses; `strays` tells two lives of one
+//! name from one that has ended.
+//! May depend on: `cluster::{canary, entry, fault, identity}`, serde, `Millis`. Time is an argument; what time is now never
 //! goes back.
 //! Invariants: a node has at most one living incarnation; each that joined ends at most once; while
 //! views are stale nobody ends, and for one whole lease after the trouble nobody does.
+
+mod carrying;
+mod strays;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use shards::application::Millis;
 
+use self::strays::Strays;
 use super::{
-    canary::{CANARIES_MISSED, Canaries, CanariesRecord},
-    carrying::CarryError,
+    canary::{CANARIES_MISSED, Canaries},
     entry::Token,
     fault::{Fault, is_planted},
     identity::{Identity, Incarnation, NodeId},
@@ -145,51 +149,6 @@ enum Trouble {
     CanaryLate,
     /// This node was stopped for longer than a heartbeat.
     Pause,
-}
-
-/// Batches of an older life, heard after the newer one's first lease: the older one lives.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
-struct Strays {
-    /// What a dead one left on the bus has arrived by then.
-    after: Millis,
-    heard_at: Option<Millis>,
-    count: u8,
-}
-
-impl Strays {
-    fn since(now: Millis, times: &Times) -> Self {
-        Self {
-            after: now.plus(times.lease_ms),
-            heard_at: None,
-            count: 0,
-        }
-    }
-
-    /// True when there is no doubt any more. Counts at most one per heartbeat, so that a burst of what
-    /// a bus had held back is one.
-    fn hear(&mut self, now: Millis, times: &Times) -> bool {
-        let is_next = self
-            .heard_at
-            .is_none_or(|heard_at| now.since(heard_at) >= times.heartbeat_ms);
-        if now < self.after || !is_next {
-            return false;
-        }
-        self.heard_at = Some(now);
-        self.count = self.count.saturating_add(1);
-        self.count == STRAYS_OF_A_CONFLICT
-    }
-}
-
-/// For the process that follows.
-#[derive(Debug, Deserialize, Serialize)]
-pub(super) struct MembershipRecord {
-    rows: Vec<(NodeId, Row)>,
-    doubles: Strays,
-    canaries: CanariesRecord,
-    ticked_at: Millis,
-    view: View,
-    hears_peers: bool,
-    was_deaf: bool,
 }
 
 impl Membership {
@@ -397,38 +356,6 @@ impl Membership {
         });
     }
 
-    pub(super) fn carry(&self) -> MembershipRecord {
-        let rows = self.rows.iter();
-        MembershipRecord {
-            rows: rows.map(|(node, row)| (*node, row.clone())).collect(),
-            doubles: self.doubles,
-            canaries: self.canaries.carry(),
-            ticked_at: self.ticked_at,
-            view: self.view,
-            hears_peers: self.hears_peers,
-            was_deaf: self.was_deaf,
-        }
-    }
-
-    /// Goes on as the one that was carried; what is counted begins anew.
-    pub(super) fn go_on(&mut self, record: MembershipRecord) -> Result<(), CarryError> {
-        self.rows = record.rows.into_iter().collect();
-        if self.rows.len() > PEERS_MAX || self.rows.contains_key(&self.own.node) {
-            return Err(CarryError::Inconsistent("peers that cannot be"));
-        }
-        if is_planted(Fault::CarriedLeaseForgotten) {
-            let rows = self.rows.values_mut();
-            rows.for_each(|row| row.heard_at = Millis(u64::MAX));
-        }
-        self.doubles = record.doubles;
-        self.canaries.go_on(record.canaries);
-        self.ticked_at = record.ticked_at;
-        self.view = record.view;
-        self.hears_peers = record.hears_peers;
-        self.was_deaf = record.was_deaf;
-        Ok(())
-    }
-
     /// Peers that are there, and when each was heard last, by node.
     pub fn peers(&self) -> impl Iterator<Item = (Identity, Millis)> {
         let present = self.rows.iter().filter(|(_, row)| match row.state {
@@ -457,7 +384,6 @@ fn identity(node: NodeId, row: &Row) -> Identity {
 
 /// Nodes that are known at once, with those that have just gone. Beyond: ignored and counted.
 pub const PEERS_MAX: usize = 256;
-const STRAYS_OF_A_CONFLICT: u8 = 3;
 
 #[cfg(test)]
 mod tests {

@@ -5,6 +5,7 @@
 //! Invariants: the same seed gives the same run.
 
 mod carried_tests;
+mod state_deeds;
 mod state_tests;
 mod tally_tests;
 mod toy;

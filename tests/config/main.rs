@@ -10,6 +10,7 @@ mod derived;
 mod examples;
 mod keys;
 mod migrate;
+mod migrate_reverb;
 mod program;
 mod refusals;
 mod refused_backends;

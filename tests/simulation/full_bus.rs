@@ -69,6 +69,22 @@ impl FullBus {
         visitor
     }
 
+    /// What one hears of those whom it watches: which of them came or went.
+    fn heard_of_watched(&mut self, watcher: &Visitor) -> Vec<String> {
+        let texts = texts(&self.scene.takes(watcher.link));
+        let of_watched = |it: &&Value| it["event"] == "pusher_internal:watchlist_events";
+        let data = texts.iter().filter(of_watched).map(|it| {
+            let text = it["data"].as_str().expect("a text");
+            serde_json::from_str::<Value>(text).expect("JSON")
+        });
+        let named = |event: &Value| format!("{} {}", event["name"], event["user_ids"]);
+        let named = |data: Value| {
+            let events = data["events"].as_array().expect("a list");
+            events.iter().map(named).collect::<Vec<_>>()
+        };
+        data.flat_map(named).collect()
+    }
+
     fn settles(&mut self) {
         self.scene.settles(|_, message| match message {
             ToBridge::Event(event) => self.crossed.push(event.channel.to_string()),
@@ -228,33 +244,35 @@ fn who_watches_hears_of_a_going_when_the_node_is_not_behind_any_more() {
     let mut full = FullBus::begins();
     let watcher = full.signs_in("eve", &["ann", "bob"]);
     let [ann, bob] = ["ann", "bob"].map(|user| full.signs_in(user, &[]));
-    let told = |full: &mut FullBus| {
-        let texts = texts(&full.scene.takes(watcher.link));
-        let of_watched = |it: &&Value| it["event"] == "pusher_internal:watchlist_events";
-        let data = texts.iter().filter(of_watched).map(|it| {
-            let text = it["data"].as_str().expect("a text");
-            serde_json::from_str::<Value>(text).expect("JSON")
-        });
-        let named = |event: &Value| format!("{} {}", event["name"], event["user_ids"]);
-        let named = |data: Value| {
-            let events = data["events"].as_array().expect("a list");
-            events.iter().map(named).collect::<Vec<_>>()
-        };
-        data.flat_map(named).collect::<Vec<_>>()
-    };
     let online = [r#""online" ["ann"]"#, r#""online" ["bob"]"#];
-    assert_eq!(told(&mut full)[1..], online);
+    assert_eq!(full.heard_of_watched(&watcher)[1..], online);
     full.is_behind(true);
     full.scene.hangs_up(ann.link, Closed::ByPeer);
     full.scene.hangs_up(bob.link, Closed::ByPeer);
     full.scene.passes(20_000);
     full.signs_in("bob", &[]);
-    assert_eq!(told(&mut full), [""; 0]);
+    assert_eq!(full.heard_of_watched(&watcher), [""; 0]);
     full.is_behind(false);
     full.scene.passes(1_000);
-    assert_eq!(told(&mut full), [r#""offline" ["ann"]"#]);
+    assert_eq!(full.heard_of_watched(&watcher), [r#""offline" ["ann"]"#]);
     full.scene.passes(100_000);
-    assert_eq!(told(&mut full), [""; 0], "once");
+    assert_eq!(full.heard_of_watched(&watcher), [""; 0], "once");
+}
+
+#[test]
+fn who_watches_hears_of_a_going_after_a_minute_though_the_node_is_behind_still() {
+    let mut full = FullBus::begins();
+    let watcher = full.signs_in("eve", &["ann"]);
+    let ann = full.signs_in("ann", &[]);
+    full.heard_of_watched(&watcher);
+    assert!(!full.scene.node.keeps_ticking());
+    full.is_behind(true);
+    full.scene.hangs_up(ann.link, Closed::ByPeer);
+    full.scene.passes(59_000);
+    assert_eq!(full.heard_of_watched(&watcher), [""; 0]);
+    assert!(full.scene.node.keeps_ticking(), "though nothing may come");
+    full.scene.passes(2_000);
+    assert_eq!(full.heard_of_watched(&watcher), [r#""offline" ["ann"]"#]);
 }
 
 #[test]

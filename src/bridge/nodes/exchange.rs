@@ -2,10 +2,13 @@
 //! brings becomes messages for shards. It decides, and does nothing: time comes in, commands go out.
 //!
 //! Owns: `Exchange`: the cluster's protocol, which topics shards wish for and which are live, whose
-//! webhooks this node tells; `Command`.
+//! webhooks this node tells; `Command`. `outgoing` is what shards have for others, `peers` what becomes known of these.
 //! May depend on: `bridge::{adapter::news, apps, log_limit, message}`, `cluster`, `protocol`. Not on a bus, a
 //! clock, or the configuration.
 //! Invariants: a topic is told live only after the bus confirmed it, and never after its road went down.
+
+mod outgoing;
+mod peers;
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -18,7 +21,7 @@ use shards::application::{Millis, ShardId};
 
 use super::{
     carrying::{Following, Held},
-    sample::{Counters, shown},
+    sample::Counters,
     told::{Teller, Told, home_of, tell_owned},
     topics::{Topics, Wished},
 };
@@ -27,23 +30,16 @@ use crate::{
         adapter::news::{News, Refused},
         apps::AppTable,
         log_limit::LogLimit,
-        message::{
-            Found, FoundEvent, FromBridge, KeptEvent, KeptName, NodeEvent, NodeState, Spent,
-            StateChange, TopicWish, UserOfNodes,
-        },
+        message::{FromBridge, TopicWish},
     },
     cluster::{
-        entry,
         fault::{Fault, is_planted},
         figures::Peer,
         identity::{Identity, Incarnation},
-        ledger::{Own, OwnChange},
-        membership::{self, Reason},
-        node::{Effect, Heard, Node, Outgoing, Setup as NodeSetup},
+        node::{Effect, Heard, Node, Setup as NodeSetup},
         owner::Owners,
         start::Name,
         topic::{Road, Topic},
-        wire::PushError,
     },
     protocol::{app::AppIndex, partition::Partition},
 };
@@ -87,9 +83,6 @@ pub struct Exchange {
     strangers_told: LogLimit,
     pub(super) counters: Counters,
 }
-
-/// Nodes that are asked for a channel's last event where they may not have heard the same ones.
-const KEEPERS_MAX: usize = 8;
 
 /// What is needed to start.
 #[derive(Clone, Debug)]
@@ -156,155 +149,6 @@ impl Exchange {
             Refused::Full { .. } => {} // The bus counts it.
             Refused::TooLong { .. } => self.counters.batches_too_long += 1,
         }
-    }
-
-    /// Takes an event of this node; `flush` sends it.
-    // Per event: one look-up of its app, one copy into a batch.
-    pub fn publish(&mut self, apps: &AppTable, event: &NodeEvent) {
-        let Some(app) = apps.get(event.app) else {
-            return; // It was taken away meanwhile, on all nodes.
-        };
-        if self.node.is_outside() {
-            self.counters.events_before_start += 1;
-            return; // Nobody knows how long it would have to wait.
-        }
-        let outgoing = Outgoing {
-            partition: event.partition,
-            app: &app.app.id,
-            channel: &event.channel,
-            origin: event.origin,
-            except: event.except,
-            frame: &event.frame,
-        };
-        let mut result = self.node.publish(&outgoing);
-        if result == Err(PushError::BatchFull) {
-            self.flush();
-            result = self.node.publish(&outgoing);
-        }
-        match result {
-            Ok(()) => {}
-            Err(PushError::BatchFull) => self.counters.events_before_start += 1,
-            Err(_) => self.counters.events_too_long += 1,
-        }
-    }
-
-    /// Takes a change of what this node has; `flush` sends it.
-    pub fn report(&mut self, now: Duration, apps: &AppTable, state: &NodeState) {
-        let Some(app) = self.app_id(apps, state.app) else {
-            return;
-        };
-        let change = match &state.change {
-            StateChange::Subscriptions(count) => OwnChange::Subscriptions(*count),
-            StateChange::MemberJoined { user_id, info } => {
-                OwnChange::MemberJoined { user_id, info }
-            }
-            StateChange::MemberLeft { user_id, .. } => OwnChange::MemberLeft { user_id },
-            StateChange::UserOnline => OwnChange::UserOnline,
-            StateChange::UserOffline => OwnChange::UserOffline,
-            StateChange::Connections(count) => OwnChange::Connections(*count),
-            StateChange::EventKept(true) => OwnChange::EventKept,
-            StateChange::EventKept(false) => OwnChange::EventForgotten,
-        };
-        self.make_room();
-        let own = Own {
-            partition: state.partition,
-            app: &app,
-            name: &state.name,
-            change,
-        };
-        self.node.report(millis(now), &own);
-    }
-
-    /// Has a user's connections on the other nodes ended; `flush` sends it.
-    pub fn terminate(&mut self, apps: &AppTable, user: &UserOfNodes) {
-        let Some(app) = self.app_id(apps, user.app) else {
-            return;
-        };
-        self.make_room();
-        let result = self.node.terminate(&app, &user.id);
-        self.counters.events_too_long += u64::from(result.is_err());
-    }
-
-    /// Tells the other nodes what was used of an app's rates; `flush` sends it.
-    pub fn spend(&mut self, apps: &AppTable, spent: &Spent) {
-        if self.node.is_outside() {
-            return; // What was used an hour ago is nothing to anybody when the bus is there.
-        }
-        let Some(app) = self.app_id(apps, spent.app) else {
-            return;
-        };
-        self.make_room();
-        // Without room they hear less of it: a rate is kept less well for a moment.
-        _ = self.node.spend(entry::Spent {
-            app: &app,
-            backend_events: spent.backend_events.into(),
-            reads: spent.reads.into(),
-        });
-    }
-
-    /// Asks other nodes for a channel's last event; `flush` sends it. Whoever waits for the answers hears
-    /// how many there are if it is not one.
-    pub fn ask_kept(&mut self, apps: &AppTable, name: &KeptName, told: &mut Told) {
-        let KeptName {
-            app,
-            partition,
-            ref channel,
-            is_doubted,
-            ..
-        } = *name;
-        // Those who were not parted have heard the same.
-        let count_max = if is_doubted { KEEPERS_MAX } else { 1 };
-        self.make_room();
-        let id = self.app_id(apps, app);
-        let asked = id.map_or(0, |id| {
-            self.node.ask_kept(partition, &id, channel, count_max)
-        });
-        let found = match asked {
-            0 => Found::Unknown,
-            1 => return,
-            several => Found::Asked(several),
-        };
-        let found = FoundEvent {
-            app,
-            partition,
-            channel: Arc::clone(channel),
-            found,
-        };
-        let home = home_of(partition, self.shards);
-        told.push((home, FromBridge::Found(Box::new(found))));
-    }
-
-    /// Answers another node's question for a channel's last event; `flush` sends it.
-    pub fn answer_kept(&mut self, apps: &AppTable, kept: &KeptEvent) {
-        let Some(app) = self.app_id(apps, kept.app) else {
-            return;
-        };
-        self.make_room();
-        let result = self.node.answer_kept(entry::Kept {
-            partition: kept.partition,
-            app: &app,
-            channel: &kept.channel,
-            left_ms: kept.left_ms,
-            frame: &kept.frame,
-        });
-        self.counters.events_too_long += u64::from(result.is_err());
-    }
-
-    /// What one wake-up brings may be more than may wait.
-    fn make_room(&mut self) {
-        if self.node.is_full() {
-            self.flush();
-        }
-    }
-
-    /// An app that has been taken away still has connections that end; perhaps it was never named before.
-    fn app_id(&mut self, apps: &AppTable, index: AppIndex) -> Option<Arc<str>> {
-        if let Some(id) = self.app_ids.get(&index) {
-            return Some(Arc::clone(id));
-        }
-        let id: Arc<str> = apps.id_of(index)?.into();
-        self.app_ids.insert(index, Arc::clone(&id));
-        Some(id)
     }
 
     /// Tells the others that apps have changed in the store; `flush` sends it.
@@ -569,98 +413,6 @@ impl Exchange {
         self.has_views = true;
     }
 
-    /// A node with another secret is ready, and alone: each side says so.
-    fn tell_strangers(&mut self, now: Duration) {
-        let counters = self.node.counters();
-        let (wrong_mac, no_mac) = (
-            counters.batches_with_wrong_mac,
-            counters.batches_without_mac,
-        );
-        let count = wrong_mac + no_mac;
-        // Whoever sends them goes on.
-        if count > self.strangers && self.strangers_told.allow(millis(now)).is_some() {
-            self.strangers = count;
-            tracing::warn!(
-                wrong_mac,
-                no_mac,
-                "messages over this bus are not signed with this node's cluster.secret, and are not read: a node with \
-                 another one is no part of this cluster"
-            );
-        }
-    }
-
-    fn tell_effects(&mut self, now: Duration, told: &mut Told) {
-        for effect in std::mem::take(&mut self.effects) {
-            match effect {
-                Effect::Peer(effect) => self.tell_peer(now, effect, told),
-                Effect::Introduced(peer) => {
-                    tracing::info!(peer = %self.name_of(peer), "a node has said its name");
-                }
-                Effect::Late(road) => {
-                    self.counters.count_late(road);
-                    tracing::warn!(
-                        road = road.name(),
-                        "what is sent to the bus does not come back"
-                    );
-                }
-                Effect::InTime(road) => tracing::info!(road = road.name(), "the bus answers again"),
-                Effect::AppsChanged => self.apps_have_changed = true,
-                Effect::NameTaken => self.name_is_taken = true,
-            }
-        }
-    }
-
-    fn tell_peer(&mut self, now: Duration, effect: membership::Effect, told: &mut Told) {
-        let now = millis(now);
-        match effect {
-            membership::Effect::Joined(peer) => {
-                self.owners.came(peer, now);
-                tracing::info!(peer = %self.name_of(peer), "a node is there");
-            }
-            membership::Effect::Restarted { old, new } => {
-                let change = self.owners.went(old.node, now);
-                tell_owned(change, self.shards, told);
-                self.owners.came(new, now);
-                self.has_views = true;
-                tracing::info!(peer = %self.name_of(new), "a node has started anew");
-            }
-            membership::Effect::Expelled(peer, reason) => {
-                let change = self.owners.went(peer.node, now);
-                tell_owned(change, self.shards, told);
-                self.has_views = true;
-                let reason = match reason {
-                    Reason::Goodbye => "it said goodbye",
-                    Reason::LeaseRanOut => "it was silent for cluster.lease_ms",
-                };
-                tracing::info!(peer = %self.name_of(peer), reason, "a node is gone");
-            }
-            membership::Effect::Conflict(node) => {
-                let node = format!("{:032x}", node.0);
-                tracing::error!(
-                    node,
-                    is_unheard = self.node.is_succeeded(),
-                    "two nodes run under one cluster.node_id, of which the others hear the later one: give each its own"
-                );
-            }
-            membership::Effect::Stale => {
-                tracing::warn!(
-                    "this node may be behind: no node is taken for dead until it is not, and who leaves a channel here \
-                     is announced then, or after a minute"
-                );
-            }
-            membership::Effect::Fresh => {
-                tracing::info!("this node is up to date");
-                // Who keeps a last event is known only now.
-                self.tell_topics(told);
-            }
-        }
-    }
-
-    fn name_of(&self, peer: Identity) -> String {
-        let known = self.node.peers().find(|it| it.identity.node == peer.node);
-        shown(known.map_or("", |it| it.name), peer.node)
-    }
-
     /// The others have not heard of this node yet.
     pub fn is_starting(&self) -> bool {
         !self.is_following() && !self.node.has_started()
@@ -718,91 +470,4 @@ impl Exchange {
 /// As the cluster's protocol has it.
 pub(super) fn millis(since_start: Duration) -> Millis {
     Millis(u64::try_from(since_start.as_millis()).unwrap_or(u64::MAX))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        bridge::{fixture, nodes::carrying_tests::setup},
-        cluster::{
-            entry::Entry,
-            identity::ClusterTag,
-            mac::Secrets,
-            wire::{Batch, EVENT_FRAME_BYTES_MAX},
-        },
-    };
-
-    #[test]
-    fn what_comes_behind_more_events_than_may_wait_is_told_like_they_are() {
-        let apps = AppTable::build(&[fixture::app("app")], None);
-        let entry = apps.by_id("app").expect("it is there");
-        let (app, partitions) = (entry.index, &entry.rules.partitions);
-        let mut exchange = Exchange::new(Duration::ZERO, setup(0, 1));
-        let (now, mut told) = (Duration::from_secs(1), Told::new());
-        let topics = exchange.topics.common().collect();
-        exchange.take(now, &apps, News::Live(topics), &mut told);
-        exchange.tick(now, &mut told);
-        let partition = partitions.of_channel("news");
-        let event = NodeEvent {
-            app,
-            partition,
-            channel: "news".into(),
-            origin: entry::Origin::Api,
-            except: None,
-            frame: vec![b'x'; EVENT_FRAME_BYTES_MAX].into(),
-        };
-        while !exchange.node.is_full() {
-            exchange.publish(&apps, &event);
-        }
-        let state = NodeState {
-            app,
-            partition,
-            name: "news".into(),
-            change: StateChange::Subscriptions(1),
-        };
-        exchange.report(now, &apps, &state);
-        while !exchange.node.is_full() {
-            exchange.publish(&apps, &event);
-        }
-        let partition = partitions.of_user("alice");
-        let id = "alice".into();
-        exchange.terminate(&apps, &UserOfNodes { app, partition, id });
-        let counters = exchange.node.state_counters();
-        assert_eq!(counters.own.deltas_unsaid, 0);
-        assert_eq!(exchange.counters.events_too_long, 0);
-    }
-
-    #[test]
-    fn what_was_used_before_the_bus_was_there_is_not_told_when_it_is() {
-        let apps = AppTable::build(&[fixture::app("app")], None);
-        let app = apps.by_id("app").expect("it is there").index;
-        let mut exchange = Exchange::new(Duration::ZERO, setup(0, 1));
-        let spent = |backend_events| Spent {
-            app,
-            backend_events,
-            reads: 0,
-        };
-        for _ in 0..100 {
-            exchange.spend(&apps, &spent(1));
-        }
-        let (now, mut told) = (Duration::from_secs(1), Told::new());
-        let topics = exchange.topics.common().collect();
-        exchange.take(now, &apps, News::Live(topics), &mut told);
-        exchange.tick(now, &mut told);
-        exchange.spend(&apps, &spent(7));
-        exchange.flush();
-        let mut said = Vec::new();
-        while let Some(command) = exchange.next_command() {
-            if let Command::Publish { batch, .. } = command {
-                let read = Batch::decode(&batch, ClusterTag::of_name("scene"), &Secrets::default());
-                for entry in read.expect("a batch").entries().flatten() {
-                    if let Entry::Spent(spent) = entry {
-                        said.push(spent.backend_events);
-                    }
-                }
-            }
-        }
-        assert_eq!(said, [7]);
-    }
 }

@@ -1,7 +1,7 @@
 //! Nodes that another process goes on with: what it does is what the one before would have done.
 
 use super::{
-    state_tests::{StateDeed, state_deed},
+    state_deeds::{StateDeed, state_deed},
     *,
 };
 use crate::cluster::{

@@ -235,43 +235,70 @@ fn stranger_that_repeats_a_signed_head_is_held_to_a_few_bodies_and_one_alone_pas
     assert!(scene.is_empty(), "{:?}", scene.node.occupancy());
 }
 
-#[test]
-fn stranger_that_fills_what_is_kept_of_signed_bodies_gives_way_to_the_requests_of_another_app() {
+/// Key and secret of another app.
+const OTHER: (&str, &str) = ("other-key", "other-secret");
+/// Bytes of bodies that a node of one shard keeps.
+const KEPT_BYTES_MAX: usize = 4 * 10_485_760;
+
+/// A node with two apps that keeps so little input that bodies have their least bound.
+fn with_two_apps() -> Scene {
     let of_app = |id: &str, key: (&str, &str)| json!({"id": id, "key": key.0, "secret": key.1, "enabled": true});
-    let other = ("other-key", "other-secret");
-    let apps = json!([of_app("scene-id", KEY), of_app("other-id", other)]);
+    let apps = json!([of_app("scene-id", KEY), of_app("other-id", OTHER)]);
     let keys = json!({
         "app_manager": {"array": {"apps": apps}},
         "net": {"input_held_bytes": 1_048_576},
     });
-    let mut scene = Scene::start(1, &keys, &json!({}));
+    Scene::start(1, &keys, &json!({}))
+}
+
+/// So many bytes of each of some bodies of one app, none of which is whole.
+fn sends_parts(scene: &mut Scene, sizes: &[usize]) -> Vec<usize> {
     let signed = scene.request("/events", &[], Some(&json!("x".repeat(9_999_000))));
     let head_bytes = signed.len() - 9_999_002;
-    // All but the last bytes of four bodies, and of a fifth what fills the bound but for a thousand.
-    let brim = 4 * 10_485_760 - 4 * 9_999_001 - 1_000;
-    let sizes = [9_999_001, 9_999_001, 9_999_001, 9_999_001, brim];
-    let greedy = sizes.map(|body_bytes| {
+    let sends_part = |body_bytes: &usize| {
         let link = scene.node.connect(0, 1 << 16);
         scene.say(link, &signed[..head_bytes + body_bytes]);
         scene.rest();
         link
-    });
+    };
+    sizes.iter().map(sends_part).collect()
+}
+
+/// The other app begins to send an event with data of so many bytes: where, and what is still to come.
+fn other_begins(scene: &mut Scene, data_bytes: usize) -> (usize, Vec<u8>) {
+    let body = json!({"name": "e", "channel": "c", "data": "x".repeat(data_bytes)});
+    let asks = scene.request_of(("other-id", OTHER), "/events", &[], Some(&body));
+    let (head, tail) = asks.split_at(asks.len() - 5_000);
+    let link = scene.node.connect(0, 1 << 16);
+    scene.say(link, head);
+    scene.rest();
+    (link, tail.to_vec())
+}
+
+/// How it is answered.
+fn other_ends(scene: &mut Scene, (link, tail): (usize, Vec<u8>)) -> Vec<u16> {
+    scene.say(link, &tail);
+    scene.rest();
+    answered(scene, &[link])
+}
+
+fn answered(scene: &mut Scene, links: &[usize]) -> Vec<u16> {
+    let answers = links.iter().map(|link| responses(&scene.takes(*link)));
+    answers.flatten().map(|(status, _)| status).collect()
+}
+
+#[test]
+fn stranger_that_fills_what_is_kept_of_signed_bodies_gives_way_to_the_requests_of_another_app() {
+    let mut scene = with_two_apps();
+    // All but the last bytes of four bodies, and of a fifth what fills the bound but for a thousand.
+    let brim = KEPT_BYTES_MAX - 4 * 9_999_001 - 1_000;
+    let sizes = [9_999_001, 9_999_001, 9_999_001, 9_999_001, brim];
+    let greedy = sends_parts(&mut scene, &sizes);
     for round in 0..3 {
-        let body = json!({"name": "e", "channel": "c", "data": "x".repeat(9_000)});
-        let asks = scene.request_of(("other-id", other), "/events", &[], Some(&body));
-        let (head, tail) = asks.split_at(asks.len() - 5_000);
-        let link = scene.node.connect(0, 1 << 16);
-        for part in [head, tail] {
-            scene.say(link, part);
-            scene.rest();
-        }
-        let answers = responses(&scene.takes(link));
-        assert_eq!(answers.len(), 1, "{round}");
-        assert_eq!(answers[0].0, 200, "{round}");
+        let begun = other_begins(&mut scene, 9_000);
+        assert_eq!(other_ends(&mut scene, begun), [200], "{round}");
     }
-    let answers = greedy.map(|link| responses(&scene.takes(link)));
-    let answers = answers.into_iter().flatten();
-    let refused: Vec<u16> = answers.map(|(status, _)| status).collect();
+    let refused = answered(&mut scene, &greedy);
     assert_eq!(refused, [503], "one made room for all");
 }
 
@@ -372,6 +399,24 @@ fn stranger_whose_batch_is_read_while_others_need_its_room_gives_way() {
     }
     scene.rest();
     assert!(scene.is_empty(), "{:?}", scene.node.occupancy());
+}
+
+#[test]
+fn stranger_with_many_bodies_gives_way_to_larger_ones_of_another_app() {
+    let mut scene = with_two_apps();
+    let greedy = sends_parts(&mut scene, &[1_000_000; 40]);
+    // The first fits, the second does not.
+    let begun = [(); 2].map(|()| other_begins(&mut scene, 1_300_000));
+    for begun in begun {
+        let told = other_ends(&mut scene, begun);
+        assert_eq!(
+            told,
+            [413],
+            "it was read, and is more than an event may have"
+        );
+    }
+    let refused = answered(&mut scene, &greedy);
+    assert_eq!(refused, [503], "one made room");
 }
 
 #[test]
