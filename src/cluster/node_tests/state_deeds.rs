@@ -1,4 +1,8 @@
 //! Nodes at which anything happens, in any order: in the end all hold what the others hold.
+//!
+//! Owns: `StateDeed`: what a run may do, and the properties that hold whatever it does.
+//! May depend on: `cluster`.
+//! Invariants: the same seed and the same deeds give the same run.
 
 use super::*;
 use crate::{
