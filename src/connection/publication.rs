@@ -203,13 +203,14 @@ impl PublicationUnderWay {
             Reader::Whole => return Ok(true),
             Reader::Event => {
                 self.reader = Reader::Whole;
-                *spent = spent.and(Work::bytes_hashed(body.len()));
-                PublishRequest::of_text(body, &limits)?
+                let (place, request) = PublishRequest::of_text(body, &limits);
+                *spent = spent.and(cost_of_reading(Place::default(), place, &limits));
+                request?
             }
             Reader::Batch(reader) => {
                 let before = reader.place();
                 let read = reader.step(body, &limits, app.batch_events_max as usize);
-                *spent = spent.and(cost_of_reading(before, reader.place()));
+                *spent = spent.and(cost_of_reading(before, reader.place(), &limits));
                 match read? {
                     Read::Begins => {
                         self.publication.events.clear();
@@ -253,11 +254,14 @@ impl PublicationUnderWay {
     }
 }
 
-/// What reading on from one place to another may cost: data that is no string is looked at again for its
-/// compact form.
-fn cost_of_reading(from: Place, to: Place) -> Work {
-    let dear_bytes = to.dear_bytes() - from.dear_bytes();
-    Work::bytes_hashed(to.at - from.at + dear_bytes)
+/// What reading on from one place to another may cost. Data that is no string is looked at again for its compact
+/// form; as much as data may have goes on its way, what is beside it is only looked at.
+fn cost_of_reading(from: Place, to: Place, limits: &EventLimits) -> Work {
+    let (bytes, dear_bytes) = (to.at - from.at, to.dear_bytes() - from.dear_bytes());
+    let parsed = bytes
+        .min(limits.payload_bytes_max)
+        .saturating_add(dear_bytes);
+    Work::bytes_hashed(parsed).and(Work::bytes(bytes.saturating_mul(2)))
 }
 
 /// A frame is written, and copied to new memory that all can share.

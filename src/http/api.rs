@@ -57,17 +57,20 @@ impl<'a> PublishRequest<'a> {
     /// Reads the body of `/events`. One pass; no allocation when the data is a string and there are
     /// at most two channels.
     pub fn parse(body: &'a [u8], limits: &EventLimits) -> Result<Self, ApiError> {
-        Self::of_text(text(body)?, limits)
+        Self::of_text(text(body)?, limits).1
     }
 
-    /// The same of a body that is known to be text.
-    pub fn of_text(body: &'a str, limits: &EventLimits) -> Result<Self, ApiError> {
+    /// The same of a body that is known to be text. Says how far it was read, too.
+    pub fn of_text(body: &'a str, limits: &EventLimits) -> (Place, Result<Self, ApiError>) {
         let dear_max = limits.dear_max(1);
         let mut scanner = Scanner::resumed(body, Place::default(), dear_max);
-        scanner.check_object()?;
-        let fields = EventFields::read(&mut scanner)?;
-        scanner.end()?;
-        Self::of_fields(fields, limits)
+        let fields = scanner
+            .check_object()
+            .and_then(|()| EventFields::read(&mut scanner))
+            .and_then(|fields| scanner.end().map(|()| fields));
+        let event = fields.map_err(ApiError::from);
+        let event = event.and_then(|fields| Self::of_fields(fields, limits));
+        (scanner.place(), event)
     }
 
     /// Checks what was read.

@@ -182,7 +182,13 @@ impl ShardServer {
             Checked::Batch => (PublicationUnderWay::batch(), body),
         };
         let app = exchange.app;
-        if let Some(waiter) = self.read(turn, slot, exchange, publication, body) {
+        // Where others wait already it begins with little: what each has begun is in memory.
+        let enough = match self.reads.is_empty() {
+            true => turn.work_left(),
+            false => Work(0),
+        };
+        let waiter = self.read(turn, slot, exchange, publication, body, enough);
+        if let Some(waiter) = waiter {
             if self.reads.is_empty() {
                 self.errands.push(Errand::Read);
             }
@@ -190,8 +196,8 @@ impl ShardServer {
         }
     }
 
-    /// Reads events and writes their frames; they are admitted when that is done. Gives back who waits if there is
-    /// more than this turn may do.
+    /// Reads events and writes their frames; they are admitted when that is done. Gives back who waits if that
+    /// takes more than `enough`.
     fn read(
         &mut self,
         turn: &mut impl ServerTurn,
@@ -199,8 +205,9 @@ impl ShardServer {
         exchange: Exchange,
         mut publication: PublicationUnderWay,
         body: Cow<'_, [u8]>,
+        enough: Work,
     ) -> Option<Waiter> {
-        let read = self.read_some(turn, exchange.app, &mut publication, &body);
+        let read = self.read_some(turn, exchange.app, &mut publication, &body, enough);
         match read {
             Err(error) => self.respond_error(turn, slot, &exchange, error),
             Ok(Some(publication)) => {
@@ -223,6 +230,7 @@ impl ShardServer {
         app: AppIndex,
         publication: &mut PublicationUnderWay,
         body: &[u8],
+        enough: Work,
     ) -> Result<Option<Publication>, ApiError> {
         let app = self.apps.get(app).ok_or(ApiError::AppUnknown)?;
         let rules = &app.entry.rules;
@@ -234,7 +242,7 @@ impl ShardServer {
             app: &rules.partitions,
             frame_bytes_max: self.settings.connections.frame_bytes_max,
         };
-        let enough = turn.work_left().max(Work::bytes_hashed(READ_AT_ONCE_BYTES));
+        let enough = enough.max(Work::bytes_hashed(READ_AT_ONCE_BYTES));
         let mut work = Work::default();
         let room = (&mut work, &mut self.scratch);
         let read = publication.go_on(rules, keys, api::text(body)?, enough, room);
@@ -257,7 +265,9 @@ impl ShardServer {
         };
         let Reading { publication, body } = *reading;
         let app = exchange.app;
-        if let Some(waiter) = self.read(turn, slot, exchange, publication, body.into()) {
+        let enough = turn.work_left();
+        let waiter = self.read(turn, slot, exchange, publication, body.into(), enough);
+        if let Some(waiter) = waiter {
             self.reads.put_back(app, waiter);
         } else if let Some(row) = self.row(slot)
             && !row.holds.has(Hold::Answer)
