@@ -33,7 +33,7 @@ pub fn run(arguments: &MigrateFrom) -> Answer {
     let mut answer = Answer {
         out: String::new(),
         diagnostics: list(&carried),
-        exit: u8::from(wrong(&carried) > 0 || arguments.strict && !carried.left.is_empty()),
+        exit: u8::from(arguments.strict && !carried.left.is_empty()),
     };
     match &arguments.output {
         _ if arguments.check => {}
@@ -127,9 +127,9 @@ fn list(carried: &Carried) -> String {
     for left in &carried.left {
         let why = match left.why {
             Why::NoPlace => "",
-            Why::Wrong => ", since its value is wrong",
+            Why::Wrong => " (its value is wrong)",
         };
-        let _ = writeln!(out, "not carried{why}: {left}");
+        let _ = writeln!(out, "not carried: {left}{why}");
     }
     for note in &carried.notes {
         let _ = writeln!(out, "note: {note}");

@@ -95,8 +95,8 @@ pub enum Command {
     ///
     /// Reads the files that are named and nothing else, changes none of them. What was carried goes to stdout or to
     /// --output, what was not to stderr, each with what to do instead; secrets are in the file, which only its owner may
-    /// read, and nowhere else. Exit status: 0, 1 if a value was not carried since it is wrong, with --strict 1 if anything
-    /// was not carried, 73 if the file to write exists or cannot be written, 78 if what is to be read cannot be.
+    /// read, and nowhere else. Exit status: 0, with --strict 1 if something was not carried, 73 if the file to write exists
+    /// or cannot be written, 78 if what is to be read cannot be.
     MigrateFrom(MigrateFrom),
     /// Make the table of apps, or give one that is there what it lacks
     ///
