@@ -148,7 +148,7 @@ fn chunks(stream: &[u8]) -> Option<(Vec<u8>, usize)> {
     let (mut body, mut rest) = (Vec::new(), stream);
     loop {
         let line = take_line(&mut rest)?;
-        let size = line.split(|byte| *byte == b';').next()?.trim_ascii_end();
+        let size = trim_blanks(line.split(|byte| *byte == b';').next()?);
         let is_size = (1..=16).contains(&size.len()) && size.iter().all(u8::is_ascii_hexdigit);
         if line.iter().any(|byte| b"\r\n".contains(byte)) || !is_size {
             return None;
@@ -162,6 +162,14 @@ fn chunks(stream: &[u8]) -> Option<(Vec<u8>, usize)> {
         body.extend_from_slice(data);
         rest = after.strip_prefix(b"\r\n")?;
     }
+}
+
+/// Without the blanks at the end that HTTP knows: other white space makes a chunk's size none.
+fn trim_blanks(mut text: &[u8]) -> &[u8] {
+    while let [rest @ .., b' ' | b'\t'] = text {
+        text = rest;
+    }
+    text
 }
 
 /// A line without its end.
