@@ -193,13 +193,13 @@ impl Home {
 
     /// Events of other nodes matter: somebody is here, or the last event is kept.
     pub fn needs_topic(&self) -> bool {
-        self.subscriptions > 0 || self.kept.is_some()
+        self.subscriptions > 0 || self.has_kept()
     }
 
     /// Other nodes are to be told something.
     pub(super) fn owes(&self) -> bool {
         let owes_members = || self.roster.as_ref().is_some_and(|it| it.owes());
-        let owes_kept = self.told_kept != self.kept.is_some();
+        let owes_kept = self.told_kept != self.has_kept();
         let owes_count = self.told != self.subscriptions || self.was_occupied;
         self.has_nodes && (owes_count || owes_kept || owes_members())
     }
@@ -215,8 +215,8 @@ impl Home {
             self.told = self.subscriptions;
             return Some(News::Subscriptions(self.subscriptions));
         }
-        if self.told_kept != self.kept.is_some() {
-            self.told_kept = self.kept.is_some();
+        if self.told_kept != self.has_kept() {
+            self.told_kept = self.has_kept();
             return Some(News::EventKept(self.told_kept));
         }
         let news = self.roster.as_mut()?.next_news()?;
@@ -516,7 +516,7 @@ impl Home {
         self.total() == 0
             && self.users() == 0
             && !self.is_owing
-            && self.kept.is_none()
+            && !self.has_kept()
             && !self.kept_elsewhere
             && self.later.as_ref().is_none_or(|later| later.is_over(now))
     }

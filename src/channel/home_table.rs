@@ -402,7 +402,7 @@ impl HomeTable {
             let Some(home) = rows.get_mut(at.0).filter(|home| home.keeps(number)) else {
                 continue;
             };
-            if let Some(bytes) = home.drop_kept() {
+            if let Some(bytes) = home.evict_kept() {
                 self.kept.forget(home.app, bytes);
             }
             // At once too: the entry must not go before the other nodes were told.

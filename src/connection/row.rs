@@ -282,7 +282,7 @@ impl Connection {
     pub fn vacant() -> Self {
         Self {
             generation: 0,
-            app: AppIndex(u32::MAX),
+            app: AppIndex::NONE,
             state: State::Vacant,
             holds: Holds::default(),
             reading: Reading::Flows,

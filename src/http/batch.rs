@@ -68,18 +68,21 @@ impl BatchReader {
         let dear_max = limits.dear_max(events_max);
         let mut scanner = Scanner::resumed(body, self.place, dear_max);
         let read = match self.stage {
-            Stage::Begin => {
-                scanner.check_object()?;
-                let is_member = scanner.enter(Container::Object)?;
-                self.go_on(&mut scanner, is_member)?;
-                Read::Other
-            }
-            Stage::Member => self.member(&mut scanner, limits)?,
-            Stage::Item => self.item(&mut scanner, limits, events_max)?,
-            Stage::End => return self.verdict(events_max).map(|()| Read::Whole),
+            Stage::Begin => self.begin(&mut scanner),
+            Stage::Member => self.member(&mut scanner, limits),
+            Stage::Item => self.item(&mut scanner, limits, events_max),
+            Stage::End => self.verdict(events_max).map(|()| Read::Whole),
         };
+        // Of a refusal too: what was looked at has its price.
         self.place = scanner.place();
-        Ok(read)
+        read
+    }
+
+    fn begin<'a>(&mut self, scanner: &mut Scanner<'a>) -> Result<Read<'a>, ApiError> {
+        scanner.check_object()?;
+        let is_member = scanner.enter(Container::Object)?;
+        self.go_on(scanner, is_member)?;
+        Ok(Read::Other)
     }
 
     /// Behind the outer object's bracket, or a member of it.
@@ -348,6 +351,27 @@ mod tests {
             Err(too_much),
             "each is small enough, all are not"
         );
+    }
+
+    #[test]
+    fn a_refused_step_has_read_what_it_looked_at() {
+        let many = "[],".repeat(LIMITS.dear_max(1));
+        let long = "x".repeat(5_000);
+        for (body, least) in [
+            (
+                format!(r#"{{"batch":[{GOOD},{{"z":[{many}0]}}]}}"#),
+                LIMITS.dear_max(1),
+            ),
+            (
+                format!(r#"{{"batch":[{GOOD},{{"z":"{long}",}}]}}"#),
+                long.len(),
+            ),
+            (format!(r#"{{"z":"{long}" "batch":[{GOOD}]}}"#), long.len()),
+        ] {
+            let (read, steps) = read_in_steps(&body);
+            read.expect_err("refused");
+            assert!(steps.last().is_some_and(|read| *read >= least), "{steps:?}");
+        }
     }
 
     proptest! {

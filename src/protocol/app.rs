@@ -12,6 +12,11 @@ use hashbrown::HashTable;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AppIndex(pub u32);
 
+impl AppIndex {
+    /// Of no app that is known: nothing has a row under it.
+    pub const NONE: Self = Self(u32::MAX);
+}
+
 /// Something per app. Numbers only grow, so rows stand in pages, and a page without rows is freed.
 // A look-up is two loads. What stays of apps that are gone is one pointer per 64 of them.
 #[derive(Clone, Debug)]
@@ -154,7 +159,7 @@ mod tests {
         let listed: Vec<(u32, u32)> = rows.iter().map(|(app, row)| (app.0, *row)).collect();
         assert_eq!(listed, [(0, 0), (63, 64), (64, 64), (6_400, 6_400)]);
         assert_eq!(rows.get(AppIndex(1)), None);
-        assert_eq!(rows.get(AppIndex(u32::MAX)), None);
+        assert_eq!(rows.get(AppIndex::NONE), None);
         let pages = (0..).map_while(|page| Some(rows.page(page)?.count()));
         let counts: Vec<usize> = pages.collect();
         assert_eq!((counts.len(), counts.iter().sum::<usize>()), (101, 4));

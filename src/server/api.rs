@@ -635,7 +635,7 @@ impl ShardServer {
         let took_us = turn.clock_us().saturating_sub(exchange.began_us);
         self.counters.http_request(exchange.route as usize, took_us);
         let is_refused = status.code() >= 400;
-        if exchange.app.0 == u32::MAX {
+        if exchange.app == AppIndex::NONE {
             if is_refused {
                 self.counters.unknown_http_errors.add(status.code(), 1);
             }
@@ -676,7 +676,7 @@ const READ_AT_ONCE_BYTES: usize = 16_384;
 /// A request that begins to be answered, of whichever app.
 fn exchange_of(turn: &impl ServerTurn, route: &Route<'_>, asked: Asked) -> Exchange {
     Exchange {
-        app: AppIndex(u32::MAX),
+        app: AppIndex::NONE,
         asked,
         route: route_of(route),
         began_us: turn.clock_us(),

@@ -30,10 +30,23 @@ impl Bodies {
         self.slots.get(&slot).map_or(0, |(_, bytes)| *bytes)
     }
 
-    /// The body in a slot now holds so many bytes; 0: there is none. The app is that of its first bytes.
+    /// An app's body begins in a slot that has none, with so many bytes.
+    pub(super) fn begin(&mut self, slot: u32, app: AppIndex, bytes: u32) {
+        self.slots.insert(slot, (app, 0));
+        self.resize(slot, bytes);
+    }
+
+    /// A slot has no body any more, if it had one.
+    pub(super) fn forget(&mut self, slot: u32) {
+        self.resize(slot, 0);
+    }
+
+    /// The body in a slot, if there is one, now holds so many bytes; 0: it is forgotten.
     // Per receive of a body in pieces: some look-ups among the bodies under way.
-    pub(super) fn set(&mut self, slot: u32, app: AppIndex, bytes: u32) {
-        let row = self.slots.entry(slot).or_insert((app, 0));
+    pub(super) fn resize(&mut self, slot: u32, bytes: u32) {
+        let Some(row) = self.slots.get_mut(&slot) else {
+            return;
+        };
         row.1 = bytes;
         let app = row.0;
         self.apps.change(app, |of_app, bodies| {
@@ -69,14 +82,17 @@ mod tests {
             (4, small, 40),
             (4, small, 50),
         ] {
-            bodies.set(slot, app, bytes);
+            match bodies.bytes_of(slot) {
+                0 => bodies.begin(slot, app, bytes),
+                _ => bodies.resize(slot, bytes),
+            }
             assert_eq!(bodies.bytes_of(slot), bytes);
         }
         assert_eq!(bodies.bytes_of(9), 0);
         let mut order = Vec::new();
         while let Some(slot) = bodies.largest() {
             order.push((slot, bodies.bytes()));
-            bodies.set(slot, AppIndex(u32::MAX), 0);
+            bodies.forget(slot);
         }
         assert_eq!(order, [(2, 115), (4, 85), (3, 35), (1, 10)]);
         assert_eq!(bodies.bytes(), 0);

@@ -115,7 +115,7 @@ impl ShardServer {
             let route = Route::of(head.raw_path, &self.settings.path_prefix);
             Some(self.apps.by_id(route.api_app()?)?.entry.index)
         });
-        app.unwrap_or(AppIndex(u32::MAX))
+        app.unwrap_or(AppIndex::NONE)
     }
 
     fn put_body(&mut self, turn: &mut impl ServerTurn, slot: Slot, body: Body) {

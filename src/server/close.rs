@@ -149,9 +149,7 @@ impl ShardServer {
         self.tell_ended(slot, how);
         self.leave_for(turn, slot, State::Ending);
         self.input_held -= u64::from(self.held(slot).held_bytes);
-        if self.bodies.bytes_of(slot.index) > 0 {
-            self.bodies.set(slot.index, AppIndex(u32::MAX), 0);
-        }
+        self.bodies.forget(slot.index);
         *self.held(slot) = Connection::vacant();
         self.connections_held -= 1;
     }

@@ -5,8 +5,8 @@
 //! Invariants: a subscription waits for half a second at most, and once, and no answer of the bus is waited
 //! for while the node comes to rest; those that wait no longer begin in slices of a turn's work; while one waits
 //! its topic is wanted, since the answer comes on it; what was published here since the question is newer than the
-//! answer; an event is in doubt while it was kept before its topic was live: others may know a newer one, and the
-//! newest is the one that is kept for longest.
+//! answer, also where it was evicted since; an event is in doubt while it was kept before its topic was live: others
+//! may know a newer one, and the newest is the one that is kept for longest.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -307,13 +307,13 @@ impl ShardServer {
         let is_wanted = keeps && self.apps.get(app).is_some();
         let hash = self.name_hasher.hash(&channel);
         let at = self.homes.find(app, &channel, hash).filter(|_| is_wanted);
-        let is_newer = at.is_some_and(|at| self.is_newer(turn.now(), at, left_ms, &frame));
-        if let Some(at) = at.filter(|_| is_newer) {
-            // Whatever a bus brings, clients get whole frames.
-            let Some(event) = event_of(&frame) else {
-                self.counters.node_events_refused += 1;
-                return;
-            };
+        // Whatever a bus brings, clients get whole frames.
+        let event = event_of(&frame);
+        self.counters.node_events_refused += u64::from(event.is_none());
+        let newer = at.zip(event);
+        let newer = newer.filter(|(at, event)| self.is_newer(turn.now(), *at, left_ms, event));
+        let is_newer = newer.is_some();
+        if let Some((at, event)) = newer {
             let key = NameKey { partition, hash };
             debug_assert_eq!(self.homes.get(at).map(|it| it.key), Some(key));
             self.keep_for(turn, app, at, event, left_ms);
@@ -330,16 +330,16 @@ impl ShardServer {
     }
 
     /// Another node's last event is to be kept here. Of several that answer each may know a newer one.
-    fn is_newer(&self, now: Millis, at: HomeRef, left_ms: u64, frame: &Arc<[u8]>) -> bool {
+    fn is_newer(&self, now: Millis, at: HomeRef, left_ms: u64, event: &Event) -> bool {
         let Some(home) = self.homes.get(at) else {
             return false;
         };
         let Some((known, known_left_ms)) = home.kept_for(now) else {
-            return home.misses_kept(now);
+            return home.misses_kept(now) && !home.has_evicted_newer(now, event, left_ms);
         };
         let asked_since = Millis(now.0.saturating_sub(ANSWERS_DIFFER_MS));
         let is_open = self.doubts_kept(home) || home.is_answer_since(asked_since);
-        is_open && left_ms > known_left_ms && known.frame != *frame
+        is_open && left_ms > known_left_ms && known.frame != event.frame
     }
 
     /// Keeps an event of somebody's answer.
@@ -416,9 +416,14 @@ impl ShardServer {
         {
             match event_of_text(&text, &channel) {
                 Some(event) => {
-                    let key = NameKey { partition, hash };
-                    let at = self.homes.enter(app, &channel, key);
-                    self.keep_for(turn, app, at, event, left_ms);
+                    let home = at.and_then(|at| self.homes.get(at));
+                    let is_older =
+                        |home: &Home| home.has_evicted_newer(turn.now(), &event, left_ms);
+                    if !home.is_some_and(is_older) {
+                        let key = NameKey { partition, hash };
+                        let at = self.homes.enter(app, &channel, key);
+                        self.keep_for(turn, app, at, event, left_ms);
+                    }
                 }
                 None => self.counters.node_events_refused += 1,
             }

@@ -21,7 +21,7 @@ use crate::{
         pending::Pending,
         row::{Awaited, Hold, Reading, State},
     },
-    protocol::{app::AppIndex, code::CloseCode},
+    protocol::code::CloseCode,
     ws::codec::Decoder,
 };
 
@@ -124,11 +124,10 @@ impl ShardServer {
         let kept_before = self.bodies.bytes_of(slot.index);
         self.input_held = self.input_held + u64::from(held) - u64::from(held_before);
         if kept != kept_before {
-            let app = match kept_before {
-                0 => self.app_of_body(slot),
-                _ => AppIndex(u32::MAX), // It is known.
-            };
-            self.bodies.set(slot.index, app, kept);
+            match kept_before {
+                0 => self.bodies.begin(slot.index, self.app_of_body(slot), kept),
+                _ => self.bodies.resize(slot.index, kept),
+            }
         }
         let held_max = self.settings.input_held_bytes / u64::from(self.shards);
         // A few whole bodies pass, however many shards share the bound.
@@ -146,7 +145,7 @@ impl ShardServer {
     /// The app that holds the most in bodies under way gives way with the largest: 503.
     fn shed_body(&mut self, turn: &mut impl ServerTurn) {
         let index = self.bodies.largest().expect("there are bodies");
-        self.bodies.set(index, AppIndex(u32::MAX), 0);
+        self.bodies.forget(index);
         self.counters.bodies_shed += 1;
         let row = &mut self.connections[index as usize];
         let generation = row.generation;

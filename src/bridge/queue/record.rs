@@ -239,7 +239,7 @@ impl EventText<'_> {
             _ => return None,
         };
         Some(WebhookEvent {
-            app: AppIndex(u32::MAX), // Nobody's.
+            app: AppIndex::NONE,
             time_ms,
             channel: self.channel.into(),
             kind,
