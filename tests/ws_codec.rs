@@ -8,8 +8,8 @@
 use proptest::prelude::*;
 use sockudo::ws::codec::WsError;
 use sockudo::ws::encode;
-use tungstenite::protocol::frame::Frame;
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
+use tungstenite::protocol::frame::{Frame, FrameHeader};
 use tungstenite::protocol::{CloseFrame, Role};
 
 use said::{MESSAGE_BYTES_MAX, Said, assert_alike, theirs};
@@ -23,8 +23,14 @@ fn ours(bytes: &[u8]) -> Vec<Said> {
 
 /// A client's frame, written by tungstenite.
 fn masked(opcode: OpCode, fin: bool, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
-    let mut frame = Frame::message(payload.to_vec(), opcode, fin);
-    frame.header_mut().mask = Some(mask);
+    let header = FrameHeader {
+        is_final: fin,
+        opcode,
+        mask: Some(mask),
+        ..FrameHeader::default()
+    };
+    // Control frames too, of any length and in pieces.
+    let frame = Frame::from_payload(header, payload.to_vec().into());
     let mut out = Vec::new();
     frame.format(&mut out).expect("a vector takes all");
     out
