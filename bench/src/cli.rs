@@ -25,7 +25,7 @@ use crate::{
         burst::Burst, carry::Carry, chatter::Chatter, connect::Connect, drop_all::DropAll,
         fanout::Fanout, hostile::Hostile, idle::Idle, listing::Listing, mixed::Mixed,
         neighbour::Neighbour, presence::Presence, publish::Publish, ramp::RampUp,
-        reconnect::Reconnect, slow::Slow, storm::Storm, whole,
+        reconnect::Reconnect, slow::Slow, storm::Storm, upgrade::Upgrade, whole,
     },
     summary::Summary,
     table,
@@ -139,6 +139,10 @@ pub enum Command {
     Hostile(With<Hostile>),
     /// An app with very many channels is asked for all of them; is the answer whole, does somebody else notice?
     Listing(With<Listing>),
+    /// Another process of the server takes over, again and again; for how long does anybody hear nothing?
+    ///
+    /// Needs a server with an admin.socket, as `sockudo upgrade` does.
+    Upgrade(With<Upgrade>),
     /// Hold many connections and publish to them: does the server carry it, and what was the limit?
     ///
     /// Ends with a verdict. `scripts/load-test` runs it with a server of its own.
@@ -172,6 +176,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Drop(with) => with.run_one(DropAll::run),
         Command::Hostile(with) => with.run_one(Hostile::run),
         Command::Listing(with) => with.run_one(Listing::run),
+        Command::Upgrade(with) => with.run_one(Upgrade::run),
         Command::Carry(with) => with.run_one(Carry::run),
         Command::Ramp(with) => with.run(|ramp, rig| {
             let (outcomes, ramp) = ramp.run(rig)?;
@@ -284,6 +289,7 @@ impl Shared {
                 },
                 pid: self.pid,
                 tls,
+                admin_socket: None,
             },
             seconds: self.seconds,
             step: Duration::from_micros(self.poll_interval_us),

@@ -215,6 +215,7 @@ mod tests {
             },
             pid: None,
             tls: None,
+            admin_socket: None,
         }
     }
 

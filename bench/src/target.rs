@@ -7,6 +7,7 @@
 use std::{
     fmt::Write as _,
     net::SocketAddr,
+    path::PathBuf,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -36,6 +37,8 @@ pub struct Target {
     pub pid: Option<u32>,
     /// None = plain TCP.
     pub tls: Option<Tls>,
+    /// Where it is asked to be replaced, where that is known.
+    pub admin_socket: Option<PathBuf>,
 }
 
 impl Target {
@@ -135,6 +138,7 @@ mod tests {
             },
             pid: None,
             tls: None,
+            admin_socket: None,
         };
         assert_eq!(
             target.channel_auth("1234.1234", "private-foobar"),

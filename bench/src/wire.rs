@@ -1,8 +1,10 @@
 //! The bytes of the client's side: WebSocket frames, HTTP answers, and where they end.
 //!
-//! Owns: masking, the two splitters, the upgrade request.
+//! Owns: masking, the two splitters, the upgrade request, one request and its answer.
 //! May depend on: serde_json, for what errors say.
 //! Invariants: a splitter looks at bytes and keeps none; it says nothing until the unit is complete.
+
+use std::io::{self, Read, Write};
 
 use serde_json::Value;
 
@@ -61,6 +63,22 @@ pub fn answer(bytes: &[u8]) -> Option<Unit<'_>> {
         code: status,
         is_last,
     })
+}
+
+/// Sends a request, and gives the answer's status and body.
+pub fn exchange(mut stream: impl Read + Write, request: &[u8]) -> io::Result<(u16, Vec<u8>)> {
+    stream.write_all(request)?;
+    let mut input = Vec::new();
+    let mut buffer = [0; 16_384];
+    loop {
+        if let Some(unit) = answer(&input) {
+            return Ok((unit.code, unit.payload.to_vec()));
+        }
+        match stream.read(&mut buffer)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            count => input.extend_from_slice(&buffer[..count]),
+        }
+    }
 }
 
 /// The value of a head's field.

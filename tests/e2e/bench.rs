@@ -257,6 +257,41 @@ fn slow_readers_cost_the_others_no_message() {
 }
 
 #[test]
+fn processes_that_take_over_lose_nothing_and_the_longest_wait_is_told() {
+    let mut server = server();
+    let socket = server.folder().join("admin.sock");
+    let flags = format!(
+        "upgrade --seconds 2 --connections 50 --rate 100 --admin-socket {}",
+        socket.display()
+    );
+    let json = is_clean_on(
+        &server,
+        &flags,
+        &["upgrade_silence_ms"],
+        &["delivery", "delivery_before"],
+    );
+    assert_eq!(json["outcomes"][0]["deliveries"]["received"], 1_000);
+    let figures = json["outcomes"][0]["figures"].as_array().expect("a list");
+    let upgrades = figures.iter().find(|figure| figure["key"] == "upgrades");
+    let upgrades = upgrades.expect("a figure")["value"].as_f64();
+    let next = server.is_upgraded()["number"].as_f64();
+    assert_eq!(upgrades.map(|count| count + 1.0), next);
+    let failed = bench(
+        &server.address.to_string(),
+        KEY,
+        SECRET,
+        "upgrade --seconds 2 --admin-socket /nowhere/admin.sock",
+    );
+    let failed = failed.wait_with_output().expect("its output can be read");
+    assert_eq!(failed.status.code(), Some(1));
+    let said = words(&failed);
+    assert!(
+        said.contains("--admin-socket /nowhere/admin.sock"),
+        "{said}"
+    );
+}
+
+#[test]
 fn a_ramp_names_the_highest_load_that_held() {
     let json = is_clean(
         "ramp --seconds 1 --of publish --from 50 --to 100 --objective-ms 5000",

@@ -257,6 +257,7 @@ impl Worker {
             app,
             pid: None,
             tls: None,
+            admin_socket: None,
         };
         let crowd = Crowd::new(target.clone(), Duration::from_millis(2)).expect("epoll is there");
         let rooms = size.clients.div_ceil(size.members);

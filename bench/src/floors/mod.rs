@@ -205,6 +205,7 @@ mod tests {
                 },
                 pid: None,
                 tls: (floor == Floor::Sealed).then_some(trusting),
+                admin_socket: None,
             },
             seconds: 1,
             step: Duration::from_millis(1),

@@ -30,6 +30,7 @@ pub mod ramp;
 pub mod reconnect;
 pub mod slow;
 pub mod storm;
+pub mod upgrade;
 
 /// Checks a count on the command line.
 pub(crate) fn count(range: RangeInclusive<u64>) -> RangedU64ValueParser<usize> {

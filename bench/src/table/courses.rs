@@ -18,6 +18,7 @@ use crate::{
         burst::Burst, chatter::Chatter, connect::Connect, drop_all::DropAll, fanout::Fanout,
         hostile::Hostile, idle::Idle, listing::Listing, mixed::Mixed, neighbour::Neighbour,
         presence::Presence, publish::Publish, reconnect::Reconnect, slow::Slow, storm::Storm,
+        upgrade::Upgrade,
     },
     tls::Tls,
 };
@@ -187,6 +188,15 @@ courses! { rig, descriptors;
     TlsStorm "tls-storm"
         ("one connection's pings while {STORM_CONNECTIONS} drop and come back at once, again and again, with TLS")
         => Reconnect { connections: STORM_CONNECTIONS }.run(rig),
+    Upgrade "upgrade"
+        ("{} connections in tens, {UPGRADE_PUBLISHES_PER_S} publishes/s, before and while one process after another takes over",
+            allowed(IDLE_CONNECTIONS, descriptors))
+        => Upgrade {
+            admin_socket: rig.target.admin_socket.clone().unwrap_or_default(),
+            connections: allowed(IDLE_CONNECTIONS, descriptors),
+            message_bytes: PUBLISHED_BYTES,
+            rate: UPGRADE_PUBLISHES_PER_S,
+        }.run(rig),
 }
 
 const SUBSCRIBERS: usize = 1_000;
@@ -205,6 +215,7 @@ const BATCH_REQUESTS_PER_S: u64 = 1_000;
 const ROSTER_CHANGES_PER_S: u64 = 500;
 const CONNECTIONS_PER_S: u64 = 500;
 const STORM_CONNECTIONS: usize = 2_000;
+const UPGRADE_PUBLISHES_PER_S: u64 = 500;
 const LARGE_PER_S: u64 = 2;
 const WEBHOOKS_PER_S: u64 = 1_000;
 const MANY_WEBHOOKS_PER_S: u64 = 10_000;
@@ -268,6 +279,7 @@ impl Course {
             },
             counts_in_redis: self == Self::PublishCounted,
             queues_in_redis: matches!(self, Self::WebhooksInRedis | Self::WebhooksManyInRedis),
+            admin_socket: self == Self::Upgrade,
             tls: self.has_tls(),
         }
     }

@@ -253,6 +253,8 @@ pub fn of_budgets() -> Vec<Row> {
         memory TlsIdle "tls_memory" "TLS: memory, one channel" (RESIDENT),
         p99 TlsStorm "tls_storm_p99" "TLS: 2 000 come back at once: a ping's p99" (PING),
         p99 TlsStorm "tls_storm_alone" "… the same connection before: p99" (PING_ALONE),
+        percentile Upgrade "upgrade_longest" "upgrades: the longest delivery of 10 000" ("delivery", 100.0),
+        percentile Upgrade "upgrade_alone" "… the same connections before" ("delivery_before", 100.0),
     });
     rows
 }

@@ -7,7 +7,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Read, Write},
+    io,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
@@ -78,6 +78,8 @@ pub struct Needs {
     pub counts_in_redis: bool,
     /// Webhooks wait in a Redis of the table's own.
     pub queues_in_redis: bool,
+    /// It has an admin socket.
+    pub admin_socket: bool,
     /// Its port speaks TLS, with a certificate that all of the table show.
     pub tls: bool,
 }
@@ -112,6 +114,8 @@ pub struct Running {
     folder: tempfile::TempDir,
 }
 
+/// In the folder of a subject.
+const ADMIN_SOCKET: &str = "admin.sock";
 const READY: Duration = Duration::from_secs(20);
 /// Between two looks whether a subject is ready.
 const LOOK: Duration = Duration::from_millis(20);
@@ -234,6 +238,7 @@ impl Subject {
             app,
             pid: Some(child.id()),
             tls,
+            admin_socket: needs.admin_socket.then(|| folder.path().join(ADMIN_SOCKET)),
         };
         let mut running = Running {
             child,
@@ -287,6 +292,9 @@ impl Subject {
                 if let Some(seat) = needs.seat {
                     seat.joins(&mut configuration);
                     configuration["cluster"] = seat.cluster();
+                }
+                if needs.admin_socket {
+                    configuration["admin"] = json!({"socket": folder.join(ADMIN_SOCKET)});
                 }
                 if let Some(port) = ports.metrics {
                     configuration["metrics"] =
@@ -465,23 +473,8 @@ pub fn ask(address: SocketAddr, tls: Option<&Tls>, request: &[u8]) -> io::Result
     let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     match tls {
-        None => exchange(stream, request),
-        Some(tls) => exchange(StreamOwned::new(tls.begin(), stream), request),
-    }
-}
-
-fn exchange(mut stream: impl Read + Write, request: &[u8]) -> io::Result<(u16, Vec<u8>)> {
-    stream.write_all(request)?;
-    let mut input = Vec::new();
-    let mut buffer = [0; 16_384];
-    loop {
-        if let Some(unit) = wire::answer(&input) {
-            return Ok((unit.code, unit.payload.to_vec()));
-        }
-        match stream.read(&mut buffer)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            count => input.extend_from_slice(&buffer[..count]),
-        }
+        None => wire::exchange(stream, request),
+        Some(tls) => wire::exchange(StreamOwned::new(tls.begin(), stream), request),
     }
 }
 
