@@ -211,10 +211,7 @@ impl<S: Args> With<S> {
         };
         match run() {
             Ok(run) => exit_code(&run),
-            Err(error) => {
-                eprintln!("sockudo bench: {error}");
-                ExitCode::FAILURE
-            }
+            Err(error) => json::tell_failure("sockudo bench", error, self.shared.json),
         }
     }
 }

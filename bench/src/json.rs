@@ -1,9 +1,15 @@
 //! A run for scripts: the same facts as the other reports, in a shape that stays.
 //!
-//! Owns: the names and the nesting of the JSON report.
+//! Owns: the names and the nesting of the JSON report, also of one that says why there is none.
 //! May depend on: `outcome`, serde_json.
 //! Invariants: keys are added and never renamed; every key is always there, with null for what is not
 //! known; a number that is none is null.
+
+use std::{
+    fmt::Display,
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
 use serde_json::{Map, Value, json};
 
@@ -16,6 +22,17 @@ pub fn of(run: &Run) -> Value {
         "outcomes": run.outcomes.iter().map(outcome).collect::<Vec<_>>(),
         "ramp": run.ramp,
     })
+}
+
+/// Why there is no run: in words on stderr, and for who reads JSON as an object with `error`.
+pub fn tell_failure(command: &str, error: impl Display, wants_json: bool) -> ExitCode {
+    eprintln!("{command}: {error}");
+    if wants_json {
+        let failure = json!({"error": error.to_string()});
+        // A reader that closed the pipe wants no more.
+        let _ = writeln!(io::stdout().lock(), "{failure:#}");
+    }
+    ExitCode::FAILURE
 }
 
 fn outcome(outcome: &Outcome) -> Value {

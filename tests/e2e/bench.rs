@@ -284,11 +284,13 @@ fn processes_that_take_over_lose_nothing_and_the_longest_wait_is_told() {
     );
     let failed = failed.wait_with_output().expect("its output can be read");
     assert_eq!(failed.status.code(), Some(1));
-    let said = words(&failed);
-    assert!(
-        said.contains("--admin-socket /nowhere/admin.sock"),
-        "{said}"
-    );
+    let (said, error) = (words(&failed), json_of(&failed)["error"].to_string());
+    for told in [said, error] {
+        assert!(
+            told.contains("--admin-socket /nowhere/admin.sock"),
+            "{told}"
+        );
+    }
 }
 
 #[test]

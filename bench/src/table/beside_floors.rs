@@ -22,7 +22,7 @@ use super::{
     spread::Spread,
     subjects::Subject,
 };
-use crate::{cpu, floors::Floor, outcome::Machine, text};
+use crate::{cpu, floors::Floor, json::tell_failure, outcome::Machine, text};
 
 #[derive(Clone, Debug, Args)]
 pub struct BudgetTable {
@@ -65,10 +65,7 @@ impl BudgetTable {
                 table.print(self.flags.form());
                 ExitCode::from(table.status())
             }
-            Err(error) => {
-                eprintln!("sockudo bench table: {error}");
-                ExitCode::FAILURE
-            }
+            Err(error) => tell_failure("sockudo bench table", error, self.flags.json),
         }
     }
 

@@ -21,6 +21,7 @@ use super::{
     subjects::{Program, Subject},
 };
 use crate::{
+    json::tell_failure,
     outcome::{Machine, Outcome},
     text,
 };
@@ -59,8 +60,8 @@ impl PeerTable {
                 ExitCode::SUCCESS
             }
             Err(error) => {
-                eprintln!("sockudo bench peers: the path of this program: {error}");
-                ExitCode::FAILURE
+                let error = format!("the path of this program: {error}");
+                tell_failure("sockudo bench peers", error, self.flags.json)
             }
         }
     }

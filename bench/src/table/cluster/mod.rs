@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     casts::{index, whole_of},
+    json::tell_failure,
     outcome::{Figure, Machine},
     scenarios::count,
     text,
@@ -183,8 +184,8 @@ impl ClusterTable {
                 ExitCode::from(u8::from(table.has_erred()))
             }
             Err(error) => {
-                eprintln!("sockudo bench cluster: the path of this program: {error}");
-                ExitCode::FAILURE
+                let error = format!("the path of this program: {error}");
+                tell_failure("sockudo bench cluster", error, self.flags.json)
             }
         }
     }
