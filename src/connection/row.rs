@@ -275,6 +275,8 @@ pub struct SignedIn {
 
 /// The bound of a row; an idle connection has no more than this and its subscriptions.
 const ROW_BYTES_MAX: usize = 128;
+/// Input that may wait before reading pauses.
+const HELD_BYTES_MAX: usize = 64 * 1_024;
 const _: () = assert!(size_of::<Connection>() <= ROW_BYTES_MAX);
 
 impl Connection {
@@ -347,6 +349,18 @@ impl Connection {
     /// True while input must not be handled.
     pub fn is_held(&self) -> bool {
         !self.holds.is_empty()
+    }
+
+    /// Reading pauses while much waits that must not be handled, and goes on when it need not. Gives what changes,
+    /// for the caller to perform.
+    pub fn on_input_kept(&mut self) -> Option<Reading> {
+        let is_full = self.is_held() && self.input.len() > HELD_BYTES_MAX;
+        self.reading = match self.reading {
+            Reading::Flows if is_full => Reading::Paused,
+            Reading::Paused if !is_full => Reading::Flows,
+            Reading::Flows | Reading::Paused | Reading::Ended => return None,
+        };
+        Some(self.reading)
     }
 
     /// What the home of a question calls the connection by, until the answer; its input is held.
@@ -496,5 +510,31 @@ mod tests {
             let restored = PeerKind::restored(peer.carried());
             assert_eq!(restored, expected, "{peer:?}");
         }
+    }
+
+    #[test]
+    fn reading_pauses_while_much_waits_that_is_held_and_only_then() {
+        let slot = Slot {
+            index: 0,
+            generation: 0,
+        };
+        let mut row = Connection::accepted(slot, State::ProxyHeader, None, Millis(0));
+        row.input.extend_from_slice(&vec![0; HELD_BYTES_MAX + 1]);
+        assert_eq!(row.on_input_kept(), None, "it can be handled");
+        row.holds.add(Hold::Turn);
+        assert_eq!(row.on_input_kept(), Some(Reading::Paused));
+        assert_eq!(row.on_input_kept(), None, "it is paused already");
+        let mut input = row.take_input();
+        input.drain(..1);
+        row.input = input;
+        assert_eq!(row.on_input_kept(), Some(Reading::Flows));
+        assert_eq!(row.on_input_kept(), None);
+        row.input.extend_from_slice(&[0]);
+        assert_eq!(row.on_input_kept(), Some(Reading::Paused));
+        row.holds.remove(Hold::Turn);
+        assert_eq!(row.on_input_kept(), Some(Reading::Flows), "held no more");
+        row.holds.add(Hold::Turn);
+        row.reading = Reading::Ended;
+        assert_eq!(row.on_input_kept(), None, "nothing comes");
     }
 }

@@ -1,7 +1,7 @@
 //! Data path. Bytes of one connection, in order: a proxy's header where there must be one, HTTP,
 //! frames after an upgrade.
 //!
-//! Owns: unfinished and held input, when reading is paused, whose input has its share of a turn next.
+//! Owns: unfinished and held input, whose input has its share of a turn next.
 //! May depend on: `connection::row`, the other files of this room.
 //! Invariants: input is handled strictly in order; while an answer is awaited, or answers pile up, or
 //! the turn's work is spent, it is held, up to a bound beyond which TCP holds the peer back; an idle
@@ -28,8 +28,6 @@ use crate::{
 /// Rows that are looked at for who holds most.
 const HOLDERS_LOOKED_AT: usize = 64;
 
-/// Input held for a waiting connection before its reading is paused.
-const HELD_BYTES_MAX: usize = 64 * 1_024;
 /// What a connection's input may cost before others have their share of the turn: a tenth of it.
 const SHARE: Work = Work(250_000);
 /// So many bodies of signed requests may be under way on a shard, whatever their size.
@@ -55,11 +53,9 @@ impl ShardServer {
         }
         self.count_held(turn, slot);
         let Some(row) = self.row(slot) else { return };
-        let (is_held, held_bytes) = (row.is_held(), row.input.len());
-        if is_held && held_bytes > HELD_BYTES_MAX && row.reading == Reading::Flows {
-            row.reading = Reading::Paused;
-            turn.pause_reading(slot);
-        } else if !is_held {
+        if row.is_held() {
+            self.change_reading(turn, slot);
+        } else {
             self.resume(turn, slot);
         }
     }
@@ -81,23 +77,19 @@ impl ShardServer {
             row.input = input;
             self.await_rest(turn, slot);
         }
-        let Some(row) = self.row(slot) else { return };
         // Only now: if each answer let in a receive, a pipeline of small messages that each wait
         // would have ever more held.
-        let is_full = row.is_held() && row.input.len() > HELD_BYTES_MAX;
-        match row.reading {
-            Reading::Flows if is_full => {
-                row.reading = Reading::Paused;
-                turn.pause_reading(slot);
-            }
-            Reading::Paused if !is_full => {
-                row.reading = Reading::Flows;
-                turn.resume_reading(slot);
-            }
-            Reading::Flows | Reading::Paused | Reading::Ended => {}
-        }
+        self.change_reading(turn, slot);
         self.end_if_peer_ended(turn, slot);
         self.count_held(turn, slot);
+    }
+
+    fn change_reading(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
+        match self.row(slot).and_then(|row| row.on_input_kept()) {
+            Some(Reading::Paused) => turn.pause_reading(slot),
+            Some(Reading::Flows) => turn.resume_reading(slot),
+            Some(Reading::Ended) | None => {}
+        }
     }
 
     /// Keeps count of the input that is held for peers which nobody has vouched for, and of the bodies
