@@ -405,6 +405,8 @@ impl ShardServer {
 
     /// Performs a request that passed everything.
     fn act(&mut self, turn: &mut impl ServerTurn, slot: Slot, exchange: Exchange, action: Action) {
+        // What came of its body is no longer here: from now on it gives way to nobody's.
+        self.bodies.forget(slot.index);
         let app = exchange.app;
         match action {
             Action::Publish(publication) => self.publish(turn, slot, exchange, publication),

@@ -62,9 +62,11 @@ impl ShardServer {
 
     /// Goes on with held input, if nothing holds it any more.
     pub(super) fn resume(&mut self, turn: &mut impl ServerTurn, slot: Slot) {
-        let Some(row) = self.row(slot).filter(|row| !row.is_held()) else {
-            return;
-        };
+        let Some(row) = self.row(slot) else { return };
+        if row.is_held() {
+            // An answer has come, and another one is awaited: what is held meanwhile may be more now.
+            return self.count_held(turn, slot);
+        }
         let mut input = row.take_input();
         let used = self.consume(turn, slot, &mut input);
         let Some(row) = self.row(slot) else { return };

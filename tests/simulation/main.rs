@@ -18,6 +18,7 @@
 )]
 
 mod api;
+mod api_bodies;
 mod api_order;
 mod client;
 mod cluster;
