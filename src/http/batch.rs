@@ -54,7 +54,8 @@ impl BatchReader {
         self.place
     }
 
-    /// Reads on; `body` and the limits are the same each time.
+    /// Reads on; `body` is the same each time. Of limits that change meanwhile each event is held against those
+    /// of its step, and how many there may be against the lowest.
     ///
     /// # Errors
     /// The text is no JSON, or has too much of it. What is wrong with the batch or an event of it is told at
@@ -144,6 +145,13 @@ impl BatchReader {
             scanner.value()?;
             if !is_event {
                 fault.get_or_insert(ApiError::WrongType("batch item"));
+            }
+            if *count > events_max {
+                // Passed over, however many there may be by the end.
+                fault.get_or_insert(ApiError::TooManyEvents {
+                    count: *count,
+                    count_max: events_max,
+                });
             }
         }
         scanner.restore_dear(bound)?;
@@ -308,6 +316,24 @@ mod tests {
                 assert_eq!(read(&body).map(|events| events.len()), expected);
             }
         }
+    }
+
+    #[test]
+    fn an_event_that_was_one_too_many_when_it_was_looked_at_is_not_passed_over_unsaid() {
+        let body = format!(r#"{{"batch":[{}]}}"#, [GOOD; 3].join(","));
+        let mut reader = BatchReader::default();
+        let mut told = Vec::new();
+        // The object, the list, its items; then one more may be.
+        for events_max in [2, 2, 2, 2, 2, 3] {
+            let read = reader.step(&body, &LIMITS, events_max);
+            told.push(read.map(|read| matches!(read, Read::Event(_))));
+        }
+        let too_many = ApiError::TooManyEvents {
+            count: 3,
+            count_max: 2,
+        };
+        let [ok, event] = [false, true].map(Ok);
+        assert_eq!(told, [ok, ok, event, event, ok, Err(too_many)]);
     }
 
     #[test]
