@@ -360,12 +360,20 @@ mod tests {
         for body in [
             format!(r#"{{"z":{},"batch":[{GOOD}]}}"#, items(2 * dear_max)),
             format!(r#"{{"batch":[{GOOD},{}]}}"#, items(2 * dear_max)),
+            format!(r#"{{"z":{}}}"#, "1".repeat(2 * dear_max)),
+            format!(
+                r#"{{"batch":[{{"name":{}"e"}}]}}"#,
+                " ".repeat(2 * dear_max)
+            ),
             format!(
                 r#"{{"batch":[{{"name":"e","channel":"a","data":"","z":{}}}]}}"#,
                 items(2 * dear_max)
             ),
         ] {
-            assert_eq!(read(&body), Err(too_much));
+            let (read, steps) = read_in_steps(&body);
+            assert_eq!(read, Err(too_much));
+            let most = steps.iter().copied().max();
+            assert!(most <= Some(dear_max + 100), "{steps:?}");
         }
         let body = format!(r#"{{"batch":[{}]}}"#, [&*large; 10].join(","));
         let whole_max = LIMITS.dear_max(10);

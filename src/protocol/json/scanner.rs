@@ -102,20 +102,20 @@ impl<'a> Scanner<'a> {
 
     /// Whether such a one begins here.
     pub fn begins(&mut self, container: Container) -> bool {
-        self.peek_token() == Some(container.ends().0)
+        self.peek_token() == Ok(Some(container.ends().0))
     }
 
     /// Enters the one that begins here; says whether anything is in it.
     pub fn enter(&mut self, container: Container) -> Result<bool, JsonError> {
         let (open, close) = container.ends();
-        if self.next_token() != Some(open) {
+        if self.next_token()? != Some(open) {
             return Err(JsonError::Malformed);
         }
         if self.place.depth == DEPTH_MAX {
             return Err(JsonError::TooDeep);
         }
         self.place.depth += 1;
-        let is_empty = self.peek_token() == Some(close);
+        let is_empty = self.peek_token()? == Some(close);
         if is_empty {
             self.leave();
         }
@@ -125,7 +125,7 @@ impl<'a> Scanner<'a> {
     /// Behind a member or an item: says whether another follows, or leaves.
     pub fn another(&mut self, container: Container) -> Result<bool, JsonError> {
         let (_, close) = container.ends();
-        match self.peek_token() {
+        match self.peek_token()? {
             Some(b',') => {
                 self.place.at += 1;
                 Ok(true)
@@ -174,20 +174,19 @@ impl<'a> Scanner<'a> {
     }
 
     /// The next byte that is no whitespace, not consumed.
-    fn peek_token(&mut self) -> Option<u8> {
-        loop {
-            match self.peek() {
-                Some(b' ' | b'\n' | b'\r' | b'\t') => self.place.at += 1,
-                token => return token,
-            }
+    fn peek_token(&mut self) -> Result<Option<u8>, JsonError> {
+        while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.peek() {
+            self.place.at += 1;
+            self.check_dear()?;
         }
+        Ok(self.peek())
     }
 
     /// The next byte that is no whitespace, consumed.
-    fn next_token(&mut self) -> Option<u8> {
-        let token = self.peek_token();
+    fn next_token(&mut self) -> Result<Option<u8>, JsonError> {
+        let token = self.peek_token()?;
         self.place.at += usize::from(token.is_some());
-        token
+        Ok(token)
     }
 
     fn peek(&self) -> Option<u8> {
@@ -196,7 +195,7 @@ impl<'a> Scanner<'a> {
 
     /// Nothing but whitespace may follow.
     pub fn end(&mut self) -> Result<(), JsonError> {
-        match self.peek_token() {
+        match self.peek_token()? {
             None => Ok(()),
             Some(_) => Err(JsonError::Malformed),
         }
@@ -210,9 +209,9 @@ impl<'a> Scanner<'a> {
 
     /// A key and its colon.
     pub fn key(&mut self) -> Result<JsonString<'a>, JsonError> {
-        self.peek_token();
+        self.peek_token()?;
         let key = self.string()?;
-        if self.next_token() == Some(b':') {
+        if self.next_token()? == Some(b':') {
             Ok(key)
         } else {
             Err(JsonError::Malformed)
@@ -251,7 +250,7 @@ impl<'a> Scanner<'a> {
 
     /// One whole value.
     pub fn value(&mut self) -> Result<JsonValue<'a>, JsonError> {
-        let first = self.peek_token().ok_or(JsonError::Malformed)?;
+        let first = self.peek_token()?.ok_or(JsonError::Malformed)?;
         self.check_dear()?;
         let from = self.place.at;
         match first {
@@ -282,7 +281,7 @@ impl<'a> Scanner<'a> {
         loop {
             // Here a value begins.
             self.check_dear()?;
-            match self.peek_token() {
+            match self.peek_token()? {
                 Some(bracket @ (b'{' | b'[')) => {
                     self.place.at += 1;
                     open += 1;
@@ -290,7 +289,7 @@ impl<'a> Scanner<'a> {
                         return Err(JsonError::TooDeep);
                     }
                     objects = objects << 1 | u128::from(bracket == b'{');
-                    match (self.peek_token(), bracket) {
+                    match (self.peek_token()?, bracket) {
                         (Some(b'}'), b'{') | (Some(b']'), b'[') => {}
                         (_, b'{') => {
                             self.key()?;
@@ -308,7 +307,7 @@ impl<'a> Scanner<'a> {
             // Here a value has ended, and perhaps what encloses it.
             loop {
                 let in_object = objects & 1 == 1;
-                match self.next_token() {
+                match self.next_token()? {
                     Some(b',') if in_object => drop(self.key()?),
                     Some(b',') => {}
                     Some(b'}') if in_object => {
@@ -375,6 +374,7 @@ impl<'a> Scanner<'a> {
         let from = self.place.at;
         while let Some(b'0'..=b'9') = self.peek() {
             self.place.at += 1;
+            self.check_dear()?;
         }
         if self.place.at > from {
             Ok(())
@@ -445,8 +445,20 @@ mod tests {
         let (read, at) = within(&short, 100);
         assert_eq!(read, Err(too_much));
         assert!(at <= 3 + 3 * 100, "{at}");
-        let spaces = format!("[{}[0]]", " ".repeat(1_000));
-        assert_eq!(within(&spaces, 100).0, Err(too_much));
+        let run = |of: &str| of.repeat(1_000);
+        for text in [
+            format!("[{}[0]]", run(" ")),
+            format!(r#"{{{}"k":0}}"#, run("\n")),
+            format!(r#"{{"k"{}:0}}"#, run("\t")),
+            format!("[0{}]", run(" ")),
+            format!("[0{},0]", run("\r")),
+            run("1"),
+            format!("[-1.{}]", run("1")),
+            format!("[1e{}]", run("1")),
+        ] {
+            let (read, at) = within(&text, 100);
+            assert_eq!((read, at), (Err(too_much), 101), "{text:.20}");
+        }
     }
 
     const REFUSED: [&str; 61] = [
