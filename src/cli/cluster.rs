@@ -28,8 +28,9 @@ pub(super) enum AskError {
     Silent { path: PathBuf, reason: String },
     #[error(
         "no configuration was found, and nobody answers at {path}: {reason}\n\
-         a node without a configuration (demo mode) has no admin socket: give it a configuration file with the key \
-         admin.socket; for a node that has one, --config FILE names the file, or --socket PATH the socket",
+         a node without a configuration (demo mode) has an admin socket only where SOCKUDO_ADMIN_SOCKET names it, or a \
+         configuration file with the key admin.socket; for a node that has one, --config FILE names the file, or \
+         --socket PATH the socket",
         path = path.display()
     )]
     Demo { path: PathBuf, reason: String },

@@ -471,7 +471,7 @@ fn a_login_without_rights_another_protocol_and_a_silent_cluster_are_told_with_th
 }
 
 #[test]
-fn a_node_in_demo_mode_cannot_be_asked_and_every_command_says_which_key_is_missing() {
+fn a_node_in_demo_mode_cannot_be_asked_and_every_command_says_which_key_or_variable_is_missing() {
     let node = Server::start_demo();
     for command in [
         &["upgrade"][..],
@@ -485,7 +485,7 @@ fn a_node_in_demo_mode_cannot_be_asked_and_every_command_says_which_key_is_missi
         sockudo.args(command).current_dir(node.folder()).env_clear();
         let (code, text) = said(&sockudo.output().expect("it starts"));
         assert_eq!(code, 1, "{command:?}: {text}");
-        for part in ["demo mode", "no admin socket", "admin.socket"] {
+        for part in ["demo mode", "SOCKUDO_ADMIN_SOCKET", "admin.socket"] {
             assert!(text.contains(part), "{command:?}: {text}");
         }
     }
