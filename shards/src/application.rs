@@ -197,7 +197,8 @@ pub trait Application: Sized + 'static {
     fn on_bridge_message<T: TurnOf<Self>>(&mut self, turn: &mut T, message: Self::FromBridge);
     /// The slot's one timer fell due (see `Turn::arm_timer`); it is disarmed before the call.
     fn on_timer<T: TurnOf<Self>>(&mut self, turn: &mut T, slot: Slot);
-    /// Called about every 100 ms, also on an idle shard that asked for it with `Turn::keep_ticking`.
+    /// Called about every 100 ms, also on an idle shard that asked for it with `Turn::keep_ticking`; not while it is
+    /// frozen.
     fn on_tick<T: TurnOf<Self>>(&mut self, turn: &mut T);
     /// Last call of each turn before the outboxes are flushed. Returns true when work was left
     /// over, which keeps the shard from parking.

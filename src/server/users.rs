@@ -83,11 +83,8 @@ impl ShardServer {
     }
 
     /// Home: watchers hear of those whose going was held back, as soon as this node is not behind any
-    /// more; after `HOLD_MS_MAX` in any case.
+    /// more; after `HOLD_MS_MAX` in any case. A frozen shard does not tick, so of no socket that may still come.
     pub(super) fn release_held_users(&mut self, turn: &mut impl ServerTurn) {
-        if turn.is_frozen() {
-            return; // Their sockets may still come.
-        }
         let since = match self.going_of_users(turn) {
             Going::HeldSince(now) => now.0.checked_sub(HOLD_MS_MAX).map(Millis),
             Going::Told => Some(turn.now()),
