@@ -155,7 +155,7 @@ pub enum ApiStep {
 #[derive(Clone, Debug)]
 pub struct Reading {
     pub publication: PublicationUnderWay,
-    pub body: Vec<u8>,
+    pub body: String,
 }
 
 impl ApiCall {

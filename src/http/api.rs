@@ -244,6 +244,17 @@ pub fn text(body: &[u8]) -> Result<&str, ApiError> {
     simdutf8::basic::from_utf8(body).map_err(|_| ApiError::MalformedJson)
 }
 
+/// The same of one that may be kept.
+pub fn text_of(body: Cow<'_, [u8]>) -> Result<Cow<'_, str>, ApiError> {
+    match body {
+        Cow::Borrowed(body) => text(body).map(Cow::Borrowed),
+        Cow::Owned(body) => match String::from_utf8(body) {
+            Ok(body) => Ok(Cow::Owned(body)),
+            Err(_) => Err(ApiError::MalformedJson),
+        },
+    }
+}
+
 /// Everything that an API request can be refused for. Where the libraries' own tests look for
 /// Pusher's words (`pusher-http-php`, `TriggerBatchTest`), the text has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]

@@ -181,6 +181,11 @@ impl ShardServer {
             ),
             Checked::Batch => (PublicationUnderWay::batch(), body),
         };
+        turn.spend(Work::bytes(body.len()));
+        let body = match api::text_of(body) {
+            Ok(body) => body,
+            Err(error) => return self.respond_error(turn, slot, &exchange, error),
+        };
         let app = exchange.app;
         // Where others wait already it begins with little: what each has begun is in memory.
         let enough = match self.reads.is_empty() {
@@ -204,7 +209,7 @@ impl ShardServer {
         slot: Slot,
         exchange: Exchange,
         mut publication: PublicationUnderWay,
-        body: Cow<'_, [u8]>,
+        body: Cow<'_, str>,
         enough: Work,
     ) -> Option<Waiter> {
         let read = self.read_some(turn, exchange.app, &mut publication, &body, enough);
@@ -229,7 +234,7 @@ impl ShardServer {
         turn: &mut impl ServerTurn,
         app: AppIndex,
         publication: &mut PublicationUnderWay,
-        body: &[u8],
+        body: &str,
         enough: Work,
     ) -> Result<Option<Publication>, ApiError> {
         let app = self.apps.get(app).ok_or(ApiError::AppUnknown)?;
@@ -245,7 +250,7 @@ impl ShardServer {
         let enough = enough.max(Work::bytes_hashed(READ_AT_ONCE_BYTES));
         let mut work = Work::default();
         let room = (&mut work, &mut self.scratch);
-        let read = publication.go_on(rules, keys, api::text(body)?, enough, room);
+        let read = publication.go_on(rules, keys, body, enough, room);
         turn.spend(work);
         read
     }

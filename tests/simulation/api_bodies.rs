@@ -8,8 +8,9 @@ use crate::scene::{Scene, responses};
 
 /// What a shard of two keeps of bodies: four of the largest.
 const KEPT_BYTES_MAX: usize = 4 << 20;
-/// Nearly a whole body.
+/// Nearly a whole body; alone four of them have room.
 const PART_BYTES: usize = 1_000_000;
+const _: () = assert!(4 * PART_BYTES < KEPT_BYTES_MAX);
 
 /// A node of two shards. Who publishes is on one of them, all homes are on the other one, which does nothing unless
 /// it is told to.
@@ -65,7 +66,7 @@ impl Bodies {
 
     /// Whose requests that shard counts. One that is not signed tells: where the address is counted here, it is
     /// refused at once.
-    fn from_an_address_of_the_other_shard(&mut self) -> usize {
+    fn find_address_of_the_other_shard(&mut self) -> usize {
         let unsigned = ("scene-id", ("scene-key", "guessed"));
         let asks = self.scene.request_of(unsigned, "/channels", &[], None);
         for number in 1..100 {
@@ -128,7 +129,6 @@ fn frames_of_an_event_that_waits_for_its_apps_limit_give_way_as_the_largest_body
     let others = [others, last].concat();
     assert_eq!(bodies.answered(&others), [0; 0]);
     assert_eq!(bodies.answered(&[bodies.publisher]), [0; 0], "once");
-    assert!(4 * PART_BYTES < KEPT_BYTES_MAX, "alone they have room");
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn an_event_that_is_with_its_homes_is_answered_as_they_say_however_much_others_s
 fn frames_that_are_made_behind_the_limit_of_an_address_are_counted_too() {
     let limit = json!({"max_requests": 1_000, "window_seconds": 60});
     let mut bodies = Bodies::begin(&json!({"enabled": true, "api_rate_limit": limit}));
-    bodies.publisher = bodies.from_an_address_of_the_other_shard();
+    bodies.publisher = bodies.find_address_of_the_other_shard();
     bodies.publish(4);
     bodies.turns();
     bodies.homes_answer();
