@@ -22,7 +22,7 @@ use crate::{
 pub(super) enum AskError {
     #[error("{0}\n--socket PATH names the node's socket without a configuration")]
     Config(ConfigErrors),
-    #[error("admin.socket is empty: a node with this configuration cannot be asked")]
+    #[error("admin.socket is none: a node with this configuration cannot be asked")]
     None,
     #[error("the node cannot be asked at {path}: {reason}", path = path.display())]
     Silent { path: PathBuf, reason: String },

@@ -93,6 +93,11 @@ impl<'a> Unwritten<'a> {
         }
     }
 
+    fn bytes(&self) -> usize {
+        let channels = self.channels.iter().map(|it| it.len());
+        self.name.len() + self.data.len() + channels.sum::<usize>()
+    }
+
     fn is_written(&self) -> bool {
         self.written == self.channels.len()
     }
@@ -157,7 +162,8 @@ impl PublicationUnderWay {
 
     /// What is in memory of it beside the body.
     pub fn bytes(&self) -> usize {
-        self.frame_bytes
+        let unwritten = self.unwritten.as_ref().map_or(0, Unwritten::bytes);
+        self.frame_bytes + unwritten
     }
 
     /// Goes on with the body, which is the same each time, until `work` has grown by `enough` or all is read and
@@ -275,5 +281,38 @@ fn event_limits(app: &AppRules) -> EventLimits {
         channels_max: app.event_channels_max as usize,
         payload_bytes_max: app.event_data_bytes_max as usize,
         channel_name_bytes_max: app.channel_name_bytes_max as usize,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{channel::names::tests::hasher, connection::fixture};
+
+    #[test]
+    fn what_is_in_memory_of_an_event_is_its_frames_and_what_the_others_are_made_of() {
+        let (app, names) = (fixture::app_rules(), hasher());
+        let keys = Keys {
+            names: &names,
+            app: &app.partitions,
+            frame_bytes_max: usize::MAX,
+        };
+        let data = "x".repeat(1_000);
+        let body = format!(r#"{{"name":"e","channels":["a","b","c"],"data":"{data}"}}"#);
+        let mut publication = PublicationUnderWay::event();
+        let mut told = vec![publication.bytes()];
+        loop {
+            let room = (&mut Work::default(), &mut Vec::new());
+            let read = publication.go_on(&app, keys, &body, Work(1), room);
+            told.push(publication.bytes());
+            if read.expect("a good event").is_some() {
+                break;
+            }
+        }
+        let frame = told[3] / 3;
+        assert!((1_000..1_100).contains(&frame), "{told:?}");
+        // Name, data and channels, as they are spelled.
+        let rest = 3 + 1_002 + 3;
+        assert_eq!(told, [0, frame + rest, 2 * frame + rest, 3 * frame]);
     }
 }

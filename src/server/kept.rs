@@ -303,17 +303,17 @@ impl ShardServer {
             left_ms,
             frame,
         } = kept;
+        // Whatever a bus brings, clients get whole frames.
+        let Some(event) = event_of(&frame) else {
+            self.counters.node_events_refused += 1;
+            return;
+        };
         let keeps = ChannelKind::of(&channel).is_cache() && self.settings.keeps_events;
         let is_wanted = keeps && self.apps.get(app).is_some();
         let hash = self.name_hasher.hash(&channel);
         let at = self.homes.find(app, &channel, hash).filter(|_| is_wanted);
-        // Whatever a bus brings, clients get whole frames.
-        let event = event_of(&frame);
-        self.counters.node_events_refused += u64::from(event.is_none());
-        let newer = at.zip(event);
-        let newer = newer.filter(|(at, event)| self.is_newer(turn.now(), *at, left_ms, event));
-        let is_newer = newer.is_some();
-        if let Some((at, event)) = newer {
+        let is_newer = at.is_some_and(|at| self.is_newer(turn.now(), at, left_ms, &event));
+        if let Some(at) = at.filter(|_| is_newer) {
             let key = NameKey { partition, hash };
             debug_assert_eq!(self.homes.get(at).map(|it| it.key), Some(key));
             self.keep_for(turn, app, at, event, left_ms);

@@ -488,5 +488,9 @@ fn a_node_in_demo_mode_cannot_be_asked_and_every_command_says_which_key_or_varia
         for part in ["demo mode", "SOCKUDO_ADMIN_SOCKET", "admin.socket"] {
             assert!(text.contains(part), "{command:?}: {text}");
         }
+        sockudo.env("SOCKUDO_ADMIN_SOCKET", "none");
+        let (code, text) = said(&sockudo.output().expect("it starts"));
+        assert_eq!(code, 1, "{command:?}: {text}");
+        assert!(text.contains("admin.socket is none"), "{command:?}: {text}");
     }
 }

@@ -8,9 +8,9 @@ use crate::scene::{Scene, responses};
 
 /// What a shard of two keeps of bodies: four of the largest.
 const KEPT_BYTES_MAX: usize = 4 << 20;
-/// Nearly a whole body; alone four of them have room.
+/// Nearly a whole body.
 const PART_BYTES: usize = 1_000_000;
-const _: () = assert!(4 * PART_BYTES < KEPT_BYTES_MAX);
+const _: () = assert!(4 * PART_BYTES < KEPT_BYTES_MAX, "four have room");
 
 /// A node of two shards. Who publishes is on one of them, all homes are on the other one, which does nothing unless
 /// it is told to.
@@ -64,9 +64,9 @@ impl Bodies {
         self.scene.turn_of(1 - self.shard);
     }
 
-    /// Whose requests that shard counts. One that is not signed tells: where the address is counted here, it is
-    /// refused at once.
-    fn find_address_of_the_other_shard(&mut self) -> usize {
+    /// A connection whose requests the other shard counts. One that is not signed tells: where its address is counted
+    /// here, it is refused at once.
+    fn connects_from_elsewhere(&mut self) -> usize {
         let unsigned = ("scene-id", ("scene-key", "guessed"));
         let asks = self.scene.request_of(unsigned, "/channels", &[], None);
         for number in 1..100 {
@@ -152,7 +152,7 @@ fn an_event_that_is_with_its_homes_is_answered_as_they_say_however_much_others_s
 fn frames_that_are_made_behind_the_limit_of_an_address_are_counted_too() {
     let limit = json!({"max_requests": 1_000, "window_seconds": 60});
     let mut bodies = Bodies::begin(&json!({"enabled": true, "api_rate_limit": limit}));
-    bodies.publisher = bodies.find_address_of_the_other_shard();
+    bodies.publisher = bodies.connects_from_elsewhere();
     bodies.publish(4);
     bodies.turns();
     bodies.homes_answer();
