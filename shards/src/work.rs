@@ -63,6 +63,11 @@ impl Work {
         Self::of(count.saturating_mul(2))
     }
 
+    /// Escapes in JSON that is parsed, of which some is decoded and written anew, beside their bytes.
+    pub const fn escapes(count: usize) -> Self {
+        Self::of(count.saturating_mul(16))
+    }
+
     /// This many times the work.
     pub const fn times(self, count: usize) -> Self {
         Self::of((self.0 as usize).saturating_mul(count))

@@ -267,7 +267,9 @@ fn cost_of_reading(from: Place, to: Place, limits: &EventLimits) -> Work {
     let parsed = bytes
         .min(limits.payload_bytes_max)
         .saturating_add(dear_bytes);
-    Work::bytes_hashed(parsed).and(Work::bytes(bytes.saturating_mul(2)))
+    let escapes = Work::escapes(to.escapes() - from.escapes());
+    let looked_at = Work::bytes(bytes.saturating_mul(2));
+    Work::bytes_hashed(parsed).and(escapes).and(looked_at)
 }
 
 /// A frame is written, and copied to new memory that all can share.
@@ -314,5 +316,18 @@ mod tests {
         // Name, data and channels, as they are spelled.
         let rest = 3 + 1_002 + 3;
         assert_eq!(told, [0, frame + rest, 2 * frame + rest, 3 * frame]);
+    }
+
+    #[test]
+    fn an_escape_costs_more_than_plain_text() {
+        let limits = event_limits(&fixture::app_rules());
+        let cost = |body: &str| {
+            let (place, _) = PublishRequest::of_text(body, &limits);
+            cost_of_reading(Place::default(), place, &limits)
+        };
+        let of = |data: &str| format!(r#"{{"name":"e","channel":"a","data":"{data}"}}"#);
+        let (plain, escaped) = (of(&"ab".repeat(1_000)), of(&r"\n".repeat(1_000)));
+        let both = (cost(&plain), cost(&escaped));
+        assert_eq!(both.1.0, both.0.0 + Work::escapes(1_000).0);
     }
 }

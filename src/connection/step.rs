@@ -89,7 +89,9 @@ impl Connection {
     }
 
     fn on_text<'a>(&mut self, view: &mut View<'_>, text: &'a str) -> Effect<'a> {
-        view.tally.work = Work::TEXT.and(Work::bytes_hashed(text.len()));
+        let escapes = text.bytes().filter(|byte| *byte == b'\\').count();
+        let parsed = Work::bytes_hashed(text.len()).and(Work::escapes(escapes));
+        view.tally.work = Work::TEXT.and(parsed);
         let incoming = match Incoming::parse(text) {
             Ok(incoming) => incoming,
             Err(error) => {

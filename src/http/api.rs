@@ -14,10 +14,13 @@ use thiserror::Error;
 use crate::http::info::Info;
 use crate::http::response::Status;
 use crate::protocol::json::{
-    self, JsonError, JsonString, JsonValue, Place, Scanner,
+    self, Bound, JsonError, JsonString, JsonValue, Place, Scanner,
     compact::{compact_bytes, compact_into_string_token},
 };
-use crate::protocol::name::{ChannelName, ChannelNameError, EventNameError, check_event_name};
+use crate::protocol::name::{
+    ChannelName, ChannelNameError, EventNameError, USER_ID_CHARACTERS_MAX, USER_PREFIX,
+    check_event_name,
+};
 use crate::protocol::request_auth::HttpAuthError;
 use crate::protocol::socket_id::{SocketId, SocketIdError};
 
@@ -31,11 +34,14 @@ pub struct EventLimits {
 }
 
 impl EventLimits {
-    /// Bytes of JSON beside strings in a body of so many events: what data that is no string may take, spelled
-    /// as widely as anybody does, and some of what nobody reads.
-    pub(super) fn dear_max(&self, events: usize) -> usize {
+    /// What a body of so many events may have beside the plain text of its strings: what data that is no string may
+    /// take, spelled as widely as anybody does, data of escapes alone, and some of what nobody reads.
+    pub(super) fn bound(&self, events: usize) -> Bound {
         let payload = self.payload_bytes_max;
-        payload.saturating_mul(events + 8) + DEAR_BYTES_BESIDE
+        Bound {
+            dear_bytes_max: payload.saturating_mul(events + 8) + DEAR_BYTES_BESIDE,
+            escapes_max: payload.saturating_mul(events) + ESCAPES_BESIDE,
+        }
     }
 }
 
@@ -62,8 +68,7 @@ impl<'a> PublishRequest<'a> {
 
     /// The same of a body that is known to be text. Says how far it was read, too.
     pub fn of_text(body: &'a str, limits: &EventLimits) -> (Place, Result<Self, ApiError>) {
-        let dear_max = limits.dear_max(1);
-        let mut scanner = Scanner::resumed(body, Place::default(), dear_max);
+        let mut scanner = Scanner::resumed(body, Place::default(), limits.bound(1));
         let fields = scanner
             .check_object()
             .and_then(|()| EventFields::read(&mut scanner))
@@ -83,15 +88,21 @@ impl<'a> PublishRequest<'a> {
             Some(_) => return Err(ApiError::WrongType("name")),
             None => return Err(ApiError::Missing("name")),
         };
-        check_event_name(&event.decoded(), limits.event_name_bytes_max)?;
+        check_name(event, limits.event_name_bytes_max)?;
         let names = fields.channels(limits)?;
         let except = match fields.socket_id {
             None => None,
+            Some(JsonValue::Text(id)) if id.decoded_bytes() > SHORT_BYTES_MAX => {
+                return Err(SocketIdError.into());
+            }
             Some(JsonValue::Text(id)) => SocketId::parse(&id.decoded())?,
             Some(_) => return Err(ApiError::WrongType("socket_id")),
         };
         let info = match fields.info {
             None => Info::default(),
+            Some(JsonValue::Text(list)) if list.decoded_bytes() > SHORT_BYTES_MAX => {
+                return Err(ApiError::UnknownInfo);
+            }
             Some(JsonValue::Text(list)) => Info::parse(&list.decoded())?.for_events()?,
             Some(_) => return Err(ApiError::WrongType("info")),
         };
@@ -142,15 +153,18 @@ impl<'a> EventFields<'a> {
 
     fn channels(&self, limits: &EventLimits) -> Result<SmallVec<[Cow<'a, str>; 2]>, ApiError> {
         let mut names = SmallVec::<[Cow<'a, str>; 2]>::new();
+        let mut fault = None;
+        let mut add = |name| match channel_name(name, limits.channel_name_bytes_max) {
+            Ok(name) => names.push(name),
+            Err(error) => _ = fault.get_or_insert(error),
+        };
         match (self.channels, self.channel) {
             (Some(JsonValue::Array(raw)), _) => {
                 let (mut count, mut wrong_type) = (0, false);
                 json::for_each_item(raw, |item| {
                     count += 1;
                     match item {
-                        JsonValue::Text(name) if count <= limits.channels_max => {
-                            names.push(name.decoded())
-                        }
+                        JsonValue::Text(name) if count <= limits.channels_max => add(name),
                         JsonValue::Text(_) => {}
                         JsonValue::Object(_)
                         | JsonValue::Array(_)
@@ -172,15 +186,41 @@ impl<'a> EventFields<'a> {
                 }
             }
             (Some(_), _) => return Err(ApiError::WrongType("channels")),
-            (None, Some(JsonValue::Text(name))) => names.push(name.decoded()),
+            (None, Some(JsonValue::Text(name))) => add(name),
             (None, Some(_)) => return Err(ApiError::WrongType("channel")),
             (None, None) => return Err(ApiError::Missing("channels")),
         }
-        for name in &names {
-            ChannelName::parse(name, limits.channel_name_bytes_max)?;
+        if let Some(fault) = fault {
+            return Err(fault.into());
         }
         drop_repetitions(&mut names);
         Ok(names)
+    }
+}
+
+/// Checks an event's name. Of one that is too long no more is decoded than shows that.
+fn check_name(name: JsonString<'_>, bytes_max: usize) -> Result<(), EventNameError> {
+    let decoded = name.beginning(bytes_max.max(RESERVED_BYTES_MAX));
+    match check_event_name(&decoded, bytes_max) {
+        Err(EventNameError::TooLong { bytes_max, .. }) => Err(EventNameError::TooLong {
+            bytes: name.decoded_bytes(),
+            bytes_max,
+        }),
+        checked => checked,
+    }
+}
+
+/// A channel's name that is as it must be. Of one that is too long no more is decoded than shows that.
+fn channel_name(name: JsonString<'_>, bytes_max: usize) -> Result<Cow<'_, str>, ChannelNameError> {
+    // That of a user has its own bound.
+    let decoded = name.beginning(bytes_max.max(USER_NAME_BYTES_MAX));
+    match ChannelName::parse(&decoded, bytes_max) {
+        Ok(_) => Ok(decoded),
+        Err(ChannelNameError::TooLong { bytes_max, .. }) => Err(ChannelNameError::TooLong {
+            bytes: name.decoded_bytes(),
+            bytes_max,
+        }),
+        Err(error) => Err(error),
     }
 }
 
@@ -299,6 +339,10 @@ pub enum ApiError {
         "the body has more than {bytes_max} bytes of JSON beside its strings: the data of its events may not have that"
     )]
     TooMuchJson { bytes_max: usize },
+    #[error(
+        "the body has more than {count_max} escapes in its strings: the data of its events may not have that"
+    )]
+    TooManyEscapes { count_max: usize },
     #[error("the body exceeds {bytes_max} bytes")]
     BodyTooLarge { bytes_max: usize },
     #[error("{}", auth_text(*.0))]
@@ -342,9 +386,10 @@ impl ApiError {
             Self::AppDisabled => Status::Forbidden,
             Self::AppUnknown | Self::NotFound => Status::NotFound,
             Self::MethodNotAllowed => Status::MethodNotAllowed,
-            Self::PayloadTooLarge { .. } | Self::BodyTooLarge { .. } | Self::TooMuchJson { .. } => {
-                Status::ContentTooLarge
-            }
+            Self::PayloadTooLarge { .. }
+            | Self::BodyTooLarge { .. }
+            | Self::TooMuchJson { .. }
+            | Self::TooManyEscapes { .. } => Status::ContentTooLarge,
             Self::RateLimited => Status::TooManyRequests,
             Self::Internal => Status::Internal,
             Self::Unavailable => Status::Unavailable,
@@ -369,6 +414,7 @@ impl From<JsonError> for ApiError {
             JsonError::NotAnObject => Self::NotAnObject,
             JsonError::Malformed | JsonError::TooDeep => Self::MalformedJson,
             JsonError::TooMuch { bytes_max } => Self::TooMuchJson { bytes_max },
+            JsonError::TooManyEscapes { count_max } => Self::TooManyEscapes { count_max },
         }
     }
 }
@@ -382,6 +428,14 @@ fn auth_text(error: HttpAuthError) -> String {
 const PAIRWISE_NAMES_MAX: usize = 8;
 /// JSON of an event beside its data and its strings.
 const DEAR_BYTES_BESIDE: usize = 65_536;
+/// Escapes of an event beside its data.
+const ESCAPES_BESIDE: usize = 16_384;
+/// No socket id and no list of attributes is longer.
+const SHORT_BYTES_MAX: usize = 256;
+/// No name of a user's channel is longer.
+const USER_NAME_BYTES_MAX: usize = USER_PREFIX.len() + 4 * USER_ID_CHARACTERS_MAX;
+/// Beginnings that no event's name may have are shorter.
+const RESERVED_BYTES_MAX: usize = 32;
 const RATE_LIMITED: &[u8] =
     br#"{"error":"Too Many Requests","message":"Rate limit exceeded. Please try again later."}"#;
 
@@ -717,7 +771,7 @@ pub(super) mod tests {
         let with = |more: &str| format!(r#"{{"name":"e","channel":"c","data":"x",{more}}}"#);
         let items = |count: usize| format!("[{}0]", "[],".repeat(count));
         let keys: String = (0..200_000).map(|_| r#""":1,"#).collect();
-        let dear_max = LIMITS.dear_max(1);
+        let dear_max = LIMITS.bound(1).dear_bytes_max;
         let too_much = Err(ApiError::TooMuchJson {
             bytes_max: dear_max,
         });
@@ -736,6 +790,74 @@ pub(super) mod tests {
             "1,".repeat(LIMITS.payload_bytes_max / 2 - 2)
         );
         assert!(PublishRequest::parse(data.as_bytes(), &LIMITS).is_ok());
+    }
+
+    #[test]
+    fn of_escapes_there_may_be_as_many_as_data_has_bytes_and_some_wherever_they_stand() {
+        let count_max = LIMITS.bound(1).escapes_max;
+        let too_many = Err(ApiError::TooManyEscapes { count_max });
+        let with = |name: &str, data: &str, more: &str| {
+            format!(r#"{{"name":"{name}","channel":"c","data":"{data}"{more}}}"#)
+        };
+        let payload = LIMITS.payload_bytes_max;
+        let run = |escape: &str, count: usize| escape.repeat(count);
+        let name_bytes = |bytes| {
+            Err(ApiError::EventName(EventNameError::TooLong {
+                bytes,
+                bytes_max: LIMITS.event_name_bytes_max,
+            }))
+        };
+        let key = format!(r#","{}":1"#, run(r"\n", count_max + 1));
+        for (body, expected) in [
+            (with("e", &run(r"\u0001", payload), ""), Ok(())),
+            (with("e", &run(r"\u4e2d", payload / 3), ""), Ok(())),
+            (
+                with("e", &run(r"\n", payload + 1), ""),
+                Err(ApiError::PayloadTooLarge {
+                    bytes: payload + 1,
+                    bytes_max: payload,
+                }),
+            ),
+            (with("e", &run(r"\n", count_max + 1), ""), too_many),
+            (with(&run(r"\n", count_max + 1), "", ""), too_many),
+            (with("e", "", &key), too_many),
+            (with(&run(r"\u00e9", 100), "", ""), Ok(())),
+            (with(&run(r"\u00e9", 5_000), "", ""), name_bytes(10_000)),
+        ] {
+            let read = PublishRequest::parse(body.as_bytes(), &LIMITS).map(|_| ());
+            assert_eq!(read, expected, "{body:.80}");
+        }
+    }
+
+    #[test]
+    fn of_what_is_too_long_to_be_right_its_length_is_told_and_no_more_is_looked_at() {
+        let with = |more: &str| format!(r#"{{"name":"e","data":"",{more}}}"#);
+        let long = r"\u0061".repeat(10_000);
+        let channel = ApiError::ChannelName(ChannelNameError::TooLong {
+            bytes: 10_000,
+            bytes_max: 200,
+        });
+        let user = ApiError::ChannelName(ChannelNameError::UserId);
+        for (more, expected) in [
+            (format!(r#""channel":"{long}""#), channel),
+            (format!(r#""channels":["a","{long}","{long}b"]"#), channel),
+            (format!(r##""channel":"#server-to-user-{long}""##), user),
+            (
+                format!(r#""channel":"a","socket_id":"{}.1""#, "1".repeat(10_000)),
+                ApiError::SocketId(SocketIdError),
+            ),
+            (
+                format!(r#""channel":"a","info":"{}""#, ",".repeat(10_000)),
+                ApiError::UnknownInfo,
+            ),
+        ] {
+            let body = with(&more);
+            let read = PublishRequest::parse(body.as_bytes(), &LIMITS);
+            assert_eq!(read, Err(expected), "{body:.60}");
+        }
+        let id = "é".repeat(128);
+        let body = with(&format!(r##""channel":"#server-to-user-{id}""##));
+        assert!(PublishRequest::parse(body.as_bytes(), &LIMITS).is_ok());
     }
 
     #[test]

@@ -66,8 +66,7 @@ impl BatchReader {
         limits: &EventLimits,
         events_max: usize,
     ) -> Result<Read<'a>, ApiError> {
-        let dear_max = limits.dear_max(events_max);
-        let mut scanner = Scanner::resumed(body, self.place, dear_max);
+        let mut scanner = Scanner::resumed(body, self.place, limits.bound(events_max));
         let read = match self.stage {
             Stage::Begin => self.begin(&mut scanner),
             Stage::Member => self.member(&mut scanner, limits),
@@ -110,9 +109,9 @@ impl BatchReader {
                 return Ok(Read::Begins);
             }
         } else {
-            let bound = scanner.bound_dear(limits.dear_max(1));
+            let whole = scanner.bound(limits.bound(1));
             scanner.value()?;
-            scanner.restore_dear(bound)?;
+            scanner.restore(whole)?;
             if is_batch {
                 self.batch = Batch::NoList;
             }
@@ -132,7 +131,7 @@ impl BatchReader {
             return Err(ApiError::Internal);
         };
         *count += 1;
-        let bound = scanner.bound_dear(limits.dear_max(1));
+        let whole = scanner.bound(limits.bound(1));
         let mut read = Read::Other;
         if fault.is_none() && *count <= events_max && scanner.begins(Container::Object) {
             let fields = EventFields::read(scanner)?;
@@ -154,7 +153,7 @@ impl BatchReader {
                 });
             }
         }
-        scanner.restore_dear(bound)?;
+        scanner.restore(whole)?;
         if !scanner.another(Container::Array)? {
             let is_member = scanner.another(Container::Object)?;
             self.go_on(scanner, is_member)?;
@@ -338,7 +337,7 @@ mod tests {
 
     #[test]
     fn no_step_reads_more_than_an_event_may_have_beside_its_strings() {
-        let dear_max = LIMITS.dear_max(1);
+        let dear_max = LIMITS.bound(1).dear_bytes_max;
         let items = |bytes: usize| format!("[{}0]", "[],".repeat(bytes / 3));
         let large = format!(
             r#"{{"name":"e","channel":"a","data":"","z":{}}}"#,
@@ -376,7 +375,7 @@ mod tests {
             assert!(most <= Some(dear_max + 100), "{steps:?}");
         }
         let body = format!(r#"{{"batch":[{}]}}"#, [&*large; 10].join(","));
-        let whole_max = LIMITS.dear_max(10);
+        let whole_max = LIMITS.bound(10).dear_bytes_max;
         let too_much = ApiError::TooMuchJson {
             bytes_max: whole_max,
         };
@@ -389,12 +388,12 @@ mod tests {
 
     #[test]
     fn a_refused_step_has_read_what_it_looked_at() {
-        let many = "[],".repeat(LIMITS.dear_max(1));
+        let many = "[],".repeat(LIMITS.bound(1).dear_bytes_max);
         let long = "x".repeat(5_000);
         for (body, least) in [
             (
                 format!(r#"{{"batch":[{GOOD},{{"z":[{many}0]}}]}}"#),
-                LIMITS.dear_max(1),
+                LIMITS.bound(1).dear_bytes_max,
             ),
             (
                 format!(r#"{{"batch":[{GOOD},{{"z":"{long}",}}]}}"#),

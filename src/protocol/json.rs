@@ -18,14 +18,15 @@ use std::borrow::Cow;
 
 use thiserror::Error;
 
-pub use self::scanner::{Container, Dear, Place, Scanner};
+pub use self::scanner::{Bound, Container, Place, Scanner, Within};
 
 /// A validated JSON string token, quotes included, as it stood in its text. Holding one proves that
 /// it may be copied verbatim into any other JSON text, and that its decoded form is valid Unicode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JsonString<'a> {
     token: &'a str,
-    escaped: bool,
+    /// Bytes that its escapes take beyond the characters that they spell; 0 only where there are none.
+    spared: usize,
 }
 
 impl<'a> JsonString<'a> {
@@ -47,41 +48,50 @@ impl<'a> JsonString<'a> {
 
     /// The string that the token spells. Allocates only when there are escapes.
     pub fn decoded(self) -> Cow<'a, str> {
+        self.beginning(usize::MAX)
+    }
+
+    /// The same as far as anybody needs it who refuses more than so many bytes: all of it, or more than these.
+    pub fn beginning(self, bytes_max: usize) -> Cow<'a, str> {
         let body = self.body();
-        if !self.escaped {
+        if self.spared == 0 {
             return Cow::Borrowed(body);
         }
-        let mut decoded = String::with_capacity(body.len());
-        for_each_char_or_run(body, |piece| match piece {
-            Piece::Run(run) => decoded.push_str(run),
-            Piece::Char(c) => decoded.push(c),
-        });
+        let mut decoded = String::with_capacity(self.decoded_bytes().min(bytes_max));
+        for piece in pieces(body) {
+            match piece {
+                Piece::Run(run) => decoded.push_str(run),
+                Piece::Char(c) => decoded.push(c),
+            }
+            if decoded.len() > bytes_max {
+                break;
+            }
+        }
         Cow::Owned(decoded)
     }
 
-    /// Length of the decoded string in bytes of UTF-8, without decoding it.
+    /// Length of the decoded string in bytes of UTF-8, which is known without a look at it.
     pub fn decoded_bytes(self) -> usize {
-        let body = self.body();
-        if !self.escaped {
-            return body.len();
-        }
-        let mut bytes = 0;
-        for_each_char_or_run(body, |piece| {
-            bytes += match piece {
-                Piece::Run(run) => run.len(),
-                Piece::Char(c) => c.len_utf8(),
-            }
-        });
-        bytes
+        self.body().len() - self.spared
     }
 
-    /// Whether the decoded string is `text`.
+    /// Whether the decoded string is `text`. No more is looked at than may be it.
     pub fn is(self, text: &str) -> bool {
-        if self.escaped {
-            self.decoded() == text
-        } else {
-            self.body() == text
+        if self.decoded_bytes() != text.len() {
+            return false;
         }
+        if self.spared == 0 {
+            return self.body() == text;
+        }
+        let mut rest = text;
+        pieces(self.body()).all(|piece| {
+            let after = match piece {
+                Piece::Run(run) => rest.strip_prefix(run),
+                Piece::Char(c) => rest.strip_prefix(c),
+            };
+            rest = after.unwrap_or_default();
+            after.is_some()
+        })
     }
 
     fn body(self) -> &'a str {
@@ -142,6 +152,9 @@ pub enum JsonError {
     /// Only where there is a bound.
     #[error("more than {bytes_max} bytes of JSON beside its strings")]
     TooMuch { bytes_max: usize },
+    /// As above.
+    #[error("more than {count_max} escapes in its strings")]
+    TooManyEscapes { count_max: usize },
 }
 
 /// Validates a whole text that must be an object, and shows each of its members in order. A
@@ -271,21 +284,20 @@ enum Piece<'a> {
     Char(char),
 }
 
-/// Walks the inside of a validated string token.
-fn for_each_char_or_run<'a>(body: &'a str, mut show: impl FnMut(Piece<'a>)) {
+/// The inside of a validated string token.
+fn pieces(body: &str) -> impl Iterator<Item = Piece<'_>> {
     let mut rest = body;
-    while let Some((run, escape)) = rest.split_once('\\') {
-        if !run.is_empty() {
-            show(Piece::Run(run));
+    std::iter::from_fn(move || {
+        if let Some(escape) = rest.strip_prefix('\\') {
+            let (character, bytes) = unescape(escape.as_bytes())
+                .expect("escapes were validated when the token was made");
+            rest = escape.get(bytes..).expect("an escape is ASCII");
+            return Some(Piece::Char(character));
         }
-        let (character, bytes) =
-            unescape(escape.as_bytes()).expect("escapes were validated when the token was made");
-        show(Piece::Char(character));
-        rest = escape.get(bytes..).expect("an escape is ASCII");
-    }
-    if !rest.is_empty() {
-        show(Piece::Run(rest));
-    }
+        let (run, after) = rest.split_at(rest.find('\\').unwrap_or(rest.len()));
+        rest = after;
+        (!run.is_empty()).then_some(Piece::Run(run))
+    })
 }
 
 /// Reads what follows a backslash: the character and how many bytes spelled it.
@@ -373,7 +385,16 @@ mod tests {
             assert_eq!(string.decoded_bytes(), decoded.len());
             assert!(string.is(decoded));
             assert!(!string.is("other"));
+            for other in [format!("{decoded}x"), decoded.replace('A', "B")] {
+                assert_eq!(string.is(&other), other == decoded, "{token}: {other}");
+            }
             assert_eq!(string.token(), token);
+            for bytes_max in 0..decoded.len() {
+                let beginning = string.beginning(bytes_max);
+                assert!(beginning.len() > bytes_max, "{token}, {bytes_max}");
+                assert!(decoded.starts_with(&*beginning), "{token}, {bytes_max}");
+            }
+            assert_eq!(string.beginning(decoded.len()), decoded);
         }
         for token in ["", "a", "\"a\" ", " \"a\"", "1", "\"a"] {
             assert!(JsonString::parse(token).is_err(), "{token}");

@@ -11,7 +11,7 @@ use crate::protocol::json::{
     self, JsonString, JsonValue,
     compact::{compact_bytes, compact_into, shortest_bytes},
 };
-use crate::protocol::name::is_user_id;
+use crate::protocol::name::{USER_ID_CHARACTERS_MAX, is_user_id};
 
 /// A member of a presence channel, as its `channel_data` or its sign-in describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,7 +127,7 @@ fn member_id(value: JsonValue<'_>) -> Option<String> {
 }
 
 fn string_id(string: JsonString<'_>) -> Option<String> {
-    let id = string.decoded();
+    let id = string.beginning(4 * USER_ID_CHARACTERS_MAX);
     is_user_id(&id).then(|| id.into_owned())
 }
 

@@ -12,7 +12,7 @@ use super::{DEPTH_MAX, JsonError, JsonString, JsonValue, plain_bytes, unescape};
 pub struct Scanner<'a> {
     text: &'a str,
     place: Place,
-    dear: Dear,
+    within: Within,
 }
 
 /// Where a scan stands.
@@ -22,6 +22,8 @@ pub struct Place {
     pub at: usize,
     /// Bytes of those that cost next to nothing: of strings, all but some of each.
     cheap: usize,
+    /// Escapes before it.
+    escapes: usize,
     /// Objects and arrays that were entered and not left.
     depth: u32,
 }
@@ -31,13 +33,33 @@ impl Place {
     pub fn dear_bytes(self) -> usize {
         self.at - self.cheap
     }
+
+    /// Escapes before it.
+    pub fn escapes(self) -> usize {
+        self.escapes
+    }
 }
 
-/// A bound of what stands outside of strings, from somewhere on.
+/// How much there may be of what costs more than to be looked at.
 #[derive(Clone, Copy, Debug)]
-pub struct Dear {
-    from: usize,
-    bytes_max: usize,
+pub struct Bound {
+    /// Bytes outside of strings, of each of which `STRING_DEAR_BYTES` count as outside.
+    pub dear_bytes_max: usize,
+    pub escapes_max: usize,
+}
+
+impl Bound {
+    pub const NONE: Self = Self {
+        dear_bytes_max: usize::MAX,
+        escapes_max: usize::MAX,
+    };
+}
+
+/// A bound, from somewhere on.
+#[derive(Clone, Copy, Debug)]
+pub struct Within {
+    from: Place,
+    bound: Bound,
 }
 
 /// What has others in it.
@@ -59,19 +81,16 @@ impl Container {
 impl<'a> Scanner<'a> {
     /// At the beginning of a text.
     pub fn of(text: &'a str) -> Self {
-        Self::resumed(text, Place::default(), usize::MAX)
+        Self::resumed(text, Place::default(), Bound::NONE)
     }
 
-    /// Where another scan of the same text stood. The text has at most so many bytes outside of its strings,
-    /// of each of which `STRING_DEAR_BYTES` count as outside.
-    pub fn resumed(text: &'a str, place: Place, dear_max: usize) -> Self {
+    /// Where another scan of the same text stood. The bound is that of the whole text.
+    pub fn resumed(text: &'a str, place: Place, bound: Bound) -> Self {
+        let from = Place::default();
         Self {
             text,
             place,
-            dear: Dear {
-                from: 0,
-                bytes_max: dear_max,
-            },
+            within: Within { from, bound },
         }
     }
 
@@ -80,22 +99,33 @@ impl<'a> Scanner<'a> {
         self.place
     }
 
-    /// From here on at most so many bytes may stand outside of strings; gives back the bound before.
-    pub fn bound_dear(&mut self, bytes_max: usize) -> Dear {
-        let from = self.place.dear_bytes();
-        std::mem::replace(&mut self.dear, Dear { from, bytes_max })
+    /// From here on there may be no more than that; gives back the bound before.
+    pub fn bound(&mut self, bound: Bound) -> Within {
+        let from = self.place;
+        std::mem::replace(&mut self.within, Within { from, bound })
     }
 
     /// A bound that was before holds again, for what was read meanwhile too.
-    pub fn restore_dear(&mut self, dear: Dear) -> Result<(), JsonError> {
-        self.dear = dear;
-        self.check_dear()
+    pub fn restore(&mut self, within: Within) -> Result<(), JsonError> {
+        self.within = within;
+        self.check_dear()?;
+        self.check_escapes()
     }
 
     fn check_dear(&self) -> Result<(), JsonError> {
-        let Dear { from, bytes_max } = self.dear;
-        match self.place.dear_bytes() - from > bytes_max {
+        let Within { from, bound } = &self.within;
+        let bytes_max = bound.dear_bytes_max;
+        match self.place.dear_bytes() - from.dear_bytes() > bytes_max {
             true => Err(JsonError::TooMuch { bytes_max }),
+            false => Ok(()),
+        }
+    }
+
+    fn check_escapes(&self) -> Result<(), JsonError> {
+        let Within { from, bound } = &self.within;
+        let count_max = bound.escapes_max;
+        match self.place.escapes - from.escapes > count_max {
+            true => Err(JsonError::TooManyEscapes { count_max }),
             false => Ok(()),
         }
     }
@@ -226,7 +256,7 @@ impl<'a> Scanner<'a> {
             return Err(JsonError::Malformed);
         }
         self.place.at += 1;
-        let mut escaped = false;
+        let mut spared = 0;
         loop {
             self.place.at += plain_bytes(bytes.get(self.place.at..).unwrap_or_default());
             match self.peek() {
@@ -234,13 +264,16 @@ impl<'a> Scanner<'a> {
                     self.place.at += 1;
                     let token = self.since(from);
                     self.place.cheap += token.len().saturating_sub(STRING_DEAR_BYTES);
-                    return Ok(JsonString { token, escaped });
+                    return Ok(JsonString { token, spared });
                 }
                 Some(b'\\') => {
                     let escape = bytes.get(self.place.at + 1..).unwrap_or_default();
-                    let (_, bytes) = unescape(escape).ok_or(JsonError::Malformed)?;
-                    escaped = true;
-                    self.place.at += 1 + bytes;
+                    let (character, bytes) = unescape(escape).ok_or(JsonError::Malformed)?;
+                    let spelled = 1 + bytes;
+                    self.place.at += spelled;
+                    self.place.escapes += 1;
+                    spared += spelled - character.len_utf8();
+                    self.check_escapes()?;
                 }
                 // A control character, or the end of the text.
                 Some(_) | None => return Err(JsonError::Malformed),
@@ -429,7 +462,11 @@ mod tests {
     #[test]
     fn a_text_with_more_beside_its_strings_than_it_may_have_is_refused_before_its_end() {
         let within = |text: &str, dear_max| {
-            let mut scanner = Scanner::resumed(text, Place::default(), dear_max);
+            let bound = Bound {
+                dear_bytes_max: dear_max,
+                ..Bound::NONE
+            };
+            let mut scanner = Scanner::resumed(text, Place::default(), bound);
             let read = scanner.value().map(|_| ());
             (read, scanner.place.at)
         };
@@ -458,6 +495,44 @@ mod tests {
         ] {
             let (read, at) = within(&text, 100);
             assert_eq!((read, at), (Err(too_much), 101), "{text:.20}");
+        }
+    }
+
+    #[test]
+    fn a_string_with_more_escapes_than_there_may_be_is_refused_in_its_middle() {
+        let bound = |escapes_max| Bound {
+            escapes_max,
+            ..Bound::NONE
+        };
+        let within = |text: &str, escapes_max| {
+            let mut scanner = Scanner::resumed(text, Place::default(), bound(escapes_max));
+            let read = scanner.value().map(|_| ());
+            (read, scanner.place)
+        };
+        let too_many = Err(JsonError::TooManyEscapes { count_max: 100 });
+        for (escape, in_all) in [(r"\n", 100), (r"\u00e9", 100), (r"\ud83d\ude00", 100)] {
+            for text in [
+                format!(r#""{}""#, escape.repeat(in_all)),
+                format!(r#"{{"{0}":"{0}"}}"#, escape.repeat(in_all / 2)),
+            ] {
+                let (read, place) = within(&text, 100);
+                assert_eq!((read, place.escapes()), (Ok(()), 100), "{text:.20}");
+                assert_eq!(place.dear_bytes().min(30), place.dear_bytes());
+            }
+            let long = format!(r#"["{}"]"#, escape.repeat(10_000));
+            let (read, place) = within(&long, 100);
+            assert_eq!((read, place.at), (too_many, 2 + 101 * escape.len()));
+        }
+        // Another bound counts from where it began.
+        let text = format!(r#"["{0}","{0}"]"#, r"\t".repeat(60));
+        let mut scanner = Scanner::resumed(&text, Place::default(), bound(100));
+        assert_eq!(scanner.enter(Container::Array), Ok(true));
+        for is_whole in [true, false] {
+            let whole = scanner.bound(bound(60));
+            assert!(scanner.value().is_ok());
+            assert_eq!(scanner.restore(whole).is_ok(), is_whole);
+            let more = scanner.another(Container::Array);
+            assert_eq!(more, Ok(is_whole));
         }
     }
 
