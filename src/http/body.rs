@@ -8,7 +8,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::http::request::HttpError;
+use crate::http::request::{CHUNK_FRAMING_BYTES_MAX, HttpError};
 
 /// Where in a body its reader is.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
@@ -128,8 +128,8 @@ impl ChunkedBody {
 
     fn drop_byte(&mut self) -> Result<(), HttpError> {
         self.dropped_bytes += 1;
-        if self.dropped_bytes > DROPPED_BYTES_MAX {
-            Err(HttpError::HeadTooLarge)
+        if self.dropped_bytes > CHUNK_FRAMING_BYTES_MAX {
+            Err(HttpError::ChunkFraming)
         } else {
             Ok(())
         }
@@ -143,7 +143,6 @@ const START: State = State::Size {
 const MALFORMED: HttpError = HttpError::Malformed("chunked body");
 /// As many as a u64 holds.
 const SIZE_DIGITS_MAX: u8 = 16;
-const DROPPED_BYTES_MAX: usize = 4096;
 
 #[cfg(test)]
 mod tests {
@@ -235,12 +234,19 @@ mod tests {
     }
 
     #[test]
-    fn extensions_and_trailers_are_bounded() {
+    fn extensions_and_trailers_are_bounded_in_all_and_the_refusal_says_by_what() {
         for (bytes, accepted) in [(4095, true), (4096, true), (4097, false)] {
             let extension = format!("1;{}\r\na\r\n0\r\n\r\n", "x".repeat(bytes));
             let trailer = format!("0\r\n{}\r\n\r\n", "x".repeat(bytes));
-            for text in [extension, trailer] {
-                assert_eq!(decoded(text.as_bytes()).is_ok(), accepted, "{bytes} bytes");
+            let ninety = format!("1;{}\r\na\r\n", "x".repeat(bytes / 90)).repeat(90);
+            let both = format!("{ninety}0\r\n{}\r\n\r\n", "x".repeat(bytes % 90));
+            for text in [extension, trailer, both] {
+                let error = decoded(text.as_bytes()).err();
+                assert_eq!(error.is_none(), accepted, "{bytes} bytes");
+                if let Some(error) = error {
+                    let text = "chunk extensions and trailers exceed 4096 bytes";
+                    assert_eq!((&*error.to_string(), error.status().code()), (text, 400));
+                }
             }
         }
     }

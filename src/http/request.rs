@@ -262,6 +262,10 @@ pub enum HttpError {
     TooManyHeaders,
     #[error("request body exceeds {bytes_max} bytes")]
     BodyTooLarge { bytes_max: usize },
+    // RFC 9112, section 7.1.1, wants a bound and leaves the status to the server. These are no
+    // header fields, which 431 is about, and no content, which 413 is about.
+    #[error("chunk extensions and trailers exceed {CHUNK_FRAMING_BYTES_MAX} bytes")]
+    ChunkFraming,
     #[error("only the transfer coding chunked is supported")]
     TransferCoding,
     #[error("only HTTP/1.0 and HTTP/1.1 are supported")]
@@ -271,7 +275,7 @@ pub enum HttpError {
 impl HttpError {
     pub fn status(self) -> Status {
         match self {
-            Self::Malformed(_) => Status::BadRequest,
+            Self::Malformed(_) | Self::ChunkFraming => Status::BadRequest,
             Self::HeadTooLarge | Self::TooManyHeaders => Status::HeadTooLarge,
             Self::BodyTooLarge { .. } => Status::ContentTooLarge,
             Self::TransferCoding => Status::NotImplemented,
@@ -364,6 +368,8 @@ fn tokens(value: Option<&str>) -> impl Iterator<Item = &str> {
 
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 pub const HEADERS_MAX: usize = 64;
+/// Of a chunked body, in all: what is read but not kept.
+pub const CHUNK_FRAMING_BYTES_MAX: usize = 4096;
 
 #[cfg(test)]
 mod tests {
