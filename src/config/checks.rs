@@ -600,12 +600,7 @@ fn unset_limits(settings: &Settings, report: &mut Report) {
 pub(super) fn check_webhook(webhook: &Settings, report: &mut Report) {
     target_of_webhook(webhook, report);
     if let Setting::Texts(names) = webhook.setting("event_types") {
-        let unknown = names.iter().filter(|name| EventType::parse(name).is_none());
-        for name in unknown {
-            let nearest =
-                super::suggest::nearest(name, EventType::ALL.into_iter().map(EventType::as_str));
-            let hint = nearest.map_or_else(String::new, |name| format!("; did you mean {name}?"));
-            let text = format!("there is no event {name:?}{hint}");
+        for text in names.iter().filter_map(|name| unknown_event(name)) {
             report.warn(
                 webhook.origin("event_types"),
                 webhook.name("event_types"),
@@ -633,6 +628,17 @@ pub(super) fn check_webhook(webhook: &Settings, report: &mut Report) {
         let fault = Fault::Conflict(format!("{name:?} {wrong}"));
         report.error(webhook.origin("headers"), webhook.name("headers"), fault);
     }
+}
+
+/// What is said of an event that is none.
+pub(super) fn unknown_event(name: &str) -> Option<String> {
+    if EventType::parse(name).is_some() {
+        return None;
+    }
+    let known = EventType::ALL.into_iter().map(EventType::as_str);
+    let nearest = super::suggest::nearest(name, known);
+    let hint = nearest.map_or_else(String::new, |name| format!("; did you mean {name}?"));
+    Some(format!("there is no event {name:?}{hint}"))
 }
 
 /// Where it goes: to a URL, or else to a function.

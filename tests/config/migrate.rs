@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use sockudo::config::Loaded;
-use sockudo::config::carry::{Carried, Former, Given as Texts, Text, carry};
-use sockudo::config::sections::QueueDriver;
+use sockudo::config::carry::{Carried, Former, Given as Texts, Text, Why, carry};
+use sockudo::config::sections::{QueueDriver, app::EventType};
 
 use crate::migrate_reverb::REVERB_APP;
 use crate::soketi::Effect;
@@ -273,6 +273,100 @@ fn what_soketi_has_and_this_release_has_not_is_listed_and_the_rest_carried() {
 }
 
 #[test]
+fn however_much_is_wrong_in_one_file_each_is_told_once_with_its_place_and_the_rest_carried() {
+    let old = r#"{"port": "abc",
+        "ssl": {"certPath": "", "keyPath": "/k"},
+        "databasePooling": {"min": 5, "max": 1},
+        "pathPrefix": "/rest",
+        "appManager": {"array": {"apps": [
+            {"id": "a", "key": "k", "secret": "s1"},
+            {"id": "b", "key": "k", "secret": ""},
+            {"id": "c", "key": "kc", "secret": "s2", "maxConnections": "many"}]}}}"#;
+    let new = carried(Former::Soketi, old, "");
+    let mut lines = left(&new);
+    lines.sort_unstable();
+    let apps = "appManager.array.apps";
+    assert_eq!(
+        lines,
+        [
+            "old:1: port: \"abc\" is not a whole number 0..=65535".to_owned(),
+            "old:2: ssl.cert_path: is empty, and ssl.enabled = true: name a PEM file, or turn TLS off"
+                .to_owned(),
+            "old:2: ssl.enabled: left out, since with it ssl.cert_path is refused: is empty, and \
+             ssl.enabled = true: name a PEM file, or turn TLS off"
+                .to_owned(),
+            "old:3: database_pooling.max: left out, since with it database_pooling.min is refused: \
+             2 is more than database_pooling.max = 1"
+                .to_owned(),
+            "old:3: database_pooling.min: 5 is more than database_pooling.max = 1".to_owned(),
+            format!("old:7: {apps}[1].key: \"k\" is already that of another app (old:6)"),
+            format!("old:7: {apps}[1].secret: is required"),
+            format!(
+                "old:8: {apps}[2].maxConnections: \"many\" is not a whole number >= 0 (or -1 for unlimited)"
+            ),
+        ]
+    );
+    let config = loaded(&new).config;
+    let ids = config.app_manager.apps.iter().map(|app| app.id.as_str());
+    assert_eq!(ids.collect::<Vec<_>>(), ["a", "c"]);
+    assert_eq!((config.ssl.enabled, &*config.path_prefix), (false, "/rest"));
+}
+
+#[test]
+fn what_stands_in_the_way_of_a_default_is_left_out() {
+    for (old, key) in [
+        ("\"ssl\": {\"enabled\": true}", "ssl.enabled"),
+        (
+            "\"ssl\": {\"enabled\": true, \"key_path\": \"/k\"}",
+            "ssl.enabled",
+        ),
+        ("\"metrics\": {\"enabled\": true}, \"port\": 9601", "port"),
+        ("\"database_pooling\": {\"max\": 1}", "database_pooling.max"),
+        (
+            "\"webhooks\": {\"retry\": {\"backoff_max_ms\": 1}}",
+            "webhooks.retry.backoff_max_ms",
+        ),
+    ] {
+        let new = carried(Former::Sockudo, &format!("{{{old}}}"), "");
+        let told = format!("old:1: {key}: left out, since with it ");
+        let lines = left(&new);
+        assert!(
+            lines.len() == 1 && lines[0].starts_with(&told),
+            "{old}: {lines:?}"
+        );
+        loaded(&new);
+    }
+}
+
+#[test]
+fn an_event_that_no_webhook_can_be_told_of_is_a_wrong_value_and_the_others_are_carried() {
+    let old = r#"{"appManager": {"array": {"apps": [{"id": "a", "key": "k", "secret": "s", "webhooks": [
+        {"url": "https://h", "event_types": ["channel_ocupied", "member_added"]},
+        {"url": "https://i", "event_types": ["nope"]}]}]}}}"#;
+    for former in [Former::Soketi, Former::Sockudo] {
+        let new = carried(former, old, "");
+        let hook = "appManager.array.apps[0].webhooks";
+        assert_eq!(
+            left(&new),
+            [
+                format!(
+                    "old:2: {hook}[0].event_types: there is no event \"channel_ocupied\"; \
+                     did you mean channel_occupied?"
+                ),
+                format!("old:3: {hook}[1].event_types: there is no event \"nope\""),
+            ]
+        );
+        assert!(new.left.iter().all(|left| left.why == Why::Wrong));
+        let again = loaded(&new);
+        let hooks = &again.config.app_manager.apps[0].webhooks;
+        let events: Vec<_> = hooks.iter().map(|hook| &*hook.event_types).collect();
+        assert_eq!(events, [&[EventType::MemberAdded][..], &[]]);
+        let warned = again.notices.iter().map(|notice| &*notice.text);
+        assert!(!warned.collect::<String>().contains("no event"));
+    }
+}
+
+#[test]
 fn an_app_whose_origins_are_in_doubt_is_closed_and_a_broken_webhook_alone_goes() {
     let old = r#"{"appManager": {"array": {"apps": [
         {"id": "a", "key": "ka", "secret": "s1", "allowedOrigins": ["https://*.*.a"]},
@@ -388,6 +482,61 @@ fn the_variables_of_pusher_make_an_app_and_say_what_to_change() {
     ] {
         assert!(notes.contains(part), "{part}: {notes}");
     }
+}
+
+#[test]
+fn of_a_pusher_app_that_is_not_whole_each_refusal_names_the_variable_and_its_line() {
+    let form = "PUSHER_URL: \"***\" is not https://KEY:SECRET@HOST/apps/ID";
+    for (env, expected) in [
+        (
+            "PUSHER_APP_ID=1\nPUSHER_APP_KEY=\nPUSHER_APP_SECRET=hunter2\n",
+            ".env:2: PUSHER_APP_KEY: must not be empty: the app's key".to_owned(),
+        ),
+        (
+            "PUSHER_APP_ID=1\nPUSHER_APP_KEY=k\n\nPUSHER_SECRET=''\n",
+            ".env:4: PUSHER_SECRET: must not be empty: the app's secret".to_owned(),
+        ),
+        (
+            "PUSHER_APP_ID=1\nPUSHER_APP_KEY=k\n",
+            ".env:1: not valid configuration: it holds no PUSHER_APP_SECRET".to_owned(),
+        ),
+        (
+            "PUSHER_URL=https://k@api.pusher.com/apps/1\n",
+            format!(".env:1: {form}: it has no secret"),
+        ),
+        (
+            "A=b\nPUSHER_URL=https://k:hunter2@api.pusher.com\n",
+            format!(".env:2: {form}: it has no app"),
+        ),
+        (
+            "PUSHER_URL=https://k:hunter2@api.pusher.com/apps/\n",
+            format!(".env:1: {form}: it has no app"),
+        ),
+        (
+            "PUSHER_URL=https://api.pusher.com/apps/1\n",
+            format!(".env:1: {form}: it has no key"),
+        ),
+        (
+            "PUSHER_URL=hunter2\n",
+            format!(".env:1: {form}: it has no app"),
+        ),
+        (
+            "PUSHER_URL=\n",
+            ".env:1: PUSHER_URL: must not be empty: https://KEY:SECRET@HOST/apps/ID".to_owned(),
+        ),
+    ] {
+        for (file, variables) in [("", env), (env, "")] {
+            let error = try_carry(Former::Pusher, file, variables).expect_err(env);
+            assert_eq!(error.replace("old:", ".env:"), expected, "{env}");
+        }
+    }
+    // The second text's line is not the first one's.
+    let second = "\n\nPUSHER_APP_SECRET=\n";
+    let error = try_carry(Former::Pusher, "PUSHER_ID=1\nPUSHER_KEY=k\n", second).expect_err("none");
+    assert!(error.starts_with(".env:3: PUSHER_APP_SECRET: "), "{error}");
+    // What the URL lacks may stand beside it.
+    let beside = "PUSHER_APP_ID=1\nPUSHER_URL=https://k:s@api.pusher.com\n";
+    assert_eq!(carried(Former::Pusher, "", beside).apps, 1);
 }
 
 #[test]

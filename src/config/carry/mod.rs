@@ -145,11 +145,13 @@ pub fn carry(former: Former, given: Given<'_>) -> Result<Carried, ConfigErrors> 
     drop_refused(&mut settings, &errors);
     derive::derive(&mut settings, false, &mut report);
     settle_conflicts(&mut settings, &mut errors)?;
+    let unknown_events = drop_unknown_events(&mut settings);
     let shown = Shown {
         draft: &draft,
         settings: &settings,
     };
     let mut left = draft.left.clone();
+    left.extend(unknown_events);
     left.extend(errors.iter().map(|error| shown.refused(error)));
     let mut notes = draft.notes.clone();
     for (at, notice) in report.notices.iter().enumerate() {
@@ -222,6 +224,36 @@ fn rest_of<'a>(key: &'a str, record: &Settings) -> Option<&'a str> {
     }
 }
 
+/// Takes out the events that no webhook can be told of. A start only warns of them.
+fn drop_unknown_events(settings: &mut Settings) -> Vec<Left> {
+    let path = "event_types";
+    let mut left = Vec::new();
+    let apps = settings.records_mut(APPS).iter_mut();
+    for hook in apps.flat_map(|app| app.records_mut("webhooks")) {
+        let Setting::Texts(names) = hook.setting(path).clone() else {
+            continue;
+        };
+        let (unknown, known): (Vec<_>, Vec<_>) = names
+            .into_iter()
+            .partition(|name| checks::unknown_event(name).is_some());
+        let (origin, key) = (hook.origin(path).clone(), hook.name(path));
+        left.extend(unknown.iter().filter_map(|name| {
+            Some(Left {
+                place: origin.place(),
+                name: key.clone(),
+                // The text shows it.
+                value: None,
+                what: checks::unknown_event(name)?,
+                why: Why::Wrong,
+            })
+        }));
+        if !unknown.is_empty() {
+            hook.put(path, Setting::Texts(known), origin);
+        }
+    }
+    left
+}
+
 /// Gives a key its default again.
 fn reset(settings: &mut Settings, path: &str) {
     if let Some(key) = settings.table.find(path) {
@@ -236,26 +268,73 @@ fn settle_conflicts(
     settings: &mut Settings,
     errors: &mut Vec<ConfigError>,
 ) -> Result<(), ConfigErrors> {
+    let mut left_out = BTreeSet::new();
+    for _ in 0..ROUNDS_MAX {
+        let found = conflicts(settings);
+        if found.is_empty() {
+            return Ok(());
+        }
+        // Nobody set it, or it is back after it was left out: another key's value is in its way.
+        let (stuck, own): (Vec<_>, Vec<_>) = found
+            .into_iter()
+            .partition(|error| error.origin == Origin::Default || left_out.contains(&error.key));
+        drop_refused(settings, &own);
+        for error in &own {
+            reset(settings, &error.key);
+            left_out.insert(error.key.clone());
+        }
+        if let ([], Some(error)) = (&*own, stuck.first()) {
+            let Some(key) = in_the_way(settings, error) else {
+                errors.extend(stuck);
+                break;
+            };
+            errors.push(ConfigError {
+                origin: settings.origin(key).clone(),
+                key: key.to_owned(),
+                fault: Fault::Conflict(format!(
+                    "left out, since with it {} is refused: {}",
+                    error.key, error.fault
+                )),
+            });
+            reset(settings, key);
+        }
+        // What was left out may follow from others now.
+        derive::derive(settings, false, &mut Report::default());
+        let is_new = |error: &ConfigError| !errors.contains(error);
+        let new: Vec<_> = own.into_iter().filter(is_new).collect();
+        errors.extend(new);
+    }
+    Err(ConfigErrors(std::mem::take(errors)))
+}
+
+/// What is wrong with values that are right by themselves.
+fn conflicts(settings: &Settings) -> Vec<ConfigError> {
     let demo = Demo {
         is_on: false,
         is_allowed: false,
     };
-    for _ in 0..ROUNDS_MAX {
-        let mut report = Report::default();
-        checks::check(settings, demo, &mut report);
-        if report.errors.is_empty() {
-            return Ok(());
-        }
-        drop_refused(settings, &report.errors);
-        for error in &report.errors {
-            reset(settings, &error.key);
-        }
-        // What was left out may follow from others now.
-        derive::derive(settings, false, &mut Report::default());
-        report.errors.retain(|error| !errors.contains(error));
-        errors.append(&mut report.errors);
-    }
-    Err(ConfigErrors(std::mem::take(errors)))
+    let mut report = Report::default();
+    checks::check(settings, demo, &mut report);
+    report.errors
+}
+
+/// The key that somebody set, and without which `error` goes; of its own section, if there is one.
+fn in_the_way(settings: &Settings, error: &ConfigError) -> Option<&'static str> {
+    let section = |path: &str| path.split('.').next().map(str::to_owned);
+    let is_set = |key: &&Key| {
+        settings.is_explicit(key.path)
+            && key.path != error.key
+            && !matches!(key.kind, Kind::Records(_))
+    };
+    let mut set: Vec<&'static str> = SERVER.iter().filter(is_set).map(|key| key.path).collect();
+    set.sort_by_key(|path| section(path) != section(&error.key));
+    set.into_iter().find(|path| {
+        let mut without = settings.clone();
+        reset(&mut without, path);
+        derive::derive(&mut without, false, &mut Report::default());
+        let mut left = conflicts(&without).into_iter();
+        left.all(|other| other.key != error.key)
+    })
 }
 
 /// More conflicts than that in a chain are a fault of ours.
