@@ -22,9 +22,9 @@ pub(super) struct Drain {
     rate_per_s: u32,
     /// When to look next whether another process listens on our port; `None` = ours is closed.
     looks_at: Option<Instant>,
-    /// By shard number: it has closed all its connections.
+    /// By shard number: it has closed all its connections, and answered who had asked before.
     drained: Vec<bool>,
-    /// Until when shards send the last events of their channels.
+    /// Until when shards send the last events of their channels, and answer who asked meanwhile.
     settled_by: Instant,
     /// By shard number: it has sent them.
     settled: Vec<bool>,
@@ -119,7 +119,8 @@ impl Drain {
             Phase::Closing if all(&self.drained) || now >= self.closed_by => {
                 self.phase = Phase::Settling;
                 self.looks_at = None;
-                self.settled_by = self.ends.min(now + SETTLING_MAX);
+                // Who asked meanwhile has what is left of the time for closing.
+                self.settled_by = self.ends.min(self.closed_by.max(now + SETTLING_MAX));
                 Step::Settle
             }
             Phase::Settling if all(&self.settled) || now >= self.settled_by => {
@@ -157,7 +158,7 @@ const CLOSING_MIN: Duration = Duration::from_secs(1);
 const FLUSHING_SHARE: f64 = 0.2;
 const FLUSHING_MAX: Duration = Duration::from_secs(5);
 
-/// Shards need two of their ticks of 100 ms, and a turn of each peer.
+/// However late it is: shards need two of their ticks of 100 ms, and a turn of each peer.
 const SETTLING_MAX: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
@@ -228,6 +229,18 @@ mod tests {
         assert_eq!(drain.step(at(start, 9_999), false), Step::Wait);
         assert_eq!(drain.due(), at(start, 10_000));
         assert_eq!(drain.step(at(start, 10_000), false), Step::Done);
+    }
+
+    #[test]
+    fn who_asked_while_a_node_drained_has_the_rest_of_the_time_for_closing() {
+        let (mut drain, start) = begun(10, 0);
+        assert!(matches!(drain.step(start, true), Step::Close { .. }));
+        drain.drained(ShardId(0));
+        drain.drained(ShardId(1));
+        assert_eq!(drain.step(at(start, 100), true), Step::Settle);
+        assert_eq!(drain.due(), at(start, 8_000));
+        assert_eq!(drain.step(at(start, 7_999), true), Step::Wait);
+        assert_eq!(drain.step(at(start, 8_000), true), Step::Flush);
     }
 
     #[test]

@@ -44,9 +44,10 @@ pub enum ToBridge {
     Webhook(WebhookEvent),
     /// `/usage` was asked for; the answer is `FromBridge::Usage`.
     Usage { waiter: Waiter },
-    /// This shard has closed all its connections after `FromBridge::Drain`.
+    /// This shard has closed all its WebSocket connections after `FromBridge::Drain`, and answered who had asked before.
     Drained,
-    /// The last webhook events of this shard's channels were sent, after `FromBridge::Settle`.
+    /// The last webhook events of this shard's channels were sent, and who asked meanwhile is answered, after
+    /// `FromBridge::Settle`.
     Settled,
     /// An app is looked for that this shard does not know; the answer is `FromBridge::AppFound`.
     FindApp(Box<AppWanted>),

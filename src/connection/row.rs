@@ -346,6 +346,11 @@ impl Connection {
         matches!(self.state, State::Open(_))
     }
 
+    /// It is or was an established WebSocket: any other was opened at no time.
+    pub fn was_open(&self) -> bool {
+        self.opened_at_s > 0
+    }
+
     /// True while input must not be handled.
     pub fn is_held(&self) -> bool {
         !self.holds.is_empty()

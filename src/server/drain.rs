@@ -4,8 +4,9 @@
 //! Owns: the paced closing of connections with 4200, the last events of channels, closing the
 //! connections of apps that are gone.
 //! May depend on: `server::close`, `bridge::{apps, message}`.
-//! Invariants: the bridge hears `Drained` once, when no WebSocket connection is left, and `Settled`
-//! once, when no webhook event waits for somebody's return.
+//! Invariants: the bridge hears `Drained` once, when no WebSocket connection is left and what was whole when the
+//! drain began is answered, and `Settled` once, when no webhook event waits for somebody's return and what was
+//! whole by then is answered.
 
 use std::rc::Rc;
 
@@ -14,7 +15,7 @@ use shards::{
     work::Work,
 };
 
-use super::{ServerTurn, Settings, ShardServer, errands::Errand};
+use super::{ServerTurn, Settings, ShardServer, errands::Errand, unanswered::Unanswered};
 use crate::{
     bridge::{apps::AppChange, message::ToBridge},
     channel::home_later::HOLD_LOOK_MS,
@@ -28,8 +29,12 @@ pub(super) struct Drain {
     deadline: Millis,
     pace: Pace,
     told: bool,
+    /// Requests that are waited for: those of the drain's begin, and then those of its end.
+    unanswered: Unanswered,
     /// Ticks since all shards are drained.
     settling: Option<u8>,
+    /// They are those of its end.
+    looks_last: bool,
 }
 
 /// Some connections go elsewhere; the others stay.
@@ -118,11 +123,14 @@ impl ShardServer {
             deadline,
             pace: Pace::new(rate_per_s, (self.shard, self.shards), u64::MAX),
             told: false,
+            unanswered: Unanswered::among(self.connections.len()),
             settling: None,
+            looks_last: false,
         });
         self.give_up_lookups(turn);
         self.hurry_strays(turn.now());
         turn.keep_ticking(true);
+        self.search_unanswered(turn);
         self.drain_some(turn);
     }
 
@@ -134,12 +142,16 @@ impl ShardServer {
         let time_left_ms = drain.deadline.since(turn.now()) / 2;
         drain.pace.owe(time_left_ms, open);
         self.continue_drain(turn);
+        if self.drain.as_ref().is_some_and(|drain| drain.told) {
+            return;
+        }
         // Their channels have something left to tell, which the bridge must hear before it ends.
-        let is_answered = self.lookups.is_empty() && self.ready.is_empty();
+        let has_all = self.has_answered_all(turn);
+        let is_answered = has_all && self.lookups.is_empty() && self.ready.is_empty();
         let has_nobody = self.counters.websockets == 0 && self.strays.is_none();
         let is_empty = has_nobody && self.departing.is_empty() && is_answered;
         let Some(drain) = &mut self.drain else { return };
-        if is_empty && !drain.told {
+        if is_empty {
             drain.told = turn.to_bridge(ToBridge::Drained).is_ok();
         }
     }
@@ -227,16 +239,46 @@ impl ShardServer {
         settles && is_last
     }
 
-    /// Reports, after the homes had their tick, that they have nothing left to tell.
+    /// Reports, after the homes had their tick, that they have nothing left to tell, and that who asked meanwhile
+    /// is answered: nobody new comes any more, and each answer is the last on its connection.
     pub(super) fn settle_some(&mut self, turn: &mut impl ServerTurn) {
-        let drain = self.drain.as_mut();
-        let Some(ticks) = drain.and_then(|drain| drain.settling.as_mut()) else {
+        let rows = self.connections.len();
+        let Some(drain) = &mut self.drain else { return };
+        let Some(ticks) = &mut drain.settling else {
             return;
         };
-        *ticks = ticks.saturating_add(1);
-        if *ticks == SETTLING_TICKS && turn.to_bridge(ToBridge::Settled).is_err() {
-            *ticks -= 1;
+        if *ticks == SETTLING_TICKS {
+            return;
         }
+        *ticks += 1;
+        if *ticks < SETTLING_TICKS {
+            return;
+        }
+        if !std::mem::replace(&mut drain.looks_last, true) {
+            drain.unanswered = Unanswered::among(rows);
+            self.search_unanswered(turn);
+        }
+        let is_told = self.has_answered_all(turn) && turn.to_bridge(ToBridge::Settled).is_ok();
+        if !is_told && let Some(drain) = &mut self.drain {
+            drain.settling = Some(SETTLING_TICKS - 1);
+        }
+    }
+
+    /// What is waited for before this shard has drained or settled, while it is looked at; `None` without a drain.
+    pub(super) fn take_unanswered(&mut self) -> Option<Unanswered> {
+        let drain = self.drain.as_mut()?;
+        Some(std::mem::take(&mut drain.unanswered))
+    }
+
+    pub(super) fn put_unanswered(&mut self, unanswered: Unanswered) {
+        let drain = self.drain.as_mut().expect("it was taken from there");
+        drain.unanswered = unanswered;
+    }
+
+    /// Rows are to be looked at before the next tick.
+    pub(super) fn searches_unanswered(&self) -> bool {
+        let drain = self.drain.as_ref();
+        drain.is_some_and(|drain| drain.unanswered.is_searching())
     }
 
     fn next_to_drain(&mut self, turn: &mut impl ServerTurn) -> Option<Slot> {

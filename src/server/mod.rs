@@ -57,6 +57,7 @@ mod socket_ids;
 mod strangers;
 mod subscribe;
 mod topics;
+mod unanswered;
 mod upgrade;
 mod users;
 mod welcome;
@@ -433,6 +434,7 @@ impl Application for ShardServer {
                 _ => {
                     self.settle_homes(turn);
                     self.continue_drain(turn);
+                    self.search_unanswered(turn);
                     self.continue_strays(turn);
                 }
             }
@@ -451,7 +453,7 @@ impl Application for ShardServer {
             return true;
         }
         let has_input = !is_frozen && !self.ready.is_empty();
-        let owes = self.owes_drain() || self.owes_strays();
+        let owes = self.owes_drain() || self.searches_unanswered() || self.owes_strays();
         let is_due = !is_frozen && (owes || self.homes_are_due(turn.now()));
         !self.jobs.is_empty()
             || has_input

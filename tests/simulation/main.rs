@@ -19,6 +19,7 @@
 
 mod api;
 mod api_bodies;
+mod api_drain;
 mod api_order;
 mod client;
 mod cluster;
