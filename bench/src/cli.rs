@@ -1,7 +1,7 @@
 //! The command line of the load generator: `sockudo bench SCENARIO`.
 //!
 //! Owns: flags that all scenarios share, the choice of the scenario, the exit code.
-//! May depend on: clap, `rig`, `scenarios`, `plan`, `table`, `outcome`, and the reports made of it.
+//! May depend on: clap, `ranges`, `rig`, `scenarios`, `plan`, `table`, `outcome`, and the reports made of it.
 //! Invariants: a secret is never printed; answers go to stdout, everything else to stderr; exit 0 = clean,
 //! 1 = faults or no run, 2 = void.
 
@@ -20,6 +20,7 @@ use crate::{
     html, json,
     outcome::{Machine, Outcome, Ramp, Run},
     plan,
+    ranges::within,
     rig::{Rig, RunError},
     scenarios::{
         burst::Burst, carry::Carry, chatter::Chatter, connect::Connect, drop_all::DropAll,
@@ -80,7 +81,7 @@ struct Shared {
     )]
     secret: String,
     /// Process of the server, if on this machine: its CPU time and memory are read [default: none]
-    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "PID", value_parser = within::<u32>(1..=u32::MAX.into()))]
     pid: Option<u32>,
     /// Length of the load in seconds, 1..=3600
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = whole(1..=3_600))]

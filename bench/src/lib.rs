@@ -40,6 +40,7 @@ pub mod pace;
 pub mod perf;
 pub mod plan;
 pub mod plots;
+mod ranges;
 pub mod requests;
 pub mod rig;
 pub mod scenarios;

@@ -1,7 +1,7 @@
 //! How large a host a load needs: `sockudo bench plan`.
 //!
 //! Owns: the model, and the table of measured costs that it multiplies.
-//! May depend on: clap, serde, `text`.
+//! May depend on: clap, serde, `ranges`, `text`.
 //! Invariants: every cost names the measurement that it comes from; more load never asks for less of a
 //! host; nothing is measured or sent here.
 
@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::{
     casts::whole_of,
+    ranges::within,
     text::{bytes, number},
 };
 
@@ -19,27 +20,27 @@ use crate::{
 #[derive(Args, Clone, Debug)]
 pub struct Arguments {
     /// Connections that are open at once, 1..=1000000000
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    #[arg(long, value_name = "COUNT", value_parser = within::<u64>(1..=1_000_000_000))]
     pub connections: u64,
     /// Messages delivered to clients per second, all together, 0..=1000000000
-    #[arg(long, value_name = "MESSAGES_PER_S", value_parser = clap::value_parser!(u64).range(..=1_000_000_000))]
+    #[arg(long, value_name = "MESSAGES_PER_S", value_parser = within::<u64>(0..=1_000_000_000))]
     pub rate: u64,
     /// Clients that get a message, on average, 1..=1000000. The default is the dearest case
     #[arg(long, value_name = "AVERAGE", default_value_t = 1.0, value_parser = fan_out)]
     pub fan_out: f64,
     /// Bytes of a message's data, 0..=1048576
     #[arg(long, value_name = "BYTES", default_value_t = 200,
-        value_parser = clap::value_parser!(u64).range(..=1_048_576))]
+        value_parser = within::<u64>(0..=1_048_576))]
     pub message_bytes: u64,
     /// API requests that publish, per second, 0..=1000000000 [default: one per message that is no client event]
-    #[arg(long, value_name = "RATE", value_parser = clap::value_parser!(u64).range(..=1_000_000_000))]
+    #[arg(long, value_name = "RATE", value_parser = within::<u64>(0..=1_000_000_000))]
     pub publishes_per_s: Option<u64>,
     /// Client events per second, 0..=1000000000
     #[arg(long, value_name = "RATE", default_value_t = 0,
-        value_parser = clap::value_parser!(u64).range(..=1_000_000_000))]
+        value_parser = within::<u64>(0..=1_000_000_000))]
     pub client_events_per_s: u64,
     /// Cores of one node, 1..=1024; one of them is the bridge's, if there are more than one
-    #[arg(long, value_name = "COUNT", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1_024))]
+    #[arg(long, value_name = "COUNT", default_value_t = 64, value_parser = within::<u64>(1..=1_024))]
     pub cores: u64,
     /// How busy a shard may be, 0.1..=0.95; the rest is for bursts and for connections that come back
     #[arg(long, value_name = "SHARE", default_value_t = 0.6, value_parser = utilisation)]

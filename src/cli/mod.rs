@@ -442,7 +442,7 @@ pub struct Top {
     pub json: bool,
     /// Seconds between two looks, 1..=60; the node itself looks at its shards every two
     #[arg(long = "interval", value_name = "SECONDS", default_value_t = 2,
-          value_parser = clap::value_parser!(u64).range(1..=60))]
+          value_parser = seconds_of_minute)]
     pub interval_s: u64,
 }
 
@@ -518,6 +518,11 @@ fn connections(text: &str) -> Result<u64, String> {
 /// As many as `shards` of the configuration.
 fn shards(text: &str) -> Result<u64, String> {
     within(text, SHARDS_MAX)
+}
+
+/// As often as a table is of use.
+fn seconds_of_minute(text: &str) -> Result<u64, String> {
+    within(text, 60)
 }
 
 fn within(text: &str, max: u64) -> Result<u64, String> {
@@ -677,6 +682,52 @@ mod tests {
     #[test]
     fn the_definition_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// Every option of `command` and below it, each with the words that lead to it.
+    fn options(command: &clap::Command, words: &[String], found: &mut Vec<Vec<String>>) {
+        let with = |word: &str| [words, &[word.to_owned()]].concat();
+        for argument in command.get_arguments().filter(|it| !it.is_positional()) {
+            let takes_value = argument.get_action().takes_values();
+            found.extend(
+                argument
+                    .get_long()
+                    .filter(|_| takes_value)
+                    .map(|long| with(&format!("--{long}"))),
+            );
+        }
+        for inner in command.get_subcommands() {
+            options(inner, &with(inner.get_name()), found);
+        }
+    }
+
+    #[test]
+    fn an_option_that_refuses_a_word_says_what_is_allowed() {
+        let mut found = Vec::new();
+        let mut command = Cli::command();
+        command.build();
+        options(&command, &["sockudo".to_owned()], &mut found);
+        let mut refused = 0;
+        for words in &found {
+            let given = words.iter().map(String::as_str).chain(["abc!"]);
+            let Err(error) = Cli::try_parse_from(given) else {
+                continue;
+            };
+            if error.kind() == clap::error::ErrorKind::ValueValidation {
+                refused += 1;
+                // Words of the parsers of `core`, which know no range.
+                let text = error.to_string();
+                let bare = [
+                    "invalid digit",
+                    "invalid float",
+                    "cannot parse",
+                    "too large to",
+                ];
+                let is_told = !bare.iter().any(|words| text.contains(words));
+                assert!(is_told, "{words:?}: {text}");
+            }
+        }
+        assert!(refused > 50, "{refused} of {}", found.len());
     }
 
     #[test]

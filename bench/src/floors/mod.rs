@@ -1,7 +1,7 @@
 //! Floors: the system calls that a scenario's load cannot do without, on bare loops.
 //!
 //! Owns: which floors there are; their process; their greetings, which are constant bytes.
-//! May depend on: `cores`, `wire`, hmac, io-uring, mio, rustls, socket2.
+//! May depend on: `cores`, `ranges`, `wire`, hmac, io-uring, mio, rustls, socket2.
 //! Invariants: a floor is a process of its own and takes its load from the same scenarios as any server, so
 //! that steps of waiting, rates and clocks are the same; it parses nothing beyond where a request ends.
 
@@ -15,7 +15,7 @@ use std::{
 use clap::{Args, ValueEnum};
 use socket2::{Domain, Socket, Type};
 
-use crate::cores::Placed;
+use crate::{cores::Placed, ranges::within};
 
 mod epoll;
 mod fanout;
@@ -39,8 +39,8 @@ pub enum Floor {
 #[derive(Clone, Debug, Args)]
 pub struct FloorProcess {
     kind: Floor,
-    /// Port on loopback
-    #[arg(long)]
+    /// Port on loopback, 0..=65535
+    #[arg(long, value_parser = within::<u16>(0..=65_535))]
     port: u16,
     /// Where webhooks go, on loopback
     #[arg(long, required_if_eq("kind", "webhook"))]

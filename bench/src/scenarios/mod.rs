@@ -1,15 +1,13 @@
 //! What can be put on a target: one file per scenario, and the few things that they share.
 //!
 //! Owns: the names of what tracks make; bodies of publications; an account of what servers refuse.
-//! May depend on: `crowd`, `ledger`, `pace`, `requests`, `rig`, `track`, `outcome`.
+//! May depend on: `crowd`, `ledger`, `pace`, `ranges`, `requests`, `rig`, `track`, `outcome`.
 //! Invariants: a scenario bounds its load in count and time; what was lost, refused or closed is in its
 //! outcome's faults.
 
 use std::ops::{Range, RangeInclusive};
 
-use clap::builder::RangedU64ValueParser;
-
-use crate::{crowd::Heard, rig::CpuKeys, target::Target, track::Names, wire};
+use crate::{crowd::Heard, ranges::within, rig::CpuKeys, target::Target, track::Names, wire};
 
 pub mod burst;
 mod bystander;
@@ -33,13 +31,17 @@ pub mod storm;
 pub mod upgrade;
 
 /// Checks a count on the command line.
-pub(crate) fn count(range: RangeInclusive<u64>) -> RangedU64ValueParser<usize> {
-    RangedU64ValueParser::new().range(range)
+pub(crate) fn count(
+    range: RangeInclusive<u64>,
+) -> impl Fn(&str) -> Result<usize, String> + Clone + Send + Sync + 'static {
+    within(range)
 }
 
 /// Checks another whole number on the command line.
-pub(crate) fn whole(range: RangeInclusive<u64>) -> RangedU64ValueParser<u64> {
-    RangedU64ValueParser::new().range(range)
+pub(crate) fn whole(
+    range: RangeInclusive<u64>,
+) -> impl Fn(&str) -> Result<u64, String> + Clone + Send + Sync + 'static {
+    within(range)
 }
 
 const DELIVERED_CPU: CpuKeys = [

@@ -1,7 +1,7 @@
 //! What both tables ask for on the command line.
 //!
 //! Owns: the flags' defaults and ranges; the subjects that this build is.
-//! May depend on: clap, `rounds`, `subjects`.
+//! May depend on: clap, `ranges`, `rounds`, `subjects`.
 //! Invariants: every subject of a table gets the same rounds, seconds and steps.
 
 use std::{env, io, path::PathBuf, time::Duration};
@@ -9,19 +9,19 @@ use std::{env, io, path::PathBuf, time::Duration};
 use clap::Args;
 
 use super::{Form, rounds::Plan, rows::Row, subjects::Subject};
-use crate::{cpu, scenarios::whole};
+use crate::{cpu, ranges::within, scenarios::whole};
 
 #[derive(Clone, Debug, Args)]
 pub struct Flags {
     /// Rounds, 1..=100; in each, every server gets every load once
-    #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = within::<u32>(1..=100))]
     pub rounds: u32,
     /// Length of each load in seconds, 1..=60
     #[arg(long, value_name = "SECONDS", default_value_t = 4, value_parser = whole(1..=60))]
     pub seconds: u64,
     /// Shards of this build, 1..=512; COUNT,COUNT for several servers, which are then not pinned to
     /// cores [default: the server's default]
-    #[arg(long, value_name = "COUNT", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=512))]
+    #[arg(long, value_name = "COUNT", value_delimiter = ',', value_parser = within::<u16>(1..=512))]
     pub shards: Vec<u16>,
     /// Another build of this server, beside this one; may be repeated
     #[arg(long, value_name = "NAME=PATH", value_parser = named)]
