@@ -53,9 +53,10 @@ section! {
         /// Pause between sweeps.
         _ as "cleanup_interval" = seconds(0).default("60").env(&["CACHE_CLEANUP_INTERVAL"])
             .no_effect("entries expire by themselves");
-        /// Entries per node.
+        /// Entries per node: each shard keeps its part, rounded up, and at least one, even of 0.
+        /// `cache.driver` = `none` keeps none.
         max_capacity: u64 = whole(0, u64::MAX, "").default("10000").env(&["CACHE_MAX_CAPACITY"]);
-        /// Bytes of entries per node.
+        /// Bytes of entries per node: each shard keeps its part, rounded up.
         max_bytes: u64 = whole(0, u64::MAX, "bytes").default("268435456").ours();
     }
 }
