@@ -187,18 +187,66 @@ impl ShardServer {
             Err(error) => return self.respond_error(turn, slot, &exchange, error),
         };
         let app = exchange.app;
-        // Where others wait already it begins with little: what each has begun is in memory.
-        let enough = match self.reads.is_empty() {
-            true => turn.work_left(),
-            false => Work(0),
-        };
-        let waiter = self.read(turn, slot, exchange, publication, body, enough);
-        if let Some(waiter) = waiter {
-            if self.reads.is_empty() {
-                self.errands.push(Errand::Read);
+        let has_room = self.bodies.goes_on_alone(self.bodies_max()).is_none();
+        let waiter = if !has_room && body.len() > READ_AT_ONCE_BYTES {
+            // It holds no more than its body until there is room.
+            Some(self.await_reading(slot, exchange, publication, body))
+        } else {
+            // Where others wait already it begins with little: what each has begun is in memory.
+            let enough = match has_room && self.reads.is_empty() {
+                true => turn.work_left(),
+                false => Work(0),
+            };
+            if enough > Work(0) {
+                self.bodies.begin_reading(slot.index);
             }
+            self.read(turn, slot, exchange, publication, body, enough)
+        };
+        if let Some(waiter) = waiter {
             self.reads.push(app, waiter);
+            self.list_reads();
         }
+    }
+
+    /// Whose slice of a publication is next, of those that may go on.
+    pub(super) fn next_read(&mut self) -> Option<Waiter> {
+        match self.bodies.goes_on_alone(self.bodies_max()) {
+            Some((app, slot)) if self.reads.is_next_of(app, slot) => self.reads.pop_of(app),
+            // Its frames wait for a limit, and all others for their going.
+            Some(_) => None,
+            None => self.reads.pop(),
+        }
+    }
+
+    /// Has the next slice of a publication done, where there is one that may go on.
+    // Per turn: some compares and, where publications are read over several turns, two look-ups.
+    pub(super) fn list_reads(&mut self) {
+        if self.reads.is_empty() || self.reads.is_listed {
+            return;
+        }
+        let may_go_on = match self.bodies.goes_on_alone(self.bodies_max()) {
+            Some((app, slot)) => self.reads.is_next_of(app, slot),
+            None => true,
+        };
+        if may_go_on {
+            self.reads.is_listed = true;
+            self.errands.push(Errand::Read);
+        }
+    }
+
+    /// Makes a connection wait until its publication is read on.
+    fn await_reading(
+        &mut self,
+        slot: Slot,
+        exchange: Exchange,
+        publication: PublicationUnderWay,
+        body: Cow<'_, str>,
+    ) -> Waiter {
+        let body = body.into_owned();
+        let step = ApiStep::Read(Box::new(Reading { publication, body }));
+        let call = Box::new(ApiCall { exchange, step });
+        *self.held(slot).pending() = Some(Pending::Api(call));
+        self.await_answer(slot)
     }
 
     /// Reads events and writes their frames; they are admitted when that is done. Gives back who waits if that
@@ -219,11 +267,7 @@ impl ShardServer {
                 self.admit(turn, slot, exchange, Action::Publish(publication));
             }
             Ok(None) => {
-                let body = body.into_owned();
-                let step = ApiStep::Read(Box::new(Reading { publication, body }));
-                let call = Box::new(ApiCall { exchange, step });
-                *self.held(slot).pending() = Some(Pending::Api(call));
-                return Some(self.await_answer(slot));
+                return Some(self.await_reading(slot, exchange, publication, body));
             }
         }
         None
@@ -270,6 +314,7 @@ impl ShardServer {
         };
         let Reading { publication, body } = *reading;
         let app = exchange.app;
+        self.bodies.begin_reading(slot.index);
         let enough = turn.work_left();
         let waiter = self.read(turn, slot, exchange, publication, body.into(), enough);
         if let Some(waiter) = waiter {

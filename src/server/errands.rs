@@ -35,7 +35,7 @@ pub(super) enum Errand {
     },
     /// The next slice of a listing.
     List(Waiter),
-    /// The next slice of a publication; listed once, while there are any.
+    /// The next slice of a publication; listed once, while there are any that may go on.
     Read,
     /// The apps changed: connections of those that are gone or disabled are closed, those of an app that has its
     /// first limit are counted.
@@ -224,12 +224,11 @@ impl ShardServer {
             }
             Errand::Read => {
                 turn.spend(Work::MESSAGE);
-                if let Some(waiter) = self.reads.pop() {
+                self.reads.is_listed = false;
+                if let Some(waiter) = self.next_read() {
                     self.read_more(turn, waiter);
                 }
-                if !self.reads.is_empty() {
-                    self.errands.push(Errand::Read);
-                }
+                self.list_reads();
                 None
             }
             Errand::Largest => {

@@ -405,6 +405,7 @@ impl Application for ShardServer {
     fn is_settled(&self) -> bool {
         let is_done = self.jobs.is_empty()
             && self.errands.is_empty()
+            && self.reads.is_empty()
             && self.departing.is_empty()
             && self.slow.is_empty()
             && self.untold.is_empty()
@@ -439,6 +440,8 @@ impl Application for ShardServer {
                 }
             }
         }
+        // What was waited for may have gone in this turn.
+        self.list_reads();
         self.post_leaving(turn);
         self.count_latencies(turn);
         turn.keep_ticking(self.wants_ticks());

@@ -39,6 +39,9 @@ pub struct Occupancy {
     pub joins_waiting: usize,
     /// The most input that one connection holds, bytes.
     pub held_bytes_highest: usize,
+    /// Bytes of signed bodies that come or wait, and of publications that are read.
+    pub body_bytes: u64,
+    pub reading_bytes: u64,
 }
 
 impl ShardServer {
@@ -62,6 +65,8 @@ impl ShardServer {
             ready: self.ready.len() + self.errands.len() + self.departing.len() + self.slow.len(),
             joins_waiting: self.topics.joins() + self.kept_asks.joins(),
             held_bytes_highest: held.max().unwrap_or(0),
+            body_bytes: self.bodies.bytes(),
+            reading_bytes: self.bodies.reading_bytes(),
         }
     }
 }

@@ -3,7 +3,8 @@
 //! Owns: their order.
 //! May depend on: `protocol::app`, the runtime's waiters.
 //! Invariants: each app's are done one after the other, so that of each app one at most has frames and the others
-//! what its first slice made; between apps a slice each.
+//! what their first slice made; between apps a slice each, until all that are read hold too much: then the one that
+//! holds the most goes on to its end (`bodies`), and who waits begins when there is room again, apps in turn.
 
 use std::collections::VecDeque;
 
@@ -18,6 +19,8 @@ pub(super) struct Reads {
     /// Apps with somebody who waits; the first is next.
     order: VecDeque<AppIndex>,
     waiters: AHashMap<AppIndex, VecDeque<Waiter>>,
+    /// There is an errand for the next slice.
+    pub(super) is_listed: bool,
 }
 
 impl Reads {
@@ -42,6 +45,23 @@ impl Reads {
             order.push_back(app);
             VecDeque::new()
         })
+    }
+
+    /// The next one of an app is in this slot.
+    pub(super) fn is_next_of(&self, app: AppIndex, slot: u32) -> bool {
+        let next = self.waiters.get(&app).and_then(VecDeque::front);
+        next.is_some_and(|it| it.slot.index == slot)
+    }
+
+    /// The next one of an app, out of its turn: the app keeps its place among the others.
+    pub(super) fn pop_of(&mut self, app: AppIndex) -> Option<Waiter> {
+        let waiters = self.waiters.get_mut(&app)?;
+        let waiter = waiters.pop_front();
+        if waiters.is_empty() {
+            self.waiters.remove(&app);
+            self.order.retain(|it| *it != app);
+        }
+        waiter
     }
 
     /// The one whose turn it is. Its app comes behind the others.
@@ -88,6 +108,35 @@ mod tests {
             }
         }
         assert_eq!(told, [71, 31, 171, 131, 72, 172, 73, 173]);
+        assert!(reads.is_empty() && reads.waiters.is_empty());
+    }
+
+    #[test]
+    fn one_that_goes_on_alone_takes_no_turn_of_its_app_or_of_another() {
+        let waiter = |operation| Waiter {
+            shard: ShardId(0),
+            slot: Slot {
+                index: operation,
+                generation: 0,
+            },
+            operation,
+        };
+        let mut reads = Reads::default();
+        for (app, operation) in [(7, 71), (7, 72), (3, 31)] {
+            reads.push(AppIndex(app), waiter(operation));
+        }
+        let [one, other] = [AppIndex(7), AppIndex(3)];
+        assert!(reads.is_next_of(one, 71) && !reads.is_next_of(one, 72));
+        assert!(!reads.is_next_of(other, 71) && !reads.is_next_of(AppIndex(1), 71));
+        assert_eq!(reads.pop_of(AppIndex(1)), None);
+        let of = |waiter: Option<Waiter>| waiter.map(|it| it.operation);
+        assert_eq!(of(reads.pop_of(one)), Some(71));
+        reads.put_back(one, waiter(71));
+        assert_eq!(of(reads.pop_of(other)), Some(31));
+        assert_eq!(of(reads.pop_of(other)), None);
+        reads.put_back(other, waiter(31));
+        let rest: Vec<u32> = std::iter::from_fn(|| of(reads.pop())).collect();
+        assert_eq!(rest, [71, 31, 72]);
         assert!(reads.is_empty() && reads.waiters.is_empty());
     }
 }

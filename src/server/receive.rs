@@ -124,19 +124,23 @@ impl ShardServer {
             }
         }
         let held_max = self.settings.input_held_bytes / u64::from(self.shards);
-        // A few whole bodies pass, however many shards share the bound.
-        let kept_max = held_max.max(BODIES_KEPT_MIN * self.settings.request_bytes_max);
         if held > held_before && self.input_held > held_max {
             let victim = self.largest_holder(turn, slot, held);
             self.shed(turn, victim);
         }
-        // One alone has what it takes: nobody else needs the room.
-        while kept > kept_before && self.bodies.bytes() > kept_max.max(u64::from(kept)) {
+        while kept > kept_before && self.bodies.bytes() > self.bodies_max() {
             self.shed_body(turn);
         }
     }
 
-    /// The app that holds the most in bodies under way gives way with the largest: 503.
+    /// What bodies that come or wait may hold, and as much again those that are read before one goes on alone. A few
+    /// whole ones pass, however many shards share the bound.
+    pub(super) fn bodies_max(&self) -> u64 {
+        let held_max = self.settings.input_held_bytes / u64::from(self.shards);
+        held_max.max(BODIES_KEPT_MIN * self.settings.request_bytes_max)
+    }
+
+    /// The app that holds the most in bodies that come or wait gives way with the largest of them: 503.
     fn shed_body(&mut self, turn: &mut impl ServerTurn) {
         let index = self.bodies.largest().expect("there are bodies");
         self.bodies.forget(index);

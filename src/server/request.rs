@@ -412,6 +412,8 @@ impl ShardServer {
 
     /// What follows an answer: the connection's end, or the wait for its next request.
     fn answered_request(&mut self, turn: &mut impl ServerTurn, slot: Slot, keep_alive: bool) {
+        // What comes next waits for its own turn, though nobody has counted between.
+        self.bodies.forget(slot.index);
         if !keep_alive {
             return self.end(turn, slot);
         }

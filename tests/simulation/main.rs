@@ -21,6 +21,7 @@ mod api;
 mod api_bodies;
 mod api_drain;
 mod api_order;
+mod api_reading;
 mod client;
 mod cluster;
 mod dice;

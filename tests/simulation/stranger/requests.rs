@@ -361,51 +361,6 @@ fn stranger_whose_batch_is_within_its_limits_and_dear_to_read_leaves_the_others_
 }
 
 #[test]
-fn stranger_whose_batch_is_read_while_others_need_its_room_gives_way() {
-    let keys = json!({"net": {"input_held_bytes": 1_048_576}});
-    let mut scene = Scene::start(1, &keys, &json!({}));
-    let mut batch = json!({"batch": [{"name": "e", "channel": "c", "data": "x"}]});
-    for part in 0..20 {
-        batch[format!("part-{part}")] = json!("x".repeat(499_000));
-    }
-    let signed = scene.request("/batch_events", &[], Some(&batch));
-    // Of a fifth as much as there is room for beside four, but for a little.
-    let room = 4 * 10_485_760 - 4 * batch.to_string().len();
-    let head_bytes = signed.len() - batch.to_string().len();
-    let late = scene.node.connect(0, 1 << 16);
-    scene.say(late, &signed[..head_bytes + room - 10_000]);
-    scene.rest();
-    let links = [0; 4].map(|_| scene.node.connect(0, 1 << 16));
-    for link in links {
-        scene.say(link, &signed);
-    }
-    while links
-        .iter()
-        .any(|link| !scene.node.links[*link].to_server.is_empty())
-    {
-        scene.round();
-    }
-    let waits = |scene: &Scene| {
-        let silent = |link: &&usize| scene.node.links[**link].to_client.is_empty();
-        links.iter().filter(silent).count()
-    };
-    assert_eq!(waits(&scene), 4, "all are read, and none is answered");
-    scene.say(late, &signed[head_bytes + room - 10_000..][..20_000]);
-    scene.rest();
-    let answers = links.map(|link| responses(&scene.takes(link)));
-    let answers = answers.into_iter().flatten();
-    let mut told: Vec<u16> = answers.map(|(status, _)| status).collect();
-    told.sort_unstable();
-    assert_eq!(told, [200, 200, 200, 503]);
-    assert!(scene.node.links[late].to_client.is_empty());
-    for link in links.into_iter().chain([late]) {
-        scene.hangs_up(link, Closed::ByPeer);
-    }
-    scene.rest();
-    assert!(scene.is_empty(), "{:?}", scene.node.occupancy());
-}
-
-#[test]
 fn stranger_with_many_bodies_gives_way_to_larger_ones_of_another_app() {
     let mut scene = with_two_apps();
     let greedy = sends_parts(&mut scene, &[1_000_000; 40]);
