@@ -149,7 +149,7 @@ fn wrong_usage_is_refused_before_anything_is_started() {
             2,
             "--connections needs a whole number",
         ),
-        (&["--connections", "0"], 2, "0 is not in 1..=1000000"),
+        (&["--connections", "0"], 2, "not a whole number 1..=1000000"),
         (&["--connections"], 2, "--connections needs a value"),
         (&["--url", "wss://127.0.0.1"], 2, "TLS is not spoken"),
         (&["--url", "127.0.0.1:6001"], 2, "--url begins with"),
