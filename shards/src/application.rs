@@ -115,6 +115,17 @@ pub struct BridgeFull<M>(pub M);
 #[derive(Debug)]
 pub struct BridgeDropped<M>(pub Vec<M>);
 
+/// What room there is for what is published, on its way to the bridge and behind it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum PublishRoom {
+    #[default]
+    Free,
+    /// What is left is for those who publish little.
+    Scarce,
+    None,
+}
+
 /// How a message travels to the bridge. No lane is held up by what fills another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
@@ -303,10 +314,10 @@ pub trait Turn {
     /// Gives back what the lane had no room for: this message, or older ones.
     fn to_bridge(&mut self, message: Self::ToBridge) -> Result<(), BridgeDropped<Self::ToBridge>>;
 
-    /// False while the bridge has no room behind it for what is published (`BridgeLink::hold_publishes`). Its
+    /// What room the bridge has behind it for what is published (`BridgeLink::set_publish_room`). Its
     /// lane may have room all the same: whoever would be answered as if it were taken asks here first.
-    fn takes_publishes(&self) -> bool {
-        true
+    fn publish_room(&self) -> PublishRoom {
+        PublishRoom::Free
     }
 
     /// True while what is handed to the bridge for others reaches nobody (`BridgeLink::set_cut_off`).

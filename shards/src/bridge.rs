@@ -8,7 +8,7 @@
 //! or about to look.
 
 use crate::{
-    application::{Application, BridgeDropped, BridgeFull, ShardId},
+    application::{Application, BridgeDropped, BridgeFull, PublishRoom, ShardId},
     config::Config,
     doorbell::Doorbell,
     lanes::{LaneReceiver, LaneSender, lanes},
@@ -225,12 +225,12 @@ impl<A: Application> BridgeLink<A> {
         }
     }
 
-    /// Tells all shards, without a message, that what they would publish has no room behind the bridge, or has
-    /// some again. What is on its way is at most what their lanes hold, and one publish more of each.
-    pub fn hold_publishes(&self, holds: bool) {
+    /// Tells all shards, without a message, what room there is behind the bridge for what they would publish.
+    /// What is on its way is at most what their lanes hold, and one publish more of each.
+    pub fn set_publish_room(&self, room: PublishRoom) {
         self.peers
             .iter()
-            .for_each(|peer| peer.from_shard.hold_publishes(holds));
+            .for_each(|peer| peer.from_shard.set_publish_room(room));
     }
 
     /// Tells all shards, without a message, that what they hand over for others reaches nobody, or does again.

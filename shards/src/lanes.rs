@@ -8,7 +8,7 @@
 //! was taken is never dropped; that publishes are held is seen by the next one, however much waits; each lane but
 //! that of control has a bound in bytes, which only what is larger by itself passes, while nothing else waits.
 
-use crate::application::{BridgeDropped, Lane};
+use crate::application::{BridgeDropped, Lane, PublishRoom};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -16,7 +16,7 @@ use std::{
     ops::Bound,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering, fence},
+        atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering, fence},
     },
 };
 
@@ -63,8 +63,8 @@ struct Crossing {
     question_bytes: AtomicUsize,
     state_bytes: AtomicUsize,
     publish_bytes: AtomicUsize,
-    /// The bridge has no room behind it for what publishes are for.
-    holds_publishes: AtomicBool,
+    /// A `PublishRoom`: what the bridge has behind it.
+    publish_room: AtomicU8,
     /// What the shard hands over for others reaches nobody.
     is_cut_off: AtomicBool,
     /// Others may have told what the bridge has not heard yet.
@@ -233,9 +233,18 @@ impl<M> LaneSender<M> {
         mem::take(&mut self.has_posted)
     }
 
-    /// False while the bridge has no room behind it for what publishes are for.
-    pub(crate) fn takes_publishes(&self) -> bool {
-        !self.crossing.holds_publishes.load(Ordering::Acquire)
+    /// What room there is for publishes, in their lane and behind the bridge.
+    // Two loads of shared counters.
+    pub(crate) fn publish_room(&self) -> PublishRoom {
+        const BEHIND: [PublishRoom; 3] =
+            [PublishRoom::Free, PublishRoom::Scarce, PublishRoom::None];
+        let behind = usize::from(self.crossing.publish_room.load(Ordering::Acquire));
+        let behind = BEHIND.get(behind).copied().unwrap_or(PublishRoom::None);
+        let bytes = self.crossing.publish_bytes.load(Ordering::Relaxed);
+        match bytes > self.bytes_max - self.bytes_max / 4 {
+            true => behind.max(PublishRoom::Scarce),
+            false => behind,
+        }
     }
 
     /// True while what is for others reaches nobody behind the bridge.
@@ -320,10 +329,10 @@ fn take_counted<M>(
 
 impl<M> LaneReceiver<M> {
     /// Tells the shard at once, however much waits in either direction. What it posts is taken all the same.
-    pub(crate) fn hold_publishes(&self, holds: bool) {
+    pub(crate) fn set_publish_room(&self, room: PublishRoom) {
         self.crossing
-            .holds_publishes
-            .store(holds, Ordering::Release);
+            .publish_room
+            .store(room as u8, Ordering::Release);
     }
 
     /// Tells the shard at once.
@@ -585,21 +594,44 @@ mod tests {
     #[test]
     fn a_shard_sees_at_once_that_publishes_are_held_and_what_it_posts_is_taken() {
         let (mut sender, receiver) = lanes(1_000, WEIGHT * 8);
-        assert!(sender.takes_publishes());
-        receiver.hold_publishes(true);
-        assert!(!sender.takes_publishes());
-        // What was begun is finished, and what is for somebody else passes.
-        assert!(sender.post(Lane::Publish { bytes: 1 }, 1).is_ok());
-        assert_eq!(take(&receiver).0, [1]);
-        receiver.hold_publishes(false);
-        assert!(sender.takes_publishes());
+        assert_eq!(sender.publish_room(), PublishRoom::Free);
+        for room in [PublishRoom::Scarce, PublishRoom::None] {
+            receiver.set_publish_room(room);
+            assert_eq!(sender.publish_room(), room);
+            // What was begun is finished, and what is for somebody else passes.
+            assert!(sender.post(Lane::Publish { bytes: 1 }, 1).is_ok());
+            assert_eq!(take(&receiver).0, [1]);
+        }
+        receiver.set_publish_room(PublishRoom::Free);
+        assert_eq!(sender.publish_room(), PublishRoom::Free);
+    }
+
+    #[test]
+    fn the_last_quarter_of_the_lane_of_publishes_is_scarce() {
+        let (mut sender, receiver) = lanes(1_000, WEIGHT * 16);
+        let publish = Lane::Publish {
+            bytes: WEIGHT - size_of::<Event<u64>>(),
+        };
+        let mut rooms = Vec::new();
+        for number in 0..8_u64 {
+            rooms.push(sender.publish_room());
+            assert!(sender.post(publish, number).is_ok(), "{number}");
+        }
+        let [free, scarce] = [PublishRoom::Free, PublishRoom::Scarce];
+        assert_eq!(rooms, [[free; 7].as_slice(), &[scarce]].concat());
+        assert_eq!(sender.publish_room(), scarce);
+        receiver.set_publish_room(PublishRoom::None);
+        assert_eq!(sender.publish_room(), PublishRoom::None);
+        receiver.set_publish_room(free);
+        take(&receiver);
+        assert_eq!(sender.publish_room(), free);
     }
 
     #[test]
     fn a_shard_sees_at_once_whether_the_bridge_reaches_others_and_hears_them() {
         let (sender, receiver) = lanes::<u64>(1_000, WEIGHT * 8);
         let seen = |sender: &LaneSender<u64>| {
-            let holds = !sender.takes_publishes();
+            let holds = sender.publish_room() == PublishRoom::None;
             (sender.is_cut_off(), sender.is_behind(), holds)
         };
         assert_eq!(seen(&sender), (false, false, false));

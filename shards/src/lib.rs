@@ -57,8 +57,8 @@ mod turn;
 mod wire;
 
 pub use application::{
-    Application, BridgeDropped, BridgeFull, Closed, FrameId, Lane, Millis, Peer, Queued,
-    RuntimeCounters, ShardId, Slot, Turn, TurnOf,
+    Application, BridgeDropped, BridgeFull, Closed, FrameId, Lane, Millis, Peer, PublishRoom,
+    Queued, RuntimeCounters, ShardId, Slot, Turn, TurnOf,
 };
 pub use bridge::BridgeLink;
 pub use carried::{Carried, CarriedFrame, FramesAs, SharedFrame};

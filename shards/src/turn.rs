@@ -7,8 +7,8 @@
 
 use crate::{
     application::{
-        Application, BridgeDropped, FrameId, Millis, Queued, RuntimeCounters, ShardId, Slot,
-        TURN_BUCKETS_US, Turn,
+        Application, BridgeDropped, FrameId, Millis, PublishRoom, Queued, RuntimeCounters, ShardId,
+        Slot, TURN_BUCKETS_US, Turn,
     },
     bridge::ShardLink,
     carried::{Carried, FramesAs, SharedFrame},
@@ -463,8 +463,8 @@ impl<A: Application> Turn for RingTurn<A> {
         self.link.post(message)
     }
 
-    fn takes_publishes(&self) -> bool {
-        self.link.lanes.takes_publishes()
+    fn publish_room(&self) -> PublishRoom {
+        self.link.lanes.publish_room()
     }
 
     fn is_cut_off(&self) -> bool {

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shards::application::{BridgeFull, ShardId};
+use shards::application::{BridgeFull, PublishRoom, ShardId};
 use tokio::sync::mpsc::{
     self, Receiver, Sender, UnboundedReceiver, UnboundedSender, error::TrySendError,
 };
@@ -241,7 +241,7 @@ impl ShardLink for FakeLink {
     }
 
     // Its shards publish nothing.
-    fn hold_publishes(&self, _: bool) {}
+    fn set_publish_room(&self, _: PublishRoom) {}
 
     fn set_cut_off(&self, _: bool) {}
 

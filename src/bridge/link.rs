@@ -8,7 +8,7 @@ use std::{future::Future, os::fd::OwnedFd, time::Instant};
 
 use shards::{
     Freeze,
-    application::{Application, BridgeFull, ShardId},
+    application::{Application, BridgeFull, PublishRoom, ShardId},
 };
 
 use super::message::{FromBridge, ToBridge};
@@ -33,8 +33,8 @@ pub trait ShardLink {
     /// Waits for messages of shards. Nothing is lost when the future is dropped.
     fn receive(&mut self, into: &mut Vec<(ShardId, ToBridge)>) -> impl Future<Output = ()>;
 
-    /// Tells shards at once that what they would publish has no room on the bus, or has some again.
-    fn hold_publishes(&self, holds: bool);
+    /// Tells shards at once what room the bus has for what they would publish.
+    fn set_publish_room(&self, room: PublishRoom);
 
     /// Tells shards at once that the other nodes hear nothing of this one, or do again.
     fn set_cut_off(&self, is_cut_off: bool);
@@ -103,8 +103,8 @@ where
         self.receive(into)
     }
 
-    fn hold_publishes(&self, holds: bool) {
-        self.hold_publishes(holds);
+    fn set_publish_room(&self, room: PublishRoom) {
+        self.set_publish_room(room);
     }
 
     fn set_cut_off(&self, is_cut_off: bool) {

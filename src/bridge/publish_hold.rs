@@ -8,17 +8,17 @@
 
 use std::time::Duration;
 
-use shards::application::Millis;
+use shards::application::{Millis, PublishRoom};
 
 use super::{link::ShardLink, log_limit::LogLimit, nodes::Nodes, run::Bridge};
 
 /// While it lasts it is looked at so often: the bus says nothing when it has taken something.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// Whether publishes are held.
+/// Whether publishes are held, and whose.
 #[derive(Debug)]
 pub(super) struct PublishHold {
-    is_on: bool,
+    room: PublishRoom,
     lines: LogLimit,
     /// The log says that they are.
     is_told: bool,
@@ -27,7 +27,7 @@ pub(super) struct PublishHold {
 impl Default for PublishHold {
     fn default() -> Self {
         Self {
-            is_on: false,
+            room: PublishRoom::Free,
             lines: LogLimit::once_a_minute(),
             is_told: false,
         }
@@ -35,28 +35,35 @@ impl Default for PublishHold {
 }
 
 impl PublishHold {
-    pub(super) fn is_on(&self) -> bool {
-        self.is_on
+    /// Somebody's are.
+    pub(super) fn holds(&self) -> bool {
+        self.room != PublishRoom::Free
     }
 
     /// Follows the queue to the bus. True where shards are to be told of a change.
-    fn follow(&mut self, now: Millis, is_crowded: bool) -> bool {
-        if is_crowded == self.is_on {
+    fn follow(&mut self, now: Millis, room: PublishRoom) -> bool {
+        if room == self.room {
             return false;
         }
-        self.is_on = is_crowded;
-        if !is_crowded {
-            if std::mem::take(&mut self.is_told) {
-                tracing::info!("the queue to the bus has room again: events are taken");
+        self.room = room;
+        let words = match room {
+            PublishRoom::Free => {
+                if std::mem::take(&mut self.is_told) {
+                    tracing::info!("the queue to the bus has room again: events are taken");
+                }
+                return true;
             }
-            return true;
-        }
+            PublishRoom::Scarce => {
+                "the queue to the bus is nearly full: POST /events answers 503 to apps that publish the most, \
+                 whose client events stay on this node"
+            }
+            PublishRoom::None => {
+                "the queue to the bus is full: POST /events answers 503, client events stay on this node"
+            }
+        };
         if let Some(unsaid) = self.lines.allow(now) {
             self.is_told = true;
-            tracing::warn!(
-                unsaid,
-                "the queue to the bus is full: POST /events answers 503, client events stay on this node"
-            );
+            tracing::warn!(unsaid, "{words}");
         }
         true
     }
@@ -89,11 +96,12 @@ impl<L: ShardLink> Bridge<L> {
 
     /// Behind whatever was published.
     pub(super) fn follow_bus(&mut self) {
-        let is_crowded = self.nodes.as_mut().is_some_and(Nodes::is_crowded);
+        let nodes = self.nodes.as_mut();
+        let room = nodes.map_or(PublishRoom::Free, Nodes::publish_room);
         let now_ms = self.link.started().elapsed().as_millis();
         let now = Millis(u64::try_from(now_ms).unwrap_or(u64::MAX));
-        if self.publish_hold.follow(now, is_crowded) {
-            self.link.hold_publishes(is_crowded);
+        if self.publish_hold.follow(now, room) {
+            self.link.set_publish_room(room);
         }
         self.follow_sight();
     }
@@ -106,19 +114,21 @@ mod tests {
     #[test]
     fn each_change_is_told_once_and_the_log_has_one_pair_of_lines_a_minute() {
         let mut hold = PublishHold::default();
-        for (second, is_crowded, changes, is_told) in [
-            (0, false, false, false),
-            (1, true, true, true),
-            (2, true, false, true),
-            (3, false, true, false),
-            (4, true, true, false),
-            (5, false, true, false),
-            (61, true, true, true),
-            (62, false, true, false),
+        let (free, scarce, none) = (PublishRoom::Free, PublishRoom::Scarce, PublishRoom::None);
+        for (second, room, changes, is_told) in [
+            (0, free, false, false),
+            (1, scarce, true, true),
+            (2, scarce, false, true),
+            (2, none, true, true),
+            (3, free, true, false),
+            (4, none, true, false),
+            (5, free, true, false),
+            (61, none, true, true),
+            (62, free, true, false),
         ] {
-            let changed = hold.follow(Millis(second * 1_000), is_crowded);
-            let found = (changed, hold.is_on(), hold.is_told);
-            assert_eq!(found, (changes, is_crowded, is_told), "{second} s");
+            let changed = hold.follow(Millis(second * 1_000), room);
+            let found = (changed, hold.holds(), hold.is_told);
+            assert_eq!(found, (changes, room != free, is_told), "{second} s");
         }
     }
 }

@@ -435,7 +435,7 @@ impl<L: ShardLink> Bridge<L> {
             self.handover.due(Instant::now()),
             has_views.then(Instant::now),
             self.publish_hold
-                .is_on()
+                .holds()
                 .then(|| Instant::now() + publish_hold::LOOK_EVERY),
             (!self.outbox.is_empty()).then(|| Instant::now() + RETRY_AFTER),
         ];

@@ -492,7 +492,7 @@ impl ShardServer {
             is_batch,
         } = publication;
         // All of it or nothing, as far as that is known by now.
-        if !self.has_bus_room(turn) {
+        if !self.has_bus_room(turn, exchange.app) {
             self.counters.bridge_full[2] += events.len() as u64;
             return self.respond_published(turn, slot, &exchange, &reports, is_batch, Err(BusFull));
         }

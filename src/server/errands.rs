@@ -265,6 +265,7 @@ impl ShardServer {
         let apps = &self.apps;
         self.counters.forget_apps(|app| apps.knows(app));
         self.quotas.forget_apps(|app| apps.knows(app));
+        self.published.forget_apps(|app| apps.knows(app));
         None
     }
 

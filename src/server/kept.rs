@@ -287,7 +287,7 @@ impl ShardServer {
             frame: Arc::clone(&event.frame),
         };
         // Without room it is not told, and whoever asked waits no longer than for any answer.
-        let has_room = self.has_bus_room(turn);
+        let has_room = self.has_bus_room(turn, app);
         let is_told = has_room && turn.to_bridge(ToBridge::Kept(Box::new(kept))).is_ok();
         self.counters.bridge_full[2] += u64::from(!is_told);
     }

@@ -43,6 +43,7 @@ mod notices;
 mod occupancy;
 mod pressure;
 mod proxy_header;
+mod published;
 mod quota;
 mod reads;
 mod receive;
@@ -84,6 +85,7 @@ use self::{
     lookups::Lookups,
     message::{Leaving, Message},
     pressure::Pressure,
+    published::Published,
     quota::{ADDRESSES_MAX, Quotas},
     reads::Reads,
     slow::SlowConsumers,
@@ -158,6 +160,7 @@ pub struct ShardServer {
     /// Ended subscriptions by home shard, sent once per turn or before anything else goes there.
     leaving: Vec<Vec<Leaving>>,
     topics: Topics,
+    published: Published,
     kept_asks: KeptAsks,
     leases: Leases,
     owned: Owned,
@@ -223,6 +226,7 @@ impl ShardServer {
             name_hasher: NameHasher::new(seed.homes.clone()),
             leaving: Vec::new(),
             topics: Topics::default(),
+            published: Published::default(),
             kept_asks: KeptAsks::default(),
             leases: Leases::new(ADDRESSES_MAX),
             owned: Owned::default(),

@@ -7,7 +7,10 @@
 
 use std::sync::Arc;
 
-use shards::{application::Millis, work::Work};
+use shards::{
+    application::{Millis, PublishRoom},
+    work::Work,
+};
 
 use super::{ServerTurn, ShardServer, kept::event_of, message::Budget, quota::AppNews};
 use crate::{
@@ -28,17 +31,29 @@ use crate::{
 const UNTOLD_MAX: usize = 65_536;
 
 impl ShardServer {
-    /// Whether the bus has room for events; always where there is none.
-    pub(super) fn has_bus_room(&self, turn: &impl ServerTurn) -> bool {
-        !self.topics.has_bus() || turn.takes_publishes()
+    /// Whether the bus has room for events of an app; always where there is none. The last of it is for apps
+    /// that publish little.
+    pub(super) fn has_bus_room(&self, turn: &impl ServerTurn, app: AppIndex) -> bool {
+        if !self.topics.has_bus() {
+            return true;
+        }
+        match turn.publish_room() {
+            PublishRoom::Free => true,
+            PublishRoom::Scarce => !self.published.is_heavy(turn.now(), app),
+            PublishRoom::None => false,
+        }
     }
 
     /// Home: hands an event of this node to the bus, before anybody here gets it. False where there
     /// is no room.
     pub(super) fn tell_nodes(&mut self, turn: &mut impl ServerTurn, event: NodeEvent) -> bool {
         turn.spend(Work::MESSAGE);
-        let has_room = self.has_bus_room(turn);
+        let (app, bytes) = (event.app, event.frame.len());
+        let has_room = self.has_bus_room(turn, app);
         let is_taken = has_room && turn.to_bridge(ToBridge::Event(Box::new(event))).is_ok();
+        if is_taken {
+            self.published.add(turn.now(), app, bytes);
+        }
         self.counters.bridge_full[2] += u64::from(!is_taken);
         is_taken
     }

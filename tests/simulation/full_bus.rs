@@ -3,7 +3,7 @@
 //! is told later. The test takes the place of the bus.
 
 use serde_json::{Value, json};
-use shards::application::Closed;
+use shards::application::{Closed, PublishRoom};
 use sockudo::bridge::message::{FromBridge, ToBridge};
 
 use crate::{
@@ -94,8 +94,15 @@ impl FullBus {
     }
 
     fn takes_publishes(&mut self, shards: [bool; 2]) {
-        for (shard, takes) in self.scene.node.shards.iter_mut().zip(shards) {
-            shard.turn.takes_publishes = takes;
+        self.has_room(shards.map(|takes| match takes {
+            true => PublishRoom::Free,
+            false => PublishRoom::None,
+        }));
+    }
+
+    fn has_room(&mut self, shards: [PublishRoom; 2]) {
+        for (shard, room) in self.scene.node.shards.iter_mut().zip(shards) {
+            shard.turn.publish_room = room;
         }
     }
 
@@ -154,6 +161,34 @@ fn a_publish_that_the_bus_has_no_room_for_is_refused_whole_and_reaches_nobody() 
         assert_eq!(heard, ["arts", "news", "sports", "weather"], "{path}");
         assert_eq!(full.crossed, heard, "{path}");
     }
+}
+
+#[test]
+fn the_last_room_of_the_bus_is_for_who_publishes_little() {
+    let mut full = FullBus::begins();
+    let of = |bytes: usize| json!({"name": "n", "channels": CHANNELS, "data": "x".repeat(bytes)});
+    let (little, much) = (of(1), of(90_000));
+    full.has_room([PublishRoom::Scarce; 2]);
+    assert_eq!(full.status_of("/events", &much), 200, "it published little");
+    full.has_room([PublishRoom::Free; 2]);
+    for _ in 0..6 {
+        assert_eq!(full.status_of("/events", &much), 200, "there is room");
+    }
+    full.has_room([PublishRoom::Scarce; 2]);
+    full.crossed.clear();
+    full.hears();
+    for body in [&much, &little] {
+        assert_eq!(
+            full.status_of("/events", body),
+            503,
+            "it published the most"
+        );
+    }
+    assert_eq!((full.hears().len(), full.crossed.len()), (0, 0));
+    // It is forgotten after two seconds.
+    full.scene.passes(2_000);
+    assert_eq!(full.status_of("/events", &little), 200);
+    assert_eq!(full.crossed.len(), 4);
 }
 
 #[test]

@@ -12,7 +12,8 @@ use std::{
 use shards::{
     Carried, CarriedFrame, FramesAs, SharedFrame,
     application::{
-        BridgeDropped, Closed, FrameId, Millis, Queued, RuntimeCounters, ShardId, Slot, Turn,
+        BridgeDropped, Closed, FrameId, Millis, PublishRoom, Queued, RuntimeCounters, ShardId,
+        Slot, Turn,
     },
     work::{Budget, Work},
 };
@@ -65,7 +66,7 @@ pub(crate) struct SimulatedTurn {
     /// Rows that may have something to send.
     dirty: Vec<u32>,
     /// The bridge has room for what is published.
-    pub(crate) takes_publishes: bool,
+    pub(crate) publish_room: PublishRoom,
     /// What is for other nodes reaches none.
     pub(crate) is_cut_off: bool,
     /// Other nodes may have told what is not heard here yet.
@@ -156,7 +157,7 @@ impl SimulatedTurn {
             told_bridge: Vec::new(),
             ended: VecDeque::new(),
             dirty: Vec::new(),
-            takes_publishes: true,
+            publish_room: PublishRoom::Free,
             is_cut_off: false,
             is_behind: false,
             keeps_ticking: false,
@@ -734,8 +735,8 @@ impl Turn for SimulatedTurn {
         Ok(())
     }
 
-    fn takes_publishes(&self) -> bool {
-        self.takes_publishes
+    fn publish_room(&self) -> PublishRoom {
+        self.publish_room
     }
 
     fn is_cut_off(&self) -> bool {

@@ -18,6 +18,8 @@ mod roads;
 pub mod status;
 mod wishes;
 
+use shards::application::PublishRoom;
+
 use self::{
     nats::{LoginFileError, NatsBus, NatsSetup},
     news::{News, Refused},
@@ -177,12 +179,13 @@ impl Bus {
         }
     }
 
-    /// Whether whoever publishes on a road is to stop: from its queue's mark on, until half of that is left.
-    pub fn is_crowded(&mut self, road: Road) -> bool {
+    /// What room a road's queue has: none from its mark on, until half of that is left, and little from three
+    /// quarters on.
+    pub fn publish_room(&mut self, road: Road) -> PublishRoom {
         match self {
-            Self::Redis(bus) => bus.roads.is_crowded(road),
-            Self::RedisCluster(bus) => bus.roads.is_crowded(road),
-            Self::Nats(bus) => bus.roads.is_crowded(road),
+            Self::Redis(bus) => bus.roads.publish_room(road),
+            Self::RedisCluster(bus) => bus.roads.publish_room(road),
+            Self::Nats(bus) => bus.roads.publish_room(road),
         }
     }
 

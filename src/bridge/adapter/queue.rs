@@ -8,6 +8,7 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
+use shards::application::PublishRoom;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::Instant,
@@ -84,7 +85,7 @@ pub(super) fn outgoing(bytes_max: usize, tally: Arc<Tally>) -> (OutgoingSender, 
         OutgoingSender {
             room,
             mark,
-            is_crowded: false,
+            told: PublishRoom::Free,
             sender,
             tally,
         },
@@ -98,7 +99,7 @@ pub(super) struct OutgoingSender {
     room: Room,
     /// Bytes from which on those who fill it are to be told; beyond is room for what they have on its way.
     mark: usize,
-    is_crowded: bool,
+    told: PublishRoom,
     sender: mpsc::UnboundedSender<Queued>,
     tally: Arc<Tally>,
 }
@@ -142,14 +143,18 @@ impl OutgoingSender {
         self.room.add(bytes);
     }
 
-    /// Those who fill it are to stop: from its mark on, until half of that is left.
-    pub(super) fn is_crowded(&mut self) -> bool {
+    /// What room there is for those who fill it: none from its mark on, little from three quarters of that on,
+    /// each until half of it is left.
+    pub(super) fn publish_room(&mut self) -> PublishRoom {
         let used = self.room.used();
-        self.is_crowded = match self.is_crowded {
-            true => used > self.mark / 2,
-            false => used >= self.mark,
+        self.told = match self.told {
+            PublishRoom::None if used > self.mark / 2 => PublishRoom::None,
+            _ if used >= self.mark => PublishRoom::None,
+            PublishRoom::Scarce if used > self.mark / 2 => PublishRoom::Scarce,
+            _ if used >= self.mark - self.mark / 4 => PublishRoom::Scarce,
+            _ => PublishRoom::Free,
         };
-        self.is_crowded
+        self.told
     }
 
     pub(super) fn queued_bytes(&self) -> usize {
@@ -283,13 +288,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_queue_is_crowded_from_its_mark_to_half_of_it_and_takes_what_was_on_its_way() {
+    async fn a_queue_has_no_room_from_its_mark_to_half_of_it_and_takes_what_was_on_its_way() {
         let tally = tally();
         let batch = || vec![0; BATCH];
         let (mut sender, mut receiver) = outgoing(4 * (BATCH + BATCH_COST), Arc::clone(&tally));
         sender.widen(2 * (BATCH + BATCH_COST));
         for number in 0..6 {
-            assert_eq!(sender.is_crowded(), number >= 4, "{number}");
+            let room = match number {
+                0..3 => PublishRoom::Free,
+                3 => PublishRoom::Scarce,
+                _ => PublishRoom::None,
+            };
+            assert_eq!(sender.publish_room(), room, "{number}");
             assert_eq!(sender.send(Topic::Nodes, batch()), Ok(()), "{number}");
         }
         assert!(matches!(
@@ -299,12 +309,20 @@ mod tests {
         assert_eq!(tally.refused.load(Ordering::Relaxed), 1);
         for left in (0..6).rev() {
             drop(receiver.recv().await.expect("it was queued"));
-            assert_eq!(sender.is_crowded(), left > 2, "{left}");
+            let has_none = sender.publish_room() == PublishRoom::None;
+            assert_eq!(has_none, left > 2, "{left}");
         }
         for _ in 0..3 {
             assert_eq!(sender.send(Topic::Nodes, batch()), Ok(()));
-            assert!(!sender.is_crowded(), "it was not up to its mark since");
+            assert_ne!(
+                sender.publish_room(),
+                PublishRoom::None,
+                "it was not up to its mark since"
+            );
         }
+        assert_eq!(sender.publish_room(), PublishRoom::Scarce);
+        drop(receiver.recv().await.expect("it was queued"));
+        assert_eq!(sender.publish_room(), PublishRoom::Free, "half is left");
     }
 
     /// A batch of three entries, with a MAC or without.

@@ -11,6 +11,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
+use shards::application::PublishRoom;
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{
@@ -182,9 +183,9 @@ impl Roads {
         self.line(road).outgoing.widen(bytes);
     }
 
-    /// Whoever fills the queue to a road is to stop for now.
-    pub(super) fn is_crowded(&mut self, road: Road) -> bool {
-        self.line(road).outgoing.is_crowded()
+    /// What room the queue to a road has.
+    pub(super) fn publish_room(&mut self, road: Road) -> PublishRoom {
+        self.line(road).outgoing.publish_room()
     }
 
     pub(super) fn subscribe(&mut self, topic: Topic) {

@@ -24,6 +24,7 @@ mod topics;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ahash::RandomState;
+use shards::application::PublishRoom;
 
 use self::exchange::{Command, Exchange};
 pub(super) use self::told::Told;
@@ -298,9 +299,9 @@ impl Nodes {
         self.exchange.peers(self.now())
     }
 
-    /// Shards are to publish nothing for now: the bus is behind, and what they have on its way has room.
-    pub(super) fn is_crowded(&mut self) -> bool {
-        self.bus.is_crowded(Road::Events)
+    /// What room the bus has for what shards publish; what they have on its way has room in any case.
+    pub(super) fn publish_room(&mut self) -> PublishRoom {
+        self.bus.publish_room(Road::Events)
     }
 
     pub(super) fn exchange(&self) -> &Exchange {
