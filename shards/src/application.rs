@@ -119,10 +119,12 @@ pub struct BridgeDropped<M>(pub Vec<M>);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum PublishRoom {
+    /// Enough for everybody.
     #[default]
     Free,
     /// What is left is for those who publish little.
     Scarce,
+    /// What is on its way still has room.
     None,
 }
 

@@ -610,10 +610,10 @@ mod tests {
     fn the_last_quarter_of_the_lane_of_publishes_is_scarce() {
         let (mut sender, receiver) = lanes(1_000, WEIGHT * 16);
         let publish = Lane::Publish {
-            bytes: WEIGHT - size_of::<Event<u64>>(),
+            bytes: WEIGHT - size_of::<Event<u32>>(),
         };
         let mut rooms = Vec::new();
-        for number in 0..8_u64 {
+        for number in 0..8 {
             rooms.push(sender.publish_room());
             assert!(sender.post(publish, number).is_ok(), "{number}");
         }

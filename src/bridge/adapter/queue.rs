@@ -147,12 +147,13 @@ impl OutgoingSender {
     /// each until half of it is left.
     pub(super) fn publish_room(&mut self) -> PublishRoom {
         let used = self.room.used();
-        self.told = match self.told {
-            PublishRoom::None if used > self.mark / 2 => PublishRoom::None,
-            _ if used >= self.mark => PublishRoom::None,
-            PublishRoom::Scarce if used > self.mark / 2 => PublishRoom::Scarce,
-            _ if used >= self.mark - self.mark / 4 => PublishRoom::Scarce,
-            _ => PublishRoom::Free,
+        let stays = |told| self.told == told && used > self.mark / 2;
+        self.told = if used >= self.mark || stays(PublishRoom::None) {
+            PublishRoom::None
+        } else if used >= self.mark - self.mark / 4 || stays(PublishRoom::Scarce) {
+            PublishRoom::Scarce
+        } else {
+            PublishRoom::Free
         };
         self.told
     }
