@@ -27,7 +27,7 @@ struct Bytes {
 /// With less in two seconds nobody is heavy.
 const LITTLE_BYTES: u64 = 262_144;
 /// Who has such a part of all is.
-const HEAVY_PART: u64 = 4;
+const HEAVY_PART: u64 = 16;
 
 impl Bytes {
     fn at(self, now: Millis) -> Self {
@@ -65,7 +65,7 @@ impl Published {
         self.apps.enter(app, Bytes::default).add(now, bytes);
     }
 
-    /// An app has published a fourth of all lately, or more, and no little.
+    /// An app has published a sixteenth of all lately, or more, and no little.
     pub(super) fn is_heavy(&self, now: Millis, app: AppIndex) -> bool {
         let of_app = self.apps.get(app).map_or(0, |bytes| bytes.at(now).sum());
         of_app >= LITTLE_BYTES && of_app.saturating_mul(HEAVY_PART) >= self.all.at(now).sum()
@@ -84,7 +84,7 @@ mod tests {
     const KIB: usize = 1_024;
 
     #[test]
-    fn who_published_a_fourth_of_the_last_two_seconds_is_heavy_and_who_published_little_is_not() {
+    fn who_published_a_sixteenth_of_the_last_two_seconds_is_heavy_and_who_published_little_is_not() {
         let [one, other, small] = [AppIndex(1), AppIndex(70), AppIndex(3)];
         let mut published = Published::default();
         let heavy = |published: &Published, now| {
@@ -96,10 +96,10 @@ mod tests {
         assert_eq!(heavy(&published, 10_000), [false; 3], "all is little");
         published.add(Millis(10_999), one, KIB);
         assert_eq!(heavy(&published, 10_999), [true, false, false]);
-        published.add(Millis(11_000), other, 769 * KIB);
-        assert_eq!(heavy(&published, 11_000), [false, true, false], "of 1 026");
+        published.add(Millis(11_000), other, 3_840 * KIB);
+        assert_eq!(heavy(&published, 11_000), [false, true, false], "of 4 097");
         published.add(Millis(11_000), one, KIB);
-        assert_eq!(heavy(&published, 11_999), [true, true, false], "of 1 027");
+        assert_eq!(heavy(&published, 11_999), [true, true, false], "of 4 098");
         assert_eq!(
             heavy(&published, 12_000),
             [false, true, false],
