@@ -278,6 +278,9 @@ fn plain_bytes(bytes: &[u8]) -> usize {
             .count()
 }
 
+/// Bytes of one `Piece::Run`, at most: who needs the beginning only has little of the rest.
+const RUN_BYTES_MAX: usize = 1_024;
+
 /// A part of a string's inside: text without escapes, or the character of one escape.
 enum Piece<'a> {
     Run(&'a str),
@@ -294,7 +297,8 @@ fn pieces(body: &str) -> impl Iterator<Item = Piece<'_>> {
             rest = escape.get(bytes..).expect("an escape is ASCII");
             return Some(Piece::Char(character));
         }
-        let (run, after) = rest.split_at(rest.find('\\').unwrap_or(rest.len()));
+        let (near, _) = rest.split_at(rest.floor_char_boundary(RUN_BYTES_MAX));
+        let (run, after) = rest.split_at(near.find('\\').unwrap_or(near.len()));
         rest = after;
         (!run.is_empty()).then_some(Piece::Run(run))
     })
@@ -396,6 +400,11 @@ mod tests {
             }
             assert_eq!(string.beginning(decoded.len()), decoded);
         }
+        let long = format!(r#""é\u00e9{}\u00e9""#, "é".repeat(5_000));
+        let string = JsonString::parse(&long).expect("a string");
+        assert_eq!(string.decoded(), "é".repeat(5_003));
+        assert!(string.is(&"é".repeat(5_003)));
+        assert!(string.beginning(100).len() <= 100 + RUN_BYTES_MAX);
         for token in ["", "a", "\"a\" ", " \"a\"", "1", "\"a"] {
             assert!(JsonString::parse(token).is_err(), "{token}");
         }

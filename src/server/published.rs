@@ -84,7 +84,8 @@ mod tests {
     const KIB: usize = 1_024;
 
     #[test]
-    fn who_published_a_sixteenth_of_the_last_two_seconds_is_heavy_and_who_published_little_is_not() {
+    fn who_published_a_sixteenth_of_the_last_two_seconds_is_heavy_and_who_published_little_is_not()
+    {
         let [one, other, small] = [AppIndex(1), AppIndex(70), AppIndex(3)];
         let mut published = Published::default();
         let heavy = |published: &Published, now| {
