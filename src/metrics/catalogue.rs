@@ -321,6 +321,11 @@ pub(super) const SHARD_BODIES_SHED: Family = counter(
     SHARD,
     "Signed requests answered 503 before their bodies had come, because too much was held of bodies",
 );
+pub(super) const SHARD_READS_ALONE: Family = counter(
+    "shard_reads_alone_total",
+    SHARD,
+    "Publications that were read on alone, all others waiting, because too much was held of those that are read",
+);
 pub(super) const SHARD_CONNECTIONS_AGED: Family = counter(
     "shard_connections_aged_total",
     SHARD,

@@ -191,6 +191,8 @@ pub struct ShardCounters {
     pub inputs_shed: u64,
     /// Bodies of signed requests that gave way to others'.
     pub bodies_shed: u64,
+    /// Times that a publication went on alone, all others waiting, since too much was held of those that are read.
+    pub reads_alone: u64,
     /// Connections closed for their age.
     pub connections_aged: u64,
     /// Open WebSocket connections.

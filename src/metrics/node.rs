@@ -246,7 +246,7 @@ fn add_tls(families: &mut Families<'_>, node: &str, shard: &str, snapshot: &Shar
 /// What a shard did to stay within its bounds.
 fn add_pressure(families: &mut Families<'_>, node: &str, shard: &str, snapshot: &ShardSnapshot) {
     let (counters, runtime) = (&snapshot.counters, &snapshot.runtime);
-    let numbers: [(&'static Family, u64); 16] = [
+    let numbers: [(&'static Family, u64); 17] = [
         (&name::SHARD_TURNS_CUT, runtime.turns_cut),
         (&name::SHARD_ACCEPTS_REFUSED, runtime.accepts_refused),
         (&name::SHARD_SUBMIT_REFUSALS, runtime.submit_refusals),
@@ -256,6 +256,7 @@ fn add_pressure(families: &mut Families<'_>, node: &str, shard: &str, snapshot: 
         (&name::SHARD_INPUTS_THROTTLED, counters.inputs_throttled),
         (&name::SHARD_INPUTS_SHED, counters.inputs_shed),
         (&name::SHARD_BODIES_SHED, counters.bodies_shed),
+        (&name::SHARD_READS_ALONE, counters.reads_alone),
         (&name::SHARD_CONNECTIONS_AGED, counters.connections_aged),
         (&name::SHARD_KEPT_BYTES, counters.kept_bytes),
         (&name::SHARD_KEPT_DOUBTED, counters.kept_doubted),

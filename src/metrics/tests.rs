@@ -174,6 +174,7 @@ fn busy_shard() -> ShardSnapshot {
     shard.counters.inputs_throttled = 17;
     shard.counters.inputs_shed = 18;
     shard.counters.bodies_shed = 83;
+    shard.counters.reads_alone = 84;
     shard.counters.connections_aged = 37;
     shard.counters.proxy_header_failures[2] = 41;
     shard.counters.kept_bytes = 19;

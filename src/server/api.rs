@@ -210,7 +210,10 @@ impl ShardServer {
 
     /// Whose slice of a publication is next, of those that may go on.
     pub(super) fn next_read(&mut self) -> Option<Waiter> {
-        match self.bodies.goes_on_alone(self.bodies_max()) {
+        let alone = self.bodies.goes_on_alone(self.bodies_max());
+        let begins = self.reads.goes_on_alone(alone.map(|(_, slot)| slot));
+        self.counters.reads_alone += u64::from(begins);
+        match alone {
             Some((app, slot)) if self.reads.is_next_of(app, slot) => self.reads.pop_of(app),
             // Its frames wait for a limit, and all others for their going.
             Some(_) => None,

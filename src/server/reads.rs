@@ -21,6 +21,8 @@ pub(super) struct Reads {
     waiters: AHashMap<AppIndex, VecDeque<Waiter>>,
     /// There is an errand for the next slice.
     pub(super) is_listed: bool,
+    /// The slot of the one that goes on alone.
+    alone: Option<u32>,
 }
 
 impl Reads {
@@ -45,6 +47,11 @@ impl Reads {
             order.push_back(app);
             VecDeque::new()
         })
+    }
+
+    /// Who goes on alone, if anybody does. True where one begins to.
+    pub(super) fn goes_on_alone(&mut self, slot: Option<u32>) -> bool {
+        std::mem::replace(&mut self.alone, slot) != slot && slot.is_some()
     }
 
     /// The next one of an app is in this slot.

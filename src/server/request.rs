@@ -519,11 +519,8 @@ impl ShardServer {
         headers: &[&[u8]],
         asked: &Asked,
     ) {
-        let column = if matches!(error, HttpError::HeadTooLarge) {
-            1
-        } else {
-            2
-        };
+        let is_too_large = error.status() == Status::HeadTooLarge;
+        let column = if is_too_large { 1 } else { 2 };
         self.counters.handshake_failures[column] += 1;
         let mut body = b"{\"error\":".to_vec();
         write_json_string(&mut body, &error.to_string());

@@ -75,6 +75,15 @@ fn is_answered(scene: &Scene, link: usize) -> bool {
     !scene.node.links[link].to_client.is_empty()
 }
 
+/// Nothing of them is left then.
+fn all_hang_up(scene: &mut Scene, links: impl IntoIterator<Item = usize>) {
+    for link in links {
+        scene.hangs_up(link, shards::application::Closed::ByPeer);
+    }
+    scene.rest();
+    assert!(scene.is_empty(), "{:?}", scene.node.occupancy());
+}
+
 /// Rounds until nothing is left to do; the most that was in memory of bodies and of what is read.
 fn rests(scene: &mut Scene) -> (u64, u64) {
     let (mut bodies, mut reading) = (0, 0);
@@ -108,6 +117,7 @@ fn stranger_whose_small_bodies_stall_costs_another_apps_large_batches_nothing() 
         [0; 0],
         "and nobody else gives way"
     );
+    assert_eq!(scene.counted()[0].reads_alone, 5);
 }
 
 #[test]
@@ -138,11 +148,9 @@ fn of_many_apps_with_large_batches_one_alone_has_more_frames_than_there_is_room_
         reading <= KEPT_BYTES_MAX + BATCH_BYTES_MAX + 1_000_000,
         "{reading}"
     );
-    for link in links {
-        scene.hangs_up(link, shards::application::Closed::ByPeer);
-    }
-    scene.rest();
-    assert!(scene.is_empty(), "{:?}", scene.node.occupancy());
+    let alone = scene.counted()[0].reads_alone;
+    assert!((1..=APPS as u64).contains(&alone), "{alone}");
+    all_hang_up(&mut scene, links);
 }
 
 #[test]
@@ -202,11 +210,7 @@ fn stranger_whose_batch_waits_while_others_need_its_room_gives_way_and_the_one_t
     told.sort_unstable();
     assert_eq!(told, [200, 200, 200, 503]);
     assert_eq!(answered(&mut scene, &late), [0; 0]);
-    for link in links.into_iter().chain(late) {
-        scene.hangs_up(link, shards::application::Closed::ByPeer);
-    }
-    scene.rest();
-    assert!(scene.is_empty(), "{:?}", scene.node.occupancy());
+    all_hang_up(&mut scene, links.into_iter().chain(late));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 use shards::application::{Closed, PublishRoom};
-use sockudo::bridge::message::{FromBridge, ToBridge};
+use sockudo::bridge::message::ToBridge;
 
 use crate::{
     scene::{KEY, Scene, Visitor, frame, responses, subscribe, texts},
@@ -130,14 +130,8 @@ impl FullBus {
 
     /// Events that met a full queue, as they are counted.
     fn counted(&mut self) -> u64 {
-        self.scene.node.tell_all(|| FromBridge::Scrape { token: 1 });
-        self.scene.rest();
-        let told = std::mem::take(&mut self.scene.node.told);
-        let counts = told.iter().filter_map(|(_, _, told)| match told {
-            ToBridge::Snapshot { snapshot, .. } => Some(snapshot.counters.bridge_full[2]),
-            _ => None,
-        });
-        counts.sum()
+        let counted = self.scene.counted();
+        counted.iter().map(|it| it.bridge_full[2]).sum()
     }
 }
 

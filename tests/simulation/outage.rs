@@ -121,14 +121,8 @@ impl Outage {
 
     /// Questions for events in doubt, and events that answers have replaced, as they are counted.
     fn counted(&mut self) -> [u64; 2] {
-        self.scene.node.tell_all(|| FromBridge::Scrape { token: 1 });
-        self.scene.rest();
-        let told = std::mem::take(&mut self.scene.node.told);
-        let counters = told.iter().filter_map(|(_, _, told)| match told {
-            ToBridge::Snapshot { snapshot, .. } => Some(&snapshot.counters),
-            _ => None,
-        });
-        counters.fold([0, 0], |[doubted, replaced], it| {
+        let counted = self.scene.counted();
+        counted.iter().fold([0, 0], |[doubted, replaced], it| {
             [doubted + it.kept_doubted, replaced + it.kept_replaced]
         })
     }

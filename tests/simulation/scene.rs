@@ -11,6 +11,7 @@ use sockudo::{
         apps::AppTable,
         message::{FromBridge, ToBridge},
     },
+    metrics::counters::ShardCounters,
     server::NodeSeed,
 };
 
@@ -221,6 +222,18 @@ impl Scene {
              Content-Length: {length}\r\n\r\n{body}"
         )
         .into_bytes()
+    }
+
+    /// What each shard has counted so far; all that was told to the bridge is forgotten.
+    pub(crate) fn counted(&mut self) -> Vec<ShardCounters> {
+        self.node.tell_all(|| FromBridge::Scrape { token: 1 });
+        self.rest();
+        let told = self.node.told.drain(..);
+        told.filter_map(|(_, _, told)| match told {
+            ToBridge::Snapshot { snapshot, .. } => Some(snapshot.counters),
+            _ => None,
+        })
+        .collect()
     }
 
     pub(crate) fn hangs_up(&mut self, link: usize, how: Closed) {

@@ -205,6 +205,12 @@ const ADDED: &[Row] = &[
         &[],
     ),
     (
+        "shard_reads_alone_total",
+        "counter",
+        &["node", "shard"],
+        &[],
+    ),
+    (
         "shard_connections_aged_total",
         "counter",
         &["node", "shard"],
@@ -342,6 +348,7 @@ fn the_numbers_of_all_shards_are_added_up() {
         "sockudo_shard_inputs_throttled_total{node=\"n1\",shard=\"1\"} 17",
         "sockudo_shard_inputs_shed_total{node=\"n1\",shard=\"1\"} 18",
         "sockudo_shard_bodies_shed_total{node=\"n1\",shard=\"1\"} 83",
+        "sockudo_shard_reads_alone_total{node=\"n1\",shard=\"1\"} 84",
         "sockudo_shard_connections_aged_total{node=\"n1\",shard=\"1\"} 37",
         "sockudo_proxy_header_failures_total{node=\"n1\",reason=\"malformed\"} 82",
         "sockudo_tls_handshakes_total{kind=\"resumed\",node=\"n1\",shard=\"1\"} 51",

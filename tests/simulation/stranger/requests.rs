@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 use shards::application::Closed;
-use sockudo::bridge::message::{FromBridge, ToBridge};
+use sockudo::bridge::message::FromBridge;
 
 use super::HELD_BYTES_MAX;
 use super::answered_per_round;
@@ -526,13 +526,27 @@ fn stranger_or_not_who_asked_and_says_no_more_is_no_failure_and_who_never_asked_
         scene.say(link, request.as_bytes());
         scene.passes(80_000);
         assert!(scene.node.links[link].server_ended, "kept for ever");
-        scene.node.tell(0, FromBridge::Scrape { token: 1 });
+        let counted = scene.counted().remove(0).handshake_failures;
+        assert_eq!(counted, [failures, 0, 0], "{request:?}");
+    }
+}
+
+#[test]
+fn a_head_of_too_many_bytes_or_headers_is_counted_as_too_large() {
+    for (headers, status, counted) in [
+        ("x: y\r\n".repeat(60), 200, [0, 0, 0]),
+        ("x: y\r\n".repeat(65), 431, [0, 1, 0]),
+        (format!("x: {}\r\n", "y".repeat(20_000)), 431, [0, 1, 0]),
+        ("x y\r\n".to_owned(), 400, [0, 0, 1]),
+    ] {
+        let mut scene = Scene::start(1, &json!({}), &json!({}));
+        let link = scene.node.connect(0, 1 << 16);
+        let asked = format!("GET / HTTP/1.1\r\nHost: node\r\n{headers}\r\n");
+        scene.say(link, asked.as_bytes());
         scene.rest();
-        let counted = scene.node.told.iter().find_map(|(_, _, told)| match told {
-            ToBridge::Snapshot { snapshot, .. } => Some(snapshot.counters.handshake_failures),
-            _ => None,
-        });
-        assert_eq!(counted, Some([failures, 0, 0]), "{request:?}");
+        let answers = responses(&scene.takes(link));
+        assert_eq!(answers.iter().map(|it| it.0).collect::<Vec<_>>(), [status]);
+        assert_eq!(scene.counted().remove(0).handshake_failures, counted);
     }
 }
 
