@@ -14,7 +14,6 @@ use shards::{
 
 use super::{
     ServerTurn, ShardServer,
-    errands::Errand,
     message::{AddressLimit, Answer, Budget, PublishQuestion, Question},
     request::{Reply, Request, limited, write_rate},
 };
@@ -23,14 +22,14 @@ use crate::{
         api::{ApiRequest, Checked},
         pending::{
             Action, ApiCall, ApiRoute, ApiStep, Asked, BusFull, Counts, Exchange, Gathered,
-            GatheredParts, Pending, PublicEvent, Publication, RateState, Reading, ReportedCounts,
+            GatheredParts, Pending, PublicEvent, Publication, RateState, ReportedCounts,
         },
-        publication::{Keys, PublicationUnderWay},
-        row::{Awaited, Hold, State},
+        publication::PublicationUnderWay,
+        row::{Awaited, State},
     },
     http::{
         answer::{self, CacheAnswer},
-        api::{self, ApiError},
+        api::ApiError,
         info::Info,
         request::{Head, HttpError, parse_head},
         response::{Content, Status},
@@ -181,153 +180,7 @@ impl ShardServer {
             ),
             Checked::Batch => (PublicationUnderWay::batch(), body),
         };
-        turn.spend(Work::bytes(body.len()));
-        let body = match api::text_of(body) {
-            Ok(body) => body,
-            Err(error) => return self.respond_error(turn, slot, &exchange, error),
-        };
-        let app = exchange.app;
-        let has_room = self.bodies.goes_on_alone(self.bodies_max()).is_none();
-        let waiter = if !has_room && body.len() > READ_AT_ONCE_BYTES {
-            // It holds no more than its body until there is room.
-            Some(self.await_reading(slot, exchange, publication, body))
-        } else {
-            // Where others wait already it begins with little: what each has begun is in memory.
-            let enough = match has_room && self.reads.is_empty() {
-                true => turn.work_left(),
-                false => Work(0),
-            };
-            if enough > Work(0) {
-                self.bodies.begin_reading(slot.index);
-            }
-            self.read(turn, slot, exchange, publication, body, enough)
-        };
-        if let Some(waiter) = waiter {
-            self.reads.push(app, waiter);
-            self.list_reads();
-        }
-    }
-
-    /// Whose slice of a publication is next, of those that may go on.
-    pub(super) fn next_read(&mut self) -> Option<Waiter> {
-        let alone = self.bodies.goes_on_alone(self.bodies_max());
-        let begins = self.reads.goes_on_alone(alone.map(|(_, slot)| slot));
-        self.counters.reads_alone += u64::from(begins);
-        match alone {
-            Some((app, slot)) if self.reads.is_next_of(app, slot) => self.reads.pop_of(app),
-            // Its frames wait for a limit, and all others for their going.
-            Some(_) => None,
-            None => self.reads.pop(),
-        }
-    }
-
-    /// Has the next slice of a publication done, where there is one that may go on.
-    // Per turn: some compares and, where publications are read over several turns, two look-ups.
-    pub(super) fn list_reads(&mut self) {
-        if self.reads.is_empty() || self.reads.is_listed {
-            return;
-        }
-        let may_go_on = match self.bodies.goes_on_alone(self.bodies_max()) {
-            Some((app, slot)) => self.reads.is_next_of(app, slot),
-            None => true,
-        };
-        if may_go_on {
-            self.reads.is_listed = true;
-            self.errands.push(Errand::Read);
-        }
-    }
-
-    /// Makes a connection wait until its publication is read on.
-    fn await_reading(
-        &mut self,
-        slot: Slot,
-        exchange: Exchange,
-        publication: PublicationUnderWay,
-        body: Cow<'_, str>,
-    ) -> Waiter {
-        let body = body.into_owned();
-        let step = ApiStep::Read(Box::new(Reading { publication, body }));
-        let call = Box::new(ApiCall { exchange, step });
-        *self.held(slot).pending() = Some(Pending::Api(call));
-        self.await_answer(slot)
-    }
-
-    /// Reads events and writes their frames; they are admitted when that is done. Gives back who waits if that
-    /// takes more than `enough`.
-    fn read(
-        &mut self,
-        turn: &mut impl ServerTurn,
-        slot: Slot,
-        exchange: Exchange,
-        mut publication: PublicationUnderWay,
-        body: Cow<'_, str>,
-        enough: Work,
-    ) -> Option<Waiter> {
-        let read = self.read_some(turn, exchange.app, &mut publication, &body, enough);
-        match read {
-            Err(error) => self.respond_error(turn, slot, &exchange, error),
-            Ok(Some(publication)) => {
-                self.admit(turn, slot, exchange, Action::Publish(publication));
-            }
-            Ok(None) => {
-                return Some(self.await_reading(slot, exchange, publication, body));
-            }
-        }
-        None
-    }
-
-    fn read_some(
-        &mut self,
-        turn: &mut impl ServerTurn,
-        app: AppIndex,
-        publication: &mut PublicationUnderWay,
-        body: &str,
-        enough: Work,
-    ) -> Result<Option<Publication>, ApiError> {
-        let app = self.apps.get(app).ok_or(ApiError::AppUnknown)?;
-        let rules = &app.entry.rules;
-        if !rules.is_enabled {
-            return Err(ApiError::AppDisabled);
-        }
-        let keys = Keys {
-            names: &self.name_hasher,
-            app: &rules.partitions,
-            frame_bytes_max: self.settings.connections.frame_bytes_max,
-        };
-        let enough = enough.max(Work::bytes_hashed(READ_AT_ONCE_BYTES));
-        let mut work = Work::default();
-        let room = (&mut work, &mut self.scratch);
-        let read = publication.go_on(rules, keys, body, enough, room);
-        turn.spend(work);
-        read
-    }
-
-    /// Goes on with a publication, if its connection still waits for that.
-    pub(super) fn read_more(&mut self, turn: &mut impl ServerTurn, waiter: Waiter) {
-        let slot = waiter.slot;
-        if !self.awaits(waiter) {
-            return;
-        }
-        let Some(Pending::Api(call)) = self.answer_arrived(slot) else {
-            return;
-        };
-        let ApiCall { exchange, step } = *call;
-        let ApiStep::Read(reading) = step else {
-            return;
-        };
-        let Reading { publication, body } = *reading;
-        let app = exchange.app;
-        self.bodies.begin_reading(slot.index);
-        let enough = turn.work_left();
-        let waiter = self.read(turn, slot, exchange, publication, body.into(), enough);
-        if let Some(waiter) = waiter {
-            self.reads.put_back(app, waiter);
-        } else if let Some(row) = self.row(slot)
-            && !row.holds.has(Hold::Answer)
-        {
-            self.queue_input(slot);
-        }
-        self.count_held(turn, slot);
+        self.begin_reading(turn, slot, exchange, publication, body);
     }
 
     /// A request that waits for others gives way to them.
@@ -339,7 +192,7 @@ impl ShardServer {
     }
 
     /// Asks whether the app may do so much, of a request that is as it must be.
-    fn admit(
+    pub(super) fn admit(
         &mut self,
         turn: &mut impl ServerTurn,
         slot: Slot,
@@ -666,7 +519,7 @@ impl ShardServer {
         self.respond_api(turn, slot, exchange, Status::Ok, &body);
     }
 
-    fn respond_error(
+    pub(super) fn respond_error(
         &mut self,
         turn: &mut impl ServerTurn,
         slot: Slot,
@@ -724,9 +577,6 @@ impl ShardServer {
         self.respond(turn, slot, reply, &exchange.asked);
     }
 }
-
-/// At least so much is read at once, however little a turn may still do: most bodies are no larger.
-const READ_AT_ONCE_BYTES: usize = 16_384;
 
 /// A request that begins to be answered, of whichever app.
 fn exchange_of(turn: &impl ServerTurn, route: &Route<'_>, asked: Asked) -> Exchange {

@@ -45,6 +45,7 @@ mod pressure;
 mod proxy_header;
 mod published;
 mod quota;
+mod reading;
 mod reads;
 mod receive;
 mod replies;
