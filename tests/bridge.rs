@@ -21,10 +21,11 @@ use sockudo::{
         admin,
         apps::AppTable,
         handover::Legacy,
-        message::{FromBridge, ToBridge, WebhookEvent, WebhookKind},
+        message::{FromBridge, ToBridge},
         notify::Supervisor,
         run::{Exit, Setup, run},
         signals,
+        webhook_event::{WebhookEvent, WebhookKind},
     },
     config::{Loaded, Sources, load},
     metrics::{

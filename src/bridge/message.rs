@@ -1,7 +1,7 @@
 //! What shards and the bridge say to each other.
 //!
 //! Owns: `ToBridge`, `FromBridge` and their parts.
-//! May depend on: `bridge::apps`, `config`, `metrics::counters`, `protocol::webhook`. Not on sockets or
+//! May depend on: `bridge::{apps, health, webhook_event}`, `config`, `metrics::counters`. Not on sockets or
 //! drivers.
 //! Invariants: every message is owned data; a request carries the slot it is for, and the answer
 //! carries it back.
@@ -13,7 +13,11 @@ use shards::{
     application::{Lane, Millis, Waiter},
 };
 
-use super::apps::{AppChange, AppName};
+use super::{
+    apps::{AppChange, AppName},
+    health::Health,
+    webhook_event::WebhookEvent,
+};
 use crate::{
     cluster::{entry::Origin, holdings::Departure},
     config::Config,
@@ -23,7 +27,6 @@ use crate::{
         app::AppIndex,
         partition::{PARTITIONS, Partition},
         socket_id::SocketId,
-        webhook as wire,
     },
 };
 
@@ -509,276 +512,3 @@ impl TopicWish {
 
 /// Answers to `ToBridge::Usage` that one shard awaits at most; further requests get 503.
 pub const USAGES_ASKED_MAX: u32 = 1_024;
-
-/// What the bridge knows about the node's health, for `/up` of both ports.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Health {
-    /// A shard has not told its numbers yet.
-    pub starting: bool,
-    /// A shard has not turned for seconds.
-    pub shard_stalled: bool,
-    /// The webhook queue cannot take or deliver jobs.
-    pub queue_failing: bool,
-    /// A backend that is needed to start does not answer yet.
-    pub backend_failing: bool,
-    /// The store of apps does not answer any more: those that are known go on.
-    pub app_store_failing: bool,
-    /// The shared cache does not answer: channels have the last events that this node heard.
-    pub cache_failing: bool,
-    /// The shared rates cannot be counted: `rate_limiter.on_error` decides.
-    pub rate_limiter_failing: bool,
-    /// The bus to the other nodes is down, or does not bring back what is sent to it.
-    pub bus_failing: bool,
-    /// Memory in use is above `http_api.accept_traffic.memory_threshold`.
-    pub memory_above_threshold: bool,
-    /// The node is about to stop: readiness is off, connections may stay for `drain.lb_wait_s`.
-    pub draining: bool,
-}
-
-impl Health {
-    /// What a shard knows until the bridge has spoken.
-    pub const UNKNOWN: Self = Self {
-        starting: true,
-        shard_stalled: false,
-        queue_failing: false,
-        backend_failing: false,
-        app_store_failing: false,
-        cache_failing: false,
-        rate_limiter_failing: false,
-        bus_failing: false,
-        memory_above_threshold: false,
-        draining: false,
-    };
-
-    /// Why the node should get no new connections; empty = ready.
-    pub fn unready(self) -> Vec<&'static str> {
-        let reasons = [
-            (self.starting, "starting"),
-            (self.draining, "draining"),
-            (self.bus_failing, "bus"),
-            (self.backend_failing, "backend"),
-            (self.memory_above_threshold, "memory"),
-            (self.shard_stalled, "shard_stalled"),
-        ];
-        let holding = reasons.into_iter().filter(|(holds, _)| *holds);
-        holding.map(|(_, reason)| reason).collect()
-    }
-
-    /// The one judgement of a node, whichever port is asked. `/ready` does not ask for apps.
-    pub fn judge(self, has_apps: bool) -> Judgement {
-        let mut reasons = self.unready();
-        if !has_apps {
-            reasons.push("no_apps");
-        }
-        let degraded = [
-            (self.app_store_failing, "app_store"),
-            (self.cache_failing, "cache"),
-            (self.rate_limiter_failing, "rate_limiter"),
-            (self.queue_failing, "webhook_queue"),
-        ];
-        let degraded = degraded.into_iter().filter(|(holds, _)| *holds);
-        let degraded: Vec<_> = degraded.map(|(_, reason)| reason).collect();
-        let grade = match (reasons.is_empty(), degraded.is_empty()) {
-            (false, _) => Grade::Unready,
-            (true, false) => Grade::Degraded,
-            (true, true) => Grade::Well,
-        };
-        reasons.extend(degraded);
-        Judgement { grade, reasons }
-    }
-}
-
-/// How a node is, and why it is not well.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Judgement {
-    pub grade: Grade,
-    pub reasons: Vec<&'static str>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Grade {
-    Well,
-    /// Serves, but not everything works.
-    Degraded,
-    /// Should get no new connections.
-    Unready,
-}
-
-/// One event for the webhooks of an app.
-#[derive(Clone, Debug, PartialEq)]
-pub struct WebhookEvent {
-    pub app: AppIndex,
-    /// Wall clock of its making, milliseconds since the Unix epoch.
-    pub time_ms: u64,
-    pub channel: Arc<str>,
-    pub kind: WebhookKind,
-}
-
-/// What an app may be told (docs/http-api.md).
-#[derive(Clone, Debug, PartialEq)]
-pub enum WebhookKind {
-    ChannelOccupied,
-    ChannelVacated,
-    MemberAdded { user_id: Arc<str> },
-    MemberRemoved { user_id: Arc<str> },
-    ClientEvent(Box<ClientEventOfWebhook>),
-    CacheMiss,
-    SubscriptionCount { count: u64 },
-}
-
-impl WebhookKind {
-    /// Number of the kind; the bit `1 << column` stands for it in `WebhookInterest`.
-    pub fn column(&self) -> usize {
-        match self {
-            Self::ChannelOccupied => 0,
-            Self::ChannelVacated => 1,
-            Self::MemberAdded { .. } => 2,
-            Self::MemberRemoved { .. } => 3,
-            Self::ClientEvent(_) => 4,
-            Self::CacheMiss => 5,
-            Self::SubscriptionCount { .. } => 6,
-        }
-    }
-}
-
-impl WebhookEvent {
-    /// As it stands in a body.
-    pub fn on_the_wire(&self) -> wire::WebhookEvent<'_> {
-        let channel = &*self.channel;
-        match &self.kind {
-            WebhookKind::ChannelOccupied => wire::WebhookEvent::ChannelOccupied { channel },
-            WebhookKind::ChannelVacated => wire::WebhookEvent::ChannelVacated { channel },
-            WebhookKind::MemberAdded { user_id } => {
-                wire::WebhookEvent::MemberAdded { channel, user_id }
-            }
-            WebhookKind::MemberRemoved { user_id } => {
-                wire::WebhookEvent::MemberRemoved { channel, user_id }
-            }
-            WebhookKind::ClientEvent(event) => wire::WebhookEvent::ClientEvent {
-                channel,
-                event_token: &event.event,
-                data_token: &event.data,
-                socket_id: &event.socket_id,
-                user_id: event.user_id.as_deref(),
-            },
-            WebhookKind::CacheMiss => wire::WebhookEvent::CacheMiss { channel },
-            WebhookKind::SubscriptionCount { count } => wire::WebhookEvent::SubscriptionCount {
-                channel,
-                count: *count,
-            },
-        }
-    }
-
-    /// About the bytes that the event holds while it waits, as a job of its own.
-    pub fn approximate_bytes(&self) -> usize {
-        let fixed = 384 + self.channel.len();
-        match &self.kind {
-            WebhookKind::ClientEvent(event) => fixed + event.event.len() + event.data.len(),
-            WebhookKind::MemberAdded { user_id } | WebhookKind::MemberRemoved { user_id } => {
-                fixed + user_id.len()
-            }
-            WebhookKind::ChannelOccupied
-            | WebhookKind::ChannelVacated
-            | WebhookKind::CacheMiss
-            | WebhookKind::SubscriptionCount { .. } => fixed,
-        }
-    }
-}
-
-/// The fields of a `client_event`; `event` and `data` are JSON string tokens with their quotes.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ClientEventOfWebhook {
-    pub event: Box<str>,
-    pub data: Box<str>,
-    pub socket_id: Box<str>,
-    pub user_id: Option<Arc<str>>,
-}
-
-/// Bits of the webhook kinds that an app wants, so that a shard makes no event for nobody.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct WebhookInterest(pub u8);
-
-impl WebhookInterest {
-    pub const CHANNEL_OCCUPIED: u8 = 1;
-    pub const CHANNEL_VACATED: u8 = 2;
-    pub const MEMBER_ADDED: u8 = 4;
-    pub const MEMBER_REMOVED: u8 = 8;
-    pub const CLIENT_EVENT: u8 = 16;
-    pub const CACHE_MISS: u8 = 32;
-    pub const SUBSCRIPTION_COUNT: u8 = 64;
-
-    /// True if any of `bits` is wanted.
-    pub fn any(self, bits: u8) -> bool {
-        self.0 & bits != 0
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_node_is_judged_by_its_worst_part() {
-        let well = Health::default();
-        let queue_failing = true;
-        for (health, has_apps, grade, reasons) in [
-            (well, true, Grade::Well, &[][..]),
-            (well, false, Grade::Unready, &["no_apps"]),
-            (Health::UNKNOWN, true, Grade::Unready, &["starting"]),
-            (
-                Health {
-                    draining: true,
-                    ..well
-                },
-                true,
-                Grade::Unready,
-                &["draining"],
-            ),
-            (
-                Health {
-                    shard_stalled: true,
-                    ..well
-                },
-                true,
-                Grade::Unready,
-                &["shard_stalled"],
-            ),
-            (
-                Health {
-                    memory_above_threshold: true,
-                    backend_failing: true,
-                    ..well
-                },
-                true,
-                Grade::Unready,
-                &["backend", "memory"],
-            ),
-            (
-                Health {
-                    queue_failing,
-                    ..well
-                },
-                true,
-                Grade::Degraded,
-                &["webhook_queue"],
-            ),
-            (
-                Health {
-                    queue_failing,
-                    draining: true,
-                    ..well
-                },
-                true,
-                Grade::Unready,
-                &["draining", "webhook_queue"],
-            ),
-        ] {
-            let judgement = health.judge(has_apps);
-            assert_eq!(
-                (judgement.grade, &*judgement.reasons),
-                (grade, reasons),
-                "{health:?}"
-            );
-        }
-    }
-}

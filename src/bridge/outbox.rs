@@ -244,7 +244,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::bridge::message::{Health, Ownership};
+    use crate::bridge::health::Health;
+    use crate::bridge::message::Ownership;
     use shards::application::Waiter;
 
     use crate::bridge::fixture::FakeLink;

@@ -17,8 +17,9 @@ use super::{
         TlsTop, TopReport,
     },
     gather::Latest,
+    health::Grade,
     link::ShardLink,
-    message::{FromBridge, Grade},
+    message::FromBridge,
     nodes::Nodes,
     run::Bridge,
 };

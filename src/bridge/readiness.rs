@@ -14,13 +14,8 @@ use std::time::Instant;
 use shards::application::ShardId;
 
 use super::{
-    app_source::AppSource,
-    kept_store::KeptStore,
-    link::ShardLink,
-    message::{FromBridge, Health},
-    nodes::Nodes,
-    rate_store::RateStore,
-    run::Bridge,
+    app_source::AppSource, health::Health, kept_store::KeptStore, link::ShardLink,
+    message::FromBridge, nodes::Nodes, rate_store::RateStore, run::Bridge,
 };
 
 impl<L: ShardLink> Bridge<L> {

@@ -14,7 +14,7 @@ use super::settings::Settings;
 use crate::{
     bridge::{
         apps::{AppChange, AppTable, entry::AppEntry},
-        message::WebhookInterest,
+        webhook_event::WebhookInterest,
     },
     channel::home::Rules,
     protocol::app::{AppIndex, AppNames, AppRows},

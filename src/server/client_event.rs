@@ -13,7 +13,7 @@ use super::{
     message::{ClientEvent, Message},
 };
 use crate::{
-    bridge::message::{ClientEventOfWebhook, WebhookInterest},
+    bridge::webhook_event::{ClientEventOfWebhook, WebhookInterest},
     connection::effect::Publish,
     protocol::{incoming::ClientData, outgoing},
     ws::encode,

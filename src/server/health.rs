@@ -11,7 +11,8 @@ use shards::{application::Slot, work::Work};
 
 use super::{ServerTurn, ShardServer, errands::Errand, request::Reply};
 use crate::{
-    bridge::message::{Grade, Health as NodeHealth, Judgement, ToBridge, USAGES_ASKED_MAX},
+    bridge::health::{Grade, Health as NodeHealth, Judgement},
+    bridge::message::{ToBridge, USAGES_ASKED_MAX},
     connection::{
         pending::{Asked, Pending},
         upgrade::Lookup,

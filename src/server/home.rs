@@ -19,7 +19,8 @@ use super::{
     },
 };
 use crate::{
-    bridge::message::{NodeEvent, WebhookEvent, WebhookInterest, WebhookKind},
+    bridge::message::NodeEvent,
+    bridge::webhook_event::{WebhookEvent, WebhookInterest, WebhookKind},
     channel::{
         home::{HomeRef, Join, JoinRefused, Rules},
         home_effect::{Announcement, HomeEffect, Hook},

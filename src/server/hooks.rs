@@ -15,7 +15,8 @@ use shards::application::Millis;
 
 use super::{ServerTurn, ShardServer};
 use crate::{
-    bridge::message::{Ownership, ToBridge, WebhookEvent, WebhookKind},
+    bridge::message::{Ownership, ToBridge},
+    bridge::webhook_event::{WebhookEvent, WebhookKind},
     handover::record::{HookRecord, KeptHookRecord, OwnedRecord},
     protocol::{app::AppIndex, partition::Partition},
 };

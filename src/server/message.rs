@@ -10,7 +10,7 @@ use std::{net::IpAddr, sync::Arc};
 use shards::application::{Slot, Waiter};
 
 use crate::{
-    bridge::message::ClientEventOfWebhook,
+    bridge::webhook_event::ClientEventOfWebhook,
     channel::{
         home::{HomeRef, JoinRefused},
         home_effect::LastEvent,

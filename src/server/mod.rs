@@ -97,7 +97,8 @@ pub use self::{occupancy::Occupancy, settings::Settings, socket_ids::SocketIdKey
 use crate::{
     bridge::{
         apps::AppTable,
-        message::{FromBridge, Health, ToBridge},
+        health::Health,
+        message::{FromBridge, ToBridge},
     },
     channel::{
         home_effect::HomeEffect,

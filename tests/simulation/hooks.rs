@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use shards::application::Millis;
-use sockudo::bridge::message::{ToBridge, WebhookEvent, WebhookKind};
+use sockudo::bridge::message::ToBridge;
+use sockudo::bridge::webhook_event::{WebhookEvent, WebhookKind};
 
 use crate::ledger::{Ledger, Place};
 

@@ -8,9 +8,8 @@ use shards::{FramesAs, application::Millis};
 use sockudo::{
     bridge::{
         apps::AppTable,
-        message::{
-            FromBridge, NodeState, Ownership, StateChange, ToBridge, WebhookEvent, WebhookKind,
-        },
+        message::{FromBridge, NodeState, Ownership, StateChange, ToBridge},
+        webhook_event::{WebhookEvent, WebhookKind},
     },
     protocol::partition::{PARTITIONS, Partition},
     server::{NodeSeed, SocketIdKey},

@@ -2,8 +2,9 @@
 //! meanwhile, turn for turn, beside those who wait for its answers.
 
 use serde_json::json;
+use sockudo::bridge::health::Health;
 use sockudo::bridge::message::{
-    AppFound, Found, FoundEvent, FromBridge, Health, RateGrant, RateTaken, ToBridge,
+    AppFound, Found, FoundEvent, FromBridge, RateGrant, RateTaken, ToBridge,
 };
 
 use crate::{

@@ -26,7 +26,7 @@ use self::report::{
 };
 use super::{
     handover::{UpgradeReport, doors::Gate},
-    message::Health,
+    health::Health,
 };
 use crate::{config::sections::Metrics, metrics::exposition::Exposition};
 

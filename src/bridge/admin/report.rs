@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::bridge::{message::WebhookEvent, queue::dead::DeadLetter};
+use crate::bridge::{queue::dead::DeadLetter, webhook_event::WebhookEvent};
 
 /// The nodes as one of them sees them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

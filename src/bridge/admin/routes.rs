@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{AdminRequest, Scrape, Status};
 use crate::{
-    bridge::message::Grade,
+    bridge::health::Grade,
     metrics::exposition::{self, Exposition},
 };
 

@@ -1,12 +1,12 @@
 //! An app as the server keeps it: what is asked of it while it is known, and nothing else of its row.
 //!
 //! Owns: `AppEntry`, `AppFacts`; how they are made of an `App`.
-//! May depend on: `config::app`, `protocol::{auth, origin, partition, rules}`, `bridge::message::WebhookInterest`.
+//! May depend on: `config::app`, `protocol::{auth, origin, partition, rules}`, `bridge::webhook_event::WebhookInterest`.
 //! Invariants: two entries are the same if no part of the server could tell them apart; the text of a secret
 //! is not kept, only what signs with it.
 
 use crate::{
-    bridge::{message::WebhookInterest, webhook},
+    bridge::{webhook, webhook_event::WebhookInterest},
     config::app::{App, Webhook},
     protocol::{
         app::AppIndex, auth::Signer, origin::OriginPattern, partition::AppPartitions,

@@ -291,7 +291,7 @@ fn key_in<'a>(entries: &'a AppRows<Arc<AppEntry>>) -> impl Fn(AppIndex) -> &'a s
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bridge::{fixture, message::WebhookInterest};
+    use crate::bridge::{fixture, webhook_event::WebhookInterest};
 
     #[test]
     fn an_index_survives_a_reload_and_is_never_given_to_another_app() {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use shards::application::Millis;
 
 use super::{Job, QueueSettings};
-use crate::{bridge::message::WebhookEvent, protocol::app::AppIndex};
+use crate::{bridge::webhook_event::WebhookEvent, protocol::app::AppIndex};
 
 /// Events that wait for their batch to close; empty when none is open.
 #[derive(Debug, Default)]

@@ -13,7 +13,7 @@ use std::{
 use shards::application::Millis;
 
 use super::{Job, QueueSettings, batch::Batch};
-use crate::bridge::message::WebhookEvent;
+use crate::bridge::webhook_event::WebhookEvent;
 use crate::protocol::app::AppIndex;
 
 /// The queue of one target.

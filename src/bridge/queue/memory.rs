@@ -23,7 +23,7 @@ use super::{
 };
 use crate::protocol::app::AppIndex;
 use crate::{
-    bridge::message::WebhookEvent,
+    bridge::webhook_event::WebhookEvent,
     metrics::bridge::{DeadReason, DeliveryResult, WebhookCounters},
 };
 

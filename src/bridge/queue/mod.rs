@@ -25,7 +25,7 @@ use std::{fmt, sync::Arc};
 
 use sha2::{Digest as _, Sha256};
 
-use super::message::WebhookEvent;
+use super::webhook_event::WebhookEvent;
 use crate::config::sections::{Retry, Webhooks};
 use crate::protocol::app::AppIndex;
 use shards::application::Millis;

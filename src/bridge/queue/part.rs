@@ -23,7 +23,7 @@ use super::{
     store::{Again, Answer, Dead, NewJob, Put, Receipt, StoreFault, StoreState, Take, Taken, Turn},
 };
 use crate::{
-    bridge::message::WebhookEvent, metrics::bridge::WebhookCounters, protocol::app::AppIndex,
+    bridge::webhook_event::WebhookEvent, metrics::bridge::WebhookCounters, protocol::app::AppIndex,
 };
 
 /// Bounds of what this node has of a part.

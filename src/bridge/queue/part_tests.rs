@@ -19,7 +19,7 @@ use super::{
     store::{Again, Answer, Dead, Receipt, StoreFault, Taken, Turn, Wanted},
 };
 use crate::{
-    bridge::message::{WebhookEvent, WebhookKind},
+    bridge::webhook_event::{WebhookEvent, WebhookKind},
     config::sections::Retry,
     protocol::app::AppIndex,
 };

@@ -13,7 +13,7 @@ use sonic_rs::LazyValue;
 
 use super::{Job, TargetName};
 use crate::{
-    bridge::message::{ClientEventOfWebhook, WebhookEvent, WebhookKind},
+    bridge::webhook_event::{ClientEventOfWebhook, WebhookEvent, WebhookKind},
     protocol::{
         app::AppIndex,
         json::{write_json_string, write_u64},

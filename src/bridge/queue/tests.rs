@@ -14,7 +14,7 @@ use super::{
 };
 use crate::protocol::app::AppIndex;
 use crate::{
-    bridge::message::{WebhookEvent, WebhookKind},
+    bridge::webhook_event::{WebhookEvent, WebhookKind},
     config::sections::Retry,
     metrics::bridge::DeadReason,
 };

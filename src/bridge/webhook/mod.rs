@@ -50,7 +50,6 @@ use super::{
     alarm::Alarm,
     apps::{AppChange, AppTable},
     log_limit::LogLimit,
-    message::WebhookEvent,
     queue::{
         Job, QueueSettings, TargetId,
         dead::DeadLetters,
@@ -58,6 +57,7 @@ use super::{
         part::Part,
         store::Receipt,
     },
+    webhook_event::WebhookEvent,
 };
 use crate::{
     config::{

@@ -13,12 +13,12 @@ use tokio::task::JoinSet;
 use super::{Webhooks, shared::Shared};
 use crate::{
     bridge::{
-        message::WebhookEvent,
         queue::{
             part::Part,
             record::OldRecord,
             store::{StoreFault, redis::old::OldList},
         },
+        webhook_event::WebhookEvent,
     },
     metrics::bridge::StrangeReason,
 };

@@ -19,8 +19,8 @@ use super::{
 use crate::{
     bridge::{
         apps::AppTable,
-        message::{ClientEventOfWebhook, WebhookEvent, WebhookKind},
         queue::Job,
+        webhook_event::{ClientEventOfWebhook, WebhookEvent, WebhookKind},
     },
     config::{
         app::{App, EventType},

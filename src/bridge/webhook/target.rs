@@ -20,8 +20,8 @@ use crate::protocol::app::AppIndex;
 use crate::{
     bridge::{
         apps::entry::AppEntry,
-        message::WebhookEvent,
         queue::{TargetId, TargetName},
+        webhook_event::WebhookEvent,
     },
     config::app::{EventType, Webhook, WebhookTarget},
 };

@@ -26,7 +26,7 @@ use crate::{
     bridge::{
         apps::AppTable,
         fixture::{self, PATIENCE},
-        message::{ClientEventOfWebhook, WebhookEvent, WebhookKind},
+        webhook_event::{ClientEventOfWebhook, WebhookEvent, WebhookKind},
     },
     config::{
         Secret,

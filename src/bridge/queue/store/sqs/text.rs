@@ -12,8 +12,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::setup::Groups;
 use crate::bridge::{
-    message::WebhookEvent,
     queue::{TargetName, record::Record, store::NewJob},
+    webhook_event::WebhookEvent,
 };
 
 /// What one message says.
