@@ -170,7 +170,8 @@ impl Bus {
         }
     }
 
-    /// From now on a road's queue takes so much beyond what it was started with, which becomes its mark.
+    /// From now on a road's queue has room for so much that is on its way when those who fill it are told to stop,
+    /// beyond what it was started with.
     pub fn widen(&mut self, road: Road, bytes: usize) {
         match self {
             Self::Redis(bus) => bus.roads.widen(road, bytes),
@@ -179,8 +180,7 @@ impl Bus {
         }
     }
 
-    /// What room a road's queue has: none from its mark on, until half of that is left, and little from three
-    /// quarters on.
+    /// What room a road's queue has, as it is told to those who fill it.
     pub fn publish_room(&mut self, road: Road) -> PublishRoom {
         match self {
             Self::Redis(bus) => bus.roads.publish_room(road),

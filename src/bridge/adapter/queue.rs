@@ -4,7 +4,7 @@
 //! May depend on: tokio, `adapter::status`, `cluster`.
 //! Invariants: a batch holds its bytes of the bound until its fate is known (outgoing) or it is taken
 //! (incoming); sending never waits; what does not fit is counted and, incoming, told by one mark where
-//! the gap begins; a queue that was widened is crowded before it is full.
+//! the gap begins; one that was widened has room when it is said to have none.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -85,6 +85,7 @@ pub(super) fn outgoing(bytes_max: usize, tally: Arc<Tally>) -> (OutgoingSender, 
         OutgoingSender {
             room,
             mark,
+            full_from: mark,
             told: PublishRoom::Free,
             sender,
             tally,
@@ -97,8 +98,10 @@ pub(super) fn outgoing(bytes_max: usize, tally: Arc<Tally>) -> (OutgoingSender, 
 #[derive(Debug)]
 pub(super) struct OutgoingSender {
     room: Room,
-    /// Bytes from which on those who fill it are to be told; beyond is room for what they have on its way.
+    /// Bytes from three quarters of which on those who fill it the most are to be told.
     mark: usize,
+    /// Bytes from which on all are; beyond is room for what they have on its way.
+    full_from: usize,
     told: PublishRoom,
     sender: mpsc::UnboundedSender<Queued>,
     tally: Arc<Tally>,
@@ -138,17 +141,21 @@ impl OutgoingSender {
         Ok(())
     }
 
-    /// Adds room beyond the mark.
-    pub(super) fn widen(&mut self, bytes: usize) {
-        self.room.add(bytes);
+    /// Adds room beyond the mark for what is on its way when somebody is told, at most so many bytes: all of it, and
+    /// before that what those who fill it the most have of it, three quarters.
+    pub(super) fn widen(&mut self, on_their_way_bytes: usize) {
+        let of_most = on_their_way_bytes - on_their_way_bytes / 4;
+        self.full_from = self.mark.saturating_add(of_most);
+        self.room.add(of_most);
+        self.room.add(on_their_way_bytes);
     }
 
-    /// What room there is for those who fill it: none from its mark on, little from three quarters of that on,
-    /// each until half of it is left.
+    /// What room there is for those who fill it: little from three quarters of its mark on, none when what was on its
+    /// way then has filled it too, each until half of its mark is left.
     pub(super) fn publish_room(&mut self) -> PublishRoom {
         let used = self.room.used();
         let stays = |told| self.told == told && used > self.mark / 2;
-        self.told = if used >= self.mark || stays(PublishRoom::None) {
+        self.told = if used >= self.full_from || stays(PublishRoom::None) {
             PublishRoom::None
         } else if used >= self.mark - self.mark / 4 || stays(PublishRoom::Scarce) {
             PublishRoom::Scarce
@@ -289,15 +296,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_queue_has_no_room_from_its_mark_to_half_of_it_and_takes_what_was_on_its_way() {
+    async fn a_queue_has_little_room_near_its_mark_none_beyond_what_was_on_its_way_and_takes_that()
+    {
         let tally = tally();
         let batch = || vec![0; BATCH];
         let (mut sender, mut receiver) = outgoing(4 * (BATCH + BATCH_COST), Arc::clone(&tally));
-        sender.widen(2 * (BATCH + BATCH_COST));
-        for number in 0..6 {
+        sender.widen(4 * (BATCH + BATCH_COST));
+        for number in 0..11 {
             let room = match number {
                 0..3 => PublishRoom::Free,
-                3 => PublishRoom::Scarce,
+                3..7 => PublishRoom::Scarce,
                 _ => PublishRoom::None,
             };
             assert_eq!(sender.publish_room(), room, "{number}");
@@ -308,7 +316,7 @@ mod tests {
             Err(Refused::Full { .. })
         ));
         assert_eq!(tally.refused.load(Ordering::Relaxed), 1);
-        for left in (0..6).rev() {
+        for left in (0..11).rev() {
             drop(receiver.recv().await.expect("it was queued"));
             let has_none = sender.publish_room() == PublishRoom::None;
             assert_eq!(has_none, left > 2, "{left}");

@@ -178,7 +178,7 @@ impl Roads {
         self.line(topic.road()).outgoing.send(topic, batch)
     }
 
-    /// The queue to a road takes so much beyond its mark.
+    /// The queue to a road has room for so much beyond its mark that is on its way then.
     pub(super) fn widen(&mut self, road: Road, bytes: usize) {
         self.line(road).outgoing.widen(bytes);
     }
