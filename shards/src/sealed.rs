@@ -3,7 +3,8 @@
 //! Owns: the way of their bytes between a receive and the application, and between an outbox and a
 //! send; handshakes, as many as a turn pays for.
 //! May depend on: `turn` and what it holds, `shard`.
-//! Invariants: bytes of a handshake wait until everybody else's receives are dealt with; what was
+//! Invariants: bytes of a handshake wait until everybody else's receives are dealt with, but for its end where more
+//! comes behind it than a handshake may hold; what was
 //! sealed is off the outbox's entries, whatever the kernel took of it, and is sent before anything
 //! that is sealed later.
 
@@ -143,8 +144,11 @@ impl<A: Application> RingTurn<A> {
 impl<A: Application> Shard<A> {
     /// Bytes of an open row with TLS have come.
     pub(crate) fn receive_sealed(&mut self, slot: Slot, bytes: &mut [u8]) {
-        if self.turn.rows.row(slot.index).is(Flag::SHAKING) {
-            self.turn.keep_handshake(slot, bytes);
+        let bytes = match self.turn.rows.row(slot.index).is(Flag::SHAKING) {
+            true => self.receive_handshake(slot, bytes),
+            false => bytes,
+        };
+        if bytes.is_empty() {
             return;
         }
         let mut waiting = self.turn.wire.sessions.take_unopened(slot.index);
@@ -157,6 +161,27 @@ impl<A: Application> Shard<A> {
             waiting.drain(..used);
         }
         self.keep_rest(slot, waiting);
+    }
+
+    /// Keeps bytes of a handshake. Gives back those that came behind its end, where it was taken there.
+    fn receive_handshake<'a>(&mut self, slot: Slot, bytes: &'a mut [u8]) -> &'a mut [u8] {
+        let mut kept = 0;
+        while kept < bytes.len() {
+            let row = self.turn.rows.open_row(slot);
+            match row.map(|row| row.is(Flag::SHAKING)) {
+                Some(true) => {}
+                Some(false) => return &mut bytes[kept..],
+                None => break,
+            }
+            let part = &bytes[kept..bytes.len().min(kept + RECORD_BYTES_MAX)];
+            if self.turn.wire.sessions.must_step(slot.index, part.len()) {
+                self.go_on_shaking(slot);
+            } else {
+                self.turn.keep_handshake(slot, part);
+                kept += part.len();
+            }
+        }
+        &mut []
     }
 
     fn keep_rest(&mut self, slot: Slot, rest: Vec<u8>) {
@@ -223,11 +248,9 @@ impl<A: Application> Shard<A> {
             if self.turn.rows.open_row(slot).is_none() {
                 continue;
             }
-            if self.turn.shake(slot.index) {
-                let mut waiting = self.turn.wire.sessions.take_unopened(slot.index);
-                let used = self.open_all(slot, &mut waiting);
-                waiting.drain(..used);
-                self.keep_rest(slot, waiting);
+            // Some have been taken on already, since more came.
+            if self.turn.wire.sessions.is_ready(slot.index) {
+                self.go_on_shaking(slot);
             }
             // Its end was there before its turn came.
             let row = self.turn.rows.open_row(slot);
@@ -236,6 +259,16 @@ impl<A: Application> Shard<A> {
             }
         }
         has_moved
+    }
+
+    /// A handshake goes on, and what has come behind its end is opened.
+    fn go_on_shaking(&mut self, slot: Slot) {
+        if self.turn.shake(slot.index) {
+            let mut waiting = self.turn.wire.sessions.take_unopened(slot.index);
+            let used = self.open_all(slot, &mut waiting);
+            waiting.drain(..used);
+            self.keep_rest(slot, waiting);
+        }
     }
 
     /// The peer ended its side without a word of TLS.

@@ -237,6 +237,33 @@ fn a_spoilt_handshake_ends_its_own_connection_and_no_other() {
 }
 
 #[test]
+fn whatever_comes_right_behind_a_handshake_comes_back() {
+    let both = both_or_skip!();
+    let clients = both.all();
+    let counts = serve(both.config(1), Mode::Echo, move |address| {
+        for number in 0..20 {
+            let clients = clients[number % clients.len()].clone();
+            let name = ServerName::from(address.ip());
+            let mut client = ClientConnection::new(clients, name).expect("a client");
+            client.set_buffer_limit(None);
+            let sent = pattern(150_000 + number);
+            // It goes out with the last word of the handshake.
+            client.writer().write_all(&sent).expect("kept");
+            let mut got = vec![0; sent.len()];
+            let mut stream = StreamOwned::new(client, connect(address));
+            stream.read_exact(&mut got).expect("echoed");
+            assert!(got == sent, "{number}");
+        }
+    });
+    assert_eq!(
+        (counts.handshaking, counts.input_bytes),
+        (0, 0),
+        "{counts:?}"
+    );
+    assert_eq!(counts.failed_unfinished, 0, "{counts:?}");
+}
+
+#[test]
 fn a_handshake_may_come_byte_by_byte() {
     let both = both_or_skip!();
     for clients in both.all() {

@@ -246,6 +246,14 @@ impl Sessions {
         self.tls(index).is_listed
     }
 
+    /// Whether a handshake has to go on before so many bytes more are kept: they are too many, and it may be near its
+    /// end, behind which a client says what it likes. One that has not begun is none of those.
+    pub(crate) fn must_step(&mut self, index: u32, bytes: usize) -> bool {
+        let tls = self.tls(index);
+        let is_full = tls.unopened.len() + bytes > INPUT_BYTES_OF_ONE_MAX;
+        is_full && tls.is_listed && tls.has_begun()
+    }
+
     /// Takes a handshake a step further; what it has cost.
     pub(crate) fn step(&mut self, index: u32) -> (Progress, Work) {
         let (not_tls, full) = match &self.port {
