@@ -23,6 +23,7 @@ mod drain;
 )]
 mod fixture;
 mod gather;
+mod guests;
 pub mod handover;
 pub mod health;
 mod kept_store;

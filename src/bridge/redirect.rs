@@ -1,21 +1,28 @@
 //! Plain HTTP that is sent to https: a listener of its own beside the port.
 //!
-//! Owns: `Redirect`: its listeners, how many it serves at once, what it answers.
-//! May depend on: tokio, httparse, `shards` for who else listens there.
-//! Invariants: nobody is served for longer than `WITHIN`, nor more than `SERVED_MAX` at once; nothing that
-//! was not checked stands in an answer.
+//! Owns: its listeners, what it answers.
+//! May depend on: axum, `guests`, `shards` for who else listens there.
+//! Invariants: nobody is served for longer, nor more at once, than `BOUNDS` says; nothing that was not checked stands
+//! in an answer.
 
-use std::{io, net::SocketAddr, os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, os::fd::OwnedFd, time::Duration};
 
-use shards::Neighbour;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpSocket, TcpStream},
-    sync::Semaphore,
-    time::timeout,
+use axum::{
+    Router,
+    extract::Request,
+    response::{IntoResponse as _, Response},
 };
+use hyper::{
+    HeaderMap, Method, StatusCode, Uri,
+    header::{HOST, LOCATION},
+};
+use shards::Neighbour;
+use tokio::net::{TcpListener, TcpSocket};
 
-use super::handover::doors::{Doors, Gate};
+use super::{
+    guests::{self, Bounds},
+    handover::doors::Doors,
+};
 use crate::handover::packet::Kind;
 
 /// An address that cannot be listened on.
@@ -38,7 +45,7 @@ pub fn begin(
     doors: &mut Doors,
 ) -> Result<Vec<Neighbour>, RedirectError> {
     let mut neighbours = Vec::new();
-    let served = Arc::new(Semaphore::new(SERVED_MAX));
+    let router = Router::new().fallback(move |request| answer(https_port, request));
     for (address, inherited) in addresses {
         let refused = |source| RedirectError { address, source };
         let listener = match inherited {
@@ -55,8 +62,12 @@ pub fn begin(
             .add(Kind::Redirect, place, &listener)
             .map_err(refused)?;
         tracing::info!(%address, "listening for http, which is sent to https");
-        let served = Arc::clone(&served);
-        tokio::spawn(serve(listener, https_port, served, doors.gate()));
+        tokio::spawn(guests::serve(
+            listener,
+            router.clone(),
+            BOUNDS,
+            doors.gate(),
+        ));
     }
     Ok(neighbours)
 }
@@ -80,67 +91,26 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-async fn serve(listener: TcpListener, https_port: u16, served: Arc<Semaphore>, mut gate: Gate) {
-    loop {
-        let permit = tokio::select! {
-            permit = Arc::clone(&served).acquire_owned() => permit,
-            () = gate.closes() => return,
-        };
-        let Ok(permit) = permit else { return };
-        if !gate.opens().await {
-            return;
-        }
-        let accepted = tokio::select! {
-            biased;
-            () = gate.shuts() => continue,
-            accepted = listener.accept() => accepted,
-        };
-        let Ok((stream, _)) = accepted else {
-            // Too many open files: the next try is a little later.
-            tokio::time::sleep(REST).await;
-            continue;
-        };
-        let guest = gate.guest();
-        tokio::spawn(async move {
-            let _ = timeout(WITHIN, answer(stream, https_port)).await;
-            drop(guest);
-            drop(permit);
-        });
+async fn answer(https_port: u16, request: Request) -> Response {
+    match location(
+        request.method(),
+        request.uri(),
+        request.headers(),
+        https_port,
+    ) {
+        Some(place) => (StatusCode::PERMANENT_REDIRECT, [(LOCATION, place)]).into_response(),
+        None => StatusCode::BAD_REQUEST.into_response(),
     }
 }
 
-async fn answer(mut stream: TcpStream, https_port: u16) -> io::Result<()> {
-    let mut head = Vec::with_capacity(1_024);
-    while !head.ends_with(b"\r\n\r\n") && head.len() < HEAD_BYTES_MAX {
-        if stream.read_buf(&mut head).await? == 0 {
-            return Ok(());
-        }
-        if head.windows(4).any(|end| end == b"\r\n\r\n") {
-            break;
-        }
-    }
-    let place = location(&head, https_port);
-    let answer = place.map_or_else(
-        || format!("HTTP/1.1 400 Bad Request\r\n{END}"),
-        |place| format!("HTTP/1.1 308 Permanent Redirect\r\nLocation: {place}\r\n{END}"),
-    );
-    stream.write_all(answer.as_bytes()).await?;
-    stream.shutdown().await
-}
-
-/// Where a request is sent; `None` for what is none, or names no host.
-fn location(head: &[u8], https_port: u16) -> Option<String> {
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    let mut request = httparse::Request::new(&mut headers);
-    let parsed = request.parse(head).ok()?;
-    let target = request.path.filter(|_| parsed.is_complete())?;
-    let is_plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
-    if !target.starts_with('/') || !is_plain(target) {
+/// Where a request is sent; `None` for one that asks for no place of ours, or names no host.
+fn location(method: &Method, uri: &Uri, headers: &HeaderMap, https_port: u16) -> Option<String> {
+    let target = uri.path_and_query()?.as_str();
+    let is_plain = target.bytes().all(|byte| byte.is_ascii_graphic());
+    if uri.host().is_some() || method == Method::CONNECT || !target.starts_with('/') || !is_plain {
         return None;
     }
-    let mut headers = request.headers.iter();
-    let host = headers.find(|header| header.name.eq_ignore_ascii_case("host"))?;
-    let host = std::str::from_utf8(host.value).ok()?.trim();
+    let host = headers.get(HOST)?.to_str().ok()?.trim();
     // Of `[::1]:80` all but the port.
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
@@ -157,49 +127,50 @@ fn location(head: &[u8], https_port: u16) -> Option<String> {
     Some(format!("https://{name}{port}{target}"))
 }
 
-const END: &str = "Content-Length: 0\r\nConnection: close\r\n\r\n";
-const WITHIN: Duration = Duration::from_secs(10);
-const REST: Duration = Duration::from_millis(100);
-const SERVED_MAX: usize = 256;
+const BOUNDS: Bounds = Bounds {
+    connections_max: 256,
+    head_within: Duration::from_secs(10),
+    done_within: Duration::from_secs(10),
+};
 const BACKLOG: u32 = 1_024;
-const HEAD_BYTES_MAX: usize = 16 * 1_024;
-const HEADERS_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests {
-    use super::location;
+    use super::*;
 
     #[test]
     fn a_request_is_sent_to_the_same_place_by_https() {
-        for (head, port, expected) in [
+        for (method, target, host, port, expected) in [
             (
-                "GET /app/k?a=b HTTP/1.1\r\nHost: h.test\r\n\r\n",
+                "GET",
+                "/app/k?a=b",
+                "h.test",
                 443,
                 Some("https://h.test/app/k?a=b"),
             ),
             (
-                "POST / HTTP/1.1\r\nHost: h.test:80\r\n\r\n",
+                "POST",
+                "/",
+                "h.test:80",
                 6_001,
                 Some("https://h.test:6001/"),
             ),
-            (
-                "GET / HTTP/1.1\r\nhost: [::1]:80\r\n\r\n",
-                443,
-                Some("https://[::1]/"),
-            ),
-            (
-                "GET / HTTP/1.1\r\nHost: [::1]\r\n\r\n",
-                443,
-                Some("https://[::1]/"),
-            ),
-            ("GET / HTTP/1.1\r\n\r\n", 443, None),
-            ("GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 443, None),
-            ("GET http://x/ HTTP/1.1\r\nHost: h\r\n\r\n", 443, None),
-            ("GET / HTTP/1.1\r\nHost: h\r\n", 443, None),
-            ("\x16\x03\x01", 443, None),
+            ("GET", "/", "[::1]:80", 443, Some("https://[::1]/")),
+            ("GET", "/", "[::1]", 443, Some("https://[::1]/")),
+            ("GET", "/", "", 443, None),
+            ("GET", "/", "a/b", 443, None),
+            ("GET", "http://x/", "h", 443, None),
+            ("CONNECT", "x:443", "h", 443, None),
+            ("OPTIONS", "*", "h", 443, None),
         ] {
-            let found = location(head.as_bytes(), port);
-            assert_eq!(found.as_deref(), expected, "{head:?}");
+            let method: Method = method.parse().expect(method);
+            let uri: Uri = target.parse().expect(target);
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, host.parse().expect(host));
+            let found = location(&method, &uri, &headers, port);
+            assert_eq!(found.as_deref(), expected, "{method} {target} {host}");
         }
+        let nobody = location(&Method::GET, &Uri::from_static("/"), &HeaderMap::new(), 443);
+        assert_eq!(nobody, None, "no host");
     }
 }

@@ -324,6 +324,23 @@ fn plain_http_is_sent_to_https(shards: usize) {
     assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
     let output = curl(&["--location", "--cacert", &ca, &url]);
     assert_eq!(output.stdout, b"OK", "{output:?}");
+    // More than are served at once have begun to ask and say no more: whoever asks is heard.
+    let silent: Vec<TcpStream> = (0..300)
+        .map(|_| {
+            let mut stream = TcpStream::connect((host, port)).expect("it listens");
+            stream.write_all(b"GET / HT").expect("written");
+            stream
+        })
+        .collect();
+    let output = curl(&[
+        "--write-out",
+        "%{http_code} %{redirect_url}",
+        "--max-time",
+        "8",
+        &url,
+    ]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
+    drop(silent);
 }
 
 #[test]

@@ -6,7 +6,6 @@
 //! Invariants: a request waits for the loop, never the loop for a request; the port is bound before
 //! a shard starts.
 
-mod guests;
 pub mod report;
 mod routes;
 pub mod socket;
@@ -25,6 +24,7 @@ use self::report::{
     AppsReport, ClusterReport, LettersReport, RebalanceReport, SettledReport, TopReport,
 };
 use super::{
+    guests,
     handover::{UpgradeReport, doors::Gate},
     health::Health,
 };

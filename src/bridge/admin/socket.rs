@@ -30,10 +30,11 @@ use tokio::{
 
 use super::{
     super::{
+        guests,
         handover::doors::{Copied, Gate},
         socket_file::{Access, Ownership, SocketFile},
     },
-    AdminRequest, Settle, guests,
+    AdminRequest, Settle,
     report::Refusal,
 };
 

@@ -1,4 +1,4 @@
-//! The connections of the metrics listener and of the admin socket.
+//! The connections of listeners beside the port: of the metrics, of the admin socket, of plain HTTP that is redirected.
 //!
 //! Owns: the accept loop, how many there are, how long each may take.
 //! May depend on: axum, hyper, tokio.
