@@ -22,8 +22,8 @@ mod support;
 
 use both::{Both, NOT_TLS, secure};
 use rustls::{
-    CipherSuiteCommon, ClientConnection, HandshakeKind, ProtocolVersion, ServerConfig, StreamOwned,
-    SupportedCipherSuite, Tls12CipherSuite, Tls13CipherSuite,
+    CipherSuiteCommon, ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion,
+    ServerConfig, StreamOwned, SupportedCipherSuite, Tls12CipherSuite, Tls13CipherSuite,
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::ServerName,
     server::{ClientHello, ResolvesServerCert},
@@ -291,6 +291,49 @@ fn a_handshake_may_come_byte_by_byte() {
         });
         assert_eq!(counts.handshakes_full, 1);
     }
+}
+
+#[test]
+fn a_handshakes_messages_may_come_in_many_records_one_after_the_other() {
+    let both = both_or_skip!();
+    let clients = both.all();
+    let counts = serve(both.config(1), Mode::Echo, move |address| {
+        for (clients, record_bytes_max) in clients
+            .iter()
+            .flat_map(|it| [32, 37, 64, 150, 250].map(|max| (it, max)))
+        {
+            let mut clients = ClientConfig::clone(clients);
+            clients.max_fragment_size = Some(record_bytes_max);
+            let mut stream = connect(address);
+            let name = ServerName::from(address.ip());
+            let mut client = ClientConnection::new(Arc::new(clients), name).expect("a client");
+            while client.is_handshaking() || client.wants_write() {
+                if !client.wants_write() {
+                    client.read_tls(&mut stream).expect("read");
+                    client.process_new_packets().expect("of the server");
+                    continue;
+                }
+                let mut flight = Vec::new();
+                while client.wants_write() {
+                    client.write_tls(&mut flight).expect("kept");
+                }
+                while flight.len() > 5 {
+                    let len = 5 + usize::from(u16::from_be_bytes([flight[3], flight[4]]));
+                    let record: Vec<u8> = flight.drain(..len).collect();
+                    stream.write_all(&record).expect("written");
+                    wait_until("it has come", || has_arrived(&stream));
+                }
+            }
+            let mut stream = StreamOwned::new(client, stream);
+            stream.write_all(b"here").expect("written");
+            stream.read_exact(&mut [0; 4]).expect("echoed");
+        }
+    });
+    assert_eq!(
+        (counts.handshaking, counts.handshakes_failed()),
+        (0, 0),
+        "{counts:?}"
+    );
 }
 
 #[test]

@@ -50,6 +50,9 @@ enum Stage {
 
 struct Handshake {
     connection: UnbufferedServerConnection,
+    /// Bytes at the front of what is unopened that it was given and is not done with: records of a message that is not
+    /// whole. It counts on being given them again.
+    given: usize,
     /// Its secrets, as far as they were said.
     overheard: Overheard,
 }
@@ -81,6 +84,7 @@ impl Tls {
     pub(super) fn new(config: &Arc<ServerConfig>) -> Option<Self> {
         let handshake = Handshake {
             connection: UnbufferedServerConnection::new(Arc::clone(config)).ok()?,
+            given: 0,
             overheard: Overheard::default(),
         };
         Some(Self::at(Stage::Handshake(Box::new(handshake))))
@@ -135,7 +139,11 @@ impl Tls {
 
     /// Whether what waits is worth a step of the handshake.
     pub(super) fn can_step(&self) -> bool {
-        let is_whole = !matches!(front(&self.unopened), Ok(Front::Part { .. }));
+        let given = match &self.stage {
+            Stage::Handshake(handshake) => handshake.given,
+            Stage::Open(_) | Stage::Over => 0,
+        };
+        let is_whole = !matches!(front(&self.unopened[given..]), Ok(Front::Part { .. }));
         is_whole || self.is_foreign()
     }
 
@@ -163,8 +171,7 @@ impl Tls {
             return Progress::Waits;
         };
         self.has_begun = true;
-        let connection = &mut handshake.connection;
-        let stepped = step_handshake(connection, &mut self.unopened, &mut self.unsent);
+        let stepped = handshake.step(&mut self.unopened, &mut self.unsent);
         handshake.overheard.hear();
         match stepped {
             Ok(()) if handshake.connection.is_handshaking() => Progress::Waits,
@@ -180,6 +187,7 @@ impl Tls {
         let Handshake {
             connection,
             overheard,
+            given: _,
         } = *handshake;
         let is_resumed = connection.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
         match Records::of(connection, overheard) {
@@ -249,26 +257,23 @@ impl Tls {
 /// The first byte of a handshake's record.
 const HANDSHAKE: u8 = 22;
 
-/// Hands rustls one record more at a time, so that it never opens one behind the handshake.
-fn step_handshake(
-    handshake: &mut UnbufferedServerConnection,
-    unopened: &mut Vec<u8>,
-    unsent: &mut Vec<u8>,
-) -> Result<(), Failure> {
-    let mut given = 0;
-    while handshake.is_handshaking() {
-        match front(&unopened[given..]) {
-            Ok(Front::Record { len }) => given += len,
-            Ok(Front::Part { .. }) => return Ok(()),
-            // rustls has the words for it.
-            Err(_) => given = unopened.len(),
+impl Handshake {
+    /// Hands rustls one record more at a time, so that it never opens one behind the handshake.
+    fn step(&mut self, unopened: &mut Vec<u8>, unsent: &mut Vec<u8>) -> Result<(), Failure> {
+        while self.connection.is_handshaking() {
+            match front(&unopened[self.given..]) {
+                Ok(Front::Record { len }) => self.given += len,
+                Ok(Front::Part { .. }) => return Ok(()),
+                // rustls has the words for it.
+                Err(_) => self.given = unopened.len(),
+            }
+            let (done, outcome) = hand(&mut self.connection, &mut unopened[..self.given], unsent);
+            unopened.drain(..done);
+            self.given -= done;
+            outcome?;
         }
-        let (done, outcome) = hand(handshake, &mut unopened[..given], unsent);
-        unopened.drain(..done);
-        given -= done;
-        outcome?;
+        Ok(())
     }
-    Ok(())
 }
 
 /// Lets rustls work on what it is given until it wants more; how much of it is done with, and whether the
