@@ -216,7 +216,10 @@ fn a_spoilt_handshake_ends_its_own_connection_and_no_other() {
                 client.write_tls(&mut hello).expect("it is there");
                 let mut stream = connect(address);
                 // Who is refused early may find its connection reset.
-                let _ = stream.write_all(&dice.spoil(&hello));
+                let spoilt = dice.spoil(&hello);
+                for piece in spoilt.chunks(1 + dice.below(400)) {
+                    let _ = stream.write_all(piece);
+                }
                 let _ = stream.shutdown(Shutdown::Write);
                 let _ = stream.read_to_end(&mut Vec::new());
                 if number.is_multiple_of(100) {
