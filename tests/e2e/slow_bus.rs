@@ -127,7 +127,8 @@ fn what_was_answered_crosses_and_a_full_queue_is_refused_before_anybody_hears() 
         bus.signal("CONT");
         assert_eq!(refused, 20, "the queue is full, and nothing makes room");
         let bytes = answered.len() * FLOODED.len() * FLOOD_BYTES;
-        assert!(bytes > 30 << 20, "{bytes}");
+        // Of an app that publishes as much, up to three quarters of the mark.
+        assert!(bytes > 23 << 20, "{bytes}");
         let after = answered.last().expect("some were taken") + refused + 1;
         eventually("room", || floods(&mut api, after).then_some(()));
         answered.push(after);
@@ -172,7 +173,7 @@ fn a_flood_that_the_bus_does_not_take_is_bounded_refused_and_disturbs_nobody() {
         assert!(shown(&nodes[0], PUBLISHED) >= (taken * FLOODED.len()) as f64);
         assert_eq!(shown(&nodes[0], MET_FULL), 0.0);
         let log = nodes[0].log();
-        assert!(log.contains("the queue to the bus is full"), "{log}");
+        assert!(log.contains("the queue to the bus is nearly full"), "{log}");
         // Who has not noticed yet is ready.
         for node in &nodes {
             eventually("the bus to be missed", || {
