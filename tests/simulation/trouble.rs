@@ -512,15 +512,16 @@ impl World {
         assert_eq!(self.hooks.drained_of(node), shards, "shards that drained");
         self.nodes.all[node].tell_all(|| FromBridge::Settle);
         self.passes(300);
+        let said_at = self.nodes.now();
         self.nodes.says_goodbye(node);
         self.begins(Wrong::Gone(node));
         self.comes_to_quiet();
-        self.check_goodbye(node);
+        self.check_goodbye(node, said_at);
         self.is_gone(node);
     }
 
-    /// Who hears all others waits for no lease to know that one has left.
-    fn check_goodbye(&self, node: usize) {
+    /// Who hears all others waits for no lease to know that one has left which they had heard of.
+    fn check_goodbye(&self, node: usize, said_at: Millis) {
         let cuts = self.troubles.cuts.iter();
         let mut others = cuts.filter(|cut| cut.what != Wrong::Gone(node));
         let times = &self
@@ -532,7 +533,7 @@ impl World {
         let healed_ms = 3 * times.lease_ms;
         let now = self.nodes.now().0;
         let has_trouble = others.any(|cut| cut.until.is_none_or(|it| it.0 + healed_ms > now));
-        if has_trouble || self.nodes.now() < self.troubles.heard_from[node] {
+        if has_trouble || said_at < self.troubles.heard_from[node] {
             return;
         }
         for other in self.nodes.live().into_iter().filter(|it| *it != node) {
